@@ -1,0 +1,100 @@
+# Sluice: FP8 checkpoints to quantized GGUF.
+#
+#   make            build sluice, sluiced and sluice-worker
+#   make demo       install what is missing, build, convert a small checkpoint, verify it
+#   make check      install what is missing, build, run all the tests
+#   make deps       install what is missing from Debian's packages
+#   make help       every target
+#
+# CC, CFLAGS, PREFIX, DESTDIR and NVCC mean what they usually mean. V=1 shows
+# the commands. Each set of flags has its own folder under build/.
+
+B       ?= build/release
+CC      ?= cc
+PREFIX  ?= /usr/local
+DESTDIR ?=
+NVCC    ?= $(shell command -v nvcc 2>/dev/null)
+SAN     ?=
+WERROR  ?= $(if $(CI),-Werror,)
+VERSION := 0.1.0
+
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.DEFAULT_GOAL := all
+Q := $(if $(V),,@)
+
+# The product's own rules about floating point: nothing fused, nothing fast.
+FPFLAGS := -ffp-contract=off -fno-fast-math -fno-unsafe-math-optimizations
+WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
+           -Wwrite-strings -Wvla -Wformat=2 -Wundef
+PKGS    := liburing libzmq libzstd libcjson libxxhash libpcre2-8 libcrypto sqlite3 popt
+CFLAGS  ?= -O2 -g
+ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -I. -I$(B)/gen $(WARN) $(WERROR) \
+             $(CFLAGS) $(FPFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all) \
+             -pthread
+LIBS    = -luring -lzmq -lzstd -lcjson -lxxhash -lpcre2-8 -lcrypto -lsqlite3 -lpopt -lm
+
+include tests/check.mk
+
+PARTS := proto kernels worker daemon client
+src_of = $(filter-out %_main.c,$(wildcard $(1)/*.c))
+obj_of = $(patsubst %.c,$(B)/%.o,$(call src_of,$(1)))
+
+MODULE_OBJS := $(foreach p,$(PARTS),$(call obj_of,$(p)))
+PROGRAMS    := sluice sluiced sluice-worker
+MAIN_sluice        := client/sluice_main
+MAIN_sluiced       := daemon/sluiced_main
+MAIN_sluice-worker := worker/worker_main
+
+# CUDA objects, where nvcc is there (kernels/GPU.md).
+CU_SRCS := $(wildcard kernels/*.cu)
+ifneq ($(and $(NVCC),$(CU_SRCS)),)
+CU_OBJS := $(patsubst %.cu,$(B)/%.cu.o,$(CU_SRCS))
+ALL_CFLAGS += -DSLUICE_CUDA=1
+CUDA_LIBS := -L$(dir $(NVCC))../lib64 -L/usr/local/cuda/lib64 -lcudart_static -ldl -lrt -lstdc++
+endif
+
+.PHONY: all deps help clean install uninstall
+all: $(addprefix $(B)/,$(PROGRAMS))
+
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  CC      $<")
+	$(Q)$(CC) $(ALL_CFLAGS) $(FILE_CFLAGS) -MMD -MP -c $< -o $@
+
+# One text, several widths: a file name ends with the instruction set it is for.
+$(B)/kernels/%_avx2.o: FILE_CFLAGS := -mavx2 -mf16c -mno-fma -O3
+$(B)/kernels/%_avx512.o: FILE_CFLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mf16c -mno-fma -O3
+$(B)/kernels/%_portable.o: FILE_CFLAGS := -O3
+
+$(B)/kernels/%.cu.o: kernels/%.cu
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  NVCC    $<")
+	$(Q)$(NVCC) -O3 -I. -fmad=false -prec-div=true -prec-sqrt=true -ftz=false -Xcompiler -ffp-contract=off \
+	    -gencode arch=compute_80,code=sm_80 -gencode arch=compute_89,code=sm_89 \
+	    -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=sm_100 \
+	    -gencode arch=compute_90,code=compute_90 -cudart static -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+
+# The stock recipes are installed as files and compiled in.
+RECIPES := $(sort $(wildcard proto/recipes/*.recipe))
+$(B)/gen/stock_recipes.inc: $(RECIPES) Makefile
+	@mkdir -p $(@D)
+	@for f in $(RECIPES); do n=$${f##*/}; printf '{"%s",\n' "$${n%.recipe}"; \
+	    sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $$f; echo '},'; done > $@
+$(B)/proto/recipe_stock.o: $(B)/gen/stock_recipes.inc
+
+define program
+$(B)/$(1): $(B)/$(MAIN_$(1)).o $(B)/libsluice.a $(CU_OBJS)
+	$(if $(V),,@echo "  LINK    $$@")
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $$@ $(B)/$(MAIN_$(1)).o $(CU_OBJS) $(B)/libsluice.a $(LIBS) $(CUDA_LIBS)
+endef
+$(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
+
+$(B)/libsluice.a: $(MODULE_OBJS)
+	@rm -f $@
+	$(Q)ar rcs $@ $(MODULE_OBJS)
+
+clean:
+	rm -rf build
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

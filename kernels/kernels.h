@@ -1,0 +1,70 @@
+/* Arithmetic on blocks: source elements to F32, F32 to a ggml type, and back.
+ * Pure functions: no files, no threads, no allocation, no state. Every output
+ * byte equals ggml's reference (x86-64 without FMA, August 2026 semantics).
+ *
+ * Rows matter only for importance weights and for block scales; otherwise an
+ * element run is cut anywhere at a multiple of the type's block, so that work
+ * is bounded whatever a tensor's shape. */
+#ifndef SLUICE_KERNELS_KERNELS_H
+#define SLUICE_KERNELS_KERNELS_H
+
+#include "proto/error.h"
+#include "proto/types.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* A run of elements of one source matrix, as it lies in memory. */
+struct sl_source {
+    enum sl_dtype dtype;
+    const void *data;     /* the run's first element; no alignment is assumed */
+    uint64_t first;       /* its index in the matrix, row-major; multiple of the dtype's block */
+    uint64_t cols;        /* row length of the matrix */
+    const float *scale;   /* block scales in F32, row-major; NULL: none */
+    uint64_t scale_row0;  /* the scale row that scale[0] belongs to */
+    uint64_t scale_cols;  /* scales in one scale row */
+    uint64_t block_rows;  /* rows under one scale (>= 1) */
+    uint64_t block_cols;  /* columns under one scale (>= 1) */
+};
+
+/* Effect: out[0..n) = elements [skip, skip + n) of the run, in F32: the stored
+ * value, times its block's scale where there is one (one F32 multiply, round
+ * to nearest even). Errors: SL_ESOURCE when an element is NaN (an FP8 NaN code
+ * included) or infinite, with its matrix index in *bad; SL_EUNSUPPORTED for a
+ * dtype that holds no weights. */
+int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out,
+                uint64_t *bad) SL_MUST_USE;
+
+/* Effect: rounds each value to BF16 and back (nearest even), in place. */
+void sl_round_bf16(float *x, uint64_t n);
+
+/* Effect: writes n weights in `type` to out (sl_type_bytes(type, n) bytes).
+ * x: n values, all finite. w: NULL, or n importance weights, one for each
+ * value (all finite, >= 0). row: the matrix's row length; with w, x must be
+ * whole rows, since some types take a mean over the row. Errors:
+ * SL_EUNSUPPORTED for a type that is not written, SL_ESOURCE when a scale does
+ * not fit its type (*bad: index in x of the first weight of that block). */
+int sl_quantize(int type, const float *x, const float *w, uint64_t n, uint64_t row, void *out,
+                uint64_t *bad) SL_MUST_USE;
+
+/* Effect: out[0..n) = the values that n weights in `type` stand for, exactly
+ * as ggml's dequantizers give them. Errors: SL_EUNSUPPORTED. */
+int sl_dequantize(int type, const void *in, uint64_t n, float *out) SL_MUST_USE;
+
+/* The backends of sl_quantize: one text compiled for several widths. All give
+ * the same bytes. */
+enum sl_backend { SL_BACKEND_AUTO = 0, SL_BACKEND_SCALAR, SL_BACKEND_PORTABLE, SL_BACKEND_AVX2,
+                  SL_BACKEND_AVX512 };
+
+/* Returns the backend's name ("scalar", "avx2", ...), or NULL. */
+const char *sl_backend_name(enum sl_backend b);
+
+/* Returns whether this machine can run the backend. */
+int sl_backend_usable(enum sl_backend b);
+
+/* Same as sl_quantize, on a given backend (AUTO: the best usable one, which
+ * is what sl_quantize does). */
+int sl_quantize_on(enum sl_backend b, int type, const float *x, const float *w, uint64_t n,
+                   uint64_t row, void *out, uint64_t *bad) SL_MUST_USE;
+
+#endif

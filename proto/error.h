@@ -1,0 +1,52 @@
+/* The one error convention of the whole program.
+ *
+ * A function that can fail returns 0 (or a non-negative result) or one of the
+ * negative codes below, and says why in the caller's struct sl_error: one line
+ * that names the file or tensor, what was expected, and what to do. The code
+ * is the negated exit status, so a main ends with `return -code`. Only mains
+ * call exit; nothing calls abort. */
+#ifndef SLUICE_PROTO_ERROR_H
+#define SLUICE_PROTO_ERROR_H
+
+#define SL_MUST_USE __attribute__((warn_unused_result))
+
+enum sl_code {
+    SL_OK = 0,
+    SL_EFAIL = -1,         /* anything else: system call, memory, a bug */
+    SL_EUSAGE = -2,        /* command line, recipe or configuration text */
+    SL_EWARN = -3,         /* finished, with warnings */
+    SL_EUNREACHABLE = -4,  /* daemon unreachable */
+    SL_ENOJOB = -5,        /* no such job */
+    SL_EUNSUPPORTED = -6,  /* model, tensor or type that Sluice does not know */
+    SL_ESOURCE = -7,       /* source damaged, incomplete or missing */
+    SL_EVERIFY = -8,       /* output is not what it must be */
+    SL_ENOSPACE = -9,      /* not enough room on the disk */
+    SL_EEXISTS = -13,      /* output exists already */
+    SL_EINTERRUPTED = -75, /* stopped at a safe point; the same command goes on */
+};
+
+struct sl_error {
+    int code;
+    char text[1024]; /* one line, no newline, always NUL-terminated */
+};
+
+/* Effect: writes code and the formatted line into *e (e may be NULL; a longer
+ * line is cut). Control characters and invalid UTF-8 in the result are shown
+ * as '?', since names come from strangers' files. Returns code. */
+int sl_fail(struct sl_error *e, int code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Effect: puts "context: " before the line already in *e. Returns e's code
+ * (SL_EFAIL when e is NULL). */
+int sl_fail_context(struct sl_error *e, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* Passes a failure on. */
+#define SL_TRY(call)                 \
+    do {                             \
+        int sl_try_rc_ = (call);     \
+        if (sl_try_rc_ < 0)          \
+            return sl_try_rc_;       \
+    } while (0)
+
+#endif
