@@ -86,12 +86,15 @@ struct cli_job {
     struct sl_model *model;
     struct sl_recipe *recipe;
     struct sl_plan *plan;
+    char *prefix;                       /* base name of the output files */
     struct sl_type_override *overrides;
+    uint32_t n_overrides;
     struct sl_kvs extra_kvs;
 };
 /* Effect: opens source, model, recipe and plan. out_prefix: base name of the
  * output, or NULL to derive it from the model (GGUF naming convention).
- * Errors: those of the steps. Release with cli_job_close in every case. */
+ * *j must be zeroed. Errors: those of the steps. Release with cli_job_close
+ * in every case. */
 int cli_job_open(struct cli_job *j, const char *source, bool config_only,
                  const struct cli_plan_args *a, const char *out_prefix, struct sl_error *e)
     SL_MUST_USE;
