@@ -33,7 +33,10 @@ struct sl_engine;
 struct sl_task_result {
     uint32_t task;           /* index into plan->tasks */
     int code;                /* 0, or what is in error */
-    uint64_t checksum;       /* XXH64 (seed 0) of the task's output bytes, items in order, no padding */
+    /* XXH64 (seed 0) over the XXH64s of the task's items (8 bytes each, little-endian,
+     * in item order). An item's XXH64 is over its output bytes in element order. Per
+     * item, so that one pass over the finished file can check them all again. */
+    uint64_t checksum;
     struct sl_error error;
 };
 
