@@ -24,6 +24,7 @@ extern const struct cli_verb cli_plan, cli_convert, cli_quantize, cli_verify, cl
 
 /* Parsed command line. Positional arguments are in pos[0..n_pos). */
 struct cli_args {
+    const struct poptOption *table;
     poptContext ctx;
     const char **pos;
     int n_pos;
@@ -69,7 +70,15 @@ struct cli_plan_args {
     int n_override_kv;
     int allow_requantize;
 };
-extern const char cli_plan_options_note[];
+
+#define CLI_PLAN_TABLE_MAX 24
+/* Effect: fills table with the plan options, ended by POPT_TABLEEND, pointing into *a;
+ * include it with POPT_ARG_INCLUDE_TABLE. Repeatable options arrive in
+ * cli_plan_on_val (pass every val >= CLI_PLAN_VAL to it, user = a). */
+#define CLI_PLAN_VAL 1000
+void cli_plan_table(struct cli_plan_args *a, struct poptOption table[CLI_PLAN_TABLE_MAX]);
+int cli_plan_on_val(int val, const char *arg, void *a, struct sl_error *e) SL_MUST_USE;
+void cli_plan_args_free(struct cli_plan_args *a);
 
 /* Everything between a source path and a plan, opened and owned together. */
 struct cli_job {
@@ -77,12 +86,15 @@ struct cli_job {
     struct sl_model *model;
     struct sl_recipe *recipe;
     struct sl_plan *plan;
+    char *prefix;                       /* base name of the output files */
     struct sl_type_override *overrides;
+    uint32_t n_overrides;
     struct sl_kvs extra_kvs;
 };
 /* Effect: opens source, model, recipe and plan. out_prefix: base name of the
  * output, or NULL to derive it from the model (GGUF naming convention).
- * Errors: those of the steps. Release with cli_job_close in every case. */
+ * *j must be zeroed. Errors: those of the steps. Release with cli_job_close
+ * in every case. */
 int cli_job_open(struct cli_job *j, const char *source, bool config_only,
                  const struct cli_plan_args *a, const char *out_prefix, struct sl_error *e)
     SL_MUST_USE;

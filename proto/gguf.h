@@ -97,9 +97,11 @@ struct sl_gguf {
 
 /* Effect: reads and checks a GGUF file's header: magic, version 2 or 3, every length
  * against the file, no duplicate key or name, known types, offsets exactly
- * contiguous, every tensor inside the file. Memory is bounded by the file's
- * size. *out is the caller's (sl_gguf_close). Errors: SL_ESOURCE naming file
- * and key or tensor; SL_EUNSUPPORTED for another version or byte order. */
+ * contiguous, every tensor inside the file. Memory is bounded by a small
+ * multiple of the file's size. The padding after the last tensor may be
+ * missing and bytes may follow it (verify looks at those). *out is the
+ * caller's (sl_gguf_close). Errors: SL_ESOURCE naming file and key or tensor;
+ * SL_EUNSUPPORTED for another version, byte order or tensor type. */
 int sl_gguf_open(const char *path, struct sl_gguf **out, struct sl_error *e) SL_MUST_USE;
 void sl_gguf_close(struct sl_gguf *g);
 /* Returns the tensor's index in g->tensors or -1. */
@@ -107,20 +109,25 @@ int64_t sl_gguf_find(const struct sl_gguf *g, const char *name);
 
 /* Effect: the header of a GGUF v3 file as one block of bytes: magic, counts,
  * key-values, tensor infos (offsets as given), zero padding to 32. *buf is the
- * caller's (free). Errors: SL_EFAIL out of memory. */
+ * caller's (free). Errors: SL_EFAIL out of memory, or a general.alignment that
+ * is not 32. */
 int sl_gguf_header(const struct sl_kvs *kvs, const struct sl_gguf_tensor *tensors,
                    uint64_t n_tensors, uint8_t **buf, uint64_t *len) SL_MUST_USE;
 
 /* Effect: where in such a header the value of `key` lies: *off = first byte of the
- * value (of the first element for an array). Used to fill in checksums whose
- * place was laid out in advance. Errors: SL_EFAIL when the key is absent. */
+ * value (of the first element for an array; a string begins with its length).
+ * Used to fill in checksums whose place was laid out in advance. Errors: SL_EFAIL when the key is absent. */
 int sl_gguf_value_offset(const struct sl_kvs *kvs, const char *key, uint64_t *off) SL_MUST_USE;
 
 /* The set of files that `path` begins: 1, or the n of "-00001-of-0000n.gguf".
- * Effect: path of part i (0-based) into buf. Errors: SL_ESOURCE when path is
- * not the first of its set or a name does not fit. */
+ * Errors: SL_ESOURCE when path is a part, but not the first, of its set. */
 int sl_gguf_split_count(const char *path, uint32_t *n, struct sl_error *e) SL_MUST_USE;
+/* Effect: the name of part i (0-based) of n into buf: "prefix.gguf" when n is 1,
+ * else "prefix-0000i-of-0000n.gguf". SL_ESOURCE: it does not fit, n > 65535. */
 int sl_gguf_split_path(char *buf, size_t cap, const char *prefix, uint32_t i, uint32_t n)
     SL_MUST_USE;
+/* Effect: path of part i (0-based) of the set that the file `first` begins;
+ * `first` itself when it is no part of a set. Errors: SL_ESOURCE, as above. */
+int sl_gguf_part_path(char *buf, size_t cap, const char *first, uint32_t i) SL_MUST_USE;
 
 #endif
