@@ -86,6 +86,31 @@ static const char good_map[] = "{\"b\":\"m-2.safetensors\",\"a\":\"m-1.safetenso
 
 /* ---- what opens ---- */
 
+/* A real checkpoint in DeepSeek-V3's form: 288 rows are 2.25 blocks. */
+static void opens_tiny_v3(void **state)
+{
+    struct sl_checkpoint *ck;
+    struct sl_error e;
+    struct sl_scale s;
+    uint32_t scaled = 0, w;
+
+    (void)state;
+    ck = open_ok("tests/tiny-v3");
+    assert_int_equal(ck->n_files, 3);
+    assert_int_equal(ck->n_tensors, 233);
+    for (uint32_t i = 0; i < ck->n_tensors; i++) {
+        assert_int_equal(sl_checkpoint_scale(ck, i, &s, &e), 0);
+        scaled += s.tensor != SL_NO_TENSOR;
+    }
+    assert_int_equal(scaled, 104);
+    w = sl_checkpoint_find(ck, "model.layers.3.self_attn.kv_a_proj_with_mqa.weight");
+    assert_int_not_equal(w, SL_NO_TENSOR);
+    assert_int_equal(sl_checkpoint_scale(ck, w, &s, &e), 0);
+    assert_int_equal(s.rows, 3);
+    assert_int_equal(s.cols, 4);
+    sl_checkpoint_close(ck);
+}
+
 static void opens_index(void **state)
 {
     struct sl_checkpoint *ck;
@@ -450,6 +475,12 @@ static void refuses_scales(void **state)
     maker_finish(&f, *state, "model.safetensors", 0);
     refuse(*state, SL_EUNSUPPORTED, "belongs to 'x.weight', which is BF16");
 
+    maker_tensor(&f, "x.weight", "F8_E4M3", "[2,2]", 4);
+    maker_tensor(&f, "x.weight_scale_inv", "F32", "[1]", 4);
+    maker_tensor(&f, "x.scale", "F32", "[1]", 4);
+    maker_finish(&f, *state, "model.safetensors", 0);
+    refuse(*state, SL_ESOURCE, "'x.weight' has two scales, 'x.weight_scale_inv' and 'x.scale'");
+
     maker_tensor(&f, "x.weight", "F8_E4M3", "[2,2,2]", 8);
     maker_tensor(&f, "x.weight_scale_inv", "F32", "[1]", 4);
     maker_finish(&f, *state, "model.safetensors", 0);
@@ -646,12 +677,12 @@ static void opens_many_shards(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(opens_tiny_v3),   TEST(opens_many_shards),
         TEST(opens_index),     TEST(opens_single_files),  TEST(opens_config_alone),
         TEST(refuses_indexes), TEST(lists_differences),   TEST(refuses_shards),
         TEST(refuses_folders), TEST(refuses_block_sizes), TEST(follows_only_inner_links),
         TEST(follows_cache_links), TEST(finds_scales),    TEST(refuses_scales),
         TEST(tells_roles),     TEST(opens_gguf),          TEST(refuses_gguf),
-        TEST(opens_many_shards),
     };
 
     return cmocka_run_group_tests_name("checkpoint", tests, NULL, NULL);

@@ -158,6 +158,7 @@ static void refuses_tensors(void **state)
         {ONE("U8", "[1,1,1,1,1,1,1,1,1]", "[0,1]"), 1, SL_EUNSUPPORTED, "9 dimensions, at most 8"},
         {ONE("U8", "[4294967296,4294967296]", "[0,0]"), 0, SL_ESOURCE, "dimensions overflows"},
         {ONE("U8", "[4294967296,4294967296,0]", "[0,0]"), 0, SL_ESOURCE, "dimensions overflows"},
+        {ONE("U8", "[0,4294967296,4294967296]", "[0,0]"), 0, SL_ESOURCE, "dimensions overflows"},
         {ONE("F64", "[4294967296,1073741824]", "[0,0]"), 0, SL_ESOURCE, "dimensions overflows"},
         {ONE("F32", "[4503599627370496,4096]", "[0,0]"), 0, SL_ESOURCE, "dimensions overflows"},
         /* offsets */
