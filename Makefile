@@ -64,7 +64,7 @@ $(B)/%.o: %.c
 
 # One text, several widths: a file name ends with the instruction set it is for.
 $(B)/kernels/%_avx2.o: FILE_CFLAGS := -mavx2 -mf16c -mno-fma -O3
-$(B)/kernels/%_avx512.o: FILE_CFLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mf16c -mno-fma -O3
+$(B)/kernels/%_avx512.o: FILE_CFLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mf16c -O3
 $(B)/kernels/%_portable.o: FILE_CFLAGS := -O3
 
 $(B)/kernels/%.cu.o: kernels/%.cu
