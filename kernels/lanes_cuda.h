@@ -11,6 +11,7 @@
 #include <stdbool.h>
 
 #define LANES 1
+#define CHAINS 1
 #define LANE_NAME "cuda"
 
 #ifdef __CUDACC__
