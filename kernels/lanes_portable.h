@@ -50,8 +50,8 @@ V_FN vi v_seli(vm m, vi a, vi b) { return (m & a) | (~m & b); }
 V_FN vf v_sel(vm m, vf a, vf b) { return (vf)v_seli(m, (vi)a, (vi)b); }
 
 V_FN void v_storei(int32_t *p, vi a) { memcpy(p, &a, sizeof a); }
-V_FN vi v_iadd(vi a, vi b) { return a + b; }
-V_FN vi v_isub(vi a, vi b) { return a - b; }
+V_FN vi v_iadd(vi a, vi b) { return (vi)((vu)a + (vu)b); }
+V_FN vi v_isub(vi a, vi b) { return (vi)((vu)a - (vu)b); }
 V_FN vi v_iand(vi a, vi b) { return a & b; }
 V_FN vi v_ior(vi a, vi b) { return a | b; }
 V_FN vi v_imin(vi a, vi b) { return v_seli((vm)(a < b), a, b); }

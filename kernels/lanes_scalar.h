@@ -37,8 +37,8 @@ V_FN vi v_seli(vm m, vi a, vi b) { return m ? a : b; }
 
 V_FN vi v_seti(int32_t a) { return a; }
 V_FN void v_storei(int32_t *p, vi a) { *p = a; }
-V_FN vi v_iadd(vi a, vi b) { return a + b; }
-V_FN vi v_isub(vi a, vi b) { return a - b; }
+V_FN vi v_iadd(vi a, vi b) { return (vi)((uint32_t)a + (uint32_t)b); }
+V_FN vi v_isub(vi a, vi b) { return (vi)((uint32_t)a - (uint32_t)b); }
 V_FN vi v_iand(vi a, vi b) { return a & b; }
 V_FN vi v_ior(vi a, vi b) { return a | b; }
 V_FN vi v_imin(vi a, vi b) { return a < b ? a : b; }

@@ -188,18 +188,22 @@ static int backend_quantize(int type, const float *x, const float *w, uint64_t n
     }
 }
 
-/* A small float format by its magnitude bits: `exp` is what to add to the
- * exponent field once the mantissa is in place, `unit` the value of the lowest
- * bit, `special` the first code that is no number. */
-#define WIDEN(mag, sign, shift, least, unit, special, exp)                                  \
-    ((mag) >= (special) ? 0x7fc00000u                                                       \
-                        : (sign) | ((mag) < (least) ? sl_bits((float)(int32_t)(mag) * (unit)) \
-                                                    : ((mag) << (shift)) + (exp)))
+/* A small float format by its magnitude bits: codes below `least` are
+ * subnormal, in units of `unit`; for the others `exp` is added once the mantissa
+ * is in place; from `special` on a code is no number. No branches, so that
+ * compilers turn the loops into vectors. */
+V_FN float widen(uint32_t mag, uint32_t sign, int shift, uint32_t least, float unit, uint32_t special, uint32_t exp)
+{
+    uint32_t small = sl_bits((float)(int32_t)mag * unit), normal = (mag << shift) + exp;
+    uint32_t is_small = -(uint32_t)(mag < least), is_special = -(uint32_t)(mag >= special);
+
+    return sl_float(((small & is_small) | (normal & ~is_small) | sign) | (is_special & 0x7fc00000));
+}
 
 /* out[i] = element i times scale; returns whether one of them is not finite. */
-static bool backend_load(int dtype, const void *src, uint64_t n, float scale, float *out)
+static bool backend_load(int dtype, const void *src, uint64_t n, float scale, float *restrict out)
 {
-    const uint8_t *b = src;
+    const uint8_t *restrict b = src;
     uint32_t bad = 0;
 
 #define LOAD_LOOP(width, expr)                                       \
@@ -207,17 +211,18 @@ static bool backend_load(int dtype, const void *src, uint64_t n, float scale, fl
         uint##width##_t e;                                           \
         memcpy(&e, b + i * sizeof e, sizeof e);                      \
         out[i] = (expr) * scale;                                     \
-        bad |= (sl_bits(out[i]) & 0x7f800000) == 0x7f800000;         \
+        bad |= -(uint32_t)((sl_bits(out[i]) & 0x7f800000) == 0x7f800000); \
     }                                                                \
     break
 
     switch (dtype) {
     case SL_DTYPE_F8_E4M3:
-        LOAD_LOOP(8, sl_float(WIDEN((uint32_t)e & 0x7f, (uint32_t)(e & 0x80) << 24, 20, 8, 0x1p-9f, 0x7f, 0x3c000000)));
+        LOAD_LOOP(8, widen(e & 0x7f, (uint32_t)(e & 0x80) << 24, 20, 8, 0x1p-9f, 0x7f, 0x3c000000));
     case SL_DTYPE_F8_E5M2:
-        LOAD_LOOP(8, sl_float(WIDEN((uint32_t)e & 0x7f, (uint32_t)(e & 0x80) << 24, 21, 4, 0x1p-16f, 0x7c, 0x38000000)));
+        LOAD_LOOP(8, widen(e & 0x7f, (uint32_t)(e & 0x80) << 24, 21, 4, 0x1p-16f, 0x7c, 0x38000000));
     case SL_DTYPE_F16:
-        LOAD_LOOP(16, sl_float(WIDEN((uint32_t)e & 0x7fff, (uint32_t)(e & 0x8000) << 16, 13, 0x400, 0x1p-24f, 0x7c00, 0x38000000)));
+        LOAD_LOOP(16, widen(e & 0x7fff, (uint32_t)(e & 0x8000) << 16, 13, 0x400, 0x1p-24f, 0x7c00,
+                            0x38000000));
     case SL_DTYPE_BF16:
         LOAD_LOOP(16, sl_float((uint32_t)e << 16));
     case SL_DTYPE_F32:
@@ -228,7 +233,7 @@ static bool backend_load(int dtype, const void *src, uint64_t n, float scale, fl
 
             memcpy(&e, b + i * 8, 8);
             out[i] = (float)e * scale;
-            bad |= (sl_bits(out[i]) & 0x7f800000) == 0x7f800000;
+            bad |= -(uint32_t)((sl_bits(out[i]) & 0x7f800000) == 0x7f800000);
         }
         break;
     default:

@@ -22,6 +22,13 @@ const char *sl_recipe_encoding(const struct sl_recipe *r); /* for file names: "D
 /* Stock recipes in the order `sluice recipes` lists them; NULL past the last. */
 const char *sl_recipe_stock_name(uint32_t i);
 
+/* Returns the first type that the recipe names and Sluice cannot write, or -1. */
+int sl_recipe_unwritable(const struct sl_recipe *r);
+
+/* Returns whether a tensor that this recipe puts into `type` needs an importance matrix. */
+bool sl_recipe_needs_imatrix(const struct sl_recipe *r, const char *tensor, int type,
+                             bool rules_2025);
+
 /* Effect: parses a recipe's text (NUL-terminated, copied). name: what
  * sl_recipe_name gives; where: how errors call it ("dir/x.recipe").
  * Errors: SL_EUSAGE, "where:line: ...". */

@@ -116,6 +116,22 @@ static int chosen_type(struct assign *a, const struct sl_out_tensor *t, bool *fi
     return recipe_type(a, t, e);
 }
 
+int sl_recipe_unwritable(const struct sl_recipe *r)
+{
+    int base = r->mixture ? sl_mixture_base_type(r->mixture) : r->default_type;
+
+    for (uint32_t i = 0; i < r->n_rules; i++)
+        if (r->rules[i].type >= 0 && !sl_type_info(r->rules[i].type)->quantizes)
+            return r->rules[i].type;
+    return sl_type_info(base)->quantizes ? -1 : base;
+}
+
+bool sl_recipe_needs_imatrix(const struct sl_recipe *r, const char *tensor, int type,
+                             bool rules_2025)
+{
+    return sl_mixture_needs_imatrix(r->mixture, tensor, type, rules_2025);
+}
+
 static int check_type(const struct assign *a, const struct sl_out_tensor *t, int type,
                       struct sl_error *e)
 {
@@ -136,7 +152,7 @@ static int check_type(const struct assign *a, const struct sl_out_tensor *t, int
                        "'sluice types'",
                        t->name, a->r->name, info->name);
     if (!a->o->has_imatrix
-        && sl_mixture_needs_imatrix(a->r->mixture, t->name, type, a->o->rules_2025))
+        && sl_recipe_needs_imatrix(a->r, t->name, type, a->o->rules_2025))
         return sl_fail(e, SL_EUSAGE,
                        "%s: type %s in recipe %s needs an importance matrix; give one with "
                        "--imatrix FILE",
