@@ -130,11 +130,25 @@ static int show_key(const struct gguf_set *s, const struct inspect_args *a, stru
     return 0;
 }
 
+static void list_gguf(const struct gguf_set *s)
+{
+    for (uint32_t f = 0; f < s->n; f++)
+        for (uint64_t i = 0; i < s->files[f]->n_tensors; i++) {
+            const struct sl_gguf_tensor *t = &s->files[f]->tensors[i];
+
+            print_tensor(t->name, sl_type_info(t->type)->name, t->ne, t->n_dims, t->bytes);
+        }
+}
+
 static void print_gguf(const struct gguf_set *s, struct total *types, uint64_t elems,
                        const struct inspect_args *a)
 {
     char size[32];
 
+    if (a->tensors) {
+        list_gguf(s);
+        return;
+    }
     for (uint32_t f = 0; f < s->n; f++) {
         const struct sl_gguf *g = s->files[f];
 
@@ -158,18 +172,11 @@ static void print_gguf(const struct gguf_set *s, struct total *types, uint64_t e
         }
     }
     print_totals(types, SL_TYPE_LIMIT, s->tensor_bytes);
-    if (a->tensors)
-        putchar('\n');
-    for (uint32_t f = 0; f < s->n && a->tensors; f++)
-        for (uint64_t i = 0; i < s->files[f]->n_tensors; i++) {
-            const struct sl_gguf_tensor *t = &s->files[f]->tensors[i];
-
-            print_tensor(t->name, sl_type_info(t->type)->name, t->ne, t->n_dims, t->bytes);
-        }
+    putchar('\n');
+    list_gguf(s);
 }
 
-static void json_gguf(const struct gguf_set *s, struct total *types, uint64_t elems,
-                      const struct inspect_args *a)
+static void json_gguf(const struct gguf_set *s, struct total *types, uint64_t elems)
 {
     cJSON *o = cJSON_CreateObject(), *files = cJSON_AddArrayToObject(o, "files"), *list;
 
@@ -195,16 +202,14 @@ static void json_gguf(const struct gguf_set *s, struct total *types, uint64_t el
     cJSON_AddNumberToObject(o, "tensor_bytes", (double)s->tensor_bytes);
     cJSON_AddNumberToObject(o, "bits_per_weight", bits(s->tensor_bytes, elems));
     cJSON_AddItemToObject(o, "types", totals_json(types, SL_TYPE_LIMIT));
-    if (a->tensors) {
-        list = cJSON_AddArrayToObject(o, "tensors");
-        for (uint32_t f = 0; f < s->n; f++)
-            for (uint64_t i = 0; i < s->files[f]->n_tensors; i++) {
-                const struct sl_gguf_tensor *t = &s->files[f]->tensors[i];
+    list = cJSON_AddArrayToObject(o, "tensors");
+    for (uint32_t f = 0; f < s->n; f++)
+        for (uint64_t i = 0; i < s->files[f]->n_tensors; i++) {
+            const struct sl_gguf_tensor *t = &s->files[f]->tensors[i];
 
-                cJSON_AddItemToArray(list, tensor_json(t->name, sl_type_info(t->type)->name, t->ne,
-                                                       t->n_dims, t->bytes));
-            }
-    }
+            cJSON_AddItemToArray(list, tensor_json(t->name, sl_type_info(t->type)->name, t->ne,
+                                                   t->n_dims, t->bytes));
+        }
     json_line(o, "gguf");
 }
 
@@ -225,10 +230,22 @@ static int inspect_gguf(const char *path, const struct inspect_args *a, struct s
                 elems += gguf_elems(t);
                 add_total(types, t->type, sl_type_info(t->type)->name, gguf_elems(t), t->bytes);
             }
-        (a->json ? json_gguf : print_gguf)(&s, types, elems, a);
+        if (a->json)
+            json_gguf(&s, types, elems);
+        else
+            print_gguf(&s, types, elems, a);
     }
     gguf_set_close(&s);
     return rc;
+}
+
+static void list_checkpoint(const struct sl_checkpoint *ck)
+{
+    for (uint32_t i = 0; i < ck->n_tensors; i++) {
+        const struct sl_src_tensor *t = &ck->tensors[i];
+
+        print_tensor(t->name, sl_dtype_info(t->dtype)->name, t->shape, t->n_dims, t->bytes);
+    }
 }
 
 static void print_checkpoint(const struct sl_checkpoint *ck, struct total *dtypes, uint64_t elems,
@@ -237,6 +254,10 @@ static void print_checkpoint(const struct sl_checkpoint *ck, struct total *dtype
     const cJSON *arch = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(ck->config, "architectures"), 0);
     char size[32];
 
+    if (a->tensors) {
+        list_checkpoint(ck);
+        return;
+    }
     printf("checkpoint of %u file%s, %u tensors, %" PRIu64 " elements, %s\n", ck->n_files,
            ck->n_files == 1 ? "" : "s", ck->n_tensors, elems, cli_size(size, bytes));
     if (cJSON_IsString(arch)) {
@@ -247,17 +268,12 @@ static void print_checkpoint(const struct sl_checkpoint *ck, struct total *dtype
     if (ck->fp8_block_rows)
         printf("FP8 scale blocks: %" PRIu64 " x %" PRIu64 "\n", ck->fp8_block_rows, ck->fp8_block_cols);
     print_totals(dtypes, SL_DTYPE_COUNT, bytes);
-    if (a->tensors)
-        putchar('\n');
-    for (uint32_t i = 0; i < ck->n_tensors && a->tensors; i++) {
-        const struct sl_src_tensor *t = &ck->tensors[i];
-
-        print_tensor(t->name, sl_dtype_info(t->dtype)->name, t->shape, t->n_dims, t->bytes);
-    }
+    putchar('\n');
+    list_checkpoint(ck);
 }
 
 static void json_checkpoint(const struct sl_checkpoint *ck, struct total *dtypes, uint64_t elems,
-                            uint64_t bytes, const struct inspect_args *a)
+                            uint64_t bytes)
 {
     cJSON *o = cJSON_CreateObject(), *files = cJSON_AddArrayToObject(o, "files"), *list;
 
@@ -273,14 +289,12 @@ static void json_checkpoint(const struct sl_checkpoint *ck, struct total *dtypes
     cJSON_AddItemToObject(o, "types", totals_json(dtypes, SL_DTYPE_COUNT));
     if (ck->config)
         cJSON_AddItemToObject(o, "config", cJSON_Duplicate(ck->config, true));
-    if (a->tensors) {
-        list = cJSON_AddArrayToObject(o, "tensors");
-        for (uint32_t i = 0; i < ck->n_tensors; i++) {
-            const struct sl_src_tensor *t = &ck->tensors[i];
+    list = cJSON_AddArrayToObject(o, "tensors");
+    for (uint32_t i = 0; i < ck->n_tensors; i++) {
+        const struct sl_src_tensor *t = &ck->tensors[i];
 
-            cJSON_AddItemToArray(list, tensor_json(t->name, sl_dtype_info(t->dtype)->name, t->shape,
-                                                   t->n_dims, t->bytes));
-        }
+        cJSON_AddItemToArray(list, tensor_json(t->name, sl_dtype_info(t->dtype)->name, t->shape,
+                                               t->n_dims, t->bytes));
     }
     json_line(o, "checkpoint");
 }
@@ -301,7 +315,10 @@ static int inspect_checkpoint(const char *path, const struct inspect_args *a, st
         bytes += t->bytes;
         add_total(dtypes, (int)t->dtype, sl_dtype_info(t->dtype)->name, t->elems, t->bytes);
     }
-    (a->json ? json_checkpoint : print_checkpoint)(ck, dtypes, elems, bytes, a);
+    if (a->json)
+        json_checkpoint(ck, dtypes, elems, bytes);
+    else
+        print_checkpoint(ck, dtypes, elems, bytes, a);
     sl_checkpoint_close(ck);
     return 0;
 }
@@ -310,7 +327,7 @@ static int run_inspect(int argc, const char **argv, struct sl_error *e)
 {
     struct inspect_args a = {0};
     struct poptOption table[] = {
-        {"tensors", 't', POPT_ARG_NONE, &a.tensors, 0, "list every tensor", NULL},
+        {"tensors", 't', POPT_ARG_NONE, &a.tensors, 0, "only the list of tensors", NULL},
         {"kv", 'k', POPT_ARG_STRING, &a.key, 0, "print one metadata value in full", "KEY"},
         {"json", 0, POPT_ARG_NONE, &a.json, 0, "one JSON line", NULL},
         POPT_TABLEEND,
