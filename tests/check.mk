@@ -20,6 +20,8 @@ $(B)/tools/%: tests/tools/%.c
 	$(if $(V),,@echo "  TOOL    $@")
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(WERROR) -O2 -MMD -MP -MF $@.d -o $@ $< -lxxhash -lm
 
+-include $(wildcard tests/bench/bench.mk tests/fuzz/fuzz.mk)
+
 .PHONY: check check-programs check-asan check-ubsan check-tsan check-fp lint unit test-programs test-tools perplexity
 
 # What the tests need beside Debian's packages: numpy, llama.cpp (build/venv, build/npm).
@@ -28,11 +30,13 @@ test-tools:
 
 test-programs: all $(UNIT_BINS) $(TOOL_BINS)
 
+# As many jobs as processors, unless the user said how many.
+JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 run_tests = SLUICE_BUILD=$(abspath $(B)) SLUICE_SAN=$(SAN) tests/lib/run_tests.pl $(B)/check/log
 
 # Two steps, since the compilers and libraries may only come with the first.
 check: deps
-	@$(MAKE) --no-print-directory check-programs
+	@$(MAKE) --no-print-directory $(JOBS) check-programs
 
 check-programs: test-tools test-programs
 	@$(run_tests) $(UNIT_BINS) $(TAP_TESTS)
@@ -46,7 +50,7 @@ tap: test-tools test-programs
 	@$(run_tests) tests/tap/$(T).t
 
 # Sanitized programs: their own folders, the unit tests, and a part of the rest.
-san = @$(MAKE) --no-print-directory B=build/$(1) SAN=$(2) CFLAGS="-O1 -g" WERROR=$(WERROR) san-programs
+san = @$(MAKE) --no-print-directory $(JOBS) B=build/$(1) SAN=$(2) CFLAGS="-O1 -g" WERROR=$(WERROR) san-programs
 check-asan:
 	$(call san,asan,address)
 check-ubsan:
