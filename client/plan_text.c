@@ -82,7 +82,7 @@ static void print_memory(const struct plan_view *v)
 
     printf("\nMemory with a context of %llu tokens, estimated, in GiB\n",
            (unsigned long long)v->ctx);
-    printf("%-16s  %-18s  %8s  %8s  %8s  %8s  %8s  %s\n", "Devices", "Cache", "Weights", "Cache",
+    printf("%-16s  %-18s  %8s  %8s  %8s  %8s  %8s  %s\n", "Devices", "Cache form", "Weights", "Cache",
            "Buffers", "Total", "A device", "Fits");
     for (uint32_t i = 0; i < v->n_sets; i++) {
         const struct plan_device_set *s = &v->sets[i];
