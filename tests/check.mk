@@ -32,7 +32,7 @@ test-programs: all $(UNIT_BINS) $(TOOL_BINS)
 
 # As many jobs as processors, unless the user said how many.
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
-run_tests = SLUICE_BUILD=$(abspath $(B)) SLUICE_SAN=$(SAN) tests/lib/run_tests.pl $(B)/check/log
+run_tests = B=$(B) SLUICE_BUILD=$(abspath $(B)) SLUICE_SAN=$(SAN) tests/lib/run_tests.pl $(B)/check/log
 
 # Two steps, since the compilers and libraries may only come with the first.
 check: deps
@@ -73,3 +73,21 @@ lint: all
 perplexity: test-tools test-programs
 	@SLUICE_BUILD=$(abspath $(B)) SLUICE_PERPLEXITY=full perl -Itests/lib tests/tap/llama.t
 	@cat $(B)/perplexity.md
+
+# libFuzzer on every reader of strangers' bytes: make fuzz FUZZ_SECONDS=600
+# (needs clang and its runtime: Debian's libclang-rt-14-dev).
+FUZZ_SECONDS ?= 60
+FUZZ_BINS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
+$(B)/fuzz/%: tests/fuzz/%.c $(B)/libsluice.a
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  FUZZ    $@")
+	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer -MMD -MP -MF $@.d -o $@ $< $(B)/libsluice.a $(LIBS)
+
+.PHONY: fuzz fuzz-run
+fuzz:
+	@$(MAKE) --no-print-directory $(JOBS) B=build/fuzz CC=clang NVCC= CFLAGS="-O1 -g" \
+	    SAN=fuzzer-no-link,address,undefined fuzz-run
+fuzz-run: $(FUZZ_BINS)
+	@set -e; for f in $(FUZZ_BINS); do mkdir -p $$f.corpus; echo "== $$f"; \
+	    $$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=$$f. $$f.corpus \
+	        $(wildcard tests/fuzz/corpus); done
