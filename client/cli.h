@@ -69,6 +69,7 @@ struct cli_plan_args {
     const char **override_kv;
     int n_override_kv;
     int allow_requantize;
+    int sizes_only;             /* types that cannot be written are no error */
 };
 
 #define CLI_PLAN_TABLE_MAX 24

@@ -133,6 +133,9 @@ static int recipe_options(struct cli_job *j, const struct cli_plan_args *a,
     ro->n_overrides = j->n_overrides;
     ro->leave_output = a->leave_output;
     ro->pure = a->pure;
+    ro->any_type = a->sizes_only;
+    if (!a->rules && a->layout && strcmp(a->layout, "legacy") == 0)
+        ro->rules_2025 = true; /* that layout ended with those rules */
     return 0;
 }
 

@@ -43,7 +43,8 @@ struct sl_checkpoint {
     struct sl_src_tensor *tensors; /* sorted by (file, offset) */
     uint32_t n_tensors;
     struct sl_gguf *gguf;          /* metadata of a GGUF source (first split) */
-    struct cJSON *config;          /* config.json; NULL for GGUF sources */
+    struct cJSON *config;          /* config.json; NULL for GGUF sources, and for a single
+                                    * .safetensors file without one beside it */
     uint64_t fp8_block_rows;       /* quantization_config.weight_block_size; 0: not given */
     uint64_t fp8_block_cols;
     void *priv;                    /* name table and arenas */
@@ -52,7 +53,9 @@ struct sl_checkpoint {
 /* Effect: reads the headers of the checkpoint at path (a folder, a
  * .safetensors file, a model.safetensors.index.json, or a .gguf file, which
  * may be the first of a split set) and cross-checks them. Nothing is trusted
- * before it is held against the file's length. *out is the caller's; free it
+ * before it is held against the file's length. In a folder, symbolic links are
+ * followed only to files inside it or, in a Hugging Face cache
+ * (R/snapshots/<revision>), directly inside R/blobs. *out is the caller's; free it
  * with sl_checkpoint_close. Errors: SL_ESOURCE (damaged or missing, naming the
  * file and tensor), SL_EUNSUPPORTED (dtype, format). */
 int sl_checkpoint_open(const char *path, struct sl_checkpoint **out, struct sl_error *e)

@@ -191,8 +191,14 @@ static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error
     if (!weight_name(name, weight, &sure))
         return SL_ROLE_WEIGHT;
     w = sl_checkpoint_find(ck, weight);
-    if (w != SL_NO_TENSOR && is_fp8(ck->tensors[w].dtype))
-        return SL_ROLE_SCALE;
+    if (w != SL_NO_TENSOR && is_fp8(ck->tensors[w].dtype)) {
+        uint32_t used = find_scale(ck, weight);
+
+        if (used == i)
+            return SL_ROLE_SCALE;
+        return sl_fail(e, SL_ESOURCE, "'%.160s' has two scales, '%.160s' and '%.160s'; expected one",
+                       weight, used == SL_NO_TENSOR ? "" : ck->tensors[used].name, name);
+    }
     if (!sure)
         return SL_ROLE_WEIGHT;
     if (w == SL_NO_TENSOR)

@@ -37,6 +37,14 @@ struct sl_plan_segment {
     uint64_t file_bytes;     /* header_bytes + data_bytes */
 };
 
+/* Hashes (hex) of what a plan depends on, to say what differs between two. */
+struct sl_plan_parts {
+    char source[33];  /* files (name, size, mtime), tensors, model metadata */
+    char recipe[33];  /* recipe's name and text, every tensor's type */
+    char options[33]; /* layout, rounding, splits, names, added key-values, tasks */
+    char version[16]; /* SL_BYTES_VERSION */
+};
+
 struct sl_plan {
     const struct sl_model *model;
     struct sl_plan_tensor *tensors;   /* model's order */
@@ -51,7 +59,11 @@ struct sl_plan {
     uint64_t file_bytes;              /* sum of segments[].file_bytes */
     uint64_t src_bytes;               /* to be read, scales included */
     uint32_t n_fallback;
-    char fingerprint[33];             /* hex, of everything that decides an output byte */
+    char fingerprint[33];             /* hex, of all the parts: the same work, task by task */
+    char output_id[33];               /* hex, of everything that decides an output byte: like
+                                         fingerprint without mtimes, output names and tasks;
+                                         it is what SL_KEY_FINGERPRINT holds */
+    struct sl_plan_parts parts;
 };
 
 struct sl_plan_opts {
@@ -65,6 +77,9 @@ struct sl_plan_opts {
     bool reproducible_names;  /* reserved */
 };
 
+/* Raised when a release writes other bytes for the same plan. */
+#define SL_BYTES_VERSION "1"
+
 /* Key names that Sluice adds to its files. sluice.checksum.tensors holds the XXH64
  * (seed 0) of each tensor's bytes in this file, in tensor-info order;
  * sluice.checksum.header the XXH64 of this file's header with both checksum
@@ -74,6 +89,8 @@ struct sl_plan_opts {
 #define SL_KEY_SOURCE "sluice.source"
 #define SL_KEY_FINGERPRINT "sluice.fingerprint"
 #define SL_KEY_VERSION "sluice.version"
+#define SL_KEY_LAYOUT "sluice.layout"               /* deepseek2: "mla" or "legacy" */
+#define SL_KEY_ROUND_THROUGH "sluice.round_through" /* "bf16", when set */
 #define SL_KEY_SUM_TENSORS "sluice.checksum.tensors"
 #define SL_KEY_SUM_HEADER "sluice.checksum.header"
 
@@ -87,12 +104,29 @@ int sl_plan_build(const struct sl_checkpoint *ck, const struct sl_model *m,
     SL_MUST_USE;
 void sl_plan_close(struct sl_plan *p);
 
+/* Returns which part of b differs from a first ("source", "recipe", "options",
+ * "version"), or NULL when none does. */
+const char *sl_plan_difference(const struct sl_plan_parts *a, const struct sl_plan_parts *b);
+
+/* Source bytes behind `elems` elements of output tensor t, its share of the
+ * scales included. */
+uint64_t sl_plan_src_bytes(const struct sl_checkpoint *ck, const struct sl_model *m,
+                           const struct sl_out_tensor *t, uint64_t elems);
+
 /* Memory at inference, bytes. */
 struct sl_memory {
     uint64_t weights, kv_cache, buffers, total, per_device;
 };
-/* ctx: tokens; whole_heads: cache of whole heads (the paper's, legacy layout)
- * instead of the compressed MLA cache. */
+/* An estimate for one sequence of ctx tokens on `devices` devices (0: as 1).
+ * weights: the plan's tensors. kv_cache: F16; for deepseek2 with whole_heads
+ * (the legacy layout, as in the paper) n_head x (head_k + head_v) values a
+ * token and layer, else kv_lora + rope_dim; for other models n_head_kv x
+ * (head_k + head_v). buffers, on each device: attention scores of one
+ * micro-batch of 512 tokens in F16 (n_head x ctx x 512 x 2), its logits in F32
+ * (n_vocab x 512 x 4) and 0.3 GiB for the runtime itself. With 8 devices this
+ * gives the totals of arXiv 2505.02390, table 1 ("GB" there is GiB) within
+ * 0.5 %. total = weights + kv_cache + devices x buffers; per_device is its
+ * even share; `buffers` is the sum over devices. */
 void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uint32_t devices,
                     struct sl_memory *out);
 

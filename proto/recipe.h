@@ -22,6 +22,19 @@ const char *sl_recipe_encoding(const struct sl_recipe *r); /* for file names: "D
 /* Stock recipes in the order `sluice recipes` lists them; NULL past the last. */
 const char *sl_recipe_stock_name(uint32_t i);
 
+/* Returns the first type that the recipe names and Sluice cannot write, or -1. */
+int sl_recipe_unwritable(const struct sl_recipe *r);
+
+/* Returns whether a tensor that this recipe puts into `type` needs an importance matrix. */
+bool sl_recipe_needs_imatrix(const struct sl_recipe *r, const char *tensor, int type,
+                             bool rules_2025);
+
+/* Effect: parses a recipe's text (NUL-terminated, copied). name: what
+ * sl_recipe_name gives; where: how errors call it ("dir/x.recipe").
+ * Errors: SL_EUSAGE, "where:line: ...". */
+int sl_recipe_parse(const char *name, const char *where, const char *text,
+                    struct sl_recipe **out, struct sl_error *e) SL_MUST_USE;
+
 /* llama-quantize's options on top of a recipe. */
 struct sl_type_override {
     const char *pattern; /* regular expression, searched in the tensor name */
@@ -36,13 +49,15 @@ struct sl_recipe_opts {
     bool pure;            /* --pure */
     bool has_imatrix;     /* some llama.cpp rules ask */
     bool rules_2025;      /* llama.cpp's rules of February 2025 instead of August 2026 */
-    const char *fallback_note; /* unused on input; reserved */
+    bool any_type;        /* sizes only: types that cannot be written, or not without an
+                             imatrix, are no error */
 };
 
 /* Effect: types[i] = the ggml type of m->tensors[i]. *n_fallback = tensors
  * whose columns forced another type. Errors: SL_EUSAGE (pattern that does not
- * compile, type that needs an imatrix, rule that cannot apply), naming the
- * recipe's line or the tensor. */
+ * compile, type that needs an imatrix, columns that no type divides), naming
+ * the tensor; SL_EUNSUPPORTED (a type that Sluice cannot write). The rules in
+ * full: proto/RECIPES.md. */
 int sl_recipe_assign(const struct sl_recipe *r, const struct sl_model *m,
                      const struct sl_recipe_opts *o, int *types, uint32_t *n_fallback,
                      struct sl_error *e) SL_MUST_USE;

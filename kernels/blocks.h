@@ -1,0 +1,50 @@
+/* Block layouts of the ggml types, as GGUF files hold them. Facts of the
+ * format; every field is little-endian. */
+#ifndef SLUICE_KERNELS_BLOCKS_H
+#define SLUICE_KERNELS_BLOCKS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+#define SL_LAYOUT(type, n) static_assert(sizeof(struct type) == (n), "layout")
+#else
+#define SL_LAYOUT(type, n) _Static_assert(sizeof(struct type) == (n), "layout")
+#endif
+
+/* Blocks of 32 weights. d: scale, m: minimum, both f16; qs: the low bits, value
+ * i in the low half and value i + 16 in the high half of byte i; qh: bit i is
+ * the fifth bit of value i. */
+struct blk_q4_0 { uint16_t d; uint8_t qs[16]; };
+struct blk_q4_1 { uint16_t d, m; uint8_t qs[16]; };
+struct blk_q5_0 { uint16_t d; uint8_t qh[4]; uint8_t qs[16]; };
+struct blk_q5_1 { uint16_t d, m; uint8_t qh[4]; uint8_t qs[16]; };
+struct blk_q8_0 { uint16_t d; int8_t qs[32]; };
+struct blk_iq4_nl { uint16_t d; uint8_t qs[16]; };
+
+/* Superblocks of 256 weights; d and dmin scale the sub-blocks' own scales. */
+struct blk_q2_k { uint8_t scales[16]; uint8_t qs[64]; uint16_t d, dmin; };
+struct blk_q3_k { uint8_t hmask[32]; uint8_t qs[64]; uint8_t scales[12]; uint16_t d; };
+struct blk_q4_k { uint16_t d, dmin; uint8_t scales[12]; uint8_t qs[128]; };
+struct blk_q5_k { uint16_t d, dmin; uint8_t scales[12]; uint8_t qh[32]; uint8_t qs[128]; };
+struct blk_q6_k { uint8_t ql[128]; uint8_t qh[64]; int8_t scales[16]; uint16_t d; };
+struct blk_iq4_xs { uint16_t d, scales_h; uint8_t scales_l[4]; uint8_t qs[128]; };
+
+SL_LAYOUT(blk_q4_0, 18);
+SL_LAYOUT(blk_q4_1, 20);
+SL_LAYOUT(blk_q5_0, 22);
+SL_LAYOUT(blk_q5_1, 24);
+SL_LAYOUT(blk_q8_0, 34);
+SL_LAYOUT(blk_iq4_nl, 18);
+SL_LAYOUT(blk_q2_k, 84);
+SL_LAYOUT(blk_q3_k, 110);
+SL_LAYOUT(blk_q4_k, 144);
+SL_LAYOUT(blk_q5_k, 176);
+SL_LAYOUT(blk_q6_k, 210);
+SL_LAYOUT(blk_iq4_xs, 136);
+
+/* The 16 levels of iq4_nl and iq4_xs. */
+#define SL_IQ4_LEVELS \
+    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
+
+#endif

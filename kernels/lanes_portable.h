@@ -1,0 +1,124 @@
+/* The lane vocabulary on GCC's and clang's vector types: four lanes, which is
+ * the width that every 64-bit CPU has. Meaning of each word: README.md. */
+#ifndef SLUICE_KERNELS_LANES_PORTABLE_H
+#define SLUICE_KERNELS_LANES_PORTABLE_H
+
+#include "kernels/half.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdbool.h>
+
+#define LANES 4
+#define CHAINS 1
+#define LANE_NAME "portable"
+#define V_FN static inline __attribute__((always_inline, unused))
+
+typedef float vf __attribute__((vector_size(4 * LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * LANES)));
+typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
+typedef vi vm; /* 0 or -1 in each lane */
+
+V_FN vf v_set(float a) { return (vf){a, a, a, a}; }
+V_FN vi v_seti(int32_t a) { return (vi){a, a, a, a}; }
+V_FN vf v_load(const float *p)
+{
+    vf a;
+
+    memcpy(&a, p, sizeof a);
+    return a;
+}
+V_FN vf v_add(vf a, vf b) { return a + b; }
+V_FN vf v_sub(vf a, vf b) { return a - b; }
+V_FN vf v_mul(vf a, vf b) { return a * b; }
+V_FN vf v_div(vf a, vf b) { return a / b; }
+V_FN vf v_sqrt(vf a)
+{
+    for (int i = 0; i < LANES; i++)
+        a[i] = sqrtf(a[i]);
+    return a;
+}
+V_FN vf v_abs(vf a) { return (vf)((vi)a & v_seti(0x7fffffff)); }
+V_FN vf v_neg(vf a) { return (vf)((vi)a ^ v_seti(INT_MIN)); }
+V_FN vm v_lt(vf a, vf b) { return (vm)(a < b); }
+V_FN vm v_ne(vf a, vf b) { return (vm)(a != b); }
+V_FN vm v_and(vm a, vm b) { return a & b; }
+V_FN vm v_or(vm a, vm b) { return a | b; }
+V_FN vm v_not(vm a) { return ~a; }
+V_FN vm v_none(void) { return v_seti(0); }
+V_FN bool v_any(vm a) { return (a[0] | a[1] | a[2] | a[3]) != 0; }
+V_FN vi v_seli(vm m, vi a, vi b) { return (m & a) | (~m & b); }
+V_FN vf v_sel(vm m, vf a, vf b) { return (vf)v_seli(m, (vi)a, (vi)b); }
+
+V_FN void v_storei(int32_t *p, vi a) { memcpy(p, &a, sizeof a); }
+V_FN vi v_iadd(vi a, vi b) { return (vi)((vu)a + (vu)b); }
+V_FN vi v_isub(vi a, vi b) { return (vi)((vu)a - (vu)b); }
+V_FN vi v_iand(vi a, vi b) { return a & b; }
+V_FN vi v_ior(vi a, vi b) { return a | b; }
+V_FN vi v_imin(vi a, vi b) { return v_seli((vm)(a < b), a, b); }
+V_FN vi v_imax(vi a, vi b) { return v_seli((vm)(a > b), a, b); }
+V_FN vi v_shl(vi a, int n) { return (vi)((vu)a << (uint32_t)n); }
+V_FN vi v_shr(vi a, int n) { return (vi)((vu)a >> (uint32_t)n); }
+V_FN vm v_ine(vi a, vi b) { return (vm)(a != b); }
+V_FN vf v_tofloat(vi a) { return __builtin_convertvector(a, vf); }
+V_FN vi v_trunc(vf a)
+{
+    vi r;
+
+    for (int i = 0; i < LANES; i++)
+        r[i] = a[i] > -2147483648.f && a[i] < 2147483648.f ? (int32_t)a[i] : INT_MIN;
+    return r;
+}
+V_FN vf v_frombits(vi a) { return (vf)a; }
+V_FN vi v_magic(vf a)
+{
+    return ((vi)(a + v_set(12582912.f)) & v_seti(0x7fffff)) | v_seti(0x4b000000);
+}
+
+V_FN vi v_f16(vf a)
+{
+    vi r;
+
+    for (int i = 0; i < LANES; i++)
+        r[i] = sl_f16_from_f32(a[i]);
+    return r;
+}
+V_FN vf v_f16val(vi a)
+{
+    vf r;
+
+    for (int i = 0; i < LANES; i++)
+        r[i] = sl_f32_from_f16((uint16_t)a[i]);
+    return r;
+}
+V_FN vf v_lookup16(const float *table, vi i)
+{
+    return (vf){table[i[0]], table[i[1]], table[i[2]], table[i[3]]};
+}
+
+V_FN float v_hmax(vf a)
+{
+    float m = a[0];
+
+    for (int i = 1; i < LANES; i++)
+        m = m > a[i] ? m : a[i];
+    return m;
+}
+V_FN void v_store_i8(int8_t *p, vi a)
+{
+    for (int i = 0; i < LANES; i++)
+        p[i] = (int8_t)a[i];
+}
+
+/* dst[i], lane k = src[k * stride + i]; lanes from `lanes` on repeat the last. */
+V_FN void v_gather(vf *dst, const float *src, size_t stride, int lanes, int n)
+{
+    const float *p[LANES];
+
+    for (int k = 0; k < LANES; k++)
+        p[k] = src + stride * (size_t)(k < lanes ? k : lanes - 1);
+    for (int i = 0; i < n; i++)
+        dst[i] = (vf){p[0][i], p[1][i], p[2][i], p[3][i]};
+}
+
+#endif

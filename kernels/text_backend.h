@@ -1,0 +1,246 @@
+/* The body of a backend: groups of LANES blocks through the block texts, and
+ * what works on single values (q8_0, f16, bf16, loading). Included last by
+ * quantize_<backend>.c, which names the vocabulary and the table to define. */
+#ifndef SLUICE_KERNELS_TEXT_BACKEND_H
+#define SLUICE_KERNELS_TEXT_BACKEND_H
+
+#include "kernels/backend.h"
+#include "kernels/text_block32.h"
+
+typedef void block_fn(const vf *x, const vf *w, vf sigma2, vi *out);
+
+#define BLOCK_256(name)                                                                     \
+    static __attribute__((noinline)) void name##_plain(const vf *x, const vf *w, vf s, vi *out) \
+    {                                                                                       \
+        (void)w, (void)s;                                                                   \
+        name##_block(x, NULL, out);                                                         \
+    }                                                                                       \
+    static __attribute__((noinline)) void name##_weighted(const vf *x, const vf *w, vf s, vi *out) \
+    {                                                                                       \
+        (void)s;                                                                            \
+        name##_block(x, w, out);                                                            \
+    }
+
+#define BLOCK_32(name)                                                                      \
+    static __attribute__((noinline)) void name##_plain(const vf *x, const vf *w, vf s, vi *out) \
+    {                                                                                       \
+        (void)w;                                                                            \
+        name##_block(x, NULL, s, out);                                                      \
+    }                                                                                       \
+    static __attribute__((noinline)) void name##_weighted(const vf *x, const vf *w, vf s, vi *out) \
+    {                                                                                       \
+        name##_block(x, w, s, out);                                                         \
+    }
+
+BLOCK_256(q2_k)
+BLOCK_256(q3_k)
+BLOCK_256(q4_k)
+BLOCK_256(q5_k)
+BLOCK_256(q6_k)
+BLOCK_256(iq4_xs)
+BLOCK_32(q4_0)
+BLOCK_32(q4_1)
+BLOCK_32(q5_0)
+BLOCK_32(q5_1)
+BLOCK_32(iq4_nl)
+
+static const struct {
+    block_fn *plain, *weighted;
+    bool row_mean; /* with weights, the mean square of the whole row is used */
+} block_fns[SL_TYPE_LIMIT] = {
+    [SL_TYPE_Q2_K] = {q2_k_plain, q2_k_weighted, false},
+    [SL_TYPE_Q3_K] = {q3_k_plain, q3_k_weighted, false},
+    [SL_TYPE_Q4_K] = {q4_k_plain, q4_k_weighted, false},
+    [SL_TYPE_Q5_K] = {q5_k_plain, q5_k_weighted, false},
+    [SL_TYPE_Q6_K] = {q6_k_plain, q6_k_weighted, false},
+    [SL_TYPE_IQ4_XS] = {iq4_xs_plain, iq4_xs_weighted, false},
+    [SL_TYPE_IQ4_NL] = {iq4_nl_plain, iq4_nl_weighted, false},
+    [SL_TYPE_Q4_0] = {q4_0_plain, q4_0_weighted, true},
+    [SL_TYPE_Q4_1] = {q4_1_plain, q4_1_weighted, true},
+    [SL_TYPE_Q5_0] = {q5_0_plain, q5_0_weighted, true},
+    [SL_TYPE_Q5_1] = {q5_1_plain, q5_1_weighted, true},
+};
+
+static float row_mean_square(const float *x, uint64_t n)
+{
+    float s = 0;
+
+    for (uint64_t i = 0; i < n; i++)
+        s += x[i] * x[i];
+    return s / (float)n;
+}
+
+/* Row means for `lanes` blocks from block `first` on; *row is the last row
+ * computed, *mean its mean. */
+static vf gather_means(const float *x, uint64_t row_len, uint64_t first, int lanes, uint64_t *row, float *mean)
+{
+    float m[16];
+
+    for (int k = 0; k < LANES; k++) {
+        uint64_t r = (first + (uint64_t)(k < lanes ? k : lanes - 1)) * 32 / row_len;
+
+        if (r != *row) {
+            *row = r;
+            *mean = row_mean_square(x + r * row_len, row_len);
+        }
+        m[k] = *mean;
+    }
+    return v_load(m);
+}
+
+static void store_blocks(const vi *words, int lanes, size_t bytes, uint8_t *out)
+{
+    int32_t t[MAX_WORDS][LANES], one[MAX_WORDS];
+    int n = (int)(bytes + 3) / 4;
+
+    for (int i = 0; i < n; i++)
+        v_storei(t[i], words[i]);
+    for (int k = 0; k < lanes; k++) {
+        for (int i = 0; i < n; i++)
+            one[i] = t[i][k];
+        memcpy(out + (size_t)k * bytes, one, bytes);
+    }
+}
+
+static void quantize_blocks(int type, const float *x, const float *w, uint64_t n, uint64_t row_len, uint8_t *out)
+{
+    const struct sl_type_info *t = sl_type_info(type);
+    uint64_t blocks = n / t->block, row = UINT64_MAX;
+    block_fn *fn = w ? block_fns[type].weighted : block_fns[type].plain;
+    vf xs[256], ws[256], sigma2 = v_set(0.f);
+    float mean = 0;
+
+    for (uint64_t b = 0; b < blocks; b += LANES) {
+        int lanes = blocks - b < LANES ? (int)(blocks - b) : LANES;
+        vi words[MAX_WORDS];
+
+        v_gather(xs, x + b * t->block, t->block, lanes, (int)t->block);
+        if (w)
+            v_gather(ws, w + b * t->block, t->block, lanes, (int)t->block);
+        if (w && block_fns[type].row_mean)
+            sigma2 = gather_means(x, row_len, b, lanes, &row, &mean);
+        for (int i = 0; i < MAX_WORDS; i++)
+            words[i] = v_seti(0);
+        fn(xs, w ? ws : NULL, sigma2, words);
+        store_blocks(words, lanes, t->bytes, out + b * t->bytes);
+    }
+}
+
+/* Rounds half away from zero, then keeps the low byte. a - trunc(a) is exact. */
+V_FN vi round_away(vf a)
+{
+    vi t = v_trunc(a);
+    vf rest = v_sub(a, v_tofloat(t)), half = v_set(0.5f);
+    vm up = v_not(v_lt(rest, half)), down = v_not(v_lt(v_neg(half), rest));
+    vi r = v_iadd(t, v_isub(v_seli(up, v_seti(1), v_seti(0)), v_seli(down, v_seti(1), v_seti(0))));
+
+    return v_seli(v_ine(t, v_seti(INT32_MIN)), r, t);
+}
+
+static void quantize_q8_0(const float *x, uint64_t n, uint8_t *out)
+{
+    for (uint64_t b = 0; b < n / 32; b++, x += 32, out += sizeof(struct blk_q8_0)) {
+        vf amax = v_set(0.f);
+        float d, inv;
+        uint16_t h;
+
+        for (int i = 0; i < 32; i += LANES) {
+            vf a = v_abs(v_load(x + i));
+
+            amax = v_sel(v_lt(a, amax), amax, a);
+        }
+        d = v_hmax(amax) / 127;
+        inv = d != 0 ? 1 / d : 0;
+        h = sl_f16_from_f32(d);
+        memcpy(out, &h, 2);
+        for (int i = 0; i < 32; i += LANES)
+            v_store_i8((int8_t *)out + 2 + i, round_away(v_mul(v_load(x + i), v_set(inv))));
+    }
+}
+
+static int backend_quantize(int type, const float *x, const float *w, uint64_t n, uint64_t row, void *out)
+{
+    uint16_t *half = out;
+
+    if (type < 0 || type >= SL_TYPE_LIMIT)
+        return SL_EUNSUPPORTED;
+    if (block_fns[type].plain) {
+        quantize_blocks(type, x, w, n, row, out);
+        return 0;
+    }
+    switch (type) {
+    case SL_TYPE_F32:
+        memcpy(out, x, n * 4);
+        return 0;
+    case SL_TYPE_F16:
+        for (uint64_t i = 0; i < n; i++)
+            half[i] = sl_f16_from_f32(x[i]);
+        return 0;
+    case SL_TYPE_BF16:
+        for (uint64_t i = 0; i < n; i++)
+            half[i] = sl_bf16_from_f32(x[i]);
+        return 0;
+    case SL_TYPE_Q8_0:
+        quantize_q8_0(x, n, out);
+        return 0;
+    default:
+        return SL_EUNSUPPORTED;
+    }
+}
+
+/* A small float format by its magnitude bits: codes below `least` are
+ * subnormal, in units of `unit`; for the others `exp` is added once the mantissa
+ * is in place; from `special` on a code is no number. No branches, so that
+ * compilers turn the loops into vectors. */
+V_FN float widen(uint32_t mag, uint32_t sign, int shift, uint32_t least, float unit, uint32_t special, uint32_t exp)
+{
+    uint32_t small = sl_bits((float)(int32_t)mag * unit), normal = (mag << shift) + exp;
+    uint32_t is_small = -(uint32_t)(mag < least), is_special = -(uint32_t)(mag >= special);
+
+    return sl_float(((small & is_small) | (normal & ~is_small) | sign) | (is_special & 0x7fc00000));
+}
+
+/* out[i] = element i times scale; returns whether one of them is not finite. */
+static bool backend_load(int dtype, const void *src, uint64_t n, float scale, float *restrict out)
+{
+    const uint8_t *restrict b = src;
+    uint32_t bad = 0;
+
+#define LOAD_LOOP(width, expr)                                       \
+    for (uint64_t i = 0; i < n; i++) {                               \
+        uint##width##_t e;                                           \
+        memcpy(&e, b + i * sizeof e, sizeof e);                      \
+        out[i] = (expr) * scale;                                     \
+        bad |= -(uint32_t)((sl_bits(out[i]) & 0x7f800000) == 0x7f800000); \
+    }                                                                \
+    break
+
+    switch (dtype) {
+    case SL_DTYPE_F8_E4M3:
+        LOAD_LOOP(8, widen(e & 0x7f, (uint32_t)(e & 0x80) << 24, 20, 8, 0x1p-9f, 0x7f, 0x3c000000));
+    case SL_DTYPE_F8_E5M2:
+        LOAD_LOOP(8, widen(e & 0x7f, (uint32_t)(e & 0x80) << 24, 21, 4, 0x1p-16f, 0x7c, 0x38000000));
+    case SL_DTYPE_F16:
+        LOAD_LOOP(16, widen(e & 0x7fff, (uint32_t)(e & 0x8000) << 16, 13, 0x400, 0x1p-24f, 0x7c00,
+                            0x38000000));
+    case SL_DTYPE_BF16:
+        LOAD_LOOP(16, sl_float((uint32_t)e << 16));
+    case SL_DTYPE_F32:
+        LOAD_LOOP(32, sl_float(e));
+    case SL_DTYPE_F64:
+        for (uint64_t i = 0; i < n; i++) {
+            double e;
+
+            memcpy(&e, b + i * 8, 8);
+            out[i] = (float)e * scale;
+            bad |= -(uint32_t)((sl_bits(out[i]) & 0x7f800000) == 0x7f800000);
+        }
+        break;
+    default:
+        return true;
+    }
+#undef LOAD_LOOP
+    return bad != 0;
+}
+
+#endif

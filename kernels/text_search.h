@@ -1,0 +1,347 @@
+/* The searches behind the quantizers, in the lane vocabulary: each lane looks
+ * for the scale of its own run of values. Included after a lanes_*.h file; the
+ * same text is scalar C, SIMD lanes and a CUDA thread.
+ *
+ * Order is part of the contract: sums run over i upward, products associate
+ * from the left, comparisons are strict, and a NaN fails every comparison.
+ * Formulas: ggml's k-quants (llama.cpp pull request 1684 and its successors). */
+#ifndef SLUICE_KERNELS_TEXT_SEARCH_H
+#define SLUICE_KERNELS_TEXT_SEARCH_H
+
+/* Below this magnitude a group counts as all zero. */
+#define GROUP_EPS 1e-15f
+
+V_FN vf sqr(vf a) { return v_mul(a, a); }
+
+/* The integer nearest to a (ties to even) where |a| < 2^22; outside it wraps,
+ * as the low 23 bits of a + 1.5 * 2^23 do. */
+V_FN vi nearest(vf a)
+{
+    return v_isub(v_magic(a), v_seti(0x4b400000));
+}
+
+/* nearest() clamped to lo..hi, kept as the bits of 1.5 * 2^23 + level. */
+V_FN vi level_bits(vf a, int lo, int hi)
+{
+    return v_imin(v_imax(v_magic(a), v_seti(0x4b400000 + lo)), v_seti(0x4b400000 + hi));
+}
+
+V_FN vf level(vf a, int lo, int hi)
+{
+    return v_sub(v_frombits(level_bits(a, lo, hi)), v_set(12582912.f));
+}
+
+V_FN vi level_int(vf a, int lo, int hi)
+{
+    return v_isub(level_bits(a, lo, hi), v_seti(0x4b400000));
+}
+
+V_FN vf sum_of_squares(const vf *x, int n)
+{
+    vf s = v_set(0.f);
+
+    for (int i = 0; i < n; i++)
+        s = v_add(s, sqr(x[i]));
+    return s;
+}
+
+/* The first value of the largest magnitude, and that magnitude. */
+V_FN vf first_largest(const vf *x, int n, vf *magnitude)
+{
+    vf amax = v_set(0.f), max = v_set(0.f);
+
+    for (int i = 0; i < n; i++) {
+        vf a = v_abs(x[i]);
+        vm more = v_lt(amax, a);
+
+        amax = v_sel(more, a, amax);
+        max = v_sel(more, x[i], max);
+    }
+    *magnitude = amax;
+    return max;
+}
+
+/* x ~ scale * level + min. The levels are not kept: they are
+ * level(inv * (x - base)), and needed only where a stored scale became 0. */
+struct affine {
+    vf scale, min; /* min: what is subtracted, i.e. -offset */
+    vf inv, base;
+};
+
+/* What one chain of fit_affine carries from step to step. */
+struct affine_state {
+    vf max, min, sum_w, sum_x, best;
+    vm flat;
+};
+
+V_FN struct affine_state affine_first_try(int n, int nmax, const vf *x, const vf *w, bool abs_error, struct affine *f)
+{
+    vf zero = v_set(0.f);
+    struct affine_state s;
+
+    s.min = s.max = x[0];
+    s.sum_w = w[0];
+    s.sum_x = v_mul(w[0], x[0]);
+    s.best = zero;
+    for (int i = 1; i < n; i++) {
+        s.min = v_sel(v_lt(x[i], s.min), x[i], s.min);
+        s.max = v_sel(v_lt(s.max, x[i]), x[i], s.max);
+        s.sum_w = v_add(s.sum_w, w[i]);
+        s.sum_x = v_add(s.sum_x, v_mul(w[i], x[i]));
+    }
+    s.min = v_sel(v_lt(zero, s.min), zero, s.min);
+    s.flat = v_not(v_lt(s.min, s.max));
+    f->inv = v_div(v_set((float)nmax), v_sub(s.max, s.min));
+    f->base = s.min;
+    f->scale = v_div(v_set(1.f), f->inv);
+    for (int i = 0; i < n; i++) {
+        vf l = level(v_mul(f->inv, v_sub(x[i], s.min)), 0, nmax);
+        vf diff = v_sub(v_add(v_mul(f->scale, l), s.min), x[i]);
+
+        s.best = v_add(s.best, v_mul(w[i], abs_error ? v_abs(diff) : sqr(diff)));
+    }
+    return s;
+}
+
+/* Fits of levels 0..nmax with a minimum <= 0 to `chains` runs of n values, one
+ * after the other in x; w: their weights. A first try, then steps 0..nstep of
+ * nmax + rmin + rdelta * step levels over the range, each refined by weighted
+ * least squares. abs_error: the error is the sum of w * |diff| in place of
+ * w * diff^2. The chains do not touch each other: two of them hide the latency
+ * of one (chains <= 2, n <= 32). */
+V_FN void fit_affine(int chains, int n, int nmax, const vf *x, const vf *w, float rmin, float rdelta, int nstep,
+                     bool abs_error, struct affine *f)
+{
+    vf zero = v_set(0.f), keep[2][32];
+    struct affine_state s[2];
+
+    for (int c = 0; c < chains; c++)
+        s[c] = affine_first_try(n, nmax, x + c * n, w + c * n, abs_error, &f[c]);
+    for (int step = 0; step <= nstep; step++) {
+        vf top = v_add(v_add(v_set(rmin), v_mul(v_set(rdelta), v_set((float)step))), v_set((float)nmax));
+        vf inv[2], sum_l[2], sum_l2[2], sum_xl[2], err[2], det[2], scale[2], off[2];
+
+        for (int c = 0; c < chains; c++) {
+            inv[c] = v_div(top, v_sub(s[c].max, s[c].min));
+            sum_l[c] = sum_l2[c] = sum_xl[c] = err[c] = zero;
+        }
+        for (int i = 0; i < n; i++)
+            for (int c = 0; c < chains; c++) {
+                vf xi = x[c * n + i], l = level(v_mul(inv[c], v_sub(xi, s[c].min)), 0, nmax);
+                vf wl = v_mul(w[c * n + i], l);
+
+                keep[c][i] = l;
+                sum_l[c] = v_add(sum_l[c], wl);
+                sum_l2[c] = v_add(sum_l2[c], v_mul(wl, l));
+                sum_xl[c] = v_add(sum_xl[c], v_mul(wl, xi));
+            }
+        for (int c = 0; c < chains; c++) {
+            vm positive;
+
+            det[c] = v_sub(v_mul(s[c].sum_w, sum_l2[c]), v_mul(sum_l[c], sum_l[c]));
+            scale[c] = v_div(v_sub(v_mul(s[c].sum_w, sum_xl[c]), v_mul(s[c].sum_x, sum_l[c])), det[c]);
+            off[c] = v_div(v_sub(v_mul(sum_l2[c], s[c].sum_x), v_mul(sum_l[c], sum_xl[c])), det[c]);
+            positive = v_lt(zero, off[c]);
+            if (v_any(positive)) {
+                off[c] = v_sel(positive, zero, off[c]);
+                scale[c] = v_sel(positive, v_div(sum_xl[c], sum_l2[c]), scale[c]);
+            }
+        }
+        for (int i = 0; i < n; i++)
+            for (int c = 0; c < chains; c++) {
+                vf diff = v_sub(v_add(v_mul(scale[c], keep[c][i]), off[c]), x[c * n + i]);
+
+                err[c] = v_add(err[c], v_mul(w[c * n + i], abs_error ? v_abs(diff) : sqr(diff)));
+            }
+        for (int c = 0; c < chains; c++) {
+            vm better = v_and(v_and(v_lt(zero, det[c]), v_lt(err[c], s[c].best)), v_not(s[c].flat));
+
+            s[c].best = v_sel(better, err[c], s[c].best);
+            f[c].inv = v_sel(better, inv[c], f[c].inv);
+            f[c].base = v_sel(better, s[c].min, f[c].base);
+            f[c].scale = v_sel(better, scale[c], f[c].scale);
+            s[c].min = v_sel(better, off[c], s[c].min);
+        }
+    }
+    for (int c = 0; c < chains; c++) {
+        f[c].scale = v_sel(s[c].flat, zero, f[c].scale);
+        f[c].inv = v_sel(s[c].flat, zero, f[c].inv);
+        f[c].min = v_neg(s[c].min);
+    }
+}
+
+/* x ~ scale * level with levels -nmax..nmax-1. The levels are
+ * level(inv * x) + nmax, or all 0 where the group counts as zero. */
+struct linear {
+    vf scale, inv;
+    vm zero;
+};
+
+/* A fit without minimum: 19 spacings around -nmax / (first largest value). w:
+ * weights, or NULL for x^2. */
+V_FN struct linear fit_linear(int n, int nmax, const vf *x, const vf *w)
+{
+    vf amax, max = first_largest(x, n, &amax), none = v_set(0.f), best = none;
+    struct linear f;
+
+    f.zero = v_lt(amax, v_set(GROUP_EPS));
+    f.scale = none;
+    f.inv = none;
+    for (int t = 0; t < 19; t++) {
+        int is = t == 0 ? 0 : t < 10 ? t - 10 : t - 9; /* 0, -9..-1, 1..9 */
+        vf top = v_add(v_set((float)nmax), v_mul(v_set(0.1f), v_set((float)is)));
+        vf inv = v_div(v_neg(top), max), sum_lx = none, sum_l2 = none, scale;
+        vm better;
+
+        for (int i = 0; i < n; i++) {
+            vf l = level(v_mul(inv, x[i]), -nmax, nmax - 1), wi = w ? w[i] : sqr(x[i]);
+
+            sum_lx = v_add(sum_lx, v_mul(v_mul(wi, x[i]), l));
+            sum_l2 = v_add(sum_l2, v_mul(v_mul(wi, l), l));
+        }
+        scale = v_div(sum_lx, sum_l2);
+        if (t == 0) {
+            f.scale = v_sel(v_ne(sum_l2, none), scale, none);
+            f.inv = inv;
+            best = v_mul(f.scale, sum_lx);
+            continue;
+        }
+        better = v_and(v_lt(none, sum_l2), v_lt(v_mul(best, sum_l2), sqr(sum_lx)));
+        f.scale = v_sel(better, scale, f.scale);
+        f.inv = v_sel(better, inv, f.inv);
+        best = v_sel(better, v_mul(scale, sum_lx), best);
+    }
+    f.scale = v_sel(f.zero, none, f.scale);
+    return f;
+}
+
+V_FN vi linear_level(struct linear f, vf x, int nmax)
+{
+    vi l = v_iadd(level_int(v_mul(f.inv, x), -nmax, nmax - 1), v_seti(nmax));
+
+    return v_seli(f.zero, v_seti(0), l);
+}
+
+/* Levels -4..3 for `chains` (<= 2) runs of 16 values, weights x^2: rounding,
+ * then up to five sweeps that move one level at a time. A sweep that moves
+ * nothing stays without effect when repeated, so chains and lanes may stop
+ * together. Writes level + 4 (0 for a zero run) and the scales. */
+V_FN void fit_sweeps(int chains, const vf *x, vi *out, vf *scales)
+{
+    vf none = v_set(0.f), l[2][16], sum_lx[2], sum_l2[2];
+    vm zero[2];
+
+    for (int c = 0; c < chains; c++) {
+        vf amax, inv = v_div(v_set(-4.f), first_largest(x + 16 * c, 16, &amax));
+
+        zero[c] = v_lt(amax, v_set(GROUP_EPS));
+        sum_lx[c] = sum_l2[c] = none;
+        for (int i = 0; i < 16; i++) {
+            vf xi = x[16 * c + i], w = sqr(xi);
+
+            l[c][i] = level(v_mul(inv, xi), -4, 3);
+            sum_lx[c] = v_add(sum_lx[c], v_mul(v_mul(w, xi), l[c][i]));
+            sum_l2[c] = v_add(sum_l2[c], v_mul(v_mul(w, l[c][i]), l[c][i]));
+        }
+    }
+    for (int sweep = 0; sweep < 5; sweep++) {
+        vm moved = v_none();
+
+        for (int i = 0; i < 16; i++)
+            for (int c = 0; c < chains; c++) {
+                vf xi = x[16 * c + i], w = sqr(xi), wx = v_mul(w, xi), old = l[c][i];
+                vf slx = v_sub(sum_lx[c], v_mul(wx, old)), sl2 = v_sub(sum_l2[c], v_mul(v_mul(w, old), old));
+                vf to = level(v_div(v_mul(xi, sl2), slx), -4, 3);
+                vm take = v_and(v_lt(none, slx), v_ne(to, old));
+
+                slx = v_add(slx, v_mul(wx, to));
+                sl2 = v_add(sl2, v_mul(v_mul(w, to), to));
+                take = v_and(take, v_lt(none, sl2));
+                take = v_and(take, v_lt(v_mul(sqr(sum_lx[c]), sl2), v_mul(sqr(slx), sum_l2[c])));
+                l[c][i] = v_sel(take, to, old);
+                sum_lx[c] = v_sel(take, slx, sum_lx[c]);
+                sum_l2[c] = v_sel(take, sl2, sum_l2[c]);
+                moved = v_or(moved, take);
+            }
+        if (!v_any(moved))
+            break;
+    }
+    for (int c = 0; c < chains; c++) {
+        vf scale = v_sel(v_lt(none, sum_l2[c]), v_div(sum_lx[c], sum_l2[c]), none);
+
+        for (int i = 0; i < 16; i++)
+            out[16 * c + i] = v_seli(zero[c], v_seti(0), v_iadd(level_int(l[c][i], -4, 3), v_seti(4)));
+        scales[c] = v_sel(zero[c], none, scale);
+    }
+}
+
+/* Levels for n sub-block scales or minimums (n <= 16), weights w: nine
+ * spacings by error, then up to five sweeps. A level is a byte: what does not
+ * fit wraps. Returns the scale of the levels. */
+V_FN vf fit_positive(int n, int nmax, const vf *x, const vf *w, vi *out)
+{
+    vf none = v_set(0.f), max = none, best = none, inv, sum_lx = none, sum_l2 = none;
+    vi byte = v_seti(255), top = v_seti(nmax);
+    vm zero;
+
+    for (int i = 0; i < n; i++)
+        max = v_sel(v_lt(x[i], max), max, x[i]);
+    zero = v_lt(max, v_set(GROUP_EPS));
+    inv = v_div(v_set((float)nmax), max);
+    for (int t = 0; t < 9; t++) {
+        int is = t == 0 ? 0 : t < 5 ? t - 5 : t - 4; /* 0, -4..-1, 1..4 */
+        vf trial = v_div(v_add(v_mul(v_set(0.1f), v_set((float)is)), v_set((float)nmax)), max);
+        vf step = v_div(v_set(1.f), trial), err = none;
+        vm better;
+
+        for (int i = 0; i < n; i++) {
+            vi l = nearest(v_mul(trial, x[i]));
+            vf diff;
+
+            l = t == 0 ? v_iand(l, byte) : v_imin(l, top);
+            diff = v_sub(x[i], v_mul(step, v_tofloat(l)));
+            err = v_add(err, v_mul(v_mul(w[i], diff), diff));
+        }
+        if (t == 0) {
+            best = err;
+            continue;
+        }
+        better = v_lt(err, best);
+        best = v_sel(better, err, best);
+        inv = v_sel(better, trial, inv);
+    }
+    for (int i = 0; i < n; i++) {
+        vi l = v_imin(nearest(v_mul(inv, x[i])), top);
+        vf lf = v_tofloat(l);
+
+        out[i] = v_iand(l, byte);
+        sum_lx = v_add(sum_lx, v_mul(v_mul(w[i], x[i]), lf));
+        sum_l2 = v_add(sum_l2, v_mul(v_mul(w[i], lf), lf));
+    }
+    for (int sweep = 0; sweep < 5; sweep++) {
+        vm moved = v_none();
+
+        for (int i = 0; i < n; i++) {
+            vf l = v_tofloat(out[i]), wx = v_mul(w[i], x[i]), tf;
+            vf slx = v_sub(sum_lx, v_mul(wx, l)), sl2 = v_sub(sum_l2, v_mul(v_mul(w[i], l), l));
+            vi to = v_imin(nearest(v_div(v_mul(x[i], sl2), slx)), top);
+            vm take = v_and(v_and(v_lt(none, slx), v_lt(none, sl2)), v_ine(to, out[i]));
+
+            tf = v_tofloat(to);
+            slx = v_add(slx, v_mul(wx, tf));
+            sl2 = v_add(sl2, v_mul(v_mul(w[i], tf), tf));
+            take = v_and(take, v_lt(v_mul(sqr(sum_lx), sl2), v_mul(sqr(slx), sum_l2)));
+            out[i] = v_seli(take, v_iand(to, byte), out[i]);
+            sum_lx = v_sel(take, slx, sum_lx);
+            sum_l2 = v_sel(take, sl2, sum_l2);
+            moved = v_or(moved, take);
+        }
+        if (!v_any(moved))
+            break;
+    }
+    for (int i = 0; i < n; i++)
+        out[i] = v_seli(zero, v_seti(0), out[i]);
+    return v_sel(zero, none, v_sel(v_lt(none, sum_l2), v_div(sum_lx, sum_l2), none));
+}
+
+#endif

@@ -1,0 +1,124 @@
+/* Dequantizers on the golden files, and the size of the quantization error. */
+#include "kernels/kernels.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <xxhash.h>
+
+#define N (6 * 1024)
+#define COUNT(a) (int)(sizeof(a) / sizeof((a)[0]))
+
+static const char *const dists[] = {"gauss", "fp8_block", "outlier", "heavy_tail", "constant",
+                                    "sparse", "tiny", "huge", "onesided", "ramp"};
+
+/* hash: XXH64, seed 0, of the F32 values that the to_float functions of ggml
+ * d99724f2 (2026-08-21; default flags for x86-64) give for the plain golden
+ * files in the order of dists. rmse: the range in which the relative error of
+ * "gauss" must lie. */
+static const struct { int type; uint64_t hash; double least, most; } table[] = {
+    {SL_TYPE_F16, 0xdaa50b9e5496f1a3, 1e-4, 4e-4},  {SL_TYPE_BF16, 0x3600cd76f46bdea9, 1e-3, 3e-3},
+    {SL_TYPE_Q8_0, 0xf667ab5c5bb8c354, 2e-3, 8e-3}, {SL_TYPE_Q4_0, 0xece7d73513cecd9f, 0.05, 0.11},
+    {SL_TYPE_Q4_1, 0x8a590469da5a2980, 0.05, 0.1},  {SL_TYPE_Q5_0, 0x1bb7f91f5a027bbd, 0.03, 0.06},
+    {SL_TYPE_Q5_1, 0x426ce7f84cd6a174, 0.02, 0.05}, {SL_TYPE_Q2_K, 0x49cc065ee2e8d21b, 0.2, 0.35},
+    {SL_TYPE_Q3_K, 0x0c8235b5847f04c0, 0.1, 0.2},   {SL_TYPE_Q4_K, 0x98155d2165986092, 0.05, 0.09},
+    {SL_TYPE_Q5_K, 0x7bf394c82a73ee19, 0.02, 0.05}, {SL_TYPE_Q6_K, 0x49c57fb35da86e6e, 0.01, 0.03},
+    {SL_TYPE_IQ4_NL, 0xf4c9bd2617fad0a6, 0.05, 0.1}, {SL_TYPE_IQ4_XS, 0xcd1fc4d93e58278d, 0.05, 0.1},
+};
+
+static void slurp(const char *dist, const char *name, void *buf, size_t bytes)
+{
+    const char *root = getenv("SLUICE_TESTS");
+    char path[512];
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s/golden/%s/%s", root ? root : "tests", dist, name);
+    f = fopen(path, "rb");
+    if (!f)
+        fail_msg("cannot open %s; run from the repository's root or set SLUICE_TESTS", path);
+    assert_int_equal(fread(buf, 1, bytes, f), bytes);
+    fclose(f);
+}
+
+static uint64_t hash_of(int type, int flip)
+{
+    static uint8_t q[N * 4];
+    static float out[N];
+    XXH64_state_t *s = XXH64_createState();
+    uint64_t h;
+
+    assert_non_null(s);
+    XXH64_reset(s, 0);
+    for (int d = 0; d < COUNT(dists); d++) {
+        char name[32];
+
+        snprintf(name, sizeof name, "%s.bin", sl_type_info(type)->name);
+        slurp(dists[d], name, q, sl_type_bytes(type, N));
+        if (flip >= 0 && d == 0)
+            q[flip] ^= 1;
+        assert_int_equal(sl_dequantize(type, q, N, out), 0);
+        XXH64_update(s, out, sizeof out);
+    }
+    h = XXH64_digest(s);
+    XXH64_freeState(s);
+    return h;
+}
+
+static void equals_ggml(void **state)
+{
+    (void)state;
+    for (int i = 0; i < COUNT(table); i++) {
+        if (hash_of(table[i].type, -1) != table[i].hash)
+            fail_msg("%s: the values are not ggml's", sl_type_info(table[i].type)->name);
+        assert_int_not_equal(hash_of(table[i].type, 20), table[i].hash);
+    }
+}
+
+static void error_is_plausible(void **state)
+{
+    static float x[N], out[N];
+    static uint8_t q[N * 4];
+    uint64_t bad;
+
+    (void)state;
+    slurp("gauss", "x.f32", x, sizeof x);
+    for (int i = 0; i < COUNT(table); i++) {
+        double err = 0, power = 0, rel;
+
+        assert_int_equal(sl_quantize(table[i].type, x, NULL, N, 1024, q, &bad), 0);
+        assert_int_equal(sl_dequantize(table[i].type, q, N, out), 0);
+        for (int k = 0; k < N; k++) {
+            err += (double)(out[k] - x[k]) * (double)(out[k] - x[k]);
+            power += (double)x[k] * (double)x[k];
+        }
+        rel = sqrt(err / power);
+        if (!(rel >= table[i].least && rel <= table[i].most))
+            fail_msg("%s: relative error %g", sl_type_info(table[i].type)->name, rel);
+    }
+}
+
+static void refuses(void **state)
+{
+    uint8_t q[256] = {0};
+    float out[256];
+
+    (void)state;
+    assert_int_equal(sl_dequantize(SL_TYPE_Q4_K, q, 255, out), SL_EUNSUPPORTED);
+    assert_int_equal(sl_dequantize(SL_TYPE_I32, q, 32, out), SL_EUNSUPPORTED);
+    assert_int_equal(sl_dequantize(-1, q, 32, out), SL_EUNSUPPORTED);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(equals_ggml), cmocka_unit_test(error_is_plausible),
+                                       cmocka_unit_test(refuses)};
+
+    return cmocka_run_group_tests_name("dequantize", tests, NULL, NULL);
+}

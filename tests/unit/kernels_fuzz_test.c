@@ -1,0 +1,199 @@
+/* Wide backends against the scalar one on hostile numbers: any finite bit
+ * pattern, subnormals, huge values, signed zeros, ties, zero weights. */
+#include "kernels/kernels.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define ROW 1280 /* 5 superblocks: rows and lane groups do not line up */
+#define N (5 * ROW)
+#define ROUNDS 24
+
+static const int types[] = {SL_TYPE_F16, SL_TYPE_BF16, SL_TYPE_Q8_0, SL_TYPE_Q4_0, SL_TYPE_Q4_1,
+                            SL_TYPE_Q5_0, SL_TYPE_Q5_1, SL_TYPE_Q2_K, SL_TYPE_Q3_K, SL_TYPE_Q4_K,
+                            SL_TYPE_Q5_K, SL_TYPE_Q6_K, SL_TYPE_IQ4_NL, SL_TYPE_IQ4_XS};
+#define COUNT(a) (int)(sizeof(a) / sizeof((a)[0]))
+
+struct data {
+    float x[N], w[N];
+    uint8_t want[N * 4], got[N * 4];
+};
+
+static uint64_t next_random(uint64_t *s)
+{
+    *s ^= *s << 13;
+    *s ^= *s >> 7;
+    return *s ^= *s << 17;
+}
+
+enum kind { ANY_BITS, USUAL, SUBNORMAL, SPARSE, AT_EPSILON, COARSE, TIES, ONE_SIGN, WIDE, KINDS };
+
+static float number(enum kind kind, uint64_t *s)
+{
+    uint64_t r = next_random(s);
+    uint32_t u = (uint32_t)r, extra = (uint32_t)(r >> 32);
+    float f;
+
+    switch (kind) {
+    case USUAL: u = (u & 0x807fffff) | (105 + extra % 20) << 23; break;
+    case SUBNORMAL: u &= 0x80ffffff; break;
+    case SPARSE: u = extra % 4 ? u & 0x80000000 : (u & 0x807fffff) | 0x3e800000; break;
+    case AT_EPSILON: u = (u & 0x807fffff) | (74 + extra % 6) << 23; break;
+    case COARSE: u = (u & 0x807f0000) | (120 + extra % 3) << 23; break;
+    case TIES: u = (u & 0x80000000) | (extra % 8 ? (uint32_t)(extra % 4 << 20 | 0x3f000000) : 0); break;
+    case ONE_SIGN: u = (u & 0x007fffff) | 0xbf000000; break;
+    case WIDE: u = (u & 0x807fffff) | (115 + extra % 26) << 23; break;
+    default: break;
+    }
+    memcpy(&f, &u, 4);
+    return isfinite(f) ? f : 1.f;
+}
+
+static void fill(struct data *d, uint64_t *s)
+{
+    enum kind kind = next_random(s) % KINDS, weights = next_random(s) % KINDS;
+    bool mixed = next_random(s) % 4 == 0, weight_zeros = next_random(s) % 2;
+
+    for (int i = 0; i < N; i++) {
+        if (mixed && i % 32 == 0)
+            kind = next_random(s) % KINDS;
+        d->x[i] = number(kind, s);
+        d->w[i] = weight_zeros && next_random(s) % 3 == 0 ? 0 : fabsf(number(weights, s));
+    }
+    if (weight_zeros)
+        memset(d->w + 256 * (next_random(s) % 24), 0, 256 * sizeof(float));
+}
+
+/* Returns the first block that differs, or -1. Blocks of a refused run count
+ * only for the error and its place. */
+static long first_difference(enum sl_backend b, int type, bool weighted, struct data *d)
+{
+    const struct sl_type_info *t = sl_type_info(type);
+    uint64_t bad_want = UINT64_MAX, bad_got = UINT64_MAX;
+    int want = sl_quantize_on(SL_BACKEND_SCALAR, type, d->x, weighted ? d->w : NULL, N, ROW, d->want, &bad_want);
+    int got = sl_quantize_on(b, type, d->x, weighted ? d->w : NULL, N, ROW, d->got, &bad_got);
+
+    assert_int_equal(want, got);
+    assert_true(bad_want == bad_got);
+    for (size_t i = 0; i < sl_type_bytes(type, N) && want == 0; i += t->bytes)
+        if (memcmp(d->want + i, d->got + i, t->bytes))
+            return (long)(i / t->bytes);
+    return -1;
+}
+
+static void equals_scalar(void **state)
+{
+    enum sl_backend b = *(const enum sl_backend *)*state;
+    struct data *d = malloc(sizeof *d);
+    uint64_t seed = 0x9e3779b97f4a7c15;
+    int differ = 0;
+
+    if (!sl_backend_usable(b)) {
+        free(d);
+        print_message("this machine cannot run %s\n", sl_backend_name(b));
+        skip();
+    }
+    assert_non_null(d);
+    for (int round = 0; round < ROUNDS; round++) {
+        uint64_t start = seed;
+
+        fill(d, &seed);
+        for (int i = 0; i < COUNT(types); i++)
+            for (int weighted = 0; weighted < 2; weighted++) {
+                long at = first_difference(b, types[i], weighted, d);
+
+                if (at >= 0 && !differ++)
+                    print_error("%s, %s%s, seed %#llx: block %ld differs\n", sl_backend_name(b),
+                                sl_type_info(types[i])->name, weighted ? " with weights" : "",
+                                (unsigned long long)start, at);
+            }
+    }
+    free(d);
+    assert_int_equal(differ, 0);
+}
+
+/* Every tail length of a lane group, without a write past the end. */
+static void tails(void **state)
+{
+    enum sl_backend b = *(const enum sl_backend *)*state;
+    struct data *d = malloc(sizeof *d);
+    uint64_t seed = 12345, bad;
+
+    if (!sl_backend_usable(b)) {
+        free(d);
+        skip();
+    }
+    assert_non_null(d);
+    for (int i = 0; i < N; i++)
+        d->x[i] = number(USUAL, &seed);
+    for (int i = 0; i < COUNT(types); i++) {
+        const struct sl_type_info *t = sl_type_info(types[i]);
+
+        assert_int_equal(sl_quantize_on(SL_BACKEND_SCALAR, types[i], d->x, NULL, N, N, d->want, &bad), 0);
+        for (uint64_t blocks = 0; blocks <= N / t->block && blocks <= 17; blocks++) {
+            memset(d->got, 0x5a, sizeof d->got);
+            assert_int_equal(sl_quantize_on(b, types[i], d->x, NULL, blocks * t->block, blocks * t->block, d->got, &bad), 0);
+            assert_memory_equal(d->want, d->got, blocks * t->bytes);
+            assert_int_equal(d->got[blocks * t->bytes], 0x5a);
+        }
+    }
+    free(d);
+}
+
+/* A scale beyond f16 is refused with the place of its block. */
+static void refuses_overflow(void **state)
+{
+    enum sl_backend b = *(const enum sl_backend *)*state;
+    struct data *d = malloc(sizeof *d);
+    uint64_t seed = 99, bad;
+
+    if (!sl_backend_usable(b)) {
+        free(d);
+        skip();
+    }
+    assert_non_null(d);
+    for (int i = 0; i < COUNT(types); i++) {
+        const struct sl_type_info *t = sl_type_info(types[i]);
+
+        for (int k = 0; k < N; k++)
+            d->x[k] = number(USUAL, &seed);
+        for (int weighted = 0; weighted < 2; weighted++) {
+            for (int k = 0; k < N; k++)
+                d->w[k] = 1;
+            /* Above 65504 times every level; above BF16's largest. */
+            d->x[2 * ROW + 700] = types[i] == SL_TYPE_BF16 ? 3.4e38f : 1e10f;
+            bad = UINT64_MAX;
+            assert_int_equal(sl_quantize_on(b, types[i], d->x, weighted ? d->w : NULL, N, ROW, d->got, &bad), SL_ESOURCE);
+            assert_int_equal(bad, (2 * ROW + 700) / t->block * t->block);
+        }
+        d->x[2 * ROW + 700] = 1;
+        assert_int_equal(sl_quantize_on(b, types[i], d->x, NULL, N, ROW, d->got, &bad), 0);
+    }
+    assert_int_equal(sl_quantize_on(b, SL_TYPE_Q4_K, d->x, NULL, 255, 255, d->got, &bad), SL_EUNSUPPORTED);
+    assert_int_equal(sl_quantize_on(b, SL_TYPE_I8, d->x, NULL, 256, 256, d->got, &bad), SL_EUNSUPPORTED);
+    assert_int_equal(sl_quantize_on(b, SL_TYPE_Q4_K, d->x, d->w, 512, 384, d->got, &bad), SL_EUNSUPPORTED);
+    assert_int_equal(sl_quantize_on(b, 1000, d->x, NULL, 256, 256, d->got, &bad), SL_EUNSUPPORTED);
+    free(d);
+}
+
+int main(void)
+{
+    static enum sl_backend b[] = {SL_BACKEND_PORTABLE, SL_BACKEND_AVX2, SL_BACKEND_AVX512, SL_BACKEND_SCALAR};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_prestate(equals_scalar, &b[0]),    cmocka_unit_test_prestate(equals_scalar, &b[1]),
+        cmocka_unit_test_prestate(equals_scalar, &b[2]),    cmocka_unit_test_prestate(tails, &b[0]),
+        cmocka_unit_test_prestate(tails, &b[1]),            cmocka_unit_test_prestate(tails, &b[2]),
+        cmocka_unit_test_prestate(refuses_overflow, &b[3]), cmocka_unit_test_prestate(refuses_overflow, &b[0]),
+        cmocka_unit_test_prestate(refuses_overflow, &b[1]), cmocka_unit_test_prestate(refuses_overflow, &b[2]),
+    };
+
+    return cmocka_run_group_tests_name("kernels fuzz", tests, NULL, NULL);
+}

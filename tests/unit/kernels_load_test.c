@@ -1,0 +1,187 @@
+/* Loading source elements: every code of the small formats, block scales at
+ * ragged edges, and what is refused. */
+#include "kernels/backend.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* A float format's value by its definition; NaN for infinities and NaNs. */
+static double value_of(uint32_t code, int exp_bits, int man_bits, bool only_top_is_nan)
+{
+    int e = (int)(code >> man_bits) & ((1 << exp_bits) - 1), m = (int)(code & ((1u << man_bits) - 1));
+    int bias = (1 << (exp_bits - 1)) - 1, top = (1 << exp_bits) - 1;
+    double v;
+
+    if (e == top && (!only_top_is_nan || m == (1 << man_bits) - 1))
+        return NAN;
+    v = e ? ldexp(1 + ldexp(m, -man_bits), e - bias) : ldexp(m, 1 - bias - man_bits);
+    return code >> (exp_bits + man_bits) & 1 ? -v : v;
+}
+
+static const struct { enum sl_dtype dtype; int exp_bits, man_bits; bool top; } formats[] = {
+    {SL_DTYPE_F8_E4M3, 4, 3, true},
+    {SL_DTYPE_F8_E5M2, 5, 2, false},
+    {SL_DTYPE_F16, 5, 10, false},
+    {SL_DTYPE_BF16, 8, 7, false},
+};
+
+static void same_float(float got, float want)
+{
+    if (memcmp(&got, &want, 4))
+        fail_msg("%a, expected %a", (double)got, (double)want);
+}
+
+static void every_code(void **state)
+{
+    (void)state;
+    for (int b = SL_BACKEND_SCALAR; b <= SL_BACKEND_AVX512; b++)
+        for (int f = 0; f < 4; f++) {
+            const struct sl_backend_ops *ops = sl_backend_ops((enum sl_backend)b);
+            uint32_t bytes = sl_dtype_info(formats[f].dtype)->bytes, codes = 1u << 8 * bytes;
+
+            for (uint32_t c = 0; c < codes && ops; c++) {
+                double v = value_of(c, formats[f].exp_bits, formats[f].man_bits, formats[f].top);
+                uint8_t raw[64];
+                float out[16];
+                bool bad;
+
+                for (int i = 0; i < 16; i++) /* a vector's worth, off alignment */
+                    memcpy(raw + 1 + (size_t)i * bytes, &c, bytes);
+                bad = ops->load(formats[f].dtype, raw + 1, 16, 1.f, out);
+                assert_int_equal(bad, isnan(v));
+                for (int i = 0; i < 16 && !bad; i++)
+                    same_float(out[i], (float)v);
+            }
+        }
+}
+
+#define ROWS 10
+#define COLS 37
+
+static void block_scales(void **state)
+{
+    static const struct { uint64_t rows, cols; } blocks[] = {{4, 16}, {ROWS, COLS}, {1, COLS}, {3, 1}, {100, 100}};
+    uint8_t data[ROWS * COLS];
+    float scale[ROWS * COLS], out[ROWS * COLS];
+    uint64_t bad;
+
+    (void)state;
+    for (int i = 0; i < ROWS * COLS; i++) {
+        data[i] = (uint8_t)(i * 7 % 0x7f | (i & 1) << 7);
+        scale[i] = 0.001f * (float)(i + 3);
+    }
+    for (int k = 0; k < 5; k++)
+        for (uint64_t first = 0; first < ROWS * COLS; first += 61) {
+            uint64_t row0 = first / COLS / blocks[k].rows, sc = (COLS + blocks[k].cols - 1) / blocks[k].cols;
+            struct sl_source s = {SL_DTYPE_F8_E4M3, data + first, first, COLS, scale, row0, sc, blocks[k].rows, blocks[k].cols};
+            uint64_t n = ROWS * COLS - first > 200 ? 200 : ROWS * COLS - first, skip = n > 5 ? 5 : 0;
+
+            assert_int_equal(sl_load_f32(&s, skip, n - skip, out, &bad), 0);
+            for (uint64_t i = 0; i < n - skip; i++) {
+                uint64_t at = first + skip + i, r = at / COLS / blocks[k].rows - row0, c = at % COLS / blocks[k].cols;
+
+                same_float(out[i], (float)value_of(data[at], 4, 3, true) * scale[r * sc + c]);
+            }
+        }
+}
+
+static int load_one(enum sl_dtype t, const void *raw, const float *scale, uint64_t n, float *out, uint64_t *bad)
+{
+    struct sl_source s = {t, raw, 640, 128, scale, 5, 1, 1, 128};
+
+    *bad = UINT64_MAX;
+    return sl_load_f32(&s, 0, n, out, bad);
+}
+
+static void wide_types(void **state)
+{
+    double d[4] = {1 + 0x1p-24, 1 + 0x3p-24, -0x1.8p-149, 1e300};
+    float f[3] = {1.5f, -0.f, 0x1p-149f}, out[96], two = 2;
+    uint8_t q[102] = {0};
+    uint64_t bad;
+
+    (void)state;
+    assert_int_equal(load_one(SL_DTYPE_F64, d, NULL, 3, out, &bad), 0);
+    same_float(out[0], 1.f); /* ties to even */
+    same_float(out[1], 1 + 0x1p-22f);
+    same_float(out[2], -0x1p-148f);
+    assert_int_equal(load_one(SL_DTYPE_F64, d, NULL, 4, out, &bad), SL_ESOURCE);
+    assert_int_equal(bad, 643);
+    assert_int_equal(load_one(SL_DTYPE_F32, f, &two, 3, out, &bad), 0);
+    same_float(out[0], 3.f);
+    same_float(out[1], -0.f);
+    same_float(out[2], 0x1p-148f);
+    for (int b = 0; b < 3; b++) {
+        q[34 * b + 1] = (uint8_t)(0x3c + 4 * b); /* d = 1, 2, 4 */
+        for (int i = 0; i < 32; i++)
+            q[34 * b + 2 + i] = (uint8_t)(i - 16);
+    }
+    assert_int_equal(load_one(SL_DTYPE_Q8_0, q, &two, 96, out, &bad), 0);
+    for (int i = 0; i < 96; i++)
+        same_float(out[i], (float)((i % 32 - 16) * (2 << i / 32)));
+    q[34] = 0, q[35] = 0x7c; /* an infinite d */
+    assert_int_equal(load_one(SL_DTYPE_Q8_0, q, NULL, 96, out, &bad), SL_ESOURCE);
+    assert_int_equal(bad, 640 + 32);
+}
+
+static void refused(void **state)
+{
+    uint8_t e4m3[100], e5m2[100];
+    uint16_t bf16[40];
+    float out[100], big = 3e38f, inf = INFINITY;
+    uint64_t bad;
+
+    (void)state;
+    memset(e4m3, 0x38, sizeof e4m3);
+    memset(e5m2, 0x3c, sizeof e5m2);
+    e4m3[77] = 0xff;
+    assert_int_equal(load_one(SL_DTYPE_F8_E4M3, e4m3, NULL, 77, out, &bad), 0);
+    assert_int_equal(load_one(SL_DTYPE_F8_E4M3, e4m3, NULL, 100, out, &bad), SL_ESOURCE);
+    assert_int_equal(bad, 640 + 77);
+    e4m3[77] = 0x7f;
+    assert_int_equal(load_one(SL_DTYPE_F8_E4M3, e4m3, NULL, 100, out, &bad), SL_ESOURCE);
+    e4m3[77] = 0x7e; /* 448, the largest */
+    assert_int_equal(load_one(SL_DTYPE_F8_E4M3, e4m3, NULL, 100, out, &bad), 0);
+    assert_int_equal(load_one(SL_DTYPE_F8_E4M3, e4m3, &big, 100, out, &bad), SL_ESOURCE);
+    assert_int_equal(bad, 640 + 77);
+    e5m2[99] = 0x7c;
+    assert_int_equal(load_one(SL_DTYPE_F8_E5M2, e5m2, NULL, 100, out, &bad), SL_ESOURCE);
+    assert_int_equal(bad, 640 + 99);
+    for (int i = 0; i < 40; i++)
+        bf16[i] = 0x3f80;
+    bf16[0] = 0x7f80;
+    assert_int_equal(load_one(SL_DTYPE_BF16, bf16, NULL, 40, out, &bad), SL_ESOURCE);
+    assert_int_equal(bad, 640);
+    assert_int_equal(load_one(SL_DTYPE_F32, &inf, NULL, 1, out, &bad), SL_ESOURCE);
+    assert_int_equal(load_one(SL_DTYPE_I32, e4m3, NULL, 1, out, &bad), SL_EUNSUPPORTED);
+    assert_int_equal(load_one(SL_DTYPE_F8_E8M0, e4m3, NULL, 1, out, &bad), SL_EUNSUPPORTED);
+    assert_int_equal(load_one((enum sl_dtype)99, e4m3, NULL, 1, out, &bad), SL_EUNSUPPORTED);
+}
+
+static void bf16_rounding(void **state)
+{
+    float x[] = {1 + 0x1p-8f, 1 + 0x3p-8f, 1 + 0x1.02p-8f, -0.f, 0x1p-149f, 0x1.8p-133f};
+    const float want[] = {1, 1 + 0x1p-6f, 1 + 0x1p-7f, -0.f, 0, 0x1p-132f};
+
+    (void)state;
+    sl_round_bf16(x, 6);
+    for (int i = 0; i < 6; i++)
+        same_float(x[i], want[i]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_code), cmocka_unit_test(block_scales),
+                                       cmocka_unit_test(wide_types), cmocka_unit_test(refused),
+                                       cmocka_unit_test(bf16_rounding)};
+
+    return cmocka_run_group_tests_name("load", tests, NULL, NULL);
+}
