@@ -94,7 +94,36 @@ $(B)/libsluice.a: $(MODULE_OBJS)
 	@rm -f $@
 	$(Q)ar rcs $@ $(MODULE_OBJS)
 
+# ---- setting up, showing, installing
+
+# What is missing of Debian's packages; nothing is asked, nothing happens when all is there.
+deps:
+	@tests/tools/deps.sh all
+
+# Packages that only the tests need are not asked for here.
+.PHONY: demo
+demo:
+	@tests/tools/deps.sh build
+	@$(MAKE) --no-print-directory $(JOBS) all $(B)/tools/make_checkpoint
+	@SLUICE_BUILD=$(abspath $(B)) tests/tools/demo.sh
+
+MAN1 := $(wildcard client/*.1)
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/sluice/recipes
+	install -m 755 $(addprefix $(B)/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
+	$(if $(RECIPES),install -m 644 $(RECIPES) $(DESTDIR)$(PREFIX)/share/sluice/recipes)
+	$(if $(MAN1),install -d $(DESTDIR)$(PREFIX)/share/man/man1)
+	$(if $(MAN1),install -m 644 $(MAN1) $(DESTDIR)$(PREFIX)/share/man/man1)
+
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS))
+	rm -rf $(DESTDIR)$(PREFIX)/share/sluice
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/man/man1/,$(notdir $(MAN1)))
+
 clean:
 	rm -rf build
+
+help:
+	@sed 's/^/  /' tests/tools/targets.txt
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

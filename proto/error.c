@@ -59,8 +59,12 @@ int sl_fail_context(struct sl_error *e, const char *fmt, ...)
     va_start(ap, fmt);
     n = vsnprintf(e->text, sizeof e->text, fmt, ap);
     va_end(ap);
-    if (n >= 0 && (size_t)n < sizeof e->text)
-        snprintf(e->text + n, sizeof e->text - (size_t)n, ": %s", old);
+    if (n >= 0 && (size_t)n + 3 < sizeof e->text) {
+        memcpy(e->text + n, ": ", 2);
+        n += 2;
+        memcpy(e->text + n, old, sizeof e->text - (size_t)n);
+        e->text[sizeof e->text - 1] = 0;
+    }
     make_printable(e->text);
     return e->code;
 }

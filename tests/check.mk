@@ -1,12 +1,93 @@
-# Test targets; included by the Makefile.
+# Tests; included by the Makefile. All of `make check` runs under one harness
+# (tests/lib/run_tests.pl): cmocka programs from tests/unit, and tests/tap/*.t,
+# which drive the whole program.
 UNIT_SRCS := $(wildcard tests/unit/*_test.c)
 UNIT_BINS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(UNIT_SRCS))
+TOOL_BINS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
+# The long ones first, so that two at a time end together.
+TAP_LONG  := $(addprefix tests/tap/,resume.t llama.t build.t convert.t)
+TAP_TESTS := $(wildcard $(TAP_LONG)) $(filter-out $(TAP_LONG),$(sort $(wildcard tests/tap/*.t)))
+# Those worth running with sanitized programs, where all is some ten times slower.
+TAP_SAN   := $(wildcard $(addprefix tests/tap/,convert.t quantize.t verify.t cli.t damage.t))
 
 $(B)/tests/%: tests/unit/%.c $(B)/libsluice.a $(CU_OBJS)
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  TEST    $@")
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(CU_OBJS) $(B)/libsluice.a -lcmocka $(LIBS) $(CUDA_LIBS)
 
-.PHONY: unit
+$(B)/tools/%: tests/tools/%.c
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  TOOL    $@")
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(WERROR) -O2 -MMD -MP -MF $@.d -o $@ $< -lxxhash -lm
+
+-include $(wildcard tests/bench/bench.mk tests/fuzz/fuzz.mk)
+
+.PHONY: check check-programs check-asan check-ubsan check-tsan check-fp lint unit test-programs test-tools perplexity
+
+# What the tests need beside Debian's packages: numpy, llama.cpp (build/venv, build/npm).
+test-tools:
+	@tests/tools/setup.sh
+
+test-programs: all $(UNIT_BINS) $(TOOL_BINS)
+
+# As many jobs as processors, unless the user said how many.
+JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+run_tests = B=$(B) SLUICE_BUILD=$(abspath $(B)) SLUICE_SAN=$(SAN) tests/lib/run_tests.pl $(B)/check/log
+
+# Two steps, since the compilers and libraries may only come with the first.
+check: deps
+	@$(MAKE) --no-print-directory $(JOBS) check-programs
+
+check-programs: test-tools test-programs
+	@$(run_tests) $(UNIT_BINS) $(TAP_TESTS)
+
 unit: $(UNIT_BINS)
-	@set -e; for t in $(UNIT_BINS); do echo "== $$t"; $$t; done
+	@$(run_tests) $(UNIT_BINS)
+
+# One file: make tap T=convert
+.PHONY: tap
+tap: test-tools test-programs
+	@$(run_tests) tests/tap/$(T).t
+
+# Sanitized programs: their own folders, the unit tests, and a part of the rest.
+san = @$(MAKE) --no-print-directory $(JOBS) B=build/$(1) SAN=$(2) CFLAGS="-O1 -g" WERROR=$(WERROR) san-programs
+check-asan:
+	$(call san,asan,address)
+check-ubsan:
+	$(call san,ubsan,undefined)
+check-tsan:
+	$(call san,tsan,thread)
+.PHONY: san-programs
+san-programs: test-programs
+	@SLUICE_QUICK=1 ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:exitcode=99 UBSAN_OPTIONS=print_stacktrace=1:exitcode=99 \
+	    TSAN_OPTIONS=exitcode=99 $(run_tests) $(UNIT_BINS) $(if $(filter thread,$(SAN)),,$(TAP_SAN))
+
+# Nothing fused, nothing approximate in the objects.
+check-fp: test-programs
+	@$(run_tests) $(wildcard tests/tap/fp_check.t)
+
+lint: all
+	@perl tests/tools/lint.pl . $(B)/libsluice.a
+
+# Loss of quality of every mixture, by llama.cpp on the licence texts.
+perplexity: test-tools test-programs
+	@SLUICE_BUILD=$(abspath $(B)) SLUICE_PERPLEXITY=full perl -Itests/lib tests/tap/llama.t
+	@cat $(B)/perplexity.md
+
+# libFuzzer on every reader of strangers' bytes: make fuzz FUZZ_SECONDS=600
+# (needs clang and its runtime: Debian's libclang-rt-14-dev).
+FUZZ_SECONDS ?= 60
+FUZZ_BINS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
+$(B)/fuzz/%: tests/fuzz/%.c $(B)/libsluice.a
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  FUZZ    $@")
+	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer -MMD -MP -MF $@.d -o $@ $< $(B)/libsluice.a $(LIBS)
+
+.PHONY: fuzz fuzz-run
+fuzz:
+	@$(MAKE) --no-print-directory $(JOBS) B=build/fuzz CC=clang NVCC= CFLAGS="-O1 -g" \
+	    SAN=fuzzer-no-link,address,undefined fuzz-run
+fuzz-run: $(FUZZ_BINS)
+	@set -e; for f in $(FUZZ_BINS); do mkdir -p $$f.corpus; echo "== $$f"; \
+	    $$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=$$f. $$f.corpus \
+	        $(wildcard tests/fuzz/corpus); done

@@ -1,0 +1,143 @@
+#include "client/cli.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void print_help(const struct cli_verb *verb, poptContext ctx)
+{
+    printf("Usage: sluice %s %s\n\n%s.\n\n", verb->name, verb->args, verb->summary);
+    poptPrintHelp(ctx, stdout, 0);
+}
+
+/* popt hands out copies of string arguments; this gives them back. */
+static void free_strings(const struct poptOption *t)
+{
+    for (; t->longName || t->shortName || t->arg; t++) {
+        unsigned kind = t->argInfo & POPT_ARG_MASK;
+
+        if (kind == POPT_ARG_INCLUDE_TABLE) {
+            free_strings(t->arg);
+        } else if (kind == POPT_ARG_STRING && t->arg) {
+            char **s = t->arg;
+
+            free(*s);
+            *s = NULL;
+        }
+    }
+}
+
+static int next_options(poptContext ctx, const struct cli_verb *verb,
+                        int (*on_val)(int, const char *, void *, struct sl_error *), void *user,
+                        struct sl_error *e)
+{
+    int val;
+
+    while ((val = poptGetNextOpt(ctx)) > 0) {
+        char *arg;
+        int rc;
+
+        if (val == 'h') {
+            print_help(verb, ctx);
+            return 1;
+        }
+        arg = poptGetOptArg(ctx);
+        rc = on_val ? on_val(val, arg, user, e) : 0;
+        free(arg);
+        SL_TRY(rc);
+    }
+    if (val < -1)
+        return sl_fail(e, SL_EUSAGE, "%s: %s; see 'sluice %s --help'", poptBadOption(ctx, 0),
+                       poptStrerror(val), verb->name);
+    return 0;
+}
+
+int cli_parse(struct cli_args *a, const struct cli_verb *verb, int argc, const char **argv,
+              const struct poptOption *table, int min_pos, int max_pos,
+              int (*on_val)(int val, const char *arg, void *user, struct sl_error *e),
+              void *user, struct sl_error *e)
+{
+    struct poptOption all[] = {
+        {NULL, 0, POPT_ARG_INCLUDE_TABLE, (void *)table, 0, "Options:", NULL},
+        {"help", 'h', POPT_ARG_NONE, NULL, 'h', "show this text", NULL},
+        POPT_TABLEEND,
+    };
+    char name[64];
+    int rc;
+
+    memset(a, 0, sizeof *a);
+    snprintf(name, sizeof name, "sluice %s", verb->name);
+    a->ctx = poptGetContext(name, argc, argv, all, 0);
+    if (!a->ctx)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    poptSetOtherOptionHelp(a->ctx, verb->args);
+    rc = next_options(a->ctx, verb, on_val, user, e);
+    if (rc == 0) {
+        a->pos = poptGetArgs(a->ctx);
+        while (a->pos && a->pos[a->n_pos])
+            a->n_pos++;
+        if (a->n_pos < min_pos || a->n_pos > max_pos)
+            rc = sl_fail(e, SL_EUSAGE, "%s: usage: sluice %s %s; see 'sluice %s --help'",
+                         a->n_pos < min_pos ? "an argument is missing" : "too many arguments",
+                         verb->name, verb->args, verb->name);
+    }
+    if (rc != 0) {
+        free_strings(table);
+        a->ctx = poptFreeContext(a->ctx);
+    }
+    a->table = table;
+    return rc;
+}
+
+void cli_args_free(struct cli_args *a)
+{
+    if (!a->ctx)
+        return;
+    free_strings(a->table);
+    a->ctx = poptFreeContext(a->ctx);
+}
+
+int cli_parse_size(const char *option, const char *text, uint64_t *out, struct sl_error *e)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    double v, factor = 1;
+    const char *u;
+
+    errno = 0;
+    v = strtod(text, &end);
+    if (end == text || errno || !(v >= 0) || strpbrk(text, "xXnNpP"))
+        goto bad;
+    if (*end && (u = strchr(units, *end >= 'a' ? *end - 32 : *end)) != NULL) {
+        int power = (int)(u - units) + 1;
+
+        end++;
+        factor = *end == 'i' ? ldexp(1, 10 * power) : pow(1000, power);
+        end += *end == 'i';
+    }
+    end += *end == 'B';
+    if (*end || v * factor >= 9e18)
+        goto bad;
+    *out = (uint64_t)llround(v * factor);
+    return 0;
+bad:
+    return sl_fail(e, SL_EUSAGE,
+                   "%s: '%s' is no size; write a number with K, M, G or T (powers of 1000) or "
+                   "Ki, Mi, Gi or Ti (powers of 1024), for example 48G",
+                   option, text);
+}
+
+const char *cli_size(char buf[32], uint64_t bytes)
+{
+    static const char *const names[] = {"B", "kB", "MB", "GB", "TB", "PB", "EB"};
+    double v = (double)bytes;
+    int i = 0;
+
+    while (v >= 999.95 && i < 6) {
+        v /= 1000;
+        i++;
+    }
+    snprintf(buf, 32, i ? "%.1f %s" : "%.0f %s", v, names[i]);
+    return buf;
+}

@@ -1,0 +1,104 @@
+/* What every verb of `sluice` shares: option parsing (popt), messages, sizes. */
+#ifndef SLUICE_CLIENT_CLI_H
+#define SLUICE_CLIENT_CLI_H
+
+#include "proto/error.h"
+#include "proto/plan.h"
+
+#include <popt.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* One verb. run gets argv[0] = the verb and returns 0 or a negative code;
+ * what went wrong is in *e, and main prints it. */
+struct cli_verb {
+    const char *name;
+    const char *args;    /* "CHECKPOINT -o OUT [OPTION...]" */
+    const char *summary; /* one line */
+    int (*run)(int argc, const char **argv, struct sl_error *e);
+};
+
+extern const struct cli_verb cli_plan, cli_convert, cli_quantize, cli_verify, cli_inspect,
+    cli_diff, cli_recipes, cli_types;
+
+/* Parsed command line. Positional arguments are in pos[0..n_pos). */
+struct cli_args {
+    const struct poptOption *table;
+    poptContext ctx;
+    const char **pos;
+    int n_pos;
+};
+
+/* Effect: parses argv by the table (values go to the table's variables; a
+ * non-zero `val` calls on_val(val, argument, user) when given). "--help" prints
+ * usage, the verb's text and options to stdout and gives 1. Errors: SL_EUSAGE
+ * for an unknown option, a missing value, fewer than min_pos or more than
+ * max_pos arguments. Release with cli_args_free after 0. */
+int cli_parse(struct cli_args *a, const struct cli_verb *verb, int argc, const char **argv,
+              const struct poptOption *table, int min_pos, int max_pos,
+              int (*on_val)(int val, const char *arg, void *user, struct sl_error *e),
+              void *user, struct sl_error *e) SL_MUST_USE;
+void cli_args_free(struct cli_args *a);
+
+/* Effect: bytes from "48G", "1.5GiB", "300M", "4096": K M G T are powers of
+ * 1000, Ki Mi Gi Ti powers of 1024. Errors: SL_EUSAGE naming the option. */
+int cli_parse_size(const char *option, const char *text, uint64_t *out, struct sl_error *e)
+    SL_MUST_USE;
+/* Writes "281.3 GB" style text (decimal, 4 significant digits) to buf. */
+const char *cli_size(char buf[32], uint64_t bytes);
+
+/* The options that decide a plan, shared by plan, convert, quantize and verify
+ * (one table, one meaning). */
+struct cli_plan_args {
+    const char *recipe;
+    const char *layout;
+    const char *round_through;
+    const char *split_max_size;
+    int split_max_tensors;
+    int no_tensor_first_split;
+    const char *model_name;
+    const char *output_type, *embedding_type;
+    const char *tensor_type_file;
+    int leave_output, pure;
+    const char *rules;          /* "2026" or "2025" */
+    const char *task_size;
+    /* filled by cli_plan_on_val: repeatable options */
+    const char **tensor_type;
+    int n_tensor_type;
+    const char **override_kv;
+    int n_override_kv;
+    int allow_requantize;
+    int sizes_only;             /* types that cannot be written are no error */
+};
+
+#define CLI_PLAN_TABLE_MAX 24
+/* Effect: fills table with the plan options, ended by POPT_TABLEEND, pointing into *a;
+ * include it with POPT_ARG_INCLUDE_TABLE. Repeatable options arrive in
+ * cli_plan_on_val (pass every val >= CLI_PLAN_VAL to it, user = a). */
+#define CLI_PLAN_VAL 1000
+void cli_plan_table(struct cli_plan_args *a, struct poptOption table[CLI_PLAN_TABLE_MAX]);
+int cli_plan_on_val(int val, const char *arg, void *a, struct sl_error *e) SL_MUST_USE;
+void cli_plan_args_free(struct cli_plan_args *a);
+
+/* Everything between a source path and a plan, opened and owned together. */
+struct cli_job {
+    struct sl_checkpoint *ck;
+    struct sl_model *model;
+    struct sl_recipe *recipe;
+    struct sl_plan *plan;
+    char *prefix;                       /* base name of the output files */
+    struct sl_type_override *overrides;
+    uint32_t n_overrides;
+    struct sl_kvs extra_kvs;
+};
+/* Effect: opens source, model, recipe and plan. out_prefix: base name of the
+ * output, or NULL to derive it from the model (GGUF naming convention).
+ * *j must be zeroed. Errors: those of the steps. Release with cli_job_close
+ * in every case. */
+int cli_job_open(struct cli_job *j, const char *source, bool config_only,
+                 const struct cli_plan_args *a, const char *out_prefix, struct sl_error *e)
+    SL_MUST_USE;
+void cli_job_close(struct cli_job *j);
+
+#endif

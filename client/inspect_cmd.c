@@ -1,0 +1,353 @@
+/* sluice inspect: what is in a GGUF model or a checkpoint. */
+#include "client/cli.h"
+#include "client/kv_print.h"
+#include "client/model_arg.h"
+#include "client/progress.h"
+
+#include <cjson/cJSON.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SHOW_ELEMS 3
+#define SHOW_CHARS 120
+
+struct inspect_args {
+    const char *key;
+    int json, tensors;
+};
+
+/* Weights and bytes of one type. */
+struct total {
+    const char *name;
+    uint64_t tensors, elems, bytes;
+};
+
+static double bits(uint64_t bytes, uint64_t elems)
+{
+    return elems ? 8.0 * (double)bytes / (double)elems : 0;
+}
+
+static void add_total(struct total *all, int i, const char *name, uint64_t elems, uint64_t bytes)
+{
+    all[i].name = name;
+    all[i].tensors++;
+    all[i].elems += elems;
+    all[i].bytes += bytes;
+}
+
+static int by_bytes(const void *a, const void *b)
+{
+    const struct total *x = a, *y = b;
+
+    return (x->bytes < y->bytes) - (x->bytes > y->bytes);
+}
+
+static void print_totals(struct total *t, int n, uint64_t all_bytes)
+{
+    char size[32];
+
+    qsort(t, (size_t)n, sizeof *t, by_bytes);
+    printf("\n%-8s %8s %14s %10s %6s %7s\n", "type", "tensors", "weights", "size", "bits", "share");
+    for (int i = 0; i < n; i++)
+        if (t[i].tensors)
+            printf("%-8s %8" PRIu64 " %14" PRIu64 " %10s %6.3f %6.1f%%\n", t[i].name, t[i].tensors,
+                   t[i].elems, cli_size(size, t[i].bytes), bits(t[i].bytes, t[i].elems),
+                   all_bytes ? 100.0 * (double)t[i].bytes / (double)all_bytes : 0);
+}
+
+static cJSON *totals_json(struct total *t, int n)
+{
+    cJSON *list = cJSON_CreateArray();
+
+    qsort(t, (size_t)n, sizeof *t, by_bytes);
+    for (int i = 0; i < n; i++) {
+        cJSON *o;
+
+        if (!t[i].tensors)
+            continue;
+        o = cJSON_CreateObject();
+        cJSON_AddStringToObject(o, "type", t[i].name);
+        cJSON_AddNumberToObject(o, "tensors", (double)t[i].tensors);
+        cJSON_AddNumberToObject(o, "weights", (double)t[i].elems);
+        cJSON_AddNumberToObject(o, "bytes", (double)t[i].bytes);
+        cJSON_AddNumberToObject(o, "bits_per_weight", bits(t[i].bytes, t[i].elems));
+        cJSON_AddItemToArray(list, o);
+    }
+    return list;
+}
+
+static cJSON *tensor_json(const char *name, const char *type, const uint64_t *dims, uint32_t n,
+                          uint64_t bytes)
+{
+    cJSON *o = cJSON_CreateObject(), *shape;
+
+    cJSON_AddItemToObject(o, "name", json_text(name, strlen(name)));
+    cJSON_AddStringToObject(o, "type", type);
+    shape = cJSON_AddArrayToObject(o, "shape");
+    for (uint32_t i = 0; i < n; i++)
+        cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)dims[i]));
+    cJSON_AddNumberToObject(o, "bytes", (double)bytes);
+    return o;
+}
+
+static void print_tensor(const char *name, const char *type, const uint64_t *dims, uint32_t n,
+                         uint64_t bytes)
+{
+    char size[32], shape[8 * 22 + 3] = "[";
+
+    for (uint32_t i = 0; i < n; i++)
+        snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%" PRIu64, i ? ", " : "",
+                 dims[i]);
+    strcat(shape, "]");
+    printf("%-8s %10s  %-24s ", type, cli_size(size, bytes), shape);
+    print_safe(name, strlen(name), 512);
+    putchar('\n');
+}
+
+static int show_key(const struct gguf_set *s, const struct inspect_args *a, struct sl_error *e)
+{
+    const struct sl_kv *kv = NULL;
+
+    for (uint32_t i = 0; i < s->n && !kv; i++)
+        kv = sl_kvs_find(&s->files[i]->kvs, a->key);
+    if (!kv)
+        return sl_fail(e, SL_EFAIL, "%s: no metadata key %s", s->files[0]->path, a->key);
+    if (a->json) {
+        cJSON *o = kv_json(kv, UINT64_MAX);
+
+        cJSON_AddStringToObject(o, "key", a->key);
+        json_line(o, "metadata");
+    } else if (kv->type == SL_KV_STR && !isatty(STDOUT_FILENO)) {
+        fwrite(kv->strs[0], 1, kv->str_len[0], stdout);
+        putchar('\n');
+    } else {
+        kv_print(kv, UINT64_MAX, UINT64_MAX);
+        putchar('\n');
+    }
+    return 0;
+}
+
+static void list_gguf(const struct gguf_set *s)
+{
+    for (uint32_t f = 0; f < s->n; f++)
+        for (uint64_t i = 0; i < s->files[f]->n_tensors; i++) {
+            const struct sl_gguf_tensor *t = &s->files[f]->tensors[i];
+
+            print_tensor(t->name, sl_type_info(t->type)->name, t->ne, t->n_dims, t->bytes);
+        }
+}
+
+static void print_gguf(const struct gguf_set *s, struct total *types, uint64_t elems,
+                       const struct inspect_args *a)
+{
+    char size[32];
+
+    if (a->tensors) {
+        list_gguf(s);
+        return;
+    }
+    for (uint32_t f = 0; f < s->n; f++) {
+        const struct sl_gguf *g = s->files[f];
+
+        print_safe(g->path, strlen(g->path), PATH_MAX);
+        printf(": GGUF version %" PRIu32 ", %" PRIu64 " tensors, %s (header %" PRIu64 " bytes)\n",
+               g->version, g->n_tensors, cli_size(size, g->file_size), g->header_bytes);
+    }
+    printf("%" PRIu64 " weights, %s of tensors, %.3f bits per weight\n", elems,
+           cli_size(size, s->tensor_bytes), bits(s->tensor_bytes, elems));
+    for (uint32_t f = 0; f < s->n; f++) {
+        const struct sl_kvs *kvs = &s->files[f]->kvs;
+
+        printf("\nmetadata of file %u: %" PRIu64 " keys\n", f + 1, kvs->n);
+        for (uint64_t i = 0; i < kvs->n; i++) {
+            printf("  ");
+            print_safe(kvs->kv[i].key, strlen(kvs->kv[i].key), SHOW_CHARS);
+            printf(" (%s) = ", kvs->kv[i].type == SL_KV_ARR ? sl_gguf_type_name(kvs->kv[i].elem)
+                                                            : sl_gguf_type_name(kvs->kv[i].type));
+            kv_print(&kvs->kv[i], SHOW_ELEMS, SHOW_CHARS);
+            putchar('\n');
+        }
+    }
+    print_totals(types, SL_TYPE_LIMIT, s->tensor_bytes);
+    putchar('\n');
+    list_gguf(s);
+}
+
+static void json_gguf(const struct gguf_set *s, struct total *types, uint64_t elems)
+{
+    cJSON *o = cJSON_CreateObject(), *files = cJSON_AddArrayToObject(o, "files"), *list;
+
+    for (uint32_t f = 0; f < s->n; f++) {
+        const struct sl_gguf *g = s->files[f];
+        cJSON *file = cJSON_CreateObject(), *kvs;
+
+        cJSON_AddItemToObject(file, "path", json_text(g->path, strlen(g->path)));
+        cJSON_AddNumberToObject(file, "version", g->version);
+        cJSON_AddNumberToObject(file, "bytes", (double)g->file_size);
+        cJSON_AddNumberToObject(file, "header_bytes", (double)g->header_bytes);
+        cJSON_AddNumberToObject(file, "tensors", (double)g->n_tensors);
+        kvs = cJSON_AddArrayToObject(file, "metadata");
+        for (uint64_t i = 0; i < g->kvs.n; i++) {
+            cJSON *kv = kv_json(&g->kvs.kv[i], SHOW_ELEMS);
+
+            cJSON_AddItemToObject(kv, "key", json_text(g->kvs.kv[i].key, strlen(g->kvs.kv[i].key)));
+            cJSON_AddItemToArray(kvs, kv);
+        }
+        cJSON_AddItemToArray(files, file);
+    }
+    cJSON_AddNumberToObject(o, "weights", (double)elems);
+    cJSON_AddNumberToObject(o, "tensor_bytes", (double)s->tensor_bytes);
+    cJSON_AddNumberToObject(o, "bits_per_weight", bits(s->tensor_bytes, elems));
+    cJSON_AddItemToObject(o, "types", totals_json(types, SL_TYPE_LIMIT));
+    list = cJSON_AddArrayToObject(o, "tensors");
+    for (uint32_t f = 0; f < s->n; f++)
+        for (uint64_t i = 0; i < s->files[f]->n_tensors; i++) {
+            const struct sl_gguf_tensor *t = &s->files[f]->tensors[i];
+
+            cJSON_AddItemToArray(list, tensor_json(t->name, sl_type_info(t->type)->name, t->ne,
+                                                   t->n_dims, t->bytes));
+        }
+    json_line(o, "gguf");
+}
+
+static int inspect_gguf(const char *path, const struct inspect_args *a, struct sl_error *e)
+{
+    struct total types[SL_TYPE_LIMIT] = {{0}};
+    uint64_t elems = 0;
+    struct gguf_set s;
+    int rc = gguf_set_open(path, &s, e);
+
+    if (rc == 0 && a->key) {
+        rc = show_key(&s, a, e);
+    } else if (rc == 0) {
+        for (uint32_t f = 0; f < s.n; f++)
+            for (uint64_t i = 0; i < s.files[f]->n_tensors; i++) {
+                const struct sl_gguf_tensor *t = &s.files[f]->tensors[i];
+
+                elems += gguf_elems(t);
+                add_total(types, t->type, sl_type_info(t->type)->name, gguf_elems(t), t->bytes);
+            }
+        if (a->json)
+            json_gguf(&s, types, elems);
+        else
+            print_gguf(&s, types, elems, a);
+    }
+    gguf_set_close(&s);
+    return rc;
+}
+
+static void list_checkpoint(const struct sl_checkpoint *ck)
+{
+    for (uint32_t i = 0; i < ck->n_tensors; i++) {
+        const struct sl_src_tensor *t = &ck->tensors[i];
+
+        print_tensor(t->name, sl_dtype_info(t->dtype)->name, t->shape, t->n_dims, t->bytes);
+    }
+}
+
+static void print_checkpoint(const struct sl_checkpoint *ck, struct total *dtypes, uint64_t elems,
+                             uint64_t bytes, const struct inspect_args *a)
+{
+    const cJSON *arch = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(ck->config, "architectures"), 0);
+    char size[32];
+
+    if (a->tensors) {
+        list_checkpoint(ck);
+        return;
+    }
+    printf("checkpoint of %u file%s, %u tensors, %" PRIu64 " elements, %s\n", ck->n_files,
+           ck->n_files == 1 ? "" : "s", ck->n_tensors, elems, cli_size(size, bytes));
+    if (cJSON_IsString(arch)) {
+        printf("architecture: ");
+        print_safe(arch->valuestring, strlen(arch->valuestring), SHOW_CHARS);
+        putchar('\n');
+    }
+    if (ck->fp8_block_rows)
+        printf("FP8 scale blocks: %" PRIu64 " x %" PRIu64 "\n", ck->fp8_block_rows, ck->fp8_block_cols);
+    print_totals(dtypes, SL_DTYPE_COUNT, bytes);
+    putchar('\n');
+    list_checkpoint(ck);
+}
+
+static void json_checkpoint(const struct sl_checkpoint *ck, struct total *dtypes, uint64_t elems,
+                            uint64_t bytes)
+{
+    cJSON *o = cJSON_CreateObject(), *files = cJSON_AddArrayToObject(o, "files"), *list;
+
+    for (uint32_t i = 0; i < ck->n_files; i++) {
+        cJSON *f = cJSON_CreateObject();
+
+        cJSON_AddItemToObject(f, "path", json_text(ck->files[i].path, strlen(ck->files[i].path)));
+        cJSON_AddNumberToObject(f, "bytes", (double)ck->files[i].size);
+        cJSON_AddItemToArray(files, f);
+    }
+    cJSON_AddNumberToObject(o, "elements", (double)elems);
+    cJSON_AddNumberToObject(o, "tensor_bytes", (double)bytes);
+    cJSON_AddItemToObject(o, "types", totals_json(dtypes, SL_DTYPE_COUNT));
+    if (ck->config)
+        cJSON_AddItemToObject(o, "config", cJSON_Duplicate(ck->config, true));
+    list = cJSON_AddArrayToObject(o, "tensors");
+    for (uint32_t i = 0; i < ck->n_tensors; i++) {
+        const struct sl_src_tensor *t = &ck->tensors[i];
+
+        cJSON_AddItemToArray(list, tensor_json(t->name, sl_dtype_info(t->dtype)->name, t->shape,
+                                               t->n_dims, t->bytes));
+    }
+    json_line(o, "checkpoint");
+}
+
+static int inspect_checkpoint(const char *path, const struct inspect_args *a, struct sl_error *e)
+{
+    struct total dtypes[SL_DTYPE_COUNT] = {{0}};
+    struct sl_checkpoint *ck;
+    uint64_t elems = 0, bytes = 0;
+
+    if (a->key)
+        return sl_fail(e, SL_EUSAGE, "--kv: %s is a checkpoint; only GGUF files have metadata keys", path);
+    SL_TRY(sl_checkpoint_open(path, &ck, e));
+    for (uint32_t i = 0; i < ck->n_tensors; i++) {
+        const struct sl_src_tensor *t = &ck->tensors[i];
+
+        elems += t->elems;
+        bytes += t->bytes;
+        add_total(dtypes, (int)t->dtype, sl_dtype_info(t->dtype)->name, t->elems, t->bytes);
+    }
+    if (a->json)
+        json_checkpoint(ck, dtypes, elems, bytes);
+    else
+        print_checkpoint(ck, dtypes, elems, bytes, a);
+    sl_checkpoint_close(ck);
+    return 0;
+}
+
+static int run_inspect(int argc, const char **argv, struct sl_error *e)
+{
+    struct inspect_args a = {0};
+    struct poptOption table[] = {
+        {"tensors", 't', POPT_ARG_NONE, &a.tensors, 0, "only the list of tensors", NULL},
+        {"kv", 'k', POPT_ARG_STRING, &a.key, 0, "print one metadata value in full", "KEY"},
+        {"json", 0, POPT_ARG_NONE, &a.json, 0, "one JSON line", NULL},
+        POPT_TABLEEND,
+    };
+    struct cli_args args;
+    char *path = NULL;
+    int rc = cli_parse(&args, &cli_inspect, argc, argv, table, 1, 1, NULL, NULL, e);
+
+    if (rc != 0)
+        return rc > 0 ? 0 : rc;
+    rc = model_arg_gguf(args.pos[0], &path, e);
+    if (rc == 0)
+        rc = path ? inspect_gguf(path, &a, e) : inspect_checkpoint(args.pos[0], &a, e);
+    if (rc == 0 && fflush(stdout) != 0)
+        rc = sl_fail(e, SL_EFAIL, "standard output cannot be written");
+    free(path);
+    cli_args_free(&args);
+    return rc;
+}
+
+const struct cli_verb cli_inspect = {
+    "inspect", "FILE.gguf|CHECKPOINT [OPTION...]",
+    "Show metadata, tensors and types of a GGUF model or a checkpoint", run_inspect};

@@ -1,0 +1,121 @@
+#include "client/plan_view.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+
+static cJSON *group_json(const struct plan_group *g)
+{
+    cJSON *o = cJSON_CreateObject(), *types;
+
+    cJSON_AddStringToObject(o, "name", g->name);
+    cJSON_AddNumberToObject(o, "tensors", g->tensors);
+    cJSON_AddNumberToObject(o, "weights", (double)g->weights);
+    cJSON_AddNumberToObject(o, "bytes", (double)g->bytes);
+    types = cJSON_AddArrayToObject(o, "types");
+    for (uint32_t k = 0; k < g->n_types; k++) {
+        cJSON *t = cJSON_CreateObject();
+
+        cJSON_AddStringToObject(t, "type", sl_type_info(g->types[k].type)->name);
+        cJSON_AddNumberToObject(t, "tensors", g->types[k].tensors);
+        cJSON_AddNumberToObject(t, "weights", (double)g->types[k].weights);
+        cJSON_AddNumberToObject(t, "bytes", (double)g->types[k].bytes);
+        cJSON_AddNumberToObject(t, "share", (double)g->types[k].weights / (double)g->weights);
+        cJSON_AddItemToArray(types, t);
+    }
+    return o;
+}
+
+static cJSON *set_json(const struct plan_device_set *s, uint64_t ctx)
+{
+    cJSON *o = cJSON_CreateObject();
+
+    cJSON_AddNumberToObject(o, "devices", s->count);
+    cJSON_AddNumberToObject(o, "device_bytes", (double)s->bytes);
+    cJSON_AddNumberToObject(o, "context", (double)ctx);
+    cJSON_AddStringToObject(o, "cache", s->whole_heads ? "whole_heads" : "compressed");
+    cJSON_AddBoolToObject(o, "own_layout", s->own_layout);
+    cJSON_AddNumberToObject(o, "weights_bytes", (double)s->mem.weights);
+    cJSON_AddNumberToObject(o, "cache_bytes", (double)s->mem.kv_cache);
+    cJSON_AddNumberToObject(o, "buffer_bytes", (double)s->mem.buffers);
+    cJSON_AddNumberToObject(o, "total_bytes", (double)s->mem.total);
+    cJSON_AddNumberToObject(o, "per_device_bytes", (double)s->mem.per_device);
+    cJSON_AddBoolToObject(o, "fits", s->fits);
+    return o;
+}
+
+static void add_model(cJSON *root, const struct cli_job *j)
+{
+    const struct sl_model *m = j->model;
+    cJSON *o = cJSON_AddObjectToObject(root, "model");
+
+    cJSON_AddStringToObject(o, "name", m->model_name ? m->model_name : "");
+    cJSON_AddStringToObject(o, "architecture", m->arch);
+    if (m->hp.kv_lora)
+        cJSON_AddStringToObject(o, "layout", m->layout == SL_LAYOUT_LEGACY ? "legacy" : "mla");
+    cJSON_AddNumberToObject(o, "weights", (double)m->n_params);
+    cJSON_AddNumberToObject(o, "tensors", m->n_tensors);
+    o = cJSON_AddObjectToObject(root, "recipe");
+    cJSON_AddStringToObject(o, "name", sl_recipe_name(j->recipe));
+    cJSON_AddStringToObject(o, "encoding", sl_recipe_encoding(j->recipe));
+    cJSON_AddNumberToObject(o, "file_type", sl_recipe_file_type(j->recipe));
+}
+
+static void add_plan(cJSON *root, const struct plan_view *v)
+{
+    const struct sl_plan *p = v->job->plan;
+    cJSON *list;
+
+    cJSON_AddNumberToObject(root, "tensor_bytes", (double)p->tensor_bytes);
+    cJSON_AddNumberToObject(root, "file_bytes", (double)p->file_bytes);
+    cJSON_AddNumberToObject(root, "bits_per_weight",
+                            (double)p->tensor_bytes * 8 / (double)v->job->model->n_params);
+    cJSON_AddNumberToObject(root, "source_bytes", (double)p->src_bytes);
+    cJSON_AddNumberToObject(root, "source_files", v->job->ck->n_files);
+    cJSON_AddNumberToObject(root, "tasks", p->n_tasks);
+    cJSON_AddNumberToObject(root, "fallback_tensors", p->n_fallback);
+    cJSON_AddStringToObject(root, "fingerprint", p->fingerprint);
+    cJSON_AddStringToObject(root, "output_id", p->output_id);
+    list = cJSON_AddArrayToObject(root, "files");
+    for (uint32_t i = 0; i < p->n_segments; i++) {
+        cJSON *o = cJSON_CreateObject();
+
+        cJSON_AddStringToObject(o, "name", p->segments[i].name);
+        cJSON_AddNumberToObject(o, "tensors", p->segments[i].n_tensors);
+        cJSON_AddNumberToObject(o, "bytes", (double)p->segments[i].file_bytes);
+        cJSON_AddItemToArray(list, o);
+    }
+}
+
+int plan_view_json(const struct plan_view *v, struct sl_error *e)
+{
+    cJSON *root = cJSON_CreateObject(), *list;
+    char *text;
+
+    cJSON_AddNumberToObject(root, "schema", 1);
+    cJSON_AddStringToObject(root, "message_type", "plan");
+    add_model(root, v->job);
+    add_plan(root, v);
+    list = cJSON_AddArrayToObject(root, "groups");
+    for (uint32_t i = 0; i < v->n_groups; i++)
+        cJSON_AddItemToArray(list, group_json(&v->groups[i]));
+    list = cJSON_AddArrayToObject(root, "memory");
+    for (uint32_t i = 0; i < v->n_sets; i++)
+        cJSON_AddItemToArray(list, set_json(&v->sets[i], v->ctx));
+    if (v->out_dir) {
+        cJSON *o = cJSON_AddObjectToObject(root, "output");
+
+        cJSON_AddStringToObject(o, "folder", v->out_dir);
+        cJSON_AddNumberToObject(o, "free_bytes", (double)v->free_bytes);
+        cJSON_AddBoolToObject(o, "enough", v->free_bytes >= v->job->plan->file_bytes);
+    }
+    if (v->unwritable >= 0)
+        cJSON_AddStringToObject(root, "unwritable_type", sl_type_info(v->unwritable)->name);
+    cJSON_AddBoolToObject(root, "needs_imatrix", v->needs_imatrix != NULL);
+    text = cJSON_PrintUnformatted(root);
+    cJSON_Delete(root);
+    if (!text)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    puts(text);
+    free(text);
+    return 0;
+}

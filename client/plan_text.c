@@ -1,0 +1,115 @@
+#include "client/plan_view.h"
+
+#include <string.h>
+
+#define MIB 1048576.0
+#define GIB 1073741824.0
+#define GIANT 1000000000u /* from here on in billions and GiB */
+
+static void print_head(const struct plan_view *v)
+{
+    const struct cli_job *j = v->job;
+    const struct sl_plan *p = j->plan;
+    const struct sl_model *m = j->model;
+    char a[32];
+
+    printf("%s: %s", m->model_name ? m->model_name : m->base_name, m->arch);
+    if (m->hp.kv_lora)
+        printf(", %s layout", m->layout == SL_LAYOUT_LEGACY ? "legacy" : "mla");
+    printf(", %.2f %s weights, %u tensors\n", (double)m->n_params / (m->n_params < GIANT ? 1e6 : 1e9),
+           m->n_params < GIANT ? "million" : "billion", m->n_tensors);
+    printf("Recipe %s%s%s\n\n", sl_recipe_name(j->recipe), *sl_recipe_advice(j->recipe) ? ": " : "",
+           sl_recipe_advice(j->recipe));
+    printf("Size    %s = %.1f %s, %.3f bits a weight on average\n", cli_size(a, p->tensor_bytes),
+           (double)p->tensor_bytes / (p->tensor_bytes < GIANT ? MIB : GIB),
+           p->tensor_bytes < GIANT ? "MiB" : "GiB",
+           (double)p->tensor_bytes * 8 / (double)m->n_params);
+    if (p->n_segments == 1)
+        printf("File    %s\n", p->segments[0].name);
+    else
+        printf("Files   %u: %s ...\n", p->n_segments, p->segments[0].name);
+    printf("Write   %s\n", cli_size(a, p->file_bytes));
+    if (j->ck->n_files)
+        printf("Read    %s from %u file%s\n", cli_size(a, p->src_bytes), j->ck->n_files,
+               j->ck->n_files == 1 ? "" : "s");
+    if (p->n_tasks && p->src_bytes)
+        printf("Tasks   %u, on average %s of source\n", p->n_tasks,
+               cli_size(a, p->src_bytes / p->n_tasks));
+}
+
+static void print_notes(const struct plan_view *v)
+{
+    const struct sl_plan *p = v->job->plan;
+    char a[32], b[32];
+
+    if (v->out_dir && v->free_bytes >= p->file_bytes)
+        printf("Space   %s free in %s: enough\n", cli_size(a, v->free_bytes), v->out_dir);
+    else if (v->out_dir)
+        printf("Space   %s free in %s: %s short\n", cli_size(a, v->free_bytes), v->out_dir,
+               cli_size(b, p->file_bytes - v->free_bytes));
+    if (p->n_fallback)
+        printf("Note    %u tensors have rows that the recipe's type does not divide; they get "
+               "another type\n", p->n_fallback);
+    if (v->unwritable >= 0)
+        printf("Note    this version cannot write type %s\n", sl_type_info(v->unwritable)->name);
+    if (v->needs_imatrix)
+        printf("Note    %s and others need an importance matrix\n", v->needs_imatrix);
+}
+
+static void print_groups(const struct plan_view *v)
+{
+    int width = 6;
+
+    for (uint32_t i = 0; i < v->n_groups; i++)
+        if ((int)strlen(v->groups[i].name) > width)
+            width = (int)strlen(v->groups[i].name);
+    printf("\n%-*s  %7s  %11s  %9s  %6s  %s\n", width, "Tensor", "Count", "Weights, M", "Size, MB",
+           "Share", "Types");
+    for (uint32_t i = 0; i < v->n_groups; i++) {
+        const struct plan_group *g = &v->groups[i];
+
+        printf("%-*s  %7u  %11.1f  %9.1f  %4.1f %%  ", width, g->name, g->tensors,
+               (double)g->weights / 1e6, (double)g->bytes / 1e6,
+               100.0 * (double)g->bytes / (double)v->job->plan->tensor_bytes);
+        for (uint32_t k = 0; k < g->n_types; k++) {
+            printf("%s%s", k ? ", " : "", sl_type_info(g->types[k].type)->name);
+            if (g->n_types > 1)
+                printf(" %.1f %% (%u)", 100.0 * (double)g->types[k].weights / (double)g->weights,
+                       g->types[k].tensors);
+        }
+        putchar('\n');
+    }
+}
+
+static void print_memory(const struct plan_view *v)
+{
+    bool mla = v->job->model->hp.kv_lora != 0;
+
+    printf("\nMemory with a context of %llu tokens, estimated, in GiB\n",
+           (unsigned long long)v->ctx);
+    printf("%-16s  %-18s  %8s  %8s  %8s  %8s  %8s  %s\n", "Devices", "Cache form", "Weights", "Cache",
+           "Buffers", "Total", "A device", "Fits");
+    for (uint32_t i = 0; i < v->n_sets; i++) {
+        const struct plan_device_set *s = &v->sets[i];
+        char devices[48], size[32];
+
+        snprintf(devices, sizeof devices, "%u x %s", s->count, cli_size(size, s->bytes));
+        printf("%-16s  %-18s  %8.1f  %8.1f  %8.1f  %8.1f  %8.1f  %s\n", devices,
+               !mla ? "heads" : s->whole_heads ? "whole heads" : "compressed (MLA)",
+               (double)s->mem.weights / GIB, (double)s->mem.kv_cache / GIB,
+               (double)s->mem.buffers / GIB, (double)s->mem.total / GIB,
+               (double)s->mem.per_device / GIB, s->fits ? "yes" : "no");
+    }
+    if (mla)
+        printf("Whole heads are cached with --layout legacy, the compressed form with --layout mla; "
+               "this plan is %s.\n",
+               v->job->model->layout == SL_LAYOUT_LEGACY ? "legacy" : "mla");
+}
+
+void plan_view_print(const struct plan_view *v)
+{
+    print_head(v);
+    print_notes(v);
+    print_groups(v);
+    print_memory(v);
+}

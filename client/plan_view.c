@@ -1,0 +1,172 @@
+#include "client/plan_view.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+/* "blk.3.ffn_down_exps.weight" -> "ffn_down_exps" */
+static void group_name(const char *tensor, char name[SL_NAME_MAX])
+{
+    size_t n;
+
+    if (strncmp(tensor, "blk.", 4) == 0) {
+        const char *dot = strchr(tensor + 4, '.');
+
+        tensor = dot ? dot + 1 : tensor;
+    }
+    snprintf(name, SL_NAME_MAX, "%s", tensor);
+    n = strlen(name);
+    if (n > 7 && strcmp(name + n - 7, ".weight") == 0)
+        name[n - 7] = '\0';
+}
+
+static struct plan_group *find_group(struct plan_view *v, const char *name)
+{
+    for (uint32_t i = 0; i < v->n_groups; i++)
+        if (strcmp(v->groups[i].name, name) == 0)
+            return &v->groups[i];
+    memcpy(v->groups[v->n_groups].name, name, SL_NAME_MAX);
+    return &v->groups[v->n_groups++];
+}
+
+static void add_tensor(struct plan_group *g, const struct sl_plan_tensor *t)
+{
+    uint32_t k = 0;
+
+    while (k < g->n_types && g->types[k].type != t->type)
+        k++;
+    if (k == g->n_types)
+        g->types[g->n_types++].type = t->type;
+    g->types[k].tensors++;
+    g->types[k].weights += t->t->elems;
+    g->types[k].bytes += t->bytes;
+    g->tensors++;
+    g->weights += t->t->elems;
+    g->bytes += t->bytes;
+}
+
+static int by_bytes(const void *a, const void *b)
+{
+    const struct plan_group *x = a, *y = b;
+
+    if (x->bytes != y->bytes)
+        return x->bytes > y->bytes ? -1 : 1;
+    return strcmp(x->name, y->name);
+}
+
+static int by_weights(const void *a, const void *b)
+{
+    const struct plan_group_type *x = a, *y = b;
+
+    if (x->weights != y->weights)
+        return x->weights > y->weights ? -1 : 1;
+    return x->type - y->type;
+}
+
+static int make_groups(struct plan_view *v, bool rules_2025, struct sl_error *e)
+{
+    const struct sl_plan *p = v->job->plan;
+
+    v->groups = calloc((size_t)p->n_tensors + 1, sizeof *v->groups);
+    if (!v->groups)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    for (uint32_t i = 0; i < p->n_tensors; i++) {
+        const struct sl_plan_tensor *t = &p->tensors[i];
+        char name[SL_NAME_MAX];
+
+        group_name(t->t->name, name);
+        add_tensor(find_group(v, name), t);
+        if (t->type == t->t->src_type)
+            continue;
+        if (!sl_type_info(t->type)->quantizes)
+            v->unwritable = t->type;
+        if (!v->needs_imatrix
+            && sl_recipe_needs_imatrix(v->job->recipe, t->t->name, t->type, rules_2025))
+            v->needs_imatrix = t->t->name;
+    }
+    qsort(v->groups, v->n_groups, sizeof *v->groups, by_bytes);
+    for (uint32_t i = 0; i < v->n_groups; i++)
+        qsort(v->groups[i].types, v->groups[i].n_types, sizeof v->groups[i].types[0], by_weights);
+    return 0;
+}
+
+static void add_set(struct plan_view *v, uint32_t count, uint64_t bytes, bool whole_heads)
+{
+    const struct sl_model *m = v->job->model;
+    struct plan_device_set *s = &v->sets[v->n_sets++];
+
+    s->count = count;
+    s->bytes = bytes;
+    s->whole_heads = whole_heads;
+    s->own_layout = m->hp.kv_lora == 0 || whole_heads == (m->layout == SL_LAYOUT_LEGACY);
+    sl_plan_memory(v->job->plan, v->ctx, whole_heads, count, &s->mem);
+    s->fits = s->mem.per_device <= bytes;
+}
+
+/* "8x80G" or "80G", several with commas. */
+static int parse_devices(struct plan_view *v, const char *text, struct sl_error *e)
+{
+    char *copy = strdup(text), *rest = copy, *item;
+    int rc = copy ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+
+    while (rc == 0 && (item = strsep(&rest, ",")) != NULL) {
+        char *size = strchr(item, 'x');
+        unsigned long count = 1;
+        uint64_t bytes;
+
+        if (size) {
+            char *end;
+
+            count = strtoul(item, &end, 10);
+            if (end != size || *item == '-' || count < 1 || count > 65536)
+                rc = sl_fail(e, SL_EUSAGE, "--devices: '%s': expected COUNTxSIZE, such as 8x80G",
+                             item);
+            size++;
+        }
+        if (rc == 0)
+            rc = cli_parse_size("--devices", size ? size : item, &bytes, e);
+        if (rc == 0 && v->n_sets + 2 > PLAN_MAX_DEVICE_SETS)
+            rc = sl_fail(e, SL_EUSAGE, "--devices: at most %d sets", PLAN_MAX_DEVICE_SETS / 2);
+        if (rc < 0)
+            break;
+        if (v->job->model->hp.kv_lora)
+            add_set(v, (uint32_t)count, bytes, true);
+        add_set(v, (uint32_t)count, bytes, false);
+    }
+    free(copy);
+    return rc;
+}
+
+static int find_space(struct plan_view *v, const struct output *out, struct sl_error *e)
+{
+    struct statvfs fs;
+
+    if (!out)
+        return 0;
+    v->out_dir = out->dir;
+    if (statvfs(out->dir, &fs) != 0)
+        return sl_fail(e, SL_EFAIL, "%s: cannot ask for its free space", out->dir);
+    v->free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    return 0;
+}
+
+int plan_view_make(struct plan_view *v, const struct cli_job *job, uint64_t ctx,
+                   const char *devices, const struct output *out, bool rules_2025,
+                   struct sl_error *e)
+{
+    memset(v, 0, sizeof *v);
+    v->job = job;
+    v->ctx = ctx;
+    v->unwritable = -1;
+    if (!devices)
+        devices = job->plan->tensor_bytes > 80000000000 ? "8x80G,8x64G" : "1x80G,1x24G";
+    SL_TRY(make_groups(v, rules_2025, e));
+    SL_TRY(parse_devices(v, devices, e));
+    return find_space(v, out, e);
+}
+
+void plan_view_free(struct plan_view *v)
+{
+    free(v->groups);
+    v->groups = NULL;
+}

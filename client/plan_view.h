@@ -1,0 +1,59 @@
+/* A plan as people look at it: tensor groups, their types, memory on devices. */
+#ifndef SLUICE_CLIENT_PLAN_VIEW_H
+#define SLUICE_CLIENT_PLAN_VIEW_H
+
+#include "client/cli.h"
+#include "client/output.h"
+
+struct plan_group_type {
+    int type;
+    uint32_t tensors;
+    uint64_t weights, bytes;
+};
+
+/* Tensors of one name over all layers: "ffn_down_exps". */
+struct plan_group {
+    char name[SL_NAME_MAX];
+    uint32_t tensors;
+    uint64_t weights, bytes;
+    struct plan_group_type types[SL_TYPE_LIMIT];
+    uint32_t n_types; /* largest share first */
+};
+
+struct plan_device_set {
+    uint32_t count;
+    uint64_t bytes;     /* of one device */
+    bool whole_heads;   /* the cache of this row */
+    bool own_layout;    /* that is the cache this plan's layout has */
+    struct sl_memory mem;
+    bool fits;
+};
+
+#define PLAN_MAX_DEVICE_SETS 32
+struct plan_view {
+    const struct cli_job *job;
+    struct plan_group *groups; /* most bytes first */
+    uint32_t n_groups;
+    uint64_t ctx;
+    struct plan_device_set sets[PLAN_MAX_DEVICE_SETS];
+    uint32_t n_sets;
+    const char *out_dir;       /* NULL: none given */
+    uint64_t free_bytes;
+    int unwritable;            /* a type of the plan that cannot be written; -1 */
+    const char *needs_imatrix; /* a tensor that needs one; NULL */
+};
+
+/* Effect: computes the view. devices: "8x80G,8x64G", NULL: a common choice for
+ * the model's size. out: NULL, or the place of the output. Errors: SL_EUSAGE
+ * (devices), SL_EFAIL. Release with plan_view_free in every case. */
+int plan_view_make(struct plan_view *v, const struct cli_job *job, uint64_t ctx,
+                   const char *devices, const struct output *out, bool rules_2025,
+                   struct sl_error *e) SL_MUST_USE;
+void plan_view_free(struct plan_view *v);
+
+/* Effect: prints the view to stdout; as one JSON object with "schema": 1.
+ * Errors: SL_EFAIL (memory). */
+void plan_view_print(const struct plan_view *v);
+int plan_view_json(const struct plan_view *v, struct sl_error *e) SL_MUST_USE;
+
+#endif

@@ -1,0 +1,165 @@
+#include "client/progress.h"
+
+#include "client/cli.h"
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SECOND 1000000000ull
+
+uint64_t now_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * SECOND + (uint64_t)ts.tv_nsec;
+}
+
+enum progress_mode progress_mode_for(bool json, bool quiet)
+{
+    const char *term = getenv("TERM");
+
+    if (json)
+        return PROGRESS_JSON;
+    if (quiet)
+        return PROGRESS_QUIET;
+    return isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0 ? PROGRESS_TTY
+                                                                     : PROGRESS_PLAIN;
+}
+
+void json_line(cJSON *object, const char *message_type)
+{
+    time_t t = time(NULL);
+    struct tm tm;
+    char when[32];
+    char *text;
+
+    gmtime_r(&t, &tm);
+    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    cJSON_AddStringToObject(object, "message_type", message_type);
+    cJSON_AddNumberToObject(object, "schema", 1);
+    cJSON_AddStringToObject(object, "time", when);
+    text = cJSON_PrintUnformatted(object);
+    if (text) {
+        puts(text);
+        fflush(stdout);
+    }
+    cJSON_free(text);
+    cJSON_Delete(object);
+}
+
+void progress_begin(struct progress *p, enum progress_mode mode, const char *phase,
+                    uint64_t total, uint64_t done)
+{
+    memset(p, 0, sizeof *p);
+    p->mode = mode;
+    p->phase = phase;
+    p->total = total;
+    p->start = p->win_done = done;
+    p->t0_ns = p->last_ns = p->win_ns = now_ns();
+}
+
+static void eta_text(char *buf, size_t cap, const struct progress *p, uint64_t done)
+{
+    double s = p->rate > 0 ? (double)(p->total - done) / p->rate : -1;
+
+    if (s < 0 || s > 359999)
+        snprintf(buf, cap, "--:--");
+    else if (s >= 3600)
+        snprintf(buf, cap, "%d:%02d:%02d", (int)s / 3600, (int)s / 60 % 60, (int)s % 60);
+    else
+        snprintf(buf, cap, "%d:%02d", (int)s / 60, (int)s % 60);
+}
+
+static void draw_bar(struct progress *p, uint64_t done, const char *eta)
+{
+    struct winsize ws = {0};
+    char size[32], all[32], tail[160], bar[512];
+    int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &ws) == 0 && ws.ws_col ? ws.ws_col : 80;
+    double share = p->total ? (double)done / (double)p->total : 1;
+    int room, full;
+
+    snprintf(tail, sizeof tail, " %3.0f %%  %s of %s  read %.2f GB/s  write %.2f GB/s  ETA %s",
+             100 * share, cli_size(size, done), cli_size(all, p->total), p->read_rate / 1e9,
+             p->write_rate / 1e9, eta);
+    room = width - 1 - (int)strlen(tail) - (int)strlen(p->phase) - 3;
+    if (room > 40)
+        room = 40;
+    if (room < 0)
+        room = 0;
+    full = (int)(share * room);
+    for (int i = 0; i < room; i++)
+        bar[i] = i < full ? '#' : '.';
+    bar[room] = 0;
+    fprintf(stderr, "\r%s [%s]%.*s\033[K", p->phase, bar, width > 20 ? width - 4 : 16, tail);
+    fflush(stderr);
+    p->drawn = true;
+}
+
+static void show_json(const struct progress *p, uint64_t done)
+{
+    cJSON *o = cJSON_CreateObject();
+
+    cJSON_AddStringToObject(o, "phase", p->phase);
+    cJSON_AddNumberToObject(o, "done_bytes", (double)done);
+    cJSON_AddNumberToObject(o, "total_bytes", (double)p->total);
+    cJSON_AddNumberToObject(o, "read_bytes_per_second", p->read_rate);
+    cJSON_AddNumberToObject(o, "written_bytes_per_second", p->write_rate);
+    if (p->rate > 0)
+        cJSON_AddNumberToObject(o, "eta_seconds", (double)(p->total - done) / p->rate);
+    json_line(o, "progress");
+}
+
+static double blend(double old, double fresh)
+{
+    return old > 0 ? 0.7 * old + 0.3 * fresh : fresh;
+}
+
+void progress_update(struct progress *p, uint64_t done, uint64_t read_bytes, uint64_t written)
+{
+    static const uint64_t interval[] = {[PROGRESS_PLAIN] = 10 * SECOND,
+                                        [PROGRESS_TTY] = SECOND / 5,
+                                        [PROGRESS_JSON] = SECOND,
+                                        [PROGRESS_QUIET] = UINT64_MAX};
+    uint64_t now = now_ns();
+    char eta[24], a[32], b[32];
+
+    if (done > p->total)
+        done = p->total;
+    if (now - p->win_ns >= SECOND / 2) {
+        double s = (double)(now - p->win_ns) / 1e9;
+
+        p->rate = blend(p->rate, (double)(done - p->win_done) / s);
+        p->read_rate = blend(p->read_rate, (double)(read_bytes - p->win_read) / s);
+        p->write_rate = blend(p->write_rate, (double)(written - p->win_written) / s);
+        p->win_ns = now;
+        p->win_done = done;
+        p->win_read = read_bytes;
+        p->win_written = written;
+    }
+    if (now - p->last_ns < interval[p->mode])
+        return;
+    p->last_ns = now;
+    eta_text(eta, sizeof eta, p, done);
+    if (p->mode == PROGRESS_TTY)
+        draw_bar(p, done, eta);
+    else if (p->mode == PROGRESS_JSON)
+        show_json(p, done);
+    else
+        fprintf(stderr, "%s: %.0f %%, %s of %s, read %.2f GB/s, write %.2f GB/s, ETA %s\n",
+                p->phase, p->total ? 100.0 * (double)done / (double)p->total : 100.0,
+                cli_size(a, done), cli_size(b, p->total), p->read_rate / 1e9, p->write_rate / 1e9,
+                eta);
+}
+
+void progress_end(struct progress *p)
+{
+    if (p->drawn)
+        fputs("\r\033[K", stderr);
+    p->drawn = false;
+}

@@ -1,0 +1,45 @@
+/* Progress of a long run: a bar on a terminal (stderr), one plain line each
+ * interval elsewhere, JSON lines on stdout with --json. Rates come from work
+ * done, not from a timer. */
+#ifndef SLUICE_CLIENT_PROGRESS_H
+#define SLUICE_CLIENT_PROGRESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct cJSON;
+
+enum progress_mode { PROGRESS_PLAIN = 0, PROGRESS_TTY, PROGRESS_JSON, PROGRESS_QUIET };
+
+struct progress {
+    enum progress_mode mode;
+    const char *phase;       /* "convert", "check" */
+    uint64_t total, start;   /* bytes of work in all, and done before this run */
+    uint64_t t0_ns, last_ns; /* when the phase began, when something was shown */
+    uint64_t win_ns, win_done, win_read, win_written; /* start of the rate window */
+    double rate, read_rate, write_rate;               /* bytes per second */
+    bool drawn;              /* a bar is on the screen */
+};
+
+/* The mode for this process: JSON or quiet as asked, a bar when stderr is a
+ * terminal that can move its cursor (TERM=dumb can't). */
+enum progress_mode progress_mode_for(bool json, bool quiet);
+
+/* Effect: starts a phase of `total` bytes of which `done` are done already. */
+void progress_begin(struct progress *p, enum progress_mode mode, const char *phase,
+                    uint64_t total, uint64_t done);
+
+/* Effect: tells how far the phase is; shows it when it is time to. */
+void progress_update(struct progress *p, uint64_t done, uint64_t read_bytes, uint64_t written);
+
+/* Effect: removes the bar. */
+void progress_end(struct progress *p);
+
+/* Effect: prints one JSON line on stdout with message_type, schema and time
+ * (RFC 3339, UTC) added, and deletes object. */
+void json_line(struct cJSON *object, const char *message_type);
+
+/* Nanoseconds of CLOCK_MONOTONIC. */
+uint64_t now_ns(void);
+
+#endif

@@ -1,0 +1,232 @@
+/* sluice verify: structure, checksums, and blocks made again from the source. */
+#include "client/cli.h"
+#include "client/model_arg.h"
+#include "client/progress.h"
+#include "client/verify.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct verify_args {
+    const char *source, *sample;
+    int seed, sha256, json, quiet;
+};
+
+struct run {
+    const struct verify_args *a;
+    struct progress progress;
+    uint64_t done;
+};
+
+static void print_failure(void *user, const char *text)
+{
+    struct run *r = user;
+
+    progress_end(&r->progress);
+    if (r->a->json) {
+        cJSON *o = cJSON_CreateObject();
+
+        cJSON_AddStringToObject(o, "text", text);
+        json_line(o, "verify_failure");
+    } else {
+        printf("FAILED  %s\n", text);
+    }
+}
+
+static void print_note(void *user, const char *text)
+{
+    struct run *r = user;
+
+    progress_end(&r->progress);
+    fprintf(stderr, "sluice verify: note: %s\n", text);
+}
+
+static int on_progress(void *user, uint64_t bytes)
+{
+    struct run *r = user;
+
+    r->done += bytes;
+    progress_update(&r->progress, r->done, r->done, 0);
+    return 0;
+}
+
+static int parse_sample(const char *text, struct verify_sample *s, struct sl_error *e)
+{
+    char *end;
+    double v;
+
+    *s = (struct verify_sample){.share = 0.01};
+    if (!text)
+        return 0;
+    s->all = strcmp(text, "all") == 0;
+    if (s->all)
+        return 0;
+    v = strtod(text, &end);
+    if (end != text && strcmp(end, "%") == 0 && v > 0 && v <= 100) {
+        s->share = v / 100;
+        return 0;
+    }
+    if (end != text && *end == '\0' && v >= 1 && v < 1e15 && v == floor(v)) {
+        s->blocks = (uint64_t)v;
+        return 0;
+    }
+    return sl_fail(e, SL_EUSAGE, "--sample %s: give a share of the blocks such as 1%%, a number of blocks of each tensor, or all",
+                   text);
+}
+
+static void hex(char *out, const uint8_t *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+}
+
+static void add_files(cJSON *o, const struct verify_set *s, const struct sl_hash_total *totals)
+{
+    cJSON *files = cJSON_AddArrayToObject(o, "files");
+
+    for (uint32_t i = 0; i < s->n; i++) {
+        cJSON *f = cJSON_CreateObject();
+        char text[65];
+
+        cJSON_AddItemToObject(f, "path", json_text(s->files[i].g.path, strlen(s->files[i].g.path)));
+        cJSON_AddNumberToObject(f, "bytes", (double)s->files[i].g.file_size);
+        cJSON_AddNumberToObject(f, "tensors", (double)s->files[i].g.n_tensors);
+        snprintf(text, sizeof text, "%016llx", (unsigned long long)totals[i].xxh64);
+        cJSON_AddStringToObject(f, "xxh64", text);
+        if (totals[i].has_sha256) {
+            hex(text, totals[i].sha256, SL_SHA256_BYTES);
+            cJSON_AddStringToObject(f, "sha256", text);
+        }
+        cJSON_AddItemToArray(files, f);
+    }
+}
+
+static void print_json(const struct verify_set *s, const struct sl_hash_total *totals,
+                       const struct verify_report *r, const struct verify_tally *t, bool source)
+{
+    cJSON *o = cJSON_CreateObject();
+
+    cJSON_AddBoolToObject(o, "ok", r->failures == 0);
+    cJSON_AddNumberToObject(o, "failures", (double)r->failures);
+    cJSON_AddNumberToObject(o, "tensors", (double)s->n_tensors);
+    cJSON_AddNumberToObject(o, "bytes", (double)s->bytes);
+    cJSON_AddBoolToObject(o, "checksums", s->files[0].sluice);
+    add_files(o, s, totals);
+    if (source) {
+        cJSON *c = cJSON_AddObjectToObject(o, "source");
+
+        cJSON_AddNumberToObject(c, "tensors", (double)t->tensors);
+        cJSON_AddNumberToObject(c, "blocks", (double)t->blocks);
+        cJSON_AddNumberToObject(c, "blocks_total", (double)t->blocks_total);
+        cJSON_AddNumberToObject(c, "skipped_tensors", (double)t->skipped_tensors);
+    }
+    json_line(o, "verify");
+}
+
+static void print_text(const struct verify_args *a, const struct verify_set *s,
+                       const struct sl_hash_total *totals, const struct verify_tally *t)
+{
+    char size[32];
+
+    printf("ok      %u file%s, %llu tensors, %s: structure%s\n", s->n, s->n == 1 ? "" : "s",
+           (unsigned long long)s->n_tensors, cli_size(size, s->bytes),
+           s->files[0].sluice ? ", header and every tensor's checksum" : " (no checksums in the file)");
+    if (a->source)
+        printf("ok      %llu of %llu blocks of %llu tensors made again from %s: same bytes\n",
+               (unsigned long long)t->blocks, (unsigned long long)t->blocks_total,
+               (unsigned long long)t->tensors, a->source);
+    for (uint32_t i = 0; i < s->n && a->sha256; i++) {
+        const char *slash = strrchr(s->files[i].g.path, '/');
+
+        if (sl_manifest_file(stdout, slash ? slash + 1 : s->files[i].g.path, &totals[i]) < 0)
+            return;
+    }
+}
+
+/* The output again by structure, data and source, as far as it gets. */
+static int check(struct run *run, const struct verify_set *s, struct sl_hash_total *totals,
+                 struct verify_report *r, const struct verify_sample *sample, struct sl_error *e)
+{
+    const struct verify_args *a = run->a;
+    struct verify_tally tally = {0};
+
+    if (!s->files[0].sluice)
+        verify_note(r, "%s: no Sluice checksums: structure%s only", s->files[0].g.path,
+                    a->source ? " and source" : "");
+    progress_begin(&run->progress, progress_mode_for(a->json, a->quiet), "verify", s->bytes, 0);
+    SL_TRY(verify_data(s, a->sha256, totals, r, on_progress, run, e));
+    progress_end(&run->progress);
+    if (a->source)
+        SL_TRY(verify_source(s, a->source, sample, r, &tally, e));
+    if (a->json)
+        print_json(s, totals, r, &tally, a->source != NULL);
+    else if (r->failures == 0)
+        print_text(a, s, totals, &tally);
+    if (fflush(stdout) != 0)
+        return sl_fail(e, SL_EFAIL, "standard output cannot be written");
+    if (r->failures > 1)
+        return sl_fail(e, SL_EVERIFY, "%llu failures; the first: %s", (unsigned long long)r->failures,
+                       r->first.text);
+    return r->failures ? sl_fail(e, SL_EVERIFY, "%s", r->first.text) : 0;
+}
+
+static int verify_path(const char *path, const struct verify_args *a,
+                       const struct verify_sample *sample, struct sl_error *e)
+{
+    struct run run = {.a = a};
+    struct verify_report r = {.fail = print_failure, .note = print_note, .user = &run};
+    struct sl_hash_total *totals = NULL;
+    struct verify_set s;
+    int rc = verify_set_open(path, &s, e);
+
+    if (rc == 0) {
+        totals = calloc(s.n, sizeof *totals);
+        rc = totals ? check(&run, &s, totals, &r, sample, e) : sl_fail(e, SL_EFAIL, "out of memory");
+    } else if (rc == SL_EVERIFY && a->json) {
+        print_failure(&run, e->text);
+    }
+    progress_end(&run.progress);
+    free(totals);
+    verify_set_free(&s);
+    return rc;
+}
+
+static int run_verify(int argc, const char **argv, struct sl_error *e)
+{
+    struct verify_args a = {.seed = 1};
+    struct poptOption table[] = {
+        {"source", 's', POPT_ARG_STRING, &a.source, 0, "make blocks again from this checkpoint and compare bytes", "CHECKPOINT"},
+        {"sample", 'n', POPT_ARG_STRING, &a.sample, 0, "how much of it: a share, a number of blocks of each tensor, or all (default 1%)", "1%|N|all"},
+        {"seed", 0, POPT_ARG_INT, &a.seed, 0, "choose other blocks (default 1)", "N"},
+        {"sha256", 0, POPT_ARG_NONE, &a.sha256, 0, "also print each file's SHA-256 over its tensors, as llama-gguf-hash does", NULL},
+        {"json", 0, POPT_ARG_NONE, &a.json, 0, "JSON lines on standard output", NULL},
+        {"quiet", 'q', POPT_ARG_NONE, &a.quiet, 0, "no progress", NULL},
+        POPT_TABLEEND,
+    };
+    struct verify_sample sample;
+    struct cli_args args;
+    char *path = NULL;
+    int rc = cli_parse(&args, &cli_verify, argc, argv, table, 1, 1, NULL, NULL, e);
+
+    if (rc != 0)
+        return rc > 0 ? 0 : rc;
+    rc = parse_sample(a.sample, &sample, e);
+    sample.seed = (uint64_t)a.seed;
+    if (rc == 0 && a.sample && !a.source)
+        rc = sl_fail(e, SL_EUSAGE, "--sample needs --source");
+    if (rc == 0)
+        rc = model_arg_gguf(args.pos[0], &path, e);
+    if (rc == 0 && !path)
+        rc = sl_fail(e, SL_EUSAGE, "%s: no GGUF file; verify looks at outputs", args.pos[0]);
+    if (rc == 0)
+        rc = verify_path(path, &a, &sample, e);
+    free(path);
+    cli_args_free(&args);
+    return rc;
+}
+
+const struct cli_verb cli_verify = {
+    "verify", "OUT.gguf [--source CHECKPOINT]",
+    "Prove an output: structure, checksums, and blocks made again from the source", run_verify};

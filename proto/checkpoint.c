@@ -1,0 +1,399 @@
+#include "proto/checkpoint.h"
+
+#include "proto/checkpoint_priv.h"
+#include "proto/gguf.h"
+#include "proto/json_file.h"
+#include "proto/shard_index.h"
+#include "proto/source_file.h"
+
+#include <cjson/cJSON.h>
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define CONFIG_MAX_BYTES 16000000u
+
+static const char index_name[] = "model.safetensors.index.json";
+static const char single_name[] = "model.safetensors";
+static const char shard_suffix[] = ".safetensors";
+
+static bool ends_in(const char *s, const char *suffix)
+{
+    size_t n = strlen(s), m = strlen(suffix);
+
+    return n >= m && strcmp(s + n - m, suffix) == 0;
+}
+
+/* ---- building ---- */
+
+int sl_ck_reserve_files(struct sl_checkpoint *ck, uint32_t n_files, struct sl_error *e)
+{
+    struct sl_ck_priv *p = sl_ck_priv(ck);
+
+    ck->files = calloc(n_files, sizeof *ck->files);
+    p->arenas = calloc(n_files, sizeof *p->arenas);
+    if (!ck->files || !p->arenas)
+        return sl_fail(e, SL_EFAIL, "out of memory for %" PRIu32 " files", n_files);
+    return sl_name_table_init(&p->by_name, 1024, e);
+}
+
+static int reserve_tensors(struct sl_checkpoint *ck, uint32_t n, struct sl_error *e)
+{
+    struct sl_ck_priv *p = sl_ck_priv(ck);
+    uint64_t need = (uint64_t)ck->n_tensors + n, cap = p->cap_tensors ? p->cap_tensors : 256;
+    struct sl_src_tensor *grown;
+
+    if (need >= SL_NO_TENSOR)
+        return sl_fail(e, SL_EUNSUPPORTED, "more than %" PRIu32 " tensors", SL_NO_TENSOR - 1);
+    if (need <= p->cap_tensors)
+        return 0;
+    while (cap < need)
+        cap *= 2;
+    if (cap > UINT32_MAX)
+        cap = UINT32_MAX;
+    grown = realloc(ck->tensors, cap * sizeof *grown);
+    if (!grown)
+        return sl_fail(e, SL_EFAIL, "out of memory for %" PRIu64 " tensors", cap);
+    ck->tensors = grown;
+    p->cap_tensors = (uint32_t)cap;
+    return 0;
+}
+
+int sl_ck_add_file(struct sl_checkpoint *ck, const char *dir, const char *name, uint64_t size,
+                   int64_t mtime_ns, const struct sl_src_tensor *tensors, uint32_t n, char *names,
+                   struct sl_error *e)
+{
+    struct sl_ck_priv *p = sl_ck_priv(ck);
+    struct sl_src_file *f = &ck->files[ck->n_files];
+    const char *slash = strrchr(name, '/');
+    uint32_t file = ck->n_files++;
+
+    p->arenas[p->n_arenas++] = names;
+    f->path = dir ? sl_source_join(dir, name) : strdup(name);
+    f->name = strdup(slash ? slash + 1 : name);
+    f->size = size;
+    f->mtime_ns = mtime_ns;
+    if (!f->path || !f->name)
+        return sl_fail(e, SL_EFAIL, "%s: out of memory", name);
+    SL_TRY(reserve_tensors(ck, n, e));
+    for (uint32_t i = 0; i < n; i++) {
+        struct sl_src_tensor *t = &ck->tensors[ck->n_tensors];
+        uint32_t held;
+
+        *t = tensors[i];
+        t->file = file;
+        SL_TRY(sl_name_table_add(&p->by_name, t->name, ck->n_tensors, &held, e));
+        if (held != ck->n_tensors)
+            return sl_fail(e, SL_ESOURCE, "tensor '%.160s' is in two files, %s and %s", t->name,
+                           ck->files[ck->tensors[held].file].name, f->name);
+        ck->n_tensors++;
+    }
+    return 0;
+}
+
+/* Reads one safetensors file; dir NULL: name is a path that the user gave. */
+static int add_safetensors(struct sl_checkpoint *ck, const char *dir, const char *name,
+                           struct sl_error *e)
+{
+    struct sl_source_stat st;
+    struct sl_safetensors s;
+    char *names;
+    int fd, rc;
+
+    if (dir)
+        SL_TRY(sl_source_open(dir, name, &fd, &st, e));
+    else
+        SL_TRY(sl_source_open_path(name, &fd, &st, e));
+    rc = sl_safetensors_read(fd, name, st.size, &s, e);
+    close(fd);
+    if (rc == 0) {
+        names = s.names;
+        s.names = NULL;
+        rc = sl_ck_add_file(ck, dir, name, st.size, st.mtime_ns, s.tensors, s.n_tensors, names, e);
+    }
+    sl_safetensors_free(&s);
+    return rc;
+}
+
+/* ---- config.json ---- */
+
+static int read_block_size(struct sl_checkpoint *ck, struct sl_error *e)
+{
+    const cJSON *q = cJSON_GetObjectItemCaseSensitive(ck->config, "quantization_config");
+    const cJSON *block = cJSON_GetObjectItemCaseSensitive(q, "weight_block_size");
+    const cJSON *rows = block ? block->child : NULL;
+
+    if (!block || cJSON_IsNull(block))
+        return 0;
+    if (!cJSON_IsArray(block) || !rows || !rows->next || rows->next->next ||
+        !sl_json_uint(rows, 1 << 20, &ck->fp8_block_rows) ||
+        !sl_json_uint(rows->next, 1 << 20, &ck->fp8_block_cols) ||
+        ck->fp8_block_rows == 0 || ck->fp8_block_cols == 0)
+        return sl_fail(e, SL_ESOURCE, "quantization_config.weight_block_size is not an array of two "
+                       "integers from 1 to 2^20");
+    return 0;
+}
+
+static int take_config(struct sl_checkpoint *ck, int fd, const char *label, struct sl_error *e)
+{
+    int rc = sl_json_read_fd(fd, label, CONFIG_MAX_BYTES, &ck->config, e);
+
+    if (rc < 0)
+        return rc;
+    if (!cJSON_IsObject(ck->config))
+        return sl_fail(e, SL_ESOURCE, "%s: expected a JSON object", label);
+    rc = read_block_size(ck, e);
+    if (rc < 0)
+        sl_fail_context(e, "%s", label);
+    return rc;
+}
+
+static int read_config(struct sl_checkpoint *ck, const char *dir, bool required, struct sl_error *e)
+{
+    struct sl_source_stat st;
+    int fd, rc;
+
+    if (!sl_source_exists(dir, "config.json")) {
+        if (!required)
+            return 0;
+        return sl_fail(e, SL_ESOURCE, "%s: config.json is missing; a checkpoint's folder holds "
+                       "config.json, the tokenizer and the .safetensors files", dir);
+    }
+    SL_TRY(sl_source_open(dir, "config.json", &fd, &st, e));
+    rc = take_config(ck, fd, "config.json", e);
+    close(fd);
+    return rc;
+}
+
+/* ---- folders ---- */
+
+static int open_shards(struct sl_checkpoint *ck, const char *dir, const char *index,
+                       const struct sl_shard_index *ix, struct sl_error *e)
+{
+    const char *missing = NULL;
+    uint32_t n_missing = 0;
+
+    for (uint32_t i = 0; i < ix->n_shards; i++)
+        if (!sl_source_exists(dir, ix->shards[i])) {
+            missing = missing ? missing : ix->shards[i];
+            n_missing++;
+        }
+    if (missing)
+        return sl_fail(e, SL_ESOURCE, "%s: %s is missing (%" PRIu32 " of %" PRIu32 " shards that %s "
+                       "names are missing); is the download complete?", dir, missing, n_missing,
+                       ix->n_shards, index);
+    SL_TRY(sl_ck_reserve_files(ck, ix->n_shards, e));
+    for (uint32_t i = 0; i < ix->n_shards; i++)
+        SL_TRY(add_safetensors(ck, dir, ix->shards[i], e));
+    return sl_shard_index_check(ix, index, ck->tensors, ck->n_tensors, &sl_ck_priv(ck)->by_name, e);
+}
+
+static int open_index(struct sl_checkpoint *ck, const char *dir, const char *index,
+                      struct sl_error *e)
+{
+    struct sl_source_stat st;
+    struct sl_shard_index ix;
+    int fd, rc;
+
+    SL_TRY(sl_source_open(dir, index, &fd, &st, e));
+    rc = sl_shard_index_read(fd, index, &ix, e);
+    close(fd);
+    if (rc < 0)
+        return rc;
+    rc = open_shards(ck, dir, index, &ix, e);
+    sl_shard_index_free(&ix);
+    return rc;
+}
+
+/* What a folder without an index and model.safetensors holds. */
+struct listing {
+    uint32_t safetensors, gguf, bin;
+    char first[256];
+};
+
+static int list_folder(const char *dir, struct listing *l, struct sl_error *e)
+{
+    DIR *d = opendir(dir);
+    struct dirent *entry;
+
+    memset(l, 0, sizeof *l);
+    if (!d)
+        return sl_fail(e, SL_ESOURCE, "%s: %s", dir, strerror(errno));
+    while ((entry = readdir(d)) != NULL) {
+        if (ends_in(entry->d_name, shard_suffix) && entry->d_name[0] != '.') {
+            if (l->safetensors++ == 0)
+                snprintf(l->first, sizeof l->first, "%s", entry->d_name);
+        }
+        l->gguf += ends_in(entry->d_name, ".gguf");
+        l->bin += ends_in(entry->d_name, ".bin") || ends_in(entry->d_name, ".pth");
+    }
+    closedir(d);
+    return 0;
+}
+
+static int open_unindexed(struct sl_checkpoint *ck, const char *dir, struct sl_error *e)
+{
+    struct listing l;
+
+    SL_TRY(list_folder(dir, &l, e));
+    if (l.safetensors > 1)
+        return sl_fail(e, SL_ESOURCE, "%s: %s is missing, and %" PRIu32 " .safetensors files are "
+                       "there", dir, index_name, l.safetensors);
+    if (l.safetensors == 0 && l.gguf)
+        return sl_fail(e, SL_ESOURCE, "%s: no .safetensors file; to read a .gguf file, give its own "
+                       "path", dir);
+    if (l.safetensors == 0 && l.bin)
+        return sl_fail(e, SL_EUNSUPPORTED, "%s: no .safetensors file; PyTorch pickles (.bin, .pth) "
+                       "are not supported", dir);
+    if (l.safetensors == 0)
+        return sl_fail(e, SL_ESOURCE, "%s: no %s, no %s and no other .safetensors file", dir,
+                       index_name, single_name);
+    SL_TRY(sl_ck_reserve_files(ck, 1, e));
+    return add_safetensors(ck, dir, l.first, e);
+}
+
+static int open_folder(struct sl_checkpoint *ck, const char *dir, struct sl_error *e)
+{
+    if (sl_source_exists(dir, index_name))
+        return open_index(ck, dir, index_name, e);
+    if (sl_source_exists(dir, single_name)) {
+        SL_TRY(sl_ck_reserve_files(ck, 1, e));
+        return add_safetensors(ck, dir, single_name, e);
+    }
+    return open_unindexed(ck, dir, e);
+}
+
+/* ---- public ---- */
+
+static int keep_dir(struct sl_checkpoint *ck, const char *dir, size_t n, struct sl_error *e)
+{
+    while (n > 1 && dir[n - 1] == '/')
+        n--;
+    ck->dir = n ? strndup(dir, n) : strdup(".");
+    return ck->dir ? 0 : sl_fail(e, SL_EFAIL, "%s: out of memory", dir);
+}
+
+static int open_file(struct sl_checkpoint *ck, const char *path, struct sl_error *e)
+{
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+
+    if (ends_in(path, ".gguf"))
+        return sl_ck_open_gguf(ck, path, e);
+    SL_TRY(keep_dir(ck, path, slash == path ? 1 : (size_t)(base - path), e));
+    if (ends_in(path, shard_suffix)) {
+        SL_TRY(read_config(ck, ck->dir, false, e));
+        SL_TRY(sl_ck_reserve_files(ck, 1, e));
+        return add_safetensors(ck, NULL, path, e);
+    }
+    if (ends_in(path, ".safetensors.index.json")) {
+        SL_TRY(read_config(ck, ck->dir, true, e));
+        return open_index(ck, ck->dir, base, e);
+    }
+    return sl_fail(e, SL_ESOURCE, "%s: not a checkpoint; expected a folder with config.json and "
+                   ".safetensors files, a .safetensors file, its .index.json, or a .gguf file", path);
+}
+
+static int open_any(struct sl_checkpoint *ck, const char *path, struct sl_error *e)
+{
+    struct stat st;
+
+    if (stat(path, &st) < 0)
+        return sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
+    if (S_ISDIR(st.st_mode)) {
+        SL_TRY(keep_dir(ck, path, strlen(path), e));
+        SL_TRY(read_config(ck, ck->dir, true, e));
+        SL_TRY(open_folder(ck, ck->dir, e));
+    } else {
+        SL_TRY(open_file(ck, path, e));
+    }
+    if (ck->n_tensors == 0)
+        return sl_fail(e, SL_ESOURCE, "%s: holds no tensors", path);
+    return sl_ck_check_scales(ck, e);
+}
+
+static int new_checkpoint(struct sl_checkpoint **out, struct sl_error *e)
+{
+    struct sl_checkpoint *ck = calloc(1, sizeof *ck);
+
+    if (ck)
+        ck->priv = calloc(1, sizeof(struct sl_ck_priv));
+    if (!ck || !ck->priv) {
+        free(ck);
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    }
+    *out = ck;
+    return 0;
+}
+
+int sl_checkpoint_open(const char *path, struct sl_checkpoint **out, struct sl_error *e)
+{
+    struct sl_checkpoint *ck = NULL;
+    int rc;
+
+    *out = NULL;
+    SL_TRY(new_checkpoint(&ck, e));
+    rc = open_any(ck, path, e);
+    if (rc < 0)
+        sl_checkpoint_close(ck);
+    else
+        *out = ck;
+    return rc;
+}
+
+int sl_checkpoint_open_config(const char *path, struct sl_checkpoint **out, struct sl_error *e)
+{
+    const char *slash = strrchr(path, '/');
+    struct sl_checkpoint *ck = NULL;
+    struct sl_source_stat st;
+    int fd, rc;
+
+    *out = NULL;
+    SL_TRY(new_checkpoint(&ck, e));
+    rc = sl_source_open_path(path, &fd, &st, e);
+    if (rc == 0) {
+        rc = take_config(ck, fd, path, e);
+        close(fd);
+    }
+    if (rc == 0)
+        rc = keep_dir(ck, path, slash == path ? 1 : slash ? (size_t)(slash - path) : 0, e);
+    if (rc < 0)
+        sl_checkpoint_close(ck);
+    else
+        *out = ck;
+    return rc;
+}
+
+void sl_checkpoint_close(struct sl_checkpoint *ck)
+{
+    struct sl_ck_priv *p;
+
+    if (!ck)
+        return;
+    p = sl_ck_priv(ck);
+    for (uint32_t i = 0; i < p->n_arenas; i++)
+        free(p->arenas[i]);
+    for (uint32_t i = 0; i < ck->n_files; i++) {
+        free(ck->files[i].path);
+        free(ck->files[i].name);
+    }
+    sl_name_table_free(&p->by_name);
+    free(p->arenas);
+    free(p->role);
+    free(p);
+    free(ck->dir);
+    free(ck->files);
+    free(ck->tensors);
+    sl_gguf_close(ck->gguf);
+    cJSON_Delete(ck->config);
+    free(ck);
+}
+
+uint32_t sl_checkpoint_find(const struct sl_checkpoint *ck, const char *name)
+{
+    return sl_name_table_find(&sl_ck_priv(ck)->by_name, name);
+}

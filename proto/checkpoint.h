@@ -1,0 +1,95 @@
+/* A checkpoint as Sluice sees it: files, and named tensors inside them. Made
+ * from a Hugging Face folder (safetensors, one file or an index with shards),
+ * one .safetensors file, or GGUF file(s); only headers are read. */
+#ifndef SLUICE_PROTO_CHECKPOINT_H
+#define SLUICE_PROTO_CHECKPOINT_H
+
+#include "proto/error.h"
+#include "proto/types.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SL_SRC_MAX_DIMS 8
+#define SL_NO_TENSOR UINT32_MAX
+
+struct sl_src_file {
+    char *path;       /* openable from the current folder */
+    char *name;       /* as the index names it (base name) */
+    uint64_t size;    /* bytes, when its header was read */
+    int64_t mtime_ns; /* likewise; a change means another source */
+};
+
+struct sl_src_tensor {
+    const char *name;
+    enum sl_dtype dtype;
+    uint32_t n_dims;
+    uint64_t shape[SL_SRC_MAX_DIMS]; /* outermost first, as safetensors has it */
+    uint64_t elems;                  /* product of shape */
+    uint32_t file;                   /* index into files */
+    uint64_t offset;                 /* of the first byte, from the start of the file */
+    uint64_t bytes;
+};
+
+struct sl_gguf; /* proto/gguf.h */
+struct cJSON;
+
+struct sl_checkpoint {
+    char *dir;  /* folder with config and tokenizer; NULL for GGUF sources */
+    bool is_gguf;
+    struct sl_src_file *files;     /* in index or split order (sorted by name) */
+    uint32_t n_files;
+    struct sl_src_tensor *tensors; /* sorted by (file, offset) */
+    uint32_t n_tensors;
+    struct sl_gguf *gguf;          /* metadata of a GGUF source (first split) */
+    struct cJSON *config;          /* config.json; NULL for GGUF sources, and for a single
+                                    * .safetensors file without one beside it */
+    uint64_t fp8_block_rows;       /* quantization_config.weight_block_size; 0: not given */
+    uint64_t fp8_block_cols;
+    void *priv;                    /* name table and arenas */
+};
+
+/* Effect: reads the headers of the checkpoint at path (a folder, a
+ * .safetensors file, a model.safetensors.index.json, or a .gguf file, which
+ * may be the first of a split set) and cross-checks them. Nothing is trusted
+ * before it is held against the file's length. In a folder, symbolic links are
+ * followed only to files inside it or, in a Hugging Face cache
+ * (R/snapshots/<revision>), directly inside R/blobs. *out is the caller's; free it
+ * with sl_checkpoint_close. Errors: SL_ESOURCE (damaged or missing, naming the
+ * file and tensor), SL_EUNSUPPORTED (dtype, format). */
+int sl_checkpoint_open(const char *path, struct sl_checkpoint **out, struct sl_error *e)
+    SL_MUST_USE;
+
+/* Effect: the same from a config.json alone (before anything is downloaded):
+ * no files, no tensors, only config and the FP8 block size. */
+int sl_checkpoint_open_config(const char *path, struct sl_checkpoint **out, struct sl_error *e)
+    SL_MUST_USE;
+
+/* Frees everything; NULL is allowed. */
+void sl_checkpoint_close(struct sl_checkpoint *ck);
+
+/* Returns the index of the tensor with this name, or SL_NO_TENSOR. O(1). */
+uint32_t sl_checkpoint_find(const struct sl_checkpoint *ck, const char *name);
+
+/* The scales of an FP8 weight. */
+struct sl_scale {
+    uint32_t tensor;     /* the scale tensor; SL_NO_TENSOR: the weight has none */
+    uint64_t rows, cols; /* of the scale matrix */
+    uint64_t block_rows; /* weight rows under one scale */
+    uint64_t block_cols; /* weight columns under one scale */
+};
+
+/* Effect: finds the scale tensor of the weight (names "X.weight_scale_inv",
+ * "X.weight_scale", "X.scale" for "X.weight") and checks its dtype (F32, BF16,
+ * F16, F8_E8M0, U8 as E8M0) and its shape: one value for the tensor, one for each row,
+ * or ceil(rows / block_rows) x ceil(cols / block_cols). A weight that is not
+ * FP8 has none. Errors: SL_ESOURCE when it is missing or wrongly shaped. */
+int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct sl_scale *out,
+                        struct sl_error *e) SL_MUST_USE;
+
+/* Returns whether this tensor only scales another one (or is an activation
+ * scale that conversion drops): it is no weight of the model. */
+bool sl_checkpoint_is_scale(const struct sl_checkpoint *ck, uint32_t tensor);
+
+#endif

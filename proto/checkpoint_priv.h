@@ -1,0 +1,44 @@
+/* What the parts of the checkpoint reader share (checkpoint*.c only). */
+#ifndef SLUICE_PROTO_CHECKPOINT_PRIV_H
+#define SLUICE_PROTO_CHECKPOINT_PRIV_H
+
+#include "proto/checkpoint.h"
+#include "proto/name_table.h"
+#include "proto/safetensors.h"
+
+enum sl_src_role {
+    SL_ROLE_WEIGHT,
+    SL_ROLE_SCALE,      /* scales the weight of its name */
+    SL_ROLE_ACTIVATION, /* scale of activations or caches: dropped */
+};
+
+struct sl_ck_priv {
+    struct sl_name_table by_name; /* tensor name -> index */
+    char **arenas;                /* tensor names live here; one a file */
+    uint32_t n_arenas;
+    uint32_t cap_tensors;
+    uint8_t *role;                /* enum sl_src_role of each tensor */
+};
+
+static inline struct sl_ck_priv *sl_ck_priv(const struct sl_checkpoint *ck)
+{
+    return ck->priv;
+}
+
+/* Effect: room for n_files more files. Call once, before sl_ck_add_file. */
+int sl_ck_reserve_files(struct sl_checkpoint *ck, uint32_t n_files, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: appends a file (dir NULL: name is a path) and its n tensors, which
+ * are copied; takes over the names' memory, also after an error. */
+int sl_ck_add_file(struct sl_checkpoint *ck, const char *dir, const char *name, uint64_t size,
+                   int64_t mtime_ns, const struct sl_src_tensor *tensors, uint32_t n, char *names,
+                   struct sl_error *e) SL_MUST_USE;
+
+/* Effect: fills ck from the GGUF file or split set at path (checkpoint_gguf.c). */
+int sl_ck_open_gguf(struct sl_checkpoint *ck, const char *path, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: tells weights from scales and checks every FP8 weight's scale and that
+ * every scale has its weight (checkpoint_scale.c). */
+int sl_ck_check_scales(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
+
+#endif

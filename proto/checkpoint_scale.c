@@ -1,0 +1,234 @@
+#include "proto/checkpoint_priv.h"
+#include "proto/cursor.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Room for a tensor name and a suffix. */
+#define NAME_BUF (SL_SRC_MAX_NAME + 32)
+
+static bool is_fp8(enum sl_dtype t)
+{
+    return t == SL_DTYPE_F8_E4M3 || t == SL_DTYPE_F8_E5M2;
+}
+
+/* Length of name without the suffix, or 0 when it does not end in it. */
+static size_t stem(const char *name, const char *suffix)
+{
+    size_t n = strlen(name), s = strlen(suffix);
+
+    return n > s && strcmp(name + n - s, suffix) == 0 ? n - s : 0;
+}
+
+static uint32_t find_joined(const struct sl_checkpoint *ck, const char *name, size_t n,
+                            const char *suffix)
+{
+    char buf[NAME_BUF];
+
+    if (n + strlen(suffix) >= sizeof buf)
+        return SL_NO_TENSOR;
+    memcpy(buf, name, n);
+    strcpy(buf + n, suffix);
+    return sl_checkpoint_find(ck, buf);
+}
+
+static uint32_t find_scale(const struct sl_checkpoint *ck, const char *weight)
+{
+    size_t base = stem(weight, ".weight");
+    uint32_t t = find_joined(ck, weight, strlen(weight), "_scale_inv");
+
+    if (t == SL_NO_TENSOR)
+        t = find_joined(ck, weight, strlen(weight), "_scale");
+    if (t == SL_NO_TENSOR && base)
+        t = find_joined(ck, weight, base, ".scale");
+    return t;
+}
+
+static const char *shape_text(const struct sl_src_tensor *t, char buf[200])
+{
+    size_t at = 0;
+
+    buf[at++] = '[';
+    for (uint32_t i = 0; i < t->n_dims; i++)
+        at += (size_t)snprintf(buf + at, 200 - at, "%s%" PRIu64, i ? ", " : "", t->shape[i]);
+    strcpy(buf + at, "]");
+    return buf;
+}
+
+/* The three shapes that a scale may have; false when it has none of them. */
+static bool match_shape(const struct sl_checkpoint *ck, const struct sl_src_tensor *s,
+                        uint64_t rows, uint64_t cols, bool matrix, struct sl_scale *out)
+{
+    uint64_t br = ck->fp8_block_rows, bc = ck->fp8_block_cols;
+
+    if (matrix && br && bc && s->n_dims == 2 && s->shape[0] == sl_ceil_div_u64(rows, br) &&
+        s->shape[1] == sl_ceil_div_u64(cols, bc)) {
+        out->rows = s->shape[0];
+        out->cols = s->shape[1];
+        out->block_rows = br;
+        out->block_cols = bc;
+        return true;
+    }
+    out->cols = 1;
+    out->block_cols = cols ? cols : 1;
+    if (s->elems == 1) {
+        out->rows = 1;
+        out->block_rows = rows ? rows : 1;
+        return true;
+    }
+    out->rows = rows;
+    out->block_rows = 1;
+    return matrix && s->elems == rows && s->n_dims >= 1 && s->n_dims <= 2 && s->shape[0] == rows;
+}
+
+static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tensor *w,
+                       const struct sl_src_tensor *s, struct sl_error *e)
+{
+    char ws[200], ss[200], want[100] = "[] or [1]";
+
+    if (w->n_dims == 2 && ck->fp8_block_rows && ck->fp8_block_cols)
+        snprintf(want, sizeof want, "[%" PRIu64 ", %" PRIu64 "]",
+                 sl_ceil_div_u64(w->shape[0], ck->fp8_block_rows),
+                 sl_ceil_div_u64(w->shape[1], ck->fp8_block_cols));
+    else if (w->n_dims == 2)
+        snprintf(want, sizeof want, "[1] or [%" PRIu64 ", 1] (config.json gives no "
+                 "weight_block_size)", w->shape[0]);
+    return sl_fail(e, SL_ESOURCE, "scale '%.120s' of shape %s does not fit '%.120s' of shape %s: "
+                   "expected %s", s->name, shape_text(s, ss), w->name, shape_text(w, ws), want);
+}
+
+int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct sl_scale *out,
+                        struct sl_error *e)
+{
+    const struct sl_src_tensor *w, *s;
+    uint64_t rows, cols;
+
+    *out = (struct sl_scale){.tensor = SL_NO_TENSOR};
+    if (weight >= ck->n_tensors)
+        return sl_fail(e, SL_EFAIL, "tensor number %" PRIu32 " of %" PRIu32, weight, ck->n_tensors);
+    w = &ck->tensors[weight];
+    if (!is_fp8(w->dtype) || sl_checkpoint_is_scale(ck, weight))
+        return 0;
+    out->tensor = find_scale(ck, w->name);
+    if (out->tensor == SL_NO_TENSOR)
+        return sl_fail(e, SL_ESOURCE, "FP8 tensor '%.160s' has no scale: expected '%.160s_scale_inv'",
+                       w->name, w->name);
+    if (w->n_dims > 2)
+        return sl_fail(e, SL_EUNSUPPORTED, "FP8 tensor '%.160s' has %" PRIu32 " dimensions; only "
+                       "matrices and vectors are supported", w->name, w->n_dims);
+    s = &ck->tensors[out->tensor];
+    if (s->dtype != SL_DTYPE_F32 && s->dtype != SL_DTYPE_BF16 && s->dtype != SL_DTYPE_F16 &&
+        s->dtype != SL_DTYPE_F8_E8M0 && s->dtype != SL_DTYPE_U8)
+        return sl_fail(e, SL_ESOURCE, "scale '%.160s' of '%.160s' is %s: expected F32, BF16, F16, "
+                       "F8_E8M0 or U8", s->name, w->name, sl_dtype_info(s->dtype)->name);
+    rows = w->n_dims == 2 ? w->shape[0] : 1;
+    cols = w->n_dims == 2 ? w->shape[1] : w->elems;
+    if (!match_shape(ck, s, rows, cols, w->n_dims == 2, out))
+        return wrong_shape(ck, w, s, e);
+    return 0;
+}
+
+bool sl_checkpoint_is_scale(const struct sl_checkpoint *ck, uint32_t tensor)
+{
+    const struct sl_ck_priv *p = sl_ck_priv(ck);
+
+    return tensor < ck->n_tensors && p->role && p->role[tensor] != SL_ROLE_WEIGHT;
+}
+
+/* ---- the whole checkpoint ---- */
+
+static bool is_activation_scale(const char *name)
+{
+    static const char *const suffixes[] = {
+        ".activation_scale", "_activation_scale", ".input_scale", "_input_scale",
+        ".output_scale", "_output_scale", ".q_scale", ".k_scale", ".v_scale", ".kv_scale",
+    };
+
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++)
+        if (stem(name, suffixes[i]))
+            return true;
+    return false;
+}
+
+/* The name of the weight that a tensor of this name would scale, in buf; false
+ * when the name is not a scale's. *sure: it can be nothing else than a scale. */
+static bool weight_name(const char *name, char buf[NAME_BUF], bool *sure)
+{
+    size_t n = stem(name, "_scale_inv");
+    const char *suffix = "";
+
+    *sure = true;
+    if (!n && stem(name, ".weight_scale"))
+        n = stem(name, "_scale");
+    if (!n) {
+        *sure = false;
+        n = stem(name, "_scale");
+    }
+    if (!n) {
+        n = stem(name, ".scale");
+        suffix = ".weight";
+    }
+    if (!n || n + strlen(suffix) >= NAME_BUF)
+        return false;
+    memcpy(buf, name, n);
+    strcpy(buf + n, suffix);
+    return true;
+}
+
+/* A name such as "x.scale" is a scale only beside an FP8 weight "x.weight";
+ * "x.weight_scale" and "..._scale_inv" must have one. */
+static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error *e)
+{
+    const char *name = ck->tensors[i].name;
+    char weight[NAME_BUF];
+    bool sure;
+    uint32_t w;
+
+    if (is_activation_scale(name))
+        return SL_ROLE_ACTIVATION;
+    if (!weight_name(name, weight, &sure))
+        return SL_ROLE_WEIGHT;
+    w = sl_checkpoint_find(ck, weight);
+    if (w != SL_NO_TENSOR && is_fp8(ck->tensors[w].dtype)) {
+        uint32_t used = find_scale(ck, weight);
+
+        if (used == i)
+            return SL_ROLE_SCALE;
+        return sl_fail(e, SL_ESOURCE, "'%.160s' has two scales, '%.160s' and '%.160s'; expected one",
+                       weight, used == SL_NO_TENSOR ? "" : ck->tensors[used].name, name);
+    }
+    if (!sure)
+        return SL_ROLE_WEIGHT;
+    if (w == SL_NO_TENSOR)
+        return sl_fail(e, SL_ESOURCE, "scale '%.160s' belongs to no tensor: expected '%.160s' in the "
+                       "checkpoint", name, weight);
+    return sl_fail(e, SL_EUNSUPPORTED, "scale '%.160s' belongs to '%.160s', which is %s: only FP8 "
+                   "weights with scales are supported", name, weight,
+                   sl_dtype_info(ck->tensors[w].dtype)->name);
+}
+
+int sl_ck_check_scales(struct sl_checkpoint *ck, struct sl_error *e)
+{
+    struct sl_ck_priv *p = sl_ck_priv(ck);
+    struct sl_scale scale;
+
+    p->role = calloc((size_t)ck->n_tensors + 1, 1);
+    if (!p->role)
+        return sl_fail(e, SL_EFAIL, "out of memory for %" PRIu32 " tensors", ck->n_tensors);
+    for (uint32_t i = 0; i < ck->n_tensors; i++) {
+        int role = find_role(ck, i, e);
+
+        if (role < 0)
+            return role;
+        p->role[i] = (uint8_t)role;
+    }
+    for (uint32_t i = 0; i < ck->n_tensors; i++) {
+        SL_TRY(sl_checkpoint_scale(ck, i, &scale, e));
+        if (scale.tensor != SL_NO_TENSOR && p->role[scale.tensor] != SL_ROLE_SCALE)
+            return sl_fail(e, SL_ESOURCE, "'%.160s' is both a weight and the scale of '%.160s'",
+                           ck->tensors[scale.tensor].name, ck->tensors[i].name);
+    }
+    return 0;
+}

@@ -1,0 +1,347 @@
+#include "proto/json_file.h"
+
+#include "proto/name_table.h"
+#include "proto/source_file.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- strict check of the text ---- */
+
+struct scan {
+    const unsigned char *s;
+    size_t at, len;
+    uint32_t values;
+    size_t odd_number;
+    const char *why; /* set with the first error, which is at `at` */
+};
+
+static bool bad(struct scan *c, const char *why)
+{
+    c->why = why;
+    return false;
+}
+
+static int peek(const struct scan *c)
+{
+    return c->at < c->len ? c->s[c->at] : -1;
+}
+
+static void skip_space(struct scan *c)
+{
+    while (c->at < c->len && (c->s[c->at] == ' ' || c->s[c->at] == '\n' || c->s[c->at] == '\t' ||
+                              c->s[c->at] == '\r'))
+        c->at++;
+}
+
+/* Bytes of the well-formed UTF-8 character at the scan's place (RFC 3629), or 0. */
+static size_t utf8_here(const struct scan *c)
+{
+    const unsigned char *s = c->s + c->at;
+    size_t n = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3
+               : s[0] < 0xf5 ? 4 : 0;
+
+    if (n > c->len - c->at)
+        return 0;
+    for (size_t i = 1; i < n; i++)
+        if ((s[i] & 0xc0) != 0x80)
+            return 0;
+    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
+        (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
+        return 0;
+    return n;
+}
+
+/* The four digits after "\u". */
+static bool scan_unicode(struct scan *c)
+{
+    unsigned v = 0;
+
+    for (int i = 0; i < 4; i++, c->at++) {
+        int d = peek(c);
+
+        if (d >= '0' && d <= '9')
+            v = v * 16 + (unsigned)(d - '0');
+        else if ((d | 0x20) >= 'a' && (d | 0x20) <= 'f')
+            v = v * 16 + (unsigned)((d | 0x20) - 'a' + 10);
+        else
+            return bad(c, "\\u needs four hexadecimal digits");
+    }
+    return v ? true : bad(c, "a string holds \\u0000");
+}
+
+static bool scan_string(struct scan *c)
+{
+    if (peek(c) != '"')
+        return bad(c, "expected a string");
+    c->at++;
+    for (;;) {
+        int ch = peek(c);
+        size_t n;
+
+        /* Nearly every byte is plain ASCII. */
+        while (ch >= 0x20 && ch < 0x80 && ch != '"' && ch != '\\') {
+            c->at++;
+            ch = peek(c);
+        }
+        if (ch < 0)
+            return bad(c, "a string does not end");
+        if (ch < 0x20)
+            return bad(c, "a string holds a control character");
+        if (ch == '"') {
+            c->at++;
+            return true;
+        }
+        if (ch == '\\') {
+            c->at++;
+            ch = peek(c);
+            if (ch < 0 || !strchr("\"\\/bfnrtu", ch) || ch == 0)
+                return bad(c, "unknown escape in a string");
+            c->at++;
+            if (ch == 'u' && !scan_unicode(c))
+                return false;
+            continue;
+        }
+        n = utf8_here(c);
+        if (n == 0)
+            return bad(c, "a string is not valid UTF-8");
+        c->at += n;
+    }
+}
+
+static bool scan_digits(struct scan *c)
+{
+    if (peek(c) < '0' || peek(c) > '9')
+        return bad(c, "expected a digit");
+    while (peek(c) >= '0' && peek(c) <= '9')
+        c->at++;
+    return true;
+}
+
+static bool scan_number(struct scan *c)
+{
+    size_t start = c->at;
+    bool odd = peek(c) == '-';
+
+    if (odd)
+        c->at++;
+    if (peek(c) == '0' && c->at + 1 < c->len && c->s[c->at + 1] >= '0' && c->s[c->at + 1] <= '9')
+        return bad(c, "a number begins with 0");
+    if (!scan_digits(c))
+        return false;
+    if (peek(c) == '.') {
+        odd = true;
+        c->at++;
+        if (!scan_digits(c))
+            return false;
+    }
+    if (peek(c) == 'e' || peek(c) == 'E') {
+        odd = true;
+        c->at++;
+        if (peek(c) == '+' || peek(c) == '-')
+            c->at++;
+        if (!scan_digits(c))
+            return false;
+    }
+    /* cJSON reads the first 63 characters of a number. */
+    if (c->at - start > 60)
+        return bad(c, "a number has more than 60 characters");
+    if (odd && c->odd_number == SL_JSON_PLAIN)
+        c->odd_number = start;
+    return true;
+}
+
+static bool scan_word(struct scan *c, const char *word)
+{
+    size_t n = strlen(word);
+
+    if (c->len - c->at < n || memcmp(c->s + c->at, word, n) != 0)
+        return bad(c, "expected a value");
+    c->at += n;
+    return true;
+}
+
+static bool scan_value(struct scan *c, int depth)
+{
+    int open = peek(c), end = open == '{' ? '}' : ']';
+
+    if (++c->values > SL_JSON_MAX_VALUES)
+        return bad(c, "more than 4000000 values");
+    if (open == '"')
+        return scan_string(c);
+    if (open == '-' || (open >= '0' && open <= '9'))
+        return scan_number(c);
+    if (open != '{' && open != '[')
+        return scan_word(c, open == 't' ? "true" : open == 'f' ? "false" : "null");
+    if (depth >= SL_JSON_MAX_DEPTH)
+        return bad(c, "nested more than 64 deep");
+    c->at++;
+    skip_space(c);
+    if (peek(c) == end) {
+        c->at++;
+        return true;
+    }
+    for (;;) {
+        skip_space(c);
+        if (open == '{') {
+            if (!scan_string(c))
+                return false;
+            skip_space(c);
+            if (peek(c) != ':')
+                return bad(c, "expected ':'");
+            c->at++;
+            skip_space(c);
+        }
+        if (!scan_value(c, depth + 1))
+            return false;
+        skip_space(c);
+        if (peek(c) == end) {
+            c->at++;
+            return true;
+        }
+        if (peek(c) != ',')
+            return bad(c, open == '{' ? "expected ',' or '}'" : "expected ',' or ']'");
+        c->at++;
+    }
+}
+
+/* ---- duplicate keys ---- */
+
+static int duplicate(const char *label, const char *key, struct sl_error *e)
+{
+    return sl_fail(e, SL_ESOURCE, "%s: key '%.120s' occurs twice in one object", label, key);
+}
+
+static int check_large_object(const char *label, const cJSON *object, uint32_t n,
+                              struct sl_error *e)
+{
+    struct sl_name_table keys;
+    const cJSON *item;
+    uint32_t i = 0;
+    int rc = sl_name_table_init(&keys, n, e);
+
+    for (item = object->child; item && rc == 0; item = item->next, i++) {
+        uint32_t held;
+
+        rc = sl_name_table_add(&keys, item->string, i, &held, e);
+        if (rc == 0 && held != i)
+            rc = duplicate(label, item->string, e);
+    }
+    sl_name_table_free(&keys);
+    return rc;
+}
+
+/* Recursion is bounded by SL_JSON_MAX_DEPTH. */
+static int check_unique(const char *label, const cJSON *node, struct sl_error *e)
+{
+    const cJSON *item, *other;
+    uint32_t n = 0;
+
+    for (item = node->child; item; item = item->next, n++)
+        if (item->child)
+            SL_TRY(check_unique(label, item, e));
+    if (!cJSON_IsObject(node))
+        return 0;
+    if (n > 8)
+        return check_large_object(label, node, n, e);
+    for (item = node->child; item; item = item->next)
+        for (other = item->next; other; other = other->next)
+            if (strcmp(item->string, other->string) == 0)
+                return duplicate(label, item->string, e);
+    return 0;
+}
+
+/* ---- public ---- */
+
+int sl_json_parse(const char *label, const char *text, size_t len, size_t *odd_number,
+                  struct cJSON **out, struct sl_error *e)
+{
+    struct scan c = {.s = (const unsigned char *)text, .len = len, .odd_number = SL_JSON_PLAIN};
+    cJSON *root;
+    bool ok;
+    int rc;
+
+    skip_space(&c);
+    ok = scan_value(&c, 0);
+    if (ok) {
+        skip_space(&c);
+        if (c.at < len)
+            ok = bad(&c, "bytes after the end of the value");
+    }
+    if (!ok)
+        return sl_fail(e, SL_ESOURCE, "%s: not valid JSON at byte %zu: %s", label, c.at, c.why);
+    root = cJSON_ParseWithLength(text, len);
+    if (!root)
+        return sl_fail(e, SL_ESOURCE,
+                       "%s: not valid JSON: an unpaired surrogate in a string, or out of memory",
+                       label);
+    rc = check_unique(label, root, e);
+    if (rc < 0) {
+        cJSON_Delete(root);
+        return rc;
+    }
+    if (odd_number)
+        *odd_number = c.odd_number;
+    *out = root;
+    return 0;
+}
+
+int sl_json_read_fd(int fd, const char *label, size_t max_bytes, struct cJSON **out,
+                    struct sl_error *e)
+{
+    struct stat st;
+    size_t size;
+    char *text;
+    int rc;
+
+    if (fstat(fd, &st) < 0)
+        return sl_fail(e, SL_ESOURCE, "%s: %s", label, strerror(errno));
+    if (!S_ISREG(st.st_mode))
+        return sl_fail(e, SL_ESOURCE, "%s: not a regular file", label);
+    if ((uint64_t)st.st_size > max_bytes)
+        return sl_fail(e, SL_ESOURCE, "%s: %llu bytes, more than the %zu that such a file may have",
+                       label, (unsigned long long)st.st_size, max_bytes);
+    size = (size_t)st.st_size;
+    text = malloc(size + 1);
+    if (!text)
+        return sl_fail(e, SL_EFAIL, "%s: out of memory for %zu bytes", label, size);
+    rc = sl_source_read(fd, label, text, size, 0, e);
+    if (rc == 0 && size >= 19 && memcmp(text, "version https://git", 19) == 0)
+        rc = sl_fail(e, SL_ESOURCE, "%s: is a Git LFS pointer, not the file itself; fetch it with "
+                     "`git lfs pull`", label);
+    if (rc == 0)
+        rc = sl_json_parse(label, text, size, NULL, out, e);
+    free(text);
+    return rc;
+}
+
+int sl_json_file(const char *path, const char *expected, size_t max_bytes, struct cJSON **out,
+                 struct sl_error *e)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), rc;
+
+    if (fd < 0)
+        return sl_fail(e, SL_ESOURCE, "%s: %s (expected %s)", path, strerror(errno), expected);
+    rc = sl_json_read_fd(fd, path, max_bytes, out, e);
+    close(fd);
+    return rc;
+}
+
+bool sl_json_uint(const struct cJSON *item, uint64_t max, uint64_t *v)
+{
+    double d;
+
+    if (!item || !cJSON_IsNumber(item))
+        return false;
+    d = item->valuedouble;
+    if (!(d >= 0) || d > (double)SL_JSON_EXACT || max > SL_JSON_EXACT || (uint64_t)d > max ||
+        (double)(uint64_t)d != d)
+        return false;
+    *v = (uint64_t)d;
+    return true;
+}

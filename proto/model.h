@@ -1,0 +1,90 @@
+/* The model that a checkpoint describes: output tensors with their sources,
+ * metadata, and the few numbers that recipes need. */
+#ifndef SLUICE_PROTO_MODEL_H
+#define SLUICE_PROTO_MODEL_H
+
+#include "proto/checkpoint.h"
+#include "proto/gguf.h"
+
+enum sl_layout { SL_LAYOUT_MLA = 0, SL_LAYOUT_LEGACY = 1 };
+
+/* How an output tensor's elements come from its sources. In every case the
+ * output is n_src equal runs, one for each source. */
+enum sl_transform {
+    SL_COPY = 0,  /* source elements in order (a stack of experts when n_src > 1) */
+    SL_PERMUTE,   /* llama Q/K: output row h*d + 2j + t = source row h*d + t*(d/2) + j,
+                     d = rows / heads, t in {0, 1} */
+    SL_K_B,       /* from kv_b_proj [heads * (nope + v), lora]: out[h][c][r] = src[h*(nope+v) + r][c],
+                     c < lora, r < nope */
+    SL_V_B,       /* likewise: out[h][r][c] = src[h*(nope+v) + nope + r][c], r < v */
+    SL_INLINE,    /* no source: F32 values in `values` (rope_freqs) */
+};
+
+struct sl_out_tensor {
+    char name[SL_NAME_MAX];
+    uint32_t n_dims;
+    uint64_t ne[4];        /* innermost first */
+    uint64_t elems;
+    enum sl_transform transform;
+    bool keep_f32;         /* the conversion keeps it F32 whatever the recipe says */
+    int src_type;          /* ggml type of a GGUF source tensor; -1 otherwise */
+    uint32_t first_src;    /* into sl_model.src */
+    uint32_t n_src;
+    uint32_t heads, nope, v_dim; /* for SL_PERMUTE (heads), SL_K_B, SL_V_B */
+    uint64_t lora;
+    const float *values;   /* SL_INLINE: elems values, owned by the model */
+};
+
+struct sl_model_src {
+    uint32_t tensor;         /* in the checkpoint; SL_NO_TENSOR when planned from config alone */
+    struct sl_scale scale;   /* FP8 block scales; tensor = SL_NO_TENSOR: none */
+    enum sl_dtype dtype;     /* of the weight (from config alone: what such a model ships) */
+    uint64_t rows, cols;     /* as a matrix: cols = innermost dimension */
+};
+
+/* What recipes and the memory estimate ask about a model. */
+struct sl_hparams {
+    uint64_t n_layer, n_head, n_head_kv; /* n_head_kv as the GGUF says */
+    uint64_t n_expert, n_expert_used, n_layer_dense;
+    uint64_t n_embd, n_vocab, n_ctx_train;
+    uint64_t kv_lora, rope_dim, head_k, head_v; /* per head, not the MLA-compressed sizes */
+    bool tied_output;   /* token_embd serves as output: typed by the output rule */
+};
+
+struct sl_model {
+    const char *arch;     /* "deepseek2", "qwen2", "llama", ...; owned by the model's kvs or static */
+    enum sl_layout layout;
+    struct sl_hparams hp;
+    struct sl_out_tensor *tensors; /* in GGUF order: llama-quantize's order (names without
+                                      "blk.N." first in byte order, then by layer and byte order) */
+    uint32_t n_tensors;
+    struct sl_model_src *src;
+    uint32_t n_src;
+    uint64_t n_params;    /* weights of all output tensors */
+    struct sl_kvs kvs;    /* metadata, in convert's order, without general.file_type,
+                             general.quantization_version and split.* */
+    char *base_name;      /* "DeepSeek-R1-256x20B"-like prefix for file names */
+    char *model_name;     /* general.name */
+    void *priv;
+};
+
+struct sl_model_opts {
+    enum sl_layout layout;
+    bool legacy_meta;     /* Feb 2025 keys with the legacy layout; reserved */
+    const char *model_name; /* overrides general.name; NULL: found out */
+};
+
+/* Effect: builds the model from a checkpoint (safetensors, config alone, or
+ * GGUF). Every tensor of the checkpoint is accounted for: missing or surplus
+ * names are listed. Errors: SL_EUNSUPPORTED (architecture or tensor name, with
+ * what is supported), SL_ESOURCE (missing tensor, wrong shape, bad scale,
+ * damaged tokenizer). *out is the caller's (sl_model_close); the checkpoint
+ * must outlive it. */
+int sl_model_open(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
+                  struct sl_model **out, struct sl_error *e) SL_MUST_USE;
+void sl_model_close(struct sl_model *m);
+
+/* Orders tensor names as llama-quantize writes them; for qsort-like use. */
+int sl_tensor_name_cmp(const char *a, const char *b);
+
+#endif

@@ -1,0 +1,268 @@
+#include "proto/plan_build.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GGML_QUANT_VERSION 2u /* of the block formats: general.quantization_version */
+
+static int no_memory(struct sl_error *e)
+{
+    return sl_fail(e, SL_EFAIL, "out of memory");
+}
+
+static uint64_t pad(uint64_t n)
+{
+    return (n + SL_GGUF_ALIGN - 1) / SL_GGUF_ALIGN * SL_GGUF_ALIGN;
+}
+
+static int type_tensors(const struct sl_plan_input *in, const struct sl_recipe_opts *ro,
+                        struct sl_plan *p, struct sl_error *e)
+{
+    uint32_t n = in->m->n_tensors;
+    int *types = calloc((size_t)n + 1, sizeof *types);
+    int rc;
+
+    p->tensors = calloc((size_t)n + 1, sizeof *p->tensors);
+    if (!types || !p->tensors) {
+        free(types);
+        return no_memory(e);
+    }
+    rc = sl_recipe_assign(in->r, in->m, ro, types, &p->n_fallback, e);
+    p->n_tensors = n;
+    for (uint32_t i = 0; rc == 0 && i < n; i++) {
+        struct sl_plan_tensor *t = &p->tensors[i];
+
+        t->t = &in->m->tensors[i];
+        t->type = types[i];
+        t->bytes = sl_type_bytes(t->type, t->t->elems);
+        if (t->bytes == 0 || t->bytes > (UINT64_MAX >> 8)
+            || __builtin_add_overflow(p->tensor_bytes, t->bytes, &p->tensor_bytes))
+            rc = sl_fail(e, SL_ESOURCE, "%s: %llu weights are no size that a tensor can have",
+                         t->t->name, (unsigned long long)t->t->elems);
+    }
+    free(types);
+    return rc;
+}
+
+/* Whether tensor i starts a new segment after one of n tensors and `data` bytes. */
+static bool starts_segment(const struct sl_plan_opts *o, uint64_t n, uint64_t data, uint64_t bytes)
+{
+    if (n == 0)
+        return false;
+    return (o->split_max_bytes && data + pad(bytes) > o->split_max_bytes)
+           || (o->split_max_tensors && n >= o->split_max_tensors);
+}
+
+/* Tensors go into segments in order, counted as llama.cpp's gguf-split does:
+ * padded tensor bytes, headers left out. */
+static int fill_segments(const struct sl_plan_opts *o, struct sl_plan *p, struct sl_error *e)
+{
+    struct sl_plan_segment *s = calloc((size_t)p->n_tensors + 2, sizeof *s);
+
+    if (!s)
+        return no_memory(e);
+    p->segments = s;
+    p->n_segments = 1;
+    if (o->no_tensor_first_split && p->n_tensors) {
+        s++;
+        p->n_segments++;
+    }
+    for (uint32_t i = 0; i < p->n_tensors; i++) {
+        struct sl_plan_tensor *t = &p->tensors[i];
+
+        if (starts_segment(o, s->n_tensors, s->data_bytes, t->bytes)) {
+            s++;
+            s->first_tensor = i;
+            p->n_segments++;
+        }
+        t->segment = p->n_segments - 1;
+        t->offset = s->data_bytes;
+        s->n_tensors++;
+        if (__builtin_add_overflow(s->data_bytes, pad(t->bytes), &s->data_bytes))
+            return sl_fail(e, SL_ESOURCE, "%s: the output is too large", t->t->name);
+    }
+    if (p->n_segments > UINT16_MAX)
+        return sl_fail(e, SL_EUSAGE,
+                       "%u output files, but a set has at most 65535; allow larger ones with "
+                       "--split-max-size",
+                       p->n_segments);
+    return 0;
+}
+
+static int name_segments(const struct sl_plan_opts *o, struct sl_plan *p, struct sl_error *e)
+{
+    const char *prefix = o->prefix ? o->prefix : "model";
+    size_t cap = strlen(prefix) + 64;
+
+    for (uint32_t i = 0; i < p->n_segments; i++) {
+        p->segments[i].name = malloc(cap);
+        if (!p->segments[i].name)
+            return no_memory(e);
+        if (sl_gguf_split_path(p->segments[i].name, cap, prefix, i, p->n_segments) < 0)
+            return sl_fail(e, SL_EFAIL, "cannot name part %u of %u", i + 1, p->n_segments);
+    }
+    return 0;
+}
+
+static int copy_kvs(struct sl_kvs *to, const struct sl_kvs *from)
+{
+    for (uint64_t i = 0; from && i < from->n; i++)
+        SL_TRY(sl_kvs_copy(to, &from->kv[i]));
+    return 0;
+}
+
+/* The checkpoint's name: that of its folder, or of a GGUF source's first file. */
+static int source_name(const struct sl_plan_input *in, char *buf, size_t cap)
+{
+    const struct sl_checkpoint *ck = in->ck;
+    const char *dir = ck && ck->dir ? ck->dir : "", *from;
+    size_t n = strlen(dir);
+
+    while (n && dir[n - 1] == '/')
+        n--;
+    for (from = dir + n; from > dir && from[-1] != '/'; from--)
+        ;
+    n -= (size_t)(from - dir);
+    if (ck && ck->is_gguf && ck->n_files)
+        return snprintf(buf, cap, "%s", ck->files[0].name);
+    if (n == 0 || (n <= 2 && from[0] == '.'))
+        return snprintf(buf, cap, "%s", in->m->model_name ? in->m->model_name : "");
+    return snprintf(buf, cap, "%.*s", (int)n, from);
+}
+
+/* The first segment's metadata: as llama-quantize orders it, then Sluice's own. */
+static int model_kvs(const struct sl_plan_input *in, struct sl_plan *p)
+{
+    struct sl_kvs *k = &p->segments[0].kvs;
+    char source[256];
+
+    SL_TRY(copy_kvs(k, &in->m->kvs));
+    SL_TRY(sl_kvs_set_u32(k, "general.quantization_version", GGML_QUANT_VERSION));
+    SL_TRY(sl_kvs_set_u32(k, "general.file_type", sl_recipe_file_type(in->r)));
+    SL_TRY(copy_kvs(k, in->o->extra_kvs));
+    SL_TRY(sl_kvs_set_str(k, SL_KEY_VERSION, SLUICE_VERSION));
+    SL_TRY(sl_kvs_set_str(k, SL_KEY_RECIPE, sl_recipe_name(in->r)));
+    SL_TRY(sl_kvs_set_str(k, SL_KEY_RECIPE_TEXT, sl_recipe_text(in->r)));
+    source_name(in, source, sizeof source);
+    if (*source)
+        SL_TRY(sl_kvs_set_str(k, SL_KEY_SOURCE, source));
+    if (strcmp(in->m->arch, "deepseek2") == 0)
+        SL_TRY(sl_kvs_set_str(k, SL_KEY_LAYOUT,
+                              in->m->layout == SL_LAYOUT_LEGACY ? "legacy" : "mla"));
+    if (in->o->round_bf16)
+        SL_TRY(sl_kvs_set_str(k, SL_KEY_ROUND_THROUGH, "bf16"));
+    return 0;
+}
+
+static int segment_kvs(struct sl_plan *p, uint32_t i)
+{
+    struct sl_plan_segment *s = &p->segments[i];
+    uint64_t *zeros = calloc((size_t)s->n_tensors + 1, sizeof *zeros);
+    int rc = zeros ? 0 : SL_EFAIL;
+
+    if (rc == 0)
+        rc = sl_kvs_set_str(&s->kvs, SL_KEY_FINGERPRINT, p->output_id);
+    if (rc == 0 && p->n_segments > 1) {
+        rc = sl_kvs_set_u16(&s->kvs, "split.no", (uint16_t)i);
+        if (rc == 0)
+            rc = sl_kvs_set_u16(&s->kvs, "split.count", (uint16_t)p->n_segments);
+        if (rc == 0)
+            rc = sl_kvs_set_i32(&s->kvs, "split.tensors.count", (int32_t)p->n_tensors);
+    }
+    if (rc == 0)
+        rc = sl_kvs_set_arr(&s->kvs, SL_KEY_SUM_TENSORS, SL_KV_U64, zeros, s->n_tensors);
+    if (rc == 0)
+        rc = sl_kvs_set_u64(&s->kvs, SL_KEY_SUM_HEADER, 0);
+    free(zeros);
+    return rc;
+}
+
+static int segment_header(struct sl_plan *p, struct sl_plan_segment *s)
+{
+    struct sl_gguf_tensor *list = calloc((size_t)s->n_tensors + 1, sizeof *list);
+    int rc;
+
+    if (!list)
+        return SL_EFAIL;
+    for (uint32_t i = 0; i < s->n_tensors; i++) {
+        const struct sl_plan_tensor *t = &p->tensors[s->first_tensor + i];
+
+        memcpy(list[i].name, t->t->name, sizeof list[i].name);
+        list[i].n_dims = t->t->n_dims;
+        memcpy(list[i].ne, t->t->ne, sizeof list[i].ne);
+        list[i].type = t->type;
+        list[i].offset = t->offset;
+        list[i].bytes = t->bytes;
+    }
+    rc = sl_gguf_header(&s->kvs, list, s->n_tensors, &s->header, &s->header_bytes);
+    free(list);
+    return rc;
+}
+
+static int write_headers(struct sl_plan *p)
+{
+    for (uint32_t i = 0; i < p->n_segments; i++) {
+        struct sl_plan_segment *s = &p->segments[i];
+
+        SL_TRY(segment_kvs(p, i));
+        SL_TRY(segment_header(p, s));
+        s->file_bytes = s->header_bytes + s->data_bytes;
+        p->file_bytes += s->file_bytes;
+        for (uint32_t k = 0; k < s->n_tensors; k++)
+            p->tensors[s->first_tensor + k].file_offset =
+                s->header_bytes + p->tensors[s->first_tensor + k].offset;
+    }
+    return 0;
+}
+
+static int build(const struct sl_plan_input *in, const struct sl_recipe_opts *ro,
+                 struct sl_plan *p, struct sl_error *e)
+{
+    p->model = in->m;
+    SL_TRY(type_tensors(in, ro, p, e));
+    SL_TRY(fill_segments(in->o, p, e));
+    SL_TRY(name_segments(in->o, p, e));
+    SL_TRY(sl_plan_make_tasks(in, p, e));
+    if (model_kvs(in, p) < 0)
+        return no_memory(e);
+    SL_TRY(sl_plan_fingerprint(in, p, e));
+    return write_headers(p) < 0 ? no_memory(e) : 0;
+}
+
+int sl_plan_build(const struct sl_checkpoint *ck, const struct sl_model *m,
+                  const struct sl_recipe *r, const struct sl_recipe_opts *ro,
+                  const struct sl_plan_opts *o, struct sl_plan **out, struct sl_error *e)
+{
+    static const struct sl_plan_opts defaults;
+    struct sl_plan_input in = {ck, m, r, o ? o : &defaults};
+    struct sl_plan *p = calloc(1, sizeof *p);
+    int rc;
+
+    *out = NULL;
+    if (!p)
+        return no_memory(e);
+    rc = build(&in, ro, p, e);
+    if (rc < 0) {
+        sl_plan_close(p);
+        return rc;
+    }
+    *out = p;
+    return 0;
+}
+
+void sl_plan_close(struct sl_plan *p)
+{
+    if (!p)
+        return;
+    for (uint32_t i = 0; i < p->n_segments; i++) {
+        free(p->segments[i].name);
+        free(p->segments[i].header);
+        sl_kvs_free(&p->segments[i].kvs);
+    }
+    free(p->segments);
+    free(p->tensors);
+    free(p->items);
+    free(p->tasks);
+    free(p);
+}

@@ -1,0 +1,133 @@
+/* The plan: a pure function of checkpoint headers, recipe and options. Every
+ * output byte has its place before the first weight is read. */
+#ifndef SLUICE_PROTO_PLAN_H
+#define SLUICE_PROTO_PLAN_H
+
+#include "proto/model.h"
+#include "proto/recipe.h"
+
+struct sl_plan_tensor {
+    const struct sl_out_tensor *t;
+    int type;
+    uint64_t bytes;    /* without padding */
+    uint32_t segment;
+    uint64_t offset;   /* in the segment's data section */
+    uint64_t file_offset; /* from the start of the segment file */
+};
+
+/* A run of one output tensor: contiguous in the output file. */
+struct sl_plan_item {
+    uint32_t tensor;
+    uint64_t elem0, elems; /* multiples of the type's block; whole sources or whole heads
+                              where the transform is not SL_COPY */
+};
+
+struct sl_plan_task {
+    uint32_t first_item, n_items;
+    uint64_t src_bytes, out_bytes;
+};
+
+struct sl_plan_segment {
+    char *name;              /* base name of the final file */
+    uint32_t first_tensor, n_tensors;
+    struct sl_kvs kvs;       /* this file's key-values, checksums zero */
+    uint8_t *header;         /* header_bytes bytes, checksum fields zero */
+    uint64_t header_bytes;
+    uint64_t data_bytes;     /* padded to 32 */
+    uint64_t file_bytes;     /* header_bytes + data_bytes */
+};
+
+/* Hashes (hex) of what a plan depends on, to say what differs between two. */
+struct sl_plan_parts {
+    char source[33];  /* files (name, size, mtime), tensors, model metadata */
+    char recipe[33];  /* recipe's name and text, every tensor's type */
+    char options[33]; /* layout, rounding, splits, names, added key-values, tasks */
+    char version[16]; /* SL_BYTES_VERSION */
+};
+
+struct sl_plan {
+    const struct sl_model *model;
+    struct sl_plan_tensor *tensors;   /* model's order */
+    uint32_t n_tensors;
+    struct sl_plan_segment *segments;
+    uint32_t n_segments;
+    struct sl_plan_item *items;
+    uint32_t n_items;
+    struct sl_plan_task *tasks;       /* in the order of the source's shards */
+    uint32_t n_tasks;
+    uint64_t tensor_bytes;            /* sum of tensors[].bytes */
+    uint64_t file_bytes;              /* sum of segments[].file_bytes */
+    uint64_t src_bytes;               /* to be read, scales included */
+    uint32_t n_fallback;
+    char fingerprint[33];             /* hex, of all the parts: the same work, task by task */
+    char output_id[33];               /* hex, of everything that decides an output byte: like
+                                         fingerprint without mtimes, output names and tasks;
+                                         it is what SL_KEY_FINGERPRINT holds */
+    struct sl_plan_parts parts;
+};
+
+struct sl_plan_opts {
+    uint64_t split_max_bytes; /* 0: one file */
+    uint64_t split_max_tensors; /* 0: no limit */
+    bool no_tensor_first_split;
+    bool round_bf16;          /* --round-through bf16 */
+    uint64_t task_bytes;      /* source bytes of a task aimed at; 0: 256 MB */
+    const char *prefix;       /* base name of the output without ".gguf" and split suffix */
+    const struct sl_kvs *extra_kvs; /* --override-kv, in order; NULL: none */
+    bool reproducible_names;  /* reserved */
+};
+
+/* Raised when a release writes other bytes for the same plan. */
+#define SL_BYTES_VERSION "1"
+
+/* Key names that Sluice adds to its files. sluice.checksum.tensors holds the XXH64
+ * (seed 0) of each tensor's bytes in this file, in tensor-info order;
+ * sluice.checksum.header the XXH64 of this file's header with both checksum
+ * values zero. Stitch fills them in; they make a file prove itself. */
+#define SL_KEY_RECIPE "sluice.recipe"
+#define SL_KEY_RECIPE_TEXT "sluice.recipe.text"
+#define SL_KEY_SOURCE "sluice.source"
+#define SL_KEY_FINGERPRINT "sluice.fingerprint"
+#define SL_KEY_VERSION "sluice.version"
+#define SL_KEY_LAYOUT "sluice.layout"               /* deepseek2: "mla" or "legacy" */
+#define SL_KEY_ROUND_THROUGH "sluice.round_through" /* "bf16", when set */
+#define SL_KEY_SUM_TENSORS "sluice.checksum.tensors"
+#define SL_KEY_SUM_HEADER "sluice.checksum.header"
+
+/* Effect: builds the plan. Errors: those of sl_recipe_assign; SL_EFAIL. *out is
+ * the caller's (sl_plan_close); model and checkpoint must outlive it.
+ * ck may be a config-only checkpoint: then tasks and fingerprint say nothing
+ * about files. */
+int sl_plan_build(const struct sl_checkpoint *ck, const struct sl_model *m,
+                  const struct sl_recipe *r, const struct sl_recipe_opts *ro,
+                  const struct sl_plan_opts *o, struct sl_plan **out, struct sl_error *e)
+    SL_MUST_USE;
+void sl_plan_close(struct sl_plan *p);
+
+/* Returns which part of b differs from a first ("source", "recipe", "options",
+ * "version"), or NULL when none does. */
+const char *sl_plan_difference(const struct sl_plan_parts *a, const struct sl_plan_parts *b);
+
+/* Source bytes behind `elems` elements of output tensor t, its share of the
+ * scales included. */
+uint64_t sl_plan_src_bytes(const struct sl_checkpoint *ck, const struct sl_model *m,
+                           const struct sl_out_tensor *t, uint64_t elems);
+
+/* Memory at inference, bytes. */
+struct sl_memory {
+    uint64_t weights, kv_cache, buffers, total, per_device;
+};
+/* An estimate for one sequence of ctx tokens on `devices` devices (0: as 1).
+ * weights: the plan's tensors. kv_cache: F16; for deepseek2 with whole_heads
+ * (the legacy layout, as in the paper) n_head x (head_k + head_v) values a
+ * token and layer, else kv_lora + rope_dim; for other models n_head_kv x
+ * (head_k + head_v). buffers, on each device: attention scores of one
+ * micro-batch of 512 tokens in F16 (n_head x ctx x 512 x 2), its logits in F32
+ * (n_vocab x 512 x 4) and 0.3 GiB for the runtime itself. With 8 devices this
+ * gives the totals of arXiv 2505.02390, table 1 ("GB" there is GiB) within
+ * 0.5 %. total = weights + kv_cache + devices x buffers; per_device is its
+ * even share; `buffers` is the sum over devices. */
+void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uint32_t devices,
+                    struct sl_memory *out);
+
+#endif

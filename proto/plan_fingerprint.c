@@ -1,0 +1,195 @@
+/* Hashes over a canonical form: integers as 8 little-endian bytes, strings as
+ * their length and bytes. */
+#include "proto/plan_build.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+struct digest {
+    XXH3_state_t *s;
+};
+
+static void put_bytes(struct digest *d, const void *p, size_t n)
+{
+    XXH3_128bits_update(d->s, p, n);
+}
+
+static void put(struct digest *d, uint64_t v)
+{
+    uint8_t b[8];
+
+    for (int i = 0; i < 8; i++)
+        b[i] = (uint8_t)(v >> 8 * i);
+    put_bytes(d, b, sizeof b);
+}
+
+static void put_str(struct digest *d, const char *s)
+{
+    size_t n = s ? strlen(s) : 0;
+
+    put(d, n);
+    put_bytes(d, s ? s : "", n);
+}
+
+static void begin(struct digest *d, const char *what)
+{
+    XXH3_128bits_reset(d->s);
+    put_str(d, what);
+}
+
+static void finish(struct digest *d, char hex[33])
+{
+    XXH128_canonical_t c;
+
+    XXH128_canonicalFromHash(&c, XXH3_128bits_digest(d->s));
+    for (int i = 0; i < 16; i++)
+        snprintf(hex + 2 * i, 3, "%02x", c.digest[i]);
+}
+
+/* Key-values as the header's own bytes. */
+static int put_kvs(struct digest *d, const struct sl_kvs *kvs)
+{
+    uint8_t *bytes = NULL;
+    uint64_t n = 0;
+
+    if (kvs)
+        SL_TRY(sl_gguf_header(kvs, NULL, 0, &bytes, &n));
+    put(d, n);
+    if (n)
+        put_bytes(d, bytes, n);
+    free(bytes);
+    return 0;
+}
+
+static void put_src_tensor(struct digest *d, const struct sl_checkpoint *ck, uint32_t i)
+{
+    const struct sl_src_tensor *t;
+
+    if (!ck || i >= ck->n_tensors) {
+        put(d, UINT64_MAX);
+        return;
+    }
+    t = &ck->tensors[i];
+    put_str(d, t->name);
+    put_str(d, sl_dtype_info(t->dtype)->name);
+    for (uint32_t k = 0; k < t->n_dims; k++)
+        put(d, t->shape[k]);
+    put(d, t->file);
+    put(d, t->offset);
+    put(d, t->bytes);
+}
+
+static int source_part(struct digest *d, const struct sl_plan_input *in, bool with_mtime)
+{
+    const struct sl_model *m = in->m;
+
+    begin(d, "source");
+    put_str(d, m->arch);
+    for (uint32_t i = 0; in->ck && i < in->ck->n_files; i++) {
+        put_str(d, in->ck->files[i].name);
+        put(d, in->ck->files[i].size);
+        if (with_mtime)
+            put(d, (uint64_t)in->ck->files[i].mtime_ns);
+    }
+    for (uint32_t i = 0; i < m->n_tensors; i++) {
+        const struct sl_out_tensor *t = &m->tensors[i];
+
+        put_str(d, t->name);
+        for (int k = 0; k < 4; k++)
+            put(d, t->ne[k]);
+        put(d, t->transform);
+        put(d, t->heads);
+        put(d, t->n_src);
+        if (t->transform == SL_INLINE && t->values)
+            put_bytes(d, t->values, t->elems * sizeof *t->values);
+    }
+    for (uint32_t i = 0; i < m->n_src; i++) {
+        put_src_tensor(d, in->ck, m->src[i].tensor);
+        put_src_tensor(d, in->ck, m->src[i].scale.tensor);
+    }
+    return put_kvs(d, &m->kvs);
+}
+
+static void recipe_part(struct digest *d, const struct sl_plan_input *in, const struct sl_plan *p)
+{
+    begin(d, "recipe");
+    put_str(d, sl_recipe_name(in->r));
+    put_str(d, sl_recipe_text(in->r));
+    put(d, sl_recipe_file_type(in->r));
+    for (uint32_t i = 0; i < p->n_tensors; i++)
+        put_str(d, sl_type_info(p->tensors[i].type)->name);
+}
+
+static int options_part(struct digest *d, const struct sl_plan_input *in, const struct sl_plan *p,
+                        bool with_tasks)
+{
+    begin(d, "options");
+    put(d, in->m->layout);
+    put(d, in->o->round_bf16);
+    put(d, p->n_segments);
+    for (uint32_t i = 0; i < p->n_segments; i++)
+        put(d, p->segments[i].n_tensors);
+    for (uint32_t i = 0; with_tasks && i < p->n_segments; i++)
+        put_str(d, p->segments[i].name);
+    for (uint32_t i = 0; with_tasks && i < p->n_tasks; i++)
+        put(d, p->tasks[i].n_items);
+    for (uint32_t i = 0; with_tasks && i < p->n_items; i++) {
+        put(d, p->items[i].tensor);
+        put(d, p->items[i].elem0);
+    }
+    return put_kvs(d, in->o->extra_kvs);
+}
+
+static int make_parts(struct digest *d, const struct sl_plan_input *in, const struct sl_plan *p,
+                      bool full, struct sl_plan_parts *parts)
+{
+    SL_TRY(source_part(d, in, full));
+    finish(d, parts->source);
+    recipe_part(d, in, p);
+    finish(d, parts->recipe);
+    SL_TRY(options_part(d, in, p, full));
+    finish(d, parts->options);
+    snprintf(parts->version, sizeof parts->version, "%s", SL_BYTES_VERSION);
+    return 0;
+}
+
+static void join(struct digest *d, const struct sl_plan_parts *parts, char hex[33])
+{
+    begin(d, "plan");
+    put_str(d, parts->source);
+    put_str(d, parts->recipe);
+    put_str(d, parts->options);
+    put_str(d, parts->version);
+    finish(d, hex);
+}
+
+int sl_plan_fingerprint(const struct sl_plan_input *in, struct sl_plan *p, struct sl_error *e)
+{
+    struct digest d = {XXH3_createState()};
+    struct sl_plan_parts id;
+    int rc = d.s ? 0 : SL_EFAIL;
+
+    if (rc == 0)
+        rc = make_parts(&d, in, p, true, &p->parts);
+    if (rc == 0)
+        rc = make_parts(&d, in, p, false, &id);
+    if (rc == 0) {
+        join(&d, &p->parts, p->fingerprint);
+        join(&d, &id, p->output_id);
+    }
+    XXH3_freeState(d.s);
+    return rc < 0 ? sl_fail(e, SL_EFAIL, "out of memory") : 0;
+}
+
+const char *sl_plan_difference(const struct sl_plan_parts *a, const struct sl_plan_parts *b)
+{
+    if (strcmp(a->version, b->version) != 0)
+        return "version";
+    if (strcmp(a->source, b->source) != 0)
+        return "source";
+    if (strcmp(a->recipe, b->recipe) != 0)
+        return "recipe";
+    return strcmp(a->options, b->options) != 0 ? "options" : NULL;
+}

@@ -1,0 +1,65 @@
+/* Recipes: which GGUF tensor gets which type. */
+#ifndef SLUICE_PROTO_RECIPE_H
+#define SLUICE_PROTO_RECIPE_H
+
+#include "proto/model.h"
+
+struct sl_recipe;
+
+/* Effect: loads a recipe by name (installed or compiled in; letter case is
+ * ignored, "Q4_K_M" = "q4_k_m") or, when name_or_path has a '/' or ends with
+ * ".recipe", from a file. Errors: SL_EUSAGE with file, line and what was
+ * expected; an unknown name lists the known ones that are near it. */
+int sl_recipe_load(const char *name_or_path, struct sl_recipe **out, struct sl_error *e)
+    SL_MUST_USE;
+void sl_recipe_close(struct sl_recipe *r);
+const char *sl_recipe_name(const struct sl_recipe *r);    /* "dq3_k_m" */
+const char *sl_recipe_text(const struct sl_recipe *r);    /* the file's text */
+const char *sl_recipe_advice(const struct sl_recipe *r);  /* one line */
+uint32_t sl_recipe_file_type(const struct sl_recipe *r);  /* general.file_type */
+const char *sl_recipe_encoding(const struct sl_recipe *r); /* for file names: "DQ3_K_M" */
+
+/* Stock recipes in the order `sluice recipes` lists them; NULL past the last. */
+const char *sl_recipe_stock_name(uint32_t i);
+
+/* Returns the first type that the recipe names and Sluice cannot write, or -1. */
+int sl_recipe_unwritable(const struct sl_recipe *r);
+
+/* Returns whether a tensor that this recipe puts into `type` needs an importance matrix. */
+bool sl_recipe_needs_imatrix(const struct sl_recipe *r, const char *tensor, int type,
+                             bool rules_2025);
+
+/* Effect: parses a recipe's text (NUL-terminated, copied). name: what
+ * sl_recipe_name gives; where: how errors call it ("dir/x.recipe").
+ * Errors: SL_EUSAGE, "where:line: ...". */
+int sl_recipe_parse(const char *name, const char *where, const char *text,
+                    struct sl_recipe **out, struct sl_error *e) SL_MUST_USE;
+
+/* llama-quantize's options on top of a recipe. */
+struct sl_type_override {
+    const char *pattern; /* regular expression, searched in the tensor name */
+    int type;
+};
+struct sl_recipe_opts {
+    const struct sl_type_override *overrides; /* --tensor-type, first match wins */
+    uint32_t n_overrides;
+    int output_type;      /* --output-tensor-type; -1: none */
+    int embedding_type;   /* --token-embedding-type; -1: none */
+    bool leave_output;    /* --leave-output-tensor */
+    bool pure;            /* --pure */
+    bool has_imatrix;     /* some llama.cpp rules ask */
+    bool rules_2025;      /* llama.cpp's rules of February 2025 instead of August 2026 */
+    bool any_type;        /* sizes only: types that cannot be written, or not without an
+                             imatrix, are no error */
+};
+
+/* Effect: types[i] = the ggml type of m->tensors[i]. *n_fallback = tensors
+ * whose columns forced another type. Errors: SL_EUSAGE (pattern that does not
+ * compile, type that needs an imatrix, columns that no type divides), naming
+ * the tensor; SL_EUNSUPPORTED (a type that Sluice cannot write). The rules in
+ * full: proto/RECIPES.md. */
+int sl_recipe_assign(const struct sl_recipe *r, const struct sl_model *m,
+                     const struct sl_recipe_opts *o, int *types, uint32_t *n_fallback,
+                     struct sl_error *e) SL_MUST_USE;
+
+#endif

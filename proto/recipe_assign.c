@@ -1,0 +1,217 @@
+#include "proto/recipe_rules.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct assign {
+    const struct sl_recipe *r;
+    const struct sl_model *m;
+    const struct sl_recipe_opts *o;
+    struct sl_pattern **overrides;
+    struct sl_mixture_pass mix;
+    bool tied;
+};
+
+static bool in_layers(const struct sl_layers *l, uint64_t i, const struct sl_hparams *hp)
+{
+    uint64_t n = hp->n_layer, dense = hp->n_expert > 1 ? hp->n_layer_dense : 0;
+
+    switch (l->kind) {
+    case SL_LAYERS_RANGE: return i >= l->a && i <= l->b && (i - l->a) % l->step == 0;
+    case SL_LAYERS_MORE_BITS: return sl_mixture_more_bits(i, n);
+    case SL_LAYERS_FIRST: return i < n / l->a;
+    case SL_LAYERS_LAST: return i >= (l->a - 1) * n / l->a;
+    case SL_LAYERS_DENSE: return i < dense;
+    case SL_LAYERS_MOE: return hp->n_expert > 1 && i >= dense;
+    }
+    return false;
+}
+
+/* Returns 1 when the rule speaks for this tensor, 0 when not. */
+static int rule_matches(const struct assign *a, const struct sl_rule *rule, const char *name,
+                        struct sl_error *e)
+{
+    uint64_t layer;
+    bool hit = rule->n_layers == 0;
+
+    if (!hit && !sl_tensor_layer(name, &layer))
+        return 0;
+    for (uint32_t i = 0; i < rule->n_layers && !hit; i++)
+        hit = in_layers(&rule->layers[i], layer, &a->m->hp);
+    return hit ? sl_pattern_match(rule->pattern, name, e) : 0;
+}
+
+/* What the tensor stays in when nothing quantizes it: a GGUF source's own
+ * type; from safetensors F32, or what the source has when that is exact. */
+static int source_type(const struct assign *a, const struct sl_out_tensor *t)
+{
+    if (t->src_type >= 0)
+        return t->src_type;
+    if (t->n_src == 0 || t->keep_f32)
+        return SL_TYPE_F32;
+    switch (a->m->src[t->first_src].dtype) {
+    case SL_DTYPE_BF16: return SL_TYPE_BF16;
+    case SL_DTYPE_F16: return SL_TYPE_F16;
+    default: return SL_TYPE_F32;
+    }
+}
+
+static int mixture_type(struct assign *a, const struct sl_out_tensor *t, struct sl_error *e)
+{
+    return a->r->mixture ? sl_mixture_type(&a->mix, t, e) : a->r->default_type;
+}
+
+/* A tied embedding is matched as the output that it also is. */
+static int recipe_type(struct assign *a, const struct sl_out_tensor *t, struct sl_error *e)
+{
+    bool output = a->tied && strcmp(t->name, "token_embd.weight") == 0;
+    const char *name = output ? "output.weight" : t->name;
+
+    if (output && a->o->output_type >= 0)
+        return a->o->output_type;
+    for (uint32_t i = 0; i < a->r->n_rules; i++) {
+        const struct sl_rule *rule = &a->r->rules[i];
+        int hit = rule_matches(a, rule, name, e);
+
+        if (hit < 0)
+            return sl_fail_context(e, "%s:%u", a->r->where, rule->line);
+        if (!hit)
+            continue;
+        if (rule->type == SL_RULE_MIXTURE)
+            break;
+        return rule->type == SL_RULE_KEEP ? source_type(a, t) : rule->type;
+    }
+    return mixture_type(a, t, e);
+}
+
+/* The type before the column fallback. *fixed: the fallback does not apply. */
+static int chosen_type(struct assign *a, const struct sl_out_tensor *t, bool *fixed,
+                       struct sl_error *e)
+{
+    const struct sl_recipe_opts *o = a->o;
+
+    *fixed = true;
+    if (t->keep_f32)
+        return t->src_type >= 0 ? t->src_type : SL_TYPE_F32;
+    if (t->transform == SL_INLINE || !sl_mixture_quantizable(t))
+        return t->src_type >= 0 ? t->src_type : SL_TYPE_F32;
+    if (o->leave_output && strcmp(t->name, "output.weight") == 0)
+        return source_type(a, t);
+    if (o->embedding_type >= 0 && (strcmp(t->name, "token_embd.weight") == 0
+                                   || strcmp(t->name, "per_layer_token_embd.weight") == 0))
+        return o->embedding_type;
+    if (o->output_type >= 0 && strcmp(t->name, "output.weight") == 0)
+        return o->output_type;
+    *fixed = false;
+    for (uint32_t i = 0; i < o->n_overrides; i++) {
+        int hit = sl_pattern_match(a->overrides[i], t->name, e);
+
+        if (hit < 0)
+            return sl_fail_context(e, "--tensor-type");
+        if (hit)
+            return o->overrides[i].type;
+    }
+    if (o->pure)
+        return a->r->mixture ? sl_mixture_base_type(a->r->mixture) : a->r->default_type;
+    return recipe_type(a, t, e);
+}
+
+int sl_recipe_unwritable(const struct sl_recipe *r)
+{
+    int base = r->mixture ? sl_mixture_base_type(r->mixture) : r->default_type;
+
+    for (uint32_t i = 0; i < r->n_rules; i++)
+        if (r->rules[i].type >= 0 && !sl_type_info(r->rules[i].type)->quantizes)
+            return r->rules[i].type;
+    return sl_type_info(base)->quantizes ? -1 : base;
+}
+
+bool sl_recipe_needs_imatrix(const struct sl_recipe *r, const char *tensor, int type,
+                             bool rules_2025)
+{
+    return sl_mixture_needs_imatrix(r->mixture, tensor, type, rules_2025);
+}
+
+static int check_type(const struct assign *a, const struct sl_out_tensor *t, int type,
+                      struct sl_error *e)
+{
+    const struct sl_type_info *info = sl_type_info(type);
+
+    if (!info)
+        return sl_fail(e, SL_EUNSUPPORTED, "%s: type %d is not known", t->name, type);
+    if (t->ne[0] % info->block)
+        return sl_fail(e, SL_EUSAGE,
+                       "%s: rows of %llu weights do not divide into %s's blocks of %u; choose "
+                       "another type for this tensor, f16 always fits",
+                       t->name, (unsigned long long)t->ne[0], info->name, info->block);
+    if (a->o->any_type || type == t->src_type)
+        return 0;
+    if (!info->quantizes)
+        return sl_fail(e, SL_EUNSUPPORTED,
+                       "%s: recipe %s asks for type %s, which this version cannot write; see "
+                       "'sluice types'",
+                       t->name, a->r->name, info->name);
+    if (!a->o->has_imatrix
+        && sl_recipe_needs_imatrix(a->r, t->name, type, a->o->rules_2025))
+        return sl_fail(e, SL_EUSAGE,
+                       "%s: type %s in recipe %s needs an importance matrix; give one with "
+                       "--imatrix FILE",
+                       t->name, info->name, a->r->name);
+    return 0;
+}
+
+static int assign_all(struct assign *a, int *types, uint32_t *n_fallback, struct sl_error *e)
+{
+    for (uint32_t i = 0; i < a->m->n_tensors; i++) {
+        const struct sl_out_tensor *t = &a->m->tensors[i];
+        bool fixed;
+        int type = chosen_type(a, t, &fixed, e), other = type;
+
+        SL_TRY(type);
+        if (!fixed)
+            other = sl_mixture_fallback(type, t->ne[0], a->o->rules_2025);
+        if (other >= 0 && other != type) {
+            (*n_fallback)++;
+            type = other;
+        }
+        SL_TRY(check_type(a, t, type, e));
+        types[i] = type;
+    }
+    return 0;
+}
+
+static int compile_overrides(struct assign *a, struct sl_error *e)
+{
+    a->overrides = calloc(a->o->n_overrides + 1, sizeof *a->overrides);
+    if (!a->overrides)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    for (uint32_t i = 0; i < a->o->n_overrides; i++)
+        if (sl_pattern_compile(a->o->overrides[i].pattern, true, true, &a->overrides[i], e) < 0)
+            return sl_fail_context(e, "--tensor-type");
+    return 0;
+}
+
+int sl_recipe_assign(const struct sl_recipe *r, const struct sl_model *m,
+                     const struct sl_recipe_opts *o, int *types, uint32_t *n_fallback,
+                     struct sl_error *e)
+{
+    static const struct sl_recipe_opts none = {.output_type = -1, .embedding_type = -1};
+    struct assign a = {.r = r, .m = m, .o = o ? o : &none, .tied = true};
+    int rc;
+
+    *n_fallback = 0;
+    for (uint32_t i = 0; i < m->n_tensors; i++)
+        if (strcmp(m->tensors[i].name, "output.weight") == 0)
+            a.tied = false;
+    if (r->mixture) {
+        sl_mixture_begin(&a.mix, r->mixture, m, a.o->has_imatrix, a.o->rules_2025);
+        a.mix.output_type = a.o->output_type;
+    }
+    rc = compile_overrides(&a, e);
+    if (rc == 0)
+        rc = assign_all(&a, types, n_fallback, e);
+    for (uint32_t i = 0; a.overrides && i < a.o->n_overrides; i++)
+        sl_pattern_free(a.overrides[i]);
+    free(a.overrides);
+    return rc;
+}

@@ -1,0 +1,112 @@
+#include "proto/recipe_pattern.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MATCH_STEPS 20000u
+#define HEAP_KIB 1024u
+
+struct sl_pattern {
+    char *text;
+    pcre2_code *code; /* NULL: a glob */
+    pcre2_match_context *limits;
+    pcre2_match_data *data;
+};
+
+static int compile_regex(struct sl_pattern *p, bool ignore_case, struct sl_error *e)
+{
+    int code;
+    size_t at;
+
+    p->code = pcre2_compile((PCRE2_SPTR)p->text, PCRE2_ZERO_TERMINATED,
+                            PCRE2_NEVER_BACKSLASH_C | (ignore_case ? PCRE2_CASELESS : 0), &code,
+                            &at, NULL);
+    if (!p->code) {
+        PCRE2_UCHAR why[160] = "";
+
+        pcre2_get_error_message(code, why, sizeof why);
+        return sl_fail(e, SL_EUSAGE, "'%s' is no regular expression: %s at character %zu", p->text,
+                       (const char *)why, at + 1);
+    }
+    p->limits = pcre2_match_context_create(NULL);
+    p->data = pcre2_match_data_create(1, NULL);
+    if (!p->limits || !p->data)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    pcre2_set_match_limit(p->limits, MATCH_STEPS);
+    pcre2_set_depth_limit(p->limits, MATCH_STEPS);
+    pcre2_set_heap_limit(p->limits, HEAP_KIB);
+    return 0;
+}
+
+int sl_pattern_compile(const char *text, bool regex, bool ignore_case, struct sl_pattern **out,
+                       struct sl_error *e)
+{
+    struct sl_pattern *p = calloc(1, sizeof *p);
+    int rc = 0;
+
+    *out = NULL;
+    if (!p || !(p->text = strdup(text))) {
+        free(p);
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    }
+    if (regex)
+        rc = compile_regex(p, ignore_case, e);
+    if (rc < 0) {
+        sl_pattern_free(p);
+        return rc;
+    }
+    *out = p;
+    return 0;
+}
+
+void sl_pattern_free(struct sl_pattern *p)
+{
+    if (!p)
+        return;
+    pcre2_match_data_free(p->data);
+    pcre2_match_context_free(p->limits);
+    pcre2_code_free(p->code);
+    free(p->text);
+    free(p);
+}
+
+/* On a mismatch the last star takes one character more: no recursion. */
+static bool glob_match(const char *g, const char *s)
+{
+    const char *star = NULL, *resume = NULL;
+
+    while (*s) {
+        if (*g == '*') {
+            star = g++;
+            resume = s;
+        } else if (*g && (*g == '?' || *g == *s)) {
+            g++;
+            s++;
+        } else if (star) {
+            g = star + 1;
+            s = ++resume;
+        } else {
+            return false;
+        }
+    }
+    while (*g == '*')
+        g++;
+    return *g == '\0';
+}
+
+int sl_pattern_match(const struct sl_pattern *p, const char *name, struct sl_error *e)
+{
+    int rc;
+
+    if (!p->code)
+        return glob_match(p->text, name);
+    rc = pcre2_match(p->code, (PCRE2_SPTR)name, strlen(name), 0, 0, p->data, p->limits);
+    if (rc >= 0)
+        return 1;
+    if (rc == PCRE2_ERROR_NOMATCH)
+        return 0;
+    return sl_fail(e, SL_EUSAGE, "regular expression '%s' needs too many steps on '%s'; simplify it",
+                   p->text, name);
+}

@@ -1,0 +1,23 @@
+/* Patterns on tensor names: globs and regular expressions. */
+#ifndef SLUICE_PROTO_RECIPE_PATTERN_H
+#define SLUICE_PROTO_RECIPE_PATTERN_H
+
+#include "proto/error.h"
+
+#include <stdbool.h>
+
+struct sl_pattern;
+
+/* Effect: compiles a glob ('*': any run of characters, '?': one; the whole
+ * name must match) or, with regex, a PCRE2 expression that is searched in the
+ * name. Matching is bounded. Errors: SL_EUSAGE with what is wrong and where. */
+int sl_pattern_compile(const char *text, bool regex, bool ignore_case, struct sl_pattern **out,
+                       struct sl_error *e) SL_MUST_USE;
+void sl_pattern_free(struct sl_pattern *p);
+
+/* Returns 1 (matches) or 0. Errors: SL_EUSAGE when the expression needs more
+ * steps than the limit for this name. */
+int sl_pattern_match(const struct sl_pattern *p, const char *name, struct sl_error *e)
+    SL_MUST_USE;
+
+#endif

@@ -1,0 +1,153 @@
+#include "proto/source_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* O_NONBLOCK: a FIFO with a good name must not hang the program. */
+#define OPEN_FLAGS (O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
+
+bool sl_source_plain_name(const char *name)
+{
+    size_t n = strlen(name);
+
+    if (n == 0 || n > 255 || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (name[i] == '/' || (unsigned char)name[i] < 0x20 || name[i] == 0x7f)
+            return false;
+    return true;
+}
+
+char *sl_source_join(const char *dir, const char *name)
+{
+    char *path;
+
+    return asprintf(&path, "%s/%s", dir, name) < 0 ? NULL : path;
+}
+
+bool sl_source_exists(const char *dir, const char *name)
+{
+    char *path = sl_source_join(dir, name);
+    struct stat st;
+    bool there = path && lstat(path, &st) == 0;
+
+    free(path);
+    return there;
+}
+
+/* Whether the resolved path lies below the resolved folder. */
+static bool is_below(const char *folder, size_t n, const char *path)
+{
+    while (n > 0 && folder[n - 1] == '/')
+        n--;
+    return strncmp(folder, path, n) == 0 && path[n] == '/';
+}
+
+/* Whether `real` is R/blobs/<name> for the R of folder = R/snapshots/<revision>[/...]. */
+static bool is_cache_blob(const char *folder, const char *real)
+{
+    static const char snapshots[] = "/snapshots/", blobs[] = "/blobs/";
+    const char *at = strstr(folder, snapshots), *next;
+    size_t n;
+
+    while (at && (next = strstr(at + 1, snapshots)) != NULL)
+        at = next;
+    if (!at || at[sizeof snapshots - 1] == '\0')
+        return false;
+    n = (size_t)(at - folder);
+    return strncmp(folder, real, n) == 0 && strncmp(real + n, blobs, sizeof blobs - 1) == 0 &&
+           strchr(real + n + sizeof blobs - 1, '/') == NULL;
+}
+
+/* Opens the target of the link at path, if the folder may hold such a link. */
+static int open_link(const char *dir, const char *path, struct sl_error *e)
+{
+    char *folder = realpath(dir, NULL), *real = realpath(path, NULL);
+    int fd;
+
+    if (!folder || !real)
+        fd = sl_fail(e, SL_ESOURCE, "%s: is a symbolic link that leads nowhere: %s", path,
+                     strerror(errno));
+    else if (!is_below(folder, strlen(folder), real) && !is_cache_blob(folder, real))
+        fd = sl_fail(e, SL_ESOURCE, "%s: is a symbolic link to %s, outside the checkpoint's folder;"
+                     " put the file itself there", path, real);
+    else {
+        fd = open(real, OPEN_FLAGS | O_NOFOLLOW);
+        if (fd < 0)
+            fd = sl_fail(e, SL_ESOURCE, "%s: %s", real, strerror(errno));
+    }
+    free(folder);
+    free(real);
+    return fd;
+}
+
+static int check_regular(int fd, const char *path, struct sl_source_stat *st, struct sl_error *e)
+{
+    struct stat s;
+
+    if (fstat(fd, &s) < 0)
+        return sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
+    if (!S_ISREG(s.st_mode))
+        return sl_fail(e, SL_ESOURCE, "%s: not a regular file", path);
+    st->size = (uint64_t)s.st_size;
+    st->mtime_ns = (int64_t)s.st_mtim.tv_sec * 1000000000 + s.st_mtim.tv_nsec;
+    return 0;
+}
+
+int sl_source_open(const char *dir, const char *name, int *fd, struct sl_source_stat *st,
+                   struct sl_error *e)
+{
+    char *path = sl_source_join(dir, name);
+    int f, rc;
+
+    if (!path)
+        return sl_fail(e, SL_EFAIL, "%s: out of memory", name);
+    f = open(path, OPEN_FLAGS | O_NOFOLLOW);
+    if (f < 0)
+        f = errno == ELOOP ? open_link(dir, path, e)
+                           : sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
+    rc = f < 0 ? f : check_regular(f, path, st, e);
+    if (rc < 0 && f >= 0)
+        close(f);
+    free(path);
+    if (rc == 0)
+        *fd = f;
+    return rc;
+}
+
+int sl_source_open_path(const char *path, int *fd, struct sl_source_stat *st, struct sl_error *e)
+{
+    int f = open(path, OPEN_FLAGS), rc;
+
+    if (f < 0)
+        return sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
+    rc = check_regular(f, path, st, e);
+    if (rc < 0)
+        close(f);
+    else
+        *fd = f;
+    return rc;
+}
+
+int sl_source_read(int fd, const char *label, void *to, size_t n, uint64_t offset,
+                   struct sl_error *e)
+{
+    size_t got = 0;
+
+    while (got < n) {
+        ssize_t r = pread(fd, (char *)to + got, n - got, (off_t)(offset + got));
+
+        if (r > 0)
+            got += (size_t)r;
+        else if (r == 0)
+            return sl_fail(e, SL_ESOURCE, "%s: became shorter while it was read", label);
+        else if (errno != EINTR)
+            return sl_fail(e, SL_ESOURCE, "%s: cannot be read: %s", label, strerror(errno));
+    }
+    return 0;
+}

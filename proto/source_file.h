@@ -1,0 +1,42 @@
+/* Opening the files of a checkpoint, which a stranger may have packed. */
+#ifndef SLUICE_PROTO_SOURCE_FILE_H
+#define SLUICE_PROTO_SOURCE_FILE_H
+
+#include "proto/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct sl_source_stat {
+    uint64_t size;
+    int64_t mtime_ns;
+};
+
+/* Returns whether name is a plain base name: 1 to 255 bytes, no '/', no control
+ * character, not "." or "..". */
+bool sl_source_plain_name(const char *name);
+
+/* Effect: opens dir/name for reading; *fd is the caller's. The file must be
+ * regular. A symbolic link is followed only when it resolves to a file inside
+ * dir, or, for a folder R/snapshots/<revision>[/...] of a Hugging Face cache,
+ * to a file directly in R/blobs: whoever packed the folder cannot make Sluice
+ * read files elsewhere. Errors: SL_ESOURCE naming the file. */
+int sl_source_open(const char *dir, const char *name, int *fd, struct sl_source_stat *st,
+                   struct sl_error *e) SL_MUST_USE;
+
+/* Effect: the same for a path that the user gave: links are followed. */
+int sl_source_open_path(const char *path, int *fd, struct sl_source_stat *st, struct sl_error *e)
+    SL_MUST_USE;
+
+/* Returns whether dir/name exists (a dangling link does). */
+bool sl_source_exists(const char *dir, const char *name);
+
+/* "dir/name" in new memory, or NULL. */
+char *sl_source_join(const char *dir, const char *name);
+
+/* Effect: reads exactly n bytes at offset. Errors: SL_ESOURCE, label first. */
+int sl_source_read(int fd, const char *label, void *to, size_t n, uint64_t offset,
+                   struct sl_error *e) SL_MUST_USE;
+
+#endif

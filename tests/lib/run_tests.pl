@@ -1,0 +1,60 @@
+#!/usr/bin/env perl
+# Runs test programs, two at a time: .t files (TAP) and cmocka programs. Every
+# program's full output is kept in FOLDER; that of failed ones is shown again at
+# the end. The last line counts tests: "N passed, N failed, N skipped".
+# usage: run_tests.pl FOLDER PROGRAM...
+use strict;
+use warnings;
+use File::Basename qw(dirname);
+use File::Path qw(make_path remove_tree);
+use TAP::Harness;
+
+my ($folder, @programs) = @ARGV;
+die "usage: run_tests.pl FOLDER PROGRAM...\n" unless @programs;
+my $lib   = dirname(__FILE__);
+my $limit = $ENV{SLUICE_TEST_SECONDS} || 900;
+remove_tree($folder);
+make_path($folder);
+$ENV{PERL_TEST_HARNESS_DUMP_TAP} = $folder;
+
+my $harness = TAP::Harness->new({
+    jobs      => $ENV{SLUICE_TEST_JOBS} || 2,
+    merge     => 1,
+    verbosity => 0,
+    timer     => 1,
+    exec      => sub {
+        my ($h, $file) = @_;
+        my @how = $file =~ /\.t$/ ? ($^X, "-I$lib") : ($^X, "$lib/cmocka_tap.pl");
+        return ['timeout', '-k', '10', $limit, @how, $file];
+    },
+});
+
+my %skipped_whole;
+$harness->callback(after_test => sub {
+    my ($job, $parser) = @_;
+    $skipped_whole{ $job->[0] } = $parser->skip_all if defined $parser->skip_all;
+});
+my $sum = $harness->runtests(@programs);
+
+my $bad = 0;
+for my $p ($sum->descriptions) {
+    my ($parser) = $sum->parsers($p);
+    next unless $parser->has_problems || $parser->exit || $parser->wait;
+    $bad++;
+    print "\n---- output of $p\n";
+    if (open my $f, '<', "$folder/$p") {
+        print while <$f>;
+    } else {
+        print "(none was kept: $!)\n";
+    }
+    # A program that died between tests failed one more than it could say.
+    print "---- $p: exit status ", $parser->exit, "\n";
+}
+print "\nskipped: $_: $skipped_whole{$_}\n" for sort keys %skipped_whole;
+
+my $skipped = $sum->skipped + keys %skipped_whole;
+my $failed  = $sum->failed;
+$failed ||= $bad;
+my $passed = $sum->passed - $sum->skipped;
+print "$passed passed, $failed failed, $skipped skipped\n";
+exit($failed || $bad || $sum->total == 0 ? 1 : 0);

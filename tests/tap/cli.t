@@ -1,0 +1,117 @@
+# The command line as people and scripts meet it.
+use strict;
+use warnings;
+use SluiceTest;
+use Test::More;
+
+my $r = run($SLUICE);
+is($r->{rc}, 2, 'no verb: usage');
+is($r->{out}, '', 'on standard error');
+$r = run_ok('--help', $SLUICE, '--help');
+my @verbs = $r->{out} =~ /^  ([a-z]+) +\S/mg;
+ok(@verbs >= 6, 'verbs are listed') or diag($r->{out});
+$r = run_ok('--version', $SLUICE, '--version');
+like($r->{out}, qr/^sluice \d+\.\d+\.\d+/, 'a version');
+fails('unknown verb', 2, qr/nonsense/, $SLUICE, 'nonsense');
+
+for my $verb (@verbs) {
+    $r = run_ok("$verb --help", $SLUICE, $verb, '--help');
+    like($r->{out}, qr/$verb/, "$verb --help names it");
+    is($r->{err}, '', "$verb --help is no message");
+    fails("$verb: unknown option", 2, qr/--no-such-option/, $SLUICE, $verb, '--no-such-option');
+}
+
+my $dir = scratch();
+my @convert = ($SLUICE, 'convert', $TINY, '-o', "$dir/x.gguf");
+
+# Wrong use: exit 2, one line, which option.
+fails('no recipe', 2, qr/recipe/, @convert);
+fails('unknown recipe', 2, qr/q4_k_x/i, @convert, '--recipe', 'q4_k_x');
+fails('no checkpoint', 2, qr/./, $SLUICE, 'convert', '--recipe', 'q4_k_m');
+fails('--threads -1', 2, qr/--threads/, @convert, '--recipe', 'q4_k_m', '--threads', '-1');
+fails('--threads x', 2, qr/--?t/, @convert, '--recipe', 'q4_k_m', '--threads', 'x');
+fails('--mem 12Q', 2, qr/--mem/, @convert, '--recipe', 'q4_k_m', '--mem', '12Q');
+fails('--mem 1K', 2, qr/mem/, @convert, '--recipe', 'q4_k_m', '--mem', '1K');
+fails('--io pigeon', 2, qr/--io/, @convert, '--recipe', 'q4_k_m', '--io', 'pigeon');
+fails('--layout x', 2, qr/layout/, @convert, '--recipe', 'q4_k_m', '--layout', 'x');
+fails('--tensor-type x', 2, qr/tensor-type/, @convert, '--recipe', 'q4_k_m', '--tensor-type', 'x');
+fails('--tensor-type a(=q8_0', 2, qr/a\(/, @convert, '--recipe', 'q4_k_m', '--tensor-type', 'a(=q8_0');
+fails('--override-kv x', 2, qr/override-kv/, @convert, '--recipe', 'q4_k_m', '--override-kv', 'x');
+fails('output folder is not there', 2, qr/nowhere/, $SLUICE, 'convert', $TINY, '-o', "$dir/nowhere/x.gguf", '--recipe', 'q4_k_m');
+
+# A recipe's mistake is shown with file and line.
+spit("$dir/bad.recipe", "# a recipe\n\nblk\\..*ffn_down = q9_k\n");
+fails('mistake in a recipe', 2, qr/bad\.recipe:3/, @convert, '--recipe', "$dir/bad.recipe");
+fails('no such recipe file', 2, qr/none\.recipe/, @convert, '--recipe', "$dir/none.recipe");
+
+# Sources that are not there or not known.
+fails('no such source', 7, qr/nowhere/, $SLUICE, 'convert', "$dir/nowhere", '-o', "$dir/x.gguf", '--recipe', 'q4_k_m');
+my $odd = copy_checkpoint($TINY, "$dir/odd");
+my $config = slurp("$odd/config.json");
+(my $other = $config) =~ s/DeepseekV3ForCausalLM/MambaForCausalLM/;
+spit("$odd/config.json", $other);
+fails('unknown architecture', 6, qr/MambaForCausalLM/, $SLUICE, 'convert', $odd, '-o', "$dir/x.gguf", '--recipe', 'q4_k_m');
+is_deeply([grep { /^x/ } ls($dir)], [], 'nothing of all this left a file');
+
+# Results on standard output, messages on standard error, no control codes.
+$r = run_ok('convert', @convert, '--recipe', 'q4_k_m');
+is($r->{out}, "$dir/x.gguf\n", 'standard output is the file made');
+unlike($r->{err}, qr/[\e\r]/, 'no control codes when it is no terminal');
+my $made = sha256("$dir/x.gguf");
+fails('the output exists', 13, qr/x\.gguf/, @convert, '--recipe', 'q2_k');
+is(sha256("$dir/x.gguf"), $made, 'and stays as it was');
+run_ok('--force replaces it', @convert, '--recipe', 'q2_k', '--force');
+isnt(sha256("$dir/x.gguf"), $made, 'it is another one');
+
+$r = run_ok('--quiet', @convert, '--recipe', 'q4_k_m', '--force', '--quiet');
+is("$r->{out}$r->{err}", '', 'says nothing');
+is(sha256("$dir/x.gguf"), $made, 'and does the same');
+
+$r = run_ok('--json', @convert, '--recipe', 'q4_k_m', '--force', '--json');
+my @lines = eval { json_lines($r->{out}) };
+ok(@lines && !$@, 'JSON lines') or diag($r->{out});
+is(scalar(grep { !$_->{message_type} || !$_->{time} || $_->{time} !~ /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/ } @lines), 0,
+    'each with a type and a time');
+my ($summary) = grep { $_->{message_type} eq 'summary' } @lines;
+is_deeply($summary->{files}, ["$dir/x.gguf"], 'the summary names the file');
+is($summary->{bytes}, -s "$dir/x.gguf", 'and its size');
+
+unlink glob "$dir/x*";
+$r = run_ok('--dry-run', @convert, '--recipe', 'q4_k_m', '--dry-run');
+is_deeply([grep { /^x/ } ls($dir)], [], 'writes nothing');
+like($r->{out}, qr/^token_embd\.weight +q4_k /m, 'and shows the types');
+
+$r = run_ok('--sha256', @convert, '--recipe', 'q8_0', '--sha256');
+like(slurp("$dir/x.gguf.xxh64"), qr/^sha256    [0-9a-f]{64}  x\.gguf:output\.weight$/m, 'SHA-256 in the manifest');
+run_ok('plan of a folder', $SLUICE, 'plan', $TINY, '--recipe', 'dq3_k_m');
+run_ok('plan of a config alone', $SLUICE, 'plan', "$TINY/config.json", '--recipe', 'dq3_k_m');
+$r = run_ok('inspect', $SLUICE, 'inspect', "$dir/x.gguf");
+like($r->{out}, qr/blk\.3\.ffn_down_exps\.weight/, 'inspect names the tensors');
+like($r->{out}, qr/deepseek2\.expert_count/, 'and the keys');
+run_ok('inspect a checkpoint', $SLUICE, 'inspect', $TINY);
+run_ok('recipes', $SLUICE, 'recipes');
+run_ok('types', $SLUICE, 'types');
+
+# On a terminal there is a bar; it is taken away at the end.
+SKIP: {
+    my $has = run('script', '--version');
+    skip 'no script(1)', 2 if $has->{rc};
+    my $log = scratch() . '/tty';
+    local $ENV{TERM} = 'xterm';
+    my $source = checkpoint(scratch(), '--preset', 'demo');
+    run('script', '-qec', "$SLUICE convert $source -o $dir/t.gguf --recipe q2_k --force", $log);
+    my $seen = slurp($log);
+    like($seen, qr/\r.*%/s, 'a bar on a terminal');
+    $ENV{TERM} = 'dumb';
+    run('script', '-qec', "$SLUICE convert $source -o $dir/t.gguf --recipe q2_k --force", $log);
+    unlike(slurp($log), qr/\e/, 'none on a dumb one');
+}
+
+# Standard output that cannot be written is an error.
+SKIP: {
+    skip 'no /dev/full', 1 unless -c '/dev/full';
+    $r = run('sh', '-c', "$SLUICE types >/dev/full");
+    isnt($r->{rc}, 0, 'a full standard output is noticed');
+}
+
+done_testing();

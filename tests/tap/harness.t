@@ -1,0 +1,94 @@
+# The checkers can fail: the runner, the reader of cmocka's results, the lint,
+# the hasher, and the installation.
+use strict;
+use warnings;
+use SluiceTest;
+use Test::More;
+
+my $dir = scratch();
+my $lib = "$TOP/tests/lib";
+
+# ---- a program that speaks as cmocka does
+sub fake {
+    my ($name, $text, $rc) = @_;
+    spit("$dir/$name", "#!/bin/sh\ncat <<'E'\n$text\nE\nexit $rc\n");
+    chmod 0755, "$dir/$name";
+    return "$dir/$name";
+}
+my $good = fake('good', "[==========] Running 2 test(s).\n[ RUN      ] a\n[       OK ] a\n[ RUN      ] b\n[  SKIPPED ] b\n"
+    . "[==========] 2 test(s) run.\n[  PASSED  ] 1 test(s).\n[  SKIPPED ] 1 test(s), listed below:\n[  SKIPPED ] b", 0);
+my $poor = fake('poor', "[==========] Running 2 test(s).\n[ RUN      ] a\n[       OK ] a\n[ RUN      ] b\nboom\n[  FAILED  ] b\n"
+    . "[==========] 2 test(s) run.\n[  FAILED  ] 1 test(s), listed below:\n[  FAILED  ] b", 1);
+my $dead = fake('dead', "[==========] Running 2 test(s).\n[ RUN      ] a\n[       OK ] a\n[ RUN      ] b", 139);
+my $none = fake('none', '', 0);
+my $tap  = "$dir/x.t";
+spit($tap, "print qq(1..3\\nok 1\\nok 2 # SKIP no\\nnot ok 3\\n# why\\n); exit 1;\n");
+my $short = "$dir/short.t";
+spit($short, "print qq(1..3\\nok 1\\n);\n");
+my $whole = "$dir/whole.t";
+spit($whole, "print qq(1..0 # SKIP not here\\n);\n");
+
+sub result {
+    my $r = run($^X, "$lib/run_tests.pl", "$dir/log", @_);
+    my ($line) = $r->{out} =~ /^(\d+ passed, \d+ failed, \d+ skipped)$/m;
+    return ($r->{rc}, $line // $r->{out} . $r->{err}, $r->{out});
+}
+is_deeply([(result($good))[0, 1]], [0, '1 passed, 0 failed, 1 skipped'], 'a good program');
+my ($rc, $line, $out) = result($good, $poor);
+is_deeply([$rc, $line], [1, '2 passed, 1 failed, 1 skipped'], 'a failed test');
+like($out, qr/boom/, 'its output is shown');
+is_deeply([(result($dead))[0, 1]], [1, '1 passed, 1 failed, 0 skipped'], 'a program that dies');
+is_deeply([(result($none))[0, 1]], [1, '0 passed, 1 failed, 0 skipped'], 'a program that tests nothing');
+is_deeply([(result($tap))[0, 1]], [1, '1 passed, 1 failed, 1 skipped'], 'TAP');
+is((result($short))[0], 1, 'fewer tests than planned');
+is_deeply([(result($good, $whole))[0, 1]], [0, '1 passed, 0 failed, 2 skipped'], 'a file skipped whole counts');
+is((result("$dir/absent.t"))[0], 1, 'a test that is not there');
+
+# ---- lint
+sub lint {
+    my (%files) = @_;
+    my $root = scratch();
+    for my $path (keys %files) {
+        my ($d) = $path =~ m{^(.*)/};
+        system 'mkdir', '-p', "$root/$d";
+        spit("$root/$path", $files{$path});
+    }
+    my $r = run($^X, "$TOP/tests/tools/lint.pl", $root);
+    return $r->{rc} ? $r->{out} : '';
+}
+is(lint('proto/a.c' => "#include \"proto/a.h\"\n", 'proto/a.h' => ''), '', 'lint: a good tree');
+like(lint('proto/a.c' => "#include \"worker/b.h\"\n"), qr/proto must not include worker/, 'lint: direction');
+like(lint('kernels/a.c' => "#include \"client/b.h\"\n"), qr/kernels must not include client/, 'lint: direction of kernels');
+like(lint('daemon/a.c' => "#include \"worker/b.h\"\n"), qr/daemon must not include worker/, 'lint: direction of daemon');
+like(lint('proto/a.c' => "#include \"a.h\"\n"), qr/from the root/, 'lint: include from the root');
+like(lint('proto/a.c' => "#include <sqlite3.h>\n", 'daemon/b.c' => "#include <sqlite3.h>\n"), qr/more than one file/, 'lint: one user of a library');
+like(lint('proto/a.c' => '', 'worker/a.c' => ''), qr/used twice/, 'lint: names');
+like(lint('proto/a.c' => "x\n" x 601), qr/601 lines/, 'lint: length');
+like(lint('proto/a.c' => "f(); \n"), qr/white space/, 'lint: white space');
+like(lint('proto/a.c' => "/* TO" . "DO */\n"), qr/unfinished/, 'lint: unfinished work');
+like(lint('proto/a.c' => "    exit(1);\n"), qr/outside a main/, 'lint: exit');
+is(lint('worker/worker_main.c' => "    exit(1);\n"), '', 'lint: exit in a main');
+like(lint('worker/a.c' => "    assert(x);\n"), qr/outside a main/, 'lint: assert');
+
+my $c = scratch();
+mkdir "$c/proto";
+spit("$c/state.c", "int counter = 7; static int hidden; int f(void) { return ++hidden; } const int fine = 3;\n");
+is(run('sh', '-c', "cd $c && cc -c -o state.o state.c && ar rcs lib.a state.o")->{rc}, 0, 'a library with state');
+my $r = run($^X, "$TOP/tests/tools/lint.pl", $c, "$c/lib.a");
+ok($r->{rc} == 1 && $r->{out} =~ /: counter/ && $r->{out} =~ /: hidden/ && $r->{out} !~ /fine/, 'lint: writable data at file scope')
+    or diag($r->{out}, $r->{err});
+$r = run($^X, "$TOP/tests/tools/lint.pl", $TOP, $SANITIZED ? () : "$BUILD/libsluice.a");
+is($r->{out}, '', 'lint: this tree');
+is($r->{rc}, 0, 'lint: exit 0');
+
+# ---- the hasher is a strict reader
+spit("$dir/not.gguf", 'no GGUF at all, not even nearly');
+isnt(run(tool('gguf_hash'), "$dir/not.gguf")->{rc}, 0, 'gguf_hash: not GGUF');
+
+# ---- the generator gives the same bytes for the same options
+my @ck = map { checkpoint(scratch(), '--seed', $_) } 5, 5, 6;
+my @sums = map { sha256("$_/model-00002-of-00002.safetensors") } @ck;
+is($sums[0], $sums[1], 'make_checkpoint: the same seed');
+isnt($sums[0], $sums[2], 'make_checkpoint: another seed');
+
+done_testing();

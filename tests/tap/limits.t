@@ -1,0 +1,124 @@
+# Short of everything: memory, disk, permissions. A conversion either works as
+# well or says which limit it met, with nothing left behind.
+use strict;
+use warnings;
+use SluiceTest;
+use Test::More;
+
+sub rss { # peak resident memory of a command, MiB
+    my ($report, @cmd) = @_;
+    my $r = run(tool('confine'), '--report', $report, '--', @cmd);
+    my ($kib) = slurp($report) =~ /^maxrss_kib (\d+)/m;
+    return ($r, $kib / 1024);
+}
+
+# ---- memory: one tensor of 128 MiB in BF16 (256 MiB in F32), 64 MiB allowed
+my $source = checkpoint(scratch(), '--arch', 'llama', '--preset', 'big-tensor');
+my $dir = scratch();
+my ($r, $peak) = rss("$dir/report", $SLUICE, 'convert', $source, '-o', "$dir/x.gguf", '--recipe', 'q4_k_m', '--mem', '64Mi');
+is($r->{rc}, 0, 'a tensor larger than the memory allowed') or diag($r->{err});
+diag(sprintf 'peak memory %.0f MiB', $peak);
+SKIP: {
+    skip 'a sanitizer needs memory of its own', 1 if $SANITIZED;
+    cmp_ok($peak, '<', 96, '--mem 64Mi: resident memory stays below 96 MiB');
+}
+my $sum = sha256("$dir/x.gguf");
+run_ok('without that limit', $SLUICE, 'convert', $source, '-o', "$dir/y.gguf", '--recipe', 'q4_k_m');
+is(sha256("$dir/y.gguf"), $sum, 'the same file');
+unlink "$dir/y.gguf";
+
+# The same under a limit of the kernel's, page cache included.
+my ($cg, $knob);
+if ($> == 0) {
+    if (-d '/sys/fs/cgroup/memory' && mkdir "/sys/fs/cgroup/memory/sluice-test-$$") {
+        ($cg, $knob) = ("/sys/fs/cgroup/memory/sluice-test-$$", 'memory.limit_in_bytes');
+    } elsif (-e '/sys/fs/cgroup/cgroup.subtree_control' && mkdir "/sys/fs/cgroup/sluice-test-$$") {
+        ($cg, $knob) = ("/sys/fs/cgroup/sluice-test-$$", 'memory.max');
+    }
+}
+SKIP: {
+    my $set = $cg && -e "$cg/$knob" && eval { spit("$cg/$knob", 100 << 20); 1 };
+    skip 'no memory cgroup can be made here (not root?)', 2 if !$set || $SANITIZED;
+    $r = run('sh', '-c', "echo \$\$ > $cg/cgroup.procs && exec \"\$@\"", 'sh', $SLUICE, 'convert', $source,
+        '-o', "$dir/z.gguf", '--recipe', 'q4_k_m', '--mem', '64Mi');
+    is($r->{rc}, 0, 'under 100 MiB for process and page cache') or diag($r->{err});
+    is(-f "$dir/z.gguf" ? sha256("$dir/z.gguf") : 'none', $sum, 'the same file');
+    unlink "$dir/z.gguf";
+}
+rmdir $cg if $cg;
+
+# No address space at all: an error, no crash, nothing left.
+SKIP: {
+    skip 'a sanitizer needs address space of its own', 2 if $SANITIZED;
+    $r = run(tool('confine'), '--as', 300 << 20, '--', $SLUICE, 'convert', $source, '-o', "$dir/w.gguf",
+        '--recipe', 'q4_k_m', '--mem', '1Gi');
+    ok($r->{rc} == 1 && $r->{err} =~ /memory/, 'memory that cannot be had') or diag("exit $r->{rc} $r->{err}");
+    ok(!-e "$dir/w.gguf", 'no output');
+}
+unlink glob "$dir/*";
+
+# ---- io_uring forbidden, as in containers
+$r = run(tool('confine'), '--no-uring', '--', $SLUICE, 'convert', $TINY, '-o', "$dir/x.gguf", '--recipe', 'q4_k_m');
+is($r->{rc}, 0, 'io_uring forbidden: works all the same') or diag($r->{err});
+is_deeply(hashes("$dir/x.gguf"), golden("$TINY/golden/mla/Q4_K_M.xxh64"), 'with the same bytes');
+$r = run(tool('confine'), '--no-uring', '--', $SLUICE, 'convert', $TINY, '-o', "$dir/u.gguf", '--recipe', 'q4_k_m', '--io', 'uring');
+ok($r->{rc} == 6 && $r->{err} =~ /io_uring/, '--io uring then says so') or diag("exit $r->{rc} $r->{err}");
+
+# ---- one processor
+$r = run(tool('confine'), '--cpus', '1', '--', $SLUICE, 'convert', $TINY, '-o', "$dir/c.gguf", '--recipe', 'q4_k_m');
+is($r->{rc}, 0, 'one processor') or diag($r->{err});
+is(sha256("$dir/c.gguf"), sha256("$dir/x.gguf"), 'the same file');
+unlink glob "$dir/*";
+
+# ---- no space: a small filesystem in a mount namespace of its own
+SKIP: {
+    my $can = $> == 0 && run('unshare', '-m', 'true')->{rc} == 0
+        && run('unshare', '-m', 'mount', '-t', 'tmpfs', 'none', $dir)->{rc} == 0;
+    skip 'no filesystem can be mounted here (not root?)', 5 unless $can;
+    $r = run('unshare', '-m', 'sh', '-c', 'd=$1; shift; mount -t tmpfs -o size=8m none "$d" || exit 99
+        "$@"; rc=$?; ls -A "$d" | sed "s/^/left: /"; exit $rc', 'sh', $dir, $SLUICE, 'convert', $TINY, '-o',
+        "$dir/x.gguf", '--recipe', 'q8_0');
+    is($r->{rc}, 9, 'too little space: exit 9') or diag($r->{err});
+    unlike($r->{out}, qr/left:/, 'nothing was written');
+    like($r->{err}, qr/21\.\d+ MB.*8\.\d+ MB|8\.\d+ MB.*21\.\d+ MB/, 'both figures are told');
+
+    # Space that goes away in the middle: another writer takes it.
+    $r = run('unshare', '-m', 'sh', '-c', 'd=$1; shift; mount -t tmpfs -o size=30m none "$d" || exit 99
+        "$@" & p=$!
+        i=0; while [ ! -e "$d/x.gguf.partial" ] && [ $i -lt 200 ]; do sleep 0.01; i=$((i + 1)); done
+        head -c 40000000 /dev/zero > "$d/hog" 2>/dev/null
+        wait $p; rc=$?; rm -f "$d/hog"
+        [ $rc = 0 ] || "$@"; rc=$?
+        [ $rc = 0 ] && cp "$d/x.gguf" "$d/../taken.gguf"; exit $rc', 'sh', $dir, $SLUICE, 'convert', $TINY, '-o',
+        "$dir/x.gguf", '--recipe', 'q8_0', '--task-size', '1M');
+    is($r->{rc}, 0, 'space taken by others: reserved before, or made up for later') or diag($r->{err});
+    is_deeply(hashes("$dir/../taken.gguf"), golden("$TINY/golden/mla/Q8_0.xxh64"), 'the right bytes');
+    unlink "$dir/../taken.gguf";
+}
+
+# ---- a folder that cannot be written
+SKIP: {
+    skip 'root may write everywhere', 1 if $> == 0;
+    my $locked = scratch();
+    chmod 0555, $locked;
+    $r = run($SLUICE, 'convert', $TINY, '-o', "$locked/x.gguf", '--recipe', 'q8_0');
+    ok($r->{rc} == 1 && $r->{err} =~ /\Q$locked\E/, 'a folder that cannot be written') or diag("exit $r->{rc} $r->{err}");
+    chmod 0755, $locked;
+}
+
+# ---- a source that shrinks while it is read
+my $gone = scratch();
+my $copy = copy_checkpoint($TINY, "$gone/c", 'model-00003-of-00003.safetensors');
+SKIP: {
+    skip 'strace cannot trace here', 2 if run('strace', '-f', '-o', '/dev/null', 'true')->{rc};
+    my $log = "$gone/trace";
+    my $p = start('strace', '-f', '-qq', '-o', $log, '-e', 'trace=pread64,preadv', '-e', 'inject=pread64:delay_enter=30000',
+        $SLUICE, 'convert', $copy, '-o', "$gone/x.gguf", '--recipe', 'q8_0', '--io', 'pread', '--threads', '1', '--task-size', '500K');
+    select undef, undef, undef, 0.01 until glob("$gone/*journal") || waitpid($p->{pid}, POSIX::WNOHANG());
+    truncate "$copy/model-00003-of-00003.safetensors", 100000;
+    finish($p);
+    ok($p->{rc} == 7 && $p->{err} =~ /model-00003/, 'a shard cut short while it is read') or diag("exit $p->{rc} $p->{err}");
+    ok(!-e "$gone/x.gguf", 'no output');
+}
+
+done_testing();

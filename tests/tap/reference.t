@@ -1,0 +1,72 @@
+# F32, F16 and BF16 output against a second conversion in numpy that shares
+# nothing with Sluice: names, shapes and every bit, over all forms of source.
+use strict;
+use warnings;
+use SluiceTest;
+use Test::More;
+
+need_python();
+
+sub compare {
+    my ($name, $source, $layout, @files) = @_;
+    my $r = run(python('reference.py', 'compare', $source, @files, '--layout', $layout));
+    ok($r->{rc} == 0 && $r->{out} eq "equal\n", $name) or diag("$r->{out}$r->{err}");
+    return $r;
+}
+
+my $dir = scratch();
+for my $recipe (qw(f32 f16 bf16)) {
+    for my $layout (qw(mla legacy)) {
+        my $file = "$dir/$layout-$recipe.gguf";
+        run_ok("tiny-v3 $layout $recipe", $SLUICE, 'convert', $TINY, '-o', $file, '--recipe', $recipe, '--layout', $layout);
+        compare("tiny-v3 $layout $recipe: every bit", $TINY, $layout, $file);
+    }
+}
+
+# The comparison itself can fail.
+my ($t) = grep { $_->[0] eq 'blk.2.ffn_down_exps.weight' } where("$dir/mla-f32.gguf");
+flip_byte("$dir/mla-f32.gguf", $t->[1] + 12345, 1);
+my $r = run(python('reference.py', 'compare', $TINY, "$dir/mla-f32.gguf"));
+ok($r->{rc} == 1 && $r->{out} =~ /blk\.2\.ffn_down_exps\.weight: bytes differ/, 'one wrong bit is noticed');
+
+my %forms = (
+    'DeepSeek with an MTP layer'      => ['--mtp'],
+    'E8M0 scales'                     => ['--scales', 'e8m0'],
+    'one scale for each row'          => ['--scales', 'row', '--scale-suffix', 'weight_scale'],
+    'one scale for the tensor'        => ['--scales', 'tensor', '--scale-suffix', 'weight_scale'],
+    'BF16 router bias, one file'      => ['--bf16-bias', '--shards', '1'],
+    'tied embeddings, many shards'    => ['--tied', '--shards', '11'],
+    'odd block edges'                 => ['--kv-lora', '192', '--rope', '48', '--moe-inter', '320', '--inter', '1088'],
+    'Qwen2'                           => ['--arch', 'qwen2'],
+    'Qwen2, tied, one file'           => ['--arch', 'qwen2', '--tied', '--shards', '1'],
+    'Llama with llama3 rope'          => ['--arch', 'llama', '--shards', '3'],
+    'Llama, whole heads'              => ['--arch', 'llama', '--kv-heads', '8'],
+);
+for my $form (sort keys %forms) {
+    my $source = checkpoint(scratch(), @{ $forms{$form} });
+    my $file = scratch() . '/x.gguf';
+    run_ok($form, $SLUICE, 'convert', $source, '-o', $file, '--recipe', 'f32');
+    compare("$form: every bit", $source, 'mla', $file);
+    unlink $file, glob "$source/*";
+}
+
+# Both readers of another house read the quantized files, too.
+my $file = scratch() . '/q.gguf';
+run_ok('Q4_K_M', $SLUICE, 'convert', $TINY, '-o', $file, '--recipe', 'q4_k_m');
+$r = run("$TOP/build/venv/bin/python", '-c', <<'PY', $file);
+import sys, gguf
+r = gguf.GGUFReader(sys.argv[1])
+f = r.fields
+assert f["general.architecture"].contents() == "deepseek2"
+assert f["deepseek2.block_count"].contents() == 4
+assert f["general.file_type"].contents() == 15
+assert len(f["tokenizer.ggml.tokens"].contents()) == 4096
+assert f["tokenizer.ggml.pre"].contents() == "deepseek-v3"
+assert f["tokenizer.ggml.bos_token_id"].contents() == 0
+assert f["tokenizer.ggml.add_bos_token"].contents() is True
+assert len(f["sluice.checksum.tensors"].contents()) == len(r.tensors)
+print(len(r.tensors))
+PY
+is($r->{out}, "70\n", 'gguf-py reads the file and its metadata') or diag($r->{err});
+
+done_testing();

@@ -1,0 +1,175 @@
+# Nothing that stops a conversion leaves a wrong file: SIGKILL at random moments
+# and at every rename and sync, SIGINT, a failing sync; the same command goes on
+# and the file is the same. What would mix two jobs is refused.
+use strict;
+use warnings;
+use SluiceTest;
+use Test::More;
+use Time::HiRes qw(time sleep);
+
+my $kills = $ENV{KILLS} // 100;
+my $seed  = $ENV{SEED} // time ^ $$;
+srand $seed;
+diag("SEED=$seed KILLS=$kills");
+
+my $source = checkpoint(scratch(), '--preset', 'demo', '--mtp');
+my @command = ($SLUICE, 'convert', $source, '--recipe', 'q4_k_m', '--task-size', '2M', '--threads', '2',
+               '--split-max-size', '80M', '--quiet', '-o');
+
+my $dir = scratch();
+my $r = run_ok('undisturbed', @command, "$dir/x.gguf");
+my $whole = $r->{secs};
+my %sum = map { $_ => sha256("$dir/$_") } grep { /\.gguf/ } ls($dir);
+ok(keys %sum >= 4, 'parts and manifests');
+unlink glob "$dir/*";
+
+sub wrong_files { # final names with other contents than they must have
+    my ($d) = @_;
+    return [grep { !/\.partial$/ && !/journal/ && sha256("$d/$_") ne ($sum{$_} // '') } ls($d)];
+}
+
+sub complete {
+    my ($name, $d) = @_;
+    is_deeply({ map { $_ => sha256("$d/$_") } ls($d) }, \%sum, $name);
+}
+
+# ---- SIGKILL at random moments; a finished conversion is checked and begun anew
+my ($killed, $finished, $progressed, @wrong) = (0, 0, 0);
+while ($killed < $kills && !@wrong) {
+    my $p = start(@command, "$dir/x.gguf");
+    sleep(rand() * $whole * 0.7);
+    kill 'KILL', -$p->{pid};
+    finish($p);
+    if ($p->{rc} == 137) {
+        $killed++;
+        push @wrong, @{ wrong_files($dir) };
+        $progressed++ if $p->{err} =~ /going on/;
+    } else {
+        $finished++;
+        push @wrong, "exit $p->{rc}: $p->{err}" if $p->{rc};
+        push @wrong, @{ wrong_files($dir) };
+        push @wrong, 'files are missing' if join(' ', ls($dir)) ne join(' ', sort keys %sum);
+        unlink glob "$dir/*";
+    }
+}
+is_deeply(\@wrong, [], "$killed kills, $finished conversions finished between them: no wrong file, no lost one");
+run_ok('and the last one is finished by the same command', @command, "$dir/x.gguf");
+complete('with the same bytes', $dir);
+unlink glob "$dir/*";
+
+# ---- what was done is not done again
+my $p = start(@command, "$dir/x.gguf");
+sleep($whole * 0.75);
+kill 'KILL', -$p->{pid};
+finish($p);
+SKIP: {
+    skip 'it had finished before', 2 if $p->{rc} == 0;
+    my @loud = grep { $_ ne '--quiet' } @command;
+    $r = run_ok('after a late kill', @loud, "$dir/x.gguf");
+    my ($percent) = $r->{err} =~ /going on with earlier work: (\d+) %/;
+    ok(defined $percent && $percent > 0, 'earlier work counts') or diag($r->{err});
+}
+complete('the same bytes', $dir);
+unlink glob "$dir/*";
+
+# ---- killed at each rename and each sync, one after the other
+my @small = ($SLUICE, 'convert', $TINY, '--recipe', 'q4_k_m', '--quiet', '--split-max-size', '5M', '--task-size', '1M', '-o');
+my $ref = scratch();
+run_ok('tiny-v3 undisturbed', @small, "$ref/x.gguf");
+%sum = map { $_ => sha256("$ref/$_") } ls($ref);
+my $strace = run('strace', '-f', '-o', '/dev/null', 'true')->{rc} == 0;
+SKIP: {
+    skip 'strace cannot trace here', 6 unless $strace;
+    my $log = scratch() . '/trace';
+    for my $call (qw(rename fdatasync fsync)) {
+        my ($n, @bad) = (0);
+        for my $at (1 .. 40) {
+            unlink glob "$dir/*";
+            $r = run('strace', '-f', '-qq', '-o', $log, '-e', "trace=$call", '-e', "inject=$call:signal=SIGKILL:when=$at",
+                @small, "$dir/x.gguf");
+            last if $r->{rc} == 0;
+            $n++;
+            push @bad, "$call $at: @{ wrong_files($dir) }" if @{ wrong_files($dir) };
+            $r = run(@small, "$dir/x.gguf");
+            push @bad, "$call $at: exit $r->{rc} $r->{err}" if $r->{rc};
+            push @bad, "$call $at: other files" if @{ wrong_files($dir) } || join(' ', ls($dir)) ne join(' ', sort keys %sum);
+        }
+        is_deeply(\@bad, [], "killed at each $call: $n places");
+        ok($n > 0, "$call is called at all") if $call ne 'fsync';
+    }
+
+    # ---- a sync that fails: its data does not count
+    my @bad;
+    for my $call (qw(fdatasync fsync)) {
+        for my $at (1 .. 4) {
+            unlink glob "$dir/*";
+            $r = run('strace', '-f', '-qq', '-o', $log, '-e', "trace=$call", '-e', "inject=$call:error=EIO:when=$at",
+                @small, "$dir/x.gguf");
+            push @bad, "$call $at: @{ wrong_files($dir) }" if @{ wrong_files($dir) };
+            next if $r->{rc} == 0;
+            $r = run(@small, "$dir/x.gguf");
+            push @bad, "$call $at: exit $r->{rc} $r->{err}" if $r->{rc} || @{ wrong_files($dir) };
+        }
+    }
+    is_deeply(\@bad, [], 'a failing sync never leads to a wrong file, and the next run is well');
+}
+unlink glob "$dir/*";
+
+# ---- the work of another job is not taken for one's own
+sub unfinished {
+    my (@cmd) = @_;
+    for (1 .. 20) {
+        unlink glob "$dir/*";
+        my $q = start(@cmd, "$dir/x.gguf");
+        sleep(0.02) until glob("$dir/*journal*") || waitpid($q->{pid}, POSIX::WNOHANG());
+        sleep(0.1);
+        kill 'KILL', -$q->{pid};
+        finish($q);
+        return 1 if glob "$dir/*journal*";
+    }
+    return 0;
+}
+my @big = grep { !/^--(quiet|split-max-size)$|^80M$/ } @command;
+ok(unfinished(@big), 'unfinished work');
+my @other = map { $_ eq 'q4_k_m' ? 'q2_k' : $_ } @big;
+fails('another recipe', 13, qr/recipe/, @other, "$dir/x.gguf");
+fails('other options', 13, qr/option/, @big[0 .. $#big - 1], '--round-through', 'bf16', '-o', "$dir/x.gguf");
+my ($shard) = map { m{([^/]+)$} } (glob "$source/*.safetensors")[1];
+my $moved = copy_checkpoint($source, scratch() . '/copy', $shard);
+utime 1, 1, "$moved/$shard";
+rename $source, "$source.away";
+rename $moved, $source;
+fails('another source', 13, qr/source/, @big, "$dir/x.gguf");
+rename $source, $moved;
+rename "$source.away", $source;
+ok(scalar(glob "$dir/*journal*"), 'the earlier work is still there');
+run_ok('--force drops it', @other[0 .. $#other - 1], '--force', '-o', "$dir/x.gguf");
+is_deeply([ls($dir)], ['x.gguf', 'x.gguf.xxh64'], 'nothing of it is left');
+unlink glob "$dir/*";
+
+# ---- two at once
+my $first = start(@big, "$dir/x.gguf");
+sleep(0.02) until glob("$dir/*journal") || waitpid($first->{pid}, POSIX::WNOHANG());
+$r = run(@big, "$dir/x.gguf");
+is($r->{rc}, 13, 'a second process on the same job is refused') or diag($r->{err});
+finish($first);
+is($first->{rc}, 0, 'and the first is not disturbed') or diag($first->{err});
+my $sum = sha256("$dir/x.gguf");
+unlink glob "$dir/*";
+
+# ---- SIGINT, SIGTERM: a safe point, exit 75
+for my $signal (qw(INT TERM)) {
+    my $q = start(@big, "$dir/x.gguf");
+    sleep(0.02) until glob("$dir/*journal") || waitpid($q->{pid}, POSIX::WNOHANG());
+    sleep(0.15);
+    kill $signal, -$q->{pid};
+    finish($q);
+    is($q->{rc}, 75, "SIG$signal: exit 75") or diag($q->{err});
+    like($q->{err}, qr/same command/, 'and it says how to go on');
+    ok(!-e "$dir/x.gguf", 'no final name yet');
+    run_ok('the same command', @big, "$dir/x.gguf");
+    is(sha256("$dir/x.gguf"), $sum, 'the same file');
+    unlink glob "$dir/*";
+}
+
+done_testing();

@@ -1,0 +1,48 @@
+#!/bin/sh
+# Installs what is missing of Debian's packages. Instant when nothing is.
+# usage: deps.sh build   what the programs need
+#        deps.sh all     and what the tests need
+set -eu
+build="build-essential pkg-config liburing-dev libzmq3-dev libzstd-dev libcjson-dev
+       libxxhash-dev libpcre2-dev libssl-dev libsqlite3-dev libpopt-dev"
+check="libcmocka-dev perl xz-utils strace clang"
+
+missing=
+want() { # package: missing unless dpkg has it installed
+    status=$(dpkg-query -W -f='${db:Status-Abbrev}' "$1" 2>/dev/null || true)
+    [ "$status" = "ii " ] || missing="$missing $1"
+}
+
+if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+    echo "make deps: this is no Debian: install the equivalents of" $build >&2
+    [ "${1:-all}" = build ] || echo "make deps: and for the tests of" $check >&2
+    exit 1
+fi
+for p in $build; do want "$p"; done
+if [ "${1:-all}" != build ]; then
+    for p in $check; do want "$p"; done
+    # An interpreter of the machine's own will do.
+    python3 -c 'import venv, ensurepip' 2>/dev/null || want python3-venv
+    command -v npm >/dev/null || { want nodejs; want npm; }
+fi
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" = 0 ]; then
+    as_root=
+elif command -v sudo >/dev/null; then
+    as_root=sudo
+    [ -t 0 ] || as_root="sudo -n"
+    if ! $as_root true; then
+        echo "make deps: missing:$missing" >&2
+        echo "make deps: sudo refuses; run as root: apt-get install$missing" >&2
+        exit 1
+    fi
+else
+    echo "make deps: missing:$missing" >&2
+    echo "make deps: neither root nor sudo; ask an administrator for: apt-get install$missing" >&2
+    exit 1
+fi
+echo "make deps: installing$missing"
+apt() { $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 "$@" </dev/null; }
+apt update
+apt install --no-install-recommends $missing

@@ -1,0 +1,97 @@
+#!/usr/bin/env perl
+# Rules of the tree that no compiler checks. Prints what breaks them; exit 1
+# when something does.
+# usage: lint.pl ROOT [LIBRARY]    LIBRARY: the archive whose objects may hold
+#                                  no writable data at file scope
+use strict;
+use warnings;
+
+my ($root, $library) = @ARGV;
+die "usage: lint.pl ROOT [LIBRARY]\n" unless defined $root && -d $root;
+chdir $root or die "$root: $!";
+
+# Dependencies run one way. `client` holds the daemonless convert and may use
+# every part; nothing may use the client.
+my %may = (
+    proto   => [qw(proto)],
+    kernels => [qw(proto kernels)],
+    worker  => [qw(proto kernels worker)],
+    daemon  => [qw(proto daemon)],
+    client  => [qw(proto kernels worker daemon client)],
+);
+# Libraries that one file alone talks to.
+my @one_user = qw(sqlite3.h zmq.h liburing.h zstd.h pcre2.h xxhash.h openssl/);
+# Files that are longer than 600 lines, with the reason.
+my %long = ();
+# A signal handler can reach nothing but a variable at file scope.
+my %writable = map { $_ => 1 } qw(interrupt.o:asked);
+
+if (open my $f, '<', 'tests/tools/lint_long.txt') {
+    while (<$f>) {
+        $long{$1} = $2 if /^(\S+)\s+(\S.*)$/ && !/^#/;
+    }
+}
+
+my @bad;
+my (%by_name, %user);
+my @files = map { glob "$_/*" } keys %may, qw(tests/unit tests/tools tests/tap tests/lib);
+@files = sort grep { -f && /\.(?:c|h|cu|cuh|inc|pl|pm|py|t|sh)$/ } @files;
+
+for my $path (@files) {
+    my ($part, $name) = $path =~ m{^(.*)/([^/]+)$};
+    push @{ $by_name{$name} }, $path;
+    open my $f, '<', $path or die "$path: $!";
+    my @lines = <$f>;
+    push @bad, "$path: " . @lines . " lines; over 600 needs a reason in tests/tools/lint_long.txt"
+        if @lines > 600 && !$long{$path};
+    my $product = exists $may{$part};
+    for my $i (0 .. $#lines) {
+        my ($line, $at) = ($lines[$i], "$path:" . ($i + 1));
+        push @bad, "$at: white space at the end of the line" if $line =~ /[ \t]\n/;
+        push @bad, "$at: unfinished: $1" if $name ne 'lint.pl' && $line =~ /\b(TODO|FIXME|XXX)\b/;
+        next unless $product;
+        if ($line =~ /^\s*#\s*include\s+"([^"]+)"/) {
+            my ($dir) = $1 =~ m{^([^/]+)/};
+            push @bad, "$at: include \"part/name.h\" from the root, not \"$1\""
+                unless defined $dir || $1 =~ /\.inc$/;
+            push @bad, "$at: $part must not include $dir"
+                if defined $dir && exists $may{$dir} && !grep { $_ eq $dir } @{ $may{$part} };
+        }
+        if ($line =~ /^\s*#\s*include\s+<([^>]+)>/) {
+            for my $lib (@one_user) {
+                $user{$lib}{$path} = 1 if index($1, $lib) == 0;
+            }
+            push @bad, "$at: CUDA headers are for kernels/*.cu"
+                if $1 =~ /^cuda/ && $path !~ m{^kernels/.*\.cuh?$};
+        }
+        next if $name =~ /_main\.c$/;
+        push @bad, "$at: $1 outside a main"
+            if $line =~ /(?<![\w.>])((?:exit|abort|assert)\s*\()/ && $line !~ /^\s*(?:\*|\/\*)/;
+    }
+}
+for my $name (sort keys %by_name) {
+    push @bad, "file name used twice: @{ $by_name{$name} }" if @{ $by_name{$name} } > 1;
+}
+for my $lib (sort keys %user) {
+    my @users = sort keys %{ $user{$lib} };
+    push @bad, "<$lib> is included by more than one file: @users" if @users > 1;
+}
+for my $path (sort keys %long) {
+    push @bad, "tests/tools/lint_long.txt: $path is not there" unless -f $path;
+}
+
+if (defined $library) {
+    open my $f, '-|', 'objdump', '-t', $library or die "objdump: $!";
+    my $object = '';
+    while (<$f>) {
+        $object = $1 if /^(\S+\.o):/;
+        next unless /^[0-9a-f]+ .{7} (\.data|\.bss)(?:\.\S*)?\t([0-9a-f]+)\s+(\S+)$/;
+        my ($section, $size, $symbol) = ($1, hex $2, $3);
+        next if /\.data\.rel\.ro/ || $size == 0 || $symbol =~ /^(?:\.|__|_ZL)/ || $writable{"$object:$symbol"};
+        push @bad, "$object: writable data at file scope: $symbol";
+    }
+    close $f or push @bad, "$library: objdump cannot read it";
+}
+
+print "lint: $_\n" for @bad;
+exit(@bad ? 1 : 0);

@@ -1,0 +1,588 @@
+/* Makes checkpoints of any size for tests and the demo: DeepSeek-V3's form in
+ * FP8 with block scales, Qwen2 and Llama in BF16, tokenizer included. Weights
+ * are drawn from a fixed generator: the same options give the same bytes. */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum arch { DEEPSEEK, QWEN2, LLAMA };
+enum kind { FP8, BF16, F32, SCALE_F32, SCALE_E8M0 };
+enum fill { GAUSS, NORM, SMALL, SCALES };
+
+struct tensor {
+    char name[96];
+    enum kind kind;
+    enum fill fill;
+    uint64_t rows, cols; /* rows 0: one dimension */
+    uint64_t fan;        /* weights feeding one output: sigma is 1 / sqrt(fan) */
+    uint64_t bytes;
+    unsigned shard;
+};
+
+struct config {
+    enum arch arch;
+    uint64_t layers, dense, hidden, inter, moe_inter, experts, used, groups, groups_used;
+    uint64_t heads, kv_heads, q_lora, kv_lora, nope, rope, v_dim, vocab, shards, seed;
+    bool mtp, tied, f32_bias;
+    const char *scales; /* block, e8m0, tensor, row */
+    const char *scale_suffix, *tokenizer, *out;
+};
+
+struct list {
+    struct tensor *t;
+    size_t n, cap;
+};
+
+#define TABLE 4096
+static float gauss[TABLE];      /* quantiles of the normal distribution */
+static uint8_t gauss_e4m3[TABLE];
+
+static void die(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    fputs("make_checkpoint: ", stderr);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+    va_end(ap);
+    exit(1);
+}
+
+static uint64_t next(uint64_t *s)
+{
+    uint64_t z = (*s += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static float uniform(uint64_t *s) /* [0, 1) */
+{
+    return (float)(next(s) >> 40) * 0x1p-24f;
+}
+
+static uint8_t to_e4m3(float x)
+{
+    float a = fabsf(x), step;
+    int e;
+    if (a > 448)
+        a = 448;
+    if (a < 0x1p-6f)
+        return (uint8_t)(lrintf(a * 512) | (x < 0 ? 128 : 0)); /* 8 is the first normal number */
+    frexpf(a, &e); /* a = m * 2^e, m in [1/2, 1) */
+    step = ldexpf(1, e - 4);
+    a = rintf(a / step) * step;
+    frexpf(a, &e);
+    return (uint8_t)((e + 6) << 3 | ((int)ldexpf(a, 4 - e) & 7) | (x < 0 ? 128 : 0));
+}
+
+static void fill_tables(void)
+{
+    for (int i = 0; i < TABLE; i++) {
+        double p = (i + 0.5) / TABLE, lo = -6, hi = 6;
+        for (int k = 0; k < 50; k++) {
+            double mid = (lo + hi) / 2;
+            if (0.5 * erfc(-mid / sqrt(2)) < p)
+                lo = mid;
+            else
+                hi = mid;
+        }
+        gauss[i] = (float)lo;
+        gauss_e4m3[i] = to_e4m3((float)lo * 96);
+    }
+}
+
+static uint16_t to_bf16(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    return (uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+}
+
+static uint64_t kind_bytes(enum kind k)
+{
+    return k == FP8 || k == SCALE_E8M0 ? 1 : k == BF16 ? 2 : 4;
+}
+
+static struct tensor *add(struct list *l, enum kind k, enum fill f, uint64_t rows, uint64_t cols,
+                          const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+static struct tensor *add(struct list *l, enum kind k, enum fill f, uint64_t rows, uint64_t cols,
+                          const char *fmt, ...)
+{
+    if (l->n == l->cap) {
+        l->cap = l->cap ? 2 * l->cap : 256;
+        l->t = realloc(l->t, l->cap * sizeof *l->t);
+        if (!l->t)
+            die("out of memory");
+    }
+    struct tensor *t = &l->t[l->n++];
+    va_list ap;
+    *t = (struct tensor){ .kind = k, .fill = f, .rows = rows, .cols = cols, .fan = cols,
+                          .bytes = (rows ? rows : 1) * cols * kind_bytes(k) };
+    va_start(ap, fmt);
+    vsnprintf(t->name, sizeof t->name, fmt, ap);
+    va_end(ap);
+    return t;
+}
+
+/* A linear layer's weight, FP8 with its scales or BF16. */
+static void linear(struct list *l, const struct config *c, uint64_t rows, uint64_t cols,
+                   const char *prefix, const char *name)
+{
+    if (c->arch != DEEPSEEK) {
+        add(l, BF16, GAUSS, rows, cols, "%s%s.weight", prefix, name);
+        return;
+    }
+    add(l, FP8, GAUSS, rows, cols, "%s%s.weight", prefix, name);
+    enum kind k = !strcmp(c->scales, "e8m0") ? SCALE_E8M0 : SCALE_F32;
+    uint64_t r = (rows + 127) / 128, w = (cols + 127) / 128;
+    if (!strcmp(c->scales, "tensor"))
+        r = 0, w = 1;
+    else if (!strcmp(c->scales, "row"))
+        r = rows, w = 1;
+    add(l, k, SCALES, r, w, "%s%s.%s", prefix, name, c->scale_suffix)->fan = cols;
+}
+
+static void deepseek_layer(struct list *l, const struct config *c, uint64_t i)
+{
+    char p[64], q[128];
+    snprintf(p, sizeof p, "model.layers.%" PRIu64 ".", i);
+    add(l, BF16, NORM, 0, c->hidden, "%sinput_layernorm.weight", p);
+    if (i < c->dense) {
+        linear(l, c, c->hidden, c->inter, p, "mlp.down_proj");
+        linear(l, c, c->inter, c->hidden, p, "mlp.gate_proj");
+        linear(l, c, c->inter, c->hidden, p, "mlp.up_proj");
+    } else {
+        for (uint64_t e = 0; e <= c->experts; e++) {
+            if (e < c->experts)
+                snprintf(q, sizeof q, "%smlp.experts.%" PRIu64 ".", p, e);
+            else
+                snprintf(q, sizeof q, "%smlp.shared_experts.", p);
+            linear(l, c, c->hidden, c->moe_inter, q, "down_proj");
+            linear(l, c, c->moe_inter, c->hidden, q, "gate_proj");
+            linear(l, c, c->moe_inter, c->hidden, q, "up_proj");
+        }
+        add(l, c->f32_bias ? F32 : BF16, SMALL, 0, c->experts, "%smlp.gate.e_score_correction_bias", p);
+        add(l, BF16, GAUSS, c->experts, c->hidden, "%smlp.gate.weight", p);
+    }
+    add(l, BF16, NORM, 0, c->hidden, "%spost_attention_layernorm.weight", p);
+    add(l, BF16, NORM, 0, c->kv_lora, "%sself_attn.kv_a_layernorm.weight", p);
+    linear(l, c, c->kv_lora + c->rope, c->hidden, p, "self_attn.kv_a_proj_with_mqa");
+    linear(l, c, c->heads * (c->nope + c->v_dim), c->kv_lora, p, "self_attn.kv_b_proj");
+    linear(l, c, c->hidden, c->heads * c->v_dim, p, "self_attn.o_proj");
+    add(l, BF16, NORM, 0, c->q_lora, "%sself_attn.q_a_layernorm.weight", p);
+    linear(l, c, c->q_lora, c->hidden, p, "self_attn.q_a_proj");
+    linear(l, c, c->heads * (c->nope + c->rope), c->q_lora, p, "self_attn.q_b_proj");
+}
+
+static void dense_layer(struct list *l, const struct config *c, uint64_t i)
+{
+    char p[64];
+    uint64_t kv = c->hidden / c->heads * c->kv_heads;
+    snprintf(p, sizeof p, "model.layers.%" PRIu64 ".", i);
+    add(l, BF16, NORM, 0, c->hidden, "%sinput_layernorm.weight", p);
+    linear(l, c, c->hidden, c->inter, p, "mlp.down_proj");
+    linear(l, c, c->inter, c->hidden, p, "mlp.gate_proj");
+    linear(l, c, c->inter, c->hidden, p, "mlp.up_proj");
+    add(l, BF16, NORM, 0, c->hidden, "%spost_attention_layernorm.weight", p);
+    static const char *const qkv[] = { "k", "q", "v" };
+    for (int k = 0; k < 3; k++) {
+        uint64_t rows = k == 1 ? c->hidden : kv;
+        char name[32];
+        if (c->arch == QWEN2)
+            add(l, BF16, SMALL, 0, rows, "%sself_attn.%s_proj.bias", p, qkv[k]);
+        snprintf(name, sizeof name, "self_attn.%s_proj", qkv[k]);
+        linear(l, c, rows, c->hidden, p, name);
+    }
+    linear(l, c, c->hidden, c->hidden, p, "self_attn.o_proj");
+}
+
+static void list_tensors(struct list *l, const struct config *c)
+{
+    if (!c->tied)
+        add(l, BF16, GAUSS, c->vocab, c->hidden, "lm_head.weight");
+    add(l, BF16, GAUSS, c->vocab, c->hidden, "model.embed_tokens.weight");
+    for (uint64_t i = 0; i < c->layers; i++)
+        (c->arch == DEEPSEEK ? deepseek_layer : dense_layer)(l, c, i);
+    if (c->mtp) { /* the multi-token-prediction layer, which a conversion drops */
+        deepseek_layer(l, c, c->layers);
+        const char *p = "model.layers.";
+        add(l, BF16, GAUSS, c->hidden, 2 * c->hidden, "%s%" PRIu64 ".eh_proj.weight", p, c->layers);
+        add(l, BF16, NORM, 0, c->hidden, "%s%" PRIu64 ".enorm.weight", p, c->layers);
+        add(l, BF16, NORM, 0, c->hidden, "%s%" PRIu64 ".hnorm.weight", p, c->layers);
+        add(l, BF16, GAUSS, c->vocab, c->hidden, "%s%" PRIu64 ".embed_tokens.weight", p, c->layers);
+        add(l, BF16, NORM, 0, c->hidden, "%s%" PRIu64 ".shared_head.norm.weight", p, c->layers);
+        add(l, BF16, GAUSS, c->vocab, c->hidden, "%s%" PRIu64 ".shared_head.head.weight", p, c->layers);
+    }
+    add(l, BF16, NORM, 0, c->hidden, "model.norm.weight");
+}
+
+/* Draws the next n elements of a tensor; s is its own stream. */
+static void draw(const struct tensor *t, uint64_t n, void *buf, uint64_t *s)
+{
+    float sigma = 1 / sqrtf((float)t->fan);
+    uint8_t *b = buf;
+    uint16_t *h = buf;
+    float *f = buf;
+    if (t->kind == FP8) {
+        for (uint64_t i = 0; i < n;) {
+            uint64_t r = next(s);
+            for (int k = 0; k < 5 && i < n; k++, r >>= 12)
+                b[i++] = gauss_e4m3[r & (TABLE - 1)];
+        }
+        return;
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t r = next(s);
+        float g = gauss[r & (TABLE - 1)] * (0.9f + 0.2f * (float)(r >> 40) * 0x1p-24f), x;
+        switch (t->fill) {
+        case NORM: x = 1 + 0.1f * g; break;
+        case SMALL: x = 0.02f * g; break;
+        case SCALES: x = sigma / 96 * (0.6f + 0.8f * uniform(s)); break;
+        default: x = sigma * g; break;
+        }
+        if (t->kind == SCALE_E8M0)
+            b[i] = (uint8_t)(127 + (int)rintf(log2f(x)));
+        else if (t->kind == BF16)
+            h[i] = to_bf16(x);
+        else
+            f[i] = x;
+    }
+}
+
+static FILE *open_out(const struct config *c, const char *name)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", c->out, name);
+    FILE *f = fopen(path, "wb");
+    if (!f)
+        die("%s: %s", path, strerror(errno));
+    return f;
+}
+
+static void close_out(FILE *f, const char *name)
+{
+    if (ferror(f) | fclose(f))
+        die("%s: cannot be written: %s", name, strerror(errno));
+}
+
+static const char *dtype_name(enum kind k)
+{
+    return k == FP8 ? "F8_E4M3" : k == BF16 ? "BF16" : k == SCALE_E8M0 ? "F8_E8M0" : "F32";
+}
+
+static void shard_name(char buf[64], const struct config *c, unsigned i)
+{
+    if (c->shards == 1)
+        strcpy(buf, "model.safetensors");
+    else
+        snprintf(buf, 64, "model-%05u-of-%05u.safetensors", i + 1, (unsigned)c->shards);
+}
+
+static void write_shard(const struct config *c, const struct list *l, unsigned shard)
+{
+    char name[64], *header = NULL;
+    size_t len = 0;
+    uint64_t at = 0;
+    FILE *m = open_memstream(&header, &len);
+    if (!m)
+        die("out of memory");
+    fputs("{\"__metadata__\":{\"format\":\"pt\"}", m);
+    for (size_t i = 0; i < l->n; i++) {
+        const struct tensor *t = &l->t[i];
+        if (t->shard != shard)
+            continue;
+        fprintf(m, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name, dtype_name(t->kind));
+        if (t->rows)
+            fprintf(m, "%" PRIu64 ",", t->rows);
+        fprintf(m, "%" PRIu64 "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", t->cols, at, at + t->bytes);
+        at += t->bytes;
+    }
+    fputc('}', m);
+    while (ftell(m) % 8)
+        fputc(' ', m);
+    fclose(m);
+    shard_name(name, c, shard);
+    FILE *f = open_out(c, name);
+    uint64_t n64 = len;
+    fwrite(&n64, 8, 1, f);
+    fwrite(header, 1, len, f);
+    free(header);
+    enum { CHUNK = 1 << 20 };
+    uint8_t *buf = malloc(CHUNK * 4);
+    if (!buf)
+        die("out of memory");
+    for (size_t i = 0; i < l->n; i++) {
+        const struct tensor *t = &l->t[i];
+        if (t->shard != shard)
+            continue;
+        uint64_t n = (t->rows ? t->rows : 1) * t->cols, s = c->seed * 0x100000001b3u + i * 0x9e3779b9u + 1;
+        while (n) {
+            uint64_t k = n < CHUNK ? n : CHUNK;
+            draw(t, k, buf, &s);
+            fwrite(buf, kind_bytes(t->kind), k, f);
+            n -= k;
+        }
+    }
+    free(buf);
+    close_out(f, name);
+}
+
+static void write_index(const struct config *c, const struct list *l, uint64_t total)
+{
+    if (c->shards == 1)
+        return;
+    FILE *f = open_out(c, "model.safetensors.index.json");
+    fprintf(f, "{\"metadata\":{\"total_size\":%" PRIu64 "},\"weight_map\":{", total);
+    for (size_t i = 0; i < l->n; i++) {
+        char name[64];
+        shard_name(name, c, l->t[i].shard);
+        fprintf(f, "%s\n\"%s\":\"%s\"", i ? "," : "", l->t[i].name, name);
+    }
+    fputs("}}\n", f);
+    close_out(f, "model.safetensors.index.json");
+}
+
+static void write_config(const struct config *c)
+{
+    FILE *f = open_out(c, "config.json");
+    static const char *const classes[] = { "DeepseekV3ForCausalLM", "Qwen2ForCausalLM", "LlamaForCausalLM" };
+    static const char *const types[] = { "deepseek_v3", "qwen2", "llama" };
+    fprintf(f, "{\"architectures\":[\"%s\"],\"model_type\":\"%s\",\"torch_dtype\":\"bfloat16\","
+               "\"hidden_size\":%" PRIu64 ",\"intermediate_size\":%" PRIu64 ",\"num_hidden_layers\":%" PRIu64
+               ",\"num_attention_heads\":%" PRIu64 ",\"num_key_value_heads\":%" PRIu64 ",\"vocab_size\":%" PRIu64
+               ",\"hidden_act\":\"silu\",\"rms_norm_eps\":1e-06,\"tie_word_embeddings\":%s",
+            classes[c->arch], types[c->arch], c->hidden, c->inter, c->layers, c->heads,
+            c->kv_heads, c->vocab, c->tied ? "true" : "false");
+    if (c->arch == DEEPSEEK) {
+        fprintf(f, ",\"bos_token_id\":0,\"eos_token_id\":1,\"max_position_embeddings\":163840,\"rope_theta\":10000,"
+                   "\"first_k_dense_replace\":%" PRIu64 ",\"moe_intermediate_size\":%" PRIu64
+                   ",\"n_routed_experts\":%" PRIu64 ",\"n_shared_experts\":1,\"num_experts_per_tok\":%" PRIu64
+                   ",\"n_group\":%" PRIu64 ",\"topk_group\":%" PRIu64 ",\"q_lora_rank\":%" PRIu64
+                   ",\"kv_lora_rank\":%" PRIu64 ",\"qk_nope_head_dim\":%" PRIu64 ",\"qk_rope_head_dim\":%" PRIu64
+                   ",\"v_head_dim\":%" PRIu64,
+                c->dense, c->moe_inter, c->experts, c->used, c->groups, c->groups_used,
+                c->q_lora, c->kv_lora, c->nope, c->rope, c->v_dim);
+        fprintf(f, ",\"moe_layer_freq\":1,\"norm_topk_prob\":true,\"scoring_func\":\"sigmoid\",\"topk_method\":\"noaux_tc\","
+                   "\"routed_scaling_factor\":2.5,\"num_nextn_predict_layers\":%d,\"rope_scaling\":{\"type\":\"yarn\","
+                   "\"factor\":40,\"original_max_position_embeddings\":4096,\"beta_fast\":32,\"beta_slow\":1,"
+                   "\"mscale\":1.0,\"mscale_all_dim\":1.0},\"quantization_config\":{\"quant_method\":\"fp8\","
+                   "\"fmt\":\"e4m3\",\"activation_scheme\":\"dynamic\"%s}",
+                c->mtp, !strcmp(c->scales, "tensor") || !strcmp(c->scales, "row") ? "" : ",\"weight_block_size\":[128,128]");
+    } else if (c->arch == QWEN2) {
+        fputs(",\"bos_token_id\":256,\"eos_token_id\":257,\"max_position_embeddings\":32768,\"rope_theta\":1000000.0", f);
+    } else {
+        fputs(",\"bos_token_id\":256,\"eos_token_id\":257,\"max_position_embeddings\":131072,\"rope_theta\":500000.0,"
+              "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,"
+              "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192}", f);
+    }
+    fputs("}\n", f);
+    close_out(f, "config.json");
+}
+
+static void copy_file(const struct config *c, const char *name)
+{
+    char path[4096], buf[65536];
+    size_t n;
+    snprintf(path, sizeof path, "%s/%s", c->tokenizer, name);
+    FILE *in = fopen(path, "rb");
+    if (!in)
+        die("%s: %s (--tokenizer names its folder)", path, strerror(errno));
+    FILE *out = open_out(c, name);
+    while ((n = fread(buf, 1, sizeof buf, in)) > 0)
+        fwrite(buf, 1, n, out);
+    fclose(in);
+    close_out(out, name);
+}
+
+/* The character that byte-level BPE shows for a byte: itself where printable,
+ * otherwise U+0100 and on, in order. As a JSON string's content. */
+static void byte_token(FILE *f, int byte)
+{
+    unsigned extra = 0, code = 0;
+    for (int b = 0; b <= byte; b++) {
+        bool shown = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+        code = shown ? (unsigned)b : 256 + extra++;
+    }
+    if (code == '"' || code == '\\')
+        fprintf(f, "\\%c", (char)code);
+    else if (code < 128)
+        fputc((int)code, f);
+    else
+        fprintf(f, "\\u%04x", code);
+}
+
+/* 256 bytes, two specials, 64 merges of letter pairs, in the pre-tokenizers of
+ * the DeepSeek-R1 distillations. */
+static void write_tokenizer(const struct config *c)
+{
+    const char *digits = c->arch == LLAMA ? "\\\\p{N}{1,3}" : "\\\\p{N}";
+    const char *special[] = { "<\\uff5cbegin\\u2581of\\u2581sentence\\uff5c>",
+                              "<\\uff5cend\\u2581of\\u2581sentence\\uff5c>" };
+    FILE *f = open_out(c, "tokenizer.json");
+    fputs("{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":[", f);
+    for (int i = 0; i < 2; i++)
+        fprintf(f, "%s{\"id\":%d,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
+                   "\"normalized\":false,\"special\":true}", i ? "," : "", 256 + i, special[i]);
+    fprintf(f, "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
+               "\"pattern\":{\"Regex\":\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|%s|"
+               " ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"},"
+               "\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+               "\"trim_offsets\":true,\"use_regex\":false}]},\"post_processor\":{\"type\":\"TemplateProcessing\","
+               "\"single\":[{\"SpecialToken\":{\"id\":\"%s\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],"
+               "\"pair\":[],\"special_tokens\":{\"%s\":{\"id\":\"%s\",\"ids\":[256],\"tokens\":[\"%s\"]}}},"
+               "\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{",
+            digits, special[0], special[0], special[0], special[0]);
+    for (int b = 0; b < 256; b++) {
+        fputs(b ? ",\"" : "\"", f);
+        byte_token(f, b);
+        fprintf(f, "\":%d", b);
+    }
+    const char *letters = "etaoinsh";
+    for (int i = 0; i < 64; i++)
+        fprintf(f, ",\"%c%c\":%d", letters[i / 8], letters[i % 8], 258 + i);
+    fputs("},\"merges\":[", f);
+    for (int i = 0; i < 64; i++)
+        fprintf(f, "%s\"%c %c\"", i ? "," : "", letters[i / 8], letters[i % 8]);
+    fputs("]}}\n", f);
+    close_out(f, "tokenizer.json");
+    f = open_out(c, "tokenizer_config.json");
+    fprintf(f, "{\"add_bos_token\":true,\"add_eos_token\":false,\"bos_token\":\"%s\",\"eos_token\":\"%s\","
+               "\"pad_token\":\"%s\",\"tokenizer_class\":\"LlamaTokenizerFast\"}\n", special[0], special[1], special[1]);
+    close_out(f, "tokenizer_config.json");
+}
+
+static void usage(FILE *f)
+{
+    fputs("usage: make_checkpoint [--arch ARCH] [OPTION...] --out DIR\n"
+          "  --arch deepseek|qwen2|llama   comes first (deepseek)\n"
+          "  --preset small|demo|big-tensor\n"
+          "      small: 15 MB; demo: 350 MB; big-tensor: BF16 tensors of 128 MiB\n"
+          "  --layers --dense --hidden --inter --moe-inter --experts --used --groups\n"
+          "  --groups-used --heads --kv-heads --q-lora --kv-lora --nope --rope --v-dim\n"
+          "  --vocab --shards --seed       numbers\n"
+          "  --scales block|e8m0|tensor|row   form of the FP8 scales (block)\n"
+          "  --scale-suffix NAME           weight_scale_inv\n"
+          "  --bf16-bias                   router bias in BF16 instead of F32\n"
+          "  --mtp                         with a multi-token-prediction layer\n"
+          "  --tied                        no lm_head\n"
+          "  --tokenizer DIR               where DeepSeek's tokenizer files are (tests/tiny-v3)\n", f);
+}
+
+static struct config defaults(enum arch a)
+{
+    struct config c = { .arch = a, .layers = 2, .dense = 1, .hidden = 512, .inter = 1024, .moe_inter = 256,
+                        .experts = 8, .used = 2, .groups = 2, .groups_used = 1, .heads = 8, .kv_heads = 8,
+                        .q_lora = 256, .kv_lora = 256, .nope = 64, .rope = 32, .v_dim = 64, .vocab = 4096,
+                        .shards = 2, .seed = 1, .f32_bias = true, .scales = "block",
+                        .scale_suffix = "weight_scale_inv", .tokenizer = "tests/tiny-v3" };
+    if (a != DEEPSEEK) {
+        c.kv_heads = 2;
+        c.vocab = 512;
+    }
+    return c;
+}
+
+static void preset(struct config *c, const char *name)
+{
+    if (!strcmp(name, "small"))
+        return;
+    if (!strcmp(name, "demo")) {
+        c->layers = 5, c->hidden = 1024, c->inter = 4096, c->moe_inter = 512, c->experts = 32;
+        c->used = 4, c->groups = 4, c->groups_used = 2, c->heads = 16, c->kv_heads = 16;
+        c->q_lora = 512, c->kv_lora = 512, c->nope = 128, c->rope = 64, c->v_dim = 128, c->shards = 4;
+    } else if (!strcmp(name, "big-tensor")) {
+        c->layers = 1, c->hidden = 1024, c->inter = 65536, c->shards = 1;
+        if (c->arch == DEEPSEEK)
+            die("big-tensor is for qwen2 and llama");
+    } else {
+        die("preset %s: small, demo or big-tensor", name);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    enum { NUM0 = 256 };
+    static const char *const nums[] = { "layers", "dense", "hidden", "inter", "moe-inter", "experts", "used",
+                                        "groups", "groups-used", "heads", "kv-heads", "q-lora", "kv-lora", "nope",
+                                        "rope", "v-dim", "vocab", "shards", "seed" };
+    enum { N = sizeof nums / sizeof *nums };
+    struct option opts[N + 11];
+    struct config c = defaults(DEEPSEEK);
+    for (int i = 0; i < N; i++)
+        opts[i] = (struct option){ nums[i], required_argument, NULL, NUM0 + i };
+    const struct option rest[] = { { "arch", 1, NULL, 'a' }, { "preset", 1, NULL, 'p' }, { "scales", 1, NULL, 's' },
+                                   { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' }, { "mtp", 0, NULL, 'm' },
+                                   { "tied", 0, NULL, 't' }, { "tokenizer", 1, NULL, 'k' }, { "out", 1, NULL, 'o' },
+                                   { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+    memcpy(opts + N, rest, sizeof rest);
+    for (int o; (o = getopt_long(argc, argv, "", opts, NULL)) != -1;) {
+        if (o >= NUM0) {
+            uint64_t *field[] = { &c.layers, &c.dense, &c.hidden, &c.inter, &c.moe_inter, &c.experts, &c.used,
+                                  &c.groups, &c.groups_used, &c.heads, &c.kv_heads, &c.q_lora, &c.kv_lora, &c.nope,
+                                  &c.rope, &c.v_dim, &c.vocab, &c.shards, &c.seed };
+            char *end;
+            *field[o - NUM0] = strtoull(optarg, &end, 10);
+            if (*end || end == optarg)
+                die("--%s %s: a number is expected", nums[o - NUM0], optarg);
+            continue;
+        }
+        switch (o) {
+        case 'a':
+            if (c.out)
+                die("--arch comes before the other options");
+            c = defaults(!strcmp(optarg, "qwen2") ? QWEN2 : !strcmp(optarg, "llama") ? LLAMA : DEEPSEEK);
+            if (c.arch == DEEPSEEK && strcmp(optarg, "deepseek"))
+                die("--arch %s: deepseek, qwen2 or llama", optarg);
+            break;
+        case 'p': preset(&c, optarg); break;
+        case 's': c.scales = optarg; break;
+        case 'x': c.scale_suffix = optarg; break;
+        case 'b': c.f32_bias = false; break;
+        case 'm': c.mtp = true; break;
+        case 't': c.tied = true; break;
+        case 'k': c.tokenizer = optarg; break;
+        case 'o': c.out = optarg; break;
+        case 'h': usage(stdout); return 0;
+        default: usage(stderr); return 2;
+        }
+    }
+    if (!c.out || optind != argc || c.shards == 0 || c.shards > 99999) {
+        usage(stderr);
+        return 2;
+    }
+    if (mkdir(c.out, 0777) && errno != EEXIST)
+        die("%s: %s", c.out, strerror(errno));
+    fill_tables();
+    struct list l = { 0 };
+    list_tensors(&l, &c);
+    uint64_t total = 0, at = 0;
+    for (size_t i = 0; i < l.n; i++)
+        total += l.t[i].bytes;
+    for (size_t i = 0; i < l.n; i++) {
+        l.t[i].shard = (unsigned)((double)at / (double)total * (double)c.shards);
+        at += l.t[i].bytes;
+    }
+    for (unsigned i = 0; i < c.shards; i++)
+        write_shard(&c, &l, i);
+    write_index(&c, &l, total);
+    write_config(&c);
+    if (c.arch == DEEPSEEK) {
+        copy_file(&c, "tokenizer.json");
+        copy_file(&c, "tokenizer_config.json");
+    } else {
+        write_tokenizer(&c);
+    }
+    printf("%s: %zu tensors, %.1f MB in %" PRIu64 " file%s\n", c.out, l.n, (double)total / 1e6, c.shards,
+           c.shards == 1 ? "" : "s");
+    free(l.t);
+    return 0;
+}

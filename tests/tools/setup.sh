@@ -1,0 +1,42 @@
+#!/bin/sh
+# What the tests alone need from PyPI and npm: numpy and gguf in build/venv,
+# llama.cpp's shared libraries in build/npm. Instant when they are there. What
+# cannot be had is said, and fails under CI=true only: its tests are skipped.
+# usage: setup.sh [llama]     "llama": the libraries alone
+set -u
+cd "$(dirname "$0")/../.."
+llama=@node-llama-cpp/linux-x64@3.22.1
+what=${1:-all}
+mkdir -p build
+rc=0
+lack() {
+    echo "test-tools: $1: the tests that need it are skipped (see $2)" >&2
+    rc=1
+}
+
+want=$(cat tests/tools/requirements.txt)
+if [ "$what" = all ] && [ "$(cat build/venv/.ready 2>/dev/null)" != "$want" ]; then
+    echo "test-tools: numpy and gguf into build/venv"
+    rm -rf build/venv
+    if { python3 -m venv build/venv && build/venv/bin/python -m pip install -q \
+         --disable-pip-version-check --no-input -r tests/tools/requirements.txt; } >build/venv.log 2>&1 </dev/null; then
+        cp tests/tools/requirements.txt build/venv/.ready
+    else
+        lack "no numpy or gguf" build/venv.log
+    fi
+fi
+if [ "$(cat build/npm/.ready 2>/dev/null)" != "$llama" ]; then
+    echo "test-tools: llama.cpp ($llama) into build/npm"
+    rm -rf build/npm
+    mkdir -p build/npm
+    if [ "$(uname -m)" != x86_64 ]; then
+        lack "llama.cpp is for x86-64" build/npm.log
+    elif npm install --prefix build/npm --no-save --ignore-scripts --no-audit --no-fund --no-update-notifier \
+         "$llama" >build/npm.log 2>&1 </dev/null; then
+        echo "$llama" >build/npm/.ready
+    else
+        lack "no llama.cpp" build/npm.log
+    fi
+fi
+[ "${CI:-}" = true ] || exit 0
+exit $rc

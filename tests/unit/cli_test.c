@@ -1,0 +1,77 @@
+/* Sizes as people type them, error lines that are safe to print. */
+#include "client/cli.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void sizes_are_read(void **state)
+{
+    static const struct {
+        const char *text;
+        uint64_t bytes;
+    } good[] = {
+        {"0", 0}, {"4096", 4096}, {"48G", 48000000000ull}, {"1Gi", 1ull << 30},
+        {"1.5GiB", 3ull << 29}, {"300M", 300000000}, {"2k", 2000}, {"1T", 1000000000000ull},
+        {"7B", 7},
+    };
+    static const char *const bad[] = {"", "G", "-1", "1X", "1GG", "0x10", "nan", "inf", "1e30",
+                                      "1 G", "1Gix", "99999999T"};
+    struct sl_error e;
+    uint64_t v;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        assert_int_equal(cli_parse_size("--x", good[i].text, &v, &e), 0);
+        assert_true(v == good[i].bytes);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(cli_parse_size("--x", bad[i], &v, &e), SL_EUSAGE);
+        assert_non_null(strstr(e.text, "--x: "));
+    }
+}
+
+static void sizes_are_shown(void **state)
+{
+    char b[32];
+
+    (void)state;
+    assert_string_equal(cli_size(b, 0), "0 B");
+    assert_string_equal(cli_size(b, 999), "999 B");
+    assert_string_equal(cli_size(b, 1000), "1.0 kB");
+    assert_string_equal(cli_size(b, 999950), "1.0 MB");
+    assert_string_equal(cli_size(b, 300800000000ull), "300.8 GB");
+}
+
+static void error_lines_are_one_printable_line(void **state)
+{
+    struct sl_error e;
+    char longer[3000];
+
+    (void)state;
+    assert_int_equal(sl_fail(&e, SL_ESOURCE, "a\nb\033[31m\xff\xc3\xa9"), SL_ESOURCE);
+    assert_string_equal(e.text, "a?b?[31m?\xc3\xa9");
+    assert_int_equal(sl_fail_context(&e, "file %d", 7), SL_ESOURCE);
+    assert_string_equal(e.text, "file 7: a?b?[31m?\xc3\xa9");
+    memset(longer, 'x', sizeof longer - 1);
+    longer[sizeof longer - 1] = 0;
+    sl_fail(&e, SL_EFAIL, "%s", longer);
+    assert_int_equal(strlen(e.text), sizeof e.text - 1);
+    assert_int_equal(sl_fail_context(&e, "outer"), SL_EFAIL);
+    assert_int_equal(strncmp(e.text, "outer: xxx", 10), 0);
+    assert_int_equal(strlen(e.text), sizeof e.text - 1);
+    assert_int_equal(sl_fail(NULL, SL_EFAIL, "nobody listens"), SL_EFAIL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sizes_are_read),
+        cmocka_unit_test(sizes_are_shown),
+        cmocka_unit_test(error_lines_are_one_printable_line),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,385 @@
+/* Verify must fail for every single flipped byte of an output, and say where. */
+#include "tests/unit/gguf_bytes.h"
+#include "client/verify.h"
+#include "proto/plan.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+static char path[64];
+static char said[1100];
+
+static void remember(void *user, const char *text)
+{
+    (void)user;
+    snprintf(said, sizeof said, "%s", text);
+}
+
+/* Returns 0 or the code; what was said is in `said`. */
+static int verify(const char *file)
+{
+    struct verify_report r = {.fail = remember};
+    struct verify_set s;
+    struct sl_error e = {0};
+    int rc = verify_set_open(file, &s, &e);
+
+    said[0] = '\0';
+    if (rc == 0)
+        rc = verify_data(&s, false, NULL, &r, NULL, NULL, &e);
+    if (rc == 0 && r.failures) {
+        snprintf(said, sizeof said, "%s", r.first.text);
+        rc = r.first.code;
+    } else if (rc < 0) {
+        snprintf(said, sizeof said, "%s", e.text);
+    }
+    verify_set_free(&s);
+    return rc;
+}
+
+#define N_TENSORS 6
+static const struct {
+    const char *name;
+    int type;
+    uint64_t ne0, ne1;
+} shapes[N_TENSORS] = {
+    {"output.weight", SL_TYPE_Q6_K, 256, 1}, {"blk.0.f32", SL_TYPE_F32, 5, 1},
+    {"blk.0.q8", SL_TYPE_Q8_0, 32, 3},       {"blk.0.q4", SL_TYPE_Q4_K, 256, 2},
+    {"blk.0.f16", SL_TYPE_F16, 7, 1},        {"blk.0.bf16", SL_TYPE_BF16, 1, 1},
+};
+
+/* Bytes whose every 16-bit and 32-bit float is finite. */
+static void fill(struct bytes *b, uint64_t n)
+{
+    static uint32_t x = 1;
+
+    while (n--) {
+        x = x * 1664525 + 1013904223;
+        b_u8(b, (uint8_t)(x >> 24) & 0x3b);
+    }
+}
+
+static void metadata(struct sl_kvs *kvs, uint32_t part, uint32_t parts, uint64_t n)
+{
+    static const uint64_t zeros[N_TENSORS];
+    int bad = 0;
+
+    if (part == 0) {
+        bad |= sl_kvs_set_str(kvs, "general.architecture", "test");
+        bad |= sl_kvs_set_strs(kvs, "tokens", (const char *const[]){"a", "bc", ""}, 3);
+        bad |= sl_kvs_set_f32(kvs, "pi", 3.14f);
+        bad |= sl_kvs_set_bool(kvs, "yes", true);
+    }
+    if (parts > 1) {
+        bad |= sl_kvs_set_u16(kvs, "split.no", (uint16_t)part);
+        bad |= sl_kvs_set_u16(kvs, "split.count", (uint16_t)parts);
+        bad |= sl_kvs_set_i32(kvs, "split.tensors.count", N_TENSORS);
+    }
+    bad |= sl_kvs_set_str(kvs, SL_KEY_FINGERPRINT, "0123456789abcdef");
+    bad |= sl_kvs_set_arr(kvs, SL_KEY_SUM_TENSORS, SL_KV_U64, zeros, n);
+    bad |= sl_kvs_set_u64(kvs, SL_KEY_SUM_HEADER, 0);
+    assert_int_equal(bad, 0);
+}
+
+/* A file as stitch leaves it, with tensors from..to. Returns the header's length. */
+static uint64_t sealed(struct bytes *b, const struct sl_kvs *kvs, uint32_t from, uint32_t to)
+{
+    struct sl_gguf_tensor t[N_TENSORS] = {0};
+    uint64_t offset = 0, len, at_tensors, at_header, sum, n = to - from;
+    uint8_t *header;
+
+    for (uint32_t i = 0; i < n; i++) {
+        snprintf(t[i].name, sizeof t[i].name, "%s", shapes[from + i].name);
+        t[i].n_dims = 2;
+        t[i].ne[0] = shapes[from + i].ne0;
+        t[i].ne[1] = shapes[from + i].ne1;
+        t[i].ne[2] = t[i].ne[3] = 1;
+        t[i].type = shapes[from + i].type;
+        t[i].bytes = sl_type_bytes(t[i].type, t[i].ne[0] * t[i].ne[1]);
+        t[i].offset = offset;
+        offset = (offset + t[i].bytes + 31) / 32 * 32;
+    }
+    assert_int_equal(sl_gguf_header(kvs, t, n, &header, &len), 0);
+    b->n = 0;
+    b_put(b, header, len);
+    free(header);
+    for (uint32_t i = 0; i < n; i++) {
+        fill(b, t[i].bytes);
+        b_pad(b, 32);
+    }
+    if (sl_gguf_value_offset(kvs, SL_KEY_SUM_TENSORS, &at_tensors) < 0)
+        return len;
+    for (uint32_t i = 0; i < n; i++) {
+        sum = sl_xxh64(b->p + len + t[i].offset, t[i].bytes);
+        memcpy(b->p + at_tensors + 8 * i, &sum, 8);
+    }
+    assert_int_equal(sl_gguf_value_offset(kvs, SL_KEY_SUM_HEADER, &at_header), 0);
+    assert_int_equal(sl_gguf_header_checksum(b->p, len, at_header, at_tensors, n, &sum), 0);
+    memcpy(b->p + at_header, &sum, 8);
+    return len;
+}
+
+/* What the message for a flip at byte `at` must name. */
+static const char *region(const struct bytes *b, uint64_t header, uint64_t at)
+{
+    uint64_t off = header;
+
+    (void)b;
+    if (at < header)
+        return NULL;
+    for (int i = 0; i < N_TENSORS; i++) {
+        off += sl_type_bytes(shapes[i].type, shapes[i].ne0 * shapes[i].ne1);
+        if (at < off)
+            return shapes[i].name;
+        off = (off + 31) / 32 * 32;
+        if (at < off)
+            return "padding after tensor";
+    }
+    return "?";
+}
+
+static void every_flipped_byte_is_found(void **state)
+{
+    struct sl_kvs kvs = {0};
+    struct bytes b = {0};
+    uint64_t header;
+    int fd;
+
+    (void)state;
+    metadata(&kvs, 0, 1, N_TENSORS);
+    header = sealed(&b, &kvs, 0, N_TENSORS);
+    assert_int_equal(b_write(&b, path), 0);
+    assert_int_equal(verify(path), 0);
+    fd = open(path, O_RDWR);
+    for (uint64_t at = 0; at < b.n; at++)
+        for (int change = 0; change < 9; change++) {
+            uint8_t v = change < 8 ? (uint8_t)(b.p[at] ^ 1 << change) : (uint8_t)~b.p[at];
+            const char *want = region(&b, header, at);
+            int rc;
+
+            assert_int_equal(pwrite(fd, &v, 1, (off_t)at), 1);
+            rc = verify(path);
+            if (rc != SL_EVERIFY)
+                fail_msg("byte %llu, change %d: code %d \"%s\"", (unsigned long long)at, change, rc, said);
+            if (!strstr(said, path) ||
+                (want ? !strstr(said, want)
+                      : !strstr(said, "header") && !strstr(said, "metadata key") && !strstr(said, "tensor ")))
+                fail_msg("byte %llu, change %d: \"%s\" does not name %s", (unsigned long long)at, change, said,
+                         want ? want : "the header");
+            assert_int_equal(pwrite(fd, &b.p[at], 1, (off_t)at), 1);
+        }
+    assert_int_equal(verify(path), 0);
+    close(fd);
+    sl_kvs_free(&kvs);
+    free(b.p);
+}
+
+static void wrong_lengths_are_found(void **state)
+{
+    struct sl_kvs kvs = {0};
+    struct bytes b = {0};
+    size_t full;
+
+    (void)state;
+    metadata(&kvs, 0, 1, N_TENSORS);
+    sealed(&b, &kvs, 0, N_TENSORS);
+    full = b.n;
+    for (b.n = 0; b.n < full; b.n++) {
+        assert_int_equal(b_write(&b, path), 0);
+        assert_int_equal(verify(path), SL_EVERIFY);
+    }
+    b.n = full;
+    b_u8(&b, 0);
+    assert_int_equal(b_write(&b, path), 0);
+    assert_int_equal(verify(path), SL_EVERIFY);
+    assert_non_null(strstr(said, "bytes follow the last tensor"));
+    assert_int_equal(verify("/nonexistent/x.gguf"), SL_ESOURCE);
+    assert_int_equal(verify("/tmp"), SL_ESOURCE);
+    sl_kvs_free(&kvs);
+    free(b.p);
+}
+
+static void numbers_must_be_finite(void **state)
+{
+    static const struct {
+        int type;
+        uint64_t ne;
+        uint32_t at, n;
+        uint8_t bad[4];
+    } cases[] = {
+        {SL_TYPE_F32, 4, 8, 4, {0, 0, 0x80, 0x7f}},  {SL_TYPE_F32, 4, 12, 4, {1, 0, 0x80, 0xff}},
+        {SL_TYPE_F16, 4, 2, 2, {0, 0x7c}},           {SL_TYPE_BF16, 4, 2, 2, {0x80, 0x7f}},
+        {SL_TYPE_Q8_0, 64, 34, 2, {0, 0xfc}},        {SL_TYPE_Q5_1, 32, 2, 2, {0, 0x7c}},
+        {SL_TYPE_Q2_K, 512, 84 + 82, 2, {0, 0x7c}},  {SL_TYPE_Q3_K, 256, 108, 2, {0, 0x7e}},
+        {SL_TYPE_Q6_K, 256, 208, 2, {0, 0x7c}},      {SL_TYPE_Q4_K, 256, 2, 2, {0, 0x7c}},
+        {SL_TYPE_IQ1_M, 256, 53, 3, {0xc0, 0, 0x70}},
+    };
+    struct bytes b = {0};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        size_t data;
+
+        b_start(&b, 3, 1, 0);
+        b_tensor(&b, "bad.weight", 1, &cases[i].ne, (uint32_t)cases[i].type, 0);
+        b_pad(&b, 32);
+        data = b.n;
+        b_zeros(&b, sl_type_bytes(cases[i].type, cases[i].ne));
+        b_pad(&b, 32);
+        assert_int_equal(b_write(&b, path), 0);
+        assert_int_equal(verify(path), 0);
+        memcpy(b.p + data + cases[i].at, cases[i].bad, cases[i].n);
+        assert_int_equal(b_write(&b, path), 0);
+        assert_int_equal(verify(path), SL_EVERIFY);
+        assert_non_null(strstr(said, "tensor bad.weight: block "));
+    }
+    free(b.p);
+}
+
+/* A bad value is found wherever a 4 MiB piece ends: 110-byte blocks straddle. */
+static void blocks_straddle_pieces(void **state)
+{
+    uint64_t ne = 256 * 50000, data;
+    struct bytes b = {0};
+
+    (void)state;
+    b_start(&b, 3, 1, 0);
+    b_tensor(&b, "t", 1, &ne, SL_TYPE_Q3_K, 0);
+    b_pad(&b, 32);
+    data = b.n;
+    b_zeros(&b, 110 * 50000);
+    b_pad(&b, 32);
+    /* Block 38130 begins 4 bytes before a piece's end. */
+    b.p[data + (4u << 20) / 110 * 110 + 109] = 0x7c;
+    assert_int_equal(b_write(&b, path), 0);
+    assert_int_equal(verify(path), SL_EVERIFY);
+    assert_non_null(strstr(said, "block 38130:"));
+    free(b.p);
+}
+
+static void split_sets(void **state)
+{
+    char part[2][96];
+    struct bytes b = {0};
+    struct sl_kvs kvs = {0};
+
+    (void)state;
+    for (uint32_t i = 0; i < 2; i++) {
+        snprintf(part[i], sizeof part[i], "%s-0000%u-of-00002.gguf", path, i + 1);
+        metadata(&kvs, i, 2, i ? 4 : 2);
+        sealed(&b, &kvs, i ? 2 : 0, i ? 6 : 2);
+        assert_int_equal(b_write(&b, part[i]), 0);
+        sl_kvs_free(&kvs);
+    }
+    assert_int_equal(verify(part[0]), 0);
+    assert_int_equal(verify(part[1]), SL_ESOURCE);
+    /* Another conversion's part, sound in itself. */
+    metadata(&kvs, 1, 2, 4);
+    assert_int_equal(sl_kvs_set_str(&kvs, SL_KEY_FINGERPRINT, "another"), 0);
+    sealed(&b, &kvs, 2, 6);
+    assert_int_equal(b_write(&b, part[1]), 0);
+    assert_int_equal(verify(part[0]), SL_EVERIFY);
+    assert_non_null(strstr(said, "another conversion"));
+    sl_kvs_free(&kvs);
+    /* Too few tensors, a tensor twice, a wrong number. */
+    metadata(&kvs, 1, 2, 3);
+    sealed(&b, &kvs, 2, 5);
+    assert_int_equal(b_write(&b, part[1]), 0);
+    assert_int_equal(verify(part[0]), SL_EVERIFY);
+    assert_non_null(strstr(said, "split.tensors.count"));
+    sl_kvs_free(&kvs);
+    metadata(&kvs, 1, 2, 4);
+    sealed(&b, &kvs, 1, 5);
+    assert_int_equal(b_write(&b, part[1]), 0);
+    assert_int_equal(verify(part[0]), SL_EVERIFY);
+    assert_non_null(strstr(said, "tensor blk.0.f32 is there twice"));
+    sl_kvs_free(&kvs);
+    metadata(&kvs, 0, 2, 4);
+    sealed(&b, &kvs, 2, 6);
+    assert_int_equal(b_write(&b, part[1]), 0);
+    assert_int_equal(verify(part[0]), SL_EVERIFY);
+    assert_non_null(strstr(said, "say part 1 of 2"));
+    sl_kvs_free(&kvs);
+    unlink(part[1]);
+    assert_int_equal(verify(part[0]), SL_ESOURCE);
+    assert_int_equal(rename(part[0], path), 0);
+    assert_int_equal(verify(path), SL_EVERIFY);
+    assert_non_null(strstr(said, "one of 2 parts"));
+    free(b.p);
+}
+
+/* A file with "sluice." keys but without checksums is not taken for somebody
+ * else's. */
+static void checksums_are_required(void **state)
+{
+    struct sl_kvs kvs = {0};
+    struct bytes b = {0};
+
+    (void)state;
+    assert_int_equal(sl_kvs_set_str(&kvs, SL_KEY_RECIPE, "x"), 0);
+    sealed(&b, &kvs, 0, N_TENSORS);
+    assert_int_equal(b_write(&b, path), 0);
+    assert_int_equal(verify(path), SL_EVERIFY);
+    assert_non_null(strstr(said, SL_KEY_SUM_TENSORS));
+    sl_kvs_free(&kvs);
+    assert_int_equal(sl_kvs_set_str(&kvs, "general.name", "x"), 0);
+    sealed(&b, &kvs, 0, N_TENSORS);
+    assert_int_equal(b_write(&b, path), 0);
+    assert_int_equal(verify(path), 0);
+    sl_kvs_free(&kvs);
+    free(b.p);
+}
+
+/* The two readers agree on what a good header says, also on a long one. */
+static void readers_agree(void **state)
+{
+    struct verify_file f;
+    struct sl_gguf *g;
+    struct sl_kvs kvs = {0};
+    struct bytes b = {0};
+    struct sl_error e;
+    char *text = malloc(3000001);
+
+    (void)state;
+    memset(text, 'x', 3000000);
+    text[3000000] = '\0';
+    assert_int_equal(sl_kvs_set_str(&kvs, "long", text), 0);
+    metadata(&kvs, 0, 1, N_TENSORS);
+    sealed(&b, &kvs, 0, N_TENSORS);
+    assert_int_equal(b_write(&b, path), 0);
+    assert_int_equal(verify_structure(path, &f, &e), 0);
+    assert_true(f.header_sum_ok);
+    assert_string_equal(f.fingerprint, "0123456789abcdef");
+    assert_int_equal(sl_gguf_open(path, &g, &e), 0);
+    assert_int_equal(f.g.header_bytes, g->header_bytes);
+    assert_int_equal(f.g.data_bytes, g->data_bytes);
+    assert_int_equal(f.g.n_tensors, g->n_tensors);
+    assert_memory_equal(f.g.tensors, g->tensors, g->n_tensors * sizeof *g->tensors);
+    sl_gguf_close(g);
+    verify_file_free(&f);
+    sl_kvs_free(&kvs);
+    free(b.p);
+    free(text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_flipped_byte_is_found),
+        cmocka_unit_test(wrong_lengths_are_found),
+        cmocka_unit_test(numbers_must_be_finite),
+        cmocka_unit_test(blocks_straddle_pieces),
+        cmocka_unit_test(split_sets),
+        cmocka_unit_test(checksums_are_required),
+        cmocka_unit_test(readers_agree),
+    };
+    int rc;
+
+    snprintf(path, sizeof path, "/tmp/sluice-gguf-verify-%ld", (long)getpid());
+    rc = cmocka_run_group_tests(tests, NULL, NULL);
+    unlink(path);
+    return rc;
+}

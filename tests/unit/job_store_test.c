@@ -1,0 +1,228 @@
+/* The job store: what is committed survives, what differs is named, a second
+ * process is kept out, a process killed inside a commit loses nothing old. */
+#include "daemon/job_store.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static const struct sl_job_identity id = {"f1", "source-a", "q4_k_m", "layout=mla", "1", 10};
+
+struct fixture {
+    char dir[64], path[80];
+};
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+
+    strcpy(f->dir, "/tmp/sluice-store-XXXXXX");
+    if (!mkdtemp(f->dir))
+        return -1;
+    snprintf(f->path, sizeof f->path, "%s/job", f->dir);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+
+    sl_job_store_remove(f->path);
+    rmdir(f->dir);
+    free(f);
+    return 0;
+}
+
+struct seen {
+    uint64_t sum[16];
+    int n;
+};
+
+static int see(void *user, uint32_t task, uint64_t checksum)
+{
+    struct seen *s = user;
+
+    s->sum[task] = checksum;
+    s->n++;
+    return 0;
+}
+
+static void commits_survive(void **state)
+{
+    struct fixture *f = *state;
+    struct sl_job_store *s;
+    struct sl_error e;
+    struct seen seen = {{0}, 0};
+    const struct sl_done_task done[] = {{3, UINT64_MAX}, {7, 42}};
+    const uint32_t lost[] = {3};
+
+    assert_int_equal(sl_job_store_open(f->path, &s, &e), 0);
+    assert_int_equal(sl_job_store_state(s, &e), SL_JOB_NEW);
+    assert_int_equal(sl_job_store_begin(s, &id, &e), 0);
+    assert_int_equal(sl_job_store_commit(s, done, 2, &e), 0);
+    sl_job_store_close(s);
+
+    assert_int_equal(sl_job_store_open(f->path, &s, &e), 0);
+    assert_int_equal(sl_job_store_state(s, &e), SL_JOB_CONVERTING);
+    assert_int_equal(sl_job_store_begin(s, &id, &e), 0);
+    assert_int_equal(sl_job_store_each(s, see, &seen, &e), 0);
+    assert_int_equal(seen.n, 2);
+    assert_true(seen.sum[3] == UINT64_MAX && seen.sum[7] == 42);
+    assert_int_equal(sl_job_store_revoke(s, lost, 1, &e), 0);
+    seen.n = 0;
+    assert_int_equal(sl_job_store_each(s, see, &seen, &e), 0);
+    assert_int_equal(seen.n, 1);
+    assert_int_equal(sl_job_store_set_state(s, SL_JOB_PUBLISHING, &e), 0);
+    assert_int_equal(sl_job_store_state(s, &e), SL_JOB_PUBLISHING);
+    sl_job_store_close(s);
+}
+
+static void differences_are_named(void **state)
+{
+    struct fixture *f = *state;
+    struct sl_job_store *s;
+    struct sl_error e;
+    struct sl_job_identity other;
+
+    assert_int_equal(sl_job_store_open(f->path, &s, &e), 0);
+    assert_int_equal(sl_job_store_begin(s, &id, &e), 0);
+    other = id;
+    other.recipe = "dq3_k_m";
+    assert_int_equal(sl_job_store_begin(s, &other, &e), SL_EEXISTS);
+    assert_non_null(strstr(e.text, "another recipe (then q4_k_m, now dq3_k_m)"));
+    other = id;
+    other.source = "source-b";
+    assert_int_equal(sl_job_store_begin(s, &other, &e), SL_EEXISTS);
+    assert_non_null(strstr(e.text, "another source"));
+    other = id;
+    other.options = "layout=legacy";
+    assert_int_equal(sl_job_store_begin(s, &other, &e), SL_EEXISTS);
+    assert_non_null(strstr(e.text, "set of options"));
+    other = id;
+    other.version = "2";
+    assert_int_equal(sl_job_store_begin(s, &other, &e), SL_EEXISTS);
+    assert_non_null(strstr(e.text, "version of sluice"));
+    assert_int_equal(sl_job_store_begin(s, &id, &e), 0);
+    sl_job_store_close(s);
+}
+
+static void second_process_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct sl_job_store *s;
+    struct sl_error e;
+    int status;
+    pid_t pid;
+
+    assert_int_equal(sl_job_store_open(f->path, &s, &e), 0);
+    assert_int_equal(sl_job_store_begin(s, &id, &e), 0);
+    pid = fork();
+    if (pid == 0) {
+
+        execl("/proc/self/exe", "job_store_test", "--hold-check", f->path, (char *)NULL);
+        _exit(99);
+    }
+    assert_true(waitpid(pid, &status, 0) == pid && WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), -SL_EEXISTS);
+    sl_job_store_close(s);
+}
+
+/* A child commits tasks 0, 1, 2 ... and tells each on a pipe after the commit
+ * returned; it is killed at some point. Everything told must be there. */
+static void killed_writer_loses_nothing_told(void **state)
+{
+    struct fixture *f = *state;
+    int fd[2], told = 0, status;
+    struct seen seen = {{0}, 0};
+    struct sl_job_store *s;
+    struct sl_error e;
+    char c;
+    pid_t pid;
+
+    assert_int_equal(pipe(fd), 0);
+    pid = fork();
+    if (pid == 0) {
+        char num[16];
+
+        close(fd[0]);
+        snprintf(num, sizeof num, "%d", fd[1]);
+        execl("/proc/self/exe", "job_store_test", "--commit-forever", f->path, num, (char *)NULL);
+        _exit(99);
+    }
+    close(fd[1]);
+    while (told < 5 && read(fd[0], &c, 1) == 1)
+        told++;
+    kill(pid, SIGKILL);
+    while (read(fd[0], &c, 1) == 1)
+        told++;
+    close(fd[0]);
+    assert_true(waitpid(pid, &status, 0) == pid);
+    assert_true(told >= 5);
+    assert_int_equal(sl_job_store_open(f->path, &s, &e), 0);
+    assert_int_equal(sl_job_store_each(s, see, &seen, &e), 0);
+    sl_job_store_close(s);
+    assert_true(seen.n >= told);
+}
+
+static void garbage_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct sl_job_store *s;
+    struct sl_error e;
+    FILE *out = fopen(f->path, "w");
+
+    for (int i = 0; i < 4096; i++)
+        fputs("garbage", out);
+    fclose(out);
+    assert_true(sl_job_store_open(f->path, &s, &e) < 0);
+    assert_non_null(strstr(e.text, f->path));
+}
+
+static int child(int argc, char **argv)
+{
+    struct sl_job_store *s;
+    struct sl_error e;
+    int rc = sl_job_store_open(argv[2], &s, &e);
+
+    if (strcmp(argv[1], "--hold-check") == 0) {
+        if (rc == 0)
+            sl_job_store_close(s);
+        return -rc;
+    }
+    if (rc < 0 || argc < 4 || sl_job_store_begin(s, &id, &e) < 0)
+        return 99;
+    for (uint32_t i = 0;; i = (i + 1) % 16) {
+        const struct sl_done_task done = {i, i};
+
+        if (sl_job_store_commit(s, &done, 1, &e) < 0 ||
+            (i < 15 && write(atoi(argv[3]), "x", 1) != 1))
+            return 99;
+        if (i == 15)
+            pause();
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(commits_survive, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(differences_are_named, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(second_process_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(killed_writer_loses_nothing_told, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(garbage_is_refused, set_up, tear_down),
+    };
+
+    if (argc > 2)
+        return child(argc, argv);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

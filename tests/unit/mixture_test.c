@@ -1,0 +1,189 @@
+/* Every tensor of DeepSeek-V3 under every mixture, against what llama.cpp's own
+ * code gave (tests/data), and the rules that DeepSeek does not reach. */
+#include "proto/mixture.h"
+#include "proto/recipe.h"
+#include "tests/unit/r1_model.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+static void check_group(const struct r1_group *g, const char *recipe_text)
+{
+    struct sl_recipe_opts o = {.output_type = -1, .embedding_type = -1, .any_type = true};
+    struct sl_recipe *r;
+    struct sl_error e = {0};
+    int types[1200];
+    uint32_t n_fallback;
+
+    o.has_imatrix = g->imatrix[0] == '1';
+    o.rules_2025 = strncmp(g->version, "aug2026", 7) != 0;
+    if (recipe_text)
+        assert_int_equal(sl_recipe_parse(g->ftype, g->ftype, recipe_text, &r, &e), 0);
+    else
+        assert_int_equal(sl_recipe_load(g->ftype, &r, &e), 0);
+    assert_int_equal(sl_recipe_assign(r, &g->model, &o, types, &n_fallback, &e), 0);
+    for (uint32_t i = 0; i < g->model.n_tensors; i++)
+        if (types[i] != g->types[i])
+            fail_msg("%s %s %s imatrix %s: %s is %s, expected %s", g->version, g->layout, g->ftype,
+                     g->imatrix, g->tensors[i].name, sl_type_info(types[i])->name,
+                     sl_type_info(g->types[i])->name);
+    sl_recipe_close(r);
+}
+
+static void test_deepseek(void **state)
+{
+    FILE *f = r1_open();
+    char line[512] = "";
+    struct r1_group g;
+    int groups = 0, unsloth = 0;
+
+    (void)state;
+    assert_non_null(f);
+    while (r1_next(f, &g, line, sizeof line) == 0) {
+        char text[64];
+
+        if (strncmp(g.ftype, "UD-", 3) == 0) {
+            check_group(&g, NULL);
+            unsloth++;
+        } else {
+            snprintf(text, sizeof text, "mixture %s\n", g.ftype);
+            check_group(&g, text);
+        }
+        groups++;
+        r1_free(&g);
+    }
+    r1_free(&g);
+    assert_int_equal(pclose(f), 0);
+    assert_int_equal(unsloth, 4);
+    assert_true(groups >= 100);
+}
+
+/* A dense or Mixtral-like model of n layers with the usual seven matrices. */
+static struct sl_model *small_model(const char *arch, uint32_t n, uint64_t heads, uint64_t kv,
+                                    uint64_t experts, bool tied)
+{
+    static const char *const parts[] = {"attn_k", "attn_output", "attn_q", "attn_v", "ffn_down",
+                                        "ffn_gate", "ffn_up"};
+    struct sl_model *m = calloc(1, sizeof *m);
+    struct sl_out_tensor *t = calloc(7 * n + 2, sizeof *t);
+
+    m->arch = arch;
+    m->hp = (struct sl_hparams){.n_layer = n, .n_head = heads, .n_head_kv = kv,
+                                .n_expert = experts};
+    m->tensors = t;
+    if (!tied)
+        r1_tensor(&t[m->n_tensors++], "output.weight", "4096x32000");
+    r1_tensor(&t[m->n_tensors++], "token_embd.weight", "4096x32000");
+    for (uint32_t l = 0; l < n; l++)
+        for (int k = 0; k < 7; k++) {
+            char name[64];
+
+            snprintf(name, sizeof name, "blk.%u.%s%s.weight", l, parts[k],
+                     experts && k >= 4 ? "_exps" : "");
+            r1_tensor(&t[m->n_tensors++], name, "4096x4096");
+        }
+    return m;
+}
+
+static void free_small(struct sl_model *m)
+{
+    free(m->tensors);
+    free(m);
+}
+
+/* The types of one tensor name over all layers, as a word: q4_k=4, q6_k=6, ... */
+static const char *word_of(struct sl_model *m, const char *recipe, const char *part,
+                           const struct sl_recipe_opts *o)
+{
+    static char word[128];
+    struct sl_recipe *r;
+    struct sl_error e = {0};
+    int types[700];
+    uint32_t nf;
+    size_t n = 0;
+
+    assert_int_equal(sl_recipe_load(recipe, &r, &e), 0);
+    if (sl_recipe_assign(r, m, o, types, &nf, &e) < 0)
+        fail_msg("%s", e.text);
+    for (uint32_t i = 0; i < m->n_tensors; i++)
+        if (strstr(m->tensors[i].name, part)) {
+            const char *s = sl_type_info(types[i])->name;
+
+            word[n++] = s[strcspn(s, "0123456789")];
+        }
+    word[n] = '\0';
+    sl_recipe_close(r);
+    return word;
+}
+
+static const struct sl_recipe_opts plain = {.output_type = -1, .embedding_type = -1};
+
+static void test_dense(void **state)
+{
+    struct sl_model *m = small_model("qwen2", 16, 40, 8, 0, false);
+
+    (void)state;
+    assert_string_equal(word_of(m, "q4_k_m", "ffn_down", &plain), "6644644644644666");
+    assert_string_equal(word_of(m, "q4_k_m", "attn_v", &plain), "6644644644644666");
+    assert_string_equal(word_of(m, "q4_k_m", "attn_q", &plain), "4444444444444444");
+    assert_string_equal(word_of(m, "q3_k_m", "attn_v", &plain), "5544444444444444");
+    assert_string_equal(word_of(m, "q3_k_m", "ffn_down", &plain), "5444444444444444");
+    assert_string_equal(word_of(m, "q2_k", "attn_v", &plain), "4444444444444444");
+    assert_string_equal(word_of(m, "q4_k_s", "attn_v", &plain), "5555444444444444");
+    assert_string_equal(word_of(m, "q4_k_m", "output.weight", &plain), "64444444444444444");
+    assert_string_equal(word_of(m, "q4_k_m", "token_embd", &plain), "4");
+    free_small(m);
+    m = small_model("qwen2", 16, 12, 12, 0, true);
+    assert_string_equal(word_of(m, "q4_k_m", "token_embd", &plain), "6");
+    assert_string_equal(word_of(m, "dq3_k_m", "token_embd", &plain), "6");
+    assert_string_equal(word_of(m, "q2_k", "attn_v", &plain), "3333333333333333");
+    free_small(m);
+}
+
+static void test_80_layers_and_8_experts(void **state)
+{
+    struct sl_model *m = small_model("llama", 80, 64, 8, 0, false);
+
+    (void)state;
+    assert_string_equal(word_of(m, "q3_k_s", "attn_v", &plain),
+                        "55555555555555555555555555555555555555555555555555555555555555555555555"
+                        "555555555");
+    assert_string_equal(word_of(m, "q3_k_s", "attn_q", &plain),
+                        "33333333333333333333333333333333333333333333333333333333333333333333333"
+                        "333333333");
+    m->arch = "mistral3";
+    assert_int_equal(word_of(m, "q3_k_s", "attn_v", &plain)[0], '3');
+    free_small(m);
+    m = small_model("llama", 8, 32, 8, 8, false);
+    assert_string_equal(word_of(m, "q4_k_m", "attn_v", &plain), "88888888");
+    assert_string_equal(word_of(m, "q4_k_m", "attn_k", &plain), "88888888");
+    assert_string_equal(word_of(m, "q4_k_m", "attn_output", &plain), "55555555");
+    assert_string_equal(word_of(m, "q4_k_m", "ffn_down", &plain), "64464466");
+    free_small(m);
+}
+
+static void test_column_fallback(void **state)
+{
+    (void)state;
+    assert_int_equal(sl_mixture_fallback(SL_TYPE_Q4_K, 512, false), SL_TYPE_Q4_K);
+    assert_int_equal(sl_mixture_fallback(SL_TYPE_Q4_K, 128, false), SL_TYPE_Q5_0);
+    assert_int_equal(sl_mixture_fallback(SL_TYPE_Q3_K, 128, false), SL_TYPE_Q4_0);
+    assert_int_equal(sl_mixture_fallback(SL_TYPE_Q3_K, 128, true), SL_TYPE_IQ4_NL);
+    assert_int_equal(sl_mixture_fallback(SL_TYPE_IQ2_XXS, 128, false), SL_TYPE_IQ4_NL);
+    assert_int_equal(sl_mixture_fallback(SL_TYPE_Q6_K, 120, false), SL_TYPE_F16);
+    assert_int_equal(sl_mixture_fallback(SL_TYPE_Q8_0, 120, false), -1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_deepseek),
+        cmocka_unit_test(test_dense),
+        cmocka_unit_test(test_80_layers_and_8_experts),
+        cmocka_unit_test(test_column_fallback),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,252 @@
+/* The recipe language: what it accepts, what it refuses and how it says so. */
+#include "proto/recipe.h"
+#include "tests/unit/r1_model.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+/* Ten layers of ffn_down_exps and norms, one output. */
+static struct sl_model *ten_layers(void)
+{
+    struct sl_model *m = calloc(1, sizeof *m);
+    struct sl_out_tensor *t = calloc(32, sizeof *t);
+
+    m->arch = "deepseek2";
+    m->hp = (struct sl_hparams){.n_layer = 10, .n_head = 8, .n_head_kv = 8, .n_expert = 16,
+                                .n_layer_dense = 2};
+    m->tensors = t;
+    r1_tensor(&t[m->n_tensors++], "output.weight", "512x1024");
+    r1_tensor(&t[m->n_tensors++], "token_embd.weight", "512x1024");
+    for (int l = 0; l < 10; l++) {
+        char name[64];
+
+        snprintf(name, sizeof name, "blk.%d.ffn_down_exps.weight", l);
+        r1_tensor(&t[m->n_tensors++], name, "512x512x16");
+        snprintf(name, sizeof name, "blk.%d.ffn_norm.weight", l);
+        r1_tensor(&t[m->n_tensors++], name, "512");
+    }
+    return m;
+}
+
+static const struct sl_recipe_opts plain = {.output_type = -1, .embedding_type = -1};
+
+/* The digits of the ffn_down types under a recipe, then output, token_embd. */
+static int word_of(const char *text, const struct sl_recipe_opts *o, char word[16],
+                   struct sl_error *e)
+{
+    struct sl_model *m = ten_layers();
+    struct sl_recipe *r = NULL;
+    int types[32], rc = sl_recipe_parse("test", "t.recipe", text, &r, e);
+    uint32_t nf;
+
+    if (rc == 0)
+        rc = sl_recipe_assign(r, m, o, types, &nf, e);
+    for (uint32_t i = 2, n = 0; rc == 0 && i < m->n_tensors; i += 2) {
+        word[n++] = sl_type_info(types[i])->name[1];
+        assert_int_equal(types[i + 1], SL_TYPE_F32);
+        word[n] = '\0';
+    }
+    if (rc == 0)
+        snprintf(word + 10, 6, " %c%c", sl_type_info(types[0])->name[1],
+                 sl_type_info(types[1])->name[1]);
+    sl_recipe_close(r);
+    free(m->tensors);
+    free(m);
+    return rc;
+}
+
+static void expect(const char *text, const char *want)
+{
+    struct sl_error e = {0};
+    char word[16];
+
+    if (word_of(text, &plain, word, &e) < 0)
+        fail_msg("%s", e.text);
+    assert_string_equal(word, want);
+}
+
+static void test_layers(void **state)
+{
+    (void)state;
+    expect("default q4_k", "4444444444 44");
+    expect("* = q8_0\ndefault q4_k", "8888888888 88");
+    expect("*ffn_down* layers 3-4 = q6_k\ndefault q2_k", "2226622222 22");
+    expect("*ffn_down* layers 1,8- = q6_k # the edges\ndefault q2_k", "2622222266 22");
+    expect("/ffn_down/ layers 0-/5,7 = q6_k\n\n default\tq2_k\r\n", "6222262622 22");
+    expect("* layers 2-8/3 = q6_k\ndefault q2_k", "2262262262 22");
+    expect("* layers dense = q6_k\ndefault q2_k", "6622222222 22");
+    expect("* layers moe = q6_k\ndefault q2_k", "2266666666 22");
+    expect("* layers first/5,last/10 = q6_k\ndefault q2_k", "6622222226 22");
+    expect("* layers more_bits = q6_k\ndefault q2_k", "6226226266 22");
+    expect("mixture q4_k_m", "6446446466 64");
+    expect("*.ffn_down_exps.* layers 1-2 = q3_k\nmixture q4_k_m", "6336446466 64");
+    /* first match wins; a rule may lead back to the mixture, or leave the tensor alone */
+    expect("blk.?.ffn_down_exps.weight layers 0-3 = mixture\n* = q8_0\nmixture q4_k_m",
+           "6446888888 88");
+    expect("output.weight = keep\ndefault q4_k", "4444444444 34");
+    expect("/^OUTPUT/ = q8_0\n/^output/ = q6_k\ndefault q4_k", "4444444444 64");
+}
+
+static void refuse(const char *text, const char *why)
+{
+    struct sl_error e = {0};
+    char word[16];
+
+    assert_int_equal(word_of(text, &plain, word, &e), SL_EUSAGE);
+    if (!strstr(e.text, why))
+        fail_msg("'%s' does not say '%s'", e.text, why);
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    refuse("", "t.recipe: no default type");
+    refuse("default q4_k\nmixture q4_k_m", "both a default and a mixture");
+    refuse("\ndefault q4k", "t.recipe:2: unknown type 'q4k'; expected one of f32 f16 q4_0");
+    refuse("default i32", "unknown type");
+    refuse("mixture q9", "unknown mixture 'q9'");
+    refuse("* q4_k", "PATTERN = TYPE");
+    refuse("*=q4_k", "with spaces around '='");
+    refuse("* layers = q4_k", "PATTERN = TYPE");
+    refuse("* layers 4-3 = q4_k", "bad layers '4-3'");
+    refuse("* layers 1,,2 = q4_k", "bad layers");
+    refuse("* layers 1-9/0 = q4_k", "bad layers");
+    refuse("* layers first/0 = q4_k", "bad layers");
+    refuse("* layers 99999 = q4_k", "bad layers");
+    refuse("/a(/ = q4_k", "t.recipe:1: 'a(' is no regular expression");
+    refuse("/a = q4_k", "bad pattern");
+    refuse("* = mixture\ndefault q4_k", "t.recipe:1: '= mixture' without a mixture");
+    refuse("file_type wrong\ndefault q4_k", "unknown mixture");
+    refuse("encoding a/b\ndefault q4_k", "bad encoding");
+    refuse("encoding\ndefault q4_k", "exactly one");
+    refuse("/^(.|..)+[0-9]$/ = q4_k\ndefault q4_k", "too many steps");
+}
+
+static void test_limits(void **state)
+{
+    char *text = malloc(70000);
+    struct sl_error e = {0};
+    struct sl_recipe *r;
+    size_t n = 0;
+
+    (void)state;
+    memset(text, '#', 66000);
+    text[66000] = '\0';
+    assert_int_equal(sl_recipe_parse("x", "x", text, &r, &e), SL_EUSAGE);
+    text[2000] = '\0';
+    assert_int_equal(sl_recipe_parse("x", "x", text, &r, &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "line too long"));
+    for (int i = 0; i < 1001; i++)
+        n += (size_t)sprintf(text + n, "a%d = q4_k\n", i);
+    assert_int_equal(sl_recipe_parse("x", "x", text, &r, &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "x:1001: too many rules"));
+    free(text);
+}
+
+static void test_options(void **state)
+{
+    static const struct sl_type_override over[] = {
+        {"BLK\\.[0-4]\\.ffn_DOWN", SL_TYPE_Q8_0}, {"ffn_down", SL_TYPE_Q2_K}};
+    static const struct sl_type_override bad[] = {{"a[", SL_TYPE_Q8_0}};
+    struct sl_recipe_opts o = plain;
+    struct sl_error e = {0};
+    char word[16];
+
+    (void)state;
+    o.overrides = over;
+    o.n_overrides = 2;
+    assert_int_equal(word_of("mixture q4_k_m", &o, word, &e), 0);
+    assert_string_equal(word, "8888822222 64");
+    o.overrides = bad;
+    o.n_overrides = 1;
+    assert_int_equal(word_of("mixture q4_k_m", &o, word, &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "--tensor-type"));
+    o = plain;
+    o.pure = true;
+    assert_int_equal(word_of("output.weight = q6_k\nmixture q4_k_m", &o, word, &e), 0);
+    assert_string_equal(word, "4444444444 44");
+    o.output_type = SL_TYPE_Q8_0;
+    o.embedding_type = SL_TYPE_Q5_K;
+    assert_int_equal(word_of("* = q2_k\nmixture q4_k_m", &o, word, &e), 0);
+    assert_string_equal(word, "4444444444 85");
+    o = plain;
+    o.leave_output = true;
+    assert_int_equal(word_of("mixture q4_k_m", &o, word, &e), 0);
+    assert_string_equal(word, "6446446466 34");
+    o = plain;
+    assert_int_equal(word_of("mixture q2_k_s", &o, word, &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "importance matrix"));
+    o.has_imatrix = true;
+    assert_int_equal(word_of("mixture q2_k_s", &o, word, &e), 0);
+    /* a type of the table that is no output type, until a later version */
+    o = plain;
+    for (int t = SL_TYPE_F32; t < SL_TYPE_LIMIT; t++)
+        if (sl_type_info(t) && !sl_type_info(t)->quantizes && t != SL_TYPE_F64
+            && (t < SL_TYPE_I8 || t > SL_TYPE_I64)) {
+            char text[64];
+
+            snprintf(text, sizeof text, "default %s", sl_type_info(t)->name);
+            assert_int_equal(word_of(text, &o, word, &e), SL_EUNSUPPORTED);
+            assert_non_null(strstr(e.text, sl_type_info(t)->name));
+        }
+    o.any_type = true;
+    assert_int_equal(word_of("default iq1_s", &o, word, &e), 0);
+}
+
+static void test_load(void **state)
+{
+    char dir[] = "/tmp/recipe_test_XXXXXX", path[64];
+    struct sl_error e = {0};
+    struct sl_recipe *r;
+    FILE *f;
+
+    (void)state;
+    for (uint32_t i = 0; sl_recipe_stock_name(i); i++) {
+        if (sl_recipe_load(sl_recipe_stock_name(i), &r, &e) < 0)
+            fail_msg("%s", e.text);
+        assert_string_equal(sl_recipe_name(r), sl_recipe_stock_name(i));
+        assert_true(strlen(sl_recipe_advice(r)) > 10);
+        assert_true(strlen(sl_recipe_text(r)) > 10);
+        sl_recipe_close(r);
+    }
+    assert_string_equal(sl_recipe_stock_name(0), "dq3_k_m");
+    assert_int_equal(sl_recipe_load("UD_q2_k_XL", &r, &e), 0);
+    assert_string_equal(sl_recipe_encoding(r), "UD-Q2_K_XL");
+    assert_int_equal(sl_recipe_file_type(r), 10);
+    sl_recipe_close(r);
+    assert_int_equal(sl_recipe_load("q4_k_n", &r, &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "q4_k_m"));
+    assert_null(strstr(e.text, "bf16"));
+    assert_int_equal(sl_recipe_load("./nowhere", &r, &e), SL_EUSAGE);
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/mine.recipe", dir);
+    f = fopen(path, "w");
+    fputs("# mine\nadvice of my own\ndefault q5_k\n", f);
+    fclose(f);
+    assert_int_equal(sl_recipe_load(path, &r, &e), 0);
+    assert_string_equal(sl_recipe_name(r), "mine");
+    assert_string_equal(sl_recipe_encoding(r), "MINE");
+    assert_string_equal(sl_recipe_advice(r), "of my own");
+    assert_int_equal(sl_recipe_file_type(r), 16);
+    sl_recipe_close(r);
+    setenv("SLUICE_RECIPES", dir, 1);
+    assert_int_equal(sl_recipe_load("MINE", &r, &e), 0);
+    sl_recipe_close(r);
+    unsetenv("SLUICE_RECIPES");
+    unlink(path);
+    rmdir(dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_layers), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_limits), cmocka_unit_test(test_options), cmocka_unit_test(test_load),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

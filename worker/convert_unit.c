@@ -1,0 +1,313 @@
+/* A unit's slab, from source bytes to output bytes: scales to F32, then chunk
+ * by chunk in cache: arrange + dequantize, round, quantize. */
+#include "worker/unit.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHUNK 8192u
+
+struct job {
+    const struct sl_unit_env *env;
+    const struct sl_unit *u;
+    const struct sl_out_tensor *t;
+    int type;
+    const uint8_t *slab;
+    struct sl_scratch *s;
+    struct sl_source src[SL_UNIT_RUNS];
+    struct sl_error *e;
+};
+
+int sl_scratch_open(struct sl_scratch *s, uint64_t longest_row, struct sl_error *e)
+{
+    s->floats = longest_row > CHUNK ? longest_row : CHUNK;
+    s->x = aligned_alloc(64, (3 * s->floats * sizeof(float) + 63) / 64 * 64);
+    if (!s->x)
+        return sl_fail(e, SL_EFAIL, "out of memory for a compute thread");
+    s->w = s->x + s->floats;
+    s->t = s->w + s->floats;
+    return 0;
+}
+
+void sl_scratch_close(struct sl_scratch *s)
+{
+    free(s->x);
+    s->x = NULL;
+}
+
+static const struct sl_src_tensor *tensor_of(const struct job *j, uint32_t run)
+{
+    return &j->env->ck->tensors[j->env->plan->model->src[j->u->run[run].src].tensor];
+}
+
+/* Matrix index `at` of a run's source holds no usable weight. */
+static int bad_element(const struct job *j, uint32_t run, uint64_t at)
+{
+    const struct sl_src_tensor *st = tensor_of(j, run);
+    uint64_t cols = j->env->plan->model->src[j->u->run[run].src].cols;
+
+    return sl_fail(j->e, SL_ESOURCE,
+                   "tensor '%s' in '%s': row %llu, column %llu is NaN or infinite (%s); "
+                   "the source is damaged", st->name, j->env->ck->files[st->file].path,
+                   (unsigned long long)(at / cols), (unsigned long long)(at % cols),
+                   sl_dtype_info((int)st->dtype)->name);
+}
+
+static int bad_scale(const struct job *j, uint32_t run, uint64_t at, double value)
+{
+    const struct sl_model_src *ms = &j->env->plan->model->src[j->u->run[run].src];
+    const struct sl_src_tensor *st = &j->env->ck->tensors[ms->scale.tensor];
+
+    at += j->u->run[run].scale_first;
+    return sl_fail(j->e, SL_ESOURCE,
+                   "tensor '%s': scale [%llu, %llu] in '%s' ('%s') is %g; a finite number above 0 "
+                   "was expected", tensor_of(j, run)->name,
+                   (unsigned long long)(at / ms->scale.cols), (unsigned long long)(at % ms->scale.cols),
+                   st->name, j->env->ck->files[st->file].path, value);
+}
+
+/* Scales as stored, to F32: 2^(e - 127) for E8M0, whose 255 is NaN. */
+static int decode_scales(const struct job *j, uint32_t run, uint8_t *slab)
+{
+    const struct sl_unit_run *r = &j->u->run[run];
+    uint32_t tensor = j->env->plan->model->src[r->src].scale.tensor;
+    enum sl_dtype dtype = j->env->ck->tensors[tensor].dtype;
+    float *out = (float *)(void *)(slab + r->scale_f32);
+    uint64_t bad = 0;
+
+    if (dtype == SL_DTYPE_F8_E8M0 || dtype == SL_DTYPE_U8) {
+        for (uint64_t i = 0; i < r->n_scales; i++) {
+            uint8_t x = slab[r->scale_raw + i];
+
+            if (x == 255)
+                return bad_scale(j, run, i, NAN);
+            out[i] = ldexpf(1.0f, (int)x - 127);
+        }
+        return 0;
+    }
+    if (dtype == SL_DTYPE_F32 || dtype == SL_DTYPE_BF16 || dtype == SL_DTYPE_F16) {
+        const struct sl_source s = {.dtype = dtype, .data = slab + r->scale_raw, .cols = r->n_scales,
+                                    .block_rows = 1, .block_cols = 1};
+
+        if (sl_load_f32(&s, 0, r->n_scales, out, &bad) < 0)
+            return bad_scale(j, run, bad, NAN);
+        for (uint64_t i = 0; i < r->n_scales; i++)
+            if (!(out[i] > 0))
+                return bad_scale(j, run, i, (double)out[i]);
+        return 0;
+    }
+    return sl_fail(j->e, SL_EUNSUPPORTED, "tensor '%s' holds scales as %s",
+                   j->env->ck->tensors[tensor].name, sl_dtype_info((int)dtype)->name);
+}
+
+static void set_source(struct job *j, uint32_t run)
+{
+    const struct sl_unit_run *r = &j->u->run[run];
+    const struct sl_model_src *ms = &j->env->plan->model->src[r->src];
+    struct sl_source *s = &j->src[run];
+
+    *s = (struct sl_source){.dtype = ms->dtype, .data = j->slab + r->at, .first = r->first,
+                            .cols = ms->cols, .block_rows = 1, .block_cols = 1};
+    if (!r->n_scales)
+        return;
+    s->scale = (const float *)(const void *)(j->slab + r->scale_f32);
+    s->block_rows = ms->scale.block_rows;
+    s->block_cols = ms->scale.block_cols;
+    s->scale_row0 = r->scale_row0;
+    s->scale_cols = ms->scale.cols;
+    if (!r->narrow)
+        return;
+    /* One row of a matrix without end that begins at the first scale's column. */
+    s->first = r->first % ms->cols % ms->scale.block_cols;
+    s->cols = UINT64_MAX;
+    s->block_rows = 1;
+    s->scale_row0 = 0;
+    s->scale_cols = r->n_scales;
+}
+
+static int load(const struct job *j, uint32_t run, const struct sl_source *s, uint64_t skip,
+                uint64_t n, float *x)
+{
+    uint64_t bad = 0;
+    int rc = sl_load_f32(s, skip, n, x, &bad);
+
+    if (rc == SL_ESOURCE)
+        return bad_element(j, run, j->u->run[run].narrow
+                                       ? bad - s->first + j->u->run[run].first : bad);
+    if (rc < 0)
+        return sl_fail(j->e, rc, "tensor '%s' holds %s, which are no weights",
+                       tensor_of(j, run)->name, sl_dtype_info((int)s->dtype)->name);
+    return 0;
+}
+
+static int fill_in_order(const struct job *j, uint64_t pos, uint64_t n, float *x)
+{
+    uint32_t run = 0;
+
+    while (n) {
+        uint64_t k;
+
+        while (pos >= j->u->run[run].elems)
+            pos -= j->u->run[run++].elems;
+        k = j->u->run[run].elems - pos < n ? j->u->run[run].elems - pos : n;
+        SL_TRY(load(j, run, &j->src[run], pos, k, x));
+        x += k;
+        pos += k;
+        n -= k;
+    }
+    return 0;
+}
+
+static int fill_permuted(const struct job *j, uint64_t pos, uint64_t n, float *x)
+{
+    uint64_t cols = j->t->n_dims == 1 ? 1 : j->src[0].cols, d = j->t->elems / cols / j->t->heads;
+
+    while (n) {
+        uint64_t row = pos / cols, col = pos % cols, i = row % d;
+        uint64_t from = row - i + i % 2 * (d / 2) + i / 2, k = cols - col < n ? cols - col : n;
+
+        SL_TRY(load(j, 0, &j->src[0], from * cols + col, k, x));
+        x += k;
+        pos += k;
+        n -= k;
+    }
+    return 0;
+}
+
+/* Columns [c, c + k), rows [r0, r0 + rows) of a head's matrix, transposed. */
+static int fill_columns(const struct job *j, uint64_t head, uint64_t c, uint64_t k, uint64_t r0,
+                        uint64_t rows, float *x)
+{
+    bool strided = j->u->mode == SL_UNIT_COLUMNS_K;
+    uint64_t lora = j->t->lora;
+    struct sl_source s = j->src[head];
+
+    for (uint64_t r = r0; r < r0 + rows; r++) {
+        uint64_t skip = r * lora + c;
+
+        if (strided) {
+            uint64_t row = j->u->n_cols / sl_dtype_info((int)s.dtype)->block *
+                           sl_dtype_info((int)s.dtype)->bytes;
+
+            s.data = (const uint8_t *)j->src[0].data + r * row;
+            s.first = j->src[0].first + r * lora;
+            skip = c;
+        }
+        SL_TRY(load(j, (uint32_t)head, &s, skip, k, j->s->t));
+        for (uint64_t i = 0; i < k; i++)
+            x[i * rows + r - r0] = j->s->t[i];
+    }
+    return 0;
+}
+
+static int fill_k(const struct job *j, uint64_t pos, uint64_t n, float *x)
+{
+    uint64_t nope = j->t->nope;
+    uint64_t cols = j->u->mode == SL_UNIT_COLUMNS_K ? j->u->n_cols : j->t->lora;
+
+    while (n) {
+        uint64_t head = pos / (nope * cols), c = pos / nope % cols, r = pos % nope, k = 1;
+        uint64_t rows = nope - r < n ? nope - r : n;
+
+        if (rows == nope)
+            k = n / nope < cols - c ? n / nope : cols - c;
+        SL_TRY(fill_columns(j, head, c, k, r, rows, x));
+        x += k * rows;
+        pos += k * rows;
+        n -= k * rows;
+    }
+    return 0;
+}
+
+static int fill(const struct job *j, uint64_t pos, uint64_t n, float *x)
+{
+    switch (j->u->mode) {
+    case SL_UNIT_PERMUTED:
+        return fill_permuted(j, pos, n, x);
+    case SL_UNIT_HEADS_K:
+    case SL_UNIT_COLUMNS_K:
+        return fill_k(j, pos, n, x);
+    case SL_UNIT_VALUES:
+        memcpy(x, j->t->values + j->u->elem0 + pos, n * sizeof *x);
+        return 0;
+    case SL_UNIT_IN_ORDER:
+        break;
+    }
+    return fill_in_order(j, pos, n, x);
+}
+
+/* Importance weights of n output elements from `at` on, whole rows: the slice's
+ * column weights, repeated for each row. */
+static const float *weights_for(const struct job *j, uint64_t at, uint64_t n)
+{
+    uint64_t row = j->t->ne[0], slice = j->t->n_dims > 1 ? row * j->t->ne[1] : row;
+
+    if (n == row)
+        return j->u->w + at / slice * row;
+    for (uint64_t i = 0; i < n; i += row)
+        memcpy(j->s->w + i, j->u->w + (at + i) / slice * row, row * sizeof(float));
+    return j->s->w;
+}
+
+static int quantize(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out)
+{
+    uint64_t row = j->t->ne[0], bad = 0, at = j->u->elem0 + pos;
+    const float *w = j->u->w ? weights_for(j, at, n) : NULL;
+    int rc = sl_quantize_on(j->env->backend, j->type, j->s->x, w, n, row, out, &bad);
+
+    if (rc < 0)
+        at += bad;
+    if (rc == SL_ESOURCE)
+        return sl_fail(j->e, rc, "tensor '%s': the weights from row %llu, column %llu on are too large "
+                       "for %s; choose another type for this tensor", j->t->name,
+                       (unsigned long long)(at / row), (unsigned long long)(at % row),
+                       sl_type_info(j->type)->name);
+    if (rc < 0)
+        return sl_fail(j->e, rc, "tensor '%s': type %s cannot be written", j->t->name,
+                       sl_type_info(j->type)->name);
+    return 0;
+}
+
+static uint64_t chunk_of(const struct job *j)
+{
+    uint64_t row = j->t->ne[0], n = CHUNK;
+
+    if (j->u->w)
+        n = row > CHUNK ? row : CHUNK / row * row;
+    else if (j->u->mode == SL_UNIT_HEADS_K || j->u->mode == SL_UNIT_COLUMNS_K)
+        n = row > CHUNK ? CHUNK : CHUNK / row * row;
+    return n;
+}
+
+int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *slab,
+                    struct sl_scratch *s, struct sl_error *e)
+{
+    const struct sl_plan_tensor *pt = &env->plan->tensors[u->tensor];
+    struct job j = {.env = env, .u = u, .t = pt->t, .type = pt->type, .slab = slab, .s = s, .e = e};
+    uint64_t chunk = chunk_of(&j);
+
+    if (chunk > s->floats)
+        return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s': rows of %llu weights are too long for an "
+                       "importance matrix", j.t->name, (unsigned long long)j.t->ne[0]);
+    for (uint32_t i = 0; i < u->n_runs; i++) {
+        if (u->run[i].n_scales)
+            SL_TRY(decode_scales(&j, i, slab));
+        set_source(&j, i);
+    }
+    /* Copied bytes are loaded too: a NaN must not pass. Integers have none. */
+    if (u->raw && !sl_dtype_info((int)j.src[0].dtype)->weight)
+        return 0;
+    for (uint64_t pos = 0; pos < u->elems; pos += chunk) {
+        uint64_t n = u->elems - pos < chunk ? u->elems - pos : chunk;
+
+        SL_TRY(fill(&j, pos, n, s->x));
+        if (u->raw)
+            continue;
+        if (u->round)
+            sl_round_bf16(s->x, n);
+        SL_TRY(quantize(&j, pos, n, slab + u->out_at + pos / sl_type_info(j.type)->block *
+                                                           sl_type_info(j.type)->bytes));
+    }
+    return 0;
+}

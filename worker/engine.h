@@ -1,0 +1,94 @@
+/* The worker's pipeline: tasks in, committed-to-file results out.
+ *
+ *   shard --read--> slab --dequantize + quantize--> slab --write--> segment
+ *
+ * One I/O thread owns the ring (io_uring, or a pread pool behind the same
+ * interface) and all slabs; compute threads convert units (bounded runs of one
+ * plan item). Slabs are allocated once; their number and size follow from
+ * mem_bytes, whatever a tensor's size. */
+#ifndef SLUICE_WORKER_ENGINE_H
+#define SLUICE_WORKER_ENGINE_H
+
+#include "kernels/kernels.h"
+#include "proto/plan.h"
+
+enum sl_io_mode { SL_IO_AUTO = 0, SL_IO_URING, SL_IO_PREAD };
+enum sl_direct { SL_DIRECT_AUTO = 0, SL_DIRECT_ON, SL_DIRECT_OFF };
+
+struct sl_engine_opts {
+    unsigned threads;        /* compute threads; 0: as many as usable cores */
+    uint64_t mem_bytes;      /* resident memory the engine may use (slabs, scratch); 0: 1 GiB */
+    enum sl_io_mode io;
+    enum sl_direct direct;   /* O_DIRECT for source reads */
+    enum sl_backend backend;
+    bool round_bf16;         /* --round-through bf16 */
+    const char *const *segment_paths; /* plan->n_segments files, existing and preallocated */
+    /* Importance weights of a plan tensor (imatrix): n_src * ne[0] ... floats, or NULL. May be NULL. */
+    const float *(*weights)(void *user, uint32_t plan_tensor, uint64_t *n);
+    void *weights_user;
+    uint64_t slab_bytes;     /* 0: chosen from mem_bytes; otherwise asked for (tests) */
+    struct sl_faults *faults; /* worker/sysio.h; NULL but in tests */
+};
+
+struct sl_engine;
+struct sl_faults;
+
+struct sl_task_result {
+    uint32_t task;           /* index into plan->tasks */
+    int code;                /* 0, or what is in error */
+    /* XXH64 (seed 0) over the XXH64s of the task's items (8 bytes each, little-endian,
+     * in item order). An item's XXH64 is over its output bytes in element order. Per
+     * item, so that one pass over the finished file can check them all again. */
+    uint64_t checksum;
+    struct sl_error error;
+};
+
+struct sl_engine_stats {
+    uint64_t read_bytes, written_bytes; /* of finished I/O */
+    uint64_t source_bytes;   /* of the tasks' src_bytes, converted so far; a task that fails
+                                takes its share back */
+    uint64_t read_wait_ns;   /* compute threads waited for data */
+    uint64_t slab_wait_ns;   /* I/O thread had no free slab */
+    uint64_t compute_ns;     /* summed over threads */
+    const char *io_name;     /* "io_uring", "pread" */
+    const char *backend_name;
+    bool direct;             /* O_DIRECT in use for at least one shard */
+    unsigned threads;
+    uint64_t slab_bytes;
+    unsigned slabs;
+    bool registered;         /* io_uring has the slabs pinned once for all */
+};
+
+/* Effect: starts threads and allocates all slabs. A segment file is opened when
+ * it is first written to and stays open; of source files only a few are open at
+ * a time, each held against the checkpoint's size and time before and after it
+ * is read. AUTO reads with O_DIRECT where the filesystem takes it and the file
+ * is not in the page cache already; ON whenever the filesystem takes it. Checkpoint and plan must
+ * outlive the engine. Errors: SL_EUNSUPPORTED (io_uring asked for and refused
+ * by the system), SL_EUSAGE (mem_bytes too small, saying what is needed), SL_EFAIL. */
+int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *plan,
+                   const struct sl_engine_opts *o, struct sl_engine **out,
+                   struct sl_error *e) SL_MUST_USE;
+
+/* Effect: queues a task; never blocks. Tasks are worked on in the order they
+ * were queued. Errors: SL_EFAIL. */
+int sl_engine_submit(struct sl_engine *en, uint32_t task, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: waits at most timeout_ms (negative: without limit) for a finished task (all its bytes handed
+ * to the file; not yet synced). Returns 1 with *r filled, 0 on time-out or
+ * when nothing is under way, negative when the engine itself failed. A task's
+ * own failure is in r->code; the engine goes on. */
+int sl_engine_wait(struct sl_engine *en, struct sl_task_result *r, int timeout_ms,
+                   struct sl_error *e) SL_MUST_USE;
+
+/* Effect: fdatasync of every segment written since the last call. After an
+ * error nothing written since the last success may be trusted: make those
+ * tasks again; the sync is never retried. Any thread, one at a time. Errors: SL_ENOSPACE, SL_EFAIL. */
+int sl_engine_sync(struct sl_engine *en, struct sl_error *e) SL_MUST_USE;
+
+void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out);
+
+/* Effect: drops queued tasks, waits for the I/O under way, frees everything. */
+void sl_engine_close(struct sl_engine *en);
+
+#endif

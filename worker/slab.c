@@ -1,0 +1,61 @@
+#include "worker/slab.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define SLAB_USUAL (4 * SL_MIB)
+#define SLAB_SMALL (SL_MIB / 2)
+#define SLABS_FEWEST 3u  /* one read, one converted, one written */
+#define READS_AHEAD 16u
+
+int sl_slabs_choose(uint64_t mem_bytes, unsigned threads, uint64_t scratch, uint64_t least,
+                    uint64_t forced, struct sl_slabs *out, struct sl_error *e)
+{
+    uint64_t rest = mem_bytes / 5 < 160 * SL_MIB ? mem_bytes / 5 : 160 * SL_MIB;
+    uint64_t wanted = 2 * (uint64_t)threads + READS_AHEAD, size = SLAB_USUAL, budget, need;
+
+    if (mem_bytes < SL_MEM_MIN)
+        return sl_fail(e, SL_EUSAGE, "memory of %llu MiB is too little: at least %llu MiB are needed",
+                       (unsigned long long)(mem_bytes / SL_MIB),
+                       (unsigned long long)(SL_MEM_MIN / SL_MIB));
+    budget = mem_bytes - rest > scratch ? mem_bytes - rest - scratch : 0;
+    while (size > SLAB_SMALL && budget / size < wanted)
+        size /= 2;
+    if (forced)
+        size = forced < SL_SLAB_MIN ? SL_SLAB_MIN : forced;
+    if (size < least)
+        size = least;
+    size = (size + 4095) / 4096 * 4096;
+    if (size > INT32_MAX || budget / size < SLABS_FEWEST) {
+        need = (size * SLABS_FEWEST + scratch) / 4 * 5 + SL_MIB;
+        return sl_fail(e, SL_EUSAGE,
+                       "memory of %llu MiB is too little for rows this long and %u threads: "
+                       "%llu MiB are needed", (unsigned long long)(mem_bytes / SL_MIB), threads,
+                       (unsigned long long)(need / SL_MIB + 1));
+    }
+    out->base = NULL;
+    out->slab_bytes = size;
+    out->n = (unsigned)(budget / size < wanted ? budget / size : wanted);
+    return 0;
+}
+
+int sl_slabs_open(struct sl_slabs *s, struct sl_error *e)
+{
+    uint64_t bytes = s->n * s->slab_bytes;
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (p == MAP_FAILED)
+        return sl_fail(e, SL_EFAIL, "cannot map %llu MiB of buffers: %s",
+                       (unsigned long long)(bytes / SL_MIB), strerror(errno));
+    madvise(p, bytes, MADV_HUGEPAGE);
+    s->base = p;
+    return 0;
+}
+
+void sl_slabs_close(struct sl_slabs *s)
+{
+    if (s->base)
+        munmap(s->base, s->n * s->slab_bytes);
+    s->base = NULL;
+}

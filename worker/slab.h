@@ -1,0 +1,35 @@
+/* The memory of the pipeline: a fixed number of equal slabs in one mapping,
+ * taken when the engine opens. A slab holds all of one unit:
+ *
+ *   | weights, run by run | raw scales | scales in F32 | ... | output |
+ *   0                                                          slab_bytes
+ */
+#ifndef SLUICE_WORKER_SLAB_H
+#define SLUICE_WORKER_SLAB_H
+
+#include "proto/error.h"
+
+#include <stdint.h>
+
+#define SL_MIB ((uint64_t)1 << 20)
+#define SL_MEM_MIN (64 * SL_MIB)
+#define SL_SLAB_MIN ((uint64_t)1 << 17)
+
+struct sl_slabs {
+    uint8_t *base;
+    uint64_t slab_bytes; /* multiple of 4096 */
+    unsigned n;
+};
+
+/* Effect: chooses number and size of slabs for mem_bytes of memory in all, of
+ * which a part is left to the rest of the process and `scratch` bytes to the
+ * compute threads. least: bytes that one slab must have. forced: slab size
+ * asked for, 0: none. base stays NULL. Errors: SL_EUSAGE, saying what is needed. */
+int sl_slabs_choose(uint64_t mem_bytes, unsigned threads, uint64_t scratch, uint64_t least,
+                    uint64_t forced, struct sl_slabs *out, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: maps the memory. Errors: SL_EFAIL. Free with sl_slabs_close. */
+int sl_slabs_open(struct sl_slabs *s, struct sl_error *e) SL_MUST_USE;
+void sl_slabs_close(struct sl_slabs *s);
+
+#endif

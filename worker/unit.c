@@ -1,0 +1,428 @@
+#include "worker/unit.h"
+
+#include <string.h>
+
+/* Bounds of sl_unit_needs: source bytes of one weight with a scale of its own,
+ * and a row that is left to fail by itself. */
+#define SRC_BYTES_MAX 12
+#define ROW_BYTES_MAX ((uint64_t)1 << 30)
+
+static uint64_t up(uint64_t n, uint64_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/* Upper bound of the slab bytes for a run's weights, whatever its place. */
+static uint64_t weights_room(uint64_t bytes)
+{
+    return bytes >= SL_UNIT_BIG ? up(bytes, 4096) + 2 * 4096 : up(bytes, 64) + 64;
+}
+
+static uint64_t scales_room(uint64_t n, uint32_t stored)
+{
+    return n ? up(n * stored, 64) + up(n * sizeof(float), 64) + 128 : 0;
+}
+
+/* Everything about a run's source that sizes depend on. */
+struct source {
+    const struct sl_model_src *ms;
+    const struct sl_dtype_info *dt;
+    uint32_t scale_bytes; /* of one stored scale; 0: no scales */
+    bool narrow;
+};
+
+static uint64_t elem_bytes(const struct sl_dtype_info *d, uint64_t n)
+{
+    return n / d->block * d->bytes;
+}
+
+static struct source source_of(const struct sl_unit_env *env, uint32_t src)
+{
+    struct source s = {.ms = &env->plan->model->src[src]};
+    const struct sl_scale *sc = &s.ms->scale;
+
+    s.dt = sl_dtype_info((int)s.ms->dtype);
+    if (sc->tensor != SL_NO_TENSOR) {
+        s.scale_bytes = sl_dtype_info((int)env->ck->tensors[sc->tensor].dtype)->bytes;
+        s.narrow = sc->cols > env->slab_bytes / 8 / (s.scale_bytes + sizeof(float));
+    }
+    return s;
+}
+
+/* Sets first, elems and scales of a run. */
+static void set_run(const struct source *s, uint32_t src, uint64_t first, uint64_t n,
+                    struct sl_unit_run *r)
+{
+    const struct sl_scale *sc = &s->ms->scale;
+    uint64_t row0 = first / s->ms->cols, row1 = (first + n - 1) / s->ms->cols;
+
+    memset(r, 0, sizeof *r);
+    r->src = src;
+    r->first = first;
+    r->elems = n;
+    if (!s->scale_bytes)
+        return;
+    r->scale_row0 = row0 / sc->block_rows;
+    r->narrow = s->narrow;
+    if (s->narrow) {
+        uint64_t col = first % s->ms->cols, b = col / sc->block_cols;
+
+        r->scale_first = r->scale_row0 * sc->cols + b;
+        r->n_scales = (col + n - 1) / sc->block_cols - b + 1;
+    } else {
+        r->scale_first = r->scale_row0 * sc->cols;
+        r->n_scales = (row1 / sc->block_rows - r->scale_row0 + 1) * sc->cols;
+    }
+}
+
+/* The slab as it is being filled from both ends. */
+struct room {
+    uint64_t bytes, used;
+    const struct sl_type_info *type;
+    uint64_t elems;  /* of the output so far */
+    bool raw;        /* no output area */
+};
+
+static bool fits(const struct room *room, const struct source *s, const struct sl_unit_run *r)
+{
+    uint64_t out = room->raw ? 0 : up((room->elems + r->elems) / room->type->block * room->type->bytes
+                                      + room->type->bytes, 64);
+
+    return room->used + weights_room(elem_bytes(s->dt, r->elems)) +
+           scales_room(r->n_scales, s->scale_bytes) + out <= room->bytes;
+}
+
+/* The most elements, a multiple of grain and at most limit, that still fit; 0: none. */
+static uint64_t most(const struct room *room, const struct source *s, uint32_t src, uint64_t first,
+                     uint64_t limit, uint64_t grain)
+{
+    uint64_t lo = 0, hi = (limit < room->bytes ? limit : room->bytes) / grain;
+    struct sl_unit_run r;
+
+    while (lo < hi) {
+        uint64_t mid = hi - (hi - lo) / 2;
+
+        set_run(s, src, first, mid * grain, &r);
+        if (fits(room, s, &r))
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    return lo * grain;
+}
+
+/* Gives the run its places in the slab; fits() held. packed: rows are read one
+ * by one, without their pages. */
+static void place(struct room *room, const struct source *s, struct sl_unit_run *r, bool packed)
+{
+    uint64_t bytes = elem_bytes(s->dt, r->elems);
+    bool big = bytes >= SL_UNIT_BIG && !packed;
+
+    r->place = up(room->used, big ? 4096 : 64);
+    r->at = r->place;
+    room->used = r->place + (big ? up(bytes, 4096) + 4096 : bytes);
+    if (r->n_scales) {
+        r->scale_raw = up(room->used, 64);
+        r->scale_f32 = up(r->scale_raw + r->n_scales * s->scale_bytes, 64);
+        room->used = r->scale_f32 + r->n_scales * sizeof(float);
+    }
+    room->elems += r->elems;
+}
+
+/* Where output element i of a tensor begins in its sources, and how many
+ * follow it there in order. */
+static void locate(const struct sl_unit_env *env, const struct sl_cut *c,
+                   const struct sl_out_tensor *t, uint64_t i, uint32_t *src, uint64_t *first,
+                   uint64_t *len)
+{
+    const struct sl_model_src *ms = &env->plan->model->src[t->first_src];
+
+    *src = t->first_src;
+    if (t->transform == SL_V_B) {
+        uint64_t head = t->v_dim * t->lora, h = i / head, o = i % head;
+
+        *first = (h * ((uint64_t)t->nope + t->v_dim) + t->nope) * t->lora + o;
+        *len = head - o;
+    } else if (t->transform == SL_PERMUTE) {
+        uint64_t cols = t->n_dims == 1 ? 1 : ms->cols, d = t->elems / cols / t->heads;
+        uint64_t row = i / cols, j = row % d;
+
+        *first = (row - j + j % 2 * (d / 2) + j / 2) * cols + i % cols;
+        *len = cols - i % cols;
+    } else {
+        *src += (uint32_t)(i / c->per_src);
+        *first = i % c->per_src;
+        *len = c->per_src - *first;
+    }
+}
+
+/* Whether output bytes of the tensor are source bytes. */
+static bool same_bytes(const struct sl_plan_tensor *pt, const struct sl_model_src *ms, bool round)
+{
+    static const struct { enum sl_dtype d; int type; } same[] = {
+        {SL_DTYPE_F32, SL_TYPE_F32}, {SL_DTYPE_F16, SL_TYPE_F16}, {SL_DTYPE_BF16, SL_TYPE_BF16},
+        {SL_DTYPE_Q8_0, SL_TYPE_Q8_0}, {SL_DTYPE_F64, SL_TYPE_F64}, {SL_DTYPE_I8, SL_TYPE_I8},
+        {SL_DTYPE_I16, SL_TYPE_I16}, {SL_DTYPE_I32, SL_TYPE_I32}, {SL_DTYPE_I64, SL_TYPE_I64},
+    };
+
+    if (ms->scale.tensor != SL_NO_TENSOR || (round && ms->dtype != SL_DTYPE_BF16))
+        return false;
+    for (unsigned i = 0; i < sizeof same / sizeof same[0]; i++)
+        if (same[i].d == ms->dtype && same[i].type == pt->type)
+            return true;
+    return false;
+}
+
+static int too_big(const struct sl_unit_env *env, const struct sl_out_tensor *t, struct sl_error *e)
+{
+    return sl_fail(e, SL_EUNSUPPORTED,
+                   "tensor '%s': a row or head with its block scales does not fit a buffer of %llu KiB; "
+                   "give more memory", t->name, (unsigned long long)(env->slab_bytes / 1024));
+}
+
+static int cut_in_order(const struct sl_unit_env *env, const struct sl_cut *c,
+                        const struct sl_out_tensor *t, uint64_t left, struct room *room,
+                        struct sl_unit *u, struct sl_error *e)
+{
+    u->mode = SL_UNIT_IN_ORDER;
+    while (left && u->n_runs < SL_UNIT_RUNS) {
+        uint64_t first, len, n;
+        struct source s;
+        uint32_t src;
+
+        locate(env, c, t, u->elem0 + room->elems, &src, &first, &len);
+        s = source_of(env, src);
+        if (!s.dt->weight && !same_bytes(&env->plan->tensors[u->tensor], s.ms, false))
+            return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s' holds %s, which are no weights",
+                           env->ck->tensors[s.ms->tensor].name, s.dt->name);
+        u->raw = same_bytes(&env->plan->tensors[u->tensor], s.ms, u->round);
+        if (u->raw && u->n_runs)
+            break;
+        room->raw = u->raw;
+        if (s.narrow && s.ms->cols - first % s.ms->cols < len)
+            len = s.ms->cols - first % s.ms->cols;
+        n = most(room, &s, src, first, len < left ? len : left, c->grain);
+        if (!n)
+            break;
+        set_run(&s, src, first, n, &u->run[u->n_runs]);
+        place(room, &s, &u->run[u->n_runs], false);
+        u->n_runs++;
+        left -= n;
+        if (u->raw)
+            break;
+    }
+    if (!u->n_runs)
+        return too_big(env, t, e);
+    u->raw = room->raw;
+    return 0;
+}
+
+static bool cut_permuted(const struct sl_unit_env *env, const struct sl_out_tensor *t,
+                         uint64_t left, struct room *room, struct sl_unit *u)
+{
+    struct source s = source_of(env, t->first_src);
+    uint64_t head = t->elems / t->heads, n;
+
+    if (u->elem0 % head || s.narrow)
+        return false;
+    n = most(room, &s, t->first_src, u->elem0, left, head);
+    if (!n)
+        return false;
+    u->mode = SL_UNIT_PERMUTED;
+    set_run(&s, t->first_src, u->elem0, n, &u->run[0]);
+    place(room, &s, &u->run[0], false);
+    u->n_runs = 1;
+    return true;
+}
+
+static int cut_k(const struct sl_unit_env *env, const struct sl_cut *c,
+                 const struct sl_out_tensor *t, uint64_t left, struct room *room,
+                 struct sl_unit *u, struct sl_error *e)
+{
+    struct source s = source_of(env, t->first_src);
+    uint64_t head = t->nope * t->lora, h = u->elem0 / head, in = u->elem0 % head;
+    uint64_t rows = (uint64_t)t->nope + t->v_dim, lo = 0, hi, step = s.dt->block;
+    struct sl_unit_run r;
+
+    (void)c;
+    if (s.narrow)
+        return too_big(env, t, e);
+    u->mode = SL_UNIT_HEADS_K;
+    while (!in && left && u->n_runs < SL_UNIT_RUNS) {
+        set_run(&s, t->first_src, h * rows * t->lora, head, &r);
+        if (!fits(room, &s, &r))
+            break;
+        place(room, &s, &r, false);
+        u->run[u->n_runs++] = r;
+        left -= head;
+        h++;
+    }
+    if (u->n_runs)
+        return 0;
+    u->mode = SL_UNIT_COLUMNS_K;
+    u->col0 = in / t->nope;
+    hi = (t->lora - u->col0) / step;
+    /* Scales of whole rows; elems only count the bytes of the columns. */
+    set_run(&s, t->first_src, h * rows * t->lora, head, &r);
+    while (lo < hi) {
+        uint64_t mid = hi - (hi - lo) / 2;
+
+        r.elems = mid * step * t->nope;
+        if (fits(room, &s, &r))
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    if (!lo)
+        return too_big(env, t, e);
+    u->n_cols = lo * step;
+    r.elems = u->n_cols * t->nope;
+    r.first += u->col0;
+    place(room, &s, &r, true);
+    u->run[0] = r;
+    u->n_runs = 1;
+    return 0;
+}
+
+void sl_cut_begin(struct sl_cut *c, const struct sl_plan_task *task)
+{
+    memset(c, 0, sizeof *c);
+    c->task = task;
+}
+
+static int cut_unit(const struct sl_unit_env *env, const struct sl_cut *c,
+                    const struct sl_plan_item *it, struct sl_unit *u, struct sl_error *e)
+{
+    const struct sl_plan_tensor *pt = &env->plan->tensors[it->tensor];
+    const struct sl_out_tensor *t = pt->t;
+    uint64_t left = it->elems - c->pos;
+    struct room room = {.bytes = env->slab_bytes, .type = sl_type_info(pt->type)};
+
+    u->tensor = it->tensor;
+    u->elem0 = it->elem0 + c->pos;
+    u->w = c->w;
+    u->n_runs = 0;
+    u->raw = false;
+    u->round = env->round_bf16 && !t->keep_f32 && t->transform != SL_INLINE;
+    u->col0 = u->n_cols = 0;
+    if (t->transform == SL_INLINE) {
+        uint64_t n = env->slab_bytes / (room.type->bytes + sizeof(float)) / c->grain * c->grain;
+
+        u->mode = SL_UNIT_VALUES;
+        room.elems = n < left ? n : left;
+        if (!room.elems)
+            return too_big(env, t, e);
+    } else if (t->transform == SL_K_B) {
+        SL_TRY(cut_k(env, c, t, left, &room, u, e));
+    } else if (t->transform != SL_PERMUTE || !cut_permuted(env, t, left, &room, u)) {
+        SL_TRY(cut_in_order(env, c, t, left, &room, u, e));
+    }
+    u->elems = room.elems;
+    u->out_bytes = sl_type_bytes(pt->type, u->elems);
+    u->out_at = (env->slab_bytes - u->out_bytes) / 64 * 64;
+    u->n_reads = u->mode == SL_UNIT_COLUMNS_K ? t->nope : u->n_runs;
+    for (uint32_t i = 0; i < u->n_runs; i++)
+        u->n_reads += u->run[i].n_scales > 0;
+    return 1;
+}
+
+int sl_cut_next(const struct sl_unit_env *env, struct sl_cut *c, struct sl_unit *u,
+                struct sl_error *e)
+{
+    for (; c->item < c->task->n_items; c->item++, c->pos = 0, c->checked = false) {
+        const struct sl_plan_item *it;
+        uint32_t at = c->task->first_item + c->item;
+
+        if (at >= env->plan->n_items || env->plan->items[at].tensor >= env->plan->n_tensors)
+            return sl_fail(e, SL_EFAIL, "the plan's task names an item that is not there");
+        it = &env->plan->items[at];
+        if (c->pos == it->elems)
+            continue;
+        if (!c->checked)
+            SL_TRY(sl_cut_check(env, c, it, e));
+        c->checked = true;
+        SL_TRY(cut_unit(env, c, it, u, e));
+        c->pos += u->elems;
+        u->ends_item = c->pos == it->elems;
+        return 1;
+    }
+    return 0;
+}
+
+/* Read i of a unit: which run it belongs to, and whether it is its scales. */
+static uint32_t run_of(const struct sl_unit *u, uint64_t i, bool *scales)
+{
+    uint64_t weights = u->n_reads;
+    uint32_t k = 0;
+
+    for (uint32_t j = 0; j < u->n_runs; j++)
+        weights -= u->run[j].n_scales > 0;
+    *scales = i >= weights;
+    if (!*scales)
+        return u->mode == SL_UNIT_COLUMNS_K ? 0 : (uint32_t)i;
+    for (i -= weights; !u->run[k].n_scales || i; k++)
+        i -= u->run[k].n_scales > 0;
+    return k;
+}
+
+void sl_unit_read(const struct sl_unit_env *env, const struct sl_unit *u, uint64_t i,
+                  struct sl_unit_read *r)
+{
+    bool scales;
+    const struct sl_unit_run *run = &u->run[run_of(u, i, &scales)];
+    const struct sl_model_src *ms = &env->plan->model->src[run->src];
+    const struct sl_src_tensor *st = &env->ck->tensors[scales ? ms->scale.tensor : ms->tensor];
+    const struct sl_dtype_info *d = sl_dtype_info((int)st->dtype);
+    uint64_t first = run->first, n = run->elems;
+
+    r->big = false;
+    r->place = run->place;
+    if (scales) {
+        first = run->scale_first;
+        n = run->n_scales;
+        r->place = run->scale_raw;
+    } else if (u->mode == SL_UNIT_COLUMNS_K) {
+        first += i * ms->cols;
+        n = u->n_cols;
+        r->place += i * elem_bytes(d, n);
+    } else {
+        r->big = elem_bytes(d, n) >= SL_UNIT_BIG;
+    }
+    r->tensor = scales ? ms->scale.tensor : ms->tensor;
+    r->file = st->file;
+    r->off = st->offset + elem_bytes(d, first);
+    r->bytes = (uint32_t)elem_bytes(d, n);
+}
+
+void sl_unit_placed(struct sl_unit *u, uint64_t i, uint64_t at)
+{
+    bool scales;
+    struct sl_unit_run *run = &u->run[run_of(u, i, &scales)];
+
+    if (scales || u->mode == SL_UNIT_COLUMNS_K)
+        return;
+    run->at = at;
+    if (u->raw)
+        u->out_at = at;
+}
+
+void sl_unit_needs(const struct sl_unit_env *env, uint64_t *slab, uint64_t *row)
+{
+    const struct sl_plan *p = env->plan;
+
+    *slab = *row = 0;
+    for (uint32_t i = 0; i < p->n_tensors; i++) {
+        const struct sl_out_tensor *t = p->tensors[i].t;
+        const struct sl_type_info *ti = sl_type_info(p->tensors[i].type);
+        uint64_t n = 0, need;
+
+        if (!ti || ti->block == 1 || !t->n_src || t->first_src >= p->model->n_src ||
+            t->ne[0] > UINT32_MAX || !env->weights || !env->weights(env->weights_user, i, &n))
+            continue;
+        need = t->ne[0] / ti->block * ti->bytes + t->ne[0] * SRC_BYTES_MAX + 8 * 4096;
+        if (need > ROW_BYTES_MAX)
+            continue;
+        *slab = need > *slab ? need : *slab;
+        *row = t->ne[0] > *row ? t->ne[0] : *row;
+    }
+}

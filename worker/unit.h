@@ -1,0 +1,118 @@
+/* Cutting a task into units. A unit is a run of one plan item's elements that
+ * fits a slab with everything it needs: source bytes, block scales, output. */
+#ifndef SLUICE_WORKER_UNIT_H
+#define SLUICE_WORKER_UNIT_H
+
+#include "worker/engine.h"
+
+#define SL_UNIT_RUNS 16
+/* Reads of at least this size may use O_DIRECT; their place has room for the enclosing pages. */
+#define SL_UNIT_BIG (64u << 10)
+
+enum sl_unit_mode {
+    SL_UNIT_IN_ORDER, /* output = the runs one after the other */
+    SL_UNIT_PERMUTED, /* one run: whole heads, rows to be interleaved */
+    SL_UNIT_HEADS_K,  /* each run is a head's matrix, to be transposed */
+    SL_UNIT_COLUMNS_K,/* one run: columns [col0, col0 + n_cols) of a head, its rows read one by one */
+    SL_UNIT_VALUES,   /* no source: the model's own values */
+};
+
+/* A run of elements of one source matrix, and where they lie in the slab. */
+struct sl_unit_run {
+    uint32_t src;            /* index into model->src */
+    uint64_t first, elems;   /* in the matrix */
+    uint64_t at;             /* slab offset of the first element, once read */
+    uint64_t place;          /* slab offset of the room for it */
+    uint64_t scale_first;    /* in the scale tensor */
+    uint64_t n_scales;       /* contiguous there; 0: none */
+    uint64_t scale_raw;      /* slab offset of the scales as read */
+    uint64_t scale_f32;      /* slab offset of the scales in F32 */
+    uint64_t scale_row0;     /* scale row of the first */
+    bool narrow;             /* the run lies in one row, the scales are those over it only */
+};
+
+struct sl_unit {
+    uint32_t tensor;         /* plan tensor */
+    uint64_t elem0, elems;   /* of the output */
+    bool ends_item;          /* the last unit of its plan item */
+    enum sl_unit_mode mode;
+    uint32_t n_runs;
+    struct sl_unit_run run[SL_UNIT_RUNS];
+    uint64_t col0, n_cols;
+    uint64_t n_reads;        /* sl_unit_read's i runs below this */
+    bool raw;                /* output bytes = source bytes, in place */
+    bool round;              /* round through BF16 */
+    const float *w;          /* importance weights of the tensor, or NULL */
+    uint64_t out_at;         /* slab offset (raw: known once read) */
+    uint64_t out_bytes;
+};
+
+/* What cutting and converting need to know; constant while the engine lives. */
+struct sl_unit_env {
+    const struct sl_checkpoint *ck;
+    const struct sl_plan *plan;
+    uint64_t slab_bytes;
+    enum sl_backend backend;
+    bool round_bf16;
+    const float *(*weights)(void *user, uint32_t plan_tensor, uint64_t *n);
+    void *weights_user;
+};
+
+/* Where the cutting of a task stands. */
+struct sl_cut {
+    const struct sl_plan_task *task;
+    uint32_t item;           /* of the task */
+    uint64_t pos;            /* elements of the item that are cut off already */
+    bool checked;            /* the item's tensor is consistent with its sources */
+    uint64_t per_src;        /* output elements from one source */
+    uint64_t grain;          /* units are multiples of it */
+    const float *w;
+};
+
+void sl_cut_begin(struct sl_cut *c, const struct sl_plan_task *task);
+
+/* Effect: cuts the next unit. Returns 1 with *u filled, 0 at the task's end.
+ * Errors: SL_ESOURCE (a tensor that does not fit its file's entry),
+ * SL_EUNSUPPORTED (a row, head or scale row that fits no slab), SL_EFAIL (a
+ * plan at odds with its model). */
+int sl_cut_next(const struct sl_unit_env *env, struct sl_cut *c, struct sl_unit *u,
+                struct sl_error *e) SL_MUST_USE;
+
+/* Effect: checks the item's tensor and sources, and fills what c keeps of them. */
+int sl_cut_check(const struct sl_unit_env *env, struct sl_cut *c, const struct sl_plan_item *it,
+                 struct sl_error *e) SL_MUST_USE;
+
+/* One read of a unit. */
+struct sl_unit_read {
+    uint32_t file;
+    uint64_t off;
+    uint32_t bytes;
+    uint64_t place;          /* slab offset; a multiple of 4096 when big */
+    bool big;                /* the enclosing pages may be read instead */
+    uint32_t tensor;         /* of the checkpoint, for messages */
+};
+void sl_unit_read(const struct sl_unit_env *env, const struct sl_unit *u, uint64_t i,
+                  struct sl_unit_read *r);
+
+/* Effect: tells the unit at which slab offset read i put its first wanted byte. */
+void sl_unit_placed(struct sl_unit *u, uint64_t i, uint64_t at);
+
+/* Bytes of slab that the plan's longest indivisible piece needs, and the
+ * longest row that must be in memory at once (importance weights). */
+void sl_unit_needs(const struct sl_unit_env *env, uint64_t *slab, uint64_t *row);
+
+/* Scratch of one compute thread: three arrays of `floats`. */
+struct sl_scratch {
+    uint64_t floats;
+    float *x, *w, *t;
+};
+int sl_scratch_open(struct sl_scratch *s, uint64_t longest_row, struct sl_error *e) SL_MUST_USE;
+void sl_scratch_close(struct sl_scratch *s);
+
+/* Effect: converts a unit whose reads are all in its slab; the output lies at
+ * u->out_at. Errors: SL_ESOURCE with tensor, row and column or scale, and
+ * file; SL_EUNSUPPORTED. */
+int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *slab,
+                    struct sl_scratch *s, struct sl_error *e) SL_MUST_USE;
+
+#endif
