@@ -104,7 +104,7 @@ deps:
 .PHONY: demo
 demo:
 	@tests/tools/deps.sh build
-	@$(MAKE) --no-print-directory all $(B)/tools/make_checkpoint
+	@$(MAKE) --no-print-directory $(JOBS) all $(B)/tools/make_checkpoint
 	@SLUICE_BUILD=$(abspath $(B)) tests/tools/demo.sh
 
 MAN1 := $(wildcard client/*.1)

@@ -2,7 +2,9 @@
 
 #include <string.h>
 
+#define MIB 1048576.0
 #define GIB 1073741824.0
+#define GIANT 1000000000u /* from here on in billions and GiB */
 
 static void print_head(const struct plan_view *v)
 {
@@ -14,11 +16,14 @@ static void print_head(const struct plan_view *v)
     printf("%s: %s", m->model_name ? m->model_name : m->base_name, m->arch);
     if (m->hp.kv_lora)
         printf(", %s layout", m->layout == SL_LAYOUT_LEGACY ? "legacy" : "mla");
-    printf(", %.2f billion weights, %u tensors\n", (double)m->n_params / 1e9, m->n_tensors);
+    printf(", %.2f %s weights, %u tensors\n", (double)m->n_params / (m->n_params < GIANT ? 1e6 : 1e9),
+           m->n_params < GIANT ? "million" : "billion", m->n_tensors);
     printf("Recipe %s%s%s\n\n", sl_recipe_name(j->recipe), *sl_recipe_advice(j->recipe) ? ": " : "",
            sl_recipe_advice(j->recipe));
-    printf("Size    %s = %.1f GiB, %.3f bits a weight on average\n", cli_size(a, p->tensor_bytes),
-           (double)p->tensor_bytes / GIB, (double)p->tensor_bytes * 8 / (double)m->n_params);
+    printf("Size    %s = %.1f %s, %.3f bits a weight on average\n", cli_size(a, p->tensor_bytes),
+           (double)p->tensor_bytes / (p->tensor_bytes < GIANT ? MIB : GIB),
+           p->tensor_bytes < GIANT ? "MiB" : "GiB",
+           (double)p->tensor_bytes * 8 / (double)m->n_params);
     if (p->n_segments == 1)
         printf("File    %s\n", p->segments[0].name);
     else
@@ -82,7 +87,7 @@ static void print_memory(const struct plan_view *v)
 
     printf("\nMemory with a context of %llu tokens, estimated, in GiB\n",
            (unsigned long long)v->ctx);
-    printf("%-16s  %-18s  %8s  %8s  %8s  %8s  %8s  %s\n", "Devices", "Cache", "Weights", "Cache",
+    printf("%-16s  %-18s  %8s  %8s  %8s  %8s  %8s  %s\n", "Devices", "Cache form", "Weights", "Cache",
            "Buffers", "Total", "A device", "Fits");
     for (uint32_t i = 0; i < v->n_sets; i++) {
         const struct plan_device_set *s = &v->sets[i];

@@ -20,6 +20,10 @@ extern const struct sl_backend_ops sl_ops_scalar, sl_ops_portable;
 extern const struct sl_backend_ops sl_ops_avx2, sl_ops_avx512;
 #endif
 
+/* Returns 0, or SL_ESOURCE when a stored scale in n quantized weights is not
+ * finite (*bad: index of its block's first weight). */
+int sl_check_scales(int type, const uint8_t *out, uint64_t n, uint64_t *bad) SL_MUST_USE;
+
 /* Returns the table of a usable backend (AUTO: the best), or NULL. */
 const struct sl_backend_ops *sl_backend_ops(enum sl_backend b);
 

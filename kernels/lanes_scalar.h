@@ -9,6 +9,7 @@
 #include <stdbool.h>
 
 #define LANES 1
+#define CHAINS 1
 #define LANE_NAME "scalar"
 #define V_FN static inline __attribute__((always_inline, unused))
 

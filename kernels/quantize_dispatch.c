@@ -110,7 +110,7 @@ static int check_half(const uint8_t *p, uint64_t n, size_t stride, uint16_t spec
 }
 
 /* A half whose exponent is all ones is an infinity or a NaN. */
-static int check_scales(int type, const uint8_t *out, uint64_t n, uint64_t *bad)
+int sl_check_scales(int type, const uint8_t *out, uint64_t n, uint64_t *bad)
 {
     const struct sl_type_info *t = sl_type_info(type);
     uint16_t special = type == SL_TYPE_BF16 ? 0x7f80 : 0x7c00;
@@ -140,7 +140,7 @@ int sl_quantize_on(enum sl_backend b, int type, const float *x, const float *w, 
     if (!ops || !t || n % t->block || (w && (row == 0 || n % row || row % t->block)))
         return SL_EUNSUPPORTED;
     SL_TRY(ops->quantize(type, x, w, n, row, out));
-    return check_scales(type, out, n, bad);
+    return sl_check_scales(type, out, n, bad);
 }
 
 int sl_quantize(int type, const float *x, const float *w, uint64_t n, uint64_t row, void *out, uint64_t *bad)

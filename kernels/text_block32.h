@@ -70,7 +70,7 @@ V_FN vf asym_levels(int nmax, const vf *x, const vf *w, vf sigma2, vi *l, vf *mi
         vf wt[32];
 
         spread_weights(32, x, w, sigma2, wt);
-        f = fit_affine(32, nmax, x, wt, -0.9f, 0.05f, 36, false);
+        fit_affine(1, 32, nmax, x, wt, -0.9f, 0.05f, 36, false, &f);
         for (int i = 0; i < 32; i++)
             l[i] = level_int(v_mul(f.inv, v_sub(x[i], f.base)), 0, nmax);
         *min = v_neg(f.min);

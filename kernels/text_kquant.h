@@ -98,23 +98,27 @@ V_FN void pack_two_bits(const vi *levels, vi *out)
 V_FN void q2_k_block(const vf *x, const vf *w, vi *out)
 {
     struct affine f[16];
-    vf scales[16], mins[16], sums[16], wt[16], d, dm, sigma2 = v_set(0.f);
+    vf scales[16], mins[16], sums[16], wt[16 * CHAINS], d, dm, sigma2 = v_set(0.f);
     vi ls[16], lm[16], levels[256];
 
     if (w)
         sigma2 = v_div(sum_of_squares(x, 256), v_set(256.f));
-    for (int j = 0; j < 16; j++) {
+    for (int j = 0; j < 16; j += CHAINS) {
+        const vf *xs = x + 16 * j;
+
         if (w) {
-            spread_weights(16, x + 16 * j, w + 16 * j, sigma2, wt);
-            sums[j] = sum_of(wt, 16);
-            f[j] = fit_affine(16, 3, x + 16 * j, wt, -0.9f, 0.05f, 36, false);
+            spread_weights(16 * CHAINS, xs, w + 16 * j, sigma2, wt);
+            fit_affine(CHAINS, 16, 3, xs, wt, -0.9f, 0.05f, 36, false, f + j);
         } else {
-            for (int i = 0; i < 16; i++)
-                wt[i] = v_abs(x[16 * j + i]);
-            f[j] = fit_affine(16, 3, x + 16 * j, wt, -0.5f, 0.1f, 15, true);
+            for (int i = 0; i < 16 * CHAINS; i++)
+                wt[i] = v_abs(xs[i]);
+            fit_affine(CHAINS, 16, 3, xs, wt, -0.5f, 0.1f, 15, true, f + j);
         }
-        scales[j] = f[j].scale;
-        mins[j] = f[j].min;
+        for (int c = 0; c < CHAINS; c++) {
+            sums[j + c] = sum_of(wt + 16 * c, 16);
+            scales[j + c] = f[j + c].scale;
+            mins[j + c] = f[j + c].min;
+        }
     }
     if (w) {
         d = fit_positive(16, 15, scales, sums, ls);
@@ -165,20 +169,18 @@ V_FN void q3_k_block(const vf *x, const vf *w, vi *out)
 
     if (w)
         sigma2 = v_div(v_mul(v_set(2.f), sum_of_squares(x, 256)), v_set(256.f));
-    for (int j = 0; j < 16; j++) {
-        if (w) {
-            struct linear f;
+    for (int j = 0; j < 16 && w; j++) {
+        struct linear f;
 
-            spread_weights(16, x + 16 * j, w + 16 * j, sigma2, wt);
-            sums[j] = sum_of(wt, 16);
-            f = fit_linear(16, 4, x + 16 * j, wt);
-            scales[j] = f.scale;
-            for (int i = 16 * j; i < 16 * j + 16; i++)
-                levels[i] = linear_level(f, x[i], 4);
-        } else {
-            scales[j] = fit_sweeps(x + 16 * j, levels + 16 * j);
-        }
+        spread_weights(16, x + 16 * j, w + 16 * j, sigma2, wt);
+        sums[j] = sum_of(wt, 16);
+        f = fit_linear(16, 4, x + 16 * j, wt);
+        scales[j] = f.scale;
+        for (int i = 16 * j; i < 16 * j + 16; i++)
+            levels[i] = linear_level(f, x[i], 4);
     }
+    for (int j = 0; j < 16 && !w; j += CHAINS)
+        fit_sweeps(CHAINS, x + 16 * j, levels + 16 * j, scales + j);
     if (w) {
         struct linear f = fit_linear(16, 32, scales, sums);
 
@@ -241,28 +243,34 @@ V_FN void unpack_k4(const vi *b, int j, vi *s, vi *m)
 V_FN void k45_levels(int nmax, const vf *x, const vf *w, vi *head, vi *b, vi *levels)
 {
     struct affine f[8];
-    vf scales[8], mins[8], sums[8], wt[32], d, dm, sigma2 = v_set(0.f), zero = v_set(0.f);
+    vf scales[8], mins[8], sums[8], wt[32 * CHAINS], d, dm, sigma2 = v_set(0.f), zero = v_set(0.f);
     vi ls[8], lm[8], cap = v_seti(63);
 
     if (w)
         sigma2 = v_div(v_mul(v_set(2.f), sum_of_squares(x, 256)), v_set(256.f));
-    for (int j = 0; j < 8; j++) {
+    for (int j = 0; j < 8; j += CHAINS) {
         const vf *xs = x + 32 * j;
 
         if (w) {
-            spread_weights(32, xs, w + 32 * j, sigma2, wt);
-            sums[j] = sum_of(wt, 32);
-            f[j] = fit_affine(32, nmax, xs, wt, -0.9f, 0.05f, 36, false);
+            spread_weights(32 * CHAINS, xs, w + 32 * j, sigma2, wt);
+            fit_affine(CHAINS, 32, nmax, xs, wt, -0.9f, 0.05f, 36, false, f + j);
         } else {
-            vf mean = v_sqrt(v_div(sum_of_squares(xs, 32), v_set(32.f)));
+            for (int c = 0; c < CHAINS; c++) {
+                vf mean = v_sqrt(v_div(sum_of_squares(xs + 32 * c, 32), v_set(32.f)));
 
-            for (int i = 0; i < 32; i++)
-                wt[i] = v_add(mean, v_abs(xs[i]));
-            f[j] = nmax == 15 ? fit_affine(32, nmax, xs, wt, -1.f, 0.1f, 20, false)
-                              : fit_affine(32, nmax, xs, wt, -0.5f, 0.1f, 15, false);
+                for (int i = 32 * c; i < 32 * c + 32; i++)
+                    wt[i] = v_add(mean, v_abs(xs[i]));
+            }
+            if (nmax == 15)
+                fit_affine(CHAINS, 32, nmax, xs, wt, -1.f, 0.1f, 20, false, f + j);
+            else
+                fit_affine(CHAINS, 32, nmax, xs, wt, -0.5f, 0.1f, 15, false, f + j);
         }
-        scales[j] = f[j].scale;
-        mins[j] = f[j].min;
+        for (int c = 0; c < CHAINS; c++) {
+            sums[j + c] = sum_of(wt + 32 * c, 32);
+            scales[j + c] = f[j + c].scale;
+            mins[j + c] = f[j + c].min;
+        }
     }
     if (w) {
         d = fit_positive(8, 63, scales, sums, ls);

@@ -68,72 +68,106 @@ struct affine {
     vf inv, base;
 };
 
-/* A fit of levels 0..nmax with a minimum <= 0, weights w: a first try and then
- * steps 0..nstep of nmax + rmin + rdelta * step levels over the range, each
- * refined by weighted least squares. abs_error: the error is the sum of
- * w * |diff| in place of w * diff^2. */
-V_FN struct affine fit_affine(int n, int nmax, const vf *x, const vf *w, float rmin, float rdelta,
-                              int nstep, bool abs_error)
+/* What one chain of fit_affine carries from step to step. */
+struct affine_state {
+    vf max, min, sum_w, sum_x, best;
+    vm flat;
+};
+
+V_FN struct affine_state affine_first_try(int n, int nmax, const vf *x, const vf *w, bool abs_error, struct affine *f)
 {
-    vf zero = v_set(0.f), min = x[0], max = x[0], sum_w = w[0], sum_x = v_mul(w[0], x[0]);
-    vf best = zero, keep[32];
-    struct affine f;
-    vm flat, dead;
+    vf zero = v_set(0.f);
+    struct affine_state s;
 
+    s.min = s.max = x[0];
+    s.sum_w = w[0];
+    s.sum_x = v_mul(w[0], x[0]);
+    s.best = zero;
     for (int i = 1; i < n; i++) {
-        min = v_sel(v_lt(x[i], min), x[i], min);
-        max = v_sel(v_lt(max, x[i]), x[i], max);
-        sum_w = v_add(sum_w, w[i]);
-        sum_x = v_add(sum_x, v_mul(w[i], x[i]));
+        s.min = v_sel(v_lt(x[i], s.min), x[i], s.min);
+        s.max = v_sel(v_lt(s.max, x[i]), x[i], s.max);
+        s.sum_w = v_add(s.sum_w, w[i]);
+        s.sum_x = v_add(s.sum_x, v_mul(w[i], x[i]));
     }
-    min = v_sel(v_lt(zero, min), zero, min);
-    flat = v_not(v_lt(min, max));
-    f.inv = v_div(v_set((float)nmax), v_sub(max, min));
-    f.base = min;
-    f.scale = v_div(v_set(1.f), f.inv);
+    s.min = v_sel(v_lt(zero, s.min), zero, s.min);
+    s.flat = v_not(v_lt(s.min, s.max));
+    f->inv = v_div(v_set((float)nmax), v_sub(s.max, s.min));
+    f->base = s.min;
+    f->scale = v_div(v_set(1.f), f->inv);
     for (int i = 0; i < n; i++) {
-        vf l = level(v_mul(f.inv, v_sub(x[i], min)), 0, nmax);
-        vf diff = v_sub(v_add(v_mul(f.scale, l), min), x[i]);
+        vf l = level(v_mul(f->inv, v_sub(x[i], s.min)), 0, nmax);
+        vf diff = v_sub(v_add(v_mul(f->scale, l), s.min), x[i]);
 
-        best = v_add(best, v_mul(w[i], abs_error ? v_abs(diff) : sqr(diff)));
+        s.best = v_add(s.best, v_mul(w[i], abs_error ? v_abs(diff) : sqr(diff)));
     }
-    dead = flat;
+    return s;
+}
+
+/* Fits of levels 0..nmax with a minimum <= 0 to `chains` runs of n values, one
+ * after the other in x; w: their weights. A first try, then steps 0..nstep of
+ * nmax + rmin + rdelta * step levels over the range, each refined by weighted
+ * least squares. abs_error: the error is the sum of w * |diff| in place of
+ * w * diff^2. The chains do not touch each other: two of them hide the latency
+ * of one (chains <= 2, n <= 32). */
+V_FN void fit_affine(int chains, int n, int nmax, const vf *x, const vf *w, float rmin, float rdelta, int nstep,
+                     bool abs_error, struct affine *f)
+{
+    vf zero = v_set(0.f), keep[2][32];
+    struct affine_state s[2];
+
+    for (int c = 0; c < chains; c++)
+        s[c] = affine_first_try(n, nmax, x + c * n, w + c * n, abs_error, &f[c]);
     for (int step = 0; step <= nstep; step++) {
         vf top = v_add(v_add(v_set(rmin), v_mul(v_set(rdelta), v_set((float)step))), v_set((float)nmax));
-        vf inv = v_div(top, v_sub(max, min));
-        vf sum_l = zero, sum_l2 = zero, sum_xl = zero, err = zero, det, scale, off;
-        vm better, positive;
+        vf inv[2], sum_l[2], sum_l2[2], sum_xl[2], err[2], det[2], scale[2], off[2];
 
-        for (int i = 0; i < n; i++) {
-            vf l = level(v_mul(inv, v_sub(x[i], min)), 0, nmax), wl = v_mul(w[i], l);
-
-            keep[i] = l;
-            sum_l = v_add(sum_l, wl);
-            sum_l2 = v_add(sum_l2, v_mul(wl, l));
-            sum_xl = v_add(sum_xl, v_mul(wl, x[i]));
+        for (int c = 0; c < chains; c++) {
+            inv[c] = v_div(top, v_sub(s[c].max, s[c].min));
+            sum_l[c] = sum_l2[c] = sum_xl[c] = err[c] = zero;
         }
-        det = v_sub(v_mul(sum_w, sum_l2), v_mul(sum_l, sum_l));
-        scale = v_div(v_sub(v_mul(sum_w, sum_xl), v_mul(sum_x, sum_l)), det);
-        off = v_div(v_sub(v_mul(sum_l2, sum_x), v_mul(sum_l, sum_xl)), det);
-        positive = v_lt(zero, off);
-        off = v_sel(positive, zero, off);
-        scale = v_sel(positive, v_div(sum_xl, sum_l2), scale);
-        for (int i = 0; i < n; i++) {
-            vf diff = v_sub(v_add(v_mul(scale, keep[i]), off), x[i]);
+        for (int i = 0; i < n; i++)
+            for (int c = 0; c < chains; c++) {
+                vf xi = x[c * n + i], l = level(v_mul(inv[c], v_sub(xi, s[c].min)), 0, nmax);
+                vf wl = v_mul(w[c * n + i], l);
 
-            err = v_add(err, v_mul(w[i], abs_error ? v_abs(diff) : sqr(diff)));
+                keep[c][i] = l;
+                sum_l[c] = v_add(sum_l[c], wl);
+                sum_l2[c] = v_add(sum_l2[c], v_mul(wl, l));
+                sum_xl[c] = v_add(sum_xl[c], v_mul(wl, xi));
+            }
+        for (int c = 0; c < chains; c++) {
+            vm positive;
+
+            det[c] = v_sub(v_mul(s[c].sum_w, sum_l2[c]), v_mul(sum_l[c], sum_l[c]));
+            scale[c] = v_div(v_sub(v_mul(s[c].sum_w, sum_xl[c]), v_mul(s[c].sum_x, sum_l[c])), det[c]);
+            off[c] = v_div(v_sub(v_mul(sum_l2[c], s[c].sum_x), v_mul(sum_l[c], sum_xl[c])), det[c]);
+            positive = v_lt(zero, off[c]);
+            if (v_any(positive)) {
+                off[c] = v_sel(positive, zero, off[c]);
+                scale[c] = v_sel(positive, v_div(sum_xl[c], sum_l2[c]), scale[c]);
+            }
         }
-        better = v_and(v_and(v_lt(zero, det), v_lt(err, best)), v_not(dead));
-        best = v_sel(better, err, best);
-        f.inv = v_sel(better, inv, f.inv);
-        f.base = v_sel(better, min, f.base);
-        f.scale = v_sel(better, scale, f.scale);
-        min = v_sel(better, off, min);
+        for (int i = 0; i < n; i++)
+            for (int c = 0; c < chains; c++) {
+                vf diff = v_sub(v_add(v_mul(scale[c], keep[c][i]), off[c]), x[c * n + i]);
+
+                err[c] = v_add(err[c], v_mul(w[c * n + i], abs_error ? v_abs(diff) : sqr(diff)));
+            }
+        for (int c = 0; c < chains; c++) {
+            vm better = v_and(v_and(v_lt(zero, det[c]), v_lt(err[c], s[c].best)), v_not(s[c].flat));
+
+            s[c].best = v_sel(better, err[c], s[c].best);
+            f[c].inv = v_sel(better, inv[c], f[c].inv);
+            f[c].base = v_sel(better, s[c].min, f[c].base);
+            f[c].scale = v_sel(better, scale[c], f[c].scale);
+            s[c].min = v_sel(better, off[c], s[c].min);
+        }
     }
-    f.scale = v_sel(flat, zero, f.scale);
-    f.inv = v_sel(flat, zero, f.inv);
-    f.min = v_neg(min);
-    return f;
+    for (int c = 0; c < chains; c++) {
+        f[c].scale = v_sel(s[c].flat, zero, f[c].scale);
+        f[c].inv = v_sel(s[c].flat, zero, f[c].inv);
+        f[c].min = v_neg(s[c].min);
+    }
 }
 
 /* x ~ scale * level with levels -nmax..nmax-1. The levels are
@@ -188,46 +222,57 @@ V_FN vi linear_level(struct linear f, vf x, int nmax)
     return v_seli(f.zero, v_seti(0), l);
 }
 
-/* Levels -4..3 for 16 values, weights x^2: rounding, then up to five sweeps
- * that move one level at a time. Writes level + 4 (0 for a zero group). */
-V_FN vf fit_sweeps(const vf *x, vi *out)
+/* Levels -4..3 for `chains` (<= 2) runs of 16 values, weights x^2: rounding,
+ * then up to five sweeps that move one level at a time. A sweep that moves
+ * nothing stays without effect when repeated, so chains and lanes may stop
+ * together. Writes level + 4 (0 for a zero run) and the scales. */
+V_FN void fit_sweeps(int chains, const vf *x, vi *out, vf *scales)
 {
-    vf amax, max = first_largest(x, 16, &amax), none = v_set(0.f), inv = v_div(v_set(-4.f), max);
-    vf l[16], sum_lx = none, sum_l2 = none, scale;
-    vm zero = v_lt(amax, v_set(GROUP_EPS));
+    vf none = v_set(0.f), l[2][16], sum_lx[2], sum_l2[2];
+    vm zero[2];
 
-    for (int i = 0; i < 16; i++) {
-        vf w = sqr(x[i]);
+    for (int c = 0; c < chains; c++) {
+        vf amax, inv = v_div(v_set(-4.f), first_largest(x + 16 * c, 16, &amax));
 
-        l[i] = level(v_mul(inv, x[i]), -4, 3);
-        sum_lx = v_add(sum_lx, v_mul(v_mul(w, x[i]), l[i]));
-        sum_l2 = v_add(sum_l2, v_mul(v_mul(w, l[i]), l[i]));
+        zero[c] = v_lt(amax, v_set(GROUP_EPS));
+        sum_lx[c] = sum_l2[c] = none;
+        for (int i = 0; i < 16; i++) {
+            vf xi = x[16 * c + i], w = sqr(xi);
+
+            l[c][i] = level(v_mul(inv, xi), -4, 3);
+            sum_lx[c] = v_add(sum_lx[c], v_mul(v_mul(w, xi), l[c][i]));
+            sum_l2[c] = v_add(sum_l2[c], v_mul(v_mul(w, l[c][i]), l[c][i]));
+        }
     }
     for (int sweep = 0; sweep < 5; sweep++) {
         vm moved = v_none();
 
-        for (int i = 0; i < 16; i++) {
-            vf w = sqr(x[i]), wx = v_mul(w, x[i]);
-            vf slx = v_sub(sum_lx, v_mul(wx, l[i])), sl2 = v_sub(sum_l2, v_mul(v_mul(w, l[i]), l[i]));
-            vf to = level(v_div(v_mul(x[i], sl2), slx), -4, 3);
-            vm take = v_and(v_lt(none, slx), v_ne(to, l[i]));
+        for (int i = 0; i < 16; i++)
+            for (int c = 0; c < chains; c++) {
+                vf xi = x[16 * c + i], w = sqr(xi), wx = v_mul(w, xi), old = l[c][i];
+                vf slx = v_sub(sum_lx[c], v_mul(wx, old)), sl2 = v_sub(sum_l2[c], v_mul(v_mul(w, old), old));
+                vf to = level(v_div(v_mul(xi, sl2), slx), -4, 3);
+                vm take = v_and(v_lt(none, slx), v_ne(to, old));
 
-            slx = v_add(slx, v_mul(wx, to));
-            sl2 = v_add(sl2, v_mul(v_mul(w, to), to));
-            take = v_and(take, v_lt(none, sl2));
-            take = v_and(take, v_lt(v_mul(sqr(sum_lx), sl2), v_mul(sqr(slx), sum_l2)));
-            l[i] = v_sel(take, to, l[i]);
-            sum_lx = v_sel(take, slx, sum_lx);
-            sum_l2 = v_sel(take, sl2, sum_l2);
-            moved = v_or(moved, take);
-        }
+                slx = v_add(slx, v_mul(wx, to));
+                sl2 = v_add(sl2, v_mul(v_mul(w, to), to));
+                take = v_and(take, v_lt(none, sl2));
+                take = v_and(take, v_lt(v_mul(sqr(sum_lx[c]), sl2), v_mul(sqr(slx), sum_l2[c])));
+                l[c][i] = v_sel(take, to, old);
+                sum_lx[c] = v_sel(take, slx, sum_lx[c]);
+                sum_l2[c] = v_sel(take, sl2, sum_l2[c]);
+                moved = v_or(moved, take);
+            }
         if (!v_any(moved))
             break;
     }
-    for (int i = 0; i < 16; i++)
-        out[i] = v_seli(zero, v_seti(0), v_iadd(level_int(l[i], -4, 3), v_seti(4)));
-    scale = v_sel(v_lt(none, sum_l2), v_div(sum_lx, sum_l2), none);
-    return v_sel(zero, none, scale);
+    for (int c = 0; c < chains; c++) {
+        vf scale = v_sel(v_lt(none, sum_l2[c]), v_div(sum_lx[c], sum_l2[c]), none);
+
+        for (int i = 0; i < 16; i++)
+            out[16 * c + i] = v_seli(zero[c], v_seti(0), v_iadd(level_int(l[c][i], -4, 3), v_seti(4)));
+        scales[c] = v_sel(zero[c], none, scale);
+    }
 }
 
 /* Levels for n sub-block scales or minimums (n <= 16), weights w: nine

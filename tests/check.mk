@@ -10,7 +10,7 @@ TAP_TESTS := $(wildcard $(TAP_LONG)) $(filter-out $(TAP_LONG),$(sort $(wildcard 
 # Those worth running with sanitized programs, where all is some ten times slower.
 TAP_SAN   := $(wildcard $(addprefix tests/tap/,convert.t quantize.t verify.t cli.t damage.t))
 
-$(B)/tests/%: tests/unit/%.c $(B)/libsluice.a
+$(B)/tests/%: tests/unit/%.c $(B)/libsluice.a $(CU_OBJS)
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  TEST    $@")
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(CU_OBJS) $(B)/libsluice.a -lcmocka $(LIBS) $(CUDA_LIBS)
@@ -20,6 +20,8 @@ $(B)/tools/%: tests/tools/%.c
 	$(if $(V),,@echo "  TOOL    $@")
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(WERROR) -O2 -MMD -MP -MF $@.d -o $@ $< -lxxhash -lm
 
+-include $(wildcard tests/bench/bench.mk tests/fuzz/fuzz.mk)
+
 .PHONY: check check-programs check-asan check-ubsan check-tsan check-fp lint unit test-programs test-tools perplexity
 
 # What the tests need beside Debian's packages: numpy, llama.cpp (build/venv, build/npm).
@@ -28,11 +30,13 @@ test-tools:
 
 test-programs: all $(UNIT_BINS) $(TOOL_BINS)
 
-run_tests = SLUICE_BUILD=$(abspath $(B)) SLUICE_SAN=$(SAN) tests/lib/run_tests.pl $(B)/check/log
+# As many jobs as processors, unless the user said how many.
+JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+run_tests = B=$(B) SLUICE_BUILD=$(abspath $(B)) SLUICE_SAN=$(SAN) tests/lib/run_tests.pl $(B)/check/log
 
 # Two steps, since the compilers and libraries may only come with the first.
 check: deps
-	@$(MAKE) --no-print-directory check-programs
+	@$(MAKE) --no-print-directory $(JOBS) check-programs
 
 check-programs: test-tools test-programs
 	@$(run_tests) $(UNIT_BINS) $(TAP_TESTS)
@@ -46,7 +50,7 @@ tap: test-tools test-programs
 	@$(run_tests) tests/tap/$(T).t
 
 # Sanitized programs: their own folders, the unit tests, and a part of the rest.
-san = @$(MAKE) --no-print-directory B=build/$(1) SAN=$(2) CFLAGS="-O1 -g" WERROR=$(WERROR) san-programs
+san = @$(MAKE) --no-print-directory $(JOBS) B=build/$(1) SAN=$(2) CFLAGS="-O1 -g" WERROR=$(WERROR) san-programs
 check-asan:
 	$(call san,asan,address)
 check-ubsan:
@@ -69,3 +73,21 @@ lint: all
 perplexity: test-tools test-programs
 	@SLUICE_BUILD=$(abspath $(B)) SLUICE_PERPLEXITY=full perl -Itests/lib tests/tap/llama.t
 	@cat $(B)/perplexity.md
+
+# libFuzzer on every reader of strangers' bytes: make fuzz FUZZ_SECONDS=600
+# (needs clang and its runtime: Debian's libclang-rt-14-dev).
+FUZZ_SECONDS ?= 60
+FUZZ_BINS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
+$(B)/fuzz/%: tests/fuzz/%.c $(B)/libsluice.a
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  FUZZ    $@")
+	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer -MMD -MP -MF $@.d -o $@ $< $(B)/libsluice.a $(LIBS)
+
+.PHONY: fuzz fuzz-run
+fuzz:
+	@$(MAKE) --no-print-directory $(JOBS) B=build/fuzz CC=clang NVCC= CFLAGS="-O1 -g" \
+	    SAN=fuzzer-no-link,address,undefined fuzz-run
+fuzz-run: $(FUZZ_BINS)
+	@set -e; for f in $(FUZZ_BINS); do mkdir -p $$f.corpus; echo "== $$f"; \
+	    $$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=$$f. $$f.corpus \
+	        $(wildcard tests/fuzz/corpus); done

@@ -26,9 +26,12 @@ struct sl_engine_opts {
     /* Importance weights of a plan tensor (imatrix): n_src * ne[0] ... floats, or NULL. May be NULL. */
     const float *(*weights)(void *user, uint32_t plan_tensor, uint64_t *n);
     void *weights_user;
+    uint64_t slab_bytes;     /* 0: chosen from mem_bytes; otherwise asked for (tests) */
+    struct sl_faults *faults; /* worker/sysio.h; NULL but in tests */
 };
 
 struct sl_engine;
+struct sl_faults;
 
 struct sl_task_result {
     uint32_t task;           /* index into plan->tasks */
@@ -42,7 +45,8 @@ struct sl_task_result {
 
 struct sl_engine_stats {
     uint64_t read_bytes, written_bytes; /* of finished I/O */
-    uint64_t source_bytes;   /* of the tasks' src_bytes, converted so far */
+    uint64_t source_bytes;   /* of the tasks' src_bytes, converted so far; a task that fails
+                                takes its share back */
     uint64_t read_wait_ns;   /* compute threads waited for data */
     uint64_t slab_wait_ns;   /* I/O thread had no free slab */
     uint64_t compute_ns;     /* summed over threads */
@@ -52,9 +56,14 @@ struct sl_engine_stats {
     unsigned threads;
     uint64_t slab_bytes;
     unsigned slabs;
+    bool registered;         /* io_uring has the slabs pinned once for all */
 };
 
-/* Effect: starts threads and allocates all slabs. Checkpoint and plan must
+/* Effect: starts threads and allocates all slabs. A segment file is opened when
+ * it is first written to and stays open; of source files only a few are open at
+ * a time, each held against the checkpoint's size and time before and after it
+ * is read. AUTO reads with O_DIRECT where the filesystem takes it and the file
+ * is not in the page cache already; ON whenever the filesystem takes it. Checkpoint and plan must
  * outlive the engine. Errors: SL_EUNSUPPORTED (io_uring asked for and refused
  * by the system), SL_EUSAGE (mem_bytes too small, saying what is needed), SL_EFAIL. */
 int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *plan,
@@ -65,7 +74,7 @@ int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *plan,
  * were queued. Errors: SL_EFAIL. */
 int sl_engine_submit(struct sl_engine *en, uint32_t task, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: waits at most timeout_ms for a finished task (all its bytes handed
+/* Effect: waits at most timeout_ms (negative: without limit) for a finished task (all its bytes handed
  * to the file; not yet synced). Returns 1 with *r filled, 0 on time-out or
  * when nothing is under way, negative when the engine itself failed. A task's
  * own failure is in r->code; the engine goes on. */
@@ -74,7 +83,7 @@ int sl_engine_wait(struct sl_engine *en, struct sl_task_result *r, int timeout_m
 
 /* Effect: fdatasync of every segment written since the last call. After an
  * error nothing written since the last success may be trusted: make those
- * tasks again; the sync is never retried. Errors: SL_ENOSPACE, SL_EFAIL. */
+ * tasks again; the sync is never retried. Any thread, one at a time. Errors: SL_ENOSPACE, SL_EFAIL. */
 int sl_engine_sync(struct sl_engine *en, struct sl_error *e) SL_MUST_USE;
 
 void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out);

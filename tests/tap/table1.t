@@ -1,24 +1,15 @@
-#!/usr/bin/perl
 # Table 1 and the shares of table 7 of arXiv 2505.02390, from DeepSeek-R1's
 # config alone, through the real `sluice plan`.
 use strict;
 use warnings;
 use JSON::PP;
 use POSIX qw(ceil);
+use SluiceTest;
 use Test::More;
 
-my $sluice = ($ENV{B} // 'build/release') . '/sluice';
-my $config = 'tests/data/deepseek-r1-config.json';
+my $config = "$TOP/tests/data/deepseek-r1-config.json";
 
-sub plan_json {
-    my @args = @_;
-    open my $pipe, '-|', $sluice, 'plan', $config, '--json', @args or die "$sluice: $!";
-    local $/;
-    my $text = <$pipe>;
-    close $pipe;
-    is($? >> 8, 0, "plan @args ends well");
-    return decode_json($text);
-}
+sub plan_json { return decode_json(run_ok("plan @_", $SLUICE, 'plan', $config, '--json', @_)->{out}) }
 
 # recipe, bits, GiB, memory of 8 devices in GiB, fits 8 x 64 GB
 my @table1 = (
@@ -54,17 +45,17 @@ is($mla->{files}[0]{name} =~ /-DQ3_K_M-00001-of-0000\d\.gguf$/ ? 1 : 0, 1, 'file
 
 # A type of a later version has a size, an unknown recipe has none.
 ok(plan_json('--recipe', 'ud-iq1_s', '--layout', 'legacy')->{needs_imatrix}, 'needs an imatrix');
-my $error = `$sluice plan $config --recipe q4_k_n 2>&1`;
-is($? >> 8, 2, 'an unknown recipe is a usage error');
-like($error, qr/q4_k_m/, 'with a near name');
-my $text = `$sluice plan $config --recipe dq3_k_m --layout legacy`;
-like($text, qr/^Size +300\.\d GB = 280\.1 GiB, 3\.586 bits/m, 'text output');
+fails('an unknown recipe', 2, qr/q4_k_m/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_n');
+fails('devices', 2, qr/8y80G/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_m', '--devices', '8y80G');
+my $text = run_ok('as text', $SLUICE, 'plan', $config, '--recipe', 'dq3_k_m', '--layout', 'legacy')->{out};
+like($text, qr/^Size +300\.\d GB = 280\.1 GiB, 3\.586 bits/m, 'size');
 like($text, qr/^ffn_down_exps .*q3_k 75\.9 % \(44\), q4_k 20\.7 % \(12\), q6_k 3\.4 % \(2\)/m, 'groups');
 
-like(`$sluice recipes`, qr/^dq3_k_m +3\.59 bits/, 'recipes');
-is(`$sluice recipes dq3_k_m`, do { local (@ARGV, $/) = 'proto/recipes/dq3_k_m.recipe'; <> },
+like(run($SLUICE, 'recipes')->{out}, qr/^dq3_k_m +3\.59 bits/m, 'recipes');
+is(run($SLUICE, 'recipes', 'dq3_k_m')->{out}, slurp("$TOP/proto/recipes/dq3_k_m.recipe"),
     'a recipe is printed as it is');
-like(`$sluice types`, qr/^q4_k +4\.5000 +256 +yes/m, 'types');
-is(scalar(grep { $_->{name} eq 'q4_k' } @{decode_json(`$sluice types --json`)->{types}}), 1, 'types --json');
-is(decode_json(`$sluice recipes --json`)->{recipes}[0]{name}, 'dq3_k_m', 'recipes --json');
+is(decode_json(run($SLUICE, 'recipes', '--json')->{out})->{recipes}[0]{name}, 'dq3_k_m', 'recipes --json');
+like(run($SLUICE, 'types')->{out}, qr/^q4_k +4\.5000 +256 +yes/m, 'types');
+my $types = decode_json(run($SLUICE, 'types', '--json')->{out})->{types};
+is(scalar(grep { $_->{name} eq 'q4_k' } @$types), 1, 'types --json');
 done_testing();

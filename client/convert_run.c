@@ -1,0 +1,381 @@
+#include "client/convert_run.h"
+
+#include "client/interrupt.h"
+#include "client/stitch.h"
+#include "daemon/job_store.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SECOND 1000000000ull
+#define PENDING_MAX 64
+#define STITCH_TRIES 3
+/* Source bytes handed to the engine ahead of what it has finished: enough that
+ * its disk never waits, little enough that a stop is near. */
+#define AHEAD_BYTES (384ull << 20)
+
+struct run {
+    const struct sl_checkpoint *ck;
+    const struct sl_plan *plan;
+    const struct output *out;
+    const struct convert_opts *o;
+    struct sl_job_store *store;
+    struct sl_engine *engine;
+    uint64_t *sum;       /* checksum of each finished task */
+    bool *done;
+    uint64_t done_bytes; /* source bytes of finished tasks */
+    struct sl_done_task pending[PENDING_MAX]; /* finished, not yet synced and committed */
+    uint32_t n_pending;
+    uint64_t last_commit_ns;
+    struct progress progress;
+    uint64_t t0_ns, resumed_bytes;
+};
+
+static int on_done(void *user, uint32_t task, uint64_t checksum)
+{
+    struct run *r = user;
+
+    if (task < r->plan->n_tasks && !r->done[task]) {
+        r->done[task] = true;
+        r->sum[task] = checksum;
+        r->done_bytes += r->plan->tasks[task].src_bytes;
+    }
+    return 0;
+}
+
+/* Tasks whose segment file is gone must be made again, whatever the store says. */
+static int revoke_lost(struct run *r, const bool *kept, struct sl_error *e)
+{
+    uint32_t n = 0, *lost = calloc(r->plan->n_tasks ? r->plan->n_tasks : 1, sizeof *lost);
+    int rc = 0;
+
+    if (!lost)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    for (uint32_t t = 0; t < r->plan->n_tasks; t++) {
+        const struct sl_plan_task *task = &r->plan->tasks[t];
+        bool ok = true;
+
+        for (uint32_t i = 0; i < task->n_items; i++)
+            ok &= kept[r->plan->tensors[r->plan->items[task->first_item + i].tensor].segment];
+        if (!ok)
+            lost[n++] = t;
+    }
+    if (n > 0)
+        rc = sl_job_store_revoke(r->store, lost, n, e);
+    free(lost);
+    return rc;
+}
+
+/* "name (hash)": the name for people, the hash for the comparison. */
+static void label(char *buf, size_t cap, const char *name, const char *hash)
+{
+    snprintf(buf, cap, "%.200s (%.12s)", name ? name : "", hash);
+}
+
+static int open_store(struct run *r, struct sl_error *e)
+{
+    const struct sl_plan *p = r->plan;
+    const char *recipe = NULL, *layout = NULL;
+    char source_id[256], recipe_id[256], options_id[256];
+    const struct sl_job_identity id = {p->fingerprint, source_id, recipe_id, options_id,
+                                       p->parts.version, p->n_tasks};
+    int rc;
+
+    sl_kvs_get_str(&p->segments[0].kvs, SL_KEY_RECIPE, &recipe);
+    sl_kvs_get_str(&p->segments[0].kvs, SL_KEY_LAYOUT, &layout);
+    label(source_id, sizeof source_id, r->ck->dir ? r->ck->dir : r->ck->files[0].name,
+          p->parts.source);
+    label(recipe_id, sizeof recipe_id, recipe, p->parts.recipe);
+    label(options_id, sizeof options_id, layout ? layout : "options", p->parts.options);
+
+    SL_TRY(sl_job_store_open(r->out->journal, &r->store, e));
+    rc = sl_job_store_begin(r->store, &id, e);
+    if (rc == SL_EEXISTS && r->o->force) {
+        sl_job_store_close(r->store);
+        r->store = NULL;
+        sl_job_store_remove(r->out->journal);
+        output_discard(r->out);
+        SL_TRY(sl_job_store_open(r->out->journal, &r->store, e));
+        rc = sl_job_store_begin(r->store, &id, e);
+    }
+    return rc;
+}
+
+/* Takes the job: a new one is reserved in full before it is recorded. */
+static int take_job(struct run *r, int *state, struct sl_error *e)
+{
+    bool resuming = access(r->out->journal, F_OK) == 0;
+    bool *kept = calloc(r->plan->n_segments, sizeof *kept);
+    int rc = kept ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+
+    *state = SL_JOB_CONVERTING;
+    if (rc == 0 && !resuming && !r->o->force)
+        rc = output_absent(r->out, e);
+    if (rc == 0 && !resuming)
+        rc = output_check_space(r->out, e);
+    if (rc == 0 && !resuming)
+        rc = output_reserve(r->out, true, kept, e);
+    if (rc == 0)
+        rc = open_store(r, e);
+    if (rc == 0)
+        rc = *state = sl_job_store_state(r->store, e);
+    if (rc >= 0 && *state == SL_JOB_CONVERTING && resuming) {
+        rc = r->o->force ? 0 : output_absent(r->out, e);
+        if (rc == 0)
+            rc = output_check_space(r->out, e);
+        if (rc == 0)
+            rc = output_reserve(r->out, false, kept, e);
+        if (rc == 0)
+            rc = revoke_lost(r, kept, e);
+    }
+    if (rc >= 0)
+        rc = sl_job_store_each(r->store, on_done, r, e);
+    free(kept);
+    return rc;
+}
+
+/* Syncs the segments and records the pending tasks: only then are they done. */
+static int commit_pending(struct run *r, struct sl_error *e)
+{
+    r->last_commit_ns = now_ns();
+    if (r->n_pending == 0)
+        return 0;
+    SL_TRY(sl_engine_sync(r->engine, e));
+    SL_TRY(sl_job_store_commit(r->store, r->pending, r->n_pending, e));
+    for (uint32_t i = 0; i < r->n_pending; i++)
+        on_done(r, r->pending[i].task, r->pending[i].checksum);
+    r->n_pending = 0;
+    return 0;
+}
+
+static void show_progress(struct run *r)
+{
+    struct sl_engine_stats st;
+
+    sl_engine_stats(r->engine, &st);
+    progress_update(&r->progress, r->resumed_bytes + st.source_bytes, st.read_bytes,
+                    st.written_bytes);
+}
+
+/* Submits what is missing and collects results, until all is done, a task
+ * fails, or a stop is asked for. Whatever was finished is committed. */
+static int convert_tasks(struct run *r, struct sl_error *e)
+{
+    const struct sl_plan *p = r->plan;
+    uint32_t next = 0, in_flight = 0;
+    uint64_t ahead = 0;
+    int failed = 0;
+
+    for (;;) {
+        struct sl_task_result res;
+        int rc;
+
+        while (!failed && !interrupt_asked() && next < p->n_tasks &&
+               (in_flight < 2 || ahead < AHEAD_BYTES)) {
+            if (!r->done[next]) {
+                SL_TRY(sl_engine_submit(r->engine, next, e));
+                in_flight++;
+                ahead += p->tasks[next].src_bytes;
+            }
+            next++;
+        }
+        if (in_flight == 0)
+            break;
+        SL_TRY(rc = sl_engine_wait(r->engine, &res, 100, e));
+        if (rc == 1) {
+            in_flight--;
+            ahead -= p->tasks[res.task].src_bytes;
+            if (res.code < 0 && !failed) {
+                failed = res.code;
+                *e = res.error;
+            } else if (res.code == 0) {
+                r->pending[r->n_pending++] = (struct sl_done_task){res.task, res.checksum};
+            }
+        }
+        show_progress(r);
+        if (r->n_pending == PENDING_MAX || now_ns() - r->last_commit_ns > SECOND) {
+            struct sl_error later;
+
+            SL_TRY(commit_pending(r, failed ? &later : e));
+        }
+    }
+    if (failed) {
+        struct sl_error later;
+
+        return commit_pending(r, &later) < 0 ? failed : failed;
+    }
+    SL_TRY(commit_pending(r, e));
+    if (interrupt_asked())
+        return sl_fail(e, SL_EINTERRUPTED,
+                       "stopped at a safe point; the same command goes on from there");
+    return 0;
+}
+
+static int open_engine(struct run *r, struct sl_error *e)
+{
+    const struct sl_engine_opts eo = {
+        .threads = (unsigned)r->o->threads,
+        .mem_bytes = r->o->mem_bytes,
+        .io = r->o->io,
+        .direct = r->o->direct,
+        .backend = r->o->backend,
+        .round_bf16 = r->o->round_bf16,
+        .segment_paths = (const char *const *)r->out->partial,
+    };
+
+    return sl_engine_open(r->ck, r->plan, &eo, &r->engine, e);
+}
+
+struct stitch_progress {
+    struct run *r;
+    uint64_t done;
+    struct sl_error *e;
+};
+
+static int on_stitch_bytes(void *user, uint64_t bytes)
+{
+    struct stitch_progress *sp = user;
+
+    sp->done += bytes;
+    progress_update(&sp->r->progress, sp->done, sp->done, 0);
+    if (interrupt_asked())
+        return sl_fail(sp->e, SL_EINTERRUPTED,
+                       "stopped while checking; the same command goes on from there");
+    return 0;
+}
+
+/* Checks the finished files; tasks that are not on the disk as they were
+ * written are taken back. Returns 0, or SL_EVERIFY when some were. */
+static int seal(struct run *r, struct sl_error *e)
+{
+    struct stitch_progress sp = {r, 0, e};
+    struct stitch s = {.plan = r->plan, .out = r->out, .task_sum = r->sum,
+                       .sha256 = r->o->sha256, .progress = on_stitch_bytes, .user = &sp};
+    int rc;
+
+    progress_begin(&r->progress, r->o->progress, "check", r->plan->file_bytes, 0);
+    rc = stitch_seal(&s, e);
+    progress_end(&r->progress);
+    if (rc == SL_EVERIFY && s.n_bad > 0) {
+        struct sl_error later;
+
+        if (sl_job_store_revoke(r->store, s.bad, s.n_bad, &later) < 0)
+            rc = SL_EFAIL;
+        for (uint32_t i = 0; i < s.n_bad; i++) {
+            r->done[s.bad[i]] = false;
+            r->done_bytes -= r->plan->tasks[s.bad[i]].src_bytes;
+        }
+    }
+    free(s.bad);
+    return rc;
+}
+
+static int convert_and_seal(struct run *r, struct sl_error *e)
+{
+    int rc = 0;
+
+    for (int attempt = 0; attempt < STITCH_TRIES; attempt++) {
+        r->resumed_bytes = r->done_bytes;
+        r->last_commit_ns = now_ns();
+        progress_begin(&r->progress, r->o->progress, "convert", r->plan->src_bytes,
+                       r->done_bytes);
+        SL_TRY(open_engine(r, e));
+        rc = convert_tasks(r, e);
+        progress_end(&r->progress);
+        if (r->o->stats && rc == 0)
+            convert_print_stats(r->engine, now_ns() - r->progress.t0_ns);
+        sl_engine_close(r->engine);
+        r->engine = NULL;
+        SL_TRY(rc);
+        rc = seal(r, e);
+        if (rc != SL_EVERIFY)
+            break;
+        if (attempt + 1 < STITCH_TRIES)
+            fprintf(stderr, "sluice: %s; making them again\n", e->text);
+    }
+    return rc;
+}
+
+static int publish(struct run *r, struct sl_error *e)
+{
+    SL_TRY(stitch_publish_manifests(r->out, e));
+    SL_TRY(output_publish(r->out, e));
+    sl_job_store_close(r->store);
+    r->store = NULL;
+    sl_job_store_remove(r->out->journal);
+    return output_sync_dir(r->out, e);
+}
+
+static int run_job(struct run *r, struct sl_error *e)
+{
+    int state;
+
+    SL_TRY(output_not_source(r->out, r->ck, e));
+    SL_TRY(take_job(r, &state, e));
+    if (state != SL_JOB_PUBLISHING) {
+        if (r->done_bytes > 0 && r->o->progress != PROGRESS_QUIET)
+            fprintf(stderr, "sluice: going on with earlier work: %.0f %% is done\n",
+                    100.0 * (double)r->done_bytes / (double)r->plan->src_bytes);
+        SL_TRY(convert_and_seal(r, e));
+        SL_TRY(output_sync_dir(r->out, e));
+        SL_TRY(sl_job_store_set_state(r->store, SL_JOB_PUBLISHING, e));
+    }
+    return publish(r, e);
+}
+
+static void print_summary(const struct run *r)
+{
+    double s = (double)(now_ns() - r->t0_ns) / 1e9;
+    uint32_t n = r->plan->n_segments;
+    struct rusage ru;
+    char a[32], b[32], c[32];
+
+    getrusage(RUSAGE_SELF, &ru);
+    if (r->o->progress == PROGRESS_JSON) {
+        cJSON *o = cJSON_CreateObject(), *files = cJSON_AddArrayToObject(o, "files");
+
+        for (uint32_t i = 0; i < n; i++)
+            cJSON_AddItemToArray(files, cJSON_CreateString(r->out->final[i]));
+        cJSON_AddNumberToObject(o, "bytes", (double)r->plan->file_bytes);
+        cJSON_AddNumberToObject(o, "source_bytes", (double)r->plan->src_bytes);
+        cJSON_AddNumberToObject(o, "seconds", s);
+        cJSON_AddNumberToObject(o, "peak_memory_bytes", (double)ru.ru_maxrss * 1024);
+        cJSON_AddStringToObject(o, "fingerprint", r->plan->fingerprint);
+        json_line(o, "summary");
+        return;
+    }
+    if (r->o->progress == PROGRESS_QUIET)
+        return;
+    for (uint32_t i = 0; i < n; i++)
+        printf("%s\n", r->out->final[i]);
+    fprintf(stderr, "sluice: %s in %u file%s from %s in %.1f s; every task checked on disk; peak memory %s\n",
+            cli_size(a, r->plan->file_bytes), n, n == 1 ? "" : "s",
+            cli_size(b, r->plan->src_bytes), s, cli_size(c, (uint64_t)ru.ru_maxrss * 1024));
+}
+
+int convert_run(const struct sl_checkpoint *ck, const struct sl_plan *plan,
+                const struct output *out, const struct convert_opts *o, struct sl_error *e)
+{
+    struct run r = {.ck = ck, .plan = plan, .out = out, .o = o, .t0_ns = now_ns()};
+    uint32_t n = plan->n_tasks ? plan->n_tasks : 1;
+    int rc;
+
+    r.sum = calloc(n, sizeof *r.sum);
+    r.done = calloc(n, sizeof *r.done);
+    if (!r.sum || !r.done)
+        rc = sl_fail(e, SL_EFAIL, "out of memory");
+    else
+        rc = run_job(&r, e);
+    progress_end(&r.progress);
+    sl_engine_close(r.engine);
+    sl_job_store_close(r.store);
+    if (rc == 0)
+        print_summary(&r);
+    free(r.sum);
+    free(r.done);
+    return rc;
+}

@@ -1,0 +1,66 @@
+#!/bin/sh
+# No fused and no approximate floating-point instruction in the kernels: in the
+# objects' machine code and in the PTX. Needs no GPU. B: the build folder.
+cd "$(dirname "$0")/../.." || exit 1
+B=${B:-build/release}
+CC=${CC:-cc}
+NVCC=${NVCC-$(command -v nvcc)}
+tmp=$(mktemp -d) || exit 1
+trap 'rm -rf "$tmp"' EXIT
+n=0
+
+ok() { n=$((n + 1)); echo "ok $n - $1"; }
+not_ok() { n=$((n + 1)); echo "not ok $n - $1"; echo "# $2"; }
+skip() { n=$((n + 1)); echo "ok $n # SKIP $1"; echo "# fp_check: $1" >&2; }
+
+# Lines of machine code that fuse or approximate.
+bad_code() { objdump -d --no-show-raw-insn "$1" | grep -E '[[:space:]]v?(fn?m(add|sub)|rcp|rsqrt)[a-z0-9]*[[:space:]]'; }
+# PTX: fused, approximate, flushing, or an operation that ptxas is free to fuse
+# because it does not say how it rounds.
+bad_ptx() { grep -E '\b(fma|mad)\.[a-z.]*f(32|64|16)|\.approx|\.ftz|\.full\.|\b(add|sub|mul)\.f(32|64)\b' "$1"; }
+
+case $(uname -m) in
+x86_64)
+    printf 'float f(float a, float b, float c) { return a * b + c; }\n' >"$tmp/fused.c"
+    printf '#include <xmmintrin.h>\n__m128 f(__m128 a) { return _mm_rcp_ps(a); }\n' >"$tmp/approx.c"
+    $CC -O2 -mfma -ffp-contract=fast -c "$tmp/fused.c" -o "$tmp/fused.o" && $CC -O2 -c "$tmp/approx.c" -o "$tmp/approx.o"
+    if bad_code "$tmp/fused.o" >/dev/null && bad_code "$tmp/approx.o" >/dev/null
+    then ok "self-test: fused and approximate machine code is caught"
+    else not_ok "self-test: fused and approximate machine code is caught" "the check saw nothing"; fi
+    seen=0
+    for o in "$B"/kernels/quantize_*.o "$B"/kernels/load_f32.o "$B"/kernels/dequantize.o; do
+        case $o in *.cu.o) continue ;; esac
+        [ -f "$o" ] || continue
+        seen=$((seen + 1))
+        bad_code "$o" | sed "s|^|$o: |" >>"$tmp/found"
+    done
+    if [ $seen -lt 6 ]; then not_ok "objects in $B/kernels" "only $seen objects there; build first"
+    elif [ -s "$tmp/found" ]; then not_ok "objects in $B/kernels" "$(head -1 "$tmp/found")"
+    else ok "$seen objects in $B/kernels have no fused or approximate instruction"; fi ;;
+*)
+    skip "the machine code of $(uname -m) is not checked" ;;
+esac
+
+if [ -z "$NVCC" ]; then
+    skip "no nvcc: the PTX was NOT checked"
+else
+    # The Makefile's own flags for a .cu file, without targets and outputs.
+    flags=$(make -n V=1 NVCC="$NVCC" B="$tmp/b" "$tmp/b/kernels/quantize_cuda.cu.o" |
+        grep -oE '(^| )(-O[0-9]|-fmad=[a-z]+|-prec-[a-z]+=[a-z]+|-ftz=[a-z]+|--?use_fast_math|-I[^ ]+)' | tr '\n' ' ')
+    printf '__global__ void f(float *a) { a[0] = a[0] * a[1] + a[2]; }\n' >"$tmp/fused.cu"
+    printf '__global__ void f(float *a) { a[0] = a[0] / a[1]; }\n' >"$tmp/approx.cu"
+    $NVCC -ptx -arch=compute_90 "$tmp/fused.cu" -o "$tmp/fused.ptx" &&
+        $NVCC -ptx -arch=compute_90 -use_fast_math "$tmp/approx.cu" -o "$tmp/approx.ptx"
+    if bad_ptx "$tmp/fused.ptx" >/dev/null && bad_ptx "$tmp/approx.ptx" >/dev/null
+    then ok "self-test: fused and approximate PTX is caught"
+    else not_ok "self-test: fused and approximate PTX is caught" "the check saw nothing"; fi
+    for cu in kernels/*.cu; do
+        p=$tmp/$(basename "$cu").ptx
+        # shellcheck disable=SC2086
+        if ! $NVCC -ptx -arch=compute_90 $flags "$cu" -o "$p"; then not_ok "PTX of $cu" "nvcc failed with: $flags"
+        elif bad_ptx "$p" >"$tmp/found.ptx"; then not_ok "PTX of $cu" "$(head -1 "$tmp/found.ptx")"
+        elif ! grep -q 'mul\.rn\.f32' "$p"; then not_ok "PTX of $cu" "no arithmetic in it: is this the right file?"
+        else ok "PTX of $cu has no fused or approximate operation ($flags)"; fi
+    done
+fi
+echo "1..$n"

@@ -1,0 +1,249 @@
+/* The engine's bytes against an element-by-element computation, for every
+ * transform, on both backends, with large and tiny slabs and 1 to 3 threads. */
+#include "tests/unit/engine_world.h"
+
+static const float inline_values[40] = {1.0f, 0.5f, 0.25f, 3.0f};
+
+static uint32_t add(struct world *w, struct sl_out_tensor *t, uint64_t item_elems)
+{
+    uint32_t i = (uint32_t)(t - w->out);
+
+    world_task(w, i, item_elems);
+    return i;
+}
+
+static void add_copies(struct world *w)
+{
+    uint32_t s = world_source(w, 0, "bf16", SL_DTYPE_BF16, 96, 768, 0, 0, 0);
+    struct sl_out_tensor *t;
+
+    add(w, world_out(w, "bf16.q4_k", SL_TYPE_Q4_K, SL_COPY, 768, 96, 0, s, 1), 768 * 40);
+    add(w, world_out(w, "bf16.bf16", SL_TYPE_BF16, SL_COPY, 768, 96, 0, s, 1), 0);
+    add(w, world_out(w, "bf16.f32", SL_TYPE_F32, SL_COPY, 768, 96, 0, s, 1), 0);
+    s = world_source(w, 0, "f32", SL_DTYPE_F32, 3, 1000, 0, 0, 0);
+    t = world_out(w, "f32.f32", SL_TYPE_F32, SL_COPY, 1000, 3, 0, s, 1);
+    t->keep_f32 = true;
+    add(w, t, 700);
+    add(w, world_out(w, "f32.f16", SL_TYPE_F16, SL_COPY, 1000, 3, 0, s, 1), 0);
+    s = world_source(w, 0, "f16", SL_DTYPE_F16, 64, 96, 0, 0, 0);
+    add(w, world_out(w, "f16.f16", SL_TYPE_F16, SL_COPY, 96, 64, 0, s, 1), 0);
+    add(w, world_out(w, "f16.q8_0", SL_TYPE_Q8_0, SL_COPY, 96, 64, 0, s, 1), 32 * 3);
+    t = world_out(w, "values", SL_TYPE_F32, SL_INLINE, 40, 0, 0, 0, 0);
+    t->values = inline_values;
+    add(w, t, 0);
+}
+
+static void add_scaled(struct world *w)
+{
+    uint32_t s = 0;
+
+    for (int i = 0; i < 5; i++) {
+        char name[16];
+
+        snprintf(name, sizeof name, "expert%d", i);
+        s = world_source(w, (uint32_t)(i % 2), name, SL_DTYPE_F8_E4M3, 200, 768, SL_DTYPE_F32, 128, 128);
+    }
+    add(w, world_out(w, "stack.q3_k", SL_TYPE_Q3_K, SL_COPY, 768, 200, 5, s - 4, 5), 768 * 300);
+    world_weigh(w, add(w, world_out(w, "stack.q4_k.weighted", SL_TYPE_Q4_K, SL_COPY, 768, 200, 5, s - 4, 5),
+                       768 * 200));
+    s = world_source(w, 0, "by_row", SL_DTYPE_F8_E4M3, 70, 512, SL_DTYPE_BF16, 1, 512);
+    add(w, world_out(w, "by_row.q6_k", SL_TYPE_Q6_K, SL_COPY, 512, 70, 0, s, 1), 0);
+    s = world_source(w, 0, "whole", SL_DTYPE_F8_E4M3, 70, 512, SL_DTYPE_F16, 70, 512);
+    add(w, world_out(w, "whole.f32", SL_TYPE_F32, SL_COPY, 512, 70, 0, s, 1), 512 * 3);
+    s = world_source(w, 1, "e8m0", SL_DTYPE_F8_E4M3, 64, 1024, SL_DTYPE_F8_E8M0, 32, 32);
+    add(w, world_out(w, "e8m0.q2_k", SL_TYPE_Q2_K, SL_COPY, 1024, 64, 0, s, 1), 0);
+    s = world_source(w, 1, "u8", SL_DTYPE_F8_E4M3, 64, 256, SL_DTYPE_U8, 1, 32);
+    add(w, world_out(w, "u8.q5_k", SL_TYPE_Q5_K, SL_COPY, 256, 64, 0, s, 1), 0);
+    /* A scale for each weight: at tiny slabs a row's scales fit none. */
+    s = world_source(w, 1, "each", SL_DTYPE_F8_E4M3, 6, 32768, SL_DTYPE_F32, 1, 1);
+    add(w, world_out(w, "each.q8_0", SL_TYPE_Q8_0, SL_COPY, 32768, 6, 0, s, 1), 32768 * 2);
+    s = world_source(w, 1, "pairs", SL_DTYPE_F8_E4M3, 7, 32768, SL_DTYPE_F32, 2, 3);
+    add(w, world_out(w, "pairs.q4_k", SL_TYPE_Q4_K, SL_COPY, 32768, 7, 0, s, 1), 0);
+}
+
+static void add_heads(struct world *w)
+{
+    uint32_t s = world_source(w, 0, "kv_b", SL_DTYPE_F8_E4M3, 6 * (64 + 96), 512, SL_DTYPE_F32, 128, 128);
+    struct sl_out_tensor *t;
+
+    t = world_out(w, "k_b", SL_TYPE_Q8_0, SL_K_B, 64, 512, 6, s, 1);
+    t->heads = 6, t->nope = 64, t->v_dim = 96, t->lora = 512;
+    add(w, t, 64 * 512 * 4);
+    t = world_out(w, "v_b", SL_TYPE_Q4_K, SL_V_B, 512, 96, 6, s, 1);
+    t->heads = 6, t->nope = 64, t->v_dim = 96, t->lora = 512;
+    add(w, t, 512 * 50);
+    /* A head of 128 x 1024 is larger than a tiny slab: columns at a time. */
+    s = world_source(w, 0, "kv_b_large", SL_DTYPE_F8_E4M3, 2 * (128 + 32), 1024, SL_DTYPE_F32, 128, 128);
+    t = world_out(w, "k_b_large", SL_TYPE_Q4_1, SL_K_B, 128, 1024, 2, s, 1);
+    t->heads = 2, t->nope = 128, t->v_dim = 32, t->lora = 1024;
+    world_weigh(w, add(w, t, 0));
+    t = world_out(w, "k_b_large.f32", SL_TYPE_F32, SL_K_B, 128, 1024, 2, s, 1);
+    t->heads = 2, t->nope = 128, t->v_dim = 32, t->lora = 1024;
+    add(w, t, 128 * 1024);
+    s = world_source(w, 1, "q", SL_DTYPE_BF16, 8 * 16, 256, 0, 0, 0);
+    t = world_out(w, "q.q4_k", SL_TYPE_Q4_K, SL_PERMUTE, 256, 8 * 16, 0, s, 1);
+    t->heads = 8;
+    add(w, t, 256 * 16 * 3);
+    s = world_source(w, 1, "q_large", SL_DTYPE_BF16, 2 * 64, 2048, 0, 0, 0);
+    t = world_out(w, "q_large.q6_k", SL_TYPE_Q6_K, SL_PERMUTE, 2048, 2 * 64, 0, s, 1);
+    t->heads = 2;
+    add(w, t, 0);
+    s = world_source(w, 1, "q_bias", SL_DTYPE_F32, 1, 128, 0, 0, 0);
+    t = world_out(w, "q_bias", SL_TYPE_F32, SL_PERMUTE, 128, 0, 0, s, 1);
+    t->heads = 4;
+    t->keep_f32 = true;
+    add(w, t, 0);
+}
+
+static void run(struct world *w, const struct sl_engine_opts *o, uint8_t **expected)
+{
+    struct sl_engine *en = NULL;
+    struct sl_engine_stats st;
+    struct sl_error e = {0, ""};
+    uint64_t src = 0;
+
+    world_seal(w);
+    if (sl_engine_open(&w->ck, &w->plan, o, &en, &e) < 0)
+        fail_msg("%s", e.text);
+    for (uint32_t i = 0; i < w->plan.n_tasks; i++)
+        assert_int_equal(sl_engine_submit(en, i, &e), 0);
+    for (uint32_t i = 0; i < w->plan.n_tasks; i++) {
+        struct sl_task_result r = world_wait(en);
+        const struct sl_plan_tensor *pt = &w->pt[r.task]; /* one task for each tensor */
+
+        if (r.code < 0)
+            fail_msg("%s: %s", pt->t->name, r.error.text);
+        if (r.checksum != world_task_sum(w, r.task, expected[r.task])) {
+            uint8_t *got = world_output(w, r.task);
+            uint64_t at = 0;
+
+            while (at < pt->bytes && got[at] == expected[r.task][at])
+                at++;
+            fail_msg("%s: checksum differs; byte %llu of %llu", pt->t->name, (unsigned long long)at,
+                     (unsigned long long)pt->bytes);
+        }
+    }
+    assert_int_equal(sl_engine_sync(en, &e), 0);
+    sl_engine_stats(en, &st);
+    for (uint32_t i = 0; i < w->plan.n_tasks; i++)
+        src += w->task[i].src_bytes;
+    assert_int_equal(st.source_bytes, src);
+    assert_string_equal(st.io_name, o->io == SL_IO_PREAD ? "pread" : "io_uring");
+    assert_int_equal(st.threads, o->threads);
+    assert_true(st.slabs * st.slab_bytes <= o->mem_bytes);
+    sl_engine_close(en);
+    for (uint32_t i = 0; i < w->plan.n_tensors; i++) {
+        uint8_t *got = world_output(w, i);
+
+        assert_memory_equal(got, expected[i], w->pt[i].bytes);
+        free(got);
+    }
+}
+
+static void all_ways(struct world *w, bool round)
+{
+    uint8_t *expected[WORLD_MAX] = {NULL};
+    const enum sl_io_mode ways[] = {SL_IO_URING, SL_IO_PREAD};
+    const uint64_t slabs[] = {1u << 17, 3u << 16, 0};
+
+    for (uint32_t i = 0; i < w->plan.n_tensors; i++)
+        expected[i] = world_expected(w, i, round);
+    for (unsigned i = 0; i < 12; i++) {
+        struct sl_engine_opts o = {.threads = 1 + i % 3, .mem_bytes = 64u << 20, .io = ways[i % 2],
+                                   .direct = i % 4 < 2 ? SL_DIRECT_ON : SL_DIRECT_OFF,
+                                   .round_bf16 = round, .segment_paths = w->segment_paths,
+                                   .weights = world_weights, .weights_user = w,
+                                   .slab_bytes = slabs[i / 4]};
+
+        run(w, &o, expected);
+    }
+    for (uint32_t i = 0; i < w->plan.n_tensors; i++)
+        free(expected[i]);
+}
+
+static void convert(void (*what)(struct world *), bool round)
+{
+    struct world w;
+
+    world_open(&w);
+    world_file(&w, "a.safetensors");
+    world_file(&w, "b.safetensors");
+    what(&w);
+    all_ways(&w, round);
+    world_close(&w);
+}
+
+static void test_copies(void **state)
+{
+    (void)state;
+    convert(add_copies, false);
+    convert(add_copies, true);
+}
+
+static void test_scaled(void **state)
+{
+    (void)state;
+    convert(add_scaled, false);
+    convert(add_scaled, true);
+}
+
+static void test_heads(void **state)
+{
+    (void)state;
+    convert(add_heads, false);
+}
+
+/* Several tensors in one task: the checksum covers their checksums in order. */
+static void test_many_in_one_task(void **state)
+{
+    struct sl_engine_opts o = {.threads = 2, .mem_bytes = 64u << 20, .slab_bytes = 1u << 17};
+    struct sl_engine *en = NULL;
+    struct sl_error e = {0, ""};
+    struct sl_task_result r;
+    struct sl_hash *h = sl_hash_new(false);
+    uint64_t sum = 0;
+    struct world w;
+
+    (void)state;
+    world_open(&w);
+    world_file(&w, "a.safetensors");
+    world_file(&w, "b.safetensors");
+    add_heads(&w);
+    w.task[0].n_items = w.plan.n_items;
+    w.plan.n_tasks = 1;
+    o.weights = world_weights;
+    o.weights_user = &w;
+    o.segment_paths = w.segment_paths;
+    world_seal(&w);
+    for (uint32_t i = 0; i < w.plan.n_items; i++) {
+        const struct sl_plan_item *it = &w.item[i];
+        int type = w.pt[it->tensor].type;
+        uint8_t *x = world_expected(&w, it->tensor, false);
+
+        sum = sl_xxh64(x + (it->elem0 ? sl_type_bytes(type, it->elem0) : 0),
+                       sl_type_bytes(type, it->elems));
+        assert_int_equal(sl_hash_update(h, &sum, sizeof sum), 0);
+        free(x);
+    }
+    assert_int_equal(sl_hash_final(h, &sum, NULL), 0);
+    sl_hash_free(h);
+    assert_int_equal(sl_engine_open(&w.ck, &w.plan, &o, &en, &e), 0);
+    assert_int_equal(sl_engine_submit(en, 0, &e), 0);
+    r = world_wait(en);
+    assert_int_equal(r.code, 0);
+    assert_int_equal(r.checksum, sum);
+    sl_engine_close(en);
+    world_close(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_scaled),
+        cmocka_unit_test(test_heads),
+        cmocka_unit_test(test_many_in_one_task),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,156 @@
+/* The compute threads: convert a unit, and pass converted units on in the
+ * task's order, hashing them on the way. */
+#include "worker/engine_parts.h"
+
+#include <time.h>
+
+uint64_t sl_now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+void sl_task_fail(struct sl_engine_task *t, uint64_t unit, int code, const struct sl_error *err)
+{
+    if (t->code < 0 && t->err_unit <= unit)
+        return;
+    t->code = code;
+    t->err_unit = unit;
+    t->err = *err;
+    t->err.code = code;
+}
+
+void sl_engine_ready(struct sl_engine *en, struct sl_engine_unit *u)
+{
+    u->next = NULL;
+    pthread_mutex_lock(&en->lock);
+    *en->ready_tail = u;
+    en->ready_tail = &u->next;
+    pthread_cond_signal(&en->work);
+    pthread_mutex_unlock(&en->lock);
+}
+
+/* The next unit to convert, or NULL when the engine closes. Lock held. */
+static struct sl_engine_unit *next_ready(struct sl_engine *en)
+{
+    struct sl_engine_unit *u;
+
+    while (!en->ready && !en->no_more) {
+        uint64_t since = en->under_way ? sl_now_ns() : 0;
+
+        pthread_cond_wait(&en->work, &en->lock);
+        if (since)
+            atomic_fetch_add(&en->read_wait_ns, sl_now_ns() - since);
+    }
+    u = en->ready;
+    if (!u)
+        return NULL;
+    en->ready = u->next;
+    if (!en->ready)
+        en->ready_tail = &en->ready;
+    return u;
+}
+
+/* Progress in the task's source bytes: its share by elements. Lock held. */
+static void count(struct sl_engine *en, struct sl_engine_task *t, uint64_t elems)
+{
+    uint64_t src = en->env.plan->tasks[t->task].src_bytes, sum;
+
+    t->elems_done += elems;
+    sum = t->elems_done == t->elems
+              ? src : (uint64_t)((double)src * ((double)t->elems_done / (double)t->elems));
+    atomic_fetch_add(&en->source_bytes, sum - t->counted);
+    t->counted = sum;
+}
+
+static struct sl_engine_unit *take_waiting(struct sl_engine_task *t)
+{
+    for (struct sl_engine_unit **at = &t->waiting; *at; at = &(*at)->next) {
+        struct sl_engine_unit *u = *at;
+
+        if (u->index == t->hashed) {
+            *at = u->next;
+            return u;
+        }
+    }
+    return NULL;
+}
+
+/* The task's checksum is over its items' checksums (engine.h). */
+static int hash_unit(struct sl_engine_task *t, const struct sl_engine_unit *u)
+{
+    uint64_t item;
+
+    SL_TRY(sl_hash_update(t->hash, u->slab + u->u.out_at, u->u.out_bytes));
+    if (!u->u.ends_item)
+        return 0;
+    SL_TRY(sl_hash_final(t->hash, &item, NULL));
+    return sl_hash_update(t->sum, &item, sizeof item);
+}
+
+/* Passes on this unit and those it held up, in order. Lock held, but not while
+ * hashing. */
+static void chain(struct sl_engine *en, struct sl_engine_unit *u)
+{
+    struct sl_engine_task *t = u->task;
+    bool wake = false;
+
+    u->next = t->waiting;
+    t->waiting = u;
+    if (t->chain_busy)
+        return;
+    t->chain_busy = true;
+    while ((u = take_waiting(t))) {
+        if (u->code < 0)
+            sl_task_fail(t, u->index, u->code, &u->err);
+        u->drop = t->code < 0;
+        if (!u->drop) {
+            int rc;
+
+            pthread_mutex_unlock(&en->lock);
+            rc = hash_unit(t, u);
+            pthread_mutex_lock(&en->lock);
+            if (rc < 0) {
+                u->code = sl_fail(&u->err, rc, "cannot hash the output");
+                sl_task_fail(t, u->index, rc, &u->err);
+                u->drop = true;
+            } else {
+                count(en, t, u->u.elems);
+            }
+        }
+        t->hashed++;
+        wake = wake || !en->back;
+        u->next = NULL;
+        *en->back_tail = u;
+        en->back_tail = &u->next;
+    }
+    t->chain_busy = false;
+    if (wake && en->io_up)
+        sl_io_wake(en->io);
+}
+
+void *sl_engine_compute_thread(void *arg)
+{
+    struct sl_compute *me = arg;
+    struct sl_engine *en = me->en;
+    struct sl_engine_unit *u;
+
+    pthread_mutex_lock(&en->lock);
+    while ((u = next_ready(en))) {
+        if (u->code == 0 && en->stop)
+            u->code = sl_fail(&u->err, SL_EINTERRUPTED, "stopped");
+        if (u->code == 0 && u->task->code == 0) {
+            uint64_t since = sl_now_ns();
+
+            pthread_mutex_unlock(&en->lock);
+            u->code = sl_unit_convert(&en->env, &u->u, u->slab, &me->scratch, &u->err);
+            atomic_fetch_add(&en->compute_ns, sl_now_ns() - since);
+            pthread_mutex_lock(&en->lock);
+        }
+        chain(en, u);
+    }
+    pthread_mutex_unlock(&en->lock);
+    return NULL;
+}

@@ -1,0 +1,138 @@
+/* The engine's inside. A unit's way through the threads:
+ *
+ *   I/O thread        compute threads              I/O thread
+ *   cut, read  --ready-->  convert, hash in order  --back-->  write, free
+ *
+ * Every unit that was issued goes this way, failed or not, so that a task's
+ * first error is its lowest unit's and no slab is lost. One lock guards what
+ * threads share; nobody holds it while reading, converting, hashing or writing. */
+#ifndef SLUICE_WORKER_ENGINE_PARTS_H
+#define SLUICE_WORKER_ENGINE_PARTS_H
+
+#include "proto/tensor_hash.h"
+#include "worker/engine.h"
+#include "worker/io.h"
+#include "worker/slab.h"
+#include "worker/srcfile.h"
+#include "worker/unit.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define SL_UNIT_OPS (2 * SL_UNIT_RUNS)
+
+struct sl_engine_unit;
+
+struct sl_engine_op {
+    struct sl_io_op io;       /* first: sl_io_wait gives its address */
+    struct sl_engine_unit *unit;
+    uint64_t read;            /* which of the unit's reads */
+    uint32_t file;            /* source file, or segment of a write */
+    uint32_t tensor;          /* of the checkpoint */
+};
+
+struct sl_engine_task;
+
+/* A slab and the unit that is in it. */
+struct sl_engine_unit {
+    struct sl_unit u;
+    struct sl_engine_task *task;
+    uint64_t index;           /* in the task */
+    uint8_t *slab;
+    uint64_t reads_begun;     /* I/O thread's, like pending: reads under way */
+    unsigned pending;
+    struct sl_engine_op op[SL_UNIT_OPS];
+    int code;                 /* its failure, or 0 */
+    bool drop;                /* nothing is written */
+    struct sl_error err;
+    struct sl_engine_unit *next;
+};
+
+struct sl_engine_task {
+    uint32_t task;
+    struct sl_cut cut;        /* I/O thread's, like the next two */
+    uint64_t issued, settled;
+    bool cut_done;
+    uint64_t elems;           /* of all items */
+    struct sl_hash *hash;     /* of the item's bytes; whoever has chain_busy, like sum */
+    struct sl_hash *sum;      /* of the items' hashes */
+    uint64_t hashed;          /* units whose turn has come; under the lock, like all below */
+    struct sl_engine_unit *waiting;
+    bool chain_busy;
+    int code;
+    uint64_t err_unit;        /* lowest failed unit */
+    struct sl_error err;
+    uint64_t elems_done, counted; /* counted: part of stats.source_bytes */
+    uint64_t checksum;
+    struct sl_engine_task *next;  /* queue, current tasks, or results */
+};
+
+struct sl_task_list {
+    struct sl_engine_task *head, *last;
+};
+
+struct sl_segment {
+    int fd;                   /* -1: not opened; set by the I/O thread before dirty */
+    _Atomic bool dirty;       /* written to since the last sync */
+};
+
+struct sl_compute {
+    struct sl_engine *en;
+    struct sl_scratch scratch;
+    pthread_t thread;
+};
+
+struct sl_engine {
+    struct sl_unit_env env;
+    struct sl_engine_opts opts;
+    unsigned threads;
+    struct sl_slabs slabs;
+    struct sl_engine_unit *units;
+    struct sl_segment *segments;
+
+    pthread_t io_thread;
+    struct sl_compute *compute;
+    unsigned n_compute;           /* started */
+    struct sl_io *io;             /* made and freed by the I/O thread */
+
+    pthread_mutex_t lock;
+    pthread_cond_t work, done;    /* done: also that the I/O thread is up */
+    struct sl_task_list queue, results; /* submitted; finished */
+    struct sl_engine_unit *ready, **ready_tail;
+    struct sl_engine_unit *back, **back_tail;
+    unsigned under_way;           /* tasks submitted and not in results */
+    bool io_started, io_up;       /* the thread exists; io can be woken */
+    const char *io_name;          /* set before io_up, like registered */
+    bool registered;
+    bool stop, no_more;           /* stop: close was called; no_more: compute threads end */
+    bool broken;
+    struct sl_error err;          /* why it is broken, or why the I/O thread did not start */
+
+    struct sl_engine_unit *free_units; /* I/O thread's, like all up to files */
+    unsigned n_free;
+    struct sl_task_list current;  /* taken from the queue, not finished */
+    struct sl_engine_task *cutting; /* the last of them, while units are cut off it */
+    struct sl_srcfiles *files;
+
+    _Atomic uint64_t read_bytes, written_bytes, source_bytes, read_wait_ns, slab_wait_ns, compute_ns;
+    _Atomic bool direct;
+};
+
+void sl_task_push(struct sl_task_list *l, struct sl_engine_task *t);
+struct sl_engine_task *sl_task_pop(struct sl_task_list *l);
+void sl_task_remove(struct sl_task_list *l, struct sl_engine_task *t);
+void sl_task_free(struct sl_engine_task *t);
+
+/* Effect: notes a task's failure at this unit, unless a lower unit failed. Lock held. */
+void sl_task_fail(struct sl_engine_task *t, uint64_t unit, int code, const struct sl_error *err);
+
+/* Effect: hands a unit to the compute threads, whatever its state. I/O thread. */
+void sl_engine_ready(struct sl_engine *en, struct sl_engine_unit *u);
+
+uint64_t sl_now_ns(void);
+
+/* The threads' functions; the argument is the engine, or a struct sl_compute. */
+void *sl_engine_io_thread(void *arg);
+void *sl_engine_compute_thread(void *arg);
+
+#endif

@@ -1,0 +1,184 @@
+#include "worker/srcfile.h"
+
+#include "worker/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define OPEN_MAX_FILES 32u
+
+struct sl_srcfiles {
+    const struct sl_checkpoint *ck;
+    enum sl_direct direct;
+    struct sl_faults *faults;
+    struct sl_srcfile *file; /* ck->n_files */
+    unsigned n_open;
+    uint64_t clock;
+};
+
+int sl_srcfiles_open(const struct sl_checkpoint *ck, enum sl_direct direct, struct sl_faults *faults,
+                     struct sl_srcfiles **out, struct sl_error *e)
+{
+    struct sl_srcfiles *s = calloc(1, sizeof *s);
+
+    if (s)
+        s->file = calloc(ck->n_files ? ck->n_files : 1, sizeof *s->file);
+    if (!s || !s->file) {
+        free(s);
+        return sl_fail(e, SL_EFAIL, "out of memory for %u source files", ck->n_files);
+    }
+    s->ck = ck;
+    s->direct = direct;
+    s->faults = faults;
+    for (uint32_t i = 0; i < ck->n_files; i++)
+        s->file[i].fd = s->file[i].direct = -1;
+    *out = s;
+    return 0;
+}
+
+/* Whether at least three quarters of the file are in the page cache. Unknown
+ * (a kernel before 6.5, no permission) counts as not. */
+static bool cached(int fd, uint64_t size)
+{
+#ifndef SYS_cachestat
+    const long number = 451; /* on every architecture */
+#else
+    const long number = SYS_cachestat;
+#endif
+    struct { uint64_t off, len; } range = {0, 0};
+    struct { uint64_t cache, dirty, writeback, evicted, recently; } st = {0};
+    long page = sysconf(_SC_PAGESIZE);
+
+    return page > 0 && syscall(number, fd, &range, &st, 0) == 0 &&
+           st.cache >= size / (uint64_t)page / 4 * 3;
+}
+
+/* Whether the filesystem takes direct reads at SL_IO_ALIGN. */
+static bool takes_direct(int fd)
+{
+#ifdef STATX_DIOALIGN
+    struct statx st;
+
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &st) == 0 && st.stx_mask & STATX_DIOALIGN)
+        return st.stx_dio_offset_align && SL_IO_ALIGN % st.stx_dio_offset_align == 0 &&
+               SL_IO_ALIGN % st.stx_dio_mem_align == 0;
+#endif
+    (void)fd;
+    return true;
+}
+
+int sl_srcfile_unchanged(struct sl_srcfiles *s, uint32_t i, struct sl_error *e)
+{
+    const struct sl_src_file *f = &s->ck->files[i];
+    struct stat st;
+
+    if (fstat(s->file[i].fd, &st))
+        return sl_fail(e, SL_ESOURCE, "'%s': %s", f->path, strerror(errno));
+    if ((uint64_t)st.st_size < f->size)
+        return sl_fail(e, SL_ESOURCE, "'%s' got shorter: %llu bytes, %llu when the plan was made; "
+                       "restore it and plan again", f->path,
+                       (unsigned long long)st.st_size, (unsigned long long)f->size);
+    if ((uint64_t)st.st_size != f->size ||
+        (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec != f->mtime_ns)
+        return sl_fail(e, SL_ESOURCE, "'%s' has changed since the plan was made; plan again", f->path);
+    return 0;
+}
+
+static void close_file(struct sl_srcfiles *s, struct sl_srcfile *f)
+{
+    if (f->direct >= 0)
+        close(f->direct);
+    if (f->fd >= 0) {
+        close(f->fd);
+        s->n_open--;
+    }
+    f->fd = f->direct = -1;
+}
+
+static void make_room(struct sl_srcfiles *s)
+{
+    struct sl_srcfile *oldest = NULL;
+
+    if (s->n_open < OPEN_MAX_FILES)
+        return;
+    for (uint32_t i = 0; i < s->ck->n_files; i++) {
+        struct sl_srcfile *f = &s->file[i];
+
+        if (f->fd >= 0 && !f->refs && (!oldest || f->used < oldest->used))
+            oldest = f;
+    }
+    if (oldest)
+        close_file(s, oldest);
+}
+
+static int open_file(struct sl_srcfiles *s, uint32_t i, struct sl_error *e)
+{
+    const struct sl_src_file *sf = &s->ck->files[i];
+    struct sl_srcfile *f = &s->file[i];
+    int rc;
+
+    make_room(s);
+    f->fd = sl_sys_open(s->faults, sf->path, O_RDONLY, 0);
+    if (f->fd < 0) {
+        rc = -f->fd;
+        f->fd = -1;
+        return sl_fail(e, SL_ESOURCE, "cannot open '%s': %s", sf->path, strerror(rc));
+    }
+    s->n_open++;
+    rc = sl_srcfile_unchanged(s, i, e);
+    if (rc < 0) {
+        close_file(s, f);
+        return rc;
+    }
+    f->drop = false;
+    if (s->direct == SL_DIRECT_ON || (s->direct == SL_DIRECT_AUTO && !cached(f->fd, sf->size))) {
+        if (takes_direct(f->fd))
+            f->direct = sl_sys_open(s->faults, sf->path, O_RDONLY | O_DIRECT, 0);
+        if (f->direct < 0)
+            sl_srcfile_refuse_direct(s, i);
+    }
+    if (f->direct < 0)
+        posix_fadvise(f->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+    return 0;
+}
+
+int sl_srcfile_get(struct sl_srcfiles *s, uint32_t i, struct sl_srcfile **out, struct sl_error *e)
+{
+    struct sl_srcfile *f = &s->file[i];
+
+    if (f->fd < 0)
+        SL_TRY(open_file(s, i, e));
+    f->refs++;
+    f->used = ++s->clock;
+    *out = f;
+    return 0;
+}
+
+struct sl_srcfile *sl_srcfile_held(struct sl_srcfiles *s, uint32_t i)
+{
+    return &s->file[i];
+}
+
+void sl_srcfile_put(struct sl_srcfiles *s, uint32_t i)
+{
+    s->file[i].refs--;
+}
+
+void sl_srcfile_refuse_direct(struct sl_srcfiles *s, uint32_t i)
+{
+    s->file[i].drop = true;
+}
+
+void sl_srcfiles_close(struct sl_srcfiles *s)
+{
+    if (!s)
+        return;
+    for (uint32_t i = 0; i < s->ck->n_files; i++)
+        close_file(s, &s->file[i]);
+    free(s->file);
+    free(s);
+}
