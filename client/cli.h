@@ -57,6 +57,7 @@ struct cli_plan_args {
     const char *split_max_size;
     int split_max_tensors;
     int no_tensor_first_split;
+    int keep_split;             /* quantize only: split as the source is */
     const char *model_name;
     const char *output_type, *embedding_type;
     const char *tensor_type_file;

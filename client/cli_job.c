@@ -157,6 +157,7 @@ static int plan_options(struct cli_job *j, const struct cli_plan_args *a, struct
         return sl_fail(e, SL_EUSAGE, "--split-max-tensors: expected a number of 0 or more");
     o->split_max_tensors = (uint64_t)a->split_max_tensors;
     o->no_tensor_first_split = a->no_tensor_first_split;
+    o->keep_split = a->keep_split;
     SL_TRY(one_of("--round-through", a->round_through, "bf16", "bf16", &unused, e));
     o->round_bf16 = a->round_through != NULL;
     for (int i = 0; i < a->n_override_kv; i++)
@@ -178,6 +179,7 @@ int cli_job_open(struct cli_job *j, const char *source, bool config_only,
         return sl_fail(e, SL_EUSAGE,
                        "no recipe given: use --recipe NAME ('sluice recipes' lists them)");
     SL_TRY(one_of("--layout", a->layout, "mla", "legacy", &legacy, e));
+    mo.keep_order = a->keep_split;
     mo.layout = legacy ? SL_LAYOUT_LEGACY : SL_LAYOUT_MLA;
     SL_TRY(recipe_options(j, a, &ro, e));
     SL_TRY(plan_options(j, a, &po, e));

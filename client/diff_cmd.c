@@ -29,7 +29,7 @@ struct diff {
     struct progress progress;
     uint64_t done;
     uint64_t only_a, only_b, equal, differ, kvs;
-    struct sums all;
+    struct sums all, by_type[SL_TYPE_LIMIT]; /* over B's types */
     struct sl_error *e;
 };
 
@@ -217,12 +217,14 @@ static int compare(struct diff *d, const struct side_tensor *a, const struct sid
     rc = same_values(d, a, b, &s);
     if (rc < 0 && rc != SL_EUNSUPPORTED)
         return rc;
-    if (rc == 0 && first == UINT64_MAX && a->type < 0 && b->type < 0 && s.max == 0 && s.not_finite == 0) {
-        d->equal++;
+    if (rc == 0 && (a->type < 0 || b->type < 0) && s.max == 0 && s.not_finite == 0) {
+        d->equal++; /* a checkpoint has no GGUF bytes: the values count */
         return 0;
     }
     d->differ++;
     add_sums(&d->all, &s);
+    if (b->type >= 0)
+        add_sums(&d->by_type[b->type], &s);
     report_pair(d, a, b, first != UINT64_MAX ? "bytes" : "type", first, rc == 0 ? &s : NULL);
     return 0;
 }
@@ -299,6 +301,31 @@ static void compare_kvs(struct diff *d)
             report_kv(d, NULL, &kb->kv[i]);
 }
 
+static void types_json(const struct diff *d, cJSON *o)
+{
+    cJSON *types = cJSON_AddObjectToObject(o, "types");
+
+    for (int i = 0; i < SL_TYPE_LIMIT; i++)
+        if (d->by_type[i].n)
+            figures_json(cJSON_AddObjectToObject(types, sl_type_info(i)->name), &d->by_type[i]);
+}
+
+/* Figures over all different tensors, and by B's types. */
+static void print_totals(const struct diff *d)
+{
+    for (int i = 0; i < SL_TYPE_LIMIT; i++)
+        if (d->by_type[i].n) {
+            printf("%-8s %14" PRIu64 " weights  ", sl_type_info(i)->name, d->by_type[i].n);
+            figures_text(&d->by_type[i]);
+            putchar('\n');
+        }
+    if (d->all.n) {
+        printf("%-8s %14" PRIu64 " weights  ", "all", d->all.n);
+        figures_text(&d->all);
+        putchar('\n');
+    }
+}
+
 static int finish(struct diff *d)
 {
     bool same = d->only_a + d->only_b + d->differ + d->kvs == 0;
@@ -315,16 +342,13 @@ static int finish(struct diff *d)
         cJSON_AddNumberToObject(o, "different_keys", (double)d->kvs);
         if (d->all.n)
             figures_json(o, &d->all);
+        types_json(d, o);
         json_line(o, "diff");
     } else {
         printf("%" PRIu64 " tensors equal, %" PRIu64 " different, %" PRIu64 " only in A, %" PRIu64
                " only in B; %" PRIu64 " metadata keys different\n",
                d->equal, d->differ, d->only_a, d->only_b, d->kvs);
-        if (d->all.n) {
-            printf("over the different tensors' %" PRIu64 " weights: ", d->all.n);
-            figures_text(&d->all);
-            putchar('\n');
-        }
+        print_totals(d);
     }
     if (fflush(stdout) != 0)
         return sl_fail(d->e, SL_EFAIL, "standard output cannot be written");

@@ -165,8 +165,8 @@ static void print_gguf(const struct gguf_set *s, struct total *types, uint64_t e
         for (uint64_t i = 0; i < kvs->n; i++) {
             printf("  ");
             print_safe(kvs->kv[i].key, strlen(kvs->kv[i].key), SHOW_CHARS);
-            printf(" (%s) = ", kvs->kv[i].type == SL_KV_ARR ? sl_gguf_type_name(kvs->kv[i].elem)
-                                                            : sl_gguf_type_name(kvs->kv[i].type));
+            printf(" (%s%s) = ", kvs->kv[i].type == SL_KV_ARR ? "arr " : "",
+                   sl_gguf_type_name(kvs->kv[i].elem));
             kv_print(&kvs->kv[i], SHOW_ELEMS, SHOW_CHARS);
             putchar('\n');
         }

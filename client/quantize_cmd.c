@@ -62,6 +62,8 @@ static int run(int argc, const char **argv, struct sl_error *e)
     struct args a = {0};
     struct poptOption plan[CLI_PLAN_TABLE_MAX], conv[CONVERT_TABLE_MAX];
     const struct poptOption table[] = {
+        {"keep-split", 0, POPT_ARG_NONE, &a.plan.keep_split, 0, "split the output as the input is",
+         NULL},
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, plan, 0, "What is made:", NULL},
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, conv, 0, "How it is made:", NULL},
         POPT_TABLEEND,

@@ -71,6 +71,7 @@ struct sl_model {
 struct sl_model_opts {
     enum sl_layout layout;
     bool legacy_meta;     /* Feb 2025 keys with the legacy layout; reserved */
+    bool keep_order;      /* GGUF sources: tensors in file order, not in llama-quantize's */
     const char *model_name; /* overrides general.name; NULL: found out */
 };
 

@@ -54,10 +54,19 @@ static bool starts_segment(const struct sl_plan_opts *o, uint64_t n, uint64_t da
            || (o->split_max_tensors && n >= o->split_max_tensors);
 }
 
+/* The source file of output tensor i; a model from GGUF has one source a tensor. */
+static uint32_t file_of(const struct sl_plan_input *in, uint32_t i)
+{
+    uint32_t src = in->m->src[in->m->tensors[i].first_src].tensor;
+
+    return src < in->ck->n_tensors ? in->ck->tensors[src].file : 0;
+}
+
 /* Tensors go into segments in order, counted as llama.cpp's gguf-split does:
  * padded tensor bytes, headers left out. */
-static int fill_segments(const struct sl_plan_opts *o, struct sl_plan *p, struct sl_error *e)
+static int fill_segments(const struct sl_plan_input *in, struct sl_plan *p, struct sl_error *e)
 {
+    const struct sl_plan_opts *o = in->o;
     struct sl_plan_segment *s = calloc((size_t)p->n_tensors + 2, sizeof *s);
 
     if (!s)
@@ -71,7 +80,8 @@ static int fill_segments(const struct sl_plan_opts *o, struct sl_plan *p, struct
     for (uint32_t i = 0; i < p->n_tensors; i++) {
         struct sl_plan_tensor *t = &p->tensors[i];
 
-        if (starts_segment(o, s->n_tensors, s->data_bytes, t->bytes)) {
+        if (starts_segment(o, s->n_tensors, s->data_bytes, t->bytes) ||
+            (o->keep_split && i > 0 && file_of(in, i) != file_of(in, i - 1))) {
             s++;
             s->first_tensor = i;
             p->n_segments++;
@@ -221,7 +231,7 @@ static int build(const struct sl_plan_input *in, const struct sl_recipe_opts *ro
 {
     p->model = in->m;
     SL_TRY(type_tensors(in, ro, p, e));
-    SL_TRY(fill_segments(in->o, p, e));
+    SL_TRY(fill_segments(in, p, e));
     SL_TRY(name_segments(in->o, p, e));
     SL_TRY(sl_plan_make_tasks(in, p, e));
     if (model_kvs(in, p) < 0)

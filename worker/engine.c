@@ -48,6 +48,7 @@ void sl_task_free(struct sl_engine_task *t)
     if (!t)
         return;
     sl_hash_free(t->hash);
+    sl_hash_free(t->sum);
     free(t);
 }
 
@@ -167,9 +168,11 @@ int sl_engine_submit(struct sl_engine *en, uint32_t task, struct sl_error *e)
         p->tasks[task].n_items > p->n_items - p->tasks[task].first_item)
         return sl_fail(e, SL_EFAIL, "the plan has no task %u", task);
     t = calloc(1, sizeof *t);
-    if (t)
+    if (t) {
         t->hash = sl_hash_new(false);
-    if (!t || !t->hash) {
+        t->sum = sl_hash_new(false);
+    }
+    if (!t || !t->hash || !t->sum) {
         sl_task_free(t);
         return sl_fail(e, SL_EFAIL, "out of memory for task %u", task);
     }

@@ -78,6 +78,18 @@ static struct sl_engine_unit *take_waiting(struct sl_engine_task *t)
     return NULL;
 }
 
+/* The task's checksum is over its items' checksums (engine.h). */
+static int hash_unit(struct sl_engine_task *t, const struct sl_engine_unit *u)
+{
+    uint64_t item;
+
+    SL_TRY(sl_hash_update(t->hash, u->slab + u->u.out_at, u->u.out_bytes));
+    if (!u->u.ends_item)
+        return 0;
+    SL_TRY(sl_hash_final(t->hash, &item, NULL));
+    return sl_hash_update(t->sum, &item, sizeof item);
+}
+
 /* Passes on this unit and those it held up, in order. Lock held, but not while
  * hashing. */
 static void chain(struct sl_engine *en, struct sl_engine_unit *u)
@@ -98,7 +110,7 @@ static void chain(struct sl_engine *en, struct sl_engine_unit *u)
             int rc;
 
             pthread_mutex_unlock(&en->lock);
-            rc = sl_hash_update(t->hash, u->slab + u->u.out_at, u->u.out_bytes);
+            rc = hash_unit(t, u);
             pthread_mutex_lock(&en->lock);
             if (rc < 0) {
                 u->code = sl_fail(&u->err, rc, "cannot hash the output");

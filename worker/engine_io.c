@@ -13,7 +13,7 @@ static void finish_task(struct sl_engine *en, struct sl_engine_task *t)
 {
     sl_task_remove(&en->current, t);
     pthread_mutex_lock(&en->lock);
-    if (t->code == 0 && sl_hash_final(t->hash, &t->checksum, NULL) < 0)
+    if (t->code == 0 && sl_hash_final(t->sum, &t->checksum, NULL) < 0)
         t->code = sl_fail(&t->err, SL_EFAIL, "cannot hash the output");
     if (t->code < 0)
         atomic_fetch_sub(&en->source_bytes, t->counted);

@@ -54,7 +54,8 @@ struct sl_engine_task {
     uint64_t issued, settled;
     bool cut_done;
     uint64_t elems;           /* of all items */
-    struct sl_hash *hash;     /* whoever has chain_busy */
+    struct sl_hash *hash;     /* of the item's bytes; whoever has chain_busy, like sum */
+    struct sl_hash *sum;      /* of the items' hashes */
     uint64_t hashed;          /* units whose turn has come; under the lock, like all below */
     struct sl_engine_unit *waiting;
     bool chain_busy;

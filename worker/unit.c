@@ -343,6 +343,7 @@ int sl_cut_next(const struct sl_unit_env *env, struct sl_cut *c, struct sl_unit 
         c->checked = true;
         SL_TRY(cut_unit(env, c, it, u, e));
         c->pos += u->elems;
+        u->ends_item = c->pos == it->elems;
         return 1;
     }
     return 0;

@@ -34,6 +34,7 @@ struct sl_unit_run {
 struct sl_unit {
     uint32_t tensor;         /* plan tensor */
     uint64_t elem0, elems;   /* of the output */
+    bool ends_item;          /* the last unit of its plan item */
     enum sl_unit_mode mode;
     uint32_t n_runs;
     struct sl_unit_run run[SL_UNIT_RUNS];

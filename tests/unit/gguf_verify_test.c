@@ -1,6 +1,6 @@
 /* Verify must fail for every single flipped byte of an output, and say where. */
 #include "tests/unit/gguf_bytes.h"
-#include "client/verify.h"
+#include "tests/fuzz/gguf_fuzz.c"
 #include "proto/plan.h"
 
 #include <fcntl.h>
@@ -365,9 +365,56 @@ static void readers_agree(void **state)
     free(text);
 }
 
+static uint64_t xorshift(uint64_t *x)
+{
+    *x ^= *x << 13;
+    *x ^= *x >> 7;
+    return *x ^= *x << 17;
+}
+
+/* Random changes of a sealed file, through the fuzz target's own demands. */
+static void mutations_replay(void **state)
+{
+    struct sl_kvs kvs = {0};
+    struct bytes b = {0}, m = {0};
+    uint64_t header, x = 0x2545f4914f6cdd1d;
+    int accepted = 0;
+
+    (void)state;
+    metadata(&kvs, 0, 1, N_TENSORS);
+    header = sealed(&b, &kvs, 0, N_TENSORS);
+    assert_int_equal(sl_fuzz_gguf(b.p, b.n), 0);
+    for (int round = 0; round < 4000; round++) {
+        int changes = 1 + (int)(xorshift(&x) % 3);
+
+        m.n = 0;
+        b_put(&m, b.p, b.n);
+        while (changes-- > 0) {
+            uint64_t at = xorshift(&x) % header, kind = xorshift(&x) % 4;
+
+            if (kind == 0)
+                m.p[at] ^= (uint8_t)(1 << xorshift(&x) % 8);
+            else if (kind == 1)
+                m.p[at] = 0xff;
+            else if (kind == 2)
+                m.p[at] = (uint8_t)xorshift(&x);
+            else
+                memmove(m.p + at, m.p + at / 2, (header - at) / 2);
+        }
+        if (xorshift(&x) % 8 == 0)
+            m.n = xorshift(&x) % m.n;
+        accepted += sl_fuzz_gguf(m.p, m.n) == 0;
+    }
+    assert_in_range(accepted, 1, 3999);
+    sl_kvs_free(&kvs);
+    free(b.p);
+    free(m.p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(mutations_replay),
         cmocka_unit_test(every_flipped_byte_is_found),
         cmocka_unit_test(wrong_lengths_are_found),
         cmocka_unit_test(numbers_must_be_finite),

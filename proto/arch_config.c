@@ -1,0 +1,252 @@
+/* config.json into numbers: every value is held against limits that a real
+ * model keeps, so that products of a few of them cannot overflow. */
+#include "proto/arch_table.h"
+#include "proto/cursor.h"
+
+#include <cjson/cJSON.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXACT (UINT64_C(1) << 53)
+
+void sl_num_set(struct sl_params *p, enum sl_num n, uint64_t v)
+{
+    p->num[n] = (struct sl_number){.have = true, .u = v, .f = (double)v};
+}
+
+void sl_num_set_f(struct sl_params *p, enum sl_num n, double v)
+{
+    p->num[n] = (struct sl_number){.have = true, .f = v};
+}
+
+int sl_num_mul(struct sl_params *p, enum sl_num to, uint64_t a, uint64_t b, struct sl_error *e)
+{
+    uint64_t v;
+
+    if (!sl_mul_u64(a, b, &v) || v > EXACT)
+        return sl_fail(e, SL_ESOURCE, "config.json: sizes are absurd: %" PRIu64 " x %" PRIu64, a, b);
+    sl_num_set(p, to, v);
+    return 0;
+}
+
+static const cJSON *entry(const cJSON *object, const char *name)
+{
+    const cJSON *j = cJSON_GetObjectItemCaseSensitive(object, name);
+
+    return cJSON_IsNull(j) ? NULL : j;
+}
+
+bool sl_config_bool(const cJSON *config, const char *name, bool otherwise)
+{
+    const cJSON *j = entry(config, name);
+
+    return cJSON_IsBool(j) ? cJSON_IsTrue(j) : otherwise;
+}
+
+const char *sl_config_str(const cJSON *config, const char *name)
+{
+    const cJSON *j = entry(config, name);
+
+    return cJSON_IsString(j) ? j->valuestring : NULL;
+}
+
+/* The value as the file may have it, for errors. */
+static const char *shown(const cJSON *j, char buf[64])
+{
+    if (cJSON_IsNumber(j))
+        snprintf(buf, 64, "%.17g", j->valuedouble);
+    else if (cJSON_IsBool(j))
+        snprintf(buf, 64, "%s", cJSON_IsTrue(j) ? "true" : "false");
+    else if (cJSON_IsString(j))
+        snprintf(buf, 64, "\"%.40s\"", j->valuestring);
+    else
+        snprintf(buf, 64, "%s", cJSON_IsArray(j) ? "an array" : "an object");
+    return buf;
+}
+
+int sl_config_float(const cJSON *object, const char *where, const char *name, double *v,
+                    struct sl_error *e)
+{
+    const cJSON *j = entry(object, name);
+    char buf[64];
+
+    if (!j)
+        return 0;
+    if (!cJSON_IsNumber(j) || !isfinite(j->valuedouble) || !isfinite((float)j->valuedouble))
+        return sl_fail(e, SL_ESOURCE, "config.json: %s%s is %s: expected a number", where, name,
+                       shown(j, buf));
+    *v = j->valuedouble;
+    return 0;
+}
+
+static int read_field(struct sl_params *p, const struct sl_field *f, struct sl_error *e)
+{
+    static const char *const kinds[] = {"an integer", "a number", "true or false"};
+    const cJSON *j = entry(p->config, f->name);
+    double v = f->otherwise;
+    char buf[64];
+    bool ok;
+
+    if (!j && f->required)
+        return sl_fail(e, SL_ESOURCE, "config.json has no \"%s\", which %s needs", f->name,
+                       p->hf_class);
+    if (j) {
+        ok = f->kind == SL_FIELD_BOOL ? cJSON_IsBool(j) : cJSON_IsNumber(j);
+        v = f->kind == SL_FIELD_BOOL ? cJSON_IsTrue(j) : ok ? j->valuedouble : 0;
+        ok = ok && isfinite(v) && v >= f->min && v <= f->max;
+        ok = ok && (f->kind == SL_FIELD_FLOAT || v == floor(v));
+        if (!ok && f->kind == SL_FIELD_BOOL)
+            return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" is %s: expected %s", f->name,
+                           shown(j, buf), kinds[f->kind]);
+        if (!ok)
+            return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" is %s: expected %s from %g to %g",
+                           f->name, shown(j, buf), kinds[f->kind], f->min, f->max);
+    }
+    if (isnan(v))
+        return 0;
+    if (f->kind == SL_FIELD_FLOAT)
+        sl_num_set_f(p, f->num, v);
+    else
+        sl_num_set(p, f->num, (uint64_t)v);
+    return 0;
+}
+
+/* ---- rotary embedding ---- */
+
+static int read_yarn(struct sl_params *p, struct sl_error *e)
+{
+    static const struct { enum sl_num num; const char *name; } floats[] = {
+        {SL_N_YARN_EXT, "extrapolation_factor"},
+        {SL_N_YARN_ATTN, "attn_factor"},
+        {SL_N_YARN_ATTN, "attention_factor"}, /* the later one wins */
+        {SL_N_YARN_FAST, "beta_fast"},
+        {SL_N_YARN_SLOW, "beta_slow"},
+    };
+    double v = NAN;
+
+    SL_TRY(sl_config_float(p->rope, "rope_scaling.", "original_max_position_embeddings", &v, e));
+    if (!(v >= 1 && v <= UINT32_MAX && v == floor(v)))
+        return sl_fail(e, SL_ESOURCE, "config.json: rope_scaling of type yarn needs "
+                       "\"original_max_position_embeddings\", a positive integer");
+    sl_num_set(p, SL_N_ROPE_ORIG_CTX, (uint64_t)v);
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++) {
+        v = NAN;
+        SL_TRY(sl_config_float(p->rope, "rope_scaling.", floats[i].name, &v, e));
+        if (!isnan(v))
+            sl_num_set_f(p, floats[i].num, v);
+    }
+    return 0;
+}
+
+/* rope_parameters (newer) or rope_scaling; rope_theta may stand in either place. */
+static int read_rope(struct sl_params *p, struct sl_error *e)
+{
+    const cJSON *rope = entry(p->config, "rope_parameters");
+    double theta = 10000.0, factor = NAN;
+    const char *type;
+
+    if (!rope)
+        rope = entry(p->config, "rope_scaling");
+    if (rope && !cJSON_IsObject(rope))
+        return sl_fail(e, SL_ESOURCE, "config.json: rope_scaling is not an object");
+    p->rope = rope;
+    SL_TRY(sl_config_float(p->config, "", "rope_theta", &theta, e));
+    SL_TRY(sl_config_float(rope, "rope_parameters.", "rope_theta", &theta, e));
+    if (theta <= 0)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"rope_theta\" is %g: expected a positive number",
+                       theta);
+    sl_num_set_f(p, SL_N_ROPE_THETA, theta);
+    type = sl_config_str(rope, "rope_type");
+    if (!type)
+        type = sl_config_str(rope, "type");
+    if (!type || strcmp(type, "default") == 0)
+        return 0;
+    SL_TRY(sl_config_float(rope, "rope_scaling.", "factor", &factor, e));
+    p->rope_type = type;
+    if (strcmp(type, "llama3") == 0)
+        return 0;
+    if (strcmp(type, "yarn") != 0 && strcmp(type, "linear") != 0)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: rope_scaling of type '%.60s' is not "
+                       "supported; supported: yarn, linear, llama3", type);
+    if (isnan(factor) || factor <= 0)
+        return sl_fail(e, SL_ESOURCE, "config.json: rope_scaling of type %s needs a positive "
+                       "\"factor\"", type);
+    sl_num_set_f(p, SL_N_ROPE_FACTOR, factor);
+    return strcmp(type, "yarn") == 0 ? read_yarn(p, e) : 0;
+}
+
+/* ---- the architecture ---- */
+
+static const struct sl_arch *const archs[] = {&sl_arch_deepseek2, &sl_arch_qwen2, &sl_arch_llama};
+#define N_ARCHS (sizeof archs / sizeof *archs)
+
+static int unsupported(const char *class, struct sl_error *e)
+{
+    char list[256];
+    size_t at = 0;
+
+    list[0] = '\0';
+    for (size_t a = 0; a < N_ARCHS; a++)
+        for (const char *const *c = archs[a]->classes; *c && at < sizeof list; c++)
+            at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", at ? ", " : "", *c);
+    return sl_fail(e, SL_EUNSUPPORTED, "config.json: architecture '%.100s' is not supported; "
+                   "supported: %s", class, list);
+}
+
+static int find_arch(struct sl_params *p, struct sl_error *e)
+{
+    const cJSON *list = entry(p->config, "architectures");
+
+    if (!cJSON_IsArray(list) || !cJSON_IsString(list->child))
+        return sl_fail(e, SL_ESOURCE, "config.json has no \"architectures\": a list with the name of "
+                       "the model's class");
+    for (size_t a = 0; a < N_ARCHS; a++)
+        for (const char *const *c = archs[a]->classes; *c; c++)
+            if (strcmp(*c, list->child->valuestring) == 0) {
+                p->arch = archs[a];
+                p->hf_class = *c;
+                return 0;
+            }
+    return unsupported(list->child->valuestring, e);
+}
+
+static int read_dtypes(struct sl_params *p, struct sl_error *e)
+{
+    static const struct { const char *name; enum sl_dtype dtype; } dtypes[] = {
+        {"bfloat16", SL_DTYPE_BF16}, {"float16", SL_DTYPE_F16}, {"float32", SL_DTYPE_F32},
+    };
+    const cJSON *q = entry(p->config, "quantization_config");
+    const char *method = sl_config_str(q, "quant_method"), *dtype;
+
+    p->dtype = SL_DTYPE_BF16;
+    dtype = sl_config_str(p->config, "torch_dtype");
+    if (!dtype)
+        dtype = sl_config_str(p->config, "dtype");
+    for (size_t i = 0; dtype && i < sizeof dtypes / sizeof *dtypes; i++)
+        if (strcmp(dtype, dtypes[i].name) == 0)
+            p->dtype = dtypes[i].dtype;
+    p->fp8 = method && strcmp(method, "fp8") == 0;
+    if (q && !p->fp8 && (!method || strcmp(method, "compressed-tensors") != 0))
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_method '%.60s' is "
+                       "not supported; supported: fp8, and checkpoints that are not quantized",
+                       method ? method : "(none)");
+    return 0;
+}
+
+int sl_params_read(const cJSON *config, enum sl_layout layout, struct sl_params *p,
+                   struct sl_error *e)
+{
+    *p = (struct sl_params){.config = config, .layout = layout};
+    SL_TRY(find_arch(p, e));
+    SL_TRY(read_dtypes(p, e));
+    for (const struct sl_field *f = p->arch->fields; f->num != SL_N_NONE; f++)
+        SL_TRY(read_field(p, f, e));
+    SL_TRY(read_rope(p, e));
+    p->tied = sl_config_bool(config, "tie_word_embeddings", false);
+    if (!p->tied)
+        p->when |= SL_W_OUTPUT;
+    return p->arch->derive(p, e);
+}

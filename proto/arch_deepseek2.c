@@ -1,0 +1,204 @@
+/* DeepSeek V2, V3, R1 and models of their form: multi-head latent attention
+ * and many experts. In the MLA layout kv_b_proj becomes two tensors, and the
+ * metadata tell of attention with one compressed key-value head. */
+#include "proto/arch_table.h"
+
+#include <math.h>
+#include <string.h>
+
+#define L SL_W_LAYER
+#define EXPERTS "model.layers.{i}.mlp.experts.{e}."
+#define SHARED_EXPERTS "model.layers.{i}.mlp.shared_experts."
+#define ATTN "model.layers.{i}.self_attn."
+#define MLP "model.layers.{i}.mlp."
+
+static const struct sl_tensor_tmpl tensors[] = {
+    {"token_embd.weight", "model.embed_tokens.weight", 0, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"output_norm.weight", "model.norm.weight", 0, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"output.weight", "lm_head.weight", SL_W_OUTPUT, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+
+    {"blk.{i}.attn_norm.weight", "model.layers.{i}.input_layernorm.weight", L, SL_N_NONE, SL_N_EMBD,
+     0, SL_SHIP_BASE, 0},
+    {"blk.{i}.ffn_norm.weight", "model.layers.{i}.post_attention_layernorm.weight", L, SL_N_NONE,
+     SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+
+    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", L | SL_W_NOQLORA, SL_N_Q_ROWS, SL_N_EMBD, 0,
+     SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_q_a.weight", ATTN "q_a_proj.weight", L | SL_W_QLORA, SL_N_Q_LORA, SL_N_EMBD, 0,
+     SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_q_a_norm.weight", ATTN "q_a_layernorm.weight", L | SL_W_QLORA, SL_N_NONE,
+     SL_N_Q_LORA, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_q_b.weight", ATTN "q_b_proj.weight", L | SL_W_QLORA, SL_N_Q_ROWS, SL_N_Q_LORA, 0,
+     SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_kv_a_mqa.weight", ATTN "kv_a_proj_with_mqa.weight", L, SL_N_KV_A_ROWS, SL_N_EMBD,
+     0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_kv_a_norm.weight", ATTN "kv_a_layernorm.weight", L, SL_N_NONE, SL_N_KV_LORA, 0,
+     SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_kv_b.weight", ATTN "kv_b_proj.weight", L | SL_W_LEGACY, SL_N_KV_B_ROWS,
+     SL_N_KV_LORA, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_k_b.weight", ATTN "kv_b_proj.weight", L | SL_W_MLA, SL_N_KV_B_ROWS, SL_N_KV_LORA,
+     SL_K_B, SL_SHIP_LINEAR, SL_N_HEAD},
+    {"blk.{i}.attn_v_b.weight", ATTN "kv_b_proj.weight", L | SL_W_MLA, SL_N_KV_B_ROWS, SL_N_KV_LORA,
+     SL_V_B, SL_SHIP_LINEAR, SL_N_HEAD},
+    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, SL_N_EMBD, SL_N_O_COLS, 0,
+     SL_SHIP_LINEAR, 0},
+
+    {"blk.{i}.ffn_gate.weight", MLP "gate_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0,
+     SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_up.weight", MLP "up_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0,
+     SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_down.weight", MLP "down_proj.weight", L | SL_W_DENSE, SL_N_EMBD, SL_N_FF, 0,
+     SL_SHIP_LINEAR, 0},
+
+    {"blk.{i}.ffn_gate_inp.weight", MLP "gate.weight", L | SL_W_MOE, SL_N_EXPERT, SL_N_EMBD, 0,
+     SL_SHIP_BASE, 0},
+    {"blk.{i}.exp_probs_b.bias", MLP "gate.e_score_correction_bias", L | SL_W_MOE | SL_W_CORR,
+     SL_N_NONE, SL_N_EXPERT, 0, SL_SHIP_F32, 0},
+    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "gate_proj.weight", L | SL_W_MOE, SL_N_MOE_FF,
+     SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_up_exps.weight", EXPERTS "up_proj.weight", L | SL_W_MOE, SL_N_MOE_FF, SL_N_EMBD, 0,
+     SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_down_exps.weight", EXPERTS "down_proj.weight", L | SL_W_MOE, SL_N_EMBD,
+     SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_gate_shexp.weight", SHARED_EXPERTS "gate_proj.weight", L | SL_W_MOE | SL_W_SHARED,
+     SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_up_shexp.weight", SHARED_EXPERTS "up_proj.weight", L | SL_W_MOE | SL_W_SHARED,
+     SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_down_shexp.weight", SHARED_EXPERTS "down_proj.weight", L | SL_W_MOE | SL_W_SHARED,
+     SL_N_EMBD, SL_N_SHARED_FF, 0, SL_SHIP_LINEAR, 0},
+    {NULL, NULL, 0, 0, 0, 0, 0, 0},
+};
+
+static const struct sl_field fields[] = {
+    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, 4096, 0},
+    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, NAN},
+    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
+    {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
+    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
+    {SL_N_HEAD_KV_SRC, "num_key_value_heads", SL_FIELD_INT, false, 1, 1 << 14, NAN},
+    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
+    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, false, 0, 1, 1e-6},
+    {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, false, 1, 1 << 16, NAN},
+    {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 16, NAN},
+    {SL_N_GROUP_USED, "topk_group", SL_FIELD_INT, false, 1, 1 << 16, NAN},
+    {SL_N_DENSE, "first_k_dense_replace", SL_FIELD_INT, false, 0, 4096, NAN},
+    {SL_N_Q_LORA, "q_lora_rank", SL_FIELD_INT, false, 1, 1 << 20, NAN},
+    {SL_N_KV_LORA, "kv_lora_rank", SL_FIELD_INT, false, 1, 1 << 20, 512},
+    {SL_N_NOPE, "qk_nope_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
+    {SL_N_ROPE_DIM, "qk_rope_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
+    {SL_N_V_DIM, "v_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
+    {SL_N_MOE_FF, "moe_intermediate_size", SL_FIELD_INT, false, 1, 1 << 24, NAN},
+    {SL_N_EXPERT, "n_routed_experts", SL_FIELD_INT, false, 1, 1 << 14, NAN},
+    {SL_N_SHARED, "n_shared_experts", SL_FIELD_INT, false, 0, 1 << 10, 0},
+    {SL_N_EXPERT_SCALE, "routed_scaling_factor", SL_FIELD_FLOAT, false, -1e6, 1e6, NAN},
+    {SL_N_EXPERT_NORM, "norm_topk_prob", SL_FIELD_BOOL, false, 0, 1, NAN},
+    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+};
+
+/* Layers without a fact of their own: all dense in a model without experts. */
+static int derive_experts(struct sl_params *p, struct sl_error *e)
+{
+    const struct sl_number *n = p->num;
+
+    if (!n[SL_N_DENSE].have)
+        sl_num_set(p, SL_N_DENSE, n[SL_N_EXPERT].have ? 0 : n[SL_N_LAYER].u);
+    if (n[SL_N_DENSE].u > n[SL_N_LAYER].u)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"first_k_dense_replace\" is %u of %u layers",
+                       (unsigned)n[SL_N_DENSE].u, (unsigned)n[SL_N_LAYER].u);
+    if (!n[SL_N_MOE_FF].have)
+        sl_num_set(p, SL_N_MOE_FF, n[SL_N_FF].u);
+    if (n[SL_N_EXPERT_NORM].have && !n[SL_N_EXPERT_NORM].u)
+        p->num[SL_N_EXPERT_NORM].have = false; /* written only when true */
+    if (!n[SL_N_EXPERT].have)
+        return 0;
+    if (n[SL_N_EXPERT_USED].have && n[SL_N_EXPERT_USED].u > n[SL_N_EXPERT].u)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"num_experts_per_tok\" is %u of %u experts",
+                       (unsigned)n[SL_N_EXPERT_USED].u, (unsigned)n[SL_N_EXPERT].u);
+    if (n[SL_N_GROUP].have && n[SL_N_EXPERT].u % n[SL_N_GROUP].u)
+        return sl_fail(e, SL_ESOURCE, "config.json: %u experts cannot be divided in %u groups "
+                       "(\"n_group\")", (unsigned)n[SL_N_EXPERT].u, (unsigned)n[SL_N_GROUP].u);
+    if (n[SL_N_GROUP].have && n[SL_N_GROUP_USED].have && n[SL_N_GROUP_USED].u > n[SL_N_GROUP].u)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"topk_group\" is %u of %u groups",
+                       (unsigned)n[SL_N_GROUP_USED].u, (unsigned)n[SL_N_GROUP].u);
+    if (n[SL_N_SHARED].u)
+        p->when |= SL_W_SHARED;
+    return sl_num_mul(p, SL_N_SHARED_FF, n[SL_N_SHARED].u, n[SL_N_MOE_FF].u, e);
+}
+
+/* V3 routes by sigmoid with a correction bias ("noaux_tc"), V2 by softmax
+ * without; configs written by newer libraries leave both entries out. */
+static int derive_routing(struct sl_params *p, struct sl_error *e)
+{
+    bool v3 = strcmp(p->hf_class, "DeepseekV3ForCausalLM") == 0;
+    const char *func = sl_config_str(p->config, "scoring_func");
+    const char *method = sl_config_str(p->config, "topk_method");
+
+    if (method ? strcmp(method, "noaux_tc") == 0 : v3)
+        p->when |= SL_W_CORR;
+    if (!func)
+        func = v3 ? "sigmoid" : "softmax";
+    if (strcmp(func, "softmax") == 0)
+        sl_num_set(p, SL_N_GATING, 1);
+    else if (strcmp(func, "sigmoid") == 0)
+        sl_num_set(p, SL_N_GATING, 2);
+    else
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"scoring_func\" is '%.60s'; supported: "
+                       "softmax, sigmoid", func);
+    return 0;
+}
+
+static int derive_attention(struct sl_params *p, struct sl_error *e)
+{
+    const struct sl_number *n = p->num;
+    uint64_t heads = n[SL_N_HEAD].u, nope = n[SL_N_NOPE].u, rope = n[SL_N_ROPE_DIM].u;
+    uint64_t lora = n[SL_N_KV_LORA].u, v = n[SL_N_V_DIM].u;
+    bool mla = p->layout == SL_LAYOUT_MLA;
+
+    if (n[SL_N_HEAD_KV_SRC].have && n[SL_N_HEAD_KV_SRC].u != heads)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"num_key_value_heads\" is %u: with latent "
+                       "attention it is \"num_attention_heads\", %u",
+                       (unsigned)n[SL_N_HEAD_KV_SRC].u, (unsigned)heads);
+    p->when |= n[SL_N_Q_LORA].have ? SL_W_QLORA : SL_W_NOQLORA;
+    p->when |= mla ? SL_W_MLA : SL_W_LEGACY;
+    sl_num_set(p, SL_N_HEAD_KV, mla ? 1 : heads);
+    sl_num_set(p, SL_N_KEY_LEN, mla ? lora + rope : nope + rope);
+    sl_num_set(p, SL_N_VALUE_LEN, mla ? lora : v);
+    if (mla) {
+        sl_num_set(p, SL_N_KEY_LEN_MLA, nope + rope);
+        sl_num_set(p, SL_N_VALUE_LEN_MLA, v);
+    }
+    sl_num_set(p, SL_N_KV_A_ROWS, lora + rope);
+    SL_TRY(sl_num_mul(p, SL_N_Q_ROWS, heads, nope + rope, e));
+    SL_TRY(sl_num_mul(p, SL_N_KV_B_ROWS, heads, nope + v, e));
+    return sl_num_mul(p, SL_N_O_COLS, heads, v, e);
+}
+
+static int derive(struct sl_params *p, struct sl_error *e)
+{
+    double mscale = NAN;
+
+    SL_TRY(derive_attention(p, e));
+    SL_TRY(derive_experts(p, e));
+    SL_TRY(derive_routing(p, e));
+    sl_num_set(p, SL_N_VOCAB_KEY, p->num[SL_N_VOCAB].u);
+    if (p->rope_type && strcmp(p->rope_type, "llama3") == 0)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: rope_scaling of type llama3 is not "
+                       "supported for %s", p->hf_class);
+    /* The factor 0.1 is a convention of these files; the product is made in
+     * double, as the converter makes it. */
+    SL_TRY(sl_config_float(p->rope, "rope_scaling.", "mscale_all_dim", &mscale, e));
+    if (!isnan(mscale))
+        sl_num_set_f(p, SL_N_YARN_LOG, 0.1 * mscale);
+    return 0;
+}
+
+static const char *const classes[] = {"DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", NULL};
+
+const struct sl_arch sl_arch_deepseek2 = {
+    .name = "deepseek2",
+    .classes = classes,
+    .fields = fields,
+    .tensors = tensors,
+    .derive = derive,
+    .drops_mtp = true,
+};

@@ -1,0 +1,165 @@
+#include "proto/arch_table.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct key_tmpl {
+    const char *key; /* after "<architecture>." */
+    enum sl_gguf_type type;
+    enum sl_num num; /* the key is written when the model has this number */
+};
+
+/* The converter's order. Two entries with one key belong to different
+ * architectures. rope.scaling.type goes before the first rope.scaling key. */
+static const struct key_tmpl keys[] = {
+    {"block_count", SL_KV_U32, SL_N_LAYER},
+    {"context_length", SL_KV_U32, SL_N_CTX},
+    {"embedding_length", SL_KV_U32, SL_N_EMBD},
+    {"feed_forward_length", SL_KV_U32, SL_N_FF},
+    {"attention.head_count", SL_KV_U32, SL_N_HEAD},
+    {"attention.head_count_kv", SL_KV_U32, SL_N_HEAD_KV},
+    {"rope.scaling.factor", SL_KV_F32, SL_N_ROPE_FACTOR},
+    {"rope.scaling.original_context_length", SL_KV_U32, SL_N_ROPE_ORIG_CTX},
+    {"rope.scaling.yarn_ext_factor", SL_KV_F32, SL_N_YARN_EXT},
+    {"rope.scaling.yarn_attn_factor", SL_KV_F32, SL_N_YARN_ATTN},
+    {"rope.scaling.yarn_beta_fast", SL_KV_F32, SL_N_YARN_FAST},
+    {"rope.scaling.yarn_beta_slow", SL_KV_F32, SL_N_YARN_SLOW},
+    {"rope.freq_base", SL_KV_F32, SL_N_ROPE_THETA},
+    {"attention.layer_norm_rms_epsilon", SL_KV_F32, SL_N_RMS_EPS},
+    {"expert_used_count", SL_KV_U32, SL_N_EXPERT_USED},
+    {"expert_group_count", SL_KV_U32, SL_N_GROUP},
+    {"expert_group_used_count", SL_KV_U32, SL_N_GROUP_USED},
+    {"expert_gating_func", SL_KV_U32, SL_N_GATING},
+    {"attention.key_length", SL_KV_U32, SL_N_HEAD_DIM_K},
+    {"attention.value_length", SL_KV_U32, SL_N_HEAD_DIM_V},
+    {"leading_dense_block_count", SL_KV_U32, SL_N_DENSE},
+    {"vocab_size", SL_KV_U32, SL_N_VOCAB_KEY},
+    {"attention.q_lora_rank", SL_KV_U32, SL_N_Q_LORA},
+    {"attention.kv_lora_rank", SL_KV_U32, SL_N_KV_LORA},
+    {"attention.key_length", SL_KV_U32, SL_N_KEY_LEN},
+    {"attention.value_length", SL_KV_U32, SL_N_VALUE_LEN},
+    {"attention.key_length_mla", SL_KV_U32, SL_N_KEY_LEN_MLA},
+    {"attention.value_length_mla", SL_KV_U32, SL_N_VALUE_LEN_MLA},
+    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF},
+    {"expert_count", SL_KV_U32, SL_N_EXPERT},
+    {"expert_shared_count", SL_KV_U32, SL_N_SHARED},
+    {"expert_weights_scale", SL_KV_F32, SL_N_EXPERT_SCALE},
+    {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM},
+    {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM},
+    {"rope.scaling.yarn_log_multiplier", SL_KV_F32, SL_N_YARN_LOG},
+};
+
+static int set_key(const struct sl_params *p, const struct key_tmpl *k, struct sl_kvs *kvs,
+                   struct sl_error *e)
+{
+    const struct sl_number *n = &p->num[k->num];
+    char key[128];
+    int rc;
+
+    snprintf(key, sizeof key, "%s.%s", p->arch->name, k->key);
+    if (k->type == SL_KV_F32)
+        rc = sl_kvs_set_f32(kvs, key, (float)n->f);
+    else if (k->type == SL_KV_BOOL)
+        rc = sl_kvs_set_bool(kvs, key, n->u != 0);
+    else if (n->u > UINT32_MAX)
+        return sl_fail(e, SL_ESOURCE, "config.json: %s would be %" PRIu64 ", which is more than 32 "
+                       "bits hold", key, n->u);
+    else
+        rc = sl_kvs_set_u32(kvs, key, (uint32_t)n->u);
+    return rc < 0 ? sl_fail(e, rc, "out of memory for the key %s", key) : 0;
+}
+
+int sl_arch_keys(const struct sl_params *p, struct sl_kvs *kvs, struct sl_error *e)
+{
+    char key[128];
+
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        if (!p->num[keys[i].num].have)
+            continue;
+        if (keys[i].num == SL_N_ROPE_FACTOR) {
+            snprintf(key, sizeof key, "%s.rope.scaling.type", p->arch->name);
+            if (sl_kvs_set_str(kvs, key, p->rope_type) < 0)
+                return sl_fail(e, SL_EFAIL, "out of memory for the key %s", key);
+        }
+        SL_TRY(set_key(p, &keys[i], kvs, e));
+    }
+    return 0;
+}
+
+uint32_t sl_arch_layer_facts(const struct sl_params *p, uint64_t i)
+{
+    bool dense = !p->num[SL_N_EXPERT].have || i < p->num[SL_N_DENSE].u;
+
+    return p->when | SL_W_LAYER | (dense ? SL_W_DENSE : SL_W_MOE);
+}
+
+static size_t put_number(char buf[20], uint64_t v)
+{
+    char rev[20];
+    size_t n = 0;
+
+    do
+        rev[n++] = (char)('0' + v % 10);
+    while ((v /= 10) != 0);
+    for (size_t i = 0; i < n; i++)
+        buf[i] = rev[n - 1 - i];
+    return n;
+}
+
+bool sl_arch_name(char *buf, size_t cap, const char *tmpl, uint64_t i, uint64_t e)
+{
+    size_t at = 0;
+
+    for (const char *s = tmpl; *s;) {
+        char digits[20];
+        size_t n = 1;
+        const char *from = s;
+
+        if (strncmp(s, "{i}", 3) == 0 || strncmp(s, "{e}", 3) == 0) {
+            n = put_number(digits, s[1] == 'i' ? i : e);
+            from = digits;
+            s += 3;
+        } else {
+            s++;
+        }
+        if (n >= cap - at)
+            return false;
+        memcpy(buf + at, from, n);
+        at += n;
+    }
+    buf[at] = '\0';
+    return true;
+}
+
+static bool ends_with(const char *name, const char *suffix)
+{
+    size_t n = strlen(name), s = strlen(suffix);
+
+    return n >= s && strcmp(name + n - s, suffix) == 0;
+}
+
+bool sl_arch_drops(const struct sl_params *p, const char *name)
+{
+    static const char layer[] = "model.layers.";
+    const char *s = name + sizeof layer - 1;
+    uint64_t i = 0;
+
+    if (ends_with(name, ".attention.masked_bias") || ends_with(name, ".attention.bias") ||
+        ends_with(name, ".rotary_emb.inv_freq"))
+        return true;
+    if (strcmp(name, "lm_head.weight") == 0)
+        return p->tied && !p->arch->output_if_there;
+    if (!p->arch->drops_mtp || strncmp(name, layer, sizeof layer - 1) != 0 || *s < '0' || *s > '9')
+        return false;
+    for (; *s >= '0' && *s <= '9' && i < UINT32_MAX; s++)
+        i = i * 10 + (uint64_t)(*s - '0');
+    return i >= p->num[SL_N_LAYER].u;
+}
+
+bool sl_arch_keeps_f32(const char *name, uint32_t n_dims)
+{
+    return n_dims <= 1 || !ends_with(name, ".weight") || ends_with(name, "_norm.weight") ||
+           ends_with(name, "ffn_gate_inp.weight");
+}

@@ -1,0 +1,161 @@
+/* Architectures as tables. config.json is read into a list of numbers; metadata
+ * keys, tensor names and tensor shapes are templates over these numbers. What
+ * is special about an architecture is its tables and one `derive` function.
+ * Names and keys: llama.cpp's, as of August 2026. */
+#ifndef SLUICE_PROTO_ARCH_TABLE_H
+#define SLUICE_PROTO_ARCH_TABLE_H
+
+#include "proto/model.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct cJSON;
+
+/* What a config says, and what follows from it. The same number is never both
+ * a metadata value in one layout and a shape in another. */
+enum sl_num {
+    SL_N_NONE, /* as rows of a template: the tensor is a vector */
+    SL_N_LAYER, SL_N_CTX, SL_N_EMBD, SL_N_FF, SL_N_HEAD, SL_N_HEAD_KV, SL_N_VOCAB,
+    SL_N_ROPE_FACTOR, SL_N_ROPE_ORIG_CTX, SL_N_YARN_EXT, SL_N_YARN_ATTN, SL_N_YARN_FAST,
+    SL_N_YARN_SLOW, SL_N_ROPE_THETA, SL_N_RMS_EPS, SL_N_EXPERT_USED, SL_N_GROUP,
+    SL_N_GROUP_USED, SL_N_GATING, SL_N_HEAD_DIM_K, SL_N_HEAD_DIM_V, SL_N_DENSE, SL_N_VOCAB_KEY,
+    SL_N_Q_LORA, SL_N_KV_LORA, SL_N_KEY_LEN, SL_N_VALUE_LEN, SL_N_KEY_LEN_MLA,
+    SL_N_VALUE_LEN_MLA, SL_N_MOE_FF, SL_N_EXPERT, SL_N_SHARED, SL_N_EXPERT_SCALE,
+    SL_N_EXPERT_NORM, SL_N_ROPE_DIM, SL_N_YARN_LOG,
+    /* in no key */
+    SL_N_HEAD_KV_SRC, /* num_key_value_heads; SL_N_HEAD_KV is what the GGUF says */
+    SL_N_HEAD_DIM, SL_N_NOPE, SL_N_V_DIM, SL_N_Q_ROWS, SL_N_KV_ROWS, SL_N_KV_A_ROWS,
+    SL_N_KV_B_ROWS, SL_N_O_COLS, SL_N_SHARED_FF, SL_N_HALF_ROPE,
+    SL_N_COUNT,
+};
+
+/* Facts that templates ask about; all bits of a template's `when` must hold. */
+enum sl_when {
+    SL_W_LAYER = 1 << 0,   /* once in every layer; without it once in the model */
+    SL_W_DENSE = 1 << 1,   /* in layers with one feed-forward network */
+    SL_W_MOE = 1 << 2,     /* in layers with experts */
+    SL_W_QLORA = 1 << 3,   /* q_proj is split in q_a and q_b ... */
+    SL_W_NOQLORA = 1 << 4, /* ... or not */
+    SL_W_MLA = 1 << 5,     /* layout with attn_k_b and attn_v_b */
+    SL_W_LEGACY = 1 << 6,  /* layout with attn_kv_b */
+    SL_W_OUTPUT = 1 << 7,  /* has its own output matrix */
+    SL_W_BIAS = 1 << 8,    /* q, k, v have biases */
+    SL_W_OBIAS = 1 << 9,   /* the attention output has one */
+    SL_W_FBIAS = 1 << 10,  /* the feed-forward network has them */
+    SL_W_CORR = 1 << 11,   /* the router has a correction bias */
+    SL_W_SHARED = 1 << 12, /* has shared experts */
+    SL_W_FREQS = 1 << 13,  /* rope_freqs is to be written */
+};
+
+/* What such a tensor is shipped as, for plans from config.json alone. */
+enum sl_ship {
+    SL_SHIP_BASE,  /* torch_dtype */
+    SL_SHIP_LINEAR, /* FP8 with scales where quantization_config says fp8, else torch_dtype */
+    SL_SHIP_F32,
+};
+
+/* A source of rows x cols; {i} = layer, {e} = expert. With {e} the output is
+ * the stack of all experts. */
+struct sl_tensor_tmpl {
+    const char *out;     /* GGUF name */
+    const char *src;     /* Hugging Face name; NULL for SL_INLINE */
+    uint32_t when;       /* enum sl_when */
+    enum sl_num rows, cols;
+    enum sl_transform transform;
+    enum sl_ship ship;
+    enum sl_num heads;   /* of SL_PERMUTE, SL_K_B and SL_V_B */
+};
+
+enum sl_field_kind { SL_FIELD_INT, SL_FIELD_FLOAT, SL_FIELD_BOOL };
+
+/* One entry of config.json. null counts as absent. */
+struct sl_field {
+    enum sl_num num;
+    const char *name;
+    enum sl_field_kind kind;
+    bool required;
+    double min, max;
+    double otherwise; /* when absent and not required; NAN: stays absent */
+};
+
+struct sl_number {
+    bool have;
+    uint64_t u; /* integers and bools */
+    double f;   /* the same, or the float */
+};
+
+struct sl_params {
+    const struct sl_arch *arch;
+    const char *hf_class;
+    const struct cJSON *config;
+    enum sl_layout layout;
+    uint32_t when;          /* facts of the whole model */
+    bool fp8;               /* quantization_config.quant_method is fp8 */
+    bool tied;              /* tie_word_embeddings */
+    enum sl_dtype dtype;    /* torch_dtype */
+    const char *rope_type;  /* "yarn", "linear", "llama3" or NULL */
+    const struct cJSON *rope; /* rope_parameters or rope_scaling, or NULL */
+    float *values;          /* of SL_INLINE, malloc'ed; taken over by the model */
+    struct sl_number num[SL_N_COUNT];
+};
+
+struct sl_arch {
+    const char *name;                /* general.architecture */
+    const char *const *classes;      /* of config.json's "architectures", NULL-terminated */
+    const struct sl_field *fields;   /* ends with SL_N_NONE */
+    const struct sl_tensor_tmpl *tensors; /* ends with out NULL */
+    /* Effect: fills derived numbers, facts, and values of inline tensors. */
+    int (*derive)(struct sl_params *p, struct sl_error *e);
+    bool drops_mtp;       /* layers from num_hidden_layers on are dropped */
+    bool output_if_there; /* a tied model's lm_head.weight is kept when it is there */
+    bool sentencepiece;   /* the converter prefers tokenizer.model where it exists */
+    bool space_prefix;    /* writes tokenizer.ggml.add_space_prefix */
+};
+
+extern const struct sl_arch sl_arch_deepseek2, sl_arch_qwen2, sl_arch_llama;
+
+/* Effect: finds the architecture of a config.json and reads it. p->values is
+ * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED
+ * (architecture, quantization method, rope type) with what is supported;
+ * SL_ESOURCE (an absent or absurd value). */
+int sl_params_read(const struct cJSON *config, enum sl_layout layout, struct sl_params *p,
+                   struct sl_error *e) SL_MUST_USE;
+
+/* Setters, and products that must stay below 2^53. */
+void sl_num_set(struct sl_params *p, enum sl_num n, uint64_t v);
+void sl_num_set_f(struct sl_params *p, enum sl_num n, double v);
+int sl_num_mul(struct sl_params *p, enum sl_num to, uint64_t a, uint64_t b, struct sl_error *e)
+    SL_MUST_USE;
+
+/* Returns a true/false entry of config.json (absent or another type: otherwise). */
+bool sl_config_bool(const struct cJSON *config, const char *name, bool otherwise);
+/* Returns a string entry or NULL. */
+const char *sl_config_str(const struct cJSON *config, const char *name);
+/* Effect: a float entry of an object, for errors called where.name; absent or
+ * null: *v is left alone. Errors: SL_ESOURCE when it is no finite number. */
+int sl_config_float(const struct cJSON *object, const char *where, const char *name, double *v,
+                    struct sl_error *e) SL_MUST_USE;
+
+/* Effect: rows of q and of k and v for attention with plain heads (arch_llama.c).
+ * Errors: SL_ESOURCE when heads do not divide. */
+int sl_arch_plain_attention(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: appends the architecture's keys ("deepseek2.block_count" ...) in the
+ * converter's order. */
+int sl_arch_keys(const struct sl_params *p, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
+
+/* Facts of layer i, for `when`. */
+uint32_t sl_arch_layer_facts(const struct sl_params *p, uint64_t i);
+
+/* Effect: template with {i} and {e} filled in. Returns false when it does not
+ * fit in cap bytes. */
+bool sl_arch_name(char *buf, size_t cap, const char *tmpl, uint64_t i, uint64_t e);
+
+/* Returns whether a checkpoint tensor of this name is dropped by conversion. */
+bool sl_arch_drops(const struct sl_params *p, const char *name);
+
+/* Returns whether conversion keeps a tensor of this GGUF name F32. */
+bool sl_arch_keeps_f32(const char *name, uint32_t n_dims);
+
+#endif

@@ -1,0 +1,422 @@
+#include "proto/metadata_card.h"
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_DEPTH 8
+#define MAX_FRONT (1 << 16) /* bytes of front matter that are looked at */
+
+struct card {
+    char **line; /* without line ends; tabs are two spaces */
+    size_t n, at;
+    bool no_memory;
+};
+
+static cJSON *parse_map(struct card *c, size_t indent, int depth);
+static cJSON *parse_value(struct card *c, const char *v, size_t indent, int depth);
+
+static size_t indent_of(const char *s)
+{
+    return strspn(s, " ");
+}
+
+static bool is_blank(const char *s)
+{
+    s += indent_of(s);
+    return *s == '\0' || *s == '#';
+}
+
+static bool is_item(const char *s)
+{
+    return *s == '-' && (s[1] == ' ' || s[1] == '\0');
+}
+
+static void skip_blank(struct card *c)
+{
+    while (c->at < c->n && is_blank(c->line[c->at]))
+        c->at++;
+}
+
+static bool valid_utf8(const char *text)
+{
+    const unsigned char *s = (const unsigned char *)text;
+
+    while (*s) {
+        int n = *s < 0x80 ? 1 : *s < 0xc2 ? 0 : *s < 0xe0 ? 2 : *s < 0xf0 ? 3 : *s < 0xf5 ? 4 : 0;
+
+        if (n == 0 || (*s == 0xe0 && s[1] < 0xa0) || (*s == 0xed && s[1] > 0x9f) ||
+            (*s == 0xf0 && s[1] < 0x90) || (*s == 0xf4 && s[1] > 0x8f))
+            return false;
+        for (int i = 1; i < n; i++)
+            if ((s[i] & 0xc0) != 0x80)
+                return false;
+        s += n;
+    }
+    return true;
+}
+
+static cJSON *keep(struct card *c, cJSON *item)
+{
+    if (!item)
+        c->no_memory = true;
+    return item;
+}
+
+static cJSON *text_item(struct card *c, const char *s)
+{
+    return keep(c, valid_utf8(s) ? cJSON_CreateString(s) : cJSON_CreateNull());
+}
+
+/* The quoted string that begins at *s, unescaped in place; *s moves behind it.
+ * NULL when it does not end on this line. */
+static char *quoted(char **s)
+{
+    char quote = **s, *from = *s + 1, *to = from, *start = from;
+
+    while (*from) {
+        if (*from == quote && quote == '\'' && from[1] == '\'') {
+            from++;
+        } else if (*from == quote) {
+            *s = from + 1;
+            *to = '\0';
+            return start;
+        } else if (*from == '\\' && quote == '"' && from[1]) {
+            from++;
+            *from = *from == 'n' ? '\n' : *from == 't' ? '\t' : *from;
+        }
+        *to++ = *from++;
+    }
+    return NULL;
+}
+
+/* Cuts a comment and white space at the end of a plain scalar. */
+static void trim_plain(char *s)
+{
+    size_t n;
+
+    for (char *h = s; (h = strchr(h, '#')) != NULL; h++)
+        if (h > s && h[-1] == ' ') {
+            *h = '\0';
+            break;
+        }
+    n = strlen(s);
+    while (n && s[n - 1] == ' ')
+        s[--n] = '\0';
+}
+
+static cJSON *plain_item(struct card *c, const char *s)
+{
+    if (!*s || strcmp(s, "~") == 0 || strcmp(s, "null") == 0 || strcmp(s, "Null") == 0 ||
+        strcmp(s, "NULL") == 0)
+        return keep(c, cJSON_CreateNull());
+    return text_item(c, s);
+}
+
+/* "a" + sep + "b" in new memory; frees a. */
+static char *joined(char *a, const char *sep, const char *b)
+{
+    size_t n = a ? strlen(a) : 0, cap = n + strlen(sep) + strlen(b) + 1;
+    char *s = realloc(a, cap);
+
+    if (!s) {
+        free(a);
+        return NULL;
+    }
+    s[n] = '\0';
+    strcpy(s + n, n ? sep : "");
+    strcat(s + n, b);
+    return s;
+}
+
+/* A plain scalar goes on over deeper lines. */
+static cJSON *parse_plain(struct card *c, const char *v, size_t indent)
+{
+    char *s = strdup(v);
+    cJSON *item;
+
+    if (s)
+        trim_plain(s);
+    while (s && c->at < c->n && !is_blank(c->line[c->at]) && indent_of(c->line[c->at]) > indent &&
+           strlen(s) < MAX_FRONT) {
+        trim_plain(c->line[c->at]);
+        s = joined(s, " ", c->line[c->at] + indent_of(c->line[c->at]));
+        c->at++;
+    }
+    if (!s)
+        return keep(c, NULL);
+    item = plain_item(c, s);
+    free(s);
+    return item;
+}
+
+/* "|" keeps line ends, ">" folds them; "-" cuts the last one. */
+static cJSON *parse_block(struct card *c, const char *v, size_t indent)
+{
+    char *s = strdup("");
+    bool fold = *v == '>', first = true;
+    size_t deep = 0, blanks = 0;
+    cJSON *item;
+
+    for (; s && c->at < c->n; c->at++) {
+        const char *l = c->line[c->at];
+
+        if (l[indent_of(l)] == '\0') {
+            blanks++;
+            continue;
+        }
+        if (indent_of(l) <= indent)
+            break;
+        if (first)
+            deep = indent_of(l);
+        if (!first && fold && !blanks)
+            s = joined(s, " ", "");
+        for (size_t i = 0; s && !first && i < blanks + !fold; i++)
+            s = joined(s, "", "\n");
+        s = s ? joined(s, "", l + (indent_of(l) < deep ? indent_of(l) : deep)) : NULL;
+        first = false;
+        blanks = 0;
+    }
+    if (s && !first && !strchr(v, '-'))
+        s = joined(s, "", "\n");
+    if (!s)
+        return keep(c, NULL);
+    item = text_item(c, s);
+    free(s);
+    return item;
+}
+
+/* Scalars between brackets; false when something else is there. */
+static bool fill_flow(struct card *c, char *s, cJSON *list)
+{
+    for (s += strspn(s, " "); *s && *s != ']';) {
+        cJSON *item;
+
+        if (*s == '[' || *s == '{')
+            return false;
+        if (*s == '"' || *s == '\'') {
+            char *t = quoted(&s);
+
+            if (!t)
+                return false;
+            item = text_item(c, t);
+            s += strspn(s, " ");
+            if (*s && *s != ',' && *s != ']') {
+                cJSON_Delete(item);
+                return false;
+            }
+        } else {
+            size_t n = strcspn(s, ",]");
+            char end = s[n];
+
+            s[n] = '\0';
+            trim_plain(s);
+            item = plain_item(c, s);
+            s[n] = end;
+            s += n;
+        }
+        if (!item || !cJSON_AddItemToArray(list, item))
+            return false;
+        s += *s == ',';
+        s += strspn(s, " ");
+    }
+    return *s == ']';
+}
+
+static cJSON *parse_flow(struct card *c, const char *v)
+{
+    char *s = strdup(v + 1);
+    cJSON *list = cJSON_CreateArray();
+    bool ok;
+
+    while (s && !strchr(s, ']') && c->at < c->n && strlen(s) < MAX_FRONT / 4)
+        s = joined(s, " ", c->line[c->at++]);
+    if (!s || !list) {
+        free(s);
+        cJSON_Delete(list);
+        return keep(c, NULL);
+    }
+    ok = fill_flow(c, s, list);
+    free(s);
+    if (ok)
+        return list;
+    cJSON_Delete(list);
+    return keep(c, cJSON_CreateNull());
+}
+
+static cJSON *parse_quoted(struct card *c, const char *v)
+{
+    char *copy = strdup(v), *at = copy, *t;
+    cJSON *item;
+
+    if (!copy)
+        return keep(c, NULL);
+    t = quoted(&at);
+    item = t ? text_item(c, t) : keep(c, cJSON_CreateNull());
+    free(copy);
+    return item;
+}
+
+/* The key of "key: value"; *v = the value. NULL: the line is no such pair. */
+static char *parse_key(char *s, char **v)
+{
+    char *key = s, *colon;
+
+    if (*s == '"' || *s == '\'') {
+        key = quoted(&s);
+        if (!key || *s != ':')
+            return NULL;
+        colon = s;
+    } else {
+        for (colon = s; *colon && !(*colon == ':' && (colon[1] == ' ' || !colon[1]));)
+            colon++;
+        if (!*colon || colon == s || strchr("[]{}&*!|>%@`#-?", *s))
+            return NULL;
+    }
+    *v = colon + 1 + strspn(colon + 1, " ");
+    *colon = '\0';
+    return key;
+}
+
+static bool is_pair(const char *s)
+{
+    char *copy = strdup(s), *v;
+    bool yes = copy && parse_key(copy, &v) != NULL;
+
+    free(copy);
+    return yes;
+}
+
+static cJSON *parse_list(struct card *c, size_t indent, int depth)
+{
+    cJSON *list = cJSON_CreateArray();
+
+    for (skip_blank(c); list && c->at < c->n && !c->no_memory; skip_blank(c)) {
+        char *l = c->line[c->at], *v;
+        cJSON *item;
+
+        if (indent_of(l) != indent || !is_item(l + indent))
+            break;
+        l[indent] = ' ';
+        v = l + indent_of(l);
+        if (is_pair(v)) {
+            item = parse_map(c, indent_of(l), depth + 1);
+        } else {
+            c->at++;
+            item = parse_value(c, v, indent, depth + 1);
+        }
+        if (!item || !cJSON_AddItemToArray(list, item))
+            c->no_memory = true;
+    }
+    return keep(c, list);
+}
+
+static cJSON *parse_nested(struct card *c, size_t indent, int depth)
+{
+    const char *l;
+
+    skip_blank(c);
+    if (c->at >= c->n)
+        return keep(c, cJSON_CreateNull());
+    l = c->line[c->at];
+    if (indent_of(l) >= indent && is_item(l + indent_of(l)))
+        return parse_list(c, indent_of(l), depth);
+    if (indent_of(l) > indent)
+        return parse_map(c, indent_of(l), depth + 1);
+    return keep(c, cJSON_CreateNull());
+}
+
+/* v = what stands behind the key or the dash; c->at = the line after it. */
+static cJSON *parse_value(struct card *c, const char *v, size_t indent, int depth)
+{
+    if (depth > MAX_DEPTH || strchr("&*!{%@`", *v ? *v : 'x'))
+        return keep(c, cJSON_CreateNull());
+    if (*v == '"' || *v == '\'')
+        return parse_quoted(c, v);
+    if (*v == '[')
+        return parse_flow(c, v);
+    if (*v == '|' || *v == '>')
+        return parse_block(c, v, indent);
+    if (*v == '\0' || *v == '#')
+        return parse_nested(c, indent, depth);
+    return parse_plain(c, v, indent);
+}
+
+static cJSON *parse_map(struct card *c, size_t indent, int depth)
+{
+    cJSON *map = cJSON_CreateObject();
+
+    for (skip_blank(c); map && c->at < c->n && !c->no_memory; skip_blank(c)) {
+        char *l = c->line[c->at], *v, *key;
+        cJSON *item;
+
+        if (indent_of(l) < indent || (depth > 0 && is_item(l + indent_of(l))))
+            break;
+        c->at++;
+        key = indent_of(l) == indent ? parse_key(l + indent, &v) : NULL;
+        if (!key || !valid_utf8(key))
+            continue;
+        item = parse_value(c, v, indent, depth);
+        cJSON_DeleteItemFromObjectCaseSensitive(map, key);
+        if (!item || !cJSON_AddItemToObject(map, key, item))
+            c->no_memory = true;
+    }
+    return keep(c, map);
+}
+
+/* ---- lines ---- */
+
+/* Cuts text into c's lines up to the closing "---"; returns their memory. */
+static char *cut_lines(struct card *c, const char *text, size_t len)
+{
+    char *buf = malloc(2 * len + 1);
+    size_t at = 0, cap = 1;
+
+    for (size_t i = 0; i < len; i++)
+        cap += text[i] == '\n';
+    c->line = calloc(cap, sizeof *c->line);
+    if (!buf || !c->line) {
+        free(buf);
+        return NULL;
+    }
+    for (size_t i = 0; i < len && c->n < cap; i++) {
+        c->line[c->n] = buf + at;
+        for (; i < len && text[i] != '\n'; i++) {
+            if (text[i] == '\t')
+                buf[at++] = ' ';
+            buf[at++] = text[i] == '\t' || text[i] == '\0' ? ' ' : text[i];
+        }
+        if (at && buf[at - 1] == '\r' && buf + at > c->line[c->n])
+            at--;
+        buf[at++] = '\0';
+        if (strcmp(c->line[c->n], "---") == 0)
+            break;
+        c->n++;
+    }
+    return buf;
+}
+
+int sl_card_parse(const char *text, size_t len, cJSON **out)
+{
+    struct card c = {NULL, 0, 0, false};
+    size_t skip = len >= 4 && memcmp(text, "---\n", 4) == 0 ? 4
+                  : len >= 5 && memcmp(text, "---\r\n", 5) == 0 ? 5 : 0;
+    char *buf;
+
+    if (!skip) {
+        *out = cJSON_CreateObject();
+        return *out ? 0 : SL_EFAIL;
+    }
+    len -= skip;
+    buf = cut_lines(&c, text + skip, len < MAX_FRONT ? len : MAX_FRONT);
+    *out = buf ? parse_map(&c, 0, 0) : NULL;
+    free(buf);
+    free(c.line);
+    if (*out && c.no_memory) {
+        cJSON_Delete(*out);
+        *out = NULL;
+    }
+    return *out ? 0 : SL_EFAIL;
+}

@@ -1,0 +1,427 @@
+/* The model of a Hugging Face checkpoint. The architecture's templates and the
+ * config say which tensors there must be; the checkpoint is held against that,
+ * name by name and shape by shape. */
+#include "proto/arch_table.h"
+#include "proto/cursor.h"
+#include "proto/metadata_general.h"
+#include "proto/model.h"
+#include "proto/model_gguf.h"
+#include "proto/tokenizer.h"
+
+#include <cjson/cJSON.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_PLANNED 1000000 /* sources of a plan from config.json alone */
+#define N_COUNT_SLACK 1024
+
+/* The first few names of a list for an error, and how many there are. */
+struct name_list {
+    char text[760];
+    size_t at;
+    uint32_t shown, n;
+};
+
+static void list_name(struct name_list *l, const char *name, uint32_t max)
+{
+    int n;
+
+    l->n++;
+    if (l->shown >= max)
+        return;
+    n = snprintf(l->text + l->at, sizeof l->text - l->at, "%s%.160s", l->shown ? ", " : "", name);
+    if (n < 0 || (size_t)n >= sizeof l->text - l->at) {
+        l->text[l->at] = '\0';
+        return;
+    }
+    l->at += (size_t)n;
+    l->shown++;
+}
+
+/* "a, b and 12 more" */
+static const char *listed(struct name_list *l)
+{
+    if (l->n > l->shown)
+        snprintf(l->text + l->at, sizeof l->text - l->at, " and %" PRIu32 " more", l->n - l->shown);
+    return l->text;
+}
+
+struct build {
+    const struct sl_checkpoint *ck;
+    const struct sl_params *p;
+    struct sl_model *m;
+    bool planned;     /* from config.json alone */
+    uint8_t *used;    /* of the checkpoint's tensors */
+    struct name_list missing;
+};
+
+static bool applies(const struct sl_tensor_tmpl *t, uint32_t facts)
+{
+    return (t->when & ~facts) == 0;
+}
+
+static bool is_stack(const struct sl_tensor_tmpl *t)
+{
+    return t->src && strstr(t->src, "{e}") != NULL;
+}
+
+static uint64_t sources(const struct build *b, const struct sl_tensor_tmpl *t)
+{
+    return !t->src ? 0 : is_stack(t) ? b->p->num[SL_N_EXPERT].u : 1;
+}
+
+/* How many layers the template applies to (1 for the model's own tensors). */
+static uint64_t instances(const struct build *b, const struct sl_tensor_tmpl *t)
+{
+    uint64_t n = 0;
+
+    if (!(t->when & SL_W_LAYER))
+        return applies(t, b->p->when);
+    for (uint64_t i = 0; i < b->p->num[SL_N_LAYER].u; i++)
+        n += applies(t, sl_arch_layer_facts(b->p, i));
+    return n;
+}
+
+/* The fields' limits keep these sums far from overflow. */
+static int allocate(struct build *b, struct sl_error *e)
+{
+    uint64_t tensors = 0, src = 0;
+    uint64_t cap = b->planned ? MAX_PLANNED : 2 * (uint64_t)b->ck->n_tensors + N_COUNT_SLACK;
+
+    for (const struct sl_tensor_tmpl *t = b->p->arch->tensors; t->out; t++) {
+        uint64_t n = instances(b, t);
+
+        tensors += n;
+        src += n * sources(b, t);
+    }
+    if (src > cap || tensors > cap)
+        return sl_fail(e, SL_ESOURCE, "config.json describes a model of %" PRIu64 " tensors; %s",
+                       src, b->planned ? "at most 1000000 are supported"
+                       : "the checkpoint holds far fewer: the config is not of this checkpoint");
+    b->m->tensors = calloc(tensors + 1, sizeof *b->m->tensors);
+    b->m->src = calloc(src + 1, sizeof *b->m->src);
+    b->used = calloc((size_t)b->ck->n_tensors + 1, 1);
+    if (!b->m->tensors || !b->m->src || !b->used)
+        return sl_fail(e, SL_EFAIL, "out of memory for %" PRIu64 " tensors", src);
+    return 0;
+}
+
+/* ---- one source ---- */
+
+static int wrong_shape(const struct sl_src_tensor *t, bool vector, uint64_t rows, uint64_t cols,
+                       struct sl_error *e)
+{
+    char want[64], found[SL_SRC_MAX_DIMS * 22 + 4];
+    size_t at = 0;
+
+    if (vector)
+        snprintf(want, sizeof want, "[%" PRIu64 "]", cols);
+    else
+        snprintf(want, sizeof want, "[%" PRIu64 ", %" PRIu64 "]", rows, cols);
+    found[at++] = '[';
+    for (uint32_t d = 0; d < t->n_dims && d < SL_SRC_MAX_DIMS; d++)
+        at += (size_t)snprintf(found + at, sizeof found - at, "%s%" PRIu64, d ? ", " : "",
+                               t->shape[d]);
+    found[at] = ']';
+    found[at + 1] = '\0';
+    return sl_fail(e, SL_ESOURCE, "tensor '%.200s': expected shape %s by config.json, found %s",
+                   t->name, want, found);
+}
+
+/* Scales of a planned FP8 matrix: blocks, or one for the tensor. */
+static struct sl_scale planned_scale(const struct sl_checkpoint *ck, uint64_t rows, uint64_t cols)
+{
+    bool blocks = ck->fp8_block_rows && ck->fp8_block_cols;
+    struct sl_scale s = {.tensor = SL_NO_TENSOR};
+
+    s.block_rows = blocks ? ck->fp8_block_rows : rows;
+    s.block_cols = blocks ? ck->fp8_block_cols : cols;
+    s.rows = sl_ceil_div_u64(rows, s.block_rows);
+    s.cols = sl_ceil_div_u64(cols, s.block_cols);
+    return s;
+}
+
+static void plan_source(const struct build *b, const struct sl_tensor_tmpl *t,
+                        struct sl_model_src *s)
+{
+    s->dtype = t->ship == SL_SHIP_F32 ? SL_DTYPE_F32 : b->p->dtype;
+    if (t->ship == SL_SHIP_LINEAR && b->p->fp8) {
+        s->dtype = SL_DTYPE_F8_E4M3;
+        s->scale = planned_scale(b->ck, s->rows, s->cols);
+    }
+}
+
+static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t layer,
+                       uint64_t expert, struct sl_model_src *s, struct sl_error *e)
+{
+    uint64_t rows = b->p->num[t->rows].u, cols = b->p->num[t->cols].u;
+    bool vector = t->rows == SL_N_NONE;
+    const struct sl_src_tensor *src;
+    char name[128];
+
+    *s = (struct sl_model_src){.tensor = SL_NO_TENSOR, .rows = vector ? 1 : rows, .cols = cols};
+    s->scale.tensor = SL_NO_TENSOR;
+    if (vector && t->transform == SL_PERMUTE) {
+        s->rows = cols;
+        s->cols = 1;
+    }
+    if (b->planned) {
+        plan_source(b, t, s);
+        return 0;
+    }
+    if (!sl_arch_name(name, sizeof name, t->src, layer, expert))
+        return sl_fail(e, SL_EFAIL, "the name of a tensor like '%s' is too long", t->src);
+    s->tensor = sl_checkpoint_find(b->ck, name);
+    if (s->tensor == SL_NO_TENSOR) {
+        list_name(&b->missing, name, 10);
+        return 0;
+    }
+    src = &b->ck->tensors[s->tensor];
+    if (vector ? src->n_dims != 1 || src->shape[0] != cols
+               : src->n_dims != 2 || src->shape[0] != rows || src->shape[1] != cols)
+        return wrong_shape(src, vector, rows, cols, e);
+    if (!sl_dtype_info(src->dtype)->weight)
+        return sl_fail(e, SL_EUNSUPPORTED, "tensor '%.200s' is %s, which cannot be read as weights",
+                       src->name, sl_dtype_info(src->dtype)->name);
+    b->used[s->tensor] = 1;
+    s->dtype = src->dtype;
+    return sl_checkpoint_scale(b->ck, s->tensor, &s->scale, e);
+}
+
+/* ---- one output tensor ---- */
+
+static void set_dims(const struct build *b, const struct sl_tensor_tmpl *t, struct sl_out_tensor *o)
+{
+    const struct sl_number *n = b->p->num;
+    uint64_t ne[4] = {n[t->cols].u, n[t->rows].u, 1, 1};
+
+    o->n_dims = t->rows == SL_N_NONE ? 1 : 2;
+    if (o->n_dims == 1)
+        ne[1] = 1;
+    if (is_stack(t)) {
+        ne[2] = n[SL_N_EXPERT].u;
+        o->n_dims = 3;
+    }
+    if (t->transform == SL_K_B || t->transform == SL_V_B) {
+        o->nope = (uint32_t)n[SL_N_NOPE].u;
+        o->v_dim = (uint32_t)n[SL_N_V_DIM].u;
+        o->lora = n[SL_N_KV_LORA].u;
+        ne[0] = t->transform == SL_K_B ? o->nope : o->lora;
+        ne[1] = t->transform == SL_K_B ? o->lora : o->v_dim;
+        ne[2] = n[SL_N_HEAD].u;
+        o->n_dims = 3;
+    }
+    memcpy(o->ne, ne, sizeof ne);
+    if (t->heads != SL_N_NONE)
+        o->heads = (uint32_t)n[t->heads].u;
+}
+
+static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t layer,
+                      struct sl_error *e)
+{
+    struct sl_model *m = b->m;
+    struct sl_out_tensor *o = &m->tensors[m->n_tensors];
+    uint64_t n_src = sources(b, t);
+
+    if (!sl_arch_name(o->name, sizeof o->name, t->out, layer, 0))
+        return sl_fail(e, SL_EFAIL, "the name of a tensor like '%s' is too long", t->out);
+    o->transform = t->transform;
+    o->src_type = -1;
+    set_dims(b, t, o);
+    o->elems = 1;
+    for (int d = 0; d < 4; d++)
+        if (!sl_mul_u64(o->elems, o->ne[d], &o->elems))
+            return sl_fail(e, SL_ESOURCE, "config.json: tensor '%s' would have more than 2^64 weights",
+                           o->name);
+    if (!sl_add_u64(m->n_params, o->elems, &m->n_params) || m->n_params > INT64_MAX)
+        return sl_fail(e, SL_ESOURCE, "config.json describes a model of more than 2^63 weights");
+    o->keep_f32 = sl_arch_keeps_f32(o->name, o->n_dims);
+    o->first_src = m->n_src;
+    o->n_src = (uint32_t)n_src;
+    if (o->transform == SL_INLINE)
+        o->values = b->p->values;
+    for (uint64_t x = 0; x < n_src; x++)
+        SL_TRY(take_source(b, t, layer, x, &m->src[m->n_src++], e));
+    m->n_tensors++;
+    return 0;
+}
+
+static int add_all(struct build *b, struct sl_error *e)
+{
+    for (const struct sl_tensor_tmpl *t = b->p->arch->tensors; t->out; t++)
+        if (!(t->when & SL_W_LAYER) && applies(t, b->p->when))
+            SL_TRY(add_tensor(b, t, 0, e));
+    for (uint64_t i = 0; i < b->p->num[SL_N_LAYER].u; i++) {
+        uint32_t facts = sl_arch_layer_facts(b->p, i);
+
+        for (const struct sl_tensor_tmpl *t = b->p->arch->tensors; t->out; t++)
+            if ((t->when & SL_W_LAYER) && applies(t, facts))
+                SL_TRY(add_tensor(b, t, i, e));
+    }
+    return 0;
+}
+
+/* Every tensor of the checkpoint is used, scales another one, or is dropped. */
+static int account(struct build *b, struct sl_error *e)
+{
+    struct name_list unknown = {.n = 0};
+
+    for (uint32_t i = 0; i < b->ck->n_tensors; i++)
+        if (!b->used[i] && !sl_checkpoint_is_scale(b->ck, i) &&
+            !sl_arch_drops(b->p, b->ck->tensors[i].name))
+            list_name(&unknown, b->ck->tensors[i].name, 5);
+    if (unknown.n)
+        return sl_fail(e, SL_EUNSUPPORTED, "%" PRIu32 " tensor%s unknown for %s (%" PRIu32 " expected "
+                       "ones missing): %s", unknown.n, unknown.n == 1 ? "" : "s", b->p->hf_class,
+                       b->missing.n, listed(&unknown));
+    if (b->missing.n)
+        return sl_fail(e, SL_ESOURCE, "%" PRIu32 " tensor%s missing from the checkpoint: %s",
+                       b->missing.n, b->missing.n == 1 ? "" : "s", listed(&b->missing));
+    return 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return sl_tensor_name_cmp(((const struct sl_out_tensor *)a)->name,
+                              ((const struct sl_out_tensor *)b)->name);
+}
+
+static int build_tensors(struct build *b, struct sl_error *e)
+{
+    SL_TRY(allocate(b, e));
+    SL_TRY(add_all(b, e));
+    if (!b->planned)
+        SL_TRY(account(b, e));
+    qsort(b->m->tensors, b->m->n_tensors, sizeof *b->m->tensors, by_name);
+    return 0;
+}
+
+/* ---- the model ---- */
+
+static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
+{
+    const struct sl_number *n = p->num;
+    bool latent = n[SL_N_KV_LORA].have;
+
+    hp->n_layer = n[SL_N_LAYER].u;
+    hp->n_head = n[SL_N_HEAD].u;
+    hp->n_head_kv = n[SL_N_HEAD_KV].u;
+    hp->n_expert = n[SL_N_EXPERT].u;
+    hp->n_expert_used = n[SL_N_EXPERT_USED].u;
+    hp->n_layer_dense = n[SL_N_DENSE].u;
+    hp->n_embd = n[SL_N_EMBD].u;
+    hp->n_vocab = n[SL_N_VOCAB].u;
+    hp->n_ctx_train = n[SL_N_CTX].u;
+    hp->kv_lora = n[SL_N_KV_LORA].u;
+    hp->rope_dim = latent ? n[SL_N_ROPE_DIM].u : n[SL_N_HEAD_DIM].u;
+    hp->head_k = latent ? n[SL_N_NOPE].u + n[SL_N_ROPE_DIM].u : n[SL_N_HEAD_DIM].u;
+    hp->head_v = latent ? n[SL_N_V_DIM].u : n[SL_N_HEAD_DIM].u;
+    hp->tied_output = !(p->when & SL_W_OUTPUT);
+}
+
+static int set_keys(struct sl_model *m, const struct sl_params *p, const struct sl_checkpoint *ck,
+                    const struct sl_model_opts *o, struct sl_error *e)
+{
+    struct sl_metadata_in in = {.dir = ck->dir, .config = ck->config,
+                                .model_name = o ? o->model_name : NULL};
+
+    for (uint32_t i = 0; i < m->n_tensors; i++) {
+        const struct sl_out_tensor *t = &m->tensors[i];
+
+        in.total += t->elems;
+        if (strstr(t->name, "_exps.") && t->n_dims >= 3)
+            in.expert += t->elems / t->ne[2];
+        else
+            in.shared += t->elems;
+    }
+    in.n_expert = in.expert ? m->hp.n_expert : 0;
+    if (sl_kvs_set_str(&m->kvs, "general.architecture", p->arch->name) < 0 ||
+        sl_kvs_set_str(&m->kvs, "general.type", "model") < 0)
+        return sl_fail(e, SL_EFAIL, "out of memory for metadata");
+    SL_TRY(sl_metadata_general(&in, &m->kvs, &m->base_name, &m->model_name, e));
+    SL_TRY(sl_arch_keys(p, &m->kvs, e));
+    if (ck->n_files == 0)
+        return 0;
+    return sl_tokenizer_keys(ck->dir, ck->config, p->arch, m->hp.n_vocab, &m->kvs, e);
+}
+
+static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
+                   struct sl_model *m, struct sl_error *e)
+{
+    struct build b = {.ck = ck, .m = m, .planned = ck->n_files == 0};
+    struct sl_params p;
+    int rc;
+
+    if (!ck->config)
+        return sl_fail(e, SL_ESOURCE, "the checkpoint has no config.json: give the folder that holds "
+                       "the model's config.json, tokenizer and .safetensors files");
+    rc = sl_params_read(ck->config, o ? o->layout : SL_LAYOUT_MLA, &p, e);
+    m->priv = p.values;
+    if (rc < 0)
+        return rc;
+    if (p.tied && p.arch->output_if_there &&
+        sl_checkpoint_find(ck, "lm_head.weight") != SL_NO_TENSOR)
+        p.when |= SL_W_OUTPUT;
+    b.p = &p;
+    m->arch = p.arch->name;
+    m->layout = p.layout;
+    set_hparams(&m->hp, &p);
+    rc = build_tensors(&b, e);
+    free(b.used);
+    return rc < 0 ? rc : set_keys(m, &p, ck, o, e);
+}
+
+int sl_model_open(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
+                  struct sl_model **out, struct sl_error *e)
+{
+    struct sl_model *m = calloc(1, sizeof *m);
+    int rc;
+
+    *out = NULL;
+    if (!m)
+        return sl_fail(e, SL_EFAIL, "out of memory for the model");
+    rc = ck->is_gguf ? sl_model_from_gguf(ck, o, m, e) : open_hf(ck, o, m, e);
+    if (rc < 0) {
+        sl_model_close(m);
+        return rc;
+    }
+    *out = m;
+    return 0;
+}
+
+void sl_model_close(struct sl_model *m)
+{
+    if (!m)
+        return;
+    sl_kvs_free(&m->kvs);
+    free(m->tensors);
+    free(m->src);
+    free(m->base_name);
+    free(m->model_name);
+    free(m->priv);
+    free(m);
+}
+
+/* N of "blk.N.", or -1 for names outside layers. */
+static int64_t layer_of(const char *name)
+{
+    int64_t n = 0;
+
+    if (strncmp(name, "blk.", 4) != 0 || name[4] < '0' || name[4] > '9')
+        return -1;
+    for (const char *s = name + 4; *s >= '0' && *s <= '9' && n <= INT_MAX; s++)
+        n = n * 10 + (*s - '0');
+    return n;
+}
+
+int sl_tensor_name_cmp(const char *a, const char *b)
+{
+    int64_t la = layer_of(a), lb = layer_of(b);
+
+    if (la != lb)
+        return la < lb ? -1 : 1;
+    return strcmp(a, b);
+}

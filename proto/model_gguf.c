@@ -1,0 +1,203 @@
+#include "proto/model_gguf.h"
+
+#include "proto/arch_table.h"
+#include "proto/cursor.h"
+#include "proto/metadata_name.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ggml type of a source's dtype; -1: none. */
+static int type_of(enum sl_dtype dtype)
+{
+    switch (dtype) {
+    case SL_DTYPE_F32: return SL_TYPE_F32;
+    case SL_DTYPE_F16: return SL_TYPE_F16;
+    case SL_DTYPE_BF16: return SL_TYPE_BF16;
+    case SL_DTYPE_F64: return SL_TYPE_F64;
+    case SL_DTYPE_Q8_0: return SL_TYPE_Q8_0;
+    case SL_DTYPE_I8: return SL_TYPE_I8;
+    case SL_DTYPE_I16: return SL_TYPE_I16;
+    case SL_DTYPE_I32: return SL_TYPE_I32;
+    case SL_DTYPE_I64: return SL_TYPE_I64;
+    default: return -1;
+    }
+}
+
+static int take_tensor(const struct sl_src_tensor *t, uint32_t index, struct sl_out_tensor *o,
+                       struct sl_model_src *s, struct sl_error *e)
+{
+    int type = type_of(t->dtype);
+
+    if (strlen(t->name) >= sizeof o->name || t->n_dims == 0 || t->n_dims > 4)
+        return sl_fail(e, SL_ESOURCE, "tensor '%.100s' cannot be in a GGUF file: %" PRIu32
+                       " dimensions", t->name, t->n_dims);
+    if (type < 0)
+        return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s' has a type that cannot be converted", t->name);
+    snprintf(o->name, sizeof o->name, "%s", t->name);
+    o->n_dims = t->n_dims;
+    for (uint32_t d = 0; d < 4; d++)
+        o->ne[d] = d < t->n_dims ? t->shape[t->n_dims - 1 - d] : 1;
+    o->elems = t->elems;
+    o->transform = SL_COPY;
+    o->keep_f32 = sl_arch_keeps_f32(o->name, o->n_dims);
+    o->src_type = type;
+    o->first_src = index;
+    o->n_src = 1;
+    *s = (struct sl_model_src){.tensor = index, .dtype = t->dtype, .cols = o->ne[0]};
+    s->rows = o->ne[0] ? t->elems / o->ne[0] : 0;
+    s->scale.tensor = SL_NO_TENSOR;
+    return 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return sl_tensor_name_cmp(((const struct sl_out_tensor *)a)->name,
+                              ((const struct sl_out_tensor *)b)->name);
+}
+
+static int take_tensors(const struct sl_checkpoint *ck, struct sl_model *m, struct sl_error *e)
+{
+    m->tensors = calloc((size_t)ck->n_tensors + 1, sizeof *m->tensors);
+    m->src = calloc((size_t)ck->n_tensors + 1, sizeof *m->src);
+    if (!m->tensors || !m->src)
+        return sl_fail(e, SL_EFAIL, "out of memory for %" PRIu32 " tensors", ck->n_tensors);
+    m->n_tensors = m->n_src = ck->n_tensors;
+    for (uint32_t i = 0; i < ck->n_tensors; i++) {
+        SL_TRY(take_tensor(&ck->tensors[i], i, &m->tensors[i], &m->src[i], e));
+        if (!sl_add_u64(m->n_params, ck->tensors[i].elems, &m->n_params))
+            return sl_fail(e, SL_ESOURCE, "the model has more than 2^64 weights");
+    }
+    qsort(m->tensors, m->n_tensors, sizeof *m->tensors, by_name);
+    return 0;
+}
+
+/* What llama-quantize sets anew, or drops. */
+static bool is_rewritten(const char *key)
+{
+    return strncmp(key, "split.", 6) == 0 || strcmp(key, "general.file_type") == 0 ||
+           strcmp(key, "general.quantization_version") == 0;
+}
+
+static int take_keys(const struct sl_kvs *from, struct sl_model *m, struct sl_error *e)
+{
+    for (uint64_t i = 0; i < from->n; i++)
+        if (!is_rewritten(from->kv[i].key) && sl_kvs_copy(&m->kvs, &from->kv[i]) < 0)
+            return sl_fail(e, SL_EFAIL, "out of memory for metadata");
+    return 0;
+}
+
+/* An integer "<arch>.<name>", or `otherwise`. */
+static uint64_t number(const struct sl_model *m, const char *name, uint64_t otherwise)
+{
+    char key[160];
+    uint64_t v;
+
+    snprintf(key, sizeof key, "%.80s.%s", m->arch, name);
+    return sl_kvs_get_uint(&m->kvs, key, &v) ? v : otherwise;
+}
+
+static bool has_tensor(const struct sl_model *m, const char *suffix)
+{
+    size_t s = strlen(suffix);
+
+    for (uint32_t i = 0; i < m->n_tensors; i++) {
+        size_t n = strlen(m->tensors[i].name);
+
+        if (n >= s && strcmp(m->tensors[i].name + n - s, suffix) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void set_hparams(struct sl_model *m)
+{
+    struct sl_hparams *hp = &m->hp;
+    const struct sl_kv *tokens = sl_kvs_find(&m->kvs, "tokenizer.ggml.tokens");
+
+    hp->n_layer = number(m, "block_count", 0);
+    hp->n_head = number(m, "attention.head_count", 0);
+    hp->n_head_kv = number(m, "attention.head_count_kv", hp->n_head);
+    hp->n_expert = number(m, "expert_count", 0);
+    hp->n_expert_used = number(m, "expert_used_count", 0);
+    hp->n_layer_dense = number(m, "leading_dense_block_count", 0);
+    hp->n_embd = number(m, "embedding_length", 0);
+    hp->n_ctx_train = number(m, "context_length", 0);
+    hp->kv_lora = number(m, "attention.kv_lora_rank", 0);
+    hp->n_vocab = number(m, "vocab_size", tokens ? tokens->n : 0);
+    hp->head_k = number(m, "attention.key_length", hp->n_head ? hp->n_embd / hp->n_head : 0);
+    hp->head_v = number(m, "attention.value_length", hp->n_head ? hp->n_embd / hp->n_head : 0);
+    hp->head_k = number(m, "attention.key_length_mla", hp->head_k);
+    hp->head_v = number(m, "attention.value_length_mla", hp->head_v);
+    hp->rope_dim = number(m, "rope.dimension_count", hp->head_k);
+    hp->tied_output = true;
+    for (uint32_t i = 0; i < m->n_tensors; i++)
+        if (strcmp(m->tensors[i].name, "output.weight") == 0)
+            hp->tied_output = false;
+}
+
+/* "dir/Name-Q8_0-00001-of-00003.gguf" without the folder and what follows Name
+ * (the split number, and the ending). */
+static char *stem_of(const char *path)
+{
+    const char *base = strrchr(path, '/');
+    char *s = strdup(base ? base + 1 : path);
+    size_t n;
+
+    if (!s)
+        return NULL;
+    n = strlen(s);
+    if (n > 5 && strcmp(s + n - 5, ".gguf") == 0)
+        s[n -= 5] = '\0';
+    if (n > 15 && s[n - 15] == '-' && strncmp(s + n - 9, "-of-", 4) == 0)
+        s[n - 15] = '\0';
+    return s;
+}
+
+static const char *text(const struct sl_model *m, const char *key)
+{
+    const char *v;
+
+    return sl_kvs_get_str(&m->kvs, key, &v) && *v ? v : NULL;
+}
+
+static int set_names(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
+                     struct sl_model *m, struct sl_error *e)
+{
+    char *stem = stem_of(ck->n_files ? ck->files[0].path : "model.gguf");
+    const char *name;
+
+    if (o && o->model_name && sl_kvs_set_str(&m->kvs, "general.name", o->model_name) < 0) {
+        free(stem);
+        return sl_fail(e, SL_EFAIL, "out of memory for metadata");
+    }
+    name = text(m, "general.name");
+    m->model_name = strdup(name ? name : stem ? stem : "");
+    if (text(m, "general.basename") || name)
+        m->base_name = sl_file_base_name(name, text(m, "general.basename"),
+                                         text(m, "general.size_label"), text(m, "general.finetune"),
+                                         text(m, "general.version"));
+    else
+        m->base_name = sl_file_base_name(stem, NULL, NULL, NULL, NULL);
+    free(stem);
+    return m->base_name && m->model_name ? 0 : sl_fail(e, SL_EFAIL, "out of memory for metadata");
+}
+
+int sl_model_from_gguf(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
+                       struct sl_model *m, struct sl_error *e)
+{
+    if (!ck->gguf)
+        return sl_fail(e, SL_EFAIL, "the GGUF source has no metadata");
+    SL_TRY(take_tensors(ck, m, e));
+    SL_TRY(take_keys(&ck->gguf->kvs, m, e));
+    if (!sl_kvs_get_str(&m->kvs, "general.architecture", &m->arch) || !*m->arch)
+        return sl_fail(e, SL_ESOURCE, "%s: the key general.architecture is missing", ck->gguf->path);
+    m->layout = has_tensor(m, ".attn_kv_b.weight") && !has_tensor(m, ".attn_k_b.weight")
+                    ? SL_LAYOUT_LEGACY : SL_LAYOUT_MLA;
+    set_hparams(m);
+    SL_TRY(set_names(ck, o, m, e));
+    return sl_kvs_get_str(&m->kvs, "general.architecture", &m->arch)
+               ? 0 : sl_fail(e, SL_EFAIL, "out of memory for metadata");
+}

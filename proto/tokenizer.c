@@ -1,0 +1,468 @@
+#include "proto/tokenizer.h"
+
+#include "proto/arch_table.h"
+#include "proto/json_file.h"
+#include "proto/name_table.h"
+#include "proto/source_file.h"
+
+#include <cjson/cJSON.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_FILE (256u << 20)
+
+struct vocab {
+    uint64_t n;
+    const char **text;  /* of each id; NULL: no token */
+    int32_t *type;
+    char **owned;       /* texts made here */
+    uint64_t n_owned, cap_owned;
+    uint64_t n_base;    /* entries of model.vocab */
+    int64_t max_added;  /* highest id of an added token, or -1 */
+    struct sl_name_table base, added; /* text -> id */
+};
+
+static const cJSON *entry(const cJSON *object, const char *name)
+{
+    return cJSON_GetObjectItemCaseSensitive(object, name);
+}
+
+static bool starts(const char *s, const char *with)
+{
+    return strncmp(s, with, strlen(with)) == 0;
+}
+
+static bool ends(const char *s, const char *with)
+{
+    size_t n = strlen(s), w = strlen(with);
+
+    return n >= w && strcmp(s + n - w, with) == 0;
+}
+
+/* Some added tokens that control are not marked as special. */
+static bool looks_special(const char *s)
+{
+    static const char *const words[] = {"<pad>", "<mask>", "<2mass>", "[@BOS@]"};
+
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (strcmp(s, words[i]) == 0)
+            return true;
+    return (starts(s, "<|") && ends(s, "|>")) || (starts(s, "<｜") && ends(s, "｜>")) ||
+           (starts(s, "<unused") && ends(s, ">"));
+}
+
+/* ---- files ---- */
+
+int sl_tokenizer_read(const char *dir, const char *name, char **text, size_t *len,
+                      struct sl_error *e)
+{
+    struct sl_source_stat st;
+    int fd, rc;
+
+    if (!sl_source_exists(dir, name))
+        return 0;
+    SL_TRY(sl_source_open(dir, name, &fd, &st, e));
+    if (st.size > MAX_FILE) {
+        close(fd);
+        return sl_fail(e, SL_ESOURCE, "%s has %" PRIu64 " bytes: expected at most %u", name, st.size,
+                       MAX_FILE);
+    }
+    *len = (size_t)st.size;
+    *text = malloc(*len + 1);
+    rc = *text ? sl_source_read(fd, name, *text, *len, 0, e)
+               : sl_fail(e, SL_EFAIL, "out of memory for %s", name);
+    close(fd);
+    if (rc == 0 && memchr(*text, 0, *len))
+        rc = sl_fail(e, SL_ESOURCE, "%s holds NUL bytes: it is no text", name);
+    if (rc < 0) {
+        free(*text);
+        return rc;
+    }
+    (*text)[*len] = '\0';
+    return 1;
+}
+
+/* *out = NULL when the file is absent. */
+static int read_json(const char *dir, const char *name, cJSON **out, struct sl_error *e)
+{
+    char *text;
+    size_t len;
+    int rc;
+
+    *out = NULL;
+    rc = sl_tokenizer_read(dir, name, &text, &len, e);
+    if (rc <= 0)
+        return rc;
+    rc = sl_json_parse(name, text, len, NULL, out, e);
+    free(text);
+    if (rc < 0)
+        return rc;
+    if (cJSON_IsObject(*out))
+        return 0;
+    cJSON_Delete(*out);
+    *out = NULL;
+    return sl_fail(e, SL_ESOURCE, "%s: expected a JSON object", name);
+}
+
+/* ---- tokens ---- */
+
+static int no_memory(struct sl_error *e)
+{
+    return sl_fail(e, SL_EFAIL, "out of memory for the tokenizer");
+}
+
+static int bad_id(const struct vocab *v, const char *token, struct sl_error *e)
+{
+    return sl_fail(e, SL_ESOURCE, "tokenizer.json: the id of token '%.80s' is not an integer below "
+                   "config.json's vocab_size %" PRIu64, token, v->n);
+}
+
+static int own(struct vocab *v, char *text, struct sl_error *e)
+{
+    if (text && v->n_owned == v->cap_owned) {
+        uint64_t cap = v->cap_owned ? 2 * v->cap_owned : 64;
+        char **grown = realloc(v->owned, cap * sizeof *grown);
+
+        if (!grown) {
+            free(text);
+            return no_memory(e);
+        }
+        v->owned = grown;
+        v->cap_owned = cap;
+    }
+    if (!text)
+        return no_memory(e);
+    v->owned[v->n_owned++] = text;
+    return 0;
+}
+
+static int take_base(struct vocab *v, const cJSON *tokenizer, struct sl_error *e)
+{
+    const cJSON *list = entry(entry(tokenizer, "model"), "vocab");
+    uint64_t id;
+
+    if (!cJSON_IsObject(list) || !list->child)
+        return sl_fail(e, SL_ESOURCE, "tokenizer.json: model.vocab is missing or empty");
+    for (const cJSON *x = list->child; x; x = x->next) {
+        if (!sl_json_uint(x, SL_JSON_EXACT, &id) || id >= v->n)
+            return bad_id(v, x->string, e);
+        v->text[id] = x->string;
+        v->type[id] = SL_TOKEN_NORMAL;
+        v->n_base++;
+    }
+    return 0;
+}
+
+/* U+2581 is how some vocabularies write a space. */
+static int with_spaces(struct vocab *v, uint64_t id, const char *text, struct sl_error *e)
+{
+    char *copy, *to;
+
+    if (!strstr(text, "\xe2\x96\x81"))
+        return 0;
+    copy = to = malloc(strlen(text) + 1);
+    for (const char *s = text; copy && *s;) {
+        bool space = starts(s, "\xe2\x96\x81");
+
+        *to++ = space ? ' ' : *s;
+        s += space ? 3 : 1;
+    }
+    if (copy)
+        *to = '\0';
+    SL_TRY(own(v, copy, e));
+    v->text[id] = copy;
+    return 0;
+}
+
+static int add_token(struct vocab *v, const char *text, uint64_t id, bool special,
+                     struct sl_error *e)
+{
+    uint32_t held;
+
+    if (id >= v->n)
+        return bad_id(v, text, e);
+    SL_TRY(sl_name_table_add(&v->added, text, (uint32_t)id, &held, e));
+    v->text[id] = text;
+    if ((int64_t)id > v->max_added)
+        v->max_added = (int64_t)id;
+    v->type[id] = special || looks_special(text) ? SL_TOKEN_CONTROL : SL_TOKEN_USER_DEFINED;
+    return v->type[id] == SL_TOKEN_USER_DEFINED ? with_spaces(v, id, text, e) : 0;
+}
+
+static int take_added(struct vocab *v, const cJSON *tokenizer, struct sl_error *e)
+{
+    const cJSON *list = entry(tokenizer, "added_tokens");
+    uint64_t id;
+
+    for (const cJSON *x = cJSON_IsArray(list) ? list->child : NULL; x; x = x->next) {
+        const char *text = sl_token_text(x);
+
+        if (!text || cJSON_IsString(x))
+            return sl_fail(e, SL_ESOURCE, "tokenizer.json: an entry of added_tokens has no content");
+        if (!sl_json_uint(entry(x, "id"), SL_JSON_EXACT, &id))
+            return bad_id(v, text, e);
+        SL_TRY(add_token(v, text, id, cJSON_IsTrue(entry(x, "special")), e));
+    }
+    return 0;
+}
+
+/* A token that only tokenizer_config.json tells of: it keeps the id that it has
+ * in the vocabulary, else it gets the next free one. */
+static int add_late(struct vocab *v, const char *text, bool special, struct sl_error *e)
+{
+    uint64_t id;
+    uint32_t held;
+
+    if (!text || !*text || sl_name_table_find(&v->added, text) != SL_NO_NAME)
+        return 0;
+    for (uint64_t i = 0; !v->base.cap && i < v->n; i++)
+        if (v->text[i] && v->type[i] == SL_TOKEN_NORMAL)
+            SL_TRY(sl_name_table_add(&v->base, v->text[i], (uint32_t)i, &held, e));
+    id = sl_name_table_find(&v->base, text);
+    if (id == SL_NO_NAME)
+        id = v->max_added >= (int64_t)v->n_base ? (uint64_t)v->max_added + 1 : v->n_base;
+    return add_token(v, text, id, special, e);
+}
+
+static int take_config_tokens(struct vocab *v, const cJSON *config, struct sl_error *e)
+{
+    static const char *const names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                        "pad_token", "cls_token", "mask_token"};
+    const cJSON *more = entry(config, "additional_special_tokens");
+    const cJSON *decoder = entry(config, "added_tokens_decoder");
+
+    for (const cJSON *x = cJSON_IsObject(decoder) ? decoder->child : NULL; x; x = x->next)
+        SL_TRY(add_late(v, sl_token_text(x), cJSON_IsTrue(entry(x, "special")), e));
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        SL_TRY(add_late(v, sl_token_text(entry(config, names[i])), true, e));
+    for (const cJSON *x = cJSON_IsArray(more) ? more->child : NULL; x; x = x->next)
+        SL_TRY(add_late(v, sl_token_text(x), true, e));
+    return 0;
+}
+
+static int fill_gaps(struct vocab *v, struct sl_error *e)
+{
+    for (uint64_t i = 0; i < v->n; i++) {
+        char pad[32];
+
+        if (v->text[i])
+            continue;
+        snprintf(pad, sizeof pad, "[PAD%" PRIu64 "]", i);
+        SL_TRY(own(v, strdup(pad), e));
+        v->text[i] = v->owned[v->n_owned - 1];
+        v->type[i] = SL_TOKEN_UNUSED;
+    }
+    return 0;
+}
+
+static void vocab_free(struct vocab *v)
+{
+    for (uint64_t i = 0; i < v->n_owned; i++)
+        free(v->owned[i]);
+    free(v->owned);
+    free(v->text);
+    free(v->type);
+    sl_name_table_free(&v->base);
+    sl_name_table_free(&v->added);
+}
+
+static int set_tokens(const cJSON *tokenizer, const cJSON *config, uint64_t n_vocab,
+                      struct sl_kvs *kvs, struct sl_error *e)
+{
+    struct vocab v = {.n = n_vocab, .max_added = -1};
+    int rc;
+
+    v.text = calloc(n_vocab + 1, sizeof *v.text);
+    v.type = calloc(n_vocab + 1, sizeof *v.type);
+    rc = v.text && v.type ? sl_name_table_init(&v.added, 64, e) : no_memory(e);
+    rc = rc < 0 ? rc : take_base(&v, tokenizer, e);
+    rc = rc < 0 ? rc : take_added(&v, tokenizer, e);
+    rc = rc < 0 || !config ? rc : take_config_tokens(&v, config, e);
+    rc = rc < 0 ? rc : fill_gaps(&v, e);
+    if (rc == 0 && (sl_kvs_set_strs(kvs, "tokenizer.ggml.tokens", v.text, n_vocab) < 0 ||
+                    sl_kvs_set_arr(kvs, "tokenizer.ggml.token_type", SL_KV_I32, v.type, n_vocab) < 0))
+        rc = no_memory(e);
+    vocab_free(&v);
+    return rc;
+}
+
+/* ---- merges ---- */
+
+/* Copies one half of a pair; a space in it is written as byte-level BPE does. */
+static char *put_half(char *to, const char *from)
+{
+    for (; *from; from++) {
+        if (*from == ' ') {
+            *to++ = '\xc4';
+            *to++ = '\xa0';
+        } else {
+            *to++ = *from;
+        }
+    }
+    return to;
+}
+
+static bool is_pair(const cJSON *x)
+{
+    return cJSON_IsArray(x) && cJSON_IsString(x->child) && cJSON_IsString(x->child->next) &&
+           !x->child->next->next;
+}
+
+/* "a b" strings as they are; pairs joined by one space. */
+static int set_json_merges(const cJSON *list, struct sl_kvs *kvs, struct sl_error *e)
+{
+    uint64_t n = 0;
+    size_t bytes = 1;
+    const char **merges;
+    char *arena, *to;
+    int rc = 0;
+
+    for (const cJSON *x = list->child; x; x = x->next, n++)
+        if (is_pair(x))
+            bytes += 2 * strlen(x->child->valuestring) + 2 * strlen(x->child->next->valuestring) + 2;
+    merges = calloc(n + 1, sizeof *merges);
+    arena = to = malloc(bytes);
+    if (!merges || !arena)
+        rc = no_memory(e);
+    n = 0;
+    for (const cJSON *x = list->child; x && rc == 0; x = x->next, n++) {
+        if (cJSON_IsString(x)) {
+            merges[n] = x->valuestring;
+            continue;
+        }
+        if (!is_pair(x)) {
+            rc = sl_fail(e, SL_ESOURCE, "tokenizer.json: model.merges, entry %" PRIu64 ": expected a "
+                         "string or a pair of strings", n);
+            break;
+        }
+        merges[n] = to;
+        to = put_half(to, x->child->valuestring);
+        *to++ = ' ';
+        to = put_half(to, x->child->next->valuestring);
+        *to++ = '\0';
+    }
+    if (rc == 0 && sl_kvs_set_strs(kvs, "tokenizer.ggml.merges", merges, n) < 0)
+        rc = no_memory(e);
+    free(merges);
+    free(arena);
+    return rc;
+}
+
+/* A line "a b" for each merge; a first line that begins with '#' is a heading.
+ * Lines of another form are skipped, as the converter skips them. */
+static int set_text_merges(char *text, struct sl_kvs *kvs, struct sl_error *e)
+{
+    uint64_t n = 0, cap = 1;
+    const char **merges;
+    char *line = text, *next;
+    int rc;
+
+    for (const char *s = text; *s; s++)
+        cap += *s == '\n';
+    merges = calloc(cap, sizeof *merges);
+    if (!merges)
+        return no_memory(e);
+    for (bool first = true; line; line = next, first = false) {
+        char *gap, *half;
+
+        next = strchr(line, '\n');
+        if (next)
+            *next++ = '\0';
+        line += strspn(line, " \t\r");
+        for (size_t k = strlen(line); k && strchr(" \t\r", line[k - 1]); k--)
+            line[k - 1] = '\0';
+        gap = strpbrk(line, " \t");
+        if ((first && *line == '#') || !gap)
+            continue;
+        half = gap + strspn(gap, " \t");
+        if (strpbrk(half, " \t"))
+            continue;
+        *gap = ' ';
+        memmove(gap + 1, half, strlen(half) + 1);
+        merges[n++] = line;
+    }
+    rc = n == 0 ? sl_fail(e, SL_ESOURCE, "merges.txt holds no merges")
+         : sl_kvs_set_strs(kvs, "tokenizer.ggml.merges", merges, n) < 0 ? no_memory(e) : 0;
+    free(merges);
+    return rc;
+}
+
+static int set_merges(const char *dir, const cJSON *tokenizer, struct sl_kvs *kvs,
+                      struct sl_error *e)
+{
+    const cJSON *list = entry(entry(tokenizer, "model"), "merges");
+    char *text;
+    size_t len;
+    int rc;
+
+    if (cJSON_IsArray(list) && list->child)
+        return set_json_merges(list, kvs, e);
+    rc = sl_tokenizer_read(dir, "merges.txt", &text, &len, e);
+    if (rc == 0)
+        return sl_fail(e, SL_ESOURCE, "tokenizer.json has no merges, and there is no merges.txt");
+    if (rc < 0)
+        return rc;
+    rc = set_text_merges(text, kvs, e);
+    free(text);
+    return rc;
+}
+
+/* ---- all of it ---- */
+
+static int check_kind(const char *dir, const cJSON *tokenizer, const struct sl_arch *arch,
+                      struct sl_error *e)
+{
+    const cJSON *model = entry(tokenizer, "model"), *type = entry(model, "type");
+    const char *kind = cJSON_IsString(type) ? type->valuestring : "BPE";
+
+    if (arch->sentencepiece && sl_source_exists(dir, "tokenizer.model"))
+        return sl_fail(e, SL_EUNSUPPORTED, "the checkpoint has a SentencePiece tokenizer "
+                       "(tokenizer.model); supported: byte-level BPE");
+    if (strcmp(kind, "BPE") != 0 || cJSON_IsTrue(entry(model, "byte_fallback")))
+        return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: a tokenizer of type %.40s%s is not "
+                       "supported; supported: byte-level BPE", kind,
+                       strcmp(kind, "BPE") == 0 ? " with byte_fallback" : "");
+    return 0;
+}
+
+static int set_all(const char *dir, const cJSON *tokenizer, const cJSON *tokenizer_config,
+                   const cJSON *config, const struct sl_arch *arch, uint64_t n_vocab,
+                   struct sl_kvs *kvs, struct sl_error *e)
+{
+    const cJSON *space = entry(tokenizer_config, "add_prefix_space");
+    const char *pre;
+
+    SL_TRY(check_kind(dir, tokenizer, arch, e));
+    SL_TRY(sl_tokenizer_pre(tokenizer, tokenizer_config, &pre, e));
+    if (arch->space_prefix && cJSON_IsBool(space) &&
+        sl_kvs_set_bool(kvs, "tokenizer.ggml.add_space_prefix", cJSON_IsTrue(space)) < 0)
+        return no_memory(e);
+    if (sl_kvs_set_str(kvs, "tokenizer.ggml.model", "gpt2") < 0 ||
+        sl_kvs_set_str(kvs, "tokenizer.ggml.pre", pre) < 0)
+        return no_memory(e);
+    SL_TRY(set_tokens(tokenizer, tokenizer_config, n_vocab, kvs, e));
+    SL_TRY(set_merges(dir, tokenizer, kvs, e));
+    return sl_tokenizer_special(dir, tokenizer, tokenizer_config, config, n_vocab, kvs, e);
+}
+
+int sl_tokenizer_keys(const char *dir, const cJSON *config, const struct sl_arch *arch,
+                      uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e)
+{
+    cJSON *tokenizer = NULL, *tokenizer_config = NULL;
+    int rc;
+
+    if (!dir)
+        return sl_fail(e, SL_ESOURCE, "the checkpoint has no folder with a tokenizer.json");
+    rc = read_json(dir, "tokenizer.json", &tokenizer, e);
+    if (rc == 0 && !tokenizer)
+        rc = sl_fail(e, SL_ESOURCE, "%s: tokenizer.json is missing; download it beside config.json",
+                     dir);
+    rc = rc < 0 ? rc : read_json(dir, "tokenizer_config.json", &tokenizer_config, e);
+    rc = rc < 0 ? rc : set_all(dir, tokenizer, tokenizer_config, config, arch, n_vocab, kvs, e);
+    cJSON_Delete(tokenizer);
+    cJSON_Delete(tokenizer_config);
+    return rc;
+}

@@ -1,0 +1,47 @@
+/* The tokenizer of a checkpoint as GGUF keys: byte-level BPE ("gpt2"). */
+#ifndef SLUICE_PROTO_TOKENIZER_H
+#define SLUICE_PROTO_TOKENIZER_H
+
+#include "proto/gguf.h"
+
+struct cJSON;
+struct sl_arch;
+
+/* Effect: appends the tokenizer.* keys that the converter of August 2026 writes,
+ * in its order, from tokenizer.json, tokenizer_config.json, merges.txt, chat
+ * template files and config. n_vocab = entries of the token list; ids without
+ * a token are filled as it fills them. Errors: SL_ESOURCE (file missing or
+ * damaged, an id outside the vocabulary), SL_EUNSUPPORTED (another kind of
+ * tokenizer, or a pre-tokenizer that llama.cpp would not be told of). */
+int sl_tokenizer_keys(const char *dir, const struct cJSON *config, const struct sl_arch *arch,
+                      uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
+
+/* Token types, as GGUF numbers them. */
+enum sl_token_type {
+    SL_TOKEN_NORMAL = 1, SL_TOKEN_CONTROL = 3, SL_TOKEN_USER_DEFINED = 4, SL_TOKEN_UNUSED = 5,
+};
+
+/* ---- parts of the above ---- */
+
+/* Effect: *pre = the name of the pre-tokenizer (tokenizer.ggml.pre, static), from
+ * tokenizer.json's regular expressions; config = tokenizer_config.json or NULL.
+ * Errors: SL_EUNSUPPORTED with what was found. */
+int sl_tokenizer_pre(const struct cJSON *tokenizer, const struct cJSON *config, const char **pre,
+                     struct sl_error *e) SL_MUST_USE;
+
+/* Effect: appends ids of special tokens, add_bos_token and its kin, and chat
+ * templates. tokenizer_config may be NULL; config is the model's. */
+int sl_tokenizer_special(const char *dir, const struct cJSON *tokenizer,
+                         const struct cJSON *tokenizer_config, const struct cJSON *config,
+                         uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
+
+/* Returns the text of a special token of tokenizer_config.json: a string, or an
+ * object with "content"; else NULL. */
+const char *sl_token_text(const struct cJSON *item);
+
+/* Effect: the whole file as text (NUL-terminated, no NUL inside, *len bytes); the
+ * caller's. Returns 1, or 0 when dir has no such file. Errors: SL_ESOURCE. */
+int sl_tokenizer_read(const char *dir, const char *name, char **text, size_t *len,
+                      struct sl_error *e) SL_MUST_USE;
+
+#endif

@@ -1,0 +1,118 @@
+/* Which pre-tokenizer a tokenizer.json describes. The converter encodes a test
+ * text and looks the token ids up; here the regular expressions decide. */
+#include "proto/tokenizer.h"
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_RULES 16
+#define DIGITS "<digits>"
+
+#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
+#define WORDS_REST "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define CJK "[一-龥ࠀ-一가-퟿]+"
+
+/* Rules in order; one that ends in "..." stands for all with that beginning. */
+static const struct { const char *pre; const char *rules[8]; } known[] = {
+    {"deepseek-v3",
+     {"\\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+",
+      "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
+      "| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
+    {"llama-bpe", {CONTRACTIONS "\\p{N}{1,3}" WORDS_REST}},
+    {"qwen2", {CONTRACTIONS "\\p{N}" WORDS_REST}},
+    {"deepseek-llm",
+     {"[\\r\\n]", "\\s?[A-Za-zµÀ-ÖØ-öø-ƺ...", "\\s?[!-/:-~！-／：-～‘-‟　-。]+", "\\s+$", CJK, DIGITS}},
+    {"deepseek-coder", {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", CJK, DIGITS}},
+};
+
+struct rules {
+    const char *rule[MAX_RULES];
+    int n;
+    const char *odd; /* a kind that is not understood */
+};
+
+static void collect(const cJSON *j, struct rules *r, int depth)
+{
+    const cJSON *type = cJSON_GetObjectItemCaseSensitive(j, "type");
+    const cJSON *pattern = cJSON_GetObjectItemCaseSensitive(j, "pattern");
+    const cJSON *regex = cJSON_GetObjectItemCaseSensitive(pattern, "Regex");
+    const char *kind = cJSON_IsString(type) ? type->valuestring : "(no type)";
+
+    if (r->n >= MAX_RULES || depth > 4) {
+        r->odd = "more rules than any known tokenizer has";
+    } else if (strcmp(kind, "Sequence") == 0) {
+        const cJSON *list = cJSON_GetObjectItemCaseSensitive(j, "pretokenizers");
+
+        for (const cJSON *x = list ? list->child : NULL; x; x = x->next)
+            collect(x, r, depth + 1);
+    } else if (strcmp(kind, "Split") == 0 && cJSON_IsString(regex)) {
+        r->rule[r->n++] = regex->valuestring;
+    } else if (strcmp(kind, "Digits") == 0) {
+        r->rule[r->n++] = DIGITS;
+    } else if (strcmp(kind, "ByteLevel") == 0) {
+        if (!cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(j, "use_regex")))
+            r->rule[r->n++] = "<GPT-2's regular expression>";
+    } else {
+        r->odd = kind;
+    }
+}
+
+/* The end of a line may stand in a regular expression as itself or escaped. */
+static bool same_rule(const char *found, const char *wanted)
+{
+    for (; *wanted; found++, wanted++) {
+        if (strcmp(wanted, "...") == 0)
+            return true;
+        if ((*found == '\r' || *found == '\n') && *wanted == '\\' &&
+            wanted[1] == (*found == '\r' ? 'r' : 'n'))
+            wanted++;
+        else if (*found != *wanted)
+            return false;
+    }
+    return !*found;
+}
+
+static const char *match(const struct rules *r)
+{
+    for (size_t k = 0; k < sizeof known / sizeof *known; k++) {
+        int n = 0;
+
+        while (n < 8 && known[k].rules[n] && n < r->n && same_rule(r->rule[n], known[k].rules[n]))
+            n++;
+        if (n == r->n && n > 0 && (n == 8 || !known[k].rules[n]))
+            return known[k].pre;
+    }
+    return NULL;
+}
+
+/* R1's distills have Qwen's rules, begin every text with DeepSeek's own token,
+ * and have a name of their own for it. */
+static bool is_r1_distill(const cJSON *config)
+{
+    const char *bos = sl_token_text(cJSON_GetObjectItemCaseSensitive(config, "bos_token"));
+
+    return bos && strcmp(bos, "<｜begin▁of▁sentence｜>") == 0;
+}
+
+int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, const char **pre,
+                     struct sl_error *e)
+{
+    const cJSON *j = cJSON_GetObjectItemCaseSensitive(tokenizer, "pre_tokenizer");
+    struct rules r = {.n = 0};
+
+    if (cJSON_IsObject(j))
+        collect(j, &r, 0);
+    *pre = r.odd ? NULL : match(&r);
+    if (*pre && strcmp(*pre, "qwen2") == 0 && is_r1_distill(config))
+        *pre = "deepseek-r1-qwen";
+    if (*pre)
+        return 0;
+    if (r.odd)
+        return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: pre_tokenizer with '%.80s' is not "
+                       "supported; supported: those of DeepSeek V2, V3, R1, Qwen2 and Llama 3", r.odd);
+    return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: unknown pre_tokenizer of %d rule%s, first "
+                   "'%.200s'; supported: those of DeepSeek V2, V3, R1, Qwen2 and Llama 3", r.n,
+                   r.n == 1 ? "" : "s", r.n ? r.rule[0] : "");
+}

@@ -1,0 +1,363 @@
+/* Special tokens, whether they are added, and chat templates. The rules follow
+ * what gguf-py finds, including that a token given as an object is never
+ * recognized in a template of the post-processor. */
+#include "proto/json_file.h"
+#include "proto/tokenizer.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BOS, EOS, UNK, SEP, PAD, CLS, MASK, EOT, EOM, N_TYPES };
+
+static const struct {
+    const char *name;    /* as in bos_token, add_bos_token, bos_token_id */
+    const char *id_key;  /* NULL: has none in GGUF */
+    const char *add_key;
+} types[N_TYPES] = {
+    [BOS] = {"bos", "tokenizer.ggml.bos_token_id", "tokenizer.ggml.add_bos_token"},
+    [EOS] = {"eos", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.add_eos_token"},
+    [UNK] = {"unk", "tokenizer.ggml.unknown_token_id", NULL},
+    [SEP] = {"sep", "tokenizer.ggml.seperator_token_id", "tokenizer.ggml.add_sep_token"},
+    [PAD] = {"pad", "tokenizer.ggml.padding_token_id", NULL},
+    [CLS] = {"cls", NULL, NULL},
+    [MASK] = {"mask", "tokenizer.ggml.mask_token_id", NULL},
+    [EOT] = {"eot", "tokenizer.ggml.eot_token_id", NULL},
+    [EOM] = {"eom", "tokenizer.ggml.eom_token_id", NULL},
+};
+
+struct special {
+    const cJSON *token[N_TYPES]; /* entries of tokenizer_config, corrected by the post-processor */
+    bool active[N_TYPES];
+    int add_order[N_TYPES], n_add; /* types with a known add_X_token, in the order found */
+    bool add[N_TYPES], have_add[N_TYPES];
+    int id_order[N_TYPES], n_id;
+    bool have_id[N_TYPES];
+    uint32_t id[N_TYPES];
+};
+
+static const cJSON *entry(const cJSON *object, const char *name)
+{
+    return cJSON_GetObjectItemCaseSensitive(object, name);
+}
+
+const char *sl_token_text(const cJSON *item)
+{
+    const cJSON *content = entry(item, "content");
+
+    if (cJSON_IsString(item))
+        return item->valuestring;
+    return cJSON_IsString(content) ? content->valuestring : NULL;
+}
+
+static bool is_set(const cJSON *j)
+{
+    return j && !cJSON_IsNull(j) && !(cJSON_IsString(j) && !*j->valuestring);
+}
+
+static bool same(const cJSON *a, const cJSON *b)
+{
+    return cJSON_IsString(a) && cJSON_IsString(b) && strcmp(a->valuestring, b->valuestring) == 0;
+}
+
+static void set_add(struct special *s, int type, bool v)
+{
+    if (!s->have_add[type])
+        s->add_order[s->n_add++] = type;
+    s->have_add[type] = true;
+    s->add[type] = v;
+}
+
+static void set_id(struct special *s, int type, const cJSON *id, uint64_t n_vocab)
+{
+    uint64_t v;
+
+    if (s->have_id[type] || !sl_json_uint(id, UINT32_MAX, &v) || v >= n_vocab)
+        return;
+    s->have_id[type] = true;
+    s->id[type] = (uint32_t)v;
+    s->id_order[s->n_id++] = type;
+}
+
+/* ---- the post-processor ---- */
+
+static const cJSON *special_id(const cJSON *piece)
+{
+    const cJSON *id = entry(entry(piece, "SpecialToken"), "id");
+
+    return is_set(id) ? id : NULL;
+}
+
+static bool is_sequence(const cJSON *piece, const char *id)
+{
+    const cJSON *j = entry(entry(piece, "Sequence"), "id");
+
+    return cJSON_IsString(j) && strcmp(j->valuestring, id) == 0;
+}
+
+/* A ... [sep] [eos] ... B: whether a separator stands between the two texts. */
+static void read_pair(struct special *s, const cJSON *pair, const cJSON *first, const cJSON *last,
+                      bool have_config)
+{
+    int n = cJSON_GetArraySize(pair), from = 0, to = n;
+    bool sep = false;
+
+    if (n == 0)
+        return;
+    if (first && same(special_id(pair->child), first))
+        from++;
+    if (last && same(special_id(cJSON_GetArrayItem(pair, n - 1)), last))
+        to--;
+    if (to - from < 3 || !is_sequence(cJSON_GetArrayItem(pair, from), "A") ||
+        !is_sequence(cJSON_GetArrayItem(pair, to - 1), "B"))
+        return;
+    for (int i = from + 1; i < to - 1 && i < from + 3; i++) {
+        const cJSON *id = special_id(cJSON_GetArrayItem(pair, i));
+        bool is_sep = same(id, s->token[SEP]) || same(id, s->token[EOS]);
+
+        if (i == from + 1)
+            sep = is_sep && !last;
+        else if (to - from == 4)
+            sep = sep || is_sep;
+    }
+    set_add(s, SEP, sep);
+    if (sep && !is_set(s->token[SEP]) && have_config)
+        s->token[SEP] = s->token[EOS];
+}
+
+static void read_template(struct special *s, const cJSON *processor, bool have_config)
+{
+    const cJSON *single = entry(processor, "single"), *first = NULL, *last = NULL;
+    int n = cJSON_IsArray(single) ? cJSON_GetArraySize(single) : 0;
+
+    if (n > 1) {
+        first = special_id(single->child);
+        last = special_id(cJSON_GetArrayItem(single, n - 1));
+    }
+    if (first) {
+        if (!have_config)
+            s->token[BOS] = first;
+        set_add(s, BOS, same(first, s->token[BOS]) || same(first, s->token[CLS]));
+    }
+    if (last) {
+        int spare = !s->active[EOT] ? EOT : EOM;
+
+        if (have_config && !same(last, s->token[EOS]) && !s->active[spare]) {
+            s->active[spare] = true;
+            s->token[spare] = s->token[EOS];
+        }
+        s->token[EOS] = last;
+        set_add(s, EOS, true);
+    }
+    if (cJSON_IsArray(entry(processor, "pair")))
+        read_pair(s, entry(processor, "pair"), first, last, have_config);
+}
+
+static void read_processor(struct special *s, const cJSON *processor, bool have_config)
+{
+    const cJSON *type = entry(processor, "type");
+
+    if (!cJSON_IsString(type))
+        return;
+    if (strcmp(type->valuestring, "TemplateProcessing") == 0) {
+        read_template(s, processor, have_config);
+    } else if (strcmp(type->valuestring, "RobertaProcessing") == 0) {
+        const cJSON *cls = entry(processor, "cls"), *sep = entry(processor, "sep");
+
+        set_add(s, BOS, true);
+        set_add(s, EOS, true);
+        set_add(s, SEP, true);
+        if (!is_set(s->token[CLS]) && have_config)
+            s->token[CLS] = cls && cls->child ? cls->child : s->token[BOS];
+        if (!is_set(s->token[SEP]) && have_config)
+            s->token[SEP] = sep && sep->child ? sep->child : s->token[EOS];
+    }
+}
+
+static void read_processors(struct special *s, const cJSON *tokenizer, bool have_config)
+{
+    const cJSON *post = entry(tokenizer, "post_processor");
+    const cJSON *list = entry(post, "processors");
+
+    if (!cJSON_IsArray(list)) {
+        read_processor(s, post, have_config);
+        return;
+    }
+    for (const cJSON *x = list->child; x; x = x->next)
+        read_processor(s, x, have_config);
+}
+
+/* ---- tokens ---- */
+
+static void read_tokens(struct special *s, const cJSON *tokenizer, const cJSON *config,
+                        uint64_t n_vocab)
+{
+    const cJSON *added = entry(tokenizer, "added_tokens");
+
+    for (int t = 0; t < N_TYPES; t++) {
+        const char *text = sl_token_text(s->token[t]);
+        const cJSON *x = cJSON_IsArray(added) ? added->child : NULL;
+        const cJSON *add;
+        char name[32];
+
+        if (!s->active[t])
+            continue;
+        snprintf(name, sizeof name, "add_%s_token", types[t].name);
+        add = entry(config, name);
+        if (cJSON_IsBool(add))
+            set_add(s, t, cJSON_IsTrue(add));
+        while (text && x && (!sl_token_text(x) || strcmp(sl_token_text(x), text) != 0))
+            x = x->next;
+        if (text && x)
+            set_id(s, t, entry(x, "id"), n_vocab);
+    }
+}
+
+static void find_special(struct special *s, const cJSON *tokenizer, const cJSON *config,
+                         const cJSON *model_config, uint64_t n_vocab)
+{
+    char name[32];
+
+    for (int t = 0; t < N_TYPES; t++) {
+        snprintf(name, sizeof name, "%s_token", types[t].name);
+        s->active[t] = t != EOT && t != EOM;
+        s->token[t] = entry(config, name);
+    }
+    if (config && !is_set(s->token[BOS]) && is_set(s->token[CLS]))
+        s->token[BOS] = s->token[CLS];
+    if (config && !is_set(s->token[EOS]) && is_set(s->token[SEP]))
+        s->token[EOS] = s->token[SEP];
+    read_processors(s, tokenizer, config != NULL);
+    if (config)
+        read_tokens(s, tokenizer, config, n_vocab);
+    for (int t = 0; t < N_TYPES; t++) {
+        snprintf(name, sizeof name, "%s_token_id", types[t].name);
+        if (s->active[t])
+            set_id(s, t, entry(model_config, name), n_vocab);
+    }
+}
+
+/* ---- chat templates ---- */
+
+static int set_text(struct sl_kvs *kvs, const char *key, const char *v)
+{
+    return v && *v ? sl_kvs_set_str(kvs, key, v) : 0;
+}
+
+/* The template's name with everything but letters and digits as '_'. */
+static bool clean_name(const cJSON *item, char buf[64])
+{
+    const cJSON *name = entry(item, "name");
+    size_t n = 0;
+
+    if (!cJSON_IsString(name))
+        return false;
+    for (const char *c = name->valuestring; *c && n < 63; c++) {
+        bool ok = (*c >= '0' && *c <= '9') || ((*c | 32) >= 'a' && (*c | 32) <= 'z');
+
+        if (((unsigned char)*c & 0xc0) != 0x80) /* one '_' for a character */
+            buf[n++] = ok ? *c : '_';
+    }
+    buf[n] = '\0';
+    return n > 0;
+}
+
+static int set_templates(const cJSON *list, struct sl_kvs *kvs)
+{
+    int n = cJSON_GetArraySize(list), n_named = 0, rc = 0;
+    char (*names)[64] = calloc((size_t)n + 1, sizeof *names);
+    const char **pointers = calloc((size_t)n + 1, sizeof *pointers);
+    const char *fallback = NULL;
+
+    if (!names || !pointers)
+        rc = SL_EFAIL;
+    for (const cJSON *x = list->child; x && rc == 0; x = x->next) {
+        const cJSON *text = entry(x, "template");
+        char *name = names[n_named], key[96];
+        bool again = false;
+
+        if (!cJSON_IsString(text) || !clean_name(x, name))
+            continue;
+        if (strcmp(name, "default") == 0) {
+            fallback = text->valuestring;
+            continue;
+        }
+        for (int i = 0; i < n_named; i++)
+            again = again || strcmp(names[i], name) == 0;
+        snprintf(key, sizeof key, "tokenizer.chat_template.%s", name);
+        rc = set_text(kvs, key, text->valuestring);
+        pointers[n_named] = name;
+        n_named += !again;
+    }
+    if (rc == 0 && n_named)
+        rc = sl_kvs_set_strs(kvs, "tokenizer.chat_templates", pointers, (uint64_t)n_named);
+    if (rc == 0)
+        rc = set_text(kvs, "tokenizer.chat_template", fallback);
+    free(names);
+    free(pointers);
+    return rc;
+}
+
+static int set_template(const cJSON *j, struct sl_kvs *kvs)
+{
+    if (cJSON_IsString(j))
+        return set_text(kvs, "tokenizer.chat_template", j->valuestring);
+    return cJSON_IsArray(j) && cJSON_GetArraySize(j) <= 64 ? set_templates(j, kvs) : 0;
+}
+
+/* tokenizer_config.json, else chat_template.jinja, else chat_template.json. */
+static int set_chat_template(const char *dir, const cJSON *config, struct sl_kvs *kvs,
+                             struct sl_error *e)
+{
+    const cJSON *j = entry(config, "chat_template");
+    cJSON *file = NULL;
+    char *text;
+    size_t len;
+    int rc;
+
+    if (j)
+        return set_template(j, kvs);
+    rc = sl_tokenizer_read(dir, "chat_template.jinja", &text, &len, e);
+    if (rc > 0) {
+        rc = set_text(kvs, "tokenizer.chat_template", text);
+        free(text);
+        return rc;
+    }
+    if (rc == 0)
+        rc = sl_tokenizer_read(dir, "chat_template.json", &text, &len, e);
+    if (rc <= 0)
+        return rc;
+    rc = sl_json_parse("chat_template.json", text, len, NULL, &file, e);
+    free(text);
+    if (rc == 0)
+        rc = set_template(entry(file, "chat_template"), kvs);
+    cJSON_Delete(file);
+    return rc;
+}
+
+int sl_tokenizer_special(const char *dir, const cJSON *tokenizer, const cJSON *tokenizer_config,
+                         const cJSON *config, uint64_t n_vocab, struct sl_kvs *kvs,
+                         struct sl_error *e)
+{
+    struct special s = {.n_add = 0};
+    int rc = 0;
+
+    find_special(&s, tokenizer, tokenizer_config, config, n_vocab);
+    for (int i = 0; i < s.n_id && rc == 0; i++)
+        if (types[s.id_order[i]].id_key)
+            rc = sl_kvs_set_u32(kvs, types[s.id_order[i]].id_key, s.id[s.id_order[i]]);
+    for (int i = 0; i < s.n_add && rc == 0; i++)
+        if (types[s.add_order[i]].add_key)
+            rc = sl_kvs_set_bool(kvs, types[s.add_order[i]].add_key, s.add[s.add_order[i]]);
+    if (rc < 0)
+        return sl_fail(e, rc, "out of memory for metadata");
+    if (!tokenizer_config)
+        return 0;
+    if (e)
+        e->text[0] = '\0';
+    rc = set_chat_template(dir, tokenizer_config, kvs, e);
+    return rc < 0 && e && !e->text[0] ? sl_fail(e, rc, "out of memory for metadata") : rc;
+}

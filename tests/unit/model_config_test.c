@@ -1,0 +1,207 @@
+/* Models planned from config.json alone, against what is known of the real ones:
+ * tensor counts, weights, names and dimensions. */
+#include "tests/unit/model_fixture.h"
+
+#include <math.h>
+
+static void open_config(const char *path, enum sl_layout layout, struct sl_checkpoint **ck,
+                        struct sl_model **m)
+{
+    struct sl_error e;
+
+    if (fx_open(path, layout, ck, m, &e) < 0)
+        fail_msg("%s", e.text);
+}
+
+/* The rows of one mixture in the table: "<version>\t<layout>\tQ4_0\t0\t<name>\t<ne>\t..." */
+static void same_as_table(const struct sl_model *m, const char *prefix)
+{
+    FILE *f = popen("xz -dc tests/data/deepseek-v3-types.tsv.xz", "r");
+    char line[512], dims[128], want[256];
+    uint32_t i = 0;
+
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f)) {
+        size_t at = 0;
+
+        if (strncmp(line, prefix, strlen(prefix)) != 0)
+            continue;
+        assert_true(i < m->n_tensors);
+        for (uint32_t d = 0; d < m->tensors[i].n_dims; d++)
+            at += (size_t)snprintf(dims + at, sizeof dims - at, "%s%" PRIu64, d ? "x" : "",
+                                   m->tensors[i].ne[d]);
+        snprintf(want, sizeof want, "%s\t%s\t", m->tensors[i].name, dims);
+        if (strncmp(line + strlen(prefix), want, strlen(want)) != 0)
+            fail_msg("tensor %" PRIu32 ": have %s, table has %s", i, want, line + strlen(prefix));
+        i++;
+    }
+    assert_int_equal(pclose(f), 0);
+    assert_int_equal(i, m->n_tensors);
+}
+
+static void test_r1(void **state)
+{
+    static const struct { enum sl_layout layout; uint32_t n; const char *prefix; } cases[] = {
+        {SL_LAYOUT_LEGACY, 1025, "feb2025\tkv_b\tQ4_0\t0\t"},
+        {SL_LAYOUT_MLA, 1086, "aug2026\tk_b+v_b\tQ4_0\t0\t"},
+    };
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+    char buf[128];
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        uint32_t f32 = 0;
+
+        open_config("tests/data/deepseek-r1-config.json", cases[i].layout, &ck, &m);
+        assert_int_equal(m->n_tensors, cases[i].n);
+        assert_true(m->n_params == 671026419200);
+        same_as_table(m, cases[i].prefix);
+        for (uint32_t k = 0; k < m->n_tensors; k++)
+            f32 += m->tensors[k].keep_f32;
+        assert_int_equal(f32, 361);
+        assert_string_equal(fx_value(&m->kvs, "general.size_label", buf, sizeof buf),
+                            "str '256x20B'");
+        assert_string_equal(fx_value(&m->kvs, "tokenizer.ggml.model", buf, sizeof buf), "-");
+        sl_model_close(m);
+        sl_checkpoint_close(ck);
+    }
+}
+
+/* What such a model ships: FP8 with blocks of scales, BF16, an F32 bias. */
+static void test_r1_sources(void **state)
+{
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+    const struct sl_model_src *s;
+
+    (void)state;
+    open_config("tests/data/deepseek-r1-config.json", SL_LAYOUT_MLA, &ck, &m);
+    s = &m->src[fx_tensor(m, "blk.0.attn_kv_a_mqa.weight")->first_src];
+    assert_int_equal(s->tensor, SL_NO_TENSOR);
+    assert_int_equal(s->dtype, SL_DTYPE_F8_E4M3);
+    assert_int_equal(s->scale.rows, 5);
+    assert_int_equal(s->scale.cols, 56);
+    assert_int_equal(s->scale.block_rows, 128);
+    s = &m->src[fx_tensor(m, "blk.3.ffn_gate_inp.weight")->first_src];
+    assert_int_equal(s->dtype, SL_DTYPE_BF16);
+    assert_int_equal(s->scale.rows, 0);
+    s = &m->src[fx_tensor(m, "blk.3.exp_probs_b.bias")->first_src];
+    assert_int_equal(s->dtype, SL_DTYPE_F32);
+    assert_int_equal(fx_tensor(m, "blk.60.ffn_up_exps.weight")->n_src, 256);
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+}
+
+static void test_v2_lite(void **state)
+{
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+    char buf[128];
+
+    (void)state;
+    open_config("tests/data/deepseek-v2-lite-config.json", SL_LAYOUT_MLA, &ck, &m);
+    assert_true(m->n_params == 15706484224);
+    assert_non_null(fx_tensor(m, "blk.0.attn_q.weight"));
+    assert_int_equal(fx_tensor(m, "blk.0.attn_q.weight")->ne[1], 3072);
+    assert_null(fx_tensor(m, "blk.0.attn_q_a.weight"));
+    assert_null(fx_tensor(m, "blk.1.exp_probs_b.bias"));
+    assert_int_equal(fx_tensor(m, "blk.1.ffn_up_shexp.weight")->ne[1], 2816);
+    assert_string_equal(fx_value(&m->kvs, "deepseek2.expert_gating_func", buf, 128), "u32 1");
+    assert_string_equal(fx_value(&m->kvs, "deepseek2.expert_weights_norm", buf, 128), "-");
+    assert_string_equal(fx_value(&m->kvs, "deepseek2.attention.q_lora_rank", buf, 128), "-");
+    assert_string_equal(fx_value(&m->kvs, "deepseek2.rope.scaling.yarn_log_multiplier", buf, 128),
+                        "f32 0.0706999972");
+    assert_string_equal(fx_value(&m->kvs, "general.size_label", buf, 128), "str '64x1.5B'");
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+}
+
+static void test_qwen(void **state)
+{
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+    char buf[128];
+
+    (void)state;
+    open_config("tests/data/r1-distill-qwen-32b-config.json", SL_LAYOUT_MLA, &ck, &m);
+    assert_string_equal(m->arch, "qwen2");
+    assert_int_equal(m->n_tensors, 771);
+    assert_true(m->n_params == 32763876352);
+    assert_true(fx_tensor(m, "blk.63.attn_k.bias")->keep_f32);
+    assert_int_equal(fx_tensor(m, "blk.63.attn_k.bias")->ne[0], 1024);
+    assert_int_equal(fx_tensor(m, "blk.0.attn_q.weight")->transform, SL_COPY);
+    assert_string_equal(fx_value(&m->kvs, "qwen2.rope.freq_base", buf, 128), "f32 1000000");
+    assert_string_equal(fx_value(&m->kvs, "qwen2.attention.head_count_kv", buf, 128), "u32 8");
+    assert_string_equal(fx_value(&m->kvs, "qwen2.vocab_size", buf, 128), "-");
+    assert_string_equal(fx_value(&m->kvs, "qwen2.attention.key_length", buf, 128), "-");
+    assert_string_equal(fx_value(&m->kvs, "qwen2.rope.dimension_count", buf, 128), "-");
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+}
+
+/* Llama 3's scaling in the closed form of its publication, in long double: a
+ * float32 computation in other steps stays within a few units of the last place. */
+static long double freq_factor(int j)
+{
+    long double wavelen = 2 * acosl(-1.0L) * powl(500000.0L, 2.0L * j / 128);
+    long double smooth = (8192 / wavelen - 1) / 3;
+
+    if (wavelen < 2048)
+        return 1;
+    return wavelen > 8192 ? 8 : 1 / ((1 - smooth) / 8 + smooth);
+}
+
+static void llama_is(const char *path, uint32_t tensors, uint64_t params, uint32_t heads)
+{
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+    const struct sl_out_tensor *t;
+    char buf[128];
+    int between = 0;
+
+    open_config(path, SL_LAYOUT_MLA, &ck, &m);
+    assert_int_equal(m->n_tensors, tensors);
+    assert_true(m->n_params == params);
+    t = fx_tensor(m, "rope_freqs.weight");
+    assert_int_equal(t->transform, SL_INLINE);
+    assert_int_equal(t->n_src, 0);
+    assert_int_equal(t->ne[0], 64);
+    assert_true(t->keep_f32);
+    for (int j = 0; j < 64; j++) {
+        long double want = freq_factor(j);
+
+        assert_true(fabsl((long double)t->values[j] - want) <= want * 1e-5L);
+        between += t->values[j] > 1 && t->values[j] < 8;
+        if (want == 1 || want == 8)
+            assert_true((long double)t->values[j] == want);
+    }
+    assert_int_equal(between, 6);
+    t = fx_tensor(m, "blk.0.attn_q.weight");
+    assert_int_equal(t->transform, SL_PERMUTE);
+    assert_int_equal(t->heads, heads);
+    assert_int_equal(fx_tensor(m, "blk.0.attn_k.weight")->heads, 8);
+    assert_int_equal(fx_tensor(m, "blk.0.attn_v.weight")->transform, SL_COPY);
+    assert_string_equal(fx_value(&m->kvs, "llama.rope.dimension_count", buf, 128), "u32 128");
+    assert_string_equal(fx_value(&m->kvs, "llama.vocab_size", buf, 128), "u32 128256");
+    assert_string_equal(fx_value(&m->kvs, "llama.rope.scaling.type", buf, 128), "-");
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+}
+
+static void test_llama(void **state)
+{
+    (void)state;
+    llama_is("tests/data/r1-distill-llama-8b-config.json", 292, 8030261248 + 64, 32);
+    llama_is("tests/data/r1-distill-llama-70b-config.json", 724, 70553706496 + 64, 64);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_r1), cmocka_unit_test(test_r1_sources), cmocka_unit_test(test_v2_lite),
+        cmocka_unit_test(test_qwen), cmocka_unit_test(test_llama),
+    };
+
+    return cmocka_run_group_tests_name("models from config.json", tests, NULL, NULL);
+}
