@@ -34,8 +34,6 @@ ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -I. -I$(B)/g
              -pthread
 LIBS    = -luring -lzmq -lzstd -lcjson -lxxhash -lpcre2-8 -lcrypto -lsqlite3 -lpopt -lm
 
-include tests/check.mk
-
 PARTS := proto kernels worker daemon client
 src_of = $(filter-out %_main.c,$(wildcard $(1)/*.c))
 obj_of = $(patsubst %.c,$(B)/%.o,$(call src_of,$(1)))
@@ -93,6 +91,8 @@ $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
 $(B)/libsluice.a: $(MODULE_OBJS)
 	@rm -f $@
 	$(Q)ar rcs $@ $(MODULE_OBJS)
+
+include tests/check.mk
 
 # ---- setting up, showing, installing
 

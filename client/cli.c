@@ -28,10 +28,24 @@ static void free_strings(const struct poptOption *t)
     }
 }
 
-static int next_options(poptContext ctx, const struct cli_verb *verb,
+/* What popt blames; for a value, with the option before it. */
+static const char *blamed(poptContext ctx, int argc, const char **argv, char *buf, size_t n)
+{
+    const char *bad = poptBadOption(ctx, 0);
+
+    for (int i = 2; bad && bad[0] != '-' && i < argc; i++)
+        if (strcmp(argv[i], bad) == 0 && argv[i - 1][0] == '-') {
+            snprintf(buf, n, "%s %s", argv[i - 1], bad);
+            return buf;
+        }
+    return bad ? bad : "";
+}
+
+static int next_options(poptContext ctx, const struct cli_verb *verb, int argc, const char **argv,
                         int (*on_val)(int, const char *, void *, struct sl_error *), void *user,
                         struct sl_error *e)
 {
+    char buf[256];
     int val;
 
     while ((val = poptGetNextOpt(ctx)) > 0) {
@@ -48,8 +62,8 @@ static int next_options(poptContext ctx, const struct cli_verb *verb,
         SL_TRY(rc);
     }
     if (val < -1)
-        return sl_fail(e, SL_EUSAGE, "%s: %s; see 'sluice %s --help'", poptBadOption(ctx, 0),
-                       poptStrerror(val), verb->name);
+        return sl_fail(e, SL_EUSAGE, "%s: %s; see 'sluice %s --help'",
+                       blamed(ctx, argc, argv, buf, sizeof buf), poptStrerror(val), verb->name);
     return 0;
 }
 
@@ -72,7 +86,7 @@ int cli_parse(struct cli_args *a, const struct cli_verb *verb, int argc, const c
     if (!a->ctx)
         return sl_fail(e, SL_EFAIL, "out of memory");
     poptSetOtherOptionHelp(a->ctx, verb->args);
-    rc = next_options(a->ctx, verb, on_val, user, e);
+    rc = next_options(a->ctx, verb, argc, argv, on_val, user, e);
     if (rc == 0) {
         a->pos = poptGetArgs(a->ctx);
         while (a->pos && a->pos[a->n_pos])

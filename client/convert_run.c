@@ -310,9 +310,20 @@ static int publish(struct run *r, struct sl_error *e)
     return output_sync_dir(r->out, e);
 }
 
+/* Takes a job back that could not even begin: nothing of it stays. */
+static int abandon(struct run *r, int rc)
+{
+    sl_job_store_close(r->store);
+    r->store = NULL;
+    sl_job_store_remove(r->out->journal);
+    output_discard(r->out);
+    return rc;
+}
+
 static int run_job(struct run *r, struct sl_error *e)
 {
-    int state;
+    bool resuming = access(r->out->journal, F_OK) == 0;
+    int rc, state;
 
     SL_TRY(output_not_source(r->out, r->ck, e));
     SL_TRY(take_job(r, &state, e));
@@ -320,7 +331,10 @@ static int run_job(struct run *r, struct sl_error *e)
         if (r->done_bytes > 0 && r->o->progress != PROGRESS_QUIET)
             fprintf(stderr, "sluice: going on with earlier work: %.0f %% is done\n",
                     100.0 * (double)r->done_bytes / (double)r->plan->src_bytes);
-        SL_TRY(convert_and_seal(r, e));
+        rc = convert_and_seal(r, e);
+        if (!resuming && r->done_bytes == 0 && (rc == SL_EUSAGE || rc == SL_EUNSUPPORTED))
+            return abandon(r, rc);
+        SL_TRY(rc);
         SL_TRY(output_sync_dir(r->out, e));
         SL_TRY(sl_job_store_set_state(r->store, SL_JOB_PUBLISHING, e));
     }

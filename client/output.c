@@ -40,6 +40,8 @@ int output_parse(struct output *o, const char *arg, struct sl_error *e)
         return sl_fail(e, SL_EUSAGE, "the output name is empty");
     if (arg[n - 1] == '/' || is_dir(arg)) {
         o->dir = strdup(arg);
+        for (size_t k = n; o->dir && k > 1 && o->dir[k - 1] == '/'; k--)
+            o->dir[k - 1] = 0;
     } else {
         o->dir = slash == arg ? strdup("/") : slash ? strndup(arg, (size_t)(slash - arg)) : strdup(".");
         o->prefix = strdup(slash ? slash + 1 : arg);

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 
 #define LANES 16
-#define CHAINS 2
+#define CHAINS 4
 #define LANE_NAME "avx512"
 #define V_FN static inline __attribute__((always_inline, unused))
 

@@ -6,11 +6,17 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 
+/* Asked once: in a virtual machine each CPUID leaves to the hypervisor, which
+ * takes longer than loading a chunk. */
 static bool has_f16c(void)
 {
+    static _Atomic int known;
+    int k = known;
     unsigned a, b, c, d;
 
-    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    if (!k)
+        known = k = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) ? 1 : -1;
+    return k > 0;
 }
 #endif
 

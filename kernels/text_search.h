@@ -107,19 +107,19 @@ V_FN struct affine_state affine_first_try(int n, int nmax, const vf *x, const vf
  * after the other in x; w: their weights. A first try, then steps 0..nstep of
  * nmax + rmin + rdelta * step levels over the range, each refined by weighted
  * least squares. abs_error: the error is the sum of w * |diff| in place of
- * w * diff^2. The chains do not touch each other: two of them hide the latency
- * of one (chains <= 2, n <= 32). */
+ * w * diff^2. The chains do not touch each other: several of them hide the latency
+ * of one (chains <= 4, n <= 32). */
 V_FN void fit_affine(int chains, int n, int nmax, const vf *x, const vf *w, float rmin, float rdelta, int nstep,
                      bool abs_error, struct affine *f)
 {
-    vf zero = v_set(0.f), keep[2][32];
-    struct affine_state s[2];
+    vf zero = v_set(0.f), keep[4][32];
+    struct affine_state s[4];
 
     for (int c = 0; c < chains; c++)
         s[c] = affine_first_try(n, nmax, x + c * n, w + c * n, abs_error, &f[c]);
     for (int step = 0; step <= nstep; step++) {
         vf top = v_add(v_add(v_set(rmin), v_mul(v_set(rdelta), v_set((float)step))), v_set((float)nmax));
-        vf inv[2], sum_l[2], sum_l2[2], sum_xl[2], err[2], det[2], scale[2], off[2];
+        vf inv[4], sum_l[4], sum_l2[4], sum_xl[4], err[4], det[4], scale[4], off[4];
 
         for (int c = 0; c < chains; c++) {
             inv[c] = v_div(top, v_sub(s[c].max, s[c].min));
@@ -222,14 +222,14 @@ V_FN vi linear_level(struct linear f, vf x, int nmax)
     return v_seli(f.zero, v_seti(0), l);
 }
 
-/* Levels -4..3 for `chains` (<= 2) runs of 16 values, weights x^2: rounding,
+/* Levels -4..3 for `chains` (<= 4) runs of 16 values, weights x^2: rounding,
  * then up to five sweeps that move one level at a time. A sweep that moves
  * nothing stays without effect when repeated, so chains and lanes may stop
  * together. Writes level + 4 (0 for a zero run) and the scales. */
 V_FN void fit_sweeps(int chains, const vf *x, vi *out, vf *scales)
 {
-    vf none = v_set(0.f), l[2][16], sum_lx[2], sum_l2[2];
-    vm zero[2];
+    vf none = v_set(0.f), l[4][16], sum_lx[4], sum_l2[4];
+    vm zero[4];
 
     for (int c = 0; c < chains; c++) {
         vf amax, inv = v_div(v_set(-4.f), first_largest(x + 16 * c, 16, &amax));

@@ -58,7 +58,8 @@ static int by_name(const void *a, const void *b)
                               ((const struct sl_out_tensor *)b)->name);
 }
 
-static int take_tensors(const struct sl_checkpoint *ck, struct sl_model *m, struct sl_error *e)
+static int take_tensors(const struct sl_checkpoint *ck, bool keep_order, struct sl_model *m,
+                        struct sl_error *e)
 {
     m->tensors = calloc((size_t)ck->n_tensors + 1, sizeof *m->tensors);
     m->src = calloc((size_t)ck->n_tensors + 1, sizeof *m->src);
@@ -70,7 +71,8 @@ static int take_tensors(const struct sl_checkpoint *ck, struct sl_model *m, stru
         if (!sl_add_u64(m->n_params, ck->tensors[i].elems, &m->n_params))
             return sl_fail(e, SL_ESOURCE, "the model has more than 2^64 weights");
     }
-    qsort(m->tensors, m->n_tensors, sizeof *m->tensors, by_name);
+    if (!keep_order)
+        qsort(m->tensors, m->n_tensors, sizeof *m->tensors, by_name);
     return 0;
 }
 
@@ -190,7 +192,7 @@ int sl_model_from_gguf(const struct sl_checkpoint *ck, const struct sl_model_opt
 {
     if (!ck->gguf)
         return sl_fail(e, SL_EFAIL, "the GGUF source has no metadata");
-    SL_TRY(take_tensors(ck, m, e));
+    SL_TRY(take_tensors(ck, o && o->keep_order, m, e));
     SL_TRY(take_keys(&ck->gguf->kvs, m, e));
     if (!sl_kvs_get_str(&m->kvs, "general.architecture", &m->arch) || !*m->arch)
         return sl_fail(e, SL_ESOURCE, "%s: the key general.architecture is missing", ck->gguf->path);

@@ -30,8 +30,8 @@ struct world {
     struct sl_checkpoint ck;
     struct sl_model model;
     struct sl_plan plan;
-    struct sl_src_file file[4];
-    int fd[4];
+    struct sl_src_file file[WORLD_MAX];
+    int fd[WORLD_MAX];
     struct sl_src_tensor tensor[WORLD_MAX];
     uint8_t *data[WORLD_MAX];
     struct sl_model_src src[WORLD_MAX];
@@ -231,7 +231,8 @@ static inline void world_seal(struct world *w)
 static inline void world_close(struct world *w)
 {
     for (uint32_t i = 0; i < w->ck.n_files; i++) {
-        close(w->fd[i]);
+        if (w->fd[i] >= 0)
+            close(w->fd[i]);
         unlink(w->file[i].path);
         free(w->file[i].path);
         free(w->file[i].name);

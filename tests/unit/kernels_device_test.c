@@ -46,7 +46,7 @@ static struct data *make_data(void)
           : kind == 1 ? u & 0x80ffffff
           : kind == 2 ? (u & 0x80000000) | 0x3f000000
           : kind == 3 ? (u & 0x80700000) | 0x3d000000
-          : u & 1 << 31;
+          : u & 0x80000000;
         d->x[i] = sl_float(u);
         d->w[i] = next_random(&s) % 4 ? (float)(next_random(&s) % 1000) * 0.01f : 0;
     }
