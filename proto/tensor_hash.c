@@ -1,3 +1,4 @@
+/* The only file that talks to xxHash and to OpenSSL's digests. */
 #include "proto/tensor_hash.h"
 
 #include <errno.h>
@@ -133,6 +134,8 @@ static int stream_padding(struct stream *s, uint64_t index, uint64_t n)
     return 0;
 }
 
+/* Tensors and padding in turn, then the end of the file. Offsets are checked
+ * here too, since a caller's stand-in has not passed the reader. */
 static int stream_all(struct stream *s)
 {
     const struct sl_gguf *g = s->g;
@@ -174,6 +177,8 @@ int sl_gguf_stream(const char *path, const struct sl_gguf *g, const struct sl_st
     return rc;
 }
 
+/* Two hashes run side by side: the tensor's starts anew at each tensor, the
+ * total's goes on. */
 struct hash_pass {
     struct sl_hash *tensor, *total;
     uint64_t bytes;
@@ -296,6 +301,7 @@ static int manifest_line(FILE *out, const char *kind, const uint8_t *digest, siz
     return ferror(out) ? SL_EFAIL : 0;
 }
 
+/* llama-gguf-hash prints XXH64 as a big-endian number. */
 static int manifest_lines(FILE *out, uint64_t xxh64, const uint8_t *sha256, const char *file,
                           const char *tensor)
 {
