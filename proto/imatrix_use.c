@@ -86,17 +86,51 @@ __attribute__((format(printf, 2, 3))) static void add(struct line *l, const char
 
 #define NAMED 5 /* tensors named in a line */
 
-static void note_without(const struct sl_imatrix_use *u, struct line *l)
+/* llama-imatrix never collects the one, and the other on request only. */
+static bool edge(const char *name)
 {
-    uint32_t named = 0;
+    return strcmp(name, "token_embd.weight") == 0 || strcmp(name, "output.weight") == 0;
+}
 
-    add(l, "%u of %u quantized tensors have no data in the imatrix and are quantized without: ",
-        u->n_without, u->n_with + u->n_without);
+static bool lacks(const struct sl_imatrix_use *u, uint32_t i)
+{
+    const struct sl_plan_tensor *t = &u->plan->tensors[i];
+
+    return quantized(t) && u->entry[i] == SL_NO_NAME && !edge(t->t->name);
+}
+
+static uint32_t note_without(const struct sl_imatrix_use *u, struct line *l)
+{
+    uint32_t named = 0, n = 0;
+
+    for (uint32_t i = 0; i < u->plan->n_tensors; i++)
+        n += lacks(u, i);
+    add(l, "%u of %u quantized tensors have no data in the imatrix and are quantized without: ", n,
+        u->n_with + u->n_without);
     for (uint32_t i = 0; i < u->plan->n_tensors && named < NAMED; i++)
-        if (quantized(&u->plan->tensors[i]) && u->entry[i] == SL_NO_NAME)
+        if (lacks(u, i))
             add(l, "%s%s", named++ ? ", " : "", u->plan->tensors[i].t->name);
-    if (u->n_without > named)
+    if (n > named)
         add(l, ", ...");
+    return n;
+}
+
+static void note_embedding(const struct sl_imatrix_use *u, void (*say)(void *user, const char *line),
+                           void *user)
+{
+    int64_t at = sl_imatrix_find(u->im, "token_embd.weight");
+    struct line l = {.n = 0};
+
+    for (uint32_t i = 0; at >= 0 && i < u->plan->n_tensors; i++) {
+        const struct sl_out_tensor *t = u->plan->tensors[i].t;
+
+        if (strcmp(t->name, "token_embd.weight") == 0 && u->im->entries[at].n != sl_imatrix_wanted(t)) {
+            add(&l, "token_embd.weight has %llu values in the imatrix, %llu are expected; it is "
+                "quantized without", (unsigned long long)u->im->entries[at].n,
+                (unsigned long long)sl_imatrix_wanted(t));
+            say(user, l.text);
+        }
+    }
 }
 
 static void note_zero(const struct sl_imatrix_use *u, struct line *l)
@@ -129,10 +163,9 @@ void sl_imatrix_use_notes(const struct sl_imatrix_use *u, void (*say)(void *user
 
     if (!u->im)
         return;
-    if (u->n_without) {
-        note_without(u, &l);
+    if (note_without(u, &l))
         say(user, l.text);
-    }
+    note_embedding(u, say, user);
     if (u->n_zero) {
         l.n = 0;
         note_zero(u, &l);
