@@ -29,31 +29,41 @@ static void print_wrapped(const char *text)
     }
 }
 
-static void print_options(const struct poptOption *t)
+static bool is_end(const struct poptOption *t)
 {
-    for (; t->longName || t->shortName || t->arg; t++) {
-        char left[96];
-        int n;
+    return !t->longName && !t->shortName && !t->arg;
+}
 
+static void print_option(const struct poptOption *t)
+{
+    char left[96];
+    int n = t->shortName ? snprintf(left, sizeof left, "  -%c, --%s", t->shortName, t->longName)
+                         : snprintf(left, sizeof left, "      --%s", t->longName);
+
+    if (t->argDescrip && n < (int)sizeof left)
+        snprintf(left + n, sizeof left - (size_t)n, "=%s", t->argDescrip);
+    printf("%-*s", HELP_COLUMN, left);
+    if (strlen(left) >= HELP_COLUMN)
+        printf("\n%*s", HELP_COLUMN, "");
+    print_wrapped(t->descrip);
+}
+
+/* A table's own options, then the tables in it. */
+static void print_options(const struct poptOption *table)
+{
+    for (const struct poptOption *t = table; !is_end(t); t++)
+        if ((t->argInfo & POPT_ARG_MASK) != POPT_ARG_INCLUDE_TABLE)
+            print_option(t);
+    for (const struct poptOption *t = table; !is_end(t); t++)
         if ((t->argInfo & POPT_ARG_MASK) == POPT_ARG_INCLUDE_TABLE) {
             printf("\n%s\n", t->descrip);
             print_options(t->arg);
-            continue;
         }
-        n = t->shortName ? snprintf(left, sizeof left, "  -%c, --%s", t->shortName, t->longName)
-                         : snprintf(left, sizeof left, "      --%s", t->longName);
-        if (t->argDescrip && n < (int)sizeof left)
-            snprintf(left + n, sizeof left - (size_t)n, "=%s", t->argDescrip);
-        printf("%-*s", HELP_COLUMN, left);
-        if (strlen(left) >= HELP_COLUMN)
-            printf("\n%*s", HELP_COLUMN, "");
-        print_wrapped(t->descrip);
-    }
 }
 
 static void print_help(const struct cli_verb *verb, const struct poptOption *table)
 {
-    printf("Usage: sluice %s %s\n\n%s.\n", verb->name, verb->args, verb->summary);
+    printf("Usage: sluice %s %s\n\n%s.\n\n", verb->name, verb->args, verb->summary);
     print_options(table);
 }
 
