@@ -1,7 +1,7 @@
 #include "client/convert_run.h"
 
 #include "client/interrupt.h"
-#include "client/stitch.h"
+#include "worker/stitch.h"
 #include "daemon/job_store.h"
 
 #include <cjson/cJSON.h>
