@@ -238,7 +238,7 @@ static int convert_tasks(struct run *r, struct sl_error *e)
 
 static int open_engine(struct run *r, struct sl_error *e)
 {
-    const struct sl_engine_opts eo = {
+    struct sl_engine_opts eo = {
         .threads = (unsigned)r->o->threads,
         .mem_bytes = r->o->mem_bytes,
         .io = r->o->io,
@@ -248,6 +248,8 @@ static int open_engine(struct run *r, struct sl_error *e)
         .segment_paths = (const char *const *)r->out->partial,
     };
 
+    if (r->o->weights)
+        eo.weights = (struct sl_engine_weights){sl_imatrix_use_has, sl_imatrix_use_load, r->o->weights};
     return sl_engine_open(r->ck, r->plan, &eo, &r->engine, e);
 }
 
