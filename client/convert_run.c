@@ -1,7 +1,7 @@
 #include "client/convert_run.h"
 
 #include "client/interrupt.h"
-#include "client/stitch.h"
+#include "worker/stitch.h"
 #include "daemon/job_store.h"
 
 #include <cjson/cJSON.h>
@@ -333,7 +333,7 @@ static int publish(struct run *r, struct sl_error *e)
     return output_sync_dir(r->out, e);
 }
 
-/* Takes a job back that could not even begin: nothing of it stays. */
+/* Takes a job back of which nothing was done: no file of it stays. */
 static int abandon(struct run *r, int rc)
 {
     sl_job_store_close(r->store);
@@ -355,7 +355,7 @@ static int run_job(struct run *r, struct sl_error *e)
             fprintf(stderr, "sluice: going on with earlier work: %.0f %% is done\n",
                     100.0 * (double)r->done_bytes / (double)r->plan->src_bytes);
         rc = convert_and_seal(r, e);
-        if (!resuming && r->done_bytes == 0 && (rc == SL_EUSAGE || rc == SL_EUNSUPPORTED))
+        if (rc < 0 && rc != SL_EINTERRUPTED && !resuming && r->done_bytes == 0)
             return abandon(r, rc);
         SL_TRY(rc);
         SL_TRY(output_sync_dir(r->out, e));

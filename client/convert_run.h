@@ -4,7 +4,7 @@
 #define SLUICE_CLIENT_CONVERT_RUN_H
 
 #include "client/cli.h"
-#include "client/output.h"
+#include "worker/output.h"
 #include "client/progress.h"
 #include "worker/engine.h"
 

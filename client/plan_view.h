@@ -3,7 +3,7 @@
 #define SLUICE_CLIENT_PLAN_VIEW_H
 
 #include "client/cli.h"
-#include "client/output.h"
+#include "worker/output.h"
 
 struct plan_group_type {
     int type;

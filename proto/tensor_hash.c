@@ -68,6 +68,44 @@ int sl_hash_final(struct sl_hash *h, uint64_t *xxh64, uint8_t *sha256)
     return 0;
 }
 
+struct sl_hash128 {
+    XXH3_state_t *state;
+};
+
+struct sl_hash128 *sl_hash128_new(void)
+{
+    struct sl_hash128 *h = calloc(1, sizeof *h);
+
+    if (h && !(h->state = XXH3_createState())) {
+        free(h);
+        return NULL;
+    }
+    if (h)
+        XXH3_128bits_reset(h->state);
+    return h;
+}
+
+void sl_hash128_free(struct sl_hash128 *h)
+{
+    if (h)
+        XXH3_freeState(h->state);
+    free(h);
+}
+
+void sl_hash128_update(struct sl_hash128 *h, const void *bytes, uint64_t n)
+{
+    XXH3_128bits_update(h->state, bytes, n);
+}
+
+void sl_hash128_final(struct sl_hash128 *h, uint8_t digest[16])
+{
+    XXH128_canonical_t c;
+
+    XXH128_canonicalFromHash(&c, XXH3_128bits_digest(h->state));
+    memcpy(digest, c.digest, sizeof c.digest);
+    XXH3_128bits_reset(h->state);
+}
+
 uint64_t sl_xxh64(const void *bytes, uint64_t n)
 {
     return XXH64(bytes, n, 0);

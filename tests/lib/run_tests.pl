@@ -24,10 +24,17 @@ my $harness = TAP::Harness->new({
     timer     => 1,
     exec      => sub {
         my ($h, $file) = @_;
-        my @how = $file =~ /\.t$/ ? ($^X, "-I$lib") : ($^X, "$lib/cmocka_tap.pl");
+        my @how = $file !~ /\.t$/ ? ($^X, "$lib/cmocka_tap.pl") : is_shell($file) ? 'sh' : ($^X, "-I$lib");
         return ['timeout', '-k', '10', $limit, @how, $file];
     },
 });
+
+# A test written in sh; the others are Perl.
+sub is_shell {
+    my ($file) = @_;
+    open my $f, '<', $file or return 0;
+    return (<$f> // '') =~ m{^#!.*\bsh\b};
+}
 
 my %skipped_whole;
 $harness->callback(after_test => sub {

@@ -2,10 +2,10 @@
  * checks every task's bytes against what its worker computed, and gives the
  * checksums that the headers and the manifests carry. No tensor byte is
  * copied. */
-#ifndef SLUICE_CLIENT_STITCH_H
-#define SLUICE_CLIENT_STITCH_H
+#ifndef SLUICE_WORKER_STITCH_H
+#define SLUICE_WORKER_STITCH_H
 
-#include "client/output.h"
+#include "worker/output.h"
 #include "proto/plan.h"
 
 struct stitch {

@@ -1,9 +1,10 @@
-#include "client/stitch.h"
+#include "worker/stitch.h"
 
 #include "proto/tensor_hash.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

@@ -1,10 +1,11 @@
-#include "client/output.h"
+#include "worker/output.h"
 
-#include "client/cli.h"
+#include "proto/size_text.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -140,8 +141,8 @@ int output_check_space(const struct output *o, struct sl_error *e)
     have = (uint64_t)fs.f_frsize * (geteuid() == 0 ? fs.f_bfree : fs.f_bavail);
     if (have < need)
         return sl_fail(e, SL_ENOSPACE, "%s: %s needed, %s free; free %s or choose another folder",
-                       o->dir, cli_size(a, need), cli_size(b, have),
-                       cli_size((char[32]){0}, need - have));
+                       o->dir, sl_size_text(a, need), sl_size_text(b, have),
+                       sl_size_text((char[32]){0}, need - have));
     return 0;
 }
 

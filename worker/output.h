@@ -1,8 +1,8 @@
 /* The files of an output: names, space, reservation, publication. Work lies
  * under temporary names; a final name exists only for a complete, checked
  * file. */
-#ifndef SLUICE_CLIENT_OUTPUT_H
-#define SLUICE_CLIENT_OUTPUT_H
+#ifndef SLUICE_WORKER_OUTPUT_H
+#define SLUICE_WORKER_OUTPUT_H
 
 #include "proto/plan.h"
 
