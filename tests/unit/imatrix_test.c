@@ -134,7 +134,7 @@ static void test_dat_lies(void **state)
         {0, 3, "inside entry 2"}, {0, 1, "length of the data set's name"},
         {4, -19, "byte 4, entry 0: length of the name is -19"},
         {4, INT32_MAX, "length of the name is 2147483647, more than"},
-        {4, 0, "inside entry 0"}, {4, 20, "inside entry"},
+        {4, 0, "inside entry 0"}, {4, 20, "has no values"},
         {27, -3, "number of calls is -3"}, {31, -4, "number of values is -4"},
         {31, 0, "has no values"}, {31, INT32_MAX, "values"}, {31, 5, "ends at byte"},
         {111, -12, "number of chunks is -12"}, {115, -1, "data set's name is -1"},
