@@ -42,8 +42,8 @@ void sl_round_bf16(float *x, uint64_t n);
  * x: n values, all finite. w: NULL, or n importance weights, one for each
  * value (all finite, >= 0). row: the matrix's row length; with w, x must be
  * whole rows, since some types take a mean over the row. Errors:
- * SL_EUNSUPPORTED for a type that is not written or an n that is no multiple of
- * its block, SL_ESOURCE when a scale does not fit in F16 (for f16 and bf16: a
+ * SL_EUNSUPPORTED for a type that is not written (iq1_s, iq2_xxs and iq2_xs:
+ * without weights) or an n that is no multiple of its block, SL_ESOURCE when a scale does not fit in F16 (for f16 and bf16: a
  * value in its type; *bad: index in x of the first weight of that block; out is
  * written all the same). */
 int sl_quantize(int type, const float *x, const float *w, uint64_t n, uint64_t row, void *out,
