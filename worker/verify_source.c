@@ -1,6 +1,6 @@
 /* Blocks made again from the source and compared with the file's. */
-#include "client/source_element.h"
-#include "client/verify.h"
+#include "worker/source_element.h"
+#include "worker/verify.h"
 #include "kernels/kernels.h"
 
 #include <errno.h>
