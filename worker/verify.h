@@ -1,7 +1,7 @@
 /* Verification: an output is read again by a second reader, written from the
  * format text alone, and held against its own checksums and its source. */
-#ifndef SLUICE_CLIENT_VERIFY_H
-#define SLUICE_CLIENT_VERIFY_H
+#ifndef SLUICE_WORKER_VERIFY_H
+#define SLUICE_WORKER_VERIFY_H
 
 #include "proto/tensor_hash.h"
 
