@@ -3,6 +3,7 @@
 #define SLUICE_CLIENT_CLI_H
 
 #include "proto/error.h"
+#include "proto/imatrix_use.h"
 #include "proto/plan.h"
 
 #include <popt.h>
@@ -20,7 +21,8 @@ struct cli_verb {
 };
 
 extern const struct cli_verb cli_plan, cli_convert, cli_quantize, cli_verify, cli_inspect,
-    cli_diff, cli_recipes, cli_types;
+    cli_diff, cli_recipes, cli_types,
+    cli_imatrix;
 
 /* Parsed command line. Positional arguments are in pos[0..n_pos). */
 struct cli_args {
@@ -69,11 +71,14 @@ struct cli_plan_args {
     int n_tensor_type;
     const char **override_kv;
     int n_override_kv;
+    const char *imatrix;
+    const char **include_weights, **exclude_weights;
+    int n_include_weights, n_exclude_weights;
     int allow_requantize;
     int sizes_only;             /* types that cannot be written are no error */
 };
 
-#define CLI_PLAN_TABLE_MAX 24
+#define CLI_PLAN_TABLE_MAX 28
 /* Effect: fills table with the plan options, ended by POPT_TABLEEND, pointing into *a;
  * include it with POPT_ARG_INCLUDE_TABLE. Repeatable options arrive in
  * cli_plan_on_val (pass every val >= CLI_PLAN_VAL to it, user = a). */
@@ -92,6 +97,8 @@ struct cli_job {
     struct sl_type_override *overrides;
     uint32_t n_overrides;
     struct sl_kvs extra_kvs;
+    struct sl_imatrix *imatrix;         /* NULL: none */
+    struct sl_imatrix_use weights;
 };
 /* Effect: opens source, model, recipe and plan. out_prefix: base name of the
  * output, or NULL to derive it from the model (GGUF naming convention).
@@ -101,5 +108,15 @@ int cli_job_open(struct cli_job *j, const char *source, bool config_only,
                  const struct cli_plan_args *a, const char *out_prefix, struct sl_error *e)
     SL_MUST_USE;
 void cli_job_close(struct cli_job *j);
+
+/* Effect: opens an imatrix and takes entries out of it, as --include-weights or
+ * --exclude-weights say. *out is NULL when none are left. Errors: SL_EUSAGE (both
+ * lists), those of sl_imatrix_open and sl_imatrix_check. */
+int cli_imatrix_open(const char *path, const char *const *include, int n_include,
+                     const char *const *exclude, int n_exclude, struct sl_imatrix **out,
+                     struct sl_error *e) SL_MUST_USE;
+
+/* Effect: says on stderr what the imatrix does not cover. */
+void cli_job_notes(const struct cli_job *j);
 
 #endif

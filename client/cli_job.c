@@ -166,6 +166,27 @@ static int plan_options(struct cli_job *j, const struct cli_plan_args *a, struct
     return 0;
 }
 
+/* Opens the imatrix and records it in the output's metadata. */
+static int job_imatrix(struct cli_job *j, const struct cli_plan_args *a, struct sl_recipe_opts *ro,
+                       struct sl_error *e)
+{
+    bool keep = a->n_include_weights > 0;
+
+    if (!a->imatrix && (a->n_include_weights || a->n_exclude_weights))
+        return sl_fail(e, SL_EUSAGE, "--include-weights and --exclude-weights need --imatrix FILE");
+    if (!a->imatrix)
+        return 0;
+    SL_TRY(cli_imatrix_open(a->imatrix, a->include_weights, a->n_include_weights, a->exclude_weights,
+                            a->n_exclude_weights, &j->imatrix, e));
+    ro->has_imatrix = j->imatrix != NULL;
+    ro->imatrix = j->imatrix;
+    if (j->imatrix && sl_imatrix_kvs(j->imatrix, keep ? a->include_weights : a->exclude_weights,
+                                     (uint32_t)(keep ? a->n_include_weights : a->n_exclude_weights), keep,
+                                     &j->extra_kvs) < 0)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    return 0;
+}
+
 int cli_job_open(struct cli_job *j, const char *source, bool config_only,
                  const struct cli_plan_args *a, const char *out_prefix, struct sl_error *e)
 {
@@ -183,6 +204,7 @@ int cli_job_open(struct cli_job *j, const char *source, bool config_only,
     mo.layout = legacy ? SL_LAYOUT_LEGACY : SL_LAYOUT_MLA;
     SL_TRY(recipe_options(j, a, &ro, e));
     SL_TRY(plan_options(j, a, &po, e));
+    SL_TRY(job_imatrix(j, a, &ro, e));
     SL_TRY(sl_recipe_load(a->recipe, &j->recipe, e));
     SL_TRY(config_only ? sl_checkpoint_open_config(source, &j->ck, e)
                        : sl_checkpoint_open(source, &j->ck, e));
@@ -196,11 +218,14 @@ int cli_job_open(struct cli_job *j, const char *source, bool config_only,
     if (!j->prefix)
         return sl_fail(e, SL_EFAIL, "out of memory");
     po.prefix = j->prefix;
-    return sl_plan_build(j->ck, j->model, j->recipe, &ro, &po, &j->plan, e);
+    SL_TRY(sl_plan_build(j->ck, j->model, j->recipe, &ro, &po, &j->plan, e));
+    return sl_imatrix_use_make(&j->weights, j->imatrix, j->plan, e);
 }
 
 void cli_job_close(struct cli_job *j)
 {
+    sl_imatrix_use_free(&j->weights);
+    sl_imatrix_close(j->imatrix);
     sl_plan_close(j->plan);
     sl_recipe_close(j->recipe);
     sl_model_close(j->model);

@@ -76,14 +76,35 @@ static void label(char *buf, size_t cap, const char *name, const char *hash)
     snprintf(buf, cap, "%.200s (%.12s)", name ? name : "", hash);
 }
 
-static int open_store(struct run *r, struct sl_error *e)
+/* Opens the store and holds the job against what it records. *fresh: there was
+ * no job yet. */
+static int open_store(struct run *r, const struct sl_job_identity *id, bool *fresh,
+                      struct sl_error *e)
+{
+    int rc;
+
+    SL_TRY(sl_job_store_open(r->out->journal, &r->store, e));
+    SL_TRY(rc = sl_job_store_state(r->store, e));
+    *fresh = rc == SL_JOB_NEW;
+    rc = sl_job_store_begin(r->store, id, e);
+    if (rc != SL_EEXISTS || !r->o->force)
+        return rc;
+    sl_job_store_close(r->store);
+    r->store = NULL;
+    sl_job_store_remove(r->out->journal);
+    output_discard(r->out);
+    *fresh = true;
+    SL_TRY(sl_job_store_open(r->out->journal, &r->store, e));
+    return sl_job_store_begin(r->store, id, e);
+}
+
+static int identify_and_open(struct run *r, bool *fresh, struct sl_error *e)
 {
     const struct sl_plan *p = r->plan;
     const char *recipe = NULL, *layout = NULL;
     char source_id[256], recipe_id[256], options_id[256];
     const struct sl_job_identity id = {p->fingerprint, source_id, recipe_id, options_id,
                                        p->parts.version, p->n_tasks};
-    int rc;
 
     sl_kvs_get_str(&p->segments[0].kvs, SL_KEY_RECIPE, &recipe);
     sl_kvs_get_str(&p->segments[0].kvs, SL_KEY_LAYOUT, &layout);
@@ -91,51 +112,50 @@ static int open_store(struct run *r, struct sl_error *e)
           p->parts.source);
     label(recipe_id, sizeof recipe_id, recipe, p->parts.recipe);
     label(options_id, sizeof options_id, layout ? layout : "options", p->parts.options);
-
-    SL_TRY(sl_job_store_open(r->out->journal, &r->store, e));
-    rc = sl_job_store_begin(r->store, &id, e);
-    if (rc == SL_EEXISTS && r->o->force) {
-        sl_job_store_close(r->store);
-        r->store = NULL;
-        sl_job_store_remove(r->out->journal);
-        output_discard(r->out);
-        SL_TRY(sl_job_store_open(r->out->journal, &r->store, e));
-        rc = sl_job_store_begin(r->store, &id, e);
-    }
-    return rc;
+    return open_store(r, &id, fresh, e);
 }
 
-/* Takes the job: a new one is reserved in full before it is recorded. */
-static int take_job(struct run *r, int *state, struct sl_error *e)
+/* The temporary files, in full size; tasks whose file was lost are taken back. */
+static int take_files(struct run *r, bool fresh, struct sl_error *e)
 {
-    bool resuming = access(r->out->journal, F_OK) == 0;
     bool *kept = calloc(r->plan->n_segments, sizeof *kept);
     int rc = kept ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 
-    *state = SL_JOB_CONVERTING;
-    if (rc == 0 && !resuming && !r->o->force)
+    if (rc == 0 && !r->o->force)
         rc = output_absent(r->out, e);
-    if (rc == 0 && !resuming)
+    if (rc == 0)
         rc = output_check_space(r->out, e);
-    if (rc == 0 && !resuming)
-        rc = output_reserve(r->out, true, kept, e);
     if (rc == 0)
-        rc = open_store(r, e);
-    if (rc == 0)
-        rc = *state = sl_job_store_state(r->store, e);
-    if (rc >= 0 && *state == SL_JOB_CONVERTING && resuming) {
-        rc = r->o->force ? 0 : output_absent(r->out, e);
-        if (rc == 0)
-            rc = output_check_space(r->out, e);
-        if (rc == 0)
-            rc = output_reserve(r->out, false, kept, e);
-        if (rc == 0)
-            rc = revoke_lost(r, kept, e);
-    }
-    if (rc >= 0)
-        rc = sl_job_store_each(r->store, on_done, r, e);
+        rc = output_reserve(r->out, fresh, kept, e);
+    if (rc == 0 && !fresh)
+        rc = revoke_lost(r, kept, e);
     free(kept);
     return rc;
+}
+
+/* Takes the job: the store first, since it keeps other processes out. A new
+ * job that has no room leaves nothing behind. */
+static int take_job(struct run *r, int *state, struct sl_error *e)
+{
+    bool fresh = false;
+    int rc = 0;
+
+    if (access(r->out->journal, F_OK) != 0) {
+        if (!r->o->force)
+            SL_TRY(output_absent(r->out, e));
+        SL_TRY(output_check_space(r->out, e));
+    }
+    SL_TRY(identify_and_open(r, &fresh, e));
+    SL_TRY(*state = sl_job_store_state(r->store, e));
+    if (*state != SL_JOB_PUBLISHING)
+        rc = take_files(r, fresh, e);
+    if (rc < 0 && fresh) {
+        sl_job_store_close(r->store);
+        r->store = NULL;
+        sl_job_store_remove(r->out->journal);
+    }
+    SL_TRY(rc);
+    return sl_job_store_each(r->store, on_done, r, e);
 }
 
 /* Syncs the segments and records the pending tasks: only then are they done. */
@@ -204,9 +224,10 @@ static int convert_tasks(struct run *r, struct sl_error *e)
         }
     }
     if (failed) {
-        struct sl_error later;
+        struct sl_error later; /* the task's failure is what counts */
 
-        return commit_pending(r, &later) < 0 ? failed : failed;
+        (void)!commit_pending(r, &later);
+        return failed;
     }
     SL_TRY(commit_pending(r, e));
     if (interrupt_asked())
@@ -217,7 +238,7 @@ static int convert_tasks(struct run *r, struct sl_error *e)
 
 static int open_engine(struct run *r, struct sl_error *e)
 {
-    const struct sl_engine_opts eo = {
+    struct sl_engine_opts eo = {
         .threads = (unsigned)r->o->threads,
         .mem_bytes = r->o->mem_bytes,
         .io = r->o->io,
@@ -227,6 +248,8 @@ static int open_engine(struct run *r, struct sl_error *e)
         .segment_paths = (const char *const *)r->out->partial,
     };
 
+    if (r->o->weights)
+        eo.weights = (struct sl_engine_weights){sl_imatrix_use_has, sl_imatrix_use_load, r->o->weights};
     return sl_engine_open(r->ck, r->plan, &eo, &r->engine, e);
 }
 

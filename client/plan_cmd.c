@@ -39,6 +39,8 @@ static int plan_and_show(const struct plan_cmd *c, const char *source, struct sl
         rc = plan_view_json(&view, e);
     else if (rc == 0)
         plan_view_print(&view);
+    if (rc == 0)
+        cli_job_notes(&job);
     plan_view_free(&view);
     cli_job_close(&job);
     output_free(&out);

@@ -50,6 +50,9 @@ static int quantize(struct args *a, const char *source, const char *target, stru
         return sl_fail(e, SL_EUSAGE, "%s is no GGUF file; use 'sluice convert' for a checkpoint",
                        source);
     o.round_bf16 = a->plan.round_through != NULL;
+    o.weights = j->imatrix ? &j->weights : NULL;
+    if (!a->run.quiet)
+        cli_job_notes(j);
     SL_TRY(output_attach(out, j->plan, e));
     if (a->run.dry_run)
         return convert_dry_run(j->plan, out);

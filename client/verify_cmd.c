@@ -185,7 +185,12 @@ static int verify_path(const char *path, const struct verify_args *a,
         totals = calloc(s.n, sizeof *totals);
         rc = totals ? check(&run, &s, totals, &r, sample, e) : sl_fail(e, SL_EFAIL, "out of memory");
     } else if (rc == SL_EVERIFY && a->json) {
+        cJSON *o = cJSON_CreateObject();
+
         print_failure(&run, e->text);
+        cJSON_AddBoolToObject(o, "ok", false);
+        cJSON_AddNumberToObject(o, "failures", 1);
+        json_line(o, "verify");
     }
     progress_end(&run.progress);
     free(totals);

@@ -1,3 +1,5 @@
+/* What must hold between the files of a split set. llama.cpp's loader looks at
+ * split.no, the sum of tensors and duplicate names only. */
 #include "client/verify.h"
 
 #include <limits.h>

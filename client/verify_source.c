@@ -63,6 +63,8 @@ static int read_output(struct checker *c, const struct pair *p, uint64_t block, 
     return 0;
 }
 
+/* The slow path from the source to bytes: elements by formula, then the scalar
+ * backend. Both differ from what the worker runs. */
 static int make_again(struct checker *c, const struct pair *p, uint64_t block, uint64_t n)
 {
     uint64_t weights = n * p->block, bad = 0;
@@ -103,6 +105,7 @@ static int check_run(struct checker *c, const struct pair *p, uint64_t block, ui
     return 1;
 }
 
+/* At least one block of every tensor. */
 static uint64_t blocks_wanted(const struct checker *c, const struct pair *p)
 {
     const struct verify_sample *s = c->sample;

@@ -16,6 +16,9 @@
 #define HEADER_MAX (1u << 30)
 #define NEED_MORE 1 /* the header goes on past the bytes that were read */
 
+/* Every step returns 0, NEED_MORE or a negative code; WANT passes the last two
+ * on. NEED_MORE throws the parse away: it starts again with twice the bytes. */
+
 /* A key-value's place in the header. */
 struct place {
     const char *key; /* not terminated */
@@ -92,6 +95,7 @@ static int bad_key(struct parse *p, const struct place *k, const char *what)
                    (int)(k->key_len < 128 ? k->key_len : 128), k->key, what);
 }
 
+/* Values are stepped over, only their places are kept. */
 static int skip_value(struct parse *p, struct place *k)
 {
     const uint8_t *bytes;
@@ -272,6 +276,7 @@ static int parse_tensors(struct parse *p, uint64_t n)
     return 0;
 }
 
+/* Where the data section begins, and that the tensors fill it in turn. */
 static int place_data(struct parse *p)
 {
     struct sl_gguf *g = &p->f->g;
@@ -333,6 +338,7 @@ static int check_sums(struct parse *p)
     return 0;
 }
 
+/* The keys that verification itself goes by. */
 static int check_metadata(struct parse *p)
 {
     struct verify_file *f = p->f;
@@ -378,6 +384,7 @@ static int parse_header(struct parse *p)
     return check_sums(p);
 }
 
+/* Back to what is known before a parse: path and size. */
 static void reset(struct verify_file *f)
 {
     free(f->g.tensors);

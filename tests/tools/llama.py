@@ -243,11 +243,13 @@ def cmd_logits(l, a):
     want = np.fromfile(os.path.join(a.reference, "logits.f32"), np.float32).reshape(
         len(seqs), -1, m.n_vocab)
     worst_logit = worst_nll = 0.0
-    ours, theirs = [], []
+    ours, theirs, square, spread = [], [], [], []
     for s, nll, lg in zip(seqs, ref["nll"], want):
         got = m.logits(s)
         k = lg.shape[0]
         worst_logit = max(worst_logit, float(np.abs(got[-k:] - lg).max()))
+        square.append(float(np.mean((got[-k:] - lg).astype(np.float64) ** 2)))
+        spread.append(float(np.var(lg.astype(np.float64))))
         lp = log_softmax(got[:len(nll)])
         mine = -lp[np.arange(len(nll)), s[1:len(nll) + 1]]
         worst_nll = max(worst_nll, float(np.abs(mine - nll).max()))
@@ -255,7 +257,8 @@ def cmd_logits(l, a):
         theirs += list(nll)
     print(json.dumps({"file": a.files[0], "tokens": len(ours), "mean_nll": float(np.mean(ours)),
                       "reference_nll": float(np.mean(theirs)), "worst_nll": worst_nll,
-                      "worst_logit": worst_logit}))
+                      "worst_logit": worst_logit,
+                      "rms_logit": float(np.sqrt(np.mean(square) / np.mean(spread)))}))
 
 
 def licence_text(ref):
