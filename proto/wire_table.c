@@ -62,7 +62,7 @@ static const struct sl_record options_record = {"options", FIELDS(options_fields
 static const struct sl_field spec_fields[] = {
     {"source", SL_F_PATH, true, PATH_BYTES, NULL},
     {"output", SL_F_PATH, true, PATH_BYTES, NULL},
-    {"prefix", SL_F_STR, false, 200, NULL},
+    {"prefix", SL_F_STR, true, 200, NULL},
     {"recipe", SL_F_STR, true, 255, NULL},
     {"recipe_text", SL_F_STR, true, 1u << 20, NULL},
     {"options", SL_F_REC, false, 0, &options_record},
@@ -93,7 +93,7 @@ static const struct sl_field job_fields[] = {
     {"user", SL_F_STR, true, NAME_BYTES, NULL},
     {"source", SL_F_PATH, true, PATH_BYTES, NULL},
     {"output", SL_F_PATH, true, PATH_BYTES, NULL},
-    {"prefix", SL_F_STR, false, 200, NULL},
+    {"prefix", SL_F_STR, true, 200, NULL},
     {"recipe", SL_F_STR, true, 255, NULL},
     {"submitted", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"started", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
