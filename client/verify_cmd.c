@@ -2,7 +2,7 @@
 #include "client/cli.h"
 #include "client/model_arg.h"
 #include "client/progress.h"
-#include "client/verify.h"
+#include "worker/verify.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>

@@ -159,6 +159,11 @@ int sl_check_scales(int type, const uint8_t *out, uint64_t n, uint64_t *bad)
     return SL_ESOURCE;
 }
 
+int sl_needs_weights(int type)
+{
+    return type == SL_TYPE_IQ1_S || type == SL_TYPE_IQ2_XXS || type == SL_TYPE_IQ2_XS;
+}
+
 int sl_quantize_on(enum sl_backend b, int type, const float *x, const float *w, uint64_t n, uint64_t row,
                    void *out, uint64_t *bad)
 {

@@ -17,6 +17,7 @@
 #define SL_WIRE_COMPRESS 65536u     /* a longer one is sent as a zstd frame */
 #define SL_WIRE_DEPTH 8
 #define SL_WIRE_VALUES 300000u
+#define SL_WIRE_UINT_MAX UINT64_C(999999999999999) /* 15 digits: exact in JSON, whoever prints it */
 #define SL_TASKS_MAX 65536u         /* tasks of a plan */
 
 /* Tasks of a job beside those of its plan. */

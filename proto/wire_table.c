@@ -9,23 +9,23 @@
 #define FIELDS(array) array, sizeof array / sizeof array[0]
 
 static const struct sl_field ref_fields[] = {
-    {"job", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"task", SL_F_UINT, true, SL_TASK_LAST, NULL},
-    {"epoch", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"epoch", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
 };
 static const struct sl_record ref_record = {"ref", FIELDS(ref_fields)};
 
 static const struct sl_field lease_fields[] = {
     {"task", SL_F_UINT, true, SL_TASK_LAST, NULL},
-    {"epoch", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"epoch", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
 };
 static const struct sl_record lease_record = {"lease", FIELDS(lease_fields)};
 
 static const struct sl_field work_fields[] = {
-    {"job", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"task", SL_F_UINT, true, SL_TASK_LAST, NULL},
-    {"epoch", SL_F_UINT, true, SL_JSON_EXACT, NULL},
-    {"bytes", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"epoch", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"bytes", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
 };
 static const struct sl_record work_record = {"work", FIELDS(work_fields)};
 
@@ -39,16 +39,19 @@ static const struct sl_field options_fields[] = {
     {"layout", SL_F_STR, false, 16, NULL},
     {"round_through", SL_F_STR, false, 16, NULL},
     {"rules", SL_F_STR, false, 16, NULL},
-    {"split_max_bytes", SL_F_UINT, false, SL_JSON_EXACT, NULL},
-    {"split_max_tensors", SL_F_UINT, false, SL_JSON_EXACT, NULL},
+    {"split_max_bytes", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
+    {"split_max_tensors", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"no_tensor_first_split", SL_F_BOOL, false, 0, NULL},
     {"keep_split", SL_F_BOOL, false, 0, NULL},
-    {"task_bytes", SL_F_UINT, false, SL_JSON_EXACT, NULL},
+    {"task_bytes", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"model_name", SL_F_STR, false, 255, NULL},
     {"output_type", SL_F_STR, false, 16, NULL},
     {"embedding_type", SL_F_STR, false, 16, NULL},
     {"tensor_types", SL_F_RECS, false, 1000, &type_rule_record},
     {"override_kv", SL_F_STRS, false, 256, NULL},
+    {"imatrix", SL_F_PATH, false, PATH_BYTES, NULL},
+    {"include_weights", SL_F_STRS, false, 256, NULL},
+    {"exclude_weights", SL_F_STRS, false, 256, NULL},
     {"leave_output", SL_F_BOOL, false, 0, NULL},
     {"pure", SL_F_BOOL, false, 0, NULL},
     {"sha256", SL_F_BOOL, false, 0, NULL},
@@ -59,7 +62,7 @@ static const struct sl_record options_record = {"options", FIELDS(options_fields
 static const struct sl_field spec_fields[] = {
     {"source", SL_F_PATH, true, PATH_BYTES, NULL},
     {"output", SL_F_PATH, true, PATH_BYTES, NULL},
-    {"prefix", SL_F_STR, false, 200, NULL},
+    {"prefix", SL_F_STR, true, 200, NULL},
     {"recipe", SL_F_STR, true, 255, NULL},
     {"recipe_text", SL_F_STR, true, 1u << 20, NULL},
     {"options", SL_F_REC, false, 0, &options_record},
@@ -72,7 +75,7 @@ static const struct sl_field plan_fields[] = {
     {"recipe", SL_F_STR, true, 255, NULL},
     {"options", SL_F_STR, true, 255, NULL},
     {"version", SL_F_STR, true, 16, NULL},
-    {"file_bytes", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"file_bytes", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"src_bytes", SL_F_UINTS, true, SL_TASKS_MAX, NULL},
     {"out_bytes", SL_F_UINTS, true, SL_TASKS_MAX, NULL},
     {"shard", SL_F_UINTS, true, SL_TASKS_MAX, NULL},
@@ -80,29 +83,29 @@ static const struct sl_field plan_fields[] = {
 static const struct sl_record plan_record = {"plan", FIELDS(plan_fields)};
 
 static const struct sl_field job_fields[] = {
-    {"id", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"id", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"state", SL_F_STR, true, 16, NULL},
     {"reason", SL_F_STR, false, TEXT_BYTES, NULL},
     {"priority", SL_F_UINT, true, 100, NULL},
-    {"group", SL_F_UINT, false, SL_JSON_EXACT, NULL},
+    {"group", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"after", SL_F_UINTS, false, NAME_BYTES, NULL},
     {"labels", SL_F_STRS, false, 32, NULL},
     {"user", SL_F_STR, true, NAME_BYTES, NULL},
     {"source", SL_F_PATH, true, PATH_BYTES, NULL},
     {"output", SL_F_PATH, true, PATH_BYTES, NULL},
-    {"prefix", SL_F_STR, false, 200, NULL},
+    {"prefix", SL_F_STR, true, 200, NULL},
     {"recipe", SL_F_STR, true, 255, NULL},
-    {"submitted", SL_F_UINT, true, SL_JSON_EXACT, NULL},
-    {"started", SL_F_UINT, false, SL_JSON_EXACT, NULL},
-    {"ended", SL_F_UINT, false, SL_JSON_EXACT, NULL},
+    {"submitted", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"started", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
+    {"ended", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"tasks", SL_F_UINT, true, SL_TASKS_MAX, NULL},
     {"done", SL_F_UINT, true, SL_TASKS_MAX, NULL},
     {"leased", SL_F_UINT, true, SL_TASK_LAST, NULL},
     {"quarantined", SL_F_UINT, true, SL_TASK_LAST, NULL},
-    {"src_bytes", SL_F_UINT, true, SL_JSON_EXACT, NULL},
-    {"done_bytes", SL_F_UINT, true, SL_JSON_EXACT, NULL},
-    {"file_bytes", SL_F_UINT, true, SL_JSON_EXACT, NULL},
-    {"rate", SL_F_UINT, false, SL_JSON_EXACT, NULL},
+    {"src_bytes", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"done_bytes", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"file_bytes", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"rate", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"code", SL_F_UINT, false, 255, NULL},
     {"error", SL_F_STR, false, TEXT_BYTES, NULL},
     {"files", SL_F_STRS, false, 1000, NULL},
@@ -111,11 +114,11 @@ static const struct sl_record job_record = {"job", FIELDS(job_fields)};
 
 static const struct sl_field failure_fields[] = {
     {"task", SL_F_UINT, true, SL_TASK_LAST, NULL},
-    {"epoch", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"epoch", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"worker", SL_F_STR, true, NAME_BYTES, NULL},
     {"code", SL_F_UINT, true, 255, NULL},
     {"text", SL_F_STR, true, TEXT_BYTES, NULL},
-    {"time", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"time", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
 };
 static const struct sl_record failure_record = {"failure", FIELDS(failure_fields)};
 
@@ -123,26 +126,26 @@ static const struct sl_field worker_fields[] = {
     {"name", SL_F_STR, true, NAME_BYTES, NULL},
     {"instance", SL_F_HEX, true, 32, NULL},
     {"host", SL_F_STR, true, NAME_BYTES, NULL},
-    {"pid", SL_F_UINT, false, SL_JSON_EXACT, NULL},
+    {"pid", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"device", SL_F_STR, false, NAME_BYTES, NULL},
     {"threads", SL_F_UINT, false, 4096, NULL},
-    {"mem", SL_F_UINT, false, SL_JSON_EXACT, NULL},
+    {"mem", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"state", SL_F_STR, true, 16, NULL},
-    {"seen", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"seen", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"held", SL_F_UINT, true, SL_TASK_LAST, NULL},
-    {"job", SL_F_UINT, false, SL_JSON_EXACT, NULL},
+    {"job", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"task", SL_F_UINT, false, SL_TASK_LAST, NULL},
     {"tensor", SL_F_STR, false, 128, NULL},
-    {"rate", SL_F_UINT, false, SL_JSON_EXACT, NULL},
-    {"done", SL_F_UINT, true, SL_JSON_EXACT, NULL},
-    {"bytes", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"rate", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
+    {"done", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"bytes", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
 };
 static const struct sl_record worker_record = {"worker", FIELDS(worker_fields)};
 
 static const struct sl_field event_fields[] = {
-    {"id", SL_F_UINT, true, SL_JSON_EXACT, NULL},
-    {"time", SL_F_UINT, true, SL_JSON_EXACT, NULL},
-    {"job", SL_F_UINT, false, SL_JSON_EXACT, NULL},
+    {"id", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"time", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"job", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"task", SL_F_UINT, false, SL_TASK_LAST, NULL},
     {"worker", SL_F_STR, false, NAME_BYTES, NULL},
     {"kind", SL_F_STR, true, 32, NULL},
@@ -156,11 +159,11 @@ static const struct sl_field hello_message[] = {
     {"instance", SL_F_HEX, true, 32, NULL},
     {"name", SL_F_STR, true, NAME_BYTES, NULL},
     {"host", SL_F_STR, true, NAME_BYTES, NULL},
-    {"pid", SL_F_UINT, false, SL_JSON_EXACT, NULL},
+    {"pid", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"bytes", SL_F_STR, false, 16, NULL},
     {"device", SL_F_STR, false, NAME_BYTES, NULL},
     {"threads", SL_F_UINT, false, 4096, NULL},
-    {"mem", SL_F_UINT, false, SL_JSON_EXACT, NULL},
+    {"mem", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"held", SL_F_RECS, false, 1024, &ref_record},
 };
 static const struct sl_field welcome_message[] = {
@@ -172,10 +175,10 @@ static const struct sl_field welcome_message[] = {
     {"dropped", SL_F_RECS, false, 1024, &ref_record},
 };
 static const struct sl_field ping_message[] = {
-    {"n", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"n", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
 };
 static const struct sl_field pong_message[] = {
-    {"n", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"n", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
 };
 static const struct sl_field error_message[] = {
     {"code", SL_F_UINT, true, 255, NULL},
@@ -189,56 +192,56 @@ static const struct sl_field pull_message[] = {
     {"want", SL_F_UINT, true, NAME_BYTES, NULL},
 };
 static const struct sl_field grant_message[] = {
-    {"job", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"tasks", SL_F_RECS, true, NAME_BYTES, &lease_record},
     {"lease_ms", SL_F_UINT, true, 86400000, NULL},
-    {"group", SL_F_UINT, false, SL_JSON_EXACT, NULL},
+    {"group", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"spec", SL_F_REC, false, 0, &spec_record},
     {"fingerprint", SL_F_HEX, false, 32, NULL},
     {"sums", SL_F_HEXES, false, 1u << 20, NULL},
 };
 static const struct sl_field progress_message[] = {
-    {"bytes", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"bytes", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"tasks", SL_F_RECS, true, 1024, &work_record},
-    {"rate", SL_F_UINT, false, SL_JSON_EXACT, NULL},
+    {"rate", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"tensor", SL_F_STR, false, 128, NULL},
 };
 static const struct sl_field result_message[] = {
-    {"job", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"task", SL_F_UINT, true, SL_TASK_LAST, NULL},
-    {"epoch", SL_F_UINT, true, SL_JSON_EXACT, NULL},
-    {"bytes", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"epoch", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"bytes", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"checksum", SL_F_HEX, false, 16, NULL},
     {"plan", SL_F_REC, false, 0, &plan_record},
     {"files", SL_F_STRS, false, 1000, NULL},
 };
 static const struct sl_field fail_message[] = {
-    {"job", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"task", SL_F_UINT, true, SL_TASK_LAST, NULL},
-    {"epoch", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"epoch", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"code", SL_F_UINT, true, 255, NULL},
     {"text", SL_F_STR, true, TEXT_BYTES, NULL},
     {"bad", SL_F_UINTS, false, SL_TASKS_MAX, NULL},
 };
 static const struct sl_field giveback_message[] = {
-    {"job", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"task", SL_F_UINT, true, SL_TASK_LAST, NULL},
-    {"epoch", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"epoch", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
 };
 static const struct sl_field ack_message[] = {
-    {"job", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"task", SL_F_UINT, true, SL_TASK_LAST, NULL},
-    {"epoch", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"epoch", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
 };
 static const struct sl_field nack_message[] = {
-    {"job", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"task", SL_F_UINT, true, SL_TASK_LAST, NULL},
-    {"epoch", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"epoch", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"code", SL_F_UINT, true, 255, NULL},
     {"text", SL_F_STR, true, TEXT_BYTES, NULL},
 };
 static const struct sl_field revoke_message[] = {
-    {"job", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"tasks", SL_F_UINTS, true, 65541, NULL},
     {"text", SL_F_STR, true, TEXT_BYTES, NULL},
 };
@@ -263,13 +266,13 @@ static const struct sl_field submitted_message[] = {
 static const struct sl_field list_message[] = {
     {"states", SL_F_STRS, false, 16, NULL},
     {"labels", SL_F_STRS, false, 32, NULL},
-    {"before", SL_F_UINT, false, SL_JSON_EXACT, NULL},
+    {"before", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"limit", SL_F_UINT, false, 1000, NULL},
 };
 static const struct sl_field history_message[] = {
     {"states", SL_F_STRS, false, 16, NULL},
     {"labels", SL_F_STRS, false, 32, NULL},
-    {"before", SL_F_UINT, false, SL_JSON_EXACT, NULL},
+    {"before", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"limit", SL_F_UINT, false, 1000, NULL},
 };
 static const struct sl_field jobs_message[] = {
@@ -277,7 +280,7 @@ static const struct sl_field jobs_message[] = {
     {"more", SL_F_BOOL, false, 0, NULL},
 };
 static const struct sl_field show_message[] = {
-    {"job", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
 };
 static const struct sl_field job_message[] = {
     {"job", SL_F_REC, true, 0, &job_record},
@@ -307,10 +310,10 @@ static const struct sl_field set_message[] = {
     {"attempts", SL_F_UINT, false, 100, NULL},
 };
 static const struct sl_field stitch_message[] = {
-    {"job", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
 };
 static const struct sl_field verify_message[] = {
-    {"job", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
 };
 static const struct sl_field forget_message[] = {
     {"jobs", SL_F_UINTS, true, 1000, NULL},
@@ -326,11 +329,11 @@ static const struct sl_field ended_message[] = {
 };
 static const struct sl_field watch_message[] = {
     {"jobs", SL_F_UINTS, false, 1000, NULL},
-    {"since", SL_F_UINT, false, SL_JSON_EXACT, NULL},
+    {"since", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"every_ms", SL_F_UINT, false, 3600000, NULL},
 };
 static const struct sl_field watching_message[] = {
-    {"last", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"last", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
 };
 static const struct sl_field event_message[] = {
     {"event", SL_F_REC, true, 0, &event_record},
@@ -340,8 +343,8 @@ static const struct sl_field status_message[] = {
     {"workers", SL_F_RECS, true, 1000, &worker_record},
 };
 static const struct sl_field logs_message[] = {
-    {"job", SL_F_UINT, false, SL_JSON_EXACT, NULL},
-    {"since", SL_F_UINT, false, SL_JSON_EXACT, NULL},
+    {"job", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
+    {"since", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"limit", SL_F_UINT, false, 1000, NULL},
 };
 static const struct sl_field log_message[] = {
@@ -356,10 +359,10 @@ static const struct sl_field drain_worker_message[] = {
 };
 static const struct sl_field daemon_message[] = {
     {"version", SL_F_STR, true, 32, NULL},
-    {"pid", SL_F_UINT, true, SL_JSON_EXACT, NULL},
-    {"uptime_ms", SL_F_UINT, true, SL_JSON_EXACT, NULL},
-    {"workers", SL_F_UINT, true, SL_JSON_EXACT, NULL},
-    {"jobs", SL_F_UINT, true, SL_JSON_EXACT, NULL},
+    {"pid", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"uptime_ms", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"workers", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"jobs", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"roots", SL_F_STRS, true, NAME_BYTES, NULL},
     {"state", SL_F_PATH, true, PATH_BYTES, NULL},
 };

@@ -1,7 +1,7 @@
 /* Verification against the source: element values give llama-quantize's bytes
  * (golden hashes), and a wrong byte in a sound file is found and placed. */
-#include "client/source_element.h"
-#include "client/verify.h"
+#include "worker/source_element.h"
+#include "worker/verify.h"
 #include "kernels/kernels.h"
 #include "proto/plan.h"
 

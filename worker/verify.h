@@ -1,7 +1,7 @@
 /* Verification: an output is read again by a second reader, written from the
  * format text alone, and held against its own checksums and its source. */
-#ifndef SLUICE_CLIENT_VERIFY_H
-#define SLUICE_CLIENT_VERIFY_H
+#ifndef SLUICE_WORKER_VERIFY_H
+#define SLUICE_WORKER_VERIFY_H
 
 #include "proto/tensor_hash.h"
 
@@ -71,6 +71,8 @@ struct verify_sample {
     double share;     /* of a tensor's blocks, 0 to 1; used when blocks is 0 */
     uint64_t blocks;  /* of each tensor */
     uint64_t seed;
+    int (*progress)(void *user, uint64_t weights); /* made again since the last call; < 0 stops */
+    void *user;
 };
 
 struct verify_tally {

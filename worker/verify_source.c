@@ -1,8 +1,8 @@
 /* Blocks made again from the source and compared with the file's. */
-#include "client/cli.h"
-#include "client/source_element.h"
-#include "client/verify.h"
+#include "worker/source_element.h"
+#include "worker/verify.h"
 #include "kernels/kernels.h"
+#include "proto/job_spec.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -145,6 +145,8 @@ static int check_run(struct checker *c, const struct pair *p, uint64_t block, ui
     SL_TRY(read_output(c, p, block, n));
     SL_TRY(make_again(c, p, block, n));
     c->tally->blocks += n;
+    if (c->sample->progress)
+        SL_TRY(c->sample->progress(c->sample->user, n * p->block));
     for (uint64_t i = 0; i < n; i++) {
         const uint8_t *got = c->got + i * p->bytes, *made = c->made + i * p->bytes;
         uint32_t at = 0;
@@ -337,14 +339,21 @@ static int open_imatrix(struct checker *c, const char *path)
 {
     const struct verify_file *f = &c->s->files[0];
     const char *const *words = (const char *const *)f->imatrix_words;
-    int n = (int)f->n_imatrix_words;
+    uint32_t n = (uint32_t)f->n_imatrix_words;
+    struct sl_job_options o = {.imatrix = path};
 
     if (!path)
         return 0;
     if (!f->imatrix)
         return sl_fail(c->e, SL_EUSAGE, "--imatrix: %s was made without an importance matrix", f->g.path);
-    SL_TRY(cli_imatrix_open(path, f->imatrix_keep ? words : NULL, f->imatrix_keep ? n : 0,
-                            f->imatrix_keep ? NULL : words, f->imatrix_keep ? 0 : n, &c->im, c->e));
+    if (f->imatrix_keep) {
+        o.include_weights = words;
+        o.n_include_weights = n;
+    } else {
+        o.exclude_weights = words;
+        o.n_exclude_weights = n;
+    }
+    SL_TRY(sl_job_imatrix_open(&o, &c->im, c->e));
     if (c->im && f->imatrix_hash && strcmp(c->im->hash, f->imatrix_hash) != 0)
         return sl_fail(c->e, SL_EUSAGE, "%s was made with another importance matrix than %s: hash %.32s, not %s",
                        f->g.path, path, f->imatrix_hash, c->im->hash);

@@ -1,8 +1,7 @@
 /* The second GGUF reader, of use to verify alone. It shares no code with
  * gguf_read.c: a header lies in memory as a whole, and is parsed anew with
  * more of the file when it turns out to be longer. */
-#include "client/verify.h"
-
+#include "worker/verify.h"
 #include "proto/cursor.h"
 #include "proto/imatrix_use.h"
 #include "proto/plan.h"
