@@ -140,7 +140,8 @@ static int prepare(struct special *s)
     free(kept);
     if (rc < 0 && fresh)
         drop_claim(o);
-    return rc;
+    SL_TRY(rc);
+    return on_progress(s, s->j->j.plan->file_bytes);
 }
 
 /* ---- stitch */
