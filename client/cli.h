@@ -3,8 +3,7 @@
 #define SLUICE_CLIENT_CLI_H
 
 #include "proto/error.h"
-#include "proto/imatrix_use.h"
-#include "proto/plan.h"
+#include "proto/job_spec.h"
 
 #include <popt.h>
 #include <stdbool.h>
@@ -103,36 +102,19 @@ void cli_plan_table(struct cli_plan_args *a, struct poptOption table[CLI_PLAN_TA
 int cli_plan_on_val(int val, const char *arg, void *a, struct sl_error *e) SL_MUST_USE;
 void cli_plan_args_free(struct cli_plan_args *a);
 
-/* Everything between a source path and a plan, opened and owned together. */
-struct cli_job {
-    struct sl_checkpoint *ck;
-    struct sl_model *model;
-    struct sl_recipe *recipe;
-    struct sl_plan *plan;
-    char *prefix;                       /* base name of the output files */
-    struct sl_type_override *overrides;
-    uint32_t n_overrides;
-    struct sl_kvs extra_kvs;
-    struct sl_imatrix *imatrix;         /* NULL: none */
-    struct sl_imatrix_use weights;
-};
+/* Effect: the arguments as options of a job; strings stay the arguments'. Recipe,
+ * types of tensors and key-values are not among them. Errors: SL_EUSAGE. */
+int cli_job_options(const struct cli_plan_args *a, struct sl_job_options *o, struct sl_error *e)
+    SL_MUST_USE;
+
 /* Effect: opens source, model, recipe and plan. out_prefix: base name of the
  * output, or NULL to derive it from the model (GGUF naming convention).
- * *j must be zeroed. Errors: those of the steps. Release with cli_job_close
- * in every case. */
-int cli_job_open(struct cli_job *j, const char *source, bool config_only,
+ * Errors: those of the steps. Release with sl_job_plan_close in every case. */
+int cli_job_open(struct sl_job_plan *j, const char *source, bool config_only,
                  const struct cli_plan_args *a, const char *out_prefix, struct sl_error *e)
     SL_MUST_USE;
-void cli_job_close(struct cli_job *j);
-
-/* Effect: opens an imatrix and takes entries out of it, as --include-weights or
- * --exclude-weights say. *out is NULL when none are left. Errors: SL_EUSAGE (both
- * lists), those of sl_imatrix_open and sl_imatrix_check. */
-int cli_imatrix_open(const char *path, const char *const *include, int n_include,
-                     const char *const *exclude, int n_exclude, struct sl_imatrix **out,
-                     struct sl_error *e) SL_MUST_USE;
 
 /* Effect: says on stderr what the imatrix does not cover. */
-void cli_job_notes(const struct cli_job *j);
+void cli_job_notes(const struct sl_job_plan *j);
 
 #endif

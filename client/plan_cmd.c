@@ -20,7 +20,7 @@ static bool is_config(const char *path)
 static int plan_and_show(const struct plan_cmd *c, const char *source, struct sl_error *e)
 {
     struct output out = {0};
-    struct cli_job job = {0};
+    struct sl_job_plan job = {0};
     struct plan_view view = {0};
     bool rules_2025;
     int rc = 0;
@@ -42,7 +42,7 @@ static int plan_and_show(const struct plan_cmd *c, const char *source, struct sl
     if (rc == 0)
         cli_job_notes(&job);
     plan_view_free(&view);
-    cli_job_close(&job);
+    sl_job_plan_close(&job);
     output_free(&out);
     return rc;
 }

@@ -150,7 +150,7 @@ static int find_space(struct plan_view *v, const struct output *out, struct sl_e
     return 0;
 }
 
-int plan_view_make(struct plan_view *v, const struct cli_job *job, uint64_t ctx,
+int plan_view_make(struct plan_view *v, const struct sl_job_plan *job, uint64_t ctx,
                    const char *devices, const struct output *out, bool rules_2025,
                    struct sl_error *e)
 {

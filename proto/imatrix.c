@@ -1,4 +1,5 @@
 #include "proto/imatrix_parts.h"
+#include "proto/tensor_hash.h"
 
 #include "proto/source_file.h"
 
@@ -8,7 +9,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #define NAME_LIMIT 1024u
 #define HASH_PIECE (1u << 20)
@@ -126,24 +126,24 @@ static int scan(struct sl_imatrix *im, struct sl_error *e)
 
 static int hash_file(struct sl_imatrix *im, struct sl_error *e)
 {
-    XXH3_state_t *s = XXH3_createState();
+    struct sl_hash128 *s = sl_hash128_new();
     uint8_t *buf = malloc(HASH_PIECE);
-    int rc = s && buf && XXH3_128bits_reset(s) == XXH_OK ? 0 : no_memory(im, e);
-    XXH128_canonical_t c;
+    int rc = s && buf ? 0 : no_memory(im, e);
+    uint8_t digest[16];
 
     for (uint64_t at = 0; rc == 0 && at < im->file_size; at += HASH_PIECE) {
         size_t n = im->file_size - at < HASH_PIECE ? im->file_size - at : HASH_PIECE;
 
         rc = sl_source_read(im->fd, im->path, buf, n, at, e);
         if (rc == 0)
-            XXH3_128bits_update(s, buf, n);
+            sl_hash128_update(s, buf, n);
     }
     if (rc == 0) {
-        XXH128_canonicalFromHash(&c, XXH3_128bits_digest(s));
+        sl_hash128_final(s, digest);
         for (int i = 0; i < 16; i++)
-            snprintf(im->hash + 2 * i, 3, "%02x", c.digest[i]);
+            snprintf(im->hash + 2 * i, 3, "%02x", digest[i]);
     }
-    XXH3_freeState(s);
+    sl_hash128_free(s);
     free(buf);
     return rc;
 }

@@ -163,6 +163,25 @@ fails('text is no imatrix', 7, qr/damaged, or no imatrix/, @go, "$TINY/config.js
 fails('an empty file', 7, qr/cut off, or no imatrix/, @go, do { spit("$dir/empty", ''); "$dir/empty" });
 ok(!-e "$dir/no.gguf", 'nothing was made of any of them');
 
+# verify makes the blocks again with the same weights.
+for my $m (grep { -e "$dir/$_.gguf" } qw(Q2_K IQ4_NL Q3_K_M)) {
+    my $v = run_ok("$m: verify --source --imatrix", $SLUICE, 'verify', "$dir/$m.gguf", '--source', $TINY, '--imatrix', $IMATRIX, '--sample', '5%');
+    like($v->{out}, qr/blocks of 66 tensors made again/, 'all tensors');
+}
+my $v = run_ok('without the imatrix', $SLUICE, 'verify', "$dir/Q3_K_M.gguf", '--source', $TINY);
+like($v->{err}, qr/43 tensors were quantized with an importance matrix and were not made again; give it with --imatrix/, 'says what it did not look at');
+like($v->{out}, qr/blocks of 23 tensors made again/, 'looks at the others');
+run_ok('a part of the imatrix: the words are in the file', $SLUICE, 'verify', "$dir/exc.gguf", '--source', $TINY, '--imatrix', $IMATRIX);
+run_ok('and the others', $SLUICE, 'verify', "$dir/inc.gguf", '--source', $TINY, '--imatrix', $IMATRIX);
+run_ok('from GGUF', $SLUICE, 'verify', "$dir/q.gguf", '--source', "$dir/f32.gguf", '--imatrix', $IMATRIX);
+fails('another imatrix', 2, qr/was made with another importance matrix/, $SLUICE, 'verify', "$dir/Q2_K.gguf", '--source', $TINY, '--imatrix', "$dir/im.gguf");
+fails('none was used', 2, qr/was made without an importance matrix/, $SLUICE, 'verify', "$dir/plain.gguf", '--source', $TINY, '--imatrix', $IMATRIX);
+my ($where) = grep { $_->[0] eq 'blk.2.ffn_gate_exps.weight' } where("$dir/Q3_K_M.gguf");
+flip_byte("$dir/Q3_K_M.gguf", $where->[1] + 40, 1);
+$r = run($SLUICE, 'verify', "$dir/Q3_K_M.gguf", '--source', $TINY, '--imatrix', $IMATRIX);
+ok($r->{rc} == 8 && $r->{out} =~ /blk\.2\.ffn_gate_exps\.weight: block 0 .* is not what the source gives/, 'one wrong bit is noticed');
+flip_byte("$dir/Q3_K_M.gguf", $where->[1] + 40, 1);
+
 # A run that stopped goes on with the same imatrix only.
 my $two = slurp($IMATRIX);
 substr($two, 44, 1) = chr(ord(substr $two, 44, 1) ^ 1);

@@ -1,6 +1,6 @@
 /* One pass over the tensor bytes: checksums, padding, and numbers that a
  * dequantizer can use. */
-#include "client/verify.h"
+#include "worker/verify.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-#include "client/source_element.h"
+#include "worker/source_element.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* What must hold between the files of a split set. llama.cpp's loader looks at
  * split.no, the sum of tensors and duplicate names only. */
-#include "client/verify.h"
+#include "worker/verify.h"
 
 #include <limits.h>
 #include <stdarg.h>
