@@ -308,7 +308,8 @@ static int verify_files(struct special *s, const struct verify_set *set)
     rc = verify_data(set, false, totals, &r, on_progress, s, s->e);
     free(totals);
     SL_TRY(rc);
-    SL_TRY(verify_source(set, s->j->source_path, &sample, &r, &tally, s->e));
+    SL_TRY(verify_source(set, s->j->source_path,
+                         s->j->j.imatrix ? s->j->j.imatrix->path : NULL, &sample, &r, &tally, s->e));
     s->out->bytes = set->bytes;
     return r.failures ? sl_fail(s->e, SL_EVERIFY, "%llu failures; the first: %s",
                                 (unsigned long long)r.failures, r.first.text)
