@@ -1,8 +1,8 @@
 #include "client/convert_run.h"
 
+#include "client/convert_store.h"
 #include "client/interrupt.h"
 #include "worker/stitch.h"
-#include "daemon/job_store.h"
 
 #include <cjson/cJSON.h>
 #include <stdlib.h>
@@ -23,19 +23,19 @@ struct run {
     const struct sl_plan *plan;
     const struct output *out;
     const struct convert_opts *o;
-    struct sl_job_store *store;
+    struct convert_store *store;
     struct sl_engine *engine;
     uint64_t *sum;       /* checksum of each finished task */
     bool *done;
     uint64_t done_bytes; /* source bytes of finished tasks */
-    struct sl_done_task pending[PENDING_MAX]; /* finished, not yet synced and committed */
+    struct convert_done pending[PENDING_MAX]; /* finished, not yet synced and committed */
     uint32_t n_pending;
     uint64_t last_commit_ns;
     struct progress progress;
     uint64_t t0_ns, resumed_bytes;
 };
 
-static int on_done(void *user, uint32_t task, uint64_t checksum)
+static void on_done(void *user, uint32_t task, uint64_t checksum)
 {
     struct run *r = user;
 
@@ -44,7 +44,6 @@ static int on_done(void *user, uint32_t task, uint64_t checksum)
         r->sum[task] = checksum;
         r->done_bytes += r->plan->tasks[task].src_bytes;
     }
-    return 0;
 }
 
 /* Tasks whose segment file is gone must be made again, whatever the store says. */
@@ -65,77 +64,74 @@ static int revoke_lost(struct run *r, const bool *kept, struct sl_error *e)
             lost[n++] = t;
     }
     if (n > 0)
-        rc = sl_job_store_revoke(r->store, lost, n, e);
+        rc = convert_store_revoke(r->store, lost, n, e);
     free(lost);
     return rc;
 }
 
-/* "name (hash)": the name for people, the hash for the comparison. */
-static void label(char *buf, size_t cap, const char *name, const char *hash)
+/* Opens the store and holds the plan against what it records. *fresh: there was
+ * nothing yet. */
+static int open_store(struct run *r, bool *fresh, struct sl_error *e)
 {
-    snprintf(buf, cap, "%.200s (%.12s)", name ? name : "", hash);
-}
-
-static int open_store(struct run *r, struct sl_error *e)
-{
-    const struct sl_plan *p = r->plan;
-    const char *recipe = NULL, *layout = NULL;
-    char source_id[256], recipe_id[256], options_id[256];
-    const struct sl_job_identity id = {p->fingerprint, source_id, recipe_id, options_id,
-                                       p->parts.version, p->n_tasks};
+    const char *source = r->ck->dir ? r->ck->dir : r->ck->files[0].name;
     int rc;
 
-    sl_kvs_get_str(&p->segments[0].kvs, SL_KEY_RECIPE, &recipe);
-    sl_kvs_get_str(&p->segments[0].kvs, SL_KEY_LAYOUT, &layout);
-    label(source_id, sizeof source_id, r->ck->dir ? r->ck->dir : r->ck->files[0].name,
-          p->parts.source);
-    label(recipe_id, sizeof recipe_id, recipe, p->parts.recipe);
-    label(options_id, sizeof options_id, layout ? layout : "options", p->parts.options);
-
-    SL_TRY(sl_job_store_open(r->out->journal, &r->store, e));
-    rc = sl_job_store_begin(r->store, &id, e);
-    if (rc == SL_EEXISTS && r->o->force) {
-        sl_job_store_close(r->store);
-        r->store = NULL;
-        sl_job_store_remove(r->out->journal);
-        output_discard(r->out);
-        SL_TRY(sl_job_store_open(r->out->journal, &r->store, e));
-        rc = sl_job_store_begin(r->store, &id, e);
-    }
-    return rc;
+    SL_TRY(convert_store_open(r->out->journal, &r->store, e));
+    SL_TRY(rc = convert_store_state(r->store, e));
+    *fresh = rc == CONVERT_NEW;
+    rc = convert_store_begin(r->store, r->plan, source, e);
+    if (rc != SL_EEXISTS || !r->o->force)
+        return rc;
+    convert_store_close(r->store);
+    r->store = NULL;
+    convert_store_remove(r->out->journal);
+    output_discard(r->out);
+    *fresh = true;
+    SL_TRY(convert_store_open(r->out->journal, &r->store, e));
+    return convert_store_begin(r->store, r->plan, source, e);
 }
 
-/* Takes the job: a new one is reserved in full before it is recorded. */
-static int take_job(struct run *r, int *state, struct sl_error *e)
+/* The temporary files, in full size; tasks whose file was lost are taken back. */
+static int take_files(struct run *r, bool fresh, struct sl_error *e)
 {
-    bool resuming = access(r->out->journal, F_OK) == 0;
     bool *kept = calloc(r->plan->n_segments, sizeof *kept);
     int rc = kept ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 
-    *state = SL_JOB_CONVERTING;
-    if (rc == 0 && !resuming && !r->o->force)
+    if (rc == 0 && !r->o->force)
         rc = output_absent(r->out, e);
-    if (rc == 0 && !resuming)
+    if (rc == 0)
         rc = output_check_space(r->out, e);
-    if (rc == 0 && !resuming)
-        rc = output_reserve(r->out, true, kept, e);
     if (rc == 0)
-        rc = open_store(r, e);
-    if (rc == 0)
-        rc = *state = sl_job_store_state(r->store, e);
-    if (rc >= 0 && *state == SL_JOB_CONVERTING && resuming) {
-        rc = r->o->force ? 0 : output_absent(r->out, e);
-        if (rc == 0)
-            rc = output_check_space(r->out, e);
-        if (rc == 0)
-            rc = output_reserve(r->out, false, kept, e);
-        if (rc == 0)
-            rc = revoke_lost(r, kept, e);
-    }
-    if (rc >= 0)
-        rc = sl_job_store_each(r->store, on_done, r, e);
+        rc = output_reserve(r->out, fresh, kept, e);
+    if (rc == 0 && !fresh)
+        rc = revoke_lost(r, kept, e);
     free(kept);
     return rc;
+}
+
+/* Takes the job: the store first, since it keeps other processes out. A new
+ * job that has no room leaves nothing behind. */
+static int take_job(struct run *r, int *state, struct sl_error *e)
+{
+    bool fresh = false;
+    int rc = 0;
+
+    if (access(r->out->journal, F_OK) != 0) {
+        if (!r->o->force)
+            SL_TRY(output_absent(r->out, e));
+        SL_TRY(output_check_space(r->out, e));
+    }
+    SL_TRY(open_store(r, &fresh, e));
+    SL_TRY(*state = convert_store_state(r->store, e));
+    if (*state != CONVERT_PUBLISHING)
+        rc = take_files(r, fresh, e);
+    if (rc < 0 && fresh) {
+        convert_store_close(r->store);
+        r->store = NULL;
+        convert_store_remove(r->out->journal);
+    }
+    SL_TRY(rc);
+    return convert_store_each(r->store, on_done, r, e);
 }
 
 /* Syncs the segments and records the pending tasks: only then are they done. */
@@ -145,7 +141,7 @@ static int commit_pending(struct run *r, struct sl_error *e)
     if (r->n_pending == 0)
         return 0;
     SL_TRY(sl_engine_sync(r->engine, e));
-    SL_TRY(sl_job_store_commit(r->store, r->pending, r->n_pending, e));
+    SL_TRY(convert_store_commit(r->store, r->pending, r->n_pending, e));
     for (uint32_t i = 0; i < r->n_pending; i++)
         on_done(r, r->pending[i].task, r->pending[i].checksum);
     r->n_pending = 0;
@@ -193,7 +189,7 @@ static int convert_tasks(struct run *r, struct sl_error *e)
                 failed = res.code;
                 *e = res.error;
             } else if (res.code == 0) {
-                r->pending[r->n_pending++] = (struct sl_done_task){res.task, res.checksum};
+                r->pending[r->n_pending++] = (struct convert_done){res.task, res.checksum};
             }
         }
         show_progress(r);
@@ -204,9 +200,10 @@ static int convert_tasks(struct run *r, struct sl_error *e)
         }
     }
     if (failed) {
-        struct sl_error later;
+        struct sl_error later; /* the task's failure is what counts */
 
-        return commit_pending(r, &later) < 0 ? failed : failed;
+        (void)!commit_pending(r, &later);
+        return failed;
     }
     SL_TRY(commit_pending(r, e));
     if (interrupt_asked())
@@ -217,7 +214,7 @@ static int convert_tasks(struct run *r, struct sl_error *e)
 
 static int open_engine(struct run *r, struct sl_error *e)
 {
-    const struct sl_engine_opts eo = {
+    struct sl_engine_opts eo = {
         .threads = (unsigned)r->o->threads,
         .mem_bytes = r->o->mem_bytes,
         .io = r->o->io,
@@ -227,6 +224,8 @@ static int open_engine(struct run *r, struct sl_error *e)
         .segment_paths = (const char *const *)r->out->partial,
     };
 
+    if (r->o->weights)
+        eo.weights = (struct sl_engine_weights){sl_imatrix_use_has, sl_imatrix_use_load, r->o->weights};
     return sl_engine_open(r->ck, r->plan, &eo, &r->engine, e);
 }
 
@@ -263,7 +262,7 @@ static int seal(struct run *r, struct sl_error *e)
     if (rc == SL_EVERIFY && s.n_bad > 0) {
         struct sl_error later;
 
-        if (sl_job_store_revoke(r->store, s.bad, s.n_bad, &later) < 0)
+        if (convert_store_revoke(r->store, s.bad, s.n_bad, &later) < 0)
             rc = SL_EFAIL;
         for (uint32_t i = 0; i < s.n_bad; i++) {
             r->done[s.bad[i]] = false;
@@ -304,18 +303,18 @@ static int publish(struct run *r, struct sl_error *e)
 {
     SL_TRY(stitch_publish_manifests(r->out, e));
     SL_TRY(output_publish(r->out, e));
-    sl_job_store_close(r->store);
+    convert_store_close(r->store);
     r->store = NULL;
-    sl_job_store_remove(r->out->journal);
+    convert_store_remove(r->out->journal);
     return output_sync_dir(r->out, e);
 }
 
-/* Takes a job back that could not even begin: nothing of it stays. */
+/* Takes a job back of which nothing was done: no file of it stays. */
 static int abandon(struct run *r, int rc)
 {
-    sl_job_store_close(r->store);
+    convert_store_close(r->store);
     r->store = NULL;
-    sl_job_store_remove(r->out->journal);
+    convert_store_remove(r->out->journal);
     output_discard(r->out);
     return rc;
 }
@@ -327,16 +326,16 @@ static int run_job(struct run *r, struct sl_error *e)
 
     SL_TRY(output_not_source(r->out, r->ck, e));
     SL_TRY(take_job(r, &state, e));
-    if (state != SL_JOB_PUBLISHING) {
+    if (state != CONVERT_PUBLISHING) {
         if (r->done_bytes > 0 && r->o->progress != PROGRESS_QUIET)
             fprintf(stderr, "sluice: going on with earlier work: %.0f %% is done\n",
                     100.0 * (double)r->done_bytes / (double)r->plan->src_bytes);
         rc = convert_and_seal(r, e);
-        if (!resuming && r->done_bytes == 0 && (rc == SL_EUSAGE || rc == SL_EUNSUPPORTED))
+        if (rc < 0 && rc != SL_EINTERRUPTED && !resuming && r->done_bytes == 0)
             return abandon(r, rc);
         SL_TRY(rc);
         SL_TRY(output_sync_dir(r->out, e));
-        SL_TRY(sl_job_store_set_state(r->store, SL_JOB_PUBLISHING, e));
+        SL_TRY(convert_store_seal(r->store, e));
     }
     return publish(r, e);
 }
@@ -386,7 +385,7 @@ int convert_run(const struct sl_checkpoint *ck, const struct sl_plan *plan,
         rc = run_job(&r, e);
     progress_end(&r.progress);
     sl_engine_close(r.engine);
-    sl_job_store_close(r.store);
+    convert_store_close(r.store);
     if (rc == 0)
         print_summary(&r);
     free(r.sum);

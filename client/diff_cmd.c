@@ -195,6 +195,7 @@ static int same_values(struct diff *d, const struct side_tensor *a, const struct
     return 0;
 }
 
+/* Bytes first, where both have the same type; figures only when they differ. */
 static int compare(struct diff *d, const struct side_tensor *a, const struct side_tensor *b)
 {
     uint64_t first = UINT64_MAX;
@@ -234,6 +235,7 @@ static bool wanted(const struct diff *d, const struct side_tensor *t)
     return !d->args->tensor || fnmatch(d->args->tensor, t->name, 0) == 0;
 }
 
+/* Both sides are sorted by name: one merge. */
 static int compare_tensors(struct diff *d)
 {
     uint64_t i = 0, j = 0;

@@ -5,7 +5,7 @@
 
 static const struct cli_verb *const verbs[] = {
     &cli_plan,   &cli_convert, &cli_quantize, &cli_verify,
-    &cli_inspect, &cli_diff,   &cli_recipes,  &cli_types,
+    &cli_inspect, &cli_diff,   &cli_recipes,  &cli_types,    &cli_imatrix,
 };
 #define N_VERBS (sizeof verbs / sizeof verbs[0])
 

@@ -30,6 +30,17 @@ struct blk_q5_k { uint16_t d, dmin; uint8_t scales[12]; uint8_t qh[32]; uint8_t 
 struct blk_q6_k { uint8_t ql[128]; uint8_t qh[64]; int8_t scales[16]; uint16_t d; };
 struct blk_iq4_xs { uint16_t d, scales_h; uint8_t scales_l[4]; uint8_t qs[128]; };
 
+/* Superblocks on grids: indices of grid points in qs, with high bits in qh. Where
+ * it has no place of its own, the scale of a sub-block is in the top bits of qs or
+ * qh; the 16 bits of iq1_m's d are in the top bits of its four words of scales. */
+struct blk_iq2_xxs { uint16_t d; uint16_t qs[32]; };
+struct blk_iq2_xs { uint16_t d; uint16_t qs[32]; uint8_t scales[8]; };
+struct blk_iq2_s { uint16_t d; uint8_t qs[64], qh[8], scales[8]; };
+struct blk_iq3_xxs { uint16_t d; uint8_t qs[96]; };
+struct blk_iq3_s { uint16_t d; uint8_t qs[64], qh[8], signs[32], scales[4]; };
+struct blk_iq1_s { uint16_t d; uint8_t qs[32]; uint16_t qh[8]; };
+struct blk_iq1_m { uint8_t qs[32], qh[16]; uint16_t scales[4]; };
+
 SL_LAYOUT(blk_q4_0, 18);
 SL_LAYOUT(blk_q4_1, 20);
 SL_LAYOUT(blk_q5_0, 22);
@@ -42,6 +53,13 @@ SL_LAYOUT(blk_q4_k, 144);
 SL_LAYOUT(blk_q5_k, 176);
 SL_LAYOUT(blk_q6_k, 210);
 SL_LAYOUT(blk_iq4_xs, 136);
+SL_LAYOUT(blk_iq2_xxs, 66);
+SL_LAYOUT(blk_iq2_xs, 74);
+SL_LAYOUT(blk_iq2_s, 82);
+SL_LAYOUT(blk_iq3_xxs, 98);
+SL_LAYOUT(blk_iq3_s, 110);
+SL_LAYOUT(blk_iq1_s, 50);
+SL_LAYOUT(blk_iq1_m, 56);
 
 /* The 16 levels of iq4_nl and iq4_xs. */
 #define SL_IQ4_LEVELS \

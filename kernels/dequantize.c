@@ -1,6 +1,7 @@
 /* ggml types back to F32, by the formats' definitions: value = scale * level
  * (- or + minimum), in F32, in ggml's order of multiplications. */
 #include "kernels/blocks.h"
+#include "kernels/grids.h"
 #include "kernels/half.h"
 #include "kernels/kernels.h"
 
@@ -168,11 +169,154 @@ static void from_q6_k(const void *in, float *out)
     }
 }
 
+/* Signs stored as seven bits: the eighth makes their number even. */
+static uint32_t eighth_sign(uint32_t s)
+{
+    uint32_t p = s ^ s >> 4;
+
+    p ^= p >> 2;
+    return s | ((p ^ p >> 1) & 1) << 7;
+}
+
+/* Eight values: a point of eight, or two of four. */
+static void from_codes(float d, const float *levels, int bits, uint32_t code, uint32_t signs, float *out)
+{
+    for (int i = 0; i < 8; i++) {
+        float v = d * levels[code >> bits * i & ((1u << bits) - 1)];
+
+        out[i] = signs >> i & 1 ? -v : v;
+    }
+}
+
+static const float iq2_levels[4] = {8, 25, 43, 0};
+static const float iq3_xxs_levels[8] = {4, 12, 20, 28, 36, 44, 52, 62};
+static const float iq3_s_levels[8] = {1, 3, 5, 7, 9, 11, 13, 15};
+
+static float iq2_scale(uint16_t d, uint32_t s)
+{
+    return sl_f32_from_f16(d) * (0.5f + (float)s) * 0.25f;
+}
+
+static void from_iq2_xxs(const void *in, float *out)
+{
+    const struct sl_grid *g = sl_grid_for_reading(SL_GRID_IQ2_XXS);
+    struct blk_iq2_xxs b;
+
+    memcpy(&b, in, sizeof b);
+    for (int j = 0; j < 8; j++) {
+        uint32_t index = b.qs[4 * j] | (uint32_t)b.qs[4 * j + 1] << 16;
+        uint32_t high = b.qs[4 * j + 2] | (uint32_t)b.qs[4 * j + 3] << 16;
+
+        for (int k = 0; k < 4; k++)
+            from_codes(iq2_scale(b.d, high >> 28), iq2_levels, 2, g->code[index >> 8 * k & 255],
+                       eighth_sign(high >> 7 * k & 127), out + 32 * j + 8 * k);
+    }
+}
+
+static void from_iq2_xs(const void *in, float *out)
+{
+    const struct sl_grid *g = sl_grid_for_reading(SL_GRID_IQ2_XS);
+    struct blk_iq2_xs b;
+
+    memcpy(&b, in, sizeof b);
+    for (int i = 0; i < 32; i++)
+        from_codes(iq2_scale(b.d, b.scales[i / 4] >> 4 * (i / 2 % 2) & 15), iq2_levels, 2, g->code[b.qs[i] & 511],
+                   eighth_sign(b.qs[i] >> 9), out + 8 * i);
+}
+
+static void from_iq2_s(const void *in, float *out)
+{
+    const struct sl_grid *g = sl_grid_for_reading(SL_GRID_IQ2_S);
+    struct blk_iq2_s b;
+
+    memcpy(&b, in, sizeof b);
+    for (int i = 0; i < 32; i++)
+        from_codes(iq2_scale(b.d, b.scales[i / 4] >> 4 * (i / 2 % 2) & 15), iq2_levels, 2,
+                   g->code[b.qs[i] | (b.qh[i / 4] >> 2 * (i % 4) & 3) << 8], b.qs[32 + i], out + 8 * i);
+}
+
+static void from_iq3_xxs(const void *in, float *out)
+{
+    const struct sl_grid *g = sl_grid_for_reading(SL_GRID_IQ3_XXS);
+    struct blk_iq3_xxs b;
+
+    memcpy(&b, in, sizeof b);
+    for (int j = 0; j < 8; j++) {
+        uint32_t high;
+        float d;
+
+        memcpy(&high, b.qs + 64 + 4 * j, 4);
+        d = sl_f32_from_f16(b.d) * (0.5f + (float)(high >> 28)) * 0.5f;
+        for (int k = 0; k < 4; k++) {
+            const uint8_t *q = b.qs + 8 * j + 2 * k;
+
+            from_codes(d, iq3_xxs_levels, 3, g->code[q[0]] | (uint32_t)g->code[q[1]] << 12,
+                       eighth_sign(high >> 7 * k & 127), out + 32 * j + 8 * k);
+        }
+    }
+}
+
+static void from_iq3_s(const void *in, float *out)
+{
+    const struct sl_grid *g = sl_grid_for_reading(SL_GRID_IQ3_S);
+    struct blk_iq3_s b;
+
+    memcpy(&b, in, sizeof b);
+    for (int i = 0; i < 32; i++) {
+        float d = sl_f32_from_f16(b.d) * (float)(1 + 2 * (b.scales[i / 8] >> 4 * (i / 4 % 2) & 15));
+        const uint8_t *q = b.qs + 2 * i;
+        int high = b.qh[i / 4] >> 2 * (i % 4);
+
+        from_codes(d, iq3_s_levels, 3, g->code[q[0] | (high & 1) << 8] | (uint32_t)g->code[q[1] | (high >> 1 & 1) << 8] << 12,
+                   b.signs[i], out + 8 * i);
+    }
+}
+
+/* d times level - 1, moved by an eighth. */
+static void from_iq1(float d, uint32_t code, uint32_t down, float *out)
+{
+    for (int i = 0; i < 8; i++)
+        out[i] = d * ((float)((int)(code >> 2 * i & 3) - 1) + (down ? -0.125f : 0.125f));
+}
+
+static void from_iq1_s(const void *in, float *out)
+{
+    const struct sl_grid *g = sl_grid_for_reading(SL_GRID_IQ1);
+    struct blk_iq1_s b;
+
+    memcpy(&b, in, sizeof b);
+    for (int i = 0; i < 32; i++) {
+        uint32_t h = b.qh[i / 4];
+        float d = sl_f32_from_f16(b.d) * (float)(2 * (h >> 12 & 7) + 1);
+
+        from_iq1(d, g->code[b.qs[i] | (h >> 3 * (i % 4) & 7) << 8], h & 0x8000, out + 8 * i);
+    }
+}
+
+static void from_iq1_m(const void *in, float *out)
+{
+    const struct sl_grid *g = sl_grid_for_reading(SL_GRID_IQ1);
+    struct blk_iq1_m b;
+    uint32_t half = 0;
+
+    memcpy(&b, in, sizeof b);
+    for (int k = 0; k < 4; k++)
+        half |= (uint32_t)(b.scales[k] >> 12) << 4 * k;
+    for (int i = 0; i < 32; i++) {
+        uint32_t h = b.qh[i / 2] >> 4 * (i % 2) & 15, s = b.scales[i / 8] >> 3 * (i / 2 % 4) & 7;
+
+        from_iq1(sl_f32_from_f16((uint16_t)half) * (float)(2 * s + 1), g->code[b.qs[i] | (h & 7) << 8], h & 8, out + 8 * i);
+    }
+}
+
 static void (*const from_block[SL_TYPE_LIMIT])(const void *in, float *out) = {
     [SL_TYPE_Q4_0] = from_q4_0,     [SL_TYPE_Q4_1] = from_q4_1, [SL_TYPE_Q5_0] = from_q5_0,
     [SL_TYPE_Q5_1] = from_q5_1,     [SL_TYPE_Q8_0] = from_q8_0, [SL_TYPE_IQ4_NL] = from_iq4_nl,
     [SL_TYPE_IQ4_XS] = from_iq4_xs, [SL_TYPE_Q2_K] = from_q2_k, [SL_TYPE_Q3_K] = from_q3_k,
     [SL_TYPE_Q4_K] = from_q4_k,     [SL_TYPE_Q5_K] = from_q5_k, [SL_TYPE_Q6_K] = from_q6_k,
+    [SL_TYPE_IQ1_S] = from_iq1_s,   [SL_TYPE_IQ1_M] = from_iq1_m, [SL_TYPE_IQ2_XXS] = from_iq2_xxs,
+    [SL_TYPE_IQ2_XS] = from_iq2_xs, [SL_TYPE_IQ2_S] = from_iq2_s, [SL_TYPE_IQ3_XXS] = from_iq3_xxs,
+    [SL_TYPE_IQ3_S] = from_iq3_s,
 };
 
 int sl_dequantize(int type, const void *in, uint64_t n, float *out)

@@ -42,12 +42,15 @@ void sl_round_bf16(float *x, uint64_t n);
  * x: n values, all finite. w: NULL, or n importance weights, one for each
  * value (all finite, >= 0). row: the matrix's row length; with w, x must be
  * whole rows, since some types take a mean over the row. Errors:
- * SL_EUNSUPPORTED for a type that is not written or an n that is no multiple of
- * its block, SL_ESOURCE when a scale does not fit in F16 (for f16 and bf16: a
+ * SL_EUNSUPPORTED for a type that is not written, for one that needs weights and has
+ * none, or for an n that is no multiple of its block, SL_ESOURCE when a scale does not fit in F16 (for f16 and bf16: a
  * value in its type; *bad: index in x of the first weight of that block; out is
  * written all the same). */
 int sl_quantize(int type, const float *x, const float *w, uint64_t n, uint64_t row, void *out,
                 uint64_t *bad) SL_MUST_USE;
+
+/* Returns whether sl_quantize writes the type with weights only (iq1_s, iq2_xxs, iq2_xs). */
+int sl_needs_weights(int type);
 
 /* Effect: out[0..n) = the values that n weights in `type` stand for, exactly
  * as ggml's dequantizers give them. Errors: SL_EUNSUPPORTED. */

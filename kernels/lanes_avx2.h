@@ -78,6 +78,32 @@ V_FN vf v_lookup16(const float *table, vi i)
     return _mm256_blendv_ps(lo, hi, _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));
 }
 
+V_FN void v_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
+V_FN vi v_loadi(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+V_FN vi v_load_u16(const uint16_t *p) { return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)); }
+V_FN vi v_index(void) { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+V_FN vf v_spread(const float *p, int shift)
+{
+    return shift == 3 ? _mm256_broadcast_ss(p) : _mm256_set_m128(_mm_broadcast_ss(p + 1), _mm_broadcast_ss(p));
+}
+V_FN vf v_lookup4(const float *table, vi i)
+{
+    return _mm256_permutevar_ps(_mm256_broadcast_ps((const __m128 *)table), i);
+}
+V_FN vf v_lookup8(const float *table, vi i) { return _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), i); }
+V_FN int v_first_least(vf a, vi place)
+{
+    __m128 m = _mm_min_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    __m128i p;
+
+    m = _mm_min_ps(m, _mm_movehl_ps(m, m));
+    m = _mm_min_ss(m, _mm_shuffle_ps(m, m, 1));
+    place = v_seli(_mm256_cmp_ps(a, _mm256_broadcastss_ps(m), _CMP_EQ_OQ), place, v_seti(INT32_MAX));
+    p = _mm_min_epi32(_mm256_castsi256_si128(place), _mm256_extracti128_si256(place, 1));
+    p = _mm_min_epi32(p, _mm_shuffle_epi32(p, 0x4e));
+    return _mm_cvtsi128_si32(_mm_min_epi32(p, _mm_shuffle_epi32(p, 0xb1)));
+}
+
 V_FN float v_hmax(vf a)
 {
     __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

@@ -67,6 +67,35 @@ V_FN vf v_lookup16(const float *table, vi i)
     return _mm512_permutexvar_ps(i, _mm512_loadu_ps(table));
 }
 
+V_FN void v_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
+V_FN vi v_loadi(const int32_t *p) { return _mm512_loadu_si512(p); }
+V_FN vi v_load_u16(const uint16_t *p)
+{
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+}
+V_FN vi v_index(void) { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
+V_FN vf v_spread(const float *p, int shift)
+{
+    __m256 few = shift == 3 ? _mm256_castps128_ps256(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)p)))
+                            : _mm256_castps128_ps256(_mm_loadu_ps(p));
+
+    return _mm512_permutexvar_ps(_mm512_srli_epi32(v_index(), shift == 3 ? 3 : 2), _mm512_castps256_ps512(few));
+}
+V_FN vf v_lookup4(const float *table, vi i)
+{
+    return _mm512_permutevar_ps(_mm512_broadcast_f32x4(_mm_loadu_ps(table)), i);
+}
+V_FN vf v_lookup8(const float *table, vi i)
+{
+    return _mm512_permutexvar_ps(i, _mm512_broadcast_f32x8(_mm256_loadu_ps(table)));
+}
+V_FN int v_first_least(vf a, vi place)
+{
+    __mmask16 least = _mm512_cmp_ps_mask(a, v_set(_mm512_reduce_min_ps(a)), _CMP_EQ_OQ);
+
+    return _mm512_mask_reduce_min_epi32(least, place);
+}
+
 V_FN float v_hmax(vf a) { return _mm512_reduce_max_ps(a); }
 V_FN void v_store_i8(int8_t *p, vi a)
 {

@@ -96,6 +96,35 @@ V_FN vf v_lookup16(const float *table, vi i)
     return (vf){table[i[0]], table[i[1]], table[i[2]], table[i[3]]};
 }
 
+V_FN void v_store(float *p, vf a) { memcpy(p, &a, sizeof a); }
+V_FN vi v_loadi(const int32_t *p)
+{
+    vi a;
+
+    memcpy(&a, p, sizeof a);
+    return a;
+}
+V_FN vi v_load_u16(const uint16_t *p) { return (vi){p[0], p[1], p[2], p[3]}; }
+V_FN vi v_index(void) { return (vi){0, 1, 2, 3}; }
+V_FN vf v_spread(const float *p, int shift) { (void)shift; return v_set(p[0]); }
+V_FN vf v_lookup4(const float *table, vi i)
+{
+    return (vf){table[i[0] & 3], table[i[1] & 3], table[i[2] & 3], table[i[3] & 3]};
+}
+V_FN vf v_lookup8(const float *table, vi i)
+{
+    return (vf){table[i[0] & 7], table[i[1] & 7], table[i[2] & 7], table[i[3] & 7]};
+}
+V_FN int v_first_least(vf a, vi place)
+{
+    int at = 0;
+
+    for (int i = 1; i < LANES; i++)
+        if (a[i] < a[at] || (!(a[at] < a[i]) && place[i] < place[at]))
+            at = i;
+    return place[at];
+}
+
 V_FN float v_hmax(vf a)
 {
     float m = a[0];

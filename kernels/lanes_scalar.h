@@ -59,6 +59,15 @@ V_FN vi v_f16(vf a) { return sl_f16_from_f32(a); }
 V_FN vf v_f16val(vi a) { return sl_f32_from_f16((uint16_t)a); }
 V_FN vf v_lookup16(const float *table, vi i) { return table[i]; }
 
+V_FN void v_store(float *p, vf a) { *p = a; }
+V_FN vi v_loadi(const int32_t *p) { return *p; }
+V_FN vi v_load_u16(const uint16_t *p) { return *p; }
+V_FN vi v_index(void) { return 0; }
+V_FN vf v_spread(const float *p, int shift) { (void)shift; return p[0]; }
+V_FN vf v_lookup4(const float *table, vi i) { return table[i & 3]; }
+V_FN vf v_lookup8(const float *table, vi i) { return table[i & 7]; }
+V_FN int v_first_least(vf a, vi place) { (void)a; return place; }
+
 V_FN float v_hmax(vf a) { return a; }
 V_FN void v_store_i8(int8_t *p, vi a) { *p = (int8_t)a; }
 

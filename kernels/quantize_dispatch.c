@@ -4,19 +4,17 @@
 
 #include <string.h>
 #if defined(__x86_64__)
-#include <cpuid.h>
 
-/* Asked once: in a virtual machine each CPUID leaves to the hypervisor, which
- * takes longer than loading a chunk. */
+/* clang 14 has no name for F16C; every processor with AVX2 has it. (No CPUID
+ * here: in a virtual machine each leaves to the hypervisor, which takes longer
+ * than loading a chunk. The builtin asks once, before main.) */
 static bool has_f16c(void)
 {
-    static _Atomic int known;
-    int k = known;
-    unsigned a, b, c, d;
-
-    if (!k)
-        known = k = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) ? 1 : -1;
-    return k > 0;
+#if defined(__clang__)
+    return true;
+#else
+    return __builtin_cpu_supports("f16c");
+#endif
 }
 #endif
 
@@ -91,6 +89,12 @@ static bool scale_places(int type, int *first, int *second)
         [SL_TYPE_Q8_0] = {true, {0, -1}},
         [SL_TYPE_IQ4_NL] = {true, {0, -1}},
         [SL_TYPE_IQ4_XS] = {true, {0, -1}},
+        [SL_TYPE_IQ1_S] = {true, {0, -1}},
+        [SL_TYPE_IQ2_XXS] = {true, {0, -1}},
+        [SL_TYPE_IQ2_XS] = {true, {0, -1}},
+        [SL_TYPE_IQ2_S] = {true, {0, -1}},
+        [SL_TYPE_IQ3_XXS] = {true, {0, -1}},
+        [SL_TYPE_IQ3_S] = {true, {0, -1}},
         [SL_TYPE_Q2_K] = {true, {offsetof(struct blk_q2_k, d), offsetof(struct blk_q2_k, dmin)}},
         [SL_TYPE_Q3_K] = {true, {offsetof(struct blk_q3_k, d), -1}},
         [SL_TYPE_Q4_K] = {true, {0, 2}},
@@ -115,6 +119,22 @@ static int check_half(const uint8_t *p, uint64_t n, size_t stride, uint16_t spec
     return 0;
 }
 
+/* The top bits of iq1_m's scales are its d: four words, four bits of each, the
+ * exponent in the third and the fourth. */
+static int check_iq1_m(const uint8_t *out, uint64_t n, uint64_t *bad)
+{
+    for (uint64_t b = 0; b < n / 256; b++) {
+        struct blk_iq1_m k;
+
+        memcpy(&k, out + b * sizeof k, sizeof k);
+        if ((k.scales[3] & 0x7000) == 0x7000 && (k.scales[2] & 0xc000) == 0xc000) {
+            *bad = b * 256;
+            return SL_ESOURCE;
+        }
+    }
+    return 0;
+}
+
 /* A half whose exponent is all ones is an infinity or a NaN. */
 int sl_check_scales(int type, const uint8_t *out, uint64_t n, uint64_t *bad)
 {
@@ -123,6 +143,8 @@ int sl_check_scales(int type, const uint8_t *out, uint64_t n, uint64_t *bad)
     int first = 0, second = -1;
     uint64_t blocks = n / t->block;
 
+    if (type == SL_TYPE_IQ1_M)
+        return check_iq1_m(out, n, bad);
     if (type != SL_TYPE_BF16 && !scale_places(type, &first, &second))
         return 0;
     if (!check_half(out + first, blocks, t->bytes, special) &&
@@ -135,6 +157,11 @@ int sl_check_scales(int type, const uint8_t *out, uint64_t n, uint64_t *bad)
             break;
         }
     return SL_ESOURCE;
+}
+
+int sl_needs_weights(int type)
+{
+    return type == SL_TYPE_IQ1_S || type == SL_TYPE_IQ2_XXS || type == SL_TYPE_IQ2_XS;
 }
 
 int sl_quantize_on(enum sl_backend b, int type, const float *x, const float *w, uint64_t n, uint64_t row,

@@ -6,6 +6,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/text_block32.h"
+#include "kernels/text_iq1.h"
 
 typedef void block_fn(const vf *x, const vf *w, vf sigma2, vi *out);
 
@@ -15,6 +16,13 @@ typedef void block_fn(const vf *x, const vf *w, vf sigma2, vi *out);
         (void)w, (void)s;                                                                   \
         name##_block(x, NULL, out);                                                         \
     }                                                                                       \
+    static __attribute__((noinline)) void name##_weighted(const vf *x, const vf *w, vf s, vi *out) \
+    {                                                                                       \
+        (void)s;                                                                            \
+        name##_block(x, w, out);                                                            \
+    }
+
+#define BLOCK_WEIGHTED(name)                                                                \
     static __attribute__((noinline)) void name##_weighted(const vf *x, const vf *w, vf s, vi *out) \
     {                                                                                       \
         (void)s;                                                                            \
@@ -38,6 +46,13 @@ BLOCK_256(q4_k)
 BLOCK_256(q5_k)
 BLOCK_256(q6_k)
 BLOCK_256(iq4_xs)
+BLOCK_256(iq1_m)
+BLOCK_256(iq2_s)
+BLOCK_256(iq3_xxs)
+BLOCK_256(iq3_s)
+BLOCK_WEIGHTED(iq1_s)
+BLOCK_WEIGHTED(iq2_xxs)
+BLOCK_WEIGHTED(iq2_xs)
 BLOCK_32(q4_0)
 BLOCK_32(q4_1)
 BLOCK_32(q5_0)
@@ -45,7 +60,7 @@ BLOCK_32(q5_1)
 BLOCK_32(iq4_nl)
 
 static const struct {
-    block_fn *plain, *weighted;
+    block_fn *plain, *weighted; /* plain: NULL where a type needs weights */
     bool row_mean; /* with weights, the mean square of the whole row is used */
 } block_fns[SL_TYPE_LIMIT] = {
     [SL_TYPE_Q2_K] = {q2_k_plain, q2_k_weighted, false},
@@ -54,6 +69,13 @@ static const struct {
     [SL_TYPE_Q5_K] = {q5_k_plain, q5_k_weighted, false},
     [SL_TYPE_Q6_K] = {q6_k_plain, q6_k_weighted, false},
     [SL_TYPE_IQ4_XS] = {iq4_xs_plain, iq4_xs_weighted, false},
+    [SL_TYPE_IQ1_S] = {NULL, iq1_s_weighted, false},
+    [SL_TYPE_IQ1_M] = {iq1_m_plain, iq1_m_weighted, false},
+    [SL_TYPE_IQ2_XXS] = {NULL, iq2_xxs_weighted, false},
+    [SL_TYPE_IQ2_XS] = {NULL, iq2_xs_weighted, false},
+    [SL_TYPE_IQ2_S] = {iq2_s_plain, iq2_s_weighted, false},
+    [SL_TYPE_IQ3_XXS] = {iq3_xxs_plain, iq3_xxs_weighted, false},
+    [SL_TYPE_IQ3_S] = {iq3_s_plain, iq3_s_weighted, false},
     [SL_TYPE_IQ4_NL] = {iq4_nl_plain, iq4_nl_weighted, false},
     [SL_TYPE_Q4_0] = {q4_0_plain, q4_0_weighted, true},
     [SL_TYPE_Q4_1] = {q4_1_plain, q4_1_weighted, true},
@@ -164,7 +186,7 @@ static int backend_quantize(int type, const float *x, const float *w, uint64_t n
 
     if (type < 0 || type >= SL_TYPE_LIMIT)
         return SL_EUNSUPPORTED;
-    if (block_fns[type].plain) {
+    if (w ? block_fns[type].weighted : block_fns[type].plain) {
         quantize_blocks(type, x, w, n, row, out);
         return 0;
     }

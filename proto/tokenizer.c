@@ -463,7 +463,10 @@ int sl_tokenizer_keys(const char *dir, const cJSON *config, const struct sl_arch
     if (!dir)
         return sl_fail(e, SL_ESOURCE, "the checkpoint has no folder with a tokenizer.json");
     rc = read_json(dir, "tokenizer.json", &tokenizer, e);
-    if (rc == 0 && !tokenizer)
+    if (rc == 0 && !tokenizer && sl_source_exists(dir, "tiktoken.model"))
+        rc = sl_fail(e, SL_EUNSUPPORTED, "the checkpoint has a tiktoken tokenizer (tiktoken.model); "
+                     "supported: byte-level BPE in a tokenizer.json");
+    else if (rc == 0 && !tokenizer)
         rc = sl_fail(e, SL_ESOURCE, "%s: tokenizer.json is missing; download it beside config.json",
                      dir);
     rc = rc < 0 ? rc : read_json(dir, "tokenizer_config.json", &tokenizer_config, e);

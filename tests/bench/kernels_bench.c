@@ -20,7 +20,7 @@ static double now(void)
 {
     struct timespec t;
 
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -48,13 +48,16 @@ static void fill(struct run *r)
     }
 }
 
-/* Returns Mweights/s, or -1 when the bytes are not the reference's. */
+/* Returns Mweights/s, 0 for a type that needs weights and has none, or -1 when
+ * the bytes are not the reference's. */
 static double time_type(enum sl_backend b, int type, const float *w, struct run *r)
 {
     size_t bytes = sl_type_bytes(type, N);
     uint64_t bad, done = 0;
     double start, t;
 
+    if (!w && sl_needs_weights(type))
+        return 0;
     if (sl_quantize_on(SL_BACKEND_SCALAR, type, r->x, w, N, ROW, r->want, &bad) ||
         sl_quantize_on(b, type, r->x, w, N, ROW, r->got, &bad) || memcmp(r->want, r->got, bytes))
         return -1;
@@ -99,7 +102,8 @@ static int bench_backend(enum sl_backend b, struct run *r, char **names, int cou
 {
     static const int types[] = {SL_TYPE_Q2_K, SL_TYPE_Q3_K, SL_TYPE_Q4_K, SL_TYPE_Q5_K, SL_TYPE_Q6_K, SL_TYPE_IQ4_NL,
                                 SL_TYPE_IQ4_XS, SL_TYPE_Q8_0, SL_TYPE_Q4_0, SL_TYPE_Q4_1, SL_TYPE_Q5_0,
-                                SL_TYPE_Q5_1, SL_TYPE_F16, SL_TYPE_BF16};
+                                SL_TYPE_Q5_1, SL_TYPE_F16, SL_TYPE_BF16, SL_TYPE_IQ1_S, SL_TYPE_IQ1_M,
+                                SL_TYPE_IQ2_XXS, SL_TYPE_IQ2_XS, SL_TYPE_IQ2_S, SL_TYPE_IQ3_XXS, SL_TYPE_IQ3_S};
     int wrong = 0;
 
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {

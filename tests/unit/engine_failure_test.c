@@ -294,11 +294,20 @@ static void test_hostile_plan(void **state)
     }
 }
 
-static const float *short_weights(void *user, uint32_t tensor, uint64_t *n)
+static bool any_weights(void *user, uint32_t tensor)
 {
+    (void)user;
     (void)tensor;
-    *n = 1000;
-    return user;
+    return true;
+}
+
+static int no_weights(void *user, uint32_t tensor, uint64_t slice, float *out, struct sl_error *e)
+{
+    (void)user;
+    (void)tensor;
+    (void)slice;
+    (void)out;
+    return sl_fail(e, SL_ESOURCE, "the imatrix was changed");
 }
 
 static void test_usage(void **state)
@@ -307,7 +316,6 @@ static void test_usage(void **state)
     struct sl_engine *en = NULL;
     struct sl_engine_opts o;
     struct sl_task_result r;
-    float ones[1024];
     struct world w;
 
     (void)state;
@@ -318,12 +326,9 @@ static void test_usage(void **state)
     assert_int_equal(sl_engine_open(&w.ck, &w.plan, &o, &en, &e), SL_EUSAGE);
     assert_non_null(strstr(e.text, "64 MiB"));
     o = options(&w, SL_IO_AUTO);
-    for (int i = 0; i < 1024; i++)
-        ones[i] = 1;
-    o.weights = short_weights;
-    o.weights_user = ones;
+    o.weights = (struct sl_engine_weights){any_weights, no_weights, NULL};
     en = open_engine(&w, &o);
-    expect(do_task(en, 0), SL_EUSAGE, "importance matrix", "1000");
+    expect(do_task(en, 0), SL_ESOURCE, "imatrix", "changed");
     expect_good(&w, do_task(en, 2)); /* F32 asks for no weights */
     assert_int_equal(sl_engine_submit(en, 3, &e), SL_EFAIL);
     assert_int_equal(sl_engine_wait(en, &r, 1000, &e), 0); /* nothing under way: at once */

@@ -21,7 +21,7 @@ static const char *const dists[] = {"gauss", "fp8_block", "outlier", "heavy_tail
 
 /* hash: XXH64, seed 0, of the F32 values that the to_float functions of ggml
  * d99724f2 (2026-08-21; default flags for x86-64) give for the plain golden
- * files in the order of dists. rmse: the range in which the relative error of
+ * files (where there are none: those with weights) in the order of dists. rmse: the range in which the relative error of
  * "gauss" must lie. */
 static const struct { int type; uint64_t hash; double least, most; } table[] = {
     {SL_TYPE_F16, 0xdaa50b9e5496f1a3, 1e-4, 4e-4},  {SL_TYPE_BF16, 0x3600cd76f46bdea9, 1e-3, 3e-3},
@@ -31,6 +31,10 @@ static const struct { int type; uint64_t hash; double least, most; } table[] = {
     {SL_TYPE_Q3_K, 0x0c8235b5847f04c0, 0.1, 0.2},   {SL_TYPE_Q4_K, 0x98155d2165986092, 0.05, 0.09},
     {SL_TYPE_Q5_K, 0x7bf394c82a73ee19, 0.02, 0.05}, {SL_TYPE_Q6_K, 0x49c57fb35da86e6e, 0.01, 0.03},
     {SL_TYPE_IQ4_NL, 0xf4c9bd2617fad0a6, 0.05, 0.1}, {SL_TYPE_IQ4_XS, 0xcd1fc4d93e58278d, 0.05, 0.1},
+    {SL_TYPE_IQ1_S, 0xdcf5167b6bf6b220, 0.4, 0.55}, {SL_TYPE_IQ1_M, 0x32d539fee3b8c1f9, 0.38, 0.52},
+    {SL_TYPE_IQ2_XXS, 0x7514907fcbe63fd2, 0.28, 0.4}, {SL_TYPE_IQ2_XS, 0xded1250ef74c4fda, 0.25, 0.35},
+    {SL_TYPE_IQ2_S, 0x0bdee078b029a900, 0.2, 0.32}, {SL_TYPE_IQ3_XXS, 0x1ed51924aeb0104a, 0.17, 0.26},
+    {SL_TYPE_IQ3_S, 0xe20323fc5e6ef325, 0.12, 0.2},
 };
 
 static void slurp(const char *dist, const char *name, void *buf, size_t bytes)
@@ -47,6 +51,12 @@ static void slurp(const char *dist, const char *name, void *buf, size_t bytes)
     fclose(f);
 }
 
+/* Of these there are golden files with an importance matrix only. */
+static bool weighted_only(int type)
+{
+    return type == SL_TYPE_IQ1_S || type == SL_TYPE_IQ1_M || type == SL_TYPE_IQ2_XXS || type == SL_TYPE_IQ2_XS;
+}
+
 static uint64_t hash_of(int type, int flip)
 {
     static uint8_t q[N * 4];
@@ -59,7 +69,7 @@ static uint64_t hash_of(int type, int flip)
     for (int d = 0; d < COUNT(dists); d++) {
         char name[32];
 
-        snprintf(name, sizeof name, "%s.bin", sl_type_info(type)->name);
+        snprintf(name, sizeof name, "%s%s.bin", sl_type_info(type)->name, weighted_only(type) ? ".imatrix" : "");
         slurp(dists[d], name, q, sl_type_bytes(type, N));
         if (flip >= 0 && d == 0)
             q[flip] ^= 1;
@@ -83,16 +93,18 @@ static void equals_ggml(void **state)
 
 static void error_is_plausible(void **state)
 {
-    static float x[N], out[N];
+    static float x[N], w[N], out[N];
     static uint8_t q[N * 4];
     uint64_t bad;
 
     (void)state;
     slurp("gauss", "x.f32", x, sizeof x);
+    for (int i = 0; i < N; i++)
+        w[i] = 1;
     for (int i = 0; i < COUNT(table); i++) {
         double err = 0, power = 0, rel;
 
-        assert_int_equal(sl_quantize(table[i].type, x, NULL, N, 1024, q, &bad), 0);
+        assert_int_equal(sl_quantize(table[i].type, x, weighted_only(table[i].type) ? w : NULL, N, 1024, q, &bad), 0);
         assert_int_equal(sl_dequantize(table[i].type, q, N, out), 0);
         for (int k = 0; k < N; k++) {
             err += (double)(out[k] - x[k]) * (double)(out[k] - x[k]);

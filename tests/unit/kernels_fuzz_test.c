@@ -19,7 +19,9 @@
 
 static const int types[] = {SL_TYPE_F16, SL_TYPE_BF16, SL_TYPE_Q8_0, SL_TYPE_Q4_0, SL_TYPE_Q4_1,
                             SL_TYPE_Q5_0, SL_TYPE_Q5_1, SL_TYPE_Q2_K, SL_TYPE_Q3_K, SL_TYPE_Q4_K,
-                            SL_TYPE_Q5_K, SL_TYPE_Q6_K, SL_TYPE_IQ4_NL, SL_TYPE_IQ4_XS};
+                            SL_TYPE_Q5_K, SL_TYPE_Q6_K, SL_TYPE_IQ4_NL, SL_TYPE_IQ4_XS,
+                            SL_TYPE_IQ1_S, SL_TYPE_IQ1_M, SL_TYPE_IQ2_XXS, SL_TYPE_IQ2_XS, SL_TYPE_IQ2_S,
+                            SL_TYPE_IQ3_XXS, SL_TYPE_IQ3_S};
 #define COUNT(a) (int)(sizeof(a) / sizeof((a)[0]))
 
 struct data {
@@ -107,7 +109,7 @@ static void equals_scalar(void **state)
 
         fill(d, &seed);
         for (int i = 0; i < COUNT(types); i++)
-            for (int weighted = 0; weighted < 2; weighted++) {
+            for (int weighted = sl_needs_weights(types[i]); weighted < 2; weighted++) {
                 long at = first_difference(b, types[i], weighted, d);
 
                 if (at >= 0 && !differ++)
@@ -132,15 +134,18 @@ static void tails(void **state)
         skip();
     }
     assert_non_null(d);
-    for (int i = 0; i < N; i++)
+    for (int i = 0; i < N; i++) {
         d->x[i] = number(USUAL, &seed);
+        d->w[i] = 1 + (float)(i % 7);
+    }
     for (int i = 0; i < COUNT(types); i++) {
         const struct sl_type_info *t = sl_type_info(types[i]);
+        const float *w = sl_needs_weights(types[i]) ? d->w : NULL;
 
-        assert_int_equal(sl_quantize_on(SL_BACKEND_SCALAR, types[i], d->x, NULL, N, N, d->want, &bad), 0);
+        assert_int_equal(sl_quantize_on(SL_BACKEND_SCALAR, types[i], d->x, w, N, N, d->want, &bad), 0);
         for (uint64_t blocks = 0; blocks <= N / t->block && blocks <= 17; blocks++) {
             memset(d->got, 0x5a, sizeof d->got);
-            assert_int_equal(sl_quantize_on(b, types[i], d->x, NULL, blocks * t->block, blocks * t->block, d->got, &bad), 0);
+            assert_int_equal(sl_quantize_on(b, types[i], d->x, w, blocks * t->block, t->block, d->got, &bad), 0);
             assert_memory_equal(d->want, d->got, blocks * t->bytes);
             assert_int_equal(d->got[blocks * t->bytes], 0x5a);
         }
@@ -165,7 +170,7 @@ static void refuses_overflow(void **state)
 
         for (int k = 0; k < N; k++)
             d->x[k] = number(USUAL, &seed);
-        for (int weighted = 0; weighted < 2; weighted++) {
+        for (int weighted = sl_needs_weights(types[i]); weighted < 2; weighted++) {
             for (int k = 0; k < N; k++)
                 d->w[k] = 1;
             /* Above 65504 times every level; above BF16's largest. */
@@ -175,11 +180,12 @@ static void refuses_overflow(void **state)
             assert_int_equal(bad, (2 * ROW + 700) / t->block * t->block);
         }
         d->x[2 * ROW + 700] = 1;
-        assert_int_equal(sl_quantize_on(b, types[i], d->x, NULL, N, ROW, d->got, &bad), 0);
+        assert_int_equal(sl_quantize_on(b, types[i], d->x, d->w, N, ROW, d->got, &bad), 0);
     }
     assert_int_equal(sl_quantize_on(b, SL_TYPE_Q4_K, d->x, NULL, 255, 255, d->got, &bad), SL_EUNSUPPORTED);
     assert_int_equal(sl_quantize_on(b, SL_TYPE_I8, d->x, NULL, 256, 256, d->got, &bad), SL_EUNSUPPORTED);
     assert_int_equal(sl_quantize_on(b, SL_TYPE_Q4_K, d->x, d->w, 512, 384, d->got, &bad), SL_EUNSUPPORTED);
+    assert_int_equal(sl_quantize_on(b, SL_TYPE_IQ2_XS, d->x, NULL, 256, 256, d->got, &bad), SL_EUNSUPPORTED);
     assert_int_equal(sl_quantize_on(b, 1000, d->x, NULL, 256, 256, d->got, &bad), SL_EUNSUPPORTED);
     free(d);
 }

@@ -1,6 +1,6 @@
 /* One pass over the tensor bytes: checksums, padding, and numbers that a
  * dequantizer can use. */
-#include "client/verify.h"
+#include "worker/verify.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +19,7 @@ struct pass {
     void *user;
 };
 
+/* An exponent of all ones is infinity or NaN. */
 static bool f16_finite(const uint8_t *p)
 {
     return (p[1] & 0x7c) != 0x7c;
@@ -111,6 +112,7 @@ static int on_data(void *user, uint64_t index, uint64_t off, const uint8_t *byte
     return sl_hash_update(p->total, bytes, n);
 }
 
+/* The pass goes on after a wrong checksum: the user wants to know them all. */
 static int on_tensor(void *user, uint64_t index)
 {
     struct pass *p = user;

@@ -1,4 +1,4 @@
-#include "client/source_element.h"
+#include "worker/source_element.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,6 +26,7 @@ struct source_reader {
     float scale;
 };
 
+/* The value of a small float code: sign, exponent, mantissa; no infinities. */
 static float minifloat(unsigned code, int mantissa_bits, int bias)
 {
     unsigned m = code & ((1u << mantissa_bits) - 1), x = (code & 0x7f) >> mantissa_bits;
@@ -80,6 +81,8 @@ void source_reader_close(struct source_reader *r)
     free(r);
 }
 
+/* The cache maps each line of a file to one slot: rows of kv_b_proj that are
+ * read column by column stay in it. */
 static int load_line(struct source_reader *r, uint32_t file, uint64_t number, struct sl_error *e)
 {
     const struct sl_src_file *f = &r->ck->files[file];
@@ -190,6 +193,7 @@ static int stored(struct source_reader *r, uint32_t tensor, uint64_t index, floa
     }
 }
 
+/* The scale of element [row, col]; neighbours share it. */
 static int scale_of(struct source_reader *r, const struct sl_scale *s, uint64_t row, uint64_t col,
                     float *v, struct sl_error *e)
 {

@@ -1,8 +1,8 @@
 /* Elements of output tensors straight from the checkpoint, one by one, by the
  * index formulas of enum sl_transform: slow, plain, and sharing no code with
  * the worker's pipeline or the kernels' loaders, since it judges them. */
-#ifndef SLUICE_CLIENT_SOURCE_ELEMENT_H
-#define SLUICE_CLIENT_SOURCE_ELEMENT_H
+#ifndef SLUICE_WORKER_SOURCE_ELEMENT_H
+#define SLUICE_WORKER_SOURCE_ELEMENT_H
 
 #include "proto/model.h"
 

@@ -1,7 +1,7 @@
 /* Verification: an output is read again by a second reader, written from the
  * format text alone, and held against its own checksums and its source. */
-#ifndef SLUICE_CLIENT_VERIFY_H
-#define SLUICE_CLIENT_VERIFY_H
+#ifndef SLUICE_WORKER_VERIFY_H
+#define SLUICE_WORKER_VERIFY_H
 
 #include "proto/tensor_hash.h"
 
@@ -18,6 +18,10 @@ struct verify_file {
     bool has_split, imatrix;
     uint64_t split_no, split_count, split_tensors;
     char *layout, *round_through, *fingerprint; /* NULL: no such key */
+    char *imatrix_hash;     /* of the imatrix it was made with; NULL: no such key */
+    char **imatrix_words;   /* that tensor names were held against for it */
+    uint64_t n_imatrix_words;
+    bool imatrix_keep;      /* the words chose what is used, not what is left out */
 };
 
 struct verify_set {
@@ -67,6 +71,8 @@ struct verify_sample {
     double share;     /* of a tensor's blocks, 0 to 1; used when blocks is 0 */
     uint64_t blocks;  /* of each tensor */
     uint64_t seed;
+    int (*progress)(void *user, uint64_t weights); /* made again since the last call; < 0 stops */
+    void *user;
 };
 
 struct verify_tally {
@@ -77,9 +83,11 @@ struct verify_tally {
 /* Effect: makes a sample of each tensor's blocks again from the checkpoint, one
  * element at a time by the transforms' index formulas and the scalar backend,
  * and compares bytes; the first and the last block always. Also holds names
- * and shapes against the model. Failures go to r (one for each tensor).
- * Errors: those of opening and reading the source. */
-int verify_source(const struct verify_set *s, const char *checkpoint,
+ * and shapes against the model. imatrix: the file that the output was made with,
+ * or NULL: then only types that take no weights are compared in such an output.
+ * Failures go to r (one for each tensor). Errors: those of opening and reading
+ * the source and the imatrix; SL_EUSAGE for another imatrix. */
+int verify_source(const struct verify_set *s, const char *checkpoint, const char *imatrix,
                   const struct verify_sample *sample, struct verify_report *r,
                   struct verify_tally *tally, struct sl_error *e) SL_MUST_USE;
 

@@ -1,7 +1,8 @@
 /* Blocks made again from the source and compared with the file's. */
-#include "client/source_element.h"
-#include "client/verify.h"
+#include "worker/source_element.h"
+#include "worker/verify.h"
 #include "kernels/kernels.h"
+#include "proto/job_spec.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +26,10 @@ struct checker {
     int fd;              /* the output file of the current tensor */
     float *x;            /* RUN_WEIGHTS weights */
     uint8_t *made, *got; /* their bytes, made again and as in the file */
+    struct sl_imatrix *im;     /* NULL: none */
+    float *row, *row_weights;  /* of row_len weights, */
+    uint8_t *row_made;         /* and such a row's bytes */
+    uint64_t row_len;
     struct sl_error *e;
 };
 
@@ -63,11 +68,65 @@ static int read_output(struct checker *c, const struct pair *p, uint64_t block, 
     return 0;
 }
 
+/* The slow path from the source to bytes: elements by formula, then the scalar
+ * backend. Both differ from what the worker runs. */
+static int room_for_row(struct checker *c, uint64_t n)
+{
+    if (n <= c->row_len)
+        return 0;
+    free(c->row);
+    free(c->row_weights);
+    free(c->row_made);
+    c->row = malloc(n * sizeof *c->row);
+    c->row_weights = malloc(n * sizeof *c->row_weights);
+    c->row_made = malloc(n * sizeof *c->row);
+    c->row_len = c->row && c->row_weights && c->row_made ? n : 0;
+    return c->row_len ? 0 : sl_fail(c->e, SL_EFAIL, "out of memory");
+}
+
+static int cannot(struct checker *c, const struct pair *p, int rc)
+{
+    return sl_fail(c->e, rc, "tensor %s: cannot be made again in %s", p->t->name,
+                   sl_type_info(p->t->type)->name);
+}
+
+/* The same with importance weights, which want whole rows. */
+static int make_weighted(struct checker *c, const struct pair *p, uint32_t entry, uint64_t block,
+                         uint64_t n)
+{
+    uint64_t row = p->t->ne[0], per_row = row / p->block, end = block + n, bad = 0;
+    uint64_t matrix = p->t->n_dims > 1 ? p->t->ne[1] : 1;
+
+    SL_TRY(room_for_row(c, row));
+    for (uint64_t at = block; at < end;) {
+        uint64_t r = at / per_row, skip = at % per_row, take = per_row - skip;
+        int rc;
+
+        take = take < end - at ? take : end - at;
+        SL_TRY(sl_imatrix_values(c->im, entry, r / matrix * row, row, c->row_weights, c->e));
+        SL_TRY(source_values(c->src, p->want, r * row, row, c->row, c->e));
+        for (uint64_t i = 0; c->round_bf16 && !p->want->keep_f32 && i < row; i++)
+            c->row[i] = source_round_bf16(c->row[i]);
+        rc = sl_quantize_on(SL_BACKEND_SCALAR, p->t->type, c->row, c->row_weights, row, row, c->row_made,
+                            &bad);
+        if (rc < 0)
+            return cannot(c, p, rc);
+        memcpy(c->made + (at - block) * p->bytes, c->row_made + skip * p->bytes, take * p->bytes);
+        at += take;
+    }
+    return 0;
+}
+
 static int make_again(struct checker *c, const struct pair *p, uint64_t block, uint64_t n)
 {
     uint64_t weights = n * p->block, bad = 0;
-    int rc;
+    uint32_t entry;
+    int rc = 0;
 
+    if (c->im && p->block > 1 && p->want->src_type != p->t->type)
+        SL_TRY(rc = sl_imatrix_for(c->im, p->want, &entry, c->e));
+    if (rc == 1)
+        return make_weighted(c, p, entry, block, n);
     SL_TRY(source_values(c->src, p->want, block * p->block, weights, c->x, c->e));
     /* The two-step chain keeps these tensors in F32 on its way. */
     for (uint64_t i = 0; c->round_bf16 && !p->want->keep_f32 && i < weights; i++)
@@ -77,8 +136,7 @@ static int make_again(struct checker *c, const struct pair *p, uint64_t block, u
         return 0;
     }
     rc = sl_quantize_on(SL_BACKEND_SCALAR, p->t->type, c->x, NULL, weights, p->t->ne[0], c->made, &bad);
-    return rc == 0 ? 0 : sl_fail(c->e, rc, "tensor %s: cannot be made again in %s", p->t->name,
-                                 sl_type_info(p->t->type)->name);
+    return rc == 0 ? 0 : cannot(c, p, rc);
 }
 
 /* Returns 1 when all n blocks agree, 0 when one was reported. */
@@ -87,6 +145,8 @@ static int check_run(struct checker *c, const struct pair *p, uint64_t block, ui
     SL_TRY(read_output(c, p, block, n));
     SL_TRY(make_again(c, p, block, n));
     c->tally->blocks += n;
+    if (c->sample->progress)
+        SL_TRY(c->sample->progress(c->sample->user, n * p->block));
     for (uint64_t i = 0; i < n; i++) {
         const uint8_t *got = c->got + i * p->bytes, *made = c->made + i * p->bytes;
         uint32_t at = 0;
@@ -103,6 +163,7 @@ static int check_run(struct checker *c, const struct pair *p, uint64_t block, ui
     return 1;
 }
 
+/* At least one block of every tensor. */
 static uint64_t blocks_wanted(const struct checker *c, const struct pair *p)
 {
     const struct verify_sample *s = c->sample;
@@ -169,7 +230,7 @@ static int check_tensor(struct checker *c, const struct verify_file *f,
         c->tally->skipped_tensors++;
         return 0;
     }
-    if (c->s->files[0].imatrix && !plain_type(t->type)) {
+    if (c->s->files[0].imatrix && !c->im && !plain_type(t->type)) {
         c->tally->skipped_tensors++;
         return 0;
     }
@@ -237,8 +298,9 @@ static int check_names_and_blocks(struct checker *c)
         qsort(sorted, c->m->n_tensors, sizeof *sorted, cmp_out_names);
         rc = check_all(c, sorted, seen);
     }
-    if (c->tally->skipped_tensors && c->s->files[0].imatrix)
-        verify_note(c->r, "%llu tensors were quantized with an importance matrix and were not made again",
+    if (c->tally->skipped_tensors && c->s->files[0].imatrix && !c->im)
+        verify_note(c->r, "%llu tensors were quantized with an importance matrix and were not made again; "
+                    "give it with --imatrix FILE",
                     (unsigned long long)c->tally->skipped_tensors);
     free(sorted);
     free(seen);
@@ -272,7 +334,33 @@ static int read_settings(struct checker *c, struct sl_model_opts *o)
     return 0;
 }
 
-int verify_source(const struct verify_set *s, const char *checkpoint,
+/* The imatrix as the output used it. */
+static int open_imatrix(struct checker *c, const char *path)
+{
+    const struct verify_file *f = &c->s->files[0];
+    const char *const *words = (const char *const *)f->imatrix_words;
+    uint32_t n = (uint32_t)f->n_imatrix_words;
+    struct sl_job_options o = {.imatrix = path};
+
+    if (!path)
+        return 0;
+    if (!f->imatrix)
+        return sl_fail(c->e, SL_EUSAGE, "--imatrix: %s was made without an importance matrix", f->g.path);
+    if (f->imatrix_keep) {
+        o.include_weights = words;
+        o.n_include_weights = n;
+    } else {
+        o.exclude_weights = words;
+        o.n_exclude_weights = n;
+    }
+    SL_TRY(sl_job_imatrix_open(&o, &c->im, c->e));
+    if (c->im && f->imatrix_hash && strcmp(c->im->hash, f->imatrix_hash) != 0)
+        return sl_fail(c->e, SL_EUSAGE, "%s was made with another importance matrix than %s: hash %.32s, not %s",
+                       f->g.path, path, f->imatrix_hash, c->im->hash);
+    return 0;
+}
+
+int verify_source(const struct verify_set *s, const char *checkpoint, const char *imatrix,
                   const struct verify_sample *sample, struct verify_report *r,
                   struct verify_tally *tally, struct sl_error *e)
 {
@@ -284,7 +372,9 @@ int verify_source(const struct verify_set *s, const char *checkpoint,
     *tally = (struct verify_tally){0};
     if (read_settings(&c, &opts) < 0)
         return 0;
-    rc = sl_checkpoint_open(checkpoint, &c.ck, e);
+    rc = open_imatrix(&c, imatrix);
+    if (rc == 0)
+        rc = sl_checkpoint_open(checkpoint, &c.ck, e);
     if (rc == 0)
         rc = sl_model_open(c.ck, &opts, &c.m, e);
     if (rc == 0)
@@ -296,6 +386,10 @@ int verify_source(const struct verify_set *s, const char *checkpoint,
     free(c.x);
     free(c.made);
     free(c.got);
+    free(c.row);
+    free(c.row_weights);
+    free(c.row_made);
+    sl_imatrix_close(c.im);
     source_reader_close(c.src);
     sl_model_close(c.m);
     sl_checkpoint_close(c.ck);

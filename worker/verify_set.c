@@ -1,4 +1,6 @@
-#include "client/verify.h"
+/* What must hold between the files of a split set. llama.cpp's loader looks at
+ * split.no, the sum of tensors and duplicate names only. */
+#include "worker/verify.h"
 
 #include <limits.h>
 #include <stdarg.h>

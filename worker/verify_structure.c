@@ -1,8 +1,9 @@
 /* The second GGUF reader, of use to verify alone. It shares no code with
  * gguf_read.c: a header lies in memory as a whole, and is parsed anew with
  * more of the file when it turns out to be longer. */
-#include "client/verify.h"
+#include "worker/verify.h"
 #include "proto/cursor.h"
+#include "proto/imatrix_use.h"
 #include "proto/plan.h"
 
 #include <errno.h>
@@ -15,6 +16,9 @@
 #define FIRST_READ (1u << 20)
 #define HEADER_MAX (1u << 30)
 #define NEED_MORE 1 /* the header goes on past the bytes that were read */
+
+/* Every step returns 0, NEED_MORE or a negative code; WANT passes the last two
+ * on. NEED_MORE throws the parse away: it starts again with twice the bytes. */
 
 /* A key-value's place in the header. */
 struct place {
@@ -92,6 +96,7 @@ static int bad_key(struct parse *p, const struct place *k, const char *what)
                    (int)(k->key_len < 128 ? k->key_len : 128), k->key, what);
 }
 
+/* Values are stepped over, only their places are kept. */
 static int skip_value(struct parse *p, struct place *k)
 {
     const uint8_t *bytes;
@@ -186,6 +191,32 @@ static int text_of(struct parse *p, const char *key, char **copy)
     return *copy ? 0 : sl_fail(p->e, SL_EFAIL, "%s: out of memory", p->path);
 }
 
+/* A list of strings, absent or whole. */
+static int texts_of(struct parse *p, const char *key, char ***list, uint64_t *count)
+{
+    const struct place *k = find(p, key);
+    struct sl_cursor c = p->c;
+
+    if (!k || *list)
+        return 0;
+    if (k->type != 9 || k->elem != 8)
+        return bad_key(p, k, "has the wrong type");
+    c.at = k->value;
+    *list = calloc(k->n ? k->n : 1, sizeof **list); /* every string has 8 bytes in the file */
+    for (uint64_t i = 0; *list && i < k->n; i++) {
+        const uint8_t *bytes;
+        uint64_t n;
+
+        if (!sl_cursor_u64(&c, &n) || !sl_cursor_bytes(&c, n, &bytes))
+            return SL_EVERIFY;
+        (*list)[i] = strndup((const char *)bytes, n);
+        if (!(*list)[i])
+            return sl_fail(p->e, SL_EFAIL, "%s: out of memory", p->path);
+        *count = i + 1;
+    }
+    return *list ? 0 : sl_fail(p->e, SL_EFAIL, "%s: out of memory", p->path);
+}
+
 static int cmp_places(const void *a, const void *b)
 {
     const struct place *x = a, *y = b;
@@ -272,6 +303,7 @@ static int parse_tensors(struct parse *p, uint64_t n)
     return 0;
 }
 
+/* Where the data section begins, and that the tensors fill it in turn. */
 static int place_data(struct parse *p)
 {
     struct sl_gguf *g = &p->f->g;
@@ -333,6 +365,7 @@ static int check_sums(struct parse *p)
     return 0;
 }
 
+/* The keys that verification itself goes by. */
 static int check_metadata(struct parse *p)
 {
     struct verify_file *f = p->f;
@@ -353,6 +386,10 @@ static int check_metadata(struct parse *p)
                        p->path);
     WANT(text_of(p, "sluice.layout", &f->layout));
     WANT(text_of(p, "sluice.round_through", &f->round_through));
+    WANT(text_of(p, SL_KEY_IMATRIX, &f->imatrix_hash));
+    WANT(texts_of(p, SL_KEY_IMATRIX_INCLUDE, &f->imatrix_words, &f->n_imatrix_words));
+    f->imatrix_keep = f->imatrix_words != NULL;
+    WANT(texts_of(p, SL_KEY_IMATRIX_EXCLUDE, &f->imatrix_words, &f->n_imatrix_words));
     return text_of(p, SL_KEY_FINGERPRINT, &f->fingerprint);
 }
 
@@ -378,6 +415,7 @@ static int parse_header(struct parse *p)
     return check_sums(p);
 }
 
+/* Back to what is known before a parse: path and size. */
 static void reset(struct verify_file *f)
 {
     free(f->g.tensors);
@@ -385,6 +423,10 @@ static void reset(struct verify_file *f)
     free(f->layout);
     free(f->round_through);
     free(f->fingerprint);
+    free(f->imatrix_hash);
+    for (uint64_t i = 0; i < f->n_imatrix_words; i++)
+        free(f->imatrix_words[i]);
+    free(f->imatrix_words);
     *f = (struct verify_file){.g = {.path = f->g.path, .file_size = f->g.file_size}};
 }
 

@@ -1,0 +1,407 @@
+/* iq1_s and iq1_m: levels -1, 0, 1, all moved by +1/8 or by -1/8. Values in
+ * ascending order are split in three, every split and move is tried, and the
+ * groups of eight are then moved to grid points. Equal values keep their order.
+ * Formulas: llama.cpp pull requests 5453, 5971, 6302 and their successors. */
+#ifndef SLUICE_KERNELS_TEXT_IQ1_H
+#define SLUICE_KERNELS_TEXT_IQ1_H
+
+#include "kernels/text_iquant.h"
+
+#define IQ1_LEVELS(d) -1 + d, d, 1 + d, 0, -1 + d, d, 1 + d, 0, -1 + d, d, 1 + d, 0, -1 + d, d, 1 + d, 0
+/* The levels moved up, then moved down. */
+static const float iq1_levels[32] = {IQ1_LEVELS(0.125f), IQ1_LEVELS(-0.125f)};
+
+/* The best split so far: the values before i1 in order are low, those from i2 on
+ * high; kind: which way the halves are moved, see the two types. */
+struct iq1_best {
+    vf score, scale;
+    vi i1, i2, kind;
+};
+
+/* Places in ascending order: a value comes after those that are smaller, and after
+ * equal ones before it. */
+V_FN void rank_values(const vf *x, int n, vi *rank)
+{
+    for (int i = 0; i < n; i++)
+        rank[i] = v_seti(i);
+    for (int i = 1; i < n; i++)
+        for (int j = 0; j < i; j++) {
+            vi one = v_seli(v_lt(x[i], x[j]), v_seti(1), v_seti(0));
+
+            rank[i] = v_isub(rank[i], one);
+            rank[j] = v_iadd(rank[j], one);
+        }
+}
+
+/* out[rank[i]] = v[i], lane by lane. */
+V_FN void in_order(const vf *v, int n, const vi *rank, vf *out)
+{
+    float from[32][LANES], to[32][LANES];
+    int32_t r[32][LANES];
+
+    for (int i = 0; i < n; i++) {
+        v_store(from[i], v[i]);
+        v_storei(r[i], rank[i]);
+    }
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < LANES; k++)
+            to[r[i][k]][k] = from[i][k];
+    for (int i = 0; i < n; i++)
+        out[i] = v_load(to[i]);
+}
+
+/* Takes a candidate where its score is higher. */
+V_FN void iq1_try(struct iq1_best *b, vf sum_qx, vf sum_q2, int i1, int i2, int kind)
+{
+    vm better = v_and(v_lt(v_set(0.f), sum_q2), v_lt(v_mul(b->score, sum_q2), sqr(sum_qx)));
+    vf scale;
+
+    if (!v_any(better))
+        return;
+    scale = v_div(sum_qx, sum_q2);
+    b->scale = v_sel(better, scale, b->scale);
+    b->score = v_sel(better, v_mul(scale, sum_qx), b->score);
+    b->i1 = v_seli(better, v_seti(i1), b->i1);
+    b->i2 = v_seli(better, v_seti(i2), b->i2);
+    b->kind = v_seli(better, v_seti(kind), b->kind);
+}
+
+V_FN struct iq1_best iq1_start(void)
+{
+    struct iq1_best b = {v_set(-FLT_MAX), v_set(0.f), v_seti(0), v_seti(0), v_seti(-1)};
+
+    return b;
+}
+
+/* a >= b, for ranks. */
+V_FN vm reached(vi a, vi b) { return v_not(v_ine(v_imax(a, b), a)); }
+
+/* The levels 0..2 of group k under the split, turned round where the scale is
+ * negative. */
+V_FN vi iq1_code(const struct iq1_best *b, const vi *rank, vm turned)
+{
+    vi code = v_seti(0), one = v_seti(1), none = v_seti(0);
+
+    for (int i = 7; i >= 0; i--) {
+        vi l = v_iadd(v_seli(reached(rank[i], b->i1), one, none), v_seli(reached(rank[i], b->i2), one, none));
+
+        code = v_ior(v_shl(code, 2), v_seli(turned, v_isub(v_seti(2), l), l));
+    }
+    return code;
+}
+
+/* Level i of a code, moved; down: 0 or 1. */
+V_FN vf iq1_value(vi code, int i, vi down)
+{
+    vf up = grid_value(2, iq1_levels, code, i);
+
+    return v_sel(v_ine(down, v_seti(0)), v_sub(up, v_set(0.25f)), up);
+}
+
+/* Adds a group of eight to the sums of w * q * x and w * q^2; times: of q. */
+V_FN void iq1_sums(const vf *x, const vf *w, vi code, vi down, vf times, vf *sum_qx, vf *sum_q2)
+{
+    for (int i = 0; i < 8; i++) {
+        vf q = v_mul(iq1_value(code, i, down), times);
+
+        *sum_qx = v_add(*sum_qx, v_mul(v_mul(w[i], q), x[i]));
+        *sum_q2 = v_add(*sum_q2, v_mul(v_mul(w[i], q), q));
+    }
+}
+
+/* What a sub-block of iq1_s or iq1_m comes to: codes of points, their indices
+ * (0 where the sub-block is dead), the scale >= 0, and the move of each group. */
+struct iq1_sub {
+    vi code[4], index[4], down[4], kind;
+    vf scale;
+};
+
+/* From the best split to grid points. n: values, 32 or 16; down must be set. */
+V_FN void iq1_to_points(const struct sl_grid *g, int n, const vf *x, const vf *w, const vi *rank, struct iq1_best b,
+                        vm turned, vm dead, struct iq1_sub *s)
+{
+    vf zero = v_set(0.f), one = v_set(1.f), sum_qx = zero, sum_q2 = zero;
+    struct grid_rows r;
+    vm any = v_none(), off;
+
+    to_rows(x, n, r.x);
+    to_rows(w, n, r.w);
+    s->scale = v_sel(turned, v_neg(b.scale), b.scale);
+    for (int k = 0; k < n / 8; k++) {
+        s->code[k] = to_points(g, 2, &r, 8 * k, iq1_code(&b, rank + 8 * k, turned), s->scale, iq1_levels, s->down[k], &off);
+        any = v_or(any, off);
+    }
+    if (v_any(any)) {
+        for (int k = 0; k < n / 8; k++)
+            iq1_sums(x + 8 * k, w + 8 * k, s->code[k], s->down[k], one, &sum_qx, &sum_q2);
+        any = v_and(any, v_and(v_lt(zero, sum_qx), v_lt(zero, sum_q2)));
+        s->scale = v_sel(any, v_div(sum_qx, sum_q2), s->scale);
+    }
+    s->scale = v_sel(dead, zero, s->scale);
+    for (int k = 0; k < n / 8; k++) {
+        s->code[k] = v_seli(dead, v_seti(0), s->code[k]);
+        s->index[k] = point_index(g, s->code[k]);
+    }
+}
+
+V_FN vm iq1_too_small(const vf *x, int n, float least)
+{
+    vf max = v_abs(x[0]);
+
+    for (int i = 1; i < n; i++) {
+        vf a = v_abs(x[i]);
+
+        max = v_sel(v_lt(a, max), max, a);
+    }
+    return v_lt(max, v_set(least));
+}
+
+/* Running sums over the values in order, and what the high part adds to the sums
+ * of q * x and q^2 when it starts at i2; p: moved up, m: moved down. */
+struct iq1s_prefix {
+    vf x[33], w[33], high_xp[33], high_xm[33], high_wp[33], high_wm[33];
+};
+
+V_FN void iq1s_prefix(const vf *x, const vf *w, const vi *rank, struct iq1s_prefix *f)
+{
+    vf low = v_set(0.875f), high = v_set(1.125f), wx[32], sorted_wx[32], sorted_w[32];
+
+    for (int i = 0; i < 32; i++)
+        wx[i] = v_mul(w[i], x[i]);
+    in_order(wx, 32, rank, sorted_wx);
+    in_order(w, 32, rank, sorted_w);
+    f->x[0] = f->w[0] = v_set(0.f);
+    for (int i = 0; i < 32; i++) {
+        f->x[i + 1] = v_add(f->x[i], sorted_wx[i]);
+        f->w[i + 1] = v_add(f->w[i], sorted_w[i]);
+    }
+    for (int i = 0; i <= 32; i++) {
+        vf rest_x = v_sub(f->x[32], f->x[i]), rest_w = v_sub(f->w[32], f->w[i]);
+
+        f->high_xp[i] = v_mul(rest_x, high);
+        f->high_xm[i] = v_mul(rest_x, low);
+        f->high_wp[i] = v_mul(v_mul(rest_w, high), high);
+        f->high_wm[i] = v_mul(v_mul(rest_w, low), low);
+    }
+}
+
+/* All splits of 32 values, moved up (kind 0) and down (kind 1). The levels of the
+ * two are each other's negatives in reverse, so products are shared. */
+V_FN struct iq1_best iq1s_search(const struct iq1s_prefix *f)
+{
+    vf low = v_set(0.875f), high = v_set(1.125f), mid = v_set(0.125f);
+    struct iq1_best b = iq1_start();
+
+    for (int i1 = 0; i1 <= 32; i1++) {
+        vf low_xp = v_neg(v_mul(f->x[i1], low)), low_xm = v_neg(v_mul(f->x[i1], high));
+        vf low_wp = v_mul(v_mul(f->w[i1], low), low), low_wm = v_mul(v_mul(f->w[i1], high), high);
+
+        for (int i2 = i1; i2 <= 32; i2++) {
+            vf mid_x = v_mul(v_sub(f->x[i2], f->x[i1]), mid), mid_w = v_mul(v_mul(v_sub(f->w[i2], f->w[i1]), mid), mid);
+
+            iq1_try(&b, v_add(v_add(low_xp, mid_x), f->high_xp[i2]), v_add(v_add(low_wp, mid_w), f->high_wp[i2]), i1, i2, 0);
+            iq1_try(&b, v_add(v_sub(low_xm, mid_x), f->high_xm[i2]), v_add(v_add(low_wm, mid_w), f->high_wm[i2]), i1, i2, 1);
+        }
+    }
+    return b;
+}
+
+V_FN void iq1_s_block(const vf *x, const vf *w, vi *out)
+{
+    const struct sl_grid *g = sl_grid_for_writing(SL_GRID_IQ1);
+    vf zero = v_set(0.f), sigma2 = mean_square(x, 2.f), scales[8], wt[32];
+    vi down[8], l[8];
+    vm any;
+
+    for (int j = 0; j < 8; j++) {
+        const vf *xs = x + 32 * j;
+        struct iq1s_prefix f;
+        struct iq1_best b;
+        struct iq1_sub s;
+        vi rank[32], high = v_seti(0);
+        vm dead, turned;
+
+        spread_weights(32, xs, w + 32 * j, sigma2, wt);
+        rank_values(xs, 32, rank);
+        iq1s_prefix(xs, wt, rank, &f);
+        b = iq1s_search(&f);
+        dead = v_or(iq1_too_small(xs, 32, 1e-12f), v_not(v_ine(b.kind, v_seti(-1))));
+        turned = v_lt(b.scale, zero);
+        down[j] = v_seli(dead, v_seti(0), v_seli(turned, v_isub(v_seti(1), b.kind), b.kind));
+        for (int k = 0; k < 4; k++)
+            s.down[k] = down[j];
+        iq1_to_points(g, 32, xs, wt, rank, b, turned, dead, &s);
+        scales[j] = s.scale;
+        for (int k = 0; k < 4; k++) {
+            put(out, (int)offsetof(struct blk_iq1_s, qs) + 4 * j + k, low8(s.index[k]));
+            high = v_ior(high, v_shl(v_shr(s.index[k], 8), 3 * k));
+        }
+        put(out, (int)offsetof(struct blk_iq1_s, qh) + 2 * j, high);
+    }
+    any = grid_scales(8, 7, 1.125f, scales, out, l, 15.f);
+    for (int j = 0; j < 8; j++) {
+        vi top = v_seli(any, v_ior(l[j], v_shl(down[j], 3)), v_seti(0));
+
+        put(out, (int)offsetof(struct blk_iq1_s, qh) + 2 * j + 1, v_shl(top, 4));
+    }
+}
+
+/* The terms of 16 values in order. Halves (the first and the last eight values of
+ * the sub-block) are moved apart: kind 0 both up, 1 the second down, 2 the first
+ * down, 3 both down. high: what a value adds as a high one, in each kind; mid: the
+ * same for kinds 0 and 1 of a middle one (2 and 3: the negatives of 1 and 0). As a
+ * low one it adds the negative (q2: the same) of the opposite kind's high. */
+struct iq1m_terms {
+    vf high_x[4][16], high_w[4][16], mid_x[2][16], mid_w[16];
+};
+
+V_FN void iq1m_terms(const vf *x, const vf *w, const vi *rank, struct iq1m_terms *f)
+{
+    vf less = v_set(0.875f), more = v_set(1.125f), eighth = v_set(0.125f), sx[16], sw[16], half[16], second[16];
+
+    for (int i = 0; i < 16; i++)
+        half[i] = v_set(i < 8 ? 0.f : 1.f);
+    in_order(x, 16, rank, sx);
+    in_order(w, 16, rank, sw);
+    in_order(half, 16, rank, second);
+    for (int i = 0; i < 16; i++) {
+        vm is_second = v_ne(second[i], v_set(0.f));
+        vf w_less = v_mul(sw[i], less), w_more = v_mul(sw[i], more), w_mid = v_mul(sw[i], eighth);
+        vf x_less = v_mul(w_less, sx[i]), x_more = v_mul(w_more, sx[i]), x_mid = v_mul(w_mid, sx[i]);
+        vf w2_less = v_mul(w_less, less), w2_more = v_mul(w_more, more);
+
+        f->high_x[0][i] = x_more;
+        f->high_x[1][i] = v_sel(is_second, x_less, x_more);
+        f->high_x[2][i] = v_sel(is_second, x_more, x_less);
+        f->high_x[3][i] = x_less;
+        f->high_w[0][i] = w2_more;
+        f->high_w[1][i] = v_sel(is_second, w2_less, w2_more);
+        f->high_w[2][i] = v_sel(is_second, w2_more, w2_less);
+        f->high_w[3][i] = w2_less;
+        f->mid_x[0][i] = x_mid;
+        f->mid_x[1][i] = v_sel(is_second, v_neg(x_mid), x_mid);
+        f->mid_w[i] = v_mul(w_mid, eighth);
+    }
+}
+
+/* All splits of 16 values in all four kinds. Each sum is one chain over the values
+ * in order; what the low and the middle part have in common with the split before
+ * is kept. */
+V_FN struct iq1_best iq1m_search(const struct iq1m_terms *f)
+{
+    struct iq1_best b = iq1_start();
+    vf low_x[4], low_w[4];
+
+    for (int k = 0; k < 4; k++)
+        low_x[k] = low_w[k] = v_set(0.f);
+    for (int i1 = 0; i1 <= 16; i1++) {
+        vf mid_x[4], mid_w[4];
+
+        for (int k = 0; k < 4; k++) {
+            mid_x[k] = low_x[k];
+            mid_w[k] = low_w[k];
+        }
+        for (int i2 = i1; i2 <= 16; i2++) {
+            vf sum_x[4], sum_w[4];
+
+            for (int k = 0; k < 4; k++) {
+                sum_x[k] = mid_x[k];
+                sum_w[k] = mid_w[k];
+            }
+            for (int j = i2; j < 16; j++)
+                for (int k = 0; k < 4; k++) {
+                    sum_x[k] = v_add(sum_x[k], f->high_x[k][j]);
+                    sum_w[k] = v_add(sum_w[k], f->high_w[k][j]);
+                }
+            for (int k = 0; k < 4; k++)
+                iq1_try(&b, sum_x[k], sum_w[k], i1, i2, k);
+            for (int k = 0; k < 4 && i2 < 16; k++) {
+                vf m = f->mid_x[k == 1 || k == 2][i2];
+
+                mid_x[k] = k < 2 ? v_add(mid_x[k], m) : v_sub(mid_x[k], m);
+                mid_w[k] = v_add(mid_w[k], f->mid_w[i2]);
+            }
+        }
+        for (int k = 0; k < 4 && i1 < 16; k++) {
+            low_x[k] = v_sub(low_x[k], f->high_x[3 - k][i1]);
+            low_w[k] = v_add(low_w[k], f->high_w[3 - k][i1]);
+        }
+    }
+    return b;
+}
+
+V_FN void iq1m_weights(const vf *x, const vf *w, vf sigma2, vf *out)
+{
+    if (w)
+        spread_weights(16, x, w, sigma2, out);
+    else
+        for (int i = 0; i < 16; i++)
+            out[i] = sqr(x[i]);
+}
+
+/* Scales of the sub-blocks and of the superblock, which is fitted to all 256
+ * values; they lie in the top bits of the four words of scales. */
+V_FN void iq1m_scales(const vf *x, const vf *w, vf sigma2, const struct iq1_sub *s, vi *out)
+{
+    vf zero = v_set(0.f), max = zero, d, inv, sum_qx = zero, sum_q2 = zero, wt[16];
+    vi l, word[4] = {v_seti(0), v_seti(0), v_seti(0), v_seti(0)}, half;
+    vm any;
+
+    for (int j = 0; j < 16; j++)
+        max = v_sel(v_lt(s[j].scale, max), max, s[j].scale);
+    any = v_ne(max, zero);
+    d = v_div(max, v_set(15.f));
+    inv = v_div(v_set(1.f), d);
+    for (int j = 0; j < 16; j++) {
+        l = level_int(v_mul(v_set(0.5f), v_sub(v_mul(inv, s[j].scale), v_set(1.f))), 0, 7);
+        word[j / 4] = v_ior(word[j / 4], v_shl(l, 3 * (j & 3)));
+        iq1m_weights(x + 16 * j, w ? w + 16 * j : NULL, sigma2, wt);
+        for (int k = 0; k < 2; k++) {
+            vi down = v_seli(any, v_shl(s[j].down[k], 3 + 4 * k), v_seti(0));
+
+            put(out, (int)offsetof(struct blk_iq1_m, qh) + j, down);
+            iq1_sums(x + 16 * j + 8 * k, wt + 8 * k, s[j].code[k], s[j].down[k],
+                     v_tofloat(v_iadd(v_iadd(l, l), v_seti(1))), &sum_qx, &sum_q2);
+        }
+    }
+    d = v_sel(v_lt(zero, sum_q2), v_div(sum_qx, sum_q2), d);
+    half = v_f16(v_mul(d, v_set(1.1125f)));
+    for (int k = 0; k < 4; k++) {
+        word[k] = v_ior(word[k], v_shl(v_iand(v_shr(half, 4 * k), v_seti(15)), 12));
+        put(out, (int)offsetof(struct blk_iq1_m, scales) + 2 * k, v_seli(any, word[k], v_seti(0)));
+    }
+}
+
+V_FN void iq1_m_block(const vf *x, const vf *w, vi *out)
+{
+    const struct sl_grid *g = sl_grid_for_writing(SL_GRID_IQ1);
+    vf sigma2 = mean_square(x, 2.f), wt[16];
+    struct iq1_sub s[16];
+
+    for (int j = 0; j < 16; j++) {
+        const vf *xs = x + 16 * j;
+        struct iq1m_terms f;
+        struct iq1_best b;
+        vi rank[16];
+        vm dead, turned;
+
+        iq1m_weights(xs, w ? w + 16 * j : NULL, sigma2, wt);
+        rank_values(xs, 16, rank);
+        iq1m_terms(xs, wt, rank, &f);
+        b = iq1m_search(&f);
+        dead = v_or(iq1_too_small(xs, 16, 1e-7f), v_not(v_ine(b.kind, v_seti(-1))));
+        turned = v_lt(b.scale, v_set(0.f));
+        b.kind = v_seli(turned, v_isub(v_seti(3), b.kind), b.kind);
+        b.kind = v_seli(dead, v_seti(0), b.kind);
+        s[j].down[0] = v_shr(b.kind, 1);
+        s[j].down[1] = v_iand(b.kind, v_seti(1));
+        iq1_to_points(g, 16, xs, wt, rank, b, turned, dead, &s[j]);
+        for (int k = 0; k < 2; k++) {
+            put(out, (int)offsetof(struct blk_iq1_m, qs) + 2 * j + k, low8(s[j].index[k]));
+            put(out, (int)offsetof(struct blk_iq1_m, qh) + j, v_shl(v_shr(s[j].index[k], 8), 4 * k));
+        }
+    }
+    iq1m_scales(x, w, sigma2, s, out);
+}
+
+#endif

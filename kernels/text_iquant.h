@@ -1,0 +1,363 @@
+/* iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s: magnitudes on a grid of odd levels,
+ * signs beside them. A sub-block tries a range of scales, each with its groups
+ * moved to grid points, and keeps the one of the least weighted error.
+ * Formulas: llama.cpp pull requests 4773, 4856, 5676 and their successors. */
+#ifndef SLUICE_KERNELS_TEXT_IQUANT_H
+#define SLUICE_KERNELS_TEXT_IQUANT_H
+
+#include "kernels/text_grid.h"
+
+/* Which groups are moved again with the scale that was found: all of them;
+ * those that were no points; all of them once one was no point. */
+enum grid_again { AGAIN_ALL, AGAIN_OFF, AGAIN_IF_OFF };
+
+struct grid_kind {
+    enum sl_grid_id grid;
+    int bits, n;         /* of a code's levels; values in a sub-block */
+    bool parity;         /* the eighth sign follows from the other seven */
+    int steps;           /* scales tried to either side */
+    float step;
+    float least;         /* a sub-block whose largest magnitude is below counts as zero */
+    bool fit_first;      /* the range is around a fit, not around the largest value */
+    enum grid_again again;
+    float sigma, fudge;  /* of the mean square; of the superblock's scale */
+};
+
+/* One sub-block of each lane. */
+struct grid_sub {
+    vf x[32], w[32], wx[32];
+    vi code[8], signs[4];
+    vf scale;
+    vm dead;
+};
+
+static const float grid_odd[2][16] = {{1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7},
+                                      {1, 3, 5, 7, 9, 11, 13, 15, 1, 3, 5, 7, 9, 11, 13, 15}};
+
+/* Magnitudes and signs of eight values. With parity an odd number of signs is
+ * made even: the value that matters least (the first such) takes the other one. */
+V_FN vi grid_signs(bool parity, const vf *x, const vf *w, vf *mag)
+{
+    vi signs = v_seti(0), count = v_seti(0), least_at = v_seti(0), one = v_seti(1);
+    vf zero = v_set(0.f), least = v_mul(v_mul(w[0], x[0]), x[0]);
+
+    for (int i = 0; i < 8; i++) {
+        vm neg = v_lt(x[i], zero);
+
+        mag[i] = v_sel(neg, v_neg(x[i]), x[i]);
+        signs = v_ior(signs, v_seli(neg, v_seti(1 << i), v_seti(0)));
+        count = v_iadd(count, v_seli(neg, one, v_seti(0)));
+    }
+    if (!parity)
+        return signs;
+    for (int i = 1; i < 8; i++) {
+        vf weight = v_mul(v_mul(w[i], x[i]), x[i]);
+        vm less = v_lt(weight, least);
+
+        least = v_sel(less, weight, least);
+        least_at = v_seli(less, v_seti(i), least_at);
+    }
+    for (int i = 0; i < 8; i++) {
+        vm turn = v_and(v_ine(v_iand(count, one), v_seti(0)), v_not(v_ine(least_at, v_seti(i))));
+        vi bit = v_seti(1 << i), with = v_ior(signs, bit);
+
+        mag[i] = v_sel(turn, v_neg(mag[i]), mag[i]);
+        signs = v_seli(turn, v_seli(v_ine(with, signs), with, v_isub(signs, bit)), signs);
+    }
+    return v_iand(signs, v_seti(127));
+}
+
+V_FN void grid_sums(const struct grid_kind *t, const struct grid_sub *s, const vi *code, vf *sum_qx, vf *sum_q2)
+{
+    int values = t->bits == 2 ? 8 : 4;
+
+    *sum_qx = *sum_q2 = v_set(0.f);
+    for (int i = 0; i < t->n; i++) {
+        vf q = grid_value(t->bits, grid_odd[t->bits - 2], code[i / values], i % values);
+
+        *sum_qx = v_add(*sum_qx, v_mul(s->wx[i], q));
+        *sum_q2 = v_add(*sum_q2, v_mul(v_mul(s->w[i], q), q));
+    }
+}
+
+/* The second move, with the scale found. off: the groups that were no points. */
+V_FN void grid_again(const struct grid_kind *t, const struct sl_grid *g, struct grid_sub *s, const struct grid_rows *r,
+                     const vm *off)
+{
+    int values = t->bits == 2 ? 8 : 4, groups = t->n / values, top = t->bits == 2 ? 2 : 7;
+    vf zero = v_set(0.f), inv = v_div(v_set(1.f), s->scale), sum_qx, sum_q2;
+    vm lanes = v_lt(zero, s->scale), any = v_none(), unused;
+
+    for (int k = 0; k < groups; k++)
+        any = v_or(any, off[k]);
+    if (t->again != AGAIN_ALL)
+        lanes = v_and(lanes, any);
+    if (!v_any(lanes))
+        return;
+    for (int k = 0; k < groups; k++) {
+        vm here = t->again == AGAIN_OFF ? v_and(lanes, off[k]) : lanes;
+        vi code;
+
+        if (!v_any(here))
+            continue;
+        code = v_seli(here, grid_code(t->bits, top, s->x + k * values, inv), s->code[k]);
+        s->code[k] = to_points(g, t->bits, r, k * values, code, s->scale, grid_odd[t->bits - 2], v_seti(0), &unused);
+    }
+    grid_sums(t, s, s->code, &sum_qx, &sum_q2);
+    s->scale = v_sel(v_and(lanes, v_lt(zero, sum_q2)), v_div(sum_qx, sum_q2), s->scale);
+}
+
+/* Scale and codes of one sub-block: x, w, wx and dead are set; range: the value
+ * that the highest level is for; scale: what stays when no trial is better. */
+V_FN void grid_fit(const struct grid_kind *t, const struct sl_grid *g, struct grid_sub *s, vf range)
+{
+    int values = t->bits == 2 ? 8 : 4, groups = t->n / values, top = t->bits == 2 ? 2 : 7;
+    vf zero = v_set(0.f), best = zero, roots[32];
+    struct grid_rows r;
+    vm off[8], trial_off[8];
+
+    for (int i = 0; i < t->n; i++)
+        roots[i] = v_sqrt(s->w[i]);
+    to_rows(s->x, t->n, r.x);
+    to_rows(roots, t->n, r.w);
+    for (int k = 0; k < groups; k++) {
+        s->code[k] = v_seti(0);
+        off[k] = t->again == AGAIN_IF_OFF ? v_not(v_none()) : v_none();
+    }
+    for (int is = -t->steps; is <= t->steps; is++) {
+        vf inv = v_div(v_set((float)(2 * top + 1) + (float)is * t->step), range), scale = v_div(v_set(1.f), inv);
+        vf sum_qx, sum_q2;
+        vi code[8];
+        vm better;
+
+        for (int k = 0; k < groups; k++)
+            code[k] = to_points(g, t->bits, &r, k * values, grid_code(t->bits, top, s->x + k * values, inv), scale,
+                                grid_odd[t->bits - 2], v_seti(0), &trial_off[k]);
+        grid_sums(t, s, code, &sum_qx, &sum_q2);
+        better = v_and(v_lt(zero, sum_q2), v_lt(v_mul(best, sum_q2), sqr(sum_qx)));
+        scale = v_div(sum_qx, sum_q2);
+        s->scale = v_sel(better, scale, s->scale);
+        best = v_sel(better, v_mul(scale, sum_qx), best);
+        for (int k = 0; k < groups; k++) {
+            s->code[k] = v_seli(better, code[k], s->code[k]);
+            off[k] = v_or(v_and(better, trial_off[k]), v_and(v_not(better), off[k]));
+        }
+    }
+    grid_again(t, g, s, &r, off);
+}
+
+/* Importance weights of a sub-block; without an imatrix iq2_s and the iq3 types
+ * have each a formula of their own. */
+V_FN void grid_weights(const struct grid_kind *t, const vf *x, const vf *w, vf sigma2, vf *out)
+{
+    if (w)
+        spread_weights(t->n, x, w, sigma2, out);
+    else
+        for (int i = 0; i < t->n; i++)
+            out[i] = t->grid == SL_GRID_IQ2_S ? v_add(v_mul(v_set(0.25f), sigma2), sqr(x[i])) : sqr(x[i]);
+}
+
+/* One sub-block: its scale >= 0, signs, and the indices of its points in code. */
+V_FN void grid_sub_block(const struct grid_kind *t, const struct sl_grid *g, const vf *x, const vf *w, vf sigma2,
+                         struct grid_sub *s)
+{
+    int groups = t->bits == 2 ? t->n / 8 : t->n / 4;
+    vf zero = v_set(0.f), range;
+    vm negative;
+
+    grid_weights(t, x, w, sigma2, s->w);
+    for (int k = 0; k < t->n / 8; k++)
+        s->signs[k] = grid_signs(t->parity, x + 8 * k, s->w + 8 * k, s->x + 8 * k);
+    range = s->x[0];
+    for (int i = 0; i < t->n; i++) {
+        range = v_sel(v_lt(s->x[i], range), range, s->x[i]);
+        s->wx[i] = v_mul(s->w[i], s->x[i]);
+    }
+    s->dead = t->least > 0 ? v_lt(range, v_set(t->least)) : v_not(v_ne(range, zero));
+    if (t->fit_first) {
+        vi unused[32];
+
+        s->scale = fit_positive(32, 4, s->x, s->w, unused);
+        range = v_mul(s->scale, v_set(3.f));
+        s->dead = v_or(s->dead, v_not(v_lt(zero, range)));
+    } else {
+        s->scale = v_div(range, v_set(t->bits == 2 ? 5.f : 15.f));
+    }
+    grid_fit(t, g, s, range);
+    negative = v_lt(s->scale, zero);
+    s->scale = v_sel(s->dead, zero, v_sel(negative, v_neg(s->scale), s->scale));
+    for (int k = 0; k < t->n / 8; k++) {
+        vi other = v_isub(v_seti(t->parity ? 127 : 255), s->signs[k]);
+
+        s->signs[k] = v_seli(s->dead, v_seti(0), v_seli(negative, other, s->signs[k]));
+    }
+    for (int k = 0; k < groups; k++)
+        s->code[k] = v_seli(s->dead, v_seti(0), point_index(g, s->code[k]));
+}
+
+/* The superblock's scale in out[0], and the sub-blocks' scales 0..top in l. */
+V_FN vm grid_scales(int n, int top, float fudge, const vf *scales, vi *out, vi *l, float levels)
+{
+    vf max = v_set(0.f), d, inv;
+
+    for (int i = 0; i < n; i++)
+        max = v_sel(v_lt(scales[i], max), max, scales[i]);
+    d = v_div(max, v_set(levels));
+    inv = v_div(v_set(1.f), d);
+    put(out, 0, v_f16(v_mul(d, v_set(fudge))));
+    for (int i = 0; i < n; i++)
+        l[i] = level_int(v_mul(v_set(0.5f), v_sub(v_mul(inv, scales[i]), v_set(1.f))), 0, top);
+    return v_ne(max, v_set(0.f));
+}
+
+V_FN vf mean_square(const vf *x, float times)
+{
+    return v_div(v_mul(v_set(times), sum_of_squares(x, 256)), v_set(256.f));
+}
+
+/* Where all scales are 0 these types have no bits set at all. */
+V_FN void clear_unless(vm any, vi *out)
+{
+    for (int k = 0; k < MAX_WORDS; k++)
+        out[k] = v_seli(any, out[k], v_seti(0));
+}
+
+V_FN void iq2_xxs_block(const vf *x, const vf *w, vi *out)
+{
+    static const struct grid_kind t = {SL_GRID_IQ2_XXS, 2, 32, true, 6, 0.1f, GROUP_EPS, true, AGAIN_ALL, 1.f, 1.f};
+    const struct sl_grid *g = sl_grid_for_writing(t.grid);
+    vf sigma2 = mean_square(x, t.sigma), scales[8];
+    struct grid_sub s;
+    vi l[8];
+    vm any;
+
+    for (int b = 0; b < 8; b++) {
+        int at = (int)offsetof(struct blk_iq2_xxs, qs) + 8 * b;
+        vi high = v_seti(0);
+
+        grid_sub_block(&t, g, x + 32 * b, w + 32 * b, sigma2, &s);
+        scales[b] = s.scale;
+        for (int k = 0; k < 4; k++) {
+            put(out, at + k, s.code[k]);
+            high = v_ior(high, v_shl(s.signs[k], 7 * k));
+        }
+        put(out, at + 4, v_iand(high, v_seti(0xffff)));
+        put(out, at + 6, v_shr(high, 16));
+    }
+    any = grid_scales(8, 15, t.fudge, scales, out, l, 31.f);
+    for (int b = 0; b < 8; b++)
+        put(out, (int)offsetof(struct blk_iq2_xxs, qs) + 8 * b + 7, v_shl(l[b], 4));
+    clear_unless(any, out);
+}
+
+V_FN void iq2_xs_block(const vf *x, const vf *w, vi *out)
+{
+    static const struct grid_kind t = {SL_GRID_IQ2_XS, 2, 16, true, 9, 0.1f, GROUP_EPS, false, AGAIN_OFF, 1.f, 1.f};
+    const struct sl_grid *g = sl_grid_for_writing(t.grid);
+    vf sigma2 = mean_square(x, t.sigma), scales[16];
+    struct grid_sub s;
+    vi l[16];
+    vm any;
+
+    for (int b = 0; b < 16; b++) {
+        grid_sub_block(&t, g, x + 16 * b, w + 16 * b, sigma2, &s);
+        scales[b] = s.scale;
+        for (int k = 0; k < 2; k++)
+            put(out, (int)offsetof(struct blk_iq2_xs, qs) + 4 * b + 2 * k, v_ior(s.code[k], v_shl(s.signs[k], 9)));
+    }
+    any = grid_scales(16, 15, t.fudge, scales, out, l, 31.f);
+    for (int b = 0; b < 16; b++)
+        put(out, (int)offsetof(struct blk_iq2_xs, scales) + b / 2, v_shl(l[b], 4 * (b & 1)));
+    clear_unless(any, out);
+}
+
+V_FN void iq2_s_block(const vf *x, const vf *w, vi *out)
+{
+    static const struct grid_kind t = {SL_GRID_IQ2_S, 2, 16, false, 9, 0.1f, 1e-8f, false, AGAIN_OFF, 2.f, 0.9875f};
+    const struct sl_grid *g = sl_grid_for_writing(t.grid);
+    vf sigma2 = mean_square(x, t.sigma), scales[16];
+    struct grid_sub s;
+    vi l[16];
+
+    for (int b = 0; b < 16; b++) {
+        grid_sub_block(&t, g, x + 16 * b, w ? w + 16 * b : NULL, sigma2, &s);
+        scales[b] = s.scale;
+        for (int k = 0; k < 2; k++) {
+            int i = 2 * b + k;
+
+            put(out, (int)offsetof(struct blk_iq2_s, qs) + i, low8(s.code[k]));
+            put(out, (int)offsetof(struct blk_iq2_s, qs) + 32 + i, s.signs[k]);
+            put(out, (int)offsetof(struct blk_iq2_s, qh) + i / 4, v_shl(v_shr(s.code[k], 8), 2 * (i & 3)));
+        }
+    }
+    (void)grid_scales(16, 15, t.fudge, scales, out, l, 31.f);
+    for (int b = 0; b < 16; b++)
+        put(out, (int)offsetof(struct blk_iq2_s, scales) + b / 2, v_shl(l[b], 4 * (b & 1)));
+}
+
+V_FN void iq3_xxs_block(const vf *x, const vf *w, vi *out)
+{
+    static const struct grid_kind t = {SL_GRID_IQ3_XXS, 3, 32, true, 15, 0.2f, 1e-8f, false, AGAIN_OFF, 2.f, 1.0125f};
+    const struct sl_grid *g = sl_grid_for_writing(t.grid);
+    vf sigma2 = mean_square(x, t.sigma), scales[8];
+    struct grid_sub s;
+    vi l[8];
+    vm any;
+
+    for (int b = 0; b < 8; b++) {
+        int at = (int)offsetof(struct blk_iq3_xxs, qs) + 64 + 4 * b;
+        vi signs = v_seti(0);
+
+        grid_sub_block(&t, g, x + 32 * b, w ? w + 32 * b : NULL, sigma2, &s);
+        scales[b] = s.scale;
+        for (int k = 0; k < 8; k++)
+            put(out, (int)offsetof(struct blk_iq3_xxs, qs) + 8 * b + k, s.code[k]);
+        for (int k = 0; k < 4; k++)
+            signs = v_ior(signs, v_shl(s.signs[k], 7 * k));
+        put(out, at, v_iand(signs, v_seti(0xffff)));
+        put(out, at + 2, v_shr(signs, 16));
+    }
+    any = grid_scales(8, 15, t.fudge, scales, out, l, 31.f);
+    for (int b = 0; b < 8; b++)
+        put(out, (int)offsetof(struct blk_iq3_xxs, qs) + 64 + 4 * b + 3, v_shl(l[b], 4));
+    clear_unless(any, out);
+}
+
+/* Low bits and signs of a sub-block in slot j, in some lanes. Slots follow each
+ * other without a gap: in ggml's files a sub-block of zeros takes no slot, although
+ * readers expect one (all later sub-blocks of that superblock are read wrongly). */
+V_FN void iq3_s_put(const struct grid_sub *s, int j, vm lanes, vi *out)
+{
+    vi none = v_seti(0);
+
+    if (!v_any(lanes))
+        return;
+    for (int k = 0; k < 8; k++)
+        put(out, (int)offsetof(struct blk_iq3_s, qs) + 8 * j + k, v_seli(lanes, low8(s->code[k]), none));
+    for (int k = 0; k < 4; k++)
+        put(out, (int)offsetof(struct blk_iq3_s, signs) + 4 * j + k, v_seli(lanes, s->signs[k], none));
+}
+
+V_FN void iq3_s_block(const vf *x, const vf *w, vi *out)
+{
+    static const struct grid_kind t = {SL_GRID_IQ3_S, 3, 32, false, 9, 0.2f, 0, false, AGAIN_IF_OFF, 2.f, 1.033f};
+    const struct sl_grid *g = sl_grid_for_writing(t.grid);
+    vf sigma2 = mean_square(x, t.sigma), scales[8];
+    struct grid_sub s;
+    vi l[8], slot = v_seti(0);
+
+    for (int b = 0; b < 8; b++) {
+        grid_sub_block(&t, g, x + 32 * b, w ? w + 32 * b : NULL, sigma2, &s);
+        scales[b] = s.scale;
+        for (int k = 0; k < 8; k++)
+            put(out, (int)offsetof(struct blk_iq3_s, qh) + b, v_shl(v_shr(s.code[k], 8), k));
+        for (int j = 0; j <= b; j++)
+            iq3_s_put(&s, j, v_not(v_ine(slot, v_seti(j))), out);
+        slot = v_iadd(slot, v_seli(s.dead, v_seti(0), v_seti(1)));
+    }
+    (void)grid_scales(8, 15, t.fudge, scales, out, l, 31.f);
+    for (int b = 0; b < 8; b++)
+        put(out, (int)offsetof(struct blk_iq3_s, scales) + b / 2, v_shl(l[b], 4 * (b & 1)));
+}
+
+#endif
