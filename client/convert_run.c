@@ -12,8 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SECOND 1000000000ull
 #define PENDING_MAX 64
+#define COMMIT_NS 250000000ull /* finished work waits at most so long for its sync */
 #define STITCH_TRIES 3
 /* Source bytes handed to the engine ahead of what it has finished: enough that
  * its disk never waits, little enough that a stop is near. */
@@ -207,7 +207,7 @@ static int convert_tasks(struct run *r, struct sl_error *e)
             }
         }
         show_progress(r);
-        if (r->n_pending == PENDING_MAX || now_ns() - r->last_commit_ns > SECOND) {
+        if (r->n_pending == PENDING_MAX || now_ns() - r->last_commit_ns > COMMIT_NS) {
             struct sl_error later;
 
             SL_TRY(commit_pending(r, failed ? &later : e));
