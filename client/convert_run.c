@@ -238,6 +238,17 @@ static int convert_tasks(struct run *r, struct sl_error *e)
     return 0;
 }
 
+/* Every segment stays open while it is written: as many files as the system lets us. */
+static void allow_open_files(void)
+{
+    struct rlimit l;
+
+    if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
+        l.rlim_cur = l.rlim_max;
+        (void)!setrlimit(RLIMIT_NOFILE, &l);
+    }
+}
+
 static int open_engine(struct run *r, struct sl_error *e)
 {
     struct sl_engine_opts eo = {
@@ -350,6 +361,7 @@ static int run_job(struct run *r, struct sl_error *e)
     bool resuming = access(r->out->journal, F_OK) == 0;
     int rc, state;
 
+    allow_open_files();
     SL_TRY(output_not_source(r->out, r->ck, e));
     SL_TRY(take_job(r, &state, e));
     if (state != CONVERT_PUBLISHING) {
