@@ -27,12 +27,12 @@ Q := $(if $(V),,@)
 FPFLAGS := -ffp-contract=off -fno-fast-math -fno-unsafe-math-optimizations
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
            -Wwrite-strings -Wvla -Wformat=2 -Wundef
-PKGS    := liburing libzmq libzstd libcjson libxxhash libpcre2-8 libcrypto sqlite3 popt
+PKGS    := liburing libzmq libzstd libcjson libxxhash libpcre2-8 libcrypto sqlite3 popt libmicrohttpd inih
 CFLAGS  ?= -O2 -g
 ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -I. -I$(B)/gen $(WARN) $(WERROR) \
-             $(CFLAGS) $(FPFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all) \
+             $(CFLAGS) $(FPFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all $(if $(findstring clang,$(CC)),,-Wno-maybe-uninitialized)) \
              -pthread
-LIBS    = -luring -lzmq -lzstd -lcjson -lxxhash -lpcre2-8 -lcrypto -lsqlite3 -lpopt -lm
+LIBS    = -luring -lzmq -lzstd -lcjson -lxxhash -lpcre2-8 -lcrypto -lsqlite3 -lpopt -lmicrohttpd -linih -lm
 
 PARTS := proto kernels worker daemon client
 src_of = $(filter-out %_main.c,$(wildcard $(1)/*.c))

@@ -176,6 +176,17 @@ static int stream_segment(struct pass *p, uint32_t i, struct sl_error *e)
     return write_header(p, p->s->out->partial[i], e);
 }
 
+/* A stranger may write to the output's folder: no symlink is followed. */
+static FILE *open_new(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
+    FILE *f = fd >= 0 ? fdopen(fd, "w") : NULL;
+
+    if (!f && fd >= 0)
+        close(fd);
+    return f;
+}
+
 static int seal_segment(struct pass *p, uint32_t i, struct sl_error *e)
 {
     char path[4200];
@@ -189,7 +200,7 @@ static int seal_segment(struct pass *p, uint32_t i, struct sl_error *e)
     p->item = sl_hash_new(false);
     p->sums = calloc(p->seg->n_tensors ? p->seg->n_tensors : 1, sizeof *p->sums);
     manifest_path(path, sizeof path, p->s->out->final[i], true);
-    p->manifest = fopen(path, "we");
+    p->manifest = open_new(path);
     if (!p->tensor || !p->file || !p->item || !p->sums)
         rc = out_of_memory(e);
     else if (!p->manifest)

@@ -71,6 +71,8 @@ struct verify_sample {
     double share;     /* of a tensor's blocks, 0 to 1; used when blocks is 0 */
     uint64_t blocks;  /* of each tensor */
     uint64_t seed;
+    int (*progress)(void *user, uint64_t weights); /* made again since the last call; < 0 stops */
+    void *user;
 };
 
 struct verify_tally {

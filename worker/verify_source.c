@@ -145,6 +145,8 @@ static int check_run(struct checker *c, const struct pair *p, uint64_t block, ui
     SL_TRY(read_output(c, p, block, n));
     SL_TRY(make_again(c, p, block, n));
     c->tally->blocks += n;
+    if (c->sample->progress)
+        SL_TRY(c->sample->progress(c->sample->user, n * p->block));
     for (uint64_t i = 0; i < n; i++) {
         const uint8_t *got = c->got + i * p->bytes, *made = c->made + i * p->bytes;
         uint32_t at = 0;

@@ -20,7 +20,7 @@ my %may = (
     client  => [qw(proto kernels worker daemon client)],
 );
 # Libraries that one file alone talks to.
-my @one_user = qw(sqlite3.h zmq.h liburing.h zstd.h pcre2.h xxhash.h openssl/);
+my @one_user = qw(sqlite3.h zmq.h liburing.h zstd.h pcre2.h xxhash.h openssl/ microhttpd.h ini.h);
 # Files that are longer than 600 lines, with the reason.
 my %long = ();
 # A signal handler can reach nothing but a variable at file scope.
