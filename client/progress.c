@@ -82,7 +82,7 @@ static void draw_bar(struct progress *p, uint64_t done, const char *eta)
     char size[32], all[32], in[32], out[32], tail[200], bar[512];
     int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &ws) == 0 && ws.ws_col ? ws.ws_col : 80;
     double share = p->total ? (double)done / (double)p->total : 1;
-    int room, full;
+    int room, full, rest; /* a line that wraps could not be drawn over */
 
     snprintf(tail, sizeof tail, " %3.0f %%  %s of %s  read %s/s  write %s/s  ETA %s", 100 * share,
              cli_size(size, done), cli_size(all, p->total), cli_size(in, (uint64_t)p->read_rate),
@@ -96,7 +96,8 @@ static void draw_bar(struct progress *p, uint64_t done, const char *eta)
     for (int i = 0; i < room; i++)
         bar[i] = i < full ? '#' : '.';
     bar[room] = 0;
-    fprintf(stderr, "\r%s [%s]%.*s\033[K", p->phase, bar, width > 20 ? width - 4 : 16, tail);
+    rest = width - 1 - room - (int)strlen(p->phase) - 3;
+    fprintf(stderr, "\r%s [%s]%.*s\033[K", p->phase, bar, rest > 0 ? rest : 0, tail);
     fflush(stderr);
     p->drawn = true;
 }

@@ -78,7 +78,7 @@ lint: all
 # Loss of quality of every mixture, by llama.cpp on the licence texts.
 perplexity: test-tools test-programs
 	@SLUICE_BUILD=$(abspath $(B)) SLUICE_PERPLEXITY=full perl -Itests/lib tests/tap/llama.t
-	@cat $(B)/perplexity.md
+	@cat $(B)/perplexity.md $(B)/perplexity-imatrix.md
 
 # libFuzzer on every reader of strangers' bytes: make fuzz FUZZ_SECONDS=600
 # (needs clang and its runtime: Debian's libclang-rt-14-dev).
