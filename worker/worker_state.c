@@ -61,11 +61,11 @@ struct sl_worker {
     uint64_t pings;
 };
 
-static void say(struct sl_worker *w, enum sl_log_level level, uint64_t job, int64_t task,
-                const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+static void say(struct sl_worker *w, enum sl_log_level level, const char *event, uint64_t job,
+                int64_t task, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 
-static void say(struct sl_worker *w, enum sl_log_level level, uint64_t job, int64_t task,
-                const char *fmt, ...)
+static void say(struct sl_worker *w, enum sl_log_level level, const char *event, uint64_t job,
+                int64_t task, const char *fmt, ...)
 {
     char text[1200];
     va_list ap;
@@ -75,7 +75,7 @@ static void say(struct sl_worker *w, enum sl_log_level level, uint64_t job, int6
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    w->o.log(w->o.user, level, job, task, text);
+    sl_log_write(w->o.log, level, &(struct sl_log_fields){event, job, task, w->name, text});
 }
 
 int sl_worker_new(const struct sl_worker_opts *o, uint64_t now_ms, struct sl_worker **out,
@@ -130,7 +130,7 @@ static void send_message(struct sl_worker *w, const struct sl_msg *m, uint64_t n
     struct sl_error e;
 
     if (!out || sl_wire_encode(m, &out->bytes, &out->n, &e) < 0) {
-        say(w, SL_LOG_ERROR, 0, -1, "message cannot be sent: %s", out ? e.text : "out of memory");
+        say(w, SL_LOG_ERROR, "message-unsent", 0, -1, "message cannot be sent: %s", out ? e.text : "out of memory");
         free(out);
         return;
     }
@@ -319,10 +319,10 @@ void sl_worker_outcome(struct sl_worker *w, struct sl_outcome *o, uint64_t now_m
     if (h && !h->answer.tree) {
         fill_answer(begin_message(answer_kind(o), &h->answer), o);
         if (o->kind == SL_OUTCOME_FAIL)
-            say(w, SL_LOG_ERROR, o->job, o->task, "failed: %s", o->error.text);
+            say(w, SL_LOG_ERROR, "task-failed", o->job, o->task, "failed: %s", o->error.text);
         else
-            say(w, SL_LOG_DEBUG, o->job, o->task,
-                o->kind == SL_OUTCOME_RESULT ? "done" : "handed back");
+            say(w, SL_LOG_DEBUG, o->kind == SL_OUTCOME_RESULT ? "task-done" : "task-handed-back",
+                o->job, o->task, "%llu bytes", (unsigned long long)o->bytes);
         w->window_done++;
         if (!h->answer.tree) /* out of memory: the lease ends by itself */
             forget(w, h);
@@ -416,12 +416,12 @@ static void on_grant(struct sl_worker *w, const cJSON *m, uint64_t now_ms)
             continue;
         }
         w->held[w->n_held++] = (struct held){.job = job, .task = task, .epoch = epoch};
-        say(w, SL_LOG_DEBUG, job, task, "begun");
+        say(w, SL_LOG_DEBUG, "task-granted", job, task, "epoch %llu", (unsigned long long)epoch);
         w->o.work(w->o.user, work);
     }
     if (!k) {
         /* The daemon takes the specification for known: a new hello makes it say it again. */
-        say(w, SL_LOG_WARNING, job, -1, "grant without a specification");
+        say(w, SL_LOG_WARNING, "grant-refused", job, -1, "grant without a specification");
         send_hello(w, now_ms);
     }
 }
@@ -440,7 +440,7 @@ static void on_welcome(struct sl_worker *w, const cJSON *m, uint64_t now_ms)
     w->refused.code = 0;
     cJSON_ArrayForEach(ref, sl_get(m, "dropped"))
         forget_ref(w, ref);
-    say(w, SL_LOG_NOTICE, 0, -1, "connected to sluiced %s; %u tasks held",
+    say(w, SL_LOG_NOTICE, "connected", 0, -1, "connected to sluiced %s; %u tasks held",
         sl_get_str(m, "version"), w->n_held);
     for (unsigned i = 0; i < w->n_held; i++) {
         w->held[i].sent_ms = 0;
@@ -462,7 +462,7 @@ static void on_answered(struct sl_worker *w, const cJSON *m, bool nack)
     if (!h)
         return;
     if (nack)
-        say(w, SL_LOG_WARNING, h->job, h->task, "refused: %s", sl_get_str(m, "text"));
+        say(w, SL_LOG_WARNING, "result-refused", h->job, h->task, "refused: %s", sl_get_str(m, "text"));
     forget(w, h);
 }
 
@@ -471,7 +471,7 @@ static void on_revoke(struct sl_worker *w, const cJSON *m)
     uint64_t job = sl_get_uint(m, "job", 0), task;
     const cJSON *item;
 
-    say(w, SL_LOG_INFO, job, -1, "%d tasks revoked: %s", cJSON_GetArraySize(sl_get(m, "tasks")),
+    say(w, SL_LOG_INFO, "tasks-revoked", job, -1, "%d tasks revoked: %s", cJSON_GetArraySize(sl_get(m, "tasks")),
         sl_get_str(m, "text"));
     cJSON_ArrayForEach(item, sl_get(m, "tasks")) {
         if (!sl_json_uint(item, SL_TASK_LAST, &task))
@@ -487,7 +487,7 @@ static void on_error(struct sl_worker *w, const cJSON *m)
 {
     const char *text = sl_get_str(m, "text"), *of = sl_get_str(m, "message");
 
-    say(w, SL_LOG_ERROR, 0, -1, "the daemon refused %s: %s", of ? of : "a message", text);
+    say(w, SL_LOG_ERROR, "message-refused", 0, -1, "the daemon refused %s: %s", of ? of : "a message", text);
     if (w->link == LINK_HELLO && (!of || strcmp(of, "hello") == 0))
         sl_fail(&w->refused, -(int)sl_get_uint(m, "code", 1), "the daemon refused this worker: %s", text);
 }
@@ -504,7 +504,7 @@ static void lose(struct sl_worker *w, const char *why, uint64_t now_ms)
 {
     uint64_t wait = 1000ull << (w->tries < 6 ? w->tries : 5);
 
-    say(w, SL_LOG_WARNING, 0, -1, "%s; trying again", why);
+    say(w, SL_LOG_WARNING, "connection-lost", 0, -1, "%s; trying again", why);
     drop_messages(w);
     w->link = LINK_NONE;
     w->asked = 0;
@@ -519,7 +519,7 @@ static void handle(struct sl_worker *w, const struct sl_msg *m, uint64_t now_ms)
         break;
     case SL_M_REHELLO:
         if (w->link == LINK_OPEN) {
-            say(w, SL_LOG_INFO, 0, -1, "the daemon does not know this connection: saying hello again");
+            say(w, SL_LOG_INFO, "rehello", 0, -1, "the daemon does not know this connection: saying hello again");
             send_hello(w, now_ms);
         }
         break;
@@ -538,7 +538,7 @@ static void handle(struct sl_worker *w, const struct sl_msg *m, uint64_t now_ms)
         on_revoke(w, m->tree);
         break;
     case SL_M_DRAIN:
-        say(w, SL_LOG_NOTICE, 0, -1, "drain: no more tasks are taken");
+        say(w, SL_LOG_NOTICE, "drain", 0, -1, "drain: no more tasks are taken");
         sl_worker_drain(w, false, now_ms);
         break;
     case SL_M_BYE:
@@ -559,7 +559,7 @@ void sl_worker_receive(struct sl_worker *w, const uint8_t *bytes, size_t n, uint
     char re[65], name[33];
 
     if (sl_wire_decode(bytes, n, SL_FROM_DAEMON, &m, re, name, &e) < 0) {
-        say(w, SL_LOG_ERROR, 0, -1, "message from the daemon: %s", e.text);
+        say(w, SL_LOG_ERROR, "message-unread", 0, -1, "message from the daemon: %s", e.text);
         return;
     }
     w->heard_ms = now_ms;

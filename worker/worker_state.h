@@ -3,10 +3,8 @@
 #ifndef SLUICE_WORKER_WORKER_STATE_H
 #define SLUICE_WORKER_WORKER_STATE_H
 
+#include "proto/log_line.h"
 #include "worker/lane.h"
-
-enum sl_log_level { SL_LOG_ERROR = 3, SL_LOG_WARNING = 4, SL_LOG_NOTICE = 5, SL_LOG_INFO = 6,
-                    SL_LOG_DEBUG = 7 }; /* syslog's numbers */
 
 struct sl_worker_opts {
     const char *instance;    /* 32 hex digits, random */
@@ -17,9 +15,8 @@ struct sl_worker_opts {
     void (*work)(void *user, struct sl_work *w);
     /* The task is not this worker's any more. */
     void (*drop)(void *user, uint64_t job, uint32_t task, uint64_t epoch);
-    /* An event that an operator needs; job 0, task -1: none. */
-    void (*log)(void *user, enum sl_log_level level, uint64_t job, int64_t task, const char *text);
     void *user;
+    const struct sl_log *log; /* NULL: nothing is logged */
 };
 
 struct sl_worker;
