@@ -97,20 +97,25 @@ static int check_names(const cJSON *list, struct sl_error *e)
     return 0;
 }
 
-static int build(const struct submit_args *a, cJSON *specs, struct sl_msg *m, struct sl_error *e)
+/* The message; specs becomes its own. */
+static int build(const struct submit_args *a, const struct ids *after, cJSON *specs,
+                 struct sl_msg *m, struct sl_error *e)
 {
-    struct ids after;
     char key[33];
+    int rc = random_hex(key, 32, e);
 
-    SL_TRY(ids_parse(a->after.word, a->after.n, &after, e));
-    SL_TRY(random_hex(key, 32, e));
-    SL_TRY(sl_msg_new(SL_M_SUBMIT, NULL, m, e));
+    if (rc == 0)
+        rc = sl_msg_new(SL_M_SUBMIT, NULL, m, e);
+    if (rc < 0) {
+        cJSON_Delete(specs);
+        return rc;
+    }
     sl_put_str(m->tree, "key", a->once ? a->once : key);
     sl_put(m->tree, "specs", specs);
     if (a->priority >= 0)
         sl_put_uint(m->tree, "priority", (uint64_t)a->priority);
-    if (after.n)
-        sl_put_uints(m->tree, "after", after.id, after.n);
+    if (after->n)
+        sl_put_uints(m->tree, "after", after->id, after->n);
     words_put(m->tree, "labels", &a->labels);
     sl_put_bool(m->tree, "hold", a->hold);
     if (a->attempts)
@@ -150,20 +155,18 @@ static void print_submitted(const struct submit_args *a, const cJSON *specs, con
     fflush(stdout);
 }
 
-static int send_submit(const struct submit_args *a, cJSON *specs, struct sl_error *e)
+static int send_submit(const struct submit_args *a, const struct ids *after, const cJSON *specs,
+                       struct sl_error *e)
 {
     struct service s;
     struct sl_msg m, answer;
     struct ids ids;
     struct follow f = {.verb = "submit", .ids = &ids, .show = !a->parsable, .json = a->json,
                        .plain = stderr, .every_ms = 10000};
-    cJSON *copy = cJSON_Duplicate(specs, 1);
     int rc = service_open(&s, &a->service, e);
 
     if (rc == 0)
-        rc = build(a, copy, &m, e);
-    else
-        cJSON_Delete(copy);
+        rc = build(a, after, cJSON_Duplicate(specs, 1), &m, e);
     if (rc == 0)
         rc = daemon_link_ask(s.link, &m, SL_M_SUBMITTED, &answer, e);
     if (rc == 0) {
@@ -179,11 +182,13 @@ static int send_submit(const struct submit_args *a, cJSON *specs, struct sl_erro
 static int submit(const struct submit_args *a, const char *source, struct sl_error *e)
 {
     struct sl_config *c;
+    struct ids after;
     cJSON *specs;
     bool remote;
     int rc;
 
     SL_TRY(check(a, e));
+    SL_TRY(ids_parse(a->after.word, a->after.n, &after, e));
     SL_TRY(service_config(&a->service, &c, e));
     remote = strncmp(sl_config_text(c, SL_CONFIG_ENDPOINT), "tcp:", 4) == 0;
     sl_config_close(c);
@@ -192,7 +197,7 @@ static int submit(const struct submit_args *a, const char *source, struct sl_err
     if (rc == 0)
         rc = check_names(specs, e);
     if (rc == 0 && !a->dry_run)
-        rc = send_submit(a, specs, e);
+        rc = send_submit(a, &after, specs, e);
     cJSON_Delete(specs);
     return rc;
 }
