@@ -45,7 +45,7 @@ static void print_all(const struct sl_config *c, const struct config_args *a)
         if (v->n == 0)
             printf("; %s =\n", info->name);
         for (unsigned i = 0; i < v->n; i++)
-            printf("%s = %s\n", info->name, v->items[i]);
+            printf("%s%s = %s\n", *v->items[i] ? "" : "; ", info->name, v->items[i]);
     }
 }
 
