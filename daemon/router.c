@@ -165,12 +165,14 @@ static int set_options(struct sl_router *r, struct listener *l, unsigned i, stru
         {ZMQ_SNDHWM, SL_WIRE_HWM}, {ZMQ_RCVHWM, SL_WIRE_HWM}, {ZMQ_LINGER, SL_WIRE_LINGER_MS},
         {ZMQ_HEARTBEAT_IVL, SL_WIRE_HEARTBEAT_MS}, {ZMQ_HEARTBEAT_TIMEOUT, 4 * SL_WIRE_HEARTBEAT_MS},
         {ZMQ_HEARTBEAT_TTL, 4 * SL_WIRE_HEARTBEAT_MS}, {ZMQ_HANDSHAKE_IVL, SL_WIRE_HANDSHAKE_MS},
-        {ZMQ_ROUTER_MANDATORY, 1}, {ZMQ_IPV6, 1},
+        {ZMQ_ROUTER_MANDATORY, 1},
     };
     int64_t most = SL_WIRE_MAX;
     char domain[32];
     bool ok = zmq_setsockopt(l->socket, ZMQ_MAXMSGSIZE, &most, sizeof most) == 0;
 
+    /* An IPv4 address stays one ("tcp://127.0.0.1:49152"), not a mapped one. */
+    ok &= set_int(l->socket, ZMQ_IPV6, strchr(l->endpoint, '[') != NULL || strstr(l->endpoint, "//*") != NULL);
     for (unsigned k = 0; k < sizeof ints / sizeof ints[0]; k++)
         ok &= set_int(l->socket, ints[k].option, ints[k].value);
     snprintf(domain, sizeof domain, SL_ZAP_DOMAIN ".%u", i);
