@@ -134,6 +134,8 @@ static int say_hello(struct daemon_link *l, struct sl_error *e)
     sl_put_uint(m.tree, "pid", (uint64_t)getpid());
     rc = send_msg(l, &m, &sent, e);
     sl_msg_free(&m);
+    if (rc == 0 && !sent)
+        l->last_hello = 0; /* no connection yet: again soon */
     return rc;
 }
 
@@ -219,7 +221,7 @@ static int take(struct daemon_link *l, const struct sl_msg *m, bool *kept, struc
 /* How long nothing has to be done. */
 static int pause_ms(const struct daemon_link *l, int timeout_ms)
 {
-    int most = l->open ? (int)(l->heartbeat_ms / 4 + 1) : 50;
+    int most = l->open ? (int)(l->heartbeat_ms / 4 + 1) : l->last_hello ? 50 : 5;
 
     return timeout_ms < most ? timeout_ms : most;
 }

@@ -2,6 +2,7 @@
 
 #include "client/interrupt.h"
 #include "client/progress.h"
+#include "client/record_fields.h"
 #include "client/term.h"
 #include "client/time_text.h"
 #include "client/watch_view.h"
@@ -24,6 +25,14 @@ struct state {
     unsigned n_ended;
     cJSON *ended[IDS_MAX];  /* record `job`, by place in ids */
 };
+
+static void print_record(const cJSON *record, const char *message_type)
+{
+    cJSON *copy = record_json(record);
+
+    if (copy)
+        json_line(copy, message_type);
+}
 
 static void erase(struct state *s)
 {
@@ -80,8 +89,8 @@ static void show_status(struct state *s, const cJSON *m)
     if (s->f->json) {
         cJSON *o = cJSON_CreateObject();
 
-        cJSON_AddItemToObject(o, "jobs", cJSON_Duplicate(jobs, 1));
-        cJSON_AddItemToObject(o, "workers", cJSON_Duplicate(sl_get(m, "workers"), 1));
+        cJSON_AddItemToObject(o, "jobs", record_json(jobs));
+        cJSON_AddItemToObject(o, "workers", record_json(sl_get(m, "workers")));
         json_line(o, "status");
         return;
     }
@@ -98,7 +107,7 @@ static void show_event(struct state *s, const cJSON *ev)
     if (id > s->last_event)
         s->last_event = id;
     if (s->f->json) {
-        json_line(cJSON_Duplicate(ev, 1), "event");
+        print_record(ev, "event");
         return;
     }
     if (!s->f->show)
@@ -124,7 +133,7 @@ static void take_end(struct state *s, const cJSON *job)
         s->ended[i] = cJSON_Duplicate(job, 1);
         s->n_ended += s->ended[i] != NULL;
         if (s->f->json)
-            json_line(cJSON_Duplicate(job, 1), "job_ended");
+            print_record(job, "job_ended");
     }
 }
 

@@ -24,7 +24,8 @@ static int on_val(int val, const char *arg, void *user, struct sl_error *e)
     return val == VAL_LABEL ? words_add(&a->labels, arg, e) : 0;
 }
 
-/* One page of jobs with numbers below `before` (0: all), appended to list. */
+/* One page of jobs with numbers below `before` (0: all), newest first, added to
+ * list: a history reads from the newest, a queue from the oldest. */
 static int page(struct daemon_link *l, const struct queue_args *a, enum sl_message_id kind,
                 uint64_t *before, int left, cJSON *list, bool *more, struct sl_error *e)
 {
@@ -45,7 +46,10 @@ static int page(struct daemon_link *l, const struct queue_args *a, enum sl_messa
 
         if (*before == 0 || id < *before)
             *before = id;
-        cJSON_AddItemToArray(list, job);
+        if (kind == SL_M_HISTORY)
+            cJSON_AddItemToArray(list, job);
+        else
+            cJSON_InsertItemInArray(list, 0, job);
     }
     sl_msg_free(&answer);
     return 0;

@@ -285,3 +285,33 @@ const struct column event_columns[] = {
     {"text", false, event_text, "in words"},
     {NULL, false, NULL, NULL},
 };
+
+#define N_TIMES 4
+static void times_as_text(cJSON *item)
+{
+    static const char *const names[N_TIMES] = {"time", "submitted", "started", "ended"};
+    cJSON *child, *next;
+
+    for (child = item->child; child; child = next) {
+        size_t which = 0;
+        char text[32];
+
+        next = child->next;
+        while (which < N_TIMES && (!child->string || strcmp(child->string, names[which]) != 0))
+            which++;
+        if (which < N_TIMES && cJSON_IsNumber(child) && child->valuedouble >= 0)
+            cJSON_ReplaceItemInObjectCaseSensitive(
+                item, names[which], cJSON_CreateString(time_utc(text, (uint64_t)child->valuedouble)));
+        else
+            times_as_text(child);
+    }
+}
+
+cJSON *record_json(const struct cJSON *record)
+{
+    cJSON *copy = cJSON_Duplicate(record, 1);
+
+    if (copy)
+        times_as_text(copy);
+    return copy;
+}

@@ -2,6 +2,7 @@
 
 #include "client/interrupt.h"
 #include "client/progress.h"
+#include "client/record_fields.h"
 #include "client/term.h"
 
 #include <cjson/cJSON.h>
@@ -126,7 +127,7 @@ void form_print(const struct form_args *a, const struct columns *c, const struct
         return;
     }
     cJSON_ArrayForEach(record, array) {
-        cJSON *copy = cJSON_Duplicate(record, 1);
+        cJSON *copy = record_json(record);
 
         if (copy)
             json_line(copy, message_type);

@@ -80,11 +80,12 @@ static int show_one(struct daemon_link *l, const struct show_args *a, uint64_t i
         fputs(sl_get_str(sl_get(answer.tree, "spec"), "recipe_text"), stdout);
     } else if (a->json) {
         static const char *const envelope[] = {"v", "m", "id", "re"};
+        cJSON *copy = record_json(answer.tree);
 
-        for (size_t i = 0; i < sizeof envelope / sizeof envelope[0]; i++)
-            cJSON_DeleteItemFromObjectCaseSensitive(answer.tree, envelope[i]);
-        json_line(answer.tree, "job_detail");
-        answer.tree = NULL;
+        for (size_t i = 0; copy && i < sizeof envelope / sizeof envelope[0]; i++)
+            cJSON_DeleteItemFromObjectCaseSensitive(copy, envelope[i]);
+        if (copy)
+            json_line(copy, "job_detail");
     } else {
         print_job(answer.tree, a->tasks);
     }
