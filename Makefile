@@ -137,4 +137,4 @@ clean:
 help:
 	@sed 's/^/  /' tests/tools/targets.txt
 
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) -name '*.d' -type f 2>/dev/null)
