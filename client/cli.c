@@ -63,6 +63,36 @@ static void print_options(const struct poptOption *table)
         }
 }
 
+/* Asks a verb's own call of cli_parse for its table: known by its address, so
+ * no text that a user types can be it. */
+static const char visit_mark[] = "";
+
+struct visit {
+    void (*fn)(void *user, const struct poptOption *option);
+    void *user;
+};
+
+static void visit_options(const struct poptOption *table, const struct visit *v)
+{
+    for (const struct poptOption *t = table; !is_end(t); t++)
+        if ((t->argInfo & POPT_ARG_MASK) != POPT_ARG_INCLUDE_TABLE)
+            v->fn(v->user, t);
+    for (const struct poptOption *t = table; !is_end(t); t++)
+        if ((t->argInfo & POPT_ARG_MASK) == POPT_ARG_INCLUDE_TABLE)
+            visit_options(t->arg, v);
+}
+
+void cli_each_option(const struct cli_verb *verb,
+                     void (*fn)(void *user, const struct poptOption *option), void *user)
+{
+    const struct visit v = {fn, user};
+    const char *argv[] = {verb->name, visit_mark, (const char *)&v, NULL};
+    struct sl_error e;
+
+    if (verb->run(3, argv, &e) < 0)
+        return;
+}
+
 static void print_help(const struct cli_verb *verb, const struct poptOption *table)
 {
     printf("Usage: sluice %s %s\n\n%s.\n\n", verb->name, verb->args, verb->summary);
@@ -137,6 +167,10 @@ int cli_parse(struct cli_args *a, const struct cli_verb *verb, int argc, const c
     int rc;
 
     memset(a, 0, sizeof *a);
+    if (argc == 3 && argv[1] == visit_mark) {
+        visit_options(all, (const struct visit *)(const void *)argv[2]);
+        return 1;
+    }
     snprintf(name, sizeof name, "sluice %s", verb->name);
     a->ctx = poptGetContext(name, argc, argv, all, 0);
     if (!a->ctx)

@@ -20,8 +20,24 @@ struct cli_verb {
 };
 
 extern const struct cli_verb cli_plan, cli_convert, cli_quantize, cli_verify, cli_inspect,
-    cli_diff, cli_recipes, cli_types,
-    cli_imatrix;
+    cli_diff, cli_recipes, cli_types, cli_imatrix;
+extern const struct cli_verb cli_submit, cli_queue, cli_show, cli_watch, cli_logs, cli_wait,
+    cli_cancel, cli_hold, cli_release, cli_resume, cli_retry, cli_set, cli_stitch, cli_forget,
+    cli_history, cli_workers, cli_drain;
+extern const struct cli_verb cli_keys, cli_doctor, cli_config, cli_completion;
+
+/* Verbs as the help groups them. */
+struct cli_group {
+    const char *title;
+    const struct cli_verb *const *verbs; /* NULL ends them */
+};
+/* Returns the i-th group, NULL past the last. */
+const struct cli_group *cli_group(unsigned i);
+
+/* Effect: calls fn for every option of a verb, "--help" included, in the order
+ * of its help. Runs no more of the verb than its parsing. */
+void cli_each_option(const struct cli_verb *verb,
+                     void (*fn)(void *user, const struct poptOption *option), void *user);
 
 /* Parsed command line. Positional arguments are in pos[0..n_pos). */
 struct cli_args {

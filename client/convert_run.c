@@ -5,6 +5,7 @@
 #include "worker/stitch.h"
 
 #include <cjson/cJSON.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -69,11 +70,24 @@ static int revoke_lost(struct run *r, const bool *kept, struct sl_error *e)
     return rc;
 }
 
+/* What messages call the source: the resolved folder's own name, so that the
+ * same folder spelled in another way is the same source. */
+static const char *source_name(const struct sl_checkpoint *ck, char buf[PATH_MAX])
+{
+    const char *slash;
+
+    if (!ck->dir || !realpath(ck->dir, buf))
+        return ck->files[0].name;
+    slash = strrchr(buf, '/');
+    return slash && slash[1] ? slash + 1 : buf;
+}
+
 /* Opens the store and holds the plan against what it records. *fresh: there was
  * nothing yet. */
 static int open_store(struct run *r, bool *fresh, struct sl_error *e)
 {
-    const char *source = r->ck->dir ? r->ck->dir : r->ck->files[0].name;
+    char buf[PATH_MAX];
+    const char *source = source_name(r->ck, buf);
     int rc;
 
     SL_TRY(convert_store_open(r->out->journal, &r->store, e));

@@ -1,5 +1,6 @@
 #include "client/cli.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -22,12 +23,22 @@ static void print_usage(FILE *to)
           "the same command.\n", to);
 }
 
+/* A file opened later must not become a standard stream that was closed: a
+ * message would then be written into it. */
+static void fill_standard_streams(void)
+{
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            (void)!open("/dev/null", fd == 0 ? O_RDONLY : O_WRONLY);
+}
+
 int main(int argc, char **argv)
 {
     struct sl_error e = {0};
     const char *name = argc > 1 ? argv[1] : NULL;
     int rc;
 
+    fill_standard_streams();
     if (!name) {
         print_usage(stderr);
         return -SL_EUSAGE;
@@ -44,7 +55,7 @@ int main(int argc, char **argv)
         if (strcmp(name, verbs[i]->name) != 0)
             continue;
         rc = verbs[i]->run(argc - 1, (const char **)(argv + 1), &e);
-        if (fflush(stdout) != 0 && rc == 0)
+        if ((fflush(stdout) != 0 || ferror(stdout)) && rc == 0)
             rc = sl_fail(&e, SL_EFAIL, "standard output cannot be written");
         if (rc < 0 && e.text[0])
             fprintf(stderr, "sluice %s: %s\n", name, e.text);

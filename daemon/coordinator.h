@@ -85,7 +85,8 @@ int sl_coord_next(struct sl_coord *c, struct sl_outgoing *out);
  * come back with them. */
 void sl_coord_gone(struct sl_coord *c, uint64_t peer);
 
-/* Effect: a `bye` to everybody, to be sent by sl_coord_next. */
+/* Effect: a `bye` to everybody, to be sent by sl_coord_next. Only after a
+ * sl_coord_flush that succeeded. */
 void sl_coord_say_bye(struct sl_coord *c, const char *text);
 
 void sl_coord_stats(const struct sl_coord *c, struct sl_coord_stats *out);

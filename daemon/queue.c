@@ -386,7 +386,7 @@ static int fill_job(struct sl_queue *q, struct sl_job_row *r, char **labels, str
     SL_TRY(rc);
     SL_TRY(query(q, &st, e, "SELECT sum(state = 2 AND task < 65536), sum(state = 3),"
                             " sum(iif(state = 2 AND task < 65536, src, 0)),"
-                            " sum(task = 65540) FROM tasks WHERE job = ?", "i", r->id));
+                            " sum(task = 65540 AND state < 2) FROM tasks WHERE job = ?", "i", r->id));
     if ((rc = next_row(q, st, e)) == 1) {
         r->n_done = (uint32_t)col(st, 0);
         r->n_quarantined = (uint32_t)col(st, 1);
@@ -545,6 +545,9 @@ int sl_queue_retry(struct sl_queue *q, uint64_t job, struct sl_error *e)
 {
     CHANGE(q, e, "UPDATE failures SET counts = 0 WHERE job = ?", "i", job);
     CHANGE(q, e, "UPDATE tasks SET attempts = 0, state = iif(state = 3, 0, state) WHERE job = ?", "i", job);
+    /* Discarded files are to be made from the beginning. */
+    CHANGE(q, e, "UPDATE tasks SET state = 0 WHERE job = ?1 AND EXISTS"
+                 " (SELECT 1 FROM tasks WHERE job = ?1 AND task = 65540)", "i", job);
     CHANGE(q, e, "DELETE FROM tasks WHERE job = ? AND task = 65540", "i", job);
     CHANGE(q, e, "UPDATE tasks SET state = 0 WHERE job = ? AND state = 2 AND task > 65536", "i", job);
     return 0;

@@ -62,7 +62,8 @@ struct sl_job_row {
     uint64_t id, group;
     enum sl_job_state state;
     uint32_t priority, attempts;
-    bool manual_stitch, verify, discard;
+    bool manual_stitch, verify;
+    bool discard;              /* its discard task is not done */
     const char *user, *spec;
     uint64_t submitted_ms, started_ms, ended_ms; /* 0: not yet */
     int code;                  /* exit code of an ended job */
@@ -165,7 +166,8 @@ int sl_queue_set_files(struct sl_queue *q, uint64_t job, const char *files, stru
 int sl_queue_set_label(struct sl_queue *q, uint64_t job, const char *label, bool present,
                        struct sl_error *e) SL_MUST_USE;
 /* Effect: clears quarantine and attempts of all its tasks, and forgets that
- * stitch, publish and verify were done; done tasks of the plan stay done. */
+ * stitch, publish and verify were done; done tasks of the plan stay done, unless
+ * a discard was asked for. */
 int sl_queue_retry(struct sl_queue *q, uint64_t job, struct sl_error *e) SL_MUST_USE;
 /* Effect: a ready task of that number, whatever it was before (verify, discard). */
 int sl_queue_add_task(struct sl_queue *q, uint64_t job, uint32_t task, struct sl_error *e)

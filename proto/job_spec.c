@@ -46,6 +46,13 @@ int sl_job_add_override(struct sl_job_plan *j, const char *origin, const char *p
     return 0;
 }
 
+/* Keys that say how the file itself is laid out: another value would be a lie. */
+static bool is_reserved(const char *key, size_t n)
+{
+    return (n == 17 && strncmp(key, "general.alignment", n) == 0) ||
+           (n > 6 && strncmp(key, "split.", 6) == 0) || (n > 7 && strncmp(key, "sluice.", 7) == 0);
+}
+
 int sl_parse_override_kv(struct sl_kvs *kvs, const char *text, struct sl_error *e)
 {
     const char *eq = strchr(text, '='), *colon = eq ? strchr(eq, ':') : NULL;
@@ -55,6 +62,9 @@ int sl_parse_override_kv(struct sl_kvs *kvs, const char *text, struct sl_error *
 
     if (!colon || eq == text)
         return sl_fail(e, SL_EUSAGE, "--override-kv '%s': expected KEY=TYPE:VALUE", text);
+    if (is_reserved(text, (size_t)(eq - text)))
+        return sl_fail(e, SL_EUSAGE, "--override-kv '%s': general.alignment, split.* and sluice.* "
+                                     "describe the file itself and cannot be set", text);
     type = eq + 1;
     value = colon + 1;
     key = strndup(text, (size_t)(eq - text));

@@ -20,6 +20,12 @@ $(B)/tools/%: tests/tools/%.c
 	$(if $(V),,@echo "  TOOL    $@")
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(WERROR) -O2 -MMD -MP -MF $@.d -o $@ $< -lxxhash -lm
 
+# Those that speak the protocol.
+$(B)/tools/wire_%: tests/tools/wire_%.c $(B)/libsluice.a
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  TOOL    $@")
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(B)/libsluice.a $(LIBS)
+
 -include $(wildcard tests/bench/bench.mk tests/fuzz/fuzz.mk)
 
 .PHONY: check check-programs check-asan check-ubsan check-tsan check-fp lint unit test-programs test-tools perplexity
@@ -72,7 +78,7 @@ lint: all
 # Loss of quality of every mixture, by llama.cpp on the licence texts.
 perplexity: test-tools test-programs
 	@SLUICE_BUILD=$(abspath $(B)) SLUICE_PERPLEXITY=full perl -Itests/lib tests/tap/llama.t
-	@cat $(B)/perplexity.md
+	@cat $(B)/perplexity.md $(B)/perplexity-imatrix.md
 
 # libFuzzer on every reader of strangers' bytes: make fuzz FUZZ_SECONDS=600
 # (needs clang and its runtime: Debian's libclang-rt-14-dev).

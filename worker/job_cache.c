@@ -291,7 +291,7 @@ void sl_job_cache_close_engine(struct sl_cached_job *j)
 {
     sl_engine_close(j->engine);
     j->engine = NULL;
-    j->seen_bytes = 0;
+    j->seen_bytes = j->finished_bytes = 0;
     free(j->files);
     j->files = NULL;
 }
@@ -334,7 +334,6 @@ int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *j, struct 
     SL_TRY(take_file_ids(j, e));
     if (j->j.imatrix)
         eo.weights = (struct sl_engine_weights){sl_imatrix_use_has, sl_imatrix_use_load, &j->j.weights};
-    j->seen_bytes = 0;
     SL_TRY(sl_engine_open(j->j.ck, j->j.plan, &eo, &j->engine, e));
     return 1;
 }

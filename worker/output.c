@@ -19,6 +19,13 @@ static bool is_dir(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+static bool is_special(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && !S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode);
+}
+
 /* Cuts ".gguf" and "-00001-of-00004" off a file name, in place. */
 static void cut_suffixes(char *name)
 {
@@ -39,6 +46,9 @@ int output_parse(struct output *o, const char *arg, struct sl_error *e)
     memset(o, 0, sizeof *o);
     if (n == 0)
         return sl_fail(e, SL_EUSAGE, "the output name is empty");
+    if (is_special(arg))
+        return sl_fail(e, SL_EUSAGE, "%s: a device, pipe or socket; the output must be a file or a "
+                                     "folder (--dry-run writes nothing)", arg);
     if (arg[n - 1] == '/' || is_dir(arg)) {
         o->dir = strdup(arg);
         for (size_t k = n; o->dir && k > 1 && o->dir[k - 1] == '/'; k--)
@@ -136,8 +146,13 @@ int output_check_space(const struct output *o, struct sl_error *e)
 
         need += bytes > got ? bytes - got : 0;
     }
+    if (access(o->dir, W_OK | X_OK) != 0)
+        return sl_fail(e, SL_EFAIL, "%s: no file can be made in this folder: %s", o->dir,
+                       strerror(errno));
     if (statvfs(o->dir, &fs) != 0)
         return sl_fail(e, SL_EFAIL, "%s: %s", o->dir, strerror(errno));
+    if (fs.f_blocks == 0)
+        return 0; /* a filesystem that does not count its blocks */
     have = (uint64_t)fs.f_frsize * (geteuid() == 0 ? fs.f_bfree : fs.f_bavail);
     if (have < need)
         return sl_fail(e, SL_ENOSPACE, "%s: %s needed, %s free; free %s or choose another folder",

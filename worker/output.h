@@ -16,8 +16,8 @@ struct output {
 };
 
 /* Effect: takes -o apart: a folder (it exists, or ends with '/') or a file name
- * (".gguf" and a split suffix are cut off). The folder must exist. Errors:
- * SL_EUSAGE. Release with output_free in every case. */
+ * (".gguf" and a split suffix are cut off). The folder must exist, and no
+ * device or pipe may have the name. Errors: SL_EUSAGE. Release with output_free in every case. */
 int output_parse(struct output *o, const char *arg, struct sl_error *e) SL_MUST_USE;
 /* Effect: builds the paths for a plan. */
 int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error *e) SL_MUST_USE;
@@ -31,7 +31,8 @@ int output_not_source(const struct output *o, const struct sl_checkpoint *ck,
                       struct sl_error *e) SL_MUST_USE;
 
 /* Effect: holds the space still needed against the space that is free.
- * Errors: SL_ENOSPACE with both figures and what to do. */
+ * Errors: SL_ENOSPACE with both figures and what to do; SL_EFAIL when the
+ * folder cannot be written. */
 int output_check_space(const struct output *o, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: creates the temporary files in their full size, with their space

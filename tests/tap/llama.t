@@ -28,6 +28,14 @@ for my $recipe ('f32', @k, @rest) {
         run_ok("$recipe $layout", $SLUICE, 'convert', $TINY, '-o', $file, '--recipe', $recipe, '--layout', $layout, '--quiet');
     }
 }
+# The small types need an importance matrix; this one is for the legacy layout.
+my @small = qw(iq4_xs iq3_s iq3_xxs iq2_m iq2_xs iq2_xxs iq1_m iq1_s);
+for my $recipe (@small, $full ? qw(q4_k_m q3_k_m q2_k_s) : ()) {
+    my $file = $file{imatrix}{$recipe} = "$dir/$recipe-imatrix.gguf";
+    push @files, $file;
+    run_ok("$recipe with an imatrix", $SLUICE, 'convert', $TINY, '-o', $file, '--recipe', $recipe, '--layout', 'legacy',
+        '--imatrix', "$TINY/imatrix.legacy-layout.dat", '--quiet');
+}
 run_ok('q4_k_m in parts', $SLUICE, 'convert', $TINY, '-o', "$dir/parts.gguf", '--recipe', 'q4_k_m', '--split-max-size', '4M', '--quiet');
 push @files, (glob "$dir/parts-*.gguf")[0];
 
@@ -91,6 +99,14 @@ SKIP: {
     ok(@l >= 9, 'all measured') or diag($r->{out}, $r->{err});
     my @far = grep { !($_->{kl} >= -1e-9 && $_->{kl} < 0.06 && abs($_->{perplexity} / $base->{perplexity} - 1) < 0.05) } @l;
     is_deeply([map { "$_->{file} $_->{perplexity} $_->{kl}" } @far], [], 'no mixture is far from F32');
+}
+
+# The mixtures with an importance matrix, in the layout that it is for.
+SKIP: {
+    skip 'only for make perplexity', 1 unless $full;
+    $r = llama('perplexity', (map { $file{imatrix}{$_} } qw(q4_k_m q3_k_m q2_k_s), @small), '--reference', $ref,
+        '--base', $file{legacy}{f32}, '--markdown', "$BUILD/perplexity-imatrix.md");
+    ok($r->{rc} == 0, 'the mixtures with an importance matrix') or diag($r->{out}, $r->{err});
 }
 
 # ---- ggml's own quantizers, whole tensors. A build that fuses multiply and add
