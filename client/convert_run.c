@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define SECOND 1000000000ull
 #define PENDING_MAX 64
 #define COMMIT_NS 250000000ull /* finished work waits at most so long for its sync */
 #define STITCH_TRIES 3
