@@ -1,6 +1,6 @@
 /* Arithmetic on blocks: source elements to F32, F32 to a ggml type, and back.
- * Pure functions: no files, no threads, no allocation, no state. Every output
- * byte equals ggml's reference (x86-64 without FMA, August 2026 semantics).
+ * Pure functions: no files, no threads, no allocation, no state but the grids'
+ * tables (grids.h), which are the same for everyone. Every output byte equals ggml's reference (x86-64 without FMA, August 2026 semantics).
  *
  * Rows matter only for importance weights and for block scales; otherwise an
  * element run is cut anywhere at a multiple of the type's block, so that work

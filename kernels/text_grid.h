@@ -81,10 +81,10 @@ static __attribute__((noinline)) uint32_t nearest_of_4(const struct sl_grid *g, 
 }
 
 /* Each lane's code, or the nearest point where it is none. at: the group's first
- * value in the rows; pick: which of the two sets of levels. *off: the lanes whose
- * code was no point. */
+ * value in the rows; pick: which of the two sets of levels. *off: not 0 in the
+ * lanes whose code was no point. */
 V_FN vi to_points(const struct sl_grid *g, int bits, const struct grid_rows *r, int at, vi code, vf scale,
-                  const float *levels, vi pick, vm *off)
+                  const float *levels, vi pick, vi *off)
 {
     int32_t c[LANES], entry[LANES], away[LANES], set[LANES], todo[LANES];
     float s[LANES];
@@ -99,7 +99,7 @@ V_FN vi to_points(const struct sl_grid *g, int bits, const struct grid_rows *r, 
         todo[n] = k;
         n += entry[k] < 0;
     }
-    *off = v_ine(v_loadi(away), v_seti(0));
+    *off = v_loadi(away);
     for (int i = 0; i < n; i++) {
         int k = todo[i];
         const float *lv = levels + 16 * set[k];

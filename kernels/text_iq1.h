@@ -122,15 +122,17 @@ V_FN void iq1_to_points(const struct sl_grid *g, int n, const vf *x, const vf *w
 {
     vf zero = v_set(0.f), one = v_set(1.f), sum_qx = zero, sum_q2 = zero;
     struct grid_rows r;
-    vm any = v_none(), off;
+    vi away = v_seti(0), off;
+    vm any;
 
     to_rows(x, n, r.x);
     to_rows(w, n, r.w);
     s->scale = v_sel(turned, v_neg(b.scale), b.scale);
     for (int k = 0; k < n / 8; k++) {
         s->code[k] = to_points(g, 2, &r, 8 * k, iq1_code(&b, rank + 8 * k, turned), s->scale, iq1_levels, s->down[k], &off);
-        any = v_or(any, off);
+        away = v_ior(away, off);
     }
+    any = v_ine(away, v_seti(0));
     if (v_any(any)) {
         for (int k = 0; k < n / 8; k++)
             iq1_sums(x + 8 * k, w + 8 * k, s->code[k], s->down[k], one, &sum_qx, &sum_q2);
@@ -187,7 +189,7 @@ V_FN void iq1s_prefix(const vf *x, const vf *w, const vi *rank, struct iq1s_pref
 
 /* All splits of 32 values, moved up (kind 0) and down (kind 1). The levels of the
  * two are each other's negatives in reverse, so products are shared. */
-V_FN struct iq1_best iq1s_search(const struct iq1s_prefix *f)
+static __attribute__((noinline)) struct iq1_best iq1s_search(const struct iq1s_prefix *f)
 {
     vf low = v_set(0.875f), high = v_set(1.125f), mid = v_set(0.125f);
     struct iq1_best b = iq1_start();
@@ -287,7 +289,7 @@ V_FN void iq1m_terms(const vf *x, const vf *w, const vi *rank, struct iq1m_terms
 /* All splits of 16 values in all four kinds. Each sum is one chain over the values
  * in order; what the low and the middle part have in common with the split before
  * is kept. */
-V_FN struct iq1_best iq1m_search(const struct iq1m_terms *f)
+static __attribute__((noinline)) struct iq1_best iq1m_search(const struct iq1m_terms *f)
 {
     struct iq1_best b = iq1_start();
     vf low_x[4], low_w[4];

@@ -38,15 +38,15 @@ static const float grid_odd[2][16] = {{1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7, 1, 3,
  * made even: the value that matters least (the first such) takes the other one. */
 V_FN vi grid_signs(bool parity, const vf *x, const vf *w, vf *mag)
 {
-    vi signs = v_seti(0), count = v_seti(0), least_at = v_seti(0), one = v_seti(1);
+    vi signs = v_seti(0), count = v_seti(0), none = v_seti(0), turn = v_seti(1);
     vf zero = v_set(0.f), least = v_mul(v_mul(w[0], x[0]), x[0]);
 
     for (int i = 0; i < 8; i++) {
         vm neg = v_lt(x[i], zero);
 
         mag[i] = v_sel(neg, v_neg(x[i]), x[i]);
-        signs = v_ior(signs, v_seli(neg, v_seti(1 << i), v_seti(0)));
-        count = v_iadd(count, v_seli(neg, one, v_seti(0)));
+        signs = v_ior(signs, v_seli(neg, v_seti(1 << i), none));
+        count = v_iadd(count, v_seli(neg, v_seti(1), none));
     }
     if (!parity)
         return signs;
@@ -55,15 +55,12 @@ V_FN vi grid_signs(bool parity, const vf *x, const vf *w, vf *mag)
         vm less = v_lt(weight, least);
 
         least = v_sel(less, weight, least);
-        least_at = v_seli(less, v_seti(i), least_at);
+        turn = v_seli(less, v_seti(1 << i), turn);
     }
-    for (int i = 0; i < 8; i++) {
-        vm turn = v_and(v_ine(v_iand(count, one), v_seti(0)), v_not(v_ine(least_at, v_seti(i))));
-        vi bit = v_seti(1 << i), with = v_ior(signs, bit);
-
-        mag[i] = v_sel(turn, v_neg(mag[i]), mag[i]);
-        signs = v_seli(turn, v_seli(v_ine(with, signs), with, v_isub(signs, bit)), signs);
-    }
+    turn = v_seli(v_ine(v_iand(count, v_seti(1)), none), turn, none);
+    for (int i = 0; i < 8; i++)
+        mag[i] = v_sel(v_ine(v_iand(turn, v_seti(1 << i)), none), v_neg(mag[i]), mag[i]);
+    signs = v_isub(v_ior(signs, turn), v_iand(signs, turn)); /* exclusive or */
     return v_iand(signs, v_seti(127));
 }
 
@@ -80,22 +77,23 @@ V_FN void grid_sums(const struct grid_kind *t, const struct grid_sub *s, const v
     }
 }
 
-/* The second move, with the scale found. off: the groups that were no points. */
+/* The second move, with the scale found. off: not 0 for groups that were no points. */
 V_FN void grid_again(const struct grid_kind *t, const struct sl_grid *g, struct grid_sub *s, const struct grid_rows *r,
-                     const vm *off)
+                     const vi *off)
 {
     int values = t->bits == 2 ? 8 : 4, groups = t->n / values, top = t->bits == 2 ? 2 : 7;
     vf zero = v_set(0.f), inv = v_div(v_set(1.f), s->scale), sum_qx, sum_q2;
-    vm lanes = v_lt(zero, s->scale), any = v_none(), unused;
+    vm lanes = v_lt(zero, s->scale);
+    vi any = v_seti(0), unused;
 
     for (int k = 0; k < groups; k++)
-        any = v_or(any, off[k]);
+        any = v_ior(any, off[k]);
     if (t->again != AGAIN_ALL)
-        lanes = v_and(lanes, any);
+        lanes = v_and(lanes, v_ine(any, v_seti(0)));
     if (!v_any(lanes))
         return;
     for (int k = 0; k < groups; k++) {
-        vm here = t->again == AGAIN_OFF ? v_and(lanes, off[k]) : lanes;
+        vm here = t->again == AGAIN_OFF ? v_and(lanes, v_ine(off[k], v_seti(0))) : lanes;
         vi code;
 
         if (!v_any(here))
@@ -114,7 +112,7 @@ V_FN void grid_fit(const struct grid_kind *t, const struct sl_grid *g, struct gr
     int values = t->bits == 2 ? 8 : 4, groups = t->n / values, top = t->bits == 2 ? 2 : 7;
     vf zero = v_set(0.f), best = zero, roots[32];
     struct grid_rows r;
-    vm off[8], trial_off[8];
+    vi off[8], trial_off[8];
 
     for (int i = 0; i < t->n; i++)
         roots[i] = v_sqrt(s->w[i]);
@@ -122,7 +120,7 @@ V_FN void grid_fit(const struct grid_kind *t, const struct sl_grid *g, struct gr
     to_rows(roots, t->n, r.w);
     for (int k = 0; k < groups; k++) {
         s->code[k] = v_seti(0);
-        off[k] = t->again == AGAIN_IF_OFF ? v_not(v_none()) : v_none();
+        off[k] = v_seti(t->again == AGAIN_IF_OFF);
     }
     for (int is = -t->steps; is <= t->steps; is++) {
         vf inv = v_div(v_set((float)(2 * top + 1) + (float)is * t->step), range), scale = v_div(v_set(1.f), inv);
@@ -140,7 +138,7 @@ V_FN void grid_fit(const struct grid_kind *t, const struct sl_grid *g, struct gr
         best = v_sel(better, v_mul(scale, sum_qx), best);
         for (int k = 0; k < groups; k++) {
             s->code[k] = v_seli(better, code[k], s->code[k]);
-            off[k] = v_or(v_and(better, trial_off[k]), v_and(v_not(better), off[k]));
+            off[k] = v_seli(better, trial_off[k], off[k]);
         }
     }
     grid_again(t, g, s, &r, off);
