@@ -1,5 +1,6 @@
 #include "daemon/serve.h"
 
+#include "daemon/event_log.h"
 #include "daemon/notify.h"
 #include "proto/plan.h"
 #include "proto/roots.h"
@@ -56,29 +57,31 @@ static int check_path(void *user, const char *path, bool output, struct sl_error
     return 0;
 }
 
-static enum sl_log_level importance(const struct sl_event *ev)
-{
-    if (strcmp(ev->kind, "quarantined") == 0)
-        return SL_LOG_ERROR;
-    if (strcmp(ev->kind, "state") == 0)
-        return strncmp(ev->text, "failed", 6) == 0 ? SL_LOG_ERROR : SL_LOG_NOTICE;
-    if (strcmp(ev->kind, "lease_lost") == 0 || strcmp(ev->kind, "task_failed") == 0 ||
-        strcmp(ev->kind, "worker_silent") == 0 || strcmp(ev->kind, "revoked") == 0)
-        return SL_LOG_WARNING;
-    return SL_LOG_INFO;
-}
-
 static void on_event(void *user, const struct sl_event *ev)
 {
     struct serve *s = user;
-    const struct sl_log_fields f = {.event = ev->kind, .job = ev->job, .task = ev->task,
-                                    .worker = ev->worker, .text = ev->text};
 
     sl_event_count(&s->figures.events, ev);
-    sl_log_write(s->o->log, importance(ev), &f);
+    sl_event_log(s->o->log, ev);
 }
 
 /* ---- starting */
+
+static int make_folders(const char *dir)
+{
+    char path[4096];
+
+    if ((size_t)snprintf(path, sizeof path, "%s", dir) >= sizeof path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    for (char *s = path + 1; (s = strchr(s, '/')); *s++ = '/') {
+        *s = '\0';
+        if (mkdir(path, 0700) != 0 && errno != EEXIST)
+            return -1;
+    }
+    return mkdir(path, 0700) != 0 && errno != EEXIST ? -1 : 0;
+}
 
 /* SQLite's locks and its log need a filesystem of this machine. */
 static int check_state(const char *dir, struct sl_error *e)
@@ -89,7 +92,7 @@ static int check_state(const char *dir, struct sl_error *e)
     struct statfs fs;
     struct stat st;
 
-    if (mkdir(dir, 0700) != 0 && errno != EEXIST)
+    if (make_folders(dir) != 0)
         return sl_fail(e, SL_EUSAGE, "%s: the state folder cannot be made: %s", dir, strerror(errno));
     if (stat(dir, &st) != 0 || !S_ISDIR(st.st_mode) || statfs(dir, &fs) != 0)
         return sl_fail(e, SL_EUSAGE, "%s: no folder for the state", dir);

@@ -1,5 +1,6 @@
 /* The HTTP side of the daemon, by real requests; and every metric that the
  * dashboard and the alert rules name is there. */
+#include "daemon/event_log.h"
 #include "daemon/metrics.h"
 #include "daemon/metrics_text.h"
 
@@ -340,12 +341,55 @@ static void test_tally(void **state)
     assert_int_equal(t.worker_left, 0);
 }
 
+static void test_levels(void **state)
+{
+    static const struct {
+        const char *kind, *text;
+        enum sl_log_level level;
+    } events[] = {
+        {"quarantined", "x", SL_LOG_ERROR}, {"state", "failed: no space", SL_LOG_ERROR},
+        {"lease_lost", "", SL_LOG_WARNING}, {"worker_silent", "", SL_LOG_WARNING},
+        {"state", "succeeded", SL_LOG_NOTICE}, {"submitted", "", SL_LOG_NOTICE},
+        {"state", "running", SL_LOG_INFO}, {"planned", "failed", SL_LOG_INFO},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof events / sizeof events[0]; i++)
+        assert_int_equal(sl_event_level(&(struct sl_event){.kind = events[i].kind,
+                                                           .text = events[i].text}),
+                         events[i].level);
+}
+
+/* The kinds that log and metrics know are those of the protocol. */
+static void test_kinds(void **state)
+{
+    static const char *const known[] = {
+        "submitted", "quarantined", "worker_joined", "worker_left", "worker_silent", "state",
+        "lease_lost", "task_failed", "revoked", "set",
+    };
+    static char text[262144];
+    FILE *f = fopen("proto/PROTOCOL.md", "r");
+    char *line;
+
+    (void)state;
+    assert_non_null(f);
+    text[fread(text, 1, sizeof text - 1, f)] = '\0';
+    fclose(f);
+    line = strstr(text, "| `kind` | string |");
+    assert_non_null(line);
+    *strchr(line, '\n') = '\0';
+    for (unsigned i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (!strstr(line, known[i]))
+            fail_msg("PROTOCOL.md knows no event %s", known[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers), cmocka_unit_test(test_stands_still),
         cmocka_unit_test(test_threads), cmocka_unit_test(test_addresses),
         cmocka_unit_test(test_form), cmocka_unit_test(test_names), cmocka_unit_test(test_tally),
+        cmocka_unit_test(test_levels), cmocka_unit_test(test_kinds),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
