@@ -108,17 +108,28 @@ demo:
 	@SLUICE_BUILD=$(abspath $(B)) tests/tools/demo.sh
 
 MAN1 := $(wildcard client/*.1)
+UNITS  := sluiced.service sluice-worker@.service user/sluiced.service user/sluice-worker@.service
+SHARED := sluice.conf alerts.rules.yml grafana-dashboard.json
+# A file that names the programs' place: $(1) from here, $(2) where it belongs.
+install_unit = install -d $(DESTDIR)$(dir $(2)) && rm -f $(DESTDIR)$(2) \
+    && sed 's|/usr/local|$(PREFIX)|g' $(1) >$(DESTDIR)$(2) && chmod 644 $(DESTDIR)$(2) && echo "installed $(DESTDIR)$(2)"
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/sluice/recipes
 	install -m 755 $(addprefix $(B)/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
 	$(if $(RECIPES),install -m 644 $(RECIPES) $(DESTDIR)$(PREFIX)/share/sluice/recipes)
 	$(if $(MAN1),install -d $(DESTDIR)$(PREFIX)/share/man/man1)
 	$(if $(MAN1),install -m 644 $(MAN1) $(DESTDIR)$(PREFIX)/share/man/man1)
+	@$(foreach f,$(UNITS),$(call install_unit,systemd/$(f),$(PREFIX)/lib/systemd/$(or $(filter user/%,$(f)),system/$(f)));)
+	@$(call install_unit,systemd/sluice.sysusers,$(PREFIX)/lib/sysusers.d/sluice.conf)
+	@$(call install_unit,systemd/sluice.tmpfiles,$(PREFIX)/lib/tmpfiles.d/sluice.conf)
+	install -m 644 $(addprefix systemd/,$(SHARED)) $(DESTDIR)$(PREFIX)/share/sluice
 
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS))
 	rm -rf $(DESTDIR)$(PREFIX)/share/sluice
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/man/man1/,$(notdir $(MAN1)))
+	rm -f $(foreach f,$(UNITS),$(DESTDIR)$(PREFIX)/lib/systemd/$(or $(filter user/%,$(f)),system/$(f)))
+	rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/sluice.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/sluice.conf
 
 clean:
 	rm -rf build
@@ -126,4 +137,4 @@ clean:
 help:
 	@sed 's/^/  /' tests/tools/targets.txt
 
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) -name '*.d' -type f 2>/dev/null)

@@ -14,7 +14,10 @@
 
 #define SECOND 1000000000ull
 #define PENDING_MAX 64
+#define COMMIT_NS 250000000ull /* finished work waits at most so long for its sync */
 #define STITCH_TRIES 3
+/* How long a stop waits for the tasks under way; what is not done then is made again. */
+#define STOP_NS (3 * SECOND)
 /* Source bytes handed to the engine ahead of what it has finished: enough that
  * its disk never waits, little enough that a stop is near. */
 #define AHEAD_BYTES (384ull << 20)
@@ -32,6 +35,7 @@ struct run {
     struct convert_done pending[PENDING_MAX]; /* finished, not yet synced and committed */
     uint32_t n_pending;
     uint64_t last_commit_ns;
+    uint64_t stop_ns; /* when a stop was first seen */
     struct progress progress;
     uint64_t t0_ns, resumed_bytes;
 };
@@ -171,6 +175,15 @@ static void show_progress(struct run *r)
                     st.written_bytes);
 }
 
+static bool stop_is_due(struct run *r)
+{
+    if (!interrupt_asked())
+        return false;
+    if (r->stop_ns == 0)
+        r->stop_ns = now_ns();
+    return now_ns() - r->stop_ns > STOP_NS;
+}
+
 /* Submits what is missing and collects results, until all is done, a task
  * fails, or a stop is asked for. Whatever was finished is committed. */
 static int convert_tasks(struct run *r, struct sl_error *e)
@@ -193,7 +206,7 @@ static int convert_tasks(struct run *r, struct sl_error *e)
             }
             next++;
         }
-        if (in_flight == 0)
+        if (in_flight == 0 || stop_is_due(r))
             break;
         SL_TRY(rc = sl_engine_wait(r->engine, &res, 100, e));
         if (rc == 1) {
@@ -207,7 +220,7 @@ static int convert_tasks(struct run *r, struct sl_error *e)
             }
         }
         show_progress(r);
-        if (r->n_pending == PENDING_MAX || now_ns() - r->last_commit_ns > SECOND) {
+        if (r->n_pending == PENDING_MAX || now_ns() - r->last_commit_ns > COMMIT_NS) {
             struct sl_error later;
 
             SL_TRY(commit_pending(r, failed ? &later : e));
@@ -224,6 +237,17 @@ static int convert_tasks(struct run *r, struct sl_error *e)
         return sl_fail(e, SL_EINTERRUPTED,
                        "stopped at a safe point; the same command goes on from there");
     return 0;
+}
+
+/* Every segment stays open while it is written: as many files as the system lets us. */
+static void allow_open_files(void)
+{
+    struct rlimit l;
+
+    if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
+        l.rlim_cur = l.rlim_max;
+        (void)!setrlimit(RLIMIT_NOFILE, &l);
+    }
 }
 
 static int open_engine(struct run *r, struct sl_error *e)
@@ -338,6 +362,7 @@ static int run_job(struct run *r, struct sl_error *e)
     bool resuming = access(r->out->journal, F_OK) == 0;
     int rc, state;
 
+    allow_open_files();
     SL_TRY(output_not_source(r->out, r->ck, e));
     SL_TRY(take_job(r, &state, e));
     if (state != CONVERT_PUBLISHING) {

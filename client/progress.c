@@ -43,7 +43,8 @@ void json_line(cJSON *object, const char *message_type)
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &tm);
     cJSON_AddStringToObject(object, "message_type", message_type);
     cJSON_AddNumberToObject(object, "schema", 1);
-    cJSON_AddStringToObject(object, "time", when);
+    if (!cJSON_HasObjectItem(object, "time"))
+        cJSON_AddStringToObject(object, "time", when);
     text = cJSON_PrintUnformatted(object);
     if (text) {
         puts(text);

@@ -7,9 +7,11 @@ const char *time_utc(char buf[32], uint64_t ms)
 {
     time_t t = (time_t)(ms / 1000);
     struct tm tm;
+    size_t n;
 
     gmtime_r(&t, &tm);
-    strftime(buf, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    n = strftime(buf, 32, "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(buf + n, 32 - n, ".%03uZ", (unsigned)(ms % 1000));
     return buf;
 }
 

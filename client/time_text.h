@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Effect: "2026-11-21T09:30:00Z" (RFC 3339, UTC) from milliseconds since 1970. Returns buf. */
+/* Effect: "2026-11-21T09:30:00.125Z" (RFC 3339, UTC) from milliseconds since 1970. Returns buf. */
 const char *time_utc(char buf[32], uint64_t ms);
 
 /* Effect: "09:30:00" of today, "Nov 21 09:30" of this year's other days, else

@@ -2,6 +2,7 @@
 #include "client/cli.h"
 #include "client/model_arg.h"
 #include "client/progress.h"
+#include "client/verify_job.h"
 #include "worker/verify.h"
 
 #include <cjson/cJSON.h>
@@ -201,6 +202,9 @@ static int verify_path(const char *path, const struct verify_args *a,
 static int run_verify(int argc, const char **argv, struct sl_error *e)
 {
     struct verify_args a = {.seed = 1};
+    struct service_args sa = {0};
+    const char *job = NULL;
+    struct poptOption service[SERVICE_TABLE_MAX];
     struct poptOption table[] = {
         {"source", 's', POPT_ARG_STRING, &a.source, 0, "make blocks again from this checkpoint and compare bytes", "CHECKPOINT"},
         {"imatrix", 0, POPT_ARG_STRING, &a.imatrix, 0, "the importance matrix that the output was made with", "FILE"},
@@ -209,15 +213,28 @@ static int run_verify(int argc, const char **argv, struct sl_error *e)
         {"sha256", 0, POPT_ARG_NONE, &a.sha256, 0, "also print each file's SHA-256 over its tensors, as llama-gguf-hash does", NULL},
         {"json", 0, POPT_ARG_NONE, &a.json, 0, "JSON lines on standard output", NULL},
         {"quiet", 'q', POPT_ARG_NONE, &a.quiet, 0, "no progress", NULL},
+        {"job", 'j', POPT_ARG_STRING, &job, 0, "in place of a file: have the service verify this job's files against its source", "JOB"},
+        {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon, for --job:", NULL},
         POPT_TABLEEND,
     };
     struct verify_sample sample;
     struct cli_args args;
     char *path = NULL;
-    int rc = cli_parse(&args, &cli_verify, argc, argv, table, 1, 1, NULL, NULL, e);
+    int rc;
 
+    service_table(&sa, service);
+    rc = cli_parse(&args, &cli_verify, argc, argv, table, 0, 1, NULL, NULL, e);
     if (rc != 0)
         return rc > 0 ? 0 : rc;
+    if (job ? args.n_pos > 0 || a.source || a.sample || a.sha256 || a.imatrix : args.n_pos == 0)
+        rc = sl_fail(e, SL_EUSAGE, job ? "--job goes with no file and no other option but --json and --quiet"
+                                       : "an argument is missing: a GGUF file, or --job JOB");
+    else if (job)
+        rc = verify_job(&sa, job, a.json, a.quiet, e);
+    if (rc < 0 || job) {
+        cli_args_free(&args);
+        return rc;
+    }
     rc = parse_sample(a.sample, &sample, e);
     sample.seed = (uint64_t)a.seed;
     if (rc == 0 && a.sample && !a.source)
@@ -236,5 +253,5 @@ static int run_verify(int argc, const char **argv, struct sl_error *e)
 }
 
 const struct cli_verb cli_verify = {
-    "verify", "OUT.gguf [--source CHECKPOINT]",
+    "verify", "OUT.gguf|--job JOB [--source CHECKPOINT] [OPTION...]",
     "Prove an output: structure, checksums, and blocks made again from the source", run_verify};

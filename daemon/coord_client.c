@@ -74,6 +74,7 @@ static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
 {
     const struct sl_coord_opts *o = &a->c->o;
     const char *prefix = sl_get_str(spec, "prefix");
+    const char *imatrix = sl_get_str(sl_get(spec, "options"), "imatrix");
     struct sl_recipe *r = NULL;
     const cJSON *other;
 
@@ -85,6 +86,8 @@ static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
         if (same_output(other, spec))
             return sl_fail(&a->why, SL_EUSAGE, "submit: two jobs of the sweep have the output %s/%s",
                            sl_get_str(spec, "output"), prefix);
+    if (o->check_path && (imatrix ? o->check_path(o->user, imatrix, false, &a->why) : 0) < 0)
+        return a->why.code;
     if (o->check_path && (o->check_path(o->user, sl_get_str(spec, "source"), false, &a->why) < 0 ||
                           o->check_path(o->user, sl_get_str(spec, "output"), true, &a->why) < 0))
         return a->why.code;
@@ -629,7 +632,7 @@ static int on_watch(struct ask *a, struct sl_error *e)
     s->watching = true;
     s->every_ms = sl_get_uint(a->m->tree, "every_ms", 1000);
     s->status_ms = 0;
-    a->c->watched = true;
+    a->c->changes++; /* the first status comes at once */
     if (rc == 0)
         rc = sl_queue_last_event(a->c->q, &last, e);
     if (rc == 0 && since < last)
@@ -702,7 +705,7 @@ static int on_drain_worker(struct ask *a, struct sl_error *e)
             continue;
         n++;
         w->draining = true;
-        a->c->watched = true;
+        a->c->changes++;
         SL_TRY(sl_msg_new(SL_M_DRAIN, NULL, &m, e));
         sl_put_str(m.tree, "text", "drained by a user");
         SL_TRY(coord_send(a->c, w->peer, &m, e));

@@ -311,7 +311,7 @@ int coord_set_state(struct sl_coord *c, struct job *j, enum sl_job_state s, int 
     if (s == SL_JOB_RUNNING && !j->started_ms)
         j->started_ms = c->now.wall_ms;
     j->ended_ms = sl_job_ended(s) ? c->now.wall_ms : 0;
-    c->watched = true;
+    c->changes++;
     tell_dependents(c, j);
     if (!same)
         SL_TRY(coord_event(c, "state", j, -1, NULL, e, "%s%s%s", sl_job_state_name(s),

@@ -87,7 +87,7 @@ struct session {
     bool watching;
     uint64_t *watch_jobs;   /* NULL: all */
     uint32_t n_watch;
-    uint64_t every_ms, status_ms;
+    uint64_t every_ms, status_ms, status_changes;
     struct {
         uint64_t job;
         char re[65];
@@ -126,7 +126,7 @@ struct sl_coord {
     double vtime;
     uint32_t turn;          /* worker that is served first in the next round */
     bool broken;            /* the queue failed: read everything again */
-    bool watched;           /* something changed since the last status */
+    uint64_t changes;       /* rises with whatever a status shows */
     struct sl_coord_stats stats;
 };
 

@@ -151,7 +151,7 @@ static bool watches(const struct session *s, uint64_t job)
 
 int coord_tell_watchers(struct sl_coord *c, const struct sl_event *ev, struct sl_error *e)
 {
-    c->watched = true;
+    c->changes++;
     for (uint32_t i = 0; i < c->n_sessions; i++) {
         struct sl_msg m;
 
@@ -186,11 +186,13 @@ static int send_status(struct sl_coord *c, const struct session *s, struct sl_er
 
 int coord_status(struct sl_coord *c, struct sl_error *e)
 {
-    for (uint32_t i = 0; c->watched && i < c->n_sessions; i++) {
+    for (uint32_t i = 0; i < c->n_sessions; i++) {
         struct session *s = c->sessions[i];
 
-        if (!s->watching || c->now.boot_ms < s->status_ms + s->every_ms)
+        if (!s->watching || s->status_changes == c->changes ||
+            c->now.boot_ms < s->status_ms + s->every_ms)
             continue;
+        s->status_changes = c->changes;
         s->status_ms = c->now.boot_ms;
         SL_TRY(send_status(c, s, e));
     }

@@ -125,6 +125,19 @@ static int64_t largest(const struct sl_coord *c, const struct job *j, const stru
     return best;
 }
 
+/* Another worker is in this shard, between two tasks perhaps. */
+static bool taken(const struct sl_coord *c, const struct job *j, uint32_t s, const struct worker *w)
+{
+    for (uint32_t i = 0; i < c->n_workers; i++) {
+        const struct worker *o = c->workers[i];
+
+        if (o != w && o->peer && o->last_job == j->id && o->last_task < j->n_tasks &&
+            j->tasks[o->last_task].shard == s)
+            return true;
+    }
+    return false;
+}
+
 static int64_t pick_task(const struct sl_coord *c, struct job *j, const struct worker *w,
                          uint32_t workers)
 {
@@ -145,7 +158,7 @@ static int64_t pick_task(const struct sl_coord *c, struct job *j, const struct w
             t = in_shard(c, j, s, 0, 0, w);
     }
     for (uint32_t s = 0; t < 0 && s < j->n_shards; s++)
-        if (j->shards[s].leased == 0)
+        if (j->shards[s].ready > 0 && j->shards[s].leased == 0 && !taken(c, j, s, w))
             t = in_shard(c, j, s, 0, 0, w);
     if (t >= 0)
         return t;
@@ -154,6 +167,12 @@ static int64_t pick_task(const struct sl_coord *c, struct job *j, const struct w
             most = s;
     t = in_shard(c, j, most, 0, j->shards[most].ready / 2, w);
     return t >= 0 ? t : largest(c, j, w);
+}
+
+/* A job that could not run for a while does not catch up. */
+static double share(const struct sl_coord *c, const struct job *j)
+{
+    return j->pass > c->vtime ? j->pass : c->vtime;
 }
 
 /* The job and task for a worker with room; NULL: nothing. */
@@ -176,7 +195,7 @@ static struct job *pick(const struct sl_coord *c, const struct worker *w, uint32
     for (uint32_t i = 0; i < c->n_jobs; i++) {
         struct job *j = c->jobs[i];
 
-        if ((best && j->pass >= best->pass) || !started(j))
+        if ((best && share(c, j) >= share(c, best)) || !started(j))
             continue;
         t = pick_task(c, j, w, workers);
         if (t >= 0) {
@@ -190,13 +209,14 @@ static struct job *pick(const struct sl_coord *c, const struct worker *w, uint32
 /* Twice the share for ten points of priority more. */
 static void charge(struct sl_coord *c, struct job *j, uint32_t task)
 {
-    uint64_t bytes = task < SL_TASKS_MAX ? j->tasks[task].src : 1 << 20;
+    uint64_t bytes = task < SL_TASKS_MAX ? j->tasks[task].src : 0;
     double step = (double)bytes * exp2((50.0 - (double)j->priority) / 10.0);
 
-    c->vtime = j->pass;
+    c->vtime = share(c, j);
+    j->pass = c->vtime;
     for (uint32_t i = 0; i < c->n_jobs; i++)
         if (same_stream(c->jobs[i], j))
-            c->jobs[i]->pass += step;
+            c->jobs[i]->pass = c->vtime + step;
 }
 
 static int lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task,

@@ -165,7 +165,7 @@ int coord_on_hello(struct sl_coord *c, const struct sl_peer *from, const struct 
     if (joined)
         w->known = true;
     SL_TRY(coord_send(c, from->id, &welcome, e));
-    c->watched = true;
+    c->changes++;
     return joined ? coord_event(c, "worker_joined", NULL, -1, w->name, e, "%s on %s, %s", w->device,
                                 w->host, from->user)
                   : 0;
@@ -418,7 +418,7 @@ static int on_task_message(struct sl_coord *c, struct worker *w, const struct sl
         c->stats.stale++;
         return answer(c, w, m->tree, "the lease is not yours any more; nothing was changed", SL_EFAIL, e);
     }
-    c->watched = true;
+    c->changes++;
     if (m->id == SL_M_RESULT)
         return on_result(c, w, j, task, m->tree, e);
     if (m->id == SL_M_FAIL)
@@ -458,7 +458,7 @@ static void on_progress(struct sl_coord *c, struct worker *w, const cJSON *m)
             }
         }
     }
-    c->watched = true;
+    c->changes++;
 }
 
 static int on_bye(struct sl_coord *c, struct session *s, const cJSON *m, struct sl_error *e)
@@ -470,7 +470,7 @@ static int on_bye(struct sl_coord *c, struct session *s, const cJSON *m, struct 
         SL_TRY(coord_return(c, w->held[0].job, w->held[0].task, e));
     coord_drop_session(c, s);
     w->known = false;
-    c->watched = true;
+    c->changes++;
     return coord_event(c, "worker_left", NULL, -1, w->name, e, "%s", text ? text : "");
 }
 

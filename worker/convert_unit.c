@@ -92,7 +92,7 @@ static int decode_scales(const struct job *j, uint32_t run, uint8_t *slab)
                                     .block_rows = 1, .block_cols = 1};
 
         if (sl_load_f32(&s, 0, r->n_scales, out, &bad) < 0)
-            return bad_scale(j, run, bad, NAN);
+            return bad_scale(j, run, bad, (double)out[bad]);
         for (uint64_t i = 0; i < r->n_scales; i++)
             if (!(out[i] > 0))
                 return bad_scale(j, run, i, (double)out[i]);

@@ -235,3 +235,12 @@ int sl_key_make(struct sl_key *k, struct sl_error *e)
         return sl_fail(e, SL_EUNSUPPORTED, "libzmq was built without CURVE: it makes no keys");
     return 0;
 }
+
+int sl_dealer_library(char text[32])
+{
+    int major, minor, patch;
+
+    zmq_version(&major, &minor, &patch);
+    snprintf(text, 32, "%d.%d.%d", major, minor, patch);
+    return ZMQ_MAKE_VERSION(major, minor, patch) >= ZMQ_MAKE_VERSION(4, 3, 3) && zmq_has("curve");
+}

@@ -48,4 +48,8 @@ int sl_dealer_wait(struct sl_dealer *d, int fd, int timeout_ms, struct sl_error 
 /* Effect: a new CURVE key pair. Errors: SL_EUNSUPPORTED (libzmq without CURVE). */
 int sl_key_make(struct sl_key *k, struct sl_error *e) SL_MUST_USE;
 
+/* Effect: writes the version of the libzmq in use to text ("4.3.4"). Returns whether
+ * it is new enough for sl_dealer_open and has CURVE. */
+int sl_dealer_library(char text[32]);
+
 #endif

@@ -53,21 +53,25 @@ static int on_progress(void *user, uint64_t n)
 }
 
 /* ---- the claim: which plan the unfinished files of a name belong to. Without
- * it, bytes of another plan could stay between the tensors of this one. */
+ * it, bytes of another plan could stay between the tensors of this one. It gets
+ * another name before its files go, so that nobody who is late makes them anew. */
 
-static void claim_path(const struct output *o, char *buf, size_t cap)
+#define CLAIM "sluice-job"
+#define CLAIM_ENDING "sluice-job-ending"
+
+static void claim_path(const struct output *o, const char *end, char *buf, size_t cap)
 {
-    snprintf(buf, cap, "%s/%s.sluice-job", o->dir, o->prefix);
+    snprintf(buf, cap, "%s/%s.%s", o->dir, o->prefix, end);
 }
 
 /* The fingerprint in the claim; "" when there is none. */
-static void read_claim(const struct output *o, char fingerprint[33])
+static void read_claim(const struct output *o, const char *end, char fingerprint[33])
 {
     char path[4400];
     ssize_t n = 0;
     int fd;
 
-    claim_path(o, path, sizeof path);
+    claim_path(o, end, path, sizeof path);
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd >= 0) {
         n = read(fd, fingerprint, 32);
@@ -81,7 +85,7 @@ static int write_claim(const struct output *o, const char *fingerprint, struct s
     char path[4400], line[34];
     int fd, n = snprintf(line, sizeof line, "%s\n", fingerprint), rc = 0;
 
-    claim_path(o, path, sizeof path);
+    claim_path(o, CLAIM, path, sizeof path);
     fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (fd < 0 || write(fd, line, (size_t)n) != n || fsync(fd) != 0)
         rc = sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: %s", path,
@@ -91,11 +95,22 @@ static int write_claim(const struct output *o, const char *fingerprint, struct s
     return rc < 0 ? rc : output_sync_dir(o, e);
 }
 
+static void end_claim(const struct output *o)
+{
+    char from[4400], to[4400];
+
+    claim_path(o, CLAIM, from, sizeof from);
+    claim_path(o, CLAIM_ENDING, to, sizeof to);
+    (void)!rename(from, to);
+}
+
 static void drop_claim(const struct output *o)
 {
     char path[4400];
 
-    claim_path(o, path, sizeof path);
+    claim_path(o, CLAIM, path, sizeof path);
+    unlink(path);
+    claim_path(o, CLAIM_ENDING, path, sizeof path);
     unlink(path);
 }
 
@@ -114,7 +129,7 @@ static int take_output(struct special *s, bool *fresh)
     if (access(o->journal, F_OK) == 0)
         return sl_fail(s->e, SL_EEXISTS, "%s: unfinished work of 'sluice convert' is there; finish it, "
                        "or remove it with its .partial files", o->journal);
-    read_claim(o, theirs);
+    read_claim(o, CLAIM, theirs);
     *fresh = strcmp(theirs, mine) != 0;
     if (!*fresh)
         return 0;
@@ -181,7 +196,7 @@ static int restore_files(struct special *s)
         missing |= access(s->j->out.partial[i], F_OK) != 0;
     if (!missing)
         return 0;
-    read_claim(&s->j->out, claim);
+    read_claim(&s->j->out, CLAIM, claim);
     if (strcmp(claim, p->fingerprint) != 0)
         return sl_fail(s->e, SL_EFAIL, "%s/%s: the unfinished files are gone; submit the job again",
                        s->j->out.dir, s->j->out.prefix);
@@ -224,6 +239,7 @@ static int publish(struct special *s)
     const struct sl_plan *p = s->j->j.plan;
     char path[4400];
 
+    end_claim(&s->j->out);
     SL_TRY(stitch_publish_manifests(&s->j->out, s->e));
     SL_TRY(output_publish(&s->j->out, s->e));
     drop_claim(&s->j->out);
@@ -239,11 +255,13 @@ static int publish(struct special *s)
 
 static void remove_unfinished(const struct output *o, const char *fingerprint)
 {
-    char claim[33], path[4400];
+    char claim[33], ending[33], path[4400];
 
-    read_claim(o, claim);
-    if (strcmp(claim, fingerprint) != 0)
+    read_claim(o, CLAIM, claim);
+    read_claim(o, CLAIM_ENDING, ending);
+    if (strcmp(claim, fingerprint) != 0 && (*claim || strcmp(ending, fingerprint) != 0))
         return; /* nothing is there, or it is another job's */
+    end_claim(o);
     output_discard(o);
     for (uint32_t i = 0; o->plan && i < o->plan->n_segments; i++) {
         snprintf(path, sizeof path, "%s.xxh64.partial", o->final[i]);

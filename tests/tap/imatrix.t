@@ -178,6 +178,14 @@ $r = run($SLUICE, 'verify', "$dir/Q3_K_M.gguf", '--source', $TINY, '--imatrix', 
 ok($r->{rc} == 8 && $r->{out} =~ /blk\.2\.ffn_gate_exps\.weight: block 0 .* is not what the source gives/, 'one wrong bit is noticed');
 flip_byte("$dir/Q3_K_M.gguf", $where->[1] + 40, 1);
 
+# diff: by weighted error the imatrix helps, by plain error it may not.
+my ($with) = grep { $_->{message_type} eq 'diff' } json_lines(run($SLUICE, 'diff', "$dir/f32.gguf", "$dir/Q2_K.gguf", '--tensors-only', '--json', '--imatrix', $IMATRIX)->{out});
+convert('Q2_K without', "$dir/q2.gguf", '--recipe', 'q2_k', @PLAN);
+my ($without) = grep { $_->{message_type} eq 'diff' } json_lines(run($SLUICE, 'diff', "$dir/f32.gguf", "$dir/q2.gguf", '--tensors-only', '--json', '--imatrix', $IMATRIX)->{out});
+ok($with->{weighted} > 0.1 && $with->{weighted} < 0.9 * $without->{weighted}, "weighted error of Q2_K: $with->{weighted} with the imatrix, $without->{weighted} without");
+like(run($SLUICE, 'diff', $TINY, "$dir/q2.gguf", '--tensors-only', '--imatrix', "$dir/im.gguf", '--tensor', 'blk.2.ffn_up_exps.weight')->{out},
+    qr/relative [0-9.]+  max [0-9.]+  cosine [0-9.]+  weighted 0\.\d+/, 'as text, against a checkpoint');
+
 # A run that stopped goes on with the same imatrix only.
 my $two = slurp($IMATRIX);
 substr($two, 44, 1) = chr(ord(substr $two, 44, 1) ^ 1);

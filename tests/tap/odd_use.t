@@ -52,6 +52,7 @@ select undef, undef, undef, 0.3;
 kill 'INT', $p->{pid};
 $r = finish($p);
 is($r->{rc}, 75, 'interrupted') or diag($r->{err});
+ok($r->{secs} < 15, 'and soon') or diag($r->{secs});
 run_ok('and goes on with the folder named through a link', $SLUICE, 'convert', "$dir/link/", @big);
 
 # A narrow terminal: no line of progress is wider than it.

@@ -68,17 +68,23 @@ run_ok('and the last one is finished by the same command', @command, "$dir/x.ggu
 complete('with the same bytes', $dir);
 unlink glob "$dir/*";
 
-# ---- what was done is not done again
-my $p = start(@command, "$dir/x.gguf");
-sleep($whole * 0.75);
-kill 'KILL', -$p->{pid};
-finish($p);
-SKIP: {
-    skip 'it had finished before', 2 if $p->{rc} == 0 || all_there($dir);
-    $r = run_ok('after a late kill', @command, "$dir/x.gguf");
-    my ($percent) = $r->{err} =~ /going on with earlier work: (\d+) %/;
-    ok(defined $percent && $percent > 0, 'earlier work counts') or diag($r->{err});
+# ---- what was done is not done again. The machine may be slow just then: the kill
+# comes later and later, until it meets a moment between the first task and the last.
+my $percent = 0;
+for my $try (1 .. 12) {
+    my $p = start(@command, "$dir/x.gguf");
+    sleep($whole * (0.5 + 0.1 * $try));
+    kill 'KILL', -$p->{pid};
+    finish($p);
+    if ($p->{rc} == 137 && !all_there($dir)) {
+        $r = run(@command, "$dir/x.gguf");
+        ($percent) = $r->{err} =~ /going on with earlier work: (\d+) %/;
+        last if $percent;
+    }
+    unlink glob "$dir/*";
 }
+is($r->{rc}, 0, 'after a late kill') or diag($r->{err});
+cmp_ok($percent // 0, '>', 0, 'earlier work counts');
 complete('the same bytes', $dir);
 unlink glob "$dir/*";
 

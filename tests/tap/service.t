@@ -289,6 +289,11 @@ $j = wait_job($id, 30);
 is($j->{code}, 13, 'an output that exists: the job fails with 13') or diag(encode_json($j));
 is(slurp("$out/i.gguf"), 'mine', 'and it is as it was');
 
+# ---- a second daemon on the same path
+$r = run($SLUICED);
+is($r->{rc}, 13, 'a second daemon is refused with 13') or diag($r->{err});
+ok(wait_daemon(), 'and the first is not disturbed');
+
 # ---- drain
 ask({ m => 'drain_worker', worker => 'w1' });
 is(ended('w1', 20), 0, 'a drained worker ends with 0');

@@ -275,12 +275,54 @@ static void test_table(void **state)
     assert_int_equal(sl_config_by_name("lease"), -1);
 }
 
+/* The example is accepted; every key stands in it, and what is commented out is
+ * what is built in. */
+static void test_example(void **state)
+{
+    struct world w;
+    struct sl_config_opts o = {.path = "systemd/sluice.conf", .env = get_env, .user = &w,
+                               .not_root = true};
+    static char text[65536];
+    struct sl_config *c;
+    struct sl_error e = {0};
+    FILE *f = fopen(o.path, "r");
+
+    (void)state;
+    memset(&w, 0, sizeof w);
+    assert_non_null(f);
+    text[fread(text, 1, sizeof text - 1, f)] = '\0';
+    fclose(f);
+    if (sl_config_open(&o, &c, &e) < 0)
+        fail_msg("%s", e.text);
+    for (int k = 0; k < SL_CONFIG_KEYS; k++) {
+        const struct sl_config_info *i = sl_config_info((enum sl_config_key)k);
+        const struct sl_config_value *v = sl_config_get(c, (enum sl_config_key)k);
+        char want[256], *at = strstr(text, i->section), *end;
+
+        assert_non_null(at);
+        if (v->layer != SL_CONFIG_BUILTIN || v->n == 0) {
+            snprintf(want, sizeof want, "\n%s%s = ", v->n ? "" : ";", i->name);
+            assert_non_null(strstr(text, want));
+            continue;
+        }
+        snprintf(want, sizeof want, "\n;%s =%s%s\n", i->name, *v->items[0] ? " " : "", v->items[0]);
+        snprintf(want + 200, 56, "[%s]", i->section);
+        at = strstr(text, want + 200);
+        assert_non_null(at);
+        end = strstr(at, "\n[");
+        at = strstr(at, want);
+        if (!at || (end && at > end))
+            fail_msg("systemd/sluice.conf lacks '%s' in [%s]", want + 1, i->section);
+    }
+    sl_config_close(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_builtins), cmocka_unit_test(test_layers),
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_files),
-        cmocka_unit_test(test_table),
+        cmocka_unit_test(test_table), cmocka_unit_test(test_example),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

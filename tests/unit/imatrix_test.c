@@ -1,5 +1,6 @@
 /* Importance matrices: both formats, their historical layouts, files that lie. */
 #include "proto/imatrix_use.h"
+#include "tests/fuzz/imatrix_fuzz.c"
 #include "tests/unit/gguf_bytes.h"
 #include "tests/unit/r1_model.h"
 
@@ -399,6 +400,46 @@ static void test_write(void **state)
     free(g.data.p);
 }
 
+/* Changed bytes, the fuzz target as judge: some pass, most do not. */
+static void mutate(const struct bytes *good)
+{
+    struct bytes m = {0};
+    uint64_t r = 88172645463325252u;
+    int passed = 0;
+
+    assert_int_equal(sl_fuzz_imatrix(good->p, good->n), 0);
+    for (int i = 0; i < 1500; i++) {
+        m.n = 0;
+        b_put(&m, good->p, good->n);
+        for (int k = 0; k <= i % 3; k++) {
+            r ^= r << 13;
+            r ^= r >> 7;
+            r ^= r << 17;
+            m.p[r % m.n] = (uint8_t)(r >> 32 & (r & 1u << 20 ? 0xff : 0x80));
+        }
+        m.n -= i % 16 ? 0 : r % m.n;
+        passed += sl_fuzz_imatrix(m.p, m.n) == 0;
+    }
+    assert_true(passed > 20 && passed < 1450);
+    free(m.p);
+}
+
+static void test_mutations(void **state)
+{
+    struct gguf_file g = {.n = 0};
+    struct bytes b = {0};
+
+    (void)state;
+    good_dat(&b);
+    mutate(&b);
+    g_add(&g, "blk.0.ffn_up_exps.weight.counts", 1, 4, counts);
+    g_add(&g, "blk.0.ffn_up_exps.weight.in_sum2", 2, 4, sums);
+    mutate(g_bytes(&g));
+    free(b.p);
+    free(g.b.p);
+    free(g.data.p);
+}
+
 static void test_lookup(void **state)
 {
     struct sl_out_tensor t;
@@ -466,6 +507,7 @@ int main(void)
         cmocka_unit_test(test_bad_values), cmocka_unit_test(test_gguf),
         cmocka_unit_test(test_gguf_lies), cmocka_unit_test(test_write),
         cmocka_unit_test(test_lookup),    cmocka_unit_test(test_kvs),
+        cmocka_unit_test(test_mutations),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -20,9 +20,11 @@ static const char *format(char *buf, enum sl_log_form form, enum sl_log_level le
                           const struct sl_log_fields *f)
 {
     struct sl_log l;
+    size_t n;
 
     sl_log_open(&l, 2, form, SL_LOG_DEBUG, "sluiced");
-    assert_int_equal(sl_log_format(&l, level, f, &at, buf), strlen(buf));
+    n = sl_log_format(&l, level, f, &at, buf);
+    assert_int_equal(n, strlen(buf));
     return buf;
 }
 
