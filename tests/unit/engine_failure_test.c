@@ -322,9 +322,9 @@ static void test_usage(void **state)
     make(&w);
     world_seal(&w);
     o = options(&w, SL_IO_AUTO);
-    o.mem_bytes = 63u << 20;
+    o.mem_bytes = 63000000;
     assert_int_equal(sl_engine_open(&w.ck, &w.plan, &o, &en, &e), SL_EUSAGE);
-    assert_non_null(strstr(e.text, "64 MiB"));
+    assert_non_null(strstr(e.text, "64.0 MB"));
     o = options(&w, SL_IO_AUTO);
     o.weights = (struct sl_engine_weights){any_weights, no_weights, NULL};
     en = open_engine(&w, &o);
