@@ -357,7 +357,9 @@ int sl_coord_flush(struct sl_coord *c, struct sl_now now, struct sl_error *e)
 int sl_coord_next(struct sl_coord *c, struct sl_outgoing *out)
 {
     if (c->next_out == c->sendable) {
-        memmove(c->out, c->out + c->sendable, (c->n_out - c->sendable) * sizeof *c->out);
+        if (c->n_out > c->sendable)
+            memmove(c->out, c->out + c->sendable,
+                    (c->n_out - c->sendable) * sizeof *c->out);
         c->n_out -= c->sendable;
         c->next_out = c->sendable = 0;
         return 0;
