@@ -1,14 +1,102 @@
 #include "client/cli.h"
 
+#include "proto/size_text.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-static void print_help(const struct cli_verb *verb, poptContext ctx)
+#define HELP_COLUMN 32
+#define HELP_WIDTH 96
+
+/* One description, wrapped, its lines beginning at HELP_COLUMN. */
+static void print_wrapped(const char *text)
+{
+    int room = HELP_WIDTH - HELP_COLUMN;
+
+    while (*text) {
+        int n = (int)strlen(text);
+
+        if (n > room) {
+            for (n = room; n > 0 && text[n] != ' '; n--)
+                ;
+            n = n > 0 ? n : room;
+        }
+        printf("%.*s\n", n, text);
+        text += n;
+        text += strspn(text, " ");
+        if (*text)
+            printf("%*s", HELP_COLUMN, "");
+    }
+}
+
+static bool is_end(const struct poptOption *t)
+{
+    return !t->longName && !t->shortName && !t->arg;
+}
+
+static void print_option(const struct poptOption *t)
+{
+    char left[96];
+    int n = t->shortName ? snprintf(left, sizeof left, "  -%c, --%s", t->shortName, t->longName)
+                         : snprintf(left, sizeof left, "      --%s", t->longName);
+
+    if (t->argDescrip && n < (int)sizeof left)
+        snprintf(left + n, sizeof left - (size_t)n, "=%s", t->argDescrip);
+    printf("%-*s", HELP_COLUMN, left);
+    if (strlen(left) >= HELP_COLUMN)
+        printf("\n%*s", HELP_COLUMN, "");
+    print_wrapped(t->descrip);
+}
+
+/* A table's own options, then the tables in it. */
+static void print_options(const struct poptOption *table)
+{
+    for (const struct poptOption *t = table; !is_end(t); t++)
+        if ((t->argInfo & POPT_ARG_MASK) != POPT_ARG_INCLUDE_TABLE)
+            print_option(t);
+    for (const struct poptOption *t = table; !is_end(t); t++)
+        if ((t->argInfo & POPT_ARG_MASK) == POPT_ARG_INCLUDE_TABLE) {
+            printf("\n%s\n", t->descrip);
+            print_options(t->arg);
+        }
+}
+
+/* Asks a verb's own call of cli_parse for its table: known by its address, so
+ * no text that a user types can be it. */
+static const char visit_mark[] = "";
+
+struct visit {
+    void (*fn)(void *user, const struct poptOption *option);
+    void *user;
+};
+
+static void visit_options(const struct poptOption *table, const struct visit *v)
+{
+    for (const struct poptOption *t = table; !is_end(t); t++)
+        if ((t->argInfo & POPT_ARG_MASK) != POPT_ARG_INCLUDE_TABLE)
+            v->fn(v->user, t);
+    for (const struct poptOption *t = table; !is_end(t); t++)
+        if ((t->argInfo & POPT_ARG_MASK) == POPT_ARG_INCLUDE_TABLE)
+            visit_options(t->arg, v);
+}
+
+void cli_each_option(const struct cli_verb *verb,
+                     void (*fn)(void *user, const struct poptOption *option), void *user)
+{
+    const struct visit v = {fn, user};
+    const char *argv[] = {verb->name, visit_mark, (const char *)&v, NULL};
+    struct sl_error e;
+
+    if (verb->run(3, argv, &e) < 0)
+        return;
+}
+
+static void print_help(const struct cli_verb *verb, const struct poptOption *table)
 {
     printf("Usage: sluice %s %s\n\n%s.\n\n", verb->name, verb->args, verb->summary);
-    poptPrintHelp(ctx, stdout, 0);
+    print_options(table);
 }
 
 /* popt hands out copies of string arguments; this gives them back. */
@@ -28,28 +116,40 @@ static void free_strings(const struct poptOption *t)
     }
 }
 
-static int next_options(poptContext ctx, const struct cli_verb *verb,
+/* What popt blames; for a value, with the option before it. */
+static const char *blamed(poptContext ctx, int argc, const char **argv, char *buf, size_t n)
+{
+    const char *bad = poptBadOption(ctx, 0);
+
+    for (int i = 2; bad && bad[0] != '-' && i < argc; i++)
+        if (strcmp(argv[i], bad) == 0 && argv[i - 1][0] == '-') {
+            snprintf(buf, n, "%s %s", argv[i - 1], bad);
+            return buf;
+        }
+    return bad ? bad : "";
+}
+
+static int next_options(poptContext ctx, const struct cli_verb *verb, int argc, const char **argv,
                         int (*on_val)(int, const char *, void *, struct sl_error *), void *user,
                         struct sl_error *e)
 {
+    char buf[256];
     int val;
 
     while ((val = poptGetNextOpt(ctx)) > 0) {
         char *arg;
         int rc;
 
-        if (val == 'h') {
-            print_help(verb, ctx);
+        if (val == 'h')
             return 1;
-        }
         arg = poptGetOptArg(ctx);
         rc = on_val ? on_val(val, arg, user, e) : 0;
         free(arg);
         SL_TRY(rc);
     }
     if (val < -1)
-        return sl_fail(e, SL_EUSAGE, "%s: %s; see 'sluice %s --help'", poptBadOption(ctx, 0),
-                       poptStrerror(val), verb->name);
+        return sl_fail(e, SL_EUSAGE, "%s: %s; see 'sluice %s --help'",
+                       blamed(ctx, argc, argv, buf, sizeof buf), poptStrerror(val), verb->name);
     return 0;
 }
 
@@ -67,12 +167,17 @@ int cli_parse(struct cli_args *a, const struct cli_verb *verb, int argc, const c
     int rc;
 
     memset(a, 0, sizeof *a);
+    if (argc == 3 && argv[1] == visit_mark) {
+        visit_options(all, (const struct visit *)(const void *)argv[2]);
+        return 1;
+    }
     snprintf(name, sizeof name, "sluice %s", verb->name);
     a->ctx = poptGetContext(name, argc, argv, all, 0);
     if (!a->ctx)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    poptSetOtherOptionHelp(a->ctx, verb->args);
-    rc = next_options(a->ctx, verb, on_val, user, e);
+    rc = next_options(a->ctx, verb, argc, argv, on_val, user, e);
+    if (rc == 1)
+        print_help(verb, all);
     if (rc == 0) {
         a->pos = poptGetArgs(a->ctx);
         while (a->pos && a->pos[a->n_pos])
@@ -130,14 +235,5 @@ bad:
 
 const char *cli_size(char buf[32], uint64_t bytes)
 {
-    static const char *const names[] = {"B", "kB", "MB", "GB", "TB", "PB", "EB"};
-    double v = (double)bytes;
-    int i = 0;
-
-    while (v >= 999.95 && i < 6) {
-        v /= 1000;
-        i++;
-    }
-    snprintf(buf, 32, i ? "%.1f %s" : "%.0f %s", v, names[i]);
-    return buf;
+    return sl_size_text(buf, bytes);
 }

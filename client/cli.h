@@ -3,7 +3,7 @@
 #define SLUICE_CLIENT_CLI_H
 
 #include "proto/error.h"
-#include "proto/plan.h"
+#include "proto/job_spec.h"
 
 #include <popt.h>
 #include <stdbool.h>
@@ -20,7 +20,24 @@ struct cli_verb {
 };
 
 extern const struct cli_verb cli_plan, cli_convert, cli_quantize, cli_verify, cli_inspect,
-    cli_diff, cli_recipes, cli_types;
+    cli_diff, cli_recipes, cli_types, cli_imatrix;
+extern const struct cli_verb cli_submit, cli_queue, cli_show, cli_watch, cli_logs, cli_wait,
+    cli_cancel, cli_hold, cli_release, cli_resume, cli_retry, cli_set, cli_stitch, cli_forget,
+    cli_history, cli_workers, cli_drain;
+extern const struct cli_verb cli_keys, cli_doctor, cli_config, cli_completion;
+
+/* Verbs as the help groups them. */
+struct cli_group {
+    const char *title;
+    const struct cli_verb *const *verbs; /* NULL ends them */
+};
+/* Returns the i-th group, NULL past the last. */
+const struct cli_group *cli_group(unsigned i);
+
+/* Effect: calls fn for every option of a verb, "--help" included, in the order
+ * of its help. Runs no more of the verb than its parsing. */
+void cli_each_option(const struct cli_verb *verb,
+                     void (*fn)(void *user, const struct poptOption *option), void *user);
 
 /* Parsed command line. Positional arguments are in pos[0..n_pos). */
 struct cli_args {
@@ -69,11 +86,14 @@ struct cli_plan_args {
     int n_tensor_type;
     const char **override_kv;
     int n_override_kv;
+    const char *imatrix;
+    const char **include_weights, **exclude_weights;
+    int n_include_weights, n_exclude_weights;
     int allow_requantize;
     int sizes_only;             /* types that cannot be written are no error */
 };
 
-#define CLI_PLAN_TABLE_MAX 24
+#define CLI_PLAN_TABLE_MAX 28
 /* Effect: fills table with the plan options, ended by POPT_TABLEEND, pointing into *a;
  * include it with POPT_ARG_INCLUDE_TABLE. Repeatable options arrive in
  * cli_plan_on_val (pass every val >= CLI_PLAN_VAL to it, user = a). */
@@ -82,24 +102,19 @@ void cli_plan_table(struct cli_plan_args *a, struct poptOption table[CLI_PLAN_TA
 int cli_plan_on_val(int val, const char *arg, void *a, struct sl_error *e) SL_MUST_USE;
 void cli_plan_args_free(struct cli_plan_args *a);
 
-/* Everything between a source path and a plan, opened and owned together. */
-struct cli_job {
-    struct sl_checkpoint *ck;
-    struct sl_model *model;
-    struct sl_recipe *recipe;
-    struct sl_plan *plan;
-    char *prefix;                       /* base name of the output files */
-    struct sl_type_override *overrides;
-    uint32_t n_overrides;
-    struct sl_kvs extra_kvs;
-};
+/* Effect: the arguments as options of a job; strings stay the arguments'. Recipe,
+ * types of tensors and key-values are not among them. Errors: SL_EUSAGE. */
+int cli_job_options(const struct cli_plan_args *a, struct sl_job_options *o, struct sl_error *e)
+    SL_MUST_USE;
+
 /* Effect: opens source, model, recipe and plan. out_prefix: base name of the
  * output, or NULL to derive it from the model (GGUF naming convention).
- * *j must be zeroed. Errors: those of the steps. Release with cli_job_close
- * in every case. */
-int cli_job_open(struct cli_job *j, const char *source, bool config_only,
+ * Errors: those of the steps. Release with sl_job_plan_close in every case. */
+int cli_job_open(struct sl_job_plan *j, const char *source, bool config_only,
                  const struct cli_plan_args *a, const char *out_prefix, struct sl_error *e)
     SL_MUST_USE;
-void cli_job_close(struct cli_job *j);
+
+/* Effect: says on stderr what the imatrix does not cover. */
+void cli_job_notes(const struct sl_job_plan *j);
 
 #endif

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { VAL_TENSOR_TYPE = CLI_PLAN_VAL, VAL_OVERRIDE_KV };
+enum { VAL_TENSOR_TYPE = CLI_PLAN_VAL, VAL_OVERRIDE_KV, VAL_INCLUDE, VAL_EXCLUDE };
 
 void cli_plan_table(struct cli_plan_args *a, struct poptOption table[CLI_PLAN_TABLE_MAX])
 {
@@ -34,6 +34,12 @@ void cli_plan_table(struct cli_plan_args *a, struct poptOption table[CLI_PLAN_TA
         {"leave-output-tensor", 0, POPT_ARG_NONE, &a->leave_output, 0,
          "do not quantize output.weight", NULL},
         {"pure", 0, POPT_ARG_NONE, &a->pure, 0, "one type for every tensor, no mixture", NULL},
+        {"imatrix", 0, POPT_ARG_STRING, &a->imatrix, 0,
+         "importance matrix (llama-imatrix's file, GGUF or dat) for the quantizers", "FILE"},
+        {"include-weights", 0, POPT_ARG_STRING, NULL, VAL_INCLUDE,
+         "use the imatrix only for tensors whose names contain this; may be repeated", "TEXT"},
+        {"exclude-weights", 0, POPT_ARG_STRING, NULL, VAL_EXCLUDE,
+         "do not use the imatrix for tensors whose names contain this; may be repeated", "TEXT"},
         {"override-kv", 0, POPT_ARG_STRING, NULL, VAL_OVERRIDE_KV,
          "set a metadata key; TYPE is int, float, bool or str; may be repeated",
          "KEY=TYPE:VALUE"},
@@ -68,17 +74,26 @@ int cli_plan_on_val(int val, const char *arg, void *user, struct sl_error *e)
         return push(&a->tensor_type, &a->n_tensor_type, arg, e);
     if (val == VAL_OVERRIDE_KV)
         return push(&a->override_kv, &a->n_override_kv, arg, e);
+    if (val == VAL_INCLUDE)
+        return push(&a->include_weights, &a->n_include_weights, arg, e);
+    if (val == VAL_EXCLUDE)
+        return push(&a->exclude_weights, &a->n_exclude_weights, arg, e);
     return 0;
+}
+
+static void drop(const char ***list, int *n)
+{
+    for (int i = 0; i < *n; i++)
+        free((char *)(uintptr_t)(*list)[i]);
+    free(*list);
+    *list = NULL;
+    *n = 0;
 }
 
 void cli_plan_args_free(struct cli_plan_args *a)
 {
-    for (int i = 0; i < a->n_tensor_type; i++)
-        free((char *)(uintptr_t)a->tensor_type[i]);
-    for (int i = 0; i < a->n_override_kv; i++)
-        free((char *)(uintptr_t)a->override_kv[i]);
-    free(a->tensor_type);
-    free(a->override_kv);
-    a->tensor_type = a->override_kv = NULL;
-    a->n_tensor_type = a->n_override_kv = 0;
+    drop(&a->tensor_type, &a->n_tensor_type);
+    drop(&a->override_kv, &a->n_override_kv);
+    drop(&a->include_weights, &a->n_include_weights);
+    drop(&a->exclude_weights, &a->n_exclude_weights);
 }

@@ -1,3 +1,5 @@
+/* Bytes and values of a side's tensors, in pieces of SIDE_WEIGHTS weights, so
+ * that memory does not depend on a tensor's size. */
 #include "client/compare_side.h"
 #include "kernels/kernels.h"
 

@@ -4,7 +4,7 @@
 #define SLUICE_CLIENT_COMPARE_SIDE_H
 
 #include "client/model_arg.h"
-#include "client/source_element.h"
+#include "worker/source_element.h"
 
 struct side_tensor {
     const char *name;

@@ -10,7 +10,7 @@ struct args {
     const char *output;
 };
 
-static int convert(struct args *a, const char *source, struct cli_job *j, struct output *out,
+static int convert(struct args *a, const char *source, struct sl_job_plan *j, struct output *out,
                    struct sl_error *e)
 {
     struct convert_opts o;
@@ -19,6 +19,9 @@ static int convert(struct args *a, const char *source, struct cli_job *j, struct
     SL_TRY(output_parse(out, a->output ? a->output : "./", e));
     SL_TRY(cli_job_open(j, source, false, &a->plan, out->prefix, e));
     o.round_bf16 = a->plan.round_through != NULL;
+    o.weights = j->imatrix ? &j->weights : NULL;
+    if (!a->run.quiet)
+        cli_job_notes(j);
     SL_TRY(output_attach(out, j->plan, e));
     if (a->run.dry_run)
         return convert_dry_run(j->plan, out);
@@ -39,7 +42,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
         POPT_TABLEEND,
     };
     struct cli_args args;
-    struct cli_job job = {0};
+    struct sl_job_plan job = {0};
     struct output out = {0};
     int rc;
 
@@ -49,7 +52,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
     if (rc == 0) {
         rc = convert(&a, args.pos[0], &job, &out, e);
         output_free(&out);
-        cli_job_close(&job);
+        sl_job_plan_close(&job);
         cli_args_free(&args);
     }
     cli_plan_args_free(&a.plan);

@@ -1,10 +1,11 @@
 #include "client/convert_run.h"
 
+#include "client/convert_store.h"
 #include "client/interrupt.h"
-#include "client/stitch.h"
-#include "daemon/job_store.h"
+#include "worker/stitch.h"
 
 #include <cjson/cJSON.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -13,7 +14,10 @@
 
 #define SECOND 1000000000ull
 #define PENDING_MAX 64
+#define COMMIT_NS 250000000ull /* finished work waits at most so long for its sync */
 #define STITCH_TRIES 3
+/* How long a stop waits for the tasks under way; what is not done then is made again. */
+#define STOP_NS (3 * SECOND)
 /* Source bytes handed to the engine ahead of what it has finished: enough that
  * its disk never waits, little enough that a stop is near. */
 #define AHEAD_BYTES (384ull << 20)
@@ -23,19 +27,20 @@ struct run {
     const struct sl_plan *plan;
     const struct output *out;
     const struct convert_opts *o;
-    struct sl_job_store *store;
+    struct convert_store *store;
     struct sl_engine *engine;
     uint64_t *sum;       /* checksum of each finished task */
     bool *done;
     uint64_t done_bytes; /* source bytes of finished tasks */
-    struct sl_done_task pending[PENDING_MAX]; /* finished, not yet synced and committed */
+    struct convert_done pending[PENDING_MAX]; /* finished, not yet synced and committed */
     uint32_t n_pending;
     uint64_t last_commit_ns;
+    uint64_t stop_ns; /* when a stop was first seen */
     struct progress progress;
     uint64_t t0_ns, resumed_bytes;
 };
 
-static int on_done(void *user, uint32_t task, uint64_t checksum)
+static void on_done(void *user, uint32_t task, uint64_t checksum)
 {
     struct run *r = user;
 
@@ -44,7 +49,6 @@ static int on_done(void *user, uint32_t task, uint64_t checksum)
         r->sum[task] = checksum;
         r->done_bytes += r->plan->tasks[task].src_bytes;
     }
-    return 0;
 }
 
 /* Tasks whose segment file is gone must be made again, whatever the store says. */
@@ -65,77 +69,87 @@ static int revoke_lost(struct run *r, const bool *kept, struct sl_error *e)
             lost[n++] = t;
     }
     if (n > 0)
-        rc = sl_job_store_revoke(r->store, lost, n, e);
+        rc = convert_store_revoke(r->store, lost, n, e);
     free(lost);
     return rc;
 }
 
-/* "name (hash)": the name for people, the hash for the comparison. */
-static void label(char *buf, size_t cap, const char *name, const char *hash)
+/* What messages call the source: the resolved folder's own name, so that the
+ * same folder spelled in another way is the same source. */
+static const char *source_name(const struct sl_checkpoint *ck, char buf[PATH_MAX])
 {
-    snprintf(buf, cap, "%.200s (%.12s)", name ? name : "", hash);
+    const char *slash;
+
+    if (!ck->dir || !realpath(ck->dir, buf))
+        return ck->files[0].name;
+    slash = strrchr(buf, '/');
+    return slash && slash[1] ? slash + 1 : buf;
 }
 
-static int open_store(struct run *r, struct sl_error *e)
+/* Opens the store and holds the plan against what it records. *fresh: there was
+ * nothing yet. */
+static int open_store(struct run *r, bool *fresh, struct sl_error *e)
 {
-    const struct sl_plan *p = r->plan;
-    const char *recipe = NULL, *layout = NULL;
-    char source_id[256], recipe_id[256], options_id[256];
-    const struct sl_job_identity id = {p->fingerprint, source_id, recipe_id, options_id,
-                                       p->parts.version, p->n_tasks};
+    char buf[PATH_MAX];
+    const char *source = source_name(r->ck, buf);
     int rc;
 
-    sl_kvs_get_str(&p->segments[0].kvs, SL_KEY_RECIPE, &recipe);
-    sl_kvs_get_str(&p->segments[0].kvs, SL_KEY_LAYOUT, &layout);
-    label(source_id, sizeof source_id, r->ck->dir ? r->ck->dir : r->ck->files[0].name,
-          p->parts.source);
-    label(recipe_id, sizeof recipe_id, recipe, p->parts.recipe);
-    label(options_id, sizeof options_id, layout ? layout : "options", p->parts.options);
-
-    SL_TRY(sl_job_store_open(r->out->journal, &r->store, e));
-    rc = sl_job_store_begin(r->store, &id, e);
-    if (rc == SL_EEXISTS && r->o->force) {
-        sl_job_store_close(r->store);
-        r->store = NULL;
-        sl_job_store_remove(r->out->journal);
-        output_discard(r->out);
-        SL_TRY(sl_job_store_open(r->out->journal, &r->store, e));
-        rc = sl_job_store_begin(r->store, &id, e);
-    }
-    return rc;
+    SL_TRY(convert_store_open(r->out->journal, &r->store, e));
+    SL_TRY(rc = convert_store_state(r->store, e));
+    *fresh = rc == CONVERT_NEW;
+    rc = convert_store_begin(r->store, r->plan, source, e);
+    if (rc != SL_EEXISTS || !r->o->force)
+        return rc;
+    convert_store_close(r->store);
+    r->store = NULL;
+    convert_store_remove(r->out->journal);
+    output_discard(r->out);
+    *fresh = true;
+    SL_TRY(convert_store_open(r->out->journal, &r->store, e));
+    return convert_store_begin(r->store, r->plan, source, e);
 }
 
-/* Takes the job: a new one is reserved in full before it is recorded. */
-static int take_job(struct run *r, int *state, struct sl_error *e)
+/* The temporary files, in full size; tasks whose file was lost are taken back. */
+static int take_files(struct run *r, bool fresh, struct sl_error *e)
 {
-    bool resuming = access(r->out->journal, F_OK) == 0;
     bool *kept = calloc(r->plan->n_segments, sizeof *kept);
     int rc = kept ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 
-    *state = SL_JOB_CONVERTING;
-    if (rc == 0 && !resuming && !r->o->force)
+    if (rc == 0 && !r->o->force)
         rc = output_absent(r->out, e);
-    if (rc == 0 && !resuming)
+    if (rc == 0)
         rc = output_check_space(r->out, e);
-    if (rc == 0 && !resuming)
-        rc = output_reserve(r->out, true, kept, e);
     if (rc == 0)
-        rc = open_store(r, e);
-    if (rc == 0)
-        rc = *state = sl_job_store_state(r->store, e);
-    if (rc >= 0 && *state == SL_JOB_CONVERTING && resuming) {
-        rc = r->o->force ? 0 : output_absent(r->out, e);
-        if (rc == 0)
-            rc = output_check_space(r->out, e);
-        if (rc == 0)
-            rc = output_reserve(r->out, false, kept, e);
-        if (rc == 0)
-            rc = revoke_lost(r, kept, e);
-    }
-    if (rc >= 0)
-        rc = sl_job_store_each(r->store, on_done, r, e);
+        rc = output_reserve(r->out, fresh, kept, e);
+    if (rc == 0 && !fresh)
+        rc = revoke_lost(r, kept, e);
     free(kept);
     return rc;
+}
+
+/* Takes the job: the store first, since it keeps other processes out. A new
+ * job that has no room leaves nothing behind. */
+static int take_job(struct run *r, int *state, struct sl_error *e)
+{
+    bool fresh = false;
+    int rc = 0;
+
+    if (access(r->out->journal, F_OK) != 0) {
+        if (!r->o->force)
+            SL_TRY(output_absent(r->out, e));
+        SL_TRY(output_check_space(r->out, e));
+    }
+    SL_TRY(open_store(r, &fresh, e));
+    SL_TRY(*state = convert_store_state(r->store, e));
+    if (*state != CONVERT_PUBLISHING)
+        rc = take_files(r, fresh, e);
+    if (rc < 0 && fresh) {
+        convert_store_close(r->store);
+        r->store = NULL;
+        convert_store_remove(r->out->journal);
+    }
+    SL_TRY(rc);
+    return convert_store_each(r->store, on_done, r, e);
 }
 
 /* Syncs the segments and records the pending tasks: only then are they done. */
@@ -145,7 +159,7 @@ static int commit_pending(struct run *r, struct sl_error *e)
     if (r->n_pending == 0)
         return 0;
     SL_TRY(sl_engine_sync(r->engine, e));
-    SL_TRY(sl_job_store_commit(r->store, r->pending, r->n_pending, e));
+    SL_TRY(convert_store_commit(r->store, r->pending, r->n_pending, e));
     for (uint32_t i = 0; i < r->n_pending; i++)
         on_done(r, r->pending[i].task, r->pending[i].checksum);
     r->n_pending = 0;
@@ -159,6 +173,15 @@ static void show_progress(struct run *r)
     sl_engine_stats(r->engine, &st);
     progress_update(&r->progress, r->resumed_bytes + st.source_bytes, st.read_bytes,
                     st.written_bytes);
+}
+
+static bool stop_is_due(struct run *r)
+{
+    if (!interrupt_asked())
+        return false;
+    if (r->stop_ns == 0)
+        r->stop_ns = now_ns();
+    return now_ns() - r->stop_ns > STOP_NS;
 }
 
 /* Submits what is missing and collects results, until all is done, a task
@@ -183,7 +206,7 @@ static int convert_tasks(struct run *r, struct sl_error *e)
             }
             next++;
         }
-        if (in_flight == 0)
+        if (in_flight == 0 || stop_is_due(r))
             break;
         SL_TRY(rc = sl_engine_wait(r->engine, &res, 100, e));
         if (rc == 1) {
@@ -193,20 +216,21 @@ static int convert_tasks(struct run *r, struct sl_error *e)
                 failed = res.code;
                 *e = res.error;
             } else if (res.code == 0) {
-                r->pending[r->n_pending++] = (struct sl_done_task){res.task, res.checksum};
+                r->pending[r->n_pending++] = (struct convert_done){res.task, res.checksum};
             }
         }
         show_progress(r);
-        if (r->n_pending == PENDING_MAX || now_ns() - r->last_commit_ns > SECOND) {
+        if (r->n_pending == PENDING_MAX || now_ns() - r->last_commit_ns > COMMIT_NS) {
             struct sl_error later;
 
             SL_TRY(commit_pending(r, failed ? &later : e));
         }
     }
     if (failed) {
-        struct sl_error later;
+        struct sl_error later; /* the task's failure is what counts */
 
-        return commit_pending(r, &later) < 0 ? failed : failed;
+        (void)!commit_pending(r, &later);
+        return failed;
     }
     SL_TRY(commit_pending(r, e));
     if (interrupt_asked())
@@ -215,9 +239,20 @@ static int convert_tasks(struct run *r, struct sl_error *e)
     return 0;
 }
 
+/* Every segment stays open while it is written: as many files as the system lets us. */
+static void allow_open_files(void)
+{
+    struct rlimit l;
+
+    if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
+        l.rlim_cur = l.rlim_max;
+        (void)!setrlimit(RLIMIT_NOFILE, &l);
+    }
+}
+
 static int open_engine(struct run *r, struct sl_error *e)
 {
-    const struct sl_engine_opts eo = {
+    struct sl_engine_opts eo = {
         .threads = (unsigned)r->o->threads,
         .mem_bytes = r->o->mem_bytes,
         .io = r->o->io,
@@ -227,6 +262,8 @@ static int open_engine(struct run *r, struct sl_error *e)
         .segment_paths = (const char *const *)r->out->partial,
     };
 
+    if (r->o->weights)
+        eo.weights = (struct sl_engine_weights){sl_imatrix_use_has, sl_imatrix_use_load, r->o->weights};
     return sl_engine_open(r->ck, r->plan, &eo, &r->engine, e);
 }
 
@@ -263,7 +300,7 @@ static int seal(struct run *r, struct sl_error *e)
     if (rc == SL_EVERIFY && s.n_bad > 0) {
         struct sl_error later;
 
-        if (sl_job_store_revoke(r->store, s.bad, s.n_bad, &later) < 0)
+        if (convert_store_revoke(r->store, s.bad, s.n_bad, &later) < 0)
             rc = SL_EFAIL;
         for (uint32_t i = 0; i < s.n_bad; i++) {
             r->done[s.bad[i]] = false;
@@ -304,25 +341,40 @@ static int publish(struct run *r, struct sl_error *e)
 {
     SL_TRY(stitch_publish_manifests(r->out, e));
     SL_TRY(output_publish(r->out, e));
-    sl_job_store_close(r->store);
+    convert_store_close(r->store);
     r->store = NULL;
-    sl_job_store_remove(r->out->journal);
+    convert_store_remove(r->out->journal);
     return output_sync_dir(r->out, e);
+}
+
+/* Takes a job back of which nothing was done: no file of it stays. */
+static int abandon(struct run *r, int rc)
+{
+    convert_store_close(r->store);
+    r->store = NULL;
+    convert_store_remove(r->out->journal);
+    output_discard(r->out);
+    return rc;
 }
 
 static int run_job(struct run *r, struct sl_error *e)
 {
-    int state;
+    bool resuming = access(r->out->journal, F_OK) == 0;
+    int rc, state;
 
+    allow_open_files();
     SL_TRY(output_not_source(r->out, r->ck, e));
     SL_TRY(take_job(r, &state, e));
-    if (state != SL_JOB_PUBLISHING) {
+    if (state != CONVERT_PUBLISHING) {
         if (r->done_bytes > 0 && r->o->progress != PROGRESS_QUIET)
             fprintf(stderr, "sluice: going on with earlier work: %.0f %% is done\n",
                     100.0 * (double)r->done_bytes / (double)r->plan->src_bytes);
-        SL_TRY(convert_and_seal(r, e));
+        rc = convert_and_seal(r, e);
+        if (rc < 0 && rc != SL_EINTERRUPTED && !resuming && r->done_bytes == 0)
+            return abandon(r, rc);
+        SL_TRY(rc);
         SL_TRY(output_sync_dir(r->out, e));
-        SL_TRY(sl_job_store_set_state(r->store, SL_JOB_PUBLISHING, e));
+        SL_TRY(convert_store_seal(r->store, e));
     }
     return publish(r, e);
 }
@@ -372,7 +424,7 @@ int convert_run(const struct sl_checkpoint *ck, const struct sl_plan *plan,
         rc = run_job(&r, e);
     progress_end(&r.progress);
     sl_engine_close(r.engine);
-    sl_job_store_close(r.store);
+    convert_store_close(r.store);
     if (rc == 0)
         print_summary(&r);
     free(r.sum);

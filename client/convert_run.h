@@ -4,7 +4,7 @@
 #define SLUICE_CLIENT_CONVERT_RUN_H
 
 #include "client/cli.h"
-#include "client/output.h"
+#include "worker/output.h"
 #include "client/progress.h"
 #include "worker/engine.h"
 
@@ -15,6 +15,7 @@ struct convert_opts {
     enum sl_direct direct;
     enum sl_backend backend;
     bool round_bf16;
+    struct sl_imatrix_use *weights; /* NULL: none */
     bool force;              /* replace an existing output; drop other unfinished work */
     bool sha256;
     bool stats;              /* stage times at the end */

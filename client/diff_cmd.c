@@ -13,19 +13,23 @@
 
 struct diff_args {
     const char *tensor; /* glob; NULL: all */
+    const char *imatrix;
     int json, quiet, tensors_only;
 };
 
 /* Sums over pairs of values, in double; error figures follow from them. */
 struct sums {
-    uint64_t n, not_finite;
+    uint64_t n, not_finite, n_weighted;
     double d2, a2, b2, ab, max;
+    double wd2, wa2; /* times importance, over n_weighted values */
 };
 
 struct diff {
     const struct diff_args *args;
     struct side a, b;
     float *x, *y; /* SIDE_WEIGHTS values each */
+    struct sl_imatrix *im; /* NULL: none */
+    float *columns;        /* weights of one matrix's columns */
     struct progress progress;
     uint64_t done;
     uint64_t only_a, only_b, equal, differ, kvs;
@@ -41,6 +45,9 @@ static void add_sums(struct sums *to, const struct sums *s)
     to->a2 += s->a2;
     to->b2 += s->b2;
     to->ab += s->ab;
+    to->n_weighted += s->n_weighted;
+    to->wd2 += s->wd2;
+    to->wa2 += s->wa2;
     if (s->max > to->max)
         to->max = s->max;
 }
@@ -64,6 +71,27 @@ static void sum_values(struct sums *s, const float *x, const float *y, uint64_t 
     }
 }
 
+/* The same with importance: of n values from weight `at` of tensor t on. */
+static int sum_weighted(struct diff *d, const struct side_tensor *t, uint32_t entry, uint64_t at,
+                        uint64_t n, struct sums *s)
+{
+    uint64_t row = t->ne[0], matrix = row * t->ne[1];
+
+    for (uint64_t i = 0; i < n; i++) {
+        double a = d->x[i], e = a - d->y[i], w;
+
+        if (i == 0 || (at + i) % matrix == 0)
+            SL_TRY(sl_imatrix_values(d->im, entry, (at + i) / matrix * row, row, d->columns, d->e));
+        if (!isfinite(e))
+            continue;
+        w = d->columns[(at + i) % row];
+        s->n_weighted++;
+        s->wd2 += w * e * e;
+        s->wa2 += w * a * a;
+    }
+    return 0;
+}
+
 static double rmse(const struct sums *s)
 {
     return s->n ? sqrt(s->d2 / (double)s->n) : 0;
@@ -73,6 +101,13 @@ static double rmse(const struct sums *s)
 static double relative(const struct sums *s)
 {
     return s->a2 > 0 ? sqrt(s->d2 / s->a2) : s->d2 > 0 ? INFINITY : 0;
+}
+
+/* The share of the outputs' energy that the errors have, its root: inputs as the imatrix saw
+ * them, columns taken as uncorrelated. */
+static double weighted(const struct sums *s)
+{
+    return s->wa2 > 0 ? sqrt(s->wd2 / s->wa2) : s->wd2 > 0 ? INFINITY : 0;
 }
 
 static double cosine(const struct sums *s)
@@ -88,11 +123,15 @@ static void figures_json(cJSON *o, const struct sums *s)
     cJSON_AddNumberToObject(o, "max_abs", s->max);
     cJSON_AddNumberToObject(o, "cosine", cosine(s));
     cJSON_AddNumberToObject(o, "not_finite", (double)s->not_finite);
+    if (s->n_weighted)
+        cJSON_AddNumberToObject(o, "weighted", weighted(s));
 }
 
 static void figures_text(const struct sums *s)
 {
     printf("rmse %.4g  relative %.4g  max %.4g  cosine %.8f", rmse(s), relative(s), s->max, cosine(s));
+    if (s->n_weighted)
+        printf("  weighted %.4g", weighted(s));
     if (s->not_finite)
         printf("  %" PRIu64 " values not finite", s->not_finite);
 }
@@ -184,17 +223,33 @@ static int same_bytes(struct diff *d, const struct side_tensor *a, const struct 
 static int same_values(struct diff *d, const struct side_tensor *a, const struct side_tensor *b,
                        struct sums *s)
 {
+    int64_t entry = -1;
+
+    if (d->im) {
+        entry = sl_imatrix_find(d->im, a->name);
+        if (entry >= 0 && d->im->entries[entry].n != a->elems / a->ne[1])
+            entry = -1; /* of another layout or model */
+    }
+    if (entry >= 0) {
+        free(d->columns);
+        d->columns = malloc(a->ne[0] * sizeof *d->columns);
+        if (!d->columns)
+            return sl_fail(d->e, SL_EFAIL, "out of memory");
+    }
     for (uint64_t at = 0; at < a->elems; at += SIDE_WEIGHTS) {
         uint64_t n = a->elems - at < SIDE_WEIGHTS ? a->elems - at : SIDE_WEIGHTS;
 
         SL_TRY(side_values(&d->a, a, at, n, d->x, d->e));
         SL_TRY(side_values(&d->b, b, at, n, d->y, d->e));
         sum_values(s, d->x, d->y, n);
+        if (entry >= 0)
+            SL_TRY(sum_weighted(d, a, (uint32_t)entry, at, n, s));
         advance(d, a, n);
     }
     return 0;
 }
 
+/* Bytes first, where both have the same type; figures only when they differ. */
 static int compare(struct diff *d, const struct side_tensor *a, const struct side_tensor *b)
 {
     uint64_t first = UINT64_MAX;
@@ -234,6 +289,7 @@ static bool wanted(const struct diff *d, const struct side_tensor *t)
     return !d->args->tensor || fnmatch(d->args->tensor, t->name, 0) == 0;
 }
 
+/* Both sides are sorted by name: one merge. */
 static int compare_tensors(struct diff *d)
 {
     uint64_t i = 0, j = 0;
@@ -376,6 +432,10 @@ static int diff_paths(const char *a, const char *b, const struct diff_args *args
     double bytes = 0;
     int rc = open_sides(&d, a, b);
 
+    if (rc == 0 && args->imatrix)
+        rc = sl_imatrix_open(args->imatrix, &d.im, e);
+    if (rc == 0 && d.im)
+        rc = sl_imatrix_check(d.im, e);
     d.x = malloc(SIDE_WEIGHTS * sizeof *d.x);
     d.y = malloc(SIDE_WEIGHTS * sizeof *d.y);
     if (rc == 0 && (!d.x || !d.y))
@@ -394,6 +454,8 @@ static int diff_paths(const char *a, const char *b, const struct diff_args *args
         rc = finish(&d);
     free(d.x);
     free(d.y);
+    free(d.columns);
+    sl_imatrix_close(d.im);
     side_close(&d.a);
     side_close(&d.b);
     return rc;
@@ -405,6 +467,7 @@ static int run_diff(int argc, const char **argv, struct sl_error *e)
     struct poptOption table[] = {
         {"tensor", 't', POPT_ARG_STRING, &a.tensor, 0, "only tensors whose name matches (shell pattern)", "PATTERN"},
         {"tensors-only", 0, POPT_ARG_NONE, &a.tensors_only, 0, "leave metadata out", NULL},
+        {"imatrix", 0, POPT_ARG_STRING, &a.imatrix, 0, "also weigh errors by an importance matrix", "FILE"},
         {"json", 0, POPT_ARG_NONE, &a.json, 0, "JSON lines on standard output", NULL},
         {"quiet", 'q', POPT_ARG_NONE, &a.quiet, 0, "no progress", NULL},
         POPT_TABLEEND,

@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-/* Effect: installs the handlers and ignores SIGPIPE. */
+/* Effect: installs the handlers and ignores SIGPIPE and SIGXFSZ. */
 void interrupt_install(void);
 
 /* Returns whether a stop was asked for. */

@@ -1,3 +1,4 @@
+/* What a path on the command line means, and text from strangers' files. */
 #include "client/model_arg.h"
 
 #include <cjson/cJSON.h>

@@ -20,7 +20,7 @@ static bool is_config(const char *path)
 static int plan_and_show(const struct plan_cmd *c, const char *source, struct sl_error *e)
 {
     struct output out = {0};
-    struct cli_job job = {0};
+    struct sl_job_plan job = {0};
     struct plan_view view = {0};
     bool rules_2025;
     int rc = 0;
@@ -39,8 +39,10 @@ static int plan_and_show(const struct plan_cmd *c, const char *source, struct sl
         rc = plan_view_json(&view, e);
     else if (rc == 0)
         plan_view_print(&view);
+    if (rc == 0)
+        cli_job_notes(&job);
     plan_view_free(&view);
-    cli_job_close(&job);
+    sl_job_plan_close(&job);
     output_free(&out);
     return rc;
 }

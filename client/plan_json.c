@@ -43,7 +43,7 @@ static cJSON *set_json(const struct plan_device_set *s, uint64_t ctx)
     return o;
 }
 
-static void add_model(cJSON *root, const struct cli_job *j)
+static void add_model(cJSON *root, const struct sl_job_plan *j)
 {
     const struct sl_model *m = j->model;
     cJSON *o = cJSON_AddObjectToObject(root, "model");

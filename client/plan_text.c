@@ -8,7 +8,7 @@
 
 static void print_head(const struct plan_view *v)
 {
-    const struct cli_job *j = v->job;
+    const struct sl_job_plan *j = v->job;
     const struct sl_plan *p = j->plan;
     const struct sl_model *m = j->model;
     char a[32];

@@ -80,7 +80,7 @@ static int make_groups(struct plan_view *v, bool rules_2025, struct sl_error *e)
             continue;
         if (!sl_type_info(t->type)->quantizes)
             v->unwritable = t->type;
-        if (!v->needs_imatrix
+        if (!v->job->imatrix && !v->needs_imatrix
             && sl_recipe_needs_imatrix(v->job->recipe, t->t->name, t->type, rules_2025))
             v->needs_imatrix = t->t->name;
     }
@@ -150,7 +150,7 @@ static int find_space(struct plan_view *v, const struct output *out, struct sl_e
     return 0;
 }
 
-int plan_view_make(struct plan_view *v, const struct cli_job *job, uint64_t ctx,
+int plan_view_make(struct plan_view *v, const struct sl_job_plan *job, uint64_t ctx,
                    const char *devices, const struct output *out, bool rules_2025,
                    struct sl_error *e)
 {

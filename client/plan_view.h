@@ -3,7 +3,7 @@
 #define SLUICE_CLIENT_PLAN_VIEW_H
 
 #include "client/cli.h"
-#include "client/output.h"
+#include "worker/output.h"
 
 struct plan_group_type {
     int type;
@@ -31,7 +31,7 @@ struct plan_device_set {
 
 #define PLAN_MAX_DEVICE_SETS 32
 struct plan_view {
-    const struct cli_job *job;
+    const struct sl_job_plan *job;
     struct plan_group *groups; /* most bytes first */
     uint32_t n_groups;
     uint64_t ctx;
@@ -46,7 +46,7 @@ struct plan_view {
 /* Effect: computes the view. devices: "8x80G,8x64G", NULL: a common choice for
  * the model's size. out: NULL, or the place of the output. Errors: SL_EUSAGE
  * (devices), SL_EFAIL. Release with plan_view_free in every case. */
-int plan_view_make(struct plan_view *v, const struct cli_job *job, uint64_t ctx,
+int plan_view_make(struct plan_view *v, const struct sl_job_plan *job, uint64_t ctx,
                    const char *devices, const struct output *out, bool rules_2025,
                    struct sl_error *e) SL_MUST_USE;
 void plan_view_free(struct plan_view *v);

@@ -43,7 +43,8 @@ void json_line(cJSON *object, const char *message_type)
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &tm);
     cJSON_AddStringToObject(object, "message_type", message_type);
     cJSON_AddNumberToObject(object, "schema", 1);
-    cJSON_AddStringToObject(object, "time", when);
+    if (!cJSON_HasObjectItem(object, "time"))
+        cJSON_AddStringToObject(object, "time", when);
     text = cJSON_PrintUnformatted(object);
     if (text) {
         puts(text);
@@ -79,14 +80,14 @@ static void eta_text(char *buf, size_t cap, const struct progress *p, uint64_t d
 static void draw_bar(struct progress *p, uint64_t done, const char *eta)
 {
     struct winsize ws = {0};
-    char size[32], all[32], tail[160], bar[512];
+    char size[32], all[32], in[32], out[32], tail[200], bar[512];
     int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &ws) == 0 && ws.ws_col ? ws.ws_col : 80;
     double share = p->total ? (double)done / (double)p->total : 1;
-    int room, full;
+    int room, full, rest; /* a line that wraps could not be drawn over */
 
-    snprintf(tail, sizeof tail, " %3.0f %%  %s of %s  read %.2f GB/s  write %.2f GB/s  ETA %s",
-             100 * share, cli_size(size, done), cli_size(all, p->total), p->read_rate / 1e9,
-             p->write_rate / 1e9, eta);
+    snprintf(tail, sizeof tail, " %3.0f %%  %s of %s  read %s/s  write %s/s  ETA %s", 100 * share,
+             cli_size(size, done), cli_size(all, p->total), cli_size(in, (uint64_t)p->read_rate),
+             cli_size(out, (uint64_t)p->write_rate), eta);
     room = width - 1 - (int)strlen(tail) - (int)strlen(p->phase) - 3;
     if (room > 40)
         room = 40;
@@ -96,7 +97,8 @@ static void draw_bar(struct progress *p, uint64_t done, const char *eta)
     for (int i = 0; i < room; i++)
         bar[i] = i < full ? '#' : '.';
     bar[room] = 0;
-    fprintf(stderr, "\r%s [%s]%.*s\033[K", p->phase, bar, width > 20 ? width - 4 : 16, tail);
+    rest = width - 1 - room - (int)strlen(p->phase) - 3;
+    fprintf(stderr, "\r%s [%s]%.*s\033[K", p->phase, bar, rest > 0 ? rest : 0, tail);
     fflush(stderr);
     p->drawn = true;
 }
@@ -127,7 +129,7 @@ void progress_update(struct progress *p, uint64_t done, uint64_t read_bytes, uin
                                         [PROGRESS_JSON] = SECOND,
                                         [PROGRESS_QUIET] = UINT64_MAX};
     uint64_t now = now_ns();
-    char eta[24], a[32], b[32];
+    char eta[24], a[32], b[32], c[32], d[32];
 
     if (done > p->total)
         done = p->total;
@@ -151,10 +153,10 @@ void progress_update(struct progress *p, uint64_t done, uint64_t read_bytes, uin
     else if (p->mode == PROGRESS_JSON)
         show_json(p, done);
     else
-        fprintf(stderr, "%s: %.0f %%, %s of %s, read %.2f GB/s, write %.2f GB/s, ETA %s\n",
-                p->phase, p->total ? 100.0 * (double)done / (double)p->total : 100.0,
-                cli_size(a, done), cli_size(b, p->total), p->read_rate / 1e9, p->write_rate / 1e9,
-                eta);
+        fprintf(stderr, "%s: %.0f %%, %s of %s, read %s/s, write %s/s, ETA %s\n", p->phase,
+                p->total ? 100.0 * (double)done / (double)p->total : 100.0, cli_size(a, done),
+                cli_size(b, p->total), cli_size(c, (uint64_t)p->read_rate),
+                cli_size(d, (uint64_t)p->write_rate), eta);
 }
 
 void progress_end(struct progress *p)

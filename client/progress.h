@@ -36,7 +36,7 @@ void progress_update(struct progress *p, uint64_t done, uint64_t read_bytes, uin
 void progress_end(struct progress *p);
 
 /* Effect: prints one JSON line on stdout with message_type, schema and time
- * (RFC 3339, UTC) added, and deletes object. */
+ * (RFC 3339, UTC; unless it has one) added, and deletes object. */
 void json_line(struct cJSON *object, const char *message_type);
 
 /* Nanoseconds of CLOCK_MONOTONIC. */

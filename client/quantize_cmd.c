@@ -36,7 +36,7 @@ static int positions(struct args *a, const struct cli_args *args, char **out, st
     return a->plan.recipe && *out ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 }
 
-static int quantize(struct args *a, const char *source, const char *target, struct cli_job *j,
+static int quantize(struct args *a, const char *source, const char *target, struct sl_job_plan *j,
                     struct output *out, struct sl_error *e)
 {
     struct convert_opts o;
@@ -50,6 +50,9 @@ static int quantize(struct args *a, const char *source, const char *target, stru
         return sl_fail(e, SL_EUSAGE, "%s is no GGUF file; use 'sluice convert' for a checkpoint",
                        source);
     o.round_bf16 = a->plan.round_through != NULL;
+    o.weights = j->imatrix ? &j->weights : NULL;
+    if (!a->run.quiet)
+        cli_job_notes(j);
     SL_TRY(output_attach(out, j->plan, e));
     if (a->run.dry_run)
         return convert_dry_run(j->plan, out);
@@ -69,7 +72,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
         POPT_TABLEEND,
     };
     struct cli_args args;
-    struct cli_job job = {0};
+    struct sl_job_plan job = {0};
     struct output out = {0};
     char *target = NULL;
     int rc;
@@ -82,7 +85,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
         if (rc == 0)
             rc = quantize(&a, args.pos[0], target, &job, &out, e);
         output_free(&out);
-        cli_job_close(&job);
+        sl_job_plan_close(&job);
         cli_args_free(&args);
         free(target);
     }

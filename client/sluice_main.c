@@ -1,33 +1,51 @@
 #include "client/cli.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-
-static const struct cli_verb *const verbs[] = {
-    &cli_plan,   &cli_convert, &cli_quantize, &cli_verify,
-    &cli_inspect, &cli_diff,   &cli_recipes,  &cli_types,
-};
-#define N_VERBS (sizeof verbs / sizeof verbs[0])
 
 static void print_usage(FILE *to)
 {
     fputs("Usage: sluice VERB [ARGUMENT...]\n\n"
           "Turns FP8 and BF16 checkpoints into quantized GGUF files, streaming, byte for byte\n"
-          "what llama.cpp's tools would write.\n\n", to);
-    for (size_t i = 0; i < N_VERBS; i++)
-        fprintf(to, "  %-10s %s\n", verbs[i]->name, verbs[i]->summary);
-    fputs("\n'sluice VERB --help' shows a verb's options. Exit codes: 0 ok, 1 failed, 2 usage,\n"
-          "3 finished with warnings, 6 unsupported model or tensor, 7 source damaged or missing,\n"
-          "8 verification mismatch, 9 no space, 13 output exists, 75 interrupted, goes on with\n"
-          "the same command.\n", to);
+          "what llama.cpp's tools would write.\n", to);
+    for (unsigned g = 0; cli_group(g); g++) {
+        fprintf(to, "\n%s\n", cli_group(g)->title);
+        for (const struct cli_verb *const *v = cli_group(g)->verbs; *v; v++)
+            fprintf(to, "  %-10s %s\n", (*v)->name, (*v)->summary);
+    }
+    fputs("\n'sluice VERB --help' shows a verb's options, 'man sluice' all of them. Exit codes: 0 ok,\n"
+          "1 failed, 2 usage, 3 finished with warnings, 4 daemon unreachable, 5 no such job,\n"
+          "6 unsupported model or tensor, 7 source damaged or missing, 8 verification mismatch,\n"
+          "9 no space, 13 output exists, 75 interrupted, goes on with the same command.\n", to);
+}
+
+static const struct cli_verb *find(const char *name)
+{
+    for (unsigned g = 0; cli_group(g); g++)
+        for (const struct cli_verb *const *v = cli_group(g)->verbs; *v; v++)
+            if (strcmp((*v)->name, name) == 0)
+                return *v;
+    return NULL;
+}
+
+/* A file opened later must not become a standard stream that was closed: a
+ * message would then be written into it. */
+static void fill_standard_streams(void)
+{
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            (void)!open("/dev/null", fd == 0 ? O_RDONLY : O_WRONLY);
 }
 
 int main(int argc, char **argv)
 {
     struct sl_error e = {0};
     const char *name = argc > 1 ? argv[1] : NULL;
+    const struct cli_verb *verb;
     int rc;
 
+    fill_standard_streams();
     if (!name) {
         print_usage(stderr);
         return -SL_EUSAGE;
@@ -40,10 +58,9 @@ int main(int argc, char **argv)
         puts("sluice " SLUICE_VERSION);
         return 0;
     }
-    for (size_t i = 0; i < N_VERBS; i++) {
-        if (strcmp(name, verbs[i]->name) != 0)
-            continue;
-        rc = verbs[i]->run(argc - 1, (const char **)(argv + 1), &e);
+    verb = find(name);
+    if (verb) {
+        rc = verb->run(argc - 1, (const char **)(argv + 1), &e);
         if (fflush(stdout) != 0 && rc == 0)
             rc = sl_fail(&e, SL_EFAIL, "standard output cannot be written");
         if (rc < 0 && e.text[0])

@@ -2,7 +2,8 @@
 #include "client/cli.h"
 #include "client/model_arg.h"
 #include "client/progress.h"
-#include "client/verify.h"
+#include "client/verify_job.h"
+#include "worker/verify.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -10,7 +11,7 @@
 #include <string.h>
 
 struct verify_args {
-    const char *source, *sample;
+    const char *source, *sample, *imatrix;
     int seed, sha256, json, quiet;
 };
 
@@ -159,7 +160,7 @@ static int check(struct run *run, const struct verify_set *s, struct sl_hash_tot
     SL_TRY(verify_data(s, a->sha256, totals, r, on_progress, run, e));
     progress_end(&run->progress);
     if (a->source)
-        SL_TRY(verify_source(s, a->source, sample, r, &tally, e));
+        SL_TRY(verify_source(s, a->source, a->imatrix, sample, r, &tally, e));
     if (a->json)
         print_json(s, totals, r, &tally, a->source != NULL);
     else if (r->failures == 0)
@@ -185,7 +186,12 @@ static int verify_path(const char *path, const struct verify_args *a,
         totals = calloc(s.n, sizeof *totals);
         rc = totals ? check(&run, &s, totals, &r, sample, e) : sl_fail(e, SL_EFAIL, "out of memory");
     } else if (rc == SL_EVERIFY && a->json) {
+        cJSON *o = cJSON_CreateObject();
+
         print_failure(&run, e->text);
+        cJSON_AddBoolToObject(o, "ok", false);
+        cJSON_AddNumberToObject(o, "failures", 1);
+        json_line(o, "verify");
     }
     progress_end(&run.progress);
     free(totals);
@@ -196,26 +202,45 @@ static int verify_path(const char *path, const struct verify_args *a,
 static int run_verify(int argc, const char **argv, struct sl_error *e)
 {
     struct verify_args a = {.seed = 1};
+    struct service_args sa = {0};
+    const char *job = NULL;
+    struct poptOption service[SERVICE_TABLE_MAX];
     struct poptOption table[] = {
         {"source", 's', POPT_ARG_STRING, &a.source, 0, "make blocks again from this checkpoint and compare bytes", "CHECKPOINT"},
+        {"imatrix", 0, POPT_ARG_STRING, &a.imatrix, 0, "the importance matrix that the output was made with", "FILE"},
         {"sample", 'n', POPT_ARG_STRING, &a.sample, 0, "how much of it: a share, a number of blocks of each tensor, or all (default 1%)", "1%|N|all"},
         {"seed", 0, POPT_ARG_INT, &a.seed, 0, "choose other blocks (default 1)", "N"},
         {"sha256", 0, POPT_ARG_NONE, &a.sha256, 0, "also print each file's SHA-256 over its tensors, as llama-gguf-hash does", NULL},
         {"json", 0, POPT_ARG_NONE, &a.json, 0, "JSON lines on standard output", NULL},
         {"quiet", 'q', POPT_ARG_NONE, &a.quiet, 0, "no progress", NULL},
+        {"job", 'j', POPT_ARG_STRING, &job, 0, "in place of a file: have the service verify this job's files against its source", "JOB"},
+        {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon, for --job:", NULL},
         POPT_TABLEEND,
     };
     struct verify_sample sample;
     struct cli_args args;
     char *path = NULL;
-    int rc = cli_parse(&args, &cli_verify, argc, argv, table, 1, 1, NULL, NULL, e);
+    int rc;
 
+    service_table(&sa, service);
+    rc = cli_parse(&args, &cli_verify, argc, argv, table, 0, 1, NULL, NULL, e);
     if (rc != 0)
         return rc > 0 ? 0 : rc;
+    if (job ? args.n_pos > 0 || a.source || a.sample || a.sha256 || a.imatrix : args.n_pos == 0)
+        rc = sl_fail(e, SL_EUSAGE, job ? "--job goes with no file and no other option but --json and --quiet"
+                                       : "an argument is missing: a GGUF file, or --job JOB");
+    else if (job)
+        rc = verify_job(&sa, job, a.json, a.quiet, e);
+    if (rc < 0 || job) {
+        cli_args_free(&args);
+        return rc;
+    }
     rc = parse_sample(a.sample, &sample, e);
     sample.seed = (uint64_t)a.seed;
     if (rc == 0 && a.sample && !a.source)
         rc = sl_fail(e, SL_EUSAGE, "--sample needs --source");
+    if (rc == 0 && a.imatrix && !a.source)
+        rc = sl_fail(e, SL_EUSAGE, "--imatrix needs --source");
     if (rc == 0)
         rc = model_arg_gguf(args.pos[0], &path, e);
     if (rc == 0 && !path)
@@ -228,5 +253,5 @@ static int run_verify(int argc, const char **argv, struct sl_error *e)
 }
 
 const struct cli_verb cli_verify = {
-    "verify", "OUT.gguf [--source CHECKPOINT]",
+    "verify", "OUT.gguf|--job JOB [--source CHECKPOINT] [OPTION...]",
     "Prove an output: structure, checksums, and blocks made again from the source", run_verify};

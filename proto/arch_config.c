@@ -102,7 +102,7 @@ static int read_field(struct sl_params *p, const struct sl_field *f, struct sl_e
             return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" is %s: expected %s", f->name,
                            shown(j, buf), kinds[f->kind]);
         if (!ok)
-            return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" is %s: expected %s from %g to %g",
+            return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" is %s: expected %s from %.10g to %.10g",
                            f->name, shown(j, buf), kinds[f->kind], f->min, f->max);
     }
     if (isnan(v))

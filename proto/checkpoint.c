@@ -161,6 +161,8 @@ static int read_config(struct sl_checkpoint *ck, const char *dir, bool required,
     if (!sl_source_exists(dir, "config.json")) {
         if (!required)
             return 0;
+        if (errno != ENOENT)
+            return sl_fail(e, SL_ESOURCE, "%s/config.json: %s", dir, strerror(errno));
         return sl_fail(e, SL_ESOURCE, "%s: config.json is missing; a checkpoint's folder holds "
                        "config.json, the tokenizer and the .safetensors files", dir);
     }

@@ -1,3 +1,6 @@
+/* The ordered list of key-values. A list owns all it points to; each value is
+ * one block (strings: pointers and text in one), so that a vocabulary of
+ * 129,280 tokens costs three allocations. */
 #include "proto/gguf.h"
 
 #include <stdlib.h>
@@ -64,7 +67,8 @@ void sl_kvs_remove(struct sl_kvs *kvs, const char *key)
     }
 }
 
-/* Takes over what kv owns, also on failure. */
+/* Takes over what kv owns, also on failure. The old value of the key goes last,
+ * since the new one may have been copied from it. */
 static int kvs_append(struct sl_kvs *kvs, struct sl_kv *kv)
 {
     if (kvs->n == kvs->cap) {

@@ -51,7 +51,8 @@ static int read_at(struct cursor *c, void *buf, uint64_t n, uint64_t off)
     return 0;
 }
 
-/* The next n bytes into buf. */
+/* The next n bytes into buf: from the window, or straight from the file when
+ * they are many. */
 static int take(struct cursor *c, void *buf, uint64_t n)
 {
     if (n > left(c))
@@ -106,6 +107,7 @@ static int take_key(struct cursor *c, uint64_t index, char **key)
     return 0;
 }
 
+/* An array's length is held against the bytes left before it is allocated. */
 static int take_numbers(struct cursor *c, struct sl_kv *kv)
 {
     size_t size = sl_gguf_type_size(kv->elem);
@@ -172,6 +174,8 @@ static int join_strings(struct cursor *c, struct sl_kv *kv, const struct text *t
     return 0;
 }
 
+/* Every string takes 8 bytes at least, which bounds the number of pointers; the
+ * text grows with what has been read. */
 static int take_strings(struct cursor *c, struct sl_kv *kv)
 {
     struct text t = {0};
@@ -292,6 +296,7 @@ static int take_tensor_name(struct cursor *c, uint64_t index, struct sl_gguf_ten
     return 0;
 }
 
+/* Fills t->bytes; the product of the dimensions must fit 63 bits, as ggml's. */
 static int tensor_bytes(struct cursor *c, struct sl_gguf_tensor *t)
 {
     const struct sl_type_info *info = sl_type_info(t->type);
@@ -405,6 +410,7 @@ static int place_tensors(struct cursor *c, struct sl_gguf *g)
     return 0;
 }
 
+/* Magic, version, counts. A big-endian version 3 reads as 0x03000000. */
 static int take_prefix(struct cursor *c, struct sl_gguf *g, uint64_t *n_tensors, uint64_t *n_kv)
 {
     uint8_t magic[4];
@@ -439,6 +445,7 @@ static int open_file(struct cursor *c, struct sl_gguf *g)
 {
     struct stat st;
 
+    /* O_NONBLOCK: a FIFO must not hang the open. */
     c->fd = open(c->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (c->fd < 0 || fstat(c->fd, &st) != 0)
         return sl_fail(c->e, SL_ESOURCE, "%s: %s", c->path, strerror(errno));

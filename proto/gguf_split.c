@@ -1,3 +1,4 @@
+/* Names of split sets: llama.cpp's "%s-%05d-of-%05d.gguf", numbered from 1. */
 #include "proto/gguf.h"
 
 #include <stdio.h>

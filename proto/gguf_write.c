@@ -1,3 +1,5 @@
+/* Header bytes. One text writes and measures: a sink without a buffer counts,
+ * which gives sizes and places of values before anything is allocated. */
 #include "proto/gguf.h"
 
 #include <stdlib.h>

@@ -1,19 +1,19 @@
 /* Hashes over a canonical form: integers as 8 little-endian bytes, strings as
  * their length and bytes. */
 #include "proto/plan_build.h"
+#include "proto/tensor_hash.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 struct digest {
-    XXH3_state_t *s;
+    struct sl_hash128 *s;
 };
 
 static void put_bytes(struct digest *d, const void *p, size_t n)
 {
-    XXH3_128bits_update(d->s, p, n);
+    sl_hash128_update(d->s, p, n);
 }
 
 static void put(struct digest *d, uint64_t v)
@@ -35,17 +35,16 @@ static void put_str(struct digest *d, const char *s)
 
 static void begin(struct digest *d, const char *what)
 {
-    XXH3_128bits_reset(d->s);
     put_str(d, what);
 }
 
 static void finish(struct digest *d, char hex[33])
 {
-    XXH128_canonical_t c;
+    uint8_t digest[16];
 
-    XXH128_canonicalFromHash(&c, XXH3_128bits_digest(d->s));
+    sl_hash128_final(d->s, digest);
     for (int i = 0; i < 16; i++)
-        snprintf(hex + 2 * i, 3, "%02x", c.digest[i]);
+        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
 }
 
 /* Key-values as the header's own bytes. */
@@ -167,7 +166,7 @@ static void join(struct digest *d, const struct sl_plan_parts *parts, char hex[3
 
 int sl_plan_fingerprint(const struct sl_plan_input *in, struct sl_plan *p, struct sl_error *e)
 {
-    struct digest d = {XXH3_createState()};
+    struct digest d = {sl_hash128_new()};
     struct sl_plan_parts id;
     int rc = d.s ? 0 : SL_EFAIL;
 
@@ -179,7 +178,7 @@ int sl_plan_fingerprint(const struct sl_plan_input *in, struct sl_plan *p, struc
         join(&d, &p->parts, p->fingerprint);
         join(&d, &id, p->output_id);
     }
-    XXH3_freeState(d.s);
+    sl_hash128_free(d.s);
     return rc < 0 ? sl_fail(e, SL_EFAIL, "out of memory") : 0;
 }
 

@@ -5,6 +5,7 @@
 #include "proto/model.h"
 
 struct sl_recipe;
+struct sl_imatrix;
 
 /* Effect: loads a recipe by name (installed or compiled in; letter case is
  * ignored, "Q4_K_M" = "q4_k_m") or, when name_or_path has a '/' or ends with
@@ -48,15 +49,17 @@ struct sl_recipe_opts {
     bool leave_output;    /* --leave-output-tensor */
     bool pure;            /* --pure */
     bool has_imatrix;     /* some llama.cpp rules ask */
+    const struct sl_imatrix *imatrix; /* NULL: whatever is needed is taken to be there */
     bool rules_2025;      /* llama.cpp's rules of February 2025 instead of August 2026 */
     bool any_type;        /* sizes only: types that cannot be written, or not without an
-                             imatrix, are no error */
+                             imatrix when there is none, are no error */
 };
 
 /* Effect: types[i] = the ggml type of m->tensors[i]. *n_fallback = tensors
  * whose columns forced another type. Errors: SL_EUSAGE (pattern that does not
- * compile, type that needs an imatrix, columns that no type divides), naming
- * the tensor; SL_EUNSUPPORTED (a type that Sluice cannot write). The rules in
+ * compile, columns that no type divides, an imatrix of another size), naming the
+ * tensor; SL_EUSAGE for types that need data of an imatrix and have none, naming the
+ * first ten tensors and their number; SL_EUNSUPPORTED (a type that Sluice cannot write). The rules in
  * full: proto/RECIPES.md. */
 int sl_recipe_assign(const struct sl_recipe *r, const struct sl_model *m,
                      const struct sl_recipe_opts *o, int *types, uint32_t *n_fallback,

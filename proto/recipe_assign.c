@@ -1,7 +1,12 @@
 #include "proto/recipe_rules.h"
 
+#include "proto/imatrix.h"
+
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define NAMED 10
 
 struct assign {
     const struct sl_recipe *r;
@@ -10,6 +15,8 @@ struct assign {
     struct sl_pattern **overrides;
     struct sl_mixture_pass mix;
     bool tied;
+    uint32_t n_missing;           /* tensors whose types need data that are not there */
+    char missing[NAMED * (SL_NAME_MAX + 12)]; /* the first of them */
 };
 
 static bool in_layers(const struct sl_layers *l, uint64_t i, const struct sl_hparams *hp)
@@ -132,7 +139,44 @@ bool sl_recipe_needs_imatrix(const struct sl_recipe *r, const char *tensor, int 
     return sl_mixture_needs_imatrix(r->mixture, tensor, type, rules_2025);
 }
 
-static int check_type(const struct assign *a, const struct sl_out_tensor *t, int type,
+/* Whether the quantizer will have weights for t, or does without. */
+static int check_imatrix(struct assign *a, const struct sl_out_tensor *t, int type,
+                         struct sl_error *e)
+{
+    const struct sl_recipe_opts *o = a->o;
+    size_t n = strlen(a->missing);
+    bool there = o->has_imatrix;
+    uint32_t entry;
+    int rc;
+
+    if (o->has_imatrix && o->imatrix && sl_type_info(type)->block > 1) {
+        SL_TRY(rc = sl_imatrix_for(o->imatrix, t, &entry, e));
+        there = rc == 1;
+    }
+    if (there || (o->any_type && !o->imatrix)
+        || !sl_recipe_needs_imatrix(a->r, t->name, type, o->rules_2025))
+        return 0;
+    if (a->n_missing++ < NAMED)
+        snprintf(a->missing + n, sizeof a->missing - n, "%s%s (%s)", n ? ", " : "", t->name,
+                 sl_type_info(type)->name);
+    return 0;
+}
+
+static int missing_data(const struct assign *a, struct sl_error *e)
+{
+    char more[40] = "";
+
+    if (a->n_missing > NAMED)
+        snprintf(more, sizeof more, " and %u more", a->n_missing - NAMED);
+    if (!a->o->imatrix)
+        return sl_fail(e, SL_EUSAGE, "recipe %s needs an importance matrix; give one with --imatrix FILE: "
+                       "%u tensors have types that cannot do without: %s%s", a->r->name, a->n_missing,
+                       a->missing, more);
+    return sl_fail(e, SL_EUSAGE, "imatrix %s has no data for %u tensors whose types need an importance "
+                   "matrix: %s%s", a->o->imatrix->path, a->n_missing, a->missing, more);
+}
+
+static int check_type(struct assign *a, const struct sl_out_tensor *t, int type,
                       struct sl_error *e)
 {
     const struct sl_type_info *info = sl_type_info(type);
@@ -144,20 +188,14 @@ static int check_type(const struct assign *a, const struct sl_out_tensor *t, int
                        "%s: rows of %llu weights do not divide into %s's blocks of %u; choose "
                        "another type for this tensor, f16 always fits",
                        t->name, (unsigned long long)t->ne[0], info->name, info->block);
-    if (a->o->any_type || type == t->src_type)
+    if (type == t->src_type)
         return 0;
-    if (!info->quantizes)
+    if (!info->quantizes && !a->o->any_type)
         return sl_fail(e, SL_EUNSUPPORTED,
                        "%s: recipe %s asks for type %s, which this version cannot write; see "
                        "'sluice types'",
                        t->name, a->r->name, info->name);
-    if (!a->o->has_imatrix
-        && sl_recipe_needs_imatrix(a->r, t->name, type, a->o->rules_2025))
-        return sl_fail(e, SL_EUSAGE,
-                       "%s: type %s in recipe %s needs an importance matrix; give one with "
-                       "--imatrix FILE",
-                       t->name, info->name, a->r->name);
-    return 0;
+    return check_imatrix(a, t, type, e);
 }
 
 static int assign_all(struct assign *a, int *types, uint32_t *n_fallback, struct sl_error *e)
@@ -177,7 +215,7 @@ static int assign_all(struct assign *a, int *types, uint32_t *n_fallback, struct
         SL_TRY(check_type(a, t, type, e));
         types[i] = type;
     }
-    return 0;
+    return a->n_missing ? missing_data(a, e) : 0;
 }
 
 static int compile_overrides(struct assign *a, struct sl_error *e)

@@ -99,6 +99,7 @@ static int unknown_name(const char *name, struct sl_error *e)
 static int load_file(const char *path, const char *name, struct sl_recipe **out,
                      struct sl_error *e)
 {
+    static const char bom[] = "\xef\xbb\xbf"; /* some editors begin a file with it */
     FILE *f = fopen(path, "rb");
     char *text;
     size_t n;
@@ -118,7 +119,7 @@ static int load_file(const char *path, const char *name, struct sl_recipe **out,
     else if (n > MAX_FILE || memchr(text, '\0', n))
         rc = sl_fail(e, SL_EUSAGE, "%s: no recipe; expected text of 64 KiB at most", path);
     else
-        rc = sl_recipe_parse(name, path, text, out, e);
+        rc = sl_recipe_parse(name, path, text + (strncmp(text, bom, 3) == 0 ? 3 : 0), out, e);
     fclose(f);
     free(text);
     return rc;

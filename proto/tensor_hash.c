@@ -1,3 +1,4 @@
+/* The only file that talks to xxHash and to OpenSSL's digests. */
 #include "proto/tensor_hash.h"
 
 #include <errno.h>
@@ -67,6 +68,44 @@ int sl_hash_final(struct sl_hash *h, uint64_t *xxh64, uint8_t *sha256)
     return 0;
 }
 
+struct sl_hash128 {
+    XXH3_state_t *state;
+};
+
+struct sl_hash128 *sl_hash128_new(void)
+{
+    struct sl_hash128 *h = calloc(1, sizeof *h);
+
+    if (h && !(h->state = XXH3_createState())) {
+        free(h);
+        return NULL;
+    }
+    if (h)
+        XXH3_128bits_reset(h->state);
+    return h;
+}
+
+void sl_hash128_free(struct sl_hash128 *h)
+{
+    if (h)
+        XXH3_freeState(h->state);
+    free(h);
+}
+
+void sl_hash128_update(struct sl_hash128 *h, const void *bytes, uint64_t n)
+{
+    XXH3_128bits_update(h->state, bytes, n);
+}
+
+void sl_hash128_final(struct sl_hash128 *h, uint8_t digest[16])
+{
+    XXH128_canonical_t c;
+
+    XXH128_canonicalFromHash(&c, XXH3_128bits_digest(h->state));
+    memcpy(digest, c.digest, sizeof c.digest);
+    XXH3_128bits_reset(h->state);
+}
+
 uint64_t sl_xxh64(const void *bytes, uint64_t n)
 {
     return XXH64(bytes, n, 0);
@@ -133,6 +172,8 @@ static int stream_padding(struct stream *s, uint64_t index, uint64_t n)
     return 0;
 }
 
+/* Tensors and padding in turn, then the end of the file. Offsets are checked
+ * here too, since a caller's stand-in has not passed the reader. */
 static int stream_all(struct stream *s)
 {
     const struct sl_gguf *g = s->g;
@@ -174,6 +215,8 @@ int sl_gguf_stream(const char *path, const struct sl_gguf *g, const struct sl_st
     return rc;
 }
 
+/* Two hashes run side by side: the tensor's starts anew at each tensor, the
+ * total's goes on. */
 struct hash_pass {
     struct sl_hash *tensor, *total;
     uint64_t bytes;
@@ -296,6 +339,7 @@ static int manifest_line(FILE *out, const char *kind, const uint8_t *digest, siz
     return ferror(out) ? SL_EFAIL : 0;
 }
 
+/* llama-gguf-hash prints XXH64 as a big-endian number. */
 static int manifest_lines(FILE *out, uint64_t xxh64, const uint8_t *sha256, const char *file,
                           const char *tensor)
 {

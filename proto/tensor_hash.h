@@ -23,6 +23,14 @@ int sl_hash_final(struct sl_hash *h, uint64_t *xxh64, uint8_t *sha256) SL_MUST_U
 /* XXH64 (seed 0) of n bytes. */
 uint64_t sl_xxh64(const void *bytes, uint64_t n);
 
+/* XXH3 with 128 bits, for fingerprints: 16 bytes, most significant first. */
+struct sl_hash128;
+struct sl_hash128 *sl_hash128_new(void); /* the caller's (sl_hash128_free), or NULL */
+void sl_hash128_free(struct sl_hash128 *h);
+void sl_hash128_update(struct sl_hash128 *h, const void *bytes, uint64_t n);
+/* Effect: gives the hash; h then starts again from nothing. */
+void sl_hash128_final(struct sl_hash128 *h, uint8_t digest[16]);
+
 /* What one pass over a file's tensors calls. Each may be NULL; a negative
  * result stops the pass and is returned as it is (the callback fills *e of
  * its own accord). */

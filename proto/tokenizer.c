@@ -180,11 +180,9 @@ static int with_spaces(struct vocab *v, uint64_t id, const char *text, struct sl
 static int add_token(struct vocab *v, const char *text, uint64_t id, bool special,
                      struct sl_error *e)
 {
-    uint32_t held;
-
     if (id >= v->n)
         return bad_id(v, text, e);
-    SL_TRY(sl_name_table_add(&v->added, text, (uint32_t)id, &held, e));
+    SL_TRY(sl_name_table_add(&v->added, text, (uint32_t)id, NULL, e));
     v->text[id] = text;
     if ((int64_t)id > v->max_added)
         v->max_added = (int64_t)id;
@@ -209,18 +207,26 @@ static int take_added(struct vocab *v, const cJSON *tokenizer, struct sl_error *
     return 0;
 }
 
+static int index_base(struct vocab *v, struct sl_error *e)
+{
+    if (v->base.cap)
+        return 0;
+    SL_TRY(sl_name_table_init(&v->base, v->n_base, e));
+    for (uint64_t i = 0; i < v->n; i++)
+        if (v->text[i] && v->type[i] == SL_TOKEN_NORMAL)
+            SL_TRY(sl_name_table_add(&v->base, v->text[i], (uint32_t)i, NULL, e));
+    return 0;
+}
+
 /* A token that only tokenizer_config.json tells of: it keeps the id that it has
  * in the vocabulary, else it gets the next free one. */
 static int add_late(struct vocab *v, const char *text, bool special, struct sl_error *e)
 {
     uint64_t id;
-    uint32_t held;
 
     if (!text || !*text || sl_name_table_find(&v->added, text) != SL_NO_NAME)
         return 0;
-    for (uint64_t i = 0; !v->base.cap && i < v->n; i++)
-        if (v->text[i] && v->type[i] == SL_TOKEN_NORMAL)
-            SL_TRY(sl_name_table_add(&v->base, v->text[i], (uint32_t)i, &held, e));
+    SL_TRY(index_base(v, e));
     id = sl_name_table_find(&v->base, text);
     if (id == SL_NO_NAME)
         id = v->max_added >= (int64_t)v->n_base ? (uint64_t)v->max_added + 1 : v->n_base;
@@ -457,7 +463,10 @@ int sl_tokenizer_keys(const char *dir, const cJSON *config, const struct sl_arch
     if (!dir)
         return sl_fail(e, SL_ESOURCE, "the checkpoint has no folder with a tokenizer.json");
     rc = read_json(dir, "tokenizer.json", &tokenizer, e);
-    if (rc == 0 && !tokenizer)
+    if (rc == 0 && !tokenizer && sl_source_exists(dir, "tiktoken.model"))
+        rc = sl_fail(e, SL_EUNSUPPORTED, "the checkpoint has a tiktoken tokenizer (tiktoken.model); "
+                     "supported: byte-level BPE in a tokenizer.json");
+    else if (rc == 0 && !tokenizer)
         rc = sl_fail(e, SL_ESOURCE, "%s: tokenizer.json is missing; download it beside config.json",
                      dir);
     rc = rc < 0 ? rc : read_json(dir, "tokenizer_config.json", &tokenizer_config, e);

@@ -5,10 +5,10 @@ UNIT_SRCS := $(wildcard tests/unit/*_test.c)
 UNIT_BINS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(UNIT_SRCS))
 TOOL_BINS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
 # The long ones first, so that two at a time end together.
-TAP_LONG  := $(addprefix tests/tap/,resume.t llama.t build.t convert.t)
+TAP_LONG  := $(addprefix tests/tap/,service.t resume.t llama.t build.t convert.t)
 TAP_TESTS := $(wildcard $(TAP_LONG)) $(filter-out $(TAP_LONG),$(sort $(wildcard tests/tap/*.t)))
 # Those worth running with sanitized programs, where all is some ten times slower.
-TAP_SAN   := $(wildcard $(addprefix tests/tap/,convert.t quantize.t verify.t cli.t damage.t))
+TAP_SAN   := $(wildcard $(addprefix tests/tap/,convert.t quantize.t verify.t cli.t damage.t operate.t))
 
 $(B)/tests/%: tests/unit/%.c $(B)/libsluice.a $(CU_OBJS)
 	@mkdir -p $(@D)
@@ -19,6 +19,12 @@ $(B)/tools/%: tests/tools/%.c
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  TOOL    $@")
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(WERROR) -O2 -MMD -MP -MF $@.d -o $@ $< -lxxhash -lm
+
+# Those that speak the protocol.
+$(B)/tools/wire_%: tests/tools/wire_%.c $(B)/libsluice.a
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  TOOL    $@")
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(B)/libsluice.a $(LIBS)
 
 -include $(wildcard tests/bench/bench.mk tests/fuzz/fuzz.mk)
 
@@ -72,7 +78,7 @@ lint: all
 # Loss of quality of every mixture, by llama.cpp on the licence texts.
 perplexity: test-tools test-programs
 	@SLUICE_BUILD=$(abspath $(B)) SLUICE_PERPLEXITY=full perl -Itests/lib tests/tap/llama.t
-	@cat $(B)/perplexity.md
+	@cat $(B)/perplexity.md $(B)/perplexity-imatrix.md
 
 # libFuzzer on every reader of strangers' bytes: make fuzz FUZZ_SECONDS=600
 # (needs clang and its runtime: Debian's libclang-rt-14-dev).

@@ -27,6 +27,7 @@ int sl_scratch_open(struct sl_scratch *s, uint64_t longest_row, struct sl_error 
         return sl_fail(e, SL_EFAIL, "out of memory for a compute thread");
     s->w = s->x + s->floats;
     s->t = s->w + s->floats;
+    s->w_rows = 0;
     return 0;
 }
 
@@ -91,7 +92,7 @@ static int decode_scales(const struct job *j, uint32_t run, uint8_t *slab)
                                     .block_rows = 1, .block_cols = 1};
 
         if (sl_load_f32(&s, 0, r->n_scales, out, &bad) < 0)
-            return bad_scale(j, run, bad, NAN);
+            return bad_scale(j, run, bad, (double)out[bad]);
         for (uint64_t i = 0; i < r->n_scales; i++)
             if (!(out[i] > 0))
                 return bad_scale(j, run, i, (double)out[i]);
@@ -237,25 +238,41 @@ static int fill(const struct job *j, uint64_t pos, uint64_t n, float *x)
     return fill_in_order(j, pos, n, x);
 }
 
-/* Importance weights of n output elements from `at` on, whole rows: the slice's
- * column weights, repeated for each row. */
-static const float *weights_for(const struct job *j, uint64_t at, uint64_t n)
+/* Effect: s->w = importance weights of n output elements from `at` on, whole rows: the
+ * matrix's column weights, repeated for each row. */
+static int set_weights(const struct job *j, uint64_t at, uint64_t n)
 {
-    uint64_t row = j->t->ne[0], slice = j->t->n_dims > 1 ? row * j->t->ne[1] : row;
+    uint64_t row = j->t->ne[0], matrix = j->t->n_dims > 1 ? row * j->t->ne[1] : row;
+    uint64_t slice = at / matrix, rows = n / row, same = (matrix - at % matrix) / row, i = 0;
+    struct sl_scratch *s = j->s;
 
-    if (n == row)
-        return j->u->w + at / slice * row;
-    for (uint64_t i = 0; i < n; i += row)
-        memcpy(j->s->w + i, j->u->w + (at + i) / slice * row, row * sizeof(float));
-    return j->s->w;
+    if (s->w_tensor == j->u->tensor && s->w_slice == slice)
+        i = s->w_rows < same ? s->w_rows : same;
+    s->w_rows = i;
+    s->w_tensor = j->u->tensor;
+    s->w_slice = slice;
+    for (; i < rows; i++) {
+        uint64_t of = (at + i * row) / matrix;
+
+        if (i && of == (at + (i - 1) * row) / matrix)
+            memcpy(s->w + i * row, s->w + (i - 1) * row, row * sizeof *s->w);
+        else
+            SL_TRY(j->env->weights.load(j->env->weights.user, j->u->tensor, of, s->w + i * row, j->e));
+        if (of == slice)
+            s->w_rows = i + 1;
+    }
+    return 0;
 }
 
 static int quantize(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out)
 {
     uint64_t row = j->t->ne[0], bad = 0, at = j->u->elem0 + pos;
-    const float *w = j->u->w ? weights_for(j, at, n) : NULL;
-    int rc = sl_quantize_on(j->env->backend, j->type, j->s->x, w, n, row, out, &bad);
+    int rc;
 
+    if (j->u->weighted)
+        SL_TRY(set_weights(j, at, n));
+    rc = sl_quantize_on(j->env->backend, j->type, j->s->x, j->u->weighted ? j->s->w : NULL, n, row, out,
+                        &bad);
     if (rc < 0)
         at += bad;
     if (rc == SL_ESOURCE)
@@ -273,7 +290,7 @@ static uint64_t chunk_of(const struct job *j)
 {
     uint64_t row = j->t->ne[0], n = CHUNK;
 
-    if (j->u->w)
+    if (j->u->weighted)
         n = row > CHUNK ? row : CHUNK / row * row;
     else if (j->u->mode == SL_UNIT_HEADS_K || j->u->mode == SL_UNIT_COLUMNS_K)
         n = row > CHUNK ? CHUNK : CHUNK / row * row;

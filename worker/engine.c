@@ -130,8 +130,7 @@ int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *plan,
         return sl_fail(e, SL_EFAIL, "out of memory for the engine");
     en->opts = *o;
     en->env = (struct sl_unit_env){.ck = ck, .plan = plan, .backend = settled(o->backend),
-                                   .round_bf16 = o->round_bf16, .weights = o->weights,
-                                   .weights_user = o->weights_user};
+                                   .round_bf16 = o->round_bf16, .weights = o->weights};
     if (!sl_backend_usable(en->env.backend)) {
         free(en);
         return sl_fail(e, SL_EUNSUPPORTED, "this machine cannot run the backend '%s'",

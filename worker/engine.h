@@ -15,6 +15,15 @@
 enum sl_io_mode { SL_IO_AUTO = 0, SL_IO_URING, SL_IO_PREAD };
 enum sl_direct { SL_DIRECT_AUTO = 0, SL_DIRECT_ON, SL_DIRECT_OFF };
 
+/* Importance weights (proto/imatrix_use.h); all NULL: none. Both are called by
+ * any thread. */
+struct sl_engine_weights {
+    bool (*has)(void *user, uint32_t plan_tensor);
+    /* out[0..ne[0]) = the column weights of matrix `slice` of a tensor that has them */
+    int (*load)(void *user, uint32_t plan_tensor, uint64_t slice, float *out, struct sl_error *e);
+    void *user;
+};
+
 struct sl_engine_opts {
     unsigned threads;        /* compute threads; 0: as many as usable cores */
     uint64_t mem_bytes;      /* resident memory the engine may use (slabs, scratch); 0: 1 GiB */
@@ -23,9 +32,7 @@ struct sl_engine_opts {
     enum sl_backend backend;
     bool round_bf16;         /* --round-through bf16 */
     const char *const *segment_paths; /* plan->n_segments files, existing and preallocated */
-    /* Importance weights of a plan tensor (imatrix): n_src * ne[0] ... floats, or NULL. May be NULL. */
-    const float *(*weights)(void *user, uint32_t plan_tensor, uint64_t *n);
-    void *weights_user;
+    struct sl_engine_weights weights;
     uint64_t slab_bytes;     /* 0: chosen from mem_bytes; otherwise asked for (tests) */
     struct sl_faults *faults; /* worker/sysio.h; NULL but in tests */
 };

@@ -129,7 +129,7 @@ static struct sl_segment *segment(struct sl_engine *en, uint32_t i, int *err)
 
     *err = 0;
     if (s->fd < 0)
-        s->fd = sl_sys_open(en->opts.faults, en->opts.segment_paths[i], O_WRONLY, 0);
+        s->fd = sl_sys_open(en->opts.faults, en->opts.segment_paths[i], O_WRONLY | O_NOFOLLOW, 0);
     if (s->fd >= 0)
         return s;
     *err = -s->fd;

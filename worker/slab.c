@@ -1,5 +1,7 @@
 #include "worker/slab.h"
 
+#include "proto/size_text.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,9 +18,9 @@ int sl_slabs_choose(uint64_t mem_bytes, unsigned threads, uint64_t scratch, uint
     uint64_t wanted = 2 * (uint64_t)threads + READS_AHEAD, size = SLAB_USUAL, budget, need;
 
     if (mem_bytes < SL_MEM_MIN)
-        return sl_fail(e, SL_EUSAGE, "memory of %llu MiB is too little: at least %llu MiB are needed",
-                       (unsigned long long)(mem_bytes / SL_MIB),
-                       (unsigned long long)(SL_MEM_MIN / SL_MIB));
+        return sl_fail(e, SL_EUSAGE, "memory of %s is too little: at least %s are needed",
+                       sl_size_text((char[32]){0}, mem_bytes),
+                       sl_size_text((char[32]){0}, SL_MEM_MIN));
     budget = mem_bytes - rest > scratch ? mem_bytes - rest - scratch : 0;
     while (size > SLAB_SMALL && budget / size < wanted)
         size /= 2;

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #define SL_MIB ((uint64_t)1 << 20)
-#define SL_MEM_MIN (64 * SL_MIB)
+#define SL_MEM_MIN ((uint64_t)64000000)
 #define SL_SLAB_MIN ((uint64_t)1 << 17)
 
 struct sl_slabs {

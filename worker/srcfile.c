@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define OPEN_MAX_FILES 32u
+#define OPEN_MAX_FILES 12u
 
 struct sl_srcfiles {
     const struct sl_checkpoint *ck;

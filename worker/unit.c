@@ -300,7 +300,7 @@ static int cut_unit(const struct sl_unit_env *env, const struct sl_cut *c,
 
     u->tensor = it->tensor;
     u->elem0 = it->elem0 + c->pos;
-    u->w = c->w;
+    u->weighted = c->weighted;
     u->n_runs = 0;
     u->raw = false;
     u->round = env->round_bf16 && !t->keep_f32 && t->transform != SL_INLINE;
@@ -414,10 +414,10 @@ void sl_unit_needs(const struct sl_unit_env *env, uint64_t *slab, uint64_t *row)
     for (uint32_t i = 0; i < p->n_tensors; i++) {
         const struct sl_out_tensor *t = p->tensors[i].t;
         const struct sl_type_info *ti = sl_type_info(p->tensors[i].type);
-        uint64_t n = 0, need;
+        uint64_t need;
 
         if (!ti || ti->block == 1 || !t->n_src || t->first_src >= p->model->n_src ||
-            t->ne[0] > UINT32_MAX || !env->weights || !env->weights(env->weights_user, i, &n))
+            t->ne[0] > UINT32_MAX || !env->weights.has || !env->weights.has(env->weights.user, i))
             continue;
         need = t->ne[0] / ti->block * ti->bytes + t->ne[0] * SRC_BYTES_MAX + 8 * 4096;
         if (need > ROW_BYTES_MAX)

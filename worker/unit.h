@@ -42,7 +42,7 @@ struct sl_unit {
     uint64_t n_reads;        /* sl_unit_read's i runs below this */
     bool raw;                /* output bytes = source bytes, in place */
     bool round;              /* round through BF16 */
-    const float *w;          /* importance weights of the tensor, or NULL */
+    bool weighted;           /* the tensor has importance weights */
     uint64_t out_at;         /* slab offset (raw: known once read) */
     uint64_t out_bytes;
 };
@@ -54,8 +54,7 @@ struct sl_unit_env {
     uint64_t slab_bytes;
     enum sl_backend backend;
     bool round_bf16;
-    const float *(*weights)(void *user, uint32_t plan_tensor, uint64_t *n);
-    void *weights_user;
+    struct sl_engine_weights weights;
 };
 
 /* Where the cutting of a task stands. */
@@ -66,7 +65,7 @@ struct sl_cut {
     bool checked;            /* the item's tensor is consistent with its sources */
     uint64_t per_src;        /* output elements from one source */
     uint64_t grain;          /* units are multiples of it */
-    const float *w;
+    bool weighted;
 };
 
 void sl_cut_begin(struct sl_cut *c, const struct sl_plan_task *task);
@@ -101,10 +100,13 @@ void sl_unit_placed(struct sl_unit *u, uint64_t i, uint64_t at);
  * longest row that must be in memory at once (importance weights). */
 void sl_unit_needs(const struct sl_unit_env *env, uint64_t *slab, uint64_t *row);
 
-/* Scratch of one compute thread: three arrays of `floats`. */
+/* Scratch of one compute thread: three arrays of `floats`. w_rows rows at the start
+ * of w are the weights of one matrix of a tensor, kept for the next chunk. */
 struct sl_scratch {
     uint64_t floats;
     float *x, *w, *t;
+    uint32_t w_tensor;
+    uint64_t w_slice, w_rows;
 };
 int sl_scratch_open(struct sl_scratch *s, uint64_t longest_row, struct sl_error *e) SL_MUST_USE;
 void sl_scratch_close(struct sl_scratch *s);

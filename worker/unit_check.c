@@ -80,17 +80,14 @@ static int check_weights(const struct sl_unit_env *env, uint32_t tensor, struct 
 {
     const struct sl_plan_tensor *pt = &env->plan->tensors[tensor];
     const struct sl_out_tensor *t = pt->t;
-    uint64_t slice = t->n_dims > 1 ? t->ne[0] * t->ne[1] : t->ne[0], n = 0;
+    uint64_t slice = t->n_dims > 1 ? t->ne[0] * t->ne[1] : t->ne[0];
 
-    c->w = env->weights && sl_type_info(pt->type)->block > 1
-               ? env->weights(env->weights_user, tensor, &n) : NULL;
-    if (!c->w)
+    c->weighted = env->weights.has && sl_type_info(pt->type)->block > 1
+                  && env->weights.has(env->weights.user, tensor);
+    if (!c->weighted)
         return 0;
-    if (!slice || t->elems % slice || n != t->elems / slice * t->ne[0])
-        return sl_fail(e, SL_EUSAGE, "tensor '%s': the importance matrix has %llu values, "
-                       "%llu are expected; use the one of this model", t->name,
-                       (unsigned long long)n,
-                       (unsigned long long)(slice ? t->elems / slice * t->ne[0] : 0));
+    if (!slice || t->elems % slice)
+        return bad_plan(t, "matrices", e);
     c->grain = t->ne[0];
     return 0;
 }

@@ -3,7 +3,7 @@
  * strict second reader accepts, the first one accepts, and they agree.
  * clang -g -O1 -fsanitize=fuzzer,address,undefined -I. -D_GNU_SOURCE \
  *     tests/fuzz/gguf_fuzz.c build/asan/libsluice.a -lxxhash -lcrypto */
-#include "client/verify.h"
+#include "worker/verify.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -24,10 +24,19 @@ my $harness = TAP::Harness->new({
     timer     => 1,
     exec      => sub {
         my ($h, $file) = @_;
-        my @how = $file =~ /\.t$/ ? ($^X, "-I$lib") : ($^X, "$lib/cmocka_tap.pl");
+        my @how = $file !~ /\.t$/ ? ($^X, "$lib/cmocka_tap.pl") : interpreter($file);
         return ['timeout', '-k', '10', $limit, @how, $file];
     },
 });
+
+# What a test's first line asks for; Perl where it has none.
+sub interpreter {
+    my ($file) = @_;
+    open my $f, '<', $file or return $^X;
+    my $first = <$f> // '';
+    return $1 if $first =~ m{^#!\s*(/\S*sh)\b};
+    return ($^X, "-I$lib");
+}
 
 my %skipped_whole;
 $harness->callback(after_test => sub {

@@ -39,6 +39,8 @@ is_deeply([$rc, $line], [1, '2 passed, 1 failed, 1 skipped'], 'a failed test');
 like($out, qr/boom/, 'its output is shown');
 is_deeply([(result($dead))[0, 1]], [1, '1 passed, 1 failed, 0 skipped'], 'a program that dies');
 is_deeply([(result($none))[0, 1]], [1, '0 passed, 1 failed, 0 skipped'], 'a program that tests nothing');
+spit("$dir/shell.t", "#!/bin/sh\necho 1..2\necho ok 1\necho not ok 2\nexit 0\n");
+is_deeply([(result("$dir/shell.t"))[0, 1]], [1, '1 passed, 1 failed, 0 skipped'], 'TAP from a shell script');
 is_deeply([(result($tap))[0, 1]], [1, '1 passed, 1 failed, 1 skipped'], 'TAP');
 is((result($short))[0], 1, 'fewer tests than planned');
 is_deeply([(result($good, $whole))[0, 1]], [0, '1 passed, 0 failed, 2 skipped'], 'a file skipped whole counts');

@@ -12,7 +12,7 @@ sub rss { # peak resident memory of a command, MiB
     return ($r, $kib / 1024);
 }
 
-# ---- memory: one tensor of 128 MiB in BF16 (256 MiB in F32), 64 MiB allowed
+# ---- memory: one tensor of 256 MiB in BF16 (512 MiB in F32), 64 MiB allowed
 my $source = checkpoint(scratch(), '--arch', 'llama', '--preset', 'big-tensor');
 my $dir = scratch();
 my ($r, $peak) = rss("$dir/report", $SLUICE, 'convert', $source, '-o', "$dir/x.gguf", '--recipe', 'q4_k_m', '--mem', '64Mi');
@@ -37,11 +37,11 @@ if ($> == 0) {
     }
 }
 SKIP: {
-    my $set = $cg && -e "$cg/$knob" && eval { spit("$cg/$knob", 100 << 20); 1 };
+    my $set = $cg && -e "$cg/$knob" && eval { spit("$cg/$knob", 192 << 20); 1 };
     skip 'no memory cgroup can be made here (not root?)', 2 if !$set || $SANITIZED;
     $r = run('sh', '-c', "echo \$\$ > $cg/cgroup.procs && exec \"\$@\"", 'sh', $SLUICE, 'convert', $source,
         '-o', "$dir/z.gguf", '--recipe', 'q4_k_m', '--mem', '64Mi');
-    is($r->{rc}, 0, 'under 100 MiB for process and page cache') or diag($r->{err});
+    is($r->{rc}, 0, 'under 192 MiB for process and page cache') or diag($r->{err});
     is(-f "$dir/z.gguf" ? sha256("$dir/z.gguf") : 'none', $sum, 'the same file');
     unlink "$dir/z.gguf";
 }
@@ -50,10 +50,10 @@ rmdir $cg if $cg;
 # No address space at all: an error, no crash, nothing left.
 SKIP: {
     skip 'a sanitizer needs address space of its own', 2 if $SANITIZED;
-    $r = run(tool('confine'), '--as', 300 << 20, '--', $SLUICE, 'convert', $source, '-o', "$dir/w.gguf",
+    $r = run(tool('confine'), '--as', 60 << 20, '--', $SLUICE, 'convert', $source, '-o', "$dir/w.gguf",
         '--recipe', 'q4_k_m', '--mem', '1Gi');
-    ok($r->{rc} == 1 && $r->{err} =~ /memory/, 'memory that cannot be had') or diag("exit $r->{rc} $r->{err}");
-    ok(!-e "$dir/w.gguf", 'no output');
+    ok($r->{rc} == 1 && $r->{err} =~ /memory/i, 'memory that cannot be had') or diag("exit $r->{rc} $r->{err}");
+    is_deeply([grep { /^w/ } ls($dir)], [], 'nothing is left');
 }
 unlink glob "$dir/*";
 
@@ -63,6 +63,7 @@ is($r->{rc}, 0, 'io_uring forbidden: works all the same') or diag($r->{err});
 is_deeply(hashes("$dir/x.gguf"), golden("$TINY/golden/mla/Q4_K_M.xxh64"), 'with the same bytes');
 $r = run(tool('confine'), '--no-uring', '--', $SLUICE, 'convert', $TINY, '-o', "$dir/u.gguf", '--recipe', 'q4_k_m', '--io', 'uring');
 ok($r->{rc} == 6 && $r->{err} =~ /io_uring/, '--io uring then says so') or diag("exit $r->{rc} $r->{err}");
+is_deeply([grep { /^u/ } ls($dir)], [], 'and leaves nothing');
 
 # ---- one processor
 $r = run(tool('confine'), '--cpus', '1', '--', $SLUICE, 'convert', $TINY, '-o', "$dir/c.gguf", '--recipe', 'q4_k_m');
@@ -80,7 +81,7 @@ SKIP: {
         "$dir/x.gguf", '--recipe', 'q8_0');
     is($r->{rc}, 9, 'too little space: exit 9') or diag($r->{err});
     unlike($r->{out}, qr/left:/, 'nothing was written');
-    like($r->{err}, qr/21\.\d+ MB.*8\.\d+ MB|8\.\d+ MB.*21\.\d+ MB/, 'both figures are told');
+    like($r->{err}, qr/22\.9 MB needed, 8\.\d+ MB free/, 'both figures are told');
 
     # Space that goes away in the middle: another writer takes it.
     $r = run('unshare', '-m', 'sh', '-c', 'd=$1; shift; mount -t tmpfs -o size=30m none "$d" || exit 99

@@ -11,10 +11,12 @@ my $kills = $ENV{KILLS} // 100;
 my $seed  = $ENV{SEED} // time ^ $$;
 srand $seed;
 diag("SEED=$seed KILLS=$kills");
+my $begin = time;
 
-my $source = checkpoint(scratch(), '--preset', 'demo', '--mtp');
-my @command = ($SLUICE, 'convert', $source, '--recipe', 'q4_k_m', '--task-size', '2M', '--threads', '2',
-               '--split-max-size', '80M', '--quiet', '-o');
+# About 100 MB: a conversion of some hundred milliseconds, in a hundred tasks.
+my $source = checkpoint(scratch(), qw(--preset demo --layers 4 --experts 8 --groups 2 --groups-used 1 --used 2));
+my @command = ($SLUICE, 'convert', $source, '--recipe', 'q4_k_m', '--task-size', '1M', '--threads', '2',
+               '--split-max-size', '25M', '-o');
 
 my $dir = scratch();
 my $r = run_ok('undisturbed', @command, "$dir/x.gguf");
@@ -33,7 +35,14 @@ sub complete {
     is_deeply({ map { $_ => sha256("$d/$_") } ls($d) }, \%sum, $name);
 }
 
+# Killed after its last step there is nothing left to go on with.
+sub all_there {
+    my ($d) = @_;
+    return join(' ', ls($d)) eq join(' ', sort keys %sum);
+}
+
 # ---- SIGKILL at random moments; a finished conversion is checked and begun anew
+my $t0 = time;
 my ($killed, $finished, $progressed, @wrong) = (0, 0, 0);
 while ($killed < $kills && !@wrong) {
     my $p = start(@command, "$dir/x.gguf");
@@ -44,34 +53,42 @@ while ($killed < $kills && !@wrong) {
         $killed++;
         push @wrong, @{ wrong_files($dir) };
         $progressed++ if $p->{err} =~ /going on/;
+        unlink glob "$dir/*" if !@wrong && all_there($dir);
     } else {
         $finished++;
         push @wrong, "exit $p->{rc}: $p->{err}" if $p->{rc};
         push @wrong, @{ wrong_files($dir) };
-        push @wrong, 'files are missing' if join(' ', ls($dir)) ne join(' ', sort keys %sum);
+        push @wrong, 'files are missing' unless all_there($dir);
         unlink glob "$dir/*";
     }
 }
+diag(sprintf 'one conversion %.2f s, %d kills in %.1f s, %d of them met earlier work', $whole, $killed, time - $t0, $progressed);
 is_deeply(\@wrong, [], "$killed kills, $finished conversions finished between them: no wrong file, no lost one");
 run_ok('and the last one is finished by the same command', @command, "$dir/x.gguf");
 complete('with the same bytes', $dir);
 unlink glob "$dir/*";
 
-# ---- what was done is not done again
-my $p = start(@command, "$dir/x.gguf");
-sleep($whole * 0.75);
-kill 'KILL', -$p->{pid};
-finish($p);
-SKIP: {
-    skip 'it had finished before', 2 if $p->{rc} == 0;
-    my @loud = grep { $_ ne '--quiet' } @command;
-    $r = run_ok('after a late kill', @loud, "$dir/x.gguf");
-    my ($percent) = $r->{err} =~ /going on with earlier work: (\d+) %/;
-    ok(defined $percent && $percent > 0, 'earlier work counts') or diag($r->{err});
+# ---- what was done is not done again. The machine may be slow just then: the kill
+# comes later and later, until it meets a moment between the first task and the last.
+my $percent = 0;
+for my $try (1 .. 12) {
+    my $p = start(@command, "$dir/x.gguf");
+    sleep($whole * (0.5 + 0.1 * $try));
+    kill 'KILL', -$p->{pid};
+    finish($p);
+    if ($p->{rc} == 137 && !all_there($dir)) {
+        $r = run(@command, "$dir/x.gguf");
+        ($percent) = $r->{err} =~ /going on with earlier work: (\d+) %/;
+        last if $percent;
+    }
+    unlink glob "$dir/*";
 }
+is($r->{rc}, 0, 'after a late kill') or diag($r->{err});
+cmp_ok($percent // 0, '>', 0, 'earlier work counts');
 complete('the same bytes', $dir);
 unlink glob "$dir/*";
 
+diag(sprintf '%.1f s', time - $begin);
 # ---- killed at each rename and each sync, one after the other
 my @small = ($SLUICE, 'convert', $TINY, '--recipe', 'q4_k_m', '--quiet', '--split-max-size', '5M', '--task-size', '1M', '-o');
 my $ref = scratch();
@@ -90,8 +107,10 @@ SKIP: {
             last if $r->{rc} == 0;
             $n++;
             push @bad, "$call $at: @{ wrong_files($dir) }" if @{ wrong_files($dir) };
+            # Killed past the last step, there is nothing left to go on with.
+            my $all = join(' ', ls($dir)) eq join(' ', sort keys %sum);
             $r = run(@small, "$dir/x.gguf");
-            push @bad, "$call $at: exit $r->{rc} $r->{err}" if $r->{rc};
+            push @bad, "$call $at: exit $r->{rc} $r->{err}" if $r->{rc} != ($all ? 13 : 0);
             push @bad, "$call $at: other files" if @{ wrong_files($dir) } || join(' ', ls($dir)) ne join(' ', sort keys %sum);
         }
         is_deeply(\@bad, [], "killed at each $call: $n places");
@@ -115,6 +134,7 @@ SKIP: {
 }
 unlink glob "$dir/*";
 
+diag(sprintf '%.1f s', time - $begin);
 # ---- the work of another job is not taken for one's own
 sub unfinished {
     my (@cmd) = @_;
@@ -129,7 +149,7 @@ sub unfinished {
     }
     return 0;
 }
-my @big = grep { !/^--(quiet|split-max-size)$|^80M$/ } @command;
+my @big = grep { !/^--split-max-size$|^25M$/ } @command;
 ok(unfinished(@big), 'unfinished work');
 my @other = map { $_ eq 'q4_k_m' ? 'q2_k' : $_ } @big;
 fails('another recipe', 13, qr/recipe/, @other, "$dir/x.gguf");
@@ -148,6 +168,7 @@ is_deeply([ls($dir)], ['x.gguf', 'x.gguf.xxh64'], 'nothing of it is left');
 unlink glob "$dir/*";
 
 # ---- two at once
+diag(sprintf '%.1f s', time - $begin);
 my $first = start(@big, "$dir/x.gguf");
 sleep(0.02) until glob("$dir/*journal") || waitpid($first->{pid}, POSIX::WNOHANG());
 $r = run(@big, "$dir/x.gguf");
@@ -161,7 +182,7 @@ unlink glob "$dir/*";
 for my $signal (qw(INT TERM)) {
     my $q = start(@big, "$dir/x.gguf");
     sleep(0.02) until glob("$dir/*journal") || waitpid($q->{pid}, POSIX::WNOHANG());
-    sleep(0.15);
+    sleep($whole / 4);
     kill $signal, -$q->{pid};
     finish($q);
     is($q->{rc}, 75, "SIG$signal: exit 75") or diag($q->{err});
@@ -172,4 +193,5 @@ for my $signal (qw(INT TERM)) {
     unlink glob "$dir/*";
 }
 
+diag(sprintf '%.1f s in all', time - $begin);
 done_testing();

@@ -4,8 +4,9 @@
 #        deps.sh all     and what the tests need
 set -eu
 build="build-essential pkg-config liburing-dev libzmq3-dev libzstd-dev libcjson-dev
-       libxxhash-dev libpcre2-dev libssl-dev libsqlite3-dev libpopt-dev"
-check="libcmocka-dev perl xz-utils strace clang"
+       libxxhash-dev libpcre2-dev libssl-dev libsqlite3-dev libpopt-dev
+       libmicrohttpd-dev libinih-dev"
+check="libcmocka-dev perl xz-utils strace clang systemd"
 
 missing=
 want() { # package: missing unless dpkg has it installed

@@ -6,7 +6,7 @@
   llama.py load FILE...                                   load each, make 8 tokens
   llama.py logits FILE --reference DIR                    against reference.json, logits.f32
   llama.py perplexity FILE... --reference DIR [--base FILE] [--markdown OUT]
-  llama.py quantize IN.gguf OUT.gguf NAME [--threads N]   what llama-quantize does
+  llama.py quantize IN.gguf OUT.gguf NAME [--imatrix I]   what llama-quantize does
   llama.py golden DIR                                     this ggml against tests/golden
   llama.py tensors CHECKPOINT FILE.gguf... [--layout L]   ggml_quantize_chunk of the
                                                           dequantized source = the file's bytes
@@ -66,10 +66,16 @@ class QuantizeParams(C.Structure):
                    ("max_buf_size", C.c_size_t)]
 
 
+class ImatrixData(C.Structure):
+    _fields_ = [("name", C.c_char_p), ("data", C.c_void_p), ("size", C.c_size_t)]
+
+
 LOG = C.CFUNCTYPE(None, C.c_int, C.c_char_p, C.c_void_p)
 FTYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10,
           "Q3_K_S": 11, "Q3_K_M": 12, "Q3_K_L": 13, "Q4_K_S": 14, "Q4_K_M": 15, "Q5_K_S": 16,
-          "Q5_K_M": 17, "Q6_K": 18, "IQ4_NL": 25, "IQ3_S": 26, "IQ4_XS": 30, "BF16": 32}
+          "Q5_K_M": 17, "Q6_K": 18, "IQ2_XXS": 19, "IQ2_XS": 20, "Q2_K_S": 21, "IQ3_XS": 22, "IQ3_XXS": 23,
+          "IQ1_S": 24, "IQ4_NL": 25, "IQ3_S": 26, "IQ3_M": 27, "IQ2_S": 28, "IQ2_M": 29, "IQ4_XS": 30,
+          "IQ1_M": 31, "BF16": 32}
 
 
 def absent(why):
@@ -146,9 +152,8 @@ class Llama:
 
 
 class Model:
-    def __init__(self, llama, path, n_ctx=256, threads=None):
+    def __init__(self, llama, path, threads, n_ctx=256):
         self.l, L = llama, llama.llama
-        threads = threads or len(os.sched_getaffinity(0))
         mp = L.llama_model_default_params()
         mp.check_tensors, mp.extra_bufts = True, False
         self.model = L.llama_model_load_from_file(path.encode(), mp)
@@ -239,15 +244,17 @@ def cmd_logits(l, a):
     import numpy as np
     ref = json.load(open(os.path.join(a.reference, "reference.json")))
     seqs = ref["sequences"]
-    m = Model(l, a.files[0], max(len(s) for s in seqs))
+    m = Model(l, a.files[0], a.threads, max(len(s) for s in seqs))
     want = np.fromfile(os.path.join(a.reference, "logits.f32"), np.float32).reshape(
         len(seqs), -1, m.n_vocab)
     worst_logit = worst_nll = 0.0
-    ours, theirs = [], []
+    ours, theirs, square, spread = [], [], [], []
     for s, nll, lg in zip(seqs, ref["nll"], want):
         got = m.logits(s)
         k = lg.shape[0]
         worst_logit = max(worst_logit, float(np.abs(got[-k:] - lg).max()))
+        square.append(float(np.mean((got[-k:] - lg).astype(np.float64) ** 2)))
+        spread.append(float(np.var(lg.astype(np.float64))))
         lp = log_softmax(got[:len(nll)])
         mine = -lp[np.arange(len(nll)), s[1:len(nll) + 1]]
         worst_nll = max(worst_nll, float(np.abs(mine - nll).max()))
@@ -255,7 +262,8 @@ def cmd_logits(l, a):
         theirs += list(nll)
     print(json.dumps({"file": a.files[0], "tokens": len(ours), "mean_nll": float(np.mean(ours)),
                       "reference_nll": float(np.mean(theirs)), "worst_nll": worst_nll,
-                      "worst_logit": worst_logit}))
+                      "worst_logit": worst_logit,
+                      "rms_logit": float(np.sqrt(np.mean(square) / np.mean(spread)))}))
 
 
 def licence_text(ref):
@@ -291,7 +299,7 @@ def cmd_perplexity(l, a):
     base, rows = None, []
     files = ([a.base] if a.base else []) + a.files
     for file in files:
-        m = Model(l, file, n_ctx)
+        m = Model(l, file, a.threads, n_ctx)
         tokens = m.tokenize(text)
         nll, kl, same, count, mine = 0.0, 0.0, 0, 0, []
         for i, (lp, targets) in enumerate(chunk_logprobs(m, tokens, n_ctx, chunks)):
@@ -325,22 +333,43 @@ def cmd_perplexity(l, a):
 
 def cmd_load(l, a):
     for file in a.files:
-        m = Model(l, file)
+        m = Model(l, file, a.threads)
         tokens, text = m.generate(a.prompt, a.tokens)
         print(json.dumps({"file": file, "tokens": tokens, "text": text}), flush=True)
         m.close()
 
 
 def cmd_generate(l, a):
-    m = Model(l, a.files[0])
+    m = Model(l, a.files[0], a.threads)
     _, text = m.generate(a.prompt, a.tokens)
     print(a.prompt + text)
+
+
+def imatrix_data(path):
+    """A GGUF imatrix as llama_model_quantize takes it, and what keeps it alive."""
+    import gguf
+    import numpy as np
+    t = {x.name: x.data.reshape(-1) for x in gguf.GGUFReader(path).tensors}
+    names = sorted(n[:-8] for n in t if n.endswith(".in_sum2"))
+    list_ = (ImatrixData * (len(names) + 1))()
+    alive = [list_]
+    for i, name in enumerate(names):
+        counts = t[name + ".counts"].astype(np.float32)[:, None]
+        sums = t[name + ".in_sum2"].astype(np.float32).reshape(len(counts), -1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            w = np.ascontiguousarray(np.where(counts > 0, sums / counts, np.float32(1)), np.float32)
+        alive.append(w)
+        list_[i] = ImatrixData(name.encode(), w.ctypes.data, w.size)
+    return alive
 
 
 def cmd_quantize(l, a):
     src, dst, name = a.files
     qp = l.llama.llama_model_quantize_default_params()
     qp.ftype, qp.nthread = FTYPES[name], a.threads
+    alive = imatrix_data(a.imatrix) if a.imatrix else None
+    if alive:
+        qp.imatrix = C.addressof(alive[0])
     start = time.monotonic()
     if l.llama.llama_model_quantize(src.encode(), dst.encode(), C.byref(qp)) != 0:
         l.fail("llama_model_quantize")
@@ -426,9 +455,11 @@ def main():
     p.add_argument("files", nargs="*")
     p.add_argument("--reference")
     p.add_argument("--base")
+    p.add_argument("--imatrix")
     p.add_argument("--markdown")
     p.add_argument("--chunks", type=int, default=0)
-    p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    # One: llama.cpp's threads wait for each other by spinning, and other tests run beside.
+    p.add_argument("--threads", type=int, default=1)
     p.add_argument("--layout", choices=["mla", "legacy"], default="mla")
     p.add_argument("--prompt", default="The library reads a file and")
     p.add_argument("--tokens", type=int, default=8)

@@ -465,7 +465,7 @@ static void usage(FILE *f)
     fputs("usage: make_checkpoint [--arch ARCH] [OPTION...] --out DIR\n"
           "  --arch deepseek|qwen2|llama   comes first (deepseek)\n"
           "  --preset small|demo|big-tensor\n"
-          "      small: 15 MB; demo: 350 MB; big-tensor: BF16 tensors of 128 MiB\n"
+          "      small: 15 MB; demo: 350 MB; big-tensor: one BF16 tensor of 256 MiB\n"
           "  --layers --dense --hidden --inter --moe-inter --experts --used --groups\n"
           "  --groups-used --heads --kv-heads --q-lora --kv-lora --nope --rope --v-dim\n"
           "  --vocab --shards --seed       numbers\n"
@@ -500,7 +500,7 @@ static void preset(struct config *c, const char *name)
         c->used = 4, c->groups = 4, c->groups_used = 2, c->heads = 16, c->kv_heads = 16;
         c->q_lora = 512, c->kv_lora = 512, c->nope = 128, c->rope = 64, c->v_dim = 128, c->shards = 4;
     } else if (!strcmp(name, "big-tensor")) {
-        c->layers = 1, c->hidden = 1024, c->inter = 65536, c->shards = 1;
+        c->layers = 1, c->hidden = 1024, c->inter = 2048, c->vocab = 131072, c->shards = 1, c->tied = true;
         if (c->arch == DEEPSEEK)
             die("big-tensor is for qwen2 and llama");
     } else {

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What the tests alone need from PyPI and npm: numpy and gguf in build/venv,
-# llama.cpp's shared libraries in build/npm. Instant when they are there. What
+# What the tests alone need from PyPI, npm and Debian: numpy and gguf in build/venv,
+# llama.cpp's shared libraries in build/npm; promtool in build/prometheus. Instant when they are there. What
 # cannot be had is said, and fails under CI=true only: its tests are skipped.
 # usage: setup.sh [llama]     "llama": the libraries alone
 set -u
@@ -36,6 +36,19 @@ if [ "$(cat build/npm/.ready 2>/dev/null)" != "$llama" ]; then
         echo "$llama" >build/npm/.ready
     else
         lack "no llama.cpp" build/npm.log
+    fi
+fi
+# promtool out of Debian's package, without installing a server.
+if [ "$what" = all ] && ! command -v promtool >/dev/null && [ ! -x build/prometheus/usr/bin/promtool ]; then
+    echo "test-tools: promtool (Debian's prometheus) into build/prometheus"
+    rm -rf build/prometheus build/prometheus.tmp
+    mkdir -p build/prometheus.tmp
+    if (cd build/prometheus.tmp && apt-get -q download prometheus && dpkg -x prometheus_*.deb .) \
+         >build/prometheus.log 2>&1 </dev/null; then
+        rm -f build/prometheus.tmp/*.deb build/prometheus.tmp/usr/bin/prometheus
+        mv build/prometheus.tmp build/prometheus
+    else
+        lack "no promtool" build/prometheus.log
     fi
 fi
 [ "${CI:-}" = true ] || exit 0

@@ -152,7 +152,7 @@ static void all_ways(struct world *w, bool round)
         struct sl_engine_opts o = {.threads = 1 + i % 3, .mem_bytes = 64u << 20, .io = ways[i % 2],
                                    .direct = i % 4 < 2 ? SL_DIRECT_ON : SL_DIRECT_OFF,
                                    .round_bf16 = round, .segment_paths = w->segment_paths,
-                                   .weights = world_weights, .weights_user = w,
+                                   .weights = world_weights(w),
                                    .slab_bytes = slabs[i / 4]};
 
         run(w, &o, expected);
@@ -211,8 +211,7 @@ static void test_many_in_one_task(void **state)
     add_heads(&w);
     w.task[0].n_items = w.plan.n_items;
     w.plan.n_tasks = 1;
-    o.weights = world_weights;
-    o.weights_user = &w;
+    o.weights = world_weights(&w);
     o.segment_paths = w.segment_paths;
     world_seal(&w);
     for (uint32_t i = 0; i < w.plan.n_items; i++) {

@@ -6,6 +6,7 @@
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -293,11 +294,20 @@ static void test_hostile_plan(void **state)
     }
 }
 
-static const float *short_weights(void *user, uint32_t tensor, uint64_t *n)
+static bool any_weights(void *user, uint32_t tensor)
 {
+    (void)user;
     (void)tensor;
-    *n = 1000;
-    return user;
+    return true;
+}
+
+static int no_weights(void *user, uint32_t tensor, uint64_t slice, float *out, struct sl_error *e)
+{
+    (void)user;
+    (void)tensor;
+    (void)slice;
+    (void)out;
+    return sl_fail(e, SL_ESOURCE, "the imatrix was changed");
 }
 
 static void test_usage(void **state)
@@ -306,7 +316,6 @@ static void test_usage(void **state)
     struct sl_engine *en = NULL;
     struct sl_engine_opts o;
     struct sl_task_result r;
-    float ones[1024];
     struct world w;
 
     (void)state;
@@ -317,15 +326,80 @@ static void test_usage(void **state)
     assert_int_equal(sl_engine_open(&w.ck, &w.plan, &o, &en, &e), SL_EUSAGE);
     assert_non_null(strstr(e.text, "64 MiB"));
     o = options(&w, SL_IO_AUTO);
-    for (int i = 0; i < 1024; i++)
-        ones[i] = 1;
-    o.weights = short_weights;
-    o.weights_user = ones;
+    o.weights = (struct sl_engine_weights){any_weights, no_weights, NULL};
     en = open_engine(&w, &o);
-    expect(do_task(en, 0), SL_EUSAGE, "importance matrix", "1000");
+    expect(do_task(en, 0), SL_ESOURCE, "imatrix", "changed");
     expect_good(&w, do_task(en, 2)); /* F32 asks for no weights */
     assert_int_equal(sl_engine_submit(en, 3, &e), SL_EFAIL);
     assert_int_equal(sl_engine_wait(en, &r, 1000, &e), 0); /* nothing under way: at once */
+    sl_engine_close(en);
+    world_close(&w);
+}
+
+/* Many shards, few descriptors: files are closed again. */
+static void test_few_descriptors(void **state)
+{
+    struct rlimit old, low;
+    struct sl_engine_opts o;
+    struct sl_engine *en;
+    struct world w;
+    uint32_t s = 0;
+
+    (void)state;
+    world_open(&w);
+    for (uint32_t i = 0; i < 60; i++) {
+        char name[24];
+
+        snprintf(name, sizeof name, "%02u.safetensors", i);
+        world_file(&w, name);
+        s = world_source(&w, i, "t", SL_DTYPE_BF16, 4, 256, 0, 0, 0);
+        world_out(&w, name, SL_TYPE_Q4_K, SL_COPY, 256, 4, 0, s, 1);
+        world_task(&w, i, 0);
+    }
+    world_seal(&w);
+    for (uint32_t i = 0; i < 60; i++) {
+        close(w.fd[i]);
+        w.fd[i] = -1;
+    }
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    low = old;
+    low.rlim_cur = 45;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+    o = options(&w, SL_IO_AUTO);
+    o.direct = SL_DIRECT_ON;
+    en = open_engine(&w, &o);
+    for (uint32_t i = 0; i < 60; i++)
+        expect_good(&w, do_task(en, i));
+    sl_engine_close(en);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+    world_close(&w);
+}
+
+/* A head whose block scales are larger than a buffer is refused, not read. */
+static void test_no_room(void **state)
+{
+    struct sl_out_tensor *t;
+    struct sl_engine_opts o;
+    struct sl_engine *en;
+    struct world w;
+    uint32_t s;
+
+    (void)state;
+    make(&w);
+    s = world_source(&w, 0, "kv_b", SL_DTYPE_F8_E4M3, 2 * (32 + 32), 32768, SL_DTYPE_F32, 1, 1);
+    t = world_out(&w, "k_b", SL_TYPE_Q8_0, SL_K_B, 32, 32768, 2, s, 1);
+    t->heads = 2, t->nope = 32, t->v_dim = 32, t->lora = 32768;
+    world_task(&w, 3, 0);
+    world_seal(&w);
+    o = options(&w, SL_IO_AUTO);
+    en = open_engine(&w, &o);
+    expect(do_task(en, 3), SL_EUNSUPPORTED, "'k_b'", "does not fit a buffer");
+    expect_good(&w, do_task(en, 0));
+    sl_engine_close(en);
+    o.slab_bytes = 16u << 20;
+    o.mem_bytes = 256u << 20;
+    en = open_engine(&w, &o);
+    expect_good(&w, do_task(en, 3));
     sl_engine_close(en);
     world_close(&w);
 }
@@ -472,6 +546,7 @@ int main(void)
         cmocka_unit_test(test_changed_files),   cmocka_unit_test(test_every_call),
         cmocka_unit_test(test_sync),            cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_hostile_plan),    cmocka_unit_test(test_usage),
+        cmocka_unit_test(test_few_descriptors), cmocka_unit_test(test_no_room),
         cmocka_unit_test(test_close),           cmocka_unit_test(test_larger_than_memory),
     };
 

@@ -30,8 +30,8 @@ struct world {
     struct sl_checkpoint ck;
     struct sl_model model;
     struct sl_plan plan;
-    struct sl_src_file file[4];
-    int fd[4];
+    struct sl_src_file file[WORLD_MAX];
+    int fd[WORLD_MAX];
     struct sl_src_tensor tensor[WORLD_MAX];
     uint8_t *data[WORLD_MAX];
     struct sl_model_src src[WORLD_MAX];
@@ -231,7 +231,8 @@ static inline void world_seal(struct world *w)
 static inline void world_close(struct world *w)
 {
     for (uint32_t i = 0; i < w->ck.n_files; i++) {
-        close(w->fd[i]);
+        if (w->fd[i] >= 0)
+            close(w->fd[i]);
         unlink(w->file[i].path);
         free(w->file[i].path);
         free(w->file[i].name);
@@ -257,12 +258,26 @@ static inline void world_weigh(struct world *w, uint32_t tensor)
         w->weights[tensor][i] = 0.5f + (float)(world_random(w) & 0xffff) / 65536.0f;
 }
 
-static inline const float *world_weights(void *user, uint32_t tensor, uint64_t *n)
+static inline bool world_has_weights(void *user, uint32_t tensor)
 {
-    struct world *w = user;
+    return ((struct world *)user)->weights[tensor] != NULL;
+}
 
-    *n = w->n_weights[tensor];
-    return w->weights[tensor];
+static inline int world_load_weights(void *user, uint32_t tensor, uint64_t slice, float *out,
+                                     struct sl_error *e)
+{
+    const struct world *w = user;
+    uint64_t row = w->out[tensor].ne[0];
+
+    if ((slice + 1) * row > w->n_weights[tensor])
+        return sl_fail(e, SL_EFAIL, "no such matrix");
+    memcpy(out, w->weights[tensor] + slice * row, row * sizeof *out);
+    return 0;
+}
+
+static inline struct sl_engine_weights world_weights(struct world *w)
+{
+    return (struct sl_engine_weights){world_has_weights, world_load_weights, w};
 }
 
 /* One stored value, by the formats' definitions. */

@@ -1,7 +1,7 @@
 /* Verification against the source: element values give llama-quantize's bytes
  * (golden hashes), and a wrong byte in a sound file is found and placed. */
-#include "client/source_element.h"
-#include "client/verify.h"
+#include "worker/source_element.h"
+#include "worker/verify.h"
 #include "kernels/kernels.h"
 #include "proto/plan.h"
 
@@ -176,7 +176,7 @@ static uint64_t check(const struct verify_sample *sample, struct verify_report *
     assert_int_equal(verify_set_open(path, &s, &e), 0);
     assert_int_equal(verify_data(&s, false, NULL, r, NULL, NULL, &e), 0);
     assert_int_equal(r->failures, 0);
-    if (verify_source(&s, TINY, sample, r, tally, &e) != 0)
+    if (verify_source(&s, TINY, NULL, sample, r, tally, &e) != 0)
         fail_msg("%s", e.text);
     verify_set_free(&s);
     return r->failures;

@@ -311,6 +311,30 @@ static void test_wake(void **state)
     }
 }
 
+/* A direct read goes on at a boundary, also when the device stopped between two. */
+static void test_advance(void **state)
+{
+    struct sl_io_op op = {.kind = SL_IO_READ, .direct = true, .len = 16384, .need = 16000};
+
+    (void)state;
+    assert_false(sl_io_advance(&op, 4096 + 512));
+    assert_int_equal(op.got, 4096);
+    assert_false(sl_io_advance(&op, 512));
+    assert_false(sl_io_advance(&op, 512));
+    assert_int_equal(op.got, 4096);
+    assert_true(sl_io_advance(&op, 512));
+    assert_int_equal(op.err, SL_IO_END_OF_FILE);
+    op = (struct sl_io_op){.kind = SL_IO_READ, .direct = true, .len = 16384, .need = 16000};
+    assert_true(sl_io_advance(&op, 16000));
+    assert_int_equal(op.err, 0);
+    op = (struct sl_io_op){.kind = SL_IO_READ, .len = 100, .need = 100};
+    assert_true(sl_io_advance(&op, 101)); /* more than asked for */
+    assert_int_equal(op.err, EIO);
+    op = (struct sl_io_op){.kind = SL_IO_WRITE, .len = 100, .need = 100};
+    assert_true(sl_io_advance(&op, 0)); /* a write that moves nothing */
+    assert_int_equal(op.err, EIO);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,6 +342,7 @@ int main(void)
         cmocka_unit_test(test_end_of_file), cmocka_unit_test(test_direct),
         cmocka_unit_test(test_errors),      cmocka_unit_test(test_real_errors),
         cmocka_unit_test(test_again),       cmocka_unit_test(test_wake),
+        cmocka_unit_test(test_advance),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

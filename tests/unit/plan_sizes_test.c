@@ -52,7 +52,8 @@ static int teardown(void **state)
 
 static struct sl_plan *plan_of(const struct sl_model *m, const char *recipe, bool rules_2025)
 {
-    struct sl_recipe_opts ro = {.output_type = -1, .embedding_type = -1, .rules_2025 = rules_2025};
+    struct sl_recipe_opts ro = {.output_type = -1, .embedding_type = -1, .rules_2025 = rules_2025,
+                                .has_imatrix = true};
     struct sl_plan_opts po = {.split_max_bytes = 48000000000, .prefix = "R1"};
     struct sl_recipe *r;
     struct sl_plan *p;
@@ -80,6 +81,37 @@ static void test_table1(void **state)
         assert_true(fabs((double)mem.total / GIB / table1[i].memory_gib - 1) < 0.006);
         assert_true(fabs((double)mem.per_device / GIB - table1[i].per_device_gib) < 0.6);
         assert_int_equal(mem.total, mem.weights + mem.kv_cache + mem.buffers);
+        sl_plan_close(p);
+    }
+}
+
+/* Unsloth's files of January 2025: tensor bytes in GiB, and the types that
+ * their load logs count. */
+static void test_unsloth(void **state)
+{
+    static const struct {
+        const char *recipe;
+        double gib;
+        int type, count, other, other_count;
+    } files[] = {
+        {"ud-iq1_s", 130.596, SL_TYPE_IQ1_S, 168, SL_TYPE_IQ2_XXS, 6},
+        {"ud-iq1_m", 157.311, SL_TYPE_IQ1_S, 116, SL_TYPE_Q3_K, 3},
+        {"ud-iq2_xxs", 182.686, SL_TYPE_IQ2_XXS, 116, SL_TYPE_Q2_K, 55},
+        {"ud-q2_k_xl", 211.034, SL_TYPE_Q2_K, 171, SL_TYPE_Q3_K, 3},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        struct sl_plan *p = plan_of(&r1.model, files[i].recipe, true);
+        int count[SL_TYPE_LIMIT] = {0};
+
+        for (uint32_t k = 0; k < p->n_tensors; k++)
+            count[p->tensors[k].type]++;
+        if (fabs((double)p->tensor_bytes / GIB - files[i].gib) > 0.0006)
+            fail_msg("%s: %.4f GiB", files[i].recipe, (double)p->tensor_bytes / GIB);
+        assert_int_equal(count[SL_TYPE_F32], 361);
+        assert_int_equal(count[files[i].type], files[i].count);
+        assert_int_equal(count[files[i].other], files[i].other_count);
         sl_plan_close(p);
     }
 }
@@ -144,6 +176,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table1),
+        cmocka_unit_test(test_unsloth),
         cmocka_unit_test(test_mla_layout),
         cmocka_unit_test(test_down_exps_shares),
         cmocka_unit_test(test_split),

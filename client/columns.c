@@ -1,0 +1,184 @@
+#include "client/columns.h"
+
+#include "client/term.h"
+
+#include <cjson/cJSON.h>
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct column *find(const struct column *all, const char *name, size_t n)
+{
+    for (; all->name; all++)
+        if (strlen(all->name) == n && strncmp(all->name, name, n) == 0)
+            return all;
+    return NULL;
+}
+
+static int unknown(const struct column *all, const char *name, size_t n, struct sl_error *e)
+{
+    char list[700] = "";
+    size_t used = 0;
+
+    for (; all->name && used < sizeof list; all++)
+        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", used ? ", " : "",
+                                 all->name);
+    return sl_fail(e, SL_EUSAGE, "-o: '%.*s' is no field; there are: %s, and all for every one",
+                   (int)(n > 64 ? 64 : n), name, list);
+}
+
+int columns_choose(const struct column *all, const char *names, struct columns *out,
+                   struct sl_error *e)
+{
+    memset(out, 0, sizeof *out);
+    if (strcmp(names, "all") == 0) {
+        for (; all->name && out->n < COLUMNS_MAX; all++)
+            out->column[out->n++] = all;
+        return 0;
+    }
+    for (const char *p = names;; p++) {
+        size_t n = strcspn(p, ",");
+        const struct column *c = find(all, p, n);
+
+        if (!c)
+            return unknown(all, p, n, e);
+        if (out->n == COLUMNS_MAX)
+            return sl_fail(e, SL_EUSAGE, "-o: more than %d fields", COLUMNS_MAX);
+        out->column[out->n++] = c;
+        p += n;
+        if (!*p)
+            return 0;
+    }
+}
+
+static void print_escaped(FILE *to, const char *text)
+{
+    for (; *text; text++) {
+        if (*text == '\n') {
+            fputs("\\n", to);
+            continue;
+        }
+        if (*text == '|' || *text == '\\')
+            putc('\\', to);
+        putc(*text, to);
+    }
+}
+
+static void print_parsable(FILE *to, const struct columns *c, const cJSON *array)
+{
+    const cJSON *record;
+    char cell[CELL_MAX];
+
+    cJSON_ArrayForEach(record, array) {
+        for (unsigned i = 0; i < c->n; i++) {
+            c->column[i]->text(record, true, cell);
+            if (i)
+                putc('|', to);
+            print_escaped(to, cell);
+        }
+        putc('\n', to);
+    }
+}
+
+static const char *colour_of(const char *state)
+{
+    static const struct {
+        const char *state, *colour;
+    } table[] = {
+        {"succeeded", "\033[32m"}, {"failed", "\033[31m"},    {"running", "\033[36m"},
+        {"stitching", "\033[36m"}, {"verifying", "\033[36m"}, {"held", "\033[33m"},
+        {"cancelled", "\033[33m"}, {"interrupted", "\033[33m"}, {"busy", "\033[36m"},
+        {"silent", "\033[31m"},    {"draining", "\033[33m"},
+    };
+
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        if (strcmp(table[i].state, state) == 0)
+            return table[i].colour;
+    return NULL;
+}
+
+/* One cell; room: columns left on the line, negative for any number. */
+static void print_cell(FILE *to, const char *text, int width, bool right, bool last, int room,
+                       bool colour)
+{
+    int have = term_columns(text, strlen(text));
+    int pad = width > have ? width - have : 0;
+    size_t n = strlen(text);
+    const char *paint = colour ? colour_of(text) : NULL;
+
+    if (room >= 0 && have > room) {
+        n = term_fit(text, room > 3 ? room - 3 : room);
+        fprintf(to, "%.*s%s", (int)n, text, room > 3 ? "..." : "");
+        return;
+    }
+    if (right)
+        fprintf(to, "%*s", pad, "");
+    if (paint)
+        fprintf(to, "%s%s\033[0m", paint, text);
+    else
+        fputs(text, to);
+    if (!right && !last)
+        fprintf(to, "%*s", pad, "");
+}
+
+static void title(const struct column *c, char out[CELL_MAX])
+{
+    size_t i = 0;
+
+    for (; c->name[i] && i < CELL_MAX - 1; i++)
+        out[i] = c->name[i] == '_' ? ' ' : (char)toupper((unsigned char)c->name[i]);
+    out[i] = 0;
+}
+
+/* A line of cells: a record's, or the head when record is NULL. */
+static void print_line(FILE *to, const struct columns *c, const int *widths, const cJSON *record,
+                       int width, bool colour)
+{
+    char cell[CELL_MAX];
+    int at = 0;
+
+    for (unsigned i = 0; i < c->n; i++) {
+        bool last = i + 1 == c->n;
+
+        if (record)
+            c->column[i]->text(record, false, cell);
+        else
+            title(c->column[i], cell);
+        for (char *p = cell; *p; p++)
+            if (*p == '\n' || *p == '\t')
+                *p = ' ';
+        print_cell(to, cell, widths[i], c->column[i]->right, last,
+                   last && width && width > at ? width - at : -1,
+                   colour && record && strcmp(c->column[i]->name, "state") == 0);
+        if (!last)
+            fputs("  ", to);
+        at += widths[i] + 2;
+    }
+    putc('\n', to);
+}
+
+void columns_print(FILE *to, const struct columns *c, const cJSON *array, enum columns_form form,
+                   int width, bool colour)
+{
+    int widths[COLUMNS_MAX];
+    const cJSON *record;
+    char cell[CELL_MAX];
+
+    if (form == COLUMNS_PARSABLE) {
+        print_parsable(to, c, array);
+        return;
+    }
+    for (unsigned i = 0; i < c->n; i++) {
+        widths[i] = (int)strlen(c->column[i]->name);
+        cJSON_ArrayForEach(record, array) {
+            int n;
+
+            c->column[i]->text(record, false, cell);
+            n = term_columns(cell, strlen(cell));
+            widths[i] = n > widths[i] ? n : widths[i];
+        }
+    }
+    print_line(to, c, widths, NULL, width, false);
+    cJSON_ArrayForEach(record, array)
+        print_line(to, c, widths, record, width, colour);
+}

@@ -1,0 +1,46 @@
+/* Lists as people and programs read them: fields of records, chosen by name,
+ * as aligned columns, as lines with separators, or as JSON lines. */
+#ifndef SLUICE_CLIENT_COLUMNS_H
+#define SLUICE_CLIENT_COLUMNS_H
+
+#include "proto/error.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+
+struct cJSON;
+
+#define COLUMNS_MAX 48
+#define CELL_MAX 1100
+
+/* One field that a list can show. */
+struct column {
+    const char *name;     /* for -o, and in the table's head in capitals */
+    bool right;           /* numbers */
+    /* Effect: writes the field of a record as text ("" when it has none). raw:
+     * for programs: plain numbers, RFC 3339 times. */
+    void (*text)(const struct cJSON *record, bool raw, char out[CELL_MAX]);
+    const char *help;     /* for the manual */
+};
+
+/* The fields that were chosen. */
+struct columns {
+    const struct column *column[COLUMNS_MAX];
+    unsigned n;
+};
+
+/* Effect: finds the fields of "id,state,reason" ("all": every one) in a table
+ * ended by a NULL name. Errors: SL_EUSAGE naming the field and those there are. */
+int columns_choose(const struct column *all, const char *names, struct columns *out,
+                   struct sl_error *e) SL_MUST_USE;
+
+enum columns_form { COLUMNS_TABLE, COLUMNS_PARSABLE };
+
+/* Effect: prints the records of an array, of which each may be NULL-checked
+ * cJSON objects. Table: aligned, with a head; the last column is cut at width
+ * (0: never), states are coloured when colour is set. Parsable: no head, '|'
+ * between fields; '\', '|' and newlines in a field are written \\, \| and \n. */
+void columns_print(FILE *to, const struct columns *c, const struct cJSON *array,
+                   enum columns_form form, int width, bool colour);
+
+#endif

@@ -1,0 +1,207 @@
+#include "client/convert_store.h"
+
+#include "daemon/queue.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define WORKER "convert"
+
+struct convert_store {
+    struct sl_queue *q;
+    uint64_t job; /* 0: none yet */
+};
+
+static uint64_t wall_ms(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static int take_job(void *user, const struct sl_job_row *row)
+{
+    *(uint64_t *)user = row->id;
+    return 0;
+}
+
+int convert_store_open(const char *path, struct convert_store **out, struct sl_error *e)
+{
+    const struct sl_job_filter first = {.limit = 1};
+    struct convert_store *s = calloc(1, sizeof *s);
+    int rc = s ? sl_queue_open(path, &s->q, e) : sl_fail(e, SL_EFAIL, "out of memory");
+
+    *out = NULL;
+    if (rc == 0)
+        rc = sl_queue_each_job(s->q, &first, take_job, &s->job, e);
+    if (rc < 0) {
+        convert_store_close(s);
+        return rc;
+    }
+    *out = s;
+    return 0;
+}
+
+void convert_store_close(struct convert_store *s)
+{
+    if (!s)
+        return;
+    sl_queue_close(s->q);
+    free(s);
+}
+
+void convert_store_remove(const char *path)
+{
+    sl_queue_remove(path);
+}
+
+static int note_sealed(void *user, const struct sl_task_row *row)
+{
+    if (row->task == SL_TASK_STITCH && row->state == SL_TASK_DONE)
+        *(bool *)user = true;
+    return 0;
+}
+
+int convert_store_state(struct convert_store *s, struct sl_error *e)
+{
+    bool sealed = false;
+
+    if (s->job == 0)
+        return CONVERT_NEW;
+    SL_TRY(sl_queue_each_task(s->q, s->job, note_sealed, &sealed, e));
+    return sealed ? CONVERT_PUBLISHING : CONVERT_CONVERTING;
+}
+
+/* Leases and finishes a task in one go: worker and coordinator are this process. */
+static int finish(struct convert_store *s, uint32_t task, uint64_t checksum, struct sl_error *e)
+{
+    uint64_t epoch;
+    int rc;
+
+    SL_TRY(rc = sl_queue_lease(s->q, s->job, task, WORKER, &epoch, e));
+    if (rc == 1)
+        SL_TRY(rc = sl_queue_finish(s->q, s->job, task, epoch, checksum, e));
+    return rc == 1 ? 0 : sl_fail(e, SL_EFAIL, "task %u is not waiting to be done", task);
+}
+
+static int record(struct convert_store *s, const struct sl_queue_plan *p, struct sl_error *e)
+{
+    const struct sl_new_job job = {.user = "", .spec = "{}", .state = SL_JOB_QUEUED};
+
+    SL_TRY(sl_queue_submit(s->q, &job, wall_ms(), &s->job, e));
+    SL_TRY(sl_queue_set_plan(s->q, s->job, p, e));
+    SL_TRY(finish(s, SL_TASK_PREPARE, 0, e));
+    SL_TRY(sl_queue_set_state(s->q, s->job, SL_JOB_RUNNING, 0, NULL, wall_ms(), e));
+    return sl_queue_commit(s->q, e);
+}
+
+static int hold_against(struct convert_store *s, const struct sl_queue_plan *p, struct sl_error *e)
+{
+    struct sl_error why = {0};
+    int rc = sl_queue_same_plan(s->q, s->job, p, &why);
+
+    if (rc == SL_EEXISTS)
+        return sl_fail(e, rc, "%.800s; repeat the first command to finish it, or --force to start anew",
+                       why.text);
+    return rc < 0 ? sl_fail(e, rc, "%s", why.text) : 0;
+}
+
+/* "name (hash)": the name for people, the hash for the comparison. */
+static void label(char buf[256], const char *name, const char *hash)
+{
+    snprintf(buf, 256, "%.200s (%.12s)", name ? name : "", hash);
+}
+
+static int begin(struct convert_store *s, const struct sl_plan *p, struct sl_queue_plan *qp,
+                 uint64_t *src, uint64_t *out, uint32_t *shard, struct sl_error *e)
+{
+    for (uint32_t t = 0; t < p->n_tasks; t++) {
+        src[t] = p->tasks[t].src_bytes;
+        out[t] = p->tasks[t].out_bytes;
+    }
+    qp->src_bytes = src;
+    qp->out_bytes = out;
+    qp->shard = shard;
+    return s->job == 0 ? record(s, qp, e) : hold_against(s, qp, e);
+}
+
+int convert_store_begin(struct convert_store *s, const struct sl_plan *p, const char *source,
+                        struct sl_error *e)
+{
+    const char *recipe = NULL, *layout = NULL;
+    char source_id[256], recipe_id[256], options_id[256];
+    struct sl_queue_plan qp = {p->fingerprint, source_id, recipe_id, options_id, p->parts.version,
+                               p->file_bytes, p->n_tasks, NULL, NULL, NULL};
+    uint64_t *src = calloc((size_t)p->n_tasks + 1, sizeof *src);
+    uint64_t *out = calloc((size_t)p->n_tasks + 1, sizeof *out);
+    uint32_t *shard = calloc((size_t)p->n_tasks + 1, sizeof *shard);
+    int rc = src && out && shard ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+
+    if (rc == 0 && p->n_tasks > SL_TASKS_MAX)
+        rc = sl_fail(e, SL_EUSAGE, "%u tasks, but a job has at most %u; give a larger --task-size",
+                     p->n_tasks, SL_TASKS_MAX);
+    sl_kvs_get_str(&p->segments[0].kvs, SL_KEY_RECIPE, &recipe);
+    sl_kvs_get_str(&p->segments[0].kvs, SL_KEY_LAYOUT, &layout);
+    label(source_id, source, p->parts.source);
+    label(recipe_id, recipe, p->parts.recipe);
+    label(options_id, layout ? layout : "options", p->parts.options);
+    if (rc == 0)
+        rc = begin(s, p, &qp, src, out, shard, e);
+    free(src);
+    free(out);
+    free(shard);
+    return rc;
+}
+
+struct each {
+    void (*fn)(void *user, uint32_t task, uint64_t checksum);
+    void *user;
+};
+
+static int pass_done(void *user, const struct sl_task_row *row)
+{
+    struct each *each = user;
+
+    if (row->task < SL_TASKS_MAX && row->state == SL_TASK_DONE)
+        each->fn(each->user, row->task, row->checksum);
+    return 0;
+}
+
+int convert_store_each(struct convert_store *s,
+                       void (*fn)(void *user, uint32_t task, uint64_t checksum), void *user,
+                       struct sl_error *e)
+{
+    struct each each = {fn, user};
+
+    return sl_queue_each_task(s->q, s->job, pass_done, &each, e);
+}
+
+int convert_store_commit(struct convert_store *s, const struct convert_done *done, uint32_t n,
+                         struct sl_error *e)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        int rc = finish(s, done[i].task, done[i].checksum, e);
+
+        if (rc < 0) {
+            sl_queue_rollback(s->q);
+            return rc;
+        }
+    }
+    return sl_queue_commit(s->q, e);
+}
+
+int convert_store_revoke(struct convert_store *s, const uint32_t *tasks, uint32_t n,
+                         struct sl_error *e)
+{
+    SL_TRY(sl_queue_revoke(s->q, s->job, tasks, n, e));
+    return sl_queue_commit(s->q, e);
+}
+
+int convert_store_seal(struct convert_store *s, struct sl_error *e)
+{
+    SL_TRY(finish(s, SL_TASK_STITCH, 0, e));
+    return sl_queue_commit(s->q, e);
+}

@@ -1,0 +1,53 @@
+/* What convert keeps to go on after a stop: a queue (daemon/queue.h) of its own
+ * with one job, beside the output. Committed means synced. A second process on
+ * the same output is refused. */
+#ifndef SLUICE_CLIENT_CONVERT_STORE_H
+#define SLUICE_CLIENT_CONVERT_STORE_H
+
+#include "proto/plan.h"
+
+enum convert_state {
+    CONVERT_NEW = 0,    /* nothing recorded yet */
+    CONVERT_CONVERTING, /* tasks are being made */
+    CONVERT_PUBLISHING, /* every byte is checked and synced; renames may have begun */
+};
+
+struct convert_store;
+
+/* Effect: opens or creates the store and takes it exclusively. Errors:
+ * SL_EEXISTS when another process holds it, SL_EFAIL, SL_ENOSPACE. *out is the
+ * caller's (convert_store_close). */
+int convert_store_open(const char *path, struct convert_store **out, struct sl_error *e)
+    SL_MUST_USE;
+void convert_store_close(struct convert_store *s);
+/* Effect: removes the files at path (after close). */
+void convert_store_remove(const char *path);
+
+/* Returns an enum convert_state. */
+int convert_store_state(struct convert_store *s, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: records the plan, or holds the recorded one against it. source: what
+ * to call the source in messages. Errors: SL_EEXISTS naming what differs
+ * (source, recipe, options, version). */
+int convert_store_begin(struct convert_store *s, const struct sl_plan *p, const char *source,
+                        struct sl_error *e) SL_MUST_USE;
+
+/* Effect: calls fn for each finished task. */
+int convert_store_each(struct convert_store *s,
+                       void (*fn)(void *user, uint32_t task, uint64_t checksum), void *user,
+                       struct sl_error *e) SL_MUST_USE;
+
+struct convert_done {
+    uint32_t task;
+    uint64_t checksum;
+};
+/* Effect: records n finished tasks; durable when it returns 0. */
+int convert_store_commit(struct convert_store *s, const struct convert_done *done, uint32_t n,
+                         struct sl_error *e) SL_MUST_USE;
+/* Effect: takes finished tasks back, so that they are made again. */
+int convert_store_revoke(struct convert_store *s, const uint32_t *tasks, uint32_t n,
+                         struct sl_error *e) SL_MUST_USE;
+/* Effect: from now on the state is CONVERT_PUBLISHING. */
+int convert_store_seal(struct convert_store *s, struct sl_error *e) SL_MUST_USE;
+
+#endif

@@ -1,0 +1,216 @@
+/* sluice doctor: what this machine can do for Sluice, and what is in its way. */
+#include "client/progress.h"
+#include "client/service_args.h"
+#include "client/term.h"
+#include "kernels/cuda.h"
+#include "kernels/kernels.h"
+#include "worker/dealer.h"
+#include "worker/io.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+#include <sys/utsname.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+enum grade { FINE = 0, NOTE, WARNING, BROKEN };
+
+struct doctor {
+    struct service_args service;
+    int json;
+    enum grade worst;
+};
+
+static void finding(struct doctor *d, enum grade g, const char *what, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+static void finding(struct doctor *d, enum grade g, const char *what, const char *fmt, ...)
+{
+    static const char *const words[] = {"ok", "note", "warning", "broken"};
+    static const char *const paint[] = {"\033[32m", "", "\033[33m", "\033[31m"};
+    bool colour = term_can_colour(STDOUT_FILENO) && paint[g][0];
+    char text[900];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    d->worst = g > d->worst ? g : d->worst;
+    if (d->json) {
+        cJSON *o = cJSON_CreateObject();
+
+        cJSON_AddStringToObject(o, "check", what);
+        cJSON_AddStringToObject(o, "grade", words[g]);
+        cJSON_AddStringToObject(o, "text", text);
+        json_line(o, "finding");
+        return;
+    }
+    printf("%s%-8s%s %-12s %s\n", colour ? paint[g] : "", words[g], colour ? "\033[0m" : "", what,
+           text);
+    fflush(stdout);
+}
+
+static void check_program(struct doctor *d)
+{
+    struct utsname u;
+
+    if (uname(&u) == 0)
+        finding(d, FINE, "version", "sluice " SLUICE_VERSION ", %s %s, %s, %ld processors", u.sysname,
+                u.release, u.machine, sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+static void check_backends(struct doctor *d)
+{
+    char can[100] = "", cannot[100] = "";
+
+    for (int b = SL_BACKEND_SCALAR; b <= SL_BACKEND_AVX512; b++) {
+        const char *name = sl_backend_name((enum sl_backend)b);
+        char *list = sl_backend_usable((enum sl_backend)b) ? can : cannot;
+
+        if (name)
+            snprintf(list + strlen(list), sizeof can - strlen(list), "%s%s", *list ? ", " : "", name);
+    }
+    finding(d, strstr(can, "avx") ? FINE : NOTE, "kernels", "%s%s%s%s", can,
+            *cannot ? " (not on this processor: " : "", cannot, *cannot ? ")" : "");
+}
+
+static void check_cuda(struct doctor *d)
+{
+    int n = sl_cuda_devices();
+
+    if (!sl_cuda_built())
+        finding(d, NOTE, "cuda", "this build has no CUDA kernels (nvcc was not there); workers use "
+                                 "the processor");
+    else if (n <= 0)
+        finding(d, NOTE, "cuda", "no device: no GPU here, or its driver is not loaded");
+    else
+        finding(d, FINE, "cuda", "%d device%s: cuda:0%s", n, n > 1 ? "s" : "",
+                n > 1 ? " and on" : "");
+}
+
+static void check_io(struct doctor *d)
+{
+    const struct sl_io_conf c = {.depth = 4};
+    struct sl_error e;
+    struct sl_io *io;
+    struct rlimit r;
+
+    if (sl_io_open(SL_IO_URING, &c, &io, &e) == 0) {
+        sl_io_close(io);
+        finding(d, FINE, "io_uring", "available");
+    } else {
+        finding(d, WARNING, "io_uring", "%s; without it a pool of threads reads, slower", e.text);
+    }
+    if (getrlimit(RLIMIT_MEMLOCK, &r) != 0)
+        return;
+    if (r.rlim_max == RLIM_INFINITY)
+        finding(d, FINE, "memlock", "unlimited");
+    else
+        finding(d, r.rlim_max < 64u << 20 && geteuid() != 0 ? NOTE : FINE, "memlock",
+                "%llu KiB may be locked; registered buffers want 64 MiB or more (LimitMEMLOCK=, "
+                "ulimit -l)", (unsigned long long)(r.rlim_max >> 10));
+}
+
+static void check_library(struct doctor *d)
+{
+    char text[32];
+
+    if (sl_dealer_library(text))
+        finding(d, FINE, "libzmq", "%s, with CURVE", text);
+    else
+        finding(d, BROKEN, "libzmq", "%s: 4.3.3 or later, built with CURVE, is needed", text);
+}
+
+static void check_space(struct doctor *d, const char *path)
+{
+    struct statvfs v;
+    struct statfs f;
+    char size[32];
+
+    if (statvfs(path, &v) != 0 || statfs(path, &f) != 0) {
+        finding(d, WARNING, "space", "%s: %s", path, strerror(errno));
+        return;
+    }
+    finding(d, v.f_bavail == 0 ? WARNING : FINE, "space", "%s: %s free (decimal units)%s", path,
+            cli_size(size, (uint64_t)v.f_bavail * v.f_frsize),
+            f.f_type == 0x6969 ? ", on NFS: keep the daemon's state elsewhere" : "");
+}
+
+/* What the daemon says of itself. */
+static int ask_daemon(struct service *s, struct sl_msg *answer, struct sl_error *e)
+{
+    struct sl_msg m;
+
+    SL_TRY(sl_msg_new(SL_M_ABOUT, NULL, &m, e));
+    return daemon_link_ask(s->link, &m, SL_M_DAEMON, answer, e);
+}
+
+static void check_daemon(struct doctor *d)
+{
+    struct sl_error e;
+    struct sl_msg m;
+    struct service s;
+    const cJSON *root;
+    int rc = service_open(&s, &d->service, &e);
+
+    if (rc == 0)
+        rc = ask_daemon(&s, &m, &e);
+    if (rc < 0) {
+        finding(d, rc == SL_EUNREACHABLE ? NOTE : WARNING, "daemon", "%s", e.text);
+        service_close(&s);
+        return;
+    }
+    finding(d, strcmp(sl_get_str(m.tree, "version"), SLUICE_VERSION) == 0 ? FINE : WARNING, "daemon",
+            "%s, version %s, process %llu: %llu workers, %llu jobs not ended, you are %s",
+            daemon_link_endpoint(s.link), sl_get_str(m.tree, "version"),
+            (unsigned long long)sl_get_uint(m.tree, "pid", 0),
+            (unsigned long long)sl_get_uint(m.tree, "workers", 0),
+            (unsigned long long)sl_get_uint(m.tree, "jobs", 0), daemon_link_role(s.link));
+    if (cJSON_GetArraySize(sl_get(m.tree, "roots")) == 0)
+        finding(d, WARNING, "roots", "the daemon has no root: it refuses every job; set [sluice] root");
+    cJSON_ArrayForEach(root, sl_get(m.tree, "roots"))
+        finding(d, FINE, "root", "%s", root->valuestring);
+    check_space(d, sl_get_str(m.tree, "state"));
+    sl_msg_free(&m);
+    service_close(&s);
+}
+
+static int run(int argc, const char **argv, struct sl_error *e)
+{
+    struct doctor d = {0};
+    struct poptOption service[SERVICE_TABLE_MAX];
+    const struct poptOption table[] = {
+        {"json", 0, POPT_ARG_NONE, &d.json, 0, "JSON lines, one for each finding", NULL},
+        {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon:", NULL},
+        POPT_TABLEEND,
+    };
+    struct cli_args args;
+    int rc;
+
+    service_table(&d.service, service);
+    rc = cli_parse(&args, &cli_doctor, argc, argv, table, 0, 64, NULL, NULL, e);
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    check_program(&d);
+    check_backends(&d);
+    check_cuda(&d);
+    check_io(&d);
+    check_library(&d);
+    if (args.n_pos == 0)
+        check_space(&d, ".");
+    for (int i = 0; i < args.n_pos; i++)
+        check_space(&d, args.pos[i]);
+    check_daemon(&d);
+    cli_args_free(&args);
+    if (d.worst == BROKEN)
+        return sl_fail(e, SL_EFAIL, "something is broken; see above");
+    return d.worst == WARNING ? sl_fail(e, SL_EWARN, "there are warnings; see above") : 0;
+}
+
+const struct cli_verb cli_doctor = {
+    "doctor", "[FOLDER...] [OPTION...]",
+    "Check this machine: kernels, GPUs, io_uring, limits, space, the daemon", run};

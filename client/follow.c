@@ -1,0 +1,230 @@
+#include "client/follow.h"
+
+#include "client/interrupt.h"
+#include "client/progress.h"
+#include "client/record_fields.h"
+#include "client/term.h"
+#include "client/time_text.h"
+#include "client/watch_view.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define DRAW_MS 500
+
+struct state {
+    struct daemon_link *l;
+    const struct follow *f;
+    bool draw;              /* a terminal that can */
+    unsigned drawn;         /* lines on the screen */
+    uint64_t last_event;
+    uint64_t next_plain;    /* ms: when plain lines are due */
+    unsigned n_ended;
+    cJSON *ended[IDS_MAX];  /* record `job`, by place in ids */
+};
+
+static void print_record(const cJSON *record, const char *message_type)
+{
+    cJSON *copy = record_json(record);
+
+    if (copy)
+        json_line(copy, message_type);
+}
+
+static void erase(struct state *s)
+{
+    if (s->drawn)
+        fprintf(stderr, "\033[%uA\r\033[J", s->drawn);
+    s->drawn = 0;
+}
+
+/* Watch for what is seen, wait for the ends. */
+static int ask_again(struct state *s, struct sl_error *e)
+{
+    const struct ids *ids = s->f->ids;
+    struct sl_msg m;
+
+    if (s->f->show || s->f->json) {
+        SL_TRY(sl_msg_new(SL_M_WATCH, NULL, &m, e));
+        if (ids->n)
+            sl_put_uints(m.tree, "jobs", ids->id, ids->n);
+        if (s->last_event)
+            sl_put_uint(m.tree, "since", s->last_event);
+        sl_put_uint(m.tree, "every_ms", s->draw ? DRAW_MS : 1000);
+        SL_TRY(daemon_link_send(s->l, &m, "watch", e));
+    }
+    if (ids->n) {
+        SL_TRY(sl_msg_new(SL_M_WAIT, NULL, &m, e));
+        sl_put_uints(m.tree, "jobs", ids->id, ids->n);
+        SL_TRY(daemon_link_send(s->l, &m, "wait", e));
+    }
+    return 0;
+}
+
+static void show_status(struct state *s, const cJSON *m)
+{
+    const cJSON *jobs = sl_get(m, "jobs"), *j;
+    struct winsize ws = {0};
+    char *text, buf[1400];
+    uint64_t now = now_ns() / 1000000;
+
+    if (s->draw) {
+        if (ioctl(STDERR_FILENO, TIOCGWINSZ, &ws) != 0 || !ws.ws_col)
+            ws = (struct winsize){.ws_row = 24, .ws_col = 80};
+        erase(s);
+        s->drawn = watch_screen(jobs, sl_get(m, "workers"), ws.ws_col - 1,
+                                ws.ws_row > 2 ? ws.ws_row - 1u : 2, &text);
+        if (text)
+            fputs(text, stderr);
+        fflush(stderr);
+        free(text);
+        return;
+    }
+    if (now < s->next_plain)
+        return;
+    s->next_plain = now + s->f->every_ms;
+    if (s->f->json) {
+        cJSON *o = cJSON_CreateObject();
+
+        cJSON_AddItemToObject(o, "jobs", record_json(jobs));
+        cJSON_AddItemToObject(o, "workers", record_json(sl_get(m, "workers")));
+        json_line(o, "status");
+        return;
+    }
+    cJSON_ArrayForEach(j, jobs)
+        fprintf(s->f->plain, "%s\n", watch_plain(buf, sizeof buf, j));
+    fflush(s->f->plain);
+}
+
+static void show_event(struct state *s, const cJSON *ev)
+{
+    uint64_t id = sl_get_uint(ev, "id", 0);
+    char when[32];
+
+    if (id > s->last_event)
+        s->last_event = id;
+    if (s->f->json) {
+        print_record(ev, "event");
+        return;
+    }
+    if (!s->f->show)
+        return;
+    erase(s);
+    fprintf(s->draw ? stderr : s->f->plain, "%s  ",
+            time_short(when, sl_get_uint(ev, "time", 0), time_now_ms()));
+    if (sl_get(ev, "job"))
+        fprintf(s->draw ? stderr : s->f->plain, "job %llu: ",
+                (unsigned long long)sl_get_uint(ev, "job", 0));
+    fprintf(s->draw ? stderr : s->f->plain, "%s\n", sl_get_str(ev, "text"));
+    fflush(s->f->plain);
+}
+
+/* Keeps the end of a job, once. */
+static void take_end(struct state *s, const cJSON *job)
+{
+    uint64_t id = sl_get_uint(job, "id", 0);
+
+    for (unsigned i = 0; i < s->f->ids->n; i++) {
+        if (s->f->ids->id[i] != id || s->ended[i])
+            continue;
+        s->ended[i] = cJSON_Duplicate(job, 1);
+        s->n_ended += s->ended[i] != NULL;
+        if (s->f->json)
+            print_record(job, "job_ended");
+    }
+}
+
+static int take(struct state *s, const struct sl_msg *m, struct sl_error *e)
+{
+    const char *re = sl_get_str(m->tree, "re");
+    uint64_t last;
+
+    switch (m->id) {
+    case SL_M_WATCHING:
+        last = sl_get_uint(m->tree, "last", 0);
+        if (s->last_event == 0)
+            s->last_event = last;
+        return 0;
+    case SL_M_STATUS:
+        show_status(s, m->tree);
+        return 0;
+    case SL_M_EVENT:
+        show_event(s, sl_get(m->tree, "event"));
+        return 0;
+    case SL_M_ENDED:
+        take_end(s, sl_get(m->tree, "job"));
+        return 0;
+    case SL_M_ERROR:
+        if (!re || (strcmp(re, "watch") != 0 && strcmp(re, "wait") != 0))
+            return 0;
+        return sl_fail(e, -(int)sl_get_uint(m->tree, "code", 1), "%s", sl_get_str(m->tree, "text"));
+    default:
+        return 0;
+    }
+}
+
+static int one_event(struct state *s, struct sl_error *e)
+{
+    struct sl_msg m;
+    int rc = daemon_link_next(s->l, 1000, &m, e);
+
+    SL_TRY(rc);
+    if (rc == DAEMON_LINK_MESSAGE) {
+        rc = take(s, &m, e);
+        sl_msg_free(&m);
+        return rc;
+    }
+    if (rc == DAEMON_LINK_LOST) {
+        erase(s);
+        fprintf(stderr, "sluice %s: the daemon at %s is away; waiting for it (the jobs are safe)\n",
+                s->f->verb, daemon_link_endpoint(s->l));
+    } else if (rc == DAEMON_LINK_BACK) {
+        return ask_again(s, e);
+    }
+    return 0;
+}
+
+/* The first job, in order, that did not end well decides. */
+static int verdict(const struct state *s, struct sl_error *e)
+{
+    for (unsigned i = 0; i < s->f->ids->n; i++) {
+        const cJSON *job = s->ended[i];
+        const char *state = sl_get_str(job, "state"), *why = sl_get_str(job, "error");
+        int code = (int)sl_get_uint(job, "code", 0);
+
+        if (code == 0 && state && strcmp(state, "succeeded") == 0)
+            continue;
+        return sl_fail(e, code ? -code : SL_EFAIL, "job %llu %s%s%s",
+                       (unsigned long long)s->f->ids->id[i],
+                       code == -SL_EWARN && state && strcmp(state, "succeeded") == 0
+                           ? "succeeded with warnings" : state ? state : "ended",
+                       why && *why ? ": " : "", why ? why : "");
+    }
+    return 0;
+}
+
+int follow_jobs(struct daemon_link *l, const struct follow *f, struct sl_error *e)
+{
+    struct state *s = calloc(1, sizeof *s);
+    int rc;
+
+    if (!s)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    s->l = l;
+    s->f = f;
+    s->draw = f->show && !f->json && term_can_draw(STDERR_FILENO);
+    rc = ask_again(s, e);
+    while (rc == 0 && !interrupt_asked() && (f->ids->n == 0 || s->n_ended < f->ids->n))
+        rc = one_event(s, e);
+    erase(s);
+    if (rc == 0)
+        rc = interrupt_asked() ? sl_fail(e, SL_EINTERRUPTED, "detached; the jobs go on")
+                               : verdict(s, e);
+    for (unsigned i = 0; i < f->ids->n; i++)
+        cJSON_Delete(s->ended[i]);
+    free(s);
+    return rc;
+}

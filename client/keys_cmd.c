@@ -1,0 +1,102 @@
+/* sluice keys: CURVE key pairs for tcp endpoints. */
+#include "client/cli.h"
+#include "client/progress.h"
+#include "proto/keyring.h"
+#include "worker/dealer.h"
+
+#include <cjson/cJSON.h>
+#include <string.h>
+#include <unistd.h>
+
+struct keys_args {
+    const char *role, *name;
+    int show, json;
+};
+
+/* The allow-list's fourth word: no spaces, no control characters. */
+static int check_name(const char *name, struct sl_error *e)
+{
+    size_t n = strlen(name);
+
+    if (n == 0 || n > 64)
+        return sl_fail(e, SL_EUSAGE, "--name: expected 1 to 64 characters");
+    for (const char *p = name; *p; p++)
+        if ((unsigned char)*p <= ' ' || *p == '#' || *p == 127)
+            return sl_fail(e, SL_EUSAGE, "--name '%s': expected a name without spaces and '#'", name);
+    return 0;
+}
+
+static void print_key(const struct keys_args *a, const char *path, const struct sl_key *k,
+                      const char *name)
+{
+    const char *role = a->role ? a->role : "submitter";
+
+    if (a->json) {
+        cJSON *o = cJSON_CreateObject();
+
+        cJSON_AddStringToObject(o, "file", path);
+        cJSON_AddStringToObject(o, "public", k->public_key);
+        cJSON_AddStringToObject(o, "role", role);
+        cJSON_AddStringToObject(o, "name", name);
+        json_line(o, "key");
+        return;
+    }
+    printf("%s key %s %s\n", role, k->public_key, name);
+}
+
+static int keys(const struct keys_args *a, const char *path, struct sl_error *e)
+{
+    struct sl_key k;
+    char host[65] = "";
+    const char *name = a->name;
+    int rc;
+
+    if (a->role && sl_role_by_name(a->role) == SL_ROLE_NONE)
+        return sl_fail(e, SL_EUSAGE, "--role '%s': expected worker, submitter or admin", a->role);
+    if (!name) {
+        if (gethostname(host, sizeof host - 1) != 0 || !host[0])
+            strcpy(host, "localhost");
+        name = host;
+    }
+    SL_TRY(check_name(name, e));
+    if (a->show) {
+        SL_TRY(sl_key_load(path, false, &k, e));
+        print_key(a, path, &k, name);
+        return 0;
+    }
+    SL_TRY(sl_key_make(&k, e));
+    rc = sl_key_save(path, &k, e);
+    explicit_bzero(k.secret_key, sizeof k.secret_key);
+    SL_TRY(rc);
+    print_key(a, path, &k, name);
+    fprintf(stderr, "sluice keys: %s holds both keys (0600: keep it), %s.pub the public one; the line "
+                    "above is for the daemon's allow-list\n", path, path);
+    return 0;
+}
+
+static int run(int argc, const char **argv, struct sl_error *e)
+{
+    struct keys_args a = {0};
+    const struct poptOption table[] = {
+        {"role", 0, POPT_ARG_STRING, &a.role, 0,
+         "what the allow-list's line permits (default submitter)", "worker|submitter|admin"},
+        {"name", 0, POPT_ARG_STRING, &a.name, 0, "the name in that line (default: the host's)",
+         "NAME"},
+        {"show", 0, POPT_ARG_NONE, &a.show, 0, "make nothing: print the line of an existing key file",
+         NULL},
+        {"json", 0, POPT_ARG_NONE, &a.json, 0, "one JSON line", NULL},
+        POPT_TABLEEND,
+    };
+    struct cli_args args;
+    int rc = cli_parse(&args, &cli_keys, argc, argv, table, 1, 1, NULL, NULL, e);
+
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    rc = keys(&a, args.pos[0], e);
+    cli_args_free(&args);
+    return rc;
+}
+
+const struct cli_verb cli_keys = {
+    "keys", "FILE [OPTION...]",
+    "Make a key pair for tcp endpoints, and its line for the allow-list", run};

@@ -1,0 +1,129 @@
+/* sluice queue, sluice history: lists of jobs. */
+#include "client/record_fields.h"
+#include "client/service_args.h"
+
+#include <cjson/cJSON.h>
+#include <string.h>
+
+#define PAGE 500
+
+struct queue_args {
+    struct service_args service;
+    struct form_args form;
+    const char *states;
+    struct words labels;
+    int limit;
+};
+
+enum { VAL_LABEL = 1 };
+
+static int on_val(int val, const char *arg, void *user, struct sl_error *e)
+{
+    struct queue_args *a = user;
+
+    return val == VAL_LABEL ? words_add(&a->labels, arg, e) : 0;
+}
+
+/* One page of jobs with numbers below `before` (0: all), newest first, added to
+ * list: a history reads from the newest, a queue from the oldest. */
+static int page(struct daemon_link *l, const struct queue_args *a, enum sl_message_id kind,
+                uint64_t *before, int left, cJSON *list, bool *more, struct sl_error *e)
+{
+    struct sl_msg m, answer;
+    cJSON *jobs, *job;
+
+    SL_TRY(sl_msg_new(kind, NULL, &m, e));
+    put_words(m.tree, "states", a->states);
+    words_put(m.tree, "labels", &a->labels);
+    if (*before)
+        sl_put_uint(m.tree, "before", *before);
+    sl_put_uint(m.tree, "limit", left && left < PAGE ? (uint64_t)left : PAGE);
+    SL_TRY(daemon_link_ask(l, &m, SL_M_JOBS, &answer, e));
+    jobs = sl_get(answer.tree, "jobs");
+    *more = sl_get_bool(answer.tree, "more") && cJSON_GetArraySize(jobs) > 0;
+    while ((job = cJSON_DetachItemFromArray(jobs, 0)) != NULL) {
+        uint64_t id = sl_get_uint(job, "id", 0);
+
+        if (*before == 0 || id < *before)
+            *before = id;
+        if (kind == SL_M_HISTORY)
+            cJSON_AddItemToArray(list, job);
+        else
+            cJSON_InsertItemInArray(list, 0, job);
+    }
+    sl_msg_free(&answer);
+    return 0;
+}
+
+static int list_jobs(const struct queue_args *a, enum sl_message_id kind, const struct columns *c,
+                     struct sl_error *e)
+{
+    cJSON *list = cJSON_CreateArray();
+    struct service s;
+    uint64_t before = 0;
+    bool more = true;
+    int rc = service_open(&s, &a->service, e);
+
+    while (rc == 0 && more) {
+        int have = cJSON_GetArraySize(list);
+
+        if (a->limit && have >= a->limit)
+            break;
+        rc = page(s.link, a, kind, &before, a->limit ? a->limit - have : 0, list, &more, e);
+    }
+    if (rc == 0)
+        form_print(&a->form, c, list, "job");
+    cJSON_Delete(list);
+    service_close(&s);
+    return rc;
+}
+
+static int list_verb(const struct cli_verb *verb, enum sl_message_id kind, int limit,
+                     const char *usual, int argc, const char **argv, struct sl_error *e)
+{
+    struct queue_args a = {.limit = limit};
+    struct poptOption service[SERVICE_TABLE_MAX], form[FORM_TABLE_MAX];
+    const struct poptOption table[] = {
+        {"state", 's', POPT_ARG_STRING, &a.states, 0,
+         "only jobs in these states, names with commas between them", "STATES"},
+        {"label", 'l', POPT_ARG_STRING, NULL, VAL_LABEL,
+         "only jobs with this label; may be repeated: with all of them", "LABEL"},
+        {"limit", 'n', POPT_ARG_INT, &a.limit, 0,
+         kind == SL_M_HISTORY ? "so many at most (default 100; 0: all)"
+                              : "so many at most (default: all)", "N"},
+        {NULL, 0, POPT_ARG_INCLUDE_TABLE, form, 0, "Form:", NULL},
+        {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon:", NULL},
+        POPT_TABLEEND,
+    };
+    struct cli_args args;
+    struct columns c;
+    int rc;
+
+    service_table(&a.service, service);
+    form_table(&a.form, form);
+    rc = cli_parse(&args, verb, argc, argv, table, 0, 0, on_val, &a, e);
+    if (rc == 0) {
+        rc = a.limit < 0 ? sl_fail(e, SL_EUSAGE, "--limit: expected 0 or more")
+                         : form_columns(&a.form, job_columns, usual, &c, e);
+        if (rc == 0)
+            rc = list_jobs(&a, kind, &c, e);
+        cli_args_free(&args);
+    }
+    words_free(&a.labels);
+    return rc < 0 ? rc : 0;
+}
+
+static int run_queue(int argc, const char **argv, struct sl_error *e)
+{
+    return list_verb(&cli_queue, SL_M_LIST, 0, JOB_COLUMNS_USUAL, argc, argv, e);
+}
+
+static int run_history(int argc, const char **argv, struct sl_error *e)
+{
+    return list_verb(&cli_history, SL_M_HISTORY, 100, HISTORY_COLUMNS_USUAL, argc, argv, e);
+}
+
+const struct cli_verb cli_queue = {"queue", "[OPTION...]",
+                                   "List the jobs that have not ended, and why they wait", run_queue};
+const struct cli_verb cli_history = {"history", "[OPTION...]",
+                                     "List the jobs that have ended, newest first", run_history};

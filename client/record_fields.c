@@ -1,0 +1,317 @@
+#include "client/record_fields.h"
+
+#include "client/cli.h"
+#include "client/time_text.h"
+#include "proto/wire.h"
+
+#include <cjson/cJSON.h>
+#include <string.h>
+
+static void put(char out[CELL_MAX], const char *text)
+{
+    snprintf(out, CELL_MAX, "%s", text ? text : "");
+}
+
+static void put_number(char out[CELL_MAX], const cJSON *r, const char *field)
+{
+    out[0] = 0;
+    if (sl_get(r, field))
+        snprintf(out, CELL_MAX, "%llu", (unsigned long long)sl_get_uint(r, field, 0));
+}
+
+/* A field as it is. */
+#define TEXT(fn, field)                                                    \
+    static void fn(const cJSON *r, bool raw, char out[CELL_MAX])           \
+    {                                                                      \
+        (void)raw;                                                         \
+        put(out, sl_get_str(r, field));                                    \
+    }
+#define NUMBER(fn, field)                                                  \
+    static void fn(const cJSON *r, bool raw, char out[CELL_MAX])           \
+    {                                                                      \
+        (void)raw;                                                         \
+        put_number(out, r, field);                                         \
+    }
+/* Bytes, per second where `unit` says so. */
+#define BYTES(fn, field, unit)                                             \
+    static void fn(const cJSON *r, bool raw, char out[CELL_MAX])           \
+    {                                                                      \
+        put_bytes(out, r, field, unit, raw);                               \
+    }
+#define TIME(fn, field)                                                    \
+    static void fn(const cJSON *r, bool raw, char out[CELL_MAX])           \
+    {                                                                      \
+        put_time(out, r, field, raw);                                      \
+    }
+
+static void put_bytes(char out[CELL_MAX], const cJSON *r, const char *field, const char *unit,
+                      bool raw)
+{
+    char size[32];
+    uint64_t v = sl_get_uint(r, field, 0);
+
+    if (raw)
+        put_number(out, r, field);
+    else if (v)
+        snprintf(out, CELL_MAX, "%s%s", cli_size(size, v), unit);
+    else
+        out[0] = 0;
+}
+
+static void put_time(char out[CELL_MAX], const cJSON *r, const char *field, bool raw)
+{
+    uint64_t ms = sl_get_uint(r, field, 0);
+    char text[32];
+
+    out[0] = 0;
+    if (ms)
+        put(out, raw ? time_utc(text, ms) : time_short(text, ms, time_now_ms()));
+}
+
+/* "a,b" of an array of strings or numbers. */
+static void put_list(char out[CELL_MAX], const cJSON *r, const char *field)
+{
+    const cJSON *item;
+    size_t n = 0;
+
+    out[0] = 0;
+    cJSON_ArrayForEach(item, sl_get(r, field)) {
+        if (n < CELL_MAX && cJSON_IsString(item))
+            n += (size_t)snprintf(out + n, CELL_MAX - n, "%s%s", n ? "," : "", item->valuestring);
+        else if (n < CELL_MAX)
+            n += (size_t)snprintf(out + n, CELL_MAX - n, "%s%.0f", n ? "," : "", item->valuedouble);
+    }
+}
+
+NUMBER(id, "id")
+TEXT(state, "state")
+NUMBER(priority, "priority")
+NUMBER(group, "group")
+TEXT(user, "user")
+TEXT(source, "source")
+TEXT(output, "output")
+TEXT(prefix, "prefix")
+TEXT(recipe, "recipe")
+TIME(submitted, "submitted")
+TIME(started, "started")
+TIME(ended, "ended")
+NUMBER(tasks, "tasks")
+NUMBER(done, "done")
+NUMBER(leased, "leased")
+NUMBER(quarantined, "quarantined")
+BYTES(src_bytes, "src_bytes", "")
+BYTES(done_bytes, "done_bytes", "")
+BYTES(size, "file_bytes", "")
+BYTES(rate, "rate", "/s")
+NUMBER(code, "code")
+TEXT(error, "error")
+TIME(time, "time")
+NUMBER(job, "job")
+NUMBER(task, "task")
+TEXT(worker, "worker")
+TEXT(kind, "kind")
+TEXT(event_text, "text")
+TEXT(name, "name")
+TEXT(instance, "instance")
+TEXT(host, "host")
+NUMBER(pid, "pid")
+TEXT(device, "device")
+NUMBER(threads, "threads")
+BYTES(mem, "mem", "")
+NUMBER(held, "held")
+TEXT(tensor, "tensor")
+BYTES(bytes, "bytes", "")
+
+static void after(const cJSON *r, bool raw, char out[CELL_MAX])
+{
+    (void)raw;
+    put_list(out, r, "after");
+}
+
+static void labels(const cJSON *r, bool raw, char out[CELL_MAX])
+{
+    (void)raw;
+    put_list(out, r, "labels");
+}
+
+static void files(const cJSON *r, bool raw, char out[CELL_MAX])
+{
+    (void)raw;
+    put_list(out, r, "files");
+}
+
+/* Why it waits, or why it failed. */
+static void reason(const cJSON *r, bool raw, char out[CELL_MAX])
+{
+    const char *text = sl_get_str(r, "reason");
+
+    (void)raw;
+    put(out, text && *text ? text : sl_get_str(r, "error"));
+}
+
+/* Last part of the source's path. */
+static void source_name(const cJSON *r, bool raw, char out[CELL_MAX])
+{
+    const char *path = sl_get_str(r, "source");
+    size_t n = path ? strlen(path) : 0, from;
+
+    (void)raw;
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    for (from = n; from > 0 && path[from - 1] != '/'; from--)
+        ;
+    snprintf(out, CELL_MAX, "%.*s", (int)(n - from), n ? path + from : "");
+}
+
+static void progress(const cJSON *r, bool raw, char out[CELL_MAX])
+{
+    uint64_t all = sl_get_uint(r, "src_bytes", 0), part = sl_get_uint(r, "done_bytes", 0);
+    const char *s = sl_get_str(r, "state");
+    double share = all ? 100.0 * (double)part / (double)all : 0;
+
+    if (s && strcmp(s, "succeeded") == 0)
+        share = 100;
+    else if (share > 99.9 && sl_get_uint(r, "done", 0) < sl_get_uint(r, "tasks", 0))
+        share = 99.9;
+    if (all == 0 && share == 0)
+        put(out, raw ? "" : "-");
+    else if (raw)
+        snprintf(out, CELL_MAX, "%.1f", share);
+    else
+        snprintf(out, CELL_MAX, "%d%%", (int)share);
+}
+
+static void eta(const cJSON *r, bool raw, char out[CELL_MAX])
+{
+    uint64_t all = sl_get_uint(r, "src_bytes", 0), part = sl_get_uint(r, "done_bytes", 0);
+    uint64_t speed = sl_get_uint(r, "rate", 0);
+    char text[32];
+
+    out[0] = 0;
+    if (!speed || part >= all)
+        return;
+    if (raw)
+        snprintf(out, CELL_MAX, "%llu", (unsigned long long)((all - part) / speed));
+    else
+        put(out, time_left(text, all - part, speed));
+}
+
+static void elapsed(const cJSON *r, bool raw, char out[CELL_MAX])
+{
+    uint64_t from = sl_get_uint(r, "started", 0), to = sl_get_uint(r, "ended", time_now_ms());
+    char text[32];
+
+    out[0] = 0;
+    if (!from || to < from)
+        return;
+    if (raw)
+        snprintf(out, CELL_MAX, "%llu", (unsigned long long)((to - from) / 1000));
+    else
+        put(out, time_span(text, to - from));
+}
+
+static void seen(const cJSON *r, bool raw, char out[CELL_MAX])
+{
+    char text[32];
+
+    if (raw)
+        put_number(out, r, "seen");
+    else
+        snprintf(out, CELL_MAX, "%s ago", time_span(text, sl_get_uint(r, "seen", 0)));
+}
+
+const struct column job_columns[] = {
+    {"id", true, id, "number of the job"},
+    {"state", false, state, "queued, held, running, stitching, verifying, succeeded, failed, "
+                            "cancelled or interrupted"},
+    {"reason", false, reason, "why it is not further, or why it failed"},
+    {"priority", true, priority, "0 to 100; ten more is twice the share"},
+    {"recipe", false, recipe, "name of the recipe"},
+    {"name", false, source_name, "last part of the source's path"},
+    {"source", false, source, "the checkpoint"},
+    {"output", false, output, "folder of the output"},
+    {"prefix", false, prefix, "base name of the output's files"},
+    {"user", false, user, "who submitted it"},
+    {"labels", false, labels, "its labels"},
+    {"after", false, after, "jobs that must succeed first"},
+    {"group", true, group, "first job of its sweep"},
+    {"progress", true, progress, "share of the source that is done"},
+    {"rate", true, rate, "source bytes a second, now"},
+    {"eta", true, eta, "time left at that rate (parsable: seconds)"},
+    {"elapsed", true, elapsed, "time since its first task (parsable: seconds)"},
+    {"submitted", false, submitted, "when it was submitted"},
+    {"started", false, started, "when its first task began"},
+    {"ended", false, ended, "when it ended"},
+    {"tasks", true, tasks, "tasks of its plan"},
+    {"done", true, done, "tasks that are done"},
+    {"leased", true, leased, "tasks at workers"},
+    {"quarantined", true, quarantined, "tasks given up after failing on several workers"},
+    {"src_bytes", true, src_bytes, "bytes to be read"},
+    {"done_bytes", true, done_bytes, "bytes of them that are done"},
+    {"size", true, size, "bytes of the output"},
+    {"code", true, code, "exit code of an ended job"},
+    {"error", false, error, "why it failed"},
+    {"files", false, files, "names of the output's files"},
+    {NULL, false, NULL, NULL},
+};
+
+const struct column worker_columns[] = {
+    {"name", false, name, "its name"},
+    {"host", false, host, "the machine"},
+    {"device", false, device, "cpu or cuda:N"},
+    {"state", false, state, "idle, busy, draining or silent"},
+    {"held", true, held, "tasks that it holds"},
+    {"job", true, job, "job of the task in hand"},
+    {"task", true, task, "the task in hand"},
+    {"tensor", false, tensor, "the tensor in hand"},
+    {"rate", true, rate, "source bytes a second, now"},
+    {"done", true, done, "tasks done since it registered"},
+    {"bytes", true, bytes, "source bytes of them"},
+    {"seen", true, seen, "since its last message (parsable: milliseconds)"},
+    {"threads", true, threads, "compute threads"},
+    {"mem", true, mem, "memory that it may use"},
+    {"pid", true, pid, "process"},
+    {"instance", false, instance, "number of this run of it"},
+    {NULL, false, NULL, NULL},
+};
+
+const struct column event_columns[] = {
+    {"id", true, id, "number of the event; it rises"},
+    {"time", false, time, "when"},
+    {"job", true, job, "job"},
+    {"task", true, task, "task"},
+    {"worker", false, worker, "worker"},
+    {"kind", false, kind, "what happened"},
+    {"text", false, event_text, "in words"},
+    {NULL, false, NULL, NULL},
+};
+
+#define N_TIMES 4
+static void times_as_text(cJSON *item)
+{
+    static const char *const names[N_TIMES] = {"time", "submitted", "started", "ended"};
+    cJSON *child, *next;
+
+    for (child = item->child; child; child = next) {
+        size_t which = 0;
+        char text[32];
+
+        next = child->next;
+        while (which < N_TIMES && (!child->string || strcmp(child->string, names[which]) != 0))
+            which++;
+        if (which < N_TIMES && cJSON_IsNumber(child) && child->valuedouble >= 0)
+            cJSON_ReplaceItemInObjectCaseSensitive(
+                item, names[which], cJSON_CreateString(time_utc(text, (uint64_t)child->valuedouble)));
+        else
+            times_as_text(child);
+    }
+}
+
+cJSON *record_json(const struct cJSON *record)
+{
+    cJSON *copy = cJSON_Duplicate(record, 1);
+
+    if (copy)
+        times_as_text(copy);
+    return copy;
+}

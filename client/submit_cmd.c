@@ -1,0 +1,257 @@
+/* sluice submit: one job, or a sweep of several recipes over one source. */
+#include "client/follow.h"
+#include "client/progress.h"
+#include "client/submit_spec.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SWEEP_MAX 64
+
+struct submit_args {
+    struct cli_plan_args plan;
+    struct service_args service;
+    const char *output, *once;
+    int sha256, force, priority, attempts, hold, manual_stitch, verify, wait, dry_run, json,
+        parsable;
+    struct words after, labels;
+};
+
+enum { VAL_AFTER = 1, VAL_LABEL };
+
+static int on_val(int val, const char *arg, void *user, struct sl_error *e)
+{
+    struct submit_args *a = user;
+
+    if (val == VAL_AFTER)
+        return words_add(&a->after, arg, e);
+    if (val == VAL_LABEL)
+        return words_add(&a->labels, arg, e);
+    return cli_plan_on_val(val, arg, &a->plan, e);
+}
+
+static int check(const struct submit_args *a, struct sl_error *e)
+{
+    if (a->priority < -1 || a->priority > 100)
+        return sl_fail(e, SL_EUSAGE, "--priority: expected 0 to 100");
+    if (a->attempts < 0 || a->attempts > 100)
+        return sl_fail(e, SL_EUSAGE, "--attempts: expected 1 to 100");
+    if (a->once && (!*a->once || strlen(a->once) > 64))
+        return sl_fail(e, SL_EUSAGE, "--once: expected 1 to 64 bytes");
+    for (int i = 0; i < a->labels.n; i++)
+        if (!*a->labels.word[i] || strlen(a->labels.word[i]) > 63)
+            return sl_fail(e, SL_EUSAGE, "--label '%s': expected 1 to 63 bytes", a->labels.word[i]);
+    if (a->wait && a->hold)
+        return sl_fail(e, SL_EUSAGE, "--wait and --hold: a held job does not end");
+    return 0;
+}
+
+/* One specification for each recipe of "a,b". */
+static int add_specs(const struct submit_args *a, const char *source, bool remote, cJSON *list,
+                     struct sl_error *e)
+{
+    const char *p = a->plan.recipe;
+
+    if (!p)
+        return sl_fail(e, SL_EUSAGE,
+                       "no recipe given: use --recipe NAME ('sluice recipes' lists them)");
+    for (int n = 0;; n++, p++) {
+        size_t len = strcspn(p, ",");
+        char name[4096];
+        struct cli_plan_args one = a->plan;
+        struct submit_spec_args sa = {&one, source, a->output, a->sha256, a->force, remote};
+        uint64_t src, out;
+        char in_size[32], out_size[32];
+        cJSON *spec;
+
+        if (n == SWEEP_MAX || len >= sizeof name || len == 0)
+            return sl_fail(e, SL_EUSAGE, "--recipe: expected 1 to %d recipes with commas between them",
+                           SWEEP_MAX);
+        memcpy(name, p, len);
+        name[len] = 0;
+        one.recipe = name;
+        SL_TRY(submit_spec(&sa, &spec, &src, &out, e));
+        if (a->dry_run)
+            printf("%s/%s: %s, %s to read, %s to write\n", sl_get_str(spec, "output"),
+                   sl_get_str(spec, "prefix"), sl_get_str(spec, "recipe"), cli_size(in_size, src),
+                   cli_size(out_size, out));
+        cJSON_AddItemToArray(list, spec);
+        p += len;
+        if (!*p)
+            return 0;
+    }
+}
+
+/* Two jobs of a sweep must not write to one name. */
+static int check_names(const cJSON *list, struct sl_error *e)
+{
+    const cJSON *a, *b;
+
+    cJSON_ArrayForEach(a, list)
+        for (b = a->next; b; b = b->next)
+            if (strcmp(sl_get_str(a, "prefix"), sl_get_str(b, "prefix")) == 0)
+                return sl_fail(e, SL_EUSAGE,
+                               "-o: two recipes would both write '%s'; give a folder and different "
+                               "recipes", sl_get_str(a, "prefix"));
+    return 0;
+}
+
+/* The message; specs becomes its own. */
+static int build(const struct submit_args *a, const struct ids *after, cJSON *specs,
+                 struct sl_msg *m, struct sl_error *e)
+{
+    char key[33];
+    int rc = random_hex(key, 32, e);
+
+    if (rc == 0)
+        rc = sl_msg_new(SL_M_SUBMIT, NULL, m, e);
+    if (rc < 0) {
+        cJSON_Delete(specs);
+        return rc;
+    }
+    sl_put_str(m->tree, "key", a->once ? a->once : key);
+    sl_put(m->tree, "specs", specs);
+    if (a->priority >= 0)
+        sl_put_uint(m->tree, "priority", (uint64_t)a->priority);
+    if (after->n)
+        sl_put_uints(m->tree, "after", after->id, after->n);
+    words_put(m->tree, "labels", &a->labels);
+    sl_put_bool(m->tree, "hold", a->hold);
+    if (a->attempts)
+        sl_put_uint(m->tree, "attempts", (uint64_t)a->attempts);
+    sl_put_bool(m->tree, "manual_stitch", a->manual_stitch);
+    sl_put_bool(m->tree, "verify", a->verify);
+    return 0;
+}
+
+static void print_submitted(const struct submit_args *a, const cJSON *specs, const cJSON *answer,
+                            struct ids *ids)
+{
+    const cJSON *job, *spec = specs->child;
+    bool again = sl_get_bool(answer, "again");
+
+    ids->n = 0;
+    cJSON_ArrayForEach(job, sl_get(answer, "jobs")) {
+        const char *recipe = spec ? sl_get_str(spec, "recipe") : "";
+
+        if (ids->n < IDS_MAX)
+            ids->id[ids->n++] = (uint64_t)job->valuedouble;
+        if (a->json) {
+            cJSON *o = cJSON_CreateObject();
+
+            cJSON_AddNumberToObject(o, "job", job->valuedouble);
+            cJSON_AddStringToObject(o, "recipe", recipe);
+            cJSON_AddBoolToObject(o, "again", again);
+            json_line(o, "submitted");
+        } else if (a->parsable) {
+            printf("%.0f\n", job->valuedouble);
+        } else {
+            printf("%s job %.0f: %s\n", again ? "known already:" : "submitted", job->valuedouble,
+                   recipe);
+        }
+        spec = spec ? spec->next : NULL;
+    }
+    fflush(stdout);
+}
+
+static int send_submit(const struct submit_args *a, const struct ids *after, const cJSON *specs,
+                       struct sl_error *e)
+{
+    struct service s;
+    struct sl_msg m, answer;
+    struct ids ids;
+    struct follow f = {.verb = "submit", .ids = &ids, .show = !a->parsable, .json = a->json,
+                       .plain = stderr, .every_ms = 10000};
+    int rc = service_open(&s, &a->service, e);
+
+    if (rc == 0)
+        rc = build(a, after, cJSON_Duplicate(specs, 1), &m, e);
+    if (rc == 0)
+        rc = daemon_link_ask(s.link, &m, SL_M_SUBMITTED, &answer, e);
+    if (rc == 0) {
+        print_submitted(a, specs, answer.tree, &ids);
+        sl_msg_free(&answer);
+        if (a->wait)
+            rc = follow_jobs(s.link, &f, e);
+    }
+    service_close(&s);
+    return rc;
+}
+
+static int submit(const struct submit_args *a, const char *source, struct sl_error *e)
+{
+    struct sl_config *c;
+    struct ids after;
+    cJSON *specs;
+    bool remote;
+    int rc;
+
+    SL_TRY(check(a, e));
+    SL_TRY(ids_parse(a->after.word, a->after.n, &after, e));
+    SL_TRY(service_config(&a->service, &c, e));
+    remote = strncmp(sl_config_text(c, SL_CONFIG_ENDPOINT), "tcp:", 4) == 0;
+    sl_config_close(c);
+    specs = cJSON_CreateArray();
+    rc = add_specs(a, source, remote, specs, e);
+    if (rc == 0)
+        rc = check_names(specs, e);
+    if (rc == 0 && !a->dry_run)
+        rc = send_submit(a, &after, specs, e);
+    cJSON_Delete(specs);
+    return rc;
+}
+
+static int run(int argc, const char **argv, struct sl_error *e)
+{
+    struct submit_args a = {.priority = -1};
+    struct poptOption plan[CLI_PLAN_TABLE_MAX], service[SERVICE_TABLE_MAX];
+    const struct poptOption table[] = {
+        {"output", 'o', POPT_ARG_STRING, &a.output, 0,
+         "output file, or a folder for files named by the GGUF convention (default: here)", "PATH"},
+        {"wait", 'w', POPT_ARG_NONE, &a.wait, 0,
+         "show progress and wait for the end; exit with the job's code; Ctrl-C detaches", NULL},
+        {"hold", 0, POPT_ARG_NONE, &a.hold, 0, "wait for 'sluice release'", NULL},
+        {"after", 0, POPT_ARG_STRING, NULL, VAL_AFTER,
+         "start when these jobs have succeeded; may be repeated", "JOB"},
+        {"priority", 'p', POPT_ARG_INT, &a.priority, 0,
+         "0 to 100, default 50; ten more is twice the share", "N"},
+        {"label", 'l', POPT_ARG_STRING, NULL, VAL_LABEL, "a label to find it by; may be repeated",
+         "LABEL"},
+        {"verify", 0, POPT_ARG_NONE, &a.verify, 0,
+         "afterwards make blocks again from the source and compare", NULL},
+        {"manual-stitch", 0, POPT_ARG_NONE, &a.manual_stitch, 0,
+         "wait for 'sluice stitch' when all tensors are done", NULL},
+        {"attempts", 0, POPT_ARG_INT, &a.attempts, 0,
+         "failures of a task before it is quarantined (default: the daemon's)", "N"},
+        {"once", 0, POPT_ARG_STRING, &a.once, 0,
+         "a name for this submit: the same one again gives the same jobs", "KEY"},
+        {"force", 'f', POPT_ARG_NONE, &a.force, 0, "replace an existing output", NULL},
+        {"sha256", 0, POPT_ARG_NONE, &a.sha256, 0, "SHA-256 in the manifest too", NULL},
+        {"dry-run", 'n', POPT_ARG_NONE, &a.dry_run, 0, "check and show, submit nothing", NULL},
+        {"json", 0, POPT_ARG_NONE, &a.json, 0, "JSON lines", NULL},
+        {"parsable", 0, POPT_ARG_NONE, &a.parsable, 0, "print the jobs' numbers alone", NULL},
+        {NULL, 0, POPT_ARG_INCLUDE_TABLE, plan, 0,
+         "What is made (several recipes, with commas between them, read the source once):", NULL},
+        {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon:", NULL},
+        POPT_TABLEEND,
+    };
+    struct cli_args args;
+    int rc;
+
+    cli_plan_table(&a.plan, plan);
+    service_table(&a.service, service);
+    rc = cli_parse(&args, &cli_submit, argc, argv, table, 1, 1, on_val, &a, e);
+    if (rc == 0) {
+        rc = submit(&a, args.pos[0], e);
+        cli_args_free(&args);
+    }
+    cli_plan_args_free(&a.plan);
+    words_free(&a.after);
+    words_free(&a.labels);
+    return rc < 0 ? rc : 0;
+}
+
+const struct cli_verb cli_submit = {
+    "submit", "CHECKPOINT -o OUT --recipe RECIPE[,RECIPE...] [OPTION...]",
+    "Queue a conversion, or several recipes over one source, for the workers", run};

@@ -1,0 +1,64 @@
+#include "client/term.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+int term_width(int fd)
+{
+    struct winsize ws = {0};
+
+    if (!isatty(fd))
+        return 0;
+    return ioctl(fd, TIOCGWINSZ, &ws) == 0 && ws.ws_col ? ws.ws_col : 80;
+}
+
+bool term_can_draw(int fd)
+{
+    const char *term = getenv("TERM");
+
+    return isatty(fd) && term && *term && strcmp(term, "dumb") != 0;
+}
+
+/* A variable that is set to something other than "0" and "". */
+static bool is_set(const char *name)
+{
+    const char *v = getenv(name);
+
+    return v && *v && strcmp(v, "0") != 0;
+}
+
+bool term_can_colour(int fd)
+{
+    const char *no = getenv("NO_COLOR");
+
+    if (no && *no)
+        return false;
+    return is_set("CLICOLOR_FORCE") || term_can_draw(fd);
+}
+
+/* Bytes after the first of a UTF-8 character begin with the bits 10. */
+static bool begins_character(char c)
+{
+    return ((unsigned char)c & 0xc0) != 0x80;
+}
+
+int term_columns(const char *text, size_t n)
+{
+    int columns = 0;
+
+    for (size_t i = 0; i < n; i++)
+        columns += begins_character(text[i]);
+    return columns;
+}
+
+size_t term_fit(const char *text, int columns)
+{
+    size_t n = 0;
+
+    for (; text[n]; n++)
+        if (begins_character(text[n]) && columns-- <= 0)
+            break;
+    return n;
+}

@@ -1,0 +1,24 @@
+/* What a terminal can show: width, colour, moving the cursor. */
+#ifndef SLUICE_CLIENT_TERM_H
+#define SLUICE_CLIENT_TERM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Columns of the terminal behind fd; 0 when it is none. */
+int term_width(int fd);
+
+/* Whether lines may be drawn again: a terminal other than TERM=dumb. */
+bool term_can_draw(int fd);
+
+/* Whether to colour: as term_can_draw, unless NO_COLOR is set; always with
+ * CLICOLOR_FORCE. */
+bool term_can_colour(int fd);
+
+/* Columns that n bytes of UTF-8 take up (each character one). */
+int term_columns(const char *text, size_t n);
+
+/* Bytes of text that fit into so many columns, ending at a whole character. */
+size_t term_fit(const char *text, int columns);
+
+#endif

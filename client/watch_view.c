@@ -1,0 +1,177 @@
+#include "client/watch_view.h"
+
+#include "client/cli.h"
+#include "client/term.h"
+#include "client/time_text.h"
+#include "proto/wire.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BAR_MAX 40
+#define LINE_MAX_BYTES 1024
+
+struct screen {
+    FILE *to;
+    int width;
+    unsigned n, most; /* lines */
+};
+
+static void line(struct screen *s, const char *text)
+{
+    if (s->n >= s->most)
+        return;
+    fprintf(s->to, "%.*s\n", (int)term_fit(text, s->width), text);
+    s->n++;
+}
+
+static const char *text_of(const cJSON *o, const char *field)
+{
+    const char *text = sl_get_str(o, field);
+
+    return text ? text : "";
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+static double share_of(uint64_t done, uint64_t all)
+{
+    double v = all ? 100.0 * (double)done / (double)all : 0;
+
+    return v > 100 ? 100 : v;
+}
+
+static void job_line(struct screen *s, const cJSON *j)
+{
+    const char *reason = text_of(j, "reason"), *error = text_of(j, "error");
+    const char *why = *reason ? reason : error;
+    uint64_t all = sl_get_uint(j, "src_bytes", 0), done = sl_get_uint(j, "done_bytes", 0);
+    uint64_t rate = sl_get_uint(j, "rate", 0);
+    char buf[LINE_MAX_BYTES], speed[32], left[32];
+    int n = snprintf(buf, sizeof buf, "job %llu  %-10s  %s as %s",
+                     (unsigned long long)sl_get_uint(j, "id", 0), text_of(j, "state"),
+                     base_name(text_of(j, "source")), text_of(j, "recipe"));
+
+    if (all && n < (int)sizeof buf)
+        n += snprintf(buf + n, sizeof buf - (size_t)n, "  %llu/%llu tasks  %d%%",
+                      (unsigned long long)sl_get_uint(j, "done", 0),
+                      (unsigned long long)sl_get_uint(j, "tasks", 0), (int)share_of(done, all));
+    if (rate && n < (int)sizeof buf)
+        n += snprintf(buf + n, sizeof buf - (size_t)n, "  %s/s  ETA %s", cli_size(speed, rate),
+                      time_left(left, all > done ? all - done : 0, rate));
+    if (*why && n < (int)sizeof buf)
+        snprintf(buf + n, sizeof buf - (size_t)n, "  %s", why);
+    line(s, buf);
+}
+
+static void worker_line(struct screen *s, const cJSON *w)
+{
+    char buf[LINE_MAX_BYTES], speed[32] = "";
+    uint64_t rate = sl_get_uint(w, "rate", 0);
+    int n;
+
+    if (rate)
+        cli_size(speed, rate);
+    n = snprintf(buf, sizeof buf, "  %-14s %-8s %-9s", text_of(w, "name"), text_of(w, "device"),
+                 text_of(w, "state"));
+    if (rate && n < (int)sizeof buf)
+        n += snprintf(buf + n, sizeof buf - (size_t)n, " %9s/s", speed);
+    if (sl_get(w, "job") && n < (int)sizeof buf)
+        snprintf(buf + n, sizeof buf - (size_t)n, "  job %llu  %s",
+                 (unsigned long long)sl_get_uint(w, "job", 0), text_of(w, "tensor"));
+    line(s, buf);
+}
+
+static void total_line(struct screen *s, const cJSON *jobs)
+{
+    uint64_t all = 0, done = 0, rate = 0;
+    char buf[LINE_MAX_BYTES], tail[200], a[32], b[32], speed[32], left[32], bar[BAR_MAX + 1];
+    const cJSON *j;
+    int room, full;
+
+    cJSON_ArrayForEach(j, jobs) {
+        all += sl_get_uint(j, "src_bytes", 0);
+        done += sl_get_uint(j, "done_bytes", 0);
+        rate += sl_get_uint(j, "rate", 0);
+    }
+    snprintf(tail, sizeof tail, " %3d %%  %s of %s  %s/s  ETA %s", (int)share_of(done, all),
+             cli_size(a, done), cli_size(b, all), cli_size(speed, rate),
+             time_left(left, all > done ? all - done : 0, rate));
+    room = s->width - 8 - (int)strlen(tail);
+    room = room > BAR_MAX ? BAR_MAX : room < 0 ? 0 : room;
+    full = (int)(share_of(done, all) / 100 * room);
+    for (int i = 0; i < room; i++)
+        bar[i] = i < full ? '#' : '.';
+    bar[room] = 0;
+    snprintf(buf, sizeof buf, "total [%s]%s", bar, tail);
+    line(s, buf);
+}
+
+/* Whether a worker belongs to what is watched: it holds a task of one of the
+ * jobs, or could take one. */
+static bool concerns(const cJSON *w, const cJSON *jobs)
+{
+    uint64_t id = sl_get_uint(w, "job", 0);
+    const cJSON *j;
+
+    if (id == 0)
+        return true;
+    cJSON_ArrayForEach(j, jobs)
+        if (sl_get_uint(j, "id", 0) == id)
+            return true;
+    return false;
+}
+
+unsigned watch_screen(const struct cJSON *jobs, const struct cJSON *workers, int width,
+                      unsigned lines, char **text)
+{
+    size_t n;
+    struct screen s = {.width = width < 20 ? 20 : width, .most = lines > 4 ? lines - 1 : 3};
+    const cJSON *item;
+
+    *text = NULL;
+    s.to = open_memstream(text, &n);
+    if (!s.to)
+        return 0;
+    cJSON_ArrayForEach(item, jobs)
+        job_line(&s, item);
+    cJSON_ArrayForEach(item, workers)
+        if (concerns(item, jobs))
+            worker_line(&s, item);
+    s.most++;
+    total_line(&s, jobs);
+    if (fclose(s.to) != 0) {
+        free(*text);
+        *text = NULL;
+        return 0;
+    }
+    return s.n;
+}
+
+const char *watch_plain(char *buf, size_t cap, const struct cJSON *j)
+{
+    uint64_t all = sl_get_uint(j, "src_bytes", 0), done = sl_get_uint(j, "done_bytes", 0);
+    uint64_t rate = sl_get_uint(j, "rate", 0);
+    const char *reason = text_of(j, "reason");
+    char a[32], b[32], speed[32], left[32];
+    int n = snprintf(buf, cap, "job %llu: %s", (unsigned long long)sl_get_uint(j, "id", 0),
+                     text_of(j, "state"));
+
+    if (all && n < (int)cap)
+        n += snprintf(buf + n, cap - (size_t)n, ", %llu of %llu tasks, %d %%, %s of %s",
+                      (unsigned long long)sl_get_uint(j, "done", 0),
+                      (unsigned long long)sl_get_uint(j, "tasks", 0), (int)share_of(done, all),
+                      cli_size(a, done), cli_size(b, all));
+    if (rate && n < (int)cap)
+        n += snprintf(buf + n, cap - (size_t)n, ", %s/s, ETA %s", cli_size(speed, rate),
+                      time_left(left, all > done ? all - done : 0, rate));
+    if (*reason && n < (int)cap)
+        snprintf(buf + n, cap - (size_t)n, " (%s)", reason);
+    return buf;
+}

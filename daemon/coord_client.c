@@ -1,0 +1,762 @@
+/* What clients ask. */
+#include "daemon/coord_priv.h"
+
+#include "proto/recipe.h"
+#include "proto/tensor_hash.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* One request under way. What the client did wrong is in why; it is answered. */
+struct ask {
+    struct sl_coord *c;
+    struct session *s;
+    const struct sl_msg *m;
+    const char *re;
+    struct sl_error why;
+};
+
+static int refuse(struct ask *a, struct sl_error *e)
+{
+    return coord_refuse(a->c, a->s->peer, a->re, sl_message(a->m->id)->name, &a->why, e);
+}
+
+static int done(struct ask *a, struct sl_error *e)
+{
+    struct sl_msg m;
+
+    SL_TRY(sl_msg_new(SL_M_DONE, a->re, &m, e));
+    if (sl_get(a->m->tree, "jobs"))
+        sl_put(m.tree, "jobs", cJSON_Duplicate(sl_get(a->m->tree, "jobs"), true));
+    return coord_send(a->c, a->s->peer, &m, e);
+}
+
+static uint32_t strings(const cJSON *array, const char **out, uint32_t max)
+{
+    const cJSON *x;
+    uint32_t n = 0;
+
+    cJSON_ArrayForEach(x, array)
+        if (n < max)
+            out[n++] = x->valuestring;
+    return n;
+}
+
+/* ---- submit */
+
+static bool same_output(const cJSON *a, const cJSON *b)
+{
+    const char *x = sl_get_str(a, "output"), *y = sl_get_str(b, "output");
+    size_t n = strlen(x), k = strlen(y);
+
+    while (n > 1 && x[n - 1] == '/')
+        n--;
+    while (k > 1 && y[k - 1] == '/')
+        k--;
+    return n == k && memcmp(x, y, n) == 0 &&
+           strcmp(sl_get_str(a, "prefix"), sl_get_str(b, "prefix")) == 0;
+}
+
+static int output_free_for(struct ask *a, const cJSON *spec, uint64_t self)
+{
+    for (uint32_t i = 0; i < a->c->n_jobs; i++)
+        if (a->c->jobs[i]->id != self && !sl_job_ended(a->c->jobs[i]->state) &&
+            same_output(a->c->jobs[i]->spec, spec))
+            return sl_fail(&a->why, SL_EEXISTS, "job %llu writes to %s/%s already; choose another output",
+                           (unsigned long long)a->c->jobs[i]->id, sl_get_str(spec, "output"),
+                           sl_get_str(spec, "prefix"));
+    return 0;
+}
+
+static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
+{
+    const struct sl_coord_opts *o = &a->c->o;
+    const char *prefix = sl_get_str(spec, "prefix");
+    const char *imatrix = sl_get_str(sl_get(spec, "options"), "imatrix");
+    struct sl_recipe *r = NULL;
+    const cJSON *other;
+
+    if (strcmp(sl_get_str(spec, "source"), sl_get_str(first, "source")) != 0)
+        return sl_fail(&a->why, SL_EUSAGE, "submit: the jobs of a sweep have one source");
+    if (!prefix[0] || strchr(prefix, '/') || prefix[0] == '.')
+        return sl_fail(&a->why, SL_EUSAGE, "submit: prefix '%s': a file's base name is expected", prefix);
+    for (other = first; other != spec; other = other->next)
+        if (same_output(other, spec))
+            return sl_fail(&a->why, SL_EUSAGE, "submit: two jobs of the sweep have the output %s/%s",
+                           sl_get_str(spec, "output"), prefix);
+    if (o->check_path && (imatrix ? o->check_path(o->user, imatrix, false, &a->why) : 0) < 0)
+        return a->why.code;
+    if (o->check_path && (o->check_path(o->user, sl_get_str(spec, "source"), false, &a->why) < 0 ||
+                          o->check_path(o->user, sl_get_str(spec, "output"), true, &a->why) < 0))
+        return a->why.code;
+    SL_TRY(sl_recipe_parse(sl_get_str(spec, "recipe"), sl_get_str(spec, "recipe"),
+                           sl_get_str(spec, "recipe_text"), &r, &a->why));
+    sl_recipe_close(r);
+    return output_free_for(a, spec, 0);
+}
+
+static int exists(void *user, const struct sl_job_row *r)
+{
+    (void)r;
+    *(bool *)user = true;
+    return 0;
+}
+
+static int check_submit(struct ask *a, struct sl_error *e)
+{
+    const cJSON *specs = sl_get(a->m->tree, "specs"), *x;
+    const char *label[32];
+    uint32_t n = strings(sl_get(a->m->tree, "labels"), label, 32);
+
+    if (!specs->child)
+        return sl_fail(&a->why, SL_EUSAGE, "submit: no specification");
+    for (uint32_t i = 0; i < n; i++)
+        if (!label[i][0] || strlen(label[i]) > 63)
+            return sl_fail(&a->why, SL_EUSAGE, "submit: a label has 1 to 63 bytes");
+    cJSON_ArrayForEach(x, specs)
+        SL_TRY(check_spec(a, x, specs->child));
+    cJSON_ArrayForEach(x, sl_get(a->m->tree, "after")) {
+        const struct sl_job_filter f = {.id = (uint64_t)x->valuedouble};
+        bool there = false;
+
+        SL_TRY(sl_queue_each_job(a->c->q, &f, exists, &there, e));
+        if (!there)
+            return sl_fail(&a->why, SL_ENOJOB, "submit: after: no job %llu", (unsigned long long)f.id);
+    }
+    return 0;
+}
+
+static int insert_jobs(struct ask *a, uint64_t ids[64], uint32_t *n, struct sl_error *e)
+{
+    const cJSON *t = a->m->tree, *specs = sl_get(t, "specs"), *x;
+    const char *labels[32];
+    uint64_t after[64];
+    struct sl_new_job j = {
+        .user = a->s->user, .labels = labels, .after = after,
+        .state = sl_get_bool(t, "hold") ? SL_JOB_HELD : SL_JOB_QUEUED,
+        .priority = (uint32_t)sl_get_uint(t, "priority", 50),
+        .attempts = (uint32_t)sl_get_uint(t, "attempts", a->c->o.attempts),
+        .manual_stitch = sl_get_bool(t, "manual_stitch"), .verify = sl_get_bool(t, "verify"),
+        .group = specs->child->next ? UINT64_MAX : 0};
+
+    j.n_labels = strings(sl_get(t, "labels"), labels, 32);
+    j.attempts = j.attempts ? j.attempts : 1;
+    cJSON_ArrayForEach(x, sl_get(t, "after"))
+        after[j.n_after++] = (uint64_t)x->valuedouble;
+    *n = 0;
+    cJSON_ArrayForEach(x, specs) {
+        char *spec = cJSON_PrintUnformatted(x);
+        int rc = spec ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+
+        j.spec = spec;
+        if (rc == 0)
+            rc = sl_queue_submit(a->c->q, &j, a->c->now.wall_ms, &ids[*n], e);
+        cJSON_free(spec);
+        SL_TRY(rc);
+        if (j.group)
+            j.group = ids[0];
+        SL_TRY(coord_load_jobs(a->c, ids[(*n)++], e));
+        SL_TRY(coord_event(a->c, "submitted", coord_job(a->c, ids[*n - 1]), -1, NULL, e, "%s: %.300s by %s",
+                           a->s->user, sl_get_str(x, "source"), sl_get_str(x, "recipe")));
+    }
+    return 0;
+}
+
+static int on_submit(struct ask *a, struct sl_error *e)
+{
+    const char *key = sl_get_str(a->m->tree, "key");
+    char *specs = cJSON_PrintUnformatted(sl_get(a->m->tree, "specs"));
+    uint64_t ids[64], digest;
+    uint32_t n;
+    struct sl_msg m;
+    int seen;
+
+    if (!specs)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    digest = sl_xxh64(specs, strlen(specs));
+    cJSON_free(specs);
+    seen = sl_queue_seen(a->c->q, a->s->user, key, digest, ids, &a->why);
+    if (seen == SL_EUSAGE)
+        return refuse(a, e);
+    if (seen < 0) {
+        *e = a->why;
+        return seen;
+    }
+    n = (uint32_t)seen;
+    if (seen == 0) {
+        int rc = check_submit(a, e);
+
+        if (rc < 0)
+            return a->why.code ? refuse(a, e) : rc;
+        SL_TRY(insert_jobs(a, ids, &n, e));
+        SL_TRY(sl_queue_remember(a->c->q, a->s->user, key, digest, ids, n, a->c->now.wall_ms, e));
+    }
+    SL_TRY(sl_msg_new(SL_M_SUBMITTED, a->re, &m, e));
+    sl_put_uints(m.tree, "jobs", ids, n);
+    sl_put_bool(m.tree, "again", seen > 0);
+    return coord_send(a->c, a->s->peer, &m, e);
+}
+
+/* ---- lists */
+
+struct listing {
+    cJSON *jobs;
+    struct sl_coord *c;
+    uint32_t n, limit;
+    bool more;
+};
+
+static int on_list_row(void *user, const struct sl_job_row *r)
+{
+    struct listing *l = user;
+    const struct job *j = coord_job(l->c, r->id);
+    cJSON *o;
+
+    if (l->n == l->limit) {
+        l->more = true;
+        return 1;
+    }
+    o = sl_add_object(l->jobs);
+    l->n++;
+    if (j && !sl_job_ended(j->state))
+        return coord_put_job(l->c, o, j, false);
+    sl_put_uint(o, "leased", 0);
+    sl_put_uint(o, "done_bytes", r->done_bytes);
+    return coord_put_row(o, r, false);
+}
+
+static int on_list(struct ask *a, struct sl_error *e)
+{
+    const uint32_t ended = 1u << SL_JOB_SUCCEEDED | 1u << SL_JOB_FAILED | 1u << SL_JOB_CANCELLED;
+    const cJSON *t = a->m->tree;
+    const char *labels[32], *names[16];
+    bool history = a->m->id == SL_M_HISTORY;
+    struct sl_job_filter f = {.states = history ? ended : ~ended, .before = sl_get_uint(t, "before", 0),
+                              .labels = labels, .newest_first = true};
+    struct listing l = {.c = a->c, .limit = (uint32_t)sl_get_uint(t, "limit", 200)};
+    uint32_t n = strings(sl_get(t, "states"), names, 16);
+    struct sl_msg m;
+    int rc;
+
+    l.limit = l.limit > 500 || l.limit == 0 ? 500 : l.limit;
+    f.n_labels = strings(sl_get(t, "labels"), labels, 32);
+    if (n)
+        f.states = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        int s = sl_job_state_by_name(names[i]);
+
+        if (s < 0) {
+            sl_fail(&a->why, SL_EUSAGE, "'%s' is no state of a job", names[i]);
+            return refuse(a, e);
+        }
+        f.states |= 1u << s;
+    }
+    SL_TRY(sl_msg_new(SL_M_JOBS, a->re, &m, e));
+    l.jobs = sl_put_array(m.tree, "jobs");
+    rc = sl_queue_each_job(a->c->q, &f, on_list_row, &l, e);
+    sl_put_bool(m.tree, "more", l.more);
+    if (rc < 0) {
+        sl_msg_free(&m);
+        return rc;
+    }
+    return coord_send(a->c, a->s->peer, &m, e);
+}
+
+/* ---- one job */
+
+struct showing {
+    struct sl_coord *c;
+    cJSON *tree, *into;
+    bool found;
+    enum sl_job_state state;
+    char user[65];
+    char *map;
+    uint32_t n;
+};
+
+static int on_show_row(void *user, const struct sl_job_row *r)
+{
+    struct showing *s = user;
+    const struct job *j = coord_job(s->c, r->id);
+
+    s->found = true;
+    s->state = r->state;
+    s->n = r->n_tasks;
+    snprintf(s->user, sizeof s->user, "%s", r->user);
+    if (!s->into)
+        return 0;
+    if (s->tree) {
+        sl_put(s->tree, "spec", cJSON_Parse(r->spec));
+        if (r->fingerprint[0])
+            sl_put_str(s->tree, "fingerprint", r->fingerprint);
+    }
+    if (j && !sl_job_ended(j->state))
+        return coord_put_job(s->c, s->into, j, true);
+    sl_put_uint(s->into, "leased", 0);
+    sl_put_uint(s->into, "done_bytes", r->done_bytes);
+    return coord_put_row(s->into, r, true);
+}
+
+static int on_show_task(void *user, const struct sl_task_row *r)
+{
+    struct showing *s = user;
+
+    if (r->task < s->n)
+        s->map[r->task] = ".ldq"[r->state & 3];
+    return 0;
+}
+
+static int on_show_failure(void *user, const struct sl_failure_row *r)
+{
+    cJSON *o = sl_add_object(user);
+
+    sl_put_uint(o, "task", r->task);
+    sl_put_uint(o, "epoch", r->epoch);
+    sl_put_str(o, "worker", r->worker);
+    sl_put_uint(o, "code", (uint64_t)r->code);
+    sl_put_str(o, "text", r->text);
+    sl_put_uint(o, "time", r->time_ms);
+    return 0;
+}
+
+static int fill_show(struct ask *a, struct showing *s, uint64_t id, struct sl_error *e)
+{
+    const struct sl_job_filter f = {.id = id};
+    int rc;
+
+    SL_TRY(sl_queue_each_job(a->c->q, &f, on_show_row, s, e));
+    if (!s->found)
+        return 0;
+    s->map = calloc(1, (size_t)s->n + 1);
+    if (!s->map)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    memset(s->map, '.', s->n);
+    rc = sl_queue_each_task(a->c->q, id, on_show_task, s, e);
+    if (rc == 0)
+        sl_put_str(s->tree, "map", s->map);
+    free(s->map);
+    SL_TRY(rc);
+    return sl_queue_each_failure(a->c->q, id, 200, on_show_failure, sl_put_array(s->tree, "failures"), e);
+}
+
+static int on_show(struct ask *a, struct sl_error *e)
+{
+    uint64_t id = sl_get_uint(a->m->tree, "job", 0);
+    struct showing s = {.c = a->c};
+    struct sl_msg m;
+    int rc;
+
+    SL_TRY(sl_msg_new(SL_M_JOB, a->re, &m, e));
+    s.tree = m.tree;
+    sl_put(m.tree, "job", cJSON_CreateObject());
+    s.into = sl_get(m.tree, "job");
+    rc = fill_show(a, &s, id, e);
+    if (rc == 0 && s.found)
+        return coord_send(a->c, a->s->peer, &m, e);
+    sl_msg_free(&m);
+    SL_TRY(rc);
+    sl_fail(&a->why, SL_ENOJOB, "no job %llu", (unsigned long long)id);
+    return refuse(a, e);
+}
+
+/* ---- changing jobs */
+
+static int may_change(struct ask *a, const char *owner, uint64_t id)
+{
+    if (a->s->role == SL_ROLE_ADMIN || strcmp(owner, a->s->user) == 0)
+        return 0;
+    return sl_fail(&a->why, SL_EUSAGE, "job %llu belongs to %s", (unsigned long long)id, owner);
+}
+
+/* Begins a job again that has ended or was interrupted. */
+static int revive(struct ask *a, struct job *j, uint64_t id, struct job **out, struct sl_error *e)
+{
+    if (!j) {
+        SL_TRY(coord_load_jobs(a->c, id, e));
+        j = coord_job(a->c, id);
+    }
+    if (!j)
+        return sl_fail(e, SL_EFAIL, "queue: job %llu cannot be read", (unsigned long long)id);
+    *out = j;
+    return 0;
+}
+
+static int retry(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
+{
+    SL_TRY(revive(a, j, id, &j, e));
+    if (output_free_for(a, j->spec, id) < 0)
+        return a->why.code;
+    SL_TRY(coord_revoke_all(a->c, j, "the job begins again", e));
+    SL_TRY(sl_queue_retry(a->c->q, id, e));
+    SL_TRY(coord_set_state(a->c, j, SL_JOB_QUEUED, 0, NULL, e));
+    for (uint32_t i = 0; i < a->c->n_jobs; i++)
+        if (a->c->jobs[i] == j)
+            a->c->jobs[i] = a->c->jobs[--a->c->n_jobs];
+    coord_free_job(j);
+    SL_TRY(coord_load_jobs(a->c, id, e));
+    j = coord_job(a->c, id);
+    if (j->special[0].state == SL_TASK_DONE) /* the plan is known: queued means running */
+        return coord_set_state(a->c, j, SL_JOB_RUNNING, 0, NULL, e) < 0 ? SL_EFAIL : coord_advance(a->c, j, e);
+    return coord_advance(a->c, j, e);
+}
+
+static int add_special(struct ask *a, struct job *j, uint32_t task, struct sl_error *e)
+{
+    struct task *t = &j->special[task - SL_TASKS_MAX];
+
+    SL_TRY(sl_queue_add_task(a->c->q, j->id, task, e));
+    t->exists = true;
+    t->state = SL_TASK_READY;
+    t->attempts = 0;
+    t->not_before_ms = 0;
+    return 0;
+}
+
+static int cancel(struct ask *a, struct job *j, struct sl_error *e)
+{
+    SL_TRY(coord_revoke_all(a->c, j, "the job was cancelled", e));
+    if (sl_get_bool(a->m->tree, "discard"))
+        SL_TRY(add_special(a, j, SL_TASK_DISCARD, e));
+    return coord_set_state(a->c, j, SL_JOB_CANCELLED, -SL_EFAIL, "cancelled by a user", e);
+}
+
+static int set(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
+{
+    const cJSON *t = a->m->tree, *x;
+    uint64_t priority = sl_get_uint(t, "priority", 101), attempts = sl_get_uint(t, "attempts", 0);
+    char text[64] = "";
+
+    if (priority <= 100) {
+        SL_TRY(sl_queue_set_priority(a->c->q, id, (uint32_t)priority, e));
+        if (j)
+            j->priority = (uint32_t)priority;
+        snprintf(text, sizeof text, "priority %u", (unsigned)priority);
+    }
+    if (attempts) {
+        SL_TRY(sl_queue_set_attempts(a->c->q, id, (uint32_t)attempts, e));
+        if (j)
+            j->attempts = (uint32_t)attempts;
+    }
+    cJSON_ArrayForEach(x, sl_get(t, "remove_labels")) {
+        SL_TRY(sl_queue_set_label(a->c->q, id, x->valuestring, false, e));
+        for (uint32_t i = 0; j && i < j->n_labels; i++)
+            if (strcmp(j->labels[i], x->valuestring) == 0) {
+                free(j->labels[i]);
+                j->labels[i--] = j->labels[--j->n_labels];
+            }
+    }
+    cJSON_ArrayForEach(x, sl_get(t, "add_labels")) {
+        char *copy;
+        bool known = false;
+
+        for (uint32_t i = 0; j && i < j->n_labels; i++)
+            known |= strcmp(j->labels[i], x->valuestring) == 0;
+        if (!x->valuestring[0] || strlen(x->valuestring) > 63 || (j && !known && j->n_labels == 32))
+            return sl_fail(&a->why, SL_EUSAGE, "set: a label has 1 to 63 bytes, a job at most 32 of them");
+        SL_TRY(sl_queue_set_label(a->c->q, id, x->valuestring, true, e));
+        if (j && !known) {
+            if (!(copy = strdup(x->valuestring)))
+                return sl_fail(e, SL_EFAIL, "out of memory");
+            j->labels[j->n_labels++] = copy;
+        }
+    }
+    return j ? coord_event(a->c, "set", j, -1, NULL, e, "by %s %s", a->s->user, text) : 0;
+}
+
+static int wrong_state(struct ask *a, uint64_t id, enum sl_job_state s, const char *what)
+{
+    return sl_fail(&a->why, SL_EUSAGE, "job %llu is %s; %s", (unsigned long long)id,
+                   sl_job_state_name(s), what);
+}
+
+static int stitch(struct ask *a, struct job *j, const struct showing *s, uint64_t id,
+                  struct sl_error *e)
+{
+    if (s->state == SL_JOB_FAILED) {
+        SL_TRY(retry(a, j, id, e));
+        j = coord_job(a->c, id);
+    }
+    if (!j || j->n_tasks == 0 || j->n_done != j->n_tasks || sl_job_ended(j->state))
+        return wrong_state(a, id, s->state, "it can be stitched when all its tasks are done");
+    j->stitch_asked = true;
+    return coord_advance(a->c, j, e);
+}
+
+static int verify(struct ask *a, struct job *j, const struct showing *s, uint64_t id,
+                  struct sl_error *e)
+{
+    if (s->state == SL_JOB_VERIFYING)
+        return 0;
+    if (s->state != SL_JOB_SUCCEEDED)
+        return wrong_state(a, id, s->state, "it can be verified when it has succeeded");
+    SL_TRY(revive(a, j, id, &j, e));
+    SL_TRY(add_special(a, j, SL_TASK_VERIFY, e));
+    return coord_set_state(a->c, j, SL_JOB_VERIFYING, 0, NULL, e);
+}
+
+/* One verb on one job. What the client did wrong goes to a->why. */
+static int change_job(struct ask *a, const struct showing *s, uint64_t id, struct sl_error *e)
+{
+    struct job *j = coord_job(a->c, id);
+    bool ended = sl_job_ended(s->state);
+
+    switch (a->m->id) {
+    case SL_M_CANCEL:
+        if (ended)
+            return s->state == SL_JOB_CANCELLED ? 0 : wrong_state(a, id, s->state, "it has ended");
+        return cancel(a, j, e);
+    case SL_M_HOLD:
+        if (ended)
+            return wrong_state(a, id, s->state, "it has ended");
+        SL_TRY(coord_revoke_all(a->c, j, "the job is held", e));
+        return coord_set_state(a->c, j, SL_JOB_HELD, 0, NULL, e);
+    case SL_M_RELEASE:
+        if (s->state != SL_JOB_HELD)
+            return ended ? wrong_state(a, id, s->state, "it has ended") : 0;
+        SL_TRY(coord_set_state(a->c, j, j->started_ms ? SL_JOB_RUNNING : SL_JOB_QUEUED, 0, NULL, e));
+        return coord_advance(a->c, j, e);
+    case SL_M_RETRY:
+        if (s->state == SL_JOB_SUCCEEDED)
+            return wrong_state(a, id, s->state, "there is nothing to do again");
+        return ended || s->state == SL_JOB_INTERRUPTED ? retry(a, j, id, e) : 0;
+    case SL_M_SET:
+        return set(a, j, id, e);
+    case SL_M_STITCH:
+        return stitch(a, j, s, id, e);
+    case SL_M_VERIFY:
+        return verify(a, j, s, id, e);
+    default: /* forget */
+        if (!ended || j)
+            return wrong_state(a, id, s->state, "only what has ended can be forgotten");
+        return sl_queue_forget(a->c->q, id, e);
+    }
+}
+
+/* All jobs are looked at before the first is changed. */
+static int on_change(struct ask *a, struct sl_error *e)
+{
+    const cJSON *list = sl_get(a->m->tree, "jobs"), *x;
+    uint64_t ids[1000];
+    struct showing s[1];
+    uint32_t n = 0;
+
+    if (!list)
+        ids[n++] = sl_get_uint(a->m->tree, "job", 0);
+    cJSON_ArrayForEach(x, list)
+        ids[n++] = (uint64_t)x->valuedouble;
+    for (int pass = 0; pass < 2; pass++)
+        for (uint32_t i = 0; i < n; i++) {
+            const struct sl_job_filter f = {.id = ids[i]};
+            int rc = 0;
+
+            memset(s, 0, sizeof *s);
+            s->c = a->c;
+            SL_TRY(sl_queue_each_job(a->c->q, &f, on_show_row, s, e));
+            if (!s->found)
+                sl_fail(&a->why, SL_ENOJOB, "no job %llu", (unsigned long long)ids[i]);
+            else if (may_change(a, s->user, ids[i]) == 0 && pass == 1)
+                rc = change_job(a, s, ids[i], e);
+            if (a->why.code)
+                return refuse(a, e);
+            SL_TRY(rc);
+        }
+    return done(a, e);
+}
+
+/* ---- waiting, watching */
+
+static int on_wait(struct ask *a, struct sl_error *e)
+{
+    const cJSON *x;
+
+    cJSON_ArrayForEach(x, sl_get(a->m->tree, "jobs")) {
+        uint64_t id = (uint64_t)x->valuedouble;
+        const struct sl_job_filter f = {.id = id};
+        struct showing s = {.c = a->c};
+        struct sl_msg m;
+
+        SL_TRY(sl_queue_each_job(a->c->q, &f, on_show_row, &s, e));
+        if (!s.found) {
+            sl_fail(&a->why, SL_ENOJOB, "no job %llu", (unsigned long long)id);
+            SL_TRY(refuse(a, e));
+            memset(&a->why, 0, sizeof a->why);
+            continue;
+        }
+        if (!sl_job_ended(s.state)) {
+            struct session *se = a->s;
+
+            SL_TRY(coord_grow(&se->waits, se->n_waits, &se->cap_waits, sizeof *se->waits, e));
+            se->waits[se->n_waits].job = id;
+            snprintf(se->waits[se->n_waits++].re, sizeof se->waits[0].re, "%s", a->re);
+            continue;
+        }
+        SL_TRY(sl_msg_new(SL_M_ENDED, a->re, &m, e));
+        sl_put(m.tree, "job", cJSON_CreateObject());
+        s.into = sl_get(m.tree, "job");
+        if (sl_queue_each_job(a->c->q, &f, on_show_row, &s, e) < 0) {
+            sl_msg_free(&m);
+            return SL_EFAIL;
+        }
+        SL_TRY(coord_send(a->c, a->s->peer, &m, e));
+    }
+    return 0;
+}
+
+static int on_old_event(void *user, const struct sl_event *ev)
+{
+    cJSON *array = user;
+
+    coord_put_event(sl_add_object(array), ev);
+    return 0;
+}
+
+static int on_watch(struct ask *a, struct sl_error *e)
+{
+    const cJSON *list = sl_get(a->m->tree, "jobs"), *x;
+    uint64_t last = 0, since = sl_get_uint(a->m->tree, "since", SL_WIRE_UINT_MAX);
+    struct session *s = a->s;
+    struct sl_msg m;
+    cJSON *old = cJSON_CreateArray();
+    int rc = 0;
+
+    free(s->watch_jobs);
+    s->watch_jobs = NULL;
+    s->n_watch = 0;
+    if (list && (s->watch_jobs = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof *s->watch_jobs)) == NULL)
+        rc = sl_fail(e, SL_EFAIL, "out of memory");
+    cJSON_ArrayForEach(x, list)
+        if (s->watch_jobs)
+            s->watch_jobs[s->n_watch++] = (uint64_t)x->valuedouble;
+    s->watching = true;
+    s->every_ms = sl_get_uint(a->m->tree, "every_ms", 1000);
+    s->status_ms = 0;
+    a->c->changes++; /* the first status comes at once */
+    if (rc == 0)
+        rc = sl_queue_last_event(a->c->q, &last, e);
+    if (rc == 0 && since < last)
+        rc = sl_queue_each_event(a->c->q, s->n_watch == 1 ? s->watch_jobs[0] : 0, since, 1000,
+                                 on_old_event, old, e);
+    if (rc == 0)
+        rc = sl_msg_new(SL_M_WATCHING, a->re, &m, e);
+    if (rc == 0) {
+        sl_put_uint(m.tree, "last", last);
+        rc = coord_send(a->c, s->peer, &m, e);
+    }
+    while (rc == 0 && old && old->child) {
+        rc = sl_msg_new(SL_M_EVENT, NULL, &m, e);
+        if (rc == 0) {
+            sl_put(m.tree, "event", cJSON_DetachItemFromArray(old, 0));
+            rc = coord_send(a->c, s->peer, &m, e);
+        }
+    }
+    cJSON_Delete(old);
+    return rc;
+}
+
+static int on_logs(struct ask *a, struct sl_error *e)
+{
+    uint64_t limit = sl_get_uint(a->m->tree, "limit", 200);
+    struct sl_msg m;
+    cJSON *events;
+    int rc;
+
+    SL_TRY(sl_msg_new(SL_M_LOG, a->re, &m, e));
+    events = sl_put_array(m.tree, "events");
+    rc = sl_queue_each_event(a->c->q, sl_get_uint(a->m->tree, "job", 0), sl_get_uint(a->m->tree, "since", 0),
+                             (uint32_t)(limit ? limit : 1), on_old_event, events, e);
+    if (rc < 0) {
+        sl_msg_free(&m);
+        return rc;
+    }
+    sl_put_bool(m.tree, "more", (uint64_t)cJSON_GetArraySize(events) == limit);
+    return coord_send(a->c, a->s->peer, &m, e);
+}
+
+/* ---- workers, daemon */
+
+static int on_workers(struct ask *a, struct sl_error *e)
+{
+    struct sl_msg m;
+    cJSON *list;
+
+    SL_TRY(sl_msg_new(SL_M_WORKER_LIST, a->re, &m, e));
+    list = sl_put_array(m.tree, "workers");
+    for (uint32_t i = 0; i < a->c->n_workers && i < 1000; i++)
+        coord_put_worker(a->c, sl_add_object(list), a->c->workers[i]);
+    return coord_send(a->c, a->s->peer, &m, e);
+}
+
+static int on_drain_worker(struct ask *a, struct sl_error *e)
+{
+    const char *name = sl_get_str(a->m->tree, "worker");
+    uint32_t n = 0;
+
+    if (a->s->role != SL_ROLE_ADMIN) {
+        sl_fail(&a->why, SL_EUSAGE, "draining workers needs the role admin");
+        return refuse(a, e);
+    }
+    for (uint32_t i = 0; i < a->c->n_workers; i++) {
+        struct worker *w = a->c->workers[i];
+        struct sl_msg m;
+
+        if (!w->peer || (strcmp(w->name, name) != 0 && strcmp(w->instance, name) != 0))
+            continue;
+        n++;
+        w->draining = true;
+        a->c->changes++;
+        SL_TRY(sl_msg_new(SL_M_DRAIN, NULL, &m, e));
+        sl_put_str(m.tree, "text", "drained by a user");
+        SL_TRY(coord_send(a->c, w->peer, &m, e));
+    }
+    if (n == 0) {
+        sl_fail(&a->why, SL_ENOJOB, "no worker '%s' is connected", name);
+        return refuse(a, e);
+    }
+    return done(a, e);
+}
+
+static int on_about(struct ask *a, struct sl_error *e)
+{
+    const struct sl_coord_opts *o = &a->c->o;
+    struct sl_coord_stats st;
+    struct sl_msg m;
+    cJSON *roots;
+
+    sl_coord_stats(a->c, &st);
+    SL_TRY(sl_msg_new(SL_M_DAEMON, a->re, &m, e));
+    sl_put_str(m.tree, "version", o->version);
+    sl_put_uint(m.tree, "pid", (uint64_t)getpid());
+    sl_put_uint(m.tree, "uptime_ms", a->c->now.boot_ms - a->c->opened.boot_ms);
+    sl_put_uint(m.tree, "workers", st.workers);
+    sl_put_uint(m.tree, "jobs", a->c->n_jobs);
+    roots = sl_put_array(m.tree, "roots");
+    for (uint32_t i = 0; i < o->n_roots; i++)
+        cJSON_AddItemToArray(roots, cJSON_CreateString(o->roots[i]));
+    sl_put_str(m.tree, "state", o->state_dir ? o->state_dir : "/");
+    return coord_send(a->c, a->s->peer, &m, e);
+}
+
+int coord_on_client(struct sl_coord *c, struct session *s, const struct sl_msg *m, const char *re,
+                    struct sl_error *e)
+{
+    struct ask a = {.c = c, .s = s, .m = m, .re = re};
+
+    switch (m->id) {
+    case SL_M_SUBMIT: return on_submit(&a, e);
+    case SL_M_LIST:
+    case SL_M_HISTORY: return on_list(&a, e);
+    case SL_M_SHOW: return on_show(&a, e);
+    case SL_M_WAIT: return on_wait(&a, e);
+    case SL_M_WATCH: return on_watch(&a, e);
+    case SL_M_UNWATCH:
+        s->watching = false;
+        return done(&a, e);
+    case SL_M_LOGS: return on_logs(&a, e);
+    case SL_M_WORKERS: return on_workers(&a, e);
+    case SL_M_DRAIN_WORKER: return on_drain_worker(&a, e);
+    case SL_M_ABOUT: return on_about(&a, e);
+    default: return on_change(&a, e);
+    }
+}

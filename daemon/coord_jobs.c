@@ -1,0 +1,446 @@
+#include "daemon/coord_priv.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct job *coord_job(struct sl_coord *c, uint64_t id)
+{
+    for (uint32_t i = 0; i < c->n_jobs; i++)
+        if (c->jobs[i]->id == id)
+            return c->jobs[i];
+    return NULL;
+}
+
+struct task *coord_task(struct job *j, uint32_t task)
+{
+    if (task < SL_TASKS_MAX)
+        return task < j->n_tasks ? &j->tasks[task] : NULL;
+    if (task > SL_TASK_LAST || !j->special[task - SL_TASKS_MAX].exists)
+        return NULL;
+    return &j->special[task - SL_TASKS_MAX];
+}
+
+void coord_free_job(struct job *j)
+{
+    cJSON_Delete(j->spec);
+    for (uint32_t i = 0; i < j->n_labels; i++)
+        free(j->labels[i]);
+    free(j->user);
+    free(j->spec_text);
+    free(j->files);
+    free(j->tasks);
+    free(j->shards);
+    free(j);
+}
+
+void coord_forget_jobs(struct sl_coord *c)
+{
+    for (uint32_t i = 0; i < c->n_jobs; i++)
+        coord_free_job(c->jobs[i]);
+    c->n_jobs = 0;
+}
+
+/* ---- moving tasks */
+
+static void count(struct job *j, const struct task *t, int by)
+{
+    uint32_t *of[] = {&j->n_ready, &j->n_leased, &j->n_done, &j->n_quarantined};
+    struct shard *s = &j->shards[t->shard];
+
+    *of[t->state] += (uint32_t)by;
+    if (t->state == SL_TASK_READY)
+        s->ready += (uint32_t)by;
+    if (t->state == SL_TASK_LEASED)
+        s->leased += (uint32_t)by;
+    if (t->state == SL_TASK_DONE)
+        j->done_bytes += (uint64_t)(int64_t)by * t->src;
+}
+
+static void let_go(struct worker *w, const struct job *j, uint32_t task)
+{
+    for (uint32_t i = 0; i < w->n_held; i++)
+        if (w->held[i].job == j && w->held[i].task == task) {
+            memmove(&w->held[i], &w->held[i + 1], (w->n_held - i - 1) * sizeof *w->held);
+            w->n_held--;
+            return;
+        }
+}
+
+void coord_move(struct job *j, uint32_t task, enum sl_task_state to)
+{
+    struct task *t = coord_task(j, task);
+
+    if (task < SL_TASKS_MAX)
+        count(j, t, -1);
+    if (t->holder && to != SL_TASK_LEASED) {
+        let_go(t->holder, j, task);
+        t->holder = NULL;
+        t->bytes_done = 0;
+    }
+    t->state = (uint8_t)to;
+    if (task < SL_TASKS_MAX)
+        count(j, t, 1);
+}
+
+int coord_hold_task(struct worker *w, struct job *j, uint32_t task, struct sl_error *e)
+{
+    SL_TRY(coord_grow(&w->held, w->n_held, &w->cap_held, sizeof *w->held, e));
+    w->held[w->n_held++] = (struct held){j, task};
+    coord_task(j, task)->holder = w;
+    return 0;
+}
+
+int coord_return(struct sl_coord *c, struct job *j, uint32_t task, struct sl_error *e)
+{
+    int rc = sl_queue_return(c->q, j->id, task, coord_task(j, task)->epoch, e);
+
+    if (rc >= 0)
+        coord_move(j, task, SL_TASK_READY);
+    return rc < 0 ? rc : 0;
+}
+
+/* ---- reading the queue */
+
+struct loading {
+    struct sl_coord *c;
+    struct sl_error *e;
+    struct job *j;
+    bool discards;   /* cancelled jobs, only those whose files are still to be removed */
+};
+
+/* The task's holder, known by instance; one that has not said hello since the
+ * daemon started gets its time to do so. */
+static int adopt_holder(struct loading *l, const char *instance, uint32_t task)
+{
+    struct sl_coord *c = l->c;
+    struct worker *w = coord_worker(c, instance);
+
+    if (!w) {
+        SL_TRY(coord_grow(&c->workers, c->n_workers, &c->cap_workers, sizeof *c->workers, l->e));
+        w = calloc(1, sizeof *w);
+        if (!w)
+            return sl_fail(l->e, SL_EFAIL, "out of memory");
+        snprintf(w->instance, sizeof w->instance, "%s", instance);
+        snprintf(w->name, sizeof w->name, "(not back yet)");
+        w->silent = true;
+        w->seen_ms = c->now.boot_ms;
+        c->workers[c->n_workers++] = w;
+    }
+    coord_task(l->j, task)->granted_ms = c->now.boot_ms;
+    return coord_hold_task(w, l->j, task, l->e);
+}
+
+static int on_task(void *user, const struct sl_task_row *r)
+{
+    struct loading *l = user;
+    struct job *j = l->j;
+    struct task *t;
+
+    if (r->task < SL_TASKS_MAX ? r->task >= j->n_tasks : r->task > SL_TASK_LAST)
+        return sl_fail(l->e, SL_EFAIL, "queue: job %llu has a task %u beyond its plan",
+                       (unsigned long long)j->id, r->task);
+    if (r->task >= SL_TASKS_MAX)
+        j->special[r->task - SL_TASKS_MAX].exists = true;
+    t = coord_task(j, r->task);
+    t->state = (uint8_t)r->state;
+    t->shard = r->shard;
+    t->attempts = r->attempts;
+    t->epoch = r->epoch;
+    t->src = r->src_bytes;
+    t->out = r->out_bytes;
+    t->checksum = r->checksum;
+    t->exists = true;
+    return r->state == SL_TASK_LEASED ? adopt_holder(l, r->worker, r->task) : 0;
+}
+
+/* Shards from the tasks' numbers, and all counters. */
+static int index_tasks(struct job *j, struct sl_error *e)
+{
+    uint32_t n = 0, last = UINT32_MAX;
+
+    free(j->shards);
+    j->shards = calloc(j->n_tasks ? j->n_tasks : 1, sizeof *j->shards);
+    if (!j->shards)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    j->n_ready = j->n_leased = j->n_done = j->n_quarantined = 0;
+    j->done_bytes = 0;
+    for (uint32_t i = 0; i < j->n_tasks; i++) {
+        if (j->tasks[i].shard != last || i == 0)
+            j->shards[n++].first = i;
+        last = j->tasks[i].shard;
+        j->shards[n - 1].n++;
+        j->tasks[i].shard = n - 1;
+        count(j, &j->tasks[i], 1);
+    }
+    j->n_shards = n;
+    return 0;
+}
+
+int coord_set_tasks(struct job *j, const struct sl_queue_plan *p, struct sl_error *e)
+{
+    struct task *tasks = calloc(p->n_tasks ? p->n_tasks : 1, sizeof *tasks);
+
+    if (!tasks)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    free(j->tasks);
+    j->tasks = tasks;
+    j->n_tasks = p->n_tasks;
+    j->file_bytes = p->file_bytes;
+    j->src_bytes = 0;
+    snprintf(j->fingerprint, sizeof j->fingerprint, "%s", p->fingerprint);
+    for (uint32_t i = 0; i < p->n_tasks; i++) {
+        tasks[i] = (struct task){.exists = true, .shard = p->shard[i], .src = p->src_bytes[i],
+                                 .out = p->out_bytes[i]};
+        j->src_bytes += p->src_bytes[i];
+    }
+    return index_tasks(j, e);
+}
+
+static int copy_row(struct job *j, const struct sl_job_row *r, struct sl_error *e)
+{
+    j->id = r->id;
+    j->group = r->group;
+    j->state = r->state;
+    j->priority = r->priority;
+    j->attempts = r->attempts;
+    j->manual_stitch = r->manual_stitch;
+    j->verify = r->verify;
+    j->discard = r->discard;
+    j->submitted_ms = r->submitted_ms;
+    j->started_ms = r->started_ms;
+    j->ended_ms = r->ended_ms;
+    j->code = r->code;
+    j->n_tasks = r->n_tasks;
+    j->src_bytes = r->src_bytes;
+    j->file_bytes = r->file_bytes;
+    j->n_after = r->n_after;
+    memcpy(j->after, r->after, sizeof j->after);
+    snprintf(j->error, sizeof j->error, "%s", r->error);
+    snprintf(j->fingerprint, sizeof j->fingerprint, "%s", r->fingerprint);
+    j->user = strdup(r->user);
+    j->spec_text = strdup(r->spec);
+    j->files = strdup(r->files);
+    j->tasks = calloc(r->n_tasks ? r->n_tasks : 1, sizeof *j->tasks);
+    for (j->n_labels = 0; j->n_labels < r->n_labels; j->n_labels++)
+        if (!(j->labels[j->n_labels] = strdup(r->labels[j->n_labels])))
+            break;
+    if (!j->user || !j->spec_text || !j->files || !j->tasks || j->n_labels != r->n_labels)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    return sl_json_parse("queue", j->spec_text, strlen(j->spec_text), NULL, &j->spec, e);
+}
+
+static int on_job(void *user, const struct sl_job_row *r)
+{
+    struct loading *l = user;
+    struct sl_coord *c = l->c;
+
+    if (l->discards && !r->discard)
+        return 0;
+    SL_TRY(coord_grow(&c->jobs, c->n_jobs, &c->cap_jobs, sizeof *c->jobs, l->e));
+    l->j = calloc(1, sizeof *l->j);
+    if (!l->j)
+        return sl_fail(l->e, SL_EFAIL, "out of memory");
+    c->jobs[c->n_jobs++] = l->j;
+    return copy_row(l->j, r, l->e);
+}
+
+static int on_dep(void *user, const struct sl_job_row *r)
+{
+    *(uint8_t *)user = r->state == SL_JOB_SUCCEEDED ? DEP_MET
+                       : sl_job_ended(r->state)     ? DEP_FAILED
+                                                    : DEP_PENDING;
+    return 0;
+}
+
+static int resolve_deps(struct sl_coord *c, struct job *j, struct sl_error *e)
+{
+    for (uint32_t i = 0; i < j->n_after; i++) {
+        const struct sl_job_filter f = {.id = j->after[i]};
+
+        j->dep[i] = DEP_FAILED; /* forgotten */
+        SL_TRY(sl_queue_each_job(c->q, &f, on_dep, &j->dep[i], e));
+    }
+    return 0;
+}
+
+int coord_load_jobs(struct sl_coord *c, uint64_t id, struct sl_error *e)
+{
+    const uint32_t ended = 1u << SL_JOB_SUCCEEDED | 1u << SL_JOB_FAILED | 1u << SL_JOB_CANCELLED;
+    const struct sl_job_filter f = {.id = id, .states = id ? 0 : ~ended};
+    const struct sl_job_filter cancelled = {.states = 1u << SL_JOB_CANCELLED};
+    struct loading l = {c, e, NULL, false};
+    uint32_t first = c->n_jobs;
+
+    SL_TRY(sl_queue_each_job(c->q, &f, on_job, &l, e));
+    l.discards = true;
+    if (!id)
+        SL_TRY(sl_queue_each_job(c->q, &cancelled, on_job, &l, e));
+    for (uint32_t i = first; i < c->n_jobs; i++) {
+        l.j = c->jobs[i];
+        l.j->pass = c->vtime;
+        SL_TRY(sl_queue_each_task(c->q, l.j->id, on_task, &l, e));
+        SL_TRY(index_tasks(l.j, e));
+        SL_TRY(resolve_deps(c, l.j, e));
+    }
+    return 0;
+}
+
+/* ---- states */
+
+/* Jobs that wait for j learn how it ended, or that it goes on. */
+static void tell_dependents(struct sl_coord *c, const struct job *j)
+{
+    for (uint32_t i = 0; i < c->n_jobs; i++)
+        for (uint32_t k = 0; k < c->jobs[i]->n_after; k++)
+            if (c->jobs[i]->after[k] == j->id)
+                c->jobs[i]->dep[k] = j->state == SL_JOB_SUCCEEDED ? DEP_MET
+                                     : sl_job_ended(j->state)     ? DEP_FAILED
+                                                                  : DEP_PENDING;
+}
+
+int coord_set_state(struct sl_coord *c, struct job *j, enum sl_job_state s, int code,
+                    const char *error, struct sl_error *e)
+{
+    bool same = j->state == s;
+
+    SL_TRY(sl_queue_set_state(c->q, j->id, s, code, error, c->now.wall_ms, e));
+    j->state = s;
+    j->code = code;
+    snprintf(j->error, sizeof j->error, "%s", error ? error : "");
+    if (s == SL_JOB_RUNNING && !j->started_ms)
+        j->started_ms = c->now.wall_ms;
+    j->ended_ms = sl_job_ended(s) ? c->now.wall_ms : 0;
+    c->changes++;
+    tell_dependents(c, j);
+    if (!same)
+        SL_TRY(coord_event(c, "state", j, -1, NULL, e, "%s%s%s", sl_job_state_name(s),
+                           error && *error ? ": " : "", error ? error : ""));
+    return sl_job_ended(s) ? coord_tell_waiters(c, j, e) : 0;
+}
+
+int coord_revoke_all(struct sl_coord *c, struct job *j, const char *why, struct sl_error *e)
+{
+    for (uint32_t i = 0; i < c->n_workers; i++) {
+        struct worker *w = c->workers[i];
+        uint64_t tasks[1024];
+        uint32_t n = 0;
+        struct sl_msg m;
+
+        for (uint32_t k = w->n_held; k-- > 0;) {
+            if (w->held[k].job != j)
+                continue;
+            if (n < 1024)
+                tasks[n++] = w->held[k].task;
+            SL_TRY(coord_return(c, j, w->held[k].task, e));
+        }
+        if (n == 0 || !w->peer)
+            continue;
+        SL_TRY(sl_msg_new(SL_M_REVOKE, NULL, &m, e));
+        sl_put_uint(m.tree, "job", j->id);
+        sl_put_uints(m.tree, "tasks", tasks, n);
+        sl_put_str(m.tree, "text", why);
+        SL_TRY(coord_send(c, w->peer, &m, e));
+    }
+    return 0;
+}
+
+static bool done(struct job *j, uint32_t task)
+{
+    const struct task *t = coord_task(j, task);
+
+    return t && t->state == SL_TASK_DONE;
+}
+
+int coord_advance(struct sl_coord *c, struct job *j, struct sl_error *e)
+{
+    const struct task *verify = coord_task(j, SL_TASK_VERIFY);
+    enum sl_job_state s = SL_JOB_RUNNING;
+
+    if (sl_job_ended(j->state) || j->state == SL_JOB_HELD)
+        return 0;
+    if (!done(j, SL_TASK_PREPARE) && j->started_ms == 0)
+        s = SL_JOB_QUEUED;
+    else if (done(j, SL_TASK_PUBLISH) && verify && verify->state != SL_TASK_DONE)
+        s = SL_JOB_VERIFYING;
+    else if (done(j, SL_TASK_PUBLISH))
+        s = SL_JOB_SUCCEEDED;
+    else if (done(j, SL_TASK_PREPARE) && j->n_done == j->n_tasks)
+        s = SL_JOB_STITCHING;
+    else if (j->n_quarantined > 0 && j->n_ready + j->n_leased == 0) {
+        char text[128];
+
+        snprintf(text, sizeof text, "%u of %u tasks failed on every worker that tried ('sluice show "
+                                    "%llu' lists why); the rest is kept for 'sluice retry'",
+                 j->n_quarantined, j->n_tasks, (unsigned long long)j->id);
+        return coord_set_state(c, j, SL_JOB_FAILED, j->code ? j->code : -SL_EFAIL, text, e);
+    }
+    return s == j->state ? 0 : coord_set_state(c, j, s, s == SL_JOB_SUCCEEDED ? 0 : j->code, NULL, e);
+}
+
+void coord_sweep_ended(struct sl_coord *c)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < c->n_jobs; i++) {
+        struct job *j = c->jobs[i];
+        const struct task *discard = coord_task(j, SL_TASK_DISCARD);
+
+        if (sl_job_ended(j->state) && !(discard && (discard->state == SL_TASK_READY ||
+                                                    discard->state == SL_TASK_LEASED)))
+            coord_free_job(j);
+        else
+            c->jobs[n++] = j;
+    }
+    c->n_jobs = n;
+}
+
+static uint64_t next_try(const struct job *j, uint64_t now)
+{
+    uint64_t first = UINT64_MAX;
+
+    for (uint32_t i = 0; i < j->n_tasks + SPECIAL_TASKS; i++) {
+        const struct task *t = i < j->n_tasks ? &j->tasks[i] : &j->special[i - j->n_tasks];
+
+        if (t->state == SL_TASK_READY && t->not_before_ms > now && t->not_before_ms < first)
+            first = t->not_before_ms;
+    }
+    return first == UINT64_MAX ? 0 : first - now;
+}
+
+void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap)
+{
+    uint32_t connected = 0, draining = 0;
+    uint64_t wait;
+
+    *buf = 0;
+    if (sl_job_ended(j->state))
+        return;
+    for (uint32_t i = 0; i < c->n_workers; i++) {
+        connected += c->workers[i]->peer != 0;
+        draining += c->workers[i]->peer != 0 && c->workers[i]->draining;
+    }
+    if (j->state == SL_JOB_HELD) {
+        snprintf(buf, cap, "held by a user");
+        return;
+    }
+    for (uint32_t i = 0; i < j->n_after; i++)
+        if (j->dep[i] != DEP_MET) {
+            snprintf(buf, cap, j->dep[i] == DEP_PENDING ? "waits for job %llu"
+                                                        : "waits for job %llu, which did not succeed",
+                     (unsigned long long)j->after[i]);
+            return;
+        }
+    if (connected == 0)
+        snprintf(buf, cap, "no worker is connected");
+    else if (connected == draining)
+        snprintf(buf, cap, "all workers are draining");
+    else if (j->state == SL_JOB_STITCHING && j->manual_stitch && !j->stitch_asked)
+        snprintf(buf, cap, "waits for 'sluice stitch %llu'", (unsigned long long)j->id);
+    else if (coord_runnable(c, j))
+        snprintf(buf, cap, j->n_leased ? "" : "workers are busy with other jobs");
+    else if (j->n_leased == 0 && (wait = next_try(j, c->now.boot_ms)) > 0)
+        snprintf(buf, cap, "a task failed; tried again in %llu s", (unsigned long long)(wait + 999) / 1000);
+    else if (j->state == SL_JOB_RUNNING && j->group && j->n_ready && j->n_leased == 0)
+        snprintf(buf, cap, "waits for the plans of its sweep");
+}

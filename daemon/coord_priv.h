@@ -1,0 +1,193 @@
+/* The coordinator's memory; inside daemon/coord*.c only. Everything here can be
+ * read again from the queue, connections excepted. */
+#ifndef SLUICE_DAEMON_COORD_PRIV_H
+#define SLUICE_DAEMON_COORD_PRIV_H
+
+#include "daemon/coordinator.h"
+
+#include <cjson/cJSON.h>
+
+#define SPECIAL_TASKS (SL_TASK_LAST - SL_TASKS_MAX + 1)
+#define STITCH_ROUNDS 3     /* times that bad bytes are made again */
+#define BACKOFF_MAX_MS 60000u
+#define SILENT_BEATS 4u     /* heartbeats without a word: lost */
+
+struct worker;
+
+struct task {
+    uint8_t state;          /* enum sl_task_state */
+    bool exists;
+    uint32_t shard, attempts;
+    uint64_t epoch, src, out, checksum;
+    struct worker *holder;  /* while leased */
+    uint64_t granted_ms, not_before_ms, bytes_done;
+    uint64_t avoid;         /* hash of the last worker's name that failed on it; 0: none */
+};
+
+struct shard {
+    uint32_t first, n, ready, leased;
+};
+
+enum dep_state { DEP_PENDING = 0, DEP_MET, DEP_FAILED };
+
+struct job {
+    uint64_t id, group;
+    enum sl_job_state state;
+    uint32_t priority, attempts;
+    bool manual_stitch, stitch_asked, verify, discard;
+    char *user, *spec_text, *files, error[1024];
+    cJSON *spec;
+    int code;
+    uint64_t submitted_ms, started_ms, ended_ms;
+    char fingerprint[33];
+    uint64_t after[64];
+    uint8_t dep[64];
+    uint32_t n_after;
+    char *labels[32];
+    uint32_t n_labels;
+    struct task *tasks;
+    uint32_t n_tasks;
+    struct task special[SPECIAL_TASKS];
+    struct shard *shards;
+    uint32_t n_shards;
+    uint32_t n_ready, n_leased, n_done, n_quarantined; /* plan's tasks */
+    uint64_t src_bytes, done_bytes, file_bytes;
+    uint32_t stitch_rounds;
+    double pass;            /* of its stream, for fair shares */
+};
+
+struct held {
+    struct job *job;
+    uint32_t task;
+};
+
+struct worker {
+    char instance[33], name[65], host[65], device[65], user[65], tensor[129];
+    uint64_t pid, mem, threads;
+    uint64_t peer;          /* 0: not connected */
+    uint64_t seen_ms, progress_ms, bytes, rate;
+    uint64_t cur_job, cur_task;
+    uint32_t want;
+    bool draining, silent, known; /* known: has said hello since the daemon started */
+    struct held *held;
+    uint32_t n_held, cap_held;
+    uint64_t last_job, twin_group; /* where its disk is */
+    uint32_t last_task, twin_task;
+    uint64_t done, done_bytes;
+    uint64_t *specs;        /* jobs whose specification this connection has */
+    uint32_t n_specs, cap_specs;
+};
+
+struct session {
+    uint64_t peer;
+    enum sl_role role;      /* what it said hello as */
+    char user[65];
+    struct worker *worker;  /* NULL: a client */
+    uint64_t seen_ms, sent_ms;
+    bool watching;
+    uint64_t *watch_jobs;   /* NULL: all */
+    uint32_t n_watch;
+    uint64_t every_ms, status_ms, status_changes;
+    struct {
+        uint64_t job;
+        char re[65];
+    } *waits;
+    uint32_t n_waits, cap_waits;
+};
+
+struct grant {
+    struct worker *w;
+    struct job *j;
+    uint32_t task;
+    uint64_t epoch;
+};
+
+struct pending_event {
+    struct sl_event ev;
+    char worker[65], kind[33], text[1024];
+};
+
+struct sl_coord {
+    struct sl_queue *q;
+    struct sl_coord_opts o;
+    struct sl_now now, opened;
+    struct job **jobs;
+    uint32_t n_jobs, cap_jobs;
+    struct worker **workers;
+    uint32_t n_workers, cap_workers;
+    struct session **sessions;
+    uint32_t n_sessions, cap_sessions;
+    struct sl_outgoing *out;
+    uint32_t n_out, cap_out, sendable, next_out;
+    struct grant *grants;
+    uint32_t n_grants, cap_grants;
+    struct pending_event *events;
+    uint32_t n_events, cap_events;
+    double vtime;
+    uint32_t turn;          /* worker that is served first in the next round */
+    bool broken;            /* the queue failed: read everything again */
+    uint64_t changes;       /* rises with whatever a status shows */
+    struct sl_coord_stats stats;
+};
+
+/* Grows *array so that one more fits. Returns 0 or SL_EFAIL. */
+int coord_grow(void *array, uint32_t n, uint32_t *cap, size_t size, struct sl_error *e)
+    SL_MUST_USE;
+
+/* ---- coordinator.c: sessions, messages out */
+int coord_send(struct sl_coord *c, uint64_t peer, struct sl_msg *m, struct sl_error *e) SL_MUST_USE;
+int coord_refuse(struct sl_coord *c, uint64_t peer, const char *re, const char *name,
+                 const struct sl_error *why, struct sl_error *e) SL_MUST_USE;
+struct session *coord_session(struct sl_coord *c, uint64_t peer);
+struct worker *coord_worker(struct sl_coord *c, const char *instance);
+void coord_drop_session(struct sl_coord *c, struct session *s);
+int coord_event(struct sl_coord *c, const char *kind, const struct job *j, int64_t task,
+                const char *worker, struct sl_error *e, const char *fmt, ...)
+    __attribute__((format(printf, 7, 8))) SL_MUST_USE;
+
+/* ---- coord_jobs.c: jobs in memory and their states */
+struct job *coord_job(struct sl_coord *c, uint64_t id);
+struct task *coord_task(struct job *j, uint32_t task);
+int coord_load_jobs(struct sl_coord *c, uint64_t id, struct sl_error *e) SL_MUST_USE;
+/* The plan's tasks, all of them ready, in place of what was there. */
+int coord_set_tasks(struct job *j, const struct sl_queue_plan *p, struct sl_error *e) SL_MUST_USE;
+void coord_free_job(struct job *j);
+void coord_forget_jobs(struct sl_coord *c);
+/* Moves a task between states, counters and holder included. */
+void coord_move(struct job *j, uint32_t task, enum sl_task_state to);
+int coord_hold_task(struct worker *w, struct job *j, uint32_t task, struct sl_error *e) SL_MUST_USE;
+/* Gives a leased task back to the queue. */
+int coord_return(struct sl_coord *c, struct job *j, uint32_t task, struct sl_error *e) SL_MUST_USE;
+int coord_set_state(struct sl_coord *c, struct job *j, enum sl_job_state s, int code,
+                    const char *error, struct sl_error *e) SL_MUST_USE;
+/* Takes all leases of a job back and tells their workers. */
+int coord_revoke_all(struct sl_coord *c, struct job *j, const char *why, struct sl_error *e)
+    SL_MUST_USE;
+/* Goes on to the state that the job's tasks say. */
+int coord_advance(struct sl_coord *c, struct job *j, struct sl_error *e) SL_MUST_USE;
+/* Removes ended jobs without tasks to do from memory. */
+void coord_sweep_ended(struct sl_coord *c);
+void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap);
+
+/* ---- coord_schedule.c */
+bool coord_runnable(const struct sl_coord *c, const struct job *j);
+int coord_schedule(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
+
+/* ---- coord_work.c, coord_client.c: one message each */
+int coord_on_hello(struct sl_coord *c, const struct sl_peer *from, const struct sl_msg *m,
+                   const char *re, struct sl_error *e) SL_MUST_USE;
+int coord_on_work(struct sl_coord *c, struct session *s, const struct sl_msg *m,
+                  struct sl_error *e) SL_MUST_USE;
+int coord_on_client(struct sl_coord *c, struct session *s, const struct sl_msg *m, const char *re,
+                    struct sl_error *e) SL_MUST_USE;
+
+/* ---- coord_report.c: records, watchers */
+int coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool files);
+int coord_put_row(cJSON *into, const struct sl_job_row *r, bool files);
+void coord_put_event(cJSON *into, const struct sl_event *ev);
+void coord_put_worker(const struct sl_coord *c, cJSON *into, const struct worker *w);
+int coord_tell_watchers(struct sl_coord *c, const struct sl_event *ev, struct sl_error *e) SL_MUST_USE;
+int coord_status(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
+int coord_tell_waiters(struct sl_coord *c, const struct job *j, struct sl_error *e) SL_MUST_USE;
+
+#endif

@@ -1,0 +1,222 @@
+/* Records for clients, and those who watch or wait. */
+#include "daemon/coord_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void put_strings(cJSON *into, const char *field, const char *const *s, uint32_t n)
+{
+    cJSON *a = n ? sl_put_array(into, field) : NULL;
+
+    for (uint32_t i = 0; i < n; i++)
+        cJSON_AddItemToArray(a, cJSON_CreateString(s[i]));
+}
+
+static void put_time(cJSON *into, const char *field, uint64_t ms)
+{
+    if (ms)
+        sl_put_uint(into, field, ms);
+}
+
+int coord_put_row(cJSON *into, const struct sl_job_row *r, bool files)
+{
+    cJSON *spec = cJSON_Parse(r->spec);
+
+    sl_put_uint(into, "id", r->id);
+    sl_put_str(into, "state", sl_job_state_name(r->state));
+    sl_put_uint(into, "priority", r->priority);
+    if (r->group)
+        sl_put_uint(into, "group", r->group);
+    if (r->n_after)
+        sl_put_uints(into, "after", r->after, r->n_after);
+    put_strings(into, "labels", r->labels, r->n_labels);
+    sl_put_str(into, "user", r->user);
+    sl_put_str(into, "source", sl_get_str(spec, "source"));
+    sl_put_str(into, "output", sl_get_str(spec, "output"));
+    sl_put_str(into, "prefix", sl_get_str(spec, "prefix"));
+    sl_put_str(into, "recipe", sl_get_str(spec, "recipe"));
+    cJSON_Delete(spec);
+    sl_put_uint(into, "submitted", r->submitted_ms);
+    put_time(into, "started", r->started_ms);
+    put_time(into, "ended", r->ended_ms);
+    sl_put_uint(into, "tasks", r->n_tasks);
+    sl_put_uint(into, "done", r->n_done);
+    sl_put_uint(into, "quarantined", r->n_quarantined);
+    sl_put_uint(into, "src_bytes", r->src_bytes);
+    sl_put_uint(into, "file_bytes", r->file_bytes);
+    if (sl_job_ended(r->state))
+        sl_put_uint(into, "code", (uint64_t)r->code);
+    if (r->error[0])
+        sl_put_str(into, "error", r->error);
+    if (files && r->files[0])
+        sl_put(into, "files", cJSON_Parse(r->files));
+    return 0;
+}
+
+int coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool files)
+{
+    struct sl_job_row r = {
+        .id = j->id, .group = j->group, .state = j->state, .priority = j->priority,
+        .user = j->user, .spec = j->spec_text, .submitted_ms = j->submitted_ms,
+        .started_ms = j->started_ms, .ended_ms = j->ended_ms, .code = j->code, .error = j->error,
+        .files = j->files, .n_tasks = j->n_tasks, .n_done = j->n_done,
+        .n_quarantined = j->n_quarantined, .src_bytes = j->src_bytes, .file_bytes = j->file_bytes,
+        .n_after = j->n_after, .n_labels = j->n_labels};
+    uint64_t bytes = j->done_bytes, rate = 0;
+    uint32_t leased = 0;
+    char reason[256];
+
+    memcpy(r.after, j->after, sizeof r.after);
+    memcpy(r.labels, j->labels, sizeof r.labels);
+    coord_put_row(into, &r, files);
+    for (uint32_t i = 0; i < c->n_workers; i++) {
+        const struct worker *w = c->workers[i];
+        bool here = false;
+
+        for (uint32_t k = 0; k < w->n_held; k++) {
+            if (w->held[k].job != j)
+                continue;
+            here |= w->cur_job == j->id;
+            leased++;
+            if (w->held[k].task < SL_TASKS_MAX)
+                bytes += coord_task((struct job *)(uintptr_t)j, w->held[k].task)->bytes_done;
+        }
+        rate += here ? w->rate : 0;
+    }
+    sl_put_uint(into, "leased", leased);
+    sl_put_uint(into, "done_bytes", bytes);
+    if (rate)
+        sl_put_uint(into, "rate", rate);
+    coord_reason(c, j, reason, sizeof reason);
+    if (reason[0])
+        sl_put_str(into, "reason", reason);
+    return 0;
+}
+
+void coord_put_event(cJSON *into, const struct sl_event *ev)
+{
+    sl_put_uint(into, "id", ev->id);
+    sl_put_uint(into, "time", ev->time_ms);
+    if (ev->job)
+        sl_put_uint(into, "job", ev->job);
+    if (ev->task >= 0)
+        sl_put_uint(into, "task", (uint64_t)ev->task);
+    if (ev->worker[0])
+        sl_put_str(into, "worker", ev->worker);
+    sl_put_str(into, "kind", ev->kind);
+    sl_put_str(into, "text", ev->text);
+}
+
+void coord_put_worker(const struct sl_coord *c, cJSON *into, const struct worker *w)
+{
+    sl_put_str(into, "name", w->name);
+    sl_put_str(into, "instance", w->instance);
+    sl_put_str(into, "host", w->host);
+    if (w->pid)
+        sl_put_uint(into, "pid", w->pid);
+    if (w->device[0])
+        sl_put_str(into, "device", w->device);
+    if (w->threads)
+        sl_put_uint(into, "threads", w->threads);
+    if (w->mem)
+        sl_put_uint(into, "mem", w->mem);
+    sl_put_str(into, "state", !w->peer || w->silent ? "silent" : w->draining ? "draining"
+                              : w->n_held                                    ? "busy"
+                                                                             : "idle");
+    sl_put_uint(into, "seen", c->now.boot_ms - w->seen_ms);
+    sl_put_uint(into, "held", w->n_held);
+    if (w->n_held && w->cur_job) {
+        sl_put_uint(into, "job", w->cur_job);
+        sl_put_uint(into, "task", w->cur_task);
+        if (w->tensor[0])
+            sl_put_str(into, "tensor", w->tensor);
+    }
+    if (w->n_held && w->rate)
+        sl_put_uint(into, "rate", w->rate);
+    sl_put_uint(into, "done", w->done);
+    sl_put_uint(into, "bytes", w->done_bytes);
+}
+
+static bool watches(const struct session *s, uint64_t job)
+{
+    if (!s->watching)
+        return false;
+    if (!s->watch_jobs)
+        return true;
+    for (uint32_t i = 0; i < s->n_watch; i++)
+        if (s->watch_jobs[i] == job)
+            return true;
+    return false;
+}
+
+int coord_tell_watchers(struct sl_coord *c, const struct sl_event *ev, struct sl_error *e)
+{
+    c->changes++;
+    for (uint32_t i = 0; i < c->n_sessions; i++) {
+        struct sl_msg m;
+
+        if (!watches(c->sessions[i], ev->job))
+            continue;
+        SL_TRY(sl_msg_new(SL_M_EVENT, NULL, &m, e));
+        sl_put(m.tree, "event", cJSON_CreateObject());
+        coord_put_event(sl_get(m.tree, "event"), ev);
+        SL_TRY(coord_send(c, c->sessions[i]->peer, &m, e));
+    }
+    return 0;
+}
+
+static int send_status(struct sl_coord *c, const struct session *s, struct sl_error *e)
+{
+    struct sl_msg m;
+    cJSON *jobs, *workers;
+    uint32_t n = 0;
+
+    SL_TRY(sl_msg_new(SL_M_STATUS, NULL, &m, e));
+    jobs = sl_put_array(m.tree, "jobs");
+    workers = sl_put_array(m.tree, "workers");
+    for (uint32_t i = 0; i < c->n_jobs && n < 500; i++)
+        if (watches(s, c->jobs[i]->id)) {
+            coord_put_job(c, sl_add_object(jobs), c->jobs[i], false);
+            n++;
+        }
+    for (uint32_t i = 0; i < c->n_workers && i < 1000; i++)
+        coord_put_worker(c, sl_add_object(workers), c->workers[i]);
+    return coord_send(c, s->peer, &m, e);
+}
+
+int coord_status(struct sl_coord *c, struct sl_error *e)
+{
+    for (uint32_t i = 0; i < c->n_sessions; i++) {
+        struct session *s = c->sessions[i];
+
+        if (!s->watching || s->status_changes == c->changes ||
+            c->now.boot_ms < s->status_ms + s->every_ms)
+            continue;
+        s->status_changes = c->changes;
+        s->status_ms = c->now.boot_ms;
+        SL_TRY(send_status(c, s, e));
+    }
+    return 0;
+}
+
+int coord_tell_waiters(struct sl_coord *c, const struct job *j, struct sl_error *e)
+{
+    for (uint32_t i = 0; i < c->n_sessions; i++) {
+        struct session *s = c->sessions[i];
+
+        for (uint32_t k = 0; k < s->n_waits;) {
+            struct sl_msg m;
+
+            if (s->waits[k].job != j->id) {
+                k++;
+                continue;
+            }
+            SL_TRY(sl_msg_new(SL_M_ENDED, s->waits[k].re, &m, e));
+            sl_put(m.tree, "job", cJSON_CreateObject());
+            coord_put_job(c, sl_get(m.tree, "job"), j, true);
+            s->waits[k] = s->waits[--s->n_waits];
+            SL_TRY(coord_send(c, s->peer, &m, e));
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,361 @@
+/* Which task goes to which worker.
+ *
+ * Jobs (a sweep counts as one) share by weight: each has a pass, the source
+ * bytes granted so far over its weight; the lowest goes first. In a job a
+ * worker goes on in the shard where it is, else takes the first shard that
+ * nobody works on, else shares the one with the most left from its middle. When
+ * fewer tasks are ready than two for each worker, the largest goes first. */
+#include "daemon/coord_priv.h"
+
+#include "proto/tensor_hash.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool same_stream(const struct job *a, const struct job *b)
+{
+    return a == b || (a->group && a->group == b->group);
+}
+
+static bool grantable(const struct sl_coord *c, const struct task *t, const struct worker *w)
+{
+    if (!t || !t->exists || t->state != SL_TASK_READY || t->not_before_ms > c->now.boot_ms)
+        return false;
+    /* Another worker first, while there is one. */
+    return !w || !t->avoid || c->n_workers < 2 || t->avoid != sl_xxh64(w->name, strlen(w->name)) ||
+           c->now.boot_ms > t->not_before_ms + c->o.lease_ms;
+}
+
+/* The special task that is next, or 0. */
+static uint32_t next_special(const struct sl_coord *c, struct job *j, const struct worker *w)
+{
+    uint32_t task = 0;
+
+    switch (j->state) {
+    case SL_JOB_QUEUED:
+    case SL_JOB_RUNNING:
+        task = SL_TASK_PREPARE;
+        break;
+    case SL_JOB_STITCHING:
+        if (j->manual_stitch && !j->stitch_asked)
+            return 0;
+        task = coord_task(j, SL_TASK_STITCH)->state == SL_TASK_DONE ? SL_TASK_PUBLISH : SL_TASK_STITCH;
+        break;
+    case SL_JOB_VERIFYING:
+        task = SL_TASK_VERIFY;
+        break;
+    case SL_JOB_CANCELLED:
+        task = SL_TASK_DISCARD;
+        break;
+    default:
+        return 0;
+    }
+    return grantable(c, coord_task(j, task), w) ? task : 0;
+}
+
+/* Tasks of a sweep's plans go out together: all of them must have one first. */
+static bool sweep_planned(const struct sl_coord *c, const struct job *j)
+{
+    for (uint32_t i = 0; j->group && i < c->n_jobs; i++) {
+        const struct job *k = c->jobs[i];
+
+        if (k->group == j->group && (k->state == SL_JOB_QUEUED || k->state == SL_JOB_RUNNING) &&
+            k->special[0].state != SL_TASK_DONE)
+            return false;
+    }
+    return true;
+}
+
+/* Tasks of the plan may go out. */
+static bool has_work(const struct sl_coord *c, const struct job *j)
+{
+    return j->state == SL_JOB_RUNNING && j->n_ready > 0 && j->special[0].state == SL_TASK_DONE &&
+           sweep_planned(c, j);
+}
+
+static bool started(const struct job *j)
+{
+    for (uint32_t i = 0; i < j->n_after; i++)
+        if (j->dep[i] != DEP_MET)
+            return false;
+    return true;
+}
+
+bool coord_runnable(const struct sl_coord *c, const struct job *j)
+{
+    if (!started(j))
+        return false;
+    if (next_special(c, (struct job *)(uintptr_t)j, NULL))
+        return true;
+    if (!has_work(c, j))
+        return false;
+    for (uint32_t s = 0; s < j->n_shards; s++)
+        for (uint32_t i = 0; j->shards[s].ready && i < j->shards[s].n; i++)
+            if (grantable(c, &j->tasks[j->shards[s].first + i], NULL))
+                return true;
+    return false;
+}
+
+/* First grantable task of a shard at or after `from`, skipping `skip` of them; -1: none. */
+static int64_t in_shard(const struct sl_coord *c, const struct job *j, uint32_t s, uint32_t from,
+                        uint32_t skip, const struct worker *w)
+{
+    const struct shard *sh = &j->shards[s];
+
+    if (sh->ready == 0)
+        return -1;
+    for (uint32_t i = from > sh->first ? from : sh->first; i < sh->first + sh->n; i++)
+        if (grantable(c, &j->tasks[i], w) && skip-- == 0)
+            return i;
+    return -1;
+}
+
+static int64_t largest(const struct sl_coord *c, const struct job *j, const struct worker *w)
+{
+    int64_t best = -1;
+
+    for (uint32_t s = 0; s < j->n_shards; s++)
+        for (uint32_t i = 0; j->shards[s].ready && i < j->shards[s].n; i++) {
+            uint32_t t = j->shards[s].first + i;
+
+            if (grantable(c, &j->tasks[t], w) && (best < 0 || j->tasks[t].src > j->tasks[best].src))
+                best = t;
+        }
+    return best;
+}
+
+/* Another worker is in this shard, between two tasks perhaps. */
+static bool taken(const struct sl_coord *c, const struct job *j, uint32_t s, const struct worker *w)
+{
+    for (uint32_t i = 0; i < c->n_workers; i++) {
+        const struct worker *o = c->workers[i];
+
+        if (o != w && o->peer && o->last_job == j->id && o->last_task < j->n_tasks &&
+            j->tasks[o->last_task].shard == s)
+            return true;
+    }
+    return false;
+}
+
+static int64_t pick_task(const struct sl_coord *c, struct job *j, const struct worker *w,
+                         uint32_t workers)
+{
+    uint32_t special = next_special(c, j, w), most = 0;
+    int64_t t = -1;
+
+    if (special)
+        return special;
+    if (!has_work(c, j))
+        return -1;
+    if (j->n_ready <= 2 * workers)
+        return largest(c, j, w);
+    if (w->last_job == j->id && w->last_task < j->n_tasks) {
+        uint32_t s = j->tasks[w->last_task].shard;
+
+        t = in_shard(c, j, s, w->last_task + 1, 0, w);
+        if (t < 0)
+            t = in_shard(c, j, s, 0, 0, w);
+    }
+    for (uint32_t s = 0; t < 0 && s < j->n_shards; s++)
+        if (j->shards[s].ready > 0 && j->shards[s].leased == 0 && !taken(c, j, s, w))
+            t = in_shard(c, j, s, 0, 0, w);
+    if (t >= 0)
+        return t;
+    for (uint32_t s = 1; s < j->n_shards; s++)
+        if (j->shards[s].ready > j->shards[most].ready)
+            most = s;
+    t = in_shard(c, j, most, 0, j->shards[most].ready / 2, w);
+    return t >= 0 ? t : largest(c, j, w);
+}
+
+/* A job that could not run for a while does not catch up. */
+static double share(const struct sl_coord *c, const struct job *j)
+{
+    return j->pass > c->vtime ? j->pass : c->vtime;
+}
+
+/* The job and task for a worker with room; NULL: nothing. */
+static struct job *pick(const struct sl_coord *c, const struct worker *w, uint32_t workers,
+                        uint32_t *task)
+{
+    struct job *best = NULL;
+    int64_t t;
+
+    /* The same place of the source for the other recipes of a sweep. */
+    for (uint32_t i = 0; w->twin_group && i < c->n_jobs; i++) {
+        struct job *j = c->jobs[i];
+
+        if (j->group == w->twin_group && j->state == SL_JOB_RUNNING && w->twin_task < j->n_tasks &&
+            started(j) && grantable(c, &j->tasks[w->twin_task], w)) {
+            *task = w->twin_task;
+            return j;
+        }
+    }
+    for (uint32_t i = 0; i < c->n_jobs; i++) {
+        struct job *j = c->jobs[i];
+
+        if ((best && share(c, j) >= share(c, best)) || !started(j))
+            continue;
+        t = pick_task(c, j, w, workers);
+        if (t >= 0) {
+            best = j;
+            *task = (uint32_t)t;
+        }
+    }
+    return best;
+}
+
+/* Twice the share for ten points of priority more. */
+static void charge(struct sl_coord *c, struct job *j, uint32_t task)
+{
+    uint64_t bytes = task < SL_TASKS_MAX ? j->tasks[task].src : 0;
+    double step = (double)bytes * exp2((50.0 - (double)j->priority) / 10.0);
+
+    c->vtime = share(c, j);
+    j->pass = c->vtime;
+    for (uint32_t i = 0; i < c->n_jobs; i++)
+        if (same_stream(c->jobs[i], j))
+            c->jobs[i]->pass = c->vtime + step;
+}
+
+static int lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task,
+                 struct sl_error *e)
+{
+    struct task *t = coord_task(j, task);
+    uint64_t epoch;
+    int rc = sl_queue_lease(c->q, j->id, task, w->instance, &epoch, e);
+
+    SL_TRY(rc);
+    if (rc == 0)
+        return sl_fail(e, SL_EFAIL, "queue: task %u of job %llu is not ready on disk", task,
+                       (unsigned long long)j->id);
+    coord_move(j, task, SL_TASK_LEASED);
+    SL_TRY(coord_hold_task(w, j, task, e));
+    t->epoch = epoch;
+    t->granted_ms = c->now.boot_ms;
+    t->bytes_done = 0;
+    w->want--;
+    w->twin_group = 0;
+    if (task < SL_TASKS_MAX) {
+        w->last_job = j->id;
+        w->last_task = task;
+        w->twin_group = j->group;
+        w->twin_task = task;
+    }
+    charge(c, j, task);
+    c->stats.grants++;
+    SL_TRY(coord_grow(&c->grants, c->n_grants, &c->cap_grants, sizeof *c->grants, e));
+    c->grants[c->n_grants++] = (struct grant){w, j, task, epoch};
+    if (task == SL_TASK_PREPARE && j->state == SL_JOB_QUEUED)
+        return coord_set_state(c, j, SL_JOB_RUNNING, 0, NULL, e);
+    return 0;
+}
+
+static bool has_spec(const struct worker *w, uint64_t job)
+{
+    for (uint32_t i = 0; i < w->n_specs; i++)
+        if (w->specs[i] == job)
+            return true;
+    return false;
+}
+
+static int put_sums(cJSON *tree, const struct job *j, struct sl_error *e)
+{
+    static const char digits[] = "0123456789abcdef";
+    char *s = malloc(16 * (size_t)j->n_tasks + 1), *p = s;
+
+    if (!s)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    for (uint32_t i = 0; i < j->n_tasks; i++)
+        for (int k = 60; k >= 0; k -= 4)
+            *p++ = digits[j->tasks[i].checksum >> k & 15];
+    *p = 0;
+    sl_put_str(tree, "sums", s);
+    free(s);
+    return 0;
+}
+
+/* One message for grants first .. last of one worker and one job. */
+static int send_grants(struct sl_coord *c, uint32_t first, uint32_t last, struct sl_error *e)
+{
+    struct worker *w = c->grants[first].w;
+    struct job *j = c->grants[first].j;
+    struct sl_msg m;
+    cJSON *tasks;
+
+    SL_TRY(sl_msg_new(SL_M_GRANT, NULL, &m, e));
+    sl_put_uint(m.tree, "job", j->id);
+    tasks = sl_put_array(m.tree, "tasks");
+    for (uint32_t i = first; i <= last; i++) {
+        cJSON *t = sl_add_object(tasks);
+
+        sl_put_uint(t, "task", c->grants[i].task);
+        sl_put_uint(t, "epoch", c->grants[i].epoch);
+        if (c->grants[i].task == SL_TASK_STITCH && put_sums(m.tree, j, e) < 0) {
+            sl_msg_free(&m);
+            return SL_EFAIL;
+        }
+    }
+    sl_put_uint(m.tree, "lease_ms", c->o.lease_ms);
+    if (j->group)
+        sl_put_uint(m.tree, "group", j->group);
+    if (j->fingerprint[0])
+        sl_put_str(m.tree, "fingerprint", j->fingerprint);
+    if (!has_spec(w, j->id)) {
+        sl_put(m.tree, "spec", cJSON_CreateObjectReference(j->spec->child));
+        if (coord_grow(&w->specs, w->n_specs, &w->cap_specs, sizeof *w->specs, e) < 0) {
+            sl_msg_free(&m);
+            return SL_EFAIL;
+        }
+        w->specs[w->n_specs++] = j->id;
+    }
+    return coord_send(c, w->peer, &m, e);
+}
+
+/* Brings each worker's grants together, in the order in which they were made. */
+static void sort_grants(struct grant *g, uint32_t n)
+{
+    for (uint32_t i = 1; i < n; i++)
+        for (uint32_t k = i; k > 0 && g[k - 1].w > g[k].w; k--) {
+            struct grant swap = g[k];
+
+            g[k] = g[k - 1];
+            g[k - 1] = swap;
+        }
+}
+
+int coord_schedule(struct sl_coord *c, struct sl_error *e)
+{
+    uint32_t workers = 0, idle = 0;
+
+    for (uint32_t i = 0; i < c->n_workers; i++) {
+        workers += c->workers[i]->peer && !c->workers[i]->draining;
+        idle += c->workers[i]->peer && !c->workers[i]->draining && c->workers[i]->want > 0;
+    }
+    c->n_grants = 0;
+    /* One task each in turn, so that nobody takes everything. */
+    for (bool any = idle > 0; any;) {
+        any = false;
+        for (uint32_t i = 0; i < c->n_workers; i++) {
+            struct worker *w = c->workers[(c->turn + i) % c->n_workers];
+            struct job *j;
+            uint32_t task = 0;
+
+            if (!w->peer || w->draining || w->want == 0 || !(j = pick(c, w, workers, &task)))
+                continue;
+            SL_TRY(lease(c, w, j, task, e));
+            any = true;
+        }
+        c->turn++;
+    }
+    sort_grants(c->grants, c->n_grants);
+    for (uint32_t i = 0, k; i < c->n_grants; i = k) {
+        for (k = i + 1; k < c->n_grants && k - i < 64 && c->grants[k].w == c->grants[i].w &&
+                        c->grants[k].j == c->grants[i].j;)
+            k++;
+        SL_TRY(send_grants(c, i, k - 1, e));
+    }
+    c->n_grants = 0;
+    return 0;
+}

@@ -1,0 +1,491 @@
+/* What workers say. */
+#include "daemon/coord_priv.h"
+
+#include "proto/tensor_hash.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void copy(char *to, size_t cap, const char *from)
+{
+    snprintf(to, cap, "%s", from ? from : "");
+}
+
+/* ---- hello */
+
+static int may_be(const struct sl_peer *from, bool worker, struct sl_error *why)
+{
+    bool ok = worker ? from->role == SL_ROLE_WORKER || from->role == SL_ROLE_ADMIN
+                     : from->role == SL_ROLE_SUBMITTER || from->role == SL_ROLE_ADMIN;
+
+    return ok ? 0
+              : sl_fail(why, SL_EUSAGE, "hello: %s may be a %s here, no %s; the daemon's allow-list "
+                                        "says who may do what", from->user,
+                        sl_role_name(from->role), worker ? "worker" : "client");
+}
+
+static int check_hello(struct sl_coord *c, const struct sl_peer *from, const cJSON *t, bool *worker,
+                       struct sl_error *why)
+{
+    const char *role = sl_get_str(t, "role"), *bytes = sl_get_str(t, "bytes");
+    const struct worker *old = coord_worker(c, sl_get_str(t, "instance"));
+
+    *worker = strcmp(role, "worker") == 0;
+    if (!*worker && strcmp(role, "client") != 0)
+        return sl_fail(why, SL_EUSAGE, "hello: role '%s'; worker or client is expected", role);
+    SL_TRY(may_be(from, *worker, why));
+    if (*worker && c->o.bytes_version && (!bytes || strcmp(bytes, c->o.bytes_version) != 0))
+        return sl_fail(why, SL_EUNSUPPORTED, "hello: this worker writes bytes of version %s, the "
+                       "daemon wants version %s; use one release everywhere", bytes ? bytes : "(none)",
+                       c->o.bytes_version);
+    if (*worker && old && old->known && strcmp(old->user, from->user) != 0)
+        return sl_fail(why, SL_EUSAGE, "hello: this instance belongs to another user");
+    return 0;
+}
+
+static int find_worker(struct sl_coord *c, const struct sl_peer *from, const cJSON *t,
+                       struct worker **out, struct sl_error *e)
+{
+    struct worker *w = coord_worker(c, sl_get_str(t, "instance"));
+    struct session *old;
+
+    if (!w) {
+        SL_TRY(coord_grow(&c->workers, c->n_workers, &c->cap_workers, sizeof *c->workers, e));
+        w = calloc(1, sizeof *w);
+        if (!w)
+            return sl_fail(e, SL_EFAIL, "out of memory");
+        copy(w->instance, sizeof w->instance, sl_get_str(t, "instance"));
+        c->workers[c->n_workers++] = w;
+    }
+    if (w->peer && (old = coord_session(c, w->peer)) != NULL)
+        coord_drop_session(c, old);
+    copy(w->user, sizeof w->user, from->user);
+    copy(w->name, sizeof w->name, sl_get_str(t, "name"));
+    copy(w->host, sizeof w->host, sl_get_str(t, "host"));
+    copy(w->device, sizeof w->device, sl_get_str(t, "device"));
+    w->pid = sl_get_uint(t, "pid", 0);
+    w->mem = sl_get_uint(t, "mem", 0);
+    w->threads = sl_get_uint(t, "threads", 0);
+    w->peer = from->id;
+    w->seen_ms = w->progress_ms = c->now.boot_ms;
+    w->want = w->n_specs = 0;
+    w->draining = w->silent = false;
+    *out = w;
+    return 0;
+}
+
+static bool holds(const struct worker *w, uint64_t job, uint64_t task, uint64_t epoch)
+{
+    for (uint32_t i = 0; i < w->n_held; i++)
+        if (w->held[i].job->id == job && w->held[i].task == task &&
+            coord_task(w->held[i].job, w->held[i].task)->epoch == epoch)
+            return true;
+    return false;
+}
+
+/* Leases that the worker does not know of go back; those that are not its own
+ * any more are named in `dropped`. */
+static int settle_held(struct sl_coord *c, struct worker *w, const cJSON *said, cJSON *welcome,
+                       struct sl_error *e)
+{
+    const cJSON *h;
+    cJSON *dropped = NULL;
+
+    for (uint32_t i = w->n_held; i-- > 0;) {
+        const struct held *own = &w->held[i];
+        uint64_t epoch = coord_task(own->job, own->task)->epoch;
+        bool known = false;
+
+        cJSON_ArrayForEach(h, said) {
+            known |= sl_get_uint(h, "job", 0) == own->job->id &&
+                     sl_get_uint(h, "task", SL_TASK_LAST + 1) == own->task &&
+                     sl_get_uint(h, "epoch", 0) == epoch;
+        }
+        if (!known)
+            SL_TRY(coord_return(c, own->job, own->task, e));
+    }
+    cJSON_ArrayForEach(h, said) {
+        uint64_t job = sl_get_uint(h, "job", 0), task = sl_get_uint(h, "task", 0),
+                 epoch = sl_get_uint(h, "epoch", 0);
+        cJSON *d;
+
+        if (holds(w, job, task, epoch))
+            continue;
+        if (!dropped)
+            dropped = sl_put_array(welcome, "dropped");
+        d = sl_add_object(dropped);
+        sl_put_uint(d, "job", job);
+        sl_put_uint(d, "task", task);
+        sl_put_uint(d, "epoch", epoch);
+    }
+    return 0;
+}
+
+int coord_on_hello(struct sl_coord *c, const struct sl_peer *from, const struct sl_msg *m,
+                   const char *re, struct sl_error *e)
+{
+    struct session *s = coord_session(c, from->id);
+    struct worker *w = NULL;
+    struct sl_error why;
+    struct sl_msg welcome;
+    bool is_worker, joined;
+    int rc;
+
+    if (check_hello(c, from, m->tree, &is_worker, &why) < 0)
+        return coord_refuse(c, from->id, re, "hello", &why, e);
+    if (s)
+        coord_drop_session(c, s);
+    SL_TRY(coord_grow(&c->sessions, c->n_sessions, &c->cap_sessions, sizeof *c->sessions, e));
+    s = calloc(1, sizeof *s);
+    if (!s)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    if (is_worker && find_worker(c, from, m->tree, &w, e) < 0) {
+        free(s);
+        return SL_EFAIL;
+    }
+    s->peer = from->id;
+    s->role = is_worker ? SL_ROLE_WORKER : from->role;
+    s->worker = w;
+    s->seen_ms = s->sent_ms = c->now.boot_ms;
+    copy(s->user, sizeof s->user, from->user);
+    c->sessions[c->n_sessions++] = s;
+    SL_TRY(sl_msg_new(SL_M_WELCOME, re, &welcome, e));
+    sl_put_str(welcome.tree, "daemon", c->o.daemon_id);
+    sl_put_str(welcome.tree, "version", c->o.version);
+    sl_put_str(welcome.tree, "role", sl_role_name(s->role));
+    sl_put_uint(welcome.tree, "heartbeat_ms", c->o.heartbeat_ms);
+    sl_put_uint(welcome.tree, "lease_ms", c->o.lease_ms);
+    rc = w ? settle_held(c, w, sl_get(m->tree, "held"), welcome.tree, e) : 0;
+    if (rc < 0) {
+        sl_msg_free(&welcome);
+        return rc;
+    }
+    joined = w && !w->known;
+    if (joined)
+        w->known = true;
+    SL_TRY(coord_send(c, from->id, &welcome, e));
+    c->changes++;
+    return joined ? coord_event(c, "worker_joined", NULL, -1, w->name, e, "%s on %s, %s", w->device,
+                                w->host, from->user)
+                  : 0;
+}
+
+/* ---- tasks */
+
+static int answer(struct sl_coord *c, const struct worker *w, const cJSON *t, const char *nack,
+                  int code, struct sl_error *e)
+{
+    struct sl_msg m;
+
+    SL_TRY(sl_msg_new(nack ? SL_M_NACK : SL_M_ACK, NULL, &m, e));
+    sl_put_uint(m.tree, "job", sl_get_uint(t, "job", 0));
+    sl_put_uint(m.tree, "task", sl_get_uint(t, "task", 0));
+    sl_put_uint(m.tree, "epoch", sl_get_uint(t, "epoch", 0));
+    if (nack) {
+        sl_put_uint(m.tree, "code", (uint64_t)-code);
+        sl_put_str(m.tree, "text", nack);
+    }
+    return coord_send(c, w->peer, &m, e);
+}
+
+static void backoff(struct sl_coord *c, struct task *t, const struct worker *w)
+{
+    uint64_t wait = t->attempts < 7 ? 1000ull << (t->attempts ? t->attempts - 1 : 0) : BACKOFF_MAX_MS;
+
+    t->not_before_ms = c->now.boot_ms + (wait < BACKOFF_MAX_MS ? wait : BACKOFF_MAX_MS);
+    t->avoid = sl_xxh64(w->name, strlen(w->name));
+}
+
+/* A failure of a task that the worker holds. */
+static int on_failure(struct sl_coord *c, const struct worker *w, struct job *j, uint32_t task,
+                      int code, const char *text, struct sl_error *e)
+{
+    struct task *t = coord_task(j, task);
+    bool final = code == -SL_EUSAGE || code == -SL_EUNSUPPORTED || code == -SL_EEXISTS ||
+                 (code == -SL_EVERIFY && task == SL_TASK_VERIFY);
+    const struct sl_task_failure f = {
+        .worker = w->name, .code = code, .text = text,
+        .max_attempts = final ? 1 : j->attempts, .max_workers = c->o.quarantine_workers,
+        .now_ms = c->now.wall_ms};
+    enum sl_task_state state = SL_TASK_READY;
+
+    c->stats.failures++;
+    SL_TRY(sl_queue_fail(c->q, j->id, task, t->epoch, &f, &state, &t->attempts, e));
+    coord_move(j, task, state);
+    backoff(c, t, w);
+    SL_TRY(coord_event(c, state == SL_TASK_READY ? "task_failed" : "quarantined", j, task, w->name, e,
+                       "%s", text));
+    if (sl_job_ended(j->state) || j->state == SL_JOB_HELD || state == SL_TASK_READY)
+        return 0;
+    j->code = code;
+    if (task >= SL_TASKS_MAX || final) {
+        SL_TRY(coord_revoke_all(c, j, "the job has failed", e));
+        return coord_set_state(c, j, SL_JOB_FAILED, code, text, e);
+    }
+    return coord_advance(c, j, e);
+}
+
+/* Stitch found bytes that are not what was committed. */
+static int take_back(struct sl_coord *c, struct worker *w, struct job *j, const cJSON *bad,
+                     const char *text, struct sl_error *e)
+{
+    const cJSON *b;
+
+    j->stitch_rounds++;
+    SL_TRY(coord_return(c, j, SL_TASK_STITCH, e));
+    cJSON_ArrayForEach(b, bad) {
+        uint32_t task = (uint32_t)b->valuedouble;
+
+        if (task >= j->n_tasks || j->tasks[task].state != SL_TASK_DONE)
+            continue;
+        SL_TRY(sl_queue_revoke(c->q, j->id, &task, 1, e));
+        coord_move(j, task, SL_TASK_READY);
+        SL_TRY(coord_event(c, "revoked", j, task, w->name, e, "%s", text));
+    }
+    return coord_advance(c, j, e);
+}
+
+static int on_fail(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task,
+                   const cJSON *t, struct sl_error *e)
+{
+    const cJSON *bad = sl_get(t, "bad");
+    int code = (int)sl_get_uint(t, "code", 1);
+    const char *text = sl_get_str(t, "text");
+
+    if (task == SL_TASK_STITCH && code == -SL_EVERIFY && cJSON_GetArraySize(bad) > 0 &&
+        j->state == SL_JOB_STITCHING && j->stitch_rounds < STITCH_ROUNDS)
+        SL_TRY(take_back(c, w, j, bad, text, e));
+    else
+        SL_TRY(on_failure(c, w, j, task, code ? code : 1, text, e));
+    return answer(c, w, t, NULL, 0, e);
+}
+
+/* ---- results */
+
+static int numbers(const cJSON *a, uint64_t **out, uint32_t *n, struct sl_error *e)
+{
+    const cJSON *x;
+    uint32_t i = 0;
+
+    *n = (uint32_t)cJSON_GetArraySize(a);
+    *out = calloc(*n ? *n : 1, sizeof **out);
+    if (!*out)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    cJSON_ArrayForEach(x, a)
+        (*out)[i++] = (uint64_t)x->valuedouble;
+    return 0;
+}
+
+/* Checks what a worker says of a plan; why is for the worker. */
+static int check_plan(const struct sl_coord *c, const struct sl_queue_plan *p, uint32_t n_out,
+                      uint32_t n_shard, const uint64_t *shard, struct sl_error *why)
+{
+    uint64_t src = 0;
+
+    if (p->n_tasks == 0 || n_out != p->n_tasks || n_shard != p->n_tasks)
+        return sl_fail(why, SL_EUSAGE, "result: plan: src_bytes, out_bytes and shard must be of one length, at least 1");
+    if (c->o.bytes_version && strcmp(p->version, c->o.bytes_version) != 0)
+        return sl_fail(why, SL_EUNSUPPORTED, "result: plan: bytes of version %s, %s is expected",
+                       p->version, c->o.bytes_version);
+    for (uint32_t i = 0; i < p->n_tasks; i++) {
+        src += p->src_bytes[i];
+        if (shard[i] > UINT32_MAX || (i && shard[i] < shard[i - 1]))
+            return sl_fail(why, SL_EUSAGE, "result: plan: shard must not fall");
+        if (src > SL_WIRE_UINT_MAX)
+            return sl_fail(why, SL_EUSAGE, "result: plan: too many bytes");
+    }
+    return 0;
+}
+
+/* Records the plan, on disk and in memory. */
+static int take_plan(struct sl_coord *c, struct job *j, const cJSON *plan, struct sl_error *why,
+                     struct sl_error *e)
+{
+    uint64_t *src = NULL, *out = NULL, *shard = NULL;
+    uint32_t n_out = 0, n_shard = 0, *sh = NULL;
+    struct sl_queue_plan p = {
+        .fingerprint = sl_get_str(plan, "fingerprint"), .source = sl_get_str(plan, "source"),
+        .recipe = sl_get_str(plan, "recipe"), .options = sl_get_str(plan, "options"),
+        .version = sl_get_str(plan, "version"), .file_bytes = sl_get_uint(plan, "file_bytes", 0)};
+    int rc = numbers(sl_get(plan, "src_bytes"), &src, &p.n_tasks, e);
+
+    if (rc == 0)
+        rc = numbers(sl_get(plan, "out_bytes"), &out, &n_out, e);
+    if (rc == 0)
+        rc = numbers(sl_get(plan, "shard"), &shard, &n_shard, e);
+    p.src_bytes = src;
+    p.out_bytes = out;
+    why->code = 0;
+    if (rc == 0 && check_plan(c, &p, n_out, n_shard, shard, why) == 0) {
+        sh = calloc(p.n_tasks, sizeof *sh);
+        if (!sh)
+            rc = sl_fail(e, SL_EFAIL, "out of memory");
+        for (uint32_t i = 0; rc == 0 && i < p.n_tasks; i++)
+            sh[i] = (uint32_t)shard[i];
+        p.shard = sh;
+        if (rc == 0)
+            rc = sl_queue_set_plan(c->q, j->id, &p, e);
+        if (rc == 0)
+            rc = coord_set_tasks(j, &p, e);
+    }
+    free(src);
+    free(out);
+    free(shard);
+    free(sh);
+    return rc;
+}
+
+/* What the result of a task must be; 0, or a negative code in why. */
+static int check_result(uint32_t task, const struct task *t, const cJSON *m,
+                        struct sl_error *why)
+{
+    if (task < SL_TASKS_MAX && !sl_get_str(m, "checksum"))
+        return sl_fail(why, SL_EUSAGE, "result: field 'checksum' is missing");
+    if (task < SL_TASKS_MAX && sl_get_uint(m, "bytes", 0) != t->out)
+        return sl_fail(why, SL_EVERIFY, "result: %llu bytes written, the plan says %llu",
+                       (unsigned long long)sl_get_uint(m, "bytes", 0), (unsigned long long)t->out);
+    if (task == SL_TASK_PREPARE && !sl_get(m, "plan"))
+        return sl_fail(why, SL_EUSAGE, "result: field 'plan' is missing");
+    return 0;
+}
+
+static int finish(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task,
+                  const cJSON *m, struct sl_error *e)
+{
+    const struct task *t = coord_task(j, task);
+    uint64_t sum = sl_get_hex64(m, "checksum");
+
+    SL_TRY(sl_queue_finish(c->q, j->id, task, t->epoch, sum, e));
+    coord_task(j, task)->checksum = sum;
+    coord_move(j, task, SL_TASK_DONE);
+    c->stats.results++;
+    if (task < SL_TASKS_MAX) {
+        w->done++;
+        w->done_bytes += t->src;
+        c->stats.done_bytes += t->src;
+    }
+    if (task == SL_TASK_PUBLISH && sl_get(m, "files")) {
+        char *files = cJSON_PrintUnformatted(sl_get(m, "files"));
+
+        if (!files)
+            return sl_fail(e, SL_EFAIL, "out of memory");
+        free(j->files);
+        j->files = strdup(files);
+        cJSON_free(files);
+        if (!j->files)
+            return sl_fail(e, SL_EFAIL, "out of memory");
+        SL_TRY(sl_queue_set_files(c->q, j->id, j->files, e));
+    }
+    if (task == SL_TASK_PREPARE)
+        SL_TRY(coord_event(c, "planned", j, task, w->name, e, "%u tasks, %llu bytes of source, %llu of "
+                           "output", j->n_tasks, (unsigned long long)j->src_bytes,
+                           (unsigned long long)j->file_bytes));
+    return coord_advance(c, j, e);
+}
+
+static int on_result(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task,
+                     const cJSON *m, struct sl_error *e)
+{
+    struct sl_error why = {0};
+
+    if (check_result(task, coord_task(j, task), m, &why) == 0 && task == SL_TASK_PREPARE)
+        SL_TRY(take_plan(c, j, sl_get(m, "plan"), &why, e));
+    if (why.code < 0) {
+        SL_TRY(on_failure(c, w, j, task, why.code == SL_EVERIFY ? -SL_EVERIFY : -SL_EFAIL, why.text, e));
+        return answer(c, w, m, why.text, why.code, e);
+    }
+    SL_TRY(finish(c, w, j, task, m, e));
+    return answer(c, w, m, NULL, 0, e);
+}
+
+/* result, fail and giveback: only with the current lease. */
+static int on_task_message(struct sl_coord *c, struct worker *w, const struct sl_msg *m,
+                           struct sl_error *e)
+{
+    uint64_t id = sl_get_uint(m->tree, "job", 0);
+    uint32_t task = (uint32_t)sl_get_uint(m->tree, "task", 0);
+    struct job *j = coord_job(c, id);
+    const struct task *t = j ? coord_task(j, task) : NULL;
+
+    if (!t || t->state != SL_TASK_LEASED || t->holder != w ||
+        t->epoch != sl_get_uint(m->tree, "epoch", 0)) {
+        /* The acknowledgement of a result that was committed may have been lost. */
+        if (t && m->id == SL_M_RESULT && t->state == SL_TASK_DONE &&
+            t->epoch == sl_get_uint(m->tree, "epoch", 0) &&
+            t->checksum == sl_get_hex64(m->tree, "checksum"))
+            return answer(c, w, m->tree, NULL, 0, e);
+        c->stats.stale++;
+        return answer(c, w, m->tree, "the lease is not yours any more; nothing was changed", SL_EFAIL, e);
+    }
+    c->changes++;
+    if (m->id == SL_M_RESULT)
+        return on_result(c, w, j, task, m->tree, e);
+    if (m->id == SL_M_FAIL)
+        return on_fail(c, w, j, task, m->tree, e);
+    SL_TRY(coord_return(c, j, task, e));
+    return answer(c, w, m->tree, NULL, 0, e);
+}
+
+static void on_progress(struct sl_coord *c, struct worker *w, const cJSON *m)
+{
+    uint64_t bytes = sl_get_uint(m, "bytes", 0);
+    const cJSON *x;
+    bool first = true;
+
+    if (bytes > w->bytes) /* only work extends leases */
+        w->progress_ms = c->now.boot_ms;
+    w->bytes = bytes;
+    w->rate = sl_get_uint(m, "rate", 0);
+    copy(w->tensor, sizeof w->tensor, sl_get_str(m, "tensor"));
+    cJSON_ArrayForEach(x, sl_get(m, "tasks")) {
+        uint64_t id = sl_get_uint(x, "job", 0), epoch = sl_get_uint(x, "epoch", 0);
+        uint32_t task = (uint32_t)sl_get_uint(x, "task", 0);
+
+        for (uint32_t i = 0; i < w->n_held; i++) {
+            struct held *h = &w->held[i];
+            struct task *t = coord_task(h->job, h->task);
+
+            if (h->job->id != id || h->task != task || t->epoch != epoch)
+                continue;
+            t->bytes_done = sl_get_uint(x, "bytes", 0);
+            if (task < SL_TASKS_MAX && t->bytes_done > t->src)
+                t->bytes_done = t->src;
+            if (first) {
+                w->cur_job = id;
+                w->cur_task = task;
+                first = false;
+            }
+        }
+    }
+    c->changes++;
+}
+
+static int on_bye(struct sl_coord *c, struct session *s, const cJSON *m, struct sl_error *e)
+{
+    struct worker *w = s->worker;
+    const char *text = sl_get_str(m, "text");
+
+    while (w->n_held > 0)
+        SL_TRY(coord_return(c, w->held[0].job, w->held[0].task, e));
+    coord_drop_session(c, s);
+    w->known = false;
+    c->changes++;
+    return coord_event(c, "worker_left", NULL, -1, w->name, e, "%s", text ? text : "");
+}
+
+int coord_on_work(struct sl_coord *c, struct session *s, const struct sl_msg *m, struct sl_error *e)
+{
+    switch (m->id) {
+    case SL_M_PULL:
+        s->worker->want = (uint32_t)sl_get_uint(m->tree, "want", 0);
+        return 0;
+    case SL_M_PROGRESS:
+        on_progress(c, s->worker, m->tree);
+        return 0;
+    case SL_M_BYE:
+        return on_bye(c, s, m->tree, e);
+    default:
+        return on_task_message(c, s->worker, m, e);
+    }
+}

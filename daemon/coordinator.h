@@ -1,0 +1,94 @@
+/* The coordinator: messages in, messages out, and the queue between. No
+ * sockets, no threads, no clock of its own; whoever calls it owns them.
+ *
+ *   sl_coord_receive / sl_coord_tick ...   any number, at the same `now`
+ *   sl_coord_flush                         one commit for all of them
+ *   sl_coord_next ...                      only now the answers may leave */
+#ifndef SLUICE_DAEMON_COORDINATOR_H
+#define SLUICE_DAEMON_COORDINATOR_H
+
+#include "daemon/queue.h"
+#include "proto/keyring.h"
+
+struct sl_now {
+    uint64_t boot_ms;  /* CLOCK_BOOTTIME: leases, heartbeats, back-off */
+    uint64_t wall_ms;  /* CLOCK_REALTIME: for people */
+};
+
+struct sl_coord_opts {
+    uint32_t heartbeat_ms;       /* 0: 5000 */
+    uint32_t lease_ms;           /* 0: 60000 */
+    uint32_t attempts;           /* of a task, when the job says none; 0: 5 */
+    uint32_t quarantine_workers; /* 0: 3 */
+    const char *version;         /* of the program */
+    const char *bytes_version;   /* SL_BYTES_VERSION */
+    const char *daemon_id;       /* 32 hex digits, random */
+    const char *state_dir;
+    const char *const *roots;    /* for `about` */
+    uint32_t n_roots;
+    /* Says whether a path of a specification may be used; NULL: every path. */
+    int (*check_path)(void *user, const char *path, bool output, struct sl_error *e);
+    /* One call for each event that is durable now (logs, metrics). May be NULL. */
+    void (*on_event)(void *user, const struct sl_event *ev);
+    void *user;
+};
+
+/* Who sent a message, as the transport proved it. */
+struct sl_peer {
+    uint64_t id;                 /* of the connection, never 0 */
+    enum sl_role role;           /* the most that it may be */
+    char user[65];
+};
+
+struct sl_outgoing {
+    uint64_t peer;
+    uint8_t *bytes;              /* the caller's: free */
+    size_t n;
+};
+
+struct sl_coord_stats {
+    uint64_t messages, grants, results, stale, failures, expired, commits, refused;
+    uint64_t done_bytes;         /* source bytes of results committed since the start */
+    uint32_t jobs[SL_JOB_STATES]; /* not ended, by state */
+    uint32_t workers, clients, leased, ready;
+};
+
+struct sl_coord;
+
+/* Effect: reads unfinished jobs from the queue; every lease found gets its full
+ * time. The queue stays the caller's and must outlive the coordinator.
+ * Strings in opts must, too. Errors: those of the queue. */
+int sl_coord_open(struct sl_queue *q, const struct sl_coord_opts *o, struct sl_now now,
+                  struct sl_coord **out, struct sl_error *e) SL_MUST_USE;
+void sl_coord_close(struct sl_coord *c);
+
+/* Effect: takes one message as received. A bad one is answered with `error`.
+ * Errors: of the queue alone; then nothing since the last flush has happened,
+ * and sl_coord_flush must follow. */
+int sl_coord_receive(struct sl_coord *c, const struct sl_peer *from, const uint8_t *bytes,
+                     size_t n, struct sl_now now, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: expires leases, notices silent peers, ends back-offs, sends heartbeats
+ * and status. Call it at least each heartbeat_ms / 4. Errors: as sl_coord_receive. */
+int sl_coord_tick(struct sl_coord *c, struct sl_now now, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: hands out work and commits. On success the answers so far may leave
+ * (sl_coord_next). On failure they are dropped (every peer repeats what
+ * matters), and the memory is read from the queue again before the next
+ * message counts. Errors: SL_ENOSPACE, SL_EFAIL. */
+int sl_coord_flush(struct sl_coord *c, struct sl_now now, struct sl_error *e) SL_MUST_USE;
+
+/* Returns 1 with the next message to send, 0 when there is none. */
+int sl_coord_next(struct sl_coord *c, struct sl_outgoing *out);
+
+/* The transport has lost this connection. Its leases run on: the worker may
+ * come back with them. */
+void sl_coord_gone(struct sl_coord *c, uint64_t peer);
+
+/* Effect: a `bye` to everybody, to be sent by sl_coord_next. Only after a
+ * sl_coord_flush that succeeded. */
+void sl_coord_say_bye(struct sl_coord *c, const char *text);
+
+void sl_coord_stats(const struct sl_coord *c, struct sl_coord_stats *out);
+
+#endif

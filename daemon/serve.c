@@ -1,0 +1,304 @@
+#include "daemon/serve.h"
+
+#include "daemon/event_log.h"
+#include "daemon/notify.h"
+#include "proto/plan.h"
+#include "proto/roots.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MESSAGES_A_TURN 512   /* of one commit */
+#define PAUSE_MS 1000         /* after a commit that failed */
+
+struct serve {
+    const struct sl_serve_opts *o;
+    struct sl_queue *queue;
+    struct sl_coord *coord;
+    struct sl_router *router;
+    struct sl_roots *roots;
+    struct sl_metrics *metrics;
+    struct sl_notify notify;
+    struct sl_metrics_figures figures;
+    char id[33];
+    int signals;
+    uint64_t tick_ms, paused_ms;
+};
+
+static struct sl_now now(void)
+{
+    struct timespec b, w;
+
+    clock_gettime(CLOCK_BOOTTIME, &b);
+    clock_gettime(CLOCK_REALTIME, &w);
+    return (struct sl_now){(uint64_t)b.tv_sec * 1000 + (uint64_t)b.tv_nsec / 1000000,
+                           (uint64_t)w.tv_sec * 1000 + (uint64_t)w.tv_nsec / 1000000};
+}
+
+/* ---- hooks of the coordinator */
+
+static int check_path(void *user, const char *path, bool output, struct sl_error *e)
+{
+    const struct serve *s = user;
+    int fd = sl_roots_open_path(s->roots, path, output ? O_PATH | O_DIRECTORY : O_PATH, e);
+
+    SL_TRY(fd);
+    close(fd);
+    return 0;
+}
+
+static void on_event(void *user, const struct sl_event *ev)
+{
+    struct serve *s = user;
+
+    sl_event_count(&s->figures.events, ev);
+    sl_event_log(s->o->log, ev);
+}
+
+/* ---- starting */
+
+static int make_folders(const char *dir)
+{
+    char path[4096];
+
+    if ((size_t)snprintf(path, sizeof path, "%s", dir) >= sizeof path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    for (char *s = path + 1; (s = strchr(s, '/')); *s++ = '/') {
+        *s = '\0';
+        if (mkdir(path, 0700) != 0 && errno != EEXIST)
+            return -1;
+    }
+    return mkdir(path, 0700) != 0 && errno != EEXIST ? -1 : 0;
+}
+
+/* SQLite's locks and its log need a filesystem of this machine. */
+static int check_state(const char *dir, struct sl_error *e)
+{
+    static const unsigned long network[] = {
+        0x6969, 0xff534d42, 0xfe534d42, 0x0bd00bd0, 0x47504653, 0x19830326, 0x00c36400, 0x517b, 0x564c,
+    }; /* NFS, CIFS, SMB2, Lustre, GPFS, BeeGFS, Ceph, SMB, NCP */
+    struct statfs fs;
+    struct stat st;
+
+    if (make_folders(dir) != 0)
+        return sl_fail(e, SL_EUSAGE, "%s: the state folder cannot be made: %s", dir, strerror(errno));
+    if (stat(dir, &st) != 0 || !S_ISDIR(st.st_mode) || statfs(dir, &fs) != 0)
+        return sl_fail(e, SL_EUSAGE, "%s: no folder for the state", dir);
+    if (st.st_uid != geteuid() || (st.st_mode & 022))
+        return sl_fail(e, SL_EUSAGE, "%s: the state folder must be this user's and closed to others' writing (chmod 700)",
+                       dir);
+    for (unsigned i = 0; i < sizeof network / sizeof network[0]; i++)
+        if (((unsigned long)fs.f_type & 0xffffffff) == network[i])
+            return sl_fail(e, SL_EUSAGE, "%s: a network filesystem cannot hold the state; choose a folder on a disk of this machine",
+                           dir);
+    return 0;
+}
+
+static int make_id(char id[33], struct sl_error *e)
+{
+    uint8_t raw[16];
+
+    if (getrandom(raw, sizeof raw, 0) != (ssize_t)sizeof raw)
+        return sl_fail(e, SL_EFAIL, "no random bytes: %s", strerror(errno));
+    for (unsigned i = 0; i < sizeof raw; i++)
+        for (unsigned k = 0; k < 2; k++)
+            id[2 * i + k] = "0123456789abcdef"[raw[i] >> (4 - 4 * k) & 15];
+    id[32] = 0;
+    return 0;
+}
+
+static int take_signals(struct serve *s, struct sl_error *e)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0 ||
+        (s->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK)) < 0)
+        return sl_fail(e, SL_EFAIL, "signals: %s", strerror(errno));
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    return 0;
+}
+
+static int open_all(struct serve *s, struct sl_error *e)
+{
+    const struct sl_serve_opts *o = s->o;
+    struct sl_coord_opts co = o->coord;
+    char path[4200];
+
+    SL_TRY(sl_notify_open(&s->notify, e));
+    SL_TRY(take_signals(s, e));
+    SL_TRY(check_state(o->state_dir, e));
+    SL_TRY(sl_roots_open(o->roots, o->n_roots, &s->roots, e));
+    SL_TRY(make_id(s->id, e));
+    if ((size_t)snprintf(path, sizeof path, "%s/queue", o->state_dir) >= sizeof path)
+        return sl_fail(e, SL_EUSAGE, "%s: too long a path", o->state_dir);
+    sl_notify_extend(&s->notify, now().boot_ms, 60000);
+    SL_TRY(sl_queue_open(path, &s->queue, e));
+    co.version = SLUICE_VERSION;
+    co.bytes_version = SL_BYTES_VERSION;
+    co.daemon_id = s->id;
+    co.state_dir = o->state_dir;
+    co.roots = o->roots;
+    co.n_roots = o->n_roots;
+    co.check_path = check_path;
+    co.on_event = on_event;
+    co.user = s;
+    SL_TRY(sl_coord_open(s->queue, &co, now(), &s->coord, e));
+    SL_TRY(sl_router_open(&o->router, &s->router, e));
+    if (o->metrics_address) {
+        const struct sl_metrics_opts mo = {.address = o->metrics_address, .remote = o->metrics_remote,
+                                           .version = SLUICE_VERSION, .bytes_version = SL_BYTES_VERSION,
+                                           .state_dir = o->state_dir};
+
+        SL_TRY(sl_metrics_open(&mo, &s->metrics, e));
+        sl_log_say(o->log, SL_LOG_NOTICE, "metrics", "http://%s/metrics", sl_metrics_address(s->metrics));
+    }
+    for (unsigned i = 0; sl_router_endpoint(s->router, i); i++)
+        sl_log_say(o->log, SL_LOG_NOTICE, "listening", "%s", sl_router_endpoint(s->router, i));
+    return sl_notify_ready(&s->notify, "serving", e);
+}
+
+/* ---- one turn */
+
+static int send_all(struct serve *s, struct sl_error *e)
+{
+    struct sl_outgoing out;
+    int rc = 0;
+
+    while (sl_coord_next(s->coord, &out)) {
+        int sent = rc < 0 ? 0 : sl_router_send(s->router, out.peer, out.bytes, out.n, e);
+
+        free(out.bytes);
+        if (sent == 0)
+            sl_coord_gone(s->coord, out.peer);
+        rc = rc < 0 ? rc : sent < 0 ? sent : 0;
+    }
+    return rc;
+}
+
+/* The queue failed: nothing of this turn happened. */
+static void pause_after(struct serve *s, const struct sl_error *why)
+{
+    s->paused_ms = now().boot_ms + PAUSE_MS;
+    sl_log_say(s->o->log, SL_LOG_ERROR, "queue_failed", "%s; nothing is acknowledged until it works again",
+               why->text);
+}
+
+static int take_messages(struct serve *s, struct sl_error *why, struct sl_error *e)
+{
+    struct sl_received m;
+    int rc, failed = 0;
+
+    for (unsigned n = 0; n < MESSAGES_A_TURN && failed == 0; n++) {
+        struct sl_peer from;
+
+        SL_TRY(rc = sl_router_receive(s->router, &m, e));
+        if (rc == 0)
+            break;
+        from = (struct sl_peer){.id = m.peer, .role = m.role};
+        memcpy(from.user, m.user, sizeof from.user);
+        failed = sl_coord_receive(s->coord, &from, m.bytes, m.n, now(), why);
+        free(m.bytes);
+    }
+    return failed < 0;
+}
+
+static void publish(struct serve *s, bool ready)
+{
+    if (!s->metrics)
+        return;
+    sl_coord_stats(s->coord, &s->figures.coord);
+    s->figures.refused_connections = sl_router_refused(s->router);
+    s->figures.ready = ready;
+    sl_metrics_publish(s->metrics, &s->figures);
+}
+
+static int turn(struct serve *s, struct sl_error *e)
+{
+    uint32_t beat = s->o->coord.heartbeat_ms ? s->o->coord.heartbeat_ms : 5000;
+    struct sl_error why = {0}, later;
+    struct sl_now t = now();
+    int failed;
+
+    if (t.boot_ms < s->paused_ms) {
+        const struct timespec ms50 = {.tv_nsec = 50000000};
+
+        nanosleep(&ms50, NULL);
+        return 0;
+    }
+    SL_TRY(sl_router_wait(s->router, s->signals, (int)(beat / 4 < 250 ? beat / 4 + 1 : 250), e));
+    SL_TRY(failed = take_messages(s, &why, e));
+    t = now();
+    if (!failed && t.boot_ms >= s->tick_ms) {
+        s->tick_ms = t.boot_ms + (beat / 8 < 200 ? beat / 8 : 200);
+        failed = sl_coord_tick(s->coord, t, &why) < 0;
+    }
+    if (sl_coord_flush(s->coord, now(), &later) < 0 && !failed) {
+        why = later;
+        failed = 1;
+    }
+    SL_TRY(send_all(s, e));
+    if (failed) {
+        pause_after(s, &why);
+        publish(s, false);
+        return 0;
+    }
+    s->figures.loop_turns++;
+    sl_notify_progress(&s->notify, t.boot_ms);
+    publish(s, true);
+    return 0;
+}
+
+static bool stop_asked(const struct serve *s)
+{
+    struct signalfd_siginfo info;
+
+    return read(s->signals, &info, sizeof info) == (ssize_t)sizeof info;
+}
+
+static void close_all(struct serve *s)
+{
+    sl_metrics_close(s->metrics);
+    sl_router_close(s->router);
+    sl_coord_close(s->coord);
+    sl_queue_close(s->queue);
+    sl_roots_close(s->roots);
+    sl_notify_close(&s->notify);
+    if (s->signals >= 0)
+        close(s->signals);
+}
+
+int sl_serve(const struct sl_serve_opts *o, struct sl_error *e)
+{
+    struct serve s = {.o = o, .signals = -1, .notify = {.fd = -1}};
+    struct sl_error later;
+    int rc = open_all(&s, e);
+
+    while (rc == 0 && !stop_asked(&s))
+        rc = turn(&s, e);
+    if (s.router) {
+        sl_notify_stopping(&s.notify, "stopping");
+        publish(&s, false);
+        if (sl_coord_flush(s.coord, now(), &later) == 0)
+            sl_coord_say_bye(s.coord, "the daemon stops");
+        if (send_all(&s, &later) < 0)
+            sl_log_say(o->log, SL_LOG_WARNING, "stopping", "%s", later.text);
+    }
+    close_all(&s);
+    return rc;
+}

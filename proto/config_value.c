@@ -1,0 +1,164 @@
+#include "proto/config_value.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct unit {
+    const char *name;
+    uint64_t factor;
+};
+
+/* Digits with at most one point and three decimals, then one of the units. The
+ * empty name ends the table; required: it is no unit. */
+static bool scaled(const char *s, const struct unit *u, bool unit_required, uint64_t *out)
+{
+    uint64_t whole = 0, part = 0, scale = 1, n;
+
+    if (*s < '0' || *s > '9')
+        return false;
+    for (; *s >= '0' && *s <= '9'; s++) {
+        if (__builtin_mul_overflow(whole, 10, &whole)
+            || __builtin_add_overflow(whole, (uint64_t)(*s - '0'), &whole))
+            return false;
+    }
+    if (*s == '.') {
+        s++;
+        if (*s < '0' || *s > '9')
+            return false;
+        for (; *s >= '0' && *s <= '9'; s++, scale *= 10) {
+            if (scale == 1000)
+                return false;
+            part = part * 10 + (uint64_t)(*s - '0');
+        }
+    }
+    while (*u->name && strcmp(u->name, s) != 0)
+        u++;
+    if (strcmp(u->name, s) != 0 || (unit_required && !*s) || (scale > 1 && !*s))
+        return false;
+    if (__builtin_mul_overflow(whole, u->factor, &n)
+        || __builtin_add_overflow(n, (uint64_t)((double)part * (double)u->factor / (double)scale),
+                                  &n))
+        return false;
+    *out = n;
+    return true;
+}
+
+static bool size(const char *s, uint64_t *out)
+{
+    static const struct unit units[] = {
+        {"K", 1000}, {"M", 1000000}, {"G", 1000000000}, {"T", UINT64_C(1000000000000)},
+        {"KB", 1000}, {"kB", 1000}, {"MB", 1000000}, {"GB", 1000000000},
+        {"TB", UINT64_C(1000000000000)}, {"Ki", 1024}, {"Mi", 1048576}, {"Gi", 1073741824},
+        {"Ti", UINT64_C(1) << 40}, {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824},
+        {"TiB", UINT64_C(1) << 40}, {"", 1},
+    };
+
+    return scaled(s, units, false, out);
+}
+
+static bool duration(const char *s, uint64_t *out)
+{
+    static const struct unit units[] = {
+        {"ms", 1}, {"s", 1000}, {"min", 60000}, {"h", 3600000}, {"d", 86400000}, {"", 1},
+    };
+
+    return scaled(s, units, true, out);
+}
+
+static bool boolean(const char *s, uint64_t *out)
+{
+    static const char *const names[] = {"no", "yes", "false", "true", "off", "on", "0", "1"};
+
+    for (unsigned i = 0; i < 8; i++)
+        if (strcmp(s, names[i]) == 0) {
+            *out = i & 1;
+            return true;
+        }
+    return false;
+}
+
+static bool choice(const char *list, const char *s, uint64_t *out)
+{
+    size_t n = strlen(s);
+
+    for (uint64_t i = 0; n; i++) {
+        size_t len = strcspn(list, "|");
+
+        if (len == n && strncmp(list, s, n) == 0) {
+            *out = i;
+            return true;
+        }
+        if (!list[len])
+            break;
+        list += len + 1;
+    }
+    return false;
+}
+
+static const char *limit_text(const struct sl_config_info *k, uint64_t v, char buf[32])
+{
+    static const struct unit times[] = {{"h", 3600000}, {"min", 60000}, {"s", 1000}, {"ms", 1}};
+    static const struct unit sizes[] = {{"Ti", UINT64_C(1) << 40}, {"Gi", 1073741824},
+                                        {"Mi", 1048576}, {"", 1}};
+    const struct unit *u = k->type == SL_CONFIG_IS_TIME ? times : sizes;
+
+    if (k->type == SL_CONFIG_IS_NUMBER)
+        u += 3;
+    while (v % u->factor)
+        u++;
+    snprintf(buf, 32, "%llu%s", (unsigned long long)(v / u->factor), u->name);
+    return buf;
+}
+
+int sl_config_check(const struct sl_config_info *k, const char *text, uint64_t *number,
+                    struct sl_error *e)
+{
+    static const struct unit plain[] = {{"", 1}};
+    const char *expected = "a text";
+    char range[128], low[32], high[32];
+    bool ok = true, ranged = true;
+
+    *number = 0;
+    switch (k->type) {
+    case SL_CONFIG_IS_TEXT:
+        ok = *text != '\0';
+        ranged = false;
+        break;
+    case SL_CONFIG_IS_PATH:
+        ok = *text == '/' || (*text == '\0' && k->builtin);
+        expected = "an absolute path";
+        ranged = false;
+        break;
+    case SL_CONFIG_IS_NUMBER:
+        ok = scaled(text, plain, false, number);
+        expected = "a number";
+        break;
+    case SL_CONFIG_IS_SIZE:
+        ok = size(text, number);
+        expected = "a size (512Mi, 4G)";
+        break;
+    case SL_CONFIG_IS_TIME:
+        ok = duration(text, number);
+        expected = "a time with its unit (500ms, 30s, 2min, 1h)";
+        break;
+    case SL_CONFIG_IS_BOOL:
+        ok = boolean(text, number);
+        expected = "yes or no";
+        break;
+    case SL_CONFIG_IS_CHOICE:
+        ok = choice(k->choices, text, number);
+        expected = k->choices;
+        ranged = false;
+        break;
+    }
+    if (ok && ranged && (*number < k->min || *number > k->max)) {
+        snprintf(range, sizeof range, "%s to %s", limit_text(k, k->min, low),
+                 limit_text(k, k->max, high));
+        expected = range;
+        ok = false;
+    }
+    if (!ok)
+        return sl_fail(e, SL_EUSAGE, "%s.%s: expected %s, not '%s'", k->section, k->name, expected,
+                       text);
+    return 0;
+}

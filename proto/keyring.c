@@ -1,0 +1,258 @@
+#include "proto/keyring.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define LINE_MAX_BYTES 512
+#define ENTRIES_MAX 10000u
+
+static const char *const role_names[] = {"none", "worker", "submitter", "admin"};
+
+const char *sl_role_name(enum sl_role r)
+{
+    return role_names[r <= SL_ROLE_ADMIN ? r : SL_ROLE_NONE];
+}
+
+enum sl_role sl_role_by_name(const char *name)
+{
+    for (int r = SL_ROLE_WORKER; r <= SL_ROLE_ADMIN; r++)
+        if (strcmp(role_names[r], name) == 0)
+            return (enum sl_role)r;
+    return SL_ROLE_NONE;
+}
+
+/* Z85 of 32 bytes: 40 characters of its alphabet. */
+static bool is_key(const char *text)
+{
+    static const char alphabet[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                   ".-:+=^!/*?&<>()[]{}@%$#";
+
+    return strlen(text) == SL_KEY_CHARS && strspn(text, alphabet) == SL_KEY_CHARS;
+}
+
+/* ---- reading line by line */
+
+struct lines {
+    FILE *f;
+    const char *path;
+    unsigned number;
+    char text[LINE_MAX_BYTES];
+};
+
+/* mode: bits that the file must not have. */
+static int open_lines(struct lines *l, const char *path, mode_t forbidden, const char *why,
+                      struct sl_error *e)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct stat st;
+
+    *l = (struct lines){.path = path};
+    if (fd < 0)
+        return sl_fail(e, SL_EUSAGE, "%s: %s", path, strerror(errno));
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        close(fd);
+        return sl_fail(e, SL_EUSAGE, "%s: not a regular file", path);
+    }
+    if (st.st_mode & forbidden) {
+        close(fd);
+        return sl_fail(e, SL_EUSAGE, "%s: mode %04o: %s", path, (unsigned)(st.st_mode & 07777), why);
+    }
+    l->f = fdopen(fd, "r");
+    if (!l->f) {
+        close(fd);
+        return sl_fail(e, SL_EFAIL, "%s: out of memory", path);
+    }
+    return 0;
+}
+
+/* Returns 1 with the words of the next line that has any, 0 at the end. *n: how many;
+ * one more than `most` says that there are too many. */
+static int next_line(struct lines *l, char *word[], unsigned most, unsigned *n, struct sl_error *e)
+{
+    while (fgets(l->text, sizeof l->text, l->f)) {
+        char *save = NULL, *hash;
+
+        l->number++;
+        if (!strchr(l->text, '\n') && strlen(l->text) + 1 == sizeof l->text)
+            return sl_fail(e, SL_EUSAGE, "%s:%u: the line is too long", l->path, l->number);
+        /* '#' is a character of keys: a comment begins a line or follows white space. */
+        for (hash = strchr(l->text, '#'); hash; hash = strchr(hash + 1, '#'))
+            if (hash == l->text || hash[-1] == ' ' || hash[-1] == '\t') {
+                *hash = '\0';
+                break;
+            }
+        *n = 0;
+        for (char *w = strtok_r(l->text, " \t\r\n", &save); w && *n <= most;
+             w = strtok_r(NULL, " \t\r\n", &save)) {
+            if (*n < most)
+                word[*n] = w;
+            ++*n;
+        }
+        if (*n > 0)
+            return 1;
+    }
+    return ferror(l->f) ? sl_fail(e, SL_EUSAGE, "%s: cannot be read", l->path) : 0;
+}
+
+/* ---- key files */
+
+static int read_key(struct lines *l, struct sl_key *k, struct sl_error *e)
+{
+    char *word[2], *to;
+    unsigned n;
+    int rc;
+
+    while ((rc = next_line(l, word, 2, &n, e)) == 1) {
+        bool secret = strcmp(word[0], "secret") == 0;
+
+        if (n != 2 || (!secret && strcmp(word[0], "public") != 0) || !is_key(word[1]))
+            return sl_fail(e, SL_EUSAGE, "%s:%u: 'public KEY' or 'secret KEY' is expected, KEY being "
+                           "40 characters as 'sluice keys' writes them", l->path, l->number);
+        to = secret ? k->secret_key : k->public_key;
+        if (*to)
+            return sl_fail(e, SL_EUSAGE, "%s:%u: a second %s key", l->path, l->number, word[0]);
+        memcpy(to, word[1], SL_KEY_CHARS + 1);
+    }
+    return rc;
+}
+
+int sl_key_load(const char *path, bool want_secret, struct sl_key *k, struct sl_error *e)
+{
+    struct lines l;
+    int rc;
+
+    memset(k, 0, sizeof *k);
+    SL_TRY(open_lines(&l, path, want_secret ? 077 : 0, "a secret key must be closed to others (chmod 600)", e));
+    rc = read_key(&l, k, e);
+    fclose(l.f);
+    explicit_bzero(l.text, sizeof l.text);
+    if (rc == 0 && !*k->public_key)
+        rc = sl_fail(e, SL_EUSAGE, "%s: no public key in it", path);
+    if (rc == 0 && want_secret && !*k->secret_key)
+        rc = sl_fail(e, SL_EUSAGE, "%s: no secret key in it; is it the .pub file?", path);
+    if (rc < 0)
+        explicit_bzero(k, sizeof *k);
+    return rc;
+}
+
+static int write_new(const char *path, mode_t mode, const char *text, struct sl_error *e)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+    size_t n = strlen(text);
+
+    if (fd < 0)
+        return sl_fail(e, errno == EEXIST ? SL_EEXISTS : SL_EFAIL, "%s: %s", path, strerror(errno));
+    if (write(fd, text, n) != (ssize_t)n || fsync(fd) != 0) {
+        sl_fail(e, SL_EFAIL, "%s: cannot be written: %s", path, strerror(errno));
+        close(fd);
+        unlink(path);
+        return SL_EFAIL;
+    }
+    return close(fd) == 0 ? 0 : sl_fail(e, SL_EFAIL, "%s: %s", path, strerror(errno));
+}
+
+int sl_key_save(const char *path, const struct sl_key *k, struct sl_error *e)
+{
+    char text[256], *pub;
+    int rc;
+
+    if (!is_key(k->public_key) || !is_key(k->secret_key))
+        return sl_fail(e, SL_EUSAGE, "%s: no key pair to be written", path);
+    if (asprintf(&pub, "%s.pub", path) < 0)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    rc = access(pub, F_OK) == 0 ? sl_fail(e, SL_EEXISTS, "%s: is there already", pub) : 0;
+    snprintf(text, sizeof text, "public %s\nsecret %s\n", k->public_key, k->secret_key);
+    if (rc == 0)
+        rc = write_new(path, 0600, text, e);
+    snprintf(text, sizeof text, "public %s\n", k->public_key);
+    if (rc == 0) {
+        rc = write_new(pub, 0644, text, e);
+        if (rc < 0)
+            unlink(path);
+    }
+    explicit_bzero(text, sizeof text);
+    free(pub);
+    return rc;
+}
+
+/* ---- the allow-list */
+
+static bool is_number(const char *text)
+{
+    size_t n = strlen(text);
+
+    return n > 0 && n <= 10 && strspn(text, "0123456789") == n && (text[0] != '0' || n == 1);
+}
+
+static int add_entry(struct lines *l, struct sl_allow_list *list, char *const word[4], unsigned n,
+                     struct sl_error *e)
+{
+    struct sl_allow_entry entry = {0}, *grown;
+
+    if (n != 4)
+        return sl_fail(e, SL_EUSAGE, "%s:%u: 'ROLE key KEY NAME' or 'ROLE uid NUMBER NAME' is expected",
+                       l->path, l->number);
+    entry.role = sl_role_by_name(word[0]);
+    if (entry.role == SL_ROLE_NONE)
+        return sl_fail(e, SL_EUSAGE, "%s:%u: role '%s': worker, submitter or admin is expected", l->path,
+                       l->number, word[0]);
+    entry.is_uid = strcmp(word[1], "uid") == 0;
+    if ((!entry.is_uid && strcmp(word[1], "key") != 0) ||
+        !(entry.is_uid ? is_number(word[2]) : is_key(word[2])))
+        return sl_fail(e, SL_EUSAGE, "%s:%u: '%s %s' is no 'key KEY' and no 'uid NUMBER'", l->path,
+                       l->number, word[1], word[2]);
+    if (strlen(word[3]) >= sizeof entry.name)
+        return sl_fail(e, SL_EUSAGE, "%s:%u: the name is longer than 64 bytes", l->path, l->number);
+    if (sl_allow_find(list, entry.is_uid, word[2]))
+        return sl_fail(e, SL_EUSAGE, "%s:%u: %s stands there twice", l->path, l->number, word[2]);
+    if (list->n == ENTRIES_MAX)
+        return sl_fail(e, SL_EUSAGE, "%s:%u: more than %u entries", l->path, l->number, ENTRIES_MAX);
+    snprintf(entry.subject, sizeof entry.subject, "%s", word[2]);
+    snprintf(entry.name, sizeof entry.name, "%s", word[3]);
+    grown = realloc(list->entries, (list->n + 1) * sizeof *grown);
+    if (!grown)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    list->entries = grown;
+    grown[list->n++] = entry;
+    return 0;
+}
+
+int sl_allow_load(const char *path, struct sl_allow_list *list, struct sl_error *e)
+{
+    struct lines l;
+    char *word[4];
+    unsigned n;
+    int rc;
+
+    *list = (struct sl_allow_list){0};
+    SL_TRY(open_lines(&l, path, 022, "who may connect must not be written by others (chmod go-w)", e));
+    while ((rc = next_line(&l, word, 4, &n, e)) == 1) {
+        rc = add_entry(&l, list, word, n, e);
+        if (rc < 0)
+            break;
+    }
+    fclose(l.f);
+    if (rc < 0)
+        sl_allow_free(list);
+    return rc < 0 ? rc : 0;
+}
+
+void sl_allow_free(struct sl_allow_list *l)
+{
+    free(l->entries);
+    *l = (struct sl_allow_list){0};
+}
+
+const struct sl_allow_entry *sl_allow_find(const struct sl_allow_list *l, bool is_uid,
+                                           const char *subject)
+{
+    for (size_t i = 0; i < l->n; i++)
+        if (l->entries[i].is_uid == is_uid && strcmp(l->entries[i].subject, subject) == 0)
+            return &l->entries[i];
+    return NULL;
+}

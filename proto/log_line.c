@@ -1,0 +1,233 @@
+#include "proto/log_line.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define TEXT_MAX 2047
+#define NAME_MAX_BYTES 255
+
+static const char *const level_names[] = {"error", "warning", "notice", "info", "debug"};
+
+/* Worst case: every byte of text, worker and event as six, and the rest. */
+_Static_assert(6 * (TEXT_MAX + 2 * NAME_MAX_BYTES) + 512 < SL_LOG_LINE_MAX, "line too small");
+
+const char *sl_log_level_name(enum sl_log_level l)
+{
+    return level_names[(unsigned)l <= SL_LOG_DEBUG ? l : SL_LOG_ERROR];
+}
+
+/* JOURNAL_STREAM is "DEVICE:INODE" of the stream that systemd made. */
+static bool is_journal(int fd)
+{
+    const char *text = getenv("JOURNAL_STREAM");
+    unsigned long long dev, ino;
+    struct stat st;
+
+    return text && sscanf(text, "%llu:%llu", &dev, &ino) == 2 && fstat(fd, &st) == 0
+           && st.st_dev == dev && st.st_ino == ino;
+}
+
+void sl_log_open(struct sl_log *l, int fd, enum sl_log_form form, enum sl_log_level level,
+                 const char *program)
+{
+    if (form == SL_LOG_AUTO)
+        form = is_journal(fd) ? SL_LOG_JOURNAL : SL_LOG_PLAIN;
+    *l = (struct sl_log){.fd = fd, .form = form, .level = level, .program = program};
+}
+
+struct line {
+    char *buf;
+    size_t n;
+};
+
+static void add(struct line *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void add(struct line *l, const char *fmt, ...)
+{
+    va_list ap;
+    int n;
+
+    va_start(ap, fmt);
+    n = vsnprintf(l->buf + l->n, SL_LOG_LINE_MAX - l->n, fmt, ap);
+    va_end(ap);
+    if (n > 0)
+        l->n += (size_t)n;
+    if (l->n > SL_LOG_LINE_MAX - 2)
+        l->n = SL_LOG_LINE_MAX - 2;
+}
+
+/* Length of the character at s if it may be shown as it is, else 0: a control
+ * character, or no UTF-8. */
+static size_t shown(const unsigned char *s, size_t left)
+{
+    size_t n = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3
+               : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
+
+    if (n == 0 || n > left || s[0] < 0x20 || s[0] == 0x7f)
+        return 0;
+    for (size_t i = 1; i < n; i++)
+        if ((s[i] & 0xc0) != 0x80)
+            return 0;
+    if ((s[0] == 0xc2 && s[1] < 0xa0) || (s[0] == 0xe0 && s[1] < 0xa0)
+        || (s[0] == 0xed && s[1] >= 0xa0) || (s[0] == 0xf0 && s[1] < 0x90)
+        || (s[0] == 0xf4 && s[1] >= 0x90))
+        return 0;                /* C1, overlong, surrogate, past the last */
+    /* line and paragraph separators, marks that reorder a line */
+    if (s[0] == 0xe2 && s[1] == 0x80 && (s[2] == 0xa8 || s[2] == 0xa9
+                                         || (s[2] >= 0xaa && s[2] <= 0xae)))
+        return 0;
+    return s[0] == 0xe2 && s[1] == 0x81 && s[2] >= 0xa6 && s[2] <= 0xa9 ? 0 : n;
+}
+
+/* Escapes are those of JSON in JSON, else \xNN; quote: '"' and '\' too. */
+static void add_text(struct line *l, const char *text, size_t max, bool json, bool quote)
+{
+    const unsigned char *s = (const unsigned char *)text;
+    size_t left = strnlen(text, max + 1);
+    bool cut = left > max;
+
+    if (cut) {
+        left = max - 3;
+        while (left > 0 && (s[left] & 0xc0) == 0x80)
+            left--;
+    }
+    while (left) {
+        size_t n = shown(s, left);
+
+        if (n == 1 && quote && (*s == '"' || *s == '\\'))
+            add(l, "\\%c", *s);
+        else if (n)
+            add(l, "%.*s", (int)n, (const char *)s);
+        else if (json && *s >= 0x80)
+            add(l, "\\ufffd");
+        else if (json)
+            add(l, "\\u%04x", *s);
+        else
+            add(l, "\\x%02x", *s);
+        n += n == 0;
+        s += n;
+        left -= n;
+    }
+    if (cut)
+        add(l, "...");
+}
+
+static bool is_plain_word(const char *s)
+{
+    for (; *s; s++)
+        if (*s <= ' ' || *s == '"' || *s == '\\' || *s == '=' || *s == ':' || *s == 0x7f)
+            return false;
+    return true;
+}
+
+static void add_time(struct line *l, const struct timespec *now)
+{
+    struct tm tm;
+
+    if (!gmtime_r(&now->tv_sec, &tm))
+        memset(&tm, 0, sizeof tm);
+    add(l, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
+        tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(now->tv_nsec / 1000000));
+}
+
+static void json_field(struct line *l, const char *name, const char *text, size_t max)
+{
+    add(l, ",\"%s\":\"", name);
+    add_text(l, text, max, true, true);
+    add(l, "\"");
+}
+
+static void as_json(struct line *l, const struct sl_log *log, enum sl_log_level level,
+                    const struct sl_log_fields *f, const struct timespec *now)
+{
+    add(l, "{\"time\":\"");
+    add_time(l, now);
+    add(l, "\",\"level\":\"%s\",\"program\":\"%s\"", sl_log_level_name(level), log->program);
+    json_field(l, "event", f->event, NAME_MAX_BYTES);
+    if (f->job)
+        add(l, ",\"job\":%llu", (unsigned long long)f->job);
+    if (f->task >= 0)
+        add(l, ",\"task\":%lld", (long long)f->task);
+    if (f->worker && *f->worker)
+        json_field(l, "worker", f->worker, NAME_MAX_BYTES);
+    if (f->text && *f->text)
+        json_field(l, "text", f->text, TEXT_MAX);
+    add(l, "}");
+}
+
+static void as_words(struct line *l, const struct sl_log_fields *f)
+{
+    add_text(l, f->event, NAME_MAX_BYTES, false, false);
+    if (f->job)
+        add(l, " job=%llu", (unsigned long long)f->job);
+    if (f->task >= 0)
+        add(l, " task=%lld", (long long)f->task);
+    if (f->worker && *f->worker) {
+        const char *q = is_plain_word(f->worker) ? "" : "\"";
+
+        add(l, " worker=%s", q);
+        add_text(l, f->worker, NAME_MAX_BYTES, false, *q != '\0');
+        add(l, "%s", q);
+    }
+    if (f->text && *f->text) {
+        add(l, ": ");
+        add_text(l, f->text, TEXT_MAX, false, false);
+    }
+}
+
+size_t sl_log_format(const struct sl_log *log, enum sl_log_level level,
+                     const struct sl_log_fields *f, const struct timespec *now,
+                     char buf[SL_LOG_LINE_MAX])
+{
+    static const int priority[] = {3, 4, 5, 6, 7}; /* syslog's */
+    struct line l = {.buf = buf};
+
+    if (log->form == SL_LOG_JSON) {
+        as_json(&l, log, level, f, now);
+    } else {
+        if (log->form == SL_LOG_JOURNAL) {
+            add(&l, "<%d>", priority[(unsigned)level <= SL_LOG_DEBUG ? level : SL_LOG_ERROR]);
+        } else {
+            add_time(&l, now);
+            add(&l, " %s %s ", sl_log_level_name(level), log->program);
+        }
+        as_words(&l, f);
+    }
+    buf[l.n++] = '\n';
+    buf[l.n] = '\0';
+    return l.n;
+}
+
+void sl_log_write(const struct sl_log *log, enum sl_log_level level,
+                  const struct sl_log_fields *f)
+{
+    char buf[SL_LOG_LINE_MAX];
+    struct timespec now;
+    ssize_t r;
+    size_t n;
+
+    if (level > log->level)
+        return;
+    clock_gettime(CLOCK_REALTIME, &now);
+    n = sl_log_format(log, level, f, &now, buf);
+    do
+        r = write(log->fd, buf, n);
+    while (r < 0 && errno == EINTR);
+}
+
+void sl_log_say(const struct sl_log *log, enum sl_log_level level, const char *event,
+                const char *fmt, ...)
+{
+    char text[TEXT_MAX + 1];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    sl_log_write(log, level, &(struct sl_log_fields){.event = event, .task = -1, .text = text});
+}

@@ -1,0 +1,170 @@
+#include "proto/roots.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+struct root {
+    char *path;  /* as configured, without '/' at the end */
+    char *real;  /* the same without symlinks, as it was when opened */
+    int fd;
+};
+
+struct sl_roots {
+    struct root root[SL_ROOTS_MAX];
+    unsigned n;
+};
+
+static int open_beneath(int dir, const char *path, int flags)
+{
+    struct open_how how = {.flags = (unsigned)(flags | O_CLOEXEC),
+                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+
+    return (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
+}
+
+static int open_root(const char *path, struct root *r, struct sl_error *e)
+{
+    size_t n = strlen(path);
+    int probe;
+
+    if (path[0] != '/')
+        return sl_fail(e, SL_EUSAGE, "root '%s': an absolute path is expected", path);
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    r->fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (r->fd < 0)
+        return sl_fail(e, SL_EUSAGE, "root '%s': %s", path, strerror(errno));
+    r->path = strndup(path, n);
+    r->real = realpath(path, NULL);
+    if (!r->path || !r->real)
+        return sl_fail(e, SL_EFAIL, "root '%s': out of memory", path);
+    probe = open_beneath(r->fd, ".", O_PATH);
+    if (probe < 0 && (errno == ENOSYS || errno == EPERM))
+        return sl_fail(e, SL_EUNSUPPORTED, "the kernel has no openat2 (Linux 5.6): roots cannot be kept");
+    if (probe >= 0)
+        close(probe);
+    return 0;
+}
+
+int sl_roots_open(const char *const *paths, unsigned n, struct sl_roots **out, struct sl_error *e)
+{
+    struct sl_roots *r;
+    int rc = 0;
+
+    *out = NULL;
+    if (n > SL_ROOTS_MAX)
+        return sl_fail(e, SL_EUSAGE, "%u roots; at most %d are possible", n, SL_ROOTS_MAX);
+    r = calloc(1, sizeof *r);
+    if (!r)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    for (unsigned i = 0; i < SL_ROOTS_MAX; i++)
+        r->root[i].fd = -1;
+    for (unsigned i = 0; i < n && rc == 0; i++) {
+        rc = open_root(paths[i], &r->root[i], e);
+        r->n++;
+    }
+    if (rc < 0)
+        sl_roots_close(r);
+    else
+        *out = r;
+    return rc;
+}
+
+void sl_roots_close(struct sl_roots *r)
+{
+    for (unsigned i = 0; r && i < r->n; i++) {
+        free(r->root[i].path);
+        free(r->root[i].real);
+        if (r->root[i].fd >= 0)
+            close(r->root[i].fd);
+    }
+    free(r);
+}
+
+unsigned sl_roots_count(const struct sl_roots *r)
+{
+    return r->n;
+}
+
+const char *sl_roots_path(const struct sl_roots *r, unsigned i)
+{
+    return i < r->n ? r->root[i].path : NULL;
+}
+
+/* The part of path below a root's name, "." for the root itself; NULL: not below it. */
+static const char *below(const char *root, const char *path)
+{
+    size_t n = strcmp(root, "/") == 0 ? 0 : strlen(root);
+
+    if (strncmp(root, path, n) != 0 || (path[n] != '/' && path[n] != '\0'))
+        return NULL;
+    path += n + strspn(path + n, "/");
+    return *path ? path : ".";
+}
+
+int sl_roots_open_path(const struct sl_roots *r, const char *path, int flags, struct sl_error *e)
+{
+    int first = 0;
+
+    if (path[0] != '/')
+        return sl_fail(e, SL_EUSAGE, "%s: an absolute path is expected", path);
+    for (unsigned i = 0; i < r->n; i++) {
+        const char *names[2] = {r->root[i].path, r->root[i].real};
+
+        for (unsigned k = 0; k < 2; k++) {
+            const char *rest = below(names[k], path);
+            int fd = rest ? open_beneath(r->root[i].fd, rest, flags) : -1;
+
+            if (fd >= 0)
+                return fd;
+            if (rest && (!first || first == EXDEV))
+                first = errno;
+        }
+    }
+    if (!first)
+        return sl_fail(e, SL_EUSAGE, "%s: lies outside the folders allowed here (--root)", path);
+    if (first == EXDEV || first == ELOOP)
+        return sl_fail(e, SL_EUSAGE, "%s: leads outside the folders allowed here (--root)", path);
+    return sl_fail(e, first == ENOENT || first == ENOTDIR ? SL_ESOURCE : SL_EFAIL, "%s: %s", path,
+                   strerror(first));
+}
+
+int sl_roots_check_fd(const struct sl_roots *r, int fd, const char *what, struct sl_error *e)
+{
+    char link[32], path[PATH_MAX];
+    ssize_t n;
+
+    sl_roots_pin(fd, link);
+    n = readlink(link, path, sizeof path - 1);
+    if (n < 0)
+        return sl_fail(e, SL_EFAIL, "%s: cannot tell where it lies: %s", what, strerror(errno));
+    path[n] = '\0';
+    for (unsigned i = 0; i < r->n; i++) {
+        char at[PATH_MAX];
+        ssize_t len;
+
+        /* The root's own place now: it can have been renamed. */
+        sl_roots_pin(r->root[i].fd, link);
+        len = readlink(link, at, sizeof at - 1);
+        if (len <= 0)
+            continue;
+        at[len] = '\0';
+        if (below(at, path))
+            return 0;
+    }
+    return sl_fail(e, SL_EUSAGE, "%s: lies outside the folders allowed here (--root)", what);
+}
+
+void sl_roots_pin(int fd, char path[32])
+{
+    snprintf(path, 32, "/proc/self/fd/%d", fd);
+}

@@ -1,0 +1,135 @@
+/* Messages between sluiced, workers and clients, by one table. proto/PROTOCOL.md
+ * is their normative text. A message in memory is a cJSON tree that the table
+ * allows; encode and decode both hold it against the table, so neither side
+ * can send or be made to read what the text does not know. */
+#ifndef SLUICE_PROTO_WIRE_H
+#define SLUICE_PROTO_WIRE_H
+
+#include "proto/error.h"
+#include "proto/json_file.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SL_WIRE_VERSION 1
+#define SL_WIRE_MAX 8388608u        /* bytes of a message, compressed or not */
+#define SL_WIRE_COMPRESS 65536u     /* a longer one is sent as a zstd frame */
+#define SL_WIRE_DEPTH 8
+#define SL_WIRE_VALUES 300000u
+#define SL_WIRE_UINT_MAX UINT64_C(999999999999999) /* 15 digits: exact in JSON, whoever prints it */
+#define SL_TASKS_MAX 65536u         /* tasks of a plan */
+
+/* Tasks of a job beside those of its plan. */
+enum sl_special_task {
+    SL_TASK_PREPARE = SL_TASKS_MAX,
+    SL_TASK_STITCH,
+    SL_TASK_PUBLISH,
+    SL_TASK_VERIFY,
+    SL_TASK_DISCARD,
+    SL_TASK_LAST = SL_TASK_DISCARD
+};
+
+/* Transport settings that both sides share. */
+#define SL_WIRE_HWM 1000            /* messages queued for one peer */
+#define SL_WIRE_HEARTBEAT_MS 2000   /* ZMTP's own heartbeats; time-out and TTL four times this */
+#define SL_WIRE_HANDSHAKE_MS 10000
+#define SL_WIRE_LINGER_MS 500       /* for what is still unsent when a program ends */
+#define SL_ZAP_DOMAIN "sluice"
+
+enum sl_message_id {
+    SL_M_HELLO, SL_M_WELCOME, SL_M_REHELLO, SL_M_PING, SL_M_PONG, SL_M_ERROR, SL_M_BYE,
+    SL_M_PULL, SL_M_GRANT, SL_M_PROGRESS, SL_M_RESULT, SL_M_FAIL, SL_M_GIVEBACK, SL_M_ACK,
+    SL_M_NACK, SL_M_REVOKE, SL_M_DRAIN, SL_M_SUBMIT, SL_M_SUBMITTED, SL_M_LIST, SL_M_HISTORY,
+    SL_M_JOBS, SL_M_SHOW, SL_M_JOB, SL_M_CANCEL, SL_M_HOLD, SL_M_RELEASE, SL_M_RETRY, SL_M_SET,
+    SL_M_STITCH, SL_M_VERIFY, SL_M_FORGET, SL_M_DONE, SL_M_WAIT, SL_M_ENDED, SL_M_WATCH,
+    SL_M_WATCHING, SL_M_UNWATCH, SL_M_EVENT, SL_M_STATUS, SL_M_LOGS, SL_M_LOG, SL_M_WORKERS,
+    SL_M_WORKER_LIST, SL_M_DRAIN_WORKER, SL_M_ABOUT, SL_M_DAEMON,
+    SL_M_COUNT
+};
+
+enum sl_field_type {
+    SL_F_STR, SL_F_PATH, SL_F_UINT, SL_F_BOOL, SL_F_HEX, SL_F_HEXES,
+    SL_F_REC, SL_F_RECS, SL_F_UINTS, SL_F_STRS
+};
+
+enum { SL_FROM_WORKER = 1, SL_FROM_CLIENT = 2, SL_FROM_DAEMON = 4 };
+
+struct sl_record;
+struct sl_field {
+    const char *name;
+    enum sl_field_type type;
+    bool required;
+    uint64_t limit;                  /* PROTOCOL.md, "Types of fields" */
+    const struct sl_record *record;
+};
+struct sl_record {
+    const char *name;
+    const struct sl_field *fields;
+    unsigned n_fields;
+};
+struct sl_message {
+    const char *name;
+    unsigned from;                   /* SL_FROM_ bits */
+    const char *answers;             /* names, with a space between them */
+    const struct sl_field *fields;
+    unsigned n_fields;
+};
+
+const struct sl_message *sl_message(enum sl_message_id id);
+/* The i-th record, NULL past the last. */
+const struct sl_record *sl_record(unsigned i);
+
+struct cJSON;
+
+/* A message. tree is owned (sl_msg_free) and holds v, m and the fields. */
+struct sl_msg {
+    enum sl_message_id id;
+    struct cJSON *tree;
+};
+
+/* Effect: an empty message of a kind; re (may be NULL) is what it answers.
+ * Errors: SL_EFAIL (memory). */
+int sl_msg_new(enum sl_message_id id, const char *re, struct sl_msg *m, struct sl_error *e)
+    SL_MUST_USE;
+void sl_msg_free(struct sl_msg *m);
+
+/* Fields of a message or of a record in it; object may be NULL. The default
+ * when the field is absent. */
+uint64_t sl_get_uint(const struct cJSON *object, const char *field, uint64_t absent);
+const char *sl_get_str(const struct cJSON *object, const char *field); /* NULL: absent */
+bool sl_get_bool(const struct cJSON *object, const char *field);
+uint64_t sl_get_hex64(const struct cJSON *object, const char *field);
+struct cJSON *sl_get(const struct cJSON *object, const char *field);   /* NULL: absent */
+
+/* Setting fields. A failure (memory, NULL object) is remembered in the tree as a
+ * field that no table has, so that encode refuses it: a chain of sets needs
+ * no check of its own. A NULL string sets nothing. */
+void sl_put_uint(struct cJSON *object, const char *field, uint64_t v);
+void sl_put_str(struct cJSON *object, const char *field, const char *v);
+void sl_put_bool(struct cJSON *object, const char *field, bool v); /* false sets nothing */
+void sl_put_hex64(struct cJSON *object, const char *field, uint64_t v);
+void sl_put_uints(struct cJSON *object, const char *field, const uint64_t *v, size_t n);
+void sl_put(struct cJSON *object, const char *field, struct cJSON *item); /* takes item */
+struct cJSON *sl_put_array(struct cJSON *object, const char *field);
+struct cJSON *sl_add_object(struct cJSON *array);
+
+/* Effect: *bytes (new memory, the caller's) = the message as it is sent.
+ * Errors: SL_EFAIL when the message breaks the table (a bug of the sender), is
+ * larger than SL_WIRE_MAX, or memory is out. */
+int sl_wire_encode(const struct sl_msg *m, uint8_t **bytes, size_t *n, struct sl_error *e)
+    SL_MUST_USE;
+
+/* Effect: reads one message as received from a peer of the given kinds (SL_FROM_
+ * bits). On success *m is the caller's (sl_msg_free). Errors: SL_EUSAGE with a
+ * line for the sender. re, when not NULL, gets the message's "id" whenever it
+ * could be read ("" otherwise), and name its "m", also in an error. */
+int sl_wire_decode(const uint8_t *bytes, size_t n, unsigned from, struct sl_msg *m, char re[65],
+                   char name[33], struct sl_error *e) SL_MUST_USE;
+
+/* Effect: holds an object against a record of the table, by name. Errors:
+ * SL_EUSAGE naming the field. */
+int sl_record_check(const char *record, const struct cJSON *object, struct sl_error *e)
+    SL_MUST_USE;
+
+#endif

@@ -1,0 +1,184 @@
+#!/usr/bin/env perl
+# The client's verbs against a real daemon and a real worker.
+use strict;
+use warnings;
+use SluiceTest;
+use File::Temp ();
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $dir = scratch();
+my $out = "$dir/out";
+my $private = File::Temp::tempdir('/tmp/sl-XXXXXX', CLEANUP => 1);
+mkdir $out;
+mkdir "$dir/state";
+$ENV{XDG_CONFIG_HOME} = "$dir/config";
+$ENV{SLUICE_ENDPOINT} = "ipc://$private/d.sock";
+my @roots = ('--root', $dir, '--root', "$TOP/tests");
+
+sub text { return join "\n", @_, '' }
+
+# ---- without a daemon
+for my $verb (['queue'], ['show', 1], ['watch', 1], ['logs'], ['wait', 1], ['cancel', 1], ['hold', 1],
+              ['release', 1], ['resume', 1], ['retry', 1], ['set', 1, '-p', 3], ['stitch', 1], ['history'],
+              ['forget', 1], ['workers'], ['drain', 'x'], ['verify', '--job', 1],
+              ['submit', $TINY, '-o', $out, '-r', 'q4_k_m']) {
+    fails("$verb->[0]: no daemon", 4, qr{^sluice $verb->[0]: no daemon at ipc://\Q$private\E/d.sock: .*'sluiced'},
+          $SLUICE, @$verb);
+}
+my $t0 = time;
+fails('--timeout waits', 4, qr/no answer in 1\.0 s/, $SLUICE, 'queue', '--timeout', 1);
+cmp_ok(time - $t0, '>=', 1, 'so long');
+fails('tcp without keys', 2, qr/--key/, $SLUICE, 'queue', '--connect', 'tcp://127.0.0.1:9');
+fails('no endpoint', 2, qr/expected ipc:/, $SLUICE, 'queue', '--connect', 'nowhere');
+
+# ---- usage, before anything is sent
+fails('no such field', 2, qr/'nope' is no field; there are: id, state/, $SLUICE, 'queue', '-o', 'nope');
+fails('no such field of workers', 2, qr/there are: name, host/, $SLUICE, 'workers', '-o', 'id');
+fails('no number', 2, qr/'x' is no job/, $SLUICE, 'show', 'x');
+fails('nothing to set', 2, qr/nothing to set/, $SLUICE, 'set', 1);
+fails('priority', 2, qr/0 to 100/, $SLUICE, 'set', 1, '-p', 101);
+fails('json and -o', 2, qr/--json has every field/, $SLUICE, 'queue', '--json', '-o', 'id');
+fails('two recipes, one name', 2, qr/both write/, $SLUICE, 'submit', $TINY, '-o', "$out/x.gguf", '-r', 'q4_0,q8_0');
+fails('a bad recipe', 2, qr/unknown recipe/, $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q99');
+fails('no source', 7, qr/nowhere/, $SLUICE, 'submit', "$dir/nowhere", '-o', $out, '-r', 'q4_0');
+fails('a held job does not end', 2, qr/does not end/, $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q4_0', '--hold', '--wait');
+fails('no shell', 2, qr/expected bash/, $SLUICE, 'completion', 'tcsh');
+my $r = run_ok('dry run', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q4_0,q8_0', '--dry-run');
+is(scalar(() = $r->{out} =~ /to write/g), 2, 'shows both');
+
+# ---- configuration
+mkdir "$dir/config";
+mkdir "$dir/config/sluice";
+spit("$dir/config/sluice/sluice.conf", "[sluice]\nlog = json\n[daemon]\nlease = 2min\n");
+my %setting = map { ("$_->{section}.$_->{name}" => $_) } json_lines(run($SLUICE, 'config', 'show', '--json')->{out});
+is($setting{'sluice.endpoint'}{origin}, 'SLUICE_ENDPOINT', 'environment over file');
+like($setting{'daemon.lease'}{origin}, qr{\Q$dir\E/config/sluice/sluice\.conf:4}, 'user file with its line');
+is($setting{'daemon.attempts'}{origin}, 'built-in', 'built-in');
+like(run($SLUICE, 'config', 'show', '--origin')->{out}, qr/from SLUICE_ENDPOINT\nendpoint = ipc:/, 'as text');
+fails('unknown setting', 2, qr/f\.conf:2/, $SLUICE, 'config', 'show', '--config',
+      do { spit("$dir/f.conf", "[nowhere]\nx = 1\n"); "$dir/f.conf" });
+unlink "$dir/config/sluice/sluice.conf";
+
+# ---- keys
+$r = run_ok('keys', $SLUICE, 'keys', "$dir/k", '--role', 'worker', '--name', 'w1');
+like($r->{out}, qr/^worker key \S{40} w1$/, 'a line for the allow-list');
+is((stat "$dir/k")[2] & 0777, 0600, 'the secret is closed to others');
+my ($public) = slurp("$dir/k.pub") =~ /^public (\S+)/m;
+my ($secret) = slurp("$dir/k") =~ /^secret (\S+)/m;
+is(length $secret, 40, 'a secret in the file');
+like($r->{out}, qr/ \Q$public\E /, 'the public part is the same');
+unlike($r->{out} . slurp("$dir/k.pub"), qr/\Q$secret\E/, 'the secret part stays');
+fails('never over a key', 13, qr/is there already/, $SLUICE, 'keys', "$dir/k");
+fails('no such role', 2, qr/submitter or admin/, $SLUICE, 'keys', "$dir/k2", '--role', 'root');
+
+# ---- completion
+for my $shell (qw(bash zsh fish)) {
+    $r = run_ok("completion $shell", $SLUICE, 'completion', $shell);
+    spit("$dir/c.$shell", $r->{out});
+    SKIP: {
+        skip "no $shell", 1 if run($shell, '-c', 'true')->{rc};
+        run_ok("$shell reads it", $shell, '-n', "$dir/c.$shell");
+    }
+}
+$r = run('bash', '-c', "source $dir/c.bash; COMP_WORDS=(sluice wat); COMP_CWORD=1; _sluice; echo \${COMPREPLY[@]};"
+         . 'COMP_WORDS=(sluice submit --pri); COMP_CWORD=2; _sluice; echo ${COMPREPLY[@]};'
+         . 'COMP_WORDS=(sluice convert --io u); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]}');
+is($r->{out}, text('watch', '--priority', 'uring'), 'bash completes verbs, options, values');
+
+# ---- with a daemon
+sub daemon {
+    my $p = start("$BUILD/sluiced", '--listen', $ENV{SLUICE_ENDPOINT}, '--state', "$dir/state", @roots, @_);
+    run($SLUICE, 'queue', '--timeout', 20);
+    return $p;
+}
+sub worker { return start("$BUILD/sluice-worker", '--connect', $ENV{SLUICE_ENDPOINT}, @roots, '--threads', 1, '--name', 'w1') }
+sub stop { my ($p, $signal) = @_; kill $signal // 'TERM', $p->{pid}; return finish($p) }
+
+my $daemon = daemon();
+fails("$_: no such job", 5, qr/no job 99|99/, $SLUICE, $_, 99) for qw(show wait watch cancel retry stitch forget resume);
+fails('no such worker', 5, qr/nobody/, $SLUICE, 'drain', 'nobody');
+is(run($SLUICE, 'queue', '--parsable')->{out}, '', 'an empty queue');
+like(run($SLUICE, 'queue')->{out}, qr/^ID +STATE .*REASON$/, 'has a head');
+like(run($SLUICE, 'doctor', $dir)->{out}, qr/^ok +daemon .*you are admin$/m, 'doctor finds the daemon');
+
+$r = run_ok('a sweep', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q4_k_m,dq3_k_m', '--hold', '--parsable', '--label', 'a');
+is($r->{out}, "1\n2\n", 'prints numbers alone');
+$r = run($SLUICE, 'queue', '--parsable', '-o', 'id,state,recipe,labels,reason');
+is($r->{out}, "1|held|q4_k_m|a|held by a user\n2|held|dq3_k_m|a|held by a user\n", 'both wait, and why');
+my @json = json_lines(run($SLUICE, 'queue', '--json')->{out});
+is_deeply([map { [@$_{qw(id message_type schema)}] } @json], [[1, 'job', 1], [2, 'job', 1]], 'JSON lines');
+like($json[0]{submitted}, qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, 'with times of RFC 3339');
+run_ok('set', $SLUICE, 'set', 2, '-p', 80, '-l', 'big', '--remove-label', 'a');
+is(run($SLUICE, 'queue', '--parsable', '-o', 'id,priority', '--label', 'big')->{out}, "2|80\n", 'found by its label');
+$r = run_ok('once', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--once', 'k1', '--after', '1', '--parsable');
+is($r->{out}, "3\n", 'a third');
+$r = run_ok('once more', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--once', 'k1', '--after', '1', '--parsable');
+is($r->{out}, "3\n", 'is the same job');
+like(run($SLUICE, 'queue', '--parsable', '-o', 'id,reason')->{out}, qr/^3\|.*1/m, 'which waits for the first');
+run_ok('cancel', $SLUICE, 'cancel', 2);
+isnt(run($SLUICE, 'wait', 2)->{rc}, 0, 'a cancelled job is no success');
+like(run($SLUICE, 'show', 1)->{out}, qr/^prefix +tiny-8x12M-v3-Q4_K_M$/m, 'show');
+like(run($SLUICE, 'show', 1, '--recipe')->{out}, qr/^mixture|^default/m, 'show --recipe');
+
+# A client that waits lives through the daemon's death.
+my $waiting = start($SLUICE, 'wait', 1, 3);
+sleep 0.3;
+stop($daemon, 'KILL');
+$daemon = daemon();
+run_ok('resume', $SLUICE, 'resume', '1-2');
+my $worker = worker();
+$r = finish($waiting);
+is($r->{rc}, 0, 'wait sees the end after a restart') or diag($r->{err});
+run_ok('wait for a retried job', $SLUICE, 'wait', 2);
+ok(-f "$out/tiny-8x12M-v3-DQ3_K_M.gguf", 'its file is there');
+run_ok('which is right', $SLUICE, 'verify', "$out/tiny-8x12M-v3-DQ3_K_M.gguf", '--source', $TINY);
+run_ok('verify --job', $SLUICE, 'verify', '--job', 1);
+like(run($SLUICE, 'logs', 1)->{out}, qr/submitted: .*planned: .*succeeded/s, 'logs');
+is(run($SLUICE, 'history', '--parsable', '-o', 'id,state,code')->{out}, "3|succeeded|0\n2|succeeded|0\n1|succeeded|0\n", 'history');
+is(run($SLUICE, 'workers', '--parsable', '-o', 'name,device')->{out}, "w1|cpu\n", 'workers');
+
+fails('an output that exists', 13, qr/exists already/, $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--wait');
+$r = run_ok('submit --wait', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--wait', '--force', '--verify', '--json');
+my @lines = json_lines($r->{out});
+is($lines[0]{message_type}, 'submitted', 'JSON: submitted');
+is($lines[-1]{message_type}, 'job_ended', 'JSON: ended');
+is($lines[-1]{state}, 'succeeded', 'well');
+unlike($r->{err}, qr/\e/, 'nothing drawn without a terminal');
+
+$r = run_ok('stitch by hand', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q6_k', '--manual-stitch', '--parsable');
+chomp(my $by_hand = $r->{out});
+for (1 .. 100) {
+    last if run($SLUICE, 'queue', '--parsable', '-o', 'done')->{out} eq "20\n";
+    sleep 0.1;
+}
+ok(!-e "$out/tiny-8x12M-v3-Q6_K.gguf", 'waits for it');
+run_ok('stitch', $SLUICE, 'stitch', $by_hand);
+run_ok('then ends', $SLUICE, 'wait', $by_hand);
+ok(-f "$out/tiny-8x12M-v3-Q6_K.gguf", 'with the file');
+
+# Ctrl-C detaches.
+my $watching = start($SLUICE, 'watch');
+sleep 0.5;
+$r = stop($watching, 'INT');
+is($r->{rc}, 0, 'Ctrl-C detaches');
+like($r->{err}, qr/detached; the jobs go on/, 'and says so');
+
+SKIP: {
+    skip 'no script(1)', 2 if run('script', '--version')->{rc};
+    local $ENV{TERM} = 'xterm';
+    my $log = scratch() . '/tty';
+    run('script', '-qec', "$SLUICE submit $TINY -o $out -r f16 --wait", $log);
+    like(slurp($log), qr/total \[/, 'a bar on a terminal');
+    local $ENV{NO_COLOR} = 1;
+    run('script', '-qec', "$SLUICE history", $log);
+    unlike(slurp($log), qr/\e/, 'NO_COLOR');
+}
+
+run_ok('drain', $SLUICE, 'drain', 'w1');
+is(finish($worker)->{rc}, 0, 'the worker ends well');
+run_ok('forget', $SLUICE, 'forget', '1-3');
+fails('forgotten', 5, qr/no job 1/, $SLUICE, 'show', 1);
+is(stop($daemon)->{rc}, 0, 'the daemon stops');
+
+done_testing();

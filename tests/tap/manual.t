@@ -1,0 +1,73 @@
+#!/usr/bin/env perl
+# The manual pages against the programs: every verb, option and setting is in them.
+use strict;
+use warnings;
+use SluiceTest;
+use Test::More;
+
+my @pages = glob "$TOP/client/*.[158]";
+is(scalar @pages, 5, 'five pages');
+
+# Plain text of a page, without fonts and escapes.
+sub page {
+    my ($name) = @_;
+    my $text = slurp("$TOP/client/$name");
+    $text =~ s/\\f[BIRP]//g;
+    $text =~ s/\\-/-/g;
+    $text =~ s/\\\(aq/'/g;
+    return $text;
+}
+
+# What a page lacks of a list of options, each at the beginning of a line or after ", ".
+sub lacks {
+    my ($text, @options) = @_;
+    return grep { $text !~ /^(?:-\w, )?\Q$_\E(?:=|$)/m } @options;
+}
+
+my $sluice = page('sluice.1');
+my ($common) = $sluice =~ /^\.SH COMMON OPTIONS\n(.*?)^\.SH EXIT/ms;
+my %section = map { /^sluice (\S+)/ ? ($1 => $_) : () } split /^\.SS /m, $sluice;
+my %options;
+for my $line (split /\n/, run($SLUICE, 'completion', 'list')->{out}) {
+    my ($verb, $long) = split /\t/, $line;
+    push @{ $options{$verb} }, $long;
+}
+cmp_ok(scalar keys %options, '>=', 30, 'the tables have the verbs');
+my $help = run($SLUICE, '--help')->{out};
+is_deeply([sort grep { $help !~ /^  \Q$_\E /m } keys %options], [], 'the help names every verb');
+is_deeply([sort grep { !$section{$_} } keys %options], [], 'every verb has its section');
+for my $verb (sort keys %options) {
+    my @missing = lacks($section{$verb} // '', @{ $options{$verb} });
+    @missing = lacks($common, @missing) if @missing;
+    is_deeply(\@missing, [], "every option of $verb is there");
+}
+my %known = map { $_ => 1 } map { @$_ } values %options;
+my @stale = grep { !$known{$_} && $_ ne '--version' } $sluice =~ /^(?:-\w, )?(--[\w-]+)(?:=.*)?$/mg;
+is_deeply(\@stale, [], 'and no option that no verb has');
+
+for my $daemon (['sluiced.8', 'sluiced'], ['sluice-worker.8', 'sluice-worker']) {
+    my ($name, $program) = @$daemon;
+    my @all = run("$BUILD/$program", '--help')->{out} =~ /^\s+(?:-\w )?\s*(--[\w-]+)/mg;
+    cmp_ok(scalar @all, '>', 8, "$program tells its options");
+    is_deeply([lacks(page($name), @all)], [], "$name has them");
+}
+
+my $conf = page('sluice.conf.5');
+for my $s (json_lines(run($SLUICE, 'config', 'show', '--json')->{out})) {
+    like($conf, qr/^\Q$s->{name}\E\n(?:[^.].*\n)*.*\b$s->{environment}\b/m, "sluice.conf(5): $s->{name}");
+}
+
+for my $page (@pages) {
+    my ($name) = $page =~ m{([^/]+)$};
+    SKIP: {
+        skip 'no man', 1 if run('man', '--version')->{rc};
+        local $ENV{MANWIDTH} = 80;
+        my $r = run('man', '--warnings', '-l', $page);
+        is($r->{err}, '', "$name is formatted without warnings");
+    }
+}
+
+# The checker itself: an option that is not there is noticed.
+is_deeply([lacks($sluice, '--no-such-option', '--json')], ['--no-such-option'], 'what is missing is found');
+
+done_testing();

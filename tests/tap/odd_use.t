@@ -1,0 +1,68 @@
+# Odd but possible use: devices and folders as outputs, closed streams, narrow
+# terminals, the same source spelled in another way.
+use strict;
+use warnings;
+use SluiceTest;
+use Test::More;
+
+my $dir = scratch();
+my @convert = ($SLUICE, 'convert', $TINY, '--recipe', 'q4_k_m', '-o');
+
+# What cannot be an output, or cannot be set.
+fails('a device as output', 2, qr{/dev/null}, @convert, '/dev/null');
+ok(!-e '/dev/null.gguf', 'no file beside it');
+for my $kv ('general.alignment=int:64', 'split.count=int:3', 'sluice.recipe=str:x') {
+    fails("--override-kv $kv", 2, qr/cannot be set/, @convert, "$dir/x", '--override-kv', $kv);
+}
+SKIP: {
+    skip 'root may write everywhere', 2 if $> == 0;
+    mkdir "$dir/locked", 0555 or die $!;
+    fails('a folder without permission', 1, qr/locked.*Permission denied/, @convert, "$dir/locked/x");
+    mkdir "$dir/closed", 0 or die $!;
+    fails('a source without permission', 7, qr/closed.*Permission denied/, $SLUICE, 'plan', "$dir/closed", '-r', 'q4_k_m');
+}
+is_deeply([grep { /^x/ } ls($dir)], [], 'nothing is left');
+
+# Standard streams that are closed or full.
+my $r = run('sh', '-c', "@convert $dir/x 0<&- 1>&- 2>&-");
+run_ok('closed streams: the file is whole', $SLUICE, 'verify', "$dir/x.gguf");
+$r = run('sh', '-c', "@convert $dir/x --force --json >/dev/full");
+isnt($r->{rc}, 0, '--json to a full device is noticed');
+unlink glob "$dir/x*";
+
+# --mem in powers of 1000.
+$r = run_ok('--mem 64M', @convert, "$dir/x", '--mem', '64M');
+fails('--mem 63M', 2, qr/63\.0 MB.*64\.0 MB/, @convert, "$dir/x", '--mem', '63M', '--force');
+unlink glob "$dir/x*";
+
+# A recipe as some editors write it.
+spit("$dir/bom.recipe", "\xef\xbb\xbfdefault q4_k\r\n*.attn_output.weight = q6_k\r\n");
+run_ok('a recipe with a byte order mark and CR LF', $SLUICE, 'plan', $TINY, '-r', "$dir/bom.recipe");
+
+# The same folder by another path: the work goes on.
+my $source = checkpoint("$dir/source", '--preset', 'demo');
+symlink 'source', "$dir/link" or die $!;
+my @big = ('--recipe', 'q2_k', '-o', "$dir/y", '--model-name', 'y', '--task-size', '1M');
+my $p = start($SLUICE, 'convert', $source, @big, '--threads', '1', '--backend', 'scalar');
+for (1 .. 200) {
+    last if -e "$dir/y.sluice-journal" || -e "$dir/y.gguf";
+    select undef, undef, undef, 0.01;
+}
+select undef, undef, undef, 0.3;
+kill 'INT', $p->{pid};
+$r = finish($p);
+is($r->{rc}, 75, 'interrupted') or diag($r->{err});
+ok($r->{secs} < 15, 'and soon') or diag($r->{secs});
+run_ok('and goes on with the folder named through a link', $SLUICE, 'convert', "$dir/link/", @big);
+
+# A narrow terminal: no line of progress is wider than it.
+SKIP: {
+    my $has = run('script', '--version');
+    skip 'no script(1)', 1 if $has->{rc};
+    local $ENV{TERM} = 'xterm';
+    run('script', '-qec', "stty cols 40; $SLUICE convert $source -o $dir/y --recipe q2_k --force", "$dir/tty");
+    my @drawn = slurp("$dir/tty") =~ /\r(convert \[[^\r\e]*)\e\[K/g;
+    ok(@drawn && !grep({ length($_) > 39 } @drawn), 'the bar fits 40 columns') or diag("@drawn");
+}
+
+done_testing();

@@ -1,0 +1,148 @@
+# What an operator has of a running sluiced: log lines, /metrics and health over
+# HTTP, what systemd is told, and clear words about a wrong configuration.
+use strict;
+use warnings;
+use IO::Socket::INET;
+use IO::Socket::UNIX;
+use JSON::PP;
+use Socket qw(SOCK_DGRAM);
+use SluiceTest;
+use Test::More;
+use Time::HiRes qw(time sleep);
+
+my $run = File::Temp::tempdir('/tmp/sluice_operate_XXXXXX', CLEANUP => 1);
+my $SLUICED = "$BUILD/sluiced";
+my $conf = "$run/sluice.conf";
+my $pid;
+END { kill 'KILL', $pid if $pid }
+
+sub configure {
+    my (%more) = @_;
+    my %d = (listen => "ipc://$run/sock/d", state_dir => "$run/deep/state", heartbeat => '200ms', lease => '2s', %more);
+    spit($conf, "[sluice]\nroot = $run\nlog = json\nlog_level = debug\n[daemon]\n" . join('', map { "$_ = $d{$_}\n" } sort keys %d));
+}
+sub log_lines { return json_lines(slurp("$run/log")) }
+# Waits until a log line of this event is there.
+sub logged {
+    my ($event) = @_;
+    for (1 .. 200) {
+        my ($l) = grep { $_->{event} eq $event } eval { log_lines() };
+        return $l if $l;
+        sleep 0.05;
+    }
+    diag(slurp("$run/log"));
+    return undef;
+}
+sub get {
+    my ($address, $path) = @_;
+    my $s = IO::Socket::INET->new(PeerAddr => $address, Timeout => 10) or return (0, "$!");
+    print $s "GET $path HTTP/1.1\r\nHost: $address\r\nConnection: close\r\n\r\n";
+    local $/;
+    my $answer = <$s>;
+    my ($status, $body) = $answer =~ m{^HTTP/1\.1 (\d+) .*?\r\n\r\n(.*)}s;
+    return ($status, $body);
+}
+
+mkdir "$run/sock", 0700;
+my $notify = IO::Socket::UNIX->new(Type => SOCK_DGRAM, Local => "$run/notify") or die "$!";
+sub heard {
+    my ($want, $seconds) = @_;
+    my @all;
+    my $end = time + $seconds;
+    while (time < $end) {
+        vec(my $r = '', fileno $notify, 1) = 1;
+        next unless select $r, undef, undef, $end - time;
+        $notify->recv(my $m, 4096);
+        push @all, $m;
+        return $m if $m =~ $want;
+    }
+    diag("systemd heard: @all");
+    return undef;
+}
+
+configure(metrics => '127.0.0.1:0');
+$pid = fork // die;
+if (!$pid) {
+    open STDIN, '<', '/dev/null';
+    open STDOUT, '>', "$run/log";
+    open STDERR, '>&', \*STDOUT;
+    @ENV{qw(NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PID)} = ("$run/notify", 600_000, $$);
+    exec { $SLUICED } $SLUICED, '--config', $conf or POSIX::_exit(127);
+}
+my $ready = heard(qr/READY=1/, 30);
+ok($ready && $ready =~ /^MAINPID=$pid$/m && $ready =~ /^STATUS=\S/m, 'systemd is told when it serves');
+ok(-d "$run/deep/state", 'the state folder is made');
+is(scalar(grep { defined heard(qr/^WATCHDOG=1$/, 5) } 1 .. 3), 3, 'the watchdog is fed while nothing happens');
+kill 'STOP', $pid;
+sleep 0.3;
+1 while defined heard_now();
+ok(!defined heard_now(0.8), 'a loop that stands still feeds no watchdog');
+kill 'CONT', $pid;
+ok(defined heard(qr/^WATCHDOG=1$/, 5), 'and it goes on');
+sub heard_now {
+    my ($wait) = @_;
+    vec(my $r = '', fileno $notify, 1) = 1;
+    return undef unless select $r, undef, undef, $wait // 0;
+    $notify->recv(my $m, 4096);
+    return $m;
+}
+
+my $line = logged('metrics');
+my ($address) = ($line->{text} // '') =~ m{^http://(127\.0\.0\.1:\d+)/metrics$};
+ok($address, 'the log says where the metrics are') or BAIL_OUT('no metrics');
+is((get($address, '/healthz'))[0], 200, '/healthz');
+is_deeply([get($address, '/readyz')], [200, "ready\n"], '/readyz');
+my ($status, $page) = get($address, '/metrics');
+is($status, 200, '/metrics');
+like($page, qr/^sluice_build_info\{version="[0-9.]+",bytes_version="[^"]+"\} 1$/m, 'build');
+my ($turns) = $page =~ /^sluice_event_loop_turns_total (\d+)$/m;
+sleep 0.6;
+my ($later) = (get($address, '/metrics'))[1] =~ /^sluice_event_loop_turns_total (\d+)$/m;
+cmp_ok($later, '>', $turns, 'the event loop turns');
+is((get($address, '/secret'))[0], 404, 'nothing else');
+
+my $promtool = (grep { -x } '/usr/bin/promtool', "$TOP/build/prometheus/usr/bin/promtool")[0];
+SKIP: {
+    if (!$promtool) {
+        fail('CI must have promtool') if $IN_CI;
+        diag('promtool is not here: /metrics is not linted (make test-tools)');
+        skip 'no promtool', 2;
+    }
+    spit("$run/page", $page);
+    my $r = run('sh', '-c', "$promtool check metrics <$run/page");
+    ok($r->{rc} == 0 && $r->{err} . $r->{out} eq '', 'promtool check metrics') or diag($r->{err}, $r->{out});
+    spit("$run/page", $page =~ s/sluice_messages_total/sluice_messages/gr);
+    ok(run('sh', '-c', "$promtool check metrics <$run/page")->{rc} != 0, 'it sees a counter without _total');
+}
+
+# A second one may not have the port, the state or the socket.
+spit("$run/second.conf", slurp($conf) =~ s{/sock/d}{/sock/e}r =~ s{/deep/state}{/state2}r =~ s{127\.0\.0\.1:0}{$address}r);
+fails('a port that is taken', 13, qr/metrics: cannot listen on \Q$address\E: Address already in use/, $SLUICED, '--config', "$run/second.conf");
+is((get($address, '/readyz'))[0], 200, 'the first one goes on');
+
+kill 'TERM', $pid;
+ok(defined heard(qr/^STOPPING=1$/m, 10), 'systemd is told that it stops');
+waitpid $pid, 0;
+is($?, 0, 'SIGTERM ends it in order');
+undef $pid;
+my @lines = log_lines();
+is_deeply([grep { $_->{time} !~ /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/ || $_->{program} ne 'sluiced'
+        || $_->{level} !~ /^(?:error|warning|notice|info|debug)$/ || !length $_->{event} } @lines], [], 'every log line is whole');
+is($lines[-1]{event}, 'ended', 'the last one says how it ended');
+
+# ---- what it refuses to start with
+sub refuses {
+    my ($name, $pattern, @change) = @_;
+    configure(@change);
+    fails($name, 2, $pattern, $SLUICED, '--config', $conf);
+}
+refuses('metrics for everybody', qr/0\.0\.0\.0:0 is not loopback; daemon\.metrics_remote/, metrics => '0.0.0.0:0');
+refuses('a bad address', qr/expected ADDRESS:PORT/, metrics => 'here');
+refuses('a bad time', qr/\Q$conf\E:\d+: daemon\.lease: expected a time/, lease => '60');
+refuses('an unknown key', qr/no such key: daemon\.leese/, leese => '60s');
+configure();
+fails('a bad option', 2, qr/--lease: daemon\.lease: expected 1s to 24h/, $SLUICED, '--config', $conf, '--lease', '1ms');
+$ENV{NOTIFY_SOCKET} = "$run/nobody";
+fails('systemd that does not listen', 1, qr/systemd cannot be told/, $SLUICED, '--config', $conf);
+
+done_testing();

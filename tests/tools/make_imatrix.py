@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""Makes an importance matrix in GGUF for a GGUF model: sums and counts drawn from
+a fixed generator, for every matrix in blk.*. Some experts have no data at all.
+
+  make_imatrix.py MODEL.gguf OUT.gguf [--heads one|each] [--no-zero]
+
+--heads: one count for all heads of attn_k_b and attn_v_b, as llama-imatrix writes
+since August 2025, or one for each head, as in July 2025."""
+import argparse
+
+import gguf
+import numpy as np
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("model")
+    p.add_argument("out")
+    p.add_argument("--heads", choices=["one", "each"], default="one")
+    p.add_argument("--no-zero", action="store_true")
+    a = p.parse_args()
+    rng = np.random.default_rng(1)
+    w = gguf.GGUFWriter(a.out, "")
+    w.add_type("imatrix")
+    w.add_array("imatrix.datasets", ["made.txt"])
+    w.add_uint32("imatrix.chunk_count", 7)
+    w.add_uint32("imatrix.chunk_size", 512)
+    for t in gguf.GGUFReader(a.model).tensors:
+        ne = [int(x) for x in t.shape]
+        if not t.name.startswith("blk.") or len([x for x in ne if x > 1]) < 2 or not t.name.endswith(".weight"):
+            continue
+        mats = ne[2] if len(ne) > 2 else 1
+        groups = 1 if a.heads == "one" and ("attn_k_b" in t.name or "attn_v_b" in t.name) else mats
+        counts = rng.integers(1, 4000, (groups, 1)).astype(np.float32)
+        if "_exps" in t.name and not a.no_zero:
+            counts[rng.integers(0, groups)] = 0
+        sums = rng.gamma(0.3, 1.0, (groups, ne[0] * mats // groups)).astype(np.float32) * counts
+        w.add_tensor(t.name + ".in_sum2", sums)
+        w.add_tensor(t.name + ".counts", counts)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+if __name__ == "__main__":
+    main()

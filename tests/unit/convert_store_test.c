@@ -1,0 +1,253 @@
+/* What convert keeps to go on: what is committed survives, what differs is named,
+ * a second process is kept out, a process killed inside a commit loses nothing old. */
+#include "client/convert_store.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define TASKS 10
+
+/* As much of a plan as the store looks at. */
+struct fake {
+    struct sl_plan plan;
+    struct sl_plan_segment segment;
+    struct sl_plan_task task[TASKS];
+};
+
+static const struct sl_plan *plan_with(struct fake *f, const char *source, const char *recipe,
+                                       const char *options, const char *version)
+{
+    memset(f, 0, sizeof *f);
+    f->plan.segments = &f->segment;
+    f->plan.n_segments = 1;
+    f->plan.tasks = f->task;
+    f->plan.n_tasks = TASKS;
+    snprintf(f->plan.parts.source, sizeof f->plan.parts.source, "%s", source);
+    snprintf(f->plan.parts.recipe, sizeof f->plan.parts.recipe, "%s", recipe);
+    snprintf(f->plan.parts.options, sizeof f->plan.parts.options, "%s", options);
+    snprintf(f->plan.parts.version, sizeof f->plan.parts.version, "%s", version);
+    snprintf(f->plan.fingerprint, sizeof f->plan.fingerprint, "%.6s%.6s%.6s%.6s", source, recipe,
+             options, version);
+    return &f->plan;
+}
+
+struct fixture {
+    char dir[64], path[80];
+};
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+
+    strcpy(f->dir, "/tmp/sluice-store-XXXXXX");
+    if (!mkdtemp(f->dir))
+        return -1;
+    snprintf(f->path, sizeof f->path, "%s/job", f->dir);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+
+    convert_store_remove(f->path);
+    rmdir(f->dir);
+    free(f);
+    return 0;
+}
+
+struct seen {
+    uint64_t sum[16];
+    int n;
+};
+
+static void see(void *user, uint32_t task, uint64_t checksum)
+{
+    struct seen *s = user;
+
+    s->sum[task] = checksum;
+    s->n++;
+}
+
+static void commits_survive(void **state)
+{
+    struct fixture *f = *state;
+    struct convert_store *s;
+    struct fake fake;
+    struct sl_error e;
+    struct seen seen = {{0}, 0};
+    const struct convert_done done[] = {{3, UINT64_MAX}, {7, 42}};
+    const uint32_t lost[] = {3};
+
+    assert_int_equal(convert_store_open(f->path, &s, &e), 0);
+    assert_int_equal(convert_store_state(s, &e), CONVERT_NEW);
+    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", &e), 0);
+    assert_int_equal(convert_store_commit(s, done, 2, &e), 0);
+    convert_store_close(s);
+
+    assert_int_equal(convert_store_open(f->path, &s, &e), 0);
+    assert_int_equal(convert_store_state(s, &e), CONVERT_CONVERTING);
+    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", &e), 0);
+    assert_int_equal(convert_store_each(s, see, &seen, &e), 0);
+    assert_int_equal(seen.n, 2);
+    assert_true(seen.sum[3] == UINT64_MAX && seen.sum[7] == 42);
+    assert_int_equal(convert_store_revoke(s, lost, 1, &e), 0);
+    seen.n = 0;
+    assert_int_equal(convert_store_each(s, see, &seen, &e), 0);
+    assert_int_equal(seen.n, 1);
+    assert_int_equal(convert_store_seal(s, &e), 0);
+    assert_int_equal(convert_store_state(s, &e), CONVERT_PUBLISHING);
+    convert_store_close(s);
+}
+
+static void differences_are_named(void **state)
+{
+    static const struct {
+        const char *source, *recipe, *options, *version, *says;
+    } other[] = {
+        {"s2", "r1", "o1", "1", "another source (then dir (s1), now dir (s2))"},
+        {"s1", "r2", "o1", "1", "another recipe"},
+        {"s1", "r1", "o2", "1", "another set of options"},
+        {"s1", "r1", "o1", "2", "another version of sluice"},
+    };
+    struct fixture *f = *state;
+    struct convert_store *s;
+    struct sl_error e;
+    struct fake fake;
+
+    assert_int_equal(convert_store_open(f->path, &s, &e), 0);
+    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", &e), 0);
+    for (size_t i = 0; i < sizeof other / sizeof other[0]; i++) {
+        const struct sl_plan *p = plan_with(&fake, other[i].source, other[i].recipe,
+                                            other[i].options, other[i].version);
+
+        assert_int_equal(convert_store_begin(s, p, "dir", &e), SL_EEXISTS);
+        assert_non_null(strstr(e.text, other[i].says));
+        assert_non_null(strstr(e.text, "--force"));
+    }
+    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", &e), 0);
+    convert_store_close(s);
+}
+
+static void second_process_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct convert_store *s;
+    struct fake fake;
+    struct sl_error e;
+    int status;
+    pid_t pid;
+
+    assert_int_equal(convert_store_open(f->path, &s, &e), 0);
+    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", &e), 0);
+    pid = fork();
+    if (pid == 0) {
+
+        execl("/proc/self/exe", "convert_store_test", "--hold-check", f->path, (char *)NULL);
+        _exit(99);
+    }
+    assert_true(waitpid(pid, &status, 0) == pid && WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), -SL_EEXISTS);
+    convert_store_close(s);
+}
+
+/* A child commits tasks 0, 1, 2 ... and tells each on a pipe after the commit
+ * returned; it is killed at some point. Everything told must be there. */
+static void killed_writer_loses_nothing_told(void **state)
+{
+    struct fixture *f = *state;
+    int fd[2], told = 0, status;
+    struct seen seen = {{0}, 0};
+    struct convert_store *s;
+    struct sl_error e;
+    char c;
+    pid_t pid;
+
+    assert_int_equal(pipe(fd), 0);
+    pid = fork();
+    if (pid == 0) {
+        char num[16];
+
+        close(fd[0]);
+        snprintf(num, sizeof num, "%d", fd[1]);
+        execl("/proc/self/exe", "convert_store_test", "--commit-forever", f->path, num, (char *)NULL);
+        _exit(99);
+    }
+    close(fd[1]);
+    while (told < 5 && read(fd[0], &c, 1) == 1)
+        told++;
+    kill(pid, SIGKILL);
+    while (read(fd[0], &c, 1) == 1)
+        told++;
+    close(fd[0]);
+    assert_true(waitpid(pid, &status, 0) == pid);
+    assert_true(told >= 5);
+    assert_int_equal(convert_store_open(f->path, &s, &e), 0);
+    assert_int_equal(convert_store_each(s, see, &seen, &e), 0);
+    convert_store_close(s);
+    assert_true(seen.n >= told);
+}
+
+static void garbage_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct convert_store *s;
+    struct sl_error e;
+    FILE *out = fopen(f->path, "w");
+
+    for (int i = 0; i < 4096; i++)
+        fputs("garbage", out);
+    fclose(out);
+    assert_true(convert_store_open(f->path, &s, &e) < 0);
+    assert_non_null(strstr(e.text, f->path));
+}
+
+static int child(int argc, char **argv)
+{
+    struct convert_store *s;
+    struct fake fake;
+    struct sl_error e;
+    int rc = convert_store_open(argv[2], &s, &e);
+
+    if (strcmp(argv[1], "--hold-check") == 0) {
+        if (rc == 0)
+            convert_store_close(s);
+        return -rc;
+    }
+    if (rc < 0 || argc < 4 || convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", &e) < 0)
+        return 99;
+    for (uint32_t i = 0; i < TASKS; i++) {
+        const struct convert_done done = {i, i};
+
+        if (convert_store_commit(s, &done, 1, &e) < 0 || write(atoi(argv[3]), "x", 1) != 1)
+            return 99;
+    }
+    pause();
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(commits_survive, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(differences_are_named, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(second_process_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(killed_writer_loses_nothing_told, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(garbage_is_refused, set_up, tear_down),
+    };
+
+    if (argc > 2)
+        return child(argc, argv);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,489 @@
+/* The coordinator under a clock of the test's own: whole jobs, lost leases, late
+ * results, quarantine, sweeps, shares, draining, restarts. */
+#include "coord_world.h"
+
+#define C 9 /* the client's connection */
+
+static void run_all(struct world *w, unsigned v)
+{
+    struct got g[64];
+    unsigned n;
+
+    for (unsigned round = 0; round < 100; round++) {
+        pull(w, v, 4);
+        n = granted(w, v, g, 64);
+        if (n == 0)
+            return;
+        for (unsigned i = 0; i < n; i++)
+            if (g[i].task == SL_TASK_PREPARE) {
+                prepared(w, v, g[i], 6, 3);
+            } else {
+                result(w, v, g[i]);
+                expect(w, v, SL_M_ACK);
+            }
+    }
+}
+
+static void a_job_runs_to_its_end(void **state)
+{
+    struct world *w = *state;
+    uint64_t id;
+    cJSON *t;
+
+    client(w, C);
+    id = submit(w, C, "one", ",\"verify\":true,\"labels\":[\"a\"]");
+    assert_string_equal(state_of(w, C, id), "queued: no worker is connected");
+    say(w, C, "{\"v\":1,\"m\":\"wait\",\"id\":\"w1\",\"jobs\":[%llu]}", (unsigned long long)id);
+    worker(w, 1);
+    run_all(w, 1);
+    t = expect(w, C, SL_M_ENDED);
+    assert_string_equal(sl_get_str(t, "re"), "w1");
+    t = sl_get(t, "job");
+    assert_string_equal(sl_get_str(t, "state"), "succeeded");
+    assert_int_equal(sl_get_uint(t, "done", 0), 6);
+    assert_int_equal(sl_get_uint(t, "done_bytes", 0), 6 * 1000 + 15);
+    assert_string_equal(sl_get(t, "files")->child->valuestring, "/out/a.gguf");
+    assert_string_equal(state_of(w, C, id), "succeeded");
+    /* The same submit again is the same job. */
+    assert_true(submit(w, C, "one", "") == id);
+    say(w, C, "{\"v\":1,\"m\":\"logs\",\"job\":%llu}", (unsigned long long)id);
+    t = sl_get(expect(w, C, SL_M_LOG), "events");
+    assert_string_equal(sl_get_str(t->child, "kind"), "submitted");
+    assert_true(cJSON_GetArraySize(t) >= 6);
+    say(w, C, "{\"v\":1,\"m\":\"forget\",\"jobs\":[%llu]}", (unsigned long long)id);
+    expect(w, C, SL_M_DONE);
+    say(w, C, "{\"v\":1,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
+    assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
+}
+
+static void a_late_result_is_refused_and_harmless(void **state)
+{
+    struct world *w = *state;
+    const unsigned both[] = {1, 2, C};
+    struct got late = {0}, again = {0};
+
+    client(w, C);
+    worker(w, 1);
+    worker(w, 2);
+    ready_job(w, C, 1, "a", 1, 1);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &late, 1), 1);
+    /* Stopped: it talks (or not), but nothing moves. */
+    later(w, 9000, both, 3);
+    assert_null(heard(w, 1, SL_M_REVOKE));
+    later(w, 2000, both, 3);
+    expect(w, 1, SL_M_REVOKE);
+    pull(w, 2, 1);
+    assert_int_equal(granted(w, 2, &again, 1), 1);
+    assert_true(again.task == late.task && again.epoch > late.epoch);
+    result(w, 1, late);
+    expect(w, 1, SL_M_NACK);
+    failed(w, 2, again, 1, "");
+    result(w, 2, again);
+    expect(w, 2, SL_M_NACK); /* failed by itself: the lease is over */
+    result(w, 1, (struct got){again.job, again.task, again.epoch + 1});
+    expect(w, 1, SL_M_NACK); /* a forged epoch */
+}
+
+static void progress_keeps_a_lease(void **state)
+{
+    struct world *w = *state;
+    const unsigned alive[] = {1, C};
+    struct got g = {0};
+
+    client(w, C);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 1, 1);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    for (unsigned i = 1; i < 8; i++) {
+        later(w, 8000, alive, 2);
+        say(w, 1, "{\"v\":1,\"m\":\"progress\",\"bytes\":%u,\"tasks\":[]}", i);
+    }
+    assert_null(heard(w, 1, SL_M_REVOKE));
+    for (unsigned i = 0; i < 3; i++) {
+        later(w, 4000, alive, 2);
+        say(w, 1, "{\"v\":1,\"m\":\"progress\",\"bytes\":7,\"tasks\":[]}"); /* from a timer: no work */
+    }
+    expect(w, 1, SL_M_REVOKE);
+}
+
+static void a_restart_keeps_leases(void **state)
+{
+    struct world *w = *state;
+    struct got g[2] = {{0}};
+    char held[200];
+    cJSON *t;
+
+    client(w, C);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 4, 2);
+    pull(w, 1, 2);
+    assert_int_equal(granted(w, 1, g, 2), 2);
+    world_stop(w);
+    w->now.boot_ms = 5; /* a reboot */
+    world_start(w);
+    result(w, 1, g[0]);
+    expect(w, 1, SL_M_REHELLO);
+    /* It holds one of the two, and one that never was. */
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u},{\"job\":1,\"task\":3,\"epoch\":77}]",
+             (unsigned)g[0].task, (unsigned)g[0].epoch);
+    hello(w, 1, "worker", held);
+    t = sl_get(expect(w, 1, SL_M_WELCOME), "dropped");
+    assert_int_equal(cJSON_GetArraySize(t), 1);
+    assert_int_equal(sl_get_uint(t->child, "epoch", 0), 77);
+    result(w, 1, g[0]);
+    expect(w, 1, SL_M_ACK);
+    result(w, 1, g[0]); /* the acknowledgement was lost */
+    expect(w, 1, SL_M_ACK);
+    result(w, 1, g[1]); /* given up by not naming it */
+    expect(w, 1, SL_M_NACK);
+    run_all(w, 1);
+    client(w, C);
+    assert_string_equal(state_of(w, C, 1), "succeeded");
+}
+
+static void failures_quarantine_and_retry_does_the_rest(void **state)
+{
+    struct world *w = *state;
+    const unsigned alive[] = {1, 2, 3, C};
+    struct got g[8] = {{0}};
+    unsigned bad = 0, good = 0, n;
+    uint64_t id;
+    cJSON *t;
+
+    client(w, C);
+    for (unsigned v = 1; v <= 3; v++)
+        worker(w, v);
+    id = ready_job(w, C, 1, "a", 5, 5);
+    for (unsigned round = 0; round < 12; round++) {
+        for (unsigned v = 1; v <= 3; v++) {
+            pull(w, v, 1);
+            n = granted(w, v, g, 8);
+            for (unsigned i = 0; i < n; i++) {
+                if (g[i].task == 2) {
+                    failed(w, v, g[i], 7, "");
+                    bad++;
+                } else {
+                    result(w, v, g[i]);
+                    expect(w, v, SL_M_ACK);
+                    good++;
+                }
+            }
+        }
+        later(w, 2000, alive, 4);
+    }
+    assert_int_equal(bad, 3); /* three workers */
+    assert_int_equal(good, 4);
+    say(w, C, "{\"v\":1,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
+    t = expect(w, C, SL_M_JOB);
+    assert_string_equal(sl_get_str(sl_get(t, "job"), "state"), "failed");
+    assert_int_equal(sl_get_uint(sl_get(t, "job"), "code", 0), 7);
+    assert_int_equal(cJSON_GetArraySize(sl_get(t, "failures")), 3);
+    assert_string_equal(sl_get_str(t, "map"), "ddqdd");
+    say(w, C, "{\"v\":1,\"m\":\"retry\",\"jobs\":[%llu]}", (unsigned long long)id);
+    expect(w, C, SL_M_DONE);
+    pull(w, 1, 8);
+    assert_int_equal(granted(w, 1, g, 8), 1);
+    assert_true(g[0].task == 2);
+    result(w, 1, g[0]);
+    run_all(w, 1);
+    assert_string_equal(state_of(w, C, id), "succeeded");
+}
+
+static void what_cannot_work_fails_at_once(void **state)
+{
+    struct world *w = *state;
+    uint64_t id;
+    struct got g = {0};
+
+    client(w, C);
+    worker(w, 1);
+    id = submit(w, C, "a", "");
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    failed(w, 1, g, 6, "");
+    assert_string_equal(state_of(w, C, id), "failed");
+}
+
+static void bad_bytes_are_made_again(void **state)
+{
+    struct world *w = *state;
+    struct got g[8] = {{0}};
+    uint64_t id;
+
+    client(w, C);
+    worker(w, 1);
+    id = ready_job(w, C, 1, "a", 3, 3);
+    pull(w, 1, 3);
+    assert_int_equal(granted(w, 1, g, 8), 3);
+    /* The size is held against the plan. */
+    say(w, 1, "{\"v\":1,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%u,\"bytes\":99,"
+        "\"checksum\":\"0000000000000000\"}", (unsigned)g[0].task, (unsigned)g[0].epoch);
+    assert_int_equal(sl_get_uint(expect(w, 1, SL_M_NACK), "code", 0), 8);
+    later(w, 2000, (unsigned[]){1, C}, 2);
+    for (int i = 1; i < 3; i++)
+        result(w, 1, g[i]);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, g, 8), 1);
+    result(w, 1, g[0]);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, g, 8), 1);
+    assert_true(g[0].task == SL_TASK_STITCH);
+    assert_string_equal(state_of(w, C, id), "stitching");
+    failed(w, 1, g[0], 8, ",\"bad\":[1]");
+    assert_string_equal(state_of(w, C, id), "running: workers are busy with other jobs");
+    pull(w, 1, 4);
+    assert_int_equal(granted(w, 1, g, 8), 1);
+    assert_true(g[0].task == 1);
+    result(w, 1, g[0]);
+    run_all(w, 1);
+    assert_string_equal(state_of(w, C, id), "succeeded");
+}
+
+static void shards_stay_together(void **state)
+{
+    struct world *w = *state;
+    struct got g[8] = {{0}};
+
+    client(w, C);
+    worker(w, 1);
+    worker(w, 2);
+    ready_job(w, C, 1, "a", 40, 10);
+    for (unsigned step = 0; step < 10; step++)
+        for (unsigned v = 1; v <= 2; v++) {
+            pull(w, v, 1);
+            assert_int_equal(granted(w, v, g, 8), 1);
+            assert_int_equal(g[0].task, (v - 1) * 10 + step); /* each its own shard, in sequence */
+            result(w, v, g[0]);
+            expect(w, v, SL_M_ACK);
+        }
+    /* At the end the largest goes first (task numbers are sizes here). */
+    for (unsigned step = 0; step < 16; step++) {
+        pull(w, 1, 1);
+        assert_int_equal(granted(w, 1, g, 8), 1);
+        result(w, 1, g[0]);
+    }
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, g, 8), 1);
+    assert_int_equal(g[0].task, 39);
+}
+
+static void jobs_share_by_priority(void **state)
+{
+    struct world *w = *state;
+    unsigned n[3] = {0};
+    uint64_t a, b;
+    struct got g = {0};
+
+    client(w, C);
+    worker(w, 1);
+    a = ready_job(w, C, 1, "a", 60, 10);
+    b = submit(w, C, "b", ",\"priority\":60");
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    while (g.task != SL_TASK_PREPARE) {
+        result(w, 1, g);
+        pull(w, 1, 1);
+        assert_int_equal(granted(w, 1, &g, 1), 1);
+    }
+    prepared(w, 1, g, 60, 10);
+    for (unsigned i = 0; i < 30; i++) {
+        pull(w, 1, 1);
+        assert_int_equal(granted(w, 1, &g, 1), 1);
+        n[g.job == a ? 0 : g.job == b ? 1 : 2]++;
+        result(w, 1, g);
+    }
+    assert_true(n[0] >= 9 && n[0] <= 11 && n[1] >= 19 && n[1] <= 21);
+}
+
+static void a_sweep_reads_its_source_once(void **state)
+{
+    struct world *w = *state;
+    char one[400], two[400];
+    struct got g[4] = {{0}};
+    cJSON *t;
+
+    client(w, C);
+    worker(w, 1);
+    snprintf(one, sizeof one, world_spec, "m", "x");
+    snprintf(two, sizeof two, world_spec, "m", "y");
+    say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"k\",\"specs\":[%s,%s]}", one, two);
+    t = sl_get(expect(w, C, SL_M_SUBMITTED), "jobs");
+    assert_int_equal(cJSON_GetArraySize(t), 2);
+    pull(w, 1, 4);
+    assert_int_equal(granted(w, 1, g, 4), 2);
+    prepared(w, 1, g[0], 8, 4);
+    pull(w, 1, 4); /* nothing before both are planned */
+    assert_int_equal(granted(w, 1, g + 2, 2), 0);
+    prepared(w, 1, g[1], 8, 4);
+    for (unsigned i = 0; i < 2; i++) {
+        struct got h[4];
+        unsigned n = granted(w, 1, h, 4);
+
+        if (n == 0) {
+            pull(w, 1, 4);
+            n = granted(w, 1, h, 4);
+        }
+        assert_int_equal(n, 4);
+        /* Grouped by job on the way, so compare the sets. */
+        assert_true(h[0].task + h[1].task + h[2].task + h[3].task == 2 * (h[0].task + h[0].task + 1) ||
+                    (h[0].task == h[1].task && h[2].task == h[3].task));
+        for (unsigned k = 0; k < 4; k++)
+            result(w, 1, h[k]);
+    }
+    snprintf(two, sizeof two, world_spec, "other", "z");
+    snprintf(one, sizeof one, world_spec, "m", "v");
+    say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"k2\",\"specs\":[%s,%s]}", one, two);
+    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "one source"));
+}
+
+static void jobs_wait_for_others(void **state)
+{
+    struct world *w = *state;
+    uint64_t a, b;
+    char more[64];
+    struct got g = {0};
+
+    client(w, C);
+    worker(w, 1);
+    a = submit(w, C, "a", ",\"hold\":true");
+    snprintf(more, sizeof more, ",\"after\":[%llu]", (unsigned long long)a);
+    b = submit(w, C, "b", more);
+    assert_string_equal(state_of(w, C, a), "held: held by a user");
+    assert_string_equal(state_of(w, C, b), "queued: waits for job 1");
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 0);
+    say(w, C, "{\"v\":1,\"m\":\"release\",\"jobs\":[1]}");
+    assert_int_equal(granted(w, 1, &g, 1), 1); /* work comes by itself */
+    assert_true(g.job == a);
+    say(w, C, "{\"v\":1,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+    expect(w, 1, SL_M_REVOKE);
+    assert_string_equal(state_of(w, C, b), "queued: waits for job 1, which did not succeed");
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    assert_true(g.task == SL_TASK_DISCARD);
+    result(w, 1, g);
+    say(w, C, "{\"v\":1,\"m\":\"retry\",\"jobs\":[1]}");
+    expect(w, C, SL_M_DONE);
+    run_all(w, 1);
+    assert_string_equal(state_of(w, C, a), "succeeded");
+    assert_string_equal(state_of(w, C, b), "succeeded");
+    say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"q\",\"specs\":[],\"after\":[44]}");
+    expect(w, C, SL_M_ERROR);
+}
+
+static void draining_and_leaving(void **state)
+{
+    struct world *w = *state;
+    struct got g[4] = {{0}};
+
+    client(w, C);
+    worker(w, 1);
+    worker(w, 2);
+    ready_job(w, C, 1, "a", 8, 4);
+    pull(w, 1, 2);
+    assert_int_equal(granted(w, 1, g, 4), 2);
+    say(w, C, "{\"v\":1,\"m\":\"drain_worker\",\"worker\":\"n1\"}");
+    expect(w, 1, SL_M_DRAIN);
+    pull(w, 1, 2);
+    assert_int_equal(granted(w, 1, g + 2, 2), 0);
+    result(w, 1, g[0]);
+    expect(w, 1, SL_M_ACK);
+    say(w, 1, "{\"v\":1,\"m\":\"bye\"}"); /* with a task in hand: it goes back at once */
+    pull(w, 2, 1);
+    assert_int_equal(granted(w, 2, g + 2, 2), 1);
+    say(w, C, "{\"v\":1,\"m\":\"workers\"}");
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_WORKER_LIST), "workers")), 1 + 1);
+    later(w, 1000, (unsigned[]){2, C}, 2);
+    say(w, C, "{\"v\":1,\"m\":\"workers\"}");
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_WORKER_LIST), "workers")), 1);
+    say(w, C, "{\"v\":1,\"m\":\"drain_worker\",\"worker\":\"nobody\"}");
+    assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
+}
+
+static void roles_are_kept(void **state)
+{
+    struct world *w = *state;
+
+    w->role[3] = SL_ROLE_SUBMITTER;
+    hello(w, 3, "worker", NULL);
+    assert_non_null(strstr(sl_get_str(expect(w, 3, SL_M_ERROR), "text"), "submitter"));
+    w->role[4] = SL_ROLE_WORKER;
+    hello(w, 4, "client", NULL);
+    expect(w, 4, SL_M_ERROR);
+    client(w, 3);
+    say(w, 3, "{\"v\":1,\"m\":\"drain_worker\",\"worker\":\"n1\"}");
+    assert_non_null(strstr(sl_get_str(expect(w, 3, SL_M_ERROR), "text"), "admin"));
+    worker(w, 4);
+    say(w, 4, "{\"v\":1,\"m\":\"list\"}");
+    assert_non_null(strstr(sl_get_str(expect(w, 4, SL_M_ERROR), "text"), "not a message for this side"));
+    say(w, 5, "{\"v\":1,\"m\":\"pull\",\"want\":1}");
+    expect(w, 5, SL_M_REHELLO);
+    say(w, 5, "garbage");
+    expect(w, 5, SL_M_ERROR);
+    say(w, 5, "{\"v\":1,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"t\",\"instance\":"
+        "\"00000000000000000000000000000005\",\"name\":\"n\",\"host\":\"h\",\"bytes\":\"0\"}");
+    assert_int_equal(sl_get_uint(expect(w, 5, SL_M_ERROR), "code", 0), 6);
+}
+
+static void one_output_one_job(void **state)
+{
+    struct world *w = *state;
+    char spec[400];
+
+    client(w, C);
+    submit(w, C, "a", "");
+    snprintf(spec, sizeof spec, world_spec, "m", "a");
+    say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"other\",\"specs\":[%s]}", spec);
+    assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 13);
+    say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"a\",\"specs\":[%s,%s]}", spec, spec);
+    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "another request"));
+}
+
+static void watchers_hear_everything(void **state)
+{
+    struct world *w = *state;
+    uint64_t id;
+    cJSON *t;
+
+    client(w, C);
+    client(w, 8);
+    say(w, 8, "{\"v\":1,\"m\":\"watch\",\"every_ms\":500}");
+    expect(w, 8, SL_M_WATCHING);
+    id = submit(w, C, "a", "");
+    t = sl_get(expect(w, 8, SL_M_EVENT), "event");
+    assert_string_equal(sl_get_str(t, "kind"), "submitted");
+    later(w, 1000, (unsigned[]){8, C}, 2);
+    t = expect(w, 8, SL_M_STATUS);
+    assert_int_equal(sl_get_uint(sl_get(t, "jobs")->child, "id", 0), id);
+    /* Silence: the daemon pings, then forgets. */
+    later(w, 5000, (unsigned[]){C}, 1);
+    expect(w, 8, SL_M_PING);
+    say(w, 8, "{\"v\":1,\"m\":\"list\"}");
+    expect(w, 8, SL_M_REHELLO);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, world_set_up, world_tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_job_runs_to_its_end),
+        TEST(a_late_result_is_refused_and_harmless),
+        TEST(progress_keeps_a_lease),
+        TEST(a_restart_keeps_leases),
+        TEST(failures_quarantine_and_retry_does_the_rest),
+        TEST(what_cannot_work_fails_at_once),
+        TEST(bad_bytes_are_made_again),
+        TEST(shards_stay_together),
+        TEST(jobs_share_by_priority),
+        TEST(a_sweep_reads_its_source_once),
+        TEST(jobs_wait_for_others),
+        TEST(draining_and_leaving),
+        TEST(roles_are_kept),
+        TEST(one_output_one_job),
+        TEST(watchers_hear_everything),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,514 @@
+/* Importance matrices: both formats, their historical layouts, files that lie. */
+#include "proto/imatrix_use.h"
+#include "tests/fuzz/imatrix_fuzz.c"
+#include "tests/unit/gguf_bytes.h"
+#include "tests/unit/r1_model.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#define TINY_DAT "tests/tiny-v3/imatrix.legacy-layout.dat"
+
+static char dir[] = "/tmp/imatrix_test_XXXXXX";
+static char path[64], path2[64];
+
+static int setup(void **state)
+{
+    (void)state;
+    if (!mkdtemp(dir))
+        return 1;
+    snprintf(path, sizeof path, "%s/a", dir);
+    snprintf(path2, sizeof path2, "%s/b", dir);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    unlink(path);
+    unlink(path2);
+    return rmdir(dir);
+}
+
+static void i32(struct bytes *b, int32_t v) { b_put(b, &v, 4); }
+static void f32(struct bytes *b, float v) { b_put(b, &v, 4); }
+
+static void dat_entry(struct bytes *b, const char *name, int32_t ncall, uint32_t n, float v)
+{
+    i32(b, (int32_t)strlen(name));
+    b_put(b, name, strlen(name));
+    i32(b, ncall);
+    i32(b, (int32_t)n);
+    for (uint32_t i = 0; i < n; i++)
+        f32(b, v + (float)i);
+}
+
+/* Two entries, chunks, data set. */
+static void good_dat(struct bytes *b)
+{
+    b->n = 0;
+    i32(b, 2);
+    dat_entry(b, "blk.0.ffn_up.weight", 3, 4, 7);
+    dat_entry(b, "blk.1.ffn_up_exps.weight", 0, 6, 1);
+    i32(b, 12);
+    i32(b, 3);
+    b_put(b, "set", 3);
+}
+
+static int open_bytes(const struct bytes *b, struct sl_imatrix **im, struct sl_error *e)
+{
+    memset(e, 0, sizeof *e);
+    assert_int_equal(b_write(b, path), 0);
+    return sl_imatrix_open(path, im, e);
+}
+
+static void refuses(const struct bytes *b, const char *what)
+{
+    struct sl_imatrix *im = NULL;
+    struct sl_error e;
+
+    if (open_bytes(b, &im, &e) != SL_ESOURCE || !strstr(e.text, what) || !strstr(e.text, path) || im)
+        fail_msg("expected '%s', got '%s'", what, e.text);
+}
+
+static void test_dat(void **state)
+{
+    struct bytes b = {0};
+    struct sl_imatrix *im;
+    struct sl_error e;
+    float x[6];
+
+    (void)state;
+    good_dat(&b);
+    assert_int_equal(open_bytes(&b, &im, &e), 0);
+    assert_int_equal(im->format, SL_IMATRIX_DAT);
+    assert_int_equal(im->n_entries, 2);
+    assert_int_equal(im->n_chunks, 12);
+    assert_int_equal(im->n_datasets, 1);
+    assert_string_equal(im->datasets[0], "set");
+    assert_int_equal(sl_imatrix_check(im, &e), 0);
+    assert_int_equal(sl_imatrix_find(im, "blk.0.ffn_up.weigh"), -1);
+    assert_int_equal(sl_imatrix_find(im, "blk.1.ffn_up_exps.weight"), 1);
+    assert_int_equal(sl_imatrix_values(im, 0, 0, 4, x, &e), 0);
+    for (int i = 0; i < 4; i++)
+        assert_true(x[i] == (7 + (float)i) / 3);
+    assert_int_equal(sl_imatrix_values(im, 1, 2, 3, x, &e), 0); /* no calls: as stored */
+    assert_true(x[0] == 3 && x[2] == 5);
+    assert_true(sl_imatrix_values(im, 1, 2, 5, x, &e) < 0);
+    assert_true(sl_imatrix_values(im, 1, UINT64_MAX, 2, x, &e) < 0);
+    assert_int_equal(b_write(&b, path), 0); /* another time of change */
+    b_u8(&b, 0);
+    assert_int_equal(b_write(&b, path), 0);
+    assert_int_equal(sl_imatrix_values(im, 0, 0, 4, x, &e), SL_ESOURCE);
+    assert_non_null(strstr(e.text, "changed"));
+    sl_imatrix_close(im);
+    refuses(&b, "1 bytes follow");
+    b.n -= 8; /* files before 2024 end after the entries, some after the chunks */
+    assert_int_equal(open_bytes(&b, &im, &e), 0);
+    assert_int_equal(im->n_chunks, 12);
+    assert_int_equal(im->n_datasets, 0);
+    sl_imatrix_close(im);
+    b.n -= 4;
+    assert_int_equal(open_bytes(&b, &im, &e), 0);
+    assert_int_equal(im->n_chunks, 0);
+    sl_imatrix_close(im);
+    free(b.p);
+}
+
+static void put_i32(struct bytes *b, size_t at, int32_t v)
+{
+    memcpy(b->p + at, &v, 4);
+}
+
+static void test_dat_lies(void **state)
+{
+    /* place of a number of the good file, what it becomes, what is said */
+    static const struct {
+        size_t at;
+        int32_t v;
+        const char *what;
+    } lies[] = {
+        {0, -1, "number of entries is -1"}, {0, INT32_MAX, "2147483647 entries in"},
+        {0, 3, "inside entry 2"}, {0, 1, "length of the data set's name"},
+        {4, -19, "byte 4, entry 0: length of the name is -19"},
+        {4, INT32_MAX, "length of the name is 2147483647, more than"},
+        {4, 0, "inside entry 0"}, {4, 20, "has no values"},
+        {27, -3, "number of calls is -3"}, {31, -4, "number of values is -4"},
+        {31, 0, "has no values"}, {31, INT32_MAX, "values"}, {31, 5, "byte 55, entry 1: length of the name is"},
+        {111, -12, "number of chunks is -12"}, {115, -1, "data set's name is -1"},
+        {115, 4, "ends at byte"}, {115, 2, "1 bytes follow"},
+    };
+    struct bytes b = {0};
+    size_t whole;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
+        good_dat(&b);
+        put_i32(&b, lies[i].at, lies[i].v);
+        refuses(&b, lies[i].what);
+    }
+    good_dat(&b);
+    whole = b.n;
+    for (size_t n = 0; n < whole; n++) { /* cut anywhere but at the two old ends */
+        if (n == 111 || n == 115)
+            continue;
+        b.n = n;
+        refuses(&b, "no imatrix");
+    }
+    b.n = 0;
+    i32(&b, 2);
+    dat_entry(&b, "a.weight", 1, 2, 1);
+    dat_entry(&b, "a.weight", 1, 2, 1);
+    refuses(&b, "'a.weight' is there twice");
+    b.n = 0;
+    i32(&b, 0);
+    refuses(&b, "no entries");
+    free(b.p);
+}
+
+static void test_bad_values(void **state)
+{
+    static const float bad[] = {NAN, INFINITY, -INFINITY, -1e-30f};
+    struct bytes b = {0};
+    struct sl_imatrix *im;
+    struct sl_error e;
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        good_dat(&b);
+        memcpy(b.p + 35 + 8, &bad[i], 4);
+        assert_int_equal(open_bytes(&b, &im, &e), 0);
+        assert_int_equal(im->entries[0].bad, 1);
+        assert_int_equal(im->entries[0].first_bad, 2);
+        assert_int_equal(sl_imatrix_check(im, &e), SL_ESOURCE);
+        assert_non_null(strstr(e.text, "'blk.0.ffn_up.weight': value 2 and 0 others"));
+        assert_int_equal(sl_imatrix_filter(im, (const char *[]){"blk.0."}, 1, false, &e), 0);
+        assert_int_equal(sl_imatrix_check(im, &e), 0);
+        assert_int_equal(im->n_entries, 1);
+        assert_int_equal(sl_imatrix_find(im, "blk.1.ffn_up_exps.weight"), 0);
+        assert_int_equal(sl_imatrix_find(im, "blk.0.ffn_up.weight"), -1);
+        sl_imatrix_close(im);
+    }
+    free(b.p);
+}
+
+/* An imatrix in GGUF: keys, then tensors of F32 that lie one after another. */
+struct gguf_file {
+    struct bytes b, data;
+    const char *name[6];
+    uint64_t ne[6][2];
+    uint32_t type[6];
+    int n;
+    const char *type_key;
+    bool no_size, chunks_as_text;
+};
+
+static void g_add(struct gguf_file *g, const char *name, uint64_t ne0, uint64_t ne1, const float *v)
+{
+    g->name[g->n] = name;
+    g->ne[g->n][0] = ne0;
+    g->ne[g->n][1] = ne1;
+    g->n++;
+    b_pad(&g->data, 32);
+    b_put(&g->data, v, ne0 * ne1 * 4);
+}
+
+static const struct bytes *g_bytes(struct gguf_file *g)
+{
+    uint64_t at = 0;
+
+    b_start(&g->b, 3, (uint64_t)g->n, g->no_size ? 3 : 4);
+    b_key(&g->b, "general.type", 8);
+    b_str(&g->b, "imatrix");
+    b_key(&g->b, "imatrix.datasets", 9);
+    b_u32(&g->b, 8);
+    b_u64(&g->b, 2);
+    b_str(&g->b, "one");
+    b_str(&g->b, "two");
+    b_key(&g->b, "imatrix.chunk_count", g->chunks_as_text ? 8 : 4);
+    if (g->chunks_as_text)
+        b_str(&g->b, "9");
+    else
+        b_u32(&g->b, 9);
+    if (!g->no_size) {
+        b_key(&g->b, "imatrix.chunk_size", 4);
+        b_u32(&g->b, 100);
+    }
+    for (int i = 0; i < g->n; i++) {
+        b_tensor(&g->b, g->name[i], 2, g->ne[i], g->type[i], at);
+        at += (g->ne[i][0] * g->ne[i][1] * 4 + 31) / 32 * 32;
+    }
+    b_pad(&g->b, 32);
+    b_put(&g->b, g->data.p, g->data.n);
+    b_pad(&g->b, 32);
+    g->data.n = 0;
+    g->n = 0;
+    return &g->b;
+}
+
+static const float sums[] = {2, 4, 6, 8, 10, 12, 14, 16}, counts[] = {2, 0, 4, 700};
+
+static void test_gguf(void **state)
+{
+    struct gguf_file g = {.n = 0};
+    struct sl_imatrix *im;
+    struct sl_error e;
+    float x[8];
+
+    (void)state;
+    g_add(&g, "blk.0.ffn_up_exps.weight.counts", 1, 4, counts);
+    g_add(&g, "blk.0.ffn_up_exps.weight.in_sum2", 2, 4, sums);
+    g_add(&g, "blk.0.attn_k_b.weight.in_sum2", 8, 1, sums); /* one count for all heads */
+    g_add(&g, "blk.0.attn_k_b.weight.counts", 1, 1, counts);
+    g_add(&g, "blk.0.ffn_up_exps.weight.in_sum", 2, 4, sums); /* of newer files */
+    assert_int_equal(open_bytes(g_bytes(&g), &im, &e), 0);
+    assert_int_equal(im->format, SL_IMATRIX_GGUF);
+    assert_int_equal(im->n_entries, 2);
+    assert_int_equal(im->n_foreign, 1);
+    assert_int_equal(im->n_chunks, 9);
+    assert_int_equal(im->chunk_size, 100);
+    assert_int_equal(im->n_datasets, 2);
+    assert_int_equal(im->entries[0].n_zero, 1);
+    assert_int_equal(sl_imatrix_values(im, 0, 0, 8, x, &e), 0);
+    assert_true(x[0] == 1 && x[1] == 2 && x[2] == 1 && x[3] == 1 && x[4] == 2.5f && x[5] == 3);
+    assert_true(x[6] == 14.0f / 700 && x[7] == 16.0f / 700);
+    assert_int_equal(sl_imatrix_values(im, 0, 3, 2, x, &e), 0);
+    assert_true(x[0] == 1 && x[1] == 2.5f);
+    assert_int_equal(sl_imatrix_values(im, 1, 0, 8, x, &e), 0);
+    assert_true(x[0] == 1 && x[7] == 8);
+    sl_imatrix_close(im);
+    free(g.b.p);
+    free(g.data.p);
+}
+
+static void test_gguf_lies(void **state)
+{
+    static const float negative[] = {2, -1, 1, 1}, nan_count[] = {NAN, 1, 1, 1};
+    struct gguf_file g = {.n = 0};
+
+    (void)state;
+    g_add(&g, "a.weight.in_sum2", 2, 4, sums);
+    refuses(g_bytes(&g), "its counts are missing");
+    g_add(&g, "a.weight.counts", 1, 4, counts);
+    refuses(g_bytes(&g), "its sums are missing");
+    g_add(&g, "a.weight.in_sum2", 2, 4, sums);
+    g_add(&g, "a.weight.counts", 1, 3, counts);
+    refuses(g_bytes(&g), "8 sums do not go with 3 counts");
+    g_add(&g, "a.weight.in_sum2", 2, 4, sums);
+    g_add(&g, "a.weight.counts", 1, 4, negative);
+    refuses(g_bytes(&g), "count 1 is -1");
+    g_add(&g, "a.weight.in_sum2", 2, 4, sums);
+    g_add(&g, "a.weight.counts", 1, 4, nan_count);
+    refuses(g_bytes(&g), "count 0 is nan");
+    g_add(&g, "a.weight.in_sum2", 2, 4, sums);
+    g_add(&g, "a.weight.counts", 1, 4, counts);
+    g.type[1] = 26;
+    refuses(g_bytes(&g), "must be F32");
+    g.type[1] = 0;
+    g.no_size = true;
+    refuses(g_bytes(&g), "no imatrix");
+    g.no_size = false;
+    g.chunks_as_text = true;
+    refuses(g_bytes(&g), "no imatrix");
+    g.chunks_as_text = false;
+    refuses(g_bytes(&g), "no entries");
+    g_add(&g, "a.weight.in_sum2", 2, 4, sums);
+    g_add(&g, "a.weight.counts", 1, 4, counts);
+    g_bytes(&g);
+    g.b.n -= 32; /* the counts themselves */
+    refuses(&g.b, "a.weight.counts");
+    free(g.b.p);
+    free(g.data.p);
+}
+
+/* The same entries and weights, bit by bit. */
+static void same(const struct sl_imatrix *a, const struct sl_imatrix *b)
+{
+    struct sl_error e;
+
+    assert_int_equal(a->n_entries, b->n_entries);
+    for (uint32_t i = 0; i < a->n_entries; i++) {
+        int64_t k = sl_imatrix_find(b, a->entries[i].name);
+        uint64_t n = a->entries[i].n;
+        float *x = malloc(n * 4), *y = malloc(n * 4);
+
+        assert_true(k >= 0);
+        assert_int_equal(b->entries[k].n, n);
+        assert_int_equal(sl_imatrix_values(a, i, 0, n, x, &e), 0);
+        assert_int_equal(sl_imatrix_values(b, (uint32_t)k, 0, n, y, &e), 0);
+        assert_memory_equal(x, y, n * 4);
+        free(x);
+        free(y);
+    }
+}
+
+static void through(const struct sl_imatrix *im, enum sl_imatrix_format format)
+{
+    struct sl_imatrix *other;
+    struct sl_error e;
+
+    unlink(path2);
+    assert_int_equal(sl_imatrix_write(im, format, path2, &e), 0);
+    assert_int_equal(sl_imatrix_write(im, format, path2, &e), SL_EEXISTS);
+    if (sl_imatrix_open(path2, &other, &e) < 0)
+        fail_msg("%s", e.text);
+    assert_int_equal(other->format, format);
+    assert_int_equal(other->n_chunks, im->n_chunks);
+    assert_string_equal(other->datasets[0], im->datasets[0]);
+    same(im, other);
+    sl_imatrix_close(other);
+}
+
+static void test_write(void **state)
+{
+    struct gguf_file g = {.n = 0};
+    struct bytes b = {0};
+    struct sl_imatrix *im;
+    struct sl_error e;
+
+    (void)state;
+    assert_int_equal(sl_imatrix_open(TINY_DAT, &im, &e), 0);
+    through(im, SL_IMATRIX_DAT);
+    through(im, SL_IMATRIX_GGUF);
+    sl_imatrix_close(im);
+    good_dat(&b); /* an entry without calls */
+    assert_int_equal(open_bytes(&b, &im, &e), 0);
+    through(im, SL_IMATRIX_GGUF);
+    sl_imatrix_close(im);
+    g_add(&g, "blk.0.ffn_up_exps.weight.in_sum2", 2, 4, sums);
+    g_add(&g, "blk.0.ffn_up_exps.weight.counts", 1, 4, counts);
+    g_add(&g, "none.in_sum2", 2, 1, sums);
+    g_add(&g, "none.counts", 1, 1, &counts[1]);
+    assert_int_equal(open_bytes(g_bytes(&g), &im, &e), 0);
+    through(im, SL_IMATRIX_DAT);
+    through(im, SL_IMATRIX_GGUF);
+    sl_imatrix_close(im);
+    b.n = 0;
+    i32(&b, 1);
+    dat_entry(&b, "a.name.that.is.too.long.for.a.tensor.of.sums.in.gguf.weight", 1, 2, 1);
+    assert_int_equal(open_bytes(&b, &im, &e), 0);
+    unlink(path2);
+    assert_int_equal(sl_imatrix_write(im, SL_IMATRIX_GGUF, path2, &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "too long for GGUF"));
+    assert_int_equal(access(path2, F_OK), -1);
+    sl_imatrix_close(im);
+    free(b.p);
+    free(g.b.p);
+    free(g.data.p);
+}
+
+/* Changed bytes, the fuzz target as judge: some pass, most do not. */
+static void mutate(const struct bytes *good)
+{
+    struct bytes m = {0};
+    uint64_t r = 88172645463325252u;
+    int passed = 0;
+
+    assert_int_equal(sl_fuzz_imatrix(good->p, good->n), 0);
+    for (int i = 0; i < 1500; i++) {
+        m.n = 0;
+        b_put(&m, good->p, good->n);
+        for (int k = 0; k <= i % 3; k++) {
+            r ^= r << 13;
+            r ^= r >> 7;
+            r ^= r << 17;
+            m.p[r % m.n] = (uint8_t)(r >> 32 & (r & 1u << 20 ? 0xff : 0x80));
+        }
+        m.n -= i % 16 ? 0 : r % m.n;
+        passed += sl_fuzz_imatrix(m.p, m.n) == 0;
+    }
+    assert_true(passed > 20 && passed < 1450);
+    free(m.p);
+}
+
+static void test_mutations(void **state)
+{
+    struct gguf_file g = {.n = 0};
+    struct bytes b = {0};
+
+    (void)state;
+    good_dat(&b);
+    mutate(&b);
+    g_add(&g, "blk.0.ffn_up_exps.weight.counts", 1, 4, counts);
+    g_add(&g, "blk.0.ffn_up_exps.weight.in_sum2", 2, 4, sums);
+    mutate(g_bytes(&g));
+    free(b.p);
+    free(g.b.p);
+    free(g.data.p);
+}
+
+static void test_lookup(void **state)
+{
+    struct sl_out_tensor t;
+    struct bytes b = {0};
+    struct sl_imatrix *im;
+    struct sl_error e;
+    uint32_t entry = 77;
+
+    (void)state;
+    b.n = 0;
+    i32(&b, 4);
+    dat_entry(&b, "blk.0.attn_k_b.weight", 1, 4, 1);
+    dat_entry(&b, "blk.0.ffn_up_exps.weight", 1, 12, 1);
+    dat_entry(&b, "token_embd.weight", 1, 5, 1);
+    dat_entry(&b, "blk.0.ffn_up.weight", 1, 5, 1);
+    assert_int_equal(open_bytes(&b, &im, &e), 0);
+    r1_tensor(&t, "blk.0.ffn_up_exps.weight", "4x9x3");
+    assert_int_equal(sl_imatrix_for(im, &t, &entry, &e), 1);
+    assert_int_equal(entry, 1);
+    r1_tensor(&t, "blk.0.ffn_up_exps.weigh", "4x9x3");
+    assert_int_equal(sl_imatrix_for(im, &t, &entry, &e), 0);
+    r1_tensor(&t, "token_embd.weight", "4x9");
+    assert_int_equal(sl_imatrix_for(im, &t, &entry, &e), 0);
+    r1_tensor(&t, "blk.0.ffn_up.weight", "4x9");
+    assert_int_equal(sl_imatrix_for(im, &t, &entry, &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "'blk.0.ffn_up.weight' has 5 values there, 4 are expected"));
+    r1_tensor(&t, "blk.0.attn_k_b.weight", "4x16x8");
+    assert_int_equal(sl_imatrix_for(im, &t, &entry, &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "has 4 values there, 32 are expected; llama.cpp collected"));
+    sl_imatrix_close(im);
+    free(b.p);
+}
+
+static void test_kvs(void **state)
+{
+    struct sl_imatrix *im;
+    struct sl_kvs kvs = {0};
+    struct sl_error e;
+    const char *text;
+    uint32_t v;
+
+    (void)state;
+    assert_int_equal(sl_imatrix_open(TINY_DAT, &im, &e), 0);
+    assert_int_equal(sl_imatrix_kvs(im, (const char *[]){"ffn"}, 1, true, &kvs), 0);
+    assert_int_equal(kvs.n, 6);
+    assert_string_equal(kvs.kv[0].key, "quantize.imatrix.file");
+    assert_string_equal(kvs.kv[1].key, "quantize.imatrix.dataset");
+    assert_string_equal(kvs.kv[2].key, "quantize.imatrix.entries_count");
+    assert_string_equal(kvs.kv[3].key, "quantize.imatrix.chunks_count");
+    assert_true(sl_kvs_get_u32(&kvs, "quantize.imatrix.chunks_count", &v) && v == 160);
+    assert_true(sl_kvs_get_str(&kvs, SL_KEY_IMATRIX, &text) && strlen(text) == 32);
+    assert_non_null(sl_kvs_find(&kvs, SL_KEY_IMATRIX_INCLUDE));
+    sl_kvs_free(&kvs);
+    im->n_chunks = 0;
+    assert_int_equal(sl_imatrix_kvs(im, NULL, 0, false, &kvs), 0);
+    assert_null(sl_kvs_find(&kvs, "quantize.imatrix.chunks_count"));
+    sl_kvs_free(&kvs);
+    sl_imatrix_close(im);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_dat),       cmocka_unit_test(test_dat_lies),
+        cmocka_unit_test(test_bad_values), cmocka_unit_test(test_gguf),
+        cmocka_unit_test(test_gguf_lies), cmocka_unit_test(test_write),
+        cmocka_unit_test(test_lookup),    cmocka_unit_test(test_kvs),
+        cmocka_unit_test(test_mutations),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

@@ -1,0 +1,378 @@
+/* Checkpoints and configs that must be refused, each with one clear line; small
+ * ones that must be taken; GGUF sources. */
+#include "tests/unit/model_fixture.h"
+
+#include <cjson/cJSON.h>
+
+/* A Llama of one layer: 4 heads of 4, 2 key-value heads. */
+#define LLAMA                                                                                   \
+    "{\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":16,\"intermediate_size\":32,"    \
+    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"num_hidden_layers\":1,"              \
+    "\"vocab_size\":8,\"rms_norm_eps\":1e-5,\"torch_dtype\":\"bfloat16\"%s}"
+
+#define TOKENIZER                                                                               \
+    "{\"added_tokens\":[],\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":"        \
+    "\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}|"     \
+    " ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"}},"  \
+    "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}}"
+
+#define LAYER "model.layers.0."
+#define N_LLAMA 12
+
+static const struct fx_tensor llama[N_LLAMA] = {
+    {"lm_head.weight", 8, 16}, {"model.embed_tokens.weight", 8, 16}, {"model.norm.weight", 16, 0},
+    {LAYER "input_layernorm.weight", 16, 0}, {LAYER "mlp.down_proj.weight", 16, 32},
+    {LAYER "mlp.gate_proj.weight", 32, 16}, {LAYER "mlp.up_proj.weight", 32, 16},
+    {LAYER "post_attention_layernorm.weight", 16, 0}, {LAYER "self_attn.k_proj.weight", 8, 16},
+    {LAYER "self_attn.o_proj.weight", 16, 16}, {LAYER "self_attn.q_proj.weight", 16, 16},
+    {LAYER "self_attn.v_proj.weight", 8, 16},
+};
+
+static void write_llama(const char *dir, const char *more, const struct fx_tensor *t, size_t n)
+{
+    char config[1024];
+
+    snprintf(config, sizeof config, LLAMA, more);
+    fx_text(dir, "config.json", config);
+    fx_text(dir, "tokenizer.json", TOKENIZER);
+    fx_safetensors(dir, t, n);
+}
+
+static void assert_taken(const char *dir, struct sl_checkpoint **ck, struct sl_model **m)
+{
+    struct sl_error e;
+
+    if (fx_open(dir, SL_LAYOUT_MLA, ck, m, &e) < 0)
+        fail_msg("%s", e.text);
+}
+
+static void assert_refused(const char *path, int code, const char *words)
+{
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+    struct sl_error e;
+    int rc = fx_open(path, SL_LAYOUT_MLA, &ck, &m, &e);
+
+    if (rc == 0) {
+        sl_model_close(m);
+        sl_checkpoint_close(ck);
+        fail_msg("taken, but expected: %s", words);
+    }
+    if (rc != code || e.code != code || !strstr(e.text, words))
+        fail_msg("code %d, '%s': expected code %d with '%s'", rc, e.text, code, words);
+}
+
+static void test_llama_is_taken(void **state)
+{
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+
+    write_llama(*state, "", llama, N_LLAMA);
+    assert_taken(*state, &ck, &m);
+    assert_int_equal(m->n_tensors, 12);
+    assert_string_equal(m->tensors[0].name, "output.weight");
+    assert_int_equal(fx_tensor(m, "blk.0.attn_k.weight")->heads, 2);
+    assert_false(m->hp.tied_output);
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+}
+
+static void test_tied(void **state)
+{
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+
+    write_llama(*state, ",\"tie_word_embeddings\":true", llama + 1, N_LLAMA - 1);
+    assert_taken(*state, &ck, &m);
+    assert_null(fx_tensor(m, "output.weight"));
+    assert_true(m->hp.tied_output);
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+    write_llama(*state, "", llama + 1, N_LLAMA - 1);
+    assert_refused(*state, SL_ESOURCE, "1 tensor missing from the checkpoint: lm_head.weight");
+}
+
+/* A bias is permuted with its matrix, value by value. */
+static void test_biases(void **state)
+{
+    struct fx_tensor t[N_LLAMA + 4];
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+    const struct sl_model_src *s;
+
+    memcpy(t, llama, sizeof llama);
+    t[N_LLAMA] = (struct fx_tensor){LAYER "self_attn.q_proj.bias", 16, 0};
+    t[N_LLAMA + 1] = (struct fx_tensor){LAYER "self_attn.k_proj.bias", 8, 0};
+    t[N_LLAMA + 2] = (struct fx_tensor){LAYER "self_attn.v_proj.bias", 8, 0};
+    t[N_LLAMA + 3] = (struct fx_tensor){LAYER "self_attn.o_proj.bias", 16, 0};
+    write_llama(*state, ",\"attention_bias\":true", t, N_LLAMA + 4);
+    assert_taken(*state, &ck, &m);
+    assert_int_equal(fx_tensor(m, "blk.0.attn_k.bias")->transform, SL_PERMUTE);
+    assert_int_equal(fx_tensor(m, "blk.0.attn_k.bias")->heads, 2);
+    s = &m->src[fx_tensor(m, "blk.0.attn_k.bias")->first_src];
+    assert_int_equal(s->rows, 8);
+    assert_int_equal(s->cols, 1);
+    assert_true(fx_tensor(m, "blk.0.attn_output.bias")->keep_f32);
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+    write_llama(*state, "", t, N_LLAMA + 4);
+    assert_refused(*state, SL_EUNSUPPORTED, "4 tensors unknown for LlamaForCausalLM");
+}
+
+static void test_dropped(void **state)
+{
+    struct fx_tensor t[N_LLAMA + 1];
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+
+    memcpy(t, llama, sizeof llama);
+    t[N_LLAMA] = (struct fx_tensor){LAYER "self_attn.rotary_emb.inv_freq", 2, 0};
+    write_llama(*state, "", t, N_LLAMA + 1);
+    assert_taken(*state, &ck, &m);
+    assert_int_equal(m->n_tensors, 12);
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+}
+
+static void test_wrong_tensors(void **state)
+{
+    struct fx_tensor t[N_LLAMA + 9];
+    char names[9][64];
+
+    memcpy(t, llama, sizeof llama);
+    for (int i = 0; i < 9; i++) {
+        snprintf(names[i], sizeof names[i], "model.layers.%d.odd.weight", i);
+        t[N_LLAMA + i] = (struct fx_tensor){names[i], 2, 2};
+    }
+    write_llama(*state, "", t, N_LLAMA + 1);
+    assert_refused(*state, SL_EUNSUPPORTED, "1 tensor unknown for LlamaForCausalLM (0 expected ones "
+                   "missing): model.layers.0.odd.weight");
+    write_llama(*state, "", t, N_LLAMA + 9);
+    assert_refused(*state, SL_EUNSUPPORTED, "model.layers.4.odd.weight and 4 more");
+    t[9].name = "model.layers.0.self_attn.out_proj.weight";
+    write_llama(*state, "", t, N_LLAMA);
+    assert_refused(*state, SL_EUNSUPPORTED, "(1 expected ones missing): " LAYER "self_attn.out_proj");
+    write_llama(*state, "", llama, 1);
+    assert_refused(*state, SL_ESOURCE, "11 tensors missing from the checkpoint: model.embed_tokens");
+    assert_refused(*state, SL_ESOURCE, " and 1 more");
+    memcpy(t, llama, sizeof llama);
+    t[4].cols = 16;
+    write_llama(*state, "", t, N_LLAMA);
+    assert_refused(*state, SL_ESOURCE, "tensor '" LAYER "mlp.down_proj.weight': expected shape "
+                   "[16, 32] by config.json, found [16, 16]");
+    memcpy(t, llama, sizeof llama);
+    t[2].cols = 1;
+    write_llama(*state, "", t, N_LLAMA);
+    assert_refused(*state, SL_ESOURCE, "expected shape [16] by config.json, found [16, 1]");
+}
+
+static void test_too_many(void **state)
+{
+    char config[1024], *at;
+
+    write_llama(*state, "", llama, N_LLAMA);
+    snprintf(config, sizeof config, LLAMA, "");
+    at = strstr(config, "\"num_hidden_layers\":1,");
+    memmove(at + 25, at + 22, strlen(at + 22) + 1);
+    memcpy(at, "\"num_hidden_layers\":4000,", 25);
+    fx_text(*state, "config.json", config);
+    assert_refused(*state, SL_ESOURCE, "the config is not of this checkpoint");
+}
+
+/* ---- hostile configs: DeepSeek-R1's with one entry changed ---- */
+
+struct change {
+    const char *key, *value; /* value NULL: the entry is removed */
+    int code;
+    const char *words;
+};
+
+static const struct change changes[] = {
+    {"architectures", "[\"GrokForCausalLM\"]", SL_EUNSUPPORTED,
+     "architecture 'GrokForCausalLM' is not supported; supported: DeepseekV2ForCausalLM, "
+     "DeepseekV3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM"},
+    {"architectures", "[]", SL_ESOURCE, "no \"architectures\""},
+    {"architectures", "\"DeepseekV3ForCausalLM\"", SL_ESOURCE, "no \"architectures\""},
+    {"architectures", NULL, SL_ESOURCE, "no \"architectures\""},
+    {"hidden_size", NULL, SL_ESOURCE, "config.json has no \"hidden_size\", which DeepseekV3"},
+    {"hidden_size", "0", SL_ESOURCE, "\"hidden_size\" is 0: expected an integer from 1"},
+    {"hidden_size", "-7168", SL_ESOURCE, "\"hidden_size\" is -7168"},
+    {"hidden_size", "1e18", SL_ESOURCE, "\"hidden_size\" is 1e+18"},
+    {"hidden_size", "7168.5", SL_ESOURCE, "\"hidden_size\" is 7168.5"},
+    {"hidden_size", "\"7168\"", SL_ESOURCE, "\"hidden_size\" is \"7168\""},
+    {"hidden_size", "[7168]", SL_ESOURCE, "\"hidden_size\" is an array"},
+    {"num_hidden_layers", "100000", SL_ESOURCE, "\"num_hidden_layers\" is 100000"},
+    {"num_hidden_layers", "4096", SL_ESOURCE, "at most 1000000 are supported"},
+    {"n_routed_experts", "16384", SL_ESOURCE, "at most 1000000 are supported"},
+    {"n_routed_experts", "1e9", SL_ESOURCE, "\"n_routed_experts\""},
+    {"n_routed_experts", "255", SL_ESOURCE, "255 experts cannot be divided in 8 groups"},
+    {"n_group", "0", SL_ESOURCE, "\"n_group\" is 0"},
+    {"topk_group", "9", SL_ESOURCE, "\"topk_group\" is 9 of 8 groups"},
+    {"num_experts_per_tok", "257", SL_ESOURCE, "\"num_experts_per_tok\" is 257 of 256"},
+    {"first_k_dense_replace", "62", SL_ESOURCE, "\"first_k_dense_replace\" is 62 of 61 layers"},
+    {"num_key_value_heads", "8", SL_ESOURCE, "\"num_key_value_heads\" is 8"},
+    {"scoring_func", "\"tanh\"", SL_EUNSUPPORTED, "\"scoring_func\" is 'tanh'"},
+    {"rms_norm_eps", "-1", SL_ESOURCE, "\"rms_norm_eps\" is -1"},
+    {"rope_theta", "0", SL_ESOURCE, "\"rope_theta\" is 0"},
+    {"rope_theta", "1e300", SL_ESOURCE, "rope_theta is 1.00"},
+    {"rope_theta", "true", SL_ESOURCE, "rope_theta is true"},
+    {"rope_scaling", "3", SL_ESOURCE, "rope_scaling is not an object"},
+    {"rope_scaling", "{\"type\":\"longrope\"}", SL_EUNSUPPORTED, "of type 'longrope'"},
+    {"rope_scaling", "{\"type\":\"llama3\"}", SL_EUNSUPPORTED, "llama3 is not supported for Deep"},
+    {"rope_scaling", "{\"type\":\"yarn\"}", SL_ESOURCE, "needs a positive \"factor\""},
+    {"rope_scaling", "{\"type\":\"yarn\",\"factor\":40}", SL_ESOURCE, "original_max_position"},
+    {"norm_topk_prob", "1", SL_ESOURCE, "\"norm_topk_prob\" is 1: expected true or false"},
+    {"quantization_config", "{\"quant_method\":\"gptq\"}", SL_EUNSUPPORTED, "'gptq'"},
+    {"vocab_size", "0", SL_ESOURCE, "\"vocab_size\" is 0"},
+};
+
+static void test_hostile_configs(void **state)
+{
+    char *text = fx_read("tests/data/deepseek-r1-config.json"), path[256];
+
+    snprintf(path, sizeof path, "%s/config.json", (char *)*state);
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        cJSON *config = cJSON_Parse(text);
+        char *changed;
+
+        assert_non_null(config);
+        cJSON_DeleteItemFromObjectCaseSensitive(config, changes[i].key);
+        if (changes[i].value)
+            cJSON_AddRawToObject(config, changes[i].key, changes[i].value);
+        changed = cJSON_Print(config);
+        fx_text(*state, "config.json", changed);
+        assert_refused(path, changes[i].code, changes[i].words);
+        cJSON_free(changed);
+        cJSON_Delete(config);
+    }
+    free(text);
+}
+
+static void test_heads_that_do_not_divide(void **state)
+{
+    static const struct { const char *more, *words; } cases[] = {
+        {",\"head_dim\":5", "heads have 5 rows; an even number is needed"},
+        {",\"rope_scaling\":{\"rope_type\":\"llama3\",\"low_freq_factor\":0}", "has absurd values"},
+        {",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":\"8\"}", "factor is \"8\""},
+    };
+    char config[1024], path[256], *at;
+
+    snprintf(path, sizeof path, "%s/config.json", (char *)*state);
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(config, sizeof config, LLAMA, cases[i].more);
+        fx_text(*state, "config.json", config);
+        assert_refused(path, SL_ESOURCE, cases[i].words);
+    }
+    snprintf(config, sizeof config, LLAMA, "");
+    at = strstr(config, "_heads\":4");
+    at[8] = '5';
+    fx_text(*state, "config.json", config);
+    assert_refused(path, SL_ESOURCE, "5 heads cannot be divided among 2");
+    at = strstr(config, "key_value_heads\":2");
+    at[17] = '5';
+    fx_text(*state, "config.json", config);
+    assert_refused(path, SL_ESOURCE, "\"hidden_size\" 16 cannot be divided among 5");
+}
+
+/* ---- GGUF sources ---- */
+
+static void put_keys(struct sl_kvs *kvs, bool arch)
+{
+    if (arch)
+        assert_int_equal(sl_kvs_set_str(kvs, "general.architecture", "qwen2"), 0);
+    assert_int_equal(sl_kvs_set_str(kvs, "general.name", "Small One"), 0);
+    assert_int_equal(sl_kvs_set_str(kvs, "general.size_label", "1.0K"), 0);
+    assert_int_equal(sl_kvs_set_u32(kvs, "general.file_type", 1), 0);
+    assert_int_equal(sl_kvs_set_u32(kvs, "qwen2.block_count", 11), 0);
+    assert_int_equal(sl_kvs_set_u32(kvs, "qwen2.attention.head_count", 4), 0);
+    assert_int_equal(sl_kvs_set_u32(kvs, "qwen2.embedding_length", 32), 0);
+    assert_int_equal(sl_kvs_set_u32(kvs, "general.quantization_version", 2), 0);
+}
+
+static void write_gguf(const char *path, bool arch)
+{
+    static const char *const names[] = {"blk.10.attn_q.weight", "blk.2.attn_norm.weight",
+                                        "token_embd.weight", "output_norm.weight"};
+    struct sl_gguf_tensor t[4];
+    struct sl_kvs kvs = {NULL, 0, 0};
+    uint8_t *head, zeros[4096] = {0};
+    uint64_t len, off = 0;
+    FILE *f = fopen(path, "wb");
+
+    put_keys(&kvs, arch);
+    for (int i = 0; i < 4; i++) {
+        bool matrix = i % 2 == 0;
+
+        memset(&t[i], 0, sizeof t[i]);
+        snprintf(t[i].name, sizeof t[i].name, "%s", names[i]);
+        t[i].n_dims = matrix ? 2 : 1;
+        for (int d = 0; d < 4; d++)
+            t[i].ne[d] = d == 0 ? 32 : d == 1 && matrix ? 8 : 1;
+        t[i].type = matrix ? SL_TYPE_F16 : SL_TYPE_F32;
+        t[i].bytes = matrix ? 512 : 128;
+        t[i].offset = off;
+        off += t[i].bytes;
+    }
+    assert_non_null(f);
+    assert_int_equal(sl_gguf_header(&kvs, t, 4, &head, &len), 0);
+    assert_int_equal(fwrite(head, 1, len, f), len);
+    assert_int_equal(fwrite(zeros, 1, off, f), off);
+    assert_int_equal(fclose(f), 0);
+    free(head);
+    sl_kvs_free(&kvs);
+}
+
+static void test_gguf(void **state)
+{
+    static const char *const order[] = {"output_norm.weight", "token_embd.weight",
+                                        "blk.2.attn_norm.weight", "blk.10.attn_q.weight"};
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+    char path[256];
+
+    snprintf(path, sizeof path, "%s/small.gguf", (char *)*state);
+    write_gguf(path, true);
+    assert_taken(path, &ck, &m);
+    assert_string_equal(m->arch, "qwen2");
+    assert_int_equal(m->n_tensors, 4);
+    for (int i = 0; i < 4; i++) {
+        const struct sl_out_tensor *t = &m->tensors[i];
+
+        assert_string_equal(t->name, order[i]);
+        assert_int_equal(t->transform, SL_COPY);
+        assert_string_equal(ck->tensors[m->src[t->first_src].tensor].name, order[i]);
+        assert_int_equal(t->keep_f32, i == 0 || i == 2);
+        assert_int_equal(t->src_type, i == 0 || i == 2 ? SL_TYPE_F32 : SL_TYPE_F16);
+    }
+    assert_int_equal(m->src[m->tensors[1].first_src].rows, 8);
+    assert_int_equal(m->n_params, 2 * 256 + 2 * 32);
+    assert_true(m->hp.tied_output);
+    assert_int_equal(m->hp.n_layer, 11);
+    assert_int_equal(m->hp.n_head_kv, 4);
+    assert_int_equal(m->hp.head_k, 8);
+    assert_int_equal(m->kvs.n, 6);
+    assert_null(sl_kvs_find(&m->kvs, "general.file_type"));
+    assert_null(sl_kvs_find(&m->kvs, "general.quantization_version"));
+    assert_string_equal(m->base_name, "Small-One-1.0K");
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+    write_gguf(path, false);
+    assert_refused(path, SL_ESOURCE, "general.architecture is missing");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_llama_is_taken, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_tied, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_biases, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_dropped, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_wrong_tensors, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_too_many, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_hostile_configs, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_heads_that_do_not_divide, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_gguf, fx_setup, fx_teardown),
+    };
+
+    return cmocka_run_group_tests_name("models refused and taken", tests, NULL, NULL);
+}

@@ -1,0 +1,190 @@
+/* Folders below which a program acts for others: what lies outside, or leads
+ * outside by "..", symlinks or a rename, is not opened. */
+#include "proto/roots.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+struct world {
+    char top[64], root[96], other[96];
+    struct sl_roots *r;
+};
+
+static void make_file(const char *dir, const char *name)
+{
+    char path[256];
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    f = fopen(path, "w");
+    assert_non_null(f);
+    fputs("x", f);
+    fclose(f);
+}
+
+static void make_link(const char *dir, const char *name, const char *to)
+{
+    char path[256];
+
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    assert_int_equal(symlink(to, path), 0);
+}
+
+static int setup(void **state)
+{
+    struct world *w = calloc(1, sizeof *w);
+    struct sl_error e;
+    char sub[128];
+    const char *roots[1];
+
+    snprintf(w->top, sizeof w->top, "/tmp/sluice_roots_XXXXXX");
+    assert_non_null(mkdtemp(w->top));
+    snprintf(w->root, sizeof w->root, "%s/root", w->top);
+    snprintf(w->other, sizeof w->other, "%s/other", w->top);
+    snprintf(sub, sizeof sub, "%s/sub", w->root);
+    assert_int_equal(mkdir(w->root, 0700) | mkdir(w->other, 0700) | mkdir(sub, 0700), 0);
+    make_file(w->root, "a");
+    make_file(sub, "b");
+    make_file(w->other, "secret");
+    make_link(w->root, "inside", "sub/b");
+    make_link(w->root, "out", "../other/secret");
+    make_link(w->root, "dir_out", "../other");
+    roots[0] = w->root;
+    assert_int_equal(sl_roots_open(roots, 1, &w->r, &e), 0);
+    *state = w;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *w = *state;
+    char command[128];
+
+    sl_roots_close(w->r);
+    snprintf(command, sizeof command, "rm -rf %s", w->top);
+    assert_int_equal(system(command), 0);
+    free(w);
+    return 0;
+}
+
+static int try_open(struct world *w, const char *sep, const char *name, struct sl_error *e)
+{
+    char path[256];
+    int fd;
+
+    snprintf(path, sizeof path, "%s%s%s", w->root, sep, name);
+    fd = sl_roots_open_path(w->r, path, O_RDONLY, e);
+    if (fd >= 0)
+        close(fd);
+    return fd < 0 ? fd : 0;
+}
+
+static void what_lies_below_opens(void **state)
+{
+    struct world *w = *state;
+    struct sl_error e;
+
+    assert_int_equal(try_open(w, "/", "a", &e), 0);
+    assert_int_equal(try_open(w, "/", "sub/b", &e), 0);
+    assert_int_equal(try_open(w, "//", "sub/../a", &e), 0);
+    assert_int_equal(try_open(w, "/", "inside", &e), 0);
+    assert_int_equal(try_open(w, "", "", &e), 0);
+}
+
+static void what_leads_out_does_not(void **state)
+{
+    struct world *w = *state;
+    struct sl_error e;
+
+    assert_int_equal(try_open(w, "/", "../other/secret", &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "leads outside"));
+    assert_int_equal(try_open(w, "/", "out", &e), SL_EUSAGE);
+    assert_int_equal(try_open(w, "/", "dir_out/secret", &e), SL_EUSAGE);
+    assert_int_equal(try_open(w, "/", "sub/../../other/secret", &e), SL_EUSAGE);
+    assert_int_equal(try_open(w, "", "2/a", &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "lies outside"));
+    assert_int_equal(try_open(w, "/", "none", &e), SL_ESOURCE);
+    assert_int_equal(sl_roots_open_path(w->r, "/etc/passwd", O_RDONLY, &e), SL_EUSAGE);
+    assert_int_equal(sl_roots_open_path(w->r, "a", O_RDONLY, &e), SL_EUSAGE);
+}
+
+static void an_open_file_is_known_by_its_place(void **state)
+{
+    struct world *w = *state;
+    struct sl_error e;
+    char path[128];
+    int in, out;
+
+    snprintf(path, sizeof path, "%s/a", w->root);
+    in = open(path, O_RDONLY);
+    snprintf(path, sizeof path, "%s/out", w->root);
+    out = open(path, O_RDONLY);
+    assert_int_equal(sl_roots_check_fd(w->r, in, "a", &e), 0);
+    assert_int_equal(sl_roots_check_fd(w->r, out, "out", &e), SL_EUSAGE);
+    close(in);
+    close(out);
+}
+
+static void a_pinned_folder_stays_itself(void **state)
+{
+    struct world *w = *state;
+    struct sl_error e;
+    char path[128], moved[128], pin[32], file[64];
+    int fd;
+
+    snprintf(path, sizeof path, "%s/sub", w->root);
+    snprintf(moved, sizeof moved, "%s/moved", w->root);
+    fd = sl_roots_open_path(w->r, path, O_PATH | O_DIRECTORY, &e);
+    assert_true(fd >= 0);
+    assert_int_equal(rename(path, moved), 0);
+    assert_int_equal(symlink(w->other, path), 0);
+    sl_roots_pin(fd, pin);
+    snprintf(file, sizeof file, "%s/b", pin);
+    assert_int_equal(access(file, F_OK), 0);
+    snprintf(file, sizeof file, "%s/secret", pin);
+    assert_int_not_equal(access(file, F_OK), 0);
+    close(fd);
+}
+
+static void roots_are_folders_with_absolute_names(void **state)
+{
+    struct world *w = *state;
+    struct sl_error e;
+    struct sl_roots *r;
+    const char *relative = "tmp", *none = "/nonexistent/x";
+    const char *many[SL_ROOTS_MAX + 1];
+
+    for (unsigned i = 0; i <= SL_ROOTS_MAX; i++)
+        many[i] = w->root;
+    assert_int_equal(sl_roots_open(&relative, 1, &r, &e), SL_EUSAGE);
+    assert_int_equal(sl_roots_open(&none, 1, &r, &e), SL_EUSAGE);
+    assert_int_equal(sl_roots_open(many, SL_ROOTS_MAX + 1, &r, &e), SL_EUSAGE);
+    assert_int_equal(sl_roots_open(NULL, 0, &r, &e), 0);
+    assert_int_equal(sl_roots_open_path(r, w->root, O_PATH, &e), SL_EUSAGE);
+    sl_roots_close(r);
+    assert_string_equal(sl_roots_path(w->r, 0), w->root);
+    assert_int_equal(sl_roots_count(w->r), 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(what_lies_below_opens, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_leads_out_does_not, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_open_file_is_known_by_its_place, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_pinned_folder_stays_itself, setup, teardown),
+        cmocka_unit_test_setup_teardown(roots_are_folders_with_absolute_names, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,294 @@
+/* Tokenizer keys from small tokenizers. */
+#include "tests/unit/model_fixture.h"
+
+#include "proto/arch_table.h"
+#include "proto/tokenizer.h"
+
+#include <cjson/cJSON.h>
+
+#define QWEN "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}"
+#define LLAMA3 QWEN "{1,3}"
+#define REST "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
+#define SPLIT(r) "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" r "\"}}"
+#define PRE(list) "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[" list "]}"
+#define BYTES "{\"type\":\"ByteLevel\",\"use_regex\":false}"
+#define CJK "[一-龥ࠀ-一가-퟿]+"
+
+#define ADDED                                                                                    \
+    "\"added_tokens\":[{\"id\":3,\"content\":\"<s>\",\"special\":true},"                         \
+    "{\"id\":4,\"content\":\"<|x|>\",\"special\":false},"                                        \
+    "{\"id\":6,\"content\":\"u▁v\",\"special\":false}]"
+#define MODEL                                                                                    \
+    "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},"                          \
+    "\"merges\":[[\"a\",\"b\"],[\"a b\",\" \"]]}"
+#define TOKENIZER "{" ADDED "," PRE(SPLIT(QWEN REST) "," BYTES) "," MODEL "}"
+
+static int keys_of(const char *dir, const struct sl_arch *arch, uint64_t n_vocab,
+                   const char *config, struct sl_kvs *kvs, struct sl_error *e)
+{
+    cJSON *c = cJSON_Parse(config);
+    int rc;
+
+    *kvs = (struct sl_kvs){NULL, 0, 0};
+    assert_non_null(c);
+    rc = sl_tokenizer_keys(dir, c, arch, n_vocab, kvs, e);
+    cJSON_Delete(c);
+    return rc;
+}
+
+static void assert_keys(const char *dir, const struct sl_arch *arch, uint64_t n_vocab,
+                        const char *config, const char *const want[][2], size_t n)
+{
+    struct sl_kvs kvs;
+    struct sl_error e;
+    char buf[512];
+
+    if (keys_of(dir, arch, n_vocab, config, &kvs, &e) < 0)
+        fail_msg("%s", e.text);
+    for (size_t i = 0; i < n; i++) {
+        assert_true(i < kvs.n);
+        assert_string_equal(kvs.kv[i].key, want[i][0]);
+        fx_kv_text(&kvs.kv[i], buf, sizeof buf);
+        assert_string_equal(buf, want[i][1]);
+    }
+    assert_int_equal(kvs.n, n);
+    sl_kvs_free(&kvs);
+}
+
+static void assert_refused(const char *dir, uint64_t n_vocab, int code, const char *words)
+{
+    struct sl_kvs kvs;
+    struct sl_error e;
+    int rc = keys_of(dir, &sl_arch_qwen2, n_vocab, "{}", &kvs, &e);
+
+    sl_kvs_free(&kvs);
+    if (rc == 0)
+        fail_msg("taken, but expected: %s", words);
+    if (rc != code || !strstr(e.text, words))
+        fail_msg("code %d, '%s': expected code %d with '%s'", rc, e.text, code, words);
+}
+
+static void test_keys(void **state)
+{
+    static const char *const want[][2] = {
+        {"tokenizer.ggml.add_space_prefix", "bool false"},
+        {"tokenizer.ggml.model", "str 'gpt2'"},
+        {"tokenizer.ggml.pre", "str 'qwen2'"},
+        {"tokenizer.ggml.tokens", "arr[str] n=8 'a' 'b' 'ab' '<s>'"},
+        {"tokenizer.ggml.token_type", "arr[i32] n=8 1 1 1 3"},
+        {"tokenizer.ggml.merges", "arr[str] n=2 'a b' 'aĠb Ġ'"},
+        {"tokenizer.ggml.bos_token_id", "u32 3"},
+        {"tokenizer.ggml.padding_token_id", "u32 4"},
+        {"tokenizer.ggml.eos_token_id", "u32 7"},
+        {"tokenizer.ggml.add_bos_token", "bool true"},
+        {"tokenizer.chat_template.tool_use", "str 'T'"},
+        {"tokenizer.chat_templates", "arr[str] n=1 'tool_use'"},
+        {"tokenizer.chat_template", "str 'D'"},
+    };
+
+    fx_text(*state, "tokenizer.json", TOKENIZER);
+    fx_text(*state, "tokenizer_config.json",
+            "{\"bos_token\":{\"content\":\"<s>\"},\"pad_token\":\"<|x|>\",\"unk_token\":null,"
+            "\"add_bos_token\":true,\"add_prefix_space\":false,\"chat_template\":"
+            "[{\"name\":\"default\",\"template\":\"D\"},{\"name\":\"tool use\",\"template\":\"T\"}]}");
+    assert_keys(*state, &sl_arch_llama, 8, "{\"eos_token_id\":7,\"bos_token_id\":1,"
+                "\"pad_token_id\":[1],\"mask_token_id\":8,\"sep_token_id\":-1}", want,
+                sizeof want / sizeof *want);
+}
+
+static void test_token_types(void **state)
+{
+    static const char *const texts[] = {"a", "b", "ab", "<s>", "<|x|>", "[PAD5]", "u v", "[PAD7]",
+                                        "<pad>", "late"};
+    static const int32_t types[] = {1, 1, 3, 3, 3, 5, 4, 5, 3, 3};
+    struct sl_kvs kvs;
+    struct sl_error e;
+    const struct sl_kv *t, *y;
+
+    /* "<pad>" has an id of its own, "ab" stays where the vocabulary has it,
+     * "late" follows the last added token. */
+    fx_text(*state, "tokenizer.json", "{\"added_tokens\":[{\"id\":3,\"content\":\"<s>\",\"special\":true},"
+            "{\"id\":4,\"content\":\"<|x|>\"},{\"id\":6,\"content\":\"u▁v\"},"
+            "{\"id\":8,\"content\":\"<pad>\",\"special\":false}],"
+            PRE(SPLIT(QWEN REST) "," BYTES) "," MODEL "}");
+    fx_text(*state, "tokenizer_config.json", "{\"eos_token\":\"ab\",\"added_tokens_decoder\":{\"3\":"
+            "{\"content\":\"<s>\"}},\"additional_special_tokens\":[\"late\"]}");
+    if (keys_of(*state, &sl_arch_qwen2, 10, "{}", &kvs, &e) < 0)
+        fail_msg("%s", e.text);
+    t = sl_kvs_find(&kvs, "tokenizer.ggml.tokens");
+    y = sl_kvs_find(&kvs, "tokenizer.ggml.token_type");
+    assert_int_equal(t->n, 10);
+    for (int i = 0; i < 10; i++) {
+        assert_string_equal(t->strs[i], texts[i]);
+        assert_int_equal(((const int32_t *)y->data)[i], types[i]);
+    }
+    sl_kvs_free(&kvs);
+}
+
+static void test_r1_distill(void **state)
+{
+    struct sl_kvs kvs;
+    struct sl_error e;
+    char buf[128];
+
+    fx_text(*state, "tokenizer.json", TOKENIZER);
+    fx_text(*state, "tokenizer_config.json", "{\"bos_token\":{\"content\":\"<｜begin▁of▁sentence｜>\"}}");
+    assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.pre", buf, sizeof buf),
+                        "str 'deepseek-r1-qwen'");
+    sl_kvs_free(&kvs);
+}
+
+static void test_template_files(void **state)
+{
+    struct sl_kvs kvs;
+    struct sl_error e;
+    char buf[128];
+
+    fx_text(*state, "tokenizer.json", TOKENIZER);
+    fx_text(*state, "tokenizer_config.json", "{}");
+    fx_text(*state, "chat_template.json", "{\"chat_template\":\"from json\"}");
+    assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
+    assert_string_equal(fx_value(&kvs, "tokenizer.chat_template", buf, 128), "str 'from json'");
+    sl_kvs_free(&kvs);
+    fx_text(*state, "chat_template.jinja", "from jinja");
+    assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
+    assert_string_equal(fx_value(&kvs, "tokenizer.chat_template", buf, 128), "str 'from jinja'");
+    sl_kvs_free(&kvs);
+    fx_text(*state, "tokenizer_config.json", "{\"chat_template\":\"own\"}");
+    assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
+    assert_string_equal(fx_value(&kvs, "tokenizer.chat_template", buf, 128), "str 'own'");
+    sl_kvs_free(&kvs);
+}
+
+/* Llama 3: the post-processor puts the first token, no flag says so. */
+static void test_post_processor(void **state)
+{
+    struct sl_kvs kvs;
+    struct sl_error e;
+    char buf[128];
+
+    fx_text(*state, "tokenizer.json", "{" ADDED "," PRE(SPLIT(LLAMA3 REST) "," BYTES) "," MODEL ","
+            "\"post_processor\":{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"},"
+            "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},"
+            "{\"Sequence\":{\"id\":\"A\"}}],\"pair\":[{\"SpecialToken\":{\"id\":\"<s>\"}},"
+            "{\"Sequence\":{\"id\":\"A\"}},{\"SpecialToken\":{\"id\":\"<s>\"}},"
+            "{\"Sequence\":{\"id\":\"B\"}}]}]}}");
+    fx_text(*state, "tokenizer_config.json", "{\"bos_token\":\"<s>\",\"eos_token\":\"<|x|>\"}");
+    assert_int_equal(keys_of(*state, &sl_arch_llama, 8, "{}", &kvs, &e), 0);
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.pre", buf, 128), "str 'llama-bpe'");
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_bos_token", buf, 128), "bool true");
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_eos_token", buf, 128), "-");
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_sep_token", buf, 128), "bool false");
+    sl_kvs_free(&kvs);
+}
+
+static void test_merges_txt(void **state)
+{
+    struct sl_kvs kvs;
+    struct sl_error e;
+    char buf[128];
+
+    fx_text(*state, "tokenizer.json", "{" ADDED "," PRE(SPLIT(QWEN REST) "," BYTES) ","
+            "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0}}}");
+    assert_refused(*state, 8, SL_ESOURCE, "has no merges, and there is no merges.txt");
+    fx_text(*state, "merges.txt", "#version: 0.2\na b\r\n\nx y z\n# c\n  d\t e \n");
+    assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.merges", buf, 128),
+                        "arr[str] n=3 'a b' '# c' 'd e'");
+    sl_kvs_free(&kvs);
+}
+
+struct pre_case {
+    const char *list, *pre; /* pre NULL: refused */
+};
+
+static const struct pre_case pres[] = {
+    {SPLIT(QWEN REST) "," BYTES, "qwen2"},
+    {SPLIT(LLAMA3 REST) "," BYTES, "llama-bpe"},
+    {SPLIT("[\\r\\n]") "," SPLIT("\\\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿ]+") ","
+     SPLIT("\\\\s?[!-/:-~！-／：-～‘-‟　-。]+") "," SPLIT("\\\\s+$") "," SPLIT(CJK)
+     ",{\"type\":\"Digits\",\"individual_digits\":true}," BYTES, "deepseek-llm"},
+    {SPLIT("[\\r\\n]") "," SPLIT("\\\\s?\\\\p{L}+") "," SPLIT("\\\\s?\\\\p{P}+") "," SPLIT(CJK)
+     ",{\"type\":\"Digits\"}," BYTES, "deepseek-coder"},
+    {SPLIT(QWEN REST) ",{\"type\":\"ByteLevel\",\"use_regex\":true}", NULL},
+    {SPLIT(QWEN REST) "," SPLIT("x"), NULL},
+    {SPLIT(QWEN), NULL},
+    {SPLIT("[\\r\\n]"), NULL},
+    {"{\"type\":\"Whitespace\"}", NULL},
+    {BYTES, NULL},
+    {"", NULL},
+};
+
+static void test_pre(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof pres / sizeof *pres; i++) {
+        struct sl_error e;
+        const char *pre;
+        char text[4096];
+        cJSON *j;
+
+        snprintf(text, sizeof text, "{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[%s]}}",
+                 pres[i].list);
+        j = cJSON_Parse(text);
+        assert_non_null(j);
+        assert_int_equal(sl_tokenizer_pre(j, NULL, &pre, &e), pres[i].pre ? 0 : SL_EUNSUPPORTED);
+        if (pres[i].pre)
+            assert_string_equal(pre, pres[i].pre);
+        cJSON_Delete(j);
+    }
+}
+
+static void test_refused(void **state)
+{
+    static const struct { const char *tokenizer; uint64_t n; int code; const char *words; } bad[] = {
+        {"[]", 8, SL_ESOURCE, "tokenizer.json: expected a JSON object"},
+        {"{\"a\":", 8, SL_ESOURCE, "tokenizer.json"},
+        {TOKENIZER, 2, SL_ESOURCE, "id of token 'ab' is not an integer below config.json's vocab_size 2"},
+        {TOKENIZER, 6, SL_ESOURCE, "id of token 'u▁v'"},
+        {"{" PRE(SPLIT(QWEN REST)) ",\"model\":{\"type\":\"Unigram\"}}", 8, SL_EUNSUPPORTED, "Unigram"},
+        {"{" PRE(SPLIT(QWEN REST)) ",\"model\":{\"type\":\"BPE\",\"byte_fallback\":true}}", 8,
+         SL_EUNSUPPORTED, "byte_fallback"},
+        {"{" PRE(SPLIT(QWEN REST)) ",\"model\":{\"vocab\":{}}}", 8, SL_ESOURCE, "model.vocab is missing"},
+        {"{" PRE(SPLIT(QWEN REST)) ",\"model\":{\"vocab\":{\"a\":-1}}}", 8, SL_ESOURCE, "token 'a'"},
+        {"{" PRE(SPLIT(QWEN REST)) ",\"model\":{\"vocab\":{\"a\":1.5}}}", 8, SL_ESOURCE, "token 'a'"},
+        {"{" PRE(SPLIT(QWEN REST)) ",\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a a\",[\"a\"]]}}", 8,
+         SL_ESOURCE, "entry 1: expected a string or a pair"},
+        {"{" PRE(SPLIT(QWEN REST)) ",\"model\":{\"vocab\":{\"a\":0}},\"added_tokens\":[{\"id\":1}]}", 8,
+         SL_ESOURCE, "no content"},
+        {"{" PRE(SPLIT("\\\\w+")) "," MODEL "}", 8, SL_EUNSUPPORTED, "first '\\w+'"},
+    };
+
+    assert_refused(*state, 8, SL_ESOURCE, "tokenizer.json is missing");
+    fx_text(*state, "tiktoken.model", "x");
+    assert_refused(*state, 8, SL_EUNSUPPORTED, "tiktoken.model");
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        fx_text(*state, "tokenizer.json", bad[i].tokenizer);
+        assert_refused(*state, bad[i].n, bad[i].code, bad[i].words);
+    }
+    fx_text(*state, "tokenizer.json", TOKENIZER);
+    fx_text(*state, "tokenizer_config.json", "{\"pad_token\":\"[PAD]\"}");
+    assert_refused(*state, 7, SL_ESOURCE, "id of token '[PAD]'");
+    fx_text(*state, "tokenizer_config.json", "{}");
+    fx_write(*state, "chat_template.jinja", "a\0b", 3);
+    assert_refused(*state, 8, SL_ESOURCE, "NUL bytes");
+    fx_text(*state, "tokenizer.model", "x");
+    assert_refused(*state, 8, SL_EUNSUPPORTED, "SentencePiece");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_keys, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_token_types, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_r1_distill, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_template_files, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_post_processor, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_merges_txt, fx_setup, fx_teardown),
+        cmocka_unit_test(test_pre),
+        cmocka_unit_test_setup_teardown(test_refused, fx_setup, fx_teardown),
+    };
+
+    return cmocka_run_group_tests_name("tokenizer", tests, NULL, NULL);
+}

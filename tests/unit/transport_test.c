@@ -1,0 +1,280 @@
+/* The two ends of the transport against each other: who is let in and as what,
+ * who is not, whose path is whose, what is too large. */
+#include "daemon/router.h"
+#include "worker/dealer.h"
+
+#include "proto/wire.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+struct place {
+    char dir[64], ipc[100], key[4][100], pub[4][110], allow[100];
+};
+
+static struct sl_error e;
+
+static void key_pair(struct place *p, int i, struct sl_key *k)
+{
+    snprintf(p->key[i], sizeof p->key[i], "%s/key%d", p->dir, i);
+    snprintf(p->pub[i], sizeof p->pub[i], "%s/key%d.pub", p->dir, i);
+    assert_int_equal(sl_key_make(k, &e), 0);
+    assert_int_equal(sl_key_save(p->key[i], k, &e), 0);
+}
+
+static int set_up(void **state)
+{
+    struct place *p = calloc(1, sizeof *p);
+
+    strcpy(p->dir, "/tmp/sluice-transport-XXXXXX");
+    if (!mkdtemp(p->dir))
+        return -1;
+    snprintf(p->ipc, sizeof p->ipc, "ipc://%s/run/sock", p->dir);
+    snprintf(p->allow, sizeof p->allow, "%s/allow", p->dir);
+    *state = p;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct place *p = *state;
+    char cmd[100];
+    int rc;
+
+    snprintf(cmd, sizeof cmd, "rm -rf %s", p->dir);
+    rc = system(cmd);
+    free(p);
+    return rc;
+}
+
+static uint64_t ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static int open_router(struct place *p, const char *endpoint, const struct sl_router_opts *more,
+                       struct sl_router **r)
+{
+    struct sl_router_opts o = more ? *more : (struct sl_router_opts){0};
+
+    (void)p;
+    o.endpoints = &endpoint;
+    o.n_endpoints = 1;
+    return sl_router_open(&o, r, &e);
+}
+
+/* One message from d to r, at most `wait` ms. Returns 1 when it came. */
+static int pass(struct sl_router *r, struct sl_dealer *d, const void *bytes, size_t n,
+                struct sl_received *m, uint64_t wait)
+{
+    uint64_t end = ms() + wait;
+    int sent = 0, rc = 0;
+
+    while (ms() < end && rc == 0) {
+        if (!sent)
+            sent = sl_dealer_send(d, bytes, n, &e);
+        assert_true(sl_router_wait(r, -1, 20, &e) >= 0);
+        rc = sl_router_receive(r, m, &e);
+    }
+    if (rc < 0)
+        fail_msg("%s", e.text);
+    return rc;
+}
+
+static void there_and_back(void **state)
+{
+    struct place *p = *state;
+    struct sl_dealer_opts o = {.endpoint = p->ipc};
+    struct sl_received m = {0};
+    struct sl_router *r, *second;
+    struct sl_dealer *d;
+    struct stat st;
+    uint8_t *bytes;
+    char want[40];
+    size_t n;
+
+    if (open_router(p, p->ipc, NULL, &r) != 0)
+        fail_msg("%s", e.text);
+    assert_int_equal(stat(p->ipc + 6, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0700);
+    /* A live daemon's path is not stolen, by this process or another. */
+    assert_int_equal(open_router(p, p->ipc, NULL, &second), SL_EEXISTS);
+    assert_non_null(strstr(e.text, "another sluiced listens there"));
+    assert_int_equal(sl_dealer_open(&o, &d, &e), 0);
+    assert_int_equal(pass(r, d, "ping", 4, &m, 5000), 1);
+    assert_memory_equal(m.bytes, "ping", 4);
+    assert_int_equal(m.role, SL_ROLE_ADMIN);
+    snprintf(want, sizeof want, "uid:%u", (unsigned)geteuid());
+    assert_string_equal(m.user, want);
+    free(m.bytes);
+    assert_int_equal(sl_router_send(r, m.peer, (const uint8_t *)"pong", 4, &e), 1);
+    assert_int_equal(sl_dealer_wait(d, -1, 5000, &e), 1);
+    assert_int_equal(sl_dealer_receive(d, &bytes, &n, &e), 1);
+    assert_int_equal(n, 4);
+    assert_memory_equal(bytes, "pong", 4);
+    free(bytes);
+    /* Nobody of that name: it is said, not swallowed. */
+    assert_int_equal(sl_router_send(r, m.peer + 1, (const uint8_t *)"pong", 4, &e), 0);
+    assert_int_equal(sl_router_send(r, 0, (const uint8_t *)"pong", 4, &e), 0);
+    sl_dealer_close(d);
+    sl_router_close(r);
+    assert_int_equal(stat(p->ipc + 6, &st), -1);
+    assert_int_equal(open_router(p, p->ipc, NULL, &r), 0); /* free again */
+    sl_router_close(r);
+}
+
+static void what_is_too_large_is_cut_off(void **state)
+{
+    struct place *p = *state;
+    struct sl_dealer_opts o = {.endpoint = p->ipc};
+    struct sl_received m = {0};
+    struct sl_router *r;
+    struct sl_dealer *d;
+    uint8_t *big = calloc(1, SL_WIRE_MAX + 1);
+
+    assert_int_equal(open_router(p, p->ipc, NULL, &r), 0);
+    assert_int_equal(sl_dealer_open(&o, &d, &e), 0);
+    assert_int_equal(pass(r, d, big, SL_WIRE_MAX, &m, 10000), 1);
+    assert_int_equal(m.n, SL_WIRE_MAX);
+    free(m.bytes);
+    assert_int_equal(pass(r, d, big, SL_WIRE_MAX + 1, &m, 1000), 0);
+    sl_dealer_close(d);
+    /* The daemon serves on. */
+    assert_int_equal(sl_dealer_open(&o, &d, &e), 0);
+    assert_int_equal(pass(r, d, "x", 1, &m, 5000), 1);
+    free(m.bytes);
+    free(big);
+    sl_dealer_close(d);
+    sl_router_close(r);
+}
+
+static void open_folders_are_refused(void **state)
+{
+    struct place *p = *state;
+    char dir[100], ipc[120];
+    struct sl_router *r;
+
+    snprintf(dir, sizeof dir, "%s/open", p->dir);
+    snprintf(ipc, sizeof ipc, "ipc://%s/sock", dir);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    assert_int_equal(chmod(dir, 0777), 0);
+    assert_int_equal(open_router(p, ipc, NULL, &r), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "closed to others' writing"));
+    assert_int_equal(open_router(p, "ipc://relative", NULL, &r), SL_EUSAGE);
+    assert_int_equal(open_router(p, "udp://1", NULL, &r), SL_EUSAGE);
+}
+
+static void plain_tcp_is_for_loopback(void **state)
+{
+    struct place *p = *state;
+    const struct sl_router_opts plain = {.plain_tcp = true};
+    struct sl_received m = {0};
+    struct sl_router *r;
+    struct sl_dealer *d;
+
+    assert_int_equal(open_router(p, "tcp://127.0.0.1:*", NULL, &r), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "needs --key"));
+    assert_int_equal(open_router(p, "tcp://0.0.0.0:*", &plain, &r), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "loopback address alone"));
+    assert_int_equal(open_router(p, "tcp://*:*", &plain, &r), SL_EUSAGE);
+    assert_int_equal(open_router(p, "tcp://127.0.0.1:*", &plain, &r), 0);
+    assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = sl_router_endpoint(r, 0),
+                                                             .plain_tcp = true}, &d, &e), 0);
+    assert_int_equal(pass(r, d, "x", 1, &m, 5000), 1);
+    assert_string_equal(m.user, "local");
+    free(m.bytes);
+    sl_dealer_close(d);
+    sl_router_close(r);
+}
+
+static void only_keys_of_the_list_come_in(void **state)
+{
+    struct place *p = *state;
+    struct sl_key key[3];
+    struct sl_router_opts o = {.key_path = p->key[0]};
+    struct sl_received m = {0};
+    struct sl_router *r;
+    struct sl_dealer *d;
+    FILE *f;
+
+    for (int i = 0; i < 3; i++)
+        key_pair(p, i, &key[i]);
+    assert_int_equal(open_router(p, "tcp://127.0.0.1:*", &o, &r), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "needs --allow"));
+    f = fopen(p->allow, "w");
+    fprintf(f, "worker key %s gpu-a\n", key[1].public_key);
+    fclose(f);
+    chmod(p->allow, 0600);
+    o.allow_path = p->allow;
+    if (open_router(p, "tcp://127.0.0.1:*", &o, &r) != 0)
+        fail_msg("%s", e.text);
+    assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = sl_router_endpoint(r, 0),
+                     .key_path = p->key[1], .server_key_path = p->pub[0]}, &d, &e), 0);
+    assert_int_equal(pass(r, d, "x", 1, &m, 5000), 1);
+    assert_int_equal(m.role, SL_ROLE_WORKER);
+    assert_string_equal(m.user, "gpu-a");
+    free(m.bytes);
+    sl_dealer_close(d);
+    /* A key that is not on the list. */
+    assert_int_equal(sl_router_refused(r), 0);
+    assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = sl_router_endpoint(r, 0),
+                     .key_path = p->key[2], .server_key_path = p->pub[0]}, &d, &e), 0);
+    assert_int_equal(pass(r, d, "x", 1, &m, 1500), 0);
+    assert_true(sl_router_refused(r) > 0);
+    sl_dealer_close(d);
+    /* No key at all, and the wrong daemon's. */
+    assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = sl_router_endpoint(r, 0),
+                                                             .plain_tcp = true}, &d, &e), 0);
+    assert_int_equal(pass(r, d, "x", 1, &m, 500), 0);
+    sl_dealer_close(d);
+    assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = sl_router_endpoint(r, 0),
+                     .key_path = p->key[1], .server_key_path = p->pub[2]}, &d, &e), 0);
+    assert_int_equal(pass(r, d, "x", 1, &m, 500), 0);
+    sl_dealer_close(d);
+    sl_router_close(r);
+}
+
+static void threads_speak_inproc(void **state)
+{
+    struct place *p = *state;
+    struct sl_received m = {0};
+    struct sl_router *r;
+    struct sl_dealer *d;
+
+    assert_int_equal(open_router(p, "inproc://convert", NULL, &r), 0);
+    assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = "inproc://convert",
+                                                             .context = sl_router_context(r)}, &d, &e), 0);
+    assert_int_equal(pass(r, d, "x", 1, &m, 5000), 1);
+    assert_int_equal(m.role, SL_ROLE_ADMIN);
+    assert_string_equal(m.user, "local");
+    free(m.bytes);
+    sl_dealer_close(d);
+    sl_router_close(r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(there_and_back, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_is_too_large_is_cut_off, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(open_folders_are_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(plain_tcp_is_for_loopback, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(only_keys_of_the_list_come_in, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(threads_speak_inproc, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

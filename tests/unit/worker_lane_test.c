@@ -1,0 +1,363 @@
+/* A lane does a whole job by its tasks, as a daemon would grant them: prepare, the
+ * plan's tasks, stitch, publish, verify; and what goes wrong is told. */
+#include "proto/wire.h"
+#include "worker/lane.h"
+
+#include <cjson/cJSON.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define WAIT_MS 60000
+
+struct world {
+    char dir[64], source[4096];
+    struct sl_roots *roots;
+    struct sl_lane *lane;
+    int wake;
+    cJSON *spec;
+    char fingerprint[33];
+    uint32_t n_tasks;
+    uint64_t epoch;
+    char *sums;
+};
+
+static void open_lane(struct world *w)
+{
+    struct sl_job_cache_opts o = {.roots = w->roots, .threads = 2, .mem_bytes = 128 << 20};
+    struct sl_error e;
+
+    w->wake = eventfd(0, EFD_NONBLOCK);
+    assert_int_equal(sl_lane_open(&o, w->wake, &w->lane, &e), 0);
+}
+
+static int setup(void **state)
+{
+    struct world *w = calloc(1, sizeof *w);
+    const char *roots[2];
+    struct sl_error e;
+    cJSON *o;
+
+    snprintf(w->dir, sizeof w->dir, "/tmp/sluice_lane_XXXXXX");
+    assert_non_null(mkdtemp(w->dir));
+    assert_non_null(realpath("tests/tiny-v3", w->source));
+    roots[0] = w->dir;
+    roots[1] = w->source;
+    assert_int_equal(sl_roots_open(roots, 2, &w->roots, &e), 0);
+    w->spec = cJSON_CreateObject();
+    sl_put_str(w->spec, "source", w->source);
+    sl_put_str(w->spec, "output", w->dir);
+    sl_put_str(w->spec, "prefix", "x");
+    sl_put_str(w->spec, "recipe", "all");
+    sl_put_str(w->spec, "recipe_text", "default q4_k\n");
+    o = cJSON_AddObjectToObject(w->spec, "options");
+    sl_put_uint(o, "task_bytes", 1000000);
+    sl_put_uint(o, "split_max_bytes", 7000000);
+    assert_int_equal(sl_record_check("spec", w->spec, &e), 0);
+    open_lane(w);
+    *state = w;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *w = *state;
+    char command[128];
+
+    sl_lane_close(w->lane);
+    close(w->wake);
+    sl_roots_close(w->roots);
+    cJSON_Delete(w->spec);
+    snprintf(command, sizeof command, "rm -rf %s", w->dir);
+    assert_int_equal(system(command), 0);
+    free(w->sums);
+    free(w);
+    return 0;
+}
+
+static void push(struct world *w, uint32_t task)
+{
+    struct sl_work *work = calloc(1, sizeof *work);
+
+    assert_non_null(work);
+    work->job = 7;
+    work->task = task;
+    work->epoch = ++w->epoch;
+    work->spec = cJSON_Duplicate(w->spec, 1);
+    if (task != SL_TASK_PREPARE)
+        strcpy(work->fingerprint, w->fingerprint);
+    if (task == SL_TASK_STITCH)
+        work->sums = strdup(w->sums);
+    sl_lane_push(w->lane, work);
+}
+
+static struct sl_outcome *wait_outcome(struct world *w)
+{
+    struct pollfd p = {.fd = w->wake, .events = POLLIN};
+    struct sl_outcome *o;
+    uint64_t n;
+
+    while ((o = sl_lane_collect(w->lane)) == NULL) {
+        assert_int_equal(poll(&p, 1, WAIT_MS), 1);
+        assert_int_equal(read(w->wake, &n, sizeof n), sizeof n);
+    }
+    return o;
+}
+
+static struct sl_outcome *does(struct world *w, uint32_t task)
+{
+    push(w, task);
+    return wait_outcome(w);
+}
+
+static void succeeds(struct world *w, uint32_t task)
+{
+    struct sl_outcome *o = does(w, task);
+
+    if (o->kind != SL_OUTCOME_RESULT)
+        fail_msg("task %u: %s", task, o->error.text);
+    sl_outcome_free(o);
+}
+
+static void fails(struct world *w, uint32_t task, int code, const char *text)
+{
+    struct sl_outcome *o = does(w, task);
+
+    assert_int_equal(o->kind, SL_OUTCOME_FAIL);
+    assert_int_equal(o->error.code, code);
+    if (!strstr(o->error.text, text))
+        fail_msg("'%s' is not in '%s'", text, o->error.text);
+    assert_null(strstr(o->error.text, "/proc/"));
+    sl_outcome_free(o);
+}
+
+static void prepare(struct world *w)
+{
+    struct sl_outcome *o = does(w, SL_TASK_PREPARE);
+    struct sl_error e;
+
+    if (o->kind != SL_OUTCOME_RESULT)
+        fail_msg("%s", o->error.text);
+    assert_int_equal(sl_record_check("plan", o->plan, &e), 0);
+    strcpy(w->fingerprint, sl_get_str(o->plan, "fingerprint"));
+    w->n_tasks = (uint32_t)cJSON_GetArraySize(sl_get(o->plan, "src_bytes"));
+    sl_outcome_free(o);
+    free(w->sums);
+    w->sums = calloc(w->n_tasks, 17);
+    assert_non_null(w->sums);
+}
+
+static void convert(struct world *w)
+{
+    for (uint32_t t = 0; t < w->n_tasks; t++)
+        push(w, t);
+    for (uint32_t t = 0; t < w->n_tasks; t++) {
+        struct sl_outcome *o = wait_outcome(w);
+        char digits[17];
+
+        if (o->kind != SL_OUTCOME_RESULT)
+            fail_msg("task %u: %s", o->task, o->error.text);
+        assert_true(o->has_checksum);
+        snprintf(digits, sizeof digits, "%016llx", (unsigned long long)o->checksum);
+        memcpy(w->sums + 16 * (size_t)o->task, digits, 16);
+        sl_outcome_free(o);
+    }
+}
+
+static int exists(struct world *w, const char *name)
+{
+    char path[128];
+
+    snprintf(path, sizeof path, "%s/%s", w->dir, name);
+    return access(path, F_OK) == 0;
+}
+
+static void flip(struct world *w, const char *name, long at)
+{
+    char path[128];
+    FILE *f;
+    int c;
+
+    snprintf(path, sizeof path, "%s/%s", w->dir, name);
+    f = fopen(path, "r+");
+    assert_non_null(f);
+    fseek(f, at, SEEK_END);
+    c = fgetc(f);
+    fseek(f, at, SEEK_END);
+    fputc(c ^ 1, f);
+    fclose(f);
+}
+
+static void a_job_by_its_tasks(void **state)
+{
+    struct world *w = *state;
+    struct sl_lane_state s;
+
+    prepare(w);
+    assert_true(w->n_tasks > 5);
+    assert_true(exists(w, "x.sluice-job"));
+    convert(w);
+    succeeds(w, SL_TASK_STITCH);
+    succeeds(w, SL_TASK_PUBLISH);
+    assert_true(exists(w, "x-00001-of-00002.gguf"));
+    assert_false(exists(w, "x-00001-of-00002.gguf.partial"));
+    assert_false(exists(w, "x.sluice-job"));
+    succeeds(w, SL_TASK_PUBLISH); /* once more changes nothing */
+    succeeds(w, SL_TASK_VERIFY);
+    sl_lane_state(w->lane, &s);
+    assert_true(s.bytes > 0);
+    assert_int_equal(s.unfinished, 0);
+    flip(w, "x-00002-of-00002.gguf", -1000);
+    fails(w, SL_TASK_VERIFY, SL_EVERIFY, "x-00002-of-00002.gguf");
+}
+
+static void bytes_that_went_bad_are_made_again(void **state)
+{
+    struct world *w = *state;
+    struct sl_outcome *o;
+    uint32_t bad;
+    char digits[17];
+
+    prepare(w);
+    convert(w);
+    flip(w, "x-00002-of-00002.gguf.partial", -1000);
+    o = does(w, SL_TASK_STITCH);
+    assert_int_equal(o->kind, SL_OUTCOME_FAIL);
+    assert_int_equal(o->error.code, SL_EVERIFY);
+    assert_int_equal(o->n_bad, 1);
+    bad = (uint32_t)o->bad[0];
+    sl_outcome_free(o);
+    o = does(w, bad);
+    assert_int_equal(o->kind, SL_OUTCOME_RESULT);
+    snprintf(digits, sizeof digits, "%016llx", (unsigned long long)o->checksum);
+    assert_memory_equal(digits, w->sums + 16 * (size_t)bad, 16);
+    sl_outcome_free(o);
+    succeeds(w, SL_TASK_STITCH);
+}
+
+static void a_lost_file_costs_its_tasks_alone(void **state)
+{
+    struct world *w = *state;
+    struct sl_outcome *o;
+    char path[128];
+    uint32_t n;
+
+    prepare(w);
+    convert(w);
+    snprintf(path, sizeof path, "%s/x-00002-of-00002.gguf.partial", w->dir);
+    assert_int_equal(unlink(path), 0);
+    o = does(w, SL_TASK_STITCH);
+    assert_int_equal(o->kind, SL_OUTCOME_FAIL);
+    n = o->n_bad;
+    assert_true(n > 0 && n < w->n_tasks);
+    for (uint32_t i = 0; i < n; i++) {
+        /* The engine that still has the old file open must not count. */
+        for (;;) {
+            struct sl_outcome *again = does(w, (uint32_t)o->bad[i]);
+            int kind = (int)again->kind;
+
+            sl_outcome_free(again);
+            if (kind == SL_OUTCOME_RESULT)
+                break;
+        }
+    }
+    sl_outcome_free(o);
+    succeeds(w, SL_TASK_STITCH);
+}
+
+static void another_plan_is_refused(void **state)
+{
+    struct world *w = *state;
+
+    prepare(w);
+    memset(w->fingerprint, '0', 32);
+    fails(w, 0, SL_ESOURCE, "fingerprint");
+    fails(w, SL_TASK_STITCH, SL_ESOURCE, "fingerprint");
+}
+
+static void an_output_that_is_taken_is_refused(void **state)
+{
+    struct world *w = *state;
+    char path[128];
+
+    prepare(w);
+    prepare(w); /* the same plan goes on */
+    cJSON_ReplaceItemInObject(w->spec, "recipe_text", cJSON_CreateString("default q2_k\n"));
+    fails(w, SL_TASK_PREPARE, SL_EEXISTS, "another job");
+    w->fingerprint[0] ^= 1;
+    succeeds(w, SL_TASK_DISCARD);
+    /* That was not its own: still there. */
+    assert_true(exists(w, "x.sluice-job"));
+    w->fingerprint[0] ^= 1;
+    cJSON_ReplaceItemInObject(w->spec, "recipe_text", cJSON_CreateString("default q4_k\n"));
+    succeeds(w, SL_TASK_DISCARD);
+    assert_false(exists(w, "x.sluice-job"));
+    assert_false(exists(w, "x-00001-of-00002.gguf.partial"));
+    snprintf(path, sizeof path, "%s/x-00001-of-00002.gguf", w->dir);
+    close(open(path, O_CREAT | O_WRONLY, 0600));
+    fails(w, SL_TASK_PREPARE, SL_EEXISTS, "exists already");
+    cJSON_AddTrueToObject(sl_get(w->spec, "options"), "force");
+    prepare(w);
+}
+
+static void what_lies_outside_the_roots_is_refused(void **state)
+{
+    struct world *w = *state;
+
+    cJSON_ReplaceItemInObject(w->spec, "output", cJSON_CreateString("/var/tmp"));
+    fails(w, SL_TASK_PREPARE, SL_EUSAGE, "outside");
+    cJSON_ReplaceItemInObject(w->spec, "output", cJSON_CreateString(w->dir));
+    cJSON_ReplaceItemInObject(w->spec, "source", cJSON_CreateString("/etc/ssl"));
+    fails(w, SL_TASK_PREPARE, SL_EUSAGE, "outside");
+    cJSON_ReplaceItemInObject(w->spec, "source", cJSON_CreateString(w->source));
+    cJSON_ReplaceItemInObject(w->spec, "prefix", cJSON_CreateString("../x"));
+    fails(w, SL_TASK_PREPARE, SL_EUSAGE, "prefix");
+}
+
+static void what_has_not_begun_is_handed_back(void **state)
+{
+    struct world *w = *state;
+    unsigned back = 0, done = 0;
+
+    prepare(w);
+    for (uint32_t t = 0; t < w->n_tasks; t++)
+        push(w, t);
+    sl_lane_hand_back(w->lane, true);
+    while (back + done < w->n_tasks) {
+        struct sl_outcome *o = wait_outcome(w);
+
+        back += o->kind == SL_OUTCOME_GIVEBACK;
+        done += o->kind == SL_OUTCOME_RESULT;
+        sl_outcome_free(o);
+    }
+    assert_true(back > 0);
+    push(w, 0);
+    assert_true(sl_lane_drop(w->lane, 7, 0, w->epoch + 1) == 0);
+    sl_outcome_free(wait_outcome(w));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_job_by_its_tasks, setup, teardown),
+        cmocka_unit_test_setup_teardown(bytes_that_went_bad_are_made_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_lost_file_costs_its_tasks_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(another_plan_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_output_that_is_taken_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_lies_outside_the_roots_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_has_not_begun_is_handed_back, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

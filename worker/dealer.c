@@ -1,0 +1,246 @@
+#include "worker/dealer.h"
+
+#include "proto/wire.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zmq.h>
+
+#define RECONNECT_MS 1000
+#define RECONNECT_MAX_MS 32000
+
+struct sl_dealer {
+    void *context, *socket;
+    bool own_context, curve;
+    char *endpoint;
+    struct sl_key key;                  /* own */
+    char server_key[SL_KEY_CHARS + 1];
+};
+
+static int zmq_failed(struct sl_error *e, const char *what, const char *endpoint)
+{
+    return sl_fail(e, SL_EFAIL, "%s: %s: %s", endpoint, what, zmq_strerror(zmq_errno()));
+}
+
+static int set_int(void *socket, int option, int v)
+{
+    return zmq_setsockopt(socket, option, &v, sizeof v);
+}
+
+/* Bounds, heartbeats and keys; before connecting. */
+static int set_options(struct sl_dealer *d, struct sl_error *e)
+{
+    static const struct {
+        int option, value;
+    } ints[] = {
+        {ZMQ_SNDHWM, SL_WIRE_HWM}, {ZMQ_RCVHWM, SL_WIRE_HWM}, {ZMQ_LINGER, SL_WIRE_LINGER_MS},
+        {ZMQ_HEARTBEAT_IVL, SL_WIRE_HEARTBEAT_MS}, {ZMQ_HEARTBEAT_TIMEOUT, 4 * SL_WIRE_HEARTBEAT_MS},
+        {ZMQ_HEARTBEAT_TTL, 4 * SL_WIRE_HEARTBEAT_MS}, {ZMQ_HANDSHAKE_IVL, SL_WIRE_HANDSHAKE_MS},
+        {ZMQ_RECONNECT_IVL, RECONNECT_MS}, {ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS},
+        {ZMQ_IMMEDIATE, 1}, {ZMQ_IPV6, 1},
+    };
+    int64_t most = SL_WIRE_MAX;
+    bool bad = zmq_setsockopt(d->socket, ZMQ_MAXMSGSIZE, &most, sizeof most) != 0;
+
+    for (unsigned i = 0; i < sizeof ints / sizeof ints[0]; i++)
+        bad |= set_int(d->socket, ints[i].option, ints[i].value) != 0;
+    if (d->curve)
+        bad |= zmq_setsockopt(d->socket, ZMQ_CURVE_SERVERKEY, d->server_key, SL_KEY_CHARS) != 0 ||
+               zmq_setsockopt(d->socket, ZMQ_CURVE_PUBLICKEY, d->key.public_key, SL_KEY_CHARS) != 0 ||
+               zmq_setsockopt(d->socket, ZMQ_CURVE_SECRETKEY, d->key.secret_key, SL_KEY_CHARS) != 0;
+    return bad ? zmq_failed(e, "the socket cannot be set up", d->endpoint) : 0;
+}
+
+static int connect_socket(struct sl_dealer *d, struct sl_error *e)
+{
+    d->socket = zmq_socket(d->context, ZMQ_DEALER);
+    if (!d->socket)
+        return zmq_failed(e, "no socket", d->endpoint);
+    SL_TRY(set_options(d, e));
+    if (zmq_connect(d->socket, d->endpoint) == 0)
+        return 0;
+    if (zmq_errno() == EINVAL || zmq_errno() == ENAMETOOLONG || zmq_errno() == EPROTONOSUPPORT)
+        return sl_fail(e, SL_EUSAGE, "%s: no possible endpoint: %s; expected ipc:///PATH or tcp://HOST:PORT",
+                       d->endpoint, zmq_strerror(zmq_errno()));
+    return zmq_failed(e, "cannot connect", d->endpoint);
+}
+
+static bool begins(const char *text, const char *with)
+{
+    return strncmp(text, with, strlen(with)) == 0;
+}
+
+static bool is_loopback(const char *endpoint)
+{
+    const char *host = endpoint + 6;
+
+    return begins(host, "127.") || begins(host, "localhost:") || begins(host, "[::1]:");
+}
+
+/* tcp is encrypted, but for a loopback that somebody asked for in so many words. */
+static int take_keys(struct sl_dealer *d, const struct sl_dealer_opts *o, struct sl_error *e)
+{
+    struct sl_key server;
+
+    if (!begins(o->endpoint, "tcp://")) {
+        if (o->key_path || o->server_key_path)
+            return sl_fail(e, SL_EUSAGE, "%s: keys are for tcp endpoints", o->endpoint);
+        return 0;
+    }
+    if (!o->key_path && !o->server_key_path) {
+        if (o->plain_tcp && is_loopback(o->endpoint))
+            return 0;
+        return sl_fail(e, SL_EUSAGE, o->plain_tcp
+                       ? "%s: tcp without keys is for the loopback address alone"
+                       : "%s: tcp needs --key FILE and --server-key FILE ('sluice keys' makes them)",
+                       o->endpoint);
+    }
+    if (!o->key_path || !o->server_key_path)
+        return sl_fail(e, SL_EUSAGE, "%s: both --key FILE (own) and --server-key FILE (the daemon's public one) are needed",
+                       o->endpoint);
+    if (!zmq_has("curve"))
+        return sl_fail(e, SL_EUNSUPPORTED, "libzmq was built without CURVE: tcp cannot be encrypted");
+    SL_TRY(sl_key_load(o->key_path, true, &d->key, e));
+    SL_TRY(sl_key_load(o->server_key_path, false, &server, e));
+    memcpy(d->server_key, server.public_key, sizeof d->server_key);
+    d->curve = true;
+    return 0;
+}
+
+static int check_endpoint(const char *endpoint, struct sl_error *e)
+{
+    int major, minor, patch;
+
+    zmq_version(&major, &minor, &patch);
+    if (ZMQ_MAKE_VERSION(major, minor, patch) < ZMQ_MAKE_VERSION(4, 3, 3))
+        return sl_fail(e, SL_EUNSUPPORTED, "libzmq %d.%d.%d is too old; 4.3.3 or later is needed",
+                       major, minor, patch);
+    if (begins(endpoint, "ipc:///") || begins(endpoint, "tcp://") || begins(endpoint, "inproc://"))
+        return 0;
+    return sl_fail(e, SL_EUSAGE, "%s: no possible endpoint; expected ipc:///PATH or tcp://HOST:PORT",
+                   endpoint);
+}
+
+int sl_dealer_open(const struct sl_dealer_opts *o, struct sl_dealer **out, struct sl_error *e)
+{
+    struct sl_dealer *d;
+    int rc;
+
+    *out = NULL;
+    SL_TRY(check_endpoint(o->endpoint, e));
+    d = calloc(1, sizeof *d);
+    if (!d || !(d->endpoint = strdup(o->endpoint))) {
+        free(d);
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    }
+    rc = take_keys(d, o, e);
+    if (rc == 0) {
+        d->own_context = o->context == NULL;
+        d->context = o->context ? o->context : zmq_ctx_new();
+        rc = d->context ? connect_socket(d, e) : zmq_failed(e, "no context", d->endpoint);
+    }
+    if (rc < 0)
+        sl_dealer_close(d);
+    else
+        *out = d;
+    return rc;
+}
+
+void sl_dealer_close(struct sl_dealer *d)
+{
+    if (!d)
+        return;
+    if (d->socket)
+        zmq_close(d->socket);
+    if (d->own_context && d->context)
+        zmq_ctx_term(d->context);
+    explicit_bzero(&d->key, sizeof d->key);
+    free(d->endpoint);
+    free(d);
+}
+
+int sl_dealer_reconnect(struct sl_dealer *d, struct sl_error *e)
+{
+    if (d->socket) {
+        set_int(d->socket, ZMQ_LINGER, 0);
+        zmq_close(d->socket);
+        d->socket = NULL;
+    }
+    return connect_socket(d, e);
+}
+
+int sl_dealer_send(struct sl_dealer *d, const uint8_t *bytes, size_t n, struct sl_error *e)
+{
+    if (d->socket && zmq_send(d->socket, bytes, n, ZMQ_DONTWAIT) >= 0)
+        return 1;
+    if (!d->socket || zmq_errno() == EAGAIN || zmq_errno() == EINTR || zmq_errno() == EHOSTUNREACH)
+        return 0;
+    return zmq_failed(e, "cannot send", d->endpoint);
+}
+
+/* A message of the protocol is one frame; what has more is read to its end and dropped. */
+int sl_dealer_receive(struct sl_dealer *d, uint8_t **bytes, size_t *n, struct sl_error *e)
+{
+    zmq_msg_t m;
+    int got, parts = 0;
+
+    *bytes = NULL;
+    if (!d->socket)
+        return 0;
+    do {
+        zmq_msg_init(&m);
+        got = zmq_msg_recv(&m, d->socket, ZMQ_DONTWAIT);
+        if (got < 0) {
+            zmq_msg_close(&m);
+            free(*bytes);
+            *bytes = NULL;
+            return zmq_errno() == EAGAIN || zmq_errno() == EINTR ? 0
+                   : zmq_failed(e, "cannot receive", d->endpoint);
+        }
+        if (parts++ == 0) {
+            *n = zmq_msg_size(&m);
+            *bytes = malloc(*n ? *n : 1);
+            if (*bytes)
+                memcpy(*bytes, zmq_msg_data(&m), *n);
+        }
+        got = zmq_msg_more(&m);
+        zmq_msg_close(&m);
+    } while (got);
+    if (!*bytes)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    if (parts > 1)
+        *n = 0; /* no JSON: refused like anything else that cannot be read */
+    return 1;
+}
+
+int sl_dealer_wait(struct sl_dealer *d, int fd, int timeout_ms, struct sl_error *e)
+{
+    zmq_pollitem_t items[2] = {{.socket = d->socket, .events = ZMQ_POLLIN},
+                               {.fd = fd, .events = ZMQ_POLLIN}};
+    int rc;
+
+    rc = d->socket ? zmq_poll(items, fd >= 0 ? 2 : 1, timeout_ms)
+                   : zmq_poll(items + 1, fd >= 0 ? 1 : 0, timeout_ms);
+    if (rc < 0)
+        return zmq_errno() == EINTR ? 0 : zmq_failed(e, "cannot wait", d->endpoint);
+    return (d->socket && items[0].revents ? 1 : 0) | (fd >= 0 && items[1].revents ? 2 : 0);
+}
+
+int sl_key_make(struct sl_key *k, struct sl_error *e)
+{
+    memset(k, 0, sizeof *k);
+    if (zmq_curve_keypair(k->public_key, k->secret_key) != 0)
+        return sl_fail(e, SL_EUNSUPPORTED, "libzmq was built without CURVE: it makes no keys");
+    return 0;
+}
+
+int sl_dealer_library(char text[32])
+{
+    int major, minor, patch;
+
+    zmq_version(&major, &minor, &patch);
+    snprintf(text, 32, "%d.%d.%d", major, minor, patch);
+    return ZMQ_MAKE_VERSION(major, minor, patch) >= ZMQ_MAKE_VERSION(4, 3, 3) && zmq_has("curve");
+}

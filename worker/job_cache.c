@@ -1,0 +1,369 @@
+#include "worker/job_cache.h"
+
+#include "proto/wire.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MIB (1024u * 1024u)
+#define ENGINES 2u             /* two jobs of a sweep in turn */
+#define ENGINE_LEAST (256u * MIB)
+#define ENGINE_IDLE_MS 5000u
+#define JOB_IDLE_MS 120000u
+#define JOBS 64u
+
+struct sl_job_cache {
+    struct sl_job_cache_opts o;
+    struct sl_cached_job *jobs;
+    unsigned n_jobs, max_engines;
+};
+
+int sl_job_cache_open(const struct sl_job_cache_opts *o, struct sl_job_cache **out,
+                      struct sl_error *e)
+{
+    struct sl_job_cache *c = calloc(1, sizeof *c);
+
+    *out = c;
+    if (!c)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    c->o = *o;
+    if (!c->o.mem_bytes)
+        c->o.mem_bytes = 1024u * (uint64_t)MIB;
+    c->max_engines = c->o.mem_bytes / ENGINES >= ENGINE_LEAST ? ENGINES : 1;
+    return 0;
+}
+
+static void free_job(struct sl_cached_job *j)
+{
+    sl_job_cache_close_engine(j);
+    output_free(&j->out);
+    sl_job_plan_close(&j->j);
+    if (j->source_fd >= 0)
+        close(j->source_fd);
+    if (j->output_fd >= 0)
+        close(j->output_fd);
+    free(j->source);
+    free(j->source_path);
+    free(j->output);
+    free(j);
+}
+
+void sl_job_cache_close(struct sl_job_cache *c)
+{
+    while (c && c->jobs)
+        sl_job_cache_drop(c, c->jobs);
+    free(c);
+}
+
+struct sl_cached_job *sl_job_cache_first(struct sl_job_cache *c)
+{
+    return c->jobs;
+}
+
+void sl_job_cache_drop(struct sl_job_cache *c, struct sl_cached_job *j)
+{
+    struct sl_cached_job **at = &c->jobs;
+
+    while (*at && *at != j)
+        at = &(*at)->next;
+    if (*at) {
+        *at = j->next;
+        c->n_jobs--;
+    }
+    free_job(j);
+}
+
+static void replace(char *text, size_t cap, const char *from, const char *to)
+{
+    char out[1024];
+    size_t n = 0, len = strlen(from);
+
+    for (const char *p = text; len && *p && n + 1 < sizeof out;) {
+        /* "/proc/self/fd/1" must not be found in "/proc/self/fd/12". */
+        if (strncmp(p, from, len) == 0 && !(p[len] >= '0' && p[len] <= '9')) {
+            n += (size_t)snprintf(out + n, sizeof out - n, "%s", to);
+            n = n < sizeof out ? n : sizeof out - 1;
+            p += len;
+        } else {
+            out[n++] = *p++;
+        }
+    }
+    out[n] = '\0';
+    snprintf(text, cap, "%s", out);
+}
+
+int sl_job_cache_told(const struct sl_cached_job *j, struct sl_error *e)
+{
+    if (j->output_fd >= 0)
+        replace(e->text, sizeof e->text, j->output_pin, j->output);
+    if (j->source_fd >= 0)
+        replace(e->text, sizeof e->text, j->source_pin, j->source);
+    return e->code;
+}
+
+/* Pins the folder of the source: its own, or that of its file. */
+static int pin_source(struct sl_job_cache *c, struct sl_cached_job *j, struct sl_error *e)
+{
+    const char *base = strrchr(j->source, '/');
+    struct stat st;
+    char *dir;
+
+    SL_TRY(j->source_fd = sl_roots_open_path(c->o.roots, j->source, O_PATH, e));
+    if (fstat(j->source_fd, &st) != 0)
+        return sl_fail(e, SL_ESOURCE, "%s: %s", j->source, strerror(errno));
+    sl_roots_pin(j->source_fd, j->source_pin);
+    if (S_ISDIR(st.st_mode)) {
+        j->source_path = strdup(j->source_pin);
+        return j->source_path ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    }
+    close(j->source_fd);
+    j->source_fd = -1;
+    dir = strndup(j->source, base == j->source ? 1 : (size_t)(base - j->source));
+    if (!dir)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    j->source_fd = sl_roots_open_path(c->o.roots, dir, O_PATH | O_DIRECTORY, e);
+    if (j->source_fd >= 0)
+        sl_roots_pin(j->source_fd, j->source_pin);
+    if (j->source_fd >= 0 && asprintf(&j->source_path, "%s%s", j->source_pin, base) < 0)
+        j->source_path = NULL;
+    /* Errors name files by their folder. */
+    free(j->source);
+    j->source = dir;
+    SL_TRY(j->source_fd);
+    return j->source_path ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+}
+
+/* Whatever links a checkpoint followed: its files lie below the roots. */
+static int check_files(struct sl_job_cache *c, const struct sl_cached_job *j, struct sl_error *e)
+{
+    for (uint32_t i = 0; i < j->j.ck->n_files; i++) {
+        int fd = open(j->j.ck->files[i].path, O_PATH | O_CLOEXEC), rc;
+
+        if (fd < 0)
+            return sl_fail(e, SL_ESOURCE, "%s: %s", j->j.ck->files[i].path, strerror(errno));
+        rc = sl_roots_check_fd(c->o.roots, fd, j->j.ck->files[i].path, e);
+        close(fd);
+        SL_TRY(rc);
+    }
+    if (j->j.imatrix)
+        SL_TRY(sl_roots_check_fd(c->o.roots, j->j.imatrix->fd, j->j.imatrix->path, e));
+    return 0;
+}
+
+static int pin_output(struct sl_job_cache *c, struct sl_cached_job *j, struct sl_error *e)
+{
+    j->output_fd = sl_roots_open_path(c->o.roots, j->output, O_PATH | O_DIRECTORY, e);
+    if (j->output_fd < 0)
+        return j->output_fd == SL_ESOURCE
+               ? sl_fail(e, SL_EUSAGE, "%s: no such folder; create it first", j->output)
+               : j->output_fd;
+    sl_roots_pin(j->output_fd, j->output_pin);
+    j->out.dir = strdup(j->output_pin);
+    return j->out.dir ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+}
+
+static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct cJSON *spec,
+                 struct sl_error *e)
+{
+    const char *imatrix = sl_get_str(sl_get(spec, "options"), "imatrix");
+    int fd;
+
+    j->source = strdup(sl_get_str(spec, "source"));
+    j->output = strdup(sl_get_str(spec, "output"));
+    if (!j->source || !j->output)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    if (imatrix) {
+        SL_TRY(fd = sl_roots_open_path(c->o.roots, imatrix, O_PATH, e));
+        close(fd);
+    }
+    SL_TRY(pin_output(c, j, e));
+    SL_TRY(pin_source(c, j, e));
+    SL_TRY(sl_job_plan_open(&j->j, spec, j->source_path, e));
+    SL_TRY(check_files(c, j, e));
+    j->out.prefix = strdup(j->j.prefix);
+    if (!j->out.prefix)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    return output_attach(&j->out, j->j.plan, e);
+}
+
+/* Jobs beyond the number that is kept, the one unused for longest first. */
+static void make_room(struct sl_job_cache *c)
+{
+    while (c->n_jobs >= JOBS) {
+        struct sl_cached_job *oldest = NULL;
+
+        for (struct sl_cached_job *j = c->jobs; j; j = j->next)
+            if (!j->busy && (!oldest || j->used_ms < oldest->used_ms))
+                oldest = j;
+        if (!oldest)
+            return;
+        sl_job_cache_drop(c, oldest);
+    }
+}
+
+int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *spec,
+                     const char *fingerprint, uint64_t now_ms, struct sl_cached_job **out,
+                     struct sl_error *e)
+{
+    struct sl_cached_job *j = c->jobs;
+    int rc;
+
+    while (j && j->id != id)
+        j = j->next;
+    if (j && fingerprint && strcmp(j->j.plan->fingerprint, fingerprint) == 0) {
+        j->used_ms = now_ms;
+        *out = j;
+        return 0;
+    }
+    if (j && j->busy)
+        return sl_fail(e, SL_EFAIL, "job %llu got another plan while this worker is at it",
+                       (unsigned long long)id);
+    if (j)
+        sl_job_cache_drop(c, j);
+    make_room(c);
+    j = calloc(1, sizeof *j);
+    if (!j)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    j->id = id;
+    j->source_fd = j->output_fd = -1;
+    j->used_ms = now_ms;
+    rc = build(c, j, spec, e);
+    if (rc == 0 && fingerprint && strcmp(j->j.plan->fingerprint, fingerprint) != 0)
+        rc = sl_fail(e, SL_ESOURCE, "%s: the plan is not the job's (fingerprint %.12s, must be %.12s): "
+                     "the source was changed, or this worker is of another release", j->source,
+                     j->j.plan->fingerprint, fingerprint);
+    if (rc < 0) {
+        if (j->source && j->output)
+            sl_job_cache_told(j, e);
+        free_job(j);
+        return rc;
+    }
+    j->next = c->jobs;
+    c->jobs = j;
+    c->n_jobs++;
+    *out = j;
+    return 0;
+}
+
+/* ---- engines */
+
+static int take_file_ids(struct sl_cached_job *j, struct sl_error *e)
+{
+    const struct sl_plan *p = j->j.plan;
+
+    free(j->files);
+    j->files = calloc(p->n_segments, sizeof *j->files);
+    if (!j->files)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    for (uint32_t i = 0; i < p->n_segments; i++) {
+        struct stat st;
+
+        if (lstat(j->out.partial[i], &st) != 0 || !S_ISREG(st.st_mode) ||
+            (uint64_t)st.st_size != p->segments[i].file_bytes)
+            return sl_fail(e, SL_EFAIL, "%s: the unfinished file is not there as it was prepared; "
+                           "submit the job again", j->out.partial[i]);
+        j->files[i] = (struct sl_file_id){st.st_dev, st.st_ino};
+    }
+    return 0;
+}
+
+int sl_job_cache_same_files(const struct sl_cached_job *j, struct sl_error *e)
+{
+    for (uint32_t i = 0; i < j->j.plan->n_segments; i++) {
+        struct stat st;
+
+        /* Published meanwhile: the same file under its final name. */
+        if ((lstat(j->out.partial[i], &st) == 0 || lstat(j->out.final[i], &st) == 0) &&
+            st.st_dev == j->files[i].dev && st.st_ino == j->files[i].ino)
+            continue;
+        return sl_fail(e, SL_EFAIL, "%s: was removed or replaced while it was written to",
+                       j->out.partial[i]);
+    }
+    return 0;
+}
+
+void sl_job_cache_close_engine(struct sl_cached_job *j)
+{
+    sl_engine_close(j->engine);
+    j->engine = NULL;
+    j->seen_bytes = j->finished_bytes = 0;
+    free(j->files);
+    j->files = NULL;
+}
+
+/* Returns whether one more engine may be opened. */
+static bool engine_free(struct sl_job_cache *c)
+{
+    struct sl_cached_job *idle = NULL;
+    unsigned n = 0;
+
+    for (struct sl_cached_job *j = c->jobs; j; j = j->next) {
+        n += j->engine != NULL;
+        if (j->engine && !j->busy && (!idle || j->used_ms < idle->used_ms))
+            idle = j;
+    }
+    if (n < c->max_engines)
+        return true;
+    if (!idle)
+        return false;
+    sl_job_cache_close_engine(idle);
+    return true;
+}
+
+int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *j, struct sl_error *e)
+{
+    struct sl_engine_opts eo = {
+        .threads = c->o.threads,
+        .mem_bytes = c->o.mem_bytes / c->max_engines,
+        .io = c->o.io,
+        .direct = c->o.direct,
+        .backend = c->o.backend,
+        .round_bf16 = j->j.round_bf16,
+        .segment_paths = (const char *const *)j->out.partial,
+    };
+
+    if (j->engine)
+        return 1;
+    if (!engine_free(c))
+        return 0;
+    SL_TRY(take_file_ids(j, e));
+    if (j->j.imatrix)
+        eo.weights = (struct sl_engine_weights){sl_imatrix_use_has, sl_imatrix_use_load, &j->j.weights};
+    SL_TRY(sl_engine_open(j->j.ck, j->j.plan, &eo, &j->engine, e));
+    return 1;
+}
+
+void sl_job_cache_idle(struct sl_job_cache *c, uint64_t now_ms)
+{
+    for (struct sl_cached_job *j = c->jobs, *next; j; j = next) {
+        next = j->next;
+        if (j->busy)
+            continue;
+        if (j->engine && now_ms - j->used_ms > ENGINE_IDLE_MS)
+            sl_job_cache_close_engine(j);
+        if (now_ms - j->used_ms > JOB_IDLE_MS)
+            sl_job_cache_drop(c, j);
+    }
+}
+
+int sl_job_cache_output(struct sl_job_cache *c, const struct cJSON *spec, struct output *out,
+                        int *fd, struct sl_error *e)
+{
+    const char *prefix = sl_get_str(spec, "prefix");
+    char pin[32];
+
+    memset(out, 0, sizeof *out);
+    *fd = -1;
+    if (!prefix || strchr(prefix, '/'))
+        return sl_fail(e, SL_EFAIL, "the names of the output's files are not known without its source");
+    SL_TRY(*fd = sl_roots_open_path(c->o.roots, sl_get_str(spec, "output"), O_PATH | O_DIRECTORY, e));
+    sl_roots_pin(*fd, pin);
+    out->dir = strdup(pin);
+    out->prefix = strdup(prefix);
+    return out->dir && out->prefix ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+}

@@ -1,0 +1,86 @@
+/* What a worker keeps of the jobs that it works for: plan, output paths and
+ * engine, each made once. One thread owns a cache. Everything is opened below
+ * the configured roots, by pinned folders (proto/roots.h). */
+#ifndef SLUICE_WORKER_JOB_CACHE_H
+#define SLUICE_WORKER_JOB_CACHE_H
+
+#include "proto/job_spec.h"
+#include "proto/roots.h"
+#include "worker/engine.h"
+#include "worker/output.h"
+
+#include <sys/types.h>
+
+struct sl_job_cache_opts {
+    const struct sl_roots *roots;
+    unsigned threads;        /* of each engine; 0: all usable cores */
+    uint64_t mem_bytes;      /* of all engines together */
+    enum sl_io_mode io;
+    enum sl_direct direct;
+    enum sl_backend backend;
+};
+
+/* A file as it was when its engine was opened. */
+struct sl_file_id {
+    dev_t dev;
+    ino_t ino;
+};
+
+struct sl_cached_job {
+    uint64_t id;
+    struct sl_job_plan j;
+    struct output out;       /* paths by the pinned folder: /proc/self/fd/N/NAME */
+    char *source, *output;   /* as the specification has them */
+    char *source_path;       /* by the pinned folder; it can be opened again */
+    char source_pin[32], output_pin[32];
+    int source_fd, output_fd;
+    struct sl_engine *engine; /* NULL: none now */
+    struct sl_file_id *files; /* of the partial files, for the engine's life */
+    uint32_t busy;           /* tasks in the engine or not synced: it stays */
+    uint64_t used_ms;
+    uint64_t seen_bytes;     /* source bytes that its engine had converted when last asked */
+    uint64_t finished_bytes; /* of tasks that this engine has finished */
+    struct sl_cached_job *next;
+};
+
+struct sl_job_cache;
+
+int sl_job_cache_open(const struct sl_job_cache_opts *o, struct sl_job_cache **out,
+                      struct sl_error *e) SL_MUST_USE;
+void sl_job_cache_close(struct sl_job_cache *c);
+
+/* Effect: the job's plan, built when it is not there or has another fingerprint.
+ * fingerprint: 32 hex digits that it must have; NULL: whatever it is now, built
+ * anew. *out is the cache's; valid until sl_job_cache_drop, _idle or the next
+ * _get. Errors: SL_EUSAGE (a path outside the roots), SL_ESOURCE (another
+ * fingerprint), those of sl_job_plan_open. */
+int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *spec,
+                     const char *fingerprint, uint64_t now_ms, struct sl_cached_job **out,
+                     struct sl_error *e) SL_MUST_USE;
+
+/* Effect: makes j->engine, closing an idle one where too many are open. Returns 1,
+ * or 0 when all are busy. Errors: SL_EFAIL when a partial file is not there;
+ * those of sl_engine_open. */
+int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *j, struct sl_error *e)
+    SL_MUST_USE;
+void sl_job_cache_close_engine(struct sl_cached_job *j);
+
+/* Returns 0 when the partial files are still those that the engine writes to.
+ * Errors: SL_EFAIL: they were removed or replaced, and what it wrote is gone. */
+int sl_job_cache_same_files(const struct sl_cached_job *j, struct sl_error *e) SL_MUST_USE;
+
+void sl_job_cache_drop(struct sl_job_cache *c, struct sl_cached_job *j);
+/* Effect: closes engines and jobs that have not been used for a while. */
+void sl_job_cache_idle(struct sl_job_cache *c, uint64_t now_ms);
+/* The first job, or NULL; then ->next. */
+struct sl_cached_job *sl_job_cache_first(struct sl_job_cache *c);
+
+/* Effect: the specification's paths in place of the pinned ones. Returns e->code. */
+int sl_job_cache_told(const struct sl_cached_job *j, struct sl_error *e);
+
+/* Effect: an output by folder and base name alone, for a job whose plan cannot be
+ * built any more. *fd: the folder's pin, the caller's. */
+int sl_job_cache_output(struct sl_job_cache *c, const struct cJSON *spec, struct output *out,
+                        int *fd, struct sl_error *e) SL_MUST_USE;
+
+#endif

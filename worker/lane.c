@@ -1,0 +1,591 @@
+#include "worker/lane.h"
+
+#include "proto/wire.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Source bytes in an engine beyond those of the task in hand: enough that its
+ * disk never waits, little enough that what is handed back is much. */
+#define AHEAD_BYTES (384ull << 20)
+#define SYNC_MS 1000u
+#define SYNC_TASKS 64u
+#define POLL_MS 20
+
+/* A task in an engine, or finished there and not yet synced. */
+struct flight {
+    struct sl_work *w;
+    struct sl_cached_job *j;
+    uint64_t src_bytes, checksum;
+    bool finished;
+    struct flight *next;
+};
+
+struct sl_lane {
+    struct sl_job_cache *cache;
+    int eventfd;
+    pthread_t thread;
+    bool started;
+
+    pthread_mutex_t lock;
+    pthread_cond_t more;
+    bool stop;
+    bool stop_special;                /* the one under way ends soon */
+    struct sl_work *waiting;
+    struct sl_work *special;          /* under way */
+    struct sl_outcome *outcomes, **outcomes_end;
+    struct sl_lane_state state;       /* as last told by the thread; n_waiting apart */
+
+    /* the thread's own */
+    struct flight *flights;           /* in the order of their coming */
+    unsigned n_unsynced;
+    uint64_t first_unsynced_ms;
+    _Atomic uint64_t special_bytes;
+    uint64_t engine_bytes;
+};
+
+static uint64_t now_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* ---- outcomes */
+
+static void tell(struct sl_lane *l, struct sl_outcome *o)
+{
+    uint64_t one = 1;
+
+    pthread_mutex_lock(&l->lock);
+    o->next = NULL;
+    *l->outcomes_end = o;
+    l->outcomes_end = &o->next;
+    l->state.finished++;
+    pthread_mutex_unlock(&l->lock);
+    while (write(l->eventfd, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+}
+
+/* Takes w. Without memory the task is forgotten: its lease ends by itself. */
+static void conclude(struct sl_lane *l, struct sl_work *w, enum sl_outcome_kind kind,
+                     const struct sl_error *why, uint64_t bytes, uint64_t checksum)
+{
+    struct sl_outcome *o = calloc(1, sizeof *o);
+
+    if (o) {
+        *o = (struct sl_outcome){.job = w->job, .task = w->task, .epoch = w->epoch, .kind = kind,
+                                 .bytes = bytes, .checksum = checksum,
+                                 .has_checksum = kind == SL_OUTCOME_RESULT};
+        if (why)
+            o->error = *why;
+        tell(l, o);
+    }
+    sl_work_free(w);
+}
+
+struct sl_outcome *sl_lane_collect(struct sl_lane *l)
+{
+    struct sl_outcome *o;
+
+    pthread_mutex_lock(&l->lock);
+    o = l->outcomes;
+    if (o) {
+        l->outcomes = o->next;
+        if (!l->outcomes)
+            l->outcomes_end = &l->outcomes;
+    }
+    pthread_mutex_unlock(&l->lock);
+    return o;
+}
+
+/* ---- flights */
+
+static void remove_flight(struct sl_lane *l, struct flight *f)
+{
+    struct flight **at = &l->flights;
+
+    while (*at != f)
+        at = &(*at)->next;
+    *at = f->next;
+    if (f->finished)
+        l->n_unsynced--;
+    f->j->busy--;
+    f->j->used_ms = now_ms();
+    free(f);
+}
+
+/* What an engine has converted since it was last asked. A failing task takes its
+ * share back there; here nothing shrinks. */
+static void count_bytes(struct sl_lane *l, struct sl_cached_job *j)
+{
+    struct sl_engine_stats st;
+
+    if (!j->engine)
+        return;
+    sl_engine_stats(j->engine, &st);
+    if (st.source_bytes > j->seen_bytes)
+        l->engine_bytes += st.source_bytes - j->seen_bytes;
+    j->seen_bytes = st.source_bytes;
+}
+
+/* Closes an engine whose files or threads failed. What had finished is lost: it has
+ * failed. The rest is done again by a new engine, or has failed too. */
+static void engine_failed(struct sl_lane *l, struct sl_cached_job *j, bool again_rest,
+                          const struct sl_error *why)
+{
+    struct sl_work *again = NULL, **end = &again;
+
+    for (struct flight *f = l->flights, *next; f; f = next) {
+        struct sl_work *w = f->w;
+        bool failed = f->finished || !again_rest;
+
+        next = f->next;
+        if (f->j != j)
+            continue;
+        remove_flight(l, f);
+        if (failed) {
+            conclude(l, w, SL_OUTCOME_FAIL, why, 0, 0);
+        } else {
+            w->next = NULL;
+            *end = w;
+            end = &w->next;
+        }
+    }
+    sl_job_cache_close_engine(j);
+    pthread_mutex_lock(&l->lock);
+    *end = l->waiting;
+    l->waiting = again;
+    pthread_mutex_unlock(&l->lock);
+}
+
+static void sync_job(struct sl_lane *l, struct sl_cached_job *j)
+{
+    struct sl_error e;
+    int rc = sl_engine_sync(j->engine, &e);
+
+    if (rc == 0)
+        rc = sl_job_cache_same_files(j, &e);
+    if (rc < 0) {
+        sl_job_cache_told(j, &e);
+        engine_failed(l, j, true, &e);
+        return;
+    }
+    for (struct flight *f = l->flights, *next; f; f = next) {
+        struct sl_work *w = f->w;
+        uint64_t checksum = f->checksum, out = j->j.plan->tasks[w->task].out_bytes;
+
+        next = f->next;
+        if (f->j != j || !f->finished)
+            continue;
+        remove_flight(l, f);
+        conclude(l, w, SL_OUTCOME_RESULT, NULL, out, checksum);
+    }
+}
+
+/* Results are told in groups, one sync for each: after a second, or when the
+ * engines have run dry. */
+static void sync_due(struct sl_lane *l)
+{
+    bool dry = true;
+
+    if (l->n_unsynced == 0)
+        return;
+    for (struct flight *f = l->flights; f; f = f->next)
+        dry &= f->finished;
+    if (!dry && l->n_unsynced < SYNC_TASKS && now_ms() - l->first_unsynced_ms < SYNC_MS)
+        return;
+    for (struct flight *f = l->flights; f;) {
+        if (f->finished) {
+            sync_job(l, f->j);
+            f = l->flights; /* the list is another now */
+        } else {
+            f = f->next;
+        }
+    }
+}
+
+static void take_result(struct sl_lane *l, struct sl_cached_job *j, struct sl_task_result *r)
+{
+    struct flight *f = l->flights;
+
+    while (f && (f->j != j || f->w->task != r->task || f->finished))
+        f = f->next;
+    if (!f)
+        return;
+    if (r->code < 0) {
+        struct sl_work *w = f->w;
+
+        r->error.code = r->code;
+        sl_job_cache_told(j, &r->error);
+        remove_flight(l, f);
+        conclude(l, w, SL_OUTCOME_FAIL, &r->error, 0, 0);
+        return;
+    }
+    f->finished = true;
+    f->checksum = r->checksum;
+    j->finished_bytes += f->src_bytes;
+    if (l->n_unsynced++ == 0)
+        l->first_unsynced_ms = now_ms();
+}
+
+/* Waits a moment for results of engines that have work; takes all there are. */
+static void reap(struct sl_lane *l)
+{
+    struct sl_cached_job *j = sl_job_cache_first(l->cache);
+
+    for (; j; j = j->next) {
+        struct sl_task_result r;
+        struct sl_error e;
+        bool waited = false;
+        int rc;
+
+        count_bytes(l, j);
+        if (!j->engine || !j->busy)
+            continue;
+        while ((rc = sl_engine_wait(j->engine, &r, waited ? 0 : POLL_MS, &e)) == 1) {
+            waited = true;
+            take_result(l, j, &r);
+        }
+        count_bytes(l, j);
+        if (rc < 0)
+            engine_failed(l, j, false, &e);
+    }
+}
+
+/* ---- feeding */
+
+static bool room(const struct sl_lane *l, const struct sl_cached_job *j)
+{
+    uint64_t ahead = 0;
+    unsigned n = 0;
+
+    for (const struct flight *f = l->flights; f; f = f->next)
+        if (f->j == j && !f->finished) {
+            ahead += f->src_bytes;
+            n++;
+        }
+    return n < SL_LANE_TASKS / 4 && (n < 2 || ahead < AHEAD_BYTES);
+}
+
+/* The same task twice in one engine cannot be told apart. */
+static bool in_flight(const struct sl_lane *l, const struct sl_cached_job *j, uint32_t task)
+{
+    for (const struct flight *f = l->flights; f; f = f->next)
+        if (f->j == j && f->w->task == task)
+            return true;
+    return false;
+}
+
+/* Returns 1 when w was begun (or concluded), 0 when it must wait. */
+static int begin(struct sl_lane *l, struct sl_work *w)
+{
+    struct sl_cached_job *j = NULL;
+    struct sl_error e;
+    struct flight *f;
+    int rc = sl_job_cache_get(l->cache, w->job, w->spec, w->fingerprint, now_ms(), &j, &e);
+
+    if (rc == 0 && w->task >= j->j.plan->n_tasks)
+        rc = sl_fail(&e, SL_EUSAGE, "task %u: the plan has %u", w->task, j->j.plan->n_tasks);
+    if (rc == 0 && (!room(l, j) || in_flight(l, j, w->task)))
+        return 0;
+    if (rc == 0)
+        rc = sl_job_cache_engine(l->cache, j, &e);
+    if (rc == 0)
+        return 0;
+    f = rc > 0 ? calloc(1, sizeof *f) : NULL;
+    if (rc > 0 && !f)
+        rc = sl_fail(&e, SL_EFAIL, "out of memory");
+    if (rc > 0)
+        rc = sl_engine_submit(j->engine, w->task, &e);
+    if (rc < 0) {
+        if (j)
+            sl_job_cache_told(j, &e);
+        free(f);
+        e.code = rc;
+        conclude(l, w, SL_OUTCOME_FAIL, &e, 0, 0);
+        return 1;
+    }
+    *f = (struct flight){.w = w, .j = j, .src_bytes = j->j.plan->tasks[w->task].src_bytes};
+    j->busy++;
+    for (struct flight **at = &l->flights;; at = &(*at)->next)
+        if (!*at) {
+            *at = f;
+            break;
+        }
+    return 1;
+}
+
+static int on_special(void *user, uint64_t n)
+{
+    struct sl_lane *l = user;
+    bool stop;
+
+    atomic_fetch_add(&l->special_bytes, n);
+    pthread_mutex_lock(&l->lock);
+    stop = l->stop || l->stop_special;
+    pthread_mutex_unlock(&l->lock);
+    return stop ? SL_EINTERRUPTED : 0;
+}
+
+static void run_special(struct sl_lane *l, struct sl_work *w)
+{
+    const struct sl_special_hooks hooks = {on_special, l};
+    struct sl_outcome *o = calloc(1, sizeof *o);
+
+    if (o)
+        sl_special_run(l->cache, w, &hooks, now_ms(), o);
+    pthread_mutex_lock(&l->lock);
+    l->special = NULL;
+    l->stop_special = false;
+    pthread_mutex_unlock(&l->lock);
+    if (o)
+        tell(l, o);
+    sl_work_free(w);
+}
+
+/* Begins what can be begun, in order; a task whose engine is full holds up only
+ * those of its own job. */
+static void feed(struct sl_lane *l)
+{
+    struct sl_work *held = NULL, **end = &held;
+
+    for (;;) {
+        struct sl_work *w;
+
+        pthread_mutex_lock(&l->lock);
+        w = l->stop ? NULL : l->waiting;
+        if (w) {
+            l->waiting = w->next;
+            w->next = NULL;
+            if (w->task >= SL_TASKS_MAX) {
+                l->special = w;
+                l->stop_special = false;
+            }
+        } else {
+            /* Back to the front, in their old order. */
+            *end = l->waiting;
+            l->waiting = held;
+        }
+        pthread_mutex_unlock(&l->lock);
+        if (!w)
+            return;
+        if (w->task >= SL_TASKS_MAX) {
+            run_special(l, w);
+        } else if (!begin(l, w)) {
+            *end = w;
+            end = &w->next;
+        }
+    }
+}
+
+/* ---- the thread */
+
+/* Converted bytes of f: what its engine has done beyond its finished tasks belongs
+ * to the oldest unfinished ones. */
+static uint64_t share(const struct sl_lane *l, const struct flight *f)
+{
+    uint64_t rest = f->j->seen_bytes > f->j->finished_bytes
+                        ? f->j->seen_bytes - f->j->finished_bytes : 0;
+
+    if (f->finished)
+        return f->src_bytes;
+    for (const struct flight *o = l->flights; o != f; o = o->next)
+        if (o->j == f->j && !o->finished)
+            rest -= rest < o->src_bytes ? rest : o->src_bytes;
+    return rest < f->src_bytes ? rest : f->src_bytes;
+}
+
+static void tell_state(struct sl_lane *l)
+{
+    struct sl_lane_state s = {0};
+    const struct flight *first = NULL;
+
+    for (const struct flight *f = l->flights; f; f = f->next) {
+        if (s.n_tasks < SL_LANE_TASKS)
+            s.tasks[s.n_tasks++] = (struct sl_lane_task){f->w->job, f->w->epoch, share(l, f),
+                                                         f->w->task};
+        if (!first && !f->finished)
+            first = f;
+    }
+    if (first) {
+        const struct sl_plan *p = first->j->j.plan;
+
+        snprintf(s.tensor, sizeof s.tensor, "%s",
+                 p->tensors[p->items[p->tasks[first->w->task].first_item].tensor].t->name);
+    }
+    s.bytes = l->engine_bytes;
+    pthread_mutex_lock(&l->lock);
+    s.finished = l->state.finished;
+    l->state = s;
+    pthread_mutex_unlock(&l->lock);
+}
+
+static void sleep_for_more(struct sl_lane *l)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec++;
+    pthread_mutex_lock(&l->lock);
+    while (!l->stop && !l->waiting)
+        if (pthread_cond_timedwait(&l->more, &l->lock, &t) == ETIMEDOUT)
+            break;
+    pthread_mutex_unlock(&l->lock);
+}
+
+static void *lane_main(void *user)
+{
+    struct sl_lane *l = user;
+    bool stop = false;
+
+    while (!stop) {
+        feed(l);
+        tell_state(l);
+        if (l->flights) {
+            reap(l);
+            sync_due(l);
+            tell_state(l);
+        } else {
+            sleep_for_more(l);
+        }
+        sl_job_cache_idle(l->cache, now_ms());
+        pthread_mutex_lock(&l->lock);
+        stop = l->stop;
+        pthread_mutex_unlock(&l->lock);
+    }
+    return NULL;
+}
+
+/* ---- the other threads' side */
+
+int sl_lane_open(const struct sl_job_cache_opts *o, int eventfd, struct sl_lane **out,
+                 struct sl_error *e)
+{
+    struct sl_lane *l = calloc(1, sizeof *l);
+    pthread_condattr_t attr;
+    int rc;
+
+    *out = NULL;
+    if (!l)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    l->eventfd = eventfd;
+    l->outcomes_end = &l->outcomes;
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&l->more, &attr);
+    pthread_condattr_destroy(&attr);
+    rc = sl_job_cache_open(o, &l->cache, e);
+    if (rc == 0) {
+        int err = pthread_create(&l->thread, NULL, lane_main, l);
+
+        l->started = err == 0;
+        if (err)
+            rc = sl_fail(e, SL_EFAIL, "cannot start a thread: %s", strerror(err));
+    }
+    if (rc < 0)
+        sl_lane_close(l);
+    else
+        *out = l;
+    return rc;
+}
+
+void sl_lane_close(struct sl_lane *l)
+{
+    struct sl_outcome *o;
+
+    if (!l)
+        return;
+    pthread_mutex_lock(&l->lock);
+    l->stop = true;
+    pthread_cond_signal(&l->more);
+    pthread_mutex_unlock(&l->lock);
+    if (l->started)
+        pthread_join(l->thread, NULL);
+    while (l->flights) {
+        struct sl_work *w = l->flights->w;
+
+        remove_flight(l, l->flights);
+        sl_work_free(w);
+    }
+    sl_job_cache_close(l->cache);
+    for (struct sl_work *w = l->waiting, *next; w; w = next) {
+        next = w->next;
+        sl_work_free(w);
+    }
+    while ((o = sl_lane_collect(l)) != NULL)
+        sl_outcome_free(o);
+    pthread_cond_destroy(&l->more);
+    pthread_mutex_destroy(&l->lock);
+    free(l);
+}
+
+void sl_lane_push(struct sl_lane *l, struct sl_work *w)
+{
+    struct sl_work **at;
+
+    pthread_mutex_lock(&l->lock);
+    w->next = NULL;
+    for (at = &l->waiting; *at; at = &(*at)->next)
+        ;
+    *at = w;
+    pthread_cond_signal(&l->more);
+    pthread_mutex_unlock(&l->lock);
+}
+
+int sl_lane_drop(struct sl_lane *l, uint64_t job, uint32_t task, uint64_t epoch)
+{
+    struct sl_work *w = NULL;
+
+    pthread_mutex_lock(&l->lock);
+    for (struct sl_work **at = &l->waiting; *at; at = &(*at)->next)
+        if ((*at)->job == job && (*at)->task == task && (*at)->epoch == epoch) {
+            w = *at;
+            *at = w->next;
+            break;
+        }
+    if (l->special && l->special->job == job && l->special->task == task &&
+        l->special->epoch == epoch)
+        l->stop_special = true;
+    pthread_mutex_unlock(&l->lock);
+    sl_work_free(w);
+    return w != NULL;
+}
+
+void sl_lane_hand_back(struct sl_lane *l, bool stop)
+{
+    struct sl_work *w, *next;
+
+    pthread_mutex_lock(&l->lock);
+    w = l->waiting;
+    l->waiting = NULL;
+    if (stop && l->special)
+        l->stop_special = true;
+    pthread_mutex_unlock(&l->lock);
+    for (; w; w = next) {
+        next = w->next;
+        conclude(l, w, SL_OUTCOME_GIVEBACK, NULL, 0, 0);
+    }
+}
+
+void sl_lane_state(struct sl_lane *l, struct sl_lane_state *s)
+{
+    pthread_mutex_lock(&l->lock);
+    *s = l->state;
+    s->bytes += atomic_load(&l->special_bytes);
+    if (l->special && s->n_tasks < SL_LANE_TASKS)
+        s->tasks[s->n_tasks++] = (struct sl_lane_task){l->special->job, l->special->epoch, 0,
+                                                       l->special->task};
+    s->unfinished = s->n_tasks;
+    for (const struct sl_work *w = l->waiting; w; w = w->next)
+        s->unfinished++;
+    pthread_mutex_unlock(&l->lock);
+}

@@ -1,0 +1,251 @@
+#include "worker/output.h"
+
+#include "proto/size_text.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+static bool is_dir(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+static bool is_special(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && !S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode);
+}
+
+/* Cuts ".gguf" and "-00001-of-00004" off a file name, in place. */
+static void cut_suffixes(char *name)
+{
+    size_t n = strlen(name);
+
+    if (n > 5 && strcmp(name + n - 5, ".gguf") == 0)
+        name[n -= 5] = 0;
+    if (n > 15 && name[n - 15] == '-' && strncmp(name + n - 9, "-of-", 4) == 0 &&
+        strspn(name + n - 14, "0123456789") == 5 && strspn(name + n - 5, "0123456789") == 5)
+        name[n - 15] = 0;
+}
+
+int output_parse(struct output *o, const char *arg, struct sl_error *e)
+{
+    const char *slash = strrchr(arg, '/');
+    size_t n = strlen(arg);
+
+    memset(o, 0, sizeof *o);
+    if (n == 0)
+        return sl_fail(e, SL_EUSAGE, "the output name is empty");
+    if (is_special(arg))
+        return sl_fail(e, SL_EUSAGE, "%s: a device, pipe or socket; the output must be a file or a "
+                                     "folder (--dry-run writes nothing)", arg);
+    if (arg[n - 1] == '/' || is_dir(arg)) {
+        o->dir = strdup(arg);
+        for (size_t k = n; o->dir && k > 1 && o->dir[k - 1] == '/'; k--)
+            o->dir[k - 1] = 0;
+    } else {
+        o->dir = slash == arg ? strdup("/") : slash ? strndup(arg, (size_t)(slash - arg)) : strdup(".");
+        o->prefix = strdup(slash ? slash + 1 : arg);
+        if (o->prefix)
+            cut_suffixes(o->prefix);
+    }
+    if (!o->dir || (!is_dir(arg) && arg[n - 1] != '/' && !o->prefix))
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    if (!is_dir(o->dir))
+        return sl_fail(e, SL_EUSAGE, "%s: no such folder; create it first", o->dir);
+    if (o->prefix && (!o->prefix[0] || strlen(o->prefix) > 200))
+        return sl_fail(e, SL_EUSAGE, "%s: the output's name must have 1 to 200 bytes", arg);
+    return 0;
+}
+
+int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error *e)
+{
+    o->plan = plan;
+    o->final = calloc(plan->n_segments, sizeof *o->final);
+    o->partial = calloc(plan->n_segments, sizeof *o->partial);
+    if (!o->final || !o->partial)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    for (uint32_t i = 0; i < plan->n_segments; i++) {
+        const char *name = plan->segments[i].name;
+
+        if (asprintf(&o->final[i], "%s/%s", o->dir, name) < 0 ||
+            asprintf(&o->partial[i], "%s/%s.partial", o->dir, name) < 0)
+            return sl_fail(e, SL_EFAIL, "out of memory");
+    }
+    if (!o->prefix) {
+        o->prefix = strdup(plan->segments[0].name);
+        if (o->prefix)
+            cut_suffixes(o->prefix);
+    }
+    if (!o->prefix || asprintf(&o->journal, "%s/%s.sluice-journal", o->dir, o->prefix) < 0)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    return 0;
+}
+
+void output_free(struct output *o)
+{
+    for (uint32_t i = 0; o->plan && i < o->plan->n_segments; i++) {
+        if (o->final)
+            free(o->final[i]);
+        if (o->partial)
+            free(o->partial[i]);
+    }
+    free(o->final);
+    free(o->partial);
+    free(o->dir);
+    free(o->prefix);
+    free(o->journal);
+    memset(o, 0, sizeof *o);
+}
+
+int output_absent(const struct output *o, struct sl_error *e)
+{
+    struct stat st;
+
+    for (uint32_t i = 0; i < o->plan->n_segments; i++)
+        if (lstat(o->final[i], &st) == 0)
+            return sl_fail(e, SL_EEXISTS, "%s exists already; --force replaces it", o->final[i]);
+    return 0;
+}
+
+int output_not_source(const struct output *o, const struct sl_checkpoint *ck, struct sl_error *e)
+{
+    struct stat a, b;
+
+    for (uint32_t i = 0; i < o->plan->n_segments; i++) {
+        if (stat(o->final[i], &a) != 0)
+            continue;
+        for (uint32_t k = 0; k < ck->n_files; k++)
+            if (stat(ck->files[k].path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+                return sl_fail(e, SL_EUSAGE, "%s is the source itself; choose another output name",
+                               o->final[i]);
+    }
+    return 0;
+}
+
+int output_check_space(const struct output *o, struct sl_error *e)
+{
+    struct statvfs fs;
+    uint64_t need = 1 << 20, have;
+    char a[32], b[32];
+
+    for (uint32_t i = 0; i < o->plan->n_segments; i++) {
+        struct stat st;
+        uint64_t bytes = o->plan->segments[i].file_bytes;
+        uint64_t got = stat(o->partial[i], &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+
+        need += bytes > got ? bytes - got : 0;
+    }
+    if (access(o->dir, W_OK | X_OK) != 0)
+        return sl_fail(e, SL_EFAIL, "%s: no file can be made in this folder: %s", o->dir,
+                       strerror(errno));
+    if (statvfs(o->dir, &fs) != 0)
+        return sl_fail(e, SL_EFAIL, "%s: %s", o->dir, strerror(errno));
+    if (fs.f_blocks == 0)
+        return 0; /* a filesystem that does not count its blocks */
+    have = (uint64_t)fs.f_frsize * fs.f_bavail; /* what root may use besides keeps systems alive */
+    if (have < need)
+        return sl_fail(e, SL_ENOSPACE, "%s: %s needed, %s free; free %s or choose another folder",
+                       o->dir, sl_size_text(a, need), sl_size_text(b, have),
+                       sl_size_text((char[32]){0}, need - have));
+    return 0;
+}
+
+static int reserve_one(const char *path, uint64_t bytes, bool fresh, bool *kept,
+                       struct sl_error *e)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_TRUNC : 0), 0666);
+    struct stat st;
+    int rc = 0;
+
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        rc = sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: %s",
+                     path, strerror(errno));
+    } else if (!S_ISREG(st.st_mode)) {
+        rc = sl_fail(e, SL_EFAIL, "%s: not a regular file", path);
+    } else {
+        *kept = !fresh && (uint64_t)st.st_size == bytes;
+        if (ftruncate(fd, (off_t)bytes) != 0 ||
+            (fallocate(fd, 0, 0, (off_t)bytes) != 0 && errno != EOPNOTSUPP && errno != ENOSYS))
+            rc = sl_fail(e, errno == ENOSPC || errno == EDQUOT || errno == EFBIG ? SL_ENOSPACE : SL_EFAIL,
+                         "%s: cannot reserve %llu bytes: %s; free some space or choose another "
+                         "folder", path, (unsigned long long)bytes, strerror(errno));
+    }
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+int output_reserve(const struct output *o, bool fresh, bool *kept, struct sl_error *e)
+{
+    for (uint32_t i = 0; i < o->plan->n_segments; i++) {
+        int rc = reserve_one(o->partial[i], o->plan->segments[i].file_bytes, fresh, &kept[i], e);
+
+        if (rc < 0) {
+            if (fresh)
+                output_discard(o);
+            return rc;
+        }
+    }
+    return output_sync_dir(o, e);
+}
+
+void output_discard(const struct output *o)
+{
+    static const char end[] = ".gguf.partial";
+    DIR *d = opendir(o->dir);
+    size_t n = strlen(o->prefix);
+    struct dirent *ent;
+
+    while (d && (ent = readdir(d)) != NULL) {
+        const char *tail = ent->d_name + n;
+        bool ours = strncmp(ent->d_name, o->prefix, n) == 0 &&
+                    (strcmp(tail, end) == 0 ||
+                     (tail[0] == '-' && strspn(tail + 1, "0123456789") == 5 &&
+                      strncmp(tail + 6, "-of-", 4) == 0 &&
+                      strspn(tail + 10, "0123456789") == 5 && strcmp(tail + 15, end) == 0));
+
+        if (ours)
+            unlinkat(dirfd(d), ent->d_name, 0);
+    }
+    if (d)
+        closedir(d);
+}
+
+int output_sync_dir(const struct output *o, struct sl_error *e)
+{
+    int fd = open(o->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = 0;
+
+    /* Some filesystems cannot sync a folder and say EINVAL: nothing to do there. */
+    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
+        rc = sl_fail(e, SL_EFAIL, "%s: cannot sync the folder: %s", o->dir, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+int output_publish(const struct output *o, struct sl_error *e)
+{
+    for (uint32_t i = 0; i < o->plan->n_segments; i++) {
+        struct stat st;
+
+        if (rename(o->partial[i], o->final[i]) == 0)
+            continue;
+        if (errno != ENOENT || stat(o->final[i], &st) != 0 ||
+            (uint64_t)st.st_size != o->plan->segments[i].file_bytes)
+            return sl_fail(e, SL_EFAIL, "%s: cannot be renamed to its final name: %s",
+                           o->partial[i], strerror(errno));
+    }
+    return output_sync_dir(o, e);
+}

@@ -1,0 +1,297 @@
+#include "worker/source_element.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LINE 4096u
+#define LINES 256u
+
+struct source_reader {
+    const struct sl_checkpoint *ck;
+    const struct sl_model *m;
+    int *fds; /* -1: not open yet */
+    struct {
+        uint32_t file;
+        uint64_t number; /* offset / LINE */
+        uint32_t n;      /* valid bytes; 0: empty */
+    } tag[LINES];
+    uint8_t (*line)[LINE];
+    float e4m3[256], e5m2[256];
+    uint32_t scale_tensor; /* the scale read last */
+    uint64_t scale_index;
+    float scale;
+};
+
+/* The value of a small float code: sign, exponent, mantissa; no infinities. */
+static float minifloat(unsigned code, int mantissa_bits, int bias)
+{
+    unsigned m = code & ((1u << mantissa_bits) - 1), x = (code & 0x7f) >> mantissa_bits;
+    float v = x ? ldexpf((float)((1u << mantissa_bits) + m), (int)x - bias - mantissa_bits)
+                : ldexpf((float)m, 1 - bias - mantissa_bits);
+
+    return code & 0x80 ? -v : v;
+}
+
+static void fill_tables(struct source_reader *r)
+{
+    for (unsigned i = 0; i < 256; i++) {
+        r->e4m3[i] = (i & 0x7f) == 0x7f ? NAN : minifloat(i, 3, 7);
+        r->e5m2[i] = (i & 0x7c) == 0x7c ? NAN : minifloat(i, 2, 15);
+    }
+}
+
+int source_reader_open(const struct sl_checkpoint *ck, const struct sl_model *m,
+                       struct source_reader **out, struct sl_error *e)
+{
+    struct source_reader *r = calloc(1, sizeof *r);
+
+    if (r) {
+        r->ck = ck;
+        r->m = m;
+        r->scale_tensor = SL_NO_TENSOR;
+        r->line = malloc((size_t)LINES * LINE);
+        r->fds = malloc((ck->n_files + 1) * sizeof *r->fds);
+    }
+    if (!r || !r->line || !r->fds) {
+        if (r)
+            free(r->line), free(r->fds);
+        free(r);
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    }
+    for (uint32_t i = 0; i < ck->n_files; i++)
+        r->fds[i] = -1;
+    fill_tables(r);
+    *out = r;
+    return 0;
+}
+
+void source_reader_close(struct source_reader *r)
+{
+    if (!r)
+        return;
+    for (uint32_t i = 0; i < r->ck->n_files; i++)
+        if (r->fds[i] >= 0)
+            close(r->fds[i]);
+    free(r->fds);
+    free(r->line);
+    free(r);
+}
+
+/* The cache maps each line of a file to one slot: rows of kv_b_proj that are
+ * read column by column stay in it. */
+static int load_line(struct source_reader *r, uint32_t file, uint64_t number, struct sl_error *e)
+{
+    const struct sl_src_file *f = &r->ck->files[file];
+    uint32_t at = (uint32_t)(number % LINES), have = 0;
+
+    if (r->fds[file] < 0)
+        r->fds[file] = open(f->path, O_RDONLY | O_CLOEXEC);
+    if (r->fds[file] < 0)
+        return sl_fail(e, SL_ESOURCE, "%s: %s", f->path, strerror(errno));
+    r->tag[at].n = 0;
+    while (have < LINE) {
+        ssize_t got = pread(r->fds[file], r->line[at] + have, LINE - have,
+                            (off_t)(number * LINE + have));
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return sl_fail(e, SL_ESOURCE, "%s: read error: %s", f->path, strerror(errno));
+        if (got == 0)
+            break;
+        have += (uint32_t)got;
+    }
+    r->tag[at].file = file;
+    r->tag[at].number = number;
+    r->tag[at].n = have;
+    return 0;
+}
+
+static int fetch(struct source_reader *r, uint32_t file, uint64_t off, uint32_t n, uint8_t *to,
+                 struct sl_error *e)
+{
+    while (n) {
+        uint64_t number = off / LINE;
+        uint32_t at = (uint32_t)(number % LINES), in = (uint32_t)(off % LINE);
+        uint32_t part = LINE - in < n ? LINE - in : n;
+
+        if (r->tag[at].n == 0 || r->tag[at].number != number || r->tag[at].file != file)
+            SL_TRY(load_line(r, file, number, e));
+        if (r->tag[at].n < in + part)
+            return sl_fail(e, SL_ESOURCE, "%s: ends before byte %llu", r->ck->files[file].path,
+                           (unsigned long long)(off + part));
+        memcpy(to, r->line[at] + in, part);
+        to += part;
+        off += part;
+        n -= part;
+    }
+    return 0;
+}
+
+static float half_value(uint16_t h)
+{
+    unsigned m = h & 0x3ff, x = h >> 10 & 0x1f;
+    float v = x == 31 ? (m ? NAN : INFINITY)
+              : x     ? ldexpf((float)(1024 + m), (int)x - 25)
+                      : ldexpf((float)m, -24);
+
+    return h & 0x8000 ? -v : v;
+}
+
+static float float_of(uint32_t bits)
+{
+    float f;
+
+    memcpy(&f, &bits, 4);
+    return f;
+}
+
+float source_round_bf16(float x)
+{
+    uint32_t u;
+
+    memcpy(&u, &x, 4);
+    return float_of((u + 0x7fff + (u >> 16 & 1)) & 0xffff0000u);
+}
+
+/* Element `index` of a checkpoint tensor. */
+static int stored(struct source_reader *r, uint32_t tensor, uint64_t index, float *v,
+                  struct sl_error *e)
+{
+    const struct sl_src_tensor *t = &r->ck->tensors[tensor];
+    const struct sl_dtype_info *d = sl_dtype_info(t->dtype);
+    uint64_t at = t->offset + index * d->bytes;
+    uint8_t b[8] = {0};
+    double f64;
+
+    if (index >= t->elems)
+        return sl_fail(e, SL_ESOURCE, "%s: has no element %llu", t->name, (unsigned long long)index);
+    if (t->dtype == SL_DTYPE_Q8_0) {
+        uint8_t q;
+
+        at = t->offset + index / 32 * 34;
+        SL_TRY(fetch(r, t->file, at, 2, b, e));
+        SL_TRY(fetch(r, t->file, at + 2 + index % 32, 1, &q, e));
+        *v = half_value((uint16_t)(b[0] | b[1] << 8)) * (float)(int8_t)q;
+        return 0;
+    }
+    SL_TRY(fetch(r, t->file, at, d->bytes, b, e));
+    switch (t->dtype) {
+    case SL_DTYPE_F8_E4M3: *v = r->e4m3[b[0]]; return 0;
+    case SL_DTYPE_F8_E5M2: *v = r->e5m2[b[0]]; return 0;
+    case SL_DTYPE_F8_E8M0: case SL_DTYPE_U8: *v = b[0] == 255 ? NAN : ldexpf(1, (int)b[0] - 127); return 0;
+    case SL_DTYPE_BF16: *v = float_of((uint32_t)b[1] << 24 | (uint32_t)b[0] << 16); return 0;
+    case SL_DTYPE_F16: *v = half_value((uint16_t)(b[0] | b[1] << 8)); return 0;
+    case SL_DTYPE_F32: memcpy(v, b, 4); return 0;
+    case SL_DTYPE_F64: memcpy(&f64, b, 8); *v = (float)f64; return 0;
+    default:
+        return sl_fail(e, SL_EUNSUPPORTED, "%s: dtype %s holds no weights", t->name, d->name);
+    }
+}
+
+/* The scale of element [row, col]; neighbours share it. */
+static int scale_of(struct source_reader *r, const struct sl_scale *s, uint64_t row, uint64_t col,
+                    float *v, struct sl_error *e)
+{
+    uint64_t index = row / s->block_rows * s->cols + col / s->block_cols;
+
+    if (s->tensor != r->scale_tensor || index != r->scale_index) {
+        SL_TRY(stored(r, s->tensor, index, &r->scale, e));
+        r->scale_tensor = s->tensor;
+        r->scale_index = index;
+    }
+    *v = r->scale;
+    return 0;
+}
+
+/* Where element j of one source's run lies in that source's matrix. */
+static void source_place(const struct sl_out_tensor *t, const struct sl_model_src *s, uint64_t j,
+                         uint64_t *row, uint64_t *col)
+{
+    uint64_t cols = s->cols, head, in;
+
+    switch (t->transform) {
+    case SL_PERMUTE: {
+        uint64_t rows = s->rows, d, q;
+
+        if (t->n_dims == 1) { /* a bias: one value for each row */
+            rows = t->elems / t->n_src;
+            cols = 1;
+        }
+        d = rows / t->heads;
+        q = j / cols % d;
+        *row = j / cols / d * d + q % 2 * (d / 2) + q / 2;
+        *col = j % cols;
+        if (t->n_dims == 1 && s->rows == 1) {
+            *col = *row;
+            *row = 0;
+        }
+        return;
+    }
+    case SL_K_B: /* [head][c][r] */
+        head = j / (t->nope * t->lora);
+        in = j % (t->nope * t->lora);
+        *row = head * (t->nope + t->v_dim) + in % t->nope;
+        *col = in / t->nope;
+        return;
+    case SL_V_B: /* [head][r][c] */
+        head = j / (t->v_dim * t->lora);
+        in = j % (t->v_dim * t->lora);
+        *row = head * (t->nope + t->v_dim) + t->nope + in / t->lora;
+        *col = in % t->lora;
+        return;
+    default:
+        *row = j / cols;
+        *col = j % cols;
+    }
+}
+
+static int element(struct source_reader *r, const struct sl_out_tensor *t, uint64_t i, float *v,
+                   struct sl_error *e)
+{
+    uint64_t run = t->elems / t->n_src, row, col;
+    const struct sl_model_src *s = &r->m->src[t->first_src + i / run];
+    float scale;
+
+    source_place(t, s, i % run, &row, &col);
+    SL_TRY(stored(r, s->tensor, row * s->cols + col, v, e));
+    if (s->scale.tensor != SL_NO_TENSOR) {
+        SL_TRY(scale_of(r, &s->scale, row, col, &scale, e));
+        *v = *v * scale;
+    }
+    if (!isfinite(*v))
+        return sl_fail(e, SL_ESOURCE, "%s: element [%llu, %llu] is infinite or not a number",
+                       r->ck->tensors[s->tensor].name, (unsigned long long)row,
+                       (unsigned long long)col);
+    return 0;
+}
+
+/* What the formulas divide by. */
+static bool usable(const struct sl_out_tensor *t)
+{
+    if (t->n_src == 0 || t->elems % t->n_src)
+        return false;
+    if (t->transform == SL_PERMUTE)
+        return t->heads && t->elems / t->n_src >= 2 * (uint64_t)t->heads;
+    if (t->transform == SL_K_B || t->transform == SL_V_B)
+        return t->nope && t->v_dim && t->lora;
+    return true;
+}
+
+int source_values(struct source_reader *r, const struct sl_out_tensor *t, uint64_t first,
+                  uint64_t n, float *out, struct sl_error *e)
+{
+    if (first > t->elems || n > t->elems - first || (t->transform != SL_INLINE && !usable(t)))
+        return sl_fail(e, SL_EFAIL, "tensor %s: no such elements", t->name);
+    if (t->transform == SL_INLINE) {
+        memcpy(out, t->values + first, n * sizeof *out);
+        return 0;
+    }
+    for (uint64_t i = 0; i < n; i++)
+        SL_TRY(element(r, t, first + i, &out[i], e));
+    return 0;
+}

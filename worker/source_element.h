@@ -1,0 +1,26 @@
+/* Elements of output tensors straight from the checkpoint, one by one, by the
+ * index formulas of enum sl_transform: slow, plain, and sharing no code with
+ * the worker's pipeline or the kernels' loaders, since it judges them. */
+#ifndef SLUICE_WORKER_SOURCE_ELEMENT_H
+#define SLUICE_WORKER_SOURCE_ELEMENT_H
+
+#include "proto/model.h"
+
+struct source_reader;
+
+/* Effect: a reader with a cache of 1 MiB; files are opened when needed.
+ * Checkpoint and model must outlive it. Errors: SL_EFAIL. */
+int source_reader_open(const struct sl_checkpoint *ck, const struct sl_model *m,
+                       struct source_reader **out, struct sl_error *e) SL_MUST_USE;
+void source_reader_close(struct source_reader *r);
+
+/* Effect: out[0..n) = elements first .. first + n of the output tensor in F32:
+ * the stored value, times its block's scale in one F32 multiply. Errors:
+ * SL_ESOURCE (unreadable, NaN or infinite), SL_EUNSUPPORTED (dtype). */
+int source_values(struct source_reader *r, const struct sl_out_tensor *t, uint64_t first,
+                  uint64_t n, float *out, struct sl_error *e) SL_MUST_USE;
+
+/* Rounds to BF16 and back, nearest even. */
+float source_round_bf16(float x);
+
+#endif

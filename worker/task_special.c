@@ -1,0 +1,386 @@
+#include "worker/task_special.h"
+
+#include "proto/wire.h"
+#include "worker/stitch.h"
+#include "worker/verify.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define VERIFY_BLOCKS 1000u /* of each tensor, made again from the source */
+
+struct special {
+    struct sl_job_cache *cache;
+    const struct sl_work *w;
+    const struct sl_special_hooks *hooks;
+    struct sl_cached_job *j;
+    struct sl_outcome *out;
+    struct sl_error *e;
+};
+
+void sl_work_free(struct sl_work *w)
+{
+    if (!w)
+        return;
+    cJSON_Delete(w->spec);
+    free(w->sums);
+    free(w);
+}
+
+void sl_outcome_free(struct sl_outcome *o)
+{
+    if (!o)
+        return;
+    cJSON_Delete(o->plan);
+    cJSON_Delete(o->files);
+    free(o->bad);
+    free(o);
+}
+
+static int on_progress(void *user, uint64_t n)
+{
+    struct special *s = user;
+
+    if (s->hooks->progress && s->hooks->progress(s->hooks->user, n) < 0)
+        return sl_fail(s->e, SL_EINTERRUPTED, "stopped at a safe point");
+    return 0;
+}
+
+/* ---- the claim: which plan the unfinished files of a name belong to. Without
+ * it, bytes of another plan could stay between the tensors of this one. It gets
+ * another name before its files go, so that nobody who is late makes them anew. */
+
+#define CLAIM "sluice-job"
+#define CLAIM_ENDING "sluice-job-ending"
+
+static void claim_path(const struct output *o, const char *end, char *buf, size_t cap)
+{
+    snprintf(buf, cap, "%s/%s.%s", o->dir, o->prefix, end);
+}
+
+/* The fingerprint in the claim; "" when there is none. */
+static void read_claim(const struct output *o, const char *end, char fingerprint[33])
+{
+    char path[4400];
+    ssize_t n = 0;
+    int fd;
+
+    claim_path(o, end, path, sizeof path);
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd >= 0) {
+        n = read(fd, fingerprint, 32);
+        close(fd);
+    }
+    fingerprint[n == 32 ? 32 : 0] = '\0';
+}
+
+static int write_claim(const struct output *o, const char *fingerprint, struct sl_error *e)
+{
+    char path[4400], line[34];
+    int fd, n = snprintf(line, sizeof line, "%s\n", fingerprint), rc = 0;
+
+    claim_path(o, CLAIM, path, sizeof path);
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (fd < 0 || write(fd, line, (size_t)n) != n || fsync(fd) != 0)
+        rc = sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: %s", path,
+                     strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return rc < 0 ? rc : output_sync_dir(o, e);
+}
+
+static void end_claim(const struct output *o)
+{
+    char from[4400], to[4400];
+
+    claim_path(o, CLAIM, from, sizeof from);
+    claim_path(o, CLAIM_ENDING, to, sizeof to);
+    (void)!rename(from, to);
+}
+
+static void drop_claim(const struct output *o)
+{
+    char path[4400];
+
+    claim_path(o, CLAIM, path, sizeof path);
+    unlink(path);
+    claim_path(o, CLAIM_ENDING, path, sizeof path);
+    unlink(path);
+}
+
+/* ---- prepare */
+
+/* *fresh: no unfinished work of this very plan is there. */
+static int take_output(struct special *s, bool *fresh)
+{
+    const struct output *o = &s->j->out;
+    const char *mine = s->j->j.plan->fingerprint;
+    char theirs[33];
+
+    SL_TRY(output_not_source(o, s->j->j.ck, s->e));
+    if (!s->j->j.force)
+        SL_TRY(output_absent(o, s->e));
+    if (access(o->journal, F_OK) == 0)
+        return sl_fail(s->e, SL_EEXISTS, "%s: unfinished work of 'sluice convert' is there; finish it, "
+                       "or remove it with its .partial files", o->journal);
+    read_claim(o, CLAIM, theirs);
+    *fresh = strcmp(theirs, mine) != 0;
+    if (!*fresh)
+        return 0;
+    if (*theirs && !s->j->j.force)
+        return sl_fail(s->e, SL_EEXISTS, "%s/%s: unfinished work of another job is there; finish it, "
+                       "cancel it with --discard, or use --force", o->dir, o->prefix);
+    output_discard(o);
+    return 0;
+}
+
+static int prepare(struct special *s)
+{
+    const struct output *o = &s->j->out;
+    bool fresh = true, *kept;
+    int rc;
+
+    SL_TRY(sl_job_plan_record(&s->j->j, &s->out->plan, s->e));
+    SL_TRY(take_output(s, &fresh));
+    SL_TRY(output_check_space(o, s->e));
+    SL_TRY(write_claim(o, s->j->j.plan->fingerprint, s->e));
+    kept = calloc(s->j->j.plan->n_segments, sizeof *kept);
+    rc = kept ? output_reserve(o, fresh, kept, s->e) : sl_fail(s->e, SL_EFAIL, "out of memory");
+    free(kept);
+    if (rc < 0 && fresh)
+        drop_claim(o);
+    SL_TRY(rc);
+    return on_progress(s, s->j->j.plan->file_bytes);
+}
+
+/* ---- stitch */
+
+static int parse_sums(const struct special *s, uint64_t **sums)
+{
+    const char *text = s->w->sums ? s->w->sums : "";
+    uint32_t n = s->j->j.plan->n_tasks;
+
+    *sums = NULL;
+    if (strlen(text) != 16 * (size_t)n)
+        return sl_fail(s->e, SL_EFAIL, "checksums of %zu tasks came for a plan of %u",
+                       strlen(text) / 16, n);
+    *sums = calloc(n ? n : 1, sizeof **sums);
+    if (!*sums)
+        return sl_fail(s->e, SL_EFAIL, "out of memory");
+    for (uint32_t i = 0; i < n; i++) {
+        char digits[17];
+
+        memcpy(digits, text + 16 * (size_t)i, 16);
+        digits[16] = '\0';
+        (*sums)[i] = strtoull(digits, NULL, 16);
+    }
+    return 0;
+}
+
+/* Partial files that somebody removed are made anew; their bytes are then found
+ * bad, and only their tasks are done again. */
+static int restore_files(struct special *s)
+{
+    const struct sl_plan *p = s->j->j.plan;
+    bool missing = false, *kept;
+    char claim[33];
+    int rc;
+
+    for (uint32_t i = 0; i < p->n_segments; i++)
+        missing |= access(s->j->out.partial[i], F_OK) != 0;
+    if (!missing)
+        return 0;
+    read_claim(&s->j->out, CLAIM, claim);
+    if (strcmp(claim, p->fingerprint) != 0)
+        return sl_fail(s->e, SL_EFAIL, "%s/%s: the unfinished files are gone; submit the job again",
+                       s->j->out.dir, s->j->out.prefix);
+    kept = calloc(p->n_segments, sizeof *kept);
+    if (!kept)
+        return sl_fail(s->e, SL_EFAIL, "out of memory");
+    rc = output_reserve(&s->j->out, false, kept, s->e);
+    free(kept);
+    return rc;
+}
+
+static int seal(struct special *s)
+{
+    struct stitch st = {.plan = s->j->j.plan, .out = &s->j->out, .sha256 = s->j->j.sha256,
+                        .progress = on_progress, .user = s};
+    uint64_t *sums;
+    int rc;
+
+    SL_TRY(restore_files(s));
+    SL_TRY(parse_sums(s, &sums));
+    st.task_sum = sums;
+    rc = stitch_seal(&st, s->e);
+    if (rc == 0)
+        rc = output_sync_dir(&s->j->out, s->e);
+    if (rc == SL_EVERIFY && st.n_bad) {
+        s->out->bad = calloc(st.n_bad, sizeof *s->out->bad);
+        for (uint32_t i = 0; s->out->bad && i < st.n_bad; i++)
+            s->out->bad[s->out->n_bad++] = st.bad[i];
+    }
+    s->out->bytes = s->j->j.plan->file_bytes;
+    free(st.bad);
+    free(sums);
+    return rc;
+}
+
+/* ---- publish, discard */
+
+static int publish(struct special *s)
+{
+    const struct sl_plan *p = s->j->j.plan;
+    char path[4400];
+
+    end_claim(&s->j->out);
+    SL_TRY(stitch_publish_manifests(&s->j->out, s->e));
+    SL_TRY(output_publish(&s->j->out, s->e));
+    drop_claim(&s->j->out);
+    s->out->files = cJSON_CreateArray();
+    for (uint32_t i = 0; i < p->n_segments; i++) {
+        snprintf(path, sizeof path, "%s/%s", s->j->output, p->segments[i].name);
+        if (!cJSON_AddItemToArray(s->out->files, cJSON_CreateString(path)))
+            return sl_fail(s->e, SL_EFAIL, "out of memory");
+    }
+    s->out->bytes = p->file_bytes;
+    return 0;
+}
+
+static void remove_unfinished(const struct output *o, const char *fingerprint)
+{
+    char claim[33], ending[33], path[4400];
+
+    read_claim(o, CLAIM, claim);
+    read_claim(o, CLAIM_ENDING, ending);
+    if (strcmp(claim, fingerprint) != 0 && (*claim || strcmp(ending, fingerprint) != 0))
+        return; /* nothing is there, or it is another job's */
+    end_claim(o);
+    output_discard(o);
+    for (uint32_t i = 0; o->plan && i < o->plan->n_segments; i++) {
+        snprintf(path, sizeof path, "%s.xxh64.partial", o->final[i]);
+        unlink(path);
+    }
+    drop_claim(o);
+}
+
+/* A job that was never prepared left nothing. */
+static int discard(struct special *s, uint64_t now_ms)
+{
+    const struct sl_work *w = s->w;
+    struct sl_error why;
+    struct output o;
+    int fd, rc;
+
+    if (!*w->fingerprint)
+        return 0;
+    if (sl_job_cache_get(s->cache, w->job, w->spec, w->fingerprint, now_ms, &s->j, &why) == 0) {
+        remove_unfinished(&s->j->out, w->fingerprint);
+        rc = output_sync_dir(&s->j->out, s->e);
+        sl_job_cache_drop(s->cache, s->j);
+        s->j = NULL;
+        return rc;
+    }
+    rc = sl_job_cache_output(s->cache, w->spec, &o, &fd, s->e);
+    if (rc == 0) {
+        remove_unfinished(&o, w->fingerprint);
+        rc = output_sync_dir(&o, s->e);
+    } else {
+        rc = sl_fail(s->e, rc, "%s; the .partial files must be removed by hand", why.text);
+    }
+    output_free(&o);
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+/* ---- verify */
+
+static int on_weights(void *user, uint64_t n)
+{
+    return on_progress(user, n);
+}
+
+static int verify_files(struct special *s, const struct verify_set *set)
+{
+    const struct sl_plan *p = s->j->j.plan;
+    const struct verify_sample sample = {.blocks = VERIFY_BLOCKS, .seed = s->w->job,
+                                         .progress = on_weights, .user = s};
+    struct verify_report r = {0};
+    struct verify_tally tally = {0};
+    struct sl_hash_total *totals;
+    int rc;
+
+    if (set->n != p->n_segments || !set->files[0].fingerprint ||
+        strcmp(set->files[0].fingerprint, p->output_id) != 0)
+        return sl_fail(s->e, SL_EVERIFY, "%s: is not the file that this job makes", s->j->out.final[0]);
+    totals = calloc(set->n, sizeof *totals);
+    if (!totals)
+        return sl_fail(s->e, SL_EFAIL, "out of memory");
+    rc = verify_data(set, false, totals, &r, on_progress, s, s->e);
+    free(totals);
+    SL_TRY(rc);
+    SL_TRY(verify_source(set, s->j->source_path,
+                         s->j->j.imatrix ? s->j->j.imatrix->path : NULL, &sample, &r, &tally, s->e));
+    s->out->bytes = set->bytes;
+    return r.failures ? sl_fail(s->e, SL_EVERIFY, "%llu failures; the first: %s",
+                                (unsigned long long)r.failures, r.first.text)
+                      : 0;
+}
+
+static int verify_job(struct special *s)
+{
+    struct verify_set set;
+    int rc = verify_set_open(s->j->out.final[0], &set, s->e);
+
+    if (rc == 0)
+        rc = verify_files(s, &set);
+    verify_set_free(&set);
+    return rc;
+}
+
+/* ---- */
+
+static int run(struct special *s, uint64_t now_ms)
+{
+    const struct sl_work *w = s->w;
+
+    if (w->task == SL_TASK_DISCARD)
+        return discard(s, now_ms);
+    SL_TRY(sl_job_cache_get(s->cache, w->job, w->spec,
+                            w->task == SL_TASK_PREPARE ? NULL : w->fingerprint, now_ms, &s->j, s->e));
+    switch (w->task) {
+    case SL_TASK_PREPARE:
+        return prepare(s);
+    case SL_TASK_STITCH:
+        return seal(s);
+    case SL_TASK_PUBLISH:
+        return publish(s);
+    case SL_TASK_VERIFY:
+        return verify_job(s);
+    default:
+        return sl_fail(s->e, SL_EUSAGE, "task %u is not known to this worker", w->task);
+    }
+}
+
+void sl_special_run(struct sl_job_cache *c, const struct sl_work *w,
+                    const struct sl_special_hooks *h, uint64_t now_ms, struct sl_outcome *out)
+{
+    struct special s = {.cache = c, .w = w, .hooks = h, .out = out, .e = &out->error};
+    int rc = run(&s, now_ms);
+
+    out->job = w->job;
+    out->task = w->task;
+    out->epoch = w->epoch;
+    out->kind = rc == 0 ? SL_OUTCOME_RESULT
+                : rc == SL_EINTERRUPTED ? SL_OUTCOME_GIVEBACK : SL_OUTCOME_FAIL;
+    out->error.code = rc;
+    if (rc < 0 && s.j)
+        sl_job_cache_told(s.j, &out->error);
+}

@@ -1,0 +1,397 @@
+/* Blocks made again from the source and compared with the file's. */
+#include "worker/source_element.h"
+#include "worker/verify.h"
+#include "kernels/kernels.h"
+#include "proto/job_spec.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define RUN_WEIGHTS 8192u /* neighbours that are made in one go */
+
+struct checker {
+    const struct verify_set *s;
+    const struct verify_sample *sample;
+    struct verify_report *r;
+    struct verify_tally *tally;
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+    struct source_reader *src;
+    bool round_bf16;
+    uint64_t random;
+    int fd;              /* the output file of the current tensor */
+    float *x;            /* RUN_WEIGHTS weights */
+    uint8_t *made, *got; /* their bytes, made again and as in the file */
+    struct sl_imatrix *im;     /* NULL: none */
+    float *row, *row_weights;  /* of row_len weights, */
+    uint8_t *row_made;         /* and such a row's bytes */
+    uint64_t row_len;
+    struct sl_error *e;
+};
+
+/* One tensor of the output with the model's idea of it. */
+struct pair {
+    const struct verify_file *f;
+    const struct sl_gguf_tensor *t;
+    const struct sl_out_tensor *want;
+    uint64_t blocks;
+    uint32_t block, bytes; /* weights and bytes of one block */
+};
+
+static uint64_t next_random(uint64_t *state)
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u; /* splitmix64 */
+
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+static int read_output(struct checker *c, const struct pair *p, uint64_t block, uint64_t n)
+{
+    uint64_t off = p->f->g.header_bytes + p->t->offset + block * p->bytes, want = n * p->bytes;
+
+    for (uint64_t have = 0; have < want;) {
+        ssize_t got = pread(c->fd, c->got + have, want - have, (off_t)(off + have));
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return sl_fail(c->e, SL_EFAIL, "%s: read error: %s", p->f->g.path,
+                           got ? strerror(errno) : "it shrank");
+        have += (uint64_t)got;
+    }
+    return 0;
+}
+
+/* The slow path from the source to bytes: elements by formula, then the scalar
+ * backend. Both differ from what the worker runs. */
+static int room_for_row(struct checker *c, uint64_t n)
+{
+    if (n <= c->row_len)
+        return 0;
+    free(c->row);
+    free(c->row_weights);
+    free(c->row_made);
+    c->row = malloc(n * sizeof *c->row);
+    c->row_weights = malloc(n * sizeof *c->row_weights);
+    c->row_made = malloc(n * sizeof *c->row);
+    c->row_len = c->row && c->row_weights && c->row_made ? n : 0;
+    return c->row_len ? 0 : sl_fail(c->e, SL_EFAIL, "out of memory");
+}
+
+static int cannot(struct checker *c, const struct pair *p, int rc)
+{
+    return sl_fail(c->e, rc, "tensor %s: cannot be made again in %s", p->t->name,
+                   sl_type_info(p->t->type)->name);
+}
+
+/* The same with importance weights, which want whole rows. */
+static int make_weighted(struct checker *c, const struct pair *p, uint32_t entry, uint64_t block,
+                         uint64_t n)
+{
+    uint64_t row = p->t->ne[0], per_row = row / p->block, end = block + n, bad = 0;
+    uint64_t matrix = p->t->n_dims > 1 ? p->t->ne[1] : 1;
+
+    SL_TRY(room_for_row(c, row));
+    for (uint64_t at = block; at < end;) {
+        uint64_t r = at / per_row, skip = at % per_row, take = per_row - skip;
+        int rc;
+
+        take = take < end - at ? take : end - at;
+        SL_TRY(sl_imatrix_values(c->im, entry, r / matrix * row, row, c->row_weights, c->e));
+        SL_TRY(source_values(c->src, p->want, r * row, row, c->row, c->e));
+        for (uint64_t i = 0; c->round_bf16 && !p->want->keep_f32 && i < row; i++)
+            c->row[i] = source_round_bf16(c->row[i]);
+        rc = sl_quantize_on(SL_BACKEND_SCALAR, p->t->type, c->row, c->row_weights, row, row, c->row_made,
+                            &bad);
+        if (rc < 0)
+            return cannot(c, p, rc);
+        memcpy(c->made + (at - block) * p->bytes, c->row_made + skip * p->bytes, take * p->bytes);
+        at += take;
+    }
+    return 0;
+}
+
+static int make_again(struct checker *c, const struct pair *p, uint64_t block, uint64_t n)
+{
+    uint64_t weights = n * p->block, bad = 0;
+    uint32_t entry;
+    int rc = 0;
+
+    if (c->im && p->block > 1 && p->want->src_type != p->t->type)
+        SL_TRY(rc = sl_imatrix_for(c->im, p->want, &entry, c->e));
+    if (rc == 1)
+        return make_weighted(c, p, entry, block, n);
+    SL_TRY(source_values(c->src, p->want, block * p->block, weights, c->x, c->e));
+    /* The two-step chain keeps these tensors in F32 on its way. */
+    for (uint64_t i = 0; c->round_bf16 && !p->want->keep_f32 && i < weights; i++)
+        c->x[i] = source_round_bf16(c->x[i]);
+    if (p->t->type == SL_TYPE_F32) {
+        memcpy(c->made, c->x, weights * sizeof *c->x);
+        return 0;
+    }
+    rc = sl_quantize_on(SL_BACKEND_SCALAR, p->t->type, c->x, NULL, weights, p->t->ne[0], c->made, &bad);
+    return rc == 0 ? 0 : cannot(c, p, rc);
+}
+
+/* Returns 1 when all n blocks agree, 0 when one was reported. */
+static int check_run(struct checker *c, const struct pair *p, uint64_t block, uint64_t n)
+{
+    SL_TRY(read_output(c, p, block, n));
+    SL_TRY(make_again(c, p, block, n));
+    c->tally->blocks += n;
+    if (c->sample->progress)
+        SL_TRY(c->sample->progress(c->sample->user, n * p->block));
+    for (uint64_t i = 0; i < n; i++) {
+        const uint8_t *got = c->got + i * p->bytes, *made = c->made + i * p->bytes;
+        uint32_t at = 0;
+
+        if (memcmp(got, made, p->bytes) == 0)
+            continue;
+        while (got[at] == made[at])
+            at++;
+        verify_failed(c->r, "%s: tensor %s: block %llu (weights from %llu on) is not what the source gives: byte %u of it is %02x, must be %02x",
+                      p->f->g.path, p->t->name, (unsigned long long)(block + i),
+                      (unsigned long long)((block + i) * p->block), at, got[at], made[at]);
+        return 0;
+    }
+    return 1;
+}
+
+/* At least one block of every tensor. */
+static uint64_t blocks_wanted(const struct checker *c, const struct pair *p)
+{
+    const struct verify_sample *s = c->sample;
+    uint64_t n = s->blocks ? s->blocks : (uint64_t)ceil((double)p->blocks * s->share);
+
+    return s->all || n > p->blocks ? p->blocks : n ? n : 1;
+}
+
+/* First and last block, and runs spread evenly with a random place in each
+ * stretch. */
+static int check_sample(struct checker *c, const struct pair *p)
+{
+    uint64_t run = RUN_WEIGHTS / p->block, want = blocks_wanted(c, p), stretches, pick;
+
+    if (want < p->blocks && want < 16 * run) /* small samples: more places, shorter runs */
+        run = want / 16 ? want / 16 : 1;
+    if (want == p->blocks) {
+        for (uint64_t b = 0; b < p->blocks; b += run) {
+            int ok = check_run(c, p, b, p->blocks - b < run ? p->blocks - b : run);
+
+            if (ok <= 0)
+                return ok;
+        }
+        return 0;
+    }
+    stretches = (want + run - 1) / run;
+    for (uint64_t i = 0; i < stretches + 2; i++) {
+        uint64_t from = i < 2 ? (i ? p->blocks - 1 : 0)
+                              : (uint64_t)((unsigned __int128)p->blocks * (i - 2) / stretches);
+        uint64_t end = i < 2 ? from + 1
+                             : (uint64_t)((unsigned __int128)p->blocks * (i - 1) / stretches);
+        uint64_t n = i < 2 ? 1 : end - from < run ? end - from : run;
+        int ok;
+
+        pick = next_random(&c->random);
+        from += end - from > n ? pick % (end - from - n + 1) : 0;
+        ok = n ? check_run(c, p, from, n) : 1;
+        if (ok <= 0)
+            return ok;
+    }
+    return 0;
+}
+
+/* Types whose bytes do not depend on importance weights. */
+static bool plain_type(int type)
+{
+    return type == SL_TYPE_F32 || type == SL_TYPE_F16 || type == SL_TYPE_BF16 ||
+           type == SL_TYPE_Q8_0;
+}
+
+static int check_tensor(struct checker *c, const struct verify_file *f,
+                        const struct sl_gguf_tensor *t, const struct sl_out_tensor *want)
+{
+    const struct sl_type_info *info = sl_type_info(t->type);
+    struct pair p = {f, t, want, 0, info->block, info->bytes};
+
+    if (t->n_dims != want->n_dims || memcmp(t->ne, want->ne, sizeof t->ne) != 0) {
+        verify_failed(c->r, "%s: tensor %s: its shape is not the source's", f->g.path, t->name);
+        return 0;
+    }
+    if (!info->quantizes) {
+        verify_note(c->r, "%s: tensor %s: %s is not made by Sluice and was not compared", f->g.path,
+                    t->name, info->name);
+        c->tally->skipped_tensors++;
+        return 0;
+    }
+    if (c->s->files[0].imatrix && !c->im && !plain_type(t->type)) {
+        c->tally->skipped_tensors++;
+        return 0;
+    }
+    p.blocks = want->elems / info->block;
+    c->tally->tensors++;
+    c->tally->blocks_total += p.blocks;
+    return check_sample(c, &p);
+}
+
+static int cmp_out_names(const void *a, const void *b)
+{
+    const struct sl_out_tensor *const *x = a, *const *y = b;
+
+    return strcmp((*x)->name, (*y)->name);
+}
+
+static int cmp_key(const void *key, const void *entry)
+{
+    return strcmp(key, (*(const struct sl_out_tensor *const *)entry)->name);
+}
+
+static int check_all(struct checker *c, const struct sl_out_tensor **sorted, bool *seen)
+{
+    for (uint32_t f = 0; f < c->s->n; f++) {
+        const struct verify_file *file = &c->s->files[f];
+
+        c->fd = open(file->g.path, O_RDONLY | O_CLOEXEC);
+        if (c->fd < 0)
+            return sl_fail(c->e, SL_ESOURCE, "%s: %s", file->g.path, strerror(errno));
+        for (uint64_t i = 0; i < file->g.n_tensors; i++) {
+            const struct sl_gguf_tensor *t = &file->g.tensors[i];
+            const struct sl_out_tensor **at =
+                bsearch(t->name, sorted, c->m->n_tensors, sizeof *sorted, cmp_key);
+
+            if (!at) {
+                verify_failed(c->r, "%s: tensor %s: the source has no such tensor", file->g.path, t->name);
+                continue;
+            }
+            seen[at - sorted] = true;
+            SL_TRY(check_tensor(c, file, t, *at));
+        }
+        close(c->fd);
+        c->fd = -1;
+    }
+    for (uint32_t i = 0; i < c->m->n_tensors; i++)
+        if (!seen[i])
+            verify_failed(c->r, "%s: tensor %s is missing", c->s->files[0].g.path, sorted[i]->name);
+    return 0;
+}
+
+static int check_names_and_blocks(struct checker *c)
+{
+    const struct sl_out_tensor **sorted = malloc((c->m->n_tensors + 1u) * sizeof *sorted);
+    bool *seen = calloc(c->m->n_tensors + 1u, 1);
+    int rc;
+
+    c->x = malloc(RUN_WEIGHTS * sizeof *c->x);
+    c->made = malloc(RUN_WEIGHTS * sizeof *c->x);
+    c->got = malloc(RUN_WEIGHTS * sizeof *c->x);
+    if (!sorted || !seen || !c->x || !c->made || !c->got) {
+        rc = sl_fail(c->e, SL_EFAIL, "out of memory");
+    } else {
+        for (uint32_t i = 0; i < c->m->n_tensors; i++)
+            sorted[i] = &c->m->tensors[i];
+        qsort(sorted, c->m->n_tensors, sizeof *sorted, cmp_out_names);
+        rc = check_all(c, sorted, seen);
+    }
+    if (c->tally->skipped_tensors && c->s->files[0].imatrix && !c->im)
+        verify_note(c->r, "%llu tensors were quantized with an importance matrix and were not made again; "
+                    "give it with --imatrix FILE",
+                    (unsigned long long)c->tally->skipped_tensors);
+    free(sorted);
+    free(seen);
+    return rc;
+}
+
+/* What the file says about how it was made; by its tensors where it says
+ * nothing. */
+static int read_settings(struct checker *c, struct sl_model_opts *o)
+{
+    const struct verify_file *f = &c->s->files[0];
+
+    *o = (struct sl_model_opts){.layout = SL_LAYOUT_MLA};
+    if (f->round_through && strcmp(f->round_through, "none") != 0) {
+        if (strcmp(f->round_through, "bf16") != 0)
+            return verify_failed(c->r, "%s: metadata key sluice.round_through: '%s' is not known",
+                                 f->g.path, f->round_through);
+        c->round_bf16 = true;
+    }
+    if (f->layout) {
+        if (strcmp(f->layout, "legacy") != 0 && strcmp(f->layout, "mla") != 0)
+            return verify_failed(c->r, "%s: metadata key sluice.layout: '%s' is not known", f->g.path,
+                                 f->layout);
+        o->layout = strcmp(f->layout, "legacy") == 0 ? SL_LAYOUT_LEGACY : SL_LAYOUT_MLA;
+        return 0;
+    }
+    for (uint32_t k = 0; k < c->s->n; k++)
+        for (uint64_t i = 0; i < c->s->files[k].g.n_tensors; i++)
+            if (strstr(c->s->files[k].g.tensors[i].name, ".attn_kv_b.weight"))
+                o->layout = SL_LAYOUT_LEGACY;
+    return 0;
+}
+
+/* The imatrix as the output used it. */
+static int open_imatrix(struct checker *c, const char *path)
+{
+    const struct verify_file *f = &c->s->files[0];
+    const char *const *words = (const char *const *)f->imatrix_words;
+    uint32_t n = (uint32_t)f->n_imatrix_words;
+    struct sl_job_options o = {.imatrix = path};
+
+    if (!path)
+        return 0;
+    if (!f->imatrix)
+        return sl_fail(c->e, SL_EUSAGE, "--imatrix: %s was made without an importance matrix", f->g.path);
+    if (f->imatrix_keep) {
+        o.include_weights = words;
+        o.n_include_weights = n;
+    } else {
+        o.exclude_weights = words;
+        o.n_exclude_weights = n;
+    }
+    SL_TRY(sl_job_imatrix_open(&o, &c->im, c->e));
+    if (c->im && f->imatrix_hash && strcmp(c->im->hash, f->imatrix_hash) != 0)
+        return sl_fail(c->e, SL_EUSAGE, "%s was made with another importance matrix than %s: hash %.32s, not %s",
+                       f->g.path, path, f->imatrix_hash, c->im->hash);
+    return 0;
+}
+
+int verify_source(const struct verify_set *s, const char *checkpoint, const char *imatrix,
+                  const struct verify_sample *sample, struct verify_report *r,
+                  struct verify_tally *tally, struct sl_error *e)
+{
+    struct checker c = {.s = s, .sample = sample, .r = r, .tally = tally, .random = sample->seed,
+                        .fd = -1, .e = e};
+    struct sl_model_opts opts;
+    int rc;
+
+    *tally = (struct verify_tally){0};
+    if (read_settings(&c, &opts) < 0)
+        return 0;
+    rc = open_imatrix(&c, imatrix);
+    if (rc == 0)
+        rc = sl_checkpoint_open(checkpoint, &c.ck, e);
+    if (rc == 0)
+        rc = sl_model_open(c.ck, &opts, &c.m, e);
+    if (rc == 0)
+        rc = source_reader_open(c.ck, c.m, &c.src, e);
+    if (rc == 0)
+        rc = check_names_and_blocks(&c);
+    if (c.fd >= 0)
+        close(c.fd);
+    free(c.x);
+    free(c.made);
+    free(c.got);
+    free(c.row);
+    free(c.row_weights);
+    free(c.row_made);
+    sl_imatrix_close(c.im);
+    source_reader_close(c.src);
+    sl_model_close(c.m);
+    sl_checkpoint_close(c.ck);
+    return rc;
+}

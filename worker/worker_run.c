@@ -1,0 +1,232 @@
+#include "worker/worker_run.h"
+
+#include "proto/wire.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TICK_MS 100
+#define FINISH_MS 20000u    /* for what is under way when a signal comes */
+#define ALONE_MS 3000u      /* the same without a daemon */
+
+enum { LANE_TASKS, LANE_SPECIAL, LANES };
+
+struct run {
+    struct sl_dealer *dealer;
+    struct sl_lane *lane[LANES];
+    struct sl_worker *worker;
+    int wake, signals, poll;
+    unsigned n_signals;
+    uint64_t signal_ms;
+    const struct sl_log *log;
+    struct sl_error *e;
+};
+
+static uint64_t now_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static void on_work(void *user, struct sl_work *w)
+{
+    struct run *r = user;
+
+    sl_lane_push(r->lane[w->task >= SL_TASKS_MAX ? LANE_SPECIAL : LANE_TASKS], w);
+}
+
+static void on_drop(void *user, uint64_t job, uint32_t task, uint64_t epoch)
+{
+    struct run *r = user;
+
+    sl_lane_drop(r->lane[task >= SL_TASKS_MAX ? LANE_SPECIAL : LANE_TASKS], job, task, epoch);
+}
+
+/* ---- one turn of the loop */
+
+static int receive_all(struct run *r)
+{
+    uint8_t *bytes;
+    size_t n;
+    int rc;
+
+    while ((rc = sl_dealer_receive(r->dealer, &bytes, &n, r->e)) == 1) {
+        sl_worker_receive(r->worker, bytes, n, now_ms());
+        free(bytes);
+    }
+    return rc;
+}
+
+static int send_all(struct run *r)
+{
+    uint8_t *bytes;
+    size_t n;
+
+    while (sl_worker_next(r->worker, &bytes, &n)) {
+        int rc = sl_dealer_send(r->dealer, bytes, n, r->e);
+
+        if (rc == 0) {
+            sl_worker_unsent(r->worker, bytes, n);
+            return 0;
+        }
+        free(bytes);
+        SL_TRY(rc);
+    }
+    return 0;
+}
+
+static void collect(struct run *r)
+{
+    struct sl_outcome *o;
+    uint64_t n;
+
+    while (read(r->wake, &n, sizeof n) > 0)
+        ;
+    for (unsigned i = 0; i < LANES; i++)
+        while ((o = sl_lane_collect(r->lane[i])) != NULL)
+            sl_worker_outcome(r->worker, o, now_ms());
+}
+
+/* A signal ends the worker in order, a second one at once. */
+static void take_signals(struct run *r)
+{
+    struct signalfd_siginfo si;
+
+    while (read(r->signals, &si, sizeof si) == (ssize_t)sizeof si) {
+        if (r->n_signals++ == 0) {
+            r->signal_ms = now_ms();
+            sl_log_say(r->log, SL_LOG_NOTICE, "stopping", "signal %u: %u tasks are held",
+                       si.ssi_signo, sl_worker_held(r->worker));
+        }
+    }
+    if (r->n_signals) {
+        uint64_t waited = now_ms() - r->signal_ms;
+        bool late = waited > (sl_worker_connected(r->worker) ? FINISH_MS : ALONE_MS);
+
+        for (unsigned i = 0; i < LANES; i++)
+            sl_lane_hand_back(r->lane[i], true);
+        sl_worker_drain(r->worker, late || r->n_signals > 1, now_ms());
+    }
+}
+
+static int tick(struct run *r)
+{
+    struct sl_lane_state s, special;
+    struct sl_worker_progress p;
+    struct sl_lane_task tasks[2 * SL_LANE_TASKS];
+
+    sl_lane_state(r->lane[LANE_TASKS], &s);
+    sl_lane_state(r->lane[LANE_SPECIAL], &special);
+    memcpy(tasks, s.tasks, s.n_tasks * sizeof *tasks);
+    memcpy(tasks + s.n_tasks, special.tasks, special.n_tasks * sizeof *tasks);
+    p = (struct sl_worker_progress){s.bytes + special.bytes, tasks, s.n_tasks + special.n_tasks,
+                                    s.tensor};
+    if (sl_worker_tick(r->worker, &p, now_ms()) == 1)
+        return sl_dealer_reconnect(r->dealer, r->e);
+    return 0;
+}
+
+static int loop(struct run *r)
+{
+    while (!sl_worker_done(r->worker)) {
+        SL_TRY(send_all(r));
+        SL_TRY(sl_dealer_wait(r->dealer, r->poll, TICK_MS, r->e));
+        SL_TRY(receive_all(r));
+        take_signals(r);
+        collect(r);
+        SL_TRY(tick(r));
+        SL_TRY(sl_worker_refused(r->worker, r->e));
+        /* `bye` could not be sent: nobody is there to hear it. */
+        if (r->n_signals && now_ms() - r->signal_ms > FINISH_MS + ALONE_MS)
+            break;
+    }
+    return send_all(r);
+}
+
+/* ---- start and end */
+
+static int watch(struct run *r, int fd)
+{
+    struct epoll_event ev = {.events = EPOLLIN, .data.fd = fd};
+
+    return epoll_ctl(r->poll, EPOLL_CTL_ADD, fd, &ev);
+}
+
+/* Signals are blocked before any thread starts, so that only the loop sees them. */
+static int open_events(struct run *r)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    r->signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    r->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    r->poll = epoll_create1(EPOLL_CLOEXEC);
+    if (r->signals < 0 || r->wake < 0 || r->poll < 0 || watch(r, r->signals) || watch(r, r->wake))
+        return sl_fail(r->e, SL_EFAIL, "cannot watch for events: %s", strerror(errno));
+    return 0;
+}
+
+static int make_instance(char text[33], struct sl_error *e)
+{
+    uint8_t bytes[16];
+
+    if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
+        return sl_fail(e, SL_EFAIL, "no random bytes: %s", strerror(errno));
+    for (unsigned i = 0; i < sizeof bytes; i++)
+        snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+    return 0;
+}
+
+static int start(struct run *r, const struct sl_worker_run_opts *o)
+{
+    struct sl_worker_opts wo = o->worker;
+    char instance[33];
+
+    SL_TRY(make_instance(instance, r->e));
+    wo.instance = instance;
+    wo.work = on_work;
+    wo.drop = on_drop;
+    wo.user = r;
+    SL_TRY(open_events(r));
+    SL_TRY(sl_dealer_open(&o->dealer, &r->dealer, r->e));
+    SL_TRY(sl_worker_new(&wo, now_ms(), &r->worker, r->e));
+    for (unsigned i = 0; i < LANES; i++)
+        SL_TRY(sl_lane_open(&o->cache, r->wake, &r->lane[i], r->e));
+    return 0;
+}
+
+int sl_worker_run(const struct sl_worker_run_opts *o, struct sl_error *e)
+{
+    struct run r = {.wake = -1, .signals = -1, .poll = -1, .log = o->worker.log, .e = e};
+    int rc = start(&r, o);
+
+    if (rc == 0)
+        rc = loop(&r);
+    /* The socket first: its leases go back while the engines still close. */
+    sl_dealer_close(r.dealer);
+    for (unsigned i = 0; i < LANES; i++)
+        sl_lane_close(r.lane[i]);
+    sl_worker_free(r.worker);
+    if (r.poll >= 0)
+        close(r.poll);
+    if (r.signals >= 0)
+        close(r.signals);
+    if (r.wake >= 0)
+        close(r.wake);
+    return rc;
+}

@@ -1,0 +1,21 @@
+/* The life of a worker: the socket, the signals and the two lanes, in one loop. */
+#ifndef SLUICE_WORKER_WORKER_RUN_H
+#define SLUICE_WORKER_WORKER_RUN_H
+
+#include "worker/dealer.h"
+#include "worker/worker_state.h"
+
+struct sl_worker_run_opts {
+    struct sl_dealer_opts dealer;
+    struct sl_job_cache_opts cache;
+    struct sl_worker_opts worker;   /* its hooks and instance are set here */
+};
+
+/* Effect: works until a drain has ended or SIGTERM or SIGINT comes: then what has
+ * not begun is handed back, what is under way is finished (for some seconds) and
+ * acknowledged, `bye` is said. A second signal ends it at once. Both signals stay
+ * blocked. Returns 0. Errors: those of sl_dealer_open and the lanes; the
+ * daemon's code when it refuses this worker. */
+int sl_worker_run(const struct sl_worker_run_opts *o, struct sl_error *e) SL_MUST_USE;
+
+#endif

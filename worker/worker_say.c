@@ -1,0 +1,258 @@
+/* What a worker says. */
+#include "worker/worker_priv.h"
+
+#include <cjson/cJSON.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void sl_worker_log(struct sl_worker *w, enum sl_log_level level, const char *event, uint64_t job,
+                int64_t task, const char *fmt, ...)
+{
+    char text[1200];
+    va_list ap;
+
+    if (!w->o.log)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    sl_log_write(w->o.log, level, &(struct sl_log_fields){event, job, task, w->name, text});
+}
+
+/* ---- sending */
+
+/* A message that cannot be made (memory, a field over its limit) is not sent; what
+ * matters is repeated. */
+static void send_message(struct sl_worker *w, const struct sl_msg *m, uint64_t now_ms)
+{
+    struct message *out = calloc(1, sizeof *out);
+    struct sl_error e;
+
+    if (!out || sl_wire_encode(m, &out->bytes, &out->n, &e) < 0) {
+        sl_worker_log(w, SL_LOG_ERROR, "message-unsent", 0, -1, "%s",
+                      out ? e.text : "out of memory");
+        free(out);
+        return;
+    }
+    *w->out_end = out;
+    w->out_end = &out->next;
+    w->said_ms = now_ms;
+}
+
+static cJSON *begin_message(enum sl_message_id id, struct sl_msg *m)
+{
+    struct sl_error e;
+
+    return sl_msg_new(id, NULL, m, &e) == 0 ? m->tree : NULL;
+}
+
+static void send_and_free(struct sl_worker *w, struct sl_msg *m, uint64_t now_ms)
+{
+    send_message(w, m, now_ms);
+    sl_msg_free(m);
+}
+
+static void put_ref(cJSON *o, uint64_t job, uint32_t task, uint64_t epoch)
+{
+    sl_put_uint(o, "job", job);
+    sl_put_uint(o, "task", task);
+    sl_put_uint(o, "epoch", epoch);
+}
+
+void sl_worker_send_hello(struct sl_worker *w, uint64_t now_ms)
+{
+    struct sl_msg m;
+    cJSON *t = begin_message(SL_M_HELLO, &m), *held;
+
+    sl_put_str(t, "role", "worker");
+    sl_put_str(t, "version", SLUICE_VERSION);
+    sl_put_str(t, "instance", w->instance);
+    sl_put_str(t, "name", w->name);
+    sl_put_str(t, "host", w->host);
+    sl_put_uint(t, "pid", w->o.pid);
+    sl_put_str(t, "bytes", SL_BYTES_VERSION);
+    sl_put_str(t, "device", w->device);
+    sl_put_uint(t, "threads", w->o.threads);
+    sl_put_uint(t, "mem", w->o.mem_bytes);
+    held = sl_put_array(t, "held");
+    for (unsigned i = 0; i < w->n_held; i++)
+        put_ref(sl_add_object(held), w->held[i].job, w->held[i].task, w->held[i].epoch);
+    send_and_free(w, &m, now_ms);
+    w->link = LINK_HELLO;
+    w->hello_ms = now_ms;
+    w->tries++;
+}
+
+void sl_worker_send_pull(struct sl_worker *w, unsigned want, uint64_t now_ms)
+{
+    struct sl_msg m;
+
+    sl_put_uint(begin_message(SL_M_PULL, &m), "want", want);
+    send_and_free(w, &m, now_ms);
+    w->asked = want;
+    w->pull_ms = now_ms;
+}
+
+void sl_worker_send_bye(struct sl_worker *w, const char *text, uint64_t now_ms)
+{
+    struct sl_msg m;
+
+    sl_put_str(begin_message(SL_M_BYE, &m), "text", text);
+    send_and_free(w, &m, now_ms);
+}
+
+void sl_worker_send_giveback(struct sl_worker *w, uint64_t job, uint32_t task, uint64_t epoch,
+                             uint64_t now_ms)
+{
+    struct sl_msg m;
+
+    put_ref(begin_message(SL_M_GIVEBACK, &m), job, task, epoch);
+    send_and_free(w, &m, now_ms);
+}
+
+void sl_worker_send_n(struct sl_worker *w, enum sl_message_id id, uint64_t n, uint64_t now_ms)
+{
+    struct sl_msg m;
+
+    sl_put_uint(begin_message(id, &m), "n", n);
+    send_and_free(w, &m, now_ms);
+}
+
+void sl_worker_send_progress(struct sl_worker *w, const struct sl_worker_progress *p, uint64_t now_ms)
+{
+    struct sl_msg m;
+    cJSON *t = begin_message(SL_M_PROGRESS, &m), *tasks;
+    uint64_t ms = now_ms - w->rate_ms;
+
+    if (ms >= 1000) {
+        w->rate = (p->bytes - w->rate_bytes) * 1000 / ms;
+        w->rate_ms = now_ms;
+        w->rate_bytes = p->bytes;
+    }
+    sl_put_uint(t, "bytes", p->bytes);
+    tasks = sl_put_array(t, "tasks");
+    for (unsigned i = 0; i < p->n_tasks; i++) {
+        cJSON *o = sl_add_object(tasks);
+
+        put_ref(o, p->tasks[i].job, p->tasks[i].task, p->tasks[i].epoch);
+        sl_put_uint(o, "bytes", p->tasks[i].bytes);
+    }
+    sl_put_uint(t, "rate", w->rate);
+    if (p->tensor && *p->tensor)
+        sl_put_str(t, "tensor", p->tensor);
+    send_and_free(w, &m, now_ms);
+    w->progress_ms = now_ms;
+}
+
+int sl_worker_next(struct sl_worker *w, uint8_t **bytes, size_t *n)
+{
+    struct message *m = w->out;
+
+    if (!m)
+        return 0;
+    *bytes = m->bytes;
+    *n = m->n;
+    w->out = m->next;
+    if (!w->out)
+        w->out_end = &w->out;
+    free(m);
+    return 1;
+}
+
+void sl_worker_unsent(struct sl_worker *w, uint8_t *bytes, size_t n)
+{
+    struct message *m = calloc(1, sizeof *m);
+
+    if (!m) {
+        free(bytes);
+        return;
+    }
+    *m = (struct message){bytes, n, w->out};
+    if (!w->out)
+        w->out_end = &m->next;
+    w->out = m;
+}
+
+void sl_worker_drop_messages(struct sl_worker *w)
+{
+    for (struct message *m = w->out, *next; m; m = next) {
+        next = m->next;
+        free(m->bytes);
+        free(m);
+    }
+    w->out = NULL;
+    w->out_end = &w->out;
+}
+
+/* ---- what is held, and what came of it */
+
+struct held *sl_worker_find(struct sl_worker *w, uint64_t job, uint32_t task, uint64_t epoch)
+{
+    for (unsigned i = 0; i < w->n_held; i++)
+        if (w->held[i].job == job && w->held[i].task == task && w->held[i].epoch == epoch)
+            return &w->held[i];
+    return NULL;
+}
+
+void sl_worker_forget(struct sl_worker *w, struct held *h)
+{
+    if (!h->answer.tree)
+        w->o.drop(w->o.user, h->job, h->task, h->epoch);
+    sl_msg_free(&h->answer);
+    memmove(h, h + 1, (size_t)(&w->held[w->n_held] - (h + 1)) * sizeof *h);
+    w->n_held--;
+}
+
+void sl_worker_send_answer(struct sl_worker *w, struct held *h, uint64_t now_ms)
+{
+    send_message(w, &h->answer, now_ms);
+    h->sent_ms = now_ms;
+}
+
+static enum sl_message_id answer_kind(const struct sl_outcome *o)
+{
+    return o->kind == SL_OUTCOME_RESULT ? SL_M_RESULT
+           : o->kind == SL_OUTCOME_FAIL ? SL_M_FAIL : SL_M_GIVEBACK;
+}
+
+static void fill_answer(cJSON *t, struct sl_outcome *o)
+{
+    put_ref(t, o->job, o->task, o->epoch);
+    if (o->kind == SL_OUTCOME_RESULT) {
+        sl_put_uint(t, "bytes", o->bytes);
+        if (o->has_checksum)
+            sl_put_hex64(t, "checksum", o->checksum);
+        if (o->plan)
+            sl_put(t, "plan", o->plan);
+        if (o->files)
+            sl_put(t, "files", o->files);
+        o->plan = o->files = NULL;
+    } else if (o->kind == SL_OUTCOME_FAIL) {
+        sl_put_uint(t, "code", o->error.code < 0 ? (uint64_t)-o->error.code : 1);
+        sl_put_str(t, "text", o->error.text);
+        if (o->n_bad)
+            sl_put_uints(t, "bad", o->bad, o->n_bad);
+    }
+}
+
+void sl_worker_outcome(struct sl_worker *w, struct sl_outcome *o, uint64_t now_ms)
+{
+    struct held *h = sl_worker_find(w, o->job, o->task, o->epoch);
+
+    if (h && !h->answer.tree) {
+        fill_answer(begin_message(answer_kind(o), &h->answer), o);
+        if (o->kind == SL_OUTCOME_FAIL)
+            sl_worker_log(w, SL_LOG_ERROR, "task-failed", o->job, o->task, "failed: %s", o->error.text);
+        else
+            sl_worker_log(w, SL_LOG_DEBUG, o->kind == SL_OUTCOME_RESULT ? "task-done" : "task-handed-back",
+                o->job, o->task, "%llu bytes", (unsigned long long)o->bytes);
+        w->window_done++;
+        if (!h->answer.tree) /* out of memory: the lease ends by itself */
+            sl_worker_forget(w, h);
+        else if (w->link == LINK_OPEN)
+            sl_worker_send_answer(w, h, now_ms);
+    }
+    sl_outcome_free(o);
+}

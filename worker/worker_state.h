@@ -1,0 +1,68 @@
+/* A worker's side of the protocol: messages in, messages out, tasks between. No
+ * sockets, no threads, no clock of its own; whoever calls it owns them. */
+#ifndef SLUICE_WORKER_WORKER_STATE_H
+#define SLUICE_WORKER_WORKER_STATE_H
+
+#include "proto/log_line.h"
+#include "worker/lane.h"
+
+struct sl_worker_opts {
+    const char *instance;    /* 32 hex digits, random */
+    const char *name, *host, *device;
+    uint64_t pid, threads, mem_bytes;
+    unsigned ahead;          /* tasks held beside those in hand; 0: 3, more where they are short */
+    /* Takes w: a task to be done. */
+    void (*work)(void *user, struct sl_work *w);
+    /* The task is not this worker's any more. */
+    void (*drop)(void *user, uint64_t job, uint32_t task, uint64_t epoch);
+    void *user;
+    const struct sl_log *log; /* NULL: nothing is logged */
+};
+
+struct sl_worker;
+
+int sl_worker_new(const struct sl_worker_opts *o, uint64_t now_ms, struct sl_worker **out,
+                  struct sl_error *e) SL_MUST_USE;
+void sl_worker_free(struct sl_worker *w);
+
+/* Effect: takes one message as received. One that cannot be read, or does not
+ * fit the state, is logged and does nothing. */
+void sl_worker_receive(struct sl_worker *w, const uint8_t *bytes, size_t n, uint64_t now_ms);
+
+/* Effect: takes what came of a task (and frees it): an answer is kept, and
+ * repeated after every `welcome`, until it is acknowledged. */
+void sl_worker_outcome(struct sl_worker *w, struct sl_outcome *o, uint64_t now_ms);
+
+/* What the lanes say, for `progress`. */
+struct sl_worker_progress {
+    uint64_t bytes;
+    const struct sl_lane_task *tasks;
+    unsigned n_tasks;
+    const char *tensor;      /* "" when none */
+};
+
+/* Effect: says hello, asks for work, tells progress, repeats, notices silence.
+ * Call it after every receive and outcome, and at least four times a second.
+ * Returns 1 when the connection is to be made anew (drop it, and connect). */
+int sl_worker_tick(struct sl_worker *w, const struct sl_worker_progress *p, uint64_t now_ms);
+
+/* Returns 1 with the next message (*bytes the caller's: free), 0 when there is none.
+ * A message that could not be sent is given back by sl_worker_unsent. */
+int sl_worker_next(struct sl_worker *w, uint8_t **bytes, size_t *n);
+/* Effect: takes the bytes of the last sl_worker_next back; they go first next time. */
+void sl_worker_unsent(struct sl_worker *w, uint8_t *bytes, size_t n);
+
+/* Effect: takes no more tasks; when the last one held is acknowledged, `bye` is said
+ * and sl_worker_done becomes true. With `bye`, it is said now, whatever is held: the
+ * leases go back at once. */
+void sl_worker_drain(struct sl_worker *w, bool bye, uint64_t now_ms);
+/* A drain is under way, the daemon's or one's own. */
+bool sl_worker_draining(const struct sl_worker *w);
+/* Nothing is left to do or to send. */
+bool sl_worker_done(const struct sl_worker *w);
+bool sl_worker_connected(const struct sl_worker *w);
+/* The daemon refused the hello for good: SL_OK, or the code to end with; *e gets why. */
+int sl_worker_refused(const struct sl_worker *w, struct sl_error *e);
+unsigned sl_worker_held(const struct sl_worker *w);
+
+#endif
