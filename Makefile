@@ -109,7 +109,9 @@ demo:
 	@$(MAKE) --no-print-directory $(JOBS) all $(B)/tools/make_checkpoint
 	@SLUICE_BUILD=$(abspath $(B)) tests/tools/demo.sh
 
-MAN1 := $(wildcard client/*.1)
+MANUALS := $(sort $(wildcard client/*.[158]))
+# A shell's completions, under the name that it looks for.
+COMPLETIONS := bash:bash-completion/completions/sluice zsh:zsh/site-functions/_sluice fish:fish/vendor_completions.d/sluice.fish
 UNITS  := sluiced.service sluice-worker@.service user/sluiced.service user/sluice-worker@.service
 SHARED := sluice.conf alerts.rules.yml grafana-dashboard.json
 # A file that names the programs' place: $(1) from here, $(2) where it belongs.
@@ -119,8 +121,9 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/sluice/recipes
 	install -m 755 $(addprefix $(B)/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
 	$(if $(RECIPES),install -m 644 $(RECIPES) $(DESTDIR)$(PREFIX)/share/sluice/recipes)
-	$(if $(MAN1),install -d $(DESTDIR)$(PREFIX)/share/man/man1)
-	$(if $(MAN1),install -m 644 $(MAN1) $(DESTDIR)$(PREFIX)/share/man/man1)
+	@for m in $(MANUALS); do install -D -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/} || exit 1; done
+	@for c in $(COMPLETIONS); do f=$(DESTDIR)$(PREFIX)/share/$${c#*:}; \
+	    install -d $${f%/*} && $(B)/sluice completion $${c%%:*} >$$f && chmod 644 $$f || exit 1; done
 	@$(foreach f,$(UNITS),$(call install_unit,systemd/$(f),$(PREFIX)/lib/systemd/$(or $(filter user/%,$(f)),system/$(f)));)
 	@$(call install_unit,systemd/sluice.sysusers,$(PREFIX)/lib/sysusers.d/sluice.conf)
 	@$(call install_unit,systemd/sluice.tmpfiles,$(PREFIX)/lib/tmpfiles.d/sluice.conf)
@@ -129,7 +132,8 @@ install: all
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS))
 	rm -rf $(DESTDIR)$(PREFIX)/share/sluice
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/man/man1/,$(notdir $(MAN1)))
+	@for m in $(MANUALS); do rm -f $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/}; done
+	@for c in $(COMPLETIONS); do rm -f $(DESTDIR)$(PREFIX)/share/$${c#*:}; done
 	rm -f $(foreach f,$(UNITS),$(DESTDIR)$(PREFIX)/lib/systemd/$(or $(filter user/%,$(f)),system/$(f)))
 	rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/sluice.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/sluice.conf
 

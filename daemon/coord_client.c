@@ -9,21 +9,12 @@
 #include <string.h>
 #include <unistd.h>
 
-/* One request under way. What the client did wrong is in why; it is answered. */
-struct ask {
-    struct sl_coord *c;
-    struct session *s;
-    const struct sl_msg *m;
-    const char *re;
-    struct sl_error why;
-};
-
-static int refuse(struct ask *a, struct sl_error *e)
+int coord_refuse_ask(struct ask *a, struct sl_error *e)
 {
     return coord_refuse(a->c, a->s->peer, a->re, sl_message(a->m->id)->name, &a->why, e);
 }
 
-static int done(struct ask *a, struct sl_error *e)
+int coord_done(struct ask *a, struct sl_error *e)
 {
     struct sl_msg m;
 
@@ -59,7 +50,7 @@ static bool same_output(const cJSON *a, const cJSON *b)
            strcmp(sl_get_str(a, "prefix"), sl_get_str(b, "prefix")) == 0;
 }
 
-static int output_free_for(struct ask *a, const cJSON *spec, uint64_t self)
+int coord_output_free(struct ask *a, const cJSON *spec, uint64_t self)
 {
     for (uint32_t i = 0; i < a->c->n_jobs; i++)
         if (a->c->jobs[i]->id != self && !sl_job_ended(a->c->jobs[i]->state) &&
@@ -94,7 +85,7 @@ static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
     SL_TRY(sl_recipe_parse(sl_get_str(spec, "recipe"), sl_get_str(spec, "recipe"),
                            sl_get_str(spec, "recipe_text"), &r, &a->why));
     sl_recipe_close(r);
-    return output_free_for(a, spec, 0);
+    return coord_output_free(a, spec, 0);
 }
 
 static int exists(void *user, const struct sl_job_row *r)
@@ -179,7 +170,7 @@ static int on_submit(struct ask *a, struct sl_error *e)
     cJSON_free(specs);
     seen = sl_queue_seen(a->c->q, a->s->user, key, digest, ids, &a->why);
     if (seen == SL_EUSAGE)
-        return refuse(a, e);
+        return coord_refuse_ask(a, e);
     if (seen < 0) {
         *e = a->why;
         return seen;
@@ -189,7 +180,7 @@ static int on_submit(struct ask *a, struct sl_error *e)
         int rc = check_submit(a, e);
 
         if (rc < 0)
-            return a->why.code ? refuse(a, e) : rc;
+            return a->why.code ? coord_refuse_ask(a, e) : rc;
         SL_TRY(insert_jobs(a, ids, &n, e));
         SL_TRY(sl_queue_remember(a->c->q, a->s->user, key, digest, ids, n, a->c->now.wall_ms, e));
     }
@@ -249,7 +240,7 @@ static int on_list(struct ask *a, struct sl_error *e)
 
         if (s < 0) {
             sl_fail(&a->why, SL_EUSAGE, "'%s' is no state of a job", names[i]);
-            return refuse(a, e);
+            return coord_refuse_ask(a, e);
         }
         f.states |= 1u << s;
     }
@@ -358,211 +349,7 @@ static int on_show(struct ask *a, struct sl_error *e)
     sl_msg_free(&m);
     SL_TRY(rc);
     sl_fail(&a->why, SL_ENOJOB, "no job %llu", (unsigned long long)id);
-    return refuse(a, e);
-}
-
-/* ---- changing jobs */
-
-static int may_change(struct ask *a, const char *owner, uint64_t id)
-{
-    if (a->s->role == SL_ROLE_ADMIN || strcmp(owner, a->s->user) == 0)
-        return 0;
-    return sl_fail(&a->why, SL_EUSAGE, "job %llu belongs to %s", (unsigned long long)id, owner);
-}
-
-/* Begins a job again that has ended or was interrupted. */
-static int revive(struct ask *a, struct job *j, uint64_t id, struct job **out, struct sl_error *e)
-{
-    if (!j) {
-        SL_TRY(coord_load_jobs(a->c, id, e));
-        j = coord_job(a->c, id);
-    }
-    if (!j)
-        return sl_fail(e, SL_EFAIL, "queue: job %llu cannot be read", (unsigned long long)id);
-    *out = j;
-    return 0;
-}
-
-static int retry(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
-{
-    SL_TRY(revive(a, j, id, &j, e));
-    if (output_free_for(a, j->spec, id) < 0)
-        return a->why.code;
-    SL_TRY(coord_revoke_all(a->c, j, "the job begins again", e));
-    SL_TRY(sl_queue_retry(a->c->q, id, e));
-    SL_TRY(coord_set_state(a->c, j, SL_JOB_QUEUED, 0, NULL, e));
-    for (uint32_t i = 0; i < a->c->n_jobs; i++)
-        if (a->c->jobs[i] == j)
-            a->c->jobs[i] = a->c->jobs[--a->c->n_jobs];
-    coord_free_job(j);
-    SL_TRY(coord_load_jobs(a->c, id, e));
-    j = coord_job(a->c, id);
-    if (j->special[0].state == SL_TASK_DONE) /* the plan is known: queued means running */
-        return coord_set_state(a->c, j, SL_JOB_RUNNING, 0, NULL, e) < 0 ? SL_EFAIL : coord_advance(a->c, j, e);
-    return coord_advance(a->c, j, e);
-}
-
-static int add_special(struct ask *a, struct job *j, uint32_t task, struct sl_error *e)
-{
-    struct task *t = &j->special[task - SL_TASKS_MAX];
-
-    SL_TRY(sl_queue_add_task(a->c->q, j->id, task, e));
-    t->exists = true;
-    t->state = SL_TASK_READY;
-    t->attempts = 0;
-    t->not_before_ms = 0;
-    return 0;
-}
-
-static int cancel(struct ask *a, struct job *j, struct sl_error *e)
-{
-    SL_TRY(coord_revoke_all(a->c, j, "the job was cancelled", e));
-    if (sl_get_bool(a->m->tree, "discard"))
-        SL_TRY(add_special(a, j, SL_TASK_DISCARD, e));
-    return coord_set_state(a->c, j, SL_JOB_CANCELLED, -SL_EFAIL, "cancelled by a user", e);
-}
-
-static int set(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
-{
-    const cJSON *t = a->m->tree, *x;
-    uint64_t priority = sl_get_uint(t, "priority", 101), attempts = sl_get_uint(t, "attempts", 0);
-    char text[64] = "";
-
-    if (priority <= 100) {
-        SL_TRY(sl_queue_set_priority(a->c->q, id, (uint32_t)priority, e));
-        if (j)
-            j->priority = (uint32_t)priority;
-        snprintf(text, sizeof text, "priority %u", (unsigned)priority);
-    }
-    if (attempts) {
-        SL_TRY(sl_queue_set_attempts(a->c->q, id, (uint32_t)attempts, e));
-        if (j)
-            j->attempts = (uint32_t)attempts;
-    }
-    cJSON_ArrayForEach(x, sl_get(t, "remove_labels")) {
-        SL_TRY(sl_queue_set_label(a->c->q, id, x->valuestring, false, e));
-        for (uint32_t i = 0; j && i < j->n_labels; i++)
-            if (strcmp(j->labels[i], x->valuestring) == 0) {
-                free(j->labels[i]);
-                j->labels[i--] = j->labels[--j->n_labels];
-            }
-    }
-    cJSON_ArrayForEach(x, sl_get(t, "add_labels")) {
-        char *copy;
-        bool known = false;
-
-        for (uint32_t i = 0; j && i < j->n_labels; i++)
-            known |= strcmp(j->labels[i], x->valuestring) == 0;
-        if (!x->valuestring[0] || strlen(x->valuestring) > 63 || (j && !known && j->n_labels == 32))
-            return sl_fail(&a->why, SL_EUSAGE, "set: a label has 1 to 63 bytes, a job at most 32 of them");
-        SL_TRY(sl_queue_set_label(a->c->q, id, x->valuestring, true, e));
-        if (j && !known) {
-            if (!(copy = strdup(x->valuestring)))
-                return sl_fail(e, SL_EFAIL, "out of memory");
-            j->labels[j->n_labels++] = copy;
-        }
-    }
-    return j ? coord_event(a->c, "set", j, -1, NULL, e, "by %s %s", a->s->user, text) : 0;
-}
-
-static int wrong_state(struct ask *a, uint64_t id, enum sl_job_state s, const char *what)
-{
-    return sl_fail(&a->why, SL_EUSAGE, "job %llu is %s; %s", (unsigned long long)id,
-                   sl_job_state_name(s), what);
-}
-
-static int stitch(struct ask *a, struct job *j, const struct showing *s, uint64_t id,
-                  struct sl_error *e)
-{
-    if (s->state == SL_JOB_FAILED) {
-        SL_TRY(retry(a, j, id, e));
-        j = coord_job(a->c, id);
-    }
-    if (!j || j->n_tasks == 0 || j->n_done != j->n_tasks || sl_job_ended(j->state))
-        return wrong_state(a, id, s->state, "it can be stitched when all its tasks are done");
-    j->stitch_asked = true;
-    return coord_advance(a->c, j, e);
-}
-
-static int verify(struct ask *a, struct job *j, const struct showing *s, uint64_t id,
-                  struct sl_error *e)
-{
-    if (s->state == SL_JOB_VERIFYING)
-        return 0;
-    if (s->state != SL_JOB_SUCCEEDED)
-        return wrong_state(a, id, s->state, "it can be verified when it has succeeded");
-    SL_TRY(revive(a, j, id, &j, e));
-    SL_TRY(add_special(a, j, SL_TASK_VERIFY, e));
-    return coord_set_state(a->c, j, SL_JOB_VERIFYING, 0, NULL, e);
-}
-
-/* One verb on one job. What the client did wrong goes to a->why. */
-static int change_job(struct ask *a, const struct showing *s, uint64_t id, struct sl_error *e)
-{
-    struct job *j = coord_job(a->c, id);
-    bool ended = sl_job_ended(s->state);
-
-    switch (a->m->id) {
-    case SL_M_CANCEL:
-        if (ended)
-            return s->state == SL_JOB_CANCELLED ? 0 : wrong_state(a, id, s->state, "it has ended");
-        return cancel(a, j, e);
-    case SL_M_HOLD:
-        if (ended)
-            return wrong_state(a, id, s->state, "it has ended");
-        SL_TRY(coord_revoke_all(a->c, j, "the job is held", e));
-        return coord_set_state(a->c, j, SL_JOB_HELD, 0, NULL, e);
-    case SL_M_RELEASE:
-        if (s->state != SL_JOB_HELD)
-            return ended ? wrong_state(a, id, s->state, "it has ended") : 0;
-        SL_TRY(coord_set_state(a->c, j, j->started_ms ? SL_JOB_RUNNING : SL_JOB_QUEUED, 0, NULL, e));
-        return coord_advance(a->c, j, e);
-    case SL_M_RETRY:
-        if (s->state == SL_JOB_SUCCEEDED)
-            return wrong_state(a, id, s->state, "there is nothing to do again");
-        return ended || s->state == SL_JOB_INTERRUPTED ? retry(a, j, id, e) : 0;
-    case SL_M_SET:
-        return set(a, j, id, e);
-    case SL_M_STITCH:
-        return stitch(a, j, s, id, e);
-    case SL_M_VERIFY:
-        return verify(a, j, s, id, e);
-    default: /* forget */
-        if (!ended || j)
-            return wrong_state(a, id, s->state, "only what has ended can be forgotten");
-        return sl_queue_forget(a->c->q, id, e);
-    }
-}
-
-/* All jobs are looked at before the first is changed. */
-static int on_change(struct ask *a, struct sl_error *e)
-{
-    const cJSON *list = sl_get(a->m->tree, "jobs"), *x;
-    uint64_t ids[1000];
-    struct showing s[1];
-    uint32_t n = 0;
-
-    if (!list)
-        ids[n++] = sl_get_uint(a->m->tree, "job", 0);
-    cJSON_ArrayForEach(x, list)
-        ids[n++] = (uint64_t)x->valuedouble;
-    for (int pass = 0; pass < 2; pass++)
-        for (uint32_t i = 0; i < n; i++) {
-            const struct sl_job_filter f = {.id = ids[i]};
-            int rc = 0;
-
-            memset(s, 0, sizeof *s);
-            s->c = a->c;
-            SL_TRY(sl_queue_each_job(a->c->q, &f, on_show_row, s, e));
-            if (!s->found)
-                sl_fail(&a->why, SL_ENOJOB, "no job %llu", (unsigned long long)ids[i]);
-            else if (may_change(a, s->user, ids[i]) == 0 && pass == 1)
-                rc = change_job(a, s, ids[i], e);
-            if (a->why.code)
-                return refuse(a, e);
-            SL_TRY(rc);
-        }
-    return done(a, e);
+    return coord_refuse_ask(a, e);
 }
 
 /* ---- waiting, watching */
@@ -580,7 +367,7 @@ static int on_wait(struct ask *a, struct sl_error *e)
         SL_TRY(sl_queue_each_job(a->c->q, &f, on_show_row, &s, e));
         if (!s.found) {
             sl_fail(&a->why, SL_ENOJOB, "no job %llu", (unsigned long long)id);
-            SL_TRY(refuse(a, e));
+            SL_TRY(coord_refuse_ask(a, e));
             memset(&a->why, 0, sizeof a->why);
             continue;
         }
@@ -695,7 +482,7 @@ static int on_drain_worker(struct ask *a, struct sl_error *e)
 
     if (a->s->role != SL_ROLE_ADMIN) {
         sl_fail(&a->why, SL_EUSAGE, "draining workers needs the role admin");
-        return refuse(a, e);
+        return coord_refuse_ask(a, e);
     }
     for (uint32_t i = 0; i < a->c->n_workers; i++) {
         struct worker *w = a->c->workers[i];
@@ -712,9 +499,9 @@ static int on_drain_worker(struct ask *a, struct sl_error *e)
     }
     if (n == 0) {
         sl_fail(&a->why, SL_ENOJOB, "no worker '%s' is connected", name);
-        return refuse(a, e);
+        return coord_refuse_ask(a, e);
     }
-    return done(a, e);
+    return coord_done(a, e);
 }
 
 static int on_about(struct ask *a, struct sl_error *e)
@@ -752,11 +539,11 @@ int coord_on_client(struct sl_coord *c, struct session *s, const struct sl_msg *
     case SL_M_WATCH: return on_watch(&a, e);
     case SL_M_UNWATCH:
         s->watching = false;
-        return done(&a, e);
+        return coord_done(&a, e);
     case SL_M_LOGS: return on_logs(&a, e);
     case SL_M_WORKERS: return on_workers(&a, e);
     case SL_M_DRAIN_WORKER: return on_drain_worker(&a, e);
     case SL_M_ABOUT: return on_about(&a, e);
-    default: return on_change(&a, e);
+    default: return coord_on_change(&a, e);
     }
 }

@@ -181,6 +181,23 @@ int coord_on_work(struct sl_coord *c, struct session *s, const struct sl_msg *m,
 int coord_on_client(struct sl_coord *c, struct session *s, const struct sl_msg *m, const char *re,
                     struct sl_error *e) SL_MUST_USE;
 
+/* One request of a client under way. What the client did wrong is in why; it is answered. */
+struct ask {
+    struct sl_coord *c;
+    struct session *s;
+    const struct sl_msg *m;
+    const char *re;
+    struct sl_error why;
+};
+/* Answers with `error` from why, or with `done`. */
+int coord_refuse_ask(struct ask *a, struct sl_error *e) SL_MUST_USE;
+int coord_done(struct ask *a, struct sl_error *e) SL_MUST_USE;
+/* Returns 0, or SL_EEXISTS in why when a job other than self is under way with
+ * this output. */
+int coord_output_free(struct ask *a, const cJSON *spec, uint64_t self);
+/* ---- coord_change.c */
+int coord_on_change(struct ask *a, struct sl_error *e) SL_MUST_USE;
+
 /* ---- coord_report.c: records, watchers */
 int coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool files);
 int coord_put_row(cJSON *into, const struct sl_job_row *r, bool files);

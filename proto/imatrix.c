@@ -255,6 +255,18 @@ int64_t sl_imatrix_find(const struct sl_imatrix *im, const char *name)
     return i == SL_NO_NAME ? -1 : (int64_t)i;
 }
 
+bool sl_imatrix_is_legacy(const struct sl_imatrix *im)
+{
+    bool kv_b = false;
+
+    for (uint32_t i = 0; i < im->n_entries; i++) {
+        if (strstr(im->entries[i].name, ".attn_k_b."))
+            return false;
+        kv_b |= strstr(im->entries[i].name, ".attn_kv_b.") != NULL;
+    }
+    return kv_b;
+}
+
 uint64_t sl_imatrix_wanted(const struct sl_out_tensor *t)
 {
     uint64_t rows = t->n_dims > 1 ? t->ne[1] : 1;

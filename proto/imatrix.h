@@ -74,6 +74,9 @@ int64_t sl_imatrix_find(const struct sl_imatrix *im, const char *name);
 int sl_imatrix_values(const struct sl_imatrix *im, uint32_t i, uint64_t first, uint64_t n,
                       float *out, struct sl_error *e) SL_MUST_USE;
 
+/* Returns whether it was made with a deepseek2 model in the legacy layout: attn_kv_b, no attn_k_b. */
+bool sl_imatrix_is_legacy(const struct sl_imatrix *im);
+
 /* Values that tensor t asks for: its row length times its matrices. */
 uint64_t sl_imatrix_wanted(const struct sl_out_tensor *t);
 

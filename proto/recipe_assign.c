@@ -173,7 +173,9 @@ static int missing_data(const struct assign *a, struct sl_error *e)
                        "%u tensors have types that cannot do without: %s%s", a->r->name, a->n_missing,
                        a->missing, more);
     return sl_fail(e, SL_EUSAGE, "imatrix %s has no data for %u tensors whose types need an importance "
-                   "matrix: %s%s", a->o->imatrix->path, a->n_missing, a->missing, more);
+                   "matrix: %s%s%s", a->o->imatrix->path, a->n_missing, a->missing, more,
+                   sl_imatrix_is_legacy(a->o->imatrix) && a->m->layout == SL_LAYOUT_MLA
+                       ? "; it was made in the legacy layout: use --layout legacy" : "");
 }
 
 static int check_type(struct assign *a, const struct sl_out_tensor *t, int type,

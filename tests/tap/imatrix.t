@@ -123,6 +123,8 @@ is(() = $r->{err} =~ /blk\.\d+\./g, 10, 'ten tensors named');
 like($r->{err}, qr/ and \d+ more$/, 'and how many more');
 fails('Q2_K_S with a part', 2, qr/has no data for 3 tensors whose types need.*: blk\.1\.ffn_up_exps\.weight \(q2_k\), blk\.2/,
     $SLUICE, 'convert', $TINY, '-o', "$dir/no.gguf", '--recipe', 'q2_k_s', @PLAN, '--imatrix', $IMATRIX, '--exclude-weights', 'ffn_up_exps');
+fails('IQ2_XS in today\'s layout', 2, qr/4 tensors .*attn_v_b\.weight \(iq2_xs\).*; it was made in the legacy layout: use --layout legacy$/,
+    $SLUICE, 'convert', $TINY, '-o', "$dir/no.gguf", '--recipe', 'iq2_xs', '--imatrix', $IMATRIX);
 fails('sluice plan, too', 2, qr/has no data for 3 tensors/,
     $SLUICE, 'plan', $TINY, '--recipe', 'q2_k_s', @PLAN, '--imatrix', $IMATRIX, '--exclude-weights', 'ffn_up_exps');
 ok(!-e "$dir/no.gguf" && !glob("$dir/*no.gguf*"), 'nothing was made');

@@ -13,7 +13,7 @@ my $ref  = "$TINY/reference";
 
 sub llama {
     my @args = @_;
-    my $r = run(python('llama.py', @args, $full ? ('--threads', 2) : ()));
+    my $r = run(python('llama.py', @args, $full ? ('--threads', $ENV{LLAMA_THREADS} // 1) : ()));
     $r->{lines} = [eval { json_lines($r->{out}) }];
     return $r;
 }

@@ -43,7 +43,7 @@ if [ "$what" = all ] && ! command -v promtool >/dev/null && [ ! -x build/prometh
     echo "test-tools: promtool (Debian's prometheus) into build/prometheus"
     rm -rf build/prometheus build/prometheus.tmp
     mkdir -p build/prometheus.tmp
-    if (cd build/prometheus.tmp && apt-get -q download prometheus && dpkg -x prometheus_*.deb .) \
+    if (cd build/prometheus.tmp && { apt-get -q download prometheus || { apt-get -q update && apt-get -q download prometheus; }; } && dpkg -x prometheus_*.deb .) \
          >build/prometheus.log 2>&1 </dev/null; then
         rm -f build/prometheus.tmp/*.deb build/prometheus.tmp/usr/bin/prometheus
         mv build/prometheus.tmp build/prometheus

@@ -104,6 +104,8 @@ static inline void deliver(struct world *w)
 }
 
 static inline void say_quietly(struct world *w, unsigned p, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+static inline void say_quietly(struct world *w, unsigned p, const char *fmt, ...)
 {
     struct sl_peer from = {.id = p, .role = w->role[p], .user = "u"};
     char text[60000];

@@ -2,6 +2,9 @@
  * results, quarantine, sweeps, shares, draining, restarts. */
 #include "coord_world.h"
 
+#include <signal.h>
+#include <sys/resource.h>
+
 #define C 9 /* the client's connection */
 
 static void run_all(struct world *w, unsigned v)
@@ -464,6 +467,47 @@ static void watchers_hear_everything(void **state)
     expect(w, 8, SL_M_REHELLO);
 }
 
+/* The disk is full: nothing is acknowledged, nothing is half done, and it goes on
+ * when there is room. */
+static void a_full_disk_acknowledges_nothing(void **state)
+{
+    struct world *w = *state;
+    struct rlimit old, none;
+    struct sl_outgoing out;
+    struct got g = {0};
+    bool rehello = false;
+    char held[100];
+
+    client(w, C);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 3, 3);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &old);
+    none = old;
+    none.rlim_cur = 1;
+    setrlimit(RLIMIT_FSIZE, &none);
+    say_quietly(w, 1, "{\"v\":1,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%u,\"bytes\":100,"
+                "\"checksum\":\"00000000000000aa\"}", (unsigned)g.task, (unsigned)g.epoch);
+    assert_true(sl_coord_flush(w->c, w->now, &w->e) < 0);
+    setrlimit(RLIMIT_FSIZE, &old);
+    while (sl_coord_next(w->c, &out)) {
+        assert_null(memmem(out.bytes, out.n, "\"ack\"", 5));
+        rehello |= memmem(out.bytes, out.n, "\"rehello\"", 9) != NULL;
+        free(out.bytes);
+    }
+    assert_true(rehello);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u}]", (unsigned)g.task, (unsigned)g.epoch);
+    hello(w, 1, "worker", held);
+    assert_null(sl_get(expect(w, 1, SL_M_WELCOME), "dropped"));
+    result(w, 1, g);
+    expect(w, 1, SL_M_ACK);
+    run_all(w, 1);
+    client(w, C);
+    assert_string_equal(state_of(w, C, 1), "succeeded");
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, world_set_up, world_tear_down)
 
 int main(void)
@@ -483,6 +527,7 @@ int main(void)
         TEST(draining_and_leaving),
         TEST(roles_are_kept),
         TEST(one_output_one_job),
+        TEST(a_full_disk_acknowledges_nothing),
         TEST(watchers_hear_everything),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

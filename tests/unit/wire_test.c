@@ -217,14 +217,14 @@ static void a_zip_bomb_stays_packed(void **state)
 static void damaged_bytes_never_harm(void **state)
 {
     static const char *const seeds[] = {
-        "{\"v\":1,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"0.1\",\"instance\":"
+        ("{\"v\":1,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"0.1\",\"instance\":"
         "\"00112233445566778899aabbccddeeff\",\"name\":\"w\",\"host\":\"h\",\"held\":[{\"job\":1,"
-        "\"task\":2,\"epoch\":3}]}",
-        "{\"v\":1,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"source\":\"/a\",\"output\":\"/b\","
+        "\"task\":2,\"epoch\":3}]}"),
+        ("{\"v\":1,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"source\":\"/a\",\"output\":\"/b\","
         "\"recipe\":\"q4_k\",\"recipe_text\":\"*=q4_k\\n\",\"options\":{\"tensor_types\":[{"
-        "\"pattern\":\"x\",\"type\":\"q6_k\"}],\"pure\":true}}],\"labels\":[\"a\"]}",
-        "{\"v\":1,\"m\":\"progress\",\"bytes\":12,\"tasks\":[{\"job\":1,\"task\":2,\"epoch\":3,"
-        "\"bytes\":4}],\"rate\":5}",
+        "\"pattern\":\"x\",\"type\":\"q6_k\"}],\"pure\":true}}],\"labels\":[\"a\"]}"),
+        ("{\"v\":1,\"m\":\"progress\",\"bytes\":12,\"tasks\":[{\"job\":1,\"task\":2,\"epoch\":3,"
+        "\"bytes\":4}],\"rate\":5}"),
     };
     static const char alphabet[] = "{}[]\",:\\0129abcu-.etrufalse\x01\xff";
     uint64_t r = 88172645463325252ull;

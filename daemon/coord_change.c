@@ -1,0 +1,224 @@
+/* The verbs that change jobs. */
+#include "daemon/coord_priv.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What the queue says of a job. */
+struct found {
+    bool there;
+    enum sl_job_state state;
+    char user[65];
+};
+
+static int on_found(void *user, const struct sl_job_row *r)
+{
+    struct found *s = user;
+
+    s->there = true;
+    s->state = r->state;
+    snprintf(s->user, sizeof s->user, "%s", r->user);
+    return 0;
+}
+
+static int may_change(struct ask *a, const char *owner, uint64_t id)
+{
+    if (a->s->role == SL_ROLE_ADMIN || strcmp(owner, a->s->user) == 0)
+        return 0;
+    return sl_fail(&a->why, SL_EUSAGE, "job %llu belongs to %s", (unsigned long long)id, owner);
+}
+
+/* Begins a job again that has ended or was interrupted. */
+static int revive(struct ask *a, struct job *j, uint64_t id, struct job **out, struct sl_error *e)
+{
+    if (!j) {
+        SL_TRY(coord_load_jobs(a->c, id, e));
+        j = coord_job(a->c, id);
+    }
+    if (!j)
+        return sl_fail(e, SL_EFAIL, "queue: job %llu cannot be read", (unsigned long long)id);
+    *out = j;
+    return 0;
+}
+
+static int retry(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
+{
+    SL_TRY(revive(a, j, id, &j, e));
+    if (coord_output_free(a, j->spec, id) < 0)
+        return a->why.code;
+    SL_TRY(coord_revoke_all(a->c, j, "the job begins again", e));
+    SL_TRY(sl_queue_retry(a->c->q, id, e));
+    SL_TRY(coord_set_state(a->c, j, SL_JOB_QUEUED, 0, NULL, e));
+    for (uint32_t i = 0; i < a->c->n_jobs; i++)
+        if (a->c->jobs[i] == j)
+            a->c->jobs[i] = a->c->jobs[--a->c->n_jobs];
+    coord_free_job(j);
+    SL_TRY(coord_load_jobs(a->c, id, e));
+    j = coord_job(a->c, id);
+    if (j->special[0].state == SL_TASK_DONE) /* the plan is known: queued means running */
+        return coord_set_state(a->c, j, SL_JOB_RUNNING, 0, NULL, e) < 0 ? SL_EFAIL : coord_advance(a->c, j, e);
+    return coord_advance(a->c, j, e);
+}
+
+static int add_special(struct ask *a, struct job *j, uint32_t task, struct sl_error *e)
+{
+    struct task *t = &j->special[task - SL_TASKS_MAX];
+
+    SL_TRY(sl_queue_add_task(a->c->q, j->id, task, e));
+    t->exists = true;
+    t->state = SL_TASK_READY;
+    t->attempts = 0;
+    t->not_before_ms = 0;
+    return 0;
+}
+
+static int cancel(struct ask *a, struct job *j, struct sl_error *e)
+{
+    SL_TRY(coord_revoke_all(a->c, j, "the job was cancelled", e));
+    if (sl_get_bool(a->m->tree, "discard"))
+        SL_TRY(add_special(a, j, SL_TASK_DISCARD, e));
+    return coord_set_state(a->c, j, SL_JOB_CANCELLED, -SL_EFAIL, "cancelled by a user", e);
+}
+
+static int set(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
+{
+    const cJSON *t = a->m->tree, *x;
+    uint64_t priority = sl_get_uint(t, "priority", 101), attempts = sl_get_uint(t, "attempts", 0);
+    char text[64] = "";
+
+    if (priority <= 100) {
+        SL_TRY(sl_queue_set_priority(a->c->q, id, (uint32_t)priority, e));
+        if (j)
+            j->priority = (uint32_t)priority;
+        snprintf(text, sizeof text, "priority %u", (unsigned)priority);
+    }
+    if (attempts) {
+        SL_TRY(sl_queue_set_attempts(a->c->q, id, (uint32_t)attempts, e));
+        if (j)
+            j->attempts = (uint32_t)attempts;
+    }
+    cJSON_ArrayForEach(x, sl_get(t, "remove_labels")) {
+        SL_TRY(sl_queue_set_label(a->c->q, id, x->valuestring, false, e));
+        for (uint32_t i = 0; j && i < j->n_labels; i++)
+            if (strcmp(j->labels[i], x->valuestring) == 0) {
+                free(j->labels[i]);
+                j->labels[i--] = j->labels[--j->n_labels];
+            }
+    }
+    cJSON_ArrayForEach(x, sl_get(t, "add_labels")) {
+        char *copy;
+        bool known = false;
+
+        for (uint32_t i = 0; j && i < j->n_labels; i++)
+            known |= strcmp(j->labels[i], x->valuestring) == 0;
+        if (!x->valuestring[0] || strlen(x->valuestring) > 63 || (j && !known && j->n_labels == 32))
+            return sl_fail(&a->why, SL_EUSAGE, "set: a label has 1 to 63 bytes, a job at most 32 of them");
+        SL_TRY(sl_queue_set_label(a->c->q, id, x->valuestring, true, e));
+        if (j && !known) {
+            if (!(copy = strdup(x->valuestring)))
+                return sl_fail(e, SL_EFAIL, "out of memory");
+            j->labels[j->n_labels++] = copy;
+        }
+    }
+    return j ? coord_event(a->c, "set", j, -1, NULL, e, "by %s %s", a->s->user, text) : 0;
+}
+
+static int wrong_state(struct ask *a, uint64_t id, enum sl_job_state s, const char *what)
+{
+    return sl_fail(&a->why, SL_EUSAGE, "job %llu is %s; %s", (unsigned long long)id,
+                   sl_job_state_name(s), what);
+}
+
+static int stitch(struct ask *a, struct job *j, const struct found *s, uint64_t id,
+                  struct sl_error *e)
+{
+    if (s->state == SL_JOB_FAILED) {
+        SL_TRY(retry(a, j, id, e));
+        j = coord_job(a->c, id);
+    }
+    if (!j || j->n_tasks == 0 || j->n_done != j->n_tasks || sl_job_ended(j->state))
+        return wrong_state(a, id, s->state, "it can be stitched when all its tasks are done");
+    j->stitch_asked = true;
+    return coord_advance(a->c, j, e);
+}
+
+static int verify(struct ask *a, struct job *j, const struct found *s, uint64_t id,
+                  struct sl_error *e)
+{
+    if (s->state == SL_JOB_VERIFYING)
+        return 0;
+    if (s->state != SL_JOB_SUCCEEDED)
+        return wrong_state(a, id, s->state, "it can be verified when it has succeeded");
+    SL_TRY(revive(a, j, id, &j, e));
+    SL_TRY(add_special(a, j, SL_TASK_VERIFY, e));
+    return coord_set_state(a->c, j, SL_JOB_VERIFYING, 0, NULL, e);
+}
+
+/* One verb on one job. What the client did wrong goes to a->why. */
+static int change_job(struct ask *a, const struct found *s, uint64_t id, struct sl_error *e)
+{
+    struct job *j = coord_job(a->c, id);
+    bool ended = sl_job_ended(s->state);
+
+    switch (a->m->id) {
+    case SL_M_CANCEL:
+        if (ended)
+            return s->state == SL_JOB_CANCELLED ? 0 : wrong_state(a, id, s->state, "it has ended");
+        return cancel(a, j, e);
+    case SL_M_HOLD:
+        if (ended)
+            return wrong_state(a, id, s->state, "it has ended");
+        SL_TRY(coord_revoke_all(a->c, j, "the job is held", e));
+        return coord_set_state(a->c, j, SL_JOB_HELD, 0, NULL, e);
+    case SL_M_RELEASE:
+        if (s->state != SL_JOB_HELD)
+            return ended ? wrong_state(a, id, s->state, "it has ended") : 0;
+        SL_TRY(coord_set_state(a->c, j, j->started_ms ? SL_JOB_RUNNING : SL_JOB_QUEUED, 0, NULL, e));
+        return coord_advance(a->c, j, e);
+    case SL_M_RETRY:
+        if (s->state == SL_JOB_SUCCEEDED)
+            return wrong_state(a, id, s->state, "there is nothing to do again");
+        return ended || s->state == SL_JOB_INTERRUPTED ? retry(a, j, id, e) : 0;
+    case SL_M_SET:
+        return set(a, j, id, e);
+    case SL_M_STITCH:
+        return stitch(a, j, s, id, e);
+    case SL_M_VERIFY:
+        return verify(a, j, s, id, e);
+    default: /* forget */
+        if (!ended || j)
+            return wrong_state(a, id, s->state, "only what has ended can be forgotten");
+        return sl_queue_forget(a->c->q, id, e);
+    }
+}
+
+/* All jobs are looked at before the first is changed. */
+int coord_on_change(struct ask *a, struct sl_error *e)
+{
+    const cJSON *list = sl_get(a->m->tree, "jobs"), *x;
+    uint64_t ids[1000];
+    struct found s[1];
+    uint32_t n = 0;
+
+    if (!list)
+        ids[n++] = sl_get_uint(a->m->tree, "job", 0);
+    cJSON_ArrayForEach(x, list)
+        ids[n++] = (uint64_t)x->valuedouble;
+    for (int pass = 0; pass < 2; pass++)
+        for (uint32_t i = 0; i < n; i++) {
+            const struct sl_job_filter f = {.id = ids[i]};
+            int rc = 0;
+
+            memset(s, 0, sizeof *s);
+            SL_TRY(sl_queue_each_job(a->c->q, &f, on_found, s, e));
+            if (!s->there)
+                sl_fail(&a->why, SL_ENOJOB, "no job %llu", (unsigned long long)ids[i]);
+            else if (may_change(a, s->user, ids[i]) == 0 && pass == 1)
+                rc = change_job(a, s, ids[i], e);
+            if (a->why.code)
+                return coord_refuse_ask(a, e);
+            SL_TRY(rc);
+        }
+    return coord_done(a, e);
+}
