@@ -61,7 +61,7 @@ int main(int argc, char **argv)
     verb = find(name);
     if (verb) {
         rc = verb->run(argc - 1, (const char **)(argv + 1), &e);
-        if (fflush(stdout) != 0 && rc == 0)
+        if ((fflush(stdout) != 0 || ferror(stdout)) && rc == 0)
             rc = sl_fail(&e, SL_EFAIL, "standard output cannot be written");
         if (rc < 0 && e.text[0])
             fprintf(stderr, "sluice %s: %s\n", name, e.text);
