@@ -19,6 +19,8 @@ void convert_table(struct convert_args *a, struct poptOption table[CONVERT_TABLE
         {"force", 'f', POPT_ARG_NONE, &a->force, 0,
          "replace an existing output; drop other unfinished work on it", NULL},
         {"sha256", 0, POPT_ARG_NONE, &a->sha256, 0, "SHA-256 in the manifest too", NULL},
+        {"sparse", 0, POPT_ARG_NONE, &a->sparse, 0,
+         "zeros of the output take no room: nothing is reserved, and long runs become holes", NULL},
         {"dry-run", 'n', POPT_ARG_NONE, &a->dry_run, 0, "show the plan and write nothing", NULL},
         {"stats", 0, POPT_ARG_NONE, &a->stats, 0, "show at the end where the time went", NULL},
         {"json", 0, POPT_ARG_NONE, &a->json, 0, "progress and result as JSON lines on stdout", NULL},
@@ -68,6 +70,7 @@ int convert_options(const struct convert_args *a, struct convert_opts *o, struct
     o->force = a->force;
     o->sha256 = a->sha256;
     o->stats = a->stats;
+    o->sparse = a->sparse;
     o->progress = progress_mode_for(a->json, a->quiet);
     return 0;
 }

@@ -260,6 +260,7 @@ static int open_engine(struct run *r, struct sl_error *e)
         .backend = r->o->backend,
         .round_bf16 = r->o->round_bf16,
         .segment_paths = (const char *const *)r->out->partial,
+        .sparse = r->o->sparse,
     };
 
     if (r->o->weights)

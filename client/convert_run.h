@@ -17,7 +17,7 @@ struct convert_opts {
     bool round_bf16;
     struct sl_imatrix_use *weights; /* NULL: none */
     bool force;              /* replace an existing output; drop other unfinished work */
-    bool sha256;
+    bool sha256, sparse;
     bool stats;              /* stage times at the end */
     enum progress_mode progress;
 };
@@ -33,9 +33,9 @@ int convert_run(const struct sl_checkpoint *ck, const struct sl_plan *plan,
 struct convert_args {
     int threads;
     const char *mem, *io, *direct, *backend;
-    int force, json, quiet, sha256, dry_run, stats;
+    int force, json, quiet, sha256, dry_run, stats, sparse;
 };
-#define CONVERT_TABLE_MAX 16
+#define CONVERT_TABLE_MAX 20
 void convert_table(struct convert_args *a, struct poptOption table[CONVERT_TABLE_MAX]);
 int convert_options(const struct convert_args *a, struct convert_opts *o, struct sl_error *e)
     SL_MUST_USE;

@@ -71,6 +71,7 @@ static int put_options(cJSON *spec, const struct submit_spec_args *a,
     sl_put_bool(o, "pure", jo.pure);
     sl_put_bool(o, "sha256", a->sha256);
     sl_put_bool(o, "force", a->force);
+    sl_put_bool(o, "sparse", a->sparse);
     return 0;
 }
 

@@ -10,6 +10,8 @@
 #include <xxhash.h>
 
 #define PIECE (4u << 20)
+#define DROP_ABOVE (UINT64_C(2) << 30) /* bytes of a file that is not to fill the page cache */
+#define DROP_EACH (UINT64_C(32) << 20)
 
 struct sl_hash {
     XXH64_state_t *xxh;
@@ -119,6 +121,8 @@ struct stream {
     const struct sl_stream_ops *ops;
     uint8_t *piece;
     uint64_t at; /* file offset */
+    bool drop;   /* the file is large: its pages must not push everything else out of the cache */
+    uint64_t dropped;
     struct sl_error *e;
 };
 
@@ -134,6 +138,10 @@ static int next_piece(struct stream *s, uint64_t want, uint64_t *got)
         return sl_fail(s->e, SL_EFAIL, "%s: read error: %s", s->path, strerror(errno));
     *got = (uint64_t)n;
     s->at += *got;
+    if (s->drop && s->at - s->dropped >= DROP_EACH) {
+        (void)posix_fadvise(s->fd, (off_t)s->dropped, (off_t)(s->at - s->dropped), POSIX_FADV_DONTNEED);
+        s->dropped = s->at;
+    }
     return n && s->ops->progress ? s->ops->progress(s->ops->user, *got) : 0;
 }
 
@@ -208,6 +216,7 @@ int sl_gguf_stream(const char *path, const struct sl_gguf *g, const struct sl_st
     if (s.fd < 0)
         return sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
     (void)posix_fadvise(s.fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+    s.drop = g->data_bytes > DROP_ABOVE;
     s.piece = malloc(PIECE);
     rc = s.piece ? stream_all(&s) : sl_fail(e, SL_EFAIL, "%s: out of memory", path);
     free(s.piece);

@@ -56,6 +56,7 @@ static const struct sl_field options_fields[] = {
     {"pure", SL_F_BOOL, false, 0, NULL},
     {"sha256", SL_F_BOOL, false, 0, NULL},
     {"force", SL_F_BOOL, false, 0, NULL},
+    {"sparse", SL_F_BOOL, false, 0, NULL},
 };
 static const struct sl_record options_record = {"options", FIELDS(options_fields)};
 

@@ -251,6 +251,7 @@ void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out)
     *out = (struct sl_engine_stats){
         .read_bytes = atomic_load(&en->read_bytes),
         .written_bytes = atomic_load(&en->written_bytes),
+        .hole_bytes = atomic_load(&en->hole_bytes),
         .source_bytes = atomic_load(&en->source_bytes),
         .read_wait_ns = atomic_load(&en->read_wait_ns),
         .slab_wait_ns = atomic_load(&en->slab_wait_ns),

@@ -32,6 +32,7 @@ struct sl_engine_opts {
     enum sl_backend backend;
     bool round_bf16;         /* --round-through bf16 */
     const char *const *segment_paths; /* plan->n_segments files, existing and preallocated */
+    bool sparse;             /* units of zeros become holes in their file, where it can have them */
     struct sl_engine_weights weights;
     uint64_t slab_bytes;     /* 0: chosen from mem_bytes; otherwise asked for (tests) */
     struct sl_faults *faults; /* worker/sysio.h; NULL but in tests */
@@ -52,6 +53,7 @@ struct sl_task_result {
 
 struct sl_engine_stats {
     uint64_t read_bytes, written_bytes; /* of finished I/O */
+    uint64_t hole_bytes;     /* became holes instead of being written */
     uint64_t source_bytes;   /* of the tasks' src_bytes, converted so far; a task that fails
                                 takes its share back */
     uint64_t read_wait_ns;   /* compute threads waited for data */

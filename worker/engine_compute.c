@@ -2,6 +2,7 @@
  * task's order, hashing them on the way. */
 #include "worker/engine_parts.h"
 
+#include <string.h>
 #include <time.h>
 
 uint64_t sl_now_ns(void)
@@ -90,6 +91,11 @@ static int hash_unit(struct sl_engine_task *t, const struct sl_engine_unit *u)
     return sl_hash_update(t->sum, &item, sizeof item);
 }
 
+static bool all_zeros(const uint8_t *p, uint64_t n)
+{
+    return n && !p[0] && !memcmp(p, p + 1, n - 1);
+}
+
 /* Passes on this unit and those it held up, in order. Lock held, but not while
  * hashing. */
 static void chain(struct sl_engine *en, struct sl_engine_unit *u)
@@ -111,6 +117,7 @@ static void chain(struct sl_engine *en, struct sl_engine_unit *u)
 
             pthread_mutex_unlock(&en->lock);
             rc = hash_unit(t, u);
+            u->zeros = en->opts.sparse && all_zeros(u->slab + u->u.out_at, u->u.out_bytes);
             pthread_mutex_lock(&en->lock);
             if (rc < 0) {
                 u->code = sl_fail(&u->err, rc, "cannot hash the output");

@@ -152,6 +152,23 @@ static void write_failed(struct sl_engine *en, struct sl_engine_unit *u, uint32_
     pthread_mutex_unlock(&en->lock);
 }
 
+/* Whatever was there before is gone then. Returns false where the zeros must be
+ * written: a filesystem without holes. */
+static bool make_hole(struct sl_engine *en, struct sl_engine_unit *u, const struct sl_engine_op *op)
+{
+    int err = -sl_sys_punch(en->opts.faults, op->io.fd, op->io.off, op->io.len);
+
+    if (err == EOPNOTSUPP || err == ENOSYS)
+        return false;
+    if (err)
+        write_failed(en, u, op->file, err);
+    else
+        atomic_fetch_add(&en->hole_bytes, op->io.len);
+    atomic_store(&en->segments[op->file].dirty, true);
+    settle(en, u);
+    return true;
+}
+
 static void start_write(struct sl_engine *en, struct sl_engine_unit *u)
 {
     const struct sl_plan_tensor *pt = &en->env.plan->tensors[u->u.tensor];
@@ -178,6 +195,8 @@ static void start_write(struct sl_engine *en, struct sl_engine_unit *u)
     op->io.buf = u->slab + u->u.out_at;
     op->io.off = pt->file_offset + u->u.elem0 / ti->block * ti->bytes;
     op->io.len = (uint32_t)u->u.out_bytes;
+    if (u->zeros && make_hole(en, u, op))
+        return;
     sl_io_submit(en->io, &op->io);
 }
 

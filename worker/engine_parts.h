@@ -44,6 +44,7 @@ struct sl_engine_unit {
     struct sl_engine_op op[SL_UNIT_OPS];
     int code;                 /* its failure, or 0 */
     bool drop;                /* nothing is written */
+    bool zeros;               /* its output is all zeros, and sparse is asked for */
     struct sl_error err;
     struct sl_engine_unit *next;
 };
@@ -114,7 +115,7 @@ struct sl_engine {
     struct sl_engine_task *cutting; /* the last of them, while units are cut off it */
     struct sl_srcfiles *files;
 
-    _Atomic uint64_t read_bytes, written_bytes, source_bytes, read_wait_ns, slab_wait_ns, compute_ns;
+    _Atomic uint64_t read_bytes, written_bytes, hole_bytes, source_bytes, read_wait_ns, slab_wait_ns, compute_ns;
     _Atomic bool direct;
 };
 

@@ -185,6 +185,7 @@ static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct c
     SL_TRY(pin_source(c, j, e));
     SL_TRY(sl_job_plan_open(&j->j, spec, j->source_path, e));
     SL_TRY(check_files(c, j, e));
+    j->out.sparse = j->j.sparse;
     j->out.prefix = strdup(j->j.prefix);
     if (!j->out.prefix)
         return sl_fail(e, SL_EFAIL, "out of memory");
@@ -325,6 +326,7 @@ int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *j, struct 
         .backend = c->o.backend,
         .round_bf16 = j->j.round_bf16,
         .segment_paths = (const char *const *)j->out.partial,
+        .sparse = j->j.sparse,
     };
 
     if (j->engine)

@@ -153,6 +153,8 @@ int output_check_space(const struct output *o, struct sl_error *e)
         return sl_fail(e, SL_EFAIL, "%s: %s", o->dir, strerror(errno));
     if (fs.f_blocks == 0)
         return 0; /* a filesystem that does not count its blocks */
+    if (o->sparse)
+        need = 1 << 20;
     have = (uint64_t)fs.f_frsize * fs.f_bavail; /* what root may use besides keeps systems alive */
     if (have < need)
         return sl_fail(e, SL_ENOSPACE, "%s: %s needed, %s free; free %s or choose another folder",
@@ -161,7 +163,7 @@ int output_check_space(const struct output *o, struct sl_error *e)
     return 0;
 }
 
-static int reserve_one(const char *path, uint64_t bytes, bool fresh, bool *kept,
+static int reserve_one(const char *path, uint64_t bytes, bool sparse, bool fresh, bool *kept,
                        struct sl_error *e)
 {
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_TRUNC : 0), 0666);
@@ -176,7 +178,7 @@ static int reserve_one(const char *path, uint64_t bytes, bool fresh, bool *kept,
     } else {
         *kept = !fresh && (uint64_t)st.st_size == bytes;
         if (ftruncate(fd, (off_t)bytes) != 0 ||
-            (fallocate(fd, 0, 0, (off_t)bytes) != 0 && errno != EOPNOTSUPP && errno != ENOSYS))
+            (!sparse && fallocate(fd, 0, 0, (off_t)bytes) != 0 && errno != EOPNOTSUPP && errno != ENOSYS))
             rc = sl_fail(e, errno == ENOSPC || errno == EDQUOT || errno == EFBIG ? SL_ENOSPACE : SL_EFAIL,
                          "%s: cannot reserve %llu bytes: %s; free some space or choose another "
                          "folder", path, (unsigned long long)bytes, strerror(errno));
@@ -189,7 +191,7 @@ static int reserve_one(const char *path, uint64_t bytes, bool fresh, bool *kept,
 int output_reserve(const struct output *o, bool fresh, bool *kept, struct sl_error *e)
 {
     for (uint32_t i = 0; i < o->plan->n_segments; i++) {
-        int rc = reserve_one(o->partial[i], o->plan->segments[i].file_bytes, fresh, &kept[i], e);
+        int rc = reserve_one(o->partial[i], o->plan->segments[i].file_bytes, o->sparse, fresh, &kept[i], e);
 
         if (rc < 0) {
             if (fresh)

@@ -69,16 +69,26 @@ int sl_sys_fdatasync(struct sl_faults *f, int fd)
     return fdatasync(fd) ? -errno : 0;
 }
 
-int sl_sys_fallocate(struct sl_faults *f, int fd, uint64_t off, uint64_t len)
+static int reserve(struct sl_faults *f, int fd, int mode, uint64_t off, uint64_t len)
 {
     int err = sl_fault_check(f, SL_SYS_FALLOCATE, NULL, 0), rc;
 
     if (err)
         return -err;
     do
-        rc = fallocate(fd, 0, (off_t)off, (off_t)len);
+        rc = fallocate(fd, mode, (off_t)off, (off_t)len);
     while (rc && errno == EINTR);
     return rc ? -errno : 0;
+}
+
+int sl_sys_fallocate(struct sl_faults *f, int fd, uint64_t off, uint64_t len)
+{
+    return reserve(f, fd, 0, off, len);
+}
+
+int sl_sys_punch(struct sl_faults *f, int fd, uint64_t off, uint64_t len)
+{
+    return reserve(f, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, len);
 }
 
 int sl_sys_rename(struct sl_faults *f, const char *from, const char *to)

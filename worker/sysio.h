@@ -48,6 +48,8 @@ ssize_t sl_sys_pwrite(struct sl_faults *f, int fd, const void *buf, uint32_t len
     SL_MUST_USE;
 int sl_sys_fdatasync(struct sl_faults *f, int fd) SL_MUST_USE;
 int sl_sys_fallocate(struct sl_faults *f, int fd, uint64_t off, uint64_t len) SL_MUST_USE;
+/* A hole: the range reads as zeros and holds no space. */
+int sl_sys_punch(struct sl_faults *f, int fd, uint64_t off, uint64_t len) SL_MUST_USE;
 int sl_sys_rename(struct sl_faults *f, const char *from, const char *to) SL_MUST_USE;
 
 /* The error code of a failed write, sync or reservation (errno err). */
