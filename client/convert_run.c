@@ -298,6 +298,8 @@ static int seal(struct run *r, struct sl_error *e)
     progress_begin(&r->progress, r->o->progress, "check", r->plan->file_bytes, 0);
     rc = stitch_seal(&s, e);
     progress_end(&r->progress);
+    if (r->o->stats && rc == 0)
+        convert_print_check(r->plan->file_bytes, now_ns() - r->progress.t0_ns);
     if (rc == SL_EVERIFY && s.n_bad > 0) {
         struct sl_error later;
 

@@ -43,6 +43,9 @@ int convert_options(const struct convert_args *a, struct convert_opts *o, struct
 /* Effect: prints where an engine's time went to stderr. */
 void convert_print_stats(const struct sl_engine *en, uint64_t wall_ns);
 
+/* Effect: the same for the check that follows. */
+void convert_print_check(uint64_t bytes, uint64_t wall_ns);
+
 /* Effect: prints the files, tensors and types that would be made. Returns 0. */
 int convert_dry_run(const struct sl_plan *p, const struct output *out);
 

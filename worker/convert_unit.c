@@ -297,6 +297,14 @@ static uint64_t chunk_of(const struct job *j)
     return n;
 }
 
+/* A copy goes to the place in its page that it has in the file. */
+static int copied(const struct job *j, uint8_t *slab)
+{
+    if (j->u->raw && j->u->out_at != j->u->run[0].at)
+        memmove(slab + j->u->out_at, slab + j->u->run[0].at, j->u->out_bytes);
+    return 0;
+}
+
 int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *slab,
                     struct sl_scratch *s, struct sl_error *e)
 {
@@ -314,7 +322,7 @@ int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *s
     }
     /* Copied bytes are loaded too: a NaN must not pass. Integers have none. */
     if (u->raw && !sl_dtype_info((int)j.src[0].dtype)->weight)
-        return 0;
+        return copied(&j, slab);
     for (uint64_t pos = 0; pos < u->elems; pos += chunk) {
         uint64_t n = u->elems - pos < chunk ? u->elems - pos : chunk;
 
@@ -326,5 +334,5 @@ int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *s
         SL_TRY(quantize(&j, pos, n, slab + u->out_at + pos / sl_type_info(j.type)->block *
                                                            sl_type_info(j.type)->bytes));
     }
-    return 0;
+    return copied(&j, slab);
 }

@@ -85,7 +85,7 @@ static int allocate(struct sl_engine *en, struct sl_error *e)
     if (!en->units || !en->segments || !en->compute)
         return sl_fail(e, SL_EFAIL, "out of memory for %u units", en->slabs.n);
     for (uint32_t i = 0; i < en->env.plan->n_segments; i++)
-        en->segments[i].fd = -1;
+        en->segments[i].fd = en->segments[i].direct = -1;
     for (unsigned i = 0; i < en->slabs.n; i++) {
         en->units[i].slab = en->slabs.base + i * en->slabs.slab_bytes;
         en->units[i].next = en->free_units;
@@ -231,6 +231,7 @@ int sl_engine_wait(struct sl_engine *en, struct sl_task_result *r, int timeout_m
 
 int sl_engine_sync(struct sl_engine *en, struct sl_error *e)
 {
+    uint64_t since = sl_now_ns();
     int rc = 0;
 
     for (uint32_t i = 0; i < en->env.plan->n_segments; i++) {
@@ -243,6 +244,8 @@ int sl_engine_sync(struct sl_engine *en, struct sl_error *e)
             rc = sl_fail(e, sl_sys_write_code(-err), "cannot sync '%s': %s; what was written since the "
                          "last sync is lost", en->opts.segment_paths[i], strerror(-err));
     }
+    atomic_fetch_add(&en->sync_ns, sl_now_ns() - since);
+    atomic_fetch_add(&en->syncs, 1);
     return rc;
 }
 
@@ -258,12 +261,20 @@ void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out)
         .compute_ns = atomic_load(&en->compute_ns),
         .io_name = en->io_name,
         .backend_name = sl_backend_name(en->env.backend),
+        .reading_ns = atomic_load(&en->reading.area_ns),
+        .ready_ns = atomic_load(&en->ready_units.area_ns),
+        .writing_ns = atomic_load(&en->writing.area_ns),
+        .sync_ns = atomic_load(&en->sync_ns),
+        .syncs = atomic_load(&en->syncs),
         .direct = atomic_load(&en->direct),
+        .direct_out = atomic_load(&en->direct_out),
         .threads = en->threads,
         .slab_bytes = en->slabs.slab_bytes,
         .slabs = en->slabs.n,
         .registered = en->registered,
     };
+    for (unsigned i = 0; i < en->threads; i++)
+        out->compute_cpu_ns += atomic_load(&en->compute[i].cpu_ns);
 }
 
 static void free_tasks(struct sl_task_list *l)
@@ -293,9 +304,12 @@ void sl_engine_close(struct sl_engine *en)
     free_tasks(&en->queue);
     free_tasks(&en->current);
     free_tasks(&en->results);
-    for (uint32_t i = 0; en->segments && i < en->env.plan->n_segments; i++)
+    for (uint32_t i = 0; en->segments && i < en->env.plan->n_segments; i++) {
         if (en->segments[i].fd >= 0)
             close(en->segments[i].fd);
+        if (en->segments[i].direct >= 0)
+            close(en->segments[i].direct);
+    }
     for (unsigned i = 0; en->compute && i < en->threads; i++)
         sl_scratch_close(&en->compute[i].scratch);
     free(en->compute);

@@ -28,7 +28,7 @@ struct sl_engine_opts {
     unsigned threads;        /* compute threads; 0: as many as usable cores */
     uint64_t mem_bytes;      /* resident memory the engine may use (slabs, scratch); 0: 1 GiB */
     enum sl_io_mode io;
-    enum sl_direct direct;   /* O_DIRECT for source reads */
+    enum sl_direct direct;   /* O_DIRECT for source reads, and for writes to large segments */
     enum sl_backend backend;
     bool round_bf16;         /* --round-through bf16 */
     const char *const *segment_paths; /* plan->n_segments files, existing and preallocated */
@@ -37,6 +37,9 @@ struct sl_engine_opts {
     uint64_t slab_bytes;     /* 0: chosen from mem_bytes; otherwise asked for (tests) */
     struct sl_faults *faults; /* worker/sysio.h; NULL but in tests */
 };
+
+/* A smaller output is likely to be used from the page cache next. */
+#define SL_DIRECT_SEGMENT (UINT64_C(2) << 30)
 
 struct sl_engine;
 struct sl_faults;
@@ -59,9 +62,14 @@ struct sl_engine_stats {
     uint64_t read_wait_ns;   /* compute threads waited for data */
     uint64_t slab_wait_ns;   /* I/O thread had no free slab */
     uint64_t compute_ns;     /* summed over threads */
+    uint64_t compute_cpu_ns; /* processor time of the compute threads, hashing included */
+    uint64_t reading_ns, ready_ns, writing_ns; /* units being read, waiting for a compute thread,
+                                and being written, each multiplied by how long: divided by the
+                                time that passed it is a queue's mean length */
+    uint64_t sync_ns, syncs; /* in sl_engine_sync */
     const char *io_name;     /* "io_uring", "pread" */
     const char *backend_name;
-    bool direct;             /* O_DIRECT in use for at least one shard */
+    bool direct, direct_out; /* O_DIRECT in use for at least one shard, one segment */
     unsigned threads;
     uint64_t slab_bytes;
     unsigned slabs;
@@ -72,7 +80,8 @@ struct sl_engine_stats {
  * it is first written to and stays open; of source files only a few are open at
  * a time, each held against the checkpoint's size and time before and after it
  * is read. AUTO reads with O_DIRECT where the filesystem takes it and the file
- * is not in the page cache already; ON whenever the filesystem takes it. Checkpoint and plan must
+ * is not in the page cache already, and writes so to segments of at least
+ * SL_DIRECT_SEGMENT bytes; ON whenever the filesystem takes it. Checkpoint and plan must
  * outlive the engine. Errors: SL_EUNSUPPORTED (io_uring asked for and refused
  * by the system), SL_EUSAGE (mem_bytes too small, saying what is needed), SL_EFAIL. */
 int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *plan,

@@ -13,6 +13,24 @@ uint64_t sl_now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+void sl_gauge_add(struct sl_gauge *g, int change)
+{
+    uint64_t now = sl_now_ns();
+
+    if (g->n)
+        atomic_fetch_add_explicit(&g->area_ns, g->n * (now - g->since), memory_order_relaxed);
+    g->since = now;
+    g->n += (unsigned)change;
+}
+
+static uint64_t thread_cpu_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 void sl_task_fail(struct sl_engine_task *t, uint64_t unit, int code, const struct sl_error *err)
 {
     if (t->code < 0 && t->err_unit <= unit)
@@ -29,6 +47,7 @@ void sl_engine_ready(struct sl_engine *en, struct sl_engine_unit *u)
     pthread_mutex_lock(&en->lock);
     *en->ready_tail = u;
     en->ready_tail = &u->next;
+    sl_gauge_add(&en->ready_units, 1);
     pthread_cond_signal(&en->work);
     pthread_mutex_unlock(&en->lock);
 }
@@ -49,6 +68,7 @@ static struct sl_engine_unit *next_ready(struct sl_engine *en)
     if (!u)
         return NULL;
     en->ready = u->next;
+    sl_gauge_add(&en->ready_units, -1);
     if (!en->ready)
         en->ready_tail = &en->ready;
     return u;
@@ -157,6 +177,7 @@ void *sl_engine_compute_thread(void *arg)
             pthread_mutex_lock(&en->lock);
         }
         chain(en, u);
+        atomic_store_explicit(&me->cpu_ns, thread_cpu_ns(), memory_order_relaxed);
     }
     pthread_mutex_unlock(&en->lock);
     return NULL;

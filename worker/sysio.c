@@ -49,9 +49,10 @@ ssize_t sl_sys_pread(struct sl_faults *f, int fd, void *buf, uint32_t len, uint6
     return n < 0 ? -errno : n;
 }
 
-ssize_t sl_sys_pwrite(struct sl_faults *f, int fd, const void *buf, uint32_t len, uint64_t off)
+ssize_t sl_sys_pwrite(struct sl_faults *f, int fd, const void *buf, uint32_t len, uint64_t off,
+                      uint32_t unit)
 {
-    int err = sl_fault_check(f, SL_SYS_WRITE, &len, 1);
+    int err = sl_fault_check(f, SL_SYS_WRITE, &len, unit);
     ssize_t n;
 
     if (err)

@@ -40,11 +40,13 @@ struct sl_unit {
     struct sl_unit_run run[SL_UNIT_RUNS];
     uint64_t col0, n_cols;
     uint64_t n_reads;        /* sl_unit_read's i runs below this */
-    bool raw;                /* output bytes = source bytes, in place */
+    bool raw;                /* output bytes = source bytes */
     bool round;              /* round through BF16 */
     bool weighted;           /* the tensor has importance weights */
-    uint64_t out_at;         /* slab offset (raw: known once read) */
+    uint64_t out_at;         /* slab offset (raw: known once read), in large slabs with the same
+                                place in its page as file_at */
     uint64_t out_bytes;
+    uint64_t file_at;        /* offset in the segment's file */
 };
 
 /* What cutting and converting need to know; constant while the engine lives. */

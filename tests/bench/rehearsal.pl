@@ -182,8 +182,8 @@ row('machine', sprintf '%s, %d processors, %.0f GiB; load %s before the start', 
 row('date', strftime('%Y-%m-%d', gmtime));
 make_source();
 plan();
-my @c = $only =~ /^(?:|convert)$/ ? convert() : ();
 my @d = $only =~ /^(?:|daemon)$/ ? daemon() : ();
+my @c = $only =~ /^(?:|convert)$/ ? convert() : ();
 if (@c && @d) {
     same(\@c, \@d) or die "the daemon's files are not those of convert\n";
     row('both', 'the same bytes (every XXH64 of every manifest)');
