@@ -28,6 +28,7 @@ int sl_scratch_open(struct sl_scratch *s, uint64_t longest_row, struct sl_error 
     s->w = s->x + s->floats;
     s->t = s->w + s->floats;
     s->w_rows = 0;
+    s->zero_type = 0;
     return 0;
 }
 
@@ -264,6 +265,29 @@ static int set_weights(const struct job *j, uint64_t at, uint64_t n)
     return 0;
 }
 
+/* Blocks of zeros (pruned experts, padding) are all the same block, and need no search.
+ * Returns whether x was zeros; anything else is seen at its first weight. */
+static bool quantize_zeros(const struct job *j, uint64_t n, uint8_t *out)
+{
+    const struct sl_type_info *ti = sl_type_info(j->type);
+    struct sl_scratch *s = j->s;
+    uint64_t bad, bytes = n / ti->block * ti->bytes;
+
+    /* By bits: -0 is another block in some types. */
+    if (ti->bytes > sizeof s->zero_block || ti->block > n || memcmp(s->x, &(float){0}, sizeof(float)) ||
+        memcmp(s->x, s->x + 1, (n - 1) * sizeof(float)))
+        return false;
+    if (s->zero_type != j->type + 1) {
+        if (sl_quantize_on(j->env->backend, j->type, s->x, NULL, ti->block, ti->block, s->zero_block, &bad) < 0)
+            return false;
+        s->zero_type = j->type + 1;
+    }
+    memcpy(out, s->zero_block, ti->bytes);
+    for (uint64_t done = ti->bytes; done < bytes; done *= 2)
+        memcpy(out + done, out, bytes - done < done ? bytes - done : done);
+    return true;
+}
+
 static int quantize(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out)
 {
     uint64_t row = j->t->ne[0], bad = 0, at = j->u->elem0 + pos;
@@ -271,6 +295,8 @@ static int quantize(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out)
 
     if (j->u->weighted)
         SL_TRY(set_weights(j, at, n));
+    else if (quantize_zeros(j, n, out))
+        return 0;
     rc = sl_quantize_on(j->env->backend, j->type, j->s->x, j->u->weighted ? j->s->w : NULL, n, row, out,
                         &bad);
     if (rc < 0)

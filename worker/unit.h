@@ -102,6 +102,8 @@ void sl_unit_placed(struct sl_unit *u, uint64_t i, uint64_t at);
  * longest row that must be in memory at once (importance weights). */
 void sl_unit_needs(const struct sl_unit_env *env, uint64_t *slab, uint64_t *row);
 
+#define SL_ZERO_BLOCK_MAX 512 /* bytes of the largest block of a type */
+
 /* Scratch of one compute thread: three arrays of `floats`. w_rows rows at the start
  * of w are the weights of one matrix of a tensor, kept for the next chunk. */
 struct sl_scratch {
@@ -109,6 +111,8 @@ struct sl_scratch {
     float *x, *w, *t;
     uint32_t w_tensor;
     uint64_t w_slice, w_rows;
+    int zero_type;           /* the type of zero_block + 1; 0: none yet */
+    uint8_t zero_block[SL_ZERO_BLOCK_MAX]; /* what that type makes of a block of zeros */
 };
 int sl_scratch_open(struct sl_scratch *s, uint64_t longest_row, struct sl_error *e) SL_MUST_USE;
 void sl_scratch_close(struct sl_scratch *s);

@@ -4,7 +4,8 @@
  * as well. Fails when the coordinator costs more than 5 % of a core at 64 x
  * 250 MB/s, or when a grant takes, at the 99th percentile, 2 ms or more beyond one
  * and a half times what the disk takes.
- * usage: coordinator_bench [FOLDER]    default: build */
+ * usage: coordinator_bench [FOLDER [TASKS]]    default: build, 2578
+ * With TASKS: another number of tasks, and one line for tests/bench/growth.pl at the end. */
 #include "daemon/coordinator.h"
 
 #include <cjson/cJSON.h>
@@ -17,9 +18,9 @@
 #include <unistd.h>
 
 #define WORKERS 64
-#define TASKS 2578
+#define R1_TASKS 2578
 #define SHARDS 163
-#define SOURCE_BYTES UINT64_C(688586727753)
+#define TASK_BYTES UINT64_C(267101136) /* of source: DeepSeek-R1's 688.6 GB in its 2578 tasks */
 #define RATE (WORKERS * UINT64_C(250000000)) /* bytes a second, all workers */
 #define BEAT_S 5
 
@@ -36,6 +37,7 @@ static struct sl_coord *coord;
 static struct sim sims[WORKERS + 1];
 static struct sl_error e;
 static uint64_t clock_ms = 1000;
+static unsigned tasks = R1_TASKS;
 
 static double seconds(clockid_t c)
 {
@@ -98,9 +100,11 @@ static unsigned flush(void)
 
 static void set_up_job(void)
 {
-    char *text = malloc(200000), *s;
+    char *text = malloc(200000 + tasks * 64ul), *s;
     const char *const fields[] = {"src_bytes", "out_bytes", "shard"};
 
+    if (!text)
+        stop("memory");
     for (unsigned p = 1; p <= WORKERS; p++) {
         sprintf(text, "{\"v\":1,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"b\",\"instance\":"
                       "\"%032x\",\"name\":\"w%u\",\"host\":\"h\"}", p, p);
@@ -118,9 +122,9 @@ static void set_up_job(void)
                              "\"options\":\"o\",\"version\":\"1\",\"file_bytes\":7", 1);
     for (unsigned k = 0; k < 3; k++) {
         s += sprintf(s, ",\"%s\":[", fields[k]);
-        for (unsigned i = 0; i < TASKS; i++)
-            s += sprintf(s, "%s%llu", i ? "," : "", k == 0 ? (unsigned long long)(SOURCE_BYTES / TASKS)
-                                                    : k == 1 ? 100ull : i * (unsigned long long)SHARDS / TASKS);
+        for (unsigned i = 0; i < tasks; i++)
+            s += sprintf(s, "%s%llu", i ? "," : "", k == 0 ? (unsigned long long)TASK_BYTES
+                                                    : k == 1 ? 100ull : i * (unsigned long long)SHARDS / tasks);
         s += sprintf(s, "]");
     }
     sprintf(s, "}}");
@@ -167,10 +171,20 @@ int main(int argc, char **argv)
 {
     char dir[200], path[220], text[300];
     const struct sl_coord_opts o = {.version = "b", .daemon_id = "000102030405060708090a0b0c0d0e0f"};
-    static double took[TASKS * 2];
+    double *took;
     unsigned done = 0, n = 0, beats = 0;
-    double cpu, wall, spent, real_s = (double)SOURCE_BYTES / (double)RATE, share, p99, disk;
+    double cpu, wall, spent, real_s, share, p99, disk;
+    struct rusage ru;
     struct sl_queue *q;
+
+    if (argc > 2)
+        tasks = (unsigned)strtoul(argv[2], NULL, 10);
+    took = tasks > 0 && tasks <= SL_TASKS_MAX ? malloc(tasks * sizeof *took) : NULL;
+    if (!took) {
+        fputs("usage: coordinator_bench [FOLDER [TASKS]]\n", stderr);
+        return 2;
+    }
+    real_s = (double)(tasks * TASK_BYTES) / (double)RATE;
 
     snprintf(dir, sizeof dir, "%.150s/coordinator-bench-XXXXXX", argc > 1 ? argv[1] : "build");
     if (!mkdtemp(dir))
@@ -186,7 +200,7 @@ int main(int argc, char **argv)
         say(p, "{\"v\":1,\"m\":\"pull\",\"want\":3}");
         flush();
     }
-    while (done < TASKS) {
+    while (done < tasks) {
         unsigned p = 1 + done % WORKERS;
         struct lease l;
         double t;
@@ -209,7 +223,7 @@ int main(int argc, char **argv)
         took[n++] = (seconds(CLOCK_MONOTONIC) - t) * 1e3;
         done++;
         /* Each worker's progress, as often as it would be sent. */
-        if ((double)done / TASKS * real_s / BEAT_S > (double)beats / WORKERS) {
+        if ((double)done / tasks * real_s / BEAT_S > (double)beats / WORKERS) {
             snprintf(text, sizeof text, "{\"v\":1,\"m\":\"progress\",\"bytes\":%u,\"tasks\":[],\"rate\":250000000,"
                                         "\"tensor\":\"blk.3.ffn_down_exps.weight\"}", done);
             say(1 + beats++ % WORKERS, text);
@@ -221,14 +235,19 @@ int main(int argc, char **argv)
     qsort(took, n, sizeof *took, by_value);
     p99 = took[n * 99 / 100];
     share = 100 * spent / real_s;
-    printf("%u tasks, %d workers, %u commits on disk: %.2f s, %.0f tasks/s, one after another\n", TASKS, WORKERS,
-           n, wall, TASKS / wall);
+    printf("%u tasks, %d workers, %u commits on disk: %.2f s, %.0f tasks/s, one after another\n", tasks, WORKERS,
+           n, wall, tasks / wall);
     printf("processor time %.3f s (both sides' JSON included): %.2f %% of a core at %.0f GB/s (%.0f s)\n", spent,
            share, (double)RATE / 1e9, real_s);
     printf("result to grant, commit included: median %.3f ms, 99 %% %.3f ms, worst %.3f ms\n", took[n / 2], p99,
            took[n - 1]);
     printf("the disk's own fdatasync: 99 %% %.3f ms; the coordinator's share: %.3f ms\n", disk,
            p99 > disk ? p99 - disk : 0);
+    getrusage(RUSAGE_SELF, &ru);
+    if (argc > 2)
+        printf("growth %u tasks: %.1f us of processor and %.1f us in all a task, grant %.1f us, peak %ld KB\n",
+               tasks, spent / tasks * 1e6, wall / tasks * 1e6, took[n / 2] * 1e3, ru.ru_maxrss);
+    free(took);
     sl_coord_close(coord);
     sl_queue_close(q);
     sl_queue_remove(path);

@@ -502,6 +502,7 @@ static void usage(FILE *f)
           "  --scales block|e8m0|tensor|row   form of the FP8 scales (block)\n"
           "  --scale-suffix NAME           weight_scale_inv\n"
           "  --bf16-bias                   router bias in BF16 instead of F32\n"
+          "  --no-mtp                      without it, where a preset has it\n"
           "  --mtp                         with a multi-token-prediction layer\n"
           "  --tied                        no lm_head\n"
           "  --holes                       large tensors are holes, but for a few\n"
@@ -554,12 +555,12 @@ int main(int argc, char **argv)
                                         "groups", "groups-used", "heads", "kv-heads", "q-lora", "kv-lora", "nope",
                                         "rope", "v-dim", "vocab", "shards", "seed" };
     enum { N = sizeof nums / sizeof *nums };
-    struct option opts[N + 13];
+    struct option opts[N + 14];
     struct config c = defaults(DEEPSEEK);
     for (int i = 0; i < N; i++)
         opts[i] = (struct option){ nums[i], required_argument, NULL, NUM0 + i };
     const struct option rest[] = { { "arch", 1, NULL, 'a' }, { "preset", 1, NULL, 'p' }, { "scales", 1, NULL, 's' },
-                                   { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' }, { "mtp", 0, NULL, 'm' },
+                                   { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' }, { "mtp", 0, NULL, 'm' }, { "no-mtp", 0, NULL, 'M' },
                                    { "tied", 0, NULL, 't' }, { "tokenizer", 1, NULL, 'k' }, { "out", 1, NULL, 'o' },
                                    { "holes", 0, NULL, 'H' }, { "config", 1, NULL, 'c' },
                                    { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
@@ -588,6 +589,7 @@ int main(int argc, char **argv)
         case 'x': c.scale_suffix = optarg; break;
         case 'b': c.f32_bias = false; break;
         case 'm': c.mtp = true; break;
+        case 'M': c.mtp = false; break;
         case 't': c.tied = true; break;
         case 'k': c.tokenizer = optarg; break;
         case 'H': c.holes = true; break;
