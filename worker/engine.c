@@ -277,6 +277,15 @@ void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out)
         out->compute_cpu_ns += atomic_load(&en->compute[i].cpu_ns);
 }
 
+void sl_engine_add_stages(const struct sl_engine_stats *st, uint64_t ms[SL_STAGES])
+{
+    const uint64_t ns[SL_STAGES] = {st->compute_ns, st->read_wait_ns, st->slab_wait_ns, st->sync_ns,
+                                    st->reading_ns, st->ready_ns, st->writing_ns};
+
+    for (unsigned i = 0; i < SL_STAGES; i++)
+        ms[i] += ns[i] / 1000000;
+}
+
 static void free_tasks(struct sl_task_list *l)
 {
     struct sl_engine_task *t;

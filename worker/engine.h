@@ -11,6 +11,7 @@
 
 #include "kernels/kernels.h"
 #include "proto/plan.h"
+#include "proto/wire.h"
 
 enum sl_io_mode { SL_IO_AUTO = 0, SL_IO_URING, SL_IO_PREAD };
 enum sl_direct { SL_DIRECT_AUTO = 0, SL_DIRECT_ON, SL_DIRECT_OFF };
@@ -103,6 +104,9 @@ int sl_engine_wait(struct sl_engine *en, struct sl_task_result *r, int timeout_m
  * error nothing written since the last success may be trusted: make those
  * tasks again; the sync is never retried. Any thread, one at a time. Errors: SL_ENOSPACE, SL_EFAIL. */
 int sl_engine_sync(struct sl_engine *en, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: ms[i] += the stage sl_stage_name[i] of PROTOCOL.md's record `stages`. */
+void sl_engine_add_stages(const struct sl_engine_stats *st, uint64_t ms[SL_STAGES]);
 
 void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out);
 

@@ -293,6 +293,7 @@ void sl_job_cache_close_engine(struct sl_cached_job *j)
     sl_engine_close(j->engine);
     j->engine = NULL;
     j->seen_bytes = j->finished_bytes = 0;
+    memset(j->seen_stages, 0, sizeof j->seen_stages);
     free(j->files);
     j->files = NULL;
 }

@@ -47,7 +47,7 @@ struct sl_lane {
     unsigned n_unsynced;
     uint64_t first_unsynced_ms;
     _Atomic uint64_t special_bytes;
-    uint64_t engine_bytes;
+    uint64_t engine_bytes, stages[SL_STAGES];
 };
 
 static uint64_t now_ms(void)
@@ -126,6 +126,7 @@ static void remove_flight(struct sl_lane *l, struct flight *f)
  * share back there; here nothing shrinks. */
 static void count_bytes(struct sl_lane *l, struct sl_cached_job *j)
 {
+    uint64_t stages[SL_STAGES] = {0};
     struct sl_engine_stats st;
 
     if (!j->engine)
@@ -134,6 +135,10 @@ static void count_bytes(struct sl_lane *l, struct sl_cached_job *j)
     if (st.source_bytes > j->seen_bytes)
         l->engine_bytes += st.source_bytes - j->seen_bytes;
     j->seen_bytes = st.source_bytes;
+    sl_engine_add_stages(&st, stages);
+    for (unsigned i = 0; i < SL_STAGES; i++)
+        l->stages[i] += stages[i] - j->seen_stages[i];
+    memcpy(j->seen_stages, stages, sizeof stages);
 }
 
 /* Closes an engine whose files or threads failed. What had finished is lost: it has
@@ -422,6 +427,7 @@ static void tell_state(struct sl_lane *l)
                  p->tensors[p->items[p->tasks[first->w->task].first_item].tensor].t->name);
     }
     s.bytes = l->engine_bytes;
+    memcpy(s.stages, l->stages, sizeof s.stages);
     pthread_mutex_lock(&l->lock);
     s.finished = l->state.finished;
     l->state = s;

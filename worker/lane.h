@@ -45,6 +45,7 @@ struct sl_lane_state {
     unsigned n_tasks;        /* under way */
     unsigned unfinished;     /* under way or waiting */
     uint64_t finished;       /* since the lane was opened, failed ones included */
+    uint64_t stages[SL_STAGES]; /* ms since the lane was opened */
     char tensor[129];        /* in hand; "" when nothing is */
 };
 void sl_lane_state(struct sl_lane *l, struct sl_lane_state *s);
