@@ -433,7 +433,7 @@ static const struct sl_message messages[SL_M_COUNT] = {
 };
 
 static const struct sl_record *const records[] = {
-    &ref_record,
+    &ref_record, &stages_record,
     &lease_record,
     &work_record,
     &type_rule_record,

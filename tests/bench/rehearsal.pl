@@ -3,7 +3,7 @@
 # sizes, whose large tensors are holes, planned, converted by `sluice convert`, and
 # converted by the daemon with two workers up to the verified model. What it took
 # goes to standard output as a Markdown table.
-#   usage: rehearsal.pl [--layers N] [--dir DIR] [--only plan|convert|daemon]
+#   usage: rehearsal.pl [--layers N] [--dir DIR] [--only plan|convert|daemon|k2]
 # 61 layers are the whole model: about an hour on two cores. DIR needs 3 GB.
 use strict;
 use warnings;
@@ -19,7 +19,7 @@ my $top   = abs_path(dirname(__FILE__) . '/../..');
 my $build = abs_path($ENV{SLUICE_BUILD} || "$top/build/release") or die "build first: make\n";
 my ($layers, $dir, $only) = (61, "$top/build/rehearsal", '');
 GetOptions('layers=i' => \$layers, 'dir=s' => \$dir, 'only=s' => \$only) && !@ARGV && $layers >= 4
-    or die "usage: rehearsal.pl [--layers N] [--dir DIR] [--only plan|convert|daemon]   (4 layers at least)\n";
+    or die "usage: rehearsal.pl [--layers N] [--dir DIR] [--only plan|convert|daemon|k2]   (4 layers at least)\n";
 make_path("$dir/sock");
 $dir = abs_path($dir);
 chmod 0700, "$dir/sock";
@@ -75,7 +75,7 @@ sub plan {
     start('plan', "$build/sluice", 'plan', $source, @recipe);
     my $m = finish('plan');
     my $log = slurp("$dir/plan.log");
-    row('plan', sprintf '%.2f s, peak memory %s', $m->{wall}, mb($m->{peak}));
+    row('plan', sprintf '%.2f s (processor %.2f s), peak memory %s', $m->{wall}, $m->{user} + $m->{sys}, mb($m->{peak}));
     row('planned', join '; ', map { s/\s+/ /gr } $log =~ /^((?:Read|Tasks) .*)$/mg);
 }
 
@@ -168,6 +168,26 @@ sub daemon {
     return @files;
 }
 
+# A trillion weights and 64 simulated workers: plan and scheduling alone.
+sub trillion {
+    my $k2 = "$dir/Kimi-K2";
+    remove_tree($k2);
+    start('make-k2', "$build/tools/make_checkpoint", qw(--preset k2 --holes --out), $k2, '--tokenizer', "$top/tests/tiny-v3");
+    finish('make-k2');
+    my ($tensors) = slurp("$dir/make-k2.log") =~ /(\d+) tensors/;
+    my @files = glob "$k2/*.safetensors";
+    row("Kimi-K2's shape", sprintf '%d shards, %s tensors, %s apparent, %s on disk', scalar @files, $tensors, gb(apparent(@files)),
+        gb(allocated(@files)));
+    start('plan-k2', "$build/sluice", 'plan', $k2, @recipe);
+    my $m = finish('plan-k2');
+    my ($tasks) = slurp("$dir/plan-k2.log") =~ /^Tasks\s+(\d+)/m;
+    row("Kimi-K2's shape: plan", sprintf '%.2f s (processor %.2f s), peak memory %s, %d tasks', $m->{wall},
+        $m->{user} + $m->{sys}, mb($m->{peak}), $tasks);
+    my $text = `$build/bench/coordinator_bench $dir $tasks 2>/dev/null`;
+    row("Kimi-K2's shape: 64 simulated workers, a commit on the disk for each task", $_) for grep { !/^growth/ } split /\n/, $text;
+    remove_tree($k2);
+}
+
 # Both ways give the same bytes: the manifests hold each tensor's XXH64.
 sub same {
     my ($a, $b) = @_;
@@ -180,10 +200,11 @@ my ($cpu) = slurp('/proc/cpuinfo') =~ /^model name\s*: (.*)$/m;
 row('machine', sprintf '%s, %d processors, %.0f GiB; load %s before the start', $cpu // 'not known',
     scalar(() = slurp('/proc/cpuinfo') =~ /^processor\s*:/mg), (slurp('/proc/meminfo') =~ /MemTotal:\s*(\d+)/)[0] / 1048576, $load);
 row('date', strftime('%Y-%m-%d', gmtime));
-make_source();
-plan();
+make_source() if $only ne 'k2';
+plan() if $only ne 'k2';
 my @d = $only =~ /^(?:|daemon)$/ ? daemon() : ();
 my @c = $only =~ /^(?:|convert)$/ ? convert() : ();
+trillion() if $only =~ /^(?:|k2)$/;
 if (@c && @d) {
     same(\@c, \@d) or die "the daemon's files are not those of convert\n";
     row('both', 'the same bytes (every XXH64 of every manifest)');
