@@ -119,6 +119,8 @@ static int take_files(struct run *r, bool fresh, struct sl_error *e)
         rc = output_absent(r->out, e);
     if (rc == 0)
         rc = output_check_space(r->out, e);
+    if (rc == 0 && fresh)
+        output_discard(r->out); /* of a run whose journal is gone */
     if (rc == 0)
         rc = output_reserve(r->out, fresh, kept, e);
     if (rc == 0 && !fresh)

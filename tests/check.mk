@@ -3,7 +3,8 @@
 # which drive the whole program.
 UNIT_SRCS := $(wildcard tests/unit/*_test.c)
 UNIT_BINS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(UNIT_SRCS))
-TOOL_BINS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
+TOOL_BINS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c)) \
+             $(patsubst tests/preload/%.c,$(B)/tools/%.so,$(wildcard tests/preload/*.c))
 # The long ones first, so that two at a time end together.
 TAP_LONG  := $(addprefix tests/tap/,resume.t llama.t mixtures.t service.t imatrix_llama.t build.t convert.t)
 TAP_TESTS := $(wildcard $(TAP_LONG)) $(filter-out $(TAP_LONG),$(sort $(wildcard tests/tap/*.t)))
@@ -25,6 +26,12 @@ $(B)/tools/wire_%: tests/tools/wire_%.c $(B)/libsluice.a
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  TOOL    $@")
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(B)/libsluice.a $(LIBS)
+
+# Preloaded into real programs.
+$(B)/tools/%.so: tests/preload/%.c
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  TOOL    $@")
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(WERROR) -O2 -fPIC -shared -MMD -MP -MF $@.d -o $@ $< -ldl
 
 -include $(wildcard tests/bench/bench.mk tests/fuzz/fuzz.mk)
 
