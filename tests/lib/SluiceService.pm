@@ -20,10 +20,11 @@ my $parent = $$;
 my ($source, $submits, %prefix) = ('', 0);
 
 # Folders and configuration; paths of ipc sockets are short. %o: daemon => lines
-# for [daemon], sluice => lines for [sluice].
+# for [daemon], sluice => lines for [sluice]; dir => where (/tmp); source => '-': none
+# is made.
 sub service_setup {
     my (%o) = @_;
-    $RUN = File::Temp::tempdir("/tmp/sluice_XXXXXX", CLEANUP => 1);
+    $RUN = File::Temp::tempdir(($o{dir} // '/tmp') . '/sluice_XXXXXX', CLEANUP => 1);
     $OUT = "$RUN/out";
     mkdir $_ or die "$_: $!" for $OUT, "$RUN/state", "$RUN/sock";
     chmod 0700, "$RUN/sock", "$RUN/state";
