@@ -305,6 +305,11 @@ static int run_job(struct run *r, struct sl_error *e)
         rc = work(r, e);
         if (rc < 0 && rc != SL_EINTERRUPTED && !resuming && nothing_done(r))
             return abandon(r, rc);
+        if (rc == SL_EINTERRUPTED) {
+            struct sl_error later; /* the state is for people; without it, it is "running" */
+
+            (void)!convert_store_interrupted(r->store, &later);
+        }
         SL_TRY(rc);
     }
     convert_store_close(r->store);

@@ -103,6 +103,12 @@ int convert_store_go_on(struct convert_store *s, struct sl_error *e)
     return sl_queue_commit(s->q, e);
 }
 
+int convert_store_interrupted(struct convert_store *s, struct sl_error *e)
+{
+    SL_TRY(sl_queue_set_state(s->q, s->job, SL_JOB_INTERRUPTED, 0, NULL, wall_ms(), e));
+    return sl_queue_commit(s->q, e);
+}
+
 struct sl_queue *convert_store_queue(struct convert_store *s)
 {
     return s->q;

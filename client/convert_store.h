@@ -47,6 +47,9 @@ int convert_store_revoke(struct convert_store *s, const uint32_t *tasks, uint32_
  * the queue goes on with it. Not for CONVERT_NEW and CONVERT_PUBLISHED. */
 int convert_store_go_on(struct convert_store *s, struct sl_error *e) SL_MUST_USE;
 
+/* Effect: the job's state says that it was stopped in order. */
+int convert_store_interrupted(struct convert_store *s, struct sl_error *e) SL_MUST_USE;
+
 /* The queue, and the job in it. */
 struct sl_queue *convert_store_queue(struct convert_store *s);
 uint64_t convert_store_job(const struct convert_store *s);
