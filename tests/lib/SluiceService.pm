@@ -39,6 +39,8 @@ sub service_setup {
     return;
 }
 
+# However the test ends, what it started ends with it.
+$SIG{$_} = sub { exit 1 } for qw(HUP INT PIPE TERM);
 END {
     if ($$ == $parent) {
         my $status = $?;
@@ -60,6 +62,7 @@ sub start_one {
     my $log = "$RUN/$name.log";
     my $pid = fork // die "fork: $!";
     if (!$pid) {
+        $SIG{$_} = 'DEFAULT' for qw(HUP INT PIPE TERM);
         @ENV{ keys %{ $o{env} } } = values %{ $o{env} } if $o{env};
         open STDIN,  '<', '/dev/null';
         open STDOUT, '>>', $o{out} // $log;
