@@ -179,7 +179,8 @@ while ($n < $rounds && time - $begin < $seconds && @wrong < 5) {
     check_committed() if rand() < 0.3;
     my $change = begin_change($n);
     sleep rand 0.02;
-    my @victims = grep { $ALIVE{$_} } rand() < 0.15 ? (shuffle @kinds)[0 .. rand @kinds] : $kinds[rand @kinds];
+    my ($spared) = grep { !$killed{$_} } @kinds; # nobody, for long
+    my @victims = $spared && rand() < 0.6 ? $spared : grep { $ALIVE{$_} } rand() < 0.15 ? (shuffle @kinds)[0 .. rand @kinds] : $kinds[rand @kinds];
     for my $name (@victims) {
         # One that has ended by itself just before was not killed.
         signal_one($name, 'KILL');
