@@ -234,7 +234,7 @@ static int build(const struct sl_plan_input *in, const struct sl_recipe_opts *ro
     SL_TRY(fill_segments(in, p, e));
     SL_TRY(name_segments(in->o, p, e));
     SL_TRY(sl_plan_make_tasks(in, p, e));
-    if (model_kvs(in, p) < 0)
+    if (model_kvs(in, p) < 0 || sl_plan_options(in, p) < 0)
         return no_memory(e);
     SL_TRY(sl_plan_fingerprint(in, p, e));
     return write_headers(p) < 0 ? no_memory(e) : 0;
@@ -245,7 +245,7 @@ int sl_plan_build(const struct sl_checkpoint *ck, const struct sl_model *m,
                   const struct sl_plan_opts *o, struct sl_plan **out, struct sl_error *e)
 {
     static const struct sl_plan_opts defaults;
-    struct sl_plan_input in = {ck, m, r, o ? o : &defaults};
+    struct sl_plan_input in = {ck, m, r, o ? o : &defaults, ro};
     struct sl_plan *p = calloc(1, sizeof *p);
     int rc;
 
@@ -274,5 +274,6 @@ void sl_plan_close(struct sl_plan *p)
     free(p->tensors);
     free(p->items);
     free(p->tasks);
+    free(p->options);
     free(p);
 }
