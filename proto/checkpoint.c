@@ -165,6 +165,9 @@ static int read_config(struct sl_checkpoint *ck, const char *dir, bool required,
             return 0;
         if (errno != ENOENT)
             return sl_fail(e, SL_ESOURCE, "%s/config.json: %s", dir, strerror(errno));
+        if (sl_source_exists(dir, "snapshots"))
+            return sl_fail(e, SL_ESOURCE, "%s: a model's folder in a Hugging Face cache; give one of its "
+                           "revisions, %s/snapshots/REVISION", dir, dir);
         return sl_fail(e, SL_ESOURCE, "%s: config.json is missing; a checkpoint's folder holds "
                        "config.json, the tokenizer and the .safetensors files", dir);
     }

@@ -229,11 +229,14 @@ static int take_config_name(const struct sl_metadata_in *in, char *field[N_FIELD
 static int take_dir_name(const struct sl_metadata_in *in, char *field[N_FIELDS])
 {
     char *real = in->dir.path ? realpath(in->dir.path, NULL) : NULL;
-    const char *slash = real ? strrchr(real, '/') : NULL;
-    int rc = 0;
+    size_t n = 0;
+    const char *name = real ? sl_source_folder_name(real, &n) : NULL;
+    char *copy = n ? strndup(name, n) : NULL;
+    int rc = n && !copy ? SL_EFAIL : 0;
 
-    if (slash && slash[1])
-        rc = take_name(slash + 1, in->total, field);
+    if (copy)
+        rc = take_name(copy, in->total, field);
+    free(copy);
     free(real);
     return rc;
 }

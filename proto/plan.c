@@ -1,4 +1,5 @@
 #include "proto/plan_build.h"
+#include "proto/source_file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,14 +127,9 @@ static int copy_kvs(struct sl_kvs *to, const struct sl_kvs *from)
 static int source_name(const struct sl_plan_input *in, char *buf, size_t cap)
 {
     const struct sl_checkpoint *ck = in->ck;
-    const char *dir = ck && ck->dir ? ck->dir : "", *from;
-    size_t n = strlen(dir);
+    size_t n;
+    const char *from = sl_source_folder_name(ck && ck->dir ? ck->dir : "", &n);
 
-    while (n && dir[n - 1] == '/')
-        n--;
-    for (from = dir + n; from > dir && from[-1] != '/'; from--)
-        ;
-    n -= (size_t)(from - dir);
     if (ck && ck->is_gguf && ck->n_files)
         return snprintf(buf, cap, "%s", ck->files[0].name);
     if (n == 0 || (n <= 2 && from[0] == '.'))

@@ -83,6 +83,39 @@ static bool is_hub_blob(const char *real)
     return strncmp(at, model, sizeof model - 1) == 0;
 }
 
+/* The part of a path before its end, without slashes around it. */
+static const char *last_part(const char *path, size_t end, size_t *n)
+{
+    size_t from;
+
+    while (end && path[end - 1] == '/')
+        end--;
+    for (from = end; from && path[from - 1] != '/'; from--)
+        ;
+    *n = end - from;
+    return path + from;
+}
+
+const char *sl_source_folder_name(const char *dir, size_t *n)
+{
+    static const char model[] = "models--", between[] = "--";
+    const char *name = last_part(dir, strlen(dir), n), *up, *repo;
+    size_t up_n, repo_n;
+
+    up = last_part(dir, (size_t)(name - dir), &up_n);
+    repo = last_part(dir, (size_t)(up - dir), &repo_n);
+    if (up_n != 9 || strncmp(up, "snapshots", 9) != 0 || repo_n <= sizeof model - 1 ||
+        strncmp(repo, model, sizeof model - 1) != 0)
+        return name;
+    *n = repo_n;
+    for (const char *p = repo; p + 2 < repo + repo_n; p++)
+        if (strncmp(p, between, 2) == 0) {
+            *n = repo_n - (size_t)(p + 2 - repo);
+            name = p + 2;
+        }
+    return name;
+}
+
 /* Opens the target of the link at path, if the folder may hold such a link. */
 static int open_link(const char *dir, const char *path, struct sl_error *e)
 {

@@ -38,6 +38,11 @@ int sl_source_open(const struct sl_source_dir *dir, const char *name, int *fd,
 int sl_source_open_path(const char *path, int *fd, struct sl_source_stat *st, struct sl_error *e)
     SL_MUST_USE;
 
+/* Returns what a checkpoint's folder is called, a part of dir, with its length in
+ * *n: the last part of the path; for models--OWNER--NAME/snapshots/REVISION of a
+ * Hugging Face cache NAME, since a revision is no name. */
+const char *sl_source_folder_name(const char *dir, size_t *n);
+
 /* Returns whether dir/name exists (a dangling link does). */
 bool sl_source_exists(const char *dir, const char *name);
 

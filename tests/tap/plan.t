@@ -75,6 +75,10 @@ run_ok('plan of a snapshot', @plan, $revision, @recipe);
 run_ok('convert of a snapshot', $SLUICE, 'convert', $revision, @recipe, '-o', "$dir/snapshot.gguf", '--model-name', 'T');
 is_deeply(hashes("$dir/snapshot.gguf"), $want, 'the same tensors');
 
+like(run(@plan, $revision, @recipe)->{out}, qr/^File +tiny-8x12M-v3-Q4_K_M\.gguf$/m, 'it is called by its repository, not by its revision');
+unlike(run($SLUICE, 'inspect', "$dir/snapshot.gguf")->{out}, qr/0123456789abcdef/, 'in the metadata, too');
+fails('the folder above', 7, qr{give one of its revisions, \Q$hub\E/snapshots/REVISION}, @plan, $hub, @recipe);
+
 # ---- older "download --local-dir": a folder of links into the cache
 my $local = "$dir/local";
 mkdir $local or die $!;
