@@ -130,6 +130,20 @@ int former_set_absent(const struct output *o, const struct sl_checkpoint *ck, st
                    named.n == 1 ? "" : "s", named.n == 1 ? "it" : "them");
 }
 
+static int count(void *user, const char *path)
+{
+    (void)path;
+    ++*(uint32_t *)user;
+    return 0;
+}
+
+int former_set_count(const struct output *o, const struct sl_checkpoint *ck, uint32_t *n,
+                     struct sl_error *e)
+{
+    *n = 0;
+    return each_part(o, ck, count, n, e);
+}
+
 struct removal {
     uint32_t n;
     struct sl_error *e;
@@ -152,14 +166,10 @@ static int remove_part(void *user, const char *path)
     return 0;
 }
 
-int former_set_remove(const struct output *o, const struct sl_checkpoint *ck, uint32_t *n,
-                      struct sl_error *e)
+int former_set_remove(const struct output *o, const struct sl_checkpoint *ck, struct sl_error *e)
 {
     struct removal r = {0, e};
     int rc = each_part(o, ck, remove_part, &r, e);
 
-    *n = r.n;
-    if (rc == 0 && r.n)
-        rc = output_sync_dir(o, e);
-    return rc;
+    return rc == 0 && r.n ? output_sync_dir(o, e) : rc;
 }

@@ -14,10 +14,14 @@
 int former_set_absent(const struct output *o, const struct sl_checkpoint *ck,
                       struct sl_error *e) SL_MUST_USE;
 
+/* Effect: *n = how many there are. Errors: SL_EFAIL. */
+int former_set_count(const struct output *o, const struct sl_checkpoint *ck, uint32_t *n,
+                     struct sl_error *e) SL_MUST_USE;
+
 /* Effect: removes the parts with their manifests and syncs the folder; to be
- * called when the new files have their final names. *n = parts removed. Can be
- * done again after a crash. Errors: SL_EFAIL. */
-int former_set_remove(const struct output *o, const struct sl_checkpoint *ck, uint32_t *n,
-                      struct sl_error *e) SL_MUST_USE;
+ * called when the new files have their final names. Can be done again after a
+ * crash. Errors: SL_EFAIL. */
+int former_set_remove(const struct output *o, const struct sl_checkpoint *ck, struct sl_error *e)
+    SL_MUST_USE;
 
 #endif

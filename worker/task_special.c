@@ -191,13 +191,12 @@ static int publish(struct special *s)
 {
     const struct sl_plan *p = s->j->j.plan;
     char path[4400];
-    uint32_t former;
 
     claim_end(&s->j->out);
     SL_TRY(stitch_publish_manifests(&s->j->out, s->e));
     SL_TRY(output_publish(&s->j->out, s->e));
     if (s->j->j.force)
-        SL_TRY(former_set_remove(&s->j->out, s->j->j.ck, &former, s->e));
+        SL_TRY(former_set_remove(&s->j->out, s->j->j.ck, s->e));
     claim_drop(&s->j->out);
     s->out->files = cJSON_CreateArray();
     for (uint32_t i = 0; i < p->n_segments; i++) {

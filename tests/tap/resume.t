@@ -136,21 +136,24 @@ unlink glob "$dir/*";
 
 diag(sprintf '%.1f s', time - $begin);
 # ---- the work of another job is not taken for one's own
+sub there { my @found = glob "$dir/$_[0]"; return scalar @found }
+
+# Killed some time after the plan was recorded and the files were reserved.
 sub unfinished {
-    my (@cmd) = @_;
+    my ($seconds, @cmd) = @_;
     for (1 .. 20) {
         unlink glob "$dir/*";
         my $q = start(@cmd, "$dir/x.gguf");
-        sleep(0.02) until glob("$dir/*journal*") || waitpid($q->{pid}, POSIX::WNOHANG());
-        sleep(0.1);
+        sleep(0.005) until there('*.partial') || waitpid($q->{pid}, POSIX::WNOHANG());
+        sleep($seconds);
         kill 'KILL', -$q->{pid};
         finish($q);
-        return 1 if glob "$dir/*journal*";
+        return 1 if there('*journal') && there('*.partial');
     }
     return 0;
 }
 my @big = grep { !/^--split-max-size$|^25M$/ } @command;
-ok(unfinished(@big), 'unfinished work');
+ok(unfinished(0.1, @big), 'unfinished work');
 my @other = map { $_ eq 'q4_k_m' ? 'q2_k' : $_ } @big;
 fails('another recipe', 13, qr/another recipe /, @other, "$dir/x.gguf");
 fails('another option', 13, qr/another --round-through \(then not given, now bf16\)/, @big[0 .. $#big - 1], '--round-through', 'bf16', '-o', "$dir/x.gguf");
@@ -168,21 +171,9 @@ is_deeply([ls($dir)], ['x.gguf', 'x.gguf.xxh64'], 'nothing of it is left');
 unlink glob "$dir/*";
 
 # ---- what it is that differs: each option that decides bytes or tasks, by its name
-sub begun {
-    my (@cmd) = @_;
-    for (1 .. 20) {
-        unlink glob "$dir/*";
-        my $q = start(@cmd, "$dir/x.gguf");
-        sleep(0.005) until glob("$dir/*.partial") || waitpid($q->{pid}, POSIX::WNOHANG());
-        kill 'KILL', -$q->{pid};
-        finish($q);
-        return 1 if glob("$dir/*journal") && glob("$dir/*.partial");
-    }
-    return 0;
-}
 my $copy = copy_checkpoint($TINY, scratch() . '/tiny', map { sprintf 'model-%05d-of-00003.safetensors', $_ } 1 .. 3);
 my @base = ($SLUICE, 'convert', $copy, '--recipe', 'q4_k_m', '--layout', 'legacy', '--threads', '1', '--backend', 'scalar');
-ok(begun(@base, '-o'), 'a job that was begun');
+ok(unfinished(0, @base, '-o'), 'a job that was begun');
 spit("$dir/types", "attn_output=q6_k\n");
 my @options = (
     [qw(layout mla)], [qw(round-through bf16)], [qw(split-max-size 5M)], [qw(split-max-tensors 20)],
@@ -211,7 +202,7 @@ fails('another generation_config.json', 13, qr/another config\.json, tokenizer o
 spit("$copy/generation_config.json", $config);
 run_ok('another limit that splits nothing is the same work', @base, '-o', "$dir/x.gguf", '--split-max-size', '90G');
 unlink glob "$dir/*";
-ok(begun(@base, @imatrix, '-o'), 'a job with an imatrix');
+ok(unfinished(0, @base, @imatrix, '-o'), 'a job with an imatrix');
 fails('--exclude-weights is named', 13, qr/another --exclude-weights \(then not given\)/, @base, @imatrix, '--exclude-weights', 'attn_q_a',
     '-o', "$dir/x.gguf");
 fails('--include-weights is named', 13, qr/another --include-weights \(then not given\)/, @base, @imatrix, '--include-weights', 'ffn',
