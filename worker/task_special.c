@@ -1,6 +1,8 @@
 #include "worker/task_special.h"
 
 #include "proto/wire.h"
+#include "worker/claim.h"
+#include "worker/former_set.h"
 #include "worker/stitch.h"
 #include "worker/verify.h"
 
@@ -52,69 +54,15 @@ static int on_progress(void *user, uint64_t n)
     return 0;
 }
 
-/* ---- the claim: which plan the unfinished files of a name belong to. Without
- * it, bytes of another plan could stay between the tensors of this one. It gets
- * another name before its files go, so that nobody who is late makes them anew. */
-
-#define CLAIM "sluice-job"
-#define CLAIM_ENDING "sluice-job-ending"
-
-static void claim_path(const struct output *o, const char *end, char *buf, size_t cap)
-{
-    snprintf(buf, cap, "%s/%s.%s", o->dir, o->prefix, end);
-}
-
-/* The fingerprint in the claim; "" when there is none. */
-static void read_claim(const struct output *o, const char *end, char fingerprint[33])
-{
-    char path[4400];
-    ssize_t n = 0;
-    int fd;
-
-    claim_path(o, end, path, sizeof path);
-    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (fd >= 0) {
-        n = read(fd, fingerprint, 32);
-        close(fd);
-    }
-    fingerprint[n == 32 ? 32 : 0] = '\0';
-}
-
-static int write_claim(const struct output *o, const char *fingerprint, struct sl_error *e)
-{
-    char path[4400], line[34];
-    int fd, n = snprintf(line, sizeof line, "%s\n", fingerprint), rc = 0;
-
-    claim_path(o, CLAIM, path, sizeof path);
-    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
-    if (fd < 0 || write(fd, line, (size_t)n) != n || fsync(fd) != 0)
-        rc = sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: %s", path,
-                     strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    return rc < 0 ? rc : output_sync_dir(o, e);
-}
-
-static void end_claim(const struct output *o)
-{
-    char from[4400], to[4400];
-
-    claim_path(o, CLAIM, from, sizeof from);
-    claim_path(o, CLAIM_ENDING, to, sizeof to);
-    (void)!rename(from, to);
-}
-
-static void drop_claim(const struct output *o)
-{
-    char path[4400];
-
-    claim_path(o, CLAIM, path, sizeof path);
-    unlink(path);
-    claim_path(o, CLAIM_ENDING, path, sizeof path);
-    unlink(path);
-}
-
 /* ---- prepare */
+
+static int no_journal(const struct special *s)
+{
+    if (access(s->j->out.journal, F_OK) != 0)
+        return 0;
+    return sl_fail(s->e, SL_EEXISTS, "%s: unfinished work of 'sluice convert' is there; finish it, or "
+                   "remove it with its .partial files", s->j->out.journal);
+}
 
 /* *fresh: no unfinished work of this very plan is there. */
 static int take_output(struct special *s, bool *fresh)
@@ -124,12 +72,12 @@ static int take_output(struct special *s, bool *fresh)
     char theirs[33];
 
     SL_TRY(output_not_source(o, s->j->j.ck, s->e));
-    if (!s->j->j.force)
+    if (!s->j->j.force) {
         SL_TRY(output_absent(o, s->e));
-    if (access(o->journal, F_OK) == 0)
-        return sl_fail(s->e, SL_EEXISTS, "%s: unfinished work of 'sluice convert' is there; finish it, "
-                       "or remove it with its .partial files", o->journal);
-    read_claim(o, CLAIM, theirs);
+        SL_TRY(former_set_absent(o, s->j->j.ck, s->e));
+    }
+    SL_TRY(no_journal(s));
+    claim_read(o, false, theirs);
     *fresh = strcmp(theirs, mine) != 0;
     if (!*fresh)
         return 0;
@@ -149,12 +97,17 @@ static int prepare(struct special *s)
     SL_TRY(sl_job_plan_record(&s->j->j, &s->out->plan, s->e));
     SL_TRY(take_output(s, &fresh));
     SL_TRY(output_check_space(o, s->e));
-    SL_TRY(write_claim(o, s->j->j.plan->fingerprint, s->e));
+    SL_TRY(claim_write(o, s->j->j.plan->fingerprint, s->w->job, s->e));
+    /* `convert` looks for the claim after its journal is there: one of the two gives way. */
+    rc = no_journal(s);
+    if (rc < 0 && fresh)
+        claim_drop(o);
+    SL_TRY(rc);
     kept = calloc(s->j->j.plan->n_segments, sizeof *kept);
     rc = kept ? output_reserve(o, fresh, kept, s->e) : sl_fail(s->e, SL_EFAIL, "out of memory");
     free(kept);
     if (rc < 0 && fresh)
-        drop_claim(o);
+        claim_drop(o);
     SL_TRY(rc);
     return on_progress(s, s->j->j.plan->file_bytes);
 }
@@ -196,7 +149,7 @@ static int restore_files(struct special *s)
         missing |= access(s->j->out.partial[i], F_OK) != 0;
     if (!missing)
         return 0;
-    read_claim(&s->j->out, CLAIM, claim);
+    claim_read(&s->j->out, false, claim);
     if (strcmp(claim, p->fingerprint) != 0)
         return sl_fail(s->e, SL_EFAIL, "%s/%s: the unfinished files are gone; submit the job again",
                        s->j->out.dir, s->j->out.prefix);
@@ -239,10 +192,12 @@ static int publish(struct special *s)
     const struct sl_plan *p = s->j->j.plan;
     char path[4400];
 
-    end_claim(&s->j->out);
+    claim_end(&s->j->out);
     SL_TRY(stitch_publish_manifests(&s->j->out, s->e));
     SL_TRY(output_publish(&s->j->out, s->e));
-    drop_claim(&s->j->out);
+    if (s->j->j.force)
+        SL_TRY(former_set_remove(&s->j->out, s->j->j.ck, s->e));
+    claim_drop(&s->j->out);
     s->out->files = cJSON_CreateArray();
     for (uint32_t i = 0; i < p->n_segments; i++) {
         snprintf(path, sizeof path, "%s/%s", s->j->output, p->segments[i].name);
@@ -255,19 +210,15 @@ static int publish(struct special *s)
 
 static void remove_unfinished(const struct output *o, const char *fingerprint)
 {
-    char claim[33], ending[33], path[4400];
+    char claim[33], ending[33];
 
-    read_claim(o, CLAIM, claim);
-    read_claim(o, CLAIM_ENDING, ending);
+    claim_read(o, false, claim);
+    claim_read(o, true, ending);
     if (strcmp(claim, fingerprint) != 0 && (*claim || strcmp(ending, fingerprint) != 0))
         return; /* nothing is there, or it is another job's */
-    end_claim(o);
+    claim_end(o);
     output_discard(o);
-    for (uint32_t i = 0; o->plan && i < o->plan->n_segments; i++) {
-        snprintf(path, sizeof path, "%s.xxh64.partial", o->final[i]);
-        unlink(path);
-    }
-    drop_claim(o);
+    claim_drop(o);
 }
 
 /* A job that was never prepared left nothing. */
