@@ -17,7 +17,7 @@ void convert_table(struct convert_args *a, struct poptOption table[CONVERT_TABLE
          "instruction set of the kernels (default auto); the bytes are the same",
          "auto|scalar|portable|avx2|avx512"},
         {"force", 'f', POPT_ARG_NONE, &a->force, 0,
-         "replace an existing output; drop other unfinished work on it", NULL},
+         "replace an existing output and parts of a former set; drop other unfinished work on it", NULL},
         {"sha256", 0, POPT_ARG_NONE, &a->sha256, 0, "SHA-256 in the manifest too", NULL},
         {"dry-run", 'n', POPT_ARG_NONE, &a->dry_run, 0, "show the plan and write nothing", NULL},
         {"stats", 0, POPT_ARG_NONE, &a->stats, 0, "show at the end where the time went", NULL},

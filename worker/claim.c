@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -15,8 +16,8 @@ static void claim_path(const struct output *o, const char *end, char *buf, size_
     snprintf(buf, cap, "%s/%s.%s", o->dir, o->prefix, end);
 }
 
-/* The claim's text, "" when it cannot be read. */
-static void read_text(const struct output *o, const char *end, char text[128])
+/* The claim's text, "" when it cannot be read. Returns whether it could be opened. */
+static bool read_text(const struct output *o, const char *end, char text[128])
 {
     char path[4400];
     ssize_t n = -1;
@@ -29,13 +30,14 @@ static void read_text(const struct output *o, const char *end, char text[128])
         close(fd);
     }
     text[n > 0 ? n : 0] = '\0';
+    return fd >= 0;
 }
 
 void claim_read(const struct output *o, bool ending, char fingerprint[33])
 {
     char text[128];
 
-    read_text(o, ending ? CLAIM_ENDING : CLAIM, text);
+    (void)read_text(o, ending ? CLAIM_ENDING : CLAIM, text);
     text[strlen(text) >= 32 ? 32 : 0] = '\0';
     memcpy(fingerprint, text, strlen(text) + 1);
 }
@@ -76,7 +78,7 @@ bool claim_is_mine(const struct output *o, const char mark[33])
 {
     char text[128];
 
-    read_text(o, CLAIM, text);
+    (void)read_text(o, CLAIM, text);
     return strstr(text, mark) != NULL;
 }
 
@@ -108,4 +110,25 @@ void claim_drop(const struct output *o)
     unlink(path);
     claim_path(o, CLAIM_ENDING, path, sizeof path);
     unlink(path);
+}
+
+int claim_absent(const struct output *o, struct sl_error *e)
+{
+    char path[4400], text[128], id[32] = "";
+    uint64_t job = 0;
+
+    claim_path(o, CLAIM, path, sizeof path);
+    if (!read_text(o, CLAIM, text)) {
+        claim_path(o, CLAIM_ENDING, path, sizeof path);
+        if (!read_text(o, CLAIM_ENDING, text))
+            return 0;
+    }
+    if (strlen(text) > 37 && strncmp(text + 32, "\njob ", 5) == 0)
+        job = strtoull(text + 37, NULL, 10);
+    if (job)
+        snprintf(id, sizeof id, " %llu", (unsigned long long)job);
+    return sl_fail(e, SL_EEXISTS, "%s: job%s of the service is at work on this output; wait for it "
+                   "('sluice wait%s'), 'sluice cancel --discard%s', or choose another name (when that "
+                   "service is gone for good: remove this file and the .partial files)", path,
+                   id, job ? id : " JOB", job ? id : " JOB");
 }

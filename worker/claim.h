@@ -27,4 +27,8 @@ void claim_end(const struct output *o);
 /* Effect: removes it under both names. */
 void claim_drop(const struct output *o);
 
+/* For who is no service: returns 0, or SL_EEXISTS naming the job and what to do
+ * when there is a claim under either name. */
+int claim_absent(const struct output *o, struct sl_error *e) SL_MUST_USE;
+
 #endif

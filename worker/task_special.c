@@ -2,6 +2,7 @@
 
 #include "proto/wire.h"
 #include "worker/claim.h"
+#include "worker/former_set.h"
 #include "worker/stitch.h"
 #include "worker/verify.h"
 
@@ -54,26 +55,34 @@ static int on_progress(void *user, uint64_t n)
 
 /* ---- prepare */
 
-/* *fresh: no unfinished work of this very plan is there. A claim that is torn, or
- * another plan's and given up with --force, goes. */
-static int look_at_output(struct special *s, bool *fresh)
+static int no_journal(const struct special *s)
+{
+    if (access(s->j->out.journal, F_OK) != 0)
+        return 0;
+    return sl_fail(s->e, SL_EEXISTS, "%s: unfinished work of 'sluice convert' is there; finish it, or "
+                   "remove it with its .partial files", s->j->out.journal);
+}
+
+/* *over: the claim of this very plan is there already. One that is torn, or another
+ * plan's and given up with --force, goes. */
+static int look_at_output(struct special *s, bool *over)
 {
     const struct output *o = &s->j->out;
     char theirs[33];
 
     SL_TRY(output_not_source(o, s->j->j.ck, s->e));
-    if (!s->j->j.force)
+    if (!s->j->j.force) {
         SL_TRY(output_absent(o, s->e));
-    if (access(o->journal, F_OK) == 0)
-        return sl_fail(s->e, SL_EEXISTS, "%s: unfinished work of 'sluice convert' is there; finish it, "
-                       "or remove it with its .partial files", o->journal);
+        SL_TRY(former_set_absent(o, s->j->j.ck, s->e));
+    }
+    SL_TRY(no_journal(s));
     claim_read(o, false, theirs);
-    *fresh = strcmp(theirs, s->j->j.plan->fingerprint) != 0;
-    if (*fresh && *theirs && !s->j->j.force)
+    *over = strcmp(theirs, s->j->j.plan->fingerprint) == 0;
+    if (!*over && *theirs && !s->j->j.force)
         return sl_fail(s->e, SL_EEXISTS, "%s/%s: unfinished work of another job is there; finish it, "
                        "cancel it with --discard, or use --force", o->dir, o->prefix);
     SL_TRY(output_check_space(o, s->e));
-    if (*fresh && claim_there(o))
+    if (!*over && claim_there(o))
         claim_drop(o);
     return 0;
 }
@@ -93,38 +102,45 @@ static int still_ours(const struct special *s, const char *mark)
     return sl_fail(s->e, SL_EINTERRUPTED, "the lease has ended");
 }
 
-static int reserve(struct special *s, bool fresh, const char *mark)
+static int reserve(struct special *s, const char *mark)
 {
     bool *kept = calloc(s->j->j.plan->n_segments, sizeof *kept);
     int rc = kept ? still_ours(s, mark) : sl_fail(s->e, SL_EFAIL, "out of memory");
 
-    if (rc == 0 && fresh)
+    if (rc == 0) {
         output_discard(&s->j->out);
-    if (rc == 0)
-        rc = output_reserve(&s->j->out, fresh, kept, s->e);
+        rc = output_reserve(&s->j->out, true, kept, s->e);
+    }
     free(kept);
     if (rc == 0)
         rc = on_progress(s, s->j->j.plan->file_bytes);
     return rc < 0 ? rc : still_ours(s, mark);
 }
 
-/* The claim comes first: who holds it may touch the files. What a fresh prepare
- * made goes again when it fails, unless another one has taken it over. */
+/* The claim comes first: who holds it may touch the files. While a prepare is granted
+ * no task is done, so that nothing of earlier files is worth keeping. What was made
+ * goes again when it fails, unless another prepare has taken the claim over. */
 static int prepare(struct special *s)
 {
     const struct output *o = &s->j->out;
-    bool fresh = true;
     char mark[33];
+    bool over;
     int rc;
 
     SL_TRY(sl_job_plan_record(&s->j->j, &s->out->plan, s->e));
-    SL_TRY(look_at_output(s, &fresh));
+    SL_TRY(look_at_output(s, &over));
     SL_TRY(on_progress(s, 0));
-    SL_TRY(claim_write(o, s->j->j.plan->fingerprint, s->w->job, !fresh, mark, s->e));
-    rc = reserve(s, fresh, mark);
+    SL_TRY(claim_write(o, s->j->j.plan->fingerprint, s->w->job, over, mark, s->e));
+    /* `convert` looks for the claim after its journal is there: one of the two gives way. */
+    rc = no_journal(s);
+    if (rc < 0) {
+        claim_drop(o);
+        return rc;
+    }
+    rc = reserve(s, mark);
     if (rc == SL_EEXISTS) /* somebody is just at it: not ours to remove, no reason to give the job up */
         return s->e->code = SL_EFAIL;
-    if (rc < 0 && fresh && (claim_is_mine(o, mark) || !claim_there(o))) {
+    if (rc < 0 && (claim_is_mine(o, mark) || !claim_there(o))) {
         output_discard(o);
         claim_drop(o);
     }
@@ -214,6 +230,8 @@ static int publish(struct special *s)
     claim_end(&s->j->out);
     SL_TRY(stitch_publish_manifests(&s->j->out, s->e));
     SL_TRY(output_publish(&s->j->out, s->e));
+    if (s->j->j.force)
+        SL_TRY(former_set_remove(&s->j->out, s->j->j.ck, s->e));
     claim_drop(&s->j->out);
     s->out->files = cJSON_CreateArray();
     for (uint32_t i = 0; i < p->n_segments; i++) {
@@ -227,7 +245,7 @@ static int publish(struct special *s)
 
 static void remove_unfinished(const struct output *o, const char *fingerprint)
 {
-    char claim[33], ending[33], path[4400];
+    char claim[33], ending[33];
 
     claim_read(o, false, claim);
     claim_read(o, true, ending);
@@ -235,10 +253,6 @@ static void remove_unfinished(const struct output *o, const char *fingerprint)
         return; /* nothing is there, or it is another job's */
     claim_end(o);
     output_discard(o);
-    for (uint32_t i = 0; o->plan && i < o->plan->n_segments; i++) {
-        snprintf(path, sizeof path, "%s.xxh64.partial", o->final[i]);
-        unlink(path);
-    }
     claim_drop(o);
 }
 
