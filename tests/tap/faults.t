@@ -173,6 +173,19 @@ my @at = map { $_->{time} } events($id);
 cmp_ok((sort { $a <=> $b } @at)[-1] - (sort { $a <=> $b } @at)[0], '>', 86400_000, 'the daemon saw the other times');
 is_the_file('clock', 'the same file');
 
+# Nor is one machine's clock held against another's.
+SKIP: {
+    my @ahead = ('unshare', $> ? '-rT' : '-T', '--boottime', 365 * 86400, '--monotonic', 365 * 86400);
+    skip 'no time namespaces here', 3 if run(@ahead, 'true')->{rc};
+    stop_one($_) for qw(w1 w2);
+    start_one('w1', before => \@ahead);
+    $id = submit(demo_spec('ahead'));
+    is_state(wait_job($id, 60), 'succeeded', 'a worker whose machine is up for a year longer (a time namespace)');
+    is_the_file('ahead', 'the same file');
+    stop_one('w1');
+    start_one($_, %under, @io) for qw(w1 w2);
+}
+
 # ---- a result that comes after its lease
 step('stale');
 stop_one($_) for qw(w1 w2);
