@@ -169,6 +169,8 @@ static int take_files(struct run *r, struct sl_error *e)
 
     if (rc == 0)
         rc = output_check_space(r->out, e);
+    if (rc == 0 && r->fresh)
+        output_discard(r->out); /* of a run whose journal is gone */
     if (rc == 0) {
         r->reserved = r->fresh;
         rc = output_reserve(r->out, r->fresh, kept, e);

@@ -252,11 +252,13 @@ int output_check_space(const struct output *o, struct sl_error *e)
 static int reserve_one(const char *path, uint64_t bytes, bool fresh, bool *kept,
                        struct sl_error *e)
 {
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_TRUNC : 0), 0666);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_EXCL : 0), 0666);
     struct stat st;
     int rc = 0;
 
-    if (fd < 0 || fstat(fd, &st) != 0) {
+    if (fd < 0 && errno == EEXIST) {
+        rc = sl_fail(e, SL_EEXISTS, "%s: somebody else has made it just now", path);
+    } else if (fd < 0 || fstat(fd, &st) != 0) {
         rc = sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: %s",
                      path, strerror(errno));
     } else if (!S_ISREG(st.st_mode)) {
@@ -282,7 +284,7 @@ int output_reserve(const struct output *o, bool fresh, bool *kept, struct sl_err
         rc = reserve_one(o->partial[i], o->plan->segments[i].file_bytes, fresh, &kept[i], e);
     if (rc == 0)
         rc = output_sync_dir(o, e);
-    if (rc < 0 && fresh)
+    if (rc < 0 && fresh && rc != SL_EEXISTS)
         output_discard(o);
     return rc;
 }

@@ -8,11 +8,10 @@
 
 #include <cjson/cJSON.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define VERIFY_BLOCKS 1000u /* of each tensor, made again from the source */
@@ -64,11 +63,11 @@ static int no_journal(const struct special *s)
                    "remove it with its .partial files", s->j->out.journal);
 }
 
-/* *fresh: no unfinished work of this very plan is there. */
-static int take_output(struct special *s, bool *fresh)
+/* *over: the claim of this very plan is there already. One that is torn, or another
+ * plan's and given up with --force, goes. */
+static int look_at_output(struct special *s, bool *over)
 {
     const struct output *o = &s->j->out;
-    const char *mine = s->j->j.plan->fingerprint;
     char theirs[33];
 
     SL_TRY(output_not_source(o, s->j->j.ck, s->e));
@@ -78,38 +77,74 @@ static int take_output(struct special *s, bool *fresh)
     }
     SL_TRY(no_journal(s));
     claim_read(o, false, theirs);
-    *fresh = strcmp(theirs, mine) != 0;
-    if (!*fresh)
-        return 0;
-    if (*theirs && !s->j->j.force)
+    *over = strcmp(theirs, s->j->j.plan->fingerprint) == 0;
+    if (!*over && *theirs && !s->j->j.force)
         return sl_fail(s->e, SL_EEXISTS, "%s/%s: unfinished work of another job is there; finish it, "
                        "cancel it with --discard, or use --force", o->dir, o->prefix);
-    output_discard(o);
+    SL_TRY(output_check_space(o, s->e));
+    if (!*over && claim_there(o))
+        claim_drop(o);
     return 0;
 }
 
+/* Stops a prepare whose lease may have gone to somebody else: another one has taken
+ * the claim over, or this worker stood still for longer than the lease. */
+static int still_ours(const struct special *s, const char *mark)
+{
+    struct timespec t;
+    uint64_t now_ms;
+
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    now_ms = (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+    if (claim_is_mine(&s->j->out, mark) &&
+        (!s->w->lease_ms || now_ms < s->w->granted_ms + s->w->lease_ms))
+        return 0;
+    return sl_fail(s->e, SL_EINTERRUPTED, "the lease has ended");
+}
+
+static int reserve(struct special *s, const char *mark)
+{
+    bool *kept = calloc(s->j->j.plan->n_segments, sizeof *kept);
+    int rc = kept ? still_ours(s, mark) : sl_fail(s->e, SL_EFAIL, "out of memory");
+
+    if (rc == 0) {
+        output_discard(&s->j->out);
+        rc = output_reserve(&s->j->out, true, kept, s->e);
+    }
+    free(kept);
+    if (rc == 0)
+        rc = on_progress(s, s->j->j.plan->file_bytes);
+    return rc < 0 ? rc : still_ours(s, mark);
+}
+
+/* The claim comes first: who holds it may touch the files. While a prepare is granted
+ * no task is done, so that nothing of earlier files is worth keeping. What was made
+ * goes again when it fails, unless another prepare has taken the claim over. */
 static int prepare(struct special *s)
 {
     const struct output *o = &s->j->out;
-    bool fresh = true, *kept;
+    char mark[33];
+    bool over;
     int rc;
 
     SL_TRY(sl_job_plan_record(&s->j->j, &s->out->plan, s->e));
-    SL_TRY(take_output(s, &fresh));
-    SL_TRY(output_check_space(o, s->e));
-    SL_TRY(claim_write(o, s->j->j.plan->fingerprint, s->w->job, s->e));
+    SL_TRY(look_at_output(s, &over));
+    SL_TRY(on_progress(s, 0));
+    SL_TRY(claim_write(o, s->j->j.plan->fingerprint, s->w->job, over, mark, s->e));
     /* `convert` looks for the claim after its journal is there: one of the two gives way. */
     rc = no_journal(s);
-    if (rc < 0 && fresh)
+    if (rc < 0) {
         claim_drop(o);
-    SL_TRY(rc);
-    kept = calloc(s->j->j.plan->n_segments, sizeof *kept);
-    rc = kept ? output_reserve(o, fresh, kept, s->e) : sl_fail(s->e, SL_EFAIL, "out of memory");
-    free(kept);
-    if (rc < 0 && fresh)
+        return rc;
+    }
+    rc = reserve(s, mark);
+    if (rc == SL_EEXISTS) /* somebody is just at it: not ours to remove, no reason to give the job up */
+        return s->e->code = SL_EFAIL;
+    if (rc < 0 && (claim_is_mine(o, mark) || !claim_there(o))) {
+        output_discard(o);
         claim_drop(o);
-    SL_TRY(rc);
-    return on_progress(s, s->j->j.plan->file_bytes);
+    }
+    return rc;
 }
 
 /* ---- stitch */
@@ -221,29 +256,30 @@ static void remove_unfinished(const struct output *o, const char *fingerprint)
     claim_drop(o);
 }
 
-/* A job that was never prepared left nothing. */
+/* A job whose prepare did not end may have left files as well: its plan says which. */
 static int discard(struct special *s, uint64_t now_ms)
 {
     const struct sl_work *w = s->w;
+    const char *fingerprint = *w->fingerprint ? w->fingerprint : NULL;
     struct sl_error why;
     struct output o;
     int fd, rc;
 
-    if (!*w->fingerprint)
-        return 0;
-    if (sl_job_cache_get(s->cache, w->job, w->spec, w->fingerprint, now_ms, &s->j, &why) == 0) {
-        remove_unfinished(&s->j->out, w->fingerprint);
+    if (sl_job_cache_get(s->cache, w->job, w->spec, fingerprint, now_ms, &s->j, &why) == 0) {
+        remove_unfinished(&s->j->out, s->j->j.plan->fingerprint);
         rc = output_sync_dir(&s->j->out, s->e);
         sl_job_cache_drop(s->cache, s->j);
         s->j = NULL;
         return rc;
     }
     rc = sl_job_cache_output(s->cache, w->spec, &o, &fd, s->e);
-    if (rc == 0) {
-        remove_unfinished(&o, w->fingerprint);
+    if (rc == 0 && fingerprint) {
+        remove_unfinished(&o, fingerprint);
         rc = output_sync_dir(&o, s->e);
+    } else if (!fingerprint && (rc < 0 || !claim_there(&o))) {
+        rc = 0; /* what cannot be planned was never prepared */
     } else {
-        rc = sl_fail(s->e, rc, "%s; the .partial files must be removed by hand", why.text);
+        rc = sl_fail(s->e, rc < 0 ? rc : why.code, "%s; the .partial files must be removed by hand", why.text);
     }
     output_free(&o);
     if (fd >= 0)
