@@ -2,7 +2,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 void convert_table(struct convert_args *a, struct poptOption table[CONVERT_TABLE_MAX])
 {
@@ -18,7 +17,7 @@ void convert_table(struct convert_args *a, struct poptOption table[CONVERT_TABLE
          "instruction set of the kernels (default auto); the bytes are the same",
          "auto|scalar|portable|avx2|avx512"},
         {"force", 'f', POPT_ARG_NONE, &a->force, 0,
-         "replace an existing output; drop other unfinished work on it", NULL},
+         "replace an existing output and parts of a former set; drop other unfinished work on it", NULL},
         {"sha256", 0, POPT_ARG_NONE, &a->sha256, 0, "SHA-256 in the manifest too", NULL},
         {"sparse", 0, POPT_ARG_NONE, &a->sparse, 0,
          "zeros of the output take no room: nothing is reserved, and long runs become holes", NULL},
@@ -85,38 +84,34 @@ static const char *bound_by(const struct sl_engine_stats *st, double busy)
     return st->writing_ns > st->reading_ns ? "writing" : "reading";
 }
 
-void convert_print_stats(const struct sl_engine *en, uint64_t wall_ns)
+void convert_print_stats(const struct sl_engine_stats *st, uint64_t wall_ns, uint64_t cpu_ns)
 {
-    struct sl_engine_stats st;
-    struct timespec t = {0, 0};
     double s = (double)wall_ns / 1e9, ns = (double)wall_ns, cpu, busy, other;
 
-    sl_engine_stats(en, &st);
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    cpu = (double)st.compute_cpu_ns / 1e9;
-    other = (double)t.tv_sec + (double)t.tv_nsec / 1e9 - cpu;
-    busy = 1 - (double)st.read_wait_ns / ns / st.threads;
+    cpu = (double)st->compute_cpu_ns / 1e9;
+    other = (double)cpu_ns / 1e9 - cpu;
+    busy = 1 - (double)st->read_wait_ns / ns / st->threads;
     fprintf(stderr,
             "stats: convert %.2f s; read %.2f GB at %.2f GB/s%s, wrote %.2f GB at %.2f GB/s%s, "
             "left %.2f GB as holes (%s)\n",
-            s, (double)st.read_bytes / 1e9, (double)st.read_bytes / 1e9 / s,
-            st.direct ? " (O_DIRECT)" : "", (double)st.written_bytes / 1e9,
-            (double)st.written_bytes / 1e9 / s, st.direct_out ? " (O_DIRECT)" : "",
-            (double)st.hole_bytes / 1e9, st.io_name);
+            s, (double)st->read_bytes / 1e9, (double)st->read_bytes / 1e9 / s,
+            st->direct ? " (O_DIRECT)" : "", (double)st->written_bytes / 1e9,
+            (double)st->written_bytes / 1e9 / s, st->direct_out ? " (O_DIRECT)" : "",
+            (double)st->hole_bytes / 1e9, st->io_name);
     fprintf(stderr,
             "stats: %u threads (%s): %.1f %% of their time with work, %.1f %% in kernels, %.1f %% "
             "waiting for data; no slab was free to read into %.1f %% of the time\n",
-            st.threads, st.backend_name, 100 * busy, 100 * (double)st.compute_ns / ns / st.threads,
-            100 * (double)st.read_wait_ns / ns / st.threads, 100 * (double)st.slab_wait_ns / ns);
+            st->threads, st->backend_name, 100 * busy, 100 * (double)st->compute_ns / ns / st->threads,
+            100 * (double)st->read_wait_ns / ns / st->threads, 100 * (double)st->slab_wait_ns / ns);
     fprintf(stderr,
             "stats: of %u slabs of %.1f MiB, on average %.1f being read, %.1f waiting for a thread, "
             "%.1f being written; %llu syncs, %.2f s\n",
-            st.slabs, (double)st.slab_bytes / 1048576.0, (double)st.reading_ns / ns,
-            (double)st.ready_ns / ns, (double)st.writing_ns / ns, (unsigned long long)st.syncs,
-            (double)st.sync_ns / 1e9);
+            st->slabs, (double)st->slab_bytes / 1048576.0, (double)st->reading_ns / ns,
+            (double)st->ready_ns / ns, (double)st->writing_ns / ns, (unsigned long long)st->syncs,
+            (double)st->sync_ns / 1e9);
     fprintf(stderr,
             "stats: processor time %.2f s in compute threads, %.2f s in all else (%.1f %% of a core); "
-            "bound by %s\n", cpu, other, 100 * other / s, bound_by(&st, busy));
+            "bound by %s\n", cpu, other, 100 * other / s, bound_by(st, busy));
 }
 
 void convert_print_check(uint64_t bytes, uint64_t wall_ns)
