@@ -3,7 +3,7 @@
 # fio moves the same bytes (reads and writes mixed in the same proportion, O_DIRECT) on
 # the same disk, each round beside the other; with dq3_k_m the processor must be the
 # limit. A Markdown table goes to standard output; exit status 1 when a bound is missed.
-#   usage: disk.pl [--gb N] [--dir DIR] [--rounds N]     N GB of drawn data (20)
+#   usage: disk.pl [--gb N] [--dir DIR] [--rounds N] [--only RECIPES]     N GB of drawn data (20)
 use strict;
 use warnings;
 use Cwd qw(abs_path);
@@ -15,8 +15,8 @@ use POSIX qw(strftime);
 
 my $top   = abs_path(dirname(__FILE__) . '/../..');
 my $build = abs_path($ENV{SLUICE_BUILD} || "$top/build/release") or die "build first: make\n";
-my ($gb, $dir, $rounds) = (20, "$top/build/bench-disk", 3);
-GetOptions('gb=f' => \$gb, 'dir=s' => \$dir, 'rounds=i' => \$rounds) && !@ARGV && $gb >= 1 or die "usage: disk.pl [--gb N] [--dir DIR] [--rounds N]\n";
+my ($gb, $dir, $rounds, $only) = (20, "$top/build/bench-disk", 3, 'bf16,q8_0,dq3_k_m');
+GetOptions('gb=f' => \$gb, 'dir=s' => \$dir, 'rounds=i' => \$rounds, 'only=s' => \$only) && !@ARGV && $gb >= 1 or die "usage: disk.pl [--gb N] [--dir DIR] [--rounds N] [--only RECIPES]\n";
 my ($fio) = grep { -x } map { "$_/fio" } split /:/, $ENV{PATH};
 $fio or die "fio is not here: apt-get install fio\n";
 make_path($dir);
@@ -67,6 +67,7 @@ sub convert {
 my ($bad, @rows) = (0);
 for my $case (['bf16', 'bf16'], ['bf16', 'q8_0'], ['fp8', 'dq3_k_m']) {
     my ($source, $recipe) = @$case;
+    next if ",$only," !~ /,$recipe,/;
     my (@ours, @fio, @io, @busy, @check, $s);
     for (1 .. ($recipe eq 'dq3_k_m' ? 1 : $rounds)) {
         $s = convert($source, $recipe);
