@@ -2,7 +2,7 @@
 #include "client/progress.h"
 #include "client/service_args.h"
 #include "client/term.h"
-#include "kernels/cuda.h"
+#include "kernels/gpu.h"
 #include "kernels/kernels.h"
 #include "worker/dealer.h"
 #include "worker/io.h"
@@ -80,9 +80,9 @@ static void check_backends(struct doctor *d)
 
 static void check_cuda(struct doctor *d)
 {
-    int n = sl_cuda_devices();
+    int n = sl_gpu_count(sl_gpu_api());
 
-    if (!sl_cuda_built())
+    if (!sl_gpu_api())
         finding(d, NOTE, "cuda", "this build has no CUDA kernels (nvcc was not there); workers use "
                                  "the processor");
     else if (n <= 0)

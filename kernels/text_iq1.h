@@ -252,6 +252,7 @@ V_FN void iq1_s_top(struct exchange *e, vi *out)
     e->none = v_seti(0);
 }
 
+#ifndef __CUDACC__
 V_FN void iq1_s_block(const vf *x, const vf *w, vi *out)
 {
     const struct sl_grid *g = sl_grid_for_writing(SL_GRID_IQ1);
@@ -262,6 +263,7 @@ V_FN void iq1_s_block(const vf *x, const vf *w, vi *out)
         iq1_s_fit(g, j, x + 32 * j, w + 32 * j, &e, out);
     iq1_s_top(&e, out);
 }
+#endif
 
 /* The terms of 16 values in order. Halves (the first and the last eight values of
  * the sub-block) are moved apart: kind 0 both up, 1 the second down, 2 the first
@@ -440,6 +442,7 @@ V_FN void iq1_m_top_end(struct exchange *e, struct iq1m_whole *t, vi *out)
     e->none = v_seti(0);
 }
 
+#ifndef __CUDACC__
 V_FN void iq1_m_block(const vf *x, const vf *w, vi *out)
 {
     const struct sl_grid *g = sl_grid_for_writing(SL_GRID_IQ1);
@@ -454,5 +457,6 @@ V_FN void iq1_m_block(const vf *x, const vf *w, vi *out)
         iq1_m_top_add(j, x + 16 * j, w ? w + 16 * j : NULL, &e, &t, out);
     iq1_m_top_end(&e, &t, out);
 }
+#endif
 
 #endif

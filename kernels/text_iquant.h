@@ -320,6 +320,7 @@ V_FN void iquant_levels(int type, int j, const struct grid_codes *s, const struc
 
 V_FN vf iquant_sigma2(int type, vf squares) { return k_sigma2(grid_kind_of(type).sigma, squares); }
 
+#ifndef __CUDACC__ /* a thread there has a sub-block */
 V_FN void iquant_block(int type, const vf *x, const vf *w, vi *out)
 {
     const struct grid_kind t = grid_kind_of(type);
@@ -341,5 +342,6 @@ V_FN void iq2_xs_block(const vf *x, const vf *w, vi *out) { iquant_block(SL_TYPE
 V_FN void iq2_s_block(const vf *x, const vf *w, vi *out) { iquant_block(SL_TYPE_IQ2_S, x, w, out); }
 V_FN void iq3_xxs_block(const vf *x, const vf *w, vi *out) { iquant_block(SL_TYPE_IQ3_XXS, x, w, out); }
 V_FN void iq3_s_block(const vf *x, const vf *w, vi *out) { iquant_block(SL_TYPE_IQ3_S, x, w, out); }
+#endif
 
 #endif
