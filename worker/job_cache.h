@@ -18,6 +18,8 @@ struct sl_job_cache_opts {
     enum sl_io_mode io;
     enum sl_direct direct;
     enum sl_backend backend;
+    const struct sl_devices *devices; /* as in struct sl_engine_opts; NULL: the cores */
+    uint64_t vram_bytes;     /* of all engines together, on each device; 0: see there */
 };
 
 /* A file as it was when its engine was opened. */

@@ -212,6 +212,20 @@ static void sync_due(struct sl_lane *l)
     }
 }
 
+/* A device that failed is no fault of the task: it goes back, and the worker ends. */
+static void conclude_failed(struct sl_lane *l, struct sl_work *w, const struct sl_error *why)
+{
+    if (why->code != SL_EDEVICE) {
+        conclude(l, w, SL_OUTCOME_FAIL, why, 0, 0);
+        return;
+    }
+    pthread_mutex_lock(&l->lock);
+    if (l->state.lost.code == 0)
+        l->state.lost = *why;
+    pthread_mutex_unlock(&l->lock);
+    conclude(l, w, SL_OUTCOME_GIVEBACK, NULL, 0, 0);
+}
+
 static void take_result(struct sl_lane *l, struct sl_cached_job *j, struct sl_task_result *r)
 {
     struct flight *f = l->flights;
@@ -226,7 +240,7 @@ static void take_result(struct sl_lane *l, struct sl_cached_job *j, struct sl_ta
         r->error.code = r->code;
         sl_job_cache_told(j, &r->error);
         remove_flight(l, f);
-        conclude(l, w, SL_OUTCOME_FAIL, &r->error, 0, 0);
+        conclude_failed(l, w, &r->error);
         return;
     }
     f->finished = true;
@@ -310,7 +324,7 @@ static int begin(struct sl_lane *l, struct sl_work *w)
             sl_job_cache_told(j, &e);
         free(f);
         e.code = rc;
-        conclude(l, w, SL_OUTCOME_FAIL, &e, 0, 0);
+        conclude_failed(l, w, &e);
         return 1;
     }
     *f = (struct flight){.w = w, .j = j, .src_bytes = j->j.plan->tasks[w->task].src_bytes};
