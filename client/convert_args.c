@@ -16,6 +16,10 @@ void convert_table(struct convert_args *a, struct poptOption table[CONVERT_TABLE
         {"backend", 0, POPT_ARG_STRING, &a->backend, 0,
          "instruction set of the kernels (default auto); the bytes are the same",
          "auto|scalar|portable|avx2|avx512"},
+        {"device", 0, POPT_ARG_STRING, &a->device, 0,
+         "where it is computed (default cpu): cpu, cuda:N, GPU-UUID, several with commas, or auto: every GPU; the bytes are the same",
+         "DEVICE"},
+        {"vram", 0, POPT_ARG_STRING, &a->vram, 0, "device memory allowed on each GPU (default 2Gi, at most half of what is free)", "SIZE"},
         {"force", 'f', POPT_ARG_NONE, &a->force, 0,
          "replace an existing output; drop other unfinished work on it", NULL},
         {"sha256", 0, POPT_ARG_NONE, &a->sha256, 0, "SHA-256 in the manifest too", NULL},
@@ -65,6 +69,9 @@ int convert_options(const struct convert_args *a, struct convert_opts *o, struct
     o->backend = (enum sl_backend)i;
     if (!sl_backend_usable(o->backend))
         return sl_fail(e, SL_EUNSUPPORTED, "--backend %s: this machine cannot run it", a->backend);
+    SL_TRY(sl_devices_choose(a->device ? a->device : "cpu", &o->devices, e));
+    if (a->vram)
+        SL_TRY(cli_parse_size("--vram", a->vram, &o->vram_bytes, e));
     o->force = a->force;
     o->sha256 = a->sha256;
     o->stats = a->stats;
@@ -72,23 +79,21 @@ int convert_options(const struct convert_args *a, struct convert_opts *o, struct
     return 0;
 }
 
-void convert_print_stats(const struct sl_engine *en, uint64_t wall_ns)
+void convert_print_stats(const struct sl_engine_stats *st, uint64_t wall_ns)
 {
-    struct sl_engine_stats st;
     double s = (double)wall_ns / 1e9;
 
-    sl_engine_stats(en, &st);
     fprintf(stderr,
             "stats: %.2f s; read %.2f GB at %.2f GB/s, wrote %.2f GB at %.2f GB/s (%s%s)\n"
             "stats: %u threads (%s): %.0f %% of their time in kernels, %.0f %% waiting for data; "
             "disk waited for a free slab %.0f %% of the time; %u slabs of %.1f MiB\n",
-            s, (double)st.read_bytes / 1e9, (double)st.read_bytes / 1e9 / s,
-            (double)st.written_bytes / 1e9, (double)st.written_bytes / 1e9 / s, st.io_name,
-            st.direct ? ", O_DIRECT" : "", st.threads, st.backend_name,
-            100.0 * (double)st.compute_ns / 1e9 / s / st.threads,
-            100.0 * (double)st.read_wait_ns / 1e9 / s / st.threads,
-            100.0 * (double)st.slab_wait_ns / 1e9 / s, st.slabs,
-            (double)st.slab_bytes / 1048576.0);
+            s, (double)st->read_bytes / 1e9, (double)st->read_bytes / 1e9 / s,
+            (double)st->written_bytes / 1e9, (double)st->written_bytes / 1e9 / s, st->io_name,
+            st->direct ? ", O_DIRECT" : "", st->threads, st->backend_name,
+            100.0 * (double)st->compute_ns / 1e9 / s / st->threads,
+            100.0 * (double)st->read_wait_ns / 1e9 / s / st->threads,
+            100.0 * (double)st->slab_wait_ns / 1e9 / s, st->slabs,
+            (double)st->slab_bytes / 1048576.0);
 }
 
 int convert_dry_run(const struct sl_plan *p, const struct output *out)
