@@ -32,7 +32,7 @@ $(B)/tools/wire_%: tests/tools/wire_%.c $(B)/libsluice.a
 	$(if $(V),,@echo "  TOOL    $@")
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(B)/libsluice.a $(LIBS)
 
--include $(wildcard tests/bench/bench.mk tests/fuzz/fuzz.mk)
+-include $(wildcard tests/bench/bench.mk tests/fuzz/fuzz.mk tests/gpu/gpu.mk)
 
 .PHONY: check check-programs check-asan check-ubsan check-tsan check-fp lint unit test-programs test-tools perplexity
 

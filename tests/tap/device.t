@@ -55,9 +55,9 @@ for my $how (['--device', 'cuda:1'], ['--device', 'auto'], ['--device', 'cuda:1,
 }
 
 # A device that fails: the task goes back, the reason is told, the next run goes on.
-for my $case (['run=9', 10, qr/cuda:0 \(emulated GPU\): starting work: uncorrectable ECC error.*lost to this process/],
+for my $case (['run=9', 10, qr/cuda:0 \(emulated GPU\): (?:starting work|converting): uncorrectable ECC error.*lost to this process/],
               ['wait=9', 10, qr/cuda:0 \(emulated GPU\): converting: uncorrectable ECC error/],
-              ['wait=1', 10, qr/cuda:0 \(emulated GPU\): uploading the grids: uncorrectable ECC error/],
+              ['wait=1', 10, qr/cuda:0 \(emulated GPU\): (?:opening it|uploading the grids): uncorrectable ECC error/],
               ['alloc=3', 10, qr/cuda:0 \(emulated GPU\): allocating its buffers: out of memory.*--vram/],
               ['alloc=1', 10, qr/uploading the grids: out of memory/]) {
     my ($fault, $code, $words) = @$case;
@@ -74,8 +74,8 @@ for my $case (['run=9', 10, qr/cuda:0 \(emulated GPU\): starting work: uncorrect
 
 # Damage in the source: the same words as from the processor.
 {
-    my $dir = copy_checkpoint($TINY);
-    my ($shard) = sort grep { /safetensors$/ } ls($dir);
+    my ($shard) = sort grep { /safetensors$/ } ls($TINY);
+    my $dir = copy_checkpoint($TINY, scratch() . '/damaged', $shard);
     my $path = "$dir/$shard";
     my $bytes = slurp($path);
     my $head = unpack 'Q<', $bytes;
