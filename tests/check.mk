@@ -26,6 +26,13 @@ $(B)/tools/emulated_gpu: tests/tools/emulated_gpu.c $(B)/client/sluice_main.o $(
 	$(if $(V),,@echo "  TOOL    $@")
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -MMD -MP -MF $@.d -o $@ $< $(B)/client/sluice_main.o $(B)/libsluice.a $(LIBS)
 
+# The GPU's check and benchmark, on the same.
+TOOL_BINS += $(B)/tools/emulated_check $(B)/tools/emulated_bench
+$(B)/tools/emulated_%: tests/gpu/gpu_%.c tests/tools/emulated_gpu.c $(B)/libsluice.a
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  TOOL    $@")
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -Itests/gpu -MMD -MP -MF $@.d -o $@ $< tests/tools/emulated_gpu.c $(B)/libsluice.a $(LIBS)
+
 # Those that speak the protocol.
 $(B)/tools/wire_%: tests/tools/wire_%.c $(B)/libsluice.a
 	@mkdir -p $(@D)

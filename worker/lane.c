@@ -81,6 +81,12 @@ static void conclude(struct sl_lane *l, struct sl_work *w, enum sl_outcome_kind 
 {
     struct sl_outcome *o = calloc(1, sizeof *o);
 
+    if (kind == SL_OUTCOME_FAIL && why->code == SL_EDEVICE) { /* no fault of the task's */
+        pthread_mutex_lock(&l->lock);
+        l->state.lost = l->state.lost.code < 0 ? l->state.lost : *why;
+        pthread_mutex_unlock(&l->lock);
+        kind = SL_OUTCOME_GIVEBACK;
+    }
     if (o) {
         *o = (struct sl_outcome){.job = w->job, .task = w->task, .epoch = w->epoch, .kind = kind,
                                  .bytes = bytes, .checksum = checksum,
@@ -212,20 +218,6 @@ static void sync_due(struct sl_lane *l)
     }
 }
 
-/* A device that failed is no fault of the task: it goes back, and the worker ends. */
-static void conclude_failed(struct sl_lane *l, struct sl_work *w, const struct sl_error *why)
-{
-    if (why->code != SL_EDEVICE) {
-        conclude(l, w, SL_OUTCOME_FAIL, why, 0, 0);
-        return;
-    }
-    pthread_mutex_lock(&l->lock);
-    if (l->state.lost.code == 0)
-        l->state.lost = *why;
-    pthread_mutex_unlock(&l->lock);
-    conclude(l, w, SL_OUTCOME_GIVEBACK, NULL, 0, 0);
-}
-
 static void take_result(struct sl_lane *l, struct sl_cached_job *j, struct sl_task_result *r)
 {
     struct flight *f = l->flights;
@@ -240,7 +232,7 @@ static void take_result(struct sl_lane *l, struct sl_cached_job *j, struct sl_ta
         r->error.code = r->code;
         sl_job_cache_told(j, &r->error);
         remove_flight(l, f);
-        conclude_failed(l, w, &r->error);
+        conclude(l, w, SL_OUTCOME_FAIL, &r->error, 0, 0);
         return;
     }
     f->finished = true;
@@ -324,7 +316,7 @@ static int begin(struct sl_lane *l, struct sl_work *w)
             sl_job_cache_told(j, &e);
         free(f);
         e.code = rc;
-        conclude_failed(l, w, &e);
+        conclude(l, w, SL_OUTCOME_FAIL, &e, 0, 0);
         return 1;
     }
     *f = (struct flight){.w = w, .j = j, .src_bytes = j->j.plan->tasks[w->task].src_bytes};
@@ -439,6 +431,7 @@ static void tell_state(struct sl_lane *l)
     s.bytes = l->engine_bytes;
     pthread_mutex_lock(&l->lock);
     s.finished = l->state.finished;
+    s.lost = l->state.lost;
     l->state = s;
     pthread_mutex_unlock(&l->lock);
 }

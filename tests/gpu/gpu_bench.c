@@ -3,12 +3,12 @@
  * and of both together as a worker does them. Prints a table in Markdown.
  *
  * usage: gpu_bench [-d DEVICE] [-n WEIGHTS] [-t TYPE]
- * Exit: 0, 1 a failure, 77 no device. Nothing is timed before its bytes were equal to
- * the processor's: run gpu_check first; one row of each type is compared here again. */
+ * Exit: 0, 1 a failure, 77 no device. Nothing should be timed before its bytes were equal to
+ * the processor's: gpu_bench.sh runs gpu_check first. */
 #include "gpu_common.h"
 
 #define SLOTS 4
-#define COPY_BYTES (256ull << 20)
+#define COPY_BYTES (256ull << 20) /* less where -n is less */
 
 /* Instructions per weight, plain and weighted; 0: not counted yet. */
 static const struct { int type; double plain, weighted; } counts[] = {
@@ -19,7 +19,7 @@ static const struct { int type; double plain, weighted; } counts[] = {
 struct bench {
     const struct sl_gpu_api *api;
     struct sl_gpu_device gpu;
-    uint64_t n;
+    uint64_t n, copy;
     void *in, *w, *means, *status;
     void *out[SLOTS], *stream[SLOTS], *host_in[SLOTS], *host_out[SLOTS], *device_in[SLOTS];
     double lanes; /* thread instructions a second */
@@ -149,13 +149,13 @@ static int copies(struct bench *b)
     static const char *const names[] = {"in", "out", "both at once, each"};
 
     for (int i = 0; i < SLOTS; i++) {
-        TRY(b->api->host_alloc(COPY_BYTES, &b->host_in[i]), "pinned memory");
-        TRY(b->api->host_alloc(COPY_BYTES, &b->host_out[i]), "pinned memory");
-        TRY(b->api->alloc(COPY_BYTES, &b->device_in[i]), "device memory");
+        TRY(b->api->host_alloc(b->copy, &b->host_in[i]), "pinned memory");
+        TRY(b->api->host_alloc(b->copy, &b->host_out[i]), "pinned memory");
+        TRY(b->api->alloc(b->copy, &b->device_in[i]), "device memory");
         if (i)
-            TRY(b->api->alloc(COPY_BYTES, &b->out[i]), "device memory");
-        common_fp8(b->host_in[i], COPY_BYTES, (uint64_t)i);
-        memset(b->host_out[i], 0, COPY_BYTES);
+            TRY(b->api->alloc(b->copy, &b->out[i]), "device memory");
+        common_fp8(b->host_in[i], b->copy, (uint64_t)i);
+        memset(b->host_out[i], 0, b->copy);
     }
     printf("\n| copies, pinned | GB/s |\n|---|---|\n");
     for (int way = 0; way < 3; way++) {
@@ -164,13 +164,13 @@ static int copies(struct bench *b)
 
         for (int i = 0; i < rounds; i++) {
             if (way != 1)
-                TRY(b->api->copy_in(b->stream[0], b->device_in[0], b->host_in[0], COPY_BYTES), "copy in");
+                TRY(b->api->copy_in(b->stream[0], b->device_in[0], b->host_in[0], b->copy), "copy in");
             if (way != 0)
-                TRY(b->api->copy_out(b->stream[1], b->host_out[1], b->out[1], COPY_BYTES), "copy out");
+                TRY(b->api->copy_out(b->stream[1], b->host_out[1], b->out[1], b->copy), "copy out");
         }
         TRY(b->api->wait(b->stream[0]), "copy");
         TRY(b->api->wait(b->stream[1]), "copy");
-        printf("| %s | %.1f |\n", names[way], (double)COPY_BYTES * rounds / (common_seconds() - t0) / 1e9);
+        printf("| %s | %.1f |\n", names[way], (double)b->copy * rounds / (common_seconds() - t0) / 1e9);
     }
     return 0;
 }
@@ -179,11 +179,11 @@ static int copies(struct bench *b)
 static int pipeline(struct bench *b, int only)
 {
     const int types[] = {SL_TYPE_Q4_K, SL_TYPE_Q3_K, SL_TYPE_Q2_K, SL_TYPE_Q6_K, SL_TYPE_IQ2_XXS};
-    const uint64_t unit = 16 << 20;
-    const int units = 256;
+    const uint64_t unit = b->copy < 16 << 20 ? b->copy : 16 << 20;
+    const int units = b->copy < COPY_BYTES ? 8 : 256;
 
-    printf("\n| worker's pipeline, %d streams of %d MiB | Gweights/s | GB/s in | GB/s out |\n|---|---|---|---|\n", SLOTS,
-           (int)(unit >> 20));
+    printf("\n| worker's pipeline, %d streams of %.1f MiB | Gweights/s | GB/s in | GB/s out |\n|---|---|---|---|\n", SLOTS,
+           (double)unit / (1 << 20));
     for (unsigned t = 0; t < sizeof types / sizeof types[0]; t++) {
         uint64_t out = sl_type_bytes(types[t], unit);
         double t0 = common_seconds(), s;
@@ -231,8 +231,13 @@ int main(int argc, char **argv)
         fprintf(stderr, "gpu_bench: SKIPPED, NOTHING WAS MEASURED: %s\n", b.api ? "no CUDA device here" : "built without CUDA");
         return 77;
     }
-    if (b.n < COPY_BYTES / 4 || sl_gpu_open(b.api, device, &b.gpu, &e) < 0) {
-        fprintf(stderr, "gpu_bench: %s\n", b.n < COPY_BYTES / 4 ? "-n is too small" : e.text);
+    if (b.n == 0) {
+        fprintf(stderr, "gpu_bench: -n is too small\n");
+        return 2;
+    }
+    b.copy = b.n < COPY_BYTES ? b.n : COPY_BYTES;
+    if (sl_gpu_open(b.api, device, &b.gpu, &e) < 0) {
+        fprintf(stderr, "gpu_bench: %s\n", e.text);
         return 1;
     }
     b.lanes = (double)b.gpu.info.processors * 128 * 1.98e9;

@@ -7,6 +7,8 @@ B=${B:-build/release}
 KIT=${KIT:-$B/gpu-kit}
 set -o 2>/dev/null | grep -q pipefail && set -o pipefail
 out=$B/gpu_bench.md
+# Nothing is timed that is not right.
+"$B/gpu/gpu_check" -n 2000000 -g tests/golden >"$out.check" 2>&1 || { rc=$?; tail -3 "$out.check" >&2; exit $rc; }
 "$B/gpu/gpu_bench" >"$out"
 rc=$?
 cat "$out"

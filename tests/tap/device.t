@@ -106,6 +106,25 @@ my $r = run($gpu, 'convert', $TINY, '-o', scratch() . '/x.gguf', '--recipe', 'q8
 is($r->{rc}, 2, 'too little device memory: exit 2');
 like($r->{err}, qr/device memory of .* is too little .* are needed/, 'too little device memory: what is needed');
 
+# What `make gpu-check` and `make gpu-bench` run, on the emulated device: the golden vectors,
+# random weights of every type; and one wrong bit is found.
+{
+    my $check = "$BUILD/tools/emulated_check";
+    my $r = run_ok('gpu_check', $check, '-s', '-g', "$TOP/tests/golden");
+    like($r->{out}, qr/golden vectors: [34]\d\d compared/, 'gpu_check: golden vectors');
+    like($r->{out}, qr/^iq3_s +weighted +32768 weights: .* equal/m, 'gpu_check: random weights');
+    local $ENV{SLUICE_EMULATED} = 'flip=3';
+    $r = run($check, '-s', '-g', "$TOP/tests/golden");
+    is($r->{rc}, 1, 'gpu_check: one wrong bit is found');
+    like($r->{err}, qr/FAILED: .*golden vector gauss\/\S+ differs/, 'gpu_check: and named');
+    $ENV{SLUICE_EMULATED} = 'devices=0';
+    is(run($check)->{rc}, 77, 'gpu_check: no device');
+    $ENV{SLUICE_EMULATED} = '';
+    $r = run_ok('gpu_bench', "$BUILD/tools/emulated_bench", '-n', '600000', '-t', 'q4_k');
+    like($r->{out}, qr/^\| q4_k \| [\d.]+ \| \d+ % \|/m, 'gpu_bench: a row') or diag($r->{out});
+    like($r->{out}, qr/both at once/, 'gpu_bench: copies');
+}
+
 # The real program, where there is no device (or no CUDA in the build).
 {
     local $ENV{CUDA_VISIBLE_DEVICES} = '';
