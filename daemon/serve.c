@@ -20,6 +20,7 @@
 
 #define MESSAGES_A_TURN 512   /* of one commit */
 #define PAUSE_MS 1000         /* after a commit that failed */
+#define REFUSED_EVERY_MS 5000 /* lines about refused connections */
 
 struct serve {
     const struct sl_serve_opts *o;
@@ -32,7 +33,7 @@ struct serve {
     struct sl_metrics_figures figures;
     char id[33];
     int signals;
-    uint64_t tick_ms, paused_ms;
+    uint64_t tick_ms, paused_ms, refused_ms, refused;
 };
 
 static struct sl_now now(void)
@@ -248,6 +249,19 @@ static void publish(struct serve *s, bool ready)
     sl_metrics_publish(s->metrics, &s->figures);
 }
 
+/* A stranger tries again and again: one line now and then. */
+static void tell_refused(struct serve *s, uint64_t now_ms)
+{
+    uint64_t n = sl_router_refused(s->router);
+
+    if (n == s->refused || (s->refused_ms && now_ms < s->refused_ms + REFUSED_EVERY_MS))
+        return;
+    sl_log_say(s->o->log, SL_LOG_WARNING, "refused", "%s is not in the allow-list (%llu connections refused so far)",
+               sl_router_last_refused(s->router), (unsigned long long)n);
+    s->refused = n;
+    s->refused_ms = now_ms;
+}
+
 static int turn(struct serve *s, struct sl_error *e)
 {
     uint32_t beat = s->o->coord.heartbeat_ms ? s->o->coord.heartbeat_ms : 5000;
@@ -264,6 +278,7 @@ static int turn(struct serve *s, struct sl_error *e)
     SL_TRY(sl_router_wait(s->router, s->signals, (int)(beat / 4 < 250 ? beat / 4 + 1 : 250), e));
     SL_TRY(failed = take_messages(s, &why, e));
     t = now();
+    tell_refused(s, t.boot_ms);
     if (!failed && t.boot_ms >= s->tick_ms) {
         s->tick_ms = t.boot_ms + (beat / 8 < 200 ? beat / 8 : 200);
         failed = sl_coord_tick(s->coord, t, &why) < 0;

@@ -9,8 +9,8 @@ my $gpu = "$BUILD/tools/emulated_gpu";
 my $imatrix = "$TINY/imatrix.legacy-layout.dat";
 
 # Bytes: every kind of type, with and without an importance matrix, both layouts.
-my @all = (['q4_k_m'], ['iq3_xxs'], ['q4_1', 1], ['q3_k_m', 1], ['iq2_xxs', 1], ['iq1_m', 1], ['f16']);
-for my $case ($QUICK ? @all[0, 3] : @all) {
+my @all = (['q4_k_m'], ['iq3_xxs'], ['q4_1', 1], ['iq1_m', 1]);
+for my $case ($QUICK ? @all[0, 2] : @all) {
     my ($recipe, $weights) = @$case;
     my @how = ('--recipe', $recipe, '--layout', 'legacy', $weights ? ('--imatrix', $imatrix) : ());
     my $dir = scratch();
@@ -29,10 +29,10 @@ run_ok('on the processor', $SLUICE, 'convert', $TINY, '-o', $one, '--recipe', 'q
 my $sum = sha256($one);
 
 # However it is spread, the file is the same.
-for my $how (['--device', 'cuda:1'], ['--device', 'auto'], ['--device', 'cuda:1,cuda:0'], ['--device', 'GPU-1'],
+for my $how (['--device', 'cuda:1'], ['--device', 'cuda:1,cuda:0'], ['--device', 'GPU-1'],
              ['--device', 'GPU-01111111-2222-3333-4444-555555555555'], ['--device', 'cuda:0', '--vram', '4Mi', '--mem', '64Mi'],
              ['--device', 'cuda:0', '--threads', '1', '--io', 'pread'], ['--device', 'cuda:0', '--task-size', '200K'],
-             ['--device', 'cuda:0', '--layout', 'mla', '--mem', '64Mi'], ['--device', 'auto', '--threads', '3', '--direct', 'on']) {
+             ['--device', 'auto', '--threads', '3', '--direct', 'on', '--mem', '64Mi']) {
     my $file = scratch() . '/one.gguf';
     my $r = run($gpu, 'convert', $TINY, '-o', $file, '--recipe', 'q4_k_m', @$how);
     is($r->{rc} ? "exit $r->{rc}: $r->{err}" : sha256($file), $sum, "@$how: the same file");
@@ -58,8 +58,7 @@ for my $how (['--device', 'cuda:1'], ['--device', 'auto'], ['--device', 'cuda:1,
 for my $case (['run=9', 10, qr/cuda:0 \(emulated GPU\): (?:starting work|converting): uncorrectable ECC error.*lost to this process/],
               ['wait=9', 10, qr/cuda:0 \(emulated GPU\): converting: uncorrectable ECC error/],
               ['wait=1', 10, qr/cuda:0 \(emulated GPU\): (?:opening it|uploading the grids): uncorrectable ECC error/],
-              ['alloc=3', 10, qr/cuda:0 \(emulated GPU\): allocating its buffers: out of memory.*--vram/],
-              ['alloc=1', 10, qr/uploading the grids: out of memory/]) {
+              ['alloc=3', 10, qr/cuda:0 \(emulated GPU\): allocating its buffers: out of memory.*--vram/]) {
     my ($fault, $code, $words) = @$case;
     my $dir = scratch();
     my @cmd = ($gpu, 'convert', $TINY, '-o', "$dir/x.gguf", '--recipe', 'q4_k_m', '--device', 'cuda:0', '--threads', '1',
