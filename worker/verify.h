@@ -21,6 +21,8 @@ struct verify_file {
     char *imatrix_hash;     /* of the imatrix it was made with; NULL: no such key */
     char **imatrix_words;   /* that tensor names were held against for it */
     uint64_t n_imatrix_words;
+    uint32_t *pruned;       /* layers of the source that it lacks, ascending */
+    uint64_t n_pruned;
     bool imatrix_keep;      /* the words chose what is used, not what is left out */
 };
 

@@ -217,6 +217,26 @@ static int texts_of(struct parse *p, const char *key, char ***list, uint64_t *co
     return *list ? 0 : sl_fail(p->e, SL_EFAIL, "%s: out of memory", p->path);
 }
 
+/* Numbers of layers, ascending. */
+static int layers_of(struct parse *p, const char *key)
+{
+    const struct place *k = find(p, key);
+    struct verify_file *f = p->f;
+    struct sl_cursor c = p->c;
+
+    if (!k)
+        return 0;
+    if (k->type != SL_KV_ARR || k->elem != SL_KV_U32 || k->n > 100000)
+        return bad_key(p, k, "has the wrong type");
+    c.at = k->value;
+    f->pruned = malloc(k->n ? k->n * sizeof *f->pruned : 1);
+    for (; f->pruned && f->n_pruned < k->n; f->n_pruned++)
+        if (!sl_cursor_u32(&c, &f->pruned[f->n_pruned]) ||
+            (f->n_pruned && f->pruned[f->n_pruned] <= f->pruned[f->n_pruned - 1]))
+            return bad_key(p, k, "is no ascending list of layers");
+    return f->pruned ? 0 : sl_fail(p->e, SL_EFAIL, "%s: out of memory", p->path);
+}
+
 static int cmp_places(const void *a, const void *b)
 {
     const struct place *x = a, *y = b;
@@ -387,6 +407,7 @@ static int check_metadata(struct parse *p)
     WANT(text_of(p, "sluice.layout", &f->layout));
     WANT(text_of(p, "sluice.round_through", &f->round_through));
     WANT(text_of(p, SL_KEY_IMATRIX, &f->imatrix_hash));
+    WANT(layers_of(p, SL_KEY_PRUNED));
     WANT(texts_of(p, SL_KEY_IMATRIX_INCLUDE, &f->imatrix_words, &f->n_imatrix_words));
     f->imatrix_keep = f->imatrix_words != NULL;
     WANT(texts_of(p, SL_KEY_IMATRIX_EXCLUDE, &f->imatrix_words, &f->n_imatrix_words));
@@ -427,6 +448,7 @@ static void reset(struct verify_file *f)
     for (uint64_t i = 0; i < f->n_imatrix_words; i++)
         free(f->imatrix_words[i]);
     free(f->imatrix_words);
+    free(f->pruned);
     *f = (struct verify_file){.g = {.path = f->g.path, .file_size = f->g.file_size}};
 }
 
