@@ -97,7 +97,7 @@ $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
 always:
 $(B)/gen/objects.list: always
 	@mkdir -p $(@D)
-	@printf '%s\n' $(MODULE_OBJS) | cmp -s - $@ || printf '%s\n' $(MODULE_OBJS) >$@
+	@printf '%s\n' $(MODULE_OBJS:$(B)/%=%) | cmp -s - $@ || printf '%s\n' $(MODULE_OBJS:$(B)/%=%) >$@
 $(B)/libsluice.a: $(MODULE_OBJS) $(B)/gen/objects.list
 	@rm -f $@
 	$(Q)ar rcs $@ $(MODULE_OBJS)

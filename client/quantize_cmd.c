@@ -85,14 +85,19 @@ static int parse_layers(struct args *a, struct sl_error *e)
 }
 
 /* A copy has no types to choose. */
-static int check_copy(const struct sl_job_plan *j, const struct cli_plan_args *p, struct sl_error *e)
+static int check_copy(const struct cli_plan_args *p, struct sl_error *e)
 {
+    struct sl_recipe *r;
+    bool copy;
     const char *option = p->pure ? "--pure" : p->output_type ? "--output-tensor-type"
                          : p->embedding_type ? "--token-embedding-type" : p->imatrix ? "--imatrix"
                          : p->n_tensor_type ? "--tensor-type" : p->tensor_type_file ? "--tensor-type-file"
                          : p->round_through ? "--round-through" : NULL;
 
-    if (!option || !sl_recipe_is_copy(j->recipe))
+    SL_TRY(sl_recipe_load(p->recipe, &r, e));
+    copy = sl_recipe_is_copy(r);
+    sl_recipe_close(r);
+    if (!option || !copy)
         return 0;
     return sl_fail(e, SL_EUSAGE, "COPY leaves every tensor as it is: %s does not go with it", option);
 }
@@ -118,13 +123,13 @@ static int quantize(struct args *a, const char *source, const char *target, stru
     SL_TRY(output_parse(out, target, e));
     if (!a->plan.split_max_size)
         a->plan.split_max_size = strdup("0");
+    SL_TRY(check_copy(&a->plan, e));
     /* As llama-quantize does, sizes are shown also where an imatrix would be needed. */
     a->plan.sizes_only = a->run.dry_run && !a->plan.imatrix;
     SL_TRY(cli_job_open(j, source, false, &a->plan, out->prefix, e));
     if (!j->ck->is_gguf)
         return sl_fail(e, SL_EUSAGE, "%s is no GGUF file; use 'sluice convert' for a checkpoint",
                        source);
-    SL_TRY(check_copy(j, &a->plan, e));
     o.round_bf16 = a->plan.round_through != NULL;
     o.weights = j->imatrix ? &j->weights : NULL;
     if (!a->run.quiet)

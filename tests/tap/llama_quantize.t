@@ -63,7 +63,7 @@ for my $c (@cases) {
     is_deeply(hashes("$dir/ours.gguf"), hashes("$dir/theirs.gguf"), "$name: the same tensors");
     # llama.py calls the library; the program itself adds the imatrix's keys.
     is_deeply([grep { !/^quantize\.imatrix\./ } other_keys("$dir/theirs.gguf", "$dir/ours.gguf")], [], "$name: the same metadata");
-    my $v = run($SLUICE, 'verify', "$dir/ours.gguf", '--source', "$dir/$from.gguf", '--sample', 'all', grep({ /imatrix|\Q$im\E/ } @$options));
+    my $v = run($SLUICE, 'verify', "$dir/ours.gguf", '--source', "$dir/$from.gguf", '--sample', '20', grep({ /imatrix|\Q$im\E/ } @$options));
     is($v->{rc}, 0, "$name: verified against its source") or diag($v->{out}, $v->{err});
     unlink "$dir/theirs.gguf", "$dir/ours.gguf";
 }
