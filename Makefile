@@ -93,11 +93,14 @@ endef
 $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
 
 # The list changes when a source file comes or goes; then the library is made anew.
+OBJECT_NAMES := $(MODULE_OBJS:$(B)/%=%)
 .PHONY: always
-always:
+ifneq ($(strip $(file <$(B)/gen/objects.list)),$(OBJECT_NAMES))
 $(B)/gen/objects.list: always
+endif
+$(B)/gen/objects.list:
 	@mkdir -p $(@D)
-	@printf '%s\n' $(MODULE_OBJS:$(B)/%=%) | cmp -s - $@ || printf '%s\n' $(MODULE_OBJS:$(B)/%=%) >$@
+	@echo '$(OBJECT_NAMES)' >$@
 $(B)/libsluice.a: $(MODULE_OBJS) $(B)/gen/objects.list
 	@rm -f $@
 	$(Q)ar rcs $@ $(MODULE_OBJS)
