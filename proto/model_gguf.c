@@ -110,10 +110,10 @@ static int set_pruned(const struct sl_model_opts *o, struct sl_model *m, struct 
                ? sl_fail(e, SL_EFAIL, "out of memory for metadata") : 0;
 }
 
-/* What llama-quantize sets anew, or drops. */
+/* What llama-quantize sets anew, or drops; and what Sluice said of the source's own making. */
 static bool is_rewritten(const char *key)
 {
-    return strncmp(key, "split.", 6) == 0 || strcmp(key, "general.file_type") == 0 ||
+    return strncmp(key, "split.", 6) == 0 || strncmp(key, "sluice.", 7) == 0 || strcmp(key, "general.file_type") == 0 ||
            strcmp(key, "general.quantization_version") == 0;
 }
 

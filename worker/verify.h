@@ -14,6 +14,7 @@ struct verify_file {
                                no kvs */
     bool sluice;            /* has keys "sluice.*": checksums are required */
     bool header_sum_ok;
+    char *damage;           /* what of the header is damaged, one sentence; NULL: not known */
     uint64_t *sums;         /* g.n_tensors XXH64s from the metadata; NULL: none */
     bool has_split, imatrix;
     uint64_t split_no, split_count, split_tensors;

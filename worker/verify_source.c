@@ -232,7 +232,7 @@ static int check_tensor(struct checker *c, const struct verify_file *f,
         c->tally->skipped_tensors++;
         return 0;
     }
-    if (c->s->files[0].imatrix && !c->im && !plain_type(t->type)) {
+    if (c->s->files[0].imatrix && !c->im && !plain_type(t->type) && want->src_type != t->type) {
         c->tally->skipped_tensors++;
         return 0;
     }
