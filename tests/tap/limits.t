@@ -32,7 +32,7 @@ for my $threads ('1', '64') {
 # ---- memory: one tensor of 256 MiB in BF16 (512 MiB in F32), 64 MiB allowed
 my $source = checkpoint(scratch(), '--arch', 'llama', '--preset', 'big-tensor');
 my $dir = scratch();
-my ($r, $peak) = rss("$small/report", $SLUICE, 'convert', $source, '-o', "$small/x.gguf", '--recipe', 'q4_k_m', '--mem', '64Mi');
+my ($r, $peak) = rss("$dir/report", $SLUICE, 'convert', $source, '-o', "$dir/x.gguf", '--recipe', 'q4_k_m', '--mem', '64Mi');
 is($r->{rc}, 0, 'a tensor larger than the memory allowed') or diag($r->{err});
 diag(sprintf 'peak memory %.0f MiB', $peak);
 SKIP: {
