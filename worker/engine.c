@@ -53,7 +53,7 @@ void sl_task_free(struct sl_engine_task *t)
     free(t);
 }
 
-static unsigned usable_cores(void)
+unsigned sl_usable_cores(void)
 {
     cpu_set_t set;
     int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
@@ -82,7 +82,7 @@ static unsigned threads_for(const struct sl_plan *p)
 {
     uint64_t units = job_bytes(p) / THREAD_BYTES + 1;
 
-    return units < usable_cores() ? (unsigned)units : usable_cores();
+    return units < sl_usable_cores() ? (unsigned)units : sl_usable_cores();
 }
 
 static int allocate(struct sl_engine *en, struct sl_error *e)
@@ -90,10 +90,13 @@ static int allocate(struct sl_engine *en, struct sl_error *e)
     uint64_t least, row, mem = en->opts.mem_bytes ? en->opts.mem_bytes : MEM_USUAL;
 
     sl_unit_needs(&en->env, &least, &row);
-    SL_TRY(sl_slabs_choose(mem, en->threads, en->threads * 3 * sizeof(float) * (row > 8192 ? row : 8192),
-                           least, en->opts.slab_bytes, job_bytes(en->env.plan), &en->slabs, e));
+    en->longest_row = row;
+    SL_TRY(sl_slabs_choose(mem, en->devices.n ? en->threads * en->slots : en->threads,
+                           en->threads * 3 * sizeof(float) * (row > 8192 ? row : 8192), least,
+                           en->opts.slab_bytes, job_bytes(en->env.plan), &en->slabs, e));
     SL_TRY(sl_slabs_open(&en->slabs, e));
     en->env.slab_bytes = en->slabs.slab_bytes;
+    SL_TRY(sl_engine_fit_devices(en, e));
     en->units = calloc(en->slabs.n, sizeof *en->units);
     en->segments = calloc(en->env.plan->n_segments + 1, sizeof *en->segments);
     en->compute = calloc(en->threads, sizeof *en->compute);
@@ -109,6 +112,7 @@ static int allocate(struct sl_engine *en, struct sl_error *e)
     en->n_free = en->slabs.n;
     for (unsigned i = 0; i < en->threads; i++) {
         en->compute[i].en = en;
+        en->compute[i].gpu = en->devices.n ? &en->gpu[i % en->devices.n] : NULL;
         SL_TRY(sl_scratch_open(&en->compute[i].scratch, row, e));
     }
     return 0;
@@ -119,17 +123,20 @@ static int start_threads(struct sl_engine *en, struct sl_error *e)
     int rc = 0;
 
     while (en->n_compute < en->threads &&
-           !(rc = pthread_create(&en->compute[en->n_compute].thread, NULL, sl_engine_compute_thread,
+           !(rc = pthread_create(&en->compute[en->n_compute].thread, NULL,
+                                 en->devices.n ? sl_engine_device_thread : sl_engine_compute_thread,
                                  &en->compute[en->n_compute])))
         en->n_compute++;
     if (rc || (rc = pthread_create(&en->io_thread, NULL, sl_engine_io_thread, en)))
         return sl_fail(e, SL_EFAIL, "cannot start %u threads: %s", en->threads + 1, strerror(rc));
     pthread_mutex_lock(&en->lock);
     en->io_started = true;
-    while (!en->io_up && !en->broken)
+    while ((!en->io_up || (en->devices.n && en->stages_up < en->threads)) && !en->broken)
         pthread_cond_wait(&en->done, &en->lock);
     if (en->broken)
         rc = sl_fail(e, en->err.code, "%s", en->err.text);
+    else if (en->lost.code < 0)
+        rc = sl_fail(e, en->lost.code, "%s", en->lost.text);
     pthread_mutex_unlock(&en->lock);
     return rc;
 }
@@ -161,7 +168,9 @@ int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *plan,
     pthread_cond_init(&en->work, &attr);
     pthread_cond_init(&en->done, &attr);
     pthread_condattr_destroy(&attr);
-    rc = allocate(en, e);
+    rc = sl_engine_open_devices(en, e);
+    if (rc == 0)
+        rc = allocate(en, e);
     if (rc == 0)
         rc = start_threads(en, e);
     if (rc < 0) {
@@ -271,12 +280,15 @@ void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out)
         .slab_wait_ns = atomic_load(&en->slab_wait_ns),
         .compute_ns = atomic_load(&en->compute_ns),
         .io_name = en->io_name,
-        .backend_name = sl_backend_name(en->env.backend),
+        .backend_name = en->devices.n ? en->devices.label : sl_backend_name(en->env.backend),
         .direct = atomic_load(&en->direct),
         .threads = en->threads,
         .slab_bytes = en->slabs.slab_bytes,
         .slabs = en->slabs.n,
         .registered = en->registered,
+        .pinned = en->pinned,
+        .device_names = en->devices.label,
+        .vram_bytes = en->vram_bytes,
     };
 }
 
@@ -315,6 +327,7 @@ void sl_engine_close(struct sl_engine *en)
     free(en->compute);
     free(en->segments);
     free(en->units);
+    sl_engine_close_devices(en);
     sl_slabs_close(&en->slabs);
     pthread_cond_destroy(&en->work);
     pthread_cond_destroy(&en->done);

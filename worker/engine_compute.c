@@ -32,12 +32,11 @@ void sl_engine_ready(struct sl_engine *en, struct sl_engine_unit *u)
     pthread_mutex_unlock(&en->lock);
 }
 
-/* The next unit to convert, or NULL when the engine closes. Lock held. */
-static struct sl_engine_unit *next_ready(struct sl_engine *en)
+struct sl_engine_unit *sl_engine_take(struct sl_engine *en, bool wait)
 {
     struct sl_engine_unit *u;
 
-    while (!en->ready && !en->no_more) {
+    while (wait && !en->ready && !en->no_more) {
         uint64_t since = en->under_way ? sl_now_ns() : 0;
 
         pthread_cond_wait(&en->work, &en->lock);
@@ -90,9 +89,8 @@ static int hash_unit(struct sl_engine_task *t, const struct sl_engine_unit *u)
     return sl_hash_update(t->sum, &item, sizeof item);
 }
 
-/* Passes on this unit and those it held up, in order. Lock held, but not while
- * hashing. */
-static void chain(struct sl_engine *en, struct sl_engine_unit *u)
+/* In order. The lock is not held while hashing. */
+void sl_engine_pass(struct sl_engine *en, struct sl_engine_unit *u)
 {
     struct sl_engine_task *t = u->task;
     bool wake = false;
@@ -131,6 +129,13 @@ static void chain(struct sl_engine *en, struct sl_engine_unit *u)
         sl_io_wake(en->io);
 }
 
+bool sl_engine_wanted(struct sl_engine *en, struct sl_engine_unit *u)
+{
+    if (u->code == 0 && en->stop)
+        u->code = sl_fail(&u->err, SL_EINTERRUPTED, "stopped");
+    return u->code == 0 && u->task->code == 0;
+}
+
 void *sl_engine_compute_thread(void *arg)
 {
     struct sl_compute *me = arg;
@@ -138,10 +143,8 @@ void *sl_engine_compute_thread(void *arg)
     struct sl_engine_unit *u;
 
     pthread_mutex_lock(&en->lock);
-    while ((u = next_ready(en))) {
-        if (u->code == 0 && en->stop)
-            u->code = sl_fail(&u->err, SL_EINTERRUPTED, "stopped");
-        if (u->code == 0 && u->task->code == 0) {
+    while ((u = sl_engine_take(en, true))) {
+        if (sl_engine_wanted(en, u)) {
             uint64_t since = sl_now_ns();
 
             pthread_mutex_unlock(&en->lock);
@@ -149,7 +152,7 @@ void *sl_engine_compute_thread(void *arg)
             atomic_fetch_add(&en->compute_ns, sl_now_ns() - since);
             pthread_mutex_lock(&en->lock);
         }
-        chain(en, u);
+        sl_engine_pass(en, u);
     }
     pthread_mutex_unlock(&en->lock);
     return NULL;

@@ -81,6 +81,12 @@ static void conclude(struct sl_lane *l, struct sl_work *w, enum sl_outcome_kind 
 {
     struct sl_outcome *o = calloc(1, sizeof *o);
 
+    if (kind == SL_OUTCOME_FAIL && why->code == SL_EDEVICE) { /* no fault of the task's */
+        pthread_mutex_lock(&l->lock);
+        l->state.lost = l->state.lost.code < 0 ? l->state.lost : *why;
+        pthread_mutex_unlock(&l->lock);
+        kind = SL_OUTCOME_GIVEBACK;
+    }
     if (o) {
         *o = (struct sl_outcome){.job = w->job, .task = w->task, .epoch = w->epoch, .kind = kind,
                                  .bytes = bytes, .checksum = checksum,
@@ -425,6 +431,7 @@ static void tell_state(struct sl_lane *l)
     s.bytes = l->engine_bytes;
     pthread_mutex_lock(&l->lock);
     s.finished = l->state.finished;
+    s.lost = l->state.lost;
     l->state = s;
     pthread_mutex_unlock(&l->lock);
 }

@@ -18,7 +18,8 @@ struct sl_worker_run_opts {
  * not begun is handed back, what is under way is finished (for some seconds) and
  * acknowledged, `bye` is said. A second signal ends it at once. Both signals stay
  * blocked. With stop_fd it is a thread of another program, and ends that way. Returns 0. Errors: those of sl_dealer_open and the lanes; the
- * daemon's code when it refuses this worker. */
+ * daemon's code when it refuses this worker; SL_EDEVICE once a GPU has failed and its tasks have
+ * gone back: the program that is started next finds it well or says why not. */
 int sl_worker_run(const struct sl_worker_run_opts *o, struct sl_error *e) SL_MUST_USE;
 
 #endif
