@@ -11,7 +11,9 @@ TAP_LONG  := $(addprefix tests/tap/,resume.t llama.t mixtures.t service.t faults
 TAP_TESTS := $(wildcard $(TAP_LONG)) $(filter-out $(TAP_LONG),$(sort $(wildcard tests/tap/*.t)))
 # Those worth running with sanitized programs, where all is some ten times slower.
 TAP_SAN   := $(wildcard $(addprefix tests/tap/,service.t resume.t convert.t quantize.t verify.t cli.t damage.t \
-             odd_use.t operate.t client.t manual.t diff.t imatrix.t limits.t))
+             odd_use.t operate.t client.t manual.t diff.t imatrix.t limits.t sanitizer.t))
+# Those with threads, sockets and several processes.
+TAP_TSAN  := $(wildcard $(addprefix tests/tap/,service.t convert.t client.t operate.t sanitizer.t))
 
 $(B)/tests/%: tests/unit/%.c $(B)/libsluice.a $(CU_OBJS)
 	@mkdir -p $(@D)
@@ -84,8 +86,8 @@ SECONDS ?= 3600
 soak: test-programs
 	@SLUICE_BUILD=$(abspath $(B)) ROUNDS=$(ROUNDS) SECONDS=$(SECONDS) SEED=$(SEED) perl -Itests/lib tests/tap/soak.t
 
-# Sanitized programs: their own folders, the unit tests, and a part of the rest.
-san = @$(MAKE) --no-print-directory $(JOBS) B=build/$(1) SAN=$(2) CFLAGS="-O1 -g" WERROR=$(WERROR) san-programs
+# Sanitized programs: their own folders, without CUDA, the unit tests, and a part of the rest.
+san = @$(MAKE) --no-print-directory $(JOBS) B=build/$(1) SAN=$(2) NVCC= CFLAGS="-O1 -g" WERROR=$(WERROR) san-programs
 check-asan:
 	$(call san,asan,address)
 check-ubsan:
@@ -95,7 +97,8 @@ check-tsan:
 .PHONY: san-programs
 san-programs: test-programs
 	@SLUICE_QUICK=1 ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:exitcode=99 UBSAN_OPTIONS=print_stacktrace=1:exitcode=99 \
-	    TSAN_OPTIONS=exitcode=99 $(run_tests) $(UNIT_BINS) $(if $(filter thread,$(SAN)),,$(TAP_SAN))
+	    TSAN_OPTIONS="exitcode=99 history_size=4 suppressions=$(CURDIR)/tests/tools/tsan.supp" \
+	    $(run_tests) $(UNIT_BINS) $(if $(filter thread,$(SAN)),$(TAP_TSAN),$(TAP_SAN))
 
 # Nothing fused, nothing approximate in the objects.
 check-fp: test-programs
