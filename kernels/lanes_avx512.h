@@ -102,6 +102,17 @@ V_FN void v_store_i8(int8_t *p, vi a)
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a));
 }
 
+/* E4M3 codes as F16 bits: the same sign and mantissa, an exponent lower by 8. */
+V_FN vf v_load_e4m3(const uint8_t *p)
+{
+    __m256i e = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p));
+    __m256i sign = _mm256_slli_epi16(e, 8), mag = _mm256_slli_epi16(e, 7);
+
+    return _mm512_cvtph_ps(_mm256_ternarylogic_epi32(_mm256_set1_epi16((int16_t)0x8000), sign, mag, 0xca) &
+                           _mm256_set1_epi16((int16_t)0xbf80));
+}
+#define V_LOAD_E4M3 v_load_e4m3
+
 V_FN void transpose16(vf *r)
 {
     vf t[16], u[16];
