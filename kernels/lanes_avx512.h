@@ -96,6 +96,13 @@ V_FN int v_first_least(vf a, vi place)
     return _mm512_mask_reduce_min_epi32(least, place);
 }
 
+/* The first lane that holds the least. */
+V_FN int v_least_lane(vf a)
+{
+    return __builtin_ctz(_mm512_cmp_ps_mask(a, v_set(_mm512_reduce_min_ps(a)), _CMP_EQ_OQ));
+}
+#define V_LEAST_LANE v_least_lane
+
 V_FN float v_hmax(vf a) { return _mm512_reduce_max_ps(a); }
 V_FN void v_store_i8(int8_t *p, vi a)
 {

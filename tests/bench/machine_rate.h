@@ -95,24 +95,37 @@ static inline void cpu_name(char *out, size_t size)
     snprintf(out, size, "%s (family %s, model %s)", name, family, model);
 }
 
-/* Effect: *m = this machine, measured again; the best of what was there and what is seen now. */
+#define RATE_SAMPLES 15
+
+static inline double middle(double *v)
+{
+    for (int i = 1; i < RATE_SAMPLES; i++)
+        for (int k = i; k > 0 && v[k] < v[k - 1]; k--) {
+            double t = v[k];
+
+            v[k] = v[k - 1];
+            v[k - 1] = t;
+        }
+    return v[RATE_SAMPLES / 2];
+}
+
+/* Effect: *m = this machine; medians, in some ten milliseconds. */
 static inline void measure_machine(struct machine *m)
 {
+    *m = (struct machine){.lanes = 0};
     cpu_name(m->cpu, sizeof m->cpu);
 #if defined(__x86_64__)
+    double v[RATE_SAMPLES];
+
     m->lanes = __builtin_cpu_supports("avx512f") ? 16 : __builtin_cpu_supports("avx2") ? 8 : 0;
-    for (int i = 0; i < 4; i++) {
-        double hz = clock_hz();
-
-        if (hz > m->ghz * 1e9)
-            m->ghz = hz / 1e9;
-    }
-    for (int i = 0; m->lanes && i < 4; i++) {
-        double rate = mix_hz(m->lanes) / (m->ghz * 1e9);
-
-        if (rate > m->per_cycle)
-            m->per_cycle = rate;
-    }
+    for (int i = 0; i < RATE_SAMPLES; i++)
+        v[i] = clock_hz();
+    m->ghz = middle(v) / 1e9;
+    for (int i = 0; m->lanes && i < RATE_SAMPLES; i++)
+        v[i] = mix_hz(m->lanes);
+    m->per_cycle = m->lanes ? middle(v) / (m->ghz * 1e9) : 0;
+#else
+    (void)middle;
 #endif
 }
 
