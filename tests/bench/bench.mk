@@ -12,7 +12,8 @@ $(B)/bench/%: tests/bench/%.c $(B)/libsluice.a $(CU_OBJS)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(CU_OBJS) $(B)/libsluice.a $(LIBS) $(CUDA_LIBS)
 
 # ggml from the packaged llama.cpp, where `make test-tools` could get it.
-run_kernels_bench = $(B)/bench/kernels_bench $(if $(GGML_LIB),--ggml $(GGML_LIB))
+ggml = build/npm/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64/libggml-base.so
+run_kernels_bench = $(B)/bench/kernels_bench $$(test -f $(ggml) && echo --ggml $(ggml))
 
 .PHONY: bench bench-table
 bench: $(BENCH_BINS)
@@ -26,3 +27,8 @@ bench-table: $(B)/bench/kernels_bench
 	@python3 tests/bench/bench_report.py $(B)/bench/kernels.json --table kernels/README.md --summary README.md \
 	    --svg kernels/bench.svg
 	@echo "kernels/README.md, README.md and kernels/bench.svg hold $(B)/bench/kernels.json"
+
+# Two workers against one, and the daemon's cost (tests/bench/service_bench.pl).
+.PHONY: bench-service
+bench-service: test-programs
+	@SLUICE_BUILD=$(abspath $(B)) RECIPE=$(RECIPE) BENCH_ROUNDS=$(BENCH_ROUNDS) LAYERS=$(LAYERS) perl -Itests/lib tests/bench/service_bench.pl
