@@ -66,7 +66,10 @@ static void check_program(struct doctor *d)
 static void check_backends(struct doctor *d)
 {
     char can[100] = "", cannot[100] = "";
+    enum sl_backend best = SL_BACKEND_AVX512;
 
+    while (best > SL_BACKEND_SCALAR && !sl_backend_usable(best))
+        best--;
     for (int b = SL_BACKEND_SCALAR; b <= SL_BACKEND_AVX512; b++) {
         const char *name = sl_backend_name((enum sl_backend)b);
         char *list = sl_backend_usable((enum sl_backend)b) ? can : cannot;
@@ -74,8 +77,8 @@ static void check_backends(struct doctor *d)
         if (name)
             snprintf(list + strlen(list), sizeof can - strlen(list), "%s%s", *list ? ", " : "", name);
     }
-    finding(d, strstr(can, "avx") ? FINE : NOTE, "kernels", "%s%s%s%s", can,
-            *cannot ? " (not on this processor: " : "", cannot, *cannot ? ")" : "");
+    finding(d, strstr(can, "avx") ? FINE : NOTE, "kernels", "%s is used (--backend takes another); %s%s%s%s",
+            sl_backend_name(best), can, *cannot ? " (not on this processor: " : "", cannot, *cannot ? ")" : "");
 }
 
 static void check_cuda(struct doctor *d)

@@ -8,6 +8,7 @@
 #include "kernels/text_block32.h"
 #include "kernels/text_iq1.h"
 #include "kernels/text_values.h"
+#include "kernels/text_stream.h"
 
 typedef void block_fn(const vf *x, const vf *w, vf sigma2, vi *out);
 
@@ -158,6 +159,7 @@ static void quantize_q8_0(const float *x, uint64_t n, uint8_t *out)
 static int backend_quantize(int type, const float *x, const float *w, uint64_t n, uint64_t row, void *out)
 {
     uint16_t *half = out;
+    uint64_t done;
 
     if (type < 0 || type >= SL_TYPE_LIMIT)
         return SL_EUNSUPPORTED;
@@ -178,7 +180,8 @@ static int backend_quantize(int type, const float *x, const float *w, uint64_t n
             half[i] = sl_bf16_from_f32(x[i]);
         return 0;
     case SL_TYPE_Q8_0:
-        quantize_q8_0(x, n, out);
+        done = q8_0_groups(x, n, out);
+        quantize_q8_0(x + done, n - done, (uint8_t *)out + done / 32 * sizeof(struct blk_q8_0));
         return 0;
     default:
         return SL_EUNSUPPORTED;
@@ -190,9 +193,14 @@ static bool backend_load(int dtype, const void *src, uint64_t n, float scale, fl
 {
     const uint8_t *restrict b = src;
     uint32_t bad = 0;
+    uint64_t i = 0;
 
+#ifdef V_LOAD_E4M3
+    if (dtype == SL_DTYPE_F8_E4M3)
+        i = load_e4m3(b, n, scale, out);
+#endif
 #define LOAD_LOOP(width, expr)                                       \
-    for (uint64_t i = 0; i < n; i++) {                               \
+    for (; i < n; i++) {                                             \
         uint##width##_t e;                                           \
         memcpy(&e, b + i * sizeof e, sizeof e);                      \
         out[i] = (expr) * scale;                                     \
@@ -212,7 +220,7 @@ static bool backend_load(int dtype, const void *src, uint64_t n, float scale, fl
     case SL_DTYPE_F32:
         LOAD_LOOP(32, sl_float(e));
     case SL_DTYPE_F64:
-        for (uint64_t i = 0; i < n; i++) {
+        for (; i < n; i++) {
             double e;
 
             memcpy(&e, b + i * 8, 8);

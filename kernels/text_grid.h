@@ -65,6 +65,10 @@ V_FN uint32_t nearest_point(const struct sl_grid *g, int bits, int32_t entry, co
         best_at = v_seli(less, at, best_at);
         at = v_iadd(at, v_seti(LANES));
     }
+#ifdef V_LEAST_LANE
+    if (n <= LANES) /* lanes are places */
+        return list[V_LEAST_LANE(best)];
+#endif
     return list[v_first_least(best, best_at)];
 }
 

@@ -6,7 +6,7 @@ UNIT_BINS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(UNIT_SRCS))
 TOOL_BINS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c)) \
              $(patsubst tests/preload/%.c,$(B)/tools/%.so,$(wildcard tests/preload/*.c))
 # The long ones first, so that two at a time end together.
-TAP_LONG  := $(addprefix tests/tap/,resume.t llama.t mixtures.t service.t faults.t soak.t netns.t llama_quantize.t \
+TAP_LONG  := $(addprefix tests/tap/,resume.t kernels_differ.t llama.t mixtures.t service.t faults.t soak.t netns.t llama_quantize.t \
              imatrix_llama.t build.t convert.t)
 TAP_TESTS := $(wildcard $(TAP_LONG)) $(filter-out $(TAP_LONG),$(sort $(wildcard tests/tap/*.t)))
 # Those worth running with sanitized programs, where all is some ten times slower.
@@ -58,7 +58,7 @@ $(B)/tools/%.so: tests/preload/%.c
 test-tools:
 	@tests/tools/setup.sh
 
-test-programs: all $(UNIT_BINS) $(TOOL_BINS)
+test-programs: all $(UNIT_BINS) $(TOOL_BINS) $(B)/fuzz/kernels_differ
 
 # As many jobs as processors, unless the user said how many.
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
@@ -112,20 +112,38 @@ perplexity: test-tools test-programs
 	@SLUICE_BUILD=$(abspath $(B)) SLUICE_PERPLEXITY=full perl -Itests/lib tests/tap/llama.t
 	@cat $(B)/perplexity.md $(B)/perplexity-imatrix.md
 
-# libFuzzer on every reader of strangers' bytes: make fuzz FUZZ_SECONDS=600
-# (needs clang and its runtime: Debian's libclang-rt-14-dev).
-FUZZ_SECONDS ?= 60
+# What looks for new failures for as long as wanted: make fuzz SECONDS=3600 SEED=7.
+#   fuzz-kernels  every backend against the scalar one, and that against ggml where it is there
+#   fuzz-readers  libFuzzer on every reader of strangers' bytes, SECONDS for each
+#                 (needs clang and its runtime: Debian's libclang-rt-14-dev)
+SECONDS ?= 60
+SEED    ?=
+FUZZ_SECONDS ?= $(SECONDS)
 FUZZ_BINS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
-$(B)/fuzz/%: tests/fuzz/%.c $(B)/libsluice.a
+DIFFER    := $(B)/fuzz/kernels_differ
+GGML_LIB   = $(wildcard build/npm/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64/libggml-base.so)
+
+$(DIFFER): tests/fuzz/kernels_differ.c $(B)/libsluice.a
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  TOOL    $@")
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(B)/libsluice.a $(LIBS) -ldl
+
+$(B)/fuzz/%_fuzz: tests/fuzz/%_fuzz.c $(B)/libsluice.a
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  FUZZ    $@")
 	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer -MMD -MP -MF $@.d -o $@ $< $(B)/libsluice.a $(LIBS)
 
-.PHONY: fuzz fuzz-run
+.PHONY: fuzz fuzz-kernels fuzz-readers fuzz-run
 fuzz:
+	@$(MAKE) --no-print-directory fuzz-kernels
+	@$(MAKE) --no-print-directory fuzz-readers
+fuzz-kernels: $(DIFFER)
+	@$(DIFFER) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --jobs $(shell nproc) --counts \
+	    $(if $(GGML_LIB),--ggml $(GGML_LIB))
+fuzz-readers:
 	@$(MAKE) --no-print-directory $(JOBS) B=build/fuzz CC=clang NVCC= CFLAGS="-O1 -g" \
 	    SAN=fuzzer-no-link,address,undefined fuzz-run
 fuzz-run: $(FUZZ_BINS)
 	@set -e; for f in $(FUZZ_BINS); do mkdir -p $$f.corpus; echo "== $$f"; \
-	    $$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=$$f. $$f.corpus \
-	        $(wildcard tests/fuzz/corpus); done
+	    $$f -max_total_time=$(FUZZ_SECONDS) $(if $(SEED),-seed=$(SEED)) -print_final_stats=1 -artifact_prefix=$$f. \
+	        $$f.corpus $(wildcard tests/fuzz/corpus); done
