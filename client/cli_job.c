@@ -39,12 +39,15 @@ static int read_tensor_types(struct sl_job_plan *j, const char *path, struct sl_
 
 int cli_job_options(const struct cli_plan_args *a, struct sl_job_options *o, struct sl_error *e)
 {
+    bool synthetic = a->imatrix && strcmp(a->imatrix, "synthetic") == 0;
+
     *o = (struct sl_job_options){
         .layout = a->layout, .round_through = a->round_through, .rules = a->rules,
         .model_name = a->model_name, .output_type = a->output_type,
         .embedding_type = a->embedding_type, .no_tensor_first_split = a->no_tensor_first_split,
         .keep_split = a->keep_split, .leave_output = a->leave_output, .pure = a->pure,
-        .imatrix = a->imatrix, .include_weights = a->include_weights,
+        .imatrix = synthetic ? NULL : a->imatrix, .synthetic = synthetic,
+        .include_weights = a->include_weights,
         .exclude_weights = a->exclude_weights,
         .n_include_weights = (uint32_t)a->n_include_weights,
         .n_exclude_weights = (uint32_t)a->n_exclude_weights,

@@ -1,6 +1,7 @@
 #include "client/convert_run.h"
 
 #include "client/interrupt.h"
+#include "worker/synthetic.h"
 
 #include <string.h>
 
@@ -14,19 +15,25 @@ static int convert(struct args *a, const char *source, struct sl_job_plan *j, st
                    struct sl_error *e)
 {
     struct convert_opts o;
+    struct job_weights w;
+    int rc;
 
     SL_TRY(convert_options(&a->run, &o, e));
     SL_TRY(output_parse(out, a->output ? a->output : "./", e));
     SL_TRY(cli_job_open(j, source, false, &a->plan, out->prefix, e));
     o.round_bf16 = a->plan.round_through != NULL;
-    o.weights = j->imatrix ? &j->weights : NULL;
+    o.imatrix = a->plan.imatrix;
     if (!a->run.quiet)
         cli_job_notes(j);
     SL_TRY(output_attach(out, j->plan, e));
     if (a->run.dry_run)
         return convert_dry_run(j->plan, out);
     interrupt_install();
-    return convert_run(j->ck, j->plan, out, &o, e);
+    rc = job_weights_open(&w, j, &o.weights, e);
+    if (rc == 0)
+        rc = convert_run(j->ck, j->plan, out, &o, e);
+    job_weights_close(&w);
+    return rc;
 }
 
 static int run(int argc, const char **argv, struct sl_error *e)

@@ -260,10 +260,9 @@ static int open_engine(struct run *r, struct sl_error *e)
         .backend = r->o->backend,
         .round_bf16 = r->o->round_bf16,
         .segment_paths = (const char *const *)r->out->partial,
+        .weights = r->o->weights,
     };
 
-    if (r->o->weights)
-        eo.weights = (struct sl_engine_weights){sl_imatrix_use_has, sl_imatrix_use_load, r->o->weights};
     return sl_engine_open(r->ck, r->plan, &eo, &r->engine, e);
 }
 
@@ -397,6 +396,8 @@ static void print_summary(const struct run *r)
         cJSON_AddNumberToObject(o, "seconds", s);
         cJSON_AddNumberToObject(o, "peak_memory_bytes", (double)ru.ru_maxrss * 1024);
         cJSON_AddStringToObject(o, "fingerprint", r->plan->fingerprint);
+        if (r->o->imatrix)
+            cJSON_AddStringToObject(o, "imatrix", r->o->imatrix);
         json_line(o, "summary");
         return;
     }

@@ -15,7 +15,8 @@ struct convert_opts {
     enum sl_direct direct;
     enum sl_backend backend;
     bool round_bf16;
-    struct sl_imatrix_use *weights; /* NULL: none */
+    struct sl_engine_weights weights;
+    const char *imatrix;     /* what the summary says of them; NULL: none */
     bool force;              /* replace an existing output; drop other unfinished work */
     bool sha256;
     bool stats;              /* stage times at the end */

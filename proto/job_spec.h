@@ -22,7 +22,8 @@ struct sl_job_plan {
     uint32_t n_overrides;
     struct sl_kvs extra_kvs;
     char *prefix;                       /* base name of the output's files */
-    struct sl_imatrix *imatrix;         /* NULL: none */
+    struct sl_imatrix *imatrix;         /* NULL: none, or synthetic */
+    bool synthetic;                     /* --imatrix synthetic */
     struct sl_imatrix_use weights;
 };
 
@@ -34,6 +35,7 @@ struct sl_job_options {
     uint64_t split_max_bytes, split_max_tensors, task_bytes;
     bool no_tensor_first_split, keep_split, leave_output, pure;
     const char *imatrix;
+    bool synthetic;          /* in place of imatrix: weights made from the source */
     const char *const *include_weights, *const *exclude_weights;
     uint32_t n_include_weights, n_exclude_weights;
     const char *prefix;      /* NULL: from the model's name and the recipe */
@@ -62,6 +64,11 @@ void sl_job_plan_close(struct sl_job_plan *j);
  * SL_TASKS_MAX tasks, saying which --task-size would do. */
 int sl_job_plan_record(const struct sl_job_plan *j, struct cJSON **out, struct sl_error *e)
     SL_MUST_USE;
+
+/* Effect: *ro = how a recipe is assigned under these options with the job's imatrix, which
+ * is open. Errors: SL_EUSAGE. */
+int sl_job_recipe_opts(const struct sl_job_plan *j, const struct sl_job_options *o,
+                       struct sl_recipe_opts *ro, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: opens an imatrix and takes entries out of it, as --include-weights or
  * --exclude-weights say. *out is NULL when none are left. Errors: SL_EUSAGE (both

@@ -8,6 +8,7 @@
 #include "proto/roots.h"
 #include "worker/engine.h"
 #include "worker/output.h"
+#include "worker/synthetic.h"
 
 #include <sys/types.h>
 
@@ -35,6 +36,7 @@ struct sl_cached_job {
     char source_pin[32], output_pin[32];
     int source_fd, output_fd;
     struct sl_engine *engine; /* NULL: none now */
+    struct job_weights weights; /* of the engine */
     struct sl_file_id *files; /* of the partial files, for the engine's life */
     uint32_t busy;           /* tasks in the engine or not synced: it stays */
     uint64_t used_ms;
