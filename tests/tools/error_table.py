@@ -73,9 +73,30 @@ def table(a, rows):
         name = f"**`{r['name']}`**" if r["made"] else r["name"]
         cells = [name, str(r["bytes"]), "%.3f" % r["bits"], "%.3g" % r["error"]]
         if a.chunks:
-            cells.append("%.5f" % r["kl"] if r["kl"] is not None else "")
+            cells.append("%.5f" % max(r["kl"], 0) if r["kl"] is not None else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def place(label, px, py, made, colour, taken):
+    """A label beside its point where it covers no other, with a thread when it is far off."""
+    wide, high = 5.4 * len(label), 10
+    near = [(6, 3), (-6 - wide, 3), (-wide / 2, -7), (-wide / 2, 15), (6, -6), (6, 12), (-6 - wide, 12)]
+    far = [(d * k - (wide if d < 0 else 0), v * k) for k in (14, 24, 36, 50, 66, 84) for d, v in
+           ((0.7, -1), (-0.7, 1), (0.3, -1.2), (-0.3, 1.2), (1, -0.6), (-1, 0.6))]
+    for dx, dy in (near[1:] + near[:1] if made else near) + far:
+        box = (px + dx, py + dy - high + 2, px + dx + wide, py + dy + 2)
+        if box[0] > 70 and box[2] < 850 and not any(
+                box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in taken):
+            break
+    taken.append(box)
+    thread = ""
+    if (dx, dy) in far:
+        ex = box[0] if dx > 0 else box[2]
+        thread = (f'<line x1="{px:.1f}" y1="{py:.1f}" x2="{ex:.1f}" y2="{py + dy - 3:.1f}" stroke="{colour}" '
+                  'stroke-width="0.4"/>')
+    return (f'{thread}<text x="{box[0]:.1f}" y="{py + dy:.1f}" font-size="9" textLength="{wide - 2:.1f}" '
+            f'fill="{colour}">{label}</text>')
 
 
 def picture(rows):
@@ -102,15 +123,13 @@ def picture(rows):
     s.append(f'<text x="{(left + w) / 2}" y="{h - 14}" text-anchor="middle">MB</text>')
     line = " ".join(f'{x(r["bytes"]):.1f},{y(r["error"]):.1f}' for r in rows if r["made"])
     s.append(f'<polyline points="{line}" fill="none" stroke="#c33" stroke-width="1.5"/>')
-    for i, r in enumerate(rows):
+    taken = [(x(r["bytes"]) - 4, y(r["error"]) - 4, x(r["bytes"]) + 4, y(r["error"]) + 4) for r in rows]
+    for r in sorted(rows, key=lambda r: (not r["made"], r["bytes"])):
         px, py = x(r["bytes"]), y(r["error"])
         colour, size = ("#c33", 4) if r["made"] else ("#247", 3)
         label = r["name"].replace("--target-size ", "") if r["made"] else r["name"]
         s.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="{size}" fill="{colour}"/>')
-        if r["made"]:
-            s.append(f'<text x="{px - 6:.1f}" y="{py + 14:.1f}" text-anchor="end" fill="{colour}">{label}</text>')
-        else:
-            s.append(f'<text x="{px + 5:.1f}" y="{py - 4 + 8 * (i % 2):.1f}" font-size="9" fill="{colour}">{label}</text>')
+        s.append(place(label, px, py, r["made"], colour, taken))
     s.append(f'<text x="{w - right - 6}" y="{top + 14}" text-anchor="end" fill="#c33">plan --target-size</text>'
              f'<text x="{w - right - 6}" y="{top + 28}" text-anchor="end" fill="#247">stock recipes</text></svg>')
     return "\n".join(s) + "\n"
@@ -123,7 +142,12 @@ def main():
     for name in ("imatrix", "layout", "readme", "svg", "work", "sizes"):
         p.add_argument("--" + name, required=True)
     p.add_argument("--chunks", type=int, default=0)
+    p.add_argument("--redraw", action="store_true", help="the picture alone, from the last run's figures")
     a = p.parse_args()
+    if a.redraw:
+        with open(a.svg, "w") as f:
+            f.write(picture(json.load(open(os.path.join(a.work, "rows.json")))))
+        return
     text = open(a.readme).read()
     if BEGIN not in text or END not in text:
         sys.exit(f"{a.readme}: the marks of the table are not there")
@@ -135,6 +159,8 @@ def main():
     for r in rows:
         if r["made"] and any(not o["made"] and o["bytes"] <= r["bytes"] and o["error"] < r["error"] for o in rows):
             sys.exit(f"{r['name']}: a stock recipe of that size is better")
+    with open(os.path.join(a.work, "rows.json"), "w") as f:
+        json.dump([{k: v for k, v in r.items() if k != "plan"} for r in rows], f)
     with open(a.svg, "w") as f:
         f.write(picture(rows))
     at, to = text.index(BEGIN) + len(BEGIN), text.index(END)
