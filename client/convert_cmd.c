@@ -1,7 +1,6 @@
 #include "client/convert_run.h"
 
 #include "client/interrupt.h"
-#include "worker/synthetic.h"
 
 #include <string.h>
 
@@ -15,25 +14,17 @@ static int convert(struct args *a, const char *source, struct sl_job_plan *j, st
                    struct sl_error *e)
 {
     struct convert_opts o;
-    struct job_weights w;
-    int rc;
 
     SL_TRY(convert_options(&a->run, &o, e));
     SL_TRY(output_parse(out, a->output ? a->output : "./", e));
     SL_TRY(cli_job_open(j, source, false, &a->plan, out->prefix, e));
-    o.round_bf16 = a->plan.round_through != NULL;
-    o.imatrix = a->plan.imatrix;
     if (!a->run.quiet)
         cli_job_notes(j);
     SL_TRY(output_attach(out, j->plan, e));
     if (a->run.dry_run)
         return convert_dry_run(j->plan, out);
     interrupt_install();
-    rc = job_weights_open(&w, j, &o.weights, e);
-    if (rc == 0)
-        rc = convert_run(j->ck, j->plan, out, &o, e);
-    job_weights_close(&w);
-    return rc;
+    return convert_run(j, out, &o, e);
 }
 
 static int run(int argc, const char **argv, struct sl_error *e)
@@ -42,7 +33,8 @@ static int run(int argc, const char **argv, struct sl_error *e)
     struct poptOption plan[CLI_PLAN_TABLE_MAX], conv[CONVERT_TABLE_MAX];
     const struct poptOption table[] = {
         {"output", 'o', POPT_ARG_STRING, &a.output, 0,
-         "output file, or a folder for a file named by the GGUF convention (default: here)",
+         "output file, or a folder for a file named by the GGUF convention (default: here); FOLDER/ is "
+         "made where only its last part is missing",
          "PATH"},
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, plan, 0, "What is made:", NULL},
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, conv, 0, "How it is made:", NULL},

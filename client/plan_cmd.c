@@ -30,7 +30,7 @@ static int show(const struct plan_cmd *c, const struct sl_job_plan *job, const s
     bool rules_2025 = c->plan.rules ? strcmp(c->plan.rules, "2025") == 0
                                     : job->model->layout == SL_LAYOUT_LEGACY;
     struct plan_view view = {0};
-    int rc = plan_view_make(&view, job, (uint64_t)c->ctx, c->devices, c->out ? out : NULL, rules_2025, e);
+    int rc = plan_view_make(&view, job, (uint64_t)c->ctx, c->devices, out, c->out != NULL, rules_2025, e);
 
     if (rc == 0 && c->json) {
         rc = plan_view_json(&view, extra, e);
@@ -223,8 +223,8 @@ static int plan_and_show(struct plan_cmd *c, const char *source, struct sl_error
     c->target.command = command;
     c->target.file = c->write_recipe;
     c->target.progress = progress_mode_for(false, c->quiet);
-    if (rc == 0 && c->out)
-        rc = output_parse(&out, c->out, e);
+    if (rc == 0)
+        rc = output_parse(&out, c->out ? c->out : "./", e);
     if (rc == 0)
         rc = c->target.size || c->target.bpw ? make_target(c, source, &out, e) : show_plan(c, source, &out, e);
     output_free(&out);
@@ -247,7 +247,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
         {"threads", 't', POPT_ARG_INT, &c.target.threads, 0, "threads that measure (default: all cores)", "N"},
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, plan_table, 0, "Plan options:", NULL},
         {"output", 'o', POPT_ARG_STRING, &c.out, 0,
-         "where the output would go: its free space is shown", "PATH"},
+         "where the output would go: its free space is shown (default: here)", "PATH"},
         {"ctx", 'c', POPT_ARG_INT, &c.ctx, 0, "context of the memory estimate (default 32768)",
          "TOKENS"},
         {"devices", 0, POPT_ARG_STRING, &c.devices, 0,

@@ -1,7 +1,6 @@
 #include "client/convert_run.h"
 
 #include "client/interrupt.h"
-#include "worker/synthetic.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -41,8 +40,6 @@ static int quantize(struct args *a, const char *source, const char *target, stru
                     struct output *out, struct sl_error *e)
 {
     struct convert_opts o;
-    struct job_weights w;
-    int rc;
 
     SL_TRY(convert_options(&a->run, &o, e));
     SL_TRY(output_parse(out, target, e));
@@ -52,19 +49,13 @@ static int quantize(struct args *a, const char *source, const char *target, stru
     if (!j->ck->is_gguf)
         return sl_fail(e, SL_EUSAGE, "%s is no GGUF file; use 'sluice convert' for a checkpoint",
                        source);
-    o.round_bf16 = a->plan.round_through != NULL;
-    o.imatrix = a->plan.imatrix;
     if (!a->run.quiet)
         cli_job_notes(j);
     SL_TRY(output_attach(out, j->plan, e));
     if (a->run.dry_run)
         return convert_dry_run(j->plan, out);
     interrupt_install();
-    rc = job_weights_open(&w, j, &o.weights, e);
-    if (rc == 0)
-        rc = convert_run(j->ck, j->plan, out, &o, e);
-    job_weights_close(&w);
-    return rc;
+    return convert_run(j, out, &o, e);
 }
 
 static int run(int argc, const char **argv, struct sl_error *e)

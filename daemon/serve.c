@@ -20,6 +20,7 @@
 
 #define MESSAGES_A_TURN 512   /* of one commit */
 #define PAUSE_MS 1000         /* after a commit that failed */
+#define REFUSED_EVERY_MS 5000 /* lines about refused connections */
 
 struct serve {
     const struct sl_serve_opts *o;
@@ -32,7 +33,7 @@ struct serve {
     struct sl_metrics_figures figures;
     char id[33];
     int signals;
-    uint64_t tick_ms, paused_ms;
+    uint64_t tick_ms, paused_ms, refused_ms, refused;
 };
 
 static struct sl_now now(void)
@@ -62,7 +63,10 @@ static void on_event(void *user, const struct sl_event *ev)
     struct serve *s = user;
 
     sl_event_count(&s->figures.events, ev);
-    sl_event_log(s->o->log, ev);
+    if (s->o->log)
+        sl_event_log(s->o->log, ev);
+    if (s->o->embed && s->o->embed->event)
+        s->o->embed->event(s->o->embed->user, ev);
 }
 
 /* ---- starting */
@@ -134,32 +138,49 @@ static int take_signals(struct serve *s, struct sl_error *e)
     return 0;
 }
 
-static int open_all(struct serve *s, struct sl_error *e)
+/* What a daemon has of its own: signals, its queue, the roots. */
+static int open_own(struct serve *s, struct sl_error *e)
 {
     const struct sl_serve_opts *o = s->o;
-    struct sl_coord_opts co = o->coord;
     char path[4200];
 
     SL_TRY(sl_notify_open(&s->notify, e));
     SL_TRY(take_signals(s, e));
     SL_TRY(check_state(o->state_dir, e));
     SL_TRY(sl_roots_open(o->roots, o->n_roots, &s->roots, e));
-    SL_TRY(make_id(s->id, e));
     if ((size_t)snprintf(path, sizeof path, "%s/queue", o->state_dir) >= sizeof path)
         return sl_fail(e, SL_EUSAGE, "%s: too long a path", o->state_dir);
     sl_notify_extend(&s->notify, now().boot_ms, 60000);
-    SL_TRY(sl_queue_open(path, &s->queue, e));
+    return sl_queue_open(path, &s->queue, e);
+}
+
+static int open_all(struct serve *s, struct sl_error *e)
+{
+    const struct sl_serve_opts *o = s->o;
+    struct sl_coord_opts co = o->coord;
+
+    if (o->embed) {
+        s->queue = o->embed->queue;
+        s->signals = o->embed->stop_fd;
+    } else {
+        SL_TRY(open_own(s, e));
+        co.check_path = check_path;
+    }
+    SL_TRY(make_id(s->id, e));
     co.version = SLUICE_VERSION;
     co.bytes_version = SL_BYTES_VERSION;
     co.daemon_id = s->id;
     co.state_dir = o->state_dir;
     co.roots = o->roots;
     co.n_roots = o->n_roots;
-    co.check_path = check_path;
     co.on_event = on_event;
     co.user = s;
     SL_TRY(sl_coord_open(s->queue, &co, now(), &s->coord, e));
     SL_TRY(sl_router_open(&o->router, &s->router, e));
+    if (o->embed) {
+        o->embed->ready(o->embed->user, sl_router_context(s->router));
+        return 0;
+    }
     if (o->metrics_address) {
         const struct sl_metrics_opts mo = {.address = o->metrics_address, .remote = o->metrics_remote,
                                            .version = SLUICE_VERSION, .bytes_version = SL_BYTES_VERSION,
@@ -228,6 +249,19 @@ static void publish(struct serve *s, bool ready)
     sl_metrics_publish(s->metrics, &s->figures);
 }
 
+/* A stranger tries again and again: one line now and then. */
+static void tell_refused(struct serve *s, uint64_t now_ms)
+{
+    uint64_t n = sl_router_refused(s->router);
+
+    if (n == s->refused || (s->refused_ms && now_ms < s->refused_ms + REFUSED_EVERY_MS))
+        return;
+    sl_log_say(s->o->log, SL_LOG_WARNING, "refused", "%s is not in the allow-list (%llu connections refused so far)",
+               sl_router_last_refused(s->router), (unsigned long long)n);
+    s->refused = n;
+    s->refused_ms = now_ms;
+}
+
 static int turn(struct serve *s, struct sl_error *e)
 {
     uint32_t beat = s->o->coord.heartbeat_ms ? s->o->coord.heartbeat_ms : 5000;
@@ -244,6 +278,7 @@ static int turn(struct serve *s, struct sl_error *e)
     SL_TRY(sl_router_wait(s->router, s->signals, (int)(beat / 4 < 250 ? beat / 4 + 1 : 250), e));
     SL_TRY(failed = take_messages(s, &why, e));
     t = now();
+    tell_refused(s, t.boot_ms);
     if (!failed && t.boot_ms >= s->tick_ms) {
         s->tick_ms = t.boot_ms + (beat / 8 < 200 ? beat / 8 : 200);
         failed = sl_coord_tick(s->coord, t, &why) < 0;
@@ -253,6 +288,8 @@ static int turn(struct serve *s, struct sl_error *e)
         failed = 1;
     }
     SL_TRY(send_all(s, e));
+    if (failed && s->o->embed)
+        return sl_fail(e, why.code, "%s", why.text);
     if (failed) {
         pause_after(s, &why);
         publish(s, false);
@@ -266,9 +303,9 @@ static int turn(struct serve *s, struct sl_error *e)
 
 static bool stop_asked(const struct serve *s)
 {
-    struct signalfd_siginfo info;
+    struct signalfd_siginfo info; /* of an eventfd: eight bytes */
 
-    return read(s->signals, &info, sizeof info) == (ssize_t)sizeof info;
+    return read(s->signals, &info, sizeof info) > 0;
 }
 
 static void close_all(struct serve *s)
@@ -276,9 +313,11 @@ static void close_all(struct serve *s)
     sl_metrics_close(s->metrics);
     sl_router_close(s->router);
     sl_coord_close(s->coord);
-    sl_queue_close(s->queue);
     sl_roots_close(s->roots);
     sl_notify_close(&s->notify);
+    if (s->o->embed)
+        return;
+    sl_queue_close(s->queue);
     if (s->signals >= 0)
         close(s->signals);
 }
@@ -296,7 +335,7 @@ int sl_serve(const struct sl_serve_opts *o, struct sl_error *e)
         publish(&s, false);
         if (sl_coord_flush(s.coord, now(), &later) == 0)
             sl_coord_say_bye(s.coord, "the daemon stops");
-        if (send_all(&s, &later) < 0)
+        if (send_all(&s, &later) < 0 && o->log)
             sl_log_say(o->log, SL_LOG_WARNING, "stopping", "%s", later.text);
     }
     close_all(&s);

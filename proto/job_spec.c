@@ -142,6 +142,7 @@ static int plan_options(struct sl_job_plan *j, const struct sl_job_options *o,
                                 .no_tensor_first_split = o->no_tensor_first_split,
                                 .keep_split = o->keep_split,
                                 .task_bytes = o->task_bytes,
+                                .model_name = o->model_name,
                                 .extra_kvs = &j->extra_kvs};
     if (o->task_bytes && o->task_bytes < SL_TASK_BYTES_MIN)
         return sl_fail(e, SL_EUSAGE, "--task-size: %llu is too small; at least %u bytes",
@@ -238,7 +239,8 @@ static int name_source(struct sl_job_plan *j, const char *path, struct sl_error 
 int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_job_options *o,
                      struct sl_error *e)
 {
-    struct sl_model_opts mo = {.model_name = o->model_name, .keep_order = o->keep_split};
+    struct sl_model_opts mo = {.model_name = o->model_name, .keep_order = o->keep_split,
+                               .tokenizer_optional = o->any_type};
     struct sl_recipe_opts ro;
     struct sl_plan_opts po;
     bool legacy;
@@ -249,7 +251,7 @@ int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_
     SL_TRY(take_imatrix(j, o, e));
     SL_TRY(sl_job_recipe_opts(j, o, &ro, e));
     SL_TRY(o->config_only ? sl_checkpoint_open_config(source, &j->ck, e)
-                          : sl_checkpoint_open(source, &j->ck, e));
+                          : sl_checkpoint_open_within(source, j->roots, &j->ck, e));
     SL_TRY(sl_model_open(j->ck, &mo, &j->model, e));
     if (o->source_name)
         SL_TRY(name_source(j, o->source_name, e));

@@ -21,6 +21,7 @@ struct sl_job_plan {
     struct sl_type_override *overrides;
     uint32_t n_overrides;
     struct sl_kvs extra_kvs;
+    const struct sl_roots *roots;       /* the source must not leave them; set before. NULL: none */
     char *prefix;                       /* base name of the output's files */
     struct sl_imatrix *imatrix;         /* NULL: none, or synthetic */
     bool synthetic;                     /* --imatrix synthetic */
@@ -41,7 +42,7 @@ struct sl_job_options {
     const char *prefix;      /* NULL: from the model's name and the recipe */
     const char *source_name; /* path that names the source in the output; NULL: where it is */
     bool config_only;        /* the source is a config.json alone */
-    bool any_type;           /* as in struct sl_recipe_opts */
+    bool any_type;           /* as in struct sl_recipe_opts; and a tokenizer may be missing */
 };
 
 /* Effect: opens what is missing of source, model and imatrix and builds the plan.

@@ -65,6 +65,7 @@ struct sl_model {
                              general.quantization_version and split.* */
     char *base_name;      /* "DeepSeek-R1-256x20B"-like prefix for file names */
     char *model_name;     /* general.name */
+    bool no_tokenizer;    /* kvs lack the tokenizer's keys: good for a plan, not for a file */
     void *priv;
 };
 
@@ -73,6 +74,7 @@ struct sl_model_opts {
     bool legacy_meta;     /* Feb 2025 keys with the legacy layout; reserved */
     bool keep_order;      /* GGUF sources: tensors in file order, not in llama-quantize's */
     const char *model_name; /* overrides general.name; NULL: found out */
+    bool tokenizer_optional; /* a folder without tokenizer.json gives a model without its keys */
 };
 
 /* Effect: builds the model from a checkpoint (safetensors, config alone, or

@@ -32,6 +32,7 @@ struct sl_lane {
     int eventfd;
     pthread_t thread;
     bool started;
+    uint32_t sync_ms;
 
     pthread_mutex_t lock;
     pthread_cond_t more;
@@ -128,9 +129,8 @@ static void count_bytes(struct sl_lane *l, struct sl_cached_job *j)
 {
     struct sl_engine_stats st;
 
-    if (!j->engine)
+    if (!sl_job_cache_stats(l->cache, j, &st))
         return;
-    sl_engine_stats(j->engine, &st);
     if (st.source_bytes > j->seen_bytes)
         l->engine_bytes += st.source_bytes - j->seen_bytes;
     j->seen_bytes = st.source_bytes;
@@ -200,7 +200,7 @@ static void sync_due(struct sl_lane *l)
         return;
     for (struct flight *f = l->flights; f; f = f->next)
         dry &= f->finished;
-    if (!dry && l->n_unsynced < SYNC_TASKS && now_ms() - l->first_unsynced_ms < SYNC_MS)
+    if (!dry && l->n_unsynced < SYNC_TASKS && now_ms() - l->first_unsynced_ms < l->sync_ms)
         return;
     for (struct flight *f = l->flights; f;) {
         if (f->finished) {
@@ -329,6 +329,7 @@ static int on_special(void *user, uint64_t n)
     bool stop;
 
     atomic_fetch_add(&l->special_bytes, n);
+    sl_job_cache_checked(l->cache, n);
     pthread_mutex_lock(&l->lock);
     stop = l->stop || l->stop_special;
     pthread_mutex_unlock(&l->lock);
@@ -477,6 +478,7 @@ int sl_lane_open(const struct sl_job_cache_opts *o, int eventfd, struct sl_lane 
     if (!l)
         return sl_fail(e, SL_EFAIL, "out of memory");
     l->eventfd = eventfd;
+    l->sync_ms = o->sync_ms ? o->sync_ms : SYNC_MS;
     l->outcomes_end = &l->outcomes;
     pthread_mutex_init(&l->lock, NULL);
     pthread_condattr_init(&attr);

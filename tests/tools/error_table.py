@@ -163,6 +163,7 @@ def main():
         json.dump([{k: v for k, v in r.items() if k != "plan"} for r in rows], f)
     with open(a.svg, "w") as f:
         f.write(picture(rows))
+    text = open(a.readme).read()
     at, to = text.index(BEGIN) + len(BEGIN), text.index(END)
     with open(a.readme, "w") as f:
         f.write(text[:at] + "\n" + table(a, rows) + "\n" + text[to:])
