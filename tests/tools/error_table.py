@@ -80,11 +80,11 @@ def table(a, rows):
 
 def place(label, px, py, made, colour, taken):
     """A label beside its point where it covers no other, with a thread when it is far off."""
-    wide, high = 5.4 * len(label), 10
+    wide, high = 5.6 * len(label), 10
     near = [(6, 3), (-6 - wide, 3), (-wide / 2, -7), (-wide / 2, 15), (6, -6), (6, 12), (-6 - wide, 12)]
     far = [(d * k - (wide if d < 0 else 0), v * k) for k in (14, 24, 36, 50, 66, 84) for d, v in
            ((0.7, -1), (-0.7, 1), (0.3, -1.2), (-0.3, 1.2), (1, -0.6), (-1, 0.6))]
-    for dx, dy in (near[1:] + near[:1] if made else near) + far:
+    for dx, dy in (near[::-1] if made else near) + far:
         box = (px + dx, py + dy - high + 2, px + dx + wide, py + dy + 2)
         if box[0] > 70 and box[2] < 850 and not any(
                 box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in taken):
@@ -95,7 +95,7 @@ def place(label, px, py, made, colour, taken):
         ex = box[0] if dx > 0 else box[2]
         thread = (f'<line x1="{px:.1f}" y1="{py:.1f}" x2="{ex:.1f}" y2="{py + dy - 3:.1f}" stroke="{colour}" '
                   'stroke-width="0.4"/>')
-    return (f'{thread}<text x="{box[0]:.1f}" y="{py + dy:.1f}" font-size="9" textLength="{wide - 2:.1f}" '
+    return (f'{thread}<text x="{box[0]:.1f}" y="{py + dy:.1f}" font-size="9" '
             f'fill="{colour}">{label}</text>')
 
 
