@@ -116,6 +116,10 @@ int cli_job_open(struct sl_job_plan *j, const char *source, bool config_only,
                  const struct cli_plan_args *a, const char *out_prefix, struct sl_error *e)
     SL_MUST_USE;
 
+/* Effect: the same with a recipe's text in place of a->recipe. */
+int cli_job_open_text(struct sl_job_plan *j, const char *source, const struct cli_plan_args *a,
+                      const char *name, const char *text, struct sl_error *e) SL_MUST_USE;
+
 /* Effect: says on stderr what the imatrix does not cover. */
 void cli_job_notes(const struct sl_job_plan *j);
 

@@ -37,7 +37,8 @@ void cli_plan_table(struct cli_plan_args *a, struct poptOption table[CLI_PLAN_TA
          "quantize tensors of a GGUF source again that are quantized already", NULL},
         {"pure", 0, POPT_ARG_NONE, &a->pure, 0, "one type for every tensor, no mixture", NULL},
         {"imatrix", 0, POPT_ARG_STRING, &a->imatrix, 0,
-         "importance matrix (llama-imatrix's file, GGUF or dat) for the quantizers", "FILE"},
+         "importance matrix (llama-imatrix's file, GGUF or dat) for the quantizers; synthetic: the "
+         "energy of the weights' own columns", "FILE|synthetic"},
         {"include-weights", 0, POPT_ARG_STRING, NULL, VAL_INCLUDE,
          "use the imatrix only for tensors whose names contain this; may be repeated", "TEXT"},
         {"exclude-weights", 0, POPT_ARG_STRING, NULL, VAL_EXCLUDE,

@@ -386,6 +386,8 @@ static void print_summary(const struct run *r)
         cJSON_AddNumberToObject(o, "seconds", s);
         cJSON_AddNumberToObject(o, "peak_memory_bytes", (double)ru.ru_maxrss * 1024);
         cJSON_AddStringToObject(o, "fingerprint", r->plan->fingerprint);
+        if (r->j->synthetic || r->j->imatrix)
+            cJSON_AddStringToObject(o, "imatrix", r->j->synthetic ? "synthetic" : r->j->imatrix->path);
         json_line(o, "summary");
         return;
     }

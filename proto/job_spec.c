@@ -175,23 +175,41 @@ int sl_job_imatrix_open(const struct sl_job_options *o, struct sl_imatrix **out,
     return 0;
 }
 
-/* Opens the imatrix and records it in the output's metadata. */
-static int take_imatrix(struct sl_job_plan *j, const struct sl_job_options *o,
-                        struct sl_recipe_opts *ro, struct sl_error *e)
+static struct sl_weight_words weight_words(const struct sl_job_options *o)
 {
     bool keep = o->n_include_weights > 0;
 
-    if (!o->imatrix && (o->n_include_weights || o->n_exclude_weights))
+    return (struct sl_weight_words){keep ? o->include_weights : o->exclude_weights,
+                                    keep ? o->n_include_weights : o->n_exclude_weights, keep};
+}
+
+/* Opens the imatrix and records it in the output's metadata. */
+static int take_imatrix(struct sl_job_plan *j, const struct sl_job_options *o, struct sl_error *e)
+{
+    const struct sl_weight_words words = weight_words(o);
+
+    if (!o->imatrix && !o->synthetic && words.n)
         return sl_fail(e, SL_EUSAGE, "--include-weights and --exclude-weights need --imatrix FILE");
-    if (!o->imatrix)
-        return 0;
-    SL_TRY(sl_job_imatrix_open(o, &j->imatrix, e));
-    ro->has_imatrix = j->imatrix != NULL;
-    ro->imatrix = j->imatrix;
-    if (j->imatrix && sl_imatrix_kvs(j->imatrix, keep ? o->include_weights : o->exclude_weights,
-                                     keep ? o->n_include_weights : o->n_exclude_weights, keep,
-                                     &j->extra_kvs) < 0)
+    if (o->n_include_weights && o->n_exclude_weights)
+        return sl_fail(e, SL_EUSAGE, "--include-weights and --exclude-weights cannot be used together");
+    j->synthetic = o->synthetic;
+    if (o->imatrix)
+        SL_TRY(sl_job_imatrix_open(o, &j->imatrix, e));
+    if ((j->imatrix || j->synthetic) && sl_imatrix_kvs(j->imatrix, &words, &j->extra_kvs) < 0)
         return out_of_memory(e);
+    return 0;
+}
+
+int sl_job_recipe_opts(const struct sl_job_plan *j, const struct sl_job_options *o,
+                       struct sl_recipe_opts *ro, struct sl_error *e)
+{
+    bool legacy;
+
+    SL_TRY(one_of("--layout", o->layout, "mla", "legacy", &legacy, e));
+    SL_TRY(recipe_options(j, o, legacy, ro, e));
+    ro->has_imatrix = j->imatrix || j->synthetic;
+    ro->imatrix = j->imatrix;
+    ro->words = weight_words(o);
     return 0;
 }
 
@@ -254,9 +272,9 @@ int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_
 
     SL_TRY(one_of("--layout", o->layout, "mla", "legacy", &legacy, e));
     mo.layout = legacy ? SL_LAYOUT_LEGACY : SL_LAYOUT_MLA;
-    SL_TRY(recipe_options(j, o, legacy, &ro, e));
     SL_TRY(plan_options(j, o, &po, e));
-    SL_TRY(take_imatrix(j, o, &ro, e));
+    SL_TRY(take_imatrix(j, o, e));
+    SL_TRY(sl_job_recipe_opts(j, o, &ro, e));
     SL_TRY(o->config_only ? sl_checkpoint_open_config(source, &j->ck, e)
                           : sl_checkpoint_open_within(source, j->roots, &j->ck, e));
     SL_TRY(sl_model_open(j->ck, &mo, &j->model, e));
@@ -274,7 +292,8 @@ int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_
         return out_of_memory(e);
     po.prefix = j->prefix;
     SL_TRY(sl_plan_build(j->ck, j->model, j->recipe, &ro, &po, &j->plan, e));
-    return sl_imatrix_use_make(&j->weights, j->imatrix, j->plan, e);
+    return j->synthetic ? sl_imatrix_use_synthetic(&j->weights, j->plan, &ro.words, e)
+                        : sl_imatrix_use_make(&j->weights, j->imatrix, j->plan, e);
 }
 
 /* ---- specifications */
@@ -336,11 +355,14 @@ int sl_job_plan_open(struct sl_job_plan *j, const cJSON *spec, const char *sourc
         .pure = sl_get_bool(options, "pure"),
         .allow_requantize = sl_get_bool(options, "allow_requantize"),
         .imatrix = sl_get_str(options, "imatrix"),
+        .synthetic = sl_get_bool(options, "synthetic_imatrix"),
         .prefix = sl_get_str(spec, "prefix"),
         .source_name = sl_get_str(spec, "source"),
     };
     int rc = check_prefix(o.prefix, e);
 
+    if (rc == 0 && o.imatrix && o.synthetic)
+        rc = sl_fail(e, SL_EUSAGE, "imatrix and synthetic_imatrix cannot be used together");
     j->sha256 = sl_get_bool(options, "sha256");
     j->force = sl_get_bool(options, "force");
     if (rc == 0)

@@ -3,6 +3,7 @@
 #define SLUICE_PROTO_RECIPE_H
 
 #include "proto/model.h"
+#include "proto/weight_words.h"
 
 struct sl_recipe;
 struct sl_imatrix;
@@ -53,7 +54,9 @@ struct sl_recipe_opts {
     bool leave_output;    /* --leave-output-tensor */
     bool pure;            /* --pure */
     bool has_imatrix;     /* some llama.cpp rules ask */
-    const struct sl_imatrix *imatrix; /* NULL: whatever is needed is taken to be there */
+    const struct sl_imatrix *imatrix; /* NULL: with has_imatrix, the tensors that `words` leave
+                                         have data (a synthetic imatrix) */
+    struct sl_weight_words words;
     bool rules_2025;      /* llama.cpp's rules of February 2025 instead of August 2026 */
     bool allow_requantize; /* --allow-requantize: quantized tensors may be quantized again */
     bool any_type;        /* sizes only: types that cannot be written, or not without an

@@ -145,7 +145,7 @@ static int check_imatrix(struct assign *a, const struct sl_out_tensor *t, int ty
 {
     const struct sl_recipe_opts *o = a->o;
     size_t n = strlen(a->missing);
-    bool there = o->has_imatrix;
+    bool there = o->has_imatrix && (o->imatrix || sl_weight_words_use(&o->words, t->name));
     uint32_t entry;
     int rc;
 
@@ -168,6 +168,9 @@ static int missing_data(const struct assign *a, struct sl_error *e)
 
     if (a->n_missing > NAMED)
         snprintf(more, sizeof more, " and %u more", a->n_missing - NAMED);
+    if (a->o->has_imatrix && !a->o->imatrix)
+        return sl_fail(e, SL_EUSAGE, "--include-weights or --exclude-weights leave %u tensors without "
+                       "importance weights whose types need them: %s%s", a->n_missing, a->missing, more);
     if (!a->o->imatrix)
         return sl_fail(e, SL_EUSAGE, "recipe %s needs an importance matrix; give one with --imatrix FILE: "
                        "%u tensors have types that cannot do without: %s%s", a->r->name, a->n_missing,

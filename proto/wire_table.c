@@ -50,6 +50,7 @@ static const struct sl_field options_fields[] = {
     {"tensor_types", SL_F_RECS, false, 1000, &type_rule_record},
     {"override_kv", SL_F_STRS, false, 256, NULL},
     {"imatrix", SL_F_PATH, false, PATH_BYTES, NULL},
+    {"synthetic_imatrix", SL_F_BOOL, false, 0, NULL},
     {"include_weights", SL_F_STRS, false, 256, NULL},
     {"exclude_weights", SL_F_STRS, false, 256, NULL},
     {"leave_output", SL_F_BOOL, false, 0, NULL},

@@ -305,6 +305,7 @@ void sl_job_cache_close_engine(struct sl_cached_job *j)
 {
     sl_engine_close(j->engine);
     j->engine = NULL;
+    job_weights_close(&j->weights);
     j->seen_bytes = j->finished_bytes = 0;
     free(j->files);
     j->files = NULL;
@@ -342,16 +343,19 @@ int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *j, struct 
         .round_bf16 = j->j.round_bf16,
         .segment_paths = (const char *const *)j->out.partial,
     };
+    int rc;
 
     if (j->engine)
         return 1;
     if (!engine_free(c))
         return 0;
     SL_TRY(take_file_ids(j, e));
-    if (j->j.imatrix)
-        eo.weights = (struct sl_engine_weights){sl_imatrix_use_has, sl_imatrix_use_load, &j->j.weights};
-    SL_TRY(sl_engine_open(j->j.ck, j->j.plan, &eo, &j->engine, e));
-    return 1;
+    rc = job_weights_open(&j->weights, &j->j, &eo.weights, e);
+    if (rc == 0)
+        rc = sl_engine_open(j->j.ck, j->j.plan, &eo, &j->engine, e);
+    if (rc < 0)
+        job_weights_close(&j->weights);
+    return rc < 0 ? rc : 1;
 }
 
 int sl_job_cache_stats(struct sl_job_cache *c, struct sl_cached_job *j, struct sl_engine_stats *st)

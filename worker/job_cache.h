@@ -8,6 +8,7 @@
 #include "proto/roots.h"
 #include "worker/engine.h"
 #include "worker/output.h"
+#include "worker/synthetic.h"
 
 #include <sys/types.h>
 
@@ -50,6 +51,7 @@ struct sl_cached_job {
     char source_pin[32], output_pin[32];
     int source_fd, output_fd;
     struct sl_engine *engine; /* NULL: none now */
+    struct job_weights weights; /* of the engine */
     struct sl_file_id *files; /* of the partial files, for the engine's life */
     bool given;              /* j and out are the caller's of sl_job_cache_open */
     uint32_t busy;           /* tasks in the engine or not synced: it stays */

@@ -87,7 +87,8 @@ struct verify_tally {
  * element at a time by the transforms' index formulas and the scalar backend,
  * and compares bytes; the first and the last block always. Also holds names
  * and shapes against the model. imatrix: the file that the output was made with,
- * or NULL: then only types that take no weights are compared in such an output.
+ * or NULL: then only types that take no weights are compared in such an output (a synthetic
+ * one is made again from the source).
  * Failures go to r (one for each tensor). Errors: those of opening and reading
  * the source and the imatrix; SL_EUSAGE for another imatrix. */
 int verify_source(const struct verify_set *s, const char *checkpoint, const char *imatrix,

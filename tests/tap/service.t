@@ -190,6 +190,15 @@ for my $w (qw(w1 w2)) {
     ok(slurp("$run/$w.log") =~ /task-done job=$id /, "$w did some of it");
 }
 
+# ---- synthetic importance weights: each worker makes them, verify again
+run_ok('convert --imatrix synthetic', $SLUICE, 'convert', $source, '--recipe', 'q4_k_m', '--task-size', '1M', '--threads', 2,
+    '-o', "$run/synthetic.gguf", '--quiet', '--imatrix', 'synthetic');
+$id = submit(spec('syn', synthetic_imatrix => JSON::PP::true), verify => JSON::PP::true);
+is_state(wait_job($id, 60), 'succeeded', 'a job with synthetic weights');
+ok(-e "$out/syn.gguf" && sha256("$out/syn.gguf") eq sha256("$run/synthetic.gguf"), 'the same file as convert');
+ok(sha256("$run/synthetic.gguf") ne $want, 'which is not the one without');
+unlink glob "$out/syn.*";
+
 # ---- SIGTERM: what has not begun goes back, the rest is finished
 $id = submit(spec('b'));
 $j = wait_job($id, 30, sub { no warnings 'exiting'; last if $_[0] && $_[0]{done} });

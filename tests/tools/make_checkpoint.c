@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum arch { DEEPSEEK, QWEN2, LLAMA };
 enum kind { FP8, BF16, F32, SCALE_F32, SCALE_E8M0 };
@@ -31,7 +32,7 @@ struct config {
     enum arch arch;
     uint64_t layers, dense, hidden, inter, moe_inter, experts, used, groups, groups_used;
     uint64_t heads, kv_heads, q_lora, kv_lora, nope, rope, v_dim, vocab, shards, seed;
-    bool mtp, tied, f32_bias;
+    bool mtp, tied, f32_bias, sparse;
     const char *scales; /* block, e8m0, tensor, row */
     const char *scale_suffix, *tokenizer, *out;
 };
@@ -316,7 +317,7 @@ static void write_shard(const struct config *c, const struct list *l, unsigned s
     fwrite(&n64, 8, 1, f);
     fwrite(header, 1, len, f);
     free(header);
-    enum { CHUNK = 1 << 20 };
+    enum { CHUNK = 1 << 20, HEAD = 4096 };
     uint8_t *buf = malloc(CHUNK * 4);
     if (!buf)
         die("out of memory");
@@ -327,12 +328,20 @@ static void write_shard(const struct config *c, const struct list *l, unsigned s
         uint64_t n = (t->rows ? t->rows : 1) * t->cols, s = c->seed * 0x100000001b3u + i * 0x9e3779b9u + 1;
         while (n) {
             uint64_t k = n < CHUNK ? n : CHUNK;
+            if (c->sparse && t->fill == GAUSS && t->rows && n > HEAD)
+                k = HEAD;
             draw(t, k, buf, &s);
             fwrite(buf, kind_bytes(t->kind), k, f);
             n -= k;
+            if (k == HEAD) {
+                fseeko(f, (off_t)(n * kind_bytes(t->kind)), SEEK_CUR);
+                n = 0;
+            }
         }
     }
     free(buf);
+    if (c->sparse && (fflush(f) || ftruncate(fileno(f), (off_t)(8 + len + at))))
+        die("%s: %s", name, strerror(errno));
     close_out(f, name);
 }
 
@@ -474,6 +483,7 @@ static void usage(FILE *f)
           "  --bf16-bias                   router bias in BF16 instead of F32\n"
           "  --mtp                         with a multi-token-prediction layer\n"
           "  --tied                        no lm_head\n"
+          "  --sparse                      of each matrix only the beginning, then a hole\n"
           "  --tokenizer DIR               where DeepSeek's tokenizer files are (tests/tiny-v3)\n", f);
 }
 
@@ -515,13 +525,13 @@ int main(int argc, char **argv)
                                         "groups", "groups-used", "heads", "kv-heads", "q-lora", "kv-lora", "nope",
                                         "rope", "v-dim", "vocab", "shards", "seed" };
     enum { N = sizeof nums / sizeof *nums };
-    struct option opts[N + 11];
+    struct option opts[N + 12];
     struct config c = defaults(DEEPSEEK);
     for (int i = 0; i < N; i++)
         opts[i] = (struct option){ nums[i], required_argument, NULL, NUM0 + i };
     const struct option rest[] = { { "arch", 1, NULL, 'a' }, { "preset", 1, NULL, 'p' }, { "scales", 1, NULL, 's' },
                                    { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' }, { "mtp", 0, NULL, 'm' },
-                                   { "tied", 0, NULL, 't' }, { "tokenizer", 1, NULL, 'k' }, { "out", 1, NULL, 'o' },
+                                   { "tied", 0, NULL, 't' }, { "sparse", 0, NULL, 'S' }, { "tokenizer", 1, NULL, 'k' }, { "out", 1, NULL, 'o' },
                                    { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
     memcpy(opts + N, rest, sizeof rest);
     for (int o; (o = getopt_long(argc, argv, "", opts, NULL)) != -1;) {
@@ -549,6 +559,7 @@ int main(int argc, char **argv)
         case 'b': c.f32_bias = false; break;
         case 'm': c.mtp = true; break;
         case 't': c.tied = true; break;
+        case 'S': c.sparse = true; break;
         case 'k': c.tokenizer = optarg; break;
         case 'o': c.out = optarg; break;
         case 'h': usage(stdout); return 0;
