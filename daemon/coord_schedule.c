@@ -32,6 +32,8 @@ static uint32_t next_special(const struct sl_coord *c, struct job *j, const stru
 {
     uint32_t task = 0;
 
+    if (c->committing) /* their grants wait for a commit in any case */
+        return 0;
     switch (j->state) {
     case SL_JOB_QUEUED:
     case SL_JOB_RUNNING:
@@ -222,19 +224,12 @@ static void charge(struct sl_coord *c, struct job *j, uint32_t task)
 static int lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task,
                  struct sl_error *e)
 {
-    struct task *t = coord_task(j, task);
-    uint64_t epoch;
-    int rc = sl_queue_lease(c->q, j->id, task, w->instance, &epoch, e);
+    uint64_t epoch = sl_queue_take_epoch(c->q);
+    /* All that the grant rests on is on disk, but for the lease itself. */
+    bool early = task < SL_TASKS_MAX && epoch <= c->epochs_synced && j->tx <= c->synced &&
+                 j->tasks[task].tx <= c->synced;
 
-    SL_TRY(rc);
-    if (rc == 0)
-        return sl_fail(e, SL_EFAIL, "queue: task %u of job %llu is not ready on disk", task,
-                       (unsigned long long)j->id);
-    coord_move(j, task, SL_TASK_LEASED);
-    SL_TRY(coord_hold_task(w, j, task, e));
-    t->epoch = epoch;
-    t->granted_ms = c->now.boot_ms;
-    t->bytes_done = 0;
+    SL_TRY(coord_lease(c, w, j, task, epoch, e));
     w->want--;
     w->twin_group = 0;
     if (task < SL_TASKS_MAX) {
@@ -246,7 +241,7 @@ static int lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t t
     charge(c, j, task);
     c->stats.grants++;
     SL_TRY(coord_grow(&c->grants, c->n_grants, &c->cap_grants, sizeof *c->grants, e));
-    c->grants[c->n_grants++] = (struct grant){w, j, task, epoch};
+    c->grants[c->n_grants++] = (struct grant){w, j, task, epoch, early};
     if (task == SL_TASK_PREPARE && j->state == SL_JOB_QUEUED)
         return coord_set_state(c, j, SL_JOB_RUNNING, 0, NULL, e);
     return 0;
@@ -310,7 +305,7 @@ static int send_grants(struct sl_coord *c, uint32_t first, uint32_t last, struct
         }
         w->specs[w->n_specs++] = j->id;
     }
-    return coord_send(c, w->peer, &m, e);
+    return c->grants[first].early ? coord_send_early(c, w->peer, &m, e) : coord_send(c, w->peer, &m, e);
 }
 
 /* Brings each worker's grants together, in the order in which they were made. */
@@ -352,7 +347,7 @@ int coord_schedule(struct sl_coord *c, struct sl_error *e)
     sort_grants(c->grants, c->n_grants);
     for (uint32_t i = 0, k; i < c->n_grants; i = k) {
         for (k = i + 1; k < c->n_grants && k - i < 64 && c->grants[k].w == c->grants[i].w &&
-                        c->grants[k].j == c->grants[i].j;)
+                        c->grants[k].j == c->grants[i].j && c->grants[k].early == c->grants[i].early;)
             k++;
         SL_TRY(send_grants(c, i, k - 1, e));
     }
