@@ -61,7 +61,7 @@ static void count(struct sl_engine *en, struct sl_engine_task *t, uint64_t elems
     t->elems_done += elems;
     sum = t->elems_done == t->elems
               ? src : (uint64_t)((double)src * ((double)t->elems_done / (double)t->elems));
-    atomic_fetch_add(&en->source_bytes, sum - t->counted);
+    atomic_fetch_add(&en->members[t->member].source_bytes, sum - t->counted);
     t->counted = sum;
 }
 
@@ -135,6 +135,7 @@ void *sl_engine_compute_thread(void *arg)
 {
     struct sl_compute *me = arg;
     struct sl_engine *en = me->en;
+    const struct sl_unit_env *env;
     struct sl_engine_unit *u;
 
     pthread_mutex_lock(&en->lock);
@@ -145,7 +146,10 @@ void *sl_engine_compute_thread(void *arg)
             uint64_t since = sl_now_ns();
 
             pthread_mutex_unlock(&en->lock);
-            u->code = sl_unit_convert(&en->env, &u->u, u->slab, &me->scratch, &u->err);
+            env = &en->members[u->task->member].env;
+            if (env->group)
+                sl_unit_turn(env, &u->u);
+            u->code = sl_unit_convert(env, &u->u, u->slab, &me->scratch, &u->err);
             atomic_fetch_add(&en->compute_ns, sl_now_ns() - since);
             pthread_mutex_lock(&en->lock);
         }
