@@ -75,8 +75,8 @@ struct worker {
     bool draining, silent, known; /* known: has said hello since the daemon started */
     struct held *held;
     uint32_t n_held, cap_held;
-    uint64_t last_job, twin_group; /* where its disk is */
-    uint32_t last_task, twin_task;
+    uint64_t last_job;      /* where its disk is */
+    uint32_t last_task;
     uint64_t done, done_bytes;
     uint64_t *specs;        /* jobs whose specification this connection has */
     uint32_t n_specs, cap_specs;
@@ -106,6 +106,7 @@ struct grant {
     uint32_t task;
     uint64_t epoch;
     bool early;             /* may leave before the commit */
+    uint32_t with;          /* so many of the sweep's other jobs go along */
 };
 
 /* What came during a commit and needs the queue. */

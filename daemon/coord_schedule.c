@@ -3,7 +3,8 @@
  * Jobs (a sweep counts as one) share by weight: each has a pass, the source
  * bytes granted so far over its weight; the lowest goes first. In a job a
  * worker goes on in the shard where it is, else takes the first shard that
- * nobody works on, else shares the one with the most left from its middle. When
+ * nobody works on (a sweep's jobs all at once: their tasks of one number go to one
+ * worker together), else shares the one with the most left from its middle. When
  * fewer tasks are ready than two for each worker, the largest goes first. */
 #include "daemon/coord_priv.h"
 
@@ -12,6 +13,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define SWEEP_MAX 64u       /* jobs of one submit */
 
 static bool same_stream(const struct job *a, const struct job *b)
 {
@@ -184,16 +187,6 @@ static struct job *pick(const struct sl_coord *c, const struct worker *w, uint32
     struct job *best = NULL;
     int64_t t;
 
-    /* The same place of the source for the other recipes of a sweep. */
-    for (uint32_t i = 0; w->twin_group && i < c->n_jobs; i++) {
-        struct job *j = c->jobs[i];
-
-        if (j->group == w->twin_group && j->state == SL_JOB_RUNNING && w->twin_task < j->n_tasks &&
-            started(j) && grantable(c, &j->tasks[w->twin_task], w)) {
-            *task = w->twin_task;
-            return j;
-        }
-    }
     for (uint32_t i = 0; i < c->n_jobs; i++) {
         struct job *j = c->jobs[i];
 
@@ -221,7 +214,15 @@ static void charge(struct sl_coord *c, struct job *j, uint32_t task)
             c->jobs[i]->pass = c->vtime + step;
 }
 
-static int lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task,
+/* The same place of the source for another recipe of the sweep. */
+static bool twin(const struct sl_coord *c, const struct worker *w, const struct job *j, const struct job *k,
+                 uint32_t task)
+{
+    return k != j && k->group == j->group && k->state == SL_JOB_RUNNING && k->n_tasks == j->n_tasks &&
+           k->tasks[task].src == j->tasks[task].src && started(k) && grantable(c, &k->tasks[task], w);
+}
+
+static int lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, uint32_t with,
                  struct sl_error *e)
 {
     uint64_t epoch = sl_queue_take_epoch(c->q);
@@ -230,20 +231,35 @@ static int lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t t
                  j->tasks[task].tx <= c->synced;
 
     SL_TRY(coord_lease(c, w, j, task, epoch, e));
-    w->want--;
-    w->twin_group = 0;
     if (task < SL_TASKS_MAX) {
         w->last_job = j->id;
         w->last_task = task;
-        w->twin_group = j->group;
-        w->twin_task = task;
     }
     charge(c, j, task);
     c->stats.grants++;
     SL_TRY(coord_grow(&c->grants, c->n_grants, &c->cap_grants, sizeof *c->grants, e));
-    c->grants[c->n_grants++] = (struct grant){w, j, task, epoch, early};
+    c->grants[c->n_grants++] = (struct grant){w, j, task, epoch, early, with};
     if (task == SL_TASK_PREPARE && j->state == SL_JOB_QUEUED)
         return coord_set_state(c, j, SL_JOB_RUNNING, 0, NULL, e);
+    return 0;
+}
+
+/* Leases a task, and with it those of the same number of its sweep's other jobs, so that
+ * the worker reads their source once. They count as one of what it wants. */
+static int lease_all(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task,
+                     struct sl_error *e)
+{
+    struct job *twins[SWEEP_MAX];
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; j->group && task < SL_TASKS_MAX && i < c->n_jobs && n < SWEEP_MAX; i++)
+        if (twin(c, w, j, c->jobs[i], task))
+            twins[n++] = c->jobs[i];
+    w->want--;
+    SL_TRY(lease(c, w, j, task, n, e));
+    for (uint32_t i = 0; i < n; i++)
+        SL_TRY(lease(c, w, twins[i], task, n, e));
+    w->last_job = task < SL_TASKS_MAX ? j->id : w->last_job;
     return 0;
 }
 
@@ -295,6 +311,8 @@ static int send_grants(struct sl_coord *c, uint32_t first, uint32_t last, struct
     sl_put_uint(m.tree, "lease_ms", c->o.lease_ms);
     if (j->group)
         sl_put_uint(m.tree, "group", j->group);
+    if (c->grants[first].with)
+        sl_put_uint(m.tree, "with", c->grants[first].with);
     if (j->fingerprint[0])
         sl_put_str(m.tree, "fingerprint", j->fingerprint);
     if (!has_spec(w, j->id)) {
@@ -339,7 +357,7 @@ int coord_schedule(struct sl_coord *c, struct sl_error *e)
 
             if (!w->peer || w->draining || w->want == 0 || !(j = pick(c, w, workers, &task)))
                 continue;
-            SL_TRY(lease(c, w, j, task, e));
+            SL_TRY(lease_all(c, w, j, task, e));
             any = true;
         }
         c->turn++;
@@ -347,7 +365,8 @@ int coord_schedule(struct sl_coord *c, struct sl_error *e)
     sort_grants(c->grants, c->n_grants);
     for (uint32_t i = 0, k; i < c->n_grants; i = k) {
         for (k = i + 1; k < c->n_grants && k - i < 64 && c->grants[k].w == c->grants[i].w &&
-                        c->grants[k].j == c->grants[i].j && c->grants[k].early == c->grants[i].early;)
+                        c->grants[k].j == c->grants[i].j && c->grants[k].early == c->grants[i].early &&
+                        c->grants[k].with == c->grants[i].with;)
             k++;
         SL_TRY(send_grants(c, i, k - 1, e));
     }

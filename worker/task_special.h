@@ -11,6 +11,9 @@ struct cJSON;
 struct sl_work {
     uint64_t job, epoch;
     uint32_t task;
+    uint64_t group;          /* sweep; 0: none */
+    uint32_t with;           /* so many tasks of the same number came with it, of other jobs of the sweep */
+    uint64_t came_ms;        /* the lane's */
     struct cJSON *spec;      /* owned */
     char fingerprint[33];    /* "" for prepare */
     char *sums;              /* stitch: 16 digits for each task; owned */
