@@ -72,23 +72,21 @@ int convert_options(const struct convert_args *a, struct convert_opts *o, struct
     return 0;
 }
 
-void convert_print_stats(const struct sl_engine *en, uint64_t wall_ns)
+void convert_print_stats(const struct sl_engine_stats *st, uint64_t wall_ns)
 {
-    struct sl_engine_stats st;
     double s = (double)wall_ns / 1e9;
 
-    sl_engine_stats(en, &st);
     fprintf(stderr,
             "stats: %.2f s; read %.2f GB at %.2f GB/s, wrote %.2f GB at %.2f GB/s (%s%s)\n"
             "stats: %u threads (%s): %.0f %% of their time in kernels, %.0f %% waiting for data; "
             "disk waited for a free slab %.0f %% of the time; %u slabs of %.1f MiB\n",
-            s, (double)st.read_bytes / 1e9, (double)st.read_bytes / 1e9 / s,
-            (double)st.written_bytes / 1e9, (double)st.written_bytes / 1e9 / s, st.io_name,
-            st.direct ? ", O_DIRECT" : "", st.threads, st.backend_name,
-            100.0 * (double)st.compute_ns / 1e9 / s / st.threads,
-            100.0 * (double)st.read_wait_ns / 1e9 / s / st.threads,
-            100.0 * (double)st.slab_wait_ns / 1e9 / s, st.slabs,
-            (double)st.slab_bytes / 1048576.0);
+            s, (double)st->read_bytes / 1e9, (double)st->read_bytes / 1e9 / s,
+            (double)st->written_bytes / 1e9, (double)st->written_bytes / 1e9 / s, st->io_name,
+            st->direct ? ", O_DIRECT" : "", st->threads, st->backend_name,
+            100.0 * (double)st->compute_ns / 1e9 / s / st->threads,
+            100.0 * (double)st->read_wait_ns / 1e9 / s / st->threads,
+            100.0 * (double)st->slab_wait_ns / 1e9 / s, st->slabs,
+            (double)st->slab_bytes / 1048576.0);
 }
 
 int convert_dry_run(const struct sl_plan *p, const struct output *out)

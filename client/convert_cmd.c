@@ -18,15 +18,13 @@ static int convert(struct args *a, const char *source, struct sl_job_plan *j, st
     SL_TRY(convert_options(&a->run, &o, e));
     SL_TRY(output_parse(out, a->output ? a->output : "./", e));
     SL_TRY(cli_job_open(j, source, false, &a->plan, out->prefix, e));
-    o.round_bf16 = a->plan.round_through != NULL;
-    o.weights = j->imatrix ? &j->weights : NULL;
     if (!a->run.quiet)
         cli_job_notes(j);
     SL_TRY(output_attach(out, j->plan, e));
     if (a->run.dry_run)
         return convert_dry_run(j->plan, out);
     interrupt_install();
-    return convert_run(j->ck, j->plan, out, &o, e);
+    return convert_run(j, out, &o, e);
 }
 
 static int run(int argc, const char **argv, struct sl_error *e)

@@ -1,54 +1,47 @@
 #include "client/convert_run.h"
 
 #include "client/convert_store.h"
+#include "client/convert_threads.h"
 #include "client/interrupt.h"
-#include "worker/stitch.h"
 
 #include <cjson/cJSON.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SECOND 1000000000ull
-#define PENDING_MAX 64
-#define COMMIT_NS 250000000ull /* finished work waits at most so long for its sync */
-#define STITCH_TRIES 3
-/* How long a stop waits for the tasks under way; what is not done then is made again. */
-#define STOP_NS (3 * SECOND)
-/* Source bytes handed to the engine ahead of what it has finished: enough that
- * its disk never waits, little enough that a stop is near. */
-#define AHEAD_BYTES (384ull << 20)
+/* Finished work waits at most so long for its sync. */
+#define COMMIT_MS 250u
+
+/* What the worker's threads tell. */
+struct told {
+    pthread_mutex_t lock;
+    struct sl_engine_stats st;
+    uint64_t checked;    /* bytes of finished files */
+};
 
 struct run {
-    const struct sl_checkpoint *ck;
+    struct sl_job_plan *j;
     const struct sl_plan *plan;
     const struct output *out;
     const struct convert_opts *o;
     struct convert_store *store;
-    struct sl_engine *engine;
-    uint64_t *sum;       /* checksum of each finished task */
-    bool *done;
-    uint64_t done_bytes; /* source bytes of finished tasks */
-    struct convert_done pending[PENDING_MAX]; /* finished, not yet synced and committed */
-    uint32_t n_pending;
-    uint64_t last_commit_ns;
-    uint64_t stop_ns; /* when a stop was first seen */
+    uint64_t done_bytes; /* source bytes of the tasks that were done before this run */
+    struct told told;
+    bool checking;       /* the progress shown is that of the check */
     struct progress progress;
-    uint64_t t0_ns, resumed_bytes;
+    uint64_t t0_ns, convert_ns;
 };
 
 static void on_done(void *user, uint32_t task, uint64_t checksum)
 {
     struct run *r = user;
 
-    if (task < r->plan->n_tasks && !r->done[task]) {
-        r->done[task] = true;
-        r->sum[task] = checksum;
-        r->done_bytes += r->plan->tasks[task].src_bytes;
-    }
+    (void)checksum;
+    r->done_bytes += task < r->plan->n_tasks ? r->plan->tasks[task].src_bytes : 0;
 }
 
 /* Tasks whose segment file is gone must be made again, whatever the store says. */
@@ -86,18 +79,51 @@ static const char *source_name(const struct sl_checkpoint *ck, char buf[PATH_MAX
     return slash && slash[1] ? slash + 1 : buf;
 }
 
+/* The job's specification, as `submit` would write it but for the options, which
+ * are this process's own. *text is the caller's (free). */
+static int make_spec(const struct run *r, char **text, struct sl_error *e)
+{
+    const char *path = r->j->ck->dir ? r->j->ck->dir : r->j->ck->files[0].path;
+    char *source = realpath(path, NULL), *dir = realpath(r->out->dir, NULL);
+    cJSON *o = cJSON_CreateObject();
+    int rc;
+
+    sl_put_str(o, "source", source ? source : path);
+    sl_put_str(o, "output", dir ? dir : r->out->dir);
+    sl_put_str(o, "prefix", r->j->prefix);
+    sl_put_str(o, "recipe", sl_recipe_name(r->j->recipe));
+    sl_put_str(o, "recipe_text", sl_recipe_text(r->j->recipe));
+    rc = sl_record_check("spec", o, e);
+    *text = rc == 0 ? cJSON_PrintUnformatted(o) : NULL;
+    if (rc == 0 && !*text)
+        rc = sl_fail(e, SL_EFAIL, "out of memory");
+    cJSON_Delete(o);
+    free(source);
+    free(dir);
+    return rc;
+}
+
+static int begin_store(struct run *r, struct sl_error *e)
+{
+    char buf[PATH_MAX], *spec;
+    int rc;
+
+    SL_TRY(make_spec(r, &spec, e));
+    rc = convert_store_begin(r->store, r->plan, source_name(r->j->ck, buf), spec, e);
+    free(spec);
+    return rc;
+}
+
 /* Opens the store and holds the plan against what it records. *fresh: there was
  * nothing yet. */
 static int open_store(struct run *r, bool *fresh, struct sl_error *e)
 {
-    char buf[PATH_MAX];
-    const char *source = source_name(r->ck, buf);
     int rc;
 
     SL_TRY(convert_store_open(r->out->journal, &r->store, e));
     SL_TRY(rc = convert_store_state(r->store, e));
     *fresh = rc == CONVERT_NEW;
-    rc = convert_store_begin(r->store, r->plan, source, e);
+    rc = begin_store(r, e);
     if (rc != SL_EEXISTS || !r->o->force)
         return rc;
     convert_store_close(r->store);
@@ -106,7 +132,7 @@ static int open_store(struct run *r, bool *fresh, struct sl_error *e)
     output_discard(r->out);
     *fresh = true;
     SL_TRY(convert_store_open(r->out->journal, &r->store, e));
-    return convert_store_begin(r->store, r->plan, source, e);
+    return begin_store(r, e);
 }
 
 /* The temporary files, in full size; tasks whose file was lost are taken back. */
@@ -141,7 +167,7 @@ static int take_job(struct run *r, int *state, struct sl_error *e)
     }
     SL_TRY(open_store(r, &fresh, e));
     SL_TRY(*state = convert_store_state(r->store, e));
-    if (*state != CONVERT_PUBLISHING)
+    if (*state < CONVERT_PUBLISHING)
         rc = take_files(r, fresh, e);
     if (rc < 0 && fresh) {
         convert_store_close(r->store);
@@ -152,91 +178,62 @@ static int take_job(struct run *r, int *state, struct sl_error *e)
     return convert_store_each(r->store, on_done, r, e);
 }
 
-/* Syncs the segments and records the pending tasks: only then are they done. */
-static int commit_pending(struct run *r, struct sl_error *e)
+/* ---- what the threads tell, and what is shown of it */
+
+static void on_converted(void *user, const struct sl_engine_stats *st)
 {
-    r->last_commit_ns = now_ns();
-    if (r->n_pending == 0)
-        return 0;
-    SL_TRY(sl_engine_sync(r->engine, e));
-    SL_TRY(convert_store_commit(r->store, r->pending, r->n_pending, e));
-    for (uint32_t i = 0; i < r->n_pending; i++)
-        on_done(r, r->pending[i].task, r->pending[i].checksum);
-    r->n_pending = 0;
-    return 0;
+    struct told *t = user;
+
+    pthread_mutex_lock(&t->lock);
+    t->st = *st;
+    pthread_mutex_unlock(&t->lock);
 }
 
-static void show_progress(struct run *r)
+static void on_checked(void *user, uint64_t bytes)
 {
+    struct told *t = user;
+
+    pthread_mutex_lock(&t->lock);
+    t->checked += bytes;
+    pthread_mutex_unlock(&t->lock);
+}
+
+static void show_progress(void *user)
+{
+    struct run *r = user;
     struct sl_engine_stats st;
+    uint64_t checked;
 
-    sl_engine_stats(r->engine, &st);
-    progress_update(&r->progress, r->resumed_bytes + st.source_bytes, st.read_bytes,
-                    st.written_bytes);
+    pthread_mutex_lock(&r->told.lock);
+    st = r->told.st;
+    checked = r->told.checked;
+    pthread_mutex_unlock(&r->told.lock);
+    if (checked && !r->checking) {
+        progress_end(&r->progress);
+        r->convert_ns = now_ns() - r->progress.t0_ns;
+        progress_begin(&r->progress, r->o->progress, "check", r->plan->file_bytes, 0);
+        r->checking = true;
+    }
+    if (r->checking)
+        progress_update(&r->progress, checked, checked, 0);
+    else
+        progress_update(&r->progress, r->done_bytes + st.source_bytes, st.read_bytes,
+                        st.written_bytes);
 }
 
-static bool stop_is_due(struct run *r)
+static void on_again(void *user, uint32_t task, const char *why)
 {
-    if (!interrupt_asked())
-        return false;
-    if (r->stop_ns == 0)
-        r->stop_ns = now_ns();
-    return now_ns() - r->stop_ns > STOP_NS;
-}
+    struct run *r = user;
 
-/* Submits what is missing and collects results, until all is done, a task
- * fails, or a stop is asked for. Whatever was finished is committed. */
-static int convert_tasks(struct run *r, struct sl_error *e)
-{
-    const struct sl_plan *p = r->plan;
-    uint32_t next = 0, in_flight = 0;
-    uint64_t ahead = 0;
-    int failed = 0;
-
-    for (;;) {
-        struct sl_task_result res;
-        int rc;
-
-        while (!failed && !interrupt_asked() && next < p->n_tasks &&
-               (in_flight < 2 || ahead < AHEAD_BYTES)) {
-            if (!r->done[next]) {
-                SL_TRY(sl_engine_submit(r->engine, next, e));
-                in_flight++;
-                ahead += p->tasks[next].src_bytes;
-            }
-            next++;
-        }
-        if (in_flight == 0 || stop_is_due(r))
-            break;
-        SL_TRY(rc = sl_engine_wait(r->engine, &res, 100, e));
-        if (rc == 1) {
-            in_flight--;
-            ahead -= p->tasks[res.task].src_bytes;
-            if (res.code < 0 && !failed) {
-                failed = res.code;
-                *e = res.error;
-            } else if (res.code == 0) {
-                r->pending[r->n_pending++] = (struct convert_done){res.task, res.checksum};
-            }
-        }
-        show_progress(r);
-        if (r->n_pending == PENDING_MAX || now_ns() - r->last_commit_ns > COMMIT_NS) {
-            struct sl_error later;
-
-            SL_TRY(commit_pending(r, failed ? &later : e));
-        }
+    (void)task;
+    if (r->checking) {
+        progress_end(&r->progress);
+        fprintf(stderr, "sluice: %s; making them again\n", why);
     }
-    if (failed) {
-        struct sl_error later; /* the task's failure is what counts */
-
-        (void)!commit_pending(r, &later);
-        return failed;
-    }
-    SL_TRY(commit_pending(r, e));
-    if (interrupt_asked())
-        return sl_fail(e, SL_EINTERRUPTED,
-                       "stopped at a safe point; the same command goes on from there");
-    return 0;
+    r->checking = false;
+    pthread_mutex_lock(&r->told.lock);
+    r->told.checked = 0;
+    pthread_mutex_unlock(&r->told.lock);
 }
 
 /* Every segment stays open while it is written: as many files as the system lets us. */
@@ -250,101 +247,28 @@ static void allow_open_files(void)
     }
 }
 
-static int open_engine(struct run *r, struct sl_error *e)
+/* Tasks, stitch and publication. */
+static int work(struct run *r, struct sl_error *e)
 {
-    struct sl_engine_opts eo = {
-        .threads = (unsigned)r->o->threads,
-        .mem_bytes = r->o->mem_bytes,
-        .io = r->o->io,
-        .direct = r->o->direct,
-        .backend = r->o->backend,
-        .round_bf16 = r->o->round_bf16,
-        .segment_paths = (const char *const *)r->out->partial,
-    };
-
-    if (r->o->weights)
-        eo.weights = (struct sl_engine_weights){sl_imatrix_use_has, sl_imatrix_use_load, r->o->weights};
-    return sl_engine_open(r->ck, r->plan, &eo, &r->engine, e);
-}
-
-struct stitch_progress {
-    struct run *r;
-    uint64_t done;
-    struct sl_error *e;
-};
-
-static int on_stitch_bytes(void *user, uint64_t bytes)
-{
-    struct stitch_progress *sp = user;
-
-    sp->done += bytes;
-    progress_update(&sp->r->progress, sp->done, sp->done, 0);
-    if (interrupt_asked())
-        return sl_fail(sp->e, SL_EINTERRUPTED,
-                       "stopped while checking; the same command goes on from there");
-    return 0;
-}
-
-/* Checks the finished files; tasks that are not on the disk as they were
- * written are taken back. Returns 0, or SL_EVERIFY when some were. */
-static int seal(struct run *r, struct sl_error *e)
-{
-    struct stitch_progress sp = {r, 0, e};
-    struct stitch s = {.plan = r->plan, .out = r->out, .task_sum = r->sum,
-                       .sha256 = r->o->sha256, .progress = on_stitch_bytes, .user = &sp};
+    const struct sl_given_job given = {.j = r->j, .out = r->out, .converted = on_converted,
+                                       .checked = on_checked, .user = &r->told};
+    const struct convert_threads t = {
+        .queue = convert_store_queue(r->store),
+        .job = convert_store_job(r->store),
+        .worker = {.given = &given, .threads = (unsigned)r->o->threads,
+                   .mem_bytes = r->o->mem_bytes, .io = r->o->io, .direct = r->o->direct,
+                   .backend = r->o->backend, .sync_ms = COMMIT_MS},
+        .tick = show_progress, .again = on_again, .user = r};
     int rc;
 
-    progress_begin(&r->progress, r->o->progress, "check", r->plan->file_bytes, 0);
-    rc = stitch_seal(&s, e);
+    SL_TRY(convert_store_go_on(r->store, e));
+    progress_begin(&r->progress, r->o->progress, "convert", r->plan->src_bytes, r->done_bytes);
+    rc = convert_threads_run(&t, e);
     progress_end(&r->progress);
-    if (rc == SL_EVERIFY && s.n_bad > 0) {
-        struct sl_error later;
-
-        if (convert_store_revoke(r->store, s.bad, s.n_bad, &later) < 0)
-            rc = SL_EFAIL;
-        for (uint32_t i = 0; i < s.n_bad; i++) {
-            r->done[s.bad[i]] = false;
-            r->done_bytes -= r->plan->tasks[s.bad[i]].src_bytes;
-        }
-    }
-    free(s.bad);
+    if (r->o->stats && rc == 0 && r->told.st.threads)
+        convert_print_stats(&r->told.st, r->convert_ns ? r->convert_ns
+                                                       : now_ns() - r->progress.t0_ns);
     return rc;
-}
-
-static int convert_and_seal(struct run *r, struct sl_error *e)
-{
-    int rc = 0;
-
-    for (int attempt = 0; attempt < STITCH_TRIES; attempt++) {
-        r->resumed_bytes = r->done_bytes;
-        r->last_commit_ns = now_ns();
-        progress_begin(&r->progress, r->o->progress, "convert", r->plan->src_bytes,
-                       r->done_bytes);
-        SL_TRY(open_engine(r, e));
-        rc = convert_tasks(r, e);
-        progress_end(&r->progress);
-        if (r->o->stats && rc == 0)
-            convert_print_stats(r->engine, now_ns() - r->progress.t0_ns);
-        sl_engine_close(r->engine);
-        r->engine = NULL;
-        SL_TRY(rc);
-        rc = seal(r, e);
-        if (rc != SL_EVERIFY)
-            break;
-        if (attempt + 1 < STITCH_TRIES)
-            fprintf(stderr, "sluice: %s; making them again\n", e->text);
-    }
-    return rc;
-}
-
-static int publish(struct run *r, struct sl_error *e)
-{
-    SL_TRY(stitch_publish_manifests(r->out, e));
-    SL_TRY(output_publish(r->out, e));
-    convert_store_close(r->store);
-    r->store = NULL;
-    convert_store_remove(r->out->journal);
-    return output_sync_dir(r->out, e);
 }
 
 /* Takes a job back of which nothing was done: no file of it stays. */
@@ -357,26 +281,41 @@ static int abandon(struct run *r, int rc)
     return rc;
 }
 
+static bool nothing_done(struct run *r)
+{
+    struct sl_error e;
+
+    r->done_bytes = 0;
+    return convert_store_state(r->store, &e) < CONVERT_PUBLISHING &&
+           convert_store_each(r->store, on_done, r, &e) == 0 && r->done_bytes == 0;
+}
+
 static int run_job(struct run *r, struct sl_error *e)
 {
     bool resuming = access(r->out->journal, F_OK) == 0;
     int rc, state;
 
     allow_open_files();
-    SL_TRY(output_not_source(r->out, r->ck, e));
+    SL_TRY(output_not_source(r->out, r->j->ck, e));
     SL_TRY(take_job(r, &state, e));
-    if (state != CONVERT_PUBLISHING) {
-        if (r->done_bytes > 0 && r->o->progress != PROGRESS_QUIET)
+    if (state != CONVERT_PUBLISHED) {
+        if (r->done_bytes > 0 && state < CONVERT_PUBLISHING && r->o->progress != PROGRESS_QUIET)
             fprintf(stderr, "sluice: going on with earlier work: %.0f %% is done\n",
                     100.0 * (double)r->done_bytes / (double)r->plan->src_bytes);
-        rc = convert_and_seal(r, e);
-        if (rc < 0 && rc != SL_EINTERRUPTED && !resuming && r->done_bytes == 0)
+        rc = work(r, e);
+        if (rc < 0 && rc != SL_EINTERRUPTED && !resuming && nothing_done(r))
             return abandon(r, rc);
+        if (rc == SL_EINTERRUPTED) {
+            struct sl_error later; /* the state is for people; without it, it is "running" */
+
+            (void)!convert_store_interrupted(r->store, &later);
+        }
         SL_TRY(rc);
-        SL_TRY(output_sync_dir(r->out, e));
-        SL_TRY(convert_store_seal(r->store, e));
     }
-    return publish(r, e);
+    convert_store_close(r->store);
+    r->store = NULL;
+    convert_store_remove(r->out->journal);
+    return output_sync_dir(r->out, e);
 }
 
 static void print_summary(const struct run *r)
@@ -409,25 +348,19 @@ static void print_summary(const struct run *r)
             cli_size(b, r->plan->src_bytes), s, cli_size(c, (uint64_t)ru.ru_maxrss * 1024));
 }
 
-int convert_run(const struct sl_checkpoint *ck, const struct sl_plan *plan,
-                const struct output *out, const struct convert_opts *o, struct sl_error *e)
+int convert_run(struct sl_job_plan *j, const struct output *out, const struct convert_opts *o,
+                struct sl_error *e)
 {
-    struct run r = {.ck = ck, .plan = plan, .out = out, .o = o, .t0_ns = now_ns()};
-    uint32_t n = plan->n_tasks ? plan->n_tasks : 1;
+    struct run r = {.j = j, .plan = j->plan, .out = out, .o = o, .t0_ns = now_ns(),
+                    .told = {.lock = PTHREAD_MUTEX_INITIALIZER}};
     int rc;
 
-    r.sum = calloc(n, sizeof *r.sum);
-    r.done = calloc(n, sizeof *r.done);
-    if (!r.sum || !r.done)
-        rc = sl_fail(e, SL_EFAIL, "out of memory");
-    else
-        rc = run_job(&r, e);
+    j->sha256 = o->sha256;
+    j->force = o->force;
+    rc = run_job(&r, e);
     progress_end(&r.progress);
-    sl_engine_close(r.engine);
     convert_store_close(r.store);
     if (rc == 0)
         print_summary(&r);
-    free(r.sum);
-    free(r.done);
     return rc;
 }

@@ -1,5 +1,6 @@
-/* A conversion from plan to published files, in one process: the job store,
- * the worker's engine, stitch. Used by `convert` and `quantize`. */
+/* A conversion from plan to published files, in one process: a queue of its own,
+ * and the service's coordinator and worker as threads on it (convert_threads.h).
+ * Used by `convert` and `quantize`. */
 #ifndef SLUICE_CLIENT_CONVERT_RUN_H
 #define SLUICE_CLIENT_CONVERT_RUN_H
 
@@ -14,20 +15,17 @@ struct convert_opts {
     enum sl_io_mode io;
     enum sl_direct direct;
     enum sl_backend backend;
-    bool round_bf16;
-    struct sl_imatrix_use *weights; /* NULL: none */
     bool force;              /* replace an existing output; drop other unfinished work */
     bool sha256;
     bool stats;              /* stage times at the end */
     enum progress_mode progress;
 };
 
-/* Effect: makes the plan's files in out's folder, or goes on where an earlier
+/* Effect: makes the files of j->plan in out's folder, or goes on where an earlier
  * run stopped. Errors: SL_EEXISTS, SL_ENOSPACE (nothing written), SL_ESOURCE,
  * SL_EINTERRUPTED (the same command goes on), SL_EVERIFY, SL_EFAIL. */
-int convert_run(const struct sl_checkpoint *ck, const struct sl_plan *plan,
-                const struct output *out, const struct convert_opts *o, struct sl_error *e)
-    SL_MUST_USE;
+int convert_run(struct sl_job_plan *j, const struct output *out, const struct convert_opts *o,
+                struct sl_error *e) SL_MUST_USE;
 
 /* Options of both verbs: threads, memory, I/O, force and output of messages. */
 struct convert_args {
@@ -41,7 +39,7 @@ int convert_options(const struct convert_args *a, struct convert_opts *o, struct
     SL_MUST_USE;
 
 /* Effect: prints where an engine's time went to stderr. */
-void convert_print_stats(const struct sl_engine *en, uint64_t wall_ns);
+void convert_print_stats(const struct sl_engine_stats *st, uint64_t wall_ns);
 
 /* Effect: prints the files, tensors and types that would be made. Returns 0. */
 int convert_dry_run(const struct sl_plan *p, const struct output *out);

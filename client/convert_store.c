@@ -58,24 +58,68 @@ void convert_store_remove(const char *path)
     sl_queue_remove(path);
 }
 
-static int note_sealed(void *user, const struct sl_task_row *row)
+struct done {
+    bool stitch, publish, all; /* all: the plan's tasks */
+};
+
+static int note_done(void *user, const struct sl_task_row *row)
 {
-    if (row->task == SL_TASK_STITCH && row->state == SL_TASK_DONE)
-        *(bool *)user = true;
+    struct done *d = user;
+
+    if (row->task < SL_TASKS_MAX)
+        d->all &= row->state == SL_TASK_DONE;
+    d->stitch |= row->task == SL_TASK_STITCH && row->state == SL_TASK_DONE;
+    d->publish |= row->task == SL_TASK_PUBLISH && row->state == SL_TASK_DONE;
     return 0;
+}
+
+static int what_is_done(struct convert_store *s, struct done *d, struct sl_error *e)
+{
+    *d = (struct done){.all = true};
+    return sl_queue_each_task(s->q, s->job, note_done, d, e);
 }
 
 int convert_store_state(struct convert_store *s, struct sl_error *e)
 {
-    bool sealed = false;
+    struct done d;
 
     if (s->job == 0)
         return CONVERT_NEW;
-    SL_TRY(sl_queue_each_task(s->q, s->job, note_sealed, &sealed, e));
-    return sealed ? CONVERT_PUBLISHING : CONVERT_CONVERTING;
+    SL_TRY(what_is_done(s, &d, e));
+    return d.publish ? CONVERT_PUBLISHED : d.stitch ? CONVERT_PUBLISHING : CONVERT_CONVERTING;
 }
 
-/* Leases and finishes a task in one go: worker and coordinator are this process. */
+int convert_store_go_on(struct convert_store *s, struct sl_error *e)
+{
+    struct done d;
+
+    SL_TRY(what_is_done(s, &d, e));
+    if (d.stitch)
+        SL_TRY(sl_queue_add_task(s->q, s->job, SL_TASK_PUBLISH, e));
+    else
+        SL_TRY(sl_queue_retry(s->q, s->job, e));
+    SL_TRY(sl_queue_set_state(s->q, s->job, d.all ? SL_JOB_STITCHING : SL_JOB_RUNNING, 0, NULL,
+                              wall_ms(), e));
+    return sl_queue_commit(s->q, e);
+}
+
+int convert_store_interrupted(struct convert_store *s, struct sl_error *e)
+{
+    SL_TRY(sl_queue_set_state(s->q, s->job, SL_JOB_INTERRUPTED, 0, NULL, wall_ms(), e));
+    return sl_queue_commit(s->q, e);
+}
+
+struct sl_queue *convert_store_queue(struct convert_store *s)
+{
+    return s->q;
+}
+
+uint64_t convert_store_job(const struct convert_store *s)
+{
+    return s->job;
+}
+
+/* Leases and finishes a task in one go: what prepare does has been done here. */
 static int finish(struct convert_store *s, uint32_t task, uint64_t checksum, struct sl_error *e)
 {
     const struct sl_new_lease l = {.job = s->job, .task = task, .epoch = sl_queue_take_epoch(s->q),
@@ -88,9 +132,10 @@ static int finish(struct convert_store *s, uint32_t task, uint64_t checksum, str
     return rc == 1 ? 0 : sl_fail(e, SL_EFAIL, "task %u is not waiting to be done", task);
 }
 
-static int record(struct convert_store *s, const struct sl_queue_plan *p, struct sl_error *e)
+static int record(struct convert_store *s, const struct sl_queue_plan *p, const char *spec,
+                  struct sl_error *e)
 {
-    const struct sl_new_job job = {.user = "", .spec = "{}", .state = SL_JOB_QUEUED};
+    const struct sl_new_job job = {.user = "", .spec = spec, .state = SL_JOB_QUEUED, .attempts = 1};
 
     SL_TRY(sl_queue_submit(s->q, &job, wall_ms(), &s->job, e));
     SL_TRY(sl_queue_set_plan(s->q, s->job, p, e));
@@ -117,7 +162,8 @@ static void label(char buf[256], const char *name, const char *hash)
 }
 
 static int begin(struct convert_store *s, const struct sl_plan *p, struct sl_queue_plan *qp,
-                 uint64_t *src, uint64_t *out, uint32_t *shard, struct sl_error *e)
+                 uint64_t *src, uint64_t *out, uint32_t *shard, const char *spec,
+                 struct sl_error *e)
 {
     for (uint32_t t = 0; t < p->n_tasks; t++) {
         src[t] = p->tasks[t].src_bytes;
@@ -126,11 +172,11 @@ static int begin(struct convert_store *s, const struct sl_plan *p, struct sl_que
     qp->src_bytes = src;
     qp->out_bytes = out;
     qp->shard = shard;
-    return s->job == 0 ? record(s, qp, e) : hold_against(s, qp, e);
+    return s->job == 0 ? record(s, qp, spec, e) : hold_against(s, qp, e);
 }
 
 int convert_store_begin(struct convert_store *s, const struct sl_plan *p, const char *source,
-                        struct sl_error *e)
+                        const char *spec, struct sl_error *e)
 {
     const char *recipe = NULL, *layout = NULL;
     char source_id[256], recipe_id[256], options_id[256];
@@ -150,7 +196,7 @@ int convert_store_begin(struct convert_store *s, const struct sl_plan *p, const 
     label(recipe_id, recipe, p->parts.recipe);
     label(options_id, layout ? layout : "options", p->parts.options);
     if (rc == 0)
-        rc = begin(s, p, &qp, src, out, shard, e);
+        rc = begin(s, p, &qp, src, out, shard, spec, e);
     free(src);
     free(out);
     free(shard);
@@ -180,29 +226,9 @@ int convert_store_each(struct convert_store *s,
     return sl_queue_each_task(s->q, s->job, pass_done, &each, e);
 }
 
-int convert_store_commit(struct convert_store *s, const struct convert_done *done, uint32_t n,
-                         struct sl_error *e)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        int rc = finish(s, done[i].task, done[i].checksum, e);
-
-        if (rc < 0) {
-            sl_queue_rollback(s->q);
-            return rc;
-        }
-    }
-    return sl_queue_commit(s->q, e);
-}
-
 int convert_store_revoke(struct convert_store *s, const uint32_t *tasks, uint32_t n,
                          struct sl_error *e)
 {
     SL_TRY(sl_queue_revoke(s->q, s->job, tasks, n, e));
-    return sl_queue_commit(s->q, e);
-}
-
-int convert_store_seal(struct convert_store *s, struct sl_error *e)
-{
-    SL_TRY(finish(s, SL_TASK_STITCH, 0, e));
     return sl_queue_commit(s->q, e);
 }

@@ -4,12 +4,14 @@
 #ifndef SLUICE_CLIENT_CONVERT_STORE_H
 #define SLUICE_CLIENT_CONVERT_STORE_H
 
+#include "daemon/queue.h"
 #include "proto/plan.h"
 
 enum convert_state {
     CONVERT_NEW = 0,    /* nothing recorded yet */
     CONVERT_CONVERTING, /* tasks are being made */
     CONVERT_PUBLISHING, /* every byte is checked and synced; renames may have begun */
+    CONVERT_PUBLISHED,  /* all is done; the store is still there */
 };
 
 struct convert_store;
@@ -27,27 +29,29 @@ void convert_store_remove(const char *path);
 int convert_store_state(struct convert_store *s, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: records the plan, or holds the recorded one against it. source: what
- * to call the source in messages. Errors: SL_EEXISTS naming what differs
- * (source, recipe, options, version). */
+ * to call the source in messages; spec: the job's specification (record `spec`
+ * of PROTOCOL.md). Errors: SL_EEXISTS naming what differs (source, recipe,
+ * options, version). */
 int convert_store_begin(struct convert_store *s, const struct sl_plan *p, const char *source,
-                        struct sl_error *e) SL_MUST_USE;
+                        const char *spec, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: calls fn for each finished task. */
 int convert_store_each(struct convert_store *s,
                        void (*fn)(void *user, uint32_t task, uint64_t checksum), void *user,
                        struct sl_error *e) SL_MUST_USE;
-
-struct convert_done {
-    uint32_t task;
-    uint64_t checksum;
-};
-/* Effect: records n finished tasks; durable when it returns 0. */
-int convert_store_commit(struct convert_store *s, const struct convert_done *done, uint32_t n,
-                         struct sl_error *e) SL_MUST_USE;
 /* Effect: takes finished tasks back, so that they are made again. */
 int convert_store_revoke(struct convert_store *s, const uint32_t *tasks, uint32_t n,
                          struct sl_error *e) SL_MUST_USE;
-/* Effect: from now on the state is CONVERT_PUBLISHING. */
-int convert_store_seal(struct convert_store *s, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: whatever kept the job from its end is forgotten: a coordinator that opens
+ * the queue goes on with it. Not for CONVERT_NEW and CONVERT_PUBLISHED. */
+int convert_store_go_on(struct convert_store *s, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: the job's state says that it was stopped in order. */
+int convert_store_interrupted(struct convert_store *s, struct sl_error *e) SL_MUST_USE;
+
+/* The queue, and the job in it. */
+struct sl_queue *convert_store_queue(struct convert_store *s);
+uint64_t convert_store_job(const struct convert_store *s);
 
 #endif

@@ -306,32 +306,25 @@ static const char *path_of(const struct sl_config *c, enum sl_config_key k)
     return *text ? text : NULL;
 }
 
-static int begin(struct daemon_link *l, const struct sl_config *c, bool patient, struct sl_error *e)
+static int begin(struct daemon_link *l, const struct sl_dealer_opts *o, bool patient,
+                 struct sl_error *e)
 {
     const char *user = getenv("USER");
-    struct sl_dealer_opts o = {
-        .endpoint = sl_config_text(c, SL_CONFIG_ENDPOINT),
-        .key_path = path_of(c, SL_CONFIG_KEY),
-        .server_key_path = path_of(c, SL_CONFIG_SERVER_KEY),
-        .plain_tcp = sl_config_number(c, SL_CONFIG_PLAIN_TCP) != 0,
-    };
 
-    l->endpoint = o.endpoint;
+    l->endpoint = o->endpoint;
     l->heartbeat_ms = HEARTBEAT_MS;
-    if (strncmp(o.endpoint, "tcp://", 6) != 0)
-        o.key_path = o.server_key_path = NULL;
     SL_TRY(random_hex(l->instance, 32, e));
     copy(l->name, sizeof l->name, user && *user ? user : "sluice");
     if (gethostname(l->host, sizeof l->host - 1) != 0)
         copy(l->host, sizeof l->host, "localhost");
-    SL_TRY(sl_dealer_open(&o, &l->dealer, e));
+    SL_TRY(sl_dealer_open(o, &l->dealer, e));
     l->last_connect = now_ms();
     if (!patient)
         SL_TRY(probe(l, e));
     return wait_welcome(l, e);
 }
 
-int daemon_link_open(const struct sl_config *c, uint32_t timeout_ms, struct daemon_link **out,
+static int open_link(const struct sl_dealer_opts *o, uint32_t timeout_ms, struct daemon_link **out,
                      struct sl_error *e)
 {
     struct daemon_link *l = calloc(1, sizeof *l);
@@ -341,12 +334,35 @@ int daemon_link_open(const struct sl_config *c, uint32_t timeout_ms, struct daem
     if (!l)
         return sl_fail(e, SL_EFAIL, "out of memory");
     l->timeout_ms = timeout_ms ? timeout_ms : DAEMON_LINK_TIMEOUT_MS;
-    rc = begin(l, c, timeout_ms != 0, e);
+    rc = begin(l, o, timeout_ms != 0, e);
     if (rc < 0)
         daemon_link_close(l);
     else
         *out = l;
     return rc;
+}
+
+int daemon_link_open(const struct sl_config *c, uint32_t timeout_ms, struct daemon_link **out,
+                     struct sl_error *e)
+{
+    struct sl_dealer_opts o = {
+        .endpoint = sl_config_text(c, SL_CONFIG_ENDPOINT),
+        .key_path = path_of(c, SL_CONFIG_KEY),
+        .server_key_path = path_of(c, SL_CONFIG_SERVER_KEY),
+        .plain_tcp = sl_config_number(c, SL_CONFIG_PLAIN_TCP) != 0,
+    };
+
+    if (strncmp(o.endpoint, "tcp://", 6) != 0)
+        o.key_path = o.server_key_path = NULL;
+    return open_link(&o, timeout_ms, out, e);
+}
+
+int daemon_link_open_inproc(void *context, const char *endpoint, uint32_t timeout_ms,
+                            struct daemon_link **out, struct sl_error *e)
+{
+    const struct sl_dealer_opts o = {.endpoint = endpoint, .context = context};
+
+    return open_link(&o, timeout_ms, out, e);
 }
 
 void daemon_link_close(struct daemon_link *l)

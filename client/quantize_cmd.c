@@ -49,15 +49,13 @@ static int quantize(struct args *a, const char *source, const char *target, stru
     if (!j->ck->is_gguf)
         return sl_fail(e, SL_EUSAGE, "%s is no GGUF file; use 'sluice convert' for a checkpoint",
                        source);
-    o.round_bf16 = a->plan.round_through != NULL;
-    o.weights = j->imatrix ? &j->weights : NULL;
     if (!a->run.quiet)
         cli_job_notes(j);
     SL_TRY(output_attach(out, j->plan, e));
     if (a->run.dry_run)
         return convert_dry_run(j->plan, out);
     interrupt_install();
-    return convert_run(j->ck, j->plan, out, &o, e);
+    return convert_run(j, out, &o, e);
 }
 
 static int run(int argc, const char **argv, struct sl_error *e)

@@ -66,7 +66,10 @@ static void on_event(void *user, const struct sl_event *ev)
     struct serve *s = user;
 
     sl_event_count(&s->figures.events, ev);
-    sl_event_log(s->o->log, ev);
+    if (s->o->log)
+        sl_event_log(s->o->log, ev);
+    if (s->o->embed && s->o->embed->event)
+        s->o->embed->event(s->o->embed->user, ev);
 }
 
 /* ---- starting */
@@ -154,35 +157,52 @@ static int take_events(struct serve *s, struct sl_error *e)
     return 0;
 }
 
-static int open_all(struct serve *s, struct sl_error *e)
+/* What a daemon has of its own: signals, its queue, the roots. */
+static int open_own(struct serve *s, struct sl_error *e)
 {
     const struct sl_serve_opts *o = s->o;
-    struct sl_coord_opts co = o->coord;
     char path[4200];
 
     SL_TRY(sl_notify_open(&s->notify, e));
     SL_TRY(take_signals(s, e));
-    SL_TRY(take_events(s, e));
     SL_TRY(check_state(o->state_dir, e));
     SL_TRY(sl_roots_open(o->roots, o->n_roots, &s->roots, e));
-    SL_TRY(make_id(s->id, e));
     if ((size_t)snprintf(path, sizeof path, "%s/queue", o->state_dir) >= sizeof path)
         return sl_fail(e, SL_EUSAGE, "%s: too long a path", o->state_dir);
     sl_notify_extend(&s->notify, now().boot_ms, 60000);
-    SL_TRY(sl_queue_open(path, &s->queue, e));
+    return sl_queue_open(path, &s->queue, e);
+}
+
+static int open_all(struct serve *s, struct sl_error *e)
+{
+    const struct sl_serve_opts *o = s->o;
+    struct sl_coord_opts co = o->coord;
+
+    if (o->embed) {
+        s->queue = o->embed->queue;
+        s->signals = o->embed->stop_fd;
+    } else {
+        SL_TRY(open_own(s, e));
+        co.check_path = check_path;
+    }
+    SL_TRY(take_events(s, e));
+    SL_TRY(make_id(s->id, e));
     co.version = SLUICE_VERSION;
     co.bytes_version = SL_BYTES_VERSION;
     co.daemon_id = s->id;
     co.state_dir = o->state_dir;
     co.roots = o->roots;
     co.n_roots = o->n_roots;
-    co.check_path = check_path;
     co.on_event = on_event;
     co.user = s;
-    co.background = true;
+    co.background = !o->embed;
     co.wake_fd = s->committed;
     SL_TRY(sl_coord_open(s->queue, &co, now(), &s->coord, e));
     SL_TRY(sl_router_open(&o->router, &s->router, e));
+    if (o->embed) {
+        o->embed->ready(o->embed->user, sl_router_context(s->router));
+        return 0;
+    }
     if (o->metrics_address) {
         const struct sl_metrics_opts mo = {.address = o->metrics_address, .remote = o->metrics_remote,
                                            .version = SLUICE_VERSION, .bytes_version = SL_BYTES_VERSION,
@@ -289,6 +309,8 @@ static int turn(struct serve *s, struct sl_error *e)
         failed = 1;
     }
     SL_TRY(send_all(s, e));
+    if (failed && s->o->embed)
+        return sl_fail(e, why.code, "%s", why.text);
     if (failed) {
         pause_after(s, &why);
         publish(s, false);
@@ -305,9 +327,9 @@ static int turn(struct serve *s, struct sl_error *e)
 
 static bool stop_asked(const struct serve *s)
 {
-    struct signalfd_siginfo info;
+    struct signalfd_siginfo info; /* of an eventfd: eight bytes */
 
-    return read(s->signals, &info, sizeof info) == (ssize_t)sizeof info;
+    return read(s->signals, &info, sizeof info) > 0;
 }
 
 static void close_all(struct serve *s)
@@ -315,13 +337,15 @@ static void close_all(struct serve *s)
     sl_metrics_close(s->metrics);
     sl_router_close(s->router);
     sl_coord_close(s->coord);
-    sl_queue_close(s->queue);
     sl_roots_close(s->roots);
     sl_notify_close(&s->notify);
     if (s->events >= 0)
         close(s->events);
     if (s->committed >= 0)
         close(s->committed);
+    if (s->o->embed)
+        return;
+    sl_queue_close(s->queue);
     if (s->signals >= 0)
         close(s->signals);
 }
@@ -339,7 +363,7 @@ int sl_serve(const struct sl_serve_opts *o, struct sl_error *e)
         publish(&s, false);
         if (sl_coord_settle(s.coord, now(), &later) == 0)
             sl_coord_say_bye(s.coord, "the daemon stops");
-        if (send_all(&s, &later) < 0)
+        if (send_all(&s, &later) < 0 && o->log)
             sl_log_say(o->log, SL_LOG_WARNING, "stopping", "%s", later.text);
     }
     close_all(&s);

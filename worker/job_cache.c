@@ -34,15 +34,17 @@ int sl_job_cache_open(const struct sl_job_cache_opts *o, struct sl_job_cache **o
     c->o = *o;
     if (!c->o.mem_bytes)
         c->o.mem_bytes = 1024u * (uint64_t)MIB;
-    c->max_engines = c->o.mem_bytes / ENGINES >= ENGINE_LEAST ? ENGINES : 1;
+    c->max_engines = !o->given && c->o.mem_bytes / ENGINES >= ENGINE_LEAST ? ENGINES : 1;
     return 0;
 }
 
 static void free_job(struct sl_job_cache *c, struct sl_cached_job *j)
 {
     sl_job_cache_close_engine(c, j);
-    output_free(&j->out);
-    sl_job_plan_close(&j->j);
+    if (!j->given) {
+        output_free(&j->out);
+        sl_job_plan_close(&j->j);
+    }
     if (j->source_fd >= 0)
         close(j->source_fd);
     if (j->output_fd >= 0)
@@ -167,12 +169,23 @@ static int pin_output(struct sl_job_cache *c, struct sl_cached_job *j, struct sl
     return j->out.dir ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 }
 
+static int take_given(const struct sl_given_job *g, struct sl_cached_job *j, struct sl_error *e)
+{
+    j->given = true;
+    j->j = *g->j;
+    j->out = *g->out;
+    j->output = strdup(g->out->dir);
+    return j->output ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+}
+
 static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct cJSON *spec,
                  struct sl_error *e)
 {
     const char *imatrix = sl_get_str(sl_get(spec, "options"), "imatrix");
     int fd;
 
+    if (c->o.given)
+        return take_given(c->o.given, j, e);
     j->source = strdup(sl_get_str(spec, "source"));
     j->output = strdup(sl_get_str(spec, "output"));
     if (!j->source || !j->output)
@@ -250,8 +263,8 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
     rc = build(c, j, spec, e);
     if (rc == 0 && fingerprint && strcmp(j->j.plan->fingerprint, fingerprint) != 0)
         rc = sl_fail(e, SL_ESOURCE, "%s: the plan is not the job's (fingerprint %.12s, must be %.12s): "
-                     "the source was changed, or this worker is of another release", j->source,
-                     j->j.plan->fingerprint, fingerprint);
+                     "the source was changed, or this worker is of another release",
+                     j->source ? j->source : "plan", j->j.plan->fingerprint, fingerprint);
     if (rc < 0) {
         if (j->source && j->output)
             sl_job_cache_told(j, e);
@@ -396,6 +409,26 @@ int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, 
         j[i]->member = i;
     }
     return 1;
+}
+
+int sl_job_cache_stats(struct sl_job_cache *c, struct sl_cached_job *j, struct sl_engine_stats *st)
+{
+    const struct sl_given_job *g = c->o.given;
+
+    if (!j->engine)
+        return 0;
+    sl_engine_stats(j->engine, st);
+    if (g && g->converted)
+        g->converted(g->user, st);
+    return 1;
+}
+
+void sl_job_cache_checked(struct sl_job_cache *c, uint64_t n)
+{
+    const struct sl_given_job *g = c->o.given;
+
+    if (g && g->checked)
+        g->checked(g->user, n);
 }
 
 void sl_job_cache_idle(struct sl_job_cache *c, uint64_t now_ms)

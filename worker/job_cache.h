@@ -11,13 +11,26 @@
 
 #include <sys/types.h>
 
+/* The one job of `sluice convert`, which opens it itself: no path is resolved
+ * again, nothing is read twice. Shared by all caches, not changed by any. */
+struct sl_given_job {
+    const struct sl_job_plan *j;
+    const struct output *out;
+    /* Told by the threads that work; may be NULL. */
+    void (*converted)(void *user, const struct sl_engine_stats *st);
+    void (*checked)(void *user, uint64_t bytes); /* since the last call */
+    void *user;
+};
+
 struct sl_job_cache_opts {
-    const struct sl_roots *roots;
+    const struct sl_roots *roots;        /* not used with `given` */
+    const struct sl_given_job *given;    /* NULL: jobs come by their specification */
     unsigned threads;        /* of each engine; 0: all usable cores */
     uint64_t mem_bytes;      /* of all engines together */
     enum sl_io_mode io;
     enum sl_direct direct;
     enum sl_backend backend;
+    uint32_t sync_ms;        /* finished work waits at most so long for its sync; 0: 1 s */
 };
 
 /* A file as it was when its engine was opened. */
@@ -37,6 +50,7 @@ struct sl_cached_job {
     struct sl_engine *engine; /* NULL: none now */
     uint32_t member;         /* of its engine, which jobs of a sweep share */
     struct sl_file_id *files; /* of the partial files, for the engine's life */
+    bool given;              /* j and out are the caller's of sl_job_cache_open */
     uint32_t busy;           /* tasks in the engine or not synced: it stays */
     uint64_t used_ms;
     uint64_t seen_bytes;     /* source bytes that its engine had converted when last asked */
@@ -77,6 +91,12 @@ void sl_job_cache_drop(struct sl_job_cache *c, struct sl_cached_job *j);
 void sl_job_cache_idle(struct sl_job_cache *c, uint64_t now_ms);
 /* The first job, or NULL; then ->next. */
 struct sl_cached_job *sl_job_cache_first(struct sl_job_cache *c);
+
+/* Effect: *st is what j's engine has done; whoever gave the job hears of it.
+ * Returns 0 when j has no engine. */
+int sl_job_cache_stats(struct sl_job_cache *c, struct sl_cached_job *j, struct sl_engine_stats *st);
+/* Effect: whoever gave the job hears that n more bytes of its files were checked. */
+void sl_job_cache_checked(struct sl_job_cache *c, uint64_t n);
 
 /* Effect: the specification's paths in place of the pinned ones. Returns e->code. */
 int sl_job_cache_told(const struct sl_cached_job *j, struct sl_error *e);

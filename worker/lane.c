@@ -33,6 +33,7 @@ struct sl_lane {
     int eventfd;
     pthread_t thread;
     bool started;
+    uint32_t sync_ms;
 
     pthread_mutex_t lock;
     pthread_cond_t more;
@@ -127,9 +128,10 @@ static void remove_flight(struct sl_lane *l, struct flight *f)
  * share back there; here nothing shrinks. */
 static void count_bytes(struct sl_lane *l, struct sl_cached_job *j)
 {
+    struct sl_engine_stats st;
     uint64_t bytes;
 
-    if (!j->engine)
+    if (!sl_job_cache_stats(l->cache, j, &st))
         return;
     bytes = sl_engine_member_bytes(j->engine, j->member);
     if (bytes > j->seen_bytes)
@@ -202,7 +204,7 @@ static void sync_due(struct sl_lane *l)
         return;
     for (struct flight *f = l->flights; f; f = f->next)
         dry &= f->finished;
-    if (!dry && l->n_unsynced < SYNC_TASKS && now_ms() - l->first_unsynced_ms < SYNC_MS)
+    if (!dry && l->n_unsynced < SYNC_TASKS && now_ms() - l->first_unsynced_ms < l->sync_ms)
         return;
     for (struct flight *f = l->flights; f;) {
         if (f->finished) {
@@ -462,6 +464,7 @@ static int on_special(void *user, uint64_t n)
     bool stop;
 
     atomic_fetch_add(&l->special_bytes, n);
+    sl_job_cache_checked(l->cache, n);
     pthread_mutex_lock(&l->lock);
     stop = l->stop || l->stop_special;
     pthread_mutex_unlock(&l->lock);
@@ -614,6 +617,7 @@ int sl_lane_open(const struct sl_job_cache_opts *o, int eventfd, struct sl_lane 
     if (!l)
         return sl_fail(e, SL_EFAIL, "out of memory");
     l->eventfd = eventfd;
+    l->sync_ms = o->sync_ms ? o->sync_ms : SYNC_MS;
     l->outcomes_end = &l->outcomes;
     pthread_mutex_init(&l->lock, NULL);
     pthread_condattr_init(&attr);

@@ -25,6 +25,8 @@ struct run {
     struct sl_lane *lane[LANES];
     struct sl_worker *worker;
     int wake, signals, poll;
+    bool embedded;      /* signals is the caller's eventfd */
+    uint32_t finish_ms;
     unsigned n_signals;
     uint64_t signal_ms;
     const struct sl_log *log;
@@ -101,18 +103,19 @@ static void collect(struct run *r)
 /* A signal ends the worker in order, a second one at once. */
 static void take_signals(struct run *r)
 {
-    struct signalfd_siginfo si;
+    struct signalfd_siginfo si; /* of an eventfd: eight bytes */
 
-    while (read(r->signals, &si, sizeof si) == (ssize_t)sizeof si) {
+    while (read(r->signals, &si, sizeof si) > 0) {
         if (r->n_signals++ == 0) {
             r->signal_ms = now_ms();
-            sl_log_say(r->log, SL_LOG_NOTICE, "stopping", "signal %u: %u tasks are held",
-                       si.ssi_signo, sl_worker_held(r->worker));
+            if (!r->embedded && r->log)
+                sl_log_say(r->log, SL_LOG_NOTICE, "stopping", "signal %u: %u tasks are held",
+                           si.ssi_signo, sl_worker_held(r->worker));
         }
     }
     if (r->n_signals) {
         uint64_t waited = now_ms() - r->signal_ms;
-        bool late = waited > (sl_worker_connected(r->worker) ? FINISH_MS : ALONE_MS);
+        bool late = waited > (sl_worker_connected(r->worker) ? r->finish_ms : ALONE_MS);
 
         for (unsigned i = 0; i < LANES; i++)
             sl_lane_hand_back(r->lane[i], true);
@@ -139,8 +142,11 @@ static int tick(struct run *r)
 
 static int loop(struct run *r)
 {
+    SL_TRY(tick(r)); /* hello */
     while (!sl_worker_done(r->worker)) {
         SL_TRY(send_all(r));
+        if (sl_worker_done(r->worker))
+            break;
         SL_TRY(sl_dealer_wait(r->dealer, r->poll, TICK_MS, r->e));
         SL_TRY(receive_all(r));
         take_signals(r);
@@ -148,7 +154,7 @@ static int loop(struct run *r)
         SL_TRY(tick(r));
         SL_TRY(sl_worker_refused(r->worker, r->e));
         /* `bye` could not be sent: nobody is there to hear it. */
-        if (r->n_signals && now_ms() - r->signal_ms > FINISH_MS + ALONE_MS)
+        if (r->n_signals && now_ms() - r->signal_ms > r->finish_ms + ALONE_MS)
             break;
     }
     return send_all(r);
@@ -164,7 +170,7 @@ static int watch(struct run *r, int fd)
 }
 
 /* Signals are blocked before any thread starts, so that only the loop sees them. */
-static int open_events(struct run *r)
+static int take_signal_fd(void)
 {
     sigset_t set;
 
@@ -173,7 +179,13 @@ static int open_events(struct run *r)
     sigaddset(&set, SIGINT);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
-    r->signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+static int open_events(struct run *r)
+{
+    if (!r->embedded)
+        r->signals = take_signal_fd();
     r->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     r->poll = epoll_create1(EPOLL_CLOEXEC);
     if (r->signals < 0 || r->wake < 0 || r->poll < 0 || watch(r, r->signals) || watch(r, r->wake))
@@ -198,7 +210,8 @@ static int start(struct run *r, const struct sl_worker_run_opts *o)
     char instance[33];
 
     SL_TRY(make_instance(instance, r->e));
-    wo.instance = instance;
+    if (!wo.instance)
+        wo.instance = instance;
     wo.work = on_work;
     wo.drop = on_drop;
     wo.user = r;
@@ -212,7 +225,9 @@ static int start(struct run *r, const struct sl_worker_run_opts *o)
 
 int sl_worker_run(const struct sl_worker_run_opts *o, struct sl_error *e)
 {
-    struct run r = {.wake = -1, .signals = -1, .poll = -1, .log = o->worker.log, .e = e};
+    struct run r = {.wake = -1, .signals = o->stop_fd ? o->stop_fd : -1, .poll = -1,
+                    .embedded = o->stop_fd != 0, .finish_ms = o->finish_ms ? o->finish_ms : FINISH_MS,
+                    .log = o->worker.log, .e = e};
     int rc = start(&r, o);
 
     if (rc == 0)
@@ -224,7 +239,7 @@ int sl_worker_run(const struct sl_worker_run_opts *o, struct sl_error *e)
     sl_worker_free(r.worker);
     if (r.poll >= 0)
         close(r.poll);
-    if (r.signals >= 0)
+    if (!r.embedded && r.signals >= 0)
         close(r.signals);
     if (r.wake >= 0)
         close(r.wake);

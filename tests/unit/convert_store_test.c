@@ -67,6 +67,18 @@ static int tear_down(void **state)
     return 0;
 }
 
+/* What the coordinator does for a worker. */
+static int do_task(struct convert_store *s, uint32_t task, uint64_t checksum, struct sl_error *e)
+{
+    struct sl_queue *q = convert_store_queue(s);
+    uint64_t epoch;
+
+    if (sl_queue_lease(q, convert_store_job(s), task, "w", &epoch, e) != 1 ||
+        sl_queue_finish(q, convert_store_job(s), task, epoch, checksum, e) != 1)
+        return SL_EFAIL;
+    return sl_queue_commit(q, e);
+}
+
 struct seen {
     uint64_t sum[16];
     int n;
@@ -87,18 +99,18 @@ static void commits_survive(void **state)
     struct fake fake;
     struct sl_error e;
     struct seen seen = {{0}, 0};
-    const struct convert_done done[] = {{3, UINT64_MAX}, {7, 42}};
     const uint32_t lost[] = {3};
 
     assert_int_equal(convert_store_open(f->path, &s, &e), 0);
     assert_int_equal(convert_store_state(s, &e), CONVERT_NEW);
-    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", &e), 0);
-    assert_int_equal(convert_store_commit(s, done, 2, &e), 0);
+    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e), 0);
+    assert_int_equal(do_task(s, 3, UINT64_MAX, &e), 0);
+    assert_int_equal(do_task(s, 7, 42, &e), 0);
     convert_store_close(s);
 
     assert_int_equal(convert_store_open(f->path, &s, &e), 0);
     assert_int_equal(convert_store_state(s, &e), CONVERT_CONVERTING);
-    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", &e), 0);
+    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e), 0);
     assert_int_equal(convert_store_each(s, see, &seen, &e), 0);
     assert_int_equal(seen.n, 2);
     assert_true(seen.sum[3] == UINT64_MAX && seen.sum[7] == 42);
@@ -106,8 +118,43 @@ static void commits_survive(void **state)
     seen.n = 0;
     assert_int_equal(convert_store_each(s, see, &seen, &e), 0);
     assert_int_equal(seen.n, 1);
-    assert_int_equal(convert_store_seal(s, &e), 0);
+    convert_store_close(s);
+}
+
+static int see_job(void *user, const struct sl_job_row *row)
+{
+    *(enum sl_job_state *)user = row->state;
+    return 0;
+}
+
+/* Whatever ended a job before its files were there, it goes on from that place. */
+static void a_job_goes_on(void **state)
+{
+    const struct sl_job_filter any = {.limit = 1};
+    enum sl_job_state js = SL_JOB_QUEUED;
+    struct fixture *f = *state;
+    struct convert_store *s;
+    struct fake fake;
+    struct sl_error e;
+
+    assert_int_equal(convert_store_open(f->path, &s, &e), 0);
+    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e), 0);
+    assert_int_equal(sl_queue_set_state(convert_store_queue(s), convert_store_job(s), SL_JOB_FAILED, 9,
+                                        "no room", 0, &e), 0);
+    assert_int_equal(convert_store_go_on(s, &e), 0);
+    assert_int_equal(sl_queue_each_job(convert_store_queue(s), &any, see_job, &js, &e), 0);
+    assert_int_equal(js, SL_JOB_RUNNING);
+    for (uint32_t i = 0; i < TASKS; i++)
+        assert_int_equal(do_task(s, i, i, &e), 0);
+    assert_int_equal(convert_store_state(s, &e), CONVERT_CONVERTING);
+    assert_int_equal(do_task(s, SL_TASK_STITCH, 0, &e), 0);
     assert_int_equal(convert_store_state(s, &e), CONVERT_PUBLISHING);
+    assert_int_equal(convert_store_go_on(s, &e), 0);
+    assert_int_equal(convert_store_state(s, &e), CONVERT_PUBLISHING); /* stitch stays done */
+    assert_int_equal(sl_queue_each_job(convert_store_queue(s), &any, see_job, &js, &e), 0);
+    assert_int_equal(js, SL_JOB_STITCHING);
+    assert_int_equal(do_task(s, SL_TASK_PUBLISH, 0, &e), 0);
+    assert_int_equal(convert_store_state(s, &e), CONVERT_PUBLISHED);
     convert_store_close(s);
 }
 
@@ -127,16 +174,16 @@ static void differences_are_named(void **state)
     struct fake fake;
 
     assert_int_equal(convert_store_open(f->path, &s, &e), 0);
-    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", &e), 0);
+    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e), 0);
     for (size_t i = 0; i < sizeof other / sizeof other[0]; i++) {
         const struct sl_plan *p = plan_with(&fake, other[i].source, other[i].recipe,
                                             other[i].options, other[i].version);
 
-        assert_int_equal(convert_store_begin(s, p, "dir", &e), SL_EEXISTS);
+        assert_int_equal(convert_store_begin(s, p, "dir", "{}", &e), SL_EEXISTS);
         assert_non_null(strstr(e.text, other[i].says));
         assert_non_null(strstr(e.text, "--force"));
     }
-    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", &e), 0);
+    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e), 0);
     convert_store_close(s);
 }
 
@@ -150,7 +197,7 @@ static void second_process_is_refused(void **state)
     pid_t pid;
 
     assert_int_equal(convert_store_open(f->path, &s, &e), 0);
-    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", &e), 0);
+    assert_int_equal(convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e), 0);
     pid = fork();
     if (pid == 0) {
 
@@ -225,12 +272,10 @@ static int child(int argc, char **argv)
             convert_store_close(s);
         return -rc;
     }
-    if (rc < 0 || argc < 4 || convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", &e) < 0)
+    if (rc < 0 || argc < 4 || convert_store_begin(s, plan_with(&fake, "s1", "r1", "o1", "1"), "dir", "{}", &e) < 0)
         return 99;
     for (uint32_t i = 0; i < TASKS; i++) {
-        const struct convert_done done = {i, i};
-
-        if (convert_store_commit(s, &done, 1, &e) < 0 || write(atoi(argv[3]), "x", 1) != 1)
+        if (do_task(s, i, i, &e) < 0 || write(atoi(argv[3]), "x", 1) != 1)
             return 99;
     }
     pause();
@@ -241,6 +286,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(commits_survive, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_job_goes_on, set_up, tear_down),
         cmocka_unit_test_setup_teardown(differences_are_named, set_up, tear_down),
         cmocka_unit_test_setup_teardown(second_process_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(killed_writer_loses_nothing_told, set_up, tear_down),
