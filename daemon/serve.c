@@ -1,7 +1,7 @@
 #include "daemon/serve.h"
 
 #include "daemon/event_log.h"
-#include "daemon/notify.h"
+#include "proto/notify.h"
 #include "proto/plan.h"
 #include "proto/roots.h"
 

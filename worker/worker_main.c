@@ -162,6 +162,7 @@ static int run(struct args *a, struct sl_error *e)
     const struct sl_config_value *roots = sl_config_get(a->config, SL_CONFIG_ROOT);
     struct sl_worker_run_opts o = {0};
     struct sl_roots *r = NULL;
+    struct sl_notify notify = {.fd = -1};
     struct sl_log log;
     char host[65] = "localhost", name[80];
     int rc;
@@ -194,7 +195,11 @@ static int run(struct args *a, struct sl_error *e)
     };
     sl_log_say(&log, SL_LOG_NOTICE, "started", "sluice-worker %s as %s, for %s", SLUICE_VERSION,
                o.worker.name, o.dealer.endpoint);
-    rc = sl_worker_run(&o, e);
+    o.notify = &notify;
+    rc = sl_notify_open(&notify, e);
+    if (rc == 0)
+        rc = sl_worker_run(&o, e);
+    sl_notify_close(&notify);
     sl_log_say(&log, rc < 0 ? SL_LOG_ERROR : SL_LOG_NOTICE, "ended", "%s", rc < 0 ? e->text : "in order");
     sl_roots_close(r);
     return rc;
