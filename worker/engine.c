@@ -52,7 +52,7 @@ void sl_task_free(struct sl_engine_task *t)
     free(t);
 }
 
-static unsigned usable_cores(void)
+unsigned sl_usable_cores(void)
 {
     cpu_set_t set;
     int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
@@ -96,12 +96,15 @@ static int allocate(struct sl_engine *en, struct sl_error *e)
         least = l > least ? l : least;
         row = r > row ? r : row;
     }
-    SL_TRY(sl_slabs_choose(mem, en->threads, en->threads * 3 * sizeof(float) * (row > 8192 ? row : 8192),
-                           least, en->opts.slab_bytes, &en->slabs, e));
+    en->longest_row = row;
+    SL_TRY(sl_slabs_choose(mem, en->devices.n ? en->threads * en->slots : en->threads,
+                           en->threads * 3 * sizeof(float) * (row > 8192 ? row : 8192), least,
+                           en->opts.slab_bytes, &en->slabs, e));
     SL_TRY(sl_slabs_open(&en->slabs, e));
     for (unsigned i = 0; i < en->n_members; i++)
         SL_TRY(open_member(en, i, e));
     en->env = en->members[0].env;
+    SL_TRY(sl_engine_fit_devices(en, e));
     en->units = calloc(en->slabs.n, sizeof *en->units);
     en->compute = calloc(en->threads, sizeof *en->compute);
     if (!en->units || !en->compute)
@@ -114,6 +117,7 @@ static int allocate(struct sl_engine *en, struct sl_error *e)
     en->n_free = en->slabs.n;
     for (unsigned i = 0; i < en->threads; i++) {
         en->compute[i].en = en;
+        en->compute[i].gpu = en->devices.n ? &en->gpu[i % en->devices.n] : NULL;
         SL_TRY(sl_scratch_open(&en->compute[i].scratch, row, e));
     }
     return 0;
@@ -124,17 +128,20 @@ static int start_threads(struct sl_engine *en, struct sl_error *e)
     int rc = 0;
 
     while (en->n_compute < en->threads &&
-           !(rc = pthread_create(&en->compute[en->n_compute].thread, NULL, sl_engine_compute_thread,
+           !(rc = pthread_create(&en->compute[en->n_compute].thread, NULL,
+                                 en->devices.n ? sl_engine_device_thread : sl_engine_compute_thread,
                                  &en->compute[en->n_compute])))
         en->n_compute++;
     if (rc || (rc = pthread_create(&en->io_thread, NULL, sl_engine_io_thread, en)))
         return sl_fail(e, SL_EFAIL, "cannot start %u threads: %s", en->threads + 1, strerror(rc));
     pthread_mutex_lock(&en->lock);
     en->io_started = true;
-    while (!en->io_up && !en->broken)
+    while ((!en->io_up || (en->devices.n && en->stages_up < en->threads)) && !en->broken)
         pthread_cond_wait(&en->done, &en->lock);
     if (en->broken)
         rc = sl_fail(e, en->err.code, "%s", en->err.text);
+    else if (en->lost.code < 0)
+        rc = sl_fail(e, en->lost.code, "%s", en->lost.text);
     pthread_mutex_unlock(&en->lock);
     return rc;
 }
@@ -214,7 +221,7 @@ int sl_engine_open_group(const struct sl_checkpoint *ck, const struct sl_plan *c
         return sl_fail(e, SL_EUNSUPPORTED, "this machine cannot run the backend '%s'",
                        sl_backend_name(o->backend));
     }
-    en->threads = o->threads ? o->threads : usable_cores();
+    en->threads = o->threads ? o->threads : sl_usable_cores();
     en->threads = en->threads > THREADS_MAX ? THREADS_MAX : en->threads;
     en->ready_tail = &en->ready;
     en->back_tail = &en->back;
@@ -224,7 +231,9 @@ int sl_engine_open_group(const struct sl_checkpoint *ck, const struct sl_plan *c
     pthread_cond_init(&en->work, &attr);
     pthread_cond_init(&en->done, &attr);
     pthread_condattr_destroy(&attr);
-    rc = allocate(en, e);
+    rc = sl_engine_open_devices(en, e);
+    if (rc == 0)
+        rc = allocate(en, e);
     if (rc == 0)
         rc = start_threads(en, e);
     if (rc < 0) {
@@ -398,12 +407,15 @@ void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out)
         .slab_wait_ns = atomic_load(&en->slab_wait_ns),
         .compute_ns = atomic_load(&en->compute_ns),
         .io_name = en->io_name,
-        .backend_name = sl_backend_name(en->env.backend),
+        .backend_name = en->devices.n ? en->devices.label : sl_backend_name(en->env.backend),
         .direct = atomic_load(&en->direct),
         .threads = en->threads,
         .slab_bytes = en->slabs.slab_bytes,
         .slabs = en->slabs.n,
         .registered = en->registered,
+        .pinned = en->pinned,
+        .device_names = en->devices.label,
+        .vram_bytes = en->vram_bytes,
     };
 }
 
@@ -449,6 +461,7 @@ void sl_engine_close(struct sl_engine *en)
     free(en->compute);
     free(en->members);
     free(en->units);
+    sl_engine_close_devices(en);
     sl_slabs_close(&en->slabs);
     pthread_cond_destroy(&en->work);
     pthread_cond_destroy(&en->done);

@@ -11,6 +11,7 @@
 
 #include "kernels/kernels.h"
 #include "proto/plan.h"
+#include "worker/device.h"
 
 enum sl_io_mode { SL_IO_AUTO = 0, SL_IO_URING, SL_IO_PREAD };
 enum sl_direct { SL_DIRECT_AUTO = 0, SL_DIRECT_ON, SL_DIRECT_OFF };
@@ -35,6 +36,10 @@ struct sl_engine_opts {
     struct sl_engine_weights weights;
     uint64_t slab_bytes;     /* 0: chosen from mem_bytes; otherwise asked for (tests) */
     struct sl_faults *faults; /* worker/sysio.h; NULL but in tests */
+    const struct sl_devices *devices; /* GPUs in place of the cores; NULL or none: the cores.
+                                         Copied. threads: then those of each device, 0: 4 at most */
+    uint64_t vram_bytes;     /* device memory that the engine may take of each; 0: 2 GiB, and
+                                no more than half of what is free */
 };
 
 struct sl_engine;
@@ -67,6 +72,9 @@ struct sl_engine_stats {
     uint64_t slab_bytes;
     unsigned slabs;
     bool registered;         /* io_uring has the slabs pinned once for all */
+    bool pinned;             /* the devices' runtime has them too */
+    const char *device_names;/* "cpu", "cuda:0,cuda:1" */
+    uint64_t vram_bytes;     /* in use on each device */
 };
 
 /* Effect: starts threads and allocates all slabs. A segment file is opened when
@@ -75,7 +83,8 @@ struct sl_engine_stats {
  * is read. AUTO reads with O_DIRECT where the filesystem takes it and the file
  * is not in the page cache already; ON whenever the filesystem takes it. Checkpoint and plan must
  * outlive the engine. Errors: SL_EUNSUPPORTED (io_uring asked for and refused
- * by the system), SL_EUSAGE (mem_bytes too small, saying what is needed), SL_EFAIL. */
+ * by the system), SL_EUSAGE (mem_bytes or vram_bytes too small, saying what is needed), SL_EDEVICE,
+ * SL_EFAIL. */
 int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *plan,
                    const struct sl_engine_opts *o, struct sl_engine **out,
                    struct sl_error *e) SL_MUST_USE;
@@ -109,7 +118,9 @@ int sl_engine_submit(struct sl_engine *en, uint32_t task, struct sl_error *e) SL
 /* Effect: waits at most timeout_ms (negative: without limit) for a finished task (all its bytes handed
  * to the file; not yet synced). Returns 1 with *r filled, 0 on time-out or
  * when nothing is under way, negative when the engine itself failed. A task's
- * own failure is in r->code; the engine goes on. */
+ * own failure is in r->code; the engine goes on. SL_EDEVICE there is no fault of the
+ * task: a GPU failed, and every later task ends so too. Nothing is wrong with what was
+ * finished; the process should end, and its successor begins with a device made new. */
 int sl_engine_wait(struct sl_engine *en, struct sl_task_result *r, int timeout_ms,
                    struct sl_error *e) SL_MUST_USE;
 

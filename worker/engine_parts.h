@@ -12,6 +12,7 @@
 
 #include "proto/tensor_hash.h"
 #include "worker/engine.h"
+#include "worker/gpu_stage.h"
 #include "worker/io.h"
 #include "worker/slab.h"
 #include "worker/srcfile.h"
@@ -90,6 +91,9 @@ struct sl_compute {
     struct sl_engine *en;
     struct sl_scratch scratch;
     pthread_t thread;
+    const struct sl_gpu_device *gpu; /* NULL: the thread converts by itself */
+    struct sl_gpu_stage stage;
+    struct sl_engine_unit *in_slot[SL_GPU_SLOTS_MAX];
 };
 
 struct sl_engine {
@@ -99,6 +103,12 @@ struct sl_engine {
     struct sl_engine_opts opts;
     unsigned threads;
     struct sl_slabs slabs;
+    struct sl_devices devices;
+    struct sl_gpu_device *gpu;    /* devices.n of them */
+    unsigned slots;               /* of each thread of a device */
+    uint64_t longest_row;         /* with weights */
+    uint64_t vram_bytes;
+    bool pinned;
     struct sl_engine_unit *units;
 
     pthread_t io_thread;
@@ -116,6 +126,8 @@ struct sl_engine {
     const char *io_name;          /* set before io_up, like registered */
     bool registered;
     bool stop, no_more;           /* stop: close was called; no_more: compute threads end */
+    unsigned stages_up;           /* threads of devices that have begun, well or not */
+    struct sl_error lost;         /* the first failure of a device; code 0: none */
     bool broken;
     struct sl_error err;          /* why it is broken, or why the I/O thread did not start */
 
@@ -141,9 +153,26 @@ void sl_task_fail(struct sl_engine_task *t, uint64_t unit, int code, const struc
 void sl_engine_ready(struct sl_engine *en, struct sl_engine_unit *u);
 
 uint64_t sl_now_ns(void);
+unsigned sl_usable_cores(void);
 
 /* The threads' functions; the argument is the engine, or a struct sl_compute. */
 void *sl_engine_io_thread(void *arg);
 void *sl_engine_compute_thread(void *arg);
+void *sl_engine_device_thread(void *arg);
+
+/* Both with the lock held. The next unit to convert, or NULL: when the engine closes, or
+ * (with no wait) when there is none now. Passing on a converted unit and those it held up. */
+struct sl_engine_unit *sl_engine_take(struct sl_engine *en, bool wait);
+void sl_engine_pass(struct sl_engine *en, struct sl_engine_unit *u);
+/* The plan that the unit is to be converted for now; in a group the unit is made that one's. */
+const struct sl_unit_env *sl_engine_turn(struct sl_engine *en, struct sl_engine_unit *u);
+/* Whether the unit is still to be converted; sets its code where the engine stops. */
+bool sl_engine_wanted(struct sl_engine *en, struct sl_engine_unit *u);
+
+/* engine_device.c. Effect: opens the devices of opts; chooses threads and slots for them. */
+int sl_engine_open_devices(struct sl_engine *en, struct sl_error *e) SL_MUST_USE;
+/* Effect: holds the slots against vram_bytes, once slabs are chosen; pins the slabs. */
+int sl_engine_fit_devices(struct sl_engine *en, struct sl_error *e) SL_MUST_USE;
+void sl_engine_close_devices(struct sl_engine *en);
 
 #endif

@@ -397,6 +397,8 @@ int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, 
             .io = c->o.io,
             .direct = c->o.direct,
             .backend = c->o.backend,
+            .devices = c->o.devices,
+            .vram_bytes = c->o.vram_bytes / c->max_engines,
             .round_bf16 = j[i]->j.round_bf16,
             .segment_paths = (const char *const *)j[i]->out.partial,
         };

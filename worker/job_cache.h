@@ -30,6 +30,8 @@ struct sl_job_cache_opts {
     enum sl_io_mode io;
     enum sl_direct direct;
     enum sl_backend backend;
+    const struct sl_devices *devices; /* as in struct sl_engine_opts; NULL: the cores */
+    uint64_t vram_bytes;     /* of all engines together, on each device; 0: see there */
     uint32_t sync_ms;        /* finished work waits at most so long for its sync; 0: 1 s */
 };
 

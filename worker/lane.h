@@ -49,6 +49,7 @@ struct sl_lane_state {
     unsigned unfinished;     /* under way or waiting */
     uint64_t finished;       /* since the lane was opened, failed ones included */
     char tensor[129];        /* in hand; "" when nothing is */
+    struct sl_error lost;    /* a device that failed; code 0: none. Its tasks went back */
 };
 void sl_lane_state(struct sl_lane *l, struct sl_lane_state *s);
 

@@ -118,6 +118,11 @@ struct sl_scratch {
 int sl_scratch_open(struct sl_scratch *s, uint64_t longest_row, struct sl_error *e) SL_MUST_USE;
 void sl_scratch_close(struct sl_scratch *s);
 
+/* Effect: turns the scales of a unit, whose reads are all in its slab, into F32 there,
+ * and fills src[0..n_runs). Errors: SL_ESOURCE, naming the scale. */
+int sl_unit_sources(const struct sl_unit_env *env, const struct sl_unit *u, uint8_t *slab,
+                    struct sl_source *src, struct sl_error *e) SL_MUST_USE;
+
 /* Effect: converts a unit whose reads are all in its slab; the output lies at
  * u->out_at. Errors: SL_ESOURCE with tensor, row and column or scale, and
  * file; SL_EUNSUPPORTED. */

@@ -29,6 +29,7 @@ struct run {
     uint32_t finish_ms;
     unsigned n_signals;
     uint64_t signal_ms;
+    struct sl_error lost; /* a device that failed: this process ends, the next begins anew */
     const struct sl_log *log;
     struct sl_notify *notify;
     uint64_t fed_bytes, fed_finished; /* when the watchdog was last fed */
@@ -136,6 +137,18 @@ static void feed_watchdog(struct run *r, unsigned in_hand, uint64_t bytes, uint6
     sl_notify_progress(r->notify, now_ms());
 }
 
+/* What a failed device had in hand has gone back; the rest goes as with a signal. */
+static void take_loss(struct run *r, const struct sl_error *lost)
+{
+    if (lost->code == 0 || r->lost.code < 0)
+        return;
+    r->lost = *lost;
+    if (r->log)
+        sl_log_say(r->log, SL_LOG_ERROR, "device", "%s", lost->text);
+    if (r->n_signals++ == 0)
+        r->signal_ms = now_ms();
+}
+
 static int tick(struct run *r)
 {
     struct sl_lane_state s, special;
@@ -144,6 +157,7 @@ static int tick(struct run *r)
 
     sl_lane_state(r->lane[LANE_TASKS], &s);
     sl_lane_state(r->lane[LANE_SPECIAL], &special);
+    take_loss(r, &s.lost);
     memcpy(tasks, s.tasks, s.n_tasks * sizeof *tasks);
     memcpy(tasks + s.n_tasks, special.tasks, special.n_tasks * sizeof *tasks);
     p = (struct sl_worker_progress){s.bytes + special.bytes, tasks, s.n_tasks + special.n_tasks,
@@ -250,6 +264,8 @@ int sl_worker_run(const struct sl_worker_run_opts *o, struct sl_error *e)
         rc = loop(&r);
     if (r.notify && r.n_signals == 0)
         sl_notify_stopping(r.notify, "ending");
+    if (rc == 0 && r.lost.code < 0)
+        rc = sl_fail(e, r.lost.code, "%s", r.lost.text);
     /* The socket first: its leases go back while the engines still close. */
     sl_dealer_close(r.dealer);
     for (unsigned i = 0; i < LANES; i++)

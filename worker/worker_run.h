@@ -22,7 +22,9 @@ struct sl_worker_run_opts {
  * blocked. With stop_fd it is a thread of another program, and ends that way. The
  * watchdog is fed while nothing is in hand, or what is goes on: a worker whose disk or
  * device hangs is to be restarted. Returns 0. Errors: those of sl_dealer_open and
- * the lanes; the daemon's code when it refuses this worker. */
+ * the lanes; the daemon's code when it refuses this worker; SL_EDEVICE once a GPU has
+ * failed and its tasks have gone back: the program that is started next finds it well or
+ * says why not. */
 int sl_worker_run(const struct sl_worker_run_opts *o, struct sl_error *e) SL_MUST_USE;
 
 #endif
