@@ -290,7 +290,7 @@ static int on_dep(void *user, const struct sl_job_row *r)
 static int resolve_deps(struct sl_coord *c, struct job *j, struct sl_error *e)
 {
     for (uint32_t i = 0; i < j->n_after; i++) {
-        const struct sl_job_filter f = {.id = j->after[i]};
+        const struct sl_job_filter f = sl_job_only(j->after[i]);
 
         j->dep[i] = DEP_FAILED; /* forgotten */
         SL_TRY(sl_queue_each_job(c->q, &f, on_dep, &j->dep[i], e));

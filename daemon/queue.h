@@ -143,6 +143,11 @@ struct sl_job_filter {
     uint32_t limit;            /* 0: none */
     bool newest_first;
 };
+/* One job; of id 0, which none has, none. */
+static inline struct sl_job_filter sl_job_only(uint64_t id)
+{
+    return (struct sl_job_filter){.id = id ? id : (uint64_t)INT64_MAX};
+}
 /* Effect: calls fn for each job; stops when it returns other than 0 and returns that. */
 int sl_queue_each_job(struct sl_queue *q, const struct sl_job_filter *f,
                       int (*fn)(void *user, const struct sl_job_row *row), void *user,

@@ -3,7 +3,9 @@
 # convert`. Beside it, as the measure of the measure: the same recipes as jobs of their own.
 use strict;
 use warnings;
+use IO::Socket::UNIX;
 use POSIX qw(:sys_wait_h);
+use Socket;
 use SluiceTest;
 use Test::More;
 use Time::HiRes qw(time sleep);
@@ -62,8 +64,28 @@ sub bytes_read {
 # pread: the kernel's count knows nothing of io_uring.
 sub start_worker { return start_one('worker', "$BUILD/sluice-worker", '--io', 'pread', '--mem', '512Mi') }
 
+# What systemd would hear of the worker.
+my $notify = IO::Socket::UNIX->new(Type => SOCK_DGRAM, Local => "$run/notify") or die "notify: $!";
+sub heard {
+    my ($want, $seconds) = @_;
+    my $end = time + $seconds;
+    while ((my $left = $end - time) > 0) {
+        my $in = '';
+        vec($in, fileno $notify, 1) = 1;
+        next unless select $in, undef, undef, $left;
+        recv $notify, my $text, 4096, 0;
+        return 1 if $text =~ $want;
+    }
+    return 0;
+}
+
 start_one('daemon', $SLUICED);
-my $worker = start_worker();
+my $worker = do {
+    local @ENV{qw(NOTIFY_SOCKET WATCHDOG_USEC)} = ("$run/notify", 900_000);
+    start_worker();
+};
+ok(heard(qr/^READY=1\nMAINPID=$worker\n/, 10), 'the worker says that it is ready');
+ok(heard(qr/^WATCHDOG=1$/, 5), 'and feeds its watchdog while it has nothing to do');
 for (1 .. 100) {
     last if run($SLUICE, 'workers', '--json')->{out} =~ /"worker/;
     sleep 0.1;
@@ -87,6 +109,7 @@ run_ok('a sweep', $SLUICE, 'submit', $source, '-r', join(',', @recipes), '-o', "
 my $sweep = bytes_read($worker) - $before - $written;
 diag(sprintf 'source %d bytes; read for one job %d, for a sweep of %d recipes %d: %.2f times the source',
     $source_bytes, $single, scalar @recipes, $sweep, $sweep / $source_bytes);
+ok(heard(qr/^WATCHDOG=1$/, 5), 'the watchdog was fed');
 my %made;
 for my $f (glob "$run/out/*.gguf") {
     $made{ sha256($f) } = 1;
@@ -98,5 +121,6 @@ cmp_ok($sweep, '<', $source_bytes * 1.15 + @recipes * $besides, 'the source was 
 cmp_ok($sweep, '<', $single * 2, 'which is less than two jobs read');
 
 is(stop_one('worker'), 0, 'the worker ends with 0');
+ok(heard(qr/^STOPPING=1\n/, 1), 'and has said that it stops');
 is(stop_one('daemon'), 0, 'the daemon ends with 0');
 done_testing();

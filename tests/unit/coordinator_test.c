@@ -509,6 +509,27 @@ static void roles_are_kept(void **state)
     assert_int_equal(sl_get_uint(expect(w, 5, SL_M_ERROR), "code", 0), 6);
 }
 
+/* Number 0 is nobody's job, not everybody's. */
+static void job_0_is_none(void **state)
+{
+    static const char *const verbs[] = {"cancel", "hold", "release", "retry", "set", "forget", "wait"};
+    static const char *const single[] = {"show", "stitch", "verify"};
+    struct world *w = *state;
+    uint64_t id;
+
+    client(w, C);
+    id = submit(w, C, "a", "");
+    for (unsigned i = 0; i < 7; i++) {
+        say(w, C, "{\"v\":1,\"m\":\"%s\",\"jobs\":[0]}", verbs[i]);
+        assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        say(w, C, "{\"v\":1,\"m\":\"%s\",\"job\":0}", single[i]);
+        assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
+    }
+    assert_string_equal(state_of(w, C, id), "queued: no worker is connected");
+}
+
 static void one_output_one_job(void **state)
 {
     struct world *w = *state;
@@ -607,6 +628,7 @@ int main(void)
         TEST(jobs_wait_for_others),
         TEST(draining_and_leaving),
         TEST(roles_are_kept),
+        TEST(job_0_is_none),
         TEST(one_output_one_job),
         TEST(a_full_disk_acknowledges_nothing),
         TEST(watchers_hear_everything),
