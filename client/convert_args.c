@@ -21,7 +21,7 @@ void convert_table(struct convert_args *a, struct poptOption table[CONVERT_TABLE
          "DEVICE"},
         {"vram", 0, POPT_ARG_STRING, &a->vram, 0, "device memory allowed on each GPU (default 2Gi, at most half of what is free)", "SIZE"},
         {"force", 'f', POPT_ARG_NONE, &a->force, 0,
-         "replace an existing output; drop other unfinished work on it", NULL},
+         "replace an existing output and parts of a former set; drop other unfinished work on it", NULL},
         {"sha256", 0, POPT_ARG_NONE, &a->sha256, 0, "SHA-256 in the manifest too", NULL},
         {"dry-run", 'n', POPT_ARG_NONE, &a->dry_run, 0, "show the plan and write nothing", NULL},
         {"stats", 0, POPT_ARG_NONE, &a->stats, 0, "show at the end where the time went", NULL},

@@ -3,6 +3,8 @@
 #include "client/convert_store.h"
 #include "client/convert_threads.h"
 #include "client/interrupt.h"
+#include "worker/claim.h"
+#include "worker/former_set.h"
 
 #include <cjson/cJSON.h>
 #include <limits.h>
@@ -29,6 +31,9 @@ struct run {
     const struct output *out;
     const struct convert_opts *o;
     struct convert_store *store;
+    bool fresh;          /* the store is this process's own making */
+    bool reserved;       /* so are the temporary files */
+    bool made_dir;       /* and the folder */
     uint64_t done_bytes; /* source bytes of the tasks that were done before this run */
     struct told told;
     bool checking;       /* the progress shown is that of the check */
@@ -79,6 +84,17 @@ static const char *source_name(const struct sl_checkpoint *ck, char buf[PATH_MAX
     return slash && slash[1] ? slash + 1 : buf;
 }
 
+/* A store that this very call began and could not open stays behind as a file. */
+static int open_file(struct run *r, struct sl_error *e)
+{
+    bool there = access(r->out->journal, F_OK) == 0;
+    int rc = convert_store_open(r->out->journal, &r->store, e);
+
+    if (rc < 0 && rc != SL_EEXISTS && !there)
+        convert_store_remove(r->out->journal);
+    return rc;
+}
+
 /* The job's specification, as `submit` would write it but for the options, which
  * are this process's own. *text is the caller's (free). */
 static int make_spec(const struct run *r, char **text, struct sl_error *e)
@@ -114,15 +130,16 @@ static int begin_store(struct run *r, struct sl_error *e)
     return rc;
 }
 
-/* Opens the store and holds the plan against what it records. *fresh: there was
- * nothing yet. */
-static int open_store(struct run *r, bool *fresh, struct sl_error *e)
+/* Opens the store and holds the plan against what it records. */
+static int open_store(struct run *r, struct sl_error *e)
 {
     int rc;
 
-    SL_TRY(convert_store_open(r->out->journal, &r->store, e));
+    SL_TRY(open_file(r, e));
     SL_TRY(rc = convert_store_state(r->store, e));
-    *fresh = rc == CONVERT_NEW;
+    r->fresh = rc == CONVERT_NEW;
+    /* A job of the service claims first and looks for the store then: one of the two gives way. */
+    SL_TRY(claim_absent(r->out, e));
     rc = begin_store(r, e);
     if (rc != SL_EEXISTS || !r->o->force)
         return rc;
@@ -130,51 +147,52 @@ static int open_store(struct run *r, bool *fresh, struct sl_error *e)
     r->store = NULL;
     convert_store_remove(r->out->journal);
     output_discard(r->out);
-    *fresh = true;
-    SL_TRY(convert_store_open(r->out->journal, &r->store, e));
+    SL_TRY(open_file(r, e));
+    r->fresh = true;
     return begin_store(r, e);
 }
 
+/* Nothing that is there already is touched without --force. */
+static int output_is_free(const struct run *r, struct sl_error *e)
+{
+    if (r->o->force)
+        return 0;
+    SL_TRY(output_absent(r->out, e));
+    return former_set_absent(r->out, r->j->ck, e);
+}
+
 /* The temporary files, in full size; tasks whose file was lost are taken back. */
-static int take_files(struct run *r, bool fresh, struct sl_error *e)
+static int take_files(struct run *r, struct sl_error *e)
 {
     bool *kept = calloc(r->plan->n_segments, sizeof *kept);
-    int rc = kept ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    int rc = kept ? output_is_free(r, e) : sl_fail(e, SL_EFAIL, "out of memory");
 
-    if (rc == 0 && !r->o->force)
-        rc = output_absent(r->out, e);
     if (rc == 0)
         rc = output_check_space(r->out, e);
-    if (rc == 0)
-        rc = output_reserve(r->out, fresh, kept, e);
-    if (rc == 0 && !fresh)
+    if (rc == 0 && r->fresh)
+        output_discard(r->out); /* of a run whose journal is gone */
+    if (rc == 0) {
+        r->reserved = r->fresh;
+        rc = output_reserve(r->out, r->fresh, kept, e);
+    }
+    if (rc == 0 && !r->fresh)
         rc = revoke_lost(r, kept, e);
     free(kept);
     return rc;
 }
 
-/* Takes the job: the store first, since it keeps other processes out. A new
- * job that has no room leaves nothing behind. */
+/* Takes the job: the store first, since it keeps other processes out. */
 static int take_job(struct run *r, int *state, struct sl_error *e)
 {
-    bool fresh = false;
-    int rc = 0;
-
+    SL_TRY(claim_absent(r->out, e));
     if (access(r->out->journal, F_OK) != 0) {
-        if (!r->o->force)
-            SL_TRY(output_absent(r->out, e));
+        SL_TRY(output_is_free(r, e));
         SL_TRY(output_check_space(r->out, e));
     }
-    SL_TRY(open_store(r, &fresh, e));
+    SL_TRY(open_store(r, e));
     SL_TRY(*state = convert_store_state(r->store, e));
     if (*state < CONVERT_PUBLISHING)
-        rc = take_files(r, fresh, e);
-    if (rc < 0 && fresh) {
-        convert_store_close(r->store);
-        r->store = NULL;
-        convert_store_remove(r->out->journal);
-    }
-    SL_TRY(rc);
+        SL_TRY(take_files(r, e));
     return convert_store_each(r->store, on_done, r, e);
 }
 
@@ -273,46 +291,77 @@ static int work(struct run *r, struct sl_error *e)
 }
 
 /* Takes a job back of which nothing was done: no file of it stays. */
-static int abandon(struct run *r, int rc)
+static void abandon(struct run *r)
 {
     convert_store_close(r->store);
     r->store = NULL;
-    convert_store_remove(r->out->journal);
-    output_discard(r->out);
-    return rc;
+    if (r->fresh)
+        convert_store_remove(r->out->journal);
+    if (r->reserved)
+        output_discard(r->out);
+    if (r->made_dir)
+        rmdir(r->out->dir);
+}
+
+static int make_folder(struct run *r, struct sl_error *e)
+{
+    if (!r->out->new_dir)
+        return 0;
+    SL_TRY(output_make_dir(r->out, e));
+    r->made_dir = true;
+    if (r->o->progress != PROGRESS_QUIET)
+        fprintf(stderr, "sluice: made the folder %s\n", r->out->dir);
+    return 0;
 }
 
 static bool nothing_done(struct run *r)
 {
     struct sl_error e;
+    int state = r->store ? convert_store_state(r->store, &e) : CONVERT_NEW;
 
     r->done_bytes = 0;
-    return convert_store_state(r->store, &e) < CONVERT_PUBLISHING &&
-           convert_store_each(r->store, on_done, r, &e) == 0 && r->done_bytes == 0;
+    return state == CONVERT_NEW ||
+           (state == CONVERT_CONVERTING && convert_store_each(r->store, on_done, r, &e) == 0 &&
+            r->done_bytes == 0);
 }
 
+static int take_and_convert(struct run *r, struct sl_error *e)
+{
+    int state, rc;
+
+    SL_TRY(take_job(r, &state, e));
+    if (state == CONVERT_PUBLISHED)
+        return 0;
+    if (r->done_bytes > 0 && state < CONVERT_PUBLISHING && r->o->progress != PROGRESS_QUIET)
+        fprintf(stderr, "sluice: going on with earlier work: %.0f %% is done\n",
+                100.0 * (double)r->done_bytes / (double)r->plan->src_bytes);
+    rc = work(r, e);
+    if (rc == SL_EINTERRUPTED) {
+        struct sl_error later; /* the state is for people; without it, it is "running" */
+
+        (void)!convert_store_interrupted(r->store, &later);
+    }
+    return rc;
+}
+
+/* The former set goes with the publication, when the new one has its names. */
 static int run_job(struct run *r, struct sl_error *e)
 {
-    bool resuming = access(r->out->journal, F_OK) == 0;
-    int rc, state;
+    uint32_t former = 0;
+    int rc;
 
     allow_open_files();
     SL_TRY(output_not_source(r->out, r->j->ck, e));
-    SL_TRY(take_job(r, &state, e));
-    if (state != CONVERT_PUBLISHED) {
-        if (r->done_bytes > 0 && state < CONVERT_PUBLISHING && r->o->progress != PROGRESS_QUIET)
-            fprintf(stderr, "sluice: going on with earlier work: %.0f %% is done\n",
-                    100.0 * (double)r->done_bytes / (double)r->plan->src_bytes);
-        rc = work(r, e);
-        if (rc < 0 && rc != SL_EINTERRUPTED && !resuming && nothing_done(r))
-            return abandon(r, rc);
-        if (rc == SL_EINTERRUPTED) {
-            struct sl_error later; /* the state is for people; without it, it is "running" */
-
-            (void)!convert_store_interrupted(r->store, &later);
-        }
-        SL_TRY(rc);
-    }
+    SL_TRY(make_folder(r, e));
+    if (r->o->force)
+        SL_TRY(former_set_count(r->out, r->j->ck, &former, e));
+    rc = take_and_convert(r, e);
+    if (rc < 0 && rc != SL_EINTERRUPTED && nothing_done(r))
+        abandon(r);
+    SL_TRY(rc);
+    if (former && r->o->progress != PROGRESS_QUIET)
+        fprintf(stderr, "sluice: removed %u part%s of the former set\n", former,
+                former == 1 ? "" : "s");
     convert_store_close(r->store);
     r->store = NULL;
     convert_store_remove(r->out->journal);

@@ -178,9 +178,9 @@ static int begin(struct convert_store *s, const struct sl_plan *p, struct sl_que
 int convert_store_begin(struct convert_store *s, const struct sl_plan *p, const char *source,
                         const char *spec, struct sl_error *e)
 {
-    const char *recipe = NULL, *layout = NULL;
-    char source_id[256], recipe_id[256], options_id[256];
-    struct sl_queue_plan qp = {p->fingerprint, source_id, recipe_id, options_id, p->parts.version,
+    const char *recipe = NULL;
+    char source_id[256], recipe_id[256];
+    struct sl_queue_plan qp = {p->fingerprint, source_id, recipe_id, p->options, p->parts.version,
                                p->file_bytes, p->n_tasks, NULL, NULL, NULL};
     uint64_t *src = calloc((size_t)p->n_tasks + 1, sizeof *src);
     uint64_t *out = calloc((size_t)p->n_tasks + 1, sizeof *out);
@@ -191,10 +191,8 @@ int convert_store_begin(struct convert_store *s, const struct sl_plan *p, const 
         rc = sl_fail(e, SL_EUSAGE, "%u tasks, but a job has at most %u; give a larger --task-size",
                      p->n_tasks, SL_TASKS_MAX);
     sl_kvs_get_str(&p->segments[0].kvs, SL_KEY_RECIPE, &recipe);
-    sl_kvs_get_str(&p->segments[0].kvs, SL_KEY_LAYOUT, &layout);
     label(source_id, source, p->parts.source);
     label(recipe_id, recipe, p->parts.recipe);
-    label(options_id, layout ? layout : "options", p->parts.options);
     if (rc == 0)
         rc = begin(s, p, &qp, src, out, shard, spec, e);
     free(src);

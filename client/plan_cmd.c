@@ -23,17 +23,16 @@ static int plan_and_show(const struct plan_cmd *c, const char *source, struct sl
     struct sl_job_plan job = {0};
     struct plan_view view = {0};
     bool rules_2025;
-    int rc = 0;
+    int rc;
 
-    if (c->out)
-        rc = output_parse(&out, c->out, e);
+    rc = output_parse(&out, c->out ? c->out : "./", e);
     if (rc == 0)
         rc = cli_job_open(&job, source, is_config(source), &c->plan, out.prefix, e);
     if (rc == 0) {
         rules_2025 = c->plan.rules ? strcmp(c->plan.rules, "2025") == 0
                                    : job.model->layout == SL_LAYOUT_LEGACY;
-        rc = plan_view_make(&view, &job, (uint64_t)c->ctx, c->devices, c->out ? &out : NULL,
-                            rules_2025, e);
+        rc = plan_view_make(&view, &job, (uint64_t)c->ctx, c->devices, &out, c->out != NULL, rules_2025,
+                            e);
     }
     if (rc == 0 && c->json)
         rc = plan_view_json(&view, e);
@@ -54,7 +53,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
     struct poptOption table[] = {
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, plan_table, 0, "Plan options:", NULL},
         {"output", 'o', POPT_ARG_STRING, &c.out, 0,
-         "where the output would go: its free space is shown", "PATH"},
+         "where the output would go: its free space is shown (default: here)", "PATH"},
         {"ctx", 'c', POPT_ARG_INT, &c.ctx, 0, "context of the memory estimate (default 32768)",
          "TOKENS"},
         {"devices", 0, POPT_ARG_STRING, &c.devices, 0,

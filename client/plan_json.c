@@ -86,6 +86,22 @@ static void add_plan(cJSON *root, const struct plan_view *v)
     }
 }
 
+static void add_output(cJSON *root, const struct plan_view *v)
+{
+    cJSON *o = cJSON_AddObjectToObject(root, "output"), *missing;
+
+    cJSON_AddStringToObject(o, "folder", v->out_dir);
+    cJSON_AddBoolToObject(o, "given", v->out_given);
+    if (v->free_bytes != UINT64_MAX)
+        cJSON_AddNumberToObject(o, "free_bytes", (double)v->free_bytes);
+    cJSON_AddBoolToObject(o, "enough", v->free_bytes >= v->job->plan->file_bytes);
+    missing = cJSON_AddArrayToObject(root, "missing");
+    if (v->config_alone)
+        cJSON_AddItemToArray(missing, cJSON_CreateString(".safetensors"));
+    if (v->job->model->no_tokenizer)
+        cJSON_AddItemToArray(missing, cJSON_CreateString("tokenizer.json"));
+}
+
 int plan_view_json(const struct plan_view *v, struct sl_error *e)
 {
     cJSON *root = cJSON_CreateObject(), *list;
@@ -101,13 +117,7 @@ int plan_view_json(const struct plan_view *v, struct sl_error *e)
     list = cJSON_AddArrayToObject(root, "memory");
     for (uint32_t i = 0; i < v->n_sets; i++)
         cJSON_AddItemToArray(list, set_json(&v->sets[i], v->ctx));
-    if (v->out_dir) {
-        cJSON *o = cJSON_AddObjectToObject(root, "output");
-
-        cJSON_AddStringToObject(o, "folder", v->out_dir);
-        cJSON_AddNumberToObject(o, "free_bytes", (double)v->free_bytes);
-        cJSON_AddBoolToObject(o, "enough", v->free_bytes >= v->job->plan->file_bytes);
-    }
+    add_output(root, v);
     if (v->unwritable >= 0)
         cJSON_AddStringToObject(root, "unwritable_type", sl_type_info(v->unwritable)->name);
     cJSON_AddBoolToObject(root, "needs_imatrix", v->needs_imatrix != NULL);

@@ -29,7 +29,9 @@ static void print_head(const struct plan_view *v)
     else
         printf("Files   %u: %s ...\n", p->n_segments, p->segments[0].name);
     printf("Write   %s\n", cli_size(a, p->file_bytes));
-    if (j->ck->n_files)
+    if (v->config_alone)
+        printf("Read    %s, when the checkpoint is there\n", cli_size(a, p->src_bytes));
+    else
         printf("Read    %s from %u file%s\n", cli_size(a, p->src_bytes), j->ck->n_files,
                j->ck->n_files == 1 ? "" : "s");
     if (p->n_tasks && p->src_bytes)
@@ -37,16 +39,35 @@ static void print_head(const struct plan_view *v)
                cli_size(a, p->src_bytes / p->n_tasks));
 }
 
+static void print_space(const struct plan_view *v)
+{
+    uint64_t need = v->job->plan->file_bytes;
+    char a[32], b[32], where[4200];
+
+    if (v->out_given)
+        snprintf(where, sizeof where, "in %.4100s", v->out_dir);
+    else
+        snprintf(where, sizeof where, "in the current folder, where convert writes without -o");
+    if (v->free_bytes == UINT64_MAX)
+        printf("Space   not counted %s\n", where);
+    else if (v->free_bytes >= need)
+        printf("Space   %s free %s: enough\n", cli_size(a, v->free_bytes), where);
+    else
+        printf("Space   %s free %s: %s short\n", cli_size(a, v->free_bytes), where,
+               cli_size(b, need - v->free_bytes));
+}
+
 static void print_notes(const struct plan_view *v)
 {
     const struct sl_plan *p = v->job->plan;
-    char a[32], b[32];
 
-    if (v->out_dir && v->free_bytes >= p->file_bytes)
-        printf("Space   %s free in %s: enough\n", cli_size(a, v->free_bytes), v->out_dir);
-    else if (v->out_dir)
-        printf("Space   %s free in %s: %s short\n", cli_size(a, v->free_bytes), v->out_dir,
-               cli_size(b, p->file_bytes - v->free_bytes));
+    print_space(v);
+    if (v->config_alone)
+        puts("Note    this is from config.json alone; convert will need the .safetensors files and "
+             "tokenizer.json beside it");
+    else if (v->job->model->no_tokenizer)
+        printf("Note    %s has no tokenizer.json; convert will need it, and write its metadata "
+               "besides\n", v->job->ck->dir);
     if (p->n_fallback)
         printf("Note    %u tensors have rows that the recipe's type does not divide; they get "
                "another type\n", p->n_fallback);

@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 
 /* "blk.3.ffn_down_exps.weight" -> "ffn_down_exps" */
 static void group_name(const char *tensor, char name[SL_NAME_MAX])
@@ -137,32 +136,22 @@ static int parse_devices(struct plan_view *v, const char *text, struct sl_error 
     return rc;
 }
 
-static int find_space(struct plan_view *v, const struct output *out, struct sl_error *e)
-{
-    struct statvfs fs;
-
-    if (!out)
-        return 0;
-    v->out_dir = out->dir;
-    if (statvfs(out->dir, &fs) != 0)
-        return sl_fail(e, SL_EFAIL, "%s: cannot ask for its free space", out->dir);
-    v->free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
-    return 0;
-}
-
 int plan_view_make(struct plan_view *v, const struct sl_job_plan *job, uint64_t ctx,
-                   const char *devices, const struct output *out, bool rules_2025,
+                   const char *devices, const struct output *out, bool given, bool rules_2025,
                    struct sl_error *e)
 {
     memset(v, 0, sizeof *v);
     v->job = job;
     v->ctx = ctx;
     v->unwritable = -1;
+    v->out_dir = out->dir;
+    v->out_given = given;
+    v->config_alone = job->ck->n_files == 0;
     if (!devices)
         devices = job->plan->tensor_bytes > 80000000000 ? "8x80G,8x64G" : "1x80G,1x24G";
     SL_TRY(make_groups(v, rules_2025, e));
     SL_TRY(parse_devices(v, devices, e));
-    return find_space(v, out, e);
+    return output_free_space(out, &v->free_bytes, e);
 }
 
 void plan_view_free(struct plan_view *v)

@@ -37,17 +37,19 @@ struct plan_view {
     uint64_t ctx;
     struct plan_device_set sets[PLAN_MAX_DEVICE_SETS];
     uint32_t n_sets;
-    const char *out_dir;       /* NULL: none given */
-    uint64_t free_bytes;
+    const char *out_dir;       /* where the output would go */
+    bool out_given;            /* by -o; otherwise it is the current folder */
+    uint64_t free_bytes;       /* there; UINT64_MAX: not counted */
+    bool config_alone;         /* no files: planned from config.json */
     int unwritable;            /* a type of the plan that cannot be written; -1 */
     const char *needs_imatrix; /* a tensor that needs one; NULL */
 };
 
 /* Effect: computes the view. devices: "8x80G,8x64G", NULL: a common choice for
- * the model's size. out: NULL, or the place of the output. Errors: SL_EUSAGE
+ * the model's size. out: the place of the output; given: by the user. Errors: SL_EUSAGE
  * (devices), SL_EFAIL. Release with plan_view_free in every case. */
 int plan_view_make(struct plan_view *v, const struct sl_job_plan *job, uint64_t ctx,
-                   const char *devices, const struct output *out, bool rules_2025,
+                   const char *devices, const struct output *out, bool given, bool rules_2025,
                    struct sl_error *e) SL_MUST_USE;
 void plan_view_free(struct plan_view *v);
 

@@ -73,10 +73,15 @@ static int add_special(struct ask *a, struct job *j, uint32_t task, struct sl_er
     return 0;
 }
 
+/* A prepare under way is waited for when its files are to go: what it makes after
+ * their removal would stay. */
 static int cancel(struct ask *a, struct job *j, struct sl_error *e)
 {
-    SL_TRY(coord_revoke_all(a->c, j, "the job was cancelled", e));
-    if (sl_get_bool(a->m->tree, "discard"))
+    bool discard = sl_get_bool(a->m->tree, "discard");
+
+    if (!discard || j->special[0].state != SL_TASK_LEASED)
+        SL_TRY(coord_revoke_all(a->c, j, "the job was cancelled", e));
+    if (discard)
         SL_TRY(add_special(a, j, SL_TASK_DISCARD, e));
     return coord_set_state(a->c, j, SL_JOB_CANCELLED, -SL_EFAIL, "cancelled by a user", e);
 }

@@ -37,7 +37,7 @@ static uint32_t strings(const cJSON *array, const char **out, uint32_t max)
 
 /* ---- submit */
 
-static bool same_output(const cJSON *a, const cJSON *b)
+bool coord_same_output(const cJSON *a, const cJSON *b)
 {
     const char *x = sl_get_str(a, "output"), *y = sl_get_str(b, "output");
     size_t n = strlen(x), k = strlen(y);
@@ -54,7 +54,7 @@ int coord_output_free(struct ask *a, const cJSON *spec, uint64_t self)
 {
     for (uint32_t i = 0; i < a->c->n_jobs; i++)
         if (a->c->jobs[i]->id != self && !sl_job_ended(a->c->jobs[i]->state) &&
-            same_output(a->c->jobs[i]->spec, spec))
+            coord_same_output(a->c->jobs[i]->spec, spec))
             return sl_fail(&a->why, SL_EEXISTS, "job %llu writes to %s/%s already; choose another output",
                            (unsigned long long)a->c->jobs[i]->id, sl_get_str(spec, "output"),
                            sl_get_str(spec, "prefix"));
@@ -74,7 +74,7 @@ static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
     if (!prefix[0] || strchr(prefix, '/') || prefix[0] == '.')
         return sl_fail(&a->why, SL_EUSAGE, "submit: prefix '%s': a file's base name is expected", prefix);
     for (other = first; other != spec; other = other->next)
-        if (same_output(other, spec))
+        if (coord_same_output(other, spec))
             return sl_fail(&a->why, SL_EUSAGE, "submit: two jobs of the sweep have the output %s/%s",
                            sl_get_str(spec, "output"), prefix);
     if (o->check_path && (imatrix ? o->check_path(o->user, imatrix, false, &a->why) : 0) < 0)

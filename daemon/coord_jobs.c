@@ -387,6 +387,25 @@ static bool done(struct job *j, uint32_t task)
     return t && t->state == SL_TASK_DONE;
 }
 
+struct failed {
+    const struct job *j;
+    int code;
+    char text[1024];
+};
+
+/* Why the job failed, from the last failure of a task, and what to do. */
+static int on_last_failure(void *user, const struct sl_failure_row *r)
+{
+    struct failed *f = user;
+
+    f->code = r->code;
+    snprintf(f->text, sizeof f->text, "%.700s (%u of %u tasks failed, 'sluice show %llu' lists why; the "
+                                      "rest is kept: 'sluice retry %llu' does what is missing)",
+             r->text, f->j->n_quarantined, f->j->n_tasks, (unsigned long long)f->j->id,
+             (unsigned long long)f->j->id);
+    return 0;
+}
+
 int coord_advance(struct sl_coord *c, struct job *j, struct sl_error *e)
 {
     const struct task *verify = coord_task(j, SL_TASK_VERIFY);
@@ -403,14 +422,20 @@ int coord_advance(struct sl_coord *c, struct job *j, struct sl_error *e)
     else if (done(j, SL_TASK_PREPARE) && j->n_done == j->n_tasks)
         s = SL_JOB_STITCHING;
     else if (j->n_quarantined > 0 && j->n_ready + j->n_leased == 0) {
-        char text[128];
+        struct failed f = {j, -SL_EFAIL, ""};
 
-        snprintf(text, sizeof text, "%u of %u tasks failed on every worker that tried ('sluice show "
-                                    "%llu' lists why); the rest is kept for 'sluice retry'",
-                 j->n_quarantined, j->n_tasks, (unsigned long long)j->id);
-        return coord_set_state(c, j, SL_JOB_FAILED, j->code ? j->code : -SL_EFAIL, text, e);
+        SL_TRY(sl_queue_each_failure(c->q, j->id, 1, on_last_failure, &f, e));
+        return coord_set_state(c, j, SL_JOB_FAILED, f.code, f.text, e);
     }
     return s == j->state ? 0 : coord_set_state(c, j, s, s == SL_JOB_SUCCEEDED ? 0 : j->code, NULL, e);
+}
+
+bool coord_discards(struct job *j)
+{
+    const struct task *discard = coord_task(j, SL_TASK_DISCARD);
+
+    return sl_job_ended(j->state) && discard &&
+           (discard->state == SL_TASK_READY || discard->state == SL_TASK_LEASED);
 }
 
 void coord_sweep_ended(struct sl_coord *c)
@@ -419,10 +444,8 @@ void coord_sweep_ended(struct sl_coord *c)
 
     for (uint32_t i = 0; i < c->n_jobs; i++) {
         struct job *j = c->jobs[i];
-        const struct task *discard = coord_task(j, SL_TASK_DISCARD);
 
-        if (sl_job_ended(j->state) && !(discard && (discard->state == SL_TASK_READY ||
-                                                    discard->state == SL_TASK_LEASED)))
+        if (sl_job_ended(j->state) && !coord_discards(j))
             coord_free_job(j);
         else
             c->jobs[n++] = j;
@@ -468,6 +491,9 @@ void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size
         }
     if (connected == 0)
         snprintf(buf, cap, "no worker is connected");
+    else if (j->n_tasks == 0 && coord_cleared_by(c, j))
+        snprintf(buf, cap, "waits until the files of job %llu are removed",
+                 (unsigned long long)coord_cleared_by(c, j));
     else if (connected == draining)
         snprintf(buf, cap, "all workers are draining");
     else if (j->state == SL_JOB_STITCHING && j->manual_stitch && !j->stitch_asked)

@@ -212,11 +212,16 @@ int coord_revoke_all(struct sl_coord *c, struct job *j, const char *why, struct 
     SL_MUST_USE;
 /* Goes on to the state that the job's tasks say. */
 int coord_advance(struct sl_coord *c, struct job *j, struct sl_error *e) SL_MUST_USE;
+/* The job has ended and its files are still to be removed. */
+bool coord_discards(struct job *j);
 /* Removes ended jobs without tasks to do from memory. */
 void coord_sweep_ended(struct sl_coord *c);
 void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap);
 
 /* ---- coord_schedule.c */
+/* An ended job with j's output whose files are still to be removed, or 0: j's
+ * prepare waits for that. */
+uint64_t coord_cleared_by(const struct sl_coord *c, const struct job *j);
 bool coord_runnable(const struct sl_coord *c, const struct job *j);
 int coord_schedule(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
 
@@ -242,6 +247,7 @@ int coord_done(struct ask *a, struct sl_error *e) SL_MUST_USE;
 /* Returns 0, or SL_EEXISTS in why when a job other than self is under way with
  * this output. */
 int coord_output_free(struct ask *a, const cJSON *spec, uint64_t self);
+bool coord_same_output(const cJSON *a, const cJSON *b);
 /* ---- coord_change.c */
 int coord_on_change(struct ask *a, struct sl_error *e) SL_MUST_USE;
 

@@ -30,6 +30,14 @@ static bool grantable(const struct sl_coord *c, const struct task *t, const stru
            c->now.boot_ms > t->not_before_ms + c->o.lease_ms;
 }
 
+uint64_t coord_cleared_by(const struct sl_coord *c, const struct job *j)
+{
+    for (uint32_t i = 0; i < c->n_jobs; i++)
+        if (c->jobs[i] != j && coord_discards(c->jobs[i]) && coord_same_output(c->jobs[i]->spec, j->spec))
+            return c->jobs[i]->id;
+    return 0;
+}
+
 /* The special task that is next, or 0. */
 static uint32_t next_special(const struct sl_coord *c, struct job *j, const struct worker *w)
 {
@@ -51,12 +59,14 @@ static uint32_t next_special(const struct sl_coord *c, struct job *j, const stru
         task = SL_TASK_VERIFY;
         break;
     case SL_JOB_CANCELLED:
-        task = SL_TASK_DISCARD;
+        task = j->special[0].state == SL_TASK_LEASED ? 0 : SL_TASK_DISCARD;
         break;
     default:
         return 0;
     }
-    return grantable(c, coord_task(j, task), w) ? task : 0;
+    if (!task || !grantable(c, coord_task(j, task), w))
+        return 0;
+    return task == SL_TASK_PREPARE && coord_cleared_by(c, j) ? 0 : task;
 }
 
 /* Tasks of a sweep's plans go out together: all of them must have one first. */

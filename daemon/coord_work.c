@@ -239,8 +239,15 @@ static int on_failure(struct sl_coord *c, const struct worker *w, struct job *j,
         return 0;
     j->code = code;
     if (task >= SL_TASKS_MAX || final) {
+        char why[1024];
+
+        if (final)
+            snprintf(why, sizeof why, "%s", text);
+        else
+            snprintf(why, sizeof why, "%.800s ('sluice retry %llu' goes on from there)", text,
+                     (unsigned long long)j->id);
         SL_TRY(coord_revoke_all(c, j, "the job has failed", e));
-        return coord_set_state(c, j, SL_JOB_FAILED, code, text, e);
+        return coord_set_state(c, j, SL_JOB_FAILED, code, why, e);
     }
     return coord_advance(c, j, e);
 }

@@ -1,5 +1,7 @@
 #include "daemon/queue.h"
 
+#include "proto/plan.h"
+
 #include <sqlite3.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -525,19 +527,24 @@ int sl_queue_set_plan(struct sl_queue *q, uint64_t job, const struct sl_queue_pl
 int sl_queue_same_plan(struct sl_queue *q, uint64_t job, const struct sl_queue_plan *p,
                        struct sl_error *e)
 {
-    static const char *const label[] = {"version of sluice", "source", "recipe", "set of options", "plan"};
-    const char *const now[] = {p->version, p->source, p->recipe, p->options, p->fingerprint};
+    static const char *const label[] = {"version of sluice", "recipe", "set of options", "source",
+                                        "config.json, tokenizer or model card"};
+    const char *const now[] = {p->version, p->recipe, p->options, p->source, p->fingerprint};
+    char option[200];
     sqlite3_stmt *st;
     int rc;
 
-    SL_TRY(query(q, &st, e, "SELECT p_version, p_source, p_recipe, p_options, fingerprint, n_tasks"
+    SL_TRY(query(q, &st, e, "SELECT p_version, p_recipe, p_options, p_source, fingerprint, n_tasks"
                             " FROM jobs WHERE id = ?", "i", job));
     SL_TRY(rc = next_row(q, st, e));
     if (rc == 0)
         return sl_fail(e, SL_ENOJOB, "%s: no job %llu", q->path, (unsigned long long)job);
     rc = 0;
-    for (int i = 0; i < 5 && rc == 0 && text(st, 4)[0]; i++)
-        if (strcmp(text(st, i), now[i]) != 0)
+    /* The same fingerprint is the same work, however its options were spelled. */
+    for (int i = 0; i < 5 && rc == 0 && text(st, 4)[0] && strcmp(text(st, 4), now[4]) != 0; i++)
+        if (i == 2 && sl_plan_option_difference(text(st, i), now[i], option, sizeof option))
+            rc = sl_fail(e, SL_EEXISTS, "%s: unfinished work with another %s", q->path, option);
+        else if (strcmp(text(st, i), now[i]) != 0)
             rc = sl_fail(e, SL_EEXISTS, "%s: unfinished work with another %s (then %s, now %s)",
                          q->path, label[i], text(st, i), now[i]);
     if (rc == 0 && text(st, 4)[0] && col(st, 5) != p->n_tasks)

@@ -32,6 +32,7 @@ struct sl_router {
     struct sl_allow_list allow;
     struct sl_key key;
     uint64_t refused;
+    char last_refused[160];
 };
 
 static int zmq_failed(struct sl_error *e, const char *what, const char *endpoint)
@@ -122,6 +123,21 @@ static enum sl_role judge(const struct sl_router *r, const struct listener *l,
     return a->role;
 }
 
+/* Says who was refused, in the words of the allow-list. */
+static void note_refused(struct sl_router *r, char frame[ZAP_FRAMES][256], const size_t len[ZAP_FRAMES], int n)
+{
+    char key[SL_KEY_CHARS + 1];
+    unsigned long uid;
+
+    r->refused++;
+    if (n == 7 && len[6] == 32 && strcmp(frame[5], "CURVE") == 0 && zmq_z85_encode(key, (const uint8_t *)frame[6], 32))
+        snprintf(r->last_refused, sizeof r->last_refused, "key %s from %.80s", key, frame[3]);
+    else if (n == 6 && peer_uid(frame[3], &uid))
+        snprintf(r->last_refused, sizeof r->last_refused, "uid %lu", uid);
+    else
+        snprintf(r->last_refused, sizeof r->last_refused, "a peer without a key");
+}
+
 /* Answers every waiting request. What is not understood is refused. */
 static void answer_zap(struct sl_router *r)
 {
@@ -140,7 +156,7 @@ static void answer_zap(struct sl_router *r)
         if (role != SL_ROLE_NONE)
             snprintf(id, sizeof id, "%d %s", (int)role, user);
         else
-            r->refused++;
+            note_refused(r, frame, len, n);
         zmq_send(r->zap, "1.0", 3, ZMQ_SNDMORE);
         zmq_send(r->zap, n > 1 ? frame[1] : "", n > 1 && n <= ZAP_FRAMES ? len[1] : 0, ZMQ_SNDMORE);
         zmq_send(r->zap, role ? "200" : "400", 3, ZMQ_SNDMORE);
@@ -387,6 +403,11 @@ void *sl_router_context(struct sl_router *r)
 uint64_t sl_router_refused(const struct sl_router *r)
 {
     return r->refused;
+}
+
+const char *sl_router_last_refused(const struct sl_router *r)
+{
+    return r->last_refused;
 }
 
 /* ---- messages */

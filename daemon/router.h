@@ -63,5 +63,7 @@ int sl_router_send(struct sl_router *r, uint64_t peer, const uint8_t *bytes, siz
 
 /* Connections that were refused by uid, key or an identity of their own. */
 uint64_t sl_router_refused(const struct sl_router *r);
+/* Who was refused last: "key K from ADDRESS", "uid N"; "" before the first. The router's own. */
+const char *sl_router_last_refused(const struct sl_router *r);
 
 #endif

@@ -23,6 +23,7 @@
 
 #define MESSAGES_A_TURN 512   /* of one commit */
 #define PAUSE_MS 1000         /* after a commit that failed */
+#define REFUSED_EVERY_MS 5000 /* lines about refused connections */
 
 struct serve {
     const struct sl_serve_opts *o;
@@ -35,7 +36,7 @@ struct serve {
     struct sl_metrics_figures figures;
     char id[33];
     int signals, committed, events; /* events: either of the two */
-    uint64_t tick_ms, paused_ms;
+    uint64_t tick_ms, paused_ms, refused_ms, refused;
     uint64_t under_way;      /* commit that was, at the end of the last turn */
 };
 
@@ -278,6 +279,19 @@ static void wait_for_commit(const struct serve *s)
     (void)poll(&p, 1, 250);
 }
 
+/* A stranger tries again and again: one line now and then. */
+static void tell_refused(struct serve *s, uint64_t now_ms)
+{
+    uint64_t n = sl_router_refused(s->router);
+
+    if (n == s->refused || (s->refused_ms && now_ms < s->refused_ms + REFUSED_EVERY_MS))
+        return;
+    sl_log_say(s->o->log, SL_LOG_WARNING, "refused", "%s is not in the allow-list (%llu connections refused so far)",
+               sl_router_last_refused(s->router), (unsigned long long)n);
+    s->refused = n;
+    s->refused_ms = now_ms;
+}
+
 static int turn(struct serve *s, struct sl_error *e)
 {
     uint32_t beat = s->o->coord.heartbeat_ms ? s->o->coord.heartbeat_ms : 5000;
@@ -300,6 +314,7 @@ static int turn(struct serve *s, struct sl_error *e)
         ;
     SL_TRY(failed = take_messages(s, &why, e));
     t = now();
+    tell_refused(s, t.boot_ms);
     if (!failed && t.boot_ms >= s->tick_ms) {
         s->tick_ms = t.boot_ms + (beat / 8 < 200 ? beat / 8 : 200);
         failed = sl_coord_tick(s->coord, t, &why) < 0;

@@ -100,13 +100,14 @@ int sl_ck_add_file(struct sl_checkpoint *ck, const char *dir, const char *name, 
 static int add_safetensors(struct sl_checkpoint *ck, const char *dir, const char *name,
                            struct sl_error *e)
 {
+    const struct sl_source_dir from = {dir, ck->roots};
     struct sl_source_stat st;
     struct sl_safetensors s;
     char *names;
     int fd, rc;
 
     if (dir)
-        SL_TRY(sl_source_open(dir, name, &fd, &st, e));
+        SL_TRY(sl_source_open(&from, name, &fd, &st, e));
     else
         SL_TRY(sl_source_open_path(name, &fd, &st, e));
     rc = sl_safetensors_read(fd, name, st.size, &s, e);
@@ -155,6 +156,7 @@ static int take_config(struct sl_checkpoint *ck, int fd, const char *label, stru
 
 static int read_config(struct sl_checkpoint *ck, const char *dir, bool required, struct sl_error *e)
 {
+    const struct sl_source_dir from = {dir, ck->roots};
     struct sl_source_stat st;
     int fd, rc;
 
@@ -163,10 +165,13 @@ static int read_config(struct sl_checkpoint *ck, const char *dir, bool required,
             return 0;
         if (errno != ENOENT)
             return sl_fail(e, SL_ESOURCE, "%s/config.json: %s", dir, strerror(errno));
+        if (sl_source_exists(dir, "snapshots"))
+            return sl_fail(e, SL_ESOURCE, "%s: a model's folder in a Hugging Face cache; give one of its "
+                           "revisions, %s/snapshots/REVISION", dir, dir);
         return sl_fail(e, SL_ESOURCE, "%s: config.json is missing; a checkpoint's folder holds "
                        "config.json, the tokenizer and the .safetensors files", dir);
     }
-    SL_TRY(sl_source_open(dir, "config.json", &fd, &st, e));
+    SL_TRY(sl_source_open(&from, "config.json", &fd, &st, e));
     rc = take_config(ck, fd, "config.json", e);
     close(fd);
     return rc;
@@ -198,11 +203,12 @@ static int open_shards(struct sl_checkpoint *ck, const char *dir, const char *in
 static int open_index(struct sl_checkpoint *ck, const char *dir, const char *index,
                       struct sl_error *e)
 {
+    const struct sl_source_dir from = {dir, ck->roots};
     struct sl_source_stat st;
     struct sl_shard_index ix;
     int fd, rc;
 
-    SL_TRY(sl_source_open(dir, index, &fd, &st, e));
+    SL_TRY(sl_source_open(&from, index, &fd, &st, e));
     rc = sl_shard_index_read(fd, index, &ix, e);
     close(fd);
     if (rc < 0)
@@ -332,19 +338,26 @@ static int new_checkpoint(struct sl_checkpoint **out, struct sl_error *e)
     return 0;
 }
 
-int sl_checkpoint_open(const char *path, struct sl_checkpoint **out, struct sl_error *e)
+int sl_checkpoint_open_within(const char *path, const struct sl_roots *roots,
+                              struct sl_checkpoint **out, struct sl_error *e)
 {
     struct sl_checkpoint *ck = NULL;
     int rc;
 
     *out = NULL;
     SL_TRY(new_checkpoint(&ck, e));
+    ck->roots = roots;
     rc = open_any(ck, path, e);
     if (rc < 0)
         sl_checkpoint_close(ck);
     else
         *out = ck;
     return rc;
+}
+
+int sl_checkpoint_open(const char *path, struct sl_checkpoint **out, struct sl_error *e)
+{
+    return sl_checkpoint_open_within(path, NULL, out, e);
 }
 
 int sl_checkpoint_open_config(const char *path, struct sl_checkpoint **out, struct sl_error *e)

@@ -34,9 +34,11 @@ struct sl_src_tensor {
 
 struct sl_gguf; /* proto/gguf.h */
 struct cJSON;
+struct sl_roots; /* proto/roots.h */
 
 struct sl_checkpoint {
     char *dir;  /* folder with config and tokenizer; NULL for GGUF sources */
+    const struct sl_roots *roots; /* which its files must not leave; NULL: none are set */
     bool is_gguf;
     struct sl_src_file *files;     /* in index or split order (sorted by name) */
     uint32_t n_files;
@@ -54,12 +56,17 @@ struct sl_checkpoint {
  * .safetensors file, a model.safetensors.index.json, or a .gguf file, which
  * may be the first of a split set) and cross-checks them. Nothing is trusted
  * before it is held against the file's length. In a folder, symbolic links are
- * followed only to files inside it or, in a Hugging Face cache
- * (R/snapshots/<revision>), directly inside R/blobs. *out is the caller's; free it
+ * followed only to files inside it or in a Hugging Face cache (sl_source_open). *out is the caller's; free it
  * with sl_checkpoint_close. Errors: SL_ESOURCE (damaged or missing, naming the
  * file and tensor), SL_EUNSUPPORTED (dtype, format). */
 int sl_checkpoint_open(const char *path, struct sl_checkpoint **out, struct sl_error *e)
     SL_MUST_USE;
+
+/* Effect: the same for a process that reads for others: what a link leads to
+ * must lie below one of the roots as well, which must outlive the checkpoint.
+ * Errors: SL_EUSAGE besides. */
+int sl_checkpoint_open_within(const char *path, const struct sl_roots *roots,
+                              struct sl_checkpoint **out, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: the same from a config.json alone (before anything is downloaded):
  * no files, no tensors, only config and the FP8 block size. */

@@ -21,6 +21,7 @@ struct sl_job_plan {
     struct sl_type_override *overrides;
     uint32_t n_overrides;
     struct sl_kvs extra_kvs;
+    const struct sl_roots *roots;       /* the source must not leave them; set before. NULL: none */
     char *prefix;                       /* base name of the output's files */
     struct sl_imatrix *imatrix;         /* NULL: none */
     struct sl_imatrix_use weights;
@@ -32,14 +33,16 @@ struct sl_job_options {
     const char *layout, *round_through, *rules, *model_name; /* NULL: not given */
     const char *output_type, *embedding_type;
     uint64_t split_max_bytes, split_max_tensors, task_bytes;
-    bool no_tensor_first_split, keep_split, leave_output, pure;
+    bool no_tensor_first_split, keep_split, leave_output, pure, allow_requantize;
+    const uint32_t *prune;   /* layers to leave out of a GGUF source, ascending */
+    uint32_t n_prune;
     const char *imatrix;
     const char *const *include_weights, *const *exclude_weights;
     uint32_t n_include_weights, n_exclude_weights;
     const char *prefix;      /* NULL: from the model's name and the recipe */
     const char *source_name; /* path that names the source in the output; NULL: where it is */
     bool config_only;        /* the source is a config.json alone */
-    bool any_type;           /* as in struct sl_recipe_opts */
+    bool any_type;           /* as in struct sl_recipe_opts; and a tokenizer may be missing */
 };
 
 /* Effect: opens what is missing of source, model and imatrix and builds the plan.

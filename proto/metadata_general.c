@@ -79,14 +79,14 @@ static int set_text(struct sl_kvs *kvs, const char *key, const char *v)
 
 /* ---- files ---- */
 
-static int read_card(const char *dir, cJSON **card)
+static int read_card(const struct sl_source_dir *dir, cJSON **card)
 {
     struct sl_source_stat st;
     struct sl_error ignored;
     char *text = NULL;
     int fd = -1, rc = -1;
 
-    if (dir && sl_source_exists(dir, "README.md") &&
+    if (dir->path && sl_source_exists(dir->path, "README.md") &&
         sl_source_open(dir, "README.md", &fd, &st, &ignored) == 0) {
         size_t n = st.size < MAX_CARD ? (size_t)st.size : MAX_CARD;
 
@@ -102,7 +102,7 @@ static int read_card(const char *dir, cJSON **card)
     return sl_card_parse("", 0, card);
 }
 
-static cJSON *read_generation_config(const char *dir)
+static cJSON *read_generation_config(const struct sl_source_dir *dir)
 {
     static const char name[] = "generation_config.json";
     struct sl_source_stat st;
@@ -110,7 +110,8 @@ static cJSON *read_generation_config(const char *dir)
     cJSON *json = NULL;
     int fd;
 
-    if (!dir || !sl_source_exists(dir, name) || sl_source_open(dir, name, &fd, &st, &ignored) < 0)
+    if (!dir->path || !sl_source_exists(dir->path, name) ||
+        sl_source_open(dir, name, &fd, &st, &ignored) < 0)
         return NULL;
     if (sl_json_read_fd(fd, name, MAX_GENERATION_CONFIG, &json, &ignored) < 0)
         json = NULL;
@@ -118,7 +119,7 @@ static cJSON *read_generation_config(const char *dir)
     return json;
 }
 
-static int set_sampling(const char *dir, struct sl_kvs *kvs)
+static int set_sampling(const struct sl_source_dir *dir, struct sl_kvs *kvs)
 {
     cJSON *json = read_generation_config(dir);
     int rc = 0;
@@ -227,12 +228,15 @@ static int take_config_name(const struct sl_metadata_in *in, char *field[N_FIELD
 
 static int take_dir_name(const struct sl_metadata_in *in, char *field[N_FIELDS])
 {
-    char *real = in->dir ? realpath(in->dir, NULL) : NULL;
-    const char *slash = real ? strrchr(real, '/') : NULL;
-    int rc = 0;
+    char *real = in->dir.path ? realpath(in->dir.path, NULL) : NULL;
+    size_t n = 0;
+    const char *name = real ? sl_source_folder_name(real, &n) : NULL;
+    char *copy = n ? strndup(name, n) : NULL;
+    int rc = n && !copy ? SL_EFAIL : 0;
 
-    if (slash && slash[1])
-        rc = take_name(slash + 1, in->total, field);
+    if (copy)
+        rc = take_name(copy, in->total, field);
+    free(copy);
     free(real);
     return rc;
 }
@@ -415,8 +419,8 @@ int sl_metadata_general(const struct sl_metadata_in *in, struct sl_kvs *kvs, cha
     int rc;
 
     *base_name = *model_name = NULL;
-    rc = set_sampling(in->dir, kvs);
-    rc = rc < 0 ? rc : read_card(in->dir, &card);
+    rc = set_sampling(&in->dir, kvs);
+    rc = rc < 0 ? rc : read_card(&in->dir, &card);
     rc = rc < 0 ? rc : gather(in, card, field);
     rc = rc < 0 ? rc : set_all(in, card, field, kvs);
     if (rc == 0) {

@@ -3,11 +3,12 @@
 #define SLUICE_PROTO_METADATA_GENERAL_H
 
 #include "proto/gguf.h"
+#include "proto/source_file.h"
 
 struct cJSON;
 
 struct sl_metadata_in {
-    const char *dir;             /* with README.md and generation_config.json; may be NULL */
+    struct sl_source_dir dir;    /* with README.md and generation_config.json; its path may be NULL */
     const struct cJSON *config;  /* config.json; may be NULL */
     const char *model_name;      /* overrides general.name; NULL: found out */
     uint64_t total;              /* weights of the model */

@@ -6,6 +6,7 @@
 #include "proto/metadata_general.h"
 #include "proto/model.h"
 #include "proto/model_gguf.h"
+#include "proto/source_file.h"
 #include "proto/tokenizer.h"
 
 #include <cjson/cJSON.h>
@@ -56,6 +57,7 @@ struct build {
     bool planned;     /* from config.json alone */
     uint8_t *used;    /* of the checkpoint's tensors */
     struct name_list missing;
+    char last_missing[128]; /* kv_b_proj is the source of two tensors, one after the other */
 };
 
 static bool applies(const struct sl_tensor_tmpl *t, uint32_t facts)
@@ -176,7 +178,9 @@ static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t
         return sl_fail(e, SL_EFAIL, "the name of a tensor like '%s' is too long", t->src);
     s->tensor = sl_checkpoint_find(b->ck, name);
     if (s->tensor == SL_NO_TENSOR) {
-        list_name(&b->missing, name, 10);
+        if (strcmp(b->last_missing, name) != 0)
+            list_name(&b->missing, name, 10);
+        memcpy(b->last_missing, name, sizeof name);
         return 0;
     }
     src = &b->ck->tensors[s->tensor];
@@ -325,7 +329,8 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
 static int set_keys(struct sl_model *m, const struct sl_params *p, const struct sl_checkpoint *ck,
                     const struct sl_model_opts *o, struct sl_error *e)
 {
-    struct sl_metadata_in in = {.dir = ck->dir, .config = ck->config,
+    const struct sl_source_dir dir = {ck->dir, ck->roots};
+    struct sl_metadata_in in = {.dir = dir, .config = ck->config,
                                 .model_name = o ? o->model_name : NULL};
 
     for (uint32_t i = 0; i < m->n_tensors; i++) {
@@ -343,9 +348,11 @@ static int set_keys(struct sl_model *m, const struct sl_params *p, const struct 
         return sl_fail(e, SL_EFAIL, "out of memory for metadata");
     SL_TRY(sl_metadata_general(&in, &m->kvs, &m->base_name, &m->model_name, e));
     SL_TRY(sl_arch_keys(p, &m->kvs, e));
-    if (ck->n_files == 0)
+    m->no_tokenizer = ck->n_files == 0 || (o && o->tokenizer_optional && ck->dir &&
+                                           !sl_source_exists(ck->dir, "tokenizer.json"));
+    if (m->no_tokenizer)
         return 0;
-    return sl_tokenizer_keys(ck->dir, ck->config, p->arch, m->hp.n_vocab, &m->kvs, e);
+    return sl_tokenizer_keys(&dir, ck->config, p->arch, m->hp.n_vocab, &m->kvs, e);
 }
 
 static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o,

@@ -1,4 +1,5 @@
 #include "proto/plan_build.h"
+#include "proto/source_file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,14 +127,9 @@ static int copy_kvs(struct sl_kvs *to, const struct sl_kvs *from)
 static int source_name(const struct sl_plan_input *in, char *buf, size_t cap)
 {
     const struct sl_checkpoint *ck = in->ck;
-    const char *dir = ck && ck->dir ? ck->dir : "", *from;
-    size_t n = strlen(dir);
+    size_t n;
+    const char *from = sl_source_folder_name(ck && ck->dir ? ck->dir : "", &n);
 
-    while (n && dir[n - 1] == '/')
-        n--;
-    for (from = dir + n; from > dir && from[-1] != '/'; from--)
-        ;
-    n -= (size_t)(from - dir);
     if (ck && ck->is_gguf && ck->n_files)
         return snprintf(buf, cap, "%s", ck->files[0].name);
     if (n == 0 || (n <= 2 && from[0] == '.'))
@@ -168,7 +164,7 @@ static int model_kvs(const struct sl_plan_input *in, struct sl_plan *p)
 static int segment_kvs(struct sl_plan *p, uint32_t i)
 {
     struct sl_plan_segment *s = &p->segments[i];
-    uint64_t *zeros = calloc((size_t)s->n_tensors + 1, sizeof *zeros);
+    uint64_t n_records, *zeros = calloc((size_t)s->n_tensors + s->kvs.n + 8, sizeof *zeros);
     int rc = zeros ? 0 : SL_EFAIL;
 
     if (rc == 0)
@@ -182,6 +178,9 @@ static int segment_kvs(struct sl_plan *p, uint32_t i)
     }
     if (rc == 0)
         rc = sl_kvs_set_arr(&s->kvs, SL_KEY_SUM_TENSORS, SL_KV_U64, zeros, s->n_tensors);
+    n_records = s->kvs.n + 2 + s->n_tensors; /* the two keys below too */
+    if (rc == 0)
+        rc = sl_kvs_set_arr(&s->kvs, SL_KEY_SUM_RECORDS, SL_KV_U64, zeros, n_records);
     if (rc == 0)
         rc = sl_kvs_set_u64(&s->kvs, SL_KEY_SUM_HEADER, 0);
     free(zeros);
@@ -234,7 +233,7 @@ static int build(const struct sl_plan_input *in, const struct sl_recipe_opts *ro
     SL_TRY(fill_segments(in, p, e));
     SL_TRY(name_segments(in->o, p, e));
     SL_TRY(sl_plan_make_tasks(in, p, e));
-    if (model_kvs(in, p) < 0)
+    if (model_kvs(in, p) < 0 || sl_plan_options(in, p) < 0)
         return no_memory(e);
     SL_TRY(sl_plan_fingerprint(in, p, e));
     return write_headers(p) < 0 ? no_memory(e) : 0;
@@ -245,7 +244,7 @@ int sl_plan_build(const struct sl_checkpoint *ck, const struct sl_model *m,
                   const struct sl_plan_opts *o, struct sl_plan **out, struct sl_error *e)
 {
     static const struct sl_plan_opts defaults;
-    struct sl_plan_input in = {ck, m, r, o ? o : &defaults};
+    struct sl_plan_input in = {ck, m, r, o ? o : &defaults, ro};
     struct sl_plan *p = calloc(1, sizeof *p);
     int rc;
 
@@ -274,5 +273,6 @@ void sl_plan_close(struct sl_plan *p)
     free(p->tensors);
     free(p->items);
     free(p->tasks);
+    free(p->options);
     free(p);
 }

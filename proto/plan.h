@@ -37,12 +37,15 @@ struct sl_plan_segment {
     uint64_t file_bytes;     /* header_bytes + data_bytes */
 };
 
-/* Hashes (hex) of what a plan depends on, to say what differs between two. */
+/* Hashes (hex) of what a plan depends on, to say what differs between two. The
+ * first four are of what was given, each without the others' doing. */
 struct sl_plan_parts {
-    char source[33];  /* files (name, size, mtime), tensors, model metadata */
-    char recipe[33];  /* recipe's name and text, every tensor's type */
-    char options[33]; /* layout, rounding, splits, names, added key-values, tasks */
+    char source[33];  /* files (name, size, mtime) and the tensors in them */
+    char recipe[33];  /* recipe's name, text and file type */
+    char options[33]; /* of the plan's `options` */
     char version[16]; /* SL_BYTES_VERSION */
+    char result[33];  /* what came of them: tensors, types, metadata, files, tasks. It differs
+                         alone when config.json, the tokenizer or the model card do */
 };
 
 struct sl_plan {
@@ -64,6 +67,9 @@ struct sl_plan {
                                          fingerprint without mtimes, output names and tasks;
                                          it is what SL_KEY_FINGERPRINT holds */
     struct sl_plan_parts parts;
+    char *options;                    /* those that decide the work and are not at their
+                                         default, by their names on the command line:
+                                         "layout=mla split-max-size=48000000000" */
 };
 
 struct sl_plan_opts {
@@ -75,15 +81,17 @@ struct sl_plan_opts {
     uint64_t task_bytes;      /* source bytes of a task aimed at; 0: 256 MB */
     const char *prefix;       /* base name of the output without ".gguf" and split suffix */
     const struct sl_kvs *extra_kvs; /* --override-kv, in order; NULL: none */
+    const char *model_name;   /* --model-name, for `options`; NULL: none */
     bool reproducible_names;  /* reserved */
 };
 
 /* Raised when a release writes other bytes for the same plan. */
-#define SL_BYTES_VERSION "1"
+#define SL_BYTES_VERSION "2"
 
 /* Key names that Sluice adds to its files. sluice.checksum.tensors holds the XXH64
  * (seed 0) of each tensor's bytes in this file, in tensor-info order;
- * sluice.checksum.header the XXH64 of this file's header with both checksum
+ * sluice.checksum.records those of the header's own records, so that damage there
+ * can be named (proto/header_seal.h); sluice.checksum.header the XXH64 of this file's header with both checksum
  * values zero. Stitch fills them in; they make a file prove itself. */
 #define SL_KEY_RECIPE "sluice.recipe"
 #define SL_KEY_RECIPE_TEXT "sluice.recipe.text"
@@ -93,6 +101,7 @@ struct sl_plan_opts {
 #define SL_KEY_LAYOUT "sluice.layout"               /* deepseek2: "mla" or "legacy" */
 #define SL_KEY_ROUND_THROUGH "sluice.round_through" /* "bf16", when set */
 #define SL_KEY_SUM_TENSORS "sluice.checksum.tensors"
+#define SL_KEY_SUM_RECORDS "sluice.checksum.records"
 #define SL_KEY_SUM_HEADER "sluice.checksum.header"
 
 /* Effect: builds the plan. Errors: those of sl_recipe_assign; SL_EFAIL. *out is
@@ -105,9 +114,14 @@ int sl_plan_build(const struct sl_checkpoint *ck, const struct sl_model *m,
     SL_MUST_USE;
 void sl_plan_close(struct sl_plan *p);
 
-/* Returns which part of b differs from a first ("source", "recipe", "options",
- * "version"), or NULL when none does. */
+/* Returns which part of b differs from a first ("version", "recipe", "options",
+ * "source", "metadata"), or NULL when none does. */
 const char *sl_plan_difference(const struct sl_plan_parts *a, const struct sl_plan_parts *b);
+
+/* Writes the first option in which two plans' `options` differ to buf: "--layout
+ * (then mla, now legacy)". Values that only hashes stand for are left out.
+ * Returns buf, or NULL when the texts are no such lists or are equal. */
+const char *sl_plan_option_difference(const char *then, const char *now, char *buf, size_t cap);
 
 /* Source bytes behind `elems` elements of output tensor t, its share of the
  * scales included. */

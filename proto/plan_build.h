@@ -10,7 +10,11 @@ struct sl_plan_input {
     const struct sl_model *m;
     const struct sl_recipe *r;
     const struct sl_plan_opts *o;
+    const struct sl_recipe_opts *ro;
 };
+
+/* plan_options.c. Effect: sets p->options. Errors: SL_EFAIL (no memory). */
+int sl_plan_options(const struct sl_plan_input *in, struct sl_plan *p) SL_MUST_USE;
 
 /* plan_tasks.c. Effect: fills items, tasks and src_bytes of a plan whose
  * tensors are laid out. Errors: SL_EFAIL. */

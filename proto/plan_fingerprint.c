@@ -80,18 +80,33 @@ static void put_src_tensor(struct digest *d, const struct sl_checkpoint *ck, uin
     put(d, t->bytes);
 }
 
-static int source_part(struct digest *d, const struct sl_plan_input *in, bool with_mtime)
+static void source_part(struct digest *d, const struct sl_checkpoint *ck, bool with_mtime)
+{
+    begin(d, "source");
+    put(d, ck ? ck->n_files : 0);
+    for (uint32_t i = 0; ck && i < ck->n_files; i++) {
+        put_str(d, ck->files[i].name);
+        put(d, ck->files[i].size);
+        if (with_mtime)
+            put(d, (uint64_t)ck->files[i].mtime_ns);
+    }
+    for (uint32_t i = 0; ck && i < ck->n_tensors; i++)
+        put_src_tensor(d, ck, i);
+}
+
+static void recipe_part(struct digest *d, const struct sl_plan_input *in)
+{
+    begin(d, "recipe");
+    put_str(d, sl_recipe_name(in->r));
+    put_str(d, sl_recipe_text(in->r));
+    put(d, sl_recipe_file_type(in->r));
+}
+
+static void put_tensors(struct digest *d, const struct sl_plan_input *in, const struct sl_plan *p)
 {
     const struct sl_model *m = in->m;
 
-    begin(d, "source");
-    put_str(d, m->arch);
-    for (uint32_t i = 0; in->ck && i < in->ck->n_files; i++) {
-        put_str(d, in->ck->files[i].name);
-        put(d, in->ck->files[i].size);
-        if (with_mtime)
-            put(d, (uint64_t)in->ck->files[i].mtime_ns);
-    }
+    put(d, m->n_tensors);
     for (uint32_t i = 0; i < m->n_tensors; i++) {
         const struct sl_out_tensor *t = &m->tensors[i];
 
@@ -101,6 +116,7 @@ static int source_part(struct digest *d, const struct sl_plan_input *in, bool wi
         put(d, t->transform);
         put(d, t->heads);
         put(d, t->n_src);
+        put_str(d, sl_type_info(p->tensors[i].type)->name);
         if (t->transform == SL_INLINE && t->values)
             put_bytes(d, t->values, t->elems * sizeof *t->values);
     }
@@ -108,25 +124,18 @@ static int source_part(struct digest *d, const struct sl_plan_input *in, bool wi
         put_src_tensor(d, in->ck, m->src[i].tensor);
         put_src_tensor(d, in->ck, m->src[i].scale.tensor);
     }
-    return put_kvs(d, &m->kvs);
 }
 
-static void recipe_part(struct digest *d, const struct sl_plan_input *in, const struct sl_plan *p)
+static int result_part(struct digest *d, const struct sl_plan_input *in, const struct sl_plan *p,
+                       bool with_tasks)
 {
-    begin(d, "recipe");
-    put_str(d, sl_recipe_name(in->r));
-    put_str(d, sl_recipe_text(in->r));
-    put(d, sl_recipe_file_type(in->r));
-    for (uint32_t i = 0; i < p->n_tensors; i++)
-        put_str(d, sl_type_info(p->tensors[i].type)->name);
-}
-
-static int options_part(struct digest *d, const struct sl_plan_input *in, const struct sl_plan *p,
-                        bool with_tasks)
-{
-    begin(d, "options");
+    begin(d, "result");
+    put_str(d, in->m->arch);
     put(d, in->m->layout);
     put(d, in->o->round_bf16);
+    put_tensors(d, in, p);
+    SL_TRY(put_kvs(d, &in->m->kvs));
+    SL_TRY(put_kvs(d, in->o->extra_kvs));
     put(d, p->n_segments);
     for (uint32_t i = 0; i < p->n_segments; i++)
         put(d, p->segments[i].n_tensors);
@@ -138,28 +147,33 @@ static int options_part(struct digest *d, const struct sl_plan_input *in, const 
         put(d, p->items[i].tensor);
         put(d, p->items[i].elem0);
     }
-    return put_kvs(d, in->o->extra_kvs);
+    return 0;
 }
 
 static int make_parts(struct digest *d, const struct sl_plan_input *in, const struct sl_plan *p,
                       bool full, struct sl_plan_parts *parts)
 {
-    SL_TRY(source_part(d, in, full));
+    source_part(d, in->ck, full);
     finish(d, parts->source);
-    recipe_part(d, in, p);
+    recipe_part(d, in);
     finish(d, parts->recipe);
-    SL_TRY(options_part(d, in, p, full));
+    begin(d, "options");
+    put_str(d, p->options);
     finish(d, parts->options);
+    SL_TRY(result_part(d, in, p, full));
+    finish(d, parts->result);
     snprintf(parts->version, sizeof parts->version, "%s", SL_BYTES_VERSION);
     return 0;
 }
 
+/* The options themselves stay out: what they do is in the result, so that another
+ * spelling of the same work is the same work. */
 static void join(struct digest *d, const struct sl_plan_parts *parts, char hex[33])
 {
     begin(d, "plan");
     put_str(d, parts->source);
     put_str(d, parts->recipe);
-    put_str(d, parts->options);
+    put_str(d, parts->result);
     put_str(d, parts->version);
     finish(d, hex);
 }
@@ -186,9 +200,11 @@ const char *sl_plan_difference(const struct sl_plan_parts *a, const struct sl_pl
 {
     if (strcmp(a->version, b->version) != 0)
         return "version";
-    if (strcmp(a->source, b->source) != 0)
-        return "source";
     if (strcmp(a->recipe, b->recipe) != 0)
         return "recipe";
-    return strcmp(a->options, b->options) != 0 ? "options" : NULL;
+    if (strcmp(a->options, b->options) != 0)
+        return "options";
+    if (strcmp(a->source, b->source) != 0)
+        return "source";
+    return strcmp(a->result, b->result) != 0 ? "metadata" : NULL;
 }

@@ -64,6 +64,58 @@ static bool is_cache_blob(const char *folder, const char *real)
            strchr(real + n + sizeof blobs - 1, '/') == NULL;
 }
 
+/* Whether `real` is .../models--NAME/blobs/<SHA-1 or SHA-256>: content that a
+ * Hugging Face cache holds, whoever links to it. */
+static bool is_hub_blob(const char *real)
+{
+    static const char blobs[] = "/blobs/", model[] = "models--";
+    const char *name = strrchr(real, '/'), *at;
+    size_t n = name ? strlen(++name) : 0;
+
+    if ((n != 40 && n != 64) || strspn(name, "0123456789abcdef") != n ||
+        name - real < (ptrdiff_t)sizeof blobs)
+        return false;
+    at = name - (sizeof blobs - 1);
+    if (strncmp(at, blobs, sizeof blobs - 1) != 0)
+        return false;
+    while (at > real && at[-1] != '/')
+        at--;
+    return strncmp(at, model, sizeof model - 1) == 0;
+}
+
+/* The part of a path before its end, without slashes around it. */
+static const char *last_part(const char *path, size_t end, size_t *n)
+{
+    size_t from;
+
+    while (end && path[end - 1] == '/')
+        end--;
+    for (from = end; from && path[from - 1] != '/'; from--)
+        ;
+    *n = end - from;
+    return path + from;
+}
+
+const char *sl_source_folder_name(const char *dir, size_t *n)
+{
+    static const char model[] = "models--", between[] = "--";
+    const char *name = last_part(dir, strlen(dir), n), *up, *repo;
+    size_t up_n, repo_n;
+
+    up = last_part(dir, (size_t)(name - dir), &up_n);
+    repo = last_part(dir, (size_t)(up - dir), &repo_n);
+    if (up_n != 9 || strncmp(up, "snapshots", 9) != 0 || repo_n <= sizeof model - 1 ||
+        strncmp(repo, model, sizeof model - 1) != 0)
+        return name;
+    *n = repo_n;
+    for (const char *p = repo; p + 2 < repo + repo_n; p++)
+        if (strncmp(p, between, 2) == 0) {
+            *n = repo_n - (size_t)(p + 2 - repo);
+            name = p + 2;
+        }
+    return name;
+}
+
 /* Opens the target of the link at path, if the folder may hold such a link. */
 static int open_link(const char *dir, const char *path, struct sl_error *e)
 {
@@ -73,9 +125,10 @@ static int open_link(const char *dir, const char *path, struct sl_error *e)
     if (!folder || !real)
         fd = sl_fail(e, SL_ESOURCE, "%s: is a symbolic link that leads nowhere: %s", path,
                      strerror(errno));
-    else if (!is_below(folder, strlen(folder), real) && !is_cache_blob(folder, real))
-        fd = sl_fail(e, SL_ESOURCE, "%s: is a symbolic link to %s, outside the checkpoint's folder;"
-                     " put the file itself there", path, real);
+    else if (!is_below(folder, strlen(folder), real) && !is_cache_blob(folder, real) &&
+             !is_hub_blob(real))
+        fd = sl_fail(e, SL_ESOURCE, "%s: is a symbolic link to %s, outside the checkpoint's folder"
+                     " and no Hugging Face cache; put the file itself there", path, real);
     else {
         fd = open(real, OPEN_FLAGS | O_NOFOLLOW);
         if (fd < 0)
@@ -99,19 +152,21 @@ static int check_regular(int fd, const char *path, struct sl_source_stat *st, st
     return 0;
 }
 
-int sl_source_open(const char *dir, const char *name, int *fd, struct sl_source_stat *st,
-                   struct sl_error *e)
+int sl_source_open(const struct sl_source_dir *dir, const char *name, int *fd,
+                   struct sl_source_stat *st, struct sl_error *e)
 {
-    char *path = sl_source_join(dir, name);
+    char *path = sl_source_join(dir->path, name);
     int f, rc;
 
     if (!path)
         return sl_fail(e, SL_EFAIL, "%s: out of memory", name);
     f = open(path, OPEN_FLAGS | O_NOFOLLOW);
     if (f < 0)
-        f = errno == ELOOP ? open_link(dir, path, e)
+        f = errno == ELOOP ? open_link(dir->path, path, e)
                            : sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
     rc = f < 0 ? f : check_regular(f, path, st, e);
+    if (rc == 0 && dir->roots)
+        rc = sl_roots_check_fd(dir->roots, f, path, e);
     if (rc < 0 && f >= 0)
         close(f);
     free(path);

@@ -3,6 +3,7 @@
 #define SLUICE_PROTO_SOURCE_FILE_H
 
 #include "proto/error.h"
+#include "proto/roots.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -17,17 +18,30 @@ struct sl_source_stat {
  * character, not "." or "..". */
 bool sl_source_plain_name(const char *name);
 
+/* A checkpoint's folder, and the folders that its reader must not leave. */
+struct sl_source_dir {
+    const char *path;
+    const struct sl_roots *roots; /* NULL: a user's own process, which may read what he may */
+};
+
 /* Effect: opens dir/name for reading; *fd is the caller's. The file must be
  * regular. A symbolic link is followed only when it resolves to a file inside
- * dir, or, for a folder R/snapshots/<revision>[/...] of a Hugging Face cache,
- * to a file directly in R/blobs: whoever packed the folder cannot make Sluice
- * read files elsewhere. Errors: SL_ESOURCE naming the file. */
-int sl_source_open(const char *dir, const char *name, int *fd, struct sl_source_stat *st,
-                   struct sl_error *e) SL_MUST_USE;
+ * dir, or into a Hugging Face cache: for a folder R/snapshots/<revision>[/...]
+ * to a file directly in R/blobs, for any folder (one that "download --local-dir"
+ * made) to models--NAME/blobs/HASH. So whoever packed the folder cannot make
+ * Sluice read files elsewhere. With roots, what was opened must lie below them
+ * too. Errors: SL_ESOURCE naming the file; SL_EUSAGE outside the roots. */
+int sl_source_open(const struct sl_source_dir *dir, const char *name, int *fd,
+                   struct sl_source_stat *st, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: the same for a path that the user gave: links are followed. */
 int sl_source_open_path(const char *path, int *fd, struct sl_source_stat *st, struct sl_error *e)
     SL_MUST_USE;
+
+/* Returns what a checkpoint's folder is called, a part of dir, with its length in
+ * *n: the last part of the path; for models--OWNER--NAME/snapshots/REVISION of a
+ * Hugging Face cache NAME, since a revision is no name. */
+const char *sl_source_folder_name(const char *dir, size_t *n);
 
 /* Returns whether dir/name exists (a dangling link does). */
 bool sl_source_exists(const char *dir, const char *name);

@@ -56,13 +56,13 @@ static bool looks_special(const char *s)
 
 /* ---- files ---- */
 
-int sl_tokenizer_read(const char *dir, const char *name, char **text, size_t *len,
-                      struct sl_error *e)
+int sl_tokenizer_read(const struct sl_source_dir *dir, const char *name, char **text,
+                      size_t *len, struct sl_error *e)
 {
     struct sl_source_stat st;
     int fd, rc;
 
-    if (!sl_source_exists(dir, name))
+    if (!sl_source_exists(dir->path, name))
         return 0;
     SL_TRY(sl_source_open(dir, name, &fd, &st, e));
     if (st.size > MAX_FILE) {
@@ -86,7 +86,8 @@ int sl_tokenizer_read(const char *dir, const char *name, char **text, size_t *le
 }
 
 /* *out = NULL when the file is absent. */
-static int read_json(const char *dir, const char *name, cJSON **out, struct sl_error *e)
+static int read_json(const struct sl_source_dir *dir, const char *name, cJSON **out,
+                     struct sl_error *e)
 {
     char *text;
     size_t len;
@@ -396,7 +397,7 @@ static int set_text_merges(char *text, struct sl_kvs *kvs, struct sl_error *e)
     return rc;
 }
 
-static int set_merges(const char *dir, const cJSON *tokenizer, struct sl_kvs *kvs,
+static int set_merges(const struct sl_source_dir *dir, const cJSON *tokenizer, struct sl_kvs *kvs,
                       struct sl_error *e)
 {
     const cJSON *list = entry(entry(tokenizer, "model"), "merges");
@@ -418,13 +419,13 @@ static int set_merges(const char *dir, const cJSON *tokenizer, struct sl_kvs *kv
 
 /* ---- all of it ---- */
 
-static int check_kind(const char *dir, const cJSON *tokenizer, const struct sl_arch *arch,
-                      struct sl_error *e)
+static int check_kind(const struct sl_source_dir *dir, const cJSON *tokenizer,
+                      const struct sl_arch *arch, struct sl_error *e)
 {
     const cJSON *model = entry(tokenizer, "model"), *type = entry(model, "type");
     const char *kind = cJSON_IsString(type) ? type->valuestring : "BPE";
 
-    if (arch->sentencepiece && sl_source_exists(dir, "tokenizer.model"))
+    if (arch->sentencepiece && sl_source_exists(dir->path, "tokenizer.model"))
         return sl_fail(e, SL_EUNSUPPORTED, "the checkpoint has a SentencePiece tokenizer "
                        "(tokenizer.model); supported: byte-level BPE");
     if (strcmp(kind, "BPE") != 0 || cJSON_IsTrue(entry(model, "byte_fallback")))
@@ -434,8 +435,8 @@ static int check_kind(const char *dir, const cJSON *tokenizer, const struct sl_a
     return 0;
 }
 
-static int set_all(const char *dir, const cJSON *tokenizer, const cJSON *tokenizer_config,
-                   const cJSON *config, const struct sl_arch *arch, uint64_t n_vocab,
+static int set_all(const struct sl_source_dir *dir, const cJSON *tokenizer,
+                   const cJSON *tokenizer_config, const cJSON *config, const struct sl_arch *arch, uint64_t n_vocab,
                    struct sl_kvs *kvs, struct sl_error *e)
 {
     const cJSON *space = entry(tokenizer_config, "add_prefix_space");
@@ -454,21 +455,21 @@ static int set_all(const char *dir, const cJSON *tokenizer, const cJSON *tokeniz
     return sl_tokenizer_special(dir, tokenizer, tokenizer_config, config, n_vocab, kvs, e);
 }
 
-int sl_tokenizer_keys(const char *dir, const cJSON *config, const struct sl_arch *arch,
-                      uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e)
+int sl_tokenizer_keys(const struct sl_source_dir *dir, const cJSON *config,
+                      const struct sl_arch *arch, uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e)
 {
     cJSON *tokenizer = NULL, *tokenizer_config = NULL;
     int rc;
 
-    if (!dir)
+    if (!dir->path)
         return sl_fail(e, SL_ESOURCE, "the checkpoint has no folder with a tokenizer.json");
     rc = read_json(dir, "tokenizer.json", &tokenizer, e);
-    if (rc == 0 && !tokenizer && sl_source_exists(dir, "tiktoken.model"))
+    if (rc == 0 && !tokenizer && sl_source_exists(dir->path, "tiktoken.model"))
         rc = sl_fail(e, SL_EUNSUPPORTED, "the checkpoint has a tiktoken tokenizer (tiktoken.model); "
                      "supported: byte-level BPE in a tokenizer.json");
     else if (rc == 0 && !tokenizer)
         rc = sl_fail(e, SL_ESOURCE, "%s: tokenizer.json is missing; download it beside config.json",
-                     dir);
+                     dir->path);
     rc = rc < 0 ? rc : read_json(dir, "tokenizer_config.json", &tokenizer_config, e);
     rc = rc < 0 ? rc : set_all(dir, tokenizer, tokenizer_config, config, arch, n_vocab, kvs, e);
     cJSON_Delete(tokenizer);

@@ -3,6 +3,7 @@
 #define SLUICE_PROTO_TOKENIZER_H
 
 #include "proto/gguf.h"
+#include "proto/source_file.h"
 
 struct cJSON;
 struct sl_arch;
@@ -13,8 +14,8 @@ struct sl_arch;
  * a token are filled as it fills them. Errors: SL_ESOURCE (file missing or
  * damaged, an id outside the vocabulary), SL_EUNSUPPORTED (another kind of
  * tokenizer, or a pre-tokenizer that llama.cpp would not be told of). */
-int sl_tokenizer_keys(const char *dir, const struct cJSON *config, const struct sl_arch *arch,
-                      uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
+int sl_tokenizer_keys(const struct sl_source_dir *dir, const struct cJSON *config,
+                      const struct sl_arch *arch, uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
 /* Token types, as GGUF numbers them. */
 enum sl_token_type {
@@ -31,7 +32,7 @@ int sl_tokenizer_pre(const struct cJSON *tokenizer, const struct cJSON *config, 
 
 /* Effect: appends ids of special tokens, add_bos_token and its kin, and chat
  * templates. tokenizer_config may be NULL; config is the model's. */
-int sl_tokenizer_special(const char *dir, const struct cJSON *tokenizer,
+int sl_tokenizer_special(const struct sl_source_dir *dir, const struct cJSON *tokenizer,
                          const struct cJSON *tokenizer_config, const struct cJSON *config,
                          uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
@@ -41,7 +42,7 @@ const char *sl_token_text(const struct cJSON *item);
 
 /* Effect: the whole file as text (NUL-terminated, no NUL inside, *len bytes); the
  * caller's. Returns 1, or 0 when dir has no such file. Errors: SL_ESOURCE. */
-int sl_tokenizer_read(const char *dir, const char *name, char **text, size_t *len,
-                      struct sl_error *e) SL_MUST_USE;
+int sl_tokenizer_read(const struct sl_source_dir *dir, const char *name, char **text,
+                      size_t *len, struct sl_error *e) SL_MUST_USE;
 
 #endif

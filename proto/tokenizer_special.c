@@ -309,8 +309,8 @@ static int set_template(const cJSON *j, struct sl_kvs *kvs)
 }
 
 /* tokenizer_config.json, else chat_template.jinja, else chat_template.json. */
-static int set_chat_template(const char *dir, const cJSON *config, struct sl_kvs *kvs,
-                             struct sl_error *e)
+static int set_chat_template(const struct sl_source_dir *dir, const cJSON *config,
+                             struct sl_kvs *kvs, struct sl_error *e)
 {
     const cJSON *j = entry(config, "chat_template");
     cJSON *file = NULL;
@@ -338,8 +338,8 @@ static int set_chat_template(const char *dir, const cJSON *config, struct sl_kvs
     return rc;
 }
 
-int sl_tokenizer_special(const char *dir, const cJSON *tokenizer, const cJSON *tokenizer_config,
-                         const cJSON *config, uint64_t n_vocab, struct sl_kvs *kvs,
+int sl_tokenizer_special(const struct sl_source_dir *dir, const cJSON *tokenizer,
+                         const cJSON *tokenizer_config, const cJSON *config, uint64_t n_vocab, struct sl_kvs *kvs,
                          struct sl_error *e)
 {
     struct special s = {.n_add = 0};

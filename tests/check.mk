@@ -3,12 +3,15 @@
 # which drive the whole program.
 UNIT_SRCS := $(wildcard tests/unit/*_test.c)
 UNIT_BINS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(UNIT_SRCS))
-TOOL_BINS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
+TOOL_BINS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c)) \
+             $(patsubst tests/preload/%.c,$(B)/tools/%.so,$(wildcard tests/preload/*.c))
 # The long ones first, so that two at a time end together.
-TAP_LONG  := $(addprefix tests/tap/,resume.t llama.t mixtures.t service.t imatrix_llama.t build.t convert.t)
+TAP_LONG  := $(addprefix tests/tap/,resume.t llama.t mixtures.t service.t faults.t soak.t netns.t llama_quantize.t \
+             imatrix_llama.t build.t convert.t)
 TAP_TESTS := $(wildcard $(TAP_LONG)) $(filter-out $(TAP_LONG),$(sort $(wildcard tests/tap/*.t)))
 # Those worth running with sanitized programs, where all is some ten times slower.
-TAP_SAN   := $(wildcard $(addprefix tests/tap/,convert.t quantize.t verify.t cli.t damage.t odd_use.t operate.t))
+TAP_SAN   := $(wildcard $(addprefix tests/tap/,service.t resume.t convert.t quantize.t verify.t cli.t damage.t \
+             odd_use.t operate.t client.t manual.t diff.t imatrix.t limits.t))
 
 $(B)/tests/%: tests/unit/%.c $(B)/libsluice.a $(CU_OBJS)
 	@mkdir -p $(@D)
@@ -31,6 +34,12 @@ $(B)/tools/wire_%: tests/tools/wire_%.c $(B)/libsluice.a
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  TOOL    $@")
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(B)/libsluice.a $(LIBS)
+
+# Preloaded into real programs.
+$(B)/tools/%.so: tests/preload/%.c
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  TOOL    $@")
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(WERROR) -O2 -fPIC -shared -MMD -MP -MF $@.d -o $@ $< -ldl
 
 -include $(wildcard tests/bench/bench.mk tests/fuzz/fuzz.mk)
 
@@ -60,6 +69,13 @@ unit: $(UNIT_BINS)
 .PHONY: tap
 tap: test-tools test-programs
 	@$(run_tests) tests/tap/$(T).t
+
+# SIGKILL of daemon, workers and client, over and over: make soak ROUNDS=1000 SECONDS=3600
+ROUNDS  ?= 1000
+SECONDS ?= 3600
+.PHONY: soak
+soak: test-programs
+	@SLUICE_BUILD=$(abspath $(B)) ROUNDS=$(ROUNDS) SECONDS=$(SECONDS) SEED=$(SEED) perl -Itests/lib tests/tap/soak.t
 
 # Sanitized programs: their own folders, the unit tests, and a part of the rest.
 san = @$(MAKE) --no-print-directory $(JOBS) B=build/$(1) SAN=$(2) CFLAGS="-O1 -g" WERROR=$(WERROR) san-programs

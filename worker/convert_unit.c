@@ -265,6 +265,28 @@ static int set_weights(const struct job *j, uint64_t at, uint64_t n)
     return 0;
 }
 
+/* Finite weights from output element `at` on whose scale the type cannot hold:
+ * the source is well, the choice of the type is not. */
+static int too_large(const struct job *j, uint64_t at)
+{
+    const struct sl_plan *p = j->env->plan;
+    const struct sl_checkpoint *ck = j->env->ck;
+    const char *type = sl_type_info(j->type)->name, *from = "its values", *file = "config.json";
+    uint64_t row = j->t->ne[0], each = j->t->n_src ? j->t->elems / j->t->n_src : 0;
+
+    if (each && at / each < j->t->n_src) {
+        const struct sl_src_tensor *st =
+            &ck->tensors[p->model->src[j->t->first_src + at / each].tensor];
+
+        from = st->name;
+        file = ck->files[st->file].path;
+    }
+    return sl_fail(j->e, SL_EUNSUPPORTED,
+                   "tensor '%s' (from '%s' in '%s'): the weights from row %llu, column %llu on are too "
+                   "large for %s; give it a wider type: --tensor-type %s=bf16", j->t->name, from, file,
+                   (unsigned long long)(at / row), (unsigned long long)(at % row), type, j->t->name);
+}
+
 static int quantize(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out)
 {
     uint64_t row = j->t->ne[0], bad = 0, at = j->u->elem0 + pos;
@@ -277,10 +299,7 @@ static int quantize(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out)
     if (rc < 0)
         at += bad;
     if (rc == SL_ESOURCE)
-        return sl_fail(j->e, rc, "tensor '%s': the weights from row %llu, column %llu on are too large "
-                       "for %s; choose another type for this tensor", j->t->name,
-                       (unsigned long long)(at / row), (unsigned long long)(at % row),
-                       sl_type_info(j->type)->name);
+        return too_large(j, at);
     if (rc < 0)
         return sl_fail(j->e, rc, "tensor '%s': type %s cannot be written", j->t->name,
                        sl_type_info(j->type)->name);

@@ -9,6 +9,7 @@
 
 #define MEM_USUAL (1024 * SL_MIB)
 #define THREADS_MAX 1024u
+#define THREAD_BYTES (2 * SL_MIB) /* of a job, for each thread that is not asked for */
 
 void sl_task_push(struct sl_task_list *l, struct sl_engine_task *t)
 {
@@ -85,13 +86,28 @@ static int open_member(struct sl_engine *en, unsigned i, struct sl_error *e)
     return 0;
 }
 
+/* What is read and written. */
+static uint64_t job_bytes(const struct sl_plan *p)
+{
+    return p->src_bytes + p->tensor_bytes;
+}
+
+/* Threads beyond a job's units would wait from begin to end. */
+static unsigned threads_for(const struct sl_plan *p)
+{
+    uint64_t units = job_bytes(p) / THREAD_BYTES + 1;
+
+    return units < sl_usable_cores() ? (unsigned)units : sl_usable_cores();
+}
+
 static int allocate(struct sl_engine *en, struct sl_error *e)
 {
-    uint64_t least = 0, row = 0, mem = en->opts.mem_bytes ? en->opts.mem_bytes : MEM_USUAL;
+    uint64_t least = 0, row = 0, bytes = 0, mem = en->opts.mem_bytes ? en->opts.mem_bytes : MEM_USUAL;
 
     for (unsigned i = 0; i < en->n_members; i++) {
         uint64_t l, r;
 
+        bytes += job_bytes(en->members[i].env.plan);
         sl_unit_needs(&en->members[i].env, &l, &r);
         least = l > least ? l : least;
         row = r > row ? r : row;
@@ -99,7 +115,7 @@ static int allocate(struct sl_engine *en, struct sl_error *e)
     en->longest_row = row;
     SL_TRY(sl_slabs_choose(mem, en->devices.n ? en->threads * en->slots : en->threads,
                            en->threads * 3 * sizeof(float) * (row > 8192 ? row : 8192), least,
-                           en->opts.slab_bytes, &en->slabs, e));
+                           en->opts.slab_bytes, bytes, &en->slabs, e));
     SL_TRY(sl_slabs_open(&en->slabs, e));
     for (unsigned i = 0; i < en->n_members; i++)
         SL_TRY(open_member(en, i, e));
@@ -221,7 +237,7 @@ int sl_engine_open_group(const struct sl_checkpoint *ck, const struct sl_plan *c
         return sl_fail(e, SL_EUNSUPPORTED, "this machine cannot run the backend '%s'",
                        sl_backend_name(o->backend));
     }
-    en->threads = o->threads ? o->threads : sl_usable_cores();
+    en->threads = o->threads ? o->threads : threads_for(plans[0]);
     en->threads = en->threads > THREADS_MAX ? THREADS_MAX : en->threads;
     en->ready_tail = &en->ready;
     en->back_tail = &en->back;

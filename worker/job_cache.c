@@ -196,6 +196,7 @@ static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct c
     }
     SL_TRY(pin_output(c, j, e));
     SL_TRY(pin_source(c, j, e));
+    j->j.roots = c->o.roots;
     SL_TRY(sl_job_plan_open(&j->j, spec, j->source_path, e));
     SL_TRY(check_files(c, j, e));
     j->out.prefix = strdup(j->j.prefix);

@@ -38,10 +38,64 @@ static void cut_suffixes(char *name)
         name[n - 15] = 0;
 }
 
+/* A name like "x.bin" or "x.safetensors" asks for another kind of file; one like
+ * "R1-v1.0" or "x.Q4_K_M" does not. */
+static bool other_kind(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+    size_t n = dot ? strlen(dot + 1) : 0;
+
+    if (n < 2 || n > 11)
+        return false;
+    for (const char *p = dot + 1; *p; p++)
+        if ((*p | 0x20) < 'a' || (*p | 0x20) > 'z')
+            return false;
+    return true;
+}
+
+static int take_name(struct output *o, const char *name, struct sl_error *e)
+{
+    o->prefix = strdup(name);
+    if (!o->prefix)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    cut_suffixes(o->prefix);
+    if (!o->prefix[0] || strlen(o->prefix) > 200)
+        return sl_fail(e, SL_EUSAGE, "%s: the output's name must have 1 to 200 bytes", name);
+    if (strcmp(o->prefix, name) == 0 && other_kind(name))
+        return sl_fail(e, SL_EUSAGE, "%s: the output is a GGUF file; name it %.*s.gguf", name,
+                       (int)(strrchr(name, '.') - name), name);
+    return 0;
+}
+
+/* The folder above, the caller's (free), or NULL. */
+static char *parent_of(const char *dir)
+{
+    const char *slash = strrchr(dir, '/');
+
+    return !slash ? strdup(".") : slash == dir ? strdup("/") : strndup(dir, (size_t)(slash - dir));
+}
+
+static int check_folder(struct output *o, bool may_make, struct sl_error *e)
+{
+    struct stat st;
+    char *up;
+
+    if (is_dir(o->dir))
+        return 0;
+    up = parent_of(o->dir);
+    if (may_make && up && is_dir(up) && lstat(o->dir, &st) != 0 && errno == ENOENT)
+        o->new_dir = true;
+    free(up);
+    if (o->new_dir)
+        return 0;
+    return sl_fail(e, SL_EUSAGE, "%s: no such folder; create it first", o->dir);
+}
+
 int output_parse(struct output *o, const char *arg, struct sl_error *e)
 {
     const char *slash = strrchr(arg, '/');
     size_t n = strlen(arg);
+    bool folder;
 
     memset(o, 0, sizeof *o);
     if (n == 0)
@@ -49,23 +103,62 @@ int output_parse(struct output *o, const char *arg, struct sl_error *e)
     if (is_special(arg))
         return sl_fail(e, SL_EUSAGE, "%s: a device, pipe or socket; the output must be a file or a "
                                      "folder (--dry-run writes nothing)", arg);
-    if (arg[n - 1] == '/' || is_dir(arg)) {
+    folder = arg[n - 1] == '/' || is_dir(arg);
+    if (folder) {
         o->dir = strdup(arg);
         for (size_t k = n; o->dir && k > 1 && o->dir[k - 1] == '/'; k--)
             o->dir[k - 1] = 0;
     } else {
         o->dir = slash == arg ? strdup("/") : slash ? strndup(arg, (size_t)(slash - arg)) : strdup(".");
-        o->prefix = strdup(slash ? slash + 1 : arg);
-        if (o->prefix)
-            cut_suffixes(o->prefix);
+        SL_TRY(take_name(o, slash ? slash + 1 : arg, e));
     }
-    if (!o->dir || (!is_dir(arg) && arg[n - 1] != '/' && !o->prefix))
+    if (!o->dir)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    if (!is_dir(o->dir))
-        return sl_fail(e, SL_EUSAGE, "%s: no such folder; create it first", o->dir);
-    if (o->prefix && (!o->prefix[0] || strlen(o->prefix) > 200))
-        return sl_fail(e, SL_EUSAGE, "%s: the output's name must have 1 to 200 bytes", arg);
-    return 0;
+    return check_folder(o, folder, e);
+}
+
+static int sync_folder(const char *dir, struct sl_error *e)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = 0;
+
+    /* Some filesystems cannot sync a folder and say EINVAL: nothing to do there. */
+    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
+        rc = sl_fail(e, SL_EFAIL, "%s: cannot sync the folder: %s", dir, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+int output_make_dir(const struct output *o, struct sl_error *e)
+{
+    char *up;
+    int rc;
+
+    if (mkdir(o->dir, 0777) != 0 && errno != EEXIST)
+        return sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL,
+                       "%s: cannot make this folder: %s", o->dir, strerror(errno));
+    up = parent_of(o->dir);
+    rc = up ? sync_folder(up, e) : sl_fail(e, SL_EFAIL, "out of memory");
+    free(up);
+    if (rc < 0)
+        rmdir(o->dir);
+    return rc;
+}
+
+int output_free_space(const struct output *o, uint64_t *bytes, struct sl_error *e)
+{
+    char *up = o->new_dir && !is_dir(o->dir) ? parent_of(o->dir) : NULL;
+    const char *at = up ? up : o->dir;
+    struct statvfs fs;
+    int rc = 0;
+
+    if (statvfs(at, &fs) != 0)
+        rc = sl_fail(e, SL_EFAIL, "%s: cannot ask for its free space: %s", at, strerror(errno));
+    else /* what root may use besides keeps systems alive */
+        *bytes = fs.f_blocks ? (uint64_t)fs.f_frsize * fs.f_bavail : UINT64_MAX;
+    free(up);
+    return rc;
 }
 
 int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error *e)
@@ -135,7 +228,6 @@ int output_not_source(const struct output *o, const struct sl_checkpoint *ck, st
 
 int output_check_space(const struct output *o, struct sl_error *e)
 {
-    struct statvfs fs;
     uint64_t need = 1 << 20, have;
     char a[32], b[32];
 
@@ -149,11 +241,7 @@ int output_check_space(const struct output *o, struct sl_error *e)
     if (access(o->dir, W_OK | X_OK) != 0)
         return sl_fail(e, SL_EFAIL, "%s: no file can be made in this folder: %s", o->dir,
                        strerror(errno));
-    if (statvfs(o->dir, &fs) != 0)
-        return sl_fail(e, SL_EFAIL, "%s: %s", o->dir, strerror(errno));
-    if (fs.f_blocks == 0)
-        return 0; /* a filesystem that does not count its blocks */
-    have = (uint64_t)fs.f_frsize * fs.f_bavail; /* what root may use besides keeps systems alive */
+    SL_TRY(output_free_space(o, &have, e));
     if (have < need)
         return sl_fail(e, SL_ENOSPACE, "%s: %s needed, %s free; free %s or choose another folder",
                        o->dir, sl_size_text(a, need), sl_size_text(b, have),
@@ -164,11 +252,13 @@ int output_check_space(const struct output *o, struct sl_error *e)
 static int reserve_one(const char *path, uint64_t bytes, bool fresh, bool *kept,
                        struct sl_error *e)
 {
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_TRUNC : 0), 0666);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_EXCL : 0), 0666);
     struct stat st;
     int rc = 0;
 
-    if (fd < 0 || fstat(fd, &st) != 0) {
+    if (fd < 0 && errno == EEXIST) {
+        rc = sl_fail(e, SL_EEXISTS, "%s: somebody else has made it just now", path);
+    } else if (fd < 0 || fstat(fd, &st) != 0) {
         rc = sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: %s",
                      path, strerror(errno));
     } else if (!S_ISREG(st.st_mode)) {
@@ -188,51 +278,42 @@ static int reserve_one(const char *path, uint64_t bytes, bool fresh, bool *kept,
 
 int output_reserve(const struct output *o, bool fresh, bool *kept, struct sl_error *e)
 {
-    for (uint32_t i = 0; i < o->plan->n_segments; i++) {
-        int rc = reserve_one(o->partial[i], o->plan->segments[i].file_bytes, fresh, &kept[i], e);
+    int rc = 0;
 
-        if (rc < 0) {
-            if (fresh)
-                output_discard(o);
-            return rc;
-        }
-    }
-    return output_sync_dir(o, e);
+    for (uint32_t i = 0; rc == 0 && i < o->plan->n_segments; i++)
+        rc = reserve_one(o->partial[i], o->plan->segments[i].file_bytes, fresh, &kept[i], e);
+    if (rc == 0)
+        rc = output_sync_dir(o, e);
+    if (rc < 0 && fresh && rc != SL_EEXISTS)
+        output_discard(o);
+    return rc;
+}
+
+/* Whether `tail`, behind the prefix, is that of a temporary file. */
+static bool is_temporary(const char *tail)
+{
+    if (tail[0] == '-' && strspn(tail + 1, "0123456789") == 5 && strncmp(tail + 6, "-of-", 4) == 0 &&
+        strspn(tail + 10, "0123456789") == 5)
+        tail += 15;
+    return strcmp(tail, ".gguf.partial") == 0 || strcmp(tail, ".gguf.xxh64.partial") == 0;
 }
 
 void output_discard(const struct output *o)
 {
-    static const char end[] = ".gguf.partial";
     DIR *d = opendir(o->dir);
     size_t n = strlen(o->prefix);
     struct dirent *ent;
 
-    while (d && (ent = readdir(d)) != NULL) {
-        const char *tail = ent->d_name + n;
-        bool ours = strncmp(ent->d_name, o->prefix, n) == 0 &&
-                    (strcmp(tail, end) == 0 ||
-                     (tail[0] == '-' && strspn(tail + 1, "0123456789") == 5 &&
-                      strncmp(tail + 6, "-of-", 4) == 0 &&
-                      strspn(tail + 10, "0123456789") == 5 && strcmp(tail + 15, end) == 0));
-
-        if (ours)
+    while (d && (ent = readdir(d)) != NULL)
+        if (strncmp(ent->d_name, o->prefix, n) == 0 && is_temporary(ent->d_name + n))
             unlinkat(dirfd(d), ent->d_name, 0);
-    }
     if (d)
         closedir(d);
 }
 
 int output_sync_dir(const struct output *o, struct sl_error *e)
 {
-    int fd = open(o->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = 0;
-
-    /* Some filesystems cannot sync a folder and say EINVAL: nothing to do there. */
-    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
-        rc = sl_fail(e, SL_EFAIL, "%s: cannot sync the folder: %s", o->dir, strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    return rc;
+    return sync_folder(o->dir, e);
 }
 
 int output_publish(const struct output *o, struct sl_error *e)

@@ -13,17 +13,26 @@ struct output {
     char **final;    /* plan->n_segments paths */
     char **partial;  /* the same with ".partial" */
     char *journal;   /* path of the job store */
+    bool new_dir;    /* the folder is not there yet; its parent is */
 };
 
 /* Effect: takes -o apart: a folder (it exists, or ends with '/') or a file name
- * (".gguf" and a split suffix are cut off). The folder must exist, and no
- * device or pipe may have the name. Errors: SL_EUSAGE. Release with output_free in every case. */
+ * (".gguf" and a split suffix are cut off). The folder must exist; one that ends
+ * with '/' may be missing where its parent is there (new_dir). No device or pipe
+ * may have the name, nor may it end like a file of another kind ("x.bin").
+ * Errors: SL_EUSAGE. Release with output_free in every case. */
 int output_parse(struct output *o, const char *arg, struct sl_error *e) SL_MUST_USE;
+/* Effect: makes the folder of an output with new_dir. Errors: SL_EFAIL, SL_ENOSPACE. */
+int output_make_dir(const struct output *o, struct sl_error *e) SL_MUST_USE;
+/* Effect: *bytes = what can be written where the output goes, its parent for a
+ * new folder; UINT64_MAX where the filesystem does not count. Errors: SL_EFAIL. */
+int output_free_space(const struct output *o, uint64_t *bytes, struct sl_error *e) SL_MUST_USE;
 /* Effect: builds the paths for a plan. */
 int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error *e) SL_MUST_USE;
 void output_free(struct output *o);
 
-/* Returns 0, or SL_EEXISTS when a final file is there already. */
+/* Returns 0, or SL_EEXISTS when a final file is there already. Parts of another
+ * set are worker/former_set.h's. */
 int output_absent(const struct output *o, struct sl_error *e) SL_MUST_USE;
 
 /* Returns 0, or SL_EUSAGE when an output file is one of the source's files. */
@@ -37,11 +46,13 @@ int output_check_space(const struct output *o, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: creates the temporary files in their full size, with their space
  * reserved where the filesystem can. kept[i] tells whether file i was there in
- * full already (its contents stay). Errors: SL_ENOSPACE, SL_EFAIL. */
+ * full already (its contents stay). fresh: nothing is kept, and a failure leaves
+ * no temporary file. Errors: SL_ENOSPACE, SL_EFAIL. */
 int output_reserve(const struct output *o, bool fresh, bool *kept, struct sl_error *e)
     SL_MUST_USE;
 
-/* Effect: removes the temporary files, also those of other split counts. */
+/* Effect: removes the temporary files, also those of other split counts, and
+ * those of manifests. */
 void output_discard(const struct output *o);
 
 /* Effect: gives every temporary file its final name and syncs the folder.

@@ -1,16 +1,17 @@
 #include "worker/task_special.h"
 
 #include "proto/wire.h"
+#include "worker/claim.h"
+#include "worker/former_set.h"
 #include "worker/stitch.h"
 #include "worker/verify.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define VERIFY_BLOCKS 1000u /* of each tensor, made again from the source */
@@ -52,111 +53,98 @@ static int on_progress(void *user, uint64_t n)
     return 0;
 }
 
-/* ---- the claim: which plan the unfinished files of a name belong to. Without
- * it, bytes of another plan could stay between the tensors of this one. It gets
- * another name before its files go, so that nobody who is late makes them anew. */
-
-#define CLAIM "sluice-job"
-#define CLAIM_ENDING "sluice-job-ending"
-
-static void claim_path(const struct output *o, const char *end, char *buf, size_t cap)
-{
-    snprintf(buf, cap, "%s/%s.%s", o->dir, o->prefix, end);
-}
-
-/* The fingerprint in the claim; "" when there is none. */
-static void read_claim(const struct output *o, const char *end, char fingerprint[33])
-{
-    char path[4400];
-    ssize_t n = 0;
-    int fd;
-
-    claim_path(o, end, path, sizeof path);
-    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (fd >= 0) {
-        n = read(fd, fingerprint, 32);
-        close(fd);
-    }
-    fingerprint[n == 32 ? 32 : 0] = '\0';
-}
-
-static int write_claim(const struct output *o, const char *fingerprint, struct sl_error *e)
-{
-    char path[4400], line[34];
-    int fd, n = snprintf(line, sizeof line, "%s\n", fingerprint), rc = 0;
-
-    claim_path(o, CLAIM, path, sizeof path);
-    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
-    if (fd < 0 || write(fd, line, (size_t)n) != n || fsync(fd) != 0)
-        rc = sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: %s", path,
-                     strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    return rc < 0 ? rc : output_sync_dir(o, e);
-}
-
-static void end_claim(const struct output *o)
-{
-    char from[4400], to[4400];
-
-    claim_path(o, CLAIM, from, sizeof from);
-    claim_path(o, CLAIM_ENDING, to, sizeof to);
-    (void)!rename(from, to);
-}
-
-static void drop_claim(const struct output *o)
-{
-    char path[4400];
-
-    claim_path(o, CLAIM, path, sizeof path);
-    unlink(path);
-    claim_path(o, CLAIM_ENDING, path, sizeof path);
-    unlink(path);
-}
-
 /* ---- prepare */
 
-/* *fresh: no unfinished work of this very plan is there. */
-static int take_output(struct special *s, bool *fresh)
+static int no_journal(const struct special *s)
+{
+    if (access(s->j->out.journal, F_OK) != 0)
+        return 0;
+    return sl_fail(s->e, SL_EEXISTS, "%s: unfinished work of 'sluice convert' is there; finish it, or "
+                   "remove it with its .partial files", s->j->out.journal);
+}
+
+/* *over: the claim of this very plan is there already. One that is torn, or another
+ * plan's and given up with --force, goes. */
+static int look_at_output(struct special *s, bool *over)
 {
     const struct output *o = &s->j->out;
-    const char *mine = s->j->j.plan->fingerprint;
     char theirs[33];
 
     SL_TRY(output_not_source(o, s->j->j.ck, s->e));
-    if (!s->j->j.force)
+    if (!s->j->j.force) {
         SL_TRY(output_absent(o, s->e));
-    if (access(o->journal, F_OK) == 0)
-        return sl_fail(s->e, SL_EEXISTS, "%s: unfinished work of 'sluice convert' is there; finish it, "
-                       "or remove it with its .partial files", o->journal);
-    read_claim(o, CLAIM, theirs);
-    *fresh = strcmp(theirs, mine) != 0;
-    if (!*fresh)
-        return 0;
-    if (*theirs && !s->j->j.force)
+        SL_TRY(former_set_absent(o, s->j->j.ck, s->e));
+    }
+    SL_TRY(no_journal(s));
+    claim_read(o, false, theirs);
+    *over = strcmp(theirs, s->j->j.plan->fingerprint) == 0;
+    if (!*over && *theirs && !s->j->j.force)
         return sl_fail(s->e, SL_EEXISTS, "%s/%s: unfinished work of another job is there; finish it, "
                        "cancel it with --discard, or use --force", o->dir, o->prefix);
-    output_discard(o);
+    SL_TRY(output_check_space(o, s->e));
+    if (!*over && claim_there(o))
+        claim_drop(o);
     return 0;
 }
 
+/* Stops a prepare whose lease may have gone to somebody else: another one has taken
+ * the claim over, or this worker stood still for longer than the lease. */
+static int still_ours(const struct special *s, const char *mark)
+{
+    struct timespec t;
+    uint64_t now_ms;
+
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    now_ms = (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+    if (claim_is_mine(&s->j->out, mark) &&
+        (!s->w->lease_ms || now_ms < s->w->granted_ms + s->w->lease_ms))
+        return 0;
+    return sl_fail(s->e, SL_EINTERRUPTED, "the lease has ended");
+}
+
+static int reserve(struct special *s, const char *mark)
+{
+    bool *kept = calloc(s->j->j.plan->n_segments, sizeof *kept);
+    int rc = kept ? still_ours(s, mark) : sl_fail(s->e, SL_EFAIL, "out of memory");
+
+    if (rc == 0) {
+        output_discard(&s->j->out);
+        rc = output_reserve(&s->j->out, true, kept, s->e);
+    }
+    free(kept);
+    if (rc == 0)
+        rc = on_progress(s, s->j->j.plan->file_bytes);
+    return rc < 0 ? rc : still_ours(s, mark);
+}
+
+/* The claim comes first: who holds it may touch the files. While a prepare is granted
+ * no task is done, so that nothing of earlier files is worth keeping. What was made
+ * goes again when it fails, unless another prepare has taken the claim over. */
 static int prepare(struct special *s)
 {
     const struct output *o = &s->j->out;
-    bool fresh = true, *kept;
+    char mark[33];
+    bool over;
     int rc;
 
     SL_TRY(sl_job_plan_record(&s->j->j, &s->out->plan, s->e));
-    SL_TRY(take_output(s, &fresh));
-    SL_TRY(output_check_space(o, s->e));
-    SL_TRY(write_claim(o, s->j->j.plan->fingerprint, s->e));
-    kept = calloc(s->j->j.plan->n_segments, sizeof *kept);
-    rc = kept ? output_reserve(o, fresh, kept, s->e) : sl_fail(s->e, SL_EFAIL, "out of memory");
-    free(kept);
-    if (rc < 0 && fresh)
-        drop_claim(o);
-    SL_TRY(rc);
-    return on_progress(s, s->j->j.plan->file_bytes);
+    SL_TRY(look_at_output(s, &over));
+    SL_TRY(on_progress(s, 0));
+    SL_TRY(claim_write(o, s->j->j.plan->fingerprint, s->w->job, over, mark, s->e));
+    /* `convert` looks for the claim after its journal is there: one of the two gives way. */
+    rc = no_journal(s);
+    if (rc < 0) {
+        claim_drop(o);
+        return rc;
+    }
+    rc = reserve(s, mark);
+    if (rc == SL_EEXISTS) /* somebody is just at it: not ours to remove, no reason to give the job up */
+        return s->e->code = SL_EFAIL;
+    if (rc < 0 && (claim_is_mine(o, mark) || !claim_there(o))) {
+        output_discard(o);
+        claim_drop(o);
+    }
+    return rc;
 }
 
 /* ---- stitch */
@@ -196,7 +184,7 @@ static int restore_files(struct special *s)
         missing |= access(s->j->out.partial[i], F_OK) != 0;
     if (!missing)
         return 0;
-    read_claim(&s->j->out, CLAIM, claim);
+    claim_read(&s->j->out, false, claim);
     if (strcmp(claim, p->fingerprint) != 0)
         return sl_fail(s->e, SL_EFAIL, "%s/%s: the unfinished files are gone; submit the job again",
                        s->j->out.dir, s->j->out.prefix);
@@ -239,10 +227,12 @@ static int publish(struct special *s)
     const struct sl_plan *p = s->j->j.plan;
     char path[4400];
 
-    end_claim(&s->j->out);
+    claim_end(&s->j->out);
     SL_TRY(stitch_publish_manifests(&s->j->out, s->e));
     SL_TRY(output_publish(&s->j->out, s->e));
-    drop_claim(&s->j->out);
+    if (s->j->j.force)
+        SL_TRY(former_set_remove(&s->j->out, s->j->j.ck, s->e));
+    claim_drop(&s->j->out);
     s->out->files = cJSON_CreateArray();
     for (uint32_t i = 0; i < p->n_segments; i++) {
         snprintf(path, sizeof path, "%s/%s", s->j->output, p->segments[i].name);
@@ -255,44 +245,41 @@ static int publish(struct special *s)
 
 static void remove_unfinished(const struct output *o, const char *fingerprint)
 {
-    char claim[33], ending[33], path[4400];
+    char claim[33], ending[33];
 
-    read_claim(o, CLAIM, claim);
-    read_claim(o, CLAIM_ENDING, ending);
+    claim_read(o, false, claim);
+    claim_read(o, true, ending);
     if (strcmp(claim, fingerprint) != 0 && (*claim || strcmp(ending, fingerprint) != 0))
         return; /* nothing is there, or it is another job's */
-    end_claim(o);
+    claim_end(o);
     output_discard(o);
-    for (uint32_t i = 0; o->plan && i < o->plan->n_segments; i++) {
-        snprintf(path, sizeof path, "%s.xxh64.partial", o->final[i]);
-        unlink(path);
-    }
-    drop_claim(o);
+    claim_drop(o);
 }
 
-/* A job that was never prepared left nothing. */
+/* A job whose prepare did not end may have left files as well: its plan says which. */
 static int discard(struct special *s, uint64_t now_ms)
 {
     const struct sl_work *w = s->w;
+    const char *fingerprint = *w->fingerprint ? w->fingerprint : NULL;
     struct sl_error why;
     struct output o;
     int fd, rc;
 
-    if (!*w->fingerprint)
-        return 0;
-    if (sl_job_cache_get(s->cache, w->job, w->spec, w->fingerprint, now_ms, &s->j, &why) == 0) {
-        remove_unfinished(&s->j->out, w->fingerprint);
+    if (sl_job_cache_get(s->cache, w->job, w->spec, fingerprint, now_ms, &s->j, &why) == 0) {
+        remove_unfinished(&s->j->out, s->j->j.plan->fingerprint);
         rc = output_sync_dir(&s->j->out, s->e);
         sl_job_cache_drop(s->cache, s->j);
         s->j = NULL;
         return rc;
     }
     rc = sl_job_cache_output(s->cache, w->spec, &o, &fd, s->e);
-    if (rc == 0) {
-        remove_unfinished(&o, w->fingerprint);
+    if (rc == 0 && fingerprint) {
+        remove_unfinished(&o, fingerprint);
         rc = output_sync_dir(&o, s->e);
+    } else if (!fingerprint && (rc < 0 || !claim_there(&o))) {
+        rc = 0; /* what cannot be planned was never prepared */
     } else {
-        rc = sl_fail(s->e, rc, "%s; the .partial files must be removed by hand", why.text);
+        rc = sl_fail(s->e, rc < 0 ? rc : why.code, "%s; the .partial files must be removed by hand", why.text);
     }
     output_free(&o);
     if (fd >= 0)

@@ -16,6 +16,7 @@ struct sl_work {
     uint64_t came_ms;        /* the lane's */
     struct cJSON *spec;      /* owned */
     char fingerprint[33];    /* "" for prepare */
+    uint64_t granted_ms, lease_ms; /* CLOCK_BOOTTIME; how long the lease lasts, 0: not known */
     char *sums;              /* stitch: 16 digits for each task; owned */
     struct sl_work *next;
 };

@@ -149,6 +149,8 @@ static void on_grant(struct sl_worker *w, const cJSON *m, uint64_t now_ms)
             sl_worker_send_giveback(w, job, task, epoch, now_ms);
             continue;
         }
+        work->granted_ms = now_ms;
+        work->lease_ms = sl_get_uint(m, "lease_ms", 0);
         w->held[w->n_held++] = (struct held){.job = job, .task = task, .epoch = epoch};
         sl_worker_log(w, SL_LOG_DEBUG, "task-granted", job, task, "epoch %llu", (unsigned long long)epoch);
         w->o.work(w->o.user, work);
@@ -334,7 +336,8 @@ int sl_worker_tick(struct sl_worker *w, const struct sl_worker_progress *p, uint
         w->heard_ms = now_ms;
     } else if (w->link == LINK_HELLO && now_ms - w->hello_ms > WELCOME_MS) {
         if (w->tries == 1)
-            lose(w, "the daemon does not answer", now_ms);
+            lose(w, "the daemon does not answer: it is not running there, or this worker is not in its "
+                    "allow-list", now_ms);
         else
             lose(w, w->refused.code ? w->refused.text : "the daemon still does not answer", now_ms);
         return 1;

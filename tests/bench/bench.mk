@@ -10,3 +10,8 @@ $(B)/bench/%: tests/bench/%.c $(B)/libsluice.a $(CU_OBJS)
 .PHONY: bench
 bench: $(BENCH_BINS)
 	@set -e; for b in $(BENCH_BINS); do echo "== $$b"; $$b; done
+
+# Two workers against one, and the daemon's cost (tests/bench/service_bench.pl).
+.PHONY: bench-service
+bench-service: test-programs
+	@SLUICE_BUILD=$(abspath $(B)) RECIPE=$(RECIPE) BENCH_ROUNDS=$(BENCH_ROUNDS) LAYERS=$(LAYERS) perl -Itests/lib tests/bench/service_bench.pl

@@ -121,6 +121,35 @@ case('a missing expert', 7, qr/experts\.3\.up_proj/, sub {
         edit_json("$ck/model.safetensors.index.json", sub {
             my $m = $_[0]{weight_map}; $m->{"model.layers.0.x$t.attention.bias"} = delete $m->{$t} });
     } });
+case('a tensor that two are made of, listed once', 7,
+    qr/: 1 tensor missing from the checkpoint: model\.layers\.1\.self_attn\.kv_b_proj\.weight$/m, sub {
+    my ($ck) = @_;
+    my $kv_b = 'model.layers.1.self_attn.kv_b_proj.weight';
+    # Renamed to a tensor that conversions drop, its scale with it.
+    for my $suffix ('', '_scale_inv') {
+        my ($t, $as) = ("$kv_b$suffix", "model.layers.0.xkv_b.attention.bias$suffix");
+        edit_header(shard_of($ck, $t), sub { $_[0]{$as} = delete $_[0]{$t} });
+        edit_json("$ck/model.safetensors.index.json", sub { my $m = $_[0]{weight_map}; $m->{$as} = delete $m->{$t} });
+    } });
+
+# The source is well, the type is not for it: exit 6, and the advice helps.
+sub enlarge {
+    my $t = 'model.embed_tokens.weight';
+    my $path = shard_of($_[0], $t);
+    my $text = slurp($path);
+    my $len = unpack 'Q<', $text;
+    my $h = $json->decode(substr $text, 8, $len)->{$t};
+    die $h->{dtype} if $h->{dtype} ne 'BF16';
+    substr($text, 8 + $len + $h->{data_offsets}[0] + 2 * 1000, 2) = pack 'v', 0x7f00;
+    spit($path, $text);
+}
+case('weights too large for the type', 6,
+    qr/token_embd\.weight.*embed_tokens.*model-0000\d-of-00003.*too large for q4_k.*--tensor-type token_embd\.weight=bf16/, \&enlarge);
+{
+    my $d = scratch();
+    enlarge(copy_checkpoint($TINY, "$d/ck", @shard));
+    run_ok('the advice is good', $SLUICE, 'convert', "$d/ck", '-o', "$d/x.gguf", '--recipe', 'q4_k_m', '--tensor-type', 'token_embd.weight=bf16');
+}
 for my $code (0x7f, 0xff) {
     case(sprintf('an FP8 NaN (0x%02x) in the weights', $code), 7, qr/experts\.3\.up_proj/, sub {
         my $path = shard_of($_[0], $expert);

@@ -14,6 +14,30 @@ ok(!-e '/dev/null.gguf', 'no file beside it');
 for my $kv ('general.alignment=int:64', 'split.count=int:3', 'sluice.recipe=str:x') {
     fails("--override-kv $kv", 2, qr/cannot be set/, @convert, "$dir/x", '--override-kv', $kv);
 }
+# A name that asks for another kind of file; versions and types in a name are no such.
+for my $name (qw(x.bin x.safetensors x.GGUF)) {
+    fails("-o $name", 2, qr/\Q$name\E: the output is a GGUF file; name it x\.gguf/, @convert, "$dir/$name");
+    fails("plan -o $name", 2, qr/name it x\.gguf/, $SLUICE, 'plan', $TINY, '-r', 'q4_k_m', '-o', "$dir/$name");
+}
+is_deeply([grep { /^x/ } ls($dir)], [], 'nothing is left');
+for my $name (qw(R1-v1.0 x.Q4_K_M m.gguf)) {
+    (my $file = $name) =~ s/\.gguf$//;
+    run_ok("-o $name", @convert, "$dir/$name", '--quiet');
+    ok(-s "$dir/$file.gguf", "makes $file.gguf");
+}
+unlink glob "$dir/*.gguf*";
+
+# A folder to come: one level, and it is said.
+my $new = run_ok('-o FOLDER/ that is not there', @convert, "$dir/new/");
+like($new->{err}, qr{^sluice: made the folder \Q$dir\E/new$}m, 'it is said');
+like($new->{out}, qr{^\Q$dir\E/new/\S+-Q4_K_M\.gguf$}m, 'the file is in it');
+fails('two levels', 2, qr{\Q$dir\E/a/b: no such folder; create it first}, @convert, "$dir/a/b/");
+fails('a file in a folder that is not there', 2, qr{\Q$dir\E/b: no such folder; create it first}, @convert, "$dir/b/x.gguf");
+fails('a folder with the name of a file', 2, qr{\.gguf: no such folder}, @convert, "$dir/new/" . (ls("$dir/new"))[0] . '/');
+symlink 'gone', "$dir/dangling" or die $!;
+fails('a link that leads nowhere', 2, qr/dangling: no such folder/, @convert, "$dir/dangling/");
+run_ok('--dry-run', @convert, "$dir/dry/", '--dry-run');
+ok(!-e "$dir/dry", 'makes no folder');
 SKIP: {
     skip 'root may write everywhere', 2 if $> == 0;
     mkdir "$dir/locked", 0555 or die $!;

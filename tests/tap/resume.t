@@ -69,17 +69,20 @@ complete('with the same bytes', $dir);
 unlink glob "$dir/*";
 
 # ---- what was done is not done again. The machine may be slow just then: the kill
-# comes later and later, until it meets a moment between the first task and the last.
-my $percent = 0;
-for my $try (1 .. 12) {
+# comes later, or sooner, until it meets a moment between the first task and the last.
+my ($percent, $delay) = (0, $whole * 0.6);
+for (1 .. 40) {
     my $p = start(@command, "$dir/x.gguf");
-    sleep($whole * (0.5 + 0.1 * $try));
+    sleep($delay);
     kill 'KILL', -$p->{pid};
     finish($p);
     if ($p->{rc} == 137 && !all_there($dir)) {
         $r = run(@command, "$dir/x.gguf");
         ($percent) = $r->{err} =~ /going on with earlier work: (\d+) %/;
         last if $percent;
+        $delay *= 1.2;
+    } else {
+        $delay *= 0.75;
     }
     unlink glob "$dir/*";
 }
@@ -136,35 +139,79 @@ unlink glob "$dir/*";
 
 diag(sprintf '%.1f s', time - $begin);
 # ---- the work of another job is not taken for one's own
+sub there { my @found = glob "$dir/$_[0]"; return scalar @found }
+
+# Killed some time after the plan was recorded and the files were reserved.
 sub unfinished {
-    my (@cmd) = @_;
+    my ($seconds, @cmd) = @_;
     for (1 .. 20) {
         unlink glob "$dir/*";
         my $q = start(@cmd, "$dir/x.gguf");
-        sleep(0.02) until glob("$dir/*journal*") || waitpid($q->{pid}, POSIX::WNOHANG());
-        sleep(0.1);
+        sleep(0.005) until there('*.partial') || waitpid($q->{pid}, POSIX::WNOHANG());
+        sleep($seconds);
         kill 'KILL', -$q->{pid};
         finish($q);
-        return 1 if glob "$dir/*journal*";
+        return 1 if there('*journal') && there('*.partial');
     }
     return 0;
 }
 my @big = grep { !/^--split-max-size$|^25M$/ } @command;
-ok(unfinished(@big), 'unfinished work');
+ok(unfinished(0.1, @big), 'unfinished work');
 my @other = map { $_ eq 'q4_k_m' ? 'q2_k' : $_ } @big;
-fails('another recipe', 13, qr/recipe/, @other, "$dir/x.gguf");
-fails('other options', 13, qr/option/, @big[0 .. $#big - 1], '--round-through', 'bf16', '-o', "$dir/x.gguf");
+fails('another recipe', 13, qr/another recipe /, @other, "$dir/x.gguf");
+fails('another option', 13, qr/another --round-through \(then not given, now bf16\)/, @big[0 .. $#big - 1], '--round-through', 'bf16', '-o', "$dir/x.gguf");
 my ($shard) = map { m{([^/]+)$} } (glob "$source/*.safetensors")[1];
 my $moved = copy_checkpoint($source, scratch() . '/copy', $shard);
 utime 1, 1, "$moved/$shard";
 rename $source, "$source.away";
 rename $moved, $source;
-fails('another source', 13, qr/source/, @big, "$dir/x.gguf");
+fails('another source', 13, qr/another source /, @big, "$dir/x.gguf");
 rename $source, $moved;
 rename "$source.away", $source;
 ok(scalar(glob "$dir/*journal*"), 'the earlier work is still there');
 run_ok('--force drops it', @other[0 .. $#other - 1], '--force', '-o', "$dir/x.gguf");
 is_deeply([ls($dir)], ['x.gguf', 'x.gguf.xxh64'], 'nothing of it is left');
+unlink glob "$dir/*";
+
+# ---- what it is that differs: each option that decides bytes or tasks, by its name
+my $copy = copy_checkpoint($TINY, scratch() . '/tiny', map { sprintf 'model-%05d-of-00003.safetensors', $_ } 1 .. 3);
+my @base = ($SLUICE, 'convert', $copy, '--recipe', 'q4_k_m', '--layout', 'legacy', '--threads', '1', '--backend', 'scalar');
+ok(unfinished(0, @base, '-o'), 'a job that was begun');
+spit("$dir/types", "attn_output=q6_k\n");
+my @options = (
+    [qw(layout mla)], [qw(round-through bf16)], [qw(split-max-size 5M)], [qw(split-max-tensors 20)],
+    ['no-tensor-first-split'], [qw(model-name Other)], [qw(tensor-type attn_output=q6_k)],
+    ['tensor-type-file', "$dir/types", 'tensor-type'], [qw(output-tensor-type q8_0)], [qw(token-embedding-type q8_0)],
+    ['leave-output-tensor'], ['pure'], ['override-kv', 'general.author=str:me'], [qw(rules 2026)], [qw(task-size 1M)],
+    ['imatrix', "$TINY/imatrix.legacy-layout.dat"],
+);
+for my $o (@options) {
+    my ($name, $value, $said) = @$o;
+    my $word = '--' . ($said // $name);
+    my @now = (@base, "--$name", grep { defined } $value);
+    fails("--$name is named", 13, qr/unfinished work with another \Q$word\E(?: \(|;)/, @now, '-o', "$dir/x.gguf");
+}
+fails('the recipe is named before the layout', 13, qr/another recipe \(then q4_k_m .*, now q2_k /,
+    map({ $_ eq 'q4_k_m' ? 'q2_k' : $_ eq 'legacy' ? 'mla' : $_ } @base), '-o', "$dir/x.gguf");
+my @imatrix = ('--imatrix', "$TINY/imatrix.legacy-layout.dat");
+my @tiny_shards = glob "$copy/*.safetensors";
+run('touch', '-r', $tiny_shards[1], "$copy/time"); # to the nanosecond
+utime 1, 1, $tiny_shards[1];
+fails('a shard with another time is another source', 13, qr/another source \(then tiny /, @base, '-o', "$dir/x.gguf");
+run('touch', '-r', "$copy/time", $tiny_shards[1]);
+my $config = slurp("$copy/generation_config.json");
+spit("$copy/generation_config.json", '{"temperature": 0.123}');
+fails('another generation_config.json', 13, qr/another config\.json, tokenizer or model card/, @base, '-o', "$dir/x.gguf");
+spit("$copy/generation_config.json", $config);
+run_ok('another limit that splits nothing is the same work', @base, '-o', "$dir/x.gguf", '--split-max-size', '90G');
+unlink glob "$dir/*";
+ok(unfinished(0, @base, @imatrix, '-o'), 'a job with an imatrix');
+fails('--exclude-weights is named', 13, qr/another --exclude-weights \(then not given\)/, @base, @imatrix, '--exclude-weights', 'attn_q_a',
+    '-o', "$dir/x.gguf");
+fails('--include-weights is named', 13, qr/another --include-weights \(then not given\)/, @base, @imatrix, '--include-weights', 'ffn',
+    '-o', "$dir/x.gguf");
+fails('its absence is named', 13, qr/another --imatrix \(now not given\)/, @base, '-o', "$dir/x.gguf");
+run_ok('the same command finishes it', @base, @imatrix, '-o', "$dir/x.gguf");
 unlink glob "$dir/*";
 
 # ---- two at once

@@ -206,6 +206,8 @@ start_one('w1');
 $id = submit(spec('c'));
 wait_job($id, 30, sub { no warnings 'exiting'; last if $_[0] && $_[0]{done} });
 signal_one('w1', 'STOP');
+fails('convert keeps off its output', 13, qr/c\.sluice-job: job $id of the service/, $SLUICE, 'convert', $source,
+    '--recipe', 'q4_k_m', '-o', "$out/c.gguf", '--force');
 $j = wait_job($id, 60);
 is_state($j, 'succeeded', 'SIGSTOP of a worker past its leases: the other one does its tasks');
 signal_one('w1', 'CONT');

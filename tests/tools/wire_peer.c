@@ -1,10 +1,11 @@
 /* Speaks to sluiced in raw messages, as a client or as a worker of a test's own.
  *
- * usage: wire_peer [-w] [-n ANSWERS] [-u NAME] [-t SECONDS] [-r] ENDPOINT [MESSAGE...]
+ * usage: wire_peer [-w] [-n ANSWERS] [-u NAME] [-t SECONDS] [-p MS] [-r] ENDPOINT [MESSAGE...]
  *   -w  says hello as a worker     -r  says no hello at all
  *   -n  messages to wait for (default: one for each MESSAGE)
  *   -u  wait until a message of this name came
  *   -t  for at most so long (default 10 s); exit 1 when it was in vain
+ *   -p  so many milliseconds between two messages
  *   MESSAGE is sent as it is; @FILE sends a file's bytes
  *
  * Received messages are printed one a line, but welcome, ping and pong. */
@@ -141,18 +142,19 @@ static void send_argument(struct peer *p, const char *arg)
 int main(int argc, char **argv)
 {
     struct peer p = {.wanted = -1};
-    double seconds = 10;
+    double seconds = 10, pause = 0;
     struct sl_error e;
     uint64_t random[2];
     int opt;
 
-    while ((opt = getopt(argc, argv, "wrn:u:t:")) >= 0) {
+    while ((opt = getopt(argc, argv, "wrn:u:t:p:")) >= 0) {
         switch (opt) {
         case 'w': p.worker = true; break;
         case 'r': p.silent = true; break;
         case 'n': p.wanted = atoi(optarg); break;
         case 'u': p.until = optarg; break;
         case 't': seconds = atof(optarg); break;
+        case 'p': pause = atof(optarg) / 1000; break;
         default: return 2;
         }
     }
@@ -171,8 +173,13 @@ int main(int argc, char **argv)
         say_hello(&p);
     while (!p.silent && !p.open && now() < p.end)
         receive(&p);
-    for (int i = optind + 1; i < argc; i++)
+    for (int i = optind + 1; i < argc; i++) {
+        double until = i > optind + 1 ? now() + pause : 0;
+
+        while (now() < until)
+            receive(&p);
         send_argument(&p, argv[i]);
+    }
     while ((p.until ? !p.until_came : p.came < p.wanted) && now() < p.end)
         receive(&p);
     sl_dealer_close(p.d);

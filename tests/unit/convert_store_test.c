@@ -22,6 +22,7 @@ struct fake {
     struct sl_plan plan;
     struct sl_plan_segment segment;
     struct sl_plan_task task[TASKS];
+    char options[64];
 };
 
 static const struct sl_plan *plan_with(struct fake *f, const char *source, const char *recipe,
@@ -34,9 +35,10 @@ static const struct sl_plan *plan_with(struct fake *f, const char *source, const
     f->plan.n_tasks = TASKS;
     snprintf(f->plan.parts.source, sizeof f->plan.parts.source, "%s", source);
     snprintf(f->plan.parts.recipe, sizeof f->plan.parts.recipe, "%s", recipe);
-    snprintf(f->plan.parts.options, sizeof f->plan.parts.options, "%s", options);
+    snprintf(f->options, sizeof f->options, "%s", options);
+    f->plan.options = f->options;
     snprintf(f->plan.parts.version, sizeof f->plan.parts.version, "%s", version);
-    snprintf(f->plan.fingerprint, sizeof f->plan.fingerprint, "%.6s%.6s%.6s%.6s", source, recipe,
+    snprintf(f->plan.fingerprint, sizeof f->plan.fingerprint, "%.6s%.6s%.12s%.6s", source, recipe,
              options, version);
     return &f->plan;
 }
@@ -166,6 +168,7 @@ static void differences_are_named(void **state)
         {"s2", "r1", "o1", "1", "another source (then dir (s1), now dir (s2))"},
         {"s1", "r2", "o1", "1", "another recipe"},
         {"s1", "r1", "o2", "1", "another set of options"},
+        {"s2", "r1", "o2", "1", "another set of options"},
         {"s1", "r1", "o1", "2", "another version of sluice"},
     };
     struct fixture *f = *state;

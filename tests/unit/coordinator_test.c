@@ -423,9 +423,9 @@ static void a_sweep_reads_its_source_once(void **state)
 static void jobs_wait_for_others(void **state)
 {
     struct world *w = *state;
-    uint64_t a, b;
-    char more[64];
-    struct got g = {0};
+    uint64_t a, b, c;
+    char more[64], spec[400];
+    struct got g = {0}, h;
 
     client(w, C);
     worker(w, 1);
@@ -440,12 +440,23 @@ static void jobs_wait_for_others(void **state)
     assert_int_equal(granted(w, 1, &g, 1), 1); /* work comes by itself */
     assert_true(g.job == a);
     say(w, C, "{\"v\":1,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
-    expect(w, 1, SL_M_REVOKE);
     assert_string_equal(state_of(w, C, b), "queued: waits for job 1, which did not succeed");
+    /* Prepare is at work on the files that are to go: they go after it. */
+    pull(w, 1, 1);
+    snprintf(spec, sizeof spec, world_spec, "m", "a");
+    say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"c\",\"specs\":[%s]}", spec);
+    c = (uint64_t)cJSON_GetArrayItem(sl_get(expect(w, C, SL_M_SUBMITTED), "jobs"), 0)->valuedouble;
+    assert_int_equal(granted(w, 1, &h, 1), 0);
+    assert_string_equal(state_of(w, C, c), "queued: waits until the files of job 1 are removed");
+    say(w, C, "{\"v\":1,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)c);
+    say(w, C, "{\"v\":1,\"m\":\"forget\",\"jobs\":[1]}");
+    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "only what has ended"));
+    failed(w, 1, g, 1, "");
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &g, 1), 1);
-    assert_true(g.task == SL_TASK_DISCARD);
+    assert_true(g.job == a && g.task == SL_TASK_DISCARD);
     result(w, 1, g);
+    say(w, C, "{\"v\":1,\"m\":\"cancel\",\"jobs\":[%llu]}", (unsigned long long)c);
     say(w, C, "{\"v\":1,\"m\":\"retry\",\"jobs\":[1]}");
     expect(w, C, SL_M_DONE);
     run_all(w, 1);

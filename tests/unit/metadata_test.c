@@ -217,7 +217,7 @@ static void test_general(void **state)
     fx_text(dir, "README.md", front);
     fx_text(dir, "generation_config.json", "{\"temperature\":0.5,\"top_k\":20,\"top_p\":null,"
             "\"min_p\":\"x\",\"penalty_last_n\":1e300}");
-    in.dir = dir;
+    in.dir.path = dir;
     assert_int_equal(sl_metadata_general(&in, &kvs, &base, &name, &e), 0);
     for (size_t i = 0; i < sizeof general / sizeof *general; i++) {
         assert_true(i < kvs.n);
@@ -236,7 +236,7 @@ static void test_general(void **state)
 /* Files that cannot be understood count as absent; a name that is given wins. */
 static void test_general_without(void **state)
 {
-    struct sl_metadata_in in = {.dir = *state, .total = 0, .model_name = "Given"};
+    struct sl_metadata_in in = {.dir.path = *state, .total = 0, .model_name = "Given"};
     struct sl_kvs kvs = {NULL, 0, 0};
     struct sl_error e;
     char *base, *name;

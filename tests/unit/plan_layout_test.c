@@ -187,6 +187,9 @@ static void check_files(const struct sl_plan *p)
         assert_non_null(sums);
         assert_int_equal(sums->n, s->n_tensors);
         assert_non_null(sl_kvs_find(&g->kvs, SL_KEY_SUM_HEADER));
+        sums = sl_kvs_find(&g->kvs, SL_KEY_SUM_RECORDS);
+        assert_non_null(sums);
+        assert_int_equal(sums->n, g->kvs.n + g->n_tensors);
         sl_gguf_close(g);
     }
 }
@@ -313,15 +316,50 @@ static void test_fingerprint(void **state)
     assert_string_equal(sl_plan_difference(&a->parts, &b->parts), "options");
     assert_string_equal(a->output_id, b->output_id);
     sl_plan_close(b);
+    po.task_bytes = 0;
+    po.split_max_bytes = 1ull << 40; /* another word for one file: the same work */
+    b = plan_of(w, "dq3_k_m", &po);
+    assert_string_equal(sl_plan_difference(&a->parts, &b->parts), "options");
+    assert_string_equal(a->fingerprint, b->fingerprint);
+    sl_plan_close(b);
+    po.split_max_bytes = 0;
     sl_plan_close(a);
     free_world(w);
+}
+
+static void test_option_difference(void **state)
+{
+    static const struct {
+        const char *then, *now, *says;
+    } c[] = {
+        {"layout=mla split-max-size=0", "layout=legacy split-max-size=5", "--layout (then mla, now legacy)"},
+        {"layout=mla split-max-size=0", "layout=mla split-max-size=5", "--split-max-size (then 0, now 5)"},
+        {"split-max-size=0", "split-max-size=0 pure=yes", "--pure (then not given, now yes)"},
+        {"split-max-size=0 pure=yes", "split-max-size=0", "--pure (then yes, now not given)"},
+        {"a=1 imatrix=#12", "a=1 imatrix=#34", "--imatrix"},
+        {"a=1", "a=1 imatrix=#34", "--imatrix (then not given)"},
+        {"a=1 b=2", "a=1 b=2", NULL},
+        {"mla (77aa)", "layout=mla", NULL},
+        {"", "layout=mla", NULL},
+    };
+    char buf[80];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof c / sizeof c[0]; i++) {
+        const char *got = sl_plan_option_difference(c[i].then, c[i].now, buf, sizeof buf);
+
+        if (c[i].says)
+            assert_string_equal(got, c[i].says);
+        else
+            assert_null(got);
+    }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_file), cmocka_unit_test(test_split), cmocka_unit_test(test_tasks),
-        cmocka_unit_test(test_fingerprint),
+        cmocka_unit_test(test_fingerprint), cmocka_unit_test(test_option_difference),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

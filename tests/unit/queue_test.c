@@ -274,6 +274,8 @@ static void another_plan_is_named(void **state)
 
     assert_int_equal(sl_queue_same_plan(f->q, id, &plan, &e), 0);
     other.recipe = "q6_k (9)";
+    assert_int_equal(sl_queue_same_plan(f->q, id, &other, &e), 0); /* other words, the same work */
+    other.fingerprint = "00112233445566778899aabbccddeef0";
     assert_int_equal(sl_queue_same_plan(f->q, id, &other, &e), SL_EEXISTS);
     assert_non_null(strstr(e.text, "another recipe (then q4_k (2), now q6_k (9))"));
     other = plan;

@@ -31,7 +31,7 @@ static int keys_of(const char *dir, const struct sl_arch *arch, uint64_t n_vocab
 
     *kvs = (struct sl_kvs){NULL, 0, 0};
     assert_non_null(c);
-    rc = sl_tokenizer_keys(dir, c, arch, n_vocab, kvs, e);
+    rc = sl_tokenizer_keys(&(struct sl_source_dir){dir, NULL}, c, arch, n_vocab, kvs, e);
     cJSON_Delete(c);
     return rc;
 }

@@ -1,6 +1,7 @@
 /* A lane does a whole job by its tasks, as a daemon would grant them: prepare, the
  * plan's tasks, stitch, publish, verify; and what goes wrong is told. */
 #include "proto/wire.h"
+#include "worker/claim.h"
 #include "worker/lane.h"
 
 #include <cjson/cJSON.h>
@@ -325,6 +326,84 @@ static void what_lies_outside_the_roots_is_refused(void **state)
     fails(w, SL_TASK_PREPARE, SL_EUSAGE, "prefix");
 }
 
+/* tests/tiny-v3 as a folder of links into a Hugging Face cache at `hub`; the names
+ * in `only` (all: NULL) are linked, the rest copied. */
+static void make_links(struct world *w, const char *hub, const char *only)
+{
+    char command[16384];
+
+    snprintf(command, sizeof command,
+             "b=%s/models--a--b/blobs; mkdir -p $b %s/ck; for f in %s/*.json %s/*.safetensors; do"
+             " n=${f##*/}; h=$(printf %%s $n | sha1sum | cut -c1-40); case \"%s\" in ''|*$n*)"
+             " cp $f $b/$h && ln -sfn $b/$h %s/ck/$n;; *) cp --remove-destination $f %s/ck/$n;;"
+             " esac || exit 1; done", hub, w->dir, w->source, w->source, only ? only : "", w->dir,
+             w->dir);
+    assert_int_equal(system(command), 0);
+}
+
+/* A user may follow such links; a worker only where they stay below its roots. */
+static void links_out_of_the_roots_are_refused(void **state)
+{
+    static const char *const files[] = {"tokenizer.json", "config.json",
+                                        "model-00002-of-00003.safetensors",
+                                        "model.safetensors.index.json"};
+    char hub[] = "/tmp/sluice_hub_XXXXXX", inside[128], command[64];
+    struct world *w = *state;
+    struct sl_checkpoint *ck;
+    struct sl_error e;
+
+    assert_non_null(mkdtemp(hub));
+    snprintf(inside, sizeof inside, "%s/ck", w->dir);
+    cJSON_ReplaceItemInObject(w->spec, "source", cJSON_CreateString(inside));
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        make_links(w, hub, files[i]);
+        assert_int_equal(sl_checkpoint_open(inside, &ck, &e), 0);
+        sl_checkpoint_close(ck);
+        fails(w, SL_TASK_PREPARE, SL_EUSAGE, "outside the folders allowed");
+        fails(w, SL_TASK_PREPARE, SL_EUSAGE, files[i]);
+    }
+    snprintf(inside, sizeof inside, "%s/hub", w->dir);
+    make_links(w, inside, NULL);
+    prepare(w);
+    snprintf(command, sizeof command, "rm -rf %s", hub);
+    assert_int_equal(system(command), 0);
+}
+
+static void a_claim_names_its_job(void **state)
+{
+    struct world *w = *state;
+    struct output o = {.dir = w->dir, .prefix = (char[]){"x"}};
+    struct sl_error e;
+
+    assert_int_equal(claim_absent(&o, &e), 0);
+    prepare(w);
+    assert_int_equal(claim_absent(&o, &e), SL_EEXISTS);
+    assert_non_null(strstr(e.text, "job 7 of the service"));
+    succeeds(w, SL_TASK_DISCARD);
+    assert_int_equal(claim_absent(&o, &e), 0);
+}
+
+static void parts_of_a_former_set_are_refused(void **state)
+{
+    struct world *w = *state;
+    cJSON *options = sl_get(w->spec, "options");
+
+    prepare(w);
+    convert(w);
+    succeeds(w, SL_TASK_STITCH);
+    succeeds(w, SL_TASK_PUBLISH);
+    cJSON_ReplaceItemInObject(options, "split_max_bytes", cJSON_CreateNumber(0));
+    fails(w, SL_TASK_PREPARE, SL_EEXISTS, "x-00002-of-00002.gguf: parts of another set");
+    cJSON_AddTrueToObject(options, "force");
+    prepare(w);
+    convert(w);
+    succeeds(w, SL_TASK_STITCH);
+    assert_true(exists(w, "x-00001-of-00002.gguf"));
+    succeeds(w, SL_TASK_PUBLISH);
+    assert_true(exists(w, "x.gguf"));
+    assert_false(exists(w, "x-00001-of-00002.gguf") || exists(w, "x-00002-of-00002.gguf.xxh64"));
+}
+
 static void what_has_not_begun_is_handed_back(void **state)
 {
     struct world *w = *state;
@@ -356,6 +435,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(another_plan_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(an_output_that_is_taken_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(what_lies_outside_the_roots_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(links_out_of_the_roots_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_claim_names_its_job, setup, teardown),
+        cmocka_unit_test_setup_teardown(parts_of_a_former_set_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(what_has_not_begun_is_handed_back, setup, teardown),
     };
 

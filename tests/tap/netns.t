@@ -1,0 +1,157 @@
+# Workers and clients over a network: a daemon in one network namespace, a worker
+# and a client in another, tcp with CURVE between them; the link goes down for
+# longer than a lease, and comes back.
+use strict;
+use warnings;
+use SluiceService;
+use SluiceTest;
+use Test::More;
+use Time::HiRes qw(time sleep);
+
+# All of it happens in a network namespace of our own, which takes root or user
+# namespaces.
+if (!$ENV{SLUICE_NETNS}) {
+    absent('no ip (package iproute2)') if run('ip', '-V')->{rc};
+    my @unshare = ('unshare', $> ? '-rn' : '-n');
+    absent('no network namespaces here (neither root nor user namespaces)')
+        if run(@unshare, 'sh', '-c', 'ip link add va type veth peer name vb && ip link set lo up')->{rc};
+    $ENV{SLUICE_NETNS} = 1;
+    exec @unshare, $^X, "-I$TOP/tests/lib", $0 or die "unshare: $!";
+}
+
+my $begin = time;
+sub step { diag(sprintf '%.1f s: %s', time - $begin, $_[0]) }
+
+sub must {
+    my $r = run(@_);
+    die "@_: $r->{err}" if $r->{rc};
+}
+
+service_setup(daemon => { heartbeat => '100ms', lease => '1s' });
+my $r = run_ok('convert', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M', '-o', "$RUN/ref.gguf", '--quiet');
+my $want = sha256("$RUN/ref.gguf");
+
+# ---- two namespaces and a cable
+start_one('away', cmd => ['unshare', '-n', 'sleep', '600']);
+my @there = ('nsenter', '-t', $ALIVE{away}{pid}, '-n');
+for (1 .. 100) { # until it is in a namespace of its own
+    last if readlink("/proc/$ALIVE{away}{pid}/ns/net") ne readlink('/proc/self/ns/net');
+    sleep 0.02;
+}
+must(qw(ip link set lo up));
+must(qw(ip link add va type veth peer name vb));
+must(qw(ip link set vb netns), $ALIVE{away}{pid});
+must(qw(ip addr add 10.97.0.1/24 dev va));
+must(qw(ip link set va up));
+must(@there, qw(ip addr add 10.97.0.2/24 dev vb));
+must(@there, qw(ip link set vb up));
+must(@there, qw(ip link set lo up));
+my $tcp = 'tcp://10.97.0.1:7117';
+
+my $allow = '';
+for my $k (['daemon'], ['w1', 'worker'], ['me', 'submitter'], ['stranger', 'worker']) {
+    my ($name, $role) = @$k;
+    run_ok("keys: $name", $SLUICE, 'keys', "$RUN/$name.key", $role ? ('--role', $role) : (), '--name', $name);
+    my ($public) = slurp("$RUN/$name.key.pub") =~ /^public (\S+)/m;
+    $allow .= "$role key $public $name\n" if $role && $name ne 'stranger';
+}
+spit("$RUN/allow", $allow);
+sub by { return ('--connect', $tcp, '--server-key', "$RUN/daemon.key.pub", '--key', "$RUN/$_[0].key") }
+
+sub is_the_file {
+    my ($prefix, $name) = @_;
+    ok(-e "$OUT/$prefix.gguf" && sha256("$OUT/$prefix.gguf") eq $want, $name);
+    unlink glob "$OUT/$prefix.gguf*";
+    is_deeply([ls($OUT)], [], 'nothing else is left');
+}
+
+sub start_away { start_one('w1', before => \@there, args => [by('w1')]) }
+
+sub cable {
+    my ($state) = @_;
+    must('ip', 'link', 'set', 'va', $state);
+}
+
+sub connects {
+    my ($before) = @_;
+    my $end = time + 40;
+    while (time < $end) {
+        my $n = () = log_of('w1') =~ /connected worker=w1: connected/g;
+        return $n if $n > $before;
+        sleep 0.05;
+    }
+    diag(tail('w1'));
+    return 0;
+}
+
+start_one('daemon', args => ['--listen', "ipc://$RUN/sock/d", '--listen', $tcp, '--key', "$RUN/daemon.key", '--allow', "$RUN/allow"]);
+ok(wait_daemon(), 'a daemon on ipc and on tcp with keys') or BAIL_OUT('no daemon');
+
+# ---- a whole job by a worker over tcp with CURVE, for a client over tcp
+step('over tcp');
+start_away();
+cmp_ok(connects(0), '==', 1, 'the worker is let in');
+$r = run_ok('submit --wait over tcp', @there, $SLUICE, 'submit', "$RUN/src", '-o', "$OUT/a.gguf", '--recipe', 'q4_k_m',
+    '--task-size', '1M', '--verify', '--wait', '--json', by('me'));
+my ($job) = map { $_->{message_type} eq 'job_ended' ? $_ : () } json_lines($r->{out});
+is($job && $job->{user}, 'me', 'its user is the name of the key');
+is_the_file('a', 'the same file');
+fails('a worker is no admin', 2, qr/w1 may be a worker here, no client/, @there, $SLUICE, 'queue', by('w1'));
+$r = run(@there, $SLUICE, 'queue', '--connect', $tcp, '--server-key', "$RUN/daemon.key.pub", '--key', "$RUN/stranger.key", '--timeout', 1);
+is($r->{rc}, 4, 'a stranger is not let in') or diag($r->{err});
+$r = run(@there, $SLUICE, 'queue', '--connect', $tcp, '--plain-tcp', '--timeout', 1);
+isnt($r->{rc}, 0, 'nor is one without a key');
+my $other = "$RUN/me.key.pub"; # any key but the daemon's
+$r = run(@there, $SLUICE, 'queue', '--connect', $tcp, '--server-key', $other, '--key', "$RUN/me.key", '--timeout', 1);
+is($r->{rc}, 4, 'a daemon with another key than expected is not spoken to');
+
+# ---- the link goes down in the middle; another worker goes on
+step('partition');
+start_one('w2');
+my ($id, $j);
+# The job may be over before the cable is out: another one then.
+for my $try (1 .. 10) {
+    $id = submit(demo_spec('b'));
+    $j = until_job($id, 30, sub { log_of('w1') =~ /task-done job=$id /});
+    cable('down');
+    $j = wait_job($id, 60);
+    last if events($id, qr/lease_lost/);
+    cable('up');
+    unlink glob "$OUT/b.gguf*";
+}
+ok(scalar(events($id, qr/lease_lost/)), 'the link goes down while the worker has tasks: its leases end');
+is_state($j, 'succeeded', 'the other worker does the job');
+cmp_ok(scalar(() = log_of('w1') =~ /task-done job=$id /g), '>', 0, 'of which it had done a part');
+is_deeply($j->{failures}, [], 'nothing has failed');
+ok(wait_log('w1', qr/connection-lost/, 20), 'the worker notices');
+sleep 1.5;
+my ($before) = scalar(() = log_of('w1') =~ /connected worker=w1: connected/g);
+cable('up');
+cmp_ok(connects($before), '>', $before, 'the link is up: the worker reconnects by itself');
+is_the_file('b', 'one file, the same');
+is(stop_one('w2'), 0, 'the other worker goes');
+$id = submit(demo_spec('c'));
+is_state(wait_job($id, 60), 'succeeded', 'the worker is of use again');
+is_the_file('c', 'the same file');
+
+# ---- short and long breaks with one worker alone, and a client that waits there
+step('breaks');
+my $p = start(@there, $SLUICE, 'submit', "$RUN/src", '-o', "$OUT/d.gguf", '--recipe', 'q4_k_m', '--task-size', '1M', '--wait', '--json', by('me'));
+for (1 .. 200) {
+    last if log_of('w1') =~ /task-done job=4 /;
+    sleep 0.02;
+}
+cable('down');
+sleep 0.3; # shorter than anybody notices
+cable('up');
+sleep 0.2;
+cable('down');
+sleep 2.5; # longer than lease and silence
+cable('up');
+finish($p);
+is($p->{rc}, 0, 'a client waits through the breaks') or diag($p->{err}, tail('w1'));
+is_the_file('d', 'one file, the same');
+is(stop_one('w1'), 0, 'SIGTERM of the worker');
+is(stop_one('daemon'), 0, 'and of the daemon');
+step('done');
+done_testing();

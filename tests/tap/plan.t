@@ -1,0 +1,103 @@
+# `sluice plan`: what it needs and what it shows; checkpoints of links, as
+# Hugging Face tools leave them, for plan and convert alike.
+use strict;
+use warnings;
+use Cwd qw(getcwd);
+use JSON::PP;
+use SluiceTest;
+use Test::More;
+
+my $dir = scratch();
+my @plan = ($SLUICE, 'plan');
+my @recipe = ('--recipe', 'q4_k_m');
+
+sub json { return decode_json(run_ok("--json: @_", @plan, @_, @recipe, '--json')->{out}) }
+
+# ---- from config.json alone: sizes to read and write, and what is not there yet
+my $config = "$TOP/tests/data/deepseek-r1-config.json";
+my $r = run_ok('config.json alone', @plan, $config, @recipe);
+my $j = json($config);
+cmp_ok($j->{source_bytes}, '>', 670e9, 'bytes to read');
+like($r->{out}, qr/^Read +673\.0 GB, when the checkpoint is there$/m, 'are shown');
+like($r->{out}, qr/^Write +\d+\.\d GB$/m, 'bytes to write');
+like($r->{out}, qr/^Note +this is from config\.json alone; convert will need the \.safetensors files and tokenizer\.json/m,
+    'what convert needs besides');
+is_deeply($j->{missing}, ['.safetensors', 'tokenizer.json'], '--json tells it');
+
+# ---- free space: where convert would write
+sub free_bytes {
+    my ($df) = run('df', '-B1', '--output=avail', $_[0])->{out} =~ /(\d+)/;
+    return $df;
+}
+like($r->{out}, qr/^Space +\d+(?:\.\d)? \w?B free in the current folder, where convert writes without -o: /m, 'free space without -o');
+$j = json($TINY);
+is($j->{output}{folder}, '.', 'that of the current folder');
+ok(!$j->{output}{given}, 'which was not given');
+cmp_ok(abs($j->{output}{free_bytes} - free_bytes('.')), '<', 1e9, 'as df shows it');
+is_deeply($j->{missing}, [], 'nothing is missing');
+$r = run_ok('with -o', @plan, $TINY, @recipe, '-o', "$dir/x.gguf");
+like($r->{out}, qr/^Space +\S+ \w?B free in \Q$dir\E: enough$/m, 'that of the folder given');
+run_ok('with a folder to come', @plan, $TINY, @recipe, '-o', "$dir/new/");
+ok(!-e "$dir/new", 'which is not made');
+SKIP: {
+    skip 'no small filesystem without root', 1 if $> != 0 || run('mountpoint', '-q', '/dev/shm')->{rc};
+    my $need = json($config)->{file_bytes};
+    skip '/dev/shm is large', 1 if free_bytes('/dev/shm') > $need;
+    like(run(@plan, $config, @recipe, '-o', '/dev/shm/')->{out}, qr/^Space .* \d+\.\d GB short$/m, 'what is short');
+}
+
+# ---- a folder without a tokenizer: headers are enough for a plan
+my $bare = copy_checkpoint($TINY, "$dir/bare");
+unlink glob "$bare/tokenizer*";
+$r = run_ok('no tokenizer', @plan, $bare, @recipe);
+like($r->{out}, qr/^Note +\Q$bare\E has no tokenizer\.json; convert will need it/m, 'is said in one line');
+is_deeply(json($bare)->{missing}, ['tokenizer.json'], 'and by --json');
+is(json($bare)->{tensor_bytes}, json($TINY)->{tensor_bytes}, 'the sizes are the same');
+unlike(run(@plan, $TINY, @recipe)->{out}, qr/tokenizer/, 'with one, nothing is said');
+fails('convert needs it', 7, qr/tokenizer\.json is missing/, $SLUICE, 'convert', $bare, @recipe, '-o', "$dir/x.gguf");
+spit("$bare/tokenizer.json", '{');
+fails('a damaged one is refused', 7, qr/tokenizer\.json/, @plan, $bare, @recipe);
+
+# ---- Hugging Face's cache: snapshots/REVISION/NAME -> ../../blobs/HASH
+my $hub = "$dir/hub/models--someone--tiny-v3";
+my $revision = "$hub/snapshots/" . '0123456789abcdef' x 2 . '01234567';
+mkdir $_ or die "$_: $!" for "$dir/hub", $hub, "$hub/blobs", "$hub/snapshots", $revision;
+my %blob;
+for my $path (glob("$TINY/*.json"), glob("$TINY/*.safetensors")) {
+    my ($name) = $path =~ m{([^/]+)$};
+    $blob{$name} = $name =~ /safetensors$/ ? sha256($path) : substr(sha256($path), 0, 40);
+    spit("$hub/blobs/$blob{$name}", slurp($path));
+    symlink "../../blobs/$blob{$name}", "$revision/$name" or die $!;
+}
+run_ok('plain', $SLUICE, 'convert', $TINY, @recipe, '-o', "$dir/plain.gguf", '--model-name', 'T');
+my $want = hashes("$dir/plain.gguf");
+run_ok('plan of a snapshot', @plan, $revision, @recipe);
+run_ok('convert of a snapshot', $SLUICE, 'convert', $revision, @recipe, '-o', "$dir/snapshot.gguf", '--model-name', 'T');
+is_deeply(hashes("$dir/snapshot.gguf"), $want, 'the same tensors');
+
+like(run(@plan, $revision, @recipe)->{out}, qr/^File +tiny-8x12M-v3-Q4_K_M\.gguf$/m, 'it is called by its repository, not by its revision');
+unlike(run($SLUICE, 'inspect', "$dir/snapshot.gguf")->{out}, qr/0123456789abcdef/, 'in the metadata, too');
+fails('the folder above', 7, qr{give one of its revisions, \Q$hub\E/snapshots/REVISION}, @plan, $hub, @recipe);
+
+# ---- older "download --local-dir": a folder of links into the cache
+my $local = "$dir/local";
+mkdir $local or die $!;
+symlink "$hub/blobs/$blob{$_}", "$local/$_" or die $! for keys %blob;
+run_ok('plan of --local-dir', @plan, $local, @recipe);
+run_ok('convert of --local-dir', $SLUICE, 'convert', $local, @recipe, '-o', "$dir/local.gguf", '--model-name', 'T');
+is_deeply(hashes("$dir/local.gguf"), $want, 'the same tensors');
+run_ok('and the result against it', $SLUICE, 'verify', "$dir/local.gguf", '--source', $local);
+
+# What only looks like it is not followed: whoever packed the folder could read anything.
+my $hash = 'ab' x 20;
+for my $bad ("$dir/elsewhere/$hash", "$dir/blobs/$hash", "$hub/blobs/notes", "$hub/other/$hash", "$dir/hub/x/blobs/$hash") {
+    my ($up) = $bad =~ m{^(.*)/};
+    system 'mkdir', '-p', $up;
+    spit($bad, slurp("$TINY/generation_config.json"));
+    unlink "$local/config.json";
+    symlink $bad, "$local/config.json" or die $!;
+    fails("a link to $bad", 7, qr/config\.json: is a symbolic link to .*outside the checkpoint's folder and no Hugging Face cache/,
+        @plan, $local, @recipe);
+}
+
+done_testing();
