@@ -120,6 +120,7 @@ my $besides = $single > $source_bytes ? $single - $source_bytes : 0;
 cmp_ok($sweep, '<', $source_bytes * 1.15 + @recipes * $besides, 'the source was read once for all recipes');
 cmp_ok($sweep, '<', $single * 2, 'which is less than two jobs read');
 
+heard(qr/^nothing$/, 0.2); # makes room in the socket
 is(stop_one('worker'), 0, 'the worker ends with 0');
 ok(heard(qr/^STOPPING=1\n/, 1), 'and has said that it stops');
 is(stop_one('daemon'), 0, 'the daemon ends with 0');
