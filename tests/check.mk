@@ -29,6 +29,13 @@ $(B)/tools/emulated_gpu: tests/tools/emulated_gpu.c $(B)/client/sluice_main.o $(
 	$(if $(V),,@echo "  TOOL    $@")
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -MMD -MP -MF $@.d -o $@ $< $(B)/client/sluice_main.o $(B)/libsluice.a $(LIBS)
 
+# The GPU's check and benchmark, on the same.
+TOOL_BINS += $(B)/tools/emulated_check $(B)/tools/emulated_bench
+$(B)/tools/emulated_%: tests/gpu/gpu_%.c tests/tools/emulated_gpu.c $(B)/libsluice.a
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  TOOL    $@")
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -Itests/gpu -MMD -MP -MF $@.d -o $@ $< tests/tools/emulated_gpu.c $(B)/libsluice.a $(LIBS)
+
 # Those that speak the protocol.
 $(B)/tools/wire_%: tests/tools/wire_%.c $(B)/libsluice.a
 	@mkdir -p $(@D)
@@ -41,7 +48,7 @@ $(B)/tools/%.so: tests/preload/%.c
 	$(if $(V),,@echo "  TOOL    $@")
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(WERROR) -O2 -fPIC -shared -MMD -MP -MF $@.d -o $@ $< -ldl
 
--include $(wildcard tests/bench/bench.mk tests/fuzz/fuzz.mk)
+-include $(wildcard tests/bench/bench.mk tests/fuzz/fuzz.mk tests/gpu/gpu.mk)
 
 .PHONY: check check-programs check-asan check-ubsan check-tsan check-fp lint unit test-programs test-tools perplexity
 

@@ -82,6 +82,12 @@ static void conclude(struct sl_lane *l, struct sl_work *w, enum sl_outcome_kind 
 {
     struct sl_outcome *o = calloc(1, sizeof *o);
 
+    if (kind == SL_OUTCOME_FAIL && why->code == SL_EDEVICE) { /* no fault of the task's */
+        pthread_mutex_lock(&l->lock);
+        l->state.lost = l->state.lost.code < 0 ? l->state.lost : *why;
+        pthread_mutex_unlock(&l->lock);
+        kind = SL_OUTCOME_GIVEBACK;
+    }
     if (o) {
         *o = (struct sl_outcome){.job = w->job, .task = w->task, .epoch = w->epoch, .kind = kind,
                                  .bytes = bytes, .checksum = checksum,
@@ -216,20 +222,6 @@ static void sync_due(struct sl_lane *l)
     }
 }
 
-/* A device that failed is no fault of the task: it goes back, and the worker ends. */
-static void conclude_failed(struct sl_lane *l, struct sl_work *w, const struct sl_error *why)
-{
-    if (why->code != SL_EDEVICE) {
-        conclude(l, w, SL_OUTCOME_FAIL, why, 0, 0);
-        return;
-    }
-    pthread_mutex_lock(&l->lock);
-    if (l->state.lost.code == 0)
-        l->state.lost = *why;
-    pthread_mutex_unlock(&l->lock);
-    conclude(l, w, SL_OUTCOME_GIVEBACK, NULL, 0, 0);
-}
-
 static void take_result(struct sl_lane *l, struct sl_cached_job *j, struct sl_task_result *r)
 {
     struct flight *f = l->flights;
@@ -244,7 +236,7 @@ static void take_result(struct sl_lane *l, struct sl_cached_job *j, struct sl_ta
         r->error.code = r->code;
         sl_job_cache_told(j, &r->error);
         remove_flight(l, f);
-        conclude_failed(l, w, &r->error);
+        conclude(l, w, SL_OUTCOME_FAIL, &r->error, 0, 0);
         return;
     }
     f->finished = true;
@@ -335,7 +327,7 @@ static void conclude_one(struct sl_lane *l, struct set *s, unsigned i, struct sl
     if (s->j[i])
         sl_job_cache_told(s->j[i], e);
     e->code = rc;
-    conclude_failed(l, s->w[i], e);
+    conclude(l, s->w[i], SL_OUTCOME_FAIL, e, 0, 0);
     s->n--;
     memmove(&s->w[i], &s->w[i + 1], (s->n - i) * sizeof s->w[0]);
     memmove(&s->j[i], &s->j[i + 1], (s->n - i) * sizeof s->j[0]);
@@ -573,6 +565,7 @@ static void tell_state(struct sl_lane *l)
     s.bytes = l->engine_bytes;
     pthread_mutex_lock(&l->lock);
     s.finished = l->state.finished;
+    s.lost = l->state.lost;
     l->state = s;
     pthread_mutex_unlock(&l->lock);
 }

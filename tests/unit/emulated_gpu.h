@@ -6,7 +6,8 @@
  *
  * SLUICE_EMULATED  words with commas: devices=N, memory=BYTES, and
  *   alloc=N, run=N, wait=N, pin=N  the Nth such call fails (alloc: no memory; pin: not
- *                                  supported; run and wait: the device is lost for good) */
+ *                                  supported; run and wait: the device is lost for good)
+ *   flip=N                         the Nth launch ends with one wrong bit */
 #ifndef SLUICE_TESTS_EMULATED_GPU_H
 #define SLUICE_TESTS_EMULATED_GPU_H
 
@@ -41,7 +42,7 @@ struct emulated_stream {
 };
 
 static struct {
-    _Atomic unsigned allocs, runs, waits, pins;
+    _Atomic unsigned allocs, runs, waits, pins, launches;
     _Atomic int lost;
     _Atomic uint64_t used;
 } emulated;
@@ -108,7 +109,7 @@ static int emulated_alloc(size_t n, void **out)
     p = aligned_alloc(256, (n + 511) / 256 * 256);
     if (!p)
         return EMULATED_NO_MEMORY;
-    memset(p, 0xa5, n + 256); /* not what was there before */
+    memset(p, 0xa5, n < 1 << 20 ? n + 256 : 1 << 20); /* not zeros; all of it would take its time */
     *p = n;
     atomic_fetch_add(&emulated.used, n);
     *out = (uint8_t *)p + 256;
@@ -167,6 +168,8 @@ static void *emulated_stream_main(void *arg)
             memcpy(op->to, op->from, op->n);
         else if (!emulate_launch(&op->work, s->seed += 7919, s->block))
             s->err = EMULATED_LOST;
+        if (op->kind == EMULATED_LAUNCH && emulated_due("flip", &emulated.launches))
+            op->work.out[0] ^= 1;
         free(op);
         pthread_mutex_lock(&s->lock);
         s->busy = s->head != NULL;
