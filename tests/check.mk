@@ -141,6 +141,21 @@ $(B)/fuzz/%_fuzz: tests/fuzz/%_fuzz.c $(B)/libsluice.a
 	$(if $(V),,@echo "  FUZZ    $@")
 	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer -MMD -MP -MF $@.d -o $@ $< $(B)/libsluice.a $(LIBS)
 
+# What strangers can say to the daemon, alone: its own sources sanitized, the rest as it is.
+# Some seconds of it are in `make check` (tests/tap/fuzz.t); make fuzz-wire for longer.
+WIRE_FUZZ_SRCS := $(wildcard daemon/coord*.c) daemon/queue.c daemon/committer.c \
+                  proto/wire.c proto/wire_table.c proto/json_file.c
+$(B)/fuzz-wire: tests/fuzz/coordinator_fuzz.c $(WIRE_FUZZ_SRCS) $(B)/libsluice.a
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  FUZZ    $@")
+	$(Q)clang -std=c11 -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -I. -O1 -g $(FPFLAGS) -pthread \
+	    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $< $(WIRE_FUZZ_SRCS) $(B)/libsluice.a $(LIBS)
+.PHONY: fuzz-wire
+fuzz-wire: $(B)/fuzz-wire
+	@mkdir -p build/fuzz-wire.corpus
+	$< -max_total_time=$(FUZZ_SECONDS) -timeout=20 -max_len=20000 -dict=tests/fuzz/wire.dict -print_final_stats=1 \
+	    -artifact_prefix=build/fuzz-wire. build/fuzz-wire.corpus tests/fuzz/wire_seeds
+
 .PHONY: fuzz fuzz-kernels fuzz-readers fuzz-run
 fuzz:
 	@$(MAKE) --no-print-directory fuzz-kernels

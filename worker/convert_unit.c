@@ -246,9 +246,10 @@ static int set_weights(const struct job *j, uint64_t at, uint64_t n)
     uint64_t slice = at / matrix, rows = n / row, same = (matrix - at % matrix) / row, i = 0;
     struct sl_scratch *s = j->s;
 
-    if (s->w_tensor == j->u->tensor && s->w_slice == slice)
+    if (s->w_plan == j->env->plan && s->w_tensor == j->u->tensor && s->w_slice == slice)
         i = s->w_rows < same ? s->w_rows : same;
     s->w_rows = i;
+    s->w_plan = j->env->plan;
     s->w_tensor = j->u->tensor;
     s->w_slice = slice;
     for (; i < rows; i++) {

@@ -45,8 +45,11 @@ struct sl_engine_opts {
 struct sl_engine;
 struct sl_faults;
 
+#define SL_ENGINE_MEMBERS 64
+
 struct sl_task_result {
     uint32_t task;           /* index into plan->tasks */
+    uint32_t member;         /* whose; 0 but in a group */
     int code;                /* 0, or what is in error */
     /* XXH64 (seed 0) over the XXH64s of the task's items (8 bytes each, little-endian,
      * in item order). An item's XXH64 is over its output bytes in element order. Per
@@ -85,6 +88,28 @@ struct sl_engine_stats {
 int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *plan,
                    const struct sl_engine_opts *o, struct sl_engine **out,
                    struct sl_error *e) SL_MUST_USE;
+
+/* ---- groups: the recipes of a sweep. Each member has a plan of its own over the
+ * same checkpoint; all plans are cut alike, so that what is read for one of them
+ * serves the others in the same slab, one after the other. */
+
+/* Whether the plans have the same items and tasks over the same source tensors. */
+bool sl_engine_same_cuts(const struct sl_plan *a, const struct sl_plan *b);
+
+/* Effect: as sl_engine_open, for n members, at most SL_ENGINE_MEMBERS; o has n
+ * elements: of the first all counts, of the others round_bf16, segment_paths and
+ * weights. Errors: SL_EUSAGE when the plans are cut differently; those of
+ * sl_engine_open. */
+int sl_engine_open_group(const struct sl_checkpoint *ck, const struct sl_plan *const *plans,
+                         const struct sl_engine_opts *o, unsigned n, struct sl_engine **out,
+                         struct sl_error *e) SL_MUST_USE;
+/* Effect: queues a task of those members whose bits are set: one result each. */
+int sl_engine_submit_group(struct sl_engine *en, uint32_t task, uint64_t members,
+                           struct sl_error *e) SL_MUST_USE;
+/* Effect: sl_engine_sync of one member's segments. */
+int sl_engine_sync_member(struct sl_engine *en, uint32_t member, struct sl_error *e) SL_MUST_USE;
+/* Source bytes converted for one member: its part of sl_engine_stats.source_bytes. */
+uint64_t sl_engine_member_bytes(const struct sl_engine *en, uint32_t member);
 
 /* Effect: queues a task; never blocks. Tasks are worked on in the order they
  * were queued. Errors: SL_EFAIL. */

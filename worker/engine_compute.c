@@ -60,7 +60,7 @@ static void count(struct sl_engine *en, struct sl_engine_task *t, uint64_t elems
     t->elems_done += elems;
     sum = t->elems_done == t->elems
               ? src : (uint64_t)((double)src * ((double)t->elems_done / (double)t->elems));
-    atomic_fetch_add(&en->source_bytes, sum - t->counted);
+    atomic_fetch_add(&en->members[t->member].source_bytes, sum - t->counted);
     t->counted = sum;
 }
 
@@ -129,6 +129,15 @@ void sl_engine_pass(struct sl_engine *en, struct sl_engine_unit *u)
         sl_io_wake(en->io);
 }
 
+const struct sl_unit_env *sl_engine_turn(struct sl_engine *en, struct sl_engine_unit *u)
+{
+    const struct sl_unit_env *env = &en->members[u->task->member].env;
+
+    if (env->group)
+        sl_unit_turn(env, &u->u);
+    return env;
+}
+
 bool sl_engine_wanted(struct sl_engine *en, struct sl_engine_unit *u)
 {
     if (u->code == 0 && en->stop)
@@ -148,7 +157,7 @@ void *sl_engine_compute_thread(void *arg)
             uint64_t since = sl_now_ns();
 
             pthread_mutex_unlock(&en->lock);
-            u->code = sl_unit_convert(&en->env, &u->u, u->slab, &me->scratch, &u->err);
+            u->code = sl_unit_convert(sl_engine_turn(en, u), &u->u, u->slab, &me->scratch, &u->err);
             atomic_fetch_add(&en->compute_ns, sl_now_ns() - since);
             pthread_mutex_lock(&en->lock);
         }

@@ -107,7 +107,7 @@ static void convert_here(struct sl_compute *me, struct sl_engine_unit *u)
     uint64_t since = sl_now_ns();
 
     pthread_mutex_unlock(&en->lock);
-    u->code = sl_unit_convert(&en->env, &u->u, u->slab, &me->scratch, &u->err);
+    u->code = sl_unit_convert(sl_engine_turn(en, u), &u->u, u->slab, &me->scratch, &u->err);
     atomic_fetch_add(&en->compute_ns, sl_now_ns() - since);
     pthread_mutex_lock(&en->lock);
 }
@@ -122,7 +122,7 @@ static bool begin(struct sl_compute *me, unsigned slot, struct sl_engine_unit *u
         fail_lost(en, u);
     if (sl_engine_wanted(en, u)) {
         pthread_mutex_unlock(&en->lock);
-        rc = sl_gpu_stage_begin(&me->stage, slot, &en->env, &u->u, u->slab, &u->err);
+        rc = sl_gpu_stage_begin(&me->stage, slot, sl_engine_turn(en, u), &u->u, u->slab, &u->err);
         pthread_mutex_lock(&en->lock);
         if (rc == 1) {
             me->in_slot[slot] = u;
@@ -147,7 +147,7 @@ static void end(struct sl_compute *me, unsigned slot)
 
     me->in_slot[slot] = NULL;
     pthread_mutex_unlock(&en->lock);
-    rc = sl_gpu_stage_end(&me->stage, slot, &en->env, &u->u, u->slab, &u->err);
+    rc = sl_gpu_stage_end(&me->stage, slot, &en->members[u->task->member].env, &u->u, u->slab, &u->err);
     atomic_fetch_add(&en->compute_ns, sl_now_ns() - since);
     pthread_mutex_lock(&en->lock);
     u->code = rc < 0 ? rc : 0;

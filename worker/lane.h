@@ -2,6 +2,9 @@
  * which feeds the engines, and one for the special tasks, so that a stitch of
  * minutes keeps no conversion waiting and neither keeps the socket waiting.
  *
+ * Tasks of a sweep's jobs that have the same number are begun together, so that their
+ * source is read once for all of them.
+ *
  *   push --> waiting --> engine --> finished --sync, grouped--> outcomes --> collect
  */
 #ifndef SLUICE_WORKER_LANE_H
