@@ -61,8 +61,10 @@ $(B)/%.o: %.c
 	$(Q)$(CC) $(ALL_CFLAGS) $(FILE_CFLAGS) -MMD -MP -c $< -o $@
 
 # One text, several widths: a file name ends with the instruction set it is for.
-$(B)/kernels/%_avx2.o: FILE_CFLAGS := -mavx2 -mf16c -mno-fma -O3
-$(B)/kernels/%_avx512.o: FILE_CFLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mf16c -O3
+# On another processor those of x86 are empty units, and get no flags of its.
+X86 := $(filter x86_64-% amd64-%,$(shell $(CC) -dumpmachine 2>/dev/null))
+$(B)/kernels/%_avx2.o: FILE_CFLAGS := $(if $(X86),-mavx2 -mf16c -mno-fma) -O3
+$(B)/kernels/%_avx512.o: FILE_CFLAGS := $(if $(X86),-mavx512f -mavx512bw -mavx512vl -mavx512dq -mf16c) -O3
 $(B)/kernels/%_portable.o: FILE_CFLAGS := -O3
 # Sanitized, these take a compiler ten minutes each; the same text as scalar C is sanitized.
 $(B)/kernels/%_avx2.o $(B)/kernels/%_avx512.o $(B)/kernels/%_portable.o: FILE_CFLAGS += $(if $(SAN),-fno-sanitize=all)
@@ -90,7 +92,16 @@ $(B)/$(1): $(B)/$(MAIN_$(1)).o $(B)/libsluice.a $(CU_OBJS)
 endef
 $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
 
-$(B)/libsluice.a: $(MODULE_OBJS)
+# The list changes when a source file comes or goes; then the library is made anew.
+OBJECT_NAMES := $(MODULE_OBJS:$(B)/%=%)
+.PHONY: always
+ifneq ($(strip $(file <$(B)/gen/objects.list)),$(OBJECT_NAMES))
+$(B)/gen/objects.list: always
+endif
+$(B)/gen/objects.list:
+	@mkdir -p $(@D)
+	@echo '$(OBJECT_NAMES)' >$@
+$(B)/libsluice.a: $(MODULE_OBJS) $(B)/gen/objects.list
 	@rm -f $@
 	$(Q)ar rcs $@ $(MODULE_OBJS)
 

@@ -90,6 +90,8 @@ struct cli_plan_args {
     const char **include_weights, **exclude_weights;
     int n_include_weights, n_exclude_weights;
     int allow_requantize;
+    const uint32_t *prune;      /* quantize only: layers left out, ascending */
+    uint32_t n_prune;
     int sizes_only;             /* types that cannot be written are no error */
 };
 

@@ -46,6 +46,7 @@ int cli_job_options(const struct cli_plan_args *a, struct sl_job_options *o, str
         .model_name = a->model_name, .output_type = a->output_type,
         .embedding_type = a->embedding_type, .no_tensor_first_split = a->no_tensor_first_split,
         .keep_split = a->keep_split, .leave_output = a->leave_output, .pure = a->pure,
+        .allow_requantize = a->allow_requantize, .prune = a->prune, .n_prune = a->n_prune,
         .imatrix = synthetic ? NULL : a->imatrix, .synthetic = synthetic,
         .include_weights = a->include_weights,
         .exclude_weights = a->exclude_weights,

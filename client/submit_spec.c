@@ -70,6 +70,7 @@ static int put_options(cJSON *spec, const struct submit_spec_args *a,
     put_strings(o, "exclude_weights", p->exclude_weights, p->n_exclude_weights);
     sl_put_bool(o, "leave_output", jo.leave_output);
     sl_put_bool(o, "pure", jo.pure);
+    sl_put_bool(o, "allow_requantize", jo.allow_requantize);
     sl_put_bool(o, "sha256", a->sha256);
     sl_put_bool(o, "force", a->force);
     return 0;

@@ -1,22 +1,37 @@
 /* Source elements to F32, run by run under one scale. */
 #include "kernels/backend.h"
-#include "kernels/blocks.h"
 #include "kernels/half.h"
 
 #include <math.h>
 #include <string.h>
 
-static bool load_q8_0(const uint8_t *data, uint64_t at, uint64_t n, float scale, float *out)
+#define BLOCK_MAX 256u /* weights */
+
+/* n elements from `at` on of a quantized matrix; neither must be a multiple of the block. */
+static bool load_blocks(int type, const uint8_t *data, uint64_t at, uint64_t n, float scale, float *out)
 {
+    const struct sl_type_info *t = sl_type_info(type);
+    float part[BLOCK_MAX];
     bool bad = false;
 
-    for (uint64_t i = 0; i < n; i++, at++) {
-        const uint8_t *blk = data + at / 32 * sizeof(struct blk_q8_0);
-        uint16_t h;
+    while (n) {
+        uint64_t in = at % t->block, take = t->block - in < n ? t->block - in : n;
+        const uint8_t *from = data + at / t->block * t->bytes;
 
-        memcpy(&h, blk, 2);
-        out[i] = (float)(int8_t)blk[2 + at % 32] * sl_f32_from_f16(h) * scale;
-        bad |= !isfinite(out[i]);
+        if (in == 0 && n >= t->block) {
+            take = n / t->block * t->block;
+            bad |= sl_dequantize(type, from, take, out) < 0;
+        } else {
+            bad |= sl_dequantize(type, from, t->block, part) < 0;
+            memcpy(out, part + in, take * sizeof *out);
+        }
+        for (uint64_t i = 0; i < take; i++) {
+            out[i] *= scale;
+            bad |= !isfinite(out[i]);
+        }
+        out += take;
+        at += take;
+        n -= take;
     }
     return bad;
 }
@@ -49,8 +64,8 @@ int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out
             len = run_length(s, col, len);
             scale = s->scale[(row / s->block_rows - s->scale_row0) * s->scale_cols + col / s->block_cols];
         }
-        if (s->dtype == SL_DTYPE_Q8_0)
-            broken = load_q8_0(data, skip + done, len, scale, out + done);
+        if (t->block > 1)
+            broken = load_blocks(sl_type_of_dtype(s->dtype), data, skip + done, len, scale, out + done);
         else
             broken = ops->load(s->dtype, data + (skip + done) * t->bytes, len, scale, out + done);
         if (broken) {

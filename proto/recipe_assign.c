@@ -195,6 +195,11 @@ static int check_type(struct assign *a, const struct sl_out_tensor *t, int type,
                        t->name, (unsigned long long)t->ne[0], info->name, info->block);
     if (type == t->src_type)
         return 0;
+    if (t->src_type >= 0 && sl_type_info(t->src_type)->block > 1 && !a->o->allow_requantize && !a->o->any_type)
+        return sl_fail(e, SL_EUSAGE,
+                       "%s: it is %s in the source already, and quantizing twice loses more; quantize from the "
+                       "F32, F16 or BF16 file, or give --allow-requantize",
+                       t->name, sl_type_info(t->src_type)->name);
     if (!info->quantizes && !a->o->any_type)
         return sl_fail(e, SL_EUNSUPPORTED,
                        "%s: recipe %s asks for type %s, which this version cannot write; see "

@@ -55,6 +55,7 @@ static const struct sl_field options_fields[] = {
     {"exclude_weights", SL_F_STRS, false, 256, NULL},
     {"leave_output", SL_F_BOOL, false, 0, NULL},
     {"pure", SL_F_BOOL, false, 0, NULL},
+    {"allow_requantize", SL_F_BOOL, false, 0, NULL},
     {"sha256", SL_F_BOOL, false, 0, NULL},
     {"force", SL_F_BOOL, false, 0, NULL},
 };

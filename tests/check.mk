@@ -6,10 +6,12 @@ UNIT_BINS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(UNIT_SRCS))
 TOOL_BINS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c)) \
              $(patsubst tests/preload/%.c,$(B)/tools/%.so,$(wildcard tests/preload/*.c))
 # The long ones first, so that two at a time end together.
-TAP_LONG  := $(addprefix tests/tap/,resume.t llama.t mixtures.t service.t faults.t soak.t netns.t imatrix_llama.t build.t convert.t)
+TAP_LONG  := $(addprefix tests/tap/,resume.t llama.t mixtures.t service.t faults.t soak.t netns.t llama_quantize.t \
+             imatrix_llama.t build.t convert.t)
 TAP_TESTS := $(wildcard $(TAP_LONG)) $(filter-out $(TAP_LONG),$(sort $(wildcard tests/tap/*.t)))
 # Those worth running with sanitized programs, where all is some ten times slower.
-TAP_SAN   := $(wildcard $(addprefix tests/tap/,convert.t quantize.t verify.t cli.t damage.t odd_use.t operate.t))
+TAP_SAN   := $(wildcard $(addprefix tests/tap/,service.t resume.t convert.t quantize.t verify.t cli.t damage.t \
+             odd_use.t operate.t client.t manual.t diff.t imatrix.t limits.t))
 
 $(B)/tests/%: tests/unit/%.c $(B)/libsluice.a $(CU_OBJS)
 	@mkdir -p $(@D)

@@ -9,6 +9,7 @@
 
 #define MEM_USUAL (1024 * SL_MIB)
 #define THREADS_MAX 1024u
+#define THREAD_BYTES (2 * SL_MIB) /* of a job, for each thread that is not asked for */
 
 void sl_task_push(struct sl_task_list *l, struct sl_engine_task *t)
 {
@@ -70,13 +71,27 @@ static enum sl_backend settled(enum sl_backend b)
     return b;
 }
 
+/* What is read and written. */
+static uint64_t job_bytes(const struct sl_plan *p)
+{
+    return p->src_bytes + p->tensor_bytes;
+}
+
+/* Threads beyond a job's units would wait from begin to end. */
+static unsigned threads_for(const struct sl_plan *p)
+{
+    uint64_t units = job_bytes(p) / THREAD_BYTES + 1;
+
+    return units < usable_cores() ? (unsigned)units : usable_cores();
+}
+
 static int allocate(struct sl_engine *en, struct sl_error *e)
 {
     uint64_t least, row, mem = en->opts.mem_bytes ? en->opts.mem_bytes : MEM_USUAL;
 
     sl_unit_needs(&en->env, &least, &row);
     SL_TRY(sl_slabs_choose(mem, en->threads, en->threads * 3 * sizeof(float) * (row > 8192 ? row : 8192),
-                           least, en->opts.slab_bytes, &en->slabs, e));
+                           least, en->opts.slab_bytes, job_bytes(en->env.plan), &en->slabs, e));
     SL_TRY(sl_slabs_open(&en->slabs, e));
     en->env.slab_bytes = en->slabs.slab_bytes;
     en->units = calloc(en->slabs.n, sizeof *en->units);
@@ -136,7 +151,7 @@ int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *plan,
         return sl_fail(e, SL_EUNSUPPORTED, "this machine cannot run the backend '%s'",
                        sl_backend_name(o->backend));
     }
-    en->threads = o->threads ? o->threads : usable_cores();
+    en->threads = o->threads ? o->threads : threads_for(plan);
     en->threads = en->threads > THREADS_MAX ? THREADS_MAX : en->threads;
     en->ready_tail = &en->ready;
     en->back_tail = &en->back;

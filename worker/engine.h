@@ -25,7 +25,7 @@ struct sl_engine_weights {
 };
 
 struct sl_engine_opts {
-    unsigned threads;        /* compute threads; 0: as many as usable cores */
+    unsigned threads;        /* compute threads; 0: as many as usable cores, fewer for a small job */
     uint64_t mem_bytes;      /* resident memory the engine may use (slabs, scratch); 0: 1 GiB */
     enum sl_io_mode io;
     enum sl_direct direct;   /* O_DIRECT for source reads */

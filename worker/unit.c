@@ -159,18 +159,9 @@ static void locate(const struct sl_unit_env *env, const struct sl_cut *c,
 /* Whether output bytes of the tensor are source bytes. */
 static bool same_bytes(const struct sl_plan_tensor *pt, const struct sl_model_src *ms, bool round)
 {
-    static const struct { enum sl_dtype d; int type; } same[] = {
-        {SL_DTYPE_F32, SL_TYPE_F32}, {SL_DTYPE_F16, SL_TYPE_F16}, {SL_DTYPE_BF16, SL_TYPE_BF16},
-        {SL_DTYPE_Q8_0, SL_TYPE_Q8_0}, {SL_DTYPE_F64, SL_TYPE_F64}, {SL_DTYPE_I8, SL_TYPE_I8},
-        {SL_DTYPE_I16, SL_TYPE_I16}, {SL_DTYPE_I32, SL_TYPE_I32}, {SL_DTYPE_I64, SL_TYPE_I64},
-    };
-
     if (ms->scale.tensor != SL_NO_TENSOR || (round && ms->dtype != SL_DTYPE_BF16))
         return false;
-    for (unsigned i = 0; i < sizeof same / sizeof same[0]; i++)
-        if (same[i].d == ms->dtype && same[i].type == pt->type)
-            return true;
-    return false;
+    return sl_type_of_dtype((int)ms->dtype) == pt->type;
 }
 
 static int too_big(const struct sl_unit_env *env, const struct sl_out_tensor *t, struct sl_error *e)

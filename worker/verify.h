@@ -14,6 +14,7 @@ struct verify_file {
                                no kvs */
     bool sluice;            /* has keys "sluice.*": checksums are required */
     bool header_sum_ok;
+    char *damage;           /* what of the header is damaged, one sentence; NULL: not known */
     uint64_t *sums;         /* g.n_tensors XXH64s from the metadata; NULL: none */
     bool has_split, imatrix;
     uint64_t split_no, split_count, split_tensors;
@@ -21,6 +22,8 @@ struct verify_file {
     char *imatrix_hash;     /* of the imatrix it was made with; NULL: no such key */
     char **imatrix_words;   /* that tensor names were held against for it */
     uint64_t n_imatrix_words;
+    uint32_t *pruned;       /* layers of the source that it lacks, ascending */
+    uint64_t n_pruned;
     bool imatrix_keep;      /* the words chose what is used, not what is left out */
 };
 

@@ -131,6 +131,8 @@ static int make_again(struct checker *c, const struct pair *p, uint64_t block, u
     int rc = c->synthetic && p->block > 1 && p->want->src_type != p->t->type
              && sl_weight_words_use(&c->words, p->want->name);
 
+    if (p->block > 1 && p->want->src_type == p->t->type) /* a copy: bytes that another quantizer made */
+        return source_stored(c->src, p->want, block, n, c->made, c->e);
     if (c->im && p->block > 1 && p->want->src_type != p->t->type)
         SL_TRY(rc = sl_imatrix_for(c->im, p->want, &entry, c->e));
     if (rc == 1)
@@ -238,7 +240,7 @@ static int check_tensor(struct checker *c, const struct verify_file *f,
         c->tally->skipped_tensors++;
         return 0;
     }
-    if (c->s->files[0].imatrix && !c->im && !c->synthetic && !plain_type(t->type)) {
+    if (c->s->files[0].imatrix && !c->im && !c->synthetic && !plain_type(t->type) && want->src_type != t->type) {
         c->tally->skipped_tensors++;
         return 0;
     }
@@ -321,7 +323,7 @@ static int read_settings(struct checker *c, struct sl_model_opts *o)
 {
     const struct verify_file *f = &c->s->files[0];
 
-    *o = (struct sl_model_opts){.layout = SL_LAYOUT_MLA};
+    *o = (struct sl_model_opts){.layout = SL_LAYOUT_MLA, .prune = f->pruned, .n_prune = (uint32_t)f->n_pruned};
     if (f->round_through && strcmp(f->round_through, "none") != 0) {
         if (strcmp(f->round_through, "bf16") != 0)
             return verify_failed(c->r, "%s: metadata key sluice.round_through: '%s' is not known",

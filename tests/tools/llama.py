@@ -6,7 +6,7 @@
   llama.py load FILE...                                   load each, make 8 tokens
   llama.py logits FILE --reference DIR                    against reference.json, logits.f32
   llama.py perplexity FILE... --reference DIR [--base FILE] [--markdown OUT]
-  llama.py quantize IN.gguf OUT.gguf NAME [--imatrix I]   what llama-quantize does
+  llama.py quantize IN.gguf OUT.gguf NAME [OPTION...]     what llama-quantize does, with its options
   llama.py imatrix FILE OUT.gguf [--chunks N] [--text FILE]  what llama-imatrix collects
   llama.py golden DIR                                     this ggml against tests/golden
   llama.py tensors CHECKPOINT FILE.gguf... [--layout L]   ggml_quantize_chunk of the
@@ -67,11 +67,22 @@ class QuantizeParams(C.Structure):
                    ("max_buf_size", C.c_size_t)]
 
 
+class TensorOverride(C.Structure):
+    _fields_ = [("pattern", C.c_char_p), ("type", C.c_int)]
+
+
+class KvValue(C.Union):
+    _fields_ = [("i", C.c_int64), ("f", C.c_double), ("b", C.c_bool), ("s", C.c_char * 128)]
+
+
+class KvOverride(C.Structure):
+    _fields_ = [("tag", C.c_int), ("key", C.c_char * 128), ("value", KvValue)]
+
+
 class ImatrixData(C.Structure):
     _fields_ = [("name", C.c_char_p), ("data", C.c_void_p), ("size", C.c_size_t)]
 
 
-EVAL = C.CFUNCTYPE(C.c_bool, C.c_void_p, C.c_bool, C.c_void_p)
 LOG = C.CFUNCTYPE(None, C.c_int, C.c_char_p, C.c_void_p)
 FTYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10,
           "Q3_K_S": 11, "Q3_K_M": 12, "Q3_K_L": 13, "Q4_K_S": 14, "Q4_K_M": 15, "Q5_K_S": 16,
@@ -349,106 +360,20 @@ def cmd_generate(l, a):
     print(a.prompt + text)
 
 
-class Tensor(C.Structure):
-    """The head of struct ggml_tensor; ggml_get_name and ggml_get_data say whether it is so."""
-    _fields_ = [("type", C.c_int), ("buffer", C.c_void_p), ("ne", C.c_int64 * 4), ("nb", C.c_size_t * 4),
-                ("op", C.c_int), ("op_params", C.c_int32 * 16), ("flags", C.c_int32),
-                ("src", C.c_void_p * 10), ("view_src", C.c_void_p), ("view_offs", C.c_size_t),
-                ("data", C.c_void_p), ("name", C.c_char * 64)]
-
-
-class Collector:
-    """Sums of squared inputs of every matrix product, as llama-imatrix keeps them."""
-
-    def __init__(self, l):
-        self.l, self.sums, self.counts, self.error = l, {}, {}, None
-        for name in ("ggml_get_name", "ggml_op_desc"):
-            f = getattr(l.base, name)
-            f.restype, f.argtypes = C.c_char_p, [C.c_void_p]
-        l.base.ggml_get_data.restype, l.base.ggml_get_data.argtypes = C.c_void_p, [C.c_void_p]
-        self.call = EVAL(self.on_eval)
-
-    def on_eval(self, tensor, ask, _):
-        try:
-            wanted = self.l.base.ggml_op_desc(tensor) in (b"MUL_MAT", b"MUL_MAT_ID")
-            if wanted and not ask:
-                self.take(C.cast(tensor, C.POINTER(Tensor)).contents)
-            return wanted if ask else True
-        except Exception as e:  # a callback's exception would be lost
-            self.error = e
-            return False
-
-    def array(self, at, dtype, dims):
-        """A tensor's values, [ne2, ne1, ne0] by its strides."""
-        import numpy as np
-        t = C.cast(at, C.POINTER(Tensor)).contents
-        if self.l.base.ggml_get_data(at) != t.data or self.l.base.ggml_get_name(at) != t.name:
-            raise ValueError("struct ggml_tensor is another")
-        n = sum((t.ne[i] - 1) * t.nb[i] for i in range(4)) + np.dtype(dtype).itemsize
-        raw = np.ctypeslib.as_array(C.cast(t.data, C.POINTER(C.c_uint8)), (n,))
-        return np.ndarray([t.ne[i] for i in reversed(range(dims))], dtype, raw.data,
-                          strides=[t.nb[i] for i in reversed(range(dims))])
-
-    def take(self, t):
-        import numpy as np
-        name = self.l.base.ggml_get_name(t.src[0]).decode()
-        if not name.startswith("blk.") or not name.endswith(".weight"):
-            return
-        w = C.cast(t.src[0], C.POINTER(Tensor)).contents
-        x = self.array(t.src[1], np.float32, 3)  # [heads or tokens, tokens or experts used, ne0]
-        cols, mats = w.ne[0], w.ne[2]
-        sums = self.sums.setdefault(name, np.zeros((mats, cols), np.float64))
-        if t.src[2]:  # by expert: ids [tokens, experts used]
-            counts = self.counts.setdefault(name, np.zeros((mats, 1)))
-            ids = self.array(t.src[2], np.int32, 2)
-            for token in range(ids.shape[0]):
-                for k in range(ids.shape[1]):
-                    sums[ids[token, k]] += x[token, k % x.shape[1]].astype(np.float64) ** 2
-                    counts[ids[token, k], 0] += 1
-        else:  # attn_k_b and attn_v_b: one count for all heads
-            counts = self.counts.setdefault(name, np.zeros((1, 1)))
-            sums += (x.astype(np.float64) ** 2).sum(axis=1)
-            counts[0, 0] += x.shape[1]
-
-
 def cmd_imatrix(l, a):
-    import gguf
-    import numpy as np
-    src, dst = a.files
-    c = Collector(l)
-    m = Model(l, src, a.threads, on_eval=c.call)
-    text = open(a.text, "rb").read().decode("utf-8", "replace")
-    tokens, chunks = m.tokenize(text), a.chunks or 4
-    for i in range(chunks):
-        part = tokens[i * m.n_ctx:(i + 1) * m.n_ctx]
-        if not part:
-            l.fail("the text is too short")
-        m.clear()
-        m.decode(part)
-        if c.error:
-            l.fail(f"callback: {c.error}")
-    w = gguf.GGUFWriter(dst, "")
-    w.add_type("imatrix")
-    w.add_array("imatrix.datasets", [os.path.basename(a.text)])
-    w.add_uint32("imatrix.chunk_count", chunks)
-    w.add_uint32("imatrix.chunk_size", m.n_ctx)
-    for name in sorted(c.sums):
-        groups = len(c.counts[name])
-        w.add_tensor(name + ".in_sum2", c.sums[name].astype(np.float32).reshape(groups, -1))
-        w.add_tensor(name + ".counts", c.counts[name].astype(np.float32))
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
-    print(json.dumps({"entries": len(c.sums), "tokens": min(len(tokens), chunks * m.n_ctx)}))
+    import llama_imatrix
+    llama_imatrix.collect(l, Model, a)
 
 
-def imatrix_data(path):
-    """A GGUF imatrix as llama_model_quantize takes it, and what keeps it alive."""
+def imatrix_data(path, include=(), exclude=()):
+    """A GGUF imatrix as llama_model_quantize takes it, and what keeps it alive; entries
+    chosen by parts of their names, as llama-quantize does."""
     import gguf
     import numpy as np
     t = {x.name: x.data.reshape(-1) for x in gguf.GGUFReader(path).tensors}
     names = sorted(n[:-8] for n in t if n.endswith(".in_sum2"))
+    names = [n for n in names if (not include or any(w in n for w in include))
+             and not any(w in n for w in exclude)]
     list_ = (ImatrixData * (len(names) + 1))()
     alive = [list_]
     for i, name in enumerate(names):
@@ -461,17 +386,63 @@ def imatrix_data(path):
     return alive
 
 
+def quantize_options(qp, a, alive):
+    """llama-quantize's options, as that program fills the structure with them."""
+    def keep(array):
+        alive.append(array)
+        return C.addressof(array)
+
+    qp.allow_requantize, qp.pure, qp.keep_split = a.allow_requantize, a.pure, a.keep_split
+    qp.quantize_output = not a.leave_output_tensor
+    if a.output_tensor_type:
+        qp.output_type = type_id(a.output_tensor_type)
+    if a.token_embedding_type:
+        qp.embedding_type = type_id(a.token_embedding_type)
+    if a.tensor_type:
+        pairs = [p.split("=", 1) for p in a.tensor_type]
+        qp.tt_overrides = keep((TensorOverride * (len(pairs) + 1))(
+            *[(p.lower().encode(), type_id(t)) for p, t in pairs]))
+    if a.prune_layers:
+        layers = sorted({int(x) for x in a.prune_layers.split(",")})
+        qp.prune = keep((C.c_int32 * (len(layers) + 1))(*layers, -1))
+    if a.override_kv:
+        kvs = (KvOverride * (len(a.override_kv) + 1))()
+        for kv, text in zip(kvs, a.override_kv):
+            key, rest = text.split("=", 1)
+            kind, value = rest.split(":", 1)
+            kv.key = key.encode()
+            kv.tag = ["int", "float", "bool", "str"].index(kind)
+            if kind == "int":
+                kv.value.i = int(value)
+            elif kind == "float":
+                kv.value.f = float(value)
+            elif kind == "bool":
+                kv.value.b = value == "true"
+            else:
+                kv.value.s = value.encode()
+        qp.kv_overrides = keep(kvs)
+
+
+def type_id(name):
+    import gguf
+    return int(gguf.GGMLQuantizationType[name.upper()])
+
+
 def cmd_quantize(l, a):
     src, dst, name = a.files
     qp = l.llama.llama_model_quantize_default_params()
-    qp.ftype, qp.nthread = FTYPES[name], a.threads
-    alive = imatrix_data(a.imatrix) if a.imatrix else None
-    if alive:
+    alive = []
+    qp.nthread, qp.only_copy = a.threads, name == "COPY"
+    qp.ftype = 0 if name == "COPY" else FTYPES[name]
+    if a.imatrix:
+        alive = imatrix_data(a.imatrix, a.include_weights, a.exclude_weights)
         qp.imatrix = C.addressof(alive[0])
+    quantize_options(qp, a, alive)
     start = time.monotonic()
     if l.llama.llama_model_quantize(src.encode(), dst.encode(), C.byref(qp)) != 0:
         l.fail("llama_model_quantize")
-    print(json.dumps({"seconds": time.monotonic() - start, "bytes": os.path.getsize(dst)}))
+    size = os.path.getsize(dst) if os.path.exists(dst) else None  # --keep-split: several files
+    print(json.dumps({"seconds": time.monotonic() - start, "bytes": size}))
 
 
 class Ggml:
@@ -554,6 +525,12 @@ def main():
     p.add_argument("--reference")
     p.add_argument("--base")
     p.add_argument("--imatrix")
+    for option in ("allow-requantize", "leave-output-tensor", "pure", "keep-split"):
+        p.add_argument("--" + option, action="store_true")
+    for option in ("output-tensor-type", "token-embedding-type", "prune-layers"):
+        p.add_argument("--" + option)
+    for option in ("include-weights", "exclude-weights", "tensor-type", "override-kv"):
+        p.add_argument("--" + option, action="append", default=[])
     p.add_argument("--markdown")
     p.add_argument("--text", default="/usr/share/common-licenses/GPL-3")
     p.add_argument("--chunks", type=int, default=0)

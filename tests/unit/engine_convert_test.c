@@ -38,7 +38,7 @@ static void add_scaled(struct world *w)
     uint32_t s = 0;
 
     for (int i = 0; i < 5; i++) {
-        char name[16];
+        char name[24];
 
         snprintf(name, sizeof name, "expert%d", i);
         s = world_source(w, (uint32_t)(i % 2), name, SL_DTYPE_F8_E4M3, 200, 768, SL_DTYPE_F32, 128, 128);
