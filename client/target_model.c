@@ -205,6 +205,7 @@ int target_list_stock(struct target *t, uint64_t budget, struct sl_error *e)
         sl_recipe_close(r);
         for (uint32_t i = 0; s->fits && i < t->probe.model->n_tensors; i++) {
             s->bytes += target_bytes(t, i, s->types[i]);
+            s->fits &= !t->free[i] || sl_type_info(s->types[i])->quantizes;
             s->allowed &= !t->limited || !t->free[i] || is_candidate(t, i, s->types[i]);
         }
         s->fits &= s->bytes <= budget;

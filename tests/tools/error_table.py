@@ -34,7 +34,11 @@ def measure_all(a):
         if not name or subprocess.run([a.sluice, "recipes", name], stdout=subprocess.DEVNULL,
                                       stderr=subprocess.DEVNULL).returncode:
             continue
-        j = plan(a, "--recipe", name, "--measure")
+        try:
+            j = plan(a, "--recipe", name, "--measure")
+        except subprocess.CalledProcessError:
+            print(f"{name}: not for this source", file=sys.stderr)
+            continue
         rows.append({"name": name, "recipe": name, "made": False, "plan": j})
     for size in a.sizes.split(","):
         path = os.path.join(a.work, f"size-{size}.recipe")
