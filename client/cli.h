@@ -90,6 +90,8 @@ struct cli_plan_args {
     const char **include_weights, **exclude_weights;
     int n_include_weights, n_exclude_weights;
     int allow_requantize;
+    const uint32_t *prune;      /* quantize only: layers left out, ascending */
+    uint32_t n_prune;
     int sizes_only;             /* types that cannot be written are no error */
 };
 
@@ -113,6 +115,10 @@ int cli_job_options(const struct cli_plan_args *a, struct sl_job_options *o, str
 int cli_job_open(struct sl_job_plan *j, const char *source, bool config_only,
                  const struct cli_plan_args *a, const char *out_prefix, struct sl_error *e)
     SL_MUST_USE;
+
+/* Effect: the same with a recipe's text in place of a->recipe. */
+int cli_job_open_text(struct sl_job_plan *j, const char *source, const struct cli_plan_args *a,
+                      const char *name, const char *text, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: says on stderr what the imatrix does not cover. */
 void cli_job_notes(const struct sl_job_plan *j);

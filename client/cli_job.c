@@ -39,12 +39,16 @@ static int read_tensor_types(struct sl_job_plan *j, const char *path, struct sl_
 
 int cli_job_options(const struct cli_plan_args *a, struct sl_job_options *o, struct sl_error *e)
 {
+    bool synthetic = a->imatrix && strcmp(a->imatrix, "synthetic") == 0;
+
     *o = (struct sl_job_options){
         .layout = a->layout, .round_through = a->round_through, .rules = a->rules,
         .model_name = a->model_name, .output_type = a->output_type,
         .embedding_type = a->embedding_type, .no_tensor_first_split = a->no_tensor_first_split,
         .keep_split = a->keep_split, .leave_output = a->leave_output, .pure = a->pure,
-        .imatrix = a->imatrix, .include_weights = a->include_weights,
+        .allow_requantize = a->allow_requantize, .prune = a->prune, .n_prune = a->n_prune,
+        .imatrix = synthetic ? NULL : a->imatrix, .synthetic = synthetic,
+        .include_weights = a->include_weights,
         .exclude_weights = a->exclude_weights,
         .n_include_weights = (uint32_t)a->n_include_weights,
         .n_exclude_weights = (uint32_t)a->n_exclude_weights,
@@ -64,6 +68,21 @@ int cli_job_options(const struct cli_plan_args *a, struct sl_job_options *o, str
     return 0;
 }
 
+/* Everything before the recipe and the plan. */
+static int open_options(struct sl_job_plan *j, const struct cli_plan_args *a, struct sl_job_options *o,
+                        struct sl_error *e)
+{
+    memset(j, 0, sizeof *j);
+    SL_TRY(cli_job_options(a, o, e));
+    for (int i = 0; i < a->n_tensor_type; i++)
+        SL_TRY(add_tensor_type(j, "--tensor-type", a->tensor_type[i], e));
+    if (a->tensor_type_file)
+        SL_TRY(read_tensor_types(j, a->tensor_type_file, e));
+    for (int i = 0; i < a->n_override_kv; i++)
+        SL_TRY(sl_parse_override_kv(&j->extra_kvs, a->override_kv[i], e));
+    return 0;
+}
+
 int cli_job_open(struct sl_job_plan *j, const char *source, bool config_only,
                  const struct cli_plan_args *a, const char *out_prefix, struct sl_error *e)
 {
@@ -73,15 +92,19 @@ int cli_job_open(struct sl_job_plan *j, const char *source, bool config_only,
     if (!a->recipe)
         return sl_fail(e, SL_EUSAGE,
                        "no recipe given: use --recipe NAME ('sluice recipes' lists them)");
-    SL_TRY(cli_job_options(a, &o, e));
+    SL_TRY(open_options(j, a, &o, e));
     o.config_only = config_only;
     o.prefix = out_prefix;
-    for (int i = 0; i < a->n_tensor_type; i++)
-        SL_TRY(add_tensor_type(j, "--tensor-type", a->tensor_type[i], e));
-    if (a->tensor_type_file)
-        SL_TRY(read_tensor_types(j, a->tensor_type_file, e));
-    for (int i = 0; i < a->n_override_kv; i++)
-        SL_TRY(sl_parse_override_kv(&j->extra_kvs, a->override_kv[i], e));
     SL_TRY(sl_recipe_load(a->recipe, &j->recipe, e));
+    return sl_job_plan_make(j, source, &o, e);
+}
+
+int cli_job_open_text(struct sl_job_plan *j, const char *source, const struct cli_plan_args *a,
+                      const char *name, const char *text, struct sl_error *e)
+{
+    struct sl_job_options o;
+
+    SL_TRY(open_options(j, a, &o, e));
+    SL_TRY(sl_recipe_parse(name, name, text, &j->recipe, e));
     return sl_job_plan_make(j, source, &o, e);
 }

@@ -33,9 +33,12 @@ void cli_plan_table(struct cli_plan_args *a, struct poptOption table[CLI_PLAN_TA
          "type of token_embd.weight", "TYPE"},
         {"leave-output-tensor", 0, POPT_ARG_NONE, &a->leave_output, 0,
          "do not quantize output.weight", NULL},
+        {"allow-requantize", 0, POPT_ARG_NONE, &a->allow_requantize, 0,
+         "quantize tensors of a GGUF source again that are quantized already", NULL},
         {"pure", 0, POPT_ARG_NONE, &a->pure, 0, "one type for every tensor, no mixture", NULL},
         {"imatrix", 0, POPT_ARG_STRING, &a->imatrix, 0,
-         "importance matrix (llama-imatrix's file, GGUF or dat) for the quantizers", "FILE"},
+         "importance matrix (llama-imatrix's file, GGUF or dat) for the quantizers; synthetic: the "
+         "energy of the weights' own columns", "FILE|synthetic"},
         {"include-weights", 0, POPT_ARG_STRING, NULL, VAL_INCLUDE,
          "use the imatrix only for tensors whose names contain this; may be repeated", "TEXT"},
         {"exclude-weights", 0, POPT_ARG_STRING, NULL, VAL_EXCLUDE,

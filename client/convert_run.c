@@ -297,7 +297,8 @@ static int work(struct run *r, struct sl_error *e)
         .job = convert_store_job(r->store),
         .worker = {.given = &given, .threads = (unsigned)r->o->threads,
                    .mem_bytes = r->o->mem_bytes, .io = r->o->io, .direct = r->o->direct,
-                   .backend = r->o->backend, .sync_ms = COMMIT_MS},
+                   .backend = r->o->backend, .devices = &r->o->devices,
+                   .vram_bytes = r->o->vram_bytes, .sync_ms = COMMIT_MS},
         .tick = show_progress, .again = on_again, .user = r};
     int rc;
 
@@ -406,6 +407,8 @@ static void print_summary(const struct run *r)
         cJSON_AddNumberToObject(o, "seconds", s);
         cJSON_AddNumberToObject(o, "peak_memory_bytes", (double)ru.ru_maxrss * 1024);
         cJSON_AddStringToObject(o, "fingerprint", r->plan->fingerprint);
+        if (r->j->synthetic || r->j->imatrix)
+            cJSON_AddStringToObject(o, "imatrix", r->j->synthetic ? "synthetic" : r->j->imatrix->path);
         json_line(o, "summary");
         return;
     }

@@ -426,6 +426,22 @@ static int open_sides(struct diff *d, const char *a, const char *b)
     return side_open(&d->a, a, side_layout(&d->b), d->e);
 }
 
+/* *bytes: what the comparison will read of A. A pattern for nothing is a mistake. */
+static int choose_tensors(const struct diff *d, double *bytes)
+{
+    bool any = !d->args->tensor;
+
+    for (uint64_t i = 0; i < d->a.n_tensors; i++)
+        if (wanted(d, &d->a.tensors[i])) {
+            *bytes += (double)d->a.tensors[i].elems * d->a.tensors[i].weight_bytes;
+            any = true;
+        }
+    for (uint64_t i = 0; i < d->b.n_tensors && !any; i++)
+        any = wanted(d, &d->b.tensors[i]);
+    return any ? 0 : sl_fail(d->e, SL_EUSAGE, "--tensor '%s': no tensor of %s or %s has a name that matches this "
+                             "shell pattern; 'sluice inspect' lists the names", d->args->tensor, d->a.arg, d->b.arg);
+}
+
 static int diff_paths(const char *a, const char *b, const struct diff_args *args, struct sl_error *e)
 {
     struct diff d = {.args = args, .e = e};
@@ -440,10 +456,9 @@ static int diff_paths(const char *a, const char *b, const struct diff_args *args
     d.y = malloc(SIDE_WEIGHTS * sizeof *d.y);
     if (rc == 0 && (!d.x || !d.y))
         rc = sl_fail(e, SL_EFAIL, "out of memory");
+    if (rc == 0)
+        rc = choose_tensors(&d, &bytes);
     if (rc == 0) {
-        for (uint64_t i = 0; i < d.a.n_tensors; i++)
-            if (wanted(&d, &d.a.tensors[i]))
-                bytes += (double)d.a.tensors[i].elems * d.a.tensors[i].weight_bytes;
         if (!args->tensors_only)
             compare_kvs(&d);
         progress_begin(&d.progress, progress_mode_for(args->json, args->quiet), "diff", (uint64_t)bytes, 0);

@@ -1,11 +1,17 @@
 #include "client/plan_view.h"
+#include "client/target.h"
 
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 struct plan_cmd {
     struct cli_plan_args plan;
-    const char *devices, *out;
-    int ctx, json;
+    struct target_args target;
+    const char *devices, *out, *write_recipe;
+    int ctx, json, measure, quiet;
 };
 
 /* A config.json alone; not a checkpoint's index. */
@@ -17,31 +23,210 @@ static bool is_config(const char *path)
            && !(n > 11 && strcmp(path + n - 11, ".index.json") == 0);
 }
 
-static int plan_and_show(const struct plan_cmd *c, const char *source, struct sl_error *e)
+/* The plan of a job that is open, to standard output; takes `extra`. */
+static int show(const struct plan_cmd *c, const struct sl_job_plan *job, const struct output *out,
+                struct cJSON *extra, struct sl_error *e)
 {
-    struct output out = {0};
-    struct sl_job_plan job = {0};
+    bool rules_2025 = c->plan.rules ? strcmp(c->plan.rules, "2025") == 0
+                                    : job->model->layout == SL_LAYOUT_LEGACY;
     struct plan_view view = {0};
-    bool rules_2025;
-    int rc;
+    int rc = plan_view_make(&view, job, (uint64_t)c->ctx, c->devices, out, c->out != NULL, rules_2025, e);
 
-    rc = output_parse(&out, c->out ? c->out : "./", e);
-    if (rc == 0)
-        rc = cli_job_open(&job, source, is_config(source), &c->plan, out.prefix, e);
-    if (rc == 0) {
-        rules_2025 = c->plan.rules ? strcmp(c->plan.rules, "2025") == 0
-                                   : job.model->layout == SL_LAYOUT_LEGACY;
-        rc = plan_view_make(&view, &job, (uint64_t)c->ctx, c->devices, &out, c->out != NULL, rules_2025,
-                            e);
-    }
-    if (rc == 0 && c->json)
-        rc = plan_view_json(&view, e);
-    else if (rc == 0)
+    if (rc == 0 && c->json) {
+        rc = plan_view_json(&view, extra, e);
+        extra = NULL;
+    } else if (rc == 0) {
         plan_view_print(&view);
+    }
+    cJSON_Delete(extra);
     if (rc == 0)
-        cli_job_notes(&job);
+        cli_job_notes(job);
     plan_view_free(&view);
+    return rc;
+}
+
+/* ---- measured errors */
+
+/* What both kinds of measurement tell. */
+static void say_measured(const struct target *t)
+{
+    char a[32];
+
+    fprintf(stderr, "sluice: errors of %llu tensors measured on %s, %.2f %% of the source, in %.1f s\n",
+            (unsigned long long)t->stats.tensors, cli_size(a, t->stats.read_bytes),
+            100.0 * (double)t->stats.read_bytes / (double)t->probe.plan->src_bytes, t->seconds);
+}
+
+static struct cJSON *measure_json(const struct target *t)
+{
+    cJSON *root = cJSON_CreateObject(), *o = cJSON_AddObjectToObject(root, "measure");
+
+    cJSON_AddNumberToObject(o, "mean_error", t->mean_error);
+    cJSON_AddNumberToObject(o, "tensors", (double)t->stats.tensors);
+    cJSON_AddNumberToObject(o, "read_bytes", (double)t->stats.read_bytes);
+    cJSON_AddNumberToObject(o, "seconds", t->seconds);
+    return root;
+}
+
+static struct cJSON *target_json(const struct target *t)
+{
+    cJSON *root = measure_json(t), *o = cJSON_AddObjectToObject(root, "target"), *list;
+
+    cJSON_AddNumberToObject(o, "bytes", (double)t->want);
+    cJSON_AddStringToObject(o, "counts", t->by_bits ? "tensors" : "files");
+    cJSON_AddNumberToObject(o, "least_error", t->bound);
+    cJSON_AddBoolToObject(o, "exact", t->exact);
+    cJSON_AddBoolToObject(o, "from_stock", t->from_stock);
+    if (t->best_stock >= 0)
+        cJSON_AddStringToObject(o, "best_stock", t->stock[t->best_stock].name);
+    list = cJSON_AddArrayToObject(o, "stock");
+    for (uint32_t k = 0; k < t->n_stock; k++) {
+        cJSON *s;
+
+        if (!(t->stock[k].error >= 0))
+            continue;
+        s = cJSON_CreateObject();
+        cJSON_AddStringToObject(s, "name", t->stock[k].name);
+        cJSON_AddNumberToObject(s, "tensor_bytes", (double)t->stock[k].bytes);
+        cJSON_AddNumberToObject(s, "mean_error", t->stock[k].error);
+        cJSON_AddItemToArray(list, s);
+    }
+    cJSON_AddStringToObject(o, "recipe_text", t->text);
+    return root;
+}
+
+static void say_target(const struct target *t)
+{
+    char a[32];
+
+    say_measured(t);
+    fprintf(stderr, "sluice: mean error %.6g at %s", t->mean_error, cli_size(a, t->bytes));
+    if (t->exact)
+        fprintf(stderr, ", the least there is with these types");
+    else
+        fprintf(stderr, ", at most %.3f %% above the least there is",
+                t->bound > 0 ? 100 * (t->mean_error / t->bound - 1) : 100.0);
+    if (t->best_stock >= 0)
+        fprintf(stderr, "; best stock recipe within that size: %s, %.6g", t->stock[t->best_stock].name,
+                t->stock[t->best_stock].error);
+    fputc('\n', stderr);
+}
+
+static int write_recipe(const char *path, const char *text, struct sl_error *e)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    size_t n = strlen(text), at = 0;
+    ssize_t got = 0;
+
+    if (fd < 0)
+        return errno == EEXIST ? sl_fail(e, SL_EEXISTS, "%s exists already", path)
+                               : sl_fail(e, SL_EUSAGE, "%s: cannot be made: %s", path, strerror(errno));
+    while (at < n && (got = write(fd, text + at, n - at)) > 0)
+        at += (size_t)got;
+    if (at < n || fsync(fd) != 0) {
+        int rc = sl_fail(e, SL_EFAIL, "%s: cannot be written: %s", path, strerror(errno));
+
+        close(fd);
+        unlink(path);
+        return rc;
+    }
+    return close(fd) == 0 ? 0 : sl_fail(e, SL_EFAIL, "%s: cannot be written: %s", path, strerror(errno));
+}
+
+/* From a size to a recipe, and to its plan. */
+static int make_target(const struct plan_cmd *c, const char *source, const struct output *out,
+                       struct sl_error *e)
+{
+    struct sl_job_plan job = {0};
+    struct target t = {0};
+    int rc = 0;
+
+    if (c->write_recipe && access(c->write_recipe, F_OK) == 0)
+        rc = sl_fail(e, SL_EEXISTS, "%s exists already", c->write_recipe);
+    if (rc == 0)
+        rc = target_make(&t, source, &c->plan, &c->target, e);
+    if (rc == 0 && !c->quiet)
+        say_target(&t);
+    if (rc == 0 && c->write_recipe)
+        rc = write_recipe(c->write_recipe, t.text, e);
+    if (rc == 0 && !c->write_recipe && !c->json)
+        fputs(t.text, stdout);
+    else if (rc == 0) {
+        rc = cli_job_open_text(&job, source, &c->plan, t.name, t.text, e);
+        if (rc == 0)
+            rc = show(c, &job, out, target_json(&t), e);
+        sl_job_plan_close(&job);
+    }
+    target_free(&t);
+    return rc;
+}
+
+static int show_plan(const struct plan_cmd *c, const char *source, const struct output *out,
+                     struct sl_error *e)
+{
+    struct sl_job_plan job = {0};
+    struct target t = {0};
+    int rc = 0;
+
+    if (c->measure)
+        rc = target_measure(&t, source, &c->plan, &c->target, e);
+    if (rc == 0)
+        rc = cli_job_open(&job, source, is_config(source), &c->plan, out->prefix, e);
+    if (rc == 0)
+        rc = show(c, &job, out, c->measure ? measure_json(&t) : NULL, e);
+    if (rc == 0 && c->measure && !c->json)
+        printf("\nError   %.6g of a product's energy, the mean of %u tensors\n", t.mean_error, t.n_free);
+    if (rc == 0 && c->measure && !c->quiet)
+        say_measured(&t);
     sl_job_plan_close(&job);
+    target_free(&t);
+    return rc;
+}
+
+static int check_args(const struct plan_cmd *c, const char *source, struct sl_error *e)
+{
+    bool target = c->target.size || c->target.bpw;
+
+    if (c->ctx < 1)
+        return sl_fail(e, SL_EUSAGE, "--ctx: expected 1 token or more");
+    if (c->target.threads < 0 || c->target.threads > 1024)
+        return sl_fail(e, SL_EUSAGE, "--threads: expected 1 to 1024");
+    if (c->target.size && c->target.bpw)
+        return sl_fail(e, SL_EUSAGE, "--target-size and --target-bpw cannot be used together");
+    if (target && c->plan.recipe)
+        return sl_fail(e, SL_EUSAGE, "--target-size makes a recipe; it cannot be used with --recipe");
+    if (target && c->measure)
+        return sl_fail(e, SL_EUSAGE, "--target-size measures anyway; --measure is for --recipe");
+    if (!target && (c->target.types || c->write_recipe))
+        return sl_fail(e, SL_EUSAGE, "%s needs --target-size or --target-bpw",
+                       c->target.types ? "--types" : "--write-recipe");
+    if ((target || c->measure) && is_config(source))
+        return sl_fail(e, SL_EUSAGE, "%s has no weights, and errors are measured on weights: give the checkpoint's "
+                       "folder, downloaded, or choose a --recipe", source);
+    return 0;
+}
+
+static int plan_and_show(struct plan_cmd *c, const char *source, struct sl_error *e)
+{
+    const char *slash = strrchr(source, '/');
+    struct output out = {0};
+    char command[200];
+    int rc = check_args(c, source, e);
+
+    while (slash > source && !slash[1]) /* "folder/" */
+        slash = memrchr(source, '/', (size_t)(slash - source));
+    snprintf(command, sizeof command, "%.100s %s %.60s", slash ? slash + 1 : source,
+             c->target.size ? "--target-size" : "--target-bpw", c->target.size ? c->target.size
+             : c->target.bpw ? c->target.bpw : "");
+    for (char *p = command; *p; p++)
+        *p = (unsigned char)*p < 0x20 || *p == 0x7f ? '?' : *p;
+    c->target.command = command;
+    c->target.file = c->write_recipe;
+    c->target.progress = progress_mode_for(false, c->quiet);
+    if (rc == 0)
+        rc = output_parse(&out, c->out ? c->out : "./", e);
+    if (rc == 0)
+        rc = c->target.size || c->target.bpw ? make_target(c, source, &out, e) : show_plan(c, source, &out, e);
     output_free(&out);
     return rc;
 }
@@ -51,6 +236,15 @@ static int run(int argc, const char **argv, struct sl_error *e)
     struct plan_cmd c = {.plan = {.sizes_only = 1}, .ctx = 32768};
     struct poptOption plan_table[CLI_PLAN_TABLE_MAX];
     struct poptOption table[] = {
+        {"target-size", 0, POPT_ARG_STRING, &c.target.size, 0,
+         "make a recipe: the least measured error in files of this size in all, such as 281G or 262GiB", "SIZE"},
+        {"target-bpw", 0, POPT_ARG_STRING, &c.target.bpw, 0, "the same by bits a weight, such as 3.5", "BITS"},
+        {"types", 0, POPT_ARG_STRING, &c.target.types, 0,
+         "types that such a recipe may use (default: all that are worth it)", "TYPE,..."},
+        {"write-recipe", 0, POPT_ARG_STRING, &c.write_recipe, 0,
+         "file for that recipe, and show its plan (default: the recipe to stdout)", "FILE"},
+        {"measure", 0, POPT_ARG_NONE, &c.measure, 0, "measure the error of --recipe on a sample of the weights", NULL},
+        {"threads", 't', POPT_ARG_INT, &c.target.threads, 0, "threads that measure (default: all cores)", "N"},
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, plan_table, 0, "Plan options:", NULL},
         {"output", 'o', POPT_ARG_STRING, &c.out, 0,
          "where the output would go: its free space is shown (default: here)", "PATH"},
@@ -59,6 +253,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
         {"devices", 0, POPT_ARG_STRING, &c.devices, 0,
          "sets of devices that the model should fit, for example 8x80G,8x64G", "NxSIZE,..."},
         {"json", 0, POPT_ARG_NONE, &c.json, 0, "one JSON object on stdout", NULL},
+        {"quiet", 'q', POPT_ARG_NONE, &c.quiet, 0, "no progress, no summary of what was measured", NULL},
         POPT_TABLEEND,
     };
     struct cli_args a;
@@ -67,10 +262,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
     cli_plan_table(&c.plan, plan_table);
     rc = cli_parse(&a, &cli_plan, argc, argv, table, 1, 1, cli_plan_on_val, &c.plan, e);
     if (rc == 0) {
-        if (c.ctx < 1)
-            rc = sl_fail(e, SL_EUSAGE, "--ctx: expected 1 token or more");
-        else
-            rc = plan_and_show(&c, a.pos[0], e);
+        rc = plan_and_show(&c, a.pos[0], e);
         cli_args_free(&a);
     }
     cli_plan_args_free(&c.plan);
@@ -78,7 +270,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
 }
 
 const struct cli_verb cli_plan = {
-    "plan", "CHECKPOINT|config.json --recipe NAME [OPTION...]",
-    "Show what a conversion would give: sizes, types, files, tasks, memory; nothing is written",
+    "plan", "CHECKPOINT|config.json --recipe NAME|--target-size SIZE [OPTION...]",
+    "Show what a conversion would give: sizes, types, files, tasks, memory; or make a recipe for a size",
     run,
 };

@@ -102,7 +102,7 @@ static void add_output(cJSON *root, const struct plan_view *v)
         cJSON_AddItemToArray(missing, cJSON_CreateString("tokenizer.json"));
 }
 
-int plan_view_json(const struct plan_view *v, struct sl_error *e)
+int plan_view_json(const struct plan_view *v, struct cJSON *extra, struct sl_error *e)
 {
     cJSON *root = cJSON_CreateObject(), *list;
     char *text;
@@ -121,6 +121,12 @@ int plan_view_json(const struct plan_view *v, struct sl_error *e)
     if (v->unwritable >= 0)
         cJSON_AddStringToObject(root, "unwritable_type", sl_type_info(v->unwritable)->name);
     cJSON_AddBoolToObject(root, "needs_imatrix", v->needs_imatrix != NULL);
+    while (extra && extra->child) {
+        cJSON *field = cJSON_DetachItemViaPointer(extra, extra->child);
+
+        cJSON_AddItemToObject(root, field->string, field);
+    }
+    cJSON_Delete(extra);
     text = cJSON_PrintUnformatted(root);
     cJSON_Delete(root);
     if (!text)

@@ -79,7 +79,7 @@ static int make_groups(struct plan_view *v, bool rules_2025, struct sl_error *e)
             continue;
         if (!sl_type_info(t->type)->quantizes)
             v->unwritable = t->type;
-        if (!v->job->imatrix && !v->needs_imatrix
+        if (!v->job->imatrix && !v->job->synthetic && !v->needs_imatrix
             && sl_recipe_needs_imatrix(v->job->recipe, t->t->name, t->type, rules_2025))
             v->needs_imatrix = t->t->name;
     }

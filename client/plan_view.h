@@ -53,9 +53,10 @@ int plan_view_make(struct plan_view *v, const struct sl_job_plan *job, uint64_t 
                    struct sl_error *e) SL_MUST_USE;
 void plan_view_free(struct plan_view *v);
 
-/* Effect: prints the view to stdout; as one JSON object with "schema": 1.
- * Errors: SL_EFAIL (memory). */
+struct cJSON;
+/* Effect: prints the view to stdout; as one JSON object with "schema": 1, the fields of
+ * `extra` (which it takes; NULL: none) at its end. Errors: SL_EFAIL (memory). */
 void plan_view_print(const struct plan_view *v);
-int plan_view_json(const struct plan_view *v, struct sl_error *e) SL_MUST_USE;
+int plan_view_json(const struct plan_view *v, struct cJSON *extra, struct sl_error *e) SL_MUST_USE;
 
 #endif

@@ -5,35 +5,113 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LAYERS_MAX 4096
+
 struct args {
     struct cli_plan_args plan;
     struct convert_args run;
+    const char *prune;
+    uint32_t layers[LAYERS_MAX];
 };
 
-/* llama-quantize's order of arguments: IN [OUT] TYPE [THREADS]. */
+static bool is_number(const char *s)
+{
+    return *s && strspn(s, "0123456789") == strlen(s);
+}
+
+static int set_threads(struct args *a, const char *text, struct sl_error *e)
+{
+    unsigned long n = is_number(text) ? strtoul(text, NULL, 10) : 1025;
+
+    if (n > 1024)
+        return sl_fail(e, SL_EUSAGE, "threads '%s': expected a number up to 1024", text);
+    if (n > 0) /* llama-quantize's 0: all cores */
+        a->run.threads = (int)n;
+    return 0;
+}
+
+/* llama-quantize's order of arguments: IN [OUT] TYPE [THREADS]. What stands second
+ * is the type when it can be one. */
 static int positions(struct args *a, const struct cli_args *args, char **out, struct sl_error *e)
 {
-    int n = args->n_pos;
-    const char *in = args->pos[0], *slash = strrchr(in, '/');
-    char *end = NULL;
-    long threads = strtol(args->pos[n - 1], &end, 10);
+    const char *in = args->pos[0], *slash = strrchr(in, '/'), *last = args->pos[args->n_pos - 1];
+    bool named = args->n_pos == 4 || (args->n_pos == 3 && !sl_recipe_known(args->pos[1]));
+    const char *type = args->pos[named ? 2 : 1];
 
     *out = NULL;
-    if (n >= 3 && *args->pos[n - 1] && !*end) {
-        if (threads < 1 || threads > 1024)
-            return sl_fail(e, SL_EUSAGE, "threads: expected 1 to 1024");
-        a->run.threads = (int)threads;
-        n--;
-    }
-    if (n > 3)
-        return sl_fail(e, SL_EUSAGE, "too many arguments; see 'sluice quantize --help'");
-    a->plan.recipe = strdup(args->pos[n - 1]);
-    if (n == 3)
+    if (args->n_pos > 2 + named)
+        SL_TRY(set_threads(a, last, e));
+    if (named && is_number(type) && !strchr(args->pos[1], '/') && !strchr(args->pos[1], '.'))
+        return sl_fail(e, SL_EUSAGE, "'%s' is no recipe; if it is the output's name, write ./%s", args->pos[1],
+                       args->pos[1]);
+    a->plan.recipe = strdup(type);
+    if (named)
         *out = strdup(args->pos[1]);
-    else if (asprintf(out, "%.*sggml-model-%s.gguf", slash ? (int)(slash - in) + 1 : 0, in,
-                      args->pos[n - 1]) < 0)
+    else if (asprintf(out, "%.*sggml-model-%s.gguf", slash ? (int)(slash - in) + 1 : 0, in, type) < 0)
         *out = NULL;
     return a->plan.recipe && *out ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+}
+
+static int by_value(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* "0,5,6" to a->plan.prune, ascending, each once. */
+static int parse_layers(struct args *a, struct sl_error *e)
+{
+    uint32_t n = 0, kept = 0;
+    const char *s = a->prune;
+
+    for (; s; s = *s == ',' ? s + 1 : NULL) {
+        char *end;
+        unsigned long v = strtoul(s, &end, 10);
+
+        if (*s < '0' || *s > '9' || (*end && *end != ',') || v >= 100000 || n == LAYERS_MAX)
+            return sl_fail(e, SL_EUSAGE, "--prune-layers '%s': expected numbers of layers with commas, such as 20,21,22",
+                           a->prune);
+        a->layers[n++] = (uint32_t)v;
+        s = end;
+    }
+    qsort(a->layers, n, sizeof *a->layers, by_value);
+    for (uint32_t i = 0; i < n; i++)
+        if (i == 0 || a->layers[i] != a->layers[i - 1])
+            a->layers[kept++] = a->layers[i];
+    a->plan.prune = a->layers;
+    a->plan.n_prune = kept;
+    return 0;
+}
+
+/* A copy has no types to choose. */
+static int check_copy(const struct cli_plan_args *p, struct sl_error *e)
+{
+    struct sl_recipe *r;
+    bool copy;
+    const char *option = p->pure ? "--pure" : p->output_type ? "--output-tensor-type"
+                         : p->embedding_type ? "--token-embedding-type" : p->imatrix ? "--imatrix"
+                         : p->n_tensor_type ? "--tensor-type" : p->tensor_type_file ? "--tensor-type-file"
+                         : p->round_through ? "--round-through" : NULL;
+
+    SL_TRY(sl_recipe_load(p->recipe, &r, e));
+    copy = sl_recipe_is_copy(r);
+    sl_recipe_close(r);
+    if (!option || !copy)
+        return 0;
+    return sl_fail(e, SL_EUSAGE, "COPY leaves every tensor as it is: %s does not go with it", option);
+}
+
+static void note_imatrix(const struct sl_job_plan *j)
+{
+    const struct sl_plan *p = j->plan;
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < p->n_tensors && !j->imatrix; i++)
+        n += p->tensors[i].type != p->tensors[i].t->src_type
+             && sl_recipe_needs_imatrix(j->recipe, p->tensors[i].t->name, p->tensors[i].type, false);
+    if (n)
+        fprintf(stderr, "sluice: note: without --imatrix this cannot be made: %u tensors need an importance matrix\n", n);
 }
 
 static int quantize(struct args *a, const char *source, const char *target, struct sl_job_plan *j,
@@ -45,6 +123,9 @@ static int quantize(struct args *a, const char *source, const char *target, stru
     SL_TRY(output_parse(out, target, e));
     if (!a->plan.split_max_size)
         a->plan.split_max_size = strdup("0");
+    SL_TRY(check_copy(&a->plan, e));
+    /* As llama-quantize does, sizes are shown also where an imatrix would be needed. */
+    a->plan.sizes_only = a->run.dry_run && !a->plan.imatrix;
     SL_TRY(cli_job_open(j, source, false, &a->plan, out->prefix, e));
     if (!j->ck->is_gguf)
         return sl_fail(e, SL_EUSAGE, "%s is no GGUF file; use 'sluice convert' for a checkpoint",
@@ -53,19 +134,24 @@ static int quantize(struct args *a, const char *source, const char *target, stru
         cli_job_notes(j);
     SL_TRY(output_attach(out, j->plan, e));
     out->sparse = o.sparse;
-    if (a->run.dry_run)
-        return convert_dry_run(j->plan, out);
+    if (a->run.dry_run) {
+        SL_TRY(convert_dry_run(j->plan, out));
+        note_imatrix(j);
+        return 0;
+    }
     interrupt_install();
     return convert_run(j, out, &o, e);
 }
 
 static int run(int argc, const char **argv, struct sl_error *e)
 {
-    struct args a = {0};
+    struct args a = {.prune = NULL};
     struct poptOption plan[CLI_PLAN_TABLE_MAX], conv[CONVERT_TABLE_MAX];
     const struct poptOption table[] = {
         {"keep-split", 0, POPT_ARG_NONE, &a.plan.keep_split, 0, "split the output as the input is",
          NULL},
+        {"prune-layers", 0, POPT_ARG_STRING, &a.prune, 0,
+         "leave these layers out and number the others anew", "L0,L1,..."},
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, plan, 0, "What is made:", NULL},
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, conv, 0, "How it is made:", NULL},
         POPT_TABLEEND,
@@ -81,6 +167,8 @@ static int run(int argc, const char **argv, struct sl_error *e)
     rc = cli_parse(&args, &cli_quantize, argc, argv, table, 2, 4, cli_plan_on_val, &a.plan, e);
     if (rc == 0) {
         rc = positions(&a, &args, &target, e);
+        if (rc == 0 && a.prune)
+            rc = parse_layers(&a, e);
         if (rc == 0)
             rc = quantize(&a, args.pos[0], target, &job, &out, e);
         output_free(&out);
@@ -94,4 +182,4 @@ static int run(int argc, const char **argv, struct sl_error *e)
 
 const struct cli_verb cli_quantize = {
     "quantize", "IN.gguf [OUT.gguf] RECIPE [THREADS] [OPTION...]",
-    "Quantize a GGUF file (F32, F16, BF16 or Q8_0), as llama-quantize does", run};
+    "Quantize a GGUF file, as llama-quantize does and with its options", run};

@@ -63,12 +63,14 @@ static int put_options(cJSON *spec, const struct submit_spec_args *a,
         sl_put_str(rule, "type", sl_type_info(j->overrides[i].type)->name);
     }
     put_strings(o, "override_kv", p->override_kv, p->n_override_kv);
-    if (p->imatrix)
+    sl_put_bool(o, "synthetic_imatrix", jo.synthetic);
+    if (jo.imatrix)
         SL_TRY(put_path(o, "imatrix", p->imatrix, SL_ESOURCE, e));
     put_strings(o, "include_weights", p->include_weights, p->n_include_weights);
     put_strings(o, "exclude_weights", p->exclude_weights, p->n_exclude_weights);
     sl_put_bool(o, "leave_output", jo.leave_output);
     sl_put_bool(o, "pure", jo.pure);
+    sl_put_bool(o, "allow_requantize", jo.allow_requantize);
     sl_put_bool(o, "sha256", a->sha256);
     sl_put_bool(o, "force", a->force);
     sl_put_bool(o, "sparse", a->sparse);

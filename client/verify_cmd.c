@@ -207,7 +207,7 @@ static int run_verify(int argc, const char **argv, struct sl_error *e)
     struct poptOption service[SERVICE_TABLE_MAX];
     struct poptOption table[] = {
         {"source", 's', POPT_ARG_STRING, &a.source, 0, "make blocks again from this checkpoint and compare bytes", "CHECKPOINT"},
-        {"imatrix", 0, POPT_ARG_STRING, &a.imatrix, 0, "the importance matrix that the output was made with", "FILE"},
+        {"imatrix", 0, POPT_ARG_STRING, &a.imatrix, 0, "the importance matrix that the output was made with (a synthetic one is made again anyway)", "FILE"},
         {"sample", 'n', POPT_ARG_STRING, &a.sample, 0, "how much of it: a share, a number of blocks of each tensor, or all (default 1%)", "1%|N|all"},
         {"seed", 0, POPT_ARG_INT, &a.seed, 0, "choose other blocks (default 1)", "N"},
         {"sha256", 0, POPT_ARG_NONE, &a.sha256, 0, "also print each file's SHA-256 over its tensors, as llama-gguf-hash does", NULL},

@@ -10,32 +10,15 @@
 /* "-00001-of-00003.gguf" */
 #define SPLIT_SUFFIX 20
 
-static int dtype_of(int type)
-{
-    switch (type) {
-    case SL_TYPE_F32: return SL_DTYPE_F32;
-    case SL_TYPE_F16: return SL_DTYPE_F16;
-    case SL_TYPE_BF16: return SL_DTYPE_BF16;
-    case SL_TYPE_F64: return SL_DTYPE_F64;
-    case SL_TYPE_Q8_0: return SL_DTYPE_Q8_0;
-    case SL_TYPE_I8: return SL_DTYPE_I8;
-    case SL_TYPE_I16: return SL_DTYPE_I16;
-    case SL_TYPE_I32: return SL_DTYPE_I32;
-    case SL_TYPE_I64: return SL_DTYPE_I64;
-    default: return -1;
-    }
-}
-
 static int take_tensor(const struct sl_gguf *g, const struct sl_gguf_tensor *from,
                        struct sl_src_tensor *to, char *name, struct sl_error *e)
 {
     const struct sl_type_info *info = sl_type_info(from->type);
-    int dtype = dtype_of(from->type);
+    int dtype = sl_dtype_of_type(from->type);
 
     if (dtype < 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "%s: tensor '%s' is %s: a source must be F32, F16, BF16 or "
-                       "Q8_0, since quantizing twice loses more", g->path, from->name,
-                       info ? info->name : "of an unknown type");
+        return sl_fail(e, SL_EUNSUPPORTED, "%s: tensor '%s' is %s, which Sluice cannot read", g->path,
+                       from->name, info ? info->name : "of an unknown type");
     strcpy(name, from->name);
     to->name = name;
     to->dtype = (enum sl_dtype)dtype;

@@ -277,7 +277,7 @@ uint64_t sl_imatrix_wanted(const struct sl_out_tensor *t)
 int sl_imatrix_for(const struct sl_imatrix *im, const struct sl_out_tensor *t, uint32_t *entry,
                    struct sl_error *e)
 {
-    int64_t i = sl_imatrix_find(im, t->name);
+    int64_t i = sl_imatrix_find(im, t->known_as ? t->known_as : t->name);
     uint64_t n = i < 0 ? 0 : im->entries[i].n, want = sl_imatrix_wanted(t);
     bool heads = strstr(t->name, ".attn_k_b.") || strstr(t->name, ".attn_v_b.");
 

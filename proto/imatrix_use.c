@@ -45,6 +45,26 @@ int sl_imatrix_use_make(struct sl_imatrix_use *u, const struct sl_imatrix *im,
     return 0;
 }
 
+int sl_imatrix_use_synthetic(struct sl_imatrix_use *u, const struct sl_plan *plan,
+                             const struct sl_weight_words *words, struct sl_error *e)
+{
+    memset(u, 0, sizeof *u);
+    u->plan = plan;
+    u->synthetic = true;
+    u->entry = malloc(((size_t)plan->n_tensors + 1) * sizeof *u->entry);
+    if (!u->entry)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    for (uint32_t i = 0; i < plan->n_tensors; i++) {
+        const struct sl_plan_tensor *t = &plan->tensors[i];
+        bool has = quantized(t) && sl_weight_words_use(words, t->t->name);
+
+        u->entry[i] = has ? 0 : SL_NO_NAME;
+        u->n_with += has;
+        u->n_without += quantized(t) && !has;
+    }
+    return 0;
+}
+
 void sl_imatrix_use_free(struct sl_imatrix_use *u)
 {
     free(u->entry);
@@ -55,7 +75,7 @@ bool sl_imatrix_use_has(void *user, uint32_t i)
 {
     const struct sl_imatrix_use *u = user;
 
-    return u->im && i < u->plan->n_tensors && u->entry[i] != SL_NO_NAME;
+    return u->entry && i < u->plan->n_tensors && u->entry[i] != SL_NO_NAME;
 }
 
 int sl_imatrix_use_load(void *user, uint32_t i, uint64_t slice, float *out, struct sl_error *e)
@@ -161,6 +181,11 @@ void sl_imatrix_use_notes(const struct sl_imatrix_use *u, void (*say)(void *user
     bool mla = u->plan->model->layout == SL_LAYOUT_MLA;
     struct line l = {.n = 0};
 
+    if (u->synthetic)
+        add(&l, "--imatrix synthetic: %u of %u quantized tensors are weighted by the energy of their own "
+            "columns; an imatrix of real inputs is better", u->n_with, u->n_with + u->n_without);
+    if (u->synthetic)
+        say(user, l.text);
     if (!u->im)
         return;
     if (note_without(u, &l))
@@ -189,17 +214,21 @@ static int set_text(struct sl_kvs *kvs, const char *key, const char *text)
     return sl_kvs_set_str(kvs, key, buf);
 }
 
-int sl_imatrix_kvs(const struct sl_imatrix *im, const char *const *words, uint32_t n, bool keep,
+int sl_imatrix_kvs(const struct sl_imatrix *im, const struct sl_weight_words *words,
                    struct sl_kvs *kvs)
 {
-    SL_TRY(set_text(kvs, "quantize.imatrix.file", im->path));
-    if (im->n_datasets)
+    SL_TRY(set_text(kvs, "quantize.imatrix.file", im ? im->path : "synthetic"));
+    if (!im) {
+        SL_TRY(set_text(kvs, "quantize.imatrix.dataset", "column energy of the weights"));
+    } else if (im->n_datasets)
         SL_TRY(set_text(kvs, "quantize.imatrix.dataset", im->datasets[0]));
-    SL_TRY(sl_kvs_set_u32(kvs, "quantize.imatrix.entries_count", im->n_entries));
-    if (im->n_chunks > 0 && im->n_chunks <= INT32_MAX)
+    if (im)
+        SL_TRY(sl_kvs_set_u32(kvs, "quantize.imatrix.entries_count", im->n_entries));
+    if (im && im->n_chunks > 0 && im->n_chunks <= INT32_MAX)
         SL_TRY(sl_kvs_set_u32(kvs, "quantize.imatrix.chunks_count", im->n_chunks));
-    SL_TRY(sl_kvs_set_str(kvs, SL_KEY_IMATRIX, im->hash));
-    if (n)
-        SL_TRY(sl_kvs_set_strs(kvs, keep ? SL_KEY_IMATRIX_INCLUDE : SL_KEY_IMATRIX_EXCLUDE, words, n));
+    SL_TRY(sl_kvs_set_str(kvs, SL_KEY_IMATRIX, im ? im->hash : SL_IMATRIX_SYNTHETIC));
+    if (words->n)
+        SL_TRY(sl_kvs_set_strs(kvs, words->keep ? SL_KEY_IMATRIX_INCLUDE : SL_KEY_IMATRIX_EXCLUDE,
+                               words->words, words->n));
     return 0;
 }

@@ -5,12 +5,14 @@
 #include "proto/imatrix.h"
 #include "proto/plan.h"
 
-#define SL_KEY_IMATRIX "sluice.imatrix"                 /* hash of the imatrix file */
+#define SL_KEY_IMATRIX "sluice.imatrix"                 /* hash of the imatrix file, or: */
+#define SL_IMATRIX_SYNTHETIC "synthetic-1"              /* column energies, by the rule of RECIPES.md */
 #define SL_KEY_IMATRIX_INCLUDE "sluice.imatrix.include" /* --include-weights, a list */
 #define SL_KEY_IMATRIX_EXCLUDE "sluice.imatrix.exclude"
 
 struct sl_imatrix_use {
-    const struct sl_imatrix *im; /* NULL: none */
+    const struct sl_imatrix *im; /* NULL: none, or synthetic */
+    bool synthetic;              /* weights are made from the source (worker/synthetic.h) */
     const struct sl_plan *plan;
     uint32_t *entry;             /* for each plan tensor; SL_NO_NAME: none */
     uint32_t n_with, n_without;  /* quantized tensors with data and without */
@@ -24,6 +26,10 @@ struct sl_imatrix_use {
  * has data; SL_EFAIL. */
 int sl_imatrix_use_make(struct sl_imatrix_use *u, const struct sl_imatrix *im,
                         const struct sl_plan *plan, struct sl_error *e) SL_MUST_USE;
+/* Effect: the same for synthetic weights, which every quantized tensor has that the words
+ * leave. Errors: SL_EFAIL. */
+int sl_imatrix_use_synthetic(struct sl_imatrix_use *u, const struct sl_plan *plan,
+                             const struct sl_weight_words *words, struct sl_error *e) SL_MUST_USE;
 void sl_imatrix_use_free(struct sl_imatrix_use *u);
 
 /* Returns whether plan tensor i takes weights. user: the use. */
@@ -40,8 +46,8 @@ void sl_imatrix_use_notes(const struct sl_imatrix_use *u, void (*say)(void *user
                           void *user);
 
 /* Effect: sets llama-quantize's quantize.imatrix.* keys as it does, then Sluice's own.
- * words: of --include-weights (keep) or --exclude-weights. Errors: SL_EFAIL. */
-int sl_imatrix_kvs(const struct sl_imatrix *im, const char *const *words, uint32_t n, bool keep,
+ * im NULL: those of a synthetic one. Errors: SL_EFAIL. */
+int sl_imatrix_kvs(const struct sl_imatrix *im, const struct sl_weight_words *words,
                    struct sl_kvs *kvs) SL_MUST_USE;
 
 #endif

@@ -125,7 +125,7 @@ static int recipe_options(const struct sl_job_plan *j, const struct sl_job_optio
 {
     *ro = (struct sl_recipe_opts){.overrides = j->overrides, .n_overrides = j->n_overrides,
                                   .leave_output = o->leave_output, .pure = o->pure,
-                                  .any_type = o->any_type};
+                                  .allow_requantize = o->allow_requantize, .any_type = o->any_type};
     SL_TRY(type_option("--output-tensor-type", o->output_type, &ro->output_type, e));
     SL_TRY(type_option("--token-embedding-type", o->embedding_type, &ro->embedding_type, e));
     SL_TRY(one_of("--rules", o->rules, "2026", "2025", &ro->rules_2025, e));
@@ -175,23 +175,41 @@ int sl_job_imatrix_open(const struct sl_job_options *o, struct sl_imatrix **out,
     return 0;
 }
 
-/* Opens the imatrix and records it in the output's metadata. */
-static int take_imatrix(struct sl_job_plan *j, const struct sl_job_options *o,
-                        struct sl_recipe_opts *ro, struct sl_error *e)
+static struct sl_weight_words weight_words(const struct sl_job_options *o)
 {
     bool keep = o->n_include_weights > 0;
 
-    if (!o->imatrix && (o->n_include_weights || o->n_exclude_weights))
+    return (struct sl_weight_words){keep ? o->include_weights : o->exclude_weights,
+                                    keep ? o->n_include_weights : o->n_exclude_weights, keep};
+}
+
+/* Opens the imatrix and records it in the output's metadata. */
+static int take_imatrix(struct sl_job_plan *j, const struct sl_job_options *o, struct sl_error *e)
+{
+    const struct sl_weight_words words = weight_words(o);
+
+    if (!o->imatrix && !o->synthetic && words.n)
         return sl_fail(e, SL_EUSAGE, "--include-weights and --exclude-weights need --imatrix FILE");
-    if (!o->imatrix)
-        return 0;
-    SL_TRY(sl_job_imatrix_open(o, &j->imatrix, e));
-    ro->has_imatrix = j->imatrix != NULL;
-    ro->imatrix = j->imatrix;
-    if (j->imatrix && sl_imatrix_kvs(j->imatrix, keep ? o->include_weights : o->exclude_weights,
-                                     keep ? o->n_include_weights : o->n_exclude_weights, keep,
-                                     &j->extra_kvs) < 0)
+    if (o->n_include_weights && o->n_exclude_weights)
+        return sl_fail(e, SL_EUSAGE, "--include-weights and --exclude-weights cannot be used together");
+    j->synthetic = o->synthetic;
+    if (o->imatrix)
+        SL_TRY(sl_job_imatrix_open(o, &j->imatrix, e));
+    if ((j->imatrix || j->synthetic) && sl_imatrix_kvs(j->imatrix, &words, &j->extra_kvs) < 0)
         return out_of_memory(e);
+    return 0;
+}
+
+int sl_job_recipe_opts(const struct sl_job_plan *j, const struct sl_job_options *o,
+                       struct sl_recipe_opts *ro, struct sl_error *e)
+{
+    bool legacy;
+
+    SL_TRY(one_of("--layout", o->layout, "mla", "legacy", &legacy, e));
+    SL_TRY(recipe_options(j, o, legacy, ro, e));
+    ro->has_imatrix = j->imatrix || j->synthetic;
+    ro->imatrix = j->imatrix;
+    ro->words = weight_words(o);
     return 0;
 }
 
@@ -218,10 +236,35 @@ static int name_source(struct sl_job_plan *j, const char *path, struct sl_error 
     return 0;
 }
 
+/* A copy keeps the source's file_type, at its place before all that is added. */
+static int copy_file_type(struct sl_job_plan *j, struct sl_error *e)
+{
+    const struct sl_kv *kv = j->ck->gguf ? sl_kvs_find(&j->ck->gguf->kvs, "general.file_type") : NULL;
+    struct sl_kvs all = {0};
+    int rc = 0;
+
+    if (!j->ck->is_gguf)
+        return sl_fail(e, SL_EUSAGE, "recipe %s copies the tensors of a GGUF file; for a checkpoint use f32, f16 or "
+                       "bf16", sl_recipe_name(j->recipe));
+    if (!kv || sl_kvs_find(&j->extra_kvs, kv->key))
+        return 0;
+    rc = sl_kvs_copy(&all, kv);
+    for (uint64_t i = 0; i < j->extra_kvs.n && rc == 0; i++)
+        rc = sl_kvs_copy(&all, &j->extra_kvs.kv[i]);
+    if (rc < 0) {
+        sl_kvs_free(&all);
+        return out_of_memory(e);
+    }
+    sl_kvs_free(&j->extra_kvs);
+    j->extra_kvs = all;
+    return 0;
+}
+
 int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_job_options *o,
                      struct sl_error *e)
 {
     struct sl_model_opts mo = {.model_name = o->model_name, .keep_order = o->keep_split,
+                               .prune = o->prune, .n_prune = o->n_prune,
                                .tokenizer_optional = o->any_type};
     struct sl_recipe_opts ro;
     struct sl_plan_opts po;
@@ -229,12 +272,16 @@ int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_
 
     SL_TRY(one_of("--layout", o->layout, "mla", "legacy", &legacy, e));
     mo.layout = legacy ? SL_LAYOUT_LEGACY : SL_LAYOUT_MLA;
-    SL_TRY(recipe_options(j, o, legacy, &ro, e));
     SL_TRY(plan_options(j, o, &po, e));
-    SL_TRY(take_imatrix(j, o, &ro, e));
+    SL_TRY(take_imatrix(j, o, e));
+    SL_TRY(sl_job_recipe_opts(j, o, &ro, e));
     SL_TRY(o->config_only ? sl_checkpoint_open_config(source, &j->ck, e)
                           : sl_checkpoint_open_within(source, j->roots, &j->ck, e));
     SL_TRY(sl_model_open(j->ck, &mo, &j->model, e));
+    if (sl_recipe_is_copy(j->recipe))
+        SL_TRY(copy_file_type(j, e));
+    if (o->n_prune && sl_kvs_set_arr(&j->extra_kvs, SL_KEY_PRUNED, SL_KV_U32, o->prune, o->n_prune) < 0)
+        return out_of_memory(e);
     if (o->source_name)
         SL_TRY(name_source(j, o->source_name, e));
     if (o->prefix)
@@ -245,7 +292,8 @@ int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_
         return out_of_memory(e);
     po.prefix = j->prefix;
     SL_TRY(sl_plan_build(j->ck, j->model, j->recipe, &ro, &po, &j->plan, e));
-    return sl_imatrix_use_make(&j->weights, j->imatrix, j->plan, e);
+    return j->synthetic ? sl_imatrix_use_synthetic(&j->weights, j->plan, &ro.words, e)
+                        : sl_imatrix_use_make(&j->weights, j->imatrix, j->plan, e);
 }
 
 /* ---- specifications */
@@ -305,12 +353,16 @@ int sl_job_plan_open(struct sl_job_plan *j, const cJSON *spec, const char *sourc
         .keep_split = sl_get_bool(options, "keep_split"),
         .leave_output = sl_get_bool(options, "leave_output"),
         .pure = sl_get_bool(options, "pure"),
+        .allow_requantize = sl_get_bool(options, "allow_requantize"),
         .imatrix = sl_get_str(options, "imatrix"),
+        .synthetic = sl_get_bool(options, "synthetic_imatrix"),
         .prefix = sl_get_str(spec, "prefix"),
         .source_name = sl_get_str(spec, "source"),
     };
     int rc = check_prefix(o.prefix, e);
 
+    if (rc == 0 && o.imatrix && o.synthetic)
+        rc = sl_fail(e, SL_EUSAGE, "imatrix and synthetic_imatrix cannot be used together");
     j->sha256 = sl_get_bool(options, "sha256");
     j->force = sl_get_bool(options, "force");
     j->sparse = sl_get_bool(options, "sparse");

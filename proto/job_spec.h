@@ -23,7 +23,8 @@ struct sl_job_plan {
     struct sl_kvs extra_kvs;
     const struct sl_roots *roots;       /* the source must not leave them; set before. NULL: none */
     char *prefix;                       /* base name of the output's files */
-    struct sl_imatrix *imatrix;         /* NULL: none */
+    struct sl_imatrix *imatrix;         /* NULL: none, or synthetic */
+    bool synthetic;                     /* --imatrix synthetic */
     struct sl_imatrix_use weights;
 };
 
@@ -33,8 +34,11 @@ struct sl_job_options {
     const char *layout, *round_through, *rules, *model_name; /* NULL: not given */
     const char *output_type, *embedding_type;
     uint64_t split_max_bytes, split_max_tensors, task_bytes;
-    bool no_tensor_first_split, keep_split, leave_output, pure;
+    bool no_tensor_first_split, keep_split, leave_output, pure, allow_requantize;
+    const uint32_t *prune;   /* layers to leave out of a GGUF source, ascending */
+    uint32_t n_prune;
     const char *imatrix;
+    bool synthetic;          /* in place of imatrix: weights made from the source */
     const char *const *include_weights, *const *exclude_weights;
     uint32_t n_include_weights, n_exclude_weights;
     const char *prefix;      /* NULL: from the model's name and the recipe */
@@ -63,6 +67,11 @@ void sl_job_plan_close(struct sl_job_plan *j);
  * SL_TASKS_MAX tasks, saying which --task-size would do. */
 int sl_job_plan_record(const struct sl_job_plan *j, struct cJSON **out, struct sl_error *e)
     SL_MUST_USE;
+
+/* Effect: *ro = how a recipe is assigned under these options with the job's imatrix, which
+ * is open. Errors: SL_EUSAGE. */
+int sl_job_recipe_opts(const struct sl_job_plan *j, const struct sl_job_options *o,
+                       struct sl_recipe_opts *ro, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: opens an imatrix and takes entries out of it, as --include-weights or
  * --exclude-weights say. *out is NULL when none are left. Errors: SL_EUSAGE (both

@@ -6,6 +6,8 @@
 #include "proto/checkpoint.h"
 #include "proto/gguf.h"
 
+#define SL_KEY_PRUNED "sluice.pruned_layers" /* u32s: those of the source that an output lacks */
+
 enum sl_layout { SL_LAYOUT_MLA = 0, SL_LAYOUT_LEGACY = 1 };
 
 /* How an output tensor's elements come from its sources. In every case the
@@ -33,6 +35,7 @@ struct sl_out_tensor {
     uint32_t heads, nope, v_dim; /* for SL_PERMUTE (heads), SL_K_B, SL_V_B */
     uint64_t lora;
     const float *values;   /* SL_INLINE: elems values, owned by the model */
+    const char *known_as;  /* name in an imatrix where it is another (pruned models); the checkpoint's */
 };
 
 struct sl_model_src {
@@ -72,6 +75,8 @@ struct sl_model {
 struct sl_model_opts {
     enum sl_layout layout;
     bool legacy_meta;     /* Feb 2025 keys with the legacy layout; reserved */
+    const uint32_t *prune; /* GGUF sources: layers left out, ascending; the others are numbered anew */
+    uint32_t n_prune;
     bool keep_order;      /* GGUF sources: tensors in file order, not in llama-quantize's */
     const char *model_name; /* overrides general.name; NULL: found out */
     bool tokenizer_optional; /* a folder without tokenizer.json gives a model without its keys */

@@ -3,33 +3,17 @@
 #include "proto/arch_table.h"
 #include "proto/cursor.h"
 #include "proto/metadata_name.h"
+#include "proto/mixture.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* ggml type of a source's dtype; -1: none. */
-static int type_of(enum sl_dtype dtype)
-{
-    switch (dtype) {
-    case SL_DTYPE_F32: return SL_TYPE_F32;
-    case SL_DTYPE_F16: return SL_TYPE_F16;
-    case SL_DTYPE_BF16: return SL_TYPE_BF16;
-    case SL_DTYPE_F64: return SL_TYPE_F64;
-    case SL_DTYPE_Q8_0: return SL_TYPE_Q8_0;
-    case SL_DTYPE_I8: return SL_TYPE_I8;
-    case SL_DTYPE_I16: return SL_TYPE_I16;
-    case SL_DTYPE_I32: return SL_TYPE_I32;
-    case SL_DTYPE_I64: return SL_TYPE_I64;
-    default: return -1;
-    }
-}
-
 static int take_tensor(const struct sl_src_tensor *t, uint32_t index, struct sl_out_tensor *o,
                        struct sl_model_src *s, struct sl_error *e)
 {
-    int type = type_of(t->dtype);
+    int type = sl_type_of_dtype((int)t->dtype);
 
     if (strlen(t->name) >= sizeof o->name || t->n_dims == 0 || t->n_dims > 4)
         return sl_fail(e, SL_ESOURCE, "tensor '%.100s' cannot be in a GGUF file: %" PRIu32
@@ -58,28 +42,78 @@ static int by_name(const void *a, const void *b)
                               ((const struct sl_out_tensor *)b)->name);
 }
 
-static int take_tensors(const struct sl_checkpoint *ck, bool keep_order, struct sl_model *m,
+/* "blk.N." of what is left counts without the layers that are not. Returns 1
+ * when the tensor itself is one of those. */
+static int renumber(const struct sl_model_opts *o, const char *from, struct sl_out_tensor *t,
+                    struct sl_error *e)
+{
+    uint64_t layer, before = 0;
+    const char *rest;
+
+    if (!o || !o->n_prune || !sl_tensor_layer(from, &layer))
+        return 0;
+    for (uint32_t i = 0; i < o->n_prune; i++) {
+        if (o->prune[i] == layer)
+            return 1;
+        before += o->prune[i] < layer;
+    }
+    if (!before)
+        return 0;
+    rest = strchr(from + 4, '.');
+    if ((size_t)snprintf(t->name, sizeof t->name, "blk.%" PRIu64 "%s", layer - before, rest) >= sizeof t->name)
+        return sl_fail(e, SL_ESOURCE, "tensor '%.100s' cannot be in a GGUF file", from);
+    t->known_as = from;
+    return 0;
+}
+
+static int take_tensors(const struct sl_checkpoint *ck, const struct sl_model_opts *o, struct sl_model *m,
                         struct sl_error *e)
 {
     m->tensors = calloc((size_t)ck->n_tensors + 1, sizeof *m->tensors);
     m->src = calloc((size_t)ck->n_tensors + 1, sizeof *m->src);
     if (!m->tensors || !m->src)
         return sl_fail(e, SL_EFAIL, "out of memory for %" PRIu32 " tensors", ck->n_tensors);
-    m->n_tensors = m->n_src = ck->n_tensors;
     for (uint32_t i = 0; i < ck->n_tensors; i++) {
-        SL_TRY(take_tensor(&ck->tensors[i], i, &m->tensors[i], &m->src[i], e));
+        struct sl_out_tensor *t = &m->tensors[m->n_tensors];
+        int rc;
+
+        SL_TRY(take_tensor(&ck->tensors[i], i, t, &m->src[m->n_tensors], e));
+        SL_TRY(rc = renumber(o, ck->tensors[i].name, t, e));
+        if (rc == 1)
+            continue;
+        t->first_src = m->n_tensors++;
         if (!sl_add_u64(m->n_params, ck->tensors[i].elems, &m->n_params))
             return sl_fail(e, SL_ESOURCE, "the model has more than 2^64 weights");
     }
-    if (!keep_order)
+    memset(&m->tensors[m->n_tensors], 0, sizeof *m->tensors);
+    m->n_src = m->n_tensors;
+    if (!o || !o->keep_order)
         qsort(m->tensors, m->n_tensors, sizeof *m->tensors, by_name);
     return 0;
 }
 
-/* What llama-quantize sets anew, or drops. */
+/* The rules go by the source's number of layers, as llama-quantize's do; the
+ * metadata say what is left. */
+static int set_pruned(const struct sl_model_opts *o, struct sl_model *m, struct sl_error *e)
+{
+    char key[160];
+
+    if (!o || !o->n_prune)
+        return 0;
+    if (o->prune[o->n_prune - 1] >= m->hp.n_layer)
+        return sl_fail(e, SL_EUSAGE, "--prune-layers %" PRIu32 ": the model has layers 0 to %" PRIu64,
+                       o->prune[o->n_prune - 1], m->hp.n_layer - 1);
+    if (o->n_prune == m->hp.n_layer)
+        return sl_fail(e, SL_EUSAGE, "--prune-layers: no layer would be left");
+    snprintf(key, sizeof key, "%.80s.block_count", m->arch);
+    return sl_kvs_set_u32(&m->kvs, key, (uint32_t)m->hp.n_layer - o->n_prune) < 0
+               ? sl_fail(e, SL_EFAIL, "out of memory for metadata") : 0;
+}
+
+/* What llama-quantize sets anew, or drops; and what Sluice said of the source's own making. */
 static bool is_rewritten(const char *key)
 {
-    return strncmp(key, "split.", 6) == 0 || strcmp(key, "general.file_type") == 0 ||
+    return strncmp(key, "split.", 6) == 0 || strncmp(key, "sluice.", 7) == 0 || strcmp(key, "general.file_type") == 0 ||
            strcmp(key, "general.quantization_version") == 0;
 }
 
@@ -192,13 +226,14 @@ int sl_model_from_gguf(const struct sl_checkpoint *ck, const struct sl_model_opt
 {
     if (!ck->gguf)
         return sl_fail(e, SL_EFAIL, "the GGUF source has no metadata");
-    SL_TRY(take_tensors(ck, o && o->keep_order, m, e));
+    SL_TRY(take_tensors(ck, o, m, e));
     SL_TRY(take_keys(&ck->gguf->kvs, m, e));
     if (!sl_kvs_get_str(&m->kvs, "general.architecture", &m->arch) || !*m->arch)
         return sl_fail(e, SL_ESOURCE, "%s: the key general.architecture is missing", ck->gguf->path);
     m->layout = has_tensor(m, ".attn_kv_b.weight") && !has_tensor(m, ".attn_k_b.weight")
                     ? SL_LAYOUT_LEGACY : SL_LAYOUT_MLA;
     set_hparams(m);
+    SL_TRY(set_pruned(o, m, e));
     SL_TRY(set_names(ck, o, m, e));
     return sl_kvs_get_str(&m->kvs, "general.architecture", &m->arch)
                ? 0 : sl_fail(e, SL_EFAIL, "out of memory for metadata");

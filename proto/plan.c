@@ -164,7 +164,7 @@ static int model_kvs(const struct sl_plan_input *in, struct sl_plan *p)
 static int segment_kvs(struct sl_plan *p, uint32_t i)
 {
     struct sl_plan_segment *s = &p->segments[i];
-    uint64_t *zeros = calloc((size_t)s->n_tensors + 1, sizeof *zeros);
+    uint64_t n_records, *zeros = calloc((size_t)s->n_tensors + s->kvs.n + 8, sizeof *zeros);
     int rc = zeros ? 0 : SL_EFAIL;
 
     if (rc == 0)
@@ -178,6 +178,9 @@ static int segment_kvs(struct sl_plan *p, uint32_t i)
     }
     if (rc == 0)
         rc = sl_kvs_set_arr(&s->kvs, SL_KEY_SUM_TENSORS, SL_KV_U64, zeros, s->n_tensors);
+    n_records = s->kvs.n + 2 + s->n_tensors; /* the two keys below too */
+    if (rc == 0)
+        rc = sl_kvs_set_arr(&s->kvs, SL_KEY_SUM_RECORDS, SL_KV_U64, zeros, n_records);
     if (rc == 0)
         rc = sl_kvs_set_u64(&s->kvs, SL_KEY_SUM_HEADER, 0);
     free(zeros);

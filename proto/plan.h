@@ -86,11 +86,12 @@ struct sl_plan_opts {
 };
 
 /* Raised when a release writes other bytes for the same plan. */
-#define SL_BYTES_VERSION "1"
+#define SL_BYTES_VERSION "2"
 
 /* Key names that Sluice adds to its files. sluice.checksum.tensors holds the XXH64
  * (seed 0) of each tensor's bytes in this file, in tensor-info order;
- * sluice.checksum.header the XXH64 of this file's header with both checksum
+ * sluice.checksum.records those of the header's own records, so that damage there
+ * can be named (proto/header_seal.h); sluice.checksum.header the XXH64 of this file's header with both checksum
  * values zero. Stitch fills them in; they make a file prove itself. */
 #define SL_KEY_RECIPE "sluice.recipe"
 #define SL_KEY_RECIPE_TEXT "sluice.recipe.text"
@@ -100,6 +101,7 @@ struct sl_plan_opts {
 #define SL_KEY_LAYOUT "sluice.layout"               /* deepseek2: "mla" or "legacy" */
 #define SL_KEY_ROUND_THROUGH "sluice.round_through" /* "bf16", when set */
 #define SL_KEY_SUM_TENSORS "sluice.checksum.tensors"
+#define SL_KEY_SUM_RECORDS "sluice.checksum.records"
 #define SL_KEY_SUM_HEADER "sluice.checksum.header"
 
 /* Effect: builds the plan. Errors: those of sl_recipe_assign; SL_EFAIL. *out is

@@ -3,21 +3,26 @@
 #define SLUICE_PROTO_RECIPE_H
 
 #include "proto/model.h"
+#include "proto/weight_words.h"
 
 struct sl_recipe;
 struct sl_imatrix;
 
 /* Effect: loads a recipe by name (installed or compiled in; letter case is
- * ignored, "Q4_K_M" = "q4_k_m") or, when name_or_path has a '/' or ends with
- * ".recipe", from a file. Errors: SL_EUSAGE with file, line and what was
+ * ignored, "Q4_K_M" = "q4_k_m"; "q4_k" and "15", llama-quantize's alias and number,
+ * are q4_k_m too) or, when name_or_path has a '/' or ends with ".recipe", from a
+ * file. Errors: SL_EUSAGE with file, line and what was
  * expected; an unknown name lists the known ones that are near it. */
 int sl_recipe_load(const char *name_or_path, struct sl_recipe **out, struct sl_error *e)
     SL_MUST_USE;
 void sl_recipe_close(struct sl_recipe *r);
+/* Returns whether sl_recipe_load would find something under this name, good or bad. */
+bool sl_recipe_known(const char *name_or_path);
 const char *sl_recipe_name(const struct sl_recipe *r);    /* "dq3_k_m" */
 const char *sl_recipe_text(const struct sl_recipe *r);    /* the file's text */
 const char *sl_recipe_advice(const struct sl_recipe *r);  /* one line */
 uint32_t sl_recipe_file_type(const struct sl_recipe *r);  /* general.file_type */
+bool sl_recipe_is_copy(const struct sl_recipe *r);        /* "file_type source": a GGUF file is copied */
 const char *sl_recipe_encoding(const struct sl_recipe *r); /* for file names: "DQ3_K_M" */
 
 /* Stock recipes in the order `sluice recipes` lists them; NULL past the last. */
@@ -49,16 +54,19 @@ struct sl_recipe_opts {
     bool leave_output;    /* --leave-output-tensor */
     bool pure;            /* --pure */
     bool has_imatrix;     /* some llama.cpp rules ask */
-    const struct sl_imatrix *imatrix; /* NULL: whatever is needed is taken to be there */
+    const struct sl_imatrix *imatrix; /* NULL: with has_imatrix, the tensors that `words` leave
+                                         have data (a synthetic imatrix) */
+    struct sl_weight_words words;
     bool rules_2025;      /* llama.cpp's rules of February 2025 instead of August 2026 */
+    bool allow_requantize; /* --allow-requantize: quantized tensors may be quantized again */
     bool any_type;        /* sizes only: types that cannot be written, or not without an
                              imatrix when there is none, are no error */
 };
 
 /* Effect: types[i] = the ggml type of m->tensors[i]. *n_fallback = tensors
  * whose columns forced another type. Errors: SL_EUSAGE (pattern that does not
- * compile, columns that no type divides, an imatrix of another size), naming the
- * tensor; SL_EUSAGE for types that need data of an imatrix and have none, naming the
+ * compile, columns that no type divides, an imatrix of another size, a tensor that
+ * is quantized already), naming the tensor; SL_EUSAGE for types that need data of an imatrix and have none, naming the
  * first ten tensors and their number; SL_EUNSUPPORTED (a type that Sluice cannot write). The rules in
  * full: proto/RECIPES.md. */
 int sl_recipe_assign(const struct sl_recipe *r, const struct sl_model *m,

@@ -145,7 +145,7 @@ static int check_imatrix(struct assign *a, const struct sl_out_tensor *t, int ty
 {
     const struct sl_recipe_opts *o = a->o;
     size_t n = strlen(a->missing);
-    bool there = o->has_imatrix;
+    bool there = o->has_imatrix && (o->imatrix || sl_weight_words_use(&o->words, t->name));
     uint32_t entry;
     int rc;
 
@@ -168,6 +168,9 @@ static int missing_data(const struct assign *a, struct sl_error *e)
 
     if (a->n_missing > NAMED)
         snprintf(more, sizeof more, " and %u more", a->n_missing - NAMED);
+    if (a->o->has_imatrix && !a->o->imatrix)
+        return sl_fail(e, SL_EUSAGE, "--include-weights or --exclude-weights leave %u tensors without "
+                       "importance weights whose types need them: %s%s", a->n_missing, a->missing, more);
     if (!a->o->imatrix)
         return sl_fail(e, SL_EUSAGE, "recipe %s needs an importance matrix; give one with --imatrix FILE: "
                        "%u tensors have types that cannot do without: %s%s", a->r->name, a->n_missing,
@@ -192,6 +195,11 @@ static int check_type(struct assign *a, const struct sl_out_tensor *t, int type,
                        t->name, (unsigned long long)t->ne[0], info->name, info->block);
     if (type == t->src_type)
         return 0;
+    if (t->src_type >= 0 && sl_type_info(t->src_type)->block > 1 && !a->o->allow_requantize && !a->o->any_type)
+        return sl_fail(e, SL_EUSAGE,
+                       "%s: it is %s in the source already, and quantizing twice loses more; quantize from the "
+                       "F32, F16 or BF16 file, or give --allow-requantize",
+                       t->name, sl_type_info(t->src_type)->name);
     if (!info->quantizes && !a->o->any_type)
         return sl_fail(e, SL_EUNSUPPORTED,
                        "%s: recipe %s asks for type %s, which this version cannot write; see "

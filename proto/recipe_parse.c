@@ -172,9 +172,12 @@ static int parse_file_type(const struct parser *p, const char *word)
     const struct sl_mixture *x = NULL;
     uint32_t v;
 
+    p->r->copy = strcmp(word, "source") == 0;
+    if (p->r->copy)
+        return 0;
     if (isdigit((unsigned char)*word)) {
         if (!number(&word, &v) || *word)
-            return bad(p, "bad file_type", word, "a number or a mixture's name, such as q3_k_m");
+            return bad(p, "bad file_type", word, "a number, a mixture's name such as q3_k_m, or source");
     } else {
         SL_TRY(parse_mixture(p, word, &x));
         v = sl_mixture_file_type(x);
@@ -363,6 +366,11 @@ const char *sl_recipe_advice(const struct sl_recipe *r)
 uint32_t sl_recipe_file_type(const struct sl_recipe *r)
 {
     return (uint32_t)r->file_type;
+}
+
+bool sl_recipe_is_copy(const struct sl_recipe *r)
+{
+    return r->copy;
 }
 
 const char *sl_recipe_encoding(const struct sl_recipe *r)

@@ -39,6 +39,7 @@ struct sl_recipe {
     const struct sl_mixture *mixture; /* NULL: none */
     int default_type;                 /* -1: the mixture decides */
     int64_t file_type;                /* -1 until known */
+    bool copy;                        /* the source's file_type instead */
 };
 
 #endif

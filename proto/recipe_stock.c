@@ -1,3 +1,4 @@
+#include "proto/mixture.h"
 #include "proto/recipe.h"
 
 #include <ctype.h>
@@ -81,11 +82,57 @@ static unsigned distance(const char *a, const char *b)
     return row[nb];
 }
 
+/* llama-quantize's short names mean mixtures. */
+static const char *whole_name(const char *name)
+{
+    static const char *const short_names[][2] = {
+        {"q3_k", "q3_k_m"}, {"q4_k", "q4_k_m"}, {"q5_k", "q5_k_m"}};
+
+    for (size_t i = 0; i < sizeof short_names / sizeof *short_names; i++)
+        if (same_name(name, short_names[i][0]))
+            return short_names[i][1];
+    return name;
+}
+
+/* The mixture of a number (llama.cpp's ftype), or NULL. */
+static const char *name_of_number(const char *text)
+{
+    char *end;
+    unsigned long v = strtoul(text, &end, 10);
+
+    if (!isdigit((unsigned char)*text) || *end)
+        return NULL;
+    for (uint32_t i = 0; sl_mixture_at(i); i++)
+        if (sl_mixture_file_type(sl_mixture_at(i)) == v)
+            return sl_mixture_name(sl_mixture_at(i));
+    return NULL;
+}
+
+static const char *stock_text(const char *name, const char **stock_name)
+{
+    const char *by_number = name_of_number(name), *wanted = by_number ? by_number : whole_name(name);
+
+    for (size_t i = 0; i < N_STOCK; i++)
+        if (same_name(stock[i].name, wanted)) {
+            *stock_name = stock[i].name;
+            return stock[i].text;
+        }
+    return NULL;
+}
+
 static int unknown_name(const char *name, struct sl_error *e)
 {
+    static const char *const llamas[] = {"q1_0", "q2_0", "tq1_0", "tq2_0", "mxfp4_moe", "nvfp4"};
     char list[600] = "";
     size_t n = 0;
 
+    for (size_t i = 0; i < sizeof llamas / sizeof *llamas; i++)
+        if (same_name(name, llamas[i]))
+            return sl_fail(e, SL_EUSAGE, "%s is a type of llama-quantize's that Sluice does not write; "
+                           "'sluice recipes' lists what it writes", name);
+    if (isdigit((unsigned char)*name) && strspn(name, "0123456789") == strlen(name))
+        return sl_fail(e, SL_EUSAGE, "%s is no number of a file type (llama.cpp's ftype) that Sluice writes; "
+                       "'sluice recipes --json' shows them as file_type", name);
     for (int near = 1; near >= 0 && n == 0; near--)
         for (uint32_t i = 0; sl_recipe_stock_name(i) && n < sizeof list; i++)
             if (!near || distance(name, sl_recipe_stock_name(i)) <= 2)
@@ -164,6 +211,7 @@ static int load_user(const char *name, struct sl_recipe **out, struct sl_error *
     const char *home = getenv("HOME");
     int rc = 0;
 
+    *out = NULL;
     if (dir && *dir)
         rc = load_from_dir(dir, "", name, out, e);
     if (rc == 0 && xdg && *xdg == '/')
@@ -173,25 +221,49 @@ static int load_user(const char *name, struct sl_recipe **out, struct sl_error *
     return rc;
 }
 
+static bool is_recipe_file(const char *s)
+{
+    size_t len = strlen(s);
+
+    return len > 7 && strcmp(s + len - 7, ".recipe") == 0;
+}
+
+static bool is_path(const char *s)
+{
+    return strchr(s, '/') || is_recipe_file(s);
+}
+
 int sl_recipe_load(const char *name_or_path, struct sl_recipe **out, struct sl_error *e)
 {
-    size_t len = strlen(name_or_path);
+    char where[80];
+    const char *name, *text;
     int rc;
 
     *out = NULL;
-    if (strchr(name_or_path, '/')
-        || (len > 7 && strcmp(name_or_path + len - 7, ".recipe") == 0))
+    if (is_path(name_or_path))
         return load_path(name_or_path, out, e);
     rc = load_user(name_or_path, out, e);
     if (rc != 0)
         return rc < 0 ? rc : 0;
-    for (size_t i = 0; i < N_STOCK; i++) {
-        char where[80];
+    text = stock_text(name_or_path, &name);
+    if (!text)
+        return unknown_name(name_or_path, e);
+    snprintf(where, sizeof where, "recipe %s", name);
+    return sl_recipe_parse(name, where, text, out, e);
+}
 
-        if (!same_name(stock[i].name, name_or_path))
-            continue;
-        snprintf(where, sizeof where, "recipe %s", stock[i].name);
-        return sl_recipe_parse(stock[i].name, where, stock[i].text, out, e);
-    }
-    return unknown_name(name_or_path, e);
+bool sl_recipe_known(const char *name_or_path)
+{
+    struct sl_recipe *r;
+    struct sl_error e;
+    const char *name;
+
+    if (is_path(name_or_path))
+        return is_recipe_file(name_or_path);
+    if (stock_text(name_or_path, &name))
+        return true;
+    if (load_user(name_or_path, &r, &e) == 0)
+        return false;
+    sl_recipe_close(r);
+    return true;
 }

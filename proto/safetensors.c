@@ -97,7 +97,7 @@ static int parse_fields(const cJSON *entry, struct sl_src_tensor *t, struct sl_e
     if (!cJSON_IsString(dtype))
         return sl_fail(e, SL_ESOURCE, "dtype is not a string");
     type = sl_dtype_by_name(dtype->valuestring);
-    if (type < 0 || type == SL_DTYPE_Q8_0)
+    if (type < 0)
         return sl_fail(e, SL_EUNSUPPORTED, "dtype '%.40s' is not supported", dtype->valuestring);
     t->dtype = (enum sl_dtype)type;
     SL_TRY(parse_shape(shape, t, e));

@@ -34,16 +34,24 @@ static const struct sl_type_info types[SL_TYPE_LIMIT] = {
     [SL_TYPE_F64] = {"f64", 1, 8, false, "double precision data, copied"},
 };
 
+/* One that ggml has too, with the same bytes. */
+#define BOTH(x, block, bytes, weight) [SL_DTYPE_##x] = {#x, block, bytes, weight, SL_TYPE_##x}
 static const struct sl_dtype_info dtypes[SL_DTYPE_COUNT] = {
-    [SL_DTYPE_F8_E4M3] = {"F8_E4M3", 1, 1, true}, [SL_DTYPE_F8_E5M2] = {"F8_E5M2", 1, 1, true},
-    [SL_DTYPE_F8_E8M0] = {"F8_E8M0", 1, 1, false}, [SL_DTYPE_BF16] = {"BF16", 1, 2, true},
-    [SL_DTYPE_F16] = {"F16", 1, 2, true}, [SL_DTYPE_F32] = {"F32", 1, 4, true},
-    [SL_DTYPE_F64] = {"F64", 1, 8, true}, [SL_DTYPE_I8] = {"I8", 1, 1, false},
-    [SL_DTYPE_I16] = {"I16", 1, 2, false}, [SL_DTYPE_I32] = {"I32", 1, 4, false},
-    [SL_DTYPE_I64] = {"I64", 1, 8, false}, [SL_DTYPE_U8] = {"U8", 1, 1, false},
-    [SL_DTYPE_U16] = {"U16", 1, 2, false}, [SL_DTYPE_U32] = {"U32", 1, 4, false},
-    [SL_DTYPE_U64] = {"U64", 1, 8, false}, [SL_DTYPE_BOOL] = {"BOOL", 1, 1, false},
-    [SL_DTYPE_Q8_0] = {"Q8_0", 32, 34, true},
+    [SL_DTYPE_F8_E4M3] = {"F8_E4M3", 1, 1, true, -1},
+    [SL_DTYPE_F8_E5M2] = {"F8_E5M2", 1, 1, true, -1},
+    [SL_DTYPE_F8_E8M0] = {"F8_E8M0", 1, 1, false, -1},
+    BOTH(BF16, 1, 2, true), BOTH(F16, 1, 2, true), BOTH(F32, 1, 4, true), BOTH(F64, 1, 8, true),
+    BOTH(I8, 1, 1, false), BOTH(I16, 1, 2, false), BOTH(I32, 1, 4, false), BOTH(I64, 1, 8, false),
+    [SL_DTYPE_U8] = {"U8", 1, 1, false, -1}, [SL_DTYPE_U16] = {"U16", 1, 2, false, -1},
+    [SL_DTYPE_U32] = {"U32", 1, 4, false, -1}, [SL_DTYPE_U64] = {"U64", 1, 8, false, -1},
+    [SL_DTYPE_BOOL] = {"BOOL", 1, 1, false, -1},
+    BOTH(Q8_0, 32, 34, true), BOTH(Q4_0, 32, 18, true), BOTH(Q4_1, 32, 20, true),
+    BOTH(Q5_0, 32, 22, true), BOTH(Q5_1, 32, 24, true), BOTH(Q2_K, 256, 84, true),
+    BOTH(Q3_K, 256, 110, true), BOTH(Q4_K, 256, 144, true), BOTH(Q5_K, 256, 176, true),
+    BOTH(Q6_K, 256, 210, true), BOTH(IQ4_NL, 32, 18, true), BOTH(IQ4_XS, 256, 136, true),
+    BOTH(IQ3_XXS, 256, 98, true), BOTH(IQ3_S, 256, 110, true), BOTH(IQ2_XXS, 256, 66, true),
+    BOTH(IQ2_XS, 256, 74, true), BOTH(IQ2_S, 256, 82, true), BOTH(IQ1_S, 256, 50, true),
+    BOTH(IQ1_M, 256, 56, true),
 };
 
 const struct sl_type_info *sl_type_info(int64_t type)
@@ -76,8 +84,23 @@ const struct sl_dtype_info *sl_dtype_info(int dtype)
 
 int sl_dtype_by_name(const char *name)
 {
-    for (int i = 0; i < SL_DTYPE_COUNT; i++)
+    for (int i = 0; i < SL_DTYPE_Q8_0; i++)
         if (strcmp(dtypes[i].name, name) == 0)
+            return i;
+    return -1;
+}
+
+int sl_type_of_dtype(int dtype)
+{
+    const struct sl_dtype_info *d = sl_dtype_info(dtype);
+
+    return d ? d->type : -1;
+}
+
+int sl_dtype_of_type(int type)
+{
+    for (int i = 0; i < SL_DTYPE_COUNT && type >= 0; i++)
+        if (dtypes[i].type == type)
             return i;
     return -1;
 }

@@ -42,21 +42,30 @@ enum sl_dtype {
     SL_DTYPE_BF16, SL_DTYPE_F16, SL_DTYPE_F32, SL_DTYPE_F64,
     SL_DTYPE_I8, SL_DTYPE_I16, SL_DTYPE_I32, SL_DTYPE_I64,
     SL_DTYPE_U8, SL_DTYPE_U16, SL_DTYPE_U32, SL_DTYPE_U64, SL_DTYPE_BOOL,
-    SL_DTYPE_Q8_0, /* GGUF sources only: blocks of 32 */
+    /* GGUF sources only, in blocks */
+    SL_DTYPE_Q8_0, SL_DTYPE_Q4_0, SL_DTYPE_Q4_1, SL_DTYPE_Q5_0, SL_DTYPE_Q5_1,
+    SL_DTYPE_Q2_K, SL_DTYPE_Q3_K, SL_DTYPE_Q4_K, SL_DTYPE_Q5_K, SL_DTYPE_Q6_K,
+    SL_DTYPE_IQ4_NL, SL_DTYPE_IQ4_XS, SL_DTYPE_IQ3_XXS, SL_DTYPE_IQ3_S, SL_DTYPE_IQ2_XXS,
+    SL_DTYPE_IQ2_XS, SL_DTYPE_IQ2_S, SL_DTYPE_IQ1_S, SL_DTYPE_IQ1_M,
     SL_DTYPE_COUNT,
 };
 
 struct sl_dtype_info {
     const char *name; /* as in a safetensors header: "F8_E4M3" */
-    uint32_t block;   /* elements in one block: 1, or 32 for Q8_0 */
+    uint32_t block;   /* elements in one block: 1, or 32 or 256 for the quantized ones */
     uint32_t bytes;   /* bytes of one block */
     bool weight;      /* can be read as F32 weights */
+    int type;         /* the ggml type with the same bytes, or -1 */
 };
 
 /* Returns the facts of a dtype; NULL outside the enum. */
 const struct sl_dtype_info *sl_dtype_info(int dtype);
 
-/* Returns the dtype with exactly this name, or -1. */
+/* Returns the dtype of a safetensors header with exactly this name, or -1. */
 int sl_dtype_by_name(const char *name);
+
+/* Returns the ggml type with the same bytes as a dtype, or -1; and the other way. */
+int sl_type_of_dtype(int dtype);
+int sl_dtype_of_type(int type);
 
 #endif

@@ -10,9 +10,21 @@
 #define SLAB_SMALL (SL_MIB / 2)
 #define SLABS_FEWEST 3u  /* one read, one converted, one written */
 #define READS_AHEAD 16u
+#define JOB_SHARE 4u
+
+/* Buffers for a job of a few seconds need not be those of a day: registered ones
+ * are resident, used or not. */
+static uint64_t enough_for(uint64_t job_bytes, uint64_t least, uint64_t budget)
+{
+    uint64_t few = (SLABS_FEWEST + 1) * (least > SLAB_SMALL ? least : SLAB_SMALL) + SLABS_FEWEST * 4096;
+    uint64_t share = job_bytes / JOB_SHARE;
+
+    share = share > few ? share : few;
+    return share < budget ? share : budget;
+}
 
 int sl_slabs_choose(uint64_t mem_bytes, unsigned threads, uint64_t scratch, uint64_t least,
-                    uint64_t forced, struct sl_slabs *out, struct sl_error *e)
+                    uint64_t forced, uint64_t job_bytes, struct sl_slabs *out, struct sl_error *e)
 {
     uint64_t rest = mem_bytes / 5 < 160 * SL_MIB ? mem_bytes / 5 : 160 * SL_MIB;
     uint64_t wanted = 2 * (uint64_t)threads + READS_AHEAD, size = SLAB_USUAL, budget, need;
@@ -22,6 +34,8 @@ int sl_slabs_choose(uint64_t mem_bytes, unsigned threads, uint64_t scratch, uint
                        sl_size_text((char[32]){0}, mem_bytes),
                        sl_size_text((char[32]){0}, SL_MEM_MIN));
     budget = mem_bytes - rest > scratch ? mem_bytes - rest - scratch : 0;
+    if (job_bytes && !forced)
+        budget = enough_for(job_bytes, least, budget);
     while (size > SLAB_SMALL && budget / size < wanted)
         size /= 2;
     if (forced)

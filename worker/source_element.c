@@ -1,5 +1,7 @@
 #include "worker/source_element.h"
 
+#include "kernels/kernels.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -9,6 +11,8 @@
 
 #define LINE 4096u
 #define LINES 256u
+#define BLOCK_BYTES 256u   /* the largest block has 210, */
+#define BLOCK_WEIGHTS 256u /* and this many weights */
 
 struct source_reader {
     const struct sl_checkpoint *ck;
@@ -170,13 +174,13 @@ static int stored(struct source_reader *r, uint32_t tensor, uint64_t index, floa
 
     if (index >= t->elems)
         return sl_fail(e, SL_ESOURCE, "%s: has no element %llu", t->name, (unsigned long long)index);
-    if (t->dtype == SL_DTYPE_Q8_0) {
-        uint8_t q;
+    if (d->block > 1) {
+        uint8_t block[BLOCK_BYTES];
+        float values[BLOCK_WEIGHTS];
 
-        at = t->offset + index / 32 * 34;
-        SL_TRY(fetch(r, t->file, at, 2, b, e));
-        SL_TRY(fetch(r, t->file, at + 2 + index % 32, 1, &q, e));
-        *v = half_value((uint16_t)(b[0] | b[1] << 8)) * (float)(int8_t)q;
+        SL_TRY(fetch(r, t->file, t->offset + index / d->block * d->bytes, d->bytes, block, e));
+        SL_TRY(sl_dequantize(sl_type_of_dtype((int)t->dtype), block, d->block, values));
+        *v = values[index % d->block];
         return 0;
     }
     SL_TRY(fetch(r, t->file, at, d->bytes, b, e));
@@ -293,5 +297,20 @@ int source_values(struct source_reader *r, const struct sl_out_tensor *t, uint64
     }
     for (uint64_t i = 0; i < n; i++)
         SL_TRY(element(r, t, first + i, &out[i], e));
+    return 0;
+}
+
+int source_stored(struct source_reader *r, const struct sl_out_tensor *t, uint64_t block, uint64_t n,
+                  uint8_t *bytes, struct sl_error *e)
+{
+    const struct sl_src_tensor *st = &r->ck->tensors[r->m->src[t->first_src].tensor];
+    const struct sl_dtype_info *d = sl_dtype_info((int)st->dtype);
+
+    if (block > st->elems / d->block || n > st->elems / d->block - block)
+        return sl_fail(e, SL_ESOURCE, "%s: has no block %llu", st->name, (unsigned long long)block);
+    while (n--) {
+        SL_TRY(fetch(r, st->file, st->offset + block++ * d->bytes, d->bytes, bytes, e));
+        bytes += d->bytes;
+    }
     return 0;
 }

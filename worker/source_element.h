@@ -1,6 +1,7 @@
 /* Elements of output tensors straight from the checkpoint, one by one, by the
  * index formulas of enum sl_transform: slow, plain, and sharing no code with
- * the worker's pipeline or the kernels' loaders, since it judges them. */
+ * the worker's pipeline or the kernels' loaders, since it judges them (but for
+ * sl_dequantize, where a GGUF source is quantized). */
 #ifndef SLUICE_WORKER_SOURCE_ELEMENT_H
 #define SLUICE_WORKER_SOURCE_ELEMENT_H
 
@@ -19,6 +20,11 @@ void source_reader_close(struct source_reader *r);
  * SL_ESOURCE (unreadable, NaN or infinite), SL_EUNSUPPORTED (dtype). */
 int source_values(struct source_reader *r, const struct sl_out_tensor *t, uint64_t first,
                   uint64_t n, float *out, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: bytes[0..) = n blocks of a GGUF source's tensor from `block` on, as they
+ * are stored. Errors: SL_ESOURCE. */
+int source_stored(struct source_reader *r, const struct sl_out_tensor *t, uint64_t block, uint64_t n,
+                  uint8_t *bytes, struct sl_error *e) SL_MUST_USE;
 
 /* Rounds to BF16 and back, nearest even. */
 float source_round_bf16(float x);

@@ -1,5 +1,6 @@
 #include "worker/stitch.h"
 
+#include "proto/header_seal.h"
 #include "proto/tensor_hash.h"
 
 #include <errno.h>
@@ -115,18 +116,14 @@ static void manifest_path(char *buf, size_t cap, const char *final, bool partial
 static int write_header(const struct pass *p, const char *path, struct sl_error *e)
 {
     const struct sl_plan_segment *seg = p->seg;
-    uint64_t off_sums = 0, off_sum = 0, sum;
     uint8_t *h = malloc(seg->header_bytes);
     int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW), rc = SL_EFAIL;
 
-    if (!h || fd < 0 || sl_gguf_value_offset(&seg->kvs, SL_KEY_SUM_HEADER, &off_sum) < 0 ||
-        sl_gguf_value_offset(&seg->kvs, SL_KEY_SUM_TENSORS, &off_sums) < 0)
+    if (!h || fd < 0)
         goto done;
     memcpy(h, seg->header, seg->header_bytes);
-    memcpy(h + off_sums, p->sums, 8 * (size_t)seg->n_tensors);
-    if (sl_gguf_header_checksum(h, seg->header_bytes, off_sum, off_sums, seg->n_tensors, &sum) < 0)
+    if (sl_gguf_seal_header(h, seg->header_bytes, &seg->kvs, p->sums, seg->n_tensors) < 0)
         goto done;
-    memcpy(h + off_sum, &sum, 8);
     rc = 0;
     for (uint64_t at = 0; at < seg->header_bytes && rc == 0;) {
         ssize_t n = pwrite(fd, h + at, seg->header_bytes - at, (off_t)at);

@@ -1,4 +1,4 @@
-#include "worker/unit.h"
+#include "worker/engine_parts.h"
 
 #include <string.h>
 
@@ -162,18 +162,73 @@ static void locate(const struct sl_unit_env *env, const struct sl_cut *c,
 /* Whether output bytes of the tensor are source bytes. */
 static bool same_bytes(const struct sl_plan_tensor *pt, const struct sl_model_src *ms, bool round)
 {
-    static const struct { enum sl_dtype d; int type; } same[] = {
-        {SL_DTYPE_F32, SL_TYPE_F32}, {SL_DTYPE_F16, SL_TYPE_F16}, {SL_DTYPE_BF16, SL_TYPE_BF16},
-        {SL_DTYPE_Q8_0, SL_TYPE_Q8_0}, {SL_DTYPE_F64, SL_TYPE_F64}, {SL_DTYPE_I8, SL_TYPE_I8},
-        {SL_DTYPE_I16, SL_TYPE_I16}, {SL_DTYPE_I32, SL_TYPE_I32}, {SL_DTYPE_I64, SL_TYPE_I64},
-    };
-
     if (ms->scale.tensor != SL_NO_TENSOR || (round && ms->dtype != SL_DTYPE_BF16))
         return false;
-    for (unsigned i = 0; i < sizeof same / sizeof same[0]; i++)
-        if (same[i].d == ms->dtype && same[i].type == pt->type)
-            return true;
-    return false;
+    return sl_type_of_dtype((int)ms->dtype) == pt->type;
+}
+
+/* Member i of the group, or env itself where there is none. */
+static const struct sl_unit_env *member(const struct sl_unit_env *env, unsigned i)
+{
+    return env->group ? &env->group[i].env : env;
+}
+
+static unsigned members(const struct sl_unit_env *env)
+{
+    return env->group ? env->n_group : 1;
+}
+
+/* The type that needs the most room for a tensor. */
+static const struct sl_type_info *widest(const struct sl_unit_env *env, uint32_t tensor)
+{
+    const struct sl_type_info *best = NULL;
+
+    for (unsigned i = 0; i < members(env); i++) {
+        const struct sl_type_info *t = sl_type_info(member(env, i)->plan->tensors[tensor].type);
+
+        if (!best || (uint64_t)t->bytes * best->block > (uint64_t)best->bytes * t->block)
+            best = t;
+    }
+    return best;
+}
+
+static bool rounds(const struct sl_unit_env *env, const struct sl_out_tensor *t)
+{
+    return env->round_bf16 && !t->keep_f32 && t->transform != SL_INLINE;
+}
+
+static bool copies(const struct sl_unit_env *env, uint32_t tensor, const struct sl_model_src *ms)
+{
+    const struct sl_plan_tensor *pt = &env->plan->tensors[tensor];
+
+    return same_bytes(pt, ms, rounds(env, pt->t));
+}
+
+static uint64_t slack(const struct sl_unit_env *env)
+{
+    return env->slab_bytes < ALIGN_FROM ? 0 : 4096;
+}
+
+static void place_output(const struct sl_unit_env *env, const struct sl_plan_tensor *pt, struct sl_unit *u)
+{
+    u->out_bytes = sl_type_bytes(pt->type, u->elems);
+    u->file_at = pt->file_offset + sl_type_bytes(pt->type, u->elem0);
+    u->out_at = env->slab_bytes - u->out_bytes;
+    u->out_at -= slack(env) ? (u->out_at - u->file_at) % 4096 : u->out_at % 64;
+}
+
+void sl_unit_turn(const struct sl_unit_env *env, struct sl_unit *u)
+{
+    const struct sl_plan_tensor *pt = &env->plan->tensors[u->tensor];
+
+    u->weighted = env->weights.has && sl_type_info(pt->type)->block > 1 &&
+                  env->weights.has(env->weights.user, u->tensor);
+    u->round = rounds(env, pt->t);
+    u->raw = u->mode == SL_UNIT_IN_ORDER && u->n_runs == 1 &&
+             copies(env, u->tensor, &env->plan->model->src[u->run[0].src]);
+    place_output(env, pt, u);
+    if (u->raw) /* not moved: the next member reads it too */
+        u->out_at = u->run[0].at;
 }
 
 static int too_big(const struct sl_unit_env *env, const struct sl_out_tensor *t, struct sl_error *e)
@@ -190,6 +245,7 @@ static int cut_in_order(const struct sl_unit_env *env, const struct sl_cut *c,
     u->mode = SL_UNIT_IN_ORDER;
     while (left && u->n_runs < SL_UNIT_RUNS) {
         uint64_t first, len, n;
+        unsigned copied = 0;
         struct source s;
         uint32_t src;
 
@@ -198,8 +254,10 @@ static int cut_in_order(const struct sl_unit_env *env, const struct sl_cut *c,
         if (!s.dt->weight && !same_bytes(&env->plan->tensors[u->tensor], s.ms, false))
             return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s' holds %s, which are no weights",
                            env->ck->tensors[s.ms->tensor].name, s.dt->name);
-        u->raw = same_bytes(&env->plan->tensors[u->tensor], s.ms, u->round);
-        if (u->raw && u->n_runs)
+        for (unsigned i = 0; i < members(env); i++)
+            copied += copies(member(env, i), u->tensor, s.ms);
+        u->raw = copied == members(env);
+        if (copied && u->n_runs)
             break;
         room->raw = u->raw;
         if (s.narrow && s.ms->cols - first % s.ms->cols < len)
@@ -211,7 +269,7 @@ static int cut_in_order(const struct sl_unit_env *env, const struct sl_cut *c,
         place(room, &s, &u->run[u->n_runs], false);
         u->n_runs++;
         left -= n;
-        if (u->raw)
+        if (copied)
             break;
     }
     if (!u->n_runs)
@@ -299,15 +357,14 @@ static int cut_unit(const struct sl_unit_env *env, const struct sl_cut *c,
     const struct sl_plan_tensor *pt = &env->plan->tensors[it->tensor];
     const struct sl_out_tensor *t = pt->t;
     uint64_t left = it->elems - c->pos;
-    struct room room = {.bytes = env->slab_bytes, .type = sl_type_info(pt->type),
-                        .slack = env->slab_bytes < ALIGN_FROM ? 0 : 4096};
+    struct room room = {.bytes = env->slab_bytes, .type = widest(env, it->tensor), .slack = slack(env)};
 
     u->tensor = it->tensor;
     u->elem0 = it->elem0 + c->pos;
     u->weighted = c->weighted;
     u->n_runs = 0;
     u->raw = false;
-    u->round = env->round_bf16 && !t->keep_f32 && t->transform != SL_INLINE;
+    u->round = rounds(env, t);
     u->col0 = u->n_cols = 0;
     if (t->transform == SL_INLINE) {
         uint64_t n = env->slab_bytes / (room.type->bytes + sizeof(float)) / c->grain * c->grain;
@@ -322,14 +379,35 @@ static int cut_unit(const struct sl_unit_env *env, const struct sl_cut *c,
         SL_TRY(cut_in_order(env, c, t, left, &room, u, e));
     }
     u->elems = room.elems;
-    u->out_bytes = sl_type_bytes(pt->type, u->elems);
-    u->file_at = pt->file_offset + sl_type_bytes(pt->type, u->elem0);
-    u->out_at = env->slab_bytes - u->out_bytes;
-    u->out_at -= room.slack ? (u->out_at - u->file_at) % 4096 : u->out_at % 64;
+    place_output(env, pt, u);
     u->n_reads = u->mode == SL_UNIT_COLUMNS_K ? t->nope : u->n_runs;
     for (uint32_t i = 0; i < u->n_runs; i++)
         u->n_reads += u->run[i].n_scales > 0;
     return 1;
+}
+
+/* Each member's item; units are whole blocks, or rows, of all of them. */
+static int check_all(const struct sl_unit_env *env, struct sl_cut *c, const struct sl_plan_item *it,
+                     struct sl_error *e)
+{
+    uint64_t grain = 1;
+
+    for (unsigned i = 0; i < members(env); i++) {
+        uint64_t a, b;
+
+        SL_TRY(sl_cut_check(member(env, i), c, it, e));
+        for (a = grain, b = c->grain; b;) {
+            uint64_t rest = a % b;
+
+            a = b;
+            b = rest;
+        }
+        grain = grain / a * c->grain;
+    }
+    c->grain = grain;
+    if (it->elem0 % grain || it->elems % grain || c->per_src % grain)
+        return sl_fail(e, SL_EUSAGE, "tensor '%s': its types cannot be cut alike", env->plan->tensors[it->tensor].t->name);
+    return 0;
 }
 
 int sl_cut_next(const struct sl_unit_env *env, struct sl_cut *c, struct sl_unit *u,
@@ -345,7 +423,7 @@ int sl_cut_next(const struct sl_unit_env *env, struct sl_cut *c, struct sl_unit 
         if (c->pos == it->elems)
             continue;
         if (!c->checked)
-            SL_TRY(sl_cut_check(env, c, it, e));
+            SL_TRY(check_all(env, c, it, e));
         c->checked = true;
         SL_TRY(cut_unit(env, c, it, u, e));
         c->pos += u->elems;

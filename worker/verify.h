@@ -14,6 +14,7 @@ struct verify_file {
                                no kvs */
     bool sluice;            /* has keys "sluice.*": checksums are required */
     bool header_sum_ok;
+    char *damage;           /* what of the header is damaged, one sentence; NULL: not known */
     uint64_t *sums;         /* g.n_tensors XXH64s from the metadata; NULL: none */
     bool has_split, imatrix;
     uint64_t split_no, split_count, split_tensors;
@@ -21,6 +22,8 @@ struct verify_file {
     char *imatrix_hash;     /* of the imatrix it was made with; NULL: no such key */
     char **imatrix_words;   /* that tensor names were held against for it */
     uint64_t n_imatrix_words;
+    uint32_t *pruned;       /* layers of the source that it lacks, ascending */
+    uint64_t n_pruned;
     bool imatrix_keep;      /* the words chose what is used, not what is left out */
 };
 
@@ -84,7 +87,8 @@ struct verify_tally {
  * element at a time by the transforms' index formulas and the scalar backend,
  * and compares bytes; the first and the last block always. Also holds names
  * and shapes against the model. imatrix: the file that the output was made with,
- * or NULL: then only types that take no weights are compared in such an output.
+ * or NULL: then only types that take no weights are compared in such an output (a synthetic
+ * one is made again from the source).
  * Failures go to r (one for each tensor). Errors: those of opening and reading
  * the source and the imatrix; SL_EUSAGE for another imatrix. */
 int verify_source(const struct verify_set *s, const char *checkpoint, const char *imatrix,

@@ -135,15 +135,23 @@ static int on_progress(void *user, uint64_t n)
     return p->progress ? p->progress(p->user, n) : 0;
 }
 
+static void failed_header(struct pass *p)
+{
+    if (p->f->damage)
+        verify_failed(p->r, "%s", p->f->damage);
+    else
+        verify_failed(p->r, "%s: header: metadata or tensor infos do not match metadata key sluice.checksum.header; "
+                      "the key sluice.checksum.records, which says where, is absent or damaged", p->f->g.path);
+}
+
 static int check_file(struct pass *p, bool sha256, struct sl_hash_total *total, struct sl_error *e)
 {
     struct sl_stream_ops ops = {on_data, on_tensor, on_progress, p};
     struct sl_hash_total sum = {.has_sha256 = sha256};
     int rc;
 
-    if (p->f->sluice && !p->f->header_sum_ok)
-        verify_failed(p->r, "%s: header: metadata or tensor table do not match metadata key sluice.checksum.header",
-                      p->f->g.path);
+    if (p->f->sluice && (p->f->damage || !p->f->header_sum_ok))
+        failed_header(p);
     sl_fail(e, SL_EFAIL, "%s: hashing failed", p->f->g.path);
     rc = sl_gguf_stream(p->f->g.path, &p->f->g, &ops, e);
     if (rc == SL_EVERIFY) {

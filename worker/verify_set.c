@@ -95,10 +95,18 @@ static int check_part(const struct verify_set *s, uint32_t i, struct sl_error *e
     return 0;
 }
 
+static int check_set(const struct verify_set *s, struct sl_error *e)
+{
+    for (uint32_t i = 0; i < s->n; i++)
+        SL_TRY(check_part(s, i, e));
+    return check_names(s, e);
+}
+
 int verify_set_open(const char *path, struct verify_set *s, struct sl_error *e)
 {
     char part[PATH_MAX];
     uint32_t n;
+    int rc;
 
     *s = (struct verify_set){0};
     SL_TRY(sl_gguf_split_count(path, &n, e));
@@ -107,7 +115,6 @@ int verify_set_open(const char *path, struct verify_set *s, struct sl_error *e)
         return sl_fail(e, SL_EFAIL, "out of memory");
     for (; s->n < n; s->n++) {
         struct verify_file *f = &s->files[s->n];
-        int rc;
 
         if (sl_gguf_part_path(part, sizeof part, path, s->n) < 0)
             return sl_fail(e, SL_ESOURCE, "%s: path too long", path);
@@ -119,9 +126,11 @@ int verify_set_open(const char *path, struct verify_set *s, struct sl_error *e)
         s->n_tensors += f->g.n_tensors;
         s->bytes += f->g.file_size;
     }
-    for (uint32_t i = 0; i < n; i++)
-        SL_TRY(check_part(s, i, e));
-    return check_names(s, e);
+    rc = check_set(s, e);
+    for (uint32_t i = 0; i < n && rc == SL_EVERIFY; i++)
+        if (s->files[i].damage) /* that is the reason */
+            return sl_fail(e, rc, "%s", s->files[i].damage);
+    return rc;
 }
 
 void verify_set_free(struct verify_set *s)

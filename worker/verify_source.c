@@ -1,5 +1,6 @@
 /* Blocks made again from the source and compared with the file's. */
 #include "worker/source_element.h"
+#include "worker/synthetic.h"
 #include "worker/verify.h"
 #include "kernels/kernels.h"
 #include "proto/job_spec.h"
@@ -27,6 +28,9 @@ struct checker {
     float *x;            /* RUN_WEIGHTS weights */
     uint8_t *made, *got; /* their bytes, made again and as in the file */
     struct sl_imatrix *im;     /* NULL: none */
+    bool synthetic;            /* weights by the rule of --imatrix synthetic, */
+    struct synthetic *made_up; /* from here */
+    struct sl_weight_words words;
     float *row, *row_weights;  /* of row_len weights, */
     uint8_t *row_made;         /* and such a row's bytes */
     uint64_t row_len;
@@ -103,7 +107,10 @@ static int make_weighted(struct checker *c, const struct pair *p, uint32_t entry
         int rc;
 
         take = take < end - at ? take : end - at;
-        SL_TRY(sl_imatrix_values(c->im, entry, r / matrix * row, row, c->row_weights, c->e));
+        if (c->im)
+            SL_TRY(sl_imatrix_values(c->im, entry, r / matrix * row, row, c->row_weights, c->e));
+        else
+            SL_TRY(synthetic_columns(c->made_up, p->want, r / matrix, c->row_weights, c->e));
         SL_TRY(source_values(c->src, p->want, r * row, row, c->row, c->e));
         for (uint64_t i = 0; c->round_bf16 && !p->want->keep_f32 && i < row; i++)
             c->row[i] = source_round_bf16(c->row[i]);
@@ -120,9 +127,12 @@ static int make_weighted(struct checker *c, const struct pair *p, uint32_t entry
 static int make_again(struct checker *c, const struct pair *p, uint64_t block, uint64_t n)
 {
     uint64_t weights = n * p->block, bad = 0;
-    uint32_t entry;
-    int rc = 0;
+    uint32_t entry = 0;
+    int rc = c->synthetic && p->block > 1 && p->want->src_type != p->t->type
+             && sl_weight_words_use(&c->words, p->want->name);
 
+    if (p->block > 1 && p->want->src_type == p->t->type) /* a copy: bytes that another quantizer made */
+        return source_stored(c->src, p->want, block, n, c->made, c->e);
     if (c->im && p->block > 1 && p->want->src_type != p->t->type)
         SL_TRY(rc = sl_imatrix_for(c->im, p->want, &entry, c->e));
     if (rc == 1)
@@ -230,7 +240,8 @@ static int check_tensor(struct checker *c, const struct verify_file *f,
         c->tally->skipped_tensors++;
         return 0;
     }
-    if (c->s->files[0].imatrix && !c->im && !plain_type(t->type)) {
+    if (c->s->files[0].imatrix && !c->im && !c->synthetic && !plain_type(t->type) &&
+        want->src_type != t->type) {
         c->tally->skipped_tensors++;
         return 0;
     }
@@ -298,7 +309,7 @@ static int check_names_and_blocks(struct checker *c)
         qsort(sorted, c->m->n_tensors, sizeof *sorted, cmp_out_names);
         rc = check_all(c, sorted, seen);
     }
-    if (c->tally->skipped_tensors && c->s->files[0].imatrix && !c->im)
+    if (c->tally->skipped_tensors && c->s->files[0].imatrix && !c->im && !c->synthetic)
         verify_note(c->r, "%llu tensors were quantized with an importance matrix and were not made again; "
                     "give it with --imatrix FILE",
                     (unsigned long long)c->tally->skipped_tensors);
@@ -313,7 +324,7 @@ static int read_settings(struct checker *c, struct sl_model_opts *o)
 {
     const struct verify_file *f = &c->s->files[0];
 
-    *o = (struct sl_model_opts){.layout = SL_LAYOUT_MLA};
+    *o = (struct sl_model_opts){.layout = SL_LAYOUT_MLA, .prune = f->pruned, .n_prune = (uint32_t)f->n_pruned};
     if (f->round_through && strcmp(f->round_through, "none") != 0) {
         if (strcmp(f->round_through, "bf16") != 0)
             return verify_failed(c->r, "%s: metadata key sluice.round_through: '%s' is not known",
@@ -342,8 +353,13 @@ static int open_imatrix(struct checker *c, const char *path)
     uint32_t n = (uint32_t)f->n_imatrix_words;
     struct sl_job_options o = {.imatrix = path};
 
-    if (!path)
+    c->words = (struct sl_weight_words){words, n, f->imatrix_keep};
+    c->synthetic = f->imatrix_hash && strcmp(f->imatrix_hash, SL_IMATRIX_SYNTHETIC) == 0;
+    if (!path || (c->synthetic && strcmp(path, "synthetic") == 0))
         return 0;
+    if (c->synthetic || strcmp(path, "synthetic") == 0)
+        return sl_fail(c->e, SL_EUSAGE, "%s was made with %s importance matrix; --imatrix %s is another",
+                       f->g.path, c->synthetic ? "a synthetic" : f->imatrix ? "a file as its" : "no", path);
     if (!f->imatrix)
         return sl_fail(c->e, SL_EUSAGE, "--imatrix: %s was made without an importance matrix", f->g.path);
     if (f->imatrix_keep) {
@@ -379,6 +395,8 @@ int verify_source(const struct verify_set *s, const char *checkpoint, const char
         rc = sl_model_open(c.ck, &opts, &c.m, e);
     if (rc == 0)
         rc = source_reader_open(c.ck, c.m, &c.src, e);
+    if (rc == 0 && c.synthetic)
+        rc = synthetic_open(c.ck, c.m, &c.made_up, e);
     if (rc == 0)
         rc = check_names_and_blocks(&c);
     if (c.fd >= 0)
@@ -391,6 +409,7 @@ int verify_source(const struct verify_set *s, const char *checkpoint, const char
     free(c.row_made);
     sl_imatrix_close(c.im);
     source_reader_close(c.src);
+    synthetic_close(c.made_up);
     sl_model_close(c.m);
     sl_checkpoint_close(c.ck);
     return rc;

@@ -2,6 +2,7 @@
  * gguf_read.c: a header lies in memory as a whole, and is parsed anew with
  * more of the file when it turns out to be longer. */
 #include "worker/verify.h"
+#include "worker/verify_header.h"
 #include "proto/cursor.h"
 #include "proto/imatrix_use.h"
 #include "proto/plan.h"
@@ -15,6 +16,7 @@
 
 #define FIRST_READ (1u << 20)
 #define HEADER_MAX (1u << 30)
+#define DIAGNOSE_MAX (64u << 20) /* bytes looked at to say what is damaged */
 #define NEED_MORE 1 /* the header goes on past the bytes that were read */
 
 /* Every step returns 0, NEED_MORE or a negative code; WANT passes the last two
@@ -217,6 +219,26 @@ static int texts_of(struct parse *p, const char *key, char ***list, uint64_t *co
     return *list ? 0 : sl_fail(p->e, SL_EFAIL, "%s: out of memory", p->path);
 }
 
+/* Numbers of layers, ascending. */
+static int layers_of(struct parse *p, const char *key)
+{
+    const struct place *k = find(p, key);
+    struct verify_file *f = p->f;
+    struct sl_cursor c = p->c;
+
+    if (!k)
+        return 0;
+    if (k->type != SL_KV_ARR || k->elem != SL_KV_U32 || k->n > 100000)
+        return bad_key(p, k, "has the wrong type");
+    c.at = k->value;
+    f->pruned = malloc(k->n ? k->n * sizeof *f->pruned : 1);
+    for (; f->pruned && f->n_pruned < k->n; f->n_pruned++)
+        if (!sl_cursor_u32(&c, &f->pruned[f->n_pruned]) ||
+            (f->n_pruned && f->pruned[f->n_pruned] <= f->pruned[f->n_pruned - 1]))
+            return bad_key(p, k, "is no ascending list of layers");
+    return f->pruned ? 0 : sl_fail(p->e, SL_EFAIL, "%s: out of memory", p->path);
+}
+
 static int cmp_places(const void *a, const void *b)
 {
     const struct place *x = a, *y = b;
@@ -387,6 +409,7 @@ static int check_metadata(struct parse *p)
     WANT(text_of(p, "sluice.layout", &f->layout));
     WANT(text_of(p, "sluice.round_through", &f->round_through));
     WANT(text_of(p, SL_KEY_IMATRIX, &f->imatrix_hash));
+    WANT(layers_of(p, SL_KEY_PRUNED));
     WANT(texts_of(p, SL_KEY_IMATRIX_INCLUDE, &f->imatrix_words, &f->n_imatrix_words));
     f->imatrix_keep = f->imatrix_words != NULL;
     WANT(texts_of(p, SL_KEY_IMATRIX_EXCLUDE, &f->imatrix_words, &f->n_imatrix_words));
@@ -427,6 +450,8 @@ static void reset(struct verify_file *f)
     for (uint64_t i = 0; i < f->n_imatrix_words; i++)
         free(f->imatrix_words[i]);
     free(f->imatrix_words);
+    free(f->pruned);
+    free(f->damage);
     *f = (struct verify_file){.g = {.path = f->g.path, .file_size = f->g.file_size}};
 }
 
@@ -451,6 +476,39 @@ static int read_bytes(int fd, const char *path, uint8_t *to, uint64_t from, uint
         from += (uint64_t)got;
     }
     return 0;
+}
+
+/* After a parse that failed, or of a header that does not match its checksums: says
+ * which tensor or key it is, where the header's checksums of its records tell. */
+static int name_damage(int fd, struct verify_file *f, int rc, uint8_t **buf, uint64_t have, struct sl_error *e)
+{
+    uint64_t size = f->g.file_size, want = size < DIAGNOSE_MAX ? size : DIAGNOSE_MAX;
+    bool whole = rc == 0, sums_damaged = false;
+    struct sl_error unread;
+    char text[sizeof e->text];
+
+    if (whole)
+        want = f->g.header_bytes;
+    if (want > have) {
+        uint8_t *grown = realloc(*buf, want);
+
+        if (!grown)
+            return rc;
+        *buf = grown;
+        if (read_bytes(fd, f->g.path, *buf, have, want, &unread) < 0)
+            return rc;
+        have = want;
+    }
+    if (!verify_diagnose(*buf, have, whole ? f->g.header_bytes : 0, whole && f->header_sum_ok, f->g.path, text, sizeof text, &sums_damaged))
+        return rc;
+    if (!whole)
+        return sl_fail(e, rc, "%s", text);
+    f->damage = strdup(text);
+    if (sums_damaged) { /* then the tensors cannot be held against them */
+        free(f->sums);
+        f->sums = NULL;
+    }
+    return f->damage ? rc : sl_fail(e, SL_EFAIL, "%s: out of memory", f->g.path);
 }
 
 /* Parses with ever more of the file until the header is complete. */
@@ -481,6 +539,8 @@ static int parse_file(int fd, struct verify_file *f, struct sl_error *e)
         if (rc == NEED_MORE && have >= HEADER_MAX)
             rc = sl_fail(e, SL_EVERIFY, "%s: header: longer than 1 GiB", f->g.path);
     }
+    if (rc == SL_EVERIFY || (rc == 0 && f->sluice))
+        rc = name_damage(fd, f, rc, &buf, have, e);
     free(buf);
     return rc;
 }

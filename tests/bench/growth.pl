@@ -82,8 +82,8 @@ my (@cpu, @grant);
 for my $n (@sizes) {
     my @best;
     for (1 .. 2) {
-        my $text = `$build/bench/coordinator_bench $shm @{[1000 * $n]} 2>/dev/null`;
-        my @now = $text =~ /growth \d+ tasks: ([\d.]+) us of processor and [\d.]+ us in all a task, grant ([\d.]+) us, peak (\d+)/ or die "coordinator_bench:\n$text";
+        my $text = `$build/bench/coordinator_growth $shm @{[1000 * $n]} 2>/dev/null`;
+        my @now = $text =~ /growth \d+ tasks: ([\d.]+) us of processor and [\d.]+ us in all a task, grant ([\d.]+) us, peak (\d+)/ or die "coordinator_growth:\n$text";
         @best = @now if !@best || $now[0] < $best[0];
     }
     push @cpu, $best[0];

@@ -183,7 +183,7 @@ sub trillion {
     my ($tasks) = slurp("$dir/plan-k2.log") =~ /^Tasks\s+(\d+)/m;
     row("Kimi-K2's shape: plan", sprintf '%.2f s (processor %.2f s), peak memory %s, %d tasks', $m->{wall},
         $m->{user} + $m->{sys}, mb($m->{peak}), $tasks);
-    my $text = `$build/bench/coordinator_bench $dir $tasks 2>/dev/null`;
+    my $text = `$build/bench/coordinator_growth $dir $tasks 2>/dev/null`;
     row("Kimi-K2's shape: 64 simulated workers, a commit on the disk for each task", $_) for grep { !/^growth/ } split /\n/, $text;
     remove_tree($k2);
 }

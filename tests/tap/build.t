@@ -31,6 +31,38 @@ my $r = run_ok('the installed program', 'sh', '-c', "cd / && $dest/opt/sluice/bi
 like($r->{out}, qr/dq3_k_m/i, 'knows its recipes');
 run_ok('make uninstall', @make, @where, 'uninstall');
 is(run('find', $dest, '-type', 'f')->{out}, '', 'nothing is left');
+# A tree of three files: what the Makefile does when one of them goes.
+my $mini = scratch();
+mkdir "$mini/$_" for qw(proto kernels tests);
+spit("$mini/Makefile", slurp("$TOP/Makefile"));
+spit("$mini/tests/check.mk", slurp("$TOP/tests/check.mk"));
+spit("$mini/$_.c", "int " . (m{/(.*)})[0] . "(void);\nint " . (m{/(.*)})[0] . "(void) { return 1; }\n")
+    for qw(proto/stays proto/goes kernels/wide_avx2);
+my @mini = ('make', '-C', $mini, '--no-print-directory', 'B=b', 'NVCC=', 'b/libsluice.a');
+run_ok('a library', @mini);
+is(run('ar', 't', "$mini/b/libsluice.a")->{out}, "goes.o\nstays.o\nwide_avx2.o\n", 'of three objects');
+my $made = (stat "$mini/b/libsluice.a")[9];
+utime $made - 10, $made - 10, "$mini/b/libsluice.a", glob("$mini/b/*/*"), glob("$mini/*/*.c"), "$mini/Makefile";
+run_ok('again', @mini);
+is((stat "$mini/b/libsluice.a")[9], $made - 10, 'nothing to do');
+unlink "$mini/proto/goes.c";
+run_ok('a source file is gone', @mini);
+is(run('ar', 't', "$mini/b/libsluice.a")->{out}, "stays.o\nwide_avx2.o\n", 'and so is its object');
+
+# Flags of x86 are for compilers that write code for it.
+spit("$mini/cc-arm", "#!/bin/sh\n[ \"\$1\" = -dumpmachine ] && echo aarch64-linux-gnu\n");
+chmod 0755, "$mini/cc-arm";
+my @wide = ('make', '-n', 'V=1', '-C', $mini, 'B=w', 'NVCC=', 'w/kernels/wide_avx2.o');
+like(run(@wide, 'CC=cc')->{out}, qr/ -mavx2 -mf16c /, 'x86: -mavx2') if run('cc', '-dumpmachine')->{out} =~ /^x86_64/;
+my $arm = run(@wide, "CC=$mini/cc-arm")->{out};
+ok($arm =~ m{wide_avx2\.c} && $arm !~ / -m/, 'another processor: none') or diag($arm);
+SKIP: {
+    skip 'no cross compiler (gcc-aarch64-linux-gnu)', 2 if run('aarch64-linux-gnu-gcc', '--version')->{rc};
+    my @objects = map { s{^\Q$TOP\E/(.*)\.c$}{build/arm/$1.o}r } glob "$TOP/kernels/*.c";
+    run_ok('the kernels compile for it', @make, '-j2', 'B=build/arm', 'CC=aarch64-linux-gnu-gcc', 'CFLAGS=-O1', 'WERROR=-Werror', 'NVCC=', @objects);
+    my $names = run('aarch64-linux-gnu-nm', map { "$TOP/$_" } @objects)->{out};
+    unlike($names, qr/sl_ops_avx/, 'and nothing refers to AVX');
+}
 run_ok('make help', @make, 'help');
 
 done_testing();

@@ -48,6 +48,10 @@ is($r->{rc}, 1, 'one byte');
 like($r->{out}, qr/^bytes +q4_k  blk\.2\.ffn_up_exps\.weight  from block 100  rmse/m, 'its tensor and block');
 like($r->{out}, qr/^69 tensors equal, 1 different/m, 'and no other');
 like(run($SLUICE, 'diff', $a, $c, '--tensor', '*attn*')->{out}, qr/ 0 different/, '--tensor leaves it out');
+run_ok('-t with a pattern of B alone is none of nothing', 'sh', '-c', "$SLUICE diff $legacy $f32 --tensors-only -t '*attn_k_b*'; test \$? = 1");
+fails("-t $_ matches nothing", 2, qr/--tensor '\Q$_\E': no tensor of .*a\.gguf or .*c\.gguf .* inspect/, $SLUICE, 'diff', $a, $c, '-t', $_)
+    for 'attn', '*.atn_output.*', '';
+is(run($SLUICE, 'diff', $a, $c, '-t', 'attn', '--json')->{out}, '', 'and says nothing on standard output');
 is(run($SLUICE, 'diff', $a, "$dir/none.gguf")->{rc}, 7, 'no such file');
 is(run($SLUICE, 'diff', $a)->{rc}, 2, 'one argument');
 

@@ -12,6 +12,23 @@ sub rss { # peak resident memory of a command, MiB
     return ($r, $kib / 1024);
 }
 
+# ---- memory: a small model takes little, however many threads there are
+my $small = scratch();
+for my $threads ('1', '64') {
+    my ($r, $peak) = rss("$small/report", $SLUICE, 'convert', $TINY, '-o', "$small/f32.gguf", '-r', 'f32', '-q', '-f', '-t', $threads);
+    is($r->{rc}, 0, "tiny-v3 with $threads threads") or diag($r->{err});
+    SKIP: {
+        skip 'a sanitizer needs memory of its own', 1 if $SANITIZED;
+        cmp_ok($peak, '<', 64, 'resident memory stays below 64 MiB');
+    }
+    ($r, $peak) = rss("$small/report", $SLUICE, 'quantize', "$small/f32.gguf", "$small/q.gguf", 'Q4_K_M', $threads, '-q', '-f');
+    is($r->{rc}, 0, "its F32 file (82 MB) with $threads threads") or diag($r->{err});
+    SKIP: {
+        skip 'a sanitizer needs memory of its own', 1 if $SANITIZED;
+        cmp_ok($peak, '<', 64, 'resident memory stays below 64 MiB');
+    }
+}
+
 # ---- memory: one tensor of 256 MiB in BF16 (512 MiB in F32), 64 MiB allowed
 my $source = checkpoint(scratch(), '--arch', 'llama', '--preset', 'big-tensor');
 my $dir = scratch();

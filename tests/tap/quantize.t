@@ -48,9 +48,67 @@ fails('input = output by another name', 2, qr/source|input|same/i, $SLUICE, 'qua
     "$dir/f32.gguf", 'Q4_K_M', '--force');
 is(sha256("$dir/f32.gguf"), $before, 'the input is as it was');
 
-# Quantizing again is refused, except from Q8_0 on request.
-my $r = run($SLUICE, 'quantize', "$dir/chain.gguf", "$dir/twice.gguf", 'Q2_K');
-ok($r->{rc} == 2 || $r->{rc} == 6, 'from Q4_K_M: refused') or diag("exit $r->{rc} $r->{err}");
-ok(!-e "$dir/twice.gguf", 'and nothing is made');
+# Quantizing again is refused, except on request; llama_quantize.t compares the bytes.
+run_ok('Q8_0', $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/q8.gguf", 'q8_0');
+for my $from (qw(chain q8)) {
+    fails("from a quantized file ($from)", 2, qr/^sluice quantize: \S+: it is q\w+ in the source already, .* --allow-requantize$/m,
+        $SLUICE, 'quantize', "$dir/$from.gguf", "$dir/twice.gguf", 'Q2_K');
+    ok(!-e "$dir/twice.gguf", 'and nothing is made');
+    run_ok('--allow-requantize', $SLUICE, 'quantize', '--allow-requantize', "$dir/$from.gguf", "$dir/twice-$from.gguf", 'Q2_K');
+    run_ok('what is made can be made again', $SLUICE, 'verify', "$dir/twice-$from.gguf", '--source', "$dir/$from.gguf", '--sample', 'all');
+}
+fails('convert says the same', 2, qr/--allow-requantize/, $SLUICE, 'convert', "$dir/q8.gguf", '-o', "$dir/twice.gguf", '--recipe', 'q4_k_m');
+
+# Names of types: aliases, numbers, any case, and what llama-quantize has and Sluice does not.
+my $q4 = golden("$TINY/golden/mla/Q4_K_M.xxh64");
+for my $name (qw(Q4_K q4_k 15)) {
+    run_ok("quantize to $name", $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/alias.gguf", $name, '-f');
+    is_deeply(hashes("$dir/alias.gguf"), $q4, 'is Q4_K_M');
+    run_ok("convert to $name", $SLUICE, 'convert', $TINY, '-o', "$dir/alias.gguf", '-r', $name, '-f');
+    is_deeply(hashes("$dir/alias.gguf"), $q4, 'the same');
+}
+run_ok('uniform-q4_k', $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/uniform.gguf", 'uniform-q4_k');
+is_deeply([grep { $_->[0] =~ /ffn_down/ && $_->[3] != 12 && $_->[3] != 0 } where("$dir/uniform.gguf")], [], 'every ffn_down in q4_k');
+like(run($SLUICE, 'recipes')->{out}, qr/^uniform-q4_k .* q4_k alone means q4_k_m/m, 'the list says so');
+fails('no such type', 2, qr/unknown recipe 'Q4_X'/, $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/none.gguf", 'Q4_X');
+fails('no such number', 2, qr/99 is no number of a file type/, $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/none.gguf", '99');
+fails("a type that only llama-quantize writes: $_", 2, qr/\Q$_\E is a type of llama-quantize's that Sluice does not write/,
+    $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/none.gguf", $_) for qw(TQ1_0 mxfp4_moe);
+
+# Where the arguments stand.
+chdir $dir or die;
+END { chdir '/' } # so that the folder can be removed
+run_ok('IN TYPE', $SLUICE, 'quantize', 'f32.gguf', 'q5_0');
+ok(-f 'ggml-model-q5_0.gguf', 'makes ggml-model-TYPE.gguf');
+run_ok('IN OUT 7', $SLUICE, 'quantize', 'f32.gguf', 'seven.gguf', '7');
+is_deeply(hashes('seven.gguf'), hashes('q8.gguf'), 'a number in third place is a type');
+run_ok('IN OUT TYPE THREADS', $SLUICE, 'quantize', 'f32.gguf', 'seven.gguf', '7', '1', '-f');
+run_ok('0 threads are all', $SLUICE, 'quantize', 'f32.gguf', 'seven.gguf', '7', '0', '-f');
+fails('a mistyped type and threads', 2, qr/'Q9_K' is no recipe; .* write \.\/Q9_K/, $SLUICE, 'quantize', 'f32.gguf', 'Q9_K', '8');
+fails('threads', 2, qr/threads 'many'/, $SLUICE, 'quantize', 'f32.gguf', 'o.gguf', 'q8_0', 'many');
+
+# COPY, --dry-run, --prune-layers.
+run_ok('COPY', $SLUICE, 'quantize', 'chain.gguf', 'copy.gguf', 'COPY');
+is_deeply(hashes('copy.gguf'), hashes('chain.gguf'), 'the same bytes');
+run_ok('every one of them', $SLUICE, 'verify', 'copy.gguf', '--source', 'chain.gguf', '--sample', 'all');
+is(run($SLUICE, 'inspect', 'copy.gguf', '--kv', 'general.file_type')->{out}, "15\n", 'the source\'s file type');
+fails('COPY and --pure', 2, qr/COPY leaves every tensor as it is: --pure/, $SLUICE, 'quantize', 'chain.gguf', 'c.gguf', 'COPY', '--pure');
+fails('COPY of a checkpoint', 2, qr/copies the tensors of a GGUF file/, $SLUICE, 'convert', $TINY, '-o', 'c.gguf', '-r', 'copy');
+my $dry = run_ok('--dry-run without the imatrix that it needs', $SLUICE, 'quantize', '--dry-run', 'f32.gguf', 'IQ2_XXS');
+like($dry->{err}, qr/\d+ tensors need an importance matrix/, 'says so');
+like($dry->{out}, qr/^blk\.1\.ffn_up_exps\.weight +iq2_xxs /m, 'and shows the types');
+ok(!-e 'ggml-model-IQ2_XXS.gguf', 'and writes nothing');
+run_ok('--prune-layers', $SLUICE, 'quantize', '--prune-layers', '1', 'f32.gguf', 'pruned.gguf', 'Q8_0');
+is(run($SLUICE, 'inspect', 'pruned.gguf', '--kv', 'deepseek2.block_count')->{out}, run($SLUICE, 'inspect', 'f32.gguf', '--kv', 'deepseek2.block_count')->{out} - 1 . "\n", 'one layer fewer');
+is(hashes('pruned.gguf')->{'blk.1.attn_norm.weight'}, hashes('f32.gguf')->{'blk.2.attn_norm.weight'}, 'the next one in its place');
+run_ok('verify knows', $SLUICE, 'verify', 'pruned.gguf', '--source', 'f32.gguf');
+fails("--prune-layers $_->[0]", 2, $_->[1], $SLUICE, 'quantize', '--prune-layers', $_->[0], 'f32.gguf', 'p.gguf', 'Q8_0')
+    for ['77', qr/has layers 0 to \d+$/m], ['1,', qr/expected numbers/], ['1-2', qr/expected numbers/], ['0,1,2,3,4,5,6,7,8,9', qr/layer/];
+
+# Every option of llama-quantize is one of ours.
+my $help = run($SLUICE, 'quantize', '--help')->{out};
+is_deeply([grep { $help !~ /^ .*\Q$_\E\b/m } qw(--allow-requantize --leave-output-tensor --pure --imatrix --include-weights
+    --exclude-weights --output-tensor-type --token-embedding-type --tensor-type --tensor-type-file --prune-layers
+    --keep-split --override-kv --dry-run)], [], 'llama-quantize\'s options');
 
 done_testing();

@@ -69,17 +69,20 @@ complete('with the same bytes', $dir);
 unlink glob "$dir/*";
 
 # ---- what was done is not done again. The machine may be slow just then: the kill
-# comes later and later, until it meets a moment between the first task and the last.
-my $percent = 0;
-for my $try (1 .. 12) {
+# comes later, or sooner, until it meets a moment between the first task and the last.
+my ($percent, $delay) = (0, $whole * 0.6);
+for (1 .. 40) {
     my $p = start(@command, "$dir/x.gguf");
-    sleep($whole * (0.5 + 0.1 * $try));
+    sleep($delay);
     kill 'KILL', -$p->{pid};
     finish($p);
     if ($p->{rc} == 137 && !all_there($dir)) {
         $r = run(@command, "$dir/x.gguf");
         ($percent) = $r->{err} =~ /going on with earlier work: (\d+) %/;
         last if $percent;
+        $delay *= 1.2;
+    } else {
+        $delay *= 0.75;
     }
     unlink glob "$dir/*";
 }

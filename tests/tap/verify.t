@@ -36,6 +36,85 @@ is($unnoticed, 0, "$flips changed bits, each noticed (exit 8)");
 is_deeply(\@unnamed, [], 'the tensor is named');
 run_ok('all undone: whole again', $SLUICE, 'verify', $file);
 
+# Every field of every tensor's record in the header, bytes of every key-value, data
+# and padding of a small output, in one file and in parts: each flip is named.
+my $small = checkpoint(scratch(), '--layers', '2', '--hidden', '256', '--inter', '256', '--moe-inter', '256', '--experts', '2',
+    '--groups', '1', '--heads', '2', '--kv-heads', '2', '--q-lora', '256', '--kv-lora', '256');
+my $dir2 = scratch();
+run_ok('a small output', $SLUICE, 'convert', $small, '-o', "$dir2/one.gguf", '--recipe', 'q4_k_m', '-q');
+run_ok('the same in parts', $SLUICE, 'convert', $small, '-o', "$dir2/set.gguf", '--recipe', 'q4_k_m', '-q', '--split-max-size', '600K');
+my @set = glob "$dir2/set-*.gguf";
+cmp_ok(scalar @set, '>=', 2, 'several parts');
+for my $case ([$dir2 . '/one.gguf', "$dir2/one.gguf"], map { [$set[0], $_] } @set[0 .. ($QUICK ? 0 : $#set)]) {
+    my ($whole, $part) = @$case;
+    my ($name) = $part =~ m{([^/]+)$};
+    my @flips = flips_of($part);
+    my $share = $QUICK ? 0.1 : $whole eq $part && @flips > 400 ? 1 : 0.35; # of one file all of them
+    @flips = grep { rand() < $share } @flips;
+    my @wrong;
+    for my $f (@flips) {
+        my ($at, $what, @want) = @$f;
+        my $mask = 1 << int rand 8;
+        flip_byte($part, $at, $mask);
+        my $r = run($SLUICE, 'verify', '-q', $whole);
+        flip_byte($part, $at, $mask);
+        my $said = $r->{err} . $r->{out};
+        my @missing = grep { $said !~ /$_/ } @want, qr/\Q$name\E/;
+        push @wrong, "$what, byte $at, mask $mask: exit $r->{rc}, lacks @missing: $said" if $r->{rc} != 8 || @missing;
+    }
+    is_deeply([@wrong[0 .. ($#wrong < 5 ? $#wrong : 5)]], [], "$name: " . @flips . ' flips, each named (exit 8)');
+    run_ok('all undone', $SLUICE, 'verify', '-q', $whole);
+}
+
+# [byte, what it is, patterns that the message must have...] of a GGUF file.
+sub flips_of {
+    my ($path) = @_;
+    my $text = slurp($path);
+    my ($n_tensors, $n_kv) = unpack 'x8 Q<Q<', $text;
+    my ($at, @flips) = (24);
+    my $any = sub { $_[0] + int rand $_[1] };
+    my $skip; # the bytes of a value
+    $skip = sub {
+        my ($type, $p) = @_;
+        return 8 + unpack 'Q<', substr $text, $p, 8 if $type == 8;
+        return (1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8)[$type] if $type != 9;
+        my ($elem, $n) = unpack 'L<Q<', substr $text, $p, 12;
+        my $bytes = 12;
+        return 12 + $n * $skip->($elem, 0) if $elem != 8;
+        $bytes += $skip->(8, $p + $bytes) for 1 .. $n;
+        return $bytes;
+    };
+    for (1 .. $n_kv) {
+        my $len = unpack 'Q<', substr $text, $at, 8;
+        my $key = substr $text, $at + 8, $len;
+        my $value = $at + 8 + $len + 4;
+        my $bytes = $skip->(unpack('L<', substr $text, $value - 4, 4), $value);
+        my @want = (qr/metadata key \Q$key\E[ :]/, qr/changes no tensor/);
+        push @flips, [$any->($at, 8), "length of key $key", @want], [$any->($at + 8, $len), "key $key", @want],
+            [$any->($value - 4, 4), "type of $key", @want], [$any->($value, $bytes), "value of $key", @want];
+        $at = $value + $bytes;
+    }
+    my $n = 0;
+    my @where = where($path);
+    for my $t (sort { $a->[1] <=> $b->[1] } @where) {
+        my $len = unpack 'Q<', substr $text, $at, 8;
+        my ($dims) = unpack 'L<', substr $text, $at + 8 + $len, 4;
+        my $p = $at + 8 + $len + 4;
+        my @want = qr/tensor \Q$t->[0]\E: its record in the header \(@{[++$n]} of @{[scalar @where]}\) is damaged/;
+        push @flips, [$any->($at, 8), "length of $t->[0]", @want, qr/the length of its name/],
+            [$any->($at + 8, $len), "name $t->[0]", @want, qr/its name/],
+            [$any->($p - 4, 4), "dimensions of $t->[0]", @want, qr/its number of dimensions/],
+            (map { [$any->($p + 8 * $_, 8), "dimension $_ of $t->[0]", @want, qr/dimension @{[$_ + 1]} of $dims/] } 0 .. $dims - 1),
+            [$any->($p + 8 * $dims, 4), "type of $t->[0]", @want, qr/its type/],
+            [$any->($p + 8 * $dims + 4, 8), "offset of $t->[0]", @want, qr/its offset/],
+            [$any->($t->[1], $t->[2]), "data of $t->[0]", qr/tensor \Q$t->[0]\E/];
+        my $pad = -($t->[1] + $t->[2]) % 32;
+        push @flips, [$any->($t->[1] + $t->[2], $pad), "padding of $t->[0]", qr/padding after tensor \Q$t->[0]\E/] if $pad;
+        $at = $p + 8 * $dims + 12;
+    }
+    return @flips;
+}
+
 # Length.
 my $text = slurp($file);
 spit("$dir/short.gguf", substr $text, 0, -32);

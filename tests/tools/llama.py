@@ -6,7 +6,8 @@
   llama.py load FILE...                                   load each, make 8 tokens
   llama.py logits FILE --reference DIR                    against reference.json, logits.f32
   llama.py perplexity FILE... --reference DIR [--base FILE] [--markdown OUT]
-  llama.py quantize IN.gguf OUT.gguf NAME [--imatrix I]   what llama-quantize does
+  llama.py quantize IN.gguf OUT.gguf NAME [OPTION...]     what llama-quantize does, with its options
+  llama.py imatrix FILE OUT.gguf [--chunks N] [--text FILE]  what llama-imatrix collects
   llama.py golden DIR                                     this ggml against tests/golden
   llama.py tensors CHECKPOINT FILE.gguf... [--layout L]   ggml_quantize_chunk of the
                                                           dequantized source = the file's bytes
@@ -64,6 +65,18 @@ class QuantizeParams(C.Structure):
                                            "keep_split", "dry_run")] + [
                    (n, C.c_void_p) for n in ("imatrix", "kv_overrides", "tt_overrides", "prune")] + [
                    ("max_buf_size", C.c_size_t)]
+
+
+class TensorOverride(C.Structure):
+    _fields_ = [("pattern", C.c_char_p), ("type", C.c_int)]
+
+
+class KvValue(C.Union):
+    _fields_ = [("i", C.c_int64), ("f", C.c_double), ("b", C.c_bool), ("s", C.c_char * 128)]
+
+
+class KvOverride(C.Structure):
+    _fields_ = [("tag", C.c_int), ("key", C.c_char * 128), ("value", KvValue)]
 
 
 class ImatrixData(C.Structure):
@@ -152,7 +165,7 @@ class Llama:
 
 
 class Model:
-    def __init__(self, llama, path, threads, n_ctx=256):
+    def __init__(self, llama, path, threads, n_ctx=256, on_eval=None):
         self.l, L = llama, llama.llama
         mp = L.llama_model_default_params()
         mp.check_tensors, mp.extra_bufts = True, False
@@ -164,6 +177,8 @@ class Model:
         cp.n_threads = cp.n_threads_batch = threads
         cp.type_k = cp.type_v = 0  # F32: the cache adds no rounding of its own
         cp.flash_attn = 0
+        if on_eval:
+            cp.cb_eval = C.cast(on_eval, C.c_void_p)
         self.ctx = L.llama_init_from_model(self.model, cp)
         if not self.ctx:
             llama.fail(f"{path}: no context")
@@ -345,12 +360,20 @@ def cmd_generate(l, a):
     print(a.prompt + text)
 
 
-def imatrix_data(path):
-    """A GGUF imatrix as llama_model_quantize takes it, and what keeps it alive."""
+def cmd_imatrix(l, a):
+    import llama_imatrix
+    llama_imatrix.collect(l, Model, a)
+
+
+def imatrix_data(path, include=(), exclude=()):
+    """A GGUF imatrix as llama_model_quantize takes it, and what keeps it alive; entries
+    chosen by parts of their names, as llama-quantize does."""
     import gguf
     import numpy as np
     t = {x.name: x.data.reshape(-1) for x in gguf.GGUFReader(path).tensors}
     names = sorted(n[:-8] for n in t if n.endswith(".in_sum2"))
+    names = [n for n in names if (not include or any(w in n for w in include))
+             and not any(w in n for w in exclude)]
     list_ = (ImatrixData * (len(names) + 1))()
     alive = [list_]
     for i, name in enumerate(names):
@@ -363,17 +386,63 @@ def imatrix_data(path):
     return alive
 
 
+def quantize_options(qp, a, alive):
+    """llama-quantize's options, as that program fills the structure with them."""
+    def keep(array):
+        alive.append(array)
+        return C.addressof(array)
+
+    qp.allow_requantize, qp.pure, qp.keep_split = a.allow_requantize, a.pure, a.keep_split
+    qp.quantize_output = not a.leave_output_tensor
+    if a.output_tensor_type:
+        qp.output_type = type_id(a.output_tensor_type)
+    if a.token_embedding_type:
+        qp.embedding_type = type_id(a.token_embedding_type)
+    if a.tensor_type:
+        pairs = [p.split("=", 1) for p in a.tensor_type]
+        qp.tt_overrides = keep((TensorOverride * (len(pairs) + 1))(
+            *[(p.lower().encode(), type_id(t)) for p, t in pairs]))
+    if a.prune_layers:
+        layers = sorted({int(x) for x in a.prune_layers.split(",")})
+        qp.prune = keep((C.c_int32 * (len(layers) + 1))(*layers, -1))
+    if a.override_kv:
+        kvs = (KvOverride * (len(a.override_kv) + 1))()
+        for kv, text in zip(kvs, a.override_kv):
+            key, rest = text.split("=", 1)
+            kind, value = rest.split(":", 1)
+            kv.key = key.encode()
+            kv.tag = ["int", "float", "bool", "str"].index(kind)
+            if kind == "int":
+                kv.value.i = int(value)
+            elif kind == "float":
+                kv.value.f = float(value)
+            elif kind == "bool":
+                kv.value.b = value == "true"
+            else:
+                kv.value.s = value.encode()
+        qp.kv_overrides = keep(kvs)
+
+
+def type_id(name):
+    import gguf
+    return int(gguf.GGMLQuantizationType[name.upper()])
+
+
 def cmd_quantize(l, a):
     src, dst, name = a.files
     qp = l.llama.llama_model_quantize_default_params()
-    qp.ftype, qp.nthread = FTYPES[name], a.threads
-    alive = imatrix_data(a.imatrix) if a.imatrix else None
-    if alive:
+    alive = []
+    qp.nthread, qp.only_copy = a.threads, name == "COPY"
+    qp.ftype = 0 if name == "COPY" else FTYPES[name]
+    if a.imatrix:
+        alive = imatrix_data(a.imatrix, a.include_weights, a.exclude_weights)
         qp.imatrix = C.addressof(alive[0])
+    quantize_options(qp, a, alive)
     start = time.monotonic()
     if l.llama.llama_model_quantize(src.encode(), dst.encode(), C.byref(qp)) != 0:
         l.fail("llama_model_quantize")
-    print(json.dumps({"seconds": time.monotonic() - start, "bytes": os.path.getsize(dst)}))
+    size = os.path.getsize(dst) if os.path.exists(dst) else None  # --keep-split: several files
+    print(json.dumps({"seconds": time.monotonic() - start, "bytes": size}))
 
 
 class Ggml:
@@ -450,13 +519,20 @@ def cmd_tensors(l, a):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["generate", "load", "logits", "perplexity", "quantize", "golden",
+    p.add_argument("verb", choices=["generate", "load", "logits", "perplexity", "quantize", "imatrix", "golden",
                                     "tensors", "version"])
     p.add_argument("files", nargs="*")
     p.add_argument("--reference")
     p.add_argument("--base")
     p.add_argument("--imatrix")
+    for option in ("allow-requantize", "leave-output-tensor", "pure", "keep-split"):
+        p.add_argument("--" + option, action="store_true")
+    for option in ("output-tensor-type", "token-embedding-type", "prune-layers"):
+        p.add_argument("--" + option)
+    for option in ("include-weights", "exclude-weights", "tensor-type", "override-kv"):
+        p.add_argument("--" + option, action="append", default=[])
     p.add_argument("--markdown")
+    p.add_argument("--text", default="/usr/share/common-licenses/GPL-3")
     p.add_argument("--chunks", type=int, default=0)
     # One: llama.cpp's threads wait for each other by spinning, and other tests run beside.
     p.add_argument("--threads", type=int, default=1)

@@ -35,7 +35,7 @@ struct config {
     enum arch arch;
     uint64_t layers, dense, hidden, inter, moe_inter, experts, used, groups, groups_used;
     uint64_t heads, kv_heads, q_lora, kv_lora, nope, rope, v_dim, vocab, shards, seed;
-    bool mtp, tied, f32_bias, holes;
+    bool mtp, tied, f32_bias, sparse, holes;
     const char *scales; /* block, e8m0, tensor, row */
     const char *scale_suffix, *tokenizer, *config, *out;
 };
@@ -332,7 +332,7 @@ static void write_shard(const struct config *c, const struct list *l, unsigned s
     fwrite(&n64, 8, 1, f);
     fwrite(header, 1, len, f);
     free(header);
-    enum { CHUNK = 1 << 20 };
+    enum { CHUNK = 1 << 20, HEAD = 4096 };
     uint8_t *buf = malloc(CHUNK * 4);
     if (!buf)
         die("out of memory");
@@ -348,9 +348,15 @@ static void write_shard(const struct config *c, const struct list *l, unsigned s
         uint64_t n = (t->rows ? t->rows : 1) * t->cols, s = c->seed * 0x100000001b3u + i * 0x9e3779b9u + 1;
         while (n) {
             uint64_t k = n < CHUNK ? n : CHUNK;
+            if (c->sparse && t->fill == GAUSS && t->rows && n > HEAD)
+                k = HEAD;
             draw(t, k, buf, &s);
             fwrite(buf, kind_bytes(t->kind), k, f);
             n -= k;
+            if (k == HEAD) {
+                fseeko(f, (off_t)(n * kind_bytes(t->kind)), SEEK_CUR);
+                n = 0;
+            }
         }
     }
     free(buf);
@@ -507,6 +513,7 @@ static void usage(FILE *f)
           "  --tied                        no lm_head\n"
           "  --holes                       large tensors are holes, but for a few\n"
           "  --config FILE                 config.json to copy in place of a made one\n"
+          "  --sparse                      of each matrix only the beginning, then a hole\n"
           "  --tokenizer DIR               where DeepSeek's tokenizer files are (tests/tiny-v3)\n", f);
 }
 
@@ -555,14 +562,15 @@ int main(int argc, char **argv)
                                         "groups", "groups-used", "heads", "kv-heads", "q-lora", "kv-lora", "nope",
                                         "rope", "v-dim", "vocab", "shards", "seed" };
     enum { N = sizeof nums / sizeof *nums };
-    struct option opts[N + 14];
+    struct option opts[N + 15];
     struct config c = defaults(DEEPSEEK);
     for (int i = 0; i < N; i++)
         opts[i] = (struct option){ nums[i], required_argument, NULL, NUM0 + i };
     const struct option rest[] = { { "arch", 1, NULL, 'a' }, { "preset", 1, NULL, 'p' }, { "scales", 1, NULL, 's' },
-                                   { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' }, { "mtp", 0, NULL, 'm' }, { "no-mtp", 0, NULL, 'M' },
-                                   { "tied", 0, NULL, 't' }, { "tokenizer", 1, NULL, 'k' }, { "out", 1, NULL, 'o' },
-                                   { "holes", 0, NULL, 'H' }, { "config", 1, NULL, 'c' },
+                                   { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' },
+                                   { "mtp", 0, NULL, 'm' }, { "no-mtp", 0, NULL, 'M' }, { "tied", 0, NULL, 't' },
+                                   { "sparse", 0, NULL, 'S' }, { "holes", 0, NULL, 'H' }, { "config", 1, NULL, 'c' },
+                                   { "tokenizer", 1, NULL, 'k' }, { "out", 1, NULL, 'o' },
                                    { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
     memcpy(opts + N, rest, sizeof rest);
     for (int o; (o = getopt_long(argc, argv, "", opts, NULL)) != -1;) {
@@ -591,6 +599,7 @@ int main(int argc, char **argv)
         case 'm': c.mtp = true; break;
         case 'M': c.mtp = false; break;
         case 't': c.tied = true; break;
+        case 'S': c.sparse = true; break;
         case 'k': c.tokenizer = optarg; break;
         case 'H': c.holes = true; break;
         case 'c': c.config = optarg; break;

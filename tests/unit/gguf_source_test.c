@@ -3,6 +3,7 @@
 #include "worker/source_element.h"
 #include "worker/verify.h"
 #include "kernels/kernels.h"
+#include "proto/header_seal.h"
 #include "proto/plan.h"
 
 #include <fcntl.h>
@@ -109,7 +110,7 @@ static void write_output(const char *wrong, uint64_t at, const char *drop)
     struct sl_gguf_tensor *t;
     struct sl_kvs kvs = {0};
     struct source s;
-    uint64_t offset = 0, len, at_sums, at_sum, sum, *sums;
+    uint64_t offset = 0, len, *sums;
     uint8_t *header;
     uint32_t n = 0;
     FILE *f = fopen(path, "wb");
@@ -150,11 +151,7 @@ static void write_output(const char *wrong, uint64_t at, const char *drop)
         free(bytes);
         k++;
     }
-    assert_int_equal(sl_gguf_value_offset(&kvs, SL_KEY_SUM_TENSORS, &at_sums), 0);
-    assert_int_equal(sl_gguf_value_offset(&kvs, SL_KEY_SUM_HEADER, &at_sum), 0);
-    memcpy(header + at_sums, sums, 8 * n);
-    assert_int_equal(sl_gguf_header_checksum(header, len, at_sum, at_sums, n, &sum), 0);
-    memcpy(header + at_sum, &sum, 8);
+    assert_int_equal(sl_gguf_seal_header(header, len, &kvs, sums, n), 0);
     rewind(f);
     fwrite(header, 1, len, f);
     assert_int_equal(fclose(f), 0);

@@ -483,7 +483,7 @@ static void test_kvs(void **state)
 
     (void)state;
     assert_int_equal(sl_imatrix_open(TINY_DAT, &im, &e), 0);
-    assert_int_equal(sl_imatrix_kvs(im, (const char *[]){"ffn"}, 1, true, &kvs), 0);
+    assert_int_equal(sl_imatrix_kvs(im, &(struct sl_weight_words){(const char *[]){"ffn"}, 1, true}, &kvs), 0);
     assert_int_equal(kvs.n, 6);
     assert_string_equal(kvs.kv[0].key, "quantize.imatrix.file");
     assert_string_equal(kvs.kv[1].key, "quantize.imatrix.dataset");
@@ -494,7 +494,7 @@ static void test_kvs(void **state)
     assert_non_null(sl_kvs_find(&kvs, SL_KEY_IMATRIX_INCLUDE));
     sl_kvs_free(&kvs);
     im->n_chunks = 0;
-    assert_int_equal(sl_imatrix_kvs(im, NULL, 0, false, &kvs), 0);
+    assert_int_equal(sl_imatrix_kvs(im, &(struct sl_weight_words){0}, &kvs), 0);
     assert_null(sl_kvs_find(&kvs, "quantize.imatrix.chunks_count"));
     sl_kvs_free(&kvs);
     sl_imatrix_close(im);

@@ -187,6 +187,9 @@ static void check_files(const struct sl_plan *p)
         assert_non_null(sums);
         assert_int_equal(sums->n, s->n_tensors);
         assert_non_null(sl_kvs_find(&g->kvs, SL_KEY_SUM_HEADER));
+        sums = sl_kvs_find(&g->kvs, SL_KEY_SUM_RECORDS);
+        assert_non_null(sums);
+        assert_int_equal(sums->n, g->kvs.n + g->n_tensors);
         sl_gguf_close(g);
     }
 }

@@ -1,0 +1,88 @@
+# llama-quantize's command line, option by option: what `sluice quantize` makes of a
+# line equals, tensor by tensor and key by key, what a real llama-quantize makes of it.
+use strict;
+use warnings;
+use SluiceTest;
+use Test::More;
+
+need_llama();
+my $golden = run(python('llama.py', 'golden', "$TOP/tests/golden"));
+plan(skip_all => "llama.cpp's package gives other bytes than tests/golden") if $golden->{out} !~ /"different": \[\]/;
+
+my $dir = scratch();
+my $source = checkpoint(scratch(), '--layers', '9', '--experts', '4', '--hidden', '256', '--inter', '512', '--groups', '2');
+run_ok('F32', $SLUICE, 'convert', $source, '-o', "$dir/f32.gguf", '--recipe', 'f32', '-q');
+run_ok('in parts', $SLUICE, 'convert', $source, '-o', "$dir/parts.gguf", '--recipe', 'f32', '-q', '--split-max-size', '4M');
+my ($parts) = glob "$dir/parts-00001-of-*.gguf";
+for my $t (qw(Q8_0 Q4_K_M Q5_1 Q3_K_L IQ4_XS)) {
+    run_ok("a source in $t", $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/$t.gguf", $t, '-q');
+}
+my $im = "$dir/im.gguf";
+run_ok('an imatrix', python('make_imatrix.py', "$dir/f32.gguf", $im));
+
+# Sluice's own keys are only in its file; all the others are the same on both sides.
+sub other_keys {
+    my ($theirs, $ours) = @_;
+    my @lines = json_lines(run($SLUICE, 'diff', '--json', '-q', $theirs, $ours)->{out});
+    return map { $_->{key} } grep { $_->{message_type} eq 'diff_metadata' && $_->{key} !~ /^sluice\./ } @lines;
+}
+
+my @cases = (
+    ['Q4_K', [], 'f32', 'q4_k', 'the alias Q4_K'],
+    ['Q3_K_M', [], 'f32', 'Q3_k', 'the alias Q3_K'],
+    ['Q5_K_M', [], 'f32', 'Q5_K', 'the alias Q5_K'],
+    ['Q4_K_M', [], 'f32', '15', 'a number'],
+    ['F16', [], 'f32', '1', 'another number'],
+    ['Q2_K', ['--pure'], 'f32'],
+    ['Q4_K_M', ['--leave-output-tensor'], 'f32'],
+    ['Q3_K_M', ['--output-tensor-type', 'q5_k', '--token-embedding-type', 'Q8_0'], 'f32'],
+    ['Q5_K_S', ['--tensor-type', 'ATTN_q_b=q8_0', '--tensor-type', 'blk\.[1-3]\.ffn_(up|gate)=iq4_nl', '--tensor-type', 'ffn_up=q2_k'], 'f32'],
+    ['Q3_K_S', ['--pure', '--tensor-type', 'attn=q6_k'], 'f32'],
+    ['Q4_K_M', ['--prune-layers', '3,5,4'], 'f32'],
+    ['Q4_K_M', ['--prune-layers', '0'], 'f32'],
+    ['Q6_K', ['--override-kv', 'general.name=str:Another', '--override-kv', 'new.number=int:7', '--override-kv', 'new.yes=bool:true', '--override-kv', 'new.half=float:0.5'], 'f32'],
+    ['Q4_K_M', ['--allow-requantize'], 'Q8_0'],
+    ['Q2_K', ['--allow-requantize'], 'Q4_K_M'],
+    ['F16', ['--allow-requantize'], 'Q3_K_L'],
+    ['Q4_0', ['--allow-requantize', '--leave-output-tensor'], 'Q5_1'],
+    ['Q8_0', ['--allow-requantize'], 'IQ4_XS'],
+    ['COPY', [], 'Q4_K_M'],
+    ['COPY', ['--override-kv', 'general.name=str:Copied'], 'f32'],
+    ['Q4_K_M', ['--imatrix', $im], 'f32'],
+    ['IQ3_XXS', ['--imatrix', $im, '--prune-layers', '2,6'], 'f32'],
+    ['Q2_K', ['--imatrix', $im, '--include-weights', 'ffn', '--include-weights', 'attn_output'], 'f32'],
+    ['Q2_K', ['--imatrix', $im, '--exclude-weights', 'exps', '--exclude-weights', 'blk.1.'], 'f32'],
+);
+for my $c (@cases) {
+    my ($type, $options, $from, $typed, $name) = @$c;
+    my $real = $type eq 'Q4_K' ? 'Q4_K_M' : $type;
+    $name //= join ' ', "$from to $type", map { s{.*/}{}r } @$options;
+    my $theirs = run(python('llama.py', 'quantize', "$dir/$from.gguf", "$dir/theirs.gguf", $real, @$options));
+    my $ours = run($SLUICE, 'quantize', @$options, "$dir/$from.gguf", "$dir/ours.gguf", $typed // $type, '2', '-q', '-f');
+    ok(!$theirs->{rc} && !$ours->{rc}, $name) or diag($theirs->{out}, $ours->{err}), next;
+    is_deeply(hashes("$dir/ours.gguf"), hashes("$dir/theirs.gguf"), "$name: the same tensors");
+    # llama.py calls the library; the program itself adds the imatrix's keys.
+    is_deeply([grep { !/^quantize\.imatrix\./ } other_keys("$dir/theirs.gguf", "$dir/ours.gguf")], [], "$name: the same metadata");
+    my $v = run($SLUICE, 'verify', "$dir/ours.gguf", '--source', "$dir/$from.gguf", '--sample', '20', grep({ /imatrix|\Q$im\E/ } @$options));
+    is($v->{rc}, 0, "$name: verified against its source") or diag($v->{out}, $v->{err});
+    unlink "$dir/theirs.gguf", "$dir/ours.gguf";
+}
+
+# What one refuses the other refuses.
+for my $c (['Q4_K_M', 'Q8_0', qr/output\.weight: it is q8_0 .*--allow-requantize/], ['Q2_K', 'Q4_K_M', qr/--allow-requantize/],
+    ['IQ2_XXS', 'f32', qr/--imatrix/], ['Q2_K_S', 'f32', qr/--imatrix/]) {
+    my ($type, $from, $why) = @$c;
+    isnt(run(python('llama.py', 'quantize', "$dir/$from.gguf", "$dir/theirs.gguf", $type))->{rc}, 0, "$from to $type: llama-quantize refuses");
+    fails("and so does Sluice", 2, $why, $SLUICE, 'quantize', "$dir/$from.gguf", "$dir/ours.gguf", $type);
+    ok(!-e "$dir/ours.gguf", 'and makes nothing');
+}
+
+# Parts as the input's.
+run_ok('llama-quantize --keep-split', python('llama.py', 'quantize', $parts, "$dir/kt", 'Q4_K_M', '--keep-split'));
+run_ok('--keep-split', $SLUICE, 'quantize', '--keep-split', $parts, "$dir/ko", 'Q4_K_M', '-q');
+my @theirs = sort glob "$dir/kt-*.gguf";
+my @ours = sort glob "$dir/ko-*.gguf";
+ok(@theirs >= 4 && @theirs == @ours, 'as many parts');
+is_deeply(hashes($ours[$_]), hashes($theirs[$_]), "part " . ($_ + 1)) for 0 .. $#theirs;
+
+done_testing();

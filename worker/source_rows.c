@@ -1,0 +1,251 @@
+#include "worker/source_rows.h"
+
+#include "kernels/kernels.h"
+#include "proto/source_file.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define OPEN_FILES 8
+
+struct open_file {
+    uint32_t file;
+    int fd; /* -1: closed */
+    uint64_t used;
+};
+
+struct source_rows {
+    const struct sl_checkpoint *ck;
+    const struct sl_model *m;
+    struct open_file files[OPEN_FILES];
+    uint64_t calls, bytes;
+    uint8_t *raw;          /* stored elements of a piece of a row */
+    uint64_t raw_room;
+    float *scale;          /* one row of a scale tensor */
+    uint64_t scale_room, scale_row;
+    uint32_t scale_tensor;
+    float *head;           /* a head's K matrix, as stored: nope rows of lora columns */
+    uint64_t head_room, head_at;
+    const struct sl_out_tensor *head_of;
+};
+
+int source_rows_open(const struct sl_checkpoint *ck, const struct sl_model *m,
+                     struct source_rows **out, struct sl_error *e)
+{
+    struct source_rows *r = calloc(1, sizeof *r);
+
+    *out = r;
+    if (!r)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    r->ck = ck;
+    r->m = m;
+    r->scale_tensor = SL_NO_TENSOR;
+    for (int i = 0; i < OPEN_FILES; i++)
+        r->files[i].fd = -1;
+    return 0;
+}
+
+void source_rows_close(struct source_rows *r)
+{
+    if (!r)
+        return;
+    for (int i = 0; i < OPEN_FILES; i++)
+        if (r->files[i].fd >= 0)
+            close(r->files[i].fd);
+    free(r->raw);
+    free(r->scale);
+    free(r->head);
+    free(r);
+}
+
+uint64_t source_rows_bytes(const struct source_rows *r)
+{
+    return r->bytes;
+}
+
+static int room(void **p, uint64_t *have, uint64_t bytes, struct sl_error *e)
+{
+    if (bytes <= *have)
+        return 0;
+    free(*p);
+    *p = malloc(bytes);
+    *have = *p ? bytes : 0;
+    return *p ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+}
+
+static int file_of(struct source_rows *r, uint32_t file, int *fd, struct sl_error *e)
+{
+    const struct sl_src_file *f = &r->ck->files[file];
+    struct open_file *o = &r->files[0];
+    struct sl_source_stat st;
+
+    r->calls++;
+    for (int i = 0; i < OPEN_FILES; i++) {
+        if (r->files[i].fd >= 0 && r->files[i].file == file) {
+            r->files[i].used = r->calls;
+            *fd = r->files[i].fd;
+            return 0;
+        }
+        if (r->files[i].used < o->used)
+            o = &r->files[i];
+    }
+    if (o->fd >= 0)
+        close(o->fd);
+    o->fd = -1;
+    SL_TRY(sl_source_open_path(f->path, &o->fd, &st, e));
+    if (st.size != f->size || st.mtime_ns != f->mtime_ns)
+        return sl_fail(e, SL_ESOURCE, "%s was changed while it was in use", f->path);
+    /* Readahead would bring in far more than the sample. */
+    (void)posix_fadvise(o->fd, 0, 0, POSIX_FADV_RANDOM);
+    o->file = file;
+    o->used = r->calls;
+    *fd = o->fd;
+    return 0;
+}
+
+/* Elements first .. first + n of a checkpoint tensor, as stored. */
+static int stored(struct source_rows *r, uint32_t tensor, uint64_t first, uint64_t n, void *to,
+                  struct sl_error *e)
+{
+    const struct sl_src_tensor *t = &r->ck->tensors[tensor];
+    const struct sl_dtype_info *d = sl_dtype_info((int)t->dtype);
+    uint64_t bytes = n / d->block * d->bytes;
+    int fd = -1;
+
+    if (first > t->elems || n > t->elems - first || first % d->block || n % d->block)
+        return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s': rows do not fit its blocks", t->name);
+    SL_TRY(file_of(r, t->file, &fd, e));
+    r->bytes += bytes;
+    return sl_source_read(fd, r->ck->files[t->file].path, to, bytes,
+                          t->offset + first / d->block * d->bytes, e);
+}
+
+/* r->scale = scale row `row` of a weight's scales. */
+static int load_scales(struct source_rows *r, const struct sl_scale *s, uint64_t row, struct sl_error *e)
+{
+    const struct sl_src_tensor *t = &r->ck->tensors[s->tensor];
+    uint64_t bytes = s->cols * sizeof *r->scale, bad = 0;
+    const struct sl_source src = {.dtype = t->dtype, .cols = s->cols, .block_rows = 1, .block_cols = 1};
+    struct sl_source at = src;
+    bool exponents = t->dtype == SL_DTYPE_F8_E8M0 || t->dtype == SL_DTYPE_U8;
+
+    if (r->scale_tensor == s->tensor && r->scale_row == row)
+        return 0;
+    r->scale_tensor = SL_NO_TENSOR;
+    SL_TRY(room((void **)&r->scale, &r->scale_room, bytes, e));
+    SL_TRY(room((void **)&r->raw, &r->raw_room, bytes, e));
+    SL_TRY(stored(r, s->tensor, row * s->cols, s->cols, r->raw, e));
+    at.data = r->raw;
+    if (!exponents && sl_load_f32(&at, 0, s->cols, r->scale, &bad) == SL_EUNSUPPORTED)
+        return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s' holds scales as %s", t->name,
+                       sl_dtype_info((int)t->dtype)->name);
+    for (uint64_t i = 0; i < s->cols; i++) {
+        if (exponents)
+            r->scale[i] = r->raw[i] == 255 ? NAN : ldexpf(1.0f, (int)r->raw[i] - 127);
+        if (!(r->scale[i] > 0) || isinf(r->scale[i]))
+            return sl_fail(e, SL_ESOURCE, "tensor '%s': scale [%llu, %llu] is %g; a finite number above 0 "
+                           "was expected", t->name, (unsigned long long)row, (unsigned long long)i,
+                           (double)r->scale[i]);
+    }
+    r->scale_tensor = s->tensor;
+    r->scale_row = row;
+    return 0;
+}
+
+/* Elements first .. first + n of a source's matrix, row-major. */
+static int elements(struct source_rows *r, const struct sl_model_src *s, uint64_t first, uint64_t n,
+                    float *out, struct sl_error *e)
+{
+    const struct sl_src_tensor *t = &r->ck->tensors[s->tensor];
+
+    if (s->cols == 0)
+        return sl_fail(e, SL_EFAIL, "tensor '%s' has no columns", t->name);
+    while (n) {
+        uint64_t row = first / s->cols, col = first % s->cols, bad = 0;
+        uint64_t take = s->cols - col < n ? s->cols - col : n;
+        struct sl_source src = {.dtype = s->dtype, .cols = s->cols, .first = col, .block_rows = 1,
+                                .block_cols = 1};
+        int rc;
+
+        if (s->scale.tensor != SL_NO_TENSOR) {
+            SL_TRY(load_scales(r, &s->scale, row / s->scale.block_rows, e));
+            src.scale = r->scale;
+            src.scale_cols = s->scale.cols;
+            src.block_cols = s->scale.block_cols;
+        }
+        SL_TRY(room((void **)&r->raw, &r->raw_room, take * 8, e));
+        SL_TRY(stored(r, s->tensor, first, take, r->raw, e));
+        src.data = r->raw;
+        rc = sl_load_f32(&src, 0, take, out, &bad);
+        if (rc == SL_ESOURCE)
+            return sl_fail(e, rc, "tensor '%s' in '%s': row %llu, column %llu is NaN or infinite; the "
+                           "source is damaged", t->name, r->ck->files[t->file].path,
+                           (unsigned long long)row, (unsigned long long)bad);
+        if (rc < 0)
+            return sl_fail(e, rc, "tensor '%s' holds %s, which are no weights", t->name,
+                           sl_dtype_info((int)s->dtype)->name);
+        first += take;
+        out += take;
+        n -= take;
+    }
+    return 0;
+}
+
+/* Row [c] of a head's transposed K matrix; the head stays in memory for the next. */
+static int k_row(struct source_rows *r, const struct sl_out_tensor *t, const struct sl_model_src *s,
+                 uint64_t row, float *out, struct sl_error *e)
+{
+    uint64_t head = row / t->lora, c = row % t->lora, n = t->nope * t->lora;
+
+    if (r->head_of != t || r->head_at != head) {
+        r->head_of = NULL;
+        SL_TRY(room((void **)&r->head, &r->head_room, n * sizeof *r->head, e));
+        SL_TRY(elements(r, s, head * (t->nope + t->v_dim) * t->lora, n, r->head, e));
+        r->head_of = t;
+        r->head_at = head;
+    }
+    for (uint64_t i = 0; i < t->nope; i++)
+        out[i] = r->head[i * t->lora + c];
+    return 0;
+}
+
+int source_row(struct source_rows *r, const struct sl_out_tensor *t, uint64_t row, float *out,
+               struct sl_error *e)
+{
+    uint64_t n = t->ne[0], first = row * n, run = t->n_src ? t->elems / t->n_src : 0, in, d;
+    const struct sl_model_src *s;
+
+    if (n == 0 || row >= t->elems / n)
+        return sl_fail(e, SL_EFAIL, "tensor %s: no row %llu", t->name, (unsigned long long)row);
+    if (t->transform == SL_INLINE) {
+        memcpy(out, t->values + first, n * sizeof *out);
+        return 0;
+    }
+    if (run == 0 || first % run + n > run)
+        return sl_fail(e, SL_EUNSUPPORTED, "tensor %s: a row spans two tensors of the source", t->name);
+    s = &r->m->src[t->first_src + first / run];
+    in = first % run / n;
+    switch (t->transform) {
+    case SL_PERMUTE:
+        d = t->heads ? run / n / t->heads : 0;
+        if (t->n_dims < 2 || d < 2)
+            break;
+        in = in / d * d + in % d % 2 * (d / 2) + in % d / 2;
+        return elements(r, s, in * n, n, out, e);
+    case SL_K_B:
+        if (n == t->nope && t->lora)
+            return k_row(r, t, s, in, out, e);
+        break;
+    case SL_V_B:
+        if (n == t->lora && t->v_dim)
+            return elements(r, s, (in / t->v_dim * (t->nope + t->v_dim) + t->nope + in % t->v_dim) * n, n,
+                            out, e);
+        break;
+    default:
+        return elements(r, s, in * n, n, out, e);
+    }
+    return sl_fail(e, SL_EUNSUPPORTED, "tensor %s: its rows cannot be read one by one", t->name);
+}
