@@ -37,7 +37,7 @@ sub allocated { my $n = 0; $n += 512 * ((stat $_)[12] // 0) for @_; return $n }
 sub apparent { my $n = 0; $n += -s $_ // 0 for @_; return $n }
 sub minutes { return sprintf '%d min %02d s', int($_[0] / 60), $_[0] % 60 }
 
-# Starts a command under tests/tools/measure.c; its output goes to NAME.log.
+# Starts a command under tests/tools/cost.c; its output goes to NAME.log.
 sub start {
     my ($name, @cmd) = @_;
     my $pid = fork // die "fork: $!";
@@ -45,7 +45,7 @@ sub start {
         open STDIN,  '<', '/dev/null';
         open STDOUT, '>', "$dir/$name.log";
         open STDERR, '>', "$dir/$name.err";
-        exec "$build/tools/measure", "$dir/$name.json", @cmd or POSIX::_exit(127);
+        exec "$build/tools/cost", "$dir/$name.json", @cmd or POSIX::_exit(127);
     }
     return $alive{$name} = $pid;
 }
