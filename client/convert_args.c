@@ -23,6 +23,8 @@ void convert_table(struct convert_args *a, struct poptOption table[CONVERT_TABLE
         {"force", 'f', POPT_ARG_NONE, &a->force, 0,
          "replace an existing output and parts of a former set; drop other unfinished work on it", NULL},
         {"sha256", 0, POPT_ARG_NONE, &a->sha256, 0, "SHA-256 in the manifest too", NULL},
+        {"sparse", 0, POPT_ARG_NONE, &a->sparse, 0,
+         "zeros of the output take no room: nothing is reserved, and long runs become holes", NULL},
         {"dry-run", 'n', POPT_ARG_NONE, &a->dry_run, 0, "show the plan and write nothing", NULL},
         {"stats", 0, POPT_ARG_NONE, &a->stats, 0, "show at the end where the time went", NULL},
         {"json", 0, POPT_ARG_NONE, &a->json, 0, "progress and result as JSON lines on stdout", NULL},
@@ -75,25 +77,54 @@ int convert_options(const struct convert_args *a, struct convert_opts *o, struct
     o->force = a->force;
     o->sha256 = a->sha256;
     o->stats = a->stats;
+    o->sparse = a->sparse;
     o->progress = progress_mode_for(a->json, a->quiet);
     return 0;
 }
 
-void convert_print_stats(const struct sl_engine_stats *st, uint64_t wall_ns)
+/* What the whole waited for: threads that always have work need more processor; if
+ * not, the disk is behind, in the direction in which more is under way. */
+static const char *bound_by(const struct sl_engine_stats *st, double busy)
 {
-    double s = (double)wall_ns / 1e9;
+    if (busy > 0.9)
+        return "the processor";
+    return st->writing_ns > st->reading_ns ? "writing" : "reading";
+}
 
+void convert_print_stats(const struct sl_engine_stats *st, uint64_t wall_ns, uint64_t cpu_ns)
+{
+    double s = (double)wall_ns / 1e9, ns = (double)wall_ns, cpu, busy, other;
+
+    cpu = (double)st->compute_cpu_ns / 1e9;
+    other = (double)cpu_ns / 1e9 - cpu;
+    busy = 1 - (double)st->read_wait_ns / ns / st->threads;
     fprintf(stderr,
-            "stats: %.2f s; read %.2f GB at %.2f GB/s, wrote %.2f GB at %.2f GB/s (%s%s)\n"
-            "stats: %u threads (%s): %.0f %% of their time in kernels, %.0f %% waiting for data; "
-            "disk waited for a free slab %.0f %% of the time; %u slabs of %.1f MiB\n",
+            "stats: convert %.2f s; read %.2f GB at %.2f GB/s%s, wrote %.2f GB at %.2f GB/s%s, "
+            "left %.2f GB as holes (%s)\n",
             s, (double)st->read_bytes / 1e9, (double)st->read_bytes / 1e9 / s,
-            (double)st->written_bytes / 1e9, (double)st->written_bytes / 1e9 / s, st->io_name,
-            st->direct ? ", O_DIRECT" : "", st->threads, st->backend_name,
-            100.0 * (double)st->compute_ns / 1e9 / s / st->threads,
-            100.0 * (double)st->read_wait_ns / 1e9 / s / st->threads,
-            100.0 * (double)st->slab_wait_ns / 1e9 / s, st->slabs,
-            (double)st->slab_bytes / 1048576.0);
+            st->direct ? " (O_DIRECT)" : "", (double)st->written_bytes / 1e9,
+            (double)st->written_bytes / 1e9 / s, st->direct_out ? " (O_DIRECT)" : "",
+            (double)st->hole_bytes / 1e9, st->io_name);
+    fprintf(stderr,
+            "stats: %u threads (%s): %.1f %% of their time with work, %.1f %% in kernels, %.1f %% "
+            "waiting for data; no slab was free to read into %.1f %% of the time\n",
+            st->threads, st->backend_name, 100 * busy, 100 * (double)st->compute_ns / ns / st->threads,
+            100 * (double)st->read_wait_ns / ns / st->threads, 100 * (double)st->slab_wait_ns / ns);
+    fprintf(stderr,
+            "stats: of %u slabs of %.1f MiB, on average %.1f being read, %.1f waiting for a thread, "
+            "%.1f being written; %llu syncs, %.2f s\n",
+            st->slabs, (double)st->slab_bytes / 1048576.0, (double)st->reading_ns / ns,
+            (double)st->ready_ns / ns, (double)st->writing_ns / ns, (unsigned long long)st->syncs,
+            (double)st->sync_ns / 1e9);
+    fprintf(stderr,
+            "stats: processor time %.2f s in compute threads, %.2f s in all else (%.1f %% of a core); "
+            "bound by %s\n", cpu, other, 100 * other / s, bound_by(st, busy));
+}
+
+void convert_print_check(uint64_t bytes, uint64_t wall_ns)
+{
+    fprintf(stderr, "stats: check %.2f s; read %.2f GB again at %.2f GB/s\n", (double)wall_ns / 1e9,
+            (double)bytes / 1e9, (double)bytes / (double)(wall_ns ? wall_ns : 1));
 }
 
 int convert_dry_run(const struct sl_plan *p, const struct output *out)

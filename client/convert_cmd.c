@@ -21,6 +21,7 @@ static int convert(struct args *a, const char *source, struct sl_job_plan *j, st
     if (!a->run.quiet)
         cli_job_notes(j);
     SL_TRY(output_attach(out, j->plan, e));
+    out->sparse = o.sparse;
     if (a->run.dry_run)
         return convert_dry_run(j->plan, out);
     interrupt_install();

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Finished work waits at most so long for its sync. */
@@ -38,7 +39,7 @@ struct run {
     struct told told;
     bool checking;       /* the progress shown is that of the check */
     struct progress progress;
-    uint64_t t0_ns, convert_ns;
+    uint64_t t0_ns, convert_ns, convert_cpu_ns;
 };
 
 static void on_done(void *user, uint32_t task, uint64_t checksum)
@@ -216,6 +217,14 @@ static void on_checked(void *user, uint64_t bytes)
     pthread_mutex_unlock(&t->lock);
 }
 
+static uint64_t cpu_ns(void)
+{
+    struct timespec t = {0, 0};
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 static void show_progress(void *user)
 {
     struct run *r = user;
@@ -229,6 +238,7 @@ static void show_progress(void *user)
     if (checked && !r->checking) {
         progress_end(&r->progress);
         r->convert_ns = now_ns() - r->progress.t0_ns;
+        r->convert_cpu_ns = cpu_ns();
         progress_begin(&r->progress, r->o->progress, "check", r->plan->file_bytes, 0);
         r->checking = true;
     }
@@ -265,6 +275,18 @@ static void allow_open_files(void)
     }
 }
 
+static void print_stats(const struct run *r)
+{
+    uint64_t passed = now_ns() - r->progress.t0_ns;
+
+    if (!r->checking) {
+        convert_print_stats(&r->told.st, passed, cpu_ns());
+        return;
+    }
+    convert_print_stats(&r->told.st, r->convert_ns, r->convert_cpu_ns);
+    convert_print_check(r->plan->file_bytes, passed);
+}
+
 /* Tasks, stitch and publication. */
 static int work(struct run *r, struct sl_error *e)
 {
@@ -285,8 +307,7 @@ static int work(struct run *r, struct sl_error *e)
     rc = convert_threads_run(&t, e);
     progress_end(&r->progress);
     if (r->o->stats && rc == 0 && r->told.st.threads)
-        convert_print_stats(&r->told.st, r->convert_ns ? r->convert_ns
-                                                       : now_ns() - r->progress.t0_ns);
+        print_stats(r);
     return rc;
 }
 

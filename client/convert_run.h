@@ -18,7 +18,7 @@ struct convert_opts {
     struct sl_devices devices;
     uint64_t vram_bytes;     /* 0: the engine's choice */
     bool force;              /* replace an existing output; drop other unfinished work */
-    bool sha256;
+    bool sha256, sparse;
     bool stats;              /* stage times at the end */
     enum progress_mode progress;
 };
@@ -33,15 +33,19 @@ int convert_run(struct sl_job_plan *j, const struct output *out, const struct co
 struct convert_args {
     int threads;
     const char *mem, *io, *direct, *backend, *device, *vram;
-    int force, json, quiet, sha256, dry_run, stats;
+    int force, json, quiet, sha256, dry_run, stats, sparse;
 };
-#define CONVERT_TABLE_MAX 16
+#define CONVERT_TABLE_MAX 20
 void convert_table(struct convert_args *a, struct poptOption table[CONVERT_TABLE_MAX]);
 int convert_options(const struct convert_args *a, struct convert_opts *o, struct sl_error *e)
     SL_MUST_USE;
 
-/* Effect: prints where an engine's time went to stderr. */
-void convert_print_stats(const struct sl_engine_stats *st, uint64_t wall_ns);
+/* Effect: prints where an engine's time went to stderr. cpu_ns: processor time of the
+ * process when the engine's work ended. */
+void convert_print_stats(const struct sl_engine_stats *st, uint64_t wall_ns, uint64_t cpu_ns);
+
+/* Effect: the same for the check that follows. */
+void convert_print_check(uint64_t bytes, uint64_t wall_ns);
 
 /* Effect: prints the files, tensors and types that would be made. Returns 0. */
 int convert_dry_run(const struct sl_plan *p, const struct output *out);

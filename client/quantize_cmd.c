@@ -133,6 +133,7 @@ static int quantize(struct args *a, const char *source, const char *target, stru
     if (!a->run.quiet)
         cli_job_notes(j);
     SL_TRY(output_attach(out, j->plan, e));
+    out->sparse = o.sparse;
     if (a->run.dry_run) {
         SL_TRY(convert_dry_run(j->plan, out));
         note_imatrix(j);

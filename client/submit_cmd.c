@@ -13,7 +13,7 @@ struct submit_args {
     struct cli_plan_args plan;
     struct service_args service;
     const char *output, *once;
-    int sha256, force, priority, attempts, hold, manual_stitch, verify, wait, dry_run, json,
+    int sha256, force, sparse, priority, attempts, hold, manual_stitch, verify, wait, dry_run, json,
         parsable;
     struct words after, labels;
 };
@@ -60,7 +60,7 @@ static int add_specs(const struct submit_args *a, const char *source, bool remot
         size_t len = strcspn(p, ",");
         char name[4096];
         struct cli_plan_args one = a->plan;
-        struct submit_spec_args sa = {&one, source, a->output, a->sha256, a->force, remote};
+        struct submit_spec_args sa = {&one, source, a->output, a->sha256, a->force, a->sparse, remote};
         uint64_t src, out;
         char in_size[32], out_size[32];
         cJSON *spec;
@@ -228,6 +228,8 @@ static int run(int argc, const char **argv, struct sl_error *e)
          "a name for this submit: the same one again gives the same jobs", "KEY"},
         {"force", 'f', POPT_ARG_NONE, &a.force, 0, "replace an existing output", NULL},
         {"sha256", 0, POPT_ARG_NONE, &a.sha256, 0, "SHA-256 in the manifest too", NULL},
+        {"sparse", 0, POPT_ARG_NONE, &a.sparse, 0,
+         "zeros of the output take no room: nothing is reserved, and long runs become holes", NULL},
         {"dry-run", 'n', POPT_ARG_NONE, &a.dry_run, 0, "check and show, submit nothing", NULL},
         {"json", 0, POPT_ARG_NONE, &a.json, 0, "JSON lines", NULL},
         {"parsable", 0, POPT_ARG_NONE, &a.parsable, 0, "print the jobs' numbers alone", NULL},

@@ -73,6 +73,7 @@ static int put_options(cJSON *spec, const struct submit_spec_args *a,
     sl_put_bool(o, "allow_requantize", jo.allow_requantize);
     sl_put_bool(o, "sha256", a->sha256);
     sl_put_bool(o, "force", a->force);
+    sl_put_bool(o, "sparse", a->sparse);
     return 0;
 }
 

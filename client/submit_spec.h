@@ -9,7 +9,7 @@ struct cJSON;
 struct submit_spec_args {
     const struct cli_plan_args *plan; /* recipe: exactly one */
     const char *source, *output;      /* as typed */
-    bool sha256, force;
+    bool sha256, force, sparse;
     bool remote;                      /* the source may be out of reach here */
 };
 

@@ -72,6 +72,8 @@ struct worker {
     uint64_t seen_ms, progress_ms, bytes, rate;
     uint64_t cur_job, cur_task;
     uint32_t want;
+    uint64_t stages[SL_STAGES];
+    bool stages_told;
     bool draining, silent, known; /* known: has said hello since the daemon started */
     struct held *held;
     uint32_t n_held, cap_held;

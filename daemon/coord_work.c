@@ -453,6 +453,21 @@ static int on_task_message(struct sl_coord *c, struct worker *w, const struct sl
     return answer(c, w, m->tree, NULL, 0, e);
 }
 
+/* The first one told is where counting begins: a worker may have been here before. */
+static void count_stages(struct sl_coord *c, struct worker *w, const cJSON *told)
+{
+    if (!told)
+        return;
+    for (unsigned i = 0; i < SL_STAGES; i++) {
+        uint64_t ms = sl_get_uint(told, sl_stage_name[i], 0);
+
+        if (w->stages_told && ms > w->stages[i])
+            c->stats.stages[i] += ms - w->stages[i];
+        w->stages[i] = ms;
+    }
+    w->stages_told = true;
+}
+
 static void on_progress(struct sl_coord *c, struct worker *w, const cJSON *m)
 {
     uint64_t bytes = sl_get_uint(m, "bytes", 0);
@@ -464,6 +479,7 @@ static void on_progress(struct sl_coord *c, struct worker *w, const cJSON *m)
     w->bytes = bytes;
     w->rate = sl_get_uint(m, "rate", 0);
     copy(w->tensor, sizeof w->tensor, sl_get_str(m, "tensor"));
+    count_stages(c, w, sl_get(m, "stages"));
     cJSON_ArrayForEach(x, sl_get(m, "tasks")) {
         uint64_t id = sl_get_uint(x, "job", 0), epoch = sl_get_uint(x, "epoch", 0);
         uint32_t task = (uint32_t)sl_get_uint(x, "task", 0);

@@ -56,6 +56,7 @@ struct sl_outgoing {
 struct sl_coord_stats {
     uint64_t messages, grants, results, stale, failures, expired, commits, refused;
     uint64_t done_bytes;         /* source bytes of results committed since the start */
+    uint64_t stages[SL_STAGES];  /* ms, of all workers, since they were first heard */
     uint32_t jobs[SL_JOB_STATES]; /* not ended, by state */
     uint32_t workers, clients, leased, ready;
 };

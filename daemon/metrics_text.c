@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define STAGES_TIMED 4 /* of sl_stage_name; the rest are queues */
+
 static void head(FILE *f, const char *name, const char *type, const char *help)
 {
     fprintf(f, "# HELP sluice_%s %s\n# TYPE sluice_%s %s\n", name, help, name, type);
@@ -75,6 +77,17 @@ static void peer_part(FILE *f, const struct sl_metrics_figures *g)
     fprintf(f, "sluice_workers_lost_total{how=\"left\"} %llu\n"
                "sluice_workers_lost_total{how=\"silent\"} %llu\n",
             (unsigned long long)t->worker_left, (unsigned long long)t->worker_silent);
+    head(f, "worker_stage_seconds_total", "counter",
+         "Time of the workers: of all compute threads in kernels and waiting for data, of the I/O "
+         "without a free slab, in syncs.");
+    for (unsigned i = 0; i < STAGES_TIMED; i++)
+        fprintf(f, "sluice_worker_stage_seconds_total{stage=\"%s\"} %.3f\n", sl_stage_name[i],
+                (double)c->stages[i] / 1000);
+    head(f, "worker_queue_slab_seconds_total", "counter",
+         "Slabs of the workers in a queue, times how long: its rate is the queue's mean length.");
+    for (unsigned i = STAGES_TIMED; i < SL_STAGES; i++)
+        fprintf(f, "sluice_worker_queue_slab_seconds_total{queue=\"%s\"} %.3f\n", sl_stage_name[i],
+                (double)c->stages[i] / 1000);
     whole(f, "messages_total", "counter", c->messages, "Messages received.");
     whole(f, "messages_refused_total", "counter", c->refused,
           "Messages that were answered by an error.");

@@ -365,6 +365,7 @@ int sl_job_plan_open(struct sl_job_plan *j, const cJSON *spec, const char *sourc
         rc = sl_fail(e, SL_EUSAGE, "imatrix and synthetic_imatrix cannot be used together");
     j->sha256 = sl_get_bool(options, "sha256");
     j->force = sl_get_bool(options, "force");
+    j->sparse = sl_get_bool(options, "sparse");
     if (rc == 0)
         rc = string_list(sl_get(options, "include_weights"), &o.include_weights,
                          &o.n_include_weights, e);

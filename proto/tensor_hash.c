@@ -10,6 +10,10 @@
 #include <xxhash.h>
 
 #define PIECE (4u << 20)
+#define PAGE 4096u
+/* A larger file is read past the page cache: from the disk itself, and without
+ * pushing everything else out. */
+#define DIRECT_ABOVE (UINT64_C(2) << 30)
 
 struct sl_hash {
     XXH64_state_t *xxh;
@@ -111,30 +115,49 @@ uint64_t sl_xxh64(const void *bytes, uint64_t n)
     return XXH64(bytes, n, 0);
 }
 
-/* One pass over the data section. */
+/* One pass over the data section, through a window of the file. */
 struct stream {
     int fd;
     const char *path;
     const struct sl_gguf *g;
     const struct sl_stream_ops *ops;
-    uint8_t *piece;
+    uint8_t *window;
+    uint64_t window_at, window_n; /* what the window holds */
+    const uint8_t *piece; /* what next_piece gave */
     uint64_t at; /* file offset */
     struct sl_error *e;
 };
 
-/* Up to PIECE bytes from s->at on; *got = 0 at the end of the file. */
-static int next_piece(struct stream *s, uint64_t want, uint64_t *got)
+static int fill_window(struct stream *s)
 {
     ssize_t n;
 
-    do
-        n = pread(s->fd, s->piece, want < PIECE ? want : PIECE, (off_t)s->at);
-    while (n < 0 && errno == EINTR);
+    s->window_at = s->at / PAGE * PAGE;
+    do {
+        n = pread(s->fd, s->window, PIECE, (off_t)s->window_at);
+        /* Opened with O_DIRECT, refused when it came to it. */
+        if (n < 0 && errno == EINVAL && fcntl(s->fd, F_SETFL, 0) == 0)
+            n = pread(s->fd, s->window, PIECE, (off_t)s->window_at);
+    } while (n < 0 && errno == EINTR);
     if (n < 0)
         return sl_fail(s->e, SL_EFAIL, "%s: read error: %s", s->path, strerror(errno));
-    *got = (uint64_t)n;
+    s->window_n = (uint64_t)n;
+    return 0;
+}
+
+/* Up to PIECE bytes from s->at on; *got = 0 at the end of the file. */
+static int next_piece(struct stream *s, uint64_t want, uint64_t *got)
+{
+    if (s->at < s->window_at || s->at - s->window_at >= s->window_n)
+        SL_TRY(fill_window(s));
+    *got = 0;
+    if (s->at - s->window_at >= s->window_n)
+        return 0;
+    *got = s->window_n - (s->at - s->window_at);
+    *got = want < *got ? want : *got;
+    s->piece = s->window + (s->at - s->window_at);
     s->at += *got;
-    return n && s->ops->progress ? s->ops->progress(s->ops->user, *got) : 0;
+    return s->ops->progress ? s->ops->progress(s->ops->user, *got) : 0;
 }
 
 static int stream_tensor(struct stream *s, uint64_t index)
@@ -202,15 +225,18 @@ int sl_gguf_stream(const char *path, const struct sl_gguf *g, const struct sl_st
                    struct sl_error *e)
 {
     struct stream s = {.path = path, .g = g, .ops = ops, .e = e};
+    bool large = g->data_bytes > DIRECT_ABOVE;
     int rc;
 
-    s.fd = open(path, O_RDONLY | O_CLOEXEC);
+    s.fd = open(path, O_RDONLY | O_CLOEXEC | (large ? O_DIRECT : 0));
+    if (s.fd < 0 && large && errno == EINVAL)
+        s.fd = open(path, O_RDONLY | O_CLOEXEC);
     if (s.fd < 0)
         return sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
     (void)posix_fadvise(s.fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-    s.piece = malloc(PIECE);
-    rc = s.piece ? stream_all(&s) : sl_fail(e, SL_EFAIL, "%s: out of memory", path);
-    free(s.piece);
+    s.window = aligned_alloc(PAGE, PIECE);
+    rc = s.window ? stream_all(&s) : sl_fail(e, SL_EFAIL, "%s: out of memory", path);
+    free(s.window);
     close(s.fd);
     return rc;
 }

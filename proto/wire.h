@@ -80,6 +80,10 @@ const struct sl_message *sl_message(enum sl_message_id id);
 /* The i-th record, NULL past the last. */
 const struct sl_record *sl_record(unsigned i);
 
+/* The fields of record `stages`, in turn. */
+#define SL_STAGES 7
+extern const char *const sl_stage_name[SL_STAGES];
+
 struct cJSON;
 
 /* A message. tree is owned (sl_msg_free) and holds v, m and the fields. */

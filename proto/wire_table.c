@@ -58,6 +58,7 @@ static const struct sl_field options_fields[] = {
     {"allow_requantize", SL_F_BOOL, false, 0, NULL},
     {"sha256", SL_F_BOOL, false, 0, NULL},
     {"force", SL_F_BOOL, false, 0, NULL},
+    {"sparse", SL_F_BOOL, false, 0, NULL},
 };
 static const struct sl_record options_record = {"options", FIELDS(options_fields)};
 
@@ -203,11 +204,25 @@ static const struct sl_field grant_message[] = {
     {"fingerprint", SL_F_HEX, false, 32, NULL},
     {"sums", SL_F_HEXES, false, 1u << 20, NULL},
 };
+const char *const sl_stage_name[SL_STAGES] = {"kernels", "waiting", "no_slab", "sync", "reading", "ready",
+                                              "writing"};
+static const struct sl_field stages_fields[] = {
+    {"kernels", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"waiting", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"no_slab", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"sync", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"reading", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"ready", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"writing", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+};
+static const struct sl_record stages_record = {"stages", FIELDS(stages_fields)};
+
 static const struct sl_field progress_message[] = {
     {"bytes", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"tasks", SL_F_RECS, true, 1024, &work_record},
     {"rate", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"tensor", SL_F_STR, false, 128, NULL},
+    {"stages", SL_F_REC, false, 0, &stages_record},
 };
 static const struct sl_field result_message[] = {
     {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
@@ -421,7 +436,7 @@ static const struct sl_message messages[SL_M_COUNT] = {
 };
 
 static const struct sl_record *const records[] = {
-    &ref_record,
+    &ref_record, &stages_record,
     &lease_record,
     &work_record,
     &type_rule_record,

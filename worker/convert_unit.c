@@ -28,6 +28,7 @@ int sl_scratch_open(struct sl_scratch *s, uint64_t longest_row, struct sl_error 
     s->w = s->x + s->floats;
     s->t = s->w + s->floats;
     s->w_rows = 0;
+    s->zero_type = 0;
     return 0;
 }
 
@@ -265,6 +266,29 @@ static int set_weights(const struct job *j, uint64_t at, uint64_t n)
     return 0;
 }
 
+/* Blocks of zeros (pruned experts, padding) are all the same block, and need no search.
+ * Returns whether x was zeros; anything else is seen at its first weight. */
+static bool quantize_zeros(const struct job *j, uint64_t n, uint8_t *out)
+{
+    const struct sl_type_info *ti = sl_type_info(j->type);
+    struct sl_scratch *s = j->s;
+    uint64_t bad, bytes = n / ti->block * ti->bytes;
+
+    /* By bits: -0 is another block in some types. */
+    if (ti->bytes > sizeof s->zero_block || ti->block > n || memcmp(s->x, &(float){0}, sizeof(float)) ||
+        memcmp(s->x, s->x + 1, (n - 1) * sizeof(float)))
+        return false;
+    if (s->zero_type != j->type + 1) {
+        if (sl_quantize_on(j->env->backend, j->type, s->x, NULL, ti->block, ti->block, s->zero_block, &bad) < 0)
+            return false;
+        s->zero_type = j->type + 1;
+    }
+    memcpy(out, s->zero_block, ti->bytes);
+    for (uint64_t done = ti->bytes; done < bytes; done *= 2)
+        memcpy(out + done, out, bytes - done < done ? bytes - done : done);
+    return true;
+}
+
 /* Finite weights from output element `at` on whose scale the type cannot hold:
  * the source is well, the choice of the type is not. */
 static int too_large(const struct job *j, uint64_t at)
@@ -294,6 +318,8 @@ static int quantize(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out)
 
     if (j->u->weighted)
         SL_TRY(set_weights(j, at, n));
+    else if (quantize_zeros(j, n, out))
+        return 0;
     rc = sl_quantize_on(j->env->backend, j->type, j->s->x, j->u->weighted ? j->s->w : NULL, n, row, out,
                         &bad);
     if (rc < 0)
@@ -337,6 +363,14 @@ int sl_unit_sources(const struct sl_unit_env *env, const struct sl_unit *u, uint
     return 0;
 }
 
+/* A copy goes to the place in its page that it has in the file. */
+static int copied(const struct job *j, uint8_t *slab)
+{
+    if (j->u->raw && j->u->out_at != j->u->run[0].at)
+        memmove(slab + j->u->out_at, slab + j->u->run[0].at, j->u->out_bytes);
+    return 0;
+}
+
 int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *slab,
                     struct sl_scratch *s, struct sl_error *e)
 {
@@ -350,7 +384,7 @@ int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *s
     SL_TRY(open_sources(&j, slab));
     /* Copied bytes are loaded too: a NaN must not pass. Integers have none. */
     if (u->raw && !sl_dtype_info((int)j.src[0].dtype)->weight)
-        return 0;
+        return copied(&j, slab);
     for (uint64_t pos = 0; pos < u->elems; pos += chunk) {
         uint64_t n = u->elems - pos < chunk ? u->elems - pos : chunk;
 
@@ -362,5 +396,5 @@ int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *s
         SL_TRY(quantize(&j, pos, n, slab + u->out_at + pos / sl_type_info(j.type)->block *
                                                            sl_type_info(j.type)->bytes));
     }
-    return 0;
+    return copied(&j, slab);
 }

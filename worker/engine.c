@@ -82,7 +82,7 @@ static int open_member(struct sl_engine *en, unsigned i, struct sl_error *e)
     if (!m->segments)
         return sl_fail(e, SL_EFAIL, "out of memory for %u segments", m->env.plan->n_segments);
     for (uint32_t k = 0; k < m->env.plan->n_segments; k++)
-        m->segments[k].fd = -1;
+        m->segments[k].fd = m->segments[k].direct = -1;
     return 0;
 }
 
@@ -371,6 +371,7 @@ int sl_engine_wait(struct sl_engine *en, struct sl_task_result *r, int timeout_m
 int sl_engine_sync_member(struct sl_engine *en, uint32_t member, struct sl_error *e)
 {
     struct sl_member *m = &en->members[member];
+    uint64_t since = sl_now_ns();
     int rc = 0;
 
     for (uint32_t i = 0; i < m->env.plan->n_segments; i++) {
@@ -383,6 +384,8 @@ int sl_engine_sync_member(struct sl_engine *en, uint32_t member, struct sl_error
             rc = sl_fail(e, sl_sys_write_code(-err), "cannot sync '%s': %s; what was written since the "
                          "last sync is lost", m->segment_paths[i], strerror(-err));
     }
+    atomic_fetch_add(&en->sync_ns, sl_now_ns() - since);
+    atomic_fetch_add(&en->syncs, 1);
     return rc;
 }
 
@@ -418,13 +421,20 @@ void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out)
     *out = (struct sl_engine_stats){
         .read_bytes = atomic_load(&en->read_bytes),
         .written_bytes = atomic_load(&en->written_bytes),
+        .hole_bytes = atomic_load(&en->hole_bytes),
         .source_bytes = all_bytes(en),
         .read_wait_ns = atomic_load(&en->read_wait_ns),
         .slab_wait_ns = atomic_load(&en->slab_wait_ns),
         .compute_ns = atomic_load(&en->compute_ns),
         .io_name = en->io_name,
         .backend_name = en->devices.n ? en->devices.label : sl_backend_name(en->env.backend),
+        .reading_ns = atomic_load(&en->reading.area_ns),
+        .ready_ns = atomic_load(&en->ready_units.area_ns),
+        .writing_ns = atomic_load(&en->writing.area_ns),
+        .sync_ns = atomic_load(&en->sync_ns),
+        .syncs = atomic_load(&en->syncs),
         .direct = atomic_load(&en->direct),
+        .direct_out = atomic_load(&en->direct_out),
         .threads = en->threads,
         .slab_bytes = en->slabs.slab_bytes,
         .slabs = en->slabs.n,
@@ -433,6 +443,17 @@ void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out)
         .device_names = en->devices.label,
         .vram_bytes = en->vram_bytes,
     };
+    for (unsigned i = 0; i < en->threads; i++)
+        out->compute_cpu_ns += atomic_load(&en->compute[i].cpu_ns);
+}
+
+void sl_engine_add_stages(const struct sl_engine_stats *st, uint64_t ms[SL_STAGES])
+{
+    const uint64_t ns[SL_STAGES] = {st->compute_ns, st->read_wait_ns, st->slab_wait_ns, st->sync_ns,
+                                    st->reading_ns, st->ready_ns, st->writing_ns};
+
+    for (unsigned i = 0; i < SL_STAGES; i++)
+        ms[i] += ns[i] / 1000000;
 }
 
 static void free_tasks(struct sl_task_list *l)
@@ -467,9 +488,12 @@ void sl_engine_close(struct sl_engine *en)
     for (unsigned m = 0; m < en->n_members; m++) {
         struct sl_segment *seg = en->members[m].segments;
 
-        for (uint32_t i = 0; seg && i < en->members[m].env.plan->n_segments; i++)
+        for (uint32_t i = 0; seg && i < en->members[m].env.plan->n_segments; i++) {
             if (seg[i].fd >= 0)
                 close(seg[i].fd);
+            if (seg[i].direct >= 0)
+                close(seg[i].direct);
+        }
         free(seg);
     }
     for (unsigned i = 0; en->compute && i < en->threads; i++)

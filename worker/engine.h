@@ -11,6 +11,7 @@
 
 #include "kernels/kernels.h"
 #include "proto/plan.h"
+#include "proto/wire.h"
 #include "worker/device.h"
 
 enum sl_io_mode { SL_IO_AUTO = 0, SL_IO_URING, SL_IO_PREAD };
@@ -29,10 +30,11 @@ struct sl_engine_opts {
     unsigned threads;        /* compute threads; 0: as many as usable cores, fewer for a small job */
     uint64_t mem_bytes;      /* resident memory the engine may use (slabs, scratch); 0: 1 GiB */
     enum sl_io_mode io;
-    enum sl_direct direct;   /* O_DIRECT for source reads */
+    enum sl_direct direct;   /* O_DIRECT for source reads, and for writes to large segments */
     enum sl_backend backend;
     bool round_bf16;         /* --round-through bf16 */
     const char *const *segment_paths; /* plan->n_segments files, existing and preallocated */
+    bool sparse;             /* units of zeros become holes in their file, where it can have them */
     struct sl_engine_weights weights;
     uint64_t slab_bytes;     /* 0: chosen from mem_bytes; otherwise asked for (tests) */
     struct sl_faults *faults; /* worker/sysio.h; NULL but in tests */
@@ -41,6 +43,9 @@ struct sl_engine_opts {
     uint64_t vram_bytes;     /* device memory that the engine may take of each; 0: 2 GiB, and
                                 no more than half of what is free */
 };
+
+/* A smaller output is likely to be used from the page cache next. */
+#define SL_DIRECT_SEGMENT (UINT64_C(2) << 30)
 
 struct sl_engine;
 struct sl_faults;
@@ -60,14 +65,20 @@ struct sl_task_result {
 
 struct sl_engine_stats {
     uint64_t read_bytes, written_bytes; /* of finished I/O */
+    uint64_t hole_bytes;     /* became holes instead of being written */
     uint64_t source_bytes;   /* of the tasks' src_bytes, converted so far; a task that fails
                                 takes its share back */
     uint64_t read_wait_ns;   /* compute threads waited for data */
     uint64_t slab_wait_ns;   /* I/O thread had no free slab */
     uint64_t compute_ns;     /* summed over threads */
+    uint64_t compute_cpu_ns; /* processor time of the compute threads, hashing included */
+    uint64_t reading_ns, ready_ns, writing_ns; /* units being read, waiting for a compute thread,
+                                and being written, each multiplied by how long: divided by the
+                                time that passed it is a queue's mean length */
+    uint64_t sync_ns, syncs; /* in sl_engine_sync */
     const char *io_name;     /* "io_uring", "pread" */
     const char *backend_name;
-    bool direct;             /* O_DIRECT in use for at least one shard */
+    bool direct, direct_out; /* O_DIRECT in use for at least one shard, one segment */
     unsigned threads;
     uint64_t slab_bytes;
     unsigned slabs;
@@ -81,7 +92,8 @@ struct sl_engine_stats {
  * it is first written to and stays open; of source files only a few are open at
  * a time, each held against the checkpoint's size and time before and after it
  * is read. AUTO reads with O_DIRECT where the filesystem takes it and the file
- * is not in the page cache already; ON whenever the filesystem takes it. Checkpoint and plan must
+ * is not in the page cache already, and writes so to segments of at least
+ * SL_DIRECT_SEGMENT bytes; ON whenever the filesystem takes it. Checkpoint and plan must
  * outlive the engine. Errors: SL_EUNSUPPORTED (io_uring asked for and refused
  * by the system), SL_EUSAGE (mem_bytes or vram_bytes too small, saying what is needed), SL_EDEVICE,
  * SL_EFAIL. */
@@ -128,6 +140,9 @@ int sl_engine_wait(struct sl_engine *en, struct sl_task_result *r, int timeout_m
  * error nothing written since the last success may be trusted: make those
  * tasks again; the sync is never retried. Any thread, one at a time. Errors: SL_ENOSPACE, SL_EFAIL. */
 int sl_engine_sync(struct sl_engine *en, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: ms[i] += the stage sl_stage_name[i] of PROTOCOL.md's record `stages`. */
+void sl_engine_add_stages(const struct sl_engine_stats *st, uint64_t ms[SL_STAGES]);
 
 void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out);
 

@@ -2,6 +2,7 @@
  * task's order, hashing them on the way. */
 #include "worker/engine_parts.h"
 
+#include <string.h>
 #include <time.h>
 
 uint64_t sl_now_ns(void)
@@ -9,6 +10,24 @@ uint64_t sl_now_ns(void)
     struct timespec t;
 
     clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+void sl_gauge_add(struct sl_gauge *g, int change)
+{
+    uint64_t now = sl_now_ns();
+
+    if (g->n)
+        atomic_fetch_add_explicit(&g->area_ns, g->n * (now - g->since), memory_order_relaxed);
+    g->since = now;
+    g->n += (unsigned)change;
+}
+
+static uint64_t thread_cpu_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
@@ -28,6 +47,7 @@ void sl_engine_ready(struct sl_engine *en, struct sl_engine_unit *u)
     pthread_mutex_lock(&en->lock);
     *en->ready_tail = u;
     en->ready_tail = &u->next;
+    sl_gauge_add(&en->ready_units, 1);
     pthread_cond_signal(&en->work);
     pthread_mutex_unlock(&en->lock);
 }
@@ -47,6 +67,7 @@ struct sl_engine_unit *sl_engine_take(struct sl_engine *en, bool wait)
     if (!u)
         return NULL;
     en->ready = u->next;
+    sl_gauge_add(&en->ready_units, -1);
     if (!en->ready)
         en->ready_tail = &en->ready;
     return u;
@@ -89,6 +110,11 @@ static int hash_unit(struct sl_engine_task *t, const struct sl_engine_unit *u)
     return sl_hash_update(t->sum, &item, sizeof item);
 }
 
+static bool all_zeros(const uint8_t *p, uint64_t n)
+{
+    return n && !p[0] && !memcmp(p, p + 1, n - 1);
+}
+
 /* In order. The lock is not held while hashing. */
 void sl_engine_pass(struct sl_engine *en, struct sl_engine_unit *u)
 {
@@ -109,6 +135,7 @@ void sl_engine_pass(struct sl_engine *en, struct sl_engine_unit *u)
 
             pthread_mutex_unlock(&en->lock);
             rc = hash_unit(t, u);
+            u->zeros = en->opts.sparse && all_zeros(u->slab + u->u.out_at, u->u.out_bytes);
             pthread_mutex_lock(&en->lock);
             if (rc < 0) {
                 u->code = sl_fail(&u->err, rc, "cannot hash the output");
@@ -162,6 +189,7 @@ void *sl_engine_compute_thread(void *arg)
             pthread_mutex_lock(&en->lock);
         }
         sl_engine_pass(en, u);
+        atomic_store_explicit(&me->cpu_ns, thread_cpu_ns(), memory_order_relaxed);
     }
     pthread_mutex_unlock(&en->lock);
     return NULL;

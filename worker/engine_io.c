@@ -133,22 +133,33 @@ static void read_done(struct sl_engine *en, struct sl_engine_op *op)
     u->pending--;
     if (u->code == 0 && u->reads_begun < u->u.n_reads)
         start_read(en, u, op);
-    if (!u->pending)
+    if (!u->pending) {
+        sl_gauge_add(&en->reading, -1);
         reads_done(en, u);
+    }
 }
 
 static struct sl_segment *segment(struct sl_engine *en, struct sl_member *m, uint32_t i, int *err)
 {
     struct sl_segment *s = &m->segments[i];
+    const char *path = m->segment_paths[i];
+    bool direct = en->opts.direct == SL_DIRECT_ON ||
+                  (en->opts.direct == SL_DIRECT_AUTO &&
+                   m->env.plan->segments[i].file_bytes >= SL_DIRECT_SEGMENT);
 
     *err = 0;
     if (s->fd < 0)
-        s->fd = sl_sys_open(en->opts.faults, m->segment_paths[i], O_WRONLY | O_NOFOLLOW, 0);
-    if (s->fd >= 0)
-        return s;
-    *err = -s->fd;
-    s->fd = -1;
-    return NULL;
+        s->fd = sl_sys_open(en->opts.faults, path, O_WRONLY | O_NOFOLLOW, 0);
+    if (s->fd < 0) {
+        *err = -s->fd;
+        s->fd = -1;
+        return NULL;
+    }
+    if (s->direct == -1 && direct)
+        s->direct = sl_sys_open(en->opts.faults, path, O_WRONLY | O_NOFOLLOW | O_DIRECT, 0);
+    if (s->direct < 0)
+        s->direct = SL_NO_DIRECT;
+    return s;
 }
 
 static void write_failed(struct sl_engine *en, struct sl_engine_unit *u, uint32_t seg, int err)
@@ -166,12 +177,56 @@ static void write_failed(struct sl_engine *en, struct sl_engine_unit *u, uint32_
     pthread_mutex_unlock(&en->lock);
 }
 
+/* The segment that a unit's writes go to, once start_write has named it. */
+static struct sl_segment *written_to(struct sl_engine *en, const struct sl_engine_unit *u)
+{
+    return &en->members[u->task->member].segments[u->op[0].file];
+}
+
+/* Whatever was there before is gone then. Returns false where the zeros must be
+ * written: a filesystem without holes. */
+static bool make_hole(struct sl_engine *en, struct sl_engine_unit *u, int fd)
+{
+    uint32_t seg = u->op[0].file;
+    int err = -sl_sys_punch(en->opts.faults, fd, u->u.file_at, u->u.out_bytes);
+
+    if (err == EOPNOTSUPP || err == ENOSYS)
+        return false;
+    if (err)
+        write_failed(en, u, seg, err);
+    else
+        atomic_fetch_add(&en->hole_bytes, u->u.out_bytes);
+    atomic_store(&written_to(en, u)->dirty, true);
+    settle(en, u);
+    return true;
+}
+
+static void push_write(struct sl_engine *en, struct sl_engine_unit *u, bool direct, uint64_t from,
+                       uint64_t to)
+{
+    struct sl_engine_op *op = &u->op[u->pending];
+
+    if (from == to)
+        return;
+    op->unit = u;
+    op->file = u->op[0].file;
+    op->io.kind = SL_IO_WRITE;
+    op->io.fd = direct ? written_to(en, u)->direct : written_to(en, u)->fd;
+    op->io.direct = direct;
+    op->io.buf = u->slab + u->u.out_at + (from - u->u.file_at);
+    op->io.off = from;
+    op->io.len = (uint32_t)(to - from);
+    u->pending++;
+    sl_io_submit(en->io, &op->io);
+}
+
+/* The whole pages go past the page cache; what shares its page with a neighbour does not. */
 static void start_write(struct sl_engine *en, struct sl_engine_unit *u)
 {
     struct sl_member *m = &en->members[u->task->member];
-    const struct sl_plan_tensor *pt = &m->env.plan->tensors[u->u.tensor];
-    const struct sl_type_info *ti = sl_type_info(pt->type);
-    struct sl_engine_op *op = &u->op[0];
+    uint32_t seg = m->env.plan->tensors[u->u.tensor].segment;
+    uint64_t from = u->u.file_at, to = from + u->u.out_bytes;
+    uint64_t first = (from + SL_IO_ALIGN - 1) / SL_IO_ALIGN * SL_IO_ALIGN, last = to / SL_IO_ALIGN * SL_IO_ALIGN;
     int err = 0;
     struct sl_segment *s;
 
@@ -179,30 +234,46 @@ static void start_write(struct sl_engine *en, struct sl_engine_unit *u)
         settle(en, u);
         return;
     }
-    s = segment(en, m, pt->segment, &err);
+    s = segment(en, m, seg, &err);
     if (!s) {
-        write_failed(en, u, pt->segment, err);
+        write_failed(en, u, seg, err);
         settle(en, u);
         return;
     }
-    op->unit = u;
-    op->file = pt->segment;
-    op->io.kind = SL_IO_WRITE;
-    op->io.fd = s->fd;
-    op->io.direct = false;
-    op->io.buf = u->slab + u->u.out_at;
-    op->io.off = pt->file_offset + u->u.elem0 / ti->block * ti->bytes;
-    op->io.len = (uint32_t)u->u.out_bytes;
-    sl_io_submit(en->io, &op->io);
+    u->op[0].file = seg;
+    if (u->zeros && make_hole(en, u, s->fd))
+        return;
+    sl_gauge_add(&en->writing, 1);
+    if (s->direct < 0 || s->refused || u->u.out_bytes < SL_UNIT_BIG || (u->u.out_at ^ from) % SL_IO_ALIGN) {
+        push_write(en, u, false, from, to);
+        return;
+    }
+    atomic_store_explicit(&en->direct_out, true, memory_order_relaxed);
+    push_write(en, u, false, from, first);
+    push_write(en, u, true, first, last);
+    push_write(en, u, false, last, to);
 }
 
 static void write_done(struct sl_engine *en, struct sl_engine_op *op)
 {
+    struct sl_engine_unit *u = op->unit;
+    struct sl_segment *s = written_to(en, u);
+
     atomic_fetch_add(&en->written_bytes, op->io.got);
-    atomic_store(&en->members[op->unit->task->member].segments[op->file].dirty, true);
+    atomic_store(&s->dirty, true);
+    if (op->io.err == EINVAL && op->io.direct) {
+        s->refused = true;
+        op->io.fd = s->fd;
+        op->io.direct = false;
+        sl_io_submit(en->io, &op->io);
+        return;
+    }
     if (op->io.err)
-        write_failed(en, op->unit, op->file, op->io.err);
-    settle(en, op->unit);
+        write_failed(en, u, op->file, op->io.err);
+    if (--u->pending)
+        return;
+    sl_gauge_add(&en->writing, -1);
+    settle(en, u);
 }
 
 /* rc: how the last cut ended. */
@@ -251,7 +322,9 @@ static void issue(struct sl_engine *en, struct sl_engine_task *t)
     u->pending = 0;
     for (unsigned i = 0; i < SL_UNIT_OPS && u->code == 0 && u->reads_begun < u->u.n_reads; i++)
         start_read(en, u, &u->op[i]);
-    if (!u->pending)
+    if (u->pending)
+        sl_gauge_add(&en->reading, 1);
+    else
         reads_done(en, u);
 }
 

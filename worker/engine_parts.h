@@ -41,12 +41,13 @@ struct sl_engine_unit {
     struct sl_engine_task *task;
     uint64_t index;           /* in the task */
     uint8_t *slab;
-    uint64_t reads_begun;     /* I/O thread's, like pending: reads under way */
-    unsigned pending;
+    uint64_t reads_begun;     /* I/O thread's, like pending */
+    unsigned pending;         /* reads, later writes, under way */
     struct sl_engine_op op[SL_UNIT_OPS];
     int code;                 /* its failure, or 0 */
     int read_code;            /* the same of its reads, for every member */
     bool drop;                /* nothing is written */
+    bool zeros;               /* its output is all zeros, and sparse is asked for */
     struct sl_error err;
     struct sl_engine_unit *next;
 };
@@ -75,9 +76,20 @@ struct sl_task_list {
     struct sl_engine_task *head, *last;
 };
 
+#define SL_NO_DIRECT (-2)
+
 struct sl_segment {
     int fd;                   /* -1: not opened; set by the I/O thread before dirty */
+    int direct;               /* the same file with O_DIRECT; -1: not opened, SL_NO_DIRECT: cannot be */
+    bool refused;             /* a direct write was */
     _Atomic bool dirty;       /* written to since the last sync */
+};
+
+/* How many there are, and the sum of that over time. One thread at a time changes it. */
+struct sl_gauge {
+    unsigned n;
+    uint64_t since;
+    _Atomic uint64_t area_ns;
 };
 
 struct sl_member {
@@ -89,6 +101,7 @@ struct sl_member {
 
 struct sl_compute {
     struct sl_engine *en;
+    _Atomic uint64_t cpu_ns;
     struct sl_scratch scratch;
     pthread_t thread;
     const struct sl_gpu_device *gpu; /* NULL: the thread converts by itself */
@@ -137,8 +150,11 @@ struct sl_engine {
     struct sl_engine_task *cutting; /* the last of them, while units are cut off it */
     struct sl_srcfiles *files;
 
-    _Atomic uint64_t read_bytes, written_bytes, read_wait_ns, slab_wait_ns, compute_ns;
-    _Atomic bool direct;
+    _Atomic uint64_t read_bytes, written_bytes, hole_bytes, read_wait_ns, slab_wait_ns, compute_ns,
+        sync_ns, syncs;
+    struct sl_gauge reading, writing; /* units; the I/O thread's */
+    struct sl_gauge ready_units;      /* under the lock */
+    _Atomic bool direct, direct_out;
 };
 
 void sl_task_push(struct sl_task_list *l, struct sl_engine_task *t);
@@ -154,6 +170,7 @@ void sl_engine_ready(struct sl_engine *en, struct sl_engine_unit *u);
 
 uint64_t sl_now_ns(void);
 unsigned sl_usable_cores(void);
+void sl_gauge_add(struct sl_gauge *g, int change);
 
 /* The threads' functions; the argument is the engine, or a struct sl_compute. */
 void *sl_engine_io_thread(void *arg);

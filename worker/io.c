@@ -33,11 +33,11 @@ bool sl_io_advance(struct sl_io_op *op, int64_t res)
     op->got += (uint32_t)res;
     if (op->got >= op->need)
         return failed(op, 0);
-    /* A direct read goes on at a boundary; one that stays inside its block met the end. */
+    /* A direct transfer goes on at a boundary; a read that stays inside its block met the end. */
     if (op->direct) {
         op->got -= op->got % SL_IO_ALIGN;
         if (op->got == before && op->stalls++ >= 2)
-            return failed(op, SL_IO_END_OF_FILE);
+            return failed(op, op->kind == SL_IO_WRITE ? EIO : SL_IO_END_OF_FILE);
     }
     return false;
 }

@@ -11,7 +11,7 @@
 #include "worker/engine.h"
 #include "worker/sysio.h"
 
-/* Offsets, lengths and addresses of direct reads are multiples of this. */
+/* Offsets, lengths and addresses of direct transfers are multiples of this. */
 #define SL_IO_ALIGN 4096u
 
 /* sl_io_op.err of a read that met the end of the file before `need` bytes. */

@@ -25,7 +25,8 @@ static int64_t transfer(struct pool *p, struct sl_io_op *op)
     uint32_t len = op->len - op->got;
 
     if (op->kind == SL_IO_WRITE)
-        return sl_sys_pwrite(p->faults, op->fd, buf, len, op->off + op->got);
+        return sl_sys_pwrite(p->faults, op->fd, buf, len, op->off + op->got,
+                             op->direct ? SL_IO_ALIGN : 1);
     return sl_sys_pread(p->faults, op->fd, buf, len, op->off + op->got,
                         op->direct ? SL_IO_ALIGN : 1);
 }

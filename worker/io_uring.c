@@ -116,11 +116,12 @@ static void prepare(struct uring *u, struct io_uring_sqe *sqe, struct sl_io_op *
     bool fixed = u->registered && op->buf >= u->arena && at < u->slabs * u->slab_bytes;
     int index = fixed ? (int)(at / u->slab_bytes) : 0;
     uint8_t *buf = op->buf + op->got;
+    uint32_t unit = op->direct ? SL_IO_ALIGN : 1;
 
     if (op->kind == SL_IO_WRITE)
-        op->injected = sl_fault_check(u->faults, SL_SYS_WRITE, &len, 1);
+        op->injected = sl_fault_check(u->faults, SL_SYS_WRITE, &len, unit);
     else
-        op->injected = sl_fault_check(u->faults, SL_SYS_READ, &len, op->direct ? SL_IO_ALIGN : 1);
+        op->injected = sl_fault_check(u->faults, SL_SYS_READ, &len, unit);
     if (op->injected)
         io_uring_prep_nop(sqe);
     else if (op->kind == SL_IO_WRITE && fixed)

@@ -199,6 +199,7 @@ static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct c
     j->j.roots = c->o.roots;
     SL_TRY(sl_job_plan_open(&j->j, spec, j->source_path, e));
     SL_TRY(check_files(c, j, e));
+    j->out.sparse = j->j.sparse;
     j->out.prefix = strdup(j->j.prefix);
     if (!j->out.prefix)
         return sl_fail(e, SL_EFAIL, "out of memory");
@@ -330,12 +331,14 @@ void sl_job_cache_close_engine(struct sl_job_cache *c, struct sl_cached_job *j)
         k->member = 0;
         job_weights_close(&k->weights);
         k->seen_bytes = k->finished_bytes = 0;
+        memset(k->seen_stages, 0, sizeof k->seen_stages);
         free(k->files);
         k->files = NULL;
     }
     /* One that has left the list already. */
     j->engine = NULL;
     job_weights_close(&j->weights);
+    memset(j->seen_stages, 0, sizeof j->seen_stages);
     free(j->files);
     j->files = NULL;
 }
@@ -404,6 +407,7 @@ int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, 
             .vram_bytes = c->o.vram_bytes / c->max_engines,
             .round_bf16 = j[i]->j.round_bf16,
             .segment_paths = (const char *const *)j[i]->out.partial,
+            .sparse = j[i]->out.sparse,
         };
         rc = job_weights_open(&j[i]->weights, &j[i]->j, &eo[i].weights, e);
         if (rc < 0)

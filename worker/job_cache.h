@@ -57,6 +57,7 @@ struct sl_cached_job {
     bool given;              /* j and out are the caller's of sl_job_cache_open */
     uint32_t busy;           /* tasks in the engine or not synced: it stays */
     uint64_t used_ms;
+    uint64_t seen_stages[SL_STAGES]; /* ms, of its engine, when last asked */
     uint64_t seen_bytes;     /* source bytes that its engine had converted when last asked */
     uint64_t finished_bytes; /* of tasks that this engine has finished */
     struct sl_cached_job *next;

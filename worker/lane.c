@@ -49,7 +49,7 @@ struct sl_lane {
     unsigned n_unsynced;
     uint64_t first_unsynced_ms;
     _Atomic uint64_t special_bytes;
-    uint64_t engine_bytes;
+    uint64_t engine_bytes, stages[SL_STAGES];
 };
 
 static uint64_t now_ms(void)
@@ -134,6 +134,7 @@ static void remove_flight(struct sl_lane *l, struct flight *f)
  * share back there; here nothing shrinks. */
 static void count_bytes(struct sl_lane *l, struct sl_cached_job *j)
 {
+    uint64_t stages[SL_STAGES] = {0};
     struct sl_engine_stats st;
     uint64_t bytes;
 
@@ -143,6 +144,13 @@ static void count_bytes(struct sl_lane *l, struct sl_cached_job *j)
     if (bytes > j->seen_bytes)
         l->engine_bytes += bytes - j->seen_bytes;
     j->seen_bytes = bytes;
+    /* An engine's stages are told once, whatever jobs share it. */
+    if (j->member != 0)
+        return;
+    sl_engine_add_stages(&st, stages);
+    for (unsigned i = 0; i < SL_STAGES; i++)
+        l->stages[i] += stages[i] - j->seen_stages[i];
+    memcpy(j->seen_stages, stages, sizeof stages);
 }
 
 /* Closes an engine whose files or threads failed. What had finished is lost: it has
@@ -563,6 +571,7 @@ static void tell_state(struct sl_lane *l)
                  p->tensors[p->items[p->tasks[first->w->task].first_item].tensor].t->name);
     }
     s.bytes = l->engine_bytes;
+    memcpy(s.stages, l->stages, sizeof s.stages);
     pthread_mutex_lock(&l->lock);
     s.finished = l->state.finished;
     s.lost = l->state.lost;

@@ -48,6 +48,7 @@ struct sl_lane_state {
     unsigned n_tasks;        /* under way */
     unsigned unfinished;     /* under way or waiting */
     uint64_t finished;       /* since the lane was opened, failed ones included */
+    uint64_t stages[SL_STAGES]; /* ms since the lane was opened */
     char tensor[129];        /* in hand; "" when nothing is */
     struct sl_error lost;    /* a device that failed; code 0: none. Its tasks went back */
 };

@@ -241,6 +241,8 @@ int output_check_space(const struct output *o, struct sl_error *e)
     if (access(o->dir, W_OK | X_OK) != 0)
         return sl_fail(e, SL_EFAIL, "%s: no file can be made in this folder: %s", o->dir,
                        strerror(errno));
+    if (o->sparse)
+        need = 1 << 20;
     SL_TRY(output_free_space(o, &have, e));
     if (have < need)
         return sl_fail(e, SL_ENOSPACE, "%s: %s needed, %s free; free %s or choose another folder",
@@ -249,7 +251,7 @@ int output_check_space(const struct output *o, struct sl_error *e)
     return 0;
 }
 
-static int reserve_one(const char *path, uint64_t bytes, bool fresh, bool *kept,
+static int reserve_one(const char *path, uint64_t bytes, bool sparse, bool fresh, bool *kept,
                        struct sl_error *e)
 {
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_EXCL : 0), 0666);
@@ -266,7 +268,7 @@ static int reserve_one(const char *path, uint64_t bytes, bool fresh, bool *kept,
     } else {
         *kept = !fresh && (uint64_t)st.st_size == bytes;
         if (ftruncate(fd, (off_t)bytes) != 0 ||
-            (fallocate(fd, 0, 0, (off_t)bytes) != 0 && errno != EOPNOTSUPP && errno != ENOSYS))
+            (!sparse && fallocate(fd, 0, 0, (off_t)bytes) != 0 && errno != EOPNOTSUPP && errno != ENOSYS))
             rc = sl_fail(e, errno == ENOSPC || errno == EDQUOT || errno == EFBIG ? SL_ENOSPACE : SL_EFAIL,
                          "%s: cannot reserve %llu bytes: %s; free some space or choose another "
                          "folder", path, (unsigned long long)bytes, strerror(errno));
@@ -281,7 +283,8 @@ int output_reserve(const struct output *o, bool fresh, bool *kept, struct sl_err
     int rc = 0;
 
     for (uint32_t i = 0; rc == 0 && i < o->plan->n_segments; i++)
-        rc = reserve_one(o->partial[i], o->plan->segments[i].file_bytes, fresh, &kept[i], e);
+        rc = reserve_one(o->partial[i], o->plan->segments[i].file_bytes, o->sparse, fresh,
+                         &kept[i], e);
     if (rc == 0)
         rc = output_sync_dir(o, e);
     if (rc < 0 && fresh && rc != SL_EEXISTS)

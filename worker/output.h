@@ -13,6 +13,7 @@ struct output {
     char **final;    /* plan->n_segments paths */
     char **partial;  /* the same with ".partial" */
     char *journal;   /* path of the job store */
+    bool sparse;     /* zeros need no room: space is neither counted nor reserved */
     bool new_dir;    /* the folder is not there yet; its parent is */
 };
 
@@ -39,15 +40,15 @@ int output_absent(const struct output *o, struct sl_error *e) SL_MUST_USE;
 int output_not_source(const struct output *o, const struct sl_checkpoint *ck,
                       struct sl_error *e) SL_MUST_USE;
 
-/* Effect: holds the space still needed against the space that is free.
+/* Effect: holds the space still needed (none, with sparse) against the space that is free.
  * Errors: SL_ENOSPACE with both figures and what to do; SL_EFAIL when the
  * folder cannot be written. */
 int output_check_space(const struct output *o, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: creates the temporary files in their full size, with their space
- * reserved where the filesystem can. kept[i] tells whether file i was there in
- * full already (its contents stay). fresh: nothing is kept, and a failure leaves
- * no temporary file. Errors: SL_ENOSPACE, SL_EFAIL. */
+ * reserved where the filesystem can and o->sparse is off. kept[i] tells whether
+ * file i was there in full already (its contents stay). fresh: nothing is kept,
+ * and a failure leaves no temporary file. Errors: SL_ENOSPACE, SL_EFAIL. */
 int output_reserve(const struct output *o, bool fresh, bool *kept, struct sl_error *e)
     SL_MUST_USE;
 

@@ -49,9 +49,10 @@ ssize_t sl_sys_pread(struct sl_faults *f, int fd, void *buf, uint32_t len, uint6
     return n < 0 ? -errno : n;
 }
 
-ssize_t sl_sys_pwrite(struct sl_faults *f, int fd, const void *buf, uint32_t len, uint64_t off)
+ssize_t sl_sys_pwrite(struct sl_faults *f, int fd, const void *buf, uint32_t len, uint64_t off,
+                      uint32_t unit)
 {
-    int err = sl_fault_check(f, SL_SYS_WRITE, &len, 1);
+    int err = sl_fault_check(f, SL_SYS_WRITE, &len, unit);
     ssize_t n;
 
     if (err)
@@ -69,16 +70,26 @@ int sl_sys_fdatasync(struct sl_faults *f, int fd)
     return fdatasync(fd) ? -errno : 0;
 }
 
-int sl_sys_fallocate(struct sl_faults *f, int fd, uint64_t off, uint64_t len)
+static int reserve(struct sl_faults *f, int fd, int mode, uint64_t off, uint64_t len)
 {
     int err = sl_fault_check(f, SL_SYS_FALLOCATE, NULL, 0), rc;
 
     if (err)
         return -err;
     do
-        rc = fallocate(fd, 0, (off_t)off, (off_t)len);
+        rc = fallocate(fd, mode, (off_t)off, (off_t)len);
     while (rc && errno == EINTR);
     return rc ? -errno : 0;
+}
+
+int sl_sys_fallocate(struct sl_faults *f, int fd, uint64_t off, uint64_t len)
+{
+    return reserve(f, fd, 0, off, len);
+}
+
+int sl_sys_punch(struct sl_faults *f, int fd, uint64_t off, uint64_t len)
+{
+    return reserve(f, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, len);
 }
 
 int sl_sys_rename(struct sl_faults *f, const char *from, const char *to)

@@ -44,10 +44,12 @@ int sl_fault_check(struct sl_faults *f, enum sl_sys_call call, uint32_t *len, ui
 int sl_sys_open(struct sl_faults *f, const char *path, int flags, mode_t mode) SL_MUST_USE;
 ssize_t sl_sys_pread(struct sl_faults *f, int fd, void *buf, uint32_t len, uint64_t off,
                      uint32_t unit) SL_MUST_USE;
-ssize_t sl_sys_pwrite(struct sl_faults *f, int fd, const void *buf, uint32_t len, uint64_t off)
-    SL_MUST_USE;
+ssize_t sl_sys_pwrite(struct sl_faults *f, int fd, const void *buf, uint32_t len, uint64_t off,
+                      uint32_t unit) SL_MUST_USE;
 int sl_sys_fdatasync(struct sl_faults *f, int fd) SL_MUST_USE;
 int sl_sys_fallocate(struct sl_faults *f, int fd, uint64_t off, uint64_t len) SL_MUST_USE;
+/* A hole: the range reads as zeros and holds no space. */
+int sl_sys_punch(struct sl_faults *f, int fd, uint64_t off, uint64_t len) SL_MUST_USE;
 int sl_sys_rename(struct sl_faults *f, const char *from, const char *to) SL_MUST_USE;
 
 /* The error code of a failed write, sync or reservation (errno err). */

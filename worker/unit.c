@@ -6,6 +6,8 @@
  * and a row that is left to fail by itself. */
 #define SRC_BYTES_MAX 12
 #define ROW_BYTES_MAX ((uint64_t)1 << 30)
+/* Slabs of at least this size have room to place the output by its file's pages. */
+#define ALIGN_FROM ((uint64_t)1 << 20)
 
 static uint64_t up(uint64_t n, uint64_t to)
 {
@@ -79,6 +81,7 @@ static void set_run(const struct source *s, uint32_t src, uint64_t first, uint64
 struct room {
     uint64_t bytes, used;
     const struct sl_type_info *type;
+    uint64_t slack;  /* so that the output can lie as it will in its file */
     uint64_t elems;  /* of the output so far */
     bool raw;        /* no output area */
 };
@@ -86,7 +89,7 @@ struct room {
 static bool fits(const struct room *room, const struct source *s, const struct sl_unit_run *r)
 {
     uint64_t out = room->raw ? 0 : up((room->elems + r->elems) / room->type->block * room->type->bytes
-                                      + room->type->bytes, 64);
+                                      + room->type->bytes, 64) + room->slack;
 
     return room->used + weights_room(elem_bytes(s->dt, r->elems)) +
            scales_room(r->n_scales, s->scale_bytes) + out <= room->bytes;
@@ -201,6 +204,18 @@ static bool copies(const struct sl_unit_env *env, uint32_t tensor, const struct 
     return same_bytes(pt, ms, rounds(env, pt->t));
 }
 
+/* The output's place in file and slab: the same place in a page of each, where
+ * slabs are large. */
+static void place_output(const struct sl_unit_env *env, struct sl_unit *u)
+{
+    const struct sl_plan_tensor *pt = &env->plan->tensors[u->tensor];
+
+    u->out_bytes = sl_type_bytes(pt->type, u->elems);
+    u->file_at = pt->file_offset + sl_type_bytes(pt->type, u->elem0);
+    u->out_at = env->slab_bytes - u->out_bytes;
+    u->out_at -= env->slab_bytes < ALIGN_FROM ? u->out_at % 64 : (u->out_at - u->file_at) % 4096;
+}
+
 void sl_unit_turn(const struct sl_unit_env *env, struct sl_unit *u)
 {
     const struct sl_plan_tensor *pt = &env->plan->tensors[u->tensor];
@@ -210,8 +225,9 @@ void sl_unit_turn(const struct sl_unit_env *env, struct sl_unit *u)
     u->round = rounds(env, pt->t);
     u->raw = u->mode == SL_UNIT_IN_ORDER && u->n_runs == 1 &&
              copies(env, u->tensor, &env->plan->model->src[u->run[0].src]);
-    u->out_bytes = sl_type_bytes(pt->type, u->elems);
-    u->out_at = u->raw ? u->run[0].at : (env->slab_bytes - u->out_bytes) / 64 * 64;
+    place_output(env, u);
+    if (u->raw) /* where it is: the next member reads it too */
+        u->out_at = u->run[0].at;
 }
 
 static int too_big(const struct sl_unit_env *env, const struct sl_out_tensor *t, struct sl_error *e)
@@ -340,7 +356,8 @@ static int cut_unit(const struct sl_unit_env *env, const struct sl_cut *c,
     const struct sl_plan_tensor *pt = &env->plan->tensors[it->tensor];
     const struct sl_out_tensor *t = pt->t;
     uint64_t left = it->elems - c->pos;
-    struct room room = {.bytes = env->slab_bytes, .type = widest(env, it->tensor)};
+    struct room room = {.bytes = env->slab_bytes, .type = widest(env, it->tensor),
+                        .slack = env->slab_bytes < ALIGN_FROM ? 0 : 4096};
 
     u->tensor = it->tensor;
     u->elem0 = it->elem0 + c->pos;
@@ -362,8 +379,7 @@ static int cut_unit(const struct sl_unit_env *env, const struct sl_cut *c,
         SL_TRY(cut_in_order(env, c, t, left, &room, u, e));
     }
     u->elems = room.elems;
-    u->out_bytes = sl_type_bytes(pt->type, u->elems);
-    u->out_at = (env->slab_bytes - u->out_bytes) / 64 * 64;
+    place_output(env, u);
     u->n_reads = u->mode == SL_UNIT_COLUMNS_K ? t->nope : u->n_runs;
     for (uint32_t i = 0; i < u->n_runs; i++)
         u->n_reads += u->run[i].n_scales > 0;
@@ -470,8 +486,8 @@ void sl_unit_placed(struct sl_unit *u, uint64_t i, uint64_t at)
     if (scales || u->mode == SL_UNIT_COLUMNS_K)
         return;
     run->at = at;
-    if (u->raw)
-        u->out_at = at;
+    if (u->raw) /* room for both was made where the run is big */
+        u->out_at = u->out_bytes >= SL_UNIT_BIG ? run->place + u->file_at % 4096 : at;
 }
 
 void sl_unit_needs(const struct sl_unit_env *env, uint64_t *slab, uint64_t *row)

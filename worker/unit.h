@@ -40,11 +40,13 @@ struct sl_unit {
     struct sl_unit_run run[SL_UNIT_RUNS];
     uint64_t col0, n_cols;
     uint64_t n_reads;        /* sl_unit_read's i runs below this */
-    bool raw;                /* output bytes = source bytes, in place */
+    bool raw;                /* output bytes = source bytes */
     bool round;              /* round through BF16 */
     bool weighted;           /* the tensor has importance weights */
-    uint64_t out_at;         /* slab offset (raw: known once read) */
+    uint64_t out_at;         /* slab offset (raw: known once read), in large slabs with the same
+                                place in its page as file_at */
     uint64_t out_bytes;
+    uint64_t file_at;        /* offset in the segment's file */
 };
 
 /* What cutting and converting need to know; constant while the engine lives. */
@@ -106,6 +108,8 @@ void sl_unit_placed(struct sl_unit *u, uint64_t i, uint64_t at);
  * longest row that must be in memory at once (importance weights). */
 void sl_unit_needs(const struct sl_unit_env *env, uint64_t *slab, uint64_t *row);
 
+#define SL_ZERO_BLOCK_MAX 512 /* bytes of the largest block of a type */
+
 /* Scratch of one compute thread: three arrays of `floats`. w_rows rows at the start
  * of w are the weights of one matrix of a tensor, kept for the next chunk. */
 struct sl_scratch {
@@ -114,6 +118,8 @@ struct sl_scratch {
     const struct sl_plan *w_plan;
     uint32_t w_tensor;
     uint64_t w_slice, w_rows;
+    int zero_type;           /* the type of zero_block + 1; 0: none yet */
+    uint8_t zero_block[SL_ZERO_BLOCK_MAX]; /* what that type makes of a block of zeros */
 };
 int sl_scratch_open(struct sl_scratch *s, uint64_t longest_row, struct sl_error *e) SL_MUST_USE;
 void sl_scratch_close(struct sl_scratch *s);

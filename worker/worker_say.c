@@ -142,6 +142,13 @@ void sl_worker_send_progress(struct sl_worker *w, const struct sl_worker_progres
     sl_put_uint(t, "rate", w->rate);
     if (p->tensor && *p->tensor)
         sl_put_str(t, "tensor", p->tensor);
+    if (p->stages) {
+        cJSON *o = cJSON_CreateObject();
+
+        sl_put(t, "stages", o);
+        for (unsigned i = 0; i < SL_STAGES; i++)
+            sl_put_uint(o, sl_stage_name[i], p->stages[i]);
+    }
     send_and_free(w, &m, now_ms);
     w->progress_ms = now_ms;
 }

@@ -39,6 +39,7 @@ struct sl_worker_progress {
     const struct sl_lane_task *tasks;
     unsigned n_tasks;
     const char *tensor;      /* "" when none */
+    const uint64_t *stages;  /* SL_STAGES of them, in ms; NULL: not told */
 };
 
 /* Effect: says hello, asks for work, tells progress, repeats, notices silence.

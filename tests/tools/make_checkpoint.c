@@ -1,6 +1,9 @@
 /* Makes checkpoints of any size for tests and the demo: DeepSeek-V3's form in
  * FP8 with block scales, Qwen2 and Llama in BF16, tokenizer included. Weights
- * are drawn from a fixed generator: the same options give the same bytes. */
+ * are drawn from a fixed generator: the same options give the same bytes.
+ * With --holes a checkpoint has its full size and hardly any data: scales and
+ * small tensors are drawn, and of the large ones a few; the others are holes,
+ * which read as zeros. */
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -32,9 +35,9 @@ struct config {
     enum arch arch;
     uint64_t layers, dense, hidden, inter, moe_inter, experts, used, groups, groups_used;
     uint64_t heads, kv_heads, q_lora, kv_lora, nope, rope, v_dim, vocab, shards, seed;
-    bool mtp, tied, f32_bias, sparse;
+    bool mtp, tied, f32_bias, sparse, holes;
     const char *scales; /* block, e8m0, tensor, row */
-    const char *scale_suffix, *tokenizer, *out;
+    const char *scale_suffix, *tokenizer, *config, *out;
 };
 
 struct list {
@@ -43,6 +46,10 @@ struct list {
 };
 
 #define TABLE 4096
+/* Of --holes: tensors up to HOLE_MIN bytes are drawn, and one in DRAWN_OF up to DRAWN_MAX. */
+#define HOLE_MIN 65536
+#define DRAWN_MAX (24 << 20)
+#define DRAWN_OF 1500
 static float gauss[TABLE];      /* quantiles of the normal distribution */
 static uint8_t gauss_e4m3[TABLE];
 
@@ -288,6 +295,14 @@ static void shard_name(char buf[64], const struct config *c, unsigned i)
         snprintf(buf, 64, "model-%05u-of-%05u.safetensors", i + 1, (unsigned)c->shards);
 }
 
+/* With --holes: whether tensor i holds data all the same. */
+static bool is_drawn(const struct config *c, const struct tensor *t, size_t i)
+{
+    if (!c->holes || t->fill == SCALES || t->bytes <= HOLE_MIN)
+        return true;
+    return t->bytes <= DRAWN_MAX && i * 0x9e3779b97f4a7c15u >> 32 < UINT32_MAX / DRAWN_OF;
+}
+
 static void write_shard(const struct config *c, const struct list *l, unsigned shard)
 {
     char name[64], *header = NULL;
@@ -325,6 +340,11 @@ static void write_shard(const struct config *c, const struct list *l, unsigned s
         const struct tensor *t = &l->t[i];
         if (t->shard != shard)
             continue;
+        if (!is_drawn(c, t, i)) {
+            if (fseeko(f, (off_t)t->bytes, SEEK_CUR))
+                die("%s: %s", name, strerror(errno));
+            continue;
+        }
         uint64_t n = (t->rows ? t->rows : 1) * t->cols, s = c->seed * 0x100000001b3u + i * 0x9e3779b9u + 1;
         while (n) {
             uint64_t k = n < CHUNK ? n : CHUNK;
@@ -340,7 +360,7 @@ static void write_shard(const struct config *c, const struct list *l, unsigned s
         }
     }
     free(buf);
-    if (c->sparse && (fflush(f) || ftruncate(fileno(f), (off_t)(8 + len + at))))
+    if (fflush(f) || ftruncate(fileno(f), (off_t)(8 + len + at))) /* a hole may be last */
         die("%s: %s", name, strerror(errno));
     close_out(f, name);
 }
@@ -397,19 +417,25 @@ static void write_config(const struct config *c)
     close_out(f, "config.json");
 }
 
-static void copy_file(const struct config *c, const char *name)
+static void copy_file(const struct config *c, const char *path, const char *name)
 {
-    char path[4096], buf[65536];
+    char buf[65536];
     size_t n;
-    snprintf(path, sizeof path, "%s/%s", c->tokenizer, name);
     FILE *in = fopen(path, "rb");
     if (!in)
-        die("%s: %s (--tokenizer names its folder)", path, strerror(errno));
+        die("%s: %s", path, strerror(errno));
     FILE *out = open_out(c, name);
     while ((n = fread(buf, 1, sizeof buf, in)) > 0)
         fwrite(buf, 1, n, out);
     fclose(in);
     close_out(out, name);
+}
+
+static void copy_tokenizer(const struct config *c, const char *name)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", c->tokenizer, name);
+    copy_file(c, path, name);
 }
 
 /* The character that byte-level BPE shows for a byte: itself where printable,
@@ -473,17 +499,21 @@ static void usage(FILE *f)
 {
     fputs("usage: make_checkpoint [--arch ARCH] [OPTION...] --out DIR\n"
           "  --arch deepseek|qwen2|llama   comes first (deepseek)\n"
-          "  --preset small|demo|big-tensor\n"
-          "      small: 15 MB; demo: 350 MB; big-tensor: one BF16 tensor of 256 MiB\n"
+          "  --preset small|demo|big-tensor|r1|k2\n"
+          "      small: 15 MB; demo: 350 MB; big-tensor: one BF16 tensor of 256 MiB;\n"
+          "      r1, k2: DeepSeek-R1's and Kimi-K2's own shapes (with --holes)\n"
           "  --layers --dense --hidden --inter --moe-inter --experts --used --groups\n"
           "  --groups-used --heads --kv-heads --q-lora --kv-lora --nope --rope --v-dim\n"
           "  --vocab --shards --seed       numbers\n"
           "  --scales block|e8m0|tensor|row   form of the FP8 scales (block)\n"
           "  --scale-suffix NAME           weight_scale_inv\n"
           "  --bf16-bias                   router bias in BF16 instead of F32\n"
+          "  --no-mtp                      without it, where a preset has it\n"
           "  --mtp                         with a multi-token-prediction layer\n"
           "  --tied                        no lm_head\n"
-          "  --sparse                      of each matrix only the beginning, then a hole\n"
+           "  --sparse                      of each matrix only the beginning, then a hole\n"
+           "  --holes                       large tensors are holes, but for a few\n"
+           "  --config FILE                 config.json to copy in place of a made one\n"
           "  --tokenizer DIR               where DeepSeek's tokenizer files are (tests/tiny-v3)\n", f);
 }
 
@@ -513,8 +543,15 @@ static void preset(struct config *c, const char *name)
         c->layers = 1, c->hidden = 1024, c->inter = 2048, c->vocab = 131072, c->shards = 1, c->tied = true;
         if (c->arch == DEEPSEEK)
             die("big-tensor is for qwen2 and llama");
+    } else if (!strcmp(name, "r1") || !strcmp(name, "k2")) {
+        bool r1 = name[0] == 'r';
+        c->layers = 61, c->dense = r1 ? 3 : 1, c->hidden = 7168, c->inter = 18432, c->moe_inter = 2048;
+        c->experts = r1 ? 256 : 384, c->used = 8, c->groups = r1 ? 8 : 1, c->groups_used = r1 ? 4 : 1;
+        c->heads = c->kv_heads = r1 ? 128 : 64, c->q_lora = 1536, c->kv_lora = 512, c->nope = 128;
+        c->rope = 64, c->v_dim = 128, c->vocab = r1 ? 129280 : 163840, c->shards = r1 ? 163 : 61;
+        c->mtp = r1;
     } else {
-        die("preset %s: small, demo or big-tensor", name);
+        die("preset %s: small, demo, big-tensor, r1 or k2", name);
     }
 }
 
@@ -525,13 +562,14 @@ int main(int argc, char **argv)
                                         "groups", "groups-used", "heads", "kv-heads", "q-lora", "kv-lora", "nope",
                                         "rope", "v-dim", "vocab", "shards", "seed" };
     enum { N = sizeof nums / sizeof *nums };
-    struct option opts[N + 12];
+    struct option opts[N + 16];
     struct config c = defaults(DEEPSEEK);
     for (int i = 0; i < N; i++)
         opts[i] = (struct option){ nums[i], required_argument, NULL, NUM0 + i };
     const struct option rest[] = { { "arch", 1, NULL, 'a' }, { "preset", 1, NULL, 'p' }, { "scales", 1, NULL, 's' },
-                                   { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' }, { "mtp", 0, NULL, 'm' },
+                                   { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' }, { "mtp", 0, NULL, 'm' }, { "no-mtp", 0, NULL, 'M' },
                                    { "tied", 0, NULL, 't' }, { "sparse", 0, NULL, 'S' }, { "tokenizer", 1, NULL, 'k' }, { "out", 1, NULL, 'o' },
+                                   { "holes", 0, NULL, 'H' }, { "config", 1, NULL, 'c' },
                                    { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
     memcpy(opts + N, rest, sizeof rest);
     for (int o; (o = getopt_long(argc, argv, "", opts, NULL)) != -1;) {
@@ -558,9 +596,12 @@ int main(int argc, char **argv)
         case 'x': c.scale_suffix = optarg; break;
         case 'b': c.f32_bias = false; break;
         case 'm': c.mtp = true; break;
+        case 'M': c.mtp = false; break;
         case 't': c.tied = true; break;
         case 'S': c.sparse = true; break;
         case 'k': c.tokenizer = optarg; break;
+        case 'H': c.holes = true; break;
+        case 'c': c.config = optarg; break;
         case 'o': c.out = optarg; break;
         case 'h': usage(stdout); return 0;
         default: usage(stderr); return 2;
@@ -585,10 +626,13 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < c.shards; i++)
         write_shard(&c, &l, i);
     write_index(&c, &l, total);
-    write_config(&c);
+    if (c.config)
+        copy_file(&c, c.config, "config.json");
+    else
+        write_config(&c);
     if (c.arch == DEEPSEEK) {
-        copy_file(&c, "tokenizer.json");
-        copy_file(&c, "tokenizer_config.json");
+        copy_tokenizer(&c, "tokenizer.json");
+        copy_tokenizer(&c, "tokenizer_config.json");
     } else {
         write_tokenizer(&c);
     }

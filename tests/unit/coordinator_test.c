@@ -111,6 +111,26 @@ static void progress_keeps_a_lease(void **state)
     expect(w, 1, SL_M_REVOKE);
 }
 
+#define STAGES "\"stages\":{\"kernels\":%u,\"waiting\":%u,\"no_slab\":0,\"sync\":0,\"reading\":0,\"ready\":0,\"writing\":9}"
+
+static void stages_are_added_up_from_the_first_one_told(void **state)
+{
+    struct world *w = *state;
+    struct sl_coord_stats st;
+
+    worker(w, 1);
+    worker(w, 2);
+    say(w, 1, "{\"v\":1,\"m\":\"progress\",\"bytes\":1,\"tasks\":[]," STAGES "}", 700, 50);
+    say(w, 2, "{\"v\":1,\"m\":\"progress\",\"bytes\":1,\"tasks\":[]," STAGES "}", 10, 0);
+    say(w, 1, "{\"v\":1,\"m\":\"progress\",\"bytes\":2,\"tasks\":[]," STAGES "}", 1000, 60);
+    say(w, 1, "{\"v\":1,\"m\":\"progress\",\"bytes\":2,\"tasks\":[]}");
+    say(w, 2, "{\"v\":1,\"m\":\"progress\",\"bytes\":2,\"tasks\":[]," STAGES "}", 14, 0);
+    sl_coord_stats(w->c, &st);
+    assert_int_equal(st.stages[0], 304); /* kernels */
+    assert_int_equal(st.stages[1], 10);
+    assert_int_equal(st.stages[SL_STAGES - 1], 0);
+}
+
 static void a_restart_keeps_leases(void **state)
 {
     struct world *w = *state;
@@ -627,6 +647,7 @@ int main(void)
         TEST(a_job_runs_to_its_end),
         TEST(a_late_result_is_refused_and_harmless),
         TEST(progress_keeps_a_lease),
+        TEST(stages_are_added_up_from_the_first_one_told),
         TEST(a_restart_keeps_leases),
         TEST(a_grant_ahead_of_the_disk),
         TEST(an_instance_belongs_to_its_user),

@@ -63,6 +63,8 @@ static void figures(struct sl_metrics_figures *f)
 {
     memset(f, 0, sizeof *f);
     f->coord.grants = 41;
+    f->coord.stages[0] = 1500;
+    f->coord.stages[SL_STAGES - 1] = 250;
     f->coord.done_bytes = UINT64_C(688000000000);
     f->coord.jobs[SL_JOB_RUNNING] = 3;
     f->coord.leased = 5;
@@ -102,6 +104,8 @@ static void test_answers(void **state)
     assert_non_null(strstr(text, "text/plain; version=0.0.4"));
     assert_non_null(strstr(text, "\nsluice_task_grants_total 41\n"));
     assert_non_null(strstr(text, "\nsluice_source_bytes_total 688000000000\n"));
+    assert_non_null(strstr(text, "\nsluice_worker_stage_seconds_total{stage=\"kernels\"} 1.500\n"));
+    assert_non_null(strstr(text, "\nsluice_worker_queue_slab_seconds_total{queue=\"writing\"} 0.250\n"));
     assert_non_null(strstr(text, "\nsluice_jobs{state=\"running\"} 3\n"));
     assert_non_null(strstr(text, "\nsluice_jobs_ended_total{state=\"failed\"} 2\n"));
     assert_non_null(strstr(text, "\nsluice_tasks{state=\"leased\"} 5\n"));

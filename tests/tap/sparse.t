@@ -1,0 +1,50 @@
+#!/usr/bin/env perl
+# --sparse: zeros of the output are holes, and the bytes are the same; large files past
+# the page cache; what --stats says.
+use strict;
+use warnings;
+use SluiceTest;
+use Test::More;
+
+my $dir = scratch();
+my $source = checkpoint("$dir/source", qw(--layers 3 --experts 16 --holes));
+
+sub on_disk { return 512 * (stat $_[0])[12] }
+
+my $r = run_ok('dense', $SLUICE, 'convert', $source, '-o', "$dir/dense.gguf", qw(--recipe q4_k_m --quiet));
+$r = run_ok('sparse', $SLUICE, 'convert', $source, '-o', "$dir/sparse.gguf", qw(--recipe q4_k_m --quiet --sparse --stats));
+is(sha256("$dir/sparse.gguf"), sha256("$dir/dense.gguf"), 'the same bytes');
+cmp_ok(-s "$dir/dense.gguf", '>', 5_000_000, 'there is something to leave out');
+SKIP: {
+    open my $f, '>', "$dir/probe" or die;
+    truncate $f, 1 << 22;
+    skip 'this filesystem has no holes', 1 if on_disk("$dir/probe") > 1 << 20;
+    cmp_ok(on_disk("$dir/sparse.gguf"), '<', on_disk("$dir/dense.gguf") / 2, 'and it is left out');
+}
+like($r->{err}, qr/left 0\.\d\d GB as holes/, '--stats tells of the holes');
+like($r->{err}, qr/% of their time with work.*being read.*bound by (?:the processor|reading|writing)$/ms, 'and what binds');
+run_ok('verify', $SLUICE, 'verify', "$dir/sparse.gguf", '--source', $source, '--quiet');
+
+# A hole that should not be one is found, like any other wrong byte.
+my $where;
+for (split /\n/, run(tool('gguf_hash'), '--where', "$dir/sparse.gguf")->{out}) {
+    my (undef, $at, $bytes) = split ' ';
+    $where = { at => $at, bytes => $bytes } if substr(slurp("$dir/sparse.gguf"), $at, $bytes) =~ /[^\0]/;
+}
+ok($where, 'a tensor with data');
+open my $file, '+<:raw', "$dir/sparse.gguf" or die;
+seek $file, $where->{at}, 0;
+print $file "\0" x $where->{bytes};
+close $file;
+isnt(run($SLUICE, 'verify', "$dir/sparse.gguf", '--quiet')->{rc}, 0, 'zeros where there was data are noticed');
+
+# O_DIRECT for every segment, in and out, by both ways of reading and writing.
+for my $io (qw(auto pread)) {
+    run_ok("direct, $io", $SLUICE, 'convert', $source, '-o', "$dir/direct-$io.gguf", qw(--recipe q4_k_m --quiet --direct on --io), $io);
+    is(sha256("$dir/direct-$io.gguf"), sha256("$dir/dense.gguf"), "the same bytes past the page cache ($io)");
+}
+run_ok('bf16', $SLUICE, 'convert', $source, '-o', "$dir/a.gguf", qw(--recipe bf16 --quiet --direct on));
+run_ok('bf16, cached', $SLUICE, 'convert', $source, '-o', "$dir/b.gguf", qw(--recipe bf16 --quiet --direct off));
+is(sha256("$dir/a.gguf"), sha256("$dir/b.gguf"), 'copies too');
+
+done_testing();
