@@ -16,6 +16,10 @@ void convert_table(struct convert_args *a, struct poptOption table[CONVERT_TABLE
         {"backend", 0, POPT_ARG_STRING, &a->backend, 0,
          "instruction set of the kernels (default auto); the bytes are the same",
          "auto|scalar|portable|avx2|avx512"},
+        {"device", 0, POPT_ARG_STRING, &a->device, 0,
+         "where it is computed (default cpu): cpu, cuda:N, GPU-UUID, several with commas, or auto: every GPU; the bytes are the same",
+         "DEVICE"},
+        {"vram", 0, POPT_ARG_STRING, &a->vram, 0, "device memory allowed on each GPU (default 2Gi, at most half of what is free)", "SIZE"},
         {"force", 'f', POPT_ARG_NONE, &a->force, 0,
          "replace an existing output and parts of a former set; drop other unfinished work on it", NULL},
         {"sha256", 0, POPT_ARG_NONE, &a->sha256, 0, "SHA-256 in the manifest too", NULL},
@@ -65,6 +69,9 @@ int convert_options(const struct convert_args *a, struct convert_opts *o, struct
     o->backend = (enum sl_backend)i;
     if (!sl_backend_usable(o->backend))
         return sl_fail(e, SL_EUNSUPPORTED, "--backend %s: this machine cannot run it", a->backend);
+    SL_TRY(sl_devices_choose(a->device ? a->device : "cpu", &o->devices, e));
+    if (a->vram)
+        SL_TRY(cli_parse_size("--vram", a->vram, &o->vram_bytes, e));
     o->force = a->force;
     o->sha256 = a->sha256;
     o->stats = a->stats;

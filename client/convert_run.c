@@ -275,7 +275,8 @@ static int work(struct run *r, struct sl_error *e)
         .job = convert_store_job(r->store),
         .worker = {.given = &given, .threads = (unsigned)r->o->threads,
                    .mem_bytes = r->o->mem_bytes, .io = r->o->io, .direct = r->o->direct,
-                   .backend = r->o->backend, .sync_ms = COMMIT_MS},
+                   .backend = r->o->backend, .devices = &r->o->devices,
+                   .vram_bytes = r->o->vram_bytes, .sync_ms = COMMIT_MS},
         .tick = show_progress, .again = on_again, .user = r};
     int rc;
 

@@ -15,6 +15,8 @@ struct convert_opts {
     enum sl_io_mode io;
     enum sl_direct direct;
     enum sl_backend backend;
+    struct sl_devices devices;
+    uint64_t vram_bytes;     /* 0: the engine's choice */
     bool force;              /* replace an existing output; drop other unfinished work */
     bool sha256;
     bool stats;              /* stage times at the end */
@@ -30,7 +32,7 @@ int convert_run(struct sl_job_plan *j, const struct output *out, const struct co
 /* Options of both verbs: threads, memory, I/O, force and output of messages. */
 struct convert_args {
     int threads;
-    const char *mem, *io, *direct, *backend;
+    const char *mem, *io, *direct, *backend, *device, *vram;
     int force, json, quiet, sha256, dry_run, stats;
 };
 #define CONVERT_TABLE_MAX 16

@@ -122,12 +122,13 @@ uint64_t convert_store_job(const struct convert_store *s)
 /* Leases and finishes a task in one go: what prepare does has been done here. */
 static int finish(struct convert_store *s, uint32_t task, uint64_t checksum, struct sl_error *e)
 {
-    uint64_t epoch;
+    const struct sl_new_lease l = {.job = s->job, .task = task, .epoch = sl_queue_take_epoch(s->q),
+                                   .worker = WORKER, .owner = WORKER};
     int rc;
 
-    SL_TRY(rc = sl_queue_lease(s->q, s->job, task, WORKER, &epoch, e));
+    SL_TRY(rc = sl_queue_lease(s->q, &l, e));
     if (rc == 1)
-        SL_TRY(rc = sl_queue_finish(s->q, s->job, task, epoch, checksum, e));
+        SL_TRY(rc = sl_queue_finish(s->q, s->job, task, l.epoch, checksum, e));
     return rc == 1 ? 0 : sl_fail(e, SL_EFAIL, "task %u is not waiting to be done", task);
 }
 

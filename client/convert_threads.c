@@ -75,7 +75,8 @@ static void *worker_main(void *user)
     const struct sl_worker_run_opts o = {
         .dealer = {.endpoint = ENDPOINT, .context = atomic_load(&r->context)},
         .cache = r->t->worker,
-        .worker = {.instance = INSTANCE, .name = "convert", .host = "localhost", .device = "cpu",
+        .worker = {.instance = INSTANCE, .name = "convert", .host = "localhost",
+                   .device = r->t->worker.devices ? r->t->worker.devices->label : "cpu",
                    .pid = (uint64_t)getpid(), .threads = r->t->worker.threads,
                    .mem_bytes = r->t->worker.mem_bytes},
         .stop_fd = r->worker.stop_fd, .finish_ms = STOP_MS};

@@ -2,7 +2,7 @@
 #include "client/progress.h"
 #include "client/service_args.h"
 #include "client/term.h"
-#include "kernels/cuda.h"
+#include "worker/device.h"
 #include "kernels/kernels.h"
 #include "worker/dealer.h"
 #include "worker/io.h"
@@ -66,7 +66,10 @@ static void check_program(struct doctor *d)
 static void check_backends(struct doctor *d)
 {
     char can[100] = "", cannot[100] = "";
+    enum sl_backend best = SL_BACKEND_AVX512;
 
+    while (best > SL_BACKEND_SCALAR && !sl_backend_usable(best))
+        best--;
     for (int b = SL_BACKEND_SCALAR; b <= SL_BACKEND_AVX512; b++) {
         const char *name = sl_backend_name((enum sl_backend)b);
         char *list = sl_backend_usable((enum sl_backend)b) ? can : cannot;
@@ -74,22 +77,36 @@ static void check_backends(struct doctor *d)
         if (name)
             snprintf(list + strlen(list), sizeof can - strlen(list), "%s%s", *list ? ", " : "", name);
     }
-    finding(d, strstr(can, "avx") ? FINE : NOTE, "kernels", "%s%s%s%s", can,
-            *cannot ? " (not on this processor: " : "", cannot, *cannot ? ")" : "");
+    finding(d, strstr(can, "avx") ? FINE : NOTE, "kernels", "%s is used (--backend takes another); %s%s%s%s",
+            sl_backend_name(best), can, *cannot ? " (not on this processor: " : "", cannot, *cannot ? ")" : "");
 }
 
 static void check_cuda(struct doctor *d)
 {
-    int n = sl_cuda_devices();
+    const struct sl_gpu_api *api = sl_gpu_api();
+    int n = sl_gpu_count(api);
 
-    if (!sl_cuda_built())
+    if (!api)
         finding(d, NOTE, "cuda", "this build has no CUDA kernels (nvcc was not there); workers use "
                                  "the processor");
     else if (n <= 0)
-        finding(d, NOTE, "cuda", "no device: no GPU here, or its driver is not loaded");
-    else
-        finding(d, FINE, "cuda", "%d device%s: cuda:0%s", n, n > 1 ? "s" : "",
-                n > 1 ? " and on" : "");
+        finding(d, NOTE, "cuda", "no device: no GPU here, its driver is not loaded, or CUDA_VISIBLE_DEVICES "
+                                 "names none");
+    for (int i = 0; i < n; i++) {
+        struct sl_gpu_health h;
+        struct sl_gpu_info g;
+        char state[64] = "";
+        int err = api->info(i, &g);
+
+        if (err) {
+            finding(d, WARNING, "cuda", "cuda:%d does not answer: %s", i, api->words(err));
+            continue;
+        }
+        if (sl_gpu_health(g.bus, &h))
+            snprintf(state, sizeof state, ", %u W, %u degrees", h.watts, h.celsius);
+        finding(d, FINE, "cuda", "cuda:%d: %s (%s), sm_%d%d, %llu MiB%s", i, g.name, g.uuid, g.major, g.minor,
+                (unsigned long long)(g.memory >> 20), state);
+    }
 }
 
 static void check_io(struct doctor *d)

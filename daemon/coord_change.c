@@ -212,7 +212,7 @@ int coord_on_change(struct ask *a, struct sl_error *e)
         ids[n++] = (uint64_t)x->valuedouble;
     for (int pass = 0; pass < 2; pass++)
         for (uint32_t i = 0; i < n; i++) {
-            const struct sl_job_filter f = {.id = ids[i]};
+            const struct sl_job_filter f = sl_job_only(ids[i]);
             int rc = 0;
 
             memset(s, 0, sizeof *s);

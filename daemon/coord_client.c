@@ -109,7 +109,7 @@ static int check_submit(struct ask *a, struct sl_error *e)
     cJSON_ArrayForEach(x, specs)
         SL_TRY(check_spec(a, x, specs->child));
     cJSON_ArrayForEach(x, sl_get(a->m->tree, "after")) {
-        const struct sl_job_filter f = {.id = (uint64_t)x->valuedouble};
+        const struct sl_job_filter f = sl_job_only((uint64_t)x->valuedouble);
         bool there = false;
 
         SL_TRY(sl_queue_each_job(a->c->q, &f, exists, &there, e));
@@ -314,7 +314,7 @@ static int on_show_failure(void *user, const struct sl_failure_row *r)
 
 static int fill_show(struct ask *a, struct showing *s, uint64_t id, struct sl_error *e)
 {
-    const struct sl_job_filter f = {.id = id};
+    const struct sl_job_filter f = sl_job_only(id);
     int rc;
 
     SL_TRY(sl_queue_each_job(a->c->q, &f, on_show_row, s, e));
@@ -360,7 +360,7 @@ static int on_wait(struct ask *a, struct sl_error *e)
 
     cJSON_ArrayForEach(x, sl_get(a->m->tree, "jobs")) {
         uint64_t id = (uint64_t)x->valuedouble;
-        const struct sl_job_filter f = {.id = id};
+        const struct sl_job_filter f = sl_job_only(id);
         struct showing s = {.c = a->c};
         struct sl_msg m;
 

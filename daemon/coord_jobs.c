@@ -79,6 +79,8 @@ void coord_move(struct job *j, uint32_t task, enum sl_task_state to)
         t->bytes_done = 0;
     }
     t->state = (uint8_t)to;
+    if (to != SL_TASK_LEASED)
+        t->tx = j->c->tx;
     if (task < SL_TASKS_MAX)
         count(j, t, 1);
 }
@@ -88,6 +90,35 @@ int coord_hold_task(struct worker *w, struct job *j, uint32_t task, struct sl_er
     SL_TRY(coord_grow(&w->held, w->n_held, &w->cap_held, sizeof *w->held, e));
     w->held[w->n_held++] = (struct held){j, task};
     coord_task(j, task)->holder = w;
+    return 0;
+}
+
+int coord_lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, uint64_t epoch,
+                struct sl_error *e)
+{
+    struct task *t = coord_task(j, task);
+    struct unwritten *u;
+
+    if (c->committing) {
+        SL_TRY(coord_grow(&c->unwritten, c->n_unwritten, &c->cap_unwritten, sizeof *c->unwritten, e));
+        u = &c->unwritten[c->n_unwritten++];
+        *u = (struct unwritten){.job = j->id, .epoch = epoch, .task = task};
+        snprintf(u->worker, sizeof u->worker, "%s", w->instance);
+        snprintf(u->owner, sizeof u->owner, "%s", w->user);
+    } else {
+        const struct sl_new_lease l = {j->id, epoch, task, w->instance, w->user};
+        int rc = sl_queue_lease(c->q, &l, e);
+
+        SL_TRY(rc);
+        if (rc == 0)
+            return sl_fail(e, SL_EFAIL, "queue: task %u of job %llu is not ready on disk", task,
+                           (unsigned long long)j->id);
+    }
+    coord_move(j, task, SL_TASK_LEASED);
+    SL_TRY(coord_hold_task(w, j, task, e));
+    t->epoch = epoch;
+    t->granted_ms = c->now.boot_ms;
+    t->bytes_done = 0;
     return 0;
 }
 
@@ -111,7 +142,7 @@ struct loading {
 
 /* The task's holder, known by instance; one that has not said hello since the
  * daemon started gets its time to do so. */
-static int adopt_holder(struct loading *l, const char *instance, uint32_t task)
+static int adopt_holder(struct loading *l, const char *instance, const char *owner, uint32_t task)
 {
     struct sl_coord *c = l->c;
     struct worker *w = coord_worker(c, instance);
@@ -123,6 +154,7 @@ static int adopt_holder(struct loading *l, const char *instance, uint32_t task)
             return sl_fail(l->e, SL_EFAIL, "out of memory");
         snprintf(w->instance, sizeof w->instance, "%s", instance);
         snprintf(w->name, sizeof w->name, "(not back yet)");
+        snprintf(w->user, sizeof w->user, "%s", owner);
         w->silent = true;
         w->seen_ms = c->now.boot_ms;
         c->workers[c->n_workers++] = w;
@@ -151,7 +183,7 @@ static int on_task(void *user, const struct sl_task_row *r)
     t->out = r->out_bytes;
     t->checksum = r->checksum;
     t->exists = true;
-    return r->state == SL_TASK_LEASED ? adopt_holder(l, r->worker, r->task) : 0;
+    return r->state == SL_TASK_LEASED ? adopt_holder(l, r->worker, r->owner, r->task) : 0;
 }
 
 /* Shards from the tasks' numbers, and all counters. */
@@ -184,6 +216,7 @@ int coord_set_tasks(struct job *j, const struct sl_queue_plan *p, struct sl_erro
     if (!tasks)
         return sl_fail(e, SL_EFAIL, "out of memory");
     free(j->tasks);
+    j->tx = j->c->tx;
     j->tasks = tasks;
     j->n_tasks = p->n_tasks;
     j->file_bytes = p->file_bytes;
@@ -241,6 +274,7 @@ static int on_job(void *user, const struct sl_job_row *r)
     l->j = calloc(1, sizeof *l->j);
     if (!l->j)
         return sl_fail(l->e, SL_EFAIL, "out of memory");
+    l->j->c = c;
     c->jobs[c->n_jobs++] = l->j;
     return copy_row(l->j, r, l->e);
 }
@@ -256,7 +290,7 @@ static int on_dep(void *user, const struct sl_job_row *r)
 static int resolve_deps(struct sl_coord *c, struct job *j, struct sl_error *e)
 {
     for (uint32_t i = 0; i < j->n_after; i++) {
-        const struct sl_job_filter f = {.id = j->after[i]};
+        const struct sl_job_filter f = sl_job_only(j->after[i]);
 
         j->dep[i] = DEP_FAILED; /* forgotten */
         SL_TRY(sl_queue_each_job(c->q, &f, on_dep, &j->dep[i], e));
@@ -306,6 +340,7 @@ int coord_set_state(struct sl_coord *c, struct job *j, enum sl_job_state s, int 
 
     SL_TRY(sl_queue_set_state(c->q, j->id, s, code, error, c->now.wall_ms, e));
     j->state = s;
+    j->tx = c->tx;
     j->code = code;
     snprintf(j->error, sizeof j->error, "%s", error ? error : "");
     if (s == SL_JOB_RUNNING && !j->started_ms)

@@ -3,6 +3,7 @@
 #ifndef SLUICE_DAEMON_COORD_PRIV_H
 #define SLUICE_DAEMON_COORD_PRIV_H
 
+#include "daemon/committer.h"
 #include "daemon/coordinator.h"
 
 #include <cjson/cJSON.h>
@@ -21,6 +22,7 @@ struct task {
     uint64_t epoch, src, out, checksum;
     struct worker *holder;  /* while leased */
     uint64_t granted_ms, not_before_ms, bytes_done;
+    uint64_t tx;            /* transaction that made it ready */
     uint64_t avoid;         /* hash of the last worker's name that failed on it; 0: none */
 };
 
@@ -31,7 +33,9 @@ struct shard {
 enum dep_state { DEP_PENDING = 0, DEP_MET, DEP_FAILED };
 
 struct job {
+    struct sl_coord *c;
     uint64_t id, group;
+    uint64_t tx;            /* transaction of its state and plan */
     enum sl_job_state state;
     uint32_t priority, attempts;
     bool manual_stitch, stitch_asked, verify, discard;
@@ -71,8 +75,8 @@ struct worker {
     bool draining, silent, known; /* known: has said hello since the daemon started */
     struct held *held;
     uint32_t n_held, cap_held;
-    uint64_t last_job, twin_group; /* where its disk is */
-    uint32_t last_task, twin_task;
+    uint64_t last_job;      /* where its disk is */
+    uint32_t last_task;
     uint64_t done, done_bytes;
     uint64_t *specs;        /* jobs whose specification this connection has */
     uint32_t n_specs, cap_specs;
@@ -88,6 +92,7 @@ struct session {
     uint64_t *watch_jobs;   /* NULL: all */
     uint32_t n_watch;
     uint64_t every_ms, status_ms, status_changes;
+    bool in_order;          /* nothing may overtake what is deferred */
     struct {
         uint64_t job;
         char re[65];
@@ -100,6 +105,29 @@ struct grant {
     struct job *j;
     uint32_t task;
     uint64_t epoch;
+    bool early;             /* may leave before the commit */
+    uint32_t with;          /* so many of the sweep's other jobs go along */
+};
+
+/* What came during a commit and needs the queue. */
+struct deferred {
+    struct sl_peer from;
+    struct sl_msg m;
+    char re[65];
+};
+
+/* A grant of such a time: to be written when the queue is free again. */
+struct unwritten {
+    uint64_t job, epoch;
+    uint32_t task;
+    char worker[33], owner[65];
+};
+
+/* A message that waits for a transaction to be on disk. */
+struct waiting {
+    struct sl_outgoing m;
+    uint64_t tx;
+    enum sl_message_id id;
 };
 
 struct pending_event {
@@ -117,8 +145,20 @@ struct sl_coord {
     uint32_t n_workers, cap_workers;
     struct session **sessions;
     uint32_t n_sessions, cap_sessions;
-    struct sl_outgoing *out;
-    uint32_t n_out, cap_out, sendable, next_out;
+    struct sl_outgoing *out; /* may leave */
+    uint32_t n_out, cap_out, next_out;
+    struct waiting *waiting;
+    uint32_t n_waiting, cap_waiting;
+    struct deferred *deferred;
+    uint32_t n_deferred, cap_deferred;
+    struct unwritten *unwritten;
+    uint32_t n_unwritten, cap_unwritten;
+    struct sl_committer *committer; /* NULL: commits are made here */
+    bool committing, tick_due;
+    uint64_t tx, synced;    /* transaction being filled; last one on disk */
+    uint64_t tx_ms;         /* when it was first found to have something; 0: not yet */
+    uint64_t epochs_synced;
+    uint64_t adoptable;     /* epochs up to here were given before the queue was last read */
     struct grant *grants;
     uint32_t n_grants, cap_grants;
     struct pending_event *events;
@@ -136,6 +176,10 @@ int coord_grow(void *array, uint32_t n, uint32_t *cap, size_t size, struct sl_er
 
 /* ---- coordinator.c: sessions, messages out */
 int coord_send(struct sl_coord *c, uint64_t peer, struct sl_msg *m, struct sl_error *e) SL_MUST_USE;
+/* The same for what says nothing that is not on disk: it leaves at once, unless
+ * something that must be heard before it waits. */
+int coord_send_early(struct sl_coord *c, uint64_t peer, struct sl_msg *m, struct sl_error *e)
+    SL_MUST_USE;
 int coord_refuse(struct sl_coord *c, uint64_t peer, const char *re, const char *name,
                  const struct sl_error *why, struct sl_error *e) SL_MUST_USE;
 struct session *coord_session(struct sl_coord *c, uint64_t peer);
@@ -156,6 +200,9 @@ void coord_forget_jobs(struct sl_coord *c);
 /* Moves a task between states, counters and holder included. */
 void coord_move(struct job *j, uint32_t task, enum sl_task_state to);
 int coord_hold_task(struct worker *w, struct job *j, uint32_t task, struct sl_error *e) SL_MUST_USE;
+/* Makes w the holder of a ready task, in memory and, once the queue is free, there. */
+int coord_lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, uint64_t epoch,
+                struct sl_error *e) SL_MUST_USE;
 /* Gives a leased task back to the queue. */
 int coord_return(struct sl_coord *c, struct job *j, uint32_t task, struct sl_error *e) SL_MUST_USE;
 int coord_set_state(struct sl_coord *c, struct job *j, enum sl_job_state s, int code,

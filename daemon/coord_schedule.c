@@ -3,7 +3,8 @@
  * Jobs (a sweep counts as one) share by weight: each has a pass, the source
  * bytes granted so far over its weight; the lowest goes first. In a job a
  * worker goes on in the shard where it is, else takes the first shard that
- * nobody works on, else shares the one with the most left from its middle. When
+ * nobody works on (a sweep's jobs all at once: their tasks of one number go to one
+ * worker together), else shares the one with the most left from its middle. When
  * fewer tasks are ready than two for each worker, the largest goes first. */
 #include "daemon/coord_priv.h"
 
@@ -12,6 +13,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define SWEEP_MAX 64u       /* jobs of one submit */
 
 static bool same_stream(const struct job *a, const struct job *b)
 {
@@ -40,6 +43,8 @@ static uint32_t next_special(const struct sl_coord *c, struct job *j, const stru
 {
     uint32_t task = 0;
 
+    if (c->committing) /* their grants wait for a commit in any case */
+        return 0;
     switch (j->state) {
     case SL_JOB_QUEUED:
     case SL_JOB_RUNNING:
@@ -192,16 +197,6 @@ static struct job *pick(const struct sl_coord *c, const struct worker *w, uint32
     struct job *best = NULL;
     int64_t t;
 
-    /* The same place of the source for the other recipes of a sweep. */
-    for (uint32_t i = 0; w->twin_group && i < c->n_jobs; i++) {
-        struct job *j = c->jobs[i];
-
-        if (j->group == w->twin_group && j->state == SL_JOB_RUNNING && w->twin_task < j->n_tasks &&
-            started(j) && grantable(c, &j->tasks[w->twin_task], w)) {
-            *task = w->twin_task;
-            return j;
-        }
-    }
     for (uint32_t i = 0; i < c->n_jobs; i++) {
         struct job *j = c->jobs[i];
 
@@ -229,36 +224,52 @@ static void charge(struct sl_coord *c, struct job *j, uint32_t task)
             c->jobs[i]->pass = c->vtime + step;
 }
 
-static int lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task,
+/* The same place of the source for another recipe of the sweep. */
+static bool twin(const struct sl_coord *c, const struct worker *w, const struct job *j, const struct job *k,
+                 uint32_t task)
+{
+    return k != j && k->group == j->group && k->state == SL_JOB_RUNNING && k->n_tasks == j->n_tasks &&
+           k->tasks[task].src == j->tasks[task].src && started(k) && grantable(c, &k->tasks[task], w);
+}
+
+static int lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, uint32_t with,
                  struct sl_error *e)
 {
-    struct task *t = coord_task(j, task);
-    uint64_t epoch;
-    int rc = sl_queue_lease(c->q, j->id, task, w->instance, &epoch, e);
+    uint64_t epoch = sl_queue_take_epoch(c->q);
+    /* All that the grant rests on is on disk, but for the lease itself. */
+    bool early = task < SL_TASKS_MAX && epoch <= c->epochs_synced && j->tx <= c->synced &&
+                 j->tasks[task].tx <= c->synced;
 
-    SL_TRY(rc);
-    if (rc == 0)
-        return sl_fail(e, SL_EFAIL, "queue: task %u of job %llu is not ready on disk", task,
-                       (unsigned long long)j->id);
-    coord_move(j, task, SL_TASK_LEASED);
-    SL_TRY(coord_hold_task(w, j, task, e));
-    t->epoch = epoch;
-    t->granted_ms = c->now.boot_ms;
-    t->bytes_done = 0;
-    w->want--;
-    w->twin_group = 0;
+    SL_TRY(coord_lease(c, w, j, task, epoch, e));
     if (task < SL_TASKS_MAX) {
         w->last_job = j->id;
         w->last_task = task;
-        w->twin_group = j->group;
-        w->twin_task = task;
     }
     charge(c, j, task);
     c->stats.grants++;
     SL_TRY(coord_grow(&c->grants, c->n_grants, &c->cap_grants, sizeof *c->grants, e));
-    c->grants[c->n_grants++] = (struct grant){w, j, task, epoch};
+    c->grants[c->n_grants++] = (struct grant){w, j, task, epoch, early, with};
     if (task == SL_TASK_PREPARE && j->state == SL_JOB_QUEUED)
         return coord_set_state(c, j, SL_JOB_RUNNING, 0, NULL, e);
+    return 0;
+}
+
+/* Leases a task, and with it those of the same number of its sweep's other jobs, so that
+ * the worker reads their source once. They count as one of what it wants. */
+static int lease_all(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task,
+                     struct sl_error *e)
+{
+    struct job *twins[SWEEP_MAX];
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; j->group && task < SL_TASKS_MAX && i < c->n_jobs && n < SWEEP_MAX; i++)
+        if (twin(c, w, j, c->jobs[i], task))
+            twins[n++] = c->jobs[i];
+    w->want--;
+    SL_TRY(lease(c, w, j, task, n, e));
+    for (uint32_t i = 0; i < n; i++)
+        SL_TRY(lease(c, w, twins[i], task, n, e));
+    w->last_job = task < SL_TASKS_MAX ? j->id : w->last_job;
     return 0;
 }
 
@@ -310,6 +321,8 @@ static int send_grants(struct sl_coord *c, uint32_t first, uint32_t last, struct
     sl_put_uint(m.tree, "lease_ms", c->o.lease_ms);
     if (j->group)
         sl_put_uint(m.tree, "group", j->group);
+    if (c->grants[first].with)
+        sl_put_uint(m.tree, "with", c->grants[first].with);
     if (j->fingerprint[0])
         sl_put_str(m.tree, "fingerprint", j->fingerprint);
     if (!has_spec(w, j->id)) {
@@ -320,7 +333,7 @@ static int send_grants(struct sl_coord *c, uint32_t first, uint32_t last, struct
         }
         w->specs[w->n_specs++] = j->id;
     }
-    return coord_send(c, w->peer, &m, e);
+    return c->grants[first].early ? coord_send_early(c, w->peer, &m, e) : coord_send(c, w->peer, &m, e);
 }
 
 /* Brings each worker's grants together, in the order in which they were made. */
@@ -354,7 +367,7 @@ int coord_schedule(struct sl_coord *c, struct sl_error *e)
 
             if (!w->peer || w->draining || w->want == 0 || !(j = pick(c, w, workers, &task)))
                 continue;
-            SL_TRY(lease(c, w, j, task, e));
+            SL_TRY(lease_all(c, w, j, task, e));
             any = true;
         }
         c->turn++;
@@ -362,7 +375,8 @@ int coord_schedule(struct sl_coord *c, struct sl_error *e)
     sort_grants(c->grants, c->n_grants);
     for (uint32_t i = 0, k; i < c->n_grants; i = k) {
         for (k = i + 1; k < c->n_grants && k - i < 64 && c->grants[k].w == c->grants[i].w &&
-                        c->grants[k].j == c->grants[i].j;)
+                        c->grants[k].j == c->grants[i].j && c->grants[k].early == c->grants[i].early &&
+                        c->grants[k].with == c->grants[i].with;)
             k++;
         SL_TRY(send_grants(c, i, k - 1, e));
     }

@@ -39,7 +39,8 @@ static int check_hello(struct sl_coord *c, const struct sl_peer *from, const cJS
         return sl_fail(why, SL_EUNSUPPORTED, "hello: this worker writes bytes of version %s, the "
                        "daemon wants version %s; use one release everywhere", bytes ? bytes : "(none)",
                        c->o.bytes_version);
-    if (*worker && old && old->known && strcmp(old->user, from->user) != 0)
+    /* Also one that is known by its leases alone, since the daemon was started. */
+    if (*worker && old && strcmp(old->user, from->user) != 0)
         return sl_fail(why, SL_EUSAGE, "hello: this instance belongs to another user");
     return 0;
 }
@@ -84,6 +85,21 @@ static bool holds(const struct worker *w, uint64_t job, uint64_t task, uint64_t 
     return false;
 }
 
+/* A lease whose grant left before it was on disk, and which the queue therefore does
+ * not know: nobody had the task since, so that it is the worker's as before. */
+static int adopt(struct sl_coord *c, struct worker *w, uint64_t job, uint64_t task, uint64_t epoch,
+                 struct sl_error *e)
+{
+    struct job *j = coord_job(c, job);
+    const struct task *t = j && task < SL_TASKS_MAX ? coord_task(j, (uint32_t)task) : NULL;
+
+    if (!t || j->state != SL_JOB_RUNNING || j->special[0].state != SL_TASK_DONE ||
+        t->state != SL_TASK_READY || epoch <= t->epoch || epoch > c->adoptable)
+        return 0;
+    SL_TRY(coord_lease(c, w, j, (uint32_t)task, epoch, e));
+    return 1;
+}
+
 /* Leases that the worker does not know of go back; those that are not its own
  * any more are named in `dropped`. */
 static int settle_held(struct sl_coord *c, struct worker *w, const cJSON *said, cJSON *welcome,
@@ -110,7 +126,10 @@ static int settle_held(struct sl_coord *c, struct worker *w, const cJSON *said, 
                  epoch = sl_get_uint(h, "epoch", 0);
         cJSON *d;
 
-        if (holds(w, job, task, epoch))
+        int rc = holds(w, job, task, epoch) ? 1 : adopt(c, w, job, task, epoch, e);
+
+        SL_TRY(rc);
+        if (rc == 1)
             continue;
         if (!dropped)
             dropped = sl_put_array(welcome, "dropped");

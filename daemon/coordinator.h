@@ -3,7 +3,10 @@
  *
  *   sl_coord_receive / sl_coord_tick ...   any number, at the same `now`
  *   sl_coord_flush                         one commit for all of them
- *   sl_coord_next ...                      only now the answers may leave */
+ *   sl_coord_next ...                      only now the answers may leave
+ *
+ * While a commit is under way in the background, messages that need the queue
+ * wait inside; pulls do not, and are answered by grants. */
 #ifndef SLUICE_DAEMON_COORDINATOR_H
 #define SLUICE_DAEMON_COORDINATOR_H
 
@@ -31,6 +34,10 @@ struct sl_coord_opts {
     /* One call for each event that is durable now (logs, metrics). May be NULL. */
     void (*on_event)(void *user, const struct sl_event *ev);
     void *user;
+    /* Commits are made by a thread, and sl_coord_flush does not wait for them: wake_fd, an
+     * eventfd, is written to when one has ended, and sl_coord_flush is to be called then. */
+    bool background;
+    int wake_fd;
 };
 
 /* Who sent a message, as the transport proved it. */
@@ -72,11 +79,20 @@ int sl_coord_receive(struct sl_coord *c, const struct sl_peer *from, const uint8
  * and status. Call it at least each heartbeat_ms / 4. Errors: as sl_coord_receive. */
 int sl_coord_tick(struct sl_coord *c, struct sl_now now, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: hands out work and commits. On success the answers so far may leave
- * (sl_coord_next). On failure they are dropped (every peer repeats what
- * matters), and the memory is read from the queue again before the next
- * message counts. Errors: SL_ENOSPACE, SL_EFAIL. */
+/* Effect: hands out work and commits what an answer waits for; leases alone are
+ * committed within SL_COORD_LEASES_MS. Answers whose commit succeeded may leave
+ * (sl_coord_next), and so may grants of epochs reserved before. When a commit failed,
+ * answers are dropped (every peer repeats what matters), and the memory is
+ * read from the queue again before the next message counts. Errors: SL_ENOSPACE,
+ * SL_EFAIL. */
+#define SL_COORD_LEASES_MS 100u
 int sl_coord_flush(struct sl_coord *c, struct sl_now now, struct sl_error *e) SL_MUST_USE;
+/* Effect: the same, until nothing is left to commit; waits for the disk. */
+int sl_coord_settle(struct sl_coord *c, struct sl_now now, struct sl_error *e) SL_MUST_USE;
+/* A number for the commit under way in the background; 0: none is. */
+uint64_t sl_coord_committing(const struct sl_coord *c);
+/* So much waits for the commit under way that no more should be taken. */
+bool sl_coord_full(const struct sl_coord *c);
 
 /* Returns 1 with the next message to send, 0 when there is none. */
 int sl_coord_next(struct sl_coord *c, struct sl_outgoing *out);
@@ -86,7 +102,7 @@ int sl_coord_next(struct sl_coord *c, struct sl_outgoing *out);
 void sl_coord_gone(struct sl_coord *c, uint64_t peer);
 
 /* Effect: a `bye` to everybody, to be sent by sl_coord_next. Only after a
- * sl_coord_flush that succeeded. */
+ * sl_coord_settle that succeeded. */
 void sl_coord_say_bye(struct sl_coord *c, const char *text);
 
 void sl_coord_stats(const struct sl_coord *c, struct sl_coord_stats *out);

@@ -9,10 +9,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define QUEUE_VERSION 1
+#define QUEUE_VERSION 2
 #define APPLICATION_ID 0x534c5143 /* "SLQC" */
 #define STATEMENTS 64
 #define REQUESTS_KEPT_S 2592000   /* a submit is not repeated after a month */
+#define EPOCH_BLOCK 4096u          /* epochs reserved at a time */
 #define EVENTS_KEPT 200000        /* of all jobs; older ones go when the queue is opened */
 
 /* Version 0 is an empty file. Each step brings version i to i + 1. */
@@ -48,12 +49,20 @@ static const char *const migrations[QUEUE_VERSION] = {
     "CREATE INDEX events_job ON events(job, id);"
     "CREATE TABLE requests(user TEXT NOT NULL, key TEXT NOT NULL, digest INTEGER NOT NULL,"
     "  jobs TEXT NOT NULL, time INTEGER NOT NULL, PRIMARY KEY(user, key)) STRICT, WITHOUT ROWID;",
+    /* Epochs are the queue's, no longer each task's; a lease says whose it is. Leases of
+     * before, of which that is not known, go back. */
+    "CREATE TABLE counters(name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+    "INSERT INTO counters SELECT 'epochs', coalesce(max(epoch), 0) FROM tasks;"
+    "ALTER TABLE tasks ADD COLUMN owner TEXT NOT NULL DEFAULT '';"
+    "UPDATE tasks SET state = 0, worker = '' WHERE state = 1;",
 };
 
 struct sl_queue {
     sqlite3 *db;
     char *path;
     bool open;                   /* a transaction is */
+    uint64_t epoch;              /* last one taken */
+    uint64_t reserved, reserved_synced; /* epochs up to here: written, and on disk */
     struct {
         const char *sql;         /* by address: every statement stands once in this file */
         sqlite3_stmt *st;
@@ -233,6 +242,32 @@ static int migrate(struct sl_queue *q, struct sl_error *e)
     return 0;
 }
 
+/* Writes that a block of epochs beyond those in use is reserved, when the last one
+ * is half used. */
+static int reserve_epochs(struct sl_queue *q, struct sl_error *e)
+{
+    if (q->epoch + EPOCH_BLOCK / 2 < q->reserved)
+        return 0;
+    CHANGE(q, e, "UPDATE counters SET value = ? WHERE name = 'epochs'", "i", q->epoch + EPOCH_BLOCK);
+    q->reserved = q->epoch + EPOCH_BLOCK;
+    return 0;
+}
+
+/* What an earlier process reserved may have been used: begin behind it. */
+static int start_epochs(struct sl_queue *q, struct sl_error *e)
+{
+    sqlite3_stmt *st;
+    int rc;
+
+    SL_TRY(query(q, &st, e, "SELECT value FROM counters WHERE name = 'epochs'", ""));
+    SL_TRY(rc = next_row(q, st, e));
+    if (rc == 0)
+        return sl_fail(e, SL_EFAIL, "%s: the counter of epochs is missing: the queue is damaged", q->path);
+    q->epoch = q->reserved = q->reserved_synced = col(st, 0);
+    sqlite3_reset(st);
+    return reserve_epochs(q, e);
+}
+
 static int set_up(struct sl_queue *q, struct sl_error *e)
 {
     if (sqlite3_exec(q->db, "PRAGMA locking_mode=EXCLUSIVE; BEGIN IMMEDIATE; COMMIT;", NULL, NULL,
@@ -248,6 +283,7 @@ static int set_up(struct sl_queue *q, struct sl_error *e)
            (uint64_t)EVENTS_KEPT);
     CHANGE(q, e, "DELETE FROM requests WHERE time < (unixepoch() - ?) * 1000", "i",
            (uint64_t)REQUESTS_KEPT_S);
+    SL_TRY(start_epochs(q, e));
     return sl_queue_commit(q, e);
 }
 
@@ -301,14 +337,22 @@ int sl_queue_commit(struct sl_queue *q, struct sl_error *e)
 
     if (rc < 0)
         sl_queue_rollback(q);
+    else
+        q->reserved_synced = q->reserved;
     q->open = false;
     return rc;
+}
+
+bool sl_queue_uncommitted(const struct sl_queue *q)
+{
+    return q->open;
 }
 
 void sl_queue_rollback(struct sl_queue *q)
 {
     if (q->open)
         sqlite3_exec(q->db, "ROLLBACK", NULL, NULL, NULL);
+    q->reserved = q->reserved_synced;
     q->open = false;
 }
 
@@ -587,14 +631,14 @@ int sl_queue_each_task(struct sl_queue *q, uint64_t job,
     sqlite3_stmt *st;
     int rc;
 
-    SL_TRY(query(q, &st, e, "SELECT task, state, epoch, attempts, checksum, src, out, shard, worker"
-                            " FROM tasks WHERE job = ? ORDER BY task", "i", job));
+    SL_TRY(query(q, &st, e, "SELECT task, state, epoch, attempts, checksum, src, out, shard, worker,"
+                            " owner FROM tasks WHERE job = ? ORDER BY task", "i", job));
     while ((rc = next_row(q, st, e)) == 1) {
         const struct sl_task_row r = {
             .task = (uint32_t)col(st, 0), .state = (enum sl_task_state)col(st, 1),
             .epoch = col(st, 2), .attempts = (uint32_t)col(st, 3), .checksum = col(st, 4),
             .src_bytes = col(st, 5), .out_bytes = col(st, 6), .shard = (uint32_t)col(st, 7),
-            .worker = text(st, 8),
+            .worker = text(st, 8), .owner = text(st, 9),
         };
 
         if ((rc = fn(user, &r)) != 0)
@@ -604,20 +648,27 @@ int sl_queue_each_task(struct sl_queue *q, uint64_t job,
     return rc;
 }
 
-int sl_queue_lease(struct sl_queue *q, uint64_t job, uint32_t task, const char *worker,
-                   uint64_t *epoch, struct sl_error *e)
+uint64_t sl_queue_take_epoch(struct sl_queue *q)
 {
-    sqlite3_stmt *st;
-    int rc = change(q, e, "UPDATE tasks SET state = 1, epoch = epoch + 1, worker = ?"
-                          " WHERE job = ? AND task = ? AND state = 0", "sii", worker, job, (uint64_t)task);
+    return ++q->epoch;
+}
 
-    if (rc != 1)
-        return rc;
-    SL_TRY(query(q, &st, e, "SELECT epoch FROM tasks WHERE job = ? AND task = ?", "ii", job, (uint64_t)task));
-    SL_TRY(rc = next_row(q, st, e));
-    *epoch = col(st, 0);
-    sqlite3_reset(st);
-    return rc;
+uint64_t sl_queue_last_epoch(const struct sl_queue *q)
+{
+    return q->epoch;
+}
+
+uint64_t sl_queue_epochs_synced(const struct sl_queue *q)
+{
+    return q->reserved_synced;
+}
+
+int sl_queue_lease(struct sl_queue *q, const struct sl_new_lease *l, struct sl_error *e)
+{
+    SL_TRY(reserve_epochs(q, e));
+    return change(q, e, "UPDATE tasks SET state = 1, epoch = ?1, worker = ?2, owner = ?3"
+                        " WHERE job = ?4 AND task = ?5 AND state = 0 AND epoch < ?1",
+                  "issii", l->epoch, l->worker, l->owner, l->job, (uint64_t)l->task);
 }
 
 int sl_queue_finish(struct sl_queue *q, uint64_t job, uint32_t task, uint64_t epoch,

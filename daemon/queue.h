@@ -3,7 +3,7 @@
  *
  * Writes gather in one transaction, opened by the first of them; nothing of it
  * is durable, and nothing may be acknowledged, before sl_queue_commit has
- * returned 0. One thread. The daemon keeps one queue for all its jobs; convert
+ * returned 0. One thread at a time. The daemon keeps one queue for all its jobs; convert
  * keeps one of its own with a single job beside its output.
  *
  * Times of day are milliseconds since 1970 and only for people. Lease deadlines
@@ -83,6 +83,7 @@ struct sl_task_row {
     enum sl_task_state state;
     uint64_t epoch, checksum, src_bytes, out_bytes;
     const char *worker;        /* instance that holds or made it; "" before */
+    const char *owner;         /* of the last lease */
 };
 
 struct sl_event {
@@ -114,6 +115,8 @@ void sl_queue_remove(const char *path);
  * nothing. After an error nothing of it happened: what was built on it in
  * memory must be read again. Errors: SL_ENOSPACE, SL_EFAIL. */
 int sl_queue_commit(struct sl_queue *q, struct sl_error *e) SL_MUST_USE;
+/* Something was written since the last commit. */
+bool sl_queue_uncommitted(const struct sl_queue *q);
 void sl_queue_rollback(struct sl_queue *q);
 
 /* ---- jobs */
@@ -140,6 +143,11 @@ struct sl_job_filter {
     uint32_t limit;            /* 0: none */
     bool newest_first;
 };
+/* One job; of id 0, which none has, none. */
+static inline struct sl_job_filter sl_job_only(uint64_t id)
+{
+    return (struct sl_job_filter){.id = id ? id : (uint64_t)INT64_MAX};
+}
 /* Effect: calls fn for each job; stops when it returns other than 0 and returns that. */
 int sl_queue_each_job(struct sl_queue *q, const struct sl_job_filter *f,
                       int (*fn)(void *user, const struct sl_job_row *row), void *user,
@@ -181,10 +189,28 @@ int sl_queue_each_task(struct sl_queue *q, uint64_t job,
                        int (*fn)(void *user, const struct sl_task_row *row), void *user,
                        struct sl_error *e) SL_MUST_USE;
 
-/* Effect: leases a ready task: *epoch is one higher than ever before. The grant
- * may leave after sl_queue_commit. Returns 1, or 0 when it is not ready. */
-int sl_queue_lease(struct sl_queue *q, uint64_t job, uint32_t task, const char *worker,
-                   uint64_t *epoch, struct sl_error *e) SL_MUST_USE;
+/* ---- epochs. One counter for all tasks; a number is taken once and never again.
+ * Of each the disk says in advance, by blocks, that it may have been taken, so that a
+ * grant needs no sync of its own (proto/PROTOCOL.md, "Leases"): after a restart
+ * the counter begins behind every block that was reserved. */
+
+/* Returns the next epoch. Touches memory alone: may be called during a commit. */
+uint64_t sl_queue_take_epoch(struct sl_queue *q);
+/* Returns the last epoch taken; right after opening, the last that may have been. */
+uint64_t sl_queue_last_epoch(const struct sl_queue *q);
+/* Epochs up to this one are reserved on disk. Not during a commit. */
+uint64_t sl_queue_epochs_synced(const struct sl_queue *q);
+
+struct sl_new_lease {
+    uint64_t job, epoch;       /* epoch: taken; higher than any of the task before */
+    uint32_t task;
+    const char *worker;        /* instance */
+    const char *owner;         /* user or key as the transport proved it */
+};
+/* Effect: leases a ready task, and reserves the next block of epochs in time.
+ * Returns 1, or 0 when it is not ready or had that epoch or a later one. */
+int sl_queue_lease(struct sl_queue *q, const struct sl_new_lease *l, struct sl_error *e)
+    SL_MUST_USE;
 int sl_queue_finish(struct sl_queue *q, uint64_t job, uint32_t task, uint64_t epoch,
                     uint64_t checksum, struct sl_error *e) SL_MUST_USE;
 /* Effect: back to ready (given back, expired): no attempt is counted. */

@@ -1,16 +1,19 @@
 #include "daemon/serve.h"
 
 #include "daemon/event_log.h"
-#include "daemon/notify.h"
+#include "proto/notify.h"
 #include "proto/plan.h"
 #include "proto/roots.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -32,8 +35,9 @@ struct serve {
     struct sl_notify notify;
     struct sl_metrics_figures figures;
     char id[33];
-    int signals;
+    int signals, committed, events; /* events: either of the two */
     uint64_t tick_ms, paused_ms, refused_ms, refused;
+    uint64_t under_way;      /* commit that was, at the end of the last turn */
 };
 
 static struct sl_now now(void)
@@ -138,6 +142,22 @@ static int take_signals(struct serve *s, struct sl_error *e)
     return 0;
 }
 
+static int watch(const struct serve *s, int fd)
+{
+    struct epoll_event ev = {.events = EPOLLIN, .data.fd = fd};
+
+    return epoll_ctl(s->events, EPOLL_CTL_ADD, fd, &ev);
+}
+
+static int take_events(struct serve *s, struct sl_error *e)
+{
+    s->committed = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    s->events = epoll_create1(EPOLL_CLOEXEC);
+    if (s->committed < 0 || s->events < 0 || watch(s, s->signals) || watch(s, s->committed))
+        return sl_fail(e, SL_EFAIL, "cannot watch for events: %s", strerror(errno));
+    return 0;
+}
+
 /* What a daemon has of its own: signals, its queue, the roots. */
 static int open_own(struct serve *s, struct sl_error *e)
 {
@@ -166,6 +186,7 @@ static int open_all(struct serve *s, struct sl_error *e)
         SL_TRY(open_own(s, e));
         co.check_path = check_path;
     }
+    SL_TRY(take_events(s, e));
     SL_TRY(make_id(s->id, e));
     co.version = SLUICE_VERSION;
     co.bytes_version = SL_BYTES_VERSION;
@@ -175,6 +196,8 @@ static int open_all(struct serve *s, struct sl_error *e)
     co.n_roots = o->n_roots;
     co.on_event = on_event;
     co.user = s;
+    co.background = !o->embed;
+    co.wake_fd = s->committed;
     SL_TRY(sl_coord_open(s->queue, &co, now(), &s->coord, e));
     SL_TRY(sl_router_open(&o->router, &s->router, e));
     if (o->embed) {
@@ -225,7 +248,7 @@ static int take_messages(struct serve *s, struct sl_error *why, struct sl_error 
     struct sl_received m;
     int rc, failed = 0;
 
-    for (unsigned n = 0; n < MESSAGES_A_TURN && failed == 0; n++) {
+    for (unsigned n = 0; n < MESSAGES_A_TURN && failed == 0 && !sl_coord_full(s->coord); n++) {
         struct sl_peer from;
 
         SL_TRY(rc = sl_router_receive(s->router, &m, e));
@@ -249,6 +272,13 @@ static void publish(struct serve *s, bool ready)
     sl_metrics_publish(s->metrics, &s->figures);
 }
 
+static void wait_for_commit(const struct serve *s)
+{
+    struct pollfd p = {.fd = s->events, .events = POLLIN};
+
+    (void)poll(&p, 1, 250);
+}
+
 /* A stranger tries again and again: one line now and then. */
 static void tell_refused(struct serve *s, uint64_t now_ms)
 {
@@ -267,6 +297,7 @@ static int turn(struct serve *s, struct sl_error *e)
     uint32_t beat = s->o->coord.heartbeat_ms ? s->o->coord.heartbeat_ms : 5000;
     struct sl_error why = {0}, later;
     struct sl_now t = now();
+    uint64_t ended;
     int failed;
 
     if (t.boot_ms < s->paused_ms) {
@@ -275,7 +306,12 @@ static int turn(struct serve *s, struct sl_error *e)
         nanosleep(&ms50, NULL);
         return 0;
     }
-    SL_TRY(sl_router_wait(s->router, s->signals, (int)(beat / 4 < 250 ? beat / 4 + 1 : 250), e));
+    if (sl_coord_full(s->coord)) /* no more is taken: the commit's end is the next event */
+        wait_for_commit(s);
+    else
+        SL_TRY(sl_router_wait(s->router, s->events, (int)(beat / 4 < 250 ? beat / 4 + 1 : 250), e));
+    while (read(s->committed, &ended, sizeof ended) > 0)
+        ;
     SL_TRY(failed = take_messages(s, &why, e));
     t = now();
     tell_refused(s, t.boot_ms);
@@ -296,7 +332,10 @@ static int turn(struct serve *s, struct sl_error *e)
         return 0;
     }
     s->figures.loop_turns++;
-    sl_notify_progress(&s->notify, t.boot_ms);
+    /* A commit that never ends is no progress. */
+    if (!sl_coord_committing(s->coord) || sl_coord_committing(s->coord) != s->under_way)
+        sl_notify_progress(&s->notify, t.boot_ms);
+    s->under_way = sl_coord_committing(s->coord);
     publish(s, true);
     return 0;
 }
@@ -315,6 +354,10 @@ static void close_all(struct serve *s)
     sl_coord_close(s->coord);
     sl_roots_close(s->roots);
     sl_notify_close(&s->notify);
+    if (s->events >= 0)
+        close(s->events);
+    if (s->committed >= 0)
+        close(s->committed);
     if (s->o->embed)
         return;
     sl_queue_close(s->queue);
@@ -324,7 +367,7 @@ static void close_all(struct serve *s)
 
 int sl_serve(const struct sl_serve_opts *o, struct sl_error *e)
 {
-    struct serve s = {.o = o, .signals = -1, .notify = {.fd = -1}};
+    struct serve s = {.o = o, .signals = -1, .committed = -1, .events = -1, .notify = {.fd = -1}};
     struct sl_error later;
     int rc = open_all(&s, e);
 
@@ -333,7 +376,7 @@ int sl_serve(const struct sl_serve_opts *o, struct sl_error *e)
     if (s.router) {
         sl_notify_stopping(&s.notify, "stopping");
         publish(&s, false);
-        if (sl_coord_flush(s.coord, now(), &later) == 0)
+        if (sl_coord_settle(s.coord, now(), &later) == 0)
             sl_coord_say_bye(s.coord, "the daemon stops");
         if (send_all(&s, &later) < 0 && o->log)
             sl_log_say(o->log, SL_LOG_WARNING, "stopping", "%s", later.text);

@@ -7,6 +7,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* iq1_s and iq1_m share a grid. */
 enum sl_grid_id { SL_GRID_IQ1, SL_GRID_IQ2_XXS, SL_GRID_IQ2_XS, SL_GRID_IQ2_S, SL_GRID_IQ3_XXS, SL_GRID_IQ3_S,
                   SL_GRID_COUNT };
@@ -26,8 +30,13 @@ struct sl_grid {
     const uint16_t *lists;
 };
 
-static inline int sl_grid_list_length(int32_t entry) { return entry >> 20 & 0x7ff; }
-static inline const uint16_t *sl_grid_list(const struct sl_grid *g, int32_t entry)
+#ifdef __CUDACC__
+#define SL_GRID_FN static inline __host__ __device__
+#else
+#define SL_GRID_FN static inline
+#endif
+SL_GRID_FN int sl_grid_list_length(int32_t entry) { return entry >> 20 & 0x7ff; }
+SL_GRID_FN const uint16_t *sl_grid_list(const struct sl_grid *g, int32_t entry)
 {
     return g->lists + (entry & 0xfffff) * SL_GRID_UNIT;
 }
@@ -41,4 +50,7 @@ const struct sl_grid *sl_grid_for_writing(enum sl_grid_id id);
 /* Units of 16 codes that the grid's lists take, and the room they have: for tests. */
 void sl_grid_room(enum sl_grid_id id, int *used, int *room);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

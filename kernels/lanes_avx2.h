@@ -119,6 +119,17 @@ V_FN void v_store_i8(int8_t *p, vi a)
     _mm_storel_epi64((__m128i *)p, _mm256_castsi256_si128(low));
 }
 
+/* E4M3 codes as F16 bits: the same sign and mantissa, an exponent lower by 8. */
+V_FN vf v_load_e4m3(const uint8_t *p)
+{
+    __m128i e = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)p));
+    __m128i sign = _mm_and_si128(_mm_slli_epi16(e, 8), _mm_set1_epi16((int16_t)0x8000));
+    __m128i mag = _mm_and_si128(_mm_slli_epi16(e, 7), _mm_set1_epi16(0x3f80));
+
+    return _mm256_cvtph_ps(_mm_or_si128(sign, mag));
+}
+#define V_LOAD_E4M3 v_load_e4m3
+
 V_FN void transpose8(vf *r)
 {
     vf t[8], u[8];

@@ -96,11 +96,29 @@ V_FN int v_first_least(vf a, vi place)
     return _mm512_mask_reduce_min_epi32(least, place);
 }
 
+/* The first lane that holds the least. */
+V_FN int v_least_lane(vf a)
+{
+    return __builtin_ctz(_mm512_cmp_ps_mask(a, v_set(_mm512_reduce_min_ps(a)), _CMP_EQ_OQ));
+}
+#define V_LEAST_LANE v_least_lane
+
 V_FN float v_hmax(vf a) { return _mm512_reduce_max_ps(a); }
 V_FN void v_store_i8(int8_t *p, vi a)
 {
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a));
 }
+
+/* E4M3 codes as F16 bits: the same sign and mantissa, an exponent lower by 8. */
+V_FN vf v_load_e4m3(const uint8_t *p)
+{
+    __m256i e = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p));
+    __m256i sign = _mm256_slli_epi16(e, 8), mag = _mm256_slli_epi16(e, 7);
+
+    return _mm512_cvtph_ps(_mm256_ternarylogic_epi32(_mm256_set1_epi16((int16_t)0x8000), sign, mag, 0xca) &
+                           _mm256_set1_epi16((int16_t)0xbf80));
+}
+#define V_LOAD_E4M3 v_load_e4m3
 
 V_FN void transpose16(vf *r)
 {

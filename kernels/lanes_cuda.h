@@ -7,15 +7,22 @@
 
 #include "kernels/half.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 #define LANES 1
 #define CHAINS 1
 #define LANE_NAME "cuda"
 
 #ifdef __CUDACC__
-#define V_FN static __device__ __forceinline__
+#define V_FN static __device__ __forceinline__ __attribute__((unused))
+#define V_CALL static __device__ __noinline__ __attribute__((unused))
+#define V_TABLE static __device__ const __attribute__((unused))
+/* A block's words are shared memory that several threads write bits of. */
+#define V_OR(place, v) ((void)atomicOr((int *)(place), (int)(v)))
+#define V_UNROLL _Pragma("unroll")
 #define RN_ADD(a, b) __fadd_rn(a, b)
 #define RN_SUB(a, b) __fsub_rn(a, b)
 #define RN_MUL(a, b) __fmul_rn(a, b)
@@ -24,6 +31,7 @@
 #define RN_FLOAT(a) __int2float_rn(a)
 #else
 #define V_FN static inline __attribute__((unused))
+#define V_UNROLL
 #define RN_ADD(a, b) ((a) + (b))
 #define RN_SUB(a, b) ((a) - (b))
 #define RN_MUL(a, b) ((a) * (b))
@@ -37,6 +45,7 @@ typedef int32_t vi;
 typedef bool vm;
 
 V_FN vf v_set(float a) { return a; }
+V_FN vf v_load(const float *p) { return *p; }
 V_FN vf v_add(vf a, vf b) { return RN_ADD(a, b); }
 V_FN vf v_sub(vf a, vf b) { return RN_SUB(a, b); }
 V_FN vf v_mul(vf a, vf b) { return RN_MUL(a, b); }
@@ -64,6 +73,7 @@ V_FN vi v_imax(vi a, vi b) { return a > b ? a : b; }
 V_FN vi v_shl(vi a, int n) { return (vi)((uint32_t)a << n); }
 V_FN vi v_shr(vi a, int n) { return (vi)((uint32_t)a >> n); }
 V_FN vm v_ine(vi a, vi b) { return a != b; }
+V_FN vi v_trunc(vf a) { return a > -2147483648.f && a < 2147483648.f ? (vi)a : INT_MIN; }
 V_FN vf v_tofloat(vi a) { return RN_FLOAT(a); }
 V_FN vf v_frombits(vi a) { return sl_float((uint32_t)a); }
 
@@ -78,5 +88,25 @@ V_FN vi v_magic(vf a)
 
 V_FN vi v_f16(vf a) { return sl_f16_from_f32(a); }
 V_FN vf v_f16val(vi a) { return sl_f32_from_f16((uint16_t)a); }
+V_FN vf v_lookup16(const float *table, vi i) { return table[i]; }
+
+V_FN void v_store(float *p, vf a) { *p = a; }
+V_FN vi v_loadi(const int32_t *p) { return *p; }
+V_FN void v_storei(int32_t *p, vi a) { *p = a; }
+V_FN vi v_load_u16(const uint16_t *p) { return *p; }
+V_FN vi v_index(void) { return 0; }
+V_FN vf v_spread(const float *p, int shift) { (void)shift; return p[0]; }
+V_FN vf v_lookup4(const float *table, vi i) { return table[i & 3]; }
+V_FN vf v_lookup8(const float *table, vi i) { return table[i & 7]; }
+V_FN int v_first_least(vf a, vi place) { (void)a; return place; }
+
+V_FN float v_hmax(vf a) { return a; }
+V_FN void v_store_i8(int8_t *p, vi a) { *p = (int8_t)a; }
+V_FN void v_gather(vf *dst, const float *src, size_t stride, int lanes, int n)
+{
+    (void)stride, (void)lanes;
+    for (int i = 0; i < n; i++)
+        dst[i] = src[i];
+}
 
 #endif

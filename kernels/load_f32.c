@@ -36,13 +36,45 @@ static bool load_blocks(int type, const uint8_t *data, uint64_t at, uint64_t n, 
     return bad;
 }
 
-/* Elements of row `row` from column `col` on that share a scale. */
-static uint64_t run_length(const struct sl_source *s, uint64_t col, uint64_t n)
-{
-    uint64_t end = s->cols - col, block = s->block_cols - col % s->block_cols;
+/* Where the next element lies under the block scales. */
+struct place {
+    uint64_t row, col;    /* of the matrix */
+    uint64_t rows_left;   /* of the block, this row included */
+    uint64_t cols_left;   /* of the block's row, or of the matrix's where that ends first */
+    const float *row_scales, *scale;
+};
 
-    end = block < end ? block : end;
-    return end < n ? end : n;
+static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+static struct place place_of(const struct sl_source *s, uint64_t index)
+{
+    struct place p = {.row = index / s->cols, .col = index % s->cols};
+
+    p.rows_left = s->block_rows - p.row % s->block_rows;
+    p.cols_left = least(s->block_cols - p.col % s->block_cols, s->cols - p.col);
+    p.row_scales = s->scale + (p.row / s->block_rows - s->scale_row0) * s->scale_cols;
+    p.scale = p.row_scales + p.col / s->block_cols;
+    return p;
+}
+
+/* Effect: moves on by len <= cols_left elements; no division, since runs are short. */
+static void advance(const struct sl_source *s, struct place *p, uint64_t len)
+{
+    p->col += len;
+    p->cols_left -= len;
+    if (p->cols_left)
+        return;
+    p->scale++;
+    if (p->col == s->cols) {
+        p->col = 0;
+        p->row++;
+        if (--p->rows_left == 0) {
+            p->rows_left = s->block_rows;
+            p->row_scales += s->scale_cols;
+        }
+        p->scale = p->row_scales;
+    }
+    p->cols_left = least(s->block_cols, s->cols - p->col);
 }
 
 int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out, uint64_t *bad)
@@ -50,20 +82,17 @@ int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out
     const struct sl_backend_ops *ops = sl_backend_ops(SL_BACKEND_AUTO);
     const struct sl_dtype_info *t = sl_dtype_info(s->dtype);
     const uint8_t *data = s->data;
+    struct place p;
 
     if (!t || !t->weight || (s->scale && (!s->cols || !s->block_rows || !s->block_cols)))
         return SL_EUNSUPPORTED;
-    for (uint64_t done = 0; done < n;) {
-        uint64_t len = n - done, index = s->first + skip + done;
-        float scale = 1;
+    if (s->scale && n)
+        p = place_of(s, s->first + skip);
+    for (uint64_t done = 0, len; done < n; done += len) {
+        float scale = s->scale ? *p.scale : 1;
         bool broken;
 
-        if (s->scale) {
-            uint64_t row = index / s->cols, col = index % s->cols;
-
-            len = run_length(s, col, len);
-            scale = s->scale[(row / s->block_rows - s->scale_row0) * s->scale_cols + col / s->block_cols];
-        }
+        len = s->scale ? least(p.cols_left, n - done) : n - done;
         if (t->block > 1)
             broken = load_blocks(sl_type_of_dtype(s->dtype), data, skip + done, len, scale, out + done);
         else
@@ -73,10 +102,11 @@ int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out
 
             while (i + 1 < len && isfinite(out[done + i]))
                 i++;
-            *bad = index + i;
+            *bad = s->first + skip + done + i;
             return SL_ESOURCE;
         }
-        done += len;
+        if (s->scale)
+            advance(s, &p, len);
     }
     return 0;
 }

@@ -107,8 +107,32 @@ static bool scale_places(int type, int *first, int *second)
     return places[type].has;
 }
 
+/* Halves side by side: is there one with all of the bits in special? */
+static int check_run(const uint8_t *p, uint64_t n, uint16_t special)
+{
+    const uint64_t each = 0x0001000100010001, top = each << 15, bits = each * special;
+    uint64_t i = 0, fine = top;
+
+    for (; i + 4 <= n; i += 4) {
+        uint64_t h;
+
+        memcpy(&h, p + 2 * i, 8);
+        fine &= (~h & bits) + (top - each); /* carries into a half's top bit unless none is missing */
+    }
+    for (; i < n; i++) {
+        uint16_t h;
+
+        memcpy(&h, p + 2 * i, 2);
+        if ((h & special) == special)
+            return 1;
+    }
+    return (fine & top) != top;
+}
+
 static int check_half(const uint8_t *p, uint64_t n, size_t stride, uint16_t special)
 {
+    if (stride == 2)
+        return check_run(p, n, special);
     for (uint64_t i = 0; i < n; i++) {
         uint16_t h;
 

@@ -7,6 +7,8 @@
 #include "kernels/backend.h"
 #include "kernels/text_block32.h"
 #include "kernels/text_iq1.h"
+#include "kernels/text_values.h"
+#include "kernels/text_stream.h"
 
 typedef void block_fn(const vf *x, const vf *w, vf sigma2, vi *out);
 
@@ -148,41 +150,16 @@ static void quantize_blocks(int type, const float *x, const float *w, uint64_t n
     }
 }
 
-/* Rounds half away from zero, then keeps the low byte. a - trunc(a) is exact. */
-V_FN vi round_away(vf a)
-{
-    vi t = v_trunc(a);
-    vf rest = v_sub(a, v_tofloat(t)), half = v_set(0.5f);
-    vm up = v_not(v_lt(rest, half)), down = v_not(v_lt(v_neg(half), rest));
-    vi r = v_iadd(t, v_isub(v_seli(up, v_seti(1), v_seti(0)), v_seli(down, v_seti(1), v_seti(0))));
-
-    return v_seli(v_ine(t, v_seti(INT32_MIN)), r, t);
-}
-
 static void quantize_q8_0(const float *x, uint64_t n, uint8_t *out)
 {
-    for (uint64_t b = 0; b < n / 32; b++, x += 32, out += sizeof(struct blk_q8_0)) {
-        vf amax = v_set(0.f);
-        float d, inv;
-        uint16_t h;
-
-        for (int i = 0; i < 32; i += LANES) {
-            vf a = v_abs(v_load(x + i));
-
-            amax = v_sel(v_lt(a, amax), amax, a);
-        }
-        d = v_hmax(amax) / 127;
-        inv = d != 0 ? 1 / d : 0;
-        h = sl_f16_from_f32(d);
-        memcpy(out, &h, 2);
-        for (int i = 0; i < 32; i += LANES)
-            v_store_i8((int8_t *)out + 2 + i, round_away(v_mul(v_load(x + i), v_set(inv))));
-    }
+    for (uint64_t b = 0; b < n / 32; b++)
+        q8_0_block(x + 32 * b, out + b * sizeof(struct blk_q8_0));
 }
 
 static int backend_quantize(int type, const float *x, const float *w, uint64_t n, uint64_t row, void *out)
 {
     uint16_t *half = out;
+    uint64_t done;
 
     if (type < 0 || type >= SL_TYPE_LIMIT)
         return SL_EUNSUPPORTED;
@@ -203,23 +180,12 @@ static int backend_quantize(int type, const float *x, const float *w, uint64_t n
             half[i] = sl_bf16_from_f32(x[i]);
         return 0;
     case SL_TYPE_Q8_0:
-        quantize_q8_0(x, n, out);
+        done = q8_0_groups(x, n, out);
+        quantize_q8_0(x + done, n - done, (uint8_t *)out + done / 32 * sizeof(struct blk_q8_0));
         return 0;
     default:
         return SL_EUNSUPPORTED;
     }
-}
-
-/* A small float format by its magnitude bits: codes below `least` are
- * subnormal, in units of `unit`; for the others `exp` is added once the mantissa
- * is in place; from `special` on a code is no number. No branches, so that
- * compilers turn the loops into vectors. */
-V_FN float widen(uint32_t mag, uint32_t sign, int shift, uint32_t least, float unit, uint32_t special, uint32_t exp)
-{
-    uint32_t small = sl_bits((float)(int32_t)mag * unit), normal = (mag << shift) + exp;
-    uint32_t is_small = -(uint32_t)(mag < least), is_special = -(uint32_t)(mag >= special);
-
-    return sl_float(((small & is_small) | (normal & ~is_small) | sign) | (is_special & 0x7fc00000));
 }
 
 /* out[i] = element i times scale; returns whether one of them is not finite. */
@@ -227,9 +193,14 @@ static bool backend_load(int dtype, const void *src, uint64_t n, float scale, fl
 {
     const uint8_t *restrict b = src;
     uint32_t bad = 0;
+    uint64_t i = 0;
 
+#ifdef V_LOAD_E4M3
+    if (dtype == SL_DTYPE_F8_E4M3)
+        i = load_e4m3(b, n, scale, out);
+#endif
 #define LOAD_LOOP(width, expr)                                       \
-    for (uint64_t i = 0; i < n; i++) {                               \
+    for (; i < n; i++) {                                             \
         uint##width##_t e;                                           \
         memcpy(&e, b + i * sizeof e, sizeof e);                      \
         out[i] = (expr) * scale;                                     \
@@ -239,18 +210,17 @@ static bool backend_load(int dtype, const void *src, uint64_t n, float scale, fl
 
     switch (dtype) {
     case SL_DTYPE_F8_E4M3:
-        LOAD_LOOP(8, widen(e & 0x7f, (uint32_t)(e & 0x80) << 24, 20, 8, 0x1p-9f, 0x7f, 0x3c000000));
+        LOAD_LOOP(8, from_e4m3(e));
     case SL_DTYPE_F8_E5M2:
-        LOAD_LOOP(8, widen(e & 0x7f, (uint32_t)(e & 0x80) << 24, 21, 4, 0x1p-16f, 0x7c, 0x38000000));
+        LOAD_LOOP(8, from_e5m2(e));
     case SL_DTYPE_F16:
-        LOAD_LOOP(16, widen(e & 0x7fff, (uint32_t)(e & 0x8000) << 16, 13, 0x400, 0x1p-24f, 0x7c00,
-                            0x38000000));
+        LOAD_LOOP(16, from_half(e));
     case SL_DTYPE_BF16:
         LOAD_LOOP(16, sl_float((uint32_t)e << 16));
     case SL_DTYPE_F32:
         LOAD_LOOP(32, sl_float(e));
     case SL_DTYPE_F64:
-        for (uint64_t i = 0; i < n; i++) {
+        for (; i < n; i++) {
             double e;
 
             memcpy(&e, b + i * 8, 8);

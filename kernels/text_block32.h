@@ -1,6 +1,6 @@
 /* Blocks of 32 values: q4_0, q4_1, q5_0, q5_1, iq4_nl, and iq4_xs, which is
  * eight such runs under one scale. sigma2 is the mean square of the row, used
- * with importance weights only. q8_0 is in text_backend.h. */
+ * with importance weights only. q8_0 is in text_values.h. */
 #ifndef SLUICE_KERNELS_TEXT_BLOCK32_H
 #define SLUICE_KERNELS_TEXT_BLOCK32_H
 
@@ -126,28 +126,25 @@ V_FN void q5_1_block(const vf *x, const vf *w, vf sigma2, vi *out)
     put_nibbles(out, offsetof(struct blk_q5_1, qs), l);
 }
 
+V_TABLE float iq4_halfway[16] = {-127.f, -115.5f, -93.5f, -74.f, -57.f, -42.f, -28.5f, -16.f,
+                                 -4.5f, 7.f, 19.f, 31.5f, 45.5f, 61.f, 79.f, 101.f};
+V_TABLE float iq4_levels[16] = {SL_IQ4_LEVELS};
+
 /* The index of the iq4 level nearest to a. Half-way points are exact in F32
  * and belong to the upper level; a NaN takes the last. */
 V_FN vi iq4_index(vf a)
 {
-    static const float halfway[16] = {-127.f, -115.5f, -93.5f, -74.f, -57.f, -42.f, -28.5f, -16.f,
-                                              -4.5f, 7.f, 19.f, 31.5f, 45.5f, 61.f, 79.f, 101.f};
     vi i = v_seti(0);
 
     for (int step = 8; step; step >>= 1) {
         vi up = v_iadd(i, v_seti(step));
 
-        i = v_seli(v_lt(a, v_lookup16(halfway, up)), i, up);
+        i = v_seli(v_lt(a, v_lookup16(iq4_halfway, up)), i, up);
     }
     return i;
 }
 
-V_FN vf iq4_value(vi i)
-{
-    static const float levels[16] = {SL_IQ4_LEVELS};
-
-    return v_lookup16(levels, i);
-}
+V_FN vf iq4_value(vi i) { return v_lookup16(iq4_levels, i); }
 
 /* The scale of one run of 32: 16 spacings by weighted least squares. */
 V_FN vf fit_iq4(const vf *x, const vf *w, vf sigma2)
@@ -184,9 +181,14 @@ V_FN vf fit_iq4(const vf *x, const vf *w, vf sigma2)
     return v_sel(dead, zero, d);
 }
 
+V_FN vf iq4_sigma2(int n, vf squares)
+{
+    return v_mul(squares, v_set(2.f / (float)n));
+}
+
 V_FN void iq4_nl_block(const vf *x, const vf *w, vf unused, vi *out)
 {
-    vf sigma2 = v_mul(sum_of_squares(x, 32), v_set(2.f / 32)), d, inv;
+    vf sigma2 = iq4_sigma2(32, sum_of_squares(x, 32)), d, inv;
     vi l[32];
 
     (void)unused;
@@ -198,27 +200,42 @@ V_FN void iq4_nl_block(const vf *x, const vf *w, vf unused, vi *out)
     put_nibbles(out, offsetof(struct blk_iq4_nl, qs), l);
 }
 
-V_FN void iq4_xs_block(const vf *x, const vf *w, vi *out)
+V_FN void iq4_xs_top(struct exchange *e, vi *out)
 {
-    vf sigma2 = v_mul(sum_of_squares(x, 256), v_set(2.f / 256)), scales[8], amax, d, inv;
+    vf amax, d = v_div(v_neg(first_largest(e->scale, 8, &amax)), v_set(32.f)), inv = inverse_or_zero(d);
+
+    put(out, 0, v_f16(d));
+    e->d = d; /* the levels are those of the scale before it is stored */
+    e->none = v_seti(0);
+    for (int j = 0; j < 8; j++) {
+        vi s = level_int(v_mul(inv, e->scale[j]), -32, 31), up = v_iadd(s, v_seti(32));
+
+        e->ls[j] = s;
+        put(out, (int)offsetof(struct blk_iq4_xs, scales_l) + j / 2, v_shl(v_iand(up, v_seti(15)), 4 * (j & 1)));
+        put(out, (int)offsetof(struct blk_iq4_xs, scales_h) + j / 4, v_shl(v_shr(up, 4), 2 * (j & 3)));
+    }
+}
+
+V_FN void iq4_xs_levels(int j, const vf *x, const struct exchange *e, vi *out)
+{
+    vf run = inverse_or_zero(v_mul(e->d, v_tofloat(e->ls[j])));
     vi l[32];
 
-    for (int j = 0; j < 8; j++)
-        scales[j] = fit_iq4(x + 32 * j, w ? w + 32 * j : NULL, sigma2);
-    d = v_div(v_neg(first_largest(scales, 8, &amax)), v_set(32.f));
-    inv = inverse_or_zero(d);
-    put(out, 0, v_f16(d));
-    for (int j = 0; j < 8; j++) {
-        vi s = level_int(v_mul(inv, scales[j]), -32, 31);
-        vf run = inverse_or_zero(v_mul(d, v_tofloat(s)));
+    for (int i = 0; i < 32; i++)
+        l[i] = iq4_index(v_mul(run, x[i]));
+    put_nibbles(out, (int)offsetof(struct blk_iq4_xs, qs) + 16 * j, l);
+}
 
-        for (int i = 0; i < 32; i++)
-            l[i] = iq4_index(v_mul(run, x[32 * j + i]));
-        s = v_iadd(s, v_seti(32));
-        put(out, (int)offsetof(struct blk_iq4_xs, scales_l) + j / 2, v_shl(v_iand(s, v_seti(15)), 4 * (j & 1)));
-        put(out, (int)offsetof(struct blk_iq4_xs, scales_h) + j / 4, v_shl(v_shr(s, 4), 2 * (j & 3)));
-        put_nibbles(out, (int)offsetof(struct blk_iq4_xs, qs) + 16 * j, l);
-    }
+V_FN void iq4_xs_block(const vf *x, const vf *w, vi *out)
+{
+    struct exchange e;
+
+    e.sigma2 = iq4_sigma2(256, sum_of_squares(x, 256));
+    for (int j = 0; j < 8; j++)
+        e.scale[j] = fit_iq4(x + 32 * j, w ? w + 32 * j : NULL, e.sigma2);
+    iq4_xs_top(&e, out);
+    for (int j = 0; j < 8; j++)
+        iq4_xs_levels(j, x + 32 * j, &e, out);
 }
 
 #endif

@@ -1,39 +1,504 @@
-/* One CUDA thread's work: one superblock. Included after lanes_cuda.h, by the
- * kernels and by the test that runs the same text on a CPU. */
+/* The work of a block of GPU threads, in phases; between two of them all threads
+ * of the block meet. Included after lanes_cuda.h, by the kernels, and by tests
+ * that run the same phases on a CPU, thread by thread.
+ *
+ *   superblock types: a thread has a sub-block, DEVICE_THREADS / sub-blocks superblocks a block
+ *     begin   bits cleared; lane = superblock: what weights need of all 256 values
+ *     fit     the sub-block's own scale
+ *     half    lane = superblock, and scales or minimums: their levels
+ *     top     lane = superblock: its scale
+ *     levels  the sub-block's levels
+ *     store   the block's bytes, side by side
+ *   blocks of 32: a thread has a block: begin, fit, store
+ *   f32, f16, bf16: a thread has a value: fit alone
+ *
+ * A second launch before q4_0 to q5_1 with weights makes the rows' mean squares:
+ * a thread has a row. */
 #ifndef SLUICE_KERNELS_TEXT_DEVICE_H
 #define SLUICE_KERNELS_TEXT_DEVICE_H
 
-#include "kernels/text_kquant.h"
-#include "proto/types.h"
+#include "kernels/gpu.h"
+#include "kernels/text_iq1.h"
+#include "kernels/text_values.h"
 
-/* Writes superblock `index` of a run: `bytes` bytes (an even number). w: NULL
- * or importance weights of the run. Called with constants for type and bytes. */
-V_FN void device_superblock(int type, int bytes, const float *x, const float *w, uint64_t index, uint8_t *out)
+#define DEVICE_THREADS 128
+
+enum device_phase { DEVICE_BEGIN, DEVICE_FIT, DEVICE_HALF, DEVICE_TOP, DEVICE_LEVELS, DEVICE_STORE, DEVICE_PHASES };
+
+/* Shared memory: what a superblock's threads exchange, its words. Both have an odd
+ * number of words, so that lanes on neighbouring superblocks meet in no bank. */
+struct device_super {
+    struct exchange e;
+    vi words[MAX_WORDS + 1];
+};
+struct device_small {
+    vi words[9];
+};
+
+/* A thread's own, from phase to phase. */
+struct device_thread {
+    vf x[32];
+    struct affine f;
+    vi levels[16];
+    struct grid_codes codes;
+};
+
+/* Sub-blocks of a superblock type; 1: a block of 32; 0: single values. */
+V_FN int device_subs(int type)
 {
-    vf xs[256], ws[256];
-    vi words[MAX_WORDS];
-
-    for (int i = 0; i < 256; i++)
-        xs[i] = x[index * 256 + (uint64_t)i];
-    for (int i = 0; w && i < 256; i++)
-        ws[i] = w[index * 256 + (uint64_t)i];
-    for (int i = 0; i < MAX_WORDS; i++)
-        words[i] = 0;
-    if (type == SL_TYPE_Q2_K)
-        q2_k_block(xs, w ? ws : NULL, words);
-    else if (type == SL_TYPE_Q3_K)
-        q3_k_block(xs, w ? ws : NULL, words);
-    else if (type == SL_TYPE_Q4_K)
-        q4_k_block(xs, w ? ws : NULL, words);
-    else if (type == SL_TYPE_Q5_K)
-        q5_k_block(xs, w ? ws : NULL, words);
-    else
-        q6_k_block(xs, w ? ws : NULL, words);
-    for (int i = 0; i < bytes / 2; i++) {
-        uint16_t half = (uint16_t)((uint32_t)words[i / 2] >> 16 * (i & 1));
-
-        memcpy(out + index * (uint64_t)bytes + 2 * i, &half, 2);
+    switch (type) {
+    case SL_TYPE_Q2_K: case SL_TYPE_Q3_K: case SL_TYPE_Q6_K:
+    case SL_TYPE_IQ2_XS: case SL_TYPE_IQ2_S: case SL_TYPE_IQ1_M:
+        return 16;
+    case SL_TYPE_Q4_K: case SL_TYPE_Q5_K: case SL_TYPE_IQ4_XS:
+    case SL_TYPE_IQ2_XXS: case SL_TYPE_IQ3_XXS: case SL_TYPE_IQ3_S: case SL_TYPE_IQ1_S:
+        return 8;
+    case SL_TYPE_F32: case SL_TYPE_F16: case SL_TYPE_BF16:
+        return 0;
+    default:
+        return 1;
     }
+}
+
+V_FN int device_bytes(int type)
+{
+    switch (type) {
+    case SL_TYPE_Q2_K: return sizeof(struct blk_q2_k);
+    case SL_TYPE_Q3_K: return sizeof(struct blk_q3_k);
+    case SL_TYPE_Q4_K: return sizeof(struct blk_q4_k);
+    case SL_TYPE_Q5_K: return sizeof(struct blk_q5_k);
+    case SL_TYPE_Q6_K: return sizeof(struct blk_q6_k);
+    case SL_TYPE_IQ4_XS: return sizeof(struct blk_iq4_xs);
+    case SL_TYPE_IQ1_S: return sizeof(struct blk_iq1_s);
+    case SL_TYPE_IQ1_M: return sizeof(struct blk_iq1_m);
+    case SL_TYPE_IQ2_XXS: return sizeof(struct blk_iq2_xxs);
+    case SL_TYPE_IQ2_XS: return sizeof(struct blk_iq2_xs);
+    case SL_TYPE_IQ2_S: return sizeof(struct blk_iq2_s);
+    case SL_TYPE_IQ3_XXS: return sizeof(struct blk_iq3_xxs);
+    case SL_TYPE_IQ3_S: return sizeof(struct blk_iq3_s);
+    case SL_TYPE_Q4_0: return sizeof(struct blk_q4_0);
+    case SL_TYPE_Q4_1: return sizeof(struct blk_q4_1);
+    case SL_TYPE_Q5_0: return sizeof(struct blk_q5_0);
+    case SL_TYPE_Q5_1: return sizeof(struct blk_q5_1);
+    case SL_TYPE_Q8_0: return sizeof(struct blk_q8_0);
+    case SL_TYPE_IQ4_NL: return sizeof(struct blk_iq4_nl);
+    case SL_TYPE_F32: return 4;
+    default: return 2;
+    }
+}
+
+V_FN bool device_means(int type)
+{
+    return type == SL_TYPE_Q4_0 || type == SL_TYPE_Q4_1 || type == SL_TYPE_Q5_0 || type == SL_TYPE_Q5_1;
+}
+
+V_FN bool device_iquant(int type)
+{
+    return type == SL_TYPE_IQ2_XXS || type == SL_TYPE_IQ2_XS || type == SL_TYPE_IQ2_S ||
+           type == SL_TYPE_IQ3_XXS || type == SL_TYPE_IQ3_S;
+}
+
+/* Output blocks that one block of threads makes. */
+V_FN int device_share(int type)
+{
+    int subs = device_subs(type);
+
+    return subs ? DEVICE_THREADS / subs : DEVICE_THREADS;
+}
+
+/* ---- loading */
+
+/* A place in the source, and the scale that holds for the next `left` elements. */
+struct device_cursor {
+    const struct sl_gpu_run *run;
+    const uint8_t *p;
+    uint64_t step, row, col;
+    uint64_t left, span;
+    float scale;
+    bool down;
+};
+
+V_FN uint32_t device_width(int dtype)
+{
+    return dtype == SL_DTYPE_F32 ? 4 : dtype == SL_DTYPE_F16 || dtype == SL_DTYPE_BF16 ? 2 : 1;
+}
+
+/* No alignment is assumed. */
+V_FN float device_value(int dtype, const uint8_t *p)
+{
+    uint32_t e = p[0];
+
+    if (dtype == SL_DTYPE_F8_E4M3)
+        return from_e4m3(e);
+    if (dtype == SL_DTYPE_F8_E5M2)
+        return from_e5m2(e);
+    e |= (uint32_t)p[1] << 8;
+    if (dtype == SL_DTYPE_F16)
+        return from_half(e);
+    if (dtype == SL_DTYPE_BF16)
+        return sl_float(e << 16);
+    return sl_float(e | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24);
+}
+
+/* The scale at the cursor, and how far it goes. */
+V_CALL void device_span(const struct sl_gpu_work *k, struct device_cursor *c)
+{
+    const struct sl_gpu_run *r = c->run;
+    uint64_t right;
+
+    if (r->scale == UINT64_MAX) {
+        c->left = c->span = UINT64_MAX;
+        c->scale = 1.f;
+        return;
+    }
+    if (c->down) {
+        c->row += c->span;
+        c->span = r->block_rows - c->row % r->block_rows;
+    } else {
+        c->col += c->span;
+        if (c->col >= r->cols) {
+            c->col = 0;
+            c->row++;
+        }
+        right = r->block_cols - c->col % r->block_cols;
+        c->span = r->cols - c->col < right ? r->cols - c->col : right;
+    }
+    c->left = c->span;
+    c->scale = ((const float *)(const void *)(k->in + r->scale))[(c->row / r->block_rows - r->scale_row0) * r->scale_cols +
+                                                  c->col / r->block_cols];
+}
+
+/* Sets the cursor to output element `at`. */
+V_CALL void device_seek(const struct sl_gpu_work *k, uint64_t at, struct device_cursor *c)
+{
+    uint64_t in = at, place, run = 0, width = device_width(k->dtype);
+
+    c->step = width;
+    c->down = k->order == SL_GPU_COLUMNS;
+    if (k->order == SL_GPU_IN_ORDER) {
+        while (at >= k->run[run].end)
+            run++;
+        in -= run ? k->run[run - 1].end : 0;
+        place = in;
+    } else if (k->order == SL_GPU_PAIRED) {
+        uint64_t row = at / k->cols, i = row % k->pair_rows;
+
+        in = (row - i + i % 2 * (k->pair_rows / 2) + i / 2) * k->cols + at % k->cols;
+        place = in;
+    } else {
+        uint64_t column = at / k->height % k->width, row = at % k->height;
+
+        run = at / (k->height * k->width);
+        place = row * k->width + column;
+        in = row * k->source_width + column;
+        c->step = k->width * width;
+    }
+    c->run = &k->run[run];
+    c->p = k->in + c->run->data + place * width;
+    c->row = (c->run->first + in) / c->run->cols;
+    c->col = (c->run->first + in) % c->run->cols;
+    c->span = 0;
+    device_span(k, c);
+}
+
+/* x[0..n) = output elements from `at` on. Returns whether one is not finite. */
+V_FN bool device_load(const struct sl_gpu_work *k, uint64_t at, int n, vf *x)
+{
+    struct device_cursor c;
+    bool bad = false;
+
+    device_seek(k, at, &c);
+    V_UNROLL
+    for (int i = 0; i < n; i++) {
+        if (c.left == 0)
+            device_span(k, &c);
+        x[i] = v_mul(device_value(k->dtype, c.p), c.scale);
+        bad |= (sl_bits(x[i]) & 0x7f800000) == 0x7f800000;
+        c.p += c.step;
+        c.left--;
+    }
+    V_UNROLL
+    for (int i = 0; i < n; i++)
+        if (k->round)
+            x[i] = sl_f32_from_bf16(sl_bf16_from_f32(x[i]));
+    return bad;
+}
+
+V_FN const float *device_weights(const struct sl_gpu_work *k, uint64_t at)
+{
+    uint64_t place = k->elem0 + at;
+
+    return k->w + (place / k->matrix - k->slice0) * k->row + place % k->row;
+}
+
+/* ---- phases of a superblock type; n: superblocks of this block of threads */
+
+V_FN void super_begin(int type, bool weighted, const struct sl_gpu_work *k, uint64_t first, int n, int tid,
+                      struct device_super *s)
+{
+    bool k_quant = !device_iquant(type) && type != SL_TYPE_IQ4_XS && type != SL_TYPE_IQ1_S && type != SL_TYPE_IQ1_M;
+    vf sum = v_set(0.f);
+
+    for (int i = tid; i < n * MAX_WORDS; i += DEVICE_THREADS)
+        s[i / MAX_WORDS].words[i % MAX_WORDS] = 0;
+    if (tid >= n || type == SL_TYPE_Q6_K || (k_quant && !weighted))
+        return;
+    for (int part = 0; part < 16; part++) {
+        vf x[16];
+
+        (void)device_load(k, (first + (uint64_t)tid) * 256 + 16 * (uint64_t)part, 16, x);
+        V_UNROLL
+        for (int i = 0; i < 16; i++)
+            sum = v_add(sum, sqr(x[i]));
+    }
+    if (type == SL_TYPE_IQ4_XS)
+        s[tid].e.sigma2 = iq4_sigma2(256, sum);
+    else if (device_iquant(type))
+        s[tid].e.sigma2 = iquant_sigma2(type, sum);
+    else
+        s[tid].e.sigma2 = k_sigma2(type == SL_TYPE_Q2_K ? 1.f : 2.f, sum);
+}
+
+V_FN void super_fit(int type, bool weighted, const struct sl_gpu_work *k, uint64_t first, int n, int tid,
+                    struct device_thread *t, struct device_super *s)
+{
+    int subs = device_subs(type), j = tid % subs, values = 256 / subs;
+    uint64_t at = (first + (uint64_t)(tid / subs)) * 256 + (uint64_t)(j * values);
+    struct exchange *e = &s[tid / subs].e;
+    vi *words = s[tid / subs].words;
+    vf ws[32], *w = weighted ? ws : NULL;
+
+    if (tid >= n * subs)
+        return;
+    if (device_load(k, at, values, t->x))
+        *k->status = 1;
+    if (weighted) {
+        const float *from = device_weights(k, at);
+
+        V_UNROLL
+        for (int i = 0; i < values; i++)
+            ws[i] = from[i];
+    }
+    if (type == SL_TYPE_Q2_K)
+        q2_k_fit(1, j, t->x, w, &t->f, e);
+    else if (type == SL_TYPE_Q3_K)
+        q3_k_fit(1, j, t->x, w, t->levels, e);
+    else if (type == SL_TYPE_Q4_K || type == SL_TYPE_Q5_K)
+        k45_fit(type == SL_TYPE_Q4_K ? 15 : 31, 1, j, t->x, w, &t->f, e);
+    else if (type == SL_TYPE_Q6_K)
+        q6_k_fit(j, t->x, w, t->levels, e);
+    else if (type == SL_TYPE_IQ4_XS)
+        e->scale[j] = fit_iq4(t->x, w, e->sigma2);
+    else if (type == SL_TYPE_IQ1_S)
+        iq1_s_fit(&k->grid, j, t->x, ws, e, words);
+    else if (type == SL_TYPE_IQ1_M)
+        iq1_m_fit(&k->grid, j, t->x, w, e, words);
+    else
+        iquant_fit(type, &k->grid, j, t->x, w, e, &t->codes, words);
+}
+
+V_FN void super_half(int type, bool weighted, int n, int tid, struct device_super *s)
+{
+    bool mins = tid >= n;
+    struct exchange *e = &s[mins ? tid - n : tid].e;
+
+    if (tid >= 2 * n)
+        return;
+    if (type == SL_TYPE_Q2_K)
+        q2_k_half(weighted, mins, e);
+    else if (type == SL_TYPE_Q4_K || type == SL_TYPE_Q5_K)
+        k45_half(type == SL_TYPE_Q4_K ? 15 : 31, weighted, mins, e);
+}
+
+/* iq1_m's superblock scale takes all values once more, in order. */
+V_FN void device_iq1_m_top(bool weighted, const struct sl_gpu_work *k, uint64_t superblock, struct exchange *e, vi *out)
+{
+    struct iq1m_whole t;
+
+    iq1_m_top_begin(e, &t);
+    for (int j = 0; j < 16; j++) {
+        uint64_t at = superblock * 256 + 16 * (uint64_t)j;
+        vf x[16], w[16];
+
+        (void)device_load(k, at, 16, x);
+        for (int i = 0; i < 16 && weighted; i++)
+            w[i] = device_weights(k, at)[i];
+        iq1_m_top_add(j, x, weighted ? w : NULL, e, &t, out);
+    }
+    iq1_m_top_end(e, &t, out);
+}
+
+V_FN void super_top(int type, bool weighted, const struct sl_gpu_work *k, uint64_t first, int n, int tid,
+                    struct device_super *s)
+{
+    struct exchange *e = &s[tid].e;
+    vi *words = s[tid].words;
+
+    if (tid >= n)
+        return;
+    if (type == SL_TYPE_Q2_K)
+        q2_k_top(e, words);
+    else if (type == SL_TYPE_Q3_K)
+        q3_k_top(weighted, e, words);
+    else if (type == SL_TYPE_Q4_K || type == SL_TYPE_Q5_K)
+        k45_top(e, words);
+    else if (type == SL_TYPE_Q6_K)
+        q6_k_top(e, words);
+    else if (type == SL_TYPE_IQ4_XS)
+        iq4_xs_top(e, words);
+    else if (type == SL_TYPE_IQ1_S)
+        iq1_s_top(e, words);
+    else if (type == SL_TYPE_IQ1_M)
+        device_iq1_m_top(weighted, k, first + (uint64_t)tid, e, words);
+    else
+        iquant_top(type, e, words);
+}
+
+V_FN void super_levels(int type, int n, int tid, struct device_thread *t, struct device_super *s)
+{
+    int subs = device_subs(type), j = tid % subs;
+    const struct exchange *e = &s[tid / subs].e;
+    vi *words = s[tid / subs].words;
+
+    if (tid >= n * subs)
+        return;
+    if (type == SL_TYPE_Q2_K)
+        q2_k_levels(j, t->x, t->f, e, words);
+    else if (type == SL_TYPE_Q3_K)
+        q3_k_levels(j, t->x, t->levels, e, words);
+    else if (type == SL_TYPE_Q4_K || type == SL_TYPE_Q5_K)
+        k45_levels(type == SL_TYPE_Q4_K ? 15 : 31, j, t->x, t->f, e, words);
+    else if (type == SL_TYPE_Q6_K)
+        q6_k_levels(j, t->x, t->levels, e, words);
+    else if (type == SL_TYPE_IQ4_XS)
+        iq4_xs_levels(j, t->x, e, words);
+    else if (device_iquant(type))
+        iquant_levels(type, j, &t->codes, e, words);
+}
+
+/* Bytes of n blocks, two by two; words of block b begin `stride` after those before. */
+V_FN void device_store(int type, const struct sl_gpu_work *k, uint64_t first, int n, int tid, const vi *words, int stride,
+                       const vi *none)
+{
+    int halves = device_bytes(type) / 2;
+    uint16_t *out = (uint16_t *)(void *)(k->out + first * (uint64_t)device_bytes(type));
+
+    for (int i = tid; i < n * halves; i += DEVICE_THREADS) {
+        int b = i / halves, h = i % halves;
+        uint32_t word = (uint32_t)words[b * stride + h / 2];
+
+        out[i] = none && none[b * stride] ? 0 : (uint16_t)(word >> 16 * (h & 1));
+    }
+}
+
+V_FN void super_phase(int type, bool weighted, enum device_phase phase, const struct sl_gpu_work *k, uint64_t block,
+                      int tid, struct device_thread *t, struct device_super *s)
+{
+    uint64_t first = block * (uint64_t)device_share(type), left = k->elems / 256 - first;
+    int n = left < (uint64_t)device_share(type) ? (int)left : device_share(type);
+
+    if (phase == DEVICE_BEGIN)
+        super_begin(type, weighted, k, first, n, tid, s);
+    else if (phase == DEVICE_FIT)
+        super_fit(type, weighted, k, first, n, tid, t, s);
+    else if (phase == DEVICE_HALF)
+        super_half(type, weighted, n, tid, s);
+    else if (phase == DEVICE_TOP)
+        super_top(type, weighted, k, first, n, tid, s);
+    else if (phase == DEVICE_LEVELS)
+        super_levels(type, n, tid, t, s);
+    else
+        device_store(type, k, first, n, tid, s->words, (int)(sizeof *s / sizeof(vi)), &s->e.none);
+}
+
+/* ---- blocks of 32, and single values */
+
+V_FN void small_phase(int type, bool weighted, enum device_phase phase, const struct sl_gpu_work *k, uint64_t block,
+                      int tid, struct device_small *s)
+{
+    uint64_t first = block * DEVICE_THREADS, left = k->elems / 32 - first, at = (first + (uint64_t)tid) * 32;
+    int n = left < DEVICE_THREADS ? (int)left : DEVICE_THREADS;
+    vi *words = s[tid].words;
+    vf x[32], ws[32], *w = weighted ? ws : NULL, sigma2 = v_set(0.f);
+
+    if (phase == DEVICE_STORE)
+        device_store(type, k, first, n, tid, s->words, (int)(sizeof *s / sizeof(vi)), NULL);
+    if (tid >= n)
+        return;
+    if (phase == DEVICE_BEGIN)
+        for (int i = 0; i < 9; i++)
+            words[i] = 0;
+    if (phase != DEVICE_FIT)
+        return;
+    if (device_load(k, at, 32, x))
+        *k->status = 1;
+    if (weighted) {
+        const float *from = device_weights(k, at);
+
+        V_UNROLL
+        for (int i = 0; i < 32; i++)
+            ws[i] = from[i];
+        if (device_means(type))
+            sigma2 = k->means[at / k->row];
+    }
+    if (type == SL_TYPE_Q4_0)
+        q4_0_block(x, w, sigma2, words);
+    else if (type == SL_TYPE_Q4_1)
+        q4_1_block(x, w, sigma2, words);
+    else if (type == SL_TYPE_Q5_0)
+        q5_0_block(x, w, sigma2, words);
+    else if (type == SL_TYPE_Q5_1)
+        q5_1_block(x, w, sigma2, words);
+    else if (type == SL_TYPE_IQ4_NL)
+        iq4_nl_block(x, w, sigma2, words);
+    else
+        q8_0_block(x, (uint8_t *)words);
+}
+
+V_FN void value_phase(int type, const struct sl_gpu_work *k, uint64_t block, int tid)
+{
+    uint64_t at = block * DEVICE_THREADS + (uint64_t)tid;
+    vf x;
+
+    if (at >= k->elems)
+        return;
+    if (device_load(k, at, 1, &x))
+        *k->status = 1;
+    if (type == SL_TYPE_F32)
+        ((float *)(void *)k->out)[at] = x;
+    else
+        ((uint16_t *)(void *)k->out)[at] = type == SL_TYPE_F16 ? sl_f16_from_f32(x) : sl_bf16_from_f32(x);
+}
+
+/* The mean square of row `row` of the output, in the values' order. */
+V_FN void device_row_mean(const struct sl_gpu_work *k, uint64_t row)
+{
+    vf sum = v_set(0.f);
+
+    if (row >= k->elems / k->row)
+        return;
+    for (uint64_t i = 0; i < k->row; i += 32) {
+        vf x[32];
+
+        (void)device_load(k, row * k->row + i, 32, x);
+        V_UNROLL
+        for (int l = 0; l < 32; l++)
+            sum = v_add(sum, sqr(x[l]));
+    }
+    k->means[row] = v_div(sum, (float)k->row);
+}
+
+/* Blocks of threads that a launch has. */
+V_FN uint64_t device_blocks(const struct sl_gpu_work *k)
+{
+    uint64_t share = (uint64_t)device_share(k->type) * (device_subs(k->type) > 1 ? 256 : device_subs(k->type) ? 32 : 1);
+
+    return (k->elems + share - 1) / share;
+}
+
+V_FN uint64_t device_mean_blocks(const struct sl_gpu_work *k)
+{
+    return k->weighted && device_means(k->type) ? (k->elems / k->row + DEVICE_THREADS - 1) / DEVICE_THREADS : 0;
 }
 
 #endif

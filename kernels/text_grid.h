@@ -65,17 +65,21 @@ V_FN uint32_t nearest_point(const struct sl_grid *g, int bits, int32_t entry, co
         best_at = v_seli(less, at, best_at);
         at = v_iadd(at, v_seti(LANES));
     }
+#ifdef V_LEAST_LANE
+    if (n <= LANES) /* lanes are places */
+        return list[V_LEAST_LANE(best)];
+#endif
     return list[v_first_least(best, best_at)];
 }
 
-static __attribute__((noinline)) uint32_t nearest_of_8(const struct sl_grid *g, int32_t entry, const float *x,
-                                                       const float *w, float scale, const float *levels)
+V_CALL uint32_t nearest_of_8(const struct sl_grid *g, int32_t entry, const float *x, const float *w, float scale,
+                             const float *levels)
 {
     return nearest_point(g, 2, entry, x, w, scale, levels);
 }
 
-static __attribute__((noinline)) uint32_t nearest_of_4(const struct sl_grid *g, int32_t entry, const float *x,
-                                                       const float *w, float scale, const float *levels)
+V_CALL uint32_t nearest_of_4(const struct sl_grid *g, int32_t entry, const float *x, const float *w, float scale,
+                             const float *levels)
 {
     return nearest_point(g, 3, entry, x, w, scale, levels);
 }

@@ -9,7 +9,7 @@
 
 #define IQ1_LEVELS(d) -1 + d, d, 1 + d, 0, -1 + d, d, 1 + d, 0, -1 + d, d, 1 + d, 0, -1 + d, d, 1 + d, 0
 /* The levels moved up, then moved down. */
-static const float iq1_levels[32] = {IQ1_LEVELS(0.125f), IQ1_LEVELS(-0.125f)};
+V_TABLE float iq1_levels[32] = {IQ1_LEVELS(0.125f), IQ1_LEVELS(-0.125f)};
 
 /* The best split so far: the values before i1 in order are low, those from i2 on
  * high; kind: which way the halves are moved, see the two types. */
@@ -189,7 +189,7 @@ V_FN void iq1s_prefix(const vf *x, const vf *w, const vi *rank, struct iq1s_pref
 
 /* All splits of 32 values, moved up (kind 0) and down (kind 1). The levels of the
  * two are each other's negatives in reverse, so products are shared. */
-static __attribute__((noinline)) struct iq1_best iq1s_search(const struct iq1s_prefix *f)
+V_CALL struct iq1_best iq1s_search(const struct iq1s_prefix *f)
 {
     vf low = v_set(0.875f), high = v_set(1.125f), mid = v_set(0.125f);
     struct iq1_best b = iq1_start();
@@ -208,45 +208,62 @@ static __attribute__((noinline)) struct iq1_best iq1s_search(const struct iq1s_p
     return b;
 }
 
-V_FN void iq1_s_block(const vf *x, const vf *w, vi *out)
+V_FN vf iq1_sigma2(vf squares) { return k_sigma2(2.f, squares); }
+
+/* Sub-blocks as in text_kquant.h; e->lm: the move of each. */
+V_FN void iq1_s_fit(const struct sl_grid *g, int j, const vf *x, const vf *w, struct exchange *e, vi *out)
 {
-    const struct sl_grid *g = sl_grid_for_writing(SL_GRID_IQ1);
-    vf zero = v_set(0.f), sigma2 = mean_square(x, 2.f), scales[8], wt[32];
-    vi down[8], l[8];
-    vm any;
+    struct iq1s_prefix f;
+    struct iq1_best b;
+    struct iq1_sub s;
+    vi rank[32], high = v_seti(0);
+    vf wt[32];
+    vm dead, turned;
 
-    for (int j = 0; j < 8; j++) {
-        const vf *xs = x + 32 * j;
-        struct iq1s_prefix f;
-        struct iq1_best b;
-        struct iq1_sub s;
-        vi rank[32], high = v_seti(0);
-        vm dead, turned;
-
-        spread_weights(32, xs, w + 32 * j, sigma2, wt);
-        rank_values(xs, 32, rank);
-        iq1s_prefix(xs, wt, rank, &f);
-        b = iq1s_search(&f);
-        dead = v_or(iq1_too_small(xs, 32, 1e-12f), v_not(v_ine(b.kind, v_seti(-1))));
-        turned = v_lt(b.scale, zero);
-        down[j] = v_seli(dead, v_seti(0), v_seli(turned, v_isub(v_seti(1), b.kind), b.kind));
-        for (int k = 0; k < 4; k++)
-            s.down[k] = down[j];
-        iq1_to_points(g, 32, xs, wt, rank, b, turned, dead, &s);
-        scales[j] = s.scale;
-        for (int k = 0; k < 4; k++) {
-            put(out, (int)offsetof(struct blk_iq1_s, qs) + 4 * j + k, low8(s.index[k]));
-            high = v_ior(high, v_shl(v_shr(s.index[k], 8), 3 * k));
-        }
-        put(out, (int)offsetof(struct blk_iq1_s, qh) + 2 * j, high);
+    spread_weights(32, x, w, e->sigma2, wt);
+    rank_values(x, 32, rank);
+    iq1s_prefix(x, wt, rank, &f);
+    b = iq1s_search(&f);
+    dead = v_or(iq1_too_small(x, 32, 1e-12f), v_not(v_ine(b.kind, v_seti(-1))));
+    turned = v_lt(b.scale, v_set(0.f));
+    e->lm[j] = v_seli(dead, v_seti(0), v_seli(turned, v_isub(v_seti(1), b.kind), b.kind));
+    for (int k = 0; k < 4; k++)
+        s.down[k] = e->lm[j];
+    iq1_to_points(g, 32, x, wt, rank, b, turned, dead, &s);
+    e->scale[j] = s.scale;
+    for (int k = 0; k < 4; k++) {
+        put(out, (int)offsetof(struct blk_iq1_s, qs) + 4 * j + k, low8(s.index[k]));
+        high = v_ior(high, v_shl(v_shr(s.index[k], 8), 3 * k));
     }
-    any = grid_scales(8, 7, 1.125f, scales, out, l, 15.f);
+    put(out, (int)offsetof(struct blk_iq1_s, qh) + 2 * j, high);
+}
+
+V_FN void iq1_s_top(struct exchange *e, vi *out)
+{
+    vm none;
+
+    grid_scales(8, 7, 1.125f, 15.f, e, out);
+    none = v_ine(e->none, v_seti(0));
     for (int j = 0; j < 8; j++) {
-        vi top = v_seli(any, v_ior(l[j], v_shl(down[j], 3)), v_seti(0));
+        vi top = v_seli(none, v_seti(0), v_ior(e->ls[j], v_shl(e->lm[j], 3)));
 
         put(out, (int)offsetof(struct blk_iq1_s, qh) + 2 * j + 1, v_shl(top, 4));
     }
+    e->none = v_seti(0);
 }
+
+#ifndef __CUDACC__
+V_FN void iq1_s_block(const vf *x, const vf *w, vi *out)
+{
+    const struct sl_grid *g = sl_grid_for_writing(SL_GRID_IQ1);
+    struct exchange e;
+
+    e.sigma2 = iq1_sigma2(sum_of_squares(x, 256));
+    for (int j = 0; j < 8; j++)
+        iq1_s_fit(g, j, x + 32 * j, w + 32 * j, &e, out);
+    iq1_s_top(&e, out);
+}
+#endif
 
 /* The terms of 16 values in order. Halves (the first and the last eight values of
  * the sub-block) are moved apart: kind 0 both up, 1 the second down, 2 the first
@@ -289,7 +306,7 @@ V_FN void iq1m_terms(const vf *x, const vf *w, const vi *rank, struct iq1m_terms
 /* All splits of 16 values in all four kinds. Each sum is one chain over the values
  * in order; what the low and the middle part have in common with the split before
  * is kept. */
-static __attribute__((noinline)) struct iq1_best iq1m_search(const struct iq1m_terms *f)
+V_CALL struct iq1_best iq1m_search(const struct iq1m_terms *f)
 {
     struct iq1_best b = iq1_start();
     vf low_x[4], low_w[4];
@@ -341,69 +358,105 @@ V_FN void iq1m_weights(const vf *x, const vf *w, vf sigma2, vf *out)
             out[i] = sqr(x[i]);
 }
 
-/* Scales of the sub-blocks and of the superblock, which is fitted to all 256
- * values; they lie in the top bits of the four words of scales. */
-V_FN void iq1m_scales(const vf *x, const vf *w, vf sigma2, const struct iq1_sub *s, vi *out)
+/* Sets e->ls[j]: the two codes; e->lm[j]: the two moves. */
+V_FN void iq1_m_fit(const struct sl_grid *g, int j, const vf *x, const vf *w, struct exchange *e, vi *out)
 {
-    vf zero = v_set(0.f), max = zero, d, inv, sum_qx = zero, sum_q2 = zero, wt[16];
-    vi l, word[4] = {v_seti(0), v_seti(0), v_seti(0), v_seti(0)}, half;
-    vm any;
+    struct iq1m_terms f;
+    struct iq1_best b;
+    struct iq1_sub s;
+    vi rank[16];
+    vf wt[16];
+    vm dead, turned;
 
-    for (int j = 0; j < 16; j++)
-        max = v_sel(v_lt(s[j].scale, max), max, s[j].scale);
-    any = v_ne(max, zero);
-    d = v_div(max, v_set(15.f));
-    inv = v_div(v_set(1.f), d);
-    for (int j = 0; j < 16; j++) {
-        l = level_int(v_mul(v_set(0.5f), v_sub(v_mul(inv, s[j].scale), v_set(1.f))), 0, 7);
-        word[j / 4] = v_ior(word[j / 4], v_shl(l, 3 * (j & 3)));
-        iq1m_weights(x + 16 * j, w ? w + 16 * j : NULL, sigma2, wt);
-        for (int k = 0; k < 2; k++) {
-            vi down = v_seli(any, v_shl(s[j].down[k], 3 + 4 * k), v_seti(0));
-
-            put(out, (int)offsetof(struct blk_iq1_m, qh) + j, down);
-            iq1_sums(x + 16 * j + 8 * k, wt + 8 * k, s[j].code[k], s[j].down[k],
-                     v_tofloat(v_iadd(v_iadd(l, l), v_seti(1))), &sum_qx, &sum_q2);
-        }
-    }
-    d = v_sel(v_lt(zero, sum_q2), v_div(sum_qx, sum_q2), d);
-    half = v_f16(v_mul(d, v_set(1.1125f)));
-    for (int k = 0; k < 4; k++) {
-        word[k] = v_ior(word[k], v_shl(v_iand(v_shr(half, 4 * k), v_seti(15)), 12));
-        put(out, (int)offsetof(struct blk_iq1_m, scales) + 2 * k, v_seli(any, word[k], v_seti(0)));
+    iq1m_weights(x, w, e->sigma2, wt);
+    rank_values(x, 16, rank);
+    iq1m_terms(x, wt, rank, &f);
+    b = iq1m_search(&f);
+    dead = v_or(iq1_too_small(x, 16, 1e-7f), v_not(v_ine(b.kind, v_seti(-1))));
+    turned = v_lt(b.scale, v_set(0.f));
+    b.kind = v_seli(turned, v_isub(v_seti(3), b.kind), b.kind);
+    b.kind = v_seli(dead, v_seti(0), b.kind);
+    s.down[0] = v_shr(b.kind, 1);
+    s.down[1] = v_iand(b.kind, v_seti(1));
+    iq1_to_points(g, 16, x, wt, rank, b, turned, dead, &s);
+    e->scale[j] = s.scale;
+    e->ls[j] = v_ior(s.code[0], v_shl(s.code[1], 16));
+    e->lm[j] = b.kind;
+    for (int k = 0; k < 2; k++) {
+        put(out, (int)offsetof(struct blk_iq1_m, qs) + 2 * j + k, low8(s.index[k]));
+        put(out, (int)offsetof(struct blk_iq1_m, qh) + j, v_shl(v_shr(s.index[k], 8), 4 * k));
     }
 }
 
+/* The superblock's scale is fitted to all 256 values; it lies in the top bits of
+ * the four words of scales. */
+struct iq1m_whole {
+    vf d, inv, sum_qx, sum_q2;
+    vi word[4];
+    vm any;
+};
+
+V_FN void iq1_m_top_begin(const struct exchange *e, struct iq1m_whole *t)
+{
+    vf zero = v_set(0.f), max = zero;
+
+    for (int j = 0; j < 16; j++)
+        max = v_sel(v_lt(e->scale[j], max), max, e->scale[j]);
+    t->any = v_ne(max, zero);
+    t->d = v_div(max, v_set(15.f));
+    t->inv = v_div(v_set(1.f), t->d);
+    t->sum_qx = t->sum_q2 = zero;
+    for (int k = 0; k < 4; k++)
+        t->word[k] = v_seti(0);
+}
+
+/* Sub-blocks in order; x and w: the sub-block's. */
+V_FN void iq1_m_top_add(int j, const vf *x, const vf *w, const struct exchange *e, struct iq1m_whole *t, vi *out)
+{
+    vi l = level_int(v_mul(v_set(0.5f), v_sub(v_mul(t->inv, e->scale[j]), v_set(1.f))), 0, 7);
+    vf wt[16];
+
+    for (int k = 0; k < 4; k++)
+        if (k == j / 4)
+            t->word[k] = v_ior(t->word[k], v_shl(l, 3 * (j & 3)));
+    iq1m_weights(x, w, e->sigma2, wt);
+    for (int k = 0; k < 2; k++) {
+        vi down = k ? v_iand(e->lm[j], v_seti(1)) : v_shr(e->lm[j], 1), code = v_shr(e->ls[j], 16 * k);
+
+        put(out, (int)offsetof(struct blk_iq1_m, qh) + j, v_seli(t->any, v_shl(down, 3 + 4 * k), v_seti(0)));
+        iq1_sums(x + 8 * k, wt + 8 * k, v_iand(code, v_seti(0xffff)), down,
+                 v_tofloat(v_iadd(v_iadd(l, l), v_seti(1))), &t->sum_qx, &t->sum_q2);
+    }
+}
+
+V_FN void iq1_m_top_end(struct exchange *e, struct iq1m_whole *t, vi *out)
+{
+    vf d = v_sel(v_lt(v_set(0.f), t->sum_q2), v_div(t->sum_qx, t->sum_q2), t->d);
+    vi half = v_f16(v_mul(d, v_set(1.1125f)));
+
+    for (int k = 0; k < 4; k++) {
+        vi word = v_ior(t->word[k], v_shl(v_iand(v_shr(half, 4 * k), v_seti(15)), 12));
+
+        put(out, (int)offsetof(struct blk_iq1_m, scales) + 2 * k, v_seli(t->any, word, v_seti(0)));
+    }
+    e->none = v_seti(0);
+}
+
+#ifndef __CUDACC__
 V_FN void iq1_m_block(const vf *x, const vf *w, vi *out)
 {
     const struct sl_grid *g = sl_grid_for_writing(SL_GRID_IQ1);
-    vf sigma2 = mean_square(x, 2.f), wt[16];
-    struct iq1_sub s[16];
+    struct iq1m_whole t;
+    struct exchange e;
 
-    for (int j = 0; j < 16; j++) {
-        const vf *xs = x + 16 * j;
-        struct iq1m_terms f;
-        struct iq1_best b;
-        vi rank[16];
-        vm dead, turned;
-
-        iq1m_weights(xs, w ? w + 16 * j : NULL, sigma2, wt);
-        rank_values(xs, 16, rank);
-        iq1m_terms(xs, wt, rank, &f);
-        b = iq1m_search(&f);
-        dead = v_or(iq1_too_small(xs, 16, 1e-7f), v_not(v_ine(b.kind, v_seti(-1))));
-        turned = v_lt(b.scale, v_set(0.f));
-        b.kind = v_seli(turned, v_isub(v_seti(3), b.kind), b.kind);
-        b.kind = v_seli(dead, v_seti(0), b.kind);
-        s[j].down[0] = v_shr(b.kind, 1);
-        s[j].down[1] = v_iand(b.kind, v_seti(1));
-        iq1_to_points(g, 16, xs, wt, rank, b, turned, dead, &s[j]);
-        for (int k = 0; k < 2; k++) {
-            put(out, (int)offsetof(struct blk_iq1_m, qs) + 2 * j + k, low8(s[j].index[k]));
-            put(out, (int)offsetof(struct blk_iq1_m, qh) + j, v_shl(v_shr(s[j].index[k], 8), 4 * k));
-        }
-    }
-    iq1m_scales(x, w, sigma2, s, out);
+    e.sigma2 = iq1_sigma2(sum_of_squares(x, 256));
+    for (int j = 0; j < 16; j++)
+        iq1_m_fit(g, j, x + 16 * j, w ? w + 16 * j : NULL, &e, out);
+    iq1_m_top_begin(&e, &t);
+    for (int j = 0; j < 16; j++)
+        iq1_m_top_add(j, x + 16 * j, w ? w + 16 * j : NULL, &e, &t, out);
+    iq1_m_top_end(&e, &t, out);
 }
+#endif
 
 #endif

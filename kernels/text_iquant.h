@@ -6,6 +6,7 @@
 #define SLUICE_KERNELS_TEXT_IQUANT_H
 
 #include "kernels/text_grid.h"
+#include "proto/types.h"
 
 /* Which groups are moved again with the scale that was found: all of them;
  * those that were no points; all of them once one was no point. */
@@ -31,7 +32,7 @@ struct grid_sub {
     vm dead;
 };
 
-static const float grid_odd[2][16] = {{1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7},
+V_TABLE float grid_odd[2][16] = {{1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7},
                                       {1, 3, 5, 7, 9, 11, 13, 15, 1, 3, 5, 7, 9, 11, 13, 15}};
 
 /* Magnitudes and signs of eight values. With parity an odd number of signs is
@@ -193,169 +194,154 @@ V_FN void grid_sub_block(const struct grid_kind *t, const struct sl_grid *g, con
         s->code[k] = v_seli(s->dead, v_seti(0), point_index(g, s->code[k]));
 }
 
-/* The superblock's scale in out[0], and the sub-blocks' scales 0..top in l. */
-V_FN vm grid_scales(int n, int top, float fudge, const vf *scales, vi *out, vi *l, float levels)
+/* The superblock's scale in out[0], and the sub-blocks' scales 0..top in e->ls. */
+V_FN void grid_scales(int n, int top, float fudge, float levels, struct exchange *e, vi *out)
 {
     vf max = v_set(0.f), d, inv;
 
     for (int i = 0; i < n; i++)
-        max = v_sel(v_lt(scales[i], max), max, scales[i]);
+        max = v_sel(v_lt(e->scale[i], max), max, e->scale[i]);
     d = v_div(max, v_set(levels));
     inv = v_div(v_set(1.f), d);
     put(out, 0, v_f16(v_mul(d, v_set(fudge))));
     for (int i = 0; i < n; i++)
-        l[i] = level_int(v_mul(v_set(0.5f), v_sub(v_mul(inv, scales[i]), v_set(1.f))), 0, top);
-    return v_ne(max, v_set(0.f));
+        e->ls[i] = level_int(v_mul(v_set(0.5f), v_sub(v_mul(inv, e->scale[i]), v_set(1.f))), 0, top);
+    e->none = v_seli(v_ne(max, v_set(0.f)), v_seti(0), v_seti(1));
 }
 
-V_FN vf mean_square(const vf *x, float times)
+/* The five types, by their place in this table's order. */
+V_FN struct grid_kind grid_kind_of(int type)
 {
-    return v_div(v_mul(v_set(times), sum_of_squares(x, 256)), v_set(256.f));
+    const struct grid_kind iq2_xxs = {SL_GRID_IQ2_XXS, 2, 32, true, 6, 0.1f, GROUP_EPS, true, AGAIN_ALL, 1.f, 1.f};
+    const struct grid_kind iq2_xs = {SL_GRID_IQ2_XS, 2, 16, true, 9, 0.1f, GROUP_EPS, false, AGAIN_OFF, 1.f, 1.f};
+    const struct grid_kind iq2_s = {SL_GRID_IQ2_S, 2, 16, false, 9, 0.1f, 1e-8f, false, AGAIN_OFF, 2.f, 0.9875f};
+    const struct grid_kind iq3_xxs = {SL_GRID_IQ3_XXS, 3, 32, true, 15, 0.2f, 1e-8f, false, AGAIN_OFF, 2.f, 1.0125f};
+    const struct grid_kind iq3_s = {SL_GRID_IQ3_S, 3, 32, false, 9, 0.2f, 0, false, AGAIN_IF_OFF, 2.f, 1.033f};
+
+    return type == SL_TYPE_IQ2_XXS ? iq2_xxs : type == SL_TYPE_IQ2_XS ? iq2_xs : type == SL_TYPE_IQ2_S ? iq2_s
+           : type == SL_TYPE_IQ3_XXS ? iq3_xxs : iq3_s;
 }
 
-/* Where all scales are 0 these types have no bits set at all. */
-V_FN void clear_unless(vm any, vi *out)
-{
-    for (int k = 0; k < MAX_WORDS; k++)
-        out[k] = v_seli(any, out[k], v_seti(0));
-}
+/* What a sub-block keeps for iquant_levels. */
+struct grid_codes {
+    vi code[8], signs[4];
+};
 
-V_FN void iq2_xxs_block(const vf *x, const vf *w, vi *out)
+/* One sub-block: what does not depend on the others is written at once. Sets
+ * e->scale[j] and e->lm[j]: 0 where the sub-block is dead, else 1. */
+V_FN void iquant_fit(int type, const struct sl_grid *g, int j, const vf *x, const vf *w, struct exchange *e,
+                     struct grid_codes *keep, vi *out)
 {
-    static const struct grid_kind t = {SL_GRID_IQ2_XXS, 2, 32, true, 6, 0.1f, GROUP_EPS, true, AGAIN_ALL, 1.f, 1.f};
-    const struct sl_grid *g = sl_grid_for_writing(t.grid);
-    vf sigma2 = mean_square(x, t.sigma), scales[8];
+    const struct grid_kind t = grid_kind_of(type);
+    vi signs = v_seti(0);
     struct grid_sub s;
-    vi l[8];
-    vm any;
 
-    for (int b = 0; b < 8; b++) {
-        int at = (int)offsetof(struct blk_iq2_xxs, qs) + 8 * b;
-        vi high = v_seti(0);
-
-        grid_sub_block(&t, g, x + 32 * b, w + 32 * b, sigma2, &s);
-        scales[b] = s.scale;
-        for (int k = 0; k < 4; k++) {
-            put(out, at + k, s.code[k]);
-            high = v_ior(high, v_shl(s.signs[k], 7 * k));
+    grid_sub_block(&t, g, x, w, e->sigma2, &s);
+    e->scale[j] = s.scale;
+    e->lm[j] = v_seli(s.dead, v_seti(0), v_seti(1));
+    if (type == SL_TYPE_IQ3_S) {
+        for (int k = 0; k < 8; k++) {
+            put(out, (int)offsetof(struct blk_iq3_s, qh) + j, v_shl(v_shr(s.code[k], 8), k));
+            keep->code[k] = low8(s.code[k]);
         }
-        put(out, at + 4, v_iand(high, v_seti(0xffff)));
-        put(out, at + 6, v_shr(high, 16));
-    }
-    any = grid_scales(8, 15, t.fudge, scales, out, l, 31.f);
-    for (int b = 0; b < 8; b++)
-        put(out, (int)offsetof(struct blk_iq2_xxs, qs) + 8 * b + 7, v_shl(l[b], 4));
-    clear_unless(any, out);
-}
-
-V_FN void iq2_xs_block(const vf *x, const vf *w, vi *out)
-{
-    static const struct grid_kind t = {SL_GRID_IQ2_XS, 2, 16, true, 9, 0.1f, GROUP_EPS, false, AGAIN_OFF, 1.f, 1.f};
-    const struct sl_grid *g = sl_grid_for_writing(t.grid);
-    vf sigma2 = mean_square(x, t.sigma), scales[16];
-    struct grid_sub s;
-    vi l[16];
-    vm any;
-
-    for (int b = 0; b < 16; b++) {
-        grid_sub_block(&t, g, x + 16 * b, w + 16 * b, sigma2, &s);
-        scales[b] = s.scale;
+        for (int k = 0; k < 4; k++)
+            keep->signs[k] = s.signs[k];
+    } else if (type == SL_TYPE_IQ2_XS) {
         for (int k = 0; k < 2; k++)
-            put(out, (int)offsetof(struct blk_iq2_xs, qs) + 4 * b + 2 * k, v_ior(s.code[k], v_shl(s.signs[k], 9)));
-    }
-    any = grid_scales(16, 15, t.fudge, scales, out, l, 31.f);
-    for (int b = 0; b < 16; b++)
-        put(out, (int)offsetof(struct blk_iq2_xs, scales) + b / 2, v_shl(l[b], 4 * (b & 1)));
-    clear_unless(any, out);
-}
-
-V_FN void iq2_s_block(const vf *x, const vf *w, vi *out)
-{
-    static const struct grid_kind t = {SL_GRID_IQ2_S, 2, 16, false, 9, 0.1f, 1e-8f, false, AGAIN_OFF, 2.f, 0.9875f};
-    const struct sl_grid *g = sl_grid_for_writing(t.grid);
-    vf sigma2 = mean_square(x, t.sigma), scales[16];
-    struct grid_sub s;
-    vi l[16];
-
-    for (int b = 0; b < 16; b++) {
-        grid_sub_block(&t, g, x + 16 * b, w ? w + 16 * b : NULL, sigma2, &s);
-        scales[b] = s.scale;
-        for (int k = 0; k < 2; k++) {
-            int i = 2 * b + k;
-
+            put(out, (int)offsetof(struct blk_iq2_xs, qs) + 4 * j + 2 * k, v_ior(s.code[k], v_shl(s.signs[k], 9)));
+    } else if (type == SL_TYPE_IQ2_S) {
+        for (int k = 0, i = 2 * j; k < 2; k++, i++) {
             put(out, (int)offsetof(struct blk_iq2_s, qs) + i, low8(s.code[k]));
             put(out, (int)offsetof(struct blk_iq2_s, qs) + 32 + i, s.signs[k]);
             put(out, (int)offsetof(struct blk_iq2_s, qh) + i / 4, v_shl(v_shr(s.code[k], 8), 2 * (i & 3)));
         }
-    }
-    (void)grid_scales(16, 15, t.fudge, scales, out, l, 31.f);
-    for (int b = 0; b < 16; b++)
-        put(out, (int)offsetof(struct blk_iq2_s, scales) + b / 2, v_shl(l[b], 4 * (b & 1)));
-}
+    } else {
+        bool two = type == SL_TYPE_IQ2_XXS;
+        int at = two ? (int)offsetof(struct blk_iq2_xxs, qs) + 8 * j : (int)offsetof(struct blk_iq3_xxs, qs) + 8 * j;
 
-V_FN void iq3_xxs_block(const vf *x, const vf *w, vi *out)
-{
-    static const struct grid_kind t = {SL_GRID_IQ3_XXS, 3, 32, true, 15, 0.2f, 1e-8f, false, AGAIN_OFF, 2.f, 1.0125f};
-    const struct sl_grid *g = sl_grid_for_writing(t.grid);
-    vf sigma2 = mean_square(x, t.sigma), scales[8];
-    struct grid_sub s;
-    vi l[8];
-    vm any;
-
-    for (int b = 0; b < 8; b++) {
-        int at = (int)offsetof(struct blk_iq3_xxs, qs) + 64 + 4 * b;
-        vi signs = v_seti(0);
-
-        grid_sub_block(&t, g, x + 32 * b, w ? w + 32 * b : NULL, sigma2, &s);
-        scales[b] = s.scale;
-        for (int k = 0; k < 8; k++)
-            put(out, (int)offsetof(struct blk_iq3_xxs, qs) + 8 * b + k, s.code[k]);
+        for (int k = 0; k < (two ? 4 : 8); k++)
+            put(out, at + k, s.code[k]);
         for (int k = 0; k < 4; k++)
             signs = v_ior(signs, v_shl(s.signs[k], 7 * k));
+        at = two ? at + 4 : (int)offsetof(struct blk_iq3_xxs, qs) + 64 + 4 * j;
         put(out, at, v_iand(signs, v_seti(0xffff)));
         put(out, at + 2, v_shr(signs, 16));
     }
-    any = grid_scales(8, 15, t.fudge, scales, out, l, 31.f);
-    for (int b = 0; b < 8; b++)
-        put(out, (int)offsetof(struct blk_iq3_xxs, qs) + 64 + 4 * b + 3, v_shl(l[b], 4));
-    clear_unless(any, out);
+}
+
+/* Writes the sub-block scales too: fields of their own that nobody else waits for. */
+V_FN void iquant_top(int type, struct exchange *e, vi *out)
+{
+    const struct grid_kind t = grid_kind_of(type);
+    int n = 256 / t.n;
+
+    grid_scales(n, 15, t.fudge, 31.f, e, out);
+    for (int j = 0; j < n; j++)
+        if (type == SL_TYPE_IQ2_XXS)
+            put(out, (int)offsetof(struct blk_iq2_xxs, qs) + 8 * j + 7, v_shl(e->ls[j], 4));
+        else if (type == SL_TYPE_IQ3_XXS)
+            put(out, (int)offsetof(struct blk_iq3_xxs, qs) + 64 + 4 * j + 3, v_shl(e->ls[j], 4));
+        else if (type == SL_TYPE_IQ2_XS)
+            put(out, (int)offsetof(struct blk_iq2_xs, scales) + j / 2, v_shl(e->ls[j], 4 * (j & 1)));
+        else if (type == SL_TYPE_IQ2_S)
+            put(out, (int)offsetof(struct blk_iq2_s, scales) + j / 2, v_shl(e->ls[j], 4 * (j & 1)));
+        else
+            put(out, (int)offsetof(struct blk_iq3_s, scales) + j / 2, v_shl(e->ls[j], 4 * (j & 1)));
+    if (type == SL_TYPE_IQ2_S || type == SL_TYPE_IQ3_S)
+        e->none = v_seti(0);
 }
 
 /* Low bits and signs of a sub-block in slot j, in some lanes. Slots follow each
  * other without a gap: in ggml's files a sub-block of zeros takes no slot, although
  * readers expect one (all later sub-blocks of that superblock are read wrongly). */
-V_FN void iq3_s_put(const struct grid_sub *s, int j, vm lanes, vi *out)
+V_FN void iq3_s_put(const struct grid_codes *s, int j, vm lanes, vi *out)
 {
     vi none = v_seti(0);
 
     if (!v_any(lanes))
         return;
     for (int k = 0; k < 8; k++)
-        put(out, (int)offsetof(struct blk_iq3_s, qs) + 8 * j + k, v_seli(lanes, low8(s->code[k]), none));
+        put(out, (int)offsetof(struct blk_iq3_s, qs) + 8 * j + k, v_seli(lanes, s->code[k], none));
     for (int k = 0; k < 4; k++)
         put(out, (int)offsetof(struct blk_iq3_s, signs) + 4 * j + k, v_seli(lanes, s->signs[k], none));
 }
 
-V_FN void iq3_s_block(const vf *x, const vf *w, vi *out)
+V_FN void iquant_levels(int type, int j, const struct grid_codes *s, const struct exchange *e, vi *out)
 {
-    static const struct grid_kind t = {SL_GRID_IQ3_S, 3, 32, false, 9, 0.2f, 0, false, AGAIN_IF_OFF, 2.f, 1.033f};
-    const struct sl_grid *g = sl_grid_for_writing(t.grid);
-    vf sigma2 = mean_square(x, t.sigma), scales[8];
-    struct grid_sub s;
-    vi l[8], slot = v_seti(0);
+    vi slot = v_seti(0);
 
-    for (int b = 0; b < 8; b++) {
-        grid_sub_block(&t, g, x + 32 * b, w ? w + 32 * b : NULL, sigma2, &s);
-        scales[b] = s.scale;
-        for (int k = 0; k < 8; k++)
-            put(out, (int)offsetof(struct blk_iq3_s, qh) + b, v_shl(v_shr(s.code[k], 8), k));
-        for (int j = 0; j <= b; j++)
-            iq3_s_put(&s, j, v_not(v_ine(slot, v_seti(j))), out);
-        slot = v_iadd(slot, v_seli(s.dead, v_seti(0), v_seti(1)));
-    }
-    (void)grid_scales(8, 15, t.fudge, scales, out, l, 31.f);
-    for (int b = 0; b < 8; b++)
-        put(out, (int)offsetof(struct blk_iq3_s, scales) + b / 2, v_shl(l[b], 4 * (b & 1)));
+    if (type != SL_TYPE_IQ3_S)
+        return;
+    for (int b = 0; b < j; b++)
+        slot = v_iadd(slot, e->lm[b]);
+    for (int at = 0; at <= j; at++)
+        iq3_s_put(s, at, v_not(v_ine(slot, v_seti(at))), out);
 }
+
+V_FN vf iquant_sigma2(int type, vf squares) { return k_sigma2(grid_kind_of(type).sigma, squares); }
+
+#ifndef __CUDACC__ /* a thread there has a sub-block */
+V_FN void iquant_block(int type, const vf *x, const vf *w, vi *out)
+{
+    const struct grid_kind t = grid_kind_of(type);
+    const struct sl_grid *g = sl_grid_for_writing(t.grid);
+    struct grid_codes keep;
+    struct exchange e;
+
+    e.sigma2 = iquant_sigma2(type, sum_of_squares(x, 256));
+    for (int j = 0; j < 256 / t.n; j++) {
+        iquant_fit(type, g, j, x + t.n * j, w ? w + t.n * j : NULL, &e, &keep, out);
+        iquant_levels(type, j, &keep, &e, out);
+    }
+    iquant_top(type, &e, out);
+    clear_none(&e, out);
+}
+
+V_FN void iq2_xxs_block(const vf *x, const vf *w, vi *out) { iquant_block(SL_TYPE_IQ2_XXS, x, w, out); }
+V_FN void iq2_xs_block(const vf *x, const vf *w, vi *out) { iquant_block(SL_TYPE_IQ2_XS, x, w, out); }
+V_FN void iq2_s_block(const vf *x, const vf *w, vi *out) { iquant_block(SL_TYPE_IQ2_S, x, w, out); }
+V_FN void iq3_xxs_block(const vf *x, const vf *w, vi *out) { iquant_block(SL_TYPE_IQ3_XXS, x, w, out); }
+V_FN void iq3_s_block(const vf *x, const vf *w, vi *out) { iquant_block(SL_TYPE_IQ3_S, x, w, out); }
+#endif
 
 #endif

@@ -1,7 +1,14 @@
 /* The k-quant superblocks: 256 values a lane in, the block's bytes out, packed
- * into 32-bit words. Each takes two passes: sub-block scales by the searches of
- * text_search.h, then the levels again with the scales as they are stored.
- * w: importance weights of the values, or NULL. */
+ * into 32-bit words that begin as zeros. Each is written in steps:
+ *
+ *   <type>_fit     a sub-block's scale by the searches of text_search.h
+ *   <type>_half    levels of the sub-block scales, and (mins) of the minimums
+ *   <type>_top     the superblock's scale, what is stored of the sub-blocks'
+ *   <type>_levels  a sub-block's levels with the scales as they are stored
+ *
+ * On a CPU a lane does them one after the other for its superblock. On a GPU a
+ * sub-block is a thread's, and struct exchange is what the threads share. j: the
+ * sub-block; its x and w begin at its own values. w: importance weights, or NULL. */
 #ifndef SLUICE_KERNELS_TEXT_KQUANT_H
 #define SLUICE_KERNELS_TEXT_KQUANT_H
 
@@ -11,10 +18,24 @@
 /* Words of the largest block (q6_k, 210 bytes). */
 #define MAX_WORDS 53
 
+/* What the sub-blocks of a superblock tell each other. */
+struct exchange {
+    vf scale[16], min[16], sum[16]; /* by sub-block; sum: of its weights */
+    vi ls[16], lm[16];              /* levels of scale and min */
+    vf sigma2;                      /* what the weights need of all 256 values */
+    vf d, dm;                       /* from top on: as they are stored */
+    vi none;                        /* from top on: not 0 where the block is all zeros */
+    vi odd;                         /* an odd number of words: no two blocks meet in a memory bank */
+};
+
+#ifndef V_OR
+#define V_OR(place, v) (*(place) = v_ior(*(place), (v)))
+#endif
+
 /* out's byte `at` |= v; v is 0..255, or 0..65535 at an even place. */
 V_FN void put(vi *out, int at, vi v)
 {
-    out[at >> 2] = v_ior(out[at >> 2], v_shl(v, (at & 3) * 8));
+    V_OR(&out[at >> 2], v_shl(v, (at & 3) * 8));
 }
 
 /* Four bytes, each 0..255, as one word. */
@@ -82,73 +103,93 @@ V_FN void requant_linear(int nmax, const vf *x, vf d, vi *levels)
 }
 
 /* Two bits a value: byte i of each half holds values i, 32 + i, 64 + i, 96 + i. */
-V_FN void pack_two_bits(const vi *levels, vi *out)
+V_FN void put_two_bits(int j, const vi *l, vi *out)
 {
-    for (int half = 0; half < 2; half++)
-        for (int i = 0; i < 32; i += 4) {
-            const vi *l = levels + 128 * half + i;
-            vi word = v_seti(0);
+    for (int i = 0; i < 16; i += 4)
+        V_OR(&out[8 * (j / 8) + 4 * (j & 1) + i / 4], v_shl(word4(l + i, 1), j & 6));
+}
 
-            for (int k = 0; k < 4; k++)
-                word = v_ior(word, v_shl(word4(l + 32 * k, 1), 2 * k));
-            out[8 * half + i / 4] = word;
-        }
+V_FN void q2_k_fit(int chains, int j, const vf *x, const vf *w, struct affine *f, struct exchange *e)
+{
+    vf wt[64];
+
+    if (w) {
+        spread_weights(16 * chains, x, w, e->sigma2, wt);
+        fit_affine(chains, 16, 3, x, wt, -0.9f, 0.05f, 36, false, f);
+    } else {
+        for (int i = 0; i < 16 * chains; i++)
+            wt[i] = v_abs(x[i]);
+        fit_affine(chains, 16, 3, x, wt, -0.5f, 0.1f, 15, true, f);
+    }
+    for (int c = 0; c < chains; c++) {
+        e->sum[j + c] = sum_of(wt + 16 * c, 16);
+        e->scale[j + c] = f[c].scale;
+        e->min[j + c] = f[c].min;
+    }
+}
+
+V_FN void q2_k_half(bool weighted, bool mins, struct exchange *e)
+{
+    const vf *v = mins ? e->min : e->scale;
+    vi *l = mins ? e->lm : e->ls;
+    vf zero = v_set(0.f), fifteen = v_set(15.f), top, d;
+    vm any;
+
+    if (weighted) {
+        d = fit_positive(16, 15, v, e->sum, l);
+    } else {
+        top = largest(v, 16);
+        any = v_lt(zero, top);
+        d = v_sel(any, v_div(top, fifteen), zero);
+        for (int j = 0; j < 16; j++)
+            l[j] = v_seli(any, nearest(v_mul(v_div(fifteen, top), v[j])), v_seti(0));
+    }
+    if (mins)
+        e->dm = d;
+    else
+        e->d = d;
+}
+
+V_FN void q2_k_top(struct exchange *e, vi *out)
+{
+    put(out, offsetof(struct blk_q2_k, d), v_f16(e->d));
+    put(out, offsetof(struct blk_q2_k, dmin), v_f16(e->dm));
+    e->d = v_f16val(v_f16(e->d));
+    e->dm = v_f16val(v_f16(e->dm));
+    e->none = v_seti(0);
+    for (int j = 0; j < 16; j++) {
+        e->ls[j] = low8(v_ior(low8(e->ls[j]), v_shl(e->lm[j], 4)));
+        put(out, (int)offsetof(struct blk_q2_k, scales) + j, e->ls[j]);
+    }
+}
+
+V_FN void q2_k_levels(int j, const vf *x, struct affine f, const struct exchange *e, vi *out)
+{
+    vi l[16], sc = e->ls[j];
+
+    requant_affine(16, 3, x, f, v_mul(e->d, v_tofloat(v_iand(sc, v_seti(15)))),
+                   v_mul(e->dm, v_tofloat(v_shr(sc, 4))), l);
+    put_two_bits(j, l, out + offsetof(struct blk_q2_k, qs) / 4);
+}
+
+V_FN vf k_sigma2(float times, vf squares)
+{
+    return v_div(v_mul(v_set(times), squares), v_set(256.f));
 }
 
 V_FN void q2_k_block(const vf *x, const vf *w, vi *out)
 {
     struct affine f[16];
-    vf scales[16], mins[16], sums[16], wt[16 * CHAINS], d, dm, sigma2 = v_set(0.f);
-    vi ls[16], lm[16], levels[256];
+    struct exchange e;
 
-    if (w)
-        sigma2 = v_div(sum_of_squares(x, 256), v_set(256.f));
-    for (int j = 0; j < 16; j += CHAINS) {
-        const vf *xs = x + 16 * j;
-
-        if (w) {
-            spread_weights(16 * CHAINS, xs, w + 16 * j, sigma2, wt);
-            fit_affine(CHAINS, 16, 3, xs, wt, -0.9f, 0.05f, 36, false, f + j);
-        } else {
-            for (int i = 0; i < 16 * CHAINS; i++)
-                wt[i] = v_abs(xs[i]);
-            fit_affine(CHAINS, 16, 3, xs, wt, -0.5f, 0.1f, 15, true, f + j);
-        }
-        for (int c = 0; c < CHAINS; c++) {
-            sums[j + c] = sum_of(wt + 16 * c, 16);
-            scales[j + c] = f[j + c].scale;
-            mins[j + c] = f[j + c].min;
-        }
-    }
-    if (w) {
-        d = fit_positive(16, 15, scales, sums, ls);
-        dm = fit_positive(16, 15, mins, sums, lm);
-    } else {
-        vf zero = v_set(0.f), fifteen = v_set(15.f), top = largest(scales, 16), low = largest(mins, 16);
-        vm any_s = v_lt(zero, top), any_m = v_lt(zero, low);
-
-        d = v_sel(any_s, v_div(top, fifteen), zero);
-        dm = v_sel(any_m, v_div(low, fifteen), zero);
-        for (int j = 0; j < 16; j++) {
-            vi a = nearest(v_mul(v_div(fifteen, top), scales[j]));
-            vi b = nearest(v_mul(v_div(fifteen, low), mins[j]));
-
-            ls[j] = low8(v_seli(any_s, a, v_seti(0)));
-            lm[j] = v_seli(any_m, b, v_seti(0));
-        }
-    }
-    put(out, offsetof(struct blk_q2_k, d), v_f16(d));
-    put(out, offsetof(struct blk_q2_k, dmin), v_f16(dm));
-    d = v_f16val(v_f16(d));
-    dm = v_f16val(v_f16(dm));
-    for (int j = 0; j < 16; j++) {
-        vi sc = low8(v_ior(ls[j], v_shl(lm[j], 4)));
-
-        put(out, (int)offsetof(struct blk_q2_k, scales) + j, sc);
-        requant_affine(16, 3, x + 16 * j, f[j], v_mul(d, v_tofloat(v_iand(sc, v_seti(15)))),
-                       v_mul(dm, v_tofloat(v_shr(sc, 4))), levels + 16 * j);
-    }
-    pack_two_bits(levels, out + offsetof(struct blk_q2_k, qs) / 4);
+    e.sigma2 = w ? k_sigma2(1.f, sum_of_squares(x, 256)) : v_set(0.f);
+    for (int j = 0; j < 16; j += CHAINS)
+        q2_k_fit(CHAINS, j, x + 16 * j, w ? w + 16 * j : NULL, f + j, &e);
+    q2_k_half(w != NULL, false, &e);
+    q2_k_half(w != NULL, true, &e);
+    q2_k_top(&e, out);
+    for (int j = 0; j < 16; j++)
+        q2_k_levels(j, x + 16 * j, f[j], &e, out);
 }
 
 /* 16 six-bit scales, 0..63, in 12 bytes: low halves first, then the high bits. */
@@ -162,53 +203,82 @@ V_FN void pack_q3_scales(const vi *l, vi *out)
     }
 }
 
-V_FN void q3_k_block(const vf *x, const vf *w, vi *out)
+/* levels: of the search, for where the stored scale became 0. */
+V_FN void q3_k_fit(int chains, int j, const vf *x, const vf *w, vi *levels, struct exchange *e)
 {
-    vf scales[16], sums[16], wt[16], d, sigma2 = v_set(0.f);
-    vi ls[16], levels[256], low[256];
+    if (!w) {
+        vf scales[4];
 
-    if (w)
-        sigma2 = v_div(v_mul(v_set(2.f), sum_of_squares(x, 256)), v_set(256.f));
-    for (int j = 0; j < 16 && w; j++) {
+        fit_sweeps(chains, x, levels, scales);
+        for (int c = 0; c < chains; c++)
+            e->scale[j + c] = scales[c];
+        return;
+    }
+    for (int c = 0; c < chains; c++) {
         struct linear f;
+        vf wt[16];
 
-        spread_weights(16, x + 16 * j, w + 16 * j, sigma2, wt);
-        sums[j] = sum_of(wt, 16);
-        f = fit_linear(16, 4, x + 16 * j, wt);
-        scales[j] = f.scale;
-        for (int i = 16 * j; i < 16 * j + 16; i++)
+        spread_weights(16, x + 16 * c, w + 16 * c, e->sigma2, wt);
+        e->sum[j + c] = sum_of(wt, 16);
+        f = fit_linear(16, 4, x + 16 * c, wt);
+        e->scale[j + c] = f.scale;
+        for (int i = 16 * c; i < 16 * c + 16; i++)
             levels[i] = linear_level(f, x[i], 4);
     }
-    for (int j = 0; j < 16 && !w; j += CHAINS)
-        fit_sweeps(CHAINS, x + 16 * j, levels + 16 * j, scales + j);
-    if (w) {
-        struct linear f = fit_linear(16, 32, scales, sums);
+}
+
+V_FN void q3_k_top(bool weighted, struct exchange *e, vi *out)
+{
+    vf d;
+
+    if (weighted) {
+        struct linear f = fit_linear(16, 32, e->scale, e->sum);
 
         d = f.scale;
         for (int j = 0; j < 16; j++)
-            ls[j] = linear_level(f, scales[j], 32);
+            e->ls[j] = linear_level(f, e->scale[j], 32);
     } else {
-        vf amax, max = first_largest(scales, 16, &amax), inv = v_div(v_set(-32.f), max);
+        vf amax, max = first_largest(e->scale, 16, &amax), inv = v_div(v_set(-32.f), max);
         vm any = v_ne(max, v_set(0.f));
 
         d = v_sel(any, v_div(v_set(1.f), inv), v_set(0.f));
         for (int j = 0; j < 16; j++) {
-            vi l = sign8(nearest(v_mul(inv, scales[j])));
+            vi l = sign8(nearest(v_mul(inv, e->scale[j])));
 
             l = v_iadd(v_imin(v_imax(l, v_seti(-32)), v_seti(31)), v_seti(32));
-            ls[j] = v_seli(any, l, v_seti(0));
+            e->ls[j] = v_seli(any, l, v_seti(0));
         }
     }
-    pack_q3_scales(ls, out);
+    pack_q3_scales(e->ls, out);
     put(out, offsetof(struct blk_q3_k, d), v_f16(d));
-    d = v_f16val(v_f16(d));
-    for (int j = 0; j < 16; j++)
-        requant_linear(4, x + 16 * j, v_mul(d, v_tofloat(v_isub(ls[j], v_seti(32)))), levels + 16 * j);
-    for (int i = 0; i < 256; i++)
+    e->d = v_f16val(v_f16(d));
+    e->none = v_seti(0);
+}
+
+V_FN void q3_k_levels(int j, const vf *x, vi *levels, const struct exchange *e, vi *out)
+{
+    vi low[16], ones = v_seti(0x01010101);
+
+    requant_linear(4, x, v_mul(e->d, v_tofloat(v_isub(e->ls[j], v_seti(32)))), levels);
+    for (int i = 0; i < 16; i++)
         low[i] = v_iand(levels[i], v_seti(3));
-    pack_two_bits(low, out + offsetof(struct blk_q3_k, qs) / 4);
-    for (int i = 0; i < 256; i++) /* bit i / 32 of byte i % 32: the third bit of value i */
-        put(out, (int)offsetof(struct blk_q3_k, hmask) + (i & 31), v_shl(v_shr(levels[i], 2), i / 32));
+    put_two_bits(j, low, out + offsetof(struct blk_q3_k, qs) / 4);
+    for (int i = 0; i < 16; i += 4) /* bit i / 32 of byte i % 32: the third bit of value i */
+        V_OR(&out[offsetof(struct blk_q3_k, hmask) / 4 + (unsigned)(4 * (j & 1) + i / 4)],
+             v_shl(v_iand(v_shr(word4(levels + i, 1), 2), ones), j / 2));
+}
+
+V_FN void q3_k_block(const vf *x, const vf *w, vi *out)
+{
+    struct exchange e;
+    vi levels[256];
+
+    e.sigma2 = w ? k_sigma2(2.f, sum_of_squares(x, 256)) : v_set(0.f);
+    for (int j = 0; j < 16; j += CHAINS)
+        q3_k_fit(CHAINS, j, x + 16 * j, w ? w + 16 * j : NULL, levels + 16 * j, &e);
+    q3_k_top(w != NULL, &e, out);
+    for (int j = 0; j < 16; j++)
+        q3_k_levels(j, x + 16 * j, levels + 16 * j, &e, out);
 }
 
 /* Eight six-bit scales and minimums in 12 bytes. s and m are bytes; what does
@@ -238,156 +308,165 @@ V_FN void unpack_k4(const vi *b, int j, vi *s, vi *m)
     }
 }
 
-/* q4_k (nmax 15) and q5_k (nmax 31): scales, minimums and levels. b: the 12
- * packed bytes. */
-V_FN void k45_levels(int nmax, const vf *x, const vf *w, vi *head, vi *b, vi *levels)
+/* q4_k (nmax 15) and q5_k (nmax 31). */
+V_FN void k45_fit(int nmax, int chains, int j, const vf *x, const vf *w, struct affine *f, struct exchange *e)
 {
-    struct affine f[8];
-    vf scales[8], mins[8], sums[8], wt[32 * CHAINS], d, dm, sigma2 = v_set(0.f), zero = v_set(0.f);
-    vi ls[8], lm[8], cap = v_seti(63);
+    vf wt[128];
 
-    if (w)
-        sigma2 = v_div(v_mul(v_set(2.f), sum_of_squares(x, 256)), v_set(256.f));
-    for (int j = 0; j < 8; j += CHAINS) {
-        const vf *xs = x + 32 * j;
-
-        if (w) {
-            spread_weights(32 * CHAINS, xs, w + 32 * j, sigma2, wt);
-            fit_affine(CHAINS, 32, nmax, xs, wt, -0.9f, 0.05f, 36, false, f + j);
-        } else {
-            for (int c = 0; c < CHAINS; c++) {
-                vf mean = v_sqrt(v_div(sum_of_squares(xs + 32 * c, 32), v_set(32.f)));
-
-                for (int i = 32 * c; i < 32 * c + 32; i++)
-                    wt[i] = v_add(mean, v_abs(xs[i]));
-            }
-            if (nmax == 15)
-                fit_affine(CHAINS, 32, nmax, xs, wt, -1.f, 0.1f, 20, false, f + j);
-            else
-                fit_affine(CHAINS, 32, nmax, xs, wt, -0.5f, 0.1f, 15, false, f + j);
-        }
-        for (int c = 0; c < CHAINS; c++) {
-            sums[j + c] = sum_of(wt + 32 * c, 32);
-            scales[j + c] = f[j + c].scale;
-            mins[j + c] = f[j + c].min;
-        }
-    }
     if (w) {
-        d = fit_positive(8, 63, scales, sums, ls);
-        dm = fit_positive(8, 63, mins, sums, lm);
-        for (int j = 0; j < 8 && nmax == 31; j++) { /* q4_k has no such cap */
-            ls[j] = v_imin(ls[j], cap);
-            lm[j] = v_imin(lm[j], cap);
-        }
+        spread_weights(32 * chains, x, w, e->sigma2, wt);
+        fit_affine(chains, 32, nmax, x, wt, -0.9f, 0.05f, 36, false, f);
     } else {
-        vf top = largest(scales, 8), low = largest(mins, 8);
-        vf inv_s = v_sel(v_lt(zero, top), v_div(v_set(63.f), top), zero);
-        vf inv_m = v_sel(v_lt(zero, low), v_div(v_set(63.f), low), zero);
+        for (int c = 0; c < chains; c++) {
+            vf mean = v_sqrt(v_div(sum_of_squares(x + 32 * c, 32), v_set(32.f)));
+
+            for (int i = 32 * c; i < 32 * c + 32; i++)
+                wt[i] = v_add(mean, v_abs(x[i]));
+        }
+        if (nmax == 15)
+            fit_affine(chains, 32, nmax, x, wt, -1.f, 0.1f, 20, false, f);
+        else
+            fit_affine(chains, 32, nmax, x, wt, -0.5f, 0.1f, 15, false, f);
+    }
+    for (int c = 0; c < chains; c++) {
+        e->sum[j + c] = sum_of(wt + 32 * c, 32);
+        e->scale[j + c] = f[c].scale;
+        e->min[j + c] = f[c].min;
+    }
+}
+
+V_FN void k45_half(int nmax, bool weighted, bool mins, struct exchange *e)
+{
+    const vf *v = mins ? e->min : e->scale;
+    vi *l = mins ? e->lm : e->ls, cap = v_seti(63);
+    vf zero = v_set(0.f), d;
+
+    if (weighted) {
+        d = fit_positive(8, 63, v, e->sum, l);
+        for (int j = 0; j < 8 && nmax == 31; j++) /* q4_k has no such cap */
+            l[j] = v_imin(l[j], cap);
+    } else {
+        vf top = largest(v, 8), inv = v_sel(v_lt(zero, top), v_div(v_set(63.f), top), zero);
 
         d = v_div(top, v_set(63.f));
-        dm = v_div(low, v_set(63.f));
-        for (int j = 0; j < 8; j++) {
-            ls[j] = v_imin(low8(nearest(v_mul(inv_s, scales[j]))), cap);
-            lm[j] = v_imin(low8(nearest(v_mul(inv_m, mins[j]))), cap);
-        }
+        for (int j = 0; j < 8; j++)
+            l[j] = v_imin(low8(nearest(v_mul(inv, v[j]))), cap);
     }
-    pack_k4(ls, lm, b);
-    *head = v_ior(v_f16(d), v_shl(v_f16(dm), 16));
-    d = v_f16val(v_f16(d));
-    dm = v_f16val(v_f16(dm));
-    for (int j = 0; j < 8; j++) {
-        vi s, m;
-
-        unpack_k4(b, j, &s, &m);
-        requant_affine(32, nmax, x + 32 * j, f[j], v_mul(d, v_tofloat(s)), v_mul(dm, v_tofloat(m)), levels + 32 * j);
-    }
+    if (mins)
+        e->dm = d;
+    else
+        e->d = d;
 }
 
-/* Four bits a value: byte i of each 64 holds values i and i + 32. */
-V_FN void pack_nibbles(const vi *levels, vi *out)
+V_FN void k45_top(struct exchange *e, vi *out)
 {
-    vi four = v_seti(0x0f0f0f0f);
+    vi b[12];
 
-    for (int g = 0; g < 4; g++)
-        for (int i = 0; i < 32; i += 4) {
-            const vi *l = levels + 64 * g + i;
-
-            out[8 * g + i / 4] = v_ior(v_iand(word4(l, 1), four), v_shl(v_iand(word4(l + 32, 1), four), 4));
-        }
-}
-
-V_FN void q4_k_block(const vf *x, const vf *w, vi *out)
-{
-    vi b[12], levels[256];
-
-    k45_levels(15, x, w, &out[0], b, levels);
+    pack_k4(e->ls, e->lm, b);
+    out[0] = v_ior(v_f16(e->d), v_shl(v_f16(e->dm), 16));
     for (int k = 0; k < 3; k++)
         out[1 + k] = word4(b + 4 * k, 1);
-    pack_nibbles(levels, out + offsetof(struct blk_q4_k, qs) / 4);
+    e->d = v_f16val(v_f16(e->d));
+    e->dm = v_f16val(v_f16(e->dm));
+    e->none = v_seti(0);
+    for (int j = 0; j < 8; j++)
+        unpack_k4(b, j, &e->ls[j], &e->lm[j]);
 }
 
-V_FN void q5_k_block(const vf *x, const vf *w, vi *out)
+/* Four bits a value: byte i of each 64 holds values i and i + 32; q5_k has bit j
+ * of byte i of qh as the fifth. */
+V_FN void k45_levels(int nmax, int j, const vf *x, struct affine f, const struct exchange *e, vi *out)
 {
-    vi b[12], levels[256], *qh = out + offsetof(struct blk_q5_k, qh) / 4;
+    vi l[32], four = v_seti(0x0f0f0f0f), one = v_seti(0x01010101);
+    vi *qs = out + (nmax == 15 ? offsetof(struct blk_q4_k, qs) : offsetof(struct blk_q5_k, qs)) / 4;
 
-    k45_levels(31, x, w, &out[0], b, levels);
-    for (int k = 0; k < 3; k++)
-        out[1 + k] = word4(b + 4 * k, 1);
-    pack_nibbles(levels, out + offsetof(struct blk_q5_k, qs) / 4);
-    for (int i = 0; i < 32; i += 4) /* bit g of byte i: the fifth bit of value 32 * g + i */
-        for (int g = 0; g < 8; g++) {
-            vi high = v_iand(v_shr(word4(levels + 32 * g + i, 1), 4), v_seti(0x01010101));
+    requant_affine(32, nmax, x, f, v_mul(e->d, v_tofloat(e->ls[j])), v_mul(e->dm, v_tofloat(e->lm[j])), l);
+    for (int i = 0; i < 32; i += 4) {
+        vi word = word4(l + i, 1);
 
-            qh[i / 4] = v_ior(qh[i / 4], v_shl(high, g));
-        }
+        V_OR(&qs[8 * (j / 2) + i / 4], v_shl(v_iand(word, four), 4 * (j & 1)));
+        if (nmax == 31)
+            V_OR(&out[offsetof(struct blk_q5_k, qh) / 4 + (unsigned)i / 4], v_shl(v_iand(v_shr(word, 4), one), j));
+    }
+}
+
+V_FN void k45_block(int nmax, const vf *x, const vf *w, vi *out)
+{
+    struct affine f[8];
+    struct exchange e;
+
+    e.sigma2 = w ? k_sigma2(2.f, sum_of_squares(x, 256)) : v_set(0.f);
+    for (int j = 0; j < 8; j += CHAINS)
+        k45_fit(nmax, CHAINS, j, x + 32 * j, w ? w + 32 * j : NULL, f + j, &e);
+    k45_half(nmax, w != NULL, false, &e);
+    k45_half(nmax, w != NULL, true, &e);
+    k45_top(&e, out);
+    for (int j = 0; j < 8; j++)
+        k45_levels(nmax, j, x + 32 * j, f[j], &e, out);
+}
+
+V_FN void q4_k_block(const vf *x, const vf *w, vi *out) { k45_block(15, x, w, out); }
+V_FN void q5_k_block(const vf *x, const vf *w, vi *out) { k45_block(31, x, w, out); }
+
+V_FN void q6_k_fit(int j, const vf *x, const vf *w, vi *levels, struct exchange *e)
+{
+    struct linear f = fit_linear(16, 32, x, w);
+
+    e->scale[j] = f.scale;
+    for (int i = 0; i < 16; i++)
+        levels[i] = linear_level(f, x[i], 32);
+}
+
+V_FN void q6_k_top(struct exchange *e, vi *out)
+{
+    vf amax, max = first_largest(e->scale, 16, &amax), inv = v_div(v_set(-128.f), max);
+    vi d = v_f16(v_div(v_set(1.f), inv));
+
+    e->none = v_seli(v_lt(amax, v_set(GROUP_EPS)), v_seti(1), v_seti(0));
+    put(out, offsetof(struct blk_q6_k, d), d);
+    e->d = v_f16val(d);
+    for (int j = 0; j < 16; j++) {
+        e->ls[j] = sign8(v_imin(nearest(v_mul(inv, e->scale[j])), v_seti(127)));
+        put(out, (int)offsetof(struct blk_q6_k, scales) + j, low8(e->ls[j]));
+    }
 }
 
 /* Low nibbles, then pairs of high bits; each half of 128 values on its own. */
-V_FN void pack_q6(const vi *levels, vi *out)
+V_FN void q6_k_levels(int j, const vf *x, vi *levels, const struct exchange *e, vi *out)
 {
     vi four = v_seti(0x0f0f0f0f), two = v_seti(0x03030303);
+    int k = j % 8 / 2, at = 4 * (j & 1);
 
-    for (int half = 0; half < 2; half++)
-        for (int i = 0; i < 32; i += 4) {
-            vi q[4], high = v_seti(0), *ql = out + 16 * half + i / 4;
+    requant_linear(32, x, v_mul(e->d, v_tofloat(e->ls[j])), levels);
+    for (int i = 0; i < 16; i += 4) {
+        vi word = word4(levels + i, 1);
 
-            for (int k = 0; k < 4; k++) {
-                q[k] = word4(levels + 128 * half + 32 * k + i, 1);
-                high = v_ior(high, v_shl(v_iand(v_shr(q[k], 4), two), 2 * k));
-            }
-            ql[0] = v_ior(v_iand(q[0], four), v_shl(v_iand(q[2], four), 4));
-            ql[8] = v_ior(v_iand(q[1], four), v_shl(v_iand(q[3], four), 4));
-            out[offsetof(struct blk_q6_k, qh) / 4 + 8 * half + i / 4] = high;
-        }
+        V_OR(&out[16 * (j / 8) + 8 * (k & 1) + at + i / 4], v_shl(v_iand(word, four), 4 * (k >> 1)));
+        V_OR(&out[(int)offsetof(struct blk_q6_k, qh) / 4 + 8 * (j / 8) + at + i / 4],
+             v_shl(v_iand(v_shr(word, 4), two), 2 * k));
+    }
+}
+
+/* No bit is set where e->none says so. */
+V_FN void clear_none(const struct exchange *e, vi *out)
+{
+    vm none = v_ine(e->none, v_seti(0));
+
+    for (int k = 0; k < MAX_WORDS && v_any(none); k++)
+        out[k] = v_seli(none, v_seti(0), out[k]);
 }
 
 V_FN void q6_k_block(const vf *x, const vf *w, vi *out)
 {
-    vf scales[16], amax, max, inv, d;
+    struct exchange e;
     vi levels[256];
-    vm zero;
 
-    for (int j = 0; j < 16; j++) {
-        struct linear f = fit_linear(16, 32, x + 16 * j, w ? w + 16 * j : NULL);
-
-        scales[j] = f.scale;
-        for (int i = 16 * j; i < 16 * j + 16; i++)
-            levels[i] = linear_level(f, x[i], 32);
-    }
-    max = first_largest(scales, 16, &amax);
-    zero = v_lt(amax, v_set(GROUP_EPS));
-    inv = v_div(v_set(-128.f), max);
-    put(out, offsetof(struct blk_q6_k, d), v_f16(v_div(v_set(1.f), inv)));
-    d = v_f16val(v_f16(v_div(v_set(1.f), inv)));
-    for (int j = 0; j < 16; j++) {
-        vi s = sign8(v_imin(nearest(v_mul(inv, scales[j])), v_seti(127)));
-
-        put(out, (int)offsetof(struct blk_q6_k, scales) + j, low8(s));
-        requant_linear(32, x + 16 * j, v_mul(d, v_tofloat(s)), levels + 16 * j);
-    }
-    pack_q6(levels, out);
-    for (int k = 0; k < MAX_WORDS && v_any(zero); k++)
-        out[k] = v_seli(zero, v_seti(0), out[k]);
+    for (int j = 0; j < 16; j++)
+        q6_k_fit(j, x + 16 * j, w ? w + 16 * j : NULL, levels + 16 * j, &e);
+    q6_k_top(&e, out);
+    for (int j = 0; j < 16; j++)
+        q6_k_levels(j, x + 16 * j, levels + 16 * j, &e, out);
+    clear_none(&e, out);
 }
 
 #endif

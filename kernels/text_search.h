@@ -8,6 +8,12 @@
 #ifndef SLUICE_KERNELS_TEXT_SEARCH_H
 #define SLUICE_KERNELS_TEXT_SEARCH_H
 
+/* A constant table, and a function that is not to be inlined. */
+#ifndef V_TABLE
+#define V_TABLE static const __attribute__((unused))
+#define V_CALL static __attribute__((noinline, unused))
+#endif
+
 /* Below this magnitude a group counts as all zero. */
 #define GROUP_EPS 1e-15f
 

@@ -21,6 +21,7 @@ enum sl_code {
     SL_ESOURCE = -7,       /* source damaged, incomplete or missing */
     SL_EVERIFY = -8,       /* output is not what it must be */
     SL_ENOSPACE = -9,      /* not enough room on the disk */
+    SL_EDEVICE = -10,      /* a GPU failed or was lost; the same command goes on */
     SL_EEXISTS = -13,      /* output exists already */
     SL_EINTERRUPTED = -75, /* stopped at a safe point; the same command goes on */
 };

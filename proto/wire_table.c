@@ -198,6 +198,7 @@ static const struct sl_field grant_message[] = {
     {"tasks", SL_F_RECS, true, NAME_BYTES, &lease_record},
     {"lease_ms", SL_F_UINT, true, 86400000, NULL},
     {"group", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
+    {"with", SL_F_UINT, false, NAME_BYTES, NULL},
     {"spec", SL_F_REC, false, 0, &spec_record},
     {"fingerprint", SL_F_HEX, false, 32, NULL},
     {"sums", SL_F_HEXES, false, 1u << 20, NULL},

@@ -6,12 +6,14 @@ UNIT_BINS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(UNIT_SRCS))
 TOOL_BINS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c)) \
              $(patsubst tests/preload/%.c,$(B)/tools/%.so,$(wildcard tests/preload/*.c))
 # The long ones first, so that two at a time end together.
-TAP_LONG  := $(addprefix tests/tap/,resume.t llama.t mixtures.t service.t faults.t soak.t netns.t llama_quantize.t \
+TAP_LONG  := $(addprefix tests/tap/,resume.t kernels_differ.t llama.t mixtures.t service.t faults.t soak.t netns.t llama_quantize.t \
              imatrix_llama.t build.t convert.t)
 TAP_TESTS := $(wildcard $(TAP_LONG)) $(filter-out $(TAP_LONG),$(sort $(wildcard tests/tap/*.t)))
 # Those worth running with sanitized programs, where all is some ten times slower.
 TAP_SAN   := $(wildcard $(addprefix tests/tap/,service.t resume.t convert.t quantize.t verify.t cli.t damage.t \
-             odd_use.t operate.t client.t manual.t diff.t imatrix.t limits.t))
+             odd_use.t operate.t client.t manual.t diff.t imatrix.t limits.t sanitizer.t))
+# Those with threads, sockets and several processes.
+TAP_TSAN  := $(wildcard $(addprefix tests/tap/,service.t convert.t client.t operate.t sanitizer.t))
 
 $(B)/tests/%: tests/unit/%.c $(B)/libsluice.a $(CU_OBJS)
 	@mkdir -p $(@D)
@@ -22,6 +24,19 @@ $(B)/tools/%: tests/tools/%.c
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  TOOL    $@")
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(WERROR) -O2 -MMD -MP -MF $@.d -o $@ $< -lxxhash -lm
+
+# The program itself, its CUDA table replaced by one that computes on the CPU.
+$(B)/tools/emulated_gpu: tests/tools/emulated_gpu.c $(B)/client/sluice_main.o $(B)/libsluice.a
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  TOOL    $@")
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -MMD -MP -MF $@.d -o $@ $< $(B)/client/sluice_main.o $(B)/libsluice.a $(LIBS)
+
+# The GPU's check and benchmark, on the same.
+TOOL_BINS += $(B)/tools/emulated_check $(B)/tools/emulated_bench
+$(B)/tools/emulated_%: tests/gpu/gpu_%.c tests/tools/emulated_gpu.c $(B)/libsluice.a
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  TOOL    $@")
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -Itests/gpu -MMD -MP -MF $@.d -o $@ $< tests/tools/emulated_gpu.c $(B)/libsluice.a $(LIBS)
 
 # Those that speak the protocol.
 $(B)/tools/wire_%: tests/tools/wire_%.c $(B)/libsluice.a
@@ -35,7 +50,7 @@ $(B)/tools/%.so: tests/preload/%.c
 	$(if $(V),,@echo "  TOOL    $@")
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(WERROR) -O2 -fPIC -shared -MMD -MP -MF $@.d -o $@ $< -ldl
 
--include $(wildcard tests/bench/bench.mk tests/fuzz/fuzz.mk)
+-include $(wildcard tests/bench/bench.mk tests/fuzz/fuzz.mk tests/gpu/gpu.mk)
 
 .PHONY: check check-programs check-asan check-ubsan check-tsan check-fp lint unit test-programs test-tools perplexity error-table
 
@@ -43,7 +58,7 @@ $(B)/tools/%.so: tests/preload/%.c
 test-tools:
 	@tests/tools/setup.sh
 
-test-programs: all $(UNIT_BINS) $(TOOL_BINS)
+test-programs: all $(UNIT_BINS) $(TOOL_BINS) $(B)/fuzz/kernels_differ
 
 # As many jobs as processors, unless the user said how many.
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
@@ -71,8 +86,8 @@ SECONDS ?= 3600
 soak: test-programs
 	@SLUICE_BUILD=$(abspath $(B)) ROUNDS=$(ROUNDS) SECONDS=$(SECONDS) SEED=$(SEED) perl -Itests/lib tests/tap/soak.t
 
-# Sanitized programs: their own folders, the unit tests, and a part of the rest.
-san = @$(MAKE) --no-print-directory $(JOBS) B=build/$(1) SAN=$(2) CFLAGS="-O1 -g" WERROR=$(WERROR) san-programs
+# Sanitized programs: their own folders, without CUDA, the unit tests, and a part of the rest.
+san = @$(MAKE) --no-print-directory $(JOBS) B=build/$(1) SAN=$(2) NVCC= CFLAGS="-O1 -g" WERROR=$(WERROR) san-programs
 check-asan:
 	$(call san,asan,address)
 check-ubsan:
@@ -82,7 +97,8 @@ check-tsan:
 .PHONY: san-programs
 san-programs: test-programs
 	@SLUICE_QUICK=1 ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:exitcode=99 UBSAN_OPTIONS=print_stacktrace=1:exitcode=99 \
-	    TSAN_OPTIONS=exitcode=99 $(run_tests) $(UNIT_BINS) $(if $(filter thread,$(SAN)),,$(TAP_SAN))
+	    TSAN_OPTIONS="exitcode=99 history_size=4 suppressions=$(CURDIR)/tests/tools/tsan.supp" \
+	    $(run_tests) $(UNIT_BINS) $(if $(filter thread,$(SAN)),$(TAP_TSAN),$(TAP_SAN))
 
 # Nothing fused, nothing approximate in the objects.
 check-fp: test-programs
@@ -104,20 +120,53 @@ error-table: test-tools test-programs
 	    --imatrix tests/tiny-v3/imatrix.legacy-layout.dat --readme README.md --svg tests/tiny-v3/error-size.svg \
 	    --work $(B)/error-table --sizes 6.5M,7.5M,9M,11M,14M --chunks $(CHUNKS)
 
-# libFuzzer on every reader of strangers' bytes: make fuzz FUZZ_SECONDS=600
-# (needs clang and its runtime: Debian's libclang-rt-14-dev).
-FUZZ_SECONDS ?= 60
+# What looks for new failures for as long as wanted: make fuzz SECONDS=3600 SEED=7.
+#   fuzz-kernels  every backend against the scalar one, and that against ggml where it is there
+#   fuzz-readers  libFuzzer on every reader of strangers' bytes, SECONDS for each
+#                 (needs clang and its runtime: Debian's libclang-rt-14-dev)
+SECONDS ?= 60
+SEED    ?=
+FUZZ_SECONDS ?= $(SECONDS)
 FUZZ_BINS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
-$(B)/fuzz/%: tests/fuzz/%.c $(B)/libsluice.a
+DIFFER    := $(B)/fuzz/kernels_differ
+GGML_LIB   = $(wildcard build/npm/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64/libggml-base.so)
+
+$(DIFFER): tests/fuzz/kernels_differ.c $(B)/libsluice.a
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  TOOL    $@")
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(B)/libsluice.a $(LIBS) -ldl
+
+$(B)/fuzz/%_fuzz: tests/fuzz/%_fuzz.c $(B)/libsluice.a
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  FUZZ    $@")
 	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer -MMD -MP -MF $@.d -o $@ $< $(B)/libsluice.a $(LIBS)
 
-.PHONY: fuzz fuzz-run
+# What strangers can say to the daemon, alone: its own sources sanitized, the rest as it is.
+# Some seconds of it are in `make check` (tests/tap/fuzz.t); make fuzz-wire for longer.
+WIRE_FUZZ_SRCS := $(wildcard daemon/coord*.c) daemon/queue.c daemon/committer.c \
+                  proto/wire.c proto/wire_table.c proto/json_file.c
+$(B)/fuzz-wire: tests/fuzz/coordinator_fuzz.c $(WIRE_FUZZ_SRCS) $(B)/libsluice.a
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  FUZZ    $@")
+	$(Q)clang -std=c11 -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -I. -O1 -g $(FPFLAGS) -pthread \
+	    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $< $(WIRE_FUZZ_SRCS) $(B)/libsluice.a $(LIBS)
+.PHONY: fuzz-wire
+fuzz-wire: $(B)/fuzz-wire
+	@mkdir -p build/fuzz-wire.corpus
+	$< -max_total_time=$(FUZZ_SECONDS) -timeout=20 -max_len=20000 -dict=tests/fuzz/wire.dict -print_final_stats=1 \
+	    -artifact_prefix=build/fuzz-wire. build/fuzz-wire.corpus tests/fuzz/wire_seeds
+
+.PHONY: fuzz fuzz-kernels fuzz-readers fuzz-run
 fuzz:
+	@$(MAKE) --no-print-directory fuzz-kernels
+	@$(MAKE) --no-print-directory fuzz-readers
+fuzz-kernels: $(DIFFER)
+	@$(DIFFER) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --jobs $(shell nproc) --counts \
+	    $(if $(GGML_LIB),--ggml $(GGML_LIB))
+fuzz-readers:
 	@$(MAKE) --no-print-directory $(JOBS) B=build/fuzz CC=clang NVCC= CFLAGS="-O1 -g" \
 	    SAN=fuzzer-no-link,address,undefined fuzz-run
 fuzz-run: $(FUZZ_BINS)
 	@set -e; for f in $(FUZZ_BINS); do mkdir -p $$f.corpus; echo "== $$f"; \
-	    $$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=$$f. $$f.corpus \
-	        $(wildcard tests/fuzz/corpus); done
+	    $$f -max_total_time=$(FUZZ_SECONDS) $(if $(SEED),-seed=$(SEED)) -print_final_stats=1 -artifact_prefix=$$f. \
+	        $$f.corpus $(wildcard tests/fuzz/corpus); done

@@ -246,9 +246,10 @@ static int set_weights(const struct job *j, uint64_t at, uint64_t n)
     uint64_t slice = at / matrix, rows = n / row, same = (matrix - at % matrix) / row, i = 0;
     struct sl_scratch *s = j->s;
 
-    if (s->w_tensor == j->u->tensor && s->w_slice == slice)
+    if (s->w_plan == j->env->plan && s->w_tensor == j->u->tensor && s->w_slice == slice)
         i = s->w_rows < same ? s->w_rows : same;
     s->w_rows = i;
+    s->w_plan = j->env->plan;
     s->w_tensor = j->u->tensor;
     s->w_slice = slice;
     for (; i < rows; i++) {
@@ -316,6 +317,26 @@ static uint64_t chunk_of(const struct job *j)
     return n;
 }
 
+static int open_sources(struct job *j, uint8_t *slab)
+{
+    for (uint32_t i = 0; i < j->u->n_runs; i++) {
+        if (j->u->run[i].n_scales)
+            SL_TRY(decode_scales(j, i, slab));
+        set_source(j, i);
+    }
+    return 0;
+}
+
+int sl_unit_sources(const struct sl_unit_env *env, const struct sl_unit *u, uint8_t *slab,
+                    struct sl_source *src, struct sl_error *e)
+{
+    struct job j = {.env = env, .u = u, .slab = slab, .e = e};
+
+    SL_TRY(open_sources(&j, slab));
+    memcpy(src, j.src, u->n_runs * sizeof *src);
+    return 0;
+}
+
 int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *slab,
                     struct sl_scratch *s, struct sl_error *e)
 {
@@ -326,11 +347,7 @@ int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *s
     if (chunk > s->floats)
         return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s': rows of %llu weights are too long for an "
                        "importance matrix", j.t->name, (unsigned long long)j.t->ne[0]);
-    for (uint32_t i = 0; i < u->n_runs; i++) {
-        if (u->run[i].n_scales)
-            SL_TRY(decode_scales(&j, i, slab));
-        set_source(&j, i);
-    }
+    SL_TRY(open_sources(&j, slab));
     /* Copied bytes are loaded too: a NaN must not pass. Integers have none. */
     if (u->raw && !sl_dtype_info((int)j.src[0].dtype)->weight)
         return 0;

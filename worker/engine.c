@@ -53,7 +53,7 @@ void sl_task_free(struct sl_engine_task *t)
     free(t);
 }
 
-static unsigned usable_cores(void)
+unsigned sl_usable_cores(void)
 {
     cpu_set_t set;
     int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
@@ -71,6 +71,21 @@ static enum sl_backend settled(enum sl_backend b)
     return b;
 }
 
+static int open_member(struct sl_engine *en, unsigned i, struct sl_error *e)
+{
+    struct sl_member *m = &en->members[i];
+
+    m->env.slab_bytes = en->slabs.slab_bytes;
+    m->env.group = en->n_members > 1 ? en->members : NULL;
+    m->env.n_group = en->n_members;
+    m->segments = calloc(m->env.plan->n_segments + 1, sizeof *m->segments);
+    if (!m->segments)
+        return sl_fail(e, SL_EFAIL, "out of memory for %u segments", m->env.plan->n_segments);
+    for (uint32_t k = 0; k < m->env.plan->n_segments; k++)
+        m->segments[k].fd = -1;
+    return 0;
+}
+
 /* What is read and written. */
 static uint64_t job_bytes(const struct sl_plan *p)
 {
@@ -82,25 +97,34 @@ static unsigned threads_for(const struct sl_plan *p)
 {
     uint64_t units = job_bytes(p) / THREAD_BYTES + 1;
 
-    return units < usable_cores() ? (unsigned)units : usable_cores();
+    return units < sl_usable_cores() ? (unsigned)units : sl_usable_cores();
 }
 
 static int allocate(struct sl_engine *en, struct sl_error *e)
 {
-    uint64_t least, row, mem = en->opts.mem_bytes ? en->opts.mem_bytes : MEM_USUAL;
+    uint64_t least = 0, row = 0, bytes = 0, mem = en->opts.mem_bytes ? en->opts.mem_bytes : MEM_USUAL;
 
-    sl_unit_needs(&en->env, &least, &row);
-    SL_TRY(sl_slabs_choose(mem, en->threads, en->threads * 3 * sizeof(float) * (row > 8192 ? row : 8192),
-                           least, en->opts.slab_bytes, job_bytes(en->env.plan), &en->slabs, e));
+    for (unsigned i = 0; i < en->n_members; i++) {
+        uint64_t l, r;
+
+        bytes += job_bytes(en->members[i].env.plan);
+        sl_unit_needs(&en->members[i].env, &l, &r);
+        least = l > least ? l : least;
+        row = r > row ? r : row;
+    }
+    en->longest_row = row;
+    SL_TRY(sl_slabs_choose(mem, en->devices.n ? en->threads * en->slots : en->threads,
+                           en->threads * 3 * sizeof(float) * (row > 8192 ? row : 8192), least,
+                           en->opts.slab_bytes, bytes, &en->slabs, e));
     SL_TRY(sl_slabs_open(&en->slabs, e));
-    en->env.slab_bytes = en->slabs.slab_bytes;
+    for (unsigned i = 0; i < en->n_members; i++)
+        SL_TRY(open_member(en, i, e));
+    en->env = en->members[0].env;
+    SL_TRY(sl_engine_fit_devices(en, e));
     en->units = calloc(en->slabs.n, sizeof *en->units);
-    en->segments = calloc(en->env.plan->n_segments + 1, sizeof *en->segments);
     en->compute = calloc(en->threads, sizeof *en->compute);
-    if (!en->units || !en->segments || !en->compute)
+    if (!en->units || !en->compute)
         return sl_fail(e, SL_EFAIL, "out of memory for %u units", en->slabs.n);
-    for (uint32_t i = 0; i < en->env.plan->n_segments; i++)
-        en->segments[i].fd = -1;
     for (unsigned i = 0; i < en->slabs.n; i++) {
         en->units[i].slab = en->slabs.base + i * en->slabs.slab_bytes;
         en->units[i].next = en->free_units;
@@ -109,6 +133,7 @@ static int allocate(struct sl_engine *en, struct sl_error *e)
     en->n_free = en->slabs.n;
     for (unsigned i = 0; i < en->threads; i++) {
         en->compute[i].en = en;
+        en->compute[i].gpu = en->devices.n ? &en->gpu[i % en->devices.n] : NULL;
         SL_TRY(sl_scratch_open(&en->compute[i].scratch, row, e));
     }
     return 0;
@@ -119,39 +144,100 @@ static int start_threads(struct sl_engine *en, struct sl_error *e)
     int rc = 0;
 
     while (en->n_compute < en->threads &&
-           !(rc = pthread_create(&en->compute[en->n_compute].thread, NULL, sl_engine_compute_thread,
+           !(rc = pthread_create(&en->compute[en->n_compute].thread, NULL,
+                                 en->devices.n ? sl_engine_device_thread : sl_engine_compute_thread,
                                  &en->compute[en->n_compute])))
         en->n_compute++;
     if (rc || (rc = pthread_create(&en->io_thread, NULL, sl_engine_io_thread, en)))
         return sl_fail(e, SL_EFAIL, "cannot start %u threads: %s", en->threads + 1, strerror(rc));
     pthread_mutex_lock(&en->lock);
     en->io_started = true;
-    while (!en->io_up && !en->broken)
+    while ((!en->io_up || (en->devices.n && en->stages_up < en->threads)) && !en->broken)
         pthread_cond_wait(&en->done, &en->lock);
     if (en->broken)
         rc = sl_fail(e, en->err.code, "%s", en->err.text);
+    else if (en->lost.code < 0)
+        rc = sl_fail(e, en->lost.code, "%s", en->lost.text);
     pthread_mutex_unlock(&en->lock);
     return rc;
+}
+
+static bool same_sources(const struct sl_model *a, const struct sl_model *b)
+{
+    if (a->n_src != b->n_src || a->n_tensors != b->n_tensors)
+        return false;
+    for (uint32_t i = 0; i < a->n_src; i++) {
+        const struct sl_model_src *x = &a->src[i], *y = &b->src[i];
+
+        if (x->tensor != y->tensor || x->dtype != y->dtype || x->rows != y->rows || x->cols != y->cols ||
+            x->scale.tensor != y->scale.tensor)
+            return false;
+    }
+    for (uint32_t i = 0; i < a->n_tensors; i++) {
+        const struct sl_out_tensor *x = &a->tensors[i], *y = &b->tensors[i];
+
+        if (x->transform != y->transform || x->first_src != y->first_src || x->n_src != y->n_src ||
+            x->elems != y->elems || x->ne[0] != y->ne[0] || x->heads != y->heads || x->nope != y->nope ||
+            x->v_dim != y->v_dim || x->lora != y->lora)
+            return false;
+    }
+    return true;
+}
+
+bool sl_engine_same_cuts(const struct sl_plan *a, const struct sl_plan *b)
+{
+    if (strcmp(a->parts.source, b->parts.source) != 0 || a->n_items != b->n_items ||
+        a->n_tasks != b->n_tasks || !same_sources(a->model, b->model))
+        return false;
+    for (uint32_t i = 0; i < a->n_items; i++)
+        if (a->items[i].tensor != b->items[i].tensor || a->items[i].elem0 != b->items[i].elem0 ||
+            a->items[i].elems != b->items[i].elems)
+            return false;
+    for (uint32_t i = 0; i < a->n_tasks; i++)
+        if (a->tasks[i].first_item != b->tasks[i].first_item || a->tasks[i].n_items != b->tasks[i].n_items)
+            return false;
+    return true;
 }
 
 int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *plan,
                    const struct sl_engine_opts *o, struct sl_engine **out, struct sl_error *e)
 {
-    struct sl_engine *en = calloc(1, sizeof *en);
+    return sl_engine_open_group(ck, &plan, o, 1, out, e);
+}
+
+int sl_engine_open_group(const struct sl_checkpoint *ck, const struct sl_plan *const *plans,
+                         const struct sl_engine_opts *o, unsigned n, struct sl_engine **out,
+                         struct sl_error *e)
+{
+    struct sl_engine *en;
     pthread_condattr_t attr;
     int rc;
 
-    if (!en)
+    if (n == 0 || n > SL_ENGINE_MEMBERS)
+        return sl_fail(e, SL_EUSAGE, "%u recipes at once; 1 to %d are expected", n, SL_ENGINE_MEMBERS);
+    for (unsigned i = 1; i < n; i++)
+        if (!sl_engine_same_cuts(plans[0], plans[i]))
+            return sl_fail(e, SL_EUSAGE, "plans that are cut differently cannot share what is read");
+    en = calloc(1, sizeof *en);
+    if (!en || !(en->members = calloc(n, sizeof *en->members))) {
+        free(en);
         return sl_fail(e, SL_EFAIL, "out of memory for the engine");
+    }
     en->opts = *o;
-    en->env = (struct sl_unit_env){.ck = ck, .plan = plan, .backend = settled(o->backend),
-                                   .round_bf16 = o->round_bf16, .weights = o->weights};
+    en->n_members = n;
+    for (unsigned i = 0; i < n; i++) {
+        en->members[i].env = (struct sl_unit_env){.ck = ck, .plan = plans[i], .backend = settled(o->backend),
+                                                  .round_bf16 = o[i].round_bf16, .weights = o[i].weights};
+        en->members[i].segment_paths = o[i].segment_paths;
+    }
+    en->env = en->members[0].env;
     if (!sl_backend_usable(en->env.backend)) {
+        free(en->members);
         free(en);
         return sl_fail(e, SL_EUNSUPPORTED, "this machine cannot run the backend '%s'",
                        sl_backend_name(o->backend));
     }
-    en->threads = o->threads ? o->threads : threads_for(plan);
+    en->threads = o->threads ? o->threads : threads_for(plans[0]);
     en->threads = en->threads > THREADS_MAX ? THREADS_MAX : en->threads;
     en->ready_tail = &en->ready;
     en->back_tail = &en->back;
@@ -161,7 +247,9 @@ int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *plan,
     pthread_cond_init(&en->work, &attr);
     pthread_cond_init(&en->done, &attr);
     pthread_condattr_destroy(&attr);
-    rc = allocate(en, e);
+    rc = sl_engine_open_devices(en, e);
+    if (rc == 0)
+        rc = allocate(en, e);
     if (rc == 0)
         rc = start_threads(en, e);
     if (rc < 0) {
@@ -172,37 +260,72 @@ int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *plan,
     return 0;
 }
 
-int sl_engine_submit(struct sl_engine *en, uint32_t task, struct sl_error *e)
+static struct sl_engine_task *new_task(struct sl_engine *en, uint32_t task, uint32_t member)
 {
     const struct sl_plan *p = en->env.plan;
-    struct sl_engine_task *t;
-    int rc = 0;
+    struct sl_engine_task *t = calloc(1, sizeof *t);
 
-    if (task >= p->n_tasks || p->tasks[task].first_item > p->n_items ||
-        p->tasks[task].n_items > p->n_items - p->tasks[task].first_item)
-        return sl_fail(e, SL_EFAIL, "the plan has no task %u", task);
-    t = calloc(1, sizeof *t);
     if (t) {
         t->hash = sl_hash_new(false);
         t->sum = sl_hash_new(false);
     }
     if (!t || !t->hash || !t->sum) {
         sl_task_free(t);
-        return sl_fail(e, SL_EFAIL, "out of memory for task %u", task);
+        return NULL;
     }
     t->task = task;
+    t->member = member;
     sl_cut_begin(&t->cut, &p->tasks[task]);
     for (uint32_t i = 0; i < p->tasks[task].n_items; i++)
         t->elems += p->items[p->tasks[task].first_item + i].elems;
+    return t;
+}
+
+static void free_twins(struct sl_engine_task *t)
+{
+    while (t) {
+        struct sl_engine_task *next = t->twin;
+
+        sl_task_free(t);
+        t = next;
+    }
+}
+
+int sl_engine_submit(struct sl_engine *en, uint32_t task, struct sl_error *e)
+{
+    return sl_engine_submit_group(en, task, 1, e);
+}
+
+int sl_engine_submit_group(struct sl_engine *en, uint32_t task, uint64_t members, struct sl_error *e)
+{
+    struct sl_engine_task *first = NULL, **end = &first;
+    unsigned n = 0;
+    int rc = 0;
+
+    if (task >= en->env.plan->n_tasks)
+        return sl_fail(e, SL_EFAIL, "the plan has no task %u", task);
+    for (uint32_t m = 0; m < en->n_members; m++) {
+        if (!(members >> m & 1))
+            continue;
+        *end = new_task(en, task, m);
+        if (!*end) {
+            free_twins(first);
+            return sl_fail(e, SL_EFAIL, "out of memory for task %u", task);
+        }
+        end = &(*end)->twin;
+        n++;
+    }
+    if (!first)
+        return sl_fail(e, SL_EFAIL, "task %u for nobody", task);
     pthread_mutex_lock(&en->lock);
     if (en->broken) {
         rc = sl_fail(e, en->err.code, "%s", en->err.text);
-        sl_task_free(t);
+        free_twins(first);
     } else {
         bool wake = !en->queue.head;
 
-        sl_task_push(&en->queue, t);
-        en->under_way++;
+        sl_task_push(&en->queue, first);
+        en->under_way += n;
         if (wake)
             sl_io_wake(en->io);
     }
@@ -237,6 +360,7 @@ int sl_engine_wait(struct sl_engine *en, struct sl_task_result *r, int timeout_m
     if (!t)
         return rc;
     r->task = t->task;
+    r->member = t->member;
     r->code = t->code;
     r->checksum = t->code < 0 ? 0 : t->checksum;
     r->error = t->err;
@@ -244,21 +368,49 @@ int sl_engine_wait(struct sl_engine *en, struct sl_task_result *r, int timeout_m
     return 1;
 }
 
-int sl_engine_sync(struct sl_engine *en, struct sl_error *e)
+int sl_engine_sync_member(struct sl_engine *en, uint32_t member, struct sl_error *e)
 {
+    struct sl_member *m = &en->members[member];
     int rc = 0;
 
-    for (uint32_t i = 0; i < en->env.plan->n_segments; i++) {
+    for (uint32_t i = 0; i < m->env.plan->n_segments; i++) {
         int err;
 
-        if (!atomic_exchange(&en->segments[i].dirty, false))
+        if (!atomic_exchange(&m->segments[i].dirty, false))
             continue;
-        err = sl_sys_fdatasync(en->opts.faults, en->segments[i].fd);
+        err = sl_sys_fdatasync(en->opts.faults, m->segments[i].fd);
         if (err < 0 && rc == 0)
             rc = sl_fail(e, sl_sys_write_code(-err), "cannot sync '%s': %s; what was written since the "
-                         "last sync is lost", en->opts.segment_paths[i], strerror(-err));
+                         "last sync is lost", m->segment_paths[i], strerror(-err));
     }
     return rc;
+}
+
+int sl_engine_sync(struct sl_engine *en, struct sl_error *e)
+{
+    struct sl_error later;
+    int rc = 0;
+
+    for (uint32_t m = 0; m < en->n_members; m++) {
+        int one = sl_engine_sync_member(en, m, rc < 0 ? &later : e);
+
+        rc = rc < 0 ? rc : one;
+    }
+    return rc;
+}
+
+uint64_t sl_engine_member_bytes(const struct sl_engine *en, uint32_t member)
+{
+    return atomic_load(&en->members[member].source_bytes);
+}
+
+static uint64_t all_bytes(const struct sl_engine *en)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t m = 0; m < en->n_members; m++)
+        sum += sl_engine_member_bytes(en, m);
+    return sum;
 }
 
 void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out)
@@ -266,17 +418,20 @@ void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out)
     *out = (struct sl_engine_stats){
         .read_bytes = atomic_load(&en->read_bytes),
         .written_bytes = atomic_load(&en->written_bytes),
-        .source_bytes = atomic_load(&en->source_bytes),
+        .source_bytes = all_bytes(en),
         .read_wait_ns = atomic_load(&en->read_wait_ns),
         .slab_wait_ns = atomic_load(&en->slab_wait_ns),
         .compute_ns = atomic_load(&en->compute_ns),
         .io_name = en->io_name,
-        .backend_name = sl_backend_name(en->env.backend),
+        .backend_name = en->devices.n ? en->devices.label : sl_backend_name(en->env.backend),
         .direct = atomic_load(&en->direct),
         .threads = en->threads,
         .slab_bytes = en->slabs.slab_bytes,
         .slabs = en->slabs.n,
         .registered = en->registered,
+        .pinned = en->pinned,
+        .device_names = en->devices.label,
+        .vram_bytes = en->vram_bytes,
     };
 }
 
@@ -304,17 +459,25 @@ void sl_engine_close(struct sl_engine *en)
         pthread_join(en->io_thread, NULL);
     for (unsigned i = 0; i < en->n_compute; i++)
         pthread_join(en->compute[i].thread, NULL);
+    for (struct sl_engine_task *t = en->queue.head; t; t = t->next)
+        free_twins(t->twin);
     free_tasks(&en->queue);
     free_tasks(&en->current);
     free_tasks(&en->results);
-    for (uint32_t i = 0; en->segments && i < en->env.plan->n_segments; i++)
-        if (en->segments[i].fd >= 0)
-            close(en->segments[i].fd);
+    for (unsigned m = 0; m < en->n_members; m++) {
+        struct sl_segment *seg = en->members[m].segments;
+
+        for (uint32_t i = 0; seg && i < en->members[m].env.plan->n_segments; i++)
+            if (seg[i].fd >= 0)
+                close(seg[i].fd);
+        free(seg);
+    }
     for (unsigned i = 0; en->compute && i < en->threads; i++)
         sl_scratch_close(&en->compute[i].scratch);
     free(en->compute);
-    free(en->segments);
+    free(en->members);
     free(en->units);
+    sl_engine_close_devices(en);
     sl_slabs_close(&en->slabs);
     pthread_cond_destroy(&en->work);
     pthread_cond_destroy(&en->done);

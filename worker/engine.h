@@ -11,6 +11,7 @@
 
 #include "kernels/kernels.h"
 #include "proto/plan.h"
+#include "worker/device.h"
 
 enum sl_io_mode { SL_IO_AUTO = 0, SL_IO_URING, SL_IO_PREAD };
 enum sl_direct { SL_DIRECT_AUTO = 0, SL_DIRECT_ON, SL_DIRECT_OFF };
@@ -35,13 +36,20 @@ struct sl_engine_opts {
     struct sl_engine_weights weights;
     uint64_t slab_bytes;     /* 0: chosen from mem_bytes; otherwise asked for (tests) */
     struct sl_faults *faults; /* worker/sysio.h; NULL but in tests */
+    const struct sl_devices *devices; /* GPUs in place of the cores; NULL or none: the cores.
+                                         Copied. threads: then those of each device, 0: 4 at most */
+    uint64_t vram_bytes;     /* device memory that the engine may take of each; 0: 2 GiB, and
+                                no more than half of what is free */
 };
 
 struct sl_engine;
 struct sl_faults;
 
+#define SL_ENGINE_MEMBERS 64
+
 struct sl_task_result {
     uint32_t task;           /* index into plan->tasks */
+    uint32_t member;         /* whose; 0 but in a group */
     int code;                /* 0, or what is in error */
     /* XXH64 (seed 0) over the XXH64s of the task's items (8 bytes each, little-endian,
      * in item order). An item's XXH64 is over its output bytes in element order. Per
@@ -64,6 +72,9 @@ struct sl_engine_stats {
     uint64_t slab_bytes;
     unsigned slabs;
     bool registered;         /* io_uring has the slabs pinned once for all */
+    bool pinned;             /* the devices' runtime has them too */
+    const char *device_names;/* "cpu", "cuda:0,cuda:1" */
+    uint64_t vram_bytes;     /* in use on each device */
 };
 
 /* Effect: starts threads and allocates all slabs. A segment file is opened when
@@ -72,10 +83,33 @@ struct sl_engine_stats {
  * is read. AUTO reads with O_DIRECT where the filesystem takes it and the file
  * is not in the page cache already; ON whenever the filesystem takes it. Checkpoint and plan must
  * outlive the engine. Errors: SL_EUNSUPPORTED (io_uring asked for and refused
- * by the system), SL_EUSAGE (mem_bytes too small, saying what is needed), SL_EFAIL. */
+ * by the system), SL_EUSAGE (mem_bytes or vram_bytes too small, saying what is needed), SL_EDEVICE,
+ * SL_EFAIL. */
 int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *plan,
                    const struct sl_engine_opts *o, struct sl_engine **out,
                    struct sl_error *e) SL_MUST_USE;
+
+/* ---- groups: the recipes of a sweep. Each member has a plan of its own over the
+ * same checkpoint; all plans are cut alike, so that what is read for one of them
+ * serves the others in the same slab, one after the other. */
+
+/* Whether the plans have the same items and tasks over the same source tensors. */
+bool sl_engine_same_cuts(const struct sl_plan *a, const struct sl_plan *b);
+
+/* Effect: as sl_engine_open, for n members, at most SL_ENGINE_MEMBERS; o has n
+ * elements: of the first all counts, of the others round_bf16, segment_paths and
+ * weights. Errors: SL_EUSAGE when the plans are cut differently; those of
+ * sl_engine_open. */
+int sl_engine_open_group(const struct sl_checkpoint *ck, const struct sl_plan *const *plans,
+                         const struct sl_engine_opts *o, unsigned n, struct sl_engine **out,
+                         struct sl_error *e) SL_MUST_USE;
+/* Effect: queues a task of those members whose bits are set: one result each. */
+int sl_engine_submit_group(struct sl_engine *en, uint32_t task, uint64_t members,
+                           struct sl_error *e) SL_MUST_USE;
+/* Effect: sl_engine_sync of one member's segments. */
+int sl_engine_sync_member(struct sl_engine *en, uint32_t member, struct sl_error *e) SL_MUST_USE;
+/* Source bytes converted for one member: its part of sl_engine_stats.source_bytes. */
+uint64_t sl_engine_member_bytes(const struct sl_engine *en, uint32_t member);
 
 /* Effect: queues a task; never blocks. Tasks are worked on in the order they
  * were queued. Errors: SL_EFAIL. */
@@ -84,7 +118,9 @@ int sl_engine_submit(struct sl_engine *en, uint32_t task, struct sl_error *e) SL
 /* Effect: waits at most timeout_ms (negative: without limit) for a finished task (all its bytes handed
  * to the file; not yet synced). Returns 1 with *r filled, 0 on time-out or
  * when nothing is under way, negative when the engine itself failed. A task's
- * own failure is in r->code; the engine goes on. */
+ * own failure is in r->code; the engine goes on. SL_EDEVICE there is no fault of the
+ * task: a GPU failed, and every later task ends so too. Nothing is wrong with what was
+ * finished; the process should end, and its successor begins with a device made new. */
 int sl_engine_wait(struct sl_engine *en, struct sl_task_result *r, int timeout_ms,
                    struct sl_error *e) SL_MUST_USE;
 

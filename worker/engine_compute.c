@@ -32,12 +32,11 @@ void sl_engine_ready(struct sl_engine *en, struct sl_engine_unit *u)
     pthread_mutex_unlock(&en->lock);
 }
 
-/* The next unit to convert, or NULL when the engine closes. Lock held. */
-static struct sl_engine_unit *next_ready(struct sl_engine *en)
+struct sl_engine_unit *sl_engine_take(struct sl_engine *en, bool wait)
 {
     struct sl_engine_unit *u;
 
-    while (!en->ready && !en->no_more) {
+    while (wait && !en->ready && !en->no_more) {
         uint64_t since = en->under_way ? sl_now_ns() : 0;
 
         pthread_cond_wait(&en->work, &en->lock);
@@ -61,7 +60,7 @@ static void count(struct sl_engine *en, struct sl_engine_task *t, uint64_t elems
     t->elems_done += elems;
     sum = t->elems_done == t->elems
               ? src : (uint64_t)((double)src * ((double)t->elems_done / (double)t->elems));
-    atomic_fetch_add(&en->source_bytes, sum - t->counted);
+    atomic_fetch_add(&en->members[t->member].source_bytes, sum - t->counted);
     t->counted = sum;
 }
 
@@ -90,9 +89,8 @@ static int hash_unit(struct sl_engine_task *t, const struct sl_engine_unit *u)
     return sl_hash_update(t->sum, &item, sizeof item);
 }
 
-/* Passes on this unit and those it held up, in order. Lock held, but not while
- * hashing. */
-static void chain(struct sl_engine *en, struct sl_engine_unit *u)
+/* In order. The lock is not held while hashing. */
+void sl_engine_pass(struct sl_engine *en, struct sl_engine_unit *u)
 {
     struct sl_engine_task *t = u->task;
     bool wake = false;
@@ -131,6 +129,22 @@ static void chain(struct sl_engine *en, struct sl_engine_unit *u)
         sl_io_wake(en->io);
 }
 
+const struct sl_unit_env *sl_engine_turn(struct sl_engine *en, struct sl_engine_unit *u)
+{
+    const struct sl_unit_env *env = &en->members[u->task->member].env;
+
+    if (env->group)
+        sl_unit_turn(env, &u->u);
+    return env;
+}
+
+bool sl_engine_wanted(struct sl_engine *en, struct sl_engine_unit *u)
+{
+    if (u->code == 0 && en->stop)
+        u->code = sl_fail(&u->err, SL_EINTERRUPTED, "stopped");
+    return u->code == 0 && u->task->code == 0;
+}
+
 void *sl_engine_compute_thread(void *arg)
 {
     struct sl_compute *me = arg;
@@ -138,18 +152,16 @@ void *sl_engine_compute_thread(void *arg)
     struct sl_engine_unit *u;
 
     pthread_mutex_lock(&en->lock);
-    while ((u = next_ready(en))) {
-        if (u->code == 0 && en->stop)
-            u->code = sl_fail(&u->err, SL_EINTERRUPTED, "stopped");
-        if (u->code == 0 && u->task->code == 0) {
+    while ((u = sl_engine_take(en, true))) {
+        if (sl_engine_wanted(en, u)) {
             uint64_t since = sl_now_ns();
 
             pthread_mutex_unlock(&en->lock);
-            u->code = sl_unit_convert(&en->env, &u->u, u->slab, &me->scratch, &u->err);
+            u->code = sl_unit_convert(sl_engine_turn(en, u), &u->u, u->slab, &me->scratch, &u->err);
             atomic_fetch_add(&en->compute_ns, sl_now_ns() - since);
             pthread_mutex_lock(&en->lock);
         }
-        chain(en, u);
+        sl_engine_pass(en, u);
     }
     pthread_mutex_unlock(&en->lock);
     return NULL;

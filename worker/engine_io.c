@@ -16,7 +16,7 @@ static void finish_task(struct sl_engine *en, struct sl_engine_task *t)
     if (t->code == 0 && sl_hash_final(t->sum, &t->checksum, NULL) < 0)
         t->code = sl_fail(&t->err, SL_EFAIL, "cannot hash the output");
     if (t->code < 0)
-        atomic_fetch_sub(&en->source_bytes, t->counted);
+        atomic_fetch_sub(&en->members[t->member].source_bytes, t->counted);
     sl_task_push(&en->results, t);
     en->under_way--;
     pthread_cond_signal(&en->done);
@@ -31,13 +31,21 @@ static void finish_if_done(struct sl_engine *en, struct sl_engine_task *t)
 
 static void settle(struct sl_engine *en, struct sl_engine_unit *u)
 {
-    struct sl_engine_task *t = u->task;
+    struct sl_engine_task *t = u->task, *twin = t->twin;
 
+    /* t may be gone once it is finished. */
+    t->settled++;
+    finish_if_done(en, t);
+    if (twin) {
+        u->task = twin;
+        u->code = u->read_code;
+        u->drop = false;
+        sl_engine_ready(en, u);
+        return;
+    }
     u->next = en->free_units;
     en->free_units = u;
     en->n_free++;
-    t->settled++;
-    finish_if_done(en, t);
 }
 
 static void start_read(struct sl_engine *en, struct sl_engine_unit *u, struct sl_engine_op *op)
@@ -96,6 +104,12 @@ static void read_failed(struct sl_engine *en, struct sl_engine_op *op)
                           path, (unsigned long long)(op->io.off + op->io.got), strerror(op->io.err));
 }
 
+static void reads_done(struct sl_engine *en, struct sl_engine_unit *u)
+{
+    u->read_code = u->code;
+    sl_engine_ready(en, u);
+}
+
 static void read_done(struct sl_engine *en, struct sl_engine_op *op)
 {
     struct sl_engine_unit *u = op->unit;
@@ -120,16 +134,16 @@ static void read_done(struct sl_engine *en, struct sl_engine_op *op)
     if (u->code == 0 && u->reads_begun < u->u.n_reads)
         start_read(en, u, op);
     if (!u->pending)
-        sl_engine_ready(en, u);
+        reads_done(en, u);
 }
 
-static struct sl_segment *segment(struct sl_engine *en, uint32_t i, int *err)
+static struct sl_segment *segment(struct sl_engine *en, struct sl_member *m, uint32_t i, int *err)
 {
-    struct sl_segment *s = &en->segments[i];
+    struct sl_segment *s = &m->segments[i];
 
     *err = 0;
     if (s->fd < 0)
-        s->fd = sl_sys_open(en->opts.faults, en->opts.segment_paths[i], O_WRONLY | O_NOFOLLOW, 0);
+        s->fd = sl_sys_open(en->opts.faults, m->segment_paths[i], O_WRONLY | O_NOFOLLOW, 0);
     if (s->fd >= 0)
         return s;
     *err = -s->fd;
@@ -139,7 +153,7 @@ static struct sl_segment *segment(struct sl_engine *en, uint32_t i, int *err)
 
 static void write_failed(struct sl_engine *en, struct sl_engine_unit *u, uint32_t seg, int err)
 {
-    const char *path = en->opts.segment_paths[seg];
+    const char *path = en->members[u->task->member].segment_paths[seg];
     int code = sl_sys_write_code(err);
 
     if (code == SL_ENOSPACE)
@@ -154,7 +168,8 @@ static void write_failed(struct sl_engine *en, struct sl_engine_unit *u, uint32_
 
 static void start_write(struct sl_engine *en, struct sl_engine_unit *u)
 {
-    const struct sl_plan_tensor *pt = &en->env.plan->tensors[u->u.tensor];
+    struct sl_member *m = &en->members[u->task->member];
+    const struct sl_plan_tensor *pt = &m->env.plan->tensors[u->u.tensor];
     const struct sl_type_info *ti = sl_type_info(pt->type);
     struct sl_engine_op *op = &u->op[0];
     int err = 0;
@@ -164,7 +179,7 @@ static void start_write(struct sl_engine *en, struct sl_engine_unit *u)
         settle(en, u);
         return;
     }
-    s = segment(en, pt->segment, &err);
+    s = segment(en, m, pt->segment, &err);
     if (!s) {
         write_failed(en, u, pt->segment, err);
         settle(en, u);
@@ -184,37 +199,52 @@ static void start_write(struct sl_engine *en, struct sl_engine_unit *u)
 static void write_done(struct sl_engine *en, struct sl_engine_op *op)
 {
     atomic_fetch_add(&en->written_bytes, op->io.got);
-    atomic_store(&en->segments[op->file].dirty, true);
+    atomic_store(&en->members[op->unit->task->member].segments[op->file].dirty, true);
     if (op->io.err)
         write_failed(en, op->unit, op->file, op->io.err);
     settle(en, op->unit);
 }
 
-static void issue(struct sl_engine *en, struct sl_engine_task *t)
+/* rc: how the last cut ended. */
+static void end_cutting(struct sl_engine *en, struct sl_engine_task *t, int rc, const struct sl_error *err)
 {
-    struct sl_engine_unit *u = en->free_units;
-    int rc;
+    en->cutting = NULL;
+    while (t) {
+        struct sl_engine_task *twin = t->twin;
 
-    pthread_mutex_lock(&en->lock);
-    rc = t->code;
-    pthread_mutex_unlock(&en->lock);
-    if (rc == 0)
-        rc = sl_cut_next(&en->env, &t->cut, &u->u, &u->err);
-    if (rc <= 0) {
         t->cut_done = true;
-        en->cutting = NULL;
         if (rc < 0) {
             pthread_mutex_lock(&en->lock);
-            sl_task_fail(t, t->issued, rc, &u->err);
+            sl_task_fail(t, t->issued, rc, err);
             pthread_mutex_unlock(&en->lock);
         }
         finish_if_done(en, t);
+        t = twin;
+    }
+}
+
+static void issue(struct sl_engine *en, struct sl_engine_task *t)
+{
+    struct sl_engine_unit *u = en->free_units;
+    bool wanted = false;
+    int rc = 0;
+
+    pthread_mutex_lock(&en->lock);
+    for (const struct sl_engine_task *m = t; m; m = m->twin)
+        wanted |= m->code == 0;
+    pthread_mutex_unlock(&en->lock);
+    if (wanted)
+        rc = sl_cut_next(&en->env, &t->cut, &u->u, &u->err);
+    if (rc <= 0) {
+        end_cutting(en, t, rc, &u->err);
         return;
     }
     en->free_units = u->next;
     en->n_free--;
     u->task = t;
-    u->index = t->issued++;
+    u->index = t->issued;
+    for (struct sl_engine_task *m = t; m; m = m->twin)
+        m->issued++;
     u->code = 0;
     u->drop = false;
     u->reads_begun = 0;
@@ -222,7 +252,7 @@ static void issue(struct sl_engine *en, struct sl_engine_task *t)
     for (unsigned i = 0; i < SL_UNIT_OPS && u->code == 0 && u->reads_begun < u->u.n_reads; i++)
         start_read(en, u, &u->op[i]);
     if (!u->pending)
-        sl_engine_ready(en, u);
+        reads_done(en, u);
 }
 
 /* Takes over what other threads left. Returns the units that are to be written. */
@@ -237,12 +267,14 @@ static struct sl_engine_unit *take_over(struct sl_engine *en, bool *stop)
     *stop = en->stop;
     if (!en->cutting && !en->stop && en->n_free) {
         en->cutting = sl_task_pop(&en->queue);
-        if (en->cutting)
-            sl_task_push(&en->current, en->cutting);
+        for (struct sl_engine_task *t = en->cutting; t; t = t->twin)
+            sl_task_push(&en->current, t);
     } else if (en->cutting && en->stop) {
         struct sl_error err;
 
-        sl_task_fail(en->cutting, UINT64_MAX, sl_fail(&err, SL_EINTERRUPTED, "stopped"), &err);
+        sl_fail(&err, SL_EINTERRUPTED, "stopped");
+        for (struct sl_engine_task *t = en->cutting; t; t = t->twin)
+            sl_task_fail(t, UINT64_MAX, SL_EINTERRUPTED, &err);
     }
     pthread_mutex_unlock(&en->lock);
     return back;

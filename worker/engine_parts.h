@@ -4,13 +4,15 @@
  *   cut, read  --ready-->  convert, hash in order  --back-->  write, free
  *
  * Every unit that was issued goes this way, failed or not, so that a task's
- * first error is its lowest unit's and no slab is lost. One lock guards what
+ * first error is its lowest unit's and no slab is lost. In a group the unit goes
+ * from "back" to "ready" again, for the next member, until all have had it. One lock guards what
  * threads share; nobody holds it while reading, converting, hashing or writing. */
 #ifndef SLUICE_WORKER_ENGINE_PARTS_H
 #define SLUICE_WORKER_ENGINE_PARTS_H
 
 #include "proto/tensor_hash.h"
 #include "worker/engine.h"
+#include "worker/gpu_stage.h"
 #include "worker/io.h"
 #include "worker/slab.h"
 #include "worker/srcfile.h"
@@ -43,14 +45,16 @@ struct sl_engine_unit {
     unsigned pending;
     struct sl_engine_op op[SL_UNIT_OPS];
     int code;                 /* its failure, or 0 */
+    int read_code;            /* the same of its reads, for every member */
     bool drop;                /* nothing is written */
     struct sl_error err;
     struct sl_engine_unit *next;
 };
 
 struct sl_engine_task {
-    uint32_t task;
-    struct sl_cut cut;        /* I/O thread's, like the next two */
+    uint32_t task, member;
+    struct sl_engine_task *twin;  /* the same task of the next member */
+    struct sl_cut cut;        /* I/O thread's, like the next two; the first member's alone */
     uint64_t issued, settled;
     bool cut_done;
     uint64_t elems;           /* of all items */
@@ -76,19 +80,36 @@ struct sl_segment {
     _Atomic bool dirty;       /* written to since the last sync */
 };
 
+struct sl_member {
+    struct sl_unit_env env;
+    const char *const *segment_paths;
+    struct sl_segment *segments;
+    _Atomic uint64_t source_bytes;
+};
+
 struct sl_compute {
     struct sl_engine *en;
     struct sl_scratch scratch;
     pthread_t thread;
+    const struct sl_gpu_device *gpu; /* NULL: the thread converts by itself */
+    struct sl_gpu_stage stage;
+    struct sl_engine_unit *in_slot[SL_GPU_SLOTS_MAX];
 };
 
 struct sl_engine {
-    struct sl_unit_env env;
+    struct sl_unit_env env;       /* the first member's */
+    struct sl_member *members;
+    unsigned n_members;
     struct sl_engine_opts opts;
     unsigned threads;
     struct sl_slabs slabs;
+    struct sl_devices devices;
+    struct sl_gpu_device *gpu;    /* devices.n of them */
+    unsigned slots;               /* of each thread of a device */
+    uint64_t longest_row;         /* with weights */
+    uint64_t vram_bytes;
+    bool pinned;
     struct sl_engine_unit *units;
-    struct sl_segment *segments;
 
     pthread_t io_thread;
     struct sl_compute *compute;
@@ -105,6 +126,8 @@ struct sl_engine {
     const char *io_name;          /* set before io_up, like registered */
     bool registered;
     bool stop, no_more;           /* stop: close was called; no_more: compute threads end */
+    unsigned stages_up;           /* threads of devices that have begun, well or not */
+    struct sl_error lost;         /* the first failure of a device; code 0: none */
     bool broken;
     struct sl_error err;          /* why it is broken, or why the I/O thread did not start */
 
@@ -114,7 +137,7 @@ struct sl_engine {
     struct sl_engine_task *cutting; /* the last of them, while units are cut off it */
     struct sl_srcfiles *files;
 
-    _Atomic uint64_t read_bytes, written_bytes, source_bytes, read_wait_ns, slab_wait_ns, compute_ns;
+    _Atomic uint64_t read_bytes, written_bytes, read_wait_ns, slab_wait_ns, compute_ns;
     _Atomic bool direct;
 };
 
@@ -130,9 +153,26 @@ void sl_task_fail(struct sl_engine_task *t, uint64_t unit, int code, const struc
 void sl_engine_ready(struct sl_engine *en, struct sl_engine_unit *u);
 
 uint64_t sl_now_ns(void);
+unsigned sl_usable_cores(void);
 
 /* The threads' functions; the argument is the engine, or a struct sl_compute. */
 void *sl_engine_io_thread(void *arg);
 void *sl_engine_compute_thread(void *arg);
+void *sl_engine_device_thread(void *arg);
+
+/* Both with the lock held. The next unit to convert, or NULL: when the engine closes, or
+ * (with no wait) when there is none now. Passing on a converted unit and those it held up. */
+struct sl_engine_unit *sl_engine_take(struct sl_engine *en, bool wait);
+void sl_engine_pass(struct sl_engine *en, struct sl_engine_unit *u);
+/* The plan that the unit is to be converted for now; in a group the unit is made that one's. */
+const struct sl_unit_env *sl_engine_turn(struct sl_engine *en, struct sl_engine_unit *u);
+/* Whether the unit is still to be converted; sets its code where the engine stops. */
+bool sl_engine_wanted(struct sl_engine *en, struct sl_engine_unit *u);
+
+/* engine_device.c. Effect: opens the devices of opts; chooses threads and slots for them. */
+int sl_engine_open_devices(struct sl_engine *en, struct sl_error *e) SL_MUST_USE;
+/* Effect: holds the slots against vram_bytes, once slabs are chosen; pins the slabs. */
+int sl_engine_fit_devices(struct sl_engine *en, struct sl_error *e) SL_MUST_USE;
+void sl_engine_close_devices(struct sl_engine *en);
 
 #endif

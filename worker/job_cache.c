@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #define MIB (1024u * 1024u)
-#define ENGINES 2u             /* two jobs of a sweep in turn */
+#define ENGINES 2u             /* two jobs, or sweeps, in turn */
 #define ENGINE_LEAST (256u * MIB)
 #define ENGINE_IDLE_MS 5000u
 #define JOB_IDLE_MS 120000u
@@ -38,9 +38,9 @@ int sl_job_cache_open(const struct sl_job_cache_opts *o, struct sl_job_cache **o
     return 0;
 }
 
-static void free_job(struct sl_cached_job *j)
+static void free_job(struct sl_job_cache *c, struct sl_cached_job *j)
 {
-    sl_job_cache_close_engine(j);
+    sl_job_cache_close_engine(c, j);
     if (!j->given) {
         output_free(&j->out);
         sl_job_plan_close(&j->j);
@@ -77,7 +77,7 @@ void sl_job_cache_drop(struct sl_job_cache *c, struct sl_cached_job *j)
         *at = j->next;
         c->n_jobs--;
     }
-    free_job(j);
+    free_job(c, j);
 }
 
 static void replace(char *text, size_t cap, const char *from, const char *to)
@@ -206,13 +206,27 @@ static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct c
 }
 
 /* Jobs beyond the number that is kept, the one unused for longest first. */
+/* No job has work in the engine; *used_ms: when one last had. */
+static bool engine_idle(struct sl_job_cache *c, const struct sl_engine *en, uint64_t *used_ms)
+{
+    *used_ms = 0;
+    for (const struct sl_cached_job *j = c->jobs; j; j = j->next) {
+        if (j->engine != en)
+            continue;
+        if (j->busy)
+            return false;
+        *used_ms = j->used_ms > *used_ms ? j->used_ms : *used_ms;
+    }
+    return true;
+}
+
 static void make_room(struct sl_job_cache *c)
 {
     while (c->n_jobs >= JOBS) {
         struct sl_cached_job *oldest = NULL;
 
         for (struct sl_cached_job *j = c->jobs; j; j = j->next)
-            if (!j->busy && (!oldest || j->used_ms < oldest->used_ms))
+            if (!j->busy && !j->engine && (!oldest || j->used_ms < oldest->used_ms))
                 oldest = j;
         if (!oldest)
             return;
@@ -225,6 +239,7 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
                      struct sl_error *e)
 {
     struct sl_cached_job *j = c->jobs;
+    uint64_t used;
     int rc;
 
     while (j && j->id != id)
@@ -234,7 +249,7 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
         *out = j;
         return 0;
     }
-    if (j && j->busy)
+    if (j && (j->busy || (j->engine && !engine_idle(c, j->engine, &used))))
         return sl_fail(e, SL_EFAIL, "job %llu got another plan while this worker is at it",
                        (unsigned long long)id);
     if (j)
@@ -254,7 +269,7 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
     if (rc < 0) {
         if (j->source && j->output)
             sl_job_cache_told(j, e);
-        free_job(j);
+        free_job(c, j);
         return rc;
     }
     j->next = c->jobs;
@@ -301,12 +316,26 @@ int sl_job_cache_same_files(const struct sl_cached_job *j, struct sl_error *e)
     return 0;
 }
 
-void sl_job_cache_close_engine(struct sl_cached_job *j)
+void sl_job_cache_close_engine(struct sl_job_cache *c, struct sl_cached_job *j)
 {
-    sl_engine_close(j->engine);
+    struct sl_engine *en = j->engine;
+
+    if (!en)
+        return;
+    sl_engine_close(en);
+    for (struct sl_cached_job *k = c->jobs; k; k = k->next) {
+        if (k->engine != en)
+            continue;
+        k->engine = NULL;
+        k->member = 0;
+        job_weights_close(&k->weights);
+        k->seen_bytes = k->finished_bytes = 0;
+        free(k->files);
+        k->files = NULL;
+    }
+    /* One that has left the list already. */
     j->engine = NULL;
     job_weights_close(&j->weights);
-    j->seen_bytes = j->finished_bytes = 0;
     free(j->files);
     j->files = NULL;
 }
@@ -315,45 +344,81 @@ void sl_job_cache_close_engine(struct sl_cached_job *j)
 static bool engine_free(struct sl_job_cache *c)
 {
     struct sl_cached_job *idle = NULL;
+    uint64_t oldest = UINT64_MAX, used;
     unsigned n = 0;
 
     for (struct sl_cached_job *j = c->jobs; j; j = j->next) {
-        n += j->engine != NULL;
-        if (j->engine && !j->busy && (!idle || j->used_ms < idle->used_ms))
+        n += j->engine && j->member == 0;
+        if (j->engine && engine_idle(c, j->engine, &used) && used < oldest) {
             idle = j;
+            oldest = used;
+        }
     }
     if (n < c->max_engines)
         return true;
     if (!idle)
         return false;
-    sl_job_cache_close_engine(idle);
+    sl_job_cache_close_engine(c, idle);
     return true;
 }
 
-int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *j, struct sl_error *e)
+/* Returns 1 when all n share an engine already, 0 when they cannot yet have one, 2 when
+ * it is to be made. */
+static int shared(struct sl_job_cache *c, struct sl_cached_job *const *j, unsigned n)
 {
-    struct sl_engine_opts eo = {
-        .threads = c->o.threads,
-        .mem_bytes = c->o.mem_bytes / c->max_engines,
-        .io = c->o.io,
-        .direct = c->o.direct,
-        .backend = c->o.backend,
-        .round_bf16 = j->j.round_bf16,
-        .segment_paths = (const char *const *)j->out.partial,
-    };
-    int rc;
+    bool same = j[0]->engine != NULL;
+    uint64_t used;
 
-    if (j->engine)
+    for (unsigned i = 1; i < n; i++)
+        same &= j[i]->engine == j[0]->engine;
+    if (same)
         return 1;
-    if (!engine_free(c))
-        return 0;
-    SL_TRY(take_file_ids(j, e));
-    rc = job_weights_open(&j->weights, &j->j, &eo.weights, e);
-    if (rc == 0)
-        rc = sl_engine_open(j->j.ck, j->j.plan, &eo, &j->engine, e);
-    if (rc < 0)
-        job_weights_close(&j->weights);
-    return rc < 0 ? rc : 1;
+    for (unsigned i = 0; i < n; i++)
+        if (j[i]->engine && !engine_idle(c, j[i]->engine, &used))
+            return 0;
+    for (unsigned i = 0; i < n; i++)
+        sl_job_cache_close_engine(c, j[i]);
+    return engine_free(c) ? 2 : 0;
+}
+
+int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, unsigned n,
+                        struct sl_error *e)
+{
+    struct sl_engine_opts eo[SL_ENGINE_MEMBERS];
+    const struct sl_plan *plans[SL_ENGINE_MEMBERS];
+    struct sl_engine *en;
+    int rc = shared(c, j, n);
+
+    if (rc < 2)
+        return rc;
+    for (unsigned i = 0; i < n; i++) {
+        SL_TRY(take_file_ids(j[i], e));
+        plans[i] = j[i]->j.plan;
+        eo[i] = (struct sl_engine_opts){
+            .threads = c->o.threads,
+            .mem_bytes = c->o.mem_bytes / c->max_engines,
+            .io = c->o.io,
+            .direct = c->o.direct,
+            .backend = c->o.backend,
+            .devices = c->o.devices,
+            .vram_bytes = c->o.vram_bytes / c->max_engines,
+            .round_bf16 = j[i]->j.round_bf16,
+            .segment_paths = (const char *const *)j[i]->out.partial,
+        };
+        rc = job_weights_open(&j[i]->weights, &j[i]->j, &eo[i].weights, e);
+        if (rc < 0)
+            break;
+    }
+    if (rc >= 0)
+        rc = sl_engine_open_group(j[0]->j.ck, plans, eo, n, &en, e);
+    for (unsigned i = 0; rc < 0 && i < n; i++)
+        job_weights_close(&j[i]->weights);
+    SL_TRY(rc);
+    for (unsigned i = 0; i < n; i++) {
+        j[i]->engine = en;
+        j[i]->member = i;
+    }
+    return 1;
 }
 
 int sl_job_cache_stats(struct sl_job_cache *c, struct sl_cached_job *j, struct sl_engine_stats *st)
@@ -379,12 +444,14 @@ void sl_job_cache_checked(struct sl_job_cache *c, uint64_t n)
 void sl_job_cache_idle(struct sl_job_cache *c, uint64_t now_ms)
 {
     for (struct sl_cached_job *j = c->jobs, *next; j; j = next) {
+        uint64_t used;
+
         next = j->next;
-        if (j->busy)
+        if (j->busy || (j->engine && !engine_idle(c, j->engine, &used)))
             continue;
-        if (j->engine && now_ms - j->used_ms > ENGINE_IDLE_MS)
-            sl_job_cache_close_engine(j);
-        if (now_ms - j->used_ms > JOB_IDLE_MS)
+        if (j->engine && now_ms - used > ENGINE_IDLE_MS)
+            sl_job_cache_close_engine(c, j);
+        if (!j->engine && now_ms - j->used_ms > JOB_IDLE_MS)
             sl_job_cache_drop(c, j);
     }
 }

@@ -31,6 +31,8 @@ struct sl_job_cache_opts {
     enum sl_io_mode io;
     enum sl_direct direct;
     enum sl_backend backend;
+    const struct sl_devices *devices; /* as in struct sl_engine_opts; NULL: the cores */
+    uint64_t vram_bytes;     /* of all engines together, on each device; 0: see there */
     uint32_t sync_ms;        /* finished work waits at most so long for its sync; 0: 1 s */
 };
 
@@ -50,6 +52,7 @@ struct sl_cached_job {
     int source_fd, output_fd;
     struct sl_engine *engine; /* NULL: none now */
     struct job_weights weights; /* of the engine */
+    uint32_t member;         /* of its engine, which jobs of a sweep share */
     struct sl_file_id *files; /* of the partial files, for the engine's life */
     bool given;              /* j and out are the caller's of sl_job_cache_open */
     uint32_t busy;           /* tasks in the engine or not synced: it stays */
@@ -74,12 +77,14 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
                      const char *fingerprint, uint64_t now_ms, struct sl_cached_job **out,
                      struct sl_error *e) SL_MUST_USE;
 
-/* Effect: makes j->engine, closing an idle one where too many are open. Returns 1,
- * or 0 when all are busy. Errors: SL_EFAIL when a partial file is not there;
- * those of sl_engine_open. */
-int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *j, struct sl_error *e)
-    SL_MUST_USE;
-void sl_job_cache_close_engine(struct sl_cached_job *j);
+/* Effect: makes one engine for all n jobs, whose plans must be cut alike when there are
+ * several (sl_engine_same_cuts), closing an idle one where too many are open. One that
+ * all of them share already stays, whoever else does. Returns 1, or 0 when engines are
+ * busy. Errors: SL_EFAIL when a partial file is not there; those of sl_engine_open. */
+int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, unsigned n,
+                        struct sl_error *e) SL_MUST_USE;
+/* Effect: closes the job's engine; all that share it have none then. */
+void sl_job_cache_close_engine(struct sl_job_cache *c, struct sl_cached_job *j);
 
 /* Returns 0 when the partial files are still those that the engine writes to.
  * Errors: SL_EFAIL: they were removed or replaced, and what it wrote is gone. */

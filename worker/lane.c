@@ -17,6 +17,7 @@
 #define SYNC_MS 1000u
 #define SYNC_TASKS 64u
 #define POLL_MS 20
+#define TWINS_MS 2000u        /* tasks of a sweep wait so long for those granted with them */
 
 /* A task in an engine, or finished there and not yet synced. */
 struct flight {
@@ -81,6 +82,12 @@ static void conclude(struct sl_lane *l, struct sl_work *w, enum sl_outcome_kind 
 {
     struct sl_outcome *o = calloc(1, sizeof *o);
 
+    if (kind == SL_OUTCOME_FAIL && why->code == SL_EDEVICE) { /* no fault of the task's */
+        pthread_mutex_lock(&l->lock);
+        l->state.lost = l->state.lost.code < 0 ? l->state.lost : *why;
+        pthread_mutex_unlock(&l->lock);
+        kind = SL_OUTCOME_GIVEBACK;
+    }
     if (o) {
         *o = (struct sl_outcome){.job = w->job, .task = w->task, .epoch = w->epoch, .kind = kind,
                                  .bytes = bytes, .checksum = checksum,
@@ -128,16 +135,19 @@ static void remove_flight(struct sl_lane *l, struct flight *f)
 static void count_bytes(struct sl_lane *l, struct sl_cached_job *j)
 {
     struct sl_engine_stats st;
+    uint64_t bytes;
 
     if (!sl_job_cache_stats(l->cache, j, &st))
         return;
-    if (st.source_bytes > j->seen_bytes)
-        l->engine_bytes += st.source_bytes - j->seen_bytes;
-    j->seen_bytes = st.source_bytes;
+    bytes = sl_engine_member_bytes(j->engine, j->member);
+    if (bytes > j->seen_bytes)
+        l->engine_bytes += bytes - j->seen_bytes;
+    j->seen_bytes = bytes;
 }
 
 /* Closes an engine whose files or threads failed. What had finished is lost: it has
- * failed. The rest is done again by a new engine, or has failed too. */
+ * failed. The rest is done again by a new engine, or has failed too. So it is with the
+ * other jobs of the engine. */
 static void engine_failed(struct sl_lane *l, struct sl_cached_job *j, bool again_rest,
                           const struct sl_error *why)
 {
@@ -148,7 +158,7 @@ static void engine_failed(struct sl_lane *l, struct sl_cached_job *j, bool again
         bool failed = f->finished || !again_rest;
 
         next = f->next;
-        if (f->j != j)
+        if (f->j->engine != j->engine)
             continue;
         remove_flight(l, f);
         if (failed) {
@@ -159,7 +169,7 @@ static void engine_failed(struct sl_lane *l, struct sl_cached_job *j, bool again
             end = &w->next;
         }
     }
-    sl_job_cache_close_engine(j);
+    sl_job_cache_close_engine(l->cache, j);
     pthread_mutex_lock(&l->lock);
     *end = l->waiting;
     l->waiting = again;
@@ -169,7 +179,7 @@ static void engine_failed(struct sl_lane *l, struct sl_cached_job *j, bool again
 static void sync_job(struct sl_lane *l, struct sl_cached_job *j)
 {
     struct sl_error e;
-    int rc = sl_engine_sync(j->engine, &e);
+    int rc = sl_engine_sync_member(j->engine, j->member, &e);
 
     if (rc == 0)
         rc = sl_job_cache_same_files(j, &e);
@@ -236,6 +246,24 @@ static void take_result(struct sl_lane *l, struct sl_cached_job *j, struct sl_ta
         l->first_unsynced_ms = now_ms();
 }
 
+/* The job whose result it is. */
+static struct sl_cached_job *owner(struct sl_lane *l, const struct sl_engine *en, uint32_t member)
+{
+    struct sl_cached_job *j = sl_job_cache_first(l->cache);
+
+    while (j && (j->engine != en || j->member != member))
+        j = j->next;
+    return j;
+}
+
+static bool engine_busy(struct sl_lane *l, const struct sl_engine *en)
+{
+    for (const struct flight *f = l->flights; f; f = f->next)
+        if (f->j->engine == en)
+            return true;
+    return false;
+}
+
 /* Waits a moment for results of engines that have work; takes all there are. */
 static void reap(struct sl_lane *l)
 {
@@ -248,11 +276,14 @@ static void reap(struct sl_lane *l)
         int rc;
 
         count_bytes(l, j);
-        if (!j->engine || !j->busy)
+        if (!j->engine || j->member != 0 || !engine_busy(l, j->engine))
             continue;
         while ((rc = sl_engine_wait(j->engine, &r, waited ? 0 : POLL_MS, &e)) == 1) {
+            struct sl_cached_job *of = owner(l, j->engine, r.member);
+
             waited = true;
-            take_result(l, j, &r);
+            if (of)
+                take_result(l, of, &r);
         }
         count_bytes(l, j);
         if (rc < 0)
@@ -284,43 +315,153 @@ static bool in_flight(const struct sl_lane *l, const struct sl_cached_job *j, ui
     return false;
 }
 
-/* Returns 1 when w was begun (or concluded), 0 when it must wait. */
-static int begin(struct sl_lane *l, struct sl_work *w)
-{
-    struct sl_cached_job *j = NULL;
-    struct sl_error e;
-    struct flight *f;
-    int rc = sl_job_cache_get(l->cache, w->job, w->spec, w->fingerprint, now_ms(), &j, &e);
+/* Tasks that are begun together. */
+struct set {
+    struct sl_work *w[SL_ENGINE_MEMBERS];
+    struct sl_cached_job *j[SL_ENGINE_MEMBERS];
+    unsigned n;
+};
 
-    if (rc == 0 && w->task >= j->j.plan->n_tasks)
-        rc = sl_fail(&e, SL_EUSAGE, "task %u: the plan has %u", w->task, j->j.plan->n_tasks);
-    if (rc == 0 && (!room(l, j) || in_flight(l, j, w->task)))
-        return 0;
+static void conclude_one(struct sl_lane *l, struct set *s, unsigned i, struct sl_error *e, int rc)
+{
+    if (s->j[i])
+        sl_job_cache_told(s->j[i], e);
+    e->code = rc;
+    conclude(l, s->w[i], SL_OUTCOME_FAIL, e, 0, 0);
+    s->n--;
+    memmove(&s->w[i], &s->w[i + 1], (s->n - i) * sizeof s->w[0]);
+    memmove(&s->j[i], &s->j[i + 1], (s->n - i) * sizeof s->j[0]);
+}
+
+/* Finds each task's job; those that have none are concluded. */
+static void find_jobs(struct sl_lane *l, struct set *s)
+{
+    for (unsigned i = 0; i < s->n;) {
+        const struct sl_work *w = s->w[i];
+        struct sl_error e;
+        int rc;
+
+        s->j[i] = NULL;
+        rc = sl_job_cache_get(l->cache, w->job, w->spec, w->fingerprint, now_ms(), &s->j[i], &e);
+        if (rc == 0 && w->task >= s->j[i]->j.plan->n_tasks)
+            rc = sl_fail(&e, SL_EUSAGE, "task %u: the plan has %u", w->task, s->j[i]->j.plan->n_tasks);
+        if (rc == 0) {
+            /* Stays while the others' plans are built. */
+            s->j[i]->busy++;
+            i++;
+        } else {
+            conclude_one(l, s, i, &e, rc);
+        }
+    }
+    for (unsigned i = 0; i < s->n; i++)
+        s->j[i]->busy--;
+}
+
+/* Begins the tasks of s, which have one number and whose jobs' plans are cut alike. Returns
+ * 1 when they were begun (or concluded), 0 when they must wait. */
+static int begin_set(struct sl_lane *l, struct set *s)
+{
+    uint64_t members = 0;
+    struct flight *f[SL_ENGINE_MEMBERS] = {0};
+    struct sl_error e;
+    int rc = 1;
+
+    for (unsigned i = 0; i < s->n; i++)
+        if (!room(l, s->j[i]) || in_flight(l, s->j[i], s->w[i]->task))
+            return 0;
+    if (s->n == 0)
+        return 1;
+    rc = sl_job_cache_engine(l->cache, s->j, s->n, &e);
     if (rc == 0)
-        rc = sl_job_cache_engine(l->cache, j, &e);
-    if (rc == 0)
         return 0;
-    f = rc > 0 ? calloc(1, sizeof *f) : NULL;
-    if (rc > 0 && !f)
-        rc = sl_fail(&e, SL_EFAIL, "out of memory");
+    for (unsigned i = 0; rc > 0 && i < s->n; i++) {
+        members |= UINT64_C(1) << s->j[i]->member;
+        f[i] = calloc(1, sizeof *f[i]);
+        if (!f[i])
+            rc = sl_fail(&e, SL_EFAIL, "out of memory");
+    }
     if (rc > 0)
-        rc = sl_engine_submit(j->engine, w->task, &e);
+        rc = sl_engine_submit_group(s->j[0]->engine, s->w[0]->task, members, &e);
     if (rc < 0) {
-        if (j)
-            sl_job_cache_told(j, &e);
-        free(f);
-        e.code = rc;
-        conclude(l, w, SL_OUTCOME_FAIL, &e, 0, 0);
+        for (unsigned i = 0; i < SL_ENGINE_MEMBERS; i++)
+            free(f[i]);
+        while (s->n)
+            conclude_one(l, s, 0, &e, rc);
         return 1;
     }
-    *f = (struct flight){.w = w, .j = j, .src_bytes = j->j.plan->tasks[w->task].src_bytes};
-    j->busy++;
-    for (struct flight **at = &l->flights;; at = &(*at)->next)
-        if (!*at) {
-            *at = f;
-            break;
-        }
+    for (unsigned i = 0; i < s->n; i++) {
+        struct flight **at = &l->flights;
+
+        *f[i] = (struct flight){.w = s->w[i], .j = s->j[i],
+                                .src_bytes = s->j[i]->j.plan->tasks[s->w[i]->task].src_bytes};
+        s->j[i]->busy++;
+        while (*at)
+            at = &(*at)->next;
+        *at = f[i];
+    }
     return 1;
+}
+
+/* Whether i can read with the first of s. Plans are compared when their jobs do not
+ * share an engine yet. */
+static bool fits(const struct set *s, unsigned i)
+{
+    return (s->j[0]->engine && s->j[i]->engine == s->j[0]->engine) ||
+           sl_engine_same_cuts(s->j[0]->j.plan, s->j[i]->j.plan);
+}
+
+/* Takes from the waiting tasks those that came with w. Returns how many are there. */
+static unsigned take_twins(struct sl_lane *l, struct sl_work *w, struct set *s)
+{
+    *s = (struct set){.w = {w}, .n = 1};
+    pthread_mutex_lock(&l->lock);
+    for (struct sl_work **at = &l->waiting; *at && s->n < SL_ENGINE_MEMBERS && w->with;) {
+        struct sl_work *x = *at;
+
+        if (x->group == w->group && x->task == w->task && x->job != w->job) {
+            *at = x->next;
+            x->next = NULL;
+            s->w[s->n++] = x;
+        } else {
+            at = &x->next;
+        }
+    }
+    pthread_mutex_unlock(&l->lock);
+    return s->n;
+}
+
+/* Begins w and what came with it; *held gets the end of the list of those that wait. */
+static void begin(struct sl_lane *l, struct sl_work *w, struct sl_work ***held)
+{
+    struct set s, rest;
+    bool wait = take_twins(l, w, &s) < w->with + 1u && now_ms() - w->came_ms < TWINS_MS;
+
+    if (!wait)
+        find_jobs(l, &s);
+    while (s.n && !wait) {
+        rest = (struct set){.n = 0};
+        for (unsigned i = 1; i < s.n;) {
+            if (fits(&s, i)) {
+                i++;
+                continue;
+            }
+            rest.w[rest.n] = s.w[i];
+            rest.j[rest.n++] = s.j[i];
+            s.n--;
+            memmove(&s.w[i], &s.w[i + 1], (s.n - i) * sizeof s.w[0]);
+            memmove(&s.j[i], &s.j[i + 1], (s.n - i) * sizeof s.j[0]);
+        }
+        if (!begin_set(l, &s))
+            for (unsigned i = 0; i < s.n; i++) {
+                **held = s.w[i];
+                *held = &s.w[i]->next;
+            }
+        s = rest;
+    }
+    for (unsigned i = 0; wait && i < s.n; i++) {
+        **held = s.w[i];
+        *held = &s.w[i]->next;
+    }
 }
 
 static int on_special(void *user, uint64_t n)
@@ -380,9 +521,8 @@ static void feed(struct sl_lane *l)
             return;
         if (w->task >= SL_TASKS_MAX) {
             run_special(l, w);
-        } else if (!begin(l, w)) {
-            *end = w;
-            end = &w->next;
+        } else {
+            begin(l, w, &end);
         }
     }
 }
@@ -425,6 +565,7 @@ static void tell_state(struct sl_lane *l)
     s.bytes = l->engine_bytes;
     pthread_mutex_lock(&l->lock);
     s.finished = l->state.finished;
+    s.lost = l->state.lost;
     l->state = s;
     pthread_mutex_unlock(&l->lock);
 }
@@ -436,6 +577,11 @@ static void sleep_for_more(struct sl_lane *l)
     clock_gettime(CLOCK_MONOTONIC, &t);
     t.tv_sec++;
     pthread_mutex_lock(&l->lock);
+    if (l->waiting) { /* for others of its sweep */
+        pthread_mutex_unlock(&l->lock);
+        nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000}, NULL);
+        return;
+    }
     while (!l->stop && !l->waiting)
         if (pthread_cond_timedwait(&l->more, &l->lock, &t) == ETIMEDOUT)
             break;
@@ -536,6 +682,7 @@ void sl_lane_push(struct sl_lane *l, struct sl_work *w)
 
     pthread_mutex_lock(&l->lock);
     w->next = NULL;
+    w->came_ms = now_ms();
     for (at = &l->waiting; *at; at = &(*at)->next)
         ;
     *at = w;

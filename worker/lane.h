@@ -2,6 +2,9 @@
  * which feeds the engines, and one for the special tasks, so that a stitch of
  * minutes keeps no conversion waiting and neither keeps the socket waiting.
  *
+ * Tasks of a sweep's jobs that have the same number are begun together, so that their
+ * source is read once for all of them.
+ *
  *   push --> waiting --> engine --> finished --sync, grouped--> outcomes --> collect
  */
 #ifndef SLUICE_WORKER_LANE_H
@@ -46,6 +49,7 @@ struct sl_lane_state {
     unsigned unfinished;     /* under way or waiting */
     uint64_t finished;       /* since the lane was opened, failed ones included */
     char tensor[129];        /* in hand; "" when nothing is */
+    struct sl_error lost;    /* a device that failed; code 0: none. Its tasks went back */
 };
 void sl_lane_state(struct sl_lane *l, struct sl_lane_state *s);
 

@@ -11,6 +11,9 @@ struct cJSON;
 struct sl_work {
     uint64_t job, epoch;
     uint32_t task;
+    uint64_t group;          /* sweep; 0: none */
+    uint32_t with;           /* so many tasks of the same number came with it, of other jobs of the sweep */
+    uint64_t came_ms;        /* the lane's */
     struct cJSON *spec;      /* owned */
     char fingerprint[33];    /* "" for prepare */
     uint64_t granted_ms, lease_ms; /* CLOCK_BOOTTIME; how long the lease lasts, 0: not known */

@@ -1,4 +1,4 @@
-#include "worker/unit.h"
+#include "worker/engine_parts.h"
 
 #include <string.h>
 
@@ -164,6 +164,56 @@ static bool same_bytes(const struct sl_plan_tensor *pt, const struct sl_model_sr
     return sl_type_of_dtype((int)ms->dtype) == pt->type;
 }
 
+/* Member i of the group, or env itself where there is none. */
+static const struct sl_unit_env *member(const struct sl_unit_env *env, unsigned i)
+{
+    return env->group ? &env->group[i].env : env;
+}
+
+static unsigned members(const struct sl_unit_env *env)
+{
+    return env->group ? env->n_group : 1;
+}
+
+/* The type that needs the most room for a tensor. */
+static const struct sl_type_info *widest(const struct sl_unit_env *env, uint32_t tensor)
+{
+    const struct sl_type_info *best = NULL;
+
+    for (unsigned i = 0; i < members(env); i++) {
+        const struct sl_type_info *t = sl_type_info(member(env, i)->plan->tensors[tensor].type);
+
+        if (!best || (uint64_t)t->bytes * best->block > (uint64_t)best->bytes * t->block)
+            best = t;
+    }
+    return best;
+}
+
+static bool rounds(const struct sl_unit_env *env, const struct sl_out_tensor *t)
+{
+    return env->round_bf16 && !t->keep_f32 && t->transform != SL_INLINE;
+}
+
+static bool copies(const struct sl_unit_env *env, uint32_t tensor, const struct sl_model_src *ms)
+{
+    const struct sl_plan_tensor *pt = &env->plan->tensors[tensor];
+
+    return same_bytes(pt, ms, rounds(env, pt->t));
+}
+
+void sl_unit_turn(const struct sl_unit_env *env, struct sl_unit *u)
+{
+    const struct sl_plan_tensor *pt = &env->plan->tensors[u->tensor];
+
+    u->weighted = env->weights.has && sl_type_info(pt->type)->block > 1 &&
+                  env->weights.has(env->weights.user, u->tensor);
+    u->round = rounds(env, pt->t);
+    u->raw = u->mode == SL_UNIT_IN_ORDER && u->n_runs == 1 &&
+             copies(env, u->tensor, &env->plan->model->src[u->run[0].src]);
+    u->out_bytes = sl_type_bytes(pt->type, u->elems);
+    u->out_at = u->raw ? u->run[0].at : (env->slab_bytes - u->out_bytes) / 64 * 64;
+}
+
 static int too_big(const struct sl_unit_env *env, const struct sl_out_tensor *t, struct sl_error *e)
 {
     return sl_fail(e, SL_EUNSUPPORTED,
@@ -178,6 +228,7 @@ static int cut_in_order(const struct sl_unit_env *env, const struct sl_cut *c,
     u->mode = SL_UNIT_IN_ORDER;
     while (left && u->n_runs < SL_UNIT_RUNS) {
         uint64_t first, len, n;
+        unsigned copied = 0;
         struct source s;
         uint32_t src;
 
@@ -186,8 +237,10 @@ static int cut_in_order(const struct sl_unit_env *env, const struct sl_cut *c,
         if (!s.dt->weight && !same_bytes(&env->plan->tensors[u->tensor], s.ms, false))
             return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s' holds %s, which are no weights",
                            env->ck->tensors[s.ms->tensor].name, s.dt->name);
-        u->raw = same_bytes(&env->plan->tensors[u->tensor], s.ms, u->round);
-        if (u->raw && u->n_runs)
+        for (unsigned i = 0; i < members(env); i++)
+            copied += copies(member(env, i), u->tensor, s.ms);
+        u->raw = copied == members(env);
+        if (copied && u->n_runs)
             break;
         room->raw = u->raw;
         if (s.narrow && s.ms->cols - first % s.ms->cols < len)
@@ -199,7 +252,7 @@ static int cut_in_order(const struct sl_unit_env *env, const struct sl_cut *c,
         place(room, &s, &u->run[u->n_runs], false);
         u->n_runs++;
         left -= n;
-        if (u->raw)
+        if (copied)
             break;
     }
     if (!u->n_runs)
@@ -287,14 +340,14 @@ static int cut_unit(const struct sl_unit_env *env, const struct sl_cut *c,
     const struct sl_plan_tensor *pt = &env->plan->tensors[it->tensor];
     const struct sl_out_tensor *t = pt->t;
     uint64_t left = it->elems - c->pos;
-    struct room room = {.bytes = env->slab_bytes, .type = sl_type_info(pt->type)};
+    struct room room = {.bytes = env->slab_bytes, .type = widest(env, it->tensor)};
 
     u->tensor = it->tensor;
     u->elem0 = it->elem0 + c->pos;
     u->weighted = c->weighted;
     u->n_runs = 0;
     u->raw = false;
-    u->round = env->round_bf16 && !t->keep_f32 && t->transform != SL_INLINE;
+    u->round = rounds(env, t);
     u->col0 = u->n_cols = 0;
     if (t->transform == SL_INLINE) {
         uint64_t n = env->slab_bytes / (room.type->bytes + sizeof(float)) / c->grain * c->grain;
@@ -317,6 +370,30 @@ static int cut_unit(const struct sl_unit_env *env, const struct sl_cut *c,
     return 1;
 }
 
+/* Each member's item; units are whole blocks, or rows, of all of them. */
+static int check_all(const struct sl_unit_env *env, struct sl_cut *c, const struct sl_plan_item *it,
+                     struct sl_error *e)
+{
+    uint64_t grain = 1;
+
+    for (unsigned i = 0; i < members(env); i++) {
+        uint64_t a, b;
+
+        SL_TRY(sl_cut_check(member(env, i), c, it, e));
+        for (a = grain, b = c->grain; b;) {
+            uint64_t rest = a % b;
+
+            a = b;
+            b = rest;
+        }
+        grain = grain / a * c->grain;
+    }
+    c->grain = grain;
+    if (it->elem0 % grain || it->elems % grain || c->per_src % grain)
+        return sl_fail(e, SL_EUSAGE, "tensor '%s': its types cannot be cut alike", env->plan->tensors[it->tensor].t->name);
+    return 0;
+}
+
 int sl_cut_next(const struct sl_unit_env *env, struct sl_cut *c, struct sl_unit *u,
                 struct sl_error *e)
 {
@@ -330,7 +407,7 @@ int sl_cut_next(const struct sl_unit_env *env, struct sl_cut *c, struct sl_unit 
         if (c->pos == it->elems)
             continue;
         if (!c->checked)
-            SL_TRY(sl_cut_check(env, c, it, e));
+            SL_TRY(check_all(env, c, it, e));
         c->checked = true;
         SL_TRY(cut_unit(env, c, it, u, e));
         c->pos += u->elems;

@@ -55,6 +55,8 @@ struct sl_unit_env {
     enum sl_backend backend;
     bool round_bf16;
     struct sl_engine_weights weights;
+    const struct sl_member *group; /* all members, when there are several: units fit each */
+    unsigned n_group;
 };
 
 /* Where the cutting of a task stands. */
@@ -81,6 +83,10 @@ int sl_cut_next(const struct sl_unit_env *env, struct sl_cut *c, struct sl_unit 
 int sl_cut_check(const struct sl_unit_env *env, struct sl_cut *c, const struct sl_plan_item *it,
                  struct sl_error *e) SL_MUST_USE;
 
+/* Effect: makes a unit that is read the next member's: its type, its place for the
+ * output. In a group, before every sl_unit_convert. */
+void sl_unit_turn(const struct sl_unit_env *env, struct sl_unit *u);
+
 /* One read of a unit. */
 struct sl_unit_read {
     uint32_t file;
@@ -105,11 +111,17 @@ void sl_unit_needs(const struct sl_unit_env *env, uint64_t *slab, uint64_t *row)
 struct sl_scratch {
     uint64_t floats;
     float *x, *w, *t;
+    const struct sl_plan *w_plan;
     uint32_t w_tensor;
     uint64_t w_slice, w_rows;
 };
 int sl_scratch_open(struct sl_scratch *s, uint64_t longest_row, struct sl_error *e) SL_MUST_USE;
 void sl_scratch_close(struct sl_scratch *s);
+
+/* Effect: turns the scales of a unit, whose reads are all in its slab, into F32 there,
+ * and fills src[0..n_runs). Errors: SL_ESOURCE, naming the scale. */
+int sl_unit_sources(const struct sl_unit_env *env, const struct sl_unit *u, uint8_t *slab,
+                    struct sl_source *src, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: converts a unit whose reads are all in its slab; the output lies at
  * u->out_at. Errors: SL_ESOURCE with tensor, row and column or scale, and

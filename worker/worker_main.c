@@ -36,7 +36,7 @@ static const struct {
 static const struct poptOption table[] = {
     {"connect", 'c', POPT_ARG_STRING, NULL, OPT_CONNECT, "the daemon: ipc:///PATH or tcp://HOST:PORT", "ENDPOINT"},
     {"root", 'r', POPT_ARG_STRING, NULL, OPT_ROOT, "folder below which it reads and writes; may be repeated, one at least is needed", "DIR"},
-    {"device", 'd', POPT_ARG_STRING, NULL, OPT_DEVICE, "cpu or auto", "DEVICE"},
+    {"device", 'd', POPT_ARG_STRING, NULL, OPT_DEVICE, "cpu, cuda:N (several with commas), GPU-UUID, or auto: every GPU, else the processor's cores", "DEVICE"},
     {"threads", 't', POPT_ARG_STRING, NULL, OPT_THREADS, "compute threads; 0: all processors", "N"},
     {"mem", 'm', POPT_ARG_STRING, NULL, OPT_MEM, "memory that it may use (default 1Gi)", "SIZE"},
     {"name", 'n', POPT_ARG_STRING, NULL, OPT_NAME, "name for people, the same over restarts (default HOST-DEVICE)", "NAME"},
@@ -132,15 +132,6 @@ static int parse(struct args *a, int argc, const char **argv, struct sl_error *e
     return rc;
 }
 
-static int check_device(const char *device, struct sl_error *e)
-{
-    if (strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0)
-        return 0;
-    if (strncmp(device, "cuda:", 5) == 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "--device %s: this worker converts on the CPU alone", device);
-    return sl_fail(e, SL_EUSAGE, "--device %s: cpu or auto is expected", device);
-}
-
 static const char *text_or_null(const struct sl_config *c, enum sl_config_key k)
 {
     const char *text = sl_config_text(c, k);
@@ -162,18 +153,20 @@ static int run(struct args *a, struct sl_error *e)
     const struct sl_config_value *roots = sl_config_get(a->config, SL_CONFIG_ROOT);
     struct sl_worker_run_opts o = {0};
     struct sl_roots *r = NULL;
+    struct sl_notify notify = {.fd = -1};
+    struct sl_devices devices;
     struct sl_log log;
     char host[65] = "localhost", name[80];
     int rc;
 
-    SL_TRY(check_device(sl_config_text(a->config, SL_CONFIG_DEVICE), e));
+    SL_TRY(sl_devices_choose(sl_config_text(a->config, SL_CONFIG_DEVICE), &devices, e));
     if (roots->n == 0)
         return sl_fail(e, SL_EUSAGE, "no root: --root DIR says below which folder this worker may read and write");
     if (!*sl_config_text(a->config, SL_CONFIG_ENDPOINT))
         return sl_fail(e, SL_EUSAGE, "no daemon: --connect ENDPOINT says where it is");
     SL_TRY(sl_roots_open(roots->items, roots->n, &r, e));
     gethostname(host, sizeof host - 1);
-    snprintf(name, sizeof name, "%.60s-cpu", host);
+    snprintf(name, sizeof name, "%.40s-%.23s", host, devices.label);
     sl_log_open(&log, 2, (enum sl_log_form)sl_config_number(a->config, SL_CONFIG_LOG),
                 (enum sl_log_level)sl_config_number(a->config, SL_CONFIG_LOG_LEVEL), "sluice-worker");
     o.dealer = (struct sl_dealer_opts){
@@ -186,15 +179,20 @@ static int run(struct args *a, struct sl_error *e)
         .roots = r, .threads = (unsigned)sl_config_number(a->config, SL_CONFIG_THREADS),
         .mem_bytes = sl_config_number(a->config, SL_CONFIG_MEM),
         .io = io[sl_config_number(a->config, SL_CONFIG_IO) % 3],
+        .devices = devices.n ? &devices : NULL,
     };
     o.worker = (struct sl_worker_opts){
-        .name = a->name ? a->name : name, .host = host, .device = "cpu", .pid = (uint64_t)getpid(),
+        .name = a->name ? a->name : name, .host = host, .device = devices.label, .pid = (uint64_t)getpid(),
         .threads = o.cache.threads ? o.cache.threads : processors(), .mem_bytes = o.cache.mem_bytes,
         .ahead = (unsigned)sl_config_number(a->config, SL_CONFIG_AHEAD), .log = &log,
     };
     sl_log_say(&log, SL_LOG_NOTICE, "started", "sluice-worker %s as %s, for %s", SLUICE_VERSION,
                o.worker.name, o.dealer.endpoint);
-    rc = sl_worker_run(&o, e);
+    o.notify = &notify;
+    rc = sl_notify_open(&notify, e);
+    if (rc == 0)
+        rc = sl_worker_run(&o, e);
+    sl_notify_close(&notify);
     sl_log_say(&log, rc < 0 ? SL_LOG_ERROR : SL_LOG_NOTICE, "ended", "%s", rc < 0 ? e->text : "in order");
     sl_roots_close(r);
     return rc;

@@ -29,7 +29,10 @@ struct run {
     uint32_t finish_ms;
     unsigned n_signals;
     uint64_t signal_ms;
+    struct sl_error lost; /* a device that failed: this process ends, the next begins anew */
     const struct sl_log *log;
+    struct sl_notify *notify;
+    uint64_t fed_bytes, fed_finished; /* when the watchdog was last fed */
     struct sl_error *e;
 };
 
@@ -107,6 +110,8 @@ static void take_signals(struct run *r)
 
     while (read(r->signals, &si, sizeof si) > 0) {
         if (r->n_signals++ == 0) {
+            if (r->notify)
+                sl_notify_stopping(r->notify, "finishing what is under way");
             r->signal_ms = now_ms();
             if (!r->embedded && r->log)
                 sl_log_say(r->log, SL_LOG_NOTICE, "stopping", "signal %u: %u tasks are held",
@@ -123,6 +128,27 @@ static void take_signals(struct run *r)
     }
 }
 
+static void feed_watchdog(struct run *r, unsigned in_hand, uint64_t bytes, uint64_t finished)
+{
+    if (!r->notify || (in_hand && bytes == r->fed_bytes && finished == r->fed_finished))
+        return;
+    r->fed_bytes = bytes;
+    r->fed_finished = finished;
+    sl_notify_progress(r->notify, now_ms());
+}
+
+/* What a failed device had in hand has gone back; the rest goes as with a signal. */
+static void take_loss(struct run *r, const struct sl_error *lost)
+{
+    if (lost->code == 0 || r->lost.code < 0)
+        return;
+    r->lost = *lost;
+    if (r->log)
+        sl_log_say(r->log, SL_LOG_ERROR, "device", "%s", lost->text);
+    if (r->n_signals++ == 0)
+        r->signal_ms = now_ms();
+}
+
 static int tick(struct run *r)
 {
     struct sl_lane_state s, special;
@@ -131,10 +157,12 @@ static int tick(struct run *r)
 
     sl_lane_state(r->lane[LANE_TASKS], &s);
     sl_lane_state(r->lane[LANE_SPECIAL], &special);
+    take_loss(r, &s.lost);
     memcpy(tasks, s.tasks, s.n_tasks * sizeof *tasks);
     memcpy(tasks + s.n_tasks, special.tasks, special.n_tasks * sizeof *tasks);
     p = (struct sl_worker_progress){s.bytes + special.bytes, tasks, s.n_tasks + special.n_tasks,
                                     s.tensor};
+    feed_watchdog(r, s.unfinished + special.unfinished, p.bytes, s.finished + special.finished);
     if (sl_worker_tick(r->worker, &p, now_ms()) == 1)
         return sl_dealer_reconnect(r->dealer, r->e);
     return 0;
@@ -142,6 +170,8 @@ static int tick(struct run *r)
 
 static int loop(struct run *r)
 {
+    if (r->notify)
+        SL_TRY(sl_notify_ready(r->notify, "working", r->e));
     SL_TRY(tick(r)); /* hello */
     while (!sl_worker_done(r->worker)) {
         SL_TRY(send_all(r));
@@ -227,11 +257,15 @@ int sl_worker_run(const struct sl_worker_run_opts *o, struct sl_error *e)
 {
     struct run r = {.wake = -1, .signals = o->stop_fd ? o->stop_fd : -1, .poll = -1,
                     .embedded = o->stop_fd != 0, .finish_ms = o->finish_ms ? o->finish_ms : FINISH_MS,
-                    .log = o->worker.log, .e = e};
+                    .log = o->worker.log, .notify = o->notify, .e = e};
     int rc = start(&r, o);
 
     if (rc == 0)
         rc = loop(&r);
+    if (r.notify && r.n_signals == 0)
+        sl_notify_stopping(r.notify, "ending");
+    if (rc == 0 && r.lost.code < 0)
+        rc = sl_fail(e, r.lost.code, "%s", r.lost.text);
     /* The socket first: its leases go back while the engines still close. */
     sl_dealer_close(r.dealer);
     for (unsigned i = 0; i < LANES; i++)

@@ -114,6 +114,8 @@ static struct sl_work *new_work(const cJSON *grant, const struct known *k, const
     work->job = k->job;
     work->task = (uint32_t)sl_get_uint(lease, "task", 0);
     work->epoch = sl_get_uint(lease, "epoch", 0);
+    work->group = sl_get_uint(grant, "group", 0);
+    work->with = (uint32_t)sl_get_uint(grant, "with", 0);
     snprintf(work->fingerprint, sizeof work->fingerprint, "%s", fingerprint ? fingerprint : "");
     work->spec = cJSON_Duplicate(k->spec, 1);
     if (work->task == SL_TASK_STITCH && sums)

@@ -1,15 +1,32 @@
-# Benchmarks; included by the Makefile. `make bench` builds and runs them.
+# Benchmarks; included by the Makefile.
+#   make bench        builds and runs them: BENCH_ARGS="--json", or types: BENCH_ARGS=q4_k
+#   make bench-table  the kernels' figures into README.md, kernels/README.md and kernels/bench.svg
 BENCH_SRCS := $(wildcard tests/bench/*_bench.c)
 BENCH_BINS := $(patsubst tests/bench/%.c,$(B)/bench/%,$(BENCH_SRCS))
+BENCH_ARGS ?=
+OTHER_BENCHES := $(filter-out $(B)/bench/kernels_bench,$(BENCH_BINS))
 
 $(B)/bench/%: tests/bench/%.c $(B)/libsluice.a $(CU_OBJS)
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  BENCH   $@")
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(CU_OBJS) $(B)/libsluice.a $(LIBS) $(CUDA_LIBS)
 
-.PHONY: bench
+# ggml from the packaged llama.cpp, where `make test-tools` could get it.
+ggml = build/npm/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64/libggml-base.so
+run_kernels_bench = $(B)/bench/kernels_bench $$(test -f $(ggml) && echo --ggml $(ggml))
+
+.PHONY: bench bench-table
 bench: $(BENCH_BINS)
-	@set -e; for b in $(BENCH_BINS); do echo "== $$b"; $$b; done
+	@tests/tools/setup.sh llama
+	@$(run_kernels_bench) $(BENCH_ARGS)
+	@$(if $(BENCH_ARGS),,set -e; for b in $(OTHER_BENCHES); do echo "== $$b"; $$b; done)
+
+bench-table: $(B)/bench/kernels_bench
+	@tests/tools/setup.sh llama
+	@$(run_kernels_bench) --json $(BENCH_ARGS) >$(B)/bench/kernels.json
+	@python3 tests/bench/bench_report.py $(B)/bench/kernels.json --table kernels/README.md --summary README.md \
+	    --svg kernels/bench.svg
+	@echo "kernels/README.md, README.md and kernels/bench.svg hold $(B)/bench/kernels.json"
 
 # Two workers against one, and the daemon's cost (tests/bench/service_bench.pl).
 .PHONY: bench-service

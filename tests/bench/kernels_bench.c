@@ -1,37 +1,68 @@
-/* Speed of the quantizers and loaders, on one core.
+/* Speed of the quantizers and loaders on one core, beside ggml's.
  *
- *   kernels_bench [-t seconds per figure] [-b backend] [type ...]
+ *   kernels_bench [--json] [--backend NAME] [--ggml LIBGGML-BASE.SO] [--rounds N] [--slice SECONDS]
+ *                 [--cpu N] [--only types|rows|threads] [TYPE ...]
  *
- * Each figure is printed only after the backend's bytes were equal to the
- * scalar reference's for the same input. Unit: million weights a second. */
+ * A figure is there only when the bytes were equal to scalar C's for the same input. The
+ * contenders take turns (A B C A B C), each for a slice of processor time, pinned to one
+ * processor; the best and the median of the rounds are given. Unit: million weights a second. */
 #include "kernels/backend.h"
+#include "machine_rate.h"
 
+#include <dlfcn.h>
+#include <getopt.h>
 #include <math.h>
-#include <stdio.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdarg.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define ROW 7168
-#define N (ROW * 16)
+#define ROWS 16
+#define N (ROW * ROWS)
+#define STREAM (64u << 20) /* bytes of FP8 source: more than the caches hold */
+#define CHUNK 8192         /* weights from load to quantize, as in the worker */
+#define MAX_ROUNDS 64
+#define CONTENDERS 5
+#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
-static double now(void)
-{
-    struct timespec t;
+/* ops: vector operations for LANES weights, one IEEE or integer operation each, as the algorithm
+ * orders them; nothing that only moves data. wanted: Mweights/s on a Zen 4 core at 3.65 GHz (2
+ * operations a cycle, 16 lanes). 0: not counted. */
+static const struct counted { int type; float ops, ops_weighted, wanted, wanted_weighted; } counted[] = {
+    {SL_TYPE_Q2_K, 328, 782, 250, 105}, {SL_TYPE_Q3_K, 240, 250, 420, 300},
+    {SL_TYPE_Q4_K, 422, 756, 200, 110}, {SL_TYPE_Q5_K, 334, 756, 250, 110},
+    {SL_TYPE_Q6_K, 228, 228, 380, 360}, {SL_TYPE_IQ4_NL, 352, 352, 150, 150},
+    {SL_TYPE_IQ4_XS, 352, 352, 150, 150}, {SL_TYPE_IQ1_S, 0, 1298, 0, 45},
+    {SL_TYPE_IQ1_M, 2124, 2124, 27.5f, 27.5f}, {SL_TYPE_IQ2_XXS, 0, 3893, 0, 15},
+    {SL_TYPE_IQ2_XS, 0, 5840, 0, 10}, {SL_TYPE_IQ2_S, 3893, 3893, 15, 15},
+    {SL_TYPE_IQ3_XXS, 8343, 8343, 7, 7}, {SL_TYPE_IQ3_S, 5840, 5840, 10, 10},
+    {SL_TYPE_Q8_0, 12, 0, 0, 0}, {SL_TYPE_Q4_0, 0, 0, 0, 0}, {SL_TYPE_Q4_1, 0, 0, 0, 0},
+    {SL_TYPE_Q5_0, 0, 0, 0, 0}, {SL_TYPE_Q5_1, 0, 0, 0, 0}, {SL_TYPE_F16, 0, 0, 0, 0},
+    {SL_TYPE_BF16, 0, 0, 0, 0}};
 
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+static const int row_types[] = {SL_TYPE_Q8_0, SL_TYPE_Q4_K, SL_TYPE_Q3_K, SL_TYPE_Q6_K, SL_TYPE_BF16};
 
-struct run {
+typedef size_t ggml_quantize_fn(int, const float *, void *, int64_t, int64_t, int64_t, const float *);
+
+struct figure { double best, median; };
+
+struct bench {
     float *x, *w;
-    uint8_t *fp8, *want, *got;
-    double seconds;
+    uint8_t *want, *got, *source, *copy;
+    float *scales;
+    double slice;
+    int rounds, cpu;
+    enum sl_backend only;
+    ggml_quantize_fn *ggml;
+    struct machine m;
+    bool json, first;
+    int wrong;
 };
 
-/* Gaussian weights (sigma 0.02), importance 0.1..10. */
-static void fill(struct run *r)
+/* Gaussian weights (sigma 0.02), importance 0.1..10; FP8 codes of all magnitudes. */
+static void fill(struct bench *b)
 {
     uint64_t s = 88172645463325252;
 
@@ -42,111 +73,468 @@ static void fill(struct run *r)
             s ^= s << 13, s ^= s >> 7, s ^= s << 17;
             u[k] = ((double)(s >> 11) + 0.5) * 0x1p-53;
         }
-        r->x[i] = (float)(0.02 * sqrt(-2 * log(u[0])) * cos(6.283185307179586 * u[1]));
-        r->w[i] = i < ROW ? (float)pow(10, 2 * u[0] - 1) : r->w[i - ROW];
-        r->fp8[i] = (uint8_t)(s % 0x7f | (s >> 20 & 0x80));
+        b->x[i] = (float)(0.02 * sqrt(-2 * log(u[0])) * cos(6.283185307179586 * u[1]));
+        b->w[i] = i < ROW ? (float)pow(10, 2 * u[0] - 1) : b->w[i - ROW];
     }
+    for (unsigned i = 0; i < STREAM; i++) {
+        s ^= s << 13, s ^= s >> 7, s ^= s << 17;
+        b->source[i] = (uint8_t)(s % 0x7f | (s >> 20 & 0x80));
+    }
+    for (unsigned i = 0; i < STREAM / 128; i++)
+        b->scales[i] = 1e-4f * (float)(1 + i % 7);
 }
 
-/* Returns Mweights/s, 0 for a type that needs weights and has none, or -1 when
- * the bytes are not the reference's. */
-static double time_type(enum sl_backend b, int type, const float *w, struct run *r)
+static void pin(int cpu)
 {
-    size_t bytes = sl_type_bytes(type, N);
-    uint64_t bad, done = 0;
-    double start, t;
+    cpu_set_t set;
 
-    if (!w && sl_needs_weights(type))
-        return 0;
-    if (sl_quantize_on(SL_BACKEND_SCALAR, type, r->x, w, N, ROW, r->want, &bad) ||
-        sl_quantize_on(b, type, r->x, w, N, ROW, r->got, &bad) || memcmp(r->want, r->got, bytes))
-        return -1;
-    start = now();
-    do {
-        if (sl_quantize_on(b, type, r->x, w, N, ROW, r->got, &bad))
-            return -1;
-        done += N;
-        t = now() - start;
-    } while (t < r->seconds);
-    return (double)done / t / 1e6;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    if (sched_setaffinity(0, sizeof set, &set))
+        fprintf(stderr, "kernels_bench: not pinned to processor %d\n", cpu);
 }
 
-static double time_load(const struct sl_backend_ops *ops, struct run *r)
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static struct figure sum_up(double *v, int n)
+{
+    qsort(v, (size_t)n, sizeof *v, ascending);
+    return (struct figure){v[n - 1], n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2};
+}
+
+/* ---- output: a table for people, JSON for machines */
+
+static __attribute__((format(printf, 2, 3))) void json(const struct bench *b, const char *format, ...)
+{
+    va_list a;
+
+    va_start(a, format);
+    if (b->json)
+        vprintf(format, a);
+    va_end(a);
+}
+
+static __attribute__((format(printf, 2, 3))) void people(const struct bench *b, const char *format, ...)
+{
+    va_list a;
+
+    va_start(a, format);
+    if (!b->json)
+        vprintf(format, a);
+    va_end(a);
+    fflush(stdout);
+}
+
+static void comma(struct bench *b)
+{
+    json(b, b->first ? "\n  " : ",\n  ");
+    b->first = false;
+}
+
+/* ---- each type, each backend, and ggml */
+
+/* One pass over the data by contender c: a backend, or ggml for AUTO. */
+static int pass(const struct bench *b, enum sl_backend c, int type, const float *w, uint8_t *out)
+{
+    uint64_t bad;
+
+    if (c == SL_BACKEND_AUTO)
+        return b->ggml(type, b->x, out, 0, ROWS, ROW, w) == sl_type_bytes(type, N) ? 0 : -1;
+    return sl_quantize_on(c, type, b->x, w, N, ROW, out, &bad);
+}
+
+static double slice(const struct bench *b, enum sl_backend c, int type, const float *w)
 {
     uint64_t done = 0;
-    double start = now(), t;
-    float *out = (float *)(void *)r->got;
+    double start = thread_seconds(), t;
 
-    if (sl_ops_scalar.load(SL_DTYPE_F8_E4M3, r->fp8, N, 0.5f, (float *)(void *)r->want) ||
-        ops->load(SL_DTYPE_F8_E4M3, r->fp8, N, 0.5f, out) || memcmp(r->want, r->got, N * 4))
-        return -1;
     do {
-        for (int i = 0; i < N; i += 128)
-            if (ops->load(SL_DTYPE_F8_E4M3, r->fp8 + i, 128, 0.5f, out + i))
-                return -1;
+        if (pass(b, c, type, w, b->got))
+            return 0;
         done += N;
-        t = now() - start;
-    } while (t < r->seconds);
+        t = thread_seconds() - start;
+    } while (t < b->slice);
     return (double)done / t / 1e6;
 }
 
-static int wanted(const char *name, char **names, int count)
+static uint64_t different_blocks(const struct bench *b, int type)
+{
+    const struct sl_type_info *t = sl_type_info(type);
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < sl_type_bytes(type, N); i += t->bytes)
+        n += memcmp(b->want + i, b->got + i, t->bytes) != 0;
+    return n;
+}
+
+static double floor_of(const struct bench *b, double ops)
+{
+    return ops > 0 ? b->m.lanes * b->m.per_cycle * b->m.ghz * 1e3 / ops : 0;
+}
+
+static void report(struct bench *b, const struct counted *c, bool weighted, const enum sl_backend *who,
+                   const struct figure *f, int n, uint64_t ggml_differs)
+{
+    double best = 0, ggml = 0, least = floor_of(b, (double)(weighted ? c->ops_weighted : c->ops));
+    double wanted = (double)(weighted ? c->wanted_weighted : c->wanted);
+    const char *name = sl_type_info(c->type)->name;
+
+    comma(b);
+    json(b, "{\"type\": \"%s\", \"weighted\": %s", name, weighted ? "true" : "false");
+    people(b, "%-8s %-8s", name, weighted ? "weighted" : "plain");
+    for (int i = 0; i < n; i++) {
+        const char *of = who[i] ? sl_backend_name(who[i]) : "ggml";
+
+        json(b, ", \"%s\": {\"best\": %.1f, \"median\": %.1f}", of, f[i].best, f[i].median);
+        if (who[i])
+            people(b, " %8.1f", f[i].best);
+        if (who[i] && f[i].best > best)
+            best = f[i].best;
+        if (!who[i])
+            ggml = f[i].best;
+    }
+    json(b, ", \"ours\": %.1f", best);
+    people(b, " |");
+    if (ggml > 0) {
+        json(b, ", \"ratio\": %.2f, \"ggml_blocks_different\": %llu", best / ggml, (unsigned long long)ggml_differs);
+        people(b, " %7.1f %6.1fx", ggml, best / ggml);
+    } else {
+        people(b, " %7s %7s", "-", "-");
+    }
+    if (least > 0) {
+        json(b, ", \"floor\": %.1f, \"share\": %.3f", least, best / least);
+        people(b, " | %7.0f %5.0f %%", least, 100 * best / least);
+    } else {
+        people(b, " | %7s %7s", "-", "-");
+    }
+    if (wanted > 0) {
+        json(b, ", \"wanted\": %.1f", wanted);
+        people(b, " %7.0f", wanted);
+    }
+    if (ggml_differs)
+        people(b, "  ggml: %llu blocks of %llu differ", (unsigned long long)ggml_differs,
+               (unsigned long long)(N / sl_type_info(c->type)->block));
+    json(b, "}");
+    people(b, "\n");
+}
+
+static void bench_type(struct bench *b, const struct counted *c, bool weighted)
+{
+    const float *w = weighted ? b->w : NULL;
+    double v[CONTENDERS][MAX_ROUNDS];
+    enum sl_backend who[CONTENDERS];
+    struct figure f[CONTENDERS];
+    uint64_t ggml_differs = 0;
+    int n = 0;
+
+    if (pass(b, SL_BACKEND_SCALAR, c->type, w, b->want)) {
+        b->wrong++;
+        return;
+    }
+    for (enum sl_backend k = SL_BACKEND_SCALAR; k <= SL_BACKEND_AVX512; k++) {
+        if (!sl_backend_usable(k) || (b->only && b->only != k))
+            continue;
+        if (pass(b, k, c->type, w, b->got) || different_blocks(b, c->type)) {
+            fprintf(stderr, "kernels_bench: %s%s on %s: NOT THE REFERENCE'S BYTES\n", sl_type_info(c->type)->name,
+                    weighted ? ", weighted" : "", sl_backend_name(k));
+            b->wrong++;
+            return;
+        }
+        who[n++] = k;
+    }
+    if (b->ggml) {
+        if (pass(b, SL_BACKEND_AUTO, c->type, w, b->got))
+            b->wrong++;
+        ggml_differs = different_blocks(b, c->type);
+        who[n++] = SL_BACKEND_AUTO;
+    }
+    for (int r = 0; r < b->rounds; r++)
+        for (int i = 0; i < n; i++)
+            v[i][r] = slice(b, who[i], c->type, w);
+    for (int i = 0; i < n; i++)
+        f[i] = sum_up(v[i], b->rounds);
+    report(b, c, weighted, who, f, n, ggml_differs);
+}
+
+static bool asked(const char *name, char **names, int count)
 {
     for (int i = 0; i < count; i++)
         if (!strcmp(name, names[i]))
-            return 1;
+            return true;
     return count == 0;
 }
 
-static int bench_backend(enum sl_backend b, struct run *r, char **names, int count)
+static void bench_types(struct bench *b, char **names, int count)
 {
-    static const int types[] = {SL_TYPE_Q2_K, SL_TYPE_Q3_K, SL_TYPE_Q4_K, SL_TYPE_Q5_K, SL_TYPE_Q6_K, SL_TYPE_IQ4_NL,
-                                SL_TYPE_IQ4_XS, SL_TYPE_Q8_0, SL_TYPE_Q4_0, SL_TYPE_Q4_1, SL_TYPE_Q5_0,
-                                SL_TYPE_Q5_1, SL_TYPE_F16, SL_TYPE_BF16, SL_TYPE_IQ1_S, SL_TYPE_IQ1_M,
-                                SL_TYPE_IQ2_XXS, SL_TYPE_IQ2_XS, SL_TYPE_IQ2_S, SL_TYPE_IQ3_XXS, SL_TYPE_IQ3_S};
-    int wrong = 0;
+    json(b, ",\n \"types\": [");
+    people(b, "%-17s", "Mweights/s");
+    for (enum sl_backend k = SL_BACKEND_SCALAR; k <= SL_BACKEND_AVX512; k++)
+        if (sl_backend_usable(k) && (!b->only || b->only == k))
+            people(b, " %8s", sl_backend_name(k));
+    people(b, " | %7s %7s | %7s %7s %7s\n", "ggml", "ratio", "floor", "share", "wanted");
+    b->first = true;
+    for (size_t i = 0; i < COUNT(counted); i++)
+        for (int weighted = 0; weighted < 2; weighted++) {
+            int t = counted[i].type;
+            bool same = weighted && (t == SL_TYPE_Q8_0 || t == SL_TYPE_F16 || t == SL_TYPE_BF16);
 
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-        const char *name = sl_type_info(types[i])->name;
-        double plain, weighted;
+            if (asked(sl_type_info(t)->name, names, count) && !same && (weighted || !sl_needs_weights(t)))
+                bench_type(b, &counted[i], weighted);
+        }
+    json(b, "]");
+}
 
-        if (!wanted(name, names, count))
+/* ---- rows of FP8 under block scales, as they come from the disk */
+
+/* Source bytes [first, first + n): loaded and quantized as the worker does it. */
+static int convert(const struct bench *b, int type, uint64_t first, uint64_t n, uint8_t *out)
+{
+    float x[CHUNK];
+    uint64_t bad;
+
+    for (uint64_t at = first; at < first + n; at += CHUNK) {
+        /* A matrix of CHUNK columns whose blocks are a row high: a scale for each 128 weights. */
+        struct sl_source s = {SL_DTYPE_F8_E4M3, b->source + at, at, CHUNK, b->scales + at / CHUNK * (CHUNK / 128),
+                              at / CHUNK, CHUNK / 128, 1, 128};
+
+        SL_TRY(sl_load_f32(&s, 0, CHUNK, x, &bad));
+        SL_TRY(sl_quantize(type, x, NULL, CHUNK, CHUNK, out, &bad));
+        out += sl_type_bytes(type, CHUNK);
+    }
+    return 0;
+}
+
+static int right_bytes(const struct bench *b, int type)
+{
+    float x[CHUNK];
+    uint64_t bad;
+
+    for (uint64_t at = 0; at < 16 * CHUNK; at += CHUNK) {
+        for (int i = 0; i < CHUNK; i += 128)
+            if (sl_ops_scalar.load(SL_DTYPE_F8_E4M3, b->source + at + i, 128, b->scales[(at + (unsigned)i) / 128], x + i))
+                return 0;
+        if (convert(b, type, at, CHUNK, b->got) ||
+            sl_quantize_on(SL_BACKEND_SCALAR, type, x, NULL, CHUNK, CHUNK, b->want, &bad) ||
+            memcmp(b->want, b->got, sl_type_bytes(type, CHUNK)))
+            return 0;
+    }
+    return 1;
+}
+
+static void bench_rows(struct bench *b)
+{
+    json(b, ",\n \"rows\": [");
+    people(b, "\nFP8 rows from memory   converted      copied   share of the copy\n");
+    b->first = true;
+    for (size_t i = 0; i < COUNT(row_types); i++) {
+        double v[2][MAX_ROUNDS];
+        struct figure f[2];
+        int type = row_types[i];
+        const char *name = sl_type_info(type)->name;
+
+        if (!right_bytes(b, type)) {
+            fprintf(stderr, "kernels_bench: rows to %s: NOT THE REFERENCE'S BYTES\n", name);
+            b->wrong++;
             continue;
-        plain = time_type(b, types[i], NULL, r);
-        weighted = time_type(b, types[i], r->w, r);
-        wrong += plain < 0 || weighted < 0;
-        printf("%-9s %-8s %9.1f %9.1f%s\n", sl_backend_name(b), name, plain, weighted,
-               plain < 0 || weighted < 0 ? "  NOT THE REFERENCE'S BYTES" : "");
-    }
-    if (wanted("load", names, count)) {
-        double v = time_load(sl_backend_ops(b), r);
+        }
+        for (int r = 0; r < b->rounds; r++) {
+            double t = thread_seconds();
 
-        wrong += v < 0;
-        printf("%-9s %-8s %9.1f %9s\n", sl_backend_name(b), "e4m3", v, "-");
+            if (convert(b, type, 0, STREAM, b->copy))
+                b->wrong++;
+            v[0][r] = STREAM / (thread_seconds() - t) / 1e6;
+            t = thread_seconds();
+            memcpy(b->copy, b->source, STREAM);
+            v[1][r] = STREAM / (thread_seconds() - t) / 1e6;
+        }
+        f[0] = sum_up(v[0], b->rounds);
+        f[1] = sum_up(v[1], b->rounds);
+        comma(b);
+        json(b, "{\"type\": \"%s\", \"converted\": {\"best\": %.1f, \"median\": %.1f}, \"copied\": {\"best\": %.1f, "
+                "\"median\": %.1f}}", name, f[0].best, f[0].median, f[1].best, f[1].median);
+        people(b, "%-20s %11.1f %11.1f %17.0f %%\n", name, f[0].best, f[1].best, 100 * f[0].best / f[1].best);
     }
-    return wrong;
+    json(b, "]");
+}
+
+/* ---- two cores against one */
+
+struct part {
+    const struct bench *b;
+    int type, cpu, rc;
+    uint64_t first, n;
+    double cpu_seconds;
+};
+
+static void *run_part(void *arg)
+{
+    struct part *p = arg;
+
+    pin(p->cpu);
+    p->cpu_seconds = thread_seconds();
+    p->rc = convert(p->b, p->type, p->first, p->n, p->b->copy + sl_type_bytes(p->type, p->first));
+    p->cpu_seconds = thread_seconds() - p->cpu_seconds;
+    return NULL;
+}
+
+static double wall(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Seconds for the same n weights on `cores` processors; *busy: the processor time of the thread
+ * that needed most, which does not see what else the machine does. */
+static double on_cores(struct bench *b, int type, uint64_t n, int cores, const int *cpus, double *busy)
+{
+    struct part p[2];
+    pthread_t t[2];
+    double start = wall();
+    int made = 0;
+
+    *busy = 0;
+    for (int i = 0; i < cores; i++) {
+        p[i] = (struct part){b, type, cpus[i], -1, n / (unsigned)cores * (unsigned)i,
+                             n / (unsigned)cores, 0};
+        made += pthread_create(&t[i], NULL, run_part, &p[i]) == 0;
+    }
+    for (int i = 0; i < made; i++) {
+        pthread_join(t[i], NULL);
+        b->wrong += p[i].rc != 0;
+        *busy = p[i].cpu_seconds > *busy ? p[i].cpu_seconds : *busy;
+    }
+    b->wrong += made != cores;
+    return wall() - start;
+}
+
+static void bench_threads(struct bench *b)
+{
+    static const int thread_types[] = {SL_TYPE_Q4_K, SL_TYPE_Q3_K, SL_TYPE_Q8_0};
+    int cpus[2], n = 0;
+    double load[1] = {0};
+    cpu_set_t set;
+
+    sched_getaffinity(0, sizeof set, &set);
+    for (int i = 0; i < CPU_SETSIZE && n < 2; i++)
+        if (CPU_ISSET(i, &set))
+            cpus[n++] = i;
+    if (n < 2) {
+        people(b, "\nTwo cores against one: there is one processor\n");
+        return;
+    }
+    (void)getloadavg(load, 1);
+    json(b, ",\n \"threads\": [");
+    people(b, "\nTwo cores against one  one core   two cores      ratio   by processor time   (load average %.2f)\n", load[0]);
+    b->first = true;
+    for (size_t i = 0; i < COUNT(thread_types); i++) {
+        int type = thread_types[i], rounds = 3 * b->rounds < MAX_ROUNDS ? 3 * b->rounds : MAX_ROUNDS;
+        uint64_t weights = type == SL_TYPE_Q8_0 ? STREAM : STREAM / 8;
+        double v[2][MAX_ROUNDS], busy[2][MAX_ROUNDS];
+        struct figure f[2], g[2];
+
+        for (int r = 0; r < rounds; r++)
+            for (int k = 0; k < 2; k++) {
+                v[k][r] = (double)weights / on_cores(b, type, weights, k + 1, cpus, &busy[k][r]) / 1e6;
+                busy[k][r] = (double)weights / busy[k][r] / 1e6;
+            }
+        for (int k = 0; k < 2; k++) {
+            f[k] = sum_up(v[k], rounds);
+            g[k] = sum_up(busy[k], rounds);
+        }
+        comma(b);
+        json(b, "{\"type\": \"%s\", \"one\": %.1f, \"two\": %.1f, \"one_busy\": %.1f, \"two_busy\": %.1f, \"load\": %.2f}",
+             sl_type_info(type)->name, f[0].best, f[1].best, g[0].median, g[1].median, load[0]);
+        people(b, "%-20s %10.1f %11.1f %9.2fx %17.2fx\n", sl_type_info(type)->name, f[0].best, f[1].best,
+               f[1].best / f[0].best, g[1].median / g[0].median);
+    }
+    json(b, "]");
+}
+
+/* ---- */
+
+static int open_ggml(struct bench *b, const char *path)
+{
+    void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+
+    if (lib)
+        *(void **)&b->ggml = dlsym(lib, "ggml_quantize_chunk");
+    if (!b->ggml)
+        fprintf(stderr, "kernels_bench: %s\n", dlerror());
+    return b->ggml ? 0 : 2;
+}
+
+static void head(struct bench *b)
+{
+    char date[40];
+    time_t t = time(NULL);
+    struct tm tm;
+
+    strftime(date, sizeof date, "%Y-%m-%d", gmtime_r(&t, &tm));
+    measure_machine(&b->m);
+    json(b, "{\"machine\": {\"cpu\": \"%s\", \"processors\": %ld, \"ghz\": %.2f, \"vector_ops_per_cycle\": %.2f, "
+            "\"lanes\": %d, \"compiler\": \"%s\", \"date\": \"%s\", \"rounds\": %d, \"weights\": %d}",
+         b->m.cpu, sysconf(_SC_NPROCESSORS_ONLN), b->m.ghz, b->m.per_cycle, b->m.lanes, __VERSION__, date, b->rounds, N);
+    people(b, "%s, %.2f GHz, %.2f vector operations of %d floats a cycle; %s; best of %d rounds\n", b->m.cpu, b->m.ghz,
+           b->m.per_cycle, b->m.lanes, date, b->rounds);
+}
+
+static enum sl_backend backend_named(const char *name)
+{
+    enum sl_backend b = SL_BACKEND_AVX512;
+
+    while (b > SL_BACKEND_AUTO && strcmp(name, sl_backend_name(b)))
+        b--;
+    return b;
 }
 
 int main(int argc, char **argv)
 {
-    struct run r = {malloc(N * 4), malloc(N * 4), malloc(N), malloc(N * 4), malloc(N * 4), 0.2};
-    const char *only = NULL;
-    int c, wrong = 0;
+    static const struct option options[] = {{"json", 0, NULL, 'j'},   {"backend", 1, NULL, 'b'}, {"ggml", 1, NULL, 'g'},
+                                            {"rounds", 1, NULL, 'r'}, {"slice", 1, NULL, 't'},   {"cpu", 1, NULL, 'c'},
+                                            {"only", 1, NULL, 'o'},   {NULL, 0, NULL, 0}};
+    struct bench b = {malloc(N * 4), malloc(N * 4), malloc(N * 4), malloc(N * 4), malloc(STREAM), malloc(STREAM * 2),
+                      malloc(STREAM / 128 * 4), .slice = 0.03, .rounds = 7, .cpu = -1};
+    const char *only = "", *ggml = NULL;
+    cpu_set_t all;
+    int c;
 
-    while ((c = getopt(argc, argv, "t:b:")) != -1) {
-        if (c == 't')
-            r.seconds = atof(optarg);
-        else if (c == 'b')
-            only = optarg;
-        else
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
+        switch (c) {
+        case 'j': b.json = true; break;
+        case 'b': b.only = backend_named(optarg); break;
+        case 'g': ggml = optarg; break;
+        case 'r': b.rounds = atoi(optarg); break;
+        case 't': b.slice = atof(optarg); break;
+        case 'c': b.cpu = atoi(optarg); break;
+        case 'o': only = optarg; break;
+        default:
+            fprintf(stderr, "usage: kernels_bench [--json] [--backend NAME] [--ggml LIB] [--rounds N] [--slice SECONDS] "
+                            "[--cpu N] [--only types|rows|threads] [TYPE ...]\n");
             return 2;
-    }
-    if (!r.x || !r.w || !r.fp8 || !r.want || !r.got)
+        }
+    if (b.rounds < 1 || b.rounds > MAX_ROUNDS || (ggml && open_ggml(&b, ggml)))
+        return 2;
+    if (!b.x || !b.w || !b.want || !b.got || !b.source || !b.copy || !b.scales)
         return 1;
-    fill(&r);
-    printf("%-9s %-8s %9s %9s  Mweights/s, one core\n", "backend", "type", "plain", "weighted");
-    for (int b = SL_BACKEND_SCALAR; b <= SL_BACKEND_AVX512; b++)
-        if (sl_backend_usable((enum sl_backend)b) && (!only || !strcmp(only, sl_backend_name((enum sl_backend)b))))
-            wrong += bench_backend((enum sl_backend)b, &r, argv + optind, argc - optind);
-    return wrong != 0;
+    fill(&b);
+    memset(b.copy, 1, STREAM * 2);
+    sched_getaffinity(0, sizeof all, &all);
+    pin(b.cpu >= 0 ? b.cpu : sched_getcpu());
+    head(&b);
+    if (!*only || !strcmp(only, "types"))
+        bench_types(&b, argv + optind, argc - optind);
+    if (optind == argc && (!*only || !strcmp(only, "rows")))
+        bench_rows(&b);
+    sched_setaffinity(0, sizeof all, &all);
+    if (optind == argc && (!*only || !strcmp(only, "threads")))
+        bench_threads(&b);
+    json(&b, "}\n");
+    return b.wrong != 0;
 }

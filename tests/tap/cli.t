@@ -24,6 +24,12 @@ for my $verb (@verbs) {
 my $dir = scratch();
 my @convert = ($SLUICE, 'convert', $TINY, '-o', "$dir/x.gguf");
 
+# The kernels' widths, and the one that is taken unless --backend says so.
+my $cpu = slurp('/proc/cpuinfo');
+my $best = $cpu =~ /\bavx512dq\b/ ? 'avx512' : $cpu =~ /\bavx2\b/ ? 'avx2' : 'portable';
+like(run($SLUICE, 'doctor')->{out}, qr/^\S+ +kernels +\Q$best\E is used \(--backend takes another\); scalar, portable/m, 'doctor: the kernels');
+fails('an unknown backend', 2, qr/--backend/, @convert, '--recipe', 'q4_k_m', '--backend', 'mmx');
+
 # Wrong use: exit 2, one line, which option.
 fails('no recipe', 2, qr/recipe/, @convert);
 fails('unknown recipe', 2, qr/q4_k_x/i, @convert, '--recipe', 'q4_k_x');

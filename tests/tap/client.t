@@ -86,6 +86,42 @@ $r = run('bash', '-c', "source $dir/c.bash; COMP_WORDS=(sluice wat); COMP_CWORD=
          . 'COMP_WORDS=(sluice convert --io u); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]}');
 is($r->{out}, text('watch', '--priority', 'uring'), 'bash completes verbs, options, values');
 
+SKIP: {
+    if (run('fish', '-c', 'true')->{rc}) {
+        diag('fish is not here: its completions are not tried (package fish)');
+        skip 'no fish', 1;
+    }
+    $r = run('fish', '-c', "source $dir/c.fish; complete -C 'sluice wat'; complete -C 'sluice submit --prior'; complete -C 'sluice convert --io u'");
+    like($r->{out}, qr/\Awatch\t.*\n--priority\t.*\nuring\t.*\n\z/, 'fish completes verbs, options, values');
+}
+# zsh completes on a terminal alone: one of its own, where TAB is pressed.
+SKIP: {
+    if (run('zsh', '-c', 'zmodload zsh/zpty')->{rc}) {
+        diag('zsh is not here: its completions are not tried (package zsh)');
+        skip 'no zsh', 1;
+    }
+    spit("$dir/drive.zsh", <<'END');
+zmodload zsh/zpty
+for line in 'sluice wat' 'sluice submit --prior' 'sluice convert --io u'; do
+  zpty z zsh -f -i
+  zpty -w z 'PS1=; autoload -Uz compinit; compinit -u -D; source '$1'; sluice() { print -r -- "<got"":$*>" }; print re""ady'
+  r=; for i in {1..200}; do zpty -r -t z l && r+=$l || sleep 0.05; [[ $r == *ready* ]] && break; done
+  sleep 0.3
+  zpty -w -n z "$line"$'\t'
+  sleep $2
+  zpty -w -n z $'\r'
+  r=; for i in {1..100}; do zpty -r -t z l && r+=$l || sleep 0.05; [[ $r == *'<got:'*'>'* ]] && break; done
+  print -r -- "${${r##*<got:}%%>*}"
+  zpty -d z
+done
+END
+    for my $patience (1, 5) {
+        $r = run('zsh', "$dir/drive.zsh", "$dir/c.zsh", $patience);
+        last if $r->{out} =~ /uring/;
+    }
+    is($r->{out}, text('watch', 'submit --priority', 'convert --io uring'), 'zsh completes verbs, options, values');
+}
+
 # ---- with a daemon
 sub daemon {
     my $p = start("$BUILD/sluiced", '--listen', $ENV{SLUICE_ENDPOINT}, '--state', "$dir/state", @roots, @_);

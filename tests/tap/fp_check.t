@@ -45,7 +45,7 @@ if [ -z "$NVCC" ]; then
     skip "no nvcc: the PTX was NOT checked"
 else
     # The Makefile's own flags for a .cu file, without targets and outputs.
-    flags=$(make -n V=1 NVCC="$NVCC" B="$tmp/b" "$tmp/b/kernels/quantize_cuda.cu.o" |
+    flags=$(make -n V=1 NVCC="$NVCC" B="$tmp/b" "$tmp/b/kernels/gpu_q4.cu.o" |
         grep -oE '(^| )(-O[0-9]|-fmad=[a-z]+|-prec-[a-z]+=[a-z]+|-ftz=[a-z]+|--?use_fast_math|-I[^ ]+)' | tr '\n' ' ')
     printf '__global__ void f(float *a) { a[0] = a[0] * a[1] + a[2]; }\n' >"$tmp/fused.cu"
     printf '__global__ void f(float *a) { a[0] = a[0] / a[1]; }\n' >"$tmp/approx.cu"
@@ -54,13 +54,36 @@ else
     if bad_ptx "$tmp/fused.ptx" >/dev/null && bad_ptx "$tmp/approx.ptx" >/dev/null
     then ok "self-test: fused and approximate PTX is caught"
     else not_ok "self-test: fused and approximate PTX is caught" "the check saw nothing"; fi
-    for cu in kernels/*.cu; do
+    ls kernels/gpu_*.cu | grep -v gpu_cuda | xargs -P "$(nproc)" -I{} sh -c \
+        '"$0" -ptx -arch=compute_80 $1 "$2" -o "$3/$(basename "$2").ptx" || rm -f "$3/$(basename "$2").ptx"' "$NVCC" "$flags" {} "$tmp"
+    for cu in kernels/gpu_*.cu; do
         p=$tmp/$(basename "$cu").ptx
-        # shellcheck disable=SC2086
-        if ! $NVCC -ptx -arch=compute_90 $flags "$cu" -o "$p"; then not_ok "PTX of $cu" "nvcc failed with: $flags"
+        [ "$cu" = kernels/gpu_cuda.cu ] && continue # no kernel in it
+        if [ ! -s "$p" ]; then not_ok "PTX of $cu" "nvcc failed with: $flags"
         elif bad_ptx "$p" >"$tmp/found.ptx"; then not_ok "PTX of $cu" "$(head -1 "$tmp/found.ptx")"
         elif ! grep -q 'mul\.rn\.f32' "$p"; then not_ok "PTX of $cu" "no arithmetic in it: is this the right file?"
         else ok "PTX of $cu has no fused or approximate operation ($flags)"; fi
     done
+fi
+
+# Machine code of the device.
+sass="perl tests/gpu/gpu_report.pl --check-sass"
+printf '\tFunction : a\n MUFU.RCP R1, R2 ;\n FFMA R1, R2, R3, R4 ;\n FADD R1, R2, R3 ;\n HFMA2 R34, -RZ, RZ, 0, 0 ;\n' >"$tmp/good.sass"
+for bad in 'FFMA R1, R2, R3, R4' 'MUFU.EX2 R1, R2' 'HFMA2 R1, R2, R3, R4' 'FADD.FTZ R1, R2, R3' 'DFMA R2, R4, R6, R8'; do
+    printf '\tFunction : a\n %s ;\n' "$bad" >"$tmp/bad.sass"
+    if $sass "$tmp/bad.sass" >/dev/null; then not_ok "self-test: $bad is caught" "the check saw nothing"; bad=; break; fi
+done
+if [ -n "$bad" ]; then
+    if $sass "$tmp/good.sass" >"$tmp/found"; then ok "self-test: fused and approximate machine code of a GPU is caught"
+    else not_ok "self-test: good machine code of a GPU passes" "$(head -1 "$tmp/found")"; fi
+fi
+dump=${CUOBJDUMP:-$(command -v cuobjdump)}
+if [ -z "$dump" ] || [ ! -f "$B/kernels/gpu_q4.cu.o" ]; then
+    skip "no cuobjdump, or no CUDA objects in $B: the GPU's machine code was NOT checked"
+else
+    for o in "$B"/kernels/gpu_*.cu.o; do "$dump" --dump-sass -arch sm_90 "$o" 2>/dev/null; done >"$tmp/all.sass"
+    if ! grep -q 'MUFU' "$tmp/all.sass"; then not_ok "machine code for sm_90" "no arithmetic in it"
+    elif $sass "$tmp/all.sass" >"$tmp/found"; then ok "the machine code for sm_90 fuses and approximates nothing but inside divisions and roots"
+    else not_ok "machine code for sm_90" "$(head -1 "$tmp/found")"; fi
 fi
 echo "1..$n"

@@ -61,7 +61,7 @@ sub start_one {
 sub ended {
     my ($name, $seconds) = @_;
     my $p = $alive{$name} or return;
-    my $end = time + $seconds;
+    my $end = time + $seconds * ($SANITIZED ? 4 : 1);
     while (time < $end) {
         if (waitpid($p->{pid}, WNOHANG) == $p->{pid}) {
             delete $alive{$name};
@@ -135,7 +135,7 @@ sub job {
 # Waits for the end of a job; $each is called again and again meanwhile.
 sub wait_job {
     my ($id, $seconds, $each) = @_;
-    my ($end, $j) = (time + $seconds);
+    my ($end, $j) = (time + $seconds * ($SANITIZED ? 4 : 1));
     while (time < $end) {
         $j = job($id) // $j;
         return $j if $j && $j->{state} =~ /^(?:succeeded|failed|cancelled)$/;

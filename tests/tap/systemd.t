@@ -27,8 +27,8 @@ for my $unit (@system, @user) {
     my ($name) = $unit =~ m{systemd/(.*)};
     ok(defined $program && -x $program, "$name starts an installed program");
 }
-for my $unit ($system[0], $user[0]) {
-    like(slurp($unit), qr/\nType=notify\n.*\nWatchdogSec=\d+s\n/s, 'the coordinator is watched');
+for my $unit (@system, @user) {
+    like(slurp($unit), qr/\nType=notify\n.*\nWatchdogSec=\d+s\n/s, "$unit is watched");
 }
 my $gpu = slurp($system[1]);
 unlike($gpu, qr/^(?:PrivateDevices|MemoryDenyWriteExecute|PrivateUsers|ProcSubset)=/m, 'nothing that breaks CUDA');

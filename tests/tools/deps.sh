@@ -6,7 +6,7 @@ set -eu
 build="build-essential pkg-config liburing-dev libzmq3-dev libzstd-dev libcjson-dev
        libxxhash-dev libpcre2-dev libssl-dev libsqlite3-dev libpopt-dev
        libmicrohttpd-dev libinih-dev"
-check="libcmocka-dev perl xz-utils strace clang systemd"
+check="libcmocka-dev perl xz-utils strace clang systemd zsh fish"
 
 missing=
 want() { # package: missing unless dpkg has it installed
@@ -22,6 +22,8 @@ fi
 for p in $build; do want "$p"; done
 if [ "${1:-all}" != build ]; then
     for p in $check; do want "$p"; done
+    # clang's own libFuzzer, whatever its version.
+    ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a >/dev/null 2>&1 || want libclang-rt-dev
     # An interpreter of the machine's own will do.
     python3 -c 'import venv, ensurepip' 2>/dev/null || want python3-venv
     command -v npm >/dev/null || { want nodejs; want npm; }

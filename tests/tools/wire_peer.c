@@ -9,6 +9,7 @@
  *   MESSAGE is sent as it is; @FILE sends a file's bytes
  *
  * Received messages are printed one a line, but welcome, ping and pong. */
+#include "proto/plan.h"
 #include "proto/wire.h"
 #include "worker/dealer.h"
 
@@ -65,7 +66,7 @@ static void say_hello(struct peer *p)
     int n = snprintf(text, sizeof text, "{\"v\":1,\"m\":\"hello\",\"role\":\"%s\",\"version\":\"test\","
                      "\"instance\":\"%s\",\"name\":\"peer\",\"host\":\"test\"%s}",
                      p->worker ? "worker" : "client", p->instance,
-                     p->worker ? ",\"bytes\":\"1\",\"device\":\"cpu\"" : "");
+                     p->worker ? ",\"bytes\":\"" SL_BYTES_VERSION "\",\"device\":\"cpu\"" : "");
 
     send_bytes(p, text, (size_t)n);
 }

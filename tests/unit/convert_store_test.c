@@ -73,10 +73,10 @@ static int tear_down(void **state)
 static int do_task(struct convert_store *s, uint32_t task, uint64_t checksum, struct sl_error *e)
 {
     struct sl_queue *q = convert_store_queue(s);
-    uint64_t epoch;
+    const struct sl_new_lease l = {.job = convert_store_job(s), .task = task,
+                                   .epoch = sl_queue_take_epoch(q), .worker = "w", .owner = "w"};
 
-    if (sl_queue_lease(q, convert_store_job(s), task, "w", &epoch, e) != 1 ||
-        sl_queue_finish(q, convert_store_job(s), task, epoch, checksum, e) != 1)
+    if (sl_queue_lease(q, &l, e) != 1 || sl_queue_finish(q, l.job, task, l.epoch, checksum, e) != 1)
         return SL_EFAIL;
     return sl_queue_commit(q, e);
 }

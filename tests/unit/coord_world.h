@@ -26,9 +26,10 @@ struct world {
     struct sl_now now;
     struct {
         struct sl_msg in[INBOX];
-        unsigned n, next;
+        unsigned n;
     } peer[PEERS];
     enum sl_role role[PEERS];
+    const char *user[PEERS];  /* NULL: "u" */
     struct sl_error e;
 };
 
@@ -52,9 +53,9 @@ static void world_stop(struct world *w)
     sl_coord_close(w->c);
     sl_queue_close(w->q);
     for (unsigned p = 0; p < PEERS; p++) {
-        for (; w->peer[p].next < w->peer[p].n; w->peer[p].next++)
-            sl_msg_free(&w->peer[p].in[w->peer[p].next]);
-        w->peer[p].n = w->peer[p].next = 0;
+        for (unsigned i = 0; i < w->peer[p].n; i++)
+            sl_msg_free(&w->peer[p].in[i]);
+        w->peer[p].n = 0;
     }
 }
 
@@ -107,10 +108,11 @@ static inline void say_quietly(struct world *w, unsigned p, const char *fmt, ...
     __attribute__((format(printf, 3, 4)));
 static inline void say_quietly(struct world *w, unsigned p, const char *fmt, ...)
 {
-    struct sl_peer from = {.id = p, .role = w->role[p], .user = "u"};
+    struct sl_peer from = {.id = p, .role = w->role[p]};
     char text[60000];
     va_list ap;
 
+    snprintf(from.user, sizeof from.user, "%s", w->user[p] ? w->user[p] : "u");
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
@@ -119,24 +121,29 @@ static inline void say_quietly(struct world *w, unsigned p, const char *fmt, ...
 }
 #define say(w, p, ...) (say_quietly(w, p, __VA_ARGS__), deliver(w))
 
-/* The next message of this kind to a peer; others before it are passed over. NULL: none. */
+/* The next message of this kind to a peer; others before it are passed over, but grants
+ * stay: they may overtake answers. NULL: none. */
 static inline cJSON *heard(struct world *w, unsigned p, enum sl_message_id id)
 {
-    while (w->peer[p].next < w->peer[p].n) {
-        struct sl_msg *m = &w->peer[p].in[w->peer[p].next++];
+    static struct sl_msg kept;
+    struct sl_msg *in = w->peer[p].in;
+    unsigned n = 0, i = 0;
+    bool found = false;
 
-        if (m->id == id) {
-            static struct sl_msg kept;
-
+    for (; i < w->peer[p].n && !found; i++) {
+        if (in[i].id == id) {
             sl_msg_free(&kept);
-            kept = *m;
-            m->tree = NULL;
-            return kept.tree;
+            kept = in[i];
+            found = true;
+        } else if (in[i].id == SL_M_GRANT) {
+            in[n++] = in[i];
+        } else {
+            sl_msg_free(&in[i]);
         }
-        sl_msg_free(m);
     }
-    w->peer[p].n = w->peer[p].next = 0;
-    return NULL;
+    memmove(&in[n], &in[i], (w->peer[p].n - i) * sizeof *in);
+    w->peer[p].n -= i - n;
+    return found ? kept.tree : NULL;
 }
 
 static inline cJSON *expect(struct world *w, unsigned p, enum sl_message_id id)

@@ -123,18 +123,19 @@ static void a_restart_keeps_leases(void **state)
     ready_job(w, C, 1, "a", 4, 2);
     pull(w, 1, 2);
     assert_int_equal(granted(w, 1, g, 2), 2);
+    assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
     world_stop(w);
     w->now.boot_ms = 5; /* a reboot */
     world_start(w);
     result(w, 1, g[0]);
     expect(w, 1, SL_M_REHELLO);
     /* It holds one of the two, and one that never was. */
-    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u},{\"job\":1,\"task\":3,\"epoch\":77}]",
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u},{\"job\":1,\"task\":3,\"epoch\":77777}]",
              (unsigned)g[0].task, (unsigned)g[0].epoch);
     hello(w, 1, "worker", held);
     t = sl_get(expect(w, 1, SL_M_WELCOME), "dropped");
     assert_int_equal(cJSON_GetArraySize(t), 1);
-    assert_int_equal(sl_get_uint(t->child, "epoch", 0), 77);
+    assert_int_equal(sl_get_uint(t->child, "epoch", 0), 77777);
     result(w, 1, g[0]);
     expect(w, 1, SL_M_ACK);
     result(w, 1, g[0]); /* the acknowledgement was lost */
@@ -144,6 +145,84 @@ static void a_restart_keeps_leases(void **state)
     run_all(w, 1);
     client(w, C);
     assert_string_equal(state_of(w, C, 1), "succeeded");
+}
+
+/* The daemon dies before a lease is on disk, after its grant has left. */
+static void a_grant_ahead_of_the_disk(void **state)
+{
+    struct world *w = *state;
+    struct got g[3] = {{0}}, again[4] = {{0}};
+    char held[300];
+    cJSON *t;
+
+    client(w, C);
+    worker(w, 1);
+    worker(w, 2);
+    ready_job(w, C, 1, "a", 12, 6);
+    pull(w, 1, 3);
+    assert_int_equal(granted(w, 1, g, 3), 3);
+    assert_true(sl_queue_uncommitted(w->q)); /* the grants have left, the leases are not on disk */
+    world_stop(w);
+    world_start(w);
+    /* Another one gets the first of them before the holder is back. */
+    worker(w, 2);
+    pull(w, 2, 1);
+    assert_int_equal(granted(w, 2, again, 4), 1);
+    assert_true(again[0].task == g[0].task && again[0].epoch > g[0].epoch + 1000);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u},{\"job\":1,\"task\":%u,\"epoch\":%u}]",
+             (unsigned)g[0].task, (unsigned)g[0].epoch, (unsigned)g[1].task, (unsigned)g[1].epoch);
+    hello(w, 1, "worker", held);
+    t = sl_get(expect(w, 1, SL_M_WELCOME), "dropped");
+    assert_int_equal(cJSON_GetArraySize(t), 1);
+    assert_int_equal(sl_get_uint(t->child, "task", 9), g[0].task);
+    result(w, 1, g[0]);
+    expect(w, 1, SL_M_NACK);
+    result(w, 1, g[2]); /* not named: nobody holds it */
+    expect(w, 1, SL_M_NACK);
+    result(w, 2, again[0]);
+    expect(w, 2, SL_M_ACK);
+    /* The second is the worker's own again, and on disk before the next restart. */
+    assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
+    world_stop(w);
+    world_start(w);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u}]", (unsigned)g[1].task,
+             (unsigned)g[1].epoch);
+    hello(w, 2, "worker", held); /* claims what another holds */
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, 2, SL_M_WELCOME), "dropped")), 1);
+    hello(w, 1, "worker", held);
+    assert_null(sl_get(expect(w, 1, SL_M_WELCOME), "dropped"));
+    result(w, 1, g[1]);
+    expect(w, 1, SL_M_ACK);
+    run_all(w, 1);
+    client(w, C);
+    assert_string_equal(state_of(w, C, 1), "succeeded");
+}
+
+/* Nobody takes over another's lease by saying its instance after a restart. */
+static void an_instance_belongs_to_its_user(void **state)
+{
+    struct world *w = *state;
+    struct got g = {0};
+    char held[100];
+
+    client(w, C);
+    w->user[1] = "uid:7";
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 2, 2);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
+    world_stop(w);
+    world_start(w);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u}]", (unsigned)g.task, (unsigned)g.epoch);
+    w->user[1] = "uid:8";
+    hello(w, 1, "worker", held);
+    assert_non_null(strstr(sl_get_str(expect(w, 1, SL_M_ERROR), "text"), "another user"));
+    w->user[1] = "uid:7";
+    hello(w, 1, "worker", held);
+    assert_null(sl_get(expect(w, 1, SL_M_WELCOME), "dropped"));
+    result(w, 1, g);
+    expect(w, 1, SL_M_ACK);
 }
 
 static void failures_quarantine_and_retry_does_the_rest(void **state)
@@ -441,6 +520,27 @@ static void roles_are_kept(void **state)
     assert_int_equal(sl_get_uint(expect(w, 5, SL_M_ERROR), "code", 0), 6);
 }
 
+/* Number 0 is nobody's job, not everybody's. */
+static void job_0_is_none(void **state)
+{
+    static const char *const verbs[] = {"cancel", "hold", "release", "retry", "set", "forget", "wait"};
+    static const char *const single[] = {"show", "stitch", "verify"};
+    struct world *w = *state;
+    uint64_t id;
+
+    client(w, C);
+    id = submit(w, C, "a", "");
+    for (unsigned i = 0; i < 7; i++) {
+        say(w, C, "{\"v\":1,\"m\":\"%s\",\"jobs\":[0]}", verbs[i]);
+        assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        say(w, C, "{\"v\":1,\"m\":\"%s\",\"job\":0}", single[i]);
+        assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
+    }
+    assert_string_equal(state_of(w, C, id), "queued: no worker is connected");
+}
+
 static void one_output_one_job(void **state)
 {
     struct world *w = *state;
@@ -528,6 +628,8 @@ int main(void)
         TEST(a_late_result_is_refused_and_harmless),
         TEST(progress_keeps_a_lease),
         TEST(a_restart_keeps_leases),
+        TEST(a_grant_ahead_of_the_disk),
+        TEST(an_instance_belongs_to_its_user),
         TEST(failures_quarantine_and_retry_does_the_rest),
         TEST(what_cannot_work_fails_at_once),
         TEST(bad_bytes_are_made_again),
@@ -537,6 +639,7 @@ int main(void)
         TEST(jobs_wait_for_others),
         TEST(draining_and_leaving),
         TEST(roles_are_kept),
+        TEST(job_0_is_none),
         TEST(one_output_one_job),
         TEST(a_full_disk_acknowledges_nothing),
         TEST(watchers_hear_everything),

@@ -235,6 +235,107 @@ static void test_many_in_one_task(void **state)
     world_close(&w);
 }
 
+/* Types of the same block size, each recipe's own. */
+static int turn_types(int type, unsigned by)
+{
+    static const int kinds[3][3] = {{SL_TYPE_F32, SL_TYPE_F16, SL_TYPE_BF16},
+                                    {SL_TYPE_Q8_0, SL_TYPE_Q4_1, SL_TYPE_IQ4_NL},
+                                    {SL_TYPE_Q4_K, SL_TYPE_Q6_K, SL_TYPE_Q3_K}};
+
+    for (unsigned k = 0; k < 3; k++)
+        for (unsigned i = 0; i < 3; i++)
+            if (kinds[k][i] == type)
+                return kinds[k][(i + by) % 3];
+    return type;
+}
+
+static int second(int type)
+{
+    return turn_types(type, 1);
+}
+
+static int third(int type)
+{
+    return turn_types(type, 2);
+}
+
+/* Bytes read for all tasks of these members; what they write is checked. */
+static uint64_t read_together(struct world *w, unsigned n, uint64_t slab)
+{
+    const struct sl_plan *plans[3];
+    struct sl_engine_opts o[3];
+    struct sl_engine *en = NULL;
+    struct sl_engine_stats st;
+    struct sl_error e = {0, ""};
+
+    for (unsigned m = 0; m < n; m++) {
+        world_seal(&w[m]);
+        plans[m] = &w[m].plan;
+        o[m] = (struct sl_engine_opts){.threads = 2, .mem_bytes = 64u << 20, .direct = SL_DIRECT_OFF,
+                                       .slab_bytes = slab, .segment_paths = w[m].segment_paths,
+                                       .round_bf16 = m == 1};
+        if (m != 2)
+            o[m].weights = world_weights(&w[m]);
+    }
+    if (sl_engine_open_group(&w->ck, plans, o, n, &en, &e) < 0)
+        fail_msg("%s", e.text);
+    for (uint32_t i = 0; i < w->plan.n_tasks; i++)
+        assert_int_equal(sl_engine_submit_group(en, i, (1u << n) - 1, &e), 0);
+    for (uint32_t i = 0; i < n * w->plan.n_tasks; i++) {
+        struct sl_task_result r = world_wait(en);
+        uint8_t *bytes, *got;
+
+        if (r.code < 0)
+            fail_msg("%s", r.error.text);
+        assert_true(r.member < n);
+        bytes = world_expected(&w[r.member], r.task, r.member == 1);
+        got = world_output(&w[r.member], r.task);
+        assert_memory_equal(got, bytes, w[r.member].pt[r.task].bytes);
+        assert_true(r.checksum == world_task_sum(&w[r.member], r.task, bytes));
+        free(bytes);
+        free(got);
+    }
+    assert_int_equal(sl_engine_sync(en, &e), 0);
+    sl_engine_stats(en, &st);
+    assert_true(st.source_bytes == n * sl_engine_member_bytes(en, 0));
+    sl_engine_close(en);
+    return st.read_bytes;
+}
+
+/* Three recipes: each one's own bytes, and the source read once for all of them. */
+static void test_recipes_share_their_reads(void **state)
+{
+    void (*const what[])(struct world *) = {add_copies, add_scaled, add_heads};
+    const uint64_t slabs[] = {1u << 18, 0};
+
+    (void)state;
+    for (unsigned k = 0; k < 6; k++) {
+        struct world w[3];
+        uint64_t one, three;
+
+        for (unsigned m = 0; m < 3; m++) {
+            world_open(&w[m]);
+            w[m].retype = m == 0 ? NULL : m == 1 ? second : third;
+            world_file(&w[m], "a.safetensors");
+            world_file(&w[m], "b.safetensors");
+            what[k % 3](&w[m]);
+            for (uint32_t i = 0; m == 2 && i < WORLD_MAX; i++) {
+                free(w[m].weights[i]);
+                w[m].weights[i] = NULL;
+            }
+        }
+        one = read_together(w, 1, slabs[k / 3]);
+        three = read_together(w, 3, slabs[k / 3]);
+        /* Units may be shorter, and then read a row of scales once more. */
+        assert_true(one > 0 && three <= one + one / 10);
+        /* Plans that are cut differently are refused. */
+        w[1].item[0].elems--;
+        assert_false(sl_engine_same_cuts(&w[0].plan, &w[1].plan));
+        for (unsigned m = 0; m < 3; m++)
+            world_close(&w[m]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +343,7 @@ int main(void)
         cmocka_unit_test(test_scaled),
         cmocka_unit_test(test_heads),
         cmocka_unit_test(test_many_in_one_task),
+        cmocka_unit_test(test_recipes_share_their_reads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

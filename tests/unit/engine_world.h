@@ -45,6 +45,7 @@ struct world {
     char segment_path[96];
     const char *segment_paths[1];
     uint64_t seed;
+    int (*retype)(int type);  /* another recipe: other types of the same block; NULL: as said */
 };
 
 static inline uint32_t world_random(struct world *w)
@@ -181,6 +182,8 @@ static inline struct sl_out_tensor *world_out(struct world *w, const char *name,
     uint32_t i = w->model.n_tensors++;
     struct sl_out_tensor *t = &w->out[i];
 
+    if (w->retype)
+        type = w->retype(type);
     w->plan.n_tensors = w->model.n_tensors;
     *t = (struct sl_out_tensor){.n_dims = ne2 ? 3 : ne1 ? 2 : 1, .ne = {ne0, ne1 ? ne1 : 1, ne2 ? ne2 : 1, 1},
                                 .transform = tr, .src_type = -1, .first_src = first_src, .n_src = n_src};

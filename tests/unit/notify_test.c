@@ -1,5 +1,5 @@
 /* What systemd hears: a socket of our own stands in for it. */
-#include "daemon/notify.h"
+#include "proto/notify.h"
 
 #include <errno.h>
 #include <setjmp.h>

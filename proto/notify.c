@@ -1,4 +1,4 @@
-#include "daemon/notify.h"
+#include "proto/notify.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -105,7 +105,7 @@ int sl_notify_ready(const struct sl_notify *n, const char *status, struct sl_err
     snprintf(head, sizeof head, "READY=1\nMAINPID=%ld", (long)getpid());
     bad = say(n, with_status(buf, head, status), 0);
     if (bad)
-        return sl_fail(e, SL_EFAIL, "systemd cannot be told that the daemon is ready: %s",
+        return sl_fail(e, SL_EFAIL, "systemd cannot be told that this service is ready: %s",
                        strerror(bad));
     return 0;
 }

@@ -1,8 +1,8 @@
 /* What systemd is told (sd_notify(3)), without libsystemd: one datagram a
  * message to the socket in NOTIFY_SOCKET, a path or, with '@', a name in the
  * abstract space. Without that variable every call does nothing. One thread. */
-#ifndef SLUICE_DAEMON_NOTIFY_H
-#define SLUICE_DAEMON_NOTIFY_H
+#ifndef SLUICE_PROTO_NOTIFY_H
+#define SLUICE_PROTO_NOTIFY_H
 
 #include "proto/error.h"
 

@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""kernels_bench's JSON as tables for the READMEs and as a picture.
+
+  bench_report.py RESULT.json [--table FILE.md] [--summary FILE.md] [--svg FILE.svg]
+
+--table writes everything, --summary a few columns, between the lines
+<!-- bench: begin --> and <!-- bench: end --> of a file that has them. Standard
+library only. Exit 1: no result in the file, or no such lines.
+"""
+import argparse
+import json
+import sys
+
+BACKENDS = ("scalar", "portable", "avx2", "avx512")
+COLOURS = {"ggml": "#9a9a9a", "scalar": "#c9b458", "portable": "#d98a4e", "avx2": "#6aa6d6", "avx512": "#2f6db3"}
+BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+
+
+def number(v):
+    return "-" if v is None else "%.1f" % v if v < 100 else "%.0f" % v
+
+
+def best(row, who):
+    return row[who]["best"] if who in row else None
+
+
+def used(result):
+    return [b for b in BACKENDS if any(b in r for r in result["types"])]
+
+
+def name(row):
+    return row["type"] + (", imatrix" if row["weighted"] else "")
+
+
+def head(result):
+    m = result["machine"]
+    text = "%s, %s, one core at %.2f GHz" % (m["date"], m["cpu"], m["ghz"])
+    if m["lanes"]:
+        text += ", %.1f vector operations of %d floats a cycle" % (m["vector_ops_per_cycle"], m["lanes"])
+    return text + "; gcc %s. Million weights a second, best of %d rounds that took turns." % (m["compiler"], m["rounds"])
+
+
+def table(result):
+    backends = used(result)
+    lines = [head(result), "", "| type | " + " | ".join(backends) + " | ggml | ratio | floor | share of floor | wanted on Zen 4 |",
+             "|---|" + "---|" * (len(backends) + 5)]
+    for r in result["types"]:
+        lines.append("| %s | %s | %s | %s | %s | %s | %s |" % (
+            name(r), " | ".join(number(best(r, b)) for b in backends), number(best(r, "ggml")),
+            "%.1f" % r["ratio"] if "ratio" in r else "-", number(r.get("floor")),
+            "%.0f %%" % (100 * r["share"]) if "share" in r else "-", number(r.get("wanted"))))
+    different = [r for r in result["types"] if r.get("ggml_blocks_different")]
+    lines += ["", "Every backend's bytes were scalar C's before it was timed" + (
+        "; ggml's differed in " + ", ".join("%d blocks of %s" % (r["ggml_blocks_different"], name(r)) for r in different)
+        if different else ", and ggml's bytes were the same" if any("ggml" in r for r in result["types"]) else "") + "."]
+    if result.get("rows"):
+        lines += ["", "FP8 rows under block scales, out of memory and into memory; the copy is a `memcpy` of the source:", "",
+                  "| type | converted | copied | share |", "|---|---|---|---|"]
+        lines += ["| %s | %s | %s | %.0f %% |" % (r["type"], number(r["converted"]["best"]), number(r["copied"]["best"]),
+                                             100 * r["converted"]["best"] / r["copied"]["best"]) for r in result["rows"]]
+    if result.get("threads"):
+        lines += ["", "Two cores against one (rows shared out, wall clock; load average of the machine %.1f):"
+                  % result["threads"][0]["load"], "", "| type | one core | two cores | ratio | ratio by processor time |", "|---|---|---|---|---|"]
+        lines += ["| %s | %s | %s | %.2f | %.2f |" % (r["type"], number(r["one"]), number(r["two"]), r["two"] / r["one"],
+                                                 r["two_busy"] / r["one_busy"])
+                  for r in result["threads"]]
+    return lines
+
+
+def summary(result):
+    lines = [head(result), "", "| type | Sluice | ggml | ratio |", "|---|---|---|---|"]
+    for r in result["types"]:
+        lines.append("| %s | %s | %s | %s |" % (name(r), number(r["ours"]), number(best(r, "ggml")),
+                                             "%.1f" % r["ratio"] if "ratio" in r else "-"))
+    return lines
+
+
+def insert(path, lines):
+    text = open(path, encoding="utf-8").read()
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        sys.exit("%s: no pair of lines '%s' and '%s'" % (path, BEGIN, END))
+    before, after = text[:text.index(BEGIN)], text[text.index(END):]
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(before + BEGIN + "\n" + "\n".join(lines) + "\n" + after)
+
+
+def svg(result):
+    """Bars of Mweights/s on a logarithmic axis, a tick for the floor."""
+    from math import log10
+    rows = [r for r in result["types"] if not r["weighted"] or not any(
+        o["type"] == r["type"] and not o["weighted"] for o in result["types"])]
+    who = [w for w in ("ggml", "scalar", "avx2", "avx512") if any(w in r for r in rows)]
+    bar, gap, left, top, width = 6, 7, 92, 74, 700
+    high = max(max(r[w]["best"] for w in who if w in r) for r in rows)
+    high = max([high] + [r["floor"] for r in rows if "floor" in r])
+    low = min(min(r[w]["best"] for w in who if w in r) for r in rows)
+    lo, hi = int(log10(low) // 1), int(-(-log10(high) // 1))
+    x = lambda v: left + (width - left - 60) * (log10(v) - lo) / (hi - lo)
+    height = top + len(rows) * (len(who) * bar + gap) + 30
+    out = ['<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="11">'
+           % (width, height), '<rect width="100%" height="100%" fill="#ffffff"/>',
+           '<text x="12" y="20" font-size="14" fill="#222222">Quantizing, million weights a second on one core</text>']
+    m = result["machine"]
+    out.append('<text x="12" y="36" fill="#555555">%s, %.2f GHz, %s; without an imatrix where a type can</text>'
+               % (m["cpu"].replace("&", "&amp;").replace("<", "&lt;"), m["ghz"], m["date"]))
+    at = 12
+    for w in who:
+        out.append('<rect x="%d" y="46" width="10" height="10" fill="%s"/><text x="%d" y="55" fill="#222222">%s</text>'
+                   % (at, COLOURS[w], at + 14, w))
+        at += 30 + 7 * len(w)
+    out.append('<rect x="%d" y="45" width="2" height="12" fill="#c03030"/><text x="%d" y="55" fill="#222222">'
+               'floor of the arithmetic</text>' % (at, at + 8))
+    for e in range(lo, hi + 1):
+        out.append('<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#dddddd"/><text x="%.1f" y="%d" fill="#555555" '
+                   'text-anchor="middle">%g</text>' % (x(10 ** e), top - 6, x(10 ** e), height - 24, x(10 ** e), height - 10, 10 ** e))
+    y = top
+    for r in rows:
+        out.append('<text x="%d" y="%.1f" fill="#222222" text-anchor="end">%s</text>'
+                   % (left - 8, y + len(who) * bar / 2 + 4, r["type"]))
+        for w in who:
+            if w in r:
+                v = r[w]["best"]
+                out.append('<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"><title>%s, %s: %s</title></rect>'
+                           % (left, y, max(x(v) - left, 1), bar - 1, COLOURS[w], r["type"], w, number(v)))
+                if w == who[-1]:
+                    out.append('<text x="%.1f" y="%d" font-size="9" fill="#222222">%s</text>' % (x(v) + 4, y + bar, number(v)))
+            y += bar
+        if "floor" in r:
+            out.append('<rect x="%.1f" y="%d" width="2" height="%d" fill="#c03030"/>'
+                       % (x(r["floor"]), y - len(who) * bar, len(who) * bar - 1))
+        y += gap
+    out.append("</svg>")
+    return "\n".join(out) + "\n"
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("result")
+    p.add_argument("--table")
+    p.add_argument("--summary")
+    p.add_argument("--svg")
+    a = p.parse_args()
+    try:
+        result = json.load(open(a.result, encoding="utf-8"))
+        if not result["types"]:
+            raise ValueError("no types in it")
+    except (OSError, ValueError, KeyError) as e:
+        sys.exit("%s: %s" % (a.result, e))
+    if a.table:
+        insert(a.table, table(result))
+    if a.summary:
+        insert(a.summary, summary(result))
+    if a.svg:
+        open(a.svg, "w", encoding="utf-8").write(svg(result))
+    if not (a.table or a.summary or a.svg):
+        print("\n".join(table(result)))
+
+
+if __name__ == "__main__":
+    main()

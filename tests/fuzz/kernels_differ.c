@@ -1,0 +1,547 @@
+/* Every backend against the scalar one, on inputs from seeds, for as long as
+ * wanted. Stops at the first difference with a line that makes it again.
+ *
+ *   kernels_differ [--seconds N] [--seed N] [--jobs N] [--subject NAME] [--backend NAME]
+ *                  [--ggml LIBGGML-BASE.SO] [--counts]
+ *   kernels_differ --case SEED --subject NAME [--backend NAME]      one case again
+ *   --plant SUBJECT:BACKEND:BIT   flips that bit of the backend's output in one case of 16
+ *
+ * A subject is "q4_k", "q4_k.weighted", "load.f8_e4m3" (a run under one scale), "source.f8_e4m3"
+ * (a matrix with block scales) or "dequantize.q4_k"; the last is held against ggml's, as are the
+ * scalar backend's bytes for ordinary numbers, when a libggml-base.so is given. Exit 1: a difference. */
+#include "hostile_numbers.h"
+#include "kernels/backend.h"
+
+#include <dlfcn.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SUPER 20 /* superblocks in a case: more than the widest group of lanes */
+#define N (SUPER * 256)
+#define GUARD 64
+#define PLANT_EVERY 16
+#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+
+enum work { QUANTIZE, WEIGHTED, LOAD, SOURCE, DEQUANTIZE };
+
+struct subject {
+    char name[40];
+    enum work work;
+    int type;        /* a ggml type, or a dtype for LOAD and SOURCE */
+    double seconds;  /* spent */
+    uint64_t cases, weights;
+    void (*ggml_dequantize)(const void *, float *, int64_t);
+};
+
+struct fuzz {
+    struct subject subject[96];
+    size_t n_subjects;
+    enum sl_backend only;      /* AUTO: all */
+    const char *program, *ggml_path;
+    size_t (*ggml_quantize)(int, const float *, void *, int64_t, int64_t, int64_t, const float *);
+    void (*ggml_init)(int);
+    char plant_subject[40], plant_backend[16];
+    long plant_bit;            /* -1: none */
+    /* the case */
+    uint64_t seed;
+    char what[200];            /* how its input was made */
+    float x[N], w[N], scales[N];
+    uint8_t raw[N * 8 + GUARD];
+    uint8_t want[N * 8 + GUARD], got[N * 8 + GUARD];
+};
+
+static const int types[] = {SL_TYPE_F16, SL_TYPE_BF16, SL_TYPE_Q8_0, SL_TYPE_Q4_0, SL_TYPE_Q4_1, SL_TYPE_Q5_0,
+                            SL_TYPE_Q5_1, SL_TYPE_Q2_K, SL_TYPE_Q3_K, SL_TYPE_Q4_K, SL_TYPE_Q5_K, SL_TYPE_Q6_K,
+                            SL_TYPE_IQ4_NL, SL_TYPE_IQ4_XS, SL_TYPE_IQ1_S, SL_TYPE_IQ1_M, SL_TYPE_IQ2_XXS,
+                            SL_TYPE_IQ2_XS, SL_TYPE_IQ2_S, SL_TYPE_IQ3_XXS, SL_TYPE_IQ3_S};
+static const enum sl_dtype dtypes[] = {SL_DTYPE_F8_E4M3, SL_DTYPE_F8_E5M2, SL_DTYPE_F16, SL_DTYPE_BF16, SL_DTYPE_F32,
+                                       SL_DTYPE_F64};
+
+static double now(clockid_t clock)
+{
+    struct timespec t;
+
+    clock_gettime(clock, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Returns 1, after the line that makes the case again. */
+static int differ(const struct fuzz *f, const struct subject *s, const char *backend, const char *why)
+{
+    char plant[120] = "";
+
+    if (f->plant_bit >= 0)
+        snprintf(plant, sizeof plant, " --plant %s:%s:%ld", f->plant_subject, f->plant_backend, f->plant_bit);
+    fprintf(stdout, "DIFFERENCE: %s, %s: %s\n  input: %s\n  again: %s --case %#llx --subject %s%s%s%s%s%s\n", s->name,
+            backend, why, f->what, f->program, (unsigned long long)f->seed, s->name,
+            strcmp(backend, "ggml") ? " --backend " : " --ggml ", strcmp(backend, "ggml") ? backend : f->ggml_path,
+            s->work == DEQUANTIZE && strcmp(backend, "ggml") ? " --ggml " : "",
+            s->work == DEQUANTIZE && strcmp(backend, "ggml") ? f->ggml_path : "", plant);
+    fflush(stdout);
+    return 1;
+}
+
+static int differ_bytes(const struct fuzz *f, const struct subject *s, const char *backend, size_t unit, size_t bytes)
+{
+    char why[300];
+    size_t i = 0, n;
+
+    while (f->want[i] == f->got[i])
+        i++;
+    n = (size_t)snprintf(why, sizeof why, "byte %zu of block %zu of %zu is %02x, not %02x;", i % unit, i / unit,
+                         bytes / unit, f->got[i], f->want[i]);
+    for (size_t k = i / unit * unit, end = k + (unit < 24 ? unit : 24); k < end && n < sizeof why - 4; k++)
+        n += (size_t)snprintf(why + n, sizeof why - n, " %02x", f->got[k]);
+    return differ(f, s, backend, why);
+}
+
+static void plant(const struct fuzz *f, const struct subject *s, enum sl_backend b, size_t bytes, uint8_t *out)
+{
+    if (f->plant_bit >= 0 && f->seed % PLANT_EVERY == 0 && !strcmp(s->name, f->plant_subject) &&
+        !strcmp(sl_backend_name(b), f->plant_backend))
+        out[(size_t)f->plant_bit / 8 % bytes] ^= (uint8_t)(1 << f->plant_bit % 8);
+}
+
+static bool guard_broken(const uint8_t *end)
+{
+    for (int i = 0; i < GUARD; i++)
+        if (end[i] != 0x5a)
+            return true;
+    return false;
+}
+
+/* Holds the scalar backend's bytes against ggml's. Releases of ggml differ among themselves in
+ * iq1_m (tests/golden/README.md). */
+static int against_ggml(struct fuzz *f, const struct subject *s, int n, int row, size_t bytes)
+{
+    const struct sl_type_info *t = sl_type_info(s->type);
+
+    if (s->type == SL_TYPE_IQ1_M)
+        return 0;
+    memset(f->got, 0x5a, bytes + GUARD);
+    f->ggml_quantize(s->type, f->x, f->got, 0, n / row, row, s->work == WEIGHTED ? f->w : NULL);
+    return memcmp(f->want, f->got, bytes) ? differ_bytes(f, s, "ggml", t->bytes, bytes) : 0;
+}
+
+static int case_quantize(struct fuzz *f, struct subject *s, uint64_t *r)
+{
+    const struct sl_type_info *t = sl_type_info(s->type);
+    int super = next_random(r) % 4 ? 16 : 1 + (int)(next_random(r) % SUPER), n = super * 256, parts, row;
+    bool ordinary = next_random(r) % 4 == 0, columns = next_random(r) % 2 == 0, weighted = s->work == WEIGHTED;
+    size_t bytes = sl_type_bytes(s->type, (uint64_t)n);
+    uint64_t bad_want = UINT64_MAX, bad_got;
+    enum kind kind;
+    int want;
+
+    do
+        parts = 1 + (int)(next_random(r) % (unsigned)super);
+    while (super % parts);
+    row = n / parts;
+    hostile_values(f->x, n, ordinary, r, &kind);
+    if (weighted)
+        hostile_weights(f->w, n, row, ordinary, columns, r);
+    snprintf(f->what, sizeof f->what, "%d weights in rows of %d, first of kind '%s'", n, row, kind_names[kind]);
+    s->weights += (uint64_t)n;
+    memset(f->want, 0x5a, bytes + GUARD);
+    want = sl_quantize_on(SL_BACKEND_SCALAR, s->type, f->x, weighted ? f->w : NULL, (uint64_t)n, (uint64_t)row, f->want,
+                          &bad_want);
+    if (guard_broken(f->want + bytes))
+        return differ(f, s, "scalar", "written past the end");
+    for (enum sl_backend b = SL_BACKEND_PORTABLE; b <= SL_BACKEND_AVX512; b++) {
+        int got;
+
+        if (!sl_backend_usable(b) || (f->only && f->only != b))
+            continue;
+        bad_got = UINT64_MAX;
+        memset(f->got, 0x5a, bytes + GUARD);
+        got = sl_quantize_on(b, s->type, f->x, weighted ? f->w : NULL, (uint64_t)n, (uint64_t)row, f->got, &bad_got);
+        plant(f, s, b, bytes, f->got);
+        if (got != want || bad_got != bad_want)
+            return differ(f, s, sl_backend_name(b), "another code, or another place of what is refused");
+        if (guard_broken(f->got + bytes))
+            return differ(f, s, sl_backend_name(b), "written past the end");
+        /* What a scale that is not finite stands in, nobody reads. */
+        for (size_t i = 0; want && i < bytes; i += t->bytes)
+            if (sl_check_scales(s->type, f->want + i, t->block, &bad_got))
+                memcpy(f->got + i, f->want + i, t->bytes);
+        if (memcmp(f->want, f->got, bytes))
+            return differ_bytes(f, s, sl_backend_name(b), t->bytes, bytes);
+    }
+    if (f->ggml_quantize && ordinary && !want && (!weighted || columns))
+        return against_ggml(f, s, n, row, bytes);
+    return 0;
+}
+
+static bool is_special(enum sl_dtype t, const uint8_t *p)
+{
+    switch (t) {
+    case SL_DTYPE_F8_E4M3: return (p[0] & 0x7f) == 0x7f;
+    case SL_DTYPE_F8_E5M2: return (p[0] & 0x7c) == 0x7c;
+    case SL_DTYPE_F16: return (p[1] & 0x7c) == 0x7c;
+    case SL_DTYPE_BF16: return (p[1] & 0x7f) == 0x7f && p[0] & 0x80;
+    case SL_DTYPE_F32: return (p[3] & 0x7f) == 0x7f && p[2] & 0x80;
+    default: return (p[7] & 0x7f) >= 0x47; /* beyond F32 too */
+    }
+}
+
+/* Random bytes; clean: without codes that are no numbers, nor doubles beyond F32. */
+static void random_source(uint8_t *p, enum sl_dtype t, int n, bool clean, uint64_t *r)
+{
+    size_t size = sl_dtype_info((int)t)->bytes;
+
+    for (int i = 0; i < n; i++, p += size)
+        do {
+            uint64_t v = next_random(r);
+
+            if (t == SL_DTYPE_F64 && v % 2)
+                v = (v & 0x800fffffffffffff) | (uint64_t)(1023 - 150 + (v >> 8) % 280) << 52;
+            memcpy(p, &v, size);
+        } while (clean && is_special(t, p));
+}
+
+static float random_scale(uint64_t *r, const char **how)
+{
+    static const char *const names[] = {"1", "usual", "usual", "usual", "subnormal", "huge", "any bits", "negative"};
+    uint64_t k = next_random(r) % 8;
+    float s = in_range(next_random(r), 100, 24);
+
+    *how = names[k];
+    switch (k) {
+    case 0: return 1.f;
+    case 4: return number(SUBNORMAL, 0, 0, r);
+    case 5: return fabsf(in_range(next_random(r), 230, 24));
+    case 6: return number(ANY_BITS, 0, 0, r);
+    case 7: return -fabsf(s);
+    default: return fabsf(s);
+    }
+}
+
+/* Equal bits, or both no number (whose sign and payload mean nothing: such a run is refused). */
+static bool same_floats(const uint8_t *a, const uint8_t *b, size_t n, size_t *at)
+{
+    if (!memcmp(a, b, n * 4))
+        return true;
+    for (*at = 0; *at < n; ++*at) {
+        float x, y;
+
+        memcpy(&x, a + *at * 4, 4);
+        memcpy(&y, b + *at * 4, 4);
+        if (memcmp(&x, &y, 4) && !(isnan(x) && isnan(y)))
+            return false;
+    }
+    return true;
+}
+
+static int differ_value(const struct fuzz *f, const struct subject *s, const char *backend, size_t at)
+{
+    char why[100];
+    uint32_t a, b;
+
+    memcpy(&a, f->want + at * 4, 4);
+    memcpy(&b, f->got + at * 4, 4);
+    snprintf(why, sizeof why, "value %zu is %08x (%g), not %08x (%g)", at, b, (double)float_of(b), a, (double)float_of(a));
+    return differ(f, s, backend, why);
+}
+
+static int case_load(struct fuzz *f, struct subject *s, uint64_t *r)
+{
+    int n = next_random(r) % 2 ? 128 : 1 + (int)(next_random(r) % 600), offset = (int)(next_random(r) % 64);
+    bool clean = next_random(r) % 4 != 0, want;
+    const char *how;
+    float scale = random_scale(r, &how);
+    size_t at;
+
+    random_source(f->raw + offset, (enum sl_dtype)s->type, n, clean, r);
+    snprintf(f->what, sizeof f->what, "%d elements at offset %d, scale %g (%s)%s", n, offset, (double)scale, how,
+             clean ? ", all numbers" : "");
+    s->weights += (uint64_t)n;
+    want = sl_ops_scalar.load(s->type, f->raw + offset, (uint64_t)n, scale, (float *)(void *)f->want);
+    for (enum sl_backend b = SL_BACKEND_PORTABLE; b <= SL_BACKEND_AVX512; b++) {
+        const struct sl_backend_ops *ops = sl_backend_ops(b);
+        bool got;
+
+        if (!ops || (f->only && f->only != b))
+            continue;
+        memset(f->got, 0x5a, (size_t)n * 4 + GUARD);
+        got = ops->load(s->type, f->raw + offset, (uint64_t)n, scale, (float *)(void *)f->got);
+        plant(f, s, b, (size_t)n * 4, f->got);
+        if (got != want)
+            return differ(f, s, sl_backend_name(b), want ? "not refused" : "refused");
+        if (guard_broken(f->got + (size_t)n * 4))
+            return differ(f, s, sl_backend_name(b), "written past the end");
+        if (!same_floats(f->want, f->got, (size_t)n, &at))
+            return differ_value(f, s, sl_backend_name(b), at);
+    }
+    return 0;
+}
+
+/* sl_load_f32 against one element at a time. */
+static int case_source(struct fuzz *f, struct subject *s, uint64_t *r)
+{
+    uint64_t cols = 1 + next_random(r) % 300, rows = 1 + next_random(r) % 12, bad_want = UINT64_MAX, bad_got = UINT64_MAX;
+    uint64_t first = next_random(r) % (rows * cols), n = rows * cols - first, skip, block_rows = 1 + next_random(r) % 6;
+    uint64_t block_cols = next_random(r) % 2 ? 128 : 1 + next_random(r) % 140, scale_cols = (cols + block_cols - 1) / block_cols;
+    uint64_t row0 = first / cols / block_rows, size = sl_dtype_info(s->type)->bytes;
+    bool clean = next_random(r) % 4 != 0, scaled = next_random(r) % 8 != 0;
+    struct sl_source src = {(enum sl_dtype)s->type, f->raw + 1, first, cols, scaled ? f->scales : NULL, row0, scale_cols,
+                            block_rows, block_cols};
+    const char *how;
+    int got;
+    size_t at;
+
+    if (n > 4000 / size)
+        n = 4000 / size;
+    skip = next_random(r) % n;
+    n -= skip;
+    random_source(f->raw + 1, (enum sl_dtype)s->type, (int)(skip + n), clean, r);
+    for (uint64_t i = 0; i < ((rows - 1) / block_rows + 1 - row0) * scale_cols; i++)
+        f->scales[i] = random_scale(r, &how);
+    snprintf(f->what, sizeof f->what, "%llu x %llu, blocks of %llu x %llu, from %llu, %llu skipped",
+             (unsigned long long)rows, (unsigned long long)cols, (unsigned long long)block_rows,
+             (unsigned long long)block_cols, (unsigned long long)first, (unsigned long long)skip);
+    s->weights += n;
+    for (uint64_t i = 0; i < n && bad_want == UINT64_MAX; i++) {
+        uint64_t index = first + skip + i, row = index / cols, col = index % cols;
+        float scale = scaled ? f->scales[(row / block_rows - row0) * scale_cols + col / block_cols] : 1.f;
+
+        if (sl_ops_scalar.load(s->type, f->raw + 1 + (skip + i) * size, 1, scale, (float *)(void *)f->want + i)) {
+            bad_want = index;
+            n = i;
+        }
+    }
+    memset(f->got, 0x5a, n * 4 + GUARD);
+    got = sl_load_f32(&src, skip, bad_want == UINT64_MAX ? n : n + 1, (float *)(void *)f->got, &bad_got);
+    plant(f, s, SL_BACKEND_AUTO, n ? n * 4 : 1, f->got);
+    if ((got == SL_ESOURCE) != (bad_want != UINT64_MAX) || bad_got != bad_want)
+        return differ(f, s, "auto", "refused in another place, or not");
+    return same_floats(f->want, f->got, n, &at) ? 0 : differ_value(f, s, "auto", at);
+}
+
+static int case_dequantize(struct fuzz *f, struct subject *s, uint64_t *r)
+{
+    const struct sl_type_info *t = sl_type_info(s->type);
+    int blocks = 1 + (int)(next_random(r) % 8), n = blocks * (int)t->block;
+    size_t bytes = (size_t)blocks * t->bytes, at;
+
+    for (size_t i = 0; i < bytes; i += 8) {
+        uint64_t v = next_random(r);
+
+        memcpy(f->raw + i, &v, 8);
+    }
+    snprintf(f->what, sizeof f->what, "%d blocks of random bits", blocks);
+    s->weights += (uint64_t)n;
+    s->ggml_dequantize(f->raw, (float *)(void *)f->want, n);
+    memset(f->got, 0x5a, (size_t)n * 4 + GUARD);
+    if (sl_dequantize(s->type, f->raw, (uint64_t)n, (float *)(void *)f->got))
+        return differ(f, s, "scalar", "refused");
+    plant(f, s, SL_BACKEND_SCALAR, (size_t)n * 4, f->got);
+    if (guard_broken(f->got + (size_t)n * 4))
+        return differ(f, s, "scalar", "written past the end");
+    return same_floats(f->want, f->got, (size_t)n, &at) ? 0 : differ_value(f, s, "scalar", at);
+}
+
+static int run_case(struct fuzz *f, struct subject *s, uint64_t seed)
+{
+    static int (*const run[])(struct fuzz *, struct subject *, uint64_t *) = {case_quantize, case_quantize, case_load,
+                                                                              case_source, case_dequantize};
+    uint64_t r = seed;
+    double start = now(CLOCK_THREAD_CPUTIME_ID);
+    int rc;
+
+    f->seed = seed;
+    rc = run[s->work](f, s, &r);
+    s->seconds += now(CLOCK_THREAD_CPUTIME_ID) - start;
+    s->cases++;
+    return rc;
+}
+
+static void add(struct fuzz *f, enum work work, int type, const char *prefix, const char *name, const char *suffix)
+{
+    struct subject *s = &f->subject[f->n_subjects++];
+
+    *s = (struct subject){.work = work, .type = type};
+    snprintf(s->name, sizeof s->name, "%s%s%s", prefix, name, suffix);
+    for (char *c = s->name; *c; c++)
+        *c = (char)(*c >= 'A' && *c <= 'Z' ? *c + 32 : *c);
+}
+
+static int open_ggml(struct fuzz *f)
+{
+    void *lib = dlopen(f->ggml_path, RTLD_NOW | RTLD_LOCAL);
+
+    if (!lib) {
+        fprintf(stderr, "kernels_differ: %s\n", dlerror());
+        return 2;
+    }
+    *(void **)&f->ggml_quantize = dlsym(lib, "ggml_quantize_chunk");
+    *(void **)&f->ggml_init = dlsym(lib, "ggml_quantize_init");
+    for (size_t i = 0; i < COUNT(types); i++) {
+        char symbol[60];
+        void *p;
+        const char *name = sl_type_info(types[i])->name;
+        size_t n = (size_t)snprintf(symbol, sizeof symbol, "dequantize_row_%s", name);
+
+        if (symbol[n - 2] == '_' && symbol[n - 1] == 'k')
+            symbol[n - 1] = 'K';
+        if ((p = dlsym(lib, symbol)) == NULL)
+            continue;
+        add(f, DEQUANTIZE, types[i], "dequantize.", name, "");
+        *(void **)&f->subject[f->n_subjects - 1].ggml_dequantize = p;
+    }
+    if (!f->ggml_quantize)
+        fprintf(stderr, "kernels_differ: %s has no ggml_quantize_chunk\n", f->ggml_path);
+    return f->ggml_quantize ? 0 : 2;
+}
+
+/* The subject that has had least time; loading and dequantizing want a quarter of the others'. */
+static struct subject *next_subject(struct fuzz *f)
+{
+    struct subject *best = NULL;
+    double least = INFINITY;
+
+    for (size_t i = 0; i < f->n_subjects; i++) {
+        struct subject *s = &f->subject[i];
+        double t = s->seconds * (s->work <= WEIGHTED ? 1 : 4);
+
+        if (t < least)
+            least = t, best = s;
+    }
+    return best;
+}
+
+static int run_for(struct fuzz *f, double seconds, uint64_t seed, bool counts)
+{
+    double start = now(CLOCK_MONOTONIC), t = 0;
+    uint64_t r = seed, cases = 0, weights = 0;
+
+    while (t < seconds) {
+        if (run_case(f, next_subject(f), next_random(&r)))
+            return 1;
+        t = now(CLOCK_MONOTONIC) - start;
+    }
+    for (size_t i = 0; i < f->n_subjects; i++) {
+        const struct subject *s = &f->subject[i];
+
+        cases += s->cases;
+        weights += s->weights;
+        if (counts)
+            printf("%-22s %8llu cases %11llu values\n", s->name, (unsigned long long)s->cases, (unsigned long long)s->weights);
+    }
+    printf("kernels_differ: seed %#llx: %llu cases, %llu values, %zu subjects%s, %.0f s: no difference\n",
+           (unsigned long long)seed, (unsigned long long)cases, (unsigned long long)weights, f->n_subjects,
+           f->ggml_quantize ? ", ggml too" : "", t);
+    fflush(stdout);
+    return 0;
+}
+
+/* One process a job, each with a seed of its own. */
+static int run_jobs(struct fuzz *f, int jobs, double seconds, uint64_t seed, bool counts)
+{
+    int worst = 0, status;
+
+    for (int i = 1; i < jobs; i++)
+        if (fork() == 0)
+            _exit(run_for(f, seconds, seed + (uint64_t)i, false));
+    worst = run_for(f, seconds, seed, counts);
+    while (jobs > 1 && wait(&status) > 0)
+        if (!WIFEXITED(status) || WEXITSTATUS(status))
+            worst = 1;
+    return worst;
+}
+
+static int run_one(struct fuzz *f, uint64_t seed)
+{
+    int rc = run_case(f, &f->subject[0], seed);
+
+    printf("%s case %#llx (%s): %s\n", f->subject[0].name, (unsigned long long)seed, f->what,
+           rc ? "differs" : "no difference");
+    return rc;
+}
+
+/* Leaves one subject. */
+static int choose(struct fuzz *f, const char *name)
+{
+    for (size_t i = 0; i < f->n_subjects; i++)
+        if (!strcmp(f->subject[i].name, name)) {
+            f->subject[0] = f->subject[i];
+            f->n_subjects = 1;
+            return 0;
+        }
+    fprintf(stderr, "kernels_differ: no subject '%s' (dequantize.* need --ggml)\n", name);
+    return 2;
+}
+
+static enum sl_backend backend_named(const char *name)
+{
+    enum sl_backend b = SL_BACKEND_AVX512;
+
+    while (b > SL_BACKEND_AUTO && strcmp(name, sl_backend_name(b)))
+        b--;
+    return b;
+}
+
+static void add_subjects(struct fuzz *f)
+{
+    for (size_t i = 0; i < COUNT(types); i++) {
+        const char *name = sl_type_info(types[i])->name;
+
+        if (!sl_needs_weights(types[i]))
+            add(f, QUANTIZE, types[i], "", name, "");
+        if (types[i] != SL_TYPE_F16 && types[i] != SL_TYPE_BF16 && types[i] != SL_TYPE_Q8_0)
+            add(f, WEIGHTED, types[i], "", name, ".weighted");
+    }
+    for (size_t i = 0; i < COUNT(dtypes); i++) {
+        add(f, LOAD, (int)dtypes[i], "load.", sl_dtype_info((int)dtypes[i])->name, "");
+        add(f, SOURCE, (int)dtypes[i], "source.", sl_dtype_info((int)dtypes[i])->name, "");
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"seconds", 1, NULL, 's'}, {"seed", 1, NULL, 'S'}, {"jobs", 1, NULL, 'j'},  {"ggml", 1, NULL, 'g'},
+        {"case", 1, NULL, 'c'},    {"subject", 1, NULL, 'n'}, {"backend", 1, NULL, 'b'}, {"plant", 1, NULL, 'p'},
+        {"counts", 0, NULL, 'C'},  {NULL, 0, NULL, 0}};
+    struct fuzz *f = calloc(1, sizeof *f);
+    uint64_t seed = (uint64_t)time(NULL) << 20 ^ (uint64_t)getpid(), again = 0;
+    const char *subject = NULL;
+    double seconds = 60;
+    int c, jobs = 1;
+    bool counts = false, one = false, usage = !f;
+
+    if (f)
+        f->plant_bit = -1, f->program = argv[0];
+    while (!usage && (c = getopt_long(argc, argv, "", options, NULL)) != -1)
+        switch (c) {
+        case 's': seconds = atof(optarg); break;
+        case 'S': seed = strtoull(optarg, NULL, 0); break;
+        case 'j': jobs = atoi(optarg); break;
+        case 'g': f->ggml_path = optarg; break;
+        case 'c': again = strtoull(optarg, NULL, 0), one = true; break;
+        case 'n': subject = optarg; break;
+        case 'b': f->only = backend_named(optarg); break;
+        case 'C': counts = true; break;
+        case 'p': usage = sscanf(optarg, "%39[^:]:%15[^:]:%ld", f->plant_subject, f->plant_backend, &f->plant_bit) != 3; break;
+        default: usage = true;
+        }
+    if (usage || optind != argc || (one && !subject)) {
+        fprintf(stderr, "usage: kernels_differ [--seconds N] [--seed N] [--jobs N] [--subject NAME] [--case SEED] "
+                        "[--backend NAME] [--ggml LIB] [--counts] [--plant SUBJECT:BACKEND:BIT]\n");
+        return 2;
+    }
+    add_subjects(f);
+    if (f->ggml_path && open_ggml(f))
+        return 2;
+    if (subject && choose(f, subject))
+        return 2;
+    for (size_t i = 0; f->ggml_init && i < f->n_subjects; i++) /* its grids take seconds: not a case's time */
+        if (f->subject[i].work <= WEIGHTED)
+            f->ggml_init(f->subject[i].type);
+    c = one ? run_one(f, again) : run_jobs(f, jobs, seconds, seed, counts);
+    free(f);
+    return c;
+}

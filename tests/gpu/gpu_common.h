@@ -1,0 +1,93 @@
+/* What gpu_check and gpu_bench share: types, random source bytes, clocks. Both link the
+ * kernels alone, so that they build on a machine that has a compiler and CUDA, and
+ * nothing else. */
+#ifndef SLUICE_TESTS_GPU_COMMON_H
+#define SLUICE_TESTS_GPU_COMMON_H
+
+#include "kernels/gpu.h"
+#include "kernels/half.h"
+#include "kernels/kernels.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define COMMON_ROW 4096
+#define COMMON_THREADS 64
+
+static const int common_types[] = {
+    SL_TYPE_Q2_K, SL_TYPE_Q3_K, SL_TYPE_Q4_K, SL_TYPE_Q5_K, SL_TYPE_Q6_K, SL_TYPE_Q8_0, SL_TYPE_Q4_0, SL_TYPE_Q4_1,
+    SL_TYPE_Q5_0, SL_TYPE_Q5_1, SL_TYPE_IQ4_NL, SL_TYPE_IQ4_XS, SL_TYPE_IQ1_S, SL_TYPE_IQ1_M, SL_TYPE_IQ2_XXS,
+    SL_TYPE_IQ2_XS, SL_TYPE_IQ2_S, SL_TYPE_IQ3_XXS, SL_TYPE_IQ3_S, SL_TYPE_F32, SL_TYPE_F16, SL_TYPE_BF16};
+#define COMMON_TYPES (sizeof common_types / sizeof common_types[0])
+
+static inline bool common_weighted(int type)
+{
+    return sl_type_info(type)->block > 1 && type != SL_TYPE_Q8_0;
+}
+
+static inline double common_seconds(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static inline uint64_t common_random(uint64_t *s)
+{
+    uint64_t z = *s += 0x9e3779b97f4a7c15;
+
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+}
+
+/* FP8 codes, no NaN among them; the magnitudes of a normal distribution, roughly. */
+static inline void common_fp8(uint8_t *out, uint64_t n, uint64_t seed)
+{
+    for (uint64_t i = 0; i < n; i += 8) {
+        uint64_t r = common_random(&seed);
+
+        for (uint64_t k = 0; k < 8 && i + k < n; k++, r >>= 8)
+            out[i + k] = (r & 0x7f) == 0x7f ? 0x31 : (uint8_t)(r & 0x83) | (uint8_t)(0x10 + ((r >> 2 & 31) * 40 / 32) / 4 * 4);
+    }
+}
+
+/* A job for every thread of the machine: part i of n. */
+struct common_part {
+    void (*run)(void *user, unsigned part, unsigned parts);
+    void *user;
+    unsigned part, parts;
+};
+
+static inline void *common_part_main(void *arg)
+{
+    struct common_part *p = arg;
+
+    p->run(p->user, p->part, p->parts);
+    return NULL;
+}
+
+static inline void common_in_parallel(void (*run)(void *, unsigned, unsigned), void *user)
+{
+    struct common_part part[COMMON_THREADS];
+    pthread_t thread[COMMON_THREADS];
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned parts = n < 1 ? 1 : n > COMMON_THREADS ? COMMON_THREADS : (unsigned)n, started = 0;
+
+    for (; started < parts; started++) {
+        part[started] = (struct common_part){run, user, started, parts};
+        if (pthread_create(&thread[started], NULL, common_part_main, &part[started]))
+            break;
+    }
+    for (unsigned i = started; i < parts; i++)
+        run(user, i, parts);
+    for (unsigned i = 0; i < started; i++)
+        pthread_join(thread[i], NULL);
+}
+
+#endif

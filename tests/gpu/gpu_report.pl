@@ -1,0 +1,118 @@
+#!/usr/bin/env perl
+# Registers, spills, stack and shared memory of every GPU kernel on every target, and
+# instructions that fuse or approximate. Needs nvcc's ptxas; with cuobjdump in PATH (or
+# in CUOBJDUMP) what is in the objects is read itself, machine code included.
+# usage: NVCC=nvcc NVFLAGS=... CUDA_FOR=... gpu_report.pl OBJECT.cu.o...
+#        gpu_report.pl --check-sass FILE...   only the scan, of cuobjdump's text (for tests)
+# Exit: 0, 1 when a forbidden instruction was found or nothing could be read.
+use strict;
+use warnings;
+use File::Temp qw(tempdir);
+
+# Machine code. A division or a root to nearest is a sequence that ptxas makes from one
+# MUFU.RCP or MUFU.RSQ, a few FFMAs, and flushing operations on numbers that cannot be
+# subnormal; the 64-bit division of integers begins with MUFU.RCP too. So these stand in a
+# kernel in proportion to its MUFUs (5 FFMAs each at most, as read off ptxas 13.0), and one
+# fused multiply-add in a search's loop, which is unrolled 16 or 32 times, breaks that.
+# Other functions of MUFU, double precision, and half precision other than as a way to
+# set a register, never stand there.
+my @never = (qr/\bMUFU\.(?!RCP\b|RSQ\b|RCP64H\b|RSQ64H\b)\w+/, qr/\b(?:DFMA|DADD|DMUL)\b/,
+    qr/\bH(?:ADD2|MUL2|FMA2)\S* R\d+, (?!-RZ, RZ,).*?;/, qr/\bFSWZADD\b/);
+
+sub scan {
+    my ($name, @lines) = @_;
+    my ($kernel, @found, %n) = ('?');
+    for my $line (@lines) {
+        $kernel = short($1) if $line =~ /Function : (\S+)/;
+        for my $rule (@never) {
+            push @found, "$name: $kernel: $&" if $line =~ $rule;
+        }
+        $n{$kernel}{ffma}++ if $line =~ /\bFFMA\b/;
+        $n{$kernel}{ftz}++  if $line =~ /\bF(?:ADD|MUL|FMA|SETP|MNMX)(?:\.\w+)*\.FTZ\b/;
+        $n{$kernel}{mufu}++ if $line =~ /\bMUFU\.(?:RCP|RSQ)/;
+    }
+    for my $k (sort keys %n) {
+        my ($ffma, $ftz, $mufu) = map { $n{$k}{$_} // 0 } qw(ffma ftz mufu);
+        push @found, "$name: $k: $ffma FFMA with $mufu divisions and roots" if $ffma > 5 * $mufu;
+        push @found, "$name: $k: $ftz flushing operations with $mufu divisions and roots" if $ftz > 3 * $mufu;
+    }
+    return @found;
+}
+
+my %names = (0 => 'f32', 1 => 'f16', 30 => 'bf16', 2 => 'q4_0', 3 => 'q4_1', 6 => 'q5_0', 7 => 'q5_1', 8 => 'q8_0', 10 => 'q2_k',
+    11 => 'q3_k', 12 => 'q4_k', 13 => 'q5_k', 14 => 'q6_k', 16 => 'iq2_xxs', 17 => 'iq2_xs', 18 => 'iq3_xxs', 19 => 'iq1_s',
+    20 => 'iq4_nl', 21 => 'iq3_s', 22 => 'iq2_s', 23 => 'iq4_xs', 29 => 'iq1_m');
+
+sub short {
+    my ($f) = @_;
+    return $names{$2} . (defined $4 && $4 ? ' weighted' : '') if $f =~ /(quantize_super|quantize_small|convert_values)ILi(\d+)E(Lb(\d)E)?/;
+    return 'row means' if $f =~ /row_means/;
+    return $f;
+}
+
+if (@ARGV && $ARGV[0] eq '--check-sass') {
+    my @found;
+    for my $path (@ARGV[1 .. $#ARGV]) {
+        open my $f, '<', $path or die "$path: $!";
+        push @found, scan($path, <$f>);
+    }
+    print "$_\n" for @found;
+    exit(@found ? 1 : 0);
+}
+
+my $nvcc = $ENV{NVCC} or do { print STDERR "gpu-report: SKIPPED: no nvcc\n"; exit 0 };
+my $dump = $ENV{CUOBJDUMP} || `command -v cuobjdump`;
+chomp $dump;
+my $tmp = tempdir(CLEANUP => 1);
+my (%row, @bad);
+
+# From the objects themselves.
+sub from_objects {
+    for my $object (@_) {
+        my ($arch, $kernel) = ('?', '');
+        for (`'$dump' --dump-resource-usage '$object' 2>&1`) {
+            $arch = $1 if /arch = (sm_\d+)/;
+            $kernel = short($1) if /Function (\S+?):\s*$/;
+            $row{$kernel}{$arch} = "$1 / $2 / $3" if $kernel && /REG:(\d+) STACK:(\d+) SHARED:(\d+)/;
+        }
+        push @bad, scan($object, `'$dump' --dump-sass '$object' 2>&1`);
+    }
+}
+
+# From ptxas, target by target.
+sub from_ptxas {
+    my $flags = $ENV{NVFLAGS} || '';
+    for my $object (@_) {
+        (my $cu = $object) =~ s{^.*/(kernels/.*)\.o$}{$1};
+        my ($kernel, $arch, $stack);
+        for my $sm (($ENV{CUDA_FOR} || 'sm_90') =~ /sm_\d+/g) {
+            for (`$nvcc $flags -I. -arch=compute_80 -code=$sm -Xptxas -v -cubin -o '$tmp/x.cubin' '$cu' 2>&1`) {
+                if (/error/) { push @bad, "$cu: $_"; }
+                ($kernel, $arch) = (short($1), $2) if /Compiling entry function '(\S+)' for '(sm_\d+)'/;
+                $stack = "$1, spills $2" if /(\d+) bytes stack frame, (\d+) bytes spill stores/ && !defined $stack;
+                if (/Used (\d+) registers.*?(?:(\d+) bytes cumulative stack)?.*?(?:(\d+) bytes smem)?/ && $kernel) {
+                    my ($reg) = /Used (\d+) registers/;
+                    my ($cum) = /(\d+) bytes cumulative stack/;
+                    my ($smem) = /(\d+) bytes smem/;
+                    $row{$kernel}{$arch} = sprintf '%d / %d / %d', $reg, $cum // 0, $smem // 0;
+                    $row{$kernel}{spills} = ($row{$kernel}{spills} // 0) + ($stack && $stack =~ /spills (\d+)/ ? $1 : 0);
+                    undef $stack;
+                }
+            }
+        }
+    }
+}
+
+my @objects = grep { !/gpu_cuda/ } @ARGV;
+$dump ? from_objects(@objects) : from_ptxas(@objects);
+my %archs = map { $_ => 1 } map { grep /^sm_/, keys %$_ } values %row;
+my @archs = sort { substr($a, 3) <=> substr($b, 3) } keys %archs;
+print "Registers / stack bytes / shared bytes of each kernel", ($dump ? '' : " (ptxas; no cuobjdump: the machine code was NOT read)"), "\n\n";
+print '| kernel | ', join(' | ', @archs, $dump ? () : 'spilled bytes'), " |\n|---|", '---|' x (@archs + !$dump), "\n";
+for my $k (sort keys %row) {
+    print "| $k | ", join(' | ', (map { $row{$k}{$_} // '-' } @archs), $dump ? () : $row{$k}{spills} // 0), " |\n";
+}
+push @bad, 'no kernel was found' unless @archs;
+print "\n", @bad ? "FOUND:\n" . join('', map { "  $_\n" } @bad[0 .. ($#bad < 30 ? $#bad : 30)])
+    : $dump ? "No flushing, no approximation and no fused operation outside divisions and roots in the machine code.\n" : '';
+exit(@bad ? 1 : 0);

@@ -1,0 +1,138 @@
+# GPUs: which one --device means, the whole conversion through an emulated device,
+# and what becomes of it when the device fails. No GPU is needed.
+use strict;
+use warnings;
+use SluiceTest;
+use Test::More;
+
+my $gpu = "$BUILD/tools/emulated_gpu";
+my $imatrix = "$TINY/imatrix.legacy-layout.dat";
+
+# Bytes: every kind of type, with and without an importance matrix, both layouts.
+my @all = (['q4_k_m'], ['iq3_xxs'], ['q4_1', 1], ['iq1_m', 1]);
+for my $case ($QUICK ? @all[0, 2] : @all) {
+    my ($recipe, $weights) = @$case;
+    my @how = ('--recipe', $recipe, '--layout', 'legacy', $weights ? ('--imatrix', $imatrix) : ());
+    my $dir = scratch();
+    my $cpu = run($SLUICE, 'convert', $TINY, '-o', "$dir/cpu.gguf", @how, '--device', 'cpu');
+  SKIP: {
+        skip "$recipe: $cpu->{err}", 1 if $cpu->{rc} == 6 || $cpu->{rc} == 2;
+        my $r = run($gpu, 'convert', $TINY, '-o', "$dir/gpu.gguf", @how, '--device', 'cuda:0');
+        is($r->{rc} ? "exit $r->{rc}: $r->{err}" : sha256("$dir/gpu.gguf"), sha256("$dir/cpu.gguf"),
+            "$recipe" . ($weights ? ' with an imatrix' : '') . ': the same file');
+    }
+    unlink glob "$dir/*";
+}
+
+my $one = scratch() . '/one.gguf';
+run_ok('on the processor', $SLUICE, 'convert', $TINY, '-o', $one, '--recipe', 'q4_k_m');
+my $sum = sha256($one);
+
+# However it is spread, the file is the same.
+for my $how (['--device', 'cuda:1'], ['--device', 'cuda:1,cuda:0'], ['--device', 'GPU-1'],
+             ['--device', 'GPU-01111111-2222-3333-4444-555555555555'], ['--device', 'cuda:0', '--vram', '4Mi', '--mem', '64Mi'],
+             ['--device', 'cuda:0', '--threads', '1', '--io', 'pread'], ['--device', 'cuda:0', '--task-size', '200K'],
+             ['--device', 'auto', '--threads', '3', '--direct', 'on', '--mem', '64Mi']) {
+    my $file = scratch() . '/one.gguf';
+    my $r = run($gpu, 'convert', $TINY, '-o', $file, '--recipe', 'q4_k_m', @$how);
+    is($r->{rc} ? "exit $r->{rc}: $r->{err}" : sha256($file), $sum, "@$how: the same file");
+}
+{
+    local $ENV{SLUICE_EMULATED} = 'pin=1';
+    my $file = scratch() . '/one.gguf';
+    run_ok('slabs that cannot be pinned', $gpu, 'convert', $TINY, '-o', $file, '--recipe', 'q4_k_m', '--device', 'cuda:0');
+    is(sha256($file), $sum, 'slabs that cannot be pinned: the same file');
+}
+
+# It really is the device that computes.
+{
+    my $file = scratch() . '/one.gguf';
+    my $r = run($gpu, 'convert', $TINY, '-o', $file, '--recipe', 'q4_k_m', '--device', 'auto', '--stats');
+    like($r->{err}, qr/cuda:0,cuda:1/, 'the devices are named');
+    local $ENV{SLUICE_EMULATED} = 'devices=0';
+    $r = run($gpu, 'convert', $TINY, '-o', scratch() . '/one.gguf', '--recipe', 'q4_k_m', '--device', 'auto', '--stats');
+    unlike($r->{err}, qr/cuda:/, 'auto without a device: the processor');
+}
+
+# A device that fails: the task goes back, the reason is told, the next run goes on.
+for my $case (['run=9', 10, qr/cuda:0 \(emulated GPU\): (?:starting work|converting): uncorrectable ECC error.*lost to this process/],
+              ['wait=9', 10, qr/cuda:0 \(emulated GPU\): converting: uncorrectable ECC error/],
+              ['wait=1', 10, qr/cuda:0 \(emulated GPU\): (?:opening it|uploading the grids): uncorrectable ECC error/],
+              ['alloc=3', 10, qr/cuda:0 \(emulated GPU\): allocating its buffers: out of memory.*--vram/]) {
+    my ($fault, $code, $words) = @$case;
+    my $dir = scratch();
+    my @cmd = ($gpu, 'convert', $TINY, '-o', "$dir/x.gguf", '--recipe', 'q4_k_m', '--device', 'cuda:0', '--threads', '1',
+        '--task-size', '400K');
+    my $r = do { local $ENV{SLUICE_EMULATED} = $fault; run(@cmd) };
+    is($r->{rc}, $code, "$fault: exit code") or diag($r->{err});
+    like($r->{err}, $words, "$fault: what and which device");
+    ok(!-e "$dir/x.gguf", "$fault: no output under its name");
+    run_ok("$fault: again, with the device well", @cmd);
+    is(sha256("$dir/x.gguf"), $sum, "$fault: the same file");
+}
+
+# Damage in the source: the same words as from the processor.
+{
+    my ($shard) = sort grep { /safetensors$/ } ls($TINY);
+    my $dir = copy_checkpoint($TINY, scratch() . '/damaged', $shard);
+    my $path = "$dir/$shard";
+    my $bytes = slurp($path);
+    my $head = unpack 'Q<', $bytes;
+    my ($from) = substr($bytes, 8, $head) =~ /"F8_E4M3"[^{}]*?"data_offsets":\[(\d+),/;
+    my @cmd = ('convert', $dir, '--recipe', 'q4_k_m', '-o');
+  SKIP: {
+        skip 'no FP8 tensor in the first shard', 4 unless defined $from;
+        substr($bytes, 8 + $head + $from + 5003, 1) = "\x7f";
+        spit($path, $bytes);
+        my $want = run($SLUICE, @cmd, scratch() . '/x.gguf');
+        my $got  = run($gpu, @cmd, scratch() . '/x.gguf', '--device', 'cuda:0');
+        is($want->{rc}, 7, 'a NaN code: exit 7');
+        like($want->{err}, qr/row \d+, column \d+ is NaN/, 'a NaN code: its place');
+        is($got->{rc}, 7, 'a NaN code on the device: exit 7');
+        is($got->{err}, $want->{err}, 'a NaN code on the device: the same words');
+    }
+}
+
+# What --device takes.
+for my $case (['cuda:2', 6, qr/there are 2 CUDA devices/], ['cuda:', 2, qr/cuda:N/], ['cuda:0x', 2, qr/number/], ['gpu', 2, qr/auto, cpu/],
+              ['GPU-7', 6, qr/no GPU here has this UUID/], ['GPU-', 2, qr/expected/], ['cuda:0,cuda:0', 2, qr/twice/], ['', 2, qr/expected/]) {
+    my ($device, $code, $words) = @$case;
+    my $r = run($gpu, 'convert', $TINY, '-o', scratch() . '/x.gguf', '--recipe', 'q8_0', '--device', $device);
+    is($r->{rc}, $code, "--device '$device': exit $code");
+    like($r->{err}, $words, "--device '$device': what is wrong");
+}
+my $r = run($gpu, 'convert', $TINY, '-o', scratch() . '/x.gguf', '--recipe', 'q8_0', '--device', 'cuda:0', '--vram', '4Ki');
+is($r->{rc}, 2, 'too little device memory: exit 2');
+like($r->{err}, qr/device memory of .* is too little .* are needed/, 'too little device memory: what is needed');
+
+# What `make gpu-check` and `make gpu-bench` run, on the emulated device: the golden vectors,
+# random weights of every type; and one wrong bit is found.
+{
+    my $check = "$BUILD/tools/emulated_check";
+    my $r = run_ok('gpu_check', $check, '-s', '-g', "$TOP/tests/golden");
+    like($r->{out}, qr/golden vectors: [34]\d\d compared/, 'gpu_check: golden vectors');
+    like($r->{out}, qr/^iq3_s +weighted +32768 weights: .* equal/m, 'gpu_check: random weights');
+    local $ENV{SLUICE_EMULATED} = 'flip=3';
+    $r = run($check, '-s', '-g', "$TOP/tests/golden");
+    is($r->{rc}, 1, 'gpu_check: one wrong bit is found');
+    like($r->{err}, qr/FAILED: .*golden vector gauss\/\S+ differs/, 'gpu_check: and named');
+    $ENV{SLUICE_EMULATED} = 'devices=0';
+    is(run($check)->{rc}, 77, 'gpu_check: no device');
+    $ENV{SLUICE_EMULATED} = '';
+    $r = run_ok('gpu_bench', "$BUILD/tools/emulated_bench", '-n', '600000', '-t', 'q4_k');
+    like($r->{out}, qr/^\| q4_k \| [\d.]+ \| \d+ % \|/m, 'gpu_bench: a row') or diag($r->{out});
+    like($r->{out}, qr/both at once/, 'gpu_bench: copies');
+}
+
+# The real program, where there is no device (or no CUDA in the build).
+{
+    local $ENV{CUDA_VISIBLE_DEVICES} = '';
+    $r = run($SLUICE, 'convert', $TINY, '-o', scratch() . '/x.gguf', '--recipe', 'q8_0', '--device', 'cuda:0');
+    is($r->{rc}, 6, 'no device: exit 6');
+    like($r->{err}, qr/no CUDA|0 CUDA devices here/, 'no device: said so');
+    my $file = scratch() . '/x.gguf';
+    run_ok('auto without a device', $SLUICE, 'convert', $TINY, '-o', $file, '--recipe', 'q4_k_m', '--device', 'auto');
+    is(sha256($file), $sum, 'auto without a device: the same file');
+}
+
+done_testing();

@@ -1,0 +1,116 @@
+#include "worker/device.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int add(struct sl_devices *d, int number, struct sl_error *e)
+{
+    size_t at = strlen(d->label);
+
+    for (unsigned i = 0; i < d->n; i++)
+        if (d->number[i] == number)
+            return sl_fail(e, SL_EUSAGE, "device cuda:%d is named twice", number);
+    if (d->n == SL_DEVICES_MAX)
+        return sl_fail(e, SL_EUSAGE, "more than %d devices", SL_DEVICES_MAX);
+    d->number[d->n++] = number;
+    snprintf(d->label + at, sizeof d->label - at, "%scuda:%d", at ? "," : "", number);
+    return 0;
+}
+
+static int by_uuid(struct sl_devices *d, const char *text, int n, struct sl_error *e)
+{
+    int found = -1;
+
+    for (int i = 0; i < n; i++) {
+        struct sl_gpu_info info;
+
+        if (d->api->info(i, &info) || strncmp(info.uuid, text, strlen(text)) != 0)
+            continue;
+        if (found >= 0)
+            return sl_fail(e, SL_EUSAGE, "device %s: more than one GPU begins like this", text);
+        found = i;
+    }
+    if (found < 0)
+        return sl_fail(e, SL_EUNSUPPORTED, "device %s: no GPU here has this UUID", text);
+    return add(d, found, e);
+}
+
+static int one(struct sl_devices *d, const char *text, struct sl_error *e)
+{
+    int n = sl_gpu_count(d->api);
+    char *end;
+    long number;
+
+    if (strncmp(text, "GPU-", 4) == 0 && text[4])
+        return by_uuid(d, text, n, e);
+    if (strncmp(text, "cuda:", 5) != 0 || text[5] < '0' || text[5] > '9')
+        return sl_fail(e, SL_EUSAGE, "device '%s': auto, cpu, cuda:N or GPU-UUID is expected", text);
+    number = strtol(text + 5, &end, 10);
+    if (*end)
+        return sl_fail(e, SL_EUSAGE, "device '%s': a number is expected after cuda:", text);
+    if (!d->api)
+        return sl_fail(e, SL_EUNSUPPORTED, "device %s: this build has no CUDA; build with nvcc in PATH", text);
+    if (number >= n)
+        return sl_fail(e, SL_EUNSUPPORTED, "device %s: there %s %d CUDA device%s here%s", text, n == 1 ? "is" : "are", n,
+                       n == 1 ? "" : "s", n ? "" : " (no GPU, no driver, or CUDA_VISIBLE_DEVICES is empty)");
+    return add(d, (int)number, e);
+}
+
+int sl_devices_choose(const char *text, struct sl_devices *out, struct sl_error *e)
+{
+    char copy[512], *rest = NULL;
+
+    memset(out, 0, sizeof *out);
+    out->api = sl_gpu_api();
+    if (strcmp(text, "auto") == 0)
+        for (int i = 0; i < sl_gpu_count(out->api) && i < SL_DEVICES_MAX; i++)
+            SL_TRY(add(out, i, e));
+    if (strcmp(text, "auto") != 0 && strcmp(text, "cpu") != 0) {
+        if (!*text || strlen(text) >= sizeof copy)
+            return sl_fail(e, SL_EUSAGE, "device '%.40s': auto, cpu, cuda:N or GPU-UUID is expected", text);
+        strcpy(copy, text);
+        for (char *word = strtok_r(copy, ",", &rest); word; word = strtok_r(NULL, ",", &rest))
+            SL_TRY(one(out, word, e));
+    }
+    if (!out->n)
+        strcpy(out->label, "cpu");
+    return 0;
+}
+
+/* NVML's own numbers and names (NVIDIA's NVML reference): a return of 0 is success,
+ * temperature sensor 0 is the GPU's. */
+struct nvml_memory {
+    unsigned long long total, free, used;
+};
+
+bool sl_gpu_health(const char *bus, struct sl_gpu_health *out)
+{
+    void *lib = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL), *handle = NULL;
+    int (*init)(void), (*end)(void), (*find)(const char *, void **), (*power)(void *, unsigned *);
+    int (*heat)(void *, int, unsigned *), (*room)(void *, struct nvml_memory *);
+    struct nvml_memory m = {0, 0, 0};
+    unsigned milliwatts = 0;
+    bool ok = false;
+
+    memset(out, 0, sizeof *out);
+    if (!lib)
+        return false;
+    *(void **)&init = dlsym(lib, "nvmlInit_v2");
+    *(void **)&end = dlsym(lib, "nvmlShutdown");
+    *(void **)&find = dlsym(lib, "nvmlDeviceGetHandleByPciBusId_v2");
+    *(void **)&power = dlsym(lib, "nvmlDeviceGetPowerUsage");
+    *(void **)&heat = dlsym(lib, "nvmlDeviceGetTemperature");
+    *(void **)&room = dlsym(lib, "nvmlDeviceGetMemoryInfo");
+    if (init && end && find && power && heat && room && init() == 0) {
+        ok = find(bus, &handle) == 0 && heat(handle, 0, &out->celsius) == 0;
+        if (ok && power(handle, &milliwatts) == 0)
+            out->watts = milliwatts / 1000;
+        if (ok && room(handle, &m) == 0)
+            out->memory_used = m.used;
+        end();
+    }
+    dlclose(lib);
+    return ok;
+}

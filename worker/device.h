@@ -1,0 +1,33 @@
+/* Which devices a conversion runs on: what --device says, held against what is here. */
+#ifndef SLUICE_WORKER_DEVICE_H
+#define SLUICE_WORKER_DEVICE_H
+
+#include "kernels/gpu.h"
+
+#define SL_DEVICES_MAX 16
+
+struct sl_devices {
+    const struct sl_gpu_api *api; /* NULL: none in this build */
+    unsigned n;                   /* GPUs; 0: the processor's cores */
+    int number[SL_DEVICES_MAX];   /* as the runtime counts, after CUDA_VISIBLE_DEVICES */
+    char label[SL_DEVICES_MAX * 8 + 8]; /* "cpu", "cuda:0", "cuda:0,cuda:2" */
+};
+
+/* Effect: settles `text`: "cpu"; "cuda:N" and "GPU-UUID" (or its beginning, where only
+ * one device has it), several with commas between; "auto": every GPU, or the cores
+ * where there is none. (auto adds no cores to GPUs: no measurement says that it helps.)
+ * Nothing is opened. Errors: SL_EUSAGE (no such word), SL_EUNSUPPORTED (no such
+ * device, saying which there are). */
+int sl_devices_choose(const char *text, struct sl_devices *out, struct sl_error *e) SL_MUST_USE;
+
+/* What a GPU says of itself through NVML, where that is installed. */
+struct sl_gpu_health {
+    unsigned watts, celsius;
+    uint64_t memory_used;
+};
+
+/* Effect: opens NVML at run time, asks about the device at a PCI address, closes it
+ * again. Returns whether it answered. */
+bool sl_gpu_health(const char *bus, struct sl_gpu_health *out);
+
+#endif
