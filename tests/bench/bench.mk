@@ -35,7 +35,7 @@ bench-service: test-programs
 
 # Longer ones, each prints a Markdown table; the recorded ones are in tests/bench/RESULTS.md.
 # LAYERS=8 rehearses a part of DeepSeek-R1, GB=4 uses less data.
-BENCH_TOOLS := $(B)/tools/make_checkpoint $(B)/tools/measure $(B)/tools/gguf_hash
+BENCH_TOOLS := $(B)/tools/make_checkpoint $(B)/tools/resources $(B)/tools/gguf_hash
 export_build = SLUICE_BUILD=$(abspath $(B))
 
 .PHONY: rehearsal bench-disk bench-peers bench-growth

@@ -27,7 +27,7 @@ sub slurp { open my $f, '<', $_[0] or return ''; local $/; return scalar <$f> }
 sub measure {
     my @runs;
     for (1 .. 3) {
-        system("$build/tools/measure $dir/m.json @_ >$dir/log 2>$dir/err") == 0 or die "@_:\n" . slurp("$dir/err");
+        system("$build/tools/resources $dir/m.json @_ >$dir/log 2>$dir/err") == 0 or die "@_:\n" . slurp("$dir/err");
         push @runs, decode_json(slurp("$dir/m.json"));
         $runs[-1]{cpu} = $runs[-1]{user} + $runs[-1]{sys};
     }

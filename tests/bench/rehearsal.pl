@@ -37,7 +37,7 @@ sub allocated { my $n = 0; $n += 512 * ((stat $_)[12] // 0) for @_; return $n }
 sub apparent { my $n = 0; $n += -s $_ // 0 for @_; return $n }
 sub minutes { return sprintf '%d min %02d s', int($_[0] / 60), $_[0] % 60 }
 
-# Starts a command under tests/tools/measure.c; its output goes to NAME.log.
+# Starts a command under tests/tools/resources.c; its output goes to NAME.log.
 sub start {
     my ($name, @cmd) = @_;
     my $pid = fork // die "fork: $!";
@@ -45,7 +45,7 @@ sub start {
         open STDIN,  '<', '/dev/null';
         open STDOUT, '>', "$dir/$name.log";
         open STDERR, '>', "$dir/$name.err";
-        exec "$build/tools/measure", "$dir/$name.json", @cmd or POSIX::_exit(127);
+        exec "$build/tools/resources", "$dir/$name.json", @cmd or POSIX::_exit(127);
     }
     return $alive{$name} = $pid;
 }
@@ -109,7 +109,7 @@ sub show {
     return $j ? ($j->{job} && ref $j->{job} ? $j->{job} : $j) : undef;
 }
 
-sub cpu_of { # processor seconds of a process under measure
+sub cpu_of { # processor seconds of a process under resources
     my ($name) = @_;
     my ($child) = split ' ', slurp("/proc/$alive{$name}/task/$alive{$name}/children");
     my @f = split ' ', (slurp('/proc/' . ($child // 0) . '/stat') =~ s/^.*\)//r) or return 0;
