@@ -229,6 +229,7 @@ int sl_engine_open_group(const struct sl_checkpoint *ck, const struct sl_plan *c
         en->members[i].env = (struct sl_unit_env){.ck = ck, .plan = plans[i], .backend = settled(o->backend),
                                                   .round_bf16 = o[i].round_bf16, .weights = o[i].weights};
         en->members[i].segment_paths = o[i].segment_paths;
+        en->members[i].sparse = o[i].sparse;
     }
     en->env = en->members[0].env;
     if (!sl_backend_usable(en->env.backend)) {
@@ -370,8 +371,8 @@ int sl_engine_wait(struct sl_engine *en, struct sl_task_result *r, int timeout_m
 
 int sl_engine_sync_member(struct sl_engine *en, uint32_t member, struct sl_error *e)
 {
-    struct sl_member *m = &en->members[member];
     uint64_t since = sl_now_ns();
+    struct sl_member *m = &en->members[member];
     int rc = 0;
 
     for (uint32_t i = 0; i < m->env.plan->n_segments; i++) {

@@ -135,7 +135,7 @@ void sl_engine_pass(struct sl_engine *en, struct sl_engine_unit *u)
 
             pthread_mutex_unlock(&en->lock);
             rc = hash_unit(t, u);
-            u->zeros = en->opts.sparse && all_zeros(u->slab + u->u.out_at, u->u.out_bytes);
+            u->zeros = en->members[t->member].sparse && all_zeros(u->slab + u->u.out_at, u->u.out_bytes);
             pthread_mutex_lock(&en->lock);
             if (rc < 0) {
                 u->code = sl_fail(&u->err, rc, "cannot hash the output");

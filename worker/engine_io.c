@@ -177,12 +177,6 @@ static void write_failed(struct sl_engine *en, struct sl_engine_unit *u, uint32_
     pthread_mutex_unlock(&en->lock);
 }
 
-/* The segment that a unit's writes go to, once start_write has named it. */
-static struct sl_segment *written_to(struct sl_engine *en, const struct sl_engine_unit *u)
-{
-    return &en->members[u->task->member].segments[u->op[0].file];
-}
-
 /* Whatever was there before is gone then. Returns false where the zeros must be
  * written: a filesystem without holes. */
 static bool make_hole(struct sl_engine *en, struct sl_engine_unit *u, int fd)
@@ -196,7 +190,7 @@ static bool make_hole(struct sl_engine *en, struct sl_engine_unit *u, int fd)
         write_failed(en, u, seg, err);
     else
         atomic_fetch_add(&en->hole_bytes, u->u.out_bytes);
-    atomic_store(&written_to(en, u)->dirty, true);
+    atomic_store(&en->members[u->task->member].segments[seg].dirty, true);
     settle(en, u);
     return true;
 }
@@ -204,6 +198,7 @@ static bool make_hole(struct sl_engine *en, struct sl_engine_unit *u, int fd)
 static void push_write(struct sl_engine *en, struct sl_engine_unit *u, bool direct, uint64_t from,
                        uint64_t to)
 {
+    const struct sl_segment *s = &en->members[u->task->member].segments[u->op[0].file];
     struct sl_engine_op *op = &u->op[u->pending];
 
     if (from == to)
@@ -211,7 +206,7 @@ static void push_write(struct sl_engine *en, struct sl_engine_unit *u, bool dire
     op->unit = u;
     op->file = u->op[0].file;
     op->io.kind = SL_IO_WRITE;
-    op->io.fd = direct ? written_to(en, u)->direct : written_to(en, u)->fd;
+    op->io.fd = direct ? s->direct : s->fd;
     op->io.direct = direct;
     op->io.buf = u->slab + u->u.out_at + (from - u->u.file_at);
     op->io.off = from;
@@ -257,7 +252,7 @@ static void start_write(struct sl_engine *en, struct sl_engine_unit *u)
 static void write_done(struct sl_engine *en, struct sl_engine_op *op)
 {
     struct sl_engine_unit *u = op->unit;
-    struct sl_segment *s = written_to(en, u);
+    struct sl_segment *s = &en->members[u->task->member].segments[op->file];
 
     atomic_fetch_add(&en->written_bytes, op->io.got);
     atomic_store(&s->dirty, true);

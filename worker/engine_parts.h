@@ -95,6 +95,7 @@ struct sl_gauge {
 struct sl_member {
     struct sl_unit_env env;
     const char *const *segment_paths;
+    bool sparse;
     struct sl_segment *segments;
     _Atomic uint64_t source_bytes;
 };
@@ -150,8 +151,7 @@ struct sl_engine {
     struct sl_engine_task *cutting; /* the last of them, while units are cut off it */
     struct sl_srcfiles *files;
 
-    _Atomic uint64_t read_bytes, written_bytes, hole_bytes, read_wait_ns, slab_wait_ns, compute_ns,
-        sync_ns, syncs;
+    _Atomic uint64_t read_bytes, written_bytes, hole_bytes, read_wait_ns, slab_wait_ns, compute_ns, sync_ns, syncs;
     struct sl_gauge reading, writing; /* units; the I/O thread's */
     struct sl_gauge ready_units;      /* under the lock */
     _Atomic bool direct, direct_out;
@@ -169,8 +169,8 @@ void sl_task_fail(struct sl_engine_task *t, uint64_t unit, int code, const struc
 void sl_engine_ready(struct sl_engine *en, struct sl_engine_unit *u);
 
 uint64_t sl_now_ns(void);
-unsigned sl_usable_cores(void);
 void sl_gauge_add(struct sl_gauge *g, int change);
+unsigned sl_usable_cores(void);
 
 /* The threads' functions; the argument is the engine, or a struct sl_compute. */
 void *sl_engine_io_thread(void *arg);

@@ -337,8 +337,8 @@ void sl_job_cache_close_engine(struct sl_job_cache *c, struct sl_cached_job *j)
     }
     /* One that has left the list already. */
     j->engine = NULL;
-    job_weights_close(&j->weights);
     memset(j->seen_stages, 0, sizeof j->seen_stages);
+    job_weights_close(&j->weights);
     free(j->files);
     j->files = NULL;
 }

@@ -144,8 +144,7 @@ static void count_bytes(struct sl_lane *l, struct sl_cached_job *j)
     if (bytes > j->seen_bytes)
         l->engine_bytes += bytes - j->seen_bytes;
     j->seen_bytes = bytes;
-    /* An engine's stages are told once, whatever jobs share it. */
-    if (j->member != 0)
+    if (j->member) /* an engine of several jobs is counted once */
         return;
     sl_engine_add_stages(&st, stages);
     for (unsigned i = 0; i < SL_STAGES; i++)

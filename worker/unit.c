@@ -204,16 +204,17 @@ static bool copies(const struct sl_unit_env *env, uint32_t tensor, const struct 
     return same_bytes(pt, ms, rounds(env, pt->t));
 }
 
-/* The output's place in file and slab: the same place in a page of each, where
- * slabs are large. */
-static void place_output(const struct sl_unit_env *env, struct sl_unit *u)
+static uint64_t slack(const struct sl_unit_env *env)
 {
-    const struct sl_plan_tensor *pt = &env->plan->tensors[u->tensor];
+    return env->slab_bytes < ALIGN_FROM ? 0 : 4096;
+}
 
+static void place_output(const struct sl_unit_env *env, const struct sl_plan_tensor *pt, struct sl_unit *u)
+{
     u->out_bytes = sl_type_bytes(pt->type, u->elems);
     u->file_at = pt->file_offset + sl_type_bytes(pt->type, u->elem0);
     u->out_at = env->slab_bytes - u->out_bytes;
-    u->out_at -= env->slab_bytes < ALIGN_FROM ? u->out_at % 64 : (u->out_at - u->file_at) % 4096;
+    u->out_at -= slack(env) ? (u->out_at - u->file_at) % 4096 : u->out_at % 64;
 }
 
 void sl_unit_turn(const struct sl_unit_env *env, struct sl_unit *u)
@@ -225,8 +226,8 @@ void sl_unit_turn(const struct sl_unit_env *env, struct sl_unit *u)
     u->round = rounds(env, pt->t);
     u->raw = u->mode == SL_UNIT_IN_ORDER && u->n_runs == 1 &&
              copies(env, u->tensor, &env->plan->model->src[u->run[0].src]);
-    place_output(env, u);
-    if (u->raw) /* where it is: the next member reads it too */
+    place_output(env, pt, u);
+    if (u->raw) /* not moved: the next member reads it too */
         u->out_at = u->run[0].at;
 }
 
@@ -356,8 +357,7 @@ static int cut_unit(const struct sl_unit_env *env, const struct sl_cut *c,
     const struct sl_plan_tensor *pt = &env->plan->tensors[it->tensor];
     const struct sl_out_tensor *t = pt->t;
     uint64_t left = it->elems - c->pos;
-    struct room room = {.bytes = env->slab_bytes, .type = widest(env, it->tensor),
-                        .slack = env->slab_bytes < ALIGN_FROM ? 0 : 4096};
+    struct room room = {.bytes = env->slab_bytes, .type = widest(env, it->tensor), .slack = slack(env)};
 
     u->tensor = it->tensor;
     u->elem0 = it->elem0 + c->pos;
@@ -379,7 +379,7 @@ static int cut_unit(const struct sl_unit_env *env, const struct sl_cut *c,
         SL_TRY(cut_in_order(env, c, t, left, &room, u, e));
     }
     u->elems = room.elems;
-    place_output(env, u);
+    place_output(env, pt, u);
     u->n_reads = u->mode == SL_UNIT_COLUMNS_K ? t->nope : u->n_runs;
     for (uint32_t i = 0; i < u->n_runs; i++)
         u->n_reads += u->run[i].n_scales > 0;

@@ -511,9 +511,9 @@ static void usage(FILE *f)
           "  --no-mtp                      without it, where a preset has it\n"
           "  --mtp                         with a multi-token-prediction layer\n"
           "  --tied                        no lm_head\n"
-           "  --sparse                      of each matrix only the beginning, then a hole\n"
-           "  --holes                       large tensors are holes, but for a few\n"
-           "  --config FILE                 config.json to copy in place of a made one\n"
+          "  --holes                       large tensors are holes, but for a few\n"
+          "  --config FILE                 config.json to copy in place of a made one\n"
+          "  --sparse                      of each matrix only the beginning, then a hole\n"
           "  --tokenizer DIR               where DeepSeek's tokenizer files are (tests/tiny-v3)\n", f);
 }
 
@@ -562,14 +562,15 @@ int main(int argc, char **argv)
                                         "groups", "groups-used", "heads", "kv-heads", "q-lora", "kv-lora", "nope",
                                         "rope", "v-dim", "vocab", "shards", "seed" };
     enum { N = sizeof nums / sizeof *nums };
-    struct option opts[N + 16];
+    struct option opts[N + 15];
     struct config c = defaults(DEEPSEEK);
     for (int i = 0; i < N; i++)
         opts[i] = (struct option){ nums[i], required_argument, NULL, NUM0 + i };
     const struct option rest[] = { { "arch", 1, NULL, 'a' }, { "preset", 1, NULL, 'p' }, { "scales", 1, NULL, 's' },
-                                   { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' }, { "mtp", 0, NULL, 'm' }, { "no-mtp", 0, NULL, 'M' },
-                                   { "tied", 0, NULL, 't' }, { "sparse", 0, NULL, 'S' }, { "tokenizer", 1, NULL, 'k' }, { "out", 1, NULL, 'o' },
-                                   { "holes", 0, NULL, 'H' }, { "config", 1, NULL, 'c' },
+                                   { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' },
+                                   { "mtp", 0, NULL, 'm' }, { "no-mtp", 0, NULL, 'M' }, { "tied", 0, NULL, 't' },
+                                   { "sparse", 0, NULL, 'S' }, { "holes", 0, NULL, 'H' }, { "config", 1, NULL, 'c' },
+                                   { "tokenizer", 1, NULL, 'k' }, { "out", 1, NULL, 'o' },
                                    { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
     memcpy(opts + N, rest, sizeof rest);
     for (int o; (o = getopt_long(argc, argv, "", opts, NULL)) != -1;) {
