@@ -35,16 +35,16 @@ bench-service: test-programs
 
 # Longer ones, each prints a Markdown table; the recorded ones are in tests/bench/RESULTS.md.
 # LAYERS=8 rehearses a part of DeepSeek-R1, GB=4 uses less data.
-BENCH_TOOLS := $(B)/tools/make_checkpoint $(B)/tools/cost $(B)/tools/gguf_hash
+BENCH_TOOLS := $(B)/tools/make_checkpoint $(B)/tools/resources $(B)/tools/gguf_hash
 export_build = SLUICE_BUILD=$(abspath $(B))
 
 .PHONY: rehearsal bench-disk bench-peers bench-growth
-rehearsal: all $(BENCH_TOOLS) $(B)/bench/coordinator_growth
+rehearsal: all $(BENCH_TOOLS) $(B)/bench/coordinator_bench
 	@$(export_build) perl tests/bench/rehearsal.pl --layers $(or $(LAYERS),61)
 bench-disk: all $(BENCH_TOOLS)
 	@$(export_build) perl tests/bench/disk.pl $(if $(GB),--gb $(GB))
 bench-peers: all $(BENCH_TOOLS)
 	@tests/tools/setup.sh
 	@$(export_build) perl tests/bench/peers.pl $(if $(GB),--gb $(GB))
-bench-growth: all $(BENCH_TOOLS) $(B)/bench/coordinator_growth
+bench-growth: all $(BENCH_TOOLS) $(B)/bench/coordinator_bench
 	@$(export_build) perl tests/bench/growth.pl

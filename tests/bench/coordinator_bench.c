@@ -6,7 +6,9 @@
  * from the time at which its pull was due, whatever the coordinator did then; only
  * when it slept does the time begin with its waking, since a machine busy with other
  * programs wakes late. That lateness is printed as well.
- * usage: coordinator_bench [FOLDER]    default: build */
+ * usage: coordinator_bench [FOLDER [TASKS]]    default: build, 2578
+ * With TASKS: another number of tasks as fast as they go, no verdict, and one line for
+ * tests/bench/growth.pl at the end. */
 #include "daemon/coordinator.h"
 
 #include <cjson/cJSON.h>
@@ -21,9 +23,9 @@
 #include <unistd.h>
 
 #define WORKERS 64
-#define TASKS 2578
+#define R1_TASKS 2578
 #define SHARDS 163
-#define SOURCE_BYTES UINT64_C(688586727753)
+#define TASK_BYTES UINT64_C(267101136) /* of source: DeepSeek-R1's 688.6 GB in its 2578 tasks */
 #define RATE (WORKERS * UINT64_C(250000000)) /* bytes a second, all workers */
 #define BEAT_S 5
 #define SPEED 4
@@ -41,7 +43,8 @@ struct sim {
 static struct sl_coord *coord;
 static struct sim sims[WORKERS + 1];
 static struct sl_error e;
-static double grant_ms[TASKS * 2], ack_ms[TASKS * 2], late_ms[TASKS * 2], sent[TASKS];
+static double *grant_ms, *ack_ms, *late_ms, *sent; /* room for two of each task */
+static unsigned tasks = R1_TASKS, speed = SPEED;
 static unsigned n_grants, n_acks, n_late;
 
 static double seconds(clockid_t c)
@@ -79,7 +82,7 @@ static void read_grant(unsigned peer, const struct sl_msg *m)
     double now = seconds(CLOCK_MONOTONIC);
     const cJSON *t;
 
-    if (sims[peer].asked > 0 && sl_get_uint(sl_get(m->tree, "tasks")->child, "task", TASKS) < TASKS)
+    if (sims[peer].asked > 0 && sl_get_uint(sl_get(m->tree, "tasks")->child, "task", tasks) < tasks)
         grant_ms[n_grants++] = (now - sims[peer].asked) * 1e3;
     sims[peer].asked = 0;
     cJSON_ArrayForEach(t, sl_get(m->tree, "tasks")) {
@@ -92,9 +95,9 @@ static void read_grant(unsigned peer, const struct sl_msg *m)
 
 static void read_ack(const struct sl_msg *m)
 {
-    unsigned task = (unsigned)sl_get_uint(m->tree, "task", TASKS);
+    unsigned task = (unsigned)sl_get_uint(m->tree, "task", tasks);
 
-    if (task < TASKS)
+    if (task < tasks)
         ack_ms[n_acks++] = (seconds(CLOCK_MONOTONIC) - sent[task]) * 1e3;
 }
 
@@ -124,7 +127,7 @@ static void flush(bool settle)
 
 static void set_up_job(void)
 {
-    char *text = malloc(200000), *s;
+    char *text = malloc(100000 + 64 * (size_t)tasks), *s;
     const char *const fields[] = {"src_bytes", "out_bytes", "shard"};
 
     for (unsigned p = 1; p <= WORKERS; p++) {
@@ -144,9 +147,9 @@ static void set_up_job(void)
                              "\"options\":\"o\",\"version\":\"1\",\"file_bytes\":7", 1);
     for (unsigned k = 0; k < 3; k++) {
         s += sprintf(s, ",\"%s\":[", fields[k]);
-        for (unsigned i = 0; i < TASKS; i++)
-            s += sprintf(s, "%s%llu", i ? "," : "", k == 0 ? (unsigned long long)(SOURCE_BYTES / TASKS)
-                                                    : k == 1 ? 100ull : i * (unsigned long long)SHARDS / TASKS);
+        for (unsigned i = 0; i < tasks; i++)
+            s += sprintf(s, "%s%llu", i ? "," : "", k == 0 ? (unsigned long long)TASK_BYTES
+                                                    : k == 1 ? 100ull : i * (unsigned long long)SHARDS / tasks);
         s += sprintf(s, "]");
     }
     sprintf(s, "}}");
@@ -217,20 +220,20 @@ static void one_beat(unsigned p, double due)
     snprintf(text, sizeof text, "{\"v\":1,\"m\":\"progress\",\"bytes\":%u,\"tasks\":[],\"rate\":250000000,"
                                 "\"tensor\":\"blk.3.ffn_down_exps.weight\"}", n_acks);
     say(p, text);
-    sims[p].beat = due + (double)BEAT_S / SPEED;
+    sims[p].beat = due + (double)BEAT_S / speed;
 }
 
 /* All workers at their own times, until every result is acknowledged. */
 static void run(int wake)
 {
-    double period = (double)SOURCE_BYTES / TASKS / ((double)RATE / WORKERS) / SPEED;
+    double period = (double)TASK_BYTES / ((double)RATE / WORKERS) / speed;
     double start = seconds(CLOCK_MONOTONIC), ticked = start;
 
     for (unsigned p = 1; p <= WORKERS; p++) {
         sims[p].due = start + period * drand48();
-        sims[p].beat = start + BEAT_S * drand48() / SPEED;
+        sims[p].beat = start + BEAT_S * drand48() / speed;
     }
-    while (n_acks < TASKS) {
+    while (n_acks < tasks) {
         struct pollfd f = {.fd = wake, .events = POLLIN};
         double now = seconds(CLOCK_MONOTONIC), next = ticked + 0.2, slept;
         struct timespec wait = {0};
@@ -270,10 +273,26 @@ int main(int argc, char **argv)
     char dir[200], path[220];
     struct sl_coord_opts o = {.version = "b", .daemon_id = "000102030405060708090a0b0c0d0e0f",
                               .background = true, .wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
-    double wall, spent, real_s = (double)SOURCE_BYTES / (double)RATE, share, p99, disk;
+    double wall, spent, real_s, share, p99, disk;
     struct sl_coord_stats st;
     struct sl_queue *q;
+    struct rusage ru;
 
+    if (argc > 2) {
+        tasks = (unsigned)strtoul(argv[2], NULL, 10);
+        speed = 100;
+    }
+    if (tasks < WORKERS || tasks > SL_TASKS_MAX) {
+        fputs("usage: coordinator_bench [FOLDER [TASKS]]\n", stderr);
+        return 2;
+    }
+    grant_ms = calloc(2 * (size_t)tasks, sizeof *grant_ms);
+    ack_ms = calloc(2 * (size_t)tasks, sizeof *ack_ms);
+    late_ms = calloc(2 * (size_t)tasks, sizeof *late_ms);
+    sent = calloc(tasks, sizeof *sent);
+    if (!grant_ms || !ack_ms || !late_ms || !sent)
+        return stop("memory");
+    real_s = (double)(tasks * TASK_BYTES) / (double)RATE;
     srand48(1);
     snprintf(dir, sizeof dir, "%.150s/coordinator-bench-XXXXXX", argc > 1 ? argv[1] : "build");
     if (!mkdtemp(dir))
@@ -297,8 +316,8 @@ int main(int argc, char **argv)
     qsort(ack_ms, n_acks, sizeof *ack_ms, by_value);
     p99 = grant_ms[n_grants * 99 / 100];
     share = 100 * spent / real_s;
-    printf("%u tasks, %d workers, %d times as fast as %.0f GB/s: %.1f s, %llu commits on disk\n", TASKS, WORKERS,
-           SPEED, (double)RATE / 1e9, wall, (unsigned long long)st.commits);
+    printf("%u tasks, %d workers, %u times as fast as %.0f GB/s: %.1f s, %llu commits on disk\n", tasks, WORKERS,
+           speed, (double)RATE / 1e9, wall, (unsigned long long)st.commits);
     printf("processor time %.3f s (the workers' JSON included): %.2f %% of a core at their "
            "true speed (%.0f s)\n", spent, share, real_s);
     printf("pull to grant (%u): median %.3f ms, 99 %% %.3f ms, worst %.3f ms\n", n_grants, grant_ms[n_grants / 2],
@@ -308,10 +327,20 @@ int main(int argc, char **argv)
            late_ms[n_late / 2], late_ms[n_late * 99 / 100]);
     printf("result to ack, synced: median %.3f ms, 99 %% %.3f ms; the disk's own fdatasync: 99 %% %.3f ms\n",
            ack_ms[n_acks / 2], ack_ms[n_acks * 99 / 100], disk);
+    getrusage(RUSAGE_SELF, &ru);
+    if (argc > 2)
+        printf("growth %u tasks: %.1f us of processor and %.1f us in all a task, grant %.1f us, peak %ld KB\n",
+               tasks, spent / tasks * 1e6, wall / tasks * 1e6, grant_ms[n_grants / 2] * 1e3, ru.ru_maxrss);
     sl_coord_close(coord);
     sl_queue_close(q);
     sl_queue_remove(path);
     rmdir(dir);
+    free(grant_ms);
+    free(ack_ms);
+    free(late_ms);
+    free(sent);
+    if (argc > 2)
+        return 0;
     if (share < 5 && p99 < 2)
         return 0;
     fprintf(stderr, "coordinator_bench: above 5 %% of a core, or a grant above 2 ms\n");

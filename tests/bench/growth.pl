@@ -27,7 +27,7 @@ sub slurp { open my $f, '<', $_[0] or return ''; local $/; return scalar <$f> }
 sub measure {
     my @runs;
     for (1 .. 3) {
-        system("$build/tools/cost $dir/m.json @_ >$dir/log 2>$dir/err") == 0 or die "@_:\n" . slurp("$dir/err");
+        system("$build/tools/resources $dir/m.json @_ >$dir/log 2>$dir/err") == 0 or die "@_:\n" . slurp("$dir/err");
         push @runs, decode_json(slurp("$dir/m.json"));
         $runs[-1]{cpu} = $runs[-1]{user} + $runs[-1]{sys};
     }
@@ -82,8 +82,8 @@ my (@cpu, @grant);
 for my $n (@sizes) {
     my @best;
     for (1 .. 2) {
-        my $text = `$build/bench/coordinator_growth $shm @{[1000 * $n]} 2>/dev/null`;
-        my @now = $text =~ /growth \d+ tasks: ([\d.]+) us of processor and [\d.]+ us in all a task, grant ([\d.]+) us, peak (\d+)/ or die "coordinator_growth:\n$text";
+        my $text = `$build/bench/coordinator_bench $shm @{[1000 * $n]} 2>/dev/null`;
+        my @now = $text =~ /growth \d+ tasks: ([\d.]+) us of processor and [\d.]+ us in all a task, grant ([\d.]+) us, peak (\d+)/ or die "coordinator_bench:\n$text";
         @best = @now if !@best || $now[0] < $best[0];
     }
     push @cpu, $best[0];

@@ -34,7 +34,7 @@ sub forget {
 
 sub measure {
     my ($name, @cmd) = @_;
-    system("$build/tools/cost $dir/$name.json @cmd >$dir/$name.log 2>$dir/$name.err") == 0 or die "$name:\n" . slurp("$dir/$name.err");
+    system("$build/tools/resources $dir/$name.json @cmd >$dir/$name.log 2>$dir/$name.err") == 0 or die "$name:\n" . slurp("$dir/$name.err");
     return decode_json(slurp("$dir/$name.json"));
 }
 

@@ -37,7 +37,7 @@ sub allocated { my $n = 0; $n += 512 * ((stat $_)[12] // 0) for @_; return $n }
 sub apparent { my $n = 0; $n += -s $_ // 0 for @_; return $n }
 sub minutes { return sprintf '%d min %02d s', int($_[0] / 60), $_[0] % 60 }
 
-# Starts a command under tests/tools/cost.c; its output goes to NAME.log.
+# Starts a command under tests/tools/resources.c; its output goes to NAME.log.
 sub start {
     my ($name, @cmd) = @_;
     my $pid = fork // die "fork: $!";
@@ -45,7 +45,7 @@ sub start {
         open STDIN,  '<', '/dev/null';
         open STDOUT, '>', "$dir/$name.log";
         open STDERR, '>', "$dir/$name.err";
-        exec "$build/tools/cost", "$dir/$name.json", @cmd or POSIX::_exit(127);
+        exec "$build/tools/resources", "$dir/$name.json", @cmd or POSIX::_exit(127);
     }
     return $alive{$name} = $pid;
 }
@@ -109,7 +109,7 @@ sub show {
     return $j ? ($j->{job} && ref $j->{job} ? $j->{job} : $j) : undef;
 }
 
-sub cpu_of { # processor seconds of a process under measure
+sub cpu_of { # processor seconds of a process under resources
     my ($name) = @_;
     my ($child) = split ' ', slurp("/proc/$alive{$name}/task/$alive{$name}/children");
     my @f = split ' ', (slurp('/proc/' . ($child // 0) . '/stat') =~ s/^.*\)//r) or return 0;
@@ -183,7 +183,7 @@ sub trillion {
     my ($tasks) = slurp("$dir/plan-k2.log") =~ /^Tasks\s+(\d+)/m;
     row("Kimi-K2's shape: plan", sprintf '%.2f s (processor %.2f s), peak memory %s, %d tasks', $m->{wall},
         $m->{user} + $m->{sys}, mb($m->{peak}), $tasks);
-    my $text = `$build/bench/coordinator_growth $dir $tasks 2>/dev/null`;
+    my $text = `$build/bench/coordinator_bench $dir $tasks 2>/dev/null`;
     row("Kimi-K2's shape: 64 simulated workers, a commit on the disk for each task", $_) for grep { !/^growth/ } split /\n/, $text;
     remove_tree($k2);
 }

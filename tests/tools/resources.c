@@ -1,7 +1,7 @@
 /* Runs a command and writes what it cost as one JSON object: seconds, processor
  * seconds, peak memory of its largest process, bytes moved by the command's own
  * process. SIGTERM and SIGINT go on to it. Its exit status is the command's.
- * usage: cost FILE COMMAND [ARG...] */
+ * usage: resources FILE COMMAND [ARG...] */
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -61,13 +61,13 @@ int main(int argc, char **argv)
     FILE *f;
 
     if (argc < 3) {
-        fputs("usage: cost FILE COMMAND [ARG...]\n", stderr);
+        fputs("usage: resources FILE COMMAND [ARG...]\n", stderr);
         return 2;
     }
     pid = fork();
     if (pid == 0) {
         execvp(argv[2], argv + 2);
-        fprintf(stderr, "cost: %s: %s\n", argv[2], strerror(errno));
+        fprintf(stderr, "resources: %s: %s\n", argv[2], strerror(errno));
         _exit(127);
     }
     if (pid < 0)
@@ -80,7 +80,7 @@ int main(int argc, char **argv)
     wall = now() - begin;
     f = fopen(argv[1], "w");
     if (!f) {
-        fprintf(stderr, "cost: %s: %s\n", argv[1], strerror(errno));
+        fprintf(stderr, "resources: %s: %s\n", argv[1], strerror(errno));
         return 1;
     }
     fprintf(f, "{\"wall\":%.3f", wall);
