@@ -317,6 +317,18 @@ int sl_job_cache_same_files(const struct sl_cached_job *j, struct sl_error *e)
     return 0;
 }
 
+/* What j keeps for an engine's life. */
+static void forget_engine(struct sl_cached_job *j)
+{
+    j->engine = NULL;
+    j->member = 0;
+    j->seen_bytes = j->finished_bytes = 0;
+    memset(j->seen_stages, 0, sizeof j->seen_stages);
+    job_weights_close(&j->weights);
+    free(j->files);
+    j->files = NULL;
+}
+
 void sl_job_cache_close_engine(struct sl_job_cache *c, struct sl_cached_job *j)
 {
     struct sl_engine *en = j->engine;
@@ -324,23 +336,10 @@ void sl_job_cache_close_engine(struct sl_job_cache *c, struct sl_cached_job *j)
     if (!en)
         return;
     sl_engine_close(en);
-    for (struct sl_cached_job *k = c->jobs; k; k = k->next) {
-        if (k->engine != en)
-            continue;
-        k->engine = NULL;
-        k->member = 0;
-        job_weights_close(&k->weights);
-        k->seen_bytes = k->finished_bytes = 0;
-        memset(k->seen_stages, 0, sizeof k->seen_stages);
-        free(k->files);
-        k->files = NULL;
-    }
-    /* One that has left the list already. */
-    j->engine = NULL;
-    memset(j->seen_stages, 0, sizeof j->seen_stages);
-    job_weights_close(&j->weights);
-    free(j->files);
-    j->files = NULL;
+    for (struct sl_cached_job *k = c->jobs; k; k = k->next)
+        if (k->engine == en)
+            forget_engine(k);
+    forget_engine(j); /* one that has left the list already */
 }
 
 /* Returns whether one more engine may be opened. */
@@ -394,8 +393,7 @@ int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, 
 
     if (rc < 2)
         return rc;
-    for (unsigned i = 0; i < n; i++) {
-        SL_TRY(take_file_ids(j[i], e));
+    for (unsigned i = 0; i < n && rc >= 0; i++) {
         plans[i] = j[i]->j.plan;
         eo[i] = (struct sl_engine_opts){
             .threads = c->o.threads,
@@ -409,14 +407,14 @@ int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, 
             .segment_paths = (const char *const *)j[i]->out.partial,
             .sparse = j[i]->out.sparse,
         };
-        rc = job_weights_open(&j[i]->weights, &j[i]->j, &eo[i].weights, e);
-        if (rc < 0)
-            break;
+        rc = take_file_ids(j[i], e);
+        if (rc == 0)
+            rc = job_weights_open(&j[i]->weights, &j[i]->j, &eo[i].weights, e);
     }
     if (rc >= 0)
         rc = sl_engine_open_group(j[0]->j.ck, plans, eo, n, &en, e);
     for (unsigned i = 0; rc < 0 && i < n; i++)
-        job_weights_close(&j[i]->weights);
+        forget_engine(j[i]);
     SL_TRY(rc);
     for (unsigned i = 0; i < n; i++) {
         j[i]->engine = en;

@@ -188,7 +188,7 @@ my @options = (
 for my $o (@options) {
     my ($name, $value, $said) = @$o;
     my $word = '--' . ($said // $name);
-    my @now = (@base, "--$name", grep { defined } $value);
+    my @now = $name eq 'layout' ? map({ $_ eq 'legacy' ? $value : $_ } @base) : (@base, "--$name", grep { defined } $value);
     fails("--$name is named", 13, qr/unfinished work with another \Q$word\E(?: \(|;)/, @now, '-o', "$dir/x.gguf");
 }
 fails('the recipe is named before the layout', 13, qr/another recipe \(then q4_k_m .*, now q2_k /,
