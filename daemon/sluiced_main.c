@@ -71,18 +71,6 @@ static void print_help(void)
     }
 }
 
-/* The file must be known before the first option is set. */
-static const char *config_path(int argc, const char **argv)
-{
-    for (int i = 1; i < argc; i++) {
-        if (strncmp(argv[i], "--config=", 9) == 0)
-            return argv[i] + 9;
-        if (strcmp(argv[i], "--config") == 0 && i + 1 < argc)
-            return argv[i + 1];
-    }
-    return NULL;
-}
-
 static int take_option(struct sl_config *c, int option, const char *arg, struct sl_error *e)
 {
     for (unsigned i = 0; i < sizeof keys / sizeof keys[0]; i++)
@@ -94,7 +82,7 @@ static int take_option(struct sl_config *c, int option, const char *arg, struct 
 /* Returns 0 to go on, 1 when all is done. */
 static int parse(struct sl_config **c, int argc, const char **argv, struct sl_error *e)
 {
-    const struct sl_config_opts co = {.path = config_path(argc, argv)};
+    const struct sl_config_opts co = {.path = sl_config_path_option(argc, argv)};
     poptContext ctx = poptGetContext("sluiced", argc, argv, table, 0);
     int option = -1, rc = 0;
 
