@@ -288,10 +288,31 @@ wait_job($id, 30, sub { no warnings 'exiting'; last if $_[0] && $_[0]{done} });
 ask({ m => 'cancel', jobs => [0 + $id], discard => JSON::PP::true });
 is_state(wait_job($id, 30), 'cancelled', 'cancel');
 for (1 .. 100) {
-    last unless ls($out);
+    last unless my @left = ls($out);
     sleep 0.1;
 }
 is_deeply([ls($out)], [], 'its unfinished files are gone');
+
+# ---- cancel alone, and discard later: by the client
+$id = submit(spec('l'));
+wait_job($id, 30, sub { no warnings 'exiting'; last if $_[0] && $_[0]{done} });
+is(run($SLUICE, 'cancel', $id)->{out}, "cancelled job $id\n", 'cancel');
+ok(-e "$out/l.gguf.partial", 'its unfinished file stays');
+is(run($SLUICE, 'cancel', $id)->{out}, "job $id was cancelled before\n", 'once more');
+is(run($SLUICE, 'cancel', '--discard', $id)->{out}, "cancelled job $id; its unfinished files are being removed\n", 'cancel --discard afterwards');
+for (1 .. 100) {
+    last unless my @left = ls($out);
+    sleep 0.1;
+}
+is_deeply([ls($out)], [], 'they are gone');
+$r = run_ok('and again', $SLUICE, 'cancel', '--discard', $id);
+is($r->{out}, "job $id was cancelled before; its unfinished files are gone or about to go\n", 'changes nothing');
+is(run($SLUICE, 'cancel', '--discard', '--parsable', $id)->{out}, "$id\n", 'and a program reads the same');
+$j = wait_job($id, 30);
+is_state($j, 'cancelled', 'it stays cancelled');
+is(run($SLUICE, 'retry', $id)->{rc}, 0, 'retry');
+is_state(wait_job($id, 60), 'succeeded', 'makes it from the beginning');
+is_the_file('l', 'the same file');
 
 # ---- an output that is there
 spit("$out/i.gguf", 'mine');
