@@ -1,14 +1,15 @@
 #include "worker/claim.h"
 
+#include "proto/clock.h"
+#include "proto/random_hex.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define CLAIM "sluice-job"
@@ -34,14 +35,6 @@ static void claim_path(const struct output *o, const char *end, char buf[PATH_BY
 static const char *end_of(bool ending)
 {
     return ending ? CLAIM_ENDING : CLAIM;
-}
-
-static uint64_t now_ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_BOOTTIME, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
 /* ---- its text */
@@ -86,17 +79,6 @@ void claim_read(const struct output *o, bool ending, char fingerprint[33])
 
     read_claim(o, ending, &c);
     memcpy(fingerprint, c.fingerprint, sizeof c.fingerprint);
-}
-
-static int make_mark(char mark[33], struct sl_error *e)
-{
-    uint64_t random[2];
-
-    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
-        return sl_fail(e, SL_EFAIL, "no random bytes: %s", strerror(errno));
-    snprintf(mark, 33, "%016llx%016llx", (unsigned long long)random[0],
-             (unsigned long long)random[1]);
-    return 0;
 }
 
 /* The fields are of one length, so that one write replaces a claim whole. */
@@ -251,19 +233,19 @@ static int try_hold(const struct claim_lease *l, bool take, bool any_plan, const
 static int hold(const struct output *o, bool ending, const struct claim_lease *l, bool take,
                 bool any_plan, struct claim_hold *h, struct sl_error *e)
 {
-    uint64_t give_up = now_ms() + l->wait_ms;
+    uint64_t give_up = sl_boot_ms() + l->wait_ms;
     char path[PATH_BYTES];
     int rc;
 
     *h = (struct claim_hold){.o = o, .ending = ending, .fd = -1};
-    SL_TRY(make_mark(h->mark, e));
+    SL_TRY(sl_random_hex(h->mark, 32, e));
     claim_path(o, end_of(ending), path);
     for (;;) {
         rc = try_hold(l, take, any_plan, path, h, e);
         if (rc != BUSY)
             break;
         claim_release(h);
-        if (now_ms() >= give_up) {
+        if (sl_boot_ms() >= give_up) {
             rc = replace(l, path, h, e);
             break;
         }

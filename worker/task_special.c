@@ -1,5 +1,6 @@
 #include "worker/task_special.h"
 
+#include "proto/clock.h"
 #include "proto/wire.h"
 #include "worker/claim.h"
 #include "worker/former_set.h"
@@ -11,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define VERIFY_BLOCKS 1000u /* of each tensor, made again from the source */
@@ -55,20 +55,12 @@ static int on_progress(void *user, uint64_t n)
     return 0;
 }
 
-static uint64_t boot_ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_BOOTTIME, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 /* What is asked before each step that makes, renames or removes a file: this worker has not
  * stood still for longer than its lease, and the claim that it holds is still its own. */
 static int still_ours(void *user, uint64_t n)
 {
     struct special *s = user;
-    uint64_t now = boot_ms();
+    uint64_t now = sl_boot_ms();
 
     (void)n;
     if (s->w->lease_ms && now >= s->alive_ms + s->w->lease_ms)
