@@ -70,6 +70,7 @@ V_FN vi v_trunc(vf a)
     return r;
 }
 V_FN vf v_frombits(vi a) { return (vf)a; }
+V_FN vi v_bits(vf a) { return (vi)a; }
 V_FN vi v_magic(vf a)
 {
     return ((vi)(a + v_set(12582912.f)) & v_seti(0x7fffff)) | v_seti(0x4b000000);

@@ -50,6 +50,7 @@ V_FN vm v_ine(vi a, vi b) { return a != b; }
 V_FN vf v_tofloat(vi a) { return (float)a; }
 V_FN vi v_trunc(vf a) { return a > -2147483648.f && a < 2147483648.f ? (vi)a : INT_MIN; }
 V_FN vf v_frombits(vi a) { return sl_float((uint32_t)a); }
+V_FN vi v_bits(vf a) { return (vi)sl_bits(a); }
 V_FN vi v_magic(vf a)
 {
     return (vi)((sl_bits(a + 12582912.f) & 0x7fffff) | 0x4b000000);

@@ -1,4 +1,4 @@
-/* Source elements to F32, run by run under one scale. */
+/* Source elements to F32, run by run under one scale; and q8_0 straight from them. */
 #include "kernels/backend.h"
 #include "kernels/half.h"
 
@@ -109,6 +109,59 @@ int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out
             advance(s, &p, len);
     }
     return 0;
+}
+
+#define PIECE 256u /* blocks of 32 */
+#define REST 16u   /* blocks that a backend may leave */
+
+/* Effect: scale[i] = the scale of the i-th block of 32 from *p on. Returns false where one has two. */
+static bool block_scales(const struct sl_source *s, struct place *p, uint64_t blocks, float *scale)
+{
+    for (uint64_t i = 0; i < blocks;) {
+        uint64_t run = least(p->cols_left / 32, blocks - i);
+
+        if (p->cols_left % 32)
+            return false;
+        for (uint64_t k = 0; k < run; k++)
+            scale[i++] = *p->scale;
+        advance(s, p, 32 * run);
+    }
+    return true;
+}
+
+int sl_quantize_source(enum sl_backend b, int type, const struct sl_source *s, uint64_t skip, uint64_t n, void *out)
+{
+    const struct sl_backend_ops *ops = sl_backend_ops(b);
+    const struct sl_dtype_info *t = sl_dtype_info(s->dtype);
+    const uint8_t *data = s->data;
+    const uint64_t bytes = sl_type_bytes(SL_TYPE_Q8_0, 32);
+    uint64_t blocks = n / 32, bad;
+    float scale[PIECE], x[32 * REST];
+    uint8_t *to = out;
+    struct place p;
+
+    if (type != SL_TYPE_Q8_0 || n % 32 || !ops || !t || !t->weight || t->block > 1 ||
+        (s->scale && (!s->cols || !s->block_rows || !s->block_cols)))
+        return 0;
+    if (s->scale && n)
+        p = place_of(s, s->first + skip);
+    for (uint64_t i = 0; !s->scale && i < PIECE; i++)
+        scale[i] = 1;
+    for (uint64_t done = 0, k; done < blocks; done += k) {
+        bool scaled = s->scale || s->dtype == SL_DTYPE_F8_E4M3;
+
+        k = least(PIECE, blocks - done);
+        if (s->scale && !block_scales(s, &p, k, scale))
+            return 0;
+        k = ops->q8_0(s->dtype, data + (skip + 32 * done) * t->bytes, scaled ? scale : NULL, k, to + done * bytes);
+        if (k)
+            continue;
+        k = blocks - done;
+        if (k >= REST || sl_load_f32(s, skip + 32 * done, 32 * k, x, &bad) < 0 ||
+            sl_quantize_on(b, type, x, NULL, 32 * k, 32, to + done * bytes, &bad) < 0)
+            return 0;
+    }
+    return 1;
 }
 
 void sl_round_bf16(float *x, uint64_t n)

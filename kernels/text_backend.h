@@ -160,6 +160,7 @@ static int backend_quantize(int type, const float *x, const float *w, uint64_t n
 {
     uint16_t *half = out;
     uint64_t done;
+    bool plain;
 
     if (type < 0 || type >= SL_TYPE_LIMIT)
         return SL_EUNSUPPORTED;
@@ -180,8 +181,8 @@ static int backend_quantize(int type, const float *x, const float *w, uint64_t n
             half[i] = sl_bf16_from_f32(x[i]);
         return 0;
     case SL_TYPE_Q8_0:
-        done = q8_0_groups(x, n, out);
-        quantize_q8_0(x + done, n - done, (uint8_t *)out + done / 32 * sizeof(struct blk_q8_0));
+        done = q8_0_stream(SL_DTYPE_F32, (const uint8_t *)(const void *)x, NULL, n / 32, &plain, out);
+        quantize_q8_0(x + 32 * done, n - 32 * done, (uint8_t *)out + done * sizeof(struct blk_q8_0));
         return 0;
     default:
         return SL_EUNSUPPORTED;

@@ -302,8 +302,10 @@ static int convert(const struct bench *b, int type, uint64_t first, uint64_t n, 
         struct sl_source s = {SL_DTYPE_F8_E4M3, b->source + at, at, CHUNK, b->scales + at / CHUNK * (CHUNK / 128),
                               at / CHUNK, CHUNK / 128, 1, 128};
 
-        SL_TRY(sl_load_f32(&s, 0, CHUNK, x, &bad));
-        SL_TRY(sl_quantize(type, x, NULL, CHUNK, CHUNK, out, &bad));
+        if (!sl_quantize_source(SL_BACKEND_AUTO, type, &s, 0, CHUNK, out)) {
+            SL_TRY(sl_load_f32(&s, 0, CHUNK, x, &bad));
+            SL_TRY(sl_quantize(type, x, NULL, CHUNK, CHUNK, out, &bad));
+        }
         out += sl_type_bytes(type, CHUNK);
     }
     return 0;
