@@ -8,11 +8,14 @@
 
 struct sl_backend_ops {
     const char *name;
-    /* As sl_quantize, without the check of the stored scales. */
+    /* As sl_quantize, without the check of the stored scales; returns 1 when it has shown them all
+     * to be finite. */
     int (*quantize)(int type, const float *x, const float *w, uint64_t n, uint64_t row, void *out);
     /* Elements of any alignment, times scale; returns whether an out[i] is not
      * finite. For the dtypes with a block of one element. */
     bool (*load)(int dtype, const void *src, uint64_t n, float scale, float *out);
+    /* E4M3 under scale[i / run]; returns n, or 0 when an out[i] would not be finite. NULL: none. */
+    uint64_t (*load_e4m3)(const uint8_t *src, uint64_t n, const float *scale, uint64_t run, float *out);
     /* q8_0 straight from stored elements of any alignment; scale: each block of 32's, or NULL for
      * none. Returns how many blocks were written: all but fewer than 16 at the end. 0 when there is
      * no such way, or when something in them is to be refused. */

@@ -82,6 +82,12 @@ V_FN vf v_lookup16(const float *table, vi i)
 V_FN void v_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
 V_FN vi v_loadi(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 V_FN vi v_load_u16(const uint16_t *p) { return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)); }
+V_FN void v_store_u16(uint16_t *p, vi a)
+{
+    __m128i lo = _mm256_castsi256_si128(a), hi = _mm256_extracti128_si256(a, 1);
+
+    _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(lo, hi));
+}
 V_FN vi v_index(void) { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
 V_FN vf v_spread(const float *p, int shift)
 {

@@ -8,6 +8,8 @@
 
 #include <math.h>
 
+#define AHEAD 4096 /* bytes; measured: 1024 to 8192 are alike */
+
 /* round_away for |a| < 2^22 or what is no number: less than a half is added, so that the largest
  * value below a half stays below 1; what was a half or more is carried over by rounding. */
 V_FN vi round_away_small(vf a)
@@ -17,8 +19,12 @@ V_FN vi round_away_small(vf a)
     return v_trunc(v_add(a, v_frombits(v_ior(sign, half))));
 }
 
-#define BATCH 64 /* blocks; a multiple of LANES: their scales' latencies hide behind each other */
-#define AHEAD_Q8_0 2048 /* bytes */
+/* Blocks whose scales are made before their levels: more hide the scales' latency, fewer let reading
+ * and writing memory overlap. Measured, as is how far ahead to fetch. */
+#define BATCH 32
+V_FN int batch_of(int dtype) { return dtype == SL_DTYPE_F32 ? 16 : BATCH; }
+V_FN size_t ahead_of(int dtype) { return dtype == SL_DTYPE_F32 ? 6144 : AHEAD; }
+
 
 /* A source element's magnitude as an integer that orders as the magnitudes do; `special`:
  * the least that is no number. E4M3 as V_LOAD_E4M3 gives it, F16 and BF16 as stored. */
@@ -68,6 +74,8 @@ V_FN void q8_0_scales(int dtype, const uint8_t *src, const float *scale, float *
         const uint8_t *p = src + 32 * width * (size_t)b;
         vi m = magnitude(dtype, p);
 
+        for (size_t i = 0; i < 32 * width; i += 64)
+            __builtin_prefetch(p + ahead_of(dtype) + i); /* past the source's end is no harm */
         for (int i = LANES; i < 32; i += LANES)
             m = v_imax(m, magnitude(dtype, p + width * (size_t)i));
         v_store(t + b * LANES, v_frombits(m));
@@ -110,7 +118,7 @@ V_FN uint64_t q8_0_stream(int dtype, const uint8_t *src, const float *scale, uin
     if (LANES == 1)
         return 0;
     while (blocks - done >= LANES) {
-        int n = blocks - done < BATCH ? (int)(blocks - done) / LANES * LANES : BATCH;
+        int n = blocks - done < (uint64_t)batch_of(dtype) ? (int)(blocks - done) / LANES * LANES : batch_of(dtype);
         float inv[BATCH];
         int32_t half[BATCH];
 
@@ -119,7 +127,6 @@ V_FN uint64_t q8_0_stream(int dtype, const uint8_t *src, const float *scale, uin
         for (int b = 0; b < n; b++, src += 32 * width, out += bytes) {
             vf by = v_set(inv[b]), s = v_set(scale ? scale[b] : 1.f);
 
-            __builtin_prefetch(src + AHEAD_Q8_0); /* past the source's end is no harm */
             memcpy(out, &half[b], 2); /* little-endian, as every machine that this is built for */
             for (int i = 0; i < 32; i += LANES) {
                 vf x = stored(dtype, src + width * (size_t)i);
@@ -191,28 +198,86 @@ static uint64_t backend_q8_0(int dtype, const void *src, const float *scale, uin
     return plain ? done : 0;
 }
 
-#ifdef V_LOAD_E4M3
-#define AHEAD 4096 /* bytes; measured: 1024 to 8192 are alike, none is a fifth slower */
-
-/* Effect: out[i] = element i times scale, where every code is a number and no product can leave
- * F32's range; returns how many elements that were. The vocabulary gives a code's value / 256, which
- * F16 holds; 256 * scale is exact, so the one rounding is the same. */
-static uint64_t load_e4m3(const uint8_t *b, uint64_t n, float scale, float *out)
+/* Whole groups of LANES; returns how many weights were written, or 0 when one is beyond the
+ * type's range or no number. */
+V_FN uint64_t halves_stream(bool bf16, const float *x, uint64_t n, uint16_t *out)
 {
-    vf s = v_set(scale * 256);
-    uint8_t none = 0;
+    vi largest = v_seti(0);
     uint64_t i;
 
-    if (!isfinite(scale * 448))
+    for (i = 0; i + LANES <= n; i += LANES) {
+        vf a = v_load(x + i);
+        vi b = v_bits(a);
+
+        largest = v_imax(largest, v_bits(v_abs(a)));
+        if (bf16)
+            b = v_shr(v_iadd(v_iadd(b, v_seti(0x7fff)), v_iand(v_shr(b, 16), v_seti(1))), 16);
+        else
+            b = v_f16(a);
+        v_store_u16(out + i, b);
+    }
+    /* The least magnitudes that round to infinity. */
+    return largest_lane(largest) < (bf16 ? 0x7f7f8000 : 0x477ff000) ? i : 0;
+}
+
+/* F16 and BF16; returns whether every weight is in the type's range. */
+static bool quantize_halves(bool bf16, const float *x, uint64_t n, uint16_t *out)
+{
+    uint64_t i = bf16 ? halves_stream(true, x, n, out) : halves_stream(false, x, n, out);
+    bool fine = i > 0;
+
+    for (; i < n; i++) {
+        out[i] = bf16 ? sl_bf16_from_f32(x[i]) : sl_f16_from_f32(x[i]);
+        fine &= (out[i] & (bf16 ? 0x7f80 : 0x7c00)) != (bf16 ? 0x7f80 : 0x7c00);
+    }
+    return fine;
+}
+
+/* F16 elements times scale, in whole groups of LANES; returns how many, or 0 when one is not finite. */
+static uint64_t load_f16(const uint8_t *b, uint64_t n, float scale, float *out)
+{
+    vi largest = v_seti(0);
+    vf s = v_set(scale);
+    uint64_t i;
+
+    for (i = 0; LANES > 1 && i + LANES <= n; i += LANES) {
+        vf a = v_mul(v_f16val(v_load_u16((const uint16_t *)(const void *)(b + 2 * i))), s);
+
+        largest = v_imax(largest, v_bits(v_abs(a)));
+        v_store(out + i, a);
+    }
+    return largest_lane(largest) < 0x7f800000 ? i : 0;
+}
+
+#ifdef V_LOAD_E4M3
+/* Effect: out[i] = element i times scale[i / run], where every code is a number and no product can
+ * leave F32's range; returns how many elements that were. The vocabulary gives a code's value / 256,
+ * which F16 holds; 256 * scale is exact, so the one rounding is the same. */
+static uint64_t load_e4m3(const uint8_t *b, uint64_t n, const float *scale, uint64_t run, float *out)
+{
+    uint8_t none = 0;
+    uint64_t i = 0;
+
+    for (uint64_t k = 0; k * run < n; k++)
+        if (!isfinite(scale[k] * 448))
+            return 0;
+    for (uint64_t k = 0; k < n; k += 64)
+        __builtin_prefetch(b + k + AHEAD);
+    for (uint64_t k = 0; k < n; k++)
+        none |= (uint8_t)((b[k] & 0x7f) + 1);
+    if (none & 0x80)
         return 0;
-    for (i = 0; i < n; i += 64)
-        __builtin_prefetch(b + i + AHEAD); /* the source is in memory, not in cache; past its end is no harm */
-    for (i = 0; i < n; i++)
-        none |= (uint8_t)((b[i] & 0x7f) == 0x7f);
-    if (none)
-        return 0;
-    for (i = 0; i + LANES <= n; i += LANES)
-        v_store(out + i, v_mul(V_LOAD_E4M3(b + i), s));
+    for (uint64_t k = 0; i < n; k++) {
+        uint64_t end = i + run < n ? i + run : n;
+        float by = scale[k] * 256;
+        vf s = v_set(by);
+
+        for (; i + 4 * LANES <= end; i += 4 * LANES)
+            for (int j = 0; j < 4 * LANES; j += LANES)
+                v_store(out + i + j, v_mul(V_LOAD_E4M3(b + i + j), s));
+        for (; i < end; i++)
+            out[i] = from_e4m3(b[i]) * scale[k];
+    }
     return i;
 }
 #endif
