@@ -1,5 +1,6 @@
 #include "daemon/router.h"
 
+#include "proto/endpoint.h"
 #include "proto/wire.h"
 
 #include <errno.h>
@@ -235,13 +236,6 @@ static int lock_path(struct listener *l, struct sl_error *e)
     return 0;
 }
 
-static bool is_loopback(const char *endpoint)
-{
-    const char *host = endpoint + 6;
-
-    return begins(host, "127.") || begins(host, "localhost:") || begins(host, "[::1]:");
-}
-
 static int classify(struct sl_router *r, const struct sl_router_opts *o, struct listener *l,
                     struct sl_error *e)
 {
@@ -256,7 +250,8 @@ static int classify(struct sl_router *r, const struct sl_router_opts *o, struct 
     if (!begins(l->endpoint, "tcp://"))
         return sl_fail(e, SL_EUSAGE, "%s: no possible endpoint; expected ipc:///PATH or tcp://ADDRESS:PORT",
                        l->endpoint);
-    if (!o->key_path && o->plain_tcp && is_loopback(l->endpoint)) {
+    SL_TRY(sl_endpoint_check_tcp(l->endpoint, true, e));
+    if (!o->key_path && o->plain_tcp && sl_endpoint_loopback(l->endpoint)) {
         l->kind = LISTEN_PLAIN;
         return 0;
     }
