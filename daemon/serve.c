@@ -57,6 +57,8 @@ static int check_path(void *user, const char *path, bool output, struct sl_error
     const struct serve *s = user;
     int fd = sl_roots_open_path(s->roots, path, output ? O_PATH | O_DIRECTORY : O_PATH, e);
 
+    if (fd == SL_ESOURCE && output)
+        return sl_fail(e, SL_EUSAGE, "%s: no such folder; create it first", path);
     SL_TRY(fd);
     close(fd);
     return 0;
