@@ -172,6 +172,9 @@ static int on_task(void *user, const struct sl_task_row *r)
     if (r->task < SL_TASKS_MAX ? r->task >= j->n_tasks : r->task > SL_TASK_LAST)
         return sl_fail(l->e, SL_EFAIL, "queue: job %llu has a task %u beyond its plan",
                        (unsigned long long)j->id, r->task);
+    if (r->state > SL_TASK_QUARANTINED)
+        return sl_fail(l->e, SL_EFAIL, "queue: task %u of job %llu is in no state that there is: the queue is "
+                       "damaged", r->task, (unsigned long long)j->id);
     if (r->task >= SL_TASKS_MAX)
         j->special[r->task - SL_TASKS_MAX].exists = true;
     t = coord_task(j, r->task);
@@ -260,7 +263,14 @@ static int copy_row(struct job *j, const struct sl_job_row *r, struct sl_error *
             break;
     if (!j->user || !j->spec_text || !j->files || !j->tasks || j->n_labels != r->n_labels)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    return sl_json_parse("queue", j->spec_text, strlen(j->spec_text), NULL, &j->spec, e);
+    if (sl_json_parse("specification", j->spec_text, strlen(j->spec_text), NULL, &j->spec, e) < 0 ||
+        sl_record_check("spec", j->spec, e) < 0 || r->n_tasks > SL_TASKS_MAX) {
+        struct sl_error why = *e;
+
+        return sl_fail(e, SL_EFAIL, "queue: job %llu cannot be read, the queue is damaged: %.700s",
+                       (unsigned long long)r->id, r->n_tasks > SL_TASKS_MAX ? "too many tasks" : why.text);
+    }
+    return 0;
 }
 
 static int on_job(void *user, const struct sl_job_row *r)
@@ -496,7 +506,7 @@ void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size
                  (unsigned long long)coord_cleared_by(c, j));
     else if (connected == draining)
         snprintf(buf, cap, "all workers are draining");
-    else if (j->state == SL_JOB_STITCHING && j->manual_stitch && !j->stitch_asked)
+    else if (j->state == SL_JOB_STITCHING && j->manual_stitch)
         snprintf(buf, cap, "waits for 'sluice stitch %llu'", (unsigned long long)j->id);
     else if (coord_runnable(c, j))
         snprintf(buf, cap, j->n_leased ? "" : "workers are busy with other jobs");

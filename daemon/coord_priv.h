@@ -38,7 +38,7 @@ struct job {
     uint64_t tx;            /* transaction of its state and plan */
     enum sl_job_state state;
     uint32_t priority, attempts;
-    bool manual_stitch, stitch_asked, verify, discard;
+    bool manual_stitch, verify, discard;
     char *user, *spec_text, *files, error[1024];
     cJSON *spec;
     int code;

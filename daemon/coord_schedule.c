@@ -51,7 +51,7 @@ static uint32_t next_special(const struct sl_coord *c, struct job *j, const stru
         task = SL_TASK_PREPARE;
         break;
     case SL_JOB_STITCHING:
-        if (j->manual_stitch && !j->stitch_asked)
+        if (j->manual_stitch)
             return 0;
         task = coord_task(j, SL_TASK_STITCH)->state == SL_TASK_DONE ? SL_TASK_PUBLISH : SL_TASK_STITCH;
         break;
