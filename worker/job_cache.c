@@ -1,6 +1,7 @@
 #include "worker/job_cache.h"
 
 #include "proto/wire.h"
+#include "worker/claim.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -282,10 +283,34 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
 
 /* ---- engines */
 
+/* Partial files that somebody removed are made anew while the claim says whose they are:
+ * what was in them is found missing by stitch, and done again. */
+static int restore_files(const struct sl_cached_job *j, struct sl_error *e)
+{
+    const struct sl_plan *p = j->j.plan;
+    bool missing = false, *kept;
+    struct stat st;
+    char claim[33];
+    int rc;
+
+    for (uint32_t i = 0; i < p->n_segments; i++)
+        missing |= lstat(j->out.partial[i], &st) != 0 && errno == ENOENT;
+    claim_read(&j->out, false, claim);
+    if (!missing || strcmp(claim, p->fingerprint) != 0)
+        return 0;
+    kept = calloc(p->n_segments, sizeof *kept);
+    if (!kept)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    rc = output_reserve(&j->out, false, kept, e);
+    free(kept);
+    return rc;
+}
+
 static int take_file_ids(struct sl_cached_job *j, struct sl_error *e)
 {
     const struct sl_plan *p = j->j.plan;
 
+    SL_TRY(restore_files(j, e));
     free(j->files);
     j->files = calloc(p->n_segments, sizeof *j->files);
     if (!j->files)
