@@ -235,6 +235,9 @@ int coord_set_tasks(struct job *j, const struct sl_queue_plan *p, struct sl_erro
 
 static int copy_row(struct job *j, const struct sl_job_row *r, struct sl_error *e)
 {
+    if (r->n_tasks > SL_TASKS_MAX)
+        return sl_fail(e, SL_EFAIL, "queue: job %llu has %u tasks, the queue is damaged", (unsigned long long)r->id,
+                       r->n_tasks);
     j->id = r->id;
     j->group = r->group;
     j->state = r->state;
@@ -264,11 +267,11 @@ static int copy_row(struct job *j, const struct sl_job_row *r, struct sl_error *
     if (!j->user || !j->spec_text || !j->files || !j->tasks || j->n_labels != r->n_labels)
         return sl_fail(e, SL_EFAIL, "out of memory");
     if (sl_json_parse("specification", j->spec_text, strlen(j->spec_text), NULL, &j->spec, e) < 0 ||
-        sl_record_check("spec", j->spec, e) < 0 || r->n_tasks > SL_TASKS_MAX) {
+        sl_record_check("spec", j->spec, e) < 0) {
         struct sl_error why = *e;
 
         return sl_fail(e, SL_EFAIL, "queue: job %llu cannot be read, the queue is damaged: %.700s",
-                       (unsigned long long)r->id, r->n_tasks > SL_TASKS_MAX ? "too many tasks" : why.text);
+                       (unsigned long long)r->id, why.text);
     }
     return 0;
 }
