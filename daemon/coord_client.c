@@ -50,10 +50,22 @@ bool coord_same_output(const cJSON *a, const cJSON *b)
            strcmp(sl_get_str(a, "prefix"), sl_get_str(b, "prefix")) == 0;
 }
 
+uint64_t coord_output_hash(const cJSON *spec)
+{
+    const char *output = sl_get_str(spec, "output"), *prefix = sl_get_str(spec, "prefix");
+    size_t n = strlen(output);
+
+    while (n > 1 && output[n - 1] == '/')
+        n--;
+    return sl_xxh64(output, n) ^ sl_xxh64(prefix, strlen(prefix)) * 3;
+}
+
 int coord_output_free(struct ask *a, const cJSON *spec, uint64_t self)
 {
+    uint64_t hash = coord_output_hash(spec);
+
     for (uint32_t i = 0; i < a->c->n_jobs; i++)
-        if (a->c->jobs[i]->id != self && !sl_job_ended(a->c->jobs[i]->state) &&
+        if (a->c->jobs[i]->output_hash == hash && a->c->jobs[i]->id != self && !sl_job_ended(a->c->jobs[i]->state) &&
             coord_same_output(a->c->jobs[i]->spec, spec))
             return sl_fail(&a->why, SL_EEXISTS, "job %llu writes to %s/%s already; choose another output",
                            (unsigned long long)a->c->jobs[i]->id, sl_get_str(spec, "output"),

@@ -273,6 +273,7 @@ static int copy_row(struct job *j, const struct sl_job_row *r, struct sl_error *
         return sl_fail(e, SL_EFAIL, "queue: job %llu cannot be read, the queue is damaged: %.700s",
                        (unsigned long long)r->id, why.text);
     }
+    j->output_hash = coord_output_hash(j->spec);
     return 0;
 }
 

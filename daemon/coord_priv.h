@@ -41,6 +41,7 @@ struct job {
     bool manual_stitch, verify, discard;
     char *user, *spec_text, *files, error[1024];
     cJSON *spec;
+    uint64_t output_hash;
     int code;
     uint64_t submitted_ms, started_ms, ended_ms;
     char fingerprint[33];
@@ -265,6 +266,8 @@ int coord_done(struct ask *a, struct sl_error *e) SL_MUST_USE;
  * this output. */
 int coord_output_free(struct ask *a, const cJSON *spec, uint64_t self);
 bool coord_same_output(const cJSON *a, const cJSON *b);
+/* Equal for equal outputs. */
+uint64_t coord_output_hash(const cJSON *spec);
 /* ---- coord_change.c */
 int coord_on_change(struct ask *a, struct sl_error *e) SL_MUST_USE;
 
