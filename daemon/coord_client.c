@@ -319,7 +319,7 @@ static int on_show_failure(void *user, const struct sl_failure_row *r)
     sl_put_uint(o, "epoch", r->epoch);
     sl_put_str(o, "worker", r->worker);
     sl_put_uint(o, "code", (uint64_t)r->code);
-    sl_put_str(o, "text", r->text);
+    sl_put_text(o, "text", r->text);
     sl_put_uint(o, "time", r->time_ms);
     return 0;
 }
@@ -533,7 +533,7 @@ static int on_about(struct ask *a, struct sl_error *e)
     roots = sl_put_array(m.tree, "roots");
     for (uint32_t i = 0; i < o->n_roots; i++)
         cJSON_AddItemToArray(roots, cJSON_CreateString(o->roots[i]));
-    sl_put_str(m.tree, "state", o->state_dir ? o->state_dir : "/");
+    sl_put_text(m.tree, "state", o->state_dir ? o->state_dir : "/");
     return coord_send(a->c, a->s->peer, &m, e);
 }
 

@@ -237,7 +237,7 @@ void sl_coord_say_bye(struct sl_coord *c, const char *text)
 
         if (sl_msg_new(SL_M_BYE, NULL, &m, &e) < 0)
             return;
-        sl_put_str(m.tree, "text", text);
+        sl_put_text(m.tree, "text", text);
         if (coord_send(c, c->sessions[i]->peer, &m, &e) < 0)
             return;
     }

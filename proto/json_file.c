@@ -39,14 +39,13 @@ static void skip_space(struct scan *c)
         c->at++;
 }
 
-/* Bytes of the well-formed UTF-8 character at the scan's place (RFC 3629), or 0. */
-static size_t utf8_here(const struct scan *c)
+size_t sl_utf8_char(const void *text, size_t left)
 {
-    const unsigned char *s = c->s + c->at;
+    const unsigned char *s = text;
     size_t n = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3
                : s[0] < 0xf5 ? 4 : 0;
 
-    if (n > c->len - c->at)
+    if (n > left)
         return 0;
     for (size_t i = 1; i < n; i++)
         if ((s[i] & 0xc0) != 0x80)
@@ -107,7 +106,7 @@ static bool scan_string(struct scan *c)
                 return false;
             continue;
         }
-        n = utf8_here(c);
+        n = sl_utf8_char(c->s + c->at, c->len - c->at);
         if (n == 0)
             return bad(c, "a string is not valid UTF-8");
         c->at += n;

@@ -188,6 +188,26 @@ static void a_session_is_its_users(void **state)
     expect(w, C, SL_M_REHELLO);
 }
 
+/* Events and reasons are cut to their lengths; what is sent stays readable. */
+static void long_names_are_cut_between_characters(void **state)
+{
+    struct world *w = *state;
+    char path[900];
+
+    client(w, C);
+    for (unsigned odd = 0; odd < 2; odd++) {
+        char *s = path + sprintf(path, "/%s", odd ? "x" : "");
+
+        for (unsigned i = 0; i < 400; i++)
+            s += sprintf(s, "\xc3\xbc");
+        say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"%u\",\"specs\":[{\"source\":\"%s\",\"output\":\"/out\",\"prefix\":"
+            "\"p%u\",\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\"}]}", odd, path, odd);
+        expect(w, C, SL_M_SUBMITTED);
+    }
+    say(w, C, "{\"v\":1,\"m\":\"logs\"}");
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_LOG), "events")), 2);
+}
+
 static void alter(struct world *w, const char *sql)
 {
     sqlite3 *db;
@@ -236,6 +256,7 @@ int main(void)
         TEST(what_succeeded_and_is_forgotten_is_no_obstacle),
         TEST(a_failed_verification_alone_is_tried_again),
         TEST(a_session_is_its_users),
+        TEST(long_names_are_cut_between_characters),
         TEST(a_damaged_queue_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
