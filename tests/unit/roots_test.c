@@ -95,12 +95,20 @@ static void what_lies_below_opens(void **state)
 {
     struct world *w = *state;
     struct sl_error e;
+    char to[128];
 
     assert_int_equal(try_open(w, "/", "a", &e), 0);
     assert_int_equal(try_open(w, "/", "sub/b", &e), 0);
     assert_int_equal(try_open(w, "//", "sub/../a", &e), 0);
     assert_int_equal(try_open(w, "/", "inside", &e), 0);
     assert_int_equal(try_open(w, "", "", &e), 0);
+    snprintf(to, sizeof to, "%s/sub/b", w->root);
+    make_link(w->root, "absolute", to);
+    assert_int_equal(try_open(w, "/", "absolute", &e), 0);
+    snprintf(to, sizeof to, "%s/secret", w->other);
+    make_link(w->root, "absolute_out", to);
+    assert_int_equal(try_open(w, "/", "absolute_out", &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "leads outside"));
 }
 
 static void what_leads_out_does_not(void **state)
