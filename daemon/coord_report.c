@@ -137,7 +137,7 @@ void coord_put_worker(const struct sl_coord *c, cJSON *into, const struct worker
     sl_put_uint(into, "bytes", w->done_bytes);
 }
 
-static bool watches(const struct session *s, uint64_t job)
+bool coord_watches(const struct session *s, uint64_t job)
 {
     if (!s->watching)
         return false;
@@ -155,7 +155,7 @@ int coord_tell_watchers(struct sl_coord *c, const struct sl_event *ev, struct sl
     for (uint32_t i = 0; i < c->n_sessions; i++) {
         struct sl_msg m;
 
-        if (!watches(c->sessions[i], ev->job))
+        if (!coord_watches(c->sessions[i], ev->job))
             continue;
         SL_TRY(sl_msg_new(SL_M_EVENT, NULL, &m, e));
         sl_put(m.tree, "event", cJSON_CreateObject());
@@ -175,7 +175,7 @@ static int send_status(struct sl_coord *c, const struct session *s, struct sl_er
     jobs = sl_put_array(m.tree, "jobs");
     workers = sl_put_array(m.tree, "workers");
     for (uint32_t i = 0; i < c->n_jobs && n < 500; i++)
-        if (watches(s, c->jobs[i]->id)) {
+        if (coord_watches(s, c->jobs[i]->id)) {
             coord_put_job(c, sl_add_object(jobs), c->jobs[i], false);
             n++;
         }

@@ -33,7 +33,7 @@ static bool grantable(const struct sl_coord *c, const struct task *t, const stru
 uint64_t coord_cleared_by(const struct sl_coord *c, const struct job *j)
 {
     for (uint32_t i = 0; i < c->n_jobs; i++)
-        if (c->jobs[i] != j && coord_discards(c->jobs[i]) && coord_same_output(c->jobs[i]->spec, j->spec))
+        if (c->jobs[i] != j && coord_discards(c->jobs[i]) && coord_same_output(c, c->jobs[i]->spec, j->spec))
             return c->jobs[i]->id;
     return 0;
 }
