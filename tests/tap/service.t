@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 use JSON::PP;
+use POSIX ();
 use SluiceService;
 use SluiceTest;
 use Test::More;
@@ -142,8 +143,37 @@ $id = wait_job($id, 30)->{error} // '' if $id =~ /^\d+$/;
 like($id, qr/(?:outside|root)/, 'an output outside the roots is refused');
 is_deeply([glob "$TOP/g*gguf*"], [], 'and nothing is there');
 
+# ---- another name of an output that is taken
+$id = submit(demo_spec('g'), hold => JSON::PP::true);
+symlink 'out', "$RUN/alias" or die "alias: $!";
+for my $name ("$RUN/./out", "$RUN/alias") {
+    like(submit({ %{ demo_spec('g') }, output => $name }), qr/^error 13: job $id writes to/, 'one output has one job, whatever it is called');
+}
+
+# ---- what somebody else does in the output's folder meanwhile
+$id = submit(demo_spec('p'), manual_stitch => JSON::PP::true);
+until_job($id, 30, sub { $_[0]{done} });
+unlink "$OUT/p.gguf.partial";
+POSIX::mkfifo("$OUT/p.gguf.xxh64.partial", 0600);
+until_job($id, 30, sub { $_[0]{state} eq 'stitching' });
+is(run($SLUICE, 'stitch', $id)->{rc}, 0, 'stitch');
+is_state(wait_job($id, 30), 'succeeded', 'its unfinished file was removed, and a FIFO lay in wait: the job ends well');
+is_the_file('p', 'with the same file');
+
+# ---- cancel, and discard afterwards
+$id = submit(demo_spec('h'), manual_stitch => JSON::PP::true);
+until_job($id, 30, sub { $_[0]{done} });
+is(run($SLUICE, 'cancel', $id)->{rc}, 0, 'cancel');
+is(scalar(grep { /^h\.gguf\.partial$/ } ls($OUT)), 1, 'its unfinished file stays');
+is(run($SLUICE, 'cancel', $id, '--discard')->{rc}, 0, 'cancel --discard of what is cancelled');
+for (1 .. 100) {
+    last unless ls($OUT);
+    sleep 0.1;
+}
+is_deeply([ls($OUT)], [], 'it is gone');
+
 # ---- cancel and discard
-$id = submit(demo_spec('h'));
+$id = submit(demo_spec('h2'), manual_stitch => JSON::PP::true); # so that it cannot end before
 until_job($id, 30, sub { $_[0]{done} });
 ask({ m => 'cancel', jobs => [0 + $id], discard => JSON::PP::true });
 is_state(wait_job($id, 30), 'cancelled', 'cancel');
