@@ -3,6 +3,7 @@
 #include "proto/option_help.h"
 #include "proto/size_text.h"
 
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -181,4 +182,16 @@ bad:
 const char *cli_size(char buf[32], uint64_t bytes)
 {
     return sl_size_text(buf, bytes);
+}
+
+int cli_print_json(cJSON *object, struct sl_error *e)
+{
+    char *text = cJSON_PrintUnformatted(object);
+
+    cJSON_Delete(object);
+    if (!text)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    puts(text);
+    cJSON_free(text);
+    return 0;
 }

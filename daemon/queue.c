@@ -48,9 +48,11 @@ static const char *const migrations[QUEUE_VERSION] = {
     "CREATE TABLE requests(user TEXT NOT NULL, key TEXT NOT NULL, digest INTEGER NOT NULL,"
     "  jobs TEXT NOT NULL, time INTEGER NOT NULL, PRIMARY KEY(user, key)) STRICT, WITHOUT ROWID;",
     /* Epochs are the queue's, no longer each task's; a lease says whose it is. Leases of
-     * before, of which that is not known, go back. */
+     * before, of which that is not known, go back. A new queue's begin at the time (one in
+     * memory alone: at 0). */
     "CREATE TABLE counters(name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
-    "INSERT INTO counters SELECT 'epochs', coalesce(max(epoch), 0) FROM tasks;"
+    "INSERT INTO counters SELECT 'epochs', coalesce(max(epoch), (SELECT iif(file = '', 0, unixepoch() * 100000)"
+    "  FROM pragma_database_list WHERE name = 'main')) FROM tasks;"
     "ALTER TABLE tasks ADD COLUMN owner TEXT NOT NULL DEFAULT '';"
     "UPDATE tasks SET state = 0, worker = '' WHERE state = 1;",
 };

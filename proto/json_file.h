@@ -41,8 +41,4 @@ int sl_json_file(const char *path, const char *expected, size_t max_bytes, struc
  * at most SL_JSON_EXACT), in *v. item may be NULL. */
 bool sl_json_uint(const struct cJSON *item, uint64_t max, uint64_t *v);
 
-/* Returns the bytes of the well-formed UTF-8 character at text (RFC 3629), of which `left`
- * bytes are there; 0: none begins here. */
-size_t sl_utf8_char(const void *text, size_t left);
-
 #endif

@@ -1,5 +1,7 @@
 #include "proto/wire.h"
 
+#include "proto/utf8.h"
+
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,7 +72,7 @@ static char *readable(const char *v)
     char *copy = strndup(v, n);
 
     for (size_t i = 0, k; copy && i < n; i += k ? k : 1) {
-        k = sl_utf8_char(copy + i, n - i);
+        k = sl_utf8_at(copy + i, n - i);
         if (k == 0 && n - i < 4 && (copy[i] & 0xc0) == 0xc0)
             copy[n = i] = '\0'; /* cut off in a character */
         else if (k == 0 || (k == 1 && !plain_char((unsigned char)copy[i])))
@@ -216,7 +218,7 @@ static bool is_utf8(const char *s)
 {
     size_t left = strlen(s), n;
 
-    while (left && (n = sl_utf8_char(s, left)) != 0) {
+    while (left && (n = sl_utf8_at(s, left)) != 0) {
         s += n;
         left -= n;
     }

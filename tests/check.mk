@@ -62,7 +62,7 @@ test-programs: all $(UNIT_BINS) $(TOOL_BINS) $(B)/fuzz/kernels_differ
 
 # As many jobs as processors, unless the user said how many.
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
-run_tests = B=$(B) SLUICE_BUILD=$(abspath $(B)) SLUICE_SAN=$(SAN) tests/lib/run_tests.pl $(B)/check/log
+run_tests = B=$(B) NVCC='$(NVCC)' SLUICE_BUILD=$(abspath $(B)) SLUICE_SAN=$(SAN) tests/lib/run_tests.pl $(B)/check/log
 
 # Two steps, since the compilers and libraries may only come with the first.
 check: deps

@@ -283,25 +283,35 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
 
 /* ---- engines */
 
+static bool is_claimed(const struct sl_cached_job *j)
+{
+    char claim[33];
+
+    claim_read(&j->out, false, claim);
+    return strcmp(claim, j->j.plan->fingerprint) == 0;
+}
+
 /* Partial files that somebody removed are made anew while the claim says whose they are:
- * what was in them is found missing by stitch, and done again. */
+ * what was in them is found missing by stitch, and done again. Who publishes or discards
+ * them ends the claim first: when it has meanwhile, what was made here goes. */
 static int restore_files(const struct sl_cached_job *j, struct sl_error *e)
 {
     const struct sl_plan *p = j->j.plan;
     bool missing = false, *kept;
     struct stat st;
-    char claim[33];
     int rc;
 
     for (uint32_t i = 0; i < p->n_segments; i++)
         missing |= lstat(j->out.partial[i], &st) != 0 && errno == ENOENT;
-    claim_read(&j->out, false, claim);
-    if (!missing || strcmp(claim, p->fingerprint) != 0)
+    if (!missing || !is_claimed(j))
         return 0;
     kept = calloc(p->n_segments, sizeof *kept);
     if (!kept)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    rc = output_reserve(&j->out, false, kept, e);
+    rc = output_reserve(&j->out, false, kept, NULL, e);
+    for (uint32_t i = 0; i < p->n_segments && !is_claimed(j); i++)
+        if (!kept[i])
+            unlink(j->out.partial[i]);
     free(kept);
     return rc;
 }

@@ -11,14 +11,6 @@
 
 #define SYNC_MS 1000u
 
-uint64_t lane_now_ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_BOOTTIME, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 /* ---- outcomes */
 
 static void tell(struct sl_lane *l, struct sl_outcome *o)
@@ -93,7 +85,7 @@ static void run_special(struct sl_lane *l, struct sl_work *w)
     struct sl_outcome *o = calloc(1, sizeof *o);
 
     if (o)
-        sl_special_run(l->cache, w, &hooks, lane_now_ms(), o);
+        sl_special_run(l->cache, w, &hooks, sl_boot_ms(), o);
     pthread_mutex_lock(&l->lock);
     l->special = NULL;
     l->stop_special = false;
@@ -197,7 +189,7 @@ static void *lane_main(void *user)
         } else {
             sleep_for_more(l);
         }
-        sl_job_cache_idle(l->cache, lane_now_ms());
+        sl_job_cache_idle(l->cache, sl_boot_ms());
         pthread_mutex_lock(&l->lock);
         stop = l->stop;
         pthread_mutex_unlock(&l->lock);
@@ -276,7 +268,7 @@ void sl_lane_push(struct sl_lane *l, struct sl_work *w)
 
     pthread_mutex_lock(&l->lock);
     w->next = NULL;
-    w->came_ms = lane_now_ms();
+    w->came_ms = sl_boot_ms();
     for (at = &l->waiting; *at; at = &(*at)->next)
         ;
     *at = w;

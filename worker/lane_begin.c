@@ -46,7 +46,7 @@ static void find_jobs(struct sl_lane *l, struct set *s)
         int rc;
 
         s->j[i] = NULL;
-        rc = sl_job_cache_get(l->cache, w->job, w->spec, w->fingerprint, lane_now_ms(), &s->j[i], &e);
+        rc = sl_job_cache_get(l->cache, w->job, w->spec, w->fingerprint, sl_boot_ms(), &s->j[i], &e);
         if (rc == 0 && w->task >= s->j[i]->j.plan->n_tasks)
             rc = sl_fail(&e, SL_EUSAGE, "task %u: the plan has %u", w->task, s->j[i]->j.plan->n_tasks);
         if (rc == 0) {
@@ -138,7 +138,7 @@ void lane_begin(struct sl_lane *l, struct sl_work *w, struct sl_work ***held)
 {
     struct set s;
 
-    if (take_twins(l, w, &s) < w->with + 1u && lane_now_ms() - w->came_ms < TWINS_MS) {
+    if (take_twins(l, w, &s) < w->with + 1u && sl_boot_ms() - w->came_ms < TWINS_MS) {
         hold(&s, held);
         return;
     }

@@ -39,7 +39,7 @@ void lane_remove(struct sl_lane *l, struct flight *f)
     if (f->finished)
         l->n_unsynced--;
     f->j->busy--;
-    f->j->used_ms = lane_now_ms();
+    f->j->used_ms = sl_boot_ms();
     free(f);
 }
 
@@ -128,7 +128,7 @@ void lane_sync_due(struct sl_lane *l)
         return;
     for (struct flight *f = l->flights; f; f = f->next)
         dry &= f->finished;
-    if (!dry && l->n_unsynced < SYNC_TASKS && lane_now_ms() - l->first_unsynced_ms < l->sync_ms)
+    if (!dry && l->n_unsynced < SYNC_TASKS && sl_boot_ms() - l->first_unsynced_ms < l->sync_ms)
         return;
     for (struct flight *f = l->flights; f;) {
         if (f->finished) {
@@ -161,7 +161,7 @@ static void take_result(struct sl_lane *l, struct sl_cached_job *j, struct sl_ta
     f->checksum = r->checksum;
     j->finished_bytes += f->src_bytes;
     if (l->n_unsynced++ == 0)
-        l->first_unsynced_ms = lane_now_ms();
+        l->first_unsynced_ms = sl_boot_ms();
 }
 
 /* The job whose result it is. */

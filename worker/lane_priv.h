@@ -3,6 +3,7 @@
 #ifndef SLUICE_WORKER_LANE_PRIV_H
 #define SLUICE_WORKER_LANE_PRIV_H
 
+#include "proto/clock.h"
 #include "worker/lane.h"
 
 #include <pthread.h>
@@ -42,8 +43,6 @@ struct sl_lane {
     _Atomic uint64_t special_bytes;
     uint64_t engine_bytes, stages[SL_STAGES];
 };
-
-uint64_t lane_now_ms(void);
 
 /* Takes w. Without memory the task is forgotten: its lease ends by itself. */
 void lane_conclude(struct sl_lane *l, struct sl_work *w, enum sl_outcome_kind kind,

@@ -178,10 +178,31 @@ until_job($id, 30, sub { $_[0]{done} });
 ask({ m => 'cancel', jobs => [0 + $id], discard => JSON::PP::true });
 is_state(wait_job($id, 30), 'cancelled', 'cancel');
 for (1 .. 100) {
-    last unless ls($OUT);
+    last unless my @left = ls($OUT);
     sleep 0.1;
 }
 is_deeply([ls($OUT)], [], 'its unfinished files are gone');
+
+# ---- cancel alone, and discard later: by the client
+$id = submit(demo_spec('l'));
+until_job($id, 30, sub { $_[0]{done} });
+is(run($SLUICE, 'cancel', $id)->{out}, "cancelled job $id\n", 'cancel');
+ok(-e "$OUT/l.gguf.partial", 'its unfinished file stays');
+is(run($SLUICE, 'cancel', $id)->{out}, "job $id was cancelled before\n", 'once more');
+is(run($SLUICE, 'cancel', '--discard', $id)->{out}, "cancelled job $id; its unfinished files are being removed\n", 'cancel --discard afterwards');
+for (1 .. 100) {
+    last unless my @left = ls($OUT);
+    sleep 0.1;
+}
+is_deeply([ls($OUT)], [], 'they are gone');
+$r = run_ok('and again', $SLUICE, 'cancel', '--discard', $id);
+is($r->{out}, "job $id was cancelled before; its unfinished files are gone or about to go\n", 'changes nothing');
+is(run($SLUICE, 'cancel', '--discard', '--parsable', $id)->{out}, "$id\n", 'and a program reads the same');
+$j = wait_job($id, 30);
+is_state($j, 'cancelled', 'it stays cancelled');
+is(run($SLUICE, 'retry', $id)->{rc}, 0, 'retry');
+is_state(wait_job($id, 60), 'succeeded', 'makes it from the beginning');
+is_the_file('l', 'the same file');
 
 # ---- an output that is there
 spit("$OUT/i.gguf", 'mine');

@@ -113,7 +113,7 @@ static void a_restart_keeps_leases(void **state)
 {
     struct world *w = *state;
     struct got g[2] = {{0}};
-    char held[200];
+    char held[300];
     cJSON *t;
 
     client(w, C);
@@ -128,12 +128,12 @@ static void a_restart_keeps_leases(void **state)
     result(w, 1, g[0]);
     expect(w, 1, SL_M_REHELLO);
     /* It holds one of the two, and one that never was. */
-    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u},{\"job\":1,\"task\":3,\"epoch\":77777}]",
-             (unsigned)g[0].task, (unsigned)g[0].epoch);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu},{\"job\":1,\"task\":3,\"epoch\":777777777777777}]",
+             (unsigned)g[0].task, (unsigned long long)g[0].epoch);
     hello(w, 1, "worker", held);
     t = sl_get(expect(w, 1, SL_M_WELCOME), "dropped");
     assert_int_equal(cJSON_GetArraySize(t), 1);
-    assert_int_equal(sl_get_uint(t->child, "epoch", 0), 77777);
+    assert_int_equal(sl_get_uint(t->child, "epoch", 0), 777777777777777);
     result(w, 1, g[0]);
     expect(w, 1, SL_M_ACK);
     result(w, 1, g[0]); /* the acknowledgement was lost */
@@ -167,8 +167,8 @@ static void a_grant_ahead_of_the_disk(void **state)
     pull(w, 2, 1);
     assert_int_equal(granted(w, 2, again, 4), 1);
     assert_true(again[0].task == g[0].task && again[0].epoch > g[0].epoch + 1000);
-    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u},{\"job\":1,\"task\":%u,\"epoch\":%u}]",
-             (unsigned)g[0].task, (unsigned)g[0].epoch, (unsigned)g[1].task, (unsigned)g[1].epoch);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu},{\"job\":1,\"task\":%u,\"epoch\":%llu}]",
+             (unsigned)g[0].task, (unsigned long long)g[0].epoch, (unsigned)g[1].task, (unsigned long long)g[1].epoch);
     hello(w, 1, "worker", held);
     t = sl_get(expect(w, 1, SL_M_WELCOME), "dropped");
     assert_int_equal(cJSON_GetArraySize(t), 1);
@@ -183,8 +183,8 @@ static void a_grant_ahead_of_the_disk(void **state)
     assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
     world_stop(w);
     world_start(w);
-    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u}]", (unsigned)g[1].task,
-             (unsigned)g[1].epoch);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu}]", (unsigned)g[1].task,
+             (unsigned long long)g[1].epoch);
     hello(w, 2, "worker", held); /* claims what another holds */
     assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, 2, SL_M_WELCOME), "dropped")), 1);
     hello(w, 1, "worker", held);
@@ -201,7 +201,7 @@ static void an_instance_belongs_to_its_user(void **state)
 {
     struct world *w = *state;
     struct got g = {0};
-    char held[100];
+    char held[160];
 
     client(w, C);
     w->user[1] = "uid:7";
@@ -212,7 +212,7 @@ static void an_instance_belongs_to_its_user(void **state)
     assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
     world_stop(w);
     world_start(w);
-    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u}]", (unsigned)g.task, (unsigned)g.epoch);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu}]", (unsigned)g.task, (unsigned long long)g.epoch);
     w->user[1] = "uid:8";
     hello(w, 1, "worker", held);
     assert_non_null(strstr(sl_get_str(expect(w, 1, SL_M_ERROR), "text"), "another user"));
@@ -298,8 +298,8 @@ static void bad_bytes_are_made_again(void **state)
     pull(w, 1, 3);
     assert_int_equal(granted(w, 1, g, 8), 3);
     /* The size is held against the plan. */
-    say(w, 1, "{\"v\":1,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%u,\"bytes\":99,"
-        "\"checksum\":\"0000000000000000\"}", (unsigned)g[0].task, (unsigned)g[0].epoch);
+    say(w, 1, "{\"v\":1,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%llu,\"bytes\":99,"
+        "\"checksum\":\"0000000000000000\"}", (unsigned)g[0].task, (unsigned long long)g[0].epoch);
     assert_int_equal(sl_get_uint(expect(w, 1, SL_M_NACK), "code", 0), 8);
     later(w, 2000, (unsigned[]){1, C}, 2);
     for (int i = 1; i < 3; i++)
@@ -319,6 +319,57 @@ static void bad_bytes_are_made_again(void **state)
     result(w, 1, g[0]);
     run_all(w, 1);
     assert_string_equal(state_of(w, C, id), "succeeded");
+}
+
+/* cancel, then cancel --discard: the files go then; once more nothing is done. */
+static void what_was_cancelled_is_discarded_later(void **state)
+{
+    struct world *w = *state;
+    struct got g = {0};
+
+    client(w, C);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 8, 4);
+    say(w, C, "{\"v\":1,\"m\":\"cancel\",\"jobs\":[1]}");
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 1);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 0);
+    say(w, C, "{\"v\":1,\"m\":\"cancel\",\"jobs\":[1]}");
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 0);
+    assert_int_equal(granted(w, 1, &g, 1), 0);
+    say(w, C, "{\"v\":1,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    assert_true(g.job == 1 && g.task == SL_TASK_DISCARD);
+    assert_string_equal(state_of(w, C, 1), "cancelled");
+    /* While it is under way, over a restart of the daemon, and after it: nothing more to do. */
+    for (unsigned i = 0; i < 4; i++) {
+        say(w, C, "{\"v\":1,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+        assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 0);
+        if (i == 1) {
+            assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
+            world_stop(w);
+            world_start(w);
+            client(w, C);
+            worker(w, 1);
+            pull(w, 1, 1);
+            assert_int_equal(granted(w, 1, &g, 1), 1);
+            assert_true(g.task == SL_TASK_DISCARD);
+        }
+        if (i == 2)
+            result(w, 1, g);
+    }
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 0);
+    say(w, C, "{\"v\":1,\"m\":\"retry\",\"jobs\":[1]}");
+    expect(w, C, SL_M_DONE);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    assert_true(g.task == SL_TASK_PREPARE); /* from the beginning */
+    prepared(w, 1, g, 8, 4);
+    run_all(w, 1);
+    assert_string_equal(state_of(w, C, 1), "succeeded");
+    say(w, C, "{\"v\":1,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "it has ended"));
 }
 
 static void draining_and_leaving(void **state)
@@ -453,7 +504,7 @@ static void a_full_disk_acknowledges_nothing(void **state)
     struct sl_outgoing out;
     struct got g = {0};
     bool rehello = false;
-    char held[100];
+    char held[160];
 
     client(w, C);
     worker(w, 1);
@@ -465,8 +516,8 @@ static void a_full_disk_acknowledges_nothing(void **state)
     none = old;
     none.rlim_cur = 1;
     setrlimit(RLIMIT_FSIZE, &none);
-    say_quietly(w, 1, "{\"v\":1,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%u,\"bytes\":100,"
-                "\"checksum\":\"00000000000000aa\"}", (unsigned)g.task, (unsigned)g.epoch);
+    say_quietly(w, 1, "{\"v\":1,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%llu,\"bytes\":100,"
+                "\"checksum\":\"00000000000000aa\"}", (unsigned)g.task, (unsigned long long)g.epoch);
     assert_true(sl_coord_flush(w->c, w->now, &w->e) < 0);
     setrlimit(RLIMIT_FSIZE, &old);
     while (sl_coord_next(w->c, &out)) {
@@ -475,7 +526,7 @@ static void a_full_disk_acknowledges_nothing(void **state)
         free(out.bytes);
     }
     assert_true(rehello);
-    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u}]", (unsigned)g.task, (unsigned)g.epoch);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu}]", (unsigned)g.task, (unsigned long long)g.epoch);
     hello(w, 1, "worker", held);
     assert_null(sl_get(expect(w, 1, SL_M_WELCOME), "dropped"));
     result(w, 1, g);
@@ -498,6 +549,7 @@ int main(void)
         TEST(failures_quarantine_and_retry_does_the_rest),
         TEST(what_cannot_work_fails_at_once),
         TEST(bad_bytes_are_made_again),
+        TEST(what_was_cancelled_is_discarded_later),
         TEST(draining_and_leaving),
         TEST(roles_are_kept),
         TEST(job_0_is_none),
