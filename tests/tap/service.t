@@ -160,18 +160,6 @@ is(run($SLUICE, 'stitch', $id)->{rc}, 0, 'stitch');
 is_state(wait_job($id, 30), 'succeeded', 'its unfinished file was removed, and a FIFO lay in wait: the job ends well');
 is_the_file('p', 'with the same file');
 
-# ---- cancel, and discard afterwards
-$id = submit(demo_spec('h'), manual_stitch => JSON::PP::true);
-until_job($id, 30, sub { $_[0]{done} });
-is(run($SLUICE, 'cancel', $id)->{rc}, 0, 'cancel');
-is(scalar(grep { /^h\.gguf\.partial$/ } ls($OUT)), 1, 'its unfinished file stays');
-is(run($SLUICE, 'cancel', $id, '--discard')->{rc}, 0, 'cancel --discard of what is cancelled');
-for (1 .. 100) {
-    last unless ls($OUT);
-    sleep 0.1;
-}
-is_deeply([ls($OUT)], [], 'it is gone');
-
 # ---- cancel and discard
 $id = submit(demo_spec('h2'), manual_stitch => JSON::PP::true); # so that it cannot end before
 until_job($id, 30, sub { $_[0]{done} });
@@ -184,7 +172,7 @@ for (1 .. 100) {
 is_deeply([ls($OUT)], [], 'its unfinished files are gone');
 
 # ---- cancel alone, and discard later: by the client
-$id = submit(demo_spec('l'));
+$id = submit(demo_spec('l'), manual_stitch => JSON::PP::true);
 until_job($id, 30, sub { $_[0]{done} });
 is(run($SLUICE, 'cancel', $id)->{out}, "cancelled job $id\n", 'cancel');
 ok(-e "$OUT/l.gguf.partial", 'its unfinished file stays');
@@ -201,6 +189,8 @@ is(run($SLUICE, 'cancel', '--discard', '--parsable', $id)->{out}, "$id\n", 'and 
 $j = wait_job($id, 30);
 is_state($j, 'cancelled', 'it stays cancelled');
 is(run($SLUICE, 'retry', $id)->{rc}, 0, 'retry');
+until_job($id, 60, sub { $_[0]{state} eq 'stitching' });
+is(run($SLUICE, 'stitch', $id)->{rc}, 0, 'stitch');
 is_state(wait_job($id, 60), 'succeeded', 'makes it from the beginning');
 is_the_file('l', 'the same file');
 
