@@ -118,8 +118,8 @@ static int say_hello(struct daemon_link *l, struct sl_error *e)
     sl_put_str(m.tree, "role", "client");
     sl_put_str(m.tree, "version", SLUICE_VERSION);
     sl_put_str(m.tree, "instance", l->instance);
-    sl_put_str(m.tree, "name", l->name);
-    sl_put_str(m.tree, "host", l->host);
+    sl_put_text(m.tree, "name", l->name);
+    sl_put_text(m.tree, "host", l->host);
     sl_put_uint(m.tree, "pid", (uint64_t)getpid());
     rc = send_msg(l, &m, &sent, e);
     sl_msg_free(&m);

@@ -203,7 +203,7 @@ static int answer(struct sl_coord *c, const struct worker *w, const cJSON *t, co
     sl_put_uint(m.tree, "epoch", sl_get_uint(t, "epoch", 0));
     if (nack) {
         sl_put_uint(m.tree, "code", (uint64_t)-code);
-        sl_put_str(m.tree, "text", nack);
+        sl_put_text(m.tree, "text", nack);
     }
     return coord_send(c, w->peer, &m, e);
 }

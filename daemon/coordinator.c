@@ -128,6 +128,11 @@ int sl_coord_receive(struct sl_coord *c, const struct sl_peer *from, const uint8
     if (c->broken)
         return 0; /* the sender repeats it */
     s = coord_session(c, from->id);
+    /* The id is libzmq's, but on some transports a peer may choose it: no session for that. */
+    if (s && strcmp(s->user, from->user) != 0) {
+        coord_drop_session(c, s);
+        s = NULL;
+    }
     if (s)
         side = s->worker ? SL_FROM_WORKER : SL_FROM_CLIENT;
     if (sl_wire_decode(bytes, n, side, &m, re, name, &why) < 0) {
@@ -232,7 +237,7 @@ void sl_coord_say_bye(struct sl_coord *c, const char *text)
 
         if (sl_msg_new(SL_M_BYE, NULL, &m, &e) < 0)
             return;
-        sl_put_str(m.tree, "text", text);
+        sl_put_text(m.tree, "text", text);
         if (coord_send(c, c->sessions[i]->peer, &m, &e) < 0)
             return;
     }

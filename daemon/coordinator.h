@@ -31,6 +31,8 @@ struct sl_coord_opts {
     uint32_t n_roots;
     /* Says whether a path of a specification may be used; NULL: every path. */
     int (*check_path)(void *user, const char *path, bool output, struct sl_error *e);
+    /* Says whether two names lead to one folder; NULL: equal names alone do. */
+    bool (*same_folder)(void *user, const char *a, const char *b);
     /* One call for each event that is durable now (logs, metrics). May be NULL. */
     void (*on_event)(void *user, const struct sl_event *ev);
     void *user;

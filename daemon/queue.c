@@ -71,11 +71,14 @@ struct sl_queue {
 
 /* ---- statements */
 
+#define DAMAGED " (the queue is damaged: restore a copy of it, or move it away and begin anew)"
+
 static int db_fail(struct sl_queue *q, struct sl_error *e, const char *what)
 {
-    int code = sqlite3_errcode(q->db) == SQLITE_FULL ? SL_ENOSPACE : SL_EFAIL;
+    int sql = sqlite3_errcode(q->db), code = sql == SQLITE_FULL ? SL_ENOSPACE : SL_EFAIL;
 
-    return sl_fail(e, code, "%s: %s: %s", q->path, what, sqlite3_errmsg(q->db));
+    return sl_fail(e, code, "%s: %s: %s%s", q->path, what, sqlite3_errmsg(q->db),
+                   sql == SQLITE_CORRUPT || sql == SQLITE_NOTADB ? DAMAGED : "");
 }
 
 static int run_sql(struct sl_queue *q, const char *sql, struct sl_error *e)
@@ -271,6 +274,28 @@ static int migrate(struct sl_queue *q, struct sl_error *e)
     return 0;
 }
 
+/* Pages and rows are what they must be; some milliseconds for a hundred thousand tasks. */
+static int check_whole(struct sl_queue *q, struct sl_error *e)
+{
+    sqlite3_stmt *st = NULL;
+    int odd = 0, rc = 0;
+
+    if (sqlite3_prepare_v2(q->db, "PRAGMA quick_check(1)", -1, &st, NULL) != SQLITE_OK)
+        return db_fail(q, e, "queue");
+    if (sqlite3_step(st) != SQLITE_ROW) {
+        rc = db_fail(q, e, "cannot be read");
+    } else {
+        const char *told = (const char *)sqlite3_column_text(st, 0), *line = strchr(told, '\n');
+
+        if (strcmp(told, "ok") != 0)
+            rc = sl_fail(e, SL_EFAIL, "%s: %.200s%s", q->path, line ? line + 1 : told, DAMAGED);
+    }
+    sqlite3_finalize(st);
+    SL_TRY(rc);
+    SL_TRY(pragma_value(q, "SELECT count(*) FROM jobs WHERE state NOT BETWEEN 0 AND 8", &odd, e));
+    return odd ? sl_fail(e, SL_EFAIL, "%s: a job is in no state that there is%s", q->path, DAMAGED) : 0;
+}
+
 static int set_up(struct sl_queue *q, struct sl_error *e)
 {
     if (sqlite3_exec(q->db, "PRAGMA locking_mode=EXCLUSIVE; BEGIN IMMEDIATE; COMMIT;", NULL, NULL,
@@ -282,6 +307,7 @@ static int set_up(struct sl_queue *q, struct sl_error *e)
     }
     SL_TRY(run_sql(q, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF;", e));
     SL_TRY(migrate(q, e));
+    SL_TRY(check_whole(q, e));
     CHANGE(q, e, "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", "i",
            (uint64_t)EVENTS_KEPT);
     CHANGE(q, e, "DELETE FROM requests WHERE time < (unixepoch() - ?) * 1000", "i",

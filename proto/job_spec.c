@@ -407,7 +407,7 @@ static void put_label(cJSON *o, const char *field, const char *name, const char 
     char text[256];
 
     snprintf(text, sizeof text, "%.200s (%.12s)", name ? name : "", hash);
-    sl_put_str(o, field, text);
+    sl_put_text(o, field, text);
 }
 
 /* Number of the source file that a task begins in. */

@@ -111,6 +111,11 @@ struct cJSON *sl_get(const struct cJSON *object, const char *field);   /* NULL: 
  * no check of its own. A NULL string sets nothing. */
 void sl_put_uint(struct cJSON *object, const char *field, uint64_t v);
 void sl_put_str(struct cJSON *object, const char *field, const char *v);
+/* The same for words that somebody reads: what is no UTF-8 or a control character in them
+ * becomes '?', and a character that was cut off at their end goes. */
+void sl_put_text(struct cJSON *object, const char *field, const char *v);
+/* Effect: an array of them, from the strings of list. */
+void sl_put_texts(struct cJSON *object, const char *field, const struct cJSON *list);
 void sl_put_bool(struct cJSON *object, const char *field, bool v); /* false sets nothing */
 void sl_put_hex64(struct cJSON *object, const char *field, uint64_t v);
 void sl_put_uints(struct cJSON *object, const char *field, const uint64_t *v, size_t n);

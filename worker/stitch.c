@@ -117,7 +117,7 @@ static int write_header(const struct pass *p, const char *path, struct sl_error 
 {
     const struct sl_plan_segment *seg = p->seg;
     uint8_t *h = malloc(seg->header_bytes);
-    int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW), rc = SL_EFAIL;
+    int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), rc = SL_EFAIL;
 
     if (!h || fd < 0)
         goto done;
@@ -185,10 +185,12 @@ static int stream_segment(struct pass *p, uint32_t i, struct sl_error *e)
     return write_header(p, p->s->out->partial[i], e);
 }
 
-/* A stranger may write to the output's folder: no symlink is followed. */
+/* A stranger may write to the output's folder: what is there (a link, a FIFO that would
+ * never open) goes, and is not written through. */
 static FILE *open_new(const char *path)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
+    int fd = unlink(path) == 0 || errno == ENOENT
+             ? open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
     FILE *f = fd >= 0 ? fdopen(fd, "w") : NULL;
 
     if (!f && fd >= 0)

@@ -312,7 +312,7 @@ static void bad_bytes_are_made_again(void **state)
     assert_true(g[0].task == SL_TASK_STITCH);
     assert_string_equal(state_of(w, C, id), "stitching");
     failed(w, 1, g[0], 8, ",\"bad\":[1]");
-    assert_string_equal(state_of(w, C, id), "running: workers are busy with other jobs");
+    assert_string_equal(state_of(w, C, id), "running: waits until a worker asks for work");
     pull(w, 1, 4);
     assert_int_equal(granted(w, 1, g, 8), 1);
     assert_true(g[0].task == 1);
@@ -477,6 +477,17 @@ static void watchers_hear_everything(void **state)
     later(w, 1000, (unsigned[]){8, C}, 2);
     t = expect(w, 8, SL_M_STATUS);
     assert_int_equal(sl_get_uint(sl_get(t, "jobs")->child, "id", 0), id);
+    /* The past as the present: of the jobs that are watched. */
+    submit(w, C, "b", "");
+    submit(w, C, "c", "");
+    for (unsigned i = 0; i < 2; i++) {
+        unsigned n = 0;
+
+        say(w, 8, "{\"v\":1,\"m\":\"watch\",\"since\":0,\"jobs\":[%s]}", i ? "" : "1,3");
+        for (expect(w, 8, SL_M_WATCHING); (t = heard(w, 8, SL_M_EVENT)) != NULL; n++)
+            assert_int_not_equal(sl_get_uint(sl_get(t, "event"), "job", 0), 2);
+        assert_int_equal(n, i ? 0 : 2);
+    }
     /* Silence: the daemon pings, then forgets. */
     later(w, 5000, (unsigned[]){C}, 1);
     expect(w, 8, SL_M_PING);

@@ -245,9 +245,37 @@ static void damaged_bytes_never_harm(void **state)
     assert_true(good > 100 && good < 29000);
 }
 
+/* Words for people pass whatever bytes they hold; a name with such bytes is refused. */
+static void texts_are_made_readable(void **state)
+{
+    static const char *const text[][2] = {
+        {"plain \xc3\xbc\n", "plain \xc3\xbc\n"}, {"cut \xc3", "cut "}, {"cut \xe2\x82", "cut "},
+        {"cut \xf0\x9f\x98", "cut "}, {"\xff in \xc3 it", "? in ? it"}, {"\x1b[31m\x7f", "?[31m?"},
+        {"\xc3\xbc\xbc", "\xc3\xbc?"}, {"", ""}};
+    struct sl_msg m;
+    uint8_t *bytes;
+    size_t n;
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof text / sizeof text[0]; i++) {
+        assert_int_equal(sl_msg_new(SL_M_BYE, NULL, &m, &e), 0);
+        sl_put_text(m.tree, "text", text[i][0]);
+        assert_string_equal(sl_get_str(m.tree, "text"), text[i][1]);
+        assert_int_equal(sl_wire_encode(&m, &bytes, &n, &e), 0);
+        free(bytes);
+        sl_msg_free(&m);
+    }
+    assert_int_equal(sl_msg_new(SL_M_BYE, NULL, &m, &e), 0);
+    sl_put_str(m.tree, "text", "\xff");
+    assert_true(sl_wire_encode(&m, &bytes, &n, &e) < 0);
+    assert_non_null(strstr(e.text, "not valid UTF-8"));
+    sl_msg_free(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(texts_are_made_readable),
         cmocka_unit_test(a_message_comes_back),
         cmocka_unit_test(long_ones_are_frames),
         cmocka_unit_test(what_breaks_the_table_is_not_sent),
