@@ -51,7 +51,7 @@ static void print_all(const struct sl_config *c, const struct config_args *a)
 
 static int config(const struct config_args *a, const char *what, struct sl_error *e)
 {
-    const struct sl_config_opts o = {.path = a->file};
+    const struct sl_config_opts o = {.path = a->file, .system_socket = SL_CONFIG_SOCKET};
     struct sl_config *c;
     bool read;
 

@@ -63,7 +63,7 @@ static int set_options(struct sl_config *c, const struct service_args *a, struct
 
 int service_config(const struct service_args *a, struct sl_config **out, struct sl_error *e)
 {
-    const struct sl_config_opts o = {.path = a->config};
+    const struct sl_config_opts o = {.path = a->config, .system_socket = SL_CONFIG_SOCKET};
     int rc;
 
     *out = NULL;
