@@ -10,6 +10,10 @@ extern const struct column job_columns[], worker_columns[], event_columns[];
 #define HISTORY_COLUMNS_USUAL "id,state,code,recipe,name,user,submitted,elapsed,size,reason"
 #define WORKER_COLUMNS_USUAL "name,host,device,state,held,job,rate,done,bytes,seen,tensor"
 
+/* What a narrow terminal shows first without. */
+#define JOB_COLUMNS_DROP "priority,user,rate,elapsed,code,name,size,eta,submitted"
+#define WORKER_COLUMNS_DROP "host,bytes,held,done,seen"
+
 struct cJSON;
 
 /* Effect: a copy of a record for JSON lines: its times, and those of records in

@@ -113,7 +113,10 @@ int form_columns(const struct form_args *a, const struct column *all, const char
 {
     if (a->json && (a->parsable || a->fields))
         return sl_fail(e, SL_EUSAGE, "--json has every field; it goes without --parsable and -o");
-    return columns_choose(all, a->fields ? a->fields : usual, out, e);
+    SL_TRY(columns_choose(all, a->fields ? a->fields : usual, out, e));
+    if (!a->fields)
+        out->drop = all == job_columns ? JOB_COLUMNS_DROP : all == worker_columns ? WORKER_COLUMNS_DROP : NULL;
+    return 0;
 }
 
 void form_print(const struct form_args *a, const struct columns *c, const struct cJSON *array,
@@ -132,6 +135,15 @@ void form_print(const struct form_args *a, const struct columns *c, const struct
         if (copy)
             json_line(copy, message_type);
     }
+}
+
+int output_alive(struct sl_error *e)
+{
+    if (term_reader_gone(STDOUT_FILENO)) {
+        *e = (struct sl_error){.code = SL_EFAIL};
+        return SL_EFAIL;
+    }
+    return ferror(stdout) ? sl_fail(e, SL_EFAIL, "standard output cannot be written") : 0;
 }
 
 static int ids_add(struct ids *out, uint64_t id, struct sl_error *e)

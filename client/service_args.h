@@ -7,6 +7,8 @@
 #include "client/columns.h"
 #include "client/daemon_link.h"
 
+#include <limits.h>
+
 struct cJSON;
 
 /* Options that name the daemon. */
@@ -48,6 +50,13 @@ void form_print(const struct form_args *a, const struct columns *c, const struct
 /* Effect: chooses fields: those asked for, else usual. Errors: SL_EUSAGE. */
 int form_columns(const struct form_args *a, const struct column *all, const char *usual,
                  struct columns *out, struct sl_error *e) SL_MUST_USE;
+
+/* Errors: SL_EFAIL when standard output cannot be written any more: with words, or
+ * without when it is a pipe that nobody reads (a verb that goes on ends quietly). */
+int output_alive(struct sl_error *e) SL_MUST_USE;
+
+/* A number that no option gave. */
+#define UNSET INT_MIN
 
 #define IDS_MAX 1000
 struct ids {

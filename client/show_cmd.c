@@ -100,7 +100,7 @@ static int run_show(int argc, const char **argv, struct sl_error *e)
     const struct poptOption table[] = {
         {"json", 0, POPT_ARG_NONE, &a.json, 0, "JSON lines, one for each job", NULL},
         {"tasks", 0, POPT_ARG_NONE, &a.tasks, 0, "also a letter for each task", NULL},
-        {"recipe", 0, POPT_ARG_NONE, &a.recipe, 0, "print the text of the job's recipe instead",
+        {"recipe", 0, POPT_ARG_NONE, &a.recipe, 0, "print the text of the job's recipe, nothing else",
          NULL},
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon:", NULL},
         POPT_TABLEEND,
@@ -114,7 +114,9 @@ static int run_show(int argc, const char **argv, struct sl_error *e)
     rc = cli_parse(&args, &cli_show, argc, argv, table, 1, IDS_MAX, NULL, NULL, e);
     if (rc != 0)
         return rc < 0 ? rc : 0;
-    rc = ids_parse(args.pos, args.n_pos, &ids, e);
+    rc = a.recipe && (a.json || a.tasks)
+             ? sl_fail(e, SL_EUSAGE, "--recipe prints the recipe's text alone; it goes without --json and --tasks")
+             : ids_parse(args.pos, args.n_pos, &ids, e);
     if (rc == 0)
         rc = service_open(&s, &a.service, e);
     for (unsigned i = 0; rc == 0 && i < ids.n; i++) {
@@ -183,6 +185,7 @@ static int read_log(struct daemon_link *l, const struct log_args *a, uint64_t jo
         if (cJSON_GetArraySize(events) > 0)
             print_events(a, events);
         sl_msg_free(&answer);
+        SL_TRY(output_alive(e));
     }
     return 0;
 }

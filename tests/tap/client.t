@@ -4,6 +4,7 @@ use strict;
 use warnings;
 use SluiceTest;
 use File::Temp ();
+use JSON::PP ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 
@@ -38,6 +39,15 @@ fails('no such field of workers', 2, qr/there are: name, host/, $SLUICE, 'worker
 fails('no number', 2, qr/'x' is no job/, $SLUICE, 'show', 'x');
 fails('nothing to set', 2, qr/nothing to set/, $SLUICE, 'set', 1);
 fails('priority', 2, qr/0 to 100/, $SLUICE, 'set', 1, '-p', 101);
+fails("--priority $_->[0]", 2, $_->[1], $SLUICE, 'set', 1, '--priority', $_->[0])
+    for ['', qr/--priority: a number is expected, and there is none/], [-1, qr/0 to 100/];
+fails('an empty number of a letter', 2, qr/-p: a number is expected/, $SLUICE, 'set', 1, '-p', '');
+fails('--attempts 0', 2, qr/1 to 100/, $SLUICE, $_, 1, '--attempts', 0) for qw(set submit);
+fails('what is nearly an option', 2, qr/--jsom: unknown option; did you mean --json\?/, $SLUICE, 'queue', '--jsom');
+fails('what is nearly a verb', 2, qr/did you mean 'submit'\?/, $SLUICE, 'sumbit');
+unlike(run($SLUICE, 'queue', '--zzzzzz')->{err}, qr/did you mean/, 'what is near nothing');
+fails('--recipe --json', 2, qr/goes without --json/, $SLUICE, 'show', 1, '--recipe', '--json');
+is(run($SLUICE, 'help', 'queue')->{out}, run($SLUICE, 'queue', '--help')->{out}, 'help VERB');
 fails('json and -o', 2, qr/--json has every field/, $SLUICE, 'queue', '--json', '-o', 'id');
 fails('two recipes, one name', 2, qr/both write/, $SLUICE, 'submit', $TINY, '-o', "$out/x.gguf", '-r', 'q4_0,q8_0');
 fails('a bad recipe', 2, qr/unknown recipe/, $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q99');
@@ -58,6 +68,9 @@ is($setting{'daemon.attempts'}{origin}, 'built-in', 'built-in');
 like(run($SLUICE, 'config', 'show', '--origin')->{out}, qr/from SLUICE_ENDPOINT\nendpoint = ipc:/, 'as text');
 fails('unknown setting', 2, qr/f\.conf:2/, $SLUICE, 'config', 'show', '--config',
       do { spit("$dir/f.conf", "[nowhere]\nx = 1\n"); "$dir/f.conf" });
+is((json_lines(run($SLUICE, 'config', 'files', '--json')->{out}))[1]{read}, JSON::PP::true, 'config files --json');
+fails('a key that is not there', 2, qr{f\.conf:2: sluice\.key: /nowhere: No such file}, $SLUICE, 'queue', '--connect', 'tcp://127.0.0.1:9', '--config',
+      do { spit("$dir/f.conf", "[sluice]\nkey = /nowhere\nserver_key = /nowhere\n"); "$dir/f.conf" });
 unlink "$dir/config/sluice/sluice.conf";
 
 # ---- keys
@@ -193,15 +206,30 @@ run_ok('stitch', $SLUICE, 'stitch', $by_hand);
 run_ok('then ends', $SLUICE, 'wait', $by_hand);
 ok(-f "$out/tiny-8x12M-v3-Q6_K.gguf", 'with the file');
 
+# A reader that goes away ends what goes on for ever, without a word.
+for my $forever ('logs -f', 'watch --json') {
+    $r = run('timeout', 20, 'bash', '-c', "$SLUICE $forever -- | head -n 1; exit \${PIPESTATUS[0]}");
+    is("$r->{rc} $r->{err}", '141 ', "$forever | head");
+}
+like(run($SLUICE, 'watch', 1)->{out}, qr{^job 1 made \Q$out\E/tiny-8x12M-v3-Q4_K_M\.gguf, \d+\.\d MB$}m, 'watch says what was made');
+
 # Ctrl-C detaches.
 my $watching = start($SLUICE, 'watch');
 sleep 0.5;
+my $second = start("$BUILD/sluice-worker", '--connect', $ENV{SLUICE_ENDPOINT}, @roots, '--name', 'w2');
+for (1 .. 100) {
+    last if run($SLUICE, 'workers', '--parsable', '-o', 'name')->{out} =~ /w2/;
+    sleep 0.1;
+}
+run_ok('drain --json', $SLUICE, 'drain', 'w2', '--json');
+finish($second);
 $r = stop($watching, 'INT');
+like($r->{out}, qr/^\d\d:\d\d:\d\d  w2: worker_joined: cpu on /m, 'an event without a job says whose it is');
 is($r->{rc}, 0, 'Ctrl-C detaches');
 like($r->{err}, qr/detached; the jobs go on/, 'and says so');
 
 SKIP: {
-    skip 'no script(1)', 2 if run('script', '--version')->{rc};
+    skip 'no script(1)', 6 if run('script', '--version')->{rc};
     local $ENV{TERM} = 'xterm';
     my $log = scratch() . '/tty';
     # A small job may be over before anything is drawn: the next one, then.
@@ -213,6 +241,12 @@ SKIP: {
     local $ENV{NO_COLOR} = 1;
     run('script', '-qec', "$SLUICE history", $log);
     unlike(slurp($log), qr/\e/, 'NO_COLOR');
+    for my $verb (qw(history workers)) {
+        run('script', '-qec', "stty cols 60; $SLUICE $verb", $log);
+        my @lines = grep { !/^Script/ } split /\r?\n/, slurp($log);
+        is_deeply([grep { length > 60 } @lines], [], "$verb fits 60 columns");
+        like($lines[0], $verb eq 'history' ? qr/^ID .*REASON$/ : qr/^NAME .*TENSOR$/, 'with its last column');
+    }
 }
 
 run_ok('drain', $SLUICE, 'drain', 'w1');
