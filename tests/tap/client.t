@@ -96,16 +96,18 @@ for my $shell (qw(bash zsh fish)) {
 }
 $r = run('bash', '-c', "source $dir/c.bash; COMP_WORDS=(sluice wat); COMP_CWORD=1; _sluice; echo \${COMPREPLY[@]};"
          . 'COMP_WORDS=(sluice submit --pri); COMP_CWORD=2; _sluice; echo ${COMPREPLY[@]};'
-         . 'COMP_WORDS=(sluice convert --io u); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]}');
-is($r->{out}, text('watch', '--priority', 'uring'), 'bash completes verbs, options, values');
+         . 'COMP_WORDS=(sluice convert --io u); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]};'
+         . 'COMP_WORDS=(sluice convert --io = p); COMP_CWORD=4; _sluice; echo ${COMPREPLY[@]};'
+         . 'COMP_WORDS=(sluice workers -o te); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]}');
+is($r->{out}, text('watch', '--priority', 'uring', 'pread', 'tensor'), 'bash completes verbs, options, values, fields');
 
 SKIP: {
     if (run('fish', '-c', 'true')->{rc}) {
         diag('fish is not here: its completions are not tried (package fish)');
         skip 'no fish', 1;
     }
-    $r = run('fish', '-c', "source $dir/c.fish; complete -C 'sluice wat'; complete -C 'sluice submit --prior'; complete -C 'sluice convert --io u'");
-    like($r->{out}, qr/\Awatch\t.*\n--priority\t.*\nuring\t.*\n\z/, 'fish completes verbs, options, values');
+    $r = run('fish', '-c', "source $dir/c.fish; complete -C 'sluice wat'; complete -C 'sluice submit --prior'; complete -C 'sluice convert --io u'; complete -C 'sluice config --o'; complete -C 'sluice queue -o pri'");
+    like($r->{out}, qr/\Awatch\t.*\n--priority\t.*\nuring\t.*\n--origin\t.*\npriority\t.*\n\z/, 'fish completes verbs, options, values');
 }
 # zsh completes on a terminal alone: one of its own, where TAB is pressed.
 SKIP: {
@@ -165,6 +167,16 @@ is($r->{out}, "3\n", 'a third');
 $r = run_ok('once more', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--once', 'k1', '--after', '1', '--parsable');
 is($r->{out}, "3\n", 'is the same job');
 like(run($SLUICE, 'queue', '--parsable', '-o', 'id,reason')->{out}, qr/^3\|.*1/m, 'which waits for the first');
+# What the shells offer comes from the daemon.
+{
+    local $ENV{PATH} = "$BUILD:$ENV{PATH}";
+    $r = run('bash', '-c', "source $dir/c.bash; COMP_WORDS=(sluice hold ''); COMP_CWORD=2; _sluice; echo \${COMPREPLY[@]}");
+    is($r->{out}, "1 2 3\n", 'bash completes jobs');
+    SKIP: {
+        skip 'no fish', 1 if run('fish', '-c', 'true')->{rc};
+        is(run('fish', '-c', "source $dir/c.fish; complete -C 'sluice show '")->{out}, "1\n2\n3\n", 'fish completes jobs');
+    }
+}
 run_ok('cancel', $SLUICE, 'cancel', 2);
 isnt(run($SLUICE, 'wait', 2)->{rc}, 0, 'a cancelled job is no success');
 like(run($SLUICE, 'show', 1)->{out}, qr/^prefix +tiny-8x12M-v3-Q4_K_M$/m, 'show');
