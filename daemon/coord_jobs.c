@@ -466,6 +466,14 @@ static uint64_t next_try(const struct job *j, uint64_t now)
     return first == UINT64_MAX ? 0 : first - now;
 }
 
+static bool some_worker_idle(const struct sl_coord *c)
+{
+    for (uint32_t i = 0; i < c->n_workers; i++)
+        if (c->workers[i]->peer && !c->workers[i]->draining && c->workers[i]->n_held == 0)
+            return true;
+    return false;
+}
+
 void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap)
 {
     uint32_t connected = 0, draining = 0;
@@ -499,7 +507,7 @@ void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size
     else if (j->state == SL_JOB_STITCHING && j->manual_stitch && !j->stitch_asked)
         snprintf(buf, cap, "waits for 'sluice stitch %llu'", (unsigned long long)j->id);
     else if (coord_runnable(c, j))
-        snprintf(buf, cap, j->n_leased ? "" : "workers are busy with other jobs");
+        snprintf(buf, cap, j->n_leased || some_worker_idle(c) ? "" : "workers are busy with other jobs");
     else if (j->n_leased == 0 && (wait = next_try(j, c->now.boot_ms)) > 0)
         snprintf(buf, cap, "a task failed; tried again in %llu s", (unsigned long long)(wait + 999) / 1000);
     else if (j->state == SL_JOB_RUNNING && j->group && j->n_ready && j->n_leased == 0)
