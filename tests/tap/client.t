@@ -4,6 +4,7 @@ use strict;
 use warnings;
 use SluiceTest;
 use File::Temp ();
+use IO::Socket::INET;
 use JSON::PP ();
 use Test::More;
 use Time::HiRes qw(sleep time);
@@ -138,8 +139,11 @@ END
 }
 
 # ---- with a daemon
+my $probe = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1', Proto => 'tcp') or die "$!";
+my $tcp = 'tcp://127.0.0.1:' . $probe->sockport;
+close $probe;
 sub daemon {
-    my $p = start("$BUILD/sluiced", '--listen', $ENV{SLUICE_ENDPOINT}, '--state', "$dir/state", @roots, @_);
+    my $p = start("$BUILD/sluiced", '--listen', $ENV{SLUICE_ENDPOINT}, '--listen', $tcp, '--plain-tcp', '--state', "$dir/state", @roots, @_);
     run($SLUICE, 'queue', '--timeout', 20);
     return $p;
 }
@@ -149,6 +153,11 @@ sub stop { my ($p, $signal) = @_; kill $signal // 'TERM', $p->{pid}; return fini
 my $daemon = daemon();
 fails("$_: no such job", 5, qr/no job 99|99/, $SLUICE, $_, 99) for qw(show wait watch cancel retry stitch forget resume);
 fails('no such worker', 5, qr/nobody/, $SLUICE, 'drain', 'nobody');
+my @far = ($SLUICE, 'submit', '/far/R1', '-r', 'q4_k_m', '--connect', $tcp, '--plain-tcp', '-o');
+fails('what is far away is for the daemon to judge', 2, qr{submit: /far/R1: lies outside}, @far, '/far/out/x');
+fails('its name is not known here', 2, qr/give -o FOLDER/, @far, '/far/out/');
+fails('nor what a relative path means', 2, qr{far/out: for another machine give the absolute path}, @far, 'far/out');
+fails('a folder that is not there', 2, qr{\Q$dir\E/none: no such folder; create it first}, $SLUICE, 'submit', $TINY, '-r', 'q4_k_m', '-o', "$dir/none/");
 is(run($SLUICE, 'queue', '--parsable')->{out}, '', 'an empty queue');
 like(run($SLUICE, 'queue')->{out}, qr/^ID +STATE .*REASON$/, 'has a head');
 like(run($SLUICE, 'doctor', $dir)->{out}, qr/^ok +daemon .*you are admin$/m, 'doctor finds the daemon');
