@@ -67,7 +67,7 @@ static int unreachable(const struct daemon_link *l, const char *why, int error, 
 }
 
 /* Whether somebody listens on an ipc endpoint; a transport connects in the
- * background and would not tell. */
+ * background and would not tell. Others: 0. */
 static int probe(const struct daemon_link *l, struct sl_error *e)
 {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
@@ -276,10 +276,14 @@ int daemon_link_next(struct daemon_link *l, int timeout_ms, struct sl_msg *m, st
 /* What a connection that does not come about is called. */
 static int no_welcome(const struct daemon_link *l, struct sl_error *e)
 {
+    struct sl_error ignored;
     char why[64];
 
     if (interrupt_asked())
         return sl_fail(e, SL_EINTERRUPTED, "interrupted");
+    if (l->ever || (strncmp(l->endpoint, "ipc:", 4) == 0 && probe(l, &ignored) == 0))
+        return sl_fail(e, SL_EUNREACHABLE, "the daemon at %s runs, but gave no answer in %.1f s; its log says why "
+                       "('journalctl -u sluiced')", l->endpoint, l->timeout_ms / 1000.0);
     snprintf(why, sizeof why, "no answer in %.1f s", l->timeout_ms / 1000.0);
     return unreachable(l, why, 0, e);
 }

@@ -330,11 +330,35 @@ void sl_config_close(struct sl_config *c)
     free(c);
 }
 
+/* A relative path, made absolute. */
+static int from_here(const char *text, char *path, size_t cap, struct sl_error *e)
+{
+    size_t n;
+
+    if (strcmp(text, ".") == 0)
+        text = "";
+    while (strncmp(text, "./", 2) == 0)
+        text += 2;
+    if (!getcwd(path, cap))
+        return sl_fail(e, SL_EFAIL, "the current folder: %s", strerror(errno));
+    n = strlen(path);
+    if (*text && (size_t)snprintf(path + n, cap - n, "%s%s", path[n - 1] == '/' ? "" : "/", text) >= cap - n)
+        return sl_fail(e, SL_EUSAGE, "'%.64s...': too long", text);
+    return 0;
+}
+
 int sl_config_set(struct sl_config *c, enum sl_config_key k, const char *text,
                   const char *option, struct sl_error *e)
 {
-    int rc = put(c, k, SL_CONFIG_FROM_OPTION, option, text, e);
+    char path[4096];
+    int rc = 0;
 
+    if (sl_config_info(k)->type == SL_CONFIG_IS_PATH && *text && *text != '/') {
+        rc = from_here(text, path, sizeof path, e);
+        text = path;
+    }
+    if (rc == 0)
+        rc = put(c, k, SL_CONFIG_FROM_OPTION, option, text, e);
     if (rc < 0)
         sl_fail_context(e, "%s", option);
     return rc;

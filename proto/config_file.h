@@ -113,7 +113,8 @@ int sl_config_open(const struct sl_config_opts *o, struct sl_config **out, struc
 void sl_config_close(struct sl_config *c);
 
 /* Effect: a command line's option; `option` ("--lease") is its origin. Of a
- * scalar the last one counts; a list grows by each. Text is copied. Errors:
+ * scalar the last one counts; a list grows by each. A path may be relative to the
+ * current folder. Text is copied. Errors:
  * SL_EUSAGE naming the option. */
 int sl_config_set(struct sl_config *c, enum sl_config_key k, const char *text,
                   const char *option, struct sl_error *e) SL_MUST_USE;

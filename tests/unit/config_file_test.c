@@ -216,6 +216,29 @@ static void refuse(const char *text, const char *why)
     end_world(&w);
 }
 
+/* A file's path must be absolute; an option's begins in the current folder. */
+static void test_relative_option(void **state)
+{
+    struct world w;
+    struct sl_config *c;
+    struct sl_error e;
+    char here[4096], want[4200];
+
+    (void)state;
+    make_world(&w);
+    assert_int_equal(open_world(&w, &c, &e), 0);
+    assert_non_null(getcwd(here, sizeof here));
+    assert_int_equal(sl_config_set(c, SL_CONFIG_ROOT, ".", "--root", &e), 0);
+    assert_int_equal(sl_config_set(c, SL_CONFIG_ROOT, "./a/b", "--root", &e), 0);
+    assert_int_equal(sl_config_set(c, SL_CONFIG_ROOT, "/c", "--root", &e), 0);
+    assert_string_equal(sl_config_get(c, SL_CONFIG_ROOT)->items[0], here);
+    snprintf(want, sizeof want, "%s/a/b", here);
+    assert_string_equal(sl_config_get(c, SL_CONFIG_ROOT)->items[1], want);
+    assert_string_equal(sl_config_get(c, SL_CONFIG_ROOT)->items[2], "/c");
+    sl_config_close(c);
+    end_world(&w);
+}
+
 static void test_refusals(void **state)
 {
     char line[400];
@@ -360,7 +383,7 @@ static void test_example(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_builtins), cmocka_unit_test(test_layers), cmocka_unit_test(test_system_socket),
+        cmocka_unit_test(test_builtins), cmocka_unit_test(test_layers), cmocka_unit_test(test_system_socket), cmocka_unit_test(test_relative_option),
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_files),
         cmocka_unit_test(test_table), cmocka_unit_test(test_example),
     };
