@@ -20,4 +20,8 @@ struct cJSON;
  * it, in RFC 3339. The caller's (cJSON_Delete); NULL when memory is out. */
 struct cJSON *record_json(const struct cJSON *record);
 
+/* Effect: in a job, or an array of them, "uid:1000" of this machine becomes its
+ * name, for people to read. */
+void record_name_users(struct cJSON *record);
+
 #endif

@@ -93,6 +93,11 @@ void service_close(struct service *s)
     memset(s, 0, sizeof *s);
 }
 
+bool service_is_local(const struct service *s)
+{
+    return strncmp(daemon_link_endpoint(s->link), "ipc:", 4) == 0;
+}
+
 void form_table(struct form_args *a, struct poptOption table[FORM_TABLE_MAX])
 {
     const struct poptOption t[] = {

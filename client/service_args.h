@@ -33,6 +33,9 @@ struct service {
 int service_open(struct service *s, const struct service_args *a, struct sl_error *e) SL_MUST_USE;
 void service_close(struct service *s);
 
+/* Whether the daemon is one of this machine. */
+bool service_is_local(const struct service *s);
+
 /* Options of a list's form. */
 struct form_args {
     int json, parsable;

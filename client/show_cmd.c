@@ -68,14 +68,14 @@ struct show_args {
     int json, tasks, recipe;
 };
 
-static int show_one(struct daemon_link *l, const struct show_args *a, uint64_t id,
+static int show_one(const struct service *s, const struct show_args *a, uint64_t id,
                     struct sl_error *e)
 {
     struct sl_msg m, answer;
 
     SL_TRY(sl_msg_new(SL_M_SHOW, NULL, &m, e));
     sl_put_uint(m.tree, "job", id);
-    SL_TRY(daemon_link_ask(l, &m, SL_M_JOB, &answer, e));
+    SL_TRY(daemon_link_ask(s->link, &m, SL_M_JOB, &answer, e));
     if (a->recipe) {
         fputs(sl_get_str(sl_get(answer.tree, "spec"), "recipe_text"), stdout);
     } else if (a->json) {
@@ -87,6 +87,8 @@ static int show_one(struct daemon_link *l, const struct show_args *a, uint64_t i
         if (copy)
             json_line(copy, "job_detail");
     } else {
+        if (service_is_local(s))
+            record_name_users(sl_get(answer.tree, "job"));
         print_job(answer.tree, a->tasks);
     }
     sl_msg_free(&answer);
@@ -122,7 +124,7 @@ static int run_show(int argc, const char **argv, struct sl_error *e)
     for (unsigned i = 0; rc == 0 && i < ids.n; i++) {
         if (i && !a.json)
             putchar('\n');
-        rc = show_one(s.link, &a, ids.id[i], e);
+        rc = show_one(&s, &a, ids.id[i], e);
     }
     service_close(&s);
     cli_args_free(&args);

@@ -166,6 +166,10 @@ $r = run_ok('a sweep', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q4_k_m,dq3_k
 is($r->{out}, "1\n2\n", 'prints numbers alone');
 $r = run($SLUICE, 'queue', '--parsable', '-o', 'id,state,recipe,labels,reason');
 is($r->{out}, "1|held|q4_k_m|a|held by a user\n2|held|dq3_k_m|a|held by a user\n", 'both wait, and why');
+my $me = getpwuid $>;
+like(run($SLUICE, 'queue', '-o', 'id,user')->{out}, qr/^ 1  \Q$me\E$/m, 'people see whose it is');
+is(run($SLUICE, 'queue', '--parsable', '-o', 'id,user')->{out}, "1|uid:$>\n2|uid:$>\n", 'programs see the number');
+like(run($SLUICE, 'show', 1)->{out}, qr/^user +\Q$me\E$/m, 'show too');
 my @json = json_lines(run($SLUICE, 'queue', '--json')->{out});
 is_deeply([map { [@$_{qw(id message_type schema)}] } @json], [[1, 'job', 1], [2, 'job', 1]], 'JSON lines');
 like($json[0]{submitted}, qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, 'with times of RFC 3339');
