@@ -19,7 +19,7 @@ struct state {
     struct daemon_link *l;
     const struct follow *f;
     bool draw;              /* a terminal that can */
-    unsigned drawn;         /* lines on the screen */
+    char *drawn;            /* lines on the screen; NULL: none */
     uint64_t last_event;
     uint64_t next_plain;    /* ms: when plain lines are due */
     unsigned n_ended;
@@ -34,11 +34,24 @@ static void print_record(const cJSON *record, const char *message_type)
         json_line(copy, message_type);
 }
 
+static struct winsize window(void)
+{
+    struct winsize ws = {0};
+
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &ws) != 0 || !ws.ws_col || !ws.ws_row)
+        ws = (struct winsize){.ws_row = 24, .ws_col = 80};
+    return ws;
+}
+
 static void erase(struct state *s)
 {
-    if (s->drawn)
-        fprintf(stderr, "\033[%uA\r\033[J", s->drawn);
-    s->drawn = 0;
+    struct winsize ws = window();
+    unsigned rows = s->drawn ? watch_rows(s->drawn, ws.ws_col) : 0;
+
+    if (rows)
+        fprintf(stderr, "\033[%uA\r\033[J", rows < ws.ws_row ? rows : ws.ws_row);
+    free(s->drawn);
+    s->drawn = NULL;
 }
 
 /* Watch for what is seen, wait for the ends. */
@@ -67,20 +80,18 @@ static int ask_again(struct state *s, struct sl_error *e)
 static void show_status(struct state *s, const cJSON *m)
 {
     const cJSON *jobs = sl_get(m, "jobs"), *j;
-    struct winsize ws = {0};
-    char *text, buf[1400];
+    char buf[1400];
     uint64_t now = now_ns() / 1000000;
 
     if (s->draw) {
-        if (ioctl(STDERR_FILENO, TIOCGWINSZ, &ws) != 0 || !ws.ws_col)
-            ws = (struct winsize){.ws_row = 24, .ws_col = 80};
+        struct winsize ws = window();
+
         erase(s);
-        s->drawn = watch_screen(jobs, sl_get(m, "workers"), ws.ws_col - 1,
-                                ws.ws_row > 2 ? ws.ws_row - 1u : 2, &text);
-        if (text)
-            fputs(text, stderr);
+        watch_screen(jobs, sl_get(m, "workers"), ws.ws_col - 1, ws.ws_row > 2 ? ws.ws_row - 1u : 2,
+                     &s->drawn);
+        if (s->drawn)
+            fputs(s->drawn, stderr);
         fflush(stderr);
-        free(text);
         return;
     }
     if (now < s->next_plain)
