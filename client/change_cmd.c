@@ -135,11 +135,11 @@ static int change(const struct change *k, const struct change_args *a, const str
     SL_TRY(ids_parse(args->pos, args->n_pos, &ids, e));
     if (k->single && ids.n != 1)
         return sl_fail(e, SL_EUSAGE, "one job at a time");
-    if (a->priority < -1 || a->priority > 100)
+    if (a->priority != UNSET && (a->priority < 0 || a->priority > 100))
         return sl_fail(e, SL_EUSAGE, "--priority: expected 0 to 100");
-    if (a->attempts < 0 || a->attempts > 100)
+    if (a->attempts != UNSET && (a->attempts < 1 || a->attempts > 100))
         return sl_fail(e, SL_EUSAGE, "--attempts: expected 1 to 100");
-    if (k->kind == SL_M_SET && a->priority < 0 && a->attempts == 0 && !a->add.n && !a->remove.n)
+    if (k->kind == SL_M_SET && a->priority == UNSET && a->attempts == UNSET && !a->add.n && !a->remove.n)
         return sl_fail(e, SL_EUSAGE, "nothing to set; see 'sluice set --help'");
     rc = service_open(&s, &a->service, e);
     if (rc == 0 && k->kind == SL_M_SHOW)
@@ -153,7 +153,7 @@ static int change(const struct change *k, const struct change_args *a, const str
 
 static int change_verb(const struct change *k, int argc, const char **argv, struct sl_error *e)
 {
-    struct change_args a = {.priority = -1};
+    struct change_args a = {.priority = UNSET, .attempts = UNSET};
     struct poptOption service[SERVICE_TABLE_MAX];
     const struct poptOption discard = {
         "discard", 0, POPT_ARG_NONE, &a.discard, 0,

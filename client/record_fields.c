@@ -5,6 +5,8 @@
 #include "proto/wire.h"
 
 #include <cjson/cJSON.h>
+#include <pwd.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void put(char out[CELL_MAX], const char *text)
@@ -231,7 +233,7 @@ const struct column job_columns[] = {
     {"source", false, source, "the checkpoint"},
     {"output", false, output, "folder of the output"},
     {"prefix", false, prefix, "base name of the output's files"},
-    {"user", false, user, "who submitted it"},
+    {"user", false, user, "who submitted it (parsable: uid:NUMBER for this machine's)"},
     {"labels", false, labels, "its labels"},
     {"after", false, after, "jobs that must succeed first"},
     {"group", true, group, "first job of its sweep"},
@@ -314,4 +316,25 @@ cJSON *record_json(const struct cJSON *record)
     if (copy)
         times_as_text(copy);
     return copy;
+}
+
+void record_name_users(struct cJSON *record)
+{
+    const char *user = sl_get_str(record, "user");
+    const struct passwd *p;
+    unsigned long uid;
+    cJSON *item;
+    char *end;
+
+    if (cJSON_IsArray(record)) {
+        cJSON_ArrayForEach(item, record)
+            record_name_users(item);
+        return;
+    }
+    if (!user || strncmp(user, "uid:", 4) != 0)
+        return;
+    uid = strtoul(user + 4, &end, 10);
+    p = *end || end == user + 4 ? NULL : getpwuid((uid_t)uid);
+    if (p)
+        cJSON_ReplaceItemInObjectCaseSensitive(record, "user", cJSON_CreateString(p->pw_name));
 }

@@ -239,6 +239,8 @@ static int change_job(struct ask *a, const struct found *s, uint64_t id, bool *d
     case SL_M_RETRY:
         if (s->state == SL_JOB_SUCCEEDED)
             return wrong_state(a, id, s->state, "there is nothing to do again");
+        if (s->state == SL_JOB_HELD)
+            return wrong_state(a, id, s->state, "'sluice release' lets it go on");
         return ended || s->state == SL_JOB_INTERRUPTED ? retry(a, j, id, e) : 0;
     case SL_M_SET:
         return set(a, j, id, e);

@@ -482,7 +482,7 @@ static uint64_t next_try(const struct job *j, uint64_t now)
 
 void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap)
 {
-    uint32_t connected = 0, draining = 0, busy = 0;
+    uint32_t connected = 0, draining = 0, idle = 0;
     uint64_t wait;
 
     *buf = 0;
@@ -491,7 +491,7 @@ void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size
     for (uint32_t i = 0; i < c->n_workers; i++) {
         connected += c->workers[i]->peer != 0;
         draining += c->workers[i]->peer != 0 && c->workers[i]->draining;
-        busy += c->workers[i]->peer != 0 && c->workers[i]->n_held > 0;
+        idle += c->workers[i]->peer != 0 && !c->workers[i]->draining && c->workers[i]->n_held == 0;
     }
     if (j->state == SL_JOB_HELD) {
         snprintf(buf, cap, "held by a user");
@@ -514,8 +514,8 @@ void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size
     else if (j->state == SL_JOB_STITCHING && j->manual_stitch)
         snprintf(buf, cap, "waits for 'sluice stitch %llu'", (unsigned long long)j->id);
     else if (coord_runnable(c, j))
-        snprintf(buf, cap, "%s", j->n_leased ? "" : busy ? "workers are busy with other jobs"
-                                                         : "waits until a worker asks for work");
+        snprintf(buf, cap, "%s", j->n_leased ? "" : idle ? "waits until a worker asks for work"
+                                                         : "workers are busy with other jobs");
     else if (j->n_leased == 0 && (wait = next_try(j, c->now.boot_ms)) > 0)
         snprintf(buf, cap, "a task failed; tried again in %llu s", (unsigned long long)(wait + 999) / 1000);
     else if (j->state == SL_JOB_RUNNING && j->group && j->n_ready && j->n_leased == 0)

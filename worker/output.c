@@ -119,6 +119,19 @@ int output_parse(struct output *o, const char *arg, struct sl_error *e)
     return check_folder(o, folder, e);
 }
 
+int output_parse_far(struct output *o, const char *arg, struct sl_error *e)
+{
+    const char *slash = strrchr(arg, '/');
+
+    memset(o, 0, sizeof *o);
+    if (arg[0] != '/')
+        return sl_fail(e, SL_EUSAGE, "%s: for another machine give the absolute path", arg);
+    o->dir = slash == arg ? strdup("/") : strndup(arg, (size_t)(slash - arg));
+    if (!o->dir)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    return slash[1] ? take_name(o, slash + 1, e) : 0;
+}
+
 static int sync_folder(const char *dir, struct sl_error *e)
 {
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

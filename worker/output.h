@@ -23,6 +23,9 @@ struct output {
  * may have the name, nor may it end like a file of another kind ("x.bin").
  * Errors: SL_EUSAGE. Release with output_free in every case. */
 int output_parse(struct output *o, const char *arg, struct sl_error *e) SL_MUST_USE;
+/* Effect: the same for a folder of another machine: an absolute path, that is not
+ * looked at; one that ends with '/' is a folder. Errors: SL_EUSAGE. */
+int output_parse_far(struct output *o, const char *arg, struct sl_error *e) SL_MUST_USE;
 /* Effect: makes the folder of an output with new_dir. Errors: SL_EFAIL, SL_ENOSPACE. */
 int output_make_dir(const struct output *o, struct sl_error *e) SL_MUST_USE;
 /* Effect: *bytes = what can be written where the output goes, its parent for a

@@ -55,6 +55,11 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
         return sl_fail(e, SL_EUSAGE, "no root: --root DIR says below which folder this worker may read and write");
     if (!*sl_config_text(c, SL_CONFIG_ENDPOINT))
         return sl_fail(e, SL_EUSAGE, "no daemon: --connect ENDPOINT says where it is");
+    SL_TRY(sl_config_there(c, SL_CONFIG_ROOT, e));
+    if (strncmp(sl_config_text(c, SL_CONFIG_ENDPOINT), "tcp:", 4) == 0) {
+        SL_TRY(sl_config_there(c, SL_CONFIG_KEY, e));
+        SL_TRY(sl_config_there(c, SL_CONFIG_SERVER_KEY, e));
+    }
     SL_TRY(sl_roots_open(roots->items, roots->n, &r, e));
     gethostname(host, sizeof host - 1);
     snprintf(name, sizeof name, "%.40s-%.23s", host, devices.label);

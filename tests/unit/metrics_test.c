@@ -95,7 +95,7 @@ static void test_answers(void **state)
     assert_int_equal(get(m, "/healthz", text, sizeof text), 200);
     assert_non_null(strstr(text, "\r\n\r\nok\n"));
     assert_int_equal(get(m, "/readyz", text, sizeof text), 503);
-    assert_non_null(strstr(text, "starting or stopping"));
+    assert_non_null(strstr(text, "starting or stopping, or the queue cannot be written"));
 
     f.ready = true;
     sl_metrics_publish(m, &f);
