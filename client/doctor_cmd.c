@@ -86,12 +86,8 @@ static void check_cuda(struct doctor *d)
     const struct sl_gpu_api *api = sl_gpu_api();
     int n = sl_gpu_count(api);
 
-    if (!api)
-        finding(d, NOTE, "cuda", "this build has no CUDA kernels (nvcc was not there); workers use "
-                                 "the processor");
-    else if (n <= 0)
-        finding(d, NOTE, "cuda", "no device: no GPU here, its driver is not loaded, or CUDA_VISIBLE_DEVICES "
-                                 "names none");
+    if (n == 0)
+        finding(d, NOTE, "cuda", "no device (workers use the processor): %s", sl_gpu_absence(api));
     for (int i = 0; i < n; i++) {
         struct sl_gpu_health h;
         struct sl_gpu_info g;

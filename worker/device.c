@@ -50,11 +50,11 @@ static int one(struct sl_devices *d, const char *text, struct sl_error *e)
     number = strtol(text + 5, &end, 10);
     if (*end)
         return sl_fail(e, SL_EUSAGE, "device '%s': a number is expected after cuda:", text);
-    if (!d->api)
-        return sl_fail(e, SL_EUNSUPPORTED, "device %s: this build has no CUDA; build with nvcc in PATH", text);
+    if (n == 0)
+        return sl_fail(e, SL_EUNSUPPORTED, "device %s: %s", text, sl_gpu_absence(d->api));
     if (number >= n)
-        return sl_fail(e, SL_EUNSUPPORTED, "device %s: there %s %d CUDA device%s here%s", text, n == 1 ? "is" : "are", n,
-                       n == 1 ? "" : "s", n ? "" : " (no GPU, no driver, or CUDA_VISIBLE_DEVICES is empty)");
+        return sl_fail(e, SL_EUNSUPPORTED, "device %s: there %s %d CUDA device%s here", text, n == 1 ? "is" : "are", n,
+                       n == 1 ? "" : "s");
     return add(d, (int)number, e);
 }
 
