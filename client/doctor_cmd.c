@@ -2,7 +2,7 @@
 #include "client/progress.h"
 #include "client/service_args.h"
 #include "client/term.h"
-#include "worker/device.h"
+#include "worker/gpu_health.h"
 #include "kernels/kernels.h"
 #include "worker/dealer.h"
 #include "worker/io.h"
@@ -91,7 +91,7 @@ static void check_cuda(struct doctor *d)
     for (int i = 0; i < n; i++) {
         struct sl_gpu_health h;
         struct sl_gpu_info g;
-        char state[64] = "";
+        char state[96] = "";
         int err = api->info(i, &g);
 
         if (err) {
@@ -99,7 +99,8 @@ static void check_cuda(struct doctor *d)
             continue;
         }
         if (sl_gpu_health(g.bus, &h))
-            snprintf(state, sizeof state, ", %u W, %u degrees", h.watts, h.celsius);
+            snprintf(state, sizeof state, " (%llu in use), %u W, %u degrees", (unsigned long long)(h.memory_used >> 20), h.watts,
+                     h.celsius);
         finding(d, FINE, "cuda", "cuda:%d: %s (%s), sm_%d%d, %llu MiB%s", i, g.name, g.uuid, g.major, g.minor,
                 (unsigned long long)(g.memory >> 20), state);
     }

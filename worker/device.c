@@ -1,6 +1,5 @@
 #include "worker/device.h"
 
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,40 +76,4 @@ int sl_devices_choose(const char *text, struct sl_devices *out, struct sl_error 
     if (!out->n)
         strcpy(out->label, "cpu");
     return 0;
-}
-
-/* NVML's own numbers and names (NVIDIA's NVML reference): a return of 0 is success,
- * temperature sensor 0 is the GPU's. */
-struct nvml_memory {
-    unsigned long long total, free, used;
-};
-
-bool sl_gpu_health(const char *bus, struct sl_gpu_health *out)
-{
-    void *lib = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL), *handle = NULL;
-    int (*init)(void), (*end)(void), (*find)(const char *, void **), (*power)(void *, unsigned *);
-    int (*heat)(void *, int, unsigned *), (*room)(void *, struct nvml_memory *);
-    struct nvml_memory m = {0, 0, 0};
-    unsigned milliwatts = 0;
-    bool ok = false;
-
-    memset(out, 0, sizeof *out);
-    if (!lib)
-        return false;
-    *(void **)&init = dlsym(lib, "nvmlInit_v2");
-    *(void **)&end = dlsym(lib, "nvmlShutdown");
-    *(void **)&find = dlsym(lib, "nvmlDeviceGetHandleByPciBusId_v2");
-    *(void **)&power = dlsym(lib, "nvmlDeviceGetPowerUsage");
-    *(void **)&heat = dlsym(lib, "nvmlDeviceGetTemperature");
-    *(void **)&room = dlsym(lib, "nvmlDeviceGetMemoryInfo");
-    if (init && end && find && power && heat && room && init() == 0) {
-        ok = find(bus, &handle) == 0 && heat(handle, 0, &out->celsius) == 0;
-        if (ok && power(handle, &milliwatts) == 0)
-            out->watts = milliwatts / 1000;
-        if (ok && room(handle, &m) == 0)
-            out->memory_used = m.used;
-        end();
-    }
-    dlclose(lib);
-    return ok;
 }

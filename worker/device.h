@@ -20,14 +20,4 @@ struct sl_devices {
  * device, saying which there are). */
 int sl_devices_choose(const char *text, struct sl_devices *out, struct sl_error *e) SL_MUST_USE;
 
-/* What a GPU says of itself through NVML, where that is installed. */
-struct sl_gpu_health {
-    unsigned watts, celsius;
-    uint64_t memory_used;
-};
-
-/* Effect: opens NVML at run time, asks about the device at a PCI address, closes it
- * again. Returns whether it answered. */
-bool sl_gpu_health(const char *bus, struct sl_gpu_health *out);
-
 #endif

@@ -95,7 +95,7 @@ sub stop_one {
 sub ask {
     my ($message, @options) = @_;
     my $r = run(tool('wire_peer'), '-t', 5, @options, $endpoint,
-        ref $message ? encode_json({ v => 1, %$message }) : $message);
+        ref $message ? encode_json({ v => 2, %$message }) : $message);
     return json_lines($r->{out});
 }
 
@@ -266,10 +266,10 @@ $id = submit(spec('f'), hold => JSON::PP::true);
 my ($a) = grep { $_->{m} ne 'grant' } ask({ m => 'result', job => 0 + $id, task => 0, epoch => 999, bytes => 1,
     checksum => '0123456789abcdef' }, '-w');
 is($a && $a->{m}, 'nack', 'a forged epoch is refused');
-spit("$run/big", '{"v":1,"m":"list","labels":["' . 'x' x (9 << 20) . '"]}');
+spit("$run/big", '{"v":2,"m":"list","labels":["' . 'x' x (9 << 20) . '"]}');
 ask("\@$run/big", '-t', 1);
 ok(wait_daemon(), 'a message over the limit: the daemon stays');
-($a) = ask('{"v":1,"m":"nonsense"}');
+($a) = ask('{"v":2,"m":"nonsense"}');
 is($a && $a->{code}, 2, 'an unknown message is refused');
 is(job($id)->{state}, 'held', 'the job is as it was');
 ask({ m => 'cancel', jobs => [0 + $id], discard => JSON::PP::true });
