@@ -116,6 +116,9 @@ void convert_print_stats(const struct sl_engine_stats *st, uint64_t wall_ns, uin
             st->slabs, (double)st->slab_bytes / 1048576.0, (double)st->reading_ns / ns,
             (double)st->ready_ns / ns, (double)st->writing_ns / ns, (unsigned long long)st->syncs,
             (double)st->sync_ns / 1e9);
+    if (st->device_units || st->core_units)
+        fprintf(stderr, "stats: GPUs made %llu slabs of output, cores beside them %llu\n", (unsigned long long)st->device_units,
+                (unsigned long long)st->core_units);
     fprintf(stderr,
             "stats: processor time %.2f s in compute threads, %.2f s in all else (%.1f %% of a core); "
             "bound by %s\n", cpu, other, 100 * other / s, bound_by(st, busy));

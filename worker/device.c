@@ -36,12 +36,22 @@ static int by_uuid(struct sl_devices *d, const char *text, int n, struct sl_erro
     return add(d, found, e);
 }
 
+static int take_cores(struct sl_devices *d, struct sl_error *e)
+{
+    if (d->cores)
+        return sl_fail(e, SL_EUSAGE, "device cpu is named twice");
+    d->cores = true;
+    return 0;
+}
+
 static int one(struct sl_devices *d, const char *text, struct sl_error *e)
 {
     int n = sl_gpu_count(d->api);
     char *end;
     long number;
 
+    if (strcmp(text, "cpu") == 0)
+        return take_cores(d, e);
     if (strncmp(text, "GPU-", 4) == 0 && text[4])
         return by_uuid(d, text, n, e);
     if (strncmp(text, "cuda:", 5) != 0 || text[5] < '0' || text[5] > '9')
@@ -66,6 +76,7 @@ int sl_devices_choose(const char *text, struct sl_devices *out, struct sl_error 
     if (strcmp(text, "auto") == 0)
         for (int i = 0; i < sl_gpu_count(out->api) && i < SL_DEVICES_MAX; i++)
             SL_TRY(add(out, i, e));
+    out->cores = strcmp(text, "auto") == 0;
     if (strcmp(text, "auto") != 0 && strcmp(text, "cpu") != 0) {
         if (!*text || strlen(text) >= sizeof copy)
             return sl_fail(e, SL_EUSAGE, "device '%.40s': auto, cpu, cuda:N or GPU-UUID is expected", text);
@@ -74,6 +85,8 @@ int sl_devices_choose(const char *text, struct sl_devices *out, struct sl_error 
             SL_TRY(one(out, word, e));
     }
     if (!out->n)
-        strcpy(out->label, "cpu");
+        out->cores = false;
+    if (!out->n || out->cores)
+        strcat(out->label, out->n ? ",cpu" : "cpu");
     return 0;
 }

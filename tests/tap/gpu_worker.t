@@ -44,7 +44,7 @@ sub shows {
 # ---- what is told
 gpu_worker('w1', 'auto', %nvml);
 start_one('w2', cmd => ["$BUILD/sluice-worker", '--name', 'w2', '--threads', 1, '--mem', '128Mi']);
-shows('name,device,gpu,celsius,watts,vram', qr/^w1\|cuda:0,cuda:1\|emulated GPU,emulated GPU\|61,62\|313,313\|1500000000,1500000000$/m,
+shows('name,device,gpu,celsius,watts,vram', qr/^w1\|cuda:0,cuda:1,cpu\|emulated GPU,emulated GPU\|61,62\|313,313\|1500000000,1500000000$/m,
     'two GPUs, without work');
 shows('name,celsius,watts,gpu', qr/^w2\|\|\|$/m, 'a worker on the processor has none');
 like(run($SLUICE, 'workers')->{out}, qr/^w2 .* - +- +\S+ ago *$/m, 'which is shown as -');
