@@ -90,7 +90,7 @@ sub note_loops {
     $local += /\b(?:LDL|STL)\b/ for map { $_->[1] } @$code;
     $hot{$kernel}{local} = $local;
     if ($search{$kernel}) {
-        my ($best) = sort { $b->{n} <=> $a->{n} } grep { $_->{ops}{MUFU} && $_->{ops}{FADD} && $_->{ops}{FADD} > 20 && !$_->{ops}{STS} } @loops;
+        my ($best) = sort { $b->{n} <=> $a->{n} } grep { $_->{ops}{MUFU} && $_->{ops}{FADD} && $_->{ops}{FADD} > 20 && !$_->{ops}{STS} && !$_->{ops}{LDS} } @loops;
         $hot{$kernel}{loop} = $best;
         return;
     }
