@@ -36,7 +36,7 @@ static const struct {
 static const struct poptOption table[] = {
     {"connect", 'c', POPT_ARG_STRING, NULL, OPT_CONNECT, "the daemon: ipc:///PATH or tcp://HOST:PORT", "ENDPOINT"},
     {"root", 'r', POPT_ARG_STRING, NULL, OPT_ROOT, "folder below which it reads and writes; may be repeated, one at least is needed", "DIR"},
-    {"device", 'd', POPT_ARG_STRING, NULL, OPT_DEVICE, "cpu, cuda:N (several with commas), GPU-UUID, or auto: every GPU, else the processor's cores", "DEVICE"},
+    {"device", 'd', POPT_ARG_STRING, NULL, OPT_DEVICE, "cpu, cuda:N, GPU-UUID, several with commas, or auto: every GPU, and cores where GPUs are behind or none is there", "DEVICE"},
     {"threads", 't', POPT_ARG_STRING, NULL, OPT_THREADS, "compute threads; 0: all processors", "N"},
     {"mem", 'm', POPT_ARG_STRING, NULL, OPT_MEM, "memory that it may use (default 1Gi)", "SIZE"},
     {"name", 'n', POPT_ARG_STRING, NULL, OPT_NAME, "name for people, the same over restarts (default HOST-DEVICE)", "NAME"},
