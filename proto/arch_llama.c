@@ -47,7 +47,7 @@ static const struct sl_tensor_tmpl tensors[] = {
     {NULL, NULL, 0, 0, 0, 0, 0, 0},
 };
 
-static const struct sl_field fields[] = {
+const struct sl_field sl_arch_plain_fields[] = {
     {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, 4096, 0},
     {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, NAN},
     {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
@@ -154,7 +154,7 @@ static const char *const classes[] = {"LlamaForCausalLM", NULL};
 const struct sl_arch sl_arch_llama = {
     .name = "llama",
     .classes = classes,
-    .fields = fields,
+    .fields = sl_arch_plain_fields,
     .tensors = tensors,
     .derive = derive,
     .output_if_there = true,
