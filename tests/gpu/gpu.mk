@@ -1,6 +1,6 @@
 # The GPU's checks and figures; included by the Makefile. gpu_check and gpu_bench link the
 # kernels alone: a compiler and the CUDA toolkit are enough to build them.
-GPU_OBJS := $(call obj_of,kernels) $(B)/proto/types.o $(B)/proto/error.o
+GPU_OBJS := $(call obj_of,kernels) $(B)/proto/types.o $(B)/proto/error.o $(B)/proto/utf8.o
 GPU_BINS := $(B)/gpu/gpu_check $(B)/gpu/gpu_bench
 
 $(B)/gpu/%: tests/gpu/%.c $(GPU_OBJS) $(CU_OBJS)
