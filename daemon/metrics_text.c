@@ -104,7 +104,7 @@ static void gpu_part(FILE *f, const struct sl_coord_stats *c)
         {"worker_gpu_memory_used_bytes", "Its memory in use, by everybody.", offsetof(struct sl_coord_gpu, memory_used)},
         {"worker_gpu_memory_bytes", "Its memory.", offsetof(struct sl_coord_gpu, memory)}};
 
-    for (unsigned i = 0; c->n_gpus && i < sizeof figures / sizeof figures[0]; i++) {
+    for (unsigned i = 0; i < sizeof figures / sizeof figures[0]; i++) {
         head(f, figures[i].name, "gauge", figures[i].help);
         for (uint32_t g = 0; g < c->n_gpus; g++) {
             uint64_t v;
