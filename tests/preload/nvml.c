@@ -4,6 +4,7 @@
  *
  * NVML_FAKE: a file that is read at every question; its words are power in milliwatts, degrees,
  * and bytes in use; no file: nothing is answered. A device is its PCI address's bus number. */
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,7 +42,7 @@ int nvmlDeviceGetHandleByPciBusId_v2(const char *bus, void **out)
 
     if (sscanf(bus, "%x:%x:", &domain, &number) != 2)
         return NOT_FOUND;
-    *out = (char *)NULL + number + 1;
+    *out = (void *)(uintptr_t)(number + 1);
     return OK;
 }
 
@@ -52,7 +53,7 @@ int nvmlDeviceGetTemperature(void *device, int sensor, unsigned *celsius)
     int rc = ask(v);
 
     if (rc == OK)
-        *celsius = (unsigned)v[1] + (unsigned)((char *)device - (char *)NULL) - 1;
+        *celsius = (unsigned)v[1] + (unsigned)(uintptr_t)device - 1;
     return sensor == 0 ? rc : NOT_FOUND;
 }
 
