@@ -8,7 +8,7 @@ extern const struct column job_columns[], worker_columns[], event_columns[];
 
 #define JOB_COLUMNS_USUAL "id,state,priority,recipe,name,user,progress,rate,eta,reason"
 #define HISTORY_COLUMNS_USUAL "id,state,code,recipe,name,user,submitted,elapsed,size,reason"
-#define WORKER_COLUMNS_USUAL "name,host,device,state,held,job,rate,done,bytes,seen,tensor"
+#define WORKER_COLUMNS_USUAL "name,host,device,state,held,job,rate,done,bytes,celsius,watts,seen,tensor"
 
 /* What a narrow terminal shows first without. */
 #define JOB_COLUMNS_DROP "priority,user,rate,elapsed,code,name,size,eta,submitted"

@@ -75,6 +75,7 @@ struct worker {
     uint32_t want;
     uint64_t stages[SL_STAGES];
     bool stages_told;
+    struct cJSON *gpus;     /* as it told last; NULL: it has none */
     bool draining, silent, known; /* known: has said hello since the daemon started */
     struct held *held;
     uint32_t n_held, cap_held;
@@ -276,6 +277,8 @@ bool coord_watches(const struct session *s, uint64_t job);
 int coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool files);
 int coord_put_row(cJSON *into, const struct sl_job_row *r, bool files);
 void coord_put_event(cJSON *into, const struct sl_event *ev);
+/* Effect: adds the worker's GPUs to those that metrics tell of. */
+void coord_gpu_stats(const struct worker *w, struct sl_coord_stats *out);
 void coord_put_worker(const struct sl_coord *c, cJSON *into, const struct worker *w);
 int coord_tell_watchers(struct sl_coord *c, const struct sl_event *ev, struct sl_error *e) SL_MUST_USE;
 int coord_status(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;

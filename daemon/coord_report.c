@@ -135,6 +135,8 @@ void coord_put_worker(const struct sl_coord *c, cJSON *into, const struct worker
         sl_put_uint(into, "rate", w->rate);
     sl_put_uint(into, "done", w->done);
     sl_put_uint(into, "bytes", w->done_bytes);
+    if (w->gpus && w->peer && !w->silent)
+        sl_put(into, "gpus", cJSON_Duplicate(w->gpus, true));
 }
 
 bool coord_watches(const struct session *s, uint64_t job)

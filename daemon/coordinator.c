@@ -47,6 +47,7 @@ static void free_worker(struct worker *w)
 {
     free(w->held);
     free(w->specs);
+    cJSON_Delete(w->gpus);
     free(w);
 }
 
@@ -109,7 +110,7 @@ int coord_dispatch(struct sl_coord *c, const struct sl_peer *from, const struct 
 /* A commit is under way: may this message be taken all the same? */
 static bool needs_no_queue(const struct session *s, const struct sl_msg *m)
 {
-    return s && !s->in_order && (m->id == SL_M_PULL || m->id == SL_M_PROGRESS || m->id == SL_M_PING ||
+    return s && !s->in_order && (m->id == SL_M_PULL || m->id == SL_M_PROGRESS || m->id == SL_M_GPUS || m->id == SL_M_PING ||
                                  m->id == SL_M_PONG);
 }
 
@@ -318,4 +319,8 @@ void sl_coord_stats(const struct sl_coord *c, struct sl_coord_stats *out)
     }
     for (uint32_t i = 0; i < c->n_sessions; i++)
         *(c->sessions[i]->worker ? &out->workers : &out->clients) += 1;
+    out->n_gpus = 0;
+    for (uint32_t i = 0; i < c->n_workers; i++)
+        if (c->workers[i]->peer && !c->workers[i]->silent)
+            coord_gpu_stats(c->workers[i], out);
 }

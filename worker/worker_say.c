@@ -153,6 +153,29 @@ void sl_worker_send_progress(struct sl_worker *w, const struct sl_worker_progres
     w->progress_ms = now_ms;
 }
 
+void sl_worker_send_gpus(struct sl_worker *w, const struct sl_worker_progress *p, uint64_t now_ms)
+{
+    struct sl_msg m;
+    cJSON *gpus = sl_put_array(begin_message(SL_M_GPUS, &m), "gpus");
+
+    for (unsigned i = 0; i < p->n_gpus; i++) {
+        const struct sl_gpu_health *g = &p->gpus[i];
+        cJSON *o = sl_add_object(gpus);
+
+        sl_put_str(o, "device", g->device);
+        sl_put_str(o, "name", g->name);
+        if (g->told) {
+            sl_put_uint(o, "celsius", g->celsius);
+            sl_put_uint(o, "watts", g->watts);
+        }
+        sl_put_uint(o, "memory", g->memory);
+        if (g->told)
+            sl_put_uint(o, "memory_used", g->memory_used);
+    }
+    send_and_free(w, &m, now_ms);
+    w->gpus_ms = now_ms;
+}
+
 int sl_worker_next(struct sl_worker *w, uint8_t **bytes, size_t *n)
 {
     struct message *m = w->out;
