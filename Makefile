@@ -55,7 +55,22 @@ endif
 .PHONY: all deps help clean install uninstall
 all: $(addprefix $(B)/,$(PROGRAMS))
 
-$(B)/%.o: %.c
+# A file that says $(2), rewritten only when it said something else.
+.PHONY: always
+define stamp
+ifneq ($(strip $(file <$(1))),$(strip $(2)))
+$(1): always
+endif
+$(1):
+	@mkdir -p $$(@D)
+	@echo '$(strip $(2))' >$$@
+endef
+
+# What is compiled in: when nvcc comes or goes, every object is made anew. CC and CFLAGS
+# may change without that: they give the same program.
+$(eval $(call stamp,$(B)/gen/compiled_in,sluice $(VERSION) $(if $(CU_OBJS),cuda) $(SAN)))
+
+$(B)/%.o: %.c $(B)/gen/compiled_in
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  CC      $<")
 	$(Q)$(CC) $(ALL_CFLAGS) $(FILE_CFLAGS) -MMD -MP -c $< -o $@
@@ -95,14 +110,7 @@ endef
 $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
 
 # The list changes when a source file comes or goes; then the library is made anew.
-OBJECT_NAMES := $(MODULE_OBJS:$(B)/%=%)
-.PHONY: always
-ifneq ($(strip $(file <$(B)/gen/objects.list)),$(OBJECT_NAMES))
-$(B)/gen/objects.list: always
-endif
-$(B)/gen/objects.list:
-	@mkdir -p $(@D)
-	@echo '$(OBJECT_NAMES)' >$@
+$(eval $(call stamp,$(B)/gen/objects.list,$(MODULE_OBJS:$(B)/%=%)))
 $(B)/libsluice.a: $(MODULE_OBJS) $(B)/gen/objects.list
 	@rm -f $@
 	$(Q)ar rcs $@ $(MODULE_OBJS)

@@ -32,7 +32,25 @@ static void print_job(const struct change_args *a, const char *what, double id)
     } else if (a->parsable) {
         printf("%.0f\n", id);
     } else {
-        printf("%s job %.0f\n", what, id);
+        printf("%s job %.0f%s\n", what, id, a->discard ? "; its unfinished files are being removed" : "");
+    }
+}
+
+/* A cancel that came before: the job is as it was asked for. */
+static void print_cancelled(const struct change_args *a, const cJSON *jobs, const struct ids *ids,
+                            const char *what)
+{
+    for (unsigned i = 0; i < ids->n; i++) {
+        const cJSON *job;
+        bool did = false;
+
+        cJSON_ArrayForEach(job, jobs)
+            did |= (uint64_t)job->valuedouble == ids->id[i];
+        if (did || a->json || a->parsable)
+            print_job(a, what, (double)ids->id[i]);
+        else
+            printf("job %llu was %s before%s\n", (unsigned long long)ids->id[i], what,
+                   a->discard ? "; its unfinished files are gone or about to go" : "");
     }
 }
 
@@ -49,11 +67,14 @@ static int ask_done(struct daemon_link *l, const struct change_args *a, struct s
         sl_put_uints(m->tree, "jobs", ids->id, ids->n);
     SL_TRY(daemon_link_ask(l, m, SL_M_DONE, &answer, e));
     jobs = sl_get(answer.tree, "jobs");
-    cJSON_ArrayForEach(job, jobs)
-        print_job(a, what, job->valuedouble);
-    if (!jobs)
-        for (unsigned i = 0; i < ids->n; i++)
+    if (m->id == SL_M_CANCEL) {
+        print_cancelled(a, jobs, ids, what);
+    } else {
+        cJSON_ArrayForEach(job, jobs)
+            print_job(a, what, job->valuedouble);
+        for (unsigned i = 0; !jobs && i < ids->n; i++)
             print_job(a, what, (double)ids->id[i]);
+    }
     sl_msg_free(&answer);
     return 0;
 }
@@ -136,7 +157,8 @@ static int change_verb(const struct change *k, int argc, const char **argv, stru
     struct poptOption service[SERVICE_TABLE_MAX];
     const struct poptOption discard = {
         "discard", 0, POPT_ARG_NONE, &a.discard, 0,
-        "also remove the partial files: nothing is left for retry", NULL};
+        "also remove the partial files, those of jobs cancelled before as well: nothing is left "
+        "for retry", NULL};
     const struct poptOption sets[] = {
         {"priority", 'p', POPT_ARG_INT, &a.priority, 0, "0 to 100; ten more is twice the share",
          "N"},

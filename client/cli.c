@@ -1,67 +1,13 @@
 #include "client/cli.h"
 
+#include "proto/option_help.h"
 #include "proto/size_text.h"
 
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define HELP_COLUMN 32
-#define HELP_WIDTH 96
-
-/* One description, wrapped, its lines beginning at HELP_COLUMN. */
-static void print_wrapped(const char *text)
-{
-    int room = HELP_WIDTH - HELP_COLUMN;
-
-    while (*text) {
-        int n = (int)strlen(text);
-
-        if (n > room) {
-            for (n = room; n > 0 && text[n] != ' '; n--)
-                ;
-            n = n > 0 ? n : room;
-        }
-        printf("%.*s\n", n, text);
-        text += n;
-        text += strspn(text, " ");
-        if (*text)
-            printf("%*s", HELP_COLUMN, "");
-    }
-}
-
-static bool is_end(const struct poptOption *t)
-{
-    return !t->longName && !t->shortName && !t->arg;
-}
-
-static void print_option(const struct poptOption *t)
-{
-    char left[96];
-    int n = t->shortName ? snprintf(left, sizeof left, "  -%c, --%s", t->shortName, t->longName)
-                         : snprintf(left, sizeof left, "      --%s", t->longName);
-
-    if (t->argDescrip && n < (int)sizeof left)
-        snprintf(left + n, sizeof left - (size_t)n, "=%s", t->argDescrip);
-    printf("%-*s", HELP_COLUMN, left);
-    if (strlen(left) >= HELP_COLUMN)
-        printf("\n%*s", HELP_COLUMN, "");
-    print_wrapped(t->descrip);
-}
-
-/* A table's own options, then the tables in it. */
-static void print_options(const struct poptOption *table)
-{
-    for (const struct poptOption *t = table; !is_end(t); t++)
-        if ((t->argInfo & POPT_ARG_MASK) != POPT_ARG_INCLUDE_TABLE)
-            print_option(t);
-    for (const struct poptOption *t = table; !is_end(t); t++)
-        if ((t->argInfo & POPT_ARG_MASK) == POPT_ARG_INCLUDE_TABLE) {
-            printf("\n%s\n", t->descrip);
-            print_options(t->arg);
-        }
-}
 
 /* Asks a verb's own call of cli_parse for its table: known by its address, so
  * no text that a user types can be it. */
@@ -74,10 +20,10 @@ struct visit {
 
 static void visit_options(const struct poptOption *table, const struct visit *v)
 {
-    for (const struct poptOption *t = table; !is_end(t); t++)
+    for (const struct poptOption *t = table; !sl_option_is_last(t); t++)
         if ((t->argInfo & POPT_ARG_MASK) != POPT_ARG_INCLUDE_TABLE)
             v->fn(v->user, t);
-    for (const struct poptOption *t = table; !is_end(t); t++)
+    for (const struct poptOption *t = table; !sl_option_is_last(t); t++)
         if ((t->argInfo & POPT_ARG_MASK) == POPT_ARG_INCLUDE_TABLE)
             visit_options(t->arg, v);
 }
@@ -96,13 +42,13 @@ void cli_each_option(const struct cli_verb *verb,
 static void print_help(const struct cli_verb *verb, const struct poptOption *table)
 {
     printf("Usage: sluice %s %s\n\n%s.\n\n", verb->name, verb->args, verb->summary);
-    print_options(table);
+    sl_print_options(table);
 }
 
 /* popt hands out copies of string arguments; this gives them back. */
 static void free_strings(const struct poptOption *t)
 {
-    for (; t->longName || t->shortName || t->arg; t++) {
+    for (; !sl_option_is_last(t); t++) {
         unsigned kind = t->argInfo & POPT_ARG_MASK;
 
         if (kind == POPT_ARG_INCLUDE_TABLE) {
@@ -236,4 +182,16 @@ bad:
 const char *cli_size(char buf[32], uint64_t bytes)
 {
     return sl_size_text(buf, bytes);
+}
+
+int cli_print_json(cJSON *object, struct sl_error *e)
+{
+    char *text = cJSON_PrintUnformatted(object);
+
+    cJSON_Delete(object);
+    if (!text)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    puts(text);
+    cJSON_free(text);
+    return 0;
 }

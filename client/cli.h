@@ -123,4 +123,7 @@ int cli_job_open_text(struct sl_job_plan *j, const char *source, const struct cl
 /* Effect: says on stderr what the imatrix does not cover. */
 void cli_job_notes(const struct sl_job_plan *j);
 
+/* Effect: prints an object as one line on stdout. Takes it. Errors: SL_EFAIL. */
+int cli_print_json(struct cJSON *object, struct sl_error *e) SL_MUST_USE;
+
 #endif

@@ -174,7 +174,7 @@ static int take_files(struct run *r, struct sl_error *e)
         output_discard(r->out); /* of a run whose journal is gone */
     if (rc == 0) {
         r->reserved = r->fresh;
-        rc = output_reserve(r->out, r->fresh, kept, e);
+        rc = output_reserve(r->out, r->fresh, kept, NULL, e);
     }
     if (rc == 0 && !r->fresh)
         rc = revoke_lost(r, kept, e);

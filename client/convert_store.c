@@ -1,11 +1,11 @@
 #include "client/convert_store.h"
 
 #include "daemon/queue.h"
+#include "proto/clock.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define WORKER "convert"
 
@@ -13,14 +13,6 @@ struct convert_store {
     struct sl_queue *q;
     uint64_t job; /* 0: none yet */
 };
-
-static uint64_t wall_ms(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_REALTIME, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
 
 static int take_job(void *user, const struct sl_job_row *row)
 {
@@ -99,13 +91,13 @@ int convert_store_go_on(struct convert_store *s, struct sl_error *e)
     else
         SL_TRY(sl_queue_retry(s->q, s->job, e));
     SL_TRY(sl_queue_set_state(s->q, s->job, d.all ? SL_JOB_STITCHING : SL_JOB_RUNNING, 0, NULL,
-                              wall_ms(), e));
+                              sl_wall_ms(), e));
     return sl_queue_commit(s->q, e);
 }
 
 int convert_store_interrupted(struct convert_store *s, struct sl_error *e)
 {
-    SL_TRY(sl_queue_set_state(s->q, s->job, SL_JOB_INTERRUPTED, 0, NULL, wall_ms(), e));
+    SL_TRY(sl_queue_set_state(s->q, s->job, SL_JOB_INTERRUPTED, 0, NULL, sl_wall_ms(), e));
     return sl_queue_commit(s->q, e);
 }
 
@@ -137,10 +129,10 @@ static int record(struct convert_store *s, const struct sl_queue_plan *p, const 
 {
     const struct sl_new_job job = {.user = "", .spec = spec, .state = SL_JOB_QUEUED, .attempts = 1};
 
-    SL_TRY(sl_queue_submit(s->q, &job, wall_ms(), &s->job, e));
+    SL_TRY(sl_queue_submit(s->q, &job, sl_wall_ms(), &s->job, e));
     SL_TRY(sl_queue_set_plan(s->q, s->job, p, e));
     SL_TRY(finish(s, SL_TASK_PREPARE, 0, e));
-    SL_TRY(sl_queue_set_state(s->q, s->job, SL_JOB_RUNNING, 0, NULL, wall_ms(), e));
+    SL_TRY(sl_queue_set_state(s->q, s->job, SL_JOB_RUNNING, 0, NULL, sl_wall_ms(), e));
     return sl_queue_commit(s->q, e);
 }
 

@@ -2,6 +2,7 @@
 
 #include "client/interrupt.h"
 #include "client/progress.h"
+#include "proto/random_hex.h"
 #include "worker/dealer.h"
 
 #include <cjson/cJSON.h>
@@ -9,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -35,17 +35,6 @@ struct daemon_link {
 static uint64_t now_ms(void)
 {
     return now_ns() / 1000000;
-}
-
-int random_hex(char *text, unsigned digits, struct sl_error *e)
-{
-    uint8_t bytes[64];
-
-    if (digits > 2 * sizeof bytes || getrandom(bytes, digits / 2, 0) != (ssize_t)(digits / 2))
-        return sl_fail(e, SL_EFAIL, "no random numbers: %s", strerror(errno));
-    for (unsigned i = 0; i < digits / 2; i++)
-        snprintf(text + 2 * i, 3, "%02x", bytes[i]);
-    return 0;
 }
 
 static const char *advice(const struct daemon_link *l)
@@ -313,7 +302,7 @@ static int begin(struct daemon_link *l, const struct sl_dealer_opts *o, bool pat
 
     l->endpoint = o->endpoint;
     l->heartbeat_ms = HEARTBEAT_MS;
-    SL_TRY(random_hex(l->instance, 32, e));
+    SL_TRY(sl_random_hex(l->instance, 32, e));
     copy(l->name, sizeof l->name, user && *user ? user : "sluice");
     if (gethostname(l->host, sizeof l->host - 1) != 0)
         copy(l->host, sizeof l->host, "localhost");

@@ -55,7 +55,4 @@ const char *daemon_link_role(const struct daemon_link *l);
 /* Version of the daemon. */
 const char *daemon_link_version(const struct daemon_link *l);
 
-/* Effect: fills text with random hexadecimal digits. */
-int random_hex(char *text, unsigned digits, struct sl_error *e) SL_MUST_USE;
-
 #endif

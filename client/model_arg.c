@@ -1,6 +1,8 @@
 /* What a path on the command line means, and text from strangers' files. */
 #include "client/model_arg.h"
 
+#include "proto/utf8.h"
+
 #include <cjson/cJSON.h>
 #include <dirent.h>
 #include <errno.h>
@@ -97,54 +99,21 @@ uint64_t gguf_elems(const struct sl_gguf_tensor *t)
     return t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
 }
 
-/* Bytes of the UTF-8 character at s (n bytes left), or 0. */
-static uint64_t utf8_at(const unsigned char *s, uint64_t n)
-{
-    uint64_t len = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2
-                   : s[0] >= 0xe0 && s[0] < 0xf0 ? 3 : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
-
-    if (len == 0 || len > n)
-        return 0;
-    for (uint64_t i = 1; i < len; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
-        (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
-        return 0;
-    return len;
-}
-
-/* C0, DEL, C1, and the marks that reorder text. */
-static bool is_control(const unsigned char *s, uint64_t len)
-{
-    if (len == 1)
-        return s[0] < 0x20 || s[0] == 0x7f;
-    if (len == 2)
-        return s[0] == 0xc2 && s[1] < 0xa0;
-    return len == 3 && s[0] == 0xe2 &&
-           ((s[1] == 0x80 && (s[2] == 0x8e || s[2] == 0x8f || (s[2] >= 0xa8 && s[2] <= 0xae))) ||
-            (s[1] == 0x81 && s[2] >= 0xa6 && s[2] <= 0xa9));
-}
-
 void print_safe(const char *text, uint64_t n, uint64_t max)
 {
     const unsigned char *s = (const unsigned char *)text;
     uint64_t i = 0;
 
     while (i < n && i < max) {
-        uint64_t len = utf8_at(s + i, n - i);
+        size_t len = sl_utf8_shown(s + i, n - i);
 
-        if (s[i] == '\n') {
+        if (s[i] == '\n')
             fputs("\\n", stdout);
-            len = 1;
-        } else if (len == 0 || is_control(s + i, len)) {
-            len = len ? len : 1;
-            for (uint64_t k = 0; k < len; k++)
-                printf("\\x%02x", s[i + k]);
-        } else {
+        else if (len == 0)
+            printf("\\x%02x", s[i]);
+        else
             fwrite(s + i, 1, len, stdout);
-        }
-        i += len;
+        i += len ? len : 1;
     }
     if (i < n)
         fputs("...", stdout);
@@ -159,7 +128,7 @@ struct cJSON *json_text(const char *text, uint64_t n)
     if (!clean)
         return NULL;
     for (uint64_t i = 0; i < n;) {
-        uint64_t len = s[i] ? utf8_at(s + i, n - i) : 0;
+        uint64_t len = s[i] ? sl_utf8_at(s + i, n - i) : 0;
 
         if (len) {
             memcpy(p, s + i, len);

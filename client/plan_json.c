@@ -1,7 +1,6 @@
 #include "client/plan_view.h"
 
 #include <cjson/cJSON.h>
-#include <stdlib.h>
 
 static cJSON *group_json(const struct plan_group *g)
 {
@@ -105,7 +104,6 @@ static void add_output(cJSON *root, const struct plan_view *v)
 int plan_view_json(const struct plan_view *v, struct cJSON *extra, struct sl_error *e)
 {
     cJSON *root = cJSON_CreateObject(), *list;
-    char *text;
 
     cJSON_AddNumberToObject(root, "schema", 1);
     cJSON_AddStringToObject(root, "message_type", "plan");
@@ -127,11 +125,5 @@ int plan_view_json(const struct plan_view *v, struct cJSON *extra, struct sl_err
         cJSON_AddItemToObject(root, field->string, field);
     }
     cJSON_Delete(extra);
-    text = cJSON_PrintUnformatted(root);
-    cJSON_Delete(root);
-    if (!text)
-        return sl_fail(e, SL_EFAIL, "out of memory");
-    puts(text);
-    free(text);
-    return 0;
+    return cli_print_json(root, e);
 }

@@ -1,7 +1,6 @@
 #include "client/cli.h"
 
 #include <cjson/cJSON.h>
-#include <stdlib.h>
 #include <string.h>
 
 static int add_json(cJSON *list, const char *name, struct sl_error *e)
@@ -25,7 +24,6 @@ static int add_json(cJSON *list, const char *name, struct sl_error *e)
 static int print_json(const char *name, struct sl_error *e)
 {
     cJSON *root = cJSON_CreateObject(), *list;
-    char *text = NULL;
     int rc = 0;
 
     cJSON_AddNumberToObject(root, "schema", 1);
@@ -35,13 +33,8 @@ static int print_json(const char *name, struct sl_error *e)
         rc = add_json(list, name, e);
     for (uint32_t i = 0; rc == 0 && !name && sl_recipe_stock_name(i); i++)
         rc = add_json(list, sl_recipe_stock_name(i), e);
-    if (rc == 0) {
-        text = cJSON_PrintUnformatted(root);
-        rc = text ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
-    }
     if (rc == 0)
-        puts(text);
-    free(text);
+        return cli_print_json(root, e);
     cJSON_Delete(root);
     return rc;
 }

@@ -2,6 +2,7 @@
 #include "client/follow.h"
 #include "client/progress.h"
 #include "client/submit_spec.h"
+#include "proto/random_hex.h"
 
 #include <cjson/cJSON.h>
 #include <stdlib.h>
@@ -102,7 +103,7 @@ static int build(const struct submit_args *a, const struct ids *after, cJSON *sp
                  struct sl_msg *m, struct sl_error *e)
 {
     char key[33];
-    int rc = random_hex(key, 32, e);
+    int rc = sl_random_hex(key, 32, e);
 
     if (rc == 0)
         rc = sl_msg_new(SL_M_SUBMIT, NULL, m, e);

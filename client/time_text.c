@@ -1,5 +1,7 @@
 #include "client/time_text.h"
 
+#include "proto/clock.h"
+
 #include <stdio.h>
 #include <time.h>
 
@@ -56,8 +58,5 @@ const char *time_left(char buf[32], uint64_t bytes, uint64_t rate)
 
 uint64_t time_now_ms(void)
 {
-    struct timespec ts;
-
-    clock_gettime(CLOCK_REALTIME, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+    return sl_wall_ms();
 }

@@ -1,7 +1,6 @@
 #include "client/cli.h"
 
 #include <cjson/cJSON.h>
-#include <stdlib.h>
 
 static double bits(const struct sl_type_info *t)
 {
@@ -17,7 +16,6 @@ static bool listed(int type)
 static int print_json(struct sl_error *e)
 {
     cJSON *root = cJSON_CreateObject(), *list;
-    char *text;
 
     cJSON_AddNumberToObject(root, "schema", 1);
     cJSON_AddStringToObject(root, "message_type", "types");
@@ -38,13 +36,7 @@ static int print_json(struct sl_error *e)
         cJSON_AddStringToObject(o, "advice", t->advice);
         cJSON_AddItemToArray(list, o);
     }
-    text = cJSON_PrintUnformatted(root);
-    cJSON_Delete(root);
-    if (!text)
-        return sl_fail(e, SL_EFAIL, "out of memory");
-    puts(text);
-    free(text);
-    return 0;
+    return cli_print_json(root, e);
 }
 
 static void print_list(void)

@@ -86,6 +86,22 @@ static int cancel(struct ask *a, struct job *j, struct sl_error *e)
     return coord_set_state(a->c, j, SL_JOB_CANCELLED, -SL_EFAIL, "cancelled by a user", e);
 }
 
+/* A job cancelled before whose files stayed then: they go now. *did: whether that was still
+ * to be done. */
+static int discard(struct ask *a, struct job *j, uint64_t id, bool *did, struct sl_error *e)
+{
+    const struct task *t;
+
+    SL_TRY(revive(a, j, id, &j, e));
+    t = coord_task(j, SL_TASK_DISCARD);
+    *did = !t || t->state == SL_TASK_QUARANTINED;
+    if (!*did)
+        return 0;
+    SL_TRY(add_special(a, j, SL_TASK_DISCARD, e));
+    a->c->changes++;
+    return coord_event(a->c, "set", j, -1, NULL, e, "by %s discard", a->s->user);
+}
+
 static int set(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
 {
     const cJSON *t = a->m->tree, *x;
@@ -160,17 +176,21 @@ static int verify(struct ask *a, struct job *j, const struct found *s, uint64_t 
     return coord_set_state(a->c, j, SL_JOB_VERIFYING, 0, NULL, e);
 }
 
-/* One verb on one job. What the client did wrong goes to a->why. */
-static int change_job(struct ask *a, const struct found *s, uint64_t id, struct sl_error *e)
+/* One verb on one job. What the client did wrong goes to a->why; *did is set to false by a
+ * cancel that found nothing left to do. */
+static int change_job(struct ask *a, const struct found *s, uint64_t id, bool *did, struct sl_error *e)
 {
     struct job *j = coord_job(a->c, id);
     bool ended = sl_job_ended(s->state);
 
     switch (a->m->id) {
     case SL_M_CANCEL:
-        if (ended)
-            return s->state == SL_JOB_CANCELLED ? 0 : wrong_state(a, id, s->state, "it has ended");
-        return cancel(a, j, e);
+        if (!ended)
+            return cancel(a, j, e);
+        if (s->state != SL_JOB_CANCELLED)
+            return wrong_state(a, id, s->state, "it has ended");
+        *did = false;
+        return sl_get_bool(a->m->tree, "discard") ? discard(a, j, id, did, e) : 0;
     case SL_M_HOLD:
         if (ended)
             return wrong_state(a, id, s->state, "it has ended");
@@ -198,13 +218,24 @@ static int change_job(struct ask *a, const struct found *s, uint64_t id, struct 
     }
 }
 
+static int answer(struct ask *a, const uint64_t *did, uint32_t n, struct sl_error *e)
+{
+    struct sl_msg m;
+
+    if (a->m->id != SL_M_CANCEL)
+        return coord_done(a, e);
+    SL_TRY(sl_msg_new(SL_M_DONE, a->re, &m, e));
+    sl_put_uints(m.tree, "jobs", did, n);
+    return coord_send(a->c, a->s->peer, &m, e);
+}
+
 /* All jobs are looked at before the first is changed. */
 int coord_on_change(struct ask *a, struct sl_error *e)
 {
     const cJSON *list = sl_get(a->m->tree, "jobs"), *x;
-    uint64_t ids[1000];
+    uint64_t ids[1000], did[1000];
     struct found s[1];
-    uint32_t n = 0;
+    uint32_t n = 0, n_did = 0;
 
     if (!list)
         ids[n++] = sl_get_uint(a->m->tree, "job", 0);
@@ -213,6 +244,7 @@ int coord_on_change(struct ask *a, struct sl_error *e)
     for (int pass = 0; pass < 2; pass++)
         for (uint32_t i = 0; i < n; i++) {
             const struct sl_job_filter f = sl_job_only(ids[i]);
+            bool done = pass == 1;
             int rc = 0;
 
             memset(s, 0, sizeof *s);
@@ -220,10 +252,12 @@ int coord_on_change(struct ask *a, struct sl_error *e)
             if (!s->there)
                 sl_fail(&a->why, SL_ENOJOB, "no job %llu", (unsigned long long)ids[i]);
             else if (may_change(a, s->user, ids[i]) == 0 && pass == 1)
-                rc = change_job(a, s, ids[i], e);
+                rc = change_job(a, s, ids[i], &done, e);
             if (a->why.code)
                 return coord_refuse_ask(a, e);
             SL_TRY(rc);
+            if (done)
+                did[n_did++] = ids[i];
         }
-    return coord_done(a, e);
+    return answer(a, did, n_did, e);
 }

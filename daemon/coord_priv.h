@@ -176,7 +176,19 @@ struct sl_coord {
 int coord_grow(void *array, uint32_t n, uint32_t *cap, size_t size, struct sl_error *e)
     SL_MUST_USE;
 
-/* ---- coordinator.c: sessions, messages out */
+/* ---- coordinator.c: sessions, messages in */
+int coord_dispatch(struct sl_coord *c, const struct sl_peer *from, const struct sl_msg *m,
+                   const char *re, struct sl_error *e) SL_MUST_USE;
+struct session *coord_session(struct sl_coord *c, uint64_t peer);
+struct worker *coord_worker(struct sl_coord *c, const char *instance);
+void coord_drop_session(struct sl_coord *c, struct session *s);
+
+/* ---- coord_commit.c: what comes during a commit. Takes m. */
+int coord_defer(struct sl_coord *c, struct session *s, const struct sl_peer *from, struct sl_msg *m,
+                const char *re, struct sl_error *e) SL_MUST_USE;
+void coord_drop_deferred(struct sl_coord *c);
+
+/* ---- coord_out.c: messages out, events */
 int coord_send(struct sl_coord *c, uint64_t peer, struct sl_msg *m, struct sl_error *e) SL_MUST_USE;
 /* The same for what says nothing that is not on disk: it leaves at once, unless
  * something that must be heard before it waits. */
@@ -184,9 +196,12 @@ int coord_send_early(struct sl_coord *c, uint64_t peer, struct sl_msg *m, struct
     SL_MUST_USE;
 int coord_refuse(struct sl_coord *c, uint64_t peer, const char *re, const char *name,
                  const struct sl_error *why, struct sl_error *e) SL_MUST_USE;
-struct session *coord_session(struct sl_coord *c, uint64_t peer);
-struct worker *coord_worker(struct sl_coord *c, const char *instance);
-void coord_drop_session(struct sl_coord *c, struct session *s);
+/* A message of at most one number (field NULL: none). */
+int coord_send_simple(struct sl_coord *c, uint64_t peer, enum sl_message_id id, const char *re,
+                      const char *field, uint64_t v, struct sl_error *e) SL_MUST_USE;
+/* What waited for transactions up to `synced` may leave. */
+int coord_release(struct sl_coord *c, uint64_t synced, struct sl_error *e) SL_MUST_USE;
+void coord_drop_waiting(struct sl_coord *c);
 int coord_event(struct sl_coord *c, const char *kind, const struct job *j, int64_t task,
                 const char *worker, struct sl_error *e, const char *fmt, ...)
     __attribute__((format(printf, 7, 8))) SL_MUST_USE;

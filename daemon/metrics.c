@@ -1,4 +1,5 @@
 #include "daemon/metrics.h"
+#include "proto/clock.h"
 #include "daemon/metrics_text.h"
 
 #include <arpa/inet.h>
@@ -13,7 +14,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
-#include <time.h>
 #include <unistd.h>
 
 struct sl_metrics {
@@ -26,14 +26,6 @@ struct sl_metrics {
     struct sl_metrics_figures figures;
     uint64_t published_ms;         /* CLOCK_BOOTTIME; 0: never */
 };
-
-static uint64_t clock_ms(clockid_t id)
-{
-    struct timespec t;
-
-    clock_gettime(id, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 /* ---- what the process knows of itself */
 
@@ -67,7 +59,7 @@ static void look(const struct sl_metrics *m, uint64_t published_ms, struct sl_pr
     struct statvfs fs;
     struct rlimit lim;
     struct rusage ru;
-    uint64_t now = clock_ms(CLOCK_BOOTTIME);
+    uint64_t now = sl_boot_ms();
 
     *p = (struct sl_process_figures){.version = m->version, .bytes_version = m->bytes_version,
                                      .start_seconds = m->start_seconds};
@@ -158,7 +150,7 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *c, const ch
     f = m->figures;
     published_ms = m->published_ms;
     pthread_mutex_unlock(&m->lock);
-    alive = published_ms && clock_ms(CLOCK_BOOTTIME) - published_ms <= m->stale_ms;
+    alive = published_ms && sl_boot_ms() - published_ms <= m->stale_ms;
     if (strcmp(url, "/metrics") == 0)
         return metrics_page(c, m, &f, published_ms);
     if (strcmp(url, "/healthz") == 0)
@@ -279,7 +271,7 @@ int sl_metrics_open(const struct sl_metrics_opts *o, struct sl_metrics **out, st
         return sl_fail(e, SL_EFAIL, "out of memory");
     }
     m->stale_ms = o->stale_ms ? o->stale_ms : 30000;
-    m->start_seconds = (double)clock_ms(CLOCK_REALTIME) / 1000;
+    m->start_seconds = (double)sl_wall_ms() / 1000;
     m->version = strdup(o->version);
     m->bytes_version = strdup(o->bytes_version);
     m->state_dir = o->state_dir ? strdup(o->state_dir) : NULL;
@@ -325,7 +317,7 @@ void sl_metrics_publish(struct sl_metrics *m, const struct sl_metrics_figures *f
 
     if (!m)
         return;
-    now = clock_ms(CLOCK_BOOTTIME);
+    now = sl_boot_ms();
     pthread_mutex_lock(&m->lock);
     m->figures = *f;
     m->published_ms = now ? now : 1;

@@ -1,6 +1,4 @@
-#include "daemon/queue.h"
-
-#include "proto/plan.h"
+#include "daemon/queue_priv.h"
 
 #include <sqlite3.h>
 #include <stdarg.h>
@@ -50,9 +48,11 @@ static const char *const migrations[QUEUE_VERSION] = {
     "CREATE TABLE requests(user TEXT NOT NULL, key TEXT NOT NULL, digest INTEGER NOT NULL,"
     "  jobs TEXT NOT NULL, time INTEGER NOT NULL, PRIMARY KEY(user, key)) STRICT, WITHOUT ROWID;",
     /* Epochs are the queue's, no longer each task's; a lease says whose it is. Leases of
-     * before, of which that is not known, go back. */
+     * before, of which that is not known, go back. A new queue's begin at the time (one in
+     * memory alone: at 0). */
     "CREATE TABLE counters(name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
-    "INSERT INTO counters SELECT 'epochs', coalesce(max(epoch), 0) FROM tasks;"
+    "INSERT INTO counters SELECT 'epochs', coalesce(max(epoch), (SELECT iif(file = '', 0, unixepoch() * 100000)"
+    "  FROM pragma_database_list WHERE name = 'main')) FROM tasks;"
     "ALTER TABLE tasks ADD COLUMN owner TEXT NOT NULL DEFAULT '';"
     "UPDATE tasks SET state = 0, worker = '' WHERE state = 1;",
 };
@@ -64,32 +64,10 @@ struct sl_queue {
     uint64_t epoch;              /* last one taken */
     uint64_t reserved, reserved_synced; /* epochs up to here: written, and on disk */
     struct {
-        const char *sql;         /* by address: every statement stands once in this file */
+        const char *sql;         /* by address */
         sqlite3_stmt *st;
     } cache[STATEMENTS];
 };
-
-const char *sl_job_state_name(enum sl_job_state s)
-{
-    static const char *const names[SL_JOB_STATES] = {
-        "queued", "held", "running", "stitching", "verifying", "succeeded", "failed", "cancelled",
-        "interrupted"};
-
-    return s < SL_JOB_STATES ? names[s] : "unknown";
-}
-
-int sl_job_state_by_name(const char *name)
-{
-    for (int s = 0; s < SL_JOB_STATES; s++)
-        if (strcmp(sl_job_state_name((enum sl_job_state)s), name) == 0)
-            return s;
-    return -1;
-}
-
-bool sl_job_ended(enum sl_job_state s)
-{
-    return s == SL_JOB_SUCCEEDED || s == SL_JOB_FAILED || s == SL_JOB_CANCELLED;
-}
 
 /* ---- statements */
 
@@ -135,8 +113,8 @@ static int bind_all(struct sl_queue *q, sqlite3_stmt **st, const char *sql, cons
     return 0;
 }
 
-static int query(struct sl_queue *q, sqlite3_stmt **st, struct sl_error *e, const char *sql,
-                 const char *kinds, ...)
+int db_query(struct sl_queue *q, sqlite3_stmt **st, struct sl_error *e, const char *sql,
+             const char *kinds, ...)
 {
     va_list ap;
     int rc;
@@ -147,8 +125,7 @@ static int query(struct sl_queue *q, sqlite3_stmt **st, struct sl_error *e, cons
     return rc;
 }
 
-/* Returns 1 with a row, 0 at the end. */
-static int next_row(struct sl_queue *q, sqlite3_stmt *st, struct sl_error *e)
+int db_next(struct sl_queue *q, sqlite3_stmt *st, struct sl_error *e)
 {
     int step = sqlite3_step(st);
 
@@ -163,8 +140,7 @@ static int next_row(struct sl_queue *q, sqlite3_stmt *st, struct sl_error *e)
     return e ? e->code : SL_EFAIL;
 }
 
-/* Runs a writing statement inside the transaction; returns the rows changed. */
-static int change(struct sl_queue *q, struct sl_error *e, const char *sql, const char *kinds, ...)
+int db_change(struct sl_queue *q, struct sl_error *e, const char *sql, const char *kinds, ...)
 {
     sqlite3_stmt *st;
     va_list ap;
@@ -187,19 +163,72 @@ static int change(struct sl_queue *q, struct sl_error *e, const char *sql, const
     return sqlite3_changes(q->db);
 }
 
-/* The same where the number of rows does not matter. */
-#define CHANGE(...) SL_TRY(change(__VA_ARGS__))
-
-static uint64_t col(sqlite3_stmt *st, int i)
+uint64_t db_number(sqlite3_stmt *st, int i)
 {
     return (uint64_t)sqlite3_column_int64(st, i);
 }
 
-static const char *text(sqlite3_stmt *st, int i)
+const char *db_text(sqlite3_stmt *st, int i)
 {
     const char *s = (const char *)sqlite3_column_text(st, i);
 
     return s ? s : "";
+}
+
+void db_reset(sqlite3_stmt *st)
+{
+    sqlite3_reset(st);
+}
+
+uint64_t db_last_id(const struct sl_queue *q)
+{
+    return (uint64_t)sqlite3_last_insert_rowid(q->db);
+}
+
+const char *db_path(const struct sl_queue *q)
+{
+    return q->path;
+}
+
+/* ---- epochs */
+
+uint64_t sl_queue_take_epoch(struct sl_queue *q)
+{
+    return ++q->epoch;
+}
+
+uint64_t sl_queue_last_epoch(const struct sl_queue *q)
+{
+    return q->epoch;
+}
+
+uint64_t sl_queue_epochs_synced(const struct sl_queue *q)
+{
+    return q->reserved_synced;
+}
+
+int db_reserve_epochs(struct sl_queue *q, struct sl_error *e)
+{
+    if (q->epoch + EPOCH_BLOCK / 2 < q->reserved)
+        return 0;
+    CHANGE(q, e, "UPDATE counters SET value = ? WHERE name = 'epochs'", "i", q->epoch + EPOCH_BLOCK);
+    q->reserved = q->epoch + EPOCH_BLOCK;
+    return 0;
+}
+
+/* What an earlier process reserved may have been used: begin behind it. */
+static int start_epochs(struct sl_queue *q, struct sl_error *e)
+{
+    sqlite3_stmt *st;
+    int rc;
+
+    SL_TRY(db_query(q, &st, e, "SELECT value FROM counters WHERE name = 'epochs'", ""));
+    SL_TRY(rc = db_next(q, st, e));
+    if (rc == 0)
+        return sl_fail(e, SL_EFAIL, "%s: the counter of epochs is missing: the queue is damaged", q->path);
+    q->epoch = q->reserved = q->reserved_synced = db_number(st, 0);
+    sqlite3_reset(st);
+    return db_reserve_epochs(q, e);
 }
 
 /* ---- opening, committing */
@@ -240,32 +269,6 @@ static int migrate(struct sl_queue *q, struct sl_error *e)
         }
     }
     return 0;
-}
-
-/* Writes that a block of epochs beyond those in use is reserved, when the last one
- * is half used. */
-static int reserve_epochs(struct sl_queue *q, struct sl_error *e)
-{
-    if (q->epoch + EPOCH_BLOCK / 2 < q->reserved)
-        return 0;
-    CHANGE(q, e, "UPDATE counters SET value = ? WHERE name = 'epochs'", "i", q->epoch + EPOCH_BLOCK);
-    q->reserved = q->epoch + EPOCH_BLOCK;
-    return 0;
-}
-
-/* What an earlier process reserved may have been used: begin behind it. */
-static int start_epochs(struct sl_queue *q, struct sl_error *e)
-{
-    sqlite3_stmt *st;
-    int rc;
-
-    SL_TRY(query(q, &st, e, "SELECT value FROM counters WHERE name = 'epochs'", ""));
-    SL_TRY(rc = next_row(q, st, e));
-    if (rc == 0)
-        return sl_fail(e, SL_EFAIL, "%s: the counter of epochs is missing: the queue is damaged", q->path);
-    q->epoch = q->reserved = q->reserved_synced = col(st, 0);
-    sqlite3_reset(st);
-    return reserve_epochs(q, e);
 }
 
 static int set_up(struct sl_queue *q, struct sl_error *e)
@@ -354,443 +357,4 @@ void sl_queue_rollback(struct sl_queue *q)
         sqlite3_exec(q->db, "ROLLBACK", NULL, NULL, NULL);
     q->reserved = q->reserved_synced;
     q->open = false;
-}
-
-/* ---- jobs */
-
-int sl_queue_submit(struct sl_queue *q, const struct sl_new_job *j, uint64_t now_ms, uint64_t *id,
-                    struct sl_error *e)
-{
-    CHANGE(q, e, "INSERT INTO jobs(grp, state, priority, attempts, manual, verify, user, spec, submitted)"
-                 " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
-           "iiiiiissi", j->group == UINT64_MAX ? (uint64_t)0 : j->group, (uint64_t)j->state,
-           (uint64_t)j->priority, (uint64_t)j->attempts, (uint64_t)j->manual_stitch,
-           (uint64_t)j->verify, j->user, j->spec, now_ms);
-    *id = (uint64_t)sqlite3_last_insert_rowid(q->db);
-    if (j->group == UINT64_MAX)
-        CHANGE(q, e, "UPDATE jobs SET grp = id WHERE id = ?", "i", *id);
-    for (uint32_t i = 0; i < j->n_after; i++)
-        CHANGE(q, e, "INSERT OR IGNORE INTO after VALUES(?, ?)", "ii", *id, j->after[i]);
-    for (uint32_t i = 0; i < j->n_labels; i++)
-        SL_TRY(sl_queue_set_label(q, *id, j->labels[i], true, e));
-    SL_TRY(sl_queue_add_task(q, *id, SL_TASK_PREPARE, e));
-    SL_TRY(sl_queue_add_task(q, *id, SL_TASK_STITCH, e));
-    SL_TRY(sl_queue_add_task(q, *id, SL_TASK_PUBLISH, e));
-    return j->verify ? sl_queue_add_task(q, *id, SL_TASK_VERIFY, e) : 0;
-}
-
-int sl_queue_seen(struct sl_queue *q, const char *user, const char *key, uint64_t digest,
-                  uint64_t ids[64], struct sl_error *e)
-{
-    sqlite3_stmt *st;
-    char *end;
-    int n = 0, rc;
-
-    SL_TRY(query(q, &st, e, "SELECT digest, jobs FROM requests WHERE user = ? AND key = ?", "ss",
-                 user, key));
-    SL_TRY(rc = next_row(q, st, e));
-    if (rc == 1 && col(st, 0) != digest)
-        rc = sl_fail(e, SL_EUSAGE, "submit: the key '%s' was used for another request", key);
-    if (rc == 1)
-        for (const char *s = text(st, 1); *s && n < 64; s = end) {
-            ids[n++] = strtoull(s, &end, 10);
-            end += *end == ',';
-        }
-    sqlite3_reset(st);
-    return rc < 0 ? rc : n;
-}
-
-int sl_queue_remember(struct sl_queue *q, const char *user, const char *key, uint64_t digest,
-                      const uint64_t *ids, uint32_t n, uint64_t now_ms, struct sl_error *e)
-{
-    char list[64 * 21 + 1] = "";
-
-    for (uint32_t i = 0; i < n && i < 64; i++)
-        snprintf(list + strlen(list), sizeof list - strlen(list), "%llu,",
-                 (unsigned long long)ids[i]);
-    CHANGE(q, e, "INSERT INTO requests VALUES(?, ?, ?, ?, ?)", "ssisi", user, key, digest, list,
-           now_ms);
-    return 0;
-}
-
-/* Fills what stands in other tables. Labels are copied into *labels (freed by the caller). */
-static int fill_job(struct sl_queue *q, struct sl_job_row *r, char **labels, struct sl_error *e)
-{
-    sqlite3_stmt *st;
-    int rc;
-
-    SL_TRY(query(q, &st, e, "SELECT needs FROM after WHERE job = ? LIMIT 64", "i", r->id));
-    while ((rc = next_row(q, st, e)) == 1)
-        r->after[r->n_after++] = col(st, 0);
-    SL_TRY(rc);
-    SL_TRY(query(q, &st, e, "SELECT label FROM labels WHERE job = ? ORDER BY label LIMIT 32", "i", r->id));
-    while ((rc = next_row(q, st, e)) == 1)
-        if ((labels[r->n_labels] = strdup(text(st, 0))) != NULL) {
-            r->labels[r->n_labels] = labels[r->n_labels];
-            r->n_labels++;
-        }
-    SL_TRY(rc);
-    SL_TRY(query(q, &st, e, "SELECT sum(state = 2 AND task < 65536), sum(state = 3),"
-                            " sum(iif(state = 2 AND task < 65536, src, 0)),"
-                            " sum(task = 65540 AND state < 2) FROM tasks WHERE job = ?", "i", r->id));
-    if ((rc = next_row(q, st, e)) == 1) {
-        r->n_done = (uint32_t)col(st, 0);
-        r->n_quarantined = (uint32_t)col(st, 1);
-        r->done_bytes = col(st, 2);
-        r->discard = col(st, 3) > 0;
-    }
-    sqlite3_reset(st);
-    return rc < 0 ? rc : 0;
-}
-
-static bool has_labels(const struct sl_job_row *r, const struct sl_job_filter *f)
-{
-    for (uint32_t i = 0; i < f->n_labels; i++) {
-        uint32_t k = 0;
-
-        while (k < r->n_labels && strcmp(r->labels[k], f->labels[i]) != 0)
-            k++;
-        if (k == r->n_labels)
-            return false;
-    }
-    return true;
-}
-
-#define JOB_COLUMNS "SELECT id, grp, state, priority, attempts, manual, verify, user, spec, submitted," \
-                    " started, ended, code, error, files, fingerprint, n_tasks, src_bytes, file_bytes" \
-                    " FROM jobs WHERE id > ? AND id < ? AND (? & (1 << state)) "
-
-static int one_job(struct sl_queue *q, sqlite3_stmt *st, const struct sl_job_filter *f,
-                   int (*fn)(void *user, const struct sl_job_row *row), void *user, uint32_t *n,
-                   struct sl_error *e)
-{
-    char *labels[32] = {0};
-    struct sl_job_row r = {
-        .id = col(st, 0), .group = col(st, 1), .state = (enum sl_job_state)col(st, 2),
-        .priority = (uint32_t)col(st, 3), .attempts = (uint32_t)col(st, 4),
-        .manual_stitch = col(st, 5) != 0, .verify = col(st, 6) != 0, .user = text(st, 7),
-        .spec = text(st, 8), .submitted_ms = col(st, 9), .started_ms = col(st, 10),
-        .ended_ms = col(st, 11), .code = (int)col(st, 12), .error = text(st, 13),
-        .files = text(st, 14), .fingerprint = text(st, 15), .n_tasks = (uint32_t)col(st, 16),
-        .src_bytes = col(st, 17), .file_bytes = col(st, 18),
-    };
-    int rc = fill_job(q, &r, labels, e);
-
-    if (rc == 0 && has_labels(&r, f)) {
-        rc = fn(user, &r);
-        (*n)++;
-    }
-    for (unsigned i = 0; i < 32; i++)
-        free(labels[i]);
-    return rc;
-}
-
-int sl_queue_each_job(struct sl_queue *q, const struct sl_job_filter *f,
-                      int (*fn)(void *user, const struct sl_job_row *row), void *user,
-                      struct sl_error *e)
-{
-    uint64_t low = f->id ? f->id - 1 : 0, high = f->id ? f->id + 1 : f->before;
-    const char *sql = f->newest_first ? JOB_COLUMNS "ORDER BY id DESC" : JOB_COLUMNS "ORDER BY id";
-    sqlite3_stmt *st;
-    uint32_t n = 0;
-    int rc;
-
-    SL_TRY(query(q, &st, e, sql, "iii", low, high ? high : (uint64_t)INT64_MAX,
-                 (uint64_t)(f->states ? f->states : UINT32_MAX)));
-    while ((rc = next_row(q, st, e)) == 1) {
-        rc = one_job(q, st, f, fn, user, &n, e);
-        if (rc != 0 || (f->limit && n == f->limit))
-            break;
-    }
-    sqlite3_reset(st);
-    return rc;
-}
-
-int sl_queue_set_plan(struct sl_queue *q, uint64_t job, const struct sl_queue_plan *p,
-                      struct sl_error *e)
-{
-    uint64_t src = 0;
-
-    CHANGE(q, e, "DELETE FROM tasks WHERE job = ? AND task < 65536", "i", job);
-    for (uint32_t t = 0; t < p->n_tasks; t++) {
-        src += p->src_bytes[t];
-        CHANGE(q, e, "INSERT INTO tasks(job, task, state, src, out, shard) VALUES(?, ?, 0, ?, ?, ?)",
-               "iiiii", job, (uint64_t)t, p->src_bytes[t], p->out_bytes[t], (uint64_t)p->shard[t]);
-    }
-    CHANGE(q, e, "UPDATE jobs SET fingerprint = ?, p_source = ?, p_recipe = ?, p_options = ?,"
-                 " p_version = ?, n_tasks = ?, src_bytes = ?, file_bytes = ? WHERE id = ?",
-           "sssssiiii", p->fingerprint, p->source, p->recipe, p->options, p->version,
-           (uint64_t)p->n_tasks, src, p->file_bytes, job);
-    return 0;
-}
-
-int sl_queue_same_plan(struct sl_queue *q, uint64_t job, const struct sl_queue_plan *p,
-                       struct sl_error *e)
-{
-    static const char *const label[] = {"version of sluice", "recipe", "set of options", "source",
-                                        "config.json, tokenizer or model card"};
-    const char *const now[] = {p->version, p->recipe, p->options, p->source, p->fingerprint};
-    char option[200];
-    sqlite3_stmt *st;
-    int rc;
-
-    SL_TRY(query(q, &st, e, "SELECT p_version, p_recipe, p_options, p_source, fingerprint, n_tasks"
-                            " FROM jobs WHERE id = ?", "i", job));
-    SL_TRY(rc = next_row(q, st, e));
-    if (rc == 0)
-        return sl_fail(e, SL_ENOJOB, "%s: no job %llu", q->path, (unsigned long long)job);
-    rc = 0;
-    /* The same fingerprint is the same work, however its options were spelled. */
-    for (int i = 0; i < 5 && rc == 0 && text(st, 4)[0] && strcmp(text(st, 4), now[4]) != 0; i++)
-        if (i == 2 && sl_plan_option_difference(text(st, i), now[i], option, sizeof option))
-            rc = sl_fail(e, SL_EEXISTS, "%s: unfinished work with another %s", q->path, option);
-        else if (strcmp(text(st, i), now[i]) != 0)
-            rc = sl_fail(e, SL_EEXISTS, "%s: unfinished work with another %s (then %s, now %s)",
-                         q->path, label[i], text(st, i), now[i]);
-    if (rc == 0 && text(st, 4)[0] && col(st, 5) != p->n_tasks)
-        rc = sl_fail(e, SL_EEXISTS, "%s: unfinished work with another number of tasks (then %llu, "
-                                    "now %u)", q->path, (unsigned long long)col(st, 5), p->n_tasks);
-    sqlite3_reset(st);
-    return rc;
-}
-
-int sl_queue_set_state(struct sl_queue *q, uint64_t job, enum sl_job_state s, int code,
-                       const char *error, uint64_t now_ms, struct sl_error *e)
-{
-    CHANGE(q, e, "UPDATE jobs SET state = ?1, code = ?2, error = ?3,"
-                 " started = iif(started = 0 AND ?1 = 2, ?4, started),"
-                 " ended = iif(?1 IN (5, 6, 7), ?4, 0) WHERE id = ?5",
-           "iisii", (uint64_t)s, (uint64_t)code, error ? error : "", now_ms, job);
-    return 0;
-}
-
-int sl_queue_set_priority(struct sl_queue *q, uint64_t job, uint32_t priority, struct sl_error *e)
-{
-    CHANGE(q, e, "UPDATE jobs SET priority = ? WHERE id = ?", "ii", (uint64_t)priority, job);
-    return 0;
-}
-
-int sl_queue_set_attempts(struct sl_queue *q, uint64_t job, uint32_t attempts, struct sl_error *e)
-{
-    CHANGE(q, e, "UPDATE jobs SET attempts = ? WHERE id = ?", "ii", (uint64_t)attempts, job);
-    return 0;
-}
-
-int sl_queue_set_files(struct sl_queue *q, uint64_t job, const char *files, struct sl_error *e)
-{
-    CHANGE(q, e, "UPDATE jobs SET files = ? WHERE id = ?", "si", files, job);
-    return 0;
-}
-
-int sl_queue_set_label(struct sl_queue *q, uint64_t job, const char *label, bool present,
-                       struct sl_error *e)
-{
-    if (present)
-        CHANGE(q, e, "INSERT OR IGNORE INTO labels VALUES(?, ?)", "is", job, label);
-    else
-        CHANGE(q, e, "DELETE FROM labels WHERE job = ? AND label = ?", "is", job, label);
-    return 0;
-}
-
-int sl_queue_retry(struct sl_queue *q, uint64_t job, struct sl_error *e)
-{
-    CHANGE(q, e, "UPDATE failures SET counts = 0 WHERE job = ?", "i", job);
-    CHANGE(q, e, "UPDATE tasks SET attempts = 0, state = iif(state = 3, 0, state) WHERE job = ?", "i", job);
-    /* Discarded files are to be made from the beginning. */
-    CHANGE(q, e, "UPDATE tasks SET state = 0 WHERE job = ?1 AND EXISTS"
-                 " (SELECT 1 FROM tasks WHERE job = ?1 AND task = 65540)", "i", job);
-    CHANGE(q, e, "DELETE FROM tasks WHERE job = ? AND task = 65540", "i", job);
-    CHANGE(q, e, "UPDATE tasks SET state = 0 WHERE job = ? AND state = 2 AND task > 65536", "i", job);
-    return 0;
-}
-
-int sl_queue_add_task(struct sl_queue *q, uint64_t job, uint32_t task, struct sl_error *e)
-{
-    CHANGE(q, e, "INSERT INTO tasks(job, task, state) VALUES(?, ?, 0)"
-                 " ON CONFLICT DO UPDATE SET state = 0, attempts = 0", "ii", job, (uint64_t)task);
-    return 0;
-}
-
-int sl_queue_forget(struct sl_queue *q, uint64_t job, struct sl_error *e)
-{
-    CHANGE(q, e, "DELETE FROM tasks WHERE job = ?", "i", job);
-    CHANGE(q, e, "DELETE FROM failures WHERE job = ?", "i", job);
-    CHANGE(q, e, "DELETE FROM events WHERE job = ?", "i", job);
-    CHANGE(q, e, "DELETE FROM labels WHERE job = ?", "i", job);
-    CHANGE(q, e, "DELETE FROM after WHERE job = ?", "i", job);
-    CHANGE(q, e, "DELETE FROM jobs WHERE id = ?", "i", job);
-    return 0;
-}
-
-/* ---- tasks */
-
-int sl_queue_each_task(struct sl_queue *q, uint64_t job,
-                       int (*fn)(void *user, const struct sl_task_row *row), void *user,
-                       struct sl_error *e)
-{
-    sqlite3_stmt *st;
-    int rc;
-
-    SL_TRY(query(q, &st, e, "SELECT task, state, epoch, attempts, checksum, src, out, shard, worker,"
-                            " owner FROM tasks WHERE job = ? ORDER BY task", "i", job));
-    while ((rc = next_row(q, st, e)) == 1) {
-        const struct sl_task_row r = {
-            .task = (uint32_t)col(st, 0), .state = (enum sl_task_state)col(st, 1),
-            .epoch = col(st, 2), .attempts = (uint32_t)col(st, 3), .checksum = col(st, 4),
-            .src_bytes = col(st, 5), .out_bytes = col(st, 6), .shard = (uint32_t)col(st, 7),
-            .worker = text(st, 8), .owner = text(st, 9),
-        };
-
-        if ((rc = fn(user, &r)) != 0)
-            break;
-    }
-    sqlite3_reset(st);
-    return rc;
-}
-
-uint64_t sl_queue_take_epoch(struct sl_queue *q)
-{
-    return ++q->epoch;
-}
-
-uint64_t sl_queue_last_epoch(const struct sl_queue *q)
-{
-    return q->epoch;
-}
-
-uint64_t sl_queue_epochs_synced(const struct sl_queue *q)
-{
-    return q->reserved_synced;
-}
-
-int sl_queue_lease(struct sl_queue *q, const struct sl_new_lease *l, struct sl_error *e)
-{
-    SL_TRY(reserve_epochs(q, e));
-    return change(q, e, "UPDATE tasks SET state = 1, epoch = ?1, worker = ?2, owner = ?3"
-                        " WHERE job = ?4 AND task = ?5 AND state = 0 AND epoch < ?1",
-                  "issii", l->epoch, l->worker, l->owner, l->job, (uint64_t)l->task);
-}
-
-int sl_queue_finish(struct sl_queue *q, uint64_t job, uint32_t task, uint64_t epoch,
-                    uint64_t checksum, struct sl_error *e)
-{
-    return change(q, e, "UPDATE tasks SET state = 2, checksum = ?"
-                        " WHERE job = ? AND task = ? AND epoch = ? AND state = 1",
-                  "iiii", checksum, job, (uint64_t)task, epoch);
-}
-
-int sl_queue_return(struct sl_queue *q, uint64_t job, uint32_t task, uint64_t epoch,
-                    struct sl_error *e)
-{
-    return change(q, e, "UPDATE tasks SET state = 0, worker = ''"
-                        " WHERE job = ? AND task = ? AND epoch = ? AND state = 1",
-                  "iii", job, (uint64_t)task, epoch);
-}
-
-int sl_queue_fail(struct sl_queue *q, uint64_t job, uint32_t task, uint64_t epoch,
-                  const struct sl_task_failure *f, enum sl_task_state *state, uint32_t *attempts,
-                  struct sl_error *e)
-{
-    sqlite3_stmt *st;
-    uint64_t workers;
-    int rc = change(q, e, "UPDATE tasks SET state = 0, worker = '', attempts = attempts + 1"
-                          " WHERE job = ? AND task = ? AND epoch = ? AND state = 1",
-                    "iii", job, (uint64_t)task, epoch);
-
-    if (rc != 1)
-        return rc;
-    CHANGE(q, e, "INSERT INTO failures VALUES(?, ?, ?, ?, ?, ?, ?, 1)", "iiisisi", job,
-           (uint64_t)task, epoch, f->worker, (uint64_t)f->code, f->text, f->now_ms);
-    SL_TRY(query(q, &st, e, "SELECT (SELECT attempts FROM tasks WHERE job = ?1 AND task = ?2),"
-                            " (SELECT count(DISTINCT worker) FROM failures"
-                            "  WHERE job = ?1 AND task = ?2 AND counts = 1)", "ii", job, (uint64_t)task));
-    SL_TRY(rc = next_row(q, st, e));
-    *attempts = (uint32_t)col(st, 0);
-    workers = col(st, 1);
-    sqlite3_reset(st);
-    *state = SL_TASK_READY;
-    if (*attempts >= f->max_attempts || workers >= f->max_workers) {
-        *state = SL_TASK_QUARANTINED;
-        CHANGE(q, e, "UPDATE tasks SET state = 3 WHERE job = ? AND task = ?", "ii", job, (uint64_t)task);
-    }
-    return 1;
-}
-
-int sl_queue_revoke(struct sl_queue *q, uint64_t job, const uint32_t *tasks, uint32_t n,
-                    struct sl_error *e)
-{
-    for (uint32_t i = 0; i < n; i++)
-        CHANGE(q, e, "UPDATE tasks SET state = 0, worker = '' WHERE job = ? AND task = ? AND state = 2",
-               "ii", job, (uint64_t)tasks[i]);
-    return 0;
-}
-
-/* ---- history */
-
-int sl_queue_add_event(struct sl_queue *q, struct sl_event *ev, struct sl_error *e)
-{
-    CHANGE(q, e, "INSERT INTO events(time, job, task, worker, kind, text) VALUES(?, ?, ?, ?, ?, ?)",
-           "iiisss", ev->time_ms, ev->job, (uint64_t)ev->task, ev->worker, ev->kind, ev->text);
-    ev->id = (uint64_t)sqlite3_last_insert_rowid(q->db);
-    return 0;
-}
-
-int sl_queue_each_event(struct sl_queue *q, uint64_t job, uint64_t since, uint32_t limit,
-                        int (*fn)(void *user, const struct sl_event *ev), void *user,
-                        struct sl_error *e)
-{
-    const char *sql = job ? "SELECT id, time, job, task, worker, kind, text FROM events"
-                            " WHERE job = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
-                          : "SELECT id, time, job, task, worker, kind, text FROM events"
-                            " WHERE ?1 = 0 AND id > ?2 ORDER BY id LIMIT ?3";
-    sqlite3_stmt *st;
-    int rc;
-
-    SL_TRY(query(q, &st, e, sql, "iii", job, since, (uint64_t)limit));
-    while ((rc = next_row(q, st, e)) == 1) {
-        const struct sl_event ev = {
-            .id = col(st, 0), .time_ms = col(st, 1), .job = col(st, 2),
-            .task = sqlite3_column_int64(st, 3), .worker = text(st, 4), .kind = text(st, 5),
-            .text = text(st, 6),
-        };
-
-        if ((rc = fn(user, &ev)) != 0)
-            break;
-    }
-    sqlite3_reset(st);
-    return rc;
-}
-
-int sl_queue_last_event(struct sl_queue *q, uint64_t *id, struct sl_error *e)
-{
-    sqlite3_stmt *st;
-    int rc;
-
-    SL_TRY(query(q, &st, e, "SELECT max(id) FROM events", ""));
-    SL_TRY(rc = next_row(q, st, e));
-    *id = rc ? col(st, 0) : 0;
-    sqlite3_reset(st);
-    return 0;
-}
-
-int sl_queue_each_failure(struct sl_queue *q, uint64_t job, uint32_t limit,
-                          int (*fn)(void *user, const struct sl_failure_row *row), void *user,
-                          struct sl_error *e)
-{
-    sqlite3_stmt *st;
-    int rc;
-
-    SL_TRY(query(q, &st, e, "SELECT task, epoch, time, worker, text, code FROM failures"
-                            " WHERE job = ? ORDER BY rowid DESC LIMIT ?", "ii", job, (uint64_t)limit));
-    while ((rc = next_row(q, st, e)) == 1) {
-        const struct sl_failure_row r = {
-            .task = (uint32_t)col(st, 0), .epoch = col(st, 1), .time_ms = col(st, 2),
-            .worker = text(st, 3), .text = text(st, 4), .code = (int)col(st, 5),
-        };
-
-        if ((rc = fn(user, &r)) != 0)
-            break;
-    }
-    sqlite3_reset(st);
-    return rc;
 }

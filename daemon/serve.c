@@ -1,8 +1,10 @@
 #include "daemon/serve.h"
 
 #include "daemon/event_log.h"
+#include "proto/clock.h"
 #include "proto/notify.h"
 #include "proto/plan.h"
+#include "proto/random_hex.h"
 #include "proto/roots.h"
 
 #include <errno.h>
@@ -14,11 +16,9 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MESSAGES_A_TURN 512   /* of one commit */
@@ -42,12 +42,7 @@ struct serve {
 
 static struct sl_now now(void)
 {
-    struct timespec b, w;
-
-    clock_gettime(CLOCK_BOOTTIME, &b);
-    clock_gettime(CLOCK_REALTIME, &w);
-    return (struct sl_now){(uint64_t)b.tv_sec * 1000 + (uint64_t)b.tv_nsec / 1000000,
-                           (uint64_t)w.tv_sec * 1000 + (uint64_t)w.tv_nsec / 1000000};
+    return (struct sl_now){sl_boot_ms(), sl_wall_ms()};
 }
 
 /* ---- hooks of the coordinator */
@@ -114,19 +109,6 @@ static int check_state(const char *dir, struct sl_error *e)
     return 0;
 }
 
-static int make_id(char id[33], struct sl_error *e)
-{
-    uint8_t raw[16];
-
-    if (getrandom(raw, sizeof raw, 0) != (ssize_t)sizeof raw)
-        return sl_fail(e, SL_EFAIL, "no random bytes: %s", strerror(errno));
-    for (unsigned i = 0; i < sizeof raw; i++)
-        for (unsigned k = 0; k < 2; k++)
-            id[2 * i + k] = "0123456789abcdef"[raw[i] >> (4 - 4 * k) & 15];
-    id[32] = 0;
-    return 0;
-}
-
 static int take_signals(struct serve *s, struct sl_error *e)
 {
     sigset_t set;
@@ -187,7 +169,7 @@ static int open_all(struct serve *s, struct sl_error *e)
         co.check_path = check_path;
     }
     SL_TRY(take_events(s, e));
-    SL_TRY(make_id(s->id, e));
+    SL_TRY(sl_random_hex(s->id, 32, e));
     co.version = SLUICE_VERSION;
     co.bytes_version = SL_BYTES_VERSION;
     co.daemon_id = s->id;

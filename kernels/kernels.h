@@ -72,4 +72,10 @@ int sl_backend_usable(enum sl_backend b);
 int sl_quantize_on(enum sl_backend b, int type, const float *x, const float *w, uint64_t n,
                    uint64_t row, void *out, uint64_t *bad) SL_MUST_USE;
 
+/* Effect: the bytes of sl_load_f32 followed by sl_quantize_on without importance weights, with no
+ * values in between. Returns 1, or 0 when there is no such way for the type and the source, or
+ * when one of the two would refuse something: then out means nothing, and they are to be called. */
+int sl_quantize_source(enum sl_backend b, int type, const struct sl_source *s, uint64_t skip,
+                       uint64_t n, void *out) SL_MUST_USE;
+
 #endif

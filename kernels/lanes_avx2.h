@@ -53,6 +53,7 @@ V_FN vm v_ine(vi a, vi b) { return v_not(_mm256_castsi256_ps(_mm256_cmpeq_epi32(
 V_FN vf v_tofloat(vi a) { return _mm256_cvtepi32_ps(a); }
 V_FN vi v_trunc(vf a) { return _mm256_cvttps_epi32(a); }
 V_FN vf v_frombits(vi a) { return _mm256_castsi256_ps(a); }
+V_FN vi v_bits(vf a) { return _mm256_castps_si256(a); }
 V_FN vi v_magic(vf a)
 {
     vi b = _mm256_castps_si256(_mm256_add_ps(a, _mm256_set1_ps(12582912.f)));
@@ -81,6 +82,12 @@ V_FN vf v_lookup16(const float *table, vi i)
 V_FN void v_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
 V_FN vi v_loadi(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 V_FN vi v_load_u16(const uint16_t *p) { return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)); }
+V_FN void v_store_u16(uint16_t *p, vi a)
+{
+    __m128i lo = _mm256_castsi256_si128(a), hi = _mm256_extracti128_si256(a, 1);
+
+    _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(lo, hi));
+}
 V_FN vi v_index(void) { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
 V_FN vf v_spread(const float *p, int shift)
 {
@@ -122,11 +129,9 @@ V_FN void v_store_i8(int8_t *p, vi a)
 /* E4M3 codes as F16 bits: the same sign and mantissa, an exponent lower by 8. */
 V_FN vf v_load_e4m3(const uint8_t *p)
 {
-    __m128i e = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)p));
-    __m128i sign = _mm_and_si128(_mm_slli_epi16(e, 8), _mm_set1_epi16((int16_t)0x8000));
-    __m128i mag = _mm_and_si128(_mm_slli_epi16(e, 7), _mm_set1_epi16(0x3f80));
+    __m128i e = _mm_slli_epi16(_mm_cvtepi8_epi16(_mm_loadl_epi64((const __m128i *)p)), 7);
 
-    return _mm256_cvtph_ps(_mm_or_si128(sign, mag));
+    return _mm256_cvtph_ps(_mm_and_si128(e, _mm_set1_epi16((int16_t)0xbf80)));
 }
 #define V_LOAD_E4M3 v_load_e4m3
 

@@ -50,6 +50,7 @@ V_FN vm v_ine(vi a, vi b) { return _mm512_cmpneq_epi32_mask(a, b); }
 V_FN vf v_tofloat(vi a) { return _mm512_cvtepi32_ps(a); }
 V_FN vi v_trunc(vf a) { return _mm512_cvttps_epi32(a); }
 V_FN vf v_frombits(vi a) { return _mm512_castsi512_ps(a); }
+V_FN vi v_bits(vf a) { return _mm512_castps_si512(a); }
 V_FN vi v_magic(vf a)
 {
     vi b = _mm512_castps_si512(_mm512_add_ps(a, _mm512_set1_ps(12582912.f)));
@@ -73,6 +74,7 @@ V_FN vi v_load_u16(const uint16_t *p)
 {
     return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
 }
+V_FN void v_store_u16(uint16_t *p, vi a) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(a)); }
 V_FN vi v_index(void) { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 V_FN vf v_spread(const float *p, int shift)
 {
@@ -112,11 +114,9 @@ V_FN void v_store_i8(int8_t *p, vi a)
 /* E4M3 codes as F16 bits: the same sign and mantissa, an exponent lower by 8. */
 V_FN vf v_load_e4m3(const uint8_t *p)
 {
-    __m256i e = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p));
-    __m256i sign = _mm256_slli_epi16(e, 8), mag = _mm256_slli_epi16(e, 7);
+    __m256i e = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)), 7);
 
-    return _mm512_cvtph_ps(_mm256_ternarylogic_epi32(_mm256_set1_epi16((int16_t)0x8000), sign, mag, 0xca) &
-                           _mm256_set1_epi16((int16_t)0xbf80));
+    return _mm512_cvtph_ps(_mm256_and_si256(e, _mm256_set1_epi16((int16_t)0xbf80)));
 }
 #define V_LOAD_E4M3 v_load_e4m3
 

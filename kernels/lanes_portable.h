@@ -70,6 +70,7 @@ V_FN vi v_trunc(vf a)
     return r;
 }
 V_FN vf v_frombits(vi a) { return (vf)a; }
+V_FN vi v_bits(vf a) { return (vi)a; }
 V_FN vi v_magic(vf a)
 {
     return ((vi)(a + v_set(12582912.f)) & v_seti(0x7fffff)) | v_seti(0x4b000000);
@@ -104,7 +105,18 @@ V_FN vi v_loadi(const int32_t *p)
     memcpy(&a, p, sizeof a);
     return a;
 }
-V_FN vi v_load_u16(const uint16_t *p) { return (vi){p[0], p[1], p[2], p[3]}; }
+V_FN vi v_load_u16(const uint16_t *p)
+{
+    uint16_t h[LANES];
+
+    memcpy(h, p, sizeof h); /* of any alignment */
+    return (vi){h[0], h[1], h[2], h[3]};
+}
+V_FN void v_store_u16(uint16_t *p, vi a)
+{
+    for (int i = 0; i < LANES; i++)
+        p[i] = (uint16_t)a[i];
+}
 V_FN vi v_index(void) { return (vi){0, 1, 2, 3}; }
 V_FN vf v_spread(const float *p, int shift) { (void)shift; return v_set(p[0]); }
 V_FN vf v_lookup4(const float *table, vi i)

@@ -50,6 +50,7 @@ V_FN vm v_ine(vi a, vi b) { return a != b; }
 V_FN vf v_tofloat(vi a) { return (float)a; }
 V_FN vi v_trunc(vf a) { return a > -2147483648.f && a < 2147483648.f ? (vi)a : INT_MIN; }
 V_FN vf v_frombits(vi a) { return sl_float((uint32_t)a); }
+V_FN vi v_bits(vf a) { return (vi)sl_bits(a); }
 V_FN vi v_magic(vf a)
 {
     return (vi)((sl_bits(a + 12582912.f) & 0x7fffff) | 0x4b000000);
@@ -62,6 +63,7 @@ V_FN vf v_lookup16(const float *table, vi i) { return table[i]; }
 V_FN void v_store(float *p, vf a) { *p = a; }
 V_FN vi v_loadi(const int32_t *p) { return *p; }
 V_FN vi v_load_u16(const uint16_t *p) { return *p; }
+V_FN void v_store_u16(uint16_t *p, vi a) { *p = (uint16_t)a; }
 V_FN vi v_index(void) { return 0; }
 V_FN vf v_spread(const float *p, int shift) { (void)shift; return p[0]; }
 V_FN vf v_lookup4(const float *table, vi i) { return table[i & 3]; }

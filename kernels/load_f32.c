@@ -1,4 +1,4 @@
-/* Source elements to F32, run by run under one scale. */
+/* Source elements to F32, run by run under one scale; and q8_0 straight from them. */
 #include "kernels/backend.h"
 #include "kernels/half.h"
 
@@ -57,14 +57,9 @@ static struct place place_of(const struct sl_source *s, uint64_t index)
     return p;
 }
 
-/* Effect: moves on by len <= cols_left elements; no division, since runs are short. */
-static void advance(const struct sl_source *s, struct place *p, uint64_t len)
+/* At the end of a block's row. */
+static void next_block(const struct sl_source *s, struct place *p)
 {
-    p->col += len;
-    p->cols_left -= len;
-    if (p->cols_left)
-        return;
-    p->scale++;
     if (p->col == s->cols) {
         p->col = 0;
         p->row++;
@@ -75,6 +70,32 @@ static void advance(const struct sl_source *s, struct place *p, uint64_t len)
         p->scale = p->row_scales;
     }
     p->cols_left = least(s->block_cols, s->cols - p->col);
+}
+
+/* Effect: moves on by len <= cols_left elements; no division, since runs are short. */
+static void advance(const struct sl_source *s, struct place *p, uint64_t len)
+{
+    p->col += len;
+    p->cols_left -= len;
+    if (p->cols_left)
+        return;
+    p->scale++;
+    next_block(s, p);
+}
+
+/* Returns how many of the next n elements lie in whole blocks of this row, from here on. */
+static uint64_t whole_blocks(const struct sl_source *s, const struct place *p, uint64_t n)
+{
+    uint64_t row = least(s->cols - p->col, n);
+
+    return p->cols_left == s->block_cols ? row - row % s->block_cols : 0;
+}
+
+static void advance_blocks(const struct sl_source *s, struct place *p, uint64_t len)
+{
+    p->col += len;
+    p->scale += len / s->block_cols;
+    next_block(s, p);
 }
 
 int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out, uint64_t *bad)
@@ -93,6 +114,14 @@ int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out
         bool broken;
 
         len = s->scale ? least(p.cols_left, n - done) : n - done;
+        if (s->scale && s->dtype == SL_DTYPE_F8_E4M3 && ops->load_e4m3) {
+            uint64_t many = whole_blocks(s, &p, n - done);
+
+            if (many && ops->load_e4m3(data + skip + done, many, p.scale, s->block_cols, out + done)) {
+                advance_blocks(s, &p, len = many);
+                continue;
+            }
+        }
         if (t->block > 1)
             broken = load_blocks(sl_type_of_dtype(s->dtype), data, skip + done, len, scale, out + done);
         else
@@ -108,6 +137,90 @@ int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out
         if (s->scale)
             advance(s, &p, len);
     }
+    return 0;
+}
+
+#define PIECE 256u /* blocks of 32 */
+#define REST 16u   /* blocks that a backend may leave */
+#define FLOATS 1024u
+
+/* Effect: scale[i] = the scale of the i-th block of 32 from *p on. Returns false where one has two. */
+static bool block_scales(const struct sl_source *s, struct place *p, uint64_t blocks, float *scale)
+{
+    for (uint64_t i = 0; i < blocks;) {
+        uint64_t many = s->block_cols == 128 ? whole_blocks(s, p, 32 * (blocks - i)) : 0, run;
+
+        for (uint64_t k = 0; k < many / 128; k++, i += 4)
+            scale[i] = scale[i + 1] = scale[i + 2] = scale[i + 3] = p->scale[k];
+        if (many) {
+            advance_blocks(s, p, many);
+            continue;
+        }
+        if (p->cols_left % 32)
+            return false;
+        run = least(p->cols_left / 32, blocks - i);
+        for (uint64_t k = 0; k < run; k++)
+            scale[i++] = *p->scale;
+        advance(s, p, 32 * run);
+    }
+    return true;
+}
+
+static int q8_0_of_source(enum sl_backend b, const struct sl_source *s, uint64_t skip, uint64_t n, uint8_t *out)
+{
+    const struct sl_backend_ops *ops = sl_backend_ops(b);
+    const uint64_t bytes = sl_type_bytes(SL_TYPE_Q8_0, 32), width = sl_dtype_info(s->dtype)->bytes;
+    bool scaled = s->scale || s->dtype == SL_DTYPE_F8_E4M3;
+    uint64_t blocks = n / 32, bad;
+    float scale[PIECE], x[32 * REST];
+    struct place p;
+
+    if (s->scale && n)
+        p = place_of(s, s->first + skip);
+    for (uint64_t i = 0; !s->scale && i < PIECE; i++)
+        scale[i] = 1;
+    for (uint64_t done = 0, k; done < blocks; done += k) {
+        k = least(PIECE, blocks - done);
+        if (s->scale && !block_scales(s, &p, k, scale))
+            return 0;
+        k = ops->q8_0(s->dtype, (const uint8_t *)s->data + (skip + 32 * done) * width, scaled ? scale : NULL, k, out + done * bytes);
+        if (k)
+            continue;
+        k = blocks - done;
+        if (k >= REST || sl_load_f32(s, skip + 32 * done, 32 * k, x, &bad) < 0 ||
+            sl_quantize_on(b, SL_TYPE_Q8_0, x, NULL, 32 * k, 32, out + done * bytes, &bad) < 0)
+            return 0;
+    }
+    return 1;
+}
+
+/* By pieces, so that reading and writing memory take turns often enough to overlap. */
+static int floats_of_source(enum sl_backend b, int type, const struct sl_source *s, uint64_t skip, uint64_t n, uint8_t *out)
+{
+    uint64_t bad, bytes = sl_type_bytes(type, 1);
+    float x[FLOATS];
+
+    if (type == SL_TYPE_F32 && (uintptr_t)out % _Alignof(float) == 0)
+        return sl_load_f32(s, skip, n, (float *)(void *)out, &bad) == 0;
+    for (uint64_t done = 0, k; done < n; done += k) {
+        k = least(FLOATS, n - done);
+        if (sl_load_f32(s, skip + done, k, x, &bad) < 0 || sl_quantize_on(b, type, x, NULL, k, k, out + done * bytes, &bad) < 0)
+            return 0;
+    }
+    return 1;
+}
+
+int sl_quantize_source(enum sl_backend b, int type, const struct sl_source *s, uint64_t skip, uint64_t n, void *out)
+{
+    const struct sl_dtype_info *t = sl_dtype_info(s->dtype);
+
+    if (!sl_backend_usable(b) || !t || !t->weight || t->block > 1 ||
+        (s->scale && (!s->cols || !s->block_rows || !s->block_cols)))
+        return 0;
+    if (type == SL_TYPE_Q8_0 && n % 32 == 0)
+        return q8_0_of_source(b, s, skip, n, out);
+    if (type == SL_TYPE_F16 || type == SL_TYPE_BF16 || type == SL_TYPE_F32)
+        return floats_of_source(b, type, s, skip, n, out);
     return 0;
 }
 

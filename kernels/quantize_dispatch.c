@@ -193,11 +193,12 @@ int sl_quantize_on(enum sl_backend b, int type, const float *x, const float *w, 
 {
     const struct sl_backend_ops *ops = sl_backend_ops(b);
     const struct sl_type_info *t = sl_type_info(type);
+    int rc;
 
     if (!ops || !t || n % t->block || (w && (row == 0 || n % row || row % t->block)))
         return SL_EUNSUPPORTED;
-    SL_TRY(ops->quantize(type, x, w, n, row, out));
-    return sl_check_scales(type, out, n, bad);
+    rc = ops->quantize(type, x, w, n, row, out);
+    return rc < 0 ? rc : rc ? 0 : sl_check_scales(type, out, n, bad);
 }
 
 int sl_quantize(int type, const float *x, const float *w, uint64_t n, uint64_t row, void *out, uint64_t *bad)

@@ -156,10 +156,12 @@ static void quantize_q8_0(const float *x, uint64_t n, uint8_t *out)
         q8_0_block(x + 32 * b, out + b * sizeof(struct blk_q8_0));
 }
 
+/* backend.h: 1 says that every stored scale is finite. */
 static int backend_quantize(int type, const float *x, const float *w, uint64_t n, uint64_t row, void *out)
 {
     uint16_t *half = out;
     uint64_t done;
+    bool plain;
 
     if (type < 0 || type >= SL_TYPE_LIMIT)
         return SL_EUNSUPPORTED;
@@ -172,16 +174,12 @@ static int backend_quantize(int type, const float *x, const float *w, uint64_t n
         memcpy(out, x, n * 4);
         return 0;
     case SL_TYPE_F16:
-        for (uint64_t i = 0; i < n; i++)
-            half[i] = sl_f16_from_f32(x[i]);
-        return 0;
+        return quantize_halves(false, x, n, half);
     case SL_TYPE_BF16:
-        for (uint64_t i = 0; i < n; i++)
-            half[i] = sl_bf16_from_f32(x[i]);
-        return 0;
+        return quantize_halves(true, x, n, half);
     case SL_TYPE_Q8_0:
-        done = q8_0_groups(x, n, out);
-        quantize_q8_0(x + done, n - done, (uint8_t *)out + done / 32 * sizeof(struct blk_q8_0));
+        done = q8_0_stream(SL_DTYPE_F32, (const uint8_t *)(const void *)x, NULL, n / 32, &plain, out);
+        quantize_q8_0(x + 32 * done, n - 32 * done, (uint8_t *)out + done * sizeof(struct blk_q8_0));
         return 0;
     default:
         return SL_EUNSUPPORTED;
@@ -197,8 +195,10 @@ static bool backend_load(int dtype, const void *src, uint64_t n, float scale, fl
 
 #ifdef V_LOAD_E4M3
     if (dtype == SL_DTYPE_F8_E4M3)
-        i = load_e4m3(b, n, scale, out);
+        i = load_e4m3(b, n, &scale, n, out);
 #endif
+    if (dtype == SL_DTYPE_F16)
+        i = load_f16(b, n, scale, out);
 #define LOAD_LOOP(width, expr)                                       \
     for (; i < n; i++) {                                             \
         uint##width##_t e;                                           \

@@ -47,9 +47,9 @@ static const struct sl_tensor_tmpl tensors[] = {
     {NULL, NULL, 0, 0, 0, 0, 0, 0},
 };
 
-static const struct sl_field fields[] = {
+const struct sl_field sl_arch_plain_fields[] = {
     {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, 4096, 0},
-    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, 2048},
+    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, NAN},
     {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
     {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
     {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
@@ -133,6 +133,8 @@ static int derive_freqs(struct sl_params *p, struct sl_error *e)
 
 static int derive(struct sl_params *p, struct sl_error *e)
 {
+    if (!p->num[SL_N_CTX].have)
+        sl_num_set(p, SL_N_CTX, 2048); /* the configuration class's own */
     SL_TRY(sl_arch_plain_attention(p, e));
     if (p->num[SL_N_HEAD_DIM].u % 2)
         return sl_fail(e, SL_ESOURCE, "config.json: heads have %u rows; an even number is needed",
@@ -154,7 +156,7 @@ static const char *const classes[] = {"LlamaForCausalLM", NULL};
 const struct sl_arch sl_arch_llama = {
     .name = "llama",
     .classes = classes,
-    .fields = fields,
+    .fields = sl_arch_plain_fields,
     .tensors = tensors,
     .derive = derive,
     .output_if_there = true,

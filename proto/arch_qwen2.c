@@ -1,7 +1,6 @@
 /* Qwen2 and the R1 distills made from it: biases on q, k and v, no permutation. */
 #include "proto/arch_table.h"
 
-#include <math.h>
 #include <string.h>
 
 #define L SL_W_LAYER
@@ -30,21 +29,10 @@ static const struct sl_tensor_tmpl tensors[] = {
     {NULL, NULL, 0, 0, 0, 0, 0, 0},
 };
 
-static const struct sl_field fields[] = {
-    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, 4096, 0},
-    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, 32768},
-    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
-    {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
-    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
-    {SL_N_HEAD_KV, "num_key_value_heads", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
-    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, false, 0, 1, 1e-6},
-    {SL_N_HEAD_DIM, "head_dim", SL_FIELD_INT, false, 1, 1 << 16, NAN},
-    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
-};
-
 static int derive(struct sl_params *p, struct sl_error *e)
 {
+    if (!p->num[SL_N_CTX].have)
+        sl_num_set(p, SL_N_CTX, 32768); /* the configuration class's own */
     if (p->num[SL_N_HEAD_DIM].have) {
         sl_num_set(p, SL_N_HEAD_DIM_K, p->num[SL_N_HEAD_DIM].u);
         sl_num_set(p, SL_N_HEAD_DIM_V, p->num[SL_N_HEAD_DIM].u);
@@ -60,7 +48,7 @@ static const char *const classes[] = {"Qwen2ForCausalLM", NULL};
 const struct sl_arch sl_arch_qwen2 = {
     .name = "qwen2",
     .classes = classes,
-    .fields = fields,
+    .fields = sl_arch_plain_fields,
     .tensors = tensors,
     .derive = derive,
     .output_if_there = true,

@@ -137,6 +137,9 @@ const char *sl_config_str(const struct cJSON *config, const char *name);
 int sl_config_float(const struct cJSON *object, const char *where, const char *name, double *v,
                     struct sl_error *e) SL_MUST_USE;
 
+/* Facts of config.json where attention has plain heads and there are no experts (arch_llama.c). */
+extern const struct sl_field sl_arch_plain_fields[];
+
 /* Effect: rows of q and of k and v for attention with plain heads (arch_llama.c).
  * Errors: SL_ESOURCE when heads do not divide. */
 int sl_arch_plain_attention(struct sl_params *p, struct sl_error *e) SL_MUST_USE;

@@ -1,6 +1,7 @@
 /* The byte-level alphabet: 188 bytes are the character of their own number, the
  * other 68 (controls, space, U+007F to U+00A0, U+00AD) follow from U+0100 on. */
 #include "proto/tokenizer.h"
+#include "proto/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -36,31 +37,30 @@ static unsigned next_char(const unsigned char **s)
     return (c & 0x1f) << 6 | (*(*s)++ & 0x3f);
 }
 
-/* How many bytes from s are one character of UTF-8; 0: none is. *bad = the bytes
- * that one U+FFFD then stands for. */
-static size_t char_length(const unsigned char *s, size_t n, size_t *bad)
+/* How many bytes of what is no character one U+FFFD stands for: as many as one could
+ * begin with, 1 at least. */
+static size_t bad_length(const unsigned char *s, size_t n)
 {
-    size_t want = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
-    unsigned low = s[0] == 0xe0 ? 0xa0 : s[0] == 0xf0 ? 0x90 : 0x80;
-    unsigned high = s[0] == 0xed ? 0x9f : s[0] == 0xf4 ? 0x8f : 0xbf;
+    size_t k = 1;
 
-    *bad = 1;
-    for (size_t i = 1; i < want; i++, low = 0x80, high = 0xbf) {
-        if (i >= n || s[i] < low || s[i] > high)
-            return 0;
-        *bad = i + 1;
+    for (; k < 3 && k < n; k++) {
+        unsigned char whole[4] = {0x80, 0x80, 0x80, 0x80};
+
+        memcpy(whole, s, k + 1);
+        if (sl_utf8_at(whole, sizeof whole) <= k + 1)
+            break;
     }
-    return want;
+    return k;
 }
 
 static void put_utf8(const unsigned char *bytes, size_t n, char *to)
 {
     for (size_t i = 0; i < n;) {
-        size_t bad, len = char_length(bytes + i, n - i, &bad);
+        size_t len = sl_utf8_at(bytes + i, n - i);
 
         memcpy(to, len ? (const char *)bytes + i : "\xef\xbf\xbd", len ? len : 3);
         to += len ? len : 3;
-        i += len ? len : bad;
+        i += len ? len : bad_length(bytes + i, n - i);
     }
     *to = '\0';
 }

@@ -358,14 +358,3 @@ const char *sl_config_file(const struct sl_config *c, unsigned i, bool *read)
     *read = c->was_read[i];
     return c->files[i];
 }
-
-const char *sl_config_path_option(int argc, const char **argv)
-{
-    for (int i = 1; i < argc; i++) {
-        if (strncmp(argv[i], "--config=", 9) == 0)
-            return argv[i] + 9;
-        if (strcmp(argv[i], "--config") == 0 && i + 1 < argc)
-            return argv[i + 1];
-    }
-    return NULL;
-}

@@ -127,8 +127,4 @@ int sl_config_by_name(const char *name);
  * Returns NULL past the last. */
 const char *sl_config_file(const struct sl_config *c, unsigned i, bool *read);
 
-/* Returns the value of --config in a command line, or NULL: the file must be known
- * before the first option is set. */
-const char *sl_config_path_option(int argc, const char **argv);
-
 #endif

@@ -1,35 +1,23 @@
 #include "proto/error.h"
 
+#include "proto/utf8.h"
+
 #include <stdarg.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Length of the valid UTF-8 sequence at s (1 to 4), or 0. */
-static int utf8_len(const unsigned char *s)
-{
-    int n = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2
-            : s[0] >= 0xe0 && s[0] < 0xf0 ? 3 : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
-
-    for (int i = 1; i < n; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    return n;
-}
-
 static void make_printable(char *text)
 {
-    unsigned char *s = (unsigned char *)text;
+    for (size_t left = strlen(text); left;) {
+        size_t n = sl_utf8_shown(text, left);
 
-    while (*s) {
-        int n = utf8_len(s);
-
-        if (n == 0 || (n == 1 && (*s < 0x20 || *s == 0x7f))) {
-            *s = '?';
+        if (n == 0) {
+            *text = '?';
             n = 1;
         }
-        s += n;
+        text += n;
+        left -= n;
     }
 }
 

@@ -2,6 +2,7 @@
 
 #include "proto/name_table.h"
 #include "proto/source_file.h"
+#include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -37,24 +38,6 @@ static void skip_space(struct scan *c)
     while (c->at < c->len && (c->s[c->at] == ' ' || c->s[c->at] == '\n' || c->s[c->at] == '\t' ||
                               c->s[c->at] == '\r'))
         c->at++;
-}
-
-/* Bytes of the well-formed UTF-8 character at the scan's place (RFC 3629), or 0. */
-static size_t utf8_here(const struct scan *c)
-{
-    const unsigned char *s = c->s + c->at;
-    size_t n = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3
-               : s[0] < 0xf5 ? 4 : 0;
-
-    if (n > c->len - c->at)
-        return 0;
-    for (size_t i = 1; i < n; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
-        (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
-        return 0;
-    return n;
 }
 
 /* The four digits after "\u". */
@@ -107,7 +90,7 @@ static bool scan_string(struct scan *c)
                 return false;
             continue;
         }
-        n = utf8_here(c);
+        n = sl_utf8_at(c->s + c->at, c->len - c->at);
         if (n == 0)
             return bad(c, "a string is not valid UTF-8");
         c->at += n;

@@ -1,5 +1,7 @@
 #include "proto/log_line.h"
 
+#include "proto/utf8.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -61,29 +63,6 @@ static void add(struct line *l, const char *fmt, ...)
         l->n = SL_LOG_LINE_MAX - 2;
 }
 
-/* Length of the character at s if it may be shown as it is, else 0: a control
- * character, or no UTF-8. */
-static size_t shown(const unsigned char *s, size_t left)
-{
-    size_t n = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3
-               : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
-
-    if (n == 0 || n > left || s[0] < 0x20 || s[0] == 0x7f)
-        return 0;
-    for (size_t i = 1; i < n; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    if ((s[0] == 0xc2 && s[1] < 0xa0) || (s[0] == 0xe0 && s[1] < 0xa0)
-        || (s[0] == 0xed && s[1] >= 0xa0) || (s[0] == 0xf0 && s[1] < 0x90)
-        || (s[0] == 0xf4 && s[1] >= 0x90))
-        return 0;                /* C1, overlong, surrogate, past the last */
-    /* line and paragraph separators, marks that reorder a line */
-    if (s[0] == 0xe2 && s[1] == 0x80 && (s[2] == 0xa8 || s[2] == 0xa9
-                                         || (s[2] >= 0xaa && s[2] <= 0xae)))
-        return 0;
-    return s[0] == 0xe2 && s[1] == 0x81 && s[2] >= 0xa6 && s[2] <= 0xa9 ? 0 : n;
-}
-
 /* Escapes are those of JSON in JSON, else \xNN; quote: '"' and '\' too. */
 static void add_text(struct line *l, const char *text, size_t max, bool json, bool quote)
 {
@@ -97,7 +76,7 @@ static void add_text(struct line *l, const char *text, size_t max, bool json, bo
             left--;
     }
     while (left) {
-        size_t n = shown(s, left);
+        size_t n = sl_utf8_shown(s, left);
 
         if (n == 1 && quote && (*s == '"' || *s == '\\'))
             add(l, "\\%c", *s);

@@ -1,5 +1,7 @@
 #include "proto/metadata_card.h"
 
+#include "proto/utf8.h"
+
 #include <cjson/cJSON.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -42,20 +44,13 @@ static void skip_blank(struct card *c)
 
 static bool valid_utf8(const char *text)
 {
-    const unsigned char *s = (const unsigned char *)text;
+    size_t left = strlen(text), n = 0;
 
-    while (*s) {
-        int n = *s < 0x80 ? 1 : *s < 0xc2 ? 0 : *s < 0xe0 ? 2 : *s < 0xf0 ? 3 : *s < 0xf5 ? 4 : 0;
-
-        if (n == 0 || (*s == 0xe0 && s[1] < 0xa0) || (*s == 0xed && s[1] > 0x9f) ||
-            (*s == 0xf0 && s[1] < 0x90) || (*s == 0xf4 && s[1] > 0x8f))
-            return false;
-        for (int i = 1; i < n; i++)
-            if ((s[i] & 0xc0) != 0x80)
-                return false;
-        s += n;
+    while (left && (n = sl_utf8_at(text, left)) != 0) {
+        text += n;
+        left -= n;
     }
-    return true;
+    return left == 0;
 }
 
 static cJSON *keep(struct card *c, cJSON *item)

@@ -62,7 +62,7 @@ test-programs: all $(UNIT_BINS) $(TOOL_BINS) $(B)/fuzz/kernels_differ
 
 # As many jobs as processors, unless the user said how many.
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
-run_tests = B=$(B) SLUICE_BUILD=$(abspath $(B)) SLUICE_SAN=$(SAN) tests/lib/run_tests.pl $(B)/check/log
+run_tests = B=$(B) NVCC='$(NVCC)' SLUICE_BUILD=$(abspath $(B)) SLUICE_SAN=$(SAN) tests/lib/run_tests.pl $(B)/check/log
 
 # Two steps, since the compilers and libraries may only come with the first.
 check: deps
@@ -143,7 +143,7 @@ $(B)/fuzz/%_fuzz: tests/fuzz/%_fuzz.c $(B)/libsluice.a
 
 # What strangers can say to the daemon, alone: its own sources sanitized, the rest as it is.
 # Some seconds of it are in `make check` (tests/tap/fuzz.t); make fuzz-wire for longer.
-WIRE_FUZZ_SRCS := $(wildcard daemon/coord*.c) daemon/queue.c daemon/committer.c \
+WIRE_FUZZ_SRCS := $(wildcard daemon/coord*.c) $(wildcard daemon/queue*.c) daemon/committer.c \
                   proto/wire.c proto/wire_table.c proto/json_file.c
 $(B)/fuzz-wire: tests/fuzz/coordinator_fuzz.c $(WIRE_FUZZ_SRCS) $(B)/libsluice.a
 	@mkdir -p $(@D)

@@ -332,6 +332,18 @@ static int quantize(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out)
     return 0;
 }
 
+/* Returns whether the n elements from pos on went straight from the slab to out. */
+static bool straight(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out)
+{
+    uint32_t run = 0;
+
+    if (j->u->mode != SL_UNIT_IN_ORDER || j->u->weighted || j->u->round)
+        return false;
+    while (pos >= j->u->run[run].elems)
+        pos -= j->u->run[run++].elems;
+    return j->u->run[run].elems - pos >= n && sl_quantize_source(j->env->backend, j->type, &j->src[run], pos, n, out);
+}
+
 static uint64_t chunk_of(const struct job *j)
 {
     uint64_t row = j->t->ne[0], n = CHUNK;
@@ -387,14 +399,16 @@ int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *s
         return copied(&j, slab);
     for (uint64_t pos = 0; pos < u->elems; pos += chunk) {
         uint64_t n = u->elems - pos < chunk ? u->elems - pos : chunk;
+        uint8_t *out = slab + u->out_at + pos / sl_type_info(j.type)->block * sl_type_info(j.type)->bytes;
 
+        if (!u->raw && straight(&j, pos, n, out))
+            continue;
         SL_TRY(fill(&j, pos, n, s->x));
         if (u->raw)
             continue;
         if (u->round)
             sl_round_bf16(s->x, n);
-        SL_TRY(quantize(&j, pos, n, slab + u->out_at + pos / sl_type_info(j.type)->block *
-                                                           sl_type_info(j.type)->bytes));
+        SL_TRY(quantize(&j, pos, n, out));
     }
     return copied(&j, slab);
 }

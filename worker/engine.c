@@ -1,6 +1,7 @@
 #include "worker/engine_parts.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -381,6 +382,10 @@ int sl_engine_sync_member(struct sl_engine *en, uint32_t member, struct sl_error
         if (!atomic_exchange(&m->segments[i].dirty, false))
             continue;
         err = sl_sys_fdatasync(en->opts.faults, m->segments[i].fd);
+        /* What the cache still shows is not on the disk, and some filesystems (ext4, where space
+         * was reserved) lose for good what is written over such pages again. */
+        if (err < 0)
+            (void)posix_fadvise(m->segments[i].fd, 0, 0, POSIX_FADV_DONTNEED);
         if (err < 0 && rc == 0)
             rc = sl_fail(e, sl_sys_write_code(-err), "cannot sync '%s': %s; what was written since the "
                          "last sync is lost", m->segment_paths[i], strerror(-err));

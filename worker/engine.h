@@ -141,6 +141,9 @@ int sl_engine_wait(struct sl_engine *en, struct sl_task_result *r, int timeout_m
  * tasks again; the sync is never retried. Any thread, one at a time. Errors: SL_ENOSPACE, SL_EFAIL. */
 int sl_engine_sync(struct sl_engine *en, struct sl_error *e) SL_MUST_USE;
 
+/* The processors that this process may run on; at least 1. */
+unsigned sl_usable_cores(void);
+
 /* Effect: ms[i] += the stage sl_stage_name[i] of PROTOCOL.md's record `stages`. */
 void sl_engine_add_stages(const struct sl_engine_stats *st, uint64_t ms[SL_STAGES]);
 

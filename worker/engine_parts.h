@@ -170,7 +170,6 @@ void sl_engine_ready(struct sl_engine *en, struct sl_engine_unit *u);
 
 uint64_t sl_now_ns(void);
 void sl_gauge_add(struct sl_gauge *g, int change);
-unsigned sl_usable_cores(void);
 
 /* The threads' functions; the argument is the engine, or a struct sl_compute. */
 void *sl_engine_io_thread(void *arg);

@@ -156,6 +156,17 @@ static int close_manifest(struct pass *p, const struct sl_hash_total *total, str
                : 0;
 }
 
+/* What is checked is what the disk has. After a sync that failed the cache may show more. */
+static void forget_cached(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+    if (fd < 0)
+        return;
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    close(fd);
+}
+
 static int stream_segment(struct pass *p, uint32_t i, struct sl_error *e)
 {
     const struct sl_stream_ops ops = {on_data, on_tensor, on_progress, p};
@@ -163,6 +174,7 @@ static int stream_segment(struct pass *p, uint32_t i, struct sl_error *e)
     struct sl_gguf g;
     int rc = stand_in(p->s->plan, p->seg, &g, e);
 
+    forget_cached(p->s->out->partial[i]);
     if (rc == 0)
         rc = sl_gguf_stream(p->s->out->partial[i], &g, &ops, e);
     free(g.tensors);

@@ -1,5 +1,7 @@
 #include "worker/worker_run.h"
 
+#include "proto/clock.h"
+#include "proto/random_hex.h"
 #include "proto/wire.h"
 
 #include <errno.h>
@@ -9,9 +11,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <sys/signalfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #define TICK_MS 100
@@ -36,14 +36,6 @@ struct run {
     struct sl_error *e;
 };
 
-static uint64_t now_ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_BOOTTIME, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 static void on_work(void *user, struct sl_work *w)
 {
     struct run *r = user;
@@ -67,7 +59,7 @@ static int receive_all(struct run *r)
     int rc;
 
     while ((rc = sl_dealer_receive(r->dealer, &bytes, &n, r->e)) == 1) {
-        sl_worker_receive(r->worker, bytes, n, now_ms());
+        sl_worker_receive(r->worker, bytes, n, sl_boot_ms());
         free(bytes);
     }
     return rc;
@@ -100,7 +92,7 @@ static void collect(struct run *r)
         ;
     for (unsigned i = 0; i < LANES; i++)
         while ((o = sl_lane_collect(r->lane[i])) != NULL)
-            sl_worker_outcome(r->worker, o, now_ms());
+            sl_worker_outcome(r->worker, o, sl_boot_ms());
 }
 
 /* A signal ends the worker in order, a second one at once. */
@@ -112,19 +104,19 @@ static void take_signals(struct run *r)
         if (r->n_signals++ == 0) {
             if (r->notify)
                 sl_notify_stopping(r->notify, "finishing what is under way");
-            r->signal_ms = now_ms();
+            r->signal_ms = sl_boot_ms();
             if (!r->embedded && r->log)
                 sl_log_say(r->log, SL_LOG_NOTICE, "stopping", "signal %u: %u tasks are held",
                            si.ssi_signo, sl_worker_held(r->worker));
         }
     }
     if (r->n_signals) {
-        uint64_t waited = now_ms() - r->signal_ms;
+        uint64_t waited = sl_boot_ms() - r->signal_ms;
         bool late = waited > (sl_worker_connected(r->worker) ? r->finish_ms : ALONE_MS);
 
         for (unsigned i = 0; i < LANES; i++)
             sl_lane_hand_back(r->lane[i], true);
-        sl_worker_drain(r->worker, late || r->n_signals > 1, now_ms());
+        sl_worker_drain(r->worker, late || r->n_signals > 1, sl_boot_ms());
     }
 }
 
@@ -134,7 +126,7 @@ static void feed_watchdog(struct run *r, unsigned in_hand, uint64_t bytes, uint6
         return;
     r->fed_bytes = bytes;
     r->fed_finished = finished;
-    sl_notify_progress(r->notify, now_ms());
+    sl_notify_progress(r->notify, sl_boot_ms());
 }
 
 /* What a failed device had in hand has gone back; the rest goes as with a signal. */
@@ -146,7 +138,7 @@ static void take_loss(struct run *r, const struct sl_error *lost)
     if (r->log)
         sl_log_say(r->log, SL_LOG_ERROR, "device", "%s", lost->text);
     if (r->n_signals++ == 0)
-        r->signal_ms = now_ms();
+        r->signal_ms = sl_boot_ms();
 }
 
 static int tick(struct run *r)
@@ -163,7 +155,7 @@ static int tick(struct run *r)
     p = (struct sl_worker_progress){s.bytes + special.bytes, tasks, s.n_tasks + special.n_tasks,
                                     s.tensor, s.stages};
     feed_watchdog(r, s.unfinished + special.unfinished, p.bytes, s.finished + special.finished);
-    if (sl_worker_tick(r->worker, &p, now_ms()) == 1)
+    if (sl_worker_tick(r->worker, &p, sl_boot_ms()) == 1)
         return sl_dealer_reconnect(r->dealer, r->e);
     return 0;
 }
@@ -184,7 +176,7 @@ static int loop(struct run *r)
         SL_TRY(tick(r));
         SL_TRY(sl_worker_refused(r->worker, r->e));
         /* `bye` could not be sent: nobody is there to hear it. */
-        if (r->n_signals && now_ms() - r->signal_ms > r->finish_ms + ALONE_MS)
+        if (r->n_signals && sl_boot_ms() - r->signal_ms > r->finish_ms + ALONE_MS)
             break;
     }
     return send_all(r);
@@ -223,23 +215,12 @@ static int open_events(struct run *r)
     return 0;
 }
 
-static int make_instance(char text[33], struct sl_error *e)
-{
-    uint8_t bytes[16];
-
-    if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
-        return sl_fail(e, SL_EFAIL, "no random bytes: %s", strerror(errno));
-    for (unsigned i = 0; i < sizeof bytes; i++)
-        snprintf(text + 2 * i, 3, "%02x", bytes[i]);
-    return 0;
-}
-
 static int start(struct run *r, const struct sl_worker_run_opts *o)
 {
     struct sl_worker_opts wo = o->worker;
     char instance[33];
 
-    SL_TRY(make_instance(instance, r->e));
+    SL_TRY(sl_random_hex(instance, 32, r->e));
     if (!wo.instance)
         wo.instance = instance;
     wo.work = on_work;
@@ -247,7 +228,7 @@ static int start(struct run *r, const struct sl_worker_run_opts *o)
     wo.user = r;
     SL_TRY(open_events(r));
     SL_TRY(sl_dealer_open(&o->dealer, &r->dealer, r->e));
-    SL_TRY(sl_worker_new(&wo, now_ms(), &r->worker, r->e));
+    SL_TRY(sl_worker_new(&wo, sl_boot_ms(), &r->worker, r->e));
     for (unsigned i = 0; i < LANES; i++)
         SL_TRY(sl_lane_open(&o->cache, r->wake, &r->lane[i], r->e));
     return 0;

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """kernels_bench's JSON as tables for the READMEs and as a picture.
 
-  bench_report.py RESULT.json [--table FILE.md] [--summary FILE.md] [--svg FILE.svg]
+  bench_report.py RESULT.json [--counts COUNTS.json] [--table FILE.md] [--summary FILE.md] [--svg FILE.svg]
 
 --table writes everything, --summary a few columns, between the lines
-<!-- bench: begin --> and <!-- bench: end --> of a file that has them. Standard
-library only. Exit 1: no result in the file, or no such lines.
+<!-- bench: begin --> and <!-- bench: end --> of a file that has them. With kernels_count's
+JSON, --table also writes instructions a weight and a cycle between <!-- counts: begin -->
+and <!-- counts: end -->. Standard library only. Exit 1: no result in the file, or no such lines.
 """
 import argparse
 import json
@@ -13,7 +14,6 @@ import sys
 
 BACKENDS = ("scalar", "portable", "avx2", "avx512")
 COLOURS = {"ggml": "#9a9a9a", "scalar": "#c9b458", "portable": "#d98a4e", "avx2": "#6aa6d6", "avx512": "#2f6db3"}
-BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
 def number(v):
@@ -54,16 +54,37 @@ def table(result):
         "; ggml's differed in " + ", ".join("%d blocks of %s" % (r["ggml_blocks_different"], name(r)) for r in different)
         if different else ", and ggml's bytes were the same" if any("ggml" in r for r in result["types"]) else "") + "."]
     if result.get("rows"):
-        lines += ["", "FP8 rows under block scales, out of memory and into memory; the copy is a `memcpy` of the source:", "",
-                  "| type | converted | copied | share |", "|---|---|---|---|"]
-        lines += ["| %s | %s | %s | %.0f %% |" % (r["type"], number(r["converted"]["best"]), number(r["copied"]["best"]),
-                                             100 * r["converted"]["best"] / r["copied"]["best"]) for r in result["rows"]]
+        lines += ["", "Out of memory and into memory, FP8 under block scales; the copy is a `memcpy` that moves as many bytes:", "",
+                  "| from | to | bytes read and written for a weight | converted | copied | share |", "|---|---|---|---|---|---|"]
+        lines += ["| %s | %s | %.2f | %s | %s | %.0f %% |" % (
+            r["from"], r["type"], r["bytes"], number(r["converted"]["best"]), number(r["copied"]["best"]),
+            100 * r["converted"]["best"] / r["copied"]["best"]) for r in result["rows"]]
     if result.get("threads"):
-        lines += ["", "Two cores against one (rows shared out, wall clock; load average of the machine %.1f):"
-                  % result["threads"][0]["load"], "", "| type | one core | two cores | ratio | ratio by processor time |", "|---|---|---|---|---|"]
-        lines += ["| %s | %s | %s | %.2f | %.2f |" % (r["type"], number(r["one"]), number(r["two"]), r["two"] / r["one"],
-                                                 r["two_busy"] / r["one_busy"])
+        lines += ["", "Two cores against one: the same FP8 rows shared out, the best of 100 turns of some milliseconds each, "
+                  "core 0, core 1 and both in turns:", "", "| type | one core | two cores | ratio |", "|---|---|---|---|"]
+        lines += ["| %s | %s | %s | %.2f |" % (r["type"], number(r["one"]), number(r["two"]), r["two"] / r["one"])
                   for r in result["threads"]]
+    return lines
+
+
+def counted(result, counts):
+    """Instructions a weight by kind, and with the rates of the same build instructions a cycle."""
+    ghz = result["machine"]["ghz"]
+    rows = {(r["type"], r["weighted"]): r for r in result["types"]}
+    lines = ["Instructions for a weight (%s), and how many of them a cycle at the rates above and %.2f GHz; vector: all that is "
+             "done in vector registers but moves." % (counts[0]["backend"], ghz), "",
+             "| type | all | arithmetic | compare, blend | shuffle | divide | move | scalar, mask | a cycle | vector a cycle | share of floor |",
+             "|---|---|---|---|---|---|---|---|---|---|---|"]
+    for c in counts:
+        r = rows.get((c["type"], c["weighted"]), {})
+        rate = best(r, c["backend"]) if c["backend"] in r else None
+        vector = c["arithmetic"] + c["compare"] + c["shuffle"] + c["divide"]
+        three = lambda v: "%.3g" % v
+        lines.append("| %s | %s | %s | %s | %s |" % (
+            name(c), " | ".join(three(v) for v in (c["all"], c["arithmetic"], c["compare"], c["shuffle"], c["divide"], c["move"],
+                                                   c["scalar"] + c["mask"])),
+            "%.1f" % (c["all"] * rate / ghz / 1e3) if rate else "-", "%.1f" % (vector * rate / ghz / 1e3) if rate else "-",
+            "%.0f %%" % (100 * r["share"]) if "share" in r else "-"))
     return lines
 
 
@@ -75,13 +96,14 @@ def summary(result):
     return lines
 
 
-def insert(path, lines):
+def insert(path, what, lines):
+    begin, end = "<!-- %s: begin -->" % what, "<!-- %s: end -->" % what
     text = open(path, encoding="utf-8").read()
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        sys.exit("%s: no pair of lines '%s' and '%s'" % (path, BEGIN, END))
-    before, after = text[:text.index(BEGIN)], text[text.index(END):]
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        sys.exit("%s: no pair of lines '%s' and '%s'" % (path, begin, end))
+    before, after = text[:text.index(begin)], text[text.index(end):]
     with open(path, "w", encoding="utf-8") as f:
-        f.write(before + BEGIN + "\n" + "\n".join(lines) + "\n" + after)
+        f.write(before + begin + "\n" + "\n".join(lines) + "\n" + after)
 
 
 def svg(result):
@@ -136,24 +158,28 @@ def svg(result):
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("result")
+    p.add_argument("--counts")
     p.add_argument("--table")
     p.add_argument("--summary")
     p.add_argument("--svg")
     a = p.parse_args()
     try:
         result = json.load(open(a.result, encoding="utf-8"))
-        if not result["types"]:
+        counts = json.load(open(a.counts, encoding="utf-8")) if a.counts else None
+        if not result["types"] or counts == []:
             raise ValueError("no types in it")
     except (OSError, ValueError, KeyError) as e:
         sys.exit("%s: %s" % (a.result, e))
     if a.table:
-        insert(a.table, table(result))
+        insert(a.table, "bench", table(result))
+        if counts:
+            insert(a.table, "counts", counted(result, counts))
     if a.summary:
-        insert(a.summary, summary(result))
+        insert(a.summary, "bench", summary(result))
     if a.svg:
         open(a.svg, "w", encoding="utf-8").write(svg(result))
     if not (a.table or a.summary or a.svg):
-        print("\n".join(table(result)))
+        print("\n".join(table(result) + ([""] + counted(result, counts) if counts else [])))
 
 
 if __name__ == "__main__":

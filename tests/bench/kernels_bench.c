@@ -15,13 +15,16 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define ROW 7168
 #define ROWS 16
-#define N (ROW * ROWS)
-#define STREAM (64u << 20) /* bytes of FP8 source: more than the caches hold */
+#define N (ROW * ROWS) /* a multiple of CHUNK */
+#define STREAM (64u << 20) /* bytes that a copy moves: more than the caches hold */
+#define PAGE (2u << 20)    /* slabs lie in huge pages too */
 #define CHUNK 8192         /* weights from load to quantize, as in the worker */
 #define MAX_ROUNDS 64
 #define CONTENDERS 5
@@ -42,7 +45,12 @@ static const struct counted { int type; float ops, ops_weighted, wanted, wanted_
     {SL_TYPE_Q5_0, 0, 0, 0, 0}, {SL_TYPE_Q5_1, 0, 0, 0, 0}, {SL_TYPE_F16, 0, 0, 0, 0},
     {SL_TYPE_BF16, 0, 0, 0, 0}};
 
-static const int row_types[] = {SL_TYPE_Q8_0, SL_TYPE_Q4_K, SL_TYPE_Q3_K, SL_TYPE_Q6_K, SL_TYPE_BF16};
+/* Conversions that are little more than moving. */
+static const struct move { enum sl_dtype from; int type; } moves[] = {
+    {SL_DTYPE_F8_E4M3, SL_TYPE_Q8_0}, {SL_DTYPE_BF16, SL_TYPE_Q8_0}, {SL_DTYPE_F16, SL_TYPE_Q8_0},
+    {SL_DTYPE_F32, SL_TYPE_Q8_0},     {SL_DTYPE_F8_E4M3, SL_TYPE_BF16}, {SL_DTYPE_F8_E4M3, SL_TYPE_F16},
+    {SL_DTYPE_F8_E4M3, SL_TYPE_F32},  {SL_DTYPE_BF16, SL_TYPE_F16}, {SL_DTYPE_BF16, SL_TYPE_F32},
+    {SL_DTYPE_F32, SL_TYPE_BF16},     {SL_DTYPE_F32, SL_TYPE_F16}};
 
 typedef size_t ggml_quantize_fn(int, const float *, void *, int64_t, int64_t, int64_t, const float *);
 
@@ -76,12 +84,23 @@ static void fill(struct bench *b)
         b->x[i] = (float)(0.02 * sqrt(-2 * log(u[0])) * cos(6.283185307179586 * u[1]));
         b->w[i] = i < ROW ? (float)pow(10, 2 * u[0] - 1) : b->w[i - ROW];
     }
-    for (unsigned i = 0; i < STREAM; i++) {
+    for (unsigned i = 0; i < 2 * STREAM / 128; i++)
+        b->scales[i] = 1e-4f * (float)(1 + i % 7);
+}
+
+static int fill_source(struct bench *b, enum sl_dtype t)
+{
+    const struct sl_dtype_info *d = sl_dtype_info((int)t);
+    uint64_t s = 88172645463325252, bad;
+    int type = t == SL_DTYPE_BF16 ? SL_TYPE_BF16 : t == SL_DTYPE_F16 ? SL_TYPE_F16 : SL_TYPE_F32;
+
+    for (uint64_t i = 0; t == SL_DTYPE_F8_E4M3 && i < 2 * STREAM; i++) { /* all magnitudes */
         s ^= s << 13, s ^= s >> 7, s ^= s << 17;
         b->source[i] = (uint8_t)(s % 0x7f | (s >> 20 & 0x80));
     }
-    for (unsigned i = 0; i < STREAM / 128; i++)
-        b->scales[i] = 1e-4f * (float)(1 + i % 7);
+    for (uint64_t i = 0; t != SL_DTYPE_F8_E4M3 && i + CHUNK * d->bytes <= 2 * STREAM; i += CHUNK * d->bytes)
+        SL_TRY(sl_quantize(type, b->x + i / d->bytes % N, NULL, CHUNK, CHUNK, b->source + i, &bad));
+    return 0;
 }
 
 static void pin(int cpu)
@@ -289,98 +308,88 @@ static void bench_types(struct bench *b, char **names, int count)
     json(b, "]");
 }
 
-/* ---- rows of FP8 under block scales, as they come from the disk */
+/* ---- what is little more than moving, as it comes from the disk */
 
-/* Source bytes [first, first + n): loaded and quantized as the worker does it. */
-static int convert(const struct bench *b, int type, uint64_t first, uint64_t n, uint8_t *out)
+/* Elements [first, first + n): loaded and quantized as the worker does it. */
+static int convert(const struct bench *b, struct move m, uint64_t first, uint64_t n, uint8_t *out)
 {
     float x[CHUNK];
-    uint64_t bad;
+    uint64_t bad, width = sl_dtype_info((int)m.from)->bytes;
 
     for (uint64_t at = first; at < first + n; at += CHUNK) {
         /* A matrix of CHUNK columns whose blocks are a row high: a scale for each 128 weights. */
-        struct sl_source s = {SL_DTYPE_F8_E4M3, b->source + at, at, CHUNK, b->scales + at / CHUNK * (CHUNK / 128),
-                              at / CHUNK, CHUNK / 128, 1, 128};
+        struct sl_source s = {m.from, b->source + at * width, at, CHUNK, b->scales + at / 128, at / CHUNK, CHUNK / 128, 1, 128};
 
-        SL_TRY(sl_load_f32(&s, 0, CHUNK, x, &bad));
-        SL_TRY(sl_quantize(type, x, NULL, CHUNK, CHUNK, out, &bad));
-        out += sl_type_bytes(type, CHUNK);
+        if (m.from != SL_DTYPE_F8_E4M3)
+            s.scale = NULL;
+        if (!sl_quantize_source(SL_BACKEND_AUTO, m.type, &s, 0, CHUNK, out)) {
+            SL_TRY(sl_load_f32(&s, 0, CHUNK, x, &bad));
+            SL_TRY(sl_quantize(m.type, x, NULL, CHUNK, CHUNK, out, &bad));
+        }
+        out += sl_type_bytes(m.type, CHUNK);
     }
     return 0;
 }
 
-static int right_bytes(const struct bench *b, int type)
+static int right_bytes(const struct bench *b, struct move m)
 {
     float x[CHUNK];
-    uint64_t bad;
+    uint64_t bad, width = sl_dtype_info((int)m.from)->bytes;
 
     for (uint64_t at = 0; at < 16 * CHUNK; at += CHUNK) {
-        for (int i = 0; i < CHUNK; i += 128)
-            if (sl_ops_scalar.load(SL_DTYPE_F8_E4M3, b->source + at + i, 128, b->scales[(at + (unsigned)i) / 128], x + i))
+        for (uint64_t i = at; i < at + CHUNK; i += 128)
+            if (sl_ops_scalar.load(m.from, b->source + i * width, 128, m.from == SL_DTYPE_F8_E4M3 ? b->scales[i / 128] : 1, x + i - at))
                 return 0;
-        if (convert(b, type, at, CHUNK, b->got) ||
-            sl_quantize_on(SL_BACKEND_SCALAR, type, x, NULL, CHUNK, CHUNK, b->want, &bad) ||
-            memcmp(b->want, b->got, sl_type_bytes(type, CHUNK)))
+        if (convert(b, m, at, CHUNK, b->got) || sl_quantize_on(SL_BACKEND_SCALAR, m.type, x, NULL, CHUNK, CHUNK, b->want, &bad) ||
+            memcmp(b->want, b->got, sl_type_bytes(m.type, CHUNK)))
             return 0;
     }
     return 1;
 }
 
+/* The copy moves as many bytes as the conversion reads and writes. */
+static void bench_move(struct bench *b, struct move m)
+{
+    const char *from = sl_dtype_info((int)m.from)->name, *name = sl_type_info(m.type)->name;
+    double v[2][MAX_ROUNDS], moved = sl_dtype_info((int)m.from)->bytes + (double)sl_type_bytes(m.type, CHUNK) / CHUNK;
+    uint64_t n = (uint64_t)(2 * STREAM / moved) / CHUNK * CHUNK, half = (uint64_t)((double)n * moved / 2);
+    struct figure f[2];
+
+    if (fill_source(b, m.from) || !right_bytes(b, m)) {
+        fprintf(stderr, "kernels_bench: %s to %s: NOT THE REFERENCE'S BYTES\n", from, name);
+        b->wrong++;
+        return;
+    }
+    for (int r = 0; r < b->rounds; r++) {
+        double t = thread_seconds();
+
+        if (convert(b, m, 0, n, b->copy))
+            b->wrong++;
+        v[0][r] = (double)n / (thread_seconds() - t) / 1e6;
+        t = thread_seconds();
+        memcpy(b->copy, b->source, half);
+        v[1][r] = (double)n / (thread_seconds() - t) / 1e6;
+    }
+    f[0] = sum_up(v[0], b->rounds);
+    f[1] = sum_up(v[1], b->rounds);
+    comma(b);
+    json(b, "{\"from\": \"%s\", \"type\": \"%s\", \"bytes\": %.3f, \"converted\": {\"best\": %.1f, \"median\": %.1f}, "
+            "\"copied\": {\"best\": %.1f, \"median\": %.1f}}",
+         from, name, moved, f[0].best, f[0].median, f[1].best, f[1].median);
+    people(b, "%-8s to %-10s %11.1f %11.1f %17.0f %%\n", from, name, f[0].best, f[1].best, 100 * f[0].best / f[1].best);
+}
+
 static void bench_rows(struct bench *b)
 {
     json(b, ",\n \"rows\": [");
-    people(b, "\nFP8 rows from memory   converted      copied   share of the copy\n");
+    people(b, "\nMemory to memory       converted      copied   share of the copy\n");
     b->first = true;
-    for (size_t i = 0; i < COUNT(row_types); i++) {
-        double v[2][MAX_ROUNDS];
-        struct figure f[2];
-        int type = row_types[i];
-        const char *name = sl_type_info(type)->name;
-
-        if (!right_bytes(b, type)) {
-            fprintf(stderr, "kernels_bench: rows to %s: NOT THE REFERENCE'S BYTES\n", name);
-            b->wrong++;
-            continue;
-        }
-        for (int r = 0; r < b->rounds; r++) {
-            double t = thread_seconds();
-
-            if (convert(b, type, 0, STREAM, b->copy))
-                b->wrong++;
-            v[0][r] = STREAM / (thread_seconds() - t) / 1e6;
-            t = thread_seconds();
-            memcpy(b->copy, b->source, STREAM);
-            v[1][r] = STREAM / (thread_seconds() - t) / 1e6;
-        }
-        f[0] = sum_up(v[0], b->rounds);
-        f[1] = sum_up(v[1], b->rounds);
-        comma(b);
-        json(b, "{\"type\": \"%s\", \"converted\": {\"best\": %.1f, \"median\": %.1f}, \"copied\": {\"best\": %.1f, "
-                "\"median\": %.1f}}", name, f[0].best, f[0].median, f[1].best, f[1].median);
-        people(b, "%-20s %11.1f %11.1f %17.0f %%\n", name, f[0].best, f[1].best, 100 * f[0].best / f[1].best);
-    }
+    for (size_t i = 0; i < COUNT(moves); i++)
+        bench_move(b, moves[i]);
     json(b, "]");
 }
 
 /* ---- two cores against one */
-
-struct part {
-    const struct bench *b;
-    int type, cpu, rc;
-    uint64_t first, n;
-    double cpu_seconds;
-};
-
-static void *run_part(void *arg)
-{
-    struct part *p = arg;
-
-    pin(p->cpu);
-    p->cpu_seconds = thread_seconds();
-    p->rc = convert(p->b, p->type, p->first, p->n, p->b->copy + sl_type_bytes(p->type, p->first));
-    p->cpu_seconds = thread_seconds() - p->cpu_seconds;
-    return NULL;
-}
 
 static double wall(void)
 {
@@ -390,74 +399,118 @@ static double wall(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Seconds for the same n weights on `cores` processors; *busy: the processor time of the thread
- * that needed most, which does not see what else the machine does. */
-static double on_cores(struct bench *b, int type, uint64_t n, int cores, const int *cpus, double *busy)
-{
-    struct part p[2];
-    pthread_t t[2];
-    double start = wall();
-    int made = 0;
+/* A thread on its processor; it spins between turns, so that waking takes no part in the time. */
+struct core {
+    const struct bench *b;
+    int cpu, type, rc;
+    atomic_int turn, done; /* turn: what it is to do next, -1 to end; done: the last that it did */
+    uint64_t first, n;
+    double start, end;
+};
 
-    *busy = 0;
+static void *run_core(void *arg)
+{
+    struct core *c = arg;
+
+    pin(c->cpu);
+    for (int seen = 0, turn;;) {
+        while ((turn = atomic_load_explicit(&c->turn, memory_order_acquire)) == seen)
+            sched_yield();
+        if (turn < 0)
+            return NULL;
+        c->start = wall();
+        c->rc |= convert(c->b, (struct move){SL_DTYPE_F8_E4M3, c->type}, c->first, c->n, c->b->copy + sl_type_bytes(c->type, c->first));
+        c->end = wall();
+        atomic_store_explicit(&c->done, seen = turn, memory_order_release);
+    }
+}
+
+/* Seconds from the first start to the last end of n weights shared out among the cores. */
+static double on_cores(struct core *c, int cores, int turn, uint64_t n)
+{
+    double start = 0, end = 0;
+
     for (int i = 0; i < cores; i++) {
-        p[i] = (struct part){b, type, cpus[i], -1, n / (unsigned)cores * (unsigned)i,
-                             n / (unsigned)cores, 0};
-        made += pthread_create(&t[i], NULL, run_part, &p[i]) == 0;
+        c[i].first = n / (unsigned)cores * (unsigned)i;
+        c[i].n = n / (unsigned)cores;
+        atomic_store_explicit(&c[i].turn, turn, memory_order_release);
     }
-    for (int i = 0; i < made; i++) {
-        pthread_join(t[i], NULL);
-        b->wrong += p[i].rc != 0;
-        *busy = p[i].cpu_seconds > *busy ? p[i].cpu_seconds : *busy;
+    for (int i = 0; i < cores; i++) {
+        while (atomic_load_explicit(&c[i].done, memory_order_acquire) != turn)
+            sched_yield();
+        start = i && start < c[i].start ? start : c[i].start;
+        end = i && end > c[i].end ? end : c[i].end;
     }
-    b->wrong += made != cores;
-    return wall() - start;
+    return end - start;
+}
+
+/* Turns of a few milliseconds: core 0, core 1, both. Another process on a core spoils a turn, so the
+ * best of many turns counts. */
+static void bench_pair(struct bench *b, struct core *c, int type, uint64_t n)
+{
+    enum { TURNS = 100 };
+    double best[3] = {0};
+
+    c[0].type = c[1].type = type;
+    for (int r = 0; r < TURNS; r++)
+        for (int k = 0; k < 3; k++) {
+            double rate = (double)n / on_cores(c + k % 2, k < 2 ? 1 : 2, 1 + 3 * r + k, n) / 1e6;
+
+            best[k] = rate > best[k] ? rate : best[k];
+        }
+    b->wrong += c[0].rc || c[1].rc;
+    best[0] = best[1] > best[0] ? best[1] : best[0];
+    comma(b);
+    json(b, "{\"type\": \"%s\", \"one\": %.1f, \"two\": %.1f}", sl_type_info(type)->name, best[0], best[2]);
+    people(b, "%-20s %10.1f %11.1f %9.2fx\n", sl_type_info(type)->name, best[0], best[2], best[2] / best[0]);
 }
 
 static void bench_threads(struct bench *b)
 {
-    static const int thread_types[] = {SL_TYPE_Q4_K, SL_TYPE_Q3_K, SL_TYPE_Q8_0};
-    int cpus[2], n = 0;
-    double load[1] = {0};
+    static const struct { int type; uint64_t chunks; } jobs[] = { /* some 8 ms on one core */
+        {SL_TYPE_Q4_K, 320}, {SL_TYPE_Q3_K, 800}, {SL_TYPE_Q8_0, 8192}};
+    struct core c[2] = {{.b = b}, {.b = b}};
+    pthread_t t[2];
+    int cpus = 0, made = 0;
     cpu_set_t set;
 
     sched_getaffinity(0, sizeof set, &set);
-    for (int i = 0; i < CPU_SETSIZE && n < 2; i++)
+    for (int i = 0; i < CPU_SETSIZE && cpus < 2; i++)
         if (CPU_ISSET(i, &set))
-            cpus[n++] = i;
-    if (n < 2) {
+            c[cpus++].cpu = i;
+    if (cpus < 2) {
         people(b, "\nTwo cores against one: there is one processor\n");
         return;
     }
-    (void)getloadavg(load, 1);
+    if (fill_source(b, SL_DTYPE_F8_E4M3))
+        b->wrong++;
     json(b, ",\n \"threads\": [");
-    people(b, "\nTwo cores against one  one core   two cores      ratio   by processor time   (load average %.2f)\n", load[0]);
+    people(b, "\nTwo cores against one  one core   two cores      ratio\n");
     b->first = true;
-    for (size_t i = 0; i < COUNT(thread_types); i++) {
-        int type = thread_types[i], rounds = 3 * b->rounds < MAX_ROUNDS ? 3 * b->rounds : MAX_ROUNDS;
-        uint64_t weights = type == SL_TYPE_Q8_0 ? STREAM : STREAM / 8;
-        double v[2][MAX_ROUNDS], busy[2][MAX_ROUNDS];
-        struct figure f[2], g[2];
-
-        for (int r = 0; r < rounds; r++)
-            for (int k = 0; k < 2; k++) {
-                v[k][r] = (double)weights / on_cores(b, type, weights, k + 1, cpus, &busy[k][r]) / 1e6;
-                busy[k][r] = (double)weights / busy[k][r] / 1e6;
-            }
-        for (int k = 0; k < 2; k++) {
-            f[k] = sum_up(v[k], rounds);
-            g[k] = sum_up(busy[k], rounds);
-        }
-        comma(b);
-        json(b, "{\"type\": \"%s\", \"one\": %.1f, \"two\": %.1f, \"one_busy\": %.1f, \"two_busy\": %.1f, \"load\": %.2f}",
-             sl_type_info(type)->name, f[0].best, f[1].best, g[0].median, g[1].median, load[0]);
-        people(b, "%-20s %10.1f %11.1f %9.2fx %17.2fx\n", sl_type_info(type)->name, f[0].best, f[1].best,
-               f[1].best / f[0].best, g[1].median / g[0].median);
+    while (made < 2 && pthread_create(&t[made], NULL, run_core, &c[made]) == 0)
+        made++;
+    for (size_t i = 0; i < COUNT(jobs) && made == 2; i++) {
+        atomic_store(&c[0].turn, 0);
+        bench_pair(b, c, jobs[i].type, jobs[i].chunks * CHUNK);
     }
+    for (int i = 0; i < made; i++) {
+        atomic_store(&c[i].turn, -1);
+        pthread_join(t[i], NULL);
+    }
+    b->wrong += made != 2;
     json(b, "]");
 }
 
 /* ---- */
+
+static uint8_t *huge(size_t bytes)
+{
+    uint8_t *p = aligned_alloc(PAGE, bytes);
+
+    if (p)
+        (void)madvise(p, bytes, MADV_HUGEPAGE);
+    return p;
+}
 
 static int open_ggml(struct bench *b, const char *path)
 {
@@ -499,8 +552,8 @@ int main(int argc, char **argv)
     static const struct option options[] = {{"json", 0, NULL, 'j'},   {"backend", 1, NULL, 'b'}, {"ggml", 1, NULL, 'g'},
                                             {"rounds", 1, NULL, 'r'}, {"slice", 1, NULL, 't'},   {"cpu", 1, NULL, 'c'},
                                             {"only", 1, NULL, 'o'},   {NULL, 0, NULL, 0}};
-    struct bench b = {malloc(N * 4), malloc(N * 4), malloc(N * 4), malloc(N * 4), malloc(STREAM), malloc(STREAM * 2),
-                      malloc(STREAM / 128 * 4), .slice = 0.03, .rounds = 7, .cpu = -1};
+    struct bench b = {malloc(N * 4), malloc(N * 4), malloc(N * 4), malloc(N * 4), huge(2 * STREAM), huge(2 * STREAM),
+                      malloc(2 * STREAM / 128 * 4), .slice = 0.03, .rounds = 7, .cpu = -1};
     const char *only = "", *ggml = NULL;
     cpu_set_t all;
     int c;
@@ -524,7 +577,7 @@ int main(int argc, char **argv)
     if (!b.x || !b.w || !b.want || !b.got || !b.source || !b.copy || !b.scales)
         return 1;
     fill(&b);
-    memset(b.copy, 1, STREAM * 2);
+    memset(b.copy, 1, 2 * STREAM);
     sched_getaffinity(0, sizeof all, &all);
     pin(b.cpu >= 0 ? b.cpu : sched_getcpu());
     head(&b);

@@ -1,8 +1,8 @@
-/* Instructions that a quantizer takes for each weight, by kind: the call is single-stepped, and
- * each address looked up in `objdump -d`. For what counters cannot say in a virtual machine, nor
- * valgrind about AVX-512.
+/* Instructions that a quantizer takes for each weight, by kind: the call is single-stepped (the
+ * processor's trap flag; a signal handler notes each address), and each address looked up in
+ * `objdump -d`. For what counters cannot say in a virtual machine, nor valgrind about AVX-512.
  *
- *   kernels_count BACKEND TYPE... ("q4_k", "q4_k.weighted") */
+ *   kernels_count [--json] BACKEND TYPE... ("q4_k", "q4_k.weighted"; BACKEND "best": the best here) */
 #include "kernels/backend.h"
 
 #include <math.h>
@@ -10,13 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ptrace.h>
-#include <sys/user.h>
-#include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
+#include <x86intrin.h>
 
 #define N (16 * 256)
 #define TEXT (8u << 20) /* bytes of the program's text at most */
+
+#define TRAP 0x100u     /* in the flags */
 
 enum { ARITHMETIC, COMPARE, SHUFFLE, MOVE, DIVIDE, MASK, SCALAR, KINDS };
 static const char *const kind_names[KINDS] = {"arithmetic", "compare", "shuffle", "move", "divide", "mask", "scalar"};
@@ -53,71 +54,58 @@ static int read_kinds(const char *program, uint8_t *kinds)
     return p && pclose(p) == 0 ? 0 : -1;
 }
 
-static int quantize_stopped(enum sl_backend b, int type, const float *x, const float *w, uint8_t *out)
+/* What the handler writes. */
+static struct { uint64_t at[TEXT], all; } steps;
+
+static void step(int signal, siginfo_t *info, void *context)
+{
+    const ucontext_t *c = context;
+    uint64_t at = (uint64_t)c->uc_mcontext.gregs[REG_RIP] - (uint64_t)(uintptr_t)&__executable_start;
+
+    (void)signal, (void)info;
+    steps.all++;
+    if (at < TEXT)
+        steps.at[at]++;
+}
+
+static int count(enum sl_backend b, int type, const float *w, const uint8_t *kinds, const float *x, uint8_t *out, uint64_t *n)
 {
     uint64_t bad;
+    int rc = sl_quantize_on(b, type, x, w, N, N, out, &bad); /* the grids are made here */
 
-    if (sl_quantize_on(b, type, x, w, N, N, out, &bad)) /* the grids are made here */
-        return 1;
-    if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) || raise(SIGSTOP))
-        return 1;
-    if (sl_quantize_on(b, type, x, w, N, N, out, &bad))
-        return 1;
-    raise(SIGSTOP);
-    return 0;
+    memset(&steps, 0, sizeof steps);
+    if (rc)
+        return rc;
+    __writeeflags(__readeflags() | TRAP);
+    rc = sl_quantize_on(b, type, x, w, N, N, out, &bad);
+    __writeeflags(__readeflags() & ~(unsigned long long)TRAP);
+    memset(n, 0, KINDS * sizeof *n);
+    for (size_t i = 0; i < TEXT; i++)
+        if (steps.at[i] && kinds[i])
+            n[kinds[i] - 1] += steps.at[i];
+    return rc || steps.all < N / 64;
 }
 
-static int count(enum sl_backend b, int type, bool weighted, const uint8_t *kinds, const float *x, const float *w, uint8_t *out)
+static void print(bool json, bool first, const char *backend, const char *type, bool weighted, const uint64_t *n)
 {
-    uint64_t n[KINDS] = {0}, all = 0, base = (uint64_t)(uintptr_t)&__executable_start;
-    pid_t child = fork();
-    int status;
-
-    if (child == 0)
-        _exit(quantize_stopped(b, type, x, weighted ? w : NULL, out));
-    if (child < 0 || waitpid(child, &status, 0) != child || !WIFSTOPPED(status))
-        return -1;
-    for (;;) {
-        struct user_regs_struct r;
-        uint64_t at;
-
-        if (ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) || waitpid(child, &status, 0) != child || !WIFSTOPPED(status))
-            return -1;
-        if (WSTOPSIG(status) == SIGSTOP)
-            break;
-        if (ptrace(PTRACE_GETREGS, child, NULL, &r))
-            return -1;
-        at = r.rip - base;
-        if (at < TEXT && kinds[at])
-            n[kinds[at] - 1]++;
-        all++;
-    }
-    kill(child, SIGKILL);
-    waitpid(child, &status, 0);
-    printf("%-9s %-8s %-8s %7.2f", sl_backend_name(b), sl_type_info(type)->name, weighted ? "weighted" : "plain", (double)all / N);
+    if (json)
+        printf("%s\n  {\"backend\": \"%s\", \"type\": \"%s\", \"weighted\": %s, \"all\": %.3f", first ? "[" : ",", backend, type,
+               weighted ? "true" : "false", (double)steps.all / N);
+    else
+        printf("%-9s %-8s %-8s %7.2f", backend, type, weighted ? "weighted" : "plain", (double)steps.all / N);
     for (int k = 0; k < KINDS; k++)
-        printf(" %10.2f", (double)n[k] / N);
-    printf("\n");
-    return 0;
+        if (json)
+            printf(", \"%s\": %.3f", kind_names[k], (double)n[k] / N);
+        else
+            printf(" %10.2f", (double)n[k] / N);
+    printf(json ? "}" : "\n");
+    fflush(stdout);
 }
 
-int main(int argc, char **argv)
+static void fill(float *x, float *w)
 {
-    static uint8_t kinds[TEXT], out[N * 4];
-    static float x[N], w[N];
-    enum sl_backend b = SL_BACKEND_AVX512;
-    char program[400] = "";
     uint64_t s = 88172645463325252;
-    int wrong = 0;
 
-    while (b > SL_BACKEND_AUTO && (argc < 2 || strcmp(argv[1], sl_backend_name(b))))
-        b--;
-    if (argc < 3 || !b || !sl_backend_usable(b)) {
-        fprintf(stderr, "usage: kernels_count BACKEND TYPE[.weighted]...\n");
-        return 2;
-    }
-    if (readlink("/proc/self/exe", program, sizeof program - 1) < 0 || read_kinds(program, kinds))
-        return 1;
     for (int i = 0; i < N; i++) {
         double u[2];
 
@@ -128,23 +116,58 @@ int main(int argc, char **argv)
         x[i] = (float)(0.02 * sqrt(-2 * log(u[0])) * cos(6.283185307179586 * u[1]));
         w[i] = (float)pow(10, 2 * u[0] - 1);
     }
-    printf("%-27s %7s", "instructions for a weight", "all");
-    for (int k = 0; k < KINDS; k++)
-        printf(" %10s", kind_names[k]);
-    printf("\n");
-    for (int i = 2; i < argc; i++) {
-        char *dot = strchr(argv[i], '.');
+}
+
+static enum sl_backend backend_named(const char *name)
+{
+    enum sl_backend b = SL_BACKEND_AVX512;
+
+    while (b > SL_BACKEND_AUTO && (strcmp(name, "best") || !sl_backend_usable(b)) && strcmp(name, sl_backend_name(b)))
+        b--;
+    return b;
+}
+
+int main(int argc, char **argv)
+{
+    static uint8_t kinds[TEXT], out[N * 4];
+    static float x[N], w[N];
+    struct sigaction trap = {.sa_sigaction = step, .sa_flags = SA_SIGINFO};
+    bool json = argc > 1 && !strcmp(argv[1], "--json");
+    char **arg = argv + 1 + json;
+    enum sl_backend b = *arg ? backend_named(*arg) : SL_BACKEND_AUTO;
+    char program[400] = "";
+    int wrong = 0;
+
+    if (!b || !sl_backend_usable(b) || !arg[1]) {
+        fprintf(stderr, "usage: kernels_count [--json] BACKEND|best TYPE[.weighted]...\n");
+        return 2;
+    }
+    if (readlink("/proc/self/exe", program, sizeof program - 1) < 0 || read_kinds(program, kinds) || sigaction(SIGTRAP, &trap, NULL))
+        return 1;
+    fill(x, w);
+    if (!json) {
+        printf("%-27s %7s", "instructions for a weight", "all");
+        for (int k = 0; k < KINDS; k++)
+            printf(" %10s", kind_names[k]);
+        printf("\n");
+    }
+    for (char **t = arg + 1; *t; t++) {
+        char *dot = strchr(*t, '.');
+        uint64_t n[KINDS];
         int type = 0;
 
         if (dot)
             *dot = 0;
-        while (type < SL_TYPE_LIMIT && (!sl_type_info(type) || strcmp(sl_type_info(type)->name, argv[i])))
+        while (type < SL_TYPE_LIMIT && (!sl_type_info(type) || strcmp(sl_type_info(type)->name, *t)))
             type++;
-        if (type == SL_TYPE_LIMIT || count(b, type, dot != NULL, kinds, x, w, out)) {
-            fprintf(stderr, "kernels_count: %s cannot be counted\n", argv[i]);
+        if (type == SL_TYPE_LIMIT || count(b, type, dot ? w : NULL, kinds, x, out, n)) {
+            fprintf(stderr, "kernels_count: %s cannot be counted\n", *t);
             wrong = 1;
+        } else {
+            print(json, t == arg + 1, sl_backend_name(b), sl_type_info(type)->name, dot != NULL, n);
         }
-        fflush(stdout);
     }
+    if (json)
+        printf("\n]\n");
     return wrong;
 }

@@ -7,7 +7,8 @@
  *   --plant SUBJECT:BACKEND:BIT   flips that bit of the backend's output in one case of 16
  *
  * A subject is "q4_k", "q4_k.weighted", "load.f8_e4m3" (a run under one scale), "source.f8_e4m3"
- * (a matrix with block scales) or "dequantize.q4_k"; the last is held against ggml's, as are the
+ * (a matrix with block scales), "straight.f8_e4m3" (such a matrix, or one without, to q8_0, f16,
+ * bf16 and f32 with no values in between) or "dequantize.q4_k"; the last is held against ggml's, as are the
  * scalar backend's bytes for ordinary numbers, when a libggml-base.so is given. Exit 1: a difference. */
 #include "hostile_numbers.h"
 #include "kernels/backend.h"
@@ -26,7 +27,7 @@
 #define PLANT_EVERY 16
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
-enum work { QUANTIZE, WEIGHTED, LOAD, SOURCE, DEQUANTIZE };
+enum work { QUANTIZE, WEIGHTED, LOAD, SOURCE, STRAIGHT, DEQUANTIZE };
 
 struct subject {
     char name[40];
@@ -321,6 +322,73 @@ static int case_source(struct fuzz *f, struct subject *s, uint64_t *r)
     return same_floats(f->want, f->got, n, &at) ? 0 : differ_value(f, s, "auto", at);
 }
 
+/* sl_quantize_source against sl_load_f32 and the scalar backend. What it may leave to those two is
+ * something refused, a block with two scales, or a scale at the ends of F32's range. */
+static int case_straight(struct fuzz *f, struct subject *s, uint64_t *r)
+{
+    static const int to[] = {SL_TYPE_Q8_0, SL_TYPE_Q8_0, SL_TYPE_F16, SL_TYPE_BF16, SL_TYPE_F32};
+    static const uint64_t widths[] = {128, 128, 32, 96, 40, 1000};
+    uint64_t size = sl_dtype_info(s->type)->bytes, cols = 32 * (1 + next_random(r) % 40), n = cols * (1 + next_random(r) % 8), skip, bad;
+    uint64_t block_cols = widths[next_random(r) % COUNT(widths)], block_rows = 1 + next_random(r) % 3;
+    uint64_t scale_cols = (cols + block_cols - 1) / block_cols, scales = ((n / cols - 1) / block_rows + 1) * scale_cols, offset = next_random(r) % 8;
+    int type = to[next_random(r) % COUNT(to)], want;
+    bool clean = next_random(r) % 8 != 0, scaled = s->type == SL_DTYPE_F8_E4M3 ? next_random(r) % 8 != 0 : next_random(r) % 4 == 0, usual = true;
+    struct sl_source src = {(enum sl_dtype)s->type, f->raw + offset, 0, cols, scaled ? f->scales : NULL, 0, scale_cols, block_rows, block_cols};
+    const char *how;
+    size_t bytes, at;
+
+    while (n > N) /* whole rows no longer, if need be */
+        n -= 32;
+    skip = next_random(r) % 2 ? 0 : next_random(r) % (n / 32) * 32;
+    random_source(f->raw + offset, (enum sl_dtype)s->type, (int)n, clean, r);
+    for (uint64_t i = 0, largest = 0x7f; s->type == SL_DTYPE_F8_E4M3 && clean && i < n; i++) { /* every largest code */
+        uint8_t *p = f->raw + offset + i;
+
+        largest = i % 32 ? largest : next_random(r) % 0x7f;
+        *p = (uint8_t)((*p & 0x80) | (*p & 0x7f) % (largest + 1));
+    }
+    if (size >= 2 && next_random(r) % 2) /* numbers that fit in F16 */
+        for (uint64_t i = 0; i < n; i++)
+            f->raw[offset + i * size + size - 1] = (uint8_t)((f->raw[offset + i * size + size - 1] & 0x80) | 0x3b);
+    for (uint64_t i = 0; i < scales; i++) {
+        f->scales[i] = next_random(r) % 16 ? fabsf(in_range(next_random(r), 110, 20)) : random_scale(r, &how);
+        usual &= f->scales[i] > 0x1p-80f && f->scales[i] < 0x1p80f;
+    }
+    n -= skip;
+    bytes = sl_type_bytes(type, n);
+    snprintf(f->what, sizeof f->what, "to %s, %llu columns, blocks of %llu x %llu%s, %llu weights after %llu%s", sl_type_info(type)->name,
+             (unsigned long long)cols, (unsigned long long)block_rows, (unsigned long long)block_cols, scaled ? "" : " (no scales)",
+             (unsigned long long)n, (unsigned long long)skip, clean ? ", all numbers" : "");
+    s->weights += n;
+    want = sl_load_f32(&src, skip, n, f->x, &bad);
+    if (!want)
+        want = sl_quantize_on(SL_BACKEND_SCALAR, type, f->x, NULL, n, n, f->want, &bad);
+    for (enum sl_backend b = SL_BACKEND_SCALAR; b <= SL_BACKEND_AVX512; b++) {
+        bool able = type != SL_TYPE_Q8_0 || (b >= SL_BACKEND_PORTABLE && !scaled) || (b >= SL_BACKEND_AVX2 && s->type == SL_DTYPE_F8_E4M3);
+        int got;
+
+        if (!sl_backend_usable(b) || (f->only && f->only != b))
+            continue;
+        memset(f->got, 0x5a, bytes + GUARD);
+        got = sl_quantize_source(b, type, &src, skip, n, f->got);
+        if (guard_broken(f->got + bytes))
+            return differ(f, s, sl_backend_name(b), "written past the end");
+        if (got && want)
+            return differ(f, s, sl_backend_name(b), "not refused");
+        able &= s->type == SL_DTYPE_F8_E4M3 ? b >= SL_BACKEND_AVX2 : s->type != SL_DTYPE_F8_E5M2 && s->type != SL_DTYPE_F64;
+        if (!got && !want && able && (!scaled || (usual && (type != SL_TYPE_Q8_0 || block_cols % 32 == 0))))
+            return differ(f, s, sl_backend_name(b), "left to the two steps");
+        if (!got)
+            continue;
+        plant(f, s, b, bytes, f->got);
+        if (type == SL_TYPE_F32 && !same_floats(f->want, f->got, n, &at))
+            return differ_value(f, s, sl_backend_name(b), at);
+        if (type != SL_TYPE_F32 && memcmp(f->want, f->got, bytes))
+            return differ_bytes(f, s, sl_backend_name(b), sl_type_info(type)->bytes, bytes);
+    }
+    return 0;
+}
+
 static int case_dequantize(struct fuzz *f, struct subject *s, uint64_t *r)
 {
     const struct sl_type_info *t = sl_type_info(s->type);
@@ -347,7 +415,7 @@ static int case_dequantize(struct fuzz *f, struct subject *s, uint64_t *r)
 static int run_case(struct fuzz *f, struct subject *s, uint64_t seed)
 {
     static int (*const run[])(struct fuzz *, struct subject *, uint64_t *) = {case_quantize, case_quantize, case_load,
-                                                                              case_source, case_dequantize};
+                                                                              case_source, case_straight, case_dequantize};
     uint64_t r = seed;
     double start = now(CLOCK_THREAD_CPUTIME_ID);
     int rc;
@@ -497,6 +565,7 @@ static void add_subjects(struct fuzz *f)
     for (size_t i = 0; i < COUNT(dtypes); i++) {
         add(f, LOAD, (int)dtypes[i], "load.", sl_dtype_info((int)dtypes[i])->name, "");
         add(f, SOURCE, (int)dtypes[i], "source.", sl_dtype_info((int)dtypes[i])->name, "");
+        add(f, STRAIGHT, (int)dtypes[i], "straight.", sl_dtype_info((int)dtypes[i])->name, "");
     }
 }
 

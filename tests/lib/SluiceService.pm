@@ -13,7 +13,7 @@ use Test::More;
 use Time::HiRes qw(time sleep);
 
 our @EXPORT = qw($RUN $OUT $ENDPOINT %ALIVE service_setup start_one adopt ended signal_one kill_one stop_one
-    ask wait_daemon demo_spec submit job wait_job until_job is_state tail log_of wait_log events prefix_of);
+    ask wait_daemon demo_spec submit job wait_job until_job has_ended is_state tail log_of wait_log events prefix_of);
 
 our ($RUN, $OUT, $ENDPOINT, %ALIVE);
 my $parent = $$;
@@ -76,7 +76,7 @@ sub start_one {
 sub ended {
     my ($name, $seconds) = @_;
     my $p = $ALIVE{$name} or return;
-    my $end = time + $seconds;
+    my $end = time + $seconds * ($SANITIZED ? 4 : 1);
     do {
         if (waitpid($p->{pid}, WNOHANG) == $p->{pid}) {
             delete $ALIVE{$name};
@@ -156,7 +156,7 @@ sub job {
 # Asks for a job until $until says yes of it; the job as last seen.
 sub until_job {
     my ($id, $seconds, $until) = @_;
-    my ($end, $j) = (time + $seconds);
+    my ($end, $j) = (time + $seconds * ($SANITIZED ? 4 : 1));
     while (time < $end) {
         $j = job($id) // $j;
         last if $j && $until->($j);
@@ -165,9 +165,11 @@ sub until_job {
     return $j // { state => 'not known' };
 }
 
+sub has_ended { return $_[0]{state} =~ /^(?:succeeded|failed|cancelled)$/ }
+
 sub wait_job {
     my ($id, $seconds) = @_;
-    return until_job($id, $seconds, sub { $_[0]{state} =~ /^(?:succeeded|failed|cancelled)$/ });
+    return until_job($id, $seconds, \&has_ended);
 }
 
 sub events {

@@ -49,6 +49,18 @@ unlink "$mini/proto/goes.c";
 run_ok('a source file is gone', @mini);
 is(run('ar', 't', "$mini/b/libsluice.a")->{out}, "stays.o\nwide_avx2.o\n", 'and so is its object');
 
+# nvcc comes and goes: what is compiled with it in mind is compiled again.
+spit("$mini/kernels/a.cu", '');
+spit("$mini/proto/stays.c", "#ifdef SLUICE_CUDA\nint with(void);\nint with(void) { return 1; }\n#else\nint without(void);\nint without(void) { return 1; }\n#endif\n");
+for my $round (1, 2) {
+    for (['true', 'with'], ['', 'without']) {
+        my ($nvcc, $function) = @$_;
+        run_ok("NVCC=$nvcc", map { $_ eq 'NVCC=' ? "NVCC=$nvcc" : $_ } @mini);
+        is_deeply([run('nm', "$mini/b/libsluice.a")->{out} =~ / T (with\w*)$/mg], [$function], "round $round: $function");
+    }
+}
+like(run(@mini, '-n')->{out}, qr/is up to date/, 'and then there is nothing to do');
+
 # Flags of x86 are for compilers that write code for it.
 spit("$mini/cc-arm", "#!/bin/sh\n[ \"\$1\" = -dumpmachine ] && echo aarch64-linux-gnu\n");
 chmod 0755, "$mini/cc-arm";

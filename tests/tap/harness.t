@@ -66,6 +66,9 @@ like(lint('proto/a.c' => "#include \"a.h\"\n"), qr/from the root/, 'lint: includ
 like(lint('proto/a.c' => "#include <sqlite3.h>\n", 'daemon/b.c' => "#include <sqlite3.h>\n"), qr/more than one file/, 'lint: one user of a library');
 like(lint('proto/a.c' => '', 'worker/a.c' => ''), qr/used twice/, 'lint: names');
 like(lint('proto/a.c' => "x\n" x 601), qr/601 lines/, 'lint: length');
+my $long = 'tests/tools/lint_long.txt';
+is(lint('proto/a.c' => "x\n" x 601, $long => "proto/a.c  one table\n"), '', 'lint: length with a reason');
+like(lint('proto/a.c' => "x\n" x 600, $long => "proto/a.c  one table\n"), qr/not over 600/, 'lint: a reason without the length');
 like(lint('proto/a.c' => "f(); \n"), qr/white space/, 'lint: white space');
 like(lint('proto/a.c' => "/* TO" . "DO */\n"), qr/unfinished/, 'lint: unfinished work');
 like(lint('proto/a.c' => "    exit(1);\n"), qr/outside a main/, 'lint: exit');

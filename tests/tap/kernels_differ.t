@@ -22,7 +22,7 @@ sub reproduce {
 
 for my $plant (['q4_k', 'avx512', 4711], ['iq2_xs.weighted', 'avx2', 33], ['q6_k.weighted', 'portable', 12345],
                ['q8_0', 'avx512', 7], ['load.f8_e4m3', 'avx2', 0], ['load.bf16', 'portable', 31],
-               ['source.f8_e4m3', 'auto', 5], @ggml ? ['dequantize.q3_k', 'scalar', 64] : ()) {
+               ['source.f8_e4m3', 'auto', 5], ['straight.f8_e4m3', 'avx512', 9], ['straight.bf16', 'avx2', 77], @ggml ? ['dequantize.q3_k', 'scalar', 64] : ()) {
     my ($subject, $backend, $bit) = @$plant;
     SKIP: {
         skip "this processor cannot run $backend", 3 if exists $here{$backend} && !$here{$backend};
@@ -43,6 +43,6 @@ is($r->{rc}, 0, 'no difference') or diag($r->{out}, $r->{err});
 my ($sum) = $r->{out} =~ /^(kernels_differ: seed .*)$/m;
 diag($sum // 'no sum');
 my @count = $r->{out} =~ /^\S+ +(\d+) cases/mg;
-cmp_ok(scalar @count, '>=', 48, 'every type, plain and with weights, and every source');
+cmp_ok(scalar @count, '>=', 54, 'every type, plain and with weights, and every source');
 is(scalar(grep { $_ == 0 } @count), 0, 'none of them without a case');
 done_testing();

@@ -47,7 +47,7 @@ is_deeply(\@stale, [], 'and no option that no verb has');
 
 for my $daemon (['sluiced.8', 'sluiced'], ['sluice-worker.8', 'sluice-worker']) {
     my ($name, $program) = @$daemon;
-    my @all = run("$BUILD/$program", '--help')->{out} =~ /^\s+(?:-\w )?\s*(--[\w-]+)/mg;
+    my @all = run("$BUILD/$program", '--help')->{out} =~ /^\s+(?:-\w, )?(--[\w-]+)/mg;
     cmp_ok(scalar @all, '>', 8, "$program tells its options");
     is_deeply([lacks(page($name), @all)], [], "$name has them");
 }

@@ -115,6 +115,31 @@ SKIP: {
     ok(run('sh', '-c', "$promtool check metrics <$run/page")->{rc} != 0, 'it sees a counter without _total');
 }
 
+# What is exported and what dashboard and alert rules ask for.
+my %labels; # of each metric
+$labels{$_} //= {} for $page =~ /^# TYPE (\w+)/mg;
+while ($page =~ /^(\w+)\{([^}]*)\}/mg) {
+    my ($metric, $pairs) = ($1, $2);
+    $labels{$metric}{$_} = 1 for $pairs =~ /(\w+)="/g;
+}
+# What is asked for and not there: metrics, and labels that sums go by.
+sub absent {
+    my (@expr) = @_;
+    return map {
+        my ($by) = /\bby \((\w+)\)/;
+        map { !$labels{$_} ? $_ : $by && $by ne 'instance' && !$labels{$_}{$by} ? "$_ by $by" : () } /\b(sluice_\w+)/g;
+    } @expr;
+}
+my $dash = JSON::PP::decode_json(slurp("$TOP/systemd/grafana-dashboard.json"));
+my @panels = map { map { $_->{expr} } @{ $_->{targets} } } @{ $dash->{panels} };
+my @rules = slurp("$TOP/systemd/alerts.rules.yml") =~ /^\s+expr: (.*)$/mg;
+cmp_ok(scalar @rules, '>', 5, 'alert rules');
+is_deeply([absent(@panels, @rules)], [], 'what dashboard and rules ask for is exported');
+my %shown = map { $_ => 1 } map { /\b(sluice_\w+)/g } @panels;
+is_deeply([grep { !$shown{$_} } sort keys %labels], [], 'what is exported has a panel');
+is_deeply([absent('sluice_nothing == 0', 'sum by (colour) (rate(sluice_tasks{state="ready"}[5m]))')],
+    ['sluice_nothing', 'sluice_tasks by colour'], 'the check sees what is not there');
+
 # A second one may not have the port, the state or the socket.
 spit("$run/second.conf", slurp($conf) =~ s{/sock/d}{/sock/e}r =~ s{/deep/state}{/state2}r =~ s{127\.0\.0\.1:0}{$address}r);
 fails('a port that is taken', 13, qr/metrics: cannot listen on \Q$address\E: Address already in use/, $SLUICED, '--config', "$run/second.conf");

@@ -4,7 +4,7 @@
 use strict;
 use warnings;
 use JSON::PP;
-use POSIX qw(:sys_wait_h);
+use SluiceService;
 use SluiceTest;
 use Test::More;
 use Time::HiRes qw(time sleep);
@@ -15,193 +15,51 @@ srand $seed;
 diag("SEED=$seed KILLS=$kills");
 my $begin = time;
 
-my $SLUICED = $ENV{SLUICED} // "$BUILD/sluiced";
-my $WORKER  = "$BUILD/sluice-worker";
-# Paths of ipc sockets are short.
-my $run = File::Temp::tempdir('/tmp/sluice_service_XXXXXX', CLEANUP => 1);
-my $out = "$run/out";
-mkdir $_ or die "$_: $!" for $out, "$run/state", "$run/sock";
-chmod 0700, "$run/sock";
-my $endpoint = "ipc://$run/sock/d";
-my $source = checkpoint("$run/src", qw(--preset demo --layers 4 --experts 8 --groups 2 --groups-used 1 --used 2));
-
-$ENV{SLUICE_CONFIG} = "$run/sluice.conf";
-spit($ENV{SLUICE_CONFIG}, <<"END");
-[sluice]
-endpoint = $endpoint
-root = $run
-log = plain
-log_level = debug
-[daemon]
-listen = $endpoint
-state_dir = $run/state
-heartbeat = 200ms
-lease = 2s
-END
-
-my %alive; # name => process
-END { kill 'KILL', $_->{pid} for values %alive; }
-
-sub start_one {
-    my ($name) = @_;
-    my @cmd = $name eq 'daemon' ? ($SLUICED)
-        : ($WORKER, '--name', $name, '--threads', 1, '--mem', '128Mi');
-    my $log = "$run/$name.log";
-    my $pid = fork // die "fork: $!";
-    if (!$pid) {
-        open STDIN,  '<', '/dev/null';
-        open STDOUT, '>>', $log;
-        open STDERR, '>>', $log;
-        exec { $cmd[0] } @cmd or POSIX::_exit(127);
-    }
-    return $alive{$name} = { pid => $pid, name => $name };
-}
-
-# Waits for the end of a process of ours: exit status, 128 + signal, or undef.
-sub ended {
-    my ($name, $seconds) = @_;
-    my $p = $alive{$name} or return;
-    my $end = time + $seconds * ($SANITIZED ? 4 : 1);
-    while (time < $end) {
-        if (waitpid($p->{pid}, WNOHANG) == $p->{pid}) {
-            delete $alive{$name};
-            return WIFSIGNALED($?) ? 128 + WTERMSIG($?) : WEXITSTATUS($?);
-        }
-        sleep 0.02;
-    }
-    return;
-}
-
-sub signal_one {
-    my ($name, $signal) = @_;
-    kill $signal, $alive{$name}{pid};
-}
-
-sub kill_one {
-    my ($name) = @_;
-    signal_one($name, 'KILL');
-    return ended($name, 10);
-}
-
-sub stop_one {
-    my ($name) = @_;
-    signal_one($name, 'TERM');
-    my $rc = ended($name, 30);
-    defined $rc or kill_one($name);
-    return $rc;
-}
-
-# Sends messages; the answers that came, or nothing when there is no daemon.
-sub ask {
-    my ($message, @options) = @_;
-    my $r = run(tool('wire_peer'), '-t', 5, @options, $endpoint,
-        ref $message ? encode_json({ v => 1, %$message }) : $message);
-    return json_lines($r->{out});
-}
-
-sub wait_daemon {
-    for (1 .. 100) {
-        my ($a) = ask({ m => 'about' }, '-t', 1);
-        return 1 if $a && $a->{m} eq 'daemon';
-    }
-    return 0;
-}
-
-my ($jobs, %spec) = (0);
-sub spec {
-    my ($prefix, %options) = @_;
-    return { source => $source, output => $out, prefix => $prefix, recipe => 'q4_k_m',
-        recipe_text => slurp("$TOP/proto/recipes/q4_k_m.recipe"),
-        options => { task_bytes => 1_000_000, %options } };
-}
-
-sub submit {
-    my ($spec, %more) = @_;
-    my $key = "$$." . ++$jobs;
-    for (1 .. 60) { # the same key until it is answered
-        my ($a) = grep { $_->{m} =~ /^(?:submitted|error)$/ } ask({ m => 'submit', key => $key, specs => [$spec], %more });
-        return $a->{jobs}[0] if $a && $a->{m} eq 'submitted';
-        return "error $a->{code}: $a->{text}" if $a;
-    }
-    return 'no answer';
-}
-
-sub job {
-    my ($id) = @_;
-    my ($a) = grep { $_->{m} eq 'job' } ask({ m => 'show', job => 0 + $id }, '-t', 2);
-    return $a ? { %{ $a->{job} }, failures => $a->{failures} } : undef;
-}
-
-# Waits for the end of a job; $each is called again and again meanwhile.
-sub wait_job {
-    my ($id, $seconds, $each) = @_;
-    my ($end, $j) = (time + $seconds * ($SANITIZED ? 4 : 1));
-    while (time < $end) {
-        $j = job($id) // $j;
-        return $j if $j && $j->{state} =~ /^(?:succeeded|failed|cancelled)$/;
-        $each->($j) if $each;
-        sleep 0.05;
-    }
-    return $j // { state => 'not known' };
-}
-
-sub is_state {
-    my ($j, $state, $name) = @_;
-    is($j->{state}, $state, $name)
-        or diag(encode_json($j), map { "\n--- $_\n" . tail("$run/$_.log") } qw(daemon w1 w2));
-}
-
-sub tail {
-    my @lines = -e $_[0] ? split(/\n/, slurp($_[0])) : ();
-    return join "\n", @lines[($#lines > 30 ? $#lines - 30 : 0) .. $#lines];
-}
+service_setup();
 
 # ---- what the file must be
-my $r = run_ok('convert', $SLUICE, 'convert', $source, '--recipe', 'q4_k_m', '--task-size', '1M', '--threads', 2,
-    '-o', "$run/ref.gguf", '--quiet');
-my $want = sha256("$run/ref.gguf");
+my $r = run_ok('convert', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M', '--threads', 2,
+    '-o', "$RUN/ref.gguf", '--quiet');
+my $want = sha256("$RUN/ref.gguf");
 my $whole = $r->{secs};
 diag(sprintf 'convert %.2f s', $whole);
 
 sub is_the_file {
     my ($prefix, $name) = @_;
-    ok(-e "$out/$prefix.gguf" && sha256("$out/$prefix.gguf") eq $want, $name);
-    unlink glob "$out/$prefix.*";
+    ok(-e "$OUT/$prefix.gguf" && sha256("$OUT/$prefix.gguf") eq $want, $name);
+    unlink glob "$OUT/$prefix.*";
 }
 
 start_one($_) for qw(daemon w1 w2);
-ok(wait_daemon(), 'the daemon answers') or BAIL_OUT_LOCAL_LOG();
-
-sub BAIL_OUT_LOCAL_LOG {
-    diag(tail("$run/daemon.log"));
+if (!ok(wait_daemon(), 'the daemon answers')) {
     done_testing();
     exit 1;
 }
 
 # ---- a job by two workers, verified
-my $id = submit(spec('a'), verify => JSON::PP::true);
+my $id = submit(demo_spec('a'), verify => JSON::PP::true);
 my $j = wait_job($id, 60);
 is_state($j, 'succeeded', 'a job by two workers');
 is($j->{done}, $j->{tasks}, 'all its tasks are done');
-is_deeply($j->{files}, ["$out/a.gguf"], 'its file is told');
-is_deeply([grep { !/^a\.gguf(?:\.xxh64)?$/ } ls($out)], [], 'nothing else is left');
+is_deeply($j->{files}, ["$OUT/a.gguf"], 'its file is told');
+is_deeply([grep { !/^a\.gguf(?:\.xxh64)?$/ } ls($OUT)], [], 'nothing else is left');
 is_the_file('a', 'the same file as convert');
 for my $w (qw(w1 w2)) {
-    ok(slurp("$run/$w.log") =~ /task-done job=$id /, "$w did some of it");
+    ok(log_of($w) =~ /task-done job=$id /, "$w did some of it");
 }
 
 # ---- synthetic importance weights: each worker makes them, verify again
-run_ok('convert --imatrix synthetic', $SLUICE, 'convert', $source, '--recipe', 'q4_k_m', '--task-size', '1M', '--threads', 2,
-    '-o', "$run/synthetic.gguf", '--quiet', '--imatrix', 'synthetic');
-$id = submit(spec('syn', synthetic_imatrix => JSON::PP::true), verify => JSON::PP::true);
+run_ok('convert --imatrix synthetic', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M', '--threads', 2,
+    '-o', "$RUN/synthetic.gguf", '--quiet', '--imatrix', 'synthetic');
+$id = submit(demo_spec('syn', synthetic_imatrix => JSON::PP::true), verify => JSON::PP::true);
 is_state(wait_job($id, 60), 'succeeded', 'a job with synthetic weights');
-ok(-e "$out/syn.gguf" && sha256("$out/syn.gguf") eq sha256("$run/synthetic.gguf"), 'the same file as convert');
-ok(sha256("$run/synthetic.gguf") ne $want, 'which is not the one without');
-unlink glob "$out/syn.*";
+ok(-e "$OUT/syn.gguf" && sha256("$OUT/syn.gguf") eq sha256("$RUN/synthetic.gguf"), 'the same file as convert');
+ok(sha256("$RUN/synthetic.gguf") ne $want, 'which is not the one without');
+unlink glob "$OUT/syn.*";
 
 # ---- SIGTERM: what has not begun goes back, the rest is finished
-$id = submit(spec('b'));
-$j = wait_job($id, 30, sub { no warnings 'exiting'; last if $_[0] && $_[0]{done} });
+$id = submit(demo_spec('b'));
+$j = until_job($id, 30, sub { $_[0]{done} });
 my $t0 = time;
 is(stop_one('w1'), 0, 'SIGTERM: exit 0');
 ok(time - $t0 < 10, sprintf 'within %.1f s', time - $t0);
@@ -212,18 +70,18 @@ is_the_file('b', 'the same file');
 start_one('w1');
 
 # ---- a worker that is stopped past its leases, and goes on
-$id = submit(spec('c'));
-wait_job($id, 30, sub { no warnings 'exiting'; last if $_[0] && $_[0]{done} });
+$id = submit(demo_spec('c'));
+until_job($id, 30, sub { $_[0]{done} });
 signal_one('w1', 'STOP');
-fails('convert keeps off its output', 13, qr/c\.sluice-job: job $id of the service/, $SLUICE, 'convert', $source,
-    '--recipe', 'q4_k_m', '-o', "$out/c.gguf", '--force');
+fails('convert keeps off its output', 13, qr/c\.sluice-job: job $id of the service/, $SLUICE, 'convert', "$RUN/src",
+    '--recipe', 'q4_k_m', '-o', "$OUT/c.gguf", '--force');
 $j = wait_job($id, 60);
 is_state($j, 'succeeded', 'SIGSTOP of a worker past its leases: the other one does its tasks');
 signal_one('w1', 'CONT');
 sleep 1;
 is_the_file('c', 'the same file after SIGCONT');
-is_deeply([ls($out)], [], 'its late writes left nothing');
-$id = submit(spec('d'));
+is_deeply([ls($OUT)], [], 'its late writes left nothing');
+$id = submit(demo_spec('d'));
 is_state(wait_job($id, 60), 'succeeded', 'and the worker is of use again');
 is_the_file('d', 'the same file');
 
@@ -232,28 +90,30 @@ my ($killed, $rounds, @wrong) = (0, 0);
 $t0 = time;
 while ($killed < $kills && !@wrong && time - $t0 < 300) {
     my $prefix = 'k' . ++$rounds;
-    $id = submit(spec($prefix));
+    $id = submit(demo_spec($prefix));
     my $next = time + rand($whole * 0.7);
-    $j = wait_job($id, 120, sub {
-        return if time < $next || $killed >= $kills;
+    $j = until_job($id, 120, sub {
+        return 1 if has_ended($_[0]);
+        return 0 if time < $next || $killed >= $kills;
         my $name = (qw(daemon w1 w2))[int rand 3];
         kill_one($name);
         $killed++;
         sleep rand 0.3;
         start_one($name);
         $next = time + rand($whole);
+        return 0;
     });
     push @wrong, "round $rounds: $j->{state} " . ($j->{error} // $j->{reason} // '') if $j->{state} ne 'succeeded';
-    push @wrong, "round $rounds: another file" unless -e "$out/$prefix.gguf" && sha256("$out/$prefix.gguf") eq $want;
-    unlink glob "$out/$prefix.*";
+    push @wrong, "round $rounds: another file" unless -e "$OUT/$prefix.gguf" && sha256("$OUT/$prefix.gguf") eq $want;
+    unlink glob "$OUT/$prefix.*";
 }
 diag(sprintf '%d kills over %d jobs in %.1f s', $killed, $rounds, time - $t0);
 is_deeply(\@wrong, [], "$killed times SIGKILL of daemon or worker: every job ends with the same file")
-    or diag(map { "--- $_\n" . tail("$run/$_.log") . "\n" } qw(daemon w1 w2));
+    or diag(map { "--- $_\n" . tail($_) . "\n" } qw(daemon w1 w2));
 
 # ---- seconds without a daemon: what was finished meanwhile counts
-$id = submit(spec('e'));
-wait_job($id, 30, sub { no warnings 'exiting'; last if $_[0] && $_[0]{done} });
+$id = submit(demo_spec('e'));
+until_job($id, 30, sub { $_[0]{done} });
 kill_one('daemon');
 sleep 3;
 start_one('daemon');
@@ -262,12 +122,12 @@ is_state(wait_job($id, 90), 'succeeded', 'the job goes on');
 is_the_file('e', 'the same file');
 
 # ---- what a stranger says changes nothing
-$id = submit(spec('f'), hold => JSON::PP::true);
+$id = submit(demo_spec('f'), hold => JSON::PP::true);
 my ($a) = grep { $_->{m} ne 'grant' } ask({ m => 'result', job => 0 + $id, task => 0, epoch => 999, bytes => 1,
     checksum => '0123456789abcdef' }, '-w');
 is($a && $a->{m}, 'nack', 'a forged epoch is refused');
-spit("$run/big", '{"v":1,"m":"list","labels":["' . 'x' x (9 << 20) . '"]}');
-ask("\@$run/big", '-t', 1);
+spit("$RUN/big", '{"v":1,"m":"list","labels":["' . 'x' x (9 << 20) . '"]}');
+ask("\@$RUN/big", '-t', 1);
 ok(wait_daemon(), 'a message over the limit: the daemon stays');
 ($a) = ask('{"v":1,"m":"nonsense"}');
 is($a && $a->{code}, 2, 'an unknown message is refused');
@@ -275,7 +135,7 @@ is(job($id)->{state}, 'held', 'the job is as it was');
 ask({ m => 'cancel', jobs => [0 + $id], discard => JSON::PP::true });
 
 # ---- paths outside the roots
-my $outside = spec('g');
+my $outside = demo_spec('g');
 $outside->{output} = $TOP;
 $id = submit($outside);
 $id = wait_job($id, 30)->{error} // '' if $id =~ /^\d+$/;
@@ -283,25 +143,46 @@ like($id, qr/(?:outside|root)/, 'an output outside the roots is refused');
 is_deeply([glob "$TOP/g*gguf*"], [], 'and nothing is there');
 
 # ---- cancel and discard
-$id = submit(spec('h'));
-wait_job($id, 30, sub { no warnings 'exiting'; last if $_[0] && $_[0]{done} });
+$id = submit(demo_spec('h'));
+until_job($id, 30, sub { $_[0]{done} });
 ask({ m => 'cancel', jobs => [0 + $id], discard => JSON::PP::true });
 is_state(wait_job($id, 30), 'cancelled', 'cancel');
 for (1 .. 100) {
-    last unless ls($out);
+    last unless my @left = ls($OUT);
     sleep 0.1;
 }
-is_deeply([ls($out)], [], 'its unfinished files are gone');
+is_deeply([ls($OUT)], [], 'its unfinished files are gone');
+
+# ---- cancel alone, and discard later: by the client
+$id = submit(demo_spec('l'));
+until_job($id, 30, sub { $_[0]{done} });
+is(run($SLUICE, 'cancel', $id)->{out}, "cancelled job $id\n", 'cancel');
+ok(-e "$OUT/l.gguf.partial", 'its unfinished file stays');
+is(run($SLUICE, 'cancel', $id)->{out}, "job $id was cancelled before\n", 'once more');
+is(run($SLUICE, 'cancel', '--discard', $id)->{out}, "cancelled job $id; its unfinished files are being removed\n", 'cancel --discard afterwards');
+for (1 .. 100) {
+    last unless my @left = ls($OUT);
+    sleep 0.1;
+}
+is_deeply([ls($OUT)], [], 'they are gone');
+$r = run_ok('and again', $SLUICE, 'cancel', '--discard', $id);
+is($r->{out}, "job $id was cancelled before; its unfinished files are gone or about to go\n", 'changes nothing');
+is(run($SLUICE, 'cancel', '--discard', '--parsable', $id)->{out}, "$id\n", 'and a program reads the same');
+$j = wait_job($id, 30);
+is_state($j, 'cancelled', 'it stays cancelled');
+is(run($SLUICE, 'retry', $id)->{rc}, 0, 'retry');
+is_state(wait_job($id, 60), 'succeeded', 'makes it from the beginning');
+is_the_file('l', 'the same file');
 
 # ---- an output that is there
-spit("$out/i.gguf", 'mine');
-$id = submit(spec('i'));
+spit("$OUT/i.gguf", 'mine');
+$id = submit(demo_spec('i'));
 $j = wait_job($id, 30);
 is($j->{code}, 13, 'an output that exists: the job fails with 13') or diag(encode_json($j));
-is(slurp("$out/i.gguf"), 'mine', 'and it is as it was');
+is(slurp("$OUT/i.gguf"), 'mine', 'and it is as it was');
 
 # ---- a second daemon on the same path
-$r = run($SLUICED);
+$r = run("$BUILD/sluiced");
 is($r->{rc}, 13, 'a second daemon is refused with 13') or diag($r->{err});
 ok(wait_daemon(), 'and the first is not disturbed');
 

@@ -6,7 +6,7 @@ set -eu
 build="build-essential pkg-config liburing-dev libzmq3-dev libzstd-dev libcjson-dev
        libxxhash-dev libpcre2-dev libssl-dev libsqlite3-dev libpopt-dev
        libmicrohttpd-dev libinih-dev"
-check="libcmocka-dev perl xz-utils strace clang systemd zsh fish"
+check="libcmocka-dev perl xz-utils strace clang systemd zsh fish iproute2 e2fsprogs"
 
 missing=
 want() { # package: missing unless dpkg has it installed

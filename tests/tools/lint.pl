@@ -36,7 +36,7 @@ if (open my $f, '<', 'tests/tools/lint_long.txt') {
 }
 
 my @bad;
-my (%by_name, %user);
+my (%by_name, %user, %over);
 my @files = map { glob "$_/*" } keys %may, qw(tests/unit tests/tools tests/tap tests/lib);
 @files = sort grep { -f && /\.(?:c|h|cu|cuh|inc|pl|pm|py|t|sh)$/ } @files;
 
@@ -45,6 +45,7 @@ for my $path (@files) {
     push @{ $by_name{$name} }, $path;
     open my $f, '<', $path or die "$path: $!";
     my @lines = <$f>;
+    $over{$path} = 1 if @lines > 600;
     push @bad, "$path: " . @lines . " lines; over 600 needs a reason in tests/tools/lint_long.txt"
         if @lines > 600 && !$long{$path};
     my $product = exists $may{$part};
@@ -80,7 +81,7 @@ for my $lib (sort keys %user) {
     push @bad, "<$lib> is included by more than one file: @users" if @users > 1;
 }
 for my $path (sort keys %long) {
-    push @bad, "tests/tools/lint_long.txt: $path is not there" unless -f $path;
+    push @bad, "tests/tools/lint_long.txt: $path is not over 600 lines" unless $over{$path};
 }
 
 if (defined $library) {

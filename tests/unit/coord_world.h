@@ -18,6 +18,7 @@
 
 #define INBOX 256
 #define PEERS 16
+#define C 9 /* the client's connection */
 
 struct world {
     char dir[64], path[80];
@@ -288,5 +289,28 @@ static inline const char *state_of(struct world *w, unsigned p, uint64_t id)
              sl_get_str(t, "reason") ? sl_get_str(t, "reason") : "");
     return state;
 }
+
+/* Worker v does whatever there is to do; plans get 6 tasks. */
+static inline void run_all(struct world *w, unsigned v)
+{
+    struct got g[64];
+    unsigned n;
+
+    for (unsigned round = 0; round < 100; round++) {
+        pull(w, v, 4);
+        n = granted(w, v, g, 64);
+        if (n == 0)
+            return;
+        for (unsigned i = 0; i < n; i++)
+            if (g[i].task == SL_TASK_PREPARE) {
+                prepared(w, v, g[i], 6, 3);
+            } else {
+                result(w, v, g[i]);
+                expect(w, v, SL_M_ACK);
+            }
+    }
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, world_set_up, world_tear_down)
 
 #endif

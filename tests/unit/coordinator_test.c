@@ -1,31 +1,9 @@
 /* The coordinator under a clock of the test's own: whole jobs, lost leases, late
- * results, quarantine, sweeps, shares, draining, restarts. */
+ * results, quarantine, draining, restarts. */
 #include "coord_world.h"
 
 #include <signal.h>
 #include <sys/resource.h>
-
-#define C 9 /* the client's connection */
-
-static void run_all(struct world *w, unsigned v)
-{
-    struct got g[64];
-    unsigned n;
-
-    for (unsigned round = 0; round < 100; round++) {
-        pull(w, v, 4);
-        n = granted(w, v, g, 64);
-        if (n == 0)
-            return;
-        for (unsigned i = 0; i < n; i++)
-            if (g[i].task == SL_TASK_PREPARE) {
-                prepared(w, v, g[i], 6, 3);
-            } else {
-                result(w, v, g[i]);
-                expect(w, v, SL_M_ACK);
-            }
-    }
-}
 
 static void a_job_runs_to_its_end(void **state)
 {
@@ -135,7 +113,7 @@ static void a_restart_keeps_leases(void **state)
 {
     struct world *w = *state;
     struct got g[2] = {{0}};
-    char held[200];
+    char held[300];
     cJSON *t;
 
     client(w, C);
@@ -150,12 +128,12 @@ static void a_restart_keeps_leases(void **state)
     result(w, 1, g[0]);
     expect(w, 1, SL_M_REHELLO);
     /* It holds one of the two, and one that never was. */
-    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u},{\"job\":1,\"task\":3,\"epoch\":77777}]",
-             (unsigned)g[0].task, (unsigned)g[0].epoch);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu},{\"job\":1,\"task\":3,\"epoch\":777777777777777}]",
+             (unsigned)g[0].task, (unsigned long long)g[0].epoch);
     hello(w, 1, "worker", held);
     t = sl_get(expect(w, 1, SL_M_WELCOME), "dropped");
     assert_int_equal(cJSON_GetArraySize(t), 1);
-    assert_int_equal(sl_get_uint(t->child, "epoch", 0), 77777);
+    assert_int_equal(sl_get_uint(t->child, "epoch", 0), 777777777777777);
     result(w, 1, g[0]);
     expect(w, 1, SL_M_ACK);
     result(w, 1, g[0]); /* the acknowledgement was lost */
@@ -189,8 +167,8 @@ static void a_grant_ahead_of_the_disk(void **state)
     pull(w, 2, 1);
     assert_int_equal(granted(w, 2, again, 4), 1);
     assert_true(again[0].task == g[0].task && again[0].epoch > g[0].epoch + 1000);
-    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u},{\"job\":1,\"task\":%u,\"epoch\":%u}]",
-             (unsigned)g[0].task, (unsigned)g[0].epoch, (unsigned)g[1].task, (unsigned)g[1].epoch);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu},{\"job\":1,\"task\":%u,\"epoch\":%llu}]",
+             (unsigned)g[0].task, (unsigned long long)g[0].epoch, (unsigned)g[1].task, (unsigned long long)g[1].epoch);
     hello(w, 1, "worker", held);
     t = sl_get(expect(w, 1, SL_M_WELCOME), "dropped");
     assert_int_equal(cJSON_GetArraySize(t), 1);
@@ -205,8 +183,8 @@ static void a_grant_ahead_of_the_disk(void **state)
     assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
     world_stop(w);
     world_start(w);
-    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u}]", (unsigned)g[1].task,
-             (unsigned)g[1].epoch);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu}]", (unsigned)g[1].task,
+             (unsigned long long)g[1].epoch);
     hello(w, 2, "worker", held); /* claims what another holds */
     assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, 2, SL_M_WELCOME), "dropped")), 1);
     hello(w, 1, "worker", held);
@@ -223,7 +201,7 @@ static void an_instance_belongs_to_its_user(void **state)
 {
     struct world *w = *state;
     struct got g = {0};
-    char held[100];
+    char held[160];
 
     client(w, C);
     w->user[1] = "uid:7";
@@ -234,7 +212,7 @@ static void an_instance_belongs_to_its_user(void **state)
     assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
     world_stop(w);
     world_start(w);
-    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u}]", (unsigned)g.task, (unsigned)g.epoch);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu}]", (unsigned)g.task, (unsigned long long)g.epoch);
     w->user[1] = "uid:8";
     hello(w, 1, "worker", held);
     assert_non_null(strstr(sl_get_str(expect(w, 1, SL_M_ERROR), "text"), "another user"));
@@ -320,8 +298,8 @@ static void bad_bytes_are_made_again(void **state)
     pull(w, 1, 3);
     assert_int_equal(granted(w, 1, g, 8), 3);
     /* The size is held against the plan. */
-    say(w, 1, "{\"v\":1,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%u,\"bytes\":99,"
-        "\"checksum\":\"0000000000000000\"}", (unsigned)g[0].task, (unsigned)g[0].epoch);
+    say(w, 1, "{\"v\":1,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%llu,\"bytes\":99,"
+        "\"checksum\":\"0000000000000000\"}", (unsigned)g[0].task, (unsigned long long)g[0].epoch);
     assert_int_equal(sl_get_uint(expect(w, 1, SL_M_NACK), "code", 0), 8);
     later(w, 2000, (unsigned[]){1, C}, 2);
     for (int i = 1; i < 3; i++)
@@ -343,147 +321,55 @@ static void bad_bytes_are_made_again(void **state)
     assert_string_equal(state_of(w, C, id), "succeeded");
 }
 
-static void shards_stay_together(void **state)
+/* cancel, then cancel --discard: the files go then; once more nothing is done. */
+static void what_was_cancelled_is_discarded_later(void **state)
 {
     struct world *w = *state;
-    struct got g[8] = {{0}};
-
-    client(w, C);
-    worker(w, 1);
-    worker(w, 2);
-    ready_job(w, C, 1, "a", 40, 10);
-    for (unsigned step = 0; step < 10; step++)
-        for (unsigned v = 1; v <= 2; v++) {
-            pull(w, v, 1);
-            assert_int_equal(granted(w, v, g, 8), 1);
-            assert_int_equal(g[0].task, (v - 1) * 10 + step); /* each its own shard, in sequence */
-            result(w, v, g[0]);
-            expect(w, v, SL_M_ACK);
-        }
-    /* At the end the largest goes first (task numbers are sizes here). */
-    for (unsigned step = 0; step < 16; step++) {
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, g, 8), 1);
-        result(w, 1, g[0]);
-    }
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, g, 8), 1);
-    assert_int_equal(g[0].task, 39);
-}
-
-static void jobs_share_by_priority(void **state)
-{
-    struct world *w = *state;
-    unsigned n[3] = {0};
-    uint64_t a, b;
     struct got g = {0};
 
     client(w, C);
     worker(w, 1);
-    a = ready_job(w, C, 1, "a", 60, 10);
-    b = submit(w, C, "b", ",\"priority\":60");
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
-    while (g.task != SL_TASK_PREPARE) {
-        result(w, 1, g);
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, &g, 1), 1);
-    }
-    prepared(w, 1, g, 60, 10);
-    for (unsigned i = 0; i < 30; i++) {
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, &g, 1), 1);
-        n[g.job == a ? 0 : g.job == b ? 1 : 2]++;
-        result(w, 1, g);
-    }
-    assert_true(n[0] >= 9 && n[0] <= 11 && n[1] >= 19 && n[1] <= 21);
-}
-
-static void a_sweep_reads_its_source_once(void **state)
-{
-    struct world *w = *state;
-    char one[400], two[400];
-    struct got g[4] = {{0}};
-    cJSON *t;
-
-    client(w, C);
-    worker(w, 1);
-    snprintf(one, sizeof one, world_spec, "m", "x");
-    snprintf(two, sizeof two, world_spec, "m", "y");
-    say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"k\",\"specs\":[%s,%s]}", one, two);
-    t = sl_get(expect(w, C, SL_M_SUBMITTED), "jobs");
-    assert_int_equal(cJSON_GetArraySize(t), 2);
-    pull(w, 1, 4);
-    assert_int_equal(granted(w, 1, g, 4), 2);
-    prepared(w, 1, g[0], 8, 4);
-    pull(w, 1, 4); /* nothing before both are planned */
-    assert_int_equal(granted(w, 1, g + 2, 2), 0);
-    prepared(w, 1, g[1], 8, 4);
-    for (unsigned i = 0; i < 2; i++) {
-        struct got h[4];
-        unsigned n = granted(w, 1, h, 4);
-
-        if (n == 0) {
-            pull(w, 1, 4);
-            n = granted(w, 1, h, 4);
-        }
-        assert_int_equal(n, 4);
-        /* Grouped by job on the way, so compare the sets. */
-        assert_true(h[0].task + h[1].task + h[2].task + h[3].task == 2 * (h[0].task + h[0].task + 1) ||
-                    (h[0].task == h[1].task && h[2].task == h[3].task));
-        for (unsigned k = 0; k < 4; k++)
-            result(w, 1, h[k]);
-    }
-    snprintf(two, sizeof two, world_spec, "other", "z");
-    snprintf(one, sizeof one, world_spec, "m", "v");
-    say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"k2\",\"specs\":[%s,%s]}", one, two);
-    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "one source"));
-}
-
-static void jobs_wait_for_others(void **state)
-{
-    struct world *w = *state;
-    uint64_t a, b, c;
-    char more[64], spec[400];
-    struct got g = {0}, h;
-
-    client(w, C);
-    worker(w, 1);
-    a = submit(w, C, "a", ",\"hold\":true");
-    snprintf(more, sizeof more, ",\"after\":[%llu]", (unsigned long long)a);
-    b = submit(w, C, "b", more);
-    assert_string_equal(state_of(w, C, a), "held: held by a user");
-    assert_string_equal(state_of(w, C, b), "queued: waits for job 1");
+    ready_job(w, C, 1, "a", 8, 4);
+    say(w, C, "{\"v\":1,\"m\":\"cancel\",\"jobs\":[1]}");
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 1);
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &g, 1), 0);
-    say(w, C, "{\"v\":1,\"m\":\"release\",\"jobs\":[1]}");
-    assert_int_equal(granted(w, 1, &g, 1), 1); /* work comes by itself */
-    assert_true(g.job == a);
+    say(w, C, "{\"v\":1,\"m\":\"cancel\",\"jobs\":[1]}");
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 0);
+    assert_int_equal(granted(w, 1, &g, 1), 0);
     say(w, C, "{\"v\":1,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
-    assert_string_equal(state_of(w, C, b), "queued: waits for job 1, which did not succeed");
-    /* Prepare is at work on the files that are to go: they go after it. */
-    pull(w, 1, 1);
-    snprintf(spec, sizeof spec, world_spec, "m", "a");
-    say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"c\",\"specs\":[%s]}", spec);
-    c = (uint64_t)cJSON_GetArrayItem(sl_get(expect(w, C, SL_M_SUBMITTED), "jobs"), 0)->valuedouble;
-    assert_int_equal(granted(w, 1, &h, 1), 0);
-    assert_string_equal(state_of(w, C, c), "queued: waits until the files of job 1 are removed");
-    say(w, C, "{\"v\":1,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)c);
-    say(w, C, "{\"v\":1,\"m\":\"forget\",\"jobs\":[1]}");
-    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "only what has ended"));
-    failed(w, 1, g, 1, "");
-    pull(w, 1, 1);
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 1);
     assert_int_equal(granted(w, 1, &g, 1), 1);
-    assert_true(g.job == a && g.task == SL_TASK_DISCARD);
-    result(w, 1, g);
-    say(w, C, "{\"v\":1,\"m\":\"cancel\",\"jobs\":[%llu]}", (unsigned long long)c);
+    assert_true(g.job == 1 && g.task == SL_TASK_DISCARD);
+    assert_string_equal(state_of(w, C, 1), "cancelled");
+    /* While it is under way, over a restart of the daemon, and after it: nothing more to do. */
+    for (unsigned i = 0; i < 4; i++) {
+        say(w, C, "{\"v\":1,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+        assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 0);
+        if (i == 1) {
+            assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
+            world_stop(w);
+            world_start(w);
+            client(w, C);
+            worker(w, 1);
+            pull(w, 1, 1);
+            assert_int_equal(granted(w, 1, &g, 1), 1);
+            assert_true(g.task == SL_TASK_DISCARD);
+        }
+        if (i == 2)
+            result(w, 1, g);
+    }
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 0);
     say(w, C, "{\"v\":1,\"m\":\"retry\",\"jobs\":[1]}");
     expect(w, C, SL_M_DONE);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    assert_true(g.task == SL_TASK_PREPARE); /* from the beginning */
+    prepared(w, 1, g, 8, 4);
     run_all(w, 1);
-    assert_string_equal(state_of(w, C, a), "succeeded");
-    assert_string_equal(state_of(w, C, b), "succeeded");
-    say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"q\",\"specs\":[],\"after\":[44]}");
-    expect(w, C, SL_M_ERROR);
+    assert_string_equal(state_of(w, C, 1), "succeeded");
+    say(w, C, "{\"v\":1,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "it has ended"));
 }
 
 static void draining_and_leaving(void **state)
@@ -607,7 +493,7 @@ static void a_full_disk_acknowledges_nothing(void **state)
     struct sl_outgoing out;
     struct got g = {0};
     bool rehello = false;
-    char held[100];
+    char held[160];
 
     client(w, C);
     worker(w, 1);
@@ -619,8 +505,8 @@ static void a_full_disk_acknowledges_nothing(void **state)
     none = old;
     none.rlim_cur = 1;
     setrlimit(RLIMIT_FSIZE, &none);
-    say_quietly(w, 1, "{\"v\":1,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%u,\"bytes\":100,"
-                "\"checksum\":\"00000000000000aa\"}", (unsigned)g.task, (unsigned)g.epoch);
+    say_quietly(w, 1, "{\"v\":1,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%llu,\"bytes\":100,"
+                "\"checksum\":\"00000000000000aa\"}", (unsigned)g.task, (unsigned long long)g.epoch);
     assert_true(sl_coord_flush(w->c, w->now, &w->e) < 0);
     setrlimit(RLIMIT_FSIZE, &old);
     while (sl_coord_next(w->c, &out)) {
@@ -629,7 +515,7 @@ static void a_full_disk_acknowledges_nothing(void **state)
         free(out.bytes);
     }
     assert_true(rehello);
-    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u}]", (unsigned)g.task, (unsigned)g.epoch);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu}]", (unsigned)g.task, (unsigned long long)g.epoch);
     hello(w, 1, "worker", held);
     assert_null(sl_get(expect(w, 1, SL_M_WELCOME), "dropped"));
     result(w, 1, g);
@@ -638,8 +524,6 @@ static void a_full_disk_acknowledges_nothing(void **state)
     client(w, C);
     assert_string_equal(state_of(w, C, 1), "succeeded");
 }
-
-#define TEST(f) cmocka_unit_test_setup_teardown(f, world_set_up, world_tear_down)
 
 int main(void)
 {
@@ -654,10 +538,7 @@ int main(void)
         TEST(failures_quarantine_and_retry_does_the_rest),
         TEST(what_cannot_work_fails_at_once),
         TEST(bad_bytes_are_made_again),
-        TEST(shards_stay_together),
-        TEST(jobs_share_by_priority),
-        TEST(a_sweep_reads_its_source_once),
-        TEST(jobs_wait_for_others),
+        TEST(what_was_cancelled_is_discarded_later),
         TEST(draining_and_leaving),
         TEST(roles_are_kept),
         TEST(job_0_is_none),

@@ -63,6 +63,64 @@ static void every_code(void **state)
         }
 }
 
+/* What quantize_e4m3_avx512.c's table rests on: 127 v / vmax is 63.5 for v = vmax / 2, and otherwise no
+ * nearer to a half than 2^-12 of it. */
+static void e4m3_halves(void **state)
+{
+    (void)state;
+    for (uint32_t max = 1; max < 0x7f; max++)
+        for (uint32_t c = 1; c <= max; c++) {
+            double v = value_of(c, 4, 3, true), m = value_of(max, 4, 3, true), level = 127 * v / m, half = floor(level) + 0.5;
+
+            if (2 * v == m)
+                assert_true(level == 63.5);
+            else
+                assert_true(fabs(level - half) > half * 0x1p-12);
+        }
+}
+
+static uint64_t next_bits(uint64_t *s)
+{
+    *s ^= *s << 13, *s ^= *s >> 7, *s ^= *s << 17;
+    return *s;
+}
+
+/* Every code under every largest code, under scales of all mantissas, straight to q8_0. */
+static void e4m3_to_q8_0(void **state)
+{
+    enum { BLOCKS = 512, N = 32 * BLOCKS };
+    static uint8_t codes[N], want[BLOCKS * 34], got[BLOCKS * 34];
+    static float scale[BLOCKS], x[N];
+    uint64_t r = 88172645463325252, bad;
+    int b = 0, ups = 0;
+
+    (void)state;
+    for (uint32_t max = 0; max < 0x7f; max++)
+        for (uint32_t first = 0; first <= max; first += 31, b++)
+            for (uint32_t i = 0; i < 32; i++)
+                codes[32 * b + (int)i] = (uint8_t)((i == 31 ? max : first + i < max ? first + i : max) | (next_bits(&r) & 0x80));
+    assert_in_range(b, 256, BLOCKS);
+    for (int round = 0; round < 100; round++) {
+        struct sl_source s = {SL_DTYPE_F8_E4M3, codes, 0, (uint64_t)b * 32, scale, 0, (uint64_t)b, 1, 32};
+
+        for (int i = 0; i < b; i++)
+            scale[i] = ldexpf(1 + (float)(next_bits(&r) >> 41) * 0x1p-23f, (int)(next_bits(&r) % 20) - 18);
+        for (int i = 0; i < b; i++)
+            for (int k = 0; k < 32; k++)
+                x[32 * i + k] = (float)value_of(codes[32 * i + k], 4, 3, true) * scale[i];
+        assert_int_equal(sl_quantize_on(SL_BACKEND_SCALAR, SL_TYPE_Q8_0, x, NULL, (uint64_t)b * 32, (uint64_t)b * 32, want, &bad), 0);
+        for (int i = 0; i < 34 * b; i++)
+            ups += i % 34 > 1 && (want[i] == 64 || want[i] == 192);
+        for (int k = SL_BACKEND_AVX2; k <= SL_BACKEND_AVX512; k++) {
+            if (!sl_backend_usable((enum sl_backend)k))
+                continue;
+            assert_int_equal(sl_quantize_source((enum sl_backend)k, SL_TYPE_Q8_0, &s, 0, (uint64_t)b * 32, got), 1);
+            assert_memory_equal(got, want, (size_t)b * 34);
+        }
+    }
+    assert_true(ups > 0); /* ties went up in some, down in others */
+}
+
 #define ROWS 10
 #define COLS 37
 
@@ -179,9 +237,10 @@ static void bf16_rounding(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_code), cmocka_unit_test(block_scales),
-                                       cmocka_unit_test(wide_types), cmocka_unit_test(refused),
-                                       cmocka_unit_test(bf16_rounding)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_code),   cmocka_unit_test(block_scales),
+                                       cmocka_unit_test(wide_types),   cmocka_unit_test(refused),
+                                       cmocka_unit_test(bf16_rounding), cmocka_unit_test(e4m3_halves),
+                                       cmocka_unit_test(e4m3_to_q8_0)};
 
     return cmocka_run_group_tests_name("load", tests, NULL, NULL);
 }

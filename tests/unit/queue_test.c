@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -171,6 +172,25 @@ static int lease(struct sl_queue *q, uint64_t job, uint32_t task, const char *wo
 
     *epoch = l.epoch;
     return sl_queue_lease(q, &l, &e);
+}
+
+/* An output may carry epochs of a queue that is gone: those of the next one are higher. */
+static void a_new_queue_begins_behind_an_old_one(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t first = sl_queue_last_epoch(f->q), last = first;
+
+    assert_true(first >= (uint64_t)time(NULL) * 100000 - 60 * 100000);
+    for (unsigned i = 0; i < 10; i++) {
+        reopen(f); /* a restart leaves what was reserved behind */
+        assert_true(sl_queue_last_epoch(f->q) > last);
+        last = sl_queue_last_epoch(f->q);
+    }
+    sl_queue_close(f->q);
+    sl_queue_remove(f->path);
+    nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 1000000}, NULL);
+    assert_int_equal(sl_queue_open(f->path, &f->q, &e), 0);
+    assert_true(sl_queue_last_epoch(f->q) > last && sl_queue_last_epoch(f->q) < UINT64_C(999999999999999));
 }
 
 static void only_the_current_epoch_counts(void **state)
@@ -424,6 +444,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(jobs_survive, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_new_queue_begins_behind_an_old_one, set_up, tear_down),
         cmocka_unit_test_setup_teardown(only_the_current_epoch_counts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(failures_quarantine, set_up, tear_down),
         cmocka_unit_test_setup_teardown(requests_are_remembered, set_up, tear_down),

@@ -1,0 +1,187 @@
+#include "daemon/coord_priv.h"
+
+#include <stdio.h>
+
+/* ---- what comes during a commit */
+
+int coord_defer(struct sl_coord *c, struct session *s, const struct sl_peer *from, struct sl_msg *m,
+                const char *re, struct sl_error *e)
+{
+    struct deferred *d;
+
+    if (coord_grow(&c->deferred, c->n_deferred, &c->cap_deferred, sizeof *c->deferred, e) < 0) {
+        sl_msg_free(m);
+        return SL_EFAIL;
+    }
+    d = &c->deferred[c->n_deferred++];
+    *d = (struct deferred){.from = *from, .m = *m};
+    snprintf(d->re, sizeof d->re, "%s", re);
+    if (s) {
+        s->seen_ms = c->now.boot_ms;
+        s->in_order |= m->id == SL_M_HELLO || m->id == SL_M_BYE;
+    }
+    return 0;
+}
+
+void coord_drop_deferred(struct sl_coord *c)
+{
+    for (uint32_t i = 0; i < c->n_deferred; i++)
+        sl_msg_free(&c->deferred[i].m);
+    c->n_deferred = 0;
+}
+
+/* ---- commit */
+
+/* Reads everything again; peers say hello anew, so that held tasks are settled.
+ * Grants that left early are not in the queue: their holders will name them. */
+static int recover(struct sl_coord *c, struct sl_error *e)
+{
+    sl_queue_rollback(c->q);
+    coord_drop_waiting(c);
+    coord_drop_deferred(c);
+    c->n_events = c->n_grants = c->n_unwritten = 0;
+    coord_forget_jobs(c);
+    for (uint32_t i = 0; i < c->n_workers; i++)
+        c->workers[i]->n_held = 0;
+    c->synced = c->tx++;
+    c->tx_ms = 0;
+    c->adoptable = sl_queue_last_epoch(c->q);
+    SL_TRY(coord_load_jobs(c, 0, e));
+    c->broken = false;
+    while (c->n_sessions > 0) {
+        uint64_t peer = c->sessions[0]->peer;
+
+        coord_drop_session(c, c->sessions[0]);
+        SL_TRY(coord_send_simple(c, peer, SL_M_REHELLO, NULL, NULL, 0, e));
+    }
+    return coord_release(c, c->tx, e);
+}
+
+/* A commit has succeeded, or there was nothing to commit. */
+static int committed(struct sl_coord *c, uint64_t tx, struct sl_error *e)
+{
+    c->synced = tx;
+    c->epochs_synced = sl_queue_epochs_synced(c->q);
+    SL_TRY(coord_release(c, tx, e));
+    for (uint32_t i = 0; i < c->n_events && c->o.on_event; i++) {
+        struct pending_event *p = &c->events[i];
+
+        p->ev.worker = p->worker;
+        p->ev.kind = p->kind;
+        p->ev.text = p->text;
+        c->o.on_event(c->o.user, &p->ev);
+    }
+    c->n_events = 0;
+    coord_sweep_ended(c);
+    return 0;
+}
+
+/* The queue is free: what came meanwhile is done, grants first, since results may be theirs. */
+static int catch_up(struct sl_coord *c, struct sl_error *e)
+{
+    int rc = 0;
+
+    for (uint32_t i = 0; rc == 0 && i < c->n_unwritten; i++) {
+        const struct unwritten *u = &c->unwritten[i];
+        const struct sl_new_lease l = {u->job, u->epoch, u->task, u->worker, u->owner};
+
+        SL_TRY(rc = sl_queue_lease(c->q, &l, e));
+        rc = rc == 1 ? 0 : sl_fail(e, SL_EFAIL, "queue: task %u of job %llu is not ready on disk", u->task,
+                                   (unsigned long long)u->job);
+    }
+    c->n_unwritten = 0;
+    for (uint32_t i = 0; i < c->n_sessions; i++)
+        c->sessions[i]->in_order = false;
+    for (uint32_t i = 0; rc == 0 && i < c->n_deferred; i++)
+        rc = coord_dispatch(c, &c->deferred[i].from, &c->deferred[i].m, c->deferred[i].re, e);
+    coord_drop_deferred(c);
+    if (rc == 0 && c->tick_due)
+        rc = sl_coord_tick(c, c->now, e);
+    return rc;
+}
+
+/* Takes the end of the commit under way. */
+static int end_commit(struct sl_coord *c, bool wait, struct sl_error *e)
+{
+    int rc = sl_committer_end(c->committer, wait, e);
+
+    if (rc == 1)
+        return 0;
+    c->committing = false;
+    SL_TRY(rc);
+    c->stats.commits++;
+    SL_TRY(committed(c, c->tx - 1, e));
+    return catch_up(c, e);
+}
+
+static int begin_commit(struct sl_coord *c, struct sl_error *e)
+{
+    uint64_t tx = c->tx++;
+
+    c->tx_ms = 0;
+    if (c->committer) {
+        c->committing = true;
+        sl_committer_begin(c->committer);
+        return 0;
+    }
+    SL_TRY(sl_queue_commit(c->q, e));
+    c->stats.commits++;
+    return committed(c, tx, e);
+}
+
+static int flush(struct sl_coord *c, bool all, struct sl_error *e)
+{
+    if (c->committing)
+        SL_TRY(end_commit(c, all, e));
+    SL_TRY(coord_schedule(c, e));
+    if (c->committing)
+        return 0;
+    if (!sl_queue_uncommitted(c->q))
+        return committed(c, c->tx, e);
+    if (!c->tx_ms)
+        c->tx_ms = c->now.boot_ms;
+    if (all || c->n_waiting || c->n_events || c->now.boot_ms >= c->tx_ms + SL_COORD_LEASES_MS)
+        return begin_commit(c, e);
+    return 0;
+}
+
+static int flush_or_recover(struct sl_coord *c, struct sl_now now, bool all, struct sl_error *e)
+{
+    struct sl_error later;
+    int rc = 0;
+
+    c->now = now;
+    if (!c->broken)
+        rc = flush(c, all, e);
+    if (!c->broken && rc == 0)
+        return 0;
+    c->broken = true;
+    if (recover(c, &later) < 0 && rc == 0) {
+        *e = later;
+        rc = later.code;
+    }
+    return rc;
+}
+
+int sl_coord_flush(struct sl_coord *c, struct sl_now now, struct sl_error *e)
+{
+    return flush_or_recover(c, now, false, e);
+}
+
+int sl_coord_settle(struct sl_coord *c, struct sl_now now, struct sl_error *e)
+{
+    do
+        SL_TRY(flush_or_recover(c, now, true, e));
+    while (c->committing || sl_queue_uncommitted(c->q));
+    return 0;
+}
+
+uint64_t sl_coord_committing(const struct sl_coord *c)
+{
+    return c->committing ? c->tx - 1 : 0;
+}
+
+bool sl_coord_full(const struct sl_coord *c)
+{
+    return c->n_deferred >= 1024;
+}

@@ -1,0 +1,28 @@
+/* Clocks as milliseconds. */
+#ifndef SLUICE_PROTO_CLOCK_H
+#define SLUICE_PROTO_CLOCK_H
+
+#include <stdint.h>
+#include <time.h>
+
+static inline uint64_t sl_clock_ms(clockid_t clock)
+{
+    struct timespec t = {0, 0};
+
+    clock_gettime(clock, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* For durations and deadlines: counts on while the machine sleeps, nobody sets it. */
+static inline uint64_t sl_boot_ms(void)
+{
+    return sl_clock_ms(CLOCK_BOOTTIME);
+}
+
+/* Since 1970, for people. */
+static inline uint64_t sl_wall_ms(void)
+{
+    return sl_clock_ms(CLOCK_REALTIME);
+}
+
+#endif

@@ -1,0 +1,59 @@
+#include "proto/option_help.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define HELP_COLUMN 32
+#define HELP_WIDTH 96
+
+/* One description, wrapped, its lines beginning at HELP_COLUMN. */
+static void print_wrapped(const char *text)
+{
+    int room = HELP_WIDTH - HELP_COLUMN;
+
+    while (*text) {
+        int n = (int)strlen(text);
+
+        if (n > room) {
+            for (n = room; n > 0 && text[n] != ' '; n--)
+                ;
+            n = n > 0 ? n : room;
+        }
+        printf("%.*s\n", n, text);
+        text += n;
+        text += strspn(text, " ");
+        if (*text)
+            printf("%*s", HELP_COLUMN, "");
+    }
+}
+
+bool sl_option_is_last(const struct poptOption *t)
+{
+    return !t->longName && !t->shortName && !t->arg;
+}
+
+static void print_option(const struct poptOption *t)
+{
+    char left[96];
+    int n = t->shortName ? snprintf(left, sizeof left, "  -%c, --%s", t->shortName, t->longName)
+                         : snprintf(left, sizeof left, "      --%s", t->longName);
+
+    if (t->argDescrip && n < (int)sizeof left)
+        snprintf(left + n, sizeof left - (size_t)n, "=%s", t->argDescrip);
+    printf("%-*s", HELP_COLUMN, left);
+    if (strlen(left) >= HELP_COLUMN)
+        printf("\n%*s", HELP_COLUMN, "");
+    print_wrapped(t->descrip);
+}
+
+void sl_print_options(const struct poptOption *table)
+{
+    for (const struct poptOption *t = table; !sl_option_is_last(t); t++)
+        if ((t->argInfo & POPT_ARG_MASK) != POPT_ARG_INCLUDE_TABLE)
+            print_option(t);
+    for (const struct poptOption *t = table; !sl_option_is_last(t); t++)
+        if ((t->argInfo & POPT_ARG_MASK) == POPT_ARG_INCLUDE_TABLE) {
+            printf("\n%s\n", t->descrip);
+            sl_print_options(t->arg);
+        }
+}

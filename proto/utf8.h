@@ -1,0 +1,14 @@
+/* UTF-8 in strangers' text. */
+#ifndef SLUICE_PROTO_UTF8_H
+#define SLUICE_PROTO_UTF8_H
+
+#include <stddef.h>
+
+/* Returns the bytes of the well-formed character at s (RFC 3629) of which n are there, or 0. */
+size_t sl_utf8_at(const void *s, size_t n);
+
+/* The same for a line that people read: 0 also for control characters (C0, DEL, C1), line
+ * and paragraph separators and the marks that reorder text. */
+size_t sl_utf8_shown(const void *s, size_t n);
+
+#endif
