@@ -128,7 +128,8 @@ static void test_token_types(void **state)
 /* What is not normalized was encoded and decoded: through the byte-level alphabet. */
 static void test_decoded_tokens(void **state)
 {
-    static const char *const texts[] = {"a", "\xef\xbf\xbd", "\xc3\xa9", "\xc3\xb8", "x y", "Ġ▁ "};
+    static const char *const texts[] = {"a", "\xef\xbf\xbd", "\xc3\xa9", "\xc3\xb8", "x y", "Ġ▁ ",
+                                        "\xef\xbf\xbd" "A\xef\xbf\xbd\xef\xbf\xbd"};
     struct sl_kvs kvs;
     struct sl_error e;
     const struct sl_kv *t;
@@ -137,14 +138,15 @@ static void test_decoded_tokens(void **state)
             "{\"id\":2,\"content\":\"Ã©\",\"normalized\":false},"
             "{\"id\":3,\"content\":\"ø\xcc\x88\",\"normalized\":true},"
             "{\"id\":4,\"content\":\"xĠy\",\"normalized\":false},"
-            "{\"id\":5,\"content\":\"Ġ▁ \",\"special\":true,\"normalized\":false}],"
+            "{\"id\":5,\"content\":\"Ġ▁ \",\"special\":true,\"normalized\":false},"
+            "{\"id\":6,\"content\":\"âĤAÀðŁĺ\",\"normalized\":false}],"
             "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"ByteLevel\"}]}," PRE(SPLIT(QWEN REST) "," BYTES)
             ",\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a a\"]}}");
-    if (keys_of(*state, &sl_arch_qwen2, 6, "{}", &kvs, &e) < 0)
+    if (keys_of(*state, &sl_arch_qwen2, 7, "{}", &kvs, &e) < 0)
         fail_msg("%s", e.text);
     t = sl_kvs_find(&kvs, "tokenizer.ggml.tokens");
-    assert_int_equal(t->n, 6);
-    for (int i = 0; i < 6; i++)
+    assert_int_equal(t->n, 7);
+    for (int i = 0; i < 7; i++)
         assert_true(i == 3 ? strcmp(t->strs[i], "ø\xcc\x88") == 0 : strcmp(t->strs[i], texts[i]) == 0);
     sl_kvs_free(&kvs);
 }
