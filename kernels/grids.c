@@ -25,6 +25,8 @@ static struct {
     EIGHTS(1024, ROOM_IQ2_S) iq2_s;
     FOURS(256, ROOM_IQ3_XXS) iq3_xxs;
     FOURS(512, ROOM_IQ3_S) iq3_s;
+    atomic_int levels_ready;
+    _Alignas(64) uint8_t e4m3_levels[2 * 128 * 128];
 } shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 struct source {
@@ -164,4 +166,31 @@ void sl_grid_room(enum sl_grid_id id, int *used, int *room)
     ready(id, LISTS_READY);
     *used = *sources[id].used;
     *room = sources[id].room;
+}
+
+/* An E4M3 magnitude in units of 2^-9. */
+static uint32_t e4m3_units(uint32_t code) { return code < 8 ? code : (8 + (code & 7)) << ((code >> 3) - 1); }
+
+static void fill_levels(uint8_t *level)
+{
+    for (uint32_t up = 0; up < 2; up++)
+        for (uint32_t max = 1; max < 0x7f; max++)
+            for (uint32_t c = 0; c <= max; c++) {
+                uint32_t v = e4m3_units(c), m = e4m3_units(max);
+
+                level[up << 14 | max << 7 | c] = (uint8_t)(2 * v == m && !up ? 63 : (254 * v + m) / (2 * m));
+            }
+}
+
+const uint8_t *sl_e4m3_levels(void)
+{
+    if (atomic_load_explicit(&shared.levels_ready, memory_order_acquire))
+        return shared.e4m3_levels;
+    pthread_mutex_lock(&shared.lock);
+    if (!atomic_load_explicit(&shared.levels_ready, memory_order_relaxed)) {
+        fill_levels(shared.e4m3_levels);
+        atomic_store_explicit(&shared.levels_ready, 1, memory_order_release);
+    }
+    pthread_mutex_unlock(&shared.lock);
+    return shared.e4m3_levels;
 }

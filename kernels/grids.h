@@ -50,6 +50,11 @@ const struct sl_grid *sl_grid_for_writing(enum sl_grid_id id);
 /* Units of 16 codes that the grid's lists take, and the room they have: for tests. */
 void sl_grid_room(enum sl_grid_id id, int *used, int *room);
 
+/* Returns q8_0's levels under each largest E4M3 code: [2][128][128] bytes, aligned to 64; 127 v / vmax
+ * rounded half up, but 63.5 to 63 in the first half of the table and to 64 in the second. Made at the
+ * first call. */
+const uint8_t *sl_e4m3_levels(void);
+
 #ifdef __cplusplus
 }
 #endif

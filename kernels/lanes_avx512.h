@@ -68,6 +68,15 @@ V_FN vf v_lookup16(const float *table, vi i)
     return _mm512_permutexvar_ps(i, _mm512_loadu_ps(table));
 }
 
+/* A table of 32 integers; the low five bits of an index count. */
+V_FN vi v_lookup32(const int32_t *table, vi i)
+{
+    return _mm512_permutex2var_epi32(_mm512_loadu_si512(table), i, _mm512_loadu_si512(table + 16));
+}
+#define V_LOOKUP32 v_lookup32
+/* A NaN becomes the high end. */
+V_FN vf v_clamp(vf a, float low, float high) { return _mm512_max_ps(_mm512_min_ps(a, v_set(high)), v_set(low)); }
+
 V_FN void v_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
 V_FN vi v_loadi(const int32_t *p) { return _mm512_loadu_si512(p); }
 V_FN vi v_load_u16(const uint16_t *p)

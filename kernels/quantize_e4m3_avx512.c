@@ -5,38 +5,18 @@
  * is a prime; every other quotient of two E4M3 values is further from a half than 2^-12 of
  * it (kernels_load_test tries them all). At 63.5 halving is exact, so it is 64
  * where |x|max * (1 / d) is rounded to 127 or more, and 63 otherwise. Hence 128 levels for
- * each largest code and each outcome, looked up by one permutation of bytes (VBMI). */
+ * each largest code and each outcome (sl_e4m3_levels), looked up by one permutation of bytes (VBMI). */
 #if defined(__x86_64__)
 #include "kernels/backend.h"
+#include "kernels/grids.h"
 
 #include <immintrin.h>
-#include <pthread.h>
 #include <string.h>
 
 #define GROUP 16 /* blocks whose scales are made together */
 #define BATCH 64 /* blocks: the scales' latency hides behind each other's */
 #define AHEAD 2048
 #define VBMI __attribute__((target("avx512vbmi")))
-
-/* level[tie goes up][largest code][code]: the same for everyone, computed once in a process. */
-static struct {
-    _Alignas(64) uint8_t level[2][128][128];
-    pthread_once_t once;
-} shared = {.once = PTHREAD_ONCE_INIT};
-
-/* An E4M3 magnitude in units of 2^-9. */
-static uint32_t units(uint32_t code) { return code < 8 ? code : (8 + (code & 7)) << ((code >> 3) - 1); }
-
-static void fill(void)
-{
-    for (uint32_t up = 0; up < 2; up++)
-        for (uint32_t max = 1; max < 0x7f; max++)
-            for (uint32_t c = 0; c <= max; c++) {
-                bool tie = 2 * units(c) == units(max);
-
-                shared.level[up][max][c] = (uint8_t)(tie && !up ? 63 : (254 * units(c) + units(max)) / (2 * units(max)));
-            }
-}
 
 /* The largest code without its sign in each of GROUP blocks. */
 static inline VBMI __m512i largest_codes(const uint8_t *p)
@@ -100,10 +80,9 @@ bool sl_e4m3_by_table(void) { return __builtin_cpu_supports("avx512vbmi"); }
 
 VBMI uint64_t sl_q8_0_of_e4m3(const uint8_t *src, const float *scale, uint64_t blocks, uint8_t *out)
 {
-    const uint8_t *table = shared.level[0][0];
+    const uint8_t *table = sl_e4m3_levels();
     uint64_t done = 0;
 
-    pthread_once(&shared.once, fill);
     while (blocks - done >= GROUP) {
         uint64_t n = blocks - done < BATCH ? (blocks - done) / GROUP * GROUP : BATCH;
         uint16_t d16[BATCH];

@@ -132,6 +132,26 @@ V_TABLE float iq4_levels[16] = {SL_IQ4_LEVELS};
 
 /* The index of the iq4 level nearest to a. Half-way points are exact in F32
  * and belong to the upper level; a NaN takes the last. */
+#ifdef V_LOOKUP32
+/* Intervals of 8 around each multiple of 8 hold one half-way point at most, and none has one at its ends:
+ * multiples 0 to 120, then -128 to -8. first: the index below the point; point: its bits, or those of
+ * an infinity where there is none. */
+#define IQ4_NONE 0x7f800000
+V_TABLE int32_t iq4_first[32] = {8, 8, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 14, 15, 14,
+                                 0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 6, 6, 7};
+V_TABLE int32_t iq4_point[32] = {IQ4_NONE, 0x40e00000, 0x41980000, IQ4_NONE, 0x41fc0000, IQ4_NONE, 0x42360000, IQ4_NONE,
+                                 0x42740000, IQ4_NONE, 0x429e0000, IQ4_NONE, IQ4_NONE, 0x42ca0000, IQ4_NONE, (int32_t)0xff800000,
+                                 IQ4_NONE, IQ4_NONE, (int32_t)0xc2e70000, IQ4_NONE, (int32_t)0xc2bb0000, IQ4_NONE, IQ4_NONE, (int32_t)0xc2940000,
+                                 IQ4_NONE, (int32_t)0xc2640000, IQ4_NONE, (int32_t)0xc2280000, (int32_t)0xc1e40000, IQ4_NONE, (int32_t)0xc1800000, (int32_t)0xc0900000};
+
+V_FN vi iq4_index(vf a)
+{
+    vi interval = v_bits(v_add(v_mul(v_clamp(a, -128.f, 120.f), v_set(0.125f)), v_set(12582912.f)));
+    vi first = v_lookup32(iq4_first, interval);
+
+    return v_seli(v_lt(a, v_frombits(v_lookup32(iq4_point, interval))), first, v_iadd(first, v_seti(1)));
+}
+#else
 V_FN vi iq4_index(vf a)
 {
     vi i = v_seti(0);
@@ -143,6 +163,7 @@ V_FN vi iq4_index(vf a)
     }
     return i;
 }
+#endif
 
 V_FN vf iq4_value(vi i) { return v_lookup16(iq4_levels, i); }
 

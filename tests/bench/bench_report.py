@@ -60,8 +60,8 @@ def table(result):
             r["from"], r["type"], r["bytes"], number(r["converted"]["best"]), number(r["copied"]["best"]),
             100 * r["converted"]["best"] / r["copied"]["best"]) for r in result["rows"]]
     if result.get("threads"):
-        lines += ["", "Two cores against one: the same FP8 rows shared out, the best of 100 turns of some milliseconds each, "
-                  "core 0, core 1 and both in turns:", "", "| type | one core | two cores | ratio |", "|---|---|---|---|"]
+        lines += ["", "Two cores against one: the same FP8 rows shared out, the best of 300 turns of a few milliseconds each, "
+                  "core 0, core 1 and both in turns; copy: a `memcpy` of the source:", "", "| type | one core | two cores | ratio |", "|---|---|---|---|"]
         lines += ["| %s | %s | %s | %.2f |" % (r["type"], number(r["one"]), number(r["two"]), r["two"] / r["one"])
                   for r in result["threads"]]
     return lines

@@ -353,6 +353,7 @@ static void bench_move(struct bench *b, struct move m)
     const char *from = sl_dtype_info((int)m.from)->name, *name = sl_type_info(m.type)->name;
     double v[2][MAX_ROUNDS], moved = sl_dtype_info((int)m.from)->bytes + (double)sl_type_bytes(m.type, CHUNK) / CHUNK;
     uint64_t n = (uint64_t)(2 * STREAM / moved) / CHUNK * CHUNK, half = (uint64_t)((double)n * moved / 2);
+    int rounds = 3 * b->rounds < MAX_ROUNDS ? 3 * b->rounds : MAX_ROUNDS; /* short ones: neighbours use the memory too */
     struct figure f[2];
 
     if (fill_source(b, m.from) || !right_bytes(b, m)) {
@@ -360,7 +361,7 @@ static void bench_move(struct bench *b, struct move m)
         b->wrong++;
         return;
     }
-    for (int r = 0; r < b->rounds; r++) {
+    for (int r = 0; r < rounds; r++) {
         double t = thread_seconds();
 
         if (convert(b, m, 0, n, b->copy))
@@ -370,8 +371,8 @@ static void bench_move(struct bench *b, struct move m)
         memcpy(b->copy, b->source, half);
         v[1][r] = (double)n / (thread_seconds() - t) / 1e6;
     }
-    f[0] = sum_up(v[0], b->rounds);
-    f[1] = sum_up(v[1], b->rounds);
+    f[0] = sum_up(v[0], rounds);
+    f[1] = sum_up(v[1], rounds);
     comma(b);
     json(b, "{\"from\": \"%s\", \"type\": \"%s\", \"bytes\": %.3f, \"converted\": {\"best\": %.1f, \"median\": %.1f}, "
             "\"copied\": {\"best\": %.1f, \"median\": %.1f}}",
@@ -399,11 +400,16 @@ static double wall(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* A thread on its processor; it spins between turns, so that waking takes no part in the time. */
+#define COPY (-1) /* a memcpy of as many bytes as there are weights */
+
+/* A thread on its processor. Threads of a turn start together, when both are running: waking, and a
+ * slice that another process has, take no part in the time. */
 struct core {
     const struct bench *b;
     int cpu, type, rc;
     atomic_int turn, done; /* turn: what it is to do next, -1 to end; done: the last that it did */
+    atomic_int *here;      /* threads that are ready for the turn */
+    int cores;             /* of this turn */
     uint64_t first, n;
     double start, end;
 };
@@ -418,8 +424,15 @@ static void *run_core(void *arg)
             sched_yield();
         if (turn < 0)
             return NULL;
+        atomic_fetch_add(c->here, 1);
+        while (atomic_load_explicit(c->here, memory_order_acquire) < c->cores)
+            ;
         c->start = wall();
-        c->rc |= convert(c->b, (struct move){SL_DTYPE_F8_E4M3, c->type}, c->first, c->n, c->b->copy + sl_type_bytes(c->type, c->first));
+        if (c->type == COPY)
+            memcpy(c->b->copy + c->first, c->b->source + c->first, c->n);
+        else
+            c->rc |= convert(c->b, (struct move){SL_DTYPE_F8_E4M3, c->type}, c->first, c->n,
+                             c->b->copy + sl_type_bytes(c->type, c->first));
         c->end = wall();
         atomic_store_explicit(&c->done, seen = turn, memory_order_release);
     }
@@ -430,7 +443,9 @@ static double on_cores(struct core *c, int cores, int turn, uint64_t n)
 {
     double start = 0, end = 0;
 
+    atomic_store(c->here, 0);
     for (int i = 0; i < cores; i++) {
+        c[i].cores = cores;
         c[i].first = n / (unsigned)cores * (unsigned)i;
         c[i].n = n / (unsigned)cores;
         atomic_store_explicit(&c[i].turn, turn, memory_order_release);
@@ -444,11 +459,12 @@ static double on_cores(struct core *c, int cores, int turn, uint64_t n)
     return end - start;
 }
 
-/* Turns of a few milliseconds: core 0, core 1, both. Another process on a core spoils a turn, so the
+/* Turns of a millisecond or two: core 0, core 1, both. Another process on a core spoils a turn, so the
  * best of many turns counts. */
 static void bench_pair(struct bench *b, struct core *c, int type, uint64_t n)
 {
-    enum { TURNS = 100 };
+    enum { TURNS = 300 };
+    const char *name = type == COPY ? "copy" : sl_type_info(type)->name;
     double best[3] = {0};
 
     c[0].type = c[1].type = type;
@@ -461,15 +477,16 @@ static void bench_pair(struct bench *b, struct core *c, int type, uint64_t n)
     b->wrong += c[0].rc || c[1].rc;
     best[0] = best[1] > best[0] ? best[1] : best[0];
     comma(b);
-    json(b, "{\"type\": \"%s\", \"one\": %.1f, \"two\": %.1f}", sl_type_info(type)->name, best[0], best[2]);
-    people(b, "%-20s %10.1f %11.1f %9.2fx\n", sl_type_info(type)->name, best[0], best[2], best[2] / best[0]);
+    json(b, "{\"type\": \"%s\", \"one\": %.1f, \"two\": %.1f}", name, best[0], best[2]);
+    people(b, "%-20s %10.1f %11.1f %9.2fx\n", name, best[0], best[2], best[2] / best[0]);
 }
 
 static void bench_threads(struct bench *b)
 {
-    static const struct { int type; uint64_t chunks; } jobs[] = { /* some 8 ms on one core */
-        {SL_TYPE_Q4_K, 320}, {SL_TYPE_Q3_K, 800}, {SL_TYPE_Q8_0, 8192}};
-    struct core c[2] = {{.b = b}, {.b = b}};
+    static const struct { int type; uint64_t chunks; } jobs[] = { /* some 2 to 4 ms on one core */
+        {SL_TYPE_Q4_K, 80}, {SL_TYPE_Q3_K, 200}, {SL_TYPE_Q8_0, 8192}, {COPY, 8192}};
+    atomic_int here = 0;
+    struct core c[2] = {{.b = b, .here = &here}, {.b = b, .here = &here}};
     pthread_t t[2];
     int cpus = 0, made = 0;
     cpu_set_t set;
