@@ -1,5 +1,5 @@
 /* What the coordinator hands out next: shards in sequence, shares by priority, sweeps,
- * jobs that wait for others. */
+ * jobs that wait for others or for workers. */
 #include "coord_world.h"
 
 static void shards_stay_together(void **state)
@@ -145,6 +145,24 @@ static void jobs_wait_for_others(void **state)
     expect(w, C, SL_M_ERROR);
 }
 
+static void a_job_waits_for_busy_workers(void **state)
+{
+    struct world *w = *state;
+    struct got g[4] = {{0}};
+    uint64_t a, b;
+
+    client(w, C);
+    worker(w, 1);
+    a = submit(w, C, "a", "");
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, g, 4), 1);
+    b = submit(w, C, "b", "");
+    assert_string_equal(state_of(w, C, b), "queued: workers are busy with other jobs");
+    failed(w, 1, g[0], 6, "");
+    assert_string_equal(state_of(w, C, a), "failed");
+    assert_string_equal(state_of(w, C, b), "queued: waits until a worker asks for work");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -152,6 +170,7 @@ int main(void)
         TEST(jobs_share_by_priority),
         TEST(a_sweep_reads_its_source_once),
         TEST(jobs_wait_for_others),
+        TEST(a_job_waits_for_busy_workers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -316,24 +316,6 @@ static void what_cannot_work_fails_at_once(void **state)
     assert_string_equal(state_of(w, C, id), "failed");
 }
 
-static void a_job_waits_for_busy_workers(void **state)
-{
-    struct world *w = *state;
-    struct got g[4] = {{0}};
-    uint64_t a, b;
-
-    client(w, C);
-    worker(w, 1);
-    a = submit(w, C, "a", "");
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, g, 4), 1);
-    b = submit(w, C, "b", "");
-    assert_string_equal(state_of(w, C, b), "queued: workers are busy with other jobs");
-    failed(w, 1, g[0], 6, "");
-    assert_string_equal(state_of(w, C, a), "failed");
-    assert_string_equal(state_of(w, C, b), "queued: waits until a worker asks for work");
-}
-
 static void bad_bytes_are_made_again(void **state)
 {
     struct world *w = *state;
@@ -597,7 +579,6 @@ int main(void)
         TEST(an_instance_belongs_to_its_user),
         TEST(failures_quarantine_and_retry_does_the_rest),
         TEST(what_cannot_work_fails_at_once),
-        TEST(a_job_waits_for_busy_workers),
         TEST(bad_bytes_are_made_again),
         TEST(what_was_cancelled_is_discarded_later),
         TEST(draining_and_leaving),
