@@ -32,7 +32,25 @@ static void print_job(const struct change_args *a, const char *what, double id)
     } else if (a->parsable) {
         printf("%.0f\n", id);
     } else {
-        printf("%s job %.0f\n", what, id);
+        printf("%s job %.0f%s\n", what, id, a->discard ? "; its unfinished files are being removed" : "");
+    }
+}
+
+/* A cancel that came before: the job is as it was asked for. */
+static void print_cancelled(const struct change_args *a, const cJSON *jobs, const struct ids *ids,
+                            const char *what)
+{
+    for (unsigned i = 0; i < ids->n; i++) {
+        const cJSON *job;
+        bool did = false;
+
+        cJSON_ArrayForEach(job, jobs)
+            did |= (uint64_t)job->valuedouble == ids->id[i];
+        if (did || a->json || a->parsable)
+            print_job(a, what, (double)ids->id[i]);
+        else
+            printf("job %llu was %s before%s\n", (unsigned long long)ids->id[i], what,
+                   a->discard ? "; its unfinished files are gone or about to go" : "");
     }
 }
 
@@ -49,11 +67,14 @@ static int ask_done(struct daemon_link *l, const struct change_args *a, struct s
         sl_put_uints(m->tree, "jobs", ids->id, ids->n);
     SL_TRY(daemon_link_ask(l, m, SL_M_DONE, &answer, e));
     jobs = sl_get(answer.tree, "jobs");
-    cJSON_ArrayForEach(job, jobs)
-        print_job(a, what, job->valuedouble);
-    if (!jobs)
-        for (unsigned i = 0; i < ids->n; i++)
+    if (m->id == SL_M_CANCEL) {
+        print_cancelled(a, jobs, ids, what);
+    } else {
+        cJSON_ArrayForEach(job, jobs)
+            print_job(a, what, job->valuedouble);
+        for (unsigned i = 0; !jobs && i < ids->n; i++)
             print_job(a, what, (double)ids->id[i]);
+    }
     sl_msg_free(&answer);
     return 0;
 }
@@ -114,11 +135,11 @@ static int change(const struct change *k, const struct change_args *a, const str
     SL_TRY(ids_parse(args->pos, args->n_pos, &ids, e));
     if (k->single && ids.n != 1)
         return sl_fail(e, SL_EUSAGE, "one job at a time");
-    if (a->priority < -1 || a->priority > 100)
+    if (a->priority != UNSET && (a->priority < 0 || a->priority > 100))
         return sl_fail(e, SL_EUSAGE, "--priority: expected 0 to 100");
-    if (a->attempts < 0 || a->attempts > 100)
+    if (a->attempts != UNSET && (a->attempts < 1 || a->attempts > 100))
         return sl_fail(e, SL_EUSAGE, "--attempts: expected 1 to 100");
-    if (k->kind == SL_M_SET && a->priority < 0 && a->attempts == 0 && !a->add.n && !a->remove.n)
+    if (k->kind == SL_M_SET && a->priority == UNSET && a->attempts == UNSET && !a->add.n && !a->remove.n)
         return sl_fail(e, SL_EUSAGE, "nothing to set; see 'sluice set --help'");
     rc = service_open(&s, &a->service, e);
     if (rc == 0 && k->kind == SL_M_SHOW)
@@ -132,11 +153,12 @@ static int change(const struct change *k, const struct change_args *a, const str
 
 static int change_verb(const struct change *k, int argc, const char **argv, struct sl_error *e)
 {
-    struct change_args a = {.priority = -1};
+    struct change_args a = {.priority = UNSET, .attempts = UNSET};
     struct poptOption service[SERVICE_TABLE_MAX];
     const struct poptOption discard = {
         "discard", 0, POPT_ARG_NONE, &a.discard, 0,
-        "also remove the partial files: nothing is left for retry", NULL};
+        "also remove the partial files, those of jobs cancelled before as well: nothing is left "
+        "for retry", NULL};
     const struct poptOption sets[] = {
         {"priority", 'p', POPT_ARG_INT, &a.priority, 0, "0 to 100; ten more is twice the share",
          "N"},

@@ -1,5 +1,6 @@
 #include "client/cli.h"
 
+#include "client/suggest.h"
 #include "proto/option_help.h"
 #include "proto/size_text.h"
 
@@ -75,13 +76,73 @@ static const char *blamed(poptContext ctx, int argc, const char **argv, char *bu
     return bad ? bad : "";
 }
 
-static int next_options(poptContext ctx, const struct cli_verb *verb, int argc, const char **argv,
+static void try_option(void *user, const struct poptOption *t)
+{
+    suggest_try(user, t->longName);
+}
+
+static int unknown_option(const char *bad, const struct cli_verb *verb, const struct poptOption *table,
+                          struct sl_error *e)
+{
+    char word[64];
+    struct suggestion s = {.word = word};
+    const struct visit v = {try_option, &s};
+
+    snprintf(word, sizeof word, "%.*s", (int)strcspn(bad, "="), bad);
+    if (strncmp(word, "--", 2) == 0) {
+        memmove(word, word + 2, strlen(word) - 1);
+        visit_options(table, &v);
+    }
+    if (s.best)
+        return sl_fail(e, SL_EUSAGE, "%s: unknown option; did you mean --%s? ('sluice %s --help')", bad,
+                       s.best, verb->name);
+    return sl_fail(e, SL_EUSAGE, "%s: unknown option; see 'sluice %s --help'", bad, verb->name);
+}
+
+struct empty_number {
+    const char *option, *value; /* as typed */
+    bool found;
+};
+
+static void find_empty_number(void *user, const struct poptOption *t)
+{
+    struct empty_number *x = user;
+    const char *name = x->option;
+    size_t n = strlen(t->longName);
+
+    if ((t->argInfo & POPT_ARG_MASK) != POPT_ARG_INT)
+        return;
+    if (strncmp(name, "--", 2) == 0 && strncmp(name + 2, t->longName, n) == 0)
+        x->found |= name[2 + n] ? strcmp(name + 2 + n, "=") == 0 : x->value && !*x->value;
+    else if (t->shortName && name[0] == '-' && name[1] == t->shortName && !name[2])
+        x->found |= x->value && !*x->value;
+}
+
+/* popt takes an empty number for 0: a script's `-p "$UNSET"` must not become that. */
+static int no_empty_numbers(int argc, const char **argv, const struct cli_verb *verb,
+                            const struct poptOption *table, struct sl_error *e)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        struct empty_number x = {argv[i], i + 1 < argc ? argv[i + 1] : NULL, false};
+        const struct visit v = {find_empty_number, &x};
+
+        visit_options(table, &v);
+        if (x.found)
+            return sl_fail(e, SL_EUSAGE, "%s: a number is expected, and there is none; see 'sluice %s --help'",
+                           argv[i], verb->name);
+    }
+    return 0;
+}
+
+static int next_options(poptContext ctx, const struct cli_verb *verb, const struct poptOption *table,
+                        int argc, const char **argv,
                         int (*on_val)(int, const char *, void *, struct sl_error *), void *user,
                         struct sl_error *e)
 {
     char buf[256];
     int val;
 
+    SL_TRY(no_empty_numbers(argc, argv, verb, table, e));
     while ((val = poptGetNextOpt(ctx)) > 0) {
         char *arg;
         int rc;
@@ -93,6 +154,8 @@ static int next_options(poptContext ctx, const struct cli_verb *verb, int argc, 
         free(arg);
         SL_TRY(rc);
     }
+    if (val == POPT_ERROR_BADOPT)
+        return unknown_option(blamed(ctx, argc, argv, buf, sizeof buf), verb, table, e);
     if (val < -1)
         return sl_fail(e, SL_EUSAGE, "%s: %s; see 'sluice %s --help'",
                        blamed(ctx, argc, argv, buf, sizeof buf), poptStrerror(val), verb->name);
@@ -121,7 +184,7 @@ int cli_parse(struct cli_args *a, const struct cli_verb *verb, int argc, const c
     a->ctx = poptGetContext(name, argc, argv, all, 0);
     if (!a->ctx)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    rc = next_options(a->ctx, verb, argc, argv, on_val, user, e);
+    rc = next_options(a->ctx, verb, all, argc, argv, on_val, user, e);
     if (rc == 1)
         print_help(verb, all);
     if (rc == 0) {

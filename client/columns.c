@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LAST_MIN 24 /* what the last column keeps at least */
+
 static const struct column *find(const struct column *all, const char *name, size_t n)
 {
     for (; all->name; all++)
@@ -157,17 +159,13 @@ static void print_line(FILE *to, const struct columns *c, const int *widths, con
     putc('\n', to);
 }
 
-void columns_print(FILE *to, const struct columns *c, const cJSON *array, enum columns_form form,
-                   int width, bool colour)
+/* Widths of the columns; returns the line's, of which the last column may be cut. */
+static int measure(const struct columns *c, const cJSON *array, int *widths)
 {
-    int widths[COLUMNS_MAX];
     const cJSON *record;
     char cell[CELL_MAX];
+    int sum = 0;
 
-    if (form == COLUMNS_PARSABLE) {
-        print_parsable(to, c, array);
-        return;
-    }
     for (unsigned i = 0; i < c->n; i++) {
         widths[i] = (int)strlen(c->column[i]->name);
         cJSON_ArrayForEach(record, array) {
@@ -177,6 +175,39 @@ void columns_print(FILE *to, const struct columns *c, const cJSON *array, enum c
             n = term_columns(cell, strlen(cell));
             widths[i] = n > widths[i] ? n : widths[i];
         }
+        sum += i + 1 < c->n ? widths[i] + 2 : widths[i] > LAST_MIN ? LAST_MIN : widths[i];
+    }
+    return sum;
+}
+
+static void leave_out(struct columns *c, const char *name, size_t n)
+{
+    for (unsigned i = 0; i + 1 < c->n; i++)
+        if (strlen(c->column[i]->name) == n && strncmp(c->column[i]->name, name, n) == 0) {
+            memmove(c->column + i, c->column + i + 1, (c->n - i - 1) * sizeof c->column[0]);
+            c->n--;
+            return;
+        }
+}
+
+void columns_print(FILE *to, const struct columns *chosen, const cJSON *array,
+                   enum columns_form form, int width, bool colour)
+{
+    struct columns fit = *chosen;
+    const struct columns *c = &fit;
+    const char *drop = width && chosen->drop ? chosen->drop : "";
+    int widths[COLUMNS_MAX];
+    const cJSON *record;
+
+    if (form == COLUMNS_PARSABLE) {
+        print_parsable(to, c, array);
+        return;
+    }
+    while (measure(c, array, widths) > width && *drop) {
+        size_t n = strcspn(drop, ",");
+
+        leave_out(&fit, drop, n);
+        drop += n + (drop[n] == ',');
     }
     print_line(to, c, widths, NULL, width, false);
     cJSON_ArrayForEach(record, array)

@@ -1,6 +1,6 @@
 #include "client/completion_text.h"
 
-#include "client/cli.h"
+#include "client/completion_values.h"
 
 #include <string.h>
 
@@ -17,15 +17,6 @@ static void each_verb(void (*fn)(const struct cli_verb *verb, struct out *o), st
             o->verb = *v;
             fn(*v, o);
         }
-}
-
-/* What an option or a verb takes, where a shell can say more than file names. */
-static const char *values_of(const char *arg)
-{
-    /* "auto|uring|pread" is its own list; NAME|FILE and the like are not. */
-    if (!arg || !strchr(arg, '|') || strpbrk(arg, "ABCDEFGHIJKLMNOPQRSTUVWXYZ%"))
-        return NULL;
-    return arg;
 }
 
 /* text in single quotes for sh, bash and zsh. */
@@ -56,22 +47,48 @@ static void bash_verb(const struct cli_verb *verb, struct out *o)
     fputs("' ;;\n", o->to);
 }
 
+/* `words=` of a shell's case. */
+static void bash_set(struct out *o, const struct completion_values *v)
+{
+    if (v->command)
+        fprintf(o->to, "words=$(%s) ;;\n", v->command);
+    else
+        fprintf(o->to, "words='%s' ;;\n", v->words);
+}
+
+/* What comes after an option: words, or files. */
 static void bash_value(void *user, const struct poptOption *t)
 {
     struct out *o = user;
-    const char *values = values_of(t->argDescrip);
+    char buf[COMPLETION_WORDS_MAX];
+    struct completion_values v = completion_values(o->verb, t, buf);
 
-    if (!values)
+    if (!t->argDescrip)
         return;
-    fprintf(o->to, "        %s:--%s) words='", o->verb->name, t->longName);
-    for (; *values; values++)
-        putc(*values == '|' ? ' ' : *values, o->to);
-    fputs("' ;;\n", o->to);
+    fprintf(o->to, "        %s:--%s", o->verb->name, t->longName);
+    if (t->shortName)
+        fprintf(o->to, "|%s:-%c", o->verb->name, t->shortName);
+    fputs(") ", o->to);
+    if (v.words || v.command)
+        bash_set(o, &v);
+    else
+        fputs("return ;;\n", o->to);
 }
 
 static void bash_values(const struct cli_verb *verb, struct out *o)
 {
     cli_each_option(verb, bash_value, o);
+}
+
+static void bash_argument(const struct cli_verb *verb, struct out *o)
+{
+    char buf[COMPLETION_WORDS_MAX];
+    struct completion_values v = completion_values(verb, NULL, buf);
+
+    if (!v.words && !v.command)
+        return;
+    fprintf(o->to, "            %s) ", verb->name);
+    bash_set(o, &v);
 }
 
 static void name_word(const struct cli_verb *verb, struct out *o)
@@ -88,17 +105,18 @@ static void bash(struct out *o)
           "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n"
           "        words='", o->to);
     each_verb(name_word, o);
-    fputs(" --help --version'\n"
+    fputs(" help --help --version'\n"
           "        COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
           "        return\n"
           "    fi\n"
+          "    # --option=value comes as three words.\n"
+          "    [[ $cur == = ]] && cur=\n"
+          "    [[ $prev == = && $COMP_CWORD -gt 2 ]] && prev=${COMP_WORDS[COMP_CWORD-2]}\n"
           "    case \"$verb:$prev\" in\n", o->to);
     each_verb(bash_values, o);
-    fputs("        completion:completion) words='bash zsh fish' ;;\n"
-          "        config:config) words='show files' ;;\n"
-          "        *:--recipe|*:-r) words=$(sluice recipes 2>/dev/null | cut -d' ' -f1) ;;\n"
-          "        show:*|watch:*|wait:*|cancel:*|hold:*|release:*|resume:*|retry:*|set:*|stitch:*|logs:*)\n"
-          "            [[ $cur == -* ]] || words=$(sluice queue --parsable -o id 2>/dev/null) ;;\n"
+    fputs("        *) [[ $cur == -* ]] || case $verb in\n", o->to);
+    each_verb(bash_argument, o);
+    fputs("        esac ;;\n"
           "    esac\n"
           "    if [ -n \"$words\" ]; then\n"
           "        COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
@@ -128,9 +146,21 @@ static void zsh_text(FILE *to, const char *text)
     }
 }
 
+/* The action that offers them. */
+static void zsh_action(FILE *to, const struct completion_values *v, bool files)
+{
+    if (v->command)
+        fprintf(to, "{compadd -- $(%s)%s}", v->command, files ? "; _files" : "");
+    else if (v->words)
+        fprintf(to, "(%s)", v->words);
+    else
+        fputs(files ? "_files" : " ", to);
+}
+
 static void zsh_one(struct out *o, const struct poptOption *t, const char *dashes, bool letter)
 {
-    const char *values = values_of(t->argDescrip);
+    char buf[COMPLETION_WORDS_MAX];
+    struct completion_values v = completion_values(o->verb, t, buf);
 
     fputs("                '*", o->to);
     if (letter)
@@ -144,15 +174,7 @@ static void zsh_one(struct out *o, const struct poptOption *t, const char *dashe
         putc(':', o->to);
         zsh_text(o->to, t->argDescrip);
         putc(':', o->to);
-        if (values) {
-            putc('(', o->to);
-            for (; *values; values++)
-                putc(*values == '|' ? ' ' : *values, o->to);
-            putc(')', o->to);
-        } else {
-            fputs(strstr(t->argDescrip, "FILE") || strstr(t->argDescrip, "PATH") ? "_files" : " ",
-                  o->to);
-        }
+        zsh_action(o->to, &v, strstr(t->argDescrip, "FILE") || strstr(t->argDescrip, "PATH"));
     }
     fputs("' \\\n", o->to);
 }
@@ -166,9 +188,14 @@ static void zsh_option(void *user, const struct poptOption *t)
 
 static void zsh_verb(const struct cli_verb *verb, struct out *o)
 {
+    char buf[COMPLETION_WORDS_MAX];
+    struct completion_values v = completion_values(verb, NULL, buf);
+
     fprintf(o->to, "        %s)\n            _arguments -S \\\n", verb->name);
     cli_each_option(verb, zsh_option, o);
-    fputs("                '*:argument:_files' ;;\n", o->to);
+    fputs("                '*:argument:", o->to);
+    zsh_action(o->to, &v, !v.words && !v.command);
+    fputs("' ;;\n", o->to);
 }
 
 static void zsh_name(const struct cli_verb *verb, struct out *o)
@@ -216,22 +243,31 @@ static void fish_quote(FILE *to, const char *text)
     }
 }
 
+static void fish_values(FILE *to, const struct completion_values *v)
+{
+    fputs(" -a '", to);
+    if (v->command)
+        fprintf(to, "(%s)", v->command);
+    else
+        fish_quote(to, v->words);
+    putc('\'', to);
+}
+
 static void fish_option(void *user, const struct poptOption *t)
 {
     struct out *o = user;
-    const char *values = values_of(t->argDescrip);
+    char buf[COMPLETION_WORDS_MAX];
+    struct completion_values v = completion_values(o->verb, t, buf);
 
-    fprintf(o->to, "complete -c sluice -n '__fish_seen_subcommand_from %s' -l %s", o->verb->name,
-            t->longName);
+    fprintf(o->to, "complete -c sluice -n '__sluice_verb %s' -l %s", o->verb->name, t->longName);
     if (t->shortName)
         fprintf(o->to, " -s %c", t->shortName);
     if (t->argDescrip)
         fputs(" -r", o->to);
-    if (values) {
-        fputs(" -f -a '", o->to);
-        for (; *values; values++)
-            putc(*values == '|' ? ' ' : *values, o->to);
-        putc('\'', o->to);
+    if (t->argDescrip && (v.words || v.command)) {
+        if (!strstr(t->argDescrip, "FILE"))
+            fputs(" -f", o->to);
+        fish_values(o->to, &v);
     }
     fputs(" -d '", o->to);
     fish_quote(o->to, t->descrip);
@@ -240,15 +276,30 @@ static void fish_option(void *user, const struct poptOption *t)
 
 static void fish_verb(const struct cli_verb *verb, struct out *o)
 {
-    fprintf(o->to, "complete -c sluice -n __fish_use_subcommand -f -a %s -d '", verb->name);
+    char buf[COMPLETION_WORDS_MAX];
+    struct completion_values v = completion_values(verb, NULL, buf);
+
+    fprintf(o->to, "complete -c sluice -n __sluice_no_verb -f -a %s -d '", verb->name);
     fish_quote(o->to, verb->summary);
     fputs("'\n", o->to);
+    if (v.words || v.command) {
+        fprintf(o->to, "complete -c sluice -n '__sluice_verb %s' -f", verb->name);
+        fish_values(o->to, &v);
+        fputs("\n", o->to);
+    }
     cli_each_option(verb, fish_option, o);
 }
 
 static void fish(struct out *o)
 {
-    fputs("# fish completion for sluice; made by 'sluice completion fish'\n", o->to);
+    fputs("# fish completion for sluice; made by 'sluice completion fish'\n"
+          "function __sluice_no_verb\n"
+          "    test (count (commandline -opc)) -lt 2\n"
+          "end\n"
+          "function __sluice_verb\n"
+          "    set -l words (commandline -opc)\n"
+          "    test (count $words) -ge 2; and test $words[2] = $argv[1]\n"
+          "end\n", o->to);
     each_verb(fish_verb, o);
 }
 

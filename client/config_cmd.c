@@ -49,11 +49,28 @@ static void print_all(const struct sl_config *c, const struct config_args *a)
     }
 }
 
+static void print_files(const struct sl_config *c, bool json)
+{
+    bool read;
+
+    for (unsigned i = 0; sl_config_file(c, i, &read); i++) {
+        const char *path = sl_config_file(c, i, &read);
+        cJSON *o = json ? cJSON_CreateObject() : NULL;
+
+        if (!json) {
+            printf("%s  %s\n", read ? "read  " : "absent", path);
+            continue;
+        }
+        cJSON_AddStringToObject(o, "path", path);
+        cJSON_AddBoolToObject(o, "read", read);
+        json_line(o, "file");
+    }
+}
+
 static int config(const struct config_args *a, const char *what, struct sl_error *e)
 {
-    const struct sl_config_opts o = {.path = a->file};
+    const struct sl_config_opts o = {.path = a->file, .system_socket = SL_CONFIG_SOCKET};
     struct sl_config *c;
-    bool read;
 
     if (strcmp(what, "show") != 0 && strcmp(what, "files") != 0)
         return sl_fail(e, SL_EUSAGE, "'%s': expected show or files", what);
@@ -61,8 +78,7 @@ static int config(const struct config_args *a, const char *what, struct sl_error
     if (strcmp(what, "show") == 0)
         print_all(c, a);
     else
-        for (unsigned i = 0; sl_config_file(c, i, &read); i++)
-            printf("%s  %s\n", read ? "read  " : "absent", sl_config_file(c, i, &read));
+        print_files(c, a->json);
     sl_config_close(c);
     return 0;
 }
@@ -76,7 +92,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
          NULL},
         {"config", 0, POPT_ARG_STRING, &a.file, 0,
          "this configuration file in place of the user's and the system's", "FILE"},
-        {"json", 0, POPT_ARG_NONE, &a.json, 0, "JSON lines, one for each setting", NULL},
+        {"json", 0, POPT_ARG_NONE, &a.json, 0, "JSON lines, one for each setting or file", NULL},
         POPT_TABLEEND,
     };
     struct cli_args args;

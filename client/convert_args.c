@@ -17,7 +17,7 @@ void convert_table(struct convert_args *a, struct poptOption table[CONVERT_TABLE
          "instruction set of the kernels (default auto); the bytes are the same",
          "auto|scalar|portable|avx2|avx512"},
         {"device", 0, POPT_ARG_STRING, &a->device, 0,
-         "where it is computed (default cpu): cpu, cuda:N, GPU-UUID, several with commas, or auto: every GPU; the bytes are the same",
+         "where it is computed (default cpu): cpu, cuda:N, GPU-UUID, several with commas, or auto: every GPU, and cores where GPUs are behind; the bytes are the same",
          "DEVICE"},
         {"vram", 0, POPT_ARG_STRING, &a->vram, 0, "device memory allowed on each GPU (default 2Gi, at most half of what is free)", "SIZE"},
         {"force", 'f', POPT_ARG_NONE, &a->force, 0,
@@ -116,6 +116,9 @@ void convert_print_stats(const struct sl_engine_stats *st, uint64_t wall_ns, uin
             st->slabs, (double)st->slab_bytes / 1048576.0, (double)st->reading_ns / ns,
             (double)st->ready_ns / ns, (double)st->writing_ns / ns, (unsigned long long)st->syncs,
             (double)st->sync_ns / 1e9);
+    if (st->device_units || st->core_units)
+        fprintf(stderr, "stats: GPUs made %llu slabs of output, cores beside them %llu\n", (unsigned long long)st->device_units,
+                (unsigned long long)st->core_units);
     fprintf(stderr,
             "stats: processor time %.2f s in compute threads, %.2f s in all else (%.1f %% of a core); "
             "bound by %s\n", cpu, other, 100 * other / s, bound_by(st, busy));

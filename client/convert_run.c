@@ -105,9 +105,9 @@ static int make_spec(const struct run *r, char **text, struct sl_error *e)
     cJSON *o = cJSON_CreateObject();
     int rc;
 
-    sl_put_str(o, "source", source ? source : path);
-    sl_put_str(o, "output", dir ? dir : r->out->dir);
-    sl_put_str(o, "prefix", r->j->prefix);
+    sl_put_text(o, "source", source ? source : path);
+    sl_put_text(o, "output", dir ? dir : r->out->dir);
+    sl_put_text(o, "prefix", r->j->prefix);
     sl_put_str(o, "recipe", sl_recipe_name(r->j->recipe));
     sl_put_str(o, "recipe_text", sl_recipe_text(r->j->recipe));
     rc = sl_record_check("spec", o, e);
@@ -174,7 +174,7 @@ static int take_files(struct run *r, struct sl_error *e)
         output_discard(r->out); /* of a run whose journal is gone */
     if (rc == 0) {
         r->reserved = r->fresh;
-        rc = output_reserve(r->out, r->fresh, kept, e);
+        rc = output_reserve(r->out, r->fresh, kept, NULL, e);
     }
     if (rc == 0 && !r->fresh)
         rc = revoke_lost(r, kept, e);

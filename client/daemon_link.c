@@ -37,8 +37,11 @@ static uint64_t now_ms(void)
     return now_ns() / 1000000;
 }
 
-static const char *advice(const struct daemon_link *l)
+static const char *advice(const struct daemon_link *l, int error)
 {
+    if (error == EACCES)
+        return "this user may not use it: its operator adds 'submitter uid NUMBER NAME' to the file "
+               "that daemon.allow names ('id -u' tells the number)";
     return strncmp(l->endpoint, "ipc:", 4) == 0
                ? "start it with 'systemctl start sluiced' or 'sluiced', or name another with "
                  "--connect ENDPOINT"
@@ -46,13 +49,14 @@ static const char *advice(const struct daemon_link *l)
                  "ENDPOINT names another";
 }
 
-static int unreachable(const struct daemon_link *l, const char *why, struct sl_error *e)
+static int unreachable(const struct daemon_link *l, const char *why, int error, struct sl_error *e)
 {
-    return sl_fail(e, SL_EUNREACHABLE, "no daemon at %s: %s; %s", l->endpoint, why, advice(l));
+    return sl_fail(e, SL_EUNREACHABLE, "no daemon at %s: %s; %s", l->endpoint, why,
+                   advice(l, error));
 }
 
 /* Whether somebody listens on an ipc endpoint; a transport connects in the
- * background and would not tell. */
+ * background and would not tell. Others: 0. */
 static int probe(const struct daemon_link *l, struct sl_error *e)
 {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
@@ -70,7 +74,7 @@ static int probe(const struct daemon_link *l, struct sl_error *e)
         return sl_fail(e, SL_EFAIL, "no socket: %s", strerror(errno));
     rc = connect(fd, (struct sockaddr *)&sa, sizeof sa);
     if (rc != 0)
-        rc = unreachable(l, strerror(errno), e);
+        rc = unreachable(l, strerror(errno), errno, e);
     close(fd);
     return rc;
 }
@@ -118,8 +122,8 @@ static int say_hello(struct daemon_link *l, struct sl_error *e)
     sl_put_str(m.tree, "role", "client");
     sl_put_str(m.tree, "version", SLUICE_VERSION);
     sl_put_str(m.tree, "instance", l->instance);
-    sl_put_str(m.tree, "name", l->name);
-    sl_put_str(m.tree, "host", l->host);
+    sl_put_text(m.tree, "name", l->name);
+    sl_put_text(m.tree, "host", l->host);
     sl_put_uint(m.tree, "pid", (uint64_t)getpid());
     rc = send_msg(l, &m, &sent, e);
     sl_msg_free(&m);
@@ -261,12 +265,16 @@ int daemon_link_next(struct daemon_link *l, int timeout_ms, struct sl_msg *m, st
 /* What a connection that does not come about is called. */
 static int no_welcome(const struct daemon_link *l, struct sl_error *e)
 {
+    struct sl_error ignored;
     char why[64];
 
     if (interrupt_asked())
         return sl_fail(e, SL_EINTERRUPTED, "interrupted");
+    if (l->ever || (strncmp(l->endpoint, "ipc:", 4) == 0 && probe(l, &ignored) == 0))
+        return sl_fail(e, SL_EUNREACHABLE, "the daemon at %s runs, but gave no answer in %.1f s; its log says why "
+                       "('journalctl -u sluiced')", l->endpoint, l->timeout_ms / 1000.0);
     snprintf(why, sizeof why, "no answer in %.1f s", l->timeout_ms / 1000.0);
-    return unreachable(l, why, e);
+    return unreachable(l, why, 0, e);
 }
 
 static int wait_welcome(struct daemon_link *l, struct sl_error *e)
@@ -343,6 +351,10 @@ int daemon_link_open(const struct sl_config *c, uint32_t timeout_ms, struct daem
 
     if (strncmp(o.endpoint, "tcp://", 6) != 0)
         o.key_path = o.server_key_path = NULL;
+    if (o.key_path)
+        SL_TRY(sl_config_there(c, SL_CONFIG_KEY, e));
+    if (o.server_key_path)
+        SL_TRY(sl_config_there(c, SL_CONFIG_SERVER_KEY, e));
     return open_link(&o, timeout_ms, out, e);
 }
 

@@ -2,7 +2,7 @@
 #include "client/progress.h"
 #include "client/service_args.h"
 #include "client/term.h"
-#include "worker/device.h"
+#include "worker/gpu_health.h"
 #include "kernels/kernels.h"
 #include "worker/dealer.h"
 #include "worker/io.h"
@@ -86,16 +86,12 @@ static void check_cuda(struct doctor *d)
     const struct sl_gpu_api *api = sl_gpu_api();
     int n = sl_gpu_count(api);
 
-    if (!api)
-        finding(d, NOTE, "cuda", "this build has no CUDA kernels (nvcc was not there); workers use "
-                                 "the processor");
-    else if (n <= 0)
-        finding(d, NOTE, "cuda", "no device: no GPU here, its driver is not loaded, or CUDA_VISIBLE_DEVICES "
-                                 "names none");
+    if (n == 0)
+        finding(d, NOTE, "cuda", "no device (workers use the processor): %s", sl_gpu_absence(api));
     for (int i = 0; i < n; i++) {
         struct sl_gpu_health h;
         struct sl_gpu_info g;
-        char state[64] = "";
+        char state[96] = "";
         int err = api->info(i, &g);
 
         if (err) {
@@ -103,7 +99,8 @@ static void check_cuda(struct doctor *d)
             continue;
         }
         if (sl_gpu_health(g.bus, &h))
-            snprintf(state, sizeof state, ", %u W, %u degrees", h.watts, h.celsius);
+            snprintf(state, sizeof state, " (%llu in use), %u W, %u degrees", (unsigned long long)(h.memory_used >> 20), h.watts,
+                     h.celsius);
         finding(d, FINE, "cuda", "cuda:%d: %s (%s), sm_%d%d, %llu MiB%s", i, g.name, g.uuid, g.major, g.minor,
                 (unsigned long long)(g.memory >> 20), state);
     }

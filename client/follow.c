@@ -19,7 +19,7 @@ struct state {
     struct daemon_link *l;
     const struct follow *f;
     bool draw;              /* a terminal that can */
-    unsigned drawn;         /* lines on the screen */
+    char *drawn;            /* lines on the screen; NULL: none */
     uint64_t last_event;
     uint64_t next_plain;    /* ms: when plain lines are due */
     unsigned n_ended;
@@ -34,11 +34,24 @@ static void print_record(const cJSON *record, const char *message_type)
         json_line(copy, message_type);
 }
 
+static struct winsize window(void)
+{
+    struct winsize ws = {0};
+
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &ws) != 0 || !ws.ws_col || !ws.ws_row)
+        ws = (struct winsize){.ws_row = 24, .ws_col = 80};
+    return ws;
+}
+
 static void erase(struct state *s)
 {
-    if (s->drawn)
-        fprintf(stderr, "\033[%uA\r\033[J", s->drawn);
-    s->drawn = 0;
+    struct winsize ws = window();
+    unsigned rows = s->drawn ? watch_rows(s->drawn, ws.ws_col) : 0;
+
+    if (rows)
+        fprintf(stderr, "\033[%uA\r\033[J", rows < ws.ws_row ? rows : ws.ws_row);
+    free(s->drawn);
+    s->drawn = NULL;
 }
 
 /* Watch for what is seen, wait for the ends. */
@@ -67,20 +80,18 @@ static int ask_again(struct state *s, struct sl_error *e)
 static void show_status(struct state *s, const cJSON *m)
 {
     const cJSON *jobs = sl_get(m, "jobs"), *j;
-    struct winsize ws = {0};
-    char *text, buf[1400];
+    char buf[1400];
     uint64_t now = now_ns() / 1000000;
 
     if (s->draw) {
-        if (ioctl(STDERR_FILENO, TIOCGWINSZ, &ws) != 0 || !ws.ws_col)
-            ws = (struct winsize){.ws_row = 24, .ws_col = 80};
+        struct winsize ws = window();
+
         erase(s);
-        s->drawn = watch_screen(jobs, sl_get(m, "workers"), ws.ws_col - 1,
-                                ws.ws_row > 2 ? ws.ws_row - 1u : 2, &text);
-        if (text)
-            fputs(text, stderr);
+        watch_screen(jobs, sl_get(m, "workers"), ws.ws_col - 1, ws.ws_row > 2 ? ws.ws_row - 1u : 2,
+                     &s->drawn);
+        if (s->drawn)
+            fputs(s->drawn, stderr);
         fflush(stderr);
-        free(text);
         return;
     }
     if (now < s->next_plain)
@@ -102,7 +113,9 @@ static void show_status(struct state *s, const cJSON *m)
 static void show_event(struct state *s, const cJSON *ev)
 {
     uint64_t id = sl_get_uint(ev, "id", 0);
+    const char *worker = sl_get_str(ev, "worker");
     char when[32];
+    FILE *to;
 
     if (id > s->last_event)
         s->last_event = id;
@@ -113,13 +126,15 @@ static void show_event(struct state *s, const cJSON *ev)
     if (!s->f->show)
         return;
     erase(s);
-    fprintf(s->draw ? stderr : s->f->plain, "%s  ",
-            time_short(when, sl_get_uint(ev, "time", 0), time_now_ms()));
+    to = s->draw ? stderr : s->f->plain;
+    fprintf(to, "%s  ", time_short(when, sl_get_uint(ev, "time", 0), time_now_ms()));
     if (sl_get(ev, "job"))
-        fprintf(s->draw ? stderr : s->f->plain, "job %llu: ",
-                (unsigned long long)sl_get_uint(ev, "job", 0));
-    fprintf(s->draw ? stderr : s->f->plain, "%s\n", sl_get_str(ev, "text"));
-    fflush(s->f->plain);
+        fprintf(to, "job %llu: ", (unsigned long long)sl_get_uint(ev, "job", 0));
+    else /* "w1: worker joined: cpu on node7": its text alone would say too little */
+        fprintf(to, "%s%s%s: ", worker && *worker ? worker : "", worker && *worker ? ": " : "",
+                sl_get_str(ev, "kind"));
+    fprintf(to, "%s\n", sl_get_str(ev, "text"));
+    fflush(to);
 }
 
 /* Keeps the end of a job, once. */
@@ -187,6 +202,26 @@ static int one_event(struct state *s, struct sl_error *e)
     return 0;
 }
 
+/* Where the files of what succeeded are. */
+static void show_files(const struct state *s)
+{
+    for (unsigned i = 0; i < s->f->ids->n; i++) {
+        const cJSON *files = sl_get(s->ended[i], "files");
+        const char *first = cJSON_GetStringValue(cJSON_GetArrayItem(files, 0));
+        int more = cJSON_GetArraySize(files) - 1;
+        char size[32];
+
+        if (!first)
+            continue;
+        fprintf(s->draw ? stderr : s->f->plain, "job %llu made %s",
+                (unsigned long long)s->f->ids->id[i], first);
+        if (more > 0)
+            fprintf(s->draw ? stderr : s->f->plain, " and %d more", more);
+        fprintf(s->draw ? stderr : s->f->plain, ", %s\n",
+                cli_size(size, sl_get_uint(s->ended[i], "file_bytes", 0)));
+    }
+}
+
 /* The first job, in order, that did not end well decides. */
 static int verdict(const struct state *s, struct sl_error *e)
 {
@@ -217,9 +252,14 @@ int follow_jobs(struct daemon_link *l, const struct follow *f, struct sl_error *
     s->f = f;
     s->draw = f->show && !f->json && term_can_draw(STDERR_FILENO);
     rc = ask_again(s, e);
-    while (rc == 0 && !interrupt_asked() && (f->ids->n == 0 || s->n_ended < f->ids->n))
+    while (rc == 0 && !interrupt_asked() && (f->ids->n == 0 || s->n_ended < f->ids->n)) {
         rc = one_event(s, e);
+        if (rc == 0 && (f->json || (f->show && !s->draw && f->plain == stdout)))
+            rc = output_alive(e);
+    }
     erase(s);
+    if (rc == 0 && f->show && !f->json && !interrupt_asked())
+        show_files(s);
     if (rc == 0)
         rc = interrupt_asked() ? sl_fail(e, SL_EINTERRUPTED, "detached; the jobs go on")
                                : verdict(s, e);

@@ -71,6 +71,8 @@ static int list_jobs(const struct queue_args *a, enum sl_message_id kind, const 
             break;
         rc = page(s.link, a, kind, &before, a->limit ? a->limit - have : 0, list, &more, e);
     }
+    if (rc == 0 && !a->form.json && !a->form.parsable && service_is_local(&s))
+        record_name_users(list);
     if (rc == 0)
         form_print(&a->form, c, list, "job");
     cJSON_Delete(list);

@@ -5,6 +5,8 @@
 #include "proto/wire.h"
 
 #include <cjson/cJSON.h>
+#include <pwd.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void put(char out[CELL_MAX], const char *text)
@@ -122,6 +124,39 @@ NUMBER(held, "held")
 TEXT(tensor, "tensor")
 BYTES(bytes, "bytes", "")
 
+/* One of each GPU, "61,58"; nothing for a worker without. */
+static void put_gpus(char out[CELL_MAX], const cJSON *r, const char *field, bool raw)
+{
+    const cJSON *g;
+    size_t n = 0;
+
+    out[0] = 0;
+    cJSON_ArrayForEach(g, sl_get(r, "gpus")) {
+        char text[CELL_MAX];
+
+        if (strcmp(field, "name") == 0)
+            put(text, sl_get_str(g, field));
+        else if (strcmp(field, "memory_used") == 0)
+            put_bytes(text, g, field, "", raw);
+        else
+            put_number(text, g, field);
+        if (n < CELL_MAX)
+            n += (size_t)snprintf(out + n, CELL_MAX - n, "%s%s", n ? "," : "", *text ? text : "-");
+    }
+    if (n == 0 && !raw)
+        put(out, "-");
+}
+
+#define GPUS(fn, field)                                                    \
+    static void fn(const cJSON *r, bool raw, char out[CELL_MAX])           \
+    {                                                                      \
+        put_gpus(out, r, field, raw);                                      \
+    }
+GPUS(gpu, "name")
+GPUS(celsius, "celsius")
+GPUS(watts, "watts")
+GPUS(vram, "memory_used")
+
 static void after(const cJSON *r, bool raw, char out[CELL_MAX])
 {
     (void)raw;
@@ -231,7 +266,7 @@ const struct column job_columns[] = {
     {"source", false, source, "the checkpoint"},
     {"output", false, output, "folder of the output"},
     {"prefix", false, prefix, "base name of the output's files"},
-    {"user", false, user, "who submitted it"},
+    {"user", false, user, "who submitted it (parsable: uid:NUMBER for this machine's)"},
     {"labels", false, labels, "its labels"},
     {"after", false, after, "jobs that must succeed first"},
     {"group", true, group, "first job of its sweep"},
@@ -270,6 +305,10 @@ const struct column worker_columns[] = {
     {"seen", true, seen, "since its last message (parsable: milliseconds)"},
     {"threads", true, threads, "compute threads"},
     {"mem", true, mem, "memory that it may use"},
+    {"gpu", false, gpu, "names of its GPUs, with commas between"},
+    {"celsius", true, celsius, "their temperatures"},
+    {"watts", true, watts, "the power they draw"},
+    {"vram", true, vram, "their memory in use, by everybody"},
     {"pid", true, pid, "process"},
     {"instance", false, instance, "number of this run of it"},
     {NULL, false, NULL, NULL},
@@ -314,4 +353,25 @@ cJSON *record_json(const struct cJSON *record)
     if (copy)
         times_as_text(copy);
     return copy;
+}
+
+void record_name_users(struct cJSON *record)
+{
+    const char *user = sl_get_str(record, "user");
+    const struct passwd *p;
+    unsigned long uid;
+    cJSON *item;
+    char *end;
+
+    if (cJSON_IsArray(record)) {
+        cJSON_ArrayForEach(item, record)
+            record_name_users(item);
+        return;
+    }
+    if (!user || strncmp(user, "uid:", 4) != 0)
+        return;
+    uid = strtoul(user + 4, &end, 10);
+    p = *end || end == user + 4 ? NULL : getpwuid((uid_t)uid);
+    if (p)
+        cJSON_ReplaceItemInObjectCaseSensitive(record, "user", cJSON_CreateString(p->pw_name));
 }

@@ -8,12 +8,20 @@ extern const struct column job_columns[], worker_columns[], event_columns[];
 
 #define JOB_COLUMNS_USUAL "id,state,priority,recipe,name,user,progress,rate,eta,reason"
 #define HISTORY_COLUMNS_USUAL "id,state,code,recipe,name,user,submitted,elapsed,size,reason"
-#define WORKER_COLUMNS_USUAL "name,host,device,state,held,job,rate,done,bytes,seen,tensor"
+#define WORKER_COLUMNS_USUAL "name,host,device,state,held,job,rate,done,bytes,celsius,watts,seen,tensor"
+
+/* What a narrow terminal shows first without. */
+#define JOB_COLUMNS_DROP "priority,user,rate,elapsed,code,name,size,eta,submitted"
+#define WORKER_COLUMNS_DROP "host,bytes,held,done,seen"
 
 struct cJSON;
 
 /* Effect: a copy of a record for JSON lines: its times, and those of records in
  * it, in RFC 3339. The caller's (cJSON_Delete); NULL when memory is out. */
 struct cJSON *record_json(const struct cJSON *record);
+
+/* Effect: in a job, or an array of them, "uid:1000" of this machine becomes its
+ * name, for people to read. */
+void record_name_users(struct cJSON *record);
 
 #endif

@@ -63,7 +63,7 @@ static int set_options(struct sl_config *c, const struct service_args *a, struct
 
 int service_config(const struct service_args *a, struct sl_config **out, struct sl_error *e)
 {
-    const struct sl_config_opts o = {.path = a->config};
+    const struct sl_config_opts o = {.path = a->config, .system_socket = SL_CONFIG_SOCKET};
     int rc;
 
     *out = NULL;
@@ -93,6 +93,11 @@ void service_close(struct service *s)
     memset(s, 0, sizeof *s);
 }
 
+bool service_is_local(const struct service *s)
+{
+    return strncmp(daemon_link_endpoint(s->link), "ipc:", 4) == 0;
+}
+
 void form_table(struct form_args *a, struct poptOption table[FORM_TABLE_MAX])
 {
     const struct poptOption t[] = {
@@ -113,7 +118,10 @@ int form_columns(const struct form_args *a, const struct column *all, const char
 {
     if (a->json && (a->parsable || a->fields))
         return sl_fail(e, SL_EUSAGE, "--json has every field; it goes without --parsable and -o");
-    return columns_choose(all, a->fields ? a->fields : usual, out, e);
+    SL_TRY(columns_choose(all, a->fields ? a->fields : usual, out, e));
+    if (!a->fields)
+        out->drop = all == job_columns ? JOB_COLUMNS_DROP : all == worker_columns ? WORKER_COLUMNS_DROP : NULL;
+    return 0;
 }
 
 void form_print(const struct form_args *a, const struct columns *c, const struct cJSON *array,
@@ -132,6 +140,15 @@ void form_print(const struct form_args *a, const struct columns *c, const struct
         if (copy)
             json_line(copy, message_type);
     }
+}
+
+int output_alive(struct sl_error *e)
+{
+    if (term_reader_gone(STDOUT_FILENO)) {
+        *e = (struct sl_error){.code = SL_EFAIL};
+        return SL_EFAIL;
+    }
+    return ferror(stdout) ? sl_fail(e, SL_EFAIL, "standard output cannot be written") : 0;
 }
 
 static int ids_add(struct ids *out, uint64_t id, struct sl_error *e)

@@ -7,6 +7,8 @@
 #include "client/columns.h"
 #include "client/daemon_link.h"
 
+#include <limits.h>
+
 struct cJSON;
 
 /* Options that name the daemon. */
@@ -31,6 +33,9 @@ struct service {
 int service_open(struct service *s, const struct service_args *a, struct sl_error *e) SL_MUST_USE;
 void service_close(struct service *s);
 
+/* Whether the daemon is one of this machine. */
+bool service_is_local(const struct service *s);
+
 /* Options of a list's form. */
 struct form_args {
     int json, parsable;
@@ -48,6 +53,13 @@ void form_print(const struct form_args *a, const struct columns *c, const struct
 /* Effect: chooses fields: those asked for, else usual. Errors: SL_EUSAGE. */
 int form_columns(const struct form_args *a, const struct column *all, const char *usual,
                  struct columns *out, struct sl_error *e) SL_MUST_USE;
+
+/* Errors: SL_EFAIL when standard output cannot be written any more: with words, or
+ * without when it is a pipe that nobody reads (a verb that goes on ends quietly). */
+int output_alive(struct sl_error *e) SL_MUST_USE;
+
+/* A number that no option gave. */
+#define UNSET INT_MIN
 
 #define IDS_MAX 1000
 struct ids {

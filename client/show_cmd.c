@@ -68,14 +68,14 @@ struct show_args {
     int json, tasks, recipe;
 };
 
-static int show_one(struct daemon_link *l, const struct show_args *a, uint64_t id,
+static int show_one(const struct service *s, const struct show_args *a, uint64_t id,
                     struct sl_error *e)
 {
     struct sl_msg m, answer;
 
     SL_TRY(sl_msg_new(SL_M_SHOW, NULL, &m, e));
     sl_put_uint(m.tree, "job", id);
-    SL_TRY(daemon_link_ask(l, &m, SL_M_JOB, &answer, e));
+    SL_TRY(daemon_link_ask(s->link, &m, SL_M_JOB, &answer, e));
     if (a->recipe) {
         fputs(sl_get_str(sl_get(answer.tree, "spec"), "recipe_text"), stdout);
     } else if (a->json) {
@@ -87,6 +87,8 @@ static int show_one(struct daemon_link *l, const struct show_args *a, uint64_t i
         if (copy)
             json_line(copy, "job_detail");
     } else {
+        if (service_is_local(s))
+            record_name_users(sl_get(answer.tree, "job"));
         print_job(answer.tree, a->tasks);
     }
     sl_msg_free(&answer);
@@ -100,7 +102,7 @@ static int run_show(int argc, const char **argv, struct sl_error *e)
     const struct poptOption table[] = {
         {"json", 0, POPT_ARG_NONE, &a.json, 0, "JSON lines, one for each job", NULL},
         {"tasks", 0, POPT_ARG_NONE, &a.tasks, 0, "also a letter for each task", NULL},
-        {"recipe", 0, POPT_ARG_NONE, &a.recipe, 0, "print the text of the job's recipe instead",
+        {"recipe", 0, POPT_ARG_NONE, &a.recipe, 0, "print the text of the job's recipe, nothing else",
          NULL},
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon:", NULL},
         POPT_TABLEEND,
@@ -114,13 +116,15 @@ static int run_show(int argc, const char **argv, struct sl_error *e)
     rc = cli_parse(&args, &cli_show, argc, argv, table, 1, IDS_MAX, NULL, NULL, e);
     if (rc != 0)
         return rc < 0 ? rc : 0;
-    rc = ids_parse(args.pos, args.n_pos, &ids, e);
+    rc = a.recipe && (a.json || a.tasks)
+             ? sl_fail(e, SL_EUSAGE, "--recipe prints the recipe's text alone; it goes without --json and --tasks")
+             : ids_parse(args.pos, args.n_pos, &ids, e);
     if (rc == 0)
         rc = service_open(&s, &a.service, e);
     for (unsigned i = 0; rc == 0 && i < ids.n; i++) {
         if (i && !a.json)
             putchar('\n');
-        rc = show_one(s.link, &a, ids.id[i], e);
+        rc = show_one(&s, &a, ids.id[i], e);
     }
     service_close(&s);
     cli_args_free(&args);
@@ -183,6 +187,7 @@ static int read_log(struct daemon_link *l, const struct log_args *a, uint64_t jo
         if (cJSON_GetArraySize(events) > 0)
             print_events(a, events);
         sl_msg_free(&answer);
+        SL_TRY(output_alive(e));
     }
     return 0;
 }

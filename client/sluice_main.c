@@ -1,8 +1,12 @@
 #include "client/cli.h"
+#include "client/suggest.h"
+#include "client/term.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static void print_usage(FILE *to)
 {
@@ -29,6 +33,20 @@ static const struct cli_verb *find(const char *name)
     return NULL;
 }
 
+static int no_verb(const char *name)
+{
+    struct suggestion s = {.word = name};
+
+    for (unsigned g = 0; cli_group(g); g++)
+        for (const struct cli_verb *const *v = cli_group(g)->verbs; *v; v++)
+            suggest_try(&s, (*v)->name);
+    fprintf(stderr, "sluice: '%s' is no verb; ", name);
+    if (s.best)
+        fprintf(stderr, "did you mean '%s'? ", s.best);
+    fputs("'sluice --help' lists them\n", stderr);
+    return -SL_EUSAGE;
+}
+
 /* A file opened later must not become a standard stream that was closed: a
  * message would then be written into it. */
 static void fill_standard_streams(void)
@@ -38,17 +56,43 @@ static void fill_standard_streams(void)
             (void)!open("/dev/null", fd == 0 ? O_RDONLY : O_WRONLY);
 }
 
-int main(int argc, char **argv)
+/* Ends as a program does that never ignored SIGPIPE: `sluice logs | head`. */
+static void end_without_reader(void)
+{
+    signal(SIGPIPE, SIG_DFL);
+    raise(SIGPIPE);
+}
+
+static int run_verb(const struct cli_verb *verb, int argc, const char **argv)
 {
     struct sl_error e = {0};
+    int rc = verb->run(argc, argv, &e);
+    bool lost = fflush(stdout) != 0 || ferror(stdout);
+
+    /* A verb that goes on for long notices it itself, and has nothing to say. */
+    if ((lost || (rc < 0 && !e.text[0])) && term_reader_gone(STDOUT_FILENO))
+        end_without_reader();
+    if (lost && rc == 0)
+        rc = sl_fail(&e, SL_EFAIL, "standard output cannot be written");
+    if (rc < 0 && e.text[0])
+        fprintf(stderr, "sluice %s: %s\n", verb->name, e.text);
+    return rc < 0 ? -rc : 0;
+}
+
+int main(int argc, char **argv)
+{
     const char *name = argc > 1 ? argv[1] : NULL;
     const struct cli_verb *verb;
-    int rc;
 
     fill_standard_streams();
     if (!name) {
         print_usage(stderr);
         return -SL_EUSAGE;
+    }
+    if (strcmp(name, "help") == 0 && argc > 2 && find(argv[2])) {
+        const char *help[] = {argv[2], "--help", NULL};
+
+        return run_verb(find(argv[2]), 2, help);
     }
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
         print_usage(stdout);
@@ -59,14 +103,7 @@ int main(int argc, char **argv)
         return 0;
     }
     verb = find(name);
-    if (verb) {
-        rc = verb->run(argc - 1, (const char **)(argv + 1), &e);
-        if ((fflush(stdout) != 0 || ferror(stdout)) && rc == 0)
-            rc = sl_fail(&e, SL_EFAIL, "standard output cannot be written");
-        if (rc < 0 && e.text[0])
-            fprintf(stderr, "sluice %s: %s\n", name, e.text);
-        return rc < 0 ? -rc : 0;
-    }
-    fprintf(stderr, "sluice: '%s' is no verb; 'sluice --help' lists them\n", name);
-    return -SL_EUSAGE;
+    if (verb)
+        return run_verb(verb, argc - 1, (const char **)(argv + 1));
+    return no_verb(name);
 }

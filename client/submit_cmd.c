@@ -34,9 +34,9 @@ static int on_val(int val, const char *arg, void *user, struct sl_error *e)
 
 static int check(const struct submit_args *a, struct sl_error *e)
 {
-    if (a->priority < -1 || a->priority > 100)
+    if (a->priority != UNSET && (a->priority < 0 || a->priority > 100))
         return sl_fail(e, SL_EUSAGE, "--priority: expected 0 to 100");
-    if (a->attempts < 0 || a->attempts > 100)
+    if (a->attempts != UNSET && (a->attempts < 1 || a->attempts > 100))
         return sl_fail(e, SL_EUSAGE, "--attempts: expected 1 to 100");
     if (a->once && (!*a->once || strlen(a->once) > 64))
         return sl_fail(e, SL_EUSAGE, "--once: expected 1 to 64 bytes");
@@ -119,7 +119,7 @@ static int build(const struct submit_args *a, const struct ids *after, cJSON *sp
         sl_put_uints(m->tree, "after", after->id, after->n);
     words_put(m->tree, "labels", &a->labels);
     sl_put_bool(m->tree, "hold", a->hold);
-    if (a->attempts)
+    if (a->attempts > 0)
         sl_put_uint(m->tree, "attempts", (uint64_t)a->attempts);
     sl_put_bool(m->tree, "manual_stitch", a->manual_stitch);
     sl_put_bool(m->tree, "verify", a->verify);
@@ -205,7 +205,7 @@ static int submit(const struct submit_args *a, const char *source, struct sl_err
 
 static int run(int argc, const char **argv, struct sl_error *e)
 {
-    struct submit_args a = {.priority = -1};
+    struct submit_args a = {.priority = UNSET, .attempts = UNSET};
     struct poptOption plan[CLI_PLAN_TABLE_MAX], service[SERVICE_TABLE_MAX];
     const struct poptOption table[] = {
         {"output", 'o', POPT_ARG_STRING, &a.output, 0,

@@ -87,6 +87,12 @@ static int put_remote_path(cJSON *o, const char *field, const char *path, struct
     return 0;
 }
 
+/* Neither source nor output can be looked at. */
+static bool far_away(const struct submit_spec_args *a, bool here)
+{
+    return a->remote && !here;
+}
+
 /* The whole specification, from a plan (or, out of reach, from the arguments). */
 static int fill(cJSON *spec, const struct submit_spec_args *a, const struct sl_job_plan *j,
                 const struct output *out, bool here, struct sl_error *e)
@@ -95,7 +101,8 @@ static int fill(cJSON *spec, const struct submit_spec_args *a, const struct sl_j
 
     SL_TRY(here ? put_path(spec, "source", a->source, SL_ESOURCE, e)
                 : put_remote_path(spec, "source", a->source, e));
-    SL_TRY(put_path(spec, "output", out->dir, SL_EUSAGE, e));
+    SL_TRY(far_away(a, here) ? put_remote_path(spec, "output", out->dir, e)
+                             : put_path(spec, "output", out->dir, SL_EUSAGE, e));
     if (!prefix)
         return sl_fail(e, SL_EUSAGE, "%s is not here, so its name is not known: give -o FOLDER/NAME",
                        a->source);
@@ -116,7 +123,11 @@ int submit_spec(const struct submit_spec_args *a, struct cJSON **spec, uint64_t 
 
     *src_bytes = *file_bytes = 0;
     *spec = cJSON_CreateObject();
-    rc = output_parse(&out, a->output ? a->output : "./", e);
+    rc = far_away(a, here) && a->output ? output_parse_far(&out, a->output, e)
+                                        : output_parse(&out, a->output ? a->output : "./", e);
+    if (rc == 0 && out.new_dir)
+        rc = sl_fail(e, SL_EUSAGE, "%s: no such folder; create it first: the workers write there, who may be "
+                                   "another user", out.dir);
     if (rc == 0) {
         rc = cli_job_open(&j, a->source, false, a->plan, out.prefix, e);
         /* The recipe and the options' texts have been read by then. */

@@ -1,5 +1,6 @@
 #include "client/term.h"
 
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -36,6 +37,13 @@ bool term_can_colour(int fd)
     if (no && *no)
         return false;
     return is_set("CLICOLOR_FORCE") || term_can_draw(fd);
+}
+
+bool term_reader_gone(int fd)
+{
+    struct pollfd p = {.fd = fd};
+
+    return poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
 }
 
 /* Bytes after the first of a UTF-8 character begin with the bits 10. */

@@ -15,6 +15,9 @@ bool term_can_draw(int fd);
  * CLICOLOR_FORCE. */
 bool term_can_colour(int fd);
 
+/* Whether fd is a pipe that nobody reads any more. */
+bool term_reader_gone(int fd);
+
 /* Columns that n bytes of UTF-8 take up (each character one). */
 int term_columns(const char *text, size_t n);
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define BAR_MAX 40
+#define NARROW 76 /* columns under which a worker's line does without columns */
 #define LINE_MAX_BYTES 1024
 
 struct screen {
@@ -74,12 +75,17 @@ static void worker_line(struct screen *s, const cJSON *w)
 {
     char buf[LINE_MAX_BYTES], speed[32] = "";
     uint64_t rate = sl_get_uint(w, "rate", 0);
+    bool busy = strcmp(text_of(w, "state"), "busy") == 0;
     int n;
 
     if (rate)
         cli_size(speed, rate);
-    n = snprintf(buf, sizeof buf, "  %-14s %-8s %-9s", text_of(w, "name"), text_of(w, "device"),
-                 text_of(w, "state"));
+    if (s->width < NARROW) /* a busy one shows by its tensor */
+        n = snprintf(buf, sizeof buf, "  %s %s%s%s", text_of(w, "name"), text_of(w, "device"),
+                     busy ? "" : "  ", busy ? "" : text_of(w, "state"));
+    else
+        n = snprintf(buf, sizeof buf, "  %-14s %-8s %-9s", text_of(w, "name"), text_of(w, "device"),
+                     text_of(w, "state"));
     if (rate && n < (int)sizeof buf)
         n += snprintf(buf + n, sizeof buf - (size_t)n, " %9s/s", speed);
     if (sl_get(w, "job") && n < (int)sizeof buf)
@@ -174,4 +180,18 @@ const char *watch_plain(char *buf, size_t cap, const struct cJSON *j)
     if (*reason && n < (int)cap)
         snprintf(buf + n, cap - (size_t)n, " (%s)", reason);
     return buf;
+}
+
+unsigned watch_rows(const char *text, int width)
+{
+    unsigned rows = 0;
+
+    while (width > 0 && *text) {
+        size_t n = strcspn(text, "\n");
+        int columns = term_columns(text, n);
+
+        rows += columns > width ? (unsigned)((columns + width - 1) / width) : 1;
+        text += n + (text[n] == '\n');
+    }
+    return rows;
 }

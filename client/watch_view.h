@@ -16,4 +16,8 @@ unsigned watch_screen(const struct cJSON *jobs, const struct cJSON *workers, int
 /* Effect: one plain line about a job. Returns buf. */
 const char *watch_plain(char *buf, size_t cap, const struct cJSON *job);
 
+/* Rows that the lines of a screen take up when the terminal has become `width`
+ * columns wide, since it wraps what it shows already. */
+unsigned watch_rows(const char *text, int width);
+
 #endif

@@ -1,4 +1,5 @@
 /* sluice workers, sluice drain. */
+#include "client/progress.h"
 #include "client/record_fields.h"
 #include "client/service_args.h"
 
@@ -48,18 +49,27 @@ static int run_workers(int argc, const char **argv, struct sl_error *e)
     return rc;
 }
 
-static int drain_one(struct daemon_link *l, const char *name, struct sl_error *e)
+/* name: as it is shown. */
+static int drain_one(struct daemon_link *l, const char *which, const char *name, bool json,
+                     struct sl_error *e)
 {
+    cJSON *o;
     struct sl_msg m;
 
     SL_TRY(sl_msg_new(SL_M_DRAIN_WORKER, NULL, &m, e));
-    sl_put_str(m.tree, "worker", name);
+    sl_put_str(m.tree, "worker", which);
     SL_TRY(daemon_link_ask(l, &m, SL_M_DONE, NULL, e));
-    printf("draining %s\n", name);
+    o = json ? cJSON_CreateObject() : NULL;
+    if (o) {
+        cJSON_AddStringToObject(o, "worker", name);
+        json_line(o, "draining");
+    } else {
+        printf("draining %s\n", name);
+    }
     return 0;
 }
 
-static int drain_all(struct daemon_link *l, struct sl_error *e)
+static int drain_all(struct daemon_link *l, bool json, struct sl_error *e)
 {
     struct sl_msg answer;
     const cJSON *w;
@@ -69,7 +79,7 @@ static int drain_all(struct daemon_link *l, struct sl_error *e)
     rc = 0;
     cJSON_ArrayForEach(w, sl_get(answer.tree, "workers"))
         if (rc == 0)
-            rc = drain_one(l, sl_get_str(w, "instance"), e);
+            rc = drain_one(l, sl_get_str(w, "instance"), sl_get_str(w, "name"), json, e);
     sl_msg_free(&answer);
     return rc;
 }
@@ -77,10 +87,11 @@ static int drain_all(struct daemon_link *l, struct sl_error *e)
 static int run_drain(int argc, const char **argv, struct sl_error *e)
 {
     struct service_args sa = {0};
-    int all = 0;
+    int all = 0, json = 0;
     struct poptOption service[SERVICE_TABLE_MAX];
     const struct poptOption table[] = {
         {"all", 'a', POPT_ARG_NONE, &all, 0, "all workers", NULL},
+        {"json", 0, POPT_ARG_NONE, &json, 0, "JSON lines, one for each worker", NULL},
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon:", NULL},
         POPT_TABLEEND,
     };
@@ -97,9 +108,9 @@ static int run_drain(int argc, const char **argv, struct sl_error *e)
     if (rc == 0)
         rc = service_open(&s, &sa, e);
     if (rc == 0 && all)
-        rc = drain_all(s.link, e);
+        rc = drain_all(s.link, json, e);
     for (int i = 0; rc == 0 && i < args.n_pos; i++)
-        rc = drain_one(s.link, args.pos[i], e);
+        rc = drain_one(s.link, args.pos[i], args.pos[i], json, e);
     service_close(&s);
     cli_args_free(&args);
     return rc;

@@ -42,6 +42,14 @@ static int revive(struct ask *a, struct job *j, uint64_t id, struct job **out, s
     return 0;
 }
 
+static void leave_memory(struct sl_coord *c, struct job *j)
+{
+    for (uint32_t i = 0; i < c->n_jobs; i++)
+        if (c->jobs[i] == j)
+            c->jobs[i] = c->jobs[--c->n_jobs];
+    coord_free_job(j);
+}
+
 static int retry(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
 {
     SL_TRY(revive(a, j, id, &j, e));
@@ -50,10 +58,7 @@ static int retry(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
     SL_TRY(coord_revoke_all(a->c, j, "the job begins again", e));
     SL_TRY(sl_queue_retry(a->c->q, id, e));
     SL_TRY(coord_set_state(a->c, j, SL_JOB_QUEUED, 0, NULL, e));
-    for (uint32_t i = 0; i < a->c->n_jobs; i++)
-        if (a->c->jobs[i] == j)
-            a->c->jobs[i] = a->c->jobs[--a->c->n_jobs];
-    coord_free_job(j);
+    leave_memory(a->c, j);
     SL_TRY(coord_load_jobs(a->c, id, e));
     j = coord_job(a->c, id);
     if (j->special[0].state == SL_TASK_DONE) /* the plan is known: queued means running */
@@ -86,26 +91,76 @@ static int cancel(struct ask *a, struct job *j, struct sl_error *e)
     return coord_set_state(a->c, j, SL_JOB_CANCELLED, -SL_EFAIL, "cancelled by a user", e);
 }
 
+/* A job that ended without its files, by failing or a cancel: what it left goes now, unless
+ * another job is at the same output. *did: whether that was still to be done. */
+static int discard(struct ask *a, struct job *j, uint64_t id, bool *did, struct sl_error *e)
+{
+    const struct task *t;
+
+    SL_TRY(revive(a, j, id, &j, e));
+    t = coord_task(j, SL_TASK_DISCARD);
+    *did = !t || t->state == SL_TASK_QUARANTINED;
+    if (!*did)
+        return 0;
+    if (coord_output_free(a, j->spec, id) < 0)
+        return a->why.code;
+    SL_TRY(add_special(a, j, SL_TASK_DISCARD, e));
+    a->c->changes++;
+    SL_TRY(coord_event(a->c, "set", j, -1, NULL, e, "by %s discard", a->s->user));
+    return j->state == SL_JOB_CANCELLED
+           ? 0 : coord_set_state(a->c, j, SL_JOB_CANCELLED, -SL_EFAIL, "cancelled by a user", e);
+}
+
+static bool has_string(const cJSON *list, const char *text)
+{
+    const cJSON *x;
+
+    cJSON_ArrayForEach(x, list)
+        if (strcmp(x->valuestring, text) == 0)
+            return true;
+    return false;
+}
+
+/* Whether the labels that `set` leaves are good ones; before anything is changed. */
+static int check_labels(struct ask *a, const struct job *j)
+{
+    const cJSON *add = sl_get(a->m->tree, "add_labels"), *x, *before;
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < j->n_labels; i++)
+        n += !has_string(sl_get(a->m->tree, "remove_labels"), j->labels[i]) && !has_string(add, j->labels[i]);
+    cJSON_ArrayForEach(x, add) {
+        for (before = add->child; strcmp(before->valuestring, x->valuestring) != 0; before = before->next)
+            ;
+        n += before == x;
+        if (!x->valuestring[0] || strlen(x->valuestring) > 63 || n > 32)
+            return sl_fail(&a->why, SL_EUSAGE, "set: job %llu: a label has 1 to 63 bytes, a job at most 32 of them",
+                           (unsigned long long)j->id);
+    }
+    return 0;
+}
+
 static int set(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
 {
     const cJSON *t = a->m->tree, *x;
     uint64_t priority = sl_get_uint(t, "priority", 101), attempts = sl_get_uint(t, "attempts", 0);
     char text[64] = "";
 
+    SL_TRY(revive(a, j, id, &j, e));
+    if (check_labels(a, j) < 0)
+        return a->why.code;
     if (priority <= 100) {
         SL_TRY(sl_queue_set_priority(a->c->q, id, (uint32_t)priority, e));
-        if (j)
-            j->priority = (uint32_t)priority;
+        j->priority = (uint32_t)priority;
         snprintf(text, sizeof text, "priority %u", (unsigned)priority);
     }
     if (attempts) {
         SL_TRY(sl_queue_set_attempts(a->c->q, id, (uint32_t)attempts, e));
-        if (j)
-            j->attempts = (uint32_t)attempts;
+        j->attempts = (uint32_t)attempts;
     }
     cJSON_ArrayForEach(x, sl_get(t, "remove_labels")) {
         SL_TRY(sl_queue_set_label(a->c->q, id, x->valuestring, false, e));
-        for (uint32_t i = 0; j && i < j->n_labels; i++)
+        for (uint32_t i = 0; i < j->n_labels; i++)
             if (strcmp(j->labels[i], x->valuestring) == 0) {
                 free(j->labels[i]);
                 j->labels[i--] = j->labels[--j->n_labels];
@@ -115,18 +170,16 @@ static int set(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
         char *copy;
         bool known = false;
 
-        for (uint32_t i = 0; j && i < j->n_labels; i++)
+        for (uint32_t i = 0; i < j->n_labels; i++)
             known |= strcmp(j->labels[i], x->valuestring) == 0;
-        if (!x->valuestring[0] || strlen(x->valuestring) > 63 || (j && !known && j->n_labels == 32))
-            return sl_fail(&a->why, SL_EUSAGE, "set: a label has 1 to 63 bytes, a job at most 32 of them");
         SL_TRY(sl_queue_set_label(a->c->q, id, x->valuestring, true, e));
-        if (j && !known) {
+        if (!known) {
             if (!(copy = strdup(x->valuestring)))
                 return sl_fail(e, SL_EFAIL, "out of memory");
             j->labels[j->n_labels++] = copy;
         }
     }
-    return j ? coord_event(a->c, "set", j, -1, NULL, e, "by %s %s", a->s->user, text) : 0;
+    return coord_event(a->c, "set", j, -1, NULL, e, "by %s %s", a->s->user, text);
 }
 
 static int wrong_state(struct ask *a, uint64_t id, enum sl_job_state s, const char *what)
@@ -138,14 +191,12 @@ static int wrong_state(struct ask *a, uint64_t id, enum sl_job_state s, const ch
 static int stitch(struct ask *a, struct job *j, const struct found *s, uint64_t id,
                   struct sl_error *e)
 {
-    if (s->state == SL_JOB_FAILED) {
-        SL_TRY(retry(a, j, id, e));
-        j = coord_job(a->c, id);
-    }
-    if (!j || j->n_tasks == 0 || j->n_done != j->n_tasks || sl_job_ended(j->state))
+    SL_TRY(revive(a, j, id, &j, e));
+    if (j->n_tasks == 0 || j->n_done != j->n_tasks || (sl_job_ended(s->state) && s->state != SL_JOB_FAILED))
         return wrong_state(a, id, s->state, "it can be stitched when all its tasks are done");
-    j->stitch_asked = true;
-    return coord_advance(a->c, j, e);
+    SL_TRY(sl_queue_stitch_asked(a->c->q, id, e));
+    j->manual_stitch = false;
+    return s->state == SL_JOB_FAILED ? retry(a, j, id, e) : coord_advance(a->c, j, e);
 }
 
 static int verify(struct ask *a, struct job *j, const struct found *s, uint64_t id,
@@ -160,17 +211,21 @@ static int verify(struct ask *a, struct job *j, const struct found *s, uint64_t 
     return coord_set_state(a->c, j, SL_JOB_VERIFYING, 0, NULL, e);
 }
 
-/* One verb on one job. What the client did wrong goes to a->why. */
-static int change_job(struct ask *a, const struct found *s, uint64_t id, struct sl_error *e)
+/* One verb on one job. What the client did wrong goes to a->why; *did is set to false by a
+ * cancel that found nothing left to do. */
+static int change_job(struct ask *a, const struct found *s, uint64_t id, bool *did, struct sl_error *e)
 {
     struct job *j = coord_job(a->c, id);
     bool ended = sl_job_ended(s->state);
 
     switch (a->m->id) {
     case SL_M_CANCEL:
-        if (ended)
-            return s->state == SL_JOB_CANCELLED ? 0 : wrong_state(a, id, s->state, "it has ended");
-        return cancel(a, j, e);
+        if (!ended)
+            return cancel(a, j, e);
+        *did = false;
+        if (s->state != SL_JOB_SUCCEEDED && sl_get_bool(a->m->tree, "discard"))
+            return discard(a, j, id, did, e);
+        return s->state == SL_JOB_CANCELLED ? 0 : wrong_state(a, id, s->state, "it has ended");
     case SL_M_HOLD:
         if (ended)
             return wrong_state(a, id, s->state, "it has ended");
@@ -184,6 +239,8 @@ static int change_job(struct ask *a, const struct found *s, uint64_t id, struct 
     case SL_M_RETRY:
         if (s->state == SL_JOB_SUCCEEDED)
             return wrong_state(a, id, s->state, "there is nothing to do again");
+        if (s->state == SL_JOB_HELD)
+            return wrong_state(a, id, s->state, "'sluice release' lets it go on");
         return ended || s->state == SL_JOB_INTERRUPTED ? retry(a, j, id, e) : 0;
     case SL_M_SET:
         return set(a, j, id, e);
@@ -192,19 +249,32 @@ static int change_job(struct ask *a, const struct found *s, uint64_t id, struct 
     case SL_M_VERIFY:
         return verify(a, j, s, id, e);
     default: /* forget */
-        if (!ended || j)
+        if (!ended || (j && coord_discards(j)))
             return wrong_state(a, id, s->state, "only what has ended can be forgotten");
+        if (j)
+            leave_memory(a->c, j);
         return sl_queue_forget(a->c->q, id, e);
     }
+}
+
+static int answer(struct ask *a, const uint64_t *did, uint32_t n, struct sl_error *e)
+{
+    struct sl_msg m;
+
+    if (a->m->id != SL_M_CANCEL)
+        return coord_done(a, e);
+    SL_TRY(sl_msg_new(SL_M_DONE, a->re, &m, e));
+    sl_put_uints(m.tree, "jobs", did, n);
+    return coord_send(a->c, a->s->peer, &m, e);
 }
 
 /* All jobs are looked at before the first is changed. */
 int coord_on_change(struct ask *a, struct sl_error *e)
 {
     const cJSON *list = sl_get(a->m->tree, "jobs"), *x;
-    uint64_t ids[1000];
+    uint64_t ids[1000], did[1000];
     struct found s[1];
-    uint32_t n = 0;
+    uint32_t n = 0, n_did = 0;
 
     if (!list)
         ids[n++] = sl_get_uint(a->m->tree, "job", 0);
@@ -213,6 +283,7 @@ int coord_on_change(struct ask *a, struct sl_error *e)
     for (int pass = 0; pass < 2; pass++)
         for (uint32_t i = 0; i < n; i++) {
             const struct sl_job_filter f = sl_job_only(ids[i]);
+            bool done = pass == 1;
             int rc = 0;
 
             memset(s, 0, sizeof *s);
@@ -220,10 +291,12 @@ int coord_on_change(struct ask *a, struct sl_error *e)
             if (!s->there)
                 sl_fail(&a->why, SL_ENOJOB, "no job %llu", (unsigned long long)ids[i]);
             else if (may_change(a, s->user, ids[i]) == 0 && pass == 1)
-                rc = change_job(a, s, ids[i], e);
+                rc = change_job(a, s, ids[i], &done, e);
             if (a->why.code)
                 return coord_refuse_ask(a, e);
             SL_TRY(rc);
+            if (done)
+                did[n_did++] = ids[i];
         }
-    return coord_done(a, e);
+    return answer(a, did, n_did, e);
 }

@@ -37,24 +37,34 @@ static uint32_t strings(const cJSON *array, const char **out, uint32_t max)
 
 /* ---- submit */
 
-bool coord_same_output(const cJSON *a, const cJSON *b)
+bool coord_same_output(const struct sl_coord *c, const cJSON *a, const cJSON *b)
 {
     const char *x = sl_get_str(a, "output"), *y = sl_get_str(b, "output");
     size_t n = strlen(x), k = strlen(y);
 
+    if (strcmp(sl_get_str(a, "prefix"), sl_get_str(b, "prefix")) != 0)
+        return false;
     while (n > 1 && x[n - 1] == '/')
         n--;
     while (k > 1 && y[k - 1] == '/')
         k--;
-    return n == k && memcmp(x, y, n) == 0 &&
-           strcmp(sl_get_str(a, "prefix"), sl_get_str(b, "prefix")) == 0;
+    return (n == k && memcmp(x, y, n) == 0) || (c->o.same_folder && c->o.same_folder(c->o.user, x, y));
+}
+
+uint64_t coord_output_hash(const cJSON *spec)
+{
+    const char *prefix = sl_get_str(spec, "prefix");
+
+    return sl_xxh64(prefix, strlen(prefix));
 }
 
 int coord_output_free(struct ask *a, const cJSON *spec, uint64_t self)
 {
+    uint64_t hash = coord_output_hash(spec);
+
     for (uint32_t i = 0; i < a->c->n_jobs; i++)
-        if (a->c->jobs[i]->id != self && !sl_job_ended(a->c->jobs[i]->state) &&
-            coord_same_output(a->c->jobs[i]->spec, spec))
+        if (a->c->jobs[i]->output_hash == hash && a->c->jobs[i]->id != self && !sl_job_ended(a->c->jobs[i]->state) &&
+            coord_same_output(a->c, a->c->jobs[i]->spec, spec))
             return sl_fail(&a->why, SL_EEXISTS, "job %llu writes to %s/%s already; choose another output",
                            (unsigned long long)a->c->jobs[i]->id, sl_get_str(spec, "output"),
                            sl_get_str(spec, "prefix"));
@@ -74,7 +84,7 @@ static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
     if (!prefix[0] || strchr(prefix, '/') || prefix[0] == '.')
         return sl_fail(&a->why, SL_EUSAGE, "submit: prefix '%s': a file's base name is expected", prefix);
     for (other = first; other != spec; other = other->next)
-        if (coord_same_output(other, spec))
+        if (coord_same_output(a->c, other, spec))
             return sl_fail(&a->why, SL_EUSAGE, "submit: two jobs of the sweep have the output %s/%s",
                            sl_get_str(spec, "output"), prefix);
     if (o->check_path && (imatrix ? o->check_path(o->user, imatrix, false, &a->why) : 0) < 0)
@@ -307,7 +317,7 @@ static int on_show_failure(void *user, const struct sl_failure_row *r)
     sl_put_uint(o, "epoch", r->epoch);
     sl_put_str(o, "worker", r->worker);
     sl_put_uint(o, "code", (uint64_t)r->code);
-    sl_put_str(o, "text", r->text);
+    sl_put_text(o, "text", r->text);
     sl_put_uint(o, "time", r->time_ms);
     return 0;
 }
@@ -399,6 +409,18 @@ static int on_old_event(void *user, const struct sl_event *ev)
     return 0;
 }
 
+struct missed {
+    const struct session *s;
+    cJSON *array;
+};
+
+static int on_missed_event(void *user, const struct sl_event *ev)
+{
+    const struct missed *m = user;
+
+    return coord_watches(m->s, ev->job) ? on_old_event(m->array, ev) : 0;
+}
+
 static int on_watch(struct ask *a, struct sl_error *e)
 {
     const cJSON *list = sl_get(a->m->tree, "jobs"), *x;
@@ -406,6 +428,7 @@ static int on_watch(struct ask *a, struct sl_error *e)
     struct session *s = a->s;
     struct sl_msg m;
     cJSON *old = cJSON_CreateArray();
+    struct missed missed = {s, old};
     int rc = 0;
 
     free(s->watch_jobs);
@@ -424,7 +447,7 @@ static int on_watch(struct ask *a, struct sl_error *e)
         rc = sl_queue_last_event(a->c->q, &last, e);
     if (rc == 0 && since < last)
         rc = sl_queue_each_event(a->c->q, s->n_watch == 1 ? s->watch_jobs[0] : 0, since, 1000,
-                                 on_old_event, old, e);
+                                 on_missed_event, &missed, e);
     if (rc == 0)
         rc = sl_msg_new(SL_M_WATCHING, a->re, &m, e);
     if (rc == 0) {
@@ -521,7 +544,7 @@ static int on_about(struct ask *a, struct sl_error *e)
     roots = sl_put_array(m.tree, "roots");
     for (uint32_t i = 0; i < o->n_roots; i++)
         cJSON_AddItemToArray(roots, cJSON_CreateString(o->roots[i]));
-    sl_put_str(m.tree, "state", o->state_dir ? o->state_dir : "/");
+    sl_put_text(m.tree, "state", o->state_dir ? o->state_dir : "/");
     return coord_send(a->c, a->s->peer, &m, e);
 }
 

@@ -172,6 +172,9 @@ static int on_task(void *user, const struct sl_task_row *r)
     if (r->task < SL_TASKS_MAX ? r->task >= j->n_tasks : r->task > SL_TASK_LAST)
         return sl_fail(l->e, SL_EFAIL, "queue: job %llu has a task %u beyond its plan",
                        (unsigned long long)j->id, r->task);
+    if (r->state > SL_TASK_QUARANTINED)
+        return sl_fail(l->e, SL_EFAIL, "queue: task %u of job %llu is in no state that there is: the queue is "
+                       "damaged", r->task, (unsigned long long)j->id);
     if (r->task >= SL_TASKS_MAX)
         j->special[r->task - SL_TASKS_MAX].exists = true;
     t = coord_task(j, r->task);
@@ -232,6 +235,9 @@ int coord_set_tasks(struct job *j, const struct sl_queue_plan *p, struct sl_erro
 
 static int copy_row(struct job *j, const struct sl_job_row *r, struct sl_error *e)
 {
+    if (r->n_tasks > SL_TASKS_MAX)
+        return sl_fail(e, SL_EFAIL, "queue: job %llu has %u tasks, the queue is damaged", (unsigned long long)r->id,
+                       r->n_tasks);
     j->id = r->id;
     j->group = r->group;
     j->state = r->state;
@@ -260,7 +266,15 @@ static int copy_row(struct job *j, const struct sl_job_row *r, struct sl_error *
             break;
     if (!j->user || !j->spec_text || !j->files || !j->tasks || j->n_labels != r->n_labels)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    return sl_json_parse("queue", j->spec_text, strlen(j->spec_text), NULL, &j->spec, e);
+    if (sl_json_parse("specification", j->spec_text, strlen(j->spec_text), NULL, &j->spec, e) < 0 ||
+        sl_record_check("spec", j->spec, e) < 0) {
+        struct sl_error why = *e;
+
+        return sl_fail(e, SL_EFAIL, "queue: job %llu cannot be read, the queue is damaged: %.700s",
+                       (unsigned long long)r->id, why.text);
+    }
+    j->output_hash = coord_output_hash(j->spec);
+    return 0;
 }
 
 static int on_job(void *user, const struct sl_job_row *r)
@@ -468,7 +482,7 @@ static uint64_t next_try(const struct job *j, uint64_t now)
 
 void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap)
 {
-    uint32_t connected = 0, draining = 0;
+    uint32_t connected = 0, draining = 0, idle = 0;
     uint64_t wait;
 
     *buf = 0;
@@ -477,6 +491,7 @@ void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size
     for (uint32_t i = 0; i < c->n_workers; i++) {
         connected += c->workers[i]->peer != 0;
         draining += c->workers[i]->peer != 0 && c->workers[i]->draining;
+        idle += c->workers[i]->peer != 0 && !c->workers[i]->draining && c->workers[i]->n_held == 0;
     }
     if (j->state == SL_JOB_HELD) {
         snprintf(buf, cap, "held by a user");
@@ -496,10 +511,11 @@ void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size
                  (unsigned long long)coord_cleared_by(c, j));
     else if (connected == draining)
         snprintf(buf, cap, "all workers are draining");
-    else if (j->state == SL_JOB_STITCHING && j->manual_stitch && !j->stitch_asked)
+    else if (j->state == SL_JOB_STITCHING && j->manual_stitch)
         snprintf(buf, cap, "waits for 'sluice stitch %llu'", (unsigned long long)j->id);
     else if (coord_runnable(c, j))
-        snprintf(buf, cap, j->n_leased ? "" : "workers are busy with other jobs");
+        snprintf(buf, cap, "%s", j->n_leased ? "" : idle ? "waits until a worker asks for work"
+                                                         : "workers are busy with other jobs");
     else if (j->n_leased == 0 && (wait = next_try(j, c->now.boot_ms)) > 0)
         snprintf(buf, cap, "a task failed; tried again in %llu s", (unsigned long long)(wait + 999) / 1000);
     else if (j->state == SL_JOB_RUNNING && j->group && j->n_ready && j->n_leased == 0)

@@ -85,7 +85,7 @@ int coord_refuse(struct sl_coord *c, uint64_t peer, const char *re, const char *
     c->stats.refused++;
     SL_TRY(sl_msg_new(SL_M_ERROR, re, &m, e));
     sl_put_uint(m.tree, "code", (uint64_t)-why->code);
-    sl_put_str(m.tree, "text", why->text);
+    sl_put_text(m.tree, "text", why->text);
     if (name && *name)
         sl_put_str(m.tree, "message", name);
     return coord_send(c, peer, &m, e);

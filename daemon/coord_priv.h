@@ -38,9 +38,10 @@ struct job {
     uint64_t tx;            /* transaction of its state and plan */
     enum sl_job_state state;
     uint32_t priority, attempts;
-    bool manual_stitch, stitch_asked, verify, discard;
+    bool manual_stitch, verify, discard;
     char *user, *spec_text, *files, error[1024];
     cJSON *spec;
+    uint64_t output_hash;
     int code;
     uint64_t submitted_ms, started_ms, ended_ms;
     char fingerprint[33];
@@ -74,6 +75,7 @@ struct worker {
     uint32_t want;
     uint64_t stages[SL_STAGES];
     bool stages_told;
+    struct cJSON *gpus;     /* as it told last; NULL: it has none */
     bool draining, silent, known; /* known: has said hello since the daemon started */
     struct held *held;
     uint32_t n_held, cap_held;
@@ -264,14 +266,19 @@ int coord_done(struct ask *a, struct sl_error *e) SL_MUST_USE;
 /* Returns 0, or SL_EEXISTS in why when a job other than self is under way with
  * this output. */
 int coord_output_free(struct ask *a, const cJSON *spec, uint64_t self);
-bool coord_same_output(const cJSON *a, const cJSON *b);
+bool coord_same_output(const struct sl_coord *c, const cJSON *a, const cJSON *b);
+/* Equal for equal outputs. */
+uint64_t coord_output_hash(const cJSON *spec);
 /* ---- coord_change.c */
 int coord_on_change(struct ask *a, struct sl_error *e) SL_MUST_USE;
 
 /* ---- coord_report.c: records, watchers */
+bool coord_watches(const struct session *s, uint64_t job);
 int coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool files);
 int coord_put_row(cJSON *into, const struct sl_job_row *r, bool files);
 void coord_put_event(cJSON *into, const struct sl_event *ev);
+/* Effect: adds the worker's GPUs to those that metrics tell of. */
+void coord_gpu_stats(const struct worker *w, struct sl_coord_stats *out);
 void coord_put_worker(const struct sl_coord *c, cJSON *into, const struct worker *w);
 int coord_tell_watchers(struct sl_coord *c, const struct sl_event *ev, struct sl_error *e) SL_MUST_USE;
 int coord_status(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;

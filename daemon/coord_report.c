@@ -47,7 +47,7 @@ int coord_put_row(cJSON *into, const struct sl_job_row *r, bool files)
     if (sl_job_ended(r->state))
         sl_put_uint(into, "code", (uint64_t)r->code);
     if (r->error[0])
-        sl_put_str(into, "error", r->error);
+        sl_put_text(into, "error", r->error);
     if (files && r->files[0])
         sl_put(into, "files", cJSON_Parse(r->files));
     return 0;
@@ -89,7 +89,7 @@ int coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool fil
         sl_put_uint(into, "rate", rate);
     coord_reason(c, j, reason, sizeof reason);
     if (reason[0])
-        sl_put_str(into, "reason", reason);
+        sl_put_text(into, "reason", reason);
     return 0;
 }
 
@@ -104,7 +104,7 @@ void coord_put_event(cJSON *into, const struct sl_event *ev)
     if (ev->worker[0])
         sl_put_str(into, "worker", ev->worker);
     sl_put_str(into, "kind", ev->kind);
-    sl_put_str(into, "text", ev->text);
+    sl_put_text(into, "text", ev->text);
 }
 
 void coord_put_worker(const struct sl_coord *c, cJSON *into, const struct worker *w)
@@ -135,9 +135,11 @@ void coord_put_worker(const struct sl_coord *c, cJSON *into, const struct worker
         sl_put_uint(into, "rate", w->rate);
     sl_put_uint(into, "done", w->done);
     sl_put_uint(into, "bytes", w->done_bytes);
+    if (w->gpus && w->peer && !w->silent)
+        sl_put(into, "gpus", cJSON_Duplicate(w->gpus, true));
 }
 
-static bool watches(const struct session *s, uint64_t job)
+bool coord_watches(const struct session *s, uint64_t job)
 {
     if (!s->watching)
         return false;
@@ -155,7 +157,7 @@ int coord_tell_watchers(struct sl_coord *c, const struct sl_event *ev, struct sl
     for (uint32_t i = 0; i < c->n_sessions; i++) {
         struct sl_msg m;
 
-        if (!watches(c->sessions[i], ev->job))
+        if (!coord_watches(c->sessions[i], ev->job))
             continue;
         SL_TRY(sl_msg_new(SL_M_EVENT, NULL, &m, e));
         sl_put(m.tree, "event", cJSON_CreateObject());
@@ -175,7 +177,7 @@ static int send_status(struct sl_coord *c, const struct session *s, struct sl_er
     jobs = sl_put_array(m.tree, "jobs");
     workers = sl_put_array(m.tree, "workers");
     for (uint32_t i = 0; i < c->n_jobs && n < 500; i++)
-        if (watches(s, c->jobs[i]->id)) {
+        if (coord_watches(s, c->jobs[i]->id)) {
             coord_put_job(c, sl_add_object(jobs), c->jobs[i], false);
             n++;
         }

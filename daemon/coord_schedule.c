@@ -33,7 +33,7 @@ static bool grantable(const struct sl_coord *c, const struct task *t, const stru
 uint64_t coord_cleared_by(const struct sl_coord *c, const struct job *j)
 {
     for (uint32_t i = 0; i < c->n_jobs; i++)
-        if (c->jobs[i] != j && coord_discards(c->jobs[i]) && coord_same_output(c->jobs[i]->spec, j->spec))
+        if (c->jobs[i] != j && coord_discards(c->jobs[i]) && coord_same_output(c, c->jobs[i]->spec, j->spec))
             return c->jobs[i]->id;
     return 0;
 }
@@ -51,7 +51,7 @@ static uint32_t next_special(const struct sl_coord *c, struct job *j, const stru
         task = SL_TASK_PREPARE;
         break;
     case SL_JOB_STITCHING:
-        if (j->manual_stitch && !j->stitch_asked)
+        if (j->manual_stitch)
             return 0;
         task = coord_task(j, SL_TASK_STITCH)->state == SL_TASK_DONE ? SL_TASK_PUBLISH : SL_TASK_STITCH;
         break;

@@ -203,7 +203,7 @@ static int answer(struct sl_coord *c, const struct worker *w, const cJSON *t, co
     sl_put_uint(m.tree, "epoch", sl_get_uint(t, "epoch", 0));
     if (nack) {
         sl_put_uint(m.tree, "code", (uint64_t)-code);
-        sl_put_str(m.tree, "text", nack);
+        sl_put_text(m.tree, "text", nack);
     }
     return coord_send(c, w->peer, &m, e);
 }
@@ -516,6 +516,37 @@ static int on_bye(struct sl_coord *c, struct session *s, const cJSON *m, struct 
     return coord_event(c, "worker_left", NULL, -1, w->name, e, "%s", text ? text : "");
 }
 
+static int on_gpus(struct sl_coord *c, struct worker *w, const cJSON *m, struct sl_error *e)
+{
+    cJSON *copied = cJSON_Duplicate(sl_get(m, "gpus"), true);
+
+    if (!copied)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    cJSON_Delete(w->gpus);
+    w->gpus = copied;
+    c->changes++;
+    return 0;
+}
+
+void coord_gpu_stats(const struct worker *w, struct sl_coord_stats *out)
+{
+    const cJSON *g;
+
+    cJSON_ArrayForEach(g, w->gpus) {
+        struct sl_coord_gpu *to = &out->gpus[out->n_gpus];
+
+        if (out->n_gpus == SL_COORD_GPUS || !sl_get(g, "celsius"))
+            continue;
+        copy(to->worker, sizeof to->worker, w->name);
+        copy(to->device, sizeof to->device, sl_get_str(g, "device"));
+        to->celsius = sl_get_uint(g, "celsius", 0);
+        to->watts = sl_get_uint(g, "watts", 0);
+        to->memory = sl_get_uint(g, "memory", 0);
+        to->memory_used = sl_get_uint(g, "memory_used", 0);
+        out->n_gpus++;
+    }
+}
+
 int coord_on_work(struct sl_coord *c, struct session *s, const struct sl_msg *m, struct sl_error *e)
 {
     switch (m->id) {
@@ -525,6 +556,8 @@ int coord_on_work(struct sl_coord *c, struct session *s, const struct sl_msg *m,
     case SL_M_PROGRESS:
         on_progress(c, s->worker, m->tree);
         return 0;
+    case SL_M_GPUS:
+        return on_gpus(c, s->worker, m->tree, e);
     case SL_M_BYE:
         return on_bye(c, s, m->tree, e);
     default:

@@ -47,6 +47,7 @@ static void free_worker(struct worker *w)
 {
     free(w->held);
     free(w->specs);
+    cJSON_Delete(w->gpus);
     free(w);
 }
 
@@ -109,7 +110,7 @@ int coord_dispatch(struct sl_coord *c, const struct sl_peer *from, const struct 
 /* A commit is under way: may this message be taken all the same? */
 static bool needs_no_queue(const struct session *s, const struct sl_msg *m)
 {
-    return s && !s->in_order && (m->id == SL_M_PULL || m->id == SL_M_PROGRESS || m->id == SL_M_PING ||
+    return s && !s->in_order && (m->id == SL_M_PULL || m->id == SL_M_PROGRESS || m->id == SL_M_GPUS || m->id == SL_M_PING ||
                                  m->id == SL_M_PONG);
 }
 
@@ -128,6 +129,11 @@ int sl_coord_receive(struct sl_coord *c, const struct sl_peer *from, const uint8
     if (c->broken)
         return 0; /* the sender repeats it */
     s = coord_session(c, from->id);
+    /* The id is libzmq's, but on some transports a peer may choose it: no session for that. */
+    if (s && strcmp(s->user, from->user) != 0) {
+        coord_drop_session(c, s);
+        s = NULL;
+    }
     if (s)
         side = s->worker ? SL_FROM_WORKER : SL_FROM_CLIENT;
     if (sl_wire_decode(bytes, n, side, &m, re, name, &why) < 0) {
@@ -232,7 +238,7 @@ void sl_coord_say_bye(struct sl_coord *c, const char *text)
 
         if (sl_msg_new(SL_M_BYE, NULL, &m, &e) < 0)
             return;
-        sl_put_str(m.tree, "text", text);
+        sl_put_text(m.tree, "text", text);
         if (coord_send(c, c->sessions[i]->peer, &m, &e) < 0)
             return;
     }
@@ -313,4 +319,8 @@ void sl_coord_stats(const struct sl_coord *c, struct sl_coord_stats *out)
     }
     for (uint32_t i = 0; i < c->n_sessions; i++)
         *(c->sessions[i]->worker ? &out->workers : &out->clients) += 1;
+    out->n_gpus = 0;
+    for (uint32_t i = 0; i < c->n_workers; i++)
+        if (c->workers[i]->peer && !c->workers[i]->silent)
+            coord_gpu_stats(c->workers[i], out);
 }

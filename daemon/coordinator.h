@@ -31,6 +31,8 @@ struct sl_coord_opts {
     uint32_t n_roots;
     /* Says whether a path of a specification may be used; NULL: every path. */
     int (*check_path)(void *user, const char *path, bool output, struct sl_error *e);
+    /* Says whether two names lead to one folder; NULL: equal names alone do. */
+    bool (*same_folder)(void *user, const char *a, const char *b);
     /* One call for each event that is durable now (logs, metrics). May be NULL. */
     void (*on_event)(void *user, const struct sl_event *ev);
     void *user;
@@ -53,12 +55,20 @@ struct sl_outgoing {
     size_t n;
 };
 
+#define SL_COORD_GPUS 64
+struct sl_coord_gpu {
+    char worker[65], device[17];
+    uint64_t celsius, watts, memory_used, memory;
+};
+
 struct sl_coord_stats {
     uint64_t messages, grants, results, stale, failures, expired, commits, refused;
     uint64_t done_bytes;         /* source bytes of results committed since the start */
     uint64_t stages[SL_STAGES];  /* ms, of all workers, since they were first heard */
     uint32_t jobs[SL_JOB_STATES]; /* not ended, by state */
     uint32_t workers, clients, leased, ready;
+    struct sl_coord_gpu gpus[SL_COORD_GPUS]; /* of connected workers; the first so many that told all */
+    uint32_t n_gpus;
 };
 
 struct sl_coord;

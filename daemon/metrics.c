@@ -160,7 +160,7 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *c, const ch
         if (!alive)
             return line(c, MHD_HTTP_SERVICE_UNAVAILABLE, NULL, "the event loop stands still\n");
         return f.ready ? line(c, MHD_HTTP_OK, NULL, "ready\n")
-                       : line(c, MHD_HTTP_SERVICE_UNAVAILABLE, NULL, "starting or stopping\n");
+                       : line(c, MHD_HTTP_SERVICE_UNAVAILABLE, NULL, "starting or stopping, or the queue cannot be written: see the log\n");
     }
     return line(c, MHD_HTTP_NOT_FOUND, NULL, "/metrics, /healthz or /readyz\n");
 }

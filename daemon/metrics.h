@@ -3,7 +3,8 @@
  * The HTTP thread never touches the coordinator or the queue: the event loop
  * publishes a copy of its figures at the end of a turn, and the thread answers
  * from the last one. Whoever may connect may read; there is no secret in it, and
- * no job id, tensor name or path: labels are bounded by the program. */
+ * no job id, tensor name or path. Labels are bounded by the program, but for the names of
+ * connected workers with GPUs (SL_COORD_GPUS of them at most). */
 #ifndef SLUICE_DAEMON_METRICS_H
 #define SLUICE_DAEMON_METRICS_H
 

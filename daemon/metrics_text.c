@@ -1,5 +1,6 @@
 #include "daemon/metrics_text.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,6 +96,29 @@ static void peer_part(FILE *f, const struct sl_metrics_figures *g)
           "Connections refused by user, key or identity.");
 }
 
+static void gpu_part(FILE *f, const struct sl_coord_stats *c)
+{
+    static const struct { const char *name, *help; size_t at; } figures[] = {
+        {"worker_gpu_temperature_celsius", "Temperature of a worker's GPU.", offsetof(struct sl_coord_gpu, celsius)},
+        {"worker_gpu_power_watts", "Power that it draws.", offsetof(struct sl_coord_gpu, watts)},
+        {"worker_gpu_memory_used_bytes", "Its memory in use, by everybody.", offsetof(struct sl_coord_gpu, memory_used)},
+        {"worker_gpu_memory_bytes", "Its memory.", offsetof(struct sl_coord_gpu, memory)}};
+
+    for (unsigned i = 0; i < sizeof figures / sizeof figures[0]; i++) {
+        head(f, figures[i].name, "gauge", figures[i].help);
+        for (uint32_t g = 0; g < c->n_gpus; g++) {
+            uint64_t v;
+
+            memcpy(&v, (const char *)&c->gpus[g] + figures[i].at, sizeof v);
+            fprintf(f, "sluice_%s{worker=\"", figures[i].name);
+            label(f, c->gpus[g].worker);
+            fputs("\",gpu=\"", f);
+            label(f, c->gpus[g].device);
+            fprintf(f, "\"} %llu\n", (unsigned long long)v);
+        }
+    }
+}
+
 static void process_part(FILE *f, const struct sl_metrics_figures *g,
                          const struct sl_process_figures *p)
 {
@@ -137,6 +161,7 @@ int sl_metrics_text(const struct sl_metrics_figures *f, const struct sl_process_
     process_part(out, f, p);
     queue_part(out, f);
     peer_part(out, f);
+    gpu_part(out, &f->coord);
     bad = ferror(out);
     if (fclose(out) != 0 || bad) {
         free(*text);

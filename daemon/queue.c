@@ -48,9 +48,11 @@ static const char *const migrations[QUEUE_VERSION] = {
     "CREATE TABLE requests(user TEXT NOT NULL, key TEXT NOT NULL, digest INTEGER NOT NULL,"
     "  jobs TEXT NOT NULL, time INTEGER NOT NULL, PRIMARY KEY(user, key)) STRICT, WITHOUT ROWID;",
     /* Epochs are the queue's, no longer each task's; a lease says whose it is. Leases of
-     * before, of which that is not known, go back. */
+     * before, of which that is not known, go back. A new queue's begin at the time (one in
+     * memory alone: at 0). */
     "CREATE TABLE counters(name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
-    "INSERT INTO counters SELECT 'epochs', coalesce(max(epoch), 0) FROM tasks;"
+    "INSERT INTO counters SELECT 'epochs', coalesce(max(epoch), (SELECT iif(file = '', 0, unixepoch() * 100000)"
+    "  FROM pragma_database_list WHERE name = 'main')) FROM tasks;"
     "ALTER TABLE tasks ADD COLUMN owner TEXT NOT NULL DEFAULT '';"
     "UPDATE tasks SET state = 0, worker = '' WHERE state = 1;",
 };
@@ -69,11 +71,14 @@ struct sl_queue {
 
 /* ---- statements */
 
+#define DAMAGED " (the queue is damaged: restore a copy of it, or move it away and begin anew)"
+
 static int db_fail(struct sl_queue *q, struct sl_error *e, const char *what)
 {
-    int code = sqlite3_errcode(q->db) == SQLITE_FULL ? SL_ENOSPACE : SL_EFAIL;
+    int sql = sqlite3_errcode(q->db), code = sql == SQLITE_FULL ? SL_ENOSPACE : SL_EFAIL;
 
-    return sl_fail(e, code, "%s: %s: %s", q->path, what, sqlite3_errmsg(q->db));
+    return sl_fail(e, code, "%s: %s: %s%s", q->path, what, sqlite3_errmsg(q->db),
+                   sql == SQLITE_CORRUPT || sql == SQLITE_NOTADB ? DAMAGED : "");
 }
 
 static int run_sql(struct sl_queue *q, const char *sql, struct sl_error *e)
@@ -269,6 +274,28 @@ static int migrate(struct sl_queue *q, struct sl_error *e)
     return 0;
 }
 
+/* Pages and rows are what they must be; some milliseconds for a hundred thousand tasks. */
+static int check_whole(struct sl_queue *q, struct sl_error *e)
+{
+    sqlite3_stmt *st = NULL;
+    int odd = 0, rc = 0;
+
+    if (sqlite3_prepare_v2(q->db, "PRAGMA quick_check(1)", -1, &st, NULL) != SQLITE_OK)
+        return db_fail(q, e, "queue");
+    if (sqlite3_step(st) != SQLITE_ROW) {
+        rc = db_fail(q, e, "cannot be read");
+    } else {
+        const char *told = (const char *)sqlite3_column_text(st, 0), *line = strchr(told, '\n');
+
+        if (strcmp(told, "ok") != 0)
+            rc = sl_fail(e, SL_EFAIL, "%s: %.200s%s", q->path, line ? line + 1 : told, DAMAGED);
+    }
+    sqlite3_finalize(st);
+    SL_TRY(rc);
+    SL_TRY(pragma_value(q, "SELECT count(*) FROM jobs WHERE state NOT BETWEEN 0 AND 8", &odd, e));
+    return odd ? sl_fail(e, SL_EFAIL, "%s: a job is in no state that there is%s", q->path, DAMAGED) : 0;
+}
+
 static int set_up(struct sl_queue *q, struct sl_error *e)
 {
     if (sqlite3_exec(q->db, "PRAGMA locking_mode=EXCLUSIVE; BEGIN IMMEDIATE; COMMIT;", NULL, NULL,
@@ -280,6 +307,7 @@ static int set_up(struct sl_queue *q, struct sl_error *e)
     }
     SL_TRY(run_sql(q, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF;", e));
     SL_TRY(migrate(q, e));
+    SL_TRY(check_whole(q, e));
     CHANGE(q, e, "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", "i",
            (uint64_t)EVENTS_KEPT);
     CHANGE(q, e, "DELETE FROM requests WHERE time < (unixepoch() - ?) * 1000", "i",

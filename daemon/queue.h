@@ -173,13 +173,17 @@ int sl_queue_set_files(struct sl_queue *q, uint64_t job, const char *files, stru
     SL_MUST_USE;
 int sl_queue_set_label(struct sl_queue *q, uint64_t job, const char *label, bool present,
                        struct sl_error *e) SL_MUST_USE;
-/* Effect: clears quarantine and attempts of all its tasks, and forgets that
- * stitch, publish and verify were done; done tasks of the plan stay done, unless
- * a discard was asked for. */
+/* Effect: clears quarantine and attempts of all its tasks, and forgets that verify and,
+ * when publish was not, stitch were done; done tasks of the plan stay done, unless a
+ * discard was asked for: then nothing is done. */
 int sl_queue_retry(struct sl_queue *q, uint64_t job, struct sl_error *e) SL_MUST_USE;
 /* Effect: a ready task of that number, whatever it was before (verify, discard). */
 int sl_queue_add_task(struct sl_queue *q, uint64_t job, uint32_t task, struct sl_error *e)
     SL_MUST_USE;
+/* Effect: the job is no more one that waits for its stitch to be asked for. */
+int sl_queue_stitch_asked(struct sl_queue *q, uint64_t job, struct sl_error *e) SL_MUST_USE;
+/* Effect: removes the job; jobs that are to come after it have no such job to wait for
+ * when it succeeded, and wait on for one that did not. */
 int sl_queue_forget(struct sl_queue *q, uint64_t job, struct sl_error *e) SL_MUST_USE;
 
 /* ---- tasks. Those that return 1 did it; 0 says that the lease is stale, and
@@ -192,7 +196,9 @@ int sl_queue_each_task(struct sl_queue *q, uint64_t job,
 /* ---- epochs. One counter for all tasks; a number is taken once and never again.
  * Of each the disk says in advance, by blocks, that it may have been taken, so that a
  * grant needs no sync of its own (proto/PROTOCOL.md, "Leases"): after a restart
- * the counter begins behind every block that was reserved. */
+ * the counter begins behind every block that was reserved. A new queue's counter begins
+ * at the time, 100000 a second since 1970: so its epochs are higher than those of a queue
+ * that was there before it, which outputs may still carry (worker/claim.h). */
 
 /* Returns the next epoch. Touches memory alone: may be called during a commit. */
 uint64_t sl_queue_take_epoch(struct sl_queue *q);

@@ -1,5 +1,6 @@
 #include "daemon/router.h"
 
+#include "proto/endpoint.h"
 #include "proto/wire.h"
 
 #include <errno.h>
@@ -8,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -218,6 +221,20 @@ static int check_folder(const char *path, struct sl_error *e)
     return 0;
 }
 
+static bool is_listened_to(const char *path)
+{
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool yes;
+
+    memcpy(to.sun_path, path, strnlen(path, sizeof to.sun_path - 1));
+    /* EAGAIN: its backlog is full. */
+    yes = fd >= 0 && (connect(fd, (const struct sockaddr *)&to, sizeof to) == 0 || errno == EAGAIN);
+    if (fd >= 0)
+        close(fd);
+    return yes;
+}
+
 static int lock_path(struct listener *l, struct sl_error *e)
 {
     l->path = strdup(l->endpoint + 6);
@@ -232,14 +249,11 @@ static int lock_path(struct listener *l, struct sl_error *e)
     if (flock(l->lock_fd, LOCK_EX | LOCK_NB) != 0)
         return sl_fail(e, SL_EEXISTS, "%s: another sluiced listens there; stop it, or choose another endpoint",
                        l->endpoint);
+    /* Somebody may have removed the lock file of a daemon that lives. */
+    if (is_listened_to(l->path))
+        return sl_fail(e, SL_EEXISTS, "%s: something listens there without holding %s; stop it, or choose another endpoint",
+                       l->endpoint, l->lock_path);
     return 0;
-}
-
-static bool is_loopback(const char *endpoint)
-{
-    const char *host = endpoint + 6;
-
-    return begins(host, "127.") || begins(host, "localhost:") || begins(host, "[::1]:");
 }
 
 static int classify(struct sl_router *r, const struct sl_router_opts *o, struct listener *l,
@@ -256,7 +270,8 @@ static int classify(struct sl_router *r, const struct sl_router_opts *o, struct 
     if (!begins(l->endpoint, "tcp://"))
         return sl_fail(e, SL_EUSAGE, "%s: no possible endpoint; expected ipc:///PATH or tcp://ADDRESS:PORT",
                        l->endpoint);
-    if (!o->key_path && o->plain_tcp && is_loopback(l->endpoint)) {
+    SL_TRY(sl_endpoint_check_tcp(l->endpoint, true, e));
+    if (!o->key_path && o->plain_tcp && sl_endpoint_loopback(l->endpoint)) {
         l->kind = LISTEN_PLAIN;
         return 0;
     }

@@ -52,9 +52,28 @@ static int check_path(void *user, const char *path, bool output, struct sl_error
     const struct serve *s = user;
     int fd = sl_roots_open_path(s->roots, path, output ? O_PATH | O_DIRECTORY : O_PATH, e);
 
+    if (fd == SL_ESOURCE && output)
+        return sl_fail(e, SL_EUSAGE, "%s: no such folder; create it first", path);
     SL_TRY(fd);
     close(fd);
     return 0;
+}
+
+/* "/models/out", "/models/./out" and a link to it: jobs there would meet. */
+static bool same_folder(void *user, const char *a, const char *b)
+{
+    const struct serve *s = user;
+    struct sl_error ignored;
+    int x = sl_roots_open_path(s->roots, a, O_PATH, &ignored), y = sl_roots_open_path(s->roots, b, O_PATH, &ignored);
+    struct stat st, other;
+    bool same = x >= 0 && y >= 0 && fstat(x, &st) == 0 && fstat(y, &other) == 0 && st.st_dev == other.st_dev &&
+                st.st_ino == other.st_ino;
+
+    if (x >= 0)
+        close(x);
+    if (y >= 0)
+        close(y);
+    return same;
 }
 
 static void on_event(void *user, const struct sl_event *ev)
@@ -99,6 +118,8 @@ static int check_state(const char *dir, struct sl_error *e)
         return sl_fail(e, SL_EUSAGE, "%s: the state folder cannot be made: %s", dir, strerror(errno));
     if (stat(dir, &st) != 0 || !S_ISDIR(st.st_mode) || statfs(dir, &fs) != 0)
         return sl_fail(e, SL_EUSAGE, "%s: no folder for the state", dir);
+    if (access(dir, W_OK | X_OK) != 0)
+        return sl_fail(e, SL_EUSAGE, "%s: the state folder cannot be written to: %s", dir, strerror(errno));
     if (st.st_uid != geteuid() || (st.st_mode & 022))
         return sl_fail(e, SL_EUSAGE, "%s: the state folder must be this user's and closed to others' writing (chmod 700)",
                        dir);
@@ -167,6 +188,7 @@ static int open_all(struct serve *s, struct sl_error *e)
     } else {
         SL_TRY(open_own(s, e));
         co.check_path = check_path;
+        co.same_folder = same_folder;
     }
     SL_TRY(take_events(s, e));
     SL_TRY(sl_random_hex(s->id, 32, e));

@@ -41,6 +41,13 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
         return sl_fail(e, SL_EUSAGE, "no root: --root DIR says below which folder jobs may read and write");
     if (!*sl_config_text(c, SL_CONFIG_STATE_DIR))
         return sl_fail(e, SL_EUSAGE, "no state folder: --state DIR says where the queue is");
+    if (sl_config_number(c, SL_CONFIG_LEASE) < 2 * sl_config_number(c, SL_CONFIG_HEARTBEAT))
+        return sl_fail(e, SL_EUSAGE, "lease (%llu ms) must be at least twice heartbeat (%llu ms): progress is told "
+                       "each heartbeat, and a lease without any ends", (unsigned long long)sl_config_number(c, SL_CONFIG_LEASE),
+                       (unsigned long long)sl_config_number(c, SL_CONFIG_HEARTBEAT));
+    SL_TRY(sl_config_there(c, SL_CONFIG_ROOT, e));
+    SL_TRY(sl_config_there(c, SL_CONFIG_ALLOW, e));
+    SL_TRY(sl_config_there(c, SL_CONFIG_KEY, e));
     sl_log_open(&log, 2, (enum sl_log_form)sl_config_number(c, SL_CONFIG_LOG),
                 (enum sl_log_level)sl_config_number(c, SL_CONFIG_LOG_LEVEL), "sluiced");
     o.log = &log;

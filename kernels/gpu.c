@@ -41,10 +41,26 @@ int sl_gpu_count(const struct sl_gpu_api *api)
     return api && api->count(&n) == 0 && n > 0 ? n : 0;
 }
 
+const char *sl_gpu_absence(const struct sl_gpu_api *api)
+{
+    int n = 0, rc;
+
+    if (!api)
+        return "this build has no CUDA; build with nvcc in PATH";
+    rc = api->count(&n);
+    if (rc == 0 && n > 0)
+        return NULL;
+    if (rc == 0 || api->fault(rc) == SL_GPU_FAULT_NONE)
+        return "no GPU here, or CUDA_VISIBLE_DEVICES names none";
+    if (api->fault(rc) == SL_GPU_FAULT_DRIVER)
+        return "no NVIDIA driver here, or one older than this build's CUDA needs; see nvidia-smi";
+    return api->words(rc);
+}
+
 int sl_gpu_fail(const struct sl_gpu_device *d, int err, const char *what, struct sl_error *e)
 {
     static const char *const advice[] = {
-        "this is a bug", "give less --vram, or free memory on the device",
+        "this is a bug", "see nvidia-smi", "see nvidia-smi", "give less --vram, or free memory on the device",
         "the device is lost to this process; see nvidia-smi and the kernel's log"};
 
     return sl_fail(e, SL_EDEVICE, "GPU cuda:%d (%s): %s: %s; %s", d->number, d->info.name, what,
@@ -112,11 +128,11 @@ int sl_gpu_open(const struct sl_gpu_api *api, int device, struct sl_gpu_device *
     memset(out, 0, sizeof *out);
     out->api = api;
     out->number = device;
-    if (!api)
-        return sl_fail(e, SL_EUNSUPPORTED, "cuda:%d: this build has no CUDA; build with nvcc in PATH", device);
+    if (n == 0)
+        return sl_fail(e, SL_EUNSUPPORTED, "cuda:%d: %s", device, sl_gpu_absence(api));
     if (device < 0 || device >= n)
-        return sl_fail(e, SL_EUNSUPPORTED, "cuda:%d: there %s %d CUDA device%s here%s", device, n == 1 ? "is" : "are", n,
-                       n == 1 ? "" : "s", n ? "" : " (no GPU, no driver, or CUDA_VISIBLE_DEVICES is empty)");
+        return sl_fail(e, SL_EUNSUPPORTED, "cuda:%d: there %s %d CUDA device%s here", device, n == 1 ? "is" : "are", n,
+                       n == 1 ? "" : "s");
     rc = api->info(device, &out->info);
     if (rc == 0)
         rc = api->use(device);

@@ -70,6 +70,8 @@ struct sl_gpu_info {
 
 enum sl_gpu_fault {
     SL_GPU_FAULT_CALL,   /* a call was wrong: a bug */
+    SL_GPU_FAULT_DRIVER, /* there is none, or it is older than the runtime */
+    SL_GPU_FAULT_NONE,   /* there is no device that this process may use */
     SL_GPU_FAULT_MEMORY, /* no device memory was left; the device goes on */
     SL_GPU_FAULT_LOST,   /* nothing more can be had of the device in this process */
 };
@@ -113,6 +115,9 @@ struct sl_gpu_device {
 
 /* Returns the number of devices; 0 without a driver or in a build without CUDA. */
 int sl_gpu_count(const struct sl_gpu_api *api);
+
+/* Returns why there is no device, in words that follow a colon; NULL where there is one. */
+const char *sl_gpu_absence(const struct sl_gpu_api *api);
 
 /* Effect: makes the device the thread's, and uploads the grids (some 3 MB).
  * Errors: SL_EUNSUPPORTED (no such device), SL_EDEVICE. Free with sl_gpu_close. */

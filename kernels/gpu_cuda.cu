@@ -154,6 +154,10 @@ enum sl_gpu_fault fault(int err)
     switch ((cudaError_t)err) {
     case cudaErrorMemoryAllocation:
         return SL_GPU_FAULT_MEMORY;
+    case cudaErrorInsufficientDriver: case cudaErrorSystemDriverMismatch: case cudaErrorCompatNotSupportedOnDevice:
+        return SL_GPU_FAULT_DRIVER;
+    case cudaErrorNoDevice:
+        return SL_GPU_FAULT_NONE;
     case cudaErrorInvalidValue: case cudaErrorInvalidConfiguration: case cudaErrorInvalidDevice:
     case cudaErrorInvalidDeviceFunction: case cudaErrorNoKernelImageForDevice: case cudaErrorInvalidResourceHandle:
     case cudaErrorHostMemoryAlreadyRegistered: case cudaErrorHostMemoryNotRegistered: case cudaErrorNotSupported:

@@ -10,26 +10,31 @@
 
 namespace {
 
+template <int type, bool weighted, enum device_phase phase>
+__device__ __forceinline__ void meet_and_do(const struct sl_gpu_work *k, struct device_thread *t, struct device_super *s)
+{
+    if (!device_has(type, weighted, phase))
+        return;
+    if (phase != DEVICE_BEGIN)
+        __syncthreads();
+    super_phase(type, weighted, phase, k, blockIdx.x, (int)threadIdx.x, t, s, sl_pool);
+}
+
 template <int type, bool weighted>
 __global__ void __launch_bounds__(DEVICE_THREADS) quantize_super(const __grid_constant__ struct sl_gpu_work k)
 {
-    __shared__ struct device_super s[DEVICE_THREADS / 8];
-    const bool halves = type == SL_TYPE_Q2_K || type == SL_TYPE_Q4_K || type == SL_TYPE_Q5_K;
+    __shared__ struct device_super s[DEVICE_THREADS / device_subs(type)];
     struct device_thread t;
 
-    super_phase(type, weighted, DEVICE_BEGIN, &k, blockIdx.x, (int)threadIdx.x, &t, s);
-    __syncthreads();
-    super_phase(type, weighted, DEVICE_FIT, &k, blockIdx.x, (int)threadIdx.x, &t, s);
-    __syncthreads();
-    if (halves) {
-        super_phase(type, weighted, DEVICE_HALF, &k, blockIdx.x, (int)threadIdx.x, &t, s);
-        __syncthreads();
-    }
-    super_phase(type, weighted, DEVICE_TOP, &k, blockIdx.x, (int)threadIdx.x, &t, s);
-    __syncthreads();
-    super_phase(type, weighted, DEVICE_LEVELS, &k, blockIdx.x, (int)threadIdx.x, &t, s);
-    __syncthreads();
-    super_phase(type, weighted, DEVICE_STORE, &k, blockIdx.x, (int)threadIdx.x, &t, s);
+    meet_and_do<type, weighted, DEVICE_BEGIN>(&k, &t, s);
+    meet_and_do<type, weighted, DEVICE_SUM>(&k, &t, s);
+    meet_and_do<type, weighted, DEVICE_FIT>(&k, &t, s);
+    meet_and_do<type, weighted, DEVICE_HALF>(&k, &t, s);
+    meet_and_do<type, weighted, DEVICE_TOP>(&k, &t, s);
+    meet_and_do<type, weighted, DEVICE_TERMS>(&k, &t, s);
+    meet_and_do<type, weighted, DEVICE_WHOLE>(&k, &t, s);
+    meet_and_do<type, weighted, DEVICE_LEVELS>(&k, &t, s);
+    meet_and_do<type, weighted, DEVICE_STORE>(&k, &t, s);
 }
 
 template <int type, bool weighted>
@@ -52,11 +57,12 @@ template <int type>
 cudaError_t launch_super(cudaStream_t stream, const struct sl_gpu_work *k, int subs)
 {
     unsigned grid = launch_grid(k, DEVICE_THREADS / subs * 256);
+    size_t pool = (size_t)device_pool(type, k->weighted) * sizeof(float);
 
     if (k->weighted)
-        quantize_super<type, true><<<grid, DEVICE_THREADS, 0, stream>>>(*k);
+        quantize_super<type, true><<<grid, DEVICE_THREADS, pool, stream>>>(*k);
     else
-        quantize_super<type, false><<<grid, DEVICE_THREADS, 0, stream>>>(*k);
+        quantize_super<type, false><<<grid, DEVICE_THREADS, pool, stream>>>(*k);
     return cudaGetLastError();
 }
 
@@ -66,7 +72,8 @@ cudaError_t launch_weighted(cudaStream_t stream, const struct sl_gpu_work *k, in
 {
     if (!k->weighted)
         return cudaErrorInvalidValue;
-    quantize_super<type, true><<<launch_grid(k, DEVICE_THREADS / subs * 256), DEVICE_THREADS, 0, stream>>>(*k);
+    quantize_super<type, true><<<launch_grid(k, DEVICE_THREADS / subs * 256), DEVICE_THREADS,
+                                 (size_t)device_pool(type, true) * sizeof(float), stream>>>(*k);
     return cudaGetLastError();
 }
 

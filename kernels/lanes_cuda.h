@@ -16,12 +16,26 @@
 #define CHAINS 1
 #define LANE_NAME "cuda"
 
+/* Threads of a block. A table that is indexed by what the data says has a column of it for
+ * each thread, in shared memory: whatever the indices, no two lanes meet in a bank. All such
+ * tables of a thread begin at the same place; one is done with before the next is made. */
+#define V_COLUMNS 128
+#define V_SPOT(i) ((i) * V_COLUMNS)
+/* iq1: a division that any thread of a warp makes, all wait for. */
+#define V_LAZY_SCORE
+
 #ifdef __CUDACC__
 #define V_FN static __device__ __forceinline__ __attribute__((unused))
+/* Makes a value once: ptxas does not see that it could make it again in a loop. */
+#define V_KEEP(a) asm volatile("mov.b32 %0, %0;" : "+f"(a))
+#define V_KEEP_PRODUCTS
+#define V_SHAPE static constexpr __host__ __device__ __attribute__((unused))
 #define V_CALL static __device__ __noinline__ __attribute__((unused))
 #define V_TABLE static __device__ const __attribute__((unused))
 /* A block's words are shared memory that several threads write bits of. */
 #define V_OR(place, v) ((void)atomicOr((int *)(place), (int)(v)))
+extern __shared__ float sl_pool[];
+#define V_SPOTS(name, n) float *const name = sl_pool + threadIdx.x
 #define V_UNROLL _Pragma("unroll")
 #define RN_ADD(a, b) __fadd_rn(a, b)
 #define RN_SUB(a, b) __fsub_rn(a, b)
@@ -31,6 +45,9 @@
 #define RN_FLOAT(a) __int2float_rn(a)
 #else
 #define V_FN static inline __attribute__((unused))
+#define V_KEEP(a) ((void)(a))
+#define V_SHAPE V_FN
+#define V_SPOTS(name, n) float name##_columns[(n) * V_COLUMNS], *const name = name##_columns + 5
 #define V_UNROLL
 #define RN_ADD(a, b) ((a) + (b))
 #define RN_SUB(a, b) ((a) - (b))
@@ -86,6 +103,22 @@ V_FN vi v_magic(vf a)
     return s != s ? 0x4b400000 : (vi)((sl_bits(s) & 0x7fffff) | 0x4b000000);
 }
 
+/* The same where a is a number, or does not matter. */
+V_FN vi v_magic_number(vf a)
+{
+    uint32_t s = sl_bits(RN_ADD(a, 12582912.f));
+
+#ifdef __CUDACC__
+    uint32_t out;
+
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(out) : "r"(s), "r"(0x7fffff), "r"(0x4b000000));
+    return (vi)out;
+#else
+    return s << 1 > 0xff000000 ? 0x4b7fffff /* as a device has its NaNs */ : (vi)((s & 0x7fffff) | 0x4b000000);
+#endif
+}
+#define V_MAGIC_NUMBER v_magic_number
+
 V_FN vi v_f16(vf a) { return sl_f16_from_f32(a); }
 V_FN vf v_f16val(vi a) { return sl_f32_from_f16((uint16_t)a); }
 V_FN vf v_lookup16(const float *table, vi i) { return table[i]; }
@@ -98,6 +131,8 @@ V_FN vi v_index(void) { return 0; }
 V_FN vf v_spread(const float *p, int shift) { (void)shift; return p[0]; }
 V_FN vf v_lookup4(const float *table, vi i) { return table[i & 3]; }
 V_FN vf v_lookup8(const float *table, vi i) { return table[i & 7]; }
+V_FN vf v_spot4(const float *spots, vi i) { return spots[V_SPOT(i & 3)]; }
+V_FN vf v_spot8(const float *spots, vi i) { return spots[V_SPOT(i & 7)]; }
 V_FN int v_first_least(vf a, vi place) { (void)a; return place; }
 
 V_FN float v_hmax(vf a) { return a; }

@@ -3,10 +3,13 @@
  * that run the same phases on a CPU, thread by thread.
  *
  *   superblock types: a thread has a sub-block, DEVICE_THREADS / sub-blocks superblocks a block
- *     begin   bits cleared; lane = superblock: what weights need of all 256 values
+ *     begin   bits cleared, values loaded
+ *     sum     lane = superblock: what weights need of all 256 values, in order
  *     fit     the sub-block's own scale
  *     half    lane = superblock, and scales or minimums: their levels
  *     top     lane = superblock: its scale
+ *     terms   iq1_m: what the sub-block adds to the superblock's sums
+ *     whole   iq1_m: lane = superblock: those sums, in order
  *     levels  the sub-block's levels
  *     store   the block's bytes, side by side
  *   blocks of 32: a thread has a block: begin, fit, store
@@ -17,13 +20,15 @@
 #ifndef SLUICE_KERNELS_TEXT_DEVICE_H
 #define SLUICE_KERNELS_TEXT_DEVICE_H
 
-#include "kernels/gpu.h"
+#include "kernels/text_device_load.h"
 #include "kernels/text_iq1.h"
-#include "kernels/text_values.h"
 
-#define DEVICE_THREADS 128
+#define DEVICE_THREADS V_COLUMNS
 
-enum device_phase { DEVICE_BEGIN, DEVICE_FIT, DEVICE_HALF, DEVICE_TOP, DEVICE_LEVELS, DEVICE_STORE, DEVICE_PHASES };
+enum device_phase {
+    DEVICE_BEGIN, DEVICE_SUM, DEVICE_FIT, DEVICE_HALF, DEVICE_TOP, DEVICE_TERMS, DEVICE_WHOLE, DEVICE_LEVELS, DEVICE_STORE,
+    DEVICE_PHASES
+};
 
 /* Shared memory: what a superblock's threads exchange, its words. Both have an odd
  * number of words, so that lanes on neighbouring superblocks meet in no bank. */
@@ -44,7 +49,7 @@ struct device_thread {
 };
 
 /* Sub-blocks of a superblock type; 1: a block of 32; 0: single values. */
-V_FN int device_subs(int type)
+V_SHAPE int device_subs(int type)
 {
     switch (type) {
     case SL_TYPE_Q2_K: case SL_TYPE_Q3_K: case SL_TYPE_Q6_K:
@@ -92,136 +97,55 @@ V_FN bool device_means(int type)
     return type == SL_TYPE_Q4_0 || type == SL_TYPE_Q4_1 || type == SL_TYPE_Q5_0 || type == SL_TYPE_Q5_1;
 }
 
-V_FN bool device_iquant(int type)
+V_SHAPE bool device_iquant(int type)
 {
     return type == SL_TYPE_IQ2_XXS || type == SL_TYPE_IQ2_XS || type == SL_TYPE_IQ2_S ||
            type == SL_TYPE_IQ3_XXS || type == SL_TYPE_IQ3_S;
 }
 
+/* Whether a phase of a superblock type does anything; of two neighbours that do, the threads meet between. */
+V_SHAPE bool device_has(int type, bool weighted, enum device_phase phase)
+{
+    switch (phase) {
+    case DEVICE_SUM:
+        return type != SL_TYPE_Q6_K && (weighted || type == SL_TYPE_IQ4_XS || type == SL_TYPE_IQ1_M || device_iquant(type));
+    case DEVICE_HALF:
+        return type == SL_TYPE_Q2_K || type == SL_TYPE_Q4_K || type == SL_TYPE_Q5_K;
+    case DEVICE_TERMS: case DEVICE_WHOLE:
+        return type == SL_TYPE_IQ1_M;
+    case DEVICE_LEVELS:
+        return device_subs(type) > 1 && type != SL_TYPE_IQ1_S && type != SL_TYPE_IQ1_M &&
+               (!device_iquant(type) || type == SL_TYPE_IQ3_S);
+    default:
+        return true;
+    }
+}
+
+/* The pool of shared memory: sums of 256 values a superblock, or columns (lanes_cuda.h). A
+ * sub-block's values are one place apart from its neighbour's, and a superblock's one more, so that
+ * lanes on neighbours meet in no bank, when they write and when they read. */
+#define DEVICE_POOL(floats) ((floats) > 4368 ? (floats) : 4368)
+V_FN int device_place(int subs, int superblock, int j)
+{
+    return superblock * (256 + subs + 1) + j * (256 / subs + 1);
+}
+
+/* Floats of the pool that a type takes: 0 where none. */
+V_SHAPE int device_pool(int type, bool weighted)
+{
+    if (type == SL_TYPE_IQ1_S)
+        return DEVICE_POOL(66 * V_COLUMNS);
+    if (type == SL_TYPE_IQ1_M)
+        return DEVICE_POOL(64 * V_COLUMNS);
+    return device_subs(type) > 1 && device_has(type, weighted, DEVICE_SUM) ? 4368 : 0;
+}
+
 /* Output blocks that one block of threads makes. */
-V_FN int device_share(int type)
+V_SHAPE int device_share(int type)
 {
     int subs = device_subs(type);
 
     return subs ? DEVICE_THREADS / subs : DEVICE_THREADS;
-}
-
-/* ---- loading */
-
-/* A place in the source, and the scale that holds for the next `left` elements. */
-struct device_cursor {
-    const struct sl_gpu_run *run;
-    const uint8_t *p;
-    uint64_t step, row, col;
-    uint64_t left, span;
-    float scale;
-    bool down;
-};
-
-V_FN uint32_t device_width(int dtype)
-{
-    return dtype == SL_DTYPE_F32 ? 4 : dtype == SL_DTYPE_F16 || dtype == SL_DTYPE_BF16 ? 2 : 1;
-}
-
-/* No alignment is assumed. */
-V_FN float device_value(int dtype, const uint8_t *p)
-{
-    uint32_t e = p[0];
-
-    if (dtype == SL_DTYPE_F8_E4M3)
-        return from_e4m3(e);
-    if (dtype == SL_DTYPE_F8_E5M2)
-        return from_e5m2(e);
-    e |= (uint32_t)p[1] << 8;
-    if (dtype == SL_DTYPE_F16)
-        return from_half(e);
-    if (dtype == SL_DTYPE_BF16)
-        return sl_float(e << 16);
-    return sl_float(e | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24);
-}
-
-/* The scale at the cursor, and how far it goes. */
-V_CALL void device_span(const struct sl_gpu_work *k, struct device_cursor *c)
-{
-    const struct sl_gpu_run *r = c->run;
-    uint64_t right;
-
-    if (r->scale == UINT64_MAX) {
-        c->left = c->span = UINT64_MAX;
-        c->scale = 1.f;
-        return;
-    }
-    if (c->down) {
-        c->row += c->span;
-        c->span = r->block_rows - c->row % r->block_rows;
-    } else {
-        c->col += c->span;
-        if (c->col >= r->cols) {
-            c->col = 0;
-            c->row++;
-        }
-        right = r->block_cols - c->col % r->block_cols;
-        c->span = r->cols - c->col < right ? r->cols - c->col : right;
-    }
-    c->left = c->span;
-    c->scale = ((const float *)(const void *)(k->in + r->scale))[(c->row / r->block_rows - r->scale_row0) * r->scale_cols +
-                                                  c->col / r->block_cols];
-}
-
-/* Sets the cursor to output element `at`. */
-V_CALL void device_seek(const struct sl_gpu_work *k, uint64_t at, struct device_cursor *c)
-{
-    uint64_t in = at, place, run = 0, width = device_width(k->dtype);
-
-    c->step = width;
-    c->down = k->order == SL_GPU_COLUMNS;
-    if (k->order == SL_GPU_IN_ORDER) {
-        while (at >= k->run[run].end)
-            run++;
-        in -= run ? k->run[run - 1].end : 0;
-        place = in;
-    } else if (k->order == SL_GPU_PAIRED) {
-        uint64_t row = at / k->cols, i = row % k->pair_rows;
-
-        in = (row - i + i % 2 * (k->pair_rows / 2) + i / 2) * k->cols + at % k->cols;
-        place = in;
-    } else {
-        uint64_t column = at / k->height % k->width, row = at % k->height;
-
-        run = at / (k->height * k->width);
-        place = row * k->width + column;
-        in = row * k->source_width + column;
-        c->step = k->width * width;
-    }
-    c->run = &k->run[run];
-    c->p = k->in + c->run->data + place * width;
-    c->row = (c->run->first + in) / c->run->cols;
-    c->col = (c->run->first + in) % c->run->cols;
-    c->span = 0;
-    device_span(k, c);
-}
-
-/* x[0..n) = output elements from `at` on. Returns whether one is not finite. */
-V_FN bool device_load(const struct sl_gpu_work *k, uint64_t at, int n, vf *x)
-{
-    struct device_cursor c;
-    bool bad = false;
-
-    device_seek(k, at, &c);
-    V_UNROLL
-    for (int i = 0; i < n; i++) {
-        if (c.left == 0)
-            device_span(k, &c);
-        x[i] = v_mul(device_value(k->dtype, c.p), c.scale);
-        bad |= (sl_bits(x[i]) & 0x7f800000) == 0x7f800000;
-        c.p += c.step;
-        c.left--;
-    }
-    V_UNROLL
-    for (int i = 0; i < n; i++)
-        if (k->round)
-            x[i] = sl_f32_from_bf16(sl_bf16_from_f32(x[i]));
-    return bad;
 }
 
 V_FN const float *device_weights(const struct sl_gpu_work *k, uint64_t at)
@@ -234,22 +158,37 @@ V_FN const float *device_weights(const struct sl_gpu_work *k, uint64_t at)
 /* ---- phases of a superblock type; n: superblocks of this block of threads */
 
 V_FN void super_begin(int type, bool weighted, const struct sl_gpu_work *k, uint64_t first, int n, int tid,
-                      struct device_super *s)
+                      struct device_thread *t, struct device_super *s, float *pool)
 {
-    bool k_quant = !device_iquant(type) && type != SL_TYPE_IQ4_XS && type != SL_TYPE_IQ1_S && type != SL_TYPE_IQ1_M;
-    vf sum = v_set(0.f);
+    int subs = device_subs(type), j = tid % subs, values = 256 / subs;
+    float *place = pool + device_place(subs, tid / subs, j);
 
     for (int i = tid; i < n * MAX_WORDS; i += DEVICE_THREADS)
         s[i / MAX_WORDS].words[i % MAX_WORDS] = 0;
-    if (tid >= n || type == SL_TYPE_Q6_K || (k_quant && !weighted))
+    if (tid >= n * subs)
         return;
-    for (int part = 0; part < 16; part++) {
-        vf x[16];
+    if (device_load(k, (first + (uint64_t)(tid / subs)) * 256 + (uint64_t)(j * values), values, t->x))
+        *k->status = 1;
+    if (!device_has(type, weighted, DEVICE_SUM))
+        return;
+    V_UNROLL
+    for (int i = 0; i < values; i++)
+        place[i] = sqr(t->x[i]);
+}
 
-        (void)device_load(k, (first + (uint64_t)tid) * 256 + 16 * (uint64_t)part, 16, x);
+V_FN void super_sum(int type, int n, int tid, struct device_super *s, const float *pool)
+{
+    int subs = device_subs(type), values = 256 / subs;
+    vf sum = v_set(0.f);
+
+    if (tid >= n)
+        return;
+    for (int j = 0; j < subs; j++) {
+        const float *place = pool + device_place(subs, tid, j);
+
         V_UNROLL
-        for (int i = 0; i < 16; i++)
-            sum = v_add(sum, sqr(x[i]));
+        for (int i = 0; i < values; i++)
+            sum = v_add(sum, place[i]);
     }
     if (type == SL_TYPE_IQ4_XS)
         s[tid].e.sigma2 = iq4_sigma2(256, sum);
@@ -263,17 +202,14 @@ V_FN void super_fit(int type, bool weighted, const struct sl_gpu_work *k, uint64
                     struct device_thread *t, struct device_super *s)
 {
     int subs = device_subs(type), j = tid % subs, values = 256 / subs;
-    uint64_t at = (first + (uint64_t)(tid / subs)) * 256 + (uint64_t)(j * values);
     struct exchange *e = &s[tid / subs].e;
     vi *words = s[tid / subs].words;
     vf ws[32], *w = weighted ? ws : NULL;
 
     if (tid >= n * subs)
         return;
-    if (device_load(k, at, values, t->x))
-        *k->status = 1;
     if (weighted) {
-        const float *from = device_weights(k, at);
+        const float *from = device_weights(k, (first + (uint64_t)(tid / subs)) * 256 + (uint64_t)(j * values));
 
         V_UNROLL
         for (int i = 0; i < values; i++)
@@ -310,26 +246,50 @@ V_FN void super_half(int type, bool weighted, int n, int tid, struct device_supe
         k45_half(type == SL_TYPE_Q4_K ? 15 : 31, weighted, mins, e);
 }
 
-/* iq1_m's superblock scale takes all values once more, in order. */
-V_FN void device_iq1_m_top(bool weighted, const struct sl_gpu_work *k, uint64_t superblock, struct exchange *e, vi *out)
+/* iq1_m's superblock scale takes all values once more: its sums' terms, then the sums, in order. */
+V_FN void super_terms(bool weighted, const struct sl_gpu_work *k, uint64_t first, int n, int tid,
+                      struct device_thread *t, struct device_super *s, float *pool)
 {
-    struct iq1m_whole t;
+    int j = tid % 16, place = device_place(16, tid / 16, j), second = device_place(16, DEVICE_THREADS / 16, 0);
+    vf w[16], qx[16], q2[16];
 
-    iq1_m_top_begin(e, &t);
-    for (int j = 0; j < 16; j++) {
-        uint64_t at = superblock * 256 + 16 * (uint64_t)j;
-        vf x[16], w[16];
+    if (tid >= n * 16)
+        return;
+    if (weighted) {
+        const float *from = device_weights(k, (first + (uint64_t)(tid / 16)) * 256 + (uint64_t)(j * 16));
 
-        (void)device_load(k, at, 16, x);
-        for (int i = 0; i < 16 && weighted; i++)
-            w[i] = device_weights(k, at)[i];
-        iq1_m_top_add(j, x, weighted ? w : NULL, e, &t, out);
+        V_UNROLL
+        for (int i = 0; i < 16; i++)
+            w[i] = from[i];
     }
-    iq1_m_top_end(e, &t, out);
+    iq1_m_top_terms(j, t->x, weighted ? w : NULL, &s[tid / 16].e, qx, q2, s[tid / 16].words);
+    V_UNROLL
+    for (int i = 0; i < 16; i++) {
+        pool[place + i] = qx[i];
+        pool[second + place + i] = q2[i];
+    }
 }
 
-V_FN void super_top(int type, bool weighted, const struct sl_gpu_work *k, uint64_t first, int n, int tid,
-                    struct device_super *s)
+V_FN void super_whole(int n, int tid, struct device_super *s, const float *pool)
+{
+    int second = device_place(16, DEVICE_THREADS / 16, 0);
+    vf sum_qx = v_set(0.f), sum_q2 = sum_qx;
+
+    if (tid >= n)
+        return;
+    for (int j = 0; j < 16; j++) {
+        const float *place = pool + device_place(16, tid, j);
+
+        V_UNROLL
+        for (int i = 0; i < 16; i++) {
+            sum_qx = v_add(sum_qx, place[i]);
+            sum_q2 = v_add(sum_q2, place[second + i]);
+        }
+    }
+    iq1_m_top_end(&s[tid].e, sum_qx, sum_q2, s[tid].words);
+}
+
+V_FN void super_top(int type, bool weighted, int n, int tid, struct device_super *s)
 {
     struct exchange *e = &s[tid].e;
     vi *words = s[tid].words;
@@ -349,7 +309,7 @@ V_FN void super_top(int type, bool weighted, const struct sl_gpu_work *k, uint64
     else if (type == SL_TYPE_IQ1_S)
         iq1_s_top(e, words);
     else if (type == SL_TYPE_IQ1_M)
-        device_iq1_m_top(weighted, k, first + (uint64_t)tid, e, words);
+        iq1_m_top_begin(e);
     else
         iquant_top(type, e, words);
 }
@@ -392,19 +352,27 @@ V_FN void device_store(int type, const struct sl_gpu_work *k, uint64_t first, in
 }
 
 V_FN void super_phase(int type, bool weighted, enum device_phase phase, const struct sl_gpu_work *k, uint64_t block,
-                      int tid, struct device_thread *t, struct device_super *s)
+                      int tid, struct device_thread *t, struct device_super *s, float *pool)
 {
     uint64_t first = block * (uint64_t)device_share(type), left = k->elems / 256 - first;
     int n = left < (uint64_t)device_share(type) ? (int)left : device_share(type);
 
+    if (!device_has(type, weighted, phase))
+        return;
     if (phase == DEVICE_BEGIN)
-        super_begin(type, weighted, k, first, n, tid, s);
+        super_begin(type, weighted, k, first, n, tid, t, s, pool);
+    else if (phase == DEVICE_SUM)
+        super_sum(type, n, tid, s, pool);
     else if (phase == DEVICE_FIT)
         super_fit(type, weighted, k, first, n, tid, t, s);
     else if (phase == DEVICE_HALF)
         super_half(type, weighted, n, tid, s);
     else if (phase == DEVICE_TOP)
-        super_top(type, weighted, k, first, n, tid, s);
+        super_top(type, weighted, n, tid, s);
+    else if (phase == DEVICE_TERMS)
+        super_terms(weighted, k, first, n, tid, t, s, pool);
+    else if (phase == DEVICE_WHOLE)
+        super_whole(n, tid, s, pool);
     else if (phase == DEVICE_LEVELS)
         super_levels(type, n, tid, t, s);
     else

@@ -14,6 +14,19 @@
 #define V_CALL static __attribute__((noinline, unused))
 #endif
 
+/* Tables that are indexed by data; lanes_cuda.h has its own. */
+#ifndef V_SPOT
+#define V_SPOT(i) (i)
+#define V_SPOTS(name, n) float name[n]
+#define v_spot4 v_lookup4
+#define v_spot8 v_lookup8
+#define V_KEEP(a) ((void)(a))
+#endif
+
+#ifndef V_UNROLL
+#define V_UNROLL
+#endif
+
 /* Below this magnitude a group counts as all zero. */
 #define GROUP_EPS 1e-15f
 
@@ -41,6 +54,39 @@ V_FN vi level_int(vf a, int lo, int hi)
 {
     return v_isub(level_bits(a, lo, hi), v_seti(0x4b400000));
 }
+
+/* The same where a NaN is known not to be, or its level not to be used: lanes that have
+ * to look for a NaN at each value need not. */
+#ifdef V_MAGIC_NUMBER
+V_FN vi number_level_int(vf a, int lo, int hi)
+{
+    vi bits = v_imin(v_imax(V_MAGIC_NUMBER(a), v_seti(0x4b400000 + lo)), v_seti(0x4b400000 + hi));
+
+    return v_isub(bits, v_seti(0x4b400000));
+}
+
+V_FN vf number_level(vf a, int lo, int hi)
+{
+    vi bits = v_imin(v_imax(V_MAGIC_NUMBER(a), v_seti(0x4b400000 + lo)), v_seti(0x4b400000 + hi));
+
+    return v_sub(v_frombits(bits), v_set(12582912.f));
+}
+
+/* Of inv * (x - base), or inv * x, with levels from 0: where inv is no number, or infinite, or
+ * 0, every level comes to 0 (a NaN's is, and infinity's low bits are 0, the least of all). With
+ * inv and base 0 it does so without a NaN. */
+V_FN void no_nan(vf *inv, vf *base)
+{
+    vm good = v_and(v_lt(v_set(0.f), v_abs(*inv)), v_lt(v_abs(*inv), v_frombits(v_seti(0x7f800000))));
+
+    *inv = v_sel(good, *inv, v_set(0.f));
+    *base = v_sel(good, *base, v_set(0.f));
+}
+#else
+#define number_level_int level_int
+#define number_level level
+V_FN void no_nan(vf *inv, vf *base) { (void)inv, (void)base; }
+#endif
 
 V_FN vf sum_of_squares(const vf *x, int n)
 {
@@ -82,7 +128,7 @@ struct affine_state {
 
 V_FN struct affine_state affine_first_try(int n, int nmax, const vf *x, const vf *w, bool abs_error, struct affine *f)
 {
-    vf zero = v_set(0.f);
+    vf zero = v_set(0.f), inv, base;
     struct affine_state s;
 
     s.min = s.max = x[0];
@@ -100,8 +146,11 @@ V_FN struct affine_state affine_first_try(int n, int nmax, const vf *x, const vf
     f->inv = v_div(v_set((float)nmax), v_sub(s.max, s.min));
     f->base = s.min;
     f->scale = v_div(v_set(1.f), f->inv);
+    inv = f->inv;
+    base = s.min;
+    no_nan(&inv, &base);
     for (int i = 0; i < n; i++) {
-        vf l = level(v_mul(f->inv, v_sub(x[i], s.min)), 0, nmax);
+        vf l = number_level(v_mul(inv, v_sub(x[i], base)), 0, nmax);
         vf diff = v_sub(v_add(v_mul(f->scale, l), s.min), x[i]);
 
         s.best = v_add(s.best, v_mul(w[i], abs_error ? v_abs(diff) : sqr(diff)));
@@ -125,15 +174,17 @@ V_FN void fit_affine(int chains, int n, int nmax, const vf *x, const vf *w, floa
         s[c] = affine_first_try(n, nmax, x + c * n, w + c * n, abs_error, &f[c]);
     for (int step = 0; step <= nstep; step++) {
         vf top = v_add(v_add(v_set(rmin), v_mul(v_set(rdelta), v_set((float)step))), v_set((float)nmax));
-        vf inv[4], sum_l[4], sum_l2[4], sum_xl[4], err[4], det[4], scale[4], off[4];
+        vf inv[4], sum_l[4], sum_l2[4], sum_xl[4], err[4], det[4], scale[4], off[4], by[4], base[4];
 
         for (int c = 0; c < chains; c++) {
-            inv[c] = v_div(top, v_sub(s[c].max, s[c].min));
+            by[c] = inv[c] = v_div(top, v_sub(s[c].max, s[c].min));
+            base[c] = s[c].min;
+            no_nan(&by[c], &base[c]);
             sum_l[c] = sum_l2[c] = sum_xl[c] = err[c] = zero;
         }
         for (int i = 0; i < n; i++)
             for (int c = 0; c < chains; c++) {
-                vf xi = x[c * n + i], l = level(v_mul(inv[c], v_sub(xi, s[c].min)), 0, nmax);
+                vf xi = x[c * n + i], l = number_level(v_mul(by[c], v_sub(xi, base[c])), 0, nmax);
                 vf wl = v_mul(w[c * n + i], l);
 
                 keep[c][i] = l;
@@ -183,16 +234,33 @@ struct linear {
     vm zero;
 };
 
-/* A fit without minimum: 19 spacings around -nmax / (first largest value). w:
+/* A fit without minimum (no NaN among levels, but where the group counts as zero and they
+ * are not used): 19 spacings around -nmax / (first largest value). w:
  * weights, or NULL for x^2. */
 V_FN struct linear fit_linear(int n, int nmax, const vf *x, const vf *w)
 {
     vf amax, max = first_largest(x, n, &amax), none = v_set(0.f), best = none;
     struct linear f;
+#ifdef V_KEEP_PRODUCTS
+    vf wi[32], wx[32];
+
+    for (int i = 0; i < n; i++) {
+        wi[i] = w ? w[i] : sqr(x[i]);
+        wx[i] = v_mul(wi[i], x[i]);
+        V_KEEP(wi[i]);
+        V_KEEP(wx[i]);
+    }
+#define WEIGHT(i) wi[i]
+#define PRODUCT(i) wx[i]
+#else
+#define WEIGHT(i) (w ? w[i] : sqr(x[i]))
+#define PRODUCT(i) v_mul(WEIGHT(i), x[i])
+#endif
 
     f.zero = v_lt(amax, v_set(GROUP_EPS));
     f.scale = none;
     f.inv = none;
+    V_KEEP(max);
     for (int t = 0; t < 19; t++) {
         int is = t == 0 ? 0 : t < 10 ? t - 10 : t - 9; /* 0, -9..-1, 1..9 */
         vf top = v_add(v_set((float)nmax), v_mul(v_set(0.1f), v_set((float)is)));
@@ -200,10 +268,10 @@ V_FN struct linear fit_linear(int n, int nmax, const vf *x, const vf *w)
         vm better;
 
         for (int i = 0; i < n; i++) {
-            vf l = level(v_mul(inv, x[i]), -nmax, nmax - 1), wi = w ? w[i] : sqr(x[i]);
+            vf l = number_level(v_mul(inv, x[i]), -nmax, nmax - 1);
 
-            sum_lx = v_add(sum_lx, v_mul(v_mul(wi, x[i]), l));
-            sum_l2 = v_add(sum_l2, v_mul(v_mul(wi, l), l));
+            sum_lx = v_add(sum_lx, v_mul(PRODUCT(i), l));
+            sum_l2 = v_add(sum_l2, v_mul(v_mul(WEIGHT(i), l), l));
         }
         scale = v_div(sum_lx, sum_l2);
         if (t == 0) {
@@ -257,7 +325,7 @@ V_FN void fit_sweeps(int chains, const vf *x, vi *out, vf *scales)
             for (int c = 0; c < chains; c++) {
                 vf xi = x[16 * c + i], w = sqr(xi), wx = v_mul(w, xi), old = l[c][i];
                 vf slx = v_sub(sum_lx[c], v_mul(wx, old)), sl2 = v_sub(sum_l2[c], v_mul(v_mul(w, old), old));
-                vf to = level(v_div(v_mul(xi, sl2), slx), -4, 3);
+                vf to = number_level(v_div(v_mul(xi, sl2), slx), -4, 3); /* a NaN: slx is not above 0 */
                 vm take = v_and(v_lt(none, slx), v_ne(to, old));
 
                 slx = v_add(slx, v_mul(wx, to));

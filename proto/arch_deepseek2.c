@@ -3,6 +3,7 @@
  * metadata tell of attention with one compressed key-value head. */
 #include "proto/arch_table.h"
 
+#include <cjson/cJSON.h>
 #include <math.h>
 #include <string.h>
 
@@ -95,6 +96,35 @@ static const struct sl_field fields[] = {
     {SL_N_NONE, NULL, 0, false, 0, 0, 0},
 };
 
+/* What the configuration classes take for an entry that is not there at all;
+ * null means that the model does without. NAN: so does the class. */
+static void take_class_defaults(struct sl_params *p)
+{
+    static const struct { enum sl_num num; const char *name; double v2, v3; } missing[] = {
+        {SL_N_CTX, "max_position_embeddings", 2048, 4096},
+        {SL_N_DENSE, "first_k_dense_replace", 0, 3},
+        {SL_N_SHARED, "n_shared_experts", 2, 1},
+        {SL_N_EXPERT_USED, "num_experts_per_tok", NAN, 8},
+        {SL_N_GROUP, "n_group", NAN, 8},
+        {SL_N_GROUP_USED, "topk_group", NAN, 4},
+        {SL_N_EXPERT_SCALE, "routed_scaling_factor", 1.0, 2.5},
+        {SL_N_EXPERT_NORM, "norm_topk_prob", 0, 1},
+    };
+    bool v3 = strcmp(p->hf_class, "DeepseekV3ForCausalLM") == 0;
+
+    for (size_t i = 0; i < sizeof missing / sizeof *missing; i++) {
+        double v = v3 ? missing[i].v3 : missing[i].v2;
+
+        if (isnan(v) || cJSON_GetObjectItemCaseSensitive(p->config, missing[i].name) ||
+            (missing[i].num != SL_N_CTX && !p->num[SL_N_EXPERT].have))
+            continue;
+        if (missing[i].num == SL_N_EXPERT_SCALE)
+            sl_num_set_f(p, missing[i].num, v);
+        else
+            sl_num_set(p, missing[i].num, (uint64_t)v);
+    }
+}
+
 /* Layers without a fact of their own: all dense in a model without experts. */
 static int derive_experts(struct sl_params *p, struct sl_error *e)
 {
@@ -177,6 +207,7 @@ static int derive(struct sl_params *p, struct sl_error *e)
 {
     double mscale = NAN;
 
+    take_class_defaults(p);
     SL_TRY(derive_attention(p, e));
     SL_TRY(derive_experts(p, e));
     SL_TRY(derive_routing(p, e));

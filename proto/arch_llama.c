@@ -133,6 +133,8 @@ static int derive_freqs(struct sl_params *p, struct sl_error *e)
 
 static int derive(struct sl_params *p, struct sl_error *e)
 {
+    if (!p->num[SL_N_CTX].have)
+        sl_num_set(p, SL_N_CTX, 2048); /* the configuration class's own */
     SL_TRY(sl_arch_plain_attention(p, e));
     if (p->num[SL_N_HEAD_DIM].u % 2)
         return sl_fail(e, SL_ESOURCE, "config.json: heads have %u rows; an even number is needed",

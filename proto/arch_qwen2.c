@@ -31,6 +31,8 @@ static const struct sl_tensor_tmpl tensors[] = {
 
 static int derive(struct sl_params *p, struct sl_error *e)
 {
+    if (!p->num[SL_N_CTX].have)
+        sl_num_set(p, SL_N_CTX, 32768); /* the configuration class's own */
     if (p->num[SL_N_HEAD_DIM].have) {
         sl_num_set(p, SL_N_HEAD_DIM_K, p->num[SL_N_HEAD_DIM].u);
         sl_num_set(p, SL_N_HEAD_DIM_V, p->num[SL_N_HEAD_DIM].u);

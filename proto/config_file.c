@@ -212,11 +212,25 @@ static int builtin(struct sl_config *c, enum sl_config_key k, const char *a, con
     return put(c, k, SL_CONFIG_BUILTIN, "built-in", text, e);
 }
 
-/* A user has folders of the session; root and system users those of the system.
- * STATE_DIRECTORY is what systemd gives a service. */
-static int set_builtins(struct sl_config *c, struct sl_error *e)
+/* A user's own daemon goes before the system's. */
+static int set_endpoint(struct sl_config *c, const struct sl_config_opts *o, struct sl_error *e)
 {
     const char *run = c->root ? NULL : env(c, "XDG_RUNTIME_DIR");
+    char path[4096];
+
+    if (!run || *run != '/')
+        return builtin(c, SL_CONFIG_ENDPOINT, "ipc://", SL_CONFIG_SOCKET, e);
+    if ((size_t)snprintf(path, sizeof path, "%s/sluice/sluiced.sock", run) >= sizeof path)
+        return sl_fail(e, SL_EUSAGE, "XDG_RUNTIME_DIR: too long");
+    if (o->system_socket && access(path, F_OK) != 0 && access(o->system_socket, F_OK) == 0)
+        return builtin(c, SL_CONFIG_ENDPOINT, "ipc://", o->system_socket, e);
+    return builtin(c, SL_CONFIG_ENDPOINT, "ipc://", path, e);
+}
+
+/* A user has folders of the session; root and system users those of the system.
+ * STATE_DIRECTORY is what systemd gives a service. */
+static int set_builtins(struct sl_config *c, const struct sl_config_opts *o, struct sl_error *e)
+{
     const char *state = env(c, "STATE_DIRECTORY"), *tail = "";
 
     for (int k = 0; k < SL_CONFIG_KEYS; k++) {
@@ -228,15 +242,7 @@ static int set_builtins(struct sl_config *c, struct sl_error *e)
         if (text)
             SL_TRY(put(c, (enum sl_config_key)k, SL_CONFIG_BUILTIN, "built-in", text, e));
     }
-    if (run && *run == '/') {
-        char dir[4096];
-
-        if ((size_t)snprintf(dir, sizeof dir, "ipc://%s", run) >= sizeof dir)
-            return sl_fail(e, SL_EUSAGE, "XDG_RUNTIME_DIR: too long");
-        SL_TRY(builtin(c, SL_CONFIG_ENDPOINT, dir, "/sluice/sluiced.sock", e));
-    } else {
-        SL_TRY(builtin(c, SL_CONFIG_ENDPOINT, "ipc:///run/sluice/sluiced.sock", "", e));
-    }
+    SL_TRY(set_endpoint(c, o, e));
     if (!state && !c->root) {
         state = env(c, "XDG_STATE_HOME");
         tail = "/sluice";
@@ -277,7 +283,7 @@ static int choose_files(struct sl_config *c, const struct sl_config_opts *o, str
 
 static int fill(struct sl_config *c, const struct sl_config_opts *o, struct sl_error *e)
 {
-    SL_TRY(set_builtins(c, e));
+    SL_TRY(set_builtins(c, o, e));
     SL_TRY(choose_files(c, o, e));
     for (int i = 0; i < 2 && c->files[i]; i++) {
         int rc = read_file(c, c->files[i], i ? SL_CONFIG_FROM_USER : SL_CONFIG_FROM_SYSTEM, e);
@@ -324,11 +330,35 @@ void sl_config_close(struct sl_config *c)
     free(c);
 }
 
+/* A relative path, made absolute. */
+static int from_here(const char *text, char *path, size_t cap, struct sl_error *e)
+{
+    size_t n;
+
+    if (strcmp(text, ".") == 0)
+        text = "";
+    while (strncmp(text, "./", 2) == 0)
+        text += 2;
+    if (!getcwd(path, cap))
+        return sl_fail(e, SL_EFAIL, "the current folder: %s", strerror(errno));
+    n = strlen(path);
+    if (*text && (size_t)snprintf(path + n, cap - n, "%s%s", path[n - 1] == '/' ? "" : "/", text) >= cap - n)
+        return sl_fail(e, SL_EUSAGE, "'%.64s...': too long", text);
+    return 0;
+}
+
 int sl_config_set(struct sl_config *c, enum sl_config_key k, const char *text,
                   const char *option, struct sl_error *e)
 {
-    int rc = put(c, k, SL_CONFIG_FROM_OPTION, option, text, e);
+    char path[4096];
+    int rc = 0;
 
+    if (sl_config_info(k)->type == SL_CONFIG_IS_PATH && *text && *text != '/') {
+        rc = from_here(text, path, sizeof path, e);
+        text = path;
+    }
+    if (rc == 0)
+        rc = put(c, k, SL_CONFIG_FROM_OPTION, option, text, e);
     if (rc < 0)
         sl_fail_context(e, "%s", option);
     return rc;
@@ -349,6 +379,18 @@ const char *sl_config_text(const struct sl_config *c, enum sl_config_key k)
 uint64_t sl_config_number(const struct sl_config *c, enum sl_config_key k)
 {
     return sl_config_get(c, k)->number;
+}
+
+int sl_config_there(const struct sl_config *c, enum sl_config_key k, struct sl_error *e)
+{
+    const struct sl_config_info *info = sl_config_info(k);
+    const struct sl_config_value *v = sl_config_get(c, k);
+
+    for (unsigned i = 0; i < v->n; i++)
+        if (*v->items[i] && access(v->items[i], F_OK) != 0)
+            return sl_fail(e, SL_EUSAGE, "%s: %s.%s: %s: %s", v->origin, info->section, info->name,
+                           v->items[i], strerror(errno));
+    return 0;
 }
 
 const char *sl_config_file(const struct sl_config *c, unsigned i, bool *read)

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #define SL_CONFIG_SYSTEM "/etc/sluice/sluice.conf"
+#define SL_CONFIG_SOCKET "/run/sluice/sluiced.sock"
 #define SL_CONFIG_ITEMS 64          /* values of a list */
 
 enum sl_config_key {
@@ -50,13 +51,15 @@ enum sl_config_key {
 };
 
 enum sl_config_type {
-    SL_CONFIG_IS_TEXT,
     SL_CONFIG_IS_PATH,              /* absolute */
     SL_CONFIG_IS_NUMBER,
     SL_CONFIG_IS_SIZE,              /* bytes: 1G, 512Mi; K M G T decimal, Ki Mi Gi Ti binary */
     SL_CONFIG_IS_TIME,              /* ms: 500ms, 5s, 2min, 1h; a unit is required */
     SL_CONFIG_IS_BOOL,              /* yes, no, true, false, on, off, 1, 0 */
-    SL_CONFIG_IS_CHOICE             /* one of `choices` */
+    SL_CONFIG_IS_CHOICE,            /* one of `choices` */
+    SL_CONFIG_IS_ENDPOINT,          /* ipc:///PATH, tcp://HOST:PORT */
+    SL_CONFIG_IS_ADDRESS,           /* ADDRESS:PORT, off */
+    SL_CONFIG_IS_DEVICE             /* auto, cpu, or devices with ',' between them */
 };
 
 struct sl_config_info {
@@ -91,6 +94,9 @@ struct sl_config_opts {
     /* Read this file alone, in place of user's and system's; it must be there.
      * NULL: $SLUICE_CONFIG, else the two usual ones, each of which may be absent. */
     const char *path;
+    /* A client's: the endpoint of this socket is built in where the user has no
+     * daemon (no socket below $XDG_RUNTIME_DIR) and it is there. NULL: none. */
+    const char *system_socket;
     /* For tests: replaces SL_CONFIG_SYSTEM, getenv, geteuid() == 0. NULL: the real ones. */
     const char *system_path;
     const char *(*env)(void *user, const char *name);
@@ -107,7 +113,8 @@ int sl_config_open(const struct sl_config_opts *o, struct sl_config **out, struc
 void sl_config_close(struct sl_config *c);
 
 /* Effect: a command line's option; `option` ("--lease") is its origin. Of a
- * scalar the last one counts; a list grows by each. Text is copied. Errors:
+ * scalar the last one counts; a list grows by each. A path may be relative to the
+ * current folder. Text is copied. Errors:
  * SL_EUSAGE naming the option. */
 int sl_config_set(struct sl_config *c, enum sl_config_key k, const char *text,
                   const char *option, struct sl_error *e) SL_MUST_USE;
@@ -117,6 +124,10 @@ const struct sl_config_value *sl_config_get(const struct sl_config *c, enum sl_c
 /* The first value; "" when there is none. */
 const char *sl_config_text(const struct sl_config *c, enum sl_config_key k);
 uint64_t sl_config_number(const struct sl_config *c, enum sl_config_key k);
+
+/* Errors: SL_EUSAGE naming origin and key of the first file or folder among this
+ * key's values that this process cannot reach. */
+int sl_config_there(const struct sl_config *c, enum sl_config_key k, struct sl_error *e) SL_MUST_USE;
 
 /* Facts of a key, for option tables, man pages, `config show`. Never NULL. */
 const struct sl_config_info *sl_config_info(enum sl_config_key k);

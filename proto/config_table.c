@@ -7,7 +7,7 @@
 #define DAY_MS UINT64_C(86400000)
 
 static const struct sl_config_info keys[SL_CONFIG_KEYS] = {
-    [SL_CONFIG_ENDPOINT] = {"sluice", "endpoint", "SLUICE_ENDPOINT", SL_CONFIG_IS_TEXT, false, 0, 0,
+    [SL_CONFIG_ENDPOINT] = {"sluice", "endpoint", "SLUICE_ENDPOINT", SL_CONFIG_IS_ENDPOINT, false, 0, 0,
         NULL, NULL, "where workers and clients find the daemon"},
     [SL_CONFIG_ROOT] = {"sluice", "root", "SLUICE_ROOT", SL_CONFIG_IS_PATH, true, 0, 0,
         NULL, NULL, "folder below which daemon and workers read and write for others"},
@@ -21,13 +21,13 @@ static const struct sl_config_info keys[SL_CONFIG_KEYS] = {
         0, 0, NULL, "", "public key file of the daemon, for tcp"},
     [SL_CONFIG_PLAIN_TCP] = {"sluice", "plain_tcp", "SLUICE_PLAIN_TCP", SL_CONFIG_IS_BOOL, false,
         0, 1, NULL, "no", "tcp on loopback without keys"},
-    [SL_CONFIG_LISTEN] = {"daemon", "listen", "SLUICE_LISTEN", SL_CONFIG_IS_TEXT, true, 0, 0,
+    [SL_CONFIG_LISTEN] = {"daemon", "listen", "SLUICE_LISTEN", SL_CONFIG_IS_ENDPOINT, true, 0, 0,
         NULL, NULL, "endpoint that the daemon binds; none: sluice.endpoint"},
     [SL_CONFIG_STATE_DIR] = {"daemon", "state_dir", "SLUICE_STATE_DIR", SL_CONFIG_IS_PATH, false,
         0, 0, NULL, NULL, "folder of the queue, on a local disk"},
     [SL_CONFIG_ALLOW] = {"daemon", "allow", "SLUICE_ALLOW", SL_CONFIG_IS_PATH, false, 0, 0,
         NULL, "", "list of keys and users that may connect, with their roles"},
-    [SL_CONFIG_METRICS] = {"daemon", "metrics", "SLUICE_METRICS", SL_CONFIG_IS_TEXT, false, 0, 0,
+    [SL_CONFIG_METRICS] = {"daemon", "metrics", "SLUICE_METRICS", SL_CONFIG_IS_ADDRESS, false, 0, 0,
         NULL, "off", "ADDRESS:PORT of /metrics, /healthz and /readyz, or off"},
     [SL_CONFIG_METRICS_REMOTE] = {"daemon", "metrics_remote", "SLUICE_METRICS_REMOTE",
         SL_CONFIG_IS_BOOL, false, 0, 1, NULL, "no", "metrics on an address other than loopback"},
@@ -40,7 +40,7 @@ static const struct sl_config_info keys[SL_CONFIG_KEYS] = {
     [SL_CONFIG_QUARANTINE_WORKERS] = {"daemon", "quarantine_workers", "SLUICE_QUARANTINE_WORKERS",
         SL_CONFIG_IS_NUMBER, false, 1, 1000, NULL, "3",
         "different workers on which a task fails before it is quarantined"},
-    [SL_CONFIG_DEVICE] = {"worker", "device", "SLUICE_DEVICE", SL_CONFIG_IS_TEXT, false, 0, 0,
+    [SL_CONFIG_DEVICE] = {"worker", "device", "SLUICE_DEVICE", SL_CONFIG_IS_DEVICE, false, 0, 0,
         NULL, "auto", "auto, cpu, or cuda:N"},
     [SL_CONFIG_THREADS] = {"worker", "threads", "SLUICE_THREADS", SL_CONFIG_IS_NUMBER, false,
         0, 1024, NULL, "0", "compute threads; 0: all processors"},

@@ -95,6 +95,47 @@ static bool choice(const char *list, const char *s, uint64_t *out)
     return false;
 }
 
+/* Digits, of at most 65535, to the end. */
+static bool port(const char *s)
+{
+    unsigned long v = 0;
+    size_t n = strspn(s, "0123456789");
+
+    for (size_t i = 0; i < n && v <= 65535; i++)
+        v = v * 10 + (unsigned long)(s[i] - '0');
+    return n > 0 && !s[n] && v <= 65535;
+}
+
+static bool host_and_port(const char *s)
+{
+    const char *colon = strrchr(s, ':');
+
+    return colon && colon > s && (port(colon + 1) || strcmp(colon, ":*") == 0);
+}
+
+static bool endpoint(const char *s)
+{
+    if (strncmp(s, "ipc://", 6) == 0)
+        return s[6] == '/' && s[7];
+    return strncmp(s, "tcp://", 6) == 0 && host_and_port(s + 6);
+}
+
+static bool device(const char *s)
+{
+    if (strcmp(s, "auto") == 0 || strcmp(s, "cpu") == 0)
+        return true;
+    for (;; s++) {
+        size_t n = strcspn(s, ",");
+
+        if (strncmp(s, "cuda:", 5) == 0 ? n == 5 || strspn(s + 5, "0123456789") != n - 5
+                                        : strncmp(s, "GPU-", 4) != 0 || n == 4)
+            return false;
+        s += n;
+        if (!*s)
+            return true;
+    }
+}
+
 static const char *limit_text(const struct sl_config_info *k, uint64_t v, char buf[32])
 {
     static const struct unit times[] = {{"h", 3600000}, {"min", 60000}, {"s", 1000}, {"ms", 1}};
@@ -114,16 +155,12 @@ int sl_config_check(const struct sl_config_info *k, const char *text, uint64_t *
                     struct sl_error *e)
 {
     static const struct unit plain[] = {{"", 1}};
-    const char *expected = "a text";
+    const char *expected = "";
     char range[128], low[32], high[32];
     bool ok = true, ranged = true;
 
     *number = 0;
     switch (k->type) {
-    case SL_CONFIG_IS_TEXT:
-        ok = *text != '\0';
-        ranged = false;
-        break;
     case SL_CONFIG_IS_PATH:
         ok = *text == '/' || (*text == '\0' && k->builtin);
         expected = "an absolute path";
@@ -148,6 +185,21 @@ int sl_config_check(const struct sl_config_info *k, const char *text, uint64_t *
     case SL_CONFIG_IS_CHOICE:
         ok = choice(k->choices, text, number);
         expected = k->choices;
+        ranged = false;
+        break;
+    case SL_CONFIG_IS_ENDPOINT:
+        ok = endpoint(text);
+        expected = "ipc:///PATH or tcp://HOST:PORT";
+        ranged = false;
+        break;
+    case SL_CONFIG_IS_ADDRESS:
+        ok = strcmp(text, "off") == 0 || host_and_port(text);
+        expected = "ADDRESS:PORT (127.0.0.1:9560) or off";
+        ranged = false;
+        break;
+    case SL_CONFIG_IS_DEVICE:
+        ok = device(text);
+        expected = "auto, cpu, cuda:N or GPU-UUID";
         ranged = false;
         break;
     }

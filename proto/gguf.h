@@ -107,6 +107,10 @@ void sl_gguf_close(struct sl_gguf *g);
 /* Returns the tensor's index in g->tensors or -1. */
 int64_t sl_gguf_find(const struct sl_gguf *g, const char *name);
 
+/* Returns ggml's count of dimensions, which llama-quantize writes: 1, or up to the last
+ * that is not 1. */
+uint32_t sl_gguf_dims(const uint64_t ne[4]);
+
 /* Effect: the header of a GGUF v3 file as one block of bytes: magic, counts,
  * key-values, tensor infos (offsets as given), zero padding to 32. *buf is the
  * caller's (free). Errors: SL_EFAIL out of memory, or a general.alignment that

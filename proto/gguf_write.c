@@ -62,6 +62,15 @@ static uint64_t put_kv(struct sink *s, const struct sl_kv *kv)
     return value;
 }
 
+uint32_t sl_gguf_dims(const uint64_t ne[4])
+{
+    uint32_t n = 4;
+
+    while (n > 1 && ne[n - 1] == 1)
+        n--;
+    return n;
+}
+
 static void put_tensor(struct sink *s, const struct sl_gguf_tensor *t)
 {
     put_str(s, t->name, strnlen(t->name, SL_NAME_MAX));

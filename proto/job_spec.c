@@ -260,6 +260,22 @@ static int copy_file_type(struct sl_job_plan *j, struct sl_error *e)
     return 0;
 }
 
+/* llama-quantize's rules go by the numbers that --override-kv gives. */
+static void override_hparams(struct sl_model *m, const struct sl_kvs *kvs)
+{
+    struct { const char *key; uint64_t *value; } number[] = {
+        {"block_count", &m->hp.n_layer}, {"expert_count", &m->hp.n_expert},
+        {"attention.head_count", &m->hp.n_head}, {"attention.head_count_kv", &m->hp.n_head_kv},
+    };
+
+    for (size_t i = 0; i < sizeof number / sizeof *number; i++) {
+        char key[160];
+
+        snprintf(key, sizeof key, "%.80s.%s", m->arch, number[i].key);
+        (void)sl_kvs_get_uint(kvs, key, number[i].value);
+    }
+}
+
 int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_job_options *o,
                      struct sl_error *e)
 {
@@ -278,6 +294,7 @@ int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_
     SL_TRY(o->config_only ? sl_checkpoint_open_config(source, &j->ck, e)
                           : sl_checkpoint_open_within(source, j->roots, &j->ck, e));
     SL_TRY(sl_model_open(j->ck, &mo, &j->model, e));
+    override_hparams(j->model, &j->extra_kvs);
     if (sl_recipe_is_copy(j->recipe))
         SL_TRY(copy_file_type(j, e));
     if (o->n_prune && sl_kvs_set_arr(&j->extra_kvs, SL_KEY_PRUNED, SL_KV_U32, o->prune, o->n_prune) < 0)
@@ -407,7 +424,7 @@ static void put_label(cJSON *o, const char *field, const char *name, const char 
     char text[256];
 
     snprintf(text, sizeof text, "%.200s (%.12s)", name ? name : "", hash);
-    sl_put_str(o, field, text);
+    sl_put_text(o, field, text);
 }
 
 /* Number of the source file that a task begins in. */

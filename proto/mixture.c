@@ -392,7 +392,7 @@ int sl_mixture_fallback(int type, uint64_t cols, bool rules_2025)
     case SL_TYPE_Q6_K: other = SL_TYPE_Q8_0; break;
     default:
         if (info->block != 256)
-            return -1;
+            return rules_2025 ? -1 : SL_TYPE_F16;
         other = SL_TYPE_IQ4_NL; /* all the iq types of 256 */
     }
     return cols % sl_type_info(other)->block ? SL_TYPE_F16 : other;

@@ -110,9 +110,15 @@ static int set_pruned(const struct sl_model_opts *o, struct sl_model *m, struct 
                ? sl_fail(e, SL_EFAIL, "out of memory for metadata") : 0;
 }
 
-/* What llama-quantize sets anew, or drops; and what Sluice said of the source's own making. */
-static bool is_rewritten(const char *key)
+/* What llama-quantize sets anew, or drops; what Sluice said of the source's own making; and
+ * an alignment that the output does not have (llama-quantize copies it, and nothing reads
+ * such a file). */
+static bool is_rewritten(const struct sl_kvs *from, const char *key)
 {
+    uint32_t align;
+
+    if (strcmp(key, "general.alignment") == 0)
+        return !sl_kvs_get_u32(from, key, &align) || align != SL_GGUF_ALIGN;
     return strncmp(key, "split.", 6) == 0 || strncmp(key, "sluice.", 7) == 0 || strcmp(key, "general.file_type") == 0 ||
            strcmp(key, "general.quantization_version") == 0;
 }
@@ -120,7 +126,7 @@ static bool is_rewritten(const char *key)
 static int take_keys(const struct sl_kvs *from, struct sl_model *m, struct sl_error *e)
 {
     for (uint64_t i = 0; i < from->n; i++)
-        if (!is_rewritten(from->kv[i].key) && sl_kvs_copy(&m->kvs, &from->kv[i]) < 0)
+        if (!is_rewritten(from, from->kv[i].key) && sl_kvs_copy(&m->kvs, &from->kv[i]) < 0)
             return sl_fail(e, SL_EFAIL, "out of memory for metadata");
     return 0;
 }

@@ -137,6 +137,19 @@ static int source_name(const struct sl_plan_input *in, char *buf, size_t cap)
     return snprintf(buf, cap, "%.*s", (int)n, from);
 }
 
+/* llama-quantize sets the number of layers that are left last of all. */
+static int move_block_count(const struct sl_plan_input *in, struct sl_kvs *k)
+{
+    const struct sl_kv *kv;
+    char key[160];
+
+    if (!sl_kvs_find(k, SL_KEY_PRUNED))
+        return 0;
+    snprintf(key, sizeof key, "%.80s.block_count", in->m->arch);
+    kv = sl_kvs_find(&in->m->kvs, key);
+    return kv ? sl_kvs_copy(k, kv) : 0;
+}
+
 /* The first segment's metadata: as llama-quantize orders it, then Sluice's own. */
 static int model_kvs(const struct sl_plan_input *in, struct sl_plan *p)
 {
@@ -147,6 +160,7 @@ static int model_kvs(const struct sl_plan_input *in, struct sl_plan *p)
     SL_TRY(sl_kvs_set_u32(k, "general.quantization_version", GGML_QUANT_VERSION));
     SL_TRY(sl_kvs_set_u32(k, "general.file_type", sl_recipe_file_type(in->r)));
     SL_TRY(copy_kvs(k, in->o->extra_kvs));
+    SL_TRY(move_block_count(in, k));
     SL_TRY(sl_kvs_set_str(k, SL_KEY_VERSION, SLUICE_VERSION));
     SL_TRY(sl_kvs_set_str(k, SL_KEY_RECIPE, sl_recipe_name(in->r)));
     SL_TRY(sl_kvs_set_str(k, SL_KEY_RECIPE_TEXT, sl_recipe_text(in->r)));
@@ -198,7 +212,7 @@ static int segment_header(struct sl_plan *p, struct sl_plan_segment *s)
         const struct sl_plan_tensor *t = &p->tensors[s->first_tensor + i];
 
         memcpy(list[i].name, t->t->name, sizeof list[i].name);
-        list[i].n_dims = t->t->n_dims;
+        list[i].n_dims = sl_gguf_dims(t->t->ne);
         memcpy(list[i].ne, t->t->ne, sizeof list[i].ne);
         list[i].type = t->type;
         list[i].offset = t->offset;

@@ -14,6 +14,7 @@ struct parser {
     struct sl_recipe *r;
     struct sl_error *e;
     uint32_t line;
+    unsigned seen; /* directives so far, a bit for each */
 };
 
 static int bad(const struct parser *p, const char *what, const char *word, const char *expected)
@@ -170,13 +171,14 @@ static int parse_mixture(const struct parser *p, const char *word, const struct 
 static int parse_file_type(const struct parser *p, const char *word)
 {
     const struct sl_mixture *x = NULL;
+    const char *end = word;
     uint32_t v;
 
     p->r->copy = strcmp(word, "source") == 0;
     if (p->r->copy)
         return 0;
     if (isdigit((unsigned char)*word)) {
-        if (!number(&word, &v) || *word)
+        if (!number(&end, &v) || *end)
             return bad(p, "bad file_type", word, "a number, a mixture's name such as q3_k_m, or source");
     } else {
         SL_TRY(parse_mixture(p, word, &x));
@@ -210,6 +212,9 @@ static int parse_directive(struct parser *p, char **w, int n)
         return 0;
     if (n != 2)
         return bad(p, "wrong number of words after", w[0], "exactly one");
+    if (p->seen & 1u << k)
+        return bad(p, "a second", w[0], "one at most");
+    p->seen |= 1u << k;
     switch (k) {
     case 0: SL_TRY(parse_mixture(p, w[1], &p->r->mixture)); break;
     case 1: SL_TRY(parse_type(p, w[1], &p->r->default_type)); break;
@@ -308,7 +313,7 @@ static int parse_text(struct parser *p)
 int sl_recipe_parse(const char *name, const char *where, const char *text, struct sl_recipe **out,
                     struct sl_error *e)
 {
-    struct parser p = {calloc(1, sizeof *p.r), e, 0};
+    struct parser p = {.r = calloc(1, sizeof *p.r), .e = e};
     struct sl_recipe *r = p.r;
     int rc;
 

@@ -111,12 +111,10 @@ static const char *below(const char *root, const char *path)
     return *path ? path : ".";
 }
 
-int sl_roots_open_path(const struct sl_roots *r, const char *path, int flags, struct sl_error *e)
+/* Returns the descriptor, or -1 with the reason in *first (0: below no root). */
+static int open_below(const struct sl_roots *r, const char *path, int flags, int *first)
 {
-    int first = 0;
-
-    if (path[0] != '/')
-        return sl_fail(e, SL_EUSAGE, "%s: an absolute path is expected", path);
+    *first = 0;
     for (unsigned i = 0; i < r->n; i++) {
         const char *names[2] = {r->root[i].path, r->root[i].real};
 
@@ -126,10 +124,31 @@ int sl_roots_open_path(const struct sl_roots *r, const char *path, int flags, st
 
             if (fd >= 0)
                 return fd;
-            if (rest && (!first || first == EXDEV))
-                first = errno;
+            if (rest && (!*first || *first == EXDEV))
+                *first = errno;
         }
     }
+    return -1;
+}
+
+int sl_roots_open_path(const struct sl_roots *r, const char *path, int flags, struct sl_error *e)
+{
+    int first, fd;
+
+    if (path[0] != '/')
+        return sl_fail(e, SL_EUSAGE, "%s: an absolute path is expected", path);
+    fd = open_below(r, path, flags, &first);
+    if (fd < 0 && first == EXDEV) {
+        /* A link with an absolute text may lead to a root all the same; the kernel looks again. */
+        char *real = realpath(path, NULL);
+        int again;
+
+        if (real)
+            fd = open_below(r, real, flags, &again);
+        free(real);
+    }
+    if (fd >= 0)
+        return fd;
     if (!first)
         return sl_fail(e, SL_EUSAGE, "%s: lies outside the folders allowed here (--root)", path);
     if (first == EXDEV || first == ELOOP)

@@ -228,9 +228,9 @@ int sl_gguf_stream(const char *path, const struct sl_gguf *g, const struct sl_st
     bool large = g->data_bytes > DIRECT_ABOVE;
     int rc;
 
-    s.fd = open(path, O_RDONLY | O_CLOEXEC | (large ? O_DIRECT : 0));
+    s.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | (large ? O_DIRECT : 0));
     if (s.fd < 0 && large && errno == EINVAL)
-        s.fd = open(path, O_RDONLY | O_CLOEXEC);
+        s.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (s.fd < 0)
         return sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
     (void)posix_fadvise(s.fd, 0, 0, POSIX_FADV_SEQUENTIAL);

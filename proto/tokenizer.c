@@ -23,6 +23,7 @@ struct vocab {
     uint64_t n_base;    /* entries of model.vocab */
     int64_t max_added;  /* highest id of an added token, or -1 */
     struct sl_name_table base, added; /* text -> id */
+    bool byte_decoder;  /* decoding turns the byte-level alphabet into bytes */
 };
 
 static const cJSON *entry(const cJSON *object, const char *name)
@@ -178,34 +179,39 @@ static int with_spaces(struct vocab *v, uint64_t id, const char *text, struct sl
     return 0;
 }
 
-static int add_token(struct vocab *v, const char *text, uint64_t id, bool special,
+/* The converter decodes what it encoded of a token that is not normalized; bytes
+ * that are no UTF-8 become U+FFFD. */
+static int decode_token(struct vocab *v, const char **text, struct sl_error *e)
+{
+    char *decoded;
+
+    if (!v->byte_decoder || !sl_byte_level_decode(*text, &decoded))
+        return 0;
+    SL_TRY(own(v, decoded, e));
+    *text = decoded;
+    return 0;
+}
+
+static int add_token(struct vocab *v, const char *text, uint64_t id, bool special, bool normalized,
                      struct sl_error *e)
 {
     if (id >= v->n)
         return bad_id(v, text, e);
     SL_TRY(sl_name_table_add(&v->added, text, (uint32_t)id, NULL, e));
-    v->text[id] = text;
     if ((int64_t)id > v->max_added)
         v->max_added = (int64_t)id;
+    if (!normalized)
+        SL_TRY(decode_token(v, &text, e));
+    v->text[id] = text;
     v->type[id] = special || looks_special(text) ? SL_TOKEN_CONTROL : SL_TOKEN_USER_DEFINED;
     return v->type[id] == SL_TOKEN_USER_DEFINED ? with_spaces(v, id, text, e) : 0;
 }
 
-static int take_added(struct vocab *v, const cJSON *tokenizer, struct sl_error *e)
+static bool is_normalized(const cJSON *item, bool special)
 {
-    const cJSON *list = entry(tokenizer, "added_tokens");
-    uint64_t id;
+    const cJSON *j = entry(item, "normalized");
 
-    for (const cJSON *x = cJSON_IsArray(list) ? list->child : NULL; x; x = x->next) {
-        const char *text = sl_token_text(x);
-
-        if (!text || cJSON_IsString(x))
-            return sl_fail(e, SL_ESOURCE, "tokenizer.json: an entry of added_tokens has no content");
-        if (!sl_json_uint(entry(x, "id"), SL_JSON_EXACT, &id))
-            return bad_id(v, text, e);
-        SL_TRY(add_token(v, text, id, cJSON_IsTrue(entry(x, "special")), e));
-    }
-    return 0;
+    return cJSON_IsBool(j) ? cJSON_IsTrue(j) : !special;
 }
 
 static int index_base(struct vocab *v, struct sl_error *e)
@@ -221,8 +227,9 @@ static int index_base(struct vocab *v, struct sl_error *e)
 
 /* A token that only tokenizer_config.json tells of: it keeps the id that it has
  * in the vocabulary, else it gets the next free one. */
-static int add_late(struct vocab *v, const char *text, bool special, struct sl_error *e)
+static int add_late(struct vocab *v, const cJSON *item, bool special, struct sl_error *e)
 {
+    const char *text = sl_token_text(item);
     uint64_t id;
 
     if (!text || !*text || sl_name_table_find(&v->added, text) != SL_NO_NAME)
@@ -231,7 +238,26 @@ static int add_late(struct vocab *v, const char *text, bool special, struct sl_e
     id = sl_name_table_find(&v->base, text);
     if (id == SL_NO_NAME)
         id = v->max_added >= (int64_t)v->n_base ? (uint64_t)v->max_added + 1 : v->n_base;
-    return add_token(v, text, id, special, e);
+    return add_token(v, text, id, special, is_normalized(item, special), e);
+}
+
+static int take_added(struct vocab *v, const cJSON *tokenizer, struct sl_error *e)
+{
+    const cJSON *list = entry(tokenizer, "added_tokens");
+    bool special;
+    uint64_t id;
+
+    for (const cJSON *x = cJSON_IsArray(list) ? list->child : NULL; x; x = x->next) {
+        const char *text = sl_token_text(x);
+
+        if (!text || cJSON_IsString(x))
+            return sl_fail(e, SL_ESOURCE, "tokenizer.json: an entry of added_tokens has no content");
+        if (!sl_json_uint(entry(x, "id"), SL_JSON_EXACT, &id))
+            return bad_id(v, text, e);
+        special = cJSON_IsTrue(entry(x, "special"));
+        SL_TRY(add_token(v, text, id, special, is_normalized(x, special), e));
+    }
+    return 0;
 }
 
 static int take_config_tokens(struct vocab *v, const cJSON *config, struct sl_error *e)
@@ -242,11 +268,11 @@ static int take_config_tokens(struct vocab *v, const cJSON *config, struct sl_er
     const cJSON *decoder = entry(config, "added_tokens_decoder");
 
     for (const cJSON *x = cJSON_IsObject(decoder) ? decoder->child : NULL; x; x = x->next)
-        SL_TRY(add_late(v, sl_token_text(x), cJSON_IsTrue(entry(x, "special")), e));
+        SL_TRY(add_late(v, x, cJSON_IsTrue(entry(x, "special")), e));
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        SL_TRY(add_late(v, sl_token_text(entry(config, names[i])), true, e));
+        SL_TRY(add_late(v, entry(config, names[i]), true, e));
     for (const cJSON *x = cJSON_IsArray(more) ? more->child : NULL; x; x = x->next)
-        SL_TRY(add_late(v, sl_token_text(x), true, e));
+        SL_TRY(add_late(v, x, true, e));
     return 0;
 }
 
@@ -276,10 +302,25 @@ static void vocab_free(struct vocab *v)
     sl_name_table_free(&v->added);
 }
 
+static bool has_byte_decoder(const cJSON *tokenizer)
+{
+    const cJSON *j = entry(tokenizer, "decoder"), *list = entry(j, "decoders");
+
+    for (const cJSON *x = cJSON_IsArray(list) ? list->child : j; x; x = x->next) {
+        const cJSON *type = entry(x, "type");
+
+        if (cJSON_IsString(type) && strcmp(type->valuestring, "ByteLevel") == 0)
+            return true;
+        if (x == j)
+            break;
+    }
+    return false;
+}
+
 static int set_tokens(const cJSON *tokenizer, const cJSON *config, uint64_t n_vocab,
                       struct sl_kvs *kvs, struct sl_error *e)
 {
-    struct vocab v = {.n = n_vocab, .max_added = -1};
+    struct vocab v = {.n = n_vocab, .max_added = -1, .byte_decoder = has_byte_decoder(tokenizer)};
     int rc;
 
     v.text = calloc(n_vocab + 1, sizeof *v.text);

@@ -138,8 +138,12 @@ static void read_template(struct special *s, const cJSON *processor, bool have_c
         last = special_id(cJSON_GetArrayItem(single, n - 1));
     }
     if (first) {
-        if (!have_config)
+        bool known = same(first, s->token[BOS]) || same(first, s->token[CLS]);
+
+        if (!have_config || (!known && !is_set(s->token[BOS])))
             s->token[BOS] = first;
+        if (have_config && !known && !is_set(s->token[CLS]))
+            s->token[CLS] = first;
         set_add(s, BOS, same(first, s->token[BOS]) || same(first, s->token[CLS]));
     }
     if (last) {
@@ -338,6 +342,44 @@ static int set_chat_template(const struct sl_source_dir *dir, const cJSON *confi
     return rc;
 }
 
+/* ---- the normalizer ---- */
+
+struct normalizer {
+    const cJSON *lowercase, *strip_accents; /* true or false, or NULL */
+};
+
+static void read_normalizer(const cJSON *j, struct normalizer *n, int depth)
+{
+    const cJSON *type = entry(j, "type"), *list = entry(j, "normalizers");
+
+    if (!cJSON_IsString(type) || depth > 4)
+        return;
+    if (strcmp(type->valuestring, "BertNormalizer") == 0) {
+        n->lowercase = entry(j, "lowercase");
+        n->strip_accents = entry(j, "strip_accents");
+    } else if (strcmp(type->valuestring, "Lowercase") == 0) {
+        n->lowercase = j;
+    } else if (strcmp(type->valuestring, "StripAccents") == 0) {
+        n->strip_accents = j;
+    } else if (strcmp(type->valuestring, "Sequence") == 0) {
+        for (const cJSON *x = cJSON_IsArray(list) ? list->child : NULL; x; x = x->next)
+            read_normalizer(x, n, depth + 1);
+    }
+}
+
+/* What turns text into lower case, or takes accents off: by its type alone, or as an entry says. */
+static int set_normalizer(const cJSON *tokenizer, struct sl_kvs *kvs)
+{
+    struct normalizer n = {NULL, NULL};
+
+    read_normalizer(entry(tokenizer, "normalizer"), &n, 0);
+    if (cJSON_IsBool(n.lowercase) || cJSON_IsObject(n.lowercase))
+        SL_TRY(sl_kvs_set_bool(kvs, "tokenizer.ggml.normalizer.lowercase", !cJSON_IsFalse(n.lowercase)));
+    if (cJSON_IsBool(n.strip_accents) || cJSON_IsObject(n.strip_accents))
+        SL_TRY(sl_kvs_set_bool(kvs, "tokenizer.ggml.normalizer.strip_accents", !cJSON_IsFalse(n.strip_accents)));
+    return 0;
+}
+
 int sl_tokenizer_special(const struct sl_source_dir *dir, const cJSON *tokenizer,
                          const cJSON *tokenizer_config, const cJSON *config, uint64_t n_vocab, struct sl_kvs *kvs,
                          struct sl_error *e)
@@ -354,10 +396,9 @@ int sl_tokenizer_special(const struct sl_source_dir *dir, const cJSON *tokenizer
             rc = sl_kvs_set_bool(kvs, types[s.add_order[i]].add_key, s.add[s.add_order[i]]);
     if (rc < 0)
         return sl_fail(e, rc, "out of memory for metadata");
-    if (!tokenizer_config)
-        return 0;
     if (e)
         e->text[0] = '\0';
-    rc = set_chat_template(dir, tokenizer_config, kvs, e);
+    rc = tokenizer_config ? set_chat_template(dir, tokenizer_config, kvs, e) : 0;
+    rc = rc < 0 ? rc : set_normalizer(tokenizer, kvs);
     return rc < 0 && e && !e->text[0] ? sl_fail(e, rc, "out of memory for metadata") : rc;
 }

@@ -1,5 +1,7 @@
 #include "proto/wire.h"
 
+#include "proto/utf8.h"
+
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,6 +42,11 @@ void sl_msg_free(struct sl_msg *m)
     m->tree = NULL;
 }
 
+static bool plain_char(unsigned char c)
+{
+    return (c >= 0x20 && c != 0x7f) || c == '\n' || c == '\r' || c == '\t';
+}
+
 /* A failed set becomes a field that no table has. */
 static void put_failed(cJSON *object)
 {
@@ -57,6 +64,49 @@ void sl_put_str(cJSON *object, const char *field, const char *v)
 {
     if (v && !cJSON_AddStringToObject(object, field, v))
         put_failed(object);
+}
+
+static char *readable(const char *v)
+{
+    size_t n = strlen(v);
+    char *copy = strndup(v, n);
+
+    for (size_t i = 0, k; copy && i < n; i += k ? k : 1) {
+        k = sl_utf8_at(copy + i, n - i);
+        if (k == 0 && n - i < 4 && (copy[i] & 0xc0) == 0xc0)
+            copy[n = i] = '\0'; /* cut off in a character */
+        else if (k == 0 || (k == 1 && !plain_char((unsigned char)copy[i])))
+            copy[i] = '?';
+    }
+    return copy;
+}
+
+void sl_put_text(cJSON *object, const char *field, const char *v)
+{
+    char *copy = v ? readable(v) : NULL;
+
+    if (copy)
+        sl_put_str(object, field, copy);
+    else if (v)
+        put_failed(object);
+    free(copy);
+}
+
+void sl_put_texts(cJSON *object, const char *field, const cJSON *list)
+{
+    cJSON *array = sl_put_array(object, field);
+    const cJSON *x;
+
+    cJSON_ArrayForEach(x, list) {
+        char *copy = readable(x->valuestring);
+        cJSON *item = copy ? cJSON_CreateString(copy) : NULL;
+
+        if (!item || !cJSON_AddItemToArray(array, item)) {
+            cJSON_Delete(item);
+            put_failed(object);
+        }
+        free(copy);
+    }
 }
 
 void sl_put_bool(cJSON *object, const char *field, bool v)
@@ -159,13 +209,20 @@ static const char *const type_text[] = {
 
 static bool plain_text(const char *s)
 {
-    for (; *s; s++) {
-        unsigned char c = (unsigned char)*s;
+    while (*s && plain_char((unsigned char)*s))
+        s++;
+    return !*s;
+}
 
-        if ((c < 0x20 && c != '\n' && c != '\r' && c != '\t') || c == 0x7f)
-            return false;
+static bool is_utf8(const char *s)
+{
+    size_t left = strlen(s), n;
+
+    while (left && (n = sl_utf8_at(s, left)) != 0) {
+        s += n;
+        left -= n;
     }
-    return true;
+    return left == 0;
 }
 
 static int wrong(const struct sl_field *f, const char *in, struct sl_error *e)
@@ -207,7 +264,7 @@ static int check_array(const char *in, const struct sl_field *f, const cJSON *it
         if (f->type == SL_F_UINTS && !sl_json_uint(c, SL_WIRE_UINT_MAX, &v))
             return wrong(f, in, e);
         if (f->type == SL_F_STRS && (!cJSON_IsString(c) || strlen(c->valuestring) > STRINGS_BYTES ||
-                                     !plain_text(c->valuestring)))
+                                     !plain_text(c->valuestring) || !is_utf8(c->valuestring)))
             return wrong(f, in, e);
         if (f->type == SL_F_RECS && !cJSON_IsObject(c))
             return wrong(f, in, e);
@@ -231,6 +288,8 @@ static int check_field(const char *in, const struct sl_field *f, const cJSON *it
     case SL_F_PATH:
     case SL_F_HEX:
     case SL_F_HEXES:
+        if (cJSON_IsString(item) && !is_utf8(item->valuestring))
+            return sl_fail(e, SL_EUSAGE, "%s: field '%s' is not valid UTF-8", in, f->name);
         return cJSON_IsString(item) && text_fits(f, item->valuestring) ? 0 : wrong(f, in, e);
     case SL_F_REC:
         if (!cJSON_IsObject(item))

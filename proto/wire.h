@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SL_WIRE_VERSION 1
+#define SL_WIRE_VERSION 2
 #define SL_WIRE_MAX 8388608u        /* bytes of a message, compressed or not */
 #define SL_WIRE_COMPRESS 65536u     /* a longer one is sent as a zstd frame */
 #define SL_WIRE_DEPTH 8
@@ -39,7 +39,7 @@ enum sl_special_task {
 
 enum sl_message_id {
     SL_M_HELLO, SL_M_WELCOME, SL_M_REHELLO, SL_M_PING, SL_M_PONG, SL_M_ERROR, SL_M_BYE,
-    SL_M_PULL, SL_M_GRANT, SL_M_PROGRESS, SL_M_RESULT, SL_M_FAIL, SL_M_GIVEBACK, SL_M_ACK,
+    SL_M_PULL, SL_M_GRANT, SL_M_PROGRESS, SL_M_GPUS, SL_M_RESULT, SL_M_FAIL, SL_M_GIVEBACK, SL_M_ACK,
     SL_M_NACK, SL_M_REVOKE, SL_M_DRAIN, SL_M_SUBMIT, SL_M_SUBMITTED, SL_M_LIST, SL_M_HISTORY,
     SL_M_JOBS, SL_M_SHOW, SL_M_JOB, SL_M_CANCEL, SL_M_HOLD, SL_M_RELEASE, SL_M_RETRY, SL_M_SET,
     SL_M_STITCH, SL_M_VERIFY, SL_M_FORGET, SL_M_DONE, SL_M_WAIT, SL_M_ENDED, SL_M_WATCH,
@@ -80,6 +80,8 @@ const struct sl_message *sl_message(enum sl_message_id id);
 /* The i-th record, NULL past the last. */
 const struct sl_record *sl_record(unsigned i);
 
+#define SL_WIRE_GPUS 16              /* GPUs of a worker */
+
 /* The fields of record `stages`, in turn. */
 #define SL_STAGES 7
 extern const char *const sl_stage_name[SL_STAGES];
@@ -111,6 +113,11 @@ struct cJSON *sl_get(const struct cJSON *object, const char *field);   /* NULL: 
  * no check of its own. A NULL string sets nothing. */
 void sl_put_uint(struct cJSON *object, const char *field, uint64_t v);
 void sl_put_str(struct cJSON *object, const char *field, const char *v);
+/* The same for words that somebody reads: what is no UTF-8 or a control character in them
+ * becomes '?', and a character that was cut off at their end goes. */
+void sl_put_text(struct cJSON *object, const char *field, const char *v);
+/* Effect: an array of them, from the strings of list. */
+void sl_put_texts(struct cJSON *object, const char *field, const struct cJSON *list);
 void sl_put_bool(struct cJSON *object, const char *field, bool v); /* false sets nothing */
 void sl_put_hex64(struct cJSON *object, const char *field, uint64_t v);
 void sl_put_uints(struct cJSON *object, const char *field, const uint64_t *v, size_t n);

@@ -125,6 +125,16 @@ static const struct sl_field failure_fields[] = {
 };
 static const struct sl_record failure_record = {"failure", FIELDS(failure_fields)};
 
+static const struct sl_field gpu_fields[] = {
+    {"device", SL_F_STR, true, 16, NULL},
+    {"name", SL_F_STR, true, 127, NULL},
+    {"celsius", SL_F_UINT, false, 1000, NULL},
+    {"watts", SL_F_UINT, false, 100000, NULL},
+    {"memory", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
+    {"memory_used", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
+};
+static const struct sl_record gpu_record = {"gpu", FIELDS(gpu_fields)};
+
 static const struct sl_field worker_fields[] = {
     {"name", SL_F_STR, true, NAME_BYTES, NULL},
     {"instance", SL_F_HEX, true, 32, NULL},
@@ -142,6 +152,7 @@ static const struct sl_field worker_fields[] = {
     {"rate", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"done", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"bytes", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"gpus", SL_F_RECS, false, SL_WIRE_GPUS, &gpu_record},
 };
 static const struct sl_record worker_record = {"worker", FIELDS(worker_fields)};
 
@@ -223,6 +234,9 @@ static const struct sl_field progress_message[] = {
     {"rate", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"tensor", SL_F_STR, false, 128, NULL},
     {"stages", SL_F_REC, false, 0, &stages_record},
+};
+static const struct sl_field gpus_message[] = {
+    {"gpus", SL_F_RECS, true, SL_WIRE_GPUS, &gpu_record},
 };
 static const struct sl_field result_message[] = {
     {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
@@ -396,6 +410,7 @@ static const struct sl_message messages[SL_M_COUNT] = {
     [SL_M_PULL] = {"pull", SL_FROM_WORKER, "grant", FIELDS(pull_message)},
     [SL_M_GRANT] = {"grant", SL_FROM_DAEMON, "result fail giveback", FIELDS(grant_message)},
     [SL_M_PROGRESS] = {"progress", SL_FROM_WORKER, "", FIELDS(progress_message)},
+    [SL_M_GPUS] = {"gpus", SL_FROM_WORKER, "", FIELDS(gpus_message)},
     [SL_M_RESULT] = {"result", SL_FROM_WORKER, "ack nack", FIELDS(result_message)},
     [SL_M_FAIL] = {"fail", SL_FROM_WORKER, "ack nack", FIELDS(fail_message)},
     [SL_M_GIVEBACK] = {"giveback", SL_FROM_WORKER, "ack nack", FIELDS(giveback_message)},
@@ -445,6 +460,7 @@ static const struct sl_record *const records[] = {
     &plan_record,
     &job_record,
     &failure_record,
+    &gpu_record,
     &worker_record,
     &event_record,
 };

@@ -31,6 +31,12 @@ $(B)/tools/emulated_gpu: tests/tools/emulated_gpu.c $(B)/client/sluice_main.o $(
 	$(if $(V),,@echo "  TOOL    $@")
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -MMD -MP -MF $@.d -o $@ $< $(B)/client/sluice_main.o $(B)/libsluice.a $(LIBS)
 
+$(B)/tools/emulated_worker: tests/tools/emulated_gpu.c $(B)/worker/worker_main.o $(B)/libsluice.a
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  TOOL    $@")
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -MMD -MP -MF $@.d -o $@ $< $(B)/worker/worker_main.o $(B)/libsluice.a $(LIBS)
+TOOL_BINS += $(B)/tools/emulated_worker
+
 # The GPU's check and benchmark, on the same.
 TOOL_BINS += $(B)/tools/emulated_check $(B)/tools/emulated_bench
 $(B)/tools/emulated_%: tests/gpu/gpu_%.c tests/tools/emulated_gpu.c $(B)/libsluice.a

@@ -1,134 +1,376 @@
 #include "worker/claim.h"
 
+#include "proto/clock.h"
+#include "proto/random_hex.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define CLAIM "sluice-job"
 #define CLAIM_ENDING "sluice-job-ending"
+#define CLAIM_NEW "sluice-job.partial" /* replaces one that is held; output_remove knows it */
+#define PATH_BYTES 4400
+#define TEXT_BYTES 160
+#define LOOK_MS 20
+#define BUSY (CLAIM_OTHERS + 1)
 
-static void claim_path(const struct output *o, const char *end, char *buf, size_t cap)
+struct claim {
+    bool there;
+    char text[TEXT_BYTES];
+    char fingerprint[33];    /* "": torn */
+    uint64_t job, epoch;     /* 0: an older release's */
+};
+
+static void claim_path(const struct output *o, const char *end, char buf[PATH_BYTES])
 {
-    snprintf(buf, cap, "%s/%s.%s", o->dir, o->prefix, end);
+    snprintf(buf, PATH_BYTES, "%s/%s.%s", o->dir, o->prefix, end);
 }
 
-/* The claim's text, "" when it cannot be read. Returns whether it could be opened. */
-static bool read_text(const struct output *o, const char *end, char text[128])
+static const char *end_of(bool ending)
 {
-    char path[4400];
-    ssize_t n = -1;
+    return ending ? CLAIM_ENDING : CLAIM;
+}
+
+/* ---- its text */
+
+static uint64_t number_behind(const char *text, const char *word)
+{
+    const char *at = strstr(text, word);
+
+    return at ? strtoull(at + strlen(word), NULL, 10) : 0;
+}
+
+static void read_fd(int fd, struct claim *c)
+{
+    ssize_t n = pread(fd, c->text, sizeof c->text - 1, 0);
+
+    c->text[n > 0 ? n : 0] = '\0';
+    c->fingerprint[0] = '\0';
+    if (strlen(c->text) >= 32)
+        snprintf(c->fingerprint, sizeof c->fingerprint, "%.32s", c->text);
+    c->job = number_behind(c->text, "\njob ");
+    c->epoch = number_behind(c->text, "\nepoch ");
+}
+
+static void read_claim(const struct output *o, bool ending, struct claim *c)
+{
+    char path[PATH_BYTES];
     int fd;
 
-    claim_path(o, end, path, sizeof path);
+    memset(c, 0, sizeof *c);
+    claim_path(o, end_of(ending), path);
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (fd >= 0) {
-        n = read(fd, text, 127);
-        close(fd);
-    }
-    text[n > 0 ? n : 0] = '\0';
-    return fd >= 0;
+    if (fd < 0)
+        return;
+    c->there = true;
+    read_fd(fd, c);
+    close(fd);
 }
 
 void claim_read(const struct output *o, bool ending, char fingerprint[33])
 {
-    char text[128];
+    struct claim c;
 
-    (void)read_text(o, ending ? CLAIM_ENDING : CLAIM, text);
-    text[strlen(text) >= 32 ? 32 : 0] = '\0';
-    memcpy(fingerprint, text, strlen(text) + 1);
-}
-
-static int make_mark(char mark[33], struct sl_error *e)
-{
-    uint64_t random[2];
-
-    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
-        return sl_fail(e, SL_EFAIL, "no random bytes: %s", strerror(errno));
-    snprintf(mark, 33, "%016llx%016llx", (unsigned long long)random[0],
-             (unsigned long long)random[1]);
-    return 0;
+    read_claim(o, ending, &c);
+    memcpy(fingerprint, c.fingerprint, sizeof c.fingerprint);
 }
 
 /* The fields are of one length, so that one write replaces a claim whole. */
-int claim_write(const struct output *o, const char *fingerprint, uint64_t job, bool over,
-                char mark[33], struct sl_error *e)
+static int write_fd(int fd, const char *path, const struct claim_lease *l, const char mark[33],
+                    struct sl_error *e)
 {
-    char path[4400], text[128];
-    int fd, n, rc = 0;
+    char text[TEXT_BYTES];
+    int n = snprintf(text, sizeof text, "%s\njob %015llu\n%s\nepoch %015llu\n", l->fingerprint,
+                     (unsigned long long)l->job, mark, (unsigned long long)l->epoch);
 
-    SL_TRY(make_mark(mark, e));
-    n = snprintf(text, sizeof text, "%s\njob %015llu\n%s\n", fingerprint, (unsigned long long)job, mark);
-    claim_path(o, CLAIM, path, sizeof path);
-    fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | (over ? 0 : O_CREAT | O_EXCL), 0666);
-    if (fd < 0 && errno == EEXIST)
-        rc = sl_fail(e, SL_EFAIL, "%s: another worker prepares this output just now", path);
-    else if (fd < 0 || pwrite(fd, text, (size_t)n, 0) != n || fsync(fd) != 0)
-        rc = sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: %s", path,
-                     strerror(errno));
+    if (pwrite(fd, text, (size_t)n, 0) != n || ftruncate(fd, n) != 0 || fsync(fd) != 0)
+        return sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: %s",
+                       path, strerror(errno));
+    return 0;
+}
+
+/* ---- whose it is */
+
+static int late(const struct claim *c, const char *path, struct sl_error *e)
+{
+    return sl_fail(e, SL_EEXISTS, "%s: a later lease of job %llu has this output (epoch %llu): this one "
+                   "gives way (when that service is gone for good: remove this file and the .partial "
+                   "files)", path, (unsigned long long)c->job, (unsigned long long)c->epoch);
+}
+
+static int others(const struct output *o, struct sl_error *e)
+{
+    return sl_fail(e, SL_EEXISTS, "%s/%s: unfinished work of another job is there; finish it, "
+                   "cancel it with --discard, or use --force", o->dir, o->prefix);
+}
+
+static bool same_plan(const struct claim *c, const struct claim_lease *l)
+{
+    return strcmp(c->fingerprint, l->fingerprint) == 0;
+}
+
+int claim_free(const struct output *o, const struct claim_lease *l, bool any_plan,
+               struct sl_error *e)
+{
+    struct claim c[2];
+    char path[PATH_BYTES];
+
+    for (unsigned i = 0; i < 2; i++) {
+        read_claim(o, i, &c[i]);
+        claim_path(o, end_of(i), path);
+        if (c[i].epoch > l->epoch)
+            return late(&c[i], path, e);
+    }
+    return any_plan || !c[0].fingerprint[0] || same_plan(&c[0], l) ? 0 : others(o, e);
+}
+
+/* What the lease may do with a claim as it was read; take: as claim_take, else as
+ * claim_make. Returns CLAIM_HELD when it may have it. */
+static int judge(const struct claim *c, const struct claim_lease *l, bool take, bool any_plan,
+                 const char *path, struct sl_error *e)
+{
+    if (c->epoch > l->epoch)
+        return late(c, path, e);
+    if (!c->fingerprint[0])
+        return take ? CLAIM_NONE : CLAIM_HELD;
+    if (take)
+        return same_plan(c, l) && (!c->job || c->job == l->job) ? CLAIM_HELD : CLAIM_OTHERS;
+    return any_plan || same_plan(c, l) ? CLAIM_HELD : CLAIM_OTHERS;
+}
+
+/* ---- holding */
+
+/* Whether `path` is the file that fd has open; looked up anew, so that NFS asks its server. */
+static bool is_at(const char *path, const struct stat *own)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    struct stat st;
+    bool same = fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == own->st_dev && st.st_ino == own->st_ino;
+
     if (fd >= 0)
         close(fd);
-    return rc < 0 ? rc : output_sync_dir(o, e);
+    return same;
 }
 
-bool claim_is_mine(const struct output *o, const char mark[33])
+/* A filesystem without locks counts as locked: the looks remain. */
+static bool try_lock(int fd)
 {
-    char text[128];
+    int rc;
 
-    (void)read_text(o, CLAIM, text);
-    return strstr(text, mark) != NULL;
+    do
+        rc = flock(fd, LOCK_EX | LOCK_NB);
+    while (rc != 0 && errno == EINTR);
+    return rc == 0 || errno != EWOULDBLOCK;
 }
+
+/* Puts another file, held by this lease, in the place of the claim at `path`. */
+static int replace(const struct claim_lease *l, const char *path, struct claim_hold *h, struct sl_error *e)
+{
+    char new[PATH_BYTES];
+    struct stat st;
+    int rc;
+
+    claim_path(h->o, CLAIM_NEW, new);
+    unlink(new);
+    h->fd = open(new, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (h->fd < 0 || fstat(h->fd, &st) != 0)
+        return sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: %s", new,
+                       strerror(errno));
+    (void)try_lock(h->fd);
+    rc = write_fd(h->fd, new, l, h->mark, e);
+    if (rc == 0 && rename(new, path) != 0)
+        rc = sl_fail(e, SL_EFAIL, "%s: %s", path, strerror(errno));
+    if (rc < 0)
+        unlink(new);
+    h->dev = st.st_dev;
+    h->ino = st.st_ino;
+    return rc < 0 ? rc : CLAIM_HELD;
+}
+
+/* Opens the claim at `path`, makes it unless `take`, and tries to hold it. Returns an enum
+ * claim_found, or BUSY when somebody else holds it or has just replaced it. */
+static int try_hold(const struct claim_lease *l, bool take, bool any_plan, const char *path,
+                    struct claim_hold *h, struct sl_error *e)
+{
+    struct claim c;
+    struct stat st;
+    int rc;
+
+    h->fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (take ? 0 : O_CREAT), 0666);
+    if (h->fd < 0 && errno == ENOENT && take)
+        return CLAIM_NONE;
+    if (h->fd < 0 || fstat(h->fd, &st) != 0)
+        return sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: %s", path,
+                       strerror(errno));
+    if (!S_ISREG(st.st_mode))
+        return sl_fail(e, SL_EFAIL, "%s: not a regular file", path);
+    /* A later lease is told from its text, without waiting for its lock. */
+    read_fd(h->fd, &c);
+    rc = judge(&c, l, take, any_plan, path, e);
+    if (rc != CLAIM_HELD)
+        return rc;
+    if (!try_lock(h->fd) || !is_at(path, &st))
+        return BUSY;
+    read_fd(h->fd, &c);
+    rc = judge(&c, l, take, any_plan, path, e);
+    if (rc != CLAIM_HELD)
+        return rc;
+    h->dev = st.st_dev;
+    h->ino = st.st_ino;
+    rc = write_fd(h->fd, path, l, h->mark, e);
+    if (rc < 0 && !c.fingerprint[0])
+        unlink(path);
+    return rc < 0 ? rc : CLAIM_HELD;
+}
+
+/* Returns an enum claim_found; h->fd is open with CLAIM_HELD alone. */
+static int hold(const struct output *o, bool ending, const struct claim_lease *l, bool take,
+                bool any_plan, struct claim_hold *h, struct sl_error *e)
+{
+    uint64_t give_up = sl_boot_ms() + l->wait_ms;
+    char path[PATH_BYTES];
+    int rc;
+
+    *h = (struct claim_hold){.o = o, .ending = ending, .fd = -1};
+    SL_TRY(sl_random_hex(h->mark, 32, e));
+    claim_path(o, end_of(ending), path);
+    for (;;) {
+        rc = try_hold(l, take, any_plan, path, h, e);
+        if (rc != BUSY)
+            break;
+        claim_release(h);
+        if (sl_boot_ms() >= give_up) {
+            rc = replace(l, path, h, e);
+            break;
+        }
+        nanosleep(&(struct timespec){.tv_nsec = LOOK_MS * 1000000}, NULL);
+    }
+    if (rc == CLAIM_HELD) {
+        int synced = output_sync_dir(o, e);
+
+        rc = synced < 0 ? synced : rc;
+    }
+    if (rc != CLAIM_HELD)
+        claim_release(h);
+    return rc;
+}
+
+int claim_make(const struct output *o, const struct claim_lease *l, bool any_plan,
+               struct claim_hold *h, struct sl_error *e)
+{
+    char path[PATH_BYTES];
+    struct claim ending;
+    int rc = hold(o, false, l, false, any_plan, h, e);
+
+    SL_TRY(rc);
+    if (rc != CLAIM_HELD)
+        return others(o, e);
+    claim_path(o, CLAIM_ENDING, path);
+    read_claim(o, true, &ending);
+    if (ending.epoch > l->epoch) {
+        claim_drop(h);
+        claim_release(h);
+        return late(&ending, path, e);
+    }
+    unlink(path);
+    return 0;
+}
+
+int claim_take(const struct output *o, const struct claim_lease *l, struct claim_hold *h,
+               struct sl_error *e)
+{
+    int rc = hold(o, false, l, true, false, h, e);
+
+    return rc == CLAIM_NONE ? hold(o, true, l, true, false, h, e) : rc;
+}
+
+int claim_check(const struct claim_hold *h, struct sl_error *e)
+{
+    char path[PATH_BYTES];
+    struct claim c = {0};
+    struct stat st;
+    bool mine = false;
+    int fd;
+
+    claim_path(h->o, end_of(h->ending), path);
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd >= 0) {
+        read_fd(fd, &c);
+        mine = fstat(fd, &st) == 0 && st.st_dev == h->dev && st.st_ino == h->ino &&
+               strstr(c.text, h->mark) != NULL;
+        close(fd);
+    }
+    return mine ? 0 : sl_fail(e, SL_EINTERRUPTED, "%s: another lease has this output now", path);
+}
+
+int claim_end(struct claim_hold *h, struct sl_error *e)
+{
+    char from[PATH_BYTES], to[PATH_BYTES];
+
+    SL_TRY(claim_check(h, e));
+    if (h->ending)
+        return 0;
+    claim_path(h->o, CLAIM, from);
+    claim_path(h->o, CLAIM_ENDING, to);
+    if (rename(from, to) != 0)
+        return sl_fail(e, SL_EFAIL, "%s: cannot be renamed: %s", from, strerror(errno));
+    h->ending = true;
+    return 0;
+}
+
+void claim_drop(const struct claim_hold *h)
+{
+    char path[PATH_BYTES];
+    struct sl_error ignored;
+
+    claim_path(h->o, end_of(h->ending), path);
+    if (claim_check(h, &ignored) == 0)
+        unlink(path);
+}
+
+void claim_release(struct claim_hold *h)
+{
+    if (h->fd >= 0)
+        close(h->fd);
+    h->fd = -1;
+}
+
+/* ---- for others */
 
 bool claim_there(const struct output *o)
 {
-    char path[4400];
+    char path[PATH_BYTES];
 
-    claim_path(o, CLAIM, path, sizeof path);
+    claim_path(o, CLAIM, path);
     if (access(path, F_OK) == 0)
         return true;
-    claim_path(o, CLAIM_ENDING, path, sizeof path);
+    claim_path(o, CLAIM_ENDING, path);
     return access(path, F_OK) == 0;
-}
-
-void claim_end(const struct output *o)
-{
-    char from[4400], to[4400];
-
-    claim_path(o, CLAIM, from, sizeof from);
-    claim_path(o, CLAIM_ENDING, to, sizeof to);
-    (void)!rename(from, to);
-}
-
-void claim_drop(const struct output *o)
-{
-    char path[4400];
-
-    claim_path(o, CLAIM, path, sizeof path);
-    unlink(path);
-    claim_path(o, CLAIM_ENDING, path, sizeof path);
-    unlink(path);
 }
 
 int claim_absent(const struct output *o, struct sl_error *e)
 {
-    char path[4400], text[128], id[32] = "";
-    uint64_t job = 0;
+    char path[PATH_BYTES], id[32] = "";
+    struct claim c;
 
-    claim_path(o, CLAIM, path, sizeof path);
-    if (!read_text(o, CLAIM, text)) {
-        claim_path(o, CLAIM_ENDING, path, sizeof path);
-        if (!read_text(o, CLAIM_ENDING, text))
+    claim_path(o, CLAIM, path);
+    read_claim(o, false, &c);
+    if (!c.there) {
+        claim_path(o, CLAIM_ENDING, path);
+        read_claim(o, true, &c);
+        if (!c.there)
             return 0;
     }
-    if (strlen(text) > 37 && strncmp(text + 32, "\njob ", 5) == 0)
-        job = strtoull(text + 37, NULL, 10);
-    if (job)
-        snprintf(id, sizeof id, " %llu", (unsigned long long)job);
+    if (c.job)
+        snprintf(id, sizeof id, " %llu", (unsigned long long)c.job);
     return sl_fail(e, SL_EEXISTS, "%s: job%s of the service is at work on this output; wait for it "
                    "('sluice wait%s'), 'sluice cancel --discard%s', or choose another name (when that "
                    "service is gone for good: remove this file and the .partial files)", path,
-                   id, job ? id : " JOB", job ? id : " JOB");
+                   id, c.job ? id : " JOB", c.job ? id : " JOB");
 }

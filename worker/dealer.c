@@ -1,5 +1,6 @@
 #include "worker/dealer.h"
 
+#include "proto/endpoint.h"
 #include "proto/wire.h"
 
 #include <errno.h>
@@ -72,13 +73,6 @@ static bool begins(const char *text, const char *with)
     return strncmp(text, with, strlen(with)) == 0;
 }
 
-static bool is_loopback(const char *endpoint)
-{
-    const char *host = endpoint + 6;
-
-    return begins(host, "127.") || begins(host, "localhost:") || begins(host, "[::1]:");
-}
-
 /* tcp is encrypted, but for a loopback that somebody asked for in so many words. */
 static int take_keys(struct sl_dealer *d, const struct sl_dealer_opts *o, struct sl_error *e)
 {
@@ -89,8 +83,9 @@ static int take_keys(struct sl_dealer *d, const struct sl_dealer_opts *o, struct
             return sl_fail(e, SL_EUSAGE, "%s: keys are for tcp endpoints", o->endpoint);
         return 0;
     }
+    SL_TRY(sl_endpoint_check_tcp(o->endpoint, false, e));
     if (!o->key_path && !o->server_key_path) {
-        if (o->plain_tcp && is_loopback(o->endpoint))
+        if (o->plain_tcp && sl_endpoint_loopback(o->endpoint))
             return 0;
         return sl_fail(e, SL_EUSAGE, o->plain_tcp
                        ? "%s: tcp without keys is for the loopback address alone"

@@ -1,6 +1,5 @@
 #include "worker/device.h"
 
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,12 +36,22 @@ static int by_uuid(struct sl_devices *d, const char *text, int n, struct sl_erro
     return add(d, found, e);
 }
 
+static int take_cores(struct sl_devices *d, struct sl_error *e)
+{
+    if (d->cores)
+        return sl_fail(e, SL_EUSAGE, "device cpu is named twice");
+    d->cores = true;
+    return 0;
+}
+
 static int one(struct sl_devices *d, const char *text, struct sl_error *e)
 {
     int n = sl_gpu_count(d->api);
     char *end;
     long number;
 
+    if (strcmp(text, "cpu") == 0)
+        return take_cores(d, e);
     if (strncmp(text, "GPU-", 4) == 0 && text[4])
         return by_uuid(d, text, n, e);
     if (strncmp(text, "cuda:", 5) != 0 || text[5] < '0' || text[5] > '9')
@@ -50,11 +59,11 @@ static int one(struct sl_devices *d, const char *text, struct sl_error *e)
     number = strtol(text + 5, &end, 10);
     if (*end)
         return sl_fail(e, SL_EUSAGE, "device '%s': a number is expected after cuda:", text);
-    if (!d->api)
-        return sl_fail(e, SL_EUNSUPPORTED, "device %s: this build has no CUDA; build with nvcc in PATH", text);
+    if (n == 0)
+        return sl_fail(e, SL_EUNSUPPORTED, "device %s: %s", text, sl_gpu_absence(d->api));
     if (number >= n)
-        return sl_fail(e, SL_EUNSUPPORTED, "device %s: there %s %d CUDA device%s here%s", text, n == 1 ? "is" : "are", n,
-                       n == 1 ? "" : "s", n ? "" : " (no GPU, no driver, or CUDA_VISIBLE_DEVICES is empty)");
+        return sl_fail(e, SL_EUNSUPPORTED, "device %s: there %s %d CUDA device%s here", text, n == 1 ? "is" : "are", n,
+                       n == 1 ? "" : "s");
     return add(d, (int)number, e);
 }
 
@@ -67,6 +76,7 @@ int sl_devices_choose(const char *text, struct sl_devices *out, struct sl_error 
     if (strcmp(text, "auto") == 0)
         for (int i = 0; i < sl_gpu_count(out->api) && i < SL_DEVICES_MAX; i++)
             SL_TRY(add(out, i, e));
+    out->cores = strcmp(text, "auto") == 0;
     if (strcmp(text, "auto") != 0 && strcmp(text, "cpu") != 0) {
         if (!*text || strlen(text) >= sizeof copy)
             return sl_fail(e, SL_EUSAGE, "device '%.40s': auto, cpu, cuda:N or GPU-UUID is expected", text);
@@ -75,42 +85,8 @@ int sl_devices_choose(const char *text, struct sl_devices *out, struct sl_error 
             SL_TRY(one(out, word, e));
     }
     if (!out->n)
-        strcpy(out->label, "cpu");
+        out->cores = false;
+    if (!out->n || out->cores)
+        strcat(out->label, out->n ? ",cpu" : "cpu");
     return 0;
-}
-
-/* NVML's own numbers and names (NVIDIA's NVML reference): a return of 0 is success,
- * temperature sensor 0 is the GPU's. */
-struct nvml_memory {
-    unsigned long long total, free, used;
-};
-
-bool sl_gpu_health(const char *bus, struct sl_gpu_health *out)
-{
-    void *lib = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL), *handle = NULL;
-    int (*init)(void), (*end)(void), (*find)(const char *, void **), (*power)(void *, unsigned *);
-    int (*heat)(void *, int, unsigned *), (*room)(void *, struct nvml_memory *);
-    struct nvml_memory m = {0, 0, 0};
-    unsigned milliwatts = 0;
-    bool ok = false;
-
-    memset(out, 0, sizeof *out);
-    if (!lib)
-        return false;
-    *(void **)&init = dlsym(lib, "nvmlInit_v2");
-    *(void **)&end = dlsym(lib, "nvmlShutdown");
-    *(void **)&find = dlsym(lib, "nvmlDeviceGetHandleByPciBusId_v2");
-    *(void **)&power = dlsym(lib, "nvmlDeviceGetPowerUsage");
-    *(void **)&heat = dlsym(lib, "nvmlDeviceGetTemperature");
-    *(void **)&room = dlsym(lib, "nvmlDeviceGetMemoryInfo");
-    if (init && end && find && power && heat && room && init() == 0) {
-        ok = find(bus, &handle) == 0 && heat(handle, 0, &out->celsius) == 0;
-        if (ok && power(handle, &milliwatts) == 0)
-            out->watts = milliwatts / 1000;
-        if (ok && room(handle, &m) == 0)
-            out->memory_used = m.used;
-        end();
-    }
-    dlclose(lib);
-    return ok;
 }

@@ -9,25 +9,16 @@
 struct sl_devices {
     const struct sl_gpu_api *api; /* NULL: none in this build */
     unsigned n;                   /* GPUs; 0: the processor's cores */
+    bool cores;                   /* the cores beside the GPUs, where the GPUs are behind */
     int number[SL_DEVICES_MAX];   /* as the runtime counts, after CUDA_VISIBLE_DEVICES */
-    char label[SL_DEVICES_MAX * 8 + 8]; /* "cpu", "cuda:0", "cuda:0,cuda:2" */
+    char label[SL_DEVICES_MAX * 8 + 8]; /* "cpu", "cuda:0", "cuda:0,cuda:2,cpu" */
 };
 
 /* Effect: settles `text`: "cpu"; "cuda:N" and "GPU-UUID" (or its beginning, where only
- * one device has it), several with commas between; "auto": every GPU, or the cores
- * where there is none. (auto adds no cores to GPUs: no measurement says that it helps.)
- * Nothing is opened. Errors: SL_EUSAGE (no such word), SL_EUNSUPPORTED (no such
+ * one device has it), several with commas between, "cpu" among them: the cores too, where
+ * measurement at work says that they help (engine_spare.c); "auto": every GPU and the cores so,
+ * or the cores where there is no GPU. Nothing is opened. Errors: SL_EUSAGE (no such word), SL_EUNSUPPORTED (no such
  * device, saying which there are). */
 int sl_devices_choose(const char *text, struct sl_devices *out, struct sl_error *e) SL_MUST_USE;
-
-/* What a GPU says of itself through NVML, where that is installed. */
-struct sl_gpu_health {
-    unsigned watts, celsius;
-    uint64_t memory_used;
-};
-
-/* Effect: opens NVML at run time, asks about the device at a PCI address, closes it
- * again. Returns whether it answered. */
-bool sl_gpu_health(const char *bus, struct sl_gpu_health *out);
 
 #endif

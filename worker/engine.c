@@ -1,6 +1,7 @@
 #include "worker/engine_parts.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -114,7 +115,7 @@ static int allocate(struct sl_engine *en, struct sl_error *e)
     }
     en->longest_row = row;
     SL_TRY(sl_slabs_choose(mem, en->devices.n ? en->threads * en->slots : en->threads,
-                           en->threads * 3 * sizeof(float) * (row > 8192 ? row : 8192), least,
+                           (en->threads + en->spare) * 3 * sizeof(float) * (row > 8192 ? row : 8192), least,
                            en->opts.slab_bytes, bytes, &en->slabs, e));
     SL_TRY(sl_slabs_open(&en->slabs, e));
     for (unsigned i = 0; i < en->n_members; i++)
@@ -122,7 +123,7 @@ static int allocate(struct sl_engine *en, struct sl_error *e)
     en->env = en->members[0].env;
     SL_TRY(sl_engine_fit_devices(en, e));
     en->units = calloc(en->slabs.n, sizeof *en->units);
-    en->compute = calloc(en->threads, sizeof *en->compute);
+    en->compute = calloc(en->threads + en->spare, sizeof *en->compute);
     if (!en->units || !en->compute)
         return sl_fail(e, SL_EFAIL, "out of memory for %u units", en->slabs.n);
     for (unsigned i = 0; i < en->slabs.n; i++) {
@@ -131,9 +132,9 @@ static int allocate(struct sl_engine *en, struct sl_error *e)
         en->free_units = &en->units[i];
     }
     en->n_free = en->slabs.n;
-    for (unsigned i = 0; i < en->threads; i++) {
+    for (unsigned i = 0; i < en->threads + en->spare; i++) {
         en->compute[i].en = en;
-        en->compute[i].gpu = en->devices.n ? &en->gpu[i % en->devices.n] : NULL;
+        en->compute[i].gpu = en->devices.n && i < en->threads ? &en->gpu[i % en->devices.n] : NULL;
         SL_TRY(sl_scratch_open(&en->compute[i].scratch, row, e));
     }
     return 0;
@@ -143,13 +144,15 @@ static int start_threads(struct sl_engine *en, struct sl_error *e)
 {
     int rc = 0;
 
-    while (en->n_compute < en->threads &&
+    while (en->n_compute < en->threads + en->spare &&
            !(rc = pthread_create(&en->compute[en->n_compute].thread, NULL,
-                                 en->devices.n ? sl_engine_device_thread : sl_engine_compute_thread,
+                                 !en->devices.n                 ? sl_engine_compute_thread
+                                 : en->n_compute < en->threads ? sl_engine_device_thread
+                                                               : sl_engine_spare_thread,
                                  &en->compute[en->n_compute])))
         en->n_compute++;
     if (rc || (rc = pthread_create(&en->io_thread, NULL, sl_engine_io_thread, en)))
-        return sl_fail(e, SL_EFAIL, "cannot start %u threads: %s", en->threads + 1, strerror(rc));
+        return sl_fail(e, SL_EFAIL, "cannot start %u threads: %s", en->threads + en->spare + 1, strerror(rc));
     pthread_mutex_lock(&en->lock);
     en->io_started = true;
     while ((!en->io_up || (en->devices.n && en->stages_up < en->threads)) && !en->broken)
@@ -247,6 +250,7 @@ int sl_engine_open_group(const struct sl_checkpoint *ck, const struct sl_plan *c
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&en->work, &attr);
     pthread_cond_init(&en->done, &attr);
+    pthread_cond_init(&en->help, &attr);
     pthread_condattr_destroy(&attr);
     rc = sl_engine_open_devices(en, e);
     if (rc == 0)
@@ -381,6 +385,10 @@ int sl_engine_sync_member(struct sl_engine *en, uint32_t member, struct sl_error
         if (!atomic_exchange(&m->segments[i].dirty, false))
             continue;
         err = sl_sys_fdatasync(en->opts.faults, m->segments[i].fd);
+        /* What the cache still shows is not on the disk, and some filesystems (ext4, where space
+         * was reserved) lose for good what is written over such pages again. */
+        if (err < 0)
+            (void)posix_fadvise(m->segments[i].fd, 0, 0, POSIX_FADV_DONTNEED);
         if (err < 0 && rc == 0)
             rc = sl_fail(e, sl_sys_write_code(-err), "cannot sync '%s': %s; what was written since the "
                          "last sync is lost", m->segment_paths[i], strerror(-err));
@@ -443,8 +451,10 @@ void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out)
         .pinned = en->pinned,
         .device_names = en->devices.label,
         .vram_bytes = en->vram_bytes,
+        .device_units = atomic_load(&en->device_units),
+        .core_units = atomic_load(&en->core_units),
     };
-    for (unsigned i = 0; i < en->threads; i++)
+    for (unsigned i = 0; i < en->threads + en->spare; i++)
         out->compute_cpu_ns += atomic_load(&en->compute[i].cpu_ns);
 }
 
@@ -476,6 +486,7 @@ void sl_engine_close(struct sl_engine *en)
     if (en->io_up)
         sl_io_wake(en->io);
     pthread_cond_broadcast(&en->work);
+    pthread_cond_broadcast(&en->help);
     pthread_mutex_unlock(&en->lock);
     if (en->io_started)
         pthread_join(en->io_thread, NULL);
@@ -497,7 +508,7 @@ void sl_engine_close(struct sl_engine *en)
         }
         free(seg);
     }
-    for (unsigned i = 0; en->compute && i < en->threads; i++)
+    for (unsigned i = 0; en->compute && i < en->threads + en->spare; i++)
         sl_scratch_close(&en->compute[i].scratch);
     free(en->compute);
     free(en->members);
@@ -505,6 +516,7 @@ void sl_engine_close(struct sl_engine *en)
     sl_engine_close_devices(en);
     sl_slabs_close(&en->slabs);
     pthread_cond_destroy(&en->work);
+    pthread_cond_destroy(&en->help);
     pthread_cond_destroy(&en->done);
     pthread_mutex_destroy(&en->lock);
     free(en);

@@ -38,8 +38,8 @@ struct sl_engine_opts {
     struct sl_engine_weights weights;
     uint64_t slab_bytes;     /* 0: chosen from mem_bytes; otherwise asked for (tests) */
     struct sl_faults *faults; /* worker/sysio.h; NULL but in tests */
-    const struct sl_devices *devices; /* GPUs in place of the cores; NULL or none: the cores.
-                                         Copied. threads: then those of each device, 0: 4 at most */
+    const struct sl_devices *devices; /* GPUs in place of the cores, or with them; NULL or none: the
+                                         cores. Copied. threads: then those of each device, 0: 4 at most */
     uint64_t vram_bytes;     /* device memory that the engine may take of each; 0: 2 GiB, and
                                 no more than half of what is free */
 };
@@ -86,6 +86,7 @@ struct sl_engine_stats {
     bool pinned;             /* the devices' runtime has them too */
     const char *device_names;/* "cpu", "cuda:0,cuda:1" */
     uint64_t vram_bytes;     /* in use on each device */
+    uint64_t device_units, core_units; /* units that GPUs made; that cores beside them made */
 };
 
 /* Effect: starts threads and allocates all slabs. A segment file is opened when

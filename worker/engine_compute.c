@@ -23,7 +23,7 @@ void sl_gauge_add(struct sl_gauge *g, int change)
     g->n += (unsigned)change;
 }
 
-static uint64_t thread_cpu_ns(void)
+uint64_t sl_thread_cpu_ns(void)
 {
     struct timespec t;
 
@@ -49,6 +49,8 @@ void sl_engine_ready(struct sl_engine *en, struct sl_engine_unit *u)
     en->ready_tail = &u->next;
     sl_gauge_add(&en->ready_units, 1);
     pthread_cond_signal(&en->work);
+    if (en->spare)
+        pthread_cond_signal(&en->help);
     pthread_mutex_unlock(&en->lock);
 }
 
@@ -189,7 +191,7 @@ void *sl_engine_compute_thread(void *arg)
             pthread_mutex_lock(&en->lock);
         }
         sl_engine_pass(en, u);
-        atomic_store_explicit(&me->cpu_ns, thread_cpu_ns(), memory_order_relaxed);
+        atomic_store_explicit(&me->cpu_ns, sl_thread_cpu_ns(), memory_order_relaxed);
     }
     pthread_mutex_unlock(&en->lock);
     return NULL;

@@ -32,6 +32,8 @@ int sl_engine_open_devices(struct sl_engine *en, struct sl_error *e)
     if (!en->opts.threads && each > sl_usable_cores())
         each = sl_usable_cores();
     en->threads = each * en->devices.n;
+    if (en->devices.cores) /* a core of each device feeds it */
+        en->spare = sl_usable_cores() > en->devices.n ? sl_usable_cores() - en->devices.n : 1;
     en->slots = SLOTS_USUAL;
     /* A launch of few superblocks leaves a large device idle: larger slabs than a core wants. */
     if (!en->opts.slab_bytes && mem / 2 / SLAB_DEVICE >= 2 * (uint64_t)en->threads * en->slots)
@@ -126,6 +128,8 @@ static bool begin(struct sl_compute *me, unsigned slot, struct sl_engine_unit *u
         pthread_mutex_lock(&en->lock);
         if (rc == 1) {
             me->in_slot[slot] = u;
+            me->begun_ns[slot] = sl_now_ns();
+            en->in_slots++;
             return true;
         }
         if (rc == SL_EDEVICE)
@@ -138,6 +142,20 @@ static bool begin(struct sl_compute *me, unsigned slot, struct sl_engine_unit *u
     return false;
 }
 
+/* From the end of the unit before, or its own beginning where there was none. */
+static void keep_pace(struct sl_compute *me, const struct sl_engine_unit *u, uint64_t begun_ns)
+{
+    struct sl_pace *p = sl_engine_pace(me->en, u);
+    uint64_t now = sl_now_ns(), since = me->ended_ns > begun_ns ? me->ended_ns : begun_ns;
+    float ns = (float)(now - since) / (float)(u->u.elems ? u->u.elems : 1);
+
+    me->ended_ns = now;
+    if (p)
+        p->device = p->device > 0 ? 0.8f * p->device + 0.2f * ns : ns;
+    if (me->en->spare && me->en->ready)
+        pthread_cond_signal(&me->en->help);
+}
+
 static void end(struct sl_compute *me, unsigned slot)
 {
     struct sl_engine *en = me->en;
@@ -146,11 +164,14 @@ static void end(struct sl_compute *me, unsigned slot)
     int rc;
 
     me->in_slot[slot] = NULL;
+    en->in_slots--;
     pthread_mutex_unlock(&en->lock);
     rc = sl_gpu_stage_end(&me->stage, slot, &en->members[u->task->member].env, &u->u, u->slab, &u->err);
     atomic_fetch_add(&en->compute_ns, sl_now_ns() - since);
     pthread_mutex_lock(&en->lock);
     u->code = rc < 0 ? rc : 0;
+    atomic_fetch_add(&en->device_units, rc == 0);
+    keep_pace(me, u, me->begun_ns[slot]);
     if (rc == SL_EDEVICE)
         lose(en, &u->err);
     if (rc == 1) {

@@ -428,6 +428,7 @@ void *sl_engine_io_thread(void *arg)
     en->io_up = false;
     en->no_more = true;
     pthread_cond_broadcast(&en->work);
+    pthread_cond_broadcast(&en->help);
     pthread_cond_broadcast(&en->done);
     pthread_mutex_unlock(&en->lock);
     sl_io_close(en->io);

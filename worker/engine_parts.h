@@ -100,6 +100,14 @@ struct sl_member {
     _Atomic uint64_t source_bytes;
 };
 
+/* Nanoseconds an element, 0: not known: of a device's thread between two units, while it has
+ * work; of a core. */
+#define SL_PACES 64
+struct sl_pace {
+    float device, core;
+    bool measuring;
+};
+
 struct sl_compute {
     struct sl_engine *en;
     _Atomic uint64_t cpu_ns;
@@ -108,6 +116,7 @@ struct sl_compute {
     const struct sl_gpu_device *gpu; /* NULL: the thread converts by itself */
     struct sl_gpu_stage stage;
     struct sl_engine_unit *in_slot[SL_GPU_SLOTS_MAX];
+    uint64_t begun_ns[SL_GPU_SLOTS_MAX], ended_ns;
 };
 
 struct sl_engine {
@@ -120,6 +129,7 @@ struct sl_engine {
     struct sl_devices devices;
     struct sl_gpu_device *gpu;    /* devices.n of them */
     unsigned slots;               /* of each thread of a device */
+    unsigned spare;               /* threads of cores beside the devices, after those of the devices */
     uint64_t longest_row;         /* with weights */
     uint64_t vram_bytes;
     bool pinned;
@@ -132,6 +142,7 @@ struct sl_engine {
 
     pthread_mutex_t lock;
     pthread_cond_t work, done;    /* done: also that the I/O thread is up */
+    pthread_cond_t help;          /* what spare threads wait for */
     struct sl_task_list queue, results; /* submitted; finished */
     struct sl_engine_unit *ready, **ready_tail;
     struct sl_engine_unit *back, **back_tail;
@@ -142,6 +153,8 @@ struct sl_engine {
     bool stop, no_more;           /* stop: close was called; no_more: compute threads end */
     unsigned stages_up;           /* threads of devices that have begun, well or not */
     struct sl_error lost;         /* the first failure of a device; code 0: none */
+    struct sl_pace pace[2][SL_PACES]; /* by weights or none, type */
+    unsigned in_slots;            /* units at devices */
     bool broken;
     struct sl_error err;          /* why it is broken, or why the I/O thread did not start */
 
@@ -152,6 +165,7 @@ struct sl_engine {
     struct sl_srcfiles *files;
 
     _Atomic uint64_t read_bytes, written_bytes, hole_bytes, read_wait_ns, slab_wait_ns, compute_ns, sync_ns, syncs;
+    _Atomic uint64_t device_units, core_units; /* the latter: beside devices */
     struct sl_gauge reading, writing; /* units; the I/O thread's */
     struct sl_gauge ready_units;      /* under the lock */
     _Atomic bool direct, direct_out;
@@ -169,12 +183,14 @@ void sl_task_fail(struct sl_engine_task *t, uint64_t unit, int code, const struc
 void sl_engine_ready(struct sl_engine *en, struct sl_engine_unit *u);
 
 uint64_t sl_now_ns(void);
+uint64_t sl_thread_cpu_ns(void);
 void sl_gauge_add(struct sl_gauge *g, int change);
 
 /* The threads' functions; the argument is the engine, or a struct sl_compute. */
 void *sl_engine_io_thread(void *arg);
 void *sl_engine_compute_thread(void *arg);
 void *sl_engine_device_thread(void *arg);
+void *sl_engine_spare_thread(void *arg);
 
 /* Both with the lock held. The next unit to convert, or NULL: when the engine closes, or
  * (with no wait) when there is none now. Passing on a converted unit and those it held up. */
@@ -184,6 +200,11 @@ void sl_engine_pass(struct sl_engine *en, struct sl_engine_unit *u);
 const struct sl_unit_env *sl_engine_turn(struct sl_engine *en, struct sl_engine_unit *u);
 /* Whether the unit is still to be converted; sets its code where the engine stops. */
 bool sl_engine_wanted(struct sl_engine *en, struct sl_engine_unit *u);
+
+/* engine_spare.c. The unit's place in `pace`, or NULL; whether a core is to take a unit when
+ * `backlog` of them are at the devices or wait for them. */
+struct sl_pace *sl_engine_pace(struct sl_engine *en, const struct sl_engine_unit *u);
+bool sl_cores_help(const struct sl_pace *p, unsigned backlog, unsigned device_threads);
 
 /* engine_device.c. Effect: opens the devices of opts; chooses threads and slots for them. */
 int sl_engine_open_devices(struct sl_engine *en, struct sl_error *e) SL_MUST_USE;

@@ -1,6 +1,7 @@
 #include "worker/job_cache.h"
 
 #include "proto/wire.h"
+#include "worker/claim.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -282,10 +283,44 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
 
 /* ---- engines */
 
+static bool is_claimed(const struct sl_cached_job *j)
+{
+    char claim[33];
+
+    claim_read(&j->out, false, claim);
+    return strcmp(claim, j->j.plan->fingerprint) == 0;
+}
+
+/* Partial files that somebody removed are made anew while the claim says whose they are:
+ * what was in them is found missing by stitch, and done again. Who publishes or discards
+ * them ends the claim first: when it has meanwhile, what was made here goes. */
+static int restore_files(const struct sl_cached_job *j, struct sl_error *e)
+{
+    const struct sl_plan *p = j->j.plan;
+    bool missing = false, *kept;
+    struct stat st;
+    int rc;
+
+    for (uint32_t i = 0; i < p->n_segments; i++)
+        missing |= lstat(j->out.partial[i], &st) != 0 && errno == ENOENT;
+    if (!missing || !is_claimed(j))
+        return 0;
+    kept = calloc(p->n_segments, sizeof *kept);
+    if (!kept)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    rc = output_reserve(&j->out, false, kept, NULL, e);
+    for (uint32_t i = 0; i < p->n_segments && !is_claimed(j); i++)
+        if (!kept[i])
+            unlink(j->out.partial[i]);
+    free(kept);
+    return rc;
+}
+
 static int take_file_ids(struct sl_cached_job *j, struct sl_error *e)
 {
     const struct sl_plan *p = j->j.plan;
 
+    SL_TRY(restore_files(j, e));
     free(j->files);
     j->files = calloc(p->n_segments, sizeof *j->files);
     if (!j->files)

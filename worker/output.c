@@ -12,6 +12,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#define RESERVE_STEP (1ull << 30)
+
 static bool is_dir(const char *path)
 {
     struct stat st;
@@ -115,6 +117,19 @@ int output_parse(struct output *o, const char *arg, struct sl_error *e)
     if (!o->dir)
         return sl_fail(e, SL_EFAIL, "out of memory");
     return check_folder(o, folder, e);
+}
+
+int output_parse_far(struct output *o, const char *arg, struct sl_error *e)
+{
+    const char *slash = strrchr(arg, '/');
+
+    memset(o, 0, sizeof *o);
+    if (arg[0] != '/')
+        return sl_fail(e, SL_EUSAGE, "%s: for another machine give the absolute path", arg);
+    o->dir = slash == arg ? strdup("/") : strndup(arg, (size_t)(slash - arg));
+    if (!o->dir)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    return slash[1] ? take_name(o, slash + 1, e) : 0;
 }
 
 static int sync_folder(const char *dir, struct sl_error *e)
@@ -251,13 +266,53 @@ int output_check_space(const struct output *o, struct sl_error *e)
     return 0;
 }
 
-static int reserve_one(const char *path, uint64_t bytes, bool sparse, bool fresh, bool *kept,
-                       struct sl_error *e)
+static int step(const struct output_watch *w, uint64_t n)
 {
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_EXCL : 0), 0666);
-    struct stat st;
-    int rc = 0;
+    return w ? w->step(w->user, n) : 0;
+}
 
+/* Space for a file, in pieces, so that whoever watches sees it grow. */
+static int reserve_space(int fd, const char *path, uint64_t bytes, bool sparse,
+                         const struct output_watch *watch, struct sl_error *e)
+{
+    bool counted = sparse;
+    int err = ftruncate(fd, (off_t)bytes) == 0 ? 0 : errno;
+
+    for (uint64_t at = 0; err == 0 && at < bytes;) {
+        uint64_t n = !counted && bytes - at > RESERVE_STEP ? RESERVE_STEP : bytes - at;
+
+        if (!counted && fallocate(fd, 0, (off_t)at, (off_t)n) != 0) {
+            err = errno == EOPNOTSUPP || errno == ENOSYS ? 0 : errno;
+            counted = true;
+            continue;
+        }
+        at += n;
+        SL_TRY(step(watch, n));
+    }
+    if (err == 0)
+        return 0;
+    return sl_fail(e, err == ENOSPC || err == EDQUOT || err == EFBIG ? SL_ENOSPACE : SL_EFAIL,
+                   "%s: cannot reserve %llu bytes: %s; free some space or choose another "
+                   "folder", path, (unsigned long long)bytes, strerror(err));
+}
+
+/* A file that was made here. */
+struct made {
+    bool here;
+    dev_t dev;
+    ino_t ino;
+};
+
+static int reserve_one(const struct output *o, uint32_t i, bool fresh, bool *kept, struct made *made,
+                       const struct output_watch *watch, struct sl_error *e)
+{
+    const char *path = o->partial[i];
+    uint64_t bytes = o->plan->segments[i].file_bytes;
+    struct stat st;
+    int fd, rc;
+
+    SL_TRY(step(watch, 0));
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_EXCL : 0), 0666);
     if (fd < 0 && errno == EEXIST) {
         rc = sl_fail(e, SL_EEXISTS, "%s: somebody else has made it just now", path);
     } else if (fd < 0 || fstat(fd, &st) != 0) {
@@ -266,29 +321,41 @@ static int reserve_one(const char *path, uint64_t bytes, bool sparse, bool fresh
     } else if (!S_ISREG(st.st_mode)) {
         rc = sl_fail(e, SL_EFAIL, "%s: not a regular file", path);
     } else {
+        *made = (struct made){fresh, st.st_dev, st.st_ino};
         *kept = !fresh && (uint64_t)st.st_size == bytes;
-        if (ftruncate(fd, (off_t)bytes) != 0 ||
-            (!sparse && fallocate(fd, 0, 0, (off_t)bytes) != 0 && errno != EOPNOTSUPP && errno != ENOSYS))
-            rc = sl_fail(e, errno == ENOSPC || errno == EDQUOT || errno == EFBIG ? SL_ENOSPACE : SL_EFAIL,
-                         "%s: cannot reserve %llu bytes: %s; free some space or choose another "
-                         "folder", path, (unsigned long long)bytes, strerror(errno));
+        rc = reserve_space(fd, path, bytes, o->sparse, watch, e);
     }
     if (fd >= 0)
         close(fd);
     return rc;
 }
 
-int output_reserve(const struct output *o, bool fresh, bool *kept, struct sl_error *e)
+/* Somebody else's file of the same name stays. */
+static void unmake(const struct output *o, const struct made *made)
 {
-    int rc = 0;
+    struct stat st;
+
+    for (uint32_t i = 0; i < o->plan->n_segments; i++)
+        if (made[i].here && lstat(o->partial[i], &st) == 0 && st.st_dev == made[i].dev &&
+            st.st_ino == made[i].ino)
+            unlink(o->partial[i]);
+}
+
+int output_reserve(const struct output *o, bool fresh, bool *kept, const struct output_watch *watch,
+                   struct sl_error *e)
+{
+    struct made *made = calloc(o->plan->n_segments, sizeof *made);
+    int rc = made ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 
     for (uint32_t i = 0; rc == 0 && i < o->plan->n_segments; i++)
-        rc = reserve_one(o->partial[i], o->plan->segments[i].file_bytes, o->sparse, fresh,
-                         &kept[i], e);
+        rc = reserve_one(o, i, fresh, &kept[i], &made[i], watch, e);
     if (rc == 0)
         rc = output_sync_dir(o, e);
-    if (rc < 0 && fresh && rc != SL_EEXISTS)
-        output_discard(o);
+    if (rc == 0)
+        rc = step(watch, 0);
+    if (rc < 0 && made)
+        unmake(o, made);
+    free(made);
     return rc;
 }
 
@@ -298,20 +365,32 @@ static bool is_temporary(const char *tail)
     if (tail[0] == '-' && strspn(tail + 1, "0123456789") == 5 && strncmp(tail + 6, "-of-", 4) == 0 &&
         strspn(tail + 10, "0123456789") == 5)
         tail += 15;
-    return strcmp(tail, ".gguf.partial") == 0 || strcmp(tail, ".gguf.xxh64.partial") == 0;
+    return strcmp(tail, ".gguf.partial") == 0 || strcmp(tail, ".gguf.xxh64.partial") == 0 ||
+           strcmp(tail, ".sluice-job.partial") == 0;
 }
 
-void output_discard(const struct output *o)
+int output_remove(const struct output *o, const struct output_watch *watch)
 {
     DIR *d = opendir(o->dir);
     size_t n = strlen(o->prefix);
     struct dirent *ent;
+    int rc = 0;
 
-    while (d && (ent = readdir(d)) != NULL)
-        if (strncmp(ent->d_name, o->prefix, n) == 0 && is_temporary(ent->d_name + n))
-            unlinkat(dirfd(d), ent->d_name, 0);
+    while (d && rc == 0 && (ent = readdir(d)) != NULL) {
+        if (strncmp(ent->d_name, o->prefix, n) != 0 || !is_temporary(ent->d_name + n))
+            continue;
+        rc = step(watch, 0);
+        if (rc == 0 && unlinkat(dirfd(d), ent->d_name, 0) == 0)
+            rc = step(watch, 1);
+    }
     if (d)
         closedir(d);
+    return rc;
+}
+
+void output_discard(const struct output *o)
+{
+    (void)!output_remove(o, NULL);
 }
 
 int output_sync_dir(const struct output *o, struct sl_error *e)
@@ -319,11 +398,12 @@ int output_sync_dir(const struct output *o, struct sl_error *e)
     return sync_folder(o->dir, e);
 }
 
-int output_publish(const struct output *o, struct sl_error *e)
+int output_publish(const struct output *o, const struct output_watch *watch, struct sl_error *e)
 {
     for (uint32_t i = 0; i < o->plan->n_segments; i++) {
         struct stat st;
 
+        SL_TRY(step(watch, 0));
         if (rename(o->partial[i], o->final[i]) == 0)
             continue;
         if (errno != ENOENT || stat(o->final[i], &st) != 0 ||

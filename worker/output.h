@@ -23,6 +23,9 @@ struct output {
  * may have the name, nor may it end like a file of another kind ("x.bin").
  * Errors: SL_EUSAGE. Release with output_free in every case. */
 int output_parse(struct output *o, const char *arg, struct sl_error *e) SL_MUST_USE;
+/* Effect: the same for a folder of another machine: an absolute path, that is not
+ * looked at; one that ends with '/' is a folder. Errors: SL_EUSAGE. */
+int output_parse_far(struct output *o, const char *arg, struct sl_error *e) SL_MUST_USE;
 /* Effect: makes the folder of an output with new_dir. Errors: SL_EFAIL, SL_ENOSPACE. */
 int output_make_dir(const struct output *o, struct sl_error *e) SL_MUST_USE;
 /* Effect: *bytes = what can be written where the output goes, its parent for a
@@ -45,20 +48,32 @@ int output_not_source(const struct output *o, const struct sl_checkpoint *ck,
  * folder cannot be written. */
 int output_check_space(const struct output *o, struct sl_error *e) SL_MUST_USE;
 
+/* Who watches a change to the files. step is called before each file is made, removed or
+ * renamed, after each piece of work (n: bytes reserved since the last call, 1 for a file
+ * removed), and when all is done and synced; its negative result ends the change there. */
+struct output_watch {
+    int (*step)(void *user, uint64_t n);
+    void *user;
+};
+
 /* Effect: creates the temporary files in their full size, with their space
- * reserved where the filesystem can and o->sparse is off. kept[i] tells whether
- * file i was there in full already (its contents stay). fresh: nothing is kept,
- * and a failure leaves no temporary file. Errors: SL_ENOSPACE, SL_EFAIL. */
-int output_reserve(const struct output *o, bool fresh, bool *kept, struct sl_error *e)
-    SL_MUST_USE;
+ * reserved where the filesystem can and o->sparse is off, a GiB at a time. kept[i]
+ * tells whether file i was there in full already (its contents stay). fresh: nothing
+ * may be there, and a failure removes what was made here, that and nothing else. watch
+ * may be NULL. Errors: SL_ENOSPACE, SL_EFAIL; SL_EEXISTS (fresh): one is there. */
+int output_reserve(const struct output *o, bool fresh, bool *kept, const struct output_watch *watch,
+                   struct sl_error *e) SL_MUST_USE;
 
 /* Effect: removes the temporary files, also those of other split counts, and
- * those of manifests. */
+ * those of manifests. Returns 0 or what watch said. */
+int output_remove(const struct output *o, const struct output_watch *watch) SL_MUST_USE;
+/* The same, unwatched. */
 void output_discard(const struct output *o);
 
 /* Effect: gives every temporary file its final name and syncs the folder.
- * Files that have it already are left alone. Errors: SL_EFAIL. */
-int output_publish(const struct output *o, struct sl_error *e) SL_MUST_USE;
+ * Files that have it already are left alone. watch may be NULL. Errors: SL_EFAIL. */
+int output_publish(const struct output *o, const struct output_watch *watch, struct sl_error *e)
+    SL_MUST_USE;
 
 /* Effect: fsync of the folder. */
 int output_sync_dir(const struct output *o, struct sl_error *e) SL_MUST_USE;

@@ -1,6 +1,7 @@
 #include "worker/source_element.h"
 
 #include "kernels/kernels.h"
+#include "proto/roots.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -93,9 +94,14 @@ static int load_line(struct source_reader *r, uint32_t file, uint64_t number, st
     uint32_t at = (uint32_t)(number % LINES), have = 0;
 
     if (r->fds[file] < 0)
-        r->fds[file] = open(f->path, O_RDONLY | O_CLOEXEC);
+        r->fds[file] = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (r->fds[file] < 0)
         return sl_fail(e, SL_ESOURCE, "%s: %s", f->path, strerror(errno));
+    if (r->ck->roots && sl_roots_check_fd(r->ck->roots, r->fds[file], f->path, e) < 0) {
+        close(r->fds[file]);
+        r->fds[file] = -1;
+        return e->code;
+    }
     r->tag[at].n = 0;
     while (have < LINE) {
         ssize_t got = pread(r->fds[file], r->line[at] + have, LINE - have,

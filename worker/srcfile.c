@@ -1,5 +1,6 @@
 #include "worker/srcfile.h"
 
+#include "proto/roots.h"
 #include "worker/io.h"
 
 #include <errno.h>
@@ -115,18 +116,47 @@ static void make_room(struct sl_srcfiles *s)
         close_file(s, oldest);
 }
 
+/* The name may lead elsewhere than when the plan was made, while the size and time of
+ * what is there are what its owner wants them to be: the roots are asked again. */
+static int open_again(struct sl_srcfiles *s, uint32_t i, int flags, struct sl_error *e)
+{
+    const struct sl_src_file *sf = &s->ck->files[i];
+    int fd = sl_sys_open(s->faults, sf->path, O_RDONLY | O_NONBLOCK | flags, 0), rc = 0;
+
+    if (fd < 0)
+        return sl_fail(e, SL_ESOURCE, "cannot open '%s': %s", sf->path, strerror(-fd));
+    if (s->ck->roots)
+        rc = sl_roots_check_fd(s->ck->roots, fd, sf->path, e);
+    /* Only the opening must not wait (for a FIFO's other end). */
+    if (rc == 0 && fcntl(fd, F_SETFL, flags) != 0)
+        rc = sl_fail(e, SL_ESOURCE, "'%s': %s", sf->path, strerror(errno));
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    return fd;
+}
+
+static bool same_file(int a, int b)
+{
+    struct stat x, y;
+
+    return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 static int open_file(struct sl_srcfiles *s, uint32_t i, struct sl_error *e)
 {
     const struct sl_src_file *sf = &s->ck->files[i];
     struct sl_srcfile *f = &s->file[i];
+    struct sl_error ignored;
     int rc;
 
     make_room(s);
-    f->fd = sl_sys_open(s->faults, sf->path, O_RDONLY, 0);
+    f->fd = open_again(s, i, 0, e);
     if (f->fd < 0) {
-        rc = -f->fd;
+        rc = f->fd;
         f->fd = -1;
-        return sl_fail(e, SL_ESOURCE, "cannot open '%s': %s", sf->path, strerror(rc));
+        return rc;
     }
     s->n_open++;
     rc = sl_srcfile_unchanged(s, i, e);
@@ -137,7 +167,11 @@ static int open_file(struct sl_srcfiles *s, uint32_t i, struct sl_error *e)
     f->drop = false;
     if (s->direct == SL_DIRECT_ON || (s->direct == SL_DIRECT_AUTO && !cached(f->fd, sf->size))) {
         if (takes_direct(f->fd))
-            f->direct = sl_sys_open(s->faults, sf->path, O_RDONLY | O_DIRECT, 0);
+            f->direct = open_again(s, i, O_DIRECT, &ignored);
+        if (f->direct >= 0 && !same_file(f->fd, f->direct)) {
+            close(f->direct);
+            f->direct = -1;
+        }
         if (f->direct < 0)
             sl_srcfile_refuse_direct(s, i);
     }

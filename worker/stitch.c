@@ -98,7 +98,7 @@ static int stand_in(const struct sl_plan *plan, const struct sl_plan_segment *se
         struct sl_gguf_tensor *t = &g->tensors[i];
 
         memcpy(t->name, pt->t->name, sizeof t->name);
-        t->n_dims = pt->t->n_dims;
+        t->n_dims = sl_gguf_dims(pt->t->ne);
         memcpy(t->ne, pt->t->ne, sizeof t->ne);
         t->type = pt->type;
         t->offset = pt->offset;
@@ -117,7 +117,7 @@ static int write_header(const struct pass *p, const char *path, struct sl_error 
 {
     const struct sl_plan_segment *seg = p->seg;
     uint8_t *h = malloc(seg->header_bytes);
-    int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW), rc = SL_EFAIL;
+    int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), rc = SL_EFAIL;
 
     if (!h || fd < 0)
         goto done;
@@ -156,6 +156,17 @@ static int close_manifest(struct pass *p, const struct sl_hash_total *total, str
                : 0;
 }
 
+/* What is checked is what the disk has. After a sync that failed the cache may show more. */
+static void forget_cached(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+    if (fd < 0)
+        return;
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    close(fd);
+}
+
 static int stream_segment(struct pass *p, uint32_t i, struct sl_error *e)
 {
     const struct sl_stream_ops ops = {on_data, on_tensor, on_progress, p};
@@ -163,6 +174,7 @@ static int stream_segment(struct pass *p, uint32_t i, struct sl_error *e)
     struct sl_gguf g;
     int rc = stand_in(p->s->plan, p->seg, &g, e);
 
+    forget_cached(p->s->out->partial[i]);
     if (rc == 0)
         rc = sl_gguf_stream(p->s->out->partial[i], &g, &ops, e);
     free(g.tensors);
@@ -173,10 +185,12 @@ static int stream_segment(struct pass *p, uint32_t i, struct sl_error *e)
     return write_header(p, p->s->out->partial[i], e);
 }
 
-/* A stranger may write to the output's folder: no symlink is followed. */
+/* A stranger may write to the output's folder: what is there (a link, a FIFO that would
+ * never open) goes, and is not written through. */
 static FILE *open_new(const char *path)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
+    int fd = unlink(path) == 0 || errno == ENOENT
+             ? open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
     FILE *f = fd >= 0 ? fdopen(fd, "w") : NULL;
 
     if (!f && fd >= 0)

@@ -1,5 +1,5 @@
 /* Sealing segments into a model: one pass over the finished temporary files
- * checks every task's bytes against what its worker computed, and gives the
+ * checks every task's bytes, as the disk has them, against what its worker computed, and gives the
  * checksums that the headers and the manifests carry. No tensor byte is
  * copied. */
 #ifndef SLUICE_WORKER_STITCH_H

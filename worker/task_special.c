@@ -1,5 +1,6 @@
 #include "worker/task_special.h"
 
+#include "proto/clock.h"
 #include "proto/wire.h"
 #include "worker/claim.h"
 #include "worker/former_set.h"
@@ -11,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define VERIFY_BLOCKS 1000u /* of each tensor, made again from the source */
@@ -23,6 +23,8 @@ struct special {
     struct sl_cached_job *j;
     struct sl_outcome *out;
     struct sl_error *e;
+    uint64_t alive_ms;       /* when it was last known to go on; of the grant at first */
+    struct claim_hold claim; /* fd < 0: none is held */
 };
 
 void sl_work_free(struct sl_work *w)
@@ -53,6 +55,47 @@ static int on_progress(void *user, uint64_t n)
     return 0;
 }
 
+/* What is asked before each step that makes, renames or removes a file: this worker has not
+ * stood still for longer than its lease, and the claim that it holds is still its own. */
+static int still_ours(void *user, uint64_t n)
+{
+    struct special *s = user;
+    uint64_t now = sl_boot_ms();
+
+    (void)n;
+    if (s->w->lease_ms && now >= s->alive_ms + s->w->lease_ms)
+        return sl_fail(s->e, SL_EINTERRUPTED, "the lease has ended");
+    s->alive_ms = now;
+    return s->claim.fd >= 0 ? claim_check(&s->claim, s->e) : 0;
+}
+
+/* The same where work is done that lasts, n bytes or files of it since the last call: it is
+ * told, so that the lease lasts longer, and whoever wants it to stop can. */
+static int on_step(void *user, uint64_t n)
+{
+    SL_TRY(on_progress(user, n));
+    return still_ours(user, n);
+}
+
+/* The same for cleaning up, which may come after the lease's end. */
+static int on_cleaning(void *user, uint64_t n)
+{
+    struct special *s = user;
+    struct sl_error ignored;
+
+    (void)n;
+    return claim_check(&s->claim, &ignored);
+}
+
+static struct claim_lease lease_of(const struct special *s, const char *fingerprint)
+{
+    uint64_t half = s->w->lease_ms / 2;
+
+    return (struct claim_lease){
+        .fingerprint = fingerprint, .job = s->w->job, .epoch = s->w->epoch,
+        .wait_ms = half && half < CLAIM_WAIT_MS ? (uint32_t)half : CLAIM_WAIT_MS};
+}
+
 /* ---- prepare */
 
 static int no_journal(const struct special *s)
@@ -63,12 +106,11 @@ static int no_journal(const struct special *s)
                    "remove it with its .partial files", s->j->out.journal);
 }
 
-/* *over: the claim of this very plan is there already. One that is torn, or another
- * plan's and given up with --force, goes. */
-static int look_at_output(struct special *s, bool *over)
+/* Changes nothing. A claim of this very plan, a torn one, or with --force another plan's,
+ * will be taken over. */
+static int look_at_output(struct special *s, const struct claim_lease *l)
 {
     const struct output *o = &s->j->out;
-    char theirs[33];
 
     SL_TRY(output_not_source(o, s->j->j.ck, s->e));
     if (!s->j->j.force) {
@@ -76,74 +118,49 @@ static int look_at_output(struct special *s, bool *over)
         SL_TRY(former_set_absent(o, s->j->j.ck, s->e));
     }
     SL_TRY(no_journal(s));
-    claim_read(o, false, theirs);
-    *over = strcmp(theirs, s->j->j.plan->fingerprint) == 0;
-    if (!*over && *theirs && !s->j->j.force)
-        return sl_fail(s->e, SL_EEXISTS, "%s/%s: unfinished work of another job is there; finish it, "
-                       "cancel it with --discard, or use --force", o->dir, o->prefix);
-    SL_TRY(output_check_space(o, s->e));
-    if (!*over && claim_there(o))
-        claim_drop(o);
-    return 0;
+    SL_TRY(claim_free(o, l, s->j->j.force, s->e));
+    return output_check_space(o, s->e);
 }
 
-/* Stops a prepare whose lease may have gone to somebody else: another one has taken
- * the claim over, or this worker stood still for longer than the lease. */
-static int still_ours(const struct special *s, const char *mark)
+static int make_files(struct special *s)
 {
-    struct timespec t;
-    uint64_t now_ms;
-
-    clock_gettime(CLOCK_BOOTTIME, &t);
-    now_ms = (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-    if (claim_is_mine(&s->j->out, mark) &&
-        (!s->w->lease_ms || now_ms < s->w->granted_ms + s->w->lease_ms))
-        return 0;
-    return sl_fail(s->e, SL_EINTERRUPTED, "the lease has ended");
-}
-
-static int reserve(struct special *s, const char *mark)
-{
+    const struct output_watch watch = {on_step, s};
     bool *kept = calloc(s->j->j.plan->n_segments, sizeof *kept);
-    int rc = kept ? still_ours(s, mark) : sl_fail(s->e, SL_EFAIL, "out of memory");
+    int rc = kept ? on_step(s, 1) : sl_fail(s->e, SL_EFAIL, "out of memory");
 
-    if (rc == 0) {
-        output_discard(&s->j->out);
-        rc = output_reserve(&s->j->out, true, kept, s->e);
-    }
-    free(kept);
     if (rc == 0)
-        rc = on_progress(s, s->j->j.plan->file_bytes);
-    return rc < 0 ? rc : still_ours(s, mark);
+        rc = output_remove(&s->j->out, &watch);
+    if (rc == 0)
+        rc = output_reserve(&s->j->out, true, kept, &watch, s->e);
+    free(kept);
+    return rc;
 }
 
 /* The claim comes first: who holds it may touch the files. While a prepare is granted
  * no task is done, so that nothing of earlier files is worth keeping. What was made
- * goes again when it fails, unless another prepare has taken the claim over. */
+ * goes again when it fails, unless a later lease has taken the claim over. */
 static int prepare(struct special *s)
 {
+    const struct output_watch cleaning = {on_cleaning, s};
+    const struct claim_lease l = lease_of(s, s->j->j.plan->fingerprint);
     const struct output *o = &s->j->out;
-    char mark[33];
-    bool over;
     int rc;
 
     SL_TRY(sl_job_plan_record(&s->j->j, &s->out->plan, s->e));
-    SL_TRY(look_at_output(s, &over));
-    SL_TRY(on_progress(s, 0));
-    SL_TRY(claim_write(o, s->j->j.plan->fingerprint, s->w->job, over, mark, s->e));
+    SL_TRY(look_at_output(s, &l));
+    SL_TRY(on_step(s, 0));
+    SL_TRY(claim_make(o, &l, s->j->j.force, &s->claim, s->e));
     /* `convert` looks for the claim after its journal is there: one of the two gives way. */
     rc = no_journal(s);
-    if (rc < 0) {
-        claim_drop(o);
-        return rc;
+    if (rc == 0) {
+        rc = make_files(s);
+        if (rc == SL_EEXISTS) /* somebody is just at it: not ours to remove, no reason to give the job up */
+            return s->e->code = SL_EFAIL;
+        if (rc < 0)
+            (void)!output_remove(o, &cleaning);
     }
-    rc = reserve(s, mark);
-    if (rc == SL_EEXISTS) /* somebody is just at it: not ours to remove, no reason to give the job up */
-        return s->e->code = SL_EFAIL;
-    if (rc < 0 && (claim_is_mine(o, mark) || !claim_there(o))) {
-        output_discard(o);
-        claim_drop(o);
-    }
+    if (rc < 0)
+        claim_drop(&s->claim);
     return rc;
 }
 
@@ -175,24 +192,25 @@ static int parse_sums(const struct special *s, uint64_t **sums)
  * bad, and only their tasks are done again. */
 static int restore_files(struct special *s)
 {
+    const struct output_watch watch = {on_step, s};
     const struct sl_plan *p = s->j->j.plan;
+    const struct claim_lease l = lease_of(s, p->fingerprint);
     bool missing = false, *kept;
-    char claim[33];
     int rc;
 
     for (uint32_t i = 0; i < p->n_segments; i++)
         missing |= access(s->j->out.partial[i], F_OK) != 0;
     if (!missing)
         return 0;
-    claim_read(&s->j->out, false, claim);
-    if (strcmp(claim, p->fingerprint) != 0)
+    SL_TRY(rc = claim_take(&s->j->out, &l, &s->claim, s->e));
+    if (rc != CLAIM_HELD || s->claim.ending)
         return sl_fail(s->e, SL_EFAIL, "%s/%s: the unfinished files are gone; submit the job again",
                        s->j->out.dir, s->j->out.prefix);
     kept = calloc(p->n_segments, sizeof *kept);
-    if (!kept)
-        return sl_fail(s->e, SL_EFAIL, "out of memory");
-    rc = output_reserve(&s->j->out, false, kept, s->e);
+    rc = kept ? output_reserve(&s->j->out, false, kept, &watch, s->e)
+              : sl_fail(s->e, SL_EFAIL, "out of memory");
     free(kept);
+    claim_release(&s->claim);
     return rc;
 }
 
@@ -222,17 +240,35 @@ static int seal(struct special *s)
 
 /* ---- publish, discard */
 
+/* Takes the claim and gives it its ending name. Without one (done before, or the job of
+ * `sluice convert`) there is nothing that anybody else could be at. */
+static int claim_for_publish(struct special *s)
+{
+    const struct output *o = &s->j->out;
+    const struct claim_lease l = lease_of(s, s->j->j.plan->fingerprint);
+    int rc = s->j->given ? CLAIM_NONE : claim_take(o, &l, &s->claim, s->e);
+
+    if (rc == CLAIM_OTHERS)
+        return sl_fail(s->e, SL_EFAIL, "%s/%s: the unfinished files are another job's now; submit the "
+                       "job again", o->dir, o->prefix);
+    return rc == CLAIM_HELD ? claim_end(&s->claim, s->e) : rc;
+}
+
 static int publish(struct special *s)
 {
+    const struct output_watch watch = {still_ours, s};
     const struct sl_plan *p = s->j->j.plan;
     char path[4400];
 
-    claim_end(&s->j->out);
+    SL_TRY(claim_for_publish(s));
+    SL_TRY(still_ours(s, 0));
     SL_TRY(stitch_publish_manifests(&s->j->out, s->e));
-    SL_TRY(output_publish(&s->j->out, s->e));
+    SL_TRY(output_publish(&s->j->out, &watch, s->e));
+    SL_TRY(still_ours(s, 0));
     if (s->j->j.force)
         SL_TRY(former_set_remove(&s->j->out, s->j->j.ck, s->e));
-    claim_drop(&s->j->out);
+    if (s->claim.fd >= 0)
+        claim_drop(&s->claim);
     s->out->files = cJSON_CreateArray();
     for (uint32_t i = 0; i < p->n_segments; i++) {
         snprintf(path, sizeof path, "%s/%s", s->j->output, p->segments[i].name);
@@ -243,17 +279,23 @@ static int publish(struct special *s)
     return 0;
 }
 
-static void remove_unfinished(const struct output *o, const char *fingerprint)
+/* Nothing, when nothing of this job is there. */
+static int remove_unfinished(struct special *s, const struct output *o, const char *fingerprint)
 {
-    char claim[33], ending[33];
+    const struct output_watch watch = {on_step, s};
+    const struct claim_lease l = lease_of(s, fingerprint);
+    int rc = claim_take(o, &l, &s->claim, s->e);
 
-    claim_read(o, false, claim);
-    claim_read(o, true, ending);
-    if (strcmp(claim, fingerprint) != 0 && (*claim || strcmp(ending, fingerprint) != 0))
-        return; /* nothing is there, or it is another job's */
-    claim_end(o);
-    output_discard(o);
-    claim_drop(o);
+    SL_TRY(rc);
+    if (rc != CLAIM_HELD)
+        return 0;
+    rc = claim_end(&s->claim, s->e);
+    if (rc == 0)
+        rc = output_remove(o, &watch);
+    if (rc == 0)
+        claim_drop(&s->claim);
+    claim_release(&s->claim); /* o goes before s */
+    return rc;
 }
 
 /* A job whose prepare did not end may have left files as well: its plan says which. */
@@ -266,16 +308,19 @@ static int discard(struct special *s, uint64_t now_ms)
     int fd, rc;
 
     if (sl_job_cache_get(s->cache, w->job, w->spec, fingerprint, now_ms, &s->j, &why) == 0) {
-        remove_unfinished(&s->j->out, s->j->j.plan->fingerprint);
-        rc = output_sync_dir(&s->j->out, s->e);
+        rc = remove_unfinished(s, &s->j->out, s->j->j.plan->fingerprint);
+        if (rc == 0)
+            rc = output_sync_dir(&s->j->out, s->e);
+        sl_job_cache_told(s->j, s->e);
         sl_job_cache_drop(s->cache, s->j);
         s->j = NULL;
         return rc;
     }
     rc = sl_job_cache_output(s->cache, w->spec, &o, &fd, s->e);
     if (rc == 0 && fingerprint) {
-        remove_unfinished(&o, fingerprint);
-        rc = output_sync_dir(&o, s->e);
+        rc = remove_unfinished(s, &o, fingerprint);
+        if (rc == 0)
+            rc = output_sync_dir(&o, s->e);
     } else if (!fingerprint && (rc < 0 || !claim_there(&o))) {
         rc = 0; /* what cannot be planned was never prepared */
     } else {
@@ -359,9 +404,11 @@ static int run(struct special *s, uint64_t now_ms)
 void sl_special_run(struct sl_job_cache *c, const struct sl_work *w,
                     const struct sl_special_hooks *h, uint64_t now_ms, struct sl_outcome *out)
 {
-    struct special s = {.cache = c, .w = w, .hooks = h, .out = out, .e = &out->error};
+    struct special s = {.cache = c, .w = w, .hooks = h, .out = out, .e = &out->error,
+                        .alive_ms = w->granted_ms, .claim = {.fd = -1}};
     int rc = run(&s, now_ms);
 
+    claim_release(&s.claim);
     out->job = w->job;
     out->task = w->task;
     out->epoch = w->epoch;

@@ -42,7 +42,7 @@ struct sl_outcome {
 void sl_outcome_free(struct sl_outcome *o);
 
 struct sl_special_hooks {
-    /* n more bytes read, checked or made again. A negative result stops the task,
+    /* n more bytes read, checked, made again or reserved. A negative result stops the task,
      * which is then given back. */
     int (*progress)(void *user, uint64_t n);
     void *user;

@@ -36,7 +36,7 @@ struct sl_worker {
     enum link link;
     uint64_t hello_ms;        /* when it is to be said, or was */
     unsigned tries;           /* hellos without a welcome */
-    uint64_t heard_ms, said_ms, progress_ms, pull_ms;
+    uint64_t heard_ms, said_ms, progress_ms, gpus_ms, pull_ms;
     uint32_t heartbeat_ms;
     unsigned asked;           /* what the daemon still may grant, by the last pull */
     struct held held[HELD_MAX];
@@ -62,6 +62,7 @@ void sl_worker_send_hello(struct sl_worker *w, uint64_t now_ms);
 void sl_worker_send_pull(struct sl_worker *w, unsigned want, uint64_t now_ms);
 void sl_worker_send_giveback(struct sl_worker *w, uint64_t job, uint32_t task, uint64_t epoch,
                              uint64_t now_ms);
+void sl_worker_send_gpus(struct sl_worker *w, const struct sl_worker_progress *p, uint64_t now_ms);
 void sl_worker_send_progress(struct sl_worker *w, const struct sl_worker_progress *p, uint64_t now_ms);
 void sl_worker_send_answer(struct sl_worker *w, struct held *h, uint64_t now_ms);
 void sl_worker_send_bye(struct sl_worker *w, const char *text, uint64_t now_ms);

@@ -16,6 +16,7 @@
 
 #define TICK_MS 100
 #define FINISH_MS 20000u    /* for what is under way when a signal comes */
+#define GPUS_MS 2000u
 #define ALONE_MS 3000u      /* the same without a daemon */
 
 enum { LANE_TASKS, LANE_SPECIAL, LANES };
@@ -32,6 +33,7 @@ struct run {
     struct sl_error lost; /* a device that failed: this process ends, the next begins anew */
     const struct sl_log *log;
     struct sl_notify *notify;
+    struct sl_gpu_watch *gpus;
     uint64_t fed_bytes, fed_finished; /* when the watchdog was last fed */
     struct sl_error *e;
 };
@@ -146,6 +148,7 @@ static int tick(struct run *r)
     struct sl_lane_state s, special;
     struct sl_worker_progress p;
     struct sl_lane_task tasks[2 * SL_LANE_TASKS];
+    struct sl_gpu_health gpus[SL_DEVICES_MAX];
 
     sl_lane_state(r->lane[LANE_TASKS], &s);
     sl_lane_state(r->lane[LANE_SPECIAL], &special);
@@ -153,7 +156,7 @@ static int tick(struct run *r)
     memcpy(tasks, s.tasks, s.n_tasks * sizeof *tasks);
     memcpy(tasks + s.n_tasks, special.tasks, special.n_tasks * sizeof *tasks);
     p = (struct sl_worker_progress){s.bytes + special.bytes, tasks, s.n_tasks + special.n_tasks,
-                                    s.tensor, s.stages};
+                                    s.tensor, s.stages, gpus, sl_gpu_watch_read(r->gpus, gpus)};
     feed_watchdog(r, s.unfinished + special.unfinished, p.bytes, s.finished + special.finished);
     if (sl_worker_tick(r->worker, &p, sl_boot_ms()) == 1)
         return sl_dealer_reconnect(r->dealer, r->e);
@@ -227,6 +230,8 @@ static int start(struct run *r, const struct sl_worker_run_opts *o)
     wo.drop = on_drop;
     wo.user = r;
     SL_TRY(open_events(r));
+    if (o->cache.devices)
+        SL_TRY(sl_gpu_watch_open(o->cache.devices, GPUS_MS, &r->gpus, r->e));
     SL_TRY(sl_dealer_open(&o->dealer, &r->dealer, r->e));
     SL_TRY(sl_worker_new(&wo, sl_boot_ms(), &r->worker, r->e));
     for (unsigned i = 0; i < LANES; i++)
@@ -251,6 +256,7 @@ int sl_worker_run(const struct sl_worker_run_opts *o, struct sl_error *e)
     sl_dealer_close(r.dealer);
     for (unsigned i = 0; i < LANES; i++)
         sl_lane_close(r.lane[i]);
+    sl_gpu_watch_close(r.gpus);
     sl_worker_free(r.worker);
     if (r.poll >= 0)
         close(r.poll);

@@ -69,11 +69,11 @@ void sl_worker_send_hello(struct sl_worker *w, uint64_t now_ms)
     sl_put_str(t, "role", "worker");
     sl_put_str(t, "version", SLUICE_VERSION);
     sl_put_str(t, "instance", w->instance);
-    sl_put_str(t, "name", w->name);
-    sl_put_str(t, "host", w->host);
+    sl_put_text(t, "name", w->name);
+    sl_put_text(t, "host", w->host);
     sl_put_uint(t, "pid", w->o.pid);
     sl_put_str(t, "bytes", SL_BYTES_VERSION);
-    sl_put_str(t, "device", w->device);
+    sl_put_text(t, "device", w->device);
     sl_put_uint(t, "threads", w->o.threads);
     sl_put_uint(t, "mem", w->o.mem_bytes);
     held = sl_put_array(t, "held");
@@ -99,7 +99,7 @@ void sl_worker_send_bye(struct sl_worker *w, const char *text, uint64_t now_ms)
 {
     struct sl_msg m;
 
-    sl_put_str(begin_message(SL_M_BYE, &m), "text", text);
+    sl_put_text(begin_message(SL_M_BYE, &m), "text", text);
     send_and_free(w, &m, now_ms);
 }
 
@@ -141,7 +141,7 @@ void sl_worker_send_progress(struct sl_worker *w, const struct sl_worker_progres
     }
     sl_put_uint(t, "rate", w->rate);
     if (p->tensor && *p->tensor)
-        sl_put_str(t, "tensor", p->tensor);
+        sl_put_text(t, "tensor", p->tensor);
     if (p->stages) {
         cJSON *o = cJSON_CreateObject();
 
@@ -151,6 +151,29 @@ void sl_worker_send_progress(struct sl_worker *w, const struct sl_worker_progres
     }
     send_and_free(w, &m, now_ms);
     w->progress_ms = now_ms;
+}
+
+void sl_worker_send_gpus(struct sl_worker *w, const struct sl_worker_progress *p, uint64_t now_ms)
+{
+    struct sl_msg m;
+    cJSON *gpus = sl_put_array(begin_message(SL_M_GPUS, &m), "gpus");
+
+    for (unsigned i = 0; i < p->n_gpus; i++) {
+        const struct sl_gpu_health *g = &p->gpus[i];
+        cJSON *o = sl_add_object(gpus);
+
+        sl_put_str(o, "device", g->device);
+        sl_put_str(o, "name", g->name);
+        if (g->told) {
+            sl_put_uint(o, "celsius", g->celsius);
+            sl_put_uint(o, "watts", g->watts);
+        }
+        sl_put_uint(o, "memory", g->memory);
+        if (g->told)
+            sl_put_uint(o, "memory_used", g->memory_used);
+    }
+    send_and_free(w, &m, now_ms);
+    w->gpus_ms = now_ms;
 }
 
 int sl_worker_next(struct sl_worker *w, uint8_t **bytes, size_t *n)
@@ -234,11 +257,11 @@ static void fill_answer(cJSON *t, struct sl_outcome *o)
         if (o->plan)
             sl_put(t, "plan", o->plan);
         if (o->files)
-            sl_put(t, "files", o->files);
-        o->plan = o->files = NULL;
+            sl_put_texts(t, "files", o->files);
+        o->plan = NULL;
     } else if (o->kind == SL_OUTCOME_FAIL) {
         sl_put_uint(t, "code", o->error.code < 0 ? (uint64_t)-o->error.code : 1);
-        sl_put_str(t, "text", o->error.text);
+        sl_put_text(t, "text", o->error.text);
         if (o->n_bad)
             sl_put_uints(t, "bad", o->bad, o->n_bad);
     }

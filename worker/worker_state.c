@@ -184,7 +184,7 @@ static void on_welcome(struct sl_worker *w, const cJSON *m, uint64_t now_ms)
             sl_worker_send_answer(w, &w->held[i], now_ms);
     }
     w->asked = 0;
-    w->progress_ms = now_ms - w->heartbeat_ms;
+    w->progress_ms = w->gpus_ms = now_ms - w->heartbeat_ms;
     w->pull_ms = 0;
     if (w->draining)
         sl_worker_send_pull(w, 0, now_ms);
@@ -312,6 +312,8 @@ static void keep_talking(struct sl_worker *w, const struct sl_worker_progress *p
         sl_worker_send_pull(w, want, now_ms);
     if (w->n_held && now_ms - w->progress_ms >= w->heartbeat_ms)
         sl_worker_send_progress(w, p, now_ms);
+    if (p->n_gpus && now_ms - w->gpus_ms >= w->heartbeat_ms)
+        sl_worker_send_gpus(w, p, now_ms);
     if (now_ms - w->said_ms >= w->heartbeat_ms)
         sl_worker_send_n(w, SL_M_PING, ++w->pings, now_ms);
 }

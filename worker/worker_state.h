@@ -4,6 +4,7 @@
 #define SLUICE_WORKER_WORKER_STATE_H
 
 #include "proto/log_line.h"
+#include "worker/gpu_health.h"
 #include "worker/lane.h"
 
 struct sl_worker_opts {
@@ -40,6 +41,8 @@ struct sl_worker_progress {
     unsigned n_tasks;
     const char *tensor;      /* "" when none */
     const uint64_t *stages;  /* SL_STAGES of them, in ms; NULL: not told */
+    const struct sl_gpu_health *gpus;
+    unsigned n_gpus;         /* 0: a worker on the processor */
 };
 
 /* Effect: says hello, asks for work, tells progress, repeats, notices silence.

@@ -46,7 +46,7 @@ static struct sl_gpu_work work(const struct bench *b, int type, bool weighted, u
 {
     enum sl_grid_id id = sl_gpu_grid_of(type);
     struct sl_gpu_work k = {.type = type, .dtype = SL_DTYPE_F8_E4M3, .weighted = weighted, .n_runs = 1, .elems = n,
-                            .row = COMMON_ROW, .matrix = UINT64_MAX / 2, .in = b->in, .w = b->w, .means = b->means,
+                            .row = COMMON_ROW, .matrix = b->n, .in = b->in, .w = b->w, .means = b->means,
                             .out = b->out[0], .status = b->status};
 
     k.run[0] = (struct sl_gpu_run){.scale = b->n, .end = n, .cols = COMMON_ROW, .block_rows = 128, .block_cols = 128,
@@ -227,8 +227,8 @@ int main(int argc, char **argv)
         case 't': only = sl_type_by_name(optarg); break;
         default: return 2;
         }
-    if (sl_gpu_count(b.api) == 0) {
-        fprintf(stderr, "gpu_bench: SKIPPED, NOTHING WAS MEASURED: %s\n", b.api ? "no CUDA device here" : "built without CUDA");
+    if (sl_gpu_absence(b.api)) {
+        fprintf(stderr, "gpu_bench: SKIPPED, NOTHING WAS MEASURED: %s\n", sl_gpu_absence(b.api));
         return 77;
     }
     if (b.n == 0) {

@@ -2,10 +2,13 @@
  * every type in FP8 with block scales and in F32 of every size, compared in full, with
  * a checksum of what was compared.
  *
- * usage: gpu_check [-d DEVICE] [-n WEIGHTS] [-t TYPE] [-g tests/golden] [-s]
+ * usage: gpu_check [-d DEVICE] [-n WEIGHTS] [-t TYPE] [-g tests/golden] [-s] [-G | -R | -l] [-o FILE] [-T SECONDS]
  *   -n  random weights of each type (default 1e9)   -t  one type alone
- *   -s  small: for compute-sanitizer
- * Exit: 0 all equal, 1 a difference or a failure, 77 no device. */
+ *   -s  small: for compute-sanitizer                -G  golden vectors alone, -R random weights
+ *                                                       alone, -l  only names the device
+ *   -o  appends a line for each type that was equal, and leaves out those that FILE has
+ *   -T  begins no type that is not expected to end so many seconds after the start
+ * Exit: 0 all equal, 1 a difference or a failure, 75 time was up with types left, 77 no device. */
 #include "gpu_common.h"
 
 #include <math.h>
@@ -21,6 +24,8 @@ struct check {
     uint64_t weights, chunk;
     int only;
     unsigned failures;
+    const char *lines;  /* -o, or NULL */
+    double began, time; /* time: 0 without -T */
     /* one chunk */
     int type;
     bool weighted;
@@ -30,6 +35,7 @@ struct check {
     float *scales, *w;
     struct sl_gpu_work k;
     bool refused[COMMON_THREADS];
+    uint64_t differs[COMMON_THREADS];
 };
 
 static void failed(struct check *c, const char *what)
@@ -171,6 +177,22 @@ static void reference_part(void *user, unsigned part, unsigned parts)
     free(x);
 }
 
+/* The first difference of the part's rows, or UINT64_MAX. */
+static void compare_part(void *user, unsigned part, unsigned parts)
+{
+    struct check *c = user;
+    const uint64_t row_bytes = sl_type_bytes(c->type, COMMON_ROW);
+    uint64_t from, to;
+
+    rows_of(c, part, parts, &from, &to);
+    c->differs[part] = UINT64_MAX;
+    if (memcmp(c->want + from * row_bytes, c->got + from * row_bytes, (to - from) * row_bytes) == 0)
+        return;
+    for (uint64_t i = from * row_bytes; i < to * row_bytes && c->differs[part] == UINT64_MAX; i++)
+        if (c->want[i] != c->got[i])
+            c->differs[part] = i;
+}
+
 static void random_chunk(struct check *c)
 {
     uint64_t in_bytes = c->n * sl_dtype_info(c->dtype)->bytes, scales = (c->n / COMMON_ROW / 128 + 1) * (COMMON_ROW / 128);
@@ -202,10 +224,16 @@ static void random_chunk(struct check *c)
     }
     if (status)
         failed(c, "the device saw weights that are not finite; there are none");
-    for (size_t i = 0; i < bytes; i++)
-        if (c->want[i] != c->got[i]) {
-            snprintf(text, sizeof text, "block %zu of %s differs (byte %zu: %02x, not %02x)", i / sl_type_info(c->type)->bytes,
-                     c->dtype == SL_DTYPE_F32 ? "F32" : "FP8", i, c->got[i], c->want[i]);
+    for (unsigned i = 0; i < COMMON_THREADS; i++)
+        c->differs[i] = UINT64_MAX;
+    common_in_parallel(compare_part, c);
+    for (unsigned p = 0; p < COMMON_THREADS; p++)
+        if (c->differs[p] != UINT64_MAX) {
+            uint64_t i = c->differs[p];
+
+            snprintf(text, sizeof text, "block %llu of %s differs (byte %llu: %02x, not %02x)",
+                     (unsigned long long)(i / sl_type_info(c->type)->bytes), c->dtype == SL_DTYPE_F32 ? "F32" : "FP8",
+                     (unsigned long long)i, c->got[i], c->want[i]);
             failed(c, text);
             break;
         }
@@ -217,39 +245,167 @@ static void random_chunk(struct check *c)
     }
 }
 
-static void random_weights(struct check *c)
+/* Nanoseconds of a core for a weight, plain and weighted: what the processor's side of a
+ * comparison costs (kernels/README.md), for the estimate alone. */
+static double core_ns(int type, bool weighted)
 {
+    static const struct { int type; double plain, weighted; } costs[] = {
+        {SL_TYPE_Q2_K, 2.4, 5.4}, {SL_TYPE_Q3_K, 1.3, 1.9}, {SL_TYPE_Q4_K, 2.8, 4.9}, {SL_TYPE_Q5_K, 2.3, 5}, {SL_TYPE_Q6_K, 1.8, 2},
+        {SL_TYPE_Q4_1, 0.5, 7}, {SL_TYPE_Q5_1, 0.5, 7}, {SL_TYPE_IQ4_NL, 3.7, 3.8}, {SL_TYPE_IQ4_XS, 3.6, 3.8},
+        {SL_TYPE_IQ1_S, 0, 10}, {SL_TYPE_IQ1_M, 13, 15}, {SL_TYPE_IQ2_XXS, 0, 27}, {SL_TYPE_IQ2_XS, 0, 37},
+        {SL_TYPE_IQ2_S, 19, 19}, {SL_TYPE_IQ3_XXS, 59, 59}, {SL_TYPE_IQ3_S, 35, 35}};
+
+    for (unsigned i = 0; i < sizeof costs / sizeof costs[0]; i++)
+        if (costs[i].type == type)
+            return weighted ? costs[i].weighted : costs[i].plain;
+    return weighted ? 2.7 : 0.5;
+}
+
+/* Seconds expected for a type: the processor's, making and comparing, and copies. */
+static double expected(const struct check *c, int type, bool weighted)
+{
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+
+    return (double)c->weights * 1e-9 * ((core_ns(type, weighted) + 3) / (double)(n < 1 ? 1 : n) + 0.5);
+}
+
+static void line_name(char *out, size_t n, int type, bool weighted, uint64_t weights)
+{
+    snprintf(out, n, "%s %s %llu ", sl_type_info(type)->name, weighted ? "weighted" : "plain", (unsigned long long)weights);
+}
+
+static bool has_line(const struct check *c, const char *name)
+{
+    FILE *f = c->lines ? fopen(c->lines, "r") : NULL;
+    char line[200];
+    bool found = false;
+
+    while (f && !found && fgets(line, sizeof line, f))
+        found = strncmp(line, name, strlen(name)) == 0 && strchr(line, '\n');
+    if (f)
+        fclose(f);
+    return found;
+}
+
+static void add_line(struct check *c, const char *name, double seconds)
+{
+    FILE *f = c->lines ? fopen(c->lines, "a") : NULL;
+
+    if (c->lines && (!f || fprintf(f, "%schecksum %016llx equal %.1f s\n", name, (unsigned long long)c->checksum, seconds) < 0))
+        failed(c, "its line could not be written");
+    if (f && fclose(f) != 0)
+        failed(c, "its line could not be written");
+}
+
+static void one_type(struct check *c)
+{
+    uint64_t done = 0;
+    double t0 = common_seconds();
+    char name[80];
+
+    c->checksum = 0xcbf29ce484222325;
+    c->seed = 1000003 * (uint64_t)c->type + (uint64_t)c->weighted;
+    for (unsigned part = 0; done < c->weights && !c->failures; part++, done += c->n) {
+        c->n = c->weights - done < c->chunk ? c->weights - done : c->chunk;
+        c->n = (c->n + COMMON_ROW - 1) / COMMON_ROW * COMMON_ROW;
+        c->dtype = part % 2 ? SL_DTYPE_F32 : SL_DTYPE_F8_E4M3;
+        random_chunk(c);
+    }
+    line_name(name, sizeof name, c->type, c->weighted, c->weights);
+    if (!c->failures)
+        add_line(c, name, common_seconds() - t0);
+    printf("%-8s %s %12llu weights: checksum %016llx, %s, %.1f s", sl_type_info(c->type)->name,
+           c->weighted ? "weighted" : "plain   ", (unsigned long long)done, (unsigned long long)c->checksum,
+           c->failures ? "NOT equal" : "equal", common_seconds() - t0);
+}
+
+struct kind {
+    int type;
+    bool weighted;
+    double need;
+};
+
+/* What is to be done and has no line yet; returns how many. */
+static unsigned kinds_left(const struct check *c, struct kind *out)
+{
+    unsigned n = 0;
+    char name[80];
+
     for (unsigned i = 0; i < COMMON_TYPES; i++)
         for (int w = sl_needs_weights(common_types[i]); w < 2; w++) {
-            uint64_t done = 0;
-            double t0 = common_seconds();
+            int type = common_types[i];
 
-            c->type = common_types[i];
-            c->weighted = w;
-            if ((w && !common_weighted(c->type)) || (c->only >= 0 && c->only != c->type))
-                continue;
-            c->checksum = 0xcbf29ce484222325;
-            c->seed = 1000003 * i + (uint64_t)w;
-            for (unsigned part = 0; done < c->weights && !c->failures; part++, done += c->n) {
-                c->n = c->weights - done < c->chunk ? c->weights - done : c->chunk;
-                c->n = (c->n + COMMON_ROW - 1) / COMMON_ROW * COMMON_ROW;
-                c->dtype = part % 2 ? SL_DTYPE_F32 : SL_DTYPE_F8_E4M3;
-                random_chunk(c);
-            }
-            printf("%-8s %s %12llu weights: checksum %016llx, %s, %.1f s\n", sl_type_info(c->type)->name,
-                   w ? "weighted" : "plain   ", (unsigned long long)done, (unsigned long long)c->checksum,
-                   c->failures ? "NOT equal" : "equal", common_seconds() - t0);
-            fflush(stdout);
-            if (c->failures)
-                return;
+            line_name(name, sizeof name, type, w, c->weights);
+            if ((!w || common_weighted(type)) && (c->only < 0 || c->only == type) && !has_line(c, name))
+                out[n++] = (struct kind){type, w, expected(c, type, w)};
         }
+    return n;
+}
+
+/* Returns whether kinds are left for which there was no time. */
+static bool random_weights(struct check *c)
+{
+    struct kind k[2 * COMMON_TYPES];
+    unsigned n = kinds_left(c, k), late = 0;
+    double all = 0, spent = 0, meant = 0, slower = 1;
+
+    for (unsigned i = 0; i < n; i++)
+        all += k[i].need;
+    printf("%u kinds of %llu weights to do, about %.0f s\n", n, (unsigned long long)c->weights, all);
+    for (unsigned i = 0; i < n && !c->failures; i++) {
+        double t0 = common_seconds();
+
+        if (c->time > 0 && t0 - c->began + slower * k[i].need > c->time) {
+            late++;
+            continue;
+        }
+        c->type = k[i].type;
+        c->weighted = k[i].weighted;
+        one_type(c);
+        spent += common_seconds() - t0;
+        meant += k[i].need;
+        slower = spent / meant;
+        printf("; %u to go, about %.0f s\n", n - i - 1 + late, slower * (all - meant));
+        fflush(stdout);
+    }
+    return late > 0;
+}
+
+static bool open_check(struct check *c, int device)
+{
+    const struct sl_gpu_api *api = sl_gpu_api();
+    struct sl_error e;
+    size_t room;
+    void *p[3] = {NULL};
+
+    if (sl_gpu_open(api, device, &c->gpu, &e) < 0) {
+        fprintf(stderr, "gpu_check: %s\n", e.text);
+        return false;
+    }
+    printf("cuda:%d: %s, sm_%d%d; against %s on %ld processors\n", device, c->gpu.info.name, c->gpu.info.major, c->gpu.info.minor,
+           sl_backend_usable(SL_BACKEND_AVX512) ? "avx512" : sl_backend_usable(SL_BACKEND_AVX2) ? "avx2" : "portable",
+           sysconf(_SC_NPROCESSORS_ONLN));
+    if (c->weights < 2 * c->chunk) /* FP8 and F32 take turns */
+        c->chunk = (c->weights / 2 + COMMON_ROW - 1) / COMMON_ROW * COMMON_ROW;
+    if (c->chunk < 4 * GOLDEN_N)
+        c->chunk = 4 * COMMON_ROW;
+    room = 4 * (c->chunk + GOLDEN_N);
+    if (api->host_alloc(room + (1u << 20) * 8, &p[0]) || api->host_alloc(room, &p[1]))
+        return fprintf(stderr, "gpu_check: no pinned memory of %zu MB\n", room / 1000000), false;
+    c->in = p[0];
+    c->got = p[1];
+    c->want = malloc(room);
+    c->w = malloc(COMMON_ROW * sizeof(float));
+    if (!c->want || !c->w)
+        return fprintf(stderr, "gpu_check: out of memory\n"), false;
+    return true;
 }
 
 int main(int argc, char **argv)
 {
     struct check *c = calloc(1, sizeof *c);
-    const struct sl_gpu_api *api = sl_gpu_api();
-    struct sl_error e;
+    const char *absent = sl_gpu_absence(sl_gpu_api());
+    bool golden_only = false, random_only = false, look = false, left = false;
     int device = 0, opt;
 
     if (!c)
@@ -258,37 +414,34 @@ int main(int argc, char **argv)
     c->weights = 1000000000;
     c->only = -1;
     c->chunk = CHUNK;
-    while ((opt = getopt(argc, argv, "d:n:t:g:s")) != -1)
+    c->began = common_seconds();
+    while ((opt = getopt(argc, argv, "d:n:t:g:sGRlo:T:")) != -1)
         switch (opt) {
         case 'd': device = atoi(optarg); break;
         case 'n': c->weights = strtoull(optarg, NULL, 0); break;
         case 't': c->only = sl_type_by_name(optarg); break;
         case 'g': c->golden = optarg; break;
         case 's': c->weights = 8 * COMMON_ROW; c->chunk = 4 * COMMON_ROW; break;
+        case 'G': golden_only = true; break;
+        case 'R': random_only = true; break;
+        case 'l': look = true; break;
+        case 'o': c->lines = optarg; break;
+        case 'T': c->time = atof(optarg); break;
         default: return 2;
         }
-    if (sl_gpu_count(api) == 0) {
-        fprintf(stderr, "gpu_check: SKIPPED, NOTHING WAS CHECKED: %s\n", api ? "no CUDA device here" : "built without CUDA");
+    if (absent) {
+        fprintf(stderr, "gpu_check: SKIPPED, NOTHING WAS CHECKED: %s\n", absent);
         return 77;
     }
-    if (sl_gpu_open(api, device, &c->gpu, &e) < 0) {
-        fprintf(stderr, "gpu_check: %s\n", e.text);
+    if (!open_check(c, device))
         return 1;
-    }
-    printf("cuda:%d: %s, sm_%d%d; against %s\n", device, c->gpu.info.name, c->gpu.info.major, c->gpu.info.minor,
-           sl_backend_usable(SL_BACKEND_AVX512) ? "avx512" : sl_backend_usable(SL_BACKEND_AVX2) ? "avx2" : "portable");
-    if (c->chunk < 4 * GOLDEN_N)
-        c->chunk = 4 * COMMON_ROW;
-    c->in = malloc(4 * (c->chunk + GOLDEN_N) + (1u << 20) * 8);
-    c->want = malloc(4 * (c->chunk + GOLDEN_N));
-    c->got = malloc(4 * (c->chunk + GOLDEN_N));
-    c->w = malloc(COMMON_ROW * sizeof(float));
-    if (!c->in || !c->want || !c->got || !c->w)
-        return fprintf(stderr, "gpu_check: out of memory\n"), 1;
-    golden(c);
-    if (!c->failures)
-        random_weights(c);
+    if (look)
+        return sl_gpu_close(&c->gpu), 0;
+    if (!random_only)
+        golden(c);
+    if (!c->failures && !golden_only)
+        left = random_weights(c);
     sl_gpu_close(&c->gpu);
-    printf("%s\n", c->failures ? "FAILED" : "all equal");
-    return c->failures ? 1 : 0;
+    printf("%s\n", c->failures ? "FAILED" : left ? "time is up: types are left" : "all equal");
+    return c->failures ? 1 : left ? 75 : 0;
 }

@@ -2,6 +2,9 @@
 # Registers, spills, stack and shared memory of every GPU kernel on every target, and
 # instructions that fuse or approximate. Needs nvcc's ptxas; with cuobjdump in PATH (or
 # in CUOBJDUMP) what is in the objects is read itself, machine code included.
+# With the machine code also: instructions a weight in the loops of the searches (sm_90), as they
+# are laid out, beside the count that the floors stand on; out-of-line parts of divisions, what is
+# before and after the loops, and threads that wait for others are not in it.
 # usage: NVCC=nvcc NVFLAGS=... CUDA_FOR=... gpu_report.pl OBJECT.cu.o...
 #        gpu_report.pl --check-sass FILE...   only the scan, of cuobjdump's text (for tests)
 # Exit: 0, 1 when a forbidden instruction was found or nothing could be read.
@@ -50,6 +53,70 @@ sub short {
     return $f;
 }
 
+# Kernel => the loop's turns for a sub-block, values in it, instructions a weight behind the floor
+# (gpu_bench.c). The loop: the innermost one with a division, and most instructions.
+my %search = (
+    'q2_k' => [16, 16, 385], 'q2_k weighted' => [37, 16, 870], 'q3_k' => [5, 16, 225], 'q3_k weighted' => [19, 16, 290],
+    'q4_k' => [21, 32, 470], 'q4_k weighted' => [37, 32, 820], 'q5_k' => [16, 32, 370], 'q5_k weighted' => [37, 32, 820],
+    'q6_k' => [19, 16, 290], 'q6_k weighted' => [19, 16, 290]);
+my %hot;
+
+# Loops of a kernel: [instructions, opcodes => number], by their backward branches.
+sub loops {
+    my ($kernel, $code) = @_;
+    my (%at, %end, @found);
+    $at{ $code->[$_][0] } = $_ for 0 .. $#$code;
+    for my $i (0 .. $#$code) {
+        my ($address, $text) = @{ $code->[$i] };
+        next unless $text =~ /\bBRA\b.*?\b0x([0-9a-f]+)/;
+        my $to = $at{ hex $1 };
+        $end{$to} = $i if defined $to && $to < $i && (!defined $end{$to} || $end{$to} < $i);
+    }
+    for my $from (keys %end) {
+        my %n;
+        for my $i ($from .. $end{$from}) {
+            $n{$1}++ if $code->[$i][1] =~ /^(?:\@!?U?P\d+\s+)?([A-Z0-9]+)/;
+        }
+        my $inner = grep { $_ > $from && $end{$_} < $end{$from} } keys %end;
+        push @found, { at => $from, n => $end{$from} - $from + 1, ops => \%n, inner => $inner };
+    }
+    return @found;
+}
+
+sub note_loops {
+    my ($kernel, $code) = @_;
+    my @loops = loops($kernel, $code);
+    my ($local) = (0);
+    $local += /\b(?:LDL|STL)\b/ for map { $_->[1] } @$code;
+    $hot{$kernel}{local} = $local;
+    if ($search{$kernel}) {
+        my ($best) = sort { $b->{n} <=> $a->{n} } grep { $_->{ops}{MUFU} && $_->{ops}{FADD} && $_->{ops}{FADD} > 20 && !$_->{ops}{STS} && !$_->{ops}{LDS} } @loops;
+        $hot{$kernel}{loop} = $best;
+        return;
+    }
+    # A neighbour search: a small loop that looks up, adds and compares, and no more.
+    my ($best) = sort { $b->{n} <=> $a->{n} } grep { $_->{ops}{LDS} && $_->{ops}{LDG} && $_->{n} < 200 && !$_->{ops}{MUFU} } @loops;
+    $hot{$kernel}{neighbours} = $best if $best;
+}
+
+sub print_loops {
+    print "\nLoops of the searches, sm_90: instructions a weight, the count behind the floor, and loads and stores of local memory in the kernel\n\n";
+    print "| kernel | loop | turns x loop / values | floor's count | local |\n|---|---|---|---|---|\n";
+    for my $k (sort keys %hot) {
+        my $h = $hot{$k};
+        if (my $l = $h->{loop}) {
+            my ($turns, $values, $floor) = @{ $search{$k} };
+            printf "| %s | %d | %.0f | %d | %d |\n", $k, $l->{n}, $turns * $l->{n} / $values, $floor, $h->{local};
+        } elsif (my $n = $h->{neighbours}) {
+            my $each = $k =~ /^iq3/ ? 4 : 8;
+            printf "| %s | %d for %d neighbours | %.1f a value and neighbour | 5 | %d |\n", $k, $n->{n}, $n->{ops}{LDS} / $each,
+                $n->{n} / $n->{ops}{LDS}, $h->{local};
+        } elsif ($k !~ /^(?:f32|f16|bf16|row)/) {
+            printf "| %s | - | - | - | %d |\n", $k, $h->{local};
+        }
+    }
+}
+
 if (@ARGV && $ARGV[0] eq '--check-sass') {
     my @found;
     for my $path (@ARGV[1 .. $#ARGV]) {
@@ -61,7 +128,7 @@ if (@ARGV && $ARGV[0] eq '--check-sass') {
 }
 
 my $nvcc = $ENV{NVCC} or do { print STDERR "gpu-report: SKIPPED: no nvcc\n"; exit 0 };
-my $dump = $ENV{CUOBJDUMP} || `command -v cuobjdump`;
+my $dump = $ENV{CUOBJDUMP} || `sh -c 'command -v cuobjdump'`;
 chomp $dump;
 my $tmp = tempdir(CLEANUP => 1);
 my (%row, @bad);
@@ -75,7 +142,17 @@ sub from_objects {
             $kernel = short($1) if /Function (\S+?):\s*$/;
             $row{$kernel}{$arch} = "$1 / $2 / $3" if $kernel && /REG:(\d+) STACK:(\d+) SHARED:(\d+)/;
         }
-        push @bad, scan($object, `'$dump' --dump-sass '$object' 2>&1`);
+        my @sass = `'$dump' --dump-sass '$object' 2>&1`;
+        push @bad, scan($object, @sass);
+        my ($on, $name, @code) = (0, '');
+        for (@sass, 'Function : end') {
+            $on = $1 eq 'sm_90' if /arch = (sm_\d+)/;
+            if (/Function : (\S+)/) {
+                note_loops($name, [@code]) if @code;
+                ($name, @code) = (short($1));
+            }
+            push @code, [hex $1, $2] if $on && m{^\s+/\*([0-9a-f]{4,6})\*/\s+(.*?)\s*;};
+        }
     }
 }
 
@@ -112,6 +189,7 @@ print '| kernel | ', join(' | ', @archs, $dump ? () : 'spilled bytes'), " |\n|--
 for my $k (sort keys %row) {
     print "| $k | ", join(' | ', (map { $row{$k}{$_} // '-' } @archs), $dump ? () : $row{$k}{spills} // 0), " |\n";
 }
+print_loops() if %hot;
 push @bad, 'no kernel was found' unless @archs;
 print "\n", @bad ? "FOUND:\n" . join('', map { "  $_\n" } @bad[0 .. ($#bad < 30 ? $#bad : 30)])
     : $dump ? "No flushing, no approximation and no fused operation outside divisions and roots in the machine code.\n" : '';

@@ -109,7 +109,7 @@ sub stop_one {
 # Sends messages; the answers that came, or nothing when there is no daemon.
 sub ask {
     my ($message, @options) = @_;
-    my $r = run(tool('wire_peer'), '-t', 5, @options, $ENDPOINT, ref $message ? encode_json({ v => 1, %$message }) : $message);
+    my $r = run(tool('wire_peer'), '-t', 5, @options, $ENDPOINT, ref $message ? encode_json({ v => 2, %$message }) : $message);
     return json_lines($r->{out});
 }
 

@@ -6,12 +6,16 @@
  *   read, write, sync   errno for pread, pwrite and write, fsync and fdatasync; 0: none
  *   left       how many calls fail; below 0: all
  *   delay_ms   pause before space is reserved (fallocate)
+ *   stop       the process stops itself (SIGSTOP) when such a folder is opened for the stop-th
+ *              time; 0: never
  *   path       part of the name of the files that this is about
  *   from       reads and writes before this offset are as they were
  * io_uring goes past this: such tests use --io pread. */
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,7 +27,7 @@
 
 struct faults {
     _Atomic int64_t clock;
-    _Atomic int32_t read, write, sync, left, delay_ms, unused;
+    _Atomic int32_t read, write, sync, left, delay_ms, stop;
     _Atomic int64_t from;
     char path[256];
 };
@@ -90,6 +94,7 @@ typedef ssize_t (*write_fn)(int, const void *, size_t);
 typedef int (*sync_fn)(int);
 typedef int (*fallocate_fn)(int, int, off_t, off_t);
 typedef int (*clock_fn)(clockid_t, struct timespec *);
+typedef DIR *(*opendir_fn)(const char *);
 
 ssize_t pread(int fd, void *buf, size_t n, off_t at)
 {
@@ -146,6 +151,16 @@ int fallocate64(int fd, int mode, off_t at, off_t n)
 {
     dawdle(fd);
     return NEXT(fallocate_fn, "fallocate64")(fd, mode, at, n);
+}
+
+DIR *opendir(const char *path)
+{
+    DIR *d = NEXT(opendir_fn, "opendir")(path);
+    struct faults *f = table();
+
+    if (d && f && atomic_load(&f->stop) > 0 && is_meant(f, dirfd(d)) && atomic_fetch_sub(&f->stop, 1) == 1)
+        raise(SIGSTOP);
+    return d;
 }
 
 int clock_gettime(clockid_t id, struct timespec *t)

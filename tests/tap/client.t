@@ -4,6 +4,8 @@ use strict;
 use warnings;
 use SluiceTest;
 use File::Temp ();
+use IO::Socket::INET;
+use JSON::PP ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 
@@ -38,6 +40,15 @@ fails('no such field of workers', 2, qr/there are: name, host/, $SLUICE, 'worker
 fails('no number', 2, qr/'x' is no job/, $SLUICE, 'show', 'x');
 fails('nothing to set', 2, qr/nothing to set/, $SLUICE, 'set', 1);
 fails('priority', 2, qr/0 to 100/, $SLUICE, 'set', 1, '-p', 101);
+fails("--priority $_->[0]", 2, $_->[1], $SLUICE, 'set', 1, '--priority', $_->[0])
+    for ['', qr/--priority: a number is expected, and there is none/], [-1, qr/0 to 100/];
+fails('an empty number of a letter', 2, qr/-p: a number is expected/, $SLUICE, 'set', 1, '-p', '');
+fails('--attempts 0', 2, qr/1 to 100/, $SLUICE, $_, 1, '--attempts', 0) for qw(set submit);
+fails('what is nearly an option', 2, qr/--jsom: unknown option; did you mean --json\?/, $SLUICE, 'queue', '--jsom');
+fails('what is nearly a verb', 2, qr/did you mean 'submit'\?/, $SLUICE, 'sumbit');
+unlike(run($SLUICE, 'queue', '--zzzzzz')->{err}, qr/did you mean/, 'what is near nothing');
+fails('--recipe --json', 2, qr/goes without --json/, $SLUICE, 'show', 1, '--recipe', '--json');
+is(run($SLUICE, 'help', 'queue')->{out}, run($SLUICE, 'queue', '--help')->{out}, 'help VERB');
 fails('json and -o', 2, qr/--json has every field/, $SLUICE, 'queue', '--json', '-o', 'id');
 fails('two recipes, one name', 2, qr/both write/, $SLUICE, 'submit', $TINY, '-o', "$out/x.gguf", '-r', 'q4_0,q8_0');
 fails('a bad recipe', 2, qr/unknown recipe/, $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q99');
@@ -58,6 +69,9 @@ is($setting{'daemon.attempts'}{origin}, 'built-in', 'built-in');
 like(run($SLUICE, 'config', 'show', '--origin')->{out}, qr/from SLUICE_ENDPOINT\nendpoint = ipc:/, 'as text');
 fails('unknown setting', 2, qr/f\.conf:2/, $SLUICE, 'config', 'show', '--config',
       do { spit("$dir/f.conf", "[nowhere]\nx = 1\n"); "$dir/f.conf" });
+is((json_lines(run($SLUICE, 'config', 'files', '--json')->{out}))[1]{read}, JSON::PP::true, 'config files --json');
+fails('a key that is not there', 2, qr{f\.conf:2: sluice\.key: /nowhere: No such file}, $SLUICE, 'queue', '--connect', 'tcp://127.0.0.1:9', '--config',
+      do { spit("$dir/f.conf", "[sluice]\nkey = /nowhere\nserver_key = /nowhere\n"); "$dir/f.conf" });
 unlink "$dir/config/sluice/sluice.conf";
 
 # ---- keys
@@ -83,16 +97,18 @@ for my $shell (qw(bash zsh fish)) {
 }
 $r = run('bash', '-c', "source $dir/c.bash; COMP_WORDS=(sluice wat); COMP_CWORD=1; _sluice; echo \${COMPREPLY[@]};"
          . 'COMP_WORDS=(sluice submit --pri); COMP_CWORD=2; _sluice; echo ${COMPREPLY[@]};'
-         . 'COMP_WORDS=(sluice convert --io u); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]}');
-is($r->{out}, text('watch', '--priority', 'uring'), 'bash completes verbs, options, values');
+         . 'COMP_WORDS=(sluice convert --io u); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]};'
+         . 'COMP_WORDS=(sluice convert --io = p); COMP_CWORD=4; _sluice; echo ${COMPREPLY[@]};'
+         . 'COMP_WORDS=(sluice workers -o te); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]}');
+is($r->{out}, text('watch', '--priority', 'uring', 'pread', 'tensor'), 'bash completes verbs, options, values, fields');
 
 SKIP: {
     if (run('fish', '-c', 'true')->{rc}) {
         diag('fish is not here: its completions are not tried (package fish)');
         skip 'no fish', 1;
     }
-    $r = run('fish', '-c', "source $dir/c.fish; complete -C 'sluice wat'; complete -C 'sluice submit --prior'; complete -C 'sluice convert --io u'");
-    like($r->{out}, qr/\Awatch\t.*\n--priority\t.*\nuring\t.*\n\z/, 'fish completes verbs, options, values');
+    $r = run('fish', '-c', "source $dir/c.fish; complete -C 'sluice wat'; complete -C 'sluice submit --prior'; complete -C 'sluice convert --io u'; complete -C 'sluice config --o'; complete -C 'sluice queue -o pri'");
+    like($r->{out}, qr/\Awatch\t.*\n--priority\t.*\nuring\t.*\n--origin\t.*\npriority\t.*\n\z/, 'fish completes verbs, options, values');
 }
 # zsh completes on a terminal alone: one of its own, where TAB is pressed.
 SKIP: {
@@ -123,8 +139,11 @@ END
 }
 
 # ---- with a daemon
+my $probe = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1', Proto => 'tcp') or die "$!";
+my $tcp = 'tcp://127.0.0.1:' . $probe->sockport;
+close $probe;
 sub daemon {
-    my $p = start("$BUILD/sluiced", '--listen', $ENV{SLUICE_ENDPOINT}, '--state', "$dir/state", @roots, @_);
+    my $p = start("$BUILD/sluiced", '--listen', $ENV{SLUICE_ENDPOINT}, '--listen', $tcp, '--plain-tcp', '--state', "$dir/state", @roots, @_);
     run($SLUICE, 'queue', '--timeout', 20);
     return $p;
 }
@@ -134,6 +153,11 @@ sub stop { my ($p, $signal) = @_; kill $signal // 'TERM', $p->{pid}; return fini
 my $daemon = daemon();
 fails("$_: no such job", 5, qr/no job 99|99/, $SLUICE, $_, 99) for qw(show wait watch cancel retry stitch forget resume);
 fails('no such worker', 5, qr/nobody/, $SLUICE, 'drain', 'nobody');
+my @far = ($SLUICE, 'submit', '/far/R1', '-r', 'q4_k_m', '--connect', $tcp, '--plain-tcp', '-o');
+fails('what is far away is for the daemon to judge', 2, qr{submit: /far/R1: lies outside}, @far, '/far/out/x');
+fails('its name is not known here', 2, qr/give -o FOLDER/, @far, '/far/out/');
+fails('nor what a relative path means', 2, qr{far/out: for another machine give the absolute path}, @far, 'far/out');
+fails('a folder that is not there', 2, qr{\Q$dir\E/none: no such folder; create it first}, $SLUICE, 'submit', $TINY, '-r', 'q4_k_m', '-o', "$dir/none/");
 is(run($SLUICE, 'queue', '--parsable')->{out}, '', 'an empty queue');
 like(run($SLUICE, 'queue')->{out}, qr/^ID +STATE .*REASON$/, 'has a head');
 like(run($SLUICE, 'doctor', $dir)->{out}, qr/^ok +daemon .*you are admin$/m, 'doctor finds the daemon');
@@ -142,6 +166,10 @@ $r = run_ok('a sweep', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q4_k_m,dq3_k
 is($r->{out}, "1\n2\n", 'prints numbers alone');
 $r = run($SLUICE, 'queue', '--parsable', '-o', 'id,state,recipe,labels,reason');
 is($r->{out}, "1|held|q4_k_m|a|held by a user\n2|held|dq3_k_m|a|held by a user\n", 'both wait, and why');
+my $me = getpwuid $>;
+like(run($SLUICE, 'queue', '-o', 'id,user')->{out}, qr/^ 1  \Q$me\E$/m, 'people see whose it is');
+is(run($SLUICE, 'queue', '--parsable', '-o', 'id,user')->{out}, "1|uid:$>\n2|uid:$>\n", 'programs see the number');
+like(run($SLUICE, 'show', 1)->{out}, qr/^user +\Q$me\E$/m, 'show too');
 my @json = json_lines(run($SLUICE, 'queue', '--json')->{out});
 is_deeply([map { [@$_{qw(id message_type schema)}] } @json], [[1, 'job', 1], [2, 'job', 1]], 'JSON lines');
 like($json[0]{submitted}, qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, 'with times of RFC 3339');
@@ -152,6 +180,16 @@ is($r->{out}, "3\n", 'a third');
 $r = run_ok('once more', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--once', 'k1', '--after', '1', '--parsable');
 is($r->{out}, "3\n", 'is the same job');
 like(run($SLUICE, 'queue', '--parsable', '-o', 'id,reason')->{out}, qr/^3\|.*1/m, 'which waits for the first');
+# What the shells offer comes from the daemon.
+{
+    local $ENV{PATH} = "$BUILD:$ENV{PATH}";
+    $r = run('bash', '-c', "source $dir/c.bash; COMP_WORDS=(sluice hold ''); COMP_CWORD=2; _sluice; echo \${COMPREPLY[@]}");
+    is($r->{out}, "1 2 3\n", 'bash completes jobs');
+    SKIP: {
+        skip 'no fish', 1 if run('fish', '-c', 'true')->{rc};
+        is(run('fish', '-c', "source $dir/c.fish; complete -C 'sluice show '")->{out}, "1\n2\n3\n", 'fish completes jobs');
+    }
+}
 run_ok('cancel', $SLUICE, 'cancel', 2);
 isnt(run($SLUICE, 'wait', 2)->{rc}, 0, 'a cancelled job is no success');
 like(run($SLUICE, 'show', 1)->{out}, qr/^prefix +tiny-8x12M-v3-Q4_K_M$/m, 'show');
@@ -193,15 +231,30 @@ run_ok('stitch', $SLUICE, 'stitch', $by_hand);
 run_ok('then ends', $SLUICE, 'wait', $by_hand);
 ok(-f "$out/tiny-8x12M-v3-Q6_K.gguf", 'with the file');
 
+# A reader that goes away ends what goes on for ever, without a word.
+for my $forever ('logs -f', 'watch --json') {
+    $r = run('timeout', 20, 'bash', '-c', "$SLUICE $forever -- | head -n 1; exit \${PIPESTATUS[0]}");
+    is("$r->{rc} $r->{err}", '141 ', "$forever | head");
+}
+like(run($SLUICE, 'watch', 1)->{out}, qr{^job 1 made \Q$out\E/tiny-8x12M-v3-Q4_K_M\.gguf, \d+\.\d MB$}m, 'watch says what was made');
+
 # Ctrl-C detaches.
 my $watching = start($SLUICE, 'watch');
 sleep 0.5;
+my $second = start("$BUILD/sluice-worker", '--connect', $ENV{SLUICE_ENDPOINT}, @roots, '--name', 'w2');
+for (1 .. 100) {
+    last if run($SLUICE, 'workers', '--parsable', '-o', 'name')->{out} =~ /w2/;
+    sleep 0.1;
+}
+run_ok('drain --json', $SLUICE, 'drain', 'w2', '--json');
+finish($second);
 $r = stop($watching, 'INT');
+like($r->{out}, qr/^\d\d:\d\d:\d\d  w2: worker_joined: cpu on /m, 'an event without a job says whose it is');
 is($r->{rc}, 0, 'Ctrl-C detaches');
 like($r->{err}, qr/detached; the jobs go on/, 'and says so');
 
 SKIP: {
-    skip 'no script(1)', 2 if run('script', '--version')->{rc};
+    skip 'no script(1)', 6 if run('script', '--version')->{rc};
     local $ENV{TERM} = 'xterm';
     my $log = scratch() . '/tty';
     # A small job may be over before anything is drawn: the next one, then.
@@ -213,6 +266,12 @@ SKIP: {
     local $ENV{NO_COLOR} = 1;
     run('script', '-qec', "$SLUICE history", $log);
     unlike(slurp($log), qr/\e/, 'NO_COLOR');
+    for my $verb (qw(history workers)) {
+        run('script', '-qec', "stty cols 60; $SLUICE $verb", $log);
+        my @lines = grep { !/^Script/ } split /\r?\n/, slurp($log);
+        is_deeply([grep { length > 60 } @lines], [], "$verb fits 60 columns");
+        like($lines[0], $verb eq 'history' ? qr/^ID .*REASON$/ : qr/^NAME .*TENSOR$/, 'with its last column');
+    }
 }
 
 run_ok('drain', $SLUICE, 'drain', 'w1');

@@ -54,6 +54,25 @@ for my $how (['--device', 'cuda:1'], ['--device', 'cuda:1,cuda:0'], ['--device',
     unlike($r->{err}, qr/cuda:/, 'auto without a device: the processor');
 }
 
+# GPUs and cores share one conversion: emulated GPUs are far behind any core, so cores help. Cores
+# that are asked for by name take nothing from GPUs that are not.
+for my $how (['auto'], ['auto', '--threads', 1, '--mem', '64Mi', '--direct', 'on'], ['cuda:1,cpu', '--task-size', '200K'], ['cuda:0,cuda:1'], ['cuda:0']) {
+    my $file = scratch() . '/one.gguf';
+    my $r = run($gpu, 'convert', $TINY, '-o', $file, '--recipe', 'q4_k_m', '--stats', '--device', @$how);
+    is($r->{rc} ? "exit $r->{rc}: $r->{err}" : sha256($file), $sum, "@$how, shared: the same file");
+    my ($gpus, $cores) = $r->{err} =~ /GPUs made (\d+) slabs of output, cores beside them (\d+)/;
+    cmp_ok($gpus, '>', 0, "@$how: GPUs work");
+    $how->[0] =~ /auto|cpu/ ? cmp_ok($cores, '>', 0, "@$how: cores help") : is($cores, 0, "@$how: without cores");
+}
+{
+    my $dir = scratch();
+    my @cmd = ($gpu, 'convert', $TINY, '-o', "$dir/x.gguf", '--recipe', 'q4_k_m', '--device', 'auto', '--task-size', '400K');
+    my $r = do { local $ENV{SLUICE_EMULATED} = 'run=9'; run(@cmd) };
+    is($r->{rc}, 10, 'a device that is lost beside cores: exit 10');
+    run_ok('and again, with the device well', @cmd);
+    is(sha256("$dir/x.gguf"), $sum, 'the same file');
+}
+
 # A device that fails: the task goes back, the reason is told, the next run goes on.
 for my $case (['run=9', 10, qr/cuda:0 \(emulated GPU\): (?:starting work|converting): uncorrectable ECC error.*lost to this process/],
               ['wait=9', 10, qr/cuda:0 \(emulated GPU\): converting: uncorrectable ECC error/],
@@ -94,8 +113,8 @@ for my $case (['run=9', 10, qr/cuda:0 \(emulated GPU\): (?:starting work|convert
 }
 
 # What --device takes.
-for my $case (['cuda:2', 6, qr/there are 2 CUDA devices/], ['cuda:', 2, qr/cuda:N/], ['cuda:0x', 2, qr/number/], ['gpu', 2, qr/auto, cpu/],
-              ['GPU-7', 6, qr/no GPU here has this UUID/], ['GPU-', 2, qr/expected/], ['cuda:0,cuda:0', 2, qr/twice/], ['', 2, qr/expected/]) {
+for my $case (['cuda:2', 6, qr/there are 2 CUDA devices/], ['cuda:2,cpu', 6, qr/there are 2 CUDA devices/], ['cuda:', 2, qr/cuda:N/], ['cuda:0x', 2, qr/number/], ['gpu', 2, qr/auto, cpu/],
+              ['GPU-7', 6, qr/no GPU here has this UUID/], ['GPU-', 2, qr/expected/], ['cuda:0,cuda:0', 2, qr/twice/], ['cpu,cuda:0,cpu', 2, qr/twice/], ['', 2, qr/expected/]) {
     my ($device, $code, $words) = @$case;
     my $r = run($gpu, 'convert', $TINY, '-o', scratch() . '/x.gguf', '--recipe', 'q8_0', '--device', $device);
     is($r->{rc}, $code, "--device '$device': exit $code");
@@ -129,7 +148,7 @@ like($r->{err}, qr/device memory of .* is too little .* are needed/, 'too little
     local $ENV{CUDA_VISIBLE_DEVICES} = '';
     $r = run($SLUICE, 'convert', $TINY, '-o', scratch() . '/x.gguf', '--recipe', 'q8_0', '--device', 'cuda:0');
     is($r->{rc}, 6, 'no device: exit 6');
-    like($r->{err}, qr/no CUDA|0 CUDA devices here/, 'no device: said so');
+    like($r->{err}, qr/no CUDA|no GPU here|no NVIDIA driver/, 'no device: said so');
     my $file = scratch() . '/x.gguf';
     run_ok('auto without a device', $SLUICE, 'convert', $TINY, '-o', $file, '--recipe', 'q4_k_m', '--device', 'auto');
     is(sha256($file), $sum, 'auto without a device: the same file');

@@ -196,7 +196,7 @@ SKIP: {
 step('stale');
 stop_one($_) for qw(w1 w2);
 $id = submit(demo_spec('stale'));
-my ($grant, @late) = json_lines(run(tool('wire_peer'), qw(-w -t 20 -p 1300 -u nack), $ENDPOINT, map { encode_json({ v => 1, %$_ }) }
+my ($grant, @late) = json_lines(run(tool('wire_peer'), qw(-w -t 20 -p 1300 -u nack), $ENDPOINT, map { encode_json({ v => 2, %$_ }) }
     { m => 'pull', want => 1 }, { m => 'pull', want => 0 },
     { m => 'fail', job => 0 + $id, task => 65536, epoch => 1, code => 2, text => 'late' })->{out});
 is($grant && $grant->{m}, 'grant', 'a lease');
@@ -263,6 +263,49 @@ is_deeply([ls($OUT)], [], 'its files are gone');
 signal_one($holder, 'CONT');
 sleep 1;
 is_deeply([ls($OUT)], [], 'and do not come back with the worker');
+
+# ---- a prepare that goes on late, before its claim and before it makes room for its files: the
+# other worker's files, by then complete, stay
+sub stopped {
+    my ($seconds) = @_;
+    my $end = time + $seconds;
+    while (time < $end) {
+        for my $w (qw(w1 w2)) {
+            return $w if slurp("/proc/$ALIVE{$w}{pid}/stat") =~ /\) T/;
+        }
+        sleep 0.01;
+    }
+    return;
+}
+for my $n (1, 2) {
+    fault(stop => $n, path => $OUT);
+    $id = submit(demo_spec("stop$n"), manual_stitch => JSON::PP::true);
+    $holder = stopped(20);
+    no_fault();
+    ok($holder, "prepare stands still at the folder's opening number $n") or next;
+    $j = until_job($id, 60, sub { $_[0]{state} eq 'stitching' });
+    is_state($j, 'stitching', 'another worker prepares and does every task');
+    my $inode = (stat "$OUT/stop$n.gguf.partial")[1];
+    signal_one($holder, 'CONT');
+    sleep 0.5;
+    is((stat "$OUT/stop$n.gguf.partial")[1], $inode, 'the late one leaves its file');
+    run_ok('stitch', $SLUICE, 'stitch', $id);
+    is_state(wait_job($id, 60), 'succeeded', 'the job ends well');
+    is_deeply([map { $_->{text} } events($id, qr/^(?:revoked|task_failed|quarantined)$/)], [], 'and nothing of it was done again');
+    is_the_file("stop$n", 'the same file');
+}
+
+# ---- a prepare that takes longer than its lease, file by file
+step('long prepare');
+fault(delay_ms => 400, path => 'long-0');
+$id = submit(demo_spec('long', split_max_bytes => 10_000_000));
+$j = wait_job($id, 60);
+is_state($j, 'succeeded', 'a prepare longer than its lease');
+cmp_ok(@{ $j->{files} // [] } * 0.4, '>', 2, 'it made ' . @{ $j->{files} // [] } . ' files, each in 0.4 s');
+is_deeply([map { $_->{text} } events($id, qr/^lease_lost$/)], [], 'kept its lease by what it did');
+is(scalar(map { log_of($_) =~ /task-granted job=$id task=65536/g } qw(w1 w2)), 1, 'and was done once');
+no_fault();
+unlink glob "$OUT/*";
 
 # ---- a prepare that failed is done again
 step('retry of prepare');

@@ -17,6 +17,9 @@ my ($parts) = glob "$dir/parts-00001-of-*.gguf";
 for my $t (qw(Q8_0 Q4_K_M Q5_1 Q3_K_L IQ4_XS)) {
     run_ok("a source in $t", $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/$t.gguf", $t, '-q');
 }
+# Rows of 72 and 40 weights, which no block of 32 divides; and 1 head: its dimension of 1 is not written.
+my $odd = checkpoint(scratch(), '--layers', '3', '--experts', '4', '--hidden', '72', '--inter', '40', '--heads', '1', '--kv-heads', '1');
+run_ok('rows of 72', $SLUICE, 'convert', $odd, '-o', "$dir/odd.gguf", '--recipe', 'f32', '-q');
 my $im = "$dir/im.gguf";
 run_ok('an imatrix', python('make_imatrix.py', "$dir/f32.gguf", $im));
 
@@ -41,6 +44,10 @@ my @cases = (
     ['Q4_K_M', ['--prune-layers', '3,5,4'], 'f32'],
     ['Q4_K_M', ['--prune-layers', '0'], 'f32'],
     ['Q6_K', ['--override-kv', 'general.name=str:Another', '--override-kv', 'new.number=int:7', '--override-kv', 'new.yes=bool:true', '--override-kv', 'new.half=float:0.5'], 'f32'],
+    ['Q4_K_M', ['--override-kv', 'deepseek2.block_count=int:40'], 'f32', undef, "rules by --override-kv's number of layers"],
+    ['Q3_K_M', ['--prune-layers', '1', '--override-kv', 'general.name=str:Another'], 'f32'],
+    ['Q8_0', [], 'odd'],
+    ['Q4_K_M', ['--tensor-type', 'ffn_down=q5_0'], 'odd'],
     ['Q4_K_M', ['--allow-requantize'], 'Q8_0'],
     ['Q2_K', ['--allow-requantize'], 'Q4_K_M'],
     ['F16', ['--allow-requantize'], 'Q3_K_L'],
@@ -75,6 +82,18 @@ for my $c (['Q4_K_M', 'Q8_0', qr/output\.weight: it is q8_0 .*--allow-requantize
     isnt(run(python('llama.py', 'quantize', "$dir/$from.gguf", "$dir/theirs.gguf", $type))->{rc}, 0, "$from to $type: llama-quantize refuses");
     fails("and so does Sluice", 2, $why, $SLUICE, 'quantize', "$dir/$from.gguf", "$dir/ours.gguf", $type);
     ok(!-e "$dir/ours.gguf", 'and makes nothing');
+}
+
+# Another alignment: llama-quantize copies the key, and then nothing reads the file.
+{
+    my $write = 'import gguf, sys; r = gguf.GGUFReader(sys.argv[1]); w = gguf.GGUFWriter(sys.argv[2], "llama"); '
+        . 'w.add_custom_alignment(4096); w.add_block_count(1); '
+        . '[w.add_tensor(t.name, t.data) for t in r.tensors if t.name.startswith(("token_embd", "output"))]; '
+        . 'w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()';
+    run_ok('an alignment of 4096', "$TOP/build/venv/bin/python", '-c', $write, "$dir/f32.gguf", "$dir/aligned.gguf");
+    run_ok('is taken', $SLUICE, 'quantize', "$dir/aligned.gguf", "$dir/ours.gguf", 'Q8_0', '-q', '-f');
+    run_ok('and right', $SLUICE, 'verify', "$dir/ours.gguf", '--source', "$dir/aligned.gguf", '--sample', 'all');
+    is(run($SLUICE, 'inspect', "$dir/ours.gguf", '--kv', 'general.alignment')->{rc} ? 'absent' : 'there', 'absent', 'without the key');
 }
 
 # Parts as the input's.

@@ -18,10 +18,10 @@ sub page {
     return $text;
 }
 
-# What a page lacks of a list of options, each at the beginning of a line or after ", ".
+# What a page lacks of a list of options, each a line of its own as "-o, --output=PATH".
 sub lacks {
     my ($text, @options) = @_;
-    return grep { $text !~ /^(?:-\w, )?\Q$_\E(?:=|$)/m } @options;
+    return grep { $text !~ /^\Q$_\E$/m } @options;
 }
 
 my $sluice = page('sluice.1');
@@ -29,8 +29,8 @@ my ($common) = $sluice =~ /^\.SH COMMON OPTIONS\n(.*?)^\.SH EXIT/ms;
 my %section = map { /^sluice (\S+)/ ? ($1 => $_) : () } split /^\.SS /m, $sluice;
 my %options;
 for my $line (split /\n/, run($SLUICE, 'completion', 'list')->{out}) {
-    my ($verb, $long) = split /\t/, $line;
-    push @{ $options{$verb} }, $long;
+    my ($verb, $long, $short, $arg) = split /\t/, $line;
+    push @{ $options{$verb} }, ($short ? "$short, " : '') . $long . ($arg ? "=$arg" : '');
 }
 cmp_ok(scalar keys %options, '>=', 30, 'the tables have the verbs');
 my $help = run($SLUICE, '--help')->{out};
@@ -41,13 +41,15 @@ for my $verb (sort keys %options) {
     @missing = lacks($common, @missing) if @missing;
     is_deeply(\@missing, [], "every option of $verb is there");
 }
-my %known = map { $_ => 1 } map { @$_ } values %options;
-my @stale = grep { !$known{$_} && $_ ne '--version' } $sluice =~ /^(?:-\w, )?(--[\w-]+)(?:=.*)?$/mg;
-is_deeply(\@stale, [], 'and no option that no verb has');
+for my $verb (sort keys %options) {
+    my %known = map { $_ => 1 } @{ $options{$verb} };
+    my ($own) = $section{$verb} =~ /(.*?)(?:^\.SH |\z)/ms;
+    is_deeply([grep { !$known{$_} } $own =~ /^((?:-\w, )?--[\w-]+(?:=.*)?)$/mg], [], "no option that $verb has not");
+}
 
 for my $daemon (['sluiced.8', 'sluiced'], ['sluice-worker.8', 'sluice-worker']) {
     my ($name, $program) = @$daemon;
-    my @all = run("$BUILD/$program", '--help')->{out} =~ /^\s+(?:-\w, )?(--[\w-]+)/mg;
+    my @all = run("$BUILD/$program", '--help')->{out} =~ /^\s+((?:-\w, )?--[\w-]+(?:=\S+)?)(?: |$)/mg;
     cmp_ok(scalar @all, '>', 8, "$program tells its options");
     is_deeply([lacks(page($name), @all)], [], "$name has them");
 }
@@ -69,5 +71,6 @@ for my $page (@pages) {
 
 # The checker itself: an option that is not there is noticed.
 is_deeply([lacks($sluice, '--no-such-option', '--json')], ['--no-such-option'], 'what is missing is found');
+is_deeply([lacks($sluice, '-o, --output=PATHS')], ['-o, --output=PATHS'], 'and an argument that differs');
 
 done_testing();

@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 use JSON::PP;
+use POSIX ();
 use SluiceService;
 use SluiceTest;
 use Test::More;
@@ -126,10 +127,10 @@ $id = submit(demo_spec('f'), hold => JSON::PP::true);
 my ($a) = grep { $_->{m} ne 'grant' } ask({ m => 'result', job => 0 + $id, task => 0, epoch => 999, bytes => 1,
     checksum => '0123456789abcdef' }, '-w');
 is($a && $a->{m}, 'nack', 'a forged epoch is refused');
-spit("$RUN/big", '{"v":1,"m":"list","labels":["' . 'x' x (9 << 20) . '"]}');
+spit("$RUN/big", '{"v":2,"m":"list","labels":["' . 'x' x (9 << 20) . '"]}');
 ask("\@$RUN/big", '-t', 1);
 ok(wait_daemon(), 'a message over the limit: the daemon stays');
-($a) = ask('{"v":1,"m":"nonsense"}');
+($a) = ask('{"v":2,"m":"nonsense"}');
 is($a && $a->{code}, 2, 'an unknown message is refused');
 is(job($id)->{state}, 'held', 'the job is as it was');
 ask({ m => 'cancel', jobs => [0 + $id], discard => JSON::PP::true });
@@ -142,16 +143,56 @@ $id = wait_job($id, 30)->{error} // '' if $id =~ /^\d+$/;
 like($id, qr/(?:outside|root)/, 'an output outside the roots is refused');
 is_deeply([glob "$TOP/g*gguf*"], [], 'and nothing is there');
 
+# ---- another name of an output that is taken
+$id = submit(demo_spec('g'), hold => JSON::PP::true);
+symlink 'out', "$RUN/alias" or die "alias: $!";
+for my $name ("$RUN/./out", "$RUN/alias") {
+    like(submit({ %{ demo_spec('g') }, output => $name }), qr/^error 13: job $id writes to/, 'one output has one job, whatever it is called');
+}
+
+# ---- what somebody else does in the output's folder meanwhile
+$id = submit(demo_spec('p'), manual_stitch => JSON::PP::true);
+until_job($id, 30, sub { $_[0]{done} });
+unlink "$OUT/p.gguf.partial";
+POSIX::mkfifo("$OUT/p.gguf.xxh64.partial", 0600);
+until_job($id, 30, sub { $_[0]{state} eq 'stitching' });
+is(run($SLUICE, 'stitch', $id)->{rc}, 0, 'stitch');
+is_state(wait_job($id, 30), 'succeeded', 'its unfinished file was removed, and a FIFO lay in wait: the job ends well');
+is_the_file('p', 'with the same file');
+
 # ---- cancel and discard
-$id = submit(demo_spec('h'));
+$id = submit(demo_spec('h2'), manual_stitch => JSON::PP::true); # so that it cannot end before
 until_job($id, 30, sub { $_[0]{done} });
 ask({ m => 'cancel', jobs => [0 + $id], discard => JSON::PP::true });
 is_state(wait_job($id, 30), 'cancelled', 'cancel');
 for (1 .. 100) {
-    last unless ls($OUT);
+    last unless my @left = ls($OUT);
     sleep 0.1;
 }
 is_deeply([ls($OUT)], [], 'its unfinished files are gone');
+
+# ---- cancel alone, and discard later: by the client
+$id = submit(demo_spec('l'), manual_stitch => JSON::PP::true);
+until_job($id, 30, sub { $_[0]{done} });
+is(run($SLUICE, 'cancel', $id)->{out}, "cancelled job $id\n", 'cancel');
+ok(-e "$OUT/l.gguf.partial", 'its unfinished file stays');
+is(run($SLUICE, 'cancel', $id)->{out}, "job $id was cancelled before\n", 'once more');
+is(run($SLUICE, 'cancel', '--discard', $id)->{out}, "cancelled job $id; its unfinished files are being removed\n", 'cancel --discard afterwards');
+for (1 .. 100) {
+    last unless my @left = ls($OUT);
+    sleep 0.1;
+}
+is_deeply([ls($OUT)], [], 'they are gone');
+$r = run_ok('and again', $SLUICE, 'cancel', '--discard', $id);
+is($r->{out}, "job $id was cancelled before; its unfinished files are gone or about to go\n", 'changes nothing');
+is(run($SLUICE, 'cancel', '--discard', '--parsable', $id)->{out}, "$id\n", 'and a program reads the same');
+$j = wait_job($id, 30);
+is_state($j, 'cancelled', 'it stays cancelled');
+is(run($SLUICE, 'retry', $id)->{rc}, 0, 'retry');
+until_job($id, 60, sub { $_[0]{state} eq 'stitching' });
+is(run($SLUICE, 'stitch', $id)->{rc}, 0, 'stitch');
+is_state(wait_job($id, 60), 'succeeded', 'makes it from the beginning');
+is_the_file('l', 'the same file');
 
 # ---- an output that is there
 spit("$OUT/i.gguf", 'mine');

@@ -85,7 +85,7 @@ SKIP: {
     my @conf = stat "$root/etc/sluice/sluice.conf";
     my @srv = stat "$root/srv/sluice";
     is_deeply([$conf[2] & 07777, $conf[4], $conf[5], $srv[2] & 07777, $srv[4], $srv[5]],
-        [0640, 0, $gid, 02770, $uid, $gid], 'the example and the root are where they belong');
+        [0644, 0, $gid, 02770, $uid, $gid], 'the example and the root are where they belong');
 }
 
 # ---- metrics' friends

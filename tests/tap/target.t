@@ -63,7 +63,27 @@ my @apart = grep { my $o = s/gate/up/r; $type{$_} ne $type{$o} } grep { /ffn_gat
 push @apart, grep { my $o = s/attn_q_a/attn_kv_a_mqa/r; $type{$_} ne $type{$o} } grep { /attn_q_a\.weight/ } sort keys %type;
 is_deeply([\@apart, scalar keys %{ { reverse %type } } > 4], [[], 1], 'one type for each fused group, several in all');
 
-# ---- a group's split that only a stock recipe has, and types that are no candidates
+# ---- a fused group that stock recipes split: attn_q_a is so large that no group has room for
+# q6_k, but attn_kv_a_mqa alone has, as dq3_k_m and Unsloth's recipes type it
+{
+    my $source = checkpoint(scratch(), qw(--layers 2 --dense 1 --hidden 512 --inter 512 --moe-inter 256 --experts 4 --used 2 --groups 2
+        --q-lora 2048 --kv-lora 256 --rope 64 --heads 2 --kv-heads 2));
+    my @only = ('--tensor-type', '^(?!.*attn_(q_a|kv_a_mqa)\.).*=q4_k', '--types', 'q4_k,q6_k');
+    my %bytes = map { $_ => plan($source, '--recipe', $_, @only[0, 1])->{file_bytes} } qw(uniform-q4_k dq3_k_m);
+    my $split = plan($source, '--target-size', $bytes{dq3_k_m} + 4000, @only);
+    my %of = map { $_->{name} => [map { $_->{type} } @{ $_->{types} }] } @{ $split->{groups} };
+    is_deeply([@of{qw(attn_q_a attn_kv_a_mqa)}], [['q4_k'], ['q6_k']], 'a fused group is split as a stock recipe splits it');
+    ok($split->{target}{from_stock}, 'which is said');
+    is($split->{measure}{mean_error}, plan($source, '--recipe', 'dq3_k_m', '--measure', @only[0, 1])->{measure}{mean_error},
+        'with the error of that recipe');
+    cmp_ok($split->{file_bytes}, '<=', $bytes{dq3_k_m} + 4000, 'within the size');
+    my $whole = plan($source, '--target-size', $bytes{dq3_k_m} - 4000, @only);
+    %of = map { $_->{name} => [map { $_->{type} } @{ $_->{types} }] } @{ $whole->{groups} };
+    is_deeply([@of{qw(attn_q_a attn_kv_a_mqa)}, $whole->{target}{from_stock} ? 1 : 0], [['q4_k'], ['q4_k'], 0],
+        'not where no such recipe fits');
+}
+
+# ---- types that are no candidates
 $j = plan($TINY, '--target-size', 12_500_000, '--types', 'q4_0,q8_0');
 my %used = map { $_->{type} => 1 } map { @{ $_->{types} } } @{ $j->{groups} // [] };
 is_deeply([sort keys %used], [qw(f32 q4_0 q8_0)], '--types: no other types');

@@ -51,10 +51,23 @@ static void watch_shows_workers_and_a_bar(void **state)
     for (char *p = text; *p; p = strchr(p, '\n') + 1)
         assert_true(strchr(p, '\n') - p <= 30);
     free(text);
+    /* Where there is little room a busy worker still shows device, rate and tensor. */
+    assert_int_equal(watch_screen(jobs, workers, 65, 20, &text), 3);
+    assert_non_null(strstr(text, "\n  a-cuda:0 cuda:0  100.0 MB/s  job 7  blk.3.ffn_up_exps.weight\n"));
+    free(text);
     assert_string_equal(watch_plain(plain, sizeof plain, jobs->child),
                         "job 7: running, 1 of 4 tasks, 25 %, 1.0 GB of 4.0 GB, 100.0 MB/s, ETA 0:30");
     cJSON_Delete(jobs);
     cJSON_Delete(workers);
+}
+
+static void lines_wrap_when_a_terminal_shrinks(void **state)
+{
+    (void)state;
+    assert_int_equal(watch_rows("", 80), 0);
+    assert_int_equal(watch_rows("12345\n\n1234567890\n", 80), 3);
+    assert_int_equal(watch_rows("12345\n\n1234567890\n", 5), 4);
+    assert_int_equal(watch_rows("12345\n\n1234567890\n", 4), 6);
 }
 
 static void a_small_terminal_keeps_the_total(void **state)
@@ -132,6 +145,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_of_jobs_are_read),
         cmocka_unit_test(watch_shows_workers_and_a_bar),
+        cmocka_unit_test(lines_wrap_when_a_terminal_shrinks),
         cmocka_unit_test(a_small_terminal_keeps_the_total),
         cmocka_unit_test(completion_knows_every_verb),
         cmocka_unit_test(every_option_says_what_it_is),

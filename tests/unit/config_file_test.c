@@ -68,6 +68,40 @@ static int open_world(struct world *w, struct sl_config **c, struct sl_error *e)
     return sl_config_open(&o, c, e);
 }
 
+/* A client without a daemon of its user's finds the system's, and one of its own first. */
+static void test_system_socket(void **state)
+{
+    struct world w;
+    struct sl_config_opts o = {.env = get_env, .user = &w, .not_root = true};
+    struct sl_config *c;
+    struct sl_error e;
+    char run[128], own[192], want[200];
+
+    (void)state;
+    make_world(&w);
+    spit(w.sys, "");
+    o.system_path = o.system_socket = w.sys;
+    snprintf(run, sizeof run, "%s", w.dir);
+    snprintf(own, sizeof own, "%s/sluice/sluiced.sock", run);
+    w.env[1][0] = "XDG_RUNTIME_DIR", w.env[1][1] = run;
+    assert_int_equal(sl_config_open(&o, &c, &e), 0);
+    snprintf(want, sizeof want, "ipc://%s", w.sys);
+    assert_string_equal(sl_config_text(c, SL_CONFIG_ENDPOINT), want);
+    sl_config_close(c);
+    o.system_socket = "/nowhere/sluiced.sock";
+    assert_int_equal(sl_config_open(&o, &c, &e), 0);
+    snprintf(want, sizeof want, "ipc://%s", own);
+    assert_string_equal(sl_config_text(c, SL_CONFIG_ENDPOINT), want);
+    sl_config_close(c);
+    spit(own, "");
+    o.system_socket = w.sys;
+    assert_int_equal(sl_config_open(&o, &c, &e), 0);
+    assert_string_equal(sl_config_text(c, SL_CONFIG_ENDPOINT), want);
+    sl_config_close(c);
+    unlink(own);
+    end_world(&w);
+}
+
 static void test_builtins(void **state)
 {
     struct world w;
@@ -182,6 +216,29 @@ static void refuse(const char *text, const char *why)
     end_world(&w);
 }
 
+/* A file's path must be absolute; an option's begins in the current folder. */
+static void test_relative_option(void **state)
+{
+    struct world w;
+    struct sl_config *c;
+    struct sl_error e;
+    char here[4096], want[4200];
+
+    (void)state;
+    make_world(&w);
+    assert_int_equal(open_world(&w, &c, &e), 0);
+    assert_non_null(getcwd(here, sizeof here));
+    assert_int_equal(sl_config_set(c, SL_CONFIG_ROOT, ".", "--root", &e), 0);
+    assert_int_equal(sl_config_set(c, SL_CONFIG_ROOT, "./a/b", "--root", &e), 0);
+    assert_int_equal(sl_config_set(c, SL_CONFIG_ROOT, "/c", "--root", &e), 0);
+    assert_string_equal(sl_config_get(c, SL_CONFIG_ROOT)->items[0], here);
+    snprintf(want, sizeof want, "%s/a/b", here);
+    assert_string_equal(sl_config_get(c, SL_CONFIG_ROOT)->items[1], want);
+    assert_string_equal(sl_config_get(c, SL_CONFIG_ROOT)->items[2], "/c");
+    sl_config_close(c);
+    end_world(&w);
+}
+
 static void test_refusals(void **state)
 {
     char line[400];
@@ -203,6 +260,12 @@ static void test_refusals(void **state)
     refuse("[worker]\nmem = 4X\n", "expected a size");
     refuse("[worker]\nmem = 1M\n", "expected 16Mi to 256Ti");
     refuse("[worker]\nio = fast\n", "expected auto|uring|pread, not 'fast'");
+    refuse("[sluice]\nendpoint = http://x:1\n", ":2: sluice.endpoint: expected ipc:///PATH or tcp://HOST:PORT");
+    refuse("[sluice]\nendpoint = ipc://here\n", "sluice.endpoint: expected ipc:///PATH");
+    refuse("[daemon]\nlisten = tcp://x:y\n", ":2: daemon.listen: expected ipc:///PATH");
+    refuse("[daemon]\nmetrics = 127.0.0.1:70000\n", ":2: daemon.metrics: expected ADDRESS:PORT");
+    refuse("[worker]\ndevice = tpu\n", ":2: worker.device: expected auto, cpu, cuda:N or GPU-UUID");
+    refuse("[worker]\ndevice = cuda:0,cuda:\n", "worker.device: expected auto");
     refuse("[sluice]\nplain_tcp = maybe\n", "expected yes or no");
     refuse("[sluice\n", ":1: expected [section] or name = value");
     refuse("[daemon]\nlease\n", ":2: expected [section] or name = value");
@@ -320,7 +383,7 @@ static void test_example(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_builtins), cmocka_unit_test(test_layers),
+        cmocka_unit_test(test_builtins), cmocka_unit_test(test_layers), cmocka_unit_test(test_system_socket), cmocka_unit_test(test_relative_option),
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_files),
         cmocka_unit_test(test_table), cmocka_unit_test(test_example),
     };

@@ -69,7 +69,7 @@ static void a_sweep_reads_its_source_once(void **state)
     worker(w, 1);
     snprintf(one, sizeof one, world_spec, "m", "x");
     snprintf(two, sizeof two, world_spec, "m", "y");
-    say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"k\",\"specs\":[%s,%s]}", one, two);
+    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"k\",\"specs\":[%s,%s]}", one, two);
     t = sl_get(expect(w, C, SL_M_SUBMITTED), "jobs");
     assert_int_equal(cJSON_GetArraySize(t), 2);
     pull(w, 1, 4);
@@ -95,7 +95,7 @@ static void a_sweep_reads_its_source_once(void **state)
     }
     snprintf(two, sizeof two, world_spec, "other", "z");
     snprintf(one, sizeof one, world_spec, "m", "v");
-    say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"k2\",\"specs\":[%s,%s]}", one, two);
+    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"k2\",\"specs\":[%s,%s]}", one, two);
     assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "one source"));
 }
 
@@ -115,33 +115,33 @@ static void jobs_wait_for_others(void **state)
     assert_string_equal(state_of(w, C, b), "queued: waits for job 1");
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &g, 1), 0);
-    say(w, C, "{\"v\":1,\"m\":\"release\",\"jobs\":[1]}");
+    say(w, C, "{\"v\":2,\"m\":\"release\",\"jobs\":[1]}");
     assert_int_equal(granted(w, 1, &g, 1), 1); /* work comes by itself */
     assert_true(g.job == a);
-    say(w, C, "{\"v\":1,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
     assert_string_equal(state_of(w, C, b), "queued: waits for job 1, which did not succeed");
     /* Prepare is at work on the files that are to go: they go after it. */
     pull(w, 1, 1);
     snprintf(spec, sizeof spec, world_spec, "m", "a");
-    say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"c\",\"specs\":[%s]}", spec);
+    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"c\",\"specs\":[%s]}", spec);
     c = (uint64_t)cJSON_GetArrayItem(sl_get(expect(w, C, SL_M_SUBMITTED), "jobs"), 0)->valuedouble;
     assert_int_equal(granted(w, 1, &h, 1), 0);
     assert_string_equal(state_of(w, C, c), "queued: waits until the files of job 1 are removed");
-    say(w, C, "{\"v\":1,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)c);
-    say(w, C, "{\"v\":1,\"m\":\"forget\",\"jobs\":[1]}");
+    say(w, C, "{\"v\":2,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)c);
+    say(w, C, "{\"v\":2,\"m\":\"forget\",\"jobs\":[1]}");
     assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "only what has ended"));
     failed(w, 1, g, 1, "");
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &g, 1), 1);
     assert_true(g.job == a && g.task == SL_TASK_DISCARD);
     result(w, 1, g);
-    say(w, C, "{\"v\":1,\"m\":\"cancel\",\"jobs\":[%llu]}", (unsigned long long)c);
-    say(w, C, "{\"v\":1,\"m\":\"retry\",\"jobs\":[1]}");
+    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[%llu]}", (unsigned long long)c);
+    say(w, C, "{\"v\":2,\"m\":\"retry\",\"jobs\":[1]}");
     expect(w, C, SL_M_DONE);
     run_all(w, 1);
     assert_string_equal(state_of(w, C, a), "succeeded");
     assert_string_equal(state_of(w, C, b), "succeeded");
-    say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"q\",\"specs\":[],\"after\":[44]}");
+    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"q\",\"specs\":[],\"after\":[44]}");
     expect(w, C, SL_M_ERROR);
 }
 

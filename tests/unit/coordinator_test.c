@@ -14,7 +14,7 @@ static void a_job_runs_to_its_end(void **state)
     client(w, C);
     id = submit(w, C, "one", ",\"verify\":true,\"labels\":[\"a\"]");
     assert_string_equal(state_of(w, C, id), "queued: no worker is connected");
-    say(w, C, "{\"v\":1,\"m\":\"wait\",\"id\":\"w1\",\"jobs\":[%llu]}", (unsigned long long)id);
+    say(w, C, "{\"v\":2,\"m\":\"wait\",\"id\":\"w1\",\"jobs\":[%llu]}", (unsigned long long)id);
     worker(w, 1);
     run_all(w, 1);
     t = expect(w, C, SL_M_ENDED);
@@ -27,13 +27,13 @@ static void a_job_runs_to_its_end(void **state)
     assert_string_equal(state_of(w, C, id), "succeeded");
     /* The same submit again is the same job. */
     assert_true(submit(w, C, "one", "") == id);
-    say(w, C, "{\"v\":1,\"m\":\"logs\",\"job\":%llu}", (unsigned long long)id);
+    say(w, C, "{\"v\":2,\"m\":\"logs\",\"job\":%llu}", (unsigned long long)id);
     t = sl_get(expect(w, C, SL_M_LOG), "events");
     assert_string_equal(sl_get_str(t->child, "kind"), "submitted");
     assert_true(cJSON_GetArraySize(t) >= 6);
-    say(w, C, "{\"v\":1,\"m\":\"forget\",\"jobs\":[%llu]}", (unsigned long long)id);
+    say(w, C, "{\"v\":2,\"m\":\"forget\",\"jobs\":[%llu]}", (unsigned long long)id);
     expect(w, C, SL_M_DONE);
-    say(w, C, "{\"v\":1,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
+    say(w, C, "{\"v\":2,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
     assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
 }
 
@@ -79,12 +79,12 @@ static void progress_keeps_a_lease(void **state)
     assert_int_equal(granted(w, 1, &g, 1), 1);
     for (unsigned i = 1; i < 8; i++) {
         later(w, 8000, alive, 2);
-        say(w, 1, "{\"v\":1,\"m\":\"progress\",\"bytes\":%u,\"tasks\":[]}", i);
+        say(w, 1, "{\"v\":2,\"m\":\"progress\",\"bytes\":%u,\"tasks\":[]}", i);
     }
     assert_null(heard(w, 1, SL_M_REVOKE));
     for (unsigned i = 0; i < 3; i++) {
         later(w, 4000, alive, 2);
-        say(w, 1, "{\"v\":1,\"m\":\"progress\",\"bytes\":7,\"tasks\":[]}"); /* from a timer: no work */
+        say(w, 1, "{\"v\":2,\"m\":\"progress\",\"bytes\":7,\"tasks\":[]}"); /* from a timer: no work */
     }
     expect(w, 1, SL_M_REVOKE);
 }
@@ -98,22 +98,52 @@ static void stages_are_added_up_from_the_first_one_told(void **state)
 
     worker(w, 1);
     worker(w, 2);
-    say(w, 1, "{\"v\":1,\"m\":\"progress\",\"bytes\":1,\"tasks\":[]," STAGES "}", 700, 50);
-    say(w, 2, "{\"v\":1,\"m\":\"progress\",\"bytes\":1,\"tasks\":[]," STAGES "}", 10, 0);
-    say(w, 1, "{\"v\":1,\"m\":\"progress\",\"bytes\":2,\"tasks\":[]," STAGES "}", 1000, 60);
-    say(w, 1, "{\"v\":1,\"m\":\"progress\",\"bytes\":2,\"tasks\":[]}");
-    say(w, 2, "{\"v\":1,\"m\":\"progress\",\"bytes\":2,\"tasks\":[]," STAGES "}", 14, 0);
+    say(w, 1, "{\"v\":2,\"m\":\"progress\",\"bytes\":1,\"tasks\":[]," STAGES "}", 700, 50);
+    say(w, 2, "{\"v\":2,\"m\":\"progress\",\"bytes\":1,\"tasks\":[]," STAGES "}", 10, 0);
+    say(w, 1, "{\"v\":2,\"m\":\"progress\",\"bytes\":2,\"tasks\":[]," STAGES "}", 1000, 60);
+    say(w, 1, "{\"v\":2,\"m\":\"progress\",\"bytes\":2,\"tasks\":[]}");
+    say(w, 2, "{\"v\":2,\"m\":\"progress\",\"bytes\":2,\"tasks\":[]," STAGES "}", 14, 0);
     sl_coord_stats(w->c, &st);
     assert_int_equal(st.stages[0], 304); /* kernels */
     assert_int_equal(st.stages[1], 10);
     assert_int_equal(st.stages[SL_STAGES - 1], 0);
 }
 
+static void gpus_are_those_of_connected_workers(void **state)
+{
+    struct world *w = *state;
+    const unsigned alive[] = {C};
+    struct sl_coord_stats st;
+    const cJSON *list;
+
+    client(w, C);
+    worker(w, 1);
+    worker(w, 2);
+    say(w, 1, "{\"v\":2,\"m\":\"gpus\",\"gpus\":[{\"device\":\"cuda:0\",\"name\":\"A\",\"celsius\":50,\"watts\":300,"
+              "\"memory\":9,\"memory_used\":4},{\"device\":\"cuda:1\",\"name\":\"B\",\"memory\":9}]}");
+    say(w, 1, "{\"v\":2,\"m\":\"gpus\",\"gpus\":[{\"device\":\"cuda:0\",\"name\":\"A\",\"celsius\":51,\"watts\":301,"
+              "\"memory\":9,\"memory_used\":5},{\"device\":\"cuda:1\",\"name\":\"B\",\"memory\":9}]}");
+    sl_coord_stats(w->c, &st);
+    assert_int_equal(st.n_gpus, 1); /* the other one told no temperature */
+    assert_string_equal(st.gpus[0].device, "cuda:0");
+    assert_int_equal(st.gpus[0].celsius, 51);
+    assert_int_equal(st.gpus[0].memory_used, 5);
+    say(w, C, "{\"v\":2,\"m\":\"workers\"}");
+    list = sl_get(expect(w, C, SL_M_WORKER_LIST), "workers");
+    assert_int_equal(cJSON_GetArraySize(list), 2);
+    assert_int_equal(cJSON_GetArraySize(sl_get(list->child, "gpus")), 2);
+    assert_null(sl_get(list->child->next, "gpus"));
+    for (unsigned i = 0; i < 10; i++)
+        later(w, 8000, alive, 1);
+    sl_coord_stats(w->c, &st);
+    assert_int_equal(st.n_gpus, 0); /* silent */
+}
+
 static void a_restart_keeps_leases(void **state)
 {
     struct world *w = *state;
     struct got g[2] = {{0}};
-    char held[200];
+    char held[300];
     cJSON *t;
 
     client(w, C);
@@ -128,12 +158,12 @@ static void a_restart_keeps_leases(void **state)
     result(w, 1, g[0]);
     expect(w, 1, SL_M_REHELLO);
     /* It holds one of the two, and one that never was. */
-    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u},{\"job\":1,\"task\":3,\"epoch\":77777}]",
-             (unsigned)g[0].task, (unsigned)g[0].epoch);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu},{\"job\":1,\"task\":3,\"epoch\":777777777777777}]",
+             (unsigned)g[0].task, (unsigned long long)g[0].epoch);
     hello(w, 1, "worker", held);
     t = sl_get(expect(w, 1, SL_M_WELCOME), "dropped");
     assert_int_equal(cJSON_GetArraySize(t), 1);
-    assert_int_equal(sl_get_uint(t->child, "epoch", 0), 77777);
+    assert_int_equal(sl_get_uint(t->child, "epoch", 0), 777777777777777);
     result(w, 1, g[0]);
     expect(w, 1, SL_M_ACK);
     result(w, 1, g[0]); /* the acknowledgement was lost */
@@ -167,8 +197,8 @@ static void a_grant_ahead_of_the_disk(void **state)
     pull(w, 2, 1);
     assert_int_equal(granted(w, 2, again, 4), 1);
     assert_true(again[0].task == g[0].task && again[0].epoch > g[0].epoch + 1000);
-    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u},{\"job\":1,\"task\":%u,\"epoch\":%u}]",
-             (unsigned)g[0].task, (unsigned)g[0].epoch, (unsigned)g[1].task, (unsigned)g[1].epoch);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu},{\"job\":1,\"task\":%u,\"epoch\":%llu}]",
+             (unsigned)g[0].task, (unsigned long long)g[0].epoch, (unsigned)g[1].task, (unsigned long long)g[1].epoch);
     hello(w, 1, "worker", held);
     t = sl_get(expect(w, 1, SL_M_WELCOME), "dropped");
     assert_int_equal(cJSON_GetArraySize(t), 1);
@@ -183,8 +213,8 @@ static void a_grant_ahead_of_the_disk(void **state)
     assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
     world_stop(w);
     world_start(w);
-    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u}]", (unsigned)g[1].task,
-             (unsigned)g[1].epoch);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu}]", (unsigned)g[1].task,
+             (unsigned long long)g[1].epoch);
     hello(w, 2, "worker", held); /* claims what another holds */
     assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, 2, SL_M_WELCOME), "dropped")), 1);
     hello(w, 1, "worker", held);
@@ -201,7 +231,7 @@ static void an_instance_belongs_to_its_user(void **state)
 {
     struct world *w = *state;
     struct got g = {0};
-    char held[100];
+    char held[160];
 
     client(w, C);
     w->user[1] = "uid:7";
@@ -212,7 +242,7 @@ static void an_instance_belongs_to_its_user(void **state)
     assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
     world_stop(w);
     world_start(w);
-    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u}]", (unsigned)g.task, (unsigned)g.epoch);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu}]", (unsigned)g.task, (unsigned long long)g.epoch);
     w->user[1] = "uid:8";
     hello(w, 1, "worker", held);
     assert_non_null(strstr(sl_get_str(expect(w, 1, SL_M_ERROR), "text"), "another user"));
@@ -255,13 +285,13 @@ static void failures_quarantine_and_retry_does_the_rest(void **state)
     }
     assert_int_equal(bad, 3); /* three workers */
     assert_int_equal(good, 4);
-    say(w, C, "{\"v\":1,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
+    say(w, C, "{\"v\":2,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
     t = expect(w, C, SL_M_JOB);
     assert_string_equal(sl_get_str(sl_get(t, "job"), "state"), "failed");
     assert_int_equal(sl_get_uint(sl_get(t, "job"), "code", 0), 7);
     assert_int_equal(cJSON_GetArraySize(sl_get(t, "failures")), 3);
     assert_string_equal(sl_get_str(t, "map"), "ddqdd");
-    say(w, C, "{\"v\":1,\"m\":\"retry\",\"jobs\":[%llu]}", (unsigned long long)id);
+    say(w, C, "{\"v\":2,\"m\":\"retry\",\"jobs\":[%llu]}", (unsigned long long)id);
     expect(w, C, SL_M_DONE);
     pull(w, 1, 8);
     assert_int_equal(granted(w, 1, g, 8), 1);
@@ -286,6 +316,24 @@ static void what_cannot_work_fails_at_once(void **state)
     assert_string_equal(state_of(w, C, id), "failed");
 }
 
+static void a_job_waits_for_busy_workers(void **state)
+{
+    struct world *w = *state;
+    struct got g[4] = {{0}};
+    uint64_t a, b;
+
+    client(w, C);
+    worker(w, 1);
+    a = submit(w, C, "a", "");
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, g, 4), 1);
+    b = submit(w, C, "b", "");
+    assert_string_equal(state_of(w, C, b), "queued: workers are busy with other jobs");
+    failed(w, 1, g[0], 6, "");
+    assert_string_equal(state_of(w, C, a), "failed");
+    assert_string_equal(state_of(w, C, b), "queued: waits until a worker asks for work");
+}
+
 static void bad_bytes_are_made_again(void **state)
 {
     struct world *w = *state;
@@ -298,8 +346,8 @@ static void bad_bytes_are_made_again(void **state)
     pull(w, 1, 3);
     assert_int_equal(granted(w, 1, g, 8), 3);
     /* The size is held against the plan. */
-    say(w, 1, "{\"v\":1,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%u,\"bytes\":99,"
-        "\"checksum\":\"0000000000000000\"}", (unsigned)g[0].task, (unsigned)g[0].epoch);
+    say(w, 1, "{\"v\":2,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%llu,\"bytes\":99,"
+        "\"checksum\":\"0000000000000000\"}", (unsigned)g[0].task, (unsigned long long)g[0].epoch);
     assert_int_equal(sl_get_uint(expect(w, 1, SL_M_NACK), "code", 0), 8);
     later(w, 2000, (unsigned[]){1, C}, 2);
     for (int i = 1; i < 3; i++)
@@ -312,13 +360,64 @@ static void bad_bytes_are_made_again(void **state)
     assert_true(g[0].task == SL_TASK_STITCH);
     assert_string_equal(state_of(w, C, id), "stitching");
     failed(w, 1, g[0], 8, ",\"bad\":[1]");
-    assert_string_equal(state_of(w, C, id), "running: workers are busy with other jobs");
+    assert_string_equal(state_of(w, C, id), "running: waits until a worker asks for work");
     pull(w, 1, 4);
     assert_int_equal(granted(w, 1, g, 8), 1);
     assert_true(g[0].task == 1);
     result(w, 1, g[0]);
     run_all(w, 1);
     assert_string_equal(state_of(w, C, id), "succeeded");
+}
+
+/* cancel, then cancel --discard: the files go then; once more nothing is done. */
+static void what_was_cancelled_is_discarded_later(void **state)
+{
+    struct world *w = *state;
+    struct got g = {0};
+
+    client(w, C);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 8, 4);
+    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1]}");
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 1);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 0);
+    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1]}");
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 0);
+    assert_int_equal(granted(w, 1, &g, 1), 0);
+    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    assert_true(g.job == 1 && g.task == SL_TASK_DISCARD);
+    assert_string_equal(state_of(w, C, 1), "cancelled");
+    /* While it is under way, over a restart of the daemon, and after it: nothing more to do. */
+    for (unsigned i = 0; i < 4; i++) {
+        say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+        assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 0);
+        if (i == 1) {
+            assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
+            world_stop(w);
+            world_start(w);
+            client(w, C);
+            worker(w, 1);
+            pull(w, 1, 1);
+            assert_int_equal(granted(w, 1, &g, 1), 1);
+            assert_true(g.task == SL_TASK_DISCARD);
+        }
+        if (i == 2)
+            result(w, 1, g);
+    }
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 0);
+    say(w, C, "{\"v\":2,\"m\":\"retry\",\"jobs\":[1]}");
+    expect(w, C, SL_M_DONE);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    assert_true(g.task == SL_TASK_PREPARE); /* from the beginning */
+    prepared(w, 1, g, 8, 4);
+    run_all(w, 1);
+    assert_string_equal(state_of(w, C, 1), "succeeded");
+    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "it has ended"));
 }
 
 static void draining_and_leaving(void **state)
@@ -332,21 +431,21 @@ static void draining_and_leaving(void **state)
     ready_job(w, C, 1, "a", 8, 4);
     pull(w, 1, 2);
     assert_int_equal(granted(w, 1, g, 4), 2);
-    say(w, C, "{\"v\":1,\"m\":\"drain_worker\",\"worker\":\"n1\"}");
+    say(w, C, "{\"v\":2,\"m\":\"drain_worker\",\"worker\":\"n1\"}");
     expect(w, 1, SL_M_DRAIN);
     pull(w, 1, 2);
     assert_int_equal(granted(w, 1, g + 2, 2), 0);
     result(w, 1, g[0]);
     expect(w, 1, SL_M_ACK);
-    say(w, 1, "{\"v\":1,\"m\":\"bye\"}"); /* with a task in hand: it goes back at once */
+    say(w, 1, "{\"v\":2,\"m\":\"bye\"}"); /* with a task in hand: it goes back at once */
     pull(w, 2, 1);
     assert_int_equal(granted(w, 2, g + 2, 2), 1);
-    say(w, C, "{\"v\":1,\"m\":\"workers\"}");
+    say(w, C, "{\"v\":2,\"m\":\"workers\"}");
     assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_WORKER_LIST), "workers")), 1 + 1);
     later(w, 1000, (unsigned[]){2, C}, 2);
-    say(w, C, "{\"v\":1,\"m\":\"workers\"}");
+    say(w, C, "{\"v\":2,\"m\":\"workers\"}");
     assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_WORKER_LIST), "workers")), 1);
-    say(w, C, "{\"v\":1,\"m\":\"drain_worker\",\"worker\":\"nobody\"}");
+    say(w, C, "{\"v\":2,\"m\":\"drain_worker\",\"worker\":\"nobody\"}");
     assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
 }
 
@@ -361,16 +460,16 @@ static void roles_are_kept(void **state)
     hello(w, 4, "client", NULL);
     expect(w, 4, SL_M_ERROR);
     client(w, 3);
-    say(w, 3, "{\"v\":1,\"m\":\"drain_worker\",\"worker\":\"n1\"}");
+    say(w, 3, "{\"v\":2,\"m\":\"drain_worker\",\"worker\":\"n1\"}");
     assert_non_null(strstr(sl_get_str(expect(w, 3, SL_M_ERROR), "text"), "admin"));
     worker(w, 4);
-    say(w, 4, "{\"v\":1,\"m\":\"list\"}");
+    say(w, 4, "{\"v\":2,\"m\":\"list\"}");
     assert_non_null(strstr(sl_get_str(expect(w, 4, SL_M_ERROR), "text"), "not a message for this side"));
-    say(w, 5, "{\"v\":1,\"m\":\"pull\",\"want\":1}");
+    say(w, 5, "{\"v\":2,\"m\":\"pull\",\"want\":1}");
     expect(w, 5, SL_M_REHELLO);
     say(w, 5, "garbage");
     expect(w, 5, SL_M_ERROR);
-    say(w, 5, "{\"v\":1,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"t\",\"instance\":"
+    say(w, 5, "{\"v\":2,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"t\",\"instance\":"
         "\"00000000000000000000000000000005\",\"name\":\"n\",\"host\":\"h\",\"bytes\":\"0\"}");
     assert_int_equal(sl_get_uint(expect(w, 5, SL_M_ERROR), "code", 0), 6);
 }
@@ -386,11 +485,11 @@ static void job_0_is_none(void **state)
     client(w, C);
     id = submit(w, C, "a", "");
     for (unsigned i = 0; i < 7; i++) {
-        say(w, C, "{\"v\":1,\"m\":\"%s\",\"jobs\":[0]}", verbs[i]);
+        say(w, C, "{\"v\":2,\"m\":\"%s\",\"jobs\":[0]}", verbs[i]);
         assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
     }
     for (unsigned i = 0; i < 3; i++) {
-        say(w, C, "{\"v\":1,\"m\":\"%s\",\"job\":0}", single[i]);
+        say(w, C, "{\"v\":2,\"m\":\"%s\",\"job\":0}", single[i]);
         assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
     }
     assert_string_equal(state_of(w, C, id), "queued: no worker is connected");
@@ -404,9 +503,9 @@ static void one_output_one_job(void **state)
     client(w, C);
     submit(w, C, "a", "");
     snprintf(spec, sizeof spec, world_spec, "m", "a");
-    say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"other\",\"specs\":[%s]}", spec);
+    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"other\",\"specs\":[%s]}", spec);
     assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 13);
-    say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"a\",\"specs\":[%s,%s]}", spec, spec);
+    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"a\",\"specs\":[%s,%s]}", spec, spec);
     assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "another request"));
 }
 
@@ -418,7 +517,7 @@ static void watchers_hear_everything(void **state)
 
     client(w, C);
     client(w, 8);
-    say(w, 8, "{\"v\":1,\"m\":\"watch\",\"every_ms\":500}");
+    say(w, 8, "{\"v\":2,\"m\":\"watch\",\"every_ms\":500}");
     expect(w, 8, SL_M_WATCHING);
     id = submit(w, C, "a", "");
     t = sl_get(expect(w, 8, SL_M_EVENT), "event");
@@ -426,10 +525,21 @@ static void watchers_hear_everything(void **state)
     later(w, 1000, (unsigned[]){8, C}, 2);
     t = expect(w, 8, SL_M_STATUS);
     assert_int_equal(sl_get_uint(sl_get(t, "jobs")->child, "id", 0), id);
+    /* The past as the present: of the jobs that are watched. */
+    submit(w, C, "b", "");
+    submit(w, C, "c", "");
+    for (unsigned i = 0; i < 2; i++) {
+        unsigned n = 0;
+
+        say(w, 8, "{\"v\":1,\"m\":\"watch\",\"since\":0,\"jobs\":[%s]}", i ? "" : "1,3");
+        for (expect(w, 8, SL_M_WATCHING); (t = heard(w, 8, SL_M_EVENT)) != NULL; n++)
+            assert_int_not_equal(sl_get_uint(sl_get(t, "event"), "job", 0), 2);
+        assert_int_equal(n, i ? 0 : 2);
+    }
     /* Silence: the daemon pings, then forgets. */
     later(w, 5000, (unsigned[]){C}, 1);
     expect(w, 8, SL_M_PING);
-    say(w, 8, "{\"v\":1,\"m\":\"list\"}");
+    say(w, 8, "{\"v\":2,\"m\":\"list\"}");
     expect(w, 8, SL_M_REHELLO);
 }
 
@@ -442,7 +552,7 @@ static void a_full_disk_acknowledges_nothing(void **state)
     struct sl_outgoing out;
     struct got g = {0};
     bool rehello = false;
-    char held[100];
+    char held[160];
 
     client(w, C);
     worker(w, 1);
@@ -454,8 +564,8 @@ static void a_full_disk_acknowledges_nothing(void **state)
     none = old;
     none.rlim_cur = 1;
     setrlimit(RLIMIT_FSIZE, &none);
-    say_quietly(w, 1, "{\"v\":1,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%u,\"bytes\":100,"
-                "\"checksum\":\"00000000000000aa\"}", (unsigned)g.task, (unsigned)g.epoch);
+    say_quietly(w, 1, "{\"v\":2,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%llu,\"bytes\":100,"
+                "\"checksum\":\"00000000000000aa\"}", (unsigned)g.task, (unsigned long long)g.epoch);
     assert_true(sl_coord_flush(w->c, w->now, &w->e) < 0);
     setrlimit(RLIMIT_FSIZE, &old);
     while (sl_coord_next(w->c, &out)) {
@@ -464,7 +574,7 @@ static void a_full_disk_acknowledges_nothing(void **state)
         free(out.bytes);
     }
     assert_true(rehello);
-    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%u}]", (unsigned)g.task, (unsigned)g.epoch);
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu}]", (unsigned)g.task, (unsigned long long)g.epoch);
     hello(w, 1, "worker", held);
     assert_null(sl_get(expect(w, 1, SL_M_WELCOME), "dropped"));
     result(w, 1, g);
@@ -480,13 +590,16 @@ int main(void)
         TEST(a_job_runs_to_its_end),
         TEST(a_late_result_is_refused_and_harmless),
         TEST(progress_keeps_a_lease),
+        TEST(gpus_are_those_of_connected_workers),
         TEST(stages_are_added_up_from_the_first_one_told),
         TEST(a_restart_keeps_leases),
         TEST(a_grant_ahead_of_the_disk),
         TEST(an_instance_belongs_to_its_user),
         TEST(failures_quarantine_and_retry_does_the_rest),
         TEST(what_cannot_work_fails_at_once),
+        TEST(a_job_waits_for_busy_workers),
         TEST(bad_bytes_are_made_again),
+        TEST(what_was_cancelled_is_discarded_later),
         TEST(draining_and_leaving),
         TEST(roles_are_kept),
         TEST(job_0_is_none),

@@ -7,6 +7,7 @@
  * SLUICE_EMULATED  words with commas: devices=N, memory=BYTES, and
  *   alloc=N, run=N, wait=N, pin=N  the Nth such call fails (alloc: no memory; pin: not
  *                                  supported; run and wait: the device is lost for good)
+ *   count=35                       asking for devices fails: the driver is older than the runtime
  *   flip=N                         the Nth launch ends with one wrong bit */
 #ifndef SLUICE_TESTS_EMULATED_GPU_H
 #define SLUICE_TESTS_EMULATED_GPU_H
@@ -18,7 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { EMULATED_NO_MEMORY = 2, EMULATED_BAD_CALL = 1, EMULATED_LOST = 700, EMULATED_NOT_SUPPORTED = 801 };
+enum { EMULATED_NO_MEMORY = 2, EMULATED_BAD_CALL = 1, EMULATED_OLD = 35, EMULATED_LOST = 700, EMULATED_NOT_SUPPORTED = 801 };
 enum { EMULATED_COPY, EMULATED_LAUNCH };
 
 struct emulated_op {
@@ -68,7 +69,7 @@ static inline int emulated_state(void)
 static int emulated_count(int *n)
 {
     *n = (int)emulated_setting("devices", 2);
-    return 0;
+    return (int)emulated_setting("count", 0);
 }
 
 static int emulated_info(int device, struct sl_gpu_info *out)
@@ -267,6 +268,7 @@ static enum sl_gpu_fault emulated_fault(int err)
 {
     return err == EMULATED_NO_MEMORY ? SL_GPU_FAULT_MEMORY
            : err == EMULATED_LOST    ? SL_GPU_FAULT_LOST
+           : err == EMULATED_OLD     ? SL_GPU_FAULT_DRIVER
                                      : SL_GPU_FAULT_CALL;
 }
 

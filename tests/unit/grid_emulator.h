@@ -15,6 +15,7 @@ struct emulated_block {
     struct device_super super[DEVICE_THREADS / 8 + 1];
     struct device_small small[DEVICE_THREADS + 1];
     struct device_thread thread[DEVICE_THREADS];
+    float pool[DEVICE_POOL(0) + 64];
 };
 
 /* Steps that visit each of a power of two of threads once. */
@@ -32,7 +33,7 @@ static inline void emulated_phase(const struct sl_gpu_work *k, uint64_t block, e
         int tid = emulated_order(seed + (uint32_t)phase * 977, i);
 
         if (subs > 1)
-            super_phase(k->type, k->weighted, phase, k, block, tid, &b->thread[tid], b->super);
+            super_phase(k->type, k->weighted, phase, k, block, tid, &b->thread[tid], b->super, b->pool);
         else if (subs == 1)
             small_phase(k->type, k->weighted, phase, k, block, tid, b->small);
         else if (phase == DEVICE_FIT)
@@ -62,6 +63,7 @@ static inline bool emulate_launch(const struct sl_gpu_work *k, uint32_t seed, st
         for (int phase = 0; phase < DEVICE_PHASES; phase++)
             emulated_phase(k, seed & 1 ? blocks - 1 - i : i, (enum device_phase)phase, seed, b);
         if (!emulated_untouched(&b->super[DEVICE_THREADS / 8], sizeof b->super[0]) ||
+            !emulated_untouched(&b->pool[DEVICE_POOL(0)], 64 * sizeof(float)) ||
             !emulated_untouched(&b->small[DEVICE_THREADS], sizeof b->small[0]))
             return false;
     }

@@ -65,6 +65,8 @@ static void figures(struct sl_metrics_figures *f)
     f->coord.grants = 41;
     f->coord.stages[0] = 1500;
     f->coord.stages[SL_STAGES - 1] = 250;
+    f->coord.gpus[0] = (struct sl_coord_gpu){"a\"b", "cuda:0", 61, 313, 1500000000, 2000000000};
+    f->coord.n_gpus = 1;
     f->coord.done_bytes = UINT64_C(688000000000);
     f->coord.jobs[SL_JOB_RUNNING] = 3;
     f->coord.leased = 5;
@@ -95,7 +97,7 @@ static void test_answers(void **state)
     assert_int_equal(get(m, "/healthz", text, sizeof text), 200);
     assert_non_null(strstr(text, "\r\n\r\nok\n"));
     assert_int_equal(get(m, "/readyz", text, sizeof text), 503);
-    assert_non_null(strstr(text, "starting or stopping"));
+    assert_non_null(strstr(text, "starting or stopping, or the queue cannot be written"));
 
     f.ready = true;
     sl_metrics_publish(m, &f);
@@ -106,6 +108,9 @@ static void test_answers(void **state)
     assert_non_null(strstr(text, "\nsluice_source_bytes_total 688000000000\n"));
     assert_non_null(strstr(text, "\nsluice_worker_stage_seconds_total{stage=\"kernels\"} 1.500\n"));
     assert_non_null(strstr(text, "\nsluice_worker_queue_slab_seconds_total{queue=\"writing\"} 0.250\n"));
+    assert_non_null(strstr(text, "\nsluice_worker_gpu_temperature_celsius{worker=\"a\\\"b\",gpu=\"cuda:0\"} 61\n"));
+    assert_non_null(strstr(text, "\nsluice_worker_gpu_power_watts{worker=\"a\\\"b\",gpu=\"cuda:0\"} 313\n"));
+    assert_non_null(strstr(text, "\nsluice_worker_gpu_memory_used_bytes{worker=\"a\\\"b\",gpu=\"cuda:0\"} 1500000000\n"));
     assert_non_null(strstr(text, "\nsluice_jobs{state=\"running\"} 3\n"));
     assert_non_null(strstr(text, "\nsluice_jobs_ended_total{state=\"failed\"} 2\n"));
     assert_non_null(strstr(text, "\nsluice_tasks{state=\"leased\"} 5\n"));

@@ -181,7 +181,9 @@ static void test_column_fallback(void **state)
     assert_int_equal(sl_mixture_fallback(SL_TYPE_Q3_K, 128, true), SL_TYPE_IQ4_NL);
     assert_int_equal(sl_mixture_fallback(SL_TYPE_IQ2_XXS, 128, false), SL_TYPE_IQ4_NL);
     assert_int_equal(sl_mixture_fallback(SL_TYPE_Q6_K, 120, false), SL_TYPE_F16);
-    assert_int_equal(sl_mixture_fallback(SL_TYPE_Q8_0, 120, false), -1);
+    assert_int_equal(sl_mixture_fallback(SL_TYPE_Q8_0, 120, false), SL_TYPE_F16);
+    assert_int_equal(sl_mixture_fallback(SL_TYPE_IQ4_NL, 72, false), SL_TYPE_F16);
+    assert_int_equal(sl_mixture_fallback(SL_TYPE_Q8_0, 120, true), -1);
 }
 
 int main(void)

@@ -3,6 +3,7 @@
  * is no queue of this release is refused. */
 #include "daemon/queue.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -171,6 +173,25 @@ static int lease(struct sl_queue *q, uint64_t job, uint32_t task, const char *wo
 
     *epoch = l.epoch;
     return sl_queue_lease(q, &l, &e);
+}
+
+/* An output may carry epochs of a queue that is gone: those of the next one are higher. */
+static void a_new_queue_begins_behind_an_old_one(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t first = sl_queue_last_epoch(f->q), last = first;
+
+    assert_true(first >= (uint64_t)time(NULL) * 100000 - 60 * 100000);
+    for (unsigned i = 0; i < 10; i++) {
+        reopen(f); /* a restart leaves what was reserved behind */
+        assert_true(sl_queue_last_epoch(f->q) > last);
+        last = sl_queue_last_epoch(f->q);
+    }
+    sl_queue_close(f->q);
+    sl_queue_remove(f->path);
+    nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 1000000}, NULL);
+    assert_int_equal(sl_queue_open(f->path, &f->q, &e), 0);
+    assert_true(sl_queue_last_epoch(f->q) > last && sl_queue_last_epoch(f->q) < UINT64_C(999999999999999));
 }
 
 static void only_the_current_epoch_counts(void **state)
@@ -360,6 +381,52 @@ static void other_files_are_refused(void **state)
     unlink(path);
 }
 
+/* What version 1 left goes on: leases of which nobody knows whose they were go back. */
+static void an_older_queue_is_brought_up_to_date(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t id = planned(f), epoch, last;
+    struct seen s;
+
+    assert_int_equal(lease(f->q, id, 1, "a", &epoch), 1);
+    assert_int_equal(sl_queue_finish(f->q, id, 1, epoch, 9, &e), 1);
+    assert_int_equal(lease(f->q, id, 2, "a", &last), 1);
+    assert_int_equal(sl_queue_commit(f->q, &e), 0);
+    sl_queue_close(f->q);
+    run_raw(f->path, "DROP TABLE counters; ALTER TABLE tasks DROP COLUMN owner; PRAGMA user_version=1");
+    assert_int_equal(sl_queue_open(f->path, &f->q, &e), 0);
+    assert_int_equal(job_row(f, id, &s).n_done, 1);
+    assert_int_equal(sl_queue_last_epoch(f->q), last);
+    assert_int_equal(lease(f->q, id, 2, "b", &epoch), 1);
+    assert_true(epoch > last);
+}
+
+/* A damaged page or row is found when the queue is opened, in one line. */
+static void damage_is_found(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t id = planned(f);
+    char page[4096] = {0};
+    int fd;
+
+    assert_int_equal(sl_queue_commit(f->q, &e), 0);
+    sl_queue_close(f->q);
+    run_raw(f->path, "UPDATE jobs SET state = 77");
+    assert_int_equal(sl_queue_open(f->path, &f->q, &e), SL_EFAIL);
+    assert_non_null(strstr(e.text, "the queue is damaged"));
+    run_raw(f->path, "UPDATE jobs SET state = 0");
+    assert_int_equal(sl_queue_open(f->path, &f->q, &e), 0);
+    assert_int_equal(sl_queue_retry(f->q, id, &e), 0);
+    assert_int_equal(sl_queue_commit(f->q, &e), 0);
+    sl_queue_close(f->q);
+    fd = open(f->path, O_WRONLY);
+    assert_int_equal(pwrite(fd, page, sizeof page, 4096), sizeof page);
+    close(fd);
+    assert_int_equal(sl_queue_open(f->path, &f->q, &e), SL_EFAIL);
+    assert_non_null(strstr(e.text, "the queue is damaged"));
+    assert_null(strchr(e.text, '\n'));
+}
+
 /* A process that leases, finishes and commits, and says so only afterwards. */
 static void write_until_killed(const char *path, int to)
 {
@@ -424,6 +491,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(jobs_survive, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_new_queue_begins_behind_an_old_one, set_up, tear_down),
         cmocka_unit_test_setup_teardown(only_the_current_epoch_counts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(failures_quarantine, set_up, tear_down),
         cmocka_unit_test_setup_teardown(requests_are_remembered, set_up, tear_down),
@@ -431,6 +499,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(history_is_in_order, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_second_process_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(other_files_are_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_older_queue_is_brought_up_to_date, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(damage_is_found, set_up, tear_down),
         cmocka_unit_test_setup_teardown(sigkill_loses_nothing_acknowledged, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -106,6 +106,8 @@ static void test_refused(void **state)
     (void)state;
     refuse("", "t.recipe: no default type");
     refuse("default q4_k\nmixture q4_k_m", "both a default and a mixture");
+    refuse("default q4_k\n\ndefault q5_k", "t.recipe:3: a second 'default'; expected one at most");
+    refuse("default q4_k\nfile_type 9999999", "bad file_type '9999999'");
     refuse("\ndefault q4k", "t.recipe:2: unknown type 'q4k'; expected one of f32 f16 q4_0");
     refuse("default i32", "unknown type");
     refuse("mixture q9", "unknown mixture 'q9'");

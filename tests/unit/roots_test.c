@@ -1,6 +1,8 @@
 /* Folders below which a program acts for others: what lies outside, or leads
  * outside by "..", symlinks or a rename, is not opened. */
+#include "proto/checkpoint.h"
 #include "proto/roots.h"
+#include "worker/srcfile.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -93,12 +95,20 @@ static void what_lies_below_opens(void **state)
 {
     struct world *w = *state;
     struct sl_error e;
+    char to[128];
 
     assert_int_equal(try_open(w, "/", "a", &e), 0);
     assert_int_equal(try_open(w, "/", "sub/b", &e), 0);
     assert_int_equal(try_open(w, "//", "sub/../a", &e), 0);
     assert_int_equal(try_open(w, "/", "inside", &e), 0);
     assert_int_equal(try_open(w, "", "", &e), 0);
+    snprintf(to, sizeof to, "%s/sub/b", w->root);
+    make_link(w->root, "absolute", to);
+    assert_int_equal(try_open(w, "/", "absolute", &e), 0);
+    snprintf(to, sizeof to, "%s/secret", w->other);
+    make_link(w->root, "absolute_out", to);
+    assert_int_equal(try_open(w, "/", "absolute_out", &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "leads outside"));
 }
 
 static void what_leads_out_does_not(void **state)
@@ -133,6 +143,42 @@ static void an_open_file_is_known_by_its_place(void **state)
     assert_int_equal(sl_roots_check_fd(w->r, out, "out", &e), SL_EUSAGE);
     close(in);
     close(out);
+}
+
+/* A source's file that becomes a link to something outside of the same size and time. */
+static void a_source_is_looked_at_again(void **state)
+{
+    struct world *w = *state;
+    char path[128], secret[128];
+    char name[] = "a";
+    struct sl_src_file file = {.name = name, .path = path};
+    const struct sl_checkpoint ck = {.files = &file, .n_files = 1, .roots = w->r};
+    struct sl_srcfiles *s;
+    struct sl_srcfile *f;
+    struct sl_error e;
+    struct stat st;
+
+    snprintf(path, sizeof path, "%s/a", w->root);
+    snprintf(secret, sizeof secret, "%s/secret", w->other);
+    assert_int_equal(stat(path, &st), 0);
+    file.size = (uint64_t)st.st_size;
+    file.mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    for (int there = 0; there < 2; there++) {
+        assert_int_equal(sl_srcfiles_open(&ck, SL_DIRECT_AUTO, NULL, &s, &e), 0);
+        if (there)
+            assert_int_equal(unlink(path) | symlink(secret, path) |
+                             utimensat(AT_FDCWD, secret, (struct timespec[]){st.st_atim, st.st_mtim}, 0), 0);
+        assert_int_equal(sl_srcfile_get(s, 0, &f, &e), there ? SL_EUSAGE : 0);
+        if (!there)
+            sl_srcfile_put(s, 0);
+        sl_srcfiles_close(s);
+    }
+    assert_non_null(strstr(e.text, "lies outside"));
+    /* Nor does a FIFO keep a worker waiting. */
+    assert_int_equal(unlink(path) | mkfifo(path, 0600), 0);
+    assert_int_equal(sl_srcfiles_open(&ck, SL_DIRECT_AUTO, NULL, &s, &e), 0);
+    assert_int_equal(sl_srcfile_get(s, 0, &f, &e), SL_ESOURCE);
+    sl_srcfiles_close(s);
 }
 
 static void a_pinned_folder_stays_itself(void **state)
@@ -182,6 +228,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_lies_below_opens, setup, teardown),
         cmocka_unit_test_setup_teardown(what_leads_out_does_not, setup, teardown),
         cmocka_unit_test_setup_teardown(an_open_file_is_known_by_its_place, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_source_is_looked_at_again, setup, teardown),
         cmocka_unit_test_setup_teardown(a_pinned_folder_stays_itself, setup, teardown),
         cmocka_unit_test_setup_teardown(roots_are_folders_with_absolute_names, setup, teardown),
     };

@@ -125,6 +125,52 @@ static void test_token_types(void **state)
     sl_kvs_free(&kvs);
 }
 
+/* What is not normalized was encoded and decoded: through the byte-level alphabet. */
+static void test_decoded_tokens(void **state)
+{
+    static const char *const texts[] = {"a", "\xef\xbf\xbd", "\xc3\xa9", "\xc3\xb8", "x y", "Ġ▁ ",
+                                        "\xef\xbf\xbd" "A\xef\xbf\xbd\xef\xbf\xbd"};
+    struct sl_kvs kvs;
+    struct sl_error e;
+    const struct sl_kv *t;
+
+    fx_text(*state, "tokenizer.json", "{\"added_tokens\":[{\"id\":1,\"content\":\"ø\",\"normalized\":false},"
+            "{\"id\":2,\"content\":\"Ã©\",\"normalized\":false},"
+            "{\"id\":3,\"content\":\"ø\xcc\x88\",\"normalized\":true},"
+            "{\"id\":4,\"content\":\"xĠy\",\"normalized\":false},"
+            "{\"id\":5,\"content\":\"Ġ▁ \",\"special\":true,\"normalized\":false},"
+            "{\"id\":6,\"content\":\"âĤAÀðŁĺ\",\"normalized\":false}],"
+            "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"ByteLevel\"}]}," PRE(SPLIT(QWEN REST) "," BYTES)
+            ",\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a a\"]}}");
+    if (keys_of(*state, &sl_arch_qwen2, 7, "{}", &kvs, &e) < 0)
+        fail_msg("%s", e.text);
+    t = sl_kvs_find(&kvs, "tokenizer.ggml.tokens");
+    assert_int_equal(t->n, 7);
+    for (int i = 0; i < 7; i++)
+        assert_true(i == 3 ? strcmp(t->strs[i], "ø\xcc\x88") == 0 : strcmp(t->strs[i], texts[i]) == 0);
+    sl_kvs_free(&kvs);
+}
+
+static void test_normalizer(void **state)
+{
+    struct sl_kvs kvs;
+    struct sl_error e;
+    char buf[128];
+
+    fx_text(*state, "tokenizer.json", "{" ADDED "," PRE(SPLIT(QWEN REST) "," BYTES) "," MODEL ",\"normalizer\":{\"type\":"
+            "\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Lowercase\"}]}}");
+    assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.normalizer.lowercase", buf, 128), "bool true");
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.normalizer.strip_accents", buf, 128), "-");
+    sl_kvs_free(&kvs);
+    fx_text(*state, "tokenizer.json", "{" ADDED "," PRE(SPLIT(QWEN REST) "," BYTES) "," MODEL ",\"normalizer\":{\"type\":"
+            "\"BertNormalizer\",\"lowercase\":false,\"strip_accents\":null}}");
+    assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.normalizer.lowercase", buf, 128), "bool false");
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.normalizer.strip_accents", buf, 128), "-");
+    sl_kvs_free(&kvs);
+}
+
 static void test_r1_distill(void **state)
 {
     struct sl_kvs kvs;
@@ -180,6 +226,19 @@ static void test_post_processor(void **state)
     assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_bos_token", buf, 128), "bool true");
     assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_eos_token", buf, 128), "-");
     assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_sep_token", buf, 128), "bool false");
+    sl_kvs_free(&kvs);
+    /* A first token that is neither bos nor cls is cls then; bos too where none is given. */
+    fx_text(*state, "tokenizer_config.json", "{\"bos_token\":{\"content\":\"<s>\"}}");
+    assert_int_equal(keys_of(*state, &sl_arch_llama, 8, "{}", &kvs, &e), 0);
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_bos_token", buf, 128), "bool true");
+    sl_kvs_free(&kvs);
+    fx_text(*state, "tokenizer_config.json", "{\"bos_token\":\"<|x|>\",\"cls_token\":\"<|x|>\"}");
+    assert_int_equal(keys_of(*state, &sl_arch_llama, 8, "{}", &kvs, &e), 0);
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_bos_token", buf, 128), "bool false");
+    sl_kvs_free(&kvs);
+    fx_text(*state, "tokenizer_config.json", "{\"eos_token\":\"<|x|>\"}");
+    assert_int_equal(keys_of(*state, &sl_arch_llama, 8, "{\"bos_token_id\":0}", &kvs, &e), 0);
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.bos_token_id", buf, 128), "u32 3");
     sl_kvs_free(&kvs);
 }
 
@@ -283,6 +342,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_keys, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_token_types, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_r1_distill, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_decoded_tokens, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_normalizer, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_template_files, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_post_processor, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_merges_txt, fx_setup, fx_teardown),

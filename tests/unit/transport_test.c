@@ -107,7 +107,7 @@ static void there_and_back(void **state)
     struct sl_dealer *d;
     struct stat st;
     uint8_t *bytes;
-    char want[40];
+    char want[40], lock[300];
     size_t n;
 
     if (open_router(p, p->ipc, NULL, &r) != 0)
@@ -117,6 +117,10 @@ static void there_and_back(void **state)
     /* A live daemon's path is not stolen, by this process or another. */
     assert_int_equal(open_router(p, p->ipc, NULL, &second), SL_EEXISTS);
     assert_non_null(strstr(e.text, "another sluiced listens there"));
+    snprintf(lock, sizeof lock, "%s.lock", p->ipc + 6);
+    assert_int_equal(unlink(lock), 0);
+    assert_int_equal(open_router(p, p->ipc, NULL, &second), SL_EEXISTS);
+    assert_non_null(strstr(e.text, "listens there without holding"));
     assert_int_equal(sl_dealer_open(&o, &d, &e), 0);
     assert_int_equal(pass(r, d, "ping", 4, &m, 5000), 1);
     assert_memory_equal(m.bytes, "ping", 4);

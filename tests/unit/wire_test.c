@@ -135,35 +135,35 @@ static void bad_messages_are_refused(void **state)
     refused("hello", "message");
     refused("[]", "object is expected");
     refused("{\"m\":\"ping\",\"n\":1}", "'v' and 'm'");
-    refused("{\"v\":1,\"n\":1}", "'v' and 'm'");
-    refused("{\"v\":2,\"m\":\"ping\",\"n\":1}", "version 2; version 1 is spoken");
-    refused("{\"v\":1,\"m\":\"pingu\",\"n\":1}", "'pingu' is no message");
-    refused("{\"v\":1,\"m\":\"ping\"}", "'n' is missing");
-    refused("{\"v\":1,\"m\":\"ping\",\"n\":-1}", "'n' must be an integer");
-    refused("{\"v\":1,\"m\":\"ping\",\"n\":1.5}", "'n' must be an integer");
-    refused("{\"v\":1,\"m\":\"ping\",\"n\":\"1\"}", "'n' must be an integer");
-    refused("{\"v\":1,\"m\":\"ping\",\"n\":1e300}", "'n' must be an integer");
-    refused("{\"v\":1,\"m\":\"ping\",\"n\":1,\"x\":0}", "unknown field 'x'");
-    refused("{\"v\":1,\"m\":\"ping\",\"n\":1,\"n\":1}", "message");
-    refused("{\"v\":1,\"m\":\"ping\",\"n\":1} ,", "message");
-    refused("{\"v\":1,\"m\":\"cancel\",\"jobs\":1}", "'jobs' must be an array");
-    refused("{\"v\":1,\"m\":\"cancel\",\"jobs\":[1,\"2\"]}", "'jobs' must be an array of integers");
-    refused("{\"v\":1,\"m\":\"nack\",\"job\":1,\"task\":65541,\"epoch\":1,\"code\":1,\"text\":\"\"}",
+    refused("{\"v\":2,\"n\":1}", "'v' and 'm'");
+    refused("{\"v\":1,\"m\":\"ping\",\"n\":1}", "version 1; version 2 is spoken");
+    refused("{\"v\":2,\"m\":\"pingu\",\"n\":1}", "'pingu' is no message");
+    refused("{\"v\":2,\"m\":\"ping\"}", "'n' is missing");
+    refused("{\"v\":2,\"m\":\"ping\",\"n\":-1}", "'n' must be an integer");
+    refused("{\"v\":2,\"m\":\"ping\",\"n\":1.5}", "'n' must be an integer");
+    refused("{\"v\":2,\"m\":\"ping\",\"n\":\"1\"}", "'n' must be an integer");
+    refused("{\"v\":2,\"m\":\"ping\",\"n\":1e300}", "'n' must be an integer");
+    refused("{\"v\":2,\"m\":\"ping\",\"n\":1,\"x\":0}", "unknown field 'x'");
+    refused("{\"v\":2,\"m\":\"ping\",\"n\":1,\"n\":1}", "message");
+    refused("{\"v\":2,\"m\":\"ping\",\"n\":1} ,", "message");
+    refused("{\"v\":2,\"m\":\"cancel\",\"jobs\":1}", "'jobs' must be an array");
+    refused("{\"v\":2,\"m\":\"cancel\",\"jobs\":[1,\"2\"]}", "'jobs' must be an array of integers");
+    refused("{\"v\":2,\"m\":\"nack\",\"job\":1,\"task\":65541,\"epoch\":1,\"code\":1,\"text\":\"\"}",
             "'task' must be an integer");
-    refused("{\"v\":1,\"m\":\"result\",\"job\":1,\"task\":0,\"epoch\":1,\"bytes\":1,"
+    refused("{\"v\":2,\"m\":\"result\",\"job\":1,\"task\":0,\"epoch\":1,\"bytes\":1,"
             "\"checksum\":\"ABCDEF0123456789\"}", "'checksum' must be hexadecimal");
-    refused("{\"v\":1,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"source\":\"rel\"}]}",
+    refused("{\"v\":2,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"source\":\"rel\"}]}",
             "spec: field 'source' must be an absolute path");
-    refused("{\"v\":1,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"options\":{\"what\":1}}]}",
+    refused("{\"v\":2,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"options\":{\"what\":1}}]}",
             "options: unknown field 'what'");
-    refused("{\"v\":1,\"m\":\"bye\",\"text\":\"a\\u0007\"}", "'text' must be a string");
-    refused("{\"v\":1,\"m\":\"bye\",\"text\":\"a\\u0000b\"}", "message");
-    refused("{\"v\":1,\"m\":\"bye\",\"text\":\"\xff\"}", "message");
+    refused("{\"v\":2,\"m\":\"bye\",\"text\":\"a\\u0007\"}", "'text' must be a string");
+    refused("{\"v\":2,\"m\":\"bye\",\"text\":\"a\\u0000b\"}", "message");
+    refused("{\"v\":2,\"m\":\"bye\",\"text\":\"\xff\"}", "message");
 }
 
 static void the_sender_s_mark_survives(void **state)
 {
-    const char *text = "{\"v\":1,\"id\":\"q-1\",\"m\":\"ping\",\"n\":true}";
+    const char *text = "{\"v\":2,\"id\":\"q-1\",\"m\":\"ping\",\"n\":true}";
     char re[65], name[33];
     struct sl_msg m;
 
@@ -217,13 +217,13 @@ static void a_zip_bomb_stays_packed(void **state)
 static void damaged_bytes_never_harm(void **state)
 {
     static const char *const seeds[] = {
-        ("{\"v\":1,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"0.1\",\"instance\":"
+        ("{\"v\":2,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"0.1\",\"instance\":"
         "\"00112233445566778899aabbccddeeff\",\"name\":\"w\",\"host\":\"h\",\"held\":[{\"job\":1,"
         "\"task\":2,\"epoch\":3}]}"),
-        ("{\"v\":1,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"source\":\"/a\",\"output\":\"/b\","
+        ("{\"v\":2,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"source\":\"/a\",\"output\":\"/b\","
         "\"recipe\":\"q4_k\",\"recipe_text\":\"*=q4_k\\n\",\"options\":{\"tensor_types\":[{"
         "\"pattern\":\"x\",\"type\":\"q6_k\"}],\"pure\":true}}],\"labels\":[\"a\"]}"),
-        ("{\"v\":1,\"m\":\"progress\",\"bytes\":12,\"tasks\":[{\"job\":1,\"task\":2,\"epoch\":3,"
+        ("{\"v\":2,\"m\":\"progress\",\"bytes\":12,\"tasks\":[{\"job\":1,\"task\":2,\"epoch\":3,"
         "\"bytes\":4}],\"rate\":5}"),
     };
     static const char alphabet[] = "{}[]\",:\\0129abcu-.etrufalse\x01\xff";
@@ -245,9 +245,37 @@ static void damaged_bytes_never_harm(void **state)
     assert_true(good > 100 && good < 29000);
 }
 
+/* Words for people pass whatever bytes they hold; a name with such bytes is refused. */
+static void texts_are_made_readable(void **state)
+{
+    static const char *const text[][2] = {
+        {"plain \xc3\xbc\n", "plain \xc3\xbc\n"}, {"cut \xc3", "cut "}, {"cut \xe2\x82", "cut "},
+        {"cut \xf0\x9f\x98", "cut "}, {"\xff in \xc3 it", "? in ? it"}, {"\x1b[31m\x7f", "?[31m?"},
+        {"\xc3\xbc\xbc", "\xc3\xbc?"}, {"", ""}};
+    struct sl_msg m;
+    uint8_t *bytes;
+    size_t n;
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof text / sizeof text[0]; i++) {
+        assert_int_equal(sl_msg_new(SL_M_BYE, NULL, &m, &e), 0);
+        sl_put_text(m.tree, "text", text[i][0]);
+        assert_string_equal(sl_get_str(m.tree, "text"), text[i][1]);
+        assert_int_equal(sl_wire_encode(&m, &bytes, &n, &e), 0);
+        free(bytes);
+        sl_msg_free(&m);
+    }
+    assert_int_equal(sl_msg_new(SL_M_BYE, NULL, &m, &e), 0);
+    sl_put_str(m.tree, "text", "\xff");
+    assert_true(sl_wire_encode(&m, &bytes, &n, &e) < 0);
+    assert_non_null(strstr(e.text, "not valid UTF-8"));
+    sl_msg_free(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(texts_are_made_readable),
         cmocka_unit_test(a_message_comes_back),
         cmocka_unit_test(long_ones_are_frames),
         cmocka_unit_test(what_breaks_the_table_is_not_sent),

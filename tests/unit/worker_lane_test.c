@@ -30,7 +30,7 @@ struct world {
     cJSON *spec;
     char fingerprint[33];
     uint32_t n_tasks;
-    uint64_t epoch;
+    uint64_t job, epoch;
     char *sums;
 };
 
@@ -66,6 +66,7 @@ static int setup(void **state)
     sl_put_uint(o, "task_bytes", 1000000);
     sl_put_uint(o, "split_max_bytes", 7000000);
     assert_int_equal(sl_record_check("spec", w->spec, &e), 0);
+    w->job = 7;
     open_lane(w);
     *state = w;
     return 0;
@@ -92,7 +93,7 @@ static void push(struct world *w, uint32_t task)
     struct sl_work *work = calloc(1, sizeof *work);
 
     assert_non_null(work);
-    work->job = 7;
+    work->job = w->job;
     work->task = task;
     work->epoch = ++w->epoch;
     work->spec = cJSON_Duplicate(w->spec, 1);
@@ -383,6 +384,59 @@ static void a_claim_names_its_job(void **state)
     assert_int_equal(claim_absent(&o, &e), 0);
 }
 
+static ino_t inode(struct world *w, const char *name)
+{
+    char path[128];
+    struct stat st;
+
+    snprintf(path, sizeof path, "%s/%s", w->dir, name);
+    assert_int_equal(stat(path, &st), 0);
+    return st.st_ino;
+}
+
+/* Prepare and discard of an older lease, however late they come, leave the later one's files. */
+static void who_is_late_gives_way(void **state)
+{
+    struct world *w = *state;
+    const char *const file = "x-00002-of-00002.gguf.partial";
+    uint64_t before;
+    ino_t was;
+
+    w->epoch = 1000000;
+    prepare(w);
+    convert(w);
+    before = w->epoch;
+    was = inode(w, file);
+    for (unsigned i = 0; i < 2; i++) {
+        w->epoch = 1000;
+        fails(w, SL_TASK_PREPARE, SL_EEXISTS, "a later lease of job 7 has this output");
+        fails(w, SL_TASK_DISCARD, SL_EEXISTS, "a later lease of job 7 has this output");
+        fails(w, SL_TASK_PUBLISH, SL_EEXISTS, "a later lease of job 7 has this output");
+        cJSON_AddTrueToObject(sl_get(w->spec, "options"), "force");
+    }
+    assert_true(was == inode(w, file));
+    assert_false(exists(w, "x.sluice-job-ending") || exists(w, "x-00001-of-00002.gguf"));
+    w->epoch = before;
+    succeeds(w, SL_TASK_STITCH);
+    succeeds(w, SL_TASK_PUBLISH);
+}
+
+/* Files that another job has taken over are not removed with the first one. */
+static void what_another_job_took_over_stays(void **state)
+{
+    struct world *w = *state;
+
+    prepare(w);
+    w->job = 8;
+    prepare(w);
+    w->job = 7;
+    succeeds(w, SL_TASK_DISCARD);
+    assert_true(exists(w, "x.sluice-job") && exists(w, "x-00001-of-00002.gguf.partial"));
+    w->job = 8;
+    succeeds(w, SL_TASK_DISCARD);
+    assert_false(exists(w, "x.sluice-job") || exists(w, "x-00001-of-00002.gguf.partial"));
+}
+
 static void parts_of_a_former_set_are_refused(void **state)
 {
     struct world *w = *state;
@@ -437,6 +491,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_lies_outside_the_roots_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(links_out_of_the_roots_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_claim_names_its_job, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_is_late_gives_way, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_another_job_took_over_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(parts_of_a_former_set_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(what_has_not_begun_is_handed_back, setup, teardown),
     };

@@ -116,7 +116,7 @@ static void connect_worker(struct world *w)
 {
     assert_int_equal(tick(w, 0, 0), 0);
     hears(w, SL_M_HELLO);
-    tell(w, "{\"v\":1,\"m\":\"welcome\",\"daemon\":\"00000000000000000000000000000001\",\"version\":\"1\","
+    tell(w, "{\"v\":2,\"m\":\"welcome\",\"daemon\":\"00000000000000000000000000000001\",\"version\":\"1\","
             "\"role\":\"worker\",\"heartbeat_ms\":1000,\"lease_ms\":9000}");
     assert_true(sl_worker_connected(w->w));
     tick(w, 0, 0);
@@ -129,7 +129,7 @@ static void grant(struct world *w, const char *spec, const char *tasks)
 {
     char json[1024];
 
-    snprintf(json, sizeof json, "{\"v\":1,\"m\":\"grant\",\"job\":7,\"lease_ms\":9000,%s" PRINT ",\"tasks\":[%s]}",
+    snprintf(json, sizeof json, "{\"v\":2,\"m\":\"grant\",\"job\":7,\"lease_ms\":9000,%s" PRINT ",\"tasks\":[%s]}",
              spec, tasks);
     tell(w, json);
 }
@@ -148,7 +148,7 @@ static void answer(struct world *w, const char *name, uint32_t task, uint64_t ep
 {
     char json[256];
 
-    snprintf(json, sizeof json, "{\"v\":1,\"m\":\"%s\",\"job\":7,\"task\":%u,\"epoch\":%llu%s}", name, task,
+    snprintf(json, sizeof json, "{\"v\":2,\"m\":\"%s\",\"job\":7,\"task\":%u,\"epoch\":%llu%s}", name, task,
              (unsigned long long)epoch, strcmp(name, "nack") ? "" : ",\"code\":1,\"text\":\"stale\"");
     tell(w, json);
 }
@@ -201,13 +201,13 @@ static void a_result_is_repeated_until_acknowledged(void **state)
     grant(w, SPEC, "{\"task\":3,\"epoch\":9},{\"task\":4,\"epoch\":1}");
     finish(w, 3, 9, SL_OUTCOME_RESULT);
     hears(w, SL_M_RESULT);
-    tell(w, "{\"v\":1,\"m\":\"rehello\"}");
+    tell(w, "{\"v\":2,\"m\":\"rehello\"}");
     assert_int_equal(cJSON_GetArraySize(sl_get(heard(w, &m), "held")), 2);
     assert_int_equal(m.id, SL_M_HELLO);
     sl_msg_free(&m);
     finish(w, 4, 1, SL_OUTCOME_RESULT); /* not said before the welcome */
     hears_nothing(w);
-    tell(w, "{\"v\":1,\"m\":\"welcome\",\"daemon\":\"00000000000000000000000000000002\",\"version\":\"1\","
+    tell(w, "{\"v\":2,\"m\":\"welcome\",\"daemon\":\"00000000000000000000000000000002\",\"version\":\"1\","
             "\"role\":\"worker\",\"heartbeat_ms\":1000,\"lease_ms\":9000,"
             "\"dropped\":[{\"job\":7,\"task\":3,\"epoch\":9}]}");
     hears(w, SL_M_RESULT);
@@ -217,7 +217,7 @@ static void a_result_is_repeated_until_acknowledged(void **state)
     assert_int_equal(sl_worker_held(w->w), 1);
     /* The daemon's disk was full: no answer came. */
     for (unsigned i = 0; i < 12; i++) {
-        tell(w, "{\"v\":1,\"m\":\"pong\",\"n\":1}");
+        tell(w, "{\"v\":2,\"m\":\"pong\",\"n\":1}");
         tick(w, 990, 0);
     }
     for (m.id = SL_M_COUNT; m.id != SL_M_RESULT; sl_msg_free(&m))
@@ -249,7 +249,7 @@ static void silence_ends_a_connection(void **state)
         sl_msg_free(&m);
     }
     assert_true(waited > 30000);
-    tell(w, "{\"v\":1,\"m\":\"welcome\",\"daemon\":\"00000000000000000000000000000002\",\"version\":\"1\","
+    tell(w, "{\"v\":2,\"m\":\"welcome\",\"daemon\":\"00000000000000000000000000000002\",\"version\":\"1\","
             "\"role\":\"worker\",\"heartbeat_ms\":1000,\"lease_ms\":9000}");
     hears(w, SL_M_RESULT);
 }
@@ -261,7 +261,7 @@ static void revoked_tasks_are_dropped(void **state)
     connect_worker(w);
     hears(w, SL_M_PULL);
     grant(w, SPEC, "{\"task\":3,\"epoch\":9},{\"task\":4,\"epoch\":1}");
-    tell(w, "{\"v\":1,\"m\":\"revoke\",\"job\":7,\"tasks\":[3,77],\"text\":\"held\"}");
+    tell(w, "{\"v\":2,\"m\":\"revoke\",\"job\":7,\"tasks\":[3,77],\"text\":\"held\"}");
     assert_int_equal(w->n_dropped, 1);
     finish(w, 3, 9, SL_OUTCOME_RESULT); /* it was under way: nobody asks for it */
     hears_nothing(w);
@@ -276,7 +276,7 @@ static void a_drain_ends_in_order(void **state)
     connect_worker(w);
     hears(w, SL_M_PULL);
     grant(w, SPEC, "{\"task\":3,\"epoch\":9},{\"task\":4,\"epoch\":1}");
-    tell(w, "{\"v\":1,\"m\":\"drain\"}");
+    tell(w, "{\"v\":2,\"m\":\"drain\"}");
     assert_int_equal(sl_get_uint(heard(w, &m), "want", 9), 0);
     sl_msg_free(&m);
     grant(w, "", "{\"task\":5,\"epoch\":1}"); /* was on its way */
@@ -304,7 +304,7 @@ static void a_refused_hello_is_told(void **state)
     tick(w, 0, 0);
     hears(w, SL_M_HELLO);
     assert_int_equal(sl_worker_refused(w->w, &e), 0);
-    tell(w, "{\"v\":1,\"m\":\"error\",\"code\":2,\"text\":\"bytes of version 2\",\"message\":\"hello\"}");
+    tell(w, "{\"v\":2,\"m\":\"error\",\"code\":2,\"text\":\"bytes of version 2\",\"message\":\"hello\"}");
     assert_int_equal(sl_worker_refused(w->w, &e), SL_EUSAGE);
     assert_non_null(strstr(e.text, "bytes of version 2"));
 }
@@ -315,9 +315,9 @@ static void nonsense_does_nothing(void **state)
 
     connect_worker(w);
     hears(w, SL_M_PULL);
-    tell(w, "{\"v\":2,\"m\":\"drain\"}");
-    tell(w, "{\"v\":1,\"m\":\"result\",\"job\":1,\"task\":1,\"epoch\":1,\"bytes\":1}");
-    tell(w, "{\"v\":1,\"m\":\"grant\",\"job\":7}");
+    tell(w, "{\"v\":1,\"m\":\"drain\"}");
+    tell(w, "{\"v\":2,\"m\":\"result\",\"job\":1,\"task\":1,\"epoch\":1,\"bytes\":1}");
+    tell(w, "{\"v\":2,\"m\":\"grant\",\"job\":7}");
     tell(w, "\x28\xb5\x2f\xfd");
     tell(w, "");
     hears_nothing(w);

@@ -1,0 +1,15 @@
+/* What was probably meant by a word that is not known. */
+#ifndef SLUICE_CLIENT_SUGGEST_H
+#define SLUICE_CLIENT_SUGGEST_H
+
+struct suggestion {
+    const char *word;    /* what was typed */
+    const char *best;    /* NULL while nothing is near enough */
+    unsigned distance;   /* of best */
+};
+
+/* Effect: takes a candidate when it is nearer than what there is: letters wrong,
+ * missing, too many or swapped, at most one in three; or it begins with the word. */
+void suggest_try(struct suggestion *s, const char *candidate);
+
+#endif

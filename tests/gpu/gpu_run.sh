@@ -1,0 +1,259 @@
+#!/bin/sh
+# What needs a GPU, in parts, the most telling ones first. Each part has a limit of its own and
+# writes what it finds at once; what time cuts off is taken up by the next call.
+#
+# usage: gpu_run.sh [--seconds N] [--results DIR] [--again] [--list] [PART...]
+#   --seconds  for the whole call (default 520); a part that no longer fits is left for the next
+#   --results  where findings go (default: gpu-results beside the programs); kept from call to call
+#   --again    also parts that ended well before, with the same programs
+# Environment: GPU_BIN: the folder with the programs (default: this one, as in a folder that
+# `make gpu-kit` made, or build/release); WEIGHTS: of each type in `random` (1000000000);
+# WORK: where checkpoints of some GB are made (default: TMPDIR or /tmp).
+# Exit: 0 all well, 1 something differs or failed, 75 time was up, call again, 77 nothing could
+# be checked (no GPU, no driver).
+here=$(cd "$(dirname "$0")" && pwd) || exit 1
+PARTS="about golden small kernels convert worker random sanitizer"
+seconds=520 results='' again='' inside='' list=''
+
+# Seconds that each may take, and must be left for it to begin.
+limit_of() {
+    case $1 in
+    about) echo 60 5 ;; golden) echo 90 10 ;; small) echo 150 20 ;; kernels) echo 120 40 ;; convert) echo 150 30 ;;
+    worker) echo 200 90 ;; random) echo 500 30 ;; sanitizer) echo 420 60 ;; *) echo 0 0 ;;
+    esac
+}
+
+what_is() {
+    case $1 in
+    about) echo "the card, the driver, the programs" ;;
+    golden) echo "every golden vector, byte for byte" ;;
+    small) echo "20 million random weights of every type against the processor" ;;
+    kernels) echo "Gweights/s beside the floors, copies, the pipeline" ;;
+    convert) echo "whole conversions, GPU against processor" ;;
+    worker) echo "a whole worker on a checkpoint of some GB" ;;
+    random) echo "a billion random weights of every type against the processor" ;;
+    sanitizer) echo "compute-sanitizer: memcheck, racecheck, initcheck, synccheck" ;;
+    esac
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in
+    --seconds) seconds=$2; shift 2 ;;
+    --results) results=$2; shift 2 ;;
+    --again) again=1; shift ;;
+    --list) list=1; shift ;;
+    --inside) inside=$2; shift 2 ;;
+    -*) echo "gpu_run: $1: --seconds N, --results DIR, --again, --list or a part is expected" >&2; exit 2 ;;
+    *) break ;;
+    esac
+done
+case $seconds in '' | *[!0-9]*) echo "gpu_run: --seconds: a number is expected" >&2; exit 2 ;; esac
+for p in "$@"; do
+    case " $PARTS " in *" $p "*) ;; *) echo "gpu_run: $p: one of $PARTS is expected" >&2; exit 2 ;; esac
+done
+if [ -n "$list" ]; then
+    for p in $PARTS; do echo "$p: $(what_is "$p") (at most $(limit_of "$p" | cut -d' ' -f1) s)"; done
+    exit 0
+fi
+
+# Programs, and what they are checked with: in one folder (a kit), or in a tree.
+if [ -n "$GPU_BIN" ]; then bin=$GPU_BIN
+elif [ -x "$here/gpu_check" ]; then bin=$here
+else bin=$here/../../build/release; fi
+[ -x "$bin/gpu_check" ] || [ ! -x "$bin/gpu/gpu_check" ] || gpu=$bin/gpu
+gpu=${gpu:-$bin}
+maker=$bin/make_checkpoint
+[ -x "$maker" ] || maker=$bin/tools/make_checkpoint
+data=$here/data
+[ -d "$data/golden" ] || data=$here/..
+tokenizer=$data/tokenizer
+[ -d "$tokenizer" ] || tokenizer=$data/tiny-v3
+results=${results:-$bin/gpu-results}
+
+if [ ! -x "$gpu/gpu_check" ]; then
+    echo "gpu_run: no gpu_check in $bin: make gpu-check builds it, make gpu-kit a folder with everything" >&2
+    exit 1
+fi
+command -v timeout >/dev/null || { echo "gpu_run: no timeout (coreutils) in PATH" >&2; exit 1; }
+
+# Another libc than the programs were built with: the kit brings one along.
+loader=
+if [ -d "$bin/lib/glibc" ] && ! "$gpu/gpu_check" -l 2>&1 | grep -q 'gpu_check:.*SKIPPED\|^cuda:'; then
+    for l in "$bin"/lib/glibc/ld-*; do loader=$l; done
+    export LD_LIBRARY_PATH="$bin/lib:$bin/lib/glibc${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+fi
+start() {
+    if [ -n "$loader" ]; then "$loader" --library-path "$LD_LIBRARY_PATH" "$@"; else "$@"; fi
+}
+
+# ---- the parts; each runs in a shell of its own under `timeout`
+
+part_about() {
+    date -u '+%Y-%m-%d %H:%M UTC'
+    echo "$(uname -srm), $(getconf _NPROCESSORS_ONLN) processors, $(awk '/MemTotal/ {printf "%.0f GB", $2 / 1e6}' /proc/meminfo)"
+    sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1
+    if command -v nvidia-smi >/dev/null; then
+        timeout 30 nvidia-smi --query-gpu=name,uuid,driver_version,memory.total,clocks.max.sm,pcie.link.gen.max,pcie.link.width.max --format=csv
+    else
+        echo "no nvidia-smi in PATH"
+    fi
+    [ -n "$loader" ] && echo "with the kit's own libc"
+    start "$gpu/gpu_check" -l || return $?
+    [ -x "$bin/sluice" ] && { start "$bin/sluice" --version; start "$bin/sluice" doctor "${WORK:-${TMPDIR:-/tmp}}" 2>&1 | grep -E ' (cuda|kernels|io_uring|memlock|space) '; }
+    return 0
+}
+
+part_golden() { start "$gpu/gpu_check" -G -g "$data/golden"; }
+part_small() { start "$gpu/gpu_check" -R -n "${SMALL:-20000000}" -o "$results/small.lines" -T $((allowed - 10)); }
+part_random() { start "$gpu/gpu_check" -R -n "${WEIGHTS:-1000000000}" -o "$results/random.lines" -T $((allowed - 15)); }
+
+# Nothing is timed that is not right.
+part_kernels() {
+    if [ ! -f "$results/golden.done" ]; then start "$gpu/gpu_check" -G -g "$data/golden" || return $?; fi
+    # shellcheck disable=SC2086
+    start "$gpu/gpu_bench" $BENCH
+}
+
+need_sluice() {
+    if [ ! -x "$bin/sluice" ] || ! start "$bin/sluice" --version >/dev/null 2>&1 || [ ! -x "$maker" ]; then
+        echo "SKIPPED: no sluice or make_checkpoint in $bin that runs here"
+        return 77
+    fi
+    tmp=$(mktemp -d "${WORK:-${TMPDIR:-/tmp}}/sluice-gpu-XXXXXX") || return 1
+    # A signal ends the shell, and that removes the folder.
+    trap 'rm -rf "$tmp"' EXIT
+    trap 'exit 143' TERM INT HUP
+}
+
+part_convert() {
+    need_sluice || return $?
+    bad=0
+    start "$maker" --preset demo --tokenizer "$tokenizer" --out "$tmp/ck" >/dev/null || return 1
+    while read -r recipe how; do
+        rm -f "$tmp"/*.gguf*
+        # shellcheck disable=SC2086
+        if start "$bin/sluice" convert "$tmp/ck" -o "$tmp/cpu.gguf" -q --device cpu --recipe $recipe ${how%%--vram*} &&
+            start "$bin/sluice" convert "$tmp/ck" -o "$tmp/gpu.gguf" -q --device auto --recipe $recipe $how &&
+            cmp "$tmp/cpu.gguf" "$tmp/gpu.gguf"
+        then echo "convert --recipe $recipe $how: the GPU's file is the processor's"
+        else echo "FAILED: convert --recipe $recipe $how"; bad=1; fi
+    done <<EOF
+q4_k_m
+q3_k_m --imatrix synthetic
+iq3_xxs
+q2_k --mem 256Mi --vram 64Mi
+q8_0
+iq1_m --imatrix synthetic --layout legacy
+q5_1
+EOF
+    return $bad
+}
+
+part_worker() {
+    need_sluice || return $?
+    # shellcheck disable=SC2086
+    start "$maker" --preset demo ${CHECKPOINT:---layers 6 --hidden 4096 --inter 8192 --moe-inter 2048 --experts 48} \
+        --tokenizer "$tokenizer" --out "$tmp/ck" >/dev/null || { echo "SKIPPED: no checkpoint could be made"; return 77; }
+    bad=0
+    bytes=$(du -sb "$tmp/ck" | cut -f1)
+    echo
+    echo "| whole worker, checkpoint of $((bytes / 1000000)) MB | seconds | its own figures |"
+    echo "|---|---|---|"
+    t0=$(date +%s.%N); cat "$tmp"/ck/*.safetensors >/dev/null; t1=$(date +%s.%N)
+    echo "| reading it (page cache) | $(echo "$t0 $t1" | awk '{printf "%.2f", $2 - $1}') | |"
+    for how in "auto q4_k_m" "auto q3_k_m" "auto q8_0" "cuda:0 q4_k_m" "cpu q4_k_m"; do
+        device=${how% *} recipe=${how#* }
+        t0=$(date +%s.%N)
+        start "$bin/sluice" convert "$tmp/ck" -o "$tmp/x.gguf" --force --device "$device" --recipe "$recipe" --mem 4Gi --vram 8Gi --stats --quiet 2>"$tmp/err" ||
+            { cat "$tmp/err"; bad=1; }
+        t1=$(date +%s.%N)
+        echo "| $device, $recipe | $(echo "$t0 $t1" | awk '{printf "%.2f", $2 - $1}') | $(grep -h '^stats:' "$tmp/err" | tr '\n|' '; ') |"
+        rm -f "$tmp"/x.gguf*
+    done
+    return $bad
+}
+
+part_sanitizer() {
+    tool=$(command -v compute-sanitizer)
+    for t in /usr/local/cuda*/bin/compute-sanitizer /opt/cuda/bin/compute-sanitizer; do
+        [ -n "$tool" ] || [ ! -x "$t" ] || tool=$t
+    done
+    [ -n "$tool" ] || { echo "SKIPPED: no compute-sanitizer here"; return 77; }
+    bad=0
+    for what in memcheck racecheck initcheck synccheck; do
+        timeout -k 5 $(((allowed - 10) / 4)) "$tool" --tool $what --error-exitcode 9 "$gpu/gpu_check" -R -s >"$results/$what.txt" 2>&1
+        rc=$?
+        tail -1 "$results/$what.txt"
+        if [ $rc -eq 0 ]; then echo "compute-sanitizer $what: clean"
+        elif [ $rc -eq 124 ] || [ $rc -eq 137 ]; then echo "SKIPPED: compute-sanitizer $what took longer than its share"; [ $bad -eq 0 ] && bad=75
+        else echo "FAILED: compute-sanitizer $what"; grep -m5 '=========' "$results/$what.txt"; bad=1; fi
+    done
+    return $bad
+}
+
+if [ -n "$inside" ]; then
+    allowed=$seconds
+    "part_$inside"
+    exit $?
+fi
+
+# ---- one part after the other
+
+mkdir -p "$results" || exit 1
+results=$(cd "$results" && pwd)
+# Findings belong to the programs that they were made with.
+sum=$(cat "$gpu/gpu_check" "$gpu/gpu_bench" "$bin/sluice" 2>/dev/null | cksum)
+if [ "$(cat "$results/programs" 2>/dev/null)" != "$sum" ]; then
+    rm -f "$results"/*.done "$results"/*.lines "$results"/*.txt
+    echo "$sum" >"$results/programs"
+fi
+deadline=$(($(date +%s) + seconds))
+worst=0
+left=
+summary=
+
+note() { summary="$summary
+$(printf '%-10s %-34s %s' "$1" "$2" "$(what_is "$1")")"; }
+
+for p in ${*:-$PARTS}; do
+    if [ -z "$again" ] && [ -f "$results/$p.done" ]; then
+        note "$p" "done before ($(cat "$results/$p.done"))"
+        continue
+    fi
+    # shellcheck disable=SC2046
+    set -- $(limit_of "$p")
+    rest=$((deadline - $(date +%s)))
+    if [ $rest -lt "$2" ]; then
+        left="$left $p"
+        note "$p" "left for the next call"
+        continue
+    fi
+    limit=$1
+    [ "$limit" -gt $rest ] && limit=$rest
+    [ -n "$again" ] && rm -f "$results/$p.done" "$results/$p.lines"
+    echo "== $p: $(what_is "$p") (at most $limit s)"
+    began=$(date +%s)
+    { timeout -k 10 "$limit" sh "$here/$(basename "$0")" --inside "$p" --seconds "$limit" --results "$results"; echo $? >"$results/$p.rc"; } 2>&1 |
+        tee "$results/$p.txt"
+    rc=$(cat "$results/$p.rc")
+    rm -f "$results/$p.rc"
+    took="$(($(date +%s) - began)) s"
+    case $rc in
+    0) echo "$took" >"$results/$p.done"; note "$p" "well, $took" ;;
+    75) left="$left $p"; note "$p" "not finished, $took" ;;
+    77) note "$p" "SKIPPED"
+        if [ "$p" = about ] || [ "$p" = golden ]; then worst=77; break; fi ;;
+    124 | 137) left="$left $p"; note "$p" "cut at $limit s" ;;
+    *) worst=1; note "$p" "FAILED (exit $rc), $took" ;;
+    esac
+done
+
+cat "$results/kernels.txt" "$results/worker.txt" 2>/dev/null >"$results/bench.md"
+[ -s "$results/bench.md" ] || rm -f "$results/bench.md"
+echo "----"
+echo "${summary#?}"
+echo "findings: $results"
+[ $worst -eq 77 ] && { echo "gpu_run: NOTHING WAS CHECKED: no GPU that can be used here" >&2; exit 77; }
+[ $worst -ne 0 ] && { echo "gpu_run: FAILED" >&2; exit 1; }
+[ -n "$left" ] && { echo "gpu_run: time is up; the same call goes on with:$left" >&2; exit 75; }
+echo "gpu_run: all well"

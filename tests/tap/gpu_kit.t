@@ -1,0 +1,91 @@
+# What is carried to a machine with a GPU: gpu_run.sh by its parts, on emulated GPUs; and the
+# folder of `make gpu-kit`, which must start with nothing but a libc, from anywhere. That the
+# parts work on a real card cannot be shown here.
+use strict;
+use warnings;
+use SluiceTest;
+use Test::More;
+
+my $bin = scratch();
+for (['gpu_check', 'emulated_check'], ['gpu_bench', 'emulated_bench'], ['sluice', 'emulated_gpu'], ['make_checkpoint', 'make_checkpoint']) {
+    symlink "$BUILD/tools/$_->[1]", "$bin/$_->[0]" or die $!;
+}
+@ENV{qw(GPU_BIN WEIGHTS SMALL BENCH)} = ($bin, 30000, 20000, '-n 600000 -t q4_k');
+my @run = ('sh', "$TOP/tests/gpu/gpu_run.sh", '--results', "$bin/found");
+
+my $r = run_ok('the parts', @run, '--list');
+is_deeply([$r->{out} =~ /^(\w+):/mg], [qw(about golden small kernels convert worker random sanitizer)], 'most telling first');
+{
+    local $ENV{SLUICE_EMULATED} = 'devices=0';
+    $r = run(@run);
+    is($r->{rc}, 77, 'no GPU: exit 77');
+    like($r->{out} . $r->{err}, qr/NOTHING WAS CHECKED: no GPU here, or CUDA_VISIBLE_DEVICES names none/, 'no GPU: said so');
+    unlike($r->{out}, qr/^== golden/m, 'no GPU: no part begins');
+    $ENV{SLUICE_EMULATED} = 'count=35';
+    like(run(@run, 'golden')->{out}, qr/no NVIDIA driver here, or one older/, 'no driver: said so');
+}
+$r = run(@run, '--seconds', 12, qw(about golden kernels random));
+is($r->{rc}, 75, 'little time: exit 75');
+like($r->{err}, qr/the same call goes on with: kernels random/, 'little time: what is left');
+like($r->{out}, qr/^golden +well/m, 'little time: what is done');
+ok(-s "$bin/found/golden.txt" && -e "$bin/found/golden.done", 'and it is written down');
+$r = run(@run, qw(about golden kernels random));
+is($r->{rc}, 0, 'the next call: exit 0') or diag($r->{out}, $r->{err});
+like($r->{out}, qr/^golden +done before/m, 'it does not do it twice');
+like(slurp("$bin/found/bench.md"), qr/^\| q4_k \| [\d.]+ \|/m, 'the table of rates');
+my @lines = slurp("$bin/found/random.lines") =~ /^(\w+ (?:plain|weighted) 30000 checksum [0-9a-f]{16} equal .*)$/mg;
+is(scalar @lines, 37, 'a line for each kind of weights');
+
+# Cut in the middle of the random weights: the lines that are there stand.
+spit("$bin/found/random.lines", join "\n", @lines[0 .. 29], '');
+unlink "$bin/found/random.done";
+$r = run(@run, 'random');
+like($r->{out}, qr/^7 kinds of 30000 weights to do/m, 'after a cut: only what is missing');
+is($r->{rc}, 0, 'after a cut: exit 0');
+is(scalar(() = slurp("$bin/found/random.lines") =~ /\n/g), 37, 'after a cut: all lines');
+
+{
+    local $ENV{SLUICE_EMULATED} = 'flip=30';
+    $r = run(@run, '--again', 'small');
+    is($r->{rc}, 1, 'one wrong bit: exit 1');
+    like($r->{out}, qr/FAILED: \w+.*block \d+ of \w+ differs/, 'one wrong bit: where');
+    like($r->{out}, qr/^small +FAILED/m, 'one wrong bit: which part');
+    ok(!-e "$bin/found/small.done", 'one wrong bit: not done');
+}
+is(run(@run, 'nonsense')->{rc}, 2, 'an unknown part: exit 2');
+
+# ---- the folder itself
+SKIP: {
+    skip 'sanitized programs are not carried anywhere', 1 if $SANITIZED;
+    delete @ENV{qw(GPU_BIN)};
+    $r = run('make', '-C', $TOP, 'gpu-kit', "B=$BUILD");
+    is($r->{rc}, 0, 'make gpu-kit') or diag($r->{out}, $r->{err}), last;
+    my ($packed) = $r->{out} =~ /gpu-kit\.tar\.gz: (\d+) bytes/;
+    cmp_ok($packed, '<', 30 << 20, 'its size');
+    my $far = scratch() . '/elsewhere';
+    run_ok('moved', 'cp', '-a', "$BUILD/gpu-kit", $far);
+    is(run('env', '-i', "$far/sluice", '--version')->{rc}, 0, 'sluice starts without any environment');
+    for my $p (qw(sluice sluiced sluice-worker gpu_check gpu_bench make_checkpoint)) {
+        my @missing = grep { !m{=> \Q$far\E/lib/|linux-vdso|/ld-linux|=> \S*/lib(?:c|m|pthread|dl|rt|resolv)\.so} } split /\n/, run('ldd', "$far/$p")->{out};
+        is("@missing", '', "$p finds all but the libc beside itself");
+    }
+    $r = run('env', '-i', 'PATH=/usr/bin:/bin', 'CUDA_VISIBLE_DEVICES=', 'sh', "$far/gpu_run.sh");
+    is($r->{rc}, 77, 'gpu_run.sh there, without a GPU: exit 77');
+    like($r->{out}, qr/SKIPPED, NOTHING WAS CHECKED: (?:no |this build has no CUDA)/, 'and why');
+
+    # Nothing but a libc.
+    skip 'only root can change the root folder', 1 if $>;
+    my $root = scratch();
+    mkdir "$root/$_" or die $! for qw(lib lib64 kit);
+    run_ok('a root folder', 'sh', '-c', "cp -a '$far/.' '$root/kit' && cp '$far'/lib/glibc/lib* '$root/lib' && cp '$far'/lib/glibc/ld-* '$root/lib64'");
+    # ($ORIGIN is read from /proc, which is not there.)
+    my @in = ('env', 'LD_LIBRARY_PATH=/kit/lib', 'chroot', $root);
+    $r = run(@in, '/kit/sluice', '--version');
+    is($r->{rc}, 0, 'sluice with nothing but a libc') or diag($r->{err});
+    is(run(@in, '/kit/gpu_check', '-l')->{rc}, 77, 'gpu_check too');
+    # Not even that: by the kit's own loader.
+    unlink glob("$root/lib/* $root/lib64/*");
+    $r = run('chroot', $root, glob("$far/lib/glibc/ld-*") =~ s/^\Q$far\E/\/kit/r, '--library-path', '/kit/lib:/kit/lib/glibc', '/kit/sluice', '--version');
+    is($r->{rc}, 0, 'with the libc that it brings along') or diag($r->{err});
+}
+done_testing();

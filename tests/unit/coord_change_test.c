@@ -1,0 +1,263 @@
+/* The verbs that change jobs: what is refused changes nothing, what is
+ * acknowledged outlives the daemon, and what a retry finds published stays. */
+#include <sqlite3.h>
+
+#include "tests/unit/coord_world.h"
+
+static cJSON *shown(struct world *w, uint64_t id)
+{
+    say(w, C, "{\"v\":1,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
+    return sl_get(expect(w, C, SL_M_JOB), "job");
+}
+
+static void ask(struct world *w, const char *verb, uint64_t id, const char *more, enum sl_message_id answer)
+{
+    say(w, C, "{\"v\":1,\"m\":\"%s\",\"jobs\":[%llu]%s}", verb, (unsigned long long)id, more);
+    expect(w, C, answer);
+}
+
+static void restart(struct world *w)
+{
+    world_stop(w);
+    world_start(w);
+    client(w, C);
+    worker(w, 1);
+}
+
+/* Worker 1 fails what it is granted of this task until it is quarantined. */
+static void fail_for_good(struct world *w, uint32_t task, int code)
+{
+    struct got g[8];
+
+    for (int round = 0; round < 8; round++) {
+        unsigned n;
+
+        pull(w, 1, 8);
+        n = granted(w, 1, g, 8);
+        for (unsigned i = 0; i < n; i++) {
+            if (g[i].task == task) {
+                failed(w, 1, g[i], code, "");
+            } else {
+                result(w, 1, g[i]);
+                expect(w, 1, SL_M_ACK);
+            }
+        }
+        later(w, 9000, (unsigned[]){1, C}, 2);
+    }
+}
+
+static void a_refused_set_changes_nothing(void **state)
+{
+    struct world *w = *state;
+    uint64_t id;
+    char many[600] = "";
+
+    client(w, C);
+    id = submit(w, C, "a", ",\"labels\":[\"x\",\"y\"]");
+    ask(w, "set", id, ",\"priority\":7,\"add_labels\":[\"ok\",\"\"]", SL_M_ERROR);
+    assert_int_equal(sl_get_uint(shown(w, id), "priority", 0), 50);
+    assert_int_equal(cJSON_GetArraySize(sl_get(shown(w, id), "labels")), 2);
+    for (int i = 0; i < 31; i++)
+        sprintf(many + strlen(many), "%s\"l%d\"", i ? "," : "", i);
+    say(w, C, "{\"v\":1,\"m\":\"set\",\"jobs\":[1],\"add_labels\":[%s]}", many);
+    expect(w, C, SL_M_ERROR);
+    assert_int_equal(cJSON_GetArraySize(sl_get(shown(w, id), "labels")), 2);
+    say(w, C, "{\"v\":1,\"m\":\"set\",\"jobs\":[1],\"priority\":7,\"remove_labels\":[\"x\"],\"add_labels\":[%s]}", many);
+    expect(w, C, SL_M_DONE);
+    assert_int_equal(cJSON_GetArraySize(sl_get(shown(w, id), "labels")), 32);
+    assert_int_equal(sl_get_uint(shown(w, id), "priority", 0), 7);
+}
+
+static void a_refused_stitch_changes_nothing(void **state)
+{
+    struct world *w = *state;
+    uint64_t id;
+
+    client(w, C);
+    worker(w, 1);
+    id = ready_job(w, C, 1, "a", 3, 3);
+    fail_for_good(w, 1, 7);
+    assert_string_equal(sl_get_str(shown(w, id), "state"), "failed");
+    say(w, C, "{\"v\":1,\"m\":\"stitch\",\"job\":1}");
+    expect(w, C, SL_M_ERROR);
+    assert_string_equal(sl_get_str(shown(w, id), "state"), "failed");
+    ask(w, "forget", id, "", SL_M_DONE);
+}
+
+static void a_stitch_asked_for_outlives_the_daemon(void **state)
+{
+    struct world *w = *state;
+    uint64_t id;
+
+    client(w, C);
+    worker(w, 1);
+    id = submit(w, C, "a", ",\"manual_stitch\":true");
+    run_all(w, 1);
+    assert_string_equal(state_of(w, C, id), "stitching: waits for 'sluice stitch 1'");
+    say(w, C, "{\"v\":1,\"m\":\"stitch\",\"job\":1}");
+    expect(w, C, SL_M_DONE);
+    restart(w);
+    run_all(w, 1);
+    assert_string_equal(state_of(w, C, id), "succeeded");
+}
+
+static void ended_jobs_are_discarded(void **state)
+{
+    struct world *w = *state;
+    uint64_t id, other;
+    struct got g = {0};
+
+    client(w, C);
+    worker(w, 1);
+    id = ready_job(w, C, 1, "a", 3, 3);
+    ask(w, "cancel", id, "", SL_M_DONE);
+    other = submit(w, C, "other", "");
+    ask(w, "hold", other, "", SL_M_DONE);
+    ask(w, "cancel", id, ",\"discard\":true", SL_M_DONE);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    assert_true(g.job == id && g.task == SL_TASK_DISCARD);
+    result(w, 1, g);
+    expect(w, 1, SL_M_ACK);
+    ask(w, "forget", id, "", SL_M_DONE);
+    /* One that failed, but not while somebody writes there again. */
+    ask(w, "release", other, "", SL_M_DONE);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    failed(w, 1, g, 6, "");
+    say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"o2\",\"specs\":[{\"source\":\"/src/m\",\"output\":\"/out\",\"prefix\":"
+        "\"other\",\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\"}],\"hold\":true}");
+    expect(w, C, SL_M_SUBMITTED);
+    ask(w, "cancel", other, ",\"discard\":true", SL_M_ERROR);
+    ask(w, "cancel", other + 1, "", SL_M_DONE);
+    ask(w, "cancel", other, ",\"discard\":true", SL_M_DONE);
+    assert_string_equal(sl_get_str(shown(w, other), "state"), "cancelled");
+}
+
+static void what_succeeded_and_is_forgotten_is_no_obstacle(void **state)
+{
+    struct world *w = *state;
+    uint64_t first, next;
+
+    client(w, C);
+    worker(w, 1);
+    first = submit(w, C, "a", "");
+    next = submit(w, C, "b", ",\"after\":[1],\"hold\":true");
+    run_all(w, 1);
+    assert_string_equal(state_of(w, C, first), "succeeded");
+    ask(w, "forget", first, "", SL_M_DONE);
+    restart(w);
+    ask(w, "release", next, "", SL_M_DONE);
+    run_all(w, 1);
+    assert_string_equal(state_of(w, C, next), "succeeded");
+}
+
+static void a_failed_verification_alone_is_tried_again(void **state)
+{
+    struct world *w = *state;
+    struct got g = {0};
+    uint64_t id;
+
+    client(w, C);
+    worker(w, 1);
+    id = submit(w, C, "a", ",\"verify\":true");
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    prepared(w, 1, g, 2, 2);
+    fail_for_good(w, SL_TASK_VERIFY, 7);
+    assert_string_equal(sl_get_str(shown(w, id), "state"), "failed");
+    ask(w, "retry", id, "", SL_M_DONE);
+    assert_string_equal(sl_get_str(shown(w, id), "state"), "verifying");
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    assert_true(g.task == SL_TASK_VERIFY);
+    result(w, 1, g);
+    expect(w, 1, SL_M_ACK);
+    assert_string_equal(state_of(w, C, id), "succeeded");
+}
+
+/* Somebody else under the same connection id has no part in its session. */
+static void a_session_is_its_users(void **state)
+{
+    struct world *w = *state;
+
+    client(w, C);
+    w->role[C] = SL_ROLE_SUBMITTER;
+    w->user[C] = "mallory";
+    say(w, C, "{\"v\":1,\"m\":\"about\"}");
+    expect(w, C, SL_M_REHELLO);
+}
+
+/* Events and reasons are cut to their lengths; what is sent stays readable. */
+static void long_names_are_cut_between_characters(void **state)
+{
+    struct world *w = *state;
+    char path[900];
+
+    client(w, C);
+    for (unsigned odd = 0; odd < 2; odd++) {
+        char *s = path + sprintf(path, "/%s", odd ? "x" : "");
+
+        for (unsigned i = 0; i < 400; i++)
+            s += sprintf(s, "\xc3\xbc");
+        say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"%u\",\"specs\":[{\"source\":\"%s\",\"output\":\"/out\",\"prefix\":"
+            "\"p%u\",\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\"}]}", odd, path, odd);
+        expect(w, C, SL_M_SUBMITTED);
+    }
+    say(w, C, "{\"v\":1,\"m\":\"logs\"}");
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_LOG), "events")), 2);
+}
+
+static void alter(struct world *w, const char *sql)
+{
+    sqlite3 *db;
+
+    world_stop(w);
+    assert_int_equal(sqlite3_open(w->path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    w->c = NULL;
+    w->q = NULL;
+}
+
+/* What a disk has changed is not believed. */
+static void a_damaged_queue_is_refused(void **state)
+{
+    static const char *const damage[][2] = {
+        {"UPDATE tasks SET state = 9 WHERE task = 1", "UPDATE tasks SET state = 0 WHERE task = 1"},
+        {"UPDATE jobs SET spec = replace(spec, 'output', 'outpux')",
+         "UPDATE jobs SET spec = replace(spec, 'outpux', 'output')"},
+        {"UPDATE jobs SET spec = substr(spec, 2)", "UPDATE jobs SET spec = '{' || spec"},
+        {"UPDATE jobs SET n_tasks = 99999", "UPDATE jobs SET n_tasks = 3"},
+    };
+    const struct sl_coord_opts o = {.version = "t", .daemon_id = "000102030405060708090a0b0c0d0e0f"};
+    struct world *w = *state;
+
+    client(w, C);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 3, 3);
+    for (unsigned i = 0; i < sizeof damage / sizeof damage[0]; i++) {
+        alter(w, damage[i][0]);
+        assert_int_equal(sl_queue_open(w->path, &w->q, &w->e), 0);
+        assert_int_equal(sl_coord_open(w->q, &o, w->now, &w->c, &w->e), SL_EFAIL);
+        assert_non_null(strstr(w->e.text, "is damaged"));
+        alter(w, damage[i][1]);
+        world_start(w);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_refused_set_changes_nothing),
+        TEST(a_refused_stitch_changes_nothing),
+        TEST(a_stitch_asked_for_outlives_the_daemon),
+        TEST(ended_jobs_are_discarded),
+        TEST(what_succeeded_and_is_forgotten_is_no_obstacle),
+        TEST(a_failed_verification_alone_is_tried_again),
+        TEST(a_session_is_its_users),
+        TEST(long_names_are_cut_between_characters),
+        TEST(a_damaged_queue_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
