@@ -1,6 +1,6 @@
 #include "client/cli.h"
 
-#include "client/suggest.h"
+#include "proto/suggest.h"
 #include "proto/option_help.h"
 #include "proto/size_text.h"
 

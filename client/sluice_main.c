@@ -1,5 +1,5 @@
 #include "client/cli.h"
-#include "client/suggest.h"
+#include "proto/suggest.h"
 #include "client/term.h"
 
 #include <fcntl.h>

@@ -1,6 +1,7 @@
 #include "proto/config_options.h"
 
 #include "proto/option_help.h"
+#include "proto/suggest.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,6 +59,22 @@ static int take(const struct sl_config_program *p, struct sl_config *c,
     return o->key < 0 ? 0 : sl_config_set(c, (enum sl_config_key)o->key, arg ? arg : "yes", name, e);
 }
 
+static int bad_option(const struct poptOption *table, const char *bad, int why, struct sl_error *e)
+{
+    char word[64];
+    struct suggestion s = {.word = word};
+
+    snprintf(word, sizeof word, "%.*s", (int)strcspn(bad, "="), bad);
+    if (why == POPT_ERROR_BADOPT && strncmp(word, "--", 2) == 0) {
+        memmove(word, word + 2, strlen(word) - 1);
+        for (; table->longName; table++)
+            suggest_try(&s, table->longName);
+    }
+    if (s.best)
+        return sl_fail(e, SL_EUSAGE, "%s: unknown option; did you mean --%s? (see --help)", bad, s.best);
+    return sl_fail(e, SL_EUSAGE, "%s: %s; see --help", bad, poptStrerror(why));
+}
+
 /* Returns 0 to go on, 1 when all is done. */
 static int parse(const struct sl_config_program *p, int argc, const char **argv,
                  struct sl_config **c, struct sl_error *e)
@@ -92,7 +109,7 @@ static int parse(const struct sl_config_program *p, int argc, const char **argv,
         free(arg);
     }
     if (rc == 0 && val < -1)
-        rc = sl_fail(e, SL_EUSAGE, "%s: %s; see --help", poptBadOption(ctx, 0), poptStrerror(val));
+        rc = bad_option(table, poptBadOption(ctx, 0), val, e);
     if (rc == 0 && poptPeekArg(ctx))
         rc = sl_fail(e, SL_EUSAGE, "%s: no argument is expected; see --help", poptPeekArg(ctx));
     if (rc == 0 && !*c)

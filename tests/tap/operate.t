@@ -123,7 +123,7 @@ while ($page =~ /^(\w+)\{([^}]*)\}/mg) {
     $labels{$metric}{$_} = 1 for $pairs =~ /(\w+)="/g;
 }
 # What is asked for and not there: metrics, and labels that sums go by.
-sub absent {
+sub not_exported {
     my (@expr) = @_;
     return map {
         my ($by) = /\bby \((\w+)\)/;
@@ -134,10 +134,10 @@ my $dash = JSON::PP::decode_json(slurp("$TOP/systemd/grafana-dashboard.json"));
 my @panels = map { map { $_->{expr} } @{ $_->{targets} } } @{ $dash->{panels} };
 my @rules = slurp("$TOP/systemd/alerts.rules.yml") =~ /^\s+expr: (.*)$/mg;
 cmp_ok(scalar @rules, '>', 5, 'alert rules');
-is_deeply([absent(@panels, @rules)], [], 'what dashboard and rules ask for is exported');
+is_deeply([not_exported(@panels, @rules)], [], 'what dashboard and rules ask for is exported');
 my %shown = map { $_ => 1 } map { /\b(sluice_\w+)/g } @panels;
 is_deeply([grep { !$shown{$_} } sort keys %labels], [], 'what is exported has a panel');
-is_deeply([absent('sluice_nothing == 0', 'sum by (colour) (rate(sluice_tasks{state="ready"}[5m]))')],
+is_deeply([not_exported('sluice_nothing == 0', 'sum by (colour) (rate(sluice_tasks{state="ready"}[5m]))')],
     ['sluice_nothing', 'sluice_tasks by colour'], 'the check sees what is not there');
 
 # A second one may not have the port, the state or the socket.

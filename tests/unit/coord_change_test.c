@@ -6,13 +6,13 @@
 
 static cJSON *shown(struct world *w, uint64_t id)
 {
-    say(w, C, "{\"v\":1,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
+    say(w, C, "{\"v\":2,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
     return sl_get(expect(w, C, SL_M_JOB), "job");
 }
 
 static void ask(struct world *w, const char *verb, uint64_t id, const char *more, enum sl_message_id answer)
 {
-    say(w, C, "{\"v\":1,\"m\":\"%s\",\"jobs\":[%llu]%s}", verb, (unsigned long long)id, more);
+    say(w, C, "{\"v\":2,\"m\":\"%s\",\"jobs\":[%llu]%s}", verb, (unsigned long long)id, more);
     expect(w, C, answer);
 }
 
@@ -59,10 +59,10 @@ static void a_refused_set_changes_nothing(void **state)
     assert_int_equal(cJSON_GetArraySize(sl_get(shown(w, id), "labels")), 2);
     for (int i = 0; i < 31; i++)
         sprintf(many + strlen(many), "%s\"l%d\"", i ? "," : "", i);
-    say(w, C, "{\"v\":1,\"m\":\"set\",\"jobs\":[1],\"add_labels\":[%s]}", many);
+    say(w, C, "{\"v\":2,\"m\":\"set\",\"jobs\":[1],\"add_labels\":[%s]}", many);
     expect(w, C, SL_M_ERROR);
     assert_int_equal(cJSON_GetArraySize(sl_get(shown(w, id), "labels")), 2);
-    say(w, C, "{\"v\":1,\"m\":\"set\",\"jobs\":[1],\"priority\":7,\"remove_labels\":[\"x\"],\"add_labels\":[%s]}", many);
+    say(w, C, "{\"v\":2,\"m\":\"set\",\"jobs\":[1],\"priority\":7,\"remove_labels\":[\"x\"],\"add_labels\":[%s]}", many);
     expect(w, C, SL_M_DONE);
     assert_int_equal(cJSON_GetArraySize(sl_get(shown(w, id), "labels")), 32);
     assert_int_equal(sl_get_uint(shown(w, id), "priority", 0), 7);
@@ -78,7 +78,7 @@ static void a_refused_stitch_changes_nothing(void **state)
     id = ready_job(w, C, 1, "a", 3, 3);
     fail_for_good(w, 1, 7);
     assert_string_equal(sl_get_str(shown(w, id), "state"), "failed");
-    say(w, C, "{\"v\":1,\"m\":\"stitch\",\"job\":1}");
+    say(w, C, "{\"v\":2,\"m\":\"stitch\",\"job\":1}");
     expect(w, C, SL_M_ERROR);
     assert_string_equal(sl_get_str(shown(w, id), "state"), "failed");
     ask(w, "forget", id, "", SL_M_DONE);
@@ -94,7 +94,7 @@ static void a_stitch_asked_for_outlives_the_daemon(void **state)
     id = submit(w, C, "a", ",\"manual_stitch\":true");
     run_all(w, 1);
     assert_string_equal(state_of(w, C, id), "stitching: waits for 'sluice stitch 1'");
-    say(w, C, "{\"v\":1,\"m\":\"stitch\",\"job\":1}");
+    say(w, C, "{\"v\":2,\"m\":\"stitch\",\"job\":1}");
     expect(w, C, SL_M_DONE);
     restart(w);
     run_all(w, 1);
@@ -125,7 +125,7 @@ static void ended_jobs_are_discarded(void **state)
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &g, 1), 1);
     failed(w, 1, g, 6, "");
-    say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"o2\",\"specs\":[{\"source\":\"/src/m\",\"output\":\"/out\",\"prefix\":"
+    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"o2\",\"specs\":[{\"source\":\"/src/m\",\"output\":\"/out\",\"prefix\":"
         "\"other\",\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\"}],\"hold\":true}");
     expect(w, C, SL_M_SUBMITTED);
     ask(w, "cancel", other, ",\"discard\":true", SL_M_ERROR);
@@ -184,7 +184,7 @@ static void a_session_is_its_users(void **state)
     client(w, C);
     w->role[C] = SL_ROLE_SUBMITTER;
     w->user[C] = "mallory";
-    say(w, C, "{\"v\":1,\"m\":\"about\"}");
+    say(w, C, "{\"v\":2,\"m\":\"about\"}");
     expect(w, C, SL_M_REHELLO);
 }
 
@@ -200,11 +200,11 @@ static void long_names_are_cut_between_characters(void **state)
 
         for (unsigned i = 0; i < 400; i++)
             s += sprintf(s, "\xc3\xbc");
-        say(w, C, "{\"v\":1,\"m\":\"submit\",\"key\":\"%u\",\"specs\":[{\"source\":\"%s\",\"output\":\"/out\",\"prefix\":"
+        say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"%u\",\"specs\":[{\"source\":\"%s\",\"output\":\"/out\",\"prefix\":"
             "\"p%u\",\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\"}]}", odd, path, odd);
         expect(w, C, SL_M_SUBMITTED);
     }
-    say(w, C, "{\"v\":1,\"m\":\"logs\"}");
+    say(w, C, "{\"v\":2,\"m\":\"logs\"}");
     assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_LOG), "events")), 2);
 }
 

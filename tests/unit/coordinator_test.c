@@ -513,7 +513,7 @@ static void watchers_hear_everything(void **state)
     for (unsigned i = 0; i < 2; i++) {
         unsigned n = 0;
 
-        say(w, 8, "{\"v\":1,\"m\":\"watch\",\"since\":0,\"jobs\":[%s]}", i ? "" : "1,3");
+        say(w, 8, "{\"v\":2,\"m\":\"watch\",\"since\":0,\"jobs\":[%s]}", i ? "" : "1,3");
         for (expect(w, 8, SL_M_WATCHING); (t = heard(w, 8, SL_M_EVENT)) != NULL; n++)
             assert_int_not_equal(sl_get_uint(sl_get(t, "event"), "job", 0), 2);
         assert_int_equal(n, i ? 0 : 2);

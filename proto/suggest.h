@@ -1,6 +1,6 @@
 /* What was probably meant by a word that is not known. */
-#ifndef SLUICE_CLIENT_SUGGEST_H
-#define SLUICE_CLIENT_SUGGEST_H
+#ifndef SLUICE_PROTO_SUGGEST_H
+#define SLUICE_PROTO_SUGGEST_H
 
 struct suggestion {
     const char *word;    /* what was typed */
