@@ -142,9 +142,10 @@ static void set_up_job(void)
                      "\"prefix\":\"p\",\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\"}]}");
     say(1, "{\"v\":2,\"m\":\"pull\",\"want\":1}");
     flush(true);
-    s = text + sprintf(text, "{\"v\":2,\"m\":\"result\",\"job\":1,\"task\":65536,\"epoch\":1,\"bytes\":0,"
+    s = text + sprintf(text, "{\"v\":2,\"m\":\"result\",\"job\":1,\"task\":65536,\"epoch\":%llu,\"bytes\":0,"
                              "\"plan\":{\"fingerprint\":\"%032x\",\"source\":\"s\",\"recipe\":\"r\","
-                             "\"options\":\"o\",\"version\":\"1\",\"file_bytes\":7", 1);
+                             "\"options\":\"o\",\"version\":\"1\",\"file_bytes\":7",
+                       (unsigned long long)sims[1].held[0].epoch, 1);
     for (unsigned k = 0; k < 3; k++) {
         s += sprintf(s, ",\"%s\":[", fields[k]);
         for (unsigned i = 0; i < tasks; i++)
