@@ -229,8 +229,10 @@ static int change_job(struct ask *a, const struct found *s, uint64_t id, bool *d
     case SL_M_HOLD:
         if (ended)
             return wrong_state(a, id, s->state, "it has ended");
+        if (s->state == SL_JOB_HELD)
+            return 0;
         SL_TRY(coord_revoke_all(a->c, j, "the job is held", e));
-        return coord_set_state(a->c, j, SL_JOB_HELD, 0, NULL, e);
+        return coord_hold(a->c, j, a->s->user, e);
     case SL_M_RELEASE:
         if (s->state != SL_JOB_HELD)
             return ended ? wrong_state(a, id, s->state, "it has ended") : 0;

@@ -159,6 +159,8 @@ static int insert_jobs(struct ask *a, uint64_t ids[64], uint32_t *n, struct sl_e
         if (j.group)
             j.group = ids[0];
         SL_TRY(coord_load_jobs(a->c, ids[(*n)++], e));
+        if (j.state == SL_JOB_HELD)
+            SL_TRY(coord_hold(a->c, coord_job(a->c, ids[*n - 1]), a->s->user, e));
         SL_TRY(coord_event(a->c, "submitted", coord_job(a->c, ids[*n - 1]), -1, NULL, e, "%s: %.300s by %s",
                            a->s->user, sl_get_str(x, "source"), sl_get_str(x, "recipe")));
     }

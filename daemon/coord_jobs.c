@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 struct job *coord_job(struct sl_coord *c, uint64_t id)
 {
@@ -401,6 +402,11 @@ static bool done(struct job *j, uint32_t task)
     return t && t->state == SL_TASK_DONE;
 }
 
+bool coord_advises(const char *text)
+{
+    return strstr(text, "'sluice retry ") != NULL;
+}
+
 struct failed {
     const struct job *j;
     int code;
@@ -412,11 +418,15 @@ static int on_last_failure(void *user, const struct sl_failure_row *r)
 {
     struct failed *f = user;
 
+    int n = snprintf(f->text, sizeof f->text, "%.700s (%u of %u tasks failed, 'sluice show %llu' lists why",
+                     r->text, f->j->n_quarantined, f->j->n_tasks, (unsigned long long)f->j->id);
+
     f->code = r->code;
-    snprintf(f->text, sizeof f->text, "%.700s (%u of %u tasks failed, 'sluice show %llu' lists why; the "
-                                      "rest is kept: 'sluice retry %llu' does what is missing)",
-             r->text, f->j->n_quarantined, f->j->n_tasks, (unsigned long long)f->j->id,
-             (unsigned long long)f->j->id);
+    if (coord_advises(r->text))
+        snprintf(f->text + n, sizeof f->text - (size_t)n, ")");
+    else
+        snprintf(f->text + n, sizeof f->text - (size_t)n, "; the rest is kept: 'sluice retry %llu' does what is "
+                 "missing)", (unsigned long long)f->j->id);
     return 0;
 }
 
@@ -480,6 +490,18 @@ static uint64_t next_try(const struct job *j, uint64_t now)
     return first == UINT64_MAX ? 0 : first - now;
 }
 
+int coord_hold(struct sl_coord *c, struct job *j, const char *user, struct sl_error *e)
+{
+    time_t at = (time_t)(c->now.wall_ms / 1000);
+    char when[32] = "", why[128];
+    struct tm tm;
+
+    if (gmtime_r(&at, &tm))
+        strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S UTC", &tm);
+    snprintf(why, sizeof why, "held by %s since %s", user, when);
+    return coord_set_state(c, j, SL_JOB_HELD, 0, why, e);
+}
+
 void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap)
 {
     uint32_t connected = 0, draining = 0, idle = 0;
@@ -494,7 +516,7 @@ void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size
         idle += c->workers[i]->peer != 0 && !c->workers[i]->draining && c->workers[i]->n_held == 0;
     }
     if (j->state == SL_JOB_HELD) {
-        snprintf(buf, cap, "held by a user");
+        snprintf(buf, cap, "%s", j->error[0] ? j->error : "held by a user"); /* an older release kept nobody */
         return;
     }
     for (uint32_t i = 0; i < j->n_after; i++)

@@ -226,11 +226,15 @@ int coord_lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t ta
 int coord_return(struct sl_coord *c, struct job *j, uint32_t task, struct sl_error *e) SL_MUST_USE;
 int coord_set_state(struct sl_coord *c, struct job *j, enum sl_job_state s, int code,
                     const char *error, struct sl_error *e) SL_MUST_USE;
+/* The job is held: its error says by whom and since when, and is shown as its reason. */
+int coord_hold(struct sl_coord *c, struct job *j, const char *user, struct sl_error *e) SL_MUST_USE;
 /* Takes all leases of a job back and tells their workers. */
 int coord_revoke_all(struct sl_coord *c, struct job *j, const char *why, struct sl_error *e)
     SL_MUST_USE;
 /* Goes on to the state that the job's tasks say. */
 int coord_advance(struct sl_coord *c, struct job *j, struct sl_error *e) SL_MUST_USE;
+/* A failure's text says itself what to do. */
+bool coord_advises(const char *text);
 /* The job has ended and its files are still to be removed. */
 bool coord_discards(struct job *j);
 /* Removes ended jobs without tasks to do from memory. */

@@ -58,7 +58,8 @@ int coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool fil
     struct sl_job_row r = {
         .id = j->id, .group = j->group, .state = j->state, .priority = j->priority,
         .user = j->user, .spec = j->spec_text, .submitted_ms = j->submitted_ms,
-        .started_ms = j->started_ms, .ended_ms = j->ended_ms, .code = j->code, .error = j->error,
+        .started_ms = j->started_ms, .ended_ms = j->ended_ms, .code = j->code,
+        .error = j->state == SL_JOB_HELD ? "" : j->error, /* its reason */
         .files = j->files, .n_tasks = j->n_tasks, .n_done = j->n_done,
         .n_quarantined = j->n_quarantined, .src_bytes = j->src_bytes, .file_bytes = j->file_bytes,
         .n_after = j->n_after, .n_labels = j->n_labels};

@@ -241,7 +241,7 @@ static int on_failure(struct sl_coord *c, const struct worker *w, struct job *j,
     if (task >= SL_TASKS_MAX || final) {
         char why[1024];
 
-        if (final)
+        if (final || coord_advises(text))
             snprintf(why, sizeof why, "%s", text);
         else
             snprintf(why, sizeof why, "%.800s ('sluice retry %llu' goes on from there)", text,

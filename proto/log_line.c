@@ -1,6 +1,7 @@
 #include "proto/log_line.h"
 
 #include "proto/utf8.h"
+#include "proto/wire.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -121,6 +122,17 @@ static void json_field(struct line *l, const char *name, const char *text, size_
     add(l, "\"");
 }
 
+/* A job's own tasks by name, those of its plan by number. */
+static void add_task(struct line *l, int64_t task, const char *label, const char *quote)
+{
+    const char *name = task >= 0 ? sl_task_name((uint64_t)task) : NULL;
+
+    if (name)
+        add(l, "%s%s%s%s", label, quote, name, quote);
+    else if (task >= 0)
+        add(l, "%s%lld", label, (long long)task);
+}
+
 static void as_json(struct line *l, const struct sl_log *log, enum sl_log_level level,
                     const struct sl_log_fields *f, const struct timespec *now)
 {
@@ -130,8 +142,7 @@ static void as_json(struct line *l, const struct sl_log *log, enum sl_log_level 
     json_field(l, "event", f->event, NAME_MAX_BYTES);
     if (f->job)
         add(l, ",\"job\":%llu", (unsigned long long)f->job);
-    if (f->task >= 0)
-        add(l, ",\"task\":%lld", (long long)f->task);
+    add_task(l, f->task, ",\"task\":", "\"");
     if (f->worker && *f->worker)
         json_field(l, "worker", f->worker, NAME_MAX_BYTES);
     if (f->text && *f->text)
@@ -144,8 +155,7 @@ static void as_words(struct line *l, const struct sl_log_fields *f)
     add_text(l, f->event, NAME_MAX_BYTES, false, false);
     if (f->job)
         add(l, " job=%llu", (unsigned long long)f->job);
-    if (f->task >= 0)
-        add(l, " task=%lld", (long long)f->task);
+    add_task(l, f->task, " task=", "");
     if (f->worker && *f->worker) {
         const char *q = is_plain_word(f->worker) ? "" : "\"";
 

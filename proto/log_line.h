@@ -34,7 +34,7 @@ struct sl_log {
 struct sl_log_fields {
     const char *event;          /* fixed names: "job-submitted" */
     uint64_t job;               /* 0: none */
-    int64_t task;               /* -1: none */
+    int64_t task;               /* -1: none; a job's own (wire.h) are shown by name, "task=prepare" */
     const char *worker;         /* NULL or "": none */
     const char *text;           /* NULL or "": none */
 };

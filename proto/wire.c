@@ -8,6 +8,13 @@
 #include <string.h>
 #include <zstd.h>
 
+const char *sl_task_name(uint64_t task)
+{
+    static const char *const name[] = {"prepare", "stitch", "publish", "verify", "discard"};
+
+    return task >= SL_TASKS_MAX && task <= SL_TASK_LAST ? name[task - SL_TASKS_MAX] : NULL;
+}
+
 #define UNKNOWN_FIELD "!"
 #define STRINGS_BYTES 4095u
 

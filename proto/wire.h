@@ -30,6 +30,9 @@ enum sl_special_task {
     SL_TASK_LAST = SL_TASK_DISCARD
 };
 
+/* "prepare", "stitch" ... as PROTOCOL.md names them; NULL for a task of the plan, or none. */
+const char *sl_task_name(uint64_t task);
+
 /* Transport settings that both sides share. */
 #define SL_WIRE_HWM 1000            /* messages queued for one peer */
 #define SL_WIRE_HEARTBEAT_MS 2000   /* ZMTP's own heartbeats; time-out and TTL four times this */

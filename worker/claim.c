@@ -81,6 +81,14 @@ void claim_read(const struct output *o, bool ending, char fingerprint[33])
     memcpy(fingerprint, c.fingerprint, sizeof c.fingerprint);
 }
 
+bool claim_is_of(const struct output *o, bool ending, const char *fingerprint, uint64_t job)
+{
+    struct claim c;
+
+    read_claim(o, ending, &c);
+    return strcmp(c.fingerprint, fingerprint) == 0 && (!c.job || c.job == job);
+}
+
 /* The fields are of one length, so that one write replaces a claim whole. */
 static int write_fd(int fd, const char *path, const struct claim_lease *l, const char mark[33],
                     struct sl_error *e)

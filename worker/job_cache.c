@@ -141,6 +141,31 @@ static int pin_source(struct sl_job_cache *c, struct sl_cached_job *j, struct sl
     return j->source_path ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 }
 
+/* ---- the output's folder */
+
+int sl_job_cache_lost(const struct sl_cached_job *j, struct sl_error *e)
+{
+    unsigned long long id = (unsigned long long)j->id;
+
+    if (j->given)
+        return sl_fail(e, SL_EFAIL, "%s/%s: the unfinished files are gone; begin again", j->out.dir, j->out.prefix);
+    return sl_fail(e, SL_EFAIL, "%s: the files of job %llu are not there: the folder was renamed, removed or "
+                   "replaced, or something else is mounted there. Put it back, and 'sluice retry %llu' goes on; "
+                   "if it is gone for good, 'sluice cancel --discard %llu' and submit it again",
+                   j->output, id, id, id);
+}
+
+/* By the name alone, as its owner sees it: nothing is opened in it. */
+int sl_job_cache_same_folder(const struct sl_cached_job *j, struct sl_error *e)
+{
+    struct stat now, own;
+
+    if (j->given || (stat(j->output, &now) == 0 && fstat(j->output_fd, &own) == 0 &&
+                     now.st_dev == own.st_dev && now.st_ino == own.st_ino))
+        return 0;
+    return sl_job_cache_lost(j, e);
+}
+
 /* Whatever links a checkpoint followed: its files lie below the roots. */
 static int check_files(struct sl_job_cache *c, const struct sl_cached_job *j, struct sl_error *e)
 {
@@ -158,13 +183,12 @@ static int check_files(struct sl_job_cache *c, const struct sl_cached_job *j, st
     return 0;
 }
 
-static int pin_output(struct sl_job_cache *c, struct sl_cached_job *j, struct sl_error *e)
+static int pin_output(struct sl_job_cache *c, struct sl_cached_job *j, bool prepared, struct sl_error *e)
 {
     j->output_fd = sl_roots_open_path(c->o.roots, j->output, O_PATH | O_DIRECTORY, e);
     if (j->output_fd < 0)
-        return j->output_fd == SL_ESOURCE
-               ? sl_fail(e, SL_EUSAGE, "%s: no such folder; create it first", j->output)
-               : j->output_fd;
+        return j->output_fd != SL_ESOURCE ? j->output_fd : prepared ? sl_job_cache_lost(j, e)
+               : sl_fail(e, SL_EUSAGE, "%s: no such folder; create it first", j->output);
     sl_roots_pin(j->output_fd, j->output_pin);
     j->out.dir = strdup(j->output_pin);
     return j->out.dir ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
@@ -180,7 +204,7 @@ static int take_given(const struct sl_given_job *g, struct sl_cached_job *j, str
 }
 
 static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct cJSON *spec,
-                 struct sl_error *e)
+                 bool prepared, struct sl_error *e)
 {
     const char *imatrix = sl_get_str(sl_get(spec, "options"), "imatrix");
     int fd;
@@ -195,7 +219,7 @@ static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct c
         SL_TRY(fd = sl_roots_open_path(c->o.roots, imatrix, O_PATH, e));
         close(fd);
     }
-    SL_TRY(pin_output(c, j, e));
+    SL_TRY(pin_output(c, j, prepared, e));
     SL_TRY(pin_source(c, j, e));
     j->j.roots = c->o.roots;
     SL_TRY(sl_job_plan_open(&j->j, spec, j->source_path, e));
@@ -207,7 +231,6 @@ static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct c
     return output_attach(&j->out, j->j.plan, e);
 }
 
-/* Jobs beyond the number that is kept, the one unused for longest first. */
 /* No job has work in the engine; *used_ms: when one last had. */
 static bool engine_idle(struct sl_job_cache *c, const struct sl_engine *en, uint64_t *used_ms)
 {
@@ -222,6 +245,7 @@ static bool engine_idle(struct sl_job_cache *c, const struct sl_engine *en, uint
     return true;
 }
 
+/* Jobs beyond the number that is kept, the one unused for longest first. */
 static void make_room(struct sl_job_cache *c)
 {
     while (c->n_jobs >= JOBS) {
@@ -246,14 +270,16 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
 
     while (j && j->id != id)
         j = j->next;
-    if (j && fingerprint && strcmp(j->j.plan->fingerprint, fingerprint) == 0) {
+    rc = j && fingerprint && strcmp(j->j.plan->fingerprint, fingerprint) == 0
+         ? sl_job_cache_same_folder(j, e)
+         : sl_fail(e, SL_EFAIL, "job %llu got another plan while this worker is at it", (unsigned long long)id);
+    if (j && rc == 0) {
         j->used_ms = now_ms;
         *out = j;
         return 0;
     }
     if (j && (j->busy || (j->engine && !engine_idle(c, j->engine, &used))))
-        return sl_fail(e, SL_EFAIL, "job %llu got another plan while this worker is at it",
-                       (unsigned long long)id);
+        return rc;
     if (j)
         sl_job_cache_drop(c, j);
     make_room(c);
@@ -263,7 +289,7 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
     j->id = id;
     j->source_fd = j->output_fd = -1;
     j->used_ms = now_ms;
-    rc = build(c, j, spec, e);
+    rc = build(c, j, spec, fingerprint != NULL, e);
     if (rc == 0 && fingerprint && strcmp(j->j.plan->fingerprint, fingerprint) != 0)
         rc = sl_fail(e, SL_ESOURCE, "%s: the plan is not the job's (fingerprint %.12s, must be %.12s): "
                      "the source was changed, or this worker is of another release",
@@ -285,13 +311,11 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
 
 static bool is_claimed(const struct sl_cached_job *j)
 {
-    char claim[33];
-
-    claim_read(&j->out, false, claim);
-    return strcmp(claim, j->j.plan->fingerprint) == 0;
+    return claim_is_of(&j->out, false, j->j.plan->fingerprint, j->id);
 }
 
-/* Partial files that somebody removed are made anew while the claim says whose they are:
+/* Without its claim it is not this job's folder: nothing is touched there. Partial files
+ * that somebody removed are made anew while the claim says whose they are:
  * what was in them is found missing by stitch, and done again. Who publishes or discards
  * them ends the claim first: when it has meanwhile, what was made here goes. */
 static int restore_files(const struct sl_cached_job *j, struct sl_error *e)
@@ -301,9 +325,13 @@ static int restore_files(const struct sl_cached_job *j, struct sl_error *e)
     struct stat st;
     int rc;
 
+    if (j->given)
+        return 0;
+    if (!is_claimed(j))
+        return sl_job_cache_lost(j, e);
     for (uint32_t i = 0; i < p->n_segments; i++)
         missing |= lstat(j->out.partial[i], &st) != 0 && errno == ENOENT;
-    if (!missing || !is_claimed(j))
+    if (!missing)
         return 0;
     kept = calloc(p->n_segments, sizeof *kept);
     if (!kept)
@@ -330,8 +358,8 @@ static int take_file_ids(struct sl_cached_job *j, struct sl_error *e)
 
         if (lstat(j->out.partial[i], &st) != 0 || !S_ISREG(st.st_mode) ||
             (uint64_t)st.st_size != p->segments[i].file_bytes)
-            return sl_fail(e, SL_EFAIL, "%s: the unfinished file is not there as it was prepared; "
-                           "submit the job again", j->out.partial[i]);
+            return sl_fail(e, SL_EFAIL, "%s: is not the file that was prepared; remove it, and it is "
+                           "made again", j->out.partial[i]);
         j->files[i] = (struct sl_file_id){st.st_dev, st.st_ino};
     }
     return 0;
@@ -339,6 +367,7 @@ static int take_file_ids(struct sl_cached_job *j, struct sl_error *e)
 
 int sl_job_cache_same_files(const struct sl_cached_job *j, struct sl_error *e)
 {
+    SL_TRY(sl_job_cache_same_folder(j, e));
     for (uint32_t i = 0; i < j->j.plan->n_segments; i++) {
         struct stat st;
 

@@ -72,8 +72,9 @@ void sl_job_cache_close(struct sl_job_cache *c);
 /* Effect: the job's plan, built when it is not there or has another fingerprint.
  * fingerprint: 32 hex digits that it must have; NULL: whatever it is now, built
  * anew. *out is the cache's; valid until sl_job_cache_drop, _idle or the next
- * _get. Errors: SL_EUSAGE (a path outside the roots), SL_ESOURCE (another
- * fingerprint), those of sl_job_plan_open. */
+ * _get. Errors: SL_EUSAGE (a path outside the roots, no folder for the output), SL_ESOURCE
+ * (another fingerprint), those of sl_job_cache_lost (with a fingerprint) and of
+ * sl_job_plan_open. */
 int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *spec,
                      const char *fingerprint, uint64_t now_ms, struct sl_cached_job **out,
                      struct sl_error *e) SL_MUST_USE;
@@ -88,8 +89,17 @@ int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, 
 void sl_job_cache_close_engine(struct sl_job_cache *c, struct sl_cached_job *j);
 
 /* Returns 0 when the partial files are still those that the engine writes to.
- * Errors: SL_EFAIL: they were removed or replaced, and what it wrote is gone. */
+ * Errors: SL_EFAIL: they were removed or replaced, and what it wrote is gone; those of
+ * sl_job_cache_same_folder. */
 int sl_job_cache_same_files(const struct sl_cached_job *j, struct sl_error *e) SL_MUST_USE;
+
+/* Returns 0 while the output's folder still has its name. Files that are open are written
+ * to wherever it went; what is told afterwards is told of its name. Errors: those of
+ * sl_job_cache_lost. */
+int sl_job_cache_same_folder(const struct sl_cached_job *j, struct sl_error *e) SL_MUST_USE;
+/* Returns SL_EFAIL: the output's folder or files are not there as the job left them, and
+ * what to do. */
+int sl_job_cache_lost(const struct sl_cached_job *j, struct sl_error *e);
 
 void sl_job_cache_drop(struct sl_job_cache *c, struct sl_cached_job *j);
 /* Effect: closes engines and jobs that have not been used for a while. */

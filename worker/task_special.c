@@ -56,7 +56,8 @@ static int on_progress(void *user, uint64_t n)
 }
 
 /* What is asked before each step that makes, renames or removes a file: this worker has not
- * stood still for longer than its lease, and the claim that it holds is still its own. */
+ * stood still for longer than its lease, the output's folder has its name, and the claim that
+ * it holds is still its own. */
 static int still_ours(void *user, uint64_t n)
 {
     struct special *s = user;
@@ -66,6 +67,8 @@ static int still_ours(void *user, uint64_t n)
     if (s->w->lease_ms && now >= s->alive_ms + s->w->lease_ms)
         return sl_fail(s->e, SL_EINTERRUPTED, "the lease has ended");
     s->alive_ms = now;
+    if (s->j && sl_job_cache_same_folder(s->j, s->e) < 0) /* prepare begins again, where the name leads */
+        return s->w->task == SL_TASK_PREPARE ? s->e->code = SL_EINTERRUPTED : SL_EFAIL;
     return s->claim.fd >= 0 ? claim_check(&s->claim, s->e) : 0;
 }
 
@@ -189,25 +192,26 @@ static int parse_sums(const struct special *s, uint64_t **sums)
 }
 
 /* Partial files that somebody removed are made anew; their bytes are then found
- * bad, and only their tasks are done again. */
+ * bad, and only their tasks are done again. Without a claim nothing there is this job's. */
 static int restore_files(struct special *s)
 {
     const struct output_watch watch = {on_step, s};
+    const struct output *o = &s->j->out;
     const struct sl_plan *p = s->j->j.plan;
     const struct claim_lease l = lease_of(s, p->fingerprint);
     bool missing = false, *kept;
     int rc;
 
     for (uint32_t i = 0; i < p->n_segments; i++)
-        missing |= access(s->j->out.partial[i], F_OK) != 0;
-    if (!missing)
+        missing |= access(o->partial[i], F_OK) != 0;
+    if (!missing && (s->j->given || claim_is_of(o, false, p->fingerprint, s->w->job) ||
+                     claim_is_of(o, true, p->fingerprint, s->w->job)))
         return 0;
-    SL_TRY(rc = claim_take(&s->j->out, &l, &s->claim, s->e));
+    SL_TRY(rc = s->j->given ? CLAIM_NONE : claim_take(o, &l, &s->claim, s->e));
     if (rc != CLAIM_HELD || s->claim.ending)
-        return sl_fail(s->e, SL_EFAIL, "%s/%s: the unfinished files are gone; submit the job again",
-                       s->j->out.dir, s->j->out.prefix);
+        return sl_job_cache_lost(s->j, s->e);
     kept = calloc(p->n_segments, sizeof *kept);
-    rc = kept ? output_reserve(&s->j->out, false, kept, &watch, s->e)
+    rc = kept ? output_reserve(o, false, kept, &watch, s->e)
               : sl_fail(s->e, SL_EFAIL, "out of memory");
     free(kept);
     claim_release(&s->claim);
@@ -227,6 +231,8 @@ static int seal(struct special *s)
     rc = stitch_seal(&st, s->e);
     if (rc == 0)
         rc = output_sync_dir(&s->j->out, s->e);
+    if (rc == 0)
+        rc = sl_job_cache_same_folder(s->j, s->e);
     if (rc == SL_EVERIFY && st.n_bad) {
         s->out->bad = calloc(st.n_bad, sizeof *s->out->bad);
         for (uint32_t i = 0; s->out->bad && i < st.n_bad; i++)
@@ -240,8 +246,21 @@ static int seal(struct special *s)
 
 /* ---- publish, discard */
 
-/* Takes the claim and gives it its ending name. Without one (done before, or the job of
- * `sluice convert`) there is nothing that anybody else could be at. */
+/* The set under the final names is the one that this job makes. */
+static bool is_published(const struct special *s)
+{
+    const struct sl_plan *p = s->j->j.plan;
+    struct verify_set set;
+    struct sl_error ignored;
+    bool yes = verify_set_open(s->j->out.final[0], &set, &ignored) == 0 && set.n == p->n_segments &&
+               set.files[0].fingerprint && strcmp(set.files[0].fingerprint, p->output_id) == 0;
+
+    verify_set_free(&set);
+    return yes;
+}
+
+/* Takes the claim and gives it its ending name. Without one all was done before, or it is not
+ * this job's folder; the job of `sluice convert` has none. */
 static int claim_for_publish(struct special *s)
 {
     const struct output *o = &s->j->out;
@@ -251,6 +270,8 @@ static int claim_for_publish(struct special *s)
     if (rc == CLAIM_OTHERS)
         return sl_fail(s->e, SL_EFAIL, "%s/%s: the unfinished files are another job's now; submit the "
                        "job again", o->dir, o->prefix);
+    if (rc == CLAIM_NONE && !s->j->given && !is_published(s))
+        return sl_job_cache_lost(s->j, s->e);
     return rc == CLAIM_HELD ? claim_end(&s->claim, s->e) : rc;
 }
 
@@ -262,11 +283,13 @@ static int publish(struct special *s)
 
     SL_TRY(claim_for_publish(s));
     SL_TRY(still_ours(s, 0));
-    SL_TRY(stitch_publish_manifests(&s->j->out, s->e));
-    SL_TRY(output_publish(&s->j->out, &watch, s->e));
-    SL_TRY(still_ours(s, 0));
-    if (s->j->j.force)
-        SL_TRY(former_set_remove(&s->j->out, s->j->j.ck, s->e));
+    if (s->j->given || s->claim.fd >= 0) {
+        SL_TRY(stitch_publish_manifests(&s->j->out, s->e));
+        SL_TRY(output_publish(&s->j->out, &watch, s->e));
+        SL_TRY(still_ours(s, 0));
+        if (s->j->j.force)
+            SL_TRY(former_set_remove(&s->j->out, s->j->j.ck, s->e));
+    }
     if (s->claim.fd >= 0)
         claim_drop(&s->claim);
     s->out->files = cJSON_CreateArray();
@@ -317,7 +340,10 @@ static int discard(struct special *s, uint64_t now_ms)
         return rc;
     }
     rc = sl_job_cache_output(s->cache, w->spec, &o, &fd, s->e);
-    if (rc == 0 && fingerprint) {
+    if (rc == SL_ESOURCE && fingerprint) {
+        rc = sl_fail(s->e, SL_EUSAGE, "%s: there is no such folder; if it was renamed, remove the .partial "
+                     "files in it by hand", sl_get_str(w->spec, "output"));
+    } else if (rc == 0 && fingerprint) {
         rc = remove_unfinished(s, &o, fingerprint);
         if (rc == 0)
             rc = output_sync_dir(&o, s->e);
@@ -343,7 +369,7 @@ static int verify_files(struct special *s, const struct verify_set *set)
 {
     const struct sl_plan *p = s->j->j.plan;
     const struct verify_sample sample = {.blocks = VERIFY_BLOCKS, .seed = s->w->job,
-                                         .progress = on_weights, .user = s};
+                                         .roots = s->j->j.roots, .progress = on_weights, .user = s};
     struct verify_report r = {0};
     struct verify_tally tally = {0};
     struct sl_hash_total *totals;

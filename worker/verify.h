@@ -74,6 +74,7 @@ struct verify_sample {
     double share;     /* of a tensor's blocks, 0 to 1; used when blocks is 0 */
     uint64_t blocks;  /* of each tensor */
     uint64_t seed;
+    const struct sl_roots *roots; /* which source and imatrix must not leave; NULL: none are set */
     int (*progress)(void *user, uint64_t weights); /* made again since the last call; < 0 stops */
     void *user;
 };
@@ -90,7 +91,7 @@ struct verify_tally {
  * or NULL: then only types that take no weights are compared in such an output (a synthetic
  * one is made again from the source).
  * Failures go to r (one for each tensor). Errors: those of opening and reading
- * the source and the imatrix; SL_EUSAGE for another imatrix. */
+ * the source and the imatrix; SL_EUSAGE for another imatrix, or a file outside the roots. */
 int verify_source(const struct verify_set *s, const char *checkpoint, const char *imatrix,
                   const struct verify_sample *sample, struct verify_report *r,
                   struct verify_tally *tally, struct sl_error *e) SL_MUST_USE;

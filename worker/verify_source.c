@@ -4,6 +4,7 @@
 #include "worker/verify.h"
 #include "kernels/kernels.h"
 #include "proto/job_spec.h"
+#include "proto/roots.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -370,6 +371,8 @@ static int open_imatrix(struct checker *c, const char *path)
         o.n_exclude_weights = n;
     }
     SL_TRY(sl_job_imatrix_open(&o, &c->im, c->e));
+    if (c->im && c->sample->roots)
+        SL_TRY(sl_roots_check_fd(c->sample->roots, c->im->fd, path, c->e));
     if (c->im && f->imatrix_hash && strcmp(c->im->hash, f->imatrix_hash) != 0)
         return sl_fail(c->e, SL_EUSAGE, "%s was made with another importance matrix than %s: hash %.32s, not %s",
                        f->g.path, path, f->imatrix_hash, c->im->hash);
@@ -390,7 +393,7 @@ int verify_source(const struct verify_set *s, const char *checkpoint, const char
         return 0;
     rc = open_imatrix(&c, imatrix);
     if (rc == 0)
-        rc = sl_checkpoint_open(checkpoint, &c.ck, e);
+        rc = sl_checkpoint_open_within(checkpoint, sample->roots, &c.ck, e);
     if (rc == 0)
         rc = sl_model_open(c.ck, &opts, &c.m, e);
     if (rc == 0)

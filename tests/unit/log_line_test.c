@@ -32,6 +32,7 @@ static void test_forms(void **state)
 {
     const struct sl_log_fields f = {"lease-expired", 7, 0, "gpu-a", "it was silent"};
     const struct sl_log_fields none = {"started", 0, -1, NULL, NULL};
+    struct sl_log_fields own = {"task-done", 7, 65536, NULL, NULL};
     char buf[SL_LOG_LINE_MAX];
 
     (void)state;
@@ -44,6 +45,13 @@ static void test_forms(void **state)
                         "{\"time\":\"2026-11-21T04:00:43.007Z\",\"level\":\"warning\","
                         "\"program\":\"sluiced\",\"event\":\"lease-expired\",\"job\":7,\"task\":0,"
                         "\"worker\":\"gpu-a\",\"text\":\"it was silent\"}\n");
+    assert_string_equal(format(buf, SL_LOG_JOURNAL, SL_LOG_DEBUG, &own), "<7>task-done job=7 task=prepare\n");
+    own.task = 65540;
+    assert_string_equal(format(buf, SL_LOG_JSON, SL_LOG_DEBUG, &own),
+                        "{\"time\":\"2026-11-21T04:00:43.007Z\",\"level\":\"debug\",\"program\":\"sluiced\","
+                        "\"event\":\"task-done\",\"job\":7,\"task\":\"discard\"}\n");
+    own.task = 65541; /* none that there is */
+    assert_string_equal(format(buf, SL_LOG_JOURNAL, SL_LOG_DEBUG, &own), "<7>task-done job=7 task=65541\n");
     assert_string_equal(format(buf, SL_LOG_JOURNAL, SL_LOG_ERROR, &none), "<3>started\n");
     assert_string_equal(format(buf, SL_LOG_JOURNAL, SL_LOG_NOTICE, &none), "<5>started\n");
     assert_string_equal(format(buf, SL_LOG_JOURNAL, SL_LOG_INFO, &none), "<6>started\n");
