@@ -531,6 +531,8 @@ void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size
     else if (j->n_tasks == 0 && coord_cleared_by(c, j))
         snprintf(buf, cap, "waits until the files of job %llu are removed",
                  (unsigned long long)coord_cleared_by(c, j));
+    else if (coord_turn_behind(c, j))
+        snprintf(buf, cap, "waits for its turn behind job %llu", (unsigned long long)coord_turn_behind(c, j));
     else if (connected == draining)
         snprintf(buf, cap, "all workers are draining");
     else if (j->state == SL_JOB_STITCHING && j->manual_stitch)

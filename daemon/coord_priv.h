@@ -245,6 +245,8 @@ void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size
 /* An ended job with j's output whose files are still to be removed, or 0: j's
  * prepare waits for that. */
 uint64_t coord_cleared_by(const struct sl_coord *c, const struct job *j);
+/* The job of the same user and priority that keeps j from beginning, or 0. */
+uint64_t coord_turn_behind(const struct sl_coord *c, const struct job *j);
 bool coord_runnable(const struct sl_coord *c, const struct job *j);
 int coord_schedule(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
 

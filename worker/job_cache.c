@@ -143,12 +143,13 @@ static int pin_source(struct sl_job_cache *c, struct sl_cached_job *j, struct sl
 
 /* ---- the output's folder */
 
-int sl_job_cache_lost(const struct sl_cached_job *j, struct sl_error *e)
+int sl_job_cache_lost(struct sl_cached_job *j, struct sl_error *e)
 {
     unsigned long long id = (unsigned long long)j->id;
 
     if (j->given)
         return sl_fail(e, SL_EFAIL, "%s/%s: the unfinished files are gone; begin again", j->out.dir, j->out.prefix);
+    j->lost = true;
     return sl_fail(e, SL_EFAIL, "%s: the files of job %llu are not there: the folder was renamed, removed or "
                    "replaced, or something else is mounted there. Put it back, and 'sluice retry %llu' goes on; "
                    "if it is gone for good, 'sluice cancel --discard %llu' and submit it again",
@@ -156,7 +157,7 @@ int sl_job_cache_lost(const struct sl_cached_job *j, struct sl_error *e)
 }
 
 /* By the name alone, as its owner sees it: nothing is opened in it. */
-int sl_job_cache_same_folder(const struct sl_cached_job *j, struct sl_error *e)
+int sl_job_cache_same_folder(struct sl_cached_job *j, struct sl_error *e)
 {
     struct stat now, own;
 
@@ -271,7 +272,7 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
     while (j && j->id != id)
         j = j->next;
     rc = j && fingerprint && strcmp(j->j.plan->fingerprint, fingerprint) == 0
-         ? sl_job_cache_same_folder(j, e)
+         ? j->lost ? sl_job_cache_lost(j, e) : sl_job_cache_same_folder(j, e)
          : sl_fail(e, SL_EFAIL, "job %llu got another plan while this worker is at it", (unsigned long long)id);
     if (j && rc == 0) {
         j->used_ms = now_ms;
@@ -318,7 +319,7 @@ static bool is_claimed(const struct sl_cached_job *j)
  * that somebody removed are made anew while the claim says whose they are:
  * what was in them is found missing by stitch, and done again. Who publishes or discards
  * them ends the claim first: when it has meanwhile, what was made here goes. */
-static int restore_files(const struct sl_cached_job *j, struct sl_error *e)
+static int restore_files(struct sl_cached_job *j, struct sl_error *e)
 {
     const struct sl_plan *p = j->j.plan;
     bool missing = false, *kept;
@@ -365,7 +366,7 @@ static int take_file_ids(struct sl_cached_job *j, struct sl_error *e)
     return 0;
 }
 
-int sl_job_cache_same_files(const struct sl_cached_job *j, struct sl_error *e)
+int sl_job_cache_same_files(struct sl_cached_job *j, struct sl_error *e)
 {
     SL_TRY(sl_job_cache_same_folder(j, e));
     for (uint32_t i = 0; i < j->j.plan->n_segments; i++) {
@@ -515,9 +516,9 @@ void sl_job_cache_idle(struct sl_job_cache *c, uint64_t now_ms)
         next = j->next;
         if (j->busy || (j->engine && !engine_idle(c, j->engine, &used)))
             continue;
-        if (j->engine && now_ms - used > ENGINE_IDLE_MS)
+        if (j->engine && (j->lost || now_ms - used > ENGINE_IDLE_MS))
             sl_job_cache_close_engine(c, j);
-        if (!j->engine && now_ms - j->used_ms > JOB_IDLE_MS)
+        if (!j->engine && (j->lost || now_ms - j->used_ms > JOB_IDLE_MS))
             sl_job_cache_drop(c, j);
     }
 }

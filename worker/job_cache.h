@@ -54,6 +54,7 @@ struct sl_cached_job {
     struct job_weights weights; /* of the engine */
     uint32_t member;         /* of its engine, which jobs of a sweep share */
     struct sl_file_id *files; /* of the partial files, for the engine's life */
+    bool lost;               /* sl_job_cache_lost was said of it: it goes soon, its folders with it */
     bool given;              /* j and out are the caller's of sl_job_cache_open */
     uint32_t busy;           /* tasks in the engine or not synced: it stays */
     uint64_t used_ms;
@@ -91,15 +92,15 @@ void sl_job_cache_close_engine(struct sl_job_cache *c, struct sl_cached_job *j);
 /* Returns 0 when the partial files are still those that the engine writes to.
  * Errors: SL_EFAIL: they were removed or replaced, and what it wrote is gone; those of
  * sl_job_cache_same_folder. */
-int sl_job_cache_same_files(const struct sl_cached_job *j, struct sl_error *e) SL_MUST_USE;
+int sl_job_cache_same_files(struct sl_cached_job *j, struct sl_error *e) SL_MUST_USE;
 
 /* Returns 0 while the output's folder still has its name. Files that are open are written
  * to wherever it went; what is told afterwards is told of its name. Errors: those of
  * sl_job_cache_lost. */
-int sl_job_cache_same_folder(const struct sl_cached_job *j, struct sl_error *e) SL_MUST_USE;
+int sl_job_cache_same_folder(struct sl_cached_job *j, struct sl_error *e) SL_MUST_USE;
 /* Returns SL_EFAIL: the output's folder or files are not there as the job left them, and
  * what to do. */
-int sl_job_cache_lost(const struct sl_cached_job *j, struct sl_error *e);
+int sl_job_cache_lost(struct sl_cached_job *j, struct sl_error *e);
 
 void sl_job_cache_drop(struct sl_job_cache *c, struct sl_cached_job *j);
 /* Effect: closes engines and jobs that have not been used for a while. */

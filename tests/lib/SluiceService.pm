@@ -21,7 +21,7 @@ my ($source, $submits, %prefix) = ('', 0);
 
 # Folders and configuration; paths of ipc sockets are short. %o: daemon => lines
 # for [daemon], sluice => lines for [sluice]; dir => where (/tmp); source => '-': none
-# is made.
+# is made; model => options of make_checkpoint.
 sub service_setup {
     my (%o) = @_;
     $RUN = File::Temp::tempdir(($o{dir} // '/tmp') . '/sluice_XXXXXX', CLEANUP => 1);
@@ -35,7 +35,7 @@ sub service_setup {
     # A list under one name is that key several times.
     my $lines = sub { my ($h) = @_; map { my $k = $_; map { "$k = $_\n" } ref $h->{$k} ? @{ $h->{$k} } : $h->{$k} } sort keys %$h };
     spit($ENV{SLUICE_CONFIG}, join '', "[sluice]\n", $lines->(\%sluice), "[daemon]\n", $lines->(\%daemon));
-    $source = $o{source} // checkpoint("$RUN/src", qw(--preset demo --layers 4 --experts 8 --groups 2 --groups-used 1 --used 2));
+    $source = $o{source} // checkpoint("$RUN/src", qw(--preset demo), @{ $o{model} // [qw(--layers 4 --experts 8 --groups 2 --groups-used 1 --used 2)] });
     return;
 }
 

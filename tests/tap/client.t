@@ -167,7 +167,8 @@ like(run($SLUICE, 'doctor', $dir)->{out}, qr/^ok +daemon .*you are admin$/m, 'do
 $r = run_ok('a sweep', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q4_k_m,dq3_k_m', '--hold', '--parsable', '--label', 'a');
 is($r->{out}, "1\n2\n", 'prints numbers alone');
 $r = run($SLUICE, 'queue', '--parsable', '-o', 'id,state,recipe,labels,reason');
-is($r->{out}, "1|held|q4_k_m|a|held by a user\n2|held|dq3_k_m|a|held by a user\n", 'both wait, and why');
+my $held = qr/held by uid:$> since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC/;
+like($r->{out}, qr/^1\|held\|q4_k_m\|a\|$held\n2\|held\|dq3_k_m\|a\|$held\n\z/, 'both wait, and why: by whom, since when');
 my $me = getpwuid $>;
 like(run($SLUICE, 'queue', '-o', 'id,user')->{out}, qr/^ 1  \Q$me\E$/m, 'people see whose it is');
 is(run($SLUICE, 'queue', '--parsable', '-o', 'id,user')->{out}, "1|uid:$>\n2|uid:$>\n", 'programs see the number');

@@ -111,7 +111,7 @@ static void jobs_wait_for_others(void **state)
     a = submit(w, C, "a", ",\"hold\":true");
     snprintf(more, sizeof more, ",\"after\":[%llu]", (unsigned long long)a);
     b = submit(w, C, "b", more);
-    assert_string_equal(state_of(w, C, a), "held: held by a user");
+    assert_string_equal(state_of(w, C, a), "held: held by u since 2023-11-14 22:13:20 UTC");
     assert_string_equal(state_of(w, C, b), "queued: waits for job 1");
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &g, 1), 0);
@@ -157,10 +157,157 @@ static void a_job_waits_for_busy_workers(void **state)
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, g, 4), 1);
     b = submit(w, C, "b", "");
+    assert_string_equal(state_of(w, C, b), "queued: waits for its turn behind job 1");
+    say(w, C, "{\"v\":2,\"m\":\"set\",\"jobs\":[%llu],\"priority\":51}", (unsigned long long)b);
     assert_string_equal(state_of(w, C, b), "queued: workers are busy with other jobs");
     failed(w, 1, g[0], 6, "");
     assert_string_equal(state_of(w, C, a), "failed");
     assert_string_equal(state_of(w, C, b), "queued: waits until a worker asks for work");
+}
+
+/* Does n tasks of job `of` at worker 1; what it gets in their place it must get from there too. */
+static void does(struct world *w, uint64_t of, unsigned n)
+{
+    struct got g;
+
+    while (n--) {
+        pull(w, 1, 1);
+        assert_int_equal(granted(w, 1, &g, 1), 1);
+        assert_true(g.job == of && g.task < SL_TASKS_MAX);
+        result(w, 1, g);
+        expect(w, 1, SL_M_ACK);
+    }
+}
+
+static struct got prepares(struct world *w, unsigned v, uint64_t of)
+{
+    struct got g[2] = {{0}};
+
+    pull(w, v, 1);
+    assert_int_equal(granted(w, v, g, 2), 1);
+    assert_true(g[0].job == of && g[0].task == SL_TASK_PREPARE);
+    return g[0];
+}
+
+static void jobs_of_a_line_begin_one_after_another(void **state)
+{
+    struct world *w = *state;
+    struct got g[8] = {{0}}, p;
+    uint64_t a, b, c, d;
+
+    client(w, C);
+    worker(w, 1);
+    worker(w, 2);
+    a = submit(w, C, "a", "");
+    b = submit(w, C, "b", "");
+    c = submit(w, C, "c", "");
+    p = prepares(w, 1, a);
+    pull(w, 2, 4);
+    assert_int_equal(granted(w, 2, g, 8), 0); /* nothing else is prepared meanwhile */
+    assert_string_equal(state_of(w, C, c), "queued: waits for its turn behind job 1");
+    pull(w, 2, 0);
+    prepared(w, 1, p, 10, 10);
+    does(w, a, 6);
+    /* Four are ready, two for each worker: the next is prepared in time. */
+    p = prepares(w, 1, b);
+    pull(w, 2, 8);
+    assert_int_equal(granted(w, 2, g, 8), 4);
+    assert_true(g[3].job == a && g[3].task < SL_TASKS_MAX);
+    pull(w, 2, 0);
+    prepared(w, 1, p, 10, 10);
+    /* While it has enough the third waits, whatever the first has still to do. */
+    for (unsigned i = 0; i < 4; i++)
+        result(w, 2, g[i]);
+    say(w, C, "{\"v\":2,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)a);
+    does(w, b, 5);
+    /* Who has another priority, or is another user, waits for nobody. */
+    d = submit(w, C, "d", ",\"priority\":51");
+    failed(w, 1, prepares(w, 1, d), 6, "");
+    w->user[8] = "v";
+    client(w, 8);
+    d = submit(w, 8, "e", "");
+    failed(w, 1, prepares(w, 1, d), 6, "");
+    assert_string_equal(state_of(w, C, c), "queued: waits for its turn behind job 2");
+}
+
+static void nobody_is_idle_for_a_line(void **state)
+{
+    static const unsigned both[] = {C, 1};
+    struct world *w = *state;
+    struct got g[16] = {{0}}, p;
+    uint64_t a, b, c;
+
+    client(w, C);
+    worker(w, 1);
+    a = submit(w, C, "a", "");
+    b = submit(w, C, "b", "");
+    c = submit(w, C, "c", "");
+    /* A prepare that lasts, with signs of life: after the time of a lease the next begins. */
+    p = prepares(w, 1, a);
+    later(w, 6000, both, 2);
+    say(w, 1, "{\"v\":2,\"m\":\"progress\",\"bytes\":1,\"tasks\":[]}");
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, g, 8), 0);
+    later(w, 5000, both, 2);
+    assert_int_equal(granted(w, 1, g, 8), 1);
+    assert_true(g[0].job == b && g[0].task == SL_TASK_PREPARE);
+    failed(w, 1, g[0], 6, "");
+    /* Ten tasks that failed wait to be tried again: so the next is prepared. */
+    prepared(w, 1, p, 10, 10);
+    for (unsigned i = 0; i < 10; i++) {
+        pull(w, 1, 1);
+        assert_int_equal(granted(w, 1, g, 16), 1);
+        assert_true(g[0].job == a && g[0].task < SL_TASKS_MAX);
+        failed(w, 1, g[0], 1, "");
+    }
+    p = prepares(w, 1, c);
+    prepared(w, 1, p, 3, 3);
+    does(w, c, 3);
+}
+
+static void a_sweep_stands_in_its_line_once(void **state)
+{
+    struct world *w = *state;
+    char one[400], two[400];
+    struct got g[4] = {{0}};
+    uint64_t next;
+
+    client(w, C);
+    worker(w, 1);
+    snprintf(one, sizeof one, world_spec, "m", "x");
+    snprintf(two, sizeof two, world_spec, "m", "y");
+    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"k\",\"specs\":[%s,%s]}", one, two);
+    expect(w, C, SL_M_SUBMITTED);
+    next = submit(w, C, "z", "");
+    pull(w, 1, 4);
+    assert_int_equal(granted(w, 1, g, 4), 2);
+    assert_true(g[0].job != next && g[1].job != next);
+    prepared(w, 1, g[0], 8, 4);
+    assert_int_equal(granted(w, 1, g + 2, 2), 0);
+    prepared(w, 1, g[1], 8, 4);
+    assert_string_equal(state_of(w, C, next), "queued: waits for its turn behind job 1");
+}
+
+static void a_held_job_says_by_whom(void **state)
+{
+    struct world *w = *state;
+    uint64_t a;
+
+    client(w, C);
+    w->user[8] = "uid:1000";
+    client(w, 8);
+    a = submit(w, C, "a", "");
+    say(w, 8, "{\"v\":2,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)a);
+    w->now.wall_ms += 5000;
+    say(w, C, "{\"v\":2,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)a);
+    world_stop(w); /* it is on the disk; who holds it once more is not */
+    world_start(w);
+    client(w, C);
+    assert_string_equal(state_of(w, C, a), "held: held by uid:1000 since 2023-11-14 22:13:20 UTC");
+    say(w, C, "{\"v\":2,\"m\":\"show\",\"job\":%llu}", (unsigned long long)a);
+    assert_null(sl_get_str(sl_get(expect(w, C, SL_M_JOB), "job"), "error"));
+    say(w, C, "{\"v\":2,\"m\":\"release\",\"jobs\":[%llu]}", (unsigned long long)a);
+    assert_string_equal(state_of(w, C, a), "queued: no worker is connected");
 }
 
 int main(void)
@@ -171,6 +318,10 @@ int main(void)
         TEST(a_sweep_reads_its_source_once),
         TEST(jobs_wait_for_others),
         TEST(a_job_waits_for_busy_workers),
+        TEST(jobs_of_a_line_begin_one_after_another),
+        TEST(nobody_is_idle_for_a_line),
+        TEST(a_sweep_stands_in_its_line_once),
+        TEST(a_held_job_says_by_whom),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
