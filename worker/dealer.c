@@ -10,7 +10,7 @@
 #include <zmq.h>
 
 #define RECONNECT_MS 1000
-#define RECONNECT_MAX_MS 32000
+#define RECONNECT_MAX_MS 2000 /* a lease is shorter than the pauses that would come of more */
 
 struct sl_dealer {
     void *context, *socket;

@@ -38,6 +38,8 @@ struct sl_worker {
     unsigned tries;           /* hellos without a welcome */
     uint64_t heard_ms, said_ms, progress_ms, gpus_ms, pull_ms;
     uint32_t heartbeat_ms;
+    uint64_t lease_ms;        /* 0: no daemon has said it yet */
+    bool anew;                /* the next hello goes over a new connection */
     unsigned asked;           /* what the daemon still may grant, by the last pull */
     struct held held[HELD_MAX];
     unsigned n_held;

@@ -9,7 +9,6 @@
 #define WANT_MAX 64u
 #define WELCOME_MS 5000u      /* for an answer to hello */
 #define REPEAT_MS 10000u      /* for an answer to a result */
-#define BACKOFF_MAX_MS 32000u
 
 int sl_worker_new(const struct sl_worker_opts *o, uint64_t now_ms, struct sl_worker **out,
                   struct sl_error *e)
@@ -173,6 +172,7 @@ static void on_welcome(struct sl_worker *w, const cJSON *m, uint64_t now_ms)
     w->heartbeat_ms = (uint32_t)sl_get_uint(m, "heartbeat_ms", 5000);
     if (w->heartbeat_ms < 10)
         w->heartbeat_ms = 10;
+    w->lease_ms = sl_get_uint(m, "lease_ms", 0);
     w->refused.code = 0;
     cJSON_ArrayForEach(ref, sl_get(m, "dropped"))
         forget_ref(w, ref);
@@ -218,6 +218,16 @@ static void on_revoke(struct sl_worker *w, const cJSON *m)
     }
 }
 
+/* A worker that holds tasks comes back within a lease, however long the daemon was away: it
+ * waits for an answer half of one, a quarter while it reaches nobody, and as long before it
+ * tries again. */
+static uint64_t at_most(const struct sl_worker *w, uint64_t ms, unsigned part)
+{
+    uint64_t most = w->lease_ms / part;
+
+    return w->n_held && most && most < ms ? most : ms;
+}
+
 /* A refused hello can be answered by no other one, but a daemon can change. */
 static void on_error(struct sl_worker *w, const cJSON *m)
 {
@@ -230,13 +240,14 @@ static void on_error(struct sl_worker *w, const cJSON *m)
 
 static void lose(struct sl_worker *w, const char *why, uint64_t now_ms)
 {
-    uint64_t wait = 1000ull << (w->tries < 6 ? w->tries : 5);
+    uint64_t wait = 1000ull << (w->tries < 5 ? w->tries : 5);
 
     sl_worker_log(w, SL_LOG_WARNING, "connection-lost", 0, -1, "%s; trying again", why);
     sl_worker_drop_messages(w);
     w->link = LINK_NONE;
     w->asked = 0;
-    w->hello_ms = now_ms + (wait > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : wait);
+    w->anew = true;
+    w->hello_ms = now_ms + at_most(w, wait, 4);
 }
 
 static void handle(struct sl_worker *w, const struct sl_msg *m, uint64_t now_ms)
@@ -334,9 +345,14 @@ int sl_worker_tick(struct sl_worker *w, const struct sl_worker_progress *p, uint
         return 0;
     }
     if (w->link == LINK_NONE && now_ms >= w->hello_ms) {
+        bool anew = w->anew;
+
+        w->anew = false;
         sl_worker_send_hello(w, now_ms);
         w->heard_ms = now_ms;
-    } else if (w->link == LINK_HELLO && now_ms - w->hello_ms > WELCOME_MS) {
+        return anew;
+    }
+    if (w->link == LINK_HELLO && now_ms - w->hello_ms > at_most(w, WELCOME_MS, w->out ? 4 : 2)) {
         if (w->tries == 1)
             lose(w, "the daemon does not answer: it is not running there, or this worker is not in its "
                     "allow-list", now_ms);

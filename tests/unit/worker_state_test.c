@@ -224,6 +224,46 @@ static void a_result_is_repeated_until_acknowledged(void **state)
         assert_non_null(heard(w, &m));
 }
 
+/* How long until the next hello, and that it goes over a new connection. nobody: what is
+ * said cannot be sent. */
+static uint64_t until_hello(struct world *w, bool nobody)
+{
+    uint8_t *bytes = NULL;
+    uint64_t waited = 0;
+    struct sl_msg m;
+    size_t n;
+    int anew = 0;
+
+    for (waited = 0; !heard(w, &m); waited += 100)
+        anew = tick(w, 100, 10);
+    assert_int_equal(m.id, SL_M_HELLO);
+    assert_int_equal(anew, 1);
+    sl_msg_free(&m);
+    if (nobody) {
+        assert_int_equal(sl_worker_next(w->w, &bytes, &n), 0);
+        bytes = calloc(1, 1);
+        assert_non_null(bytes);
+        sl_worker_unsent(w->w, bytes, 1);
+    }
+    return waited;
+}
+
+static void an_idle_worker_backs_off(void **state)
+{
+    struct world *w = *state;
+    uint64_t waited = 0;
+
+    connect_worker(w);
+    hears(w, SL_M_PULL);
+    assert_int_equal(tick(w, 4100, 10), 1);
+    /* Ever more seldom, never less than every 37 seconds. */
+    for (unsigned hellos = 0; hellos < 10; hellos++) {
+        waited = until_hello(w, false);
+        assert_true(waited >= 500 && waited <= 38000);
+    }
+    assert_true(waited > 30000);
+}
+
 static void silence_ends_a_connection(void **state)
 {
     struct world *w = *state;
@@ -238,17 +278,12 @@ static void silence_ends_a_connection(void **state)
     assert_false(sl_worker_connected(w->w));
     finish(w, 3, 9, SL_OUTCOME_RESULT); /* kept */
     hears_nothing(w);
-    /* Hello again and again, ever more seldom, never less than every 37 seconds. */
+    /* Hello again and again; it holds a task, so in less than its lease of 9 s every time,
+     * and in half of that when nobody even takes the hello. */
     for (unsigned hellos = 0; hellos < 10; hellos++) {
-        struct sl_msg m;
-
-        for (waited = 0; !heard(w, &m); waited += 100)
-            tick(w, 100, 10);
-        assert_int_equal(m.id, SL_M_HELLO);
-        assert_true(waited >= 500 && waited <= 38000);
-        sl_msg_free(&m);
+        waited = until_hello(w, hellos % 2);
+        assert_true(waited >= 500 && waited <= (hellos % 2 ? 7100 : 4900));
     }
-    assert_true(waited > 30000);
     tell(w, "{\"v\":2,\"m\":\"welcome\",\"daemon\":\"00000000000000000000000000000002\",\"version\":\"1\","
             "\"role\":\"worker\",\"heartbeat_ms\":1000,\"lease_ms\":9000}");
     hears(w, SL_M_RESULT);
@@ -371,6 +406,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_task_from_pull_to_ack, setup, teardown),
         cmocka_unit_test_setup_teardown(a_result_is_repeated_until_acknowledged, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_idle_worker_backs_off, setup, teardown),
         cmocka_unit_test_setup_teardown(silence_ends_a_connection, setup, teardown),
         cmocka_unit_test_setup_teardown(revoked_tasks_are_dropped, setup, teardown),
         cmocka_unit_test_setup_teardown(a_drain_ends_in_order, setup, teardown),
