@@ -325,10 +325,9 @@ sub rss {
     my ($kib) = slurp("/proc/$ALIVE{daemon}{pid}/status") =~ /^VmHWM:\s+(\d+)/m;
     return $kib;
 }
-# ZMTP 3.0 by hand: greeting, READY, and a frame that says it has 2 GiB.
-sub oversized {
+# ZMTP 3.0 by hand: greeting and READY. The socket, and what reads n bytes from it; or words.
+sub by_hand {
     my $s = IO::Socket::UNIX->new(Peer => "$RUN/sock/d") or return "connect: $!";
-    local $SIG{PIPE} = 'IGNORE';
     my $take = sub {
         my ($n) = @_;
         my $got = '';
@@ -346,6 +345,13 @@ sub oversized {
     my $head = $take->(2);
     return "ready $head" unless length $head == 2;
     $take->(ord substr $head, 1, 1);
+    return ($s, $take);
+}
+# A frame that says it has 2 GiB.
+sub oversized {
+    local $SIG{PIPE} = 'IGNORE';
+    my ($s, $take) = by_hand();
+    return $s if !$take;
     syswrite $s, "\2" . pack('Q>', 2 << 30) . 'x' x 1000;
     my $end = time + 10;
     while (time < $end) { # pings may come first
@@ -365,6 +371,42 @@ cmp_ok(rss() - $memory, '<', 64 << 10, 'no memory was taken for either');
 ($a) = grep { $_->{m} eq 'nack' } ask({ m => 'result', job => 0 + $id, task => 0, epoch => 4711, bytes => 1, checksum => 'f' x 16 }, '-w');
 like($a && $a->{text}, qr/the lease is not yours/, 'a forged epoch');
 ok(wait_daemon(), 'the daemon stays');
+
+# One message of frames without an end: libzmq keeps it until memory ends, and nobody can stop
+# it. What is then killed and started again, as its unit does it, has lost nothing.
+step('a message without an end');
+# Sends small frames of one message, each with the flag MORE, until the other side is gone.
+sub endless {
+    local $SIG{PIPE} = 'IGNORE';
+    my ($s, $take) = by_hand();
+    return $s if !$take;
+    my $frames = join '', ("\1\x40" . 'x' x 64) x 1000;
+    my $sent = 0;
+    while ($sent < 2 << 30) {
+        my $n = syswrite $s, $frames;
+        return 'closed' if !defined $n;
+        $sent += $n;
+        $frames = substr($frames, $n) . substr($frames, 0, $n) if $n < length $frames;
+    }
+    return 'all was taken';
+}
+stop_one('daemon');
+start_one('daemon', before => ['prlimit', '--as=700000000', '--core=0']);
+wait_daemon();
+$id = submit(demo_spec('endless'));
+until_job($id, 30, sub { $_[0]{done} });
+my $held = submit(demo_spec('after it'), hold => JSON::PP::true);
+is(endless(), 'closed', 'a message that does not end takes all the memory that the daemon may have');
+my $status = ended('daemon', 10);
+ok($status && $status != 2 && $status != 13, 'which ends it, in a way after which its unit starts it again')
+    or diag(defined $status ? "exit status $status" : 'it lives');
+kill_one('daemon') if $ALIVE{daemon};
+start_one('daemon', %under);
+ok(wait_daemon(), 'started again');
+is_state(wait_job($id, 60), 'succeeded', 'the job that was under way ends well');
+is_the_file('endless', 'with the same file');
+is((job($held) // {})->{state}, 'held', 'what was acknowledged is there');
+run($SLUICE, 'cancel', $held);
 
 # ---- a second daemon: on the same path, on the same state
 spit("$RUN/second.conf", slurp($ENV{SLUICE_CONFIG}) =~ s{^state_dir = .*}{state_dir = $RUN/state2}mr);

@@ -232,12 +232,11 @@ static uint64_t until_hello(struct world *w, bool nobody)
     uint64_t waited = 0;
     struct sl_msg m;
     size_t n;
-    int anew = 0;
 
-    for (waited = 0; !heard(w, &m); waited += 100)
-        anew = tick(w, 100, 10);
+    do
+        waited += 100; /* a connection is given up, then there is another, with a hello */
+    while (tick(w, 100, 10) == 0 || !heard(w, &m));
     assert_int_equal(m.id, SL_M_HELLO);
-    assert_int_equal(anew, 1);
     sl_msg_free(&m);
     if (nobody) {
         assert_int_equal(sl_worker_next(w->w, &bytes, &n), 0);
