@@ -123,4 +123,19 @@ my $j = until_job($again, 30, sub { @{ $_[0]{failures} } });
 like($j->{failures}[0]{text}, qr/^\Q$OUT\E: the files of job $again are not there/, 'the stitch fails');
 rename "$RUN/moved", $OUT or die $!;
 ended_well($again, 'removed', 'put back in time it goes on by itself');
+
+# ---- verify reads the source as the other tasks do: not from outside the roots
+$id = submit(demo_spec('outside'));
+is_state(wait_job($id, 60), 'succeeded', 'a job whose source lies where it may');
+# A link as in a Hugging Face cache, which may be anywhere but for the roots.
+my $outside = scratch() . '/models--x';
+my $blob = "$outside/blobs/" . 'a' x 40;
+mkdir $_ or die $! for $outside, "$outside/blobs";
+run_ok('copy', 'cp', "$RUN/src/$shard", $blob);
+unlink "$RUN/src/$shard";
+symlink $blob, "$RUN/src/$shard" or die $!;
+ask({ m => 'verify', job => 0 + $id });
+$j = wait_job($id, 60);
+is_state($j, 'failed', 'then a link leads out of the root: verify fails');
+like($j->{error}, qr{\Q$shard\E: lies outside the folders allowed here}, 'and says so');
 done_testing();
