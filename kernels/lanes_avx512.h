@@ -58,6 +58,9 @@ V_FN vi v_magic(vf a)
     return _mm512_ternarylogic_epi32(b, v_seti(0x7fffff), v_seti(0x4b000000), 0xea);
 }
 
+/* Scarcely a value is out of range, and to look for it once is cheaper than to put bits right. */
+#define V_NEAR_FIRST
+
 V_FN vi v_f16(vf a)
 {
     return _mm512_cvtepu16_epi32(_mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));

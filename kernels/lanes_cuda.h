@@ -93,6 +93,7 @@ V_FN vm v_ine(vi a, vi b) { return a != b; }
 V_FN vi v_trunc(vf a) { return a > -2147483648.f && a < 2147483648.f ? (vi)a : INT_MIN; }
 V_FN vf v_tofloat(vi a) { return RN_FLOAT(a); }
 V_FN vf v_frombits(vi a) { return sl_float((uint32_t)a); }
+V_FN vi v_bits(vf a) { return (vi)sl_bits(a); }
 
 /* A CUDA NaN has all mantissa bits set, an x86 one only the first: both must
  * count as level 0. */

@@ -76,6 +76,9 @@ V_FN vi v_magic(vf a)
     return ((vi)(a + v_set(12582912.f)) & v_seti(0x7fffff)) | v_seti(0x4b000000);
 }
 
+/* Scarcely a value is out of range, and to look for it once is cheaper than to put bits right. */
+#define V_NEAR_FIRST
+
 V_FN vi v_f16(vf a)
 {
     vi r;
