@@ -197,6 +197,15 @@ isnt(run($SLUICE, 'wait', 2)->{rc}, 0, 'a cancelled job is no success');
 like(run($SLUICE, 'show', 1)->{out}, qr/^prefix +tiny-8x12M-v3-Q4_K_M$/m, 'show');
 like(run($SLUICE, 'show', 1, '--recipe')->{out}, qr/^mixture|^default/m, 'show --recipe');
 
+for my $time ('0.3s', '300ms') {
+    $r = fails("wait --timeout $time", 124, qr/^sluice wait: job 1 and 1 more have not ended in that time; they go on$/m,
+        $SLUICE, 'wait', 1, 3, '--timeout', $time);
+    cmp_ok($r->{secs}, '>=', 0.3, 'not before');
+}
+fails('a number alone is seconds', 124, qr/^sluice wait: job 1 has not ended/m, $SLUICE, 'wait', 1, '--timeout', 1);
+fails("--timeout $_", 2, qr/--timeout '\Q$_\E': expected a time/, $SLUICE, 'wait', 1, '--timeout', $_) for '0', '5x', '-1s', '';
+is(run($SLUICE, 'wait', 2, '--timeout', '1h')->{rc}, run($SLUICE, 'wait', 2)->{rc}, 'an ended job needs no time');
+
 # A client that waits lives through the daemon's death.
 my $waiting = start($SLUICE, 'wait', 1, 3);
 sleep 0.3;
