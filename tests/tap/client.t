@@ -175,6 +175,8 @@ like(run($SLUICE, 'show', 1)->{out}, qr/^user +\Q$me\E$/m, 'show too');
 my @json = json_lines(run($SLUICE, 'queue', '--json')->{out});
 is_deeply([map { [@$_{qw(id message_type schema)}] } @json], [[1, 'job', 1], [2, 'job', 1]], 'JSON lines');
 like($json[0]{submitted}, qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, 'with times of RFC 3339');
+like(run($SLUICE, 'queue', '-o', 'id,reason')->{out}, qr/^ *1 +held by .*; 'sluice release 1' lets it go on$/m, 'people see what to do');
+like(run($SLUICE, 'show', 2)->{out}, qr/^reason +held by .*; 'sluice release 2' lets it go on$/m, 'show too');
 run_ok('set', $SLUICE, 'set', 2, '-p', 80, '-l', 'big', '--remove-label', 'a');
 is(run($SLUICE, 'queue', '--parsable', '-o', 'id,priority', '--label', 'big')->{out}, "2|80\n", 'found by its label');
 $r = run_ok('once', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--once', 'k1', '--after', '1', '--parsable');
