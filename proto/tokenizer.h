@@ -39,6 +39,11 @@ int sl_tokenizer_special(const struct sl_source_dir *dir, const struct cJSON *to
                          const struct cJSON *tokenizer_config, const struct cJSON *config,
                          uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
+/* Effect: appends the chat templates: tokenizer_config.json's (config), else those of
+ * chat_template.jinja and additional_chat_templates/NAME.jinja, else chat_template.json's. */
+int sl_tokenizer_chat(const struct sl_source_dir *dir, const struct cJSON *config, struct sl_kvs *kvs,
+                      struct sl_error *e) SL_MUST_USE;
+
 /* Effect: text in the byte-level alphabet (U+0100 + b for bytes that have no visible
  * character of their own) as bytes, and these as UTF-8, U+FFFD for what is none;
  * *out malloc'ed, NULL when memory is out. Returns false when text has other
