@@ -133,30 +133,35 @@ demo:
 MANUALS := $(sort $(wildcard client/*.[158]))
 # A shell's completions, under the name that it looks for.
 COMPLETIONS := bash:bash-completion/completions/sluice zsh:zsh/site-functions/_sluice fish:fish/vendor_completions.d/sluice.fish
-UNITS  := sluiced.service sluice-worker@.service user/sluiced.service user/sluice-worker@.service
 SHARED := sluice.conf alerts.rules.yml grafana-dashboard.json
-# A file that names the programs' place: $(1) from here, $(2) where it belongs.
-install_unit = install -d $(DESTDIR)$(dir $(2)) && rm -f $(DESTDIR)$(2) \
-    && sed 's|/usr/local|$(PREFIX)|g' $(1) >$(DESTDIR)$(2) && chmod 644 $(DESTDIR)$(2) && echo "installed $(DESTDIR)$(2)"
+# Files that name the programs' place: FROM:TO, below systemd/ and PREFIX/lib/.
+PLACED := sluiced.service:systemd/system/sluiced.service sluice-worker@.service:systemd/system/sluice-worker@.service \
+          user/sluiced.service:systemd/user/sluiced.service user/sluice-worker@.service:systemd/user/sluice-worker@.service \
+          sluice.sysusers:sysusers.d/sluice.conf sluice.tmpfiles:tmpfiles.d/sluice.conf
+# DESTDIR and PREFIX may hold spaces and quotes: the shell gets each in one piece, and
+# systemd as it writes them. The bar is sed's.
+empty   :=
+quoted   = '$(subst ','\'',$(1))'
+in_place = $(subst |,\|,$(subst &,\&,$(subst $(empty) $(empty),\\x20,$(subst %,%%,$(1)))))
+AT       = $(call quoted,$(DESTDIR)$(PREFIX))
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/sluice/recipes
-	install -m 755 $(addprefix $(B)/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
-	$(if $(RECIPES),install -m 644 $(RECIPES) $(DESTDIR)$(PREFIX)/share/sluice/recipes)
-	@for m in $(MANUALS); do install -D -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/} || exit 1; done
-	@for c in $(COMPLETIONS); do f=$(DESTDIR)$(PREFIX)/share/$${c#*:}; \
-	    install -d $${f%/*} && $(B)/sluice completion $${c%%:*} >$$f && chmod 644 $$f || exit 1; done
-	@$(foreach f,$(UNITS),$(call install_unit,systemd/$(f),$(PREFIX)/lib/systemd/$(or $(filter user/%,$(f)),system/$(f)));)
-	@$(call install_unit,systemd/sluice.sysusers,$(PREFIX)/lib/sysusers.d/sluice.conf)
-	@$(call install_unit,systemd/sluice.tmpfiles,$(PREFIX)/lib/tmpfiles.d/sluice.conf)
-	install -m 644 $(addprefix systemd/,$(SHARED)) $(DESTDIR)$(PREFIX)/share/sluice
+	install -d $(AT)/bin $(AT)/share/sluice/recipes
+	install -m 755 $(addprefix $(B)/,$(PROGRAMS)) $(AT)/bin
+	$(if $(RECIPES),install -m 644 $(RECIPES) $(AT)/share/sluice/recipes)
+	@at=$(AT); for m in $(MANUALS); do install -D -m 644 $$m "$$at/share/man/man$${m##*.}/$${m##*/}" || exit 1; done
+	@at=$(AT); for c in $(COMPLETIONS); do f="$$at/share/$${c#*:}"; \
+	    install -d "$${f%/*}" && $(B)/sluice completion $${c%%:*} >"$$f" && chmod 644 "$$f" || exit 1; done
+	@at=$(AT); for u in $(PLACED); do f="$$at/lib/$${u#*:}"; install -d "$${f%/*}" && rm -f "$$f" \
+	    && sed $(call quoted,s|/usr/local|$(call in_place,$(PREFIX))|g) "systemd/$${u%%:*}" >"$$f" \
+	    && chmod 644 "$$f" && echo "installed $$f" || exit 1; done
+	install -m 644 $(addprefix systemd/,$(SHARED)) $(AT)/share/sluice
 
 uninstall:
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS))
-	rm -rf $(DESTDIR)$(PREFIX)/share/sluice
-	@for m in $(MANUALS); do rm -f $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/}; done
-	@for c in $(COMPLETIONS); do rm -f $(DESTDIR)$(PREFIX)/share/$${c#*:}; done
-	rm -f $(foreach f,$(UNITS),$(DESTDIR)$(PREFIX)/lib/systemd/$(or $(filter user/%,$(f)),system/$(f)))
-	rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/sluice.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/sluice.conf
+	rm -f $(foreach p,$(PROGRAMS),$(AT)/bin/$(p))
+	rm -rf $(AT)/share/sluice
+	@at=$(AT); for m in $(MANUALS); do rm -f "$$at/share/man/man$${m##*.}/$${m##*/}"; done
+	@at=$(AT); for c in $(COMPLETIONS); do rm -f "$$at/share/$${c#*:}"; done
+	@at=$(AT); for u in $(PLACED); do rm -f "$$at/lib/$${u#*:}"; done
 
 clean:
 	rm -rf build

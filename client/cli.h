@@ -93,6 +93,7 @@ struct cli_plan_args {
     const uint32_t *prune;      /* quantize only: layers left out, ascending */
     uint32_t n_prune;
     int sizes_only;             /* types that cannot be written are no error */
+    bool silent;                /* nothing is shown while a plan takes its time */
 };
 
 #define CLI_PLAN_TABLE_MAX 28
@@ -120,8 +121,11 @@ int cli_job_open(struct sl_job_plan *j, const char *source, bool config_only,
 int cli_job_open_text(struct sl_job_plan *j, const char *source, const struct cli_plan_args *a,
                       const char *name, const char *text, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: says on stderr what the imatrix does not cover. */
-void cli_job_notes(const struct sl_job_plan *j);
+/* Effect: says on stderr what the imatrix does not cover and which rules decide nothing;
+ * json: the latter also as JSON lines, message_type "warning". */
+void cli_job_notes(const struct sl_job_plan *j, bool json);
+/* Effect: calls fn for each line of the latter. */
+void cli_each_warning(const struct sl_job_plan *j, void (*fn)(void *user, const char *line), void *user);
 
 /* Effect: prints an object as one line on stdout. Takes it. Errors: SL_EFAIL. */
 int cli_print_json(struct cJSON *object, struct sl_error *e) SL_MUST_USE;

@@ -1,5 +1,7 @@
 #include "client/cli.h"
 
+#include "client/waiting.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,12 +70,16 @@ int cli_job_options(const struct cli_plan_args *a, struct sl_job_options *o, str
     return 0;
 }
 
-/* Everything before the recipe and the plan. */
+/* Everything before the recipe and the plan; o's prefix and config_only stay as they are. */
 static int open_options(struct sl_job_plan *j, const struct cli_plan_args *a, struct sl_job_options *o,
                         struct sl_error *e)
 {
+    const struct sl_job_options given = *o;
+
     memset(j, 0, sizeof *j);
     SL_TRY(cli_job_options(a, o, e));
+    o->prefix = given.prefix;
+    o->config_only = given.config_only;
     for (int i = 0; i < a->n_tensor_type; i++)
         SL_TRY(add_tensor_type(j, "--tensor-type", a->tensor_type[i], e));
     if (a->tensor_type_file)
@@ -83,28 +89,44 @@ static int open_options(struct sl_job_plan *j, const struct cli_plan_args *a, st
     return 0;
 }
 
+static int open_named(struct sl_job_plan *j, const char *source, const struct cli_plan_args *a,
+                      struct sl_job_options *o, struct sl_error *e)
+{
+    SL_TRY(open_options(j, a, o, e));
+    SL_TRY(sl_recipe_load(a->recipe, &j->recipe, e));
+    return sl_job_plan_make(j, source, o, e);
+}
+
 int cli_job_open(struct sl_job_plan *j, const char *source, bool config_only,
                  const struct cli_plan_args *a, const char *out_prefix, struct sl_error *e)
 {
-    struct sl_job_options o;
+    struct sl_job_options o = {.config_only = config_only, .prefix = out_prefix};
+    struct waiting w;
+    int rc;
 
     memset(j, 0, sizeof *j);
     if (!a->recipe)
         return sl_fail(e, SL_EUSAGE,
                        "no recipe given: use --recipe NAME ('sluice recipes' lists them)");
-    SL_TRY(open_options(j, a, &o, e));
-    o.config_only = config_only;
-    o.prefix = out_prefix;
-    SL_TRY(sl_recipe_load(a->recipe, &j->recipe, e));
-    return sl_job_plan_make(j, source, &o, e);
+    waiting_begin(&w, a->silent, "planning", source);
+    rc = open_named(j, source, a, &o, e);
+    waiting_end(&w);
+    return rc;
 }
 
 int cli_job_open_text(struct sl_job_plan *j, const char *source, const struct cli_plan_args *a,
                       const char *name, const char *text, struct sl_error *e)
 {
-    struct sl_job_options o;
+    struct sl_job_options o = {.prefix = NULL};
+    struct waiting w;
+    int rc;
 
-    SL_TRY(open_options(j, a, &o, e));
-    SL_TRY(sl_recipe_parse(name, name, text, &j->recipe, e));
-    return sl_job_plan_make(j, source, &o, e);
+    waiting_begin(&w, a->silent, "planning", source);
+    rc = open_options(j, a, &o, e);
+    if (rc == 0)
+        rc = sl_recipe_parse(name, name, text, &j->recipe, e);
+    if (rc == 0)
+        rc = sl_job_plan_make(j, source, &o, e);
+    waiting_end(&w);
+    return rc;
 }

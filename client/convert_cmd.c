@@ -15,11 +15,12 @@ static int convert(struct args *a, const char *source, struct sl_job_plan *j, st
 {
     struct convert_opts o;
 
+    a->plan.silent = a->run.quiet || a->run.json;
     SL_TRY(convert_options(&a->run, &o, e));
     SL_TRY(output_parse(out, a->output ? a->output : "./", e));
     SL_TRY(cli_job_open(j, source, false, &a->plan, out->prefix, e));
     if (!a->run.quiet)
-        cli_job_notes(j);
+        cli_job_notes(j, a->run.json);
     SL_TRY(output_attach(out, j->plan, e));
     out->sparse = o.sparse;
     if (a->run.dry_run)

@@ -22,6 +22,7 @@ struct state {
     char *drawn;            /* lines on the screen; NULL: none */
     uint64_t last_event;
     uint64_t next_plain;    /* ms: when plain lines are due */
+    uint64_t end_ms;        /* when it gives up */
     unsigned n_ended;
     cJSON *ended[IDS_MAX];  /* record `job`, by place in ids */
 };
@@ -181,11 +182,28 @@ static int take(struct state *s, const struct sl_msg *m, struct sl_error *e)
     }
 }
 
+static int out_of_time(const struct state *s, struct sl_error *e)
+{
+    unsigned i = 0, left = s->f->ids->n - s->n_ended;
+
+    while (s->ended[i])
+        i++;
+    if (left > 1)
+        return sl_fail(e, SL_ETIMEOUT, "job %llu and %u more have not ended in that time; they go on",
+                       (unsigned long long)s->f->ids->id[i], left - 1);
+    return sl_fail(e, SL_ETIMEOUT, "job %llu has not ended in that time; it goes on",
+                   (unsigned long long)s->f->ids->id[i]);
+}
+
 static int one_event(struct state *s, struct sl_error *e)
 {
     struct sl_msg m;
-    int rc = daemon_link_next(s->l, 1000, &m, e);
+    uint64_t now = now_ns() / 1000000;
+    int rc;
 
+    if (now >= s->end_ms)
+        return out_of_time(s, e);
+    rc = daemon_link_next(s->l, s->end_ms - now < 1000 ? (int)(s->end_ms - now) : 1000, &m, e);
     SL_TRY(rc);
     if (rc == DAEMON_LINK_MESSAGE) {
         rc = take(s, &m, e);
@@ -250,6 +268,7 @@ int follow_jobs(struct daemon_link *l, const struct follow *f, struct sl_error *
         return sl_fail(e, SL_EFAIL, "out of memory");
     s->l = l;
     s->f = f;
+    s->end_ms = f->limit_ms ? now_ns() / 1000000 + f->limit_ms : UINT64_MAX;
     s->draw = f->show && !f->json && term_can_draw(STDERR_FILENO);
     rc = ask_again(s, e);
     while (rc == 0 && !interrupt_asked() && (f->ids->n == 0 || s->n_ended < f->ids->n)) {

@@ -40,7 +40,7 @@ static int show(const struct plan_cmd *c, const struct sl_job_plan *job, const s
     }
     cJSON_Delete(extra);
     if (rc == 0)
-        cli_job_notes(job);
+        cli_job_notes(job, false);
     plan_view_free(&view);
     return rc;
 }
@@ -149,9 +149,10 @@ static int make_target(const struct plan_cmd *c, const char *source, const struc
         say_target(&t);
     if (rc == 0 && c->write_recipe)
         rc = write_recipe(c->write_recipe, t.text, e);
-    if (rc == 0 && !c->write_recipe && !c->json)
+    if (rc == 0 && !c->write_recipe && !c->json) {
         fputs(t.text, stdout);
-    else if (rc == 0) {
+        cli_job_notes(&t.probe, false);
+    } else if (rc == 0) {
         rc = cli_job_open_text(&job, source, &c->plan, t.name, t.text, e);
         if (rc == 0)
             rc = show(c, &job, out, target_json(&t), e);
@@ -220,6 +221,7 @@ static int plan_and_show(struct plan_cmd *c, const char *source, struct sl_error
              : c->target.bpw ? c->target.bpw : "");
     for (char *p = command; *p; p++)
         *p = (unsigned char)*p < 0x20 || *p == 0x7f ? '?' : *p;
+    c->plan.silent = c->quiet || c->json;
     c->target.command = command;
     c->target.file = c->write_recipe;
     c->target.progress = progress_mode_for(false, c->quiet);

@@ -101,6 +101,11 @@ static void add_output(cJSON *root, const struct plan_view *v)
         cJSON_AddItemToArray(missing, cJSON_CreateString("tokenizer.json"));
 }
 
+static void add_warning(void *list, const char *line)
+{
+    cJSON_AddItemToArray(list, cJSON_CreateString(line));
+}
+
 int plan_view_json(const struct plan_view *v, struct cJSON *extra, struct sl_error *e)
 {
     cJSON *root = cJSON_CreateObject(), *list;
@@ -119,6 +124,7 @@ int plan_view_json(const struct plan_view *v, struct cJSON *extra, struct sl_err
     if (v->unwritable >= 0)
         cJSON_AddStringToObject(root, "unwritable_type", sl_type_info(v->unwritable)->name);
     cJSON_AddBoolToObject(root, "needs_imatrix", v->needs_imatrix != NULL);
+    cli_each_warning(v->job, add_warning, cJSON_AddArrayToObject(root, "warnings"));
     while (extra && extra->child) {
         cJSON *field = cJSON_DetachItemViaPointer(extra, extra->child);
 

@@ -119,6 +119,7 @@ static int quantize(struct args *a, const char *source, const char *target, stru
 {
     struct convert_opts o;
 
+    a->plan.silent = a->run.quiet || a->run.json;
     SL_TRY(convert_options(&a->run, &o, e));
     SL_TRY(output_parse(out, target, e));
     if (!a->plan.split_max_size)
@@ -131,7 +132,7 @@ static int quantize(struct args *a, const char *source, const char *target, stru
         return sl_fail(e, SL_EUSAGE, "%s is no GGUF file; use 'sluice convert' for a checkpoint",
                        source);
     if (!a->run.quiet)
-        cli_job_notes(j);
+        cli_job_notes(j, a->run.json);
     SL_TRY(output_attach(out, j->plan, e));
     out->sparse = o.sparse;
     if (a->run.dry_run) {

@@ -175,13 +175,28 @@ static void files(const cJSON *r, bool raw, char out[CELL_MAX])
     put_list(out, r, "files");
 }
 
+void record_why(const cJSON *job, char *buf, size_t cap)
+{
+    const char *text = sl_get_str(job, "reason"), *state = sl_get_str(job, "state");
+
+    if (!text || !*text)
+        text = sl_get_str(job, "error");
+    if (text && state && strcmp(state, "held") == 0)
+        snprintf(buf, cap, "%s; 'sluice release %llu' lets it go on", text,
+                 (unsigned long long)sl_get_uint(job, "id", 0));
+    else
+        snprintf(buf, cap, "%s", text ? text : "");
+}
+
 /* Why it waits, or why it failed. */
 static void reason(const cJSON *r, bool raw, char out[CELL_MAX])
 {
     const char *text = sl_get_str(r, "reason");
 
-    (void)raw;
-    put(out, text && *text ? text : sl_get_str(r, "error"));
+    if (raw)
+        put(out, text && *text ? text : sl_get_str(r, "error"));
+    else
+        record_why(r, out, CELL_MAX);
 }
 
 /* Last part of the source's path. */
@@ -355,23 +370,44 @@ cJSON *record_json(const struct cJSON *record)
     return copy;
 }
 
-void record_name_users(struct cJSON *record)
+/* The name behind the "uid:N" that text begins with, and *n = its bytes; NULL when there is none. */
+static const char *name_of_uid(const char *text, size_t *n)
 {
-    const char *user = sl_get_str(record, "user");
     const struct passwd *p;
     unsigned long uid;
-    cJSON *item;
     char *end;
+
+    if (!text || strncmp(text, "uid:", 4) != 0)
+        return NULL;
+    uid = strtoul(text + 4, &end, 10);
+    p = end == text + 4 || (*end && *end != ' ') ? NULL : getpwuid((uid_t)uid);
+    *n = (size_t)(end - text);
+    return p ? p->pw_name : NULL;
+}
+
+/* In a field, what follows `before`. */
+static void name_user(cJSON *record, const char *field, const char *before)
+{
+    const char *text = sl_get_str(record, field), *name;
+    size_t n, skip = strlen(before);
+    char *named;
+
+    if (!text || strncmp(text, before, skip) != 0 || !(name = name_of_uid(text + skip, &n))
+        || asprintf(&named, "%s%s%s", before, name, text + skip + n) < 0)
+        return;
+    cJSON_ReplaceItemInObjectCaseSensitive(record, field, cJSON_CreateString(named));
+    free(named);
+}
+
+void record_name_users(struct cJSON *record)
+{
+    cJSON *item;
 
     if (cJSON_IsArray(record)) {
         cJSON_ArrayForEach(item, record)
             record_name_users(item);
         return;
     }
-    if (!user || strncmp(user, "uid:", 4) != 0)
-        return;
-    uid = strtoul(user + 4, &end, 10);
-    p = *end || end == user + 4 ? NULL : getpwuid((uid_t)uid);
-    if (p)
-        cJSON_ReplaceItemInObjectCaseSensitive(record, "user", cJSON_CreateString(p->pw_name));
+    name_user(record, "user", "");
+    name_user(record, "reason", "held by ");
 }

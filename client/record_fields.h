@@ -20,8 +20,12 @@ struct cJSON;
  * it, in RFC 3339. The caller's (cJSON_Delete); NULL when memory is out. */
 struct cJSON *record_json(const struct cJSON *record);
 
+/* Effect: buf = why a job is not further, and the verb that lets it go on when a user holds it;
+ * else why it failed. */
+void record_why(const struct cJSON *job, char *buf, size_t cap);
+
 /* Effect: in a job, or an array of them, "uid:1000" of this machine becomes its
- * name, for people to read. */
+ * name, for people to read: the job's user, and who holds it. */
 void record_name_users(struct cJSON *record);
 
 #endif

@@ -61,7 +61,7 @@ static int add_specs(const struct submit_args *a, const char *source, bool remot
         size_t len = strcspn(p, ",");
         char name[4096];
         struct cli_plan_args one = a->plan;
-        struct submit_spec_args sa = {&one, source, a->output, a->sha256, a->force, a->sparse, remote};
+        struct submit_spec_args sa = {&one, source, a->output, a->sha256, a->force, a->sparse, remote, a->json};
         uint64_t src, out;
         char in_size[32], out_size[32];
         cJSON *spec;
@@ -72,6 +72,7 @@ static int add_specs(const struct submit_args *a, const char *source, bool remot
         memcpy(name, p, len);
         name[len] = 0;
         one.recipe = name;
+        one.silent = a->json;
         SL_TRY(submit_spec(&sa, &spec, &src, &out, e));
         if (a->dry_run)
             printf("%s/%s: %s, %s to read, %s to write\n", sl_get_str(spec, "output"),

@@ -11,6 +11,7 @@ struct submit_spec_args {
     const char *source, *output;      /* as typed */
     bool sha256, force, sparse;
     bool remote;                      /* the source may be out of reach here */
+    bool json;                        /* warnings as JSON lines too */
 };
 
 /* Effect: *spec (the caller's, cJSON_Delete) = record `spec`. The plan is built

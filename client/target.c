@@ -1,5 +1,6 @@
 #include "client/target.h"
 
+#include "client/waiting.h"
 #include "proto/size_solver.h"
 
 #include <ctype.h>
@@ -297,7 +298,9 @@ static void set_names(struct target *t, const struct target_args *a)
 int target_make(struct target *t, const char *source, const struct cli_plan_args *plan,
                 const struct target_args *a, struct sl_error *e)
 {
+    struct cli_plan_args quiet = *plan; /* one line at a time */
     struct problem p = {0};
+    struct waiting w;
     uint64_t other;
     int rc;
 
@@ -314,8 +317,12 @@ int target_make(struct target *t, const char *source, const struct cli_plan_args
         rc = check_small(t, &p, fixed_bytes(t) + other, e);
     if (rc == 0)
         rc = target_run_measure(t, a, e);
-    if (rc == 0)
-        rc = fit(t, &p, source, plan, a, e);
+    if (rc == 0) {
+        waiting_begin(&w, quiet.silent, "choosing types for", source);
+        quiet.silent = true;
+        rc = fit(t, &p, source, &quiet, a, e);
+        waiting_end(&w);
+    }
     problem_free(&p);
     return rc;
 }

@@ -1,11 +1,55 @@
 /* sluice watch, sluice wait. */
 #include "client/follow.h"
 #include "client/interrupt.h"
+#include "client/progress.h"
+#include "proto/config_value.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define DAY_MS 86400000u
 
 struct args {
     struct service_args service;
+    const char *timeout;    /* wait's: of all, not of the daemon's answer alone */
     int json, interval;
 };
+
+/* *ms = 0 without the option. A number alone is seconds, as for the other verbs. */
+static int time_limit(const char *text, uint64_t *ms, struct sl_error *e)
+{
+    char seconds[24];
+
+    *ms = 0;
+    if (!text)
+        return 0;
+    snprintf(seconds, sizeof seconds, "%.20ss", text);
+    if (!sl_parse_duration(text, ms) && !sl_parse_duration(seconds, ms))
+        *ms = 0;
+    if (*ms < 1 || *ms > 365 * (uint64_t)DAY_MS)
+        return sl_fail(e, SL_EUSAGE, "--timeout '%s': expected a time up to 365d (500ms, 30s, 2min, 1h)", text);
+    return 0;
+}
+
+/* The time that is left goes to the jobs; the daemon is waited for as long at most. */
+static int open_and_follow(const struct args *a, struct follow *f, struct sl_error *e)
+{
+    struct service_args sa = a->service;
+    struct service s = {0};
+    uint64_t limit, t0 = now_ns() / 1000000, passed;
+    int rc = time_limit(a->timeout, &limit, e);
+
+    if (limit)
+        sa.timeout = limit > DAY_MS ? (int)(DAY_MS / 1000) : (int)((limit + 999) / 1000);
+    if (rc == 0)
+        rc = service_open(&s, &sa, e);
+    passed = now_ns() / 1000000 - t0;
+    f->limit_ms = limit > passed ? limit - passed : limit ? 1 : 0;
+    if (rc == 0)
+        rc = follow_jobs(s.link, f, e);
+    service_close(&s);
+    return rc;
+}
 
 /* Parses the verb's own and the common options, connects, follows. */
 static int follow_verb(const struct cli_verb *verb, const struct poptOption *table,
@@ -13,7 +57,6 @@ static int follow_verb(const struct cli_verb *verb, const struct poptOption *tab
                        struct sl_error *e)
 {
     struct follow f = {.verb = verb->name, .show = show, .plain = stdout};
-    struct service s = {0};
     struct cli_args args;
     struct ids ids;
     int rc = cli_parse(&args, verb, argc, argv, table, show ? 0 : 1, IDS_MAX, NULL, NULL, e);
@@ -27,10 +70,7 @@ static int follow_verb(const struct cli_verb *verb, const struct poptOption *tab
     if (rc == 0 && (a->interval < 0 || a->interval > 3600))
         rc = sl_fail(e, SL_EUSAGE, "--interval: expected 1 to 3600 seconds");
     if (rc == 0)
-        rc = service_open(&s, &a->service, e);
-    if (rc == 0)
-        rc = follow_jobs(s.link, &f, e);
-    service_close(&s);
+        rc = open_and_follow(a, &f, e);
     cli_args_free(&args);
     if (rc == SL_EINTERRUPTED && show && interrupt_asked()) {
         fprintf(stderr, "sluice %s: detached; the jobs go on\n", verb->name);
@@ -56,17 +96,29 @@ static int run_watch(int argc, const char **argv, struct sl_error *e)
     return follow_verb(&cli_watch, table, &a, true, argc, argv, e);
 }
 
+static void without_option(struct poptOption *table, const char *name)
+{
+    for (struct poptOption *t = table; t->longName; t++)
+        while (t->longName && strcmp(t->longName, name) == 0)
+            for (struct poptOption *u = t; u->longName; u++)
+                u[0] = u[1];
+}
+
 static int run_wait(int argc, const char **argv, struct sl_error *e)
 {
     struct args a = {0};
     struct poptOption service[SERVICE_TABLE_MAX];
     const struct poptOption table[] = {
+        {"timeout", 0, POPT_ARG_STRING, &a.timeout, 0,
+         "give up after so long with exit code 124, such as 30s, 10min or 2h (a number alone: seconds); "
+         "the jobs go on", "TIME"},
         {"json", 0, POPT_ARG_NONE, &a.json, 0, "events, status and ends as JSON lines", NULL},
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, service, 0, "Which daemon:", NULL},
         POPT_TABLEEND,
     };
 
     service_table(&a.service, service);
+    without_option(service, "timeout");
     return follow_verb(&cli_wait, table, &a, false, argc, argv, e);
 }
 

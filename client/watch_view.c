@@ -1,6 +1,7 @@
 #include "client/watch_view.h"
 
 #include "client/cli.h"
+#include "client/record_fields.h"
 #include "client/term.h"
 #include "client/time_text.h"
 #include "proto/wire.h"
@@ -50,11 +51,9 @@ static double share_of(uint64_t done, uint64_t all)
 
 static void job_line(struct screen *s, const cJSON *j)
 {
-    const char *reason = text_of(j, "reason"), *error = text_of(j, "error");
-    const char *why = *reason ? reason : error;
     uint64_t all = sl_get_uint(j, "src_bytes", 0), done = sl_get_uint(j, "done_bytes", 0);
     uint64_t rate = sl_get_uint(j, "rate", 0);
-    char buf[LINE_MAX_BYTES], speed[32], left[32];
+    char buf[LINE_MAX_BYTES], why[LINE_MAX_BYTES], speed[32], left[32];
     int n = snprintf(buf, sizeof buf, "job %llu  %-10s  %s as %s",
                      (unsigned long long)sl_get_uint(j, "id", 0), text_of(j, "state"),
                      base_name(text_of(j, "source")), text_of(j, "recipe"));
@@ -66,6 +65,7 @@ static void job_line(struct screen *s, const cJSON *j)
     if (rate && n < (int)sizeof buf)
         n += snprintf(buf + n, sizeof buf - (size_t)n, "  %s/s  ETA %s", cli_size(speed, rate),
                       time_left(left, all > done ? all - done : 0, rate));
+    record_why(j, why, sizeof why);
     if (*why && n < (int)sizeof buf)
         snprintf(buf + n, sizeof buf - (size_t)n, "  %s", why);
     line(s, buf);
@@ -164,8 +164,7 @@ const char *watch_plain(char *buf, size_t cap, const struct cJSON *j)
 {
     uint64_t all = sl_get_uint(j, "src_bytes", 0), done = sl_get_uint(j, "done_bytes", 0);
     uint64_t rate = sl_get_uint(j, "rate", 0);
-    const char *reason = text_of(j, "reason");
-    char a[32], b[32], speed[32], left[32];
+    char a[32], b[32], speed[32], left[32], why[1100];
     int n = snprintf(buf, cap, "job %llu: %s", (unsigned long long)sl_get_uint(j, "id", 0),
                      text_of(j, "state"));
 
@@ -177,8 +176,9 @@ const char *watch_plain(char *buf, size_t cap, const struct cJSON *j)
     if (rate && n < (int)cap)
         n += snprintf(buf + n, cap - (size_t)n, ", %s/s, ETA %s", cli_size(speed, rate),
                       time_left(left, all > done ? all - done : 0, rate));
-    if (*reason && n < (int)cap)
-        snprintf(buf + n, cap - (size_t)n, " (%s)", reason);
+    record_why(j, why, sizeof why);
+    if (*text_of(j, "reason") && n < (int)cap)
+        snprintf(buf + n, cap - (size_t)n, " (%s)", why);
     return buf;
 }
 

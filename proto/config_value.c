@@ -56,13 +56,13 @@ static bool size(const char *s, uint64_t *out)
     return scaled(s, units, false, out);
 }
 
-static bool duration(const char *s, uint64_t *out)
+bool sl_parse_duration(const char *text, uint64_t *ms)
 {
     static const struct unit units[] = {
         {"ms", 1}, {"s", 1000}, {"min", 60000}, {"h", 3600000}, {"d", 86400000}, {"", 1},
     };
 
-    return scaled(s, units, true, out);
+    return scaled(text, units, true, ms);
 }
 
 static bool boolean(const char *s, uint64_t *out)
@@ -175,7 +175,7 @@ int sl_config_check(const struct sl_config_info *k, const char *text, uint64_t *
         expected = "a size (512Mi, 4G)";
         break;
     case SL_CONFIG_IS_TIME:
-        ok = duration(text, number);
+        ok = sl_parse_duration(text, number);
         expected = "a time with its unit (500ms, 30s, 2min, 1h)";
         break;
     case SL_CONFIG_IS_BOOL:

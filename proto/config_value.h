@@ -10,4 +10,7 @@
 int sl_config_check(const struct sl_config_info *k, const char *text, uint64_t *number,
                     struct sl_error *e) SL_MUST_USE;
 
+/* Effect: *ms from "500ms", "30s", "2min", "1h" or "1d". Returns false for anything else. */
+bool sl_parse_duration(const char *text, uint64_t *ms);
+
 #endif

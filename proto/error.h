@@ -24,6 +24,7 @@ enum sl_code {
     SL_EDEVICE = -10,      /* a GPU failed or was lost; the same command goes on */
     SL_EEXISTS = -13,      /* output exists already */
     SL_EINTERRUPTED = -75, /* stopped at a safe point; the same command goes on */
+    SL_ETIMEOUT = -124,    /* `sluice wait --timeout`, as timeout(1); never in a message */
 };
 
 struct sl_error {

@@ -17,6 +17,23 @@ static uint64_t pad(uint64_t n)
     return (n + SL_GGUF_ALIGN - 1) / SL_GGUF_ALIGN * SL_GGUF_ALIGN;
 }
 
+/* The types, and what there is to say of the rules. */
+static int assign_types(const struct sl_plan_input *in, const struct sl_recipe_opts *ro, struct sl_plan *p,
+                        int *types, struct sl_error *e)
+{
+    struct sl_recipe_opts o = *ro;
+    int rc;
+
+    o.used = calloc((size_t)o.n_overrides + sl_recipe_rules(in->r) + 1, 1);
+    if (!o.used)
+        return no_memory(e);
+    rc = sl_recipe_assign(in->r, in->m, &o, types, &p->n_fallback, e);
+    if (rc == 0)
+        rc = sl_recipe_idle(in->r, in->m, &o, &p->idle, e);
+    free(o.used);
+    return rc;
+}
+
 static int type_tensors(const struct sl_plan_input *in, const struct sl_recipe_opts *ro,
                         struct sl_plan *p, struct sl_error *e)
 {
@@ -29,7 +46,7 @@ static int type_tensors(const struct sl_plan_input *in, const struct sl_recipe_o
         free(types);
         return no_memory(e);
     }
-    rc = sl_recipe_assign(in->r, in->m, ro, types, &p->n_fallback, e);
+    rc = assign_types(in, ro, p, types, e);
     p->n_tensors = n;
     for (uint32_t i = 0; rc == 0 && i < n; i++) {
         struct sl_plan_tensor *t = &p->tensors[i];
@@ -288,5 +305,6 @@ void sl_plan_close(struct sl_plan *p)
     free(p->items);
     free(p->tasks);
     free(p->options);
+    free(p->idle);
     free(p);
 }

@@ -62,6 +62,7 @@ struct sl_plan {
     uint64_t file_bytes;              /* sum of segments[].file_bytes */
     uint64_t src_bytes;               /* to be read, scales included */
     uint32_t n_fallback;
+    char *idle;                       /* lines on rules that decide nothing (sl_recipe_idle); NULL: none */
     char fingerprint[33];             /* hex, of all the parts: the same work, task by task */
     char output_id[33];               /* hex, of everything that decides an output byte: like
                                          fingerprint without mtimes, output names and tasks;

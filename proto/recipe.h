@@ -59,6 +59,8 @@ struct sl_recipe_opts {
     struct sl_weight_words words;
     bool rules_2025;      /* llama.cpp's rules of February 2025 instead of August 2026 */
     bool allow_requantize; /* --allow-requantize: quantized tensors may be quantized again */
+    uint8_t *used;        /* NULL, or n_overrides + sl_recipe_rules(r) bytes, zero: the assignment
+                             sets those to 1 whose override or rule decided a tensor */
     bool any_type;        /* sizes only: types that cannot be written, or not without an
                              imatrix when there is none, are no error */
 };
@@ -72,5 +74,14 @@ struct sl_recipe_opts {
 int sl_recipe_assign(const struct sl_recipe *r, const struct sl_model *m,
                      const struct sl_recipe_opts *o, int *types, uint32_t *n_fallback,
                      struct sl_error *e) SL_MUST_USE;
+
+uint32_t sl_recipe_rules(const struct sl_recipe *r);
+
+/* Effect: after an assignment with o->used, *out (the caller's, free; NULL: nothing to say) =
+ * a line for each override, and each rule of a recipe that is not stock, that decided no
+ * tensor: which, and why; ten at most, then how many more. Rules for dense or moe layers
+ * alone may find none: they say so themselves. Errors: SL_EFAIL (memory). */
+int sl_recipe_idle(const struct sl_recipe *r, const struct sl_model *m, const struct sl_recipe_opts *o,
+                   char **out, struct sl_error *e) SL_MUST_USE;
 
 #endif

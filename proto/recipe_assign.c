@@ -34,18 +34,22 @@ static bool in_layers(const struct sl_layers *l, uint64_t i, const struct sl_hpa
     return false;
 }
 
-/* Returns 1 when the rule speaks for this tensor, 0 when not. */
-static int rule_matches(const struct assign *a, const struct sl_rule *rule, const char *name,
-                        struct sl_error *e)
+bool sl_rule_in_layers(const struct sl_rule *rule, const char *name, const struct sl_hparams *hp)
 {
     uint64_t layer;
     bool hit = rule->n_layers == 0;
 
     if (!hit && !sl_tensor_layer(name, &layer))
-        return 0;
+        return false;
     for (uint32_t i = 0; i < rule->n_layers && !hit; i++)
-        hit = in_layers(&rule->layers[i], layer, &a->m->hp);
-    return hit ? sl_pattern_match(rule->pattern, name, e) : 0;
+        hit = in_layers(&rule->layers[i], layer, hp);
+    return hit;
+}
+
+static void mark_used(const struct assign *a, uint32_t i)
+{
+    if (a->o->used)
+        a->o->used[i] = 1;
 }
 
 /* What the tensor stays in when nothing quantizes it: a GGUF source's own
@@ -78,17 +82,23 @@ static int recipe_type(struct assign *a, const struct sl_out_tensor *t, struct s
         return a->o->output_type;
     for (uint32_t i = 0; i < a->r->n_rules; i++) {
         const struct sl_rule *rule = &a->r->rules[i];
-        int hit = rule_matches(a, rule, name, e);
+        int hit = sl_rule_in_layers(rule, name, &a->m->hp) ? sl_pattern_match(rule->pattern, name, e) : 0;
 
         if (hit < 0)
             return sl_fail_context(e, "%s:%u", a->r->where, rule->line);
         if (!hit)
             continue;
+        mark_used(a, a->o->n_overrides + i);
         if (rule->type == SL_RULE_MIXTURE)
             break;
         return rule->type == SL_RULE_KEEP ? source_type(a, t) : rule->type;
     }
     return mixture_type(a, t, e);
+}
+
+bool sl_recipe_may_quantize(const struct sl_out_tensor *t)
+{
+    return !t->keep_f32 && t->transform != SL_INLINE && sl_mixture_quantizable(t);
 }
 
 /* The type before the column fallback. *fixed: the fallback does not apply. */
@@ -98,9 +108,7 @@ static int chosen_type(struct assign *a, const struct sl_out_tensor *t, bool *fi
     const struct sl_recipe_opts *o = a->o;
 
     *fixed = true;
-    if (t->keep_f32)
-        return t->src_type >= 0 ? t->src_type : SL_TYPE_F32;
-    if (t->transform == SL_INLINE || !sl_mixture_quantizable(t))
+    if (!sl_recipe_may_quantize(t))
         return t->src_type >= 0 ? t->src_type : SL_TYPE_F32;
     if (o->leave_output && strcmp(t->name, "output.weight") == 0)
         return source_type(a, t);
@@ -115,8 +123,10 @@ static int chosen_type(struct assign *a, const struct sl_out_tensor *t, bool *fi
 
         if (hit < 0)
             return sl_fail_context(e, "--tensor-type");
-        if (hit)
+        if (hit) {
+            mark_used(a, i);
             return o->overrides[i].type;
+        }
     }
     if (o->pure)
         return a->r->mixture ? sl_mixture_base_type(a->r->mixture) : a->r->default_type;
@@ -239,18 +249,23 @@ static int compile_overrides(struct assign *a, struct sl_error *e)
     return 0;
 }
 
+bool sl_recipe_tied(const struct sl_model *m)
+{
+    for (uint32_t i = 0; i < m->n_tensors; i++)
+        if (strcmp(m->tensors[i].name, "output.weight") == 0)
+            return false;
+    return true;
+}
+
 int sl_recipe_assign(const struct sl_recipe *r, const struct sl_model *m,
                      const struct sl_recipe_opts *o, int *types, uint32_t *n_fallback,
                      struct sl_error *e)
 {
     static const struct sl_recipe_opts none = {.output_type = -1, .embedding_type = -1};
-    struct assign a = {.r = r, .m = m, .o = o ? o : &none, .tied = true};
+    struct assign a = {.r = r, .m = m, .o = o ? o : &none, .tied = sl_recipe_tied(m)};
     int rc;
 
     *n_fallback = 0;
-    for (uint32_t i = 0; i < m->n_tensors; i++)
-        if (strcmp(m->tensors[i].name, "output.weight") == 0)
-            a.tied = false;
     if (r->mixture) {
         sl_mixture_begin(&a.mix, r->mixture, m, a.o->has_imatrix, a.o->rules_2025);
         a.mix.output_type = a.o->output_type;

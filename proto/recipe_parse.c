@@ -373,6 +373,11 @@ uint32_t sl_recipe_file_type(const struct sl_recipe *r)
     return (uint32_t)r->file_type;
 }
 
+uint32_t sl_recipe_rules(const struct sl_recipe *r)
+{
+    return r->n_rules;
+}
+
 bool sl_recipe_is_copy(const struct sl_recipe *r)
 {
     return r->copy;

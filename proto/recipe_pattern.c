@@ -72,6 +72,11 @@ void sl_pattern_free(struct sl_pattern *p)
     free(p);
 }
 
+const char *sl_pattern_text(const struct sl_pattern *p)
+{
+    return p->text;
+}
+
 /* On a mismatch the last star takes one character more: no recursion. */
 static bool glob_match(const char *g, const char *s)
 {

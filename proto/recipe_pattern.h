@@ -14,6 +14,7 @@ struct sl_pattern;
 int sl_pattern_compile(const char *text, bool regex, bool ignore_case, struct sl_pattern **out,
                        struct sl_error *e) SL_MUST_USE;
 void sl_pattern_free(struct sl_pattern *p);
+const char *sl_pattern_text(const struct sl_pattern *p);
 
 /* Returns 1 (matches) or 0. Errors: SL_EUSAGE when the expression needs more
  * steps than the limit for this name. */

@@ -40,6 +40,14 @@ struct sl_recipe {
     int default_type;                 /* -1: the mixture decides */
     int64_t file_type;                /* -1 until known */
     bool copy;                        /* the source's file_type instead */
+    bool stock;                       /* compiled in: written for many models */
 };
+
+/* Whether a rule's layers have the tensor of this name. */
+bool sl_rule_in_layers(const struct sl_rule *rule, const char *name, const struct sl_hparams *hp);
+/* Whether nothing but its kind keeps a tensor from a type: norms, routers and the like. */
+bool sl_recipe_may_quantize(const struct sl_out_tensor *t);
+/* Whether token_embd.weight is the output too. */
+bool sl_recipe_tied(const struct sl_model *m);
 
 #endif

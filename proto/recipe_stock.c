@@ -1,5 +1,4 @@
-#include "proto/mixture.h"
-#include "proto/recipe.h"
+#include "proto/recipe_rules.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -249,7 +248,9 @@ int sl_recipe_load(const char *name_or_path, struct sl_recipe **out, struct sl_e
     if (!text)
         return unknown_name(name_or_path, e);
     snprintf(where, sizeof where, "recipe %s", name);
-    return sl_recipe_parse(name, where, text, out, e);
+    SL_TRY(sl_recipe_parse(name, where, text, out, e));
+    (*out)->stock = true;
+    return 0;
 }
 
 bool sl_recipe_known(const char *name_or_path)

@@ -21,6 +21,7 @@ struct vocab {
     char **owned;       /* texts made here */
     uint64_t n_owned, cap_owned;
     uint64_t n_base;    /* entries of model.vocab */
+    uint64_t end_base;  /* one past the highest id there */
     int64_t max_added;  /* highest id of an added token, or -1 */
     struct sl_name_table base, added; /* text -> id */
     bool byte_decoder;  /* decoding turns the byte-level alphabet into bytes */
@@ -154,6 +155,8 @@ static int take_base(struct vocab *v, const cJSON *tokenizer, struct sl_error *e
         v->text[id] = x->string;
         v->type[id] = SL_TOKEN_NORMAL;
         v->n_base++;
+        if (id >= v->end_base)
+            v->end_base = id + 1;
     }
     return 0;
 }
@@ -225,9 +228,9 @@ static int index_base(struct vocab *v, struct sl_error *e)
     return 0;
 }
 
-/* A token that only tokenizer_config.json tells of: it keeps the id that it has
- * in the vocabulary, else it gets the next free one. */
-static int add_late(struct vocab *v, const cJSON *item, bool special, struct sl_error *e)
+/* As the tokenizers library numbers an added token, whatever tokenizer.json says: it keeps
+ * the id that it has in the vocabulary, else it gets the next free one. */
+static int add_numbered(struct vocab *v, const cJSON *item, bool special, struct sl_error *e)
 {
     const char *text = sl_token_text(item);
     uint64_t id;
@@ -241,23 +244,50 @@ static int add_late(struct vocab *v, const cJSON *item, bool special, struct sl_
     return add_token(v, text, id, special, is_normalized(item, special), e);
 }
 
+struct added_entry {
+    const cJSON *item;
+    uint64_t id;
+};
+
+static int by_id(const void *a, const void *b)
+{
+    const struct added_entry *x = a, *y = b;
+
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+/* One of tokenizer.json. A vocabulary with holes has no next free id: there its own stands. */
+static int take_entry(struct vocab *v, const struct added_entry *x, struct sl_error *e)
+{
+    bool special = cJSON_IsTrue(entry(x->item, "special"));
+
+    if (v->end_base == v->n_base)
+        return add_numbered(v, x->item, special, e);
+    return add_token(v, sl_token_text(x->item), x->id, special, is_normalized(x->item, special), e);
+}
+
 static int take_added(struct vocab *v, const cJSON *tokenizer, struct sl_error *e)
 {
     const cJSON *list = entry(tokenizer, "added_tokens");
-    bool special;
-    uint64_t id;
+    size_t n = cJSON_IsArray(list) ? (size_t)cJSON_GetArraySize(list) : 0, i = 0;
+    struct added_entry *all = calloc(n + 1, sizeof *all);
+    int rc = all ? 0 : no_memory(e);
 
-    for (const cJSON *x = cJSON_IsArray(list) ? list->child : NULL; x; x = x->next) {
+    for (const cJSON *x = n ? list->child : NULL; x && rc == 0; x = x->next) {
         const char *text = sl_token_text(x);
 
         if (!text || cJSON_IsString(x))
-            return sl_fail(e, SL_ESOURCE, "tokenizer.json: an entry of added_tokens has no content");
-        if (!sl_json_uint(entry(x, "id"), SL_JSON_EXACT, &id))
-            return bad_id(v, text, e);
-        special = cJSON_IsTrue(entry(x, "special"));
-        SL_TRY(add_token(v, text, id, special, is_normalized(x, special), e));
+            rc = sl_fail(e, SL_ESOURCE, "tokenizer.json: an entry of added_tokens has no content");
+        else if (!sl_json_uint(entry(x, "id"), SL_JSON_EXACT, &all[i].id))
+            rc = bad_id(v, text, e);
+        all[i++].item = x;
     }
-    return 0;
+    if (n && rc == 0)
+        qsort(all, n, sizeof *all, by_id);
+    for (i = 0; i < n && rc == 0; i++)
+        rc = take_entry(v, &all[i], e);
+    free(all);
+    return rc;
 }
 
 static int take_config_tokens(struct vocab *v, const cJSON *config, struct sl_error *e)
@@ -268,11 +298,11 @@ static int take_config_tokens(struct vocab *v, const cJSON *config, struct sl_er
     const cJSON *decoder = entry(config, "added_tokens_decoder");
 
     for (const cJSON *x = cJSON_IsObject(decoder) ? decoder->child : NULL; x; x = x->next)
-        SL_TRY(add_late(v, x, cJSON_IsTrue(entry(x, "special")), e));
+        SL_TRY(add_numbered(v, x, cJSON_IsTrue(entry(x, "special")), e));
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        SL_TRY(add_late(v, entry(config, names[i]), true, e));
+        SL_TRY(add_numbered(v, entry(config, names[i]), true, e));
     for (const cJSON *x = cJSON_IsArray(more) ? more->child : NULL; x; x = x->next)
-        SL_TRY(add_late(v, x, true, e));
+        SL_TRY(add_numbered(v, x, true, e));
     return 0;
 }
 

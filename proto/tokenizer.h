@@ -13,8 +13,9 @@ struct sl_arch;
 /* Effect: appends the tokenizer.* keys that the converter of August 2026 writes,
  * in its order, from tokenizer.json, tokenizer_config.json, merges.txt, chat
  * template files and config. n_vocab = entries of the token list; ids without
- * a token are filled as it fills them. An added token has the id that tokenizer.json
- * gives it; the converter numbers those anew that do not follow the vocabulary. Errors: SL_ESOURCE (file missing or
+ * a token are filled as it fills them. Added tokens have the ids that the tokenizers library
+ * gives them, which closes gaps in those of tokenizer.json; but where model.vocab itself has
+ * holes, in which that library's ids collide, they have tokenizer.json's. Errors: SL_ESOURCE (file missing or
  * damaged, an id outside the vocabulary), SL_EUNSUPPORTED (another kind of
  * tokenizer, or a pre-tokenizer that llama.cpp would not be told of). */
 int sl_tokenizer_keys(const struct sl_source_dir *dir, const struct cJSON *config,
@@ -38,6 +39,11 @@ int sl_tokenizer_pre(const struct cJSON *tokenizer, const struct cJSON *config, 
 int sl_tokenizer_special(const struct sl_source_dir *dir, const struct cJSON *tokenizer,
                          const struct cJSON *tokenizer_config, const struct cJSON *config,
                          uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: appends the chat templates: tokenizer_config.json's (config), else those of
+ * chat_template.jinja and additional_chat_templates/NAME.jinja, else chat_template.json's. */
+int sl_tokenizer_chat(const struct sl_source_dir *dir, const struct cJSON *config, struct sl_kvs *kvs,
+                      struct sl_error *e) SL_MUST_USE;
 
 /* Effect: text in the byte-level alphabet (U+0100 + b for bytes that have no visible
  * character of their own) as bytes, and these as UTF-8, U+FFFD for what is none;

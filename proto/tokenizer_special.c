@@ -1,4 +1,4 @@
-/* Special tokens, whether they are added, and chat templates. The rules follow
+/* Special tokens, and whether they are added. The rules follow
  * what gguf-py finds, including that a token given as an object is never
  * recognized in a template of the post-processor. */
 #include "proto/json_file.h"
@@ -244,104 +244,6 @@ static void find_special(struct special *s, const cJSON *tokenizer, const cJSON 
     }
 }
 
-/* ---- chat templates ---- */
-
-static int set_text(struct sl_kvs *kvs, const char *key, const char *v)
-{
-    return v && *v ? sl_kvs_set_str(kvs, key, v) : 0;
-}
-
-/* The template's name with everything but letters and digits as '_'. */
-static bool clean_name(const cJSON *item, char buf[64])
-{
-    const cJSON *name = entry(item, "name");
-    size_t n = 0;
-
-    if (!cJSON_IsString(name))
-        return false;
-    for (const char *c = name->valuestring; *c && n < 63; c++) {
-        bool ok = (*c >= '0' && *c <= '9') || ((*c | 32) >= 'a' && (*c | 32) <= 'z');
-
-        if (((unsigned char)*c & 0xc0) != 0x80) /* one '_' for a character */
-            buf[n++] = ok ? *c : '_';
-    }
-    buf[n] = '\0';
-    return n > 0;
-}
-
-static int set_templates(const cJSON *list, struct sl_kvs *kvs)
-{
-    int n = cJSON_GetArraySize(list), n_named = 0, rc = 0;
-    char (*names)[64] = calloc((size_t)n + 1, sizeof *names);
-    const char **pointers = calloc((size_t)n + 1, sizeof *pointers);
-    const char *fallback = NULL;
-
-    if (!names || !pointers)
-        rc = SL_EFAIL;
-    for (const cJSON *x = list->child; x && rc == 0; x = x->next) {
-        const cJSON *text = entry(x, "template");
-        char *name = names[n_named], key[96];
-        bool again = false;
-
-        if (!cJSON_IsString(text) || !clean_name(x, name))
-            continue;
-        if (strcmp(name, "default") == 0) {
-            fallback = text->valuestring;
-            continue;
-        }
-        for (int i = 0; i < n_named; i++)
-            again = again || strcmp(names[i], name) == 0;
-        snprintf(key, sizeof key, "tokenizer.chat_template.%s", name);
-        rc = set_text(kvs, key, text->valuestring);
-        pointers[n_named] = name;
-        n_named += !again;
-    }
-    if (rc == 0 && n_named)
-        rc = sl_kvs_set_strs(kvs, "tokenizer.chat_templates", pointers, (uint64_t)n_named);
-    if (rc == 0)
-        rc = set_text(kvs, "tokenizer.chat_template", fallback);
-    free(names);
-    free(pointers);
-    return rc;
-}
-
-static int set_template(const cJSON *j, struct sl_kvs *kvs)
-{
-    if (cJSON_IsString(j))
-        return set_text(kvs, "tokenizer.chat_template", j->valuestring);
-    return cJSON_IsArray(j) && cJSON_GetArraySize(j) <= 64 ? set_templates(j, kvs) : 0;
-}
-
-/* tokenizer_config.json, else chat_template.jinja, else chat_template.json. */
-static int set_chat_template(const struct sl_source_dir *dir, const cJSON *config,
-                             struct sl_kvs *kvs, struct sl_error *e)
-{
-    const cJSON *j = entry(config, "chat_template");
-    cJSON *file = NULL;
-    char *text;
-    size_t len;
-    int rc;
-
-    if (j)
-        return set_template(j, kvs);
-    rc = sl_tokenizer_read(dir, "chat_template.jinja", &text, &len, e);
-    if (rc > 0) {
-        rc = set_text(kvs, "tokenizer.chat_template", text);
-        free(text);
-        return rc;
-    }
-    if (rc == 0)
-        rc = sl_tokenizer_read(dir, "chat_template.json", &text, &len, e);
-    if (rc <= 0)
-        return rc;
-    rc = sl_json_parse("chat_template.json", text, len, NULL, &file, e);
-    free(text);
-    if (rc == 0)
-        rc = set_template(entry(file, "chat_template"), kvs);
-    cJSON_Delete(file);
-    return rc;
-}
-
 /* ---- the normalizer ---- */
 
 struct normalizer {
@@ -387,6 +289,8 @@ int sl_tokenizer_special(const struct sl_source_dir *dir, const cJSON *tokenizer
     struct special s = {.n_add = 0};
     int rc = 0;
 
+    if (tokenizer_config && !tokenizer_config->child)
+        tokenizer_config = NULL; /* an empty object counts as none */
     find_special(&s, tokenizer, tokenizer_config, config, n_vocab);
     for (int i = 0; i < s.n_id && rc == 0; i++)
         if (types[s.id_order[i]].id_key)
@@ -398,7 +302,7 @@ int sl_tokenizer_special(const struct sl_source_dir *dir, const cJSON *tokenizer
         return sl_fail(e, rc, "out of memory for metadata");
     if (e)
         e->text[0] = '\0';
-    rc = tokenizer_config ? set_chat_template(dir, tokenizer_config, kvs, e) : 0;
+    rc = tokenizer_config ? sl_tokenizer_chat(dir, tokenizer_config, kvs, e) : 0;
     rc = rc < 0 ? rc : set_normalizer(tokenizer, kvs);
     return rc < 0 && e && !e->text[0] ? sl_fail(e, rc, "out of memory for metadata") : rc;
 }

@@ -20,14 +20,14 @@ SKIP: {
 run_ok('gcc without optimization, warnings are errors, no CUDA', @make, '-j2', 'B=build/plain', 'CC=gcc', 'CFLAGS=-O1', 'WERROR=-Werror', 'NVCC=', 'all');
 run_ok('and converts', "$TOP/build/plain/sluice", 'convert', $TINY, '-o', scratch() . '/x.gguf', '--recipe', 'q4_k_m', '--quiet');
 
-my $dest = scratch();
-my @where = ("B=$BUILD", "DESTDIR=$dest", 'PREFIX=/opt/sluice');
+my $dest = scratch() . "/it's here"; # names that a shell would take apart
+my @where = ("B=$BUILD", "DESTDIR=$dest", 'PREFIX=/opt/sluice & co');
 run_ok('make install', @make, @where, 'install');
 my @found = sort map { s{^\Q$dest\E}{}r } grep { -f } split /\n/, run('find', $dest)->{out};
-is_deeply([grep { m{/bin/} } @found], [map { "/opt/sluice/bin/$_" } qw(sluice sluice-worker sluiced)], 'programs');
-my @recipes = grep { m{^/opt/sluice/share/sluice/recipes/[\w.]+\.recipe$} } @found;
+is_deeply([grep { m{/bin/} } @found], [map { "/opt/sluice & co/bin/$_" } qw(sluice sluice-worker sluiced)], 'programs');
+my @recipes = grep { m{^/opt/sluice & co/share/sluice/recipes/[\w.]+\.recipe$} } @found;
 cmp_ok(scalar @recipes, '>', 10, 'recipes');
-my $r = run_ok('the installed program', 'sh', '-c', "cd / && $dest/opt/sluice/bin/sluice recipes");
+my $r = run_ok('the installed program', 'sh', '-c', 'cd / && "$0" recipes', "$dest/opt/sluice & co/bin/sluice");
 like($r->{out}, qr/dq3_k_m/i, 'knows its recipes');
 run_ok('make uninstall', @make, @where, 'uninstall');
 is(run('find', $dest, '-type', 'f')->{out}, '', 'nothing is left');

@@ -176,6 +176,8 @@ like(run($SLUICE, 'show', 1)->{out}, qr/^user +\Q$me\E$/m, 'show too');
 my @json = json_lines(run($SLUICE, 'queue', '--json')->{out});
 is_deeply([map { [@$_{qw(id message_type schema)}] } @json], [[1, 'job', 1], [2, 'job', 1]], 'JSON lines');
 like($json[0]{submitted}, qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, 'with times of RFC 3339');
+like(run($SLUICE, 'queue', '-o', 'id,reason')->{out}, qr/^ *1 +held by .*; 'sluice release 1' lets it go on$/m, 'people see what to do');
+like(run($SLUICE, 'show', 2)->{out}, qr/^reason +held by .*; 'sluice release 2' lets it go on$/m, 'show too');
 run_ok('set', $SLUICE, 'set', 2, '-p', 80, '-l', 'big', '--remove-label', 'a');
 is(run($SLUICE, 'queue', '--parsable', '-o', 'id,priority', '--label', 'big')->{out}, "2|80\n", 'found by its label');
 $r = run_ok('once', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--once', 'k1', '--after', '1', '--parsable');
@@ -197,6 +199,15 @@ run_ok('cancel', $SLUICE, 'cancel', 2);
 isnt(run($SLUICE, 'wait', 2)->{rc}, 0, 'a cancelled job is no success');
 like(run($SLUICE, 'show', 1)->{out}, qr/^prefix +tiny-8x12M-v3-Q4_K_M$/m, 'show');
 like(run($SLUICE, 'show', 1, '--recipe')->{out}, qr/^mixture|^default/m, 'show --recipe');
+
+for my $time ('0.3s', '300ms') {
+    $r = fails("wait --timeout $time", 124, qr/^sluice wait: job 1 and 1 more have not ended in that time; they go on$/m,
+        $SLUICE, 'wait', 1, 3, '--timeout', $time);
+    cmp_ok($r->{secs}, '>=', 0.3, 'not before');
+}
+fails('a number alone is seconds', 124, qr/^sluice wait: job 1 has not ended/m, $SLUICE, 'wait', 1, '--timeout', 1);
+fails("--timeout $_", 2, qr/--timeout '\Q$_\E': expected a time/, $SLUICE, 'wait', 1, '--timeout', $_) for '0', '5x', '-1s', '';
+is(run($SLUICE, 'wait', 2, '--timeout', '1h')->{rc}, run($SLUICE, 'wait', 2)->{rc}, 'an ended job needs no time');
 
 # A client that waits lives through the daemon's death.
 my $waiting = start($SLUICE, 'wait', 1, 3);

@@ -100,4 +100,32 @@ for my $bad ("$dir/elsewhere/$hash", "$dir/blobs/$hash", "$hub/blobs/notes", "$h
         @plan, $local, @recipe);
 }
 
+# ---- rules that decide nothing are named: mostly a name mistyped
+spit("$dir/typo.recipe", "*.ffn_down_exp.weight = q6_k\noutput.weight = q6_k\ndefault q4_k\n");
+my $typo = qr/recipe \Q$dir\E\/typo\.recipe, line 1: '\*\.ffn_down_exp\.weight' matches no tensor of this model; 'sluice plan' lists/;
+my @typo = ('--recipe', "$dir/typo.recipe");
+like(run(@plan, $TINY, @typo)->{err}, qr/^sluice: warning: $typo their names\n\z/m, 'plan');
+my $warnings = decode_json(run(@plan, $TINY, @typo, '--json')->{out})->{warnings};
+is(@$warnings, 1, 'one in --json');
+like($warnings->[0], qr/^$typo/, 'the same words');
+is_deeply(json($TINY)->{warnings}, [], 'none without');
+$r = run($SLUICE, 'convert', $TINY, @typo, '-o', "$dir/typo.gguf", '--json');
+like($r->{err}, qr/^sluice: warning: $typo/m, 'convert');
+is_deeply([map { $_->{text} } grep { $_->{message_type} eq 'warning' } json_lines($r->{out})], $warnings, 'with a JSON line');
+like(run($SLUICE, 'submit', $TINY, @typo, '-o', "$dir/typo2.gguf", '--dry-run')->{err}, qr/^sluice: warning: $typo/m, 'submit');
+like(run(@plan, $TINY, @recipe, '--tensor-type', 'Attn_X=q6_k')->{err}, qr/^sluice: warning: --tensor-type: 'attn_x' matches no tensor/m,
+    'an option, too');
+
+# ---- a plan that takes its time says so, on a terminal only
+SKIP: {
+    skip 'no script(1)', 2 if run('script', '--version')->{rc};
+    local $ENV{TERM} = 'xterm';
+    my $slow = "$dir/slow.recipe";
+    system('mkfifo', $slow) == 0 or die;
+    my $feed = "(exec 3>$slow; sleep 1.5; echo default q4_k >&3) & $SLUICE plan $TINY -r $slow";
+    run('script', '-qec', "$feed >$dir/out", "$dir/tty");
+    like(slurp("$dir/tty"), qr/\rplanning \Q$TINY\E \.\.\. 1 s\e\[K(?:\rplanning [^\r]*)*\r\e\[K/, 'a line, and then none');
+    is(run('sh', '-c', $feed)->{err}, '', 'elsewhere nothing');
+}
+
 done_testing();

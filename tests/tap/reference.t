@@ -2,6 +2,7 @@
 # nothing with Sluice: names, shapes and every bit, over all forms of source.
 use strict;
 use warnings;
+use JSON::PP ();
 use SluiceTest;
 use Test::More;
 
@@ -68,5 +69,44 @@ assert len(f["sluice.checksum.tensors"].contents()) == len(r.tensors)
 print(len(r.tensors))
 PY
 is($r->{out}, "70\n", 'gguf-py reads the file and its metadata') or diag($r->{err});
+
+# Special tokens and chat templates are those that gguf-py's SpecialVocab finds.
+my $config = JSON::PP::decode_json(slurp("$TINY/tokenizer_config.json"));
+my @chat = (
+    ['one in tokenizer_config.json', { chat_template => 'own' }, {}],
+    ['several there', { chat_template => [{ name => 'default', template => 'D' }, { name => 'tool use', template => 'T' }] }, {}],
+    ['a file', {}, { 'chat_template.jinja' => "a\r\nb\rc\n" }],
+    ['files in a folder', {}, { 'chat_template.jinja' => "main\n", 'additional_chat_templates/tool_use.jinja' => "T\r\n",
+                               'additional_chat_templates/r.a-g.jinja' => 'R', 'additional_chat_templates/no.txt' => '-' }],
+    ['a folder alone', {}, { 'additional_chat_templates/tool_use.jinja' => 'T', 'chat_template.json' => '{"chat_template":"J"}' }],
+    ['null there', { chat_template => undef }, { 'chat_template.jinja' => 'J' }],
+);
+my @pairs;
+for my $case (@chat) {
+    my ($name, $own, $files) = @$case;
+    my $source = copy_checkpoint($TINY, scratch() . '/m');
+    my %merged = (%$config, %$own);
+    delete $merged{chat_template} unless exists $own->{chat_template};
+    spit("$source/tokenizer_config.json", JSON::PP::encode_json(\%merged));
+    mkdir "$source/additional_chat_templates" if grep { m{/} } keys %$files;
+    spit("$source/$_", $files->{$_}) for keys %$files;
+    run_ok("chat templates: $name", $SLUICE, 'convert', $source, '-o', "$source/x.gguf", '--recipe', 'q8_0', '--quiet');
+    push @pairs, $source;
+}
+$r = run("$TOP/build/venv/bin/python", '-c', <<'PY', @pairs);
+import sys, gguf, pathlib
+class Told:
+    def __init__(self): self.kv = {}
+    def __getattr__(self, name): return getattr(gguf.GGUFWriter, name).__get__(self)
+    def add_key_value(self, key, val, vtype, sub_type=None): self.kv[key] = set(val) if isinstance(val, list) else val
+for d in sys.argv[1:]:
+    told = Told()
+    gguf.SpecialVocab(pathlib.Path(d), n_vocab=4096).add_to_gguf(told, quiet=True)
+    f = gguf.GGUFReader(d + "/x.gguf").fields
+    ours = {k: f[k].contents() for k in f if "chat_template" in k or k.endswith("_token_id") or "ggml.add_" in k}
+    ours = {k: set(v) if isinstance(v, list) else v for k, v in ours.items()}
+    print("equal" if ours == told.kv else f"gguf-py: {told.kv}\nours: {ours}")
+PY
+is($r->{out}, "equal\n" x @chat, 'the same keys as gguf-py') or diag($r->{err});
 
 done_testing();

@@ -15,7 +15,7 @@ sub installed {
     BAIL_OUT("make install: $r->{err}") if $r->{rc};
 }
 
-my $prefix = scratch() . '/opt';
+my $prefix = scratch() . '/opt for 100% of us'; # names that a shell and systemd would take apart
 installed("PREFIX=$prefix");
 my $lib = "$prefix/lib/systemd";
 my @system = map { "$lib/system/$_" } qw(sluiced.service sluice-worker@.service);
@@ -24,6 +24,7 @@ my @user   = map { "$lib/user/$_" } qw(sluiced.service sluice-worker@.service);
 # ---- what the programs and the units say of each other
 for my $unit (@system, @user) {
     my ($program) = slurp($unit) =~ m{^ExecStart=(\S+)}m;
+    $program = $program =~ s/\\x20/ /gr =~ s/%%/%/gr if defined $program;
     my ($name) = $unit =~ m{systemd/(.*)};
     ok(defined $program && -x $program, "$name starts an installed program");
 }

@@ -63,7 +63,7 @@ static void columns_are_aligned(void **state)
 
     (void)state;
     assert_string_equal(t, " ID  STATE    RECIPE  REASON\n"
-                           "  7  held     q4_k_m  by a user\n"
+                           "  7  held     q4_k_m  by a user; 'sluice release 7' lets it go on\n"
                            "123  running  \xc3\xa9       \n");
     free(t);
     t = printed("id,state,recipe,reason", a, COLUMNS_TABLE, 28, false);

@@ -1,6 +1,7 @@
 /* Numbers of jobs, what watch shows, completion scripts. */
 #include "client/completion_text.h"
 #include "client/service_args.h"
+#include "client/record_fields.h"
 #include "client/watch_view.h"
 
 #include <cjson/cJSON.h>
@@ -59,6 +60,22 @@ static void watch_shows_workers_and_a_bar(void **state)
                         "job 7: running, 1 of 4 tasks, 25 %, 1.0 GB of 4.0 GB, 100.0 MB/s, ETA 0:30");
     cJSON_Delete(jobs);
     cJSON_Delete(workers);
+}
+
+static void a_held_job_says_what_lets_it_go_on(void **state)
+{
+    cJSON *job = cJSON_Parse("{\"id\":7,\"state\":\"held\",\"user\":\"uid:0\",\"reason\":\"held by uid:0 since noon\"}");
+    char plain[200];
+
+    (void)state;
+    record_name_users(job);
+    assert_string_equal(watch_plain(plain, sizeof plain, job),
+                        "job 7: held (held by root since noon; 'sluice release 7' lets it go on)");
+    assert_string_equal(sl_get_str(job, "user"), "root");
+    cJSON_ReplaceItemInObject(job, "reason", cJSON_CreateString("held by uid:x"));
+    record_name_users(job);
+    assert_string_equal(sl_get_str(job, "reason"), "held by uid:x");
+    cJSON_Delete(job);
 }
 
 static void lines_wrap_when_a_terminal_shrinks(void **state)
@@ -145,6 +162,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_of_jobs_are_read),
         cmocka_unit_test(watch_shows_workers_and_a_bar),
+        cmocka_unit_test(a_held_job_says_what_lets_it_go_on),
         cmocka_unit_test(lines_wrap_when_a_terminal_shrinks),
         cmocka_unit_test(a_small_terminal_keeps_the_total),
         cmocka_unit_test(completion_knows_every_verb),

@@ -243,11 +243,86 @@ static void test_load(void **state)
     rmdir(dir);
 }
 
+/* The lines on rules and overrides that decide nothing; NULL when there are none. */
+static char *idle_of(const char *text, const struct sl_type_override *over, uint32_t n, bool pure, bool tied)
+{
+    uint8_t used[64] = {0};
+    struct sl_recipe_opts o = plain;
+    struct sl_model *m = ten_layers();
+    struct sl_recipe *r;
+    struct sl_error e;
+    int types[32];
+    uint32_t nf;
+    char *lines;
+
+    o.overrides = over;
+    o.n_overrides = n;
+    o.pure = pure;
+    o.used = used;
+    m->tensors += tied;
+    m->n_tensors -= tied;
+    if (strchr(text, ' '))
+        assert_int_equal(sl_recipe_parse("test", "t.recipe", text, &r, &e), 0);
+    else
+        assert_int_equal(sl_recipe_load(text, &r, &e), 0);
+    assert_int_equal(sl_recipe_assign(r, m, &o, types, &nf, &e), 0);
+    assert_int_equal(sl_recipe_idle(r, m, &o, &lines, &e), 0);
+    sl_recipe_close(r);
+    free(m->tensors - tied);
+    free(m);
+    return lines;
+}
+
+static void idle_is(const char *expected, char *lines)
+{
+    if (expected)
+        assert_string_equal(lines ? lines : "(none)", expected);
+    else
+        assert_null(lines);
+    free(lines);
+}
+
+static void test_idle(void **state)
+{
+    static const struct sl_type_override over[] = {{"ffn_down", SL_TYPE_Q6_K}, {"attn_k", SL_TYPE_Q8_0},
+                                                   {"down_exps", SL_TYPE_Q5_K}, {"norm", SL_TYPE_Q4_0}};
+    char many[1024] = "default q4_k\n", *lines;
+
+    (void)state;
+    idle_is(NULL, idle_of("*.ffn_down_exps.weight layers 3- = q6_k\noutput.weight = q6_k\ndefault q4_k\n", NULL, 0, false, false));
+    idle_is("recipe t.recipe, line 2: '*.ffn_dwn.weight' matches no tensor of this model; 'sluice plan' lists their names\n"
+            "recipe t.recipe, line 3: '*_exps.weight' matches no tensor in these layers\n"
+            "recipe t.recipe, line 4: 'norm' decides nothing: it matches only tensors that are never quantized\n"
+            "recipe t.recipe, line 6: 'blk.7.*' decides nothing: an option or a rule before it decides every tensor that it "
+            "matches\n",
+            idle_of("default q4_k\n*.ffn_dwn.weight = q6_k\n*_exps.weight layers 10-20 = q6_k\n/norm/ = q6_k\n"
+                    "*_exps.weight layers moe = q6_k\nblk.7.* = q8_0\n", NULL, 0, false, false));
+    /* Another architecture's layers by their own words; recipes that are written for all. */
+    idle_is(NULL, idle_of("default q4_k\n*.ffn_up.weight layers dense = q6_k\n", NULL, 0, false, false));
+    idle_is(NULL, idle_of("dq3_k_m", NULL, 0, false, false));
+    idle_is("--tensor-type: 'attn_k' matches no tensor of this model; 'sluice plan' lists their names\n"
+            "--tensor-type: 'down_exps' decides nothing: an option or a rule before it decides every tensor that it matches\n"
+            "--tensor-type: 'norm' decides nothing: it matches only tensors that are never quantized\n",
+            idle_of("dq3_k_m", over, 4, false, false));
+    idle_is(NULL, idle_of("nothing.weight = q6_k\ndefault q4_k\n", NULL, 0, true, false)); /* --pure asks no rule */
+    idle_is("recipe t.recipe, line 1: 'token_embd.weight' decides nothing: in this model token_embd.weight is the output "
+            "too, and rules see it as output.weight\n",
+            idle_of("token_embd.weight = q6_k\ndefault q4_k\n", NULL, 0, false, true));
+    for (int i = 0; i < 12; i++)
+        snprintf(many + strlen(many), sizeof many - strlen(many), "nothing.%d = q6_k\n", i);
+    lines = idle_of(many, NULL, 0, false, false);
+    assert_non_null(strstr(lines, "'nothing.9' matches no"));
+    assert_null(strstr(lines, "'nothing.10'"));
+    assert_string_equal(lines + strlen(lines) - strlen("2 more rules decide nothing\n"), "2 more rules decide nothing\n");
+    free(lines);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layers), cmocka_unit_test(test_refused),
         cmocka_unit_test(test_limits), cmocka_unit_test(test_options), cmocka_unit_test(test_load),
+        cmocka_unit_test(test_idle),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -98,18 +98,18 @@ static void test_keys(void **state)
 
 static void test_token_types(void **state)
 {
-    static const char *const texts[] = {"a", "b", "ab", "<s>", "<|x|>", "[PAD5]", "u v", "[PAD7]",
-                                        "<pad>", "late"};
-    static const int32_t types[] = {1, 1, 3, 3, 3, 5, 4, 5, 3, 3};
+    static const char *const texts[] = {"a", "b", "ab", "<s>", "<|x|>", "u v", "<pad>", "late",
+                                        "[PAD8]", "[PAD9]"};
+    static const int32_t types[] = {1, 1, 3, 3, 3, 4, 3, 3, 5, 5};
     struct sl_kvs kvs;
     struct sl_error e;
     const struct sl_kv *t, *y;
 
-    /* "<pad>" has an id of its own, "ab" stays where the vocabulary has it,
-     * "late" follows the last added token. */
-    fx_text(*state, "tokenizer.json", "{\"added_tokens\":[{\"id\":3,\"content\":\"<s>\",\"special\":true},"
-            "{\"id\":4,\"content\":\"<|x|>\"},{\"id\":6,\"content\":\"u▁v\"},"
-            "{\"id\":8,\"content\":\"<pad>\",\"special\":false}],"
+    /* "ab" stays where the vocabulary has it, whatever its id; the others follow each other
+     * in the order of theirs, without gaps; "late" comes after them. */
+    fx_text(*state, "tokenizer.json", "{\"added_tokens\":[{\"id\":30,\"content\":\"<pad>\",\"special\":false},"
+            "{\"id\":1,\"content\":\"<s>\",\"special\":true},{\"id\":9,\"content\":\"ab\",\"special\":true},"
+            "{\"id\":4,\"content\":\"<|x|>\"},{\"id\":6,\"content\":\"u▁v\"}],"
             PRE(SPLIT(QWEN REST) "," BYTES) "," MODEL "}");
     fx_text(*state, "tokenizer_config.json", "{\"eos_token\":\"ab\",\"added_tokens_decoder\":{\"3\":"
             "{\"content\":\"<s>\"}},\"additional_special_tokens\":[\"late\"]}");
@@ -122,6 +122,16 @@ static void test_token_types(void **state)
         assert_string_equal(t->strs[i], texts[i]);
         assert_int_equal(((const int32_t *)y->data)[i], types[i]);
     }
+    sl_kvs_free(&kvs);
+    /* A vocabulary with holes of its own. */
+    fx_text(*state, "tokenizer.json", "{\"added_tokens\":[{\"id\":6,\"content\":\"<s>\",\"special\":true}],"
+            PRE(SPLIT(QWEN REST) "," BYTES) ",\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":3},"
+            "\"merges\":[\"a b\"]}}");
+    fx_text(*state, "tokenizer_config.json", "{\"eos_token\":\"<s>\"}");
+    assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
+    t = sl_kvs_find(&kvs, "tokenizer.ggml.tokens");
+    assert_string_equal(t->strs[2], "[PAD2]");
+    assert_string_equal(t->strs[6], "<s>");
     sl_kvs_free(&kvs);
 }
 
@@ -192,7 +202,7 @@ static void test_template_files(void **state)
     char buf[128];
 
     fx_text(*state, "tokenizer.json", TOKENIZER);
-    fx_text(*state, "tokenizer_config.json", "{}");
+    fx_text(*state, "tokenizer_config.json", "{\"pad_token\":null}");
     fx_text(*state, "chat_template.json", "{\"chat_template\":\"from json\"}");
     assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
     assert_string_equal(fx_value(&kvs, "tokenizer.chat_template", buf, 128), "str 'from json'");
@@ -205,6 +215,47 @@ static void test_template_files(void **state)
     assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
     assert_string_equal(fx_value(&kvs, "tokenizer.chat_template", buf, 128), "str 'own'");
     sl_kvs_free(&kvs);
+    fx_text(*state, "tokenizer_config.json", "{}"); /* which gguf-py takes for none */
+    assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
+    assert_string_equal(fx_value(&kvs, "tokenizer.chat_template", buf, 128), "-");
+    sl_kvs_free(&kvs);
+}
+
+/* additional_chat_templates/ beside chat_template.jinja, as newer checkpoints have them. */
+static void test_template_folder(void **state)
+{
+    struct sl_kvs kvs;
+    struct sl_error e;
+    char path[256], elsewhere[256], buf[128];
+
+    fx_text(*state, "tokenizer.json", TOKENIZER);
+    fx_text(*state, "tokenizer_config.json", "{\"pad_token\":null}");
+    snprintf(path, sizeof path, "%s/additional_chat_templates", (char *)*state);
+    snprintf(elsewhere, sizeof elsewhere, "%s/elsewhere", (char *)*state);
+    assert_int_equal(mkdir(path, 0700), 0);
+    fx_text(path, "tool_use.jinja", "tools\r\nhere\rand there\n");
+    fx_text(path, "r.a-g.jinja", "rag");
+    fx_text(path, "notes.txt", "none");
+    assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
+    assert_string_equal(fx_value(&kvs, "tokenizer.chat_templates", buf, 128), "-"); /* not alone */
+    sl_kvs_free(&kvs);
+    fx_text(*state, "chat_template.jinja", "main");
+    assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
+    assert_string_equal(fx_value(&kvs, "tokenizer.chat_template", buf, 128), "str 'main'");
+    assert_string_equal(fx_value(&kvs, "tokenizer.chat_template.tool_use", buf, 128), "str 'tools\nhere\nand there\n'");
+    assert_string_equal(fx_value(&kvs, "tokenizer.chat_template.r_a_g", buf, 128), "str 'rag'");
+    assert_string_equal(fx_value(&kvs, "tokenizer.chat_templates", buf, 128), "arr[str] n=2 'r_a_g' 'tool_use'");
+    sl_kvs_free(&kvs);
+    fx_text(path, "default.jinja", "another");
+    assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
+    assert_string_equal(fx_value(&kvs, "tokenizer.chat_template", buf, 128), "str 'another'");
+    sl_kvs_free(&kvs);
+    fx_text(path, "bad.jinja", "a\xff");
+    assert_refused(*state, 8, SL_ESOURCE, "bad.jinja: byte 1 is no UTF-8");
+    /* A link would let a packed folder show files of its reader's. */
+    assert_int_equal(rename(path, elsewhere), 0);
+    assert_int_equal(symlink(elsewhere, path), 0);
+    assert_refused(*state, 8, SL_ESOURCE, "additional_chat_templates: expected a folder");
 }
 
 /* Llama 3: the post-processor puts the first token, no flag says so. */
@@ -305,7 +356,7 @@ static void test_refused(void **state)
         {"[]", 8, SL_ESOURCE, "tokenizer.json: expected a JSON object"},
         {"{\"a\":", 8, SL_ESOURCE, "tokenizer.json"},
         {TOKENIZER, 2, SL_ESOURCE, "id of token 'ab' is not an integer below config.json's vocab_size 2"},
-        {TOKENIZER, 6, SL_ESOURCE, "id of token 'u▁v'"},
+        {TOKENIZER, 5, SL_ESOURCE, "id of token 'u▁v'"},
         {"{" PRE(SPLIT(QWEN REST)) ",\"model\":{\"type\":\"Unigram\"}}", 8, SL_EUNSUPPORTED, "Unigram"},
         {"{" PRE(SPLIT(QWEN REST)) ",\"model\":{\"type\":\"BPE\",\"byte_fallback\":true}}", 8,
          SL_EUNSUPPORTED, "byte_fallback"},
@@ -328,8 +379,8 @@ static void test_refused(void **state)
     }
     fx_text(*state, "tokenizer.json", TOKENIZER);
     fx_text(*state, "tokenizer_config.json", "{\"pad_token\":\"[PAD]\"}");
-    assert_refused(*state, 7, SL_ESOURCE, "id of token '[PAD]'");
-    fx_text(*state, "tokenizer_config.json", "{}");
+    assert_refused(*state, 6, SL_ESOURCE, "id of token '[PAD]'");
+    fx_text(*state, "tokenizer_config.json", "{\"pad_token\":null}");
     fx_write(*state, "chat_template.jinja", "a\0b", 3);
     assert_refused(*state, 8, SL_ESOURCE, "NUL bytes");
     fx_text(*state, "tokenizer.model", "x");
@@ -345,6 +396,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_decoded_tokens, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_normalizer, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_template_files, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_template_folder, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_post_processor, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_merges_txt, fx_setup, fx_teardown),
         cmocka_unit_test(test_pre),

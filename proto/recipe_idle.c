@@ -1,0 +1,114 @@
+/* Rules and overrides that decide nothing: mostly a name mistyped, or another architecture's. */
+#include "proto/recipe_rules.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SAID 10
+
+/* Tensors that a pattern finds, by how far it gets with them. */
+struct found {
+    uint32_t any;       /* the name alone */
+    uint32_t in_layers;
+    uint32_t open;      /* and nothing but an option or another rule was in the way */
+    bool tied;          /* the embedding, which rules see as the output */
+};
+
+/* rule: NULL for an override, which has no layers. */
+static struct found find(const struct sl_pattern *p, const struct sl_rule *rule, const struct sl_model *m)
+{
+    bool tied = rule && sl_recipe_tied(m);
+    struct found f = {.tied = false};
+    struct sl_error e;
+
+    for (uint32_t i = 0; i < m->n_tensors; i++) {
+        const struct sl_out_tensor *t = &m->tensors[i];
+        bool output = tied && strcmp(t->name, "token_embd.weight") == 0;
+
+        if (output)
+            f.tied = sl_pattern_match(p, t->name, &e) == 1;
+        if (sl_pattern_match(p, output ? "output.weight" : t->name, &e) != 1)
+            continue;
+        f.any++;
+        if (rule && !sl_rule_in_layers(rule, t->name, &m->hp))
+            continue;
+        f.in_layers++;
+        f.open += sl_recipe_may_quantize(t);
+    }
+    return f;
+}
+
+static const char *why(const struct found *f)
+{
+    if (f->open)
+        return "decides nothing: an option or a rule before it decides every tensor that it matches";
+    if (f->in_layers)
+        return "decides nothing: it matches only tensors that are never quantized";
+    if (f->any)
+        return "matches no tensor in these layers";
+    if (f->tied)
+        return "decides nothing: in this model token_embd.weight is the output too, and rules see it as "
+               "output.weight";
+    return "matches no tensor of this model; 'sluice plan' lists their names";
+}
+
+/* Layers that a model need not have, by the rule's own words. */
+static bool may_be_absent(const struct sl_rule *rule)
+{
+    for (uint32_t i = 0; i < rule->n_layers; i++)
+        if (rule->layers[i].kind != SL_LAYERS_DENSE && rule->layers[i].kind != SL_LAYERS_MOE)
+            return false;
+    return rule->n_layers > 0;
+}
+
+static int idle_override(FILE *to, const struct sl_model *m, const char *pattern)
+{
+    struct sl_pattern *p;
+    struct sl_error e;
+    struct found f;
+
+    SL_TRY(sl_pattern_compile(pattern, true, true, &p, &e));
+    f = find(p, NULL, m);
+    sl_pattern_free(p);
+    fprintf(to, "--tensor-type: '%s' %s\n", pattern, why(&f));
+    return 0;
+}
+
+static void idle_rule(FILE *to, const struct sl_recipe *r, const struct sl_rule *rule, const struct sl_model *m)
+{
+    struct found f = find(rule->pattern, rule, m);
+
+    fprintf(to, "%s%s, line %u: '%s' %s\n", strncmp(r->where, "recipe ", 7) == 0 ? "" : "recipe ", r->where,
+            rule->line, sl_pattern_text(rule->pattern), why(&f));
+}
+
+int sl_recipe_idle(const struct sl_recipe *r, const struct sl_model *m, const struct sl_recipe_opts *o,
+                   char **out, struct sl_error *e)
+{
+    uint32_t n = 0, n_rules = r->stock || o->pure ? 0 : r->n_rules;
+    size_t size;
+    FILE *to = open_memstream(out, &size);
+    int rc = 0;
+
+    if (!to)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    for (uint32_t i = 0; i < o->n_overrides && rc == 0; i++)
+        if (!o->used[i] && n++ < SAID)
+            rc = idle_override(to, m, o->overrides[i].pattern);
+    for (uint32_t i = 0; i < n_rules && rc == 0; i++)
+        if (!o->used[o->n_overrides + i] && !may_be_absent(&r->rules[i]) && n++ < SAID)
+            idle_rule(to, r, &r->rules[i], m);
+    if (n > SAID)
+        fprintf(to, "%u more rules decide nothing\n", n - SAID);
+    if (fclose(to) != 0 || rc < 0) {
+        free(*out);
+        *out = NULL;
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    }
+    if (n == 0) {
+        free(*out);
+        *out = NULL;
+    }
+    return 0;
+}
