@@ -14,6 +14,7 @@ struct verify_file {
                                no kvs */
     bool sluice;            /* has keys "sluice.*": checksums are required */
     bool header_sum_ok;
+    bool merged;            /* its checksums are those of another file's tensors */
     char *damage;           /* what of the header is damaged, one sentence; NULL: not known */
     uint64_t *sums;         /* g.n_tensors XXH64s from the metadata; NULL: none */
     bool has_split, imatrix;

@@ -369,8 +369,16 @@ static int check_sums(struct parse *p)
                        tensors ? SL_KEY_SUM_HEADER : SL_KEY_SUM_TENSORS);
     if (header->type != SL_KV_U64)
         return bad_key(p, header, "has the wrong type");
-    if (tensors->type != SL_KV_ARR || tensors->elem != SL_KV_U64 || tensors->n != n)
+    if (tensors->type != SL_KV_ARR || tensors->elem != SL_KV_U64)
         return bad_key(p, tensors, "is not one u64 for each tensor");
+    if (tensors->n > n)
+        return bad_key(p, tensors, "is not one u64 for each tensor");
+    if (tensors->n < n) {
+        f->merged = true; /* no damage: there is no tensor info beyond the last */
+        return sl_fail(p->e, SL_EVERIFY, "%s: another program made it of a file of Sluice's: it has %llu tensors, its checksums are "
+                       "of %llu; verify what it was made of (the parts), then compare: sluice diff FIRST_PART %s", p->path,
+                       (unsigned long long)n, (unsigned long long)tensors->n, p->path);
+    }
     f->sums = malloc(n ? n * sizeof *f->sums : 1);
     if (!f->sums)
         return sl_fail(p->e, SL_EFAIL, "%s: out of memory", p->path);
@@ -539,7 +547,7 @@ static int parse_file(int fd, struct verify_file *f, struct sl_error *e)
         if (rc == NEED_MORE && have >= HEADER_MAX)
             rc = sl_fail(e, SL_EVERIFY, "%s: header: longer than 1 GiB", f->g.path);
     }
-    if (rc == SL_EVERIFY || (rc == 0 && f->sluice))
+    if ((rc == SL_EVERIFY && !f->merged) || (rc == 0 && f->sluice))
         rc = name_damage(fd, f, rc, &buf, have, e);
     free(buf);
     return rc;

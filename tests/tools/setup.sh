@@ -1,11 +1,12 @@
 #!/bin/sh
 # What the tests alone need from PyPI, npm and Debian: numpy and gguf in build/venv,
-# llama.cpp's shared libraries in build/npm; promtool in build/prometheus. Instant when they are there. What
+# llama.cpp's shared libraries and Hugging Face's GGUF reader in build/npm; promtool in build/prometheus. Instant when they are there. What
 # cannot be had is said, and fails under CI=true only: its tests are skipped.
 # usage: setup.sh [llama]     "llama": the libraries alone
 set -u
 cd "$(dirname "$0")/../.."
 llama=@node-llama-cpp/linux-x64@3.22.1
+hf=@huggingface/gguf@0.4.6
 what=${1:-all}
 mkdir -p build
 rc=0
@@ -25,15 +26,15 @@ if [ "$what" = all ] && [ "$(cat build/venv/.ready 2>/dev/null)" != "$want" ]; t
         lack "no numpy or gguf" build/venv.log
     fi
 fi
-if [ "$(cat build/npm/.ready 2>/dev/null)" != "$llama" ]; then
-    echo "test-tools: llama.cpp ($llama) into build/npm"
+if [ "$(cat build/npm/.ready 2>/dev/null)" != "$llama $hf" ]; then
+    echo "test-tools: llama.cpp ($llama) and $hf into build/npm"
     rm -rf build/npm
     mkdir -p build/npm
     if [ "$(uname -m)" != x86_64 ]; then
         lack "llama.cpp is for x86-64" build/npm.log
     elif npm install --prefix build/npm --no-save --ignore-scripts --no-audit --no-fund --no-update-notifier \
-         "$llama" >build/npm.log 2>&1 </dev/null; then
-        echo "$llama" >build/npm/.ready
+         "$llama" "$hf" >build/npm.log 2>&1 </dev/null; then
+        echo "$llama $hf" >build/npm/.ready
     else
         lack "no llama.cpp" build/npm.log
     fi
