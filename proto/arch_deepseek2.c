@@ -85,9 +85,9 @@ static const struct sl_field fields[] = {
     {SL_N_DENSE, "first_k_dense_replace", SL_FIELD_INT, false, 0, 4096, NAN},
     {SL_N_Q_LORA, "q_lora_rank", SL_FIELD_INT, false, 1, 1 << 20, NAN},
     {SL_N_KV_LORA, "kv_lora_rank", SL_FIELD_INT, false, 1, 1 << 20, 512},
-    {SL_N_NOPE, "qk_nope_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
-    {SL_N_ROPE_DIM, "qk_rope_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
-    {SL_N_V_DIM, "v_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
+    {SL_N_NOPE, "qk_nope_head_dim", SL_FIELD_INT, false, 1, 1 << 16, 128},
+    {SL_N_ROPE_DIM, "qk_rope_head_dim", SL_FIELD_INT, false, 1, 1 << 16, 64},
+    {SL_N_V_DIM, "v_head_dim", SL_FIELD_INT, false, 1, 1 << 16, 128},
     {SL_N_MOE_FF, "moe_intermediate_size", SL_FIELD_INT, false, 1, 1 << 24, NAN},
     {SL_N_EXPERT, "n_routed_experts", SL_FIELD_INT, false, 1, 1 << 14, NAN},
     {SL_N_SHARED, "n_shared_experts", SL_FIELD_INT, false, 0, 1 << 10, 0},
@@ -102,6 +102,8 @@ static void take_class_defaults(struct sl_params *p)
 {
     static const struct { enum sl_num num; const char *name; double v2, v3; } missing[] = {
         {SL_N_CTX, "max_position_embeddings", 2048, 4096},
+        {SL_N_Q_LORA, "q_lora_rank", 1536, 1536},
+        {SL_N_MOE_FF, "moe_intermediate_size", 1407, 2048},
         {SL_N_DENSE, "first_k_dense_replace", 0, 3},
         {SL_N_SHARED, "n_shared_experts", 2, 1},
         {SL_N_EXPERT_USED, "num_experts_per_tok", NAN, 8},
@@ -116,7 +118,7 @@ static void take_class_defaults(struct sl_params *p)
         double v = v3 ? missing[i].v3 : missing[i].v2;
 
         if (isnan(v) || cJSON_GetObjectItemCaseSensitive(p->config, missing[i].name) ||
-            (missing[i].num != SL_N_CTX && !p->num[SL_N_EXPERT].have))
+            (missing[i].num != SL_N_CTX && missing[i].num != SL_N_Q_LORA && !p->num[SL_N_EXPERT].have))
             continue;
         if (missing[i].num == SL_N_EXPERT_SCALE)
             sl_num_set_f(p, missing[i].num, v);

@@ -1,6 +1,7 @@
 /* Qwen2 and the R1 distills made from it: biases on q, k and v, no permutation. */
 #include "proto/arch_table.h"
 
+#include <cjson/cJSON.h>
 #include <string.h>
 
 #define L SL_W_LAYER
@@ -33,6 +34,8 @@ static int derive(struct sl_params *p, struct sl_error *e)
 {
     if (!p->num[SL_N_CTX].have)
         sl_num_set(p, SL_N_CTX, 32768); /* the configuration class's own */
+    if (!cJSON_GetObjectItemCaseSensitive(p->config, "num_key_value_heads"))
+        sl_num_set(p, SL_N_HEAD_KV, 32); /* so too; null means as many as heads */
     if (p->num[SL_N_HEAD_DIM].have) {
         sl_num_set(p, SL_N_HEAD_DIM_K, p->num[SL_N_HEAD_DIM].u);
         sl_num_set(p, SL_N_HEAD_DIM_V, p->num[SL_N_HEAD_DIM].u);

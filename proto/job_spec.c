@@ -236,30 +236,6 @@ static int name_source(struct sl_job_plan *j, const char *path, struct sl_error 
     return 0;
 }
 
-/* A copy keeps the source's file_type, at its place before all that is added. */
-static int copy_file_type(struct sl_job_plan *j, struct sl_error *e)
-{
-    const struct sl_kv *kv = j->ck->gguf ? sl_kvs_find(&j->ck->gguf->kvs, "general.file_type") : NULL;
-    struct sl_kvs all = {0};
-    int rc = 0;
-
-    if (!j->ck->is_gguf)
-        return sl_fail(e, SL_EUSAGE, "recipe %s copies the tensors of a GGUF file; for a checkpoint use f32, f16 or "
-                       "bf16", sl_recipe_name(j->recipe));
-    if (!kv || sl_kvs_find(&j->extra_kvs, kv->key))
-        return 0;
-    rc = sl_kvs_copy(&all, kv);
-    for (uint64_t i = 0; i < j->extra_kvs.n && rc == 0; i++)
-        rc = sl_kvs_copy(&all, &j->extra_kvs.kv[i]);
-    if (rc < 0) {
-        sl_kvs_free(&all);
-        return out_of_memory(e);
-    }
-    sl_kvs_free(&j->extra_kvs);
-    j->extra_kvs = all;
-    return 0;
-}
-
 /* llama-quantize's rules go by the numbers that --override-kv gives. */
 static void override_hparams(struct sl_model *m, const struct sl_kvs *kvs)
 {
@@ -296,7 +272,7 @@ int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_
     SL_TRY(sl_model_open(j->ck, &mo, &j->model, e));
     override_hparams(j->model, &j->extra_kvs);
     if (sl_recipe_is_copy(j->recipe))
-        SL_TRY(copy_file_type(j, e));
+        SL_TRY(sl_job_copy_file_type(j, e));
     if (o->n_prune && sl_kvs_set_arr(&j->extra_kvs, SL_KEY_PRUNED, SL_KV_U32, o->prune, o->n_prune) < 0)
         return out_of_memory(e);
     if (o->source_name)

@@ -73,6 +73,11 @@ int sl_job_plan_record(const struct sl_job_plan *j, struct cJSON **out, struct s
 int sl_job_recipe_opts(const struct sl_job_plan *j, const struct sl_job_options *o,
                        struct sl_recipe_opts *ro, struct sl_error *e) SL_MUST_USE;
 
+/* job_copy.c. Effect: a copy keeps the GGUF source's general.file_type; where that has none it
+ * gets 1024 (guessed) and the number of what most of its tensors are, as llama-quantize's COPY
+ * writes. --override-kv goes before both. Errors: SL_EUSAGE (no GGUF source), SL_EFAIL. */
+int sl_job_copy_file_type(struct sl_job_plan *j, struct sl_error *e) SL_MUST_USE;
+
 /* Effect: opens an imatrix and takes entries out of it, as --include-weights or
  * --exclude-weights say. *out is NULL when none are left. Errors: SL_EUSAGE (both
  * lists), those of sl_imatrix_open and sl_imatrix_check. */

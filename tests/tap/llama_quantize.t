@@ -20,6 +20,8 @@ for my $t (qw(Q8_0 Q4_K_M Q5_1 Q3_K_L IQ4_XS)) {
 # Rows of 72 and 40 weights, which no block of 32 divides; and 1 head: its dimension of 1 is not written.
 my $odd = checkpoint(scratch(), '--layers', '3', '--experts', '4', '--hidden', '72', '--inter', '40', '--heads', '1', '--kv-heads', '1');
 run_ok('rows of 72', $SLUICE, 'convert', $odd, '-o', "$dir/odd.gguf", '--recipe', 'f32', '-q');
+# Sources without general.file_type.
+spit("$dir/untyped-$_.gguf", slurp("$dir/$_.gguf") =~ s/general\.file_type/general.file_was./r) for qw(f32 Q4_K_M Q8_0 IQ4_XS);
 my $im = "$dir/im.gguf";
 run_ok('an imatrix', python('make_imatrix.py', "$dir/f32.gguf", $im));
 
@@ -55,6 +57,10 @@ my @cases = (
     ['Q8_0', ['--allow-requantize'], 'IQ4_XS'],
     ['COPY', [], 'Q4_K_M'],
     ['COPY', ['--override-kv', 'general.name=str:Copied'], 'f32'],
+    (map { ['COPY', [], "untyped-$_"] } qw(f32 Q4_K_M Q8_0 IQ4_XS)),
+    ['COPY', ['--prune-layers', '0,1,2,3,4,5,6'], 'untyped-Q8_0'],
+    ['COPY', ['--override-kv', 'general.file_type=int:7'], 'untyped-f32'],
+    ['Q2_K', [], 'untyped-f32'],
     ['Q4_K_M', ['--imatrix', $im], 'f32'],
     ['IQ3_XXS', ['--imatrix', $im, '--prune-layers', '2,6'], 'f32'],
     ['Q2_K', ['--imatrix', $im, '--include-weights', 'ffn', '--include-weights', 'attn_output'], 'f32'],

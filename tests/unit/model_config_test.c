@@ -196,11 +196,57 @@ static void test_llama(void **state)
     llama_is("tests/data/r1-distill-llama-70b-config.json", 724, 70553706496 + 64, 64);
 }
 
+/* What configuration classes of Transformers 4.57 and 5.23 take for entries that are absent. */
+static void test_absent_entries(void **state)
+{
+    static const struct { const char *class, *more, *want[12][2]; } cases[] = {
+        {"LlamaForCausalLM", "",
+         {{"llama.context_length", "u32 2048"}, {"llama.attention.layer_norm_rms_epsilon", "f32 9.99999997e-07"},
+          {"llama.rope.freq_base", "f32 10000"}, {"llama.attention.head_count_kv", "u32 64"},
+          {"llama.attention.key_length", "u32 16"}}},
+        {"Qwen2ForCausalLM", "",
+         {{"qwen2.context_length", "u32 32768"}, {"qwen2.attention.layer_norm_rms_epsilon", "f32 9.99999997e-07"},
+          {"qwen2.rope.freq_base", "f32 10000"}, {"qwen2.attention.head_count_kv", "u32 32"},
+          {"qwen2.attention.key_length", "-"}}},
+        {"Qwen2ForCausalLM", ",\"num_key_value_heads\":null", {{"qwen2.attention.head_count_kv", "u32 64"}}},
+        {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":256",
+         {{"deepseek2.context_length", "u32 4096"}, {"deepseek2.attention.q_lora_rank", "u32 1536"},
+          {"deepseek2.attention.kv_lora_rank", "u32 512"}, {"deepseek2.attention.key_length_mla", "u32 192"},
+          {"deepseek2.attention.value_length_mla", "u32 128"}, {"deepseek2.rope.dimension_count", "u32 64"},
+          {"deepseek2.leading_dense_block_count", "u32 3"}, {"deepseek2.expert_used_count", "u32 8"},
+          {"deepseek2.expert_shared_count", "u32 1"}, {"deepseek2.expert_feed_forward_length", "u32 2048"},
+          {"deepseek2.expert_weights_scale", "f32 2.5"}, {"deepseek2.expert_weights_norm", "bool true"}}},
+        {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":256,\"q_lora_rank\":null",
+         {{"deepseek2.attention.q_lora_rank", "-"}, {"deepseek2.rope.freq_base", "f32 10000"},
+          {"deepseek2.attention.layer_norm_rms_epsilon", "f32 9.99999997e-07"}}},
+    };
+    char path[] = "/tmp/sluice-config-XXXXXX.json", buf[128];
+
+    (void)state;
+    assert_int_not_equal(close(mkstemps(path, 5)), -1);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct sl_checkpoint *ck;
+        struct sl_model *m;
+        FILE *f = fopen(path, "w");
+
+        fprintf(f, "{\"architectures\":[\"%s\"],\"num_hidden_layers\":4,\"hidden_size\":1024,\"intermediate_size\":512,"
+                "\"num_attention_heads\":64,\"vocab_size\":300%s}", cases[i].class, cases[i].more);
+        assert_int_equal(fclose(f), 0);
+        open_config(path, SL_LAYOUT_MLA, &ck, &m);
+        for (int k = 0; k < 12 && cases[i].want[k][0]; k++)
+            assert_string_equal(fx_value(&m->kvs, cases[i].want[k][0], buf, 128), cases[i].want[k][1]);
+        sl_model_close(m);
+        sl_checkpoint_close(ck);
+    }
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_r1), cmocka_unit_test(test_r1_sources), cmocka_unit_test(test_v2_lite),
         cmocka_unit_test(test_qwen), cmocka_unit_test(test_llama),
+        cmocka_unit_test(test_absent_entries),
     };
 
     return cmocka_run_group_tests_name("models from config.json", tests, NULL, NULL);
