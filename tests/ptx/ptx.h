@@ -65,7 +65,7 @@ struct ptx_inst {
     uint32_t d, a, b, c, e; /* memory: address in a; up to four elements in d, b, c, e */
     uint32_t guard;
     int64_t off;
-    uint32_t target; /* of a branch or call; barrier's number */
+    uint32_t target; /* of a branch or call; barrier's number; shfl: row of its bounds */
     uint32_t line;
     uint32_t regs;   /* of struct ptx_module.unset: first entry, where a flag says so */
 };

@@ -8,7 +8,7 @@ PTX_OBJS  := $(patsubst tests/ptx/%.c,$(B)/ptx/%.o,$(PTX_SRCS))
 PTX_WIDE  := $(if $(X86),$(shell grep -qsw avx2 /proc/cpuinfo && echo -mavx2))
 PTX_FLAGS := -O3 -fno-math-errno -fno-trapping-math -fno-strict-aliasing $(PTX_WIDE) \
              -isystem $(dir $(NVCC))../include -isystem /usr/local/cuda/include -Itests/ptx -Itests/gpu
-PTX_BINS  := $(addprefix $(B)/ptx/,ptx_check ptx_count ptx_sluice ptx_faults ptx_values)
+PTX_BINS  := $(addprefix $(B)/ptx/,ptx_check ptx_count ptx_sluice ptx_device_test ptx_faults ptx_values)
 PTX_LIBS  := -lzstd -lm -ldl -lstdc++
 
 $(B)/ptx/%.o: tests/ptx/%.c $(B)/gen/compiled_in
@@ -26,13 +26,18 @@ $(B)/ptx/ptx_count: $(B)/ptx/ptx_count_main.o $(PTX_OBJS) $(GPU_OBJS) $(CU_OBJS)
 $(B)/ptx/ptx_sluice: $(B)/client/sluice_main.o $(PTX_OBJS) $(B)/libsluice.a $(CU_OBJS)
 	$(if $(V),,@echo "  PTX     $@")
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $< $(CU_OBJS) $(PTX_OBJS) $(B)/libsluice.a $(LIBS) $(PTX_LIBS)
+$(B)/ptx/ptx_device_test: tests/unit/kernels_device_test.c $(PTX_OBJS) $(GPU_OBJS) $(CU_OBJS)
+	$(if $(V),,@echo "  PTX     $@")
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(PTX_OBJS) $(GPU_OBJS) $(CU_OBJS) -lcmocka $(PTX_LIBS)
 
 # Kernels with planted faults, and single instructions beside their values: compiled as the product is.
 $(B)/ptx/%.cu.o: tests/ptx/%.cu
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  NVCC    $<")
 	$(Q)$(NVCC) $(NVFLAGS) -I. -gencode arch=compute_80,code=compute_80 -MMD -MP -MF $(@:.o=.d) -c $< -o $@
-$(B)/ptx/ptx_%: $(B)/ptx/ptx_%.cu.o $(PTX_OBJS)
+PTX_OWN := $(addprefix $(B)/ptx/,ptx_faults ptx_values)
+.SECONDARY: $(PTX_OWN:=.cu.o)
+$(PTX_OWN): $(B)/ptx/ptx_%: $(B)/ptx/ptx_%.cu.o $(PTX_OBJS)
 	$(if $(V),,@echo "  PTX     $@")
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $< $(PTX_OBJS) $(PTX_LIBS)
 

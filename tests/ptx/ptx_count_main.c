@@ -1,10 +1,11 @@
 /* What the kernels' PTX costs, counted where it runs, in warp instructions: for each type, on
  * weights of a normal distribution in F8_E4M3 with scales of 128 x 128 blocks.
  *
- * usage: ptx_count [-t TYPE] [-n WEIGHTS] [-b BLOCKS] [-x FOLDER]
+ * usage: ptx_count [-t TYPE] [-n WEIGHTS] [-b BLOCKS] [-x FOLDER | -p FILE]
  *   -t  one type alone     -n  weights (default 65536)
  *   -b  beside each kind, its BLOCKS basic blocks that cost most
  *   -x  writes every module's PTX into the folder, and counts nothing
+ *   -p  says whether a PTX text is understood, and counts nothing
  *
  * A slot is a warp instruction of 32 lanes, whether they all take part or not: slots a weight =
  * warp instructions x 32 / weights. PTX is not machine code: an assembler removes moves, address
@@ -222,6 +223,23 @@ static void write_module(void *user, const struct ptx_module *m)
         fprintf(stderr, "ptx_count: %s cannot be written\n", path);
 }
 
+static int understood(const char *path)
+{
+    FILE *f = fopen(path, "r");
+    char *text = calloc(1, 1 << 20);
+    struct ptx_module m;
+    bool good;
+
+    if (!f || !text || fread(text, 1, (1 << 20) - 1, f) == 0)
+        return fprintf(stderr, "ptx_count: %s cannot be read\n", path), 1;
+    fclose(f);
+    good = ptx_module_load(&m, "text", text);
+    printf("%s\n", good ? "understood" : m.error);
+    ptx_module_free(&m);
+    free(text);
+    return !good;
+}
+
 int main(int argc, char **argv)
 {
     const char *only = NULL, *folder = NULL;
@@ -229,12 +247,13 @@ int main(int argc, char **argv)
     unsigned blocks = 0;
     int opt;
 
-    while ((opt = getopt(argc, argv, "t:n:b:x:")) != -1)
+    while ((opt = getopt(argc, argv, "t:n:b:x:p:")) != -1)
         switch (opt) {
         case 't': only = optarg; break;
         case 'n': n = strtoull(optarg, NULL, 0); break;
         case 'b': blocks = (unsigned)atoi(optarg); break;
         case 'x': folder = optarg; break;
+        case 'p': return understood(optarg);
         default: return 2;
         }
     if (folder)

@@ -465,10 +465,8 @@ static bool decode_warp(struct ptx_module *m, const struct ptx_statement *s, con
     } else if (!result(m, s, 0, '4', &out->d, u)) {
         return false;
     }
-    if (s->op[3].kind != PTX_O_IMM)
-        return ptx_refuse(m, s->line, "%s: clamp and segment in a register", s->opcode);
-    out->off = (int64_t)s->op[3].value;
-    return source(m, s, 1, '4', &out->a, u) && source(m, s, 2, '4', &out->b, u) && source(m, s, 4, '4', &out->c, u);
+    return source(m, s, 1, '4', &out->a, u) && source(m, s, 2, '4', &out->b, u) && source(m, s, 3, '4', &out->target, u) &&
+           source(m, s, 4, '4', &out->c, u);
 }
 
 bool ptx_decode(struct ptx_module *m, const struct ptx_statement *s, struct ptx_inst *out, struct ptx_regs_used *u)

@@ -286,11 +286,11 @@ static int together(struct ptx_block *b, struct ptx_warp *w, const struct ptx_in
 
 static bool shuffle(struct ptx_block *b, struct ptx_warp *w, const struct ptx_inst *i, uint32_t mask, const uint32_t *m)
 {
-    const uint32_t *a = w->file + i->a, *by = w->file + i->b;
-    uint32_t seg = (uint32_t)i->off >> 8 & 31, clamp = (uint32_t)i->off & 31, v[PTX_LANES], p[PTX_LANES];
+    const uint32_t *a = w->file + i->a, *by = w->file + i->b, *bounds = w->file + i->target;
+    uint32_t v[PTX_LANES], p[PTX_LANES];
 
     for (uint32_t l = 0; l < PTX_LANES; l++) {
-        uint32_t most = (l & seg) | (clamp & ~seg), n = by[l] & 31;
+        uint32_t seg = bounds[l] >> 8 & 31, clamp = bounds[l] & 31, most = (l & seg) | (clamp & ~seg), n = by[l] & 31;
         int j = i->sub == 0 ? (int)(l - n) : i->sub == 1 ? (int)(l + n) : i->sub == 2 ? (int)(l ^ n) : (int)((l & seg) | (n & ~seg));
         bool in = i->sub == 0 ? j >= (int)most : j <= (int)most;
 

@@ -71,7 +71,7 @@ bool ptx_finding(struct ptx_block *b, enum ptx_kind kind, const struct ptx_warp 
     while (isspace((unsigned char)*line))
         line++;
     snprintf(b->finding, sizeof b->finding, "%s: %s, block %llu, thread %u, %s:%u \"%.*s\": %s", ptx_kind_name(kind), name,
-             (unsigned long long)b->number, w->number * PTX_LANES + lane, b->module->name, i->line, (int)strcspn(line, "\n;"), line, text);
+             (unsigned long long)b->number, w->number * PTX_LANES + lane, b->module->name, i->line, (int)(strcspn(line, "\n") < 90 ? strcspn(line, "\n") : 90), line, text);
     return false;
 }
 

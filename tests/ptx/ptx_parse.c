@@ -889,9 +889,9 @@ static void place(struct ptx_module *m, uint32_t func_words)
     constants = func_words + kernel;
     for (uint32_t i = 0; i < m->n_inst; i++) {
         struct ptx_inst *in = &m->inst[i];
-        uint32_t *row[] = {&in->d, &in->a, &in->b, &in->c, &in->e, &in->guard};
+        uint32_t *row[] = {&in->d, &in->a, &in->b, &in->c, &in->e, &in->guard, &in->target};
 
-        for (unsigned k = 0; k < 6; k++) {
+        for (unsigned k = 0; k < (in->op == PTX_SHFL ? 7 : 6); k++) {
             if (*row[k] == PTX_ROW_NONE)
                 continue;
             if (*row[k] & PTX_ROW_CONSTANT)
