@@ -519,7 +519,7 @@ bool ptx_decode(struct ptx_module *m, const struct ptx_statement *s, struct ptx_
         out->op = PTX_WARP_BAR;
         return source(m, s, 0, '4', &out->c, u);
     }
-    if (is(&w, w.count - 1, "f32") && (is(&w, 0, "add") || is(&w, 0, "sub") || is(&w, 0, "mul")))
+    if (w.count == 2 && is(&w, 1, "f32") && (is(&w, 0, "add") || is(&w, 0, "sub") || is(&w, 0, "mul")))
         return ptx_refuse(m, s->line, "%s: does not say how it rounds, so an assembler may fuse it", s->opcode);
     return unknown(m, s);
 }

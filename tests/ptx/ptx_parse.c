@@ -1,391 +1,6 @@
 /* The text of a PTX module: declarations, functions, statements. What is not understood is an
  * error that names the line. */
-#include "ptx.h"
-
-#include <ctype.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-struct registers {
-    const char *prefix;
-    size_t n_prefix;
-    uint32_t n, first, row; /* n: of %prefix<n>; 0: one register of this name */
-    uint8_t wide, pred;
-};
-
-enum symbol_kind { SYMBOL_GLOBAL, SYMBOL_SHARED, SYMBOL_LOCAL, SYMBOL_POOL, SYMBOL_PARAM, SYMBOL_ROW };
-struct symbol {
-    const char *name;
-    size_t n;
-    enum symbol_kind kind;
-    uint64_t value;
-    uint32_t row;
-    uint8_t wide;
-};
-
-struct label {
-    const char *name;
-    size_t n;
-    uint32_t func, at; /* at: UINT32_MAX until it is seen */
-    uint32_t line;
-};
-
-struct parser {
-    struct ptx_module *m;
-    const char *p;
-    uint32_t line;
-    const char *tok; /* the token that comes next */
-    size_t n;
-    struct registers regs[64];
-    unsigned n_regs_declared;
-    uint32_t n_regs;
-    struct symbol *symbols;
-    unsigned n_symbols, cap_symbols, scope[16], scope_regs[16];
-    struct label *labels;
-    uint32_t n_labels, cap_labels, *buckets;
-    struct ptx_func *func;
-    uint32_t func_words;
-    struct ptx_regs_used *used;
-    uint32_t cap_used;
-};
-
-#define N_BUCKETS 65536
-
-static bool bad(struct parser *p, const char *what)
-{
-    return ptx_refuse(p->m, p->line, "%s, at \"%.*s\"", what, (int)(p->n > 60 ? 60 : p->n), p->tok);
-}
-
-static bool in_name(char c)
-{
-    return isalnum((unsigned char)c) || c == '_' || c == '$' || c == '%' || c == '.';
-}
-
-/* The next token: a name with its points, a number, a quoted text, or one character. */
-static void next(struct parser *p)
-{
-    const char *s = p->p;
-
-    for (;;) {
-        if (*s == '\n')
-            p->line++, s++;
-        else if (isspace((unsigned char)*s))
-            s++;
-        else if (s[0] == '/' && s[1] == '/')
-            s += strcspn(s, "\n");
-        else
-            break;
-    }
-    p->tok = s;
-    if (*s == '"') {
-        s += 1 + strcspn(s + 1, "\"\n");
-        s += *s == '"';
-    } else if (in_name(*s)) {
-        while (in_name(*s) || (s[0] == ':' && s[1] == ':'))
-            s += *s == ':' ? 2 : 1;
-    } else if (*s) {
-        s++;
-    }
-    p->n = (size_t)(s - p->tok);
-    p->p = s;
-}
-
-static bool at(const struct parser *p, const char *text)
-{
-    return p->n == strlen(text) && memcmp(p->tok, text, p->n) == 0;
-}
-
-static bool take(struct parser *p, const char *text)
-{
-    char what[40];
-
-    if (at(p, text)) {
-        next(p);
-        return true;
-    }
-    snprintf(what, sizeof what, "\"%s\" is missing", text);
-    return bad(p, what);
-}
-
-static bool take_if(struct parser *p, const char *text)
-{
-    if (!at(p, text))
-        return false;
-    next(p);
-    return true;
-}
-
-/* [-]decimal, 0x, 0f (bits of a float), 0d; U behind it. */
-static bool number(struct parser *p, uint64_t *out, bool *real)
-{
-    bool minus = take_if(p, "-");
-    char text[40], *end;
-
-    *real = false;
-    if (p->n == 0 || p->n >= sizeof text || !isdigit((unsigned char)p->tok[0]))
-        return bad(p, "a number is missing");
-    memcpy(text, p->tok, p->n);
-    text[p->n] = 0;
-    if (text[0] == '0' && strchr("fFdD", text[1]) && text[1]) {
-        *real = true;
-        *out = strtoull(text + 2, &end, 16);
-        if (p->n != (text[1] == 'f' || text[1] == 'F' ? 10u : 18u) || minus)
-            return bad(p, "not a number");
-    } else {
-        *out = strtoull(text, &end, 0);
-        if (*end == 'U')
-            end++;
-        if (minus)
-            *out = 0 - *out;
-    }
-    if (*end)
-        return bad(p, "not a number");
-    next(p);
-    return true;
-}
-
-static bool small(struct parser *p, uint32_t *out)
-{
-    uint64_t v;
-    bool real;
-
-    if (!number(p, &v, &real))
-        return false;
-    *out = (uint32_t)v;
-    return (!real && v <= UINT32_MAX / 4) || bad(p, "this number is too large");
-}
-
-static void *grown(void *p, uint32_t n, uint32_t *cap, size_t size)
-{
-    if (n < *cap)
-        return p;
-    *cap = *cap ? 2 * *cap : 256;
-    return realloc(p, *cap * size);
-}
-
-uint32_t ptx_constant(struct ptx_module *m, uint64_t bits, bool wide)
-{
-    uint32_t words = wide ? 2 * PTX_LANES : PTX_LANES;
-
-    for (uint32_t i = 0; i < m->n_constants;) { /* each begins with its width, which is no row */
-        const uint32_t *c = m->constants + i;
-        bool w = c[0] == 2;
-        uint64_t v = w ? (uint64_t)c[2] << 32 | c[1] : c[1];
-
-        if (w == wide && v == bits)
-            return PTX_ROW_CONSTANT | c[3];
-        i += 4;
-    }
-    m->constants = realloc(m->constants, (m->n_constants + 4) * sizeof *m->constants);
-    m->constants[m->n_constants] = wide ? 2 : 1;
-    m->constants[m->n_constants + 1] = (uint32_t)bits;
-    m->constants[m->n_constants + 2] = (uint32_t)(bits >> 32);
-    m->constants[m->n_constants + 3] = m->at_constants;
-    m->n_constants += 4;
-    m->at_constants += words;
-    return PTX_ROW_CONSTANT | (m->at_constants - words);
-}
-
-/* ---- names */
-
-static struct symbol *symbol(struct parser *p, const char *name, size_t n)
-{
-    for (unsigned i = p->n_symbols; i-- > 0;)
-        if (p->symbols[i].n == n && memcmp(p->symbols[i].name, name, n) == 0)
-            return &p->symbols[i];
-    return NULL;
-}
-
-static struct symbol *add_symbol(struct parser *p, const char *name, size_t n, enum symbol_kind kind)
-{
-    p->symbols = grown(p->symbols, p->n_symbols, &p->cap_symbols, sizeof *p->symbols);
-    p->symbols[p->n_symbols] = (struct symbol){.name = name, .n = n, .kind = kind};
-    return &p->symbols[p->n_symbols++];
-}
-
-static uint32_t label(struct parser *p, const char *name, size_t n)
-{
-    uint32_t func = (uint32_t)(p->func - p->m->func), h = func * 7919;
-
-    for (size_t i = 0; i < n; i++)
-        h = h * 31 + (unsigned char)name[i];
-    for (h %= N_BUCKETS; p->buckets[h]; h = (h + 1) % N_BUCKETS) {
-        struct label *l = &p->labels[p->buckets[h] - 1];
-
-        if (l->func == func && l->n == n && memcmp(l->name, name, n) == 0)
-            return p->buckets[h] - 1;
-    }
-    if (p->n_labels > N_BUCKETS / 2)
-        return (uint32_t)(bad(p, "too many labels"), 0);
-    p->labels = grown(p->labels, p->n_labels, &p->cap_labels, sizeof *p->labels);
-    p->labels[p->n_labels] = (struct label){name, n, func, UINT32_MAX, p->line};
-    p->buckets[h] = ++p->n_labels;
-    return p->n_labels - 1;
-}
-
-static uint32_t new_row(struct parser *p, bool wide, uint32_t n)
-{
-    uint32_t words = n * (wide ? 2 : 1) * PTX_LANES, row;
-
-    if (p->func && p->func->kernel) {
-        row = PTX_ROW_KERNEL | p->func->rows;
-        p->func->rows += words;
-    } else {
-        row = p->func_words;
-        p->func_words += words;
-    }
-    return row;
-}
-
-static const char *const special_names[] = {"%tid.x", "%tid.y", "%tid.z", "%ntid.x", "%ntid.y", "%ntid.z", "%ctaid.x", "%ctaid.y",
-                                            "%ctaid.z", "%nctaid.x", "%nctaid.y", "%nctaid.z", "%laneid", "%warpid"};
-
-/* A register by its name, declared or special. */
-static bool find_register(struct parser *p, struct ptx_operand *o)
-{
-    size_t digits = 0;
-
-    for (unsigned i = 0; i < sizeof special_names / sizeof special_names[0]; i++)
-        if (at(p, special_names[i])) {
-            o->kind = PTX_O_REG;
-            o->row = i * PTX_LANES;
-            o->special = 1;
-            return true;
-        }
-    while (digits < p->n && isdigit((unsigned char)p->tok[p->n - 1 - digits]))
-        digits++;
-    for (unsigned i = p->n_regs_declared; i-- > 0;) {
-        const struct registers *r = &p->regs[i];
-        uint32_t k = 0;
-
-        if (r->n ? r->n_prefix != p->n - digits || !digits : r->n_prefix != p->n)
-            continue;
-        if (memcmp(r->prefix, p->tok, r->n_prefix))
-            continue;
-        if (r->n) {
-            k = (uint32_t)strtoul(p->tok + p->n - digits, NULL, 10);
-            if (k >= r->n)
-                continue;
-        }
-        o->kind = PTX_O_REG;
-        o->reg = r->first + k;
-        o->row = r->row + k * (r->wide ? 2 : 1) * PTX_LANES;
-        o->wide = r->wide;
-        o->pred = r->pred;
-        return true;
-    }
-    return false;
-}
-
-static enum ptx_space space_of(enum symbol_kind k)
-{
-    return k == SYMBOL_GLOBAL ? PTX_SPACE_GLOBAL : k == SYMBOL_PARAM ? PTX_SPACE_PARAM : k == SYMBOL_LOCAL ? PTX_SPACE_LOCAL : PTX_SPACE_SHARED;
-}
-
-static void of_symbol(const struct symbol *s, struct ptx_operand *o)
-{
-    o->value = s->value;
-    o->space = space_of(s->kind);
-    if (s->kind == SYMBOL_POOL) {
-        o->special = o->wide = 1;
-        o->row = PTX_POOL * PTX_LANES;
-    }
-    if (s->kind == SYMBOL_ROW) {
-        o->is_row = true;
-        o->row = s->row;
-        o->wide = s->wide;
-    }
-}
-
-/* [register+n], [symbol+n] */
-static bool address(struct parser *p, struct ptx_operand *o)
-{
-    uint64_t off = 0;
-    bool real;
-    const struct symbol *s;
-
-    next(p);
-    o->kind = PTX_O_MEM;
-    if (find_register(p, o)) {
-        o->kind = PTX_O_MEM;
-        o->based = true;
-        next(p);
-    } else if ((s = symbol(p, p->tok, p->n))) {
-        of_symbol(s, o);
-        o->based = s->kind == SYMBOL_POOL;
-        next(p);
-    } else {
-        return bad(p, "an address over something unknown");
-    }
-    if (at(p, "+")) {
-        next(p);
-        if (!number(p, &off, &real))
-            return false;
-    } else if (at(p, "-") && !number(p, &off, &real)) {
-        return false;
-    }
-    o->off = (int64_t)off;
-    return take(p, "]");
-}
-
-static bool list(struct parser *p, struct ptx_operand *o, const char *between, const char *end)
-{
-    do {
-        struct ptx_operand r = {.kind = PTX_O_SINK};
-
-        if (o->n == 4)
-            return bad(p, "more than four registers");
-        if (!at(p, "_") && (!find_register(p, &r) || r.special))
-            return bad(p, "not a register");
-        o->list[o->n].row = r.row;
-        o->list[o->n].reg = r.reg;
-        o->list[o->n].wide = r.wide;
-        o->list[o->n++].sink = r.kind == PTX_O_SINK;
-        next(p);
-    } while (take_if(p, between));
-    o->kind = PTX_O_LIST;
-    return !end || take(p, end);
-}
-
-static bool operand(struct parser *p, struct ptx_operand *o)
-{
-    const struct symbol *s;
-
-    memset(o, 0, sizeof *o);
-    if (at(p, "["))
-        return address(p, o);
-    if (take_if(p, "{"))
-        return list(p, o, ",", "}");
-    if (at(p, "_")) {
-        o->kind = PTX_O_SINK;
-        next(p);
-        return true;
-    }
-    if (find_register(p, o)) {
-        if (*p->p == '|')
-            return list(p, o, "|", NULL);
-        next(p);
-        return true;
-    }
-    if (at(p, "-") || (p->n && isdigit((unsigned char)p->tok[0]))) {
-        o->kind = PTX_O_IMM;
-        return number(p, &o->value, &o->real);
-    }
-    if (p->n && p->tok[0] == '$') {
-        o->kind = PTX_O_LABEL;
-        o->label = label(p, p->tok, p->n);
-        next(p);
-        return true;
-    }
-    if ((s = symbol(p, p->tok, p->n)) && s->kind != SYMBOL_ROW) {
-        o->kind = PTX_O_SYMBOL;
-        of_symbol(s, o);
-        next(p);
-        return true;
-    }
-    return bad(p, "an operand that is not known");
-}
+#include "ptx_lex.h"
 
 /* ---- statements */
 
@@ -429,7 +44,7 @@ static bool call(struct parser *p, bool guarded)
     if (guarded)
         return bad(p, "a guarded call");
     if (take_if(p, "(")) {
-        result = symbol(p, p->tok, p->n);
+        result = ptx_symbol(p, p->tok, p->n);
         if (!result || result->kind != SYMBOL_ROW)
             return bad(p, "the result of a call is not a scalar parameter");
         next(p);
@@ -445,7 +60,7 @@ static bool call(struct parser *p, bool guarded)
         if (!take(p, "("))
             return false;
         while (!at(p, ")")) {
-            s = symbol(p, p->tok, p->n);
+            s = ptx_symbol(p, p->tok, p->n);
             if (!s || s->kind != SYMBOL_ROW || n == f->n_formal || s->wide != f->wide[n])
                 return bad(p, "an argument does not fit the function");
             move(p, f->formal[n], s->row, s->wide);
@@ -475,7 +90,7 @@ static bool statement(struct parser *p)
     if (take_if(p, "@")) {
         s.guarded = true;
         s.guard_not = take_if(p, "!");
-        if (!find_register(p, &s.guard))
+        if (!ptx_find_register(p, &s.guard))
             return bad(p, "the guard is not a register");
         next(p);
     }
@@ -490,7 +105,7 @@ static bool statement(struct parser *p)
     while (!at(p, ";")) {
         if (s.n == PTX_OPERANDS)
             return bad(p, "too many operands");
-        if (!operand(p, &s.op[s.n++]))
+        if (!ptx_operand(p, &s.op[s.n++]))
             return false;
         if (!take_if(p, ","))
             break;
@@ -558,7 +173,7 @@ static bool declare_registers(struct parser *p)
         if (p->n_regs_declared == sizeof p->regs / sizeof p->regs[0])
             return bad(p, "too many kinds of registers");
         p->n_regs += r.n ? r.n : 1;
-        r.row = new_row(p, r.wide, r.n ? r.n : 1);
+        r.row = ptx_new_row(p, r.wide, r.n ? r.n : 1);
         p->regs[p->n_regs_declared++] = r;
     } while (take_if(p, ","));
     return take(p, ";");
@@ -578,9 +193,9 @@ static bool declare_argument(struct parser *p)
         return false;
     if (array || ptx_type_bytes(t) < 4)
         return bad(p, "a structure passed by value between functions");
-    s = add_symbol(p, name, n, SYMBOL_ROW);
+    s = ptx_add_symbol(p, name, n, SYMBOL_ROW);
     s->wide = ptx_type_bytes(t) == 8;
-    s->row = new_row(p, s->wide, 1);
+    s->row = ptx_new_row(p, s->wide, 1);
     return take(p, ";");
 }
 
@@ -599,14 +214,14 @@ static bool declare_place(struct parser *p, bool shared, bool external)
     if (count == 0) {
         if (!shared || !external || align > 16)
             return bad(p, "an array without a size");
-        add_symbol(p, name, n, SYMBOL_POOL);
+        ptx_add_symbol(p, name, n, SYMBOL_POOL);
         return take(p, ";");
     }
     used = shared ? (p->func && p->func->kernel ? &p->func->shared : &p->m->func_shared)
                   : (p->func && p->func->kernel ? &p->func->local : &p->m->func_local);
     if (shared && p->func && !p->func->kernel)
         return bad(p, "shared memory of a function");
-    s = add_symbol(p, name, n, shared ? SYMBOL_SHARED : SYMBOL_LOCAL);
+    s = ptx_add_symbol(p, name, n, shared ? SYMBOL_SHARED : SYMBOL_LOCAL);
     *used = aligned(*used, align);
     s->value = *used + (!shared && !p->func->kernel ? PTX_LOCAL_OF_FUNCS : 0);
     *used += count * ptx_type_bytes(t);
@@ -648,7 +263,7 @@ static bool body(struct parser *p)
             while (p->n && p->line == line)
                 next(p);
         } else if (p->tok[0] == '$' && *p->p == ':') {
-            uint32_t l = label(p, p->tok, p->n);
+            uint32_t l = ptx_label(p, p->tok, p->n);
 
             if (p->m->error[0] || p->labels[l].at != UINT32_MAX)
                 return bad(p, "a label twice");
@@ -699,9 +314,9 @@ static bool formal(struct parser *p, const struct parameter *a, bool known, uint
         return bad(p, "a structure passed by value between functions");
     if (!known) {
         *wide = ptx_type_bytes(a->type) == 8;
-        *row = new_row(p, *wide, 1);
+        *row = ptx_new_row(p, *wide, 1);
     }
-    s = add_symbol(p, a->name, a->n, SYMBOL_ROW);
+    s = ptx_add_symbol(p, a->name, a->n, SYMBOL_ROW);
     s->row = *row;
     s->wide = *wide;
     return true;
@@ -721,7 +336,7 @@ static bool parameters(struct parser *p, bool known)
             return false;
         if (f->kernel) {
             f->param_bytes = aligned(f->param_bytes, a.align);
-            add_symbol(p, a.name, a.n, SYMBOL_PARAM)->value = f->param_bytes;
+            ptx_add_symbol(p, a.name, a.n, SYMBOL_PARAM)->value = f->param_bytes;
             if (k == 16)
                 return bad(p, "more parameters than are known here");
             f->param_at[k] = f->param_bytes;
@@ -825,7 +440,7 @@ static bool variable(struct parser *p)
     v = &m->var[m->n_var++];
     *v = (struct ptx_variable){strndup(name, n), aligned_alloc(256, aligned(count * size + 512, 256)), (size_t)count * size};
     memset(v->bytes, 0, aligned(count * size + 512, 256));
-    add_symbol(p, name, n, SYMBOL_GLOBAL)->value = (uint64_t)(uintptr_t)v->bytes;
+    ptx_add_symbol(p, name, n, SYMBOL_GLOBAL)->value = (uint64_t)(uintptr_t)v->bytes;
     if (take_if(p, "=")) {
         braces = take_if(p, "{");
         do {
@@ -927,7 +542,7 @@ bool ptx_module_load(struct ptx_module *m, const char *name, char *text)
     m->name = name;
     m->text = text;
     lines(m);
-    p.buckets = calloc(N_BUCKETS, sizeof *p.buckets);
+    p.buckets = calloc(PTX_BUCKETS, sizeof *p.buckets);
     next(&p);
     if (toplevel(&p))
         place(m, p.func_words);
