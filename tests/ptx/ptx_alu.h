@@ -89,6 +89,7 @@ PTX_ALU_NAME(XORP, "ppp", PTX_COMPARE, 0, uint32_t, uint32_t, a[l] ^ b[l])
 PTX_ALU_NAME(NOTP, "pp", PTX_COMPARE, 0, uint32_t, uint32_t, ~a[l])
 
 PTX_ALU_NAME(ADDF, "444", PTX_F32, 1, uint32_t, float, ptx_canonical(a[l] + b[l]))
+PTX_ALU_NAME(ADDF_RM, "444", PTX_F32, 1, uint32_t, float, ptx_add_down(a[l], b[l]))
 PTX_ALU_NAME(SUBF, "444", PTX_F32, 1, uint32_t, float, ptx_canonical(a[l] - b[l]))
 PTX_ALU_NAME(MULF, "444", PTX_F32, 1, uint32_t, float, ptx_canonical(a[l] * b[l]))
 PTX_ALU_NAME(FMAF, "4444", PTX_F32, 1, uint32_t, float, ptx_canonical(__builtin_fmaf(a[l], b[l], c[l])))

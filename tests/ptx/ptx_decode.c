@@ -39,7 +39,7 @@ static const struct {
     {"mul.wide.s32", PTX_MULWIDE_S32}, {"mad.wide.u32", PTX_MADWIDE_U32}, {"mad.wide.s32", PTX_MADWIDE_S32},
     {"div.u64", PTX_DIV_U64}, {"rem.u64", PTX_REM_U64},
     {"and.pred", PTX_ANDP}, {"or.pred", PTX_ORP}, {"xor.pred", PTX_XORP}, {"not.pred", PTX_NOTP},
-    {"add.rn.f32", PTX_ADDF}, {"sub.rn.f32", PTX_SUBF}, {"mul.rn.f32", PTX_MULF}, {"fma.rn.f32", PTX_FMAF}, {"div.rn.f32", PTX_DIVF},
+    {"add.rn.f32", PTX_ADDF}, {"add.rm.f32", PTX_ADDF_RM}, {"sub.rn.f32", PTX_SUBF}, {"mul.rn.f32", PTX_MULF}, {"fma.rn.f32", PTX_FMAF}, {"div.rn.f32", PTX_DIVF},
     {"rcp.rn.f32", PTX_RCPF}, {"sqrt.rn.f32", PTX_SQRTF}, {"min.f32", PTX_MINF}, {"max.f32", PTX_MAXF}, {"neg.f32", PTX_NEGF},
     {"abs.f32", PTX_ABSF},
     {"cvt.rn.f32.s32", PTX_F_FROM_S32}, {"cvt.rn.f32.u32", PTX_F_FROM_U32}, {"cvt.rzi.s32.f32", PTX_S32_FROM_F},

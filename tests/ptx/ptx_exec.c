@@ -23,6 +23,19 @@ static inline uint32_t ptx_canonical(float a)
     return a != a ? 0x7fffffffu : bits_of(a);
 }
 
+/* a + b towards minus infinity: the nearest sum and what it lacks, which is exact. */
+static inline uint32_t ptx_add_down(float a, float b)
+{
+    float s = a + b, of_b = s - a, lacks = (a - (s - of_b)) + (b - of_b);
+    uint32_t u = ptx_canonical(s), inf = 0x7f800000u;
+
+    if ((u & inf) == inf) /* a sum of finite values that is too large stays finite */
+        return u == inf && (bits_of(a) & inf) != inf && (bits_of(b) & inf) != inf ? 0x7f7fffffu : u;
+    if (s == 0)
+        return bits_of(a) == 0 && bits_of(b) == 0 ? 0 : 0x80000000u;
+    return lacks < 0 ? (u >> 31 ? u + 1 : u - 1) : u;
+}
+
 static inline uint32_t ptx_quiet_sign(uint32_t a, uint32_t with)
 {
     return (a & 0x7fffffffu) > 0x7f800000u ? 0x7fffffffu : with;

@@ -483,6 +483,12 @@ cudaError_t cudaSetDevice(int device)
     return told(device ? cudaErrorInvalidDevice : state());
 }
 
+cudaError_t cudaSetDeviceFlags(unsigned flags)
+{
+    (void)flags;
+    return told(state());
+}
+
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags)
 {
     (void)flags;

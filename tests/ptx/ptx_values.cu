@@ -8,7 +8,7 @@
 namespace {
 
 #define INSTRUCTIONS(X) \
-    X(ADD, "add.rn.f32 %0, %1, %2;") X(SUB, "sub.rn.f32 %0, %1, %2;") X(MUL, "mul.rn.f32 %0, %1, %2;") \
+    X(ADD_RM, "add.rm.f32 %0, %1, %2;") X(ADD, "add.rn.f32 %0, %1, %2;") X(SUB, "sub.rn.f32 %0, %1, %2;") X(MUL, "mul.rn.f32 %0, %1, %2;") \
     X(DIV, "div.rn.f32 %0, %1, %2;") X(SQRT, "sqrt.rn.f32 %0, %1;") X(RCP, "rcp.rn.f32 %0, %1;") \
     X(MIN, "min.f32 %0, %1, %2;") X(MAX, "max.f32 %0, %1, %2;") \
     X(RZI_S32, "cvt.rzi.s32.f32 %0, %1;") X(RZI_U32, "cvt.rzi.u32.f32 %0, %1;") X(RNI_S32, "cvt.rni.s32.f32 %0, %1;") \
@@ -79,6 +79,11 @@ const struct value {
 } values[] = {
     {{ADD, 0x3f800000, 0x33800000}, 0x3f800000}, {{ADD, 0x3f800001, 0x33800000}, 0x3f800002}, // ties to even
     {{ADD, 0x7f800000, 0xff800000}, 0x7fffffff}, {{ADD, 0x7fc12345, 0x3f800000}, 0x7fffffff}, {{ADD, 0x00000001, 0x00000001}, 2},
+    {{ADD_RM, 0x3f800000, 0x33800000}, 0x3f800000}, {{ADD_RM, 0x3f800000, 0xb3000000}, 0x3f7fffff}, {{ADD_RM, 0x40a00000, 0xc0a00000}, 0x80000000},
+    {{ADD_RM, 0x7f7fffff, 0x7f7fffff}, 0x7f7fffff}, {{ADD_RM, 0xff7fffff, 0xff7fffff}, 0xff800000}, {{ADD_RM, 0, 0}, 0},
+    {{ADD_RM, 0x80000000, 0}, 0x80000000}, {{ADD_RM, 0x4b400000, 0x3f333333}, 0x4b400000}, {{ADD_RM, 0x4b400000, 0xbe4ccccd}, 0x4b3fffff},
+    {{ADD_RM, 0xbf800000, 0x80000001}, 0xbf800001}, {{ADD_RM, 0x7f800000, 0xff800000}, 0x7fffffff}, {{ADD_RM, 0x7f800000, 0}, 0x7f800000},
+    {{ADD_RM, 0x3f800000, 0x3f800000}, 0x40000000}, {{ADD_RM, 3, 0x80000001}, 2},
     {{SUB, 0x40490fdb, 0x40490fdb}, 0}, {{SUB, 0x80000000, 0x80000000}, 0}, {{SUB, 0xffffffff, 0}, 0x7fffffff},
     {{MUL, 0x00800000, 0x3f000000}, 0x00400000}, {{MUL, 0, 0x7f800000}, 0x7fffffff}, {{MUL, 0x7f7fffff, 0x40000000}, 0x7f800000},
     {{MUL, 0x3f800001, 0x3f800001}, 0x3f800002},
