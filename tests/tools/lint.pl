@@ -37,7 +37,7 @@ if (open my $f, '<', 'tests/tools/lint_long.txt') {
 
 my @bad;
 my (%by_name, %user, %over);
-my @files = map { glob "$_/*" } keys %may, qw(tests/unit tests/tools tests/tap tests/lib);
+my @files = map { glob "$_/*" } keys %may, qw(tests/unit tests/tools tests/tap tests/lib tests/ptx);
 @files = sort grep { -f && /\.(?:c|h|cu|cuh|inc|pl|pm|py|t|sh)$/ } @files;
 
 for my $path (@files) {

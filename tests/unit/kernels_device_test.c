@@ -1,5 +1,6 @@
 /* The GPU kernels' text on a CPU, against the scalar backend; and the GPU itself
- * where there is one. */
+ * where there is one. With SLUICE_DEVICE_TEST set all launches are the device's: so
+ * that the same cases go through the compiled kernels (tests/tap/ptx.t). */
 #include "kernels/gpu.h"
 #include "kernels/kernels.h"
 #include "grid_emulator.h"
@@ -90,12 +91,31 @@ static void same_bytes(const struct data *d, const struct sl_gpu_work *k)
     assert_int_equal(d->status, 0);
 }
 
+static void launch_on_device(struct data *d, struct sl_gpu_work *k)
+{
+    struct sl_gpu_device g;
+    struct sl_error e;
+
+    k->in = d->bytes;
+    k->w = d->w;
+    k->out = d->got;
+    if (sl_gpu_open(sl_gpu_api(), 0, &g, &e) < 0)
+        fail_msg("%s", e.text);
+    if (sl_gpu_quantize(&g, k, sizeof d->bytes, 2 * ROW, &d->status, &e) < 0)
+        fail_msg("%s", e.text);
+    sl_gpu_close(&g);
+}
+
 static void launch(struct data *d, struct sl_gpu_work *k)
 {
     enum sl_grid_id id = sl_gpu_grid_of(k->type);
 
     memset(d->got, 0x77, sizeof d->got);
     d->status = 0;
+    if (getenv("SLUICE_DEVICE_TEST")) {
+        launch_on_device(d, k);
+        return;
+    }
     k->in = d->bytes;
     k->w = d->w;
     k->means = d->means;
