@@ -49,9 +49,13 @@ int info(int device, struct sl_gpu_info *out)
     return told(cudaDeviceGetPCIBusId(out->bus, (int)sizeof out->bus, device));
 }
 
+// A thread that waits for the device sleeps; by itself the runtime would spin, on cores that
+// read, hash and convert.
 int use(int device)
 {
-    return told(cudaSetDevice(device));
+    cudaError_t e = cudaSetDevice(device);
+
+    return told(e == cudaSuccess ? cudaSetDeviceFlags(cudaDeviceScheduleBlockingSync) : e);
 }
 
 int memory(uint64_t *available)
@@ -143,7 +147,6 @@ int run(void *stream, const struct sl_gpu_work *k)
     }
 }
 
-// The processor is left to the other threads while the device works.
 int wait(void *stream)
 {
     return told(cudaStreamSynchronize((cudaStream_t)stream));

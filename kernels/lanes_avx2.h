@@ -61,6 +61,9 @@ V_FN vi v_magic(vf a)
     return v_ior(v_iand(b, v_seti(0x7fffff)), v_seti(0x4b000000));
 }
 
+/* Scarcely a value is out of range, and to look for it once is cheaper than to put bits right. */
+#define V_NEAR_FIRST
+
 V_FN vi v_f16(vf a)
 {
     return _mm256_cvtepu16_epi32(_mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
@@ -77,6 +80,22 @@ V_FN vf v_lookup16(const float *table, vi i)
     vf hi = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), i);
 
     return _mm256_blendv_ps(lo, hi, _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));
+}
+
+/* Of the result only the low byte is meant. */
+typedef uint8_t v_entry;
+V_FN vi v_lookup32(const v_entry *table, vi i)
+{
+    vi lo = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table)), i);
+    vi hi = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(table + 16))), i);
+
+    return v_seli(_mm256_castsi256_ps(_mm256_slli_epi32(i, 27)), hi, lo);
+}
+/* A NaN becomes the high end. */
+V_FN vf v_clamp(vf a, float low, float high) { return _mm256_max_ps(_mm256_min_ps(a, v_set(high)), v_set(low)); }
+V_FN vi v_halves(vf a)
+{
+    return v_bits(v_add(_mm256_floor_ps(v_add(a, a)), v_set(12582912.f + 256.f)));
 }
 
 V_FN void v_store(float *p, vf a) { _mm256_storeu_ps(p, a); }

@@ -58,6 +58,9 @@ V_FN vi v_magic(vf a)
     return _mm512_ternarylogic_epi32(b, v_seti(0x7fffff), v_seti(0x4b000000), 0xea);
 }
 
+/* Scarcely a value is out of range, and to look for it once is cheaper than to put bits right. */
+#define V_NEAR_FIRST
+
 V_FN vi v_f16(vf a)
 {
     return _mm512_cvtepu16_epi32(_mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
@@ -68,14 +71,17 @@ V_FN vf v_lookup16(const float *table, vi i)
     return _mm512_permutexvar_ps(i, _mm512_loadu_ps(table));
 }
 
-/* A table of 32 integers; the low five bits of an index count. */
-V_FN vi v_lookup32(const int32_t *table, vi i)
+typedef int32_t v_entry;
+V_FN vi v_lookup32(const v_entry *table, vi i)
 {
     return _mm512_permutex2var_epi32(_mm512_loadu_si512(table), i, _mm512_loadu_si512(table + 16));
 }
-#define V_LOOKUP32 v_lookup32
 /* A NaN becomes the high end. */
 V_FN vf v_clamp(vf a, float low, float high) { return _mm512_max_ps(_mm512_min_ps(a, v_set(high)), v_set(low)); }
+V_FN vi v_halves(vf a) /* 1.5 * 2^22 + 128: an ulp is 1/2 */
+{
+    return v_bits(_mm512_add_round_ps(a, v_set(6291584.f), _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
+}
 
 V_FN void v_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
 V_FN vi v_loadi(const int32_t *p) { return _mm512_loadu_si512(p); }

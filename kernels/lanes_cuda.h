@@ -93,6 +93,7 @@ V_FN vm v_ine(vi a, vi b) { return a != b; }
 V_FN vi v_trunc(vf a) { return a > -2147483648.f && a < 2147483648.f ? (vi)a : INT_MIN; }
 V_FN vf v_tofloat(vi a) { return RN_FLOAT(a); }
 V_FN vf v_frombits(vi a) { return sl_float((uint32_t)a); }
+V_FN vi v_bits(vf a) { return (vi)sl_bits(a); }
 
 /* A CUDA NaN has all mantissa bits set, an x86 one only the first: both must
  * count as level 0. */
@@ -121,7 +122,21 @@ V_FN vi v_magic_number(vf a)
 
 V_FN vi v_f16(vf a) { return sl_f16_from_f32(a); }
 V_FN vf v_f16val(vi a) { return sl_f32_from_f16((uint16_t)a); }
-V_FN vf v_lookup16(const float *table, vi i) { return table[i]; }
+V_FN vf v_lookup16(const float *table, vi i) { return table[i & 15]; }
+typedef uint8_t v_entry;
+V_FN vi v_lookup32(const v_entry *table, vi i) { return table[i & 31]; }
+/* A NaN becomes the high end. */
+V_FN vf v_clamp(vf a, float low, float high) { return fmaxf(fminf(a, high), low); }
+V_FN vi v_halves(vf a) /* 1.5 * 2^22 + 128: an ulp is 1/2 */
+{
+#ifdef __CUDACC__
+    return (vi)sl_bits(__fadd_rd(a, 6291584.f));
+#else
+    vf near = a + 6291584.f;
+
+    return (vi)sl_bits(near) - (a < near - 6291584.f);
+#endif
+}
 
 V_FN void v_store(float *p, vf a) { *p = a; }
 V_FN vi v_loadi(const int32_t *p) { return *p; }

@@ -76,6 +76,9 @@ V_FN vi v_magic(vf a)
     return ((vi)(a + v_set(12582912.f)) & v_seti(0x7fffff)) | v_seti(0x4b000000);
 }
 
+/* Scarcely a value is out of range, and to look for it once is cheaper than to put bits right. */
+#define V_NEAR_FIRST
+
 V_FN vi v_f16(vf a)
 {
     vi r;
@@ -94,7 +97,27 @@ V_FN vf v_f16val(vi a)
 }
 V_FN vf v_lookup16(const float *table, vi i)
 {
+    i &= v_seti(15);
     return (vf){table[i[0]], table[i[1]], table[i[2]], table[i[3]]};
+}
+typedef uint8_t v_entry;
+V_FN vi v_lookup32(const v_entry *table, vi i)
+{
+    i &= v_seti(31);
+    return (vi){table[i[0]], table[i[1]], table[i[2]], table[i[3]]};
+}
+/* A NaN becomes the high end. */
+V_FN vf v_clamp(vf a, float low, float high)
+{
+    vf b = v_sel((vm)(a < v_set(high)), a, v_set(high));
+
+    return v_sel((vm)(b > v_set(low)), b, v_set(low));
+}
+V_FN vi v_halves(vf a)
+{
+    vf near = a + v_set(6291584.f); /* 1.5 * 2^22 + 128: an ulp is 1/2 */
+
+    return (vi)near + (vi)(a < near - v_set(6291584.f));
 }
 
 V_FN void v_store(float *p, vf a) { memcpy(p, &a, sizeof a); }

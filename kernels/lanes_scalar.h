@@ -58,7 +58,22 @@ V_FN vi v_magic(vf a)
 
 V_FN vi v_f16(vf a) { return sl_f16_from_f32(a); }
 V_FN vf v_f16val(vi a) { return sl_f32_from_f16((uint16_t)a); }
-V_FN vf v_lookup16(const float *table, vi i) { return table[i]; }
+V_FN vf v_lookup16(const float *table, vi i) { return table[i & 15]; }
+typedef uint8_t v_entry;
+V_FN vi v_lookup32(const v_entry *table, vi i) { return table[i & 31]; }
+/* A NaN becomes the high end. */
+V_FN vf v_clamp(vf a, float low, float high)
+{
+    vf b = a < high ? a : high;
+
+    return b > low ? b : low;
+}
+V_FN vi v_halves(vf a)
+{
+    vf near = a + 6291584.f; /* 1.5 * 2^22 + 128: an ulp is 1/2 */
+
+    return (vi)sl_bits(near) - (a < near - 6291584.f);
+}
 
 V_FN void v_store(float *p, vf a) { *p = a; }
 V_FN vi v_loadi(const int32_t *p) { return *p; }

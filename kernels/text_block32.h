@@ -126,46 +126,23 @@ V_FN void q5_1_block(const vf *x, const vf *w, vf sigma2, vi *out)
     put_nibbles(out, offsetof(struct blk_q5_1, qs), l);
 }
 
-V_TABLE float iq4_halfway[16] = {-127.f, -115.5f, -93.5f, -74.f, -57.f, -42.f, -28.5f, -16.f,
-                                 -4.5f, 7.f, 19.f, 31.5f, 45.5f, 61.f, 79.f, 101.f};
 V_TABLE float iq4_levels[16] = {SL_IQ4_LEVELS};
 
-/* The index of the iq4 level nearest to a. Half-way points are exact in F32
- * and belong to the upper level; a NaN takes the last. */
-#ifdef V_LOOKUP32
-/* Intervals of 8 around each multiple of 8 hold one half-way point at most, and none has one at its ends:
- * multiples 0 to 120, then -128 to -8. first: the index below the point; point: its bits, or those of
- * an infinity where there is none. */
-#define IQ4_NONE 0x7f800000
-V_TABLE int32_t iq4_first[32] = {8, 8, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 14, 15, 14,
-                                 0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 6, 6, 7};
-V_TABLE int32_t iq4_point[32] = {IQ4_NONE, 0x40e00000, 0x41980000, IQ4_NONE, 0x41fc0000, IQ4_NONE, 0x42360000, IQ4_NONE,
-                                 0x42740000, IQ4_NONE, 0x429e0000, IQ4_NONE, IQ4_NONE, 0x42ca0000, IQ4_NONE, (int32_t)0xff800000,
-                                 IQ4_NONE, IQ4_NONE, (int32_t)0xc2e70000, IQ4_NONE, (int32_t)0xc2bb0000, IQ4_NONE, IQ4_NONE, (int32_t)0xc2940000,
-                                 IQ4_NONE, (int32_t)0xc2640000, IQ4_NONE, (int32_t)0xc2280000, (int32_t)0xc1e40000, IQ4_NONE, (int32_t)0xc1800000, (int32_t)0xc0900000};
+/* Each interval of 8, from -128 on, holds at most one of the points half-way between two levels, all of
+ * which are multiples of 1/2 and belong to the upper level. With k = floor(2 * a) + 256 its interval is
+ * k / 16, and k + iq4_step[k / 16] has the level's index in bits 4 to 7: the carry is the point. */
+V_TABLE v_entry iq4_step[32] = {0, 247, 240, 224, 219, 208, 196, 192, 178, 176, 164, 160, 153, 144, 144, 137,
+                                130, 128, 122, 113, 112, 101, 96, 86, 80, 66, 64, 48, 38, 32, 16, 0};
 
-V_FN vi iq4_index(vf a)
+/* The index of the iq4 level nearest to a, in the low four bits; a NaN takes the last. */
+V_FN vi iq4_nearest(vf a)
 {
-    vi interval = v_bits(v_add(v_mul(v_clamp(a, -128.f, 120.f), v_set(0.125f)), v_set(12582912.f)));
-    vi first = v_lookup32(iq4_first, interval);
+    vi k = v_halves(v_clamp(a, -128.f, 127.5f));
 
-    return v_seli(v_lt(a, v_frombits(v_lookup32(iq4_point, interval))), first, v_iadd(first, v_seti(1)));
+    return v_shr(v_iadd(k, v_lookup32(iq4_step, v_shr(k, 4))), 4);
 }
-#else
-V_FN vi iq4_index(vf a)
-{
-    vi i = v_seti(0);
 
-    for (int step = 8; step; step >>= 1) {
-        vi up = v_iadd(i, v_seti(step));
-
-        i = v_seli(v_lt(a, v_lookup16(iq4_halfway, up)), i, up);
-    }
-    return i;
-}
-#endif
-
-V_FN vf iq4_value(vi i) { return v_lookup16(iq4_levels, i); }
+V_FN vi iq4_index(vf a) { return v_iand(iq4_nearest(a), v_seti(15)); }
 
 /* The scale of one run of 32: 16 spacings by weighted least squares. */
 V_FN vf fit_iq4(const vf *x, const vf *w, vf sigma2)
@@ -187,7 +164,7 @@ V_FN vf fit_iq4(const vf *x, const vf *w, vf sigma2)
         else
             inv = v_div(v_set((float)(t - 8 - 127)), max);
         for (int i = 0; i < 32; i++) {
-            vf q = iq4_value(iq4_index(v_mul(inv, x[i]))), wq = v_mul(wt[i], q);
+            vf q = v_lookup16(iq4_levels, iq4_nearest(v_mul(inv, x[i]))), wq = v_mul(wt[i], q);
 
             sum_qx = v_add(sum_qx, v_mul(wq, x[i]));
             sum_q2 = v_add(sum_q2, v_mul(wq, q));

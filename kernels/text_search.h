@@ -88,6 +88,25 @@ V_FN void no_nan(vf *inv, vf *base)
 V_FN void no_nan(vf *inv, vf *base) { (void)inv, (void)base; }
 #endif
 
+/* Whether nearest() does not wrap; a NaN is outside. */
+V_FN vm in_range(vf a)
+{
+    return v_lt(v_abs(a), v_set(4194304.f));
+}
+
+/* level() of what is in range, or where it does not matter: no bits have to be put right. */
+V_FN vi near_level_bits(vf a, int lo, int hi)
+{
+    vi bits = v_bits(v_add(a, v_set(12582912.f)));
+
+    return v_imin(v_imax(bits, v_seti(0x4b400000 + lo)), v_seti(0x4b400000 + hi));
+}
+
+V_FN vf near_level(vf a, int lo, int hi)
+{
+    return v_sub(v_frombits(near_level_bits(a, lo, hi)), v_set(12582912.f));
+}
+
 V_FN vf sum_of_squares(const vf *x, int n)
 {
     vf s = v_set(0.f);
@@ -122,11 +141,27 @@ struct affine {
 
 /* What one chain of fit_affine carries from step to step. */
 struct affine_state {
-    vf max, min, sum_w, sum_x, best;
-    vm flat;
+    vf max, min, least, sum_w, sum_x, best;
+    vm flat, far;
 };
 
-V_FN struct affine_state affine_first_try(int n, int nmax, const vf *x, const vf *w, bool abs_error, struct affine *f)
+/* The level of a value, by either way. */
+V_FN vf affine_level(bool near, vf a, int nmax)
+{
+    return near ? near_level(a, 0, nmax) : number_level(a, 0, nmax);
+}
+
+/* Marks where some level of inv * (x - base) may be out of range: all lie between those of the least
+ * and the largest x. */
+V_FN void affine_mark_far(struct affine_state *s, vf inv, vf base)
+{
+    vm inside = v_and(in_range(v_mul(inv, v_sub(s->least, base))), in_range(v_mul(inv, v_sub(s->max, base))));
+
+    s->far = v_or(s->far, v_not(v_or(inside, s->flat)));
+}
+
+V_FN struct affine_state affine_first_try(bool near, int n, int nmax, const vf *x, const vf *w, bool abs_error,
+                                          struct affine *f)
 {
     vf zero = v_set(0.f), inv, base;
     struct affine_state s;
@@ -142,15 +177,19 @@ V_FN struct affine_state affine_first_try(int n, int nmax, const vf *x, const vf
         s.sum_x = v_add(s.sum_x, v_mul(w[i], x[i]));
     }
     s.min = v_sel(v_lt(zero, s.min), zero, s.min);
+    s.least = s.min;
     s.flat = v_not(v_lt(s.min, s.max));
+    s.far = v_none();
     f->inv = v_div(v_set((float)nmax), v_sub(s.max, s.min));
     f->base = s.min;
     f->scale = v_div(v_set(1.f), f->inv);
     inv = f->inv;
     base = s.min;
     no_nan(&inv, &base);
+    if (near)
+        affine_mark_far(&s, inv, base);
     for (int i = 0; i < n; i++) {
-        vf l = number_level(v_mul(inv, v_sub(x[i], base)), 0, nmax);
+        vf l = affine_level(near, v_mul(inv, v_sub(x[i], base)), nmax);
         vf diff = v_sub(v_add(v_mul(f->scale, l), s.min), x[i]);
 
         s.best = v_add(s.best, v_mul(w[i], abs_error ? v_abs(diff) : sqr(diff)));
@@ -158,20 +197,17 @@ V_FN struct affine_state affine_first_try(int n, int nmax, const vf *x, const vf
     return s;
 }
 
-/* Fits of levels 0..nmax with a minimum <= 0 to `chains` runs of n values, one
- * after the other in x; w: their weights. A first try, then steps 0..nstep of
- * nmax + rmin + rdelta * step levels over the range, each refined by weighted
- * least squares. abs_error: the error is the sum of w * |diff| in place of
- * w * diff^2. The chains do not touch each other: several of them hide the latency
- * of one (chains <= 4, n <= 32). */
-V_FN void fit_affine(int chains, int n, int nmax, const vf *x, const vf *w, float rmin, float rdelta, int nstep,
-                     bool abs_error, struct affine *f)
+/* fit_affine() by levels that must be in range (near), or by any. Returns whether all were;
+ * where not, nothing is found. */
+V_FN bool affine_search(bool near, int chains, int n, int nmax, const vf *x, const vf *w, float rmin, float rdelta,
+                        int nstep, bool abs_error, struct affine *f)
 {
+    vm far = v_none();
     vf zero = v_set(0.f), keep[4][32];
     struct affine_state s[4];
 
     for (int c = 0; c < chains; c++)
-        s[c] = affine_first_try(n, nmax, x + c * n, w + c * n, abs_error, &f[c]);
+        s[c] = affine_first_try(near, n, nmax, x + c * n, w + c * n, abs_error, &f[c]);
     for (int step = 0; step <= nstep; step++) {
         vf top = v_add(v_add(v_set(rmin), v_mul(v_set(rdelta), v_set((float)step))), v_set((float)nmax));
         vf inv[4], sum_l[4], sum_l2[4], sum_xl[4], err[4], det[4], scale[4], off[4], by[4], base[4];
@@ -180,11 +216,13 @@ V_FN void fit_affine(int chains, int n, int nmax, const vf *x, const vf *w, floa
             by[c] = inv[c] = v_div(top, v_sub(s[c].max, s[c].min));
             base[c] = s[c].min;
             no_nan(&by[c], &base[c]);
+            if (near)
+                affine_mark_far(&s[c], by[c], base[c]);
             sum_l[c] = sum_l2[c] = sum_xl[c] = err[c] = zero;
         }
         for (int i = 0; i < n; i++)
             for (int c = 0; c < chains; c++) {
-                vf xi = x[c * n + i], l = number_level(v_mul(by[c], v_sub(xi, base[c])), 0, nmax);
+                vf xi = x[c * n + i], l = affine_level(near, v_mul(by[c], v_sub(xi, base[c])), nmax);
                 vf wl = v_mul(w[c * n + i], l);
 
                 keep[c][i] = l;
@@ -224,7 +262,34 @@ V_FN void fit_affine(int chains, int n, int nmax, const vf *x, const vf *w, floa
         f[c].scale = v_sel(s[c].flat, zero, f[c].scale);
         f[c].inv = v_sel(s[c].flat, zero, f[c].inv);
         f[c].min = v_neg(s[c].min);
+        far = v_or(far, s[c].far);
     }
+    return !v_any(far);
+}
+
+/* Fits of levels 0..nmax with a minimum <= 0 to `chains` runs of n values, one
+ * after the other in x; w: their weights. A first try, then steps 0..nstep of
+ * nmax + rmin + rdelta * step levels over the range, each refined by weighted
+ * least squares. abs_error: the error is the sum of w * |diff| in place of
+ * w * diff^2. The chains do not touch each other: several of them hide the latency
+ * of one (chains <= 4, n <= 32). */
+#ifdef V_NEAR_FIRST
+V_CALL void affine_anew(int chains, int n, int nmax, const vf *x, const vf *w, float rmin, float rdelta, int nstep,
+                        bool abs_error, struct affine *f)
+{
+    (void)affine_search(false, chains, n, nmax, x, w, rmin, rdelta, nstep, abs_error, f);
+}
+#endif
+
+V_FN void fit_affine(int chains, int n, int nmax, const vf *x, const vf *w, float rmin, float rdelta, int nstep,
+                     bool abs_error, struct affine *f)
+{
+#ifdef V_NEAR_FIRST
+    if (!affine_search(true, chains, n, nmax, x, w, rmin, rdelta, nstep, abs_error, f))
+        affine_anew(chains, n, nmax, x, w, rmin, rdelta, nstep, abs_error, f);
+#else
+    (void)affine_search(false, chains, n, nmax, x, w, rmin, rdelta, nstep, abs_error, f);
+#endif
 }
 
 /* x ~ scale * level with levels -nmax..nmax-1. The levels are
@@ -234,7 +299,7 @@ struct linear {
     vm zero;
 };
 
-/* A fit without minimum (no NaN among levels, but where the group counts as zero and they
+/* A fit without minimum (all levels are in range, but where the group counts as zero and they
  * are not used): 19 spacings around -nmax / (first largest value). w:
  * weights, or NULL for x^2. */
 V_FN struct linear fit_linear(int n, int nmax, const vf *x, const vf *w)
@@ -268,7 +333,7 @@ V_FN struct linear fit_linear(int n, int nmax, const vf *x, const vf *w)
         vm better;
 
         for (int i = 0; i < n; i++) {
-            vf l = number_level(v_mul(inv, x[i]), -nmax, nmax - 1);
+            vf l = near_level(v_mul(inv, x[i]), -nmax, nmax - 1);
 
             sum_lx = v_add(sum_lx, v_mul(PRODUCT(i), l));
             sum_l2 = v_add(sum_l2, v_mul(v_mul(WEIGHT(i), l), l));
@@ -291,7 +356,7 @@ V_FN struct linear fit_linear(int n, int nmax, const vf *x, const vf *w)
 
 V_FN vi linear_level(struct linear f, vf x, int nmax)
 {
-    vi l = v_iadd(level_int(v_mul(f.inv, x), -nmax, nmax - 1), v_seti(nmax));
+    vi l = v_isub(near_level_bits(v_mul(f.inv, x), -nmax, nmax - 1), v_seti(0x4b400000 - nmax));
 
     return v_seli(f.zero, v_seti(0), l);
 }

@@ -83,23 +83,29 @@ static int upload(struct bench *b)
     return 0;
 }
 
-/* Best of three runs of at least 50 ms each, in Gweights/s; 0: failed. */
+/* Seconds that `runs` launches one after the other take, with one wait; negative: failed. */
+static double launches(struct bench *b, const struct sl_gpu_work *k, int runs)
+{
+    double t0 = common_seconds();
+
+    for (int i = 0; i < runs; i++)
+        if (check(b, b->api->run(b->stream[0], k), "run") < 0)
+            return -1;
+    return check(b, b->api->wait(b->stream[0]), "run") < 0 ? -1 : common_seconds() - t0;
+}
+
+/* Best of three times some 50 ms, in Gweights/s; 0: failed. The first launch loads the kernel. */
 static double kernel_rate(struct bench *b, int type, bool weighted)
 {
     struct sl_gpu_work k = work(b, type, weighted, b->n);
-    double best = 0;
+    double once = launches(b, &k, 1) < 0 ? -1 : launches(b, &k, 1), best = 0;
+    int runs = once > 0.05 ? 1 : once > 0.0005 ? (int)(0.05 / once) + 1 : 100;
 
-    if (check(b, b->api->run(b->stream[0], &k), "first run") < 0 || check(b, b->api->wait(b->stream[0]), "first run") < 0)
-        return 0;
-    for (int round = 0; round < 3; round++) {
-        double t0 = common_seconds(), t;
-        int runs = 0;
+    for (int round = 0; round < 3 && once > 0; round++) {
+        double t = launches(b, &k, runs);
 
-        do {
-            if (check(b, b->api->run(b->stream[0], &k), "run") < 0 || check(b, b->api->wait(b->stream[0]), "run") < 0)
-                return 0;
-            runs++;
-        } while ((t = common_seconds() - t0) < 0.05);
+        if (t <= 0)
+            return 0;
         if ((double)b->n * runs / t / 1e9 > best)
             best = (double)b->n * runs / t / 1e9;
     }
