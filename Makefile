@@ -113,7 +113,7 @@ $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
 $(eval $(call stamp,$(B)/gen/objects.list,$(MODULE_OBJS:$(B)/%=%)))
 $(B)/libsluice.a: $(MODULE_OBJS) $(B)/gen/objects.list
 	@rm -f $@
-	$(Q)ar rcs $@ $(MODULE_OBJS)
+	$(Q)$(AR) rcs $@ $(MODULE_OBJS)
 
 include tests/check.mk
 

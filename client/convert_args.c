@@ -1,5 +1,6 @@
 #include "client/convert_run.h"
 
+#include <cjson/cJSON.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -130,10 +131,37 @@ void convert_print_check(uint64_t bytes, uint64_t wall_ns)
             (double)bytes / 1e9, (double)bytes / (double)(wall_ns ? wall_ns : 1));
 }
 
-int convert_dry_run(const struct sl_plan *p, const struct output *out)
+static void dry_run_json(const struct sl_plan *p, const struct output *out)
+{
+    cJSON *o = cJSON_CreateObject(), *list = cJSON_AddArrayToObject(o, "files"), *item;
+
+    for (uint32_t i = 0; i < p->n_segments; i++) {
+        cJSON_AddItemToArray(list, item = cJSON_CreateObject());
+        cJSON_AddStringToObject(item, "path", out->final[i]);
+        cJSON_AddNumberToObject(item, "bytes", (double)p->segments[i].file_bytes);
+        cJSON_AddNumberToObject(item, "tensors", p->segments[i].n_tensors);
+    }
+    list = cJSON_AddArrayToObject(o, "tensors");
+    for (uint32_t i = 0; i < p->n_tensors; i++) {
+        cJSON_AddItemToArray(list, item = cJSON_CreateObject());
+        cJSON_AddStringToObject(item, "name", p->tensors[i].t->name);
+        cJSON_AddStringToObject(item, "type", sl_type_info(p->tensors[i].type)->name);
+        cJSON_AddNumberToObject(item, "bytes", (double)p->tensors[i].bytes);
+    }
+    cJSON_AddNumberToObject(o, "source_bytes", (double)p->src_bytes);
+    cJSON_AddNumberToObject(o, "bytes", (double)p->file_bytes);
+    cJSON_AddNumberToObject(o, "tasks", p->n_tasks);
+    json_line(o, "dry_run");
+}
+
+int convert_dry_run(const struct sl_plan *p, const struct output *out, bool json)
 {
     char a[32], b[32];
 
+    if (json) {
+        dry_run_json(p, out);
+        return 0;
+    }
     for (uint32_t i = 0; i < p->n_segments; i++)
         printf("%s  %llu bytes  %u tensors\n", out->final[i],
                (unsigned long long)p->segments[i].file_bytes, p->segments[i].n_tensors);

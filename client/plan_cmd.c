@@ -194,6 +194,8 @@ static int check_args(const struct plan_cmd *c, const char *source, struct sl_er
         return sl_fail(e, SL_EUSAGE, "--threads: expected 1 to 1024");
     if (c->target.size && c->target.bpw)
         return sl_fail(e, SL_EUSAGE, "--target-size and --target-bpw cannot be used together");
+    if (c->target.threads && !target && !c->measure)
+        return sl_fail(e, SL_EUSAGE, "--threads is for measuring: it needs --measure, --target-size or --target-bpw");
     if (target && c->plan.recipe)
         return sl_fail(e, SL_EUSAGE, "--target-size makes a recipe; it cannot be used with --recipe");
     if (target && c->measure)

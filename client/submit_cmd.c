@@ -74,7 +74,16 @@ static int add_specs(const struct submit_args *a, const char *source, bool remot
         one.recipe = name;
         one.silent = a->json;
         SL_TRY(submit_spec(&sa, &spec, &src, &out, e));
-        if (a->dry_run)
+        if (a->dry_run && a->json) {
+            cJSON *o = cJSON_CreateObject();
+
+            cJSON_AddStringToObject(o, "output", sl_get_str(spec, "output"));
+            cJSON_AddStringToObject(o, "prefix", sl_get_str(spec, "prefix"));
+            cJSON_AddStringToObject(o, "recipe", sl_get_str(spec, "recipe"));
+            cJSON_AddNumberToObject(o, "source_bytes", (double)src);
+            cJSON_AddNumberToObject(o, "bytes", (double)out);
+            json_line(o, "dry_run");
+        } else if (a->dry_run)
             printf("%s/%s: %s, %s to read, %s to write\n", sl_get_str(spec, "output"),
                    sl_get_str(spec, "prefix"), sl_get_str(spec, "recipe"), cli_size(in_size, src),
                    cli_size(out_size, out));

@@ -56,6 +56,22 @@ $(B)/tools/%.so: tests/preload/%.c
 	$(if $(V),,@echo "  TOOL    $@")
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(WERROR) -O2 -fPIC -shared -MMD -MP -MF $@.d -o $@ $< -ldl
 
+# The kernels' own tests with nothing but the kernels and the C library, linked statically: for
+# a processor of which there is a compiler alone (tests/tap/arm64.t). tests/bare is in place of cmocka.
+BARE_OBJS := $(call obj_of,kernels) $(addprefix $(B)/proto/,error.o types.o utf8.o)
+BARE_BINS := $(addprefix $(B)/bare/,golden_test grids_test kernels_dequantize_test kernels_load_test zero_blocks_test \
+             kernels_differ)
+$(B)/bare/%: tests/unit/%.c $(BARE_OBJS)
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  TEST    $@")
+	$(Q)$(CC) $(ALL_CFLAGS) -DXXH_INLINE_ALL -Itests/bare -static -MMD -MP -MF $@.d -o $@ $< $(BARE_OBJS) -lm
+$(B)/bare/kernels_differ: tests/fuzz/kernels_differ.c $(BARE_OBJS)
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  TEST    $@")
+	$(Q)$(CC) $(ALL_CFLAGS) -static -MMD -MP -MF $@.d -o $@ $< $(BARE_OBJS) -lm
+.PHONY: bare-tests
+bare-tests: $(BARE_BINS)
+
 -include $(wildcard tests/bench/bench.mk tests/fuzz/fuzz.mk tests/gpu/gpu.mk)
 include tests/ptx/ptx.mk
 

@@ -215,13 +215,22 @@ static void push_write(struct sl_engine *en, struct sl_engine_unit *u, bool dire
     sl_io_submit(en->io, &op->io);
 }
 
+/* A page of the page cache, 4 to 64 KiB: direct and buffered writes must not meet in one, or the
+ * kernel reports EIO at the next sync. */
+static uint64_t cache_page(void)
+{
+    long page = sysconf(_SC_PAGESIZE);
+
+    return page > (long)SL_IO_ALIGN ? (uint64_t)page : SL_IO_ALIGN;
+}
+
 /* The whole pages go past the page cache; what shares its page with a neighbour does not. */
 static void start_write(struct sl_engine *en, struct sl_engine_unit *u)
 {
     struct sl_member *m = &en->members[u->task->member];
     uint32_t seg = m->env.plan->tensors[u->u.tensor].segment;
     uint64_t from = u->u.file_at, to = from + u->u.out_bytes;
-    uint64_t first = (from + SL_IO_ALIGN - 1) / SL_IO_ALIGN * SL_IO_ALIGN, last = to / SL_IO_ALIGN * SL_IO_ALIGN;
+    uint64_t page = cache_page(), first = (from + page - 1) / page * page, last = to / page * page;
     int err = 0;
     struct sl_segment *s;
 
@@ -239,7 +248,8 @@ static void start_write(struct sl_engine *en, struct sl_engine_unit *u)
     if (u->zeros && make_hole(en, u, s->fd))
         return;
     sl_gauge_add(&en->writing, 1);
-    if (s->direct < 0 || s->refused || u->u.out_bytes < SL_UNIT_BIG || (u->u.out_at ^ from) % SL_IO_ALIGN) {
+    if (s->direct < 0 || s->refused || u->u.out_bytes < SL_UNIT_BIG || first >= last ||
+        (u->u.out_at ^ from) % SL_IO_ALIGN) {
         push_write(en, u, false, from, to);
         return;
     }

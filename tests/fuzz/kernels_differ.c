@@ -4,6 +4,8 @@
  *   kernels_differ [--seconds N] [--seed N] [--jobs N] [--subject NAME] [--backend NAME]
  *                  [--ggml LIBGGML-BASE.SO] [--counts]
  *   kernels_differ --case SEED --subject NAME [--backend NAME]      one case again
+ *   kernels_differ --sums N [--seed N]   N cases of each subject; a line with the checksum of scalar
+ *                                        C's results for each: the same on every processor
  *   --plant SUBJECT:BACKEND:BIT   flips that bit of the backend's output in one case of 16
  *
  * A subject is "q4_k", "q4_k.weighted", "load.f8_e4m3" (a run under one scale), "source.f8_e4m3"
@@ -47,6 +49,7 @@ struct fuzz {
     void (*ggml_init)(int);
     char plant_subject[40], plant_backend[16];
     long plant_bit;            /* -1: none */
+    uint64_t sum;              /* of scalar C's results, see --sums */
     /* the case */
     uint64_t seed;
     char what[200];            /* how its input was made */
@@ -115,6 +118,22 @@ static bool guard_broken(const uint8_t *end)
     return false;
 }
 
+/* FNV-1a. */
+static void sum_bytes(struct fuzz *f, const void *p, size_t n)
+{
+    for (const uint8_t *b = p; n--; b++)
+        f->sum = (f->sum ^ *b) * 0x100000001b3;
+}
+
+/* A NaN's sign and payload mean nothing: processors differ there. */
+static void sum_floats(struct fuzz *f, const uint8_t *p, size_t n)
+{
+    for (float v; n--; p += 4) {
+        memcpy(&v, p, 4);
+        sum_bytes(f, isnan(v) ? (const uint8_t *)"NaN" : p, 4);
+    }
+}
+
 /* Holds the scalar backend's bytes against ggml's. Releases of ggml differ among themselves in
  * iq1_m (tests/golden/README.md). */
 static int against_ggml(struct fuzz *f, const struct subject *s, int n, int row, size_t bytes)
@@ -152,6 +171,10 @@ static int case_quantize(struct fuzz *f, struct subject *s, uint64_t *r)
                           &bad_want);
     if (guard_broken(f->want + bytes))
         return differ(f, s, "scalar", "written past the end");
+    sum_bytes(f, &bad_want, sizeof bad_want);
+    for (size_t i = 0; i < bytes; i += t->bytes)
+        if (!want || !sl_check_scales(s->type, f->want + i, t->block, &bad_got))
+            sum_bytes(f, f->want + i, t->bytes);
     for (enum sl_backend b = SL_BACKEND_PORTABLE; b <= SL_BACKEND_AVX512; b++) {
         int got;
 
@@ -261,6 +284,8 @@ static int case_load(struct fuzz *f, struct subject *s, uint64_t *r)
              clean ? ", all numbers" : "");
     s->weights += (uint64_t)n;
     want = sl_ops_scalar.load(s->type, f->raw + offset, (uint64_t)n, scale, (float *)(void *)f->want);
+    sum_bytes(f, &want, sizeof want);
+    sum_floats(f, f->want, (size_t)n);
     for (enum sl_backend b = SL_BACKEND_PORTABLE; b <= SL_BACKEND_AVX512; b++) {
         const struct sl_backend_ops *ops = sl_backend_ops(b);
         bool got;
@@ -314,6 +339,8 @@ static int case_source(struct fuzz *f, struct subject *s, uint64_t *r)
             n = i;
         }
     }
+    sum_bytes(f, &bad_want, sizeof bad_want);
+    sum_floats(f, f->want, n);
     memset(f->got, 0x5a, n * 4 + GUARD);
     got = sl_load_f32(&src, skip, bad_want == UINT64_MAX ? n : n + 1, (float *)(void *)f->got, &bad_got);
     plant(f, s, SL_BACKEND_AUTO, n ? n * 4 : 1, f->got);
@@ -363,6 +390,9 @@ static int case_straight(struct fuzz *f, struct subject *s, uint64_t *r)
     want = sl_load_f32(&src, skip, n, f->x, &bad);
     if (!want)
         want = sl_quantize_on(SL_BACKEND_SCALAR, type, f->x, NULL, n, n, f->want, &bad);
+    sum_bytes(f, &want, sizeof want);
+    if (!want)
+        sum_bytes(f, f->want, bytes);
     for (enum sl_backend b = SL_BACKEND_SCALAR; b <= SL_BACKEND_AVX512; b++) {
         bool able = type != SL_TYPE_Q8_0 || (b >= SL_BACKEND_PORTABLE && !scaled) || (b >= SL_BACKEND_AVX2 && s->type == SL_DTYPE_F8_E4M3);
         int got;
@@ -402,10 +432,14 @@ static int case_dequantize(struct fuzz *f, struct subject *s, uint64_t *r)
     }
     snprintf(f->what, sizeof f->what, "%d blocks of random bits", blocks);
     s->weights += (uint64_t)n;
-    s->ggml_dequantize(f->raw, (float *)(void *)f->want, n);
     memset(f->got, 0x5a, (size_t)n * 4 + GUARD);
     if (sl_dequantize(s->type, f->raw, (uint64_t)n, (float *)(void *)f->got))
         return differ(f, s, "scalar", "refused");
+    sum_floats(f, f->got, (size_t)n);
+    if (s->ggml_dequantize)
+        s->ggml_dequantize(f->raw, (float *)(void *)f->want, n);
+    else
+        memcpy(f->want, f->got, (size_t)n * 4);
     plant(f, s, SL_BACKEND_SCALAR, (size_t)n * 4, f->got);
     if (guard_broken(f->got + (size_t)n * 4))
         return differ(f, s, "scalar", "written past the end");
@@ -506,6 +540,20 @@ static int run_for(struct fuzz *f, double seconds, uint64_t seed, bool counts)
     return 0;
 }
 
+static int run_sums(struct fuzz *f, long cases, uint64_t seed)
+{
+    for (size_t i = 0; i < f->n_subjects; i++) {
+        uint64_t r = seed;
+
+        f->sum = 0xcbf29ce484222325;
+        for (long k = 0; k < cases; k++)
+            if (run_case(f, &f->subject[i], next_random(&r)))
+                return 1;
+        printf("%-22s %016llx\n", f->subject[i].name, (unsigned long long)f->sum);
+    }
+    return 0;
+}
+
 /* One process a job, each with a seed of its own. */
 static int run_jobs(struct fuzz *f, int jobs, double seconds, uint64_t seed, bool counts)
 {
@@ -574,10 +622,11 @@ int main(int argc, char **argv)
     static const struct option options[] = {
         {"seconds", 1, NULL, 's'}, {"seed", 1, NULL, 'S'}, {"jobs", 1, NULL, 'j'},  {"ggml", 1, NULL, 'g'},
         {"case", 1, NULL, 'c'},    {"subject", 1, NULL, 'n'}, {"backend", 1, NULL, 'b'}, {"plant", 1, NULL, 'p'},
-        {"counts", 0, NULL, 'C'},  {NULL, 0, NULL, 0}};
+        {"counts", 0, NULL, 'C'},  {"sums", 1, NULL, 'm'}, {NULL, 0, NULL, 0}};
     struct fuzz *f = calloc(1, sizeof *f);
     uint64_t seed = (uint64_t)time(NULL) << 20 ^ (uint64_t)getpid(), again = 0;
     const char *subject = NULL;
+    long sums = 0;
     double seconds = 60;
     int c, jobs = 1;
     bool counts = false, one = false, usage = !f;
@@ -594,15 +643,18 @@ int main(int argc, char **argv)
         case 'n': subject = optarg; break;
         case 'b': f->only = backend_named(optarg); break;
         case 'C': counts = true; break;
+        case 'm': sums = atol(optarg); break;
         case 'p': usage = sscanf(optarg, "%39[^:]:%15[^:]:%ld", f->plant_subject, f->plant_backend, &f->plant_bit) != 3; break;
         default: usage = true;
         }
     if (usage || optind != argc || (one && !subject)) {
         fprintf(stderr, "usage: kernels_differ [--seconds N] [--seed N] [--jobs N] [--subject NAME] [--case SEED] "
-                        "[--backend NAME] [--ggml LIB] [--counts] [--plant SUBJECT:BACKEND:BIT]\n");
+                        "[--backend NAME] [--ggml LIB] [--counts] [--sums N] [--plant SUBJECT:BACKEND:BIT]\n");
         return 2;
     }
     add_subjects(f);
+    for (size_t i = 0; sums > 0 && i < COUNT(types); i++)
+        add(f, DEQUANTIZE, types[i], "dequantize.", sl_type_info(types[i])->name, "");
     if (f->ggml_path && open_ggml(f))
         return 2;
     if (subject && choose(f, subject))
@@ -610,7 +662,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; f->ggml_init && i < f->n_subjects; i++) /* its grids take seconds: not a case's time */
         if (f->subject[i].work <= WEIGHTED)
             f->ggml_init(f->subject[i].type);
-    c = one ? run_one(f, again) : run_jobs(f, jobs, seconds, seed, counts);
+    c = one ? run_one(f, again) : sums > 0 ? run_sums(f, sums, seed) : run_jobs(f, jobs, seconds, seed, counts);
     free(f);
     return c;
 }

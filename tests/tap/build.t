@@ -68,13 +68,6 @@ my @wide = ('make', '-n', 'V=1', '-C', $mini, 'B=w', 'NVCC=', 'w/kernels/wide_av
 like(run(@wide, 'CC=cc')->{out}, qr/ -mavx2 -mf16c /, 'x86: -mavx2') if run('cc', '-dumpmachine')->{out} =~ /^x86_64/;
 my $arm = run(@wide, "CC=$mini/cc-arm")->{out};
 ok($arm =~ m{wide_avx2\.c} && $arm !~ / -m/, 'another processor: none') or diag($arm);
-SKIP: {
-    skip 'no cross compiler (gcc-aarch64-linux-gnu)', 2 if run('aarch64-linux-gnu-gcc', '--version')->{rc};
-    my @objects = map { s{^\Q$TOP\E/(.*)\.c$}{build/arm/$1.o}r } glob "$TOP/kernels/*.c";
-    run_ok('the kernels compile for it', @make, '-j2', 'B=build/arm', 'CC=aarch64-linux-gnu-gcc', 'CFLAGS=-O1', 'WERROR=-Werror', 'NVCC=', @objects);
-    my $names = run('aarch64-linux-gnu-nm', map { "$TOP/$_" } @objects)->{out};
-    unlike($names, qr/sl_ops_avx/, 'and nothing refers to AVX');
-}
 run_ok('make help', @make, 'help');
 
 done_testing();

@@ -1,6 +1,6 @@
 #!/bin/sh
 # No fused and no approximate floating-point instruction in the kernels: in the
-# objects' machine code and in the PTX. Needs no GPU. B: the build folder.
+# objects' machine code and in the PTX. Needs no GPU. B: the build folder; CC: what made it.
 cd "$(dirname "$0")/../.." || exit 1
 B=${B:-build/release}
 CC=${CC:-cc}
@@ -13,20 +13,38 @@ ok() { n=$((n + 1)); echo "ok $n - $1"; }
 not_ok() { n=$((n + 1)); echo "not ok $n - $1"; echo "# $2"; }
 skip() { n=$((n + 1)); echo "ok $n # SKIP $1"; echo "# fp_check: $1" >&2; }
 
+# What the compiler writes code for, and its own disassembler.
+machine=$($CC -dumpmachine 2>/dev/null)
+objdump=$($CC -print-prog-name=objdump 2>/dev/null)
 # Lines of machine code that fuse or approximate.
-bad_code() { objdump -d --no-show-raw-insn "$1" | grep -E '[[:space:]]v?(fn?m(add|sub)|rcp|rsqrt)[a-z0-9]*[[:space:]]'; }
+case $machine in
+x86_64-*) bad='v?(fn?m(add|sub)|rcp|rsqrt)[a-z0-9]*' ;;
+aarch64-*) bad='fn?m(add|sub|ad|sb)|b?fn?ml[as][lbt]*2?|fcmla|b?f(dot|mmla)|frecp[esx]|frsqrt[es]|u(recp|rsqrt)e' ;;
+esac
+bad_code() { $objdump -d --no-show-raw-insn "$1" | grep -E "[[:space:]]($bad)[[:space:]]"; }
 # PTX: fused, approximate, flushing, or an operation that ptxas is free to fuse
 # because it does not say how it rounds.
 bad_ptx() { grep -E '\b(fma|mad)\.[a-z.]*f(32|64|16)|\.approx|\.ftz|\.full\.|\b(add|sub|mul)\.f(32|64)\b' "$1"; }
 
-case $(uname -m) in
-x86_64)
-    printf 'float f(float a, float b, float c) { return a * b + c; }\n' >"$tmp/fused.c"
-    printf '#include <xmmintrin.h>\n__m128 f(__m128 a) { return _mm_rcp_ps(a); }\n' >"$tmp/approx.c"
-    $CC -O2 -mfma -ffp-contract=fast -c "$tmp/fused.c" -o "$tmp/fused.o" && $CC -O2 -c "$tmp/approx.c" -o "$tmp/approx.o"
-    if bad_code "$tmp/fused.o" >/dev/null && bad_code "$tmp/approx.o" >/dev/null
+case $machine in
+x86_64-* | aarch64-*)
+    # Each of these holds one such instruction.
+    one() { printf '#include <%s>\n%s\n' "$1" "$2" >"$tmp/one.c"; shift 2; $CC -O2 "$@" -c "$tmp/one.c" -o "$tmp/one.o" && bad_code "$tmp/one.o" >/dev/null; }
+    plain='float f(float a, float b, float c) { return a * b + c; }'
+    case $machine in
+    x86_64-*)
+        one math.h "$plain" -mfma -ffp-contract=fast &&
+            one xmmintrin.h '__m128 f(__m128 a) { return _mm_rcp_ps(a); }' ;;
+    *)
+        one math.h "$plain" -ffp-contract=fast && one math.h "${plain%+*}- c; }" -ffp-contract=fast &&
+            one arm_neon.h 'float32x4_t f(float32x4_t a, float32x4_t b) { return a * b + a; }' -ffp-contract=fast &&
+            one arm_neon.h 'float32x4_t f(float32x4_t a) { return vrecpeq_f32(a); }' &&
+            one arm_neon.h 'float32x4_t f(float32x4_t a) { return vrsqrteq_f32(a); }' &&
+            one arm_neon.h 'float32x4_t f(float32x4_t a, float32x4_t b) { return vrsqrtsq_f32(a, b); }' ;;
+    esac
+    if [ $? = 0 ] && ! one math.h "$plain" -ffp-contract=off
     then ok "self-test: fused and approximate machine code is caught"
-    else not_ok "self-test: fused and approximate machine code is caught" "the check saw nothing"; fi
+    else not_ok "self-test: fused and approximate machine code is caught" "the check saw nothing, or too much"; fi
     seen=0
     for o in "$B"/kernels/quantize_*.o "$B"/kernels/load_f32.o "$B"/kernels/dequantize.o; do
         case $o in *.cu.o) continue ;; esac
@@ -38,7 +56,7 @@ x86_64)
     elif [ -s "$tmp/found" ]; then not_ok "objects in $B/kernels" "$(head -1 "$tmp/found")"
     else ok "$seen objects in $B/kernels have no fused or approximate instruction"; fi ;;
 *)
-    skip "the machine code of $(uname -m) is not checked" ;;
+    skip "the machine code of ${machine:-$CC} is not checked" ;;
 esac
 
 if [ -z "$NVCC" ]; then

@@ -100,6 +100,16 @@ for my $bad ("$dir/elsewhere/$hash", "$dir/blobs/$hash", "$hub/blobs/notes", "$h
         @plan, $local, @recipe);
 }
 
+# ---- a dry run tells programs what it tells people
+for my $cmd (['convert', $TINY, '-o', "$dir/n.gguf", @recipe], ['quantize', "$dir/plain.gguf", "$dir/n.gguf", 'COPY']) {
+    my ($dry) = json_lines(run_ok("$cmd->[0] --dry-run --json", $SLUICE, @$cmd, '--dry-run', '--json')->{out});
+    is_deeply([@$dry{qw(message_type)}, scalar @{ $dry->{tensors} }, map { $_->{path} } @{ $dry->{files} }], ['dry_run', 70, "$dir/n.gguf"],
+        'one line');
+}
+my ($dry) = json_lines(run($SLUICE, 'submit', $TINY, @recipe, '-o', "$dir/n.gguf", '--dry-run', '--json')->{out});
+is("$dry->{message_type} $dry->{prefix} $dry->{bytes}", "dry_run n " . json($TINY, '-o', "$dir/n.gguf")->{file_bytes}, 'submit, too');
+fails('threads with nothing to measure', 2, qr/^sluice plan: --threads is for measuring/m, @plan, $TINY, @recipe, '--threads', 2);
+
 # ---- rules that decide nothing are named: mostly a name mistyped
 spit("$dir/typo.recipe", "*.ffn_down_exp.weight = q6_k\noutput.weight = q6_k\ndefault q4_k\n");
 my $typo = qr/recipe \Q$dir\E\/typo\.recipe, line 1: '\*\.ffn_down_exp\.weight' matches no tensor of this model; 'sluice plan' lists/;

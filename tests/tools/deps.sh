@@ -27,6 +27,10 @@ if [ "${1:-all}" != build ]; then
     # An interpreter of the machine's own will do.
     python3 -c 'import venv, ensurepip' 2>/dev/null || want python3-venv
     command -v npm >/dev/null || { want nodejs; want npm; }
+    # arm64 to compile for and to run as (tests/tap/arm64.t): 60 MB.
+    if [ "$(dpkg --print-architecture)" = amd64 ]; then
+        for p in gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user; do want "$p"; done
+    fi
 fi
 [ -n "$missing" ] || exit 0
 

@@ -31,7 +31,8 @@ if [ "$(cat build/npm/.ready 2>/dev/null)" != "$llama $hf" ]; then
     rm -rf build/npm
     mkdir -p build/npm
     if [ "$(uname -m)" != x86_64 ]; then
-        lack "llama.cpp is for x86-64" build/npm.log
+        # No lack: what other processors make of ggml's source has other bytes.
+        echo "test-tools: this llama.cpp is for x86-64: the tests that need it are skipped" >&2
     elif npm install --prefix build/npm --no-save --ignore-scripts --no-audit --no-fund --no-update-notifier \
          "$llama" "$hf" >build/npm.log 2>&1 </dev/null; then
         echo "$llama $hf" >build/npm/.ready
