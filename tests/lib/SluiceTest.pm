@@ -54,20 +54,24 @@ sub spit {
     close $f or die "$path: $!";
 }
 
-# Starts a command in a process group of its own; output goes to files.
+# Starts a command in a process group of its own; output goes to files. Group and
+# files are there when this returns: a kill may come before the command began.
 sub start {
     my @cmd = @_;
     my $log = "$scratch/log" . ++$count;
+    open my $out, '>', "$log.out" or die "$log.out: $!";
+    open my $err, '>', "$log.err" or die "$log.err: $!";
     my $pid = fork // die "fork: $!";
     if (!$pid) {
         # Nobody traces what is traced already: no search for leaks then.
         $ENV{ASAN_OPTIONS} = ($ENV{ASAN_OPTIONS} // '') . ':detect_leaks=0' if $cmd[0] eq 'strace';
         setpgrp(0, 0);
         open STDIN,  '<', '/dev/null';
-        open STDOUT, '>', "$log.out";
-        open STDERR, '>', "$log.err";
+        open STDOUT, '>&', $out;
+        open STDERR, '>&', $err;
         exec { $cmd[0] } @cmd or POSIX::_exit(127);
     }
+    setpgrp($pid, $pid);
     return { pid => $pid, log => $log, t0 => time, cmd => "@cmd" };
 }
 
