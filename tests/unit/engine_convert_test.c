@@ -45,7 +45,7 @@ static void add_scaled(struct world *w)
     }
     add(w, world_out(w, "stack.q3_k", SL_TYPE_Q3_K, SL_COPY, 768, 200, 5, s - 4, 5), 768 * 300);
     world_weigh(w, add(w, world_out(w, "stack.q4_k.weighted", SL_TYPE_Q4_K, SL_COPY, 768, 200, 5, s - 4, 5),
-                       768 * 200));
+                       768 * 333)); /* what is computed in one go spans two experts */
     s = world_source(w, 0, "by_row", SL_DTYPE_F8_E4M3, 70, 512, SL_DTYPE_BF16, 1, 512);
     add(w, world_out(w, "by_row.q6_k", SL_TYPE_Q6_K, SL_COPY, 512, 70, 0, s, 1), 0);
     s = world_source(w, 0, "whole", SL_DTYPE_F8_E4M3, 70, 512, SL_DTYPE_F16, 70, 512);
@@ -93,6 +93,26 @@ static void add_heads(struct world *w)
     t->heads = 4;
     t->keep_f32 = true;
     add(w, t, 0);
+}
+
+/* What a thread keeps from one piece of work to the next, column weights and a block of
+ * zeros, is another tensor's or another type's the next time. */
+static void add_alike(struct world *w)
+{
+    static const int types[] = {SL_TYPE_Q4_K, SL_TYPE_Q8_0, SL_TYPE_Q3_K, SL_TYPE_Q6_K};
+    uint32_t s = world_source(w, 0, "rows", SL_DTYPE_BF16, 16, 512, 0, 0, 0), zeros = w->model.n_src++;
+
+    w->src[zeros] = (struct sl_model_src){.dtype = SL_DTYPE_BF16, .rows = 16, .cols = 512,
+                                          .scale = {.tensor = SL_NO_TENSOR}};
+    w->src[zeros].tensor = world_tensor(w, 0, "zeros", SL_DTYPE_BF16, 16, 512, calloc(16 * 512, 2));
+    for (int i = 0; i < 4; i++) {
+        char name[24];
+
+        snprintf(name, sizeof name, "weighted%d", i);
+        world_weigh(w, add(w, world_out(w, name, SL_TYPE_Q4_K, SL_COPY, 512, 16, 0, s, 1), 0));
+        snprintf(name, sizeof name, "zeros%d", i);
+        add(w, world_out(w, name, types[i], SL_COPY, 512, 16, 0, zeros, 1), 0);
+    }
 }
 
 static void run(struct world *w, const struct sl_engine_opts *o, uint8_t **expected)
@@ -191,6 +211,12 @@ static void test_heads(void **state)
 {
     (void)state;
     convert(add_heads, false);
+}
+
+static void test_alike(void **state)
+{
+    (void)state;
+    convert(add_alike, false);
 }
 
 /* Several tensors in one task: the checksum covers their checksums in order. */
@@ -321,6 +347,9 @@ static void test_recipes_share_their_reads(void **state)
             world_file(&w[m], "a.safetensors");
             world_file(&w[m], "b.safetensors");
             what[k % 3](&w[m]);
+            for (uint32_t i = 0; m == 1 && i < WORLD_MAX; i++) /* each recipe's own weights, too */
+                for (uint64_t v = 0; v < w[m].n_weights[i]; v++)
+                    w[m].weights[i][v] = 2.0f - w[m].weights[i][v];
             for (uint32_t i = 0; m == 2 && i < WORLD_MAX; i++) {
                 free(w[m].weights[i]);
                 w[m].weights[i] = NULL;
@@ -344,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_copies),
         cmocka_unit_test(test_scaled),
         cmocka_unit_test(test_heads),
+        cmocka_unit_test(test_alike),
         cmocka_unit_test(test_many_in_one_task),
         cmocka_unit_test(test_recipes_share_their_reads),
     };
