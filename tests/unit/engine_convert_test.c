@@ -1,6 +1,8 @@
 /* The engine's bytes against an element-by-element computation, for every
  * transform, on both backends, with large and tiny slabs and 1 to 3 threads. */
 #include "tests/unit/engine_world.h"
+#include "worker/source_element.h"
+#include "worker/source_rows.h"
 
 static const float inline_values[40] = {1.0f, 0.5f, 0.25f, 3.0f};
 
@@ -219,6 +221,55 @@ static void test_alike(void **state)
     convert(add_alike, false);
 }
 
+/* One row, by those who sample and by those who verify; tensors take turns, so that
+ * what is kept of one is not taken for another's. */
+static void rows_of(struct world *w)
+{
+    struct sl_error e = {0, ""};
+    struct source_rows *rows;
+    struct source_reader *reader;
+    float *x = malloc(2 * 32768 * sizeof *x), *y = x + 32768;
+
+    world_seal(w);
+    assert_int_equal(source_rows_open(&w->ck, &w->model, &rows, &e), 0);
+    assert_int_equal(source_reader_open(&w->ck, &w->model, &reader, &e), 0);
+    for (uint64_t turn = 0; turn < 40; turn++)
+        for (uint32_t i = 0; i < w->model.n_tensors; i++) {
+            const struct sl_out_tensor *t = &w->out[i];
+            uint64_t n = t->ne[0], row = turn * 7 % (t->elems / n);
+
+            if (t->transform == SL_PERMUTE && t->n_dims == 1) {
+                assert_int_equal(source_row(rows, t, row, x, &e), SL_EUNSUPPORTED);
+                continue;
+            }
+            if (source_row(rows, t, row, x, &e) < 0 || source_values(reader, t, row * n, n, y, &e) < 0)
+                fail_msg("%s, row %llu: %s", t->name, (unsigned long long)row, e.text);
+            for (uint64_t c = 0; c < n; c++)
+                if (x[c] != world_value(w, t, row * n + c) || y[c] != x[c])
+                    fail_msg("%s, row %llu, column %llu", t->name, (unsigned long long)row, (unsigned long long)c);
+        }
+    source_rows_close(rows);
+    source_reader_close(reader);
+    free(x);
+}
+
+static void test_single_rows(void **state)
+{
+    void (*const what[])(struct world *) = {add_copies, add_scaled, add_heads};
+
+    (void)state;
+    for (int k = 0; k < 3; k++) {
+        struct world w;
+
+        world_open(&w);
+        world_file(&w, "a.safetensors");
+        world_file(&w, "b.safetensors");
+        what[k](&w);
+        rows_of(&w);
+        world_close(&w);
+    }
+}
+
 /* Several tensors in one task: the checksum covers their checksums in order. */
 static void test_many_in_one_task(void **state)
 {
@@ -374,6 +425,7 @@ int main(void)
         cmocka_unit_test(test_scaled),
         cmocka_unit_test(test_heads),
         cmocka_unit_test(test_alike),
+        cmocka_unit_test(test_single_rows),
         cmocka_unit_test(test_many_in_one_task),
         cmocka_unit_test(test_recipes_share_their_reads),
     };
