@@ -101,7 +101,7 @@ static void add_heads(struct world *w)
  * zeros, is another tensor's or another type's the next time. */
 static void add_alike(struct world *w)
 {
-    static const int types[] = {SL_TYPE_Q4_K, SL_TYPE_Q8_0, SL_TYPE_Q3_K, SL_TYPE_Q6_K};
+    static const int types[] = {SL_TYPE_Q4_K, SL_TYPE_Q4_0, SL_TYPE_Q5_0, SL_TYPE_IQ4_XS};
     uint32_t s = world_source(w, 0, "rows", SL_DTYPE_BF16, 16, 512, 0, 0, 0), zeros = w->model.n_src++;
 
     w->src[zeros] = (struct sl_model_src){.dtype = SL_DTYPE_BF16, .rows = 16, .cols = 512,
