@@ -52,7 +52,5 @@ int daemon_link_next(struct daemon_link *l, int timeout_ms, struct sl_msg *m, st
 const char *daemon_link_endpoint(const struct daemon_link *l);
 /* What the daemon allows: "submitter", "admin", "worker". */
 const char *daemon_link_role(const struct daemon_link *l);
-/* Version of the daemon. */
-const char *daemon_link_version(const struct daemon_link *l);
 
 #endif

@@ -218,7 +218,6 @@ void coord_free_job(struct job *j);
 void coord_forget_jobs(struct sl_coord *c);
 /* Moves a task between states, counters and holder included. */
 void coord_move(struct job *j, uint32_t task, enum sl_task_state to);
-int coord_hold_task(struct worker *w, struct job *j, uint32_t task, struct sl_error *e) SL_MUST_USE;
 /* Makes w the holder of a ready task, in memory and, once the queue is free, there. */
 int coord_lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, uint64_t epoch,
                 struct sl_error *e) SL_MUST_USE;

@@ -60,8 +60,6 @@ void sl_worker_unsent(struct sl_worker *w, uint8_t *bytes, size_t n);
  * and sl_worker_done becomes true. With `bye`, it is said now, whatever is held: the
  * leases go back at once. */
 void sl_worker_drain(struct sl_worker *w, bool bye, uint64_t now_ms);
-/* A drain is under way, the daemon's or one's own. */
-bool sl_worker_draining(const struct sl_worker *w);
 /* Nothing is left to do or to send. */
 bool sl_worker_done(const struct sl_worker *w);
 bool sl_worker_connected(const struct sl_worker *w);
