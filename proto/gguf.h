@@ -32,14 +32,15 @@ struct sl_kv {
 };
 
 /* An ordered list of key-values. Setting a key that exists removes it and
- * appends it at the end, as ggml's gguf_set_val does. All setters copy and
- * return 0 or SL_EFAIL (out of memory). */
+ * appends it at the end, as ggml's gguf_set_val does. Setters copy what they are given. */
 struct sl_kvs {
     struct sl_kv *kv;
     uint64_t n, cap;
 };
 
+/* Frees what the list holds, not the list itself; it is empty afterwards. */
 void sl_kvs_free(struct sl_kvs *kvs);
+/* Effect: one key of that type. Errors: SL_EFAIL (memory), as all setters below. */
 int sl_kvs_set_u16(struct sl_kvs *kvs, const char *key, uint16_t v) SL_MUST_USE;
 int sl_kvs_set_u32(struct sl_kvs *kvs, const char *key, uint32_t v) SL_MUST_USE;
 int sl_kvs_set_i32(struct sl_kvs *kvs, const char *key, int32_t v) SL_MUST_USE;
@@ -54,6 +55,7 @@ int sl_kvs_set_strs(struct sl_kvs *kvs, const char *key, const char *const *v, u
     SL_MUST_USE;
 /* A copy of another kv. */
 int sl_kvs_copy(struct sl_kvs *kvs, const struct sl_kv *from) SL_MUST_USE;
+/* Effect: removes the key, if it is there. */
 void sl_kvs_remove(struct sl_kvs *kvs, const char *key);
 /* Returns the kv or NULL. The typed getters return whether the key exists with
  * exactly that type. */

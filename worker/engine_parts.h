@@ -171,6 +171,8 @@ struct sl_engine {
     _Atomic bool direct, direct_out;
 };
 
+/* A list of tasks, linked by next: appends; takes the first (NULL: none); takes t out, which
+ * must be in it. */
 void sl_task_push(struct sl_task_list *l, struct sl_engine_task *t);
 struct sl_engine_task *sl_task_pop(struct sl_task_list *l);
 void sl_task_remove(struct sl_task_list *l, struct sl_engine_task *t);
@@ -181,8 +183,10 @@ void sl_task_fail(struct sl_engine_task *t, uint64_t unit, int code, const struc
 /* Effect: hands a unit to the compute threads, whatever its state. I/O thread. */
 void sl_engine_ready(struct sl_engine *en, struct sl_engine_unit *u);
 
+/* CLOCK_MONOTONIC; this thread's processor time. */
 uint64_t sl_now_ns(void);
 uint64_t sl_thread_cpu_ns(void);
+/* Effect: the gauge's number goes up or down, after what it was has been added to its sum over time. */
 void sl_gauge_add(struct sl_gauge *g, int change);
 
 /* The threads' functions; the argument is the engine, or a struct sl_compute. */

@@ -22,6 +22,8 @@ struct sl_worker_opts {
 
 struct sl_worker;
 
+/* Effect: a worker that has no connection and no task. The texts of *o are copied; user and log must
+ * outlive it. Errors: SL_EFAIL. Free with sl_worker_free. */
 int sl_worker_new(const struct sl_worker_opts *o, uint64_t now_ms, struct sl_worker **out,
                   struct sl_error *e) SL_MUST_USE;
 void sl_worker_free(struct sl_worker *w);

@@ -71,6 +71,7 @@ my $includes = "#include \"proto/a.h\"\n";
 like(lint('proto/a.h' => $declares, 'proto/a.c' => "${includes}int twice(int a, int b)\n"), qr/a\.h: twice: only proto.a\.c says/, 'lint: a function for nobody');
 like(lint('proto/a.h' => $declares, 'proto/a.c' => "$includes/* twice() */\n", 'proto/b.c' => "say(\"twice\");\n"), qr/twice: only this header/, 'lint: a function that is not there');
 is(lint('proto/a.h' => $declares, 'proto/a.c' => "${includes}int twice(int a, int b)\n", 'tests/unit/b.c' => "    twice(1, 2);\n"), '', 'lint: a function that a test calls');
+like(lint('proto/a.h' => "int twice(int a);\n\n/* Half. */\nint half(int a);\n", 'proto/a.c' => $includes), qr/a\.h: twice: a function of a header says/, 'lint: a function without a contract');
 like(lint('proto/a.h' => ''), qr/no file includes it/, 'lint: a header for nobody');
 my $long = 'tests/tools/lint_long.txt';
 is(lint('proto/a.c' => "x\n" x 601, $long => "proto/a.c  one table\n"), '', 'lint: length with a reason');

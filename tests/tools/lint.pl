@@ -48,11 +48,16 @@ sub too_long {
 # What a header of the product declares (the last ')' may be followed by an attribute), and
 # which files say which name.
 sub note_names {
-    my ($path, $product, $text) = @_;
+    my ($path, $product, $whole) = @_;
+    my $text = $whole;
     $included{$_} = 1 for $text =~ m{^\s*#\s*include\s+"(?:[^"]*/)?([^"/]+)"}mg;
     $text =~ s{/\*.*?\*/|//[^\n]*|"(?:[^"\\\n]|\\.)*"}{}gs;
     $said{$_}{$path} = 1 for $text =~ /\b([A-Za-z_]\w+)\b/g;
     return unless $product && $path =~ /\.h$/;
+    for my $paragraph (split /\n\s*\n/, $whole) {
+        push @bad, "$path: $1: a function of a header says in a comment what it does"
+            if $paragraph !~ m{/\*} && $paragraph =~ /^(?!static|typedef|return)[a-z][\w \*]*?\b(\w+)\([^;{]*;/m;
+    }
     $declared{$_} = $path for $text =~ /^(?!static|typedef|return)[a-z][\w \*]*?\b(\w+)\([^;{]*;/mg;
 }
 
