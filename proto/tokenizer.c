@@ -540,8 +540,9 @@ int sl_tokenizer_keys(const struct sl_source_dir *dir, const cJSON *config,
                      dir->path);
     rc = rc < 0 ? rc : read_json(dir, "tokenizer_config.json", &tokenizer_config, e);
     if (rc == 0)
-        rc = tokenizer ? set_all(dir, tokenizer, tokenizer_config, config, arch, n_vocab, kvs, e)
-                       : sl_tokenizer_tiktoken(dir, tokenizer_config, config, n_vocab, kvs, e);
+        rc = sl_tokenizer_is_tiktoken(dir, tokenizer, tokenizer_config)
+                 ? sl_tokenizer_tiktoken(dir, tokenizer, tokenizer_config, config, n_vocab, kvs, e)
+                 : set_all(dir, tokenizer, tokenizer_config, config, arch, n_vocab, kvs, e);
     cJSON_Delete(tokenizer);
     cJSON_Delete(tokenizer_config);
     return rc;

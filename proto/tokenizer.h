@@ -43,11 +43,17 @@ int sl_tokenizer_special(const struct sl_source_dir *dir, const struct cJSON *to
 /* Effect: appends the same keys as sl_tokenizer_keys from tiktoken.model and tokenizer_config.json
  * (may be NULL), as Kimi-K2 ships them: ordinary tokens are the file's, the 258 ids behind them
  * are special, and have the names of added_tokens_decoder or one that says that they are
- * reserved. Errors: SL_ESOURCE (a damaged file, names of special tokens missing), SL_EUNSUPPORTED
+ * reserved. tokenizer = a tokenizer.json beside it, for ids of special tokens alone, or NULL.
+ * Errors: SL_ESOURCE (a damaged file, names of special tokens missing), SL_EUNSUPPORTED
  * (another model's tokenizer in such a file). */
-int sl_tokenizer_tiktoken(const struct sl_source_dir *dir, const struct cJSON *tokenizer_config,
-                          const struct cJSON *config, uint64_t n_vocab, struct sl_kvs *kvs,
-                          struct sl_error *e) SL_MUST_USE;
+int sl_tokenizer_tiktoken(const struct sl_source_dir *dir, const struct cJSON *tokenizer,
+                          const struct cJSON *tokenizer_config, const struct cJSON *config,
+                          uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
+
+/* Returns whether dir has a tiktoken.model that the converter takes: where there is no
+ * tokenizer.json, or tokenizer_config.json names Kimi-K2's own class. */
+bool sl_tokenizer_is_tiktoken(const struct sl_source_dir *dir, const struct cJSON *tokenizer,
+                              const struct cJSON *tokenizer_config);
 
 /* Effect: appends the chat templates: tokenizer_config.json's (config), else those of
  * chat_template.jinja and additional_chat_templates/NAME.jinja, else chat_template.json's. */

@@ -39,6 +39,19 @@ static bool module_file(const cJSON *config, char name[160])
     return sl_source_plain_name(name);
 }
 
+static bool is_class(const cJSON *config)
+{
+    const cJSON *class = entry(config, "tokenizer_class");
+
+    return cJSON_IsString(class) && strcmp(class->valuestring, CLASS) == 0;
+}
+
+bool sl_tokenizer_is_tiktoken(const struct sl_source_dir *dir, const cJSON *tokenizer,
+                              const cJSON *tokenizer_config)
+{
+    return sl_source_exists(dir->path, MODEL) && (!tokenizer || is_class(tokenizer_config));
+}
+
 /* GGUF has a name for these rules, so they must be those of Kimi-K2: its class, and, where its
  * code is there, two of its regular expressions. */
 static int check_rules(const struct sl_source_dir *dir, const cJSON *config, struct sl_error *e)
@@ -49,7 +62,10 @@ static int check_rules(const struct sl_source_dir *dir, const cJSON *config, str
     bool known;
     int rc;
 
-    if (!cJSON_IsString(class) || strcmp(class->valuestring, CLASS) != 0)
+    if (!config)
+        return sl_fail(e, SL_ESOURCE, "tokenizer_config.json is missing, which names the special tokens of "
+                       MODEL "; download it beside that");
+    if (!is_class(config))
         return sl_fail(e, SL_EUNSUPPORTED, "the checkpoint has a tiktoken tokenizer (" MODEL ") of "
                        "tokenizer_class '%.80s' in tokenizer_config.json; supported: '" CLASS "', Kimi-K2's",
                        cJSON_IsString(class) ? class->valuestring : "(none)");
@@ -183,9 +199,9 @@ static int set_merges(const struct sl_tiktoken *t, struct sl_kvs *kvs, struct sl
     return rc;
 }
 
-int sl_tokenizer_tiktoken(const struct sl_source_dir *dir, const cJSON *tokenizer_config,
-                          const cJSON *config, uint64_t n_vocab, struct sl_kvs *kvs,
-                          struct sl_error *e)
+int sl_tokenizer_tiktoken(const struct sl_source_dir *dir, const cJSON *tokenizer,
+                          const cJSON *tokenizer_config, const cJSON *config, uint64_t n_vocab,
+                          struct sl_kvs *kvs, struct sl_error *e)
 {
     struct sl_tiktoken t;
     char *text;
@@ -204,5 +220,5 @@ int sl_tokenizer_tiktoken(const struct sl_source_dir *dir, const cJSON *tokenize
     rc = rc < 0 ? rc : set_tokens(&t, tokenizer_config, n_vocab, kvs, e);
     rc = rc < 0 ? rc : set_merges(&t, kvs, e);
     sl_tiktoken_free(&t);
-    return rc < 0 ? rc : sl_tokenizer_special(dir, NULL, tokenizer_config, config, UINT32_MAX, kvs, e);
+    return rc < 0 ? rc : sl_tokenizer_special(dir, tokenizer, tokenizer_config, config, UINT32_MAX, kvs, e);
 }

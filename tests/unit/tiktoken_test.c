@@ -279,6 +279,12 @@ static void test_keys(void **state)
         assert_int_equal(((int32_t *)kvs.kv[3].data)[ids[i].id], ids[i].type);
     }
     sl_kvs_free(&kvs);
+    /* A tokenizer.json beside it gives ids of special tokens alone. */
+    fx_text(*state, "tokenizer.json", "{\"added_tokens\":[{\"id\":7,\"content\":\"[BOS]\"}]}");
+    assert_int_equal(keys_of(*state, 520, &kvs, &e), 0);
+    assert_string_equal(kvs.kv[2].strs[257], "abc");
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.bos_token_id", buf, sizeof buf), "u32 7");
+    sl_kvs_free(&kvs);
     /* Ids from vocab_size on are left out. */
     assert_int_equal(keys_of(*state, 259, &kvs, &e), 0);
     assert_int_equal(kvs.kv[2].n, 259);
@@ -310,7 +316,7 @@ static void test_refused(void **state)
     };
 
     write_model(*state);
-    refused(*state, SL_EUNSUPPORTED, "'(none)'");
+    refused(*state, SL_ESOURCE, "tokenizer_config.json is missing");
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         fx_text(*state, "tokenizer_config.json", bad[i].config);
         refused(*state, bad[i].code, bad[i].words);
