@@ -15,7 +15,7 @@
  *     levels  the sub-block's levels
  *     store   the block's bytes, side by side
  *   blocks of 32: a thread has a block: begin, fit, store
- *   f32, f16, bf16: a thread has a value: fit alone
+ *   f32, f16, bf16: a thread has DEVICE_VALUES values: fit, store
  *
  * A second launch before q4_0 to q5_1 with weights makes the rows' mean squares:
  * a thread has a row. */
@@ -40,8 +40,11 @@ struct device_super {
     vi words[MAX_WORDS + 1];
 };
 struct device_small {
-    vi words[9];
+    vi words[17];
 };
+
+/* Values of f32, f16 and bf16 that a thread has: finding the first one's place takes longer than loading it. */
+#define DEVICE_VALUES 16
 
 /* A thread's own, from phase to phase. */
 struct device_thread {
@@ -155,12 +158,12 @@ V_SHAPE int device_pool(int type, bool weighted)
     return device_subs(type) > 1 && device_has(type, weighted, DEVICE_SUM) ? DEVICE_POOL : 0;
 }
 
-/* Output blocks that one block of threads makes. */
+/* Output blocks, or single values, that one block of threads makes. */
 V_SHAPE int device_share(int type)
 {
     int subs = device_subs(type);
 
-    return subs ? DEVICE_THREADS / subs : DEVICE_THREADS;
+    return subs ? DEVICE_THREADS / subs : DEVICE_THREADS * DEVICE_VALUES;
 }
 
 V_FN const float *device_weights(const struct sl_gpu_work *k, uint64_t at)
@@ -354,18 +357,16 @@ V_FN void super_levels(int type, int n, int tid, struct device_thread *t, struct
         iquant_levels(type, j, &t->codes, e, words);
 }
 
-/* Bytes of n blocks, two by two; words of block b begin `stride` after those before. */
-V_FN void device_store(int type, const struct sl_gpu_work *k, uint64_t first, int n, int tid, const vi *words, int stride,
-                       const vi *none)
+/* The first n pairs of bytes of what threads or superblocks have in their words, `each` pairs one after the
+ * other; words of one begin `stride` after those before. none: NULL, or beside the words, not 0 for zeros. */
+V_FN void device_store(uint8_t *to, int n, int each, int tid, const vi *words, int stride, const vi *none)
 {
-    int halves = device_bytes(type) / 2;
-    uint16_t *out = (uint16_t *)(void *)(k->out + first * (uint64_t)device_bytes(type));
+    uint16_t *out = (uint16_t *)(void *)to;
 
-    for (int i = tid; i < n * halves; i += DEVICE_THREADS) {
-        int b = i / halves, h = i % halves;
-        uint32_t word = (uint32_t)words[b * stride + h / 2];
+    for (uint32_t i = (uint32_t)tid; i < (uint32_t)n; i += DEVICE_THREADS) {
+        uint32_t b = i / (uint32_t)each, h = i % (uint32_t)each, at = b * (uint32_t)stride;
 
-        out[i] = none && none[b * stride] ? 0 : (uint16_t)(word >> 16 * (h & 1));
+        out[i] = none && none[at] ? 0 : (uint16_t)((uint32_t)words[at + h / 2] >> 16 * (h & 1));
     }
 }
 
@@ -413,86 +414,14 @@ V_FN void super_phase(int type, bool weighted, enum device_phase phase, int turn
     } else if (phase == DEVICE_LEVELS) {
         super_levels(type, n, tid, t, s);
     } else {
-        device_store(type, k, first, n, tid, s->words, (int)(sizeof *s / sizeof(vi)), &s->e.none);
+        int bytes = device_bytes(type);
+
+        device_store(k->out + first * (uint64_t)bytes, n * (bytes / 2), bytes / 2, tid, s->words, (int)(sizeof *s / sizeof(vi)),
+                     &s->e.none);
     }
 }
 
-/* ---- blocks of 32, and single values */
-
-V_FN void small_phase(int type, bool weighted, enum device_phase phase, const struct sl_gpu_work *k, uint64_t block,
-                      int tid, struct device_small *s)
-{
-    uint64_t first = block * DEVICE_THREADS, left = k->elems / 32 - first, at = (first + (uint64_t)tid) * 32;
-    int n = left < DEVICE_THREADS ? (int)left : DEVICE_THREADS;
-    vi *words = s[tid].words;
-    vf x[32], ws[32], *w = weighted ? ws : NULL, sigma2 = v_set(0.f);
-
-    if (phase == DEVICE_STORE)
-        device_store(type, k, first, n, tid, s->words, (int)(sizeof *s / sizeof(vi)), NULL);
-    if (tid >= n)
-        return;
-    if (phase == DEVICE_BEGIN)
-        for (int i = 0; i < 9; i++)
-            words[i] = 0;
-    if (phase != DEVICE_FIT)
-        return;
-    if (device_load(k, at, 32, x))
-        *k->status = 1;
-    if (weighted) {
-        const float *from = device_weights(k, at);
-
-        V_UNROLL
-        for (int i = 0; i < 32; i++)
-            ws[i] = from[i];
-        if (device_means(type))
-            sigma2 = k->means[at / k->row];
-    }
-    if (type == SL_TYPE_Q4_0)
-        q4_0_block(x, w, sigma2, words);
-    else if (type == SL_TYPE_Q4_1)
-        q4_1_block(x, w, sigma2, words);
-    else if (type == SL_TYPE_Q5_0)
-        q5_0_block(x, w, sigma2, words);
-    else if (type == SL_TYPE_Q5_1)
-        q5_1_block(x, w, sigma2, words);
-    else if (type == SL_TYPE_IQ4_NL)
-        iq4_nl_block(x, w, sigma2, words);
-    else
-        q8_0_block(x, (uint8_t *)words);
-}
-
-V_FN void value_phase(int type, const struct sl_gpu_work *k, uint64_t block, int tid)
-{
-    uint64_t at = block * DEVICE_THREADS + (uint64_t)tid;
-    vf x;
-
-    if (at >= k->elems)
-        return;
-    if (device_load(k, at, 1, &x))
-        *k->status = 1;
-    if (type == SL_TYPE_F32)
-        ((float *)(void *)k->out)[at] = x;
-    else
-        ((uint16_t *)(void *)k->out)[at] = type == SL_TYPE_F16 ? sl_f16_from_f32(x) : sl_bf16_from_f32(x);
-}
-
-/* The mean square of row `row` of the output, in the values' order. */
-V_FN void device_row_mean(const struct sl_gpu_work *k, uint64_t row)
-{
-    vf sum = v_set(0.f);
-
-    if (row >= k->elems / k->row)
-        return;
-    for (uint64_t i = 0; i < k->row; i += 32) {
-        vf x[32];
-
-        (void)device_load(k, row * k->row + i, 32, x);
-        V_UNROLL
-        for (int l = 0; l < 32; l++)
-            sum = v_add(sum, sqr(x[l]));
-    }
-    k->means[row] = v_div(sum, (float)k->row);
-}
+#include "kernels/text_device_small.h"
 
 /* Blocks of threads that a launch has. */
 V_FN uint64_t device_blocks(const struct sl_gpu_work *k)

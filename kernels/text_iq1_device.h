@@ -196,11 +196,11 @@ V_FN void iq1m_near_sums(const struct iq1m_near *n, const struct iq1m_row *r, in
     }
 }
 
-/* Splits that may be the best, in order: 12 bits each, the last one lowest. Of all others the score, as a
- * real number, is below `least`. */
-#define IQ1M_LIST 5
+/* Splits that may be the best, in order, the last one lowest: five in id, of 12 bits each, those before them
+ * in places of 16. Of all others the score, as a real number, is below `least`. */
+#define IQ1M_LIST 9 /* normally distributed values have more in one of 5,000 sub-blocks */
 struct iq1m_list {
-    uint64_t id;
+    uint64_t id, before;
     int n; /* more than IQ1M_LIST: some were lost */
     vf least, highest;
 };
@@ -221,6 +221,7 @@ V_FN void iq1m_note(const struct iq1m_near *n, struct iq1m_list *l, vf x, vf w, 
         l->highest = v_set(0.f);
     }
     l->highest = most > l->highest ? most : l->highest;
+    l->before = l->before << 16 | l->id >> 48;
     l->id = l->id << 12 | id;
     l->n++;
 }
@@ -263,7 +264,7 @@ V_FN bool iq1m_take(const struct iq1m_terms *f, const struct iq1m_list *l, struc
         return false;
     V_ROLLED
     for (int i = l->n - 1; i >= 0; i--) {
-        uint32_t id = (uint32_t)(l->id >> 12 * i) & 0xfff;
+        uint32_t id = (uint32_t)(i < 5 ? l->id >> 12 * i : l->before >> 16 * (i - 5)) & 0xfff;
         vf x, w;
 
         iq1m_split(f, id, &x, &w);
@@ -280,7 +281,7 @@ V_CALL void iq1m_search(const struct iq1m_terms *f, struct iq1_best *b);
 
 V_FN struct iq1_best iq1m_best(const struct iq1m_terms *f, vm small)
 {
-    struct iq1m_list l = {0, 0, v_set(0.f), v_set(0.f)};
+    struct iq1m_list l = {0, 0, 0, v_set(0.f), v_set(0.f)};
     struct iq1_best b = iq1_start();
     struct iq1m_near n;
 

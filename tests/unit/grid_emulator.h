@@ -36,8 +36,8 @@ static inline void emulated_phase(const struct sl_gpu_work *k, uint64_t block, e
             super_phase(k->type, k->weighted, phase, turn, k, block, tid, &b->thread[tid], b->super, b->pool);
         else if (subs == 1)
             small_phase(k->type, k->weighted, phase, k, block, tid, b->small);
-        else if (phase == DEVICE_FIT)
-            value_phase(k->type, k, block, tid);
+        else
+            value_phase(k->type, phase, k, block, tid, b->small);
     }
 }
 
