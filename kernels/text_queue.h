@@ -42,8 +42,10 @@ V_SHAPE int queue_groups(int type) { return queue_values(type) / (queue_bits(typ
 
 /* Columns of the tables: three levels of eight values; with eight levels of four values a sum takes less
  * by itself. Value i's levels are 1, 4 or 16 columns apart, so that three values' bits are masked where they
- * lie in a code instead of being shifted: the columns of eight values fit into 34. */
-V_SHAPE int queue_table(int type) { return queue_bits(type) == 2 ? 34 : 0; }
+ * lie in a code instead of being shifted: the columns of eight values fit into 34, and leave QUEUE_SCALE
+ * for what the queue has by thread. */
+#define QUEUE_SCALE 5
+V_SHAPE int queue_table(int type) { return queue_bits(type) == 2 ? 34 : 1; }
 V_FN int queue_column(int i, int level)
 {
     return (int)(0x041501031200020dull >> 8 * i & 255) + (level << 2 * (i % 3));
@@ -52,7 +54,7 @@ V_FN int queue_column(int i, int level)
 /* Columns before the counts, which nothing that comes before the searches may touch. */
 V_SHAPE int queue_columns(int type)
 {
-    int n = 2 * queue_values(type) + queue_table(type) + 1;
+    int n = 2 * queue_values(type) + queue_table(type);
 
     return type == SL_TYPE_IQ1_M && n < IQ1M_COLUMNS ? IQ1M_COLUMNS : n;
 }
@@ -70,7 +72,7 @@ V_FN struct device_queue queue_of(int type, float *pool)
     q.x = pool;
     q.w = q.x + V_SPOT(queue_values(type));
     q.table = q.w + V_SPOT(queue_values(type));
-    q.scale = q.table + V_SPOT(queue_table(type));
+    q.scale = q.table + (queue_bits(type) == 2 ? V_SPOT(QUEUE_SCALE) : 0);
     q.count = (int32_t *)(void *)(pool + V_SPOT(queue_columns(type)));
     q.start = q.count + QUEUE_LENGTHS;
     q.code = (uint16_t *)(void *)(q.start + QUEUE_LENGTHS + 1);
