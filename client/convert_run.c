@@ -156,10 +156,8 @@ static int open_store(struct run *r, struct sl_error *e)
 /* Nothing that is there already is touched without --force. */
 static int output_is_free(const struct run *r, struct sl_error *e)
 {
-    if (r->o->force)
-        return 0;
-    SL_TRY(output_absent(r->out, e));
-    return former_set_absent(r->out, r->j->ck, e);
+    SL_TRY(output_absent(r->out, r->o->force, e));
+    return r->o->force ? 0 : former_set_absent(r->out, r->j->ck, e);
 }
 
 /* The temporary files, in full size; tasks whose file was lost are taken back. */

@@ -272,6 +272,18 @@ static int take_back(struct sl_coord *c, struct worker *w, struct job *j, const 
     return coord_advance(c, j, e);
 }
 
+/* Publish missed a finished file: stitch finds out what is to be made again. */
+static int stitch_again(struct sl_coord *c, struct worker *w, struct job *j, const char *text, struct sl_error *e)
+{
+    uint32_t task = SL_TASK_STITCH;
+
+    j->stitch_rounds++;
+    SL_TRY(coord_return(c, j, SL_TASK_PUBLISH, e));
+    SL_TRY(sl_queue_revoke(c->q, j->id, &task, 1, e));
+    coord_move(j, SL_TASK_STITCH, SL_TASK_READY);
+    return coord_event(c, "revoked", j, SL_TASK_STITCH, w->name, e, "%s", text);
+}
+
 static int on_fail(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task,
                    const cJSON *t, struct sl_error *e)
 {
@@ -282,6 +294,9 @@ static int on_fail(struct sl_coord *c, struct worker *w, struct job *j, uint32_t
     if (task == SL_TASK_STITCH && code == -SL_EVERIFY && cJSON_GetArraySize(bad) > 0 &&
         j->state == SL_JOB_STITCHING && j->stitch_rounds < STITCH_ROUNDS)
         SL_TRY(take_back(c, w, j, bad, text, e));
+    else if (task == SL_TASK_PUBLISH && code == -SL_EVERIFY && j->state == SL_JOB_STITCHING &&
+             j->stitch_rounds < STITCH_ROUNDS)
+        SL_TRY(stitch_again(c, w, j, text, e));
     else
         SL_TRY(on_failure(c, w, j, task, code ? code : 1, text, e));
     return answer(c, w, t, NULL, 0, e);

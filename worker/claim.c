@@ -317,18 +317,18 @@ int claim_check(const struct claim_hold *h, struct sl_error *e)
     return mine ? 0 : sl_fail(e, SL_EINTERRUPTED, "%s: another lease has this output now", path);
 }
 
-int claim_end(struct claim_hold *h, struct sl_error *e)
+int claim_end(struct claim_hold *h, bool ending, struct sl_error *e)
 {
     char from[PATH_BYTES], to[PATH_BYTES];
 
     SL_TRY(claim_check(h, e));
-    if (h->ending)
+    if (h->ending == ending)
         return 0;
-    claim_path(h->o, CLAIM, from);
-    claim_path(h->o, CLAIM_ENDING, to);
+    claim_path(h->o, end_of(!ending), from);
+    claim_path(h->o, end_of(ending), to);
     if (rename(from, to) != 0)
         return sl_fail(e, SL_EFAIL, "%s: cannot be renamed: %s", from, strerror(errno));
-    h->ending = true;
+    h->ending = ending;
     return 0;
 }
 

@@ -23,7 +23,8 @@ my %may = (
 my @one_user = qw(sqlite3.h zmq.h liburing.h zstd.h pcre2.h xxhash.h openssl/ microhttpd.h ini.h);
 # One for each program: the daemon's end and the peers'.
 my %both_ends = ('zmq.h' => {'daemon/router.c' => 1, 'worker/dealer.c' => 1});
-# Files that are longer than 600 lines, with the reason.
+# Files longer than 600 lines, and functions longer than 80 (PATH:FUNCTION), with the reason.
+my ($most_lines, $most_in_function) = (600, 80);
 my %long = ();
 # A signal handler can reach nothing but a variable at file scope; grids are
 # computed once in a process, under a lock.
@@ -35,19 +36,47 @@ if (open my $f, '<', 'tests/tools/lint_long.txt') {
     }
 }
 
-my @bad;
-my (%by_name, %user, %over);
-my @files = map { glob "$_/*" } keys %may, qw(tests/unit tests/tools tests/tap tests/lib tests/ptx);
-@files = sort grep { -f && /\.(?:c|h|cu|cuh|inc|pl|pm|py|t|sh)$/ } @files;
+my (@bad, %over);
+
+sub too_long {
+    my ($what, $lines, $most) = @_;
+    return if $lines <= $most;
+    $over{$what} = 1;
+    push @bad, "$what: $lines lines; over $most needs a reason in tests/tools/lint_long.txt" unless $long{$what};
+}
+
+# name => lines, from the first of the signature to the closing brace, which stands at the
+# begin of a line here, as signatures do.
+sub functions {
+    my ($name, $from, $open, %length);
+    for my $i (0 .. $#_) {
+        my $line = $_[$i];
+        ($name, $from, $open) = ($1, $i, 0) if !$open && $line =~ /^\w[^;={}]*?(\w+)\(/;
+        next unless defined $name;
+        if (!$open) {
+            $open = $line =~ /\{\s*(?:\/\*.*)?$/;
+            undef $name if !$open && $line =~ /[;}]\s*(?:\/\*.*)?$/;
+        } elsif ($line =~ /^\}/) {
+            $length{$name} = $i - $from + 1;
+            ($name, $open) = (undef, 0);
+        }
+    }
+    return \%length;
+}
+
+my (%by_name, %user);
+my @files = sort grep { -f && /\.(?:c|h|cu|cuh|inc|pl|pm|py|t|sh)$/ } map { glob "$_/*" } keys %may, 'tests', 'tests/*';
 
 for my $path (@files) {
     my ($part, $name) = $path =~ m{^(.*)/([^/]+)$};
     push @{ $by_name{$name} }, $path;
     open my $f, '<', $path or die "$path: $!";
     my @lines = <$f>;
-    $over{$path} = 1 if @lines > 600;
-    push @bad, "$path: " . @lines . " lines; over 600 needs a reason in tests/tools/lint_long.txt"
-        if @lines > 600 && !$long{$path};
+    too_long($path, scalar @lines, $most_lines);
+    if ($name =~ /\.(?:c|h|cu|cuh|inc)$/) {
+        my $functions = functions(@lines);
+        too_long("$path:$_", $functions->{$_}, $most_in_function) for sort keys %$functions;
+    }
     my $product = exists $may{$part};
     for my $i (0 .. $#lines) {
         my ($line, $at) = ($lines[$i], "$path:" . ($i + 1));
@@ -81,7 +110,8 @@ for my $lib (sort keys %user) {
     push @bad, "<$lib> is included by more than one file: @users" if @users > 1;
 }
 for my $path (sort keys %long) {
-    push @bad, "tests/tools/lint_long.txt: $path is not over 600 lines" unless $over{$path};
+    my $most = $path =~ /:/ ? $most_in_function : $most_lines;
+    push @bad, "tests/tools/lint_long.txt: $path is not over $most lines" unless $over{$path};
 }
 
 if (defined $library) {
