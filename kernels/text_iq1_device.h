@@ -128,11 +128,13 @@ V_FN void iq1m_split(const struct iq1m_terms *f, uint32_t id, vf *sum_x, vf *sum
 
 /* Running sums over the values in order, up to each place: of w * x, of w, and of w where
  * those of the second half count as negative. A value's level falls by 1 where it leaves the high part,
- * and again where it leaves the middle, so a split's sums follow from those at i1 and at i2. */
+ * and again where it leaves the middle, so a split's sums follow from those at i1 and at i2. They and the sums in
+ * order differ by less than 100 roundings, each of at most 2^-24 of what all terms' magnitudes add up to;
+ * slack is 2^-16 of that. */
 struct iq1m_near {
     float *x, *w, *v; /* columns of 17 */
     vf base_x[4], base_w[4]; /* all values high */
-    vf slack_x, slack_w;     /* more than all roundings, these sums' and the true ones', can come to */
+    vf slack_x, slack_w;
 };
 
 /* Returns whether no number is so large or small that roundings are not what they usually are. */
