@@ -233,7 +233,7 @@ V_SEARCH struct iq1_best iq1s_scan(const struct iq1s_prefix *f, vf least, vm *un
             struct iq1s_sums s = iq1s_split(f, l, i1, i2);
 
 #ifdef V_COLUMNS /* one branch for both */
-            if (!(v_mul(b.score, s.wp) < sqr(s.xp)) & !(v_mul(b.score, s.wm) < sqr(s.xm)))
+            if ((int)!(v_mul(b.score, s.wp) < sqr(s.xp)) & (int)!(v_mul(b.score, s.wm) < sqr(s.xm)))
                 continue;
 #endif
             iq1s_try(&b, least, unsure, s.xp, s.wp, i1, i2, 0);

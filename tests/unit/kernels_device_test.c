@@ -296,8 +296,10 @@ static void single_values(void **state)
                 k.n_runs = 3;
                 k.run[1] = k.run[2] = k.run[0];
                 k.run[0].end = n / 2 - 3;
-                k.run[1].data = 4 * (n / 2 - 3), k.run[1].end = n / 2;
+                k.run[1].data = 4 * (n + 7), k.run[1].end = n / 2; /* elsewhere: what stays in between is no run's */
                 k.run[2].data = 4 * (n / 2);
+                memcpy(d->bytes + 4 * (n + 7), d->bytes + 4 * (n / 2 - 3), 12);
+                memset(d->bytes + 4 * (n / 2 - 3), 0x11, 12);
             }
             same_as_reference(d, &k);
         }
