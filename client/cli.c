@@ -41,7 +41,7 @@ void cli_each_option(const struct cli_verb *verb,
 
 static void print_help(const struct cli_verb *verb, const struct poptOption *table)
 {
-    printf("Usage: sluice %s %s\n\n%s.\n\n", verb->name, verb->args, verb->summary);
+    printf("Usage: sluice %s%s%s\n\n%s.\n\n", verb->name, *verb->args ? " " : "", verb->args, verb->summary);
     sl_print_options(table);
 }
 
@@ -191,9 +191,9 @@ int cli_parse(struct cli_args *a, const struct cli_verb *verb, int argc, const c
         while (a->pos && a->pos[a->n_pos])
             a->n_pos++;
         if (a->n_pos < min_pos || a->n_pos > max_pos)
-            rc = sl_fail(e, SL_EUSAGE, "%s: usage: sluice %s %s; see 'sluice %s --help'",
+            rc = sl_fail(e, SL_EUSAGE, "%s: usage: sluice %s%s%s; see 'sluice %s --help'",
                          a->n_pos < min_pos ? "an argument is missing" : "too many arguments",
-                         verb->name, verb->args, verb->name);
+                         verb->name, *verb->args ? " " : "", verb->args, verb->name);
     }
     if (rc != 0) {
         free_strings(table);
