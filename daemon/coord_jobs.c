@@ -88,7 +88,7 @@ void coord_move(struct job *j, uint32_t task, enum sl_task_state to)
         count(j, t, 1);
 }
 
-int coord_hold_task(struct worker *w, struct job *j, uint32_t task, struct sl_error *e)
+static int hold_task(struct worker *w, struct job *j, uint32_t task, struct sl_error *e)
 {
     SL_TRY(coord_grow(&w->held, w->n_held, &w->cap_held, sizeof *w->held, e));
     w->held[w->n_held++] = (struct held){j, task};
@@ -118,7 +118,7 @@ int coord_lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t ta
                            (unsigned long long)j->id);
     }
     coord_move(j, task, SL_TASK_LEASED);
-    SL_TRY(coord_hold_task(w, j, task, e));
+    SL_TRY(hold_task(w, j, task, e));
     t->epoch = epoch;
     t->granted_ms = c->now.boot_ms;
     t->bytes_done = 0;
@@ -163,7 +163,7 @@ static int adopt_holder(struct loading *l, const char *instance, const char *own
         c->workers[c->n_workers++] = w;
     }
     coord_task(l->j, task)->granted_ms = c->now.boot_ms;
-    return coord_hold_task(w, l->j, task, l->e);
+    return hold_task(w, l->j, task, l->e);
 }
 
 static int on_task(void *user, const struct sl_task_row *r)

@@ -6,6 +6,7 @@
 #include "proto/source_file.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -77,11 +78,33 @@ static int entry(struct reader *r)
     return 0;
 }
 
+/* The data set's name; nothing but the file bounds its length. */
+static int dataset(struct reader *r)
+{
+    char *name;
+    int32_t n;
+    int rc;
+
+    SL_TRY(number(r, "length of the data set's name", &n));
+    if ((uint64_t)n > r->im->file_size - r->at)
+        return ends(r, "the data set's name");
+    if (n == 0)
+        return 0;
+    name = malloc((size_t)n);
+    if (!name)
+        return sl_fail(r->e, SL_EFAIL, "out of memory");
+    rc = sl_source_read(r->im->fd, r->im->path, name, (size_t)n, r->at, r->e);
+    if (rc == 0)
+        rc = sl_imatrix_add_dataset(r->im, name, strnlen(name, (size_t)n), r->e);
+    free(name);
+    r->at += (uint64_t)n;
+    return rc;
+}
+
 /* Chunks and data set; absent in files from before 2024. */
 static int trailer(struct reader *r)
 {
-    char name[NAME_MOST];
-    int32_t chunks, n;
+    int32_t chunks;
 
     if (r->at == r->im->file_size)
         return 0;
@@ -89,9 +112,7 @@ static int trailer(struct reader *r)
     r->im->n_chunks = (uint32_t)chunks;
     if (r->at == r->im->file_size)
         return 0;
-    SL_TRY(text(r, "length of the data set's name", name, &n));
-    if (n)
-        SL_TRY(sl_imatrix_add_dataset(r->im, name, strnlen(name, (size_t)n), r->e));
+    SL_TRY(dataset(r));
     if (r->at != r->im->file_size)
         return sl_fail(r->e, SL_ESOURCE, "imatrix %s: %llu bytes follow the data set's name; the file is "
                        "damaged, or no imatrix", r->im->path,
@@ -162,8 +183,12 @@ int sl_imatrix_put_dat(const struct sl_imatrix *im, const uint32_t *order, struc
                 SL_TRY(sl_imatrix_stored(im, order[k], at, n, piece, e));
             } else {
                 SL_TRY(sl_imatrix_values(im, order[k], at, n, piece, e));
-                for (uint64_t i = 0; i < n; i++)
+                for (uint64_t i = 0; i < n; i++) {
                     piece[i] *= (float)ncall;
+                    if (isinf(piece[i]))
+                        return sl_fail(e, SL_EUSAGE, "%s: a value of entry '%s' is too large for the dat format",
+                                       s->path, x->name);
+                }
             }
             SL_TRY(sl_imatrix_put(s, piece, n * sizeof *piece, e));
         }

@@ -1,4 +1,5 @@
 /* Importance matrices: both formats, their historical layouts, files that lie. */
+#include "proto/imatrix_parts.h"
 #include "proto/imatrix_use.h"
 #include "tests/fuzz/imatrix_fuzz.c"
 #include "tests/unit/gguf_bytes.h"
@@ -132,7 +133,7 @@ static void test_dat_lies(void **state)
         const char *what;
     } lies[] = {
         {0, -1, "number of entries is -1"}, {0, INT32_MAX, "2147483647 entries in"},
-        {0, 3, "inside entry 2"}, {0, 1, "length of the data set's name"},
+        {0, 3, "inside entry 2"}, {0, 1, "the data set's name"},
         {4, -19, "byte 4, entry 0: length of the name is -19"},
         {4, INT32_MAX, "length of the name is 2147483647, more than"},
         {4, 0, "inside entry 0"}, {4, 20, "has no values"},
@@ -192,6 +193,15 @@ static void test_bad_values(void **state)
         assert_int_equal(sl_imatrix_find(im, "blk.0.ffn_up.weight"), -1);
         sl_imatrix_close(im);
     }
+    b.n = 0; /* more values than are looked at in one go */
+    i32(&b, 1);
+    dat_entry(&b, "long", 1, 2 * SL_IMATRIX_PIECE + 9, 1);
+    memcpy(b.p + 20 + 4 * (SL_IMATRIX_PIECE + 5), &bad[0], 4);
+    memcpy(b.p + 20 + 4 * (2 * SL_IMATRIX_PIECE + 8), &bad[1], 4);
+    assert_int_equal(open_bytes(&b, &im, &e), 0);
+    assert_int_equal(im->entries[0].bad, 2);
+    assert_int_equal(im->entries[0].first_bad, SL_IMATRIX_PIECE + 5);
+    sl_imatrix_close(im);
     free(b.p);
 }
 
@@ -400,6 +410,61 @@ static void test_write(void **state)
     free(g.data.p);
 }
 
+/* A list of files as the data set: read, and through both formats. */
+static void test_long_dataset(void **state)
+{
+    char name[5000];
+    struct bytes b = {0};
+    struct sl_imatrix *im;
+    struct sl_error e;
+
+    (void)state;
+    memset(name, 'd', sizeof name - 1);
+    name[sizeof name - 1] = 0;
+    good_dat(&b);
+    b.n -= 7;
+    i32(&b, sizeof name - 1);
+    b_put(&b, name, sizeof name - 1);
+    assert_int_equal(open_bytes(&b, &im, &e), 0);
+    assert_string_equal(im->datasets[0], name);
+    through(im, SL_IMATRIX_DAT);
+    through(im, SL_IMATRIX_GGUF);
+    sl_imatrix_close(im);
+    b.n -= 1;
+    refuses(&b, "the data set's name");
+    free(b.p);
+}
+
+/* Weights whose product with ncall is infinite: no file, not one with infinities. */
+static void test_write_too_large(void **state)
+{
+    static const float large[] = {3e38f, 1, 1, 1}, one_and_many[] = {1, 1e6f};
+    struct gguf_file g = {.n = 0};
+    struct bytes b = {0};
+    struct sl_imatrix *im;
+    struct sl_error e;
+
+    (void)state;
+    g_add(&g, "a.in_sum2", 2, 2, large);
+    g_add(&g, "a.counts", 1, 2, one_and_many);
+    assert_int_equal(open_bytes(g_bytes(&g), &im, &e), 0);
+    unlink(path2);
+    assert_int_equal(sl_imatrix_write(im, SL_IMATRIX_DAT, path2, &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "entry 'a' is too large for the dat format"));
+    assert_int_equal(access(path2, F_OK), -1);
+    sl_imatrix_close(im);
+    i32(&b, 1);
+    dat_entry(&b, "a", 1, 2, 3e38f);
+    assert_int_equal(open_bytes(&b, &im, &e), 0);
+    assert_int_equal(sl_imatrix_write(im, SL_IMATRIX_GGUF, path2, &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "entry 'a' is too large for sums"));
+    assert_int_equal(access(path2, F_OK), -1);
+    sl_imatrix_close(im);
+    free(b.p);
+    free(g.b.p);
+    free(g.data.p);
+}
+
 /* Changed bytes, the fuzz target as judge: some pass, most do not. */
 static void mutate(const struct bytes *good)
 {
@@ -506,6 +571,7 @@ int main(void)
         cmocka_unit_test(test_dat),       cmocka_unit_test(test_dat_lies),
         cmocka_unit_test(test_bad_values), cmocka_unit_test(test_gguf),
         cmocka_unit_test(test_gguf_lies), cmocka_unit_test(test_write),
+        cmocka_unit_test(test_long_dataset), cmocka_unit_test(test_write_too_large),
         cmocka_unit_test(test_lookup),    cmocka_unit_test(test_kvs),
         cmocka_unit_test(test_mutations),
     };
