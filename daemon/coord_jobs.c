@@ -24,6 +24,7 @@ struct task *coord_task(struct job *j, uint32_t task)
 
 void coord_free_job(struct job *j)
 {
+    coord_turns_changed(j->c);
     cJSON_Delete(j->spec);
     for (uint32_t i = 0; i < j->n_labels; i++)
         free(j->labels[i]);
@@ -80,6 +81,7 @@ void coord_move(struct job *j, uint32_t task, enum sl_task_state to)
         t->bytes_done = 0;
     }
     t->state = (uint8_t)to;
+    coord_turns_changed(j->c);
     if (to != SL_TASK_LEASED)
         t->tx = j->c->tx;
     if (task < SL_TASKS_MAX)
@@ -221,6 +223,7 @@ int coord_set_tasks(struct job *j, const struct sl_queue_plan *p, struct sl_erro
         return sl_fail(e, SL_EFAIL, "out of memory");
     free(j->tasks);
     j->tx = j->c->tx;
+    coord_turns_changed(j->c);
     j->tasks = tasks;
     j->n_tasks = p->n_tasks;
     j->file_bytes = p->file_bytes;
@@ -291,6 +294,7 @@ static int on_job(void *user, const struct sl_job_row *r)
         return sl_fail(l->e, SL_EFAIL, "out of memory");
     l->j->c = c;
     c->jobs[c->n_jobs++] = l->j;
+    SL_TRY(coord_turns_room(c, l->e));
     return copy_row(l->j, r, l->e);
 }
 
@@ -355,6 +359,7 @@ int coord_set_state(struct sl_coord *c, struct job *j, enum sl_job_state s, int 
 
     SL_TRY(sl_queue_set_state(c->q, j->id, s, code, error, c->now.wall_ms, e));
     j->state = s;
+    coord_turns_changed(c);
     j->tx = c->tx;
     j->code = code;
     snprintf(j->error, sizeof j->error, "%s", error ? error : "");

@@ -167,6 +167,7 @@ struct sl_coord {
     uint32_t n_grants, cap_grants;
     struct pending_event *events;
     uint32_t n_events, cap_events;
+    struct turns *turns;    /* coord_turns.c's */
     double vtime;
     uint32_t turn;          /* worker that is served first in the next round */
     bool broken;            /* the queue failed: read everything again */
@@ -257,12 +258,28 @@ void coord_sweep_ended(struct sl_coord *c);
 /* Effect: buf = why the job is not running, "" when it is or has ended. */
 void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap);
 
-/* ---- coord_schedule.c */
+/* ---- coord_turns.c: when a job may begin. What is asked walks over all jobs once, and again
+ * after coord_turns_changed. */
+#define COORD_ENOUGH_AHEAD 2u /* ready tasks for each worker, with which a job is not near its end */
+/* Effect: room for cap_jobs jobs. */
+int coord_turns_room(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
+void coord_turns_free(struct sl_coord *c);
+/* To be called after each change to a job's state, priority, group, tasks or dependencies, and to
+ * the workers there are. */
+void coord_turns_changed(struct sl_coord *c);
+/* Its dependencies are met. */
+bool coord_started(const struct job *j);
+/* The task may be granted now; w: to this worker, NULL: to any. */
+bool coord_grantable(const struct sl_coord *c, const struct task *t, const struct worker *w);
+bool coord_has_grantable(const struct sl_coord *c, const struct job *j);
+/* Tasks of the plan may go out. */
+bool coord_has_work(const struct sl_coord *c, const struct job *j);
 /* An ended job with j's output whose files are still to be removed, or 0: j's
  * prepare waits for that. */
 uint64_t coord_cleared_by(const struct sl_coord *c, const struct job *j);
 /* The job of the same user and priority that keeps j from beginning, or 0. */
 uint64_t coord_turn_behind(const struct sl_coord *c, const struct job *j);
+/* ---- coord_schedule.c */
 /* Whether some worker could be granted a task of the job now. */
 bool coord_runnable(const struct sl_coord *c, const struct job *j);
 /* Effect: grants tasks to the workers that asked for some, one each in turn. Errors: those of the queue. */
