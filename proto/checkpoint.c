@@ -403,6 +403,14 @@ int sl_checkpoint_open_config(const char *path, struct sl_checkpoint **out, stru
     return rc;
 }
 
+bool sl_checkpoint_is_shard(const struct sl_checkpoint *ck)
+{
+    const char *of = !ck->is_gguf && ck->n_files == 1 ? strstr(ck->files[0].name, "-of-") : NULL;
+    unsigned n;
+
+    return of && sscanf(of, "-of-%5u.safetensors", &n) == 1 && n > 1;
+}
+
 void sl_checkpoint_close(struct sl_checkpoint *ck)
 {
     struct sl_ck_priv *p;
