@@ -11,7 +11,7 @@
  * A subject is "q4_k", "q4_k.weighted", "load.f8_e4m3" (a run under one scale), "source.f8_e4m3"
  * (a matrix with block scales), "straight.f8_e4m3" (such a matrix, or one without, to q8_0, f16,
  * bf16 and f32 with no values in between) or "dequantize.q4_k"; the last is held against ggml's, as are the
- * scalar backend's bytes for ordinary numbers, when a libggml-base.so is given. Exit 1: a difference. */
+ * scalar backend's bytes where nothing overflows, when a libggml-base.so is given. Exit 1: a difference. */
 #include "hostile_numbers.h"
 #include "kernels/backend.h"
 
@@ -151,7 +151,9 @@ static int case_quantize(struct fuzz *f, struct subject *s, uint64_t *r)
 {
     const struct sl_type_info *t = sl_type_info(s->type);
     int super = next_random(r) % 4 ? 16 : 1 + (int)(next_random(r) % SUPER), n = super * 256, parts, row;
-    bool ordinary = next_random(r) % 4 == 0, columns = next_random(r) % 2 == 0, weighted = s->work == WEIGHTED;
+    static const enum kind limits[] = {KINDS_ORDINARY, KINDS_IN_RANGE, KINDS, KINDS};
+    enum kind kinds = limits[next_random(r) % COUNT(limits)];
+    bool columns = next_random(r) % 2 == 0, weighted = s->work == WEIGHTED;
     size_t bytes = sl_type_bytes(s->type, (uint64_t)n);
     uint64_t bad_want = UINT64_MAX, bad_got;
     enum kind kind;
@@ -161,9 +163,9 @@ static int case_quantize(struct fuzz *f, struct subject *s, uint64_t *r)
         parts = 1 + (int)(next_random(r) % (unsigned)super);
     while (super % parts);
     row = n / parts;
-    hostile_values(f->x, n, ordinary, r, &kind);
+    hostile_values(f->x, n, kinds, r, &kind);
     if (weighted)
-        hostile_weights(f->w, n, row, ordinary, columns, r);
+        hostile_weights(f->w, n, row, kinds, columns, r);
     snprintf(f->what, sizeof f->what, "%d weights in rows of %d, first of kind '%s'", n, row, kind_names[kind]);
     s->weights += (uint64_t)n;
     memset(f->want, 0x5a, bytes + GUARD);
@@ -195,7 +197,7 @@ static int case_quantize(struct fuzz *f, struct subject *s, uint64_t *r)
         if (memcmp(f->want, f->got, bytes))
             return differ_bytes(f, s, sl_backend_name(b), t->bytes, bytes);
     }
-    if (f->ggml_quantize && ordinary && !want && (!weighted || columns))
+    if (f->ggml_quantize && kinds != KINDS && !want && (!weighted || columns))
         return against_ggml(f, s, n, row, bytes);
     return 0;
 }
