@@ -47,8 +47,8 @@ static const char *const kind_names[KINDS] = {
     "ties", "constant", "alternating", "zero sub-blocks", "signed zeros", "f16 underflow", "any bits", "wide",
     "f16 overflow", "squares overflow"};
 
-/* Exponents about 1e-15, 1e-12, 1e-8 and 1e-7, below which the searches see zeros. */
-static const uint32_t epsilon_exponents[] = {74, 84, 97, 101};
+/* Largest magnitudes below which the searches see zeros. */
+static const float epsilons[] = {1e-15f, 1e-12f, 1e-8f, 1e-7f};
 
 /* Value i of a run. base: a number that the run has in common. */
 static inline float number(enum kind kind, float base, int i, uint64_t *s)
@@ -72,9 +72,10 @@ static inline float number(enum kind kind, float base, int i, uint64_t *s)
     case ONE_SIGN: return -fabsf(in_range(r, 120, 6));
     case SUBNORMAL: return float_of((uint32_t)r & 0x80ffffff);
     case SPARSE: return p % 4 ? float_of(sign) : in_range(r, 125, 1);
-    case AT_EPSILON:
-        memcpy(&at, &base, 4); /* a choice that the run has in common */
-        return in_range(r, epsilon_exponents[at & 3], 6);
+    case AT_EPSILON: /* one value of 16 about the threshold, the others below */
+        memcpy(&at, &base, 4);
+        f = p % 16 ? (float)(p >> 4 & 255) * 0x1p-9f : 0.75f + (float)(p >> 4 & 7) * 0.125f;
+        return (sign ? -f : f) * epsilons[at & 3];
     case TIES: return float_of(sign | (p % 8 ? (uint32_t)(p % 4) << 20 | 0x3f000000 : 0));
     case WIDE: return in_range(r, 115, 26);
     case CONSTANT: return base;
