@@ -72,6 +72,7 @@ static int find_worker(struct sl_coord *c, const struct sl_peer *from, const cJS
     w->seen_ms = w->progress_ms = c->now.boot_ms;
     w->want = w->n_specs = 0;
     w->draining = w->silent = false;
+    coord_turns_changed(c);
     *out = w;
     return 0;
 }
@@ -214,6 +215,7 @@ static void backoff(struct sl_coord *c, struct task *t, const struct worker *w)
 
     t->not_before_ms = c->now.boot_ms + (wait < BACKOFF_MAX_MS ? wait : BACKOFF_MAX_MS);
     t->avoid = sl_xxh64(w->name, strlen(w->name));
+    coord_turns_changed(c);
 }
 
 /* A failure of a task that the worker holds. */
@@ -272,6 +274,18 @@ static int take_back(struct sl_coord *c, struct worker *w, struct job *j, const 
     return coord_advance(c, j, e);
 }
 
+/* Publish missed a finished file: stitch finds out what is to be made again. */
+static int stitch_again(struct sl_coord *c, struct worker *w, struct job *j, const char *text, struct sl_error *e)
+{
+    uint32_t task = SL_TASK_STITCH;
+
+    j->stitch_rounds++;
+    SL_TRY(coord_return(c, j, SL_TASK_PUBLISH, e));
+    SL_TRY(sl_queue_revoke(c->q, j->id, &task, 1, e));
+    coord_move(j, SL_TASK_STITCH, SL_TASK_READY);
+    return coord_event(c, "revoked", j, SL_TASK_STITCH, w->name, e, "%s", text);
+}
+
 static int on_fail(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task,
                    const cJSON *t, struct sl_error *e)
 {
@@ -282,6 +296,9 @@ static int on_fail(struct sl_coord *c, struct worker *w, struct job *j, uint32_t
     if (task == SL_TASK_STITCH && code == -SL_EVERIFY && cJSON_GetArraySize(bad) > 0 &&
         j->state == SL_JOB_STITCHING && j->stitch_rounds < STITCH_ROUNDS)
         SL_TRY(take_back(c, w, j, bad, text, e));
+    else if (task == SL_TASK_PUBLISH && code == -SL_EVERIFY && j->state == SL_JOB_STITCHING &&
+             j->stitch_rounds < STITCH_ROUNDS)
+        SL_TRY(stitch_again(c, w, j, text, e));
     else
         SL_TRY(on_failure(c, w, j, task, code ? code : 1, text, e));
     return answer(c, w, t, NULL, 0, e);

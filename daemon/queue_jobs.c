@@ -272,9 +272,7 @@ int sl_queue_retry(struct sl_queue *q, uint64_t job, struct sl_error *e)
     CHANGE(q, e, "UPDATE tasks SET state = 0 WHERE job = ?1 AND EXISTS"
                  " (SELECT 1 FROM tasks WHERE job = ?1 AND task = 65540)", "i", job);
     CHANGE(q, e, "DELETE FROM tasks WHERE job = ? AND task = 65540", "i", job);
-    /* What has its final name is not made again: only its verification is missing. */
-    CHANGE(q, e, "UPDATE tasks SET state = 0 WHERE job = ?1 AND state = 2 AND task > 65536 AND (task = 65539"
-                 " OR NOT EXISTS (SELECT 1 FROM tasks WHERE job = ?1 AND task = 65538 AND state = 2))", "i", job);
+    CHANGE(q, e, "UPDATE tasks SET state = 0 WHERE job = ? AND task = 65539", "i", job);
     return 0;
 }
 

@@ -11,13 +11,14 @@
 namespace {
 
 template <int type, bool weighted, enum device_phase phase>
-__device__ __forceinline__ void meet_and_do(const struct sl_gpu_work *k, struct device_thread *t, struct device_super *s)
+__device__ __forceinline__ void meet_and_do(const struct sl_gpu_work *k, struct device_thread *t, struct device_super *s,
+                                            int turn = 0)
 {
     if (!device_has(type, weighted, phase))
         return;
     if (phase != DEVICE_BEGIN)
         __syncthreads();
-    super_phase(type, weighted, phase, k, blockIdx.x, (int)threadIdx.x, t, s, sl_pool);
+    super_phase(type, weighted, phase, turn, k, blockIdx.x, (int)threadIdx.x, t, s, sl_pool);
 }
 
 template <int type, bool weighted>
@@ -29,6 +30,14 @@ __global__ void __launch_bounds__(DEVICE_THREADS) quantize_super(const __grid_co
     meet_and_do<type, weighted, DEVICE_BEGIN>(&k, &t, s);
     meet_and_do<type, weighted, DEVICE_SUM>(&k, &t, s);
     meet_and_do<type, weighted, DEVICE_FIT>(&k, &t, s);
+#pragma unroll 1
+    for (int turn = 0; turn < device_turns(type); turn++) {
+        meet_and_do<type, weighted, DEVICE_CODES>(&k, &t, s, turn);
+        meet_and_do<type, weighted, DEVICE_STARTS>(&k, &t, s, turn);
+        meet_and_do<type, weighted, DEVICE_PLACE>(&k, &t, s, turn);
+        meet_and_do<type, weighted, DEVICE_NEAREST>(&k, &t, s, turn);
+    }
+    meet_and_do<type, weighted, DEVICE_TAKE>(&k, &t, s);
     meet_and_do<type, weighted, DEVICE_HALF>(&k, &t, s);
     meet_and_do<type, weighted, DEVICE_TOP>(&k, &t, s);
     meet_and_do<type, weighted, DEVICE_TERMS>(&k, &t, s);
@@ -53,28 +62,33 @@ inline unsigned launch_grid(const struct sl_gpu_work *k, int share)
     return (unsigned)((k->elems + (uint64_t)share - 1) / (uint64_t)share);
 }
 
+// One kernel; more shared memory than 48 KB has to be asked for.
+template <int type, bool weighted>
+cudaError_t launch_one(cudaStream_t stream, const struct sl_gpu_work *k, int subs)
+{
+    constexpr int pool = device_pool(type, weighted) * (int)sizeof(float);
+
+    if (pool > 36 * 1024) {
+        cudaError_t e = cudaFuncSetAttribute(quantize_super<type, weighted>, cudaFuncAttributeMaxDynamicSharedMemorySize, pool);
+
+        if (e != cudaSuccess)
+            return e;
+    }
+    quantize_super<type, weighted><<<launch_grid(k, DEVICE_THREADS / subs * 256), DEVICE_THREADS, pool, stream>>>(*k);
+    return cudaGetLastError();
+}
+
 template <int type>
 cudaError_t launch_super(cudaStream_t stream, const struct sl_gpu_work *k, int subs)
 {
-    unsigned grid = launch_grid(k, DEVICE_THREADS / subs * 256);
-    size_t pool = (size_t)device_pool(type, k->weighted) * sizeof(float);
-
-    if (k->weighted)
-        quantize_super<type, true><<<grid, DEVICE_THREADS, pool, stream>>>(*k);
-    else
-        quantize_super<type, false><<<grid, DEVICE_THREADS, pool, stream>>>(*k);
-    return cudaGetLastError();
+    return k->weighted ? launch_one<type, true>(stream, k, subs) : launch_one<type, false>(stream, k, subs);
 }
 
 // The same for iq1_s, iq2_xxs and iq2_xs, which exist with weights alone.
 template <int type>
 cudaError_t launch_weighted(cudaStream_t stream, const struct sl_gpu_work *k, int subs)
 {
-    if (!k->weighted)
-        return cudaErrorInvalidValue;
-    quantize_super<type, true><<<launch_grid(k, DEVICE_THREADS / subs * 256), DEVICE_THREADS,
-                                 (size_t)device_pool(type, true) * sizeof(float), stream>>>(*k);
-    return cudaGetLastError();
+    return k->weighted ? launch_one<type, true>(stream, k, subs) : cudaErrorInvalidValue;
 }
 
 template <int type>

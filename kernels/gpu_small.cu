@@ -6,7 +6,11 @@ namespace {
 template <int type>
 __global__ void __launch_bounds__(DEVICE_THREADS) convert_values(const __grid_constant__ struct sl_gpu_work k)
 {
-    value_phase(type, &k, blockIdx.x, (int)threadIdx.x);
+    __shared__ struct device_small s[DEVICE_THREADS];
+
+    value_phase(type, DEVICE_FIT, &k, blockIdx.x, (int)threadIdx.x, s);
+    __syncthreads();
+    value_phase(type, DEVICE_STORE, &k, blockIdx.x, (int)threadIdx.x, s);
 }
 
 __global__ void __launch_bounds__(DEVICE_THREADS) row_means(const __grid_constant__ struct sl_gpu_work k)
@@ -17,7 +21,7 @@ __global__ void __launch_bounds__(DEVICE_THREADS) row_means(const __grid_constan
 template <int type>
 cudaError_t launch_values(cudaStream_t stream, const struct sl_gpu_work *k)
 {
-    convert_values<type><<<launch_grid(k, DEVICE_THREADS), DEVICE_THREADS, 0, stream>>>(*k);
+    convert_values<type><<<launch_grid(k, device_share(type)), DEVICE_THREADS, 0, stream>>>(*k);
     return cudaGetLastError();
 }
 

@@ -11,9 +11,9 @@ enum { ROOM_IQ1 = 22647, ROOM_IQ2_XXS = 10071, ROOM_IQ2_XS = 14410, ROOM_IQ2_S =
        ROOM_IQ3_S = 3706 }; /* units of lists, exactly */
 
 #define EIGHTS(points, room)                                                                          \
-    struct { int32_t map[65536]; uint16_t code[points], lists[(room) * SL_GRID_UNIT]; }
+    struct { int32_t map[65536]; uint16_t code[points]; _Alignas(8) uint16_t lists[(room) * SL_GRID_UNIT]; }
 #define FOURS(points, room)                                                                           \
-    struct { int32_t map[4096]; uint16_t code[points], lists[(room) * SL_GRID_UNIT]; }
+    struct { int32_t map[4096]; uint16_t code[points]; _Alignas(8) uint16_t lists[(room) * SL_GRID_UNIT]; }
 
 static struct {
     pthread_mutex_t lock;

@@ -21,8 +21,6 @@
  * tables of a thread begin at the same place; one is done with before the next is made. */
 #define V_COLUMNS 128
 #define V_SPOT(i) ((i) * V_COLUMNS)
-/* iq1: a division that any thread of a warp makes, all wait for. */
-#define V_LAZY_SCORE
 
 #ifdef __CUDACC__
 #define V_FN static __device__ __forceinline__ __attribute__((unused))
@@ -37,6 +35,9 @@
 extern __shared__ float sl_pool[];
 #define V_SPOTS(name, n) float *const name = sl_pool + threadIdx.x
 #define V_UNROLL _Pragma("unroll")
+#define V_ROLLED _Pragma("unroll 1")
+/* Adds 1, and returns what was there; several threads of a block may. */
+#define V_COUNT(place) atomicAdd((place), 1)
 #define RN_ADD(a, b) __fadd_rn(a, b)
 #define RN_SUB(a, b) __fsub_rn(a, b)
 #define RN_MUL(a, b) __fmul_rn(a, b)
@@ -49,6 +50,8 @@ extern __shared__ float sl_pool[];
 #define V_SHAPE V_FN
 #define V_SPOTS(name, n) float name##_columns[(n) * V_COLUMNS], *const name = name##_columns + 5
 #define V_UNROLL
+#define V_ROLLED
+#define V_COUNT(place) ((*(place))++)
 #define RN_ADD(a, b) ((a) + (b))
 #define RN_SUB(a, b) ((a) - (b))
 #define RN_MUL(a, b) ((a) * (b))
@@ -95,6 +98,19 @@ V_FN vf v_tofloat(vi a) { return RN_FLOAT(a); }
 V_FN vf v_frombits(vi a) { return sl_float((uint32_t)a); }
 V_FN vi v_bits(vf a) { return (vi)sl_bits(a); }
 
+/* (a & mask) | b, as one instruction, which ptxas does not see by itself. */
+V_FN uint32_t v_masked_or(uint32_t a, uint32_t mask, uint32_t b)
+{
+#ifdef __CUDACC__
+    uint32_t out;
+
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(out) : "r"(a), "r"(mask), "r"(b));
+    return out;
+#else
+    return (a & mask) | b;
+#endif
+}
+
 /* A CUDA NaN has all mantissa bits set, an x86 one only the first: both must
  * count as level 0. */
 V_FN vi v_magic(vf a)
@@ -110,10 +126,7 @@ V_FN vi v_magic_number(vf a)
     uint32_t s = sl_bits(RN_ADD(a, 12582912.f));
 
 #ifdef __CUDACC__
-    uint32_t out;
-
-    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(out) : "r"(s), "r"(0x7fffff), "r"(0x4b000000));
-    return (vi)out;
+    return (vi)v_masked_or(s, 0x7fffff, 0x4b000000);
 #else
     return s << 1 > 0xff000000 ? 0x4b7fffff /* as a device has its NaNs */ : (vi)((s & 0x7fffff) | 0x4b000000);
 #endif
@@ -146,8 +159,14 @@ V_FN vi v_index(void) { return 0; }
 V_FN vf v_spread(const float *p, int shift) { (void)shift; return p[0]; }
 V_FN vf v_lookup4(const float *table, vi i) { return table[i & 3]; }
 V_FN vf v_lookup8(const float *table, vi i) { return table[i & 7]; }
-V_FN vf v_spot4(const float *spots, vi i) { return spots[V_SPOT(i & 3)]; }
-V_FN vf v_spot8(const float *spots, vi i) { return spots[V_SPOT(i & 7)]; }
+/* 2 * level + 1 of place i of a code with two or three bits for each. */
+V_FN vf v_odd(int bits, vi code, int i)
+{
+    uint32_t c = (uint32_t)code, at = i ? c >> (bits * i - 1) : c << 1;
+
+    return RN_SUB(sl_float(v_masked_or(at, bits == 2 ? 6 : 14, 0x4b000000)), 8388607.f);
+}
+
 V_FN int v_first_least(vf a, vi place) { (void)a; return place; }
 
 V_FN float v_hmax(vf a) { return a; }

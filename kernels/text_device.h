@@ -5,7 +5,9 @@
  *   superblock types: a thread has a sub-block, DEVICE_THREADS / sub-blocks superblocks a block
  *     begin   bits cleared, values loaded
  *     sum     lane = superblock: what weights need of all 256 values, in order
- *     fit     the sub-block's own scale
+ *     fit     the sub-block's own scale; on grids, what the search for it begins with
+ *     codes, starts, place, nearest   on grids, in turns: text_queue.h
+ *     take    what the last turn found
  *     half    lane = superblock, and scales or minimums: their levels
  *     top     lane = superblock: its scale
  *     terms   iq1_m: what the sub-block adds to the superblock's sums
@@ -13,20 +15,21 @@
  *     levels  the sub-block's levels
  *     store   the block's bytes, side by side
  *   blocks of 32: a thread has a block: begin, fit, store
- *   f32, f16, bf16: a thread has a value: fit alone
+ *   f32, f16, bf16: a thread has DEVICE_VALUES values: fit, store
  *
  * A second launch before q4_0 to q5_1 with weights makes the rows' mean squares:
  * a thread has a row. */
 #ifndef SLUICE_KERNELS_TEXT_DEVICE_H
 #define SLUICE_KERNELS_TEXT_DEVICE_H
 
-#include "kernels/text_device_load.h"
-#include "kernels/text_iq1.h"
+#include "kernels/text_queue.h"
 
 #define DEVICE_THREADS V_COLUMNS
 
 enum device_phase {
-    DEVICE_BEGIN, DEVICE_SUM, DEVICE_FIT, DEVICE_HALF, DEVICE_TOP, DEVICE_TERMS, DEVICE_WHOLE, DEVICE_LEVELS, DEVICE_STORE,
+    DEVICE_BEGIN, DEVICE_SUM, DEVICE_FIT,
+    DEVICE_CODES, DEVICE_STARTS, DEVICE_PLACE, DEVICE_NEAREST, DEVICE_TAKE, /* the first four device_turns times */
+    DEVICE_HALF, DEVICE_TOP, DEVICE_TERMS, DEVICE_WHOLE, DEVICE_LEVELS, DEVICE_STORE,
     DEVICE_PHASES
 };
 
@@ -37,8 +40,11 @@ struct device_super {
     vi words[MAX_WORDS + 1];
 };
 struct device_small {
-    vi words[9];
+    vi words[17];
 };
+
+/* Values of f32, f16 and bf16 that a thread has: finding the first one's place takes longer than loading it. */
+#define DEVICE_VALUES 16
 
 /* A thread's own, from phase to phase. */
 struct device_thread {
@@ -46,6 +52,12 @@ struct device_thread {
     struct affine f;
     vi levels[16];
     struct grid_codes codes;
+    struct grid_sub sub;
+    struct grid_best best;
+    struct iq1_sub iq1;
+    struct device_places places;
+    vf range;
+    vm again;
 };
 
 /* Sub-blocks of a superblock type; 1: a block of 32; 0: single values. */
@@ -103,12 +115,20 @@ V_SHAPE bool device_iquant(int type)
            type == SL_TYPE_IQ3_XXS || type == SL_TYPE_IQ3_S;
 }
 
+/* Turns of the searches for grid points: trials and the last move, or iq1's one. */
+V_SHAPE int device_turns(int type)
+{
+    return queue_iq1(type) ? 1 : device_iquant(type) ? 2 * grid_kind_of(type).steps + 2 : 0;
+}
+
 /* Whether a phase of a superblock type does anything; of two neighbours that do, the threads meet between. */
 V_SHAPE bool device_has(int type, bool weighted, enum device_phase phase)
 {
     switch (phase) {
     case DEVICE_SUM:
         return type != SL_TYPE_Q6_K && (weighted || type == SL_TYPE_IQ4_XS || type == SL_TYPE_IQ1_M || device_iquant(type));
+    case DEVICE_CODES: case DEVICE_STARTS: case DEVICE_PLACE: case DEVICE_NEAREST: case DEVICE_TAKE:
+        return device_turns(type) > 0;
     case DEVICE_HALF:
         return type == SL_TYPE_Q2_K || type == SL_TYPE_Q4_K || type == SL_TYPE_Q5_K;
     case DEVICE_TERMS: case DEVICE_WHOLE:
@@ -121,10 +141,10 @@ V_SHAPE bool device_has(int type, bool weighted, enum device_phase phase)
     }
 }
 
-/* The pool of shared memory: sums of 256 values a superblock, or columns (lanes_cuda.h). A
+/* The pool of shared memory: sums of 256 values a superblock, or columns (lanes_cuda.h), or the queue. A
  * sub-block's values are one place apart from its neighbour's, and a superblock's one more, so that
  * lanes on neighbours meet in no bank, when they write and when they read. */
-#define DEVICE_POOL(floats) ((floats) > 4368 ? (floats) : 4368)
+#define DEVICE_POOL 4368
 V_FN int device_place(int subs, int superblock, int j)
 {
     return superblock * (256 + subs + 1) + j * (256 / subs + 1);
@@ -133,19 +153,17 @@ V_FN int device_place(int subs, int superblock, int j)
 /* Floats of the pool that a type takes: 0 where none. */
 V_SHAPE int device_pool(int type, bool weighted)
 {
-    if (type == SL_TYPE_IQ1_S)
-        return DEVICE_POOL(66 * V_COLUMNS);
-    if (type == SL_TYPE_IQ1_M)
-        return DEVICE_POOL(64 * V_COLUMNS);
-    return device_subs(type) > 1 && device_has(type, weighted, DEVICE_SUM) ? 4368 : 0;
+    if (device_turns(type)) /* more than the sums take */
+        return queue_floats(type);
+    return device_subs(type) > 1 && device_has(type, weighted, DEVICE_SUM) ? DEVICE_POOL : 0;
 }
 
-/* Output blocks that one block of threads makes. */
+/* Output blocks, or single values, that one block of threads makes. */
 V_SHAPE int device_share(int type)
 {
     int subs = device_subs(type);
 
-    return subs ? DEVICE_THREADS / subs : DEVICE_THREADS;
+    return subs ? DEVICE_THREADS / subs : DEVICE_THREADS * DEVICE_VALUES;
 }
 
 V_FN const float *device_weights(const struct sl_gpu_work *k, uint64_t at)
@@ -165,6 +183,12 @@ V_FN void super_begin(int type, bool weighted, const struct sl_gpu_work *k, uint
 
     for (int i = tid; i < n * MAX_WORDS; i += DEVICE_THREADS)
         s[i / MAX_WORDS].words[i % MAX_WORDS] = 0;
+    if (device_turns(type)) {
+        if (tid < QUEUE_LENGTHS)
+            queue_of(type, pool).count[tid] = 0;
+        t->sub.dead = t->iq1.dead = true; /* of threads without a sub-block */
+        t->again = false;
+    }
     if (tid >= n * subs)
         return;
     if (device_load(k, (first + (uint64_t)(tid / subs)) * 256 + (uint64_t)(j * values), values, t->x))
@@ -198,12 +222,13 @@ V_FN void super_sum(int type, int n, int tid, struct device_super *s, const floa
         s[tid].e.sigma2 = k_sigma2(type == SL_TYPE_Q2_K ? 1.f : 2.f, sum);
 }
 
+#include "kernels/text_device_grid.h"
+
 V_FN void super_fit(int type, bool weighted, const struct sl_gpu_work *k, uint64_t first, int n, int tid,
-                    struct device_thread *t, struct device_super *s)
+                    struct device_thread *t, struct device_super *s, float *pool)
 {
     int subs = device_subs(type), j = tid % subs, values = 256 / subs;
     struct exchange *e = &s[tid / subs].e;
-    vi *words = s[tid / subs].words;
     vf ws[32], *w = weighted ? ws : NULL;
 
     if (tid >= n * subs)
@@ -225,12 +250,8 @@ V_FN void super_fit(int type, bool weighted, const struct sl_gpu_work *k, uint64
         q6_k_fit(j, t->x, w, t->levels, e);
     else if (type == SL_TYPE_IQ4_XS)
         e->scale[j] = fit_iq4(t->x, w, e->sigma2);
-    else if (type == SL_TYPE_IQ1_S)
-        iq1_s_fit(&k->grid, j, t->x, ws, e, words);
-    else if (type == SL_TYPE_IQ1_M)
-        iq1_m_fit(&k->grid, j, t->x, w, e, words);
     else
-        iquant_fit(type, &k->grid, j, t->x, w, e, &t->codes, words);
+        queue_fit(type, j, w, tid, t, e, pool);
 }
 
 V_FN void super_half(int type, bool weighted, int n, int tid, struct device_super *s)
@@ -336,125 +357,71 @@ V_FN void super_levels(int type, int n, int tid, struct device_thread *t, struct
         iquant_levels(type, j, &t->codes, e, words);
 }
 
-/* Bytes of n blocks, two by two; words of block b begin `stride` after those before. */
-V_FN void device_store(int type, const struct sl_gpu_work *k, uint64_t first, int n, int tid, const vi *words, int stride,
-                       const vi *none)
+/* The first n pairs of bytes of what threads or superblocks have in their words, `each` pairs one after the
+ * other; words of one begin `stride` after those before. none: NULL, or beside the words, not 0 for zeros. */
+V_FN void device_store(uint8_t *to, int n, int each, int tid, const vi *words, int stride, const vi *none)
 {
-    int halves = device_bytes(type) / 2;
-    uint16_t *out = (uint16_t *)(void *)(k->out + first * (uint64_t)device_bytes(type));
+    uint16_t *out = (uint16_t *)(void *)to;
 
-    for (int i = tid; i < n * halves; i += DEVICE_THREADS) {
-        int b = i / halves, h = i % halves;
-        uint32_t word = (uint32_t)words[b * stride + h / 2];
+    for (uint32_t i = (uint32_t)tid; i < (uint32_t)n; i += DEVICE_THREADS) {
+        uint32_t b = i / (uint32_t)each, h = i % (uint32_t)each, at = b * (uint32_t)stride;
 
-        out[i] = none && none[b * stride] ? 0 : (uint16_t)(word >> 16 * (h & 1));
+        out[i] = none && none[at] ? 0 : (uint16_t)((uint32_t)words[at + h / 2] >> 16 * (h & 1));
     }
 }
 
-V_FN void super_phase(int type, bool weighted, enum device_phase phase, const struct sl_gpu_work *k, uint64_t block,
+/* turn: of the phases from codes to nearest. Where a lane has a superblock, another warp of each
+ * block has the lanes, since a block's first warps share one of the processor's four schedulers. */
+V_FN void super_phase(int type, bool weighted, enum device_phase phase, int turn, const struct sl_gpu_work *k, uint64_t block,
                       int tid, struct device_thread *t, struct device_super *s, float *pool)
 {
     uint64_t first = block * (uint64_t)device_share(type), left = k->elems / 256 - first;
     int n = left < (uint64_t)device_share(type) ? (int)left : device_share(type);
+    int lane = (tid + 32 * (int)(block & 3)) & (DEVICE_THREADS - 1);
 
     if (!device_has(type, weighted, phase))
         return;
-    if (phase == DEVICE_BEGIN)
+    if (phase == DEVICE_BEGIN) {
         super_begin(type, weighted, k, first, n, tid, t, s, pool);
-    else if (phase == DEVICE_SUM)
-        super_sum(type, n, tid, s, pool);
-    else if (phase == DEVICE_FIT)
-        super_fit(type, weighted, k, first, n, tid, t, s);
-    else if (phase == DEVICE_HALF)
-        super_half(type, weighted, n, tid, s);
-    else if (phase == DEVICE_TOP)
-        super_top(type, weighted, n, tid, s);
-    else if (phase == DEVICE_TERMS)
+    } else if (phase == DEVICE_SUM) {
+        super_sum(type, n, lane, s, pool);
+    } else if (phase == DEVICE_FIT) {
+        super_fit(type, weighted, k, first, n, tid, t, s, pool);
+    } else if (phase == DEVICE_CODES) {
+        super_codes(type, k, turn, n, tid, t, pool);
+    } else if (phase == DEVICE_STARTS) {
+        struct device_queue q = queue_of(type, pool);
+
+        queue_starts(&q, lane);
+    } else if (phase == DEVICE_PLACE) {
+        struct device_queue q = queue_of(type, pool);
+
+        queue_place(type, &q, tid, queue_iq1(type) ? t->iq1.down : NULL, &t->places);
+    } else if (phase == DEVICE_NEAREST) {
+        struct device_queue q = queue_of(type, pool);
+
+        queue_nearest(type, &k->grid, &q, tid);
+    } else if (phase == DEVICE_TAKE) {
+        super_last(type, k, n, tid, t, s, pool);
+    } else if (phase == DEVICE_HALF) {
+        super_half(type, weighted, n, lane, s);
+    } else if (phase == DEVICE_TOP) {
+        super_top(type, weighted, n, lane, s);
+    } else if (phase == DEVICE_TERMS) {
         super_terms(weighted, k, first, n, tid, t, s, pool);
-    else if (phase == DEVICE_WHOLE)
-        super_whole(n, tid, s, pool);
-    else if (phase == DEVICE_LEVELS)
+    } else if (phase == DEVICE_WHOLE) {
+        super_whole(n, lane, s, pool);
+    } else if (phase == DEVICE_LEVELS) {
         super_levels(type, n, tid, t, s);
-    else
-        device_store(type, k, first, n, tid, s->words, (int)(sizeof *s / sizeof(vi)), &s->e.none);
-}
+    } else {
+        int bytes = device_bytes(type);
 
-/* ---- blocks of 32, and single values */
-
-V_FN void small_phase(int type, bool weighted, enum device_phase phase, const struct sl_gpu_work *k, uint64_t block,
-                      int tid, struct device_small *s)
-{
-    uint64_t first = block * DEVICE_THREADS, left = k->elems / 32 - first, at = (first + (uint64_t)tid) * 32;
-    int n = left < DEVICE_THREADS ? (int)left : DEVICE_THREADS;
-    vi *words = s[tid].words;
-    vf x[32], ws[32], *w = weighted ? ws : NULL, sigma2 = v_set(0.f);
-
-    if (phase == DEVICE_STORE)
-        device_store(type, k, first, n, tid, s->words, (int)(sizeof *s / sizeof(vi)), NULL);
-    if (tid >= n)
-        return;
-    if (phase == DEVICE_BEGIN)
-        for (int i = 0; i < 9; i++)
-            words[i] = 0;
-    if (phase != DEVICE_FIT)
-        return;
-    if (device_load(k, at, 32, x))
-        *k->status = 1;
-    if (weighted) {
-        const float *from = device_weights(k, at);
-
-        V_UNROLL
-        for (int i = 0; i < 32; i++)
-            ws[i] = from[i];
-        if (device_means(type))
-            sigma2 = k->means[at / k->row];
+        device_store(k->out + first * (uint64_t)bytes, n * (bytes / 2), bytes / 2, tid, s->words, (int)(sizeof *s / sizeof(vi)),
+                     &s->e.none);
     }
-    if (type == SL_TYPE_Q4_0)
-        q4_0_block(x, w, sigma2, words);
-    else if (type == SL_TYPE_Q4_1)
-        q4_1_block(x, w, sigma2, words);
-    else if (type == SL_TYPE_Q5_0)
-        q5_0_block(x, w, sigma2, words);
-    else if (type == SL_TYPE_Q5_1)
-        q5_1_block(x, w, sigma2, words);
-    else if (type == SL_TYPE_IQ4_NL)
-        iq4_nl_block(x, w, sigma2, words);
-    else
-        q8_0_block(x, (uint8_t *)words);
 }
 
-V_FN void value_phase(int type, const struct sl_gpu_work *k, uint64_t block, int tid)
-{
-    uint64_t at = block * DEVICE_THREADS + (uint64_t)tid;
-    vf x;
-
-    if (at >= k->elems)
-        return;
-    if (device_load(k, at, 1, &x))
-        *k->status = 1;
-    if (type == SL_TYPE_F32)
-        ((float *)(void *)k->out)[at] = x;
-    else
-        ((uint16_t *)(void *)k->out)[at] = type == SL_TYPE_F16 ? sl_f16_from_f32(x) : sl_bf16_from_f32(x);
-}
-
-/* The mean square of row `row` of the output, in the values' order. */
-V_FN void device_row_mean(const struct sl_gpu_work *k, uint64_t row)
-{
-    vf sum = v_set(0.f);
-
-    if (row >= k->elems / k->row)
-        return;
-    for (uint64_t i = 0; i < k->row; i += 32) {
-        vf x[32];
-
-        (void)device_load(k, row * k->row + i, 32, x);
-        V_UNROLL
-        for (int l = 0; l < 32; l++)
-            sum = v_add(sum, sqr(x[l]));
-    }
-    k->means[row] = v_div(sum, (float)k->row);
-}
+#include "kernels/text_device_small.h"
 
 /* Blocks of threads that a launch has. */
 V_FN uint64_t device_blocks(const struct sl_gpu_work *k)

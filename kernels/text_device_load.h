@@ -99,6 +99,18 @@ V_CALL void device_seek(const struct sl_gpu_work *k, uint64_t at, struct device_
     device_span(k, c);
 }
 
+/* Whether n output elements from `at` on, which are there, lie in one run, row or column. */
+V_FN bool device_together(const struct sl_gpu_work *k, uint64_t at, int n)
+{
+    uint64_t run = 0, row = k->order == SL_GPU_PAIRED ? k->cols : k->height;
+
+    if (k->order != SL_GPU_IN_ORDER)
+        return at % row + (uint64_t)n <= row;
+    while (at >= k->run[run].end)
+        run++;
+    return at + (uint64_t)n <= k->run[run].end;
+}
+
 /* The value at the cursor, which moves on; no alignment is assumed. */
 V_CALL float device_next(const struct sl_gpu_work *k, struct device_cursor *c)
 {

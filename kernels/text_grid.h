@@ -10,6 +10,40 @@
 
 #include <float.h>
 
+/* The level of each value in a code's place i. */
+V_FN vf grid_value(int bits, const float *levels, vi code, int i)
+{
+    return bits == 2 ? v_lookup4(levels, v_shr(code, 2 * i)) : v_lookup8(levels, v_shr(code, 3 * i));
+}
+
+/* The index of each lane's code, which is a point. */
+V_FN vi point_index(const struct sl_grid *g, vi code)
+{
+    int32_t c[LANES];
+
+    v_storei(c, code);
+    for (int k = 0; k < LANES; k++)
+        c[k] = g->map[c[k]] < 0 ? 0 : g->map[c[k]];
+    return v_loadi(c);
+}
+
+/* The code of the odd levels 2 * l + 1 nearest to inv * x, l in 0..top. */
+V_FN vi grid_code(int bits, int top, const vf *x, vf inv)
+{
+    int values = bits == 2 ? 8 : 4;
+    vi code = v_seti(0);
+    vf none = v_set(0.f);
+
+    no_nan(&inv, &none); /* -0.5 rounds to 0 */
+    for (int i = values - 1; i >= 0; i--) {
+        vf half = v_mul(v_set(0.5f), v_sub(v_mul(inv, x[i]), v_set(1.f)));
+
+        code = v_ior(v_shl(code, bits), number_level_int(half, 0, top));
+    }
+    return code;
+}
+
+#ifndef V_COLUMNS /* text_queue.h has the search of a GPU's threads */
 /* A run of up to 32 values of each lane's superblock, block by block. */
 struct grid_rows {
     float x[LANES][32], w[LANES][32];
@@ -30,18 +64,6 @@ V_FN void to_rows(const vf *v, int n, float (*rows)[32])
     }
 }
 
-/* The level of each value in a code's place i. */
-V_FN vf grid_value(int bits, const float *levels, vi code, int i)
-{
-    return bits == 2 ? v_lookup4(levels, v_shr(code, 2 * i)) : v_lookup8(levels, v_shr(code, 3 * i));
-}
-
-/* The same of a table that is the thread's own. */
-V_FN vf grid_spot(int bits, const float *spots, vi code, int i)
-{
-    return bits == 2 ? v_spot4(spots, v_shr(code, 2 * i)) : v_spot8(spots, v_shr(code, 3 * i));
-}
-
 /* The first point of the list at `entry` with the least sum of
  * w * (scale * level - x)^2; its code. levels: the values of the levels, in 16
  * places, again and again. Where no sum is a number below FLT_MAX: the first. */
@@ -52,7 +74,7 @@ V_FN uint32_t nearest_point(const struct sl_grid *g, int bits, int32_t entry, co
     int n = sl_grid_list_length(entry), values = bits == 2 ? 8 : 4, each = bits == 2 ? 4 : 8;
     vf best = v_set(FLT_MAX), s = v_set(scale);
     vi best_at = v_seti(0), at = v_index();
-    V_SPOTS(t, 32);
+    float t[32];
 
     for (int i = 0; i < 32; i += LANES) {
         vf diff;
@@ -61,15 +83,15 @@ V_FN uint32_t nearest_point(const struct sl_grid *g, int bits, int32_t entry, co
             continue; /* there is no such level */
         diff = v_sub(v_mul(s, v_load(levels + i % 16)), v_spread(x + i / each, bits));
 
-        v_store(t + V_SPOT(i), v_mul(v_mul(v_spread(w + i / each, bits), diff), diff));
+        v_store(t + i, v_mul(v_mul(v_spread(w + i / each, bits), diff), diff));
     }
     for (int j = 0; j < n; j += LANES) {
         vi code = v_load_u16(list + j);
-        vf sum = grid_spot(bits, t, code, 0);
+        vf sum = grid_value(bits, t, code, 0);
         vm less;
 
         for (int i = 1; i < values; i++)
-            sum = v_add(sum, grid_spot(bits, t + V_SPOT(i * each), code, i));
+            sum = v_add(sum, grid_value(bits, t + i * each, code, i));
         less = v_lt(sum, best);
         best = v_sel(less, sum, best);
         best_at = v_seli(less, at, best_at);
@@ -123,32 +145,6 @@ V_FN vi to_points(const struct sl_grid *g, int bits, const struct grid_rows *r, 
     }
     return v_loadi(c);
 }
-
-/* The index of each lane's code, which is a point. */
-V_FN vi point_index(const struct sl_grid *g, vi code)
-{
-    int32_t c[LANES];
-
-    v_storei(c, code);
-    for (int k = 0; k < LANES; k++)
-        c[k] = g->map[c[k]] < 0 ? 0 : g->map[c[k]];
-    return v_loadi(c);
-}
-
-/* The code of the odd levels 2 * l + 1 nearest to inv * x, l in 0..top. */
-V_FN vi grid_code(int bits, int top, const vf *x, vf inv)
-{
-    int values = bits == 2 ? 8 : 4;
-    vi code = v_seti(0);
-    vf none = v_set(0.f);
-
-    no_nan(&inv, &none); /* -0.5 rounds to 0 */
-    for (int i = values - 1; i >= 0; i--) {
-        vf half = v_mul(v_set(0.5f), v_sub(v_mul(inv, x[i]), v_set(1.f)));
-
-        code = v_ior(v_shl(code, bits), number_level_int(half, 0, top));
-    }
-    return code;
-}
+#endif
 
 #endif

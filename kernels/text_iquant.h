@@ -24,6 +24,9 @@ struct grid_kind {
     float sigma, fudge;  /* of the mean square; of the superblock's scale */
 };
 
+V_FN int grid_groups(const struct grid_kind *t) { return t->bits == 2 ? t->n / 8 : t->n / 4; }
+V_FN int grid_top(const struct grid_kind *t) { return t->bits == 2 ? 2 : 7; }
+
 /* One sub-block of each lane. */
 struct grid_sub {
     vf x[32], w[32], wx[32];
@@ -65,85 +68,137 @@ V_FN vi grid_signs(bool parity, const vf *x, const vf *w, vf *mag)
     return v_iand(signs, v_seti(127));
 }
 
+/* The odd level in a code's place i. */
+#ifdef V_COLUMNS
+V_FN vf grid_odd_value(int bits, vi code, int i) { return v_odd(bits, code, i); }
+#else
+V_FN vf grid_odd_value(int bits, vi code, int i) { return grid_value(bits, grid_odd[bits - 2], code, i); }
+#endif
+
 V_FN void grid_sums(const struct grid_kind *t, const struct grid_sub *s, const vi *code, vf *sum_qx, vf *sum_q2)
 {
     int values = t->bits == 2 ? 8 : 4;
 
     *sum_qx = *sum_q2 = v_set(0.f);
     for (int i = 0; i < t->n; i++) {
-        vf q = grid_value(t->bits, grid_odd[t->bits - 2], code[i / values], i % values);
+        vf q = grid_odd_value(t->bits, code[i / values], i % values);
 
         *sum_qx = v_add(*sum_qx, v_mul(s->wx[i], q));
         *sum_q2 = v_add(*sum_q2, v_mul(v_mul(s->w[i], q), q));
     }
 }
 
-/* The second move, with the scale found. off: not 0 for groups that were no points. */
-V_FN void grid_again(const struct grid_kind *t, const struct sl_grid *g, struct grid_sub *s, const struct grid_rows *r,
-                     const vi *off)
-{
-    int values = t->bits == 2 ? 8 : 4, groups = t->n / values, top = t->bits == 2 ? 2 : 7;
-    vf zero = v_set(0.f), inv = v_div(v_set(1.f), s->scale), sum_qx, sum_q2;
-    vm lanes = v_lt(zero, s->scale);
-    vi any = v_seti(0), unused;
+/* What trials leave to the next: the best one's score, and its groups that were no points (not 0). */
+struct grid_best {
+    vf score;
+    vi off[8];
+};
 
-    for (int k = 0; k < groups; k++)
-        any = v_ior(any, off[k]);
-    if (t->again != AGAIN_ALL)
-        lanes = v_and(lanes, v_ine(any, v_seti(0)));
+V_FN void grid_start(const struct grid_kind *t, struct grid_sub *s, struct grid_best *b)
+{
+    b->score = v_set(0.f);
+    for (int k = 0; k < grid_groups(t); k++) {
+        s->code[k] = v_seti(0);
+        b->off[k] = v_seti(t->again == AGAIN_IF_OFF);
+    }
+}
+
+/* The inverse of trial is's scale, is in -steps..steps. */
+V_FN vf grid_spacing(const struct grid_kind *t, int is, vf range)
+{
+    return v_div(v_set((float)(2 * grid_top(t) + 1) + (float)is * t->step), range);
+}
+
+/* Takes a trial's points where their score is higher. */
+V_FN void grid_take(const struct grid_kind *t, struct grid_sub *s, const vi *code, const vi *off, struct grid_best *b)
+{
+    vf zero = v_set(0.f), sum_qx, sum_q2, scale;
+    vm better;
+
+    grid_sums(t, s, code, &sum_qx, &sum_q2);
+    better = v_and(v_lt(zero, sum_q2), v_lt(v_mul(b->score, sum_q2), sqr(sum_qx)));
+    scale = v_div(sum_qx, sum_q2);
+    s->scale = v_sel(better, scale, s->scale);
+    b->score = v_sel(better, v_mul(scale, sum_qx), b->score);
+    for (int k = 0; k < grid_groups(t); k++) {
+        s->code[k] = v_seli(better, code[k], s->code[k]);
+        b->off[k] = v_seli(better, off[k], b->off[k]);
+    }
+}
+
+/* The second move, with the scale found: in which lanes, in which of them group k, and the scale then. */
+V_FN vm grid_again_lanes(const struct grid_kind *t, const struct grid_sub *s, const struct grid_best *b)
+{
+    vm lanes = v_lt(v_set(0.f), s->scale);
+    vi any = v_seti(0);
+
+    for (int k = 0; k < grid_groups(t); k++)
+        any = v_ior(any, b->off[k]);
+    return t->again == AGAIN_ALL ? lanes : v_and(lanes, v_ine(any, v_seti(0)));
+}
+
+V_FN vm grid_again_here(const struct grid_kind *t, const struct grid_best *b, vm lanes, int k)
+{
+    return t->again == AGAIN_OFF ? v_and(lanes, v_ine(b->off[k], v_seti(0))) : lanes;
+}
+
+V_FN void grid_again_scale(const struct grid_kind *t, struct grid_sub *s, vm lanes)
+{
+    vf zero = v_set(0.f), sum_qx, sum_q2;
+
+    grid_sums(t, s, s->code, &sum_qx, &sum_q2);
+    s->scale = v_sel(v_and(lanes, v_lt(zero, sum_q2)), v_div(sum_qx, sum_q2), s->scale);
+}
+
+#ifndef V_COLUMNS /* text_queue.h has the searches of a GPU's threads */
+V_FN void grid_again(const struct grid_kind *t, const struct sl_grid *g, struct grid_sub *s, const struct grid_rows *r,
+                     const struct grid_best *b)
+{
+    int values = t->bits == 2 ? 8 : 4;
+    vf inv = v_div(v_set(1.f), s->scale);
+    vm lanes = grid_again_lanes(t, s, b);
+    vi unused;
+
     if (!v_any(lanes))
         return;
-    for (int k = 0; k < groups; k++) {
-        vm here = t->again == AGAIN_OFF ? v_and(lanes, v_ine(off[k], v_seti(0))) : lanes;
+    for (int k = 0; k < grid_groups(t); k++) {
+        vm here = grid_again_here(t, b, lanes, k);
         vi code;
 
         if (!v_any(here))
             continue;
-        code = v_seli(here, grid_code(t->bits, top, s->x + k * values, inv), s->code[k]);
+        code = v_seli(here, grid_code(t->bits, grid_top(t), s->x + k * values, inv), s->code[k]);
         s->code[k] = to_points(g, t->bits, r, k * values, code, s->scale, grid_odd[t->bits - 2], v_seti(0), &unused);
     }
-    grid_sums(t, s, s->code, &sum_qx, &sum_q2);
-    s->scale = v_sel(v_and(lanes, v_lt(zero, sum_q2)), v_div(sum_qx, sum_q2), s->scale);
+    grid_again_scale(t, s, lanes);
 }
 
 /* Scale and codes of one sub-block: x, w, wx and dead are set; range: the value
  * that the highest level is for; scale: what stays when no trial is better. */
 V_FN void grid_fit(const struct grid_kind *t, const struct sl_grid *g, struct grid_sub *s, vf range)
 {
-    int values = t->bits == 2 ? 8 : 4, groups = t->n / values, top = t->bits == 2 ? 2 : 7;
-    vf zero = v_set(0.f), best = zero, roots[32];
+    int values = t->bits == 2 ? 8 : 4;
+    struct grid_best best;
     struct grid_rows r;
-    vi off[8], trial_off[8];
+    vf roots[32];
 
     for (int i = 0; i < t->n; i++)
         roots[i] = v_sqrt(s->w[i]);
     to_rows(s->x, t->n, r.x);
     to_rows(roots, t->n, r.w);
-    for (int k = 0; k < groups; k++) {
-        s->code[k] = v_seti(0);
-        off[k] = v_seti(t->again == AGAIN_IF_OFF);
-    }
+    grid_start(t, s, &best);
     for (int is = -t->steps; is <= t->steps; is++) {
-        vf inv = v_div(v_set((float)(2 * top + 1) + (float)is * t->step), range), scale = v_div(v_set(1.f), inv);
-        vf sum_qx, sum_q2;
-        vi code[8];
-        vm better;
+        vf inv = grid_spacing(t, is, range), scale = v_div(v_set(1.f), inv);
+        vi code[8], off[8];
 
-        for (int k = 0; k < groups; k++)
-            code[k] = to_points(g, t->bits, &r, k * values, grid_code(t->bits, top, s->x + k * values, inv), scale,
-                                grid_odd[t->bits - 2], v_seti(0), &trial_off[k]);
-        grid_sums(t, s, code, &sum_qx, &sum_q2);
-        better = v_and(v_lt(zero, sum_q2), v_lt(v_mul(best, sum_q2), sqr(sum_qx)));
-        scale = v_div(sum_qx, sum_q2);
-        s->scale = v_sel(better, scale, s->scale);
-        best = v_sel(better, v_mul(scale, sum_qx), best);
-        for (int k = 0; k < groups; k++) {
-            s->code[k] = v_seli(better, code[k], s->code[k]);
-            off[k] = v_seli(better, trial_off[k], off[k]);
-        }
+        for (int k = 0; k < grid_groups(t); k++)
+            code[k] = to_points(g, t->bits, &r, k * values, grid_code(t->bits, grid_top(t), s->x + k * values, inv), scale,
+                                grid_odd[t->bits - 2], v_seti(0), &off[k]);
+        grid_take(t, s, code, off, &best);
     }
-    grid_again(t, g, s, &r, off);
+    grid_again(t, g, s, &r, &best);
 }
+#endif
 
 /* Importance weights of a sub-block; without an imatrix iq2_s and the iq3 types
  * have each a formula of their own. */
@@ -156,13 +211,10 @@ V_FN void grid_weights(const struct grid_kind *t, const vf *x, const vf *w, vf s
             out[i] = t->grid == SL_GRID_IQ2_S ? v_add(v_mul(v_set(0.25f), sigma2), sqr(x[i])) : sqr(x[i]);
 }
 
-/* One sub-block: its scale >= 0, signs, and the indices of its points in code. */
-V_FN void grid_sub_block(const struct grid_kind *t, const struct sl_grid *g, const vf *x, const vf *w, vf sigma2,
-                         struct grid_sub *s)
+/* What the trials begin from; returns the range. */
+V_FN vf grid_begin(const struct grid_kind *t, const vf *x, const vf *w, vf sigma2, struct grid_sub *s)
 {
-    int groups = t->bits == 2 ? t->n / 8 : t->n / 4;
     vf zero = v_set(0.f), range;
-    vm negative;
 
     grid_weights(t, x, w, sigma2, s->w);
     for (int k = 0; k < t->n / 8; k++)
@@ -182,15 +234,22 @@ V_FN void grid_sub_block(const struct grid_kind *t, const struct sl_grid *g, con
     } else {
         s->scale = v_div(range, v_set(t->bits == 2 ? 5.f : 15.f));
     }
-    grid_fit(t, g, s, range);
-    negative = v_lt(s->scale, zero);
+    return range;
+}
+
+/* From the last points: the scale >= 0, signs, and the points' indices in code. */
+V_FN void grid_end(const struct grid_kind *t, const struct sl_grid *g, struct grid_sub *s)
+{
+    vf zero = v_set(0.f);
+    vm negative = v_lt(s->scale, zero);
+
     s->scale = v_sel(s->dead, zero, v_sel(negative, v_neg(s->scale), s->scale));
     for (int k = 0; k < t->n / 8; k++) {
         vi other = v_isub(v_seti(t->parity ? 127 : 255), s->signs[k]);
 
         s->signs[k] = v_seli(s->dead, v_seti(0), v_seli(negative, other, s->signs[k]));
     }
-    for (int k = 0; k < groups; k++)
+    for (int k = 0; k < grid_groups(t); k++)
         s->code[k] = v_seli(s->dead, v_seti(0), point_index(g, s->code[k]));
 }
 
@@ -210,7 +269,7 @@ V_FN void grid_scales(int n, int top, float fudge, float levels, struct exchange
 }
 
 /* The five types, by their place in this table's order. */
-V_FN struct grid_kind grid_kind_of(int type)
+V_SHAPE struct grid_kind grid_kind_of(int type)
 {
     const struct grid_kind iq2_xxs = {SL_GRID_IQ2_XXS, 2, 32, true, 6, 0.1f, GROUP_EPS, true, AGAIN_ALL, 1.f, 1.f};
     const struct grid_kind iq2_xs = {SL_GRID_IQ2_XS, 2, 16, true, 9, 0.1f, GROUP_EPS, false, AGAIN_OFF, 1.f, 1.f};
@@ -227,16 +286,13 @@ struct grid_codes {
     vi code[8], signs[4];
 };
 
-/* One sub-block: what does not depend on the others is written at once. Sets
+/* One sub-block's end: what does not depend on the others is written at once. Sets
  * e->scale[j] and e->lm[j]: 0 where the sub-block is dead, else 1. */
-V_FN void iquant_fit(int type, const struct sl_grid *g, int j, const vf *x, const vf *w, struct exchange *e,
-                     struct grid_codes *keep, vi *out)
+V_FN void iquant_put(int type, int j, const struct grid_sub *sub, struct exchange *e, struct grid_codes *keep, vi *out)
 {
-    const struct grid_kind t = grid_kind_of(type);
+    const struct grid_sub s = *sub;
     vi signs = v_seti(0);
-    struct grid_sub s;
 
-    grid_sub_block(&t, g, x, w, e->sigma2, &s);
     e->scale[j] = s.scale;
     e->lm[j] = v_seli(s.dead, v_seti(0), v_seti(1));
     if (type == SL_TYPE_IQ3_S) {
@@ -320,7 +376,7 @@ V_FN void iquant_levels(int type, int j, const struct grid_codes *s, const struc
 
 V_FN vf iquant_sigma2(int type, vf squares) { return k_sigma2(grid_kind_of(type).sigma, squares); }
 
-#ifndef __CUDACC__ /* a thread there has a sub-block */
+#ifndef V_COLUMNS /* a thread there has a sub-block */
 V_FN void iquant_block(int type, const vf *x, const vf *w, vi *out)
 {
     const struct grid_kind t = grid_kind_of(type);
@@ -330,7 +386,12 @@ V_FN void iquant_block(int type, const vf *x, const vf *w, vi *out)
 
     e.sigma2 = iquant_sigma2(type, sum_of_squares(x, 256));
     for (int j = 0; j < 256 / t.n; j++) {
-        iquant_fit(type, g, j, x + t.n * j, w ? w + t.n * j : NULL, &e, &keep, out);
+        struct grid_sub s;
+        vf range = grid_begin(&t, x + t.n * j, w ? w + t.n * j : NULL, e.sigma2, &s);
+
+        grid_fit(&t, g, &s, range);
+        grid_end(&t, g, &s);
+        iquant_put(type, j, &s, &e, &keep, out);
         iquant_levels(type, j, &keep, &e, out);
     }
     iquant_top(type, &e, out);

@@ -14,12 +14,11 @@
 #define V_CALL static __attribute__((noinline, unused))
 #endif
 
-/* Tables that are indexed by data; lanes_cuda.h has its own. */
-#ifndef V_SPOT
-#define V_SPOT(i) (i)
-#define V_SPOTS(name, n) float name[n]
-#define v_spot4 v_lookup4
-#define v_spot8 v_lookup8
+#ifndef V_SHAPE
+#define V_SHAPE V_FN
+#endif
+
+#ifndef V_KEEP
 #define V_KEEP(a) ((void)(a))
 #endif
 

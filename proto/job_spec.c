@@ -16,8 +16,8 @@ static int out_of_memory(struct sl_error *e)
 
 /* ---- texts of options */
 
-int sl_parse_override(const char *origin, const char *pattern, const char *type,
-                      struct sl_type_override *out, struct sl_error *e)
+static int parse_override(const char *origin, const char *pattern, const char *type,
+                          struct sl_type_override *out, struct sl_error *e)
 {
     char *copy;
 
@@ -41,7 +41,7 @@ int sl_job_add_override(struct sl_job_plan *j, const char *origin, const char *p
     if (!p)
         return out_of_memory(e);
     j->overrides = p;
-    SL_TRY(sl_parse_override(origin, pattern, type, &p[j->n_overrides], e));
+    SL_TRY(parse_override(origin, pattern, type, &p[j->n_overrides], e));
     j->n_overrides++;
     return 0;
 }

@@ -72,8 +72,7 @@ $(B)/bare/kernels_differ: tests/fuzz/kernels_differ.c $(BARE_OBJS)
 .PHONY: bare-tests
 bare-tests: $(BARE_BINS)
 
--include $(wildcard tests/bench/bench.mk tests/fuzz/fuzz.mk tests/gpu/gpu.mk)
-include tests/ptx/ptx.mk
+-include $(wildcard tests/bench/bench.mk tests/fuzz/fuzz.mk tests/gpu/gpu.mk tests/ptx/ptx.mk)
 
 .PHONY: check check-programs check-asan check-ubsan check-tsan check-fp lint unit test-programs test-tools perplexity error-table
 

@@ -73,14 +73,6 @@ static void read_claim(const struct output *o, bool ending, struct claim *c)
     close(fd);
 }
 
-void claim_read(const struct output *o, bool ending, char fingerprint[33])
-{
-    struct claim c;
-
-    read_claim(o, ending, &c);
-    memcpy(fingerprint, c.fingerprint, sizeof c.fingerprint);
-}
-
 bool claim_is_of(const struct output *o, bool ending, const char *fingerprint, uint64_t job)
 {
     struct claim c;
@@ -317,18 +309,18 @@ int claim_check(const struct claim_hold *h, struct sl_error *e)
     return mine ? 0 : sl_fail(e, SL_EINTERRUPTED, "%s: another lease has this output now", path);
 }
 
-int claim_end(struct claim_hold *h, struct sl_error *e)
+int claim_end(struct claim_hold *h, bool ending, struct sl_error *e)
 {
     char from[PATH_BYTES], to[PATH_BYTES];
 
     SL_TRY(claim_check(h, e));
-    if (h->ending)
+    if (h->ending == ending)
         return 0;
-    claim_path(h->o, CLAIM, from);
-    claim_path(h->o, CLAIM_ENDING, to);
+    claim_path(h->o, end_of(!ending), from);
+    claim_path(h->o, end_of(ending), to);
     if (rename(from, to) != 0)
         return sl_fail(e, SL_EFAIL, "%s: cannot be renamed: %s", from, strerror(errno));
-    h->ending = true;
+    h->ending = ending;
     return 0;
 }
 

@@ -43,11 +43,8 @@ struct claim_hold {
     int fd;                  /* has the lock */
 };
 
-/* Copies the fingerprint in the claim, "" when there is none. ending: of the
- * claim on files that are just being published or removed. */
-void claim_read(const struct output *o, bool ending, char fingerprint[33]);
-/* Whether the claim under that name is of this plan and this job (of any, when an
- * older release made it). */
+/* Whether there is a claim of this plan and this job (of any, when an older release
+ * made it). ending: under its ending name. */
 bool claim_is_of(const struct output *o, bool ending, const char *fingerprint, uint64_t job);
 
 /* Returns 0 when claim_make would find nothing against it, touching nothing.
@@ -75,8 +72,9 @@ int claim_take(const struct output *o, const struct claim_lease *l, struct claim
 
 /* Returns 0 while the claim is still this hold's. Errors: SL_EINTERRUPTED. */
 int claim_check(const struct claim_hold *h, struct sl_error *e) SL_MUST_USE;
-/* Effect: gives the held claim its ending name. Errors: SL_EINTERRUPTED, SL_EFAIL. */
-int claim_end(struct claim_hold *h, struct sl_error *e) SL_MUST_USE;
+/* Effect: gives the held claim its ending name, or with ending false its first one again.
+ * Errors: SL_EINTERRUPTED, SL_EFAIL. */
+int claim_end(struct claim_hold *h, bool ending, struct sl_error *e) SL_MUST_USE;
 /* Effect: removes the claim if it is still this hold's. */
 void claim_drop(const struct claim_hold *h);
 /* Effect: gives up the lock; the claim stays as it is. */

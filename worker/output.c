@@ -216,12 +216,17 @@ void output_free(struct output *o)
     memset(o, 0, sizeof *o);
 }
 
-int output_absent(const struct output *o, struct sl_error *e)
+int output_absent(const struct output *o, bool force, struct sl_error *e)
 {
     struct stat st;
 
     for (uint32_t i = 0; i < o->plan->n_segments; i++)
-        if (lstat(o->final[i], &st) == 0)
+        if (lstat(o->final[i], &st) != 0)
+            continue;
+        else if (S_ISDIR(st.st_mode))
+            return sl_fail(e, SL_EEXISTS, "%s: a folder has the name of the output; move it away or choose another "
+                           "name", o->final[i]);
+        else if (!force)
             return sl_fail(e, SL_EEXISTS, "%s exists already; --force replaces it", o->final[i]);
     return 0;
 }
@@ -396,20 +401,4 @@ void output_discard(const struct output *o)
 int output_sync_dir(const struct output *o, struct sl_error *e)
 {
     return sync_folder(o->dir, e);
-}
-
-int output_publish(const struct output *o, const struct output_watch *watch, struct sl_error *e)
-{
-    for (uint32_t i = 0; i < o->plan->n_segments; i++) {
-        struct stat st;
-
-        SL_TRY(step(watch, 0));
-        if (rename(o->partial[i], o->final[i]) == 0)
-            continue;
-        if (errno != ENOENT || stat(o->final[i], &st) != 0 ||
-            (uint64_t)st.st_size != o->plan->segments[i].file_bytes)
-            return sl_fail(e, SL_EFAIL, "%s: cannot be renamed to its final name: %s",
-                           o->partial[i], strerror(errno));
-    }
-    return output_sync_dir(o, e);
 }

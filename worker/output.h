@@ -1,6 +1,6 @@
-/* The files of an output: names, space, reservation, publication. Work lies
- * under temporary names; a final name exists only for a complete, checked
- * file. */
+/* The files of an output: names, space, reservation. Work lies under temporary
+ * names; a final name exists only for a complete, checked file (worker/publish.h
+ * gives it). */
 #ifndef SLUICE_WORKER_OUTPUT_H
 #define SLUICE_WORKER_OUTPUT_H
 
@@ -35,9 +35,9 @@ int output_free_space(const struct output *o, uint64_t *bytes, struct sl_error *
 int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error *e) SL_MUST_USE;
 void output_free(struct output *o);
 
-/* Returns 0, or SL_EEXISTS when a final file is there already. Parts of another
- * set are worker/former_set.h's. */
-int output_absent(const struct output *o, struct sl_error *e) SL_MUST_USE;
+/* Returns 0, or SL_EEXISTS when a final name is taken already: by a folder, or unless force
+ * by a file. Parts of another set are worker/former_set.h's. */
+int output_absent(const struct output *o, bool force, struct sl_error *e) SL_MUST_USE;
 
 /* Returns 0, or SL_EUSAGE when an output file is one of the source's files. */
 int output_not_source(const struct output *o, const struct sl_checkpoint *ck,
@@ -69,11 +69,6 @@ int output_reserve(const struct output *o, bool fresh, bool *kept, const struct 
 int output_remove(const struct output *o, const struct output_watch *watch) SL_MUST_USE;
 /* The same, unwatched. */
 void output_discard(const struct output *o);
-
-/* Effect: gives every temporary file its final name and syncs the folder.
- * Files that have it already are left alone. watch may be NULL. Errors: SL_EFAIL. */
-int output_publish(const struct output *o, const struct output_watch *watch, struct sl_error *e)
-    SL_MUST_USE;
 
 /* Effect: fsync of the folder. */
 int output_sync_dir(const struct output *o, struct sl_error *e) SL_MUST_USE;

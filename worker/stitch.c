@@ -107,11 +107,6 @@ static int stand_in(const struct sl_plan *plan, const struct sl_plan_segment *se
     return 0;
 }
 
-static void manifest_path(char *buf, size_t cap, const char *final, bool partial)
-{
-    snprintf(buf, cap, "%s.xxh64%s", final, partial ? ".partial" : "");
-}
-
 /* Writes the finished header into the temporary file and syncs it. */
 static int write_header(const struct pass *p, const char *path, struct sl_error *e)
 {
@@ -210,7 +205,7 @@ static int seal_segment(struct pass *p, uint32_t i, struct sl_error *e)
     p->file = sl_hash_new(p->s->sha256);
     p->item = sl_hash_new(false);
     p->sums = calloc(p->seg->n_tensors ? p->seg->n_tensors : 1, sizeof *p->sums);
-    manifest_path(path, sizeof path, p->s->out->final[i], true);
+    snprintf(path, sizeof path, "%s.xxh64.partial", p->s->out->final[i]);
     p->manifest = open_new(path);
     if (!p->tensor || !p->file || !p->item || !p->sums)
         rc = out_of_memory(e);
@@ -280,17 +275,4 @@ int stitch_seal(struct stitch *s, struct sl_error *e)
     free(order);
     free(item_sum);
     return rc;
-}
-
-int stitch_publish_manifests(const struct output *o, struct sl_error *e)
-{
-    char from[4200], to[4200];
-
-    for (uint32_t i = 0; i < o->plan->n_segments; i++) {
-        manifest_path(from, sizeof from, o->final[i], true);
-        manifest_path(to, sizeof to, o->final[i], false);
-        if (rename(from, to) != 0 && errno != ENOENT)
-            return sl_fail(e, SL_EFAIL, "%s: cannot be renamed: %s", from, strerror(errno));
-    }
-    return 0;
 }

@@ -28,8 +28,4 @@ struct stitch {
  * SL_EFAIL. */
 int stitch_seal(struct stitch *s, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: gives the manifests their final names; missing temporary names are
- * taken as done already. */
-int stitch_publish_manifests(const struct output *o, struct sl_error *e) SL_MUST_USE;
-
 #endif

@@ -4,6 +4,7 @@
 #include "proto/wire.h"
 #include "worker/claim.h"
 #include "worker/former_set.h"
+#include "worker/publish.h"
 #include "worker/stitch.h"
 #include "worker/verify.h"
 
@@ -116,10 +117,9 @@ static int look_at_output(struct special *s, const struct claim_lease *l)
     const struct output *o = &s->j->out;
 
     SL_TRY(output_not_source(o, s->j->j.ck, s->e));
-    if (!s->j->j.force) {
-        SL_TRY(output_absent(o, s->e));
+    SL_TRY(output_absent(o, s->j->j.force, s->e));
+    if (!s->j->j.force)
         SL_TRY(former_set_absent(o, s->j->j.ck, s->e));
-    }
     SL_TRY(no_journal(s));
     SL_TRY(claim_free(o, l, s->j->j.force, s->e));
     return output_check_space(o, s->e);
@@ -192,7 +192,8 @@ static int parse_sums(const struct special *s, uint64_t **sums)
 }
 
 /* Partial files that somebody removed are made anew; their bytes are then found
- * bad, and only their tasks are done again. Without a claim nothing there is this job's. */
+ * bad, and only their tasks are done again. Without a claim nothing there is this job's.
+ * A publication that could not end gives back the names that it gave. */
 static int restore_files(struct special *s)
 {
     const struct output_watch watch = {on_step, s};
@@ -204,12 +205,15 @@ static int restore_files(struct special *s)
 
     for (uint32_t i = 0; i < p->n_segments; i++)
         missing |= access(o->partial[i], F_OK) != 0;
-    if (!missing && (s->j->given || claim_is_of(o, false, p->fingerprint, s->w->job) ||
-                     claim_is_of(o, true, p->fingerprint, s->w->job)))
+    if (!missing && (s->j->given || claim_is_of(o, false, p->fingerprint, s->w->job)))
         return 0;
-    SL_TRY(rc = s->j->given ? CLAIM_NONE : claim_take(o, &l, &s->claim, s->e));
-    if (rc != CLAIM_HELD || s->claim.ending)
+    SL_TRY(rc = s->j->given ? CLAIM_HELD : claim_take(o, &l, &s->claim, s->e));
+    if (rc != CLAIM_HELD)
         return sl_job_cache_lost(s->j, s->e);
+    if (s->j->given || s->claim.ending)
+        SL_TRY(publish_undo(o, &watch, s->e));
+    if (s->claim.ending)
+        SL_TRY(claim_end(&s->claim, false, s->e));
     kept = calloc(p->n_segments, sizeof *kept);
     rc = kept ? output_reserve(o, false, kept, &watch, s->e)
               : sl_fail(s->e, SL_EFAIL, "out of memory");
@@ -272,20 +276,22 @@ static int claim_for_publish(struct special *s)
                        "job again", o->dir, o->prefix);
     if (rc == CLAIM_NONE && !s->j->given && !is_published(s))
         return sl_job_cache_lost(s->j, s->e);
-    return rc == CLAIM_HELD ? claim_end(&s->claim, s->e) : rc;
+    return rc == CLAIM_HELD ? claim_end(&s->claim, true, s->e) : rc;
 }
 
 static int publish(struct special *s)
 {
     const struct output_watch watch = {still_ours, s};
     const struct sl_plan *p = s->j->j.plan;
-    char path[4400];
+    char path[4400], go_on[64] = "the same command goes on";
 
     SL_TRY(claim_for_publish(s));
     SL_TRY(still_ours(s, 0));
+    if (!s->j->given)
+        snprintf(go_on, sizeof go_on, "'sluice retry %llu' goes on", (unsigned long long)s->w->job);
     if (s->j->given || s->claim.fd >= 0) {
-        SL_TRY(stitch_publish_manifests(&s->j->out, s->e));
-        SL_TRY(output_publish(&s->j->out, &watch, s->e));
+        SL_TRY(publish_check(&s->j->out, s->j->j.force, go_on, s->e));
+        SL_TRY(publish_files(&s->j->out, &watch, s->e));
         SL_TRY(still_ours(s, 0));
         if (s->j->j.force)
             SL_TRY(former_set_remove(&s->j->out, s->j->j.ck, s->e));
@@ -302,7 +308,8 @@ static int publish(struct special *s)
     return 0;
 }
 
-/* Nothing, when nothing of this job is there. */
+/* Nothing, when nothing of this job is there. Parts of a publication that did not end go too,
+ * unless files that were replaced before would be meant. */
 static int remove_unfinished(struct special *s, const struct output *o, const char *fingerprint)
 {
     const struct output_watch watch = {on_step, s};
@@ -312,8 +319,11 @@ static int remove_unfinished(struct special *s, const struct output *o, const ch
     SL_TRY(rc);
     if (rc != CLAIM_HELD)
         return 0;
-    rc = claim_end(&s->claim, s->e);
-    if (rc == 0)
+    if (s->claim.ending && o->plan && !s->j->j.force)
+        rc = publish_undo(o, &watch, s->e);
+    else
+        rc = claim_end(&s->claim, true, s->e);
+    if (rc >= 0)
         rc = output_remove(o, &watch);
     if (rc == 0)
         claim_drop(&s->claim);

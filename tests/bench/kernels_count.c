@@ -3,9 +3,9 @@
  * `objdump -d`. For what counters cannot say in a virtual machine, nor valgrind about AVX-512.
  *
  *   kernels_count [--json] BACKEND TYPE... ("q4_k", "q4_k.weighted"; BACKEND "best": the best here) */
+#include "bench_weights.h"
 #include "kernels/backend.h"
 
-#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,22 +102,6 @@ static void print(bool json, bool first, const char *backend, const char *type, 
     fflush(stdout);
 }
 
-static void fill(float *x, float *w)
-{
-    uint64_t s = 88172645463325252;
-
-    for (int i = 0; i < N; i++) {
-        double u[2];
-
-        for (int k = 0; k < 2; k++) {
-            s ^= s << 13, s ^= s >> 7, s ^= s << 17;
-            u[k] = ((double)(s >> 11) + 0.5) * 0x1p-53;
-        }
-        x[i] = (float)(0.02 * sqrt(-2 * log(u[0])) * cos(6.283185307179586 * u[1]));
-        w[i] = (float)pow(10, 2 * u[0] - 1);
-    }
-}
-
 static enum sl_backend backend_named(const char *name)
 {
     enum sl_backend b = SL_BACKEND_AVX512;
@@ -144,7 +128,7 @@ int main(int argc, char **argv)
     }
     if (readlink("/proc/self/exe", program, sizeof program - 1) < 0 || read_kinds(program, kinds) || sigaction(SIGTRAP, &trap, NULL))
         return 1;
-    fill(x, w);
+    bench_weights(x, w, N, N);
     if (!json) {
         printf("%-27s %7s", "instructions for a weight", "all");
         for (int k = 0; k < KINDS; k++)

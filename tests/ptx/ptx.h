@@ -20,6 +20,7 @@
 #define PTX_DEPTH 16          /* of calls */
 #define PTX_MAX_THREADS 1024  /* of a block */
 #define PTX_SHARED_MAX 49152  /* bytes a block may have without asking for more */
+#define PTX_SHARED_ASKED 89088 /* of a launch that asked: 99 KiB on the smallest target, 12 of them a kernel's own at most */
 
 /* What a generic address is, beside the host's own addresses, which are global memory. */
 #define PTX_WINDOW_SHARED (1ull << 56)

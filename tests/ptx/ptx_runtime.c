@@ -29,6 +29,7 @@ struct kernel {
     const void *host;
     const char *name;
     struct module *module;
+    int dynamic; /* bytes of shared memory that a launch may ask for beyond what is usual; 0: none */
 };
 
 static struct {
@@ -118,7 +119,7 @@ void __cudaRegisterFunction(void **handle, const char *host, char *device, const
 {
     (void)device, (void)limit, (void)tid, (void)bid, (void)block, (void)grid, (void)size;
     if (all.n_kernels < MAX_KERNELS)
-        all.kernel[all.n_kernels++] = (struct kernel){host, name, (struct module *)(void *)handle};
+        all.kernel[all.n_kernels++] = (struct kernel){host, name, (struct module *)(void *)handle, 0};
 }
 
 void __cudaRegisterVar(void **handle, char *host, char *device, const char *name, int ext, size_t size, int constant, int global)
@@ -295,7 +296,7 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void 
     if (!err && (!grid.x || !grid.y || !grid.z || !threads || threads > PTX_MAX_THREADS || grid.x > 0x7fffffff || grid.y > 65535 ||
                  grid.z > 65535 || (f->max_threads && threads > f->max_threads)))
         err = cudaErrorInvalidConfiguration;
-    if (!err && shared + f->shared + k->module->m.func_shared > PTX_SHARED_MAX)
+    if (!err && shared + f->shared + k->module->m.func_shared > PTX_SHARED_MAX && shared > (size_t)k->dynamic)
         err = cudaErrorInvalidValue;
     if (!err)
         (void)run_kernel(k, f, grid, block, args, shared); /* what it finds is told by the calls after it */
@@ -309,6 +310,22 @@ cudaError_t cudaLaunchKernel(const void *host, dim3 grid, dim3 block, void **arg
     cudaError_t e = __cudaGetKernel(&k, host);
 
     return e ? e : __cudaLaunchKernel(k, grid, block, args, shared, stream);
+}
+
+cudaError_t cudaFuncSetAttribute(const void *host, enum cudaFuncAttribute attribute, int value)
+{
+    cudaKernel_t kernel;
+    cudaError_t e = __cudaGetKernel(&kernel, host);
+    struct kernel *k = (struct kernel *)(void *)kernel;
+
+    if (e)
+        return e;
+    if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > PTX_SHARED_ASKED)
+        return told(cudaErrorInvalidValue);
+    pthread_mutex_lock(&all.launching);
+    k->dynamic = value;
+    pthread_mutex_unlock(&all.launching);
+    return cudaSuccess;
 }
 
 /* ---- memory */

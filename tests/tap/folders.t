@@ -1,6 +1,6 @@
 # The output's folder goes away in the middle of a job: renamed, removed, replaced,
-# or another filesystem mounted over it. The job says so and what to do, that works,
-# and nothing is written into whatever has the name now.
+# or another filesystem mounted over it; or final names cannot be given. The job says so
+# and what to do, that works, and nothing is written into whatever has the name now.
 use strict;
 use warnings;
 use Errno qw(EIO);
@@ -123,6 +123,97 @@ my $j = until_job($again, 30, sub { @{ $_[0]{failures} } });
 like($j->{failures}[0]{text}, qr/^\Q$OUT\E: the files of job $again are not there/, 'the stitch fails');
 rename "$RUN/moved", $OUT or die $!;
 ended_well($again, 'removed', 'put back in time it goes on by itself');
+
+# ---- publication that cannot end: the set is complete, and something has the third name
+my $split = sub { demo_spec($_[0], split_max_bytes => 4_000_000) };
+run_ok('convert in parts', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M', '--split-max-size', '4M', '-o', "$RUN/parts/", '--quiet');
+my ($model) = map { /^(.*)-00003-of-/ } ls("$RUN/parts");
+my %part = map { s/^\Q$model\E//r => sha256("$RUN/parts/$_") } grep { /gguf$/ } ls("$RUN/parts");
+my ($third) = grep { /^-00003/ } keys %part;
+
+# Every task is done, the folder is in the way of the third name, and publication has failed.
+sub not_published {
+    my ($prefix) = @_;
+    my $at = submit($split->($prefix), manual_stitch => JSON::PP::true);
+    is_state(until_job($at, 60, sub { $_[0]{state} eq 'stitching' }), 'stitching', "$prefix: every task is done");
+    mkdir "$OUT/$prefix$third" or die $!;
+    run_ok('stitch', $SLUICE, 'stitch', $at);
+    my $f = wait_job($at, 60);
+    is_state($f, 'failed', 'a folder has a final name: the job fails');
+    is($f->{code}, 13, 'as something that is in the way');
+    is($f->{error}, "$OUT/$prefix$third: a folder has the name of the finished file; move it away, and 'sluice retry $at' goes on", 'and says what to do');
+    is_deeply([grep { /gguf$|xxh64$/ } ls($OUT)], ["$prefix$third"], 'nothing has its final name');
+    return $at;
+}
+
+# As a disk leaves it that became read-only in the middle: two parts have their names.
+sub half_published {
+    my ($prefix) = @_;
+    for my $n (1, 2) {
+        rename $_, s/\.partial$//r or die $! for glob sprintf '%s/%s-%05d-of-*.partial', $OUT, $prefix, $n;
+    }
+    return;
+}
+
+sub whole_set {
+    my ($at, $prefix, $name) = @_;
+    is_state(wait_job($at, 60), 'succeeded', $name);
+    is_deeply({ map { my $f = $_; s/^\Q$prefix\E//r => sha256("$OUT/$f") } grep { /gguf$/ } ls($OUT) }, \%part, 'the same files as convert');
+    is_deeply([grep { !/gguf(?:\.xxh64)?$/ } ls($OUT)], [], 'nothing else is left');
+    is(scalar(grep { /xxh64$/ } ls($OUT)), scalar(keys %part), 'each with its manifest');
+    unlink glob "$OUT/*";
+    return;
+}
+$id = not_published('half');
+half_published('half');
+$log = length log_of('w1');
+run_ok('retry, the folder still there', $SLUICE, 'retry', $id);
+is_state(wait_job($id, 60), 'failed', 'fails again');
+rmdir "$OUT/half$third" or die $!;
+run_ok('retry', $SLUICE, 'retry', $id);
+whole_set($id, 'half', 'goes on');
+unlike(substr(log_of('w1'), $log), qr/task-granted job=$id task=(?!publish)/, 'with what was missing: names');
+
+# A part that goes in between is made again, and it alone.
+$id = not_published('torn');
+half_published('torn');
+rmdir "$OUT/torn$third" or die $!;
+unlink glob "$OUT/torn-00004-of-*.partial";
+$log = length log_of('w1');
+run_ok('retry without a part', $SLUICE, 'retry', $id);
+my $n = wait_job($id, 60)->{tasks};
+whole_set($id, 'torn', 'it is made again');
+my @redone = substr(log_of('w1'), $log) =~ /task-done job=$id task=(\d+)\b/g;
+cmp_ok(scalar @redone, '<', $n / 2, scalar(@redone) . " of $n tasks");
+cmp_ok(scalar @redone, '>', 0, 'were done again');
+
+# Given up: no part keeps its final name. A file that is somebody else's stays.
+$id = not_published('gone');
+half_published('gone');
+rmdir "$OUT/gone$third" or die $!;
+spit("$OUT/gone$third", 'mine');
+run_ok('retry, a file there', $SLUICE, 'retry', $id);
+like(wait_job($id, 60)->{error}, qr{^\Q$OUT/gone$third\E: a file that is not this job's has the name}, "somebody's file is not replaced");
+run_ok('discard', $SLUICE, 'cancel', '--discard', $id);
+for (1 .. 100) {
+    last if @{[ls($OUT)]} == 1;
+    sleep 0.05;
+}
+is_deeply([ls($OUT)], ["gone$third"], 'discarded: all but that file');
+unlink "$OUT/gone$third";
+mkdir "$OUT/late$third";
+fails('convert --force says before it begins that a folder has a name', 13, qr{\Q$OUT/late$third\E: a folder has the name of the output; move it away},
+    $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M', '--split-max-size', '4M', '--force', '-o', "$OUT/late.gguf");
+is_deeply([ls($OUT)], ["late$third"], 'and leaves nothing');
+rmdir "$OUT/late$third";
+
+# ---- more parts than files that a login shell lets one open: the system's own limit counts
+stop_one('w1');
+start_one('w1', before => ['prlimit', '--nofile=40:1024'], %under);
+$id = submit(demo_spec('many', split_max_bytes => 700_000), attempts => 1);
+is_state($j = wait_job($id, 60), 'succeeded', 'a soft limit of 40 open files: the job succeeds') or diag($j->{error});
+cmp_ok(scalar(grep { /gguf$/ } ls($OUT)), '>', 20, 'in more than 20 parts, all open at once');
+unlink glob "$OUT/*";
 
 # ---- verify reads the source as the other tasks do: not from outside the roots
 $id = submit(demo_spec('outside'));

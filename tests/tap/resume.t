@@ -99,7 +99,7 @@ run_ok('tiny-v3 undisturbed', @small, "$ref/x.gguf");
 %sum = map { $_ => sha256("$ref/$_") } ls($ref);
 my $strace = run('strace', '-f', '-o', '/dev/null', 'true')->{rc} == 0;
 SKIP: {
-    skip 'strace cannot trace here', 6 unless $strace;
+    skip 'strace cannot trace here', 7 unless $strace;
     my $log = scratch() . '/trace';
     for my $call (qw(rename fdatasync fsync)) {
         my ($n, @bad) = (0);
@@ -134,6 +134,21 @@ SKIP: {
         }
     }
     is_deeply(\@bad, [], 'a failing sync never leads to a wrong file, and the next run is well');
+
+    # ---- final names that cannot be given, from the first and from one in the middle on
+    @bad = ();
+    for my $at (1, 4) {
+        unlink glob "$dir/*";
+        $r = run('strace', '-f', '-qq', '-o', $log, '-e', 'trace=rename', '-e', "inject=rename:error=EROFS:when=$at+",
+            @small, "$dir/x.gguf");
+        push @bad, "rename $at: exit $r->{rc} $r->{err}" if $r->{rc} != 1 || $r->{err} !~ /cannot be renamed to \S+: Read-only file system/;
+        push @bad, "rename $at: @{ wrong_files($dir) }" if @{ wrong_files($dir) };
+        my ($unfinished) = glob "$dir/*.gguf.partial";
+        unlink $unfinished if $at > 1;
+        $r = run(@small, "$dir/x.gguf");
+        push @bad, "rename $at: then $r->{rc} $r->{err}" if $r->{rc} || @{ wrong_files($dir) } || join(' ', ls($dir)) ne join(' ', sort keys %sum);
+    }
+    is_deeply(\@bad, [], 'a folder that becomes read-only: the same command ends it, also when a part was lost since');
 }
 unlink glob "$dir/*";
 

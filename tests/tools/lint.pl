@@ -23,7 +23,8 @@ my %may = (
 my @one_user = qw(sqlite3.h zmq.h liburing.h zstd.h pcre2.h xxhash.h openssl/ microhttpd.h ini.h);
 # One for each program: the daemon's end and the peers'.
 my %both_ends = ('zmq.h' => {'daemon/router.c' => 1, 'worker/dealer.c' => 1});
-# Files that are longer than 600 lines, with the reason.
+# Files longer than 600 lines, and functions longer than 80 (PATH:FUNCTION), with the reason.
+my ($most_lines, $most_in_function) = (600, 80);
 my %long = ();
 # A signal handler can reach nothing but a variable at file scope; grids are
 # computed once in a process, under a lock.
@@ -35,20 +36,65 @@ if (open my $f, '<', 'tests/tools/lint_long.txt') {
     }
 }
 
-my @bad;
-my (%by_name, %user, %over);
-my @files = map { glob "$_/*" } keys %may, qw(tests/unit tests/tools tests/tap tests/lib tests/ptx);
-@files = sort grep { -f && /\.(?:c|h|cu|cuh|inc|pl|pm|py|t|sh)$/ } @files;
+my (@bad, %over, %declared, %said, %included);
+
+sub too_long {
+    my ($what, $lines, $most) = @_;
+    return if $lines <= $most;
+    $over{$what} = 1;
+    push @bad, "$what: $lines lines; over $most needs a reason in tests/tools/lint_long.txt" unless $long{$what};
+}
+
+# What a header of the product declares (the last ')' may be followed by an attribute), and
+# which files say which name.
+sub note_names {
+    my ($path, $product, $whole) = @_;
+    my $text = $whole;
+    $included{$_} = 1 for $text =~ m{^\s*#\s*include\s+"(?:[^"]*/)?([^"/]+)"}mg;
+    $text =~ s{/\*.*?\*/|//[^\n]*|"(?:[^"\\\n]|\\.)*"}{}gs;
+    $said{$_}{$path} = 1 for $text =~ /\b([A-Za-z_]\w+)\b/g;
+    return unless $product && $path =~ /\.h$/;
+    for my $paragraph (split /\n\s*\n/, $whole) {
+        push @bad, "$path: $1: a function of a header says in a comment what it does"
+            if $paragraph !~ m{/\*} && $paragraph =~ /^(?!static|typedef|return)[a-z][\w \*]*?\b(\w+)\([^;{]*;/m;
+    }
+    $declared{$_} = $path for $text =~ /^(?!static|typedef|return)[a-z][\w \*]*?\b(\w+)\([^;{]*;/mg;
+}
+
+# name => lines, from the first of the signature to the closing brace, which stands at the
+# begin of a line here, as signatures do.
+sub functions {
+    my ($name, $from, $open, %length);
+    for my $i (0 .. $#_) {
+        my $line = $_[$i];
+        ($name, $from, $open) = ($1, $i, 0) if !$open && $line =~ /^\w[^;={}]*?(\w+)\(/;
+        next unless defined $name;
+        if (!$open) {
+            $open = $line =~ /\{\s*(?:\/\*.*)?$/;
+            undef $name if !$open && $line =~ /[;}]\s*(?:\/\*.*)?$/;
+        } elsif ($line =~ /^\}/) {
+            $length{$name} = $i - $from + 1;
+            ($name, $open) = (undef, 0);
+        }
+    }
+    return \%length;
+}
+
+my (%by_name, %user);
+my @files = sort grep { -f && /\.(?:c|h|cu|cuh|inc|pl|pm|py|t|sh)$/ } map { glob "$_/*" } keys %may, 'tests', 'tests/*';
 
 for my $path (@files) {
     my ($part, $name) = $path =~ m{^(.*)/([^/]+)$};
     push @{ $by_name{$name} }, $path;
     open my $f, '<', $path or die "$path: $!";
     my @lines = <$f>;
-    $over{$path} = 1 if @lines > 600;
-    push @bad, "$path: " . @lines . " lines; over 600 needs a reason in tests/tools/lint_long.txt"
-        if @lines > 600 && !$long{$path};
+    too_long($path, scalar @lines, $most_lines);
+    if ($name =~ /\.(?:c|h|cu|cuh|inc)$/) {
+        my $functions = functions(@lines);
+        too_long("$path:$_", $functions->{$_}, $most_in_function) for sort keys %$functions;
+    }
     my $product = exists $may{$part};
+    note_names($path, $product, join '', @lines) if $name =~ /\.(?:c|h|cu|cuh|inc)$/;
     for my $i (0 .. $#lines) {
         my ($line, $at) = ($lines[$i], "$path:" . ($i + 1));
         push @bad, "$at: white space at the end of the line" if $line =~ /[ \t]\n/;
@@ -76,12 +122,22 @@ for my $path (@files) {
 for my $name (sort keys %by_name) {
     push @bad, "file name used twice: @{ $by_name{$name} }" if @{ $by_name{$name} } > 1;
 }
+for my $path (grep { /\.(?:h|cuh|inc)$/ && !m{^tests/bare/} } @files) {
+    my ($name) = $path =~ m{([^/]+)$};
+    push @bad, "$path: no file includes it" unless $included{$name};
+}
+for my $f (sort keys %declared) {
+    my @others = grep { $_ ne $declared{$f} } keys %{ $said{$f} };
+    push @bad, "$declared{$f}: $f: only " . ($others[0] // 'this header') . " says this name: remove it, or make it static"
+        if @others < 2;
+}
 for my $lib (sort keys %user) {
     my @users = sort keys %{ $user{$lib} };
     push @bad, "<$lib> is included by more than one file: @users" if @users > 1;
 }
 for my $path (sort keys %long) {
-    push @bad, "tests/tools/lint_long.txt: $path is not over 600 lines" unless $over{$path};
+    my $most = $path =~ /:/ ? $most_in_function : $most_lines;
+    push @bad, "tests/tools/lint_long.txt: $path is not over $most lines" unless $over{$path};
 }
 
 if (defined $library) {

@@ -555,6 +555,39 @@ static void preset(struct config *c, const char *name)
     }
 }
 
+/* The whole checkpoint; a line on standard output. */
+static void write_checkpoint(const struct config *c)
+{
+    if (mkdir(c->out, 0777) && errno != EEXIST)
+        die("%s: %s", c->out, strerror(errno));
+    fill_tables();
+    struct list l = { 0 };
+    list_tensors(&l, c);
+    uint64_t total = 0, at = 0;
+    for (size_t i = 0; i < l.n; i++)
+        total += l.t[i].bytes;
+    for (size_t i = 0; i < l.n; i++) {
+        l.t[i].shard = (unsigned)((double)at / (double)total * (double)c->shards);
+        at += l.t[i].bytes;
+    }
+    for (unsigned i = 0; i < c->shards; i++)
+        write_shard(c, &l, i);
+    write_index(c, &l, total);
+    if (c->config)
+        copy_file(c, c->config, "config.json");
+    else
+        write_config(c);
+    if (c->arch == DEEPSEEK) {
+        copy_tokenizer(c, "tokenizer.json");
+        copy_tokenizer(c, "tokenizer_config.json");
+    } else {
+        write_tokenizer(c);
+    }
+    printf("%s: %zu tensors, %.1f MB in %" PRIu64 " file%s\n", c->out, l.n, (double)total / 1e6, c->shards,
+           c->shards == 1 ? "" : "s");
+    free(l.t);
+}
+
 int main(int argc, char **argv)
 {
     enum { NUM0 = 256 };
@@ -612,33 +645,6 @@ int main(int argc, char **argv)
         usage(stderr);
         return 2;
     }
-    if (mkdir(c.out, 0777) && errno != EEXIST)
-        die("%s: %s", c.out, strerror(errno));
-    fill_tables();
-    struct list l = { 0 };
-    list_tensors(&l, &c);
-    uint64_t total = 0, at = 0;
-    for (size_t i = 0; i < l.n; i++)
-        total += l.t[i].bytes;
-    for (size_t i = 0; i < l.n; i++) {
-        l.t[i].shard = (unsigned)((double)at / (double)total * (double)c.shards);
-        at += l.t[i].bytes;
-    }
-    for (unsigned i = 0; i < c.shards; i++)
-        write_shard(&c, &l, i);
-    write_index(&c, &l, total);
-    if (c.config)
-        copy_file(&c, c.config, "config.json");
-    else
-        write_config(&c);
-    if (c.arch == DEEPSEEK) {
-        copy_tokenizer(&c, "tokenizer.json");
-        copy_tokenizer(&c, "tokenizer_config.json");
-    } else {
-        write_tokenizer(&c);
-    }
-    printf("%s: %zu tensors, %.1f MB in %" PRIu64 " file%s\n", c.out, l.n, (double)total / 1e6, c.shards,
-           c.shards == 1 ? "" : "s");
-    free(l.t);
+    write_checkpoint(&c);
     return 0;
 }

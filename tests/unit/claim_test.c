@@ -134,12 +134,10 @@ static void old_claims_are_read(void **state)
     static const char *const texts[] = {
         PLAN "\njob 000000000000007\n0123456789abcdef0123456789abcdef\n", PLAN "\njob 7\n", PLAN "\n"};
     struct world *w = *state;
-    char read[33];
 
     for (unsigned i = 0; i < 3; i++) {
         put(w->path, texts[i]);
-        claim_read(&w->o, false, read);
-        assert_string_equal(read, PLAN);
+        assert_true(claim_is_of(&w->o, false, PLAN, 7));
         assert_int_equal(take(w, 0, OTHER, 7, 1, 0), CLAIM_OTHERS);
         assert_int_equal(take(w, 0, PLAN, 7, 1, 0), CLAIM_HELD);
         claim_release(&w->h[0]);
@@ -180,7 +178,7 @@ static void a_lower_epoch_gives_way(void **state)
     }
     assert_true(ms() - t0 < 1500); /* without waiting for the lock */
     /* Under its ending name as well. */
-    assert_int_equal(claim_end(&w->h[0], &w->e), 0);
+    assert_int_equal(claim_end(&w->h[0], true, &w->e), 0);
     assert_true(inode(w->path) == 0);
     assert_int_equal(make(w, 1, PLAN, 7, 40, 0), SL_EEXISTS);
     assert_int_equal(take(w, 1, PLAN, 7, 40, 0), SL_EEXISTS);
@@ -203,12 +201,12 @@ static void a_holder_that_stands_still(void **state)
     assert_true(ms() - t0 >= 200);
     assert_true(inode(w->path) != first);
     assert_int_equal(claim_check(&w->h[0], &w->e), SL_EINTERRUPTED);
-    assert_int_equal(claim_end(&w->h[0], &w->e), SL_EINTERRUPTED);
+    assert_int_equal(claim_end(&w->h[0], true, &w->e), SL_EINTERRUPTED);
     claim_drop(&w->h[0]);
     assert_int_equal(claim_check(&w->h[1], &w->e), 0);
     claim_release(&w->h[0]);
     /* The new one is locked in its turn, under whichever name it has. */
-    assert_int_equal(claim_end(&w->h[1], &w->e), 0);
+    assert_int_equal(claim_end(&w->h[1], true, &w->e), 0);
     first = inode(w->ending);
     assert_int_equal(take(w, 0, PLAN, 7, 43, 100), CLAIM_HELD);
     assert_true(w->h[0].ending && inode(w->ending) != first);
@@ -255,8 +253,8 @@ static void names(void **state)
     assert_int_equal(take(w, 0, OTHER, 7, 42, 0), CLAIM_OTHERS);
     assert_int_equal(take(w, 0, PLAN, 8, 42, 0), CLAIM_OTHERS);
     assert_int_equal(take(w, 0, PLAN, 7, 42, 0), CLAIM_HELD);
-    assert_int_equal(claim_end(&w->h[0], &w->e), 0);
-    assert_int_equal(claim_end(&w->h[0], &w->e), 0);
+    assert_int_equal(claim_end(&w->h[0], true, &w->e), 0);
+    assert_int_equal(claim_end(&w->h[0], true, &w->e), 0);
     claim_release(&w->h[0]);
     assert_int_equal(take(w, 0, OTHER, 7, 43, 0), CLAIM_OTHERS);
     assert_int_equal(take(w, 0, PLAN, 7, 43, 0), CLAIM_HELD);

@@ -101,6 +101,46 @@ static void a_stitch_asked_for_outlives_the_daemon(void **state)
     assert_string_equal(state_of(w, C, id), "succeeded");
 }
 
+/* The next task that the worker is granted must be this one. */
+static struct got next_is(struct world *w, uint32_t task)
+{
+    struct got g = {0};
+
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    assert_int_equal(g.task, task);
+    return g;
+}
+
+/* Files that were checked are not checked again, unless one of them is missing. */
+static void a_retry_publishes(void **state)
+{
+    struct world *w = *state;
+    uint64_t id;
+    struct got g[8];
+
+    client(w, C);
+    worker(w, 1);
+    id = ready_job(w, C, 1, "a", 3, 3);
+    pull(w, 1, 3);
+    assert_int_equal(granted(w, 1, g, 8), 3);
+    for (int i = 0; i < 3; i++)
+        result(w, 1, g[i]);
+    result(w, 1, next_is(w, SL_TASK_STITCH));
+    failed(w, 1, next_is(w, SL_TASK_PUBLISH), 13, "");
+    assert_string_equal(sl_get_str(shown(w, id), "state"), "failed");
+    restart(w);
+    ask(w, "retry", id, "", SL_M_DONE);
+    assert_string_equal(state_of(w, C, id), "stitching: waits until a worker asks for work");
+    failed(w, 1, next_is(w, SL_TASK_PUBLISH), 8, "");
+    failed(w, 1, next_is(w, SL_TASK_STITCH), 8, ",\"bad\":[1]");
+    result(w, 1, next_is(w, 1));
+    result(w, 1, next_is(w, SL_TASK_STITCH));
+    restart(w);
+    result(w, 1, next_is(w, SL_TASK_PUBLISH));
+    assert_string_equal(state_of(w, C, id), "succeeded");
+}
+
 static void ended_jobs_are_discarded(void **state)
 {
     struct world *w = *state;
@@ -252,6 +292,7 @@ int main(void)
         TEST(a_refused_set_changes_nothing),
         TEST(a_refused_stitch_changes_nothing),
         TEST(a_stitch_asked_for_outlives_the_daemon),
+        TEST(a_retry_publishes),
         TEST(ended_jobs_are_discarded),
         TEST(what_succeeded_and_is_forgotten_is_no_obstacle),
         TEST(a_failed_verification_alone_is_tried_again),

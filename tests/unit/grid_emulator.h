@@ -15,7 +15,7 @@ struct emulated_block {
     struct device_super super[DEVICE_THREADS / 8 + 1];
     struct device_small small[DEVICE_THREADS + 1];
     struct device_thread thread[DEVICE_THREADS];
-    float pool[DEVICE_POOL(0) + 64];
+    float pool[16384];
 };
 
 /* Steps that visit each of a power of two of threads once. */
@@ -24,20 +24,20 @@ static inline int emulated_order(uint32_t seed, int i)
     return (int)(((uint32_t)i * (2 * (seed >> 8) + 1) + seed) & (DEVICE_THREADS - 1));
 }
 
-static inline void emulated_phase(const struct sl_gpu_work *k, uint64_t block, enum device_phase phase, uint32_t seed,
-                                  struct emulated_block *b)
+static inline void emulated_phase(const struct sl_gpu_work *k, uint64_t block, enum device_phase phase, int turn,
+                                  uint32_t seed, struct emulated_block *b)
 {
     int subs = device_subs(k->type);
 
     for (int i = 0; i < DEVICE_THREADS; i++) {
-        int tid = emulated_order(seed + (uint32_t)phase * 977, i);
+        int tid = emulated_order(seed + (uint32_t)phase * 977 + (uint32_t)turn * 311, i);
 
         if (subs > 1)
-            super_phase(k->type, k->weighted, phase, k, block, tid, &b->thread[tid], b->super, b->pool);
+            super_phase(k->type, k->weighted, phase, turn, k, block, tid, &b->thread[tid], b->super, b->pool);
         else if (subs == 1)
             small_phase(k->type, k->weighted, phase, k, block, tid, b->small);
-        else if (phase == DEVICE_FIT)
-            value_phase(k->type, k, block, tid);
+        else
+            value_phase(k->type, phase, k, block, tid, b->small);
     }
 }
 
@@ -55,15 +55,23 @@ static inline bool emulated_untouched(const void *p, size_t n)
 static inline bool emulate_launch(const struct sl_gpu_work *k, uint32_t seed, struct emulated_block *b)
 {
     uint64_t blocks = device_blocks(k), means = device_mean_blocks(k);
+    int pool = device_pool(k->type, k->weighted);
 
     for (uint64_t row = means * DEVICE_THREADS; row > 0; row--)
         device_row_mean(k, row - 1);
     for (uint64_t i = 0; i < blocks; i++) {
+        uint64_t block = seed & 1 ? blocks - 1 - i : i;
+
         memset(b, 0x5a, sizeof *b);
-        for (int phase = 0; phase < DEVICE_PHASES; phase++)
-            emulated_phase(k, seed & 1 ? blocks - 1 - i : i, (enum device_phase)phase, seed, b);
+        for (int phase = 0; phase < DEVICE_PHASES; phase++) {
+            if (phase == DEVICE_CODES)
+                for (int turn = 0; turn < device_turns(k->type) - 1; turn++)
+                    for (int p = DEVICE_CODES; p <= DEVICE_NEAREST; p++)
+                        emulated_phase(k, block, (enum device_phase)p, turn, seed, b);
+            emulated_phase(k, block, (enum device_phase)phase, device_turns(k->type) - 1, seed, b);
+        }
         if (!emulated_untouched(&b->super[DEVICE_THREADS / 8], sizeof b->super[0]) ||
-            !emulated_untouched(&b->pool[DEVICE_POOL(0)], 64 * sizeof(float)) ||
+            !emulated_untouched(&b->pool[pool], sizeof b->pool - (size_t)pool * sizeof(float)) ||
             !emulated_untouched(&b->small[DEVICE_THREADS], sizeof b->small[0]))
             return false;
     }

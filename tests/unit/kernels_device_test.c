@@ -220,47 +220,90 @@ static void every_source(void **state)
     free(d);
 }
 
-/* Heads whose rows are paired, and heads that are transposed. */
-static void other_orders(void **state)
+static void same_as_reference(struct data *d, struct sl_gpu_work *k)
 {
-    struct data *d = make_data();
-    uint64_t pair = 8, heads = 2, nope = 96, lora = 64, n = nope * lora * heads;
-    struct sl_gpu_work k = plain(d, SL_TYPE_Q5_0, false, pair * heads * ROW), t;
+    reference(d, k);
+    launch(d, k);
+    same_bytes(d, k);
+}
 
-    (void)state;
+/* Two heads of eight rows, which are paired. */
+static void paired_rows(struct data *d, int type, uint64_t cols)
+{
+    uint64_t pair = 8, heads = 2;
+    struct sl_gpu_work k = plain(d, type, false, pair * heads * cols);
+
     k.order = SL_GPU_PAIRED;
-    k.cols = ROW;
+    k.cols = k.run[0].cols = cols;
     k.pair_rows = pair;
     for (uint64_t row = 0; row < pair * heads; row++) {
         uint64_t i = row % pair, from = row - i + i % 2 * (pair / 2) + i / 2;
 
-        memcpy(d->x + row * ROW, d->bytes + from * ROW * 4, ROW * 4);
+        memcpy(d->x + row * cols, d->bytes + from * cols * 4, cols * 4);
     }
-    reference(d, &k);
-    launch(d, &k);
-    same_bytes(d, &k);
+    same_as_reference(d, &k);
+}
 
-    t = plain(d, SL_TYPE_IQ4_NL, false, n);
+/* Two heads of `height` rows and `width` columns, which are transposed. */
+static void transposed_heads(struct data *d, int type, uint64_t height, uint64_t width)
+{
+    uint64_t heads = 2, n = height * width * heads;
+    struct sl_gpu_work t = plain(d, type, false, n);
+
     t.order = SL_GPU_COLUMNS;
-    t.width = t.source_width = lora;
-    t.height = nope;
+    t.width = t.source_width = width;
+    t.height = height;
     t.n_runs = (uint32_t)heads;
     for (uint64_t h = 0; h < heads; h++) {
-        t.run[h] = (struct sl_gpu_run){.data = h * nope * lora * 4, .scale = 4 * n, .cols = lora, .first = 0,
+        t.run[h] = (struct sl_gpu_run){.data = h * height * width * 4, .scale = 4 * n, .cols = width, .first = 0,
                                        .block_rows = 5, .block_cols = 48, .scale_cols = 2};
-        for (uint64_t c = 0; c < lora; c++)
-            for (uint64_t r = 0; r < nope; r++) {
+        for (uint64_t c = 0; c < width; c++)
+            for (uint64_t r = 0; r < height; r++) {
                 float v, scale = (float)(1 + r / 5 * 2 + c / 48);
 
-                memcpy(&v, d->bytes + 4 * (h * nope * lora + r * lora + c), 4);
-                d->x[h * nope * lora + c * nope + r] = v * scale;
+                memcpy(&v, d->bytes + 4 * (h * height * width + r * width + c), 4);
+                d->x[h * height * width + c * height + r] = v * scale;
             }
     }
-    for (uint64_t i = 0; i < 2 * (nope / 5 + 1); i++)
+    for (uint64_t i = 0; i < 2 * (height / 5 + 1); i++)
         memcpy(d->bytes + 4 * n + 4 * i, &(float){(float)(i + 1)}, 4);
-    reference(d, &t);
-    launch(d, &t);
-    same_bytes(d, &t);
+    same_as_reference(d, &t);
+}
+
+static void other_orders(void **state)
+{
+    struct data *d = make_data();
+
+    (void)state;
+    paired_rows(d, SL_TYPE_Q5_0, ROW);
+    transposed_heads(d, SL_TYPE_IQ4_NL, 96, 64);
+    free(d);
+}
+
+/* Values without blocks: runs, rows and columns end anywhere. */
+static void single_values(void **state)
+{
+    static const int each[] = {SL_TYPE_F32, SL_TYPE_F16, SL_TYPE_BF16};
+    struct data *d = make_data();
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        for (uint64_t n = 1; n < 5000; n = 2 * n + 1) {
+            struct sl_gpu_work k = plain(d, each[i], false, n);
+
+            memcpy(d->x, d->bytes, 4 * n);
+            if (n > 9) {
+                k.n_runs = 3;
+                k.run[1] = k.run[2] = k.run[0];
+                k.run[0].end = n / 2 - 3;
+                k.run[1].data = 4 * (n / 2 - 3), k.run[1].end = n / 2;
+                k.run[2].data = 4 * (n / 2);
+            }
+            same_as_reference(d, &k);
+        }
+        paired_rows(d, each[i], 201);
+        transposed_heads(d, each[i], 37, 41);
+    }
     free(d);
 }
 
@@ -376,8 +419,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_type), cmocka_unit_test(a_wrong_order_is_seen), cmocka_unit_test(every_source),
-        cmocka_unit_test(other_orders), cmocka_unit_test(weights_of_slices), cmocka_unit_test(not_finite_is_told),
-        cmocka_unit_test(not_a_number), cmocka_unit_test(what_is_taken), cmocka_unit_test(on_a_device)};
+        cmocka_unit_test(other_orders), cmocka_unit_test(single_values), cmocka_unit_test(weights_of_slices),
+        cmocka_unit_test(not_finite_is_told), cmocka_unit_test(not_a_number), cmocka_unit_test(what_is_taken),
+        cmocka_unit_test(on_a_device)};
 
     return cmocka_run_group_tests_name("device", tests, NULL, NULL);
 }

@@ -1,0 +1,115 @@
+#include "worker/publish.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define PATH_BYTES 4400
+
+static int step(const struct output_watch *w)
+{
+    return w ? w->step(w->user, 0) : 0;
+}
+
+static void manifest_of(char buf[PATH_BYTES], const struct output *o, uint32_t i, bool partial)
+{
+    snprintf(buf, PATH_BYTES, "%s.xxh64%s", o->final[i], partial ? ".partial" : "");
+}
+
+static bool is_whole(const struct output *o, uint32_t i, const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0 && S_ISREG(st.st_mode) &&
+           (uint64_t)st.st_size == o->plan->segments[i].file_bytes;
+}
+
+/* Whether the file under the final name is part i of this very output, by its own header. */
+static bool is_published(const struct output *o, uint32_t i)
+{
+    struct sl_gguf *g = NULL;
+    struct sl_error ignored;
+    const char *id = NULL;
+    uint16_t no = 0;
+    bool yes;
+
+    if (!is_whole(o, i, o->final[i]) || sl_gguf_open(o->final[i], &g, &ignored) < 0)
+        return false;
+    sl_kvs_get_str(&g->kvs, SL_KEY_FINGERPRINT, &id);
+    yes = id && strcmp(id, o->plan->output_id) == 0 &&
+          (o->plan->n_segments == 1 || (sl_kvs_get_u16(&g->kvs, "split.no", &no) && no == i));
+    sl_gguf_close(g);
+    return yes;
+}
+
+static int in_the_way(const char *path, bool force, const char *go_on, struct sl_error *e)
+{
+    struct stat st;
+
+    if (lstat(path, &st) != 0)
+        return 0;
+    if (S_ISDIR(st.st_mode))
+        return sl_fail(e, SL_EEXISTS, "%s: a folder has the name of the finished file; move it away, and %s", path,
+                       go_on);
+    return force ? 0 : sl_fail(e, SL_EEXISTS, "%s: a file that is not this job's has the name of the finished "
+                                              "one; move it away, and %s", path, go_on);
+}
+
+int publish_check(const struct output *o, bool force, const char *go_on, struct sl_error *e)
+{
+    char manifest[PATH_BYTES];
+
+    for (uint32_t i = 0; i < o->plan->n_segments; i++) {
+        manifest_of(manifest, o, i, false);
+        SL_TRY(in_the_way(manifest, true, go_on, e));
+        if (is_whole(o, i, o->partial[i]))
+            SL_TRY(in_the_way(o->final[i], force, go_on, e));
+        else if (!is_published(o, i))
+            return sl_fail(e, SL_EVERIFY, "%s: the finished file is not there any more", o->partial[i]);
+    }
+    return 0;
+}
+
+static int give_name(const char *from, const char *to, struct sl_error *e)
+{
+    struct stat st;
+
+    if (rename(from, to) == 0 || (errno == ENOENT && lstat(to, &st) == 0))
+        return 0;
+    return sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: cannot be renamed to %s: %s",
+                   from, strrchr(to, '/') + 1, strerror(errno));
+}
+
+int publish_files(const struct output *o, const struct output_watch *watch, struct sl_error *e)
+{
+    char from[PATH_BYTES], to[PATH_BYTES];
+    struct stat st;
+
+    for (uint32_t i = 0; i < o->plan->n_segments; i++) {
+        SL_TRY(step(watch));
+        manifest_of(from, o, i, true);
+        manifest_of(to, o, i, false);
+        if (lstat(from, &st) == 0)
+            SL_TRY(give_name(from, to, e));
+        SL_TRY(give_name(o->partial[i], o->final[i], e));
+    }
+    return output_sync_dir(o, e);
+}
+
+int publish_undo(const struct output *o, const struct output_watch *watch, struct sl_error *e)
+{
+    char from[PATH_BYTES], to[PATH_BYTES];
+    struct stat st;
+
+    for (uint32_t i = 0; i < o->plan->n_segments; i++) {
+        SL_TRY(step(watch));
+        if (lstat(o->partial[i], &st) != 0 && is_published(o, i))
+            SL_TRY(give_name(o->final[i], o->partial[i], e));
+        manifest_of(from, o, i, false);
+        manifest_of(to, o, i, true);
+        if (lstat(to, &st) != 0 && lstat(o->final[i], &st) != 0 && lstat(from, &st) == 0 && S_ISREG(st.st_mode))
+            SL_TRY(give_name(from, to, e));
+    }
+    return output_sync_dir(o, e);
+}
