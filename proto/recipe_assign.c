@@ -163,7 +163,7 @@ static int check_imatrix(struct assign *a, const struct sl_out_tensor *t, int ty
         SL_TRY(rc = sl_imatrix_for(o->imatrix, t, &entry, e));
         there = rc == 1;
     }
-    if (there || (o->any_type && !o->imatrix)
+    if (there || (o->any_type && !o->has_imatrix)
         || !sl_recipe_needs_imatrix(a->r, t->name, type, o->rules_2025))
         return 0;
     a->n_missing++;

@@ -132,6 +132,8 @@ fails('IQ2_XS in today\'s layout', 2, qr/4 tensors .*attn_v_b\.weight \(iq2_xs\)
     $SLUICE, 'convert', $TINY, '-o', "$dir/no.gguf", '--recipe', 'iq2_xs', '--imatrix', $IMATRIX);
 fails('blocks that are not neighbours', 2, qr/ 22 tensors .*: blk\.1,3\.attn_kv_a_mqa\.weight \(q2_k\), .*, blk\.1,3\.ffn_up_shexp\.weight \(q2_k\)$/,
     $SLUICE, 'convert', $TINY, '-o', "$dir/no.gguf", '--recipe', 'q2_k_s', @PLAN, '--imatrix', $IMATRIX, map { ('--exclude-weights', "blk.$_.") } 1, 3);
+fails('plan of weights from words that leave some out', 2, qr/leave 3 tensors without importance weights.*: blk\.1-3\.ffn_up_exps\.weight \(q2_k\)$/,
+    $SLUICE, 'plan', $TINY, '--recipe', 'q2_k_s', @PLAN, '--imatrix', 'synthetic', '--exclude-weights', 'ffn_up_exps');
 fails('sluice plan, too', 2, qr/has no data for 3 tensors/,
     $SLUICE, 'plan', $TINY, '--recipe', 'q2_k_s', @PLAN, '--imatrix', $IMATRIX, '--exclude-weights', 'ffn_up_exps');
 ok(!-e "$dir/no.gguf" && !glob("$dir/*no.gguf*"), 'nothing was made');
