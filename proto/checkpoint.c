@@ -330,7 +330,8 @@ static int open_any(struct sl_checkpoint *ck, const char *path, struct sl_error 
     struct stat st;
 
     if (stat(path, &st) < 0)
-        return sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
+        return sl_fail(e, SL_ESOURCE, "%s: %s; expected a checkpoint's folder, a .safetensors or a .gguf file", path,
+                       strerror(errno));
     if (S_ISDIR(st.st_mode)) {
         SL_TRY(keep_dir(ck, path, strlen(path), e));
         SL_TRY(read_config(ck, ck->dir, true, e));
