@@ -121,9 +121,11 @@ int cli_job_open(struct sl_job_plan *j, const char *source, bool config_only,
 int cli_job_open_text(struct sl_job_plan *j, const char *source, const struct cli_plan_args *a,
                       const char *name, const char *text, struct sl_error *e) SL_MUST_USE;
 
+struct words;
 /* Effect: says on stderr what the imatrix does not cover and which rules decide nothing;
- * json: the latter also as JSON lines, message_type "warning". */
-void cli_job_notes(const struct sl_job_plan *j, bool json);
+ * json: the latter also as JSON lines, message_type "warning". What is in `said` is not said
+ * again, and what is said is added (NULL: everything is said). */
+void cli_job_notes(const struct sl_job_plan *j, bool json, struct words *said);
 /* Effect: calls fn for each line of the latter. */
 void cli_each_warning(const struct sl_job_plan *j, void (*fn)(void *user, const char *line), void *user);
 

@@ -1,13 +1,27 @@
 #include "client/cli.h"
 
 #include "client/progress.h"
+#include "client/service_args.h"
 
 #include <cjson/cJSON.h>
 #include <string.h>
 
+/* Whether a line is new to `said`, which then has it; NULL takes all. */
+static bool is_new(struct words *said, const char *line)
+{
+    struct sl_error ignored;
+
+    for (int i = 0; said && i < said->n; i++)
+        if (strcmp(said->word[i], line) == 0)
+            return false;
+    (void)!(said && words_add(said, line, &ignored) < 0);
+    return true;
+}
+
 static void say(void *user, const char *line)
 {
-    fprintf(user, "sluice: note: %s\n", line);
+    if (is_new(user, line))
+        fprintf(stderr, "sluice: note: %s\n", line);
 }
 
 void cli_each_warning(const struct sl_job_plan *j, void (*fn)(void *user, const char *line), void *user)
@@ -24,22 +38,24 @@ void cli_each_warning(const struct sl_job_plan *j, void (*fn)(void *user, const 
 
 static void warn(void *user, const char *line)
 {
-    fprintf(user, "sluice: warning: %s\n", line);
+    if (is_new(user, line))
+        fprintf(stderr, "sluice: warning: %s\n", line);
 }
 
 static void warn_json(void *user, const char *line)
 {
-    cJSON *o = cJSON_CreateObject();
+    cJSON *o;
 
-    (void)user;
+    if (!is_new(user, line))
+        return;
+    fprintf(stderr, "sluice: warning: %s\n", line);
+    o = cJSON_CreateObject();
     cJSON_AddStringToObject(o, "text", line);
     json_line(o, "warning");
 }
 
-void cli_job_notes(const struct sl_job_plan *j, bool json)
+void cli_job_notes(const struct sl_job_plan *j, bool json, struct words *said)
 {
-    sl_imatrix_use_notes(&j->weights, say, stderr);
-    cli_each_warning(j, warn, stderr);
-    if (json)
-        cli_each_warning(j, warn_json, NULL);
+    sl_imatrix_use_notes(&j->weights, say, said);
+    cli_each_warning(j, json ? warn_json : warn, said);
 }

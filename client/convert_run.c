@@ -3,6 +3,7 @@
 #include "client/convert_store.h"
 #include "client/convert_threads.h"
 #include "client/interrupt.h"
+#include "proto/open_files.h"
 #include "worker/claim.h"
 #include "worker/former_set.h"
 
@@ -262,17 +263,6 @@ static void on_again(void *user, uint32_t task, const char *why)
     pthread_mutex_unlock(&r->told.lock);
 }
 
-/* Every segment stays open while it is written: as many files as the system lets us. */
-static void allow_open_files(void)
-{
-    struct rlimit l;
-
-    if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
-        l.rlim_cur = l.rlim_max;
-        (void)!setrlimit(RLIMIT_NOFILE, &l);
-    }
-}
-
 static void print_stats(const struct run *r)
 {
     uint64_t passed = now_ns() - r->progress.t0_ns;
@@ -369,7 +359,7 @@ static int run_job(struct run *r, struct sl_error *e)
     uint32_t former = 0;
     int rc;
 
-    allow_open_files();
+    sl_open_files_allow();
     SL_TRY(output_not_source(r->out, r->j->ck, e));
     SL_TRY(make_folder(r, e));
     if (r->o->force)

@@ -24,7 +24,7 @@ struct daemon_link {
     struct sl_dealer *dealer;
     const char *endpoint;             /* the configuration's */
     char instance[33], name[65], host[65];
-    char role[17], version[33];
+    char role[17];
     bool open;                        /* welcome has come */
     bool ever;                        /* and had come before */
     uint32_t heartbeat_ms, timeout_ms;
@@ -179,7 +179,6 @@ static int take(struct daemon_link *l, const struct sl_msg *m, bool *kept, struc
         if (l->open)
             return DAEMON_LINK_NOTHING;
         copy(l->role, sizeof l->role, sl_get_str(m->tree, "role"));
-        copy(l->version, sizeof l->version, sl_get_str(m->tree, "version"));
         l->heartbeat_ms = (uint32_t)sl_get_uint(m->tree, "heartbeat_ms", HEARTBEAT_MS);
         if (l->heartbeat_ms < 50)
             l->heartbeat_ms = 50;
@@ -477,7 +476,3 @@ const char *daemon_link_role(const struct daemon_link *l)
     return l->role;
 }
 
-const char *daemon_link_version(const struct daemon_link *l)
-{
-    return l->version;
-}

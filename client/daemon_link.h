@@ -49,10 +49,9 @@ enum daemon_link_event {
 int daemon_link_next(struct daemon_link *l, int timeout_ms, struct sl_msg *m, struct sl_error *e)
     SL_MUST_USE;
 
+/* The address that it is connected to. */
 const char *daemon_link_endpoint(const struct daemon_link *l);
 /* What the daemon allows: "submitter", "admin", "worker". */
 const char *daemon_link_role(const struct daemon_link *l);
-/* Version of the daemon. */
-const char *daemon_link_version(const struct daemon_link *l);
 
 #endif

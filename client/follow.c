@@ -80,10 +80,12 @@ static int ask_again(struct state *s, struct sl_error *e)
 
 static void show_status(struct state *s, const cJSON *m)
 {
-    const cJSON *jobs = sl_get(m, "jobs"), *j;
+    cJSON *jobs = sl_get(m, "jobs"), *j;
     char buf[1400];
     uint64_t now = now_ns() / 1000000;
 
+    if (s->f->names && !s->f->json)
+        record_name_users(jobs);
     if (s->draw) {
         struct winsize ws = window();
 
@@ -111,7 +113,7 @@ static void show_status(struct state *s, const cJSON *m)
     fflush(s->f->plain);
 }
 
-static void show_event(struct state *s, const cJSON *ev)
+static void show_event(struct state *s, cJSON *ev)
 {
     uint64_t id = sl_get_uint(ev, "id", 0);
     const char *worker = sl_get_str(ev, "worker");
@@ -127,6 +129,8 @@ static void show_event(struct state *s, const cJSON *ev)
     if (!s->f->show)
         return;
     erase(s);
+    if (s->f->names)
+        record_name_users(ev);
     to = s->draw ? stderr : s->f->plain;
     fprintf(to, "%s  ", time_short(when, sl_get_uint(ev, "time", 0), time_now_ms()));
     if (sl_get(ev, "job"))

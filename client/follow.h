@@ -12,6 +12,7 @@ struct follow {
     FILE *plain;             /* where plain lines go */
     unsigned every_ms;       /* between plain lines or JSON status lines */
     uint64_t limit_ms;       /* after so long it gives up; 0: never */
+    bool names;              /* users of this machine are shown by name */
 };
 
 /* Effect: returns when all the jobs have ended, or after a signal, through

@@ -40,7 +40,7 @@ static int show(const struct plan_cmd *c, const struct sl_job_plan *job, const s
     }
     cJSON_Delete(extra);
     if (rc == 0)
-        cli_job_notes(job, false);
+        cli_job_notes(job, false, NULL);
     plan_view_free(&view);
     return rc;
 }
@@ -151,7 +151,7 @@ static int make_target(const struct plan_cmd *c, const char *source, const struc
         rc = write_recipe(c->write_recipe, t.text, e);
     if (rc == 0 && !c->write_recipe && !c->json) {
         fputs(t.text, stdout);
-        cli_job_notes(&t.probe, false);
+        cli_job_notes(&t.probe, false, NULL);
     } else if (rc == 0) {
         rc = cli_job_open_text(&job, source, &c->plan, t.name, t.text, e);
         if (rc == 0)

@@ -63,11 +63,11 @@ static void print_notes(const struct plan_view *v)
 
     print_space(v);
     if (v->config_alone)
-        puts("Note    this is from config.json alone; convert will need the .safetensors files and "
-             "tokenizer.json beside it");
+        puts("Note    this is from config.json alone; convert will need the .safetensors files and the "
+             "tokenizer (tokenizer.json or tiktoken.model) beside it");
     else if (v->job->model->no_tokenizer)
-        printf("Note    %s has no tokenizer.json; convert will need it, and write its metadata "
-               "besides\n", v->job->ck->dir);
+        printf("Note    %s has no tokenizer (tokenizer.json or tiktoken.model); convert will need it, and "
+               "write its metadata besides\n", v->job->ck->dir);
     if (p->n_fallback)
         printf("Note    %u tensors have rows that the recipe's type does not divide; they get "
                "another type\n", p->n_fallback);

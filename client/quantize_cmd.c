@@ -132,7 +132,7 @@ static int quantize(struct args *a, const char *source, const char *target, stru
         return sl_fail(e, SL_EUSAGE, "%s is no GGUF file; use 'sluice convert' for a checkpoint",
                        source);
     if (!a->run.quiet)
-        cli_job_notes(j, a->run.json);
+        cli_job_notes(j, a->run.json, NULL);
     SL_TRY(output_attach(out, j->plan, e));
     out->sparse = o.sparse;
     if (a->run.dry_run) {

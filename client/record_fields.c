@@ -370,44 +370,91 @@ cJSON *record_json(const struct cJSON *record)
     return copy;
 }
 
-/* The name behind the "uid:N" that text begins with, and *n = its bytes; NULL when there is none. */
-static const char *name_of_uid(const char *text, size_t *n)
+#define NAMES 16
+
+/* Names that were looked up; each once, for the user database may be far away. */
+struct names {
+    unsigned n, next;
+    struct {
+        unsigned long uid;
+        char name[65];       /* "": it has none */
+    } of[NAMES];
+};
+
+static const char *look_up(struct names *names, unsigned long uid)
 {
     const struct passwd *p;
+    unsigned i;
+
+    for (i = 0; i < names->n; i++)
+        if (names->of[i].uid == uid)
+            return names->of[i].name;
+    i = names->n < NAMES ? names->n++ : names->next++ % NAMES;
+    p = getpwuid((uid_t)uid);
+    names->of[i].uid = uid;
+    snprintf(names->of[i].name, sizeof names->of[i].name, "%s", p ? p->pw_name : "");
+    return names->of[i].name;
+}
+
+/* The name behind the "uid:N" that text begins with, and *n = its bytes; NULL when there is none. */
+static const char *name_of_uid(struct names *names, const char *text, size_t *n)
+{
+    const char *name;
     unsigned long uid;
     char *end;
 
-    if (!text || strncmp(text, "uid:", 4) != 0)
+    if (strncmp(text, "uid:", 4) != 0)
         return NULL;
     uid = strtoul(text + 4, &end, 10);
-    p = end == text + 4 || (*end && *end != ' ') ? NULL : getpwuid((uid_t)uid);
+    if (end == text + 4 || (*end && *end != ' '))
+        return NULL;
     *n = (size_t)(end - text);
-    return p ? p->pw_name : NULL;
+    name = look_up(names, uid);
+    return *name ? name : NULL;
 }
 
-/* In a field, what follows `before`. */
-static void name_user(cJSON *record, const char *field, const char *before)
+/* In a field, what follows `before` at its beginning, or anywhere. */
+static void name_user(struct names *names, cJSON *record, const char *field, const char *before, bool anywhere)
 {
-    const char *text = sl_get_str(record, field), *name;
-    size_t n, skip = strlen(before);
+    const char *text = sl_get_str(record, field), *at = text, *name;
+    size_t n;
     char *named;
 
-    if (!text || strncmp(text, before, skip) != 0 || !(name = name_of_uid(text + skip, &n))
-        || asprintf(&named, "%s%s%s", before, name, text + skip + n) < 0)
+    if (text && anywhere)
+        at = strstr(text, before);
+    if (!at || strncmp(at, before, strlen(before)) != 0)
+        return;
+    at += strlen(before);
+    if (!(name = name_of_uid(names, at, &n)) ||
+        asprintf(&named, "%.*s%s%s", (int)(at - text), text, name, at + n) < 0)
         return;
     cJSON_ReplaceItemInObjectCaseSensitive(record, field, cJSON_CreateString(named));
     free(named);
 }
 
-void record_name_users(struct cJSON *record)
+static void name_all(struct names *names, struct cJSON *record)
 {
+    const char *kind = sl_get_str(record, "kind");
     cJSON *item;
 
     if (cJSON_IsArray(record)) {
         cJSON_ArrayForEach(item, record)
-            record_name_users(item);
+            name_all(names, item);
         return;
     }
-    name_user(record, "user", "");
-    name_user(record, "reason", "held by ");
+    name_user(names, record, "user", "", false);
+    name_user(names, record, "reason", "held by ", false);
+    if (kind && strcmp(kind, "set") == 0)
+        name_user(names, record, "text", "by ", false);
+    else if (kind && strcmp(kind, "state") == 0)
+        name_user(names, record, "text", "held: held by ", false);
+    else if (kind && strcmp(kind, "worker_joined") == 0)
+        name_user(names, record, "text", ", ", true);
+}
+
+void record_name_users(struct cJSON *record)
+{
+    struct names names = {.n = 0};
+
+    name_all(&names, record);
 }

@@ -24,8 +24,8 @@ struct cJSON *record_json(const struct cJSON *record);
  * else why it failed. */
 void record_why(const struct cJSON *job, char *buf, size_t cap);
 
-/* Effect: in a job, or an array of them, "uid:1000" of this machine becomes its
- * name, for people to read: the job's user, and who holds it. */
+/* Effect: in a job, worker or event, or an array of them, "uid:1000" of this machine becomes
+ * its name, for people to read: the user, who holds a job, who changed one. */
 void record_name_users(struct cJSON *record);
 
 #endif

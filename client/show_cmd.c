@@ -137,7 +137,7 @@ struct log_args {
     int follow, since;
 };
 
-static void print_events(const struct log_args *a, const cJSON *events)
+static void print_events(const struct log_args *a, cJSON *events, bool names)
 {
     const cJSON *ev;
     struct columns c;
@@ -148,6 +148,8 @@ static void print_events(const struct log_args *a, const cJSON *events)
             form_print(&a->form, &c, events, "event");
         return;
     }
+    if (names)
+        record_name_users(events);
     cJSON_ArrayForEach(ev, events) {
         char when[32];
         const char *worker = sl_get_str(ev, "worker");
@@ -165,27 +167,28 @@ static void print_events(const struct log_args *a, const cJSON *events)
 }
 
 /* All events after *since; moves it. */
-static int read_log(struct daemon_link *l, const struct log_args *a, uint64_t job, uint64_t *since,
+static int read_log(const struct service *s, const struct log_args *a, uint64_t job, uint64_t *since,
                     struct sl_error *e)
 {
     bool more = true;
 
     while (more) {
         struct sl_msg m, answer;
-        const cJSON *ev, *events;
+        const cJSON *ev;
+        cJSON *events;
 
         SL_TRY(sl_msg_new(SL_M_LOGS, NULL, &m, e));
         if (job)
             sl_put_uint(m.tree, "job", job);
         sl_put_uint(m.tree, "since", *since);
         sl_put_uint(m.tree, "limit", PAGE);
-        SL_TRY(daemon_link_ask(l, &m, SL_M_LOG, &answer, e));
+        SL_TRY(daemon_link_ask(s->link, &m, SL_M_LOG, &answer, e));
         events = sl_get(answer.tree, "events");
         cJSON_ArrayForEach(ev, events)
             *since = sl_get_uint(ev, "id", *since);
         more = sl_get_bool(answer.tree, "more") && cJSON_GetArraySize(events) > 0;
         if (cJSON_GetArraySize(events) > 0)
-            print_events(a, events);
+            print_events(a, events, service_is_local(s));
         sl_msg_free(&answer);
         SL_TRY(output_alive(e));
     }
@@ -199,7 +202,7 @@ static int show_log(const struct log_args *a, uint64_t job, struct sl_error *e)
     int rc = service_open(&s, &a->service, e);
 
     if (rc == 0)
-        rc = read_log(s.link, a, job, &since, e);
+        rc = read_log(&s, a, job, &since, e);
     while (rc == 0 && a->follow && !interrupt_asked()) {
         struct sl_msg m;
 
@@ -207,7 +210,7 @@ static int show_log(const struct log_args *a, uint64_t job, struct sl_error *e)
         if (rc == DAEMON_LINK_MESSAGE)
             sl_msg_free(&m);
         if (rc >= 0)
-            rc = rc == DAEMON_LINK_LOST ? 0 : read_log(s.link, a, job, &since, e);
+            rc = rc == DAEMON_LINK_LOST ? 0 : read_log(&s, a, job, &since, e);
         if (rc == SL_EINTERRUPTED)
             rc = 0;
     }

@@ -50,7 +50,7 @@ static int check(const struct submit_args *a, struct sl_error *e)
 
 /* One specification for each recipe of "a,b". */
 static int add_specs(const struct submit_args *a, const char *source, bool remote, cJSON *list,
-                     struct sl_error *e)
+                     struct words *said, struct sl_error *e)
 {
     const char *p = a->plan.recipe;
 
@@ -61,7 +61,7 @@ static int add_specs(const struct submit_args *a, const char *source, bool remot
         size_t len = strcspn(p, ",");
         char name[4096];
         struct cli_plan_args one = a->plan;
-        struct submit_spec_args sa = {&one, source, a->output, a->sha256, a->force, a->sparse, remote, a->json};
+        struct submit_spec_args sa = {&one, source, a->output, a->sha256, a->force, a->sparse, remote, a->json, said};
         uint64_t src, out;
         char in_size[32], out_size[32];
         cJSON *spec;
@@ -176,6 +176,7 @@ static int send_submit(const struct submit_args *a, const struct ids *after, con
                        .plain = stderr, .every_ms = 10000};
     int rc = service_open(&s, &a->service, e);
 
+    f.names = rc == 0 && service_is_local(&s);
     if (rc == 0)
         rc = build(a, after, cJSON_Duplicate(specs, 1), &m, e);
     if (rc == 0)
@@ -193,6 +194,7 @@ static int send_submit(const struct submit_args *a, const struct ids *after, con
 static int submit(const struct submit_args *a, const char *source, struct sl_error *e)
 {
     struct sl_config *c;
+    struct words said = {0};
     struct ids after;
     cJSON *specs;
     bool remote;
@@ -204,7 +206,8 @@ static int submit(const struct submit_args *a, const char *source, struct sl_err
     remote = strncmp(sl_config_text(c, SL_CONFIG_ENDPOINT), "tcp:", 4) == 0;
     sl_config_close(c);
     specs = cJSON_CreateArray();
-    rc = add_specs(a, source, remote, specs, e);
+    rc = add_specs(a, source, remote, specs, &said, e);
+    words_free(&said);
     if (rc == 0)
         rc = check_names(specs, e);
     if (rc == 0 && !a->dry_run)

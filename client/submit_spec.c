@@ -137,7 +137,7 @@ int submit_spec(const struct submit_spec_args *a, struct cJSON **spec, uint64_t 
     if (rc == 0 && j.plan) {
         struct sl_checkpoint *ck = j.ck;
 
-        cli_job_notes(&j, a->json);
+        cli_job_notes(&j, a->json, a->said);
         rc = output_attach(&out, j.plan, e);
         if (rc == 0)
             rc = output_not_source(&out, ck, e);

@@ -12,6 +12,7 @@ struct submit_spec_args {
     bool sha256, force, sparse;
     bool remote;                      /* the source may be out of reach here */
     bool json;                        /* warnings as JSON lines too */
+    struct words *said;               /* warnings that were said before, of other recipes */
 };
 
 /* Effect: *spec (the caller's, cJSON_Delete) = record `spec`. The plan is built

@@ -45,6 +45,7 @@ static int open_and_follow(const struct args *a, struct follow *f, struct sl_err
         rc = service_open(&s, &sa, e);
     passed = now_ns() / 1000000 - t0;
     f->limit_ms = limit > passed ? limit - passed : limit ? 1 : 0;
+    f->names = rc == 0 && service_is_local(&s);
     if (rc == 0)
         rc = follow_jobs(s.link, f, e);
     service_close(&s);

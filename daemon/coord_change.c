@@ -73,6 +73,7 @@ static int add_special(struct ask *a, struct job *j, uint32_t task, struct sl_er
     SL_TRY(sl_queue_add_task(a->c->q, j->id, task, e));
     t->exists = true;
     t->state = SL_TASK_READY;
+    coord_turns_changed(a->c);
     t->attempts = 0;
     t->not_before_ms = 0;
     return 0;
@@ -152,6 +153,7 @@ static int set(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
     if (priority <= 100) {
         SL_TRY(sl_queue_set_priority(a->c->q, id, (uint32_t)priority, e));
         j->priority = (uint32_t)priority;
+        coord_turns_changed(a->c);
         snprintf(text, sizeof text, "priority %u", (unsigned)priority);
     }
     if (attempts) {

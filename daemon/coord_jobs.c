@@ -24,6 +24,7 @@ struct task *coord_task(struct job *j, uint32_t task)
 
 void coord_free_job(struct job *j)
 {
+    coord_turns_changed(j->c);
     cJSON_Delete(j->spec);
     for (uint32_t i = 0; i < j->n_labels; i++)
         free(j->labels[i]);
@@ -80,13 +81,14 @@ void coord_move(struct job *j, uint32_t task, enum sl_task_state to)
         t->bytes_done = 0;
     }
     t->state = (uint8_t)to;
+    coord_turns_changed(j->c);
     if (to != SL_TASK_LEASED)
         t->tx = j->c->tx;
     if (task < SL_TASKS_MAX)
         count(j, t, 1);
 }
 
-int coord_hold_task(struct worker *w, struct job *j, uint32_t task, struct sl_error *e)
+static int hold_task(struct worker *w, struct job *j, uint32_t task, struct sl_error *e)
 {
     SL_TRY(coord_grow(&w->held, w->n_held, &w->cap_held, sizeof *w->held, e));
     w->held[w->n_held++] = (struct held){j, task};
@@ -116,7 +118,7 @@ int coord_lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t ta
                            (unsigned long long)j->id);
     }
     coord_move(j, task, SL_TASK_LEASED);
-    SL_TRY(coord_hold_task(w, j, task, e));
+    SL_TRY(hold_task(w, j, task, e));
     t->epoch = epoch;
     t->granted_ms = c->now.boot_ms;
     t->bytes_done = 0;
@@ -161,7 +163,7 @@ static int adopt_holder(struct loading *l, const char *instance, const char *own
         c->workers[c->n_workers++] = w;
     }
     coord_task(l->j, task)->granted_ms = c->now.boot_ms;
-    return coord_hold_task(w, l->j, task, l->e);
+    return hold_task(w, l->j, task, l->e);
 }
 
 static int on_task(void *user, const struct sl_task_row *r)
@@ -221,6 +223,7 @@ int coord_set_tasks(struct job *j, const struct sl_queue_plan *p, struct sl_erro
         return sl_fail(e, SL_EFAIL, "out of memory");
     free(j->tasks);
     j->tx = j->c->tx;
+    coord_turns_changed(j->c);
     j->tasks = tasks;
     j->n_tasks = p->n_tasks;
     j->file_bytes = p->file_bytes;
@@ -291,6 +294,7 @@ static int on_job(void *user, const struct sl_job_row *r)
         return sl_fail(l->e, SL_EFAIL, "out of memory");
     l->j->c = c;
     c->jobs[c->n_jobs++] = l->j;
+    SL_TRY(coord_turns_room(c, l->e));
     return copy_row(l->j, r, l->e);
 }
 
@@ -355,6 +359,7 @@ int coord_set_state(struct sl_coord *c, struct job *j, enum sl_job_state s, int 
 
     SL_TRY(sl_queue_set_state(c->q, j->id, s, code, error, c->now.wall_ms, e));
     j->state = s;
+    coord_turns_changed(c);
     j->tx = c->tx;
     j->code = code;
     snprintf(j->error, sizeof j->error, "%s", error ? error : "");

@@ -167,6 +167,7 @@ struct sl_coord {
     uint32_t n_grants, cap_grants;
     struct pending_event *events;
     uint32_t n_events, cap_events;
+    struct turns *turns;    /* coord_turns.c's */
     double vtime;
     uint32_t turn;          /* worker that is served first in the next round */
     bool broken;            /* the queue failed: read everything again */
@@ -179,23 +180,31 @@ int coord_grow(void *array, uint32_t n, uint32_t *cap, size_t size, struct sl_er
     SL_MUST_USE;
 
 /* ---- coordinator.c: sessions, messages in */
+/* Effect: does what the message asks; its answers are queued with re, the mark that it came with.
+ * Errors: those of the queue. */
 int coord_dispatch(struct sl_coord *c, const struct sl_peer *from, const struct sl_msg *m,
                    const char *re, struct sl_error *e) SL_MUST_USE;
+/* The connection of this peer; the worker of this instance, connected or not. NULL: none. */
 struct session *coord_session(struct sl_coord *c, uint64_t peer);
 struct worker *coord_worker(struct sl_coord *c, const char *instance);
+/* Effect: forgets the connection; a worker on it keeps its leases until they run out. */
 void coord_drop_session(struct sl_coord *c, struct session *s);
 
 /* ---- coord_commit.c: what comes during a commit. Takes m. */
 int coord_defer(struct sl_coord *c, struct session *s, const struct sl_peer *from, struct sl_msg *m,
                 const char *re, struct sl_error *e) SL_MUST_USE;
+/* Effect: forgets what came during the commit. */
 void coord_drop_deferred(struct sl_coord *c);
 
 /* ---- coord_out.c: messages out, events */
+/* Effect: queues the message; it leaves when the transaction under way is on disk. m is freed in every
+ * case. Errors: SL_EFAIL. */
 int coord_send(struct sl_coord *c, uint64_t peer, struct sl_msg *m, struct sl_error *e) SL_MUST_USE;
 /* The same for what says nothing that is not on disk: it leaves at once, unless
  * something that must be heard before it waits. */
 int coord_send_early(struct sl_coord *c, uint64_t peer, struct sl_msg *m, struct sl_error *e)
     SL_MUST_USE;
+/* Effect: answers with `error`: the code and text of why, and the name of what was refused. */
 int coord_refuse(struct sl_coord *c, uint64_t peer, const char *re, const char *name,
                  const struct sl_error *why, struct sl_error *e) SL_MUST_USE;
 /* A message of at most one number (field NULL: none). */
@@ -203,27 +212,34 @@ int coord_send_simple(struct sl_coord *c, uint64_t peer, enum sl_message_id id, 
                       const char *field, uint64_t v, struct sl_error *e) SL_MUST_USE;
 /* What waited for transactions up to `synced` may leave. */
 int coord_release(struct sl_coord *c, uint64_t synced, struct sl_error *e) SL_MUST_USE;
+/* Effect: forgets messages that wait: the transaction that they tell of failed. */
 void coord_drop_waiting(struct sl_coord *c);
+/* Effect: an event of a job (NULL: of the daemon), for the queue's log, the log lines and watchers.
+ * task -1, worker NULL: none. Errors: SL_EFAIL. */
 int coord_event(struct sl_coord *c, const char *kind, const struct job *j, int64_t task,
                 const char *worker, struct sl_error *e, const char *fmt, ...)
     __attribute__((format(printf, 7, 8))) SL_MUST_USE;
 
 /* ---- coord_jobs.c: jobs in memory and their states */
+/* The job in memory; its task of this number, prepare, stitch and the like included. NULL: there is none. */
 struct job *coord_job(struct sl_coord *c, uint64_t id);
 struct task *coord_task(struct job *j, uint32_t task);
+/* Effect: reads a job from the queue; id 0: all that have not ended, and cancelled ones whose files are
+ * still there. Errors: those of the queue. */
 int coord_load_jobs(struct sl_coord *c, uint64_t id, struct sl_error *e) SL_MUST_USE;
 /* The plan's tasks, all of them ready, in place of what was there. */
 int coord_set_tasks(struct job *j, const struct sl_queue_plan *p, struct sl_error *e) SL_MUST_USE;
+/* One job; all jobs. The queue keeps them. */
 void coord_free_job(struct job *j);
 void coord_forget_jobs(struct sl_coord *c);
 /* Moves a task between states, counters and holder included. */
 void coord_move(struct job *j, uint32_t task, enum sl_task_state to);
-int coord_hold_task(struct worker *w, struct job *j, uint32_t task, struct sl_error *e) SL_MUST_USE;
 /* Makes w the holder of a ready task, in memory and, once the queue is free, there. */
 int coord_lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, uint64_t epoch,
                 struct sl_error *e) SL_MUST_USE;
 /* Gives a leased task back to the queue. */
 int coord_return(struct sl_coord *c, struct job *j, uint32_t task, struct sl_error *e) SL_MUST_USE;
+/* Effect: the job's state, in memory and in the queue, with an event; code and error of a failed one. */
 int coord_set_state(struct sl_coord *c, struct job *j, enum sl_job_state s, int code,
                     const char *error, struct sl_error *e) SL_MUST_USE;
 /* The job is held: its error says by whom and since when, and is shown as its reason. */
@@ -239,22 +255,44 @@ bool coord_advises(const char *text);
 bool coord_discards(struct job *j);
 /* Removes ended jobs without tasks to do from memory. */
 void coord_sweep_ended(struct sl_coord *c);
+/* Effect: buf = why the job is not running, "" when it is or has ended. */
 void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap);
 
-/* ---- coord_schedule.c */
+/* ---- coord_turns.c: when a job may begin. What is asked walks over all jobs once, and again
+ * after coord_turns_changed. */
+#define COORD_ENOUGH_AHEAD 2u /* ready tasks for each worker, with which a job is not near its end */
+/* Effect: room for cap_jobs jobs. */
+int coord_turns_room(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
+void coord_turns_free(struct sl_coord *c);
+/* To be called after each change to a job's state, priority, group, tasks or dependencies, and to
+ * the workers there are. */
+void coord_turns_changed(struct sl_coord *c);
+/* Its dependencies are met. */
+bool coord_started(const struct job *j);
+/* The task may be granted now; w: to this worker, NULL: to any. */
+bool coord_grantable(const struct sl_coord *c, const struct task *t, const struct worker *w);
+bool coord_has_grantable(const struct sl_coord *c, const struct job *j);
+/* Tasks of the plan may go out. */
+bool coord_has_work(const struct sl_coord *c, const struct job *j);
 /* An ended job with j's output whose files are still to be removed, or 0: j's
  * prepare waits for that. */
 uint64_t coord_cleared_by(const struct sl_coord *c, const struct job *j);
 /* The job of the same user and priority that keeps j from beginning, or 0. */
 uint64_t coord_turn_behind(const struct sl_coord *c, const struct job *j);
+/* ---- coord_schedule.c */
+/* Whether some worker could be granted a task of the job now. */
 bool coord_runnable(const struct sl_coord *c, const struct job *j);
+/* Effect: grants tasks to the workers that asked for some, one each in turn. Errors: those of the queue. */
 int coord_schedule(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
 
 /* ---- coord_work.c, coord_client.c: one message each */
+/* Effect: makes the session, and answers with `welcome` or `error`. */
 int coord_on_hello(struct sl_coord *c, const struct sl_peer *from, const struct sl_msg *m,
                    const char *re, struct sl_error *e) SL_MUST_USE;
+/* A worker's message. */
 int coord_on_work(struct sl_coord *c, struct session *s, const struct sl_msg *m,
                   struct sl_error *e) SL_MUST_USE;
+/* A client's. */
 int coord_on_client(struct sl_coord *c, struct session *s, const struct sl_msg *m, const char *re,
                     struct sl_error *e) SL_MUST_USE;
 
@@ -272,20 +310,29 @@ int coord_done(struct ask *a, struct sl_error *e) SL_MUST_USE;
 /* Returns 0, or SL_EEXISTS in why when a job other than self is under way with
  * this output. */
 int coord_output_free(struct ask *a, const cJSON *spec, uint64_t self);
+/* Whether two jobs' specs name the same output file. */
 bool coord_same_output(const struct sl_coord *c, const cJSON *a, const cJSON *b);
 /* Equal for equal outputs. */
 uint64_t coord_output_hash(const cJSON *spec);
 /* ---- coord_change.c */
+/* Effect: cancel, hold, release, retry, set, stitch and verify: as asked, and answered. */
 int coord_on_change(struct ask *a, struct sl_error *e) SL_MUST_USE;
 
 /* ---- coord_report.c: records, watchers */
+/* Whether this session is told of the job's events. */
 bool coord_watches(const struct session *s, uint64_t job);
+/* Effect: fills the record `job` of PROTOCOL.md, from memory; from a row of the queue. files: with its
+ * files. Errors: SL_EFAIL. */
 int coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool files);
 int coord_put_row(cJSON *into, const struct sl_job_row *r, bool files);
+/* Effect: fills the record `event`. */
 void coord_put_event(cJSON *into, const struct sl_event *ev);
 /* Effect: adds the worker's GPUs to those that metrics tell of. */
 void coord_gpu_stats(const struct worker *w, struct sl_coord_stats *out);
+/* Effect: fills the record `worker`. */
 void coord_put_worker(const struct sl_coord *c, cJSON *into, const struct worker *w);
+/* Effect: sends the event to those who watch; a status to each watcher whose time has come, if anything
+ * changed; `ended` to those who wait for this job. Errors: SL_EFAIL. */
 int coord_tell_watchers(struct sl_coord *c, const struct sl_event *ev, struct sl_error *e) SL_MUST_USE;
 int coord_status(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
 int coord_tell_waiters(struct sl_coord *c, const struct job *j, struct sl_error *e) SL_MUST_USE;

@@ -5,136 +5,19 @@
  * worker goes on in the shard where it is, else takes the first shard that
  * nobody works on (a sweep's jobs all at once: their tasks of one number go to one
  * worker together), else shares the one with the most left from its middle. When
- * fewer tasks are ready than two for each worker, the largest goes first.
- *
- * A job takes room on the disk from its prepare on. So jobs of one user and one
- * priority, a line, begin one after another: the next when what is begun leaves
- * no more than two ready tasks for each worker (coord_turn_behind). */
+ * fewer tasks are ready than two for each worker, the largest goes first. When a job
+ * may begin is coord_turns.c's. */
 #include "daemon/coord_priv.h"
-
-#include "proto/tensor_hash.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define SWEEP_MAX 64u       /* jobs of one submit */
-#define ENOUGH_AHEAD 2u     /* ready tasks for each worker, with which a job is not near its end */
 
 static bool same_stream(const struct job *a, const struct job *b)
 {
     return a == b || (a->group && a->group == b->group);
-}
-
-static bool grantable(const struct sl_coord *c, const struct task *t, const struct worker *w)
-{
-    if (!t || !t->exists || t->state != SL_TASK_READY || t->not_before_ms > c->now.boot_ms)
-        return false;
-    /* Another worker first, while there is one. */
-    return !w || !t->avoid || c->n_workers < 2 || t->avoid != sl_xxh64(w->name, strlen(w->name)) ||
-           c->now.boot_ms > t->not_before_ms + c->o.lease_ms;
-}
-
-uint64_t coord_cleared_by(const struct sl_coord *c, const struct job *j)
-{
-    for (uint32_t i = 0; i < c->n_jobs; i++)
-        if (c->jobs[i] != j && coord_discards(c->jobs[i]) && coord_same_output(c, c->jobs[i]->spec, j->spec))
-            return c->jobs[i]->id;
-    return 0;
-}
-
-/* Tasks of a sweep's plans go out together: all of them must have one first. */
-static bool sweep_planned(const struct sl_coord *c, const struct job *j)
-{
-    for (uint32_t i = 0; j->group && i < c->n_jobs; i++) {
-        const struct job *k = c->jobs[i];
-
-        if (k->group == j->group && (k->state == SL_JOB_QUEUED || k->state == SL_JOB_RUNNING) &&
-            k->special[0].state != SL_TASK_DONE)
-            return false;
-    }
-    return true;
-}
-
-/* Tasks of the plan may go out. */
-static bool has_work(const struct sl_coord *c, const struct job *j)
-{
-    return j->state == SL_JOB_RUNNING && j->n_ready > 0 && j->special[0].state == SL_TASK_DONE &&
-           sweep_planned(c, j);
-}
-
-static bool started(const struct job *j)
-{
-    for (uint32_t i = 0; i < j->n_after; i++)
-        if (j->dep[i] != DEP_MET)
-            return false;
-    return true;
-}
-
-/* ---- a job's turn to begin */
-
-/* The number by which jobs stand in a line; a sweep stands there once. */
-static uint64_t place(const struct job *j)
-{
-    return j->group ? j->group : j->id;
-}
-
-static bool is_preparing(const struct job *j)
-{
-    return (j->state == SL_JOB_QUEUED || j->state == SL_JOB_RUNNING) && j->special[0].state != SL_TASK_DONE;
-}
-
-/* Its sweep has begun: its other plans are waited for. */
-static bool sweep_begun(const struct sl_coord *c, const struct job *j)
-{
-    for (uint32_t i = 0; j->group && i < c->n_jobs; i++) {
-        const struct job *k = c->jobs[i];
-
-        if (k != j && k->group == j->group && (k->state == SL_JOB_QUEUED || k->state == SL_JOB_RUNNING) &&
-            (k->special[0].state == SL_TASK_DONE || k->special[0].state == SL_TASK_LEASED))
-            return true;
-    }
-    return false;
-}
-
-static bool has_grantable(const struct sl_coord *c, const struct job *j)
-{
-    for (uint32_t s = 0; s < j->n_shards; s++)
-        for (uint32_t i = 0; j->shards[s].ready && i < j->shards[s].n; i++)
-            if (grantable(c, &j->tasks[j->shards[s].first + i], NULL))
-                return true;
-    return false;
-}
-
-/* Whether k, of j's line, keeps j from beginning. A prepare that takes longer than a lease
- * is not waited for: what it hangs on need not concern the next. */
-static bool goes_before(const struct sl_coord *c, const struct job *k, const struct job *j, uint32_t enough)
-{
-    const struct task *prepare = &k->special[0];
-
-    if (is_preparing(k) && prepare->state == SL_TASK_LEASED)
-        return c->now.boot_ms < prepare->granted_ms + c->o.lease_ms;
-    if (is_preparing(k))
-        return place(k) < place(j) && grantable(c, prepare, NULL) && !coord_cleared_by(c, k);
-    return has_work(c, k) && k->n_ready > enough && has_grantable(c, k);
-}
-
-uint64_t coord_turn_behind(const struct sl_coord *c, const struct job *j)
-{
-    uint32_t workers = 0;
-
-    if (!is_preparing(j) || sweep_begun(c, j))
-        return 0;
-    for (uint32_t i = 0; i < c->n_workers; i++)
-        workers += c->workers[i]->peer && !c->workers[i]->draining;
-    for (uint32_t i = 0; i < c->n_jobs; i++) {
-        const struct job *k = c->jobs[i];
-
-        if (!same_stream(k, j) && k->priority == j->priority && strcmp(k->user, j->user) == 0 && started(k) &&
-            goes_before(c, k, j, ENOUGH_AHEAD * workers))
-            return k->id;
-    }
-    return 0;
 }
 
 /* The special task that is next, or 0. */
@@ -163,18 +46,18 @@ static uint32_t next_special(const struct sl_coord *c, struct job *j, const stru
     default:
         return 0;
     }
-    if (!task || !grantable(c, coord_task(j, task), w))
+    if (!task || !coord_grantable(c, coord_task(j, task), w))
         return 0;
     return task == SL_TASK_PREPARE && (coord_cleared_by(c, j) || coord_turn_behind(c, j)) ? 0 : task;
 }
 
 bool coord_runnable(const struct sl_coord *c, const struct job *j)
 {
-    if (!started(j))
+    if (!coord_started(j))
         return false;
     if (next_special(c, (struct job *)(uintptr_t)j, NULL))
         return true;
-    return has_work(c, j) && has_grantable(c, j);
+    return coord_has_work(c, j) && coord_has_grantable(c, j);
 }
 
 /* First grantable task of a shard at or after `from`, skipping `skip` of them; -1: none. */
@@ -186,7 +69,7 @@ static int64_t in_shard(const struct sl_coord *c, const struct job *j, uint32_t 
     if (sh->ready == 0)
         return -1;
     for (uint32_t i = from > sh->first ? from : sh->first; i < sh->first + sh->n; i++)
-        if (grantable(c, &j->tasks[i], w) && skip-- == 0)
+        if (coord_grantable(c, &j->tasks[i], w) && skip-- == 0)
             return i;
     return -1;
 }
@@ -199,7 +82,7 @@ static int64_t largest(const struct sl_coord *c, const struct job *j, const stru
         for (uint32_t i = 0; j->shards[s].ready && i < j->shards[s].n; i++) {
             uint32_t t = j->shards[s].first + i;
 
-            if (grantable(c, &j->tasks[t], w) && (best < 0 || j->tasks[t].src > j->tasks[best].src))
+            if (coord_grantable(c, &j->tasks[t], w) && (best < 0 || j->tasks[t].src > j->tasks[best].src))
                 best = t;
         }
     return best;
@@ -226,9 +109,9 @@ static int64_t pick_task(const struct sl_coord *c, struct job *j, const struct w
 
     if (special)
         return special;
-    if (!has_work(c, j))
+    if (!coord_has_work(c, j))
         return -1;
-    if (j->n_ready <= ENOUGH_AHEAD * workers)
+    if (j->n_ready <= COORD_ENOUGH_AHEAD * workers)
         return largest(c, j, w);
     if (w->last_job == j->id && w->last_task < j->n_tasks) {
         uint32_t s = j->tasks[w->last_task].shard;
@@ -265,7 +148,7 @@ static struct job *pick(const struct sl_coord *c, const struct worker *w, uint32
     for (uint32_t i = 0; i < c->n_jobs; i++) {
         struct job *j = c->jobs[i];
 
-        if ((best && share(c, j) >= share(c, best)) || !started(j))
+        if ((best && share(c, j) >= share(c, best)) || !coord_started(j))
             continue;
         t = pick_task(c, j, w, workers);
         if (t >= 0) {
@@ -294,7 +177,7 @@ static bool twin(const struct sl_coord *c, const struct worker *w, const struct 
                  uint32_t task)
 {
     return k != j && k->group == j->group && k->state == SL_JOB_RUNNING && k->n_tasks == j->n_tasks &&
-           k->tasks[task].src == j->tasks[task].src && started(k) && grantable(c, &k->tasks[task], w);
+           k->tasks[task].src == j->tasks[task].src && coord_started(k) && coord_grantable(c, &k->tasks[task], w);
 }
 
 static int lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, uint32_t with,

@@ -72,6 +72,7 @@ static int find_worker(struct sl_coord *c, const struct sl_peer *from, const cJS
     w->seen_ms = w->progress_ms = c->now.boot_ms;
     w->want = w->n_specs = 0;
     w->draining = w->silent = false;
+    coord_turns_changed(c);
     *out = w;
     return 0;
 }
@@ -214,6 +215,7 @@ static void backoff(struct sl_coord *c, struct task *t, const struct worker *w)
 
     t->not_before_ms = c->now.boot_ms + (wait < BACKOFF_MAX_MS ? wait : BACKOFF_MAX_MS);
     t->avoid = sl_xxh64(w->name, strlen(w->name));
+    coord_turns_changed(c);
 }
 
 /* A failure of a task that the worker holds. */

@@ -55,6 +55,7 @@ void coord_drop_session(struct sl_coord *c, struct session *s)
 {
     if (s->worker && s->worker->peer == s->peer) {
         s->worker->peer = 0;
+        coord_turns_changed(c);
         s->worker->want = 0;
         s->worker->n_specs = 0;
         s->worker->rate = 0;
@@ -287,6 +288,7 @@ void sl_coord_close(struct sl_coord *c)
         return;
     sl_committer_close(c->committer);
     coord_forget_jobs(c);
+    coord_turns_free(c);
     coord_drop_waiting(c);
     coord_drop_deferred(c);
     for (uint32_t i = 0; i < c->n_sessions; i++)

@@ -116,6 +116,7 @@ void sl_coord_gone(struct sl_coord *c, uint64_t peer);
  * sl_coord_settle that succeeded. */
 void sl_coord_say_bye(struct sl_coord *c, const char *text);
 
+/* Effect: *out = what /metrics shows of jobs, tasks, workers and GPUs now. */
 void sl_coord_stats(const struct sl_coord *c, struct sl_coord_stats *out);
 
 #endif

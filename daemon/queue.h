@@ -26,6 +26,7 @@ enum sl_job_state {
     SL_JOB_INTERRUPTED,
     SL_JOB_STATES
 };
+/* "queued", "running" ...: the names of PROTOCOL.md. */
 const char *sl_job_state_name(enum sl_job_state s);
 /* Returns the state, or -1. */
 int sl_job_state_by_name(const char *name);
@@ -188,6 +189,8 @@ int sl_queue_forget(struct sl_queue *q, uint64_t job, struct sl_error *e) SL_MUS
 /* ---- tasks. Those that return 1 did it; 0 says that the lease is stale, and
  * that nothing was changed. */
 
+/* Effect: calls fn for each task of the job, in order of number; the row is valid during the call. fn
+ * ends it with a result other than 0. Returns that, or 0. Errors: SL_EFAIL. */
 int sl_queue_each_task(struct sl_queue *q, uint64_t job,
                        int (*fn)(void *user, const struct sl_task_row *row), void *user,
                        struct sl_error *e) SL_MUST_USE;

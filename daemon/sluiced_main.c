@@ -1,6 +1,7 @@
 /* sluiced: the coordinator. */
 #include "daemon/serve.h"
 #include "proto/config_options.h"
+#include "proto/open_files.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -68,6 +69,7 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
     if (o.metrics_address && strcmp(o.metrics_address, "off") == 0)
         o.metrics_address = NULL;
     o.metrics_remote = sl_config_number(c, SL_CONFIG_METRICS_REMOTE) != 0;
+    sl_open_files_allow();
     umask(077);
     sl_log_say(&log, SL_LOG_NOTICE, "started", "sluiced %s, state in %s", SLUICE_VERSION, o.state_dir);
     rc = sl_serve(&o, e);

@@ -183,17 +183,29 @@ static int read_rope(struct sl_params *p, struct sl_error *e)
 static const struct sl_arch *const archs[] = {&sl_arch_deepseek2, &sl_arch_qwen2, &sl_arch_llama};
 #define N_ARCHS (sizeof archs / sizeof *archs)
 
+/* What a class of DeepSeek's has that no table here describes; llama.cpp has an architecture of
+ * its own for it. */
+static const struct { const char *class, *what; } others[] = {
+    {"DeepseekV32ForCausalLM", " (DeepSeek-V3.2): its sparse attention has an indexer in each layer "
+                               "(self_attn.indexer.*), and it keeps the layer for multi-token prediction"},
+};
+
 static int unsupported(const char *class, struct sl_error *e)
 {
+    const char *what = "";
     char list[256];
     size_t at = 0;
+
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (strcmp(class, others[i].class) == 0)
+            what = others[i].what;
 
     list[0] = '\0';
     for (size_t a = 0; a < N_ARCHS; a++)
         for (const char *const *c = archs[a]->classes; *c && at < sizeof list; c++)
             at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", at ? ", " : "", *c);
-    return sl_fail(e, SL_EUNSUPPORTED, "config.json: architecture '%.100s' is not supported; "
-                   "supported: %s", class, list);
+    return sl_fail(e, SL_EUNSUPPORTED, "config.json: architecture '%.100s' is not supported%s; "
+                   "supported: %s", class, what, list);
 }
 
 static int find_arch(struct sl_params *p, struct sl_error *e)

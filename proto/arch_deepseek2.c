@@ -1,4 +1,4 @@
-/* DeepSeek V2, V3, R1 and models of their form: multi-head latent attention
+/* DeepSeek V2, V3, R1, Kimi-K2 and models of their form: multi-head latent attention
  * and many experts. In the MLA layout kv_b_proj becomes two tensors, and the
  * metadata tell of attention with one compressed key-value head. */
 #include "proto/arch_table.h"
@@ -96,6 +96,15 @@ static const struct sl_field fields[] = {
     {SL_N_NONE, NULL, 0, false, 0, 0, 0},
 };
 
+/* The converter reads config.json through the configuration class that model_type names, and as
+ * it stands where the library has none of this name, as for "kimi_k2". */
+static bool has_class(const struct sl_params *p)
+{
+    const char *type = sl_config_str(p->config, "model_type");
+
+    return !type || strcmp(type, "deepseek_v2") == 0 || strcmp(type, "deepseek_v3") == 0;
+}
+
 /* What the configuration classes take for an entry that is not there at all;
  * null means that the model does without. NAN: so does the class. */
 static void take_class_defaults(struct sl_params *p)
@@ -132,6 +141,11 @@ static int derive_experts(struct sl_params *p, struct sl_error *e)
 {
     const struct sl_number *n = p->num;
 
+    if (!n[SL_N_EXPERT].have && has_class(p) &&
+        !cJSON_GetObjectItemCaseSensitive(p->config, "n_routed_experts"))
+        return sl_fail(e, SL_ESOURCE, "config.json has no \"n_routed_experts\": the class of %s takes %d "
+                       "experts then; a model without experts has null there", p->hf_class,
+                       strcmp(p->hf_class, "DeepseekV3ForCausalLM") == 0 ? 256 : 64);
     if (!n[SL_N_DENSE].have)
         sl_num_set(p, SL_N_DENSE, n[SL_N_EXPERT].have ? 0 : n[SL_N_LAYER].u);
     if (n[SL_N_DENSE].u > n[SL_N_LAYER].u)
@@ -185,6 +199,8 @@ static int derive_attention(struct sl_params *p, struct sl_error *e)
     uint64_t heads = n[SL_N_HEAD].u, nope = n[SL_N_NOPE].u, rope = n[SL_N_ROPE_DIM].u;
     uint64_t lora = n[SL_N_KV_LORA].u, v = n[SL_N_V_DIM].u;
     bool mla = p->layout == SL_LAYOUT_MLA;
+    /* Classes have a head_dim, for which the converter writes the keys earlier. */
+    bool late = !has_class(p) && !cJSON_GetObjectItemCaseSensitive(p->config, "head_dim");
 
     if (n[SL_N_HEAD_KV_SRC].have && n[SL_N_HEAD_KV_SRC].u != heads)
         return sl_fail(e, SL_ESOURCE, "config.json: \"num_key_value_heads\" is %u: with latent "
@@ -193,8 +209,8 @@ static int derive_attention(struct sl_params *p, struct sl_error *e)
     p->when |= n[SL_N_Q_LORA].have ? SL_W_QLORA : SL_W_NOQLORA;
     p->when |= mla ? SL_W_MLA : SL_W_LEGACY;
     sl_num_set(p, SL_N_HEAD_KV, mla ? 1 : heads);
-    sl_num_set(p, SL_N_KEY_LEN, mla ? lora + rope : nope + rope);
-    sl_num_set(p, SL_N_VALUE_LEN, mla ? lora : v);
+    sl_num_set(p, late ? SL_N_KEY_LEN_LATE : SL_N_KEY_LEN, mla ? lora + rope : nope + rope);
+    sl_num_set(p, late ? SL_N_VALUE_LEN_LATE : SL_N_VALUE_LEN, mla ? lora : v);
     if (mla) {
         sl_num_set(p, SL_N_KEY_LEN_MLA, nope + rope);
         sl_num_set(p, SL_N_VALUE_LEN_MLA, v);
@@ -209,7 +225,8 @@ static int derive(struct sl_params *p, struct sl_error *e)
 {
     double mscale = NAN;
 
-    take_class_defaults(p);
+    if (has_class(p))
+        take_class_defaults(p);
     SL_TRY(derive_attention(p, e));
     SL_TRY(derive_experts(p, e));
     SL_TRY(derive_routing(p, e));

@@ -41,6 +41,8 @@ static const struct key_tmpl keys[] = {
     {"vocab_size", SL_KV_U32, SL_N_VOCAB_KEY},
     {"attention.q_lora_rank", SL_KV_U32, SL_N_Q_LORA},
     {"attention.kv_lora_rank", SL_KV_U32, SL_N_KV_LORA},
+    {"attention.key_length", SL_KV_U32, SL_N_KEY_LEN_LATE},
+    {"attention.value_length", SL_KV_U32, SL_N_VALUE_LEN_LATE},
     {"attention.key_length_mla", SL_KV_U32, SL_N_KEY_LEN_MLA},
     {"attention.value_length_mla", SL_KV_U32, SL_N_VALUE_LEN_MLA},
     {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF},

@@ -65,6 +65,26 @@ static void put_utf8(const unsigned char *bytes, size_t n, char *to)
     *to = '\0';
 }
 
+size_t sl_byte_level_encode(const uint8_t *bytes, size_t n, char *to)
+{
+    size_t at = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        unsigned c = bytes[i];
+
+        if (!is_itself(c)) {
+            c = 0x100;
+            for (unsigned b = 0; b < bytes[i]; b++)
+                c += !is_itself(b);
+        }
+        if (c >= 0x80)
+            to[at++] = (char)(0xc0 | c >> 6);
+        to[at++] = (char)(c < 0x80 ? c : 0x80 | (c & 0x3f));
+    }
+    to[at] = '\0';
+    return at;
+}
+
 bool sl_byte_level_decode(const char *text, char **out)
 {
     const unsigned char *s = (const unsigned char *)text;

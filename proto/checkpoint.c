@@ -140,6 +140,25 @@ static int read_block_size(struct sl_checkpoint *ck, struct sl_error *e)
     return 0;
 }
 
+/* Weights that compressed-tensors packs, as the 4-bit integers of Kimi-K2-Thinking, have tensors of
+ * other names: said here, before those are taken for damage. */
+static int check_packing(const struct sl_checkpoint *ck, struct sl_error *e)
+{
+    static const char *const plain[] = {"float-quantized", "naive-quantized", "dense"};
+    const cJSON *q = cJSON_GetObjectItemCaseSensitive(ck->config, "quantization_config");
+    const cJSON *method = cJSON_GetObjectItemCaseSensitive(q, "quant_method");
+    const cJSON *format = cJSON_GetObjectItemCaseSensitive(q, "format");
+
+    if (!cJSON_IsString(method) || strcmp(method->valuestring, "compressed-tensors") != 0 || !cJSON_IsString(format))
+        return 0;
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+        if (strcmp(format->valuestring, plain[i]) == 0)
+            return 0;
+    return sl_fail(e, SL_EUNSUPPORTED, "config.json: the weights are packed by quant_method 'compressed-tensors', "
+                   "format '%.60s', and only FP8 or unquantized weights are supported: give an FP8 or BF16 "
+                   "checkpoint of the model", format->valuestring);
+}
+
 static int take_config(struct sl_checkpoint *ck, int fd, const char *label, struct sl_error *e)
 {
     int rc = sl_json_read_fd(fd, label, CONFIG_MAX_BYTES, &ck->config, e);
@@ -150,8 +169,8 @@ static int take_config(struct sl_checkpoint *ck, int fd, const char *label, stru
         return sl_fail(e, SL_ESOURCE, "%s: expected a JSON object", label);
     rc = read_block_size(ck, e);
     if (rc < 0)
-        sl_fail_context(e, "%s", label);
-    return rc;
+        return sl_fail_context(e, "%s", label);
+    return check_packing(ck, e);
 }
 
 static int read_config(struct sl_checkpoint *ck, const char *dir, bool required, struct sl_error *e)
@@ -311,7 +330,8 @@ static int open_any(struct sl_checkpoint *ck, const char *path, struct sl_error 
     struct stat st;
 
     if (stat(path, &st) < 0)
-        return sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
+        return sl_fail(e, SL_ESOURCE, "%s: %s; expected a checkpoint's folder, a .safetensors or a .gguf file", path,
+                       strerror(errno));
     if (S_ISDIR(st.st_mode)) {
         SL_TRY(keep_dir(ck, path, strlen(path), e));
         SL_TRY(read_config(ck, ck->dir, true, e));

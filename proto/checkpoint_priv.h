@@ -20,6 +20,7 @@ struct sl_ck_priv {
     uint8_t *role;                /* enum sl_src_role of each tensor */
 };
 
+/* The reader's own part of a checkpoint, borrowed. */
 static inline struct sl_ck_priv *sl_ck_priv(const struct sl_checkpoint *ck)
 {
     return ck->priv;

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <time.h>
 
+/* Milliseconds of this clock. */
 static inline uint64_t sl_clock_ms(clockid_t clock)
 {
     struct timespec t = {0, 0};

@@ -15,11 +15,13 @@ struct sl_cursor {
     uint64_t len;
 };
 
+/* A cursor at the begin of len bytes, which stay the caller's. */
 static inline struct sl_cursor sl_cursor(const void *base, uint64_t len)
 {
     return (struct sl_cursor){.base = base, .at = 0, .len = len};
 }
 
+/* Bytes from the cursor to the end. */
 static inline uint64_t sl_cursor_left(const struct sl_cursor *c)
 {
     return c->len - c->at;
@@ -35,6 +37,7 @@ static inline bool sl_cursor_bytes(struct sl_cursor *c, uint64_t n, const uint8_
     return true;
 }
 
+/* The next n bytes, copied to `to`. */
 static inline bool sl_cursor_copy(struct sl_cursor *c, void *to, uint64_t n)
 {
     const uint8_t *p;
@@ -60,6 +63,7 @@ static inline bool sl_cursor_uint(struct sl_cursor *c, uint32_t n, uint64_t *v)
     return true;
 }
 
+/* The next integer, little-endian; the same with 16, 32 and 64 bits below. */
 static inline bool sl_cursor_u8(struct sl_cursor *c, uint8_t *v)
 {
     return sl_cursor_copy(c, v, 1);
@@ -90,6 +94,7 @@ static inline bool sl_cursor_u64(struct sl_cursor *c, uint64_t *v)
     return sl_cursor_uint(c, 8, v);
 }
 
+/* *sum = a + b, if that fits. */
 static inline bool sl_add_u64(uint64_t a, uint64_t b, uint64_t *sum)
 {
     uint64_t x;
@@ -100,6 +105,7 @@ static inline bool sl_add_u64(uint64_t a, uint64_t b, uint64_t *sum)
     return true;
 }
 
+/* *product = a * b, if that fits. */
 static inline bool sl_mul_u64(uint64_t a, uint64_t b, uint64_t *product)
 {
     uint64_t x;

@@ -32,14 +32,15 @@ struct sl_kv {
 };
 
 /* An ordered list of key-values. Setting a key that exists removes it and
- * appends it at the end, as ggml's gguf_set_val does. All setters copy and
- * return 0 or SL_EFAIL (out of memory). */
+ * appends it at the end, as ggml's gguf_set_val does. Setters copy what they are given. */
 struct sl_kvs {
     struct sl_kv *kv;
     uint64_t n, cap;
 };
 
+/* Frees what the list holds, not the list itself; it is empty afterwards. */
 void sl_kvs_free(struct sl_kvs *kvs);
+/* Effect: one key of that type. Errors: SL_EFAIL (memory), as all setters below. */
 int sl_kvs_set_u16(struct sl_kvs *kvs, const char *key, uint16_t v) SL_MUST_USE;
 int sl_kvs_set_u32(struct sl_kvs *kvs, const char *key, uint32_t v) SL_MUST_USE;
 int sl_kvs_set_i32(struct sl_kvs *kvs, const char *key, int32_t v) SL_MUST_USE;
@@ -52,18 +53,15 @@ int sl_kvs_set_arr(struct sl_kvs *kvs, const char *key, enum sl_gguf_type elem, 
                    uint64_t n) SL_MUST_USE;
 int sl_kvs_set_strs(struct sl_kvs *kvs, const char *key, const char *const *v, uint64_t n)
     SL_MUST_USE;
-/* Any scalar of the given type from its memory; a copy of another kv. */
-int sl_kvs_set_raw(struct sl_kvs *kvs, const char *key, enum sl_gguf_type type, const void *v)
-    SL_MUST_USE;
+/* A copy of another kv. */
 int sl_kvs_copy(struct sl_kvs *kvs, const struct sl_kv *from) SL_MUST_USE;
+/* Effect: removes the key, if it is there. */
 void sl_kvs_remove(struct sl_kvs *kvs, const char *key);
 /* Returns the kv or NULL. The typed getters return whether the key exists with
  * exactly that type. */
 const struct sl_kv *sl_kvs_find(const struct sl_kvs *kvs, const char *key);
 bool sl_kvs_get_u32(const struct sl_kvs *kvs, const char *key, uint32_t *v);
 bool sl_kvs_get_u16(const struct sl_kvs *kvs, const char *key, uint16_t *v);
-bool sl_kvs_get_f32(const struct sl_kvs *kvs, const char *key, float *v);
-bool sl_kvs_get_bool(const struct sl_kvs *kvs, const char *key, bool *v);
 bool sl_kvs_get_str(const struct sl_kvs *kvs, const char *key, const char **v);
 /* Any integer type that fits, as u64 (head_count may be an array: its first). */
 bool sl_kvs_get_uint(const struct sl_kvs *kvs, const char *key, uint64_t *v);
@@ -104,8 +102,6 @@ struct sl_gguf {
  * SL_EUNSUPPORTED for another version, byte order or tensor type. */
 int sl_gguf_open(const char *path, struct sl_gguf **out, struct sl_error *e) SL_MUST_USE;
 void sl_gguf_close(struct sl_gguf *g);
-/* Returns the tensor's index in g->tensors or -1. */
-int64_t sl_gguf_find(const struct sl_gguf *g, const char *name);
 
 /* Returns ggml's count of dimensions, which llama-quantize writes: 1, or up to the last
  * that is not 1. */

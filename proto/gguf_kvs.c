@@ -184,13 +184,6 @@ int sl_kvs_set_strs(struct sl_kvs *kvs, const char *key, const char *const *v, u
     return set_strings(kvs, key, SL_KV_ARR, v, NULL, n);
 }
 
-int sl_kvs_set_raw(struct sl_kvs *kvs, const char *key, enum sl_gguf_type type, const void *v)
-{
-    if (type == SL_KV_STR)
-        return sl_kvs_set_str(kvs, key, v);
-    return set_numbers(kvs, key, type, type, v, 1);
-}
-
 int sl_kvs_copy(struct sl_kvs *kvs, const struct sl_kv *from)
 {
     if (from->elem == SL_KV_STR)
@@ -217,21 +210,6 @@ bool sl_kvs_get_u32(const struct sl_kvs *kvs, const char *key, uint32_t *v)
 bool sl_kvs_get_u16(const struct sl_kvs *kvs, const char *key, uint16_t *v)
 {
     return get_scalar(kvs, key, SL_KV_U16, v);
-}
-
-bool sl_kvs_get_f32(const struct sl_kvs *kvs, const char *key, float *v)
-{
-    return get_scalar(kvs, key, SL_KV_F32, v);
-}
-
-bool sl_kvs_get_bool(const struct sl_kvs *kvs, const char *key, bool *v)
-{
-    uint8_t byte;
-
-    if (!get_scalar(kvs, key, SL_KV_BOOL, &byte))
-        return false;
-    *v = byte != 0;
-    return true;
 }
 
 bool sl_kvs_get_str(const struct sl_kvs *kvs, const char *key, const char **v)

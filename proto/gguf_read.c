@@ -488,10 +488,3 @@ void sl_gguf_close(struct sl_gguf *g)
     free(g);
 }
 
-int64_t sl_gguf_find(const struct sl_gguf *g, const char *name)
-{
-    for (uint64_t i = 0; i < g->n_tensors; i++)
-        if (strcmp(g->tensors[i].name, name) == 0)
-            return (int64_t)i;
-    return -1;
-}

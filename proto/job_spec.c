@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int out_of_memory(struct sl_error *e)
 {
@@ -16,8 +17,8 @@ static int out_of_memory(struct sl_error *e)
 
 /* ---- texts of options */
 
-int sl_parse_override(const char *origin, const char *pattern, const char *type,
-                      struct sl_type_override *out, struct sl_error *e)
+static int parse_override(const char *origin, const char *pattern, const char *type,
+                          struct sl_type_override *out, struct sl_error *e)
 {
     char *copy;
 
@@ -41,7 +42,7 @@ int sl_job_add_override(struct sl_job_plan *j, const char *origin, const char *p
     if (!p)
         return out_of_memory(e);
     j->overrides = p;
-    SL_TRY(sl_parse_override(origin, pattern, type, &p[j->n_overrides], e));
+    SL_TRY(parse_override(origin, pattern, type, &p[j->n_overrides], e));
     j->n_overrides++;
     return 0;
 }
@@ -162,6 +163,9 @@ int sl_job_imatrix_open(const struct sl_job_options *o, struct sl_imatrix **out,
     *out = NULL;
     if (o->n_include_weights && o->n_exclude_weights)
         return sl_fail(e, SL_EUSAGE, "--include-weights and --exclude-weights cannot be used together");
+    if (access(o->imatrix, R_OK) != 0)
+        return sl_fail(e, SL_ESOURCE, "--imatrix %s: %s; expected llama-imatrix's file, or the word synthetic", o->imatrix,
+                       strerror(errno));
     SL_TRY(sl_imatrix_open(o->imatrix, &im, e));
     if (n)
         rc = sl_imatrix_filter(im, keep ? o->include_weights : o->exclude_weights, n, keep, e);

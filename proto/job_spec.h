@@ -88,8 +88,6 @@ int sl_job_imatrix_open(const struct sl_job_options *o, struct sl_imatrix **out,
  * to j->overrides; the pattern is lower-cased, as llama-quantize does. */
 int sl_job_add_override(struct sl_job_plan *j, const char *origin, const char *pattern,
                         const char *type, struct sl_error *e) SL_MUST_USE;
-int sl_parse_override(const char *origin, const char *pattern, const char *type,
-                      struct sl_type_override *out, struct sl_error *e) SL_MUST_USE;
 int sl_parse_override_kv(struct sl_kvs *kvs, const char *text, struct sl_error *e) SL_MUST_USE;
 
 #endif

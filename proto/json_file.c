@@ -303,18 +303,6 @@ int sl_json_read_fd(int fd, const char *label, size_t max_bytes, struct cJSON **
     return rc;
 }
 
-int sl_json_file(const char *path, const char *expected, size_t max_bytes, struct cJSON **out,
-                 struct sl_error *e)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), rc;
-
-    if (fd < 0)
-        return sl_fail(e, SL_ESOURCE, "%s: %s (expected %s)", path, strerror(errno), expected);
-    rc = sl_json_read_fd(fd, path, max_bytes, out, e);
-    close(fd);
-    return rc;
-}
-
 bool sl_json_uint(const struct cJSON *item, uint64_t max, uint64_t *v)
 {
     double d;

@@ -32,11 +32,6 @@ int sl_json_parse(const char *label, const char *text, size_t len, size_t *odd_n
 int sl_json_read_fd(int fd, const char *label, size_t max_bytes, struct cJSON **out,
                     struct sl_error *e) SL_MUST_USE;
 
-/* Effect: the same for a path; `expected` says in errors what the file should
- * be ("config.json of the model"). */
-int sl_json_file(const char *path, const char *expected, size_t max_bytes, struct cJSON **out,
-                 struct sl_error *e) SL_MUST_USE;
-
 /* Returns whether item is a number that is an integer from 0 to max (max is
  * at most SL_JSON_EXACT), in *v. item may be NULL. */
 bool sl_json_uint(const struct cJSON *item, uint64_t max, uint64_t *v);

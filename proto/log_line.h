@@ -39,6 +39,7 @@ struct sl_log_fields {
     const char *text;           /* NULL or "": none */
 };
 
+/* "error", "warning", "notice", "info", "debug". */
 const char *sl_log_level_name(enum sl_log_level l);
 
 /* Effect: fills *l. auto becomes journal where fd is the journal's stream

@@ -28,6 +28,8 @@ struct sl_mixture_pass {
     uint64_t n_attn_v, i_attn_v, i_ffn_down, i_ffn_gate, i_ffn_up;
 };
 
+/* Effect: *p = a pass that has asked for no tensor yet. x and m must outlive it. rules_2025: those
+ * of February 2025. output_type is -1, until the caller sets it. */
 void sl_mixture_begin(struct sl_mixture_pass *p, const struct sl_mixture *x,
                       const struct sl_model *m, bool has_imatrix, bool rules_2025);
 

@@ -349,7 +349,8 @@ static int set_keys(struct sl_model *m, const struct sl_params *p, const struct 
     SL_TRY(sl_metadata_general(&in, &m->kvs, &m->base_name, &m->model_name, e));
     SL_TRY(sl_arch_keys(p, &m->kvs, e));
     m->no_tokenizer = ck->n_files == 0 || (o && o->tokenizer_optional && ck->dir &&
-                                           !sl_source_exists(ck->dir, "tokenizer.json"));
+                                           !sl_source_exists(ck->dir, "tokenizer.json") &&
+                                           !sl_source_exists(ck->dir, "tiktoken.model"));
     if (m->no_tokenizer)
         return 0;
     return sl_tokenizer_keys(&dir, ck->config, p->arch, m->hp.n_vocab, &m->kvs, e);

@@ -79,7 +79,7 @@ struct sl_model_opts {
     uint32_t n_prune;
     bool keep_order;      /* GGUF sources: tensors in file order, not in llama-quantize's */
     const char *model_name; /* overrides general.name; NULL: found out */
-    bool tokenizer_optional; /* a folder without tokenizer.json gives a model without its keys */
+    bool tokenizer_optional; /* a folder without a tokenizer gives a model without its keys */
 };
 
 /* Effect: builds the model from a checkpoint (safetensors, config alone, or

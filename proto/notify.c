@@ -86,7 +86,7 @@ static int say(const struct sl_notify *n, const char *text, int flags)
 /* "assignments\nSTATUS=line" */
 static const char *with_status(char buf[1024], const char *assignments, const char *status)
 {
-    size_t at = (size_t)snprintf(buf, 1024, "%s%sSTATUS=", assignments, *assignments ? "\n" : "");
+    size_t at = (size_t)snprintf(buf, 1024, "%s\nSTATUS=", assignments);
 
     snprintf(buf + at, 1024 - at, "%s", status);
     for (char *s = buf + at; *s; s++)
@@ -108,14 +108,6 @@ int sl_notify_ready(const struct sl_notify *n, const char *status, struct sl_err
         return sl_fail(e, SL_EFAIL, "systemd cannot be told that this service is ready: %s",
                        strerror(bad));
     return 0;
-}
-
-void sl_notify_status(const struct sl_notify *n, const char *status)
-{
-    char buf[1024];
-
-    if (n->fd >= 0)
-        (void)say(n, with_status(buf, "", status), MSG_DONTWAIT);
 }
 
 void sl_notify_stopping(const struct sl_notify *n, const char *status)

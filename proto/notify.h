@@ -30,7 +30,6 @@ int sl_notify_ready(const struct sl_notify *n, const char *status, struct sl_err
 
 /* The rest is said as far as the socket takes it. A newline in a text is shown
  * as '?': it would begin another assignment. */
-void sl_notify_status(const struct sl_notify *n, const char *status);
 void sl_notify_stopping(const struct sl_notify *n, const char *status);
 
 /* Effect: WATCHDOG=1, at most each third of the watchdog's time. To be called at

@@ -115,19 +115,10 @@ int sl_plan_build(const struct sl_checkpoint *ck, const struct sl_model *m,
     SL_MUST_USE;
 void sl_plan_close(struct sl_plan *p);
 
-/* Returns which part of b differs from a first ("version", "recipe", "options",
- * "source", "metadata"), or NULL when none does. */
-const char *sl_plan_difference(const struct sl_plan_parts *a, const struct sl_plan_parts *b);
-
 /* Writes the first option in which two plans' `options` differ to buf: "--layout
  * (then mla, now legacy)". Values that only hashes stand for are left out.
  * Returns buf, or NULL when the texts are no such lists or are equal. */
 const char *sl_plan_option_difference(const char *then, const char *now, char *buf, size_t cap);
-
-/* Source bytes behind `elems` elements of output tensor t, its share of the
- * scales included. */
-uint64_t sl_plan_src_bytes(const struct sl_checkpoint *ck, const struct sl_model *m,
-                           const struct sl_out_tensor *t, uint64_t elems);
 
 /* Memory at inference, bytes. */
 struct sl_memory {

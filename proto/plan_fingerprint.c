@@ -195,16 +195,3 @@ int sl_plan_fingerprint(const struct sl_plan_input *in, struct sl_plan *p, struc
     sl_hash128_free(d.s);
     return rc < 0 ? sl_fail(e, SL_EFAIL, "out of memory") : 0;
 }
-
-const char *sl_plan_difference(const struct sl_plan_parts *a, const struct sl_plan_parts *b)
-{
-    if (strcmp(a->version, b->version) != 0)
-        return "version";
-    if (strcmp(a->recipe, b->recipe) != 0)
-        return "recipe";
-    if (strcmp(a->options, b->options) != 0)
-        return "options";
-    if (strcmp(a->source, b->source) != 0)
-        return "source";
-    return strcmp(a->result, b->result) != 0 ? "metadata" : NULL;
-}

@@ -34,8 +34,9 @@ static uint64_t scale_bytes(const struct sl_checkpoint *ck, const struct sl_mode
     return ck->tensors[s->scale.tensor].bytes;
 }
 
-uint64_t sl_plan_src_bytes(const struct sl_checkpoint *ck, const struct sl_model *m,
-                           const struct sl_out_tensor *t, uint64_t elems)
+/* Source bytes behind `elems` elements of output tensor t, its share of the scales included. */
+static uint64_t src_bytes_of(const struct sl_checkpoint *ck, const struct sl_model *m,
+                             const struct sl_out_tensor *t, uint64_t elems)
 {
     const struct sl_model_src *s;
     const struct sl_dtype_info *d;
@@ -92,7 +93,7 @@ static int add_piece(struct cutter *c, uint32_t tensor, uint64_t elem0, uint64_t
     }
     p = &c->pieces[c->n++];
     p->item = (struct sl_plan_item){tensor, elem0, elems};
-    p->src_bytes = sl_plan_src_bytes(c->in->ck, c->in->m, t, elems);
+    p->src_bytes = src_bytes_of(c->in->ck, c->in->m, t, elems);
     locate(c, t, p);
     return 0;
 }
@@ -102,7 +103,7 @@ static int add_piece(struct cutter *c, uint32_t tensor, uint64_t elem0, uint64_t
 static int cut_run(struct cutter *c, uint32_t tensor, uint64_t elem0, uint64_t elems,
                    uint64_t grain)
 {
-    uint64_t bytes = sl_plan_src_bytes(c->in->ck, c->in->m, &c->in->m->tensors[tensor], elems);
+    uint64_t bytes = src_bytes_of(c->in->ck, c->in->m, &c->in->m->tensors[tensor], elems);
     uint64_t grains = (elems + grain - 1) / grain;
     uint64_t n = (bytes + c->target - 1) / c->target, per;
 
@@ -132,7 +133,7 @@ static uint64_t row_grain(const struct cutter *c, uint32_t tensor)
     uint64_t cols = t->ne[0], rows = ALIGN_ELEMS / gcd(ALIGN_ELEMS, cols);
     uint64_t more = rows < ALIGN_ROWS ? ALIGN_ROWS : rows;
 
-    if (sl_plan_src_bytes(c->in->ck, c->in->m, t, more * cols) <= c->target / 2)
+    if (src_bytes_of(c->in->ck, c->in->m, t, more * cols) <= c->target / 2)
         rows = more;
     return rows * cols;
 }
@@ -140,7 +141,7 @@ static uint64_t row_grain(const struct cutter *c, uint32_t tensor)
 static int cut_tensor(struct cutter *c, uint32_t tensor)
 {
     const struct sl_out_tensor *t = &c->in->m->tensors[tensor];
-    uint64_t bytes = sl_plan_src_bytes(c->in->ck, c->in->m, t, t->elems);
+    uint64_t bytes = src_bytes_of(c->in->ck, c->in->m, t, t->elems);
     uint64_t per_src = t->n_src ? t->elems / t->n_src : t->elems;
 
     if (bytes <= c->target)
@@ -200,7 +201,7 @@ static uint64_t task_target(const struct sl_plan_input *in)
     uint64_t total = 0, target = in->o->task_bytes;
 
     for (uint32_t i = 0; i < in->m->n_tensors; i++)
-        total += sl_plan_src_bytes(in->ck, in->m, &in->m->tensors[i], in->m->tensors[i].elems);
+        total += src_bytes_of(in->ck, in->m, &in->m->tensors[i], in->m->tensors[i].elems);
     if (target == 0) {
         target = total / WANTED_TASKS < DEFAULT_TASK ? total / WANTED_TASKS : DEFAULT_TASK;
         target = target < LEAST_TASK ? LEAST_TASK : target;

@@ -75,6 +75,7 @@ int sl_recipe_assign(const struct sl_recipe *r, const struct sl_model *m,
                      const struct sl_recipe_opts *o, int *types, uint32_t *n_fallback,
                      struct sl_error *e) SL_MUST_USE;
 
+/* Returns the number of the recipe's rules. */
 uint32_t sl_recipe_rules(const struct sl_recipe *r);
 
 /* Effect: after an assignment with o->used, *out (the caller's, free; NULL: nothing to say) =

@@ -90,16 +90,6 @@ void sl_roots_close(struct sl_roots *r)
     free(r);
 }
 
-unsigned sl_roots_count(const struct sl_roots *r)
-{
-    return r->n;
-}
-
-const char *sl_roots_path(const struct sl_roots *r, unsigned i)
-{
-    return i < r->n ? r->root[i].path : NULL;
-}
-
 /* The part of path below a root's name, "." for the root itself; NULL: not below it. */
 static const char *below(const char *root, const char *path)
 {

@@ -16,8 +16,6 @@ struct sl_roots;
 int sl_roots_open(const char *const *paths, unsigned n, struct sl_roots **out,
                   struct sl_error *e) SL_MUST_USE;
 void sl_roots_close(struct sl_roots *r);
-unsigned sl_roots_count(const struct sl_roots *r);
-const char *sl_roots_path(const struct sl_roots *r, unsigned i);
 
 /* Effect: opens an absolute path below one of the roots. flags as open(2)'s
  * (O_CLOEXEC is added; no O_CREAT). Symlinks are followed as long as they stay

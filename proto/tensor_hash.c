@@ -241,72 +241,6 @@ int sl_gguf_stream(const char *path, const struct sl_gguf *g, const struct sl_st
     return rc;
 }
 
-/* Two hashes run side by side: the tensor's starts anew at each tensor, the
- * total's goes on. */
-struct hash_pass {
-    struct sl_hash *tensor, *total;
-    uint64_t bytes;
-    int (*on_tensor)(void *, uint64_t, uint64_t, const uint8_t *);
-    int (*progress)(void *, uint64_t);
-    void *user;
-};
-
-static int hash_data(void *user, uint64_t index, uint64_t off, const uint8_t *bytes, uint64_t n)
-{
-    struct hash_pass *p = user;
-
-    (void)index;
-    (void)off;
-    p->bytes += n;
-    SL_TRY(sl_hash_update(p->tensor, bytes, n));
-    return sl_hash_update(p->total, bytes, n);
-}
-
-static int hash_tensor(void *user, uint64_t index)
-{
-    struct hash_pass *p = user;
-    uint8_t sha[SL_SHA256_BYTES];
-    uint64_t xxh;
-
-    SL_TRY(sl_hash_final(p->tensor, &xxh, sha));
-    return p->on_tensor ? p->on_tensor(p->user, index, xxh, p->tensor->sha ? sha : NULL) : 0;
-}
-
-static int hash_progress(void *user, uint64_t n)
-{
-    struct hash_pass *p = user;
-
-    return p->progress ? p->progress(p->user, n) : 0;
-}
-
-int sl_gguf_hash(const char *path, const struct sl_gguf *g, bool sha256,
-                 int (*on_tensor)(void *user, uint64_t index, uint64_t xxh64,
-                                  const uint8_t *sha256_or_null),
-                 void *user, struct sl_hash_total *total,
-                 int (*progress)(void *user, uint64_t bytes), struct sl_error *e)
-{
-    struct hash_pass p = {.tensor = sl_hash_new(sha256), .total = sl_hash_new(sha256),
-                          .on_tensor = on_tensor, .progress = progress, .user = user};
-    struct sl_stream_ops ops = {hash_data, hash_tensor, hash_progress, &p};
-    struct sl_hash_total sum = {.has_sha256 = sha256};
-    int rc;
-
-    sl_fail(e, SL_EFAIL, "%s: hashing stopped", path); /* for callbacks that say nothing */
-    if (p.tensor && p.total)
-        rc = sl_gguf_stream(path, g, &ops, e);
-    else
-        rc = sl_fail(e, SL_EFAIL, "%s: out of memory", path);
-    if (rc == 0) {
-        sum.bytes = p.bytes;
-        rc = sl_hash_final(p.total, &sum.xxh64, sum.sha256);
-    }
-    if (rc == 0 && total)
-        *total = sum;
-    sl_hash_free(p.tensor);
-    sl_hash_free(p.total);
-    return rc;
-}
-
 /* Hashes [*at, end) and goes on to `end`. */
 static int hash_to(XXH64_state_t *x, const uint8_t *header, uint64_t *at, uint64_t end)
 {
@@ -386,43 +320,4 @@ int sl_manifest_tensor(FILE *out, const char *file, const char *tensor, uint64_t
 int sl_manifest_file(FILE *out, const char *file, const struct sl_hash_total *total)
 {
     return manifest_lines(out, total->xxh64, total->has_sha256 ? total->sha256 : NULL, file, NULL);
-}
-
-struct manifest_pass {
-    FILE *out;
-    const char *file;
-    const struct sl_gguf *g;
-    int (*progress)(void *, uint64_t);
-    void *user;
-};
-
-static int manifest_on_tensor(void *user, uint64_t index, uint64_t xxh64, const uint8_t *sha256)
-{
-    struct manifest_pass *p = user;
-
-    return sl_manifest_tensor(p->out, p->file, p->g->tensors[index].name, xxh64, sha256);
-}
-
-static int manifest_progress(void *user, uint64_t n)
-{
-    struct manifest_pass *p = user;
-
-    return p->progress ? p->progress(p->user, n) : 0;
-}
-
-int sl_manifest_write(FILE *out, const char *path, const struct sl_gguf *g, bool sha256,
-                      struct sl_hash_total *total, int (*progress)(void *user, uint64_t bytes),
-                      void *user, struct sl_error *e)
-{
-    const char *slash = strrchr(path, '/');
-    struct manifest_pass p = {out, slash ? slash + 1 : path, g, progress, user};
-    struct sl_hash_total sum;
-
-    SL_TRY(sl_gguf_hash(path, g, sha256, manifest_on_tensor, &p, &sum, manifest_progress, e));
-    if (total)
-        *total = sum;
-    if (sl_manifest_file(out, p.file, &sum) < 0 || fflush(out) != 0)
-        return sl_fail(e, SL_EFAIL, "the manifest of %s cannot be written: %s", path,
-                       strerror(errno));
-    return 0;
 }

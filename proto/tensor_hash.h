@@ -62,16 +62,6 @@ struct sl_hash_total {
     uint64_t bytes; /* tensor bytes */
 };
 
-/* Effect: sl_gguf_stream with hashes: on_tensor gets each tensor's XXH64 and,
- * when sha256 is set, its SHA-256 (else NULL), in tensor-info order; *total
- * (may be NULL) the whole file's. on_tensor and progress may be NULL. Errors:
- * as sl_gguf_stream. */
-int sl_gguf_hash(const char *path, const struct sl_gguf *g, bool sha256,
-                 int (*on_tensor)(void *user, uint64_t index, uint64_t xxh64,
-                                  const uint8_t *sha256_or_null),
-                 void *user, struct sl_hash_total *total,
-                 int (*progress)(void *user, uint64_t bytes), struct sl_error *e) SL_MUST_USE;
-
 /* Effect: XXH64 of a header (its padding included) with the two checksum values
  * taken as zero: 8 bytes at off_sum_header, 8 * n_tensors bytes at
  * off_sum_tensors (places as sl_gguf_value_offset gives them). Errors: SL_EFAIL
@@ -88,12 +78,5 @@ int sl_gguf_header_checksum(const uint8_t *header, uint64_t len, uint64_t off_su
 int sl_manifest_tensor(FILE *out, const char *file, const char *tensor, uint64_t xxh64,
                        const uint8_t *sha256_or_null) SL_MUST_USE;
 int sl_manifest_file(FILE *out, const char *file, const struct sl_hash_total *total) SL_MUST_USE;
-
-/* Effect: hashes the file at path and writes its whole manifest, with the
- * path's base name. total and progress as in sl_gguf_hash. */
-int sl_manifest_write(FILE *out, const char *path, const struct sl_gguf *g, bool sha256,
-                      struct sl_hash_total *total,
-                      int (*progress)(void *user, uint64_t bytes), void *user,
-                      struct sl_error *e) SL_MUST_USE;
 
 #endif

@@ -535,14 +535,14 @@ int sl_tokenizer_keys(const struct sl_source_dir *dir, const cJSON *config,
     if (!dir->path)
         return sl_fail(e, SL_ESOURCE, "the checkpoint has no folder with a tokenizer.json");
     rc = read_json(dir, "tokenizer.json", &tokenizer, e);
-    if (rc == 0 && !tokenizer && sl_source_exists(dir->path, "tiktoken.model"))
-        rc = sl_fail(e, SL_EUNSUPPORTED, "the checkpoint has a tiktoken tokenizer (tiktoken.model); "
-                     "supported: byte-level BPE in a tokenizer.json");
-    else if (rc == 0 && !tokenizer)
+    if (rc == 0 && !tokenizer && !sl_source_exists(dir->path, "tiktoken.model"))
         rc = sl_fail(e, SL_ESOURCE, "%s: tokenizer.json is missing; download it beside config.json",
                      dir->path);
     rc = rc < 0 ? rc : read_json(dir, "tokenizer_config.json", &tokenizer_config, e);
-    rc = rc < 0 ? rc : set_all(dir, tokenizer, tokenizer_config, config, arch, n_vocab, kvs, e);
+    if (rc == 0)
+        rc = sl_tokenizer_is_tiktoken(dir, tokenizer, tokenizer_config)
+                 ? sl_tokenizer_tiktoken(dir, tokenizer, tokenizer_config, config, n_vocab, kvs, e)
+                 : set_all(dir, tokenizer, tokenizer_config, config, arch, n_vocab, kvs, e);
     cJSON_Delete(tokenizer);
     cJSON_Delete(tokenizer_config);
     return rc;

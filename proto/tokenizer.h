@@ -11,7 +11,7 @@ struct cJSON;
 struct sl_arch;
 
 /* Effect: appends the tokenizer.* keys that the converter of August 2026 writes,
- * in its order, from tokenizer.json, tokenizer_config.json, merges.txt, chat
+ * in its order, from tokenizer.json (without one: tiktoken.model), tokenizer_config.json, merges.txt, chat
  * template files and config. n_vocab = entries of the token list; ids without
  * a token are filled as it fills them. Added tokens have the ids that the tokenizers library
  * gives them, which closes gaps in those of tokenizer.json; but where model.vocab itself has
@@ -40,6 +40,21 @@ int sl_tokenizer_special(const struct sl_source_dir *dir, const struct cJSON *to
                          const struct cJSON *tokenizer_config, const struct cJSON *config,
                          uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
+/* Effect: appends the same keys as sl_tokenizer_keys from tiktoken.model and tokenizer_config.json
+ * (may be NULL), as Kimi-K2 ships them: ordinary tokens are the file's, the 258 ids behind them
+ * are special, and have the names of added_tokens_decoder or one that says that they are
+ * reserved. tokenizer = a tokenizer.json beside it, for ids of special tokens alone, or NULL.
+ * Errors: SL_ESOURCE (a damaged file, names of special tokens missing), SL_EUNSUPPORTED
+ * (another model's tokenizer in such a file). */
+int sl_tokenizer_tiktoken(const struct sl_source_dir *dir, const struct cJSON *tokenizer,
+                          const struct cJSON *tokenizer_config, const struct cJSON *config,
+                          uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
+
+/* Returns whether dir has a tiktoken.model that the converter takes: where there is no
+ * tokenizer.json, or tokenizer_config.json names Kimi-K2's own class. */
+bool sl_tokenizer_is_tiktoken(const struct sl_source_dir *dir, const struct cJSON *tokenizer,
+                              const struct cJSON *tokenizer_config);
+
 /* Effect: appends the chat templates: tokenizer_config.json's (config), else those of
  * chat_template.jinja and additional_chat_templates/NAME.jinja, else chat_template.json's. */
 int sl_tokenizer_chat(const struct sl_source_dir *dir, const struct cJSON *config, struct sl_kvs *kvs,
@@ -50,6 +65,10 @@ int sl_tokenizer_chat(const struct sl_source_dir *dir, const struct cJSON *confi
  * *out malloc'ed, NULL when memory is out. Returns false when text has other
  * characters, or is the same in both. */
 bool sl_byte_level_decode(const char *text, char **out);
+
+/* Effect: n bytes in the byte-level alphabet, NUL-terminated, into to (2 n + 1 bytes). Returns
+ * the length. */
+size_t sl_byte_level_encode(const uint8_t *bytes, size_t n, char *to);
 
 /* Returns the text of a special token of tokenizer_config.json: a string, or an
  * object with "content"; else NULL. */

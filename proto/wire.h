@@ -79,6 +79,7 @@ struct sl_message {
     unsigned n_fields;
 };
 
+/* The form of a message: name, who sends it, its fields. */
 const struct sl_message *sl_message(enum sl_message_id id);
 /* The i-th record, NULL past the last. */
 const struct sl_record *sl_record(unsigned i);

@@ -73,14 +73,6 @@ static void read_claim(const struct output *o, bool ending, struct claim *c)
     close(fd);
 }
 
-void claim_read(const struct output *o, bool ending, char fingerprint[33])
-{
-    struct claim c;
-
-    read_claim(o, ending, &c);
-    memcpy(fingerprint, c.fingerprint, sizeof c.fingerprint);
-}
-
 bool claim_is_of(const struct output *o, bool ending, const char *fingerprint, uint64_t job)
 {
     struct claim c;

@@ -43,11 +43,8 @@ struct claim_hold {
     int fd;                  /* has the lock */
 };
 
-/* Copies the fingerprint in the claim, "" when there is none. ending: of the
- * claim on files that are just being published or removed. */
-void claim_read(const struct output *o, bool ending, char fingerprint[33]);
-/* Whether the claim under that name is of this plan and this job (of any, when an
- * older release made it). */
+/* Whether there is a claim of this plan and this job (of any, when an older release
+ * made it). ending: under its ending name. */
 bool claim_is_of(const struct output *o, bool ending, const char *fingerprint, uint64_t job);
 
 /* Returns 0 when claim_make would find nothing against it, touching nothing.

@@ -45,7 +45,7 @@ void sl_task_remove(struct sl_task_list *l, struct sl_engine_task *t)
         l->last = before;
 }
 
-void sl_task_free(struct sl_engine_task *t)
+static void free_task(struct sl_engine_task *t)
 {
     if (!t)
         return;
@@ -275,7 +275,7 @@ static struct sl_engine_task *new_task(struct sl_engine *en, uint32_t task, uint
         t->sum = sl_hash_new(false);
     }
     if (!t || !t->hash || !t->sum) {
-        sl_task_free(t);
+        free_task(t);
         return NULL;
     }
     t->task = task;
@@ -291,7 +291,7 @@ static void free_twins(struct sl_engine_task *t)
     while (t) {
         struct sl_engine_task *next = t->twin;
 
-        sl_task_free(t);
+        free_task(t);
         t = next;
     }
 }
@@ -369,7 +369,7 @@ int sl_engine_wait(struct sl_engine *en, struct sl_task_result *r, int timeout_m
     r->code = t->code;
     r->checksum = t->code < 0 ? 0 : t->checksum;
     r->error = t->err;
-    sl_task_free(t);
+    free_task(t);
     return 1;
 }
 
@@ -472,7 +472,7 @@ static void free_tasks(struct sl_task_list *l)
     struct sl_engine_task *t;
 
     while ((t = sl_task_pop(l)))
-        sl_task_free(t);
+        free_task(t);
 }
 
 void sl_engine_close(struct sl_engine *en)

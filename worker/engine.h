@@ -148,6 +148,7 @@ unsigned sl_usable_cores(void);
 /* Effect: ms[i] += the stage sl_stage_name[i] of PROTOCOL.md's record `stages`. */
 void sl_engine_add_stages(const struct sl_engine_stats *st, uint64_t ms[SL_STAGES]);
 
+/* Effect: *out = the counters since sl_engine_open, all devices and threads together. Any thread. */
 void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out);
 
 /* Effect: drops queued tasks, waits for the I/O under way, frees everything. */

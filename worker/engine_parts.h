@@ -171,10 +171,11 @@ struct sl_engine {
     _Atomic bool direct, direct_out;
 };
 
+/* A list of tasks, linked by next: appends; takes the first (NULL: none); takes t out, which
+ * must be in it. */
 void sl_task_push(struct sl_task_list *l, struct sl_engine_task *t);
 struct sl_engine_task *sl_task_pop(struct sl_task_list *l);
 void sl_task_remove(struct sl_task_list *l, struct sl_engine_task *t);
-void sl_task_free(struct sl_engine_task *t);
 
 /* Effect: notes a task's failure at this unit, unless a lower unit failed. Lock held. */
 void sl_task_fail(struct sl_engine_task *t, uint64_t unit, int code, const struct sl_error *err);
@@ -182,8 +183,10 @@ void sl_task_fail(struct sl_engine_task *t, uint64_t unit, int code, const struc
 /* Effect: hands a unit to the compute threads, whatever its state. I/O thread. */
 void sl_engine_ready(struct sl_engine *en, struct sl_engine_unit *u);
 
+/* CLOCK_MONOTONIC; this thread's processor time. */
 uint64_t sl_now_ns(void);
 uint64_t sl_thread_cpu_ns(void);
+/* Effect: the gauge's number goes up or down, after what it was has been added to its sum over time. */
 void sl_gauge_add(struct sl_gauge *g, int change);
 
 /* The threads' functions; the argument is the engine, or a struct sl_compute. */
@@ -201,10 +204,8 @@ const struct sl_unit_env *sl_engine_turn(struct sl_engine *en, struct sl_engine_
 /* Whether the unit is still to be converted; sets its code where the engine stops. */
 bool sl_engine_wanted(struct sl_engine *en, struct sl_engine_unit *u);
 
-/* engine_spare.c. The unit's place in `pace`, or NULL; whether a core is to take a unit when
- * `backlog` of them are at the devices or wait for them. */
+/* engine_spare.c. The unit's place in `pace`, or NULL. */
 struct sl_pace *sl_engine_pace(struct sl_engine *en, const struct sl_engine_unit *u);
-bool sl_cores_help(const struct sl_pace *p, unsigned backlog, unsigned device_threads);
 
 /* engine_device.c. Effect: opens the devices of opts; chooses threads and slots for them. */
 int sl_engine_open_devices(struct sl_engine *en, struct sl_error *e) SL_MUST_USE;

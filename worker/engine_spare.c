@@ -17,7 +17,8 @@ struct sl_pace *sl_engine_pace(struct sl_engine *en, const struct sl_engine_unit
     return type >= 0 && type < SL_PACES ? &en->pace[u->u.weighted][type] : NULL;
 }
 
-bool sl_cores_help(const struct sl_pace *p, unsigned backlog, unsigned device_threads)
+/* Whether a core is to take a unit when `backlog` of them are at the devices or wait for them. */
+static bool cores_help(const struct sl_pace *p, unsigned backlog, unsigned device_threads)
 {
     return p->device > 0 && p->core > 0 && (float)backlog * p->device > p->core * (float)device_threads;
 }
@@ -63,7 +64,7 @@ static struct sl_engine_unit *take(struct sl_engine *en, bool *look)
         *look = true;
         return NULL;
     }
-    return sl_cores_help(p, en->ready_units.n + en->in_slots, en->threads) ? sl_engine_take(en, false) : NULL;
+    return cores_help(p, en->ready_units.n + en->in_slots, en->threads) ? sl_engine_take(en, false) : NULL;
 }
 
 void *sl_engine_spare_thread(void *arg)

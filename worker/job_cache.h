@@ -66,8 +66,10 @@ struct sl_cached_job {
 
 struct sl_job_cache;
 
+/* Effect: an empty cache; *o is copied, what it points to must outlive it. Errors: SL_EFAIL. */
 int sl_job_cache_open(const struct sl_job_cache_opts *o, struct sl_job_cache **out,
                       struct sl_error *e) SL_MUST_USE;
+/* Closes all engines and jobs. NULL is allowed. */
 void sl_job_cache_close(struct sl_job_cache *c);
 
 /* Effect: the job's plan, built when it is not there or has another fingerprint.
@@ -102,6 +104,7 @@ int sl_job_cache_same_folder(struct sl_cached_job *j, struct sl_error *e) SL_MUS
  * what to do. */
 int sl_job_cache_lost(struct sl_cached_job *j, struct sl_error *e);
 
+/* Effect: forgets the job and frees it; its engine is closed for all that share it. */
 void sl_job_cache_drop(struct sl_job_cache *c, struct sl_cached_job *j);
 /* Effect: closes engines and jobs that have not been used for a while. */
 void sl_job_cache_idle(struct sl_job_cache *c, uint64_t now_ms);

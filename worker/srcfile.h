@@ -17,6 +17,7 @@ struct sl_srcfile {
     uint64_t used; /* when, in calls */
 };
 
+/* Effect: no file is open yet. The checkpoint must outlive *out (sl_srcfiles_close). Errors: SL_EFAIL. */
 int sl_srcfiles_open(const struct sl_checkpoint *ck, enum sl_direct direct, struct sl_faults *faults,
                      struct sl_srcfiles **out, struct sl_error *e) SL_MUST_USE;
 
@@ -27,6 +28,7 @@ int sl_srcfile_get(struct sl_srcfiles *s, uint32_t i, struct sl_srcfile **out, s
     SL_MUST_USE;
 /* Returns file i, which is held already. */
 struct sl_srcfile *sl_srcfile_held(struct sl_srcfiles *s, uint32_t i);
+/* Effect: the file may be closed when others want its place. */
 void sl_srcfile_put(struct sl_srcfiles *s, uint32_t i);
 
 /* Effect: compares the open file's size and time with the plan's once more;
@@ -36,6 +38,7 @@ int sl_srcfile_unchanged(struct sl_srcfiles *s, uint32_t i, struct sl_error *e) 
 /* Effect: O_DIRECT was refused for a read: this file is read buffered from now on. */
 void sl_srcfile_refuse_direct(struct sl_srcfiles *s, uint32_t i);
 
+/* Closes all of them. NULL is allowed. */
 void sl_srcfiles_close(struct sl_srcfiles *s);
 
 #endif

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <unistd.h>
 
 int sl_fault_check(struct sl_faults *f, enum sl_sys_call call, uint32_t *len, uint32_t unit)
@@ -70,35 +69,16 @@ int sl_sys_fdatasync(struct sl_faults *f, int fd)
     return fdatasync(fd) ? -errno : 0;
 }
 
-static int reserve(struct sl_faults *f, int fd, int mode, uint64_t off, uint64_t len)
+int sl_sys_punch(struct sl_faults *f, int fd, uint64_t off, uint64_t len)
 {
-    int err = sl_fault_check(f, SL_SYS_FALLOCATE, NULL, 0), rc;
+    int err = sl_fault_check(f, SL_SYS_PUNCH, NULL, 0), rc;
 
     if (err)
         return -err;
     do
-        rc = fallocate(fd, mode, (off_t)off, (off_t)len);
+        rc = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
     while (rc && errno == EINTR);
     return rc ? -errno : 0;
-}
-
-int sl_sys_fallocate(struct sl_faults *f, int fd, uint64_t off, uint64_t len)
-{
-    return reserve(f, fd, 0, off, len);
-}
-
-int sl_sys_punch(struct sl_faults *f, int fd, uint64_t off, uint64_t len)
-{
-    return reserve(f, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, len);
-}
-
-int sl_sys_rename(struct sl_faults *f, const char *from, const char *to)
-{
-    int err = sl_fault_check(f, SL_SYS_RENAME, NULL, 0);
-
-    if (err)
-        return -err;
-    return rename(from, to) ? -errno : 0;
 }
 
 int sl_sys_write_code(int err)

@@ -13,7 +13,7 @@
 #include <sys/types.h>
 
 enum sl_sys_call {
-    SL_SYS_OPEN, SL_SYS_READ, SL_SYS_WRITE, SL_SYS_FDATASYNC, SL_SYS_FALLOCATE, SL_SYS_RENAME,
+    SL_SYS_OPEN, SL_SYS_READ, SL_SYS_WRITE, SL_SYS_FDATASYNC, SL_SYS_PUNCH,
     SL_SYS_COUNT,
 };
 
@@ -47,10 +47,8 @@ ssize_t sl_sys_pread(struct sl_faults *f, int fd, void *buf, uint32_t len, uint6
 ssize_t sl_sys_pwrite(struct sl_faults *f, int fd, const void *buf, uint32_t len, uint64_t off,
                       uint32_t unit) SL_MUST_USE;
 int sl_sys_fdatasync(struct sl_faults *f, int fd) SL_MUST_USE;
-int sl_sys_fallocate(struct sl_faults *f, int fd, uint64_t off, uint64_t len) SL_MUST_USE;
 /* A hole: the range reads as zeros and holds no space. */
 int sl_sys_punch(struct sl_faults *f, int fd, uint64_t off, uint64_t len) SL_MUST_USE;
-int sl_sys_rename(struct sl_faults *f, const char *from, const char *to) SL_MUST_USE;
 
 /* The error code of a failed write, sync or reservation (errno err). */
 int sl_sys_write_code(int err);

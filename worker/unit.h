@@ -72,6 +72,7 @@ struct sl_cut {
     bool weighted;
 };
 
+/* Effect: *c = the begin of the task, which must outlive it. */
 void sl_cut_begin(struct sl_cut *c, const struct sl_plan_task *task);
 
 /* Effect: cuts the next unit. Returns 1 with *u filled, 0 at the task's end.
@@ -98,6 +99,7 @@ struct sl_unit_read {
     bool big;                /* the enclosing pages may be read instead */
     uint32_t tensor;         /* of the checkpoint, for messages */
 };
+/* Effect: *r = read i of the unit, 0 to n_reads - 1. */
 void sl_unit_read(const struct sl_unit_env *env, const struct sl_unit *u, uint64_t i,
                   struct sl_unit_read *r);
 
@@ -121,6 +123,8 @@ struct sl_scratch {
     int zero_type;           /* the type of zero_block + 1; 0: none yet */
     uint8_t zero_block[SL_ZERO_BLOCK_MAX]; /* what that type makes of a block of zeros */
 };
+/* Effect: room for the longest row, or a chunk, whichever is more. Errors: SL_EFAIL. Free with
+ * sl_scratch_close. */
 int sl_scratch_open(struct sl_scratch *s, uint64_t longest_row, struct sl_error *e) SL_MUST_USE;
 void sl_scratch_close(struct sl_scratch *s);
 

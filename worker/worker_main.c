@@ -1,5 +1,6 @@
 /* sluice-worker: does the tasks that sluiced hands out. */
 #include "proto/config_options.h"
+#include "proto/open_files.h"
 #include "worker/worker_run.h"
 
 #include <stdio.h>
@@ -60,6 +61,7 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
         SL_TRY(sl_config_there(c, SL_CONFIG_KEY, e));
         SL_TRY(sl_config_there(c, SL_CONFIG_SERVER_KEY, e));
     }
+    sl_open_files_allow();
     SL_TRY(sl_roots_open(roots->items, roots->n, &r, e));
     gethostname(host, sizeof host - 1);
     snprintf(name, sizeof name, "%.40s-%.23s", host, devices.label);

@@ -383,11 +383,6 @@ void sl_worker_drain(struct sl_worker *w, bool bye, uint64_t now_ms)
     }
 }
 
-bool sl_worker_draining(const struct sl_worker *w)
-{
-    return w->draining;
-}
-
 bool sl_worker_done(const struct sl_worker *w)
 {
     return w->said_bye && (!w->out || w->link != LINK_OPEN);

@@ -22,6 +22,8 @@ struct sl_worker_opts {
 
 struct sl_worker;
 
+/* Effect: a worker that has no connection and no task. The texts of *o are copied; user and log must
+ * outlive it. Errors: SL_EFAIL. Free with sl_worker_free. */
 int sl_worker_new(const struct sl_worker_opts *o, uint64_t now_ms, struct sl_worker **out,
                   struct sl_error *e) SL_MUST_USE;
 void sl_worker_free(struct sl_worker *w);
@@ -60,8 +62,6 @@ void sl_worker_unsent(struct sl_worker *w, uint8_t *bytes, size_t n);
  * and sl_worker_done becomes true. With `bye`, it is said now, whatever is held: the
  * leases go back at once. */
 void sl_worker_drain(struct sl_worker *w, bool bye, uint64_t now_ms);
-/* A drain is under way, the daemon's or one's own. */
-bool sl_worker_draining(const struct sl_worker *w);
 /* Nothing is left to do or to send. */
 bool sl_worker_done(const struct sl_worker *w);
 bool sl_worker_connected(const struct sl_worker *w);

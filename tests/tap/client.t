@@ -178,8 +178,13 @@ is_deeply([map { [@$_{qw(id message_type schema)}] } @json], [[1, 'job', 1], [2,
 like($json[0]{submitted}, qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, 'with times of RFC 3339');
 like(run($SLUICE, 'queue', '-o', 'id,reason')->{out}, qr/^ *1 +held by .*; 'sluice release 1' lets it go on$/m, 'people see what to do');
 like(run($SLUICE, 'show', 2)->{out}, qr/^reason +held by .*; 'sluice release 2' lets it go on$/m, 'show too');
+like(run('timeout', '-s', 'INT', 1, $SLUICE, 'watch', 1, 2)->{out}, qr/^job 1: held \(held by \Q$me\E since /m, 'watch names the user');
 run_ok('set', $SLUICE, 'set', 2, '-p', 80, '-l', 'big', '--remove-label', 'a');
 is(run($SLUICE, 'queue', '--parsable', '-o', 'id,priority', '--label', 'big')->{out}, "2|80\n", 'found by its label');
+like(run($SLUICE, 'logs', 2)->{out}, qr/set: by \Q$me\E priority 80$/m, 'logs name who changed it');
+like(run($SLUICE, 'logs', 2, '--parsable')->{out}, qr/by uid:$> priority 80$/m, 'with its number for programs');
+$r = run_ok('a sweep with a rule that decides nothing', $SLUICE, 'submit', $TINY, '-o', "$out/", '-r', 'q4_k_m,q6_k,q8_0', '--tensor-type', 'attn_x=q6_k', '-n');
+is(scalar(() = $r->{err} =~ /matches no tensor/g), 1, 'is told once');
 $r = run_ok('once', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--once', 'k1', '--after', '1', '--parsable');
 is($r->{out}, "3\n", 'a third');
 $r = run_ok('once more', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--once', 'k1', '--after', '1', '--parsable');

@@ -4,7 +4,7 @@
 # well the next time), and one that hangs (fsfreeze). Takes root and a loop device.
 use strict;
 use warnings;
-use IO::Socket::UNIX;
+use NotifySocket;
 use SluiceService;
 use SluiceTest;
 use Test::More;
@@ -23,22 +23,12 @@ sub start_mounted {
     return wait_log('w1', qr/connected worker=w1/, 20);
 }
 
-# What systemd would be told by the worker. heard: how often it was fed in so many seconds;
+# What systemd would be told by the worker. feeds: how often it was fed in so many seconds;
 # silent: waits until it was not for this long.
-my $notify = IO::Socket::UNIX->new(Type => SOCK_DGRAM, Local => "$RUN/notify") or die "notify: $!";
-sub next_feed {
-    my ($seconds) = @_;
-    my $end = time + $seconds;
-    while ((my $left = $end - time) > 0) {
-        vec(my $in = '', fileno $notify, 1) = 1;
-        next unless select $in, undef, undef, $left;
-        recv $notify, my $text, 4096, 0;
-        return 1 if $text =~ /^WATCHDOG=1$/;
-    }
-    return 0;
-}
+my $notify = listen_notify("$RUN/notify");
+sub next_feed { return defined heard(qr/^WATCHDOG=1$/, $_[0]) }
 
-sub heard {
+sub feeds {
     my ($seconds) = @_;
     my ($n, $end) = (0, time + $seconds);
     $n += next_feed($end - time) while time < $end;
@@ -70,7 +60,7 @@ END {
 }
 
 sub hung_disk {
-    ok(start_mounted(<<"END", env => { NOTIFY_SOCKET => "$RUN/notify", WATCHDOG_USEC => 600_000 }), 'a worker whose disk can be frozen');
+    ok(start_mounted(<<"END", env => { NOTIFY_SOCKET => $notify, WATCHDOG_USEC => 600_000 }), 'a worker whose disk can be frozen');
 mount -t tmpfs -o size=250m none $RUN/back
 truncate -s 160M $RUN/back/image
 mkfs.ext4 -q -b 4096 -O ^has_journal $RUN/back/image
@@ -82,7 +72,7 @@ END
         last if -d "$seen/lost+found";
         sleep 0.05;
     }
-    cmp_ok(heard(1), '>=', 2, 'it feeds its watchdog while it waits for work');
+    cmp_ok(feeds(1), '>=', 2, 'it feeds its watchdog while it waits for work');
     my $spec = demo_spec('hung');
     $spec->{output} = "$RUN/disk";
 
@@ -105,7 +95,7 @@ END
     ok(silent(1.5, 20), 'the watchdog is starved');
     ok(freeze('-u'), 'the disk goes on');
     is_state(wait_job($id, 60), 'succeeded', 'the job ends well');
-    cmp_ok(heard(1), '>=', 2, 'and the worker that has nothing to do feeds its watchdog');
+    cmp_ok(feeds(1), '>=', 2, 'and the worker that has nothing to do feeds its watchdog');
     is(stop_one('w1'), 0, 'the worker ends in order');
     kill_one('keeper');
 }

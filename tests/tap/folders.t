@@ -207,6 +207,14 @@ fails('convert --force says before it begins that a folder has a name', 13, qr{\
 is_deeply([ls($OUT)], ["late$third"], 'and leaves nothing');
 rmdir "$OUT/late$third";
 
+# ---- more parts than files that a login shell lets one open: the system's own limit counts
+stop_one('w1');
+start_one('w1', before => ['prlimit', '--nofile=40:1024'], %under);
+$id = submit(demo_spec('many', split_max_bytes => 700_000), attempts => 1);
+is_state($j = wait_job($id, 60), 'succeeded', 'a soft limit of 40 open files: the job succeeds') or diag($j->{error});
+cmp_ok(scalar(grep { /gguf$/ } ls($OUT)), '>', 20, 'in more than 20 parts, all open at once');
+unlink glob "$OUT/*";
+
 # ---- verify reads the source as the other tasks do: not from outside the roots
 $id = submit(demo_spec('outside'));
 is_state(wait_job($id, 60), 'succeeded', 'a job whose source lies where it may');

@@ -66,6 +66,13 @@ like(lint('proto/a.c' => "#include \"a.h\"\n"), qr/from the root/, 'lint: includ
 like(lint('proto/a.c' => "#include <sqlite3.h>\n", 'daemon/b.c' => "#include <sqlite3.h>\n"), qr/more than one file/, 'lint: one user of a library');
 like(lint('proto/a.c' => '', 'worker/a.c' => ''), qr/used twice/, 'lint: names');
 like(lint('proto/a.c' => "x\n" x 601), qr/601 lines/, 'lint: length');
+my $declares = "/* twice() */\nint twice(int a,\n          int b) SL_MUST_USE;\n";
+my $includes = "#include \"proto/a.h\"\n";
+like(lint('proto/a.h' => $declares, 'proto/a.c' => "${includes}int twice(int a, int b)\n"), qr/a\.h: twice: only proto.a\.c says/, 'lint: a function for nobody');
+like(lint('proto/a.h' => $declares, 'proto/a.c' => "$includes/* twice() */\n", 'proto/b.c' => "say(\"twice\");\n"), qr/twice: only this header/, 'lint: a function that is not there');
+is(lint('proto/a.h' => $declares, 'proto/a.c' => "${includes}int twice(int a, int b)\n", 'tests/unit/b.c' => "    twice(1, 2);\n"), '', 'lint: a function that a test calls');
+like(lint('proto/a.h' => "int twice(int a);\n\n/* Half. */\nint half(int a);\n", 'proto/a.c' => $includes), qr/a\.h: twice: a function of a header says/, 'lint: a function without a contract');
+like(lint('proto/a.h' => ''), qr/no file includes it/, 'lint: a header for nobody');
 my $long = 'tests/tools/lint_long.txt';
 is(lint('proto/a.c' => "x\n" x 601, $long => "proto/a.c  one table\n"), '', 'lint: length with a reason');
 like(lint('proto/a.c' => "x\n" x 600, $long => "proto/a.c  one table\n"), qr/not over 600/, 'lint: a reason without the length');
@@ -75,7 +82,7 @@ sub function { return "int g(int a,\n      int b)\n{\n" . "    x++;\n" x ($_[0] 
 my $decoys = "int h(void);\nstruct s {\n" . "    int m;\n" x 90 . "};\nstatic const int t[] = {\n" . "    1,\n" x 90 . "};\n";
 is(lint('proto/a.c' => $decoys . function(80) . function(80)), '', 'lint: functions of 80 lines');
 like(lint('proto/a.c' => $decoys . function(81)), qr{proto/a.c:g: 81 lines}, 'lint: a function of 81');
-like(lint('tests/unit/a.h' => function(81)), qr{tests/unit/a.h:g: 81 lines}, 'lint: a function of a test');
+like(lint('tests/unit/a.h' => function(81), 'tests/unit/a.c' => "#include \"a.h\"\n"), qr{tests/unit/a.h:g: 81 lines}, 'lint: a function of a test');
 is(lint('proto/a.c' => function(81), $long => "proto/a.c:g  one table\n"), '', 'lint: a long function with a reason');
 like(lint('proto/a.c' => function(80), $long => "proto/a.c:g  one table\n"), qr/not over 80/, 'lint: a reason for a short function');
 like(lint('proto/a.c' => "f(); \n"), qr/white space/, 'lint: white space');

@@ -3,9 +3,8 @@
 use strict;
 use warnings;
 use IO::Socket::INET;
-use IO::Socket::UNIX;
 use JSON::PP;
-use Socket qw(SOCK_DGRAM);
+use NotifySocket;
 use SluiceTest;
 use Test::More;
 use Time::HiRes qw(time sleep);
@@ -44,21 +43,7 @@ sub get {
 }
 
 mkdir "$run/sock", 0700;
-my $notify = IO::Socket::UNIX->new(Type => SOCK_DGRAM, Local => "$run/notify") or die "$!";
-sub heard {
-    my ($want, $seconds) = @_;
-    my @all;
-    my $end = time + $seconds;
-    while (time < $end) {
-        vec(my $r = '', fileno $notify, 1) = 1;
-        next unless select $r, undef, undef, $end - time;
-        $notify->recv(my $m, 4096);
-        push @all, $m;
-        return $m if $m =~ $want;
-    }
-    diag("systemd heard: @all");
-    return undef;
-}
+my $notify = listen_notify("$run/notify");
 
 configure(metrics => '127.0.0.1:0');
 $pid = fork // die;
@@ -66,26 +51,20 @@ if (!$pid) {
     open STDIN, '<', '/dev/null';
     open STDOUT, '>', "$run/log";
     open STDERR, '>&', \*STDOUT;
-    @ENV{qw(NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PID)} = ("$run/notify", 600_000, $$);
+    @ENV{qw(NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PID)} = ($notify, 600_000, $$);
     exec { $SLUICED } $SLUICED, '--config', $conf or POSIX::_exit(127);
 }
 my $ready = heard(qr/READY=1/, 30);
-ok($ready && $ready =~ /^MAINPID=$pid$/m && $ready =~ /^STATUS=\S/m, 'systemd is told when it serves');
+ok($ready && $ready =~ /^MAINPID=$pid$/m && $ready =~ /^STATUS=\S/m, 'systemd is told when it serves')
+    or diag(all_heard());
 ok(-d "$run/deep/state", 'the state folder is made');
 is(scalar(grep { defined heard(qr/^WATCHDOG=1$/, 5) } 1 .. 3), 3, 'the watchdog is fed while nothing happens');
 kill 'STOP', $pid;
 sleep 0.3;
-1 while defined heard_now();
-ok(!defined heard_now(0.8), 'a loop that stands still feeds no watchdog');
+1 while defined heard(qr/./, 0);
+ok(!defined heard(qr/./, 0.8), 'a loop that stands still feeds no watchdog');
 kill 'CONT', $pid;
 ok(defined heard(qr/^WATCHDOG=1$/, 5), 'and it goes on');
-sub heard_now {
-    my ($wait) = @_;
-    vec(my $r = '', fileno $notify, 1) = 1;
-    return undef unless select $r, undef, undef, $wait // 0;
-    $notify->recv(my $m, 4096);
-    return $m;
-}
 
 my $line = logged('metrics');
 my ($address) = ($line->{text} // '') =~ m{^http://(127\.0\.0\.1:\d+)/metrics$};

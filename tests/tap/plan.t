@@ -20,7 +20,7 @@ my $j = json($config);
 cmp_ok($j->{source_bytes}, '>', 670e9, 'bytes to read');
 like($r->{out}, qr/^Read +673\.0 GB, when the checkpoint is there$/m, 'are shown');
 like($r->{out}, qr/^Write +\d+\.\d GB$/m, 'bytes to write');
-like($r->{out}, qr/^Note +this is from config\.json alone; convert will need the \.safetensors files and tokenizer\.json/m,
+like($r->{out}, qr/^Note +this is from config\.json alone; convert will need the \.safetensors files and the tokenizer/m,
     'what convert needs besides');
 is_deeply($j->{missing}, ['.safetensors', 'tokenizer.json'], '--json tells it');
 
@@ -50,7 +50,7 @@ SKIP: {
 my $bare = copy_checkpoint($TINY, "$dir/bare");
 unlink glob "$bare/tokenizer*";
 $r = run_ok('no tokenizer', @plan, $bare, @recipe);
-like($r->{out}, qr/^Note +\Q$bare\E has no tokenizer\.json; convert will need it/m, 'is said in one line');
+like($r->{out}, qr/^Note +\Q$bare\E has no tokenizer \(tokenizer\.json or tiktoken\.model\); convert will need it/m, 'is said in one line');
 is_deeply(json($bare)->{missing}, ['tokenizer.json'], 'and by --json');
 is(json($bare)->{tensor_bytes}, json($TINY)->{tensor_bytes}, 'the sizes are the same');
 unlike(run(@plan, $TINY, @recipe)->{out}, qr/tokenizer/, 'with one, nothing is said');

@@ -36,13 +36,29 @@ if (open my $f, '<', 'tests/tools/lint_long.txt') {
     }
 }
 
-my (@bad, %over);
+my (@bad, %over, %declared, %said, %included);
 
 sub too_long {
     my ($what, $lines, $most) = @_;
     return if $lines <= $most;
     $over{$what} = 1;
     push @bad, "$what: $lines lines; over $most needs a reason in tests/tools/lint_long.txt" unless $long{$what};
+}
+
+# What a header of the product declares (the last ')' may be followed by an attribute), and
+# which files say which name.
+sub note_names {
+    my ($path, $product, $whole) = @_;
+    my $text = $whole;
+    $included{$_} = 1 for $text =~ m{^\s*#\s*include\s+"(?:[^"]*/)?([^"/]+)"}mg;
+    $text =~ s{/\*.*?\*/|//[^\n]*|"(?:[^"\\\n]|\\.)*"}{}gs;
+    $said{$_}{$path} = 1 for $text =~ /\b([A-Za-z_]\w+)\b/g;
+    return unless $product && $path =~ /\.h$/;
+    for my $paragraph (split /\n\s*\n/, $whole) {
+        push @bad, "$path: $1: a function of a header says in a comment what it does"
+            if $paragraph !~ m{/\*} && $paragraph =~ /^(?!static|typedef|return)[a-z][\w \*]*?\b(\w+)\([^;{]*;/m;
+    }
+    $declared{$_} = $path for $text =~ /^(?!static|typedef|return)[a-z][\w \*]*?\b(\w+)\([^;{]*;/mg;
 }
 
 # name => lines, from the first of the signature to the closing brace, which stands at the
@@ -78,6 +94,7 @@ for my $path (@files) {
         too_long("$path:$_", $functions->{$_}, $most_in_function) for sort keys %$functions;
     }
     my $product = exists $may{$part};
+    note_names($path, $product, join '', @lines) if $name =~ /\.(?:c|h|cu|cuh|inc)$/;
     for my $i (0 .. $#lines) {
         my ($line, $at) = ($lines[$i], "$path:" . ($i + 1));
         push @bad, "$at: white space at the end of the line" if $line =~ /[ \t]\n/;
@@ -104,6 +121,15 @@ for my $path (@files) {
 }
 for my $name (sort keys %by_name) {
     push @bad, "file name used twice: @{ $by_name{$name} }" if @{ $by_name{$name} } > 1;
+}
+for my $path (grep { /\.(?:h|cuh|inc)$/ && !m{^tests/bare/} } @files) {
+    my ($name) = $path =~ m{([^/]+)$};
+    push @bad, "$path: no file includes it" unless $included{$name};
+}
+for my $f (sort keys %declared) {
+    my @others = grep { $_ ne $declared{$f} } keys %{ $said{$f} };
+    push @bad, "$declared{$f}: $f: only " . ($others[0] // 'this header') . " says this name: remove it, or make it static"
+        if @others < 2;
 }
 for my $lib (sort keys %user) {
     my @users = sort keys %{ $user{$lib} };

@@ -2,6 +2,8 @@
  * jobs that wait for others or for workers. */
 #include "coord_world.h"
 
+#include <time.h>
+
 static void shards_stay_together(void **state)
 {
     struct world *w = *state;
@@ -310,6 +312,65 @@ static void a_held_job_says_by_whom(void **state)
     assert_string_equal(state_of(w, C, a), "queued: no worker is connected");
 }
 
+/* n sweeps of 50 jobs, the first half of them held. */
+static void queue_up(struct world *w, unsigned n)
+{
+    static unsigned made;
+
+    for (unsigned i = 0; i < n; i++) {
+        char *text = malloc(20000), *s = text;
+
+        made++;
+        s += sprintf(s, "{\"v\":2,\"m\":\"submit\",\"key\":\"many%u\",\"specs\":[", made);
+        for (unsigned k = 0; k < 50; k++)
+            s += sprintf(s, "%s{\"source\":\"/src/m\",\"output\":\"/out\",\"prefix\":\"m%u.%u\",\"recipe\":\"r\","
+                         "\"recipe_text\":\"default q4_k\\n\"}", k ? "," : "", made, k);
+        sprintf(s, "]%s}", i < n / 2 ? ",\"hold\":true" : "");
+        say(w, C, "%s", text);
+        free(text);
+        expect(w, C, SL_M_SUBMITTED);
+    }
+}
+
+/* Processor time of the cheapest of some grants, in microseconds. */
+static double grant_cost(struct world *w)
+{
+    double least = 1e9;
+    struct got g = {0};
+
+    for (unsigned i = 0; i < 12; i++) {
+        struct timespec a, b;
+        double us;
+
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &a);
+        pull(w, 1, 1);
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &b);
+        us = (double)(b.tv_sec - a.tv_sec) * 1e6 + (double)(b.tv_nsec - a.tv_nsec) / 1e3;
+        least = us < least ? us : least;
+        assert_int_equal(granted(w, 1, &g, 1), 1);
+        result(w, 1, g);
+        expect(w, 1, SL_M_ACK);
+    }
+    return least;
+}
+
+/* Eight times the jobs: eight times the walk, not 64 times. */
+static void a_grant_costs_no_more_than_a_walk(void **state)
+{
+    struct world *w = *state;
+    double few, many;
+
+    client(w, C);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 60, 60);
+    queue_up(w, 8);
+    few = grant_cost(w);
+    queue_up(w, 56);
+    many = grant_cost(w);
+    if (many > 24 * few)
+        fail_msg("a grant takes %.0f us with 400 jobs and %.0f us with 3200", few, many);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -322,6 +383,7 @@ int main(void)
         TEST(nobody_is_idle_for_a_line),
         TEST(a_sweep_stands_in_its_line_once),
         TEST(a_held_job_says_by_whom),
+        TEST(a_grant_costs_no_more_than_a_walk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

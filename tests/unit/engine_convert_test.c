@@ -1,6 +1,8 @@
 /* The engine's bytes against an element-by-element computation, for every
  * transform, on both backends, with large and tiny slabs and 1 to 3 threads. */
 #include "tests/unit/engine_world.h"
+#include "worker/source_element.h"
+#include "worker/source_rows.h"
 
 static const float inline_values[40] = {1.0f, 0.5f, 0.25f, 3.0f};
 
@@ -45,7 +47,7 @@ static void add_scaled(struct world *w)
     }
     add(w, world_out(w, "stack.q3_k", SL_TYPE_Q3_K, SL_COPY, 768, 200, 5, s - 4, 5), 768 * 300);
     world_weigh(w, add(w, world_out(w, "stack.q4_k.weighted", SL_TYPE_Q4_K, SL_COPY, 768, 200, 5, s - 4, 5),
-                       768 * 200));
+                       768 * 333)); /* what is computed in one go spans two experts */
     s = world_source(w, 0, "by_row", SL_DTYPE_F8_E4M3, 70, 512, SL_DTYPE_BF16, 1, 512);
     add(w, world_out(w, "by_row.q6_k", SL_TYPE_Q6_K, SL_COPY, 512, 70, 0, s, 1), 0);
     s = world_source(w, 0, "whole", SL_DTYPE_F8_E4M3, 70, 512, SL_DTYPE_F16, 70, 512);
@@ -93,6 +95,26 @@ static void add_heads(struct world *w)
     t->heads = 4;
     t->keep_f32 = true;
     add(w, t, 0);
+}
+
+/* What a thread keeps from one piece of work to the next, column weights and a block of
+ * zeros, is another tensor's or another type's the next time. */
+static void add_alike(struct world *w)
+{
+    static const int types[] = {SL_TYPE_Q4_K, SL_TYPE_Q4_0, SL_TYPE_Q5_0, SL_TYPE_IQ4_XS};
+    uint32_t s = world_source(w, 0, "rows", SL_DTYPE_BF16, 16, 512, 0, 0, 0), zeros = w->model.n_src++;
+
+    w->src[zeros] = (struct sl_model_src){.dtype = SL_DTYPE_BF16, .rows = 16, .cols = 512,
+                                          .scale = {.tensor = SL_NO_TENSOR}};
+    w->src[zeros].tensor = world_tensor(w, 0, "zeros", SL_DTYPE_BF16, 16, 512, calloc(16 * 512, 2));
+    for (int i = 0; i < 4; i++) {
+        char name[24];
+
+        snprintf(name, sizeof name, "weighted%d", i);
+        world_weigh(w, add(w, world_out(w, name, SL_TYPE_Q4_K, SL_COPY, 512, 16, 0, s, 1), 0));
+        snprintf(name, sizeof name, "zeros%d", i);
+        add(w, world_out(w, name, types[i], SL_COPY, 512, 16, 0, zeros, 1), 0);
+    }
 }
 
 static void run(struct world *w, const struct sl_engine_opts *o, uint8_t **expected)
@@ -191,6 +213,61 @@ static void test_heads(void **state)
 {
     (void)state;
     convert(add_heads, false);
+}
+
+static void test_alike(void **state)
+{
+    (void)state;
+    convert(add_alike, false);
+}
+
+/* One row, by those who sample and by those who verify; tensors take turns, so that
+ * what is kept of one is not taken for another's. */
+static void rows_of(struct world *w)
+{
+    struct sl_error e = {0, ""};
+    struct source_rows *rows;
+    struct source_reader *reader;
+    float *x = malloc(2 * 32768 * sizeof *x), *y = x + 32768;
+
+    world_seal(w);
+    assert_int_equal(source_rows_open(&w->ck, &w->model, &rows, &e), 0);
+    assert_int_equal(source_reader_open(&w->ck, &w->model, &reader, &e), 0);
+    for (uint64_t turn = 0; turn < 40; turn++)
+        for (uint32_t i = 0; i < w->model.n_tensors; i++) {
+            const struct sl_out_tensor *t = &w->out[i];
+            uint64_t n = t->ne[0], row = turn * 7 % (t->elems / n);
+
+            if (t->transform == SL_PERMUTE && t->n_dims == 1) {
+                assert_int_equal(source_row(rows, t, row, x, &e), SL_EUNSUPPORTED);
+                continue;
+            }
+            if (source_row(rows, t, row, x, &e) < 0 || source_values(reader, t, row * n, n, y, &e) < 0)
+                fail_msg("%s, row %llu: %s", t->name, (unsigned long long)row, e.text);
+            for (uint64_t c = 0; c < n; c++)
+                if (x[c] != world_value(w, t, row * n + c) || y[c] != x[c])
+                    fail_msg("%s, row %llu, column %llu", t->name, (unsigned long long)row, (unsigned long long)c);
+        }
+    source_rows_close(rows);
+    source_reader_close(reader);
+    free(x);
+}
+
+static void test_single_rows(void **state)
+{
+    void (*const what[])(struct world *) = {add_copies, add_scaled, add_heads};
+
+    (void)state;
+    for (int k = 0; k < 3; k++) {
+        struct world w;
+
+        world_open(&w);
+        world_file(&w, "a.safetensors");
+        world_file(&w, "b.safetensors");
+        what[k](&w);
+        rows_of(&w);
+        world_close(&w);
+    }
 }
 
 /* Several tensors in one task: the checksum covers their checksums in order. */
@@ -321,6 +398,9 @@ static void test_recipes_share_their_reads(void **state)
             world_file(&w[m], "a.safetensors");
             world_file(&w[m], "b.safetensors");
             what[k % 3](&w[m]);
+            for (uint32_t i = 0; m == 1 && i < WORLD_MAX; i++) /* each recipe's own weights, too */
+                for (uint64_t v = 0; v < w[m].n_weights[i]; v++)
+                    w[m].weights[i][v] = 2.0f - w[m].weights[i][v];
             for (uint32_t i = 0; m == 2 && i < WORLD_MAX; i++) {
                 free(w[m].weights[i]);
                 w[m].weights[i] = NULL;
@@ -344,6 +424,8 @@ int main(void)
         cmocka_unit_test(test_copies),
         cmocka_unit_test(test_scaled),
         cmocka_unit_test(test_heads),
+        cmocka_unit_test(test_alike),
+        cmocka_unit_test(test_single_rows),
         cmocka_unit_test(test_many_in_one_task),
         cmocka_unit_test(test_recipes_share_their_reads),
     };

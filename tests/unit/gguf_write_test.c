@@ -191,37 +191,71 @@ static struct sl_gguf *two_tensors(struct bytes *b)
     return g;
 }
 
+/* A manifest written on the way, as stitch does. */
+struct writer {
+    FILE *f;
+    const struct sl_gguf *g;
+    struct sl_hash *tensor, *all;
+    bool sha256;
+};
+
+static int take_bytes(void *user, uint64_t index, uint64_t off, const uint8_t *bytes, uint64_t n)
+{
+    struct writer *w = user;
+
+    (void)index, (void)off;
+    SL_TRY(sl_hash_update(w->all, bytes, n));
+    return sl_hash_update(w->tensor, bytes, n);
+}
+
+static int end_tensor(void *user, uint64_t index)
+{
+    struct writer *w = user;
+    uint8_t sha[SL_SHA256_BYTES];
+    uint64_t sum;
+
+    SL_TRY(sl_hash_final(w->tensor, &sum, sha));
+    return sl_manifest_tensor(w->f, path + 5, w->g->tensors[index].name, sum, w->sha256 ? sha : NULL);
+}
+
+static void manifest_of(const struct sl_gguf *g, bool sha256, char *text, size_t cap)
+{
+    struct writer w = {tmpfile(), g, sl_hash_new(sha256), sl_hash_new(sha256), sha256};
+    const struct sl_stream_ops ops = {.on_data = take_bytes, .on_tensor = end_tensor, .user = &w};
+    struct sl_hash_total total = {.has_sha256 = sha256};
+    struct sl_error e;
+    size_t n;
+
+    assert_int_equal(sl_gguf_stream(path, g, &ops, &e), 0);
+    assert_int_equal(sl_hash_final(w.all, &total.xxh64, total.sha256), 0);
+    assert_int_equal(sl_manifest_file(w.f, path + 5, &total), 0);
+    rewind(w.f);
+    n = fread(text, 1, cap - 1, w.f);
+    text[n] = 0;
+    fclose(w.f);
+    sl_hash_free(w.tensor);
+    sl_hash_free(w.all);
+}
+
 static void manifest_lines(void **state)
 {
     struct bytes b = {0};
     struct sl_gguf *g = two_tensors(&b);
     uint8_t data[196];
-    char want[512], got[2048] = {0};
-    struct sl_hash_total total;
-    struct sl_error e;
-    FILE *f = tmpfile();
+    char want[512], got[2048];
 
     (void)state;
     memset(data, 'a', 68);
     memset(data + 68, 'b', 128);
-    assert_int_equal(sl_manifest_write(f, path, g, false, &total, NULL, NULL, &e), 0);
-    rewind(f);
-    assert_true(fread(got, 1, sizeof got - 1, f) > 0);
+    manifest_of(g, false, got, sizeof got);
     snprintf(want, sizeof want, "xxh64     %016llx  %s:a\nxxh64     %016llx  %s:b\nxxh64     %016llx  %s\n",
              (unsigned long long)sl_xxh64(data, 68), path + 5,
              (unsigned long long)sl_xxh64(data + 68, 128), path + 5,
              (unsigned long long)sl_xxh64(data, 196), path + 5);
     assert_string_equal(got, want);
-    assert_int_equal(total.bytes, 196);
-    rewind(f);
-    assert_int_equal(sl_manifest_write(f, path, g, true, &total, NULL, NULL, &e), 0);
-    assert_true(total.has_sha256);
-    rewind(f);
-    memset(got, 0, sizeof got);
-    assert_true(fread(got, 1, sizeof got - 1, f) > 0);
+    manifest_of(g, true, got, sizeof got);
     assert_non_null(strstr(got, "\nsha256    "));
     assert_int_equal(strlen(got), strlen(want) + 3 * (10 + 64 + 3) + 3 * strlen(path + 5) + 4);
-    fclose(f);
     sl_gguf_close(g);
     free(b.p);
 }
@@ -230,26 +264,27 @@ static void stream_refuses(void **state)
 {
     struct bytes b = {0};
     struct sl_gguf *g = two_tensors(&b);
+    const struct sl_stream_ops nothing = {0};
     struct sl_error e;
     size_t full = b.n;
 
     (void)state;
     b.p[full - 128 - 1] = 1;
     assert_int_equal(b_write(&b, path), 0);
-    assert_int_equal(sl_gguf_hash(path, g, false, NULL, NULL, NULL, NULL, &e), SL_EVERIFY);
+    assert_int_equal(sl_gguf_stream(path, g, &nothing, &e), SL_EVERIFY);
     assert_non_null(strstr(e.text, "padding after tensor a"));
     b.p[full - 128 - 1] = 0;
     b_u8(&b, 0);
     assert_int_equal(b_write(&b, path), 0);
-    assert_int_equal(sl_gguf_hash(path, g, false, NULL, NULL, NULL, NULL, &e), SL_EVERIFY);
+    assert_int_equal(sl_gguf_stream(path, g, &nothing, &e), SL_EVERIFY);
     assert_non_null(strstr(e.text, "bytes follow the last tensor"));
     b.n = full - 1;
     assert_int_equal(b_write(&b, path), 0);
-    assert_int_equal(sl_gguf_hash(path, g, false, NULL, NULL, NULL, NULL, &e), SL_EVERIFY);
+    assert_int_equal(sl_gguf_stream(path, g, &nothing, &e), SL_EVERIFY);
     assert_non_null(strstr(e.text, "tensor b: the file ends at its byte 127"));
     b.n = full - 128 - 1;
     assert_int_equal(b_write(&b, path), 0);
-    assert_int_equal(sl_gguf_hash(path, g, false, NULL, NULL, NULL, NULL, &e), SL_EVERIFY);
+    assert_int_equal(sl_gguf_stream(path, g, &nothing, &e), SL_EVERIFY);
     assert_non_null(strstr(e.text, "ends in the padding after tensor a"));
     sl_gguf_close(g);
     free(b.p);

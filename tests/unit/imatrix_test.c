@@ -1,4 +1,5 @@
 /* Importance matrices: both formats, their historical layouts, files that lie. */
+#include "proto/imatrix_parts.h"
 #include "proto/imatrix_use.h"
 #include "tests/fuzz/imatrix_fuzz.c"
 #include "tests/unit/gguf_bytes.h"
@@ -192,6 +193,15 @@ static void test_bad_values(void **state)
         assert_int_equal(sl_imatrix_find(im, "blk.0.ffn_up.weight"), -1);
         sl_imatrix_close(im);
     }
+    b.n = 0; /* more values than are looked at in one go */
+    i32(&b, 1);
+    dat_entry(&b, "long", 1, 2 * SL_IMATRIX_PIECE + 9, 1);
+    memcpy(b.p + 20 + 4 * (SL_IMATRIX_PIECE + 5), &bad[0], 4);
+    memcpy(b.p + 20 + 4 * (2 * SL_IMATRIX_PIECE + 8), &bad[1], 4);
+    assert_int_equal(open_bytes(&b, &im, &e), 0);
+    assert_int_equal(im->entries[0].bad, 2);
+    assert_int_equal(im->entries[0].first_bad, SL_IMATRIX_PIECE + 5);
+    sl_imatrix_close(im);
     free(b.p);
 }
 

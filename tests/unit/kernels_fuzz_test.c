@@ -185,9 +185,64 @@ static void refuses_overflow(void **state)
     assert_int_equal(sl_quantize_on(b, SL_TYPE_Q4_K, d->x, NULL, 255, 255, d->got, &bad), SL_EUNSUPPORTED);
     assert_int_equal(sl_quantize_on(b, SL_TYPE_I8, d->x, NULL, 256, 256, d->got, &bad), SL_EUNSUPPORTED);
     assert_int_equal(sl_quantize_on(b, SL_TYPE_Q4_K, d->x, d->w, 512, 384, d->got, &bad), SL_EUNSUPPORTED);
+    assert_int_equal(sl_quantize_on(b, SL_TYPE_Q4_K, d->x, d->w, 768, 512, d->got, &bad), SL_EUNSUPPORTED);
     assert_int_equal(sl_quantize_on(b, SL_TYPE_IQ2_XS, d->x, NULL, 256, 256, d->got, &bad), SL_EUNSUPPORTED);
     assert_int_equal(sl_quantize_on(b, 1000, d->x, NULL, 256, 256, d->got, &bad), SL_EUNSUPPORTED);
     free(d);
+}
+
+/* The last value of a run of any length; the largest that F16 and BF16 hold. */
+static void limits_of_halves(void **state)
+{
+    enum sl_backend b = *(const enum sl_backend *)*state;
+    static const struct { int type; float fits, large; } halves[] = {
+        {SL_TYPE_F16, -0x1.ffdffep15f, 0x1.ffep15f}, {SL_TYPE_BF16, -0x1.fefffep127f, 0x1.ffp127f}};
+    uint64_t bad;
+
+    if (!sl_backend_usable(b))
+        skip();
+    for (int i = 0; i < COUNT(halves); i++)
+        for (uint64_t n = 1; n < 70; n++) {
+            float x[70] = {0};
+            uint8_t out[140];
+
+            x[n - 1] = halves[i].fits;
+            assert_int_equal(sl_quantize_on(b, halves[i].type, x, NULL, n, n, out, &bad), 0);
+            x[n - 1] = halves[i].large;
+            bad = UINT64_MAX;
+            assert_int_equal(sl_quantize_on(b, halves[i].type, x, NULL, n, n, out, &bad), SL_ESOURCE);
+            assert_int_equal(bad, n - 1);
+        }
+}
+
+/* Each scale alone: a minimum beyond F16 beside a scale of zero, and a scale near F16's end. */
+static void limits_of_scales(void **state)
+{
+    enum sl_backend b = *(const enum sl_backend *)*state;
+    static const int with_minimum[] = {SL_TYPE_Q4_1, SL_TYPE_Q5_1, SL_TYPE_Q2_K, SL_TYPE_Q4_K, SL_TYPE_Q5_K};
+    float x[1024], w[1024];
+    uint8_t out[4096];
+    uint64_t bad;
+    uint16_t top;
+
+    if (!sl_backend_usable(b))
+        skip();
+    for (int weighted = 0; weighted < 2; weighted++) {
+        for (int i = 0; i < COUNT(with_minimum); i++) {
+            for (int k = 0; k < 1024; k++) {
+                x[k] = k < 512 ? 0.25f * (float)(k % 5 - 2) : -1e7f;
+                w[k] = 1;
+            }
+            bad = UINT64_MAX;
+            assert_int_equal(sl_quantize_on(b, with_minimum[i], x, weighted ? w : NULL, 1024, 256, out, &bad), SL_ESOURCE);
+            assert_int_equal(bad, 512);
+        }
+        for (int k = 0; k < 1024; k++)
+            x[k] = k % 3 ? 2e5f : -2e5f;
+        assert_int_equal(sl_quantize_on(b, SL_TYPE_IQ1_M, x, weighted ? w : NULL, 1024, 256, out, &bad), 0);
+        memcpy(&top, out + 54, 2); /* the upper bits of d: 2^13 or more */
+        assert_int_equal(top & 0x7000, 0x7000);
+    }
 }
 
 int main(void)
@@ -199,6 +254,10 @@ int main(void)
         cmocka_unit_test_prestate(tails, &b[1]),            cmocka_unit_test_prestate(tails, &b[2]),
         cmocka_unit_test_prestate(refuses_overflow, &b[3]), cmocka_unit_test_prestate(refuses_overflow, &b[0]),
         cmocka_unit_test_prestate(refuses_overflow, &b[1]), cmocka_unit_test_prestate(refuses_overflow, &b[2]),
+        cmocka_unit_test_prestate(limits_of_halves, &b[3]), cmocka_unit_test_prestate(limits_of_halves, &b[0]),
+        cmocka_unit_test_prestate(limits_of_halves, &b[1]), cmocka_unit_test_prestate(limits_of_halves, &b[2]),
+        cmocka_unit_test_prestate(limits_of_scales, &b[3]), cmocka_unit_test_prestate(limits_of_scales, &b[0]),
+        cmocka_unit_test_prestate(limits_of_scales, &b[1]), cmocka_unit_test_prestate(limits_of_scales, &b[2]),
     };
 
     return cmocka_run_group_tests_name("kernels fuzz", tests, NULL, NULL);

@@ -223,6 +223,12 @@ static const struct change changes[] = {
     {"rope_scaling", "{\"type\":\"yarn\",\"factor\":40}", SL_ESOURCE, "original_max_position"},
     {"norm_topk_prob", "1", SL_ESOURCE, "\"norm_topk_prob\" is 1: expected true or false"},
     {"quantization_config", "{\"quant_method\":\"gptq\"}", SL_EUNSUPPORTED, "'gptq'"},
+    {"quantization_config", "{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\"}",
+     SL_EUNSUPPORTED, "quant_method 'compressed-tensors', format 'pack-quantized'"},
+    {"quantization_config", "{\"quant_method\":\"compressed-tensors\",\"format\":\"int-quantized\"}",
+     SL_EUNSUPPORTED, "give an FP8 or BF16 checkpoint"},
+    {"n_routed_experts", NULL, SL_ESOURCE, "has no \"n_routed_experts\": the class of DeepseekV3ForCausalLM takes 256"},
+    {"architectures", "[\"DeepseekV32ForCausalLM\"]", SL_EUNSUPPORTED, "its sparse attention has an indexer"},
     {"vocab_size", "0", SL_ESOURCE, "\"vocab_size\" is 0"},
 };
 

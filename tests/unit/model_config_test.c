@@ -93,6 +93,46 @@ static void test_r1_sources(void **state)
     sl_checkpoint_close(ck);
 }
 
+/* Kimi-K2: one group of 384 experts. Its model_type has no configuration class, so that keys for
+ * which classes have a head_dim come later, and nothing is taken for what is absent. */
+static void test_kimi_k2(void **state)
+{
+    static const char *const want[][2] = {
+        {"deepseek2.attention.head_count", "u32 64"}, {"deepseek2.attention.head_count_kv", "u32 1"},
+        {"deepseek2.rope.scaling.factor", "f32 32"}, {"deepseek2.rope.scaling.yarn_beta_fast", "f32 1"},
+        {"deepseek2.rope.freq_base", "f32 50000"}, {"deepseek2.expert_count", "u32 384"},
+        {"deepseek2.expert_used_count", "u32 8"}, {"deepseek2.expert_group_count", "u32 1"},
+        {"deepseek2.expert_group_used_count", "u32 1"}, {"deepseek2.expert_gating_func", "u32 2"},
+        {"deepseek2.leading_dense_block_count", "u32 1"}, {"deepseek2.vocab_size", "u32 163840"},
+        {"deepseek2.attention.kv_lora_rank", "u32 512"}, {"deepseek2.attention.key_length", "u32 576"},
+        {"deepseek2.attention.value_length", "u32 512"}, {"deepseek2.attention.key_length_mla", "u32 192"},
+        {"deepseek2.expert_weights_scale", "f32 2.8269999"},
+        {"deepseek2.rope.scaling.yarn_log_multiplier", "f32 0.100000001"}, {"general.size_label", "str '384x14B'"},
+    };
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+    uint64_t at = 0;
+    char buf[128];
+
+    (void)state;
+    open_config("tests/data/kimi-k2-instruct-config.json", SL_LAYOUT_LEGACY, &ck, &m);
+    assert_int_equal(m->n_tensors, 1096 - 61);
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+    open_config("tests/data/kimi-k2-instruct-config.json", SL_LAYOUT_MLA, &ck, &m);
+    assert_int_equal(m->n_tensors, 1096);
+    assert_true(m->n_params == 1026408232448);
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        const struct sl_kv *kv = sl_kvs_find(&m->kvs, want[i][0]);
+
+        assert_string_equal(fx_value(&m->kvs, want[i][0], buf, sizeof buf), want[i][1]);
+        assert_true(kv->key[0] == 'g' || (uint64_t)(kv - m->kvs.kv) > at);
+        at = (uint64_t)(kv - m->kvs.kv);
+    }
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+}
+
 static void test_v2_lite(void **state)
 {
     struct sl_checkpoint *ck;
@@ -219,6 +259,14 @@ static void test_absent_entries(void **state)
         {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":256,\"q_lora_rank\":null",
          {{"deepseek2.attention.q_lora_rank", "-"}, {"deepseek2.rope.freq_base", "f32 10000"},
           {"deepseek2.attention.layer_norm_rms_epsilon", "f32 9.99999997e-07"}}},
+        {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":8,\"model_type\":\"kimi_k2\"",
+         {{"deepseek2.context_length", "-"}, {"deepseek2.attention.q_lora_rank", "-"},
+          {"deepseek2.leading_dense_block_count", "u32 0"}, {"deepseek2.expert_used_count", "-"},
+          {"deepseek2.expert_shared_count", "u32 0"}, {"deepseek2.expert_feed_forward_length", "u32 512"},
+          {"deepseek2.expert_weights_scale", "-"}, {"deepseek2.attention.kv_lora_rank", "u32 512"}}},
+        {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":null",
+         {{"deepseek2.leading_dense_block_count", "u32 4"}, {"deepseek2.expert_count", "-"},
+          {"deepseek2.expert_feed_forward_length", "u32 512"}}},
     };
     char path[] = "/tmp/sluice-config-XXXXXX.json", buf[128];
 
@@ -245,6 +293,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_r1), cmocka_unit_test(test_r1_sources), cmocka_unit_test(test_v2_lite),
+        cmocka_unit_test(test_kimi_k2),
         cmocka_unit_test(test_qwen), cmocka_unit_test(test_llama),
         cmocka_unit_test(test_absent_entries),
     };

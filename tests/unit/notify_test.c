@@ -64,8 +64,8 @@ static void all_messages(const char *name)
     assert_int_equal(sl_notify_ready(&n, "at work", &e), 0);
     snprintf(want, sizeof want, "READY=1\nMAINPID=%ld\nSTATUS=at work", (long)getpid());
     hears(fd, want);
-    sl_notify_status(&n, "3 jobs\nREADY=0\t");
-    hears(fd, "STATUS=3 jobs?READY=0?");
+    sl_notify_stopping(&n, "3 jobs\nREADY=0\t");
+    hears(fd, "STOPPING=1\nSTATUS=3 jobs?READY=0?");
     sl_notify_extend(&n, 100, 90000);
     sl_notify_extend(&n, 900, 90000);
     hears(fd, "EXTEND_TIMEOUT_USEC=90000000");
@@ -123,8 +123,8 @@ static void test_watchdog(void **state)
     hears(fd, NULL);
     sl_notify_progress(&n, 11000);
     hears(fd, "WATCHDOG=1");
-    sl_notify_status(&n, "x");
-    hears(fd, "STATUS=x");
+    sl_notify_stopping(&n, "x");
+    hears(fd, "STOPPING=1\nSTATUS=x");
     sl_notify_close(&n);
 
     setenv("WATCHDOG_PID", "1", 1); /* another process is watched */

@@ -356,7 +356,6 @@ static void nonsense_does_nothing(void **state)
     tell(w, "");
     hears_nothing(w);
     assert_true(sl_worker_connected(w->w));
-    assert_false(sl_worker_draining(w->w));
     /* A grant of an unknown job: given back, and hello makes the daemon say more. */
     grant(w, "", "{\"task\":5,\"epoch\":1}");
     hears(w, SL_M_GIVEBACK);

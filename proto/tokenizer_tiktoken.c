@@ -1,0 +1,224 @@
+/* Kimi-K2's tokenizer: ranks in tiktoken.model, special tokens in tokenizer_config.json, the rules
+ * for splitting a text in a Python file. */
+#include "proto/json_file.h"
+#include "proto/tiktoken.h"
+#include "proto/tokenizer.h"
+
+#include <cjson/cJSON.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MODEL "tiktoken.model"
+#define CLASS "TikTokenTokenizer"
+#define N_SPECIAL 258u /* ids behind the ordinary tokens */
+#define MADE 40        /* bytes of a name that is made here */
+
+static const cJSON *entry(const cJSON *object, const char *name)
+{
+    return cJSON_GetObjectItemCaseSensitive(object, name);
+}
+
+static int no_memory(struct sl_error *e)
+{
+    return sl_fail(e, SL_EFAIL, "out of memory for the tokenizer");
+}
+
+/* ---- whose tokenizer it is ---- */
+
+/* The Python file that auto_map names: "tokenization_kimi.TikTokenTokenizer" -> that with ".py". */
+static bool module_file(const cJSON *config, char name[160])
+{
+    const cJSON *map = entry(entry(config, "auto_map"), "AutoTokenizer");
+    const cJSON *first = cJSON_IsArray(map) ? map->child : map;
+    const char *text = cJSON_IsString(first) ? first->valuestring : "tokenization_kimi." CLASS;
+    size_t n = strcspn(text, ".");
+
+    snprintf(name, 160, "%.*s.py", (int)(n < 150 ? n : 150), text);
+    return sl_source_plain_name(name);
+}
+
+static bool is_class(const cJSON *config)
+{
+    const cJSON *class = entry(config, "tokenizer_class");
+
+    return cJSON_IsString(class) && strcmp(class->valuestring, CLASS) == 0;
+}
+
+bool sl_tokenizer_is_tiktoken(const struct sl_source_dir *dir, const cJSON *tokenizer,
+                              const cJSON *tokenizer_config)
+{
+    return sl_source_exists(dir->path, MODEL) && (!tokenizer || is_class(tokenizer_config));
+}
+
+/* GGUF has a name for these rules, so they must be those of Kimi-K2: its class, and, where its
+ * code is there, two of its regular expressions. */
+static int check_rules(const struct sl_source_dir *dir, const cJSON *config, struct sl_error *e)
+{
+    const cJSON *class = entry(config, "tokenizer_class");
+    char file[160], *code;
+    size_t len;
+    bool known;
+    int rc;
+
+    if (!config)
+        return sl_fail(e, SL_ESOURCE, "tokenizer_config.json is missing, which names the special tokens of "
+                       MODEL "; download it beside that");
+    if (!is_class(config))
+        return sl_fail(e, SL_EUNSUPPORTED, "the checkpoint has a tiktoken tokenizer (" MODEL ") of "
+                       "tokenizer_class '%.80s' in tokenizer_config.json; supported: '" CLASS "', Kimi-K2's",
+                       cJSON_IsString(class) ? class->valuestring : "(none)");
+    if (!module_file(config, file))
+        return 0;
+    rc = sl_tokenizer_read(dir, file, &code, &len, e);
+    if (rc <= 0)
+        return rc;
+    known = strstr(code, "[\\p{Han}]+") && strstr(code, "\\p{N}{1,3}");
+    free(code);
+    return known ? 0 : sl_fail(e, SL_EUNSUPPORTED, "%s splits texts by other rules than Kimi-K2's: "
+                               "llama.cpp has no name for them", file);
+}
+
+/* ---- tokens ---- */
+
+struct vocab {
+    const struct sl_tiktoken *t;
+    uint64_t n;
+    const char **text;
+    int32_t *type;
+    const char *name[N_SPECIAL]; /* of added_tokens_decoder */
+    char *made;
+    struct sl_name_table special;
+};
+
+/* {"163584": {"content": "[BOS]", ...}, ...}; ids of other tokens are of no interest. */
+static int take_names(struct vocab *v, const cJSON *config, struct sl_error *e)
+{
+    const cJSON *list = entry(config, "added_tokens_decoder");
+
+    if (!cJSON_IsObject(list))
+        return sl_fail(e, SL_ESOURCE, "tokenizer_config.json has no \"added_tokens_decoder\", which names the "
+                       "special tokens of " MODEL);
+    for (const cJSON *x = list->child; x; x = x->next) {
+        size_t n = strlen(x->string);
+        uint64_t id = 0;
+
+        if (n == 0 || n > 9 || strspn(x->string, "0123456789") != n || !sl_token_text(x))
+            return sl_fail(e, SL_ESOURCE, "tokenizer_config.json: added_tokens_decoder, entry '%.40s': expected "
+                           "an id with the \"content\" of a token", x->string);
+        for (size_t i = 0; i < n; i++)
+            id = id * 10 + (uint64_t)(x->string[i] - '0');
+        if (id >= v->t->n && id < (uint64_t)v->t->n + N_SPECIAL)
+            v->name[id - v->t->n] = sl_token_text(x);
+    }
+    return 0;
+}
+
+/* bos_token and its kin must be special tokens, or the model's own tokenizer would not start. */
+static int check_named(const struct vocab *v, const cJSON *config, struct sl_error *e)
+{
+    static const char *const names[] = {"bos_token", "eos_token", "unk_token", "pad_token"};
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *text = sl_token_text(entry(config, names[i]));
+
+        if (text && sl_name_table_find(&v->special, text) == SL_NO_NAME)
+            return sl_fail(e, SL_ESOURCE, "tokenizer_config.json: \"%s\" is '%.80s', which is no token of "
+                           "added_tokens_decoder from id %" PRIu32 " on", names[i], text, v->t->n);
+    }
+    return 0;
+}
+
+/* A text has one id: the highest special one, else the ordinary one. Ids that lose theirs so
+ * are filled as those without a token are. */
+static int name_ids(struct vocab *v, char (*made)[MADE], struct sl_error *e)
+{
+    for (uint32_t k = N_SPECIAL; k-- > 0;) {
+        uint32_t id = v->t->n + k, held;
+        const char *text = v->name[k];
+
+        if (!text) {
+            snprintf(*made, MADE, "<|reserved_token_%" PRIu32 "|>", id);
+            text = *made++;
+        }
+        SL_TRY(sl_name_table_add(&v->special, text, id, &held, e));
+        if (id >= v->n || held != id)
+            continue;
+        v->text[id] = text;
+        v->type[id] = SL_TOKEN_CONTROL;
+    }
+    for (uint64_t id = 0; id < v->n; id++) {
+        if (id < v->t->n && sl_name_table_find(&v->special, v->t->text[id]) == SL_NO_NAME) {
+            v->text[id] = v->t->text[id];
+            v->type[id] = SL_TOKEN_NORMAL;
+        }
+        if (v->text[id])
+            continue;
+        snprintf(*made, MADE, "[PAD%" PRIu64 "]", id);
+        v->text[id] = *made++;
+        v->type[id] = SL_TOKEN_UNUSED;
+    }
+    return 0;
+}
+
+static int set_tokens(const struct sl_tiktoken *t, const cJSON *config, uint64_t n_vocab,
+                      struct sl_kvs *kvs, struct sl_error *e)
+{
+    struct vocab v = {.t = t, .n = n_vocab};
+    /* Each special token may take an ordinary one's text, so twice as many may be made. */
+    uint64_t n_made = (n_vocab > t->n ? n_vocab - t->n : 0) + 2 * N_SPECIAL;
+    char (*made)[MADE] = calloc(n_made, MADE);
+    int rc;
+
+    v.text = calloc(n_vocab, sizeof *v.text);
+    v.type = calloc(n_vocab, sizeof *v.type);
+    rc = made && v.text && v.type ? sl_name_table_init(&v.special, N_SPECIAL, e) : no_memory(e);
+    rc = rc < 0 ? rc : take_names(&v, config, e);
+    rc = rc < 0 ? rc : name_ids(&v, made, e);
+    rc = rc < 0 ? rc : check_named(&v, config, e);
+    if (rc == 0 && (sl_kvs_set_strs(kvs, "tokenizer.ggml.tokens", v.text, n_vocab) < 0 ||
+                    sl_kvs_set_arr(kvs, "tokenizer.ggml.token_type", SL_KV_I32, v.type, n_vocab) < 0))
+        rc = no_memory(e);
+    sl_name_table_free(&v.special);
+    free(v.text);
+    free(v.type);
+    free(made);
+    return rc;
+}
+
+static int set_merges(const struct sl_tiktoken *t, struct sl_kvs *kvs, struct sl_error *e)
+{
+    const char **merges;
+    uint64_t n;
+    int rc;
+
+    SL_TRY(sl_tiktoken_merges(t, MODEL, &merges, &n, e));
+    rc = sl_kvs_set_strs(kvs, "tokenizer.ggml.merges", merges, n) < 0 ? no_memory(e) : 0;
+    free(merges);
+    return rc;
+}
+
+int sl_tokenizer_tiktoken(const struct sl_source_dir *dir, const cJSON *tokenizer,
+                          const cJSON *tokenizer_config, const cJSON *config, uint64_t n_vocab,
+                          struct sl_kvs *kvs, struct sl_error *e)
+{
+    struct sl_tiktoken t;
+    char *text;
+    size_t len;
+    int rc;
+
+    SL_TRY(check_rules(dir, tokenizer_config, e));
+    rc = sl_tokenizer_read(dir, MODEL, &text, &len, e);
+    if (rc <= 0)
+        return rc < 0 ? rc : sl_fail(e, SL_ESOURCE, MODEL " is missing");
+    rc = sl_tiktoken_parse(MODEL, text, len, n_vocab, &t, e);
+    free(text);
+    if (rc == 0 && (sl_kvs_set_str(kvs, "tokenizer.ggml.model", "gpt2") < 0 ||
+                    sl_kvs_set_str(kvs, "tokenizer.ggml.pre", "kimi-k2") < 0))
+        rc = no_memory(e);
+    rc = rc < 0 ? rc : set_tokens(&t, tokenizer_config, n_vocab, kvs, e);
+    rc = rc < 0 ? rc : set_merges(&t, kvs, e);
+    sl_tiktoken_free(&t);
+    return rc < 0 ? rc : sl_tokenizer_special(dir, tokenizer, tokenizer_config, config, UINT32_MAX, kvs, e);
+}
