@@ -374,6 +374,24 @@ static bool is_temporary(const char *tail)
            strcmp(tail, ".sluice-job.partial") == 0;
 }
 
+bool output_unfinished(const struct output *o)
+{
+    static const char end[] = ".gguf.partial";
+    DIR *d = opendir(o->dir);
+    size_t n = strlen(o->prefix), len;
+    struct dirent *ent;
+    bool yes = false;
+
+    while (d && !yes && (ent = readdir(d)) != NULL) {
+        len = strlen(ent->d_name);
+        yes = strncmp(ent->d_name, o->prefix, n) == 0 && is_temporary(ent->d_name + n) &&
+              len >= sizeof end && strcmp(ent->d_name + len - (sizeof end - 1), end) == 0;
+    }
+    if (d)
+        closedir(d);
+    return yes;
+}
+
 int output_remove(const struct output *o, const struct output_watch *watch)
 {
     DIR *d = opendir(o->dir);

@@ -64,6 +64,9 @@ struct output_watch {
 int output_reserve(const struct output *o, bool fresh, bool *kept, const struct output_watch *watch,
                    struct sl_error *e) SL_MUST_USE;
 
+/* Whether a temporary file of an output of this name is there, also of other split counts. */
+bool output_unfinished(const struct output *o);
+
 /* Effect: removes the temporary files, also those of other split counts, and
  * those of manifests. Returns 0 or what watch said. */
 int output_remove(const struct output *o, const struct output_watch *watch) SL_MUST_USE;

@@ -146,6 +146,19 @@ sub not_published {
     return $at;
 }
 
+# Another plan of that name, with nothing in the way: what is finished there is not its to remove.
+sub other_plan {
+    my ($prefix) = @_;
+    my @before = ls($OUT);
+    rmdir "$OUT/$prefix$third" or die $!;
+    my $f = wait_job(submit(demo_spec($prefix)), 60);
+    is_state($f, 'failed', 'another plan of that name fails');
+    is($f->{error}, "$OUT/$prefix: unfinished work of another job is there; finish it, cancel it with --discard, or use --force", 'and says why');
+    mkdir "$OUT/$prefix$third" or die $!;
+    is_deeply([ls($OUT)], \@before, 'what is finished stays');
+    return;
+}
+
 # As a disk leaves it that became read-only in the middle: two parts have their names.
 sub half_published {
     my ($prefix) = @_;
@@ -165,6 +178,7 @@ sub whole_set {
     return;
 }
 $id = not_published('half');
+other_plan('half');
 half_published('half');
 $log = length log_of('w1');
 run_ok('retry, the folder still there', $SLUICE, 'retry', $id);
