@@ -124,6 +124,13 @@ like($j->{failures}[0]{text}, qr/^\Q$OUT\E: the files of job $again are not ther
 rename "$RUN/moved", $OUT or die $!;
 ended_well($again, 'removed', 'put back in time it goes on by itself');
 
+# ---- the file is cut short before it is checked
+$again = submit(demo_spec('cut'), manual_stitch => JSON::PP::true);
+is_state(until_job($again, 60, sub { $_[0]{state} eq 'stitching' }), 'stitching', 'cut: every task is done');
+truncate "$OUT/cut.gguf.partial", 5_000_000 or die $!;
+run_ok('stitch', $SLUICE, 'stitch', $again);
+ended_well($again, 'cut', 'what is missing is made again');
+
 # ---- publication that cannot end: the set is complete, and something has the third name
 my $split = sub { demo_spec($_[0], split_max_bytes => 4_000_000) };
 run_ok('convert in parts', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M', '--split-max-size', '4M', '-o', "$RUN/parts/", '--quiet');
