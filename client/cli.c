@@ -6,7 +6,6 @@
 
 #include <cjson/cJSON.h>
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,7 +41,7 @@ void cli_each_option(const struct cli_verb *verb,
 
 static void print_help(const struct cli_verb *verb, const struct poptOption *table)
 {
-    printf("Usage: sluice %s %s\n\n%s.\n\n", verb->name, verb->args, verb->summary);
+    printf("Usage: sluice %s%s%s\n\n%s.\n\n", verb->name, *verb->args ? " " : "", verb->args, verb->summary);
     sl_print_options(table);
 }
 
@@ -192,9 +191,9 @@ int cli_parse(struct cli_args *a, const struct cli_verb *verb, int argc, const c
         while (a->pos && a->pos[a->n_pos])
             a->n_pos++;
         if (a->n_pos < min_pos || a->n_pos > max_pos)
-            rc = sl_fail(e, SL_EUSAGE, "%s: usage: sluice %s %s; see 'sluice %s --help'",
+            rc = sl_fail(e, SL_EUSAGE, "%s: usage: sluice %s%s%s; see 'sluice %s --help'",
                          a->n_pos < min_pos ? "an argument is missing" : "too many arguments",
-                         verb->name, verb->args, verb->name);
+                         verb->name, *verb->args ? " " : "", verb->args, verb->name);
     }
     if (rc != 0) {
         free_strings(table);
@@ -214,28 +213,8 @@ void cli_args_free(struct cli_args *a)
 
 int cli_parse_size(const char *option, const char *text, uint64_t *out, struct sl_error *e)
 {
-    static const char units[] = "KMGT";
-    char *end;
-    double v, factor = 1;
-    const char *u;
-
-    errno = 0;
-    v = strtod(text, &end);
-    if (end == text || errno || !(v >= 0) || strpbrk(text, "xXnNpP"))
-        goto bad;
-    if (*end && (u = strchr(units, *end >= 'a' ? *end - 32 : *end)) != NULL) {
-        int power = (int)(u - units) + 1;
-
-        end++;
-        factor = *end == 'i' ? ldexp(1, 10 * power) : pow(1000, power);
-        end += *end == 'i';
-    }
-    end += *end == 'B';
-    if (*end || v * factor >= 9e18)
-        goto bad;
-    *out = (uint64_t)llround(v * factor);
-    return 0;
-bad:
+    if (sl_parse_size(text, out))
+        return 0;
     return sl_fail(e, SL_EUSAGE,
                    "%s: '%s' is no size; write a number with K, M, G or T (powers of 1000) or "
                    "Ki, Mi, Gi or Ti (powers of 1024), for example 48G",

@@ -64,6 +64,8 @@ int convert_options(const struct convert_args *a, struct convert_opts *o, struct
         return sl_fail(e, SL_EUSAGE, "--threads: expected 1 to 1024");
     o->threads = a->threads;
     SL_TRY(cli_parse_size("--mem", a->mem ? a->mem : "1Gi", &o->mem_bytes, e));
+    if (o->mem_bytes == 0)
+        return sl_fail(e, SL_EUSAGE, "--mem: expected a size such as 1Gi, not 0");
     SL_TRY(choice("--io", a->io, io, &i, e));
     o->io = (enum sl_io_mode)i;
     SL_TRY(choice("--direct", a->direct, direct, &i, e));
@@ -168,7 +170,7 @@ int convert_dry_run(const struct sl_plan *p, const struct output *out, bool json
     for (uint32_t i = 0; i < p->n_tensors; i++)
         printf("%-48s %-8s %llu\n", p->tensors[i].t->name, sl_type_info(p->tensors[i].type)->name,
                (unsigned long long)p->tensors[i].bytes);
-    printf("%s to read, %s to write, %u tasks; nothing was written\n", cli_size(a, p->src_bytes),
-           cli_size(b, p->file_bytes), p->n_tasks);
+    printf("%s to read, %s to write, %u task%s; nothing was written\n", cli_size(a, p->src_bytes),
+           cli_size(b, p->file_bytes), p->n_tasks, p->n_tasks == 1 ? "" : "s");
     return 0;
 }

@@ -107,6 +107,19 @@ static void print_tensor(const char *name, const char *type, const uint64_t *dim
     putchar('\n');
 }
 
+static void add_tensors(const struct gguf_set *s, cJSON *o)
+{
+    cJSON *list = cJSON_AddArrayToObject(o, "tensors");
+
+    for (uint32_t f = 0; f < s->n; f++)
+        for (uint64_t i = 0; i < s->files[f]->n_tensors; i++) {
+            const struct sl_gguf_tensor *t = &s->files[f]->tensors[i];
+
+            cJSON_AddItemToArray(list, tensor_json(t->name, sl_type_info(t->type)->name, t->ne,
+                                                   t->n_dims, t->bytes));
+        }
+}
+
 static int show_key(const struct gguf_set *s, const struct inspect_args *a, struct sl_error *e)
 {
     const struct sl_kv *kv = NULL;
@@ -119,6 +132,8 @@ static int show_key(const struct gguf_set *s, const struct inspect_args *a, stru
         cJSON *o = kv_json(kv, UINT64_MAX);
 
         cJSON_AddStringToObject(o, "key", a->key);
+        if (a->tensors)
+            add_tensors(s, o);
         json_line(o, "metadata");
     } else if (kv->type == SL_KV_STR && !isatty(STDOUT_FILENO)) {
         fwrite(kv->strs[0], 1, kv->str_len[0], stdout);
@@ -176,10 +191,16 @@ static void print_gguf(const struct gguf_set *s, struct total *types, uint64_t e
     list_gguf(s);
 }
 
-static void json_gguf(const struct gguf_set *s, struct total *types, uint64_t elems)
+static void json_gguf(const struct gguf_set *s, struct total *types, uint64_t elems, bool tensors)
 {
-    cJSON *o = cJSON_CreateObject(), *files = cJSON_AddArrayToObject(o, "files"), *list;
+    cJSON *o = cJSON_CreateObject(), *files;
 
+    if (tensors) {
+        add_tensors(s, o);
+        json_line(o, "gguf");
+        return;
+    }
+    files = cJSON_AddArrayToObject(o, "files");
     for (uint32_t f = 0; f < s->n; f++) {
         const struct sl_gguf *g = s->files[f];
         cJSON *file = cJSON_CreateObject(), *kvs;
@@ -202,14 +223,7 @@ static void json_gguf(const struct gguf_set *s, struct total *types, uint64_t el
     cJSON_AddNumberToObject(o, "tensor_bytes", (double)s->tensor_bytes);
     cJSON_AddNumberToObject(o, "bits_per_weight", bits(s->tensor_bytes, elems));
     cJSON_AddItemToObject(o, "types", totals_json(types, SL_TYPE_LIMIT));
-    list = cJSON_AddArrayToObject(o, "tensors");
-    for (uint32_t f = 0; f < s->n; f++)
-        for (uint64_t i = 0; i < s->files[f]->n_tensors; i++) {
-            const struct sl_gguf_tensor *t = &s->files[f]->tensors[i];
-
-            cJSON_AddItemToArray(list, tensor_json(t->name, sl_type_info(t->type)->name, t->ne,
-                                                   t->n_dims, t->bytes));
-        }
+    add_tensors(s, o);
     json_line(o, "gguf");
 }
 
@@ -222,6 +236,8 @@ static int inspect_gguf(const char *path, const struct inspect_args *a, struct s
 
     if (rc == 0 && a->key) {
         rc = show_key(&s, a, e);
+        if (rc == 0 && a->tensors && !a->json)
+            list_gguf(&s);
     } else if (rc == 0) {
         for (uint32_t f = 0; f < s.n; f++)
             for (uint64_t i = 0; i < s.files[f]->n_tensors; i++) {
@@ -231,7 +247,7 @@ static int inspect_gguf(const char *path, const struct inspect_args *a, struct s
                 add_total(types, t->type, sl_type_info(t->type)->name, gguf_elems(t), t->bytes);
             }
         if (a->json)
-            json_gguf(&s, types, elems);
+            json_gguf(&s, types, elems, a->tensors);
         else
             print_gguf(&s, types, elems, a);
     }
@@ -273,21 +289,23 @@ static void print_checkpoint(const struct sl_checkpoint *ck, struct total *dtype
 }
 
 static void json_checkpoint(const struct sl_checkpoint *ck, struct total *dtypes, uint64_t elems,
-                            uint64_t bytes)
+                            uint64_t bytes, bool tensors)
 {
-    cJSON *o = cJSON_CreateObject(), *files = cJSON_AddArrayToObject(o, "files"), *list;
+    cJSON *o = cJSON_CreateObject(), *files = tensors ? NULL : cJSON_AddArrayToObject(o, "files"), *list;
 
-    for (uint32_t i = 0; i < ck->n_files; i++) {
+    for (uint32_t i = 0; i < ck->n_files && !tensors; i++) {
         cJSON *f = cJSON_CreateObject();
 
         cJSON_AddItemToObject(f, "path", json_text(ck->files[i].path, strlen(ck->files[i].path)));
         cJSON_AddNumberToObject(f, "bytes", (double)ck->files[i].size);
         cJSON_AddItemToArray(files, f);
     }
-    cJSON_AddNumberToObject(o, "elements", (double)elems);
-    cJSON_AddNumberToObject(o, "tensor_bytes", (double)bytes);
-    cJSON_AddItemToObject(o, "types", totals_json(dtypes, SL_DTYPE_COUNT));
-    if (ck->config)
+    if (!tensors) {
+        cJSON_AddNumberToObject(o, "elements", (double)elems);
+        cJSON_AddNumberToObject(o, "tensor_bytes", (double)bytes);
+        cJSON_AddItemToObject(o, "types", totals_json(dtypes, SL_DTYPE_COUNT));
+    }
+    if (ck->config && !tensors)
         cJSON_AddItemToObject(o, "config", cJSON_Duplicate(ck->config, true));
     list = cJSON_AddArrayToObject(o, "tensors");
     for (uint32_t i = 0; i < ck->n_tensors; i++) {
@@ -316,7 +334,7 @@ static int inspect_checkpoint(const char *path, const struct inspect_args *a, st
         add_total(dtypes, (int)t->dtype, sl_dtype_info(t->dtype)->name, t->elems, t->bytes);
     }
     if (a->json)
-        json_checkpoint(ck, dtypes, elems, bytes);
+        json_checkpoint(ck, dtypes, elems, bytes, a->tensors);
     else
         print_checkpoint(ck, dtypes, elems, bytes, a);
     sl_checkpoint_close(ck);
@@ -327,7 +345,7 @@ static int run_inspect(int argc, const char **argv, struct sl_error *e)
 {
     struct inspect_args a = {0};
     struct poptOption table[] = {
-        {"tensors", 't', POPT_ARG_NONE, &a.tensors, 0, "only the list of tensors", NULL},
+        {"tensors", 't', POPT_ARG_NONE, &a.tensors, 0, "the list of tensors; beside it only what --kv asks for", NULL},
         {"kv", 'k', POPT_ARG_STRING, &a.key, 0, "print one metadata value in full", "KEY"},
         {"json", 0, POPT_ARG_NONE, &a.json, 0, "one JSON line", NULL},
         POPT_TABLEEND,

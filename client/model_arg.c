@@ -52,7 +52,7 @@ int model_arg_gguf(const char *arg, char **path, struct sl_error *e)
 
     *path = NULL;
     if (stat(arg, &st) != 0)
-        return sl_fail(e, SL_ESOURCE, "%s: %s", arg, strerror(errno));
+        return sl_fail(e, SL_ESOURCE, "%s: %s; expected a .gguf file, or the folder of a model", arg, strerror(errno));
     if (S_ISDIR(st.st_mode))
         return in_folder(arg, path, e);
     if (ends_with(arg, ".safetensors") || ends_with(arg, ".json"))

@@ -22,7 +22,7 @@ static void print_usage(FILE *to)
           "1 failed, 2 usage, 3 finished with warnings, 4 daemon unreachable, 5 no such job,\n"
           "6 unsupported model or tensor, 7 source damaged or missing, 8 verification mismatch,\n"
           "9 no space, 10 GPU failed or lost, 13 output exists, 75 interrupted, goes on with the same command,\n"
-          "124 wait --timeout: not ended in that time.\n", to);
+          "124 wait --timeout: not ended in that time, 130 and 143 ended at once by a second signal.\n", to);
 }
 
 static const struct cli_verb *find(const char *name)

@@ -333,11 +333,11 @@ V_FN void iq1_s_block(const vf *x, const vf *w, vi *out)
 /* All splits of 16 values in all four kinds. Each sum is one chain over the values
  * in order; what the low and the middle part have in common with the split before
  * is kept. */
-V_CALL void iq1m_search(const struct iq1m_terms *f, struct iq1_best *b)
+V_CALL void iq1m_search(const struct iq1m_terms *f, struct iq1_best *out)
 {
+    struct iq1_best b = iq1_start();
     vf low_x[4], low_w[4], high_x[4], high_w[4];
 
-    *b = iq1_start();
     for (int k = 0; k < 4; k++)
         low_x[k] = low_w[k] = v_set(0.f);
     for (int i1 = 0; i1 <= 16; i1++) {
@@ -362,7 +362,7 @@ V_CALL void iq1m_search(const struct iq1m_terms *f, struct iq1_best *b)
                 }
             }
             for (int k = 0; k < 4; k++)
-                iq1_try(b, sum_x[k], sum_w[k], i1, i2, k);
+                iq1_try(&b, sum_x[k], sum_w[k], i1, i2, k);
             for (int k = 0; k < 4 && i2 < 16; k++) {
                 vf m = iq1m_mid(f, i2, k == 1 || k == 2);
 
@@ -377,6 +377,7 @@ V_CALL void iq1m_search(const struct iq1m_terms *f, struct iq1_best *b)
             low_w[k] = v_add(low_w[k], high_w[3 - k]);
         }
     }
+    *out = b;
 }
 
 #ifndef V_COLUMNS

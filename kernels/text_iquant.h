@@ -230,7 +230,7 @@ V_FN vf grid_begin(const struct grid_kind *t, const vf *x, const vf *w, vf sigma
 
         s->scale = fit_positive(32, 4, s->x, s->w, unused);
         range = v_mul(s->scale, v_set(3.f));
-        s->dead = v_or(s->dead, v_not(v_lt(zero, range)));
+        s->dead = v_or(s->dead, v_or(v_lt(range, zero), v_not(v_ne(range, zero)))); /* not a NaN */
     } else {
         s->scale = v_div(range, v_set(t->bits == 2 ? 5.f : 15.f));
     }

@@ -330,7 +330,8 @@ static int open_any(struct sl_checkpoint *ck, const char *path, struct sl_error 
     struct stat st;
 
     if (stat(path, &st) < 0)
-        return sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
+        return sl_fail(e, SL_ESOURCE, "%s: %s; expected a checkpoint's folder, a .safetensors or a .gguf file", path,
+                       strerror(errno));
     if (S_ISDIR(st.st_mode)) {
         SL_TRY(keep_dir(ck, path, strlen(path), e));
         SL_TRY(read_config(ck, ck->dir, true, e));
@@ -400,6 +401,14 @@ int sl_checkpoint_open_config(const char *path, struct sl_checkpoint **out, stru
     else
         *out = ck;
     return rc;
+}
+
+bool sl_checkpoint_is_shard(const struct sl_checkpoint *ck)
+{
+    const char *of = !ck->is_gguf && ck->n_files == 1 ? strstr(ck->files[0].name, "-of-") : NULL;
+    unsigned n;
+
+    return of && sscanf(of, "-of-%5u.safetensors", &n) == 1 && n > 1;
 }
 
 void sl_checkpoint_close(struct sl_checkpoint *ck)

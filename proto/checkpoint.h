@@ -99,4 +99,8 @@ int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct 
  * scale that conversion drops): it is no weight of the model. */
 bool sl_checkpoint_is_scale(const struct sl_checkpoint *ck, uint32_t tensor);
 
+/* Returns whether the source is a single file named as one shard of several
+ * (NAME-00001-of-00003.safetensors); ck->dir is then its folder. */
+bool sl_checkpoint_is_shard(const struct sl_checkpoint *ck);
+
 #endif

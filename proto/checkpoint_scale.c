@@ -112,6 +112,9 @@ int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct 
     if (!is_fp8(w->dtype) || sl_checkpoint_is_scale(ck, weight))
         return 0;
     out->tensor = find_scale(ck, w->name);
+    if (out->tensor == SL_NO_TENSOR && sl_checkpoint_is_shard(ck))
+        return sl_fail(e, SL_ESOURCE, "%s is one shard of a checkpoint, and the scale of '%.160s' is in another; give "
+                       "the folder, %s", ck->files[0].path, w->name, ck->dir);
     if (out->tensor == SL_NO_TENSOR)
         return sl_fail(e, SL_ESOURCE, "FP8 tensor '%.160s' has no scale: expected '%.160s_scale_inv'",
                        w->name, w->name);
@@ -201,6 +204,9 @@ static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error
     }
     if (!sure)
         return SL_ROLE_WEIGHT;
+    if (w == SL_NO_TENSOR && sl_checkpoint_is_shard(ck))
+        return sl_fail(e, SL_ESOURCE, "%s is one shard of a checkpoint, and the tensor that '%.160s' scales is in "
+                       "another; give the folder, %s", ck->files[0].path, name, ck->dir);
     if (w == SL_NO_TENSOR)
         return sl_fail(e, SL_ESOURCE, "scale '%.160s' belongs to no tensor: expected '%.160s' in the "
                        "checkpoint", name, weight);

@@ -1,64 +1,19 @@
 #include "proto/config_value.h"
 
+#include "proto/size_text.h"
+
 #include <stdio.h>
 #include <string.h>
 
-struct unit {
-    const char *name;
-    uint64_t factor;
-};
-
-/* Digits with at most one point and three decimals, then one of the units. The
- * empty name ends the table; required: it is no unit. */
-static bool scaled(const char *s, const struct unit *u, bool unit_required, uint64_t *out)
+/* A number with a unit behind it; required: it must have one. */
+static bool scaled(const char *s, const struct sl_size_unit *u, bool required, uint64_t *out)
 {
-    uint64_t whole = 0, part = 0, scale = 1, n;
-
-    if (*s < '0' || *s > '9')
-        return false;
-    for (; *s >= '0' && *s <= '9'; s++) {
-        if (__builtin_mul_overflow(whole, 10, &whole)
-            || __builtin_add_overflow(whole, (uint64_t)(*s - '0'), &whole))
-            return false;
-    }
-    if (*s == '.') {
-        s++;
-        if (*s < '0' || *s > '9')
-            return false;
-        for (; *s >= '0' && *s <= '9'; s++, scale *= 10) {
-            if (scale == 1000)
-                return false;
-            part = part * 10 + (uint64_t)(*s - '0');
-        }
-    }
-    while (*u->name && strcmp(u->name, s) != 0)
-        u++;
-    if (strcmp(u->name, s) != 0 || (unit_required && !*s) || (scale > 1 && !*s))
-        return false;
-    if (__builtin_mul_overflow(whole, u->factor, &n)
-        || __builtin_add_overflow(n, (uint64_t)((double)part * (double)u->factor / (double)scale),
-                                  &n))
-        return false;
-    *out = n;
-    return true;
-}
-
-static bool size(const char *s, uint64_t *out)
-{
-    static const struct unit units[] = {
-        {"K", 1000}, {"M", 1000000}, {"G", 1000000000}, {"T", UINT64_C(1000000000000)},
-        {"KB", 1000}, {"kB", 1000}, {"MB", 1000000}, {"GB", 1000000000},
-        {"TB", UINT64_C(1000000000000)}, {"Ki", 1024}, {"Mi", 1048576}, {"Gi", 1073741824},
-        {"Ti", UINT64_C(1) << 40}, {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824},
-        {"TiB", UINT64_C(1) << 40}, {"", 1},
-    };
-
-    return scaled(s, units, false, out);
+    return !(required && *s && s[strlen(s) - 1] >= '0' && s[strlen(s) - 1] <= '9') && sl_parse_scaled(s, u, out);
 }
 
 bool sl_parse_duration(const char *text, uint64_t *ms)
 {
-    static const struct unit units[] = {
+    static const struct sl_size_unit units[] = {
         {"ms", 1}, {"s", 1000}, {"min", 60000}, {"h", 3600000}, {"d", 86400000}, {"", 1},
     };
 
@@ -138,10 +93,10 @@ static bool device(const char *s)
 
 static const char *limit_text(const struct sl_config_info *k, uint64_t v, char buf[32])
 {
-    static const struct unit times[] = {{"h", 3600000}, {"min", 60000}, {"s", 1000}, {"ms", 1}};
-    static const struct unit sizes[] = {{"Ti", UINT64_C(1) << 40}, {"Gi", 1073741824},
+    static const struct sl_size_unit times[] = {{"h", 3600000}, {"min", 60000}, {"s", 1000}, {"ms", 1}};
+    static const struct sl_size_unit sizes[] = {{"Ti", UINT64_C(1) << 40}, {"Gi", 1073741824},
                                         {"Mi", 1048576}, {"", 1}};
-    const struct unit *u = k->type == SL_CONFIG_IS_TIME ? times : sizes;
+    const struct sl_size_unit *u = k->type == SL_CONFIG_IS_TIME ? times : sizes;
 
     if (k->type == SL_CONFIG_IS_NUMBER)
         u += 3;
@@ -154,7 +109,7 @@ static const char *limit_text(const struct sl_config_info *k, uint64_t v, char b
 int sl_config_check(const struct sl_config_info *k, const char *text, uint64_t *number,
                     struct sl_error *e)
 {
-    static const struct unit plain[] = {{"", 1}};
+    static const struct sl_size_unit plain[] = {{"", 1}};
     const char *expected = "";
     char range[128], low[32], high[32];
     bool ok = true, ranged = true;
@@ -171,7 +126,7 @@ int sl_config_check(const struct sl_config_info *k, const char *text, uint64_t *
         expected = "a number";
         break;
     case SL_CONFIG_IS_SIZE:
-        ok = size(text, number);
+        ok = sl_parse_size(text, number);
         expected = "a size (512Mi, 4G)";
         break;
     case SL_CONFIG_IS_TIME:

@@ -95,6 +95,11 @@ static int put_all(const struct sl_imatrix *im, enum sl_imatrix_format format,
     return rc;
 }
 
+static int exists(const char *path, struct sl_error *e)
+{
+    return sl_fail(e, SL_EEXISTS, "%s exists already", path);
+}
+
 int sl_imatrix_write(const struct sl_imatrix *im, enum sl_imatrix_format format, const char *path,
                      struct sl_error *e)
 {
@@ -102,22 +107,23 @@ int sl_imatrix_write(const struct sl_imatrix *im, enum sl_imatrix_format format,
     char *part;
     int rc;
 
+    if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        return exists(path, e);
     if (asprintf(&part, "%s.partial", path) < 0)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    s.fd = access(path, F_OK) == 0 ? -1 : open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    unlink(part); /* of a run that was killed; a link is not written through */
+    s.fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (s.fd < 0) {
-        rc = access(path, F_OK) == 0
-                 ? sl_fail(e, SL_EEXISTS, "%s exists already", path)
-                 : sl_fail(e, SL_EFAIL, "%s: cannot be made: %s", path, strerror(errno));
+        rc = sl_fail(e, SL_EFAIL, "%s: cannot be made: %s", part, strerror(errno));
         free(part);
         return rc;
     }
     rc = put_all(im, format, &s, e);
     if (close(s.fd) != 0 && rc == 0)
         rc = sl_fail(e, SL_EFAIL, "%s: write error: %s", path, strerror(errno));
-    if (rc == 0 && renameat2(AT_FDCWD, part, AT_FDCWD, path, RENAME_NOREPLACE) != 0
-       )
-        rc = sl_fail(e, SL_EFAIL, "%s: cannot be renamed: %s", path, strerror(errno));
+    if (rc == 0 && renameat2(AT_FDCWD, part, AT_FDCWD, path, RENAME_NOREPLACE) != 0)
+        rc = errno == EEXIST ? exists(path, e)
+                             : sl_fail(e, SL_EFAIL, "%s: cannot be renamed: %s", path, strerror(errno));
     if (rc < 0)
         unlink(part);
     free(part);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int out_of_memory(struct sl_error *e)
 {
@@ -162,6 +163,9 @@ int sl_job_imatrix_open(const struct sl_job_options *o, struct sl_imatrix **out,
     *out = NULL;
     if (o->n_include_weights && o->n_exclude_weights)
         return sl_fail(e, SL_EUSAGE, "--include-weights and --exclude-weights cannot be used together");
+    if (access(o->imatrix, R_OK) != 0)
+        return sl_fail(e, SL_ESOURCE, "--imatrix %s: %s; expected llama-imatrix's file, or the word synthetic", o->imatrix,
+                       strerror(errno));
     SL_TRY(sl_imatrix_open(o->imatrix, &im, e));
     if (n)
         rc = sl_imatrix_filter(im, keep ? o->include_weights : o->exclude_weights, n, keep, e);

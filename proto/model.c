@@ -277,6 +277,9 @@ static int account(struct build *b, struct sl_error *e)
         if (!b->used[i] && !sl_checkpoint_is_scale(b->ck, i) &&
             !sl_arch_drops(b->p, b->ck->tensors[i].name))
             list_name(&unknown, b->ck->tensors[i].name, 5);
+    if (b->missing.n && sl_checkpoint_is_shard(b->ck))
+        return sl_fail(e, SL_ESOURCE, "%s is one shard of a checkpoint, and %" PRIu32 " tensors are in others; give "
+                       "the folder, %s", b->ck->files[0].path, b->missing.n, b->ck->dir);
     if (unknown.n)
         return sl_fail(e, SL_EUNSUPPORTED, "%" PRIu32 " tensor%s unknown for %s (%" PRIu32 " expected "
                        "ones missing): %s", unknown.n, unknown.n == 1 ? "" : "s", b->p->hf_class,

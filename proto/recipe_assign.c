@@ -2,11 +2,12 @@
 
 #include "proto/imatrix.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define NAMED 10
+#define LIST 780 /* bytes of a message for the tensors that it names */
 
 struct assign {
     const struct sl_recipe *r;
@@ -15,8 +16,8 @@ struct assign {
     struct sl_pattern **overrides;
     struct sl_mixture_pass mix;
     bool tied;
-    uint32_t n_missing;           /* tensors whose types need data that are not there */
-    char missing[NAMED * (SL_NAME_MAX + 12)]; /* the first of them */
+    uint32_t n_missing; /* tensors whose types need data that are not there */
+    bool *missing;      /* which they are */
 };
 
 static bool in_layers(const struct sl_layers *l, uint64_t i, const struct sl_hparams *hp)
@@ -154,7 +155,6 @@ static int check_imatrix(struct assign *a, const struct sl_out_tensor *t, int ty
                          struct sl_error *e)
 {
     const struct sl_recipe_opts *o = a->o;
-    size_t n = strlen(a->missing);
     bool there = o->has_imatrix && (o->imatrix || sl_weight_words_use(&o->words, t->name));
     uint32_t entry;
     int rc;
@@ -163,30 +163,107 @@ static int check_imatrix(struct assign *a, const struct sl_out_tensor *t, int ty
         SL_TRY(rc = sl_imatrix_for(o->imatrix, t, &entry, e));
         there = rc == 1;
     }
-    if (there || (o->any_type && !o->imatrix)
+    if (there || (o->any_type && !o->has_imatrix)
         || !sl_recipe_needs_imatrix(a->r, t->name, type, o->rules_2025))
         return 0;
-    if (a->n_missing++ < NAMED)
-        snprintf(a->missing + n, sizeof a->missing - n, "%s%s (%s)", n ? ", " : "", t->name,
-                 sl_type_info(type)->name);
+    a->n_missing++;
+    a->missing[t - a->m->tensors] = true;
     return 0;
 }
 
-static int missing_data(const struct assign *a, struct sl_error *e)
+/* The name after "blk.N.", and N; without a block the whole name. */
+static const char *split_name(const char *name, uint64_t *layer)
 {
-    char more[40] = "";
+    const char *dot = sl_tensor_layer(name, layer) ? strchr(name + 4, '.') : NULL;
 
-    if (a->n_missing > NAMED)
-        snprintf(more, sizeof more, " and %u more", a->n_missing - NAMED);
+    return dot ? dot + 1 : name;
+}
+
+struct names {
+    char text[LIST];
+    size_t n;
+};
+
+__attribute__((format(printf, 2, 3))) static void put(struct names *l, const char *fmt, ...)
+{
+    va_list ap;
+    int n;
+
+    va_start(ap, fmt);
+    n = vsnprintf(l->text + l->n, sizeof l->text - l->n, fmt, ap);
+    va_end(ap);
+    if (n > 0)
+        l->n = l->n + (size_t)n < sizeof l->text ? l->n + (size_t)n : sizeof l->text - 1;
+}
+
+/* Effect: *l = tensor `at` and its like in later blocks, "blk.1-3,7.ffn_up.weight (iq1_s)". They
+ * are taken off a->missing. Returns how many they are. */
+static uint32_t name_alike(struct assign *a, const int *types, uint32_t at, struct names *l)
+{
+    uint64_t first = 0, last, layer;
+    const char *name = a->m->tensors[at].name, *rest = split_name(name, &first);
+    uint32_t count = 1;
+
+    last = first;
+    l->n = 0;
+    if (rest != name)
+        put(l, "blk.%llu", (unsigned long long)first);
+    for (uint32_t i = at + 1; rest != name && i < a->m->n_tensors; i++) {
+        if (!a->missing[i] || types[i] != types[at] || strcmp(split_name(a->m->tensors[i].name, &layer), rest) != 0)
+            continue;
+        if (layer != last + 1) {
+            if (last != first)
+                put(l, "-%llu", (unsigned long long)last);
+            put(l, ",%llu", (unsigned long long)layer);
+            first = layer;
+        }
+        last = layer;
+        a->missing[i] = false;
+        count++;
+    }
+    if (last != first)
+        put(l, "-%llu", (unsigned long long)last);
+    put(l, "%s%s (%s)", rest != name ? "." : "", rest, sl_type_info(types[at])->name);
+    a->missing[at] = false;
+    return count;
+}
+
+/* All tensors whose data are missing; what does not fit into the message is counted. */
+static void name_missing(struct assign *a, const int *types, struct names *list)
+{
+    uint32_t left = a->n_missing;
+    struct names one;
+
+    list->n = 0;
+    put(list, "%s", "");
+    for (uint32_t i = 0; i < a->m->n_tensors; i++) {
+        uint32_t count;
+
+        if (!a->missing[i])
+            continue;
+        count = name_alike(a, types, i, &one);
+        if (list->n + one.n + 40 > LIST) {
+            put(list, "%s%u more", list->n ? " and " : "", left);
+            return;
+        }
+        put(list, "%s%s", list->n ? ", " : "", one.text);
+        left -= count;
+    }
+}
+
+static int missing_data(struct assign *a, const int *types, struct sl_error *e)
+{
+    struct names list;
+
+    name_missing(a, types, &list);
     if (a->o->has_imatrix && !a->o->imatrix)
         return sl_fail(e, SL_EUSAGE, "--include-weights or --exclude-weights leave %u tensors without "
-                       "importance weights whose types need them: %s%s", a->n_missing, a->missing, more);
+                       "importance weights whose types need them: %s", a->n_missing, list.text);
     if (!a->o->imatrix)
         return sl_fail(e, SL_EUSAGE, "recipe %s needs an importance matrix; give one with --imatrix FILE: "
-                       "%u tensors have types that cannot do without: %s%s", a->r->name, a->n_missing,
-                       a->missing, more);
+                       "%u tensors have types that cannot do without: %s", a->r->name, a->n_missing, list.text);
     return sl_fail(e, SL_EUSAGE, "imatrix %s has no data for %u tensors whose types need an importance "
-                   "matrix: %s%s%s", a->o->imatrix->path, a->n_missing, a->missing, more,
+                   "matrix: %s%s", a->o->imatrix->path, a->n_missing, list.text,
                    sl_imatrix_is_legacy(a->o->imatrix) && a->m->layout == SL_LAYOUT_MLA
                        ? "; it was made in the legacy layout: use --layout legacy" : "");
 }
@@ -235,7 +312,7 @@ static int assign_all(struct assign *a, int *types, uint32_t *n_fallback, struct
         SL_TRY(check_type(a, t, type, e));
         types[i] = type;
     }
-    return a->n_missing ? missing_data(a, e) : 0;
+    return a->n_missing ? missing_data(a, types, e) : 0;
 }
 
 static int compile_overrides(struct assign *a, struct sl_error *e)
@@ -270,11 +347,13 @@ int sl_recipe_assign(const struct sl_recipe *r, const struct sl_model *m,
         sl_mixture_begin(&a.mix, r->mixture, m, a.o->has_imatrix, a.o->rules_2025);
         a.mix.output_type = a.o->output_type;
     }
-    rc = compile_overrides(&a, e);
+    a.missing = calloc((size_t)m->n_tensors + 1, sizeof *a.missing);
+    rc = a.missing ? compile_overrides(&a, e) : sl_fail(e, SL_EFAIL, "out of memory");
     if (rc == 0)
         rc = assign_all(&a, types, n_fallback, e);
     for (uint32_t i = 0; a.overrides && i < a.o->n_overrides; i++)
         sl_pattern_free(a.overrides[i]);
     free(a.overrides);
+    free(a.missing);
     return rc;
 }

@@ -134,12 +134,12 @@ perplexity: test-tools test-programs
 	@SLUICE_BUILD=$(abspath $(B)) SLUICE_PERPLEXITY=full perl -Itests/lib tests/tap/llama.t
 	@cat $(B)/perplexity.md $(B)/perplexity-imatrix.md
 
-# Error against size of all recipes and of plan --target-size: README's table and picture.
+# Error against size of all recipes and of plan --target-size: the table in QUALITY.md, and README's picture.
 # CHUNKS=0: without KL divergence, which llama.cpp takes minutes for.
 CHUNKS ?= 4
 error-table: test-tools test-programs
 	@build/venv/bin/python tests/tools/error_table.py $(B)/sluice tests/tiny-v3 --layout legacy \
-	    --imatrix tests/tiny-v3/imatrix.legacy-layout.dat --readme README.md --svg tests/tiny-v3/error-size.svg \
+	    --imatrix tests/tiny-v3/imatrix.legacy-layout.dat --readme tests/tiny-v3/QUALITY.md --svg tests/tiny-v3/error-size.svg \
 	    --work $(B)/error-table --sizes 6.5M,7.5M,9M,11M,14M --chunks $(CHUNKS)
 
 # What looks for new failures for as long as wanted: make fuzz SECONDS=3600 SEED=7.

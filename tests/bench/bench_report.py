@@ -3,7 +3,7 @@
 
   bench_report.py RESULT.json [--counts COUNTS.json] [--table FILE.md] [--summary FILE.md] [--svg FILE.svg]
 
---table writes everything, --summary a few columns, between the lines
+--table writes everything, --summary two sentences, between the lines
 <!-- bench: begin --> and <!-- bench: end --> of a file that has them. With kernels_count's
 JSON, --table also writes instructions a weight and a cycle between <!-- counts: begin -->
 and <!-- counts: end -->. Standard library only. Exit 1: no result in the file, or no such lines.
@@ -89,10 +89,13 @@ def counted(result, counts):
 
 
 def summary(result):
-    lines = [head(result), "", "| type | Sluice | ggml | ratio |", "|---|---|---|---|"]
-    for r in result["types"]:
-        lines.append("| %s | %s | %s | %s |" % (name(r), number(r["ours"]), number(best(r, "ggml")),
-                                             "%.1f" % r["ratio"] if "ratio" in r else "-"))
+    rows = sorted((r for r in result["types"] if "ratio" in r), key=lambda r: r["ratio"])
+    lines = [head(result)]
+    if rows:
+        least, most, middle = rows[0], rows[-1], rows[len(rows) // 2]
+        lines.append("Against ggml on the same core: from %.1f times (%s) to %.1f times (%s), the median %.1f times (%s: %s against %s million weights a second)."
+                     % (least["ratio"], name(least), most["ratio"], name(most), middle["ratio"], name(middle),
+                        number(middle["ours"]), number(best(middle, "ggml"))))
     return lines
 
 

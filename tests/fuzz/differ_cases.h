@@ -122,7 +122,9 @@ static int case_quantize(struct fuzz *f, struct subject *s, uint64_t *r)
 {
     const struct sl_type_info *t = sl_type_info(s->type);
     int super = next_random(r) % 4 ? 16 : 1 + (int)(next_random(r) % SUPER), n = super * 256, parts, row;
-    bool ordinary = next_random(r) % 4 == 0, columns = next_random(r) % 2 == 0, weighted = s->work == WEIGHTED;
+    static const enum kind limits[] = {KINDS_ORDINARY, KINDS_IN_RANGE, KINDS, KINDS};
+    enum kind kinds = limits[next_random(r) % COUNT(limits)];
+    bool columns = next_random(r) % 2 == 0, weighted = s->work == WEIGHTED;
     size_t bytes = sl_type_bytes(s->type, (uint64_t)n);
     uint64_t bad_want = UINT64_MAX, bad_got;
     enum kind kind;
@@ -132,9 +134,9 @@ static int case_quantize(struct fuzz *f, struct subject *s, uint64_t *r)
         parts = 1 + (int)(next_random(r) % (unsigned)super);
     while (super % parts);
     row = n / parts;
-    hostile_values(f->x, n, ordinary, r, &kind);
+    hostile_values(f->x, n, kinds, r, &kind);
     if (weighted)
-        hostile_weights(f->w, n, row, ordinary, columns, r);
+        hostile_weights(f->w, n, row, kinds, columns, r);
     snprintf(f->what, sizeof f->what, "%d weights in rows of %d, first of kind '%s'", n, row, kind_names[kind]);
     s->weights += (uint64_t)n;
     memset(f->want, 0x5a, bytes + GUARD);
@@ -166,7 +168,7 @@ static int case_quantize(struct fuzz *f, struct subject *s, uint64_t *r)
         if (memcmp(f->want, f->got, bytes))
             return differ_bytes(f, s, sl_backend_name(b), t->bytes, bytes);
     }
-    if (f->ggml_quantize && ordinary && !want && (!weighted || columns))
+    if (f->ggml_quantize && kinds != KINDS && !want && (!weighted || columns))
         return against_ggml(f, s, n, row, bytes);
     return 0;
 }

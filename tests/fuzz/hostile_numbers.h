@@ -35,21 +35,26 @@ static inline float in_range(uint64_t r, uint32_t low, uint32_t range)
 enum kind {
     /* ordinary: what a checkpoint may hold */
     GAUSS, USUAL, FP8, COARSE, OUTLIER, RAMP, LEVELS, ONE_SIGN, KINDS_ORDINARY,
+    /* at the edges, but nothing that is computed from them is infinite */
+    SUBNORMAL = KINDS_ORDINARY, SPARSE, AT_EPSILON, TIES, CONSTANT, ALTERNATING, ZERO_SUBBLOCKS,
+    SIGNED_ZEROS, F16_UNDERFLOW, KINDS_IN_RANGE,
     /* hostile */
-    ANY_BITS = KINDS_ORDINARY, SUBNORMAL, SPARSE, AT_EPSILON, TIES, WIDE, CONSTANT, ALTERNATING,
-    ZERO_SUBBLOCKS, SIGNED_ZEROS, F16_UNDERFLOW, F16_OVERFLOW, SQUARES_OVERFLOW, KINDS
+    ANY_BITS = KINDS_IN_RANGE, WIDE, F16_OVERFLOW, SQUARES_OVERFLOW, KINDS
 };
 
 static const char *const kind_names[KINDS] = {
-    "gauss", "usual", "fp8", "coarse", "outlier", "ramp", "levels", "one sign", "any bits", "subnormal", "sparse",
-    "at epsilon", "ties", "wide", "constant", "alternating", "zero sub-blocks", "signed zeros", "f16 underflow",
+    "gauss", "usual", "fp8", "coarse", "outlier", "ramp", "levels", "one sign", "subnormal", "sparse", "at epsilon",
+    "ties", "constant", "alternating", "zero sub-blocks", "signed zeros", "f16 underflow", "any bits", "wide",
     "f16 overflow", "squares overflow"};
+
+/* Largest magnitudes below which the searches see zeros. */
+static const float epsilons[] = {1e-15f, 1e-12f, 1e-8f, 1e-7f};
 
 /* Value i of a run. base: a number that the run has in common. */
 static inline float number(enum kind kind, float base, int i, uint64_t *s)
 {
     uint64_t r = next_random(s), p = r >> 40;
-    uint32_t sign = (uint32_t)r & 0x80000000;
+    uint32_t sign = (uint32_t)r & 0x80000000, at;
     float f;
 
     switch (kind) {
@@ -67,7 +72,10 @@ static inline float number(enum kind kind, float base, int i, uint64_t *s)
     case ONE_SIGN: return -fabsf(in_range(r, 120, 6));
     case SUBNORMAL: return float_of((uint32_t)r & 0x80ffffff);
     case SPARSE: return p % 4 ? float_of(sign) : in_range(r, 125, 1);
-    case AT_EPSILON: return in_range(r, 74, 6);
+    case AT_EPSILON: /* one value of 16 about the threshold, the others below */
+        memcpy(&at, &base, 4);
+        f = p % 16 ? (float)(p >> 4 & 255) * 0x1p-9f : 0.75f + (float)(p >> 4 & 7) * 0.125f;
+        return (sign ? -f : f) * epsilons[at & 3];
     case TIES: return float_of(sign | (p % 8 ? (uint32_t)(p % 4) << 20 | 0x3f000000 : 0));
     case WIDE: return in_range(r, 115, 26);
     case CONSTANT: return base;
@@ -84,11 +92,11 @@ static inline float number(enum kind kind, float base, int i, uint64_t *s)
     }
 }
 
-/* Effect: out[0..n) = hostile values; *kind: the first run's. Runs of 16 or 32 may each be of a
+/* Effect: out[0..n) = values of the kinds below `kinds`; *kind: the first run's. Runs of 16 or 32 may each be of a
  * kind of their own, and a superblock may repeat the one before it but for one bit. */
-static inline void hostile_values(float *out, int n, bool ordinary, uint64_t *s, enum kind *kind)
+static inline void hostile_values(float *out, int n, enum kind kinds, uint64_t *s, enum kind *kind)
 {
-    int kinds = ordinary ? KINDS_ORDINARY : KINDS, run = next_random(s) % 2 ? 16 : 32;
+    int run = next_random(s) % 2 ? 16 : 32;
     bool mixed = next_random(s) % 4 == 0, repeats = next_random(s) % 8 == 0;
     enum kind k = *kind = (enum kind)(next_random(s) % (unsigned)kinds);
     float base = in_range(next_random(s), 115, 12);
@@ -105,19 +113,21 @@ static inline void hostile_values(float *out, int n, bool ordinary, uint64_t *s,
 
         memcpy(out + i, out + i - 256, 256 * sizeof *out);
         memcpy(&u, out + at, 4);
-        u ^= 1u << next_random(s) % (ordinary ? 23 : 31);
+        u ^= 1u << next_random(s) % (kinds == KINDS ? 31 : 23);
         if (isfinite(float_of(u)))
             out[at] = float_of(u);
     }
 }
 
-/* Importance weights: finite, >= 0. columns: each row has the first row's. */
-static inline void hostile_weights(float *out, int n, int row, bool ordinary, bool columns, uint64_t *s)
+/* Importance weights: finite, >= 0; zeros among them unless kinds is KINDS_ORDINARY. columns: each
+ * row has the first row's. */
+static inline void hostile_weights(float *out, int n, int row, enum kind kinds, bool columns, uint64_t *s)
 {
+    bool ordinary = kinds == KINDS_ORDINARY;
     enum kind kind;
     uint64_t zeros = next_random(s) % 4;
 
-    hostile_values(out, n, ordinary, s, &kind);
+    hostile_values(out, n, kinds == KINDS ? KINDS : KINDS_ORDINARY, s, &kind);
     for (int i = 0; i < n; i++) {
         out[i] = fabsf(out[i]);
         if (ordinary ? out[i] < 0x1p-20f : zeros == 0 && next_random(s) % 3 == 0)

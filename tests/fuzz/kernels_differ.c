@@ -11,7 +11,7 @@
  * A subject is "q4_k", "q4_k.weighted", "load.f8_e4m3" (a run under one scale), "source.f8_e4m3"
  * (a matrix with block scales), "straight.f8_e4m3" (such a matrix, or one without, to q8_0, f16,
  * bf16 and f32 with no values in between) or "dequantize.q4_k"; the last is held against ggml's, as are the
- * scalar backend's bytes for ordinary numbers, when a libggml-base.so is given. Exit 1: a difference. */
+ * scalar backend's bytes where nothing overflows, when a libggml-base.so is given. Exit 1: a difference. */
 #include "differ_cases.h"
 
 #include <dlfcn.h>

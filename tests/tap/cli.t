@@ -94,6 +94,10 @@ run_ok('plan of a config alone', $SLUICE, 'plan', "$TINY/config.json", '--recipe
 $r = run_ok('inspect', $SLUICE, 'inspect', "$dir/x.gguf");
 like($r->{out}, qr/blk\.3\.ffn_down_exps\.weight/, 'inspect names the tensors');
 like($r->{out}, qr/deepseek2\.expert_count/, 'and the keys');
+fails('a source that is not there', 7, qr{^sluice plan: /no/such: No such file or directory; expected a checkpoint's folder, a \.safetensors or a \.gguf file$}, $SLUICE, 'plan', '/no/such', '-r', 'q4_k_m');
+fails('nor a model', 7, qr{^sluice verify: /no/such: No such file or directory; expected a \.gguf file, or the folder of a model$}, $SLUICE, 'verify', '/no/such');
+fails('nor an imatrix', 7, qr{--imatrix /no/such: No such file or directory; expected }, $SLUICE, 'plan', $TINY, '-r', 'q4_k_m', '--imatrix', '/no/such');
+like(run($SLUICE, 'types', '--help')->{out}, qr/^Usage: sluice types$/m, 'usage of a verb without arguments');
 run_ok('inspect a checkpoint', $SLUICE, 'inspect', $TINY);
 run_ok('recipes', $SLUICE, 'recipes');
 run_ok('types', $SLUICE, 'types');

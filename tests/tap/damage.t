@@ -49,6 +49,11 @@ sub shard_of {
 
 # ---- files
 case('a missing shard', 7, qr/model-00002-of-00003/, sub { unlink "$_[0]/$shard[1]" });
+for (0 .. 2) { # the second one's last scale is in the third
+    my $r = run($SLUICE, 'convert', "$TINY/$shard[$_]", '-o', scratch() . '/x.gguf', '--recipe', 'q4_k_m');
+    ok($r->{rc} == 7 && $r->{err} =~ m{/\Q$shard[$_]\E is one shard of a checkpoint, and .* in (others|another); give the folder, \Q$TINY\E$}m,
+        'one shard in place of the folder') or diag($r->{err});
+}
 case('an empty shard', 7, qr/model-00002-of-00003/, sub { spit("$_[0]/$shard[1]", '') });
 case('a shard cut short', 7, qr/model-00003-of-00003/, sub { truncate "$_[0]/$shard[2]", (-s "$_[0]/$shard[2]") - 1 });
 case('bytes after the last tensor', 7, qr/model-00003-of-00003/, sub {

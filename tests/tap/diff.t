@@ -65,6 +65,14 @@ my ($j) = json_lines(run($SLUICE, 'inspect', $a, '--json')->{out});
 is(scalar @{ $j->{tensors} }, 70, 'JSON: every tensor');
 is(scalar(grep { $_->{key} eq 'general.file_type' && $_->{value} == 15 } @{ $j->{files}[0]{metadata} }), 1,
     'JSON: metadata');
+my @names = map { $_->{name} } @{ $j->{tensors} };
+$r = run_ok('a value and the tensors', $SLUICE, 'inspect', $a, '-k', 'general.architecture', '-t');
+is($r->{out}, "deepseek2\n" . run($SLUICE, 'inspect', $a, '-t')->{out}, 'the value, then the list');
+is(scalar(() = $r->{out} =~ /\n/g), 71, 'and nothing else');
+($j) = json_lines(run($SLUICE, 'inspect', $a, '-t', '--json')->{out});
+is_deeply([(sort keys %$j), map { $_->{name} } @{ $j->{tensors} }], [qw(message_type schema tensors time), @names], 'JSON: the tensors alone');
+($j) = json_lines(run($SLUICE, 'inspect', $a, '--json', '-t', '-k', 'general.architecture')->{out});
+is_deeply([@$j{qw(key value)}, scalar @{ $j->{tensors} }], ['general.architecture', 'deepseek2', 70], 'JSON: a value and the tensors');
 my $evil = "\e]0;x\a\e[31m\x9b\xff\n\0z";
 my $gguf = 'GGUF' . pack('VQ<Q<', 3, 0, 2);
 $gguf .= pack('Q</a*VQ</a*', "key\e[2J", 8, $evil) . pack('Q</a*VVQ<Q</a*', 'list', 9, 8, 1, $evil);

@@ -255,5 +255,17 @@ for my $signal (qw(INT TERM)) {
     unlink glob "$dir/*";
 }
 
+# ---- a second signal ends it at once
+{
+    my $q = start(@big, "$dir/x.gguf");
+    sleep(0.02) until glob("$dir/*partial") || waitpid($q->{pid}, POSIX::WNOHANG());
+    kill $_, -$q->{pid} for qw(STOP INT TERM CONT); # both wait for it
+    finish($q);
+    like($q->{rc}, qr/^1[34][03]$/, 'two signals: 128 and the number of one') or diag($q->{err});
+    run_ok('the same command', @big, "$dir/x.gguf");
+    is(sha256("$dir/x.gguf"), $sum, 'the same file');
+    unlink glob "$dir/*";
+}
+
 diag(sprintf '%.1f s in all', time - $begin);
 done_testing();

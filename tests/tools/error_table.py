@@ -2,7 +2,7 @@
 """`make error-table`: what every recipe and `plan --target-size` lose on a checkpoint, by size,
 as a table between two marks of a Markdown file and as a picture. No figure is typed by hand.
 
-  error_table.py SLUICE CHECKPOINT --imatrix FILE --layout L --readme README.md --svg FILE
+  error_table.py SLUICE CHECKPOINT --imatrix FILE --layout L --readme FILE.md --svg FILE
                  --work DIR --sizes 7M,8M [--chunks N]
 
 --chunks: KL divergence and perplexity too, by llama.cpp on N chunks of the licence texts."""

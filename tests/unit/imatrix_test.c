@@ -9,6 +9,8 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <sys/stat.h>
+
 #include <cmocka.h>
 
 #define TINY_DAT "tests/tiny-v3/imatrix.legacy-layout.dat"
@@ -465,6 +467,43 @@ static void test_write_too_large(void **state)
     free(g.data.p);
 }
 
+static uint64_t size_of(const char *p)
+{
+    struct stat st;
+
+    return lstat(p, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
+}
+
+/* A link in the place of the unfinished file, or of the file: nothing is written through it. */
+static void test_write_links(void **state)
+{
+    char part[80], victim[80];
+    struct bytes b = {0};
+    struct sl_imatrix *im;
+    struct sl_error e;
+
+    (void)state;
+    snprintf(part, sizeof part, "%s.partial", path2);
+    snprintf(victim, sizeof victim, "%s/victim", dir);
+    good_dat(&b);
+    assert_int_equal(open_bytes(&b, &im, &e), 0);
+    assert_int_equal(b_write(&b, victim), 0);
+    unlink(path2);
+    assert_int_equal(symlink(victim, part), 0);
+    assert_int_equal(sl_imatrix_write(im, SL_IMATRIX_GGUF, path2, &e), 0);
+    assert_int_equal(size_of(victim), b.n);
+    assert_true(size_of(path2) > b.n);
+    assert_int_equal(access(part, F_OK), -1);
+    unlink(path2);
+    unlink(victim);
+    assert_int_equal(symlink(victim, path2), 0); /* to nothing */
+    assert_int_equal(sl_imatrix_write(im, SL_IMATRIX_GGUF, path2, &e), SL_EEXISTS);
+    assert_int_equal(access(victim, F_OK), -1);
+    unlink(path2);
+    sl_imatrix_close(im);
+    free(b.p);
+}
+
 /* Changed bytes, the fuzz target as judge: some pass, most do not. */
 static void mutate(const struct bytes *good)
 {
@@ -572,6 +611,7 @@ int main(void)
         cmocka_unit_test(test_bad_values), cmocka_unit_test(test_gguf),
         cmocka_unit_test(test_gguf_lies), cmocka_unit_test(test_write),
         cmocka_unit_test(test_long_dataset), cmocka_unit_test(test_write_too_large),
+        cmocka_unit_test(test_write_links),
         cmocka_unit_test(test_lookup),    cmocka_unit_test(test_kvs),
         cmocka_unit_test(test_mutations),
     };

@@ -245,10 +245,33 @@ static void limits_of_scales(void **state)
     }
 }
 
+/* iq2_xxs where a first fit's sums are both infinite: ggml goes on with its NaN, and finds
+ * a scale by later ones. The bytes are ggml's. */
+static void goes_on_after_a_nan(void **state)
+{
+    const enum sl_backend *b = *state;
+    float x[256], w[256];
+    uint8_t out[66], want[66] = {0x32, 0x2c};
+    uint64_t bad;
+
+    for (int i = 0; i < 256; i++) {
+        x[i] = 2 + 0.01f * (float)(i % 7);
+        w[i] = 7e35f;
+    }
+    for (int i = 0; i < 8; i++)
+        want[9 + 8 * i] = 0xf0;
+    if (!sl_backend_usable(*b))
+        skip();
+    assert_int_equal(sl_quantize_on(*b, SL_TYPE_IQ2_XXS, x, w, 256, 256, out, &bad), 0);
+    assert_memory_equal(out, want, sizeof want);
+}
+
 int main(void)
 {
     static enum sl_backend b[] = {SL_BACKEND_PORTABLE, SL_BACKEND_AVX2, SL_BACKEND_AVX512, SL_BACKEND_SCALAR};
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_prestate(goes_on_after_a_nan, &b[3]), cmocka_unit_test_prestate(goes_on_after_a_nan, &b[0]),
+        cmocka_unit_test_prestate(goes_on_after_a_nan, &b[1]), cmocka_unit_test_prestate(goes_on_after_a_nan, &b[2]),
         cmocka_unit_test_prestate(equals_scalar, &b[0]),    cmocka_unit_test_prestate(equals_scalar, &b[1]),
         cmocka_unit_test_prestate(equals_scalar, &b[2]),    cmocka_unit_test_prestate(tails, &b[0]),
         cmocka_unit_test_prestate(tails, &b[1]),            cmocka_unit_test_prestate(tails, &b[2]),
