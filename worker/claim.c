@@ -115,6 +115,12 @@ static bool same_plan(const struct claim *c, const struct claim_lease *l)
     return strcmp(c->fingerprint, l->fingerprint) == 0;
 }
 
+/* Under its ending name a claim may have lost its files already, to publication or removal. */
+static bool keeps_files(const struct output *o, const struct claim *ending, const struct claim_lease *l)
+{
+    return ending->fingerprint[0] && !same_plan(ending, l) && output_unfinished(o);
+}
+
 int claim_free(const struct output *o, const struct claim_lease *l, bool any_plan,
                struct sl_error *e)
 {
@@ -127,7 +133,9 @@ int claim_free(const struct output *o, const struct claim_lease *l, bool any_pla
         if (c[i].epoch > l->epoch)
             return late(&c[i], path, e);
     }
-    return any_plan || !c[0].fingerprint[0] || same_plan(&c[0], l) ? 0 : others(o, e);
+    if (any_plan || (c[0].fingerprint[0] && same_plan(&c[0], l)))
+        return 0;
+    return c[0].fingerprint[0] || keeps_files(o, &c[1], l) ? others(o, e) : 0;
 }
 
 /* What the lease may do with a claim as it was read; take: as claim_take, else as
@@ -273,13 +281,17 @@ int claim_make(const struct output *o, const struct claim_lease *l, bool any_pla
         return others(o, e);
     claim_path(o, CLAIM_ENDING, path);
     read_claim(o, true, &ending);
-    if (ending.epoch > l->epoch) {
+    if (ending.epoch > l->epoch)
+        rc = late(&ending, path, e);
+    else
+        rc = !any_plan && keeps_files(o, &ending, l) ? others(o, e) : 0;
+    if (rc == 0) {
+        unlink(path);
+    } else {
         claim_drop(h);
         claim_release(h);
-        return late(&ending, path, e);
     }
-    unlink(path);
-    return 0;
+    return rc;
 }
 
 int claim_take(const struct output *o, const struct claim_lease *l, struct claim_hold *h,

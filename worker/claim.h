@@ -49,7 +49,7 @@ bool claim_is_of(const struct output *o, bool ending, const char *fingerprint, u
 
 /* Returns 0 when claim_make would find nothing against it, touching nothing.
  * Errors: SL_EEXISTS: a later lease has the output, or (unless any_plan) another
- * plan. */
+ * plan; under the ending name that counts while temporary files are there. */
 int claim_free(const struct output *o, const struct claim_lease *l, bool any_plan,
                struct sl_error *e) SL_MUST_USE;
 

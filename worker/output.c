@@ -21,6 +21,14 @@ static bool is_dir(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+/* The same, but no link to one. */
+static bool is_dir_itself(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 static bool is_special(const char *path)
 {
     struct stat st;
@@ -220,14 +228,18 @@ int output_absent(const struct output *o, bool force, struct sl_error *e)
 {
     struct stat st;
 
-    for (uint32_t i = 0; i < o->plan->n_segments; i++)
-        if (lstat(o->final[i], &st) != 0)
-            continue;
-        else if (S_ISDIR(st.st_mode))
-            return sl_fail(e, SL_EEXISTS, "%s: a folder has the name of the output; move it away or choose another "
-                           "name", o->final[i]);
-        else if (!force)
+    for (uint32_t i = 0; i < o->plan->n_segments; i++) {
+        char manifest[4400];
+        const char *names[] = {o->final[i], manifest};
+
+        snprintf(manifest, sizeof manifest, "%s.xxh64", o->final[i]);
+        for (unsigned k = 0; k < 2; k++)
+            if (is_dir_itself(names[k]))
+                return sl_fail(e, SL_EEXISTS, "%s: a folder has the name of the output; move it away or choose "
+                               "another name", names[k]);
+        if (!force && lstat(o->final[i], &st) == 0)
             return sl_fail(e, SL_EEXISTS, "%s exists already; --force replaces it", o->final[i]);
+    }
     return 0;
 }
 
@@ -372,6 +384,24 @@ static bool is_temporary(const char *tail)
         tail += 15;
     return strcmp(tail, ".gguf.partial") == 0 || strcmp(tail, ".gguf.xxh64.partial") == 0 ||
            strcmp(tail, ".sluice-job.partial") == 0;
+}
+
+bool output_unfinished(const struct output *o)
+{
+    static const char end[] = ".gguf.partial";
+    DIR *d = opendir(o->dir);
+    size_t n = strlen(o->prefix), len;
+    struct dirent *ent;
+    bool yes = false;
+
+    while (d && !yes && (ent = readdir(d)) != NULL) {
+        len = strlen(ent->d_name);
+        yes = strncmp(ent->d_name, o->prefix, n) == 0 && is_temporary(ent->d_name + n) &&
+              len >= sizeof end && strcmp(ent->d_name + len - (sizeof end - 1), end) == 0;
+    }
+    if (d)
+        closedir(d);
+    return yes;
 }
 
 int output_remove(const struct output *o, const struct output_watch *watch)

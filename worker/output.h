@@ -35,8 +35,8 @@ int output_free_space(const struct output *o, uint64_t *bytes, struct sl_error *
 int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error *e) SL_MUST_USE;
 void output_free(struct output *o);
 
-/* Returns 0, or SL_EEXISTS when a final name is taken already: by a folder, or unless force
- * by a file. Parts of another set are worker/former_set.h's. */
+/* Returns 0, or SL_EEXISTS when a final name is taken already: by a folder (a manifest's too), or
+ * unless force by a file. Parts of another set are worker/former_set.h's. */
 int output_absent(const struct output *o, bool force, struct sl_error *e) SL_MUST_USE;
 
 /* Returns 0, or SL_EUSAGE when an output file is one of the source's files. */
@@ -63,6 +63,9 @@ struct output_watch {
  * may be NULL. Errors: SL_ENOSPACE, SL_EFAIL; SL_EEXISTS (fresh): one is there. */
 int output_reserve(const struct output *o, bool fresh, bool *kept, const struct output_watch *watch,
                    struct sl_error *e) SL_MUST_USE;
+
+/* Whether a temporary file of an output of this name is there, also of other split counts. */
+bool output_unfinished(const struct output *o);
 
 /* Effect: removes the temporary files, also those of other split counts, and
  * those of manifests. Returns 0 or what watch said. */

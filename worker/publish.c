@@ -56,6 +56,11 @@ static int in_the_way(const char *path, bool force, const char *go_on, struct sl
                                               "one; move it away, and %s", path, go_on);
 }
 
+static int missing(const struct output *o, uint32_t i, struct sl_error *e)
+{
+    return sl_fail(e, SL_EVERIFY, "%s: the finished file is not there any more", o->partial[i]);
+}
+
 int publish_check(const struct output *o, bool force, const char *go_on, struct sl_error *e)
 {
     char manifest[PATH_BYTES];
@@ -66,33 +71,43 @@ int publish_check(const struct output *o, bool force, const char *go_on, struct 
         if (is_whole(o, i, o->partial[i]))
             SL_TRY(in_the_way(o->final[i], force, go_on, e));
         else if (!is_published(o, i))
-            return sl_fail(e, SL_EVERIFY, "%s: the finished file is not there any more", o->partial[i]);
+            return missing(o, i, e);
     }
     return 0;
 }
 
 static int give_name(const char *from, const char *to, struct sl_error *e)
 {
-    struct stat st;
-
-    if (rename(from, to) == 0 || (errno == ENOENT && lstat(to, &st) == 0))
+    if (rename(from, to) == 0)
         return 0;
     return sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: cannot be renamed to %s: %s",
                    from, strrchr(to, '/') + 1, strerror(errno));
 }
 
-int publish_files(const struct output *o, const struct output_watch *watch, struct sl_error *e)
+/* What has the temporary name of a part that is published already may be anybody's: it stays
+ * where it is. */
+static int publish_part(const struct output *o, uint32_t i, struct sl_error *e)
 {
     char from[PATH_BYTES], to[PATH_BYTES];
     struct stat st;
+    int rc;
 
+    if (!is_whole(o, i, o->partial[i]))
+        return is_published(o, i) ? 0 : missing(o, i, e);
+    manifest_of(from, o, i, true);
+    manifest_of(to, o, i, false);
+    if (lstat(from, &st) == 0)
+        SL_TRY(give_name(from, to, e));
+    rc = give_name(o->partial[i], o->final[i], e);
+    /* NFS may say of a rename that it did that there is no such file. */
+    return rc < 0 && lstat(o->partial[i], &st) != 0 && is_published(o, i) ? 0 : rc;
+}
+
+int publish_files(const struct output *o, const struct output_watch *watch, struct sl_error *e)
+{
     for (uint32_t i = 0; i < o->plan->n_segments; i++) {
         SL_TRY(step(watch));
-        manifest_of(from, o, i, true);
-        manifest_of(to, o, i, false);
-        if (lstat(from, &st) == 0)
-            SL_TRY(give_name(from, to, e));
-        SL_TRY(give_name(o->partial[i], o->final[i], e));
+        SL_TRY(publish_part(o, i, e));
     }
     return output_sync_dir(o, e);
 }

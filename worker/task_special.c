@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define VERIFY_BLOCKS 1000u /* of each tensor, made again from the source */
@@ -191,7 +192,7 @@ static int parse_sums(const struct special *s, uint64_t **sums)
     return 0;
 }
 
-/* Partial files that somebody removed are made anew; their bytes are then found
+/* Partial files that somebody removed or cut short are made anew; their bytes are then found
  * bad, and only their tasks are done again. Without a claim nothing there is this job's.
  * A publication that could not end gives back the names that it gave. */
 static int restore_files(struct special *s)
@@ -201,10 +202,11 @@ static int restore_files(struct special *s)
     const struct sl_plan *p = s->j->j.plan;
     const struct claim_lease l = lease_of(s, p->fingerprint);
     bool missing = false, *kept;
+    struct stat st;
     int rc;
 
     for (uint32_t i = 0; i < p->n_segments; i++)
-        missing |= access(o->partial[i], F_OK) != 0;
+        missing |= lstat(o->partial[i], &st) != 0 || (uint64_t)st.st_size != p->segments[i].file_bytes;
     if (!missing && (s->j->given || claim_is_of(o, false, p->fingerprint, s->w->job)))
         return 0;
     SL_TRY(rc = s->j->given ? CLAIM_HELD : claim_take(o, &l, &s->claim, s->e));

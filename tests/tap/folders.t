@@ -124,6 +124,13 @@ like($j->{failures}[0]{text}, qr/^\Q$OUT\E: the files of job $again are not ther
 rename "$RUN/moved", $OUT or die $!;
 ended_well($again, 'removed', 'put back in time it goes on by itself');
 
+# ---- the file is cut short before it is checked
+$again = submit(demo_spec('cut'), manual_stitch => JSON::PP::true);
+is_state(until_job($again, 60, sub { $_[0]{state} eq 'stitching' }), 'stitching', 'cut: every task is done');
+truncate "$OUT/cut.gguf.partial", 5_000_000 or die $!;
+run_ok('stitch', $SLUICE, 'stitch', $again);
+ended_well($again, 'cut', 'what is missing is made again');
+
 # ---- publication that cannot end: the set is complete, and something has the third name
 my $split = sub { demo_spec($_[0], split_max_bytes => 4_000_000) };
 run_ok('convert in parts', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M', '--split-max-size', '4M', '-o', "$RUN/parts/", '--quiet');
@@ -146,6 +153,19 @@ sub not_published {
     return $at;
 }
 
+# Another plan of that name, with nothing in the way: what is finished there is not its to remove.
+sub other_plan {
+    my ($prefix) = @_;
+    my @before = ls($OUT);
+    rmdir "$OUT/$prefix$third" or die $!;
+    my $f = wait_job(submit(demo_spec($prefix)), 60);
+    is_state($f, 'failed', 'another plan of that name fails');
+    is($f->{error}, "$OUT/$prefix: unfinished work of another job is there; finish it, cancel it with --discard, or use --force", 'and says why');
+    mkdir "$OUT/$prefix$third" or die $!;
+    is_deeply([ls($OUT)], \@before, 'what is finished stays');
+    return;
+}
+
 # As a disk leaves it that became read-only in the middle: two parts have their names.
 sub half_published {
     my ($prefix) = @_;
@@ -165,6 +185,7 @@ sub whole_set {
     return;
 }
 $id = not_published('half');
+other_plan('half');
 half_published('half');
 $log = length log_of('w1');
 run_ok('retry, the folder still there', $SLUICE, 'retry', $id);
@@ -201,11 +222,13 @@ for (1 .. 100) {
 }
 is_deeply([ls($OUT)], ["gone$third"], 'discarded: all but that file');
 unlink "$OUT/gone$third";
-mkdir "$OUT/late$third";
-fails('convert --force says before it begins that a folder has a name', 13, qr{\Q$OUT/late$third\E: a folder has the name of the output; move it away},
-    $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M', '--split-max-size', '4M', '--force', '-o', "$OUT/late.gguf");
-is_deeply([ls($OUT)], ["late$third"], 'and leaves nothing');
-rmdir "$OUT/late$third";
+for my $name ("late$third", "late$third.xxh64") {
+    mkdir "$OUT/$name" or die $!;
+    fails('convert --force says before it begins that a folder has a name', 13, qr{\Q$OUT/$name\E: a folder has the name of the output; move it away},
+        $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M', '--split-max-size', '4M', '--force', '-o', "$OUT/late.gguf");
+    is_deeply([ls($OUT)], [$name], 'and leaves nothing');
+    rmdir "$OUT/$name";
+}
 
 # ---- more parts than files that a login shell lets one open: the system's own limit counts
 stop_one('w1');

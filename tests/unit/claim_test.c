@@ -264,6 +264,35 @@ static void names(void **state)
     assert_true(inode(w->path) != 0 && inode(w->ending) == 0);
 }
 
+/* A publication that could not end: its files are another job's to remove with --force alone,
+ * as those of a claim under the other name are. */
+static void finished_files_are_kept(void **state)
+{
+    struct world *w = *state;
+    const struct claim_lease other = {OTHER, 8, 50, 0};
+    char partial[96];
+
+    snprintf(partial, sizeof partial, "%s/x.gguf.partial", w->dir);
+    put(partial, "finished");
+    assert_int_equal(make(w, 0, PLAN, 7, 41, 0), 0);
+    assert_int_equal(claim_end(&w->h[0], true, &w->e), 0);
+    claim_release(&w->h[0]);
+    assert_int_equal(claim_free(&w->o, &other, false, &w->e), SL_EEXISTS);
+    assert_non_null(strstr(w->e.text, "/x: unfinished work of another job is there; finish it"));
+    assert_int_equal(make(w, 1, OTHER, 8, 50, 0), SL_EEXISTS);
+    assert_true(inode(w->path) == 0 && inode(w->ending) != 0);
+    assert_int_equal(claim_free(&w->o, &other, true, &w->e), 0);
+    assert_int_equal(make(w, 1, PLAN, 8, 51, 0), 0);
+    claim_drop(&w->h[1]);
+    claim_release(&w->h[1]);
+    /* Of one that ended, nothing but its claim is left: no obstacle. */
+    put(w->ending, PLAN "\njob 7\n");
+    unlink(partial);
+    assert_int_equal(claim_free(&w->o, &other, false, &w->e), 0);
+    assert_int_equal(make(w, 0, OTHER, 8, 52, 0), 0);
+    assert_true(inode(w->ending) == 0);
+}
+
 /* What is no file of ours is neither followed nor waited for. */
 static void strange_files(void **state)
 {
@@ -289,6 +318,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_holder_that_stands_still, setup, teardown),
         cmocka_unit_test_setup_teardown(a_holder_that_goes_on, setup, teardown),
         cmocka_unit_test_setup_teardown(names, setup, teardown),
+        cmocka_unit_test_setup_teardown(finished_files_are_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(strange_files, setup, teardown),
     };
 

@@ -1,0 +1,231 @@
+/* Final names: a complete part is never lost to what has its temporary name, or taken for
+ * a file that was there before. */
+#include "worker/publish.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define PARTS 2u
+#define ID "00112233445566778899aabbccddeeff"
+#define OTHER_ID "ffeeddccbbaa99887766554433221100"
+
+struct world {
+    char dir[64];
+    struct sl_plan plan;
+    struct sl_plan_segment seg[PARTS];
+    struct output o;
+    uint8_t *bytes[PARTS];
+    struct sl_error e;
+};
+
+/* A GGUF without tensors that says which output and which part it is. */
+static uint8_t *part(const char *id, uint16_t no, uint64_t *n)
+{
+    struct sl_kvs k = {NULL, 0, 0};
+    uint8_t *header;
+
+    assert_int_equal(sl_kvs_set_str(&k, "general.architecture", "llama"), 0);
+    assert_int_equal(sl_kvs_set_str(&k, SL_KEY_FINGERPRINT, id), 0);
+    assert_int_equal(sl_kvs_set_u16(&k, "split.no", no), 0);
+    assert_int_equal(sl_gguf_header(&k, NULL, 0, &header, n), 0);
+    sl_kvs_free(&k);
+    return header;
+}
+
+static int setup(void **state)
+{
+    static char name[PARTS][32] = {"x-00001-of-00002.gguf", "x-00002-of-00002.gguf"};
+    struct world *w = calloc(1, sizeof *w);
+
+    snprintf(w->dir, sizeof w->dir, "/tmp/sluice_publish_XXXXXX");
+    assert_non_null(mkdtemp(w->dir));
+    w->plan.segments = w->seg;
+    w->plan.n_segments = PARTS;
+    strcpy(w->plan.output_id, ID);
+    for (uint32_t i = 0; i < PARTS; i++) {
+        w->seg[i].name = name[i];
+        w->bytes[i] = part(ID, (uint16_t)i, &w->seg[i].file_bytes);
+    }
+    w->o.dir = strdup(w->dir);
+    w->o.prefix = strdup("x");
+    assert_int_equal(output_attach(&w->o, &w->plan, &w->e), 0);
+    *state = w;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *w = *state;
+    char command[128];
+
+    snprintf(command, sizeof command, "rm -rf %s", w->dir);
+    assert_int_equal(system(command), 0);
+    for (uint32_t i = 0; i < PARTS; i++)
+        free(w->bytes[i]);
+    output_free(&w->o);
+    free(w);
+    return 0;
+}
+
+static void put(const char *path, const void *bytes, uint64_t n)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, bytes, n), n);
+    close(fd);
+}
+
+static void put_part(const struct world *w, uint32_t i, const char *path)
+{
+    put(path, w->bytes[i], w->seg[i].file_bytes);
+}
+
+static void is_part(const struct world *w, uint32_t i, const char *path)
+{
+    uint8_t got[4096];
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_NOFOLLOW);
+
+    assert_true(fd >= 0);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(st.st_size, w->seg[i].file_bytes);
+    assert_int_equal(read(fd, got, sizeof got), st.st_size);
+    assert_memory_equal(got, w->bytes[i], w->seg[i].file_bytes);
+    close(fd);
+}
+
+static bool there(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0;
+}
+
+static int publish(struct world *w, bool force)
+{
+    int rc = publish_check(&w->o, force, "go on", &w->e);
+
+    return rc < 0 ? rc : publish_files(&w->o, NULL, &w->e);
+}
+
+static void all_is_given(void **state)
+{
+    struct world *w = *state;
+
+    for (uint32_t i = 0; i < PARTS; i++)
+        put_part(w, i, w->o.partial[i]);
+    assert_int_equal(publish(w, false), 0);
+    for (uint32_t i = 0; i < PARTS; i++) {
+        is_part(w, i, w->o.final[i]);
+        assert_false(there(w->o.partial[i]));
+    }
+    assert_int_equal(publish(w, false), 0);
+}
+
+/* Interrupted between two parts; then a link, or a file of another size, has the first one's
+ * temporary name. */
+static void a_published_part_stays(void **state)
+{
+    struct world *w = *state;
+
+    for (int file = 0; file < 2; file++) {
+        put_part(w, 0, w->o.final[0]);
+        put_part(w, 1, w->o.partial[1]);
+        if (file)
+            put(w->o.partial[0], "torn", 4);
+        else
+            assert_int_equal(symlink("/etc/hostname", w->o.partial[0]), 0);
+        assert_int_equal(publish(w, false), 0);
+        for (uint32_t i = 0; i < PARTS; i++)
+            is_part(w, i, w->o.final[i]);
+        assert_true(there(w->o.partial[0]));
+        unlink(w->o.partial[0]);
+        unlink(w->o.final[0]);
+        unlink(w->o.final[1]);
+    }
+}
+
+static int loses(void *user, uint64_t n)
+{
+    const struct world *w = user;
+
+    (void)n;
+    unlink(w->o.partial[1]);
+    return 0;
+}
+
+/* A part that goes between the look and its turn, with --force: the file that was to be
+ * replaced does not count as it. */
+static void a_former_file_is_not_ours(void **state)
+{
+    struct world *w = *state;
+    const struct output_watch watch = {loses, w};
+    uint64_t n;
+    uint8_t *former = part(OTHER_ID, 1, &n);
+
+    for (uint32_t i = 0; i < PARTS; i++)
+        put_part(w, i, w->o.partial[i]);
+    put(w->o.final[1], former, n);
+    free(former);
+    assert_int_equal(publish_check(&w->o, true, "go on", &w->e), 0);
+    assert_int_equal(publish_files(&w->o, &watch, &w->e), SL_EVERIFY);
+    assert_non_null(strstr(w->e.text, "x-00002-of-00002.gguf.partial: the finished file is not there any more"));
+    is_part(w, 0, w->o.final[0]);
+}
+
+static void what_is_in_the_way(void **state)
+{
+    struct world *w = *state;
+
+    for (uint32_t i = 0; i < PARTS; i++)
+        put_part(w, i, w->o.partial[i]);
+    put(w->o.final[1], "mine", 4);
+    assert_int_equal(publish(w, false), SL_EEXISTS);
+    assert_false(there(w->o.final[0]));
+    assert_int_equal(publish(w, true), 0);
+    is_part(w, 1, w->o.final[1]);
+    /* Another output's, of the very same length. */
+    unlink(w->o.final[1]);
+    free(w->bytes[1]);
+    w->bytes[1] = part(OTHER_ID, 1, &w->seg[1].file_bytes);
+    put_part(w, 1, w->o.final[1]);
+    assert_int_equal(publish(w, false), SL_EVERIFY);
+}
+
+static void names_are_taken_back(void **state)
+{
+    struct world *w = *state;
+
+    put_part(w, 0, w->o.final[0]);
+    put_part(w, 1, w->o.partial[1]);
+    put(w->o.final[1], "mine", 4);
+    assert_int_equal(publish_undo(&w->o, NULL, &w->e), 0);
+    for (uint32_t i = 0; i < PARTS; i++)
+        is_part(w, i, w->o.partial[i]);
+    assert_false(there(w->o.final[0]));
+    assert_true(there(w->o.final[1]));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(all_is_given, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_published_part_stays, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_former_file_is_not_ours, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_in_the_way, setup, teardown),
+        cmocka_unit_test_setup_teardown(names_are_taken_back, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
