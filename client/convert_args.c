@@ -61,7 +61,7 @@ int convert_options(const struct convert_args *a, struct convert_opts *o, struct
 
     memset(o, 0, sizeof *o);
     if (a->threads < 0 || a->threads > 1024)
-        return sl_fail(e, SL_EUSAGE, "--threads: expected 1 to 1024");
+        return sl_fail(e, SL_EUSAGE, "--threads: expected 1 to 1024, or 0 for all cores");
     o->threads = a->threads;
     SL_TRY(cli_parse_size("--mem", a->mem ? a->mem : "1Gi", &o->mem_bytes, e));
     if (o->mem_bytes == 0)

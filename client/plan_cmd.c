@@ -191,7 +191,7 @@ static int check_args(const struct plan_cmd *c, const char *source, struct sl_er
     if (c->ctx < 1)
         return sl_fail(e, SL_EUSAGE, "--ctx: expected 1 token or more");
     if (c->target.threads < 0 || c->target.threads > 1024)
-        return sl_fail(e, SL_EUSAGE, "--threads: expected 1 to 1024");
+        return sl_fail(e, SL_EUSAGE, "--threads: expected 1 to 1024, or 0 for all cores");
     if (c->target.size && c->target.bpw)
         return sl_fail(e, SL_EUSAGE, "--target-size and --target-bpw cannot be used together");
     if (c->target.threads && !target && !c->measure)

@@ -52,8 +52,10 @@ static int one(struct sl_devices *d, const char *text, struct sl_error *e)
 
     if (strcmp(text, "cpu") == 0)
         return take_cores(d, e);
-    if (strncmp(text, "GPU-", 4) == 0 && text[4])
+    if (strncmp(text, "GPU-", 4) == 0 && text[4] && n > 0)
         return by_uuid(d, text, n, e);
+    if (strncmp(text, "GPU-", 4) == 0 && text[4])
+        return sl_fail(e, SL_EUNSUPPORTED, "device %s: %s", text, sl_gpu_absence(d->api));
     if (strncmp(text, "cuda:", 5) != 0 || text[5] < '0' || text[5] > '9')
         return sl_fail(e, SL_EUSAGE, "device '%s': auto, cpu, cuda:N or GPU-UUID is expected", text);
     number = strtol(text + 5, &end, 10);

@@ -149,6 +149,8 @@ like($r->{err}, qr/device memory of .* is too little .* are needed/, 'too little
     $r = run($SLUICE, 'convert', $TINY, '-o', scratch() . '/x.gguf', '--recipe', 'q8_0', '--device', 'cuda:0');
     is($r->{rc}, 6, 'no device: exit 6');
     like($r->{err}, qr/no CUDA|no GPU here|no NVIDIA driver/, 'no device: said so');
+    my $named = run($SLUICE, 'convert', $TINY, '-o', scratch() . '/x.gguf', '--recipe', 'q8_0', '--device', 'GPU-1');
+    is("$named->{rc} $named->{err}", "$r->{rc} " . $r->{err} =~ s/cuda:0/GPU-1/r, 'by a UUID: the same words');
     my $file = scratch() . '/x.gguf';
     run_ok('auto without a device', $SLUICE, 'convert', $TINY, '-o', $file, '--recipe', 'q4_k_m', '--device', 'auto');
     is(sha256($file), $sum, 'auto without a device: the same file');
