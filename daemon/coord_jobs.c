@@ -289,12 +289,12 @@ static int on_job(void *user, const struct sl_job_row *r)
     if (l->discards && !r->discard)
         return 0;
     SL_TRY(coord_grow(&c->jobs, c->n_jobs, &c->cap_jobs, sizeof *c->jobs, l->e));
+    SL_TRY(coord_turns_room(c, l->e));
     l->j = calloc(1, sizeof *l->j);
     if (!l->j)
         return sl_fail(l->e, SL_EFAIL, "out of memory");
     l->j->c = c;
     c->jobs[c->n_jobs++] = l->j;
-    SL_TRY(coord_turns_room(c, l->e));
     return copy_row(l->j, r, l->e);
 }
 

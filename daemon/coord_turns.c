@@ -79,38 +79,44 @@ bool coord_has_grantable(const struct sl_coord *c, const struct job *j)
 
 /* ---- the walk */
 
+static void free_turns(struct turns *t)
+{
+    if (!t)
+        return;
+    free(t->lines);
+    free(t->sweeps);
+    free(t->discards);
+    free(t);
+}
+
 int coord_turns_room(struct sl_coord *c, struct sl_error *e)
 {
+    struct turns *t;
     uint32_t slots = 64;
 
-    if (!c->turns && !(c->turns = calloc(1, sizeof *c->turns)))
-        return sl_fail(e, SL_EFAIL, "out of memory");
-    c->turns->known = false;
     while (slots < 2 * c->cap_jobs)
         slots *= 2;
-    if (slots <= c->turns->slots)
+    if (c->turns && slots <= c->turns->slots) {
+        c->turns->known = false;
         return 0;
-    coord_turns_free(c);
-    c->turns = calloc(1, sizeof *c->turns);
-    if (c->turns) {
-        *c->turns = (struct turns){.slots = slots, .lines = calloc(slots, sizeof *c->turns->lines),
-                                   .sweeps = calloc(slots, sizeof *c->turns->sweeps),
-                                   .discards = calloc(slots, sizeof *c->turns->discards)};
-        if (c->turns->lines && c->turns->sweeps && c->turns->discards)
-            return 0;
     }
-    coord_turns_free(c);
-    return sl_fail(e, SL_EFAIL, "out of memory");
+    t = calloc(1, sizeof *t);
+    if (t)
+        *t = (struct turns){.slots = slots, .lines = calloc(slots, sizeof *t->lines),
+                            .sweeps = calloc(slots, sizeof *t->sweeps),
+                            .discards = calloc(slots, sizeof *t->discards)};
+    if (!t || !t->lines || !t->sweeps || !t->discards) {
+        free_turns(t);
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    }
+    free_turns(c->turns);
+    c->turns = t;
+    return 0;
 }
 
 void coord_turns_free(struct sl_coord *c)
 {
-    if (c->turns) {
-        free(c->turns->lines);
-        free(c->turns->sweeps);
-        free(c->turns->discards);
-    }
-    free(c->turns);
+    free_turns(c->turns);
     c->turns = NULL;
 }
 

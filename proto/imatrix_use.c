@@ -1,6 +1,7 @@
 #include "proto/imatrix_use.h"
 
-#include <stdarg.h>
+#include "proto/text_line.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,24 +87,6 @@ int sl_imatrix_use_load(void *user, uint32_t i, uint64_t slice, float *out, stru
     return sl_imatrix_values(u->im, u->entry[i], slice * row, row, out, e);
 }
 
-/* One line that grows; what does not fit is left out. */
-struct line {
-    char text[900];
-    size_t n;
-};
-
-__attribute__((format(printf, 2, 3))) static void add(struct line *l, const char *fmt, ...)
-{
-    va_list ap;
-    int n;
-
-    va_start(ap, fmt);
-    n = vsnprintf(l->text + l->n, sizeof l->text - l->n, fmt, ap);
-    va_end(ap);
-    if (n > 0)
-        l->n = l->n + (size_t)n < sizeof l->text ? l->n + (size_t)n : sizeof l->text - 1;
-}
-
 #define NAMED 5 /* tensors named in a line */
 
 /* llama-imatrix never collects the one, and the other on request only. */
@@ -119,19 +102,19 @@ static bool lacks(const struct sl_imatrix_use *u, uint32_t i)
     return quantized(t) && u->entry[i] == SL_NO_NAME && !edge(t->t->name);
 }
 
-static uint32_t note_without(const struct sl_imatrix_use *u, struct line *l)
+static uint32_t note_without(const struct sl_imatrix_use *u, struct sl_line *l)
 {
     uint32_t named = 0, n = 0;
 
     for (uint32_t i = 0; i < u->plan->n_tensors; i++)
         n += lacks(u, i);
-    add(l, "%u of %u quantized tensors have no data in the imatrix and are quantized without: ", n,
+    sl_line_add(l, "%u of %u quantized tensors have no data in the imatrix and are quantized without: ", n,
         u->n_with + u->n_without);
     for (uint32_t i = 0; i < u->plan->n_tensors && named < NAMED; i++)
         if (lacks(u, i))
-            add(l, "%s%s", named++ ? ", " : "", u->plan->tensors[i].t->name);
+            sl_line_add(l, "%s%s", named++ ? ", " : "", u->plan->tensors[i].t->name);
     if (n > named)
-        add(l, ", ...");
+        sl_line_add(l, ", ...");
     return n;
 }
 
@@ -139,13 +122,13 @@ static void note_embedding(const struct sl_imatrix_use *u, void (*say)(void *use
                            void *user)
 {
     int64_t at = sl_imatrix_find(u->im, "token_embd.weight");
-    struct line l = {.n = 0};
+    struct sl_line l = {.n = 0};
 
     for (uint32_t i = 0; at >= 0 && i < u->plan->n_tensors; i++) {
         const struct sl_out_tensor *t = u->plan->tensors[i].t;
 
         if (strcmp(t->name, "token_embd.weight") == 0 && u->im->entries[at].n != sl_imatrix_wanted(t)) {
-            add(&l, "token_embd.weight has %llu values in the imatrix, %llu are expected; it is "
+            sl_line_add(&l, "token_embd.weight has %llu values in the imatrix, %llu are expected; it is "
                 "quantized without", (unsigned long long)u->im->entries[at].n,
                 (unsigned long long)sl_imatrix_wanted(t));
             say(user, l.text);
@@ -153,18 +136,18 @@ static void note_embedding(const struct sl_imatrix_use *u, void (*say)(void *use
     }
 }
 
-static void note_zero(const struct sl_imatrix_use *u, struct line *l)
+static void note_zero(const struct sl_imatrix_use *u, struct sl_line *l)
 {
     uint32_t named = 0;
 
-    add(l, "%llu experts had no data when the imatrix was made and get weights of 1.0: ",
+    sl_line_add(l, "%llu experts had no data when the imatrix was made and get weights of 1.0: ",
         (unsigned long long)u->n_zero);
     for (uint32_t i = 0; i < u->plan->n_tensors && named < NAMED; i++)
         if (u->entry[i] != SL_NO_NAME && u->im->entries[u->entry[i]].n_zero)
-            add(l, "%s%llu in %s", named++ ? ", " : "",
+            sl_line_add(l, "%s%llu in %s", named++ ? ", " : "",
                 (unsigned long long)u->im->entries[u->entry[i]].n_zero, u->plan->tensors[i].t->name);
     if (u->n_zero_tensors > named)
-        add(l, ", ... (%u tensors)", u->n_zero_tensors);
+        sl_line_add(l, ", ... (%u tensors)", u->n_zero_tensors);
 }
 
 static bool knows(const struct sl_imatrix *im, const char *part)
@@ -179,10 +162,10 @@ void sl_imatrix_use_notes(const struct sl_imatrix_use *u, void (*say)(void *user
                           void *user)
 {
     bool mla = u->plan->model->layout == SL_LAYOUT_MLA;
-    struct line l = {.n = 0};
+    struct sl_line l = {.n = 0};
 
     if (u->synthetic)
-        add(&l, "--imatrix synthetic: %u of %u quantized tensors are weighted by the energy of their own "
+        sl_line_add(&l, "--imatrix synthetic: %u of %u quantized tensors are weighted by the energy of their own "
             "columns; an imatrix of real inputs is better", u->n_with, u->n_with + u->n_without);
     if (u->synthetic)
         say(user, l.text);
@@ -200,7 +183,7 @@ void sl_imatrix_use_notes(const struct sl_imatrix_use *u, void (*say)(void *user
         && knows(u->im, mla ? ".attn_kv_b." : ".attn_k_b.")
         && !knows(u->im, mla ? ".attn_k_b." : ".attn_kv_b.")) {
         l.n = 0;
-        add(&l, "the imatrix was made with a model in the %s layout; --layout %s uses all of it",
+        sl_line_add(&l, "the imatrix was made with a model in the %s layout; --layout %s uses all of it",
             mla ? "legacy" : "mla", mla ? "legacy" : "mla");
         say(user, l.text);
     }

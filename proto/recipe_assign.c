@@ -1,8 +1,8 @@
 #include "proto/recipe_rules.h"
 
 #include "proto/imatrix.h"
+#include "proto/text_line.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -179,26 +179,9 @@ static const char *split_name(const char *name, uint64_t *layer)
     return dot ? dot + 1 : name;
 }
 
-struct names {
-    char text[LIST];
-    size_t n;
-};
-
-__attribute__((format(printf, 2, 3))) static void put(struct names *l, const char *fmt, ...)
-{
-    va_list ap;
-    int n;
-
-    va_start(ap, fmt);
-    n = vsnprintf(l->text + l->n, sizeof l->text - l->n, fmt, ap);
-    va_end(ap);
-    if (n > 0)
-        l->n = l->n + (size_t)n < sizeof l->text ? l->n + (size_t)n : sizeof l->text - 1;
-}
-
 /* Effect: *l = tensor `at` and its like in later blocks, "blk.1-3,7.ffn_up.weight (iq1_s)". They
  * are taken off a->missing. Returns how many they are. */
-static uint32_t name_alike(struct assign *a, const int *types, uint32_t at, struct names *l)
+static uint32_t name_alike(struct assign *a, const int *types, uint32_t at, struct sl_line *l)
 {
     uint64_t first = 0, last, layer;
     const char *name = a->m->tensors[at].name, *rest = split_name(name, &first);
@@ -207,14 +190,14 @@ static uint32_t name_alike(struct assign *a, const int *types, uint32_t at, stru
     last = first;
     l->n = 0;
     if (rest != name)
-        put(l, "blk.%llu", (unsigned long long)first);
+        sl_line_add(l, "blk.%llu", (unsigned long long)first);
     for (uint32_t i = at + 1; rest != name && i < a->m->n_tensors; i++) {
         if (!a->missing[i] || types[i] != types[at] || strcmp(split_name(a->m->tensors[i].name, &layer), rest) != 0)
             continue;
         if (layer != last + 1) {
             if (last != first)
-                put(l, "-%llu", (unsigned long long)last);
-            put(l, ",%llu", (unsigned long long)layer);
+                sl_line_add(l, "-%llu", (unsigned long long)last);
+            sl_line_add(l, ",%llu", (unsigned long long)layer);
             first = layer;
         }
         last = layer;
@@ -222,20 +205,20 @@ static uint32_t name_alike(struct assign *a, const int *types, uint32_t at, stru
         count++;
     }
     if (last != first)
-        put(l, "-%llu", (unsigned long long)last);
-    put(l, "%s%s (%s)", rest != name ? "." : "", rest, sl_type_info(types[at])->name);
+        sl_line_add(l, "-%llu", (unsigned long long)last);
+    sl_line_add(l, "%s%s (%s)", rest != name ? "." : "", rest, sl_type_info(types[at])->name);
     a->missing[at] = false;
     return count;
 }
 
 /* All tensors whose data are missing; what does not fit into the message is counted. */
-static void name_missing(struct assign *a, const int *types, struct names *list)
+static void name_missing(struct assign *a, const int *types, struct sl_line *list)
 {
     uint32_t left = a->n_missing;
-    struct names one;
+    struct sl_line one;
 
     list->n = 0;
-    put(list, "%s", "");
+    sl_line_add(list, "%s", "");
     for (uint32_t i = 0; i < a->m->n_tensors; i++) {
         uint32_t count;
 
@@ -243,17 +226,17 @@ static void name_missing(struct assign *a, const int *types, struct names *list)
             continue;
         count = name_alike(a, types, i, &one);
         if (list->n + one.n + 40 > LIST) {
-            put(list, "%s%u more", list->n ? " and " : "", left);
+            sl_line_add(list, "%s%u more", list->n ? " and " : "", left);
             return;
         }
-        put(list, "%s%s", list->n ? ", " : "", one.text);
+        sl_line_add(list, "%s%s", list->n ? ", " : "", one.text);
         left -= count;
     }
 }
 
 static int missing_data(struct assign *a, const int *types, struct sl_error *e)
 {
-    struct names list;
+    struct sl_line list;
 
     name_missing(a, types, &list);
     if (a->o->has_imatrix && !a->o->imatrix)

@@ -1,0 +1,16 @@
+#include "proto/text_line.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+void sl_line_add(struct sl_line *l, const char *fmt, ...)
+{
+    va_list ap;
+    int n;
+
+    va_start(ap, fmt);
+    n = vsnprintf(l->text + l->n, sizeof l->text - l->n, fmt, ap);
+    va_end(ap);
+    if (n > 0)
+        l->n = l->n + (size_t)n < sizeof l->text ? l->n + (size_t)n : sizeof l->text - 1;
+}
