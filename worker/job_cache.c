@@ -502,26 +502,32 @@ void sl_job_cache_close_engine(struct sl_job_cache *c, struct sl_cached_job *j)
     forget_engine(j); /* one that has left the list already */
 }
 
-/* Returns whether one more engine may be opened. */
-static bool engine_free(struct sl_job_cache *c)
+/* Returns whether one more engine may be opened, when *idle, if there is one, is closed. */
+static bool engine_free(struct sl_job_cache *c, struct sl_cached_job **idle)
 {
-    struct sl_cached_job *idle = NULL;
     uint64_t oldest = UINT64_MAX, used;
     unsigned n = 0;
 
+    *idle = NULL;
     for (struct sl_cached_job *j = c->jobs; j; j = j->next) {
         n += j->engine && j->member == 0;
         if (j->engine && engine_idle(c, j->engine, &used) && used < oldest) {
-            idle = j;
+            *idle = j;
             oldest = used;
         }
     }
     if (n < c->max_engines)
-        return true;
-    if (!idle)
-        return false;
-    sl_job_cache_close_engine(c, idle);
-    return true;
+        *idle = NULL;
+    return n < c->max_engines || *idle;
+}
+
+bool sl_job_cache_ready(struct sl_job_cache *c, uint64_t id)
+{
+    struct sl_cached_job *j = c->jobs, *idle;
+
+    while (j && j->id != id)
+        j = j->next;
+    return j || engine_free(c, &idle);
 }
 
 /* Returns 1 when all n share an engine already, 0 when they cannot yet have one, 2 when
@@ -529,6 +535,7 @@ static bool engine_free(struct sl_job_cache *c)
 static int shared(struct sl_job_cache *c, struct sl_cached_job *const *j, unsigned n)
 {
     bool same = j[0]->engine != NULL;
+    struct sl_cached_job *idle;
     uint64_t used;
 
     for (unsigned i = 1; i < n; i++)
@@ -540,7 +547,11 @@ static int shared(struct sl_job_cache *c, struct sl_cached_job *const *j, unsign
             return 0;
     for (unsigned i = 0; i < n; i++)
         sl_job_cache_close_engine(c, j[i]);
-    return engine_free(c) ? 2 : 0;
+    if (!engine_free(c, &idle))
+        return 0;
+    if (idle)
+        sl_job_cache_close_engine(c, idle);
+    return 2;
 }
 
 /* The program and its plans; a service's worker has two caches. */
