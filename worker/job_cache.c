@@ -6,6 +6,7 @@
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -625,6 +626,8 @@ void sl_job_cache_checked(struct sl_job_cache *c, uint64_t n)
 
 void sl_job_cache_idle(struct sl_job_cache *c, uint64_t now_ms)
 {
+    unsigned before = c->n_jobs;
+
     for (struct sl_cached_job *j = c->jobs, *next; j; j = next) {
         uint64_t used;
 
@@ -636,6 +639,8 @@ void sl_job_cache_idle(struct sl_job_cache *c, uint64_t now_ms)
         if (!j->engine && (j->lost || now_ms - j->used_ms > JOB_IDLE_MS))
             sl_job_cache_drop(c, j);
     }
+    if (c->n_jobs < before) /* the allocator would keep it, however long the worker waits */
+        (void)malloc_trim(0);
 }
 
 int sl_job_cache_output(struct sl_job_cache *c, const struct cJSON *spec, struct output *out,
