@@ -97,12 +97,12 @@ static const struct sl_field fields[] = {
 };
 
 /* The converter reads config.json through the configuration class that model_type names, and as
- * it stands where the library has none of this name, as for "kimi_k2". */
+ * it stands where the library has none of this name, as for "kimi_k2", or there is no name. */
 static bool has_class(const struct sl_params *p)
 {
     const char *type = sl_config_str(p->config, "model_type");
 
-    return !type || strcmp(type, "deepseek_v2") == 0 || strcmp(type, "deepseek_v3") == 0;
+    return type && (strcmp(type, "deepseek_v2") == 0 || strcmp(type, "deepseek_v3") == 0);
 }
 
 /* What the configuration classes take for an entry that is not there at all;
