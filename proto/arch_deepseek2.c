@@ -77,7 +77,7 @@ static const struct sl_field fields[] = {
     {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
     {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
     {SL_N_HEAD_KV_SRC, "num_key_value_heads", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
+    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
     {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, false, 0, 1, 1e-6},
     {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, false, 1, 1 << 16, NAN},
     {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 16, NAN},
