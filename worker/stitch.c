@@ -111,12 +111,11 @@ static int stand_in(const struct sl_plan *plan, const struct sl_plan_segment *se
 static int write_header(const struct pass *p, const char *path, struct sl_error *e)
 {
     const struct sl_plan_segment *seg = p->seg;
-    uint8_t *h = malloc(seg->header_bytes);
+    uint8_t *h = NULL;
     int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), rc = SL_EFAIL;
 
-    if (!h || fd < 0)
+    if (fd < 0 || sl_plan_header(p->s->plan, (uint32_t)(seg - p->s->plan->segments), &h) < 0)
         goto done;
-    memcpy(h, seg->header, seg->header_bytes);
     if (sl_gguf_seal_header(h, seg->header_bytes, &seg->kvs, p->sums, seg->n_tensors) < 0)
         goto done;
     rc = 0;

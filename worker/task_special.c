@@ -332,6 +332,14 @@ static int remove_unfinished(struct special *s, const struct output *o, const ch
     return rc;
 }
 
+/* The job's plan; fingerprint NULL: as it is now. */
+static int get_job(struct special *s, const char *fingerprint, uint64_t now_ms, struct sl_error *e)
+{
+    int rc = sl_job_cache_get(s->cache, s->w->job, s->w->spec, fingerprint, now_ms, &s->j, e);
+
+    return rc == 1 ? sl_fail(e, SL_EINTERRUPTED, "no memory for another plan now") : rc;
+}
+
 /* A job whose prepare did not end may have left files as well: its plan says which. */
 static int discard(struct special *s, uint64_t now_ms)
 {
@@ -341,7 +349,10 @@ static int discard(struct special *s, uint64_t now_ms)
     struct output o;
     int fd, rc;
 
-    if (sl_job_cache_get(s->cache, w->job, w->spec, fingerprint, now_ms, &s->j, &why) == 0) {
+    rc = get_job(s, fingerprint, now_ms, &why);
+    if (rc == SL_EINTERRUPTED)
+        return *s->e = why, rc;
+    if (rc == 0) {
         rc = remove_unfinished(s, &s->j->out, s->j->j.plan->fingerprint);
         if (rc == 0)
             rc = output_sync_dir(&s->j->out, s->e);
@@ -422,8 +433,7 @@ static int run(struct special *s, uint64_t now_ms)
 
     if (w->task == SL_TASK_DISCARD)
         return discard(s, now_ms);
-    SL_TRY(sl_job_cache_get(s->cache, w->job, w->spec,
-                            w->task == SL_TASK_PREPARE ? NULL : w->fingerprint, now_ms, &s->j, s->e));
+    SL_TRY(get_job(s, w->task == SL_TASK_PREPARE ? NULL : w->fingerprint, now_ms, s->e));
     switch (w->task) {
     case SL_TASK_PREPARE:
         return prepare(s);
