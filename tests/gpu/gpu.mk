@@ -10,7 +10,7 @@ $(B)/gpu/%: tests/gpu/%.c $(GPU_OBJS) $(CU_OBJS)
 
 # A machine without a GPU, and parts that the time was too short for, are no failure here; both
 # are said, and gpu_run.sh itself ends with 77 and 75.
-gpu_run = rc=0; GPU_BIN=$(abspath $(B)) tests/gpu/gpu_run.sh $(GPU_ARGS) $(1) || rc=$$?; [ $$rc -eq 0 ] || [ $$rc -eq 77 ] || [ $$rc -eq 75 ]
+gpu_run = rc=0; GPU_BIN=$(B) tests/gpu/gpu_run.sh $(GPU_ARGS) $(1) || rc=$$?; [ $$rc -eq 0 ] || [ $$rc -eq 77 ] || [ $$rc -eq 75 ]
 .PHONY: gpu-check gpu-bench gpu-all gpu-report gpu-kit gpu-programs
 gpu-programs:
 	@$(MAKE) --no-print-directory $(JOBS) $(GPU_BINS)

@@ -68,6 +68,12 @@ my @wide = ('make', '-n', 'V=1', '-C', $mini, 'B=w', 'NVCC=', 'w/kernels/wide_av
 like(run(@wide, 'CC=cc')->{out}, qr/ -mavx2 -mf16c /, 'x86: -mavx2') if run('cc', '-dumpmachine')->{out} =~ /^x86_64/;
 my $arm = run(@wide, "CC=$mini/cc-arm")->{out};
 ok($arm =~ m{wide_avx2\.c} && $arm !~ / -m/, 'another processor: none') or diag($arm);
+# A tree may lie anywhere: the tests are told of its programs all the same.
+mkdir "$mini/tests/lib";
+spit("$mini/tests/lib/run_tests.pl", "#!/bin/sh\ncd \"\$SLUICE_BUILD\"\n");
+chmod 0755, "$mini/tests/lib/run_tests.pl";
+rename $mini, "$mini it's here";
+run_ok('make unit below a name with a space and a quote', 'make', '-C', "$mini it's here", 'B=b', 'NVCC=', 'unit');
 run_ok('make help', @make, 'help');
 
 done_testing();
