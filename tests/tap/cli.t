@@ -28,6 +28,9 @@ my @convert = ($SLUICE, 'convert', $TINY, '-o', "$dir/x.gguf");
 my $cpu = slurp('/proc/cpuinfo');
 my $best = $cpu =~ /\bavx512dq\b/ ? 'avx512' : $cpu =~ /\bavx2\b/ ? 'avx2' : 'portable';
 like(run($SLUICE, 'doctor')->{out}, qr/^\S+ +kernels +\Q$best\E is used \(--backend takes another\); scalar, portable/m, 'doctor: the kernels');
+my ($core, $more) = slurp('/proc/self/status') =~ /^Cpus_allowed_list:\s*(\d+)(.*)/m;
+like(run('taskset', '-c', $core, $SLUICE, 'doctor')->{out}, $more ? qr/, 1 processor \(taskset/ : qr/, 1 processor/, 'doctor: the processors that may be used');
+fails('an empty name among devices', 2, qr/device ''/, @convert, '--recipe', 'q4_k_m', '--device', 'cpu,,');
 fails('an unknown backend', 2, qr/--backend/, @convert, '--recipe', 'q4_k_m', '--backend', 'mmx');
 
 # Wrong use: exit 2, one line, which option.
