@@ -36,6 +36,7 @@ fails('an unknown backend', 2, qr/--backend/, @convert, '--recipe', 'q4_k_m', '-
 # Wrong use: exit 2, one line, which option.
 fails('no recipe', 2, qr/recipe/, @convert);
 fails('unknown recipe', 2, qr/q4_k_x/i, @convert, '--recipe', 'q4_k_x');
+fails('a name near another', 2, qr/a name that 'sluice recipes' lists, such as: copy$/, @convert, '--recipe', 'nope');
 fails('no checkpoint', 2, qr/./, $SLUICE, 'convert', '--recipe', 'q4_k_m');
 fails('--threads -1', 2, qr/--threads/, @convert, '--recipe', 'q4_k_m', '--threads', '-1');
 fails('--threads x', 2, qr/--?t/, @convert, '--recipe', 'q4_k_m', '--threads', 'x');
