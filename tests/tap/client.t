@@ -182,6 +182,7 @@ like(run('timeout', '-s', 'INT', 1, $SLUICE, 'watch', 1, 2)->{out}, qr/^job 1: h
 run_ok('set', $SLUICE, 'set', 2, '-p', 80, '-l', 'big', '--remove-label', 'a');
 is(run($SLUICE, 'queue', '--parsable', '-o', 'id,priority', '--label', 'big')->{out}, "2|80\n", 'found by its label');
 like(run($SLUICE, 'logs', 2)->{out}, qr/set: by \Q$me\E priority 80$/m, 'logs name who changed it');
+fails('logs of no job', 5, qr/no job 99$/, 'timeout', 20, $SLUICE, 'logs', 99, '-f');
 like(run($SLUICE, 'logs', 2, '--parsable')->{out}, qr/by uid:$> priority 80$/m, 'with its number for programs');
 $r = run_ok('a sweep with a rule that decides nothing', $SLUICE, 'submit', $TINY, '-o', "$out/", '-r', 'q4_k_m,q6_k,q8_0', '--tensor-type', 'attn_x=q6_k', '-n');
 is(scalar(() = $r->{err} =~ /matches no tensor/g), 1, 'is told once');
