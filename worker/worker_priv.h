@@ -74,6 +74,7 @@ void sl_worker_drop_messages(struct sl_worker *w);
 
 /* Returns the lease, or NULL. */
 struct held *sl_worker_find(struct sl_worker *w, uint64_t job, uint32_t task, uint64_t epoch);
+/* Effect: the lease is held no more; opts.drop hears of a task that is not answered. */
 void sl_worker_forget(struct sl_worker *w, struct held *h);
 
 #endif

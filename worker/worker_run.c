@@ -15,8 +15,8 @@
 
 #define TICK_MS 100
 #define FINISH_MS 20000u    /* for what is under way when a signal comes */
-#define GPUS_MS 2000u
 #define ALONE_MS 3000u      /* the same without a daemon */
+#define GPUS_MS 2000u
 
 enum { LANE_TASKS, LANE_SPECIAL, LANES };
 

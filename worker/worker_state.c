@@ -61,8 +61,8 @@ static unsigned unfinished(const struct sl_worker *w)
     return n;
 }
 
-/* A few tasks are held ahead; more where they last less than a heartbeat's
- * fraction, so that short ones do not wait for the daemon. */
+/* A few tasks are held ahead, and where they are short as many as two seconds of late did,
+ * so that none waits for the daemon. */
 static unsigned target(const struct sl_worker *w)
 {
     unsigned ahead = w->o.ahead ? w->o.ahead : AHEAD, each_second;
