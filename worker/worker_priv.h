@@ -5,7 +5,6 @@
 #include "proto/wire.h"
 #include "worker/worker_state.h"
 
-#define HELD_MAX 1024u
 #define JOBS_MAX 256u
 
 enum link { LINK_NONE, LINK_HELLO, LINK_OPEN };
@@ -41,7 +40,7 @@ struct sl_worker {
     uint64_t lease_ms;        /* 0: no daemon has said it yet */
     bool anew;                /* the next hello goes over a new connection */
     unsigned asked;           /* what the daemon still may grant, by the last pull */
-    struct held held[HELD_MAX];
+    struct held held[SL_HELD_MAX];
     unsigned n_held;
     struct known known[JOBS_MAX];
     unsigned n_known;

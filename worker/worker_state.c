@@ -142,7 +142,7 @@ static void on_grant(struct sl_worker *w, const cJSON *m, uint64_t now_ms)
         w->asked -= w->asked > 0;
         if (sl_worker_find(w, job, task, epoch))
             continue;
-        work = k && !w->draining && w->n_held < HELD_MAX ? new_work(m, k, lease) : NULL;
+        work = k && !w->draining && w->n_held < SL_HELD_MAX ? new_work(m, k, lease) : NULL;
         if (!work) {
             /* What cannot be taken is given back at once. */
             sl_worker_send_giveback(w, job, task, epoch, now_ms);
