@@ -17,7 +17,7 @@ static void put_time(cJSON *into, const char *field, uint64_t ms)
         sl_put_uint(into, field, ms);
 }
 
-int coord_put_row(cJSON *into, const struct sl_job_row *r, bool files)
+void coord_put_row(cJSON *into, const struct sl_job_row *r, bool files)
 {
     cJSON *spec = cJSON_Parse(r->spec);
 
@@ -49,10 +49,9 @@ int coord_put_row(cJSON *into, const struct sl_job_row *r, bool files)
         sl_put_text(into, "error", r->error);
     if (files && r->files[0])
         sl_put(into, "files", cJSON_Parse(r->files));
-    return 0;
 }
 
-int coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool files)
+void coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool files)
 {
     struct sl_job_row r = {
         .id = j->id, .group = j->group, .state = j->state, .priority = j->priority,
@@ -90,7 +89,6 @@ int coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool fil
     coord_reason(c, j, reason, sizeof reason);
     if (reason[0])
         sl_put_text(into, "reason", reason);
-    return 0;
 }
 
 void coord_put_event(cJSON *into, const struct sl_event *ev)

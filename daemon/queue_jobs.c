@@ -5,6 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What the statements name by number. */
+_Static_assert(SL_TASKS_MAX == 65536 && SL_TASK_VERIFY == 65539 && SL_TASK_DISCARD == 65540 &&
+               SL_TASK_READY == 0 && SL_TASK_LEASED == 1 && SL_TASK_DONE == 2 && SL_TASK_QUARANTINED == 3 &&
+               SL_JOB_RUNNING == 2 && SL_JOB_SUCCEEDED == 5 && SL_JOB_FAILED == 6 && SL_JOB_CANCELLED == 7 &&
+               SL_JOB_STATES == 9 && SL_AFTER_MAX == 64 && SL_LABELS_MAX == 32, "change the statements too");
+
 const char *sl_job_state_name(enum sl_job_state s)
 {
     static const char *const names[SL_JOB_STATES] = {
@@ -133,7 +139,7 @@ static int one_job(struct sl_queue *q, struct sqlite3_stmt *st, const struct sl_
                    int (*fn)(void *user, const struct sl_job_row *row), void *user, uint32_t *n,
                    struct sl_error *e)
 {
-    char *labels[32] = {0};
+    char *labels[SL_LABELS_MAX] = {0};
     struct sl_job_row r = {
         .id = db_number(st, 0), .group = db_number(st, 1),
         .state = (enum sl_job_state)db_number(st, 2),
@@ -151,7 +157,7 @@ static int one_job(struct sl_queue *q, struct sqlite3_stmt *st, const struct sl_
         rc = fn(user, &r);
         (*n)++;
     }
-    for (unsigned i = 0; i < 32; i++)
+    for (unsigned i = 0; i < SL_LABELS_MAX; i++)
         free(labels[i]);
     return rc;
 }

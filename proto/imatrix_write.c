@@ -17,8 +17,7 @@ static int flush(struct sl_imatrix_sink *s, struct sl_error *e)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return sl_fail(e, errno == ENOSPC ? SL_ENOSPACE : SL_EFAIL, "%s: write error: %s", s->path,
-                           strerror(errno));
+            return sl_fail(e, sl_write_code(errno), "%s: write error: %s", s->path, strerror(errno));
         at += (size_t)n;
     }
     s->n = 0;

@@ -48,10 +48,9 @@ struct sl_model_src {
 /* What recipes and the memory estimate ask about a model. */
 struct sl_hparams {
     uint64_t n_layer, n_head, n_head_kv; /* n_head_kv as the GGUF says */
-    uint64_t n_expert, n_expert_used, n_layer_dense;
-    uint64_t n_embd, n_vocab, n_ctx_train;
+    uint64_t n_expert, n_layer_dense;
+    uint64_t n_embd, n_vocab;
     uint64_t kv_lora, rope_dim, head_k, head_v; /* per head, not the MLA-compressed sizes */
-    bool tied_output;   /* token_embd serves as output: typed by the output rule */
 };
 
 struct sl_model {

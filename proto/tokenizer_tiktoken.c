@@ -87,7 +87,6 @@ struct vocab {
     const char **text;
     int32_t *type;
     const char *name[N_SPECIAL]; /* of added_tokens_decoder */
-    char *made;
     struct sl_name_table special;
 };
 

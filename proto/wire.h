@@ -21,6 +21,9 @@
 #define SL_TASKS_MAX 65536u         /* tasks of a plan */
 #define SL_SWEEP_MAX 64u            /* jobs of one submit */
 #define SL_ASK_MAX 1000u            /* jobs that one request names */
+#define SL_AFTER_MAX 64u            /* jobs that one waits for */
+#define SL_LABELS_MAX 32u           /* of a job, or asked for */
+#define SL_HELD_MAX 1024u           /* tasks that a worker holds */
 #define SL_JOBS_MAX 500u            /* jobs of one answer */
 #define SL_WORKERS_MAX 1000u        /* workers of one answer */
 

@@ -92,8 +92,8 @@ static const struct sl_field job_fields[] = {
     {"reason", SL_F_STR, false, TEXT_BYTES, NULL},
     {"priority", SL_F_UINT, true, 100, NULL},
     {"group", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
-    {"after", SL_F_UINTS, false, 64, NULL},
-    {"labels", SL_F_STRS, false, 32, NULL},
+    {"after", SL_F_UINTS, false, SL_AFTER_MAX, NULL},
+    {"labels", SL_F_STRS, false, SL_LABELS_MAX, NULL},
     {"user", SL_F_STR, true, NAME_BYTES, NULL},
     {"source", SL_F_PATH, true, PATH_BYTES, NULL},
     {"output", SL_F_PATH, true, PATH_BYTES, NULL},
@@ -179,7 +179,7 @@ static const struct sl_field hello_message[] = {
     {"device", SL_F_STR, false, NAME_BYTES, NULL},
     {"threads", SL_F_UINT, false, 4096, NULL},
     {"mem", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
-    {"held", SL_F_RECS, false, 1024, &ref_record},
+    {"held", SL_F_RECS, false, SL_HELD_MAX, &ref_record},
 };
 static const struct sl_field welcome_message[] = {
     {"daemon", SL_F_HEX, true, 32, NULL},
@@ -187,7 +187,7 @@ static const struct sl_field welcome_message[] = {
     {"role", SL_F_STR, true, 16, NULL},
     {"heartbeat_ms", SL_F_UINT, true, 3600000, NULL},
     {"lease_ms", SL_F_UINT, true, 86400000, NULL},
-    {"dropped", SL_F_RECS, false, 1024, &ref_record},
+    {"dropped", SL_F_RECS, false, SL_HELD_MAX, &ref_record},
 };
 static const struct sl_field ping_message[] = {
     {"n", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
@@ -231,7 +231,7 @@ static const struct sl_record stages_record = {"stages", FIELDS(stages_fields)};
 
 static const struct sl_field progress_message[] = {
     {"bytes", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
-    {"tasks", SL_F_RECS, true, 1024, &work_record},
+    {"tasks", SL_F_RECS, true, SL_HELD_MAX, &work_record},
     {"rate", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"tensor", SL_F_STR, false, 128, NULL},
     {"stages", SL_F_REC, false, 0, &stages_record},
@@ -275,7 +275,7 @@ static const struct sl_field nack_message[] = {
 };
 static const struct sl_field revoke_message[] = {
     {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
-    {"tasks", SL_F_UINTS, true, 65541, NULL},
+    {"tasks", SL_F_UINTS, true, SL_TASK_LAST + 1, NULL},
     {"text", SL_F_STR, true, TEXT_BYTES, NULL},
 };
 static const struct sl_field drain_message[] = {
@@ -285,8 +285,8 @@ static const struct sl_field submit_message[] = {
     {"key", SL_F_STR, true, NAME_BYTES, NULL},
     {"specs", SL_F_RECS, true, SL_SWEEP_MAX, &spec_record},
     {"priority", SL_F_UINT, false, 100, NULL},
-    {"after", SL_F_UINTS, false, 64, NULL},
-    {"labels", SL_F_STRS, false, 32, NULL},
+    {"after", SL_F_UINTS, false, SL_AFTER_MAX, NULL},
+    {"labels", SL_F_STRS, false, SL_LABELS_MAX, NULL},
     {"hold", SL_F_BOOL, false, 0, NULL},
     {"attempts", SL_F_UINT, false, 100, NULL},
     {"manual_stitch", SL_F_BOOL, false, 0, NULL},
@@ -298,13 +298,13 @@ static const struct sl_field submitted_message[] = {
 };
 static const struct sl_field list_message[] = {
     {"states", SL_F_STRS, false, 16, NULL},
-    {"labels", SL_F_STRS, false, 32, NULL},
+    {"labels", SL_F_STRS, false, SL_LABELS_MAX, NULL},
     {"before", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"limit", SL_F_UINT, false, 1000, NULL},
 };
 static const struct sl_field history_message[] = {
     {"states", SL_F_STRS, false, 16, NULL},
-    {"labels", SL_F_STRS, false, 32, NULL},
+    {"labels", SL_F_STRS, false, SL_LABELS_MAX, NULL},
     {"before", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"limit", SL_F_UINT, false, 1000, NULL},
 };
@@ -338,8 +338,8 @@ static const struct sl_field retry_message[] = {
 static const struct sl_field set_message[] = {
     {"jobs", SL_F_UINTS, true, SL_ASK_MAX, NULL},
     {"priority", SL_F_UINT, false, 100, NULL},
-    {"add_labels", SL_F_STRS, false, 32, NULL},
-    {"remove_labels", SL_F_STRS, false, 32, NULL},
+    {"add_labels", SL_F_STRS, false, SL_LABELS_MAX, NULL},
+    {"remove_labels", SL_F_STRS, false, SL_LABELS_MAX, NULL},
     {"attempts", SL_F_UINT, false, 100, NULL},
 };
 static const struct sl_field stitch_message[] = {

@@ -87,6 +87,7 @@ void *sl_engine_spare_thread(void *arg)
             pthread_mutex_unlock(&en->lock);
             u->code = sl_unit_convert(sl_engine_turn(en, u), &u->u, u->slab, &me->scratch, &u->err);
             ns = sl_now_ns() - ns;
+            atomic_fetch_add(&en->compute_ns, ns);
             pthread_mutex_lock(&en->lock);
             atomic_fetch_add(&en->core_units, 1);
             if (p && u->u.elems)

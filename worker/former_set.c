@@ -55,7 +55,7 @@ static int each_part(const struct output *o, const struct sl_checkpoint *ck,
     DIR *d = opendir(o->dir);
     size_t n = strlen(o->prefix);
     struct dirent *ent;
-    char path[4400];
+    char path[OUTPUT_PATH_BYTES];
     int rc = 0;
 
     if (!d)
@@ -80,6 +80,7 @@ static int each_part(const struct output *o, const struct sl_checkpoint *ck,
 struct named {
     char *path[NAMED_MAX];
     uint32_t n;
+    struct sl_error *e;
 };
 
 static int by_text(const void *a, const void *b)
@@ -95,7 +96,7 @@ static int note(void *user, const char *path)
     char *copy = strdup(path);
 
     if (!copy)
-        return SL_EFAIL;
+        return sl_fail(named->e, SL_EFAIL, "out of memory");
     named->n++;
     if (kept < NAMED_MAX) {
         named->path[kept++] = copy;
@@ -111,7 +112,7 @@ static int note(void *user, const char *path)
 
 int former_set_absent(const struct output *o, const struct sl_checkpoint *ck, struct sl_error *e)
 {
-    struct named named = {.n = 0};
+    struct named named = {.e = e};
     char list[700], more[40] = "";
     int at = 0, rc = each_part(o, ck, note, &named, e);
 
@@ -153,7 +154,7 @@ struct removal {
 static int remove_part(void *user, const char *path)
 {
     struct removal *r = user;
-    char manifest[4410];
+    char manifest[OUTPUT_PATH_BYTES + sizeof ".xxh64"];
     struct stat st;
 
     snprintf(manifest, sizeof manifest, "%s.xxh64", path);

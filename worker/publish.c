@@ -5,16 +5,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define PATH_BYTES 4400
-
-static int step(const struct output_watch *w)
+static void manifest_of(char buf[OUTPUT_PATH_BYTES], const struct output *o, uint32_t i, bool partial)
 {
-    return w ? w->step(w->user, 0) : 0;
-}
-
-static void manifest_of(char buf[PATH_BYTES], const struct output *o, uint32_t i, bool partial)
-{
-    snprintf(buf, PATH_BYTES, "%s.xxh64%s", o->final[i], partial ? ".partial" : "");
+    snprintf(buf, OUTPUT_PATH_BYTES, "%s.xxh64%s", o->final[i], partial ? ".partial" : "");
 }
 
 static bool is_whole(const struct output *o, uint32_t i, const char *path)
@@ -63,7 +56,7 @@ static int missing(const struct output *o, uint32_t i, struct sl_error *e)
 
 int publish_check(const struct output *o, bool force, const char *go_on, struct sl_error *e)
 {
-    char manifest[PATH_BYTES];
+    char manifest[OUTPUT_PATH_BYTES];
 
     for (uint32_t i = 0; i < o->plan->n_segments; i++) {
         manifest_of(manifest, o, i, false);
@@ -80,15 +73,15 @@ static int give_name(const char *from, const char *to, struct sl_error *e)
 {
     if (rename(from, to) == 0)
         return 0;
-    return sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: cannot be renamed to %s: %s",
-                   from, strrchr(to, '/') + 1, strerror(errno));
+    return sl_fail(e, sl_write_code(errno), "%s: cannot be renamed to %s: %s", from, strrchr(to, '/') + 1,
+                   strerror(errno));
 }
 
 /* What has the temporary name of a part that is published already may be anybody's: it stays
  * where it is. */
 static int publish_part(const struct output *o, uint32_t i, struct sl_error *e)
 {
-    char from[PATH_BYTES], to[PATH_BYTES];
+    char from[OUTPUT_PATH_BYTES], to[OUTPUT_PATH_BYTES];
     struct stat st;
     int rc;
 
@@ -106,7 +99,7 @@ static int publish_part(const struct output *o, uint32_t i, struct sl_error *e)
 int publish_files(const struct output *o, const struct output_watch *watch, struct sl_error *e)
 {
     for (uint32_t i = 0; i < o->plan->n_segments; i++) {
-        SL_TRY(step(watch));
+        SL_TRY(output_step(watch, 0));
         SL_TRY(publish_part(o, i, e));
     }
     return output_sync_dir(o, e);
@@ -114,11 +107,11 @@ int publish_files(const struct output *o, const struct output_watch *watch, stru
 
 int publish_undo(const struct output *o, const struct output_watch *watch, struct sl_error *e)
 {
-    char from[PATH_BYTES], to[PATH_BYTES];
+    char from[OUTPUT_PATH_BYTES], to[OUTPUT_PATH_BYTES];
     struct stat st;
 
     for (uint32_t i = 0; i < o->plan->n_segments; i++) {
-        SL_TRY(step(watch));
+        SL_TRY(output_step(watch, 0));
         if (lstat(o->partial[i], &st) != 0 && is_published(o, i))
             SL_TRY(give_name(o->final[i], o->partial[i], e));
         manifest_of(from, o, i, false);

@@ -15,12 +15,13 @@ int publish_check(const struct output *o, bool force, const char *go_on, struct 
 
 /* Effect: gives each part's manifest and then the part its final name, and syncs the
  * folder. A part that has it already is left alone. watch may be NULL. Errors: SL_EVERIFY:
- * a part has gone meanwhile; SL_EFAIL, SL_ENOSPACE; what has its name then keeps it, and the
+ * a part has gone meanwhile; SL_EFAIL, SL_ENOSPACE, what watch said; what has its name then keeps it, and the
  * same call goes on. */
 int publish_files(const struct output *o, const struct output_watch *watch, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: the parts of this very output that have their final names, and no temporary one,
- * get their temporary names back, their manifests too. watch may be NULL. Errors: SL_EFAIL. */
+ * get their temporary names back, their manifests too. watch may be NULL. Errors: SL_EFAIL,
+ * SL_ENOSPACE, what watch said. */
 int publish_undo(const struct output *o, const struct output_watch *watch, struct sl_error *e) SL_MUST_USE;
 
 #endif

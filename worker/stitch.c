@@ -130,8 +130,7 @@ static int write_header(const struct pass *p, const char *path, struct sl_error 
         rc = SL_EFAIL;
 done:
     if (rc < 0)
-        rc = sl_fail(e, errno == ENOSPC ? SL_ENOSPACE : SL_EFAIL,
-                     "%s: the header cannot be written: %s", path, strerror(errno));
+        rc = sl_fail(e, sl_write_code(errno), "%s: the header cannot be written: %s", path, strerror(errno));
     free(h);
     if (fd >= 0)
         close(fd);
@@ -145,9 +144,7 @@ static int close_manifest(struct pass *p, const struct sl_hash_total *total, str
     bad |= fflush(p->manifest) != 0 || fsync(fileno(p->manifest)) != 0;
     bad |= fclose(p->manifest) != 0;
     p->manifest = NULL;
-    return bad ? sl_fail(e, errno == ENOSPC ? SL_ENOSPACE : SL_EFAIL,
-                         "%s.xxh64: cannot be written: %s", p->name, strerror(errno))
-               : 0;
+    return bad ? sl_fail(e, sl_write_code(errno), "%s.xxh64: cannot be written: %s", p->name, strerror(errno)) : 0;
 }
 
 /* What is checked is what the disk has. After a sync that failed the cache may show more. */
@@ -194,7 +191,7 @@ static FILE *open_new(const char *path)
 
 static int seal_segment(struct pass *p, uint32_t i, struct sl_error *e)
 {
-    char path[4200];
+    char path[OUTPUT_PATH_BYTES];
     int rc;
 
     p->seg = &p->s->plan->segments[i];
@@ -209,7 +206,7 @@ static int seal_segment(struct pass *p, uint32_t i, struct sl_error *e)
     if (!p->tensor || !p->file || !p->item || !p->sums)
         rc = out_of_memory(e);
     else if (!p->manifest)
-        rc = sl_fail(e, SL_EFAIL, "%s: %s", path, strerror(errno));
+        rc = sl_fail(e, sl_write_code(errno), "%s: %s", path, strerror(errno));
     else
         rc = stream_segment(p, i, e);
     if (p->manifest)

@@ -284,7 +284,7 @@ static int publish(struct special *s)
 {
     const struct output_watch watch = {still_ours, s};
     const struct sl_plan *p = s->j->j.plan;
-    char path[4400], go_on[64] = "the same command goes on";
+    char path[OUTPUT_PATH_BYTES], go_on[64] = "the same command goes on";
 
     SL_TRY(claim_for_publish(s));
     SL_TRY(still_ours(s, 0));
@@ -382,16 +382,11 @@ static int discard(struct special *s, uint64_t now_ms)
 
 /* ---- verify */
 
-static int on_weights(void *user, uint64_t n)
-{
-    return on_progress(user, n);
-}
-
 static int verify_files(struct special *s, const struct verify_set *set)
 {
     const struct sl_plan *p = s->j->j.plan;
     const struct verify_sample sample = {.blocks = VERIFY_BLOCKS, .seed = s->w->job,
-                                         .roots = s->j->j.roots, .progress = on_weights, .user = s};
+                                         .roots = s->j->j.roots, .progress = on_progress, .user = s};
     struct verify_report r = {0};
     struct verify_tally tally = {0};
     struct sl_hash_total *totals;
