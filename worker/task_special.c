@@ -293,7 +293,7 @@ static int publish(struct special *s)
         snprintf(go_on, sizeof go_on, "'sluice retry %llu' goes on", (unsigned long long)s->w->job);
     if (s->j->given || s->claim.fd >= 0) {
         SL_TRY(publish_check(&s->j->out, s->j->j.force, go_on, s->e));
-        SL_TRY(publish_files(&s->j->out, &watch, s->e));
+        SL_TRY(publish_files(&s->j->out, s->j->j.force, go_on, &watch, s->e));
         SL_TRY(still_ours(s, 0));
         if (s->j->j.force)
             SL_TRY(former_set_remove(&s->j->out, s->j->j.ck, s->e));
