@@ -21,7 +21,7 @@ struct stitch {
     void *user;
 };
 
-/* Effect: checks all segments; where all is well, writes each header with its
+/* Effect: writes the padding between tensors anew and checks all segments; where all is well, writes each header with its
  * checksums and each manifest ("NAME.gguf.xxh64", llama-gguf-hash's format,
  * still under a temporary name) and syncs them. Errors: SL_EVERIFY with
  * s->bad (the caller's: free) naming the tasks to be made again; SL_ENOSPACE,
