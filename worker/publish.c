@@ -1,7 +1,8 @@
 #include "worker/publish.h"
 
+#include "proto/rename_new.h"
+
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -82,24 +83,9 @@ int publish_check(const struct output *o, bool force, const char *go_on, struct 
     return 0;
 }
 
-/* rename(), but with EEXIST where `to` is there. A filesystem without that, as NFS, is asked before. */
-static int rename_new(const char *from, const char *to)
-{
-    struct stat st;
-
-    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
-        return 0;
-    if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
-        return -1;
-    if (lstat(to, &st) != 0)
-        return rename(from, to);
-    errno = EEXIST;
-    return -1;
-}
-
 static int give_name(const char *from, const char *to, bool replace, struct sl_error *e)
 {
-    if ((replace ? rename(from, to) : rename_new(from, to)) == 0)
+    if ((replace ? rename(from, to) : sl_rename_new(from, to)) == 0)
         return 0;
     return sl_fail(e, errno == EEXIST ? SL_EEXISTS : errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL,
                    "%s: cannot be renamed to %s: %s", from, strrchr(to, '/') + 1, strerror(errno));
@@ -128,7 +114,7 @@ static int publish_part(const struct output *o, uint32_t i, bool force, const ch
     if (rc != SL_EEXISTS)
         return rc;
     if (manifest)
-        (void)!rename_new(to, from);
+        (void)!sl_rename_new(to, from);
     return not_ours(o->final[i], go_on, e);
 }
 
