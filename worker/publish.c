@@ -128,6 +128,15 @@ int publish_files(const struct output *o, bool force, const char *go_on, const s
     return output_sync_dir(o, e);
 }
 
+bool publish_is_done(const struct output *o)
+{
+    bool yes = true;
+
+    for (uint32_t i = 0; yes && i < o->plan->n_segments; i++)
+        yes = is_published(o, i);
+    return yes;
+}
+
 int publish_undo(const struct output *o, const struct output_watch *watch, struct sl_error *e)
 {
     char from[PATH_BYTES], to[PATH_BYTES];

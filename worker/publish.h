@@ -22,6 +22,9 @@ int publish_check(const struct output *o, bool force, const char *go_on, struct 
 int publish_files(const struct output *o, bool force, const char *go_on, const struct output_watch *watch,
                   struct sl_error *e) SL_MUST_USE;
 
+/* Whether every part of this very output has its final name: a complete, checked set. */
+bool publish_is_done(const struct output *o);
+
 /* Effect: the parts of this very output that have their final names, and no temporary one,
  * get their temporary names back, their manifests too. watch may be NULL. Errors: SL_EFAIL. */
 int publish_undo(const struct output *o, const struct output_watch *watch, struct sl_error *e) SL_MUST_USE;

@@ -310,8 +310,8 @@ static int publish(struct special *s)
     return 0;
 }
 
-/* Nothing, when nothing of this job is there. Parts of a publication that did not end go too,
- * unless files that were replaced before would be meant. */
+/* Nothing, when nothing of this job is there. Parts of a publication that did not end go too, so
+ * that no set is half of this job's and half of the one it was to replace; a complete set stays. */
 static int remove_unfinished(struct special *s, const struct output *o, const char *fingerprint)
 {
     const struct output_watch watch = {on_step, s};
@@ -321,7 +321,7 @@ static int remove_unfinished(struct special *s, const struct output *o, const ch
     SL_TRY(rc);
     if (rc != CLAIM_HELD)
         return 0;
-    if (s->claim.ending && o->plan && !s->j->j.force)
+    if (s->claim.ending && o->plan && !publish_is_done(o))
         rc = publish_undo(o, &watch, s->e);
     else
         rc = claim_end(&s->claim, true, s->e);
