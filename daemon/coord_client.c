@@ -129,7 +129,7 @@ static int check_submit(struct ask *a, struct sl_error *e)
     return 0;
 }
 
-static int insert_jobs(struct ask *a, uint64_t ids[64], uint32_t *n, struct sl_error *e)
+static int insert_jobs(struct ask *a, uint64_t ids[SL_SWEEP_MAX], uint32_t *n, struct sl_error *e)
 {
     const cJSON *t = a->m->tree, *specs = sl_get(t, "specs"), *x;
     const char *labels[32];
@@ -171,7 +171,7 @@ static int on_submit(struct ask *a, struct sl_error *e)
 {
     const char *key = sl_get_str(a->m->tree, "key");
     char *specs = cJSON_PrintUnformatted(sl_get(a->m->tree, "specs"));
-    uint64_t ids[64], digest;
+    uint64_t ids[SL_SWEEP_MAX], digest;
     uint32_t n;
     struct sl_msg m;
     int seen;
@@ -243,7 +243,7 @@ static int on_list(struct ask *a, struct sl_error *e)
     struct sl_msg m;
     int rc;
 
-    l.limit = l.limit > 500 || l.limit == 0 ? 500 : l.limit;
+    l.limit = l.limit > SL_JOBS_MAX || l.limit == 0 ? SL_JOBS_MAX : l.limit;
     f.n_labels = strings(sl_get(t, "labels"), labels, 32);
     if (n)
         f.states = 0;
@@ -474,10 +474,11 @@ static int on_logs(struct ask *a, struct sl_error *e)
     cJSON *events;
     int rc;
 
+    limit = limit ? limit : 1;
     SL_TRY(sl_msg_new(SL_M_LOG, a->re, &m, e));
     events = sl_put_array(m.tree, "events");
     rc = sl_queue_each_event(a->c->q, sl_get_uint(a->m->tree, "job", 0), sl_get_uint(a->m->tree, "since", 0),
-                             (uint32_t)(limit ? limit : 1), on_old_event, events, e);
+                             (uint32_t)limit, on_old_event, events, e);
     if (rc < 0) {
         sl_msg_free(&m);
         return rc;
@@ -495,7 +496,7 @@ static int on_workers(struct ask *a, struct sl_error *e)
 
     SL_TRY(sl_msg_new(SL_M_WORKER_LIST, a->re, &m, e));
     list = sl_put_array(m.tree, "workers");
-    for (uint32_t i = 0; i < a->c->n_workers && i < 1000; i++)
+    for (uint32_t i = 0; i < a->c->n_workers && i < SL_WORKERS_MAX; i++)
         coord_put_worker(a->c, sl_add_object(list), a->c->workers[i]);
     return coord_send(a->c, a->s->peer, &m, e);
 }

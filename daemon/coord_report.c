@@ -1,7 +1,6 @@
 /* Records for clients, and those who watch or wait. */
 #include "daemon/coord_priv.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static void put_strings(cJSON *into, const char *field, const char *const *s, uint32_t n)
@@ -177,12 +176,12 @@ static int send_status(struct sl_coord *c, const struct session *s, struct sl_er
     SL_TRY(sl_msg_new(SL_M_STATUS, NULL, &m, e));
     jobs = sl_put_array(m.tree, "jobs");
     workers = sl_put_array(m.tree, "workers");
-    for (uint32_t i = 0; i < c->n_jobs && n < 500; i++)
+    for (uint32_t i = 0; i < c->n_jobs && n < SL_JOBS_MAX; i++)
         if (coord_watches(s, c->jobs[i]->id)) {
             coord_put_job(c, sl_add_object(jobs), c->jobs[i], false);
             n++;
         }
-    for (uint32_t i = 0; i < c->n_workers && i < 1000; i++)
+    for (uint32_t i = 0; i < c->n_workers && i < SL_WORKERS_MAX; i++)
         coord_put_worker(c, sl_add_object(workers), c->workers[i]);
     return coord_send(c, s->peer, &m, e);
 }

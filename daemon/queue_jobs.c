@@ -49,7 +49,7 @@ int sl_queue_submit(struct sl_queue *q, const struct sl_new_job *j, uint64_t now
 }
 
 int sl_queue_seen(struct sl_queue *q, const char *user, const char *key, uint64_t digest,
-                  uint64_t ids[64], struct sl_error *e)
+                  uint64_t ids[SL_SWEEP_MAX], struct sl_error *e)
 {
     struct sqlite3_stmt *st;
     char *end;
@@ -61,7 +61,7 @@ int sl_queue_seen(struct sl_queue *q, const char *user, const char *key, uint64_
     if (rc == 1 && db_number(st, 0) != digest)
         rc = sl_fail(e, SL_EUSAGE, "submit: the key '%s' was used for another request", key);
     if (rc == 1)
-        for (const char *s = db_text(st, 1); *s && n < 64; s = end) {
+        for (const char *s = db_text(st, 1); *s && n < (int)SL_SWEEP_MAX; s = end) {
             ids[n++] = strtoull(s, &end, 10);
             end += *end == ',';
         }
@@ -72,9 +72,9 @@ int sl_queue_seen(struct sl_queue *q, const char *user, const char *key, uint64_
 int sl_queue_remember(struct sl_queue *q, const char *user, const char *key, uint64_t digest,
                       const uint64_t *ids, uint32_t n, uint64_t now_ms, struct sl_error *e)
 {
-    char list[64 * 21 + 1] = "";
+    char list[SL_SWEEP_MAX * 21 + 1] = "";
 
-    for (uint32_t i = 0; i < n && i < 64; i++)
+    for (uint32_t i = 0; i < n && i < SL_SWEEP_MAX; i++)
         snprintf(list + strlen(list), sizeof list - strlen(list), "%llu,",
                  (unsigned long long)ids[i]);
     CHANGE(q, e, "INSERT INTO requests VALUES(?, ?, ?, ?, ?)", "ssisi", user, key, digest, list,

@@ -12,8 +12,6 @@
 #ifndef SLUICE_PROTO_LOG_LINE_H
 #define SLUICE_PROTO_LOG_LINE_H
 
-#include "proto/error.h"
-
 #include <stddef.h>
 #include <stdint.h>
 #include <time.h>

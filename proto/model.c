@@ -9,7 +9,6 @@
 #include "proto/source_file.h"
 #include "proto/tokenizer.h"
 
-#include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>

@@ -449,7 +449,6 @@ void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out)
         .slabs = en->slabs.n,
         .registered = en->registered,
         .pinned = en->pinned,
-        .device_names = en->devices.label,
         .vram_bytes = en->vram_bytes,
         .device_units = atomic_load(&en->device_units),
         .core_units = atomic_load(&en->core_units),

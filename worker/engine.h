@@ -84,7 +84,6 @@ struct sl_engine_stats {
     unsigned slabs;
     bool registered;         /* io_uring has the slabs pinned once for all */
     bool pinned;             /* the devices' runtime has them too */
-    const char *device_names;/* "cpu", "cuda:0,cuda:1" */
     uint64_t vram_bytes;     /* in use on each device */
     uint64_t device_units, core_units; /* units that GPUs made; that cores beside them made */
 };

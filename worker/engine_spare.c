@@ -6,8 +6,6 @@
 
 #include "kernels/kernels.h"
 
-#include <string.h>
-
 #define SAMPLE 8192u /* weights that a core's pace is first measured with */
 
 struct sl_pace *sl_engine_pace(struct sl_engine *en, const struct sl_engine_unit *u)

@@ -4,7 +4,6 @@
  * fails with EPERM, as in many containers. --report: writes "maxrss_kib N" and
  * "status N". Exit status: the command's; 128 + signal when one ended it. */
 #include <errno.h>
-#include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>

@@ -216,7 +216,6 @@ struct gguf_file {
     uint64_t ne[6][2];
     uint32_t type[6];
     int n;
-    const char *type_key;
     bool no_size, chunks_as_text;
 };
 
