@@ -48,6 +48,12 @@ like((result($good, $tap, $whole))[2], qr{^skipped: \S+/whole.t: not here\nskipp
     'what is skipped is said with its reason');
 is((result("$dir/absent.t"))[0], 1, 'a test that is not there');
 
+# ---- a tree whose path a shell would take apart
+system 'mkdir', '-p', "$dir/it's a tree/tests/lib";
+spit("$dir/it's a tree/tests/lib/SluiceTest.pm", slurp("$lib/SluiceTest.pm"));
+my $there = run('env', '-u', 'SLUICE_BUILD', $^X, "-I$dir/it's a tree/tests/lib", '-MSluiceTest', '-e', 'print -e "$BUILD/check" ? "$BUILD\n" : "not there\n"');
+like($there->{out}, qr{^[\w./+-]+/build/release\n$}, 'has another name for the tests') or diag($there->{err});
+
 # ---- lint
 sub lint {
     my (%files) = @_;
