@@ -20,6 +20,11 @@ SKIP: {
 run_ok('gcc without optimization, warnings are errors, no CUDA', @make, '-j2', 'B=build/plain', 'CC=gcc', 'CFLAGS=-O1', 'WERROR=-Werror', 'NVCC=', 'all');
 run_ok('and converts', "$TOP/build/plain/sluice", 'convert', $TINY, '-o', scratch() . '/x.gguf', '--recipe', 'q4_k_m', '--quiet');
 
+# No nvcc is no failure, not even under CI; nvcc and no kernels is one.
+my @ptx = ('env', 'CI=true', "SLUICE_BUILD=$TOP/build/plain", $^X, "-I$TOP/tests/lib", "$TOP/tests/tap/ptx.t");
+like(run_ok('no nvcc under CI', @ptx[0 .. 2], 'NVCC=', @ptx[3 .. $#ptx])->{out}, qr/^1\.\.0 # SKIP no CUDA.*NOT run$/m, 'is a skip that says so');
+isnt(run(@ptx[0 .. 2], 'NVCC=nvcc', @ptx[3 .. $#ptx])->{rc}, 0, 'with nvcc it fails');
+
 my $dest = scratch() . "/it's here"; # names that a shell would take apart
 my @where = ("B=$BUILD", "DESTDIR=$dest", 'PREFIX=/opt/sluice & co');
 run_ok('make install', @make, @where, 'install');
