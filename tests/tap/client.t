@@ -299,6 +299,17 @@ run_ok('drain', $SLUICE, 'drain', 'w1');
 is(finish($worker)->{rc}, 0, 'the worker ends well');
 run_ok('forget', $SLUICE, 'forget', '1-3');
 fails('forgotten', 5, qr/no job 1/, $SLUICE, 'show', 1);
+
+# A name that a terminal would obey: CSI as one character, line ends.
+my $evil = copy_checkpoint($TINY, "$dir/a\n\xc2\x9b2Jb\r");
+run_ok('is taken', $SLUICE, 'submit', $evil, '-o', $out, '-r', 'q2_k_l', '--hold', '-l', "evil\xc2\x9bm");
+my ($job) = run($SLUICE, 'queue', '--parsable', '-o', 'id')->{out} =~ /^(\d+)$/;
+for my $verb (['queue', '-o', 'all'], ['show', $job], ['logs', $job]) {
+    $r = run($SLUICE, @$verb);
+    like($r->{out}, qr/\?\?2Jb/, "$verb->[0] has it");
+    unlike($r->{out}, qr/[\r\x9b]/, 'without what a terminal would obey');
+}
+is(scalar(grep { ($_->{source} // '') eq $evil =~ s/\xc2\x9b/\x{9b}/r } json_lines(run($SLUICE, 'queue', '--json')->{out})), 1, 'JSON has it whole');
 is(stop($daemon)->{rc}, 0, 'the daemon stops');
 
 done_testing();
