@@ -180,15 +180,9 @@ static char *stem_of(const char *path)
 {
     const char *base = strrchr(path, '/');
     char *s = strdup(base ? base + 1 : path);
-    size_t n;
 
-    if (!s)
-        return NULL;
-    n = strlen(s);
-    if (n > 5 && strcmp(s + n - 5, ".gguf") == 0)
-        s[n -= 5] = '\0';
-    if (n > 15 && s[n - 15] == '-' && strncmp(s + n - 9, "-of-", 4) == 0)
-        s[n - 15] = '\0';
+    if (s)
+        s[sl_gguf_stem(s)] = '\0';
     return s;
 }
 

@@ -191,4 +191,4 @@ fuzz-readers:
 fuzz-run: $(FUZZ_BINS)
 	@set -e; for f in $(FUZZ_BINS); do mkdir -p $$f.corpus; echo "== $$f"; \
 	    $$f -max_total_time=$(FUZZ_SECONDS) $(if $(SEED),-seed=$(SEED)) -print_final_stats=1 -artifact_prefix=$$f. \
-	        $$f.corpus $(wildcard tests/fuzz/corpus); done
+	        $$f.corpus; done

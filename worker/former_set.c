@@ -10,18 +10,6 @@
 
 #define NAMED_MAX 3 /* parts that a message names */
 
-/* "-NNNNN-of-MMMMM.gguf" to its numbers, counted from 1. */
-static bool split_numbers(const char *tail, uint32_t *no, uint32_t *count)
-{
-    if (strlen(tail) != 20 || tail[0] != '-' || strspn(tail + 1, "0123456789") != 5 ||
-        strncmp(tail + 6, "-of-", 4) != 0 || strspn(tail + 10, "0123456789") != 5 ||
-        strcmp(tail + 15, ".gguf") != 0)
-        return false;
-    *no = (uint32_t)strtoul(tail + 1, NULL, 10);
-    *count = (uint32_t)strtoul(tail + 10, NULL, 10);
-    return *no >= 1 && *no <= *count;
-}
-
 static bool is_source(const struct stat *st, const struct sl_checkpoint *ck)
 {
     struct stat s;
@@ -64,8 +52,8 @@ static int each_part(const struct output *o, const struct sl_checkpoint *ck,
         uint32_t no, count;
         struct stat st;
 
-        if (strncmp(ent->d_name, o->prefix, n) != 0 ||
-            !split_numbers(ent->d_name + n, &no, &count) ||
+        if (strncmp(ent->d_name, o->prefix, n) != 0 || sl_gguf_stem(ent->d_name) != n ||
+            !sl_gguf_split_suffix(ent->d_name, &no, &count) || no < 1 || no > count ||
             (o->plan->n_segments > 1 && count == o->plan->n_segments))
             continue;
         snprintf(path, sizeof path, "%s/%s", o->dir, ent->d_name);

@@ -36,18 +36,6 @@ static bool is_special(const char *path)
     return stat(path, &st) == 0 && !S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode);
 }
 
-/* Cuts ".gguf" and "-00001-of-00004" off a file name, in place. */
-static void cut_suffixes(char *name)
-{
-    size_t n = strlen(name);
-
-    if (n > 5 && strcmp(name + n - 5, ".gguf") == 0)
-        name[n -= 5] = 0;
-    if (n > 15 && name[n - 15] == '-' && strncmp(name + n - 9, "-of-", 4) == 0 &&
-        strspn(name + n - 14, "0123456789") == 5 && strspn(name + n - 5, "0123456789") == 5)
-        name[n - 15] = 0;
-}
-
 /* A name like "x.bin" or "x.safetensors" asks for another kind of file; one like
  * "R1-v1.0" or "x.Q4_K_M" does not. */
 static bool other_kind(const char *name)
@@ -68,7 +56,7 @@ static int take_name(struct output *o, const char *name, struct sl_error *e)
     o->prefix = strdup(name);
     if (!o->prefix)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    cut_suffixes(o->prefix);
+    o->prefix[sl_gguf_stem(o->prefix)] = 0;
     if (!o->prefix[0] || strlen(o->prefix) > 200)
         return sl_fail(e, SL_EUSAGE, "%s: the output's name must have 1 to 200 bytes", name);
     if (strcmp(o->prefix, name) == 0 && other_kind(name))
@@ -200,7 +188,7 @@ int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error 
     if (!o->prefix) {
         o->prefix = strdup(plan->segments[0].name);
         if (o->prefix)
-            cut_suffixes(o->prefix);
+            o->prefix[sl_gguf_stem(o->prefix)] = 0;
     }
     if (!o->prefix || asprintf(&o->journal, "%s/%s.sluice-journal", o->dir, o->prefix) < 0)
         return sl_fail(e, SL_EFAIL, "out of memory");

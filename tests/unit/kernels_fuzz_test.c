@@ -1,6 +1,7 @@
 /* Wide backends against the scalar one on hostile numbers: any finite bit
  * pattern, subnormals, huge values, signed zeros, ties, zero weights. */
 #include "kernels/kernels.h"
+#include "written_types.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -16,11 +17,7 @@
 #define N (5 * ROW)
 #define ROUNDS 24
 
-static const int types[] = {SL_TYPE_F16, SL_TYPE_BF16, SL_TYPE_Q8_0, SL_TYPE_Q4_0, SL_TYPE_Q4_1,
-                            SL_TYPE_Q5_0, SL_TYPE_Q5_1, SL_TYPE_Q2_K, SL_TYPE_Q3_K, SL_TYPE_Q4_K,
-                            SL_TYPE_Q5_K, SL_TYPE_Q6_K, SL_TYPE_IQ4_NL, SL_TYPE_IQ4_XS,
-                            SL_TYPE_IQ1_S, SL_TYPE_IQ1_M, SL_TYPE_IQ2_XXS, SL_TYPE_IQ2_XS, SL_TYPE_IQ2_S,
-                            SL_TYPE_IQ3_XXS, SL_TYPE_IQ3_S};
+static const int types[] = {WRITTEN_TYPES};
 #define COUNT(a) (int)(sizeof(a) / sizeof((a)[0]))
 
 struct data {
