@@ -130,7 +130,7 @@ int db_query(struct sl_queue *q, sqlite3_stmt **st, struct sl_error *e, const ch
 
 int db_next(struct sl_queue *q, sqlite3_stmt *st, struct sl_error *e)
 {
-    int step = sqlite3_step(st);
+    int step = sqlite3_step(st), rc;
 
     if (step == SQLITE_ROW)
         return 1;
@@ -138,9 +138,9 @@ int db_next(struct sl_queue *q, sqlite3_stmt *st, struct sl_error *e)
         sqlite3_reset(st);
         return 0;
     }
-    db_fail(q, e, "cannot be read");
+    rc = db_fail(q, e, "cannot be read");
     sqlite3_reset(st);
-    return e ? e->code : SL_EFAIL;
+    return rc;
 }
 
 int db_change(struct sl_queue *q, struct sl_error *e, const char *sql, const char *kinds, ...)
@@ -262,13 +262,15 @@ static int migrate(struct sl_queue *q, struct sl_error *e)
         return sl_fail(e, SL_EEXISTS, "%s: written by a newer release (version %d, this one knows "
                                       "%d); use that release", q->path, version, QUEUE_VERSION);
     for (; version < QUEUE_VERSION; version++) {
+        int rc;
+
         SL_TRY(run_sql(q, "BEGIN IMMEDIATE", e));
         snprintf(sql, sizeof sql, "PRAGMA application_id=%d; PRAGMA user_version=%d;",
                  APPLICATION_ID, version + 1);
-        if (run_sql(q, migrations[version], e) < 0 || run_sql(q, sql, e) < 0 ||
-            run_sql(q, "COMMIT", e) < 0) {
+        if ((rc = run_sql(q, migrations[version], e)) < 0 || (rc = run_sql(q, sql, e)) < 0 ||
+            (rc = run_sql(q, "COMMIT", e)) < 0) {
             sqlite3_exec(q->db, "ROLLBACK", NULL, NULL, NULL);
-            return SL_EFAIL;
+            return rc;
         }
     }
     return 0;

@@ -123,8 +123,15 @@ int sl_gguf_header(const struct sl_kvs *kvs, const struct sl_gguf_tensor *tensor
  * Used to fill in checksums whose place was laid out in advance. Errors: SL_EFAIL when the key is absent. */
 int sl_gguf_value_offset(const struct sl_kvs *kvs, const char *key, uint64_t *off) SL_MUST_USE;
 
-/* The set of files that `path` begins: 1, or the n of "-00001-of-0000n.gguf".
- * Errors: SL_ESOURCE when path is a part, but not the first, of its set. */
+/* Whether a path ends as a part of a split set does, "-00002-of-00007.gguf", with something before
+ * that: *no, counted from 1, of *n, as the name has them. */
+bool sl_gguf_split_suffix(const char *path, uint32_t *no, uint32_t *n);
+
+/* Returns the length of a file's name without ".gguf" and such a number at its end. */
+size_t sl_gguf_stem(const char *name);
+
+/* Effect: *n = the files of the set that `path` begins: 1, or the n of "-00001-of-0000n.gguf".
+ * Errors: SL_ESOURCE when path is a part, but not the first, of its set, or its name cannot be. */
 int sl_gguf_split_count(const char *path, uint32_t *n, struct sl_error *e) SL_MUST_USE;
 /* Effect: the name of part i (0-based) of n into buf: "prefix.gguf" when n is 1,
  * else "prefix-0000i-of-0000n.gguf". SL_ESOURCE: it does not fit, n > 65535. */

@@ -301,8 +301,11 @@ int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_
     po.prefix = j->prefix;
     SL_TRY(sl_plan_build(j->ck, j->model, j->recipe, &ro, &po, &j->plan, e));
     (void)malloc_trim(0); /* what reading the JSON took */
-    return j->synthetic ? sl_imatrix_use_synthetic(&j->weights, j->plan, &ro.words, e)
-                        : sl_imatrix_use_make(&j->weights, j->imatrix, j->plan, e);
+    if (j->synthetic)
+        return sl_imatrix_use_synthetic(&j->weights, j->plan, &ro.words, e);
+    SL_TRY(sl_imatrix_use_make(&j->weights, j->imatrix, j->plan, e));
+    j->weights.nothing_left = o->imatrix && !j->imatrix;
+    return 0;
 }
 
 /* ---- specifications */

@@ -82,7 +82,6 @@ struct sl_plan_opts {
     const char *prefix;       /* base name of the output without ".gguf" and split suffix */
     const struct sl_kvs *extra_kvs; /* --override-kv, in order; NULL: none */
     const char *model_name;   /* --model-name, for `options`; NULL: none */
-    bool reproducible_names;  /* reserved */
 };
 
 /* Raised when a release writes other bytes for the same plan. */

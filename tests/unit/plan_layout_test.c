@@ -3,7 +3,6 @@
 #include "proto/plan.h"
 #include "tests/unit/r1_model.h"
 
-#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
