@@ -67,6 +67,8 @@ for my $name (qw(Q4_K q4_k 15)) {
     run_ok("convert to $name", $SLUICE, 'convert', $TINY, '-o', "$dir/alias.gguf", '-r', $name, '-f');
     is_deeply(hashes("$dir/alias.gguf"), $q4, 'the same');
 }
+fails('another layout than the source has', 2, qr/--layout legacy: the source is a GGUF file in the other layout/,
+    $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/none.gguf", 'q8_0', '--layout', 'legacy');
 run_ok('uniform-q4_k', $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/uniform.gguf", 'uniform-q4_k');
 is_deeply([grep { $_->[0] =~ /ffn_down/ && $_->[3] != 12 && $_->[3] != 0 } where("$dir/uniform.gguf")], [], 'every ffn_down in q4_k');
 like(run($SLUICE, 'recipes')->{out}, qr/^uniform-q4_k .* q4_k alone means q4_k_m/m, 'the list says so');
