@@ -471,16 +471,24 @@ static int on_watch(struct ask *a, struct sl_error *e)
 
 static int on_logs(struct ask *a, struct sl_error *e)
 {
-    uint64_t limit = sl_get_uint(a->m->tree, "limit", 200);
+    uint64_t limit = sl_get_uint(a->m->tree, "limit", 200), job = sl_get_uint(a->m->tree, "job", 0);
+    const struct sl_job_filter only = sl_job_only(job);
+    struct showing s = {.c = a->c};
     struct sl_msg m;
     cJSON *events;
     int rc;
 
     limit = limit ? limit : 1;
+    if (job)
+        SL_TRY(sl_queue_each_job(a->c->q, &only, on_show_row, &s, e));
+    if (job && !s.found) {
+        sl_fail(&a->why, SL_ENOJOB, "no job %llu", (unsigned long long)job);
+        return coord_refuse_ask(a, e);
+    }
     SL_TRY(sl_msg_new(SL_M_LOG, a->re, &m, e));
     events = sl_put_array(m.tree, "events");
-    rc = sl_queue_each_event(a->c->q, sl_get_uint(a->m->tree, "job", 0), sl_get_uint(a->m->tree, "since", 0),
-                             (uint32_t)limit, on_old_event, events, e);
+    rc = sl_queue_each_event(a->c->q, job, sl_get_uint(a->m->tree, "since", 0), (uint32_t)limit,
+                             on_old_event, events, e);
     if (rc < 0) {
         sl_msg_free(&m);
         return rc;

@@ -12,7 +12,7 @@
 #define STATEMENTS 64
 #define REQUESTS_KEPT_S 2592000   /* a submit is not repeated after a month */
 #define EPOCH_BLOCK 4096u          /* epochs reserved at a time */
-#define EVENTS_KEPT 200000        /* of all jobs; older ones go when the queue is opened */
+#define EVENTS_KEPT 200000        /* of all jobs; older ones go */
 
 /* Version 0 is an empty file. Each step brings version i to i + 1. */
 static const char *const migrations[QUEUE_VERSION] = {
@@ -298,6 +298,15 @@ static int check_whole(struct sl_queue *q, struct sl_error *e)
     return odd ? sl_fail(e, SL_EFAIL, "%s: a job is in no state that there is%s", q->path, DAMAGED) : 0;
 }
 
+int db_trim(struct sl_queue *q, struct sl_error *e)
+{
+    CHANGE(q, e, "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", "i",
+           (uint64_t)EVENTS_KEPT);
+    CHANGE(q, e, "DELETE FROM requests WHERE time < (unixepoch() - ?) * 1000", "i",
+           (uint64_t)REQUESTS_KEPT_S);
+    return 0;
+}
+
 static int set_up(struct sl_queue *q, struct sl_error *e)
 {
     if (sqlite3_exec(q->db, "PRAGMA locking_mode=EXCLUSIVE; BEGIN IMMEDIATE; COMMIT;", NULL, NULL,
@@ -310,10 +319,7 @@ static int set_up(struct sl_queue *q, struct sl_error *e)
     SL_TRY(run_sql(q, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF;", e));
     SL_TRY(migrate(q, e));
     SL_TRY(check_whole(q, e));
-    CHANGE(q, e, "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", "i",
-           (uint64_t)EVENTS_KEPT);
-    CHANGE(q, e, "DELETE FROM requests WHERE time < (unixepoch() - ?) * 1000", "i",
-           (uint64_t)REQUESTS_KEPT_S);
+    SL_TRY(db_trim(q, e));
     SL_TRY(start_epochs(q, e));
     return sl_queue_commit(q, e);
 }

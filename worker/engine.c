@@ -116,7 +116,7 @@ static int allocate(struct sl_engine *en, struct sl_error *e)
     en->longest_row = row;
     SL_TRY(sl_slabs_choose(mem, en->devices.n ? en->threads * en->slots : en->threads,
                            (en->threads + en->spare) * 3 * sizeof(float) * (row > 8192 ? row : 8192), least,
-                           en->opts.slab_bytes, bytes, &en->slabs, e));
+                           en->opts.beside_bytes, en->opts.slab_bytes, bytes, &en->slabs, e));
     SL_TRY(sl_slabs_open(&en->slabs, e));
     for (unsigned i = 0; i < en->n_members; i++)
         SL_TRY(open_member(en, i, e));

@@ -29,6 +29,8 @@ struct sl_engine_weights {
 struct sl_engine_opts {
     unsigned threads;        /* compute threads; 0: as many as usable cores, fewer for a small job */
     uint64_t mem_bytes;      /* resident memory the engine may use (slabs, scratch); 0: 1 GiB */
+    uint64_t beside_bytes;   /* of it, what the process needs for other things; a fifth, 160 MiB at
+                                most, is left to them in any case */
     enum sl_io_mode io;
     enum sl_direct direct;   /* O_DIRECT for source reads, and for writes to large segments */
     enum sl_backend backend;

@@ -27,7 +27,7 @@ struct sl_job_cache_opts {
     const struct sl_roots *roots;        /* not used with `given` */
     const struct sl_given_job *given;    /* NULL: jobs come by their specification */
     unsigned threads;        /* of each engine; as in struct sl_engine_opts */
-    uint64_t mem_bytes;      /* of all engines together */
+    uint64_t mem_bytes;      /* of all engines together, and what this cache and another keep */
     enum sl_io_mode io;
     enum sl_direct direct;
     enum sl_backend backend;
@@ -50,6 +50,9 @@ struct sl_cached_job {
     char *source_path;       /* by the pinned folder; it can be opened again */
     char source_pin[32], output_pin[32];
     int source_fd, output_fd;
+    char *like;              /* jobs of the same text and folder have the same model; NULL: alone */
+    ino_t source_ino;
+    dev_t source_dev;
     struct sl_engine *engine; /* NULL: none now */
     struct job_weights weights; /* of the engine */
     uint32_t member;         /* of its engine, which jobs of a sweep share */
@@ -66,6 +69,9 @@ struct sl_cached_job {
 
 struct sl_job_cache;
 
+/* Returns about how many bytes the plans that are kept take. */
+uint64_t sl_job_cache_bytes(const struct sl_job_cache *c);
+
 /* Effect: an empty cache; *o is copied, what it points to must outlive it. Errors: SL_EFAIL. */
 int sl_job_cache_open(const struct sl_job_cache_opts *o, struct sl_job_cache **out,
                       struct sl_error *e) SL_MUST_USE;
@@ -74,8 +80,11 @@ void sl_job_cache_close(struct sl_job_cache *c);
 
 /* Effect: the job's plan, built when it is not there or has another fingerprint.
  * fingerprint: 32 hex digits that it must have; NULL: whatever it is now, built
- * anew. *out is the cache's; valid until sl_job_cache_drop, _idle or the next
- * _get. Errors: SL_EUSAGE (a path outside the roots, no folder for the output), SL_ESOURCE
+ * anew. Jobs of one source and the same options share checkpoint and model, as long as the
+ * fingerprint comes out. Plans that are not in use go, the one unused for longest first, when
+ * there are more than 64 or they take more than a sixteenth of mem_bytes; one may always be kept.
+ * Returns 1 when those in use leave no room for another: ask again. *out is the cache's; valid until
+ * sl_job_cache_drop, _idle or the next _get. Errors: SL_EUSAGE (a path outside the roots, no folder for the output), SL_ESOURCE
  * (another fingerprint), SL_EFAIL (it is busy with another plan), those of sl_job_cache_lost (with a fingerprint) and of
  * sl_job_plan_open. */
 int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *spec,

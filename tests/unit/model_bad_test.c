@@ -228,6 +228,7 @@ static const struct change changes[] = {
     {"n_routed_experts", NULL, SL_ESOURCE, "has no \"n_routed_experts\": the class of DeepseekV3ForCausalLM takes 256"},
     {"architectures", "[\"DeepseekV32ForCausalLM\"]", SL_EUNSUPPORTED, "its sparse attention has an indexer"},
     {"vocab_size", "0", SL_ESOURCE, "\"vocab_size\" is 0"},
+    {"vocab_size", "1048577", SL_ESOURCE, "\"vocab_size\" is 1048577: expected an integer from 1 to 1048576"},
 };
 
 static void test_hostile_configs(void **state)
