@@ -56,8 +56,8 @@ int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_
 
 /* Effect: builds the plan of a specification, which sl_record_check("spec") has
  * passed. source: path to open in place of the specification's (a pinned one,
- * proto/roots.h); NULL: the specification's own. *j must be zeroed; release
- * with sl_job_plan_close in every case. Errors: as sl_job_plan_make. */
+ * proto/roots.h); NULL: the specification's own. *j must be zeroed, but for roots, and for
+ * checkpoint and model where they are there already; release with sl_job_plan_close in every case. Errors: as sl_job_plan_make. */
 int sl_job_plan_open(struct sl_job_plan *j, const struct cJSON *spec, const char *source,
                      struct sl_error *e) SL_MUST_USE;
 void sl_job_plan_close(struct sl_job_plan *j);
