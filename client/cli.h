@@ -8,7 +8,6 @@
 #include <popt.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 
 /* One verb. run gets argv[0] = the verb and returns 0 or a negative code;
  * what went wrong is in *e, and main prints it. */
@@ -65,7 +64,7 @@ int cli_parse_size(const char *option, const char *text, uint64_t *out, struct s
 /* Writes "281.3 GB" style text (decimal, 4 significant digits) to buf. */
 const char *cli_size(char buf[32], uint64_t bytes);
 
-/* The options that decide a plan, shared by plan, convert, quantize and verify
+/* The options that decide a plan, shared by plan, convert, quantize and submit
  * (one table, one meaning). */
 struct cli_plan_args {
     const char *recipe;

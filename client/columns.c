@@ -4,7 +4,6 @@
 
 #include <cjson/cJSON.h>
 #include <ctype.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define LAST_MIN 24 /* what the last column keeps at least */

@@ -1,7 +1,6 @@
 #include "proto/job_spec.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #define GUESSED 1024u /* llama.cpp's mark of a file type that no key gave */
 

@@ -3,7 +3,6 @@
 #include "proto/imatrix.h"
 #include "proto/text_line.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,28 +1,20 @@
-#include "worker/job_cache.h"
+#include "worker/job_cache_priv.h"
 
 #include "proto/wire.h"
-#include "worker/claim.h"
 
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MIB (1024u * 1024u)
-#define ENGINES 2u             /* two jobs, or sweeps, in turn */
-#define ENGINE_LEAST (256u * MIB)
 #define ENGINE_IDLE_MS 5000u
 #define JOB_IDLE_MS 120000u
 #define JOBS 64u
-
-struct sl_job_cache {
-    struct sl_job_cache_opts o;
-    struct sl_cached_job *jobs;
-    unsigned n_jobs, max_engines;
-};
 
 int sl_job_cache_open(const struct sl_job_cache_opts *o, struct sl_job_cache **out,
                       struct sl_error *e)
@@ -34,9 +26,29 @@ int sl_job_cache_open(const struct sl_job_cache_opts *o, struct sl_job_cache **o
         return sl_fail(e, SL_EFAIL, "out of memory");
     c->o = *o;
     if (!c->o.mem_bytes)
-        c->o.mem_bytes = 1024u * (uint64_t)MIB;
-    c->max_engines = !o->given && c->o.mem_bytes / ENGINES >= ENGINE_LEAST ? ENGINES : 1;
+        c->o.mem_bytes = 1024 * SL_MIB;
+    c->max_engines = job_engines_most(c);
     return 0;
+}
+
+/* Another job, listed before `until`, whose checkpoint and model are those of j; or NULL. */
+static struct sl_cached_job *sharer(const struct sl_job_cache *c, const struct sl_cached_job *j,
+                                    const struct sl_cached_job *until)
+{
+    struct sl_cached_job *k = c->jobs;
+
+    while (k && k != until && (k == j || k->j.model != j->j.model))
+        k = k->next;
+    return k == until ? NULL : k;
+}
+
+uint64_t sl_job_cache_bytes(const struct sl_job_cache *c)
+{
+    uint64_t bytes = 0;
+
+    for (const struct sl_cached_job *j = c->jobs; j; j = j->next)
+        bytes += sl_job_plan_bytes(&j->j) + (sharer(c, j, j) ? 0 : sl_job_plan_model_bytes(&j->j));
+    return bytes;
 }
 
 static void free_job(struct sl_job_cache *c, struct sl_cached_job *j)
@@ -44,6 +56,11 @@ static void free_job(struct sl_job_cache *c, struct sl_cached_job *j)
     sl_job_cache_close_engine(c, j);
     if (!j->given) {
         output_free(&j->out);
+        if (j->j.model && sharer(c, j, NULL)) {
+            j->j.ck = NULL;
+            j->j.model = NULL;
+            j->source_fd = -1;
+        }
         sl_job_plan_close(&j->j);
     }
     if (j->source_fd >= 0)
@@ -53,6 +70,7 @@ static void free_job(struct sl_job_cache *c, struct sl_cached_job *j)
     free(j->source);
     free(j->source_path);
     free(j->output);
+    free(j->like);
     free(j);
 }
 
@@ -204,12 +222,52 @@ static int take_given(const struct sl_given_job *g, struct sl_cached_job *j, str
     return j->output ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 }
 
+/* What a model depends on beside its files: as texts, and the folder itself. */
+static int take_likeness(struct sl_cached_job *j, const struct cJSON *spec, struct sl_error *e)
+{
+    char *options = cJSON_PrintUnformatted(sl_get(spec, "options"));
+    struct stat st;
+
+    if (fstat(j->source_fd, &st) == 0 &&
+        asprintf(&j->like, "%s\n%s", sl_get_str(spec, "source"), options ? options : "") < 0)
+        j->like = NULL;
+    cJSON_free(options);
+    j->source_dev = st.st_dev;
+    j->source_ino = st.st_ino;
+    return j->like ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+}
+
+/* Takes the model of a job that is like j, and its hold on the folder with it. */
+static int share_model(struct sl_job_cache *c, struct sl_cached_job *j, struct sl_error *e)
+{
+    struct sl_cached_job *k = c->jobs;
+
+    while (k && (!k->like || strcmp(k->like, j->like) != 0 || k->source_dev != j->source_dev ||
+                 k->source_ino != j->source_ino))
+        k = k->next;
+    if (!k)
+        return 0;
+    free(j->source_path);
+    j->source_path = strdup(k->source_path);
+    if (!j->source_path)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    close(j->source_fd);
+    j->source_fd = k->source_fd;
+    memcpy(j->source_pin, k->source_pin, sizeof j->source_pin);
+    j->j.ck = k->j.ck;
+    j->j.model = k->j.model;
+    return 1;
+}
+
+/* *shared: whether the model is another job's. */
 static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct cJSON *spec,
-                 bool prepared, struct sl_error *e)
+                 bool prepared, bool *shared, struct sl_error *e)
 {
     const char *imatrix = sl_get_str(sl_get(spec, "options"), "imatrix");
-    int fd;
+    bool share = *shared;
+    int fd, rc = 0;
 
+    *shared = false;
     if (c->o.given)
         return take_given(c->o.given, j, e);
     j->source = strdup(sl_get_str(spec, "source"));
@@ -222,6 +280,10 @@ static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct c
     }
     SL_TRY(pin_output(c, j, prepared, e));
     SL_TRY(pin_source(c, j, e));
+    SL_TRY(take_likeness(j, spec, e));
+    if (share)
+        SL_TRY(rc = share_model(c, j, e));
+    *shared = rc;
     j->j.roots = c->o.roots;
     SL_TRY(sl_job_plan_open(&j->j, spec, j->source_path, e));
     SL_TRY(check_files(c, j, e));
@@ -232,33 +294,49 @@ static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct c
     return output_attach(&j->out, j->j.plan, e);
 }
 
-/* No job has work in the engine; *used_ms: when one last had. */
-static bool engine_idle(struct sl_job_cache *c, const struct sl_engine *en, uint64_t *used_ms)
+/* Drops what is too much, the job unused for longest first, never `keep`. Returns 0 when what is
+ * in use is too much by itself. */
+static int make_room(struct sl_job_cache *c, unsigned most, const struct sl_cached_job *keep)
 {
-    *used_ms = 0;
-    for (const struct sl_cached_job *j = c->jobs; j; j = j->next) {
-        if (j->engine != en)
-            continue;
-        if (j->busy)
-            return false;
-        *used_ms = j->used_ms > *used_ms ? j->used_ms : *used_ms;
-    }
-    return true;
-}
-
-/* Jobs beyond the number that is kept, the one unused for longest first. */
-static void make_room(struct sl_job_cache *c)
-{
-    while (c->n_jobs >= JOBS) {
+    while (c->n_jobs > most || sl_job_cache_bytes(c) > c->o.mem_bytes / JOB_PLANS_SHARE) {
         struct sl_cached_job *oldest = NULL;
+        uint64_t used;
 
         for (struct sl_cached_job *j = c->jobs; j; j = j->next)
-            if (!j->busy && !j->engine && (!oldest || j->used_ms < oldest->used_ms))
+            if (j != keep && !j->busy && (!j->engine || job_engine_idle(c, j->engine, &used)) &&
+                (!oldest || j->used_ms < oldest->used_ms))
                 oldest = j;
         if (!oldest)
-            return;
+            return 0;
         sl_job_cache_drop(c, oldest);
     }
+    return 1;
+}
+
+static int make_job(struct sl_job_cache *c, uint64_t id, const struct cJSON *spec, const char *fingerprint,
+                    uint64_t now_ms, bool *shared, struct sl_cached_job **out, struct sl_error *e)
+{
+    struct sl_cached_job *j = calloc(1, sizeof *j);
+    int rc;
+
+    if (!j)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    j->id = id;
+    j->source_fd = j->output_fd = -1;
+    j->used_ms = now_ms;
+    rc = build(c, j, spec, fingerprint != NULL, shared, e);
+    if (rc == 0 && fingerprint && strcmp(j->j.plan->fingerprint, fingerprint) != 0)
+        rc = sl_fail(e, SL_ESOURCE, "%s: the plan is not the job's (fingerprint %.12s, must be %.12s): "
+                     "the source was changed, or this worker is of another release",
+                     j->source ? j->source : "plan", j->j.plan->fingerprint, fingerprint);
+    if (rc < 0) {
+        if (j->source && j->output)
+            sl_job_cache_told(j, e);
+        free_job(c, j);
+        return rc;
+    }
+    *out = j;
+    return 0;
 }
 
 int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *spec,
@@ -266,6 +344,7 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
                      struct sl_error *e)
 {
     struct sl_cached_job *j = c->jobs;
+    bool share = fingerprint != NULL; /* else it is what the files say now */
     uint64_t used;
     int rc;
 
@@ -279,225 +358,24 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
         *out = j;
         return 0;
     }
-    if (j && (j->busy || (j->engine && !engine_idle(c, j->engine, &used))))
+    if (j && (j->busy || (j->engine && !job_engine_idle(c, j->engine, &used))))
         return rc;
     if (j)
         sl_job_cache_drop(c, j);
-    make_room(c);
-    j = calloc(1, sizeof *j);
-    if (!j)
-        return sl_fail(e, SL_EFAIL, "out of memory");
-    j->id = id;
-    j->source_fd = j->output_fd = -1;
-    j->used_ms = now_ms;
-    rc = build(c, j, spec, fingerprint != NULL, e);
-    if (rc == 0 && fingerprint && strcmp(j->j.plan->fingerprint, fingerprint) != 0)
-        rc = sl_fail(e, SL_ESOURCE, "%s: the plan is not the job's (fingerprint %.12s, must be %.12s): "
-                     "the source was changed, or this worker is of another release",
-                     j->source ? j->source : "plan", j->j.plan->fingerprint, fingerprint);
-    if (rc < 0) {
-        if (j->source && j->output)
-            sl_job_cache_told(j, e);
-        free_job(c, j);
-        return rc;
+    if (!make_room(c, JOBS - 1, NULL))
+        return 1;
+    rc = make_job(c, id, spec, fingerprint, now_ms, &share, &j, e);
+    if (rc < 0 && share) { /* the model of before is not this job's */
+        share = false;
+        rc = make_job(c, id, spec, fingerprint, now_ms, &share, &j, e);
     }
+    SL_TRY(rc);
     j->next = c->jobs;
     c->jobs = j;
     c->n_jobs++;
+    (void)!make_room(c, JOBS, j);
     *out = j;
     return 0;
-}
-
-/* ---- engines */
-
-static bool is_claimed(const struct sl_cached_job *j)
-{
-    return claim_is_of(&j->out, false, j->j.plan->fingerprint, j->id);
-}
-
-/* Without its claim it is not this job's folder: nothing is touched there. Partial files
- * that somebody removed are made anew while the claim says whose they are:
- * what was in them is found missing by stitch, and done again. Who publishes or discards
- * them ends the claim first: when it has meanwhile, what was made here goes. */
-static int restore_files(struct sl_cached_job *j, struct sl_error *e)
-{
-    const struct sl_plan *p = j->j.plan;
-    bool missing = false, *kept;
-    struct stat st;
-    int rc;
-
-    if (j->given)
-        return 0;
-    if (!is_claimed(j))
-        return sl_job_cache_lost(j, e);
-    for (uint32_t i = 0; i < p->n_segments; i++)
-        missing |= lstat(j->out.partial[i], &st) != 0 && errno == ENOENT;
-    if (!missing)
-        return 0;
-    kept = calloc(p->n_segments, sizeof *kept);
-    if (!kept)
-        return sl_fail(e, SL_EFAIL, "out of memory");
-    rc = output_reserve(&j->out, false, kept, NULL, e);
-    for (uint32_t i = 0; i < p->n_segments && !is_claimed(j); i++)
-        if (!kept[i])
-            unlink(j->out.partial[i]);
-    free(kept);
-    return rc;
-}
-
-static int take_file_ids(struct sl_cached_job *j, struct sl_error *e)
-{
-    const struct sl_plan *p = j->j.plan;
-
-    SL_TRY(restore_files(j, e));
-    free(j->files);
-    j->files = calloc(p->n_segments, sizeof *j->files);
-    if (!j->files)
-        return sl_fail(e, SL_EFAIL, "out of memory");
-    for (uint32_t i = 0; i < p->n_segments; i++) {
-        struct stat st;
-
-        if (lstat(j->out.partial[i], &st) != 0 || !S_ISREG(st.st_mode) ||
-            (uint64_t)st.st_size != p->segments[i].file_bytes)
-            return sl_fail(e, SL_EFAIL, "%s: is not the file that was prepared; remove it, and it is "
-                           "made again", j->out.partial[i]);
-        j->files[i] = (struct sl_file_id){st.st_dev, st.st_ino};
-    }
-    return 0;
-}
-
-int sl_job_cache_same_files(struct sl_cached_job *j, struct sl_error *e)
-{
-    SL_TRY(sl_job_cache_same_folder(j, e));
-    for (uint32_t i = 0; i < j->j.plan->n_segments; i++) {
-        struct stat st;
-
-        /* Published meanwhile: the same file under its final name. */
-        if ((lstat(j->out.partial[i], &st) == 0 || lstat(j->out.final[i], &st) == 0) &&
-            st.st_dev == j->files[i].dev && st.st_ino == j->files[i].ino)
-            continue;
-        return sl_fail(e, SL_EFAIL, "%s: was removed or replaced while it was written to",
-                       j->out.partial[i]);
-    }
-    return 0;
-}
-
-/* What j keeps for an engine's life. */
-static void forget_engine(struct sl_cached_job *j)
-{
-    j->engine = NULL;
-    j->member = 0;
-    j->seen_bytes = j->finished_bytes = 0;
-    memset(j->seen_stages, 0, sizeof j->seen_stages);
-    job_weights_close(&j->weights);
-    free(j->files);
-    j->files = NULL;
-}
-
-void sl_job_cache_close_engine(struct sl_job_cache *c, struct sl_cached_job *j)
-{
-    struct sl_engine *en = j->engine;
-
-    if (!en)
-        return;
-    sl_engine_close(en);
-    for (struct sl_cached_job *k = c->jobs; k; k = k->next)
-        if (k->engine == en)
-            forget_engine(k);
-    forget_engine(j); /* one that has left the list already */
-}
-
-/* Returns whether one more engine may be opened. */
-static bool engine_free(struct sl_job_cache *c)
-{
-    struct sl_cached_job *idle = NULL;
-    uint64_t oldest = UINT64_MAX, used;
-    unsigned n = 0;
-
-    for (struct sl_cached_job *j = c->jobs; j; j = j->next) {
-        n += j->engine && j->member == 0;
-        if (j->engine && engine_idle(c, j->engine, &used) && used < oldest) {
-            idle = j;
-            oldest = used;
-        }
-    }
-    if (n < c->max_engines)
-        return true;
-    if (!idle)
-        return false;
-    sl_job_cache_close_engine(c, idle);
-    return true;
-}
-
-/* Returns 1 when all n share an engine already, 0 when they cannot yet have one, 2 when
- * it is to be made. */
-static int shared(struct sl_job_cache *c, struct sl_cached_job *const *j, unsigned n)
-{
-    bool same = j[0]->engine != NULL;
-    uint64_t used;
-
-    for (unsigned i = 1; i < n; i++)
-        same &= j[i]->engine == j[0]->engine;
-    if (same)
-        return 1;
-    for (unsigned i = 0; i < n; i++)
-        if (j[i]->engine && !engine_idle(c, j[i]->engine, &used))
-            return 0;
-    for (unsigned i = 0; i < n; i++)
-        sl_job_cache_close_engine(c, j[i]);
-    return engine_free(c) ? 2 : 0;
-}
-
-int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, unsigned n,
-                        struct sl_error *e)
-{
-    struct sl_engine_opts eo[SL_ENGINE_MEMBERS];
-    const struct sl_plan *plans[SL_ENGINE_MEMBERS];
-    struct sl_engine *en;
-    int rc = shared(c, j, n);
-
-    if (rc < 2)
-        return rc;
-    for (unsigned i = 0; i < n && rc >= 0; i++) {
-        plans[i] = j[i]->j.plan;
-        eo[i] = (struct sl_engine_opts){
-            .threads = c->o.threads,
-            .mem_bytes = c->o.mem_bytes / c->max_engines,
-            .io = c->o.io,
-            .direct = c->o.direct,
-            .backend = c->o.backend,
-            .devices = c->o.devices,
-            .vram_bytes = c->o.vram_bytes / c->max_engines,
-            .round_bf16 = j[i]->j.round_bf16,
-            .segment_paths = (const char *const *)j[i]->out.partial,
-            .sparse = j[i]->out.sparse,
-        };
-        rc = take_file_ids(j[i], e);
-        if (rc == 0)
-            rc = job_weights_open(&j[i]->weights, &j[i]->j, &eo[i].weights, e);
-    }
-    if (rc >= 0)
-        rc = sl_engine_open_group(j[0]->j.ck, plans, eo, n, &en, e);
-    for (unsigned i = 0; rc < 0 && i < n; i++)
-        forget_engine(j[i]);
-    SL_TRY(rc);
-    for (unsigned i = 0; i < n; i++) {
-        j[i]->engine = en;
-        j[i]->member = i;
-    }
-    return 1;
-}
-
-int sl_job_cache_stats(struct sl_job_cache *c, struct sl_cached_job *j, struct sl_engine_stats *st)
-{
-    const struct sl_given_job *g = c->o.given;
-
-    if (!j->engine)
-        return 0;
-    sl_engine_stats(j->engine, st);
-    if (g && g->converted)
-        g->converted(g->user, st);
-    return 1;
 }
 
 void sl_job_cache_checked(struct sl_job_cache *c, uint64_t n)
@@ -510,17 +388,21 @@ void sl_job_cache_checked(struct sl_job_cache *c, uint64_t n)
 
 void sl_job_cache_idle(struct sl_job_cache *c, uint64_t now_ms)
 {
+    unsigned before = c->n_jobs;
+
     for (struct sl_cached_job *j = c->jobs, *next; j; j = next) {
         uint64_t used;
 
         next = j->next;
-        if (j->busy || (j->engine && !engine_idle(c, j->engine, &used)))
+        if (j->busy || (j->engine && !job_engine_idle(c, j->engine, &used)))
             continue;
         if (j->engine && (j->lost || now_ms - used > ENGINE_IDLE_MS))
             sl_job_cache_close_engine(c, j);
         if (!j->engine && (j->lost || now_ms - j->used_ms > JOB_IDLE_MS))
             sl_job_cache_drop(c, j);
     }
+    if (c->n_jobs < before) /* the allocator would keep it, however long the worker waits */
+        (void)malloc_trim(0);
 }
 
 int sl_job_cache_output(struct sl_job_cache *c, const struct cJSON *spec, struct output *out,

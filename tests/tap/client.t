@@ -2,6 +2,7 @@
 # The client's verbs against a real daemon and a real worker.
 use strict;
 use warnings;
+use Cwd qw(abs_path);
 use SluiceTest;
 use File::Temp ();
 use IO::Socket::INET;
@@ -109,7 +110,7 @@ SKIP: {
         diag('fish is not here: its completions are not tried (package fish)');
         skip 'no fish', 1;
     }
-    $r = run('fish', '-c', "source $dir/c.fish; complete -C 'sluice wat'; complete -C 'sluice submit --prior'; complete -C 'sluice convert --io u'; complete -C 'sluice config --o'; complete -C 'sluice queue -o pri'");
+    $r = run('fish', '-c', "source $dir/c.fish; complete -C 'sluice wat'; complete -C 'sluice submit --prior'; complete -C 'sluice convert --io u'; complete -C 'sluice config --ori'; complete -C 'sluice queue -o pri'");
     like($r->{out}, qr/\Awatch\t.*\n--priority\t.*\nuring\t.*\n--origin\t.*\npriority\t.*\n\z/, 'fish completes verbs, options, values');
 }
 # zsh completes on a terminal alone: one of its own, where TAB is pressed.
@@ -256,7 +257,7 @@ for my $forever ('logs -f', 'watch --json') {
     $r = run('timeout', 20, 'bash', '-c', "$SLUICE $forever -- | head -n 1; exit \${PIPESTATUS[0]}");
     is("$r->{rc} $r->{err}", '141 ', "$forever | head");
 }
-like(run($SLUICE, 'watch', 1)->{out}, qr{^job 1 made \Q$out\E/tiny-8x12M-v3-Q4_K_M\.gguf, \d+\.\d MB$}m, 'watch says what was made');
+like(run($SLUICE, 'watch', 1)->{out}, qr{^job 1 made \Q${\abs_path($out)}\E/tiny-8x12M-v3-Q4_K_M\.gguf, \d+\.\d MB$}m, 'watch says what was made');
 
 # Ctrl-C detaches.
 my $watching = start($SLUICE, 'watch');

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the tests alone need from PyPI, npm and Debian: numpy and gguf in build/venv,
+# What the tests alone need from PyPI, npm and Debian: numpy, gguf and cuobjdump in build/venv,
 # llama.cpp's shared libraries and Hugging Face's GGUF reader in build/npm; promtool in build/prometheus. Instant when they are there. What
 # cannot be had is said, and fails under CI=true only: its tests are skipped.
 # usage: setup.sh [llama]     "llama": the libraries alone
@@ -17,13 +17,13 @@ lack() {
 
 want=$(cat tests/tools/requirements.txt)
 if [ "$what" = all ] && [ "$(cat build/venv/.ready 2>/dev/null)" != "$want" ]; then
-    echo "test-tools: numpy and gguf into build/venv"
+    echo "test-tools: numpy, gguf, cuobjdump into build/venv"
     rm -rf build/venv
     if { python3 -m venv build/venv && build/venv/bin/python -m pip install -q \
          --disable-pip-version-check --no-input -r tests/tools/requirements.txt; } >build/venv.log 2>&1 </dev/null; then
         cp tests/tools/requirements.txt build/venv/.ready
     else
-        lack "no numpy or gguf" build/venv.log
+        lack "no numpy, gguf or cuobjdump" build/venv.log
     fi
 fi
 if [ "$(cat build/npm/.ready 2>/dev/null)" != "$llama $hf" ]; then
@@ -45,7 +45,9 @@ if [ "$what" = all ] && ! command -v promtool >/dev/null && [ ! -x build/prometh
     echo "test-tools: promtool (Debian's prometheus) into build/prometheus"
     rm -rf build/prometheus build/prometheus.tmp
     mkdir -p build/prometheus.tmp
-    if (cd build/prometheus.tmp && { apt-get -q download prometheus || { apt-get -q update && apt-get -q download prometheus; }; } && dpkg -x prometheus_*.deb .) \
+    # Debian 13 has it in a package of its own.
+    if (cd build/prometheus.tmp && get() { apt-get -q download promtool || apt-get -q download prometheus; } &&
+        { get || { apt-get -q update && get; }; } && dpkg -x prom*.deb . && [ -x usr/bin/promtool ]) \
          >build/prometheus.log 2>&1 </dev/null; then
         rm -f build/prometheus.tmp/*.deb build/prometheus.tmp/usr/bin/prometheus
         mv build/prometheus.tmp build/prometheus
