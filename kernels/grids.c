@@ -13,7 +13,12 @@ enum { ROOM_IQ1 = 22647, ROOM_IQ2_XXS = 10071, ROOM_IQ2_XS = 14410, ROOM_IQ2_S =
 #define EIGHTS(points, room)                                                                          \
     struct { int32_t map[65536]; uint16_t code[points]; _Alignas(8) uint16_t lists[(room) * SL_GRID_UNIT]; }
 #define FOURS(points, room)                                                                           \
-    struct { int32_t map[4096]; uint16_t code[points]; _Alignas(8) uint16_t lists[(room) * SL_GRID_UNIT]; }
+    struct {                                                                                          \
+        int32_t map[4096];                                                                            \
+        uint16_t code[points];                                                                        \
+        _Alignas(8) uint16_t lists[(room) * SL_GRID_UNIT];                                            \
+        _Alignas(16) struct sl_grid_moves moves[(room) * SL_GRID_UNIT];                                         \
+    }
 
 static struct {
     pthread_mutex_t lock;
@@ -34,21 +39,22 @@ struct source {
     const uint64_t *places;
     int32_t *map;
     uint16_t *code, *lists;
+    struct sl_grid_moves *moves;
     int *used, room; /* of lists, in units */
     int nearest;     /* distinct distances in a list */
 };
 
-#define SOURCE(id, name, bits, points, room, nearest)                                                 \
-    [id] = {{bits, points, shared.name.code, shared.name.map, shared.name.lists}, points_##name,      \
-            shared.name.map, shared.name.code, shared.name.lists, &shared.used[id], room, nearest}
+#define SOURCE(id, name, bits, points, room, nearest, moves)                                          \
+    [id] = {{bits, points, shared.name.code, shared.name.map, shared.name.lists, moves}, points_##name, \
+            shared.name.map, shared.name.code, shared.name.lists, moves, &shared.used[id], room, nearest}
 
 static const struct source sources[SL_GRID_COUNT] = {
-    SOURCE(SL_GRID_IQ1, iq1, 2, 2048, ROOM_IQ1, 3),
-    SOURCE(SL_GRID_IQ2_XXS, iq2_xxs, 2, 256, ROOM_IQ2_XXS, 2),
-    SOURCE(SL_GRID_IQ2_XS, iq2_xs, 2, 512, ROOM_IQ2_XS, 2),
-    SOURCE(SL_GRID_IQ2_S, iq2_s, 2, 1024, ROOM_IQ2_S, 1),
-    SOURCE(SL_GRID_IQ3_XXS, iq3_xxs, 3, 256, ROOM_IQ3_XXS, 2),
-    SOURCE(SL_GRID_IQ3_S, iq3_s, 3, 512, ROOM_IQ3_S, 3),
+    SOURCE(SL_GRID_IQ1, iq1, 2, 2048, ROOM_IQ1, 3, NULL),
+    SOURCE(SL_GRID_IQ2_XXS, iq2_xxs, 2, 256, ROOM_IQ2_XXS, 2, NULL),
+    SOURCE(SL_GRID_IQ2_XS, iq2_xs, 2, 512, ROOM_IQ2_XS, 2, NULL),
+    SOURCE(SL_GRID_IQ2_S, iq2_s, 2, 1024, ROOM_IQ2_S, 1, NULL),
+    SOURCE(SL_GRID_IQ3_XXS, iq3_xxs, 3, 256, ROOM_IQ3_XXS, 2, shared.iq3_xxs.moves),
+    SOURCE(SL_GRID_IQ3_S, iq3_s, 3, 512, ROOM_IQ3_S, 3, shared.iq3_s.moves),
 };
 
 /* Codes of eight values by their places in base 3. */
@@ -96,6 +102,19 @@ static int distance(int bits, const uint8_t *by_bits, uint32_t a, uint32_t b)
     return d;
 }
 
+static struct sl_grid_moves moves_of(uint32_t code, uint32_t point)
+{
+    struct sl_grid_moves m;
+
+    for (int i = 0; i < 4; i++) {
+        int by = (int)(point >> 3 * i & 7) - (int)(code >> 3 * i & 7);
+
+        m.by[i] = (uint8_t)(4 * by);
+        m.square[i] = (uint8_t)(4 * by * by); /* by is within 5 */
+    }
+    return m;
+}
+
 /* Appends the list of one code; returns its entry. */
 static int32_t add_list(const struct source *s, const uint8_t *by_bits, uint32_t code)
 {
@@ -120,6 +139,9 @@ static int32_t add_list(const struct source *s, const uint8_t *by_bits, uint32_t
             list[start[dist[i]]++] = s->code[i];
     for (int i = n; i < units * SL_GRID_UNIT; i++)
         list[i] = list[0];
+    for (int i = 0; s->moves && i < units * SL_GRID_UNIT; i++)
+        s->moves[*s->used * SL_GRID_UNIT + i] =
+            i < n ? moves_of(code, list[i]) : (struct sl_grid_moves){{0, 0, 0, 0}, {255, 255, 255, 255}};
     *s->used += units;
     return (int32_t)(0x80000000u | (uint32_t)n << 20 | (uint32_t)(*s->used - units));
 }

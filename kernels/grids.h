@@ -18,6 +18,12 @@ enum sl_grid_id { SL_GRID_IQ1, SL_GRID_IQ2_XXS, SL_GRID_IQ2_XS, SL_GRID_IQ2_S, S
 /* Lists start at multiples of this many codes and are filled up to it. */
 #define SL_GRID_UNIT 16
 
+/* How a neighbour's four levels differ from its code's: four times the difference (signed), and four times
+ * its square. Of places that are filled up: 0 and 255. */
+struct sl_grid_moves {
+    uint8_t by[4], square[4];
+};
+
 struct sl_grid {
     int bits;              /* 2: eight values of levels 0..2; 3: four values of levels 0..7 */
     int points;
@@ -28,6 +34,7 @@ struct sl_grid {
     /* The points nearest to each code that is none: all those at the first so many
      * distinct distances, by distance, then index; filled up with the first one. */
     const uint16_t *lists;
+    const struct sl_grid_moves *moves; /* three bits: by place in the lists; two bits: NULL */
 };
 
 #ifdef __CUDACC__

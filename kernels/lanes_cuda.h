@@ -111,6 +111,39 @@ V_FN uint32_t v_masked_or(uint32_t a, uint32_t mask, uint32_t b)
 #endif
 }
 
+/* sum + the first or the last two bytes of b, signed or not, times the signed 16-bit halves of a. */
+V_FN int32_t v_dot2(bool last, bool sign, uint32_t a, uint32_t b, int32_t sum)
+{
+#ifdef __CUDACC__
+    if (sign && last)
+        asm("dp2a.hi.s32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(a), "r"(b));
+    else if (sign)
+        asm("dp2a.lo.s32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(a), "r"(b));
+    else if (last)
+        asm("dp2a.hi.s32.u32 %0, %1, %2, %0;" : "+r"(sum) : "r"(a), "r"(b));
+    else
+        asm("dp2a.lo.s32.u32 %0, %1, %2, %0;" : "+r"(sum) : "r"(a), "r"(b));
+    return sum;
+#else
+    for (int i = 0; i < 2; i++) {
+        uint32_t byte = b >> 8 * (i + 2 * last) & 255;
+
+        sum += (int16_t)(a >> 16 * i) * (sign ? (int8_t)byte : (int32_t)byte);
+    }
+    return sum;
+#endif
+}
+
+/* The low halves of two words. */
+V_FN uint32_t v_halves_of(uint32_t first, uint32_t second)
+{
+#ifdef __CUDACC__
+    return __byte_perm(first, second, 0x5410);
+#else
+    return (first & 0xffff) | second << 16;
+#endif
+}
+
 /* A CUDA NaN has all mantissa bits set, an x86 one only the first: both must
  * count as level 0. */
 V_FN vi v_magic(vf a)
