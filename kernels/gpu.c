@@ -82,7 +82,7 @@ static void parts_of(enum sl_grid_id id, struct part p[PARTS])
     sl_grid_room(id, &used, &room);
     p[0] = (struct part){g->map, (g->bits == 2 ? 65536u : 4096u) * sizeof *g->map};
     p[1] = (struct part){g->lists, (size_t)used * SL_GRID_UNIT * sizeof *g->lists};
-    p[2] = (struct part){g->moves, g->moves ? (size_t)used * SL_GRID_UNIT * sizeof *g->moves : 0};
+    p[2] = (struct part){g->moves, g->moves ? (size_t)used * SL_GRID_UNIT * (size_t)(g->bits - 1) * sizeof *g->moves : 0};
 }
 
 static size_t up(size_t n)

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 
 /* Tables that are computed once in a process: the only variable of the kernels.
  * A grid's ready says how far it is; lock is taken by those who find it unready. */
@@ -10,26 +11,24 @@ enum { NOT_READY, CODES_READY, LISTS_READY };
 enum { ROOM_IQ1 = 22647, ROOM_IQ2_XXS = 10071, ROOM_IQ2_XS = 14410, ROOM_IQ2_S = 6286, ROOM_IQ3_XXS = 3902,
        ROOM_IQ3_S = 3706 }; /* units of lists, exactly */
 
-#define EIGHTS(points, room)                                                                          \
-    struct { int32_t map[65536]; uint16_t code[points]; _Alignas(8) uint16_t lists[(room) * SL_GRID_UNIT]; }
-#define FOURS(points, room)                                                                           \
+#define TABLES(codes, points, room, words)                                                            \
     struct {                                                                                          \
-        int32_t map[4096];                                                                            \
+        int32_t map[codes];                                                                           \
         uint16_t code[points];                                                                        \
-        _Alignas(8) uint16_t lists[(room) * SL_GRID_UNIT];                                            \
-        _Alignas(16) struct sl_grid_moves moves[(room) * SL_GRID_UNIT];                                         \
+        _Alignas(16) uint16_t lists[(room) * SL_GRID_UNIT];                                           \
+        uint32_t moves[(words) * SL_GRID_UNIT];                                                       \
     }
 
 static struct {
     pthread_mutex_t lock;
     atomic_int ready[SL_GRID_COUNT];
     int used[SL_GRID_COUNT];
-    EIGHTS(2048, ROOM_IQ1) iq1;
-    EIGHTS(256, ROOM_IQ2_XXS) iq2_xxs;
-    EIGHTS(512, ROOM_IQ2_XS) iq2_xs;
-    EIGHTS(1024, ROOM_IQ2_S) iq2_s;
-    FOURS(256, ROOM_IQ3_XXS) iq3_xxs;
-    FOURS(512, ROOM_IQ3_S) iq3_s;
+    TABLES(65536, 2048, ROOM_IQ1, 1) iq1;
+    TABLES(65536, 256, ROOM_IQ2_XXS, ROOM_IQ2_XXS) iq2_xxs;
+    TABLES(65536, 512, ROOM_IQ2_XS, ROOM_IQ2_XS) iq2_xs;
+    TABLES(65536, 1024, ROOM_IQ2_S, ROOM_IQ2_S) iq2_s;
+    TABLES(4096, 256, ROOM_IQ3_XXS, 2 * ROOM_IQ3_XXS) iq3_xxs;
+    TABLES(4096, 512, ROOM_IQ3_S, 2 * ROOM_IQ3_S) iq3_s;
     atomic_int levels_ready;
     _Alignas(64) uint8_t e4m3_levels[2 * 128 * 128];
 } shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -39,7 +38,7 @@ struct source {
     const uint64_t *places;
     int32_t *map;
     uint16_t *code, *lists;
-    struct sl_grid_moves *moves;
+    uint32_t *moves; /* NULL: none */
     int *used, room; /* of lists, in units */
     int nearest;     /* distinct distances in a list */
 };
@@ -50,9 +49,9 @@ struct source {
 
 static const struct source sources[SL_GRID_COUNT] = {
     SOURCE(SL_GRID_IQ1, iq1, 2, 2048, ROOM_IQ1, 3, NULL),
-    SOURCE(SL_GRID_IQ2_XXS, iq2_xxs, 2, 256, ROOM_IQ2_XXS, 2, NULL),
-    SOURCE(SL_GRID_IQ2_XS, iq2_xs, 2, 512, ROOM_IQ2_XS, 2, NULL),
-    SOURCE(SL_GRID_IQ2_S, iq2_s, 2, 1024, ROOM_IQ2_S, 1, NULL),
+    SOURCE(SL_GRID_IQ2_XXS, iq2_xxs, 2, 256, ROOM_IQ2_XXS, 2, shared.iq2_xxs.moves),
+    SOURCE(SL_GRID_IQ2_XS, iq2_xs, 2, 512, ROOM_IQ2_XS, 2, shared.iq2_xs.moves),
+    SOURCE(SL_GRID_IQ2_S, iq2_s, 2, 1024, ROOM_IQ2_S, 1, shared.iq2_s.moves),
     SOURCE(SL_GRID_IQ3_XXS, iq3_xxs, 3, 256, ROOM_IQ3_XXS, 2, shared.iq3_xxs.moves),
     SOURCE(SL_GRID_IQ3_S, iq3_s, 3, 512, ROOM_IQ3_S, 3, shared.iq3_s.moves),
 };
@@ -102,17 +101,22 @@ static int distance(int bits, const uint8_t *by_bits, uint32_t a, uint32_t b)
     return d;
 }
 
-static struct sl_grid_moves moves_of(uint32_t code, uint32_t point)
+/* The words of place i of the list. */
+static void add_move(const struct source *s, int i, uint32_t code, uint32_t point, bool filled_up)
 {
-    struct sl_grid_moves m;
+    uint32_t *to = s->moves + (*s->used * SL_GRID_UNIT + i) * (s->grid.bits - 1), nibbles = 0, bytes = 0, squares = 0;
 
-    for (int i = 0; i < 4; i++) {
-        int by = (int)(point >> 3 * i & 7) - (int)(code >> 3 * i & 7);
+    for (int v = 0; v < (s->grid.bits == 2 ? 8 : 4); v++) {
+        uint32_t mask = (1u << s->grid.bits) - 1;
+        int at = v * s->grid.bits, by = (int)(point >> at & mask) - (int)(code >> at & mask);
 
-        m.by[i] = (uint8_t)(4 * by);
-        m.square[i] = (uint8_t)(4 * by * by); /* by is within 5 */
+        nibbles |= (filled_up ? 5 : (uint32_t)(by + 2)) << 4 * v;
+        bytes |= (filled_up ? 0 : (uint32_t)(4 * by) & 255) << 8 * (v & 3);
+        squares |= (filled_up ? 255 : (uint32_t)(4 * by * by)) << 8 * (v & 3); /* by is within 5 */
     }
-    return m;
+    to[0] = s->grid.bits == 2 ? nibbles : bytes;
+    if (s->grid.bits == 3)
+        to[1] = squares;
 }
 
 /* Appends the list of one code; returns its entry. */
@@ -140,8 +144,7 @@ static int32_t add_list(const struct source *s, const uint8_t *by_bits, uint32_t
     for (int i = n; i < units * SL_GRID_UNIT; i++)
         list[i] = list[0];
     for (int i = 0; s->moves && i < units * SL_GRID_UNIT; i++)
-        s->moves[*s->used * SL_GRID_UNIT + i] =
-            i < n ? moves_of(code, list[i]) : (struct sl_grid_moves){{0, 0, 0, 0}, {255, 255, 255, 255}};
+        add_move(s, i, code, list[i], i >= n);
     *s->used += units;
     return (int32_t)(0x80000000u | (uint32_t)n << 20 | (uint32_t)(*s->used - units));
 }

@@ -18,12 +18,6 @@ enum sl_grid_id { SL_GRID_IQ1, SL_GRID_IQ2_XXS, SL_GRID_IQ2_XS, SL_GRID_IQ2_S, S
 /* Lists start at multiples of this many codes and are filled up to it. */
 #define SL_GRID_UNIT 16
 
-/* How a neighbour's four levels differ from its code's: four times the difference (signed), and four times
- * its square. Of places that are filled up: 0 and 255. */
-struct sl_grid_moves {
-    uint8_t by[4], square[4];
-};
-
 struct sl_grid {
     int bits;              /* 2: eight values of levels 0..2; 3: four values of levels 0..7 */
     int points;
@@ -34,7 +28,10 @@ struct sl_grid {
     /* The points nearest to each code that is none: all those at the first so many
      * distinct distances, by distance, then index; filled up with the first one. */
     const uint16_t *lists;
-    const struct sl_grid_moves *moves; /* three bits: by place in the lists; two bits: NULL */
+    /* By place in the lists: how the neighbour's levels differ from its code's. Three bits: two words, a byte each value:
+     * four times the difference (signed); four times its square. Two bits: a word, four bits each value: 2 + the
+     * difference. Places that are filled up: 0 and 255; 5. Not for iq1. */
+    const uint32_t *moves;
 };
 
 #ifdef __CUDACC__

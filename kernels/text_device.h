@@ -6,7 +6,7 @@
  *     begin   bits cleared, values loaded
  *     sum     lane = superblock: what weights need of all 256 values, in order
  *     fit     the sub-block's own scale; on grids, what the search for it begins with
- *     codes, starts, place, nearest, unsure   on grids, in turns: text_queue.h
+ *     codes, starts, place, nearest, unsure, named   on grids, in turns: text_queue.h
  *     take    what the last turn found
  *     half    lane = superblock, and scales or minimums: their levels
  *     top     lane = superblock: its scale
@@ -28,7 +28,7 @@
 
 enum device_phase {
     DEVICE_BEGIN, DEVICE_SUM, DEVICE_FIT,
-    DEVICE_CODES, DEVICE_STARTS, DEVICE_PLACE, DEVICE_NEAREST, DEVICE_UNSURE, DEVICE_TAKE, /* but the last: device_turns times */
+    DEVICE_CODES, DEVICE_STARTS, DEVICE_PLACE, DEVICE_NEAREST, DEVICE_UNSURE, DEVICE_NAMED, DEVICE_TAKE, /* but the last: device_turns times */
     DEVICE_HALF, DEVICE_TOP, DEVICE_TERMS, DEVICE_WHOLE, DEVICE_LEVELS, DEVICE_STORE,
     DEVICE_PHASES
 };
@@ -130,7 +130,9 @@ V_SHAPE bool device_has(int type, bool weighted, enum device_phase phase)
     case DEVICE_CODES: case DEVICE_STARTS: case DEVICE_PLACE: case DEVICE_NEAREST: case DEVICE_TAKE:
         return device_turns(type) > 0;
     case DEVICE_UNSURE:
-        return device_turns(type) > 0 && queue_bits(type) == 3;
+        return device_turns(type) > 0 && !queue_iq1(type);
+    case DEVICE_NAMED:
+        return device_turns(type) > 0 && !queue_iq1(type) && queue_bits(type) == 2;
     case DEVICE_HALF:
         return type == SL_TYPE_Q2_K || type == SL_TYPE_Q4_K || type == SL_TYPE_Q5_K;
     case DEVICE_TERMS: case DEVICE_WHOLE:
@@ -406,7 +408,14 @@ V_FN void super_phase(int type, bool weighted, enum device_phase phase, int turn
     } else if (phase == DEVICE_UNSURE) {
         struct device_queue q = queue_of(type, pool);
 
-        queue_unsure(&k->grid, &q, lane);
+        if (queue_bits(type) == 2)
+            queue_unsure_8(type, &k->grid, &q, lane);
+        else
+            queue_in_floats(type, &k->grid, &q, lane, q.unsure, *q.n_unsure);
+    } else if (phase == DEVICE_NAMED) {
+        struct device_queue q = queue_of(type, pool);
+
+        queue_named_8(&k->grid, &q, lane);
     } else if (phase == DEVICE_TAKE) {
         super_last(type, k, n, tid, t, s, pool);
     } else if (phase == DEVICE_HALF) {

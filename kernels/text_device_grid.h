@@ -58,6 +58,7 @@ V_FN void super_codes(int type, const struct sl_gpu_work *k, int turn, int n, in
     struct device_queue q = queue_of(type, pool);
     bool again = turn > 2 * kind.steps, mine = tid < n * device_subs(type);
     vf inv, x[8];
+    vm usual;
 
     if (!mine) {
         for (int g = 0; g < queue_groups(type); g++)
@@ -80,11 +81,8 @@ V_FN void super_codes(int type, const struct sl_gpu_work *k, int turn, int n, in
         inv = grid_spacing(&kind, turn - kind.steps, t->range);
         q.scale[tid] = v_div(v_set(1.f), inv);
     }
-    if (kind.bits == 3) {
-        vm usual = v_and(v_lt(v_set(0x1p-40f), q.scale[tid]), v_lt(q.scale[tid], v_set(0x1p40f)));
-
-        q.inv[tid] = v_sel(usual, inv, v_frombits(v_seti(0x7fffffff)));
-    }
+    usual = v_and(v_lt(v_set(0x1p-40f), q.scale[tid]), v_lt(q.scale[tid], v_set(0x1p40f)));
+    q.inv[tid] = v_sel(usual, inv, v_frombits(v_seti(0x7fffffff)));
     for (int g = 0; g < queue_groups(type); g++) {
         int values = kind.bits == 2 ? 8 : 4;
 

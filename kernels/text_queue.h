@@ -8,7 +8,8 @@
  *   starts  where the lists of each length begin in the order
  *   place   the order
  *   nearest each search, by any thread
- *   unsure  with eight levels: searches that whole numbers did not settle, once more in floats
+ *   unsure  but iq1: searches that whole numbers did not settle, in floats
+ *   named   with three levels: what came of those, which several threads shared
  *
  * Which thread searches, and in which order, changes no sum. */
 #ifndef SLUICE_KERNELS_TEXT_QUEUE_H
@@ -23,12 +24,17 @@
 struct device_queue {
     float *x, *w;           /* columns: the values of a thread's sub-block, and what their squares are weighted by */
     float *table;           /* columns: of the thread that searches */
-    float *scale, *inv;     /* by thread; inv: of the scale, where queue_settle_4 may use it, else no number */
+    float *scale, *inv;     /* by thread; inv: of the scale, where queue_settle may use it, else no number */
     uint16_t *code, *order; /* code: by group and thread; once searched for, the point's */
     uint16_t *unsure;       /* searches, n_unsure of them */
     int32_t *count, *start; /* by length, longest first; start[QUEUE_LENGTHS]: all searches */
     int32_t *n_unsure;
+    unsigned long long *least; /* with three levels, by place in unsure: a sum's bits << 32 | its place in the list */
 };
+
+/* How far x / scale may be from a code's level for a search in whole numbers: where signs have a parity, one value of
+ * eight may be far below 0. */
+V_SHAPE int queue_reach(int type) { return type == SL_TYPE_IQ3_S || type == SL_TYPE_IQ2_S ? 4 : 8; }
 
 /* A thread's places in the queue: length | place there << 8, or -1. */
 struct device_places {
@@ -43,11 +49,11 @@ V_SHAPE int queue_values(int type)
 }
 V_SHAPE int queue_groups(int type) { return queue_values(type) / (queue_bits(type) == 2 ? 8 : 4); }
 
-/* Columns of the tables: three levels of eight values; with eight levels of four values there is none. Value i's levels are 1, 4 or 16 columns apart, so that three values' bits are masked where they
+/* Columns of the tables: three levels of eight values; others have none. Value i's levels are 1, 4 or 16 columns apart, so that three values' bits are masked where they
  * lie in a code instead of being shifted: the columns of eight values fit into 34, and leave QUEUE_SCALE
  * for what the queue has by thread. */
 #define QUEUE_SCALE 5
-V_SHAPE int queue_table(int type) { return queue_bits(type) == 2 ? 34 : 2; }
+V_SHAPE int queue_table(int type) { return queue_iq1(type) ? 34 : queue_bits(type) == 2 ? 2 + 2 * queue_groups(type) : 2; }
 V_FN int queue_column(int i, int level)
 {
     return (int)(0x041501031200020dull >> 8 * i & 255) + (level << 2 * (i % 3));
@@ -66,7 +72,7 @@ V_SHAPE int queue_floats(int type)
 {
     int n = (queue_columns(type) + queue_groups(type)) * V_COLUMNS + 2 * QUEUE_LENGTHS + 2;
 
-    return queue_bits(type) == 3 ? n + queue_groups(type) * V_COLUMNS / 2 : n;
+    return queue_iq1(type) ? n : n + queue_groups(type) * V_COLUMNS / 2;
 }
 
 V_FN struct device_queue queue_of(int type, float *pool)
@@ -76,8 +82,9 @@ V_FN struct device_queue queue_of(int type, float *pool)
     q.x = pool;
     q.w = q.x + V_SPOT(queue_values(type));
     q.table = q.w + V_SPOT(queue_values(type));
-    q.scale = q.table + (queue_bits(type) == 2 ? V_SPOT(QUEUE_SCALE) : 0);
-    q.inv = q.scale + V_SPOT(1);
+    q.scale = q.table + (queue_iq1(type) ? V_SPOT(QUEUE_SCALE) : 0);
+    q.inv = q.table + V_SPOT(1);
+    q.least = (unsigned long long *)(void *)(q.table + V_SPOT(2));
     q.count = (int32_t *)(void *)(pool + V_SPOT(queue_columns(type)));
     q.start = q.count + QUEUE_LENGTHS;
     q.n_unsure = q.start + QUEUE_LENGTHS + 1;
@@ -200,77 +207,126 @@ V_FN int queue_walk_4(const struct device_words *list, int n, const vf *x, const
     return at;
 }
 
-/* Four values of eight levels, in whole numbers. A point whose levels differ from the code's by 2 m[i] has a sum that is
- * larger than the code's by 4 scale^2 sum of w[i] (m[i]^2 + m[i] e[i]), e[i] = level of the code - x[i] / scale.
- * p[i] = w[i] and q[i] = w[i] e[i] are taken in units of which the largest p is just below 2^15 / reach, and rounded: an
- * error of at most sum of m[i]^2. p less 1 makes of it a lower bound of each neighbour's; the winner's own may be higher by
+/* Searches in whole numbers. A point whose levels differ from the code's by 2 m[i] has a sum that is larger than the
+ * code's by 4 scale^2 sum of w[i] (m[i]^2 + m[i] e[i]), e[i] = level of the code - x[i] / scale. p[i] = w[i] and
+ * q[i] = w[i] e[i] are taken in units of which the largest p is just below 2^15 / reach, and rounded: an error of at most
+ * sum of m[i]^2. p less 1 makes of it a lower bound of each neighbour's; the winner's own may be higher by
  * twice as much. Sums in floats, whose terms and totals are rounded, are off by less than a unit, since |e| is below
- * reach, 4 or 8.
- * So where the second lowest bound is clearly above the lowest, any sums have that one as their least. In *code: the
- * code, then the point's. Returns false, and leaves the code, where it is not clear, or a number is out of hand.
- * inv: of the scale; no number where that is very large or small. */
-V_FN bool queue_settle_4(int reach, const struct device_words *list, int n, const vf *x, const vf *w, vf inv, uint16_t *code)
+ * reach, 4 or 8. So where the second lowest bound is clearly above the lowest, any sums have that one as their least. */
+struct queue_pairs {
+    uint32_t p[4], q[4]; /* two values each */
+};
+
+/* The differences and squares of a neighbour, a byte each, four times; filled up: 0 and 255. */
+V_FN void queue_move(int bits, const uint32_t *move, uint32_t *by, uint32_t *square)
 {
-    const int clear = 16; /* in quarters of a unit: places 3, floats 8, roundings of q and e 2 */
+    by[0] = move[0];
+    square[0] = move[bits - 2];
+    if (bits == 2)
+        for (int h = 1; h >= 0; h--) {
+            by[h] = v_bytes_of(0x0400fcf8, 0x0008, move[0] >> 16 * h);
+            square[h] = v_bytes_of(0x04000410, 0xff10, move[0] >> 16 * h);
+        }
+}
+
+/* Of each half of the values, with those of two for p and q: sum + p square + q by. */
+V_FN int queue_bound(int bits, const uint32_t *move, const struct queue_pairs *f, int sum)
+{
+    uint32_t by[2], square[2];
+
+    queue_move(bits, move, by, square);
+    for (int h = 0; h < 4 - bits; h++) {
+        sum = v_dot2(true, true, f->q[2 * h + 1], by[h], v_dot2(false, true, f->q[2 * h], by[h], sum));
+        sum = v_dot2(true, false, f->p[2 * h + 1], square[h], v_dot2(false, false, f->p[2 * h], square[h], sum));
+    }
+    return sum;
+}
+
+/* Of eight values with three levels (two bits) or four with eight. Returns whether p and q are in hand. inv: of the
+ * scale; no number where that is very large or small. */
+V_FN bool queue_halves(int bits, int reach, const vf *x, const vf *w, vf inv, vi code, struct queue_pairs *f)
+{
     const uint32_t least = 87u << 23, span = 80u << 23; /* weights from 2^-40 to 2^40 */
-    uint32_t most = sl_bits(w[0]), p[4], q[4], p01, p23, q01, q23;
-    int best = INT_MAX, second = INT_MAX, at = 0, j = 0;
-    struct device_words won;
-    bool in_hand;
-    vf far = v_set(0.f), unit, e[4];
+    const int values = 8 * (4 - bits) / 2;
+    uint32_t most = sl_bits(w[0]), p[8], q[8];
+    vf far = v_set(0.f), unit, e[8];
 
     V_UNROLL
-    for (int i = 0; i < 4; i++) {
-        e[i] = v_sub(v_odd(3, *code, i), v_mul(x[i], inv));
+    for (int i = 0; i < values; i++) {
+        e[i] = v_sub(v_odd(bits, code, i), v_mul(x[i], inv));
         far = i ? fmaxf(far, fabsf(e[i])) : fabsf(e[0]);
         most = sl_bits(w[i]) > most ? sl_bits(w[i]) : most; /* what is not above 0, or no number: the largest */
     }
-    in_hand = most - least < span && far < (float)reach - 0x1p-6f;
     unit = v_frombits((vi)(((reach == 4 ? 266u : 265u) << 23) - (most & 0x7f800000)));
     V_UNROLL
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < values; i++) {
         vf wu = v_mul(w[i], unit);
 
         p[i] = sl_bits(v_add(wu, 12582911.f));
         q[i] = sl_bits(v_add(v_mul(wu, e[i]), 12582912.f));
     }
-    p01 = v_halves_of(p[0], p[1]);
-    p23 = v_halves_of(p[2], p[3]);
-    q01 = v_halves_of(q[0], q[1]);
-    q23 = v_halves_of(q[2], q[3]);
+    V_UNROLL
+    for (int i = 0; i < values; i += 2) {
+        f->p[i / 2] = v_halves_of(p[i], p[i + 1]);
+        f->q[i / 2] = v_halves_of(q[i], q[i + 1]);
+    }
+    return most - least < span && far < (float)reach - 0x1p-6f;
+}
+
+/* first: where its list begins in all moves, in words. In *code: the code, then the point's. Returns false, and leaves
+ * the code, where it is not clear. */
+V_FN bool queue_settle(int bits, int reach, const uint32_t *moves, uint32_t first, int n, const vf *x, const vf *w, vf inv, uint16_t *code)
+{
+    const int clear = 16; /* in quarters of a unit: places 3, floats 8, roundings of q and e 2 */
+    const uint32_t words = (uint32_t)(bits - 1), end = first + words * (uint32_t)n;
+    int best = INT_MAX, second = INT_MAX, margin = clear, point = 4 * *code;
+    uint32_t at = first, j = first;
+    uint32_t by[2], square[2];
+    struct queue_pairs f;
+    bool in_hand = queue_halves(bits, reach, x, w, inv, *code, &f);
+
     V_ROLLED
     do {
-        const struct device_quad *four = (const struct device_quad *)(const void *)(list + (uint32_t)j);
-        struct device_quad two[2] = {four[0], four[1]};
+        const struct device_quad *from = (const struct device_quad *)(const void *)(moves + j);
+        struct device_quad four[2];
         int before = best;
 
+        four[0] = from[0];
+        if (bits == 3)
+            four[1] = from[1];
         V_UNROLL
         for (int c = 0; c < 4; c++) {
-            uint32_t by = two[c / 2].w[2 * (c & 1)], square = two[c / 2].w[2 * (c & 1) + 1];
-            int sum = v_dot2(true, false, p23, square,
-                             v_dot2(false, false, p01, square, v_dot2(true, true, q23, by, v_dot2(false, true, q01, by, c))));
+            int sum = queue_bound(bits, &four[c * (bits - 1) / 4].w[c * (bits - 1) % 4], &f, c);
 
             second = v_imin(second, v_imax(best, sum));
             best = v_imin(best, sum);
         }
         at = best < before ? j : at;
-        j += 4;
-    } while (j < n);
-    won = list[(uint32_t)(at | (best & 3))];
-    if (!in_hand || second - best <= v_dot2(true, false, 0x20002, won.w[1], v_dot2(false, false, 0x20002, won.w[1], clear)))
+        j += 4 * words;
+    } while (j < end);
+    queue_move(bits, moves + (at + words * (uint32_t)(best & 3)), by, square);
+    for (int h = 0; h < 4 - bits; h++)
+        margin = v_dot2(true, false, 0x20002, square[h], v_dot2(false, false, 0x20002, square[h], margin));
+    if (!in_hand || second - best <= margin)
         return false;
-    *code = (uint16_t)(v_dot2(true, true, 0x2000040, won.w[0], v_dot2(false, true, 0x80001, won.w[0], 4 * *code)) >> 2);
+    if (bits == 3)
+        point = v_dot2(true, true, 512 << 16 | 64, by[0], v_dot2(false, true, 8 << 16 | 1, by[0], point));
+    else
+        for (int h = 0; h < 2; h++)
+            point = v_dot2(true, true, (uint32_t)(64 << 16 | 16) << 8 * h, by[h],
+                           v_dot2(false, true, (uint32_t)(4 << 16 | 1) << 8 * h, by[h], point));
+    *code = (uint16_t)(point >> 2);
     return true;
 }
 
-V_FN void queue_nearest_8(bool iq1, const struct device_queue *q, int tid, int id, const uint16_t *list, int n, int *at)
+V_FN void queue_nearest_iq1(const struct device_queue *q, int tid, int id, const uint16_t *list, int n, int *at)
 {
     int owner = id & 127, k = id >> 7 & 7, down = id >> 10;
     float *t = q->table + tid;
     vf scale = q->scale[owner], level[3];
 
     for (int l = 0; l < 3; l++)
-        level[l] = v_mul(scale, iq1 ? (float)(l - 1) + (down ? -0.125f : 0.125f) : (float)(2 * l + 1));
+        level[l] = v_mul(scale, (float)(l - 1) + (down ? -0.125f : 0.125f));
     V_UNROLL
     for (int i = 0; i < 8; i++) {
         vf x = q->x[V_SPOT(8 * k + i) + owner], w = q->w[V_SPOT(8 * k + i) + owner];
@@ -285,62 +341,115 @@ V_FN void queue_nearest_8(bool iq1, const struct device_queue *q, int tid, int i
     *at = queue_walk_8((const struct device_words *)(const void *)list, n, q->table, tid);
 }
 
-V_FN void queue_four(const struct device_queue *q, int id, vf *x, vf *w)
+/* The same of iq3's four values. */
+V_FN void queue_nearest_4(const struct device_queue *q, int id, const uint16_t *list, int n, int *at)
 {
     int owner = id & 127, k = id >> 7 & 7;
+    vf x[4], w[4];
 
     V_UNROLL
     for (int i = 0; i < 4; i++) {
         x[i] = q->x[V_SPOT(4 * k + i) + owner];
         w[i] = q->w[V_SPOT(4 * k + i) + owner];
     }
+    *at = queue_walk_4((const struct device_words *)(const void *)list, n, x, w, q->scale[owner]);
 }
 
-/* Where signs have a parity, one value of eight may be far below 0. */
-V_FN void queue_nearest_4(int type, const struct sl_grid *g, const struct device_queue *q, int id, int32_t entry, uint16_t *code)
-{
-    const struct sl_grid_moves *list = g->moves + (size_t)((uint32_t)entry & 0xfffff) * SL_GRID_UNIT;
-    vf x[4], w[4];
-
-    queue_four(q, id, x, w);
-    if (!queue_settle_4(type == SL_TYPE_IQ3_XXS ? 8 : 4, (const struct device_words *)(const void *)list,
-                        sl_grid_list_length(entry), x, w, q->inv[id & 127], code))
-        q->unsure[V_COUNT(q->n_unsure)] = (uint16_t)id;
-}
-
-/* A thread's part of what whole numbers did not settle. */
-V_FN void queue_unsure(const struct sl_grid *g, const struct device_queue *q, int tid)
+/* A thread's part of the searches in floats: all of iq1's, or what whole numbers did not settle of iq3's. */
+V_FN void queue_in_floats(int type, const struct sl_grid *g, const struct device_queue *q, int tid, const uint16_t *ids, int n)
 {
     V_ROLLED
-    for (int s = tid; s < *q->n_unsure; s += V_COLUMNS) {
-        uint16_t *code = &q->code[q->unsure[s] & 1023];
+    for (int s = tid; s < n; s += V_COLUMNS) {
+        int id = ids[s], at;
+        uint16_t *code = &q->code[id & 1023];
         int32_t entry = g->map[*code];
         const uint16_t *list = sl_grid_list(g, entry);
-        vf x[4], w[4];
 
-        queue_four(q, q->unsure[s], x, w);
-        *code = list[queue_walk_4((const struct device_words *)(const void *)list, sl_grid_list_length(entry), x, w,
-                                  q->scale[q->unsure[s] & 127])];
+        if (queue_iq1(type))
+            queue_nearest_iq1(q, tid, id, list, sl_grid_list_length(entry), &at);
+        else
+            queue_nearest_4(q, id, list, sl_grid_list_length(entry), &at);
+        *code = list[at];
     }
+}
+
+/* iq2's lists are long, and few searches are unsure: 16 threads share one, and 8 where lists have some ten points. */
+V_FN void queue_unsure_8(int type, const struct sl_grid *g, const struct device_queue *q, int tid)
+{
+    const int threads = type == SL_TYPE_IQ2_S ? 8 : 16;
+
+    V_ROLLED
+    for (int s = tid / threads; s < *q->n_unsure; s += V_COLUMNS / threads) {
+        int id = q->unsure[s], owner = id & 127, k = id >> 7 & 7, at = 0;
+        int32_t entry = g->map[q->code[id & 1023]];
+        const uint16_t *list = sl_grid_list(g, entry);
+        vf x[8], w[8], scale = q->scale[owner], best = v_set(FLT_MAX);
+
+        V_UNROLL
+        for (int i = 0; i < 8; i++) {
+            x[i] = q->x[V_SPOT(8 * k + i) + owner];
+            w[i] = q->w[V_SPOT(8 * k + i) + owner];
+        }
+        V_ROLLED
+        for (int j = tid % threads; j < sl_grid_list_length(entry); j += threads) {
+            vf sum = v_set(0.f);
+
+            V_UNROLL
+            for (int i = 0; i < 8; i++) {
+                vf diff = v_sub(v_mul(scale, v_odd(2, list[j], i)), x[i]), term = v_mul(v_mul(w[i], diff), diff);
+
+                sum = i ? v_add(sum, term) : term;
+            }
+            at = sum < best ? j : at;
+            best = sum < best ? sum : best;
+        }
+        if (best < FLT_MAX) /* a sum of -0 counts as 0 */
+            V_LEAST(&q->least[s], v_pair(sl_bits(v_add(best, v_set(0.f))), (uint32_t)at));
+    }
+}
+
+V_FN void queue_named_8(const struct sl_grid *g, const struct device_queue *q, int tid)
+{
+    for (int s = tid; s < *q->n_unsure; s += V_COLUMNS) {
+        uint16_t *code = &q->code[q->unsure[s] & 1023];
+
+        *code = sl_grid_list(g, g->map[*code])[(uint32_t)q->least[s]];
+    }
+}
+
+V_FN void queue_leave(int bits, const struct device_queue *q, int id)
+{
+    int s = V_COUNT(q->n_unsure);
+
+    q->unsure[s] = (uint16_t)id;
+    if (bits == 2)
+        q->least[s] = v_pair(sl_bits(FLT_MAX), 0);
 }
 
 /* A thread's part of all searches. */
 V_FN void queue_nearest(int type, const struct sl_grid *g, const struct device_queue *q, int tid)
 {
+    const int bits = queue_bits(type), values = bits == 2 ? 8 : 4;
+
+    if (queue_iq1(type)) {
+        queue_in_floats(type, g, q, tid, q->order, q->start[QUEUE_LENGTHS]);
+        return;
+    }
     V_ROLLED
     for (int s = tid; s < q->start[QUEUE_LENGTHS]; s += V_COLUMNS) {
-        int id = q->order[s], at;
+        int id = q->order[s], owner = id & 127, k = id >> 7 & 7;
         uint16_t *code = &q->code[id & 1023];
         int32_t entry = g->map[*code];
+        uint32_t first = ((uint32_t)entry & 0xfffff) * (uint32_t)(SL_GRID_UNIT * (bits - 1));
+        vf x[8], w[8];
 
-        if (queue_bits(type) == 2) {
-            const uint16_t *list = sl_grid_list(g, entry);
-
-            queue_nearest_8(queue_iq1(type), q, tid, id, list, sl_grid_list_length(entry), &at);
-            *code = list[at];
-        } else {
-            queue_nearest_4(type, g, q, id, entry, code);
+        V_UNROLL
+        for (int i = 0; i < values; i++) {
+            x[i] = q->x[V_SPOT(values * k + i) + owner];
+            w[i] = q->w[V_SPOT(values * k + i) + owner];
         }
+        if (!queue_settle(bits, queue_reach(type), g->moves, first, sl_grid_list_length(entry), x, w, q->inv[owner], code))
+            queue_leave(bits, q, id);
     }
 }
 

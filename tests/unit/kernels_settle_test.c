@@ -1,4 +1,4 @@
-/* The searches among points of eight levels on a GPU: what whole numbers settle is what the sums in
+/* The searches among points of iq2's and iq3's grids on a GPU: what whole numbers settle is what the sums in
  * floats, in order, give; where two sums are as near as floats come, values or weights equal, and numbers far
  * from each other or very large or small. */
 #include "grid_emulator.h"
@@ -13,7 +13,9 @@
 #include <cmocka.h>
 
 struct settle {
-    float x[4], w[4], inv, scale;
+    float x[8], w[8], inv, scale;
+    const struct sl_grid *grid;
+    int values;
     uint16_t code;
     uint64_t seed;
     int settled, unsure;
@@ -44,11 +46,11 @@ static void fill(struct settle *s, int kind)
     s->inv = 1.f / s->scale;
     if (below(s, 2)) /* either is made of the other */
         s->scale = 1.f / s->inv;
-    for (int i = 0; i < 4; i++) {
-        s->x[i] = s->scale * from(s, 0, 18);
+    for (int i = 0; i < s->values; i++) {
+        s->x[i] = s->scale * from(s, 0, s->values == 4 ? 18 : 7);
         s->w[i] = from(s, 0.01f, 1) * by;
         if (kind == FEW) {
-            s->x[i] = s->scale * (float)below(s, 33) * 0.5f;
+            s->x[i] = s->scale * (float)below(s, s->values == 4 ? 33 : 13) * 0.5f;
             s->w[i] = (float)(1 + below(s, 2));
         } else if (kind == UNLIKE) {
             s->w[i] = ldexpf(s->w[i], -(int)below(s, 30));
@@ -70,35 +72,52 @@ static void fill(struct settle *s, int kind)
 }
 
 /* As the owner of the group does it. */
-static bool set_code(struct settle *s, const struct sl_grid *g)
+static bool set_code(struct settle *s)
 {
-    s->code = (uint16_t)grid_code(3, 7, s->x, s->inv);
-    return g->map[s->code] < 0;
+    s->code = (uint16_t)grid_code(s->grid->bits, s->values == 4 ? 7 : 2, s->x, s->inv);
+    return s->grid->map[s->code] < 0;
 }
 
-static bool same_point(struct settle *s, const struct sl_grid *g, int reach)
+static float float_sum(const struct settle *s, uint16_t point)
 {
+    float sum = 0;
+
+    for (int i = 0; i < s->values; i++) {
+        float d = s->scale * v_odd(s->grid->bits, point, i) - s->x[i], term = s->w[i] * d * d;
+
+        sum = i ? sum + term : term;
+    }
+    return sum;
+}
+
+static bool same_point(struct settle *s, int reach)
+{
+    const struct sl_grid *g = s->grid;
     int32_t entry = g->map[s->code];
     const uint16_t *list = sl_grid_list(g, entry);
-    const struct sl_grid_moves *moves = g->moves + (entry & 0xfffff) * SL_GRID_UNIT;
-    int n = sl_grid_list_length(entry);
+    uint32_t first = (uint32_t)(entry & 0xfffff) * SL_GRID_UNIT * (uint32_t)(g->bits - 1);
+    int n = sl_grid_list_length(entry), want = 0;
+    float best = FLT_MAX;
     bool usual = s->scale > 0x1p-40f && s->scale < 0x1p40f;
-    uint16_t code = s->code, want = list[queue_walk_4((const struct device_words *)(const void *)list, n, s->x, s->w, s->scale)];
+    uint16_t code = s->code;
 
-    if (!queue_settle_4(reach, (const struct device_words *)(const void *)moves, n, s->x, s->w, usual ? s->inv : NAN, &code)) {
+    for (int j = 0; j < n; j++)
+        if (float_sum(s, list[j]) < best)
+            best = float_sum(s, list[want = j]);
+    if (!queue_settle(g->bits, reach, g->moves, first, n, s->x, s->w, usual ? s->inv : NAN, &code)) {
         s->unsure++;
         return code == s->code;
     }
     s->settled++;
-    return code == want;
+    return code == list[want];
 }
 
 static double cost(const struct settle *s, uint32_t point)
 {
     double sum = 0;
 
-    for (int i = 0; i < 4; i++) {
-        double d = (double)s->scale * (2 * (double)(point >> 3 * i & 7) + 1) - (double)s->x[i];
+    for (int i = 0; i < s->values; i++) {
+        double d = (double)s->scale * (double)v_odd(s->grid->bits, (vi)point, i) - (double)s->x[i];
 
         sum += (double)s->w[i] * d * d;
     }
@@ -108,7 +127,7 @@ static double cost(const struct settle *s, uint32_t point)
 /* Moves one number until two points' sums are next to each other. */
 static void make_a_tie(struct settle *s, uint32_t one, uint32_t other)
 {
-    float *number = below(s, 2) ? &s->w[below(s, 4)] : &s->x[below(s, 4)], near = *number, to = near * (below(s, 2) ? 0.8f : 1.3f);
+    float *number = below(s, 2) ? &s->w[below(s, (uint32_t)s->values)] : &s->x[below(s, (uint32_t)s->values)], near = *number, to = near * (below(s, 2) ? 0.8f : 1.3f);
     bool before = cost(s, one) < cost(s, other);
 
     for (int step = 0; step < 40 && near + (to - near) * 0.5f != near && near + (to - near) * 0.5f != to; step++) {
@@ -126,15 +145,17 @@ static void what_is_settled_is_the_least(void **state)
     struct settle s = {.seed = 0x9e3779b97f4a7c15};
 
     (void)state;
-    for (int t = 0; t < 12000 * KINDS; t++) {
-        const struct sl_grid *g = sl_grid_for_writing(t & 1 ? SL_GRID_IQ3_S : SL_GRID_IQ3_XXS);
+    for (int t = 0; t < 16000 * KINDS; t++) {
+        static const enum sl_grid_id ids[] = {SL_GRID_IQ2_XXS, SL_GRID_IQ3_XXS, SL_GRID_IQ2_XS, SL_GRID_IQ3_S, SL_GRID_IQ2_S};
 
+        s.grid = sl_grid_for_writing(ids[t % 5]);
+        s.values = s.grid->bits == 2 ? 8 : 4;
         fill(&s, t % KINDS);
-        for (int turn = 0; turn < 3 && set_code(&s, g); turn++) {
-            int32_t entry = g->map[s.code];
-            const uint16_t *list = sl_grid_list(g, entry);
+        for (int turn = 0; turn < 3 && set_code(&s); turn++) {
+            int32_t entry = s.grid->map[s.code];
+            const uint16_t *list = sl_grid_list(s.grid, entry);
 
-            if (!same_point(&s, g, t & 2 ? 4 : 8))
+            if (!same_point(&s, below(&s, 2) ? 4 : 8))
                 fail_msg("kind %d, group %d, turn %d: another point than by sums in order", t % KINDS, t, turn);
             make_a_tie(&s, list[below(&s, (uint32_t)sl_grid_list_length(entry))], list[below(&s, (uint32_t)sl_grid_list_length(entry))]);
         }
