@@ -82,7 +82,7 @@ static void parts_of(enum sl_grid_id id, struct part p[PARTS])
     sl_grid_room(id, &used, &room);
     p[0] = (struct part){g->map, (g->bits == 2 ? 65536u : 4096u) * sizeof *g->map};
     p[1] = (struct part){g->lists, (size_t)used * SL_GRID_UNIT * sizeof *g->lists};
-    p[2] = (struct part){g->moves, g->moves ? (size_t)used * SL_GRID_UNIT * (size_t)(g->bits - 1) * sizeof *g->moves : 0};
+    p[2] = (struct part){g->moves, (size_t)used * SL_GRID_UNIT * (size_t)(g->bits - 1) * sizeof *g->moves};
 }
 
 static size_t up(size_t n)
@@ -113,10 +113,10 @@ static int upload_grids(struct sl_gpu_device *d, struct sl_error *e)
         for (int i = 0; i < PARTS; i++) {
             place[i] = (uint8_t *)d->grids + at;
             at += up(p[i].bytes);
-            if (rc == 0 && p[i].bytes)
+            if (rc == 0)
                 rc = d->api->copy_in(stream, place[i], p[i].from, p[i].bytes);
         }
-        d->grid[id] = (struct sl_grid){g->bits, g->points, NULL, place[0], place[1], p[2].bytes ? place[2] : NULL};
+        d->grid[id] = (struct sl_grid){g->bits, g->points, NULL, place[0], place[1], place[2]};
     }
     if (rc == 0)
         rc = d->api->wait(stream);

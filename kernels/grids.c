@@ -23,7 +23,7 @@ static struct {
     pthread_mutex_t lock;
     atomic_int ready[SL_GRID_COUNT];
     int used[SL_GRID_COUNT];
-    TABLES(65536, 2048, ROOM_IQ1, 1) iq1;
+    TABLES(65536, 2048, ROOM_IQ1, ROOM_IQ1) iq1;
     TABLES(65536, 256, ROOM_IQ2_XXS, ROOM_IQ2_XXS) iq2_xxs;
     TABLES(65536, 512, ROOM_IQ2_XS, ROOM_IQ2_XS) iq2_xs;
     TABLES(65536, 1024, ROOM_IQ2_S, ROOM_IQ2_S) iq2_s;
@@ -38,7 +38,7 @@ struct source {
     const uint64_t *places;
     int32_t *map;
     uint16_t *code, *lists;
-    uint32_t *moves; /* NULL: none */
+    uint32_t *moves;
     int *used, room; /* of lists, in units */
     int nearest;     /* distinct distances in a list */
 };
@@ -48,7 +48,7 @@ struct source {
             shared.name.map, shared.name.code, shared.name.lists, moves, &shared.used[id], room, nearest}
 
 static const struct source sources[SL_GRID_COUNT] = {
-    SOURCE(SL_GRID_IQ1, iq1, 2, 2048, ROOM_IQ1, 3, NULL),
+    SOURCE(SL_GRID_IQ1, iq1, 2, 2048, ROOM_IQ1, 3, shared.iq1.moves),
     SOURCE(SL_GRID_IQ2_XXS, iq2_xxs, 2, 256, ROOM_IQ2_XXS, 2, shared.iq2_xxs.moves),
     SOURCE(SL_GRID_IQ2_XS, iq2_xs, 2, 512, ROOM_IQ2_XS, 2, shared.iq2_xs.moves),
     SOURCE(SL_GRID_IQ2_S, iq2_s, 2, 1024, ROOM_IQ2_S, 1, shared.iq2_s.moves),
@@ -143,7 +143,7 @@ static int32_t add_list(const struct source *s, const uint8_t *by_bits, uint32_t
             list[start[dist[i]]++] = s->code[i];
     for (int i = n; i < units * SL_GRID_UNIT; i++)
         list[i] = list[0];
-    for (int i = 0; s->moves && i < units * SL_GRID_UNIT; i++)
+    for (int i = 0; i < units * SL_GRID_UNIT; i++)
         add_move(s, i, code, list[i], i >= n);
     *s->used += units;
     return (int32_t)(0x80000000u | (uint32_t)n << 20 | (uint32_t)(*s->used - units));

@@ -130,9 +130,9 @@ V_SHAPE bool device_has(int type, bool weighted, enum device_phase phase)
     case DEVICE_CODES: case DEVICE_STARTS: case DEVICE_PLACE: case DEVICE_NEAREST: case DEVICE_TAKE:
         return device_turns(type) > 0;
     case DEVICE_UNSURE:
-        return device_turns(type) > 0 && !queue_iq1(type);
+        return device_turns(type) > 0;
     case DEVICE_NAMED:
-        return device_turns(type) > 0 && !queue_iq1(type) && queue_bits(type) == 2;
+        return device_turns(type) > 0 && queue_bits(type) == 2;
     case DEVICE_HALF:
         return type == SL_TYPE_Q2_K || type == SL_TYPE_Q4_K || type == SL_TYPE_Q5_K;
     case DEVICE_TERMS: case DEVICE_WHOLE:
@@ -411,7 +411,7 @@ V_FN void super_phase(int type, bool weighted, enum device_phase phase, int turn
         if (queue_bits(type) == 2)
             queue_unsure_8(type, &k->grid, &q, lane);
         else
-            queue_in_floats(type, &k->grid, &q, lane, q.unsure, *q.n_unsure);
+            queue_unsure_4(&k->grid, &q, lane);
     } else if (phase == DEVICE_NAMED) {
         struct device_queue q = queue_of(type, pool);
 

@@ -1,4 +1,4 @@
-/* The searches among points of iq2's and iq3's grids on a GPU: what whole numbers settle is what the sums in
+/* The searches for grid points on a GPU: what whole numbers settle is what the sums in
  * floats, in order, give; where two sums are as near as floats come, values or weights equal, and numbers far
  * from each other or very large or small. */
 #include "grid_emulator.h"
@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 struct settle {
-    float x[8], w[8], inv, scale;
+    float x[8], w[8], inv, scale, shift; /* shift: not 0 with iq1's levels */
     const struct sl_grid *grid;
     int values;
     uint16_t code;
@@ -75,7 +75,20 @@ static void fill(struct settle *s, int kind)
 static bool set_code(struct settle *s)
 {
     s->code = (uint16_t)grid_code(s->grid->bits, s->values == 4 ? 7 : 2, s->x, s->inv);
+    if (s->shift != 0) { /* from a split, which may have other levels than the nearest */
+        uint32_t levels = below(s, 6561);
+
+        for (int i = s->code = 0; i < 8; i++, levels /= 3)
+            s->code = (uint16_t)(s->code | (below(s, 3) ? levels % 3 : s->x[i] > 0 ? 2 : 0) << 2 * i);
+    }
     return s->grid->map[s->code] < 0;
+}
+
+static float level_of(const struct settle *s, uint32_t point, int i)
+{
+    float odd = v_odd(s->grid->bits, (vi)point, i);
+
+    return s->shift != 0 ? 0.5f * (odd + s->shift) : odd;
 }
 
 static float float_sum(const struct settle *s, uint16_t point)
@@ -83,7 +96,7 @@ static float float_sum(const struct settle *s, uint16_t point)
     float sum = 0;
 
     for (int i = 0; i < s->values; i++) {
-        float d = s->scale * v_odd(s->grid->bits, point, i) - s->x[i], term = s->w[i] * d * d;
+        float d = s->scale * level_of(s, point, i) - s->x[i], term = s->w[i] * d * d;
 
         sum = i ? sum + term : term;
     }
@@ -104,7 +117,7 @@ static bool same_point(struct settle *s, int reach)
     for (int j = 0; j < n; j++)
         if (float_sum(s, list[j]) < best)
             best = float_sum(s, list[want = j]);
-    if (!queue_settle(g->bits, reach, g->moves, first, n, s->x, s->w, usual ? s->inv : NAN, &code)) {
+    if (!queue_settle(g->bits, reach, g->moves, first, n, s->x, s->w, usual ? s->shift != 0 ? 2.f / s->scale : s->inv : NAN, s->shift, &code)) {
         s->unsure++;
         return code == s->code;
     }
@@ -117,7 +130,7 @@ static double cost(const struct settle *s, uint32_t point)
     double sum = 0;
 
     for (int i = 0; i < s->values; i++) {
-        double d = (double)s->scale * (double)v_odd(s->grid->bits, (vi)point, i) - (double)s->x[i];
+        double d = (double)s->scale * (double)level_of(s, point, i) - (double)s->x[i];
 
         sum += (double)s->w[i] * d * d;
     }
@@ -146,11 +159,14 @@ static void what_is_settled_is_the_least(void **state)
 
     (void)state;
     for (int t = 0; t < 16000 * KINDS; t++) {
-        static const enum sl_grid_id ids[] = {SL_GRID_IQ2_XXS, SL_GRID_IQ3_XXS, SL_GRID_IQ2_XS, SL_GRID_IQ3_S, SL_GRID_IQ2_S};
+        static const enum sl_grid_id ids[] = {SL_GRID_IQ2_XXS, SL_GRID_IQ3_XXS, SL_GRID_IQ2_XS, SL_GRID_IQ3_S, SL_GRID_IQ2_S, SL_GRID_IQ1};
 
-        s.grid = sl_grid_for_writing(ids[t % 5]);
+        s.grid = sl_grid_for_writing(ids[t % 7 % 6]);
         s.values = s.grid->bits == 2 ? 8 : 4;
+        s.shift = t % 7 % 6 < 5 ? 0 : queue_shift(SL_TYPE_IQ1_S, (int)below(&s, 2) << 10);
         fill(&s, t % KINDS);
+        for (int i = 0; i < 8 && s.shift != 0; i++)
+            s.x[i] = below(&s, 2) ? s.x[i] * 0.5f : s.x[i] * -0.5f;
         for (int turn = 0; turn < 3 && set_code(&s); turn++) {
             int32_t entry = s.grid->map[s.code];
             const uint16_t *list = sl_grid_list(s.grid, entry);
