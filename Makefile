@@ -128,7 +128,7 @@ deps:
 demo:
 	@tests/tools/deps.sh build
 	@$(MAKE) --no-print-directory $(JOBS) all $(B)/tools/make_checkpoint
-	@SLUICE_BUILD=$(abspath $(B)) tests/tools/demo.sh
+	@SLUICE_BUILD=$(B) tests/tools/demo.sh
 
 MANUALS := $(sort $(wildcard client/*.[158]))
 # A shell's completions, under the name that it looks for.

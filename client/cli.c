@@ -5,7 +5,6 @@
 #include "proto/size_text.h"
 
 #include <cjson/cJSON.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -8,7 +8,6 @@
 #include <popt.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 
 /* One verb. run gets argv[0] = the verb and returns 0 or a negative code;
  * what went wrong is in *e, and main prints it. */

@@ -4,7 +4,6 @@
 
 #include <cjson/cJSON.h>
 #include <ctype.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define LAST_MIN 24 /* what the last column keeps at least */
@@ -146,9 +145,7 @@ static void print_line(FILE *to, const struct columns *c, const int *widths, con
             c->column[i]->text(record, false, cell);
         else
             title(c->column[i], cell);
-        for (char *p = cell; *p; p++)
-            if (*p == '\n' || *p == '\t')
-                *p = ' ';
+        term_disarm(cell);
         print_cell(to, cell, widths[i], c->column[i]->right, last,
                    last && width && width > at ? width - at : -1,
                    colour && record && strcmp(c->column[i]->name, "state") == 0);
@@ -172,6 +169,7 @@ static int measure(const struct columns *c, const cJSON *array, int *widths)
             int n;
 
             c->column[i]->text(record, false, cell);
+            term_disarm(cell);
             n = term_columns(cell, strlen(cell));
             widths[i] = n > widths[i] ? n : widths[i];
         }

@@ -67,7 +67,7 @@ int side_is_checkpoint(const char *arg, struct sl_error *e)
 {
     char *path;
 
-    SL_TRY(model_arg_gguf(arg, &path, e));
+    SL_TRY(model_arg_either(arg, &path, e));
     free(path);
     return path == NULL;
 }
@@ -79,7 +79,7 @@ int side_open(struct side *s, const char *arg, enum sl_layout layout, struct sl_
     int rc;
 
     *s = (struct side){.arg = arg};
-    SL_TRY(model_arg_gguf(arg, &path, e));
+    SL_TRY(model_arg_either(arg, &path, e));
     if (path) {
         rc = gguf_set_open(path, &s->set, e);
         free(path);

@@ -38,7 +38,7 @@ struct side {
 int side_open(struct side *s, const char *arg, enum sl_layout layout, struct sl_error *e) SL_MUST_USE;
 void side_close(struct side *s);
 
-/* Returns whether arg is a checkpoint (no GGUF file). Errors: as model_arg_gguf. */
+/* Returns whether arg is a checkpoint (no GGUF file). Errors: as model_arg_either. */
 int side_is_checkpoint(const char *arg, struct sl_error *e) SL_MUST_USE;
 
 /* Returns the layout that a GGUF side has, by its tensors' names. */

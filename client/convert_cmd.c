@@ -2,8 +2,6 @@
 
 #include "client/interrupt.h"
 
-#include <string.h>
-
 struct args {
     struct cli_plan_args plan;
     struct convert_args run;

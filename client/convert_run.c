@@ -2,7 +2,6 @@
 
 #include "client/convert_store.h"
 #include "client/convert_threads.h"
-#include "client/interrupt.h"
 #include "proto/open_files.h"
 #include "worker/claim.h"
 #include "worker/former_set.h"
@@ -13,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 

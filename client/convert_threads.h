@@ -6,7 +6,6 @@
 #ifndef SLUICE_CLIENT_CONVERT_THREADS_H
 #define SLUICE_CLIENT_CONVERT_THREADS_H
 
-#include "daemon/queue.h"
 #include "worker/job_cache.h"
 
 struct convert_threads {

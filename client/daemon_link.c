@@ -5,7 +5,6 @@
 #include "proto/random_hex.h"
 #include "worker/dealer.h"
 
-#include <cjson/cJSON.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

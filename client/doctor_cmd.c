@@ -5,12 +5,12 @@
 #include "worker/gpu_health.h"
 #include "kernels/kernels.h"
 #include "worker/dealer.h"
+#include "worker/engine.h"
 #include "worker/io.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <stdarg.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
@@ -56,11 +56,12 @@ static void finding(struct doctor *d, enum grade g, const char *what, const char
 
 static void check_program(struct doctor *d)
 {
+    long all = sysconf(_SC_NPROCESSORS_ONLN), ours = (long)sl_usable_cores();
     struct utsname u;
 
     if (uname(&u) == 0)
-        finding(d, FINE, "version", "sluice " SLUICE_VERSION ", %s %s, %s, %ld processors", u.sysname,
-                u.release, u.machine, sysconf(_SC_NPROCESSORS_ONLN));
+        finding(d, FINE, "version", "sluice " SLUICE_VERSION ", %s %s, %s, %ld processor%s%s", u.sysname, u.release,
+                u.machine, ours, ours == 1 ? "" : "s", ours < all ? " (taskset or a cpuset keeps others away)" : "");
 }
 
 static void check_backends(struct doctor *d)

@@ -86,6 +86,10 @@ static void show_status(struct state *s, const cJSON *m)
 
     if (s->f->names && !s->f->json)
         record_name_users(jobs);
+    if (!s->f->json) {
+        record_disarm(jobs);
+        record_disarm(sl_get(m, "workers"));
+    }
     if (s->draw) {
         struct winsize ws = window();
 
@@ -131,6 +135,7 @@ static void show_event(struct state *s, cJSON *ev)
     erase(s);
     if (s->f->names)
         record_name_users(ev);
+    record_disarm(ev);
     to = s->draw ? stderr : s->f->plain;
     fprintf(to, "%s  ", time_short(when, sl_get_uint(ev, "time", 0), time_now_ms()));
     if (sl_get(ev, "job"))
@@ -228,13 +233,14 @@ static int one_event(struct state *s, struct sl_error *e)
 static void show_files(const struct state *s)
 {
     for (unsigned i = 0; i < s->f->ids->n; i++) {
-        const cJSON *files = sl_get(s->ended[i], "files");
+        cJSON *files = sl_get(s->ended[i], "files");
         const char *first = cJSON_GetStringValue(cJSON_GetArrayItem(files, 0));
         int more = cJSON_GetArraySize(files) - 1;
         char size[32];
 
         if (!first)
             continue;
+        record_disarm(files);
         fprintf(s->draw ? stderr : s->f->plain, "job %llu made %s",
                 (unsigned long long)s->f->ids->id[i], first);
         if (more > 0)

@@ -6,7 +6,6 @@
 #include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 struct imatrix_args {
@@ -124,9 +123,13 @@ static int print_entries(const struct sl_imatrix *im, struct sl_error *e)
         const struct sl_imatrix_entry *x = &im->entries[i];
         double v[3];
 
-        SL_TRY(spread(im, i, v, e));
-        printf("%10" PRIu64 "  %6" PRIu64 "  %8.0f  %10.4g  %10.4g  %10.4g  ", x->n, x->n_counts,
-               count_of(x), v[0], v[1], v[2]);
+        printf("%10" PRIu64 "  %6" PRIu64 "  %8.0f  ", x->n, x->n_counts, count_of(x));
+        if (x->bad) {
+            printf("%10s  %10s  %10s  ", "-", "-", "-");
+        } else {
+            SL_TRY(spread(im, i, v, e));
+            printf("%10.4g  %10.4g  %10.4g  ", v[0], v[1], v[2]);
+        }
         print_safe(x->name, strlen(x->name), 120);
         if (x->n_zero)
             printf("  (%" PRIu64 " without data)", x->n_zero);

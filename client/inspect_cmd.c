@@ -356,7 +356,7 @@ static int run_inspect(int argc, const char **argv, struct sl_error *e)
 
     if (rc != 0)
         return rc > 0 ? 0 : rc;
-    rc = model_arg_gguf(args.pos[0], &path, e);
+    rc = model_arg_either(args.pos[0], &path, e);
     if (rc == 0)
         rc = path ? inspect_gguf(path, &a, e) : inspect_checkpoint(args.pos[0], &a, e);
     if (rc == 0 && fflush(stdout) != 0)

@@ -19,8 +19,8 @@ static bool ends_with(const char *s, const char *end)
     return n > m && strcmp(s + n - m, end) == 0;
 }
 
-/* The one model among a folder's .gguf files; *path stays NULL without any. */
-static int in_folder(const char *dir, char **path, struct sl_error *e)
+/* The one model among a folder's .gguf files; *path stays NULL without any. *shards: there are some, too. */
+static int in_folder(const char *dir, char **path, bool *shards, struct sl_error *e)
 {
     DIR *d = opendir(dir);
     struct dirent *ent;
@@ -31,6 +31,7 @@ static int in_folder(const char *dir, char **path, struct sl_error *e)
     while (rc == 0 && (ent = readdir(d)) != NULL) {
         uint32_t n;
 
+        *shards |= ends_with(ent->d_name, ".safetensors");
         if (!ends_with(ent->d_name, ".gguf") || sl_gguf_split_count(ent->d_name, &n, NULL) < 0)
             continue;
         if (*path)
@@ -46,7 +47,7 @@ static int in_folder(const char *dir, char **path, struct sl_error *e)
     return rc;
 }
 
-int model_arg_gguf(const char *arg, char **path, struct sl_error *e)
+static int find_gguf(const char *arg, char **path, bool *shards, struct sl_error *e)
 {
     struct stat st;
 
@@ -54,11 +55,32 @@ int model_arg_gguf(const char *arg, char **path, struct sl_error *e)
     if (stat(arg, &st) != 0)
         return sl_fail(e, SL_ESOURCE, "%s: %s; expected a .gguf file, or the folder of a model", arg, strerror(errno));
     if (S_ISDIR(st.st_mode))
-        return in_folder(arg, path, e);
+        return in_folder(arg, path, shards, e);
     if (ends_with(arg, ".safetensors") || ends_with(arg, ".json"))
         return 0;
     *path = strdup(arg);
     return *path ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+}
+
+int model_arg_gguf(const char *arg, char **path, struct sl_error *e)
+{
+    bool shards = false;
+
+    return find_gguf(arg, path, &shards, e);
+}
+
+int model_arg_either(const char *arg, char **path, struct sl_error *e)
+{
+    bool shards = false;
+
+    SL_TRY(find_gguf(arg, path, &shards, e));
+    if (!*path || !shards)
+        return 0;
+    sl_fail(e, SL_EUSAGE, "%s: holds a checkpoint and %s; name that file, or the checkpoint's index or shard", arg,
+            strrchr(*path, '/') + 1);
+    free(*path);
+    *path = NULL;
+    return e->code;
 }
 
 int gguf_set_open(const char *path, struct gguf_set *s, struct sl_error *e)

@@ -12,6 +12,9 @@
  * several models. */
 int model_arg_gguf(const char *arg, char **path, struct sl_error *e) SL_MUST_USE;
 
+/* The same where a checkpoint will do: SL_EUSAGE, too, when a folder holds shards beside the GGUF model. */
+int model_arg_either(const char *arg, char **path, struct sl_error *e) SL_MUST_USE;
+
 /* A GGUF model: all files of its set. */
 struct gguf_set {
     struct sl_gguf **files;

@@ -61,7 +61,7 @@ void progress_begin(struct progress *p, enum progress_mode mode, const char *pha
     p->mode = mode;
     p->phase = phase;
     p->total = total;
-    p->start = p->win_done = done;
+    p->win_done = done;
     p->t0_ns = p->last_ns = p->win_ns = now_ns();
 }
 

@@ -14,7 +14,7 @@ enum progress_mode { PROGRESS_PLAIN = 0, PROGRESS_TTY, PROGRESS_JSON, PROGRESS_Q
 struct progress {
     enum progress_mode mode;
     const char *phase;       /* "convert", "check" */
-    uint64_t total, start;   /* bytes of work in all, and done before this run */
+    uint64_t total;          /* bytes of work in all */
     uint64_t t0_ns, last_ns; /* when the phase began, when something was shown */
     uint64_t win_ns, win_done, win_read, win_written; /* start of the rate window */
     double rate, read_rate, write_rate;               /* bytes per second */

@@ -3,9 +3,6 @@
 #include "client/service_args.h"
 
 #include <cjson/cJSON.h>
-#include <string.h>
-
-#define PAGE 500
 
 struct queue_args {
     struct service_args service;
@@ -37,7 +34,7 @@ static int page(struct daemon_link *l, const struct queue_args *a, enum sl_messa
     words_put(m.tree, "labels", &a->labels);
     if (*before)
         sl_put_uint(m.tree, "before", *before);
-    sl_put_uint(m.tree, "limit", left && left < PAGE ? (uint64_t)left : PAGE);
+    sl_put_uint(m.tree, "limit", left && (uint64_t)left < SL_JOBS_MAX ? (uint64_t)left : SL_JOBS_MAX);
     SL_TRY(daemon_link_ask(l, &m, SL_M_JOBS, &answer, e));
     jobs = sl_get(answer.tree, "jobs");
     *more = sl_get_bool(answer.tree, "more") && cJSON_GetArraySize(jobs) > 0;

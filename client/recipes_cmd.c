@@ -1,7 +1,6 @@
 #include "client/cli.h"
 
 #include <cjson/cJSON.h>
-#include <string.h>
 
 static int add_json(cJSON *list, const char *name, struct sl_error *e)
 {

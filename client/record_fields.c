@@ -1,6 +1,7 @@
 #include "client/record_fields.h"
 
 #include "client/cli.h"
+#include "client/term.h"
 #include "client/time_text.h"
 #include "proto/wire.h"
 
@@ -457,4 +458,14 @@ void record_name_users(struct cJSON *record)
     struct names names = {.n = 0};
 
     name_all(&names, record);
+}
+
+void record_disarm(struct cJSON *record)
+{
+    cJSON *x;
+
+    if (cJSON_IsString(record))
+        term_disarm(record->valuestring);
+    cJSON_ArrayForEach(x, record)
+        record_disarm(x);
 }

@@ -89,6 +89,7 @@ static int show_one(const struct service *s, const struct show_args *a, uint64_t
     } else {
         if (service_is_local(s))
             record_name_users(sl_get(answer.tree, "job"));
+        record_disarm(answer.tree);
         print_job(answer.tree, a->tasks);
     }
     sl_msg_free(&answer);
@@ -150,6 +151,7 @@ static void print_events(const struct log_args *a, cJSON *events, bool names)
     }
     if (names)
         record_name_users(events);
+    record_disarm(events);
     cJSON_ArrayForEach(ev, events) {
         char when[32];
         const char *worker = sl_get_str(ev, "worker");

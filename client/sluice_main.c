@@ -64,6 +64,17 @@ static void end_without_reader(void)
     raise(SIGPIPE);
 }
 
+/* After the usage or the version, which are no verb's. */
+static int written(void)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return 0;
+    if (term_reader_gone(STDOUT_FILENO))
+        end_without_reader();
+    fputs("sluice: standard output cannot be written\n", stderr);
+    return -SL_EFAIL;
+}
+
 static int run_verb(const struct cli_verb *verb, int argc, const char **argv)
 {
     struct sl_error e = {0};
@@ -97,11 +108,11 @@ int main(int argc, char **argv)
     }
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
         print_usage(stdout);
-        return 0;
+        return written();
     }
     if (strcmp(name, "--version") == 0 || strcmp(name, "version") == 0) {
         puts("sluice " SLUICE_VERSION);
-        return 0;
+        return written();
     }
     verb = find(name);
     if (verb)

@@ -5,10 +5,7 @@
 #include "proto/random_hex.h"
 
 #include <cjson/cJSON.h>
-#include <stdlib.h>
 #include <string.h>
-
-#define SWEEP_MAX 64
 
 struct submit_args {
     struct cli_plan_args plan;
@@ -57,7 +54,7 @@ static int add_specs(const struct submit_args *a, const char *source, bool remot
     if (!p)
         return sl_fail(e, SL_EUSAGE,
                        "no recipe given: use --recipe NAME ('sluice recipes' lists them)");
-    for (int n = 0;; n++, p++) {
+    for (uint32_t n = 0;; n++, p++) {
         size_t len = strcspn(p, ",");
         char name[4096];
         struct cli_plan_args one = a->plan;
@@ -66,9 +63,9 @@ static int add_specs(const struct submit_args *a, const char *source, bool remot
         char in_size[32], out_size[32];
         cJSON *spec;
 
-        if (n == SWEEP_MAX || len >= sizeof name || len == 0)
-            return sl_fail(e, SL_EUSAGE, "--recipe: expected 1 to %d recipes with commas between them",
-                           SWEEP_MAX);
+        if (n == SL_SWEEP_MAX || len >= sizeof name || len == 0)
+            return sl_fail(e, SL_EUSAGE, "--recipe: expected 1 to %u recipes with commas between them",
+                           SL_SWEEP_MAX);
         memcpy(name, p, len);
         name[len] = 0;
         one.recipe = name;

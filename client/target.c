@@ -27,7 +27,6 @@ struct problem {
     struct sl_choice *choices;
     uint32_t *start;
     uint32_t n, width;
-    bool with_stock;
 };
 
 static int by_key(const void *a, const void *b)
@@ -80,7 +79,6 @@ static int choice_type(const struct target *t, uint32_t i, uint32_t k)
 
 static void problem_choices(const struct target *t, struct problem *p, bool with_stock)
 {
-    p->with_stock = with_stock;
     for (uint32_t g = 0; g < p->n; g++) {
         struct sl_choice *c = p->choices + (size_t)g * p->width;
 

@@ -2,7 +2,6 @@
 #ifndef SLUICE_CLIENT_TIME_TEXT_H
 #define SLUICE_CLIENT_TIME_TEXT_H
 
-#include <stddef.h>
 #include <stdint.h>
 
 /* Effect: "2026-11-21T09:30:00.125Z" (RFC 3339, UTC) from milliseconds since 1970. Returns buf. */

@@ -4,7 +4,6 @@
 #include "client/progress.h"
 #include "proto/config_value.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define DAY_MS 86400000u

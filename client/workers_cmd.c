@@ -4,7 +4,6 @@
 #include "client/service_args.h"
 
 #include <cjson/cJSON.h>
-#include <string.h>
 
 static int list_workers(struct daemon_link *l, struct sl_msg *answer, struct sl_error *e)
 {

@@ -276,7 +276,7 @@ static int answer(struct ask *a, const uint64_t *did, uint32_t n, struct sl_erro
 int coord_on_change(struct ask *a, struct sl_error *e)
 {
     const cJSON *list = sl_get(a->m->tree, "jobs"), *x;
-    uint64_t ids[1000], did[1000];
+    uint64_t ids[SL_ASK_MAX], did[SL_ASK_MAX];
     struct found s[1];
     uint32_t n = 0, n_did = 0;
 

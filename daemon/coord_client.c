@@ -108,8 +108,8 @@ static int exists(void *user, const struct sl_job_row *r)
 static int check_submit(struct ask *a, struct sl_error *e)
 {
     const cJSON *specs = sl_get(a->m->tree, "specs"), *x;
-    const char *label[32];
-    uint32_t n = strings(sl_get(a->m->tree, "labels"), label, 32);
+    const char *label[SL_LABELS_MAX];
+    uint32_t n = strings(sl_get(a->m->tree, "labels"), label, SL_LABELS_MAX);
 
     if (!specs->child)
         return sl_fail(&a->why, SL_EUSAGE, "submit: no specification");
@@ -129,11 +129,11 @@ static int check_submit(struct ask *a, struct sl_error *e)
     return 0;
 }
 
-static int insert_jobs(struct ask *a, uint64_t ids[64], uint32_t *n, struct sl_error *e)
+static int insert_jobs(struct ask *a, uint64_t ids[SL_SWEEP_MAX], uint32_t *n, struct sl_error *e)
 {
     const cJSON *t = a->m->tree, *specs = sl_get(t, "specs"), *x;
-    const char *labels[32];
-    uint64_t after[64];
+    const char *labels[SL_LABELS_MAX];
+    uint64_t after[SL_AFTER_MAX];
     struct sl_new_job j = {
         .user = a->s->user, .labels = labels, .after = after,
         .state = sl_get_bool(t, "hold") ? SL_JOB_HELD : SL_JOB_QUEUED,
@@ -142,7 +142,7 @@ static int insert_jobs(struct ask *a, uint64_t ids[64], uint32_t *n, struct sl_e
         .manual_stitch = sl_get_bool(t, "manual_stitch"), .verify = sl_get_bool(t, "verify"),
         .group = specs->child->next ? UINT64_MAX : 0};
 
-    j.n_labels = strings(sl_get(t, "labels"), labels, 32);
+    j.n_labels = strings(sl_get(t, "labels"), labels, SL_LABELS_MAX);
     j.attempts = j.attempts ? j.attempts : 1;
     cJSON_ArrayForEach(x, sl_get(t, "after"))
         after[j.n_after++] = (uint64_t)x->valuedouble;
@@ -171,7 +171,7 @@ static int on_submit(struct ask *a, struct sl_error *e)
 {
     const char *key = sl_get_str(a->m->tree, "key");
     char *specs = cJSON_PrintUnformatted(sl_get(a->m->tree, "specs"));
-    uint64_t ids[64], digest;
+    uint64_t ids[SL_SWEEP_MAX], digest;
     uint32_t n;
     struct sl_msg m;
     int seen;
@@ -211,30 +211,38 @@ struct listing {
     bool more;
 };
 
+/* From memory, which knows more, while the job has not ended. */
+static void put_job(struct sl_coord *c, cJSON *into, const struct sl_job_row *r, bool files)
+{
+    const struct job *j = coord_job(c, r->id);
+
+    if (j && !sl_job_ended(j->state)) {
+        coord_put_job(c, into, j, files);
+        return;
+    }
+    sl_put_uint(into, "leased", 0);
+    sl_put_uint(into, "done_bytes", r->done_bytes);
+    coord_put_row(into, r, files);
+}
+
 static int on_list_row(void *user, const struct sl_job_row *r)
 {
     struct listing *l = user;
-    const struct job *j = coord_job(l->c, r->id);
-    cJSON *o;
 
     if (l->n == l->limit) {
         l->more = true;
         return 1;
     }
-    o = sl_add_object(l->jobs);
     l->n++;
-    if (j && !sl_job_ended(j->state))
-        return coord_put_job(l->c, o, j, false);
-    sl_put_uint(o, "leased", 0);
-    sl_put_uint(o, "done_bytes", r->done_bytes);
-    return coord_put_row(o, r, false);
+    put_job(l->c, sl_add_object(l->jobs), r, false);
+    return 0;
 }
 
 static int on_list(struct ask *a, struct sl_error *e)
 {
     const uint32_t ended = 1u << SL_JOB_SUCCEEDED | 1u << SL_JOB_FAILED | 1u << SL_JOB_CANCELLED;
     const cJSON *t = a->m->tree;
-    const char *labels[32], *names[16];
+    const char *labels[SL_LABELS_MAX], *names[16];
     bool history = a->m->id == SL_M_HISTORY;
     struct sl_job_filter f = {.states = history ? ended : ~ended, .before = sl_get_uint(t, "before", 0),
                               .labels = labels, .newest_first = true};
@@ -243,8 +251,8 @@ static int on_list(struct ask *a, struct sl_error *e)
     struct sl_msg m;
     int rc;
 
-    l.limit = l.limit > 500 || l.limit == 0 ? 500 : l.limit;
-    f.n_labels = strings(sl_get(t, "labels"), labels, 32);
+    l.limit = l.limit > SL_JOBS_MAX || l.limit == 0 ? SL_JOBS_MAX : l.limit;
+    f.n_labels = strings(sl_get(t, "labels"), labels, SL_LABELS_MAX);
     if (n)
         f.states = 0;
     for (uint32_t i = 0; i < n; i++) {
@@ -274,7 +282,6 @@ struct showing {
     cJSON *tree, *into;
     bool found;
     enum sl_job_state state;
-    char user[65];
     char *map;
     uint32_t n;
 };
@@ -282,12 +289,10 @@ struct showing {
 static int on_show_row(void *user, const struct sl_job_row *r)
 {
     struct showing *s = user;
-    const struct job *j = coord_job(s->c, r->id);
 
     s->found = true;
     s->state = r->state;
     s->n = r->n_tasks;
-    snprintf(s->user, sizeof s->user, "%s", r->user);
     if (!s->into)
         return 0;
     if (s->tree) {
@@ -295,11 +300,8 @@ static int on_show_row(void *user, const struct sl_job_row *r)
         if (r->fingerprint[0])
             sl_put_str(s->tree, "fingerprint", r->fingerprint);
     }
-    if (j && !sl_job_ended(j->state))
-        return coord_put_job(s->c, s->into, j, true);
-    sl_put_uint(s->into, "leased", 0);
-    sl_put_uint(s->into, "done_bytes", r->done_bytes);
-    return coord_put_row(s->into, r, true);
+    put_job(s->c, s->into, r, true);
+    return 0;
 }
 
 static int on_show_task(void *user, const struct sl_task_row *r)
@@ -469,15 +471,24 @@ static int on_watch(struct ask *a, struct sl_error *e)
 
 static int on_logs(struct ask *a, struct sl_error *e)
 {
-    uint64_t limit = sl_get_uint(a->m->tree, "limit", 200);
+    uint64_t limit = sl_get_uint(a->m->tree, "limit", 200), job = sl_get_uint(a->m->tree, "job", 0);
+    const struct sl_job_filter only = sl_job_only(job);
+    struct showing s = {.c = a->c};
     struct sl_msg m;
     cJSON *events;
     int rc;
 
+    limit = limit ? limit : 1;
+    if (job)
+        SL_TRY(sl_queue_each_job(a->c->q, &only, on_show_row, &s, e));
+    if (job && !s.found) {
+        sl_fail(&a->why, SL_ENOJOB, "no job %llu", (unsigned long long)job);
+        return coord_refuse_ask(a, e);
+    }
     SL_TRY(sl_msg_new(SL_M_LOG, a->re, &m, e));
     events = sl_put_array(m.tree, "events");
-    rc = sl_queue_each_event(a->c->q, sl_get_uint(a->m->tree, "job", 0), sl_get_uint(a->m->tree, "since", 0),
-                             (uint32_t)(limit ? limit : 1), on_old_event, events, e);
+    rc = sl_queue_each_event(a->c->q, job, sl_get_uint(a->m->tree, "since", 0), (uint32_t)limit,
+                             on_old_event, events, e);
     if (rc < 0) {
         sl_msg_free(&m);
         return rc;
@@ -495,7 +506,7 @@ static int on_workers(struct ask *a, struct sl_error *e)
 
     SL_TRY(sl_msg_new(SL_M_WORKER_LIST, a->re, &m, e));
     list = sl_put_array(m.tree, "workers");
-    for (uint32_t i = 0; i < a->c->n_workers && i < 1000; i++)
+    for (uint32_t i = 0; i < a->c->n_workers && i < SL_WORKERS_MAX; i++)
         coord_put_worker(a->c, sl_add_object(list), a->c->workers[i]);
     return coord_send(a->c, a->s->peer, &m, e);
 }

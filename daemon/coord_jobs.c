@@ -298,11 +298,14 @@ static int on_job(void *user, const struct sl_job_row *r)
     return copy_row(l->j, r, l->e);
 }
 
+static uint8_t dep_of(enum sl_job_state s)
+{
+    return s == SL_JOB_SUCCEEDED ? DEP_MET : sl_job_ended(s) ? DEP_FAILED : DEP_PENDING;
+}
+
 static int on_dep(void *user, const struct sl_job_row *r)
 {
-    *(uint8_t *)user = r->state == SL_JOB_SUCCEEDED ? DEP_MET
-                       : sl_job_ended(r->state)     ? DEP_FAILED
-                                                    : DEP_PENDING;
+    *(uint8_t *)user = dep_of(r->state);
     return 0;
 }
 
@@ -347,9 +350,7 @@ static void tell_dependents(struct sl_coord *c, const struct job *j)
     for (uint32_t i = 0; i < c->n_jobs; i++)
         for (uint32_t k = 0; k < c->jobs[i]->n_after; k++)
             if (c->jobs[i]->after[k] == j->id)
-                c->jobs[i]->dep[k] = j->state == SL_JOB_SUCCEEDED ? DEP_MET
-                                     : sl_job_ended(j->state)     ? DEP_FAILED
-                                                                  : DEP_PENDING;
+                c->jobs[i]->dep[k] = dep_of(j->state);
 }
 
 int coord_set_state(struct sl_coord *c, struct job *j, enum sl_job_state s, int code,
@@ -378,14 +379,14 @@ int coord_revoke_all(struct sl_coord *c, struct job *j, const char *why, struct 
 {
     for (uint32_t i = 0; i < c->n_workers; i++) {
         struct worker *w = c->workers[i];
-        uint64_t tasks[1024];
+        uint64_t tasks[SL_HELD_MAX];
         uint32_t n = 0;
         struct sl_msg m;
 
         for (uint32_t k = w->n_held; k-- > 0;) {
             if (w->held[k].job != j)
                 continue;
-            if (n < 1024)
+            if (n < SL_HELD_MAX)
                 tasks[n++] = w->held[k].task;
             SL_TRY(coord_return(c, j, w->held[k].task, e));
         }

@@ -45,10 +45,10 @@ struct job {
     int code;
     uint64_t submitted_ms, started_ms, ended_ms;
     char fingerprint[33];
-    uint64_t after[64];
-    uint8_t dep[64];
+    uint64_t after[SL_AFTER_MAX];
+    uint8_t dep[SL_AFTER_MAX];
     uint32_t n_after;
-    char *labels[32];
+    char *labels[SL_LABELS_MAX];
     uint32_t n_labels;
     struct task *tasks;
     uint32_t n_tasks;
@@ -322,9 +322,9 @@ int coord_on_change(struct ask *a, struct sl_error *e) SL_MUST_USE;
 /* Whether this session is told of the job's events. */
 bool coord_watches(const struct session *s, uint64_t job);
 /* Effect: fills the record `job` of PROTOCOL.md, from memory; from a row of the queue. files: with its
- * files. Errors: SL_EFAIL. */
-int coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool files);
-int coord_put_row(cJSON *into, const struct sl_job_row *r, bool files);
+ * files. */
+void coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool files);
+void coord_put_row(cJSON *into, const struct sl_job_row *r, bool files);
 /* Effect: fills the record `event`. */
 void coord_put_event(cJSON *into, const struct sl_event *ev);
 /* Effect: adds the worker's GPUs to those that metrics tell of. */

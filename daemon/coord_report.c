@@ -1,7 +1,6 @@
 /* Records for clients, and those who watch or wait. */
 #include "daemon/coord_priv.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static void put_strings(cJSON *into, const char *field, const char *const *s, uint32_t n)
@@ -18,7 +17,7 @@ static void put_time(cJSON *into, const char *field, uint64_t ms)
         sl_put_uint(into, field, ms);
 }
 
-int coord_put_row(cJSON *into, const struct sl_job_row *r, bool files)
+void coord_put_row(cJSON *into, const struct sl_job_row *r, bool files)
 {
     cJSON *spec = cJSON_Parse(r->spec);
 
@@ -50,10 +49,9 @@ int coord_put_row(cJSON *into, const struct sl_job_row *r, bool files)
         sl_put_text(into, "error", r->error);
     if (files && r->files[0])
         sl_put(into, "files", cJSON_Parse(r->files));
-    return 0;
 }
 
-int coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool files)
+void coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool files)
 {
     struct sl_job_row r = {
         .id = j->id, .group = j->group, .state = j->state, .priority = j->priority,
@@ -91,7 +89,6 @@ int coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool fil
     coord_reason(c, j, reason, sizeof reason);
     if (reason[0])
         sl_put_text(into, "reason", reason);
-    return 0;
 }
 
 void coord_put_event(cJSON *into, const struct sl_event *ev)
@@ -177,12 +174,12 @@ static int send_status(struct sl_coord *c, const struct session *s, struct sl_er
     SL_TRY(sl_msg_new(SL_M_STATUS, NULL, &m, e));
     jobs = sl_put_array(m.tree, "jobs");
     workers = sl_put_array(m.tree, "workers");
-    for (uint32_t i = 0; i < c->n_jobs && n < 500; i++)
+    for (uint32_t i = 0; i < c->n_jobs && n < SL_JOBS_MAX; i++)
         if (coord_watches(s, c->jobs[i]->id)) {
             coord_put_job(c, sl_add_object(jobs), c->jobs[i], false);
             n++;
         }
-    for (uint32_t i = 0; i < c->n_workers && i < 1000; i++)
+    for (uint32_t i = 0; i < c->n_workers && i < SL_WORKERS_MAX; i++)
         coord_put_worker(c, sl_add_object(workers), c->workers[i]);
     return coord_send(c, s->peer, &m, e);
 }

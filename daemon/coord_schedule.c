@@ -11,9 +11,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
-
-#define SWEEP_MAX 64u       /* jobs of one submit */
 
 static bool same_stream(const struct job *a, const struct job *b)
 {
@@ -207,10 +204,10 @@ static int lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t t
 static int lease_all(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task,
                      struct sl_error *e)
 {
-    struct job *twins[SWEEP_MAX];
+    struct job *twins[SL_SWEEP_MAX];
     uint32_t n = 0;
 
-    for (uint32_t i = 0; j->group && task < SL_TASKS_MAX && i < c->n_jobs && n < SWEEP_MAX; i++)
+    for (uint32_t i = 0; j->group && task < SL_TASKS_MAX && i < c->n_jobs && n < SL_SWEEP_MAX; i++)
         if (twin(c, w, j, c->jobs[i], task))
             twins[n++] = c->jobs[i];
     w->want--;

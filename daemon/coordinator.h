@@ -24,7 +24,7 @@ struct sl_coord_opts {
     uint32_t attempts;           /* of a task, when the job says none; 0: 5 */
     uint32_t quarantine_workers; /* 0: 3 */
     const char *version;         /* of the program */
-    const char *bytes_version;   /* SL_BYTES_VERSION */
+    const char *bytes_version;   /* SL_BYTES_VERSION; NULL: workers of any are taken */
     const char *daemon_id;       /* 32 hex digits, random */
     const char *state_dir;
     const char *const *roots;    /* for `about` */

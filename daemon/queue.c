@@ -12,7 +12,7 @@
 #define STATEMENTS 64
 #define REQUESTS_KEPT_S 2592000   /* a submit is not repeated after a month */
 #define EPOCH_BLOCK 4096u          /* epochs reserved at a time */
-#define EVENTS_KEPT 200000        /* of all jobs; older ones go when the queue is opened */
+#define EVENTS_KEPT 200000        /* of all jobs; older ones go */
 
 /* Version 0 is an empty file. Each step brings version i to i + 1. */
 static const char *const migrations[QUEUE_VERSION] = {
@@ -130,7 +130,7 @@ int db_query(struct sl_queue *q, sqlite3_stmt **st, struct sl_error *e, const ch
 
 int db_next(struct sl_queue *q, sqlite3_stmt *st, struct sl_error *e)
 {
-    int step = sqlite3_step(st);
+    int step = sqlite3_step(st), rc;
 
     if (step == SQLITE_ROW)
         return 1;
@@ -138,9 +138,9 @@ int db_next(struct sl_queue *q, sqlite3_stmt *st, struct sl_error *e)
         sqlite3_reset(st);
         return 0;
     }
-    db_fail(q, e, "cannot be read");
+    rc = db_fail(q, e, "cannot be read");
     sqlite3_reset(st);
-    return e ? e->code : SL_EFAIL;
+    return rc;
 }
 
 int db_change(struct sl_queue *q, struct sl_error *e, const char *sql, const char *kinds, ...)
@@ -262,13 +262,15 @@ static int migrate(struct sl_queue *q, struct sl_error *e)
         return sl_fail(e, SL_EEXISTS, "%s: written by a newer release (version %d, this one knows "
                                       "%d); use that release", q->path, version, QUEUE_VERSION);
     for (; version < QUEUE_VERSION; version++) {
+        int rc;
+
         SL_TRY(run_sql(q, "BEGIN IMMEDIATE", e));
         snprintf(sql, sizeof sql, "PRAGMA application_id=%d; PRAGMA user_version=%d;",
                  APPLICATION_ID, version + 1);
-        if (run_sql(q, migrations[version], e) < 0 || run_sql(q, sql, e) < 0 ||
-            run_sql(q, "COMMIT", e) < 0) {
+        if ((rc = run_sql(q, migrations[version], e)) < 0 || (rc = run_sql(q, sql, e)) < 0 ||
+            (rc = run_sql(q, "COMMIT", e)) < 0) {
             sqlite3_exec(q->db, "ROLLBACK", NULL, NULL, NULL);
-            return SL_EFAIL;
+            return rc;
         }
     }
     return 0;
@@ -296,6 +298,15 @@ static int check_whole(struct sl_queue *q, struct sl_error *e)
     return odd ? sl_fail(e, SL_EFAIL, "%s: a job is in no state that there is%s", q->path, DAMAGED) : 0;
 }
 
+int db_trim(struct sl_queue *q, struct sl_error *e)
+{
+    CHANGE(q, e, "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", "i",
+           (uint64_t)EVENTS_KEPT);
+    CHANGE(q, e, "DELETE FROM requests WHERE time < (unixepoch() - ?) * 1000", "i",
+           (uint64_t)REQUESTS_KEPT_S);
+    return 0;
+}
+
 static int set_up(struct sl_queue *q, struct sl_error *e)
 {
     if (sqlite3_exec(q->db, "PRAGMA locking_mode=EXCLUSIVE; BEGIN IMMEDIATE; COMMIT;", NULL, NULL,
@@ -308,10 +319,7 @@ static int set_up(struct sl_queue *q, struct sl_error *e)
     SL_TRY(run_sql(q, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF;", e));
     SL_TRY(migrate(q, e));
     SL_TRY(check_whole(q, e));
-    CHANGE(q, e, "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", "i",
-           (uint64_t)EVENTS_KEPT);
-    CHANGE(q, e, "DELETE FROM requests WHERE time < (unixepoch() - ?) * 1000", "i",
-           (uint64_t)REQUESTS_KEPT_S);
+    SL_TRY(db_trim(q, e));
     SL_TRY(start_epochs(q, e));
     return sl_queue_commit(q, e);
 }

@@ -73,9 +73,9 @@ struct sl_job_row {
     const char *fingerprint;   /* "" before the plan is known */
     uint32_t n_tasks, n_done, n_quarantined;
     uint64_t src_bytes, done_bytes, file_bytes;
-    uint64_t after[64];
+    uint64_t after[SL_AFTER_MAX];
     uint32_t n_after;
-    const char *labels[32];
+    const char *labels[SL_LABELS_MAX];
     uint32_t n_labels;
 };
 
@@ -104,8 +104,8 @@ struct sl_failure_row {
 struct sl_queue;
 
 /* Effect: opens or creates the queue at path and brings its tables up to date.
- * Errors: SL_EEXISTS when another process holds it or a newer release wrote it;
- * SL_EFAIL, SL_ENOSPACE when the file is no queue or the disk fails. */
+ * Errors: SL_EEXISTS when another process holds it, a newer release wrote it or it is
+ * another program's; SL_EFAIL, SL_ENOSPACE when it is damaged or the disk fails. */
 int sl_queue_open(const char *path, struct sl_queue **out, struct sl_error *e) SL_MUST_USE;
 /* What was not committed is dropped. */
 void sl_queue_close(struct sl_queue *q);
@@ -130,7 +130,7 @@ int sl_queue_submit(struct sl_queue *q, const struct sl_new_job *j, uint64_t now
 /* Requests seen: ids of the jobs that this key of this user made. Returns how
  * many (0: unknown key). Errors: SL_EUSAGE when digest differs: another request. */
 int sl_queue_seen(struct sl_queue *q, const char *user, const char *key, uint64_t digest,
-                  uint64_t ids[64], struct sl_error *e) SL_MUST_USE;
+                  uint64_t ids[SL_SWEEP_MAX], struct sl_error *e) SL_MUST_USE;
 int sl_queue_remember(struct sl_queue *q, const char *user, const char *key, uint64_t digest,
                       const uint64_t *ids, uint32_t n, uint64_t now_ms, struct sl_error *e)
     SL_MUST_USE;
@@ -238,7 +238,7 @@ struct sl_task_failure {
 int sl_queue_fail(struct sl_queue *q, uint64_t job, uint32_t task, uint64_t epoch,
                   const struct sl_task_failure *f, enum sl_task_state *state, uint32_t *attempts,
                   struct sl_error *e) SL_MUST_USE;
-/* Effect: done tasks whose bytes turned out to be lost are ready again. */
+/* Effect: done tasks whose bytes turned out to be lost are ready again. Returns 0. */
 int sl_queue_revoke(struct sl_queue *q, uint64_t job, const uint32_t *tasks, uint32_t n,
                     struct sl_error *e) SL_MUST_USE;
 

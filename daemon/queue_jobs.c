@@ -5,6 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What the statements name by number. */
+_Static_assert(SL_TASKS_MAX == 65536 && SL_TASK_VERIFY == 65539 && SL_TASK_DISCARD == 65540 &&
+               SL_TASK_READY == 0 && SL_TASK_LEASED == 1 && SL_TASK_DONE == 2 && SL_TASK_QUARANTINED == 3 &&
+               SL_JOB_RUNNING == 2 && SL_JOB_SUCCEEDED == 5 && SL_JOB_FAILED == 6 && SL_JOB_CANCELLED == 7 &&
+               SL_JOB_STATES == 9 && SL_AFTER_MAX == 64 && SL_LABELS_MAX == 32, "change the statements too");
+
 const char *sl_job_state_name(enum sl_job_state s)
 {
     static const char *const names[SL_JOB_STATES] = {
@@ -49,7 +55,7 @@ int sl_queue_submit(struct sl_queue *q, const struct sl_new_job *j, uint64_t now
 }
 
 int sl_queue_seen(struct sl_queue *q, const char *user, const char *key, uint64_t digest,
-                  uint64_t ids[64], struct sl_error *e)
+                  uint64_t ids[SL_SWEEP_MAX], struct sl_error *e)
 {
     struct sqlite3_stmt *st;
     char *end;
@@ -61,7 +67,7 @@ int sl_queue_seen(struct sl_queue *q, const char *user, const char *key, uint64_
     if (rc == 1 && db_number(st, 0) != digest)
         rc = sl_fail(e, SL_EUSAGE, "submit: the key '%s' was used for another request", key);
     if (rc == 1)
-        for (const char *s = db_text(st, 1); *s && n < 64; s = end) {
+        for (const char *s = db_text(st, 1); *s && n < (int)SL_SWEEP_MAX; s = end) {
             ids[n++] = strtoull(s, &end, 10);
             end += *end == ',';
         }
@@ -72,9 +78,9 @@ int sl_queue_seen(struct sl_queue *q, const char *user, const char *key, uint64_
 int sl_queue_remember(struct sl_queue *q, const char *user, const char *key, uint64_t digest,
                       const uint64_t *ids, uint32_t n, uint64_t now_ms, struct sl_error *e)
 {
-    char list[64 * 21 + 1] = "";
+    char list[SL_SWEEP_MAX * 21 + 1] = "";
 
-    for (uint32_t i = 0; i < n && i < 64; i++)
+    for (uint32_t i = 0; i < n && i < SL_SWEEP_MAX; i++)
         snprintf(list + strlen(list), sizeof list - strlen(list), "%llu,",
                  (unsigned long long)ids[i]);
     CHANGE(q, e, "INSERT INTO requests VALUES(?, ?, ?, ?, ?)", "ssisi", user, key, digest, list,
@@ -133,7 +139,7 @@ static int one_job(struct sl_queue *q, struct sqlite3_stmt *st, const struct sl_
                    int (*fn)(void *user, const struct sl_job_row *row), void *user, uint32_t *n,
                    struct sl_error *e)
 {
-    char *labels[32] = {0};
+    char *labels[SL_LABELS_MAX] = {0};
     struct sl_job_row r = {
         .id = db_number(st, 0), .group = db_number(st, 1),
         .state = (enum sl_job_state)db_number(st, 2),
@@ -151,7 +157,7 @@ static int one_job(struct sl_queue *q, struct sqlite3_stmt *st, const struct sl_
         rc = fn(user, &r);
         (*n)++;
     }
-    for (unsigned i = 0; i < 32; i++)
+    for (unsigned i = 0; i < SL_LABELS_MAX; i++)
         free(labels[i]);
     return rc;
 }

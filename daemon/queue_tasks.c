@@ -89,12 +89,14 @@ int sl_queue_revoke(struct sl_queue *q, uint64_t job, const uint32_t *tasks, uin
 
 /* ---- history */
 
+#define TRIM_EVENTS 1024 /* a daemon runs for months: not only when it starts */
+
 int sl_queue_add_event(struct sl_queue *q, struct sl_event *ev, struct sl_error *e)
 {
     CHANGE(q, e, "INSERT INTO events(time, job, task, worker, kind, text) VALUES(?, ?, ?, ?, ?, ?)",
            "iiisss", ev->time_ms, ev->job, (uint64_t)ev->task, ev->worker, ev->kind, ev->text);
     ev->id = db_last_id(q);
-    return 0;
+    return ev->id % TRIM_EVENTS ? 0 : db_trim(q, e);
 }
 
 int sl_queue_each_event(struct sl_queue *q, uint64_t job, uint64_t since, uint32_t limit,

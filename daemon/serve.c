@@ -81,8 +81,7 @@ static void on_event(void *user, const struct sl_event *ev)
     struct serve *s = user;
 
     sl_event_count(&s->figures.events, ev);
-    if (s->o->log)
-        sl_event_log(s->o->log, ev);
+    sl_event_log(s->o->log, ev);
     if (s->o->embed && s->o->embed->event)
         s->o->embed->event(s->o->embed->user, ev);
 }
@@ -382,7 +381,7 @@ int sl_serve(const struct sl_serve_opts *o, struct sl_error *e)
         publish(&s, false);
         if (sl_coord_settle(s.coord, now(), &later) == 0)
             sl_coord_say_bye(s.coord, "the daemon stops");
-        if (send_all(&s, &later) < 0 && o->log)
+        if (send_all(&s, &later) < 0)
             sl_log_say(o->log, SL_LOG_WARNING, "stopping", "%s", later.text);
     }
     close_all(&s);

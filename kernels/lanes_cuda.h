@@ -7,10 +7,7 @@
 
 #include "kernels/half.h"
 
-#include <limits.h>
 #include <math.h>
-#include <stdbool.h>
-#include <stddef.h>
 
 #define LANES 1
 #define CHAINS 1
@@ -63,43 +60,14 @@ extern __shared__ float sl_pool[];
 #define RN_FLOAT(a) ((float)(a))
 #endif
 
-typedef float vf;
-typedef int32_t vi;
-typedef bool vm;
+#include "kernels/lanes_one.h"
 
-V_FN vf v_set(float a) { return a; }
-V_FN vf v_load(const float *p) { return *p; }
 V_FN vf v_add(vf a, vf b) { return RN_ADD(a, b); }
 V_FN vf v_sub(vf a, vf b) { return RN_SUB(a, b); }
 V_FN vf v_mul(vf a, vf b) { return RN_MUL(a, b); }
 V_FN vf v_div(vf a, vf b) { return RN_DIV(a, b); }
 V_FN vf v_sqrt(vf a) { return RN_SQRT(a); }
-V_FN vf v_abs(vf a) { return sl_float(sl_bits(a) & 0x7fffffff); }
-V_FN vf v_neg(vf a) { return sl_float(sl_bits(a) ^ 0x80000000); }
-V_FN vm v_lt(vf a, vf b) { return a < b; }
-V_FN vm v_ne(vf a, vf b) { return a != b; }
-V_FN vm v_and(vm a, vm b) { return a && b; }
-V_FN vm v_or(vm a, vm b) { return a || b; }
-V_FN vm v_not(vm a) { return !a; }
-V_FN vm v_none(void) { return false; }
-V_FN bool v_any(vm a) { return a; }
-V_FN vf v_sel(vm m, vf a, vf b) { return m ? a : b; }
-V_FN vi v_seli(vm m, vi a, vi b) { return m ? a : b; }
-
-V_FN vi v_seti(int32_t a) { return a; }
-V_FN vi v_iadd(vi a, vi b) { return (vi)((uint32_t)a + (uint32_t)b); }
-V_FN vi v_isub(vi a, vi b) { return (vi)((uint32_t)a - (uint32_t)b); }
-V_FN vi v_iand(vi a, vi b) { return a & b; }
-V_FN vi v_ior(vi a, vi b) { return a | b; }
-V_FN vi v_imin(vi a, vi b) { return a < b ? a : b; }
-V_FN vi v_imax(vi a, vi b) { return a > b ? a : b; }
-V_FN vi v_shl(vi a, int n) { return (vi)((uint32_t)a << n); }
-V_FN vi v_shr(vi a, int n) { return (vi)((uint32_t)a >> n); }
-V_FN vm v_ine(vi a, vi b) { return a != b; }
-V_FN vi v_trunc(vf a) { return a > -2147483648.f && a < 2147483648.f ? (vi)a : INT_MIN; }
 V_FN vf v_tofloat(vi a) { return RN_FLOAT(a); }
-V_FN vf v_frombits(vi a) { return sl_float((uint32_t)a); }
-V_FN vi v_bits(vf a) { return (vi)sl_bits(a); }
 
 /* (a & mask) | b, as one instruction, which ptxas does not see by itself. */
 V_FN uint32_t v_masked_or(uint32_t a, uint32_t mask, uint32_t b)
@@ -195,11 +163,6 @@ V_FN vi v_magic_number(vf a)
 }
 #define V_MAGIC_NUMBER v_magic_number
 
-V_FN vi v_f16(vf a) { return sl_f16_from_f32(a); }
-V_FN vf v_f16val(vi a) { return sl_f32_from_f16((uint16_t)a); }
-V_FN vf v_lookup16(const float *table, vi i) { return table[i & 15]; }
-typedef uint8_t v_entry;
-V_FN vi v_lookup32(const v_entry *table, vi i) { return table[i & 31]; }
 /* A NaN becomes the high end. */
 V_FN vf v_clamp(vf a, float low, float high) { return fmaxf(fminf(a, high), low); }
 V_FN vi v_halves(vf a) /* 1.5 * 2^22 + 128: an ulp is 1/2 */
@@ -213,31 +176,12 @@ V_FN vi v_halves(vf a) /* 1.5 * 2^22 + 128: an ulp is 1/2 */
 #endif
 }
 
-V_FN void v_store(float *p, vf a) { *p = a; }
-V_FN vi v_loadi(const int32_t *p) { return *p; }
-V_FN void v_storei(int32_t *p, vi a) { *p = a; }
-V_FN vi v_load_u16(const uint16_t *p) { return *p; }
-V_FN vi v_index(void) { return 0; }
-V_FN vf v_spread(const float *p, int shift) { (void)shift; return p[0]; }
-V_FN vf v_lookup4(const float *table, vi i) { return table[i & 3]; }
-V_FN vf v_lookup8(const float *table, vi i) { return table[i & 7]; }
 /* 2 * level + 1 of place i of a code with two or three bits for each. */
 V_FN vf v_odd(int bits, vi code, int i)
 {
     uint32_t c = (uint32_t)code, at = i ? c >> (bits * i - 1) : c << 1;
 
     return RN_SUB(sl_float(v_masked_or(at, bits == 2 ? 6 : 14, 0x4b000000)), 8388607.f);
-}
-
-V_FN int v_first_least(vf a, vi place) { (void)a; return place; }
-
-V_FN float v_hmax(vf a) { return a; }
-V_FN void v_store_i8(int8_t *p, vi a) { *p = (int8_t)a; }
-V_FN void v_gather(vf *dst, const float *src, size_t stride, int lanes, int n)
-{
-    (void)stride, (void)lanes;
-    for (int i = 0; i < n; i++)
-        dst[i] = src[i];
 }
 
 #endif

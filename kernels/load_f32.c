@@ -103,7 +103,7 @@ int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out
     const struct sl_backend_ops *ops = sl_backend_ops(SL_BACKEND_AUTO);
     const struct sl_dtype_info *t = sl_dtype_info(s->dtype);
     const uint8_t *data = s->data;
-    struct place p;
+    struct place p = {0};
 
     if (!t || !t->weight || (s->scale && (!s->cols || !s->block_rows || !s->block_cols)))
         return SL_EUNSUPPORTED;
@@ -173,7 +173,7 @@ static int q8_0_of_source(enum sl_backend b, const struct sl_source *s, uint64_t
     bool scaled = s->scale || s->dtype == SL_DTYPE_F8_E4M3;
     uint64_t blocks = n / 32, bad;
     float scale[PIECE], x[32 * REST];
-    struct place p;
+    struct place p = {0};
 
     if (s->scale && n)
         p = place_of(s, s->first + skip);

@@ -35,20 +35,25 @@ V_FN void rank_values(const vf *x, int n, vi *rank)
         }
 }
 
-/* Takes a candidate where its score is higher. */
-V_FN void iq1_try(struct iq1_best *b, vf sum_qx, vf sum_q2, int i1, int i2, int kind)
+/* Takes a candidate where it is better. */
+V_FN void iq1_take(struct iq1_best *b, vm better, vf sum_qx, vf sum_q2, int i1, int i2, int kind)
 {
-    vm better = v_and(v_lt(v_set(0.f), sum_q2), v_lt(v_mul(b->score, sum_q2), sqr(sum_qx)));
-    vf scale;
+    vf scale = v_div(sum_qx, sum_q2);
 
-    if (!v_any(better))
-        return;
-    scale = v_div(sum_qx, sum_q2);
     b->scale = v_sel(better, scale, b->scale);
     b->score = v_sel(better, v_mul(scale, sum_qx), b->score);
     b->i1 = v_seli(better, v_seti(i1), b->i1);
     b->i2 = v_seli(better, v_seti(i2), b->i2);
     b->kind = v_seli(better, v_seti(kind), b->kind);
+}
+
+/* The same where its score is higher. */
+V_FN void iq1_try(struct iq1_best *b, vf sum_qx, vf sum_q2, int i1, int i2, int kind)
+{
+    vm better = v_and(v_lt(v_set(0.f), sum_q2), v_lt(v_mul(b->score, sum_q2), sqr(sum_qx)));
+
+    if (v_any(better))
+        iq1_take(b, better, sum_qx, sum_q2, i1, i2, kind);
 }
 
 V_FN struct iq1_best iq1_start(void)
@@ -202,7 +207,7 @@ V_FN vf iq1s_least(const struct iq1s_prefix *f)
  * one of those below might have kept it out. */
 V_FN void iq1s_try(struct iq1_best *b, vf least, vm *unsure, vf sum_qx, vf sum_q2, int i1, int i2, int kind)
 {
-    vf zero = v_set(0.f), square = sqr(sum_qx), scale;
+    vf zero = v_set(0.f), square = sqr(sum_qx);
     vm better = v_and(v_lt(zero, sum_q2), v_lt(v_mul(b->score, sum_q2), square)), first, clear;
 
     if (!v_any(better))
@@ -211,12 +216,7 @@ V_FN void iq1s_try(struct iq1_best *b, vf least, vm *unsure, vf sum_qx, vf sum_q
     clear = v_and(v_lt(v_mul(v_mul(least, v_set(1 + 0x1p-18f)), sum_q2), square),
                   v_and(v_lt(v_set(0x1p-80f), square), v_lt(square, v_set(0x1p80f))));
     *unsure = v_or(*unsure, v_and(first, v_not(clear)));
-    scale = v_div(sum_qx, sum_q2);
-    b->scale = v_sel(better, scale, b->scale);
-    b->score = v_sel(better, v_mul(scale, sum_qx), b->score);
-    b->i1 = v_seli(better, v_seti(i1), b->i1);
-    b->i2 = v_seli(better, v_seti(i2), b->i2);
-    b->kind = v_seli(better, v_seti(kind), b->kind);
+    iq1_take(b, better, sum_qx, sum_q2, i1, i2, kind);
 }
 
 /* All splits whose score is above least, in order. */

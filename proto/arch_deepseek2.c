@@ -77,7 +77,7 @@ static const struct sl_field fields[] = {
     {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
     {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
     {SL_N_HEAD_KV_SRC, "num_key_value_heads", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
+    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
     {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, false, 0, 1, 1e-6},
     {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, false, 1, 1 << 16, NAN},
     {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 16, NAN},
@@ -97,12 +97,12 @@ static const struct sl_field fields[] = {
 };
 
 /* The converter reads config.json through the configuration class that model_type names, and as
- * it stands where the library has none of this name, as for "kimi_k2". */
+ * it stands where the library has none of this name, as for "kimi_k2", or there is no name. */
 static bool has_class(const struct sl_params *p)
 {
     const char *type = sl_config_str(p->config, "model_type");
 
-    return !type || strcmp(type, "deepseek_v2") == 0 || strcmp(type, "deepseek_v3") == 0;
+    return type && (strcmp(type, "deepseek_v2") == 0 || strcmp(type, "deepseek_v3") == 0);
 }
 
 /* What the configuration classes take for an entry that is not there at all;

@@ -54,7 +54,7 @@ const struct sl_field sl_arch_plain_fields[] = {
     {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
     {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
     {SL_N_HEAD_KV, "num_key_value_heads", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
+    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
     {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, false, 0, 1, 1e-6},
     {SL_N_HEAD_DIM, "head_dim", SL_FIELD_INT, false, 1, 1 << 16, NAN},
     {SL_N_NONE, NULL, 0, false, 0, 0, 0},

@@ -2,7 +2,6 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 struct key_tmpl {
@@ -162,6 +161,6 @@ bool sl_arch_drops(const struct sl_params *p, const char *name)
 
 bool sl_arch_keeps_f32(const char *name, uint32_t n_dims)
 {
-    return n_dims <= 1 || !ends_with(name, ".weight") || ends_with(name, "_norm.weight") ||
+    return n_dims <= 1 || !ends_with(name, "weight") || ends_with(name, "_norm.weight") ||
            ends_with(name, "ffn_gate_inp.weight");
 }

@@ -67,6 +67,10 @@ struct sl_tensor_tmpl {
     enum sl_num heads;   /* of SL_PERMUTE, SL_K_B and SL_V_B */
 };
 
+/* Ids without a token are given names, so that vocab_size alone decides on memory: 0.1 GB here. Four
+ * times the largest vocabulary of a large language model. */
+#define SL_MAX_VOCAB (1 << 20)
+
 enum sl_field_kind { SL_FIELD_INT, SL_FIELD_FLOAT, SL_FIELD_BOOL };
 
 /* One entry of config.json. null counts as absent. */

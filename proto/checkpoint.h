@@ -8,7 +8,6 @@
 #include "proto/types.h"
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #define SL_SRC_MAX_DIMS 8

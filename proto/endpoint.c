@@ -1,7 +1,6 @@
 #include "proto/endpoint.h"
 
 #include <arpa/inet.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

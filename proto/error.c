@@ -2,7 +2,7 @@
 
 #include "proto/utf8.h"
 
-#include <stdarg.h>
+#include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,17 +21,23 @@ static void make_printable(char *text)
     }
 }
 
+int sl_vfail(struct sl_error *e, int code, const char *fmt, va_list ap)
+{
+    if (!e)
+        return code;
+    e->code = code;
+    vsnprintf(e->text, sizeof e->text, fmt, ap);
+    make_printable(e->text);
+    return code;
+}
+
 int sl_fail(struct sl_error *e, int code, const char *fmt, ...)
 {
     va_list ap;
 
-    if (!e)
-        return code;
-    e->code = code;
     va_start(ap, fmt);
-    vsnprintf(e->text, sizeof e->text, fmt, ap);
+    sl_vfail(e, code, fmt, ap);
     va_end(ap);
-    make_printable(e->text);
     return code;
 }
 
@@ -55,4 +61,9 @@ int sl_fail_context(struct sl_error *e, const char *fmt, ...)
     }
     make_printable(e->text);
     return e->code;
+}
+
+int sl_write_code(int err)
+{
+    return err == ENOSPC || err == EDQUOT ? SL_ENOSPACE : SL_EFAIL;
 }

@@ -8,6 +8,8 @@
 #ifndef SLUICE_PROTO_ERROR_H
 #define SLUICE_PROTO_ERROR_H
 
+#include <stdarg.h>
+
 #define SL_MUST_USE __attribute__((warn_unused_result))
 
 enum sl_code {
@@ -38,10 +40,18 @@ struct sl_error {
 int sl_fail(struct sl_error *e, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* The same, with the arguments in ap. */
+int sl_vfail(struct sl_error *e, int code, const char *fmt, va_list ap)
+    __attribute__((format(printf, 3, 0)));
+
 /* Effect: puts "context: " before the line already in *e. Returns e's code
  * (SL_EFAIL when e is NULL). */
 int sl_fail_context(struct sl_error *e, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* Returns the code of a failed write, sync or reservation: SL_ENOSPACE where err, its errno, says
+ * that the disk or a quota is full, else SL_EFAIL. */
+int sl_write_code(int err);
 
 /* Passes a failure on. */
 #define SL_TRY(call)                 \

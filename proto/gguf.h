@@ -29,6 +29,7 @@ struct sl_kv {
     void *data;             /* n x element size; NULL for strings */
     char **strs;            /* n strings, NUL-terminated; NULL for numbers */
     uint64_t *str_len;      /* their lengths (a string may hold NULs) */
+    bool borrowed;          /* the value is another list's (sl_kvs_borrow) */
 };
 
 /* An ordered list of key-values. Setting a key that exists removes it and
@@ -55,6 +56,9 @@ int sl_kvs_set_strs(struct sl_kvs *kvs, const char *key, const char *const *v, u
     SL_MUST_USE;
 /* A copy of another kv. */
 int sl_kvs_copy(struct sl_kvs *kvs, const struct sl_kv *from) SL_MUST_USE;
+/* The same, but the value stays its owner's, who must keep it as long as the list is there: a
+ * vocabulary takes megabytes. */
+int sl_kvs_borrow(struct sl_kvs *kvs, const struct sl_kv *from) SL_MUST_USE;
 /* Effect: removes the key, if it is there. */
 void sl_kvs_remove(struct sl_kvs *kvs, const char *key);
 /* Returns the kv or NULL. The typed getters return whether the key exists with
@@ -109,7 +113,7 @@ uint32_t sl_gguf_dims(const uint64_t ne[4]);
 
 /* Effect: the header of a GGUF v3 file as one block of bytes: magic, counts,
  * key-values, tensor infos (offsets as given), zero padding to 32. *buf is the
- * caller's (free). Errors: SL_EFAIL out of memory, or a general.alignment that
+ * caller's (free); buf NULL: only *len is wanted. Errors: SL_EFAIL out of memory, or a general.alignment that
  * is not 32. */
 int sl_gguf_header(const struct sl_kvs *kvs, const struct sl_gguf_tensor *tensors,
                    uint64_t n_tensors, uint8_t **buf, uint64_t *len) SL_MUST_USE;
@@ -119,8 +123,15 @@ int sl_gguf_header(const struct sl_kvs *kvs, const struct sl_gguf_tensor *tensor
  * Used to fill in checksums whose place was laid out in advance. Errors: SL_EFAIL when the key is absent. */
 int sl_gguf_value_offset(const struct sl_kvs *kvs, const char *key, uint64_t *off) SL_MUST_USE;
 
-/* The set of files that `path` begins: 1, or the n of "-00001-of-0000n.gguf".
- * Errors: SL_ESOURCE when path is a part, but not the first, of its set. */
+/* Whether a path ends as a part of a split set does, "-00002-of-00007.gguf", with something before
+ * that: *no, counted from 1, of *n, as the name has them. */
+bool sl_gguf_split_suffix(const char *path, uint32_t *no, uint32_t *n);
+
+/* Returns the length of a file's name without ".gguf" and such a number at its end. */
+size_t sl_gguf_stem(const char *name);
+
+/* Effect: *n = the files of the set that `path` begins: 1, or the n of "-00001-of-0000n.gguf".
+ * Errors: SL_ESOURCE when path is a part, but not the first, of its set, or its name cannot be. */
 int sl_gguf_split_count(const char *path, uint32_t *n, struct sl_error *e) SL_MUST_USE;
 /* Effect: the name of part i (0-based) of n into buf: "prefix.gguf" when n is 1,
  * else "prefix-0000i-of-0000n.gguf". SL_ESOURCE: it does not fit, n > 65535. */

@@ -1,4 +1,4 @@
-/* The ordered list of key-values. A list owns all it points to; each value is
+/* The ordered list of key-values. A list owns what it has not borrowed; each value is
  * one block (strings: pointers and text in one), so that a vocabulary of
  * 129,280 tokens costs three allocations. */
 #include "proto/gguf.h"
@@ -33,6 +33,8 @@ const char *sl_gguf_type_name(enum sl_gguf_type t)
 static void kv_free(struct sl_kv *kv)
 {
     free(kv->key);
+    if (kv->borrowed)
+        return;
     free(kv->data);
     free(kv->strs);
     free(kv->str_len);
@@ -190,6 +192,15 @@ int sl_kvs_copy(struct sl_kvs *kvs, const struct sl_kv *from)
         return set_strings(kvs, from->key, from->type, (const char *const *)from->strs,
                            from->str_len, from->n);
     return set_numbers(kvs, from->key, from->type, from->elem, from->data, from->n);
+}
+
+int sl_kvs_borrow(struct sl_kvs *kvs, const struct sl_kv *from)
+{
+    struct sl_kv kv = *from;
+
+    kv.key = strdup(from->key);
+    kv.borrowed = true;
+    return kv.key ? kvs_append(kvs, &kv) : SL_EFAIL;
 }
 
 static bool get_scalar(const struct sl_kvs *kvs, const char *key, enum sl_gguf_type type, void *v)

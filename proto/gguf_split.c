@@ -17,8 +17,7 @@ static bool digits5(const char *s, uint32_t *v)
     return true;
 }
 
-/* Returns whether path ends as a part of a split set does. */
-static bool split_suffix(const char *path, uint32_t *no, uint32_t *n)
+bool sl_gguf_split_suffix(const char *path, uint32_t *no, uint32_t *n)
 {
     size_t len = strlen(path);
     const char *s;
@@ -30,12 +29,25 @@ static bool split_suffix(const char *path, uint32_t *no, uint32_t *n)
            digits5(s + 10, n) && memcmp(s + 15, ".gguf", 5) == 0;
 }
 
+size_t sl_gguf_stem(const char *name)
+{
+    size_t n = strlen(name);
+    uint32_t ignored;
+
+    if (n > 5 && memcmp(name + n - 5, ".gguf", 5) == 0)
+        n -= 5;
+    if (n > 15 && name[n - 15] == '-' && digits5(name + n - 14, &ignored) && memcmp(name + n - 9, "-of-", 4) == 0 &&
+        digits5(name + n - 5, &ignored))
+        n -= 15;
+    return n;
+}
+
 int sl_gguf_split_count(const char *path, uint32_t *n, struct sl_error *e)
 {
     uint32_t no, count;
 
     *n = 1;
-    if (!split_suffix(path, &no, &count))
+    if (!sl_gguf_split_suffix(path, &no, &count))
         return 0;
     if (count == 0 || no == 0 || no > count)
         return sl_fail(e, SL_ESOURCE, "%s: the name says part %u of %u, which cannot be", path, no,
@@ -68,7 +80,7 @@ int sl_gguf_part_path(char *buf, size_t cap, const char *first, uint32_t i)
 {
     uint32_t no, n;
 
-    if (!split_suffix(first, &no, &n))
+    if (!sl_gguf_split_suffix(first, &no, &n))
         return i == 0 ? fits(snprintf(buf, cap, "%s", first), cap) : SL_ESOURCE;
     if (i >= n)
         return SL_ESOURCE;

@@ -103,13 +103,15 @@ int sl_gguf_header(const struct sl_kvs *kvs, const struct sl_gguf_tensor *tensor
         return SL_EFAIL;
     put_header(&s, kvs, tensors, n_tensors);
     bytes = (s.at + SL_GGUF_ALIGN - 1) / SL_GGUF_ALIGN * SL_GGUF_ALIGN;
+    *len = bytes;
+    if (!buf)
+        return 0;
     s.buf = calloc(1, bytes);
     if (!s.buf)
         return SL_EFAIL;
     s.at = 0;
     put_header(&s, kvs, tensors, n_tensors);
     *buf = s.buf;
-    *len = bytes;
     return 0;
 }
 

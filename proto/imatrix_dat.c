@@ -5,7 +5,6 @@
 #include "proto/cursor.h"
 #include "proto/source_file.h"
 
-#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

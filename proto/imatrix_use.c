@@ -167,7 +167,9 @@ void sl_imatrix_use_notes(const struct sl_imatrix_use *u, void (*say)(void *user
     if (u->synthetic)
         sl_line_add(&l, "--imatrix synthetic: %u of %u quantized tensors are weighted by the energy of their own "
             "columns; an imatrix of real inputs is better", u->n_with, u->n_with + u->n_without);
-    if (u->synthetic)
+    if (u->nothing_left)
+        sl_line_add(&l, "--include-weights or --exclude-weights leave nothing of the imatrix; quantized without one");
+    if (l.n)
         say(user, l.text);
     if (!u->im)
         return;

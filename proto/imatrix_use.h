@@ -12,6 +12,7 @@
 
 struct sl_imatrix_use {
     const struct sl_imatrix *im; /* NULL: none, or synthetic */
+    bool nothing_left;           /* one was given, but the words take all its entries out */
     bool synthetic;              /* weights are made from the source (worker/synthetic.h) */
     const struct sl_plan *plan;
     uint32_t *entry;             /* for each plan tensor; SL_NO_NAME: none */

@@ -1,10 +1,13 @@
 #include "proto/imatrix_parts.h"
+#include "proto/rename_new.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define SINK_BYTES (1u << 20)
@@ -17,8 +20,7 @@ static int flush(struct sl_imatrix_sink *s, struct sl_error *e)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return sl_fail(e, errno == ENOSPC ? SL_ENOSPACE : SL_EFAIL, "%s: write error: %s", s->path,
-                           strerror(errno));
+            return sl_fail(e, sl_write_code(errno), "%s: write error: %s", s->path, strerror(errno));
         at += (size_t)n;
     }
     s->n = 0;
@@ -100,6 +102,51 @@ static int exists(const char *path, struct sl_error *e)
     return sl_fail(e, SL_EEXISTS, "%s exists already", path);
 }
 
+/* Whether the file is at `part`, and no other run has it locked. Where a filesystem has no locks,
+ * nobody has. */
+static bool is_own(int fd, const char *part)
+{
+    struct stat own, there;
+
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return false;
+    return fstat(fd, &own) == 0 && lstat(part, &there) == 0 && own.st_dev == there.st_dev &&
+           own.st_ino == there.st_ino;
+}
+
+static int another_run(const char *part, struct sl_error *e)
+{
+    return sl_fail(e, SL_EEXISTS, "%s: another run is writing this file; wait for it, or choose another name",
+                   part);
+}
+
+/* A new file, locked, so that two runs at once do not write into each other's. What a killed run
+ * left goes; a link there is not written through. */
+static int open_part(const char *part, int *fd, struct sl_error *e)
+{
+    for (int again = 0; again < 2; again++) {
+        bool made, own;
+
+        *fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        made = *fd >= 0;
+        if (!made && errno != EEXIST)
+            break;
+        if (!made)
+            *fd = open(part, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        own = *fd < 0 || is_own(*fd, part);
+        if (made && own)
+            return 0;
+        if (own)
+            unlink(part);
+        if (*fd >= 0)
+            close(*fd);
+        if (!own)
+            return another_run(part, e);
+        errno = EEXIST;
+    }
+    return sl_fail(e, SL_EFAIL, "%s: cannot be made: %s", part, strerror(errno));
+}
+
 int sl_imatrix_write(const struct sl_imatrix *im, enum sl_imatrix_format format, const char *path,
                      struct sl_error *e)
 {
@@ -111,21 +158,20 @@ int sl_imatrix_write(const struct sl_imatrix *im, enum sl_imatrix_format format,
         return exists(path, e);
     if (asprintf(&part, "%s.partial", path) < 0)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    unlink(part); /* of a run that was killed; a link is not written through */
-    s.fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (s.fd < 0) {
-        rc = sl_fail(e, SL_EFAIL, "%s: cannot be made: %s", part, strerror(errno));
+    rc = open_part(part, &s.fd, e);
+    if (rc < 0) {
         free(part);
         return rc;
     }
     rc = put_all(im, format, &s, e);
-    if (close(s.fd) != 0 && rc == 0)
-        rc = sl_fail(e, SL_EFAIL, "%s: write error: %s", path, strerror(errno));
-    if (rc == 0 && renameat2(AT_FDCWD, part, AT_FDCWD, path, RENAME_NOREPLACE) != 0)
+    if (rc == 0 && !is_own(s.fd, part))
+        rc = another_run(part, e);
+    if (rc == 0 && sl_rename_new(part, path) != 0)
         rc = errno == EEXIST ? exists(path, e)
                              : sl_fail(e, SL_EFAIL, "%s: cannot be renamed: %s", path, strerror(errno));
-    if (rc < 0)
+    if (rc < 0 && is_own(s.fd, part))
         unlink(part);
+    close(s.fd); /* synced before; the lock goes with it */
     free(part);
     return rc;
 }

@@ -1,7 +1,6 @@
 #include "proto/job_spec.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #define GUESSED 1024u /* llama.cpp's mark of a file type that no key gave */
 
@@ -61,8 +60,8 @@ int sl_job_copy_file_type(struct sl_job_plan *j, struct sl_error *e)
     int rc;
 
     if (!j->ck->is_gguf)
-        return sl_fail(e, SL_EUSAGE, "recipe %s copies the tensors of a GGUF file; for a checkpoint use f32, f16 or "
-                       "bf16", sl_recipe_name(j->recipe));
+        return sl_fail(e, SL_EUSAGE, "recipe %s takes its file_type from a GGUF file, and this is a checkpoint: name "
+                       "another, or use f32, f16 or bf16 in place of copy", sl_recipe_name(j->recipe));
     if (sl_kvs_find(&j->extra_kvs, key))
         return 0;
     SL_TRY(guess(j->ck, &guessed, e));

@@ -5,10 +5,15 @@
 #include <cjson/cJSON.h>
 #include <ctype.h>
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#define NAME_BYTES 112u   /* a checkpoint's tensor beside its record: name, place in the table */
+#define TABLE_BYTES 131072u /* config.json, files, the smallest tables */
+#define STRING_BYTES 26u  /* a token or merge: pointer, length, text */
 
 static int out_of_memory(struct sl_error *e)
 {
@@ -256,6 +261,16 @@ static void override_hparams(struct sl_model *m, const struct sl_kvs *kvs)
     }
 }
 
+static int open_model(struct sl_job_plan *j, const char *source, const struct sl_job_options *o,
+                      const struct sl_model_opts *mo, struct sl_error *e)
+{
+    SL_TRY(o->config_only ? sl_checkpoint_open_config(source, &j->ck, e)
+                          : sl_checkpoint_open_within(source, j->roots, &j->ck, e));
+    SL_TRY(sl_model_open(j->ck, mo, &j->model, e));
+    override_hparams(j->model, &j->extra_kvs);
+    return o->source_name ? name_source(j, o->source_name, e) : 0;
+}
+
 int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_job_options *o,
                      struct sl_error *e)
 {
@@ -271,16 +286,12 @@ int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_
     SL_TRY(plan_options(j, o, &po, e));
     SL_TRY(take_imatrix(j, o, e));
     SL_TRY(sl_job_recipe_opts(j, o, &ro, e));
-    SL_TRY(o->config_only ? sl_checkpoint_open_config(source, &j->ck, e)
-                          : sl_checkpoint_open_within(source, j->roots, &j->ck, e));
-    SL_TRY(sl_model_open(j->ck, &mo, &j->model, e));
-    override_hparams(j->model, &j->extra_kvs);
+    if (!j->model)
+        SL_TRY(open_model(j, source, o, &mo, e));
     if (sl_recipe_is_copy(j->recipe))
         SL_TRY(sl_job_copy_file_type(j, e));
     if (o->n_prune && sl_kvs_set_arr(&j->extra_kvs, SL_KEY_PRUNED, SL_KV_U32, o->prune, o->n_prune) < 0)
         return out_of_memory(e);
-    if (o->source_name)
-        SL_TRY(name_source(j, o->source_name, e));
     if (o->prefix)
         j->prefix = strdup(o->prefix);
     else if (asprintf(&j->prefix, "%s-%s", j->model->base_name, sl_recipe_encoding(j->recipe)) < 0)
@@ -289,8 +300,12 @@ int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_
         return out_of_memory(e);
     po.prefix = j->prefix;
     SL_TRY(sl_plan_build(j->ck, j->model, j->recipe, &ro, &po, &j->plan, e));
-    return j->synthetic ? sl_imatrix_use_synthetic(&j->weights, j->plan, &ro.words, e)
-                        : sl_imatrix_use_make(&j->weights, j->imatrix, j->plan, e);
+    (void)malloc_trim(0); /* what reading the JSON took */
+    if (j->synthetic)
+        return sl_imatrix_use_synthetic(&j->weights, j->plan, &ro.words, e);
+    SL_TRY(sl_imatrix_use_make(&j->weights, j->imatrix, j->plan, e));
+    j->weights.nothing_left = o->imatrix && !j->imatrix;
+    return 0;
 }
 
 /* ---- specifications */
@@ -394,6 +409,26 @@ void sl_job_plan_close(struct sl_job_plan *j)
     free(j->prefix);
     sl_kvs_free(&j->extra_kvs);
     memset(j, 0, sizeof *j);
+}
+
+uint64_t sl_job_plan_model_bytes(const struct sl_job_plan *j)
+{
+    const struct sl_kvs *kvs = &j->model->kvs;
+    uint64_t bytes = TABLE_BYTES + j->ck->n_tensors * (sizeof *j->ck->tensors + NAME_BYTES) +
+                     j->model->n_src * sizeof *j->model->src +
+                     j->model->n_tensors * sizeof *j->model->tensors;
+
+    for (uint64_t i = 0; i < kvs->n; i++)
+        bytes += kvs->kv[i].n * (kvs->kv[i].elem == SL_KV_STR ? STRING_BYTES : sl_gguf_type_size(kvs->kv[i].elem));
+    return bytes;
+}
+
+uint64_t sl_job_plan_bytes(const struct sl_job_plan *j)
+{
+    const struct sl_plan *p = j->plan;
+
+    return p->n_tensors * (sizeof *p->tensors + sizeof *p->segments + 4 * sizeof(uint64_t)) +
+           p->n_items * sizeof *p->items + p->n_tasks * sizeof *p->tasks;
 }
 
 /* ---- the record of a plan */

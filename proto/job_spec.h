@@ -13,8 +13,8 @@ struct cJSON;
 
 /* Everything between a specification and its plan, opened and owned together. */
 struct sl_job_plan {
-    struct sl_checkpoint *ck;
-    struct sl_model *model;
+    struct sl_checkpoint *ck;           /* set before, with the model: another's of the same source and */
+    struct sl_model *model;             /* options; to be NULL again when sl_job_plan_close is called */
     struct sl_recipe *recipe;
     struct sl_plan *plan;
     bool round_bf16, sha256, force, sparse;     /* options that the plan itself does not keep */
@@ -61,6 +61,10 @@ int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_
 int sl_job_plan_open(struct sl_job_plan *j, const struct cJSON *spec, const char *source,
                      struct sl_error *e) SL_MUST_USE;
 void sl_job_plan_close(struct sl_job_plan *j);
+
+/* Return about how many bytes of memory checkpoint and model take, and the rest. */
+uint64_t sl_job_plan_model_bytes(const struct sl_job_plan *j);
+uint64_t sl_job_plan_bytes(const struct sl_job_plan *j);
 
 /* Effect: *out (the caller's, cJSON_Delete) = the plan as a prepare task's result
  * carries it (record `plan`). Errors: SL_EUNSUPPORTED when it has more than

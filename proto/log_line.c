@@ -200,7 +200,7 @@ void sl_log_write(const struct sl_log *log, enum sl_log_level level,
     ssize_t r;
     size_t n;
 
-    if (level > log->level)
+    if (!log || level > log->level)
         return;
     clock_gettime(CLOCK_REALTIME, &now);
     n = sl_log_format(log, level, f, &now, buf);

@@ -12,8 +12,6 @@
 #ifndef SLUICE_PROTO_LOG_LINE_H
 #define SLUICE_PROTO_LOG_LINE_H
 
-#include "proto/error.h"
-
 #include <stddef.h>
 #include <stdint.h>
 #include <time.h>
@@ -52,8 +50,8 @@ size_t sl_log_format(const struct sl_log *l, enum sl_log_level level,
                      const struct sl_log_fields *f, const struct timespec *now,
                      char buf[SL_LOG_LINE_MAX]);
 
-/* Effect: one line, if its level is to be written. A log that cannot be written
- * is no reason to stop. */
+/* Effect: one line, if its level is to be written; none where log is NULL. A log that cannot be
+ * written is no reason to stop. */
 void sl_log_write(const struct sl_log *l, enum sl_log_level level, const struct sl_log_fields *f);
 
 /* The same for an event of the program itself, with a formatted text. */

@@ -9,7 +9,6 @@
 #include "proto/source_file.h"
 #include "proto/tokenizer.h"
 
-#include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
@@ -317,16 +316,13 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
     hp->n_head = n[SL_N_HEAD].u;
     hp->n_head_kv = n[SL_N_HEAD_KV].u;
     hp->n_expert = n[SL_N_EXPERT].u;
-    hp->n_expert_used = n[SL_N_EXPERT_USED].u;
     hp->n_layer_dense = n[SL_N_DENSE].u;
     hp->n_embd = n[SL_N_EMBD].u;
     hp->n_vocab = n[SL_N_VOCAB].u;
-    hp->n_ctx_train = n[SL_N_CTX].u;
     hp->kv_lora = n[SL_N_KV_LORA].u;
     hp->rope_dim = latent ? n[SL_N_ROPE_DIM].u : n[SL_N_HEAD_DIM].u;
     hp->head_k = latent ? n[SL_N_NOPE].u + n[SL_N_ROPE_DIM].u : n[SL_N_HEAD_DIM].u;
     hp->head_v = latent ? n[SL_N_V_DIM].u : n[SL_N_HEAD_DIM].u;
-    hp->tied_output = !(p->when & SL_W_OUTPUT);
 }
 
 static int set_keys(struct sl_model *m, const struct sl_params *p, const struct sl_checkpoint *ck,

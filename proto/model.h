@@ -48,10 +48,9 @@ struct sl_model_src {
 /* What recipes and the memory estimate ask about a model. */
 struct sl_hparams {
     uint64_t n_layer, n_head, n_head_kv; /* n_head_kv as the GGUF says */
-    uint64_t n_expert, n_expert_used, n_layer_dense;
-    uint64_t n_embd, n_vocab, n_ctx_train;
+    uint64_t n_expert, n_layer_dense;
+    uint64_t n_embd, n_vocab;
     uint64_t kv_lora, rope_dim, head_k, head_v; /* per head, not the MLA-compressed sizes */
-    bool tied_output;   /* token_embd serves as output: typed by the output rule */
 };
 
 struct sl_model {
@@ -74,7 +73,6 @@ struct sl_model {
 
 struct sl_model_opts {
     enum sl_layout layout;
-    bool legacy_meta;     /* Feb 2025 keys with the legacy layout; reserved */
     const uint32_t *prune; /* GGUF sources: layers left out, ascending; the others are numbered anew */
     uint32_t n_prune;
     bool keep_order;      /* GGUF sources: tensors in file order, not in llama-quantize's */

@@ -163,10 +163,8 @@ static void set_hparams(struct sl_model *m)
     hp->n_head = number(m, "attention.head_count", 0);
     hp->n_head_kv = number(m, "attention.head_count_kv", hp->n_head);
     hp->n_expert = number(m, "expert_count", 0);
-    hp->n_expert_used = number(m, "expert_used_count", 0);
     hp->n_layer_dense = number(m, "leading_dense_block_count", 0);
     hp->n_embd = number(m, "embedding_length", 0);
-    hp->n_ctx_train = number(m, "context_length", 0);
     hp->kv_lora = number(m, "attention.kv_lora_rank", 0);
     hp->n_vocab = number(m, "vocab_size", tokens ? tokens->n : 0);
     hp->head_k = number(m, "attention.key_length", hp->n_head ? hp->n_embd / hp->n_head : 0);
@@ -174,10 +172,6 @@ static void set_hparams(struct sl_model *m)
     hp->head_k = number(m, "attention.key_length_mla", hp->head_k);
     hp->head_v = number(m, "attention.value_length_mla", hp->head_v);
     hp->rope_dim = number(m, "rope.dimension_count", hp->head_k);
-    hp->tied_output = true;
-    for (uint32_t i = 0; i < m->n_tensors; i++)
-        if (strcmp(m->tensors[i].name, "output.weight") == 0)
-            hp->tied_output = false;
 }
 
 /* "dir/Name-Q8_0-00001-of-00003.gguf" without the folder and what follows Name
@@ -186,15 +180,9 @@ static char *stem_of(const char *path)
 {
     const char *base = strrchr(path, '/');
     char *s = strdup(base ? base + 1 : path);
-    size_t n;
 
-    if (!s)
-        return NULL;
-    n = strlen(s);
-    if (n > 5 && strcmp(s + n - 5, ".gguf") == 0)
-        s[n -= 5] = '\0';
-    if (n > 15 && s[n - 15] == '-' && strncmp(s + n - 9, "-of-", 4) == 0)
-        s[n - 15] = '\0';
+    if (s)
+        s[sl_gguf_stem(s)] = '\0';
     return s;
 }
 

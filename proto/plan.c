@@ -133,6 +133,13 @@ static int name_segments(const struct sl_plan_opts *o, struct sl_plan *p, struct
     return 0;
 }
 
+static int borrow_kvs(struct sl_kvs *to, const struct sl_kvs *from)
+{
+    for (uint64_t i = 0; i < from->n; i++)
+        SL_TRY(sl_kvs_borrow(to, &from->kv[i]));
+    return 0;
+}
+
 static int copy_kvs(struct sl_kvs *to, const struct sl_kvs *from)
 {
     for (uint64_t i = 0; from && i < from->n; i++)
@@ -173,7 +180,7 @@ static int model_kvs(const struct sl_plan_input *in, struct sl_plan *p)
     struct sl_kvs *k = &p->segments[0].kvs;
     char source[256];
 
-    SL_TRY(copy_kvs(k, &in->m->kvs));
+    SL_TRY(borrow_kvs(k, &in->m->kvs));
     SL_TRY(sl_kvs_set_u32(k, "general.quantization_version", GGML_QUANT_VERSION));
     SL_TRY(sl_kvs_set_u32(k, "general.file_type", sl_recipe_file_type(in->r)));
     SL_TRY(copy_kvs(k, in->o->extra_kvs));
@@ -218,7 +225,9 @@ static int segment_kvs(struct sl_plan *p, uint32_t i)
     return rc;
 }
 
-static int segment_header(struct sl_plan *p, struct sl_plan_segment *s)
+/* buf NULL: only its length. */
+static int segment_header(const struct sl_plan *p, const struct sl_plan_segment *s, uint8_t **buf,
+                          uint64_t *bytes)
 {
     struct sl_gguf_tensor *list = calloc((size_t)s->n_tensors + 1, sizeof *list);
     int rc;
@@ -235,18 +244,25 @@ static int segment_header(struct sl_plan *p, struct sl_plan_segment *s)
         list[i].offset = t->offset;
         list[i].bytes = t->bytes;
     }
-    rc = sl_gguf_header(&s->kvs, list, s->n_tensors, &s->header, &s->header_bytes);
+    rc = sl_gguf_header(&s->kvs, list, s->n_tensors, buf, bytes);
     free(list);
     return rc;
 }
 
-static int write_headers(struct sl_plan *p)
+int sl_plan_header(const struct sl_plan *p, uint32_t segment, uint8_t **buf)
+{
+    uint64_t bytes;
+
+    return segment_header(p, &p->segments[segment], buf, &bytes);
+}
+
+static int place_headers(struct sl_plan *p)
 {
     for (uint32_t i = 0; i < p->n_segments; i++) {
         struct sl_plan_segment *s = &p->segments[i];
 
         SL_TRY(segment_kvs(p, i));
-        SL_TRY(segment_header(p, s));
+        SL_TRY(segment_header(p, s, NULL, &s->header_bytes));
         s->file_bytes = s->header_bytes + s->data_bytes;
         p->file_bytes += s->file_bytes;
         for (uint32_t k = 0; k < s->n_tensors; k++)
@@ -267,7 +283,7 @@ static int build(const struct sl_plan_input *in, const struct sl_recipe_opts *ro
     if (model_kvs(in, p) < 0 || sl_plan_options(in, p) < 0)
         return no_memory(e);
     SL_TRY(sl_plan_fingerprint(in, p, e));
-    return write_headers(p) < 0 ? no_memory(e) : 0;
+    return place_headers(p) < 0 ? no_memory(e) : 0;
 }
 
 int sl_plan_build(const struct sl_checkpoint *ck, const struct sl_model *m,
@@ -297,7 +313,6 @@ void sl_plan_close(struct sl_plan *p)
         return;
     for (uint32_t i = 0; i < p->n_segments; i++) {
         free(p->segments[i].name);
-        free(p->segments[i].header);
         sl_kvs_free(&p->segments[i].kvs);
     }
     free(p->segments);

@@ -30,9 +30,8 @@ struct sl_plan_task {
 struct sl_plan_segment {
     char *name;              /* base name of the final file */
     uint32_t first_tensor, n_tensors;
-    struct sl_kvs kvs;       /* this file's key-values, checksums zero */
-    uint8_t *header;         /* header_bytes bytes, checksum fields zero */
-    uint64_t header_bytes;
+    struct sl_kvs kvs;       /* this file's key-values, checksums zero; the model's are borrowed */
+    uint64_t header_bytes;   /* of what sl_plan_header makes */
     uint64_t data_bytes;     /* padded to 32 */
     uint64_t file_bytes;     /* header_bytes + data_bytes */
 };
@@ -83,7 +82,6 @@ struct sl_plan_opts {
     const char *prefix;       /* base name of the output without ".gguf" and split suffix */
     const struct sl_kvs *extra_kvs; /* --override-kv, in order; NULL: none */
     const char *model_name;   /* --model-name, for `options`; NULL: none */
-    bool reproducible_names;  /* reserved */
 };
 
 /* Raised when a release writes other bytes for the same plan. */
@@ -114,6 +112,10 @@ int sl_plan_build(const struct sl_checkpoint *ck, const struct sl_model *m,
                   const struct sl_plan_opts *o, struct sl_plan **out, struct sl_error *e)
     SL_MUST_USE;
 void sl_plan_close(struct sl_plan *p);
+
+/* Effect: *buf (the caller's, free) = the header of a segment, its header_bytes bytes, checksum
+ * fields zero. Errors: SL_EFAIL (memory). */
+int sl_plan_header(const struct sl_plan *p, uint32_t segment, uint8_t **buf) SL_MUST_USE;
 
 /* Writes the first option in which two plans' `options` differ to buf: "--layout
  * (then mla, now legacy)". Values that only hashes stand for are left out.

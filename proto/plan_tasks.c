@@ -3,7 +3,6 @@
 #include "proto/plan_build.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #define MB 1000000u
 #define DEFAULT_TASK (256ull * MB)

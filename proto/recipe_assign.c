@@ -3,7 +3,6 @@
 #include "proto/imatrix.h"
 #include "proto/text_line.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -243,8 +242,10 @@ static int missing_data(struct assign *a, const int *types, struct sl_error *e)
         return sl_fail(e, SL_EUSAGE, "--include-weights or --exclude-weights leave %u tensors without "
                        "importance weights whose types need them: %s", a->n_missing, list.text);
     if (!a->o->imatrix)
-        return sl_fail(e, SL_EUSAGE, "recipe %s needs an importance matrix; give one with --imatrix FILE: "
-                       "%u tensors have types that cannot do without: %s", a->r->name, a->n_missing, list.text);
+        return sl_fail(e, SL_EUSAGE, "recipe %s needs an importance matrix; %s: "
+                       "%u tensors have types that cannot do without: %s", a->r->name,
+                       a->o->words.n ? "--include-weights or --exclude-weights leave nothing of the one given"
+                                     : "give one with --imatrix FILE", a->n_missing, list.text);
     return sl_fail(e, SL_EUSAGE, "imatrix %s has no data for %u tensors whose types need an importance "
                    "matrix: %s%s", a->o->imatrix->path, a->n_missing, list.text,
                    sl_imatrix_is_legacy(a->o->imatrix) && a->m->layout == SL_LAYOUT_MLA

@@ -242,8 +242,10 @@ static int parse_line(struct parser *p, char *s)
     char *w[MAX_WORDS], *save = NULL;
     int n = 0, rc;
 
+    if (*s && s[strlen(s) - 1] == '\r')
+        s[strlen(s) - 1] = '\0';
     if (strlen(s) > MAX_LINE)
-        return bad(p, "line too long at", "...", "1024 characters at most");
+        return bad(p, "line too long at", "...", "1024 bytes at most");
     cut_comment(s);
     s += strspn(s, " \t\r");
     for (size_t len = strlen(s); len && strchr(" \t\r", s[len - 1]); len--)

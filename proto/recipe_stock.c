@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 
 #define MAX_FILE (64 << 10)
@@ -137,9 +136,8 @@ static int unknown_name(const char *name, struct sl_error *e)
             if (!near || distance(name, sl_recipe_stock_name(i)) <= 2)
                 n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "",
                                       sl_recipe_stock_name(i));
-    return sl_fail(e, SL_EUSAGE,
-                   "unknown recipe '%s'; expected a path to a .recipe file or one of: %s", name,
-                   list);
+    return sl_fail(e, SL_EUSAGE, "unknown recipe '%s'; expected a path to a .recipe file, or a name that 'sluice "
+                   "recipes' lists, such as: %s", name, list);
 }
 
 static int load_file(const char *path, const char *name, struct sl_recipe **out,

@@ -3,7 +3,6 @@
 #include "proto/tokenizer.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -268,20 +267,18 @@ static void rank_chars(struct parts *p)
     }
 }
 
-static int make_merges(struct parts *p, const char *label, const char **merges, char *to, uint64_t *n,
-                       struct sl_error *e)
+/* A token that is not left in two parts gets no merge, as with the converter: joining never makes
+ * it, and only a text that is that token alone is. */
+static void make_merges(struct parts *p, const char **merges, char *to, uint64_t *n)
 {
     rank_chars(p);
     for (uint32_t i = 0; i < p->t->n; i++) {
         uint32_t rank = p->t->order[i], left;
 
         begin(p, p->t->text[rank]);
-        if (p->n < 2)
-            continue;
         join(p, rank);
         if (p->n != 2)
-            return sl_fail(e, SL_ESOURCE, "%s: joining by ranks never makes the token of rank %" PRIu32
-                           " ('%.60s'), which is left in %" PRIu32 " parts", label, rank, p->text, p->n);
+            continue;
         left = p->start[1];
         merges[(*n)++] = to;
         memcpy(to, p->text, left);
@@ -289,7 +286,6 @@ static int make_merges(struct parts *p, const char *label, const char **merges, 
         memcpy(to + left + 1, p->text + left, p->start[2] - left + 1);
         to += p->start[2] + 2;
     }
-    return 0;
 }
 
 int sl_tiktoken_merges(const struct sl_tiktoken *t, const char *label, const char ***merges,
@@ -297,7 +293,7 @@ int sl_tiktoken_merges(const struct sl_tiktoken *t, const char *label, const cha
 {
     struct parts *p = malloc(sizeof *p);
     size_t bytes = 0, pointers = (size_t)t->n * sizeof **merges;
-    int rc;
+    bool ok;
 
     for (uint32_t i = 0; i < t->n; i++)
         bytes += strlen(t->text[i]) + 2;
@@ -307,15 +303,15 @@ int sl_tiktoken_merges(const struct sl_tiktoken *t, const char *label, const cha
         p->t = t;
         p->of_chars = malloc(N_CHARS * N_CHARS * sizeof *p->of_chars);
     }
-    rc = p && p->of_chars && *merges
-             ? make_merges(p, label, *merges, (char *)*merges + pointers, n, e)
-             : no_memory(label, e);
+    ok = p && p->of_chars && *merges;
+    if (ok)
+        make_merges(p, *merges, (char *)*merges + pointers, n);
     if (p)
         free(p->of_chars);
     free(p);
-    if (rc < 0) {
-        free(*merges);
-        *merges = NULL;
-    }
-    return rc;
+    if (ok)
+        return 0;
+    free(*merges);
+    *merges = NULL;
+    return no_memory(label, e);
 }

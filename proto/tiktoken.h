@@ -30,10 +30,9 @@ int sl_tiktoken_parse(const char *label, char *text, size_t len, uint64_t max, s
                       struct sl_error *e) SL_MUST_USE;
 void sl_tiktoken_free(struct sl_tiktoken *t);
 
-/* Effect: *merges = a pair "left right" for each token of more than one byte (*n of them), in the
- * file's order: the last two parts that joining by ranks leaves of it. They are the caller's, in
- * one block: free(*merges). Quick: quadratic in a token's length alone. Errors: SL_ESOURCE for a
- * token that joining never makes; SL_EFAIL (out of memory). */
+/* Effect: *merges = a pair "left right" for each token that joining by ranks makes (*n of them), in
+ * the file's order: the last two parts that it leaves. They are the caller's, in one block:
+ * free(*merges). Quick: quadratic in a token's length alone. Errors: SL_EFAIL (out of memory). */
 int sl_tiktoken_merges(const struct sl_tiktoken *t, const char *label, const char ***merges,
                        uint64_t *n, struct sl_error *e) SL_MUST_USE;
 

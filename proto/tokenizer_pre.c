@@ -4,7 +4,6 @@
 
 #include <cjson/cJSON.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <string.h>
 
 #define MAX_RULES 16

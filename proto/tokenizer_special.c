@@ -5,10 +5,8 @@
 #include "proto/tokenizer.h"
 
 #include <cjson/cJSON.h>
-#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { BOS, EOS, UNK, SEP, PAD, CLS, MASK, EOT, EOM, N_TYPES };

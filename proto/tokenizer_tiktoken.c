@@ -1,6 +1,5 @@
 /* Kimi-K2's tokenizer: ranks in tiktoken.model, special tokens in tokenizer_config.json, the rules
  * for splitting a text in a Python file. */
-#include "proto/json_file.h"
 #include "proto/tiktoken.h"
 #include "proto/tokenizer.h"
 
@@ -88,7 +87,6 @@ struct vocab {
     const char **text;
     int32_t *type;
     const char *name[N_SPECIAL]; /* of added_tokens_decoder */
-    char *made;
     struct sl_name_table special;
 };
 

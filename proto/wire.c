@@ -248,9 +248,9 @@ static bool text_fits(const struct sl_field *f, const char *s)
     case SL_F_HEXES:
         return n <= f->limit && n % 16 == 0 && strspn(s, "0123456789abcdef") == n;
     case SL_F_PATH:
-        return n <= f->limit && s[0] == '/' && plain_text(s);
+        return n <= f->limit && s[0] == '/';
     default:
-        return n <= f->limit && plain_text(s);
+        return n <= f->limit;
     }
 }
 
@@ -297,6 +297,8 @@ static int check_field(const char *in, const struct sl_field *f, const cJSON *it
     case SL_F_HEXES:
         if (cJSON_IsString(item) && !is_utf8(item->valuestring))
             return sl_fail(e, SL_EUSAGE, "%s: field '%s' is not valid UTF-8", in, f->name);
+        if (cJSON_IsString(item) && !plain_text(item->valuestring))
+            return sl_fail(e, SL_EUSAGE, "%s: field '%s' holds control characters", in, f->name);
         return cJSON_IsString(item) && text_fits(f, item->valuestring) ? 0 : wrong(f, in, e);
     case SL_F_REC:
         if (!cJSON_IsObject(item))

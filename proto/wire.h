@@ -19,6 +19,13 @@
 #define SL_WIRE_VALUES 300000u
 #define SL_WIRE_UINT_MAX UINT64_C(999999999999999) /* 15 digits: exact in JSON, whoever prints it */
 #define SL_TASKS_MAX 65536u         /* tasks of a plan */
+#define SL_SWEEP_MAX 64u            /* jobs of one submit */
+#define SL_ASK_MAX 1000u            /* jobs that one request names */
+#define SL_AFTER_MAX 64u            /* jobs that one waits for */
+#define SL_LABELS_MAX 32u           /* of a job, or asked for */
+#define SL_HELD_MAX 1024u           /* tasks that a worker holds */
+#define SL_JOBS_MAX 500u            /* jobs of one answer */
+#define SL_WORKERS_MAX 1000u        /* workers of one answer */
 
 /* Tasks of a job beside those of its plan. */
 enum sl_special_task {

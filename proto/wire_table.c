@@ -1,5 +1,6 @@
 /* The table of messages; proto/PROTOCOL.md says what they mean, and
  * tests/unit/protocol_text_test.c holds the two against each other. */
+#include "proto/roots.h"
 #include "proto/wire.h"
 
 #define PATH_BYTES 4095
@@ -91,8 +92,8 @@ static const struct sl_field job_fields[] = {
     {"reason", SL_F_STR, false, TEXT_BYTES, NULL},
     {"priority", SL_F_UINT, true, 100, NULL},
     {"group", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
-    {"after", SL_F_UINTS, false, NAME_BYTES, NULL},
-    {"labels", SL_F_STRS, false, 32, NULL},
+    {"after", SL_F_UINTS, false, SL_AFTER_MAX, NULL},
+    {"labels", SL_F_STRS, false, SL_LABELS_MAX, NULL},
     {"user", SL_F_STR, true, NAME_BYTES, NULL},
     {"source", SL_F_PATH, true, PATH_BYTES, NULL},
     {"output", SL_F_PATH, true, PATH_BYTES, NULL},
@@ -178,7 +179,7 @@ static const struct sl_field hello_message[] = {
     {"device", SL_F_STR, false, NAME_BYTES, NULL},
     {"threads", SL_F_UINT, false, 4096, NULL},
     {"mem", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
-    {"held", SL_F_RECS, false, 1024, &ref_record},
+    {"held", SL_F_RECS, false, SL_HELD_MAX, &ref_record},
 };
 static const struct sl_field welcome_message[] = {
     {"daemon", SL_F_HEX, true, 32, NULL},
@@ -186,7 +187,7 @@ static const struct sl_field welcome_message[] = {
     {"role", SL_F_STR, true, 16, NULL},
     {"heartbeat_ms", SL_F_UINT, true, 3600000, NULL},
     {"lease_ms", SL_F_UINT, true, 86400000, NULL},
-    {"dropped", SL_F_RECS, false, 1024, &ref_record},
+    {"dropped", SL_F_RECS, false, SL_HELD_MAX, &ref_record},
 };
 static const struct sl_field ping_message[] = {
     {"n", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
@@ -203,14 +204,14 @@ static const struct sl_field bye_message[] = {
     {"text", SL_F_STR, false, TEXT_BYTES, NULL},
 };
 static const struct sl_field pull_message[] = {
-    {"want", SL_F_UINT, true, NAME_BYTES, NULL},
+    {"want", SL_F_UINT, true, 64, NULL},
 };
 static const struct sl_field grant_message[] = {
     {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
-    {"tasks", SL_F_RECS, true, NAME_BYTES, &lease_record},
+    {"tasks", SL_F_RECS, true, 64, &lease_record},
     {"lease_ms", SL_F_UINT, true, 86400000, NULL},
     {"group", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
-    {"with", SL_F_UINT, false, NAME_BYTES, NULL},
+    {"with", SL_F_UINT, false, SL_SWEEP_MAX, NULL},
     {"spec", SL_F_REC, false, 0, &spec_record},
     {"fingerprint", SL_F_HEX, false, 32, NULL},
     {"sums", SL_F_HEXES, false, 1u << 20, NULL},
@@ -230,7 +231,7 @@ static const struct sl_record stages_record = {"stages", FIELDS(stages_fields)};
 
 static const struct sl_field progress_message[] = {
     {"bytes", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
-    {"tasks", SL_F_RECS, true, 1024, &work_record},
+    {"tasks", SL_F_RECS, true, SL_HELD_MAX, &work_record},
     {"rate", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"tensor", SL_F_STR, false, 128, NULL},
     {"stages", SL_F_REC, false, 0, &stages_record},
@@ -274,7 +275,7 @@ static const struct sl_field nack_message[] = {
 };
 static const struct sl_field revoke_message[] = {
     {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
-    {"tasks", SL_F_UINTS, true, 65541, NULL},
+    {"tasks", SL_F_UINTS, true, SL_TASK_LAST + 1, NULL},
     {"text", SL_F_STR, true, TEXT_BYTES, NULL},
 };
 static const struct sl_field drain_message[] = {
@@ -282,33 +283,33 @@ static const struct sl_field drain_message[] = {
 };
 static const struct sl_field submit_message[] = {
     {"key", SL_F_STR, true, NAME_BYTES, NULL},
-    {"specs", SL_F_RECS, true, NAME_BYTES, &spec_record},
+    {"specs", SL_F_RECS, true, SL_SWEEP_MAX, &spec_record},
     {"priority", SL_F_UINT, false, 100, NULL},
-    {"after", SL_F_UINTS, false, NAME_BYTES, NULL},
-    {"labels", SL_F_STRS, false, 32, NULL},
+    {"after", SL_F_UINTS, false, SL_AFTER_MAX, NULL},
+    {"labels", SL_F_STRS, false, SL_LABELS_MAX, NULL},
     {"hold", SL_F_BOOL, false, 0, NULL},
     {"attempts", SL_F_UINT, false, 100, NULL},
     {"manual_stitch", SL_F_BOOL, false, 0, NULL},
     {"verify", SL_F_BOOL, false, 0, NULL},
 };
 static const struct sl_field submitted_message[] = {
-    {"jobs", SL_F_UINTS, true, NAME_BYTES, NULL},
+    {"jobs", SL_F_UINTS, true, SL_SWEEP_MAX, NULL},
     {"again", SL_F_BOOL, false, 0, NULL},
 };
 static const struct sl_field list_message[] = {
     {"states", SL_F_STRS, false, 16, NULL},
-    {"labels", SL_F_STRS, false, 32, NULL},
+    {"labels", SL_F_STRS, false, SL_LABELS_MAX, NULL},
     {"before", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"limit", SL_F_UINT, false, 1000, NULL},
 };
 static const struct sl_field history_message[] = {
     {"states", SL_F_STRS, false, 16, NULL},
-    {"labels", SL_F_STRS, false, 32, NULL},
+    {"labels", SL_F_STRS, false, SL_LABELS_MAX, NULL},
     {"before", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"limit", SL_F_UINT, false, 1000, NULL},
 };
 static const struct sl_field jobs_message[] = {
-    {"jobs", SL_F_RECS, true, 500, &job_record},
+    {"jobs", SL_F_RECS, true, SL_JOBS_MAX, &job_record},
     {"more", SL_F_BOOL, false, 0, NULL},
 };
 static const struct sl_field show_message[] = {
@@ -322,23 +323,23 @@ static const struct sl_field job_message[] = {
     {"failures", SL_F_RECS, true, 200, &failure_record},
 };
 static const struct sl_field cancel_message[] = {
-    {"jobs", SL_F_UINTS, true, 1000, NULL},
+    {"jobs", SL_F_UINTS, true, SL_ASK_MAX, NULL},
     {"discard", SL_F_BOOL, false, 0, NULL},
 };
 static const struct sl_field hold_message[] = {
-    {"jobs", SL_F_UINTS, true, 1000, NULL},
+    {"jobs", SL_F_UINTS, true, SL_ASK_MAX, NULL},
 };
 static const struct sl_field release_message[] = {
-    {"jobs", SL_F_UINTS, true, 1000, NULL},
+    {"jobs", SL_F_UINTS, true, SL_ASK_MAX, NULL},
 };
 static const struct sl_field retry_message[] = {
-    {"jobs", SL_F_UINTS, true, 1000, NULL},
+    {"jobs", SL_F_UINTS, true, SL_ASK_MAX, NULL},
 };
 static const struct sl_field set_message[] = {
-    {"jobs", SL_F_UINTS, true, 1000, NULL},
+    {"jobs", SL_F_UINTS, true, SL_ASK_MAX, NULL},
     {"priority", SL_F_UINT, false, 100, NULL},
-    {"add_labels", SL_F_STRS, false, 32, NULL},
-    {"remove_labels", SL_F_STRS, false, 32, NULL},
+    {"add_labels", SL_F_STRS, false, SL_LABELS_MAX, NULL},
+    {"remove_labels", SL_F_STRS, false, SL_LABELS_MAX, NULL},
     {"attempts", SL_F_UINT, false, 100, NULL},
 };
 static const struct sl_field stitch_message[] = {
@@ -348,19 +349,19 @@ static const struct sl_field verify_message[] = {
     {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
 };
 static const struct sl_field forget_message[] = {
-    {"jobs", SL_F_UINTS, true, 1000, NULL},
+    {"jobs", SL_F_UINTS, true, SL_ASK_MAX, NULL},
 };
 static const struct sl_field done_message[] = {
-    {"jobs", SL_F_UINTS, false, 1000, NULL},
+    {"jobs", SL_F_UINTS, false, SL_ASK_MAX, NULL},
 };
 static const struct sl_field wait_message[] = {
-    {"jobs", SL_F_UINTS, true, 1000, NULL},
+    {"jobs", SL_F_UINTS, true, SL_ASK_MAX, NULL},
 };
 static const struct sl_field ended_message[] = {
     {"job", SL_F_REC, true, 0, &job_record},
 };
 static const struct sl_field watch_message[] = {
-    {"jobs", SL_F_UINTS, false, 1000, NULL},
+    {"jobs", SL_F_UINTS, false, SL_ASK_MAX, NULL},
     {"since", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"every_ms", SL_F_UINT, false, 3600000, NULL},
 };
@@ -371,8 +372,8 @@ static const struct sl_field event_message[] = {
     {"event", SL_F_REC, true, 0, &event_record},
 };
 static const struct sl_field status_message[] = {
-    {"jobs", SL_F_RECS, true, 500, &job_record},
-    {"workers", SL_F_RECS, true, 1000, &worker_record},
+    {"jobs", SL_F_RECS, true, SL_JOBS_MAX, &job_record},
+    {"workers", SL_F_RECS, true, SL_WORKERS_MAX, &worker_record},
 };
 static const struct sl_field logs_message[] = {
     {"job", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
@@ -384,7 +385,7 @@ static const struct sl_field log_message[] = {
     {"more", SL_F_BOOL, false, 0, NULL},
 };
 static const struct sl_field worker_list_message[] = {
-    {"workers", SL_F_RECS, true, 1000, &worker_record},
+    {"workers", SL_F_RECS, true, SL_WORKERS_MAX, &worker_record},
 };
 static const struct sl_field drain_worker_message[] = {
     {"worker", SL_F_STR, true, NAME_BYTES, NULL},
@@ -395,7 +396,7 @@ static const struct sl_field daemon_message[] = {
     {"uptime_ms", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"workers", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"jobs", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
-    {"roots", SL_F_STRS, true, NAME_BYTES, NULL},
+    {"roots", SL_F_STRS, true, SL_ROOTS_MAX, NULL},
     {"state", SL_F_PATH, true, PATH_BYTES, NULL},
 };
 

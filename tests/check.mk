@@ -84,7 +84,7 @@ test-programs: all $(UNIT_BINS) $(TOOL_BINS) $(B)/fuzz/kernels_differ
 
 # As many jobs as processors, unless the user said how many.
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
-run_tests = B=$(B) NVCC='$(NVCC)' SLUICE_BUILD=$(abspath $(B)) SLUICE_SAN=$(SAN) tests/lib/run_tests.pl $(B)/check/log
+run_tests = B=$(B) NVCC='$(NVCC)' SLUICE_BUILD=$(B) SLUICE_SAN=$(SAN) tests/lib/run_tests.pl $(B)/check/log
 
 # Two steps, since the compilers and libraries may only come with the first.
 check: deps
@@ -106,7 +106,7 @@ ROUNDS  ?= 1000
 SECONDS ?= 3600
 .PHONY: soak
 soak: test-programs
-	@SLUICE_BUILD=$(abspath $(B)) ROUNDS=$(ROUNDS) SECONDS=$(SECONDS) SEED=$(SEED) perl -Itests/lib tests/tap/soak.t
+	@SLUICE_BUILD=$(B) ROUNDS=$(ROUNDS) SECONDS=$(SECONDS) SEED=$(SEED) perl -Itests/lib tests/tap/soak.t
 
 # Sanitized programs: their own folders, without CUDA, the unit tests, and a part of the rest.
 san = @$(MAKE) --no-print-directory $(JOBS) B=build/$(1) SAN=$(2) NVCC= CFLAGS="-O1 -g" WERROR=$(WERROR) san-programs
@@ -131,7 +131,7 @@ lint: all
 
 # Loss of quality of every mixture, by llama.cpp on the licence texts.
 perplexity: test-tools test-programs
-	@SLUICE_BUILD=$(abspath $(B)) SLUICE_PERPLEXITY=full perl -Itests/lib tests/tap/llama.t
+	@SLUICE_BUILD=$(B) SLUICE_PERPLEXITY=full perl -Itests/lib tests/tap/llama.t
 	@cat $(B)/perplexity.md $(B)/perplexity-imatrix.md
 
 # Error against size of all recipes and of plan --target-size: the table in QUALITY.md, and README's picture.
@@ -191,4 +191,4 @@ fuzz-readers:
 fuzz-run: $(FUZZ_BINS)
 	@set -e; for f in $(FUZZ_BINS); do mkdir -p $$f.corpus; echo "== $$f"; \
 	    $$f -max_total_time=$(FUZZ_SECONDS) $(if $(SEED),-seed=$(SEED)) -print_final_stats=1 -artifact_prefix=$$f. \
-	        $$f.corpus $(wildcard tests/fuzz/corpus); done
+	        $$f.corpus; done

@@ -15,7 +15,6 @@
 #define CLAIM "sluice-job"
 #define CLAIM_ENDING "sluice-job-ending"
 #define CLAIM_NEW "sluice-job.partial" /* replaces one that is held; output_remove knows it */
-#define PATH_BYTES 4400
 #define TEXT_BYTES 160
 #define LOOK_MS 20
 #define BUSY (CLAIM_OTHERS + 1)
@@ -27,9 +26,9 @@ struct claim {
     uint64_t job, epoch;     /* 0: an older release's */
 };
 
-static void claim_path(const struct output *o, const char *end, char buf[PATH_BYTES])
+static void claim_path(const struct output *o, const char *end, char buf[OUTPUT_PATH_BYTES])
 {
-    snprintf(buf, PATH_BYTES, "%s/%s.%s", o->dir, o->prefix, end);
+    snprintf(buf, OUTPUT_PATH_BYTES, "%s/%s.%s", o->dir, o->prefix, end);
 }
 
 static const char *end_of(bool ending)
@@ -60,7 +59,7 @@ static void read_fd(int fd, struct claim *c)
 
 static void read_claim(const struct output *o, bool ending, struct claim *c)
 {
-    char path[PATH_BYTES];
+    char path[OUTPUT_PATH_BYTES];
     int fd;
 
     memset(c, 0, sizeof *c);
@@ -90,8 +89,7 @@ static int write_fd(int fd, const char *path, const struct claim_lease *l, const
                      (unsigned long long)l->job, mark, (unsigned long long)l->epoch);
 
     if (pwrite(fd, text, (size_t)n, 0) != n || ftruncate(fd, n) != 0 || fsync(fd) != 0)
-        return sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: %s",
-                       path, strerror(errno));
+        return sl_fail(e, sl_write_code(errno), "%s: %s", path, strerror(errno));
     return 0;
 }
 
@@ -125,7 +123,7 @@ int claim_free(const struct output *o, const struct claim_lease *l, bool any_pla
                struct sl_error *e)
 {
     struct claim c[2];
-    char path[PATH_BYTES];
+    char path[OUTPUT_PATH_BYTES];
 
     for (unsigned i = 0; i < 2; i++) {
         read_claim(o, i, &c[i]);
@@ -138,18 +136,21 @@ int claim_free(const struct output *o, const struct claim_lease *l, bool any_pla
     return c[0].fingerprint[0] || keeps_files(o, &c[1], l) ? others(o, e) : 0;
 }
 
-/* What the lease may do with a claim as it was read; take: as claim_take, else as
- * claim_make. Returns CLAIM_HELD when it may have it. */
-static int judge(const struct claim *c, const struct claim_lease *l, bool take, bool any_plan,
-                 const char *path, struct sl_error *e)
+/* What a claim is wanted for: to go on with it, to make it where none of another plan is
+ * there, to make it over any. */
+enum want { TAKE, MAKE, MAKE_OVER };
+
+/* What the lease may do with a claim as it was read. Returns CLAIM_HELD when it may have it. */
+static int judge(const struct claim *c, const struct claim_lease *l, enum want want, const char *path,
+                 struct sl_error *e)
 {
     if (c->epoch > l->epoch)
         return late(c, path, e);
     if (!c->fingerprint[0])
-        return take ? CLAIM_NONE : CLAIM_HELD;
-    if (take)
+        return want == TAKE ? CLAIM_NONE : CLAIM_HELD;
+    if (want == TAKE)
         return same_plan(c, l) && (!c->job || c->job == l->job) ? CLAIM_HELD : CLAIM_OTHERS;
-    return any_plan || same_plan(c, l) ? CLAIM_HELD : CLAIM_OTHERS;
+    return want == MAKE_OVER || same_plan(c, l) ? CLAIM_HELD : CLAIM_OTHERS;
 }
 
 /* ---- holding */
@@ -180,7 +181,7 @@ static bool try_lock(int fd)
 /* Puts another file, held by this lease, in the place of the claim at `path`. */
 static int replace(const struct claim_lease *l, const char *path, struct claim_hold *h, struct sl_error *e)
 {
-    char new[PATH_BYTES];
+    char new[OUTPUT_PATH_BYTES];
     struct stat st;
     int rc;
 
@@ -188,8 +189,7 @@ static int replace(const struct claim_lease *l, const char *path, struct claim_h
     unlink(new);
     h->fd = open(new, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (h->fd < 0 || fstat(h->fd, &st) != 0)
-        return sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: %s", new,
-                       strerror(errno));
+        return sl_fail(e, sl_write_code(errno), "%s: %s", new, strerror(errno));
     (void)try_lock(h->fd);
     rc = write_fd(h->fd, new, l, h->mark, e);
     if (rc == 0 && rename(new, path) != 0)
@@ -201,32 +201,31 @@ static int replace(const struct claim_lease *l, const char *path, struct claim_h
     return rc < 0 ? rc : CLAIM_HELD;
 }
 
-/* Opens the claim at `path`, makes it unless `take`, and tries to hold it. Returns an enum
- * claim_found, or BUSY when somebody else holds it or has just replaced it. */
-static int try_hold(const struct claim_lease *l, bool take, bool any_plan, const char *path,
-                    struct claim_hold *h, struct sl_error *e)
+/* Opens the claim at `path`, makes it unless it is to be taken, and tries to hold it. Returns an
+ * enum claim_found, or BUSY when somebody else holds it or has just replaced it. */
+static int try_hold(const struct claim_lease *l, enum want want, const char *path, struct claim_hold *h,
+                    struct sl_error *e)
 {
     struct claim c;
     struct stat st;
     int rc;
 
-    h->fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (take ? 0 : O_CREAT), 0666);
-    if (h->fd < 0 && errno == ENOENT && take)
+    h->fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (want == TAKE ? 0 : O_CREAT), 0666);
+    if (h->fd < 0 && errno == ENOENT && want == TAKE)
         return CLAIM_NONE;
     if (h->fd < 0 || fstat(h->fd, &st) != 0)
-        return sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: %s", path,
-                       strerror(errno));
+        return sl_fail(e, sl_write_code(errno), "%s: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode))
         return sl_fail(e, SL_EFAIL, "%s: not a regular file", path);
     /* A later lease is told from its text, without waiting for its lock. */
     read_fd(h->fd, &c);
-    rc = judge(&c, l, take, any_plan, path, e);
+    rc = judge(&c, l, want, path, e);
     if (rc != CLAIM_HELD)
         return rc;
     if (!try_lock(h->fd) || !is_at(path, &st))
         return BUSY;
     read_fd(h->fd, &c);
-    rc = judge(&c, l, take, any_plan, path, e);
+    rc = judge(&c, l, want, path, e);
     if (rc != CLAIM_HELD)
         return rc;
     h->dev = st.st_dev;
@@ -238,18 +237,18 @@ static int try_hold(const struct claim_lease *l, bool take, bool any_plan, const
 }
 
 /* Returns an enum claim_found; h->fd is open with CLAIM_HELD alone. */
-static int hold(const struct output *o, bool ending, const struct claim_lease *l, bool take,
-                bool any_plan, struct claim_hold *h, struct sl_error *e)
+static int hold(const struct output *o, bool ending, const struct claim_lease *l, enum want want,
+                struct claim_hold *h, struct sl_error *e)
 {
     uint64_t give_up = sl_boot_ms() + l->wait_ms;
-    char path[PATH_BYTES];
+    char path[OUTPUT_PATH_BYTES];
     int rc;
 
     *h = (struct claim_hold){.o = o, .ending = ending, .fd = -1};
     SL_TRY(sl_random_hex(h->mark, 32, e));
     claim_path(o, end_of(ending), path);
     for (;;) {
-        rc = try_hold(l, take, any_plan, path, h, e);
+        rc = try_hold(l, want, path, h, e);
         if (rc != BUSY)
             break;
         claim_release(h);
@@ -272,9 +271,9 @@ static int hold(const struct output *o, bool ending, const struct claim_lease *l
 int claim_make(const struct output *o, const struct claim_lease *l, bool any_plan,
                struct claim_hold *h, struct sl_error *e)
 {
-    char path[PATH_BYTES];
+    char path[OUTPUT_PATH_BYTES];
     struct claim ending;
-    int rc = hold(o, false, l, false, any_plan, h, e);
+    int rc = hold(o, false, l, any_plan ? MAKE_OVER : MAKE, h, e);
 
     SL_TRY(rc);
     if (rc != CLAIM_HELD)
@@ -297,14 +296,14 @@ int claim_make(const struct output *o, const struct claim_lease *l, bool any_pla
 int claim_take(const struct output *o, const struct claim_lease *l, struct claim_hold *h,
                struct sl_error *e)
 {
-    int rc = hold(o, false, l, true, false, h, e);
+    int rc = hold(o, false, l, TAKE, h, e);
 
-    return rc == CLAIM_NONE ? hold(o, true, l, true, false, h, e) : rc;
+    return rc == CLAIM_NONE ? hold(o, true, l, TAKE, h, e) : rc;
 }
 
 int claim_check(const struct claim_hold *h, struct sl_error *e)
 {
-    char path[PATH_BYTES];
+    char path[OUTPUT_PATH_BYTES];
     struct claim c = {0};
     struct stat st;
     bool mine = false;
@@ -323,7 +322,7 @@ int claim_check(const struct claim_hold *h, struct sl_error *e)
 
 int claim_end(struct claim_hold *h, bool ending, struct sl_error *e)
 {
-    char from[PATH_BYTES], to[PATH_BYTES];
+    char from[OUTPUT_PATH_BYTES], to[OUTPUT_PATH_BYTES];
 
     SL_TRY(claim_check(h, e));
     if (h->ending == ending)
@@ -338,7 +337,7 @@ int claim_end(struct claim_hold *h, bool ending, struct sl_error *e)
 
 void claim_drop(const struct claim_hold *h)
 {
-    char path[PATH_BYTES];
+    char path[OUTPUT_PATH_BYTES];
     struct sl_error ignored;
 
     claim_path(h->o, end_of(h->ending), path);
@@ -357,7 +356,7 @@ void claim_release(struct claim_hold *h)
 
 bool claim_there(const struct output *o)
 {
-    char path[PATH_BYTES];
+    char path[OUTPUT_PATH_BYTES];
 
     claim_path(o, CLAIM, path);
     if (access(path, F_OK) == 0)
@@ -368,7 +367,7 @@ bool claim_there(const struct output *o)
 
 int claim_absent(const struct output *o, struct sl_error *e)
 {
-    char path[PATH_BYTES], id[32] = "";
+    char path[OUTPUT_PATH_BYTES], id[32] = "";
     struct claim c;
 
     claim_path(o, CLAIM, path);

@@ -71,7 +71,7 @@ static int one(struct sl_devices *d, const char *text, struct sl_error *e)
 
 int sl_devices_choose(const char *text, struct sl_devices *out, struct sl_error *e)
 {
-    char copy[512], *rest = NULL;
+    char copy[512], *list = copy, *word;
 
     memset(out, 0, sizeof *out);
     out->api = sl_gpu_api();
@@ -83,7 +83,7 @@ int sl_devices_choose(const char *text, struct sl_devices *out, struct sl_error 
         if (!*text || strlen(text) >= sizeof copy)
             return sl_fail(e, SL_EUSAGE, "device '%.40s': auto, cpu, cuda:N or GPU-UUID is expected", text);
         strcpy(copy, text);
-        for (char *word = strtok_r(copy, ",", &rest); word; word = strtok_r(NULL, ",", &rest))
+        while ((word = strsep(&list, ",")))
             SL_TRY(one(out, word, e));
     }
     if (!out->n)

@@ -116,7 +116,7 @@ static int allocate(struct sl_engine *en, struct sl_error *e)
     en->longest_row = row;
     SL_TRY(sl_slabs_choose(mem, en->devices.n ? en->threads * en->slots : en->threads,
                            (en->threads + en->spare) * 3 * sizeof(float) * (row > 8192 ? row : 8192), least,
-                           en->opts.slab_bytes, bytes, &en->slabs, e));
+                           en->opts.beside_bytes, en->opts.slab_bytes, bytes, &en->slabs, e));
     SL_TRY(sl_slabs_open(&en->slabs, e));
     for (unsigned i = 0; i < en->n_members; i++)
         SL_TRY(open_member(en, i, e));
@@ -390,7 +390,7 @@ int sl_engine_sync_member(struct sl_engine *en, uint32_t member, struct sl_error
         if (err < 0)
             (void)posix_fadvise(m->segments[i].fd, 0, 0, POSIX_FADV_DONTNEED);
         if (err < 0 && rc == 0)
-            rc = sl_fail(e, sl_sys_write_code(-err), "cannot sync '%s': %s; what was written since the "
+            rc = sl_fail(e, sl_write_code(-err), "cannot sync '%s': %s; what was written since the "
                          "last sync is lost", m->segment_paths[i], strerror(-err));
     }
     atomic_fetch_add(&en->sync_ns, sl_now_ns() - since);
@@ -449,7 +449,6 @@ void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out)
         .slabs = en->slabs.n,
         .registered = en->registered,
         .pinned = en->pinned,
-        .device_names = en->devices.label,
         .vram_bytes = en->vram_bytes,
         .device_units = atomic_load(&en->device_units),
         .core_units = atomic_load(&en->core_units),

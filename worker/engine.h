@@ -29,6 +29,8 @@ struct sl_engine_weights {
 struct sl_engine_opts {
     unsigned threads;        /* compute threads; 0: as many as usable cores, fewer for a small job */
     uint64_t mem_bytes;      /* resident memory the engine may use (slabs, scratch); 0: 1 GiB */
+    uint64_t beside_bytes;   /* of it, what the process needs for other things; a fifth, 160 MiB at
+                                most, is left to them in any case */
     enum sl_io_mode io;
     enum sl_direct direct;   /* O_DIRECT for source reads, and for writes to large segments */
     enum sl_backend backend;
@@ -84,7 +86,6 @@ struct sl_engine_stats {
     unsigned slabs;
     bool registered;         /* io_uring has the slabs pinned once for all */
     bool pinned;             /* the devices' runtime has them too */
-    const char *device_names;/* "cpu", "cuda:0,cuda:1" */
     uint64_t vram_bytes;     /* in use on each device */
     uint64_t device_units, core_units; /* units that GPUs made; that cores beside them made */
 };
@@ -94,9 +95,9 @@ struct sl_engine_stats {
  * a time, each held against the checkpoint's size and time before and after it
  * is read. AUTO reads with O_DIRECT where the filesystem takes it and the file
  * is not in the page cache already, and writes so to segments of at least
- * SL_DIRECT_SEGMENT bytes; ON whenever the filesystem takes it. Checkpoint and plan must
- * outlive the engine. Errors: SL_EUNSUPPORTED (io_uring asked for and refused
- * by the system), SL_EUSAGE (mem_bytes or vram_bytes too small, saying what is needed), SL_EDEVICE,
+ * SL_DIRECT_SEGMENT bytes; ON whenever the filesystem takes it. Checkpoint, plan and all that
+ * *o points to but devices must outlive the engine. Errors: SL_EUNSUPPORTED (io_uring asked for
+ * and refused by the system, a backend that this machine cannot run), SL_EUSAGE (mem_bytes or vram_bytes too small, saying what is needed), SL_EDEVICE,
  * SL_EFAIL. */
 int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *plan,
                    const struct sl_engine_opts *o, struct sl_engine **out,
@@ -116,10 +117,10 @@ bool sl_engine_same_cuts(const struct sl_plan *a, const struct sl_plan *b);
 int sl_engine_open_group(const struct sl_checkpoint *ck, const struct sl_plan *const *plans,
                          const struct sl_engine_opts *o, unsigned n, struct sl_engine **out,
                          struct sl_error *e) SL_MUST_USE;
-/* Effect: queues a task of those members whose bits are set: one result each. */
+/* Effect: queues a task of those members whose bits are set: one result each. Errors: SL_EFAIL. */
 int sl_engine_submit_group(struct sl_engine *en, uint32_t task, uint64_t members,
                            struct sl_error *e) SL_MUST_USE;
-/* Effect: sl_engine_sync of one member's segments. */
+/* Effect, errors: sl_engine_sync of one member's segments. */
 int sl_engine_sync_member(struct sl_engine *en, uint32_t member, struct sl_error *e) SL_MUST_USE;
 /* Source bytes converted for one member: its part of sl_engine_stats.source_bytes. */
 uint64_t sl_engine_member_bytes(const struct sl_engine *en, uint32_t member);

@@ -210,6 +210,7 @@ void *sl_engine_device_thread(void *arg)
             end(me, oldest);
             oldest = (oldest + 1) % en->slots;
             busy--;
+            atomic_store_explicit(&me->cpu_ns, sl_thread_cpu_ns(), memory_order_relaxed);
         } else {
             break;
         }

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -165,7 +164,7 @@ static struct sl_segment *segment(struct sl_engine *en, struct sl_member *m, uin
 static void write_failed(struct sl_engine *en, struct sl_engine_unit *u, uint32_t seg, int err)
 {
     const char *path = en->members[u->task->member].segment_paths[seg];
-    int code = sl_sys_write_code(err);
+    int code = sl_write_code(err);
 
     if (code == SL_ENOSPACE)
         u->code = sl_fail(&u->err, code, "no room left for '%s' (%s): free some and run again", path,

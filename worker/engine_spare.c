@@ -6,8 +6,6 @@
 
 #include "kernels/kernels.h"
 
-#include <string.h>
-
 #define SAMPLE 8192u /* weights that a core's pace is first measured with */
 
 struct sl_pace *sl_engine_pace(struct sl_engine *en, const struct sl_engine_unit *u)
@@ -89,6 +87,7 @@ void *sl_engine_spare_thread(void *arg)
             pthread_mutex_unlock(&en->lock);
             u->code = sl_unit_convert(sl_engine_turn(en, u), &u->u, u->slab, &me->scratch, &u->err);
             ns = sl_now_ns() - ns;
+            atomic_fetch_add(&en->compute_ns, ns);
             pthread_mutex_lock(&en->lock);
             atomic_fetch_add(&en->core_units, 1);
             if (p && u->u.elems)

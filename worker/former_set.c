@@ -10,18 +10,6 @@
 
 #define NAMED_MAX 3 /* parts that a message names */
 
-/* "-NNNNN-of-MMMMM.gguf" to its numbers, counted from 1. */
-static bool split_numbers(const char *tail, uint32_t *no, uint32_t *count)
-{
-    if (strlen(tail) != 20 || tail[0] != '-' || strspn(tail + 1, "0123456789") != 5 ||
-        strncmp(tail + 6, "-of-", 4) != 0 || strspn(tail + 10, "0123456789") != 5 ||
-        strcmp(tail + 15, ".gguf") != 0)
-        return false;
-    *no = (uint32_t)strtoul(tail + 1, NULL, 10);
-    *count = (uint32_t)strtoul(tail + 10, NULL, 10);
-    return *no >= 1 && *no <= *count;
-}
-
 static bool is_source(const struct stat *st, const struct sl_checkpoint *ck)
 {
     struct stat s;
@@ -55,7 +43,7 @@ static int each_part(const struct output *o, const struct sl_checkpoint *ck,
     DIR *d = opendir(o->dir);
     size_t n = strlen(o->prefix);
     struct dirent *ent;
-    char path[4400];
+    char path[OUTPUT_PATH_BYTES];
     int rc = 0;
 
     if (!d)
@@ -64,8 +52,8 @@ static int each_part(const struct output *o, const struct sl_checkpoint *ck,
         uint32_t no, count;
         struct stat st;
 
-        if (strncmp(ent->d_name, o->prefix, n) != 0 ||
-            !split_numbers(ent->d_name + n, &no, &count) ||
+        if (strncmp(ent->d_name, o->prefix, n) != 0 || sl_gguf_stem(ent->d_name) != n ||
+            !sl_gguf_split_suffix(ent->d_name, &no, &count) || no < 1 || no > count ||
             (o->plan->n_segments > 1 && count == o->plan->n_segments))
             continue;
         snprintf(path, sizeof path, "%s/%s", o->dir, ent->d_name);
@@ -80,6 +68,7 @@ static int each_part(const struct output *o, const struct sl_checkpoint *ck,
 struct named {
     char *path[NAMED_MAX];
     uint32_t n;
+    struct sl_error *e;
 };
 
 static int by_text(const void *a, const void *b)
@@ -95,7 +84,7 @@ static int note(void *user, const char *path)
     char *copy = strdup(path);
 
     if (!copy)
-        return SL_EFAIL;
+        return sl_fail(named->e, SL_EFAIL, "out of memory");
     named->n++;
     if (kept < NAMED_MAX) {
         named->path[kept++] = copy;
@@ -111,7 +100,7 @@ static int note(void *user, const char *path)
 
 int former_set_absent(const struct output *o, const struct sl_checkpoint *ck, struct sl_error *e)
 {
-    struct named named = {.n = 0};
+    struct named named = {.e = e};
     char list[700], more[40] = "";
     int at = 0, rc = each_part(o, ck, note, &named, e);
 
@@ -153,7 +142,7 @@ struct removal {
 static int remove_part(void *user, const char *path)
 {
     struct removal *r = user;
-    char manifest[4410];
+    char manifest[OUTPUT_PATH_BYTES + sizeof ".xxh64"];
     struct stat st;
 
     snprintf(manifest, sizeof manifest, "%s.xxh64", path);

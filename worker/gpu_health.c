@@ -71,8 +71,10 @@ static bool nvml_ask(const struct nvml *n, const char *bus, struct sl_gpu_health
 bool sl_gpu_health(const char *bus, struct sl_gpu_health *out)
 {
     struct nvml n = {.lib = NULL};
-    bool ok = nvml_open(&n) && nvml_ask(&n, bus, out);
+    bool ok;
 
+    (void)nvml_open(&n);
+    ok = nvml_ask(&n, bus, out);
     nvml_close(&n);
     return ok;
 }

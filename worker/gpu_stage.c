@@ -197,7 +197,6 @@ int sl_gpu_stage_begin(struct sl_gpu_stage *s, unsigned n, const struct sl_unit_
         (void)api->wait(slot->stream); /* nothing may write to the slab any more */
         return sl_gpu_fail(s->gpu, rc, "starting work", e);
     }
-    slot->busy = true;
     return 1;
 }
 
@@ -208,7 +207,6 @@ int sl_gpu_stage_end(struct sl_gpu_stage *s, unsigned n, const struct sl_unit_en
     int rc = s->gpu->api->wait(s->slot[n].stream);
     uint64_t bad;
 
-    s->slot[n].busy = false;
     if (rc)
         return sl_gpu_fail(s->gpu, rc, "converting", e);
     if (*s->slot[n].status || sl_check_scales(pt->type, slab + u->out_at, u->elems, &bad) < 0)

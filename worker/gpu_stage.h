@@ -17,7 +17,6 @@ struct sl_gpu_slot {
     uint8_t *device;         /* one allocation, cut as above */
     float *weights;          /* pinned; what the device's column weights are copied from */
     uint32_t *status;        /* pinned */
-    bool busy;
 };
 
 struct sl_gpu_stage {
@@ -31,7 +30,8 @@ struct sl_gpu_stage {
 uint64_t sl_gpu_slot_bytes(uint64_t slab_bytes, uint64_t longest_row);
 
 /* Effect: makes the device the calling thread's, allocates n slots. The stage is used by
- * this thread alone. Errors: SL_EDEVICE. Free with sl_gpu_stage_close, on the same thread. */
+ * this thread alone. Errors: SL_EDEVICE. Free with sl_gpu_stage_close in every case, on the same
+ * thread. */
 int sl_gpu_stage_open(const struct sl_gpu_device *gpu, unsigned n, uint64_t slab_bytes, uint64_t longest_row,
                       struct sl_gpu_stage *out, struct sl_error *e) SL_MUST_USE;
 void sl_gpu_stage_close(struct sl_gpu_stage *s);

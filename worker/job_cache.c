@@ -3,6 +3,7 @@
 #include "proto/wire.h"
 #include "worker/claim.h"
 
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -17,6 +18,8 @@
 #define ENGINE_IDLE_MS 5000u
 #define JOB_IDLE_MS 120000u
 #define JOBS 64u
+#define PLANS_SHARE 16u        /* of the memory, for plans */
+#define PROGRAM_BYTES (12u * MIB)
 
 struct sl_job_cache {
     struct sl_job_cache_opts o;
@@ -39,11 +42,36 @@ int sl_job_cache_open(const struct sl_job_cache_opts *o, struct sl_job_cache **o
     return 0;
 }
 
+/* Another job, listed before `until`, whose checkpoint and model are those of j; or NULL. */
+static struct sl_cached_job *sharer(const struct sl_job_cache *c, const struct sl_cached_job *j,
+                                    const struct sl_cached_job *until)
+{
+    struct sl_cached_job *k = c->jobs;
+
+    while (k && k != until && (k == j || k->j.model != j->j.model))
+        k = k->next;
+    return k == until ? NULL : k;
+}
+
+uint64_t sl_job_cache_bytes(const struct sl_job_cache *c)
+{
+    uint64_t bytes = 0;
+
+    for (const struct sl_cached_job *j = c->jobs; j; j = j->next)
+        bytes += sl_job_plan_bytes(&j->j) + (sharer(c, j, j) ? 0 : sl_job_plan_model_bytes(&j->j));
+    return bytes;
+}
+
 static void free_job(struct sl_job_cache *c, struct sl_cached_job *j)
 {
     sl_job_cache_close_engine(c, j);
     if (!j->given) {
         output_free(&j->out);
+        if (j->j.model && sharer(c, j, NULL)) {
+            j->j.ck = NULL;
+            j->j.model = NULL;
+            j->source_fd = -1;
+        }
         sl_job_plan_close(&j->j);
     }
     if (j->source_fd >= 0)
@@ -53,6 +81,7 @@ static void free_job(struct sl_job_cache *c, struct sl_cached_job *j)
     free(j->source);
     free(j->source_path);
     free(j->output);
+    free(j->like);
     free(j);
 }
 
@@ -204,12 +233,52 @@ static int take_given(const struct sl_given_job *g, struct sl_cached_job *j, str
     return j->output ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 }
 
+/* What a model depends on beside its files: as texts, and the folder itself. */
+static int take_likeness(struct sl_cached_job *j, const struct cJSON *spec, struct sl_error *e)
+{
+    char *options = cJSON_PrintUnformatted(sl_get(spec, "options"));
+    struct stat st;
+
+    if (fstat(j->source_fd, &st) == 0 &&
+        asprintf(&j->like, "%s\n%s", sl_get_str(spec, "source"), options ? options : "") < 0)
+        j->like = NULL;
+    cJSON_free(options);
+    j->source_dev = st.st_dev;
+    j->source_ino = st.st_ino;
+    return j->like ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+}
+
+/* Takes the model of a job that is like j, and its hold on the folder with it. */
+static int share_model(struct sl_job_cache *c, struct sl_cached_job *j, struct sl_error *e)
+{
+    struct sl_cached_job *k = c->jobs;
+
+    while (k && (!k->like || strcmp(k->like, j->like) != 0 || k->source_dev != j->source_dev ||
+                 k->source_ino != j->source_ino))
+        k = k->next;
+    if (!k)
+        return 0;
+    free(j->source_path);
+    j->source_path = strdup(k->source_path);
+    if (!j->source_path)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    close(j->source_fd);
+    j->source_fd = k->source_fd;
+    memcpy(j->source_pin, k->source_pin, sizeof j->source_pin);
+    j->j.ck = k->j.ck;
+    j->j.model = k->j.model;
+    return 1;
+}
+
+/* *shared: whether the model is another job's. */
 static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct cJSON *spec,
-                 bool prepared, struct sl_error *e)
+                 bool prepared, bool *shared, struct sl_error *e)
 {
     const char *imatrix = sl_get_str(sl_get(spec, "options"), "imatrix");
-    int fd;
+    bool share = *shared;
+    int fd, rc = 0;
 
+    *shared = false;
     if (c->o.given)
         return take_given(c->o.given, j, e);
     j->source = strdup(sl_get_str(spec, "source"));
@@ -222,6 +291,10 @@ static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct c
     }
     SL_TRY(pin_output(c, j, prepared, e));
     SL_TRY(pin_source(c, j, e));
+    SL_TRY(take_likeness(j, spec, e));
+    if (share)
+        SL_TRY(rc = share_model(c, j, e));
+    *shared = rc;
     j->j.roots = c->o.roots;
     SL_TRY(sl_job_plan_open(&j->j, spec, j->source_path, e));
     SL_TRY(check_files(c, j, e));
@@ -246,19 +319,49 @@ static bool engine_idle(struct sl_job_cache *c, const struct sl_engine *en, uint
     return true;
 }
 
-/* Jobs beyond the number that is kept, the one unused for longest first. */
-static void make_room(struct sl_job_cache *c)
+/* Drops what is too much, the job unused for longest first, never `keep`. Returns 0 when what is
+ * in use is too much by itself. */
+static int make_room(struct sl_job_cache *c, unsigned most, const struct sl_cached_job *keep)
 {
-    while (c->n_jobs >= JOBS) {
+    while (c->n_jobs > most || sl_job_cache_bytes(c) > c->o.mem_bytes / PLANS_SHARE) {
         struct sl_cached_job *oldest = NULL;
+        uint64_t used;
 
         for (struct sl_cached_job *j = c->jobs; j; j = j->next)
-            if (!j->busy && !j->engine && (!oldest || j->used_ms < oldest->used_ms))
+            if (j != keep && !j->busy && (!j->engine || engine_idle(c, j->engine, &used)) &&
+                (!oldest || j->used_ms < oldest->used_ms))
                 oldest = j;
         if (!oldest)
-            return;
+            return 0;
         sl_job_cache_drop(c, oldest);
     }
+    return 1;
+}
+
+static int make_job(struct sl_job_cache *c, uint64_t id, const struct cJSON *spec, const char *fingerprint,
+                    uint64_t now_ms, bool *shared, struct sl_cached_job **out, struct sl_error *e)
+{
+    struct sl_cached_job *j = calloc(1, sizeof *j);
+    int rc;
+
+    if (!j)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    j->id = id;
+    j->source_fd = j->output_fd = -1;
+    j->used_ms = now_ms;
+    rc = build(c, j, spec, fingerprint != NULL, shared, e);
+    if (rc == 0 && fingerprint && strcmp(j->j.plan->fingerprint, fingerprint) != 0)
+        rc = sl_fail(e, SL_ESOURCE, "%s: the plan is not the job's (fingerprint %.12s, must be %.12s): "
+                     "the source was changed, or this worker is of another release",
+                     j->source ? j->source : "plan", j->j.plan->fingerprint, fingerprint);
+    if (rc < 0) {
+        if (j->source && j->output)
+            sl_job_cache_told(j, e);
+        free_job(c, j);
+        return rc;
+    }
+    *out = j;
+    return 0;
 }
 
 int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *spec,
@@ -266,6 +369,7 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
                      struct sl_error *e)
 {
     struct sl_cached_job *j = c->jobs;
+    bool share = fingerprint != NULL; /* else it is what the files say now */
     uint64_t used;
     int rc;
 
@@ -283,27 +387,18 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
         return rc;
     if (j)
         sl_job_cache_drop(c, j);
-    make_room(c);
-    j = calloc(1, sizeof *j);
-    if (!j)
-        return sl_fail(e, SL_EFAIL, "out of memory");
-    j->id = id;
-    j->source_fd = j->output_fd = -1;
-    j->used_ms = now_ms;
-    rc = build(c, j, spec, fingerprint != NULL, e);
-    if (rc == 0 && fingerprint && strcmp(j->j.plan->fingerprint, fingerprint) != 0)
-        rc = sl_fail(e, SL_ESOURCE, "%s: the plan is not the job's (fingerprint %.12s, must be %.12s): "
-                     "the source was changed, or this worker is of another release",
-                     j->source ? j->source : "plan", j->j.plan->fingerprint, fingerprint);
-    if (rc < 0) {
-        if (j->source && j->output)
-            sl_job_cache_told(j, e);
-        free_job(c, j);
-        return rc;
+    if (!make_room(c, JOBS - 1, NULL))
+        return 1;
+    rc = make_job(c, id, spec, fingerprint, now_ms, &share, &j, e);
+    if (rc < 0 && share) { /* the model of before is not this job's */
+        share = false;
+        rc = make_job(c, id, spec, fingerprint, now_ms, &share, &j, e);
     }
+    SL_TRY(rc);
     j->next = c->jobs;
     c->jobs = j;
     c->n_jobs++;
+    (void)!make_room(c, JOBS, j);
     *out = j;
     return 0;
 }
@@ -448,6 +543,14 @@ static int shared(struct sl_job_cache *c, struct sl_cached_job *const *j, unsign
     return engine_free(c) ? 2 : 0;
 }
 
+/* The program and its plans; a service's worker has two caches. */
+static uint64_t beside_engines(const struct sl_job_cache *c)
+{
+    uint64_t bytes = sl_job_cache_bytes(c), share = c->o.mem_bytes / PLANS_SHARE;
+
+    return PROGRAM_BYTES + (c->o.given ? bytes : 2 * (bytes > share ? bytes : share));
+}
+
 int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, unsigned n,
                         struct sl_error *e)
 {
@@ -463,6 +566,7 @@ int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, 
         eo[i] = (struct sl_engine_opts){
             .threads = c->o.threads,
             .mem_bytes = c->o.mem_bytes / c->max_engines,
+            .beside_bytes = beside_engines(c) / c->max_engines,
             .io = c->o.io,
             .direct = c->o.direct,
             .backend = c->o.backend,

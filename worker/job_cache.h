@@ -26,8 +26,8 @@ struct sl_given_job {
 struct sl_job_cache_opts {
     const struct sl_roots *roots;        /* not used with `given` */
     const struct sl_given_job *given;    /* NULL: jobs come by their specification */
-    unsigned threads;        /* of each engine; 0: all usable cores */
-    uint64_t mem_bytes;      /* of all engines together */
+    unsigned threads;        /* of each engine; as in struct sl_engine_opts */
+    uint64_t mem_bytes;      /* of all engines together, and what this cache and another keep */
     enum sl_io_mode io;
     enum sl_direct direct;
     enum sl_backend backend;
@@ -50,6 +50,9 @@ struct sl_cached_job {
     char *source_path;       /* by the pinned folder; it can be opened again */
     char source_pin[32], output_pin[32];
     int source_fd, output_fd;
+    char *like;              /* jobs of the same text and folder have the same model; NULL: alone */
+    ino_t source_ino;
+    dev_t source_dev;
     struct sl_engine *engine; /* NULL: none now */
     struct job_weights weights; /* of the engine */
     uint32_t member;         /* of its engine, which jobs of a sweep share */
@@ -66,6 +69,9 @@ struct sl_cached_job {
 
 struct sl_job_cache;
 
+/* Returns about how many bytes the plans that are kept take. */
+uint64_t sl_job_cache_bytes(const struct sl_job_cache *c);
+
 /* Effect: an empty cache; *o is copied, what it points to must outlive it. Errors: SL_EFAIL. */
 int sl_job_cache_open(const struct sl_job_cache_opts *o, struct sl_job_cache **out,
                       struct sl_error *e) SL_MUST_USE;
@@ -74,9 +80,12 @@ void sl_job_cache_close(struct sl_job_cache *c);
 
 /* Effect: the job's plan, built when it is not there or has another fingerprint.
  * fingerprint: 32 hex digits that it must have; NULL: whatever it is now, built
- * anew. *out is the cache's; valid until sl_job_cache_drop, _idle or the next
- * _get. Errors: SL_EUSAGE (a path outside the roots, no folder for the output), SL_ESOURCE
- * (another fingerprint), those of sl_job_cache_lost (with a fingerprint) and of
+ * anew. Jobs of one source and the same options share checkpoint and model, as long as the
+ * fingerprint comes out. Plans that are not in use go, the one unused for longest first, when
+ * there are more than 64 or they take more than a sixteenth of mem_bytes; one may always be kept.
+ * Returns 1 when those in use leave no room for another: ask again. *out is the cache's; valid until
+ * sl_job_cache_drop, _idle or the next _get. Errors: SL_EUSAGE (a path outside the roots, no folder for the output), SL_ESOURCE
+ * (another fingerprint), SL_EFAIL (it is busy with another plan), those of sl_job_cache_lost (with a fingerprint) and of
  * sl_job_plan_open. */
 int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *spec,
                      const char *fingerprint, uint64_t now_ms, struct sl_cached_job **out,
@@ -84,8 +93,10 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
 
 /* Effect: makes one engine for all n jobs, whose plans must be cut alike when there are
  * several (sl_engine_same_cuts), closing an idle one where too many are open. One that
- * all of them share already stays, whoever else does. Returns 1, or 0 when engines are
- * busy. Errors: SL_EFAIL when a partial file is not there; those of sl_engine_open. */
+ * all of them share already stays, whoever else does. Partial files that are gone are made
+ * anew while the claim says whose they are. Returns 1, or 0 when engines are busy. Errors:
+ * SL_EFAIL when a partial file is not the one that was prepared; those of sl_job_cache_lost,
+ * output_reserve and sl_engine_open. */
 int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, unsigned n,
                         struct sl_error *e) SL_MUST_USE;
 /* Effect: closes the job's engine; all that share it have none then. */
@@ -106,7 +117,7 @@ int sl_job_cache_lost(struct sl_cached_job *j, struct sl_error *e);
 
 /* Effect: forgets the job and frees it; its engine is closed for all that share it. */
 void sl_job_cache_drop(struct sl_job_cache *c, struct sl_cached_job *j);
-/* Effect: closes engines and jobs that have not been used for a while. */
+/* Effect: closes engines and jobs that have not been used for a while, lost ones at once. */
 void sl_job_cache_idle(struct sl_job_cache *c, uint64_t now_ms);
 /* The first job, or NULL; then ->next. */
 struct sl_cached_job *sl_job_cache_first(struct sl_job_cache *c);
@@ -121,7 +132,8 @@ void sl_job_cache_checked(struct sl_job_cache *c, uint64_t n);
 int sl_job_cache_told(const struct sl_cached_job *j, struct sl_error *e);
 
 /* Effect: an output by folder and base name alone, for a job whose plan cannot be
- * built any more. *fd: the folder's pin, the caller's. */
+ * built any more. *fd: the folder's pin, or -1. Both are the caller's in every case. Errors:
+ * SL_EFAIL (the specification has no base name), those of sl_roots_open_path. */
 int sl_job_cache_output(struct sl_job_cache *c, const struct cJSON *spec, struct output *out,
                         int *fd, struct sl_error *e) SL_MUST_USE;
 

@@ -19,13 +19,17 @@ static void drop(struct set *s, unsigned i)
     memmove(&s->j[i], &s->j[i + 1], (s->n - i) * sizeof s->j[0]);
 }
 
-/* All of s wait: at *end of a list. */
+/* w waits: at *end of a list. */
+static void hold_one(struct sl_work *w, struct sl_work ***end)
+{
+    **end = w;
+    *end = &w->next;
+}
+
 static void hold(const struct set *s, struct sl_work ***end)
 {
-    for (unsigned i = 0; i < s->n; i++) {
-        **end = s->w[i];
-        *end = &s->w[i]->next;
-    }
+    for (unsigned i = 0; i < s->n; i++)
+        hold_one(s->w[i], end);
 }
 
 static void conclude_one(struct sl_lane *l, struct set *s, unsigned i, struct sl_error *e, int rc)
@@ -37,8 +41,9 @@ static void conclude_one(struct sl_lane *l, struct set *s, unsigned i, struct sl
     drop(s, i);
 }
 
-/* Finds each task's job; those that have none are concluded. */
-static void find_jobs(struct sl_lane *l, struct set *s)
+/* Finds each task's job; those that have none are concluded, those for whose plan there is no
+ * room now wait. */
+static void find_jobs(struct sl_lane *l, struct set *s, struct sl_work ***held)
 {
     for (unsigned i = 0; i < s->n;) {
         const struct sl_work *w = s->w[i];
@@ -49,7 +54,10 @@ static void find_jobs(struct sl_lane *l, struct set *s)
         rc = sl_job_cache_get(l->cache, w->job, w->spec, w->fingerprint, sl_boot_ms(), &s->j[i], &e);
         if (rc == 0 && w->task >= s->j[i]->j.plan->n_tasks)
             rc = sl_fail(&e, SL_EUSAGE, "task %u: the plan has %u", w->task, s->j[i]->j.plan->n_tasks);
-        if (rc == 0) {
+        if (rc > 0) {
+            hold_one(s->w[i], held);
+            drop(s, i);
+        } else if (rc == 0) {
             /* Stays while the others' plans are built. */
             s->j[i]->busy++;
             i++;
@@ -142,7 +150,7 @@ void lane_begin(struct sl_lane *l, struct sl_work *w, struct sl_work ***held)
         hold(&s, held);
         return;
     }
-    find_jobs(l, &s);
+    find_jobs(l, &s, held);
     while (s.n) {
         struct set rest = {.n = 0};
 

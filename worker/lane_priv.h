@@ -34,7 +34,7 @@ struct sl_lane {
     struct sl_work *waiting;
     struct sl_work *special;          /* under way */
     struct sl_outcome *outcomes, **outcomes_end;
-    struct sl_lane_state state;       /* as last told by the thread; n_waiting apart */
+    struct sl_lane_state state;       /* as last told by the thread; unfinished apart */
 
     /* the thread's own */
     struct flight *flights;           /* in the order of their coming */

@@ -5,7 +5,6 @@
 
 #include <math.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -288,11 +287,8 @@ static void worker_close(struct worker *k)
 
 static unsigned thread_count(const struct measure *m)
 {
-    unsigned n = m->o->threads;
-    cpu_set_t set;
+    unsigned n = m->o->threads ? m->o->threads : sl_usable_cores();
 
-    if (n == 0)
-        n = sched_getaffinity(0, sizeof set, &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
     n = n > MOST_THREADS ? MOST_THREADS : n;
     return n > m->n ? m->n : n;
 }

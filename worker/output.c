@@ -36,18 +36,6 @@ static bool is_special(const char *path)
     return stat(path, &st) == 0 && !S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode);
 }
 
-/* Cuts ".gguf" and "-00001-of-00004" off a file name, in place. */
-static void cut_suffixes(char *name)
-{
-    size_t n = strlen(name);
-
-    if (n > 5 && strcmp(name + n - 5, ".gguf") == 0)
-        name[n -= 5] = 0;
-    if (n > 15 && name[n - 15] == '-' && strncmp(name + n - 9, "-of-", 4) == 0 &&
-        strspn(name + n - 14, "0123456789") == 5 && strspn(name + n - 5, "0123456789") == 5)
-        name[n - 15] = 0;
-}
-
 /* A name like "x.bin" or "x.safetensors" asks for another kind of file; one like
  * "R1-v1.0" or "x.Q4_K_M" does not. */
 static bool other_kind(const char *name)
@@ -68,7 +56,7 @@ static int take_name(struct output *o, const char *name, struct sl_error *e)
     o->prefix = strdup(name);
     if (!o->prefix)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    cut_suffixes(o->prefix);
+    o->prefix[sl_gguf_stem(o->prefix)] = 0;
     if (!o->prefix[0] || strlen(o->prefix) > 200)
         return sl_fail(e, SL_EUSAGE, "%s: the output's name must have 1 to 200 bytes", name);
     if (strcmp(o->prefix, name) == 0 && other_kind(name))
@@ -159,8 +147,7 @@ int output_make_dir(const struct output *o, struct sl_error *e)
     int rc;
 
     if (mkdir(o->dir, 0777) != 0 && errno != EEXIST)
-        return sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL,
-                       "%s: cannot make this folder: %s", o->dir, strerror(errno));
+        return sl_fail(e, sl_write_code(errno), "%s: cannot make this folder: %s", o->dir, strerror(errno));
     up = parent_of(o->dir);
     rc = up ? sync_folder(up, e) : sl_fail(e, SL_EFAIL, "out of memory");
     free(up);
@@ -201,7 +188,7 @@ int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error 
     if (!o->prefix) {
         o->prefix = strdup(plan->segments[0].name);
         if (o->prefix)
-            cut_suffixes(o->prefix);
+            o->prefix[sl_gguf_stem(o->prefix)] = 0;
     }
     if (!o->prefix || asprintf(&o->journal, "%s/%s.sluice-journal", o->dir, o->prefix) < 0)
         return sl_fail(e, SL_EFAIL, "out of memory");
@@ -229,7 +216,7 @@ int output_absent(const struct output *o, bool force, struct sl_error *e)
     struct stat st;
 
     for (uint32_t i = 0; i < o->plan->n_segments; i++) {
-        char manifest[4400];
+        char manifest[OUTPUT_PATH_BYTES];
         const char *names[] = {o->final[i], manifest};
 
         snprintf(manifest, sizeof manifest, "%s.xxh64", o->final[i]);
@@ -283,7 +270,7 @@ int output_check_space(const struct output *o, struct sl_error *e)
     return 0;
 }
 
-static int step(const struct output_watch *w, uint64_t n)
+int output_step(const struct output_watch *w, uint64_t n)
 {
     return w ? w->step(w->user, n) : 0;
 }
@@ -304,11 +291,11 @@ static int reserve_space(int fd, const char *path, uint64_t bytes, bool sparse,
             continue;
         }
         at += n;
-        SL_TRY(step(watch, n));
+        SL_TRY(output_step(watch, n));
     }
     if (err == 0)
         return 0;
-    return sl_fail(e, err == ENOSPC || err == EDQUOT || err == EFBIG ? SL_ENOSPACE : SL_EFAIL,
+    return sl_fail(e, err == EFBIG ? SL_ENOSPACE : sl_write_code(err),
                    "%s: cannot reserve %llu bytes: %s; free some space or choose another "
                    "folder", path, (unsigned long long)bytes, strerror(err));
 }
@@ -328,13 +315,12 @@ static int reserve_one(const struct output *o, uint32_t i, bool fresh, bool *kep
     struct stat st;
     int fd, rc;
 
-    SL_TRY(step(watch, 0));
+    SL_TRY(output_step(watch, 0));
     fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_EXCL : 0), 0666);
     if (fd < 0 && errno == EEXIST) {
         rc = sl_fail(e, SL_EEXISTS, "%s: somebody else has made it just now", path);
     } else if (fd < 0 || fstat(fd, &st) != 0) {
-        rc = sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: %s",
-                     path, strerror(errno));
+        rc = sl_fail(e, sl_write_code(errno), "%s: %s", path, strerror(errno));
     } else if (!S_ISREG(st.st_mode)) {
         rc = sl_fail(e, SL_EFAIL, "%s: not a regular file", path);
     } else {
@@ -369,7 +355,7 @@ int output_reserve(const struct output *o, bool fresh, bool *kept, const struct 
     if (rc == 0)
         rc = output_sync_dir(o, e);
     if (rc == 0)
-        rc = step(watch, 0);
+        rc = output_step(watch, 0);
     if (rc < 0 && made)
         unmake(o, made);
     free(made);
@@ -414,9 +400,9 @@ int output_remove(const struct output *o, const struct output_watch *watch)
     while (d && rc == 0 && (ent = readdir(d)) != NULL) {
         if (strncmp(ent->d_name, o->prefix, n) != 0 || !is_temporary(ent->d_name + n))
             continue;
-        rc = step(watch, 0);
+        rc = output_step(watch, 0);
         if (rc == 0 && unlinkat(dirfd(d), ent->d_name, 0) == 0)
-            rc = step(watch, 1);
+            rc = output_step(watch, 1);
     }
     if (d)
         closedir(d);

@@ -6,6 +6,9 @@
 
 #include "proto/plan.h"
 
+/* Room for the path of any file of an output: the folder's, the name's, and suffixes. */
+#define OUTPUT_PATH_BYTES 4400
+
 struct output {
     char *dir;       /* folder of all the files, "." when none was given */
     char *prefix;    /* base name without ".gguf" and split suffix; NULL: the plan decides */
@@ -31,7 +34,7 @@ int output_make_dir(const struct output *o, struct sl_error *e) SL_MUST_USE;
 /* Effect: *bytes = what can be written where the output goes, its parent for a
  * new folder; UINT64_MAX where the filesystem does not count. Errors: SL_EFAIL. */
 int output_free_space(const struct output *o, uint64_t *bytes, struct sl_error *e) SL_MUST_USE;
-/* Effect: builds the paths for a plan. */
+/* Effect: builds the paths for a plan, which must outlive *o. Errors: SL_EFAIL. */
 int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error *e) SL_MUST_USE;
 void output_free(struct output *o);
 
@@ -56,11 +59,14 @@ struct output_watch {
     void *user;
 };
 
+/* Returns what the watcher says; 0 where w is NULL. */
+int output_step(const struct output_watch *w, uint64_t n) SL_MUST_USE;
+
 /* Effect: creates the temporary files in their full size, with their space
  * reserved where the filesystem can and o->sparse is off, a GiB at a time. kept[i]
  * tells whether file i was there in full already (its contents stay). fresh: nothing
  * may be there, and a failure removes what was made here, that and nothing else. watch
- * may be NULL. Errors: SL_ENOSPACE, SL_EFAIL; SL_EEXISTS (fresh): one is there. */
+ * may be NULL. Errors: SL_ENOSPACE, SL_EFAIL, what watch said; SL_EEXISTS (fresh): one is there. */
 int output_reserve(const struct output *o, bool fresh, bool *kept, const struct output_watch *watch,
                    struct sl_error *e) SL_MUST_USE;
 
@@ -68,7 +74,7 @@ int output_reserve(const struct output *o, bool fresh, bool *kept, const struct 
 bool output_unfinished(const struct output *o);
 
 /* Effect: removes the temporary files, also those of other split counts, and
- * those of manifests. Returns 0 or what watch said. */
+ * those of manifests and claims. Returns 0 or what watch said. */
 int output_remove(const struct output *o, const struct output_watch *watch) SL_MUST_USE;
 /* The same, unwatched. */
 void output_discard(const struct output *o);

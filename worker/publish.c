@@ -1,20 +1,15 @@
 #include "worker/publish.h"
 
+#include "proto/rename_new.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#define PATH_BYTES 4400
-
-static int step(const struct output_watch *w)
+static void manifest_of(char buf[OUTPUT_PATH_BYTES], const struct output *o, uint32_t i, bool partial)
 {
-    return w ? w->step(w->user, 0) : 0;
-}
-
-static void manifest_of(char buf[PATH_BYTES], const struct output *o, uint32_t i, bool partial)
-{
-    snprintf(buf, PATH_BYTES, "%s.xxh64%s", o->final[i], partial ? ".partial" : "");
+    snprintf(buf, OUTPUT_PATH_BYTES, "%s.xxh64%s", o->final[i], partial ? ".partial" : "");
 }
 
 static bool is_whole(const struct output *o, uint32_t i, const char *path)
@@ -43,6 +38,12 @@ static bool is_published(const struct output *o, uint32_t i)
     return yes;
 }
 
+static int not_ours(const char *path, const char *go_on, struct sl_error *e)
+{
+    return sl_fail(e, SL_EEXISTS, "%s: a file that is not this job's has the name of the finished one; move it "
+                   "away, and %s", path, go_on);
+}
+
 static int in_the_way(const char *path, bool force, const char *go_on, struct sl_error *e)
 {
     struct stat st;
@@ -52,8 +53,7 @@ static int in_the_way(const char *path, bool force, const char *go_on, struct sl
     if (S_ISDIR(st.st_mode))
         return sl_fail(e, SL_EEXISTS, "%s: a folder has the name of the finished file; move it away, and %s", path,
                        go_on);
-    return force ? 0 : sl_fail(e, SL_EEXISTS, "%s: a file that is not this job's has the name of the finished "
-                                              "one; move it away, and %s", path, go_on);
+    return force ? 0 : not_ours(path, go_on, e);
 }
 
 static int missing(const struct output *o, uint32_t i, struct sl_error *e)
@@ -63,7 +63,7 @@ static int missing(const struct output *o, uint32_t i, struct sl_error *e)
 
 int publish_check(const struct output *o, bool force, const char *go_on, struct sl_error *e)
 {
-    char manifest[PATH_BYTES];
+    char manifest[OUTPUT_PATH_BYTES];
 
     for (uint32_t i = 0; i < o->plan->n_segments; i++) {
         manifest_of(manifest, o, i, false);
@@ -76,55 +76,73 @@ int publish_check(const struct output *o, bool force, const char *go_on, struct 
     return 0;
 }
 
-static int give_name(const char *from, const char *to, struct sl_error *e)
+static int give_name(const char *from, const char *to, bool replace, struct sl_error *e)
 {
-    if (rename(from, to) == 0)
+    if ((replace ? rename(from, to) : sl_rename_new(from, to)) == 0)
         return 0;
-    return sl_fail(e, errno == ENOSPC || errno == EDQUOT ? SL_ENOSPACE : SL_EFAIL, "%s: cannot be renamed to %s: %s",
-                   from, strrchr(to, '/') + 1, strerror(errno));
+    return sl_fail(e, errno == EEXIST ? SL_EEXISTS : sl_write_code(errno), "%s: cannot be renamed to %s: %s", from,
+                   strrchr(to, '/') + 1, strerror(errno));
 }
 
 /* What has the temporary name of a part that is published already may be anybody's: it stays
- * where it is. */
-static int publish_part(const struct output *o, uint32_t i, struct sl_error *e)
+ * where it is. The manifest goes first; beside a file that is not this job's it has no place. */
+static int publish_part(const struct output *o, uint32_t i, bool force, const char *go_on, struct sl_error *e)
 {
-    char from[PATH_BYTES], to[PATH_BYTES];
+    char from[OUTPUT_PATH_BYTES], to[OUTPUT_PATH_BYTES];
     struct stat st;
+    bool manifest;
     int rc;
 
     if (!is_whole(o, i, o->partial[i]))
         return is_published(o, i) ? 0 : missing(o, i, e);
     manifest_of(from, o, i, true);
     manifest_of(to, o, i, false);
-    if (lstat(from, &st) == 0)
-        SL_TRY(give_name(from, to, e));
-    rc = give_name(o->partial[i], o->final[i], e);
+    manifest = lstat(from, &st) == 0;
+    if (manifest)
+        SL_TRY(give_name(from, to, true, e));
+    rc = give_name(o->partial[i], o->final[i], force, e);
     /* NFS may say of a rename that it did that there is no such file. */
-    return rc < 0 && lstat(o->partial[i], &st) != 0 && is_published(o, i) ? 0 : rc;
+    if (rc < 0 && lstat(o->partial[i], &st) != 0 && is_published(o, i))
+        return 0;
+    if (rc != SL_EEXISTS)
+        return rc;
+    if (manifest)
+        (void)!sl_rename_new(to, from);
+    return not_ours(o->final[i], go_on, e);
 }
 
-int publish_files(const struct output *o, const struct output_watch *watch, struct sl_error *e)
+int publish_files(const struct output *o, bool force, const char *go_on, const struct output_watch *watch,
+                  struct sl_error *e)
 {
     for (uint32_t i = 0; i < o->plan->n_segments; i++) {
-        SL_TRY(step(watch));
-        SL_TRY(publish_part(o, i, e));
+        SL_TRY(output_step(watch, 0));
+        SL_TRY(publish_part(o, i, force, go_on, e));
     }
     return output_sync_dir(o, e);
 }
 
+bool publish_is_done(const struct output *o)
+{
+    bool yes = true;
+
+    for (uint32_t i = 0; yes && i < o->plan->n_segments; i++)
+        yes = is_published(o, i);
+    return yes;
+}
+
 int publish_undo(const struct output *o, const struct output_watch *watch, struct sl_error *e)
 {
-    char from[PATH_BYTES], to[PATH_BYTES];
+    char from[OUTPUT_PATH_BYTES], to[OUTPUT_PATH_BYTES];
     struct stat st;
 
     for (uint32_t i = 0; i < o->plan->n_segments; i++) {
-        SL_TRY(step(watch));
+        SL_TRY(output_step(watch, 0));
         if (lstat(o->partial[i], &st) != 0 && is_published(o, i))
-            SL_TRY(give_name(o->final[i], o->partial[i], e));
+            SL_TRY(give_name(o->final[i], o->partial[i], true, e));
         manifest_of(from, o, i, false);
         manifest_of(to, o, i, true);
         if (lstat(to, &st) != 0 && lstat(o->final[i], &st) != 0 && lstat(from, &st) == 0 && S_ISREG(st.st_mode))
-            SL_TRY(give_name(from, to, e));
+            SL_TRY(give_name(from, to, true, e));
     }
     return output_sync_dir(o, e);
 }

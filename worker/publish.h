@@ -14,13 +14,20 @@
 int publish_check(const struct output *o, bool force, const char *go_on, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: gives each part's manifest and then the part its final name, and syncs the
- * folder. A part that has it already is left alone. watch may be NULL. Errors: SL_EVERIFY:
- * a part has gone meanwhile; SL_EFAIL, SL_ENOSPACE; what has its name then keeps it, and the
+ * folder. A part that has it already is left alone; a file that has come since the look is
+ * replaced with force alone (where the filesystem cannot tell in the rename itself: unless
+ * it comes in that very moment). watch may be NULL. Errors: SL_EVERIFY: a part has gone
+ * meanwhile; SL_EEXISTS, SL_EFAIL, SL_ENOSPACE, what watch said; what has its name then keeps it, and the
  * same call goes on. */
-int publish_files(const struct output *o, const struct output_watch *watch, struct sl_error *e) SL_MUST_USE;
+int publish_files(const struct output *o, bool force, const char *go_on, const struct output_watch *watch,
+                  struct sl_error *e) SL_MUST_USE;
+
+/* Whether every part of this very output has its final name: a complete, checked set. */
+bool publish_is_done(const struct output *o);
 
 /* Effect: the parts of this very output that have their final names, and no temporary one,
- * get their temporary names back, their manifests too. watch may be NULL. Errors: SL_EFAIL. */
+ * get their temporary names back, their manifests too. watch may be NULL. Errors: SL_EFAIL,
+ * SL_ENOSPACE, what watch said. */
 int publish_undo(const struct output *o, const struct output_watch *watch, struct sl_error *e) SL_MUST_USE;
 
 #endif

@@ -24,7 +24,7 @@ static uint64_t enough_for(uint64_t job_bytes, uint64_t least, uint64_t budget)
 }
 
 int sl_slabs_choose(uint64_t mem_bytes, unsigned threads, uint64_t scratch, uint64_t least,
-                    uint64_t forced, uint64_t job_bytes, struct sl_slabs *out, struct sl_error *e)
+                    uint64_t beside, uint64_t forced, uint64_t job_bytes, struct sl_slabs *out, struct sl_error *e)
 {
     uint64_t rest = mem_bytes / 5 < 160 * SL_MIB ? mem_bytes / 5 : 160 * SL_MIB;
     uint64_t wanted = 2 * (uint64_t)threads + READS_AHEAD, size = SLAB_USUAL, budget, need;
@@ -33,7 +33,8 @@ int sl_slabs_choose(uint64_t mem_bytes, unsigned threads, uint64_t scratch, uint
         return sl_fail(e, SL_EUSAGE, "memory of %s is too little: at least %s are needed",
                        sl_size_text((char[32]){0}, mem_bytes),
                        sl_size_text((char[32]){0}, SL_MEM_MIN));
-    budget = mem_bytes - rest > scratch ? mem_bytes - rest - scratch : 0;
+    rest = rest > beside ? rest : beside;
+    budget = mem_bytes > rest && mem_bytes - rest > scratch ? mem_bytes - rest - scratch : 0;
     if (job_bytes && !forced)
         budget = enough_for(job_bytes, least, budget);
     while (size > SLAB_SMALL && budget / size < wanted)
@@ -45,6 +46,8 @@ int sl_slabs_choose(uint64_t mem_bytes, unsigned threads, uint64_t scratch, uint
     size = (size + 4095) / 4096 * 4096;
     if (size > INT32_MAX || budget / size < SLABS_FEWEST) {
         need = (size * SLABS_FEWEST + scratch) / 4 * 5 + SL_MIB;
+        if (need < size * SLABS_FEWEST + scratch + beside)
+            need = size * SLABS_FEWEST + scratch + beside;
         return sl_fail(e, SL_EUSAGE,
                        "memory of %llu MiB is too little for rows this long and %u threads: "
                        "%llu MiB are needed", (unsigned long long)(mem_bytes / SL_MIB), threads,

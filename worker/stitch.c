@@ -107,16 +107,37 @@ static int stand_in(const struct sl_plan *plan, const struct sl_plan_segment *se
     return 0;
 }
 
+/* No task writes the bytes between tensors, so that no task could mend them. */
+static int clear_padding(const struct pass *p, const char *path, struct sl_error *e)
+{
+    static const uint8_t zeros[SL_GGUF_ALIGN];
+    const struct sl_plan_tensor *t = &p->s->plan->tensors[p->seg->first_tensor];
+    int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), rc = fd < 0 ? SL_EFAIL : 0;
+
+    for (uint32_t i = 0; i < p->seg->n_tensors && rc == 0; i++) {
+        uint64_t end = t[i].offset + t[i].bytes;
+        uint64_t n = (i + 1 < p->seg->n_tensors ? t[i + 1].offset : p->seg->data_bytes) - end;
+
+        if (n && n < sizeof zeros && pwrite(fd, zeros, n, (off_t)(p->seg->header_bytes + end)) != (ssize_t)n)
+            rc = SL_EFAIL;
+    }
+    if (rc < 0)
+        rc = sl_fail(e, sl_write_code(errno), "%s: the padding between tensors cannot be "
+                     "written: %s", path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
 /* Writes the finished header into the temporary file and syncs it. */
 static int write_header(const struct pass *p, const char *path, struct sl_error *e)
 {
     const struct sl_plan_segment *seg = p->seg;
-    uint8_t *h = malloc(seg->header_bytes);
+    uint8_t *h = NULL;
     int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), rc = SL_EFAIL;
 
-    if (!h || fd < 0)
+    if (fd < 0 || sl_plan_header(p->s->plan, (uint32_t)(seg - p->s->plan->segments), &h) < 0)
         goto done;
-    memcpy(h, seg->header, seg->header_bytes);
     if (sl_gguf_seal_header(h, seg->header_bytes, &seg->kvs, p->sums, seg->n_tensors) < 0)
         goto done;
     rc = 0;
@@ -131,8 +152,7 @@ static int write_header(const struct pass *p, const char *path, struct sl_error 
         rc = SL_EFAIL;
 done:
     if (rc < 0)
-        rc = sl_fail(e, errno == ENOSPC ? SL_ENOSPACE : SL_EFAIL,
-                     "%s: the header cannot be written: %s", path, strerror(errno));
+        rc = sl_fail(e, sl_write_code(errno), "%s: the header cannot be written: %s", path, strerror(errno));
     free(h);
     if (fd >= 0)
         close(fd);
@@ -146,9 +166,7 @@ static int close_manifest(struct pass *p, const struct sl_hash_total *total, str
     bad |= fflush(p->manifest) != 0 || fsync(fileno(p->manifest)) != 0;
     bad |= fclose(p->manifest) != 0;
     p->manifest = NULL;
-    return bad ? sl_fail(e, errno == ENOSPC ? SL_ENOSPACE : SL_EFAIL,
-                         "%s.xxh64: cannot be written: %s", p->name, strerror(errno))
-               : 0;
+    return bad ? sl_fail(e, sl_write_code(errno), "%s.xxh64: cannot be written: %s", p->name, strerror(errno)) : 0;
 }
 
 /* What is checked is what the disk has. After a sync that failed the cache may show more. */
@@ -170,6 +188,8 @@ static int stream_segment(struct pass *p, uint32_t i, struct sl_error *e)
     int rc = stand_in(p->s->plan, p->seg, &g, e);
 
     forget_cached(p->s->out->partial[i]);
+    if (rc == 0)
+        rc = clear_padding(p, p->s->out->partial[i], e);
     if (rc == 0)
         rc = sl_gguf_stream(p->s->out->partial[i], &g, &ops, e);
     free(g.tensors);
@@ -195,7 +215,7 @@ static FILE *open_new(const char *path)
 
 static int seal_segment(struct pass *p, uint32_t i, struct sl_error *e)
 {
-    char path[4200];
+    char path[OUTPUT_PATH_BYTES];
     int rc;
 
     p->seg = &p->s->plan->segments[i];
@@ -210,7 +230,7 @@ static int seal_segment(struct pass *p, uint32_t i, struct sl_error *e)
     if (!p->tensor || !p->file || !p->item || !p->sums)
         rc = out_of_memory(e);
     else if (!p->manifest)
-        rc = sl_fail(e, SL_EFAIL, "%s: %s", path, strerror(errno));
+        rc = sl_fail(e, sl_write_code(errno), "%s: %s", path, strerror(errno));
     else
         rc = stream_segment(p, i, e);
     if (p->manifest)

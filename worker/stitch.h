@@ -21,11 +21,11 @@ struct stitch {
     void *user;
 };
 
-/* Effect: checks all segments; where all is well, writes each header with its
- * checksums and each manifest ("NAME.gguf.xxh64", llama-gguf-hash's format,
- * still under a temporary name) and syncs them. Errors: SL_EVERIFY with
- * s->bad (the caller's: free) naming the tasks to be made again; SL_ENOSPACE,
- * SL_EFAIL. */
+/* Effect: reads each segment, writes the padding between its tensors anew, its header with its
+ * checksums and its manifest ("NAME.gguf.xxh64", llama-gguf-hash's format, still under a temporary
+ * name) and syncs them; then holds every task's bytes against task_sum. s->bad is the caller's in
+ * every case (free). Errors: SL_EVERIFY with s->bad naming the tasks to be made again; SL_ENOSPACE,
+ * SL_EFAIL, what progress said. */
 int stitch_seal(struct stitch *s, struct sl_error *e) SL_MUST_USE;
 
 #endif

@@ -12,7 +12,7 @@
 
 struct synthetic;
 
-/* Effect: *out = the maker of column weights (synthetic_close). Checkpoint and model must
+/* Effect: *out = the maker of column weights (synthetic_close in every case). Checkpoint and model must
  * outlive it. Errors: SL_EFAIL. */
 int synthetic_open(const struct sl_checkpoint *ck, const struct sl_model *m, struct synthetic **out,
                    struct sl_error *e) SL_MUST_USE;

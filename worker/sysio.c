@@ -80,8 +80,3 @@ int sl_sys_punch(struct sl_faults *f, int fd, uint64_t off, uint64_t len)
     while (rc && errno == EINTR);
     return rc ? -errno : 0;
 }
-
-int sl_sys_write_code(int err)
-{
-    return err == ENOSPC || err == EDQUOT ? SL_ENOSPACE : SL_EFAIL;
-}

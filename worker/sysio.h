@@ -1,5 +1,5 @@
-/* The one seam of system calls: everything that can fail on a disk goes
- * through here, so that a test can make the n-th call fail. The programs pass
+/* The engine's one seam of system calls: everything of its that can fail on a disk
+ * goes through here, so that a test can make the n-th call fail. The programs pass
  * no faults (NULL); nothing outside a test can arm one, and no environment
  * variable is read. The io_uring backend asks the same seam before it submits. */
 #ifndef SLUICE_WORKER_SYSIO_H
@@ -49,8 +49,5 @@ ssize_t sl_sys_pwrite(struct sl_faults *f, int fd, const void *buf, uint32_t len
 int sl_sys_fdatasync(struct sl_faults *f, int fd) SL_MUST_USE;
 /* A hole: the range reads as zeros and holds no space. */
 int sl_sys_punch(struct sl_faults *f, int fd, uint64_t off, uint64_t len) SL_MUST_USE;
-
-/* The error code of a failed write, sync or reservation (errno err). */
-int sl_sys_write_code(int err);
 
 #endif

@@ -9,7 +9,6 @@
 #include "worker/verify.h"
 
 #include <cjson/cJSON.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -285,7 +284,7 @@ static int publish(struct special *s)
 {
     const struct output_watch watch = {still_ours, s};
     const struct sl_plan *p = s->j->j.plan;
-    char path[4400], go_on[64] = "the same command goes on";
+    char path[OUTPUT_PATH_BYTES], go_on[64] = "the same command goes on";
 
     SL_TRY(claim_for_publish(s));
     SL_TRY(still_ours(s, 0));
@@ -293,7 +292,7 @@ static int publish(struct special *s)
         snprintf(go_on, sizeof go_on, "'sluice retry %llu' goes on", (unsigned long long)s->w->job);
     if (s->j->given || s->claim.fd >= 0) {
         SL_TRY(publish_check(&s->j->out, s->j->j.force, go_on, s->e));
-        SL_TRY(publish_files(&s->j->out, &watch, s->e));
+        SL_TRY(publish_files(&s->j->out, s->j->j.force, go_on, &watch, s->e));
         SL_TRY(still_ours(s, 0));
         if (s->j->j.force)
             SL_TRY(former_set_remove(&s->j->out, s->j->j.ck, s->e));
@@ -310,8 +309,8 @@ static int publish(struct special *s)
     return 0;
 }
 
-/* Nothing, when nothing of this job is there. Parts of a publication that did not end go too,
- * unless files that were replaced before would be meant. */
+/* Nothing, when nothing of this job is there. Parts of a publication that did not end go too, so
+ * that no set is half of this job's and half of the one it was to replace; a complete set stays. */
 static int remove_unfinished(struct special *s, const struct output *o, const char *fingerprint)
 {
     const struct output_watch watch = {on_step, s};
@@ -321,7 +320,7 @@ static int remove_unfinished(struct special *s, const struct output *o, const ch
     SL_TRY(rc);
     if (rc != CLAIM_HELD)
         return 0;
-    if (s->claim.ending && o->plan && !s->j->j.force)
+    if (s->claim.ending && o->plan && !publish_is_done(o))
         rc = publish_undo(o, &watch, s->e);
     else
         rc = claim_end(&s->claim, true, s->e);
@@ -333,6 +332,14 @@ static int remove_unfinished(struct special *s, const struct output *o, const ch
     return rc;
 }
 
+/* The job's plan; fingerprint NULL: as it is now. */
+static int get_job(struct special *s, const char *fingerprint, uint64_t now_ms, struct sl_error *e)
+{
+    int rc = sl_job_cache_get(s->cache, s->w->job, s->w->spec, fingerprint, now_ms, &s->j, e);
+
+    return rc == 1 ? sl_fail(e, SL_EINTERRUPTED, "no memory for another plan now") : rc;
+}
+
 /* A job whose prepare did not end may have left files as well: its plan says which. */
 static int discard(struct special *s, uint64_t now_ms)
 {
@@ -342,7 +349,10 @@ static int discard(struct special *s, uint64_t now_ms)
     struct output o;
     int fd, rc;
 
-    if (sl_job_cache_get(s->cache, w->job, w->spec, fingerprint, now_ms, &s->j, &why) == 0) {
+    rc = get_job(s, fingerprint, now_ms, &why);
+    if (rc == SL_EINTERRUPTED)
+        return *s->e = why, rc;
+    if (rc == 0) {
         rc = remove_unfinished(s, &s->j->out, s->j->j.plan->fingerprint);
         if (rc == 0)
             rc = output_sync_dir(&s->j->out, s->e);
@@ -372,16 +382,11 @@ static int discard(struct special *s, uint64_t now_ms)
 
 /* ---- verify */
 
-static int on_weights(void *user, uint64_t n)
-{
-    return on_progress(user, n);
-}
-
 static int verify_files(struct special *s, const struct verify_set *set)
 {
     const struct sl_plan *p = s->j->j.plan;
     const struct verify_sample sample = {.blocks = VERIFY_BLOCKS, .seed = s->w->job,
-                                         .roots = s->j->j.roots, .progress = on_weights, .user = s};
+                                         .roots = s->j->j.roots, .progress = on_progress, .user = s};
     struct verify_report r = {0};
     struct verify_tally tally = {0};
     struct sl_hash_total *totals;
@@ -423,8 +428,7 @@ static int run(struct special *s, uint64_t now_ms)
 
     if (w->task == SL_TASK_DISCARD)
         return discard(s, now_ms);
-    SL_TRY(sl_job_cache_get(s->cache, w->job, w->spec,
-                            w->task == SL_TASK_PREPARE ? NULL : w->fingerprint, now_ms, &s->j, s->e));
+    SL_TRY(get_job(s, w->task == SL_TASK_PREPARE ? NULL : w->fingerprint, now_ms, s->e));
     switch (w->task) {
     case SL_TASK_PREPARE:
         return prepare(s);

@@ -47,6 +47,7 @@ struct verify_report {
 /* Effect: counts and passes on one failure. Returns SL_EVERIFY. */
 int verify_failed(struct verify_report *r, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
+/* Effect: passes on what is worth knowing. */
 void verify_note(struct verify_report *r, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -59,7 +60,8 @@ int verify_structure(const char *path, struct verify_file *f, struct sl_error *e
 void verify_file_free(struct verify_file *f);
 
 /* Effect: verify_structure on every file of the set that `path` begins, and the
- * set's consistency: split keys, tensor count, no name twice, one fingerprint. */
+ * set's consistency: split keys, tensor count, no name twice, one fingerprint. *s is the
+ * caller's (verify_set_free) in every case. Errors: those of verify_structure. */
 int verify_set_open(const char *path, struct verify_set *s, struct sl_error *e) SL_MUST_USE;
 void verify_set_free(struct verify_set *s);
 

@@ -2,7 +2,6 @@
  * dequantizer can use. */
 #include "worker/verify.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define BLOCK_MAX 256 /* bytes; the largest block has 210 */

@@ -3,8 +3,6 @@
 #include "worker/verify.h"
 
 #include <limits.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,12 +10,10 @@ int verify_failed(struct verify_report *r, const char *fmt, ...)
 {
     struct sl_error now;
     va_list ap;
-    char text[sizeof now.text];
 
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    sl_vfail(&now, SL_EVERIFY, fmt, ap);
     va_end(ap);
-    sl_fail(&now, SL_EVERIFY, "%s", text);
     if (r->failures++ == 0)
         r->first = now;
     if (r->fail)
@@ -29,12 +25,10 @@ void verify_note(struct verify_report *r, const char *fmt, ...)
 {
     struct sl_error now;
     va_list ap;
-    char text[sizeof now.text];
 
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    sl_vfail(&now, SL_EWARN, fmt, ap);
     va_end(ap);
-    sl_fail(&now, SL_EWARN, "%s", text);
     if (r->note)
         r->note(r->user, now.text);
 }

@@ -73,8 +73,6 @@ static int read_output(struct checker *c, const struct pair *p, uint64_t block, 
     return 0;
 }
 
-/* The slow path from the source to bytes: elements by formula, then the scalar
- * backend. Both differ from what the worker runs. */
 static int room_for_row(struct checker *c, uint64_t n)
 {
     if (n <= c->row_len)
@@ -95,7 +93,7 @@ static int cannot(struct checker *c, const struct pair *p, int rc)
                    sl_type_info(p->t->type)->name);
 }
 
-/* The same with importance weights, which want whole rows. */
+/* As make_again, with importance weights, which want whole rows. */
 static int make_weighted(struct checker *c, const struct pair *p, uint32_t entry, uint64_t block,
                          uint64_t n)
 {
@@ -125,6 +123,8 @@ static int make_weighted(struct checker *c, const struct pair *p, uint32_t entry
     return 0;
 }
 
+/* The slow path from the source to bytes: elements by formula, then the scalar
+ * backend. Both differ from what the worker runs. */
 static int make_again(struct checker *c, const struct pair *p, uint64_t block, uint64_t n)
 {
     uint64_t weights = n * p->block, bad = 0;

@@ -5,7 +5,6 @@
 #include "proto/wire.h"
 #include "worker/worker_state.h"
 
-#define HELD_MAX 1024u
 #define JOBS_MAX 256u
 
 enum link { LINK_NONE, LINK_HELLO, LINK_OPEN };
@@ -41,7 +40,7 @@ struct sl_worker {
     uint64_t lease_ms;        /* 0: no daemon has said it yet */
     bool anew;                /* the next hello goes over a new connection */
     unsigned asked;           /* what the daemon still may grant, by the last pull */
-    struct held held[HELD_MAX];
+    struct held held[SL_HELD_MAX];
     unsigned n_held;
     struct known known[JOBS_MAX];
     unsigned n_known;
@@ -74,6 +73,7 @@ void sl_worker_drop_messages(struct sl_worker *w);
 
 /* Returns the lease, or NULL. */
 struct held *sl_worker_find(struct sl_worker *w, uint64_t job, uint32_t task, uint64_t epoch);
+/* Effect: the lease is held no more; opts.drop hears of a task that is not answered. */
 void sl_worker_forget(struct sl_worker *w, struct held *h);
 
 #endif

@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -16,8 +15,8 @@
 
 #define TICK_MS 100
 #define FINISH_MS 20000u    /* for what is under way when a signal comes */
-#define GPUS_MS 2000u
 #define ALONE_MS 3000u      /* the same without a daemon */
+#define GPUS_MS 2000u
 
 enum { LANE_TASKS, LANE_SPECIAL, LANES };
 
@@ -107,7 +106,7 @@ static void take_signals(struct run *r)
             if (r->notify)
                 sl_notify_stopping(r->notify, "finishing what is under way");
             r->signal_ms = sl_boot_ms();
-            if (!r->embedded && r->log)
+            if (!r->embedded)
                 sl_log_say(r->log, SL_LOG_NOTICE, "stopping", "signal %u: %u tasks are held",
                            si.ssi_signo, sl_worker_held(r->worker));
         }
@@ -137,8 +136,7 @@ static void take_loss(struct run *r, const struct sl_error *lost)
     if (lost->code == 0 || r->lost.code < 0)
         return;
     r->lost = *lost;
-    if (r->log)
-        sl_log_say(r->log, SL_LOG_ERROR, "device", "%s", lost->text);
+    sl_log_say(r->log, SL_LOG_ERROR, "device", "%s", lost->text);
     if (r->n_signals++ == 0)
         r->signal_ms = sl_boot_ms();
 }

@@ -61,8 +61,8 @@ static unsigned unfinished(const struct sl_worker *w)
     return n;
 }
 
-/* A few tasks are held ahead; more where they last less than a heartbeat's
- * fraction, so that short ones do not wait for the daemon. */
+/* A few tasks are held ahead, and where they are short as many as two seconds of late did,
+ * so that none waits for the daemon. */
 static unsigned target(const struct sl_worker *w)
 {
     unsigned ahead = w->o.ahead ? w->o.ahead : AHEAD, each_second;
@@ -142,7 +142,7 @@ static void on_grant(struct sl_worker *w, const cJSON *m, uint64_t now_ms)
         w->asked -= w->asked > 0;
         if (sl_worker_find(w, job, task, epoch))
             continue;
-        work = k && !w->draining && w->n_held < HELD_MAX ? new_work(m, k, lease) : NULL;
+        work = k && !w->draining && w->n_held < SL_HELD_MAX ? new_work(m, k, lease) : NULL;
         if (!work) {
             /* What cannot be taken is given back at once. */
             sl_worker_send_giveback(w, job, task, epoch, now_ms);

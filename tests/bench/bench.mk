@@ -42,12 +42,12 @@ bench-table: $(B)/bench/kernels_bench $(B)/bench/counts.json
 # Two workers against one, and the daemon's cost (tests/bench/service_bench.pl).
 .PHONY: bench-service
 bench-service: test-programs
-	@SLUICE_BUILD=$(abspath $(B)) RECIPE=$(RECIPE) BENCH_ROUNDS=$(BENCH_ROUNDS) LAYERS=$(LAYERS) perl -Itests/lib tests/bench/service_bench.pl
+	@SLUICE_BUILD=$(B) RECIPE=$(RECIPE) BENCH_ROUNDS=$(BENCH_ROUNDS) LAYERS=$(LAYERS) perl -Itests/lib tests/bench/service_bench.pl
 
 # Longer ones, each prints a Markdown table; the recorded ones are in tests/bench/RESULTS.md.
 # LAYERS=8 rehearses a part of DeepSeek-R1, GB=4 uses less data.
 BENCH_TOOLS := $(B)/tools/make_checkpoint $(B)/tools/resources $(B)/tools/gguf_hash
-export_build = SLUICE_BUILD=$(abspath $(B))
+export_build = SLUICE_BUILD=$(B)
 
 .PHONY: rehearsal bench-disk bench-peers bench-growth
 rehearsal: all $(BENCH_TOOLS) $(B)/bench/coordinator_bench

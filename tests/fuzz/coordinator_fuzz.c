@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <cjson/cJSON.h>
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void require(int holds)

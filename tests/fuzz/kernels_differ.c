@@ -13,6 +13,7 @@
  * bf16 and f32 with no values in between) or "dequantize.q4_k"; the last is held against ggml's, as are the
  * scalar backend's bytes where nothing overflows, when a libggml-base.so is given. Exit 1: a difference. */
 #include "differ_cases.h"
+#include "tests/unit/written_types.h"
 
 #include <dlfcn.h>
 #include <getopt.h>
@@ -22,10 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const int types[] = {SL_TYPE_F16, SL_TYPE_BF16, SL_TYPE_Q8_0, SL_TYPE_Q4_0, SL_TYPE_Q4_1, SL_TYPE_Q5_0,
-                            SL_TYPE_Q5_1, SL_TYPE_Q2_K, SL_TYPE_Q3_K, SL_TYPE_Q4_K, SL_TYPE_Q5_K, SL_TYPE_Q6_K,
-                            SL_TYPE_IQ4_NL, SL_TYPE_IQ4_XS, SL_TYPE_IQ1_S, SL_TYPE_IQ1_M, SL_TYPE_IQ2_XXS,
-                            SL_TYPE_IQ2_XS, SL_TYPE_IQ2_S, SL_TYPE_IQ3_XXS, SL_TYPE_IQ3_S};
+static const int types[] = {WRITTEN_TYPES};
 static const enum sl_dtype dtypes[] = {SL_DTYPE_F8_E4M3, SL_DTYPE_F8_E5M2, SL_DTYPE_F16, SL_DTYPE_BF16, SL_DTYPE_F32,
                                        SL_DTYPE_F64};
 

@@ -10,7 +10,7 @@ $(B)/gpu/%: tests/gpu/%.c $(GPU_OBJS) $(CU_OBJS)
 
 # A machine without a GPU, and parts that the time was too short for, are no failure here; both
 # are said, and gpu_run.sh itself ends with 77 and 75.
-gpu_run = rc=0; GPU_BIN=$(abspath $(B)) tests/gpu/gpu_run.sh $(GPU_ARGS) $(1) || rc=$$?; [ $$rc -eq 0 ] || [ $$rc -eq 77 ] || [ $$rc -eq 75 ]
+gpu_run = rc=0; GPU_BIN=$(B) tests/gpu/gpu_run.sh $(GPU_ARGS) $(1) || rc=$$?; [ $$rc -eq 0 ] || [ $$rc -eq 77 ] || [ $$rc -eq 75 ]
 .PHONY: gpu-check gpu-bench gpu-all gpu-report gpu-kit gpu-programs
 gpu-programs:
 	@$(MAKE) --no-print-directory $(JOBS) $(GPU_BINS)
@@ -23,10 +23,10 @@ gpu-bench: gpu-programs
 gpu-all: gpu-programs
 	@$(call gpu_run,)
 
-# Registers, spills, stack and instructions that must not be there, by ptxas and, where
-# it is installed, cuobjdump. No GPU is needed.
-gpu-report: $(CU_OBJS)
-	@NVCC="$(NVCC)" NVFLAGS="$(NVFLAGS)" CUDA_FOR='$(CUDA_FOR)' perl tests/gpu/gpu_report.pl $(CU_OBJS)
+# Registers, spills, stack and instructions that must not be there, by cuobjdump; where that cannot
+# be had, the first three by ptxas. No GPU is needed.
+gpu-report: $(CU_OBJS) test-tools
+	@PATH="$$PATH:$$(ls -d $(CURDIR)/build/venv/lib/python3*/site-packages/nvidia/cu*/bin 2>/dev/null | head -1)" NVCC="$(NVCC)" NVFLAGS="$(NVFLAGS)" CUDA_FOR='$(CUDA_FOR)' perl tests/gpu/gpu_report.pl $(CU_OBJS)
 
 # Programs, their libraries and what they are checked with, in one folder, and packed: for a
 # machine with a GPU, and neither packages nor compiler nor internet. The programs look for their

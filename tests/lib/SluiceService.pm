@@ -6,6 +6,7 @@ use strict;
 use warnings;
 use Exporter 'import';
 use File::Temp ();
+use IO::Socket::INET;
 use JSON::PP;
 use POSIX qw(:sys_wait_h);
 use SluiceTest;
@@ -13,7 +14,7 @@ use Test::More;
 use Time::HiRes qw(time sleep);
 
 our @EXPORT = qw($RUN $OUT $ENDPOINT %ALIVE service_setup start_one adopt ended signal_one kill_one stop_one
-    ask wait_daemon demo_spec submit job wait_job until_job has_ended is_state tail log_of wait_log events prefix_of);
+    ask wait_daemon demo_spec submit job wait_job until_job has_ended is_state tail log_of wait_log events prefix_of get);
 
 our ($RUN, $OUT, $ENDPOINT, %ALIVE);
 my $parent = $$;
@@ -187,6 +188,17 @@ sub is_state {
 sub log_of {
     my ($name) = @_;
     return -e "$RUN/$name.log" ? slurp("$RUN/$name.log") : '';
+}
+
+# What is answered over HTTP: status and body.
+sub get {
+    my ($address, $path) = @_;
+    my $s = IO::Socket::INET->new(PeerAddr => $address, Timeout => 10) or return (0, "$!");
+    print $s "GET $path HTTP/1.1\r\nHost: $address\r\nConnection: close\r\n\r\n";
+    local $/;
+    my $answer = <$s>;
+    my ($status, $body) = $answer =~ m{^HTTP/1\.1 (\d+) .*?\r\n\r\n(.*)}s;
+    return ($status, $body);
 }
 
 # Waits until a process has logged this.

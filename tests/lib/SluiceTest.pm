@@ -17,7 +17,12 @@ our @EXPORT = qw($TOP $BUILD $SLUICE $TINY $IN_CI $SANITIZED $QUICK scratch run 
     tool python need_python need_llama absent slurp spit hashes golden whole_hash where json_lines
     checkpoint copy_checkpoint ls flip_byte same_file sha256);
 
-our $TOP   = abs_path(dirname(__FILE__) . '/../..');
+our $TOP = abs_path(dirname(__FILE__) . '/../..');
+if ($TOP =~ m{[^\w./+-]}) { # by a name that no shell, pattern or LD_PRELOAD takes apart
+    my $link = tempdir('sluice_XXXXXX', TMPDIR => 1, CLEANUP => 1) . '/tree';
+    symlink $TOP, $link or die "$link: $!";
+    $TOP = $link;
+}
 our $BUILD = $ENV{SLUICE_BUILD} || "$TOP/build/release";
 $BUILD = "$TOP/$BUILD" unless $BUILD =~ m{^/};
 our $SLUICE = "$BUILD/sluice";

@@ -5,12 +5,12 @@ use strict;
 use warnings;
 
 my @cmd = @ARGV;
-my ($n, $failed, $said) = (0, 0, 0);
+my ($n, $failed, $said, $last) = (0, 0, 0, '');
 $| = 1;
 my $pid = open(my $f, '-|') // die "fork: $!";
 if (!$pid) {
     open STDERR, '>&', \*STDOUT;
-    exec @cmd or die "$cmd[0]: $!";
+    exec { $cmd[0] } @cmd or die "$cmd[0]: $!";
 }
 while (my $line = <$f>) {
     chomp $line;
@@ -19,12 +19,13 @@ while (my $line = <$f>) {
         next if $said;
         $n++;
         $failed++ if $1 eq 'FAILED';
-        print $1 eq 'FAILED' ? 'not ok' : 'ok', " $n - $2", $1 eq 'SKIPPED' ? ' # SKIP' : '', "\n";
+        print $1 eq 'FAILED' ? 'not ok' : 'ok', " $n - $2", $1 eq 'SKIPPED' ? " # SKIP $last" : '', "\n";
     } elsif ($line =~ /^\[==========\] .*run\.?$/) {
         $said = 1;
         print "# $line\n";
     } else {
         $said = 0 if $line =~ /^\[==========\].*Running/;
+        $last = $line =~ /^\[/ ? '' : $line; # what a test said last: why it is skipped
         print "# $line\n";
     }
 }

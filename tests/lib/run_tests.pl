@@ -1,7 +1,7 @@
 #!/usr/bin/env perl
 # Runs test programs, two at a time: .t files (TAP) and cmocka programs. Every
 # program's full output is kept in FOLDER; that of failed ones is shown again at
-# the end. The last line counts tests: "N passed, N failed, N skipped".
+# the end, and why what was skipped was. The last line counts tests: "N passed, N failed, N skipped".
 # usage: run_tests.pl FOLDER PROGRAM...
 use strict;
 use warnings;
@@ -38,7 +38,11 @@ sub interpreter {
     return ($^X, "-I$lib");
 }
 
-my %skipped_whole;
+my (%skipped_whole, %skips);
+$harness->callback(made_parser => sub {
+    my ($parser, $job) = @_;
+    $parser->callback(test => sub { $skips{ $job->[0] }{ $_[0]->explanation }++ if $_[0]->has_skip });
+});
 $harness->callback(after_test => sub {
     my ($job, $parser) = @_;
     $skipped_whole{ $job->[0] } = $parser->skip_all if defined $parser->skip_all;
@@ -59,7 +63,11 @@ for my $p ($sum->descriptions) {
     # A program that died between tests failed one more than it could say.
     print "---- $p: exit status ", $parser->exit, "\n";
 }
-print "\nskipped: $_: $skipped_whole{$_}\n" for sort keys %skipped_whole;
+print "\n" if %skipped_whole || %skips;
+print "skipped: $_: $skipped_whole{$_}\n" for sort keys %skipped_whole;
+for my $p (sort keys %skips) {
+    print "skipped: $p: $skips{$p}{$_} of its tests: $_\n" for sort keys %{ $skips{$p} };
+}
 
 my $skipped = $sum->skipped + keys %skipped_whole;
 my $failed  = $sum->failed;

@@ -7,7 +7,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { OK = 0, NOT_FOUND = 6, LOST = 15 };
 

@@ -111,7 +111,6 @@ struct ptx_module {
     const char *name;
     char *text;
     const char **line;           /* of the text, from 1 */
-    uint32_t n_lines;
     struct ptx_inst *inst;
     uint32_t n_inst, cap_inst;
     struct ptx_func *func;

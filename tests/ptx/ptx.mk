@@ -49,7 +49,7 @@ TOOL_BINS += $(PTX_BINS) $(B)/ptx/text/done
 
 .PHONY: ptx-check ptx-count
 ptx-check: $(PTX_BINS)
-	@SLUICE_BUILD=$(abspath $(B)) SLUICE_PTX_ALL=1 perl -Itests/lib tests/tap/ptx.t
+	@SLUICE_BUILD=$(B) SLUICE_PTX_ALL=1 perl -Itests/lib tests/tap/ptx.t
 ptx-count: $(B)/ptx/ptx_count
 	@$< $(PTX_ARGS)
 else

@@ -25,7 +25,7 @@
 #define SLOTS_A_SECOND (132 * 4 * 32 * 1.98e9)
 
 struct sums {
-    uint64_t issues, slots, lanes, extra, accesses;
+    uint64_t issues, slots, lanes, extra;
 };
 
 struct counted {

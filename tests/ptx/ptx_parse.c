@@ -528,7 +528,6 @@ static void lines(struct ptx_module *m)
     for (const char *s = m->text; *s; s++)
         n += *s == '\n';
     m->line = calloc(n + 2, sizeof *m->line);
-    m->n_lines = n;
     n = 0;
     for (const char *s = m->text; s; s = strchr(s, '\n') ? strchr(s, '\n') + 1 : NULL)
         m->line[++n] = s;

@@ -28,7 +28,6 @@ struct ptx_block {
     uint32_t local_bytes, local_kernel; /* of a lane */
     struct ptx_alloc *last;
     struct ptx_tally *tally;
-    uint64_t steps;
     bool failed;
     enum ptx_kind kind;
     char finding[900];

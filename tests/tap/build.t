@@ -20,6 +20,11 @@ SKIP: {
 run_ok('gcc without optimization, warnings are errors, no CUDA', @make, '-j2', 'B=build/plain', 'CC=gcc', 'CFLAGS=-O1', 'WERROR=-Werror', 'NVCC=', 'all');
 run_ok('and converts', "$TOP/build/plain/sluice", 'convert', $TINY, '-o', scratch() . '/x.gguf', '--recipe', 'q4_k_m', '--quiet');
 
+# No nvcc is no failure, not even under CI; nvcc and no kernels is one.
+my @ptx = ('env', 'CI=true', "SLUICE_BUILD=$TOP/build/plain", $^X, "-I$TOP/tests/lib", "$TOP/tests/tap/ptx.t");
+like(run_ok('no nvcc under CI', @ptx[0 .. 2], 'NVCC=', @ptx[3 .. $#ptx])->{out}, qr/^1\.\.0 # SKIP no CUDA.*NOT run$/m, 'is a skip that says so');
+isnt(run(@ptx[0 .. 2], 'NVCC=nvcc', @ptx[3 .. $#ptx])->{rc}, 0, 'with nvcc it fails');
+
 my $dest = scratch() . "/it's here"; # names that a shell would take apart
 my @where = ("B=$BUILD", "DESTDIR=$dest", 'PREFIX=/opt/sluice & co');
 run_ok('make install', @make, @where, 'install');
@@ -68,6 +73,12 @@ my @wide = ('make', '-n', 'V=1', '-C', $mini, 'B=w', 'NVCC=', 'w/kernels/wide_av
 like(run(@wide, 'CC=cc')->{out}, qr/ -mavx2 -mf16c /, 'x86: -mavx2') if run('cc', '-dumpmachine')->{out} =~ /^x86_64/;
 my $arm = run(@wide, "CC=$mini/cc-arm")->{out};
 ok($arm =~ m{wide_avx2\.c} && $arm !~ / -m/, 'another processor: none') or diag($arm);
+# A tree may lie anywhere: the tests are told of its programs all the same.
+mkdir "$mini/tests/lib";
+spit("$mini/tests/lib/run_tests.pl", "#!/bin/sh\ncd \"\$SLUICE_BUILD\"\n");
+chmod 0755, "$mini/tests/lib/run_tests.pl";
+rename $mini, "$mini it's here";
+run_ok('make unit below a name with a space and a quote', 'make', '-C', "$mini it's here", 'B=b', 'NVCC=', 'unit');
 run_ok('make help', @make, 'help');
 
 done_testing();

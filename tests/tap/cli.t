@@ -28,11 +28,15 @@ my @convert = ($SLUICE, 'convert', $TINY, '-o', "$dir/x.gguf");
 my $cpu = slurp('/proc/cpuinfo');
 my $best = $cpu =~ /\bavx512dq\b/ ? 'avx512' : $cpu =~ /\bavx2\b/ ? 'avx2' : 'portable';
 like(run($SLUICE, 'doctor')->{out}, qr/^\S+ +kernels +\Q$best\E is used \(--backend takes another\); scalar, portable/m, 'doctor: the kernels');
+my ($core, $more) = slurp('/proc/self/status') =~ /^Cpus_allowed_list:\s*(\d+)(.*)/m;
+like(run('taskset', '-c', $core, $SLUICE, 'doctor')->{out}, $more ? qr/, 1 processor \(taskset/ : qr/, 1 processor/, 'doctor: the processors that may be used');
+fails('an empty name among devices', 2, qr/device ''/, @convert, '--recipe', 'q4_k_m', '--device', 'cpu,,');
 fails('an unknown backend', 2, qr/--backend/, @convert, '--recipe', 'q4_k_m', '--backend', 'mmx');
 
 # Wrong use: exit 2, one line, which option.
 fails('no recipe', 2, qr/recipe/, @convert);
 fails('unknown recipe', 2, qr/q4_k_x/i, @convert, '--recipe', 'q4_k_x');
+fails('a name near another', 2, qr/a name that 'sluice recipes' lists, such as: copy$/, @convert, '--recipe', 'nope');
 fails('no checkpoint', 2, qr/./, $SLUICE, 'convert', '--recipe', 'q4_k_m');
 fails('--threads -1', 2, qr/--threads/, @convert, '--recipe', 'q4_k_m', '--threads', '-1');
 fails('--threads x', 2, qr/--?t/, @convert, '--recipe', 'q4_k_m', '--threads', 'x');
@@ -119,9 +123,8 @@ SKIP: {
 
 # Standard output that cannot be written is an error.
 SKIP: {
-    skip 'no /dev/full', 1 unless -c '/dev/full';
-    $r = run('sh', '-c', "$SLUICE types >/dev/full");
-    isnt($r->{rc}, 0, 'a full standard output is noticed');
+    skip 'no /dev/full', 3 unless -c '/dev/full';
+    isnt(run('sh', '-c', "$SLUICE $_ >/dev/full")->{rc}, 0, "$_: a full standard output is noticed") for qw(types --help --version);
 }
 
 done_testing();

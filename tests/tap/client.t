@@ -2,6 +2,7 @@
 # The client's verbs against a real daemon and a real worker.
 use strict;
 use warnings;
+use Cwd qw(abs_path);
 use SluiceTest;
 use File::Temp ();
 use IO::Socket::INET;
@@ -182,6 +183,7 @@ like(run('timeout', '-s', 'INT', 1, $SLUICE, 'watch', 1, 2)->{out}, qr/^job 1: h
 run_ok('set', $SLUICE, 'set', 2, '-p', 80, '-l', 'big', '--remove-label', 'a');
 is(run($SLUICE, 'queue', '--parsable', '-o', 'id,priority', '--label', 'big')->{out}, "2|80\n", 'found by its label');
 like(run($SLUICE, 'logs', 2)->{out}, qr/set: by \Q$me\E priority 80$/m, 'logs name who changed it');
+fails('logs of no job', 5, qr/no job 99$/, 'timeout', 20, $SLUICE, 'logs', 99, '-f');
 like(run($SLUICE, 'logs', 2, '--parsable')->{out}, qr/by uid:$> priority 80$/m, 'with its number for programs');
 $r = run_ok('a sweep with a rule that decides nothing', $SLUICE, 'submit', $TINY, '-o', "$out/", '-r', 'q4_k_m,q6_k,q8_0', '--tensor-type', 'attn_x=q6_k', '-n');
 is(scalar(() = $r->{err} =~ /matches no tensor/g), 1, 'is told once');
@@ -255,7 +257,7 @@ for my $forever ('logs -f', 'watch --json') {
     $r = run('timeout', 20, 'bash', '-c', "$SLUICE $forever -- | head -n 1; exit \${PIPESTATUS[0]}");
     is("$r->{rc} $r->{err}", '141 ', "$forever | head");
 }
-like(run($SLUICE, 'watch', 1)->{out}, qr{^job 1 made \Q$out\E/tiny-8x12M-v3-Q4_K_M\.gguf, \d+\.\d MB$}m, 'watch says what was made');
+like(run($SLUICE, 'watch', 1)->{out}, qr{^job 1 made \Q${\abs_path($out)}\E/tiny-8x12M-v3-Q4_K_M\.gguf, \d+\.\d MB$}m, 'watch says what was made');
 
 # Ctrl-C detaches.
 my $watching = start($SLUICE, 'watch');
@@ -297,6 +299,17 @@ run_ok('drain', $SLUICE, 'drain', 'w1');
 is(finish($worker)->{rc}, 0, 'the worker ends well');
 run_ok('forget', $SLUICE, 'forget', '1-3');
 fails('forgotten', 5, qr/no job 1/, $SLUICE, 'show', 1);
+
+# A name that a terminal would obey: CSI as one character, line ends.
+my $evil = copy_checkpoint($TINY, "$dir/a\n\xc2\x9b2Jb\r");
+run_ok('is taken', $SLUICE, 'submit', $evil, '-o', $out, '-r', 'q2_k_l', '--hold', '-l', "evil\xc2\x9bm");
+my ($job) = run($SLUICE, 'queue', '--parsable', '-o', 'id')->{out} =~ /^(\d+)$/;
+for my $verb (['queue', '-o', 'all'], ['show', $job], ['logs', $job]) {
+    $r = run($SLUICE, @$verb);
+    like($r->{out}, qr/\?\?2Jb/, "$verb->[0] has it");
+    unlike($r->{out}, qr/[\r\x9b]/, 'without what a terminal would obey');
+}
+is(scalar(grep { ($_->{source} // '') eq $evil =~ s/\xc2\x9b/\x{9b}/r } json_lines(run($SLUICE, 'queue', '--json')->{out})), 1, 'JSON has it whole');
 is(stop($daemon)->{rc}, 0, 'the daemon stops');
 
 done_testing();

@@ -26,6 +26,13 @@ run_ok('a checkpoint is laid out as the file is', $SLUICE, 'diff', $legacy, $TIN
 # Different.
 $r = run($SLUICE, 'diff', $TINY, $a);
 is($r->{rc}, 1, 'a quantized file differs from its source');
+# A checkpoint's folder that also holds a GGUF file: which of the two is meant is not guessed.
+my $both = copy_checkpoint($TINY, "$dir/both");
+link $a, "$both/a.gguf" or die "$both: $!";
+fails("$_: a folder of both", 2, qr/both: holds a checkpoint and a\.gguf; name that file, or the checkpoint's index/, $SLUICE, $_, $both, $_ eq 'diff' ? $a : ())
+    for 'diff', 'inspect';
+is(run($SLUICE, 'diff', "$both/model.safetensors.index.json", $a)->{rc}, 1, 'the checkpoint by its index');
+run_ok('verify means the file', $SLUICE, 'verify', $both, '--source', $both);
 my ($error) = $r->{out} =~ /^type +F8_E4M3 -> q4_k  blk\.0\.attn_q_a\.weight .* relative ([\d.e-]+) /m;
 cmp_ok($error // 0, '>', 0.03, 'by a few percent');
 cmp_ok($error // 1, '<', 0.12, 'not more');

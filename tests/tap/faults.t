@@ -6,7 +6,7 @@
 # else kept, and `sluice retry` does only what is missing.
 use strict;
 use warnings;
-use Errno qw(EIO ENOSPC);
+use Errno qw(EDQUOT EIO ENOSPC);
 use IO::Socket::UNIX;
 use JSON::PP;
 use KernelFaults;
@@ -22,6 +22,17 @@ my %under = (env => faults_env());
 my @io = (args => ['--io', 'pread']);
 my $r = run_ok('convert', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M', '-o', "$RUN/ref.gguf", '--quiet');
 my $want = sha256("$RUN/ref.gguf");
+
+# ---- a quota that is full is no room, in every step
+fault(sync => EDQUOT, path => 'quota.gguf.xxh64');
+{
+    local %ENV = (%ENV, %{ faults_env() });
+    fails('no quota for the manifest', 9, qr{quota\.gguf\.xxh64: cannot be written: Disk quota exceeded}, $SLUICE, 'convert',
+        "$RUN/src", '--recipe', 'q4_k_m', '-o', "$RUN/quota.gguf", '--quiet');
+}
+no_fault();
+run_ok('with quota the same command goes on', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '-o', "$RUN/quota.gguf", '--quiet');
+is(sha256("$RUN/quota.gguf"), $want, 'to the same file');
 
 sub is_the_file {
     my ($prefix, $name) = @_;

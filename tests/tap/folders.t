@@ -11,7 +11,7 @@ use SluiceTest;
 use Test::More;
 use Time::HiRes qw(sleep);
 
-service_setup(daemon => { lease => '10s' }, model => [qw(--layers 2 --experts 8 --groups 2 --groups-used 1 --used 2)]);
+service_setup(daemon => { lease => '10s' }, model => [qw(--layers 2 --experts 6 --groups 2 --groups-used 1 --used 2)]);
 faults_at("$RUN/faults");
 my %under = (env => faults_env(), args => ['--io', 'pread']);
 run_ok('convert', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M', '-o', "$RUN/ref.gguf", '--quiet');
@@ -131,8 +131,16 @@ truncate "$OUT/cut.gguf.partial", 5_000_000 or die $!;
 run_ok('stitch', $SLUICE, 'stitch', $again);
 ended_well($again, 'cut', 'what is missing is made again');
 
+# ---- a byte between two tensors, which no task writes, is damaged before it is checked
+my ($bias) = grep { $_->[2] % 32 } where("$RUN/ref.gguf");
+$again = submit(demo_spec('gap'), manual_stitch => JSON::PP::true);
+is_state(until_job($again, 60, sub { $_[0]{state} eq 'stitching' }), 'stitching', 'gap: every task is done');
+flip_byte("$OUT/gap.gguf.partial", $bias->[1] + $bias->[2]);
+run_ok('stitch', $SLUICE, 'stitch', $again);
+ended_well($again, 'gap', 'padding is written anew');
+
 # ---- publication that cannot end: the set is complete, and something has the third name
-my $split = sub { demo_spec($_[0], split_max_bytes => 4_000_000) };
+my $split = sub { my ($prefix, %more) = @_; return demo_spec($prefix, split_max_bytes => 4_000_000, %more) };
 run_ok('convert in parts', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M', '--split-max-size', '4M', '-o', "$RUN/parts/", '--quiet');
 my ($model) = map { /^(.*)-00003-of-/ } ls("$RUN/parts");
 my %part = map { s/^\Q$model\E//r => sha256("$RUN/parts/$_") } grep { /gguf$/ } ls("$RUN/parts");
@@ -140,8 +148,8 @@ my ($third) = grep { /^-00003/ } keys %part;
 
 # Every task is done, the folder is in the way of the third name, and publication has failed.
 sub not_published {
-    my ($prefix) = @_;
-    my $at = submit($split->($prefix), manual_stitch => JSON::PP::true);
+    my ($prefix, %more) = @_;
+    my $at = submit($split->($prefix, %more), manual_stitch => JSON::PP::true);
     is_state(until_job($at, 60, sub { $_[0]{state} eq 'stitching' }), 'stitching', "$prefix: every task is done");
     mkdir "$OUT/$prefix$third" or die $!;
     run_ok('stitch', $SLUICE, 'stitch', $at);
@@ -149,7 +157,7 @@ sub not_published {
     is_state($f, 'failed', 'a folder has a final name: the job fails');
     is($f->{code}, 13, 'as something that is in the way');
     is($f->{error}, "$OUT/$prefix$third: a folder has the name of the finished file; move it away, and 'sluice retry $at' goes on", 'and says what to do');
-    is_deeply([grep { /gguf$|xxh64$/ } ls($OUT)], ["$prefix$third"], 'nothing has its final name');
+    is_deeply([grep { /gguf$|xxh64$/ } ls($OUT)], ["$prefix$third"], 'nothing has its final name') if !%more;
     return $at;
 }
 
@@ -172,6 +180,17 @@ sub half_published {
     for my $n (1, 2) {
         rename $_, s/\.partial$//r or die $! for glob sprintf '%s/%s-%05d-of-*.partial', $OUT, $prefix, $n;
     }
+    return;
+}
+
+sub discarded {
+    my ($at, $name, @left) = @_;
+    run_ok('discard', $SLUICE, 'cancel', '--discard', $at);
+    for (1 .. 100) {
+        last if !grep { /\.partial$|sluice-job/ } ls($OUT);
+        sleep 0.05;
+    }
+    is_deeply([ls($OUT)], [sort @left], $name);
     return;
 }
 
@@ -215,13 +234,27 @@ rmdir "$OUT/gone$third" or die $!;
 spit("$OUT/gone$third", 'mine');
 run_ok('retry, a file there', $SLUICE, 'retry', $id);
 like(wait_job($id, 60)->{error}, qr{^\Q$OUT/gone$third\E: a file that is not this job's has the name}, "somebody's file is not replaced");
-run_ok('discard', $SLUICE, 'cancel', '--discard', $id);
-for (1 .. 100) {
-    last if @{[ls($OUT)]} == 1;
-    sleep 0.05;
-}
-is_deeply([ls($OUT)], ["gone$third"], 'discarded: all but that file');
+discarded($id, 'discarded: all but that file', "gone$third");
 unlink "$OUT/gone$third";
+
+# With --force the new parts go as well: what they replaced is lost, but no set is half of each.
+my ($fourth) = grep { /^-00004/ } keys %part;
+spit("$OUT/forced$_", 'former') for grep { /^-0000[14]/ } keys %part;
+$id = not_published('forced', force => JSON::PP::true);
+half_published('forced');
+discarded($id, 'discarded with --force: all but what was not replaced', "forced$third", "forced$fourth");
+rmdir "$OUT/forced$third" or die $!;
+unlink "$OUT/forced$fourth";
+
+# A set that is complete under its final names is nobody's unfinished work.
+for my $force ([], [force => JSON::PP::true]) {
+    $id = not_published('whole', @$force);
+    rmdir "$OUT/whole$third" or die $!;
+    rename $_, s/\.partial$//r or die $! for glob "$OUT/whole-*.partial";
+    discarded($id, 'discarded: a complete set stays', map { ("whole$_", "whole$_.xxh64") } keys %part);
+    is_deeply({ map { my $f = $_; s/^whole//r => sha256("$OUT/$f") } grep { /gguf$/ } ls($OUT) }, \%part, 'whole');
+    unlink glob "$OUT/*";
+}
 for my $name ("late$third", "late$third.xxh64") {
     mkdir "$OUT/$name" or die $!;
     fails('convert --force says before it begins that a folder has a name', 13, qr{\Q$OUT/$name\E: a folder has the name of the output; move it away},

@@ -91,6 +91,7 @@ if [ -n "$bad" ]; then
     if $sass "$tmp/good.sass" >"$tmp/found"; then ok "self-test: fused and approximate machine code of a GPU is caught"
     else not_ok "self-test: good machine code of a GPU passes" "$(head -1 "$tmp/found")"; fi
 fi
+for d in build/venv/lib/python3*/site-packages/nvidia/cu*/bin; do PATH=$PATH:$PWD/$d; done # tests/tools/requirements.txt
 dump=${CUOBJDUMP:-$(command -v cuobjdump)}
 if [ -z "$dump" ] || [ ! -f "$B/kernels/gpu_q4.cu.o" ]; then
     skip "no cuobjdump, or no CUDA objects in $B: the GPU's machine code was NOT checked"

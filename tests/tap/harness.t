@@ -15,7 +15,7 @@ sub fake {
     chmod 0755, "$dir/$name";
     return "$dir/$name";
 }
-my $good = fake('good', "[==========] Running 2 test(s).\n[ RUN      ] a\n[       OK ] a\n[ RUN      ] b\n[  SKIPPED ] b\n"
+my $good = fake('good', "[==========] Running 2 test(s).\n[ RUN      ] a\n[       OK ] a\n[ RUN      ] b\nno b here\n[  SKIPPED ] b\n"
     . "[==========] 2 test(s) run.\n[  PASSED  ] 1 test(s).\n[  SKIPPED ] 1 test(s), listed below:\n[  SKIPPED ] b", 0);
 my $poor = fake('poor', "[==========] Running 2 test(s).\n[ RUN      ] a\n[       OK ] a\n[ RUN      ] b\nboom\n[  FAILED  ] b\n"
     . "[==========] 2 test(s) run.\n[  FAILED  ] 1 test(s), listed below:\n[  FAILED  ] b", 1);
@@ -44,7 +44,15 @@ is_deeply([(result("$dir/shell.t"))[0, 1]], [1, '1 passed, 1 failed, 0 skipped']
 is_deeply([(result($tap))[0, 1]], [1, '1 passed, 1 failed, 1 skipped'], 'TAP');
 is((result($short))[0], 1, 'fewer tests than planned');
 is_deeply([(result($good, $whole))[0, 1]], [0, '1 passed, 0 failed, 2 skipped'], 'a file skipped whole counts');
+like((result($good, $tap, $whole))[2], qr{^skipped: \S+/whole.t: not here\nskipped: \S+/good: 1 of its tests: no b here\nskipped: \S+/x.t: 1 of its tests: no$}m,
+    'what is skipped is said with its reason');
 is((result("$dir/absent.t"))[0], 1, 'a test that is not there');
+
+# ---- a tree whose path a shell would take apart
+system 'mkdir', '-p', "$dir/it's a tree/tests/lib";
+spit("$dir/it's a tree/tests/lib/SluiceTest.pm", slurp("$lib/SluiceTest.pm"));
+my $there = run('env', '-u', 'SLUICE_BUILD', $^X, "-I$dir/it's a tree/tests/lib", '-MSluiceTest', '-e', 'print -e "$BUILD/check" ? "$BUILD\n" : "not there\n"');
+like($there->{out}, qr{^[\w./+-]+/build/release\n$}, 'has another name for the tests') or diag($there->{err});
 
 # ---- lint
 sub lint {

@@ -97,7 +97,10 @@ $some = hashes("$dir/exc.gguf");
 is_deeply([grep { $some->{$_} ne (/ffn_|attn_q/ ? $plain : $full)->{$_} } @weighed], [], 'the named ones without');
 fails('not both', 2, qr/cannot be used together/, $SLUICE, 'convert', $TINY, '-o', "$dir/x.gguf", '--recipe', 'q4_k_m', '--imatrix', $IMATRIX, '--include-weights', 'a', '--exclude-weights', 'b');
 fails('not without imatrix', 2, qr/need --imatrix/, $SLUICE, 'convert', $TINY, '-o', "$dir/x.gguf", '--recipe', 'q4_k_m', '--include-weights', 'a');
-convert('nothing left is no imatrix', "$dir/none.gguf", '--recipe', 'iq4_xs', @PLAN, '--imatrix', $IMATRIX, '--include-weights', 'nowhere');
+like(convert('nothing left is no imatrix', "$dir/none.gguf", '--recipe', 'iq4_xs', @PLAN, '--imatrix', $IMATRIX, '--include-weights', 'nowhere')->{err},
+    qr/note: --include-weights or --exclude-weights leave nothing of the imatrix; quantized without one\n/, 'and that is told');
+fails('nor for a recipe that needs one', 2, qr/recipe q2_k_s needs an importance matrix; .* leave nothing of the one given: /,
+    $SLUICE, 'convert', $TINY, '-o', "$dir/x.gguf", '--recipe', 'q2_k_s', @PLAN, '--imatrix', $IMATRIX, '--exclude-weights', 'blk.');
 convert('IQ4_XS without', "$dir/none2.gguf", '--recipe', 'iq4_xs', @PLAN);
 is_deeply(differing(hashes("$dir/none.gguf"), hashes("$dir/none2.gguf")), [], 'as without one');
 
@@ -163,6 +166,7 @@ fails('NaN', 7, qr/entry 'blk\.0\.ffn_up\.weight': value 3 and 0 others are nega
     dat("$dir/nan.dat", [ [ 'blk.0.ffn_up.weight', 4, [ 1, 1, 1, 'nan', (1) x 508 ] ] ]));
 fails('a negative value', 7, qr/value 0 and 1 others/, @go, dat("$dir/neg.dat", [ [ 'blk.0.ffn_up.weight', 4, [ -1, 'inf', (1) x 510 ] ] ]));
 like(run_ok('sluice imatrix shows it', $SLUICE, 'imatrix', "$dir/neg.dat")->{out}, qr/Not usable: 2 values in 1 entries/, 'and says so');
+like(run_ok('with entries', $SLUICE, 'imatrix', "$dir/neg.dat", '--entries')->{out}, qr/ 4 +- +- +-  blk\.0\.ffn_up\.weight  \(2 bad values\)/, 'without a spread of bad values');
 fails('but does not convert it', 7, qr/negative, NaN or infinite/, $SLUICE, 'imatrix', "$dir/neg.dat", '--convert', "$dir/neg.gguf");
 fails('no such file', 7, qr/nowhere\.dat/, @go, "$dir/nowhere.dat");
 fails('a model is no imatrix', 7, qr/is a GGUF file, but no imatrix/, @go, "$dir/Q2_K.gguf");

@@ -22,6 +22,8 @@ my $odd = checkpoint(scratch(), '--layers', '3', '--experts', '4', '--hidden', '
 run_ok('rows of 72', $SLUICE, 'convert', $odd, '-o', "$dir/odd.gguf", '--recipe', 'f32', '-q');
 # Sources without general.file_type.
 spit("$dir/untyped-$_.gguf", slurp("$dir/$_.gguf") =~ s/general\.file_type/general.file_was./r) for qw(f32 Q4_K_M Q8_0 IQ4_XS);
+# Names that end with "weight" without a dot are weights to llama-quantize.
+spit("$dir/dotless.gguf", slurp("$dir/f32.gguf") =~ s/attn_q_a\.weight/attn_q_a_weight/gr);
 my $im = "$dir/im.gguf";
 run_ok('an imatrix', python('make_imatrix.py', "$dir/f32.gguf", $im));
 
@@ -61,6 +63,7 @@ my @cases = (
     ['COPY', ['--prune-layers', '0,1,2,3,4,5,6'], 'untyped-Q8_0'],
     ['COPY', ['--override-kv', 'general.file_type=int:7'], 'untyped-f32'],
     ['Q2_K', [], 'untyped-f32'],
+    ['Q4_K_M', [], 'dotless'],
     ['Q4_K_M', ['--imatrix', $im], 'f32'],
     ['IQ3_XXS', ['--imatrix', $im, '--prune-layers', '2,6'], 'f32'],
     ['Q2_K', ['--imatrix', $im, '--include-weights', 'ffn', '--include-weights', 'attn_output'], 'f32'],

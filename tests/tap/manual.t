@@ -73,4 +73,9 @@ for my $page (@pages) {
 is_deeply([lacks($sluice, '--no-such-option', '--json')], ['--no-such-option'], 'what is missing is found');
 is_deeply([lacks($sluice, '-o, --output=PATHS')], ['-o, --output=PATHS'], 'and an argument that differs');
 
+# What can be typed is written as it must be typed, also where a sentence begins with it.
+for my $path (@pages) {
+    is_deeply([page($path =~ s{.*/}{}r) =~ /^((?:Auto|Cpu|Cuda|Uring|Ipc):?[,:\/ ].*)$/mg], [], "$path: no value with a capital");
+}
+
 done_testing();

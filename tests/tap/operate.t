@@ -2,9 +2,9 @@
 # HTTP, what systemd is told, and clear words about a wrong configuration.
 use strict;
 use warnings;
-use IO::Socket::INET;
 use JSON::PP;
 use NotifySocket;
+use SluiceService qw(get);
 use SluiceTest;
 use Test::More;
 use Time::HiRes qw(time sleep);
@@ -31,15 +31,6 @@ sub logged {
     }
     diag(slurp("$run/log"));
     return undef;
-}
-sub get {
-    my ($address, $path) = @_;
-    my $s = IO::Socket::INET->new(PeerAddr => $address, Timeout => 10) or return (0, "$!");
-    print $s "GET $path HTTP/1.1\r\nHost: $address\r\nConnection: close\r\n\r\n";
-    local $/;
-    my $answer = <$s>;
-    my ($status, $body) = $answer =~ m{^HTTP/1\.1 (\d+) .*?\r\n\r\n(.*)}s;
-    return ($status, $body);
 }
 
 mkdir "$run/sock", 0700;

@@ -99,9 +99,9 @@ run_ok('tiny-v3 undisturbed', @small, "$ref/x.gguf");
 %sum = map { $_ => sha256("$ref/$_") } ls($ref);
 my $strace = run('strace', '-f', '-o', '/dev/null', 'true')->{rc} == 0;
 SKIP: {
-    skip 'strace cannot trace here', 7 unless $strace;
+    skip 'strace cannot trace here', 11 unless $strace;
     my $log = scratch() . '/trace';
-    for my $call (qw(rename fdatasync fsync)) {
+    for my $call (qw(rename renameat2 fdatasync fsync)) {
         my ($n, @bad) = (0);
         for my $at (1 .. 40) {
             unlink glob "$dir/*";
@@ -137,9 +137,10 @@ SKIP: {
 
     # ---- final names that cannot be given, from the first and from one in the middle on
     @bad = ();
-    for my $at (1, 4) {
+    for my $at (1, 2) {
+        my $call = $at == 1 ? 'rename' : 'renameat2'; # a manifest, and a part
         unlink glob "$dir/*";
-        $r = run('strace', '-f', '-qq', '-o', $log, '-e', 'trace=rename', '-e', "inject=rename:error=EROFS:when=$at+",
+        $r = run('strace', '-f', '-qq', '-o', $log, '-e', "trace=$call", '-e', "inject=$call:error=EROFS:when=$at+",
             @small, "$dir/x.gguf");
         push @bad, "rename $at: exit $r->{rc} $r->{err}" if $r->{rc} != 1 || $r->{err} !~ /cannot be renamed to \S+: Read-only file system/;
         push @bad, "rename $at: @{ wrong_files($dir) }" if @{ wrong_files($dir) };
@@ -149,6 +150,11 @@ SKIP: {
         push @bad, "rename $at: then $r->{rc} $r->{err}" if $r->{rc} || @{ wrong_files($dir) } || join(' ', ls($dir)) ne join(' ', sort keys %sum);
     }
     is_deeply(\@bad, [], 'a folder that becomes read-only: the same command ends it, also when a part was lost since');
+
+    # ---- a filesystem that cannot tell in a rename that the name is taken
+    unlink glob "$dir/*";
+    run_ok('without RENAME_NOREPLACE', 'strace', '-f', '-qq', '-o', $log, '-e', 'trace=renameat2', '-e', 'inject=renameat2:error=EINVAL', @small, "$dir/x.gguf");
+    complete('the same files', $dir);
 }
 unlink glob "$dir/*";
 

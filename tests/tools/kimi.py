@@ -140,7 +140,7 @@ def train(text, n):
         words[key] = words.get(key, 0) + 1
     # Not in the order of bytes: letters first, as tiktoken's files have it.
     tokens = sorted((bytes([b]) for b in range(256)), key=lambda t: (not 33 <= t[0] <= 126, t))
-    while len(tokens) < n:
+    while len(tokens) < n - 1:
         count = {}
         for w, k in words.items():
             for a, b in zip(w, w[1:]):
@@ -160,7 +160,7 @@ def train(text, n):
                     i += 1
             new[tuple(out)] = new.get(tuple(out), 0) + k
         words = new
-    return tokens
+    return tokens + [b"\1\2\3\4\5"]  # which joining never makes
 
 
 def joined(ranks, token, below=None):
@@ -270,8 +270,8 @@ def expected(folder):
     for token, rank in ranks.items():
         if len(token) > 1:
             pair = joined(ranks, token, rank)
-            assert len(pair) == 2
-            merges.append(" ".join(map(shown, pair)))
+            if len(pair) == 2:
+                merges.append(" ".join(map(shown, pair)))
     rs, n = c["rope_scaling"], range(c["vocab_size"])
     d = [("block_count", c["num_hidden_layers"]), ("context_length", c["max_position_embeddings"]),
          ("embedding_length", c["hidden_size"]), ("feed_forward_length", c["intermediate_size"]),

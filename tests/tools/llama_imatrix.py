@@ -3,8 +3,9 @@ import ctypes as C
 import json
 import os
 
-import gguf
 import numpy as np
+
+import imatrix_gguf
 
 EVAL = C.CFUNCTYPE(C.c_bool, C.c_void_p, C.c_bool, C.c_void_p)
 
@@ -84,17 +85,6 @@ def collect(l, Model, a):
         m.decode(part)
         if c.error:
             l.fail(f"callback: {c.error}")
-    w = gguf.GGUFWriter(dst, "")
-    w.add_type("imatrix")
-    w.add_array("imatrix.datasets", [os.path.basename(a.text)])
-    w.add_uint32("imatrix.chunk_count", chunks)
-    w.add_uint32("imatrix.chunk_size", m.n_ctx)
-    for name in sorted(c.sums):
-        groups = len(c.counts[name])
-        w.add_tensor(name + ".in_sum2", c.sums[name].astype(np.float32).reshape(groups, -1))
-        w.add_tensor(name + ".counts", c.counts[name].astype(np.float32))
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
+    imatrix_gguf.write(dst, os.path.basename(a.text), chunks, m.n_ctx,
+                       ((name, c.sums[name].reshape(len(c.counts[name]), -1), c.counts[name]) for name in sorted(c.sums)))
     print(json.dumps({"entries": len(c.sums), "tokens": min(len(tokens), chunks * m.n_ctx)}))

@@ -11,20 +11,11 @@ import argparse
 import gguf
 import numpy as np
 
+import imatrix_gguf
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("model")
-    p.add_argument("out")
-    p.add_argument("--heads", choices=["one", "each"], default="one")
-    p.add_argument("--no-zero", action="store_true")
-    a = p.parse_args()
+
+def entries(a):
     rng = np.random.default_rng(1)
-    w = gguf.GGUFWriter(a.out, "")
-    w.add_type("imatrix")
-    w.add_array("imatrix.datasets", ["made.txt"])
-    w.add_uint32("imatrix.chunk_count", 7)
-    w.add_uint32("imatrix.chunk_size", 512)
     for t in gguf.GGUFReader(a.model).tensors:
         ne = [int(x) for x in t.shape]
         if not t.name.startswith("blk.") or len([x for x in ne if x > 1]) < 2 or not t.name.endswith(".weight"):
@@ -34,13 +25,17 @@ def main():
         counts = rng.integers(1, 4000, (groups, 1)).astype(np.float32)
         if "_exps" in t.name and not a.no_zero:
             counts[rng.integers(0, groups)] = 0
-        sums = rng.gamma(0.3, 1.0, (groups, ne[0] * mats // groups)).astype(np.float32) * counts
-        w.add_tensor(t.name + ".in_sum2", sums)
-        w.add_tensor(t.name + ".counts", counts)
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
+        yield t.name, rng.gamma(0.3, 1.0, (groups, ne[0] * mats // groups)).astype(np.float32) * counts, counts
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("model")
+    p.add_argument("out")
+    p.add_argument("--heads", choices=["one", "each"], default="one")
+    p.add_argument("--no-zero", action="store_true")
+    a = p.parse_args()
+    imatrix_gguf.write(a.out, "made.txt", 7, 512, entries(a))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the tests alone need from PyPI, npm and Debian: numpy and gguf in build/venv,
+# What the tests alone need from PyPI, npm and Debian: numpy, gguf and cuobjdump in build/venv,
 # llama.cpp's shared libraries and Hugging Face's GGUF reader in build/npm; promtool in build/prometheus. Instant when they are there. What
 # cannot be had is said, and fails under CI=true only: its tests are skipped.
 # usage: setup.sh [llama]     "llama": the libraries alone
@@ -17,13 +17,13 @@ lack() {
 
 want=$(cat tests/tools/requirements.txt)
 if [ "$what" = all ] && [ "$(cat build/venv/.ready 2>/dev/null)" != "$want" ]; then
-    echo "test-tools: numpy and gguf into build/venv"
+    echo "test-tools: numpy, gguf, cuobjdump into build/venv"
     rm -rf build/venv
     if { python3 -m venv build/venv && build/venv/bin/python -m pip install -q \
          --disable-pip-version-check --no-input -r tests/tools/requirements.txt; } >build/venv.log 2>&1 </dev/null; then
         cp tests/tools/requirements.txt build/venv/.ready
     else
-        lack "no numpy or gguf" build/venv.log
+        lack "no numpy, gguf or cuobjdump" build/venv.log
     fi
 fi
 if [ "$(cat build/npm/.ready 2>/dev/null)" != "$llama $hf" ]; then

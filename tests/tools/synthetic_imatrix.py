@@ -6,9 +6,9 @@ columns over at most 64 rows, row i * rows // n of n.
   synthetic_imatrix.py CHECKPOINT OUT.gguf [--layout mla|legacy]"""
 import argparse
 
-import gguf
 import numpy as np
 
+import imatrix_gguf
 import reference
 
 
@@ -25,27 +25,20 @@ def energy(x):
     return w
 
 
+def entries(checkpoint, layout):
+    for name, x in reference.tensors(reference.Checkpoint(checkpoint), layout):
+        if x.ndim >= 2 and name.endswith(".weight"):
+            sums = energy(np.ascontiguousarray(x, np.float32).reshape(-1, x.shape[-2], x.shape[-1]))
+            yield name, sums, np.ones((len(sums), 1))
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("checkpoint")
     p.add_argument("out")
     p.add_argument("--layout", choices=["mla", "legacy"], default="mla")
     a = p.parse_args()
-    w = gguf.GGUFWriter(a.out, "")
-    w.add_type("imatrix")
-    w.add_array("imatrix.datasets", ["none"])
-    w.add_uint32("imatrix.chunk_count", 1)
-    w.add_uint32("imatrix.chunk_size", 512)
-    for name, x in reference.tensors(reference.Checkpoint(a.checkpoint), a.layout):
-        if x.ndim < 2 or not name.endswith(".weight"):
-            continue
-        sums = energy(np.ascontiguousarray(x, np.float32).reshape(-1, x.shape[-2], x.shape[-1]))
-        w.add_tensor(name + ".in_sum2", sums)
-        w.add_tensor(name + ".counts", np.ones((len(sums), 1), np.float32))
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
+    imatrix_gguf.write(a.out, "none", 1, 512, entries(a.checkpoint, a.layout))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@
 #include "proto/header_seal.h"
 #include "proto/plan.h"
 
-#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -12,7 +12,7 @@ static char path[64];
 
 static void setting_again_moves_to_the_end(void **state)
 {
-    struct sl_kvs kvs = {0};
+    struct sl_kvs kvs = {0}, of = {0};
     uint32_t v = 0;
     uint64_t u;
 
@@ -34,6 +34,12 @@ static void setting_again_moves_to_the_end(void **state)
     sl_kvs_remove(&kvs, "a");
     sl_kvs_remove(&kvs, "not there");
     assert_int_equal(kvs.n, 2);
+    assert_int_equal(sl_kvs_borrow(&of, sl_kvs_find(&kvs, "b")), 0);
+    assert_ptr_equal(of.kv[0].strs, sl_kvs_find(&kvs, "b")->strs);
+    assert_int_equal(sl_kvs_set_str(&of, "b", "own"), 0);
+    assert_int_equal(sl_kvs_borrow(&of, sl_kvs_find(&kvs, "b")), 0);
+    sl_kvs_free(&of);
+    assert_string_equal(sl_kvs_find(&kvs, "b")->strs[0], "text");
     sl_kvs_free(&kvs);
 }
 
@@ -45,14 +51,16 @@ static void header_bytes(void **state)
     struct sl_kvs kvs = {0};
     struct bytes want = {0};
     uint8_t *got;
-    uint64_t n, at;
+    uint64_t n, only, at;
 
     (void)state;
     assert_int_equal(sl_kvs_set_str(&kvs, "s", "abc"), 0);
     assert_int_equal(sl_kvs_set_bool(&kvs, "t", true), 0);
     assert_int_equal(sl_kvs_set_strs(&kvs, "list", (const char *const[]){"x", ""}, 2), 0);
     assert_int_equal(sl_kvs_set_u16(&kvs, "u", 513), 0);
+    assert_int_equal(sl_gguf_header(&kvs, &t, 1, NULL, &only), 0);
     assert_int_equal(sl_gguf_header(&kvs, &t, 1, &got, &n), 0);
+    assert_int_equal(n, only);
     b_start(&want, 3, 1, 4);
     b_key(&want, "s", 8);
     b_str(&want, "abc");

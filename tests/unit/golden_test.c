@@ -1,6 +1,7 @@
 /* Every quantizer on every backend against the golden vectors, byte for byte
  * (tests/golden/README.md). */
 #include "kernels/kernels.h"
+#include "written_types.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,11 +19,7 @@
 
 static const char *const dists[] = {"gauss", "fp8_block", "outlier", "heavy_tail", "constant",
                                     "sparse", "tiny", "huge", "onesided", "ramp"};
-static const int types[] = {SL_TYPE_F16, SL_TYPE_BF16, SL_TYPE_Q8_0, SL_TYPE_Q4_0, SL_TYPE_Q4_1,
-                            SL_TYPE_Q5_0, SL_TYPE_Q5_1, SL_TYPE_Q2_K, SL_TYPE_Q3_K, SL_TYPE_Q4_K,
-                            SL_TYPE_Q5_K, SL_TYPE_Q6_K, SL_TYPE_IQ4_NL, SL_TYPE_IQ4_XS,
-                            SL_TYPE_IQ1_S, SL_TYPE_IQ1_M, SL_TYPE_IQ2_XXS, SL_TYPE_IQ2_XS, SL_TYPE_IQ2_S,
-                            SL_TYPE_IQ3_XXS, SL_TYPE_IQ3_S};
+static const int types[] = {WRITTEN_TYPES};
 #define COUNT(a) (int)(sizeof(a) / sizeof((a)[0]))
 
 struct vectors {
@@ -110,6 +107,19 @@ static void backend_is_equal(void **state)
     all_types(b);
 }
 
+static void list_is_whole(void **state)
+{
+    (void)state;
+    for (int type = 0; type < SL_TYPE_LIMIT; type++) {
+        const struct sl_type_info *t = sl_type_info(type);
+        int n = 0;
+
+        for (int i = 0; i < COUNT(types); i++)
+            n += types[i] == type;
+        assert_int_equal(n, t && t->quantizes && type != SL_TYPE_F32);
+    }
+}
+
 /* The comparison itself must see one changed byte. */
 static void compare_sees_a_change(void **state)
 {
@@ -130,7 +140,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(backend_is_equal, &b[0]), cmocka_unit_test_prestate(backend_is_equal, &b[1]),
         cmocka_unit_test_prestate(backend_is_equal, &b[2]), cmocka_unit_test_prestate(backend_is_equal, &b[3]),
-        cmocka_unit_test(compare_sees_a_change),
+        cmocka_unit_test(list_is_whole), cmocka_unit_test(compare_sees_a_change),
     };
 
     return cmocka_run_group_tests_name("golden", tests, NULL, NULL);

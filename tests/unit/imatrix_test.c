@@ -5,10 +5,12 @@
 #include "tests/unit/gguf_bytes.h"
 #include "tests/unit/r1_model.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
@@ -214,7 +216,6 @@ struct gguf_file {
     uint64_t ne[6][2];
     uint32_t type[6];
     int n;
-    const char *type_key;
     bool no_size, chunks_as_text;
 };
 
@@ -504,6 +505,35 @@ static void test_write_links(void **state)
     free(b.p);
 }
 
+/* Two runs for one file: the second leaves the first's work alone. What a killed one left goes. */
+static void test_write_at_once(void **state)
+{
+    char part[80];
+    struct bytes b = {0};
+    struct sl_imatrix *im;
+    struct sl_error e;
+    int fd;
+
+    (void)state;
+    snprintf(part, sizeof part, "%s.partial", path2);
+    good_dat(&b);
+    assert_int_equal(open_bytes(&b, &im, &e), 0);
+    assert_int_equal(b_write(&b, part), 0);
+    fd = open(part, O_RDWR);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    assert_int_equal(sl_imatrix_write(im, SL_IMATRIX_GGUF, path2, &e), SL_EEXISTS);
+    assert_non_null(strstr(e.text, ".partial: another run is writing this file"));
+    assert_int_equal(size_of(part), b.n);
+    assert_int_equal(access(path2, F_OK), -1);
+    close(fd);
+    assert_int_equal(sl_imatrix_write(im, SL_IMATRIX_GGUF, path2, &e), 0);
+    assert_true(size_of(path2) > b.n);
+    assert_int_equal(access(part, F_OK), -1);
+    unlink(path2);
+    sl_imatrix_close(im);
+    free(b.p);
+}
+
 /* Changed bytes, the fuzz target as judge: some pass, most do not. */
 static void mutate(const struct bytes *good)
 {
@@ -611,7 +641,7 @@ int main(void)
         cmocka_unit_test(test_bad_values), cmocka_unit_test(test_gguf),
         cmocka_unit_test(test_gguf_lies), cmocka_unit_test(test_write),
         cmocka_unit_test(test_long_dataset), cmocka_unit_test(test_write_too_large),
-        cmocka_unit_test(test_write_links),
+        cmocka_unit_test(test_write_links), cmocka_unit_test(test_write_at_once),
         cmocka_unit_test(test_lookup),    cmocka_unit_test(test_kvs),
         cmocka_unit_test(test_mutations),
     };

@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -192,6 +191,7 @@ static void test_direct(void **state)
         fd = open(f.path, O_RDONLY | O_DIRECT);
         if (fd < 0) {
             end(&f);
+            print_message("no O_DIRECT on this filesystem\n");
             skip();
         }
         op = reading(&f, fd, 4096, 5 * 4096);

@@ -3,6 +3,7 @@
  * that the same cases go through the compiled kernels (tests/tap/ptx.t). */
 #include "kernels/gpu.h"
 #include "kernels/kernels.h"
+#include "written_types.h"
 #include "grid_emulator.h"
 
 #include <math.h>
@@ -10,7 +11,6 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,10 +19,7 @@
 #define ROW 768
 #define N_MAX (ROW * 24)
 
-static const int types[] = {
-    SL_TYPE_F32, SL_TYPE_F16, SL_TYPE_BF16, SL_TYPE_Q8_0, SL_TYPE_Q4_0, SL_TYPE_Q4_1, SL_TYPE_Q5_0, SL_TYPE_Q5_1,
-    SL_TYPE_Q2_K, SL_TYPE_Q3_K, SL_TYPE_Q4_K, SL_TYPE_Q5_K, SL_TYPE_Q6_K, SL_TYPE_IQ4_NL, SL_TYPE_IQ4_XS,
-    SL_TYPE_IQ1_S, SL_TYPE_IQ1_M, SL_TYPE_IQ2_XXS, SL_TYPE_IQ2_XS, SL_TYPE_IQ2_S, SL_TYPE_IQ3_XXS, SL_TYPE_IQ3_S};
+static const int types[] = {SL_TYPE_F32, WRITTEN_TYPES};
 #define N_TYPES (sizeof types / sizeof types[0])
 
 struct data {

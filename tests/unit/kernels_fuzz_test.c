@@ -1,13 +1,13 @@
 /* Wide backends against the scalar one on hostile numbers: any finite bit
  * pattern, subnormals, huge values, signed zeros, ties, zero weights. */
 #include "kernels/kernels.h"
+#include "written_types.h"
 
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,11 +17,7 @@
 #define N (5 * ROW)
 #define ROUNDS 24
 
-static const int types[] = {SL_TYPE_F16, SL_TYPE_BF16, SL_TYPE_Q8_0, SL_TYPE_Q4_0, SL_TYPE_Q4_1,
-                            SL_TYPE_Q5_0, SL_TYPE_Q5_1, SL_TYPE_Q2_K, SL_TYPE_Q3_K, SL_TYPE_Q4_K,
-                            SL_TYPE_Q5_K, SL_TYPE_Q6_K, SL_TYPE_IQ4_NL, SL_TYPE_IQ4_XS,
-                            SL_TYPE_IQ1_S, SL_TYPE_IQ1_M, SL_TYPE_IQ2_XXS, SL_TYPE_IQ2_XS, SL_TYPE_IQ2_S,
-                            SL_TYPE_IQ3_XXS, SL_TYPE_IQ3_S};
+static const int types[] = {WRITTEN_TYPES};
 #define COUNT(a) (int)(sizeof(a) / sizeof((a)[0]))
 
 struct data {
@@ -91,18 +87,23 @@ static long first_difference(enum sl_backend b, int type, bool weighted, struct 
     return -1;
 }
 
+static void needs(enum sl_backend b)
+{
+    if (sl_backend_usable(b))
+        return;
+    print_message("this machine cannot run %s\n", sl_backend_name(b));
+    skip();
+}
+
 static void equals_scalar(void **state)
 {
     enum sl_backend b = *(const enum sl_backend *)*state;
-    struct data *d = malloc(sizeof *d);
+    struct data *d;
     uint64_t seed = 0x9e3779b97f4a7c15;
     int differ = 0;
 
-    if (!sl_backend_usable(b)) {
-        free(d);
-        print_message("this machine cannot run %s\n", sl_backend_name(b));
-        skip();
-    }
+    needs(b);
+    d = malloc(sizeof *d);
     assert_non_null(d);
     for (int round = 0; round < ROUNDS; round++) {
         uint64_t start = seed;
@@ -126,13 +127,11 @@ static void equals_scalar(void **state)
 static void tails(void **state)
 {
     enum sl_backend b = *(const enum sl_backend *)*state;
-    struct data *d = malloc(sizeof *d);
+    struct data *d;
     uint64_t seed = 12345, bad;
 
-    if (!sl_backend_usable(b)) {
-        free(d);
-        skip();
-    }
+    needs(b);
+    d = malloc(sizeof *d);
     assert_non_null(d);
     for (int i = 0; i < N; i++) {
         d->x[i] = number(USUAL, &seed);
@@ -157,13 +156,11 @@ static void tails(void **state)
 static void refuses_overflow(void **state)
 {
     enum sl_backend b = *(const enum sl_backend *)*state;
-    struct data *d = malloc(sizeof *d);
+    struct data *d;
     uint64_t seed = 99, bad;
 
-    if (!sl_backend_usable(b)) {
-        free(d);
-        skip();
-    }
+    needs(b);
+    d = malloc(sizeof *d);
     assert_non_null(d);
     for (int i = 0; i < COUNT(types); i++) {
         const struct sl_type_info *t = sl_type_info(types[i]);
@@ -199,8 +196,7 @@ static void limits_of_halves(void **state)
         {SL_TYPE_F16, -0x1.ffdffep15f, 0x1.ffep15f}, {SL_TYPE_BF16, -0x1.fefffep127f, 0x1.ffp127f}};
     uint64_t bad;
 
-    if (!sl_backend_usable(b))
-        skip();
+    needs(b);
     for (int i = 0; i < COUNT(halves); i++)
         for (uint64_t n = 1; n < 70; n++) {
             float x[70] = {0};
@@ -225,8 +221,7 @@ static void limits_of_scales(void **state)
     uint64_t bad;
     uint16_t top;
 
-    if (!sl_backend_usable(b))
-        skip();
+    needs(b);
     for (int weighted = 0; weighted < 2; weighted++) {
         for (int i = 0; i < COUNT(with_minimum); i++) {
             for (int k = 0; k < 1024; k++) {
@@ -260,8 +255,7 @@ static void goes_on_after_a_nan(void **state)
     }
     for (int i = 0; i < 8; i++)
         want[9 + 8 * i] = 0xf0;
-    if (!sl_backend_usable(*b))
-        skip();
+    needs(*b);
     assert_int_equal(sl_quantize_on(*b, SL_TYPE_IQ2_XXS, x, w, 256, 256, out, &bad), 0);
     assert_memory_equal(out, want, sizeof want);
 }

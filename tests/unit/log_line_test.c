@@ -157,6 +157,7 @@ static void test_write(void **state)
     unsetenv("JOURNAL_STREAM");
     sl_log_say(&l, SL_LOG_INFO, "hidden", "%d", 1);
     sl_log_say(&l, SL_LOG_NOTICE, "seen", "%d", 2);
+    sl_log_say(NULL, SL_LOG_ERROR, "hidden", "%d", 3);
     n = pread(fd, buf, sizeof buf - 1, 0);
     assert_true(n > 0);
     buf[n] = '\0';

@@ -236,6 +236,8 @@ static void test_llama(void **state)
     llama_is("tests/data/r1-distill-llama-70b-config.json", 724, 70553706496 + 64, 64);
 }
 
+#define V3 ",\"model_type\":\"deepseek_v3\""
+
 /* What configuration classes of Transformers 4.57 and 5.23 take for entries that are absent. */
 static void test_absent_entries(void **state)
 {
@@ -249,14 +251,14 @@ static void test_absent_entries(void **state)
           {"qwen2.rope.freq_base", "f32 10000"}, {"qwen2.attention.head_count_kv", "u32 32"},
           {"qwen2.attention.key_length", "-"}}},
         {"Qwen2ForCausalLM", ",\"num_key_value_heads\":null", {{"qwen2.attention.head_count_kv", "u32 64"}}},
-        {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":256",
+        {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":256" V3,
          {{"deepseek2.context_length", "u32 4096"}, {"deepseek2.attention.q_lora_rank", "u32 1536"},
           {"deepseek2.attention.kv_lora_rank", "u32 512"}, {"deepseek2.attention.key_length_mla", "u32 192"},
           {"deepseek2.attention.value_length_mla", "u32 128"}, {"deepseek2.rope.dimension_count", "u32 64"},
           {"deepseek2.leading_dense_block_count", "u32 3"}, {"deepseek2.expert_used_count", "u32 8"},
           {"deepseek2.expert_shared_count", "u32 1"}, {"deepseek2.expert_feed_forward_length", "u32 2048"},
           {"deepseek2.expert_weights_scale", "f32 2.5"}, {"deepseek2.expert_weights_norm", "bool true"}}},
-        {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":256,\"q_lora_rank\":null",
+        {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":256,\"q_lora_rank\":null" V3,
          {{"deepseek2.attention.q_lora_rank", "-"}, {"deepseek2.rope.freq_base", "f32 10000"},
           {"deepseek2.attention.layer_norm_rms_epsilon", "f32 9.99999997e-07"}}},
         {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":8,\"model_type\":\"kimi_k2\"",
@@ -264,7 +266,12 @@ static void test_absent_entries(void **state)
           {"deepseek2.leading_dense_block_count", "u32 0"}, {"deepseek2.expert_used_count", "-"},
           {"deepseek2.expert_shared_count", "u32 0"}, {"deepseek2.expert_feed_forward_length", "u32 512"},
           {"deepseek2.expert_weights_scale", "-"}, {"deepseek2.attention.kv_lora_rank", "u32 512"}}},
-        {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":null",
+        /* Without model_type no class reads it: experts from layer 0 on, or none at all. */
+        {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":8",
+         {{"deepseek2.context_length", "-"}, {"deepseek2.leading_dense_block_count", "u32 0"},
+          {"deepseek2.expert_count", "u32 8"}, {"deepseek2.expert_shared_count", "u32 0"}}},
+        {"DeepseekV3ForCausalLM", "", {{"deepseek2.leading_dense_block_count", "u32 4"}, {"deepseek2.expert_count", "-"}}},
+        {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":null" V3,
          {{"deepseek2.leading_dense_block_count", "u32 4"}, {"deepseek2.expert_count", "-"},
           {"deepseek2.expert_feed_forward_length", "u32 512"}}},
     };

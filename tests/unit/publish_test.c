@@ -116,7 +116,7 @@ static int publish(struct world *w, bool force)
 {
     int rc = publish_check(&w->o, force, "go on", &w->e);
 
-    return rc < 0 ? rc : publish_files(&w->o, NULL, &w->e);
+    return rc < 0 ? rc : publish_files(&w->o, force, "go on", NULL, &w->e);
 }
 
 static void all_is_given(void **state)
@@ -179,7 +179,7 @@ static void a_former_file_is_not_ours(void **state)
     put(w->o.final[1], former, n);
     free(former);
     assert_int_equal(publish_check(&w->o, true, "go on", &w->e), 0);
-    assert_int_equal(publish_files(&w->o, &watch, &w->e), SL_EVERIFY);
+    assert_int_equal(publish_files(&w->o, true, "go on", &watch, &w->e), SL_EVERIFY);
     assert_non_null(strstr(w->e.text, "x-00002-of-00002.gguf.partial: the finished file is not there any more"));
     is_part(w, 0, w->o.final[0]);
 }
@@ -203,6 +203,42 @@ static void what_is_in_the_way(void **state)
     assert_int_equal(publish(w, false), SL_EVERIFY);
 }
 
+static int comes(void *user, uint64_t n)
+{
+    const struct world *w = user;
+
+    (void)n;
+    put(w->o.final[1], "mine", 4);
+    return 0;
+}
+
+/* A file that comes between the look and its turn. */
+static void a_strangers_file_stays(void **state)
+{
+    struct world *w = *state;
+    const struct output_watch watch = {comes, w};
+    char manifest[128];
+    struct stat st;
+
+    for (uint32_t i = 0; i < PARTS; i++)
+        put_part(w, i, w->o.partial[i]);
+    snprintf(manifest, sizeof manifest, "%s.xxh64.partial", w->o.final[1]);
+    put(manifest, "sums", 4);
+    assert_int_equal(publish_check(&w->o, false, "go on", &w->e), 0);
+    assert_int_equal(publish_files(&w->o, false, "go on", &watch, &w->e), SL_EEXISTS);
+    assert_non_null(strstr(w->e.text, "x-00002-of-00002.gguf: a file that is not this job's has the name"));
+    assert_non_null(strstr(w->e.text, "move it away, and go on"));
+    assert_int_equal(stat(w->o.final[1], &st), 0);
+    assert_int_equal(st.st_size, 4);
+    is_part(w, 1, w->o.partial[1]);
+    assert_true(there(manifest));
+    unlink(w->o.final[1]);
+    assert_int_equal(publish(w, false), 0);
+    for (uint32_t i = 0; i < PARTS; i++)
+        is_part(w, i, w->o.final[i]);
+    assert_false(there(manifest));
+}
+
 static void names_are_taken_back(void **state)
 {
     struct world *w = *state;
@@ -224,6 +260,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_published_part_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(a_former_file_is_not_ours, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_in_the_way, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_strangers_file_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(names_are_taken_back, setup, teardown),
     };
 

@@ -351,6 +351,25 @@ static void run_raw(const char *path, const char *sql)
     sqlite3_close(db);
 }
 
+/* A queue that stays open for months keeps 200,000 events, whenever it was opened. */
+static void old_events_go_while_it_is_open(void **state)
+{
+    struct fixture *f = *state;
+    struct sl_event ev = {.job = 4, .task = -1, .worker = "", .kind = "state", .text = "running"};
+    int n = 0;
+
+    sl_queue_close(f->q);
+    run_raw(f->path, "INSERT INTO events VALUES(1, 0, 3, -1, '', 'state', 'queued'), (199990, 0, 3, -1, '', 'state', 'queued')");
+    assert_int_equal(sl_queue_open(f->path, &f->q, &e), 0);
+    assert_int_equal(sl_queue_each_event(f->q, 3, 0, 10, count_event, &n, &e), 0);
+    assert_int_equal(n, 2);
+    for (int i = 0; i < 1100; i++)
+        assert_int_equal(sl_queue_add_event(f->q, &ev, &e), 0);
+    n = 0;
+    assert_int_equal(sl_queue_each_event(f->q, 3, 0, 10, count_event, &n, &e), 0);
+    assert_int_equal(n, 1);
+}
+
 static void other_files_are_refused(void **state)
 {
     struct fixture *f = *state;
@@ -498,6 +517,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(another_plan_is_named, set_up, tear_down),
         cmocka_unit_test_setup_teardown(history_is_in_order, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_second_process_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(old_events_go_while_it_is_open, set_up, tear_down),
         cmocka_unit_test_setup_teardown(other_files_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_older_queue_is_brought_up_to_date, set_up, tear_down),
         cmocka_unit_test_setup_teardown(damage_is_found, set_up, tear_down),

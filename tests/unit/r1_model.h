@@ -5,7 +5,6 @@
 
 #include "proto/model.h"
 
-#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,8 +26,8 @@ static inline void r1_hparams(struct sl_model *m, bool mla)
     m->arch = "deepseek2";
     m->layout = mla ? SL_LAYOUT_MLA : SL_LAYOUT_LEGACY;
     m->hp = (struct sl_hparams){.n_layer = 61, .n_head = 128, .n_head_kv = mla ? 1 : 128,
-                                .n_expert = 256, .n_expert_used = 8, .n_layer_dense = 3,
-                                .n_embd = 7168, .n_vocab = 129280, .n_ctx_train = 163840,
+                                .n_expert = 256, .n_layer_dense = 3,
+                                .n_embd = 7168, .n_vocab = 129280,
                                 .kv_lora = 512, .rope_dim = 64, .head_k = 192, .head_v = 128};
 }
 

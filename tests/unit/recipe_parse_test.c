@@ -5,7 +5,6 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -142,6 +141,9 @@ static void test_limits(void **state)
     text[2000] = '\0';
     assert_int_equal(sl_recipe_parse("x", "x", text, &r, &e), SL_EUSAGE);
     assert_non_null(strstr(e.text, "line too long"));
+    strcpy(text + 1024, "\r\ndefault q4_k\n"); /* the line's end does not count */
+    assert_int_equal(sl_recipe_parse("x", "x", text, &r, &e), 0);
+    sl_recipe_close(r);
     for (int i = 0; i < 1001; i++)
         n += (size_t)sprintf(text + n, "a%d = q4_k\n", i);
     assert_int_equal(sl_recipe_parse("x", "x", text, &r, &e), SL_EUSAGE);

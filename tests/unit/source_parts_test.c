@@ -3,7 +3,6 @@
 #include "proto/cursor.h"
 #include "proto/json_file.h"
 #include "proto/name_table.h"
-#include "proto/source_file.h"
 
 #include "tests/unit/source_maker.h"
 

@@ -5,7 +5,6 @@
 
 #include "proto/wire.h"
 
-#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -6,7 +6,6 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -156,7 +155,9 @@ static void bad_messages_are_refused(void **state)
             "spec: field 'source' must be an absolute path");
     refused("{\"v\":2,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"options\":{\"what\":1}}]}",
             "options: unknown field 'what'");
-    refused("{\"v\":2,\"m\":\"bye\",\"text\":\"a\\u0007\"}", "'text' must be a string");
+    refused("{\"v\":2,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"source\":\"/a\\u001b[2J\"}]}",
+            "spec: field 'source' holds control characters");
+    refused("{\"v\":2,\"m\":\"bye\",\"text\":\"a\\u0007\"}", "'text' holds control characters");
     refused("{\"v\":2,\"m\":\"bye\",\"text\":\"a\\u0000b\"}", "message");
     refused("{\"v\":2,\"m\":\"bye\",\"text\":\"\xff\"}", "message");
 }
