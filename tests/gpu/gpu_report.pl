@@ -95,7 +95,7 @@ sub note_loops {
         return;
     }
     # A neighbour search: a small loop that loads, takes dot products and compares, and no more.
-    my ($best) = sort { $b->{n} <=> $a->{n} } grep { $_->{ops}{IDP} && $_->{ops}{LDG} && $_->{n} < 200 && !$_->{ops}{MUFU} } @loops;
+    my ($best) = sort { $b->{n} <=> $a->{n} } grep { $_->{ops}{IDP} && $_->{ops}{LDG} && $_->{n} < 200 && !$_->{inner} } @loops;
     $hot{$kernel}{neighbours} = $best if $best;
 }
 
