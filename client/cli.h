@@ -64,7 +64,7 @@ int cli_parse_size(const char *option, const char *text, uint64_t *out, struct s
 /* Writes "281.3 GB" style text (decimal, 4 significant digits) to buf. */
 const char *cli_size(char buf[32], uint64_t bytes);
 
-/* The options that decide a plan, shared by plan, convert, quantize and verify
+/* The options that decide a plan, shared by plan, convert, quantize and submit
  * (one table, one meaning). */
 struct cli_plan_args {
     const char *recipe;

@@ -37,9 +37,8 @@ int columns_choose(const struct column *all, const char *names, struct columns *
 
 enum columns_form { COLUMNS_TABLE, COLUMNS_PARSABLE };
 
-/* Effect: prints the records of an array, of which each may be NULL-checked
- * cJSON objects. Table: aligned, with a head; at width (0: never) columns of
- * `drop` are left out and the last one is cut; states are coloured when colour is set. Parsable: no head, '|'
+/* Effect: prints the records of an array. Table: aligned, with a head; at width (0: never) columns of
+ * `drop` are left out and the last one is cut; with colour, words of states have theirs. Parsable: no head, '|'
  * between fields; '\', '|' and newlines in a field are written \\, \| and \n. */
 void columns_print(FILE *to, const struct columns *c, const struct cJSON *array,
                    enum columns_form form, int width, bool colour);

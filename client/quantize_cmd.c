@@ -30,25 +30,43 @@ static int set_threads(struct args *a, const char *text, struct sl_error *e)
     return 0;
 }
 
+/* IN's folder, "ggml-model-" and the type: llama-quantize's name where none is given. Of a
+ * recipe file its own name. */
+static char *usual_output(const char *in, const char *type)
+{
+    const char *slash = strrchr(in, '/'), *name = strrchr(type, '/') ? strrchr(type, '/') + 1 : type;
+    size_t n = strlen(name);
+    char *out;
+
+    if (n > 7 && strcmp(name + n - 7, ".recipe") == 0)
+        n -= 7;
+    return asprintf(&out, "%.*sggml-model-%.*s.gguf", slash ? (int)(slash - in) + 1 : 0, in, (int)n, name) < 0 ? NULL : out;
+}
+
 /* llama-quantize's order of arguments: IN [OUT] TYPE [THREADS]. What stands second
- * is the type when it can be one. */
+ * is the type when it can be one. With --recipe: IN [OUT]. */
 static int positions(struct args *a, const struct cli_args *args, char **out, struct sl_error *e)
 {
-    const char *in = args->pos[0], *slash = strrchr(in, '/'), *last = args->pos[args->n_pos - 1];
     bool named = args->n_pos == 4 || (args->n_pos == 3 && !sl_recipe_known(args->pos[1]));
     const char *type = args->pos[named ? 2 : 1];
 
     *out = NULL;
+    if (a->plan.recipe) {
+        if (args->n_pos > 2 || (args->n_pos == 2 && sl_recipe_known(args->pos[1])))
+            return sl_fail(e, SL_EUSAGE, "'%s' and --recipe %s: one recipe is expected", args->pos[args->n_pos > 2 ? 2 : 1],
+                           a->plan.recipe);
+        *out = args->n_pos == 2 ? strdup(args->pos[1]) : usual_output(args->pos[0], a->plan.recipe);
+        return *out ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    }
+    if (args->n_pos == 1)
+        return sl_fail(e, SL_EUSAGE, "no recipe given: it stands last ('sluice recipes' lists them)");
     if (args->n_pos > 2 + named)
-        SL_TRY(set_threads(a, last, e));
+        SL_TRY(set_threads(a, args->pos[args->n_pos - 1], e));
     if (named && is_number(type) && !strchr(args->pos[1], '/') && !strchr(args->pos[1], '.'))
         return sl_fail(e, SL_EUSAGE, "'%s' is no recipe; if it is the output's name, write ./%s", args->pos[1],
                        args->pos[1]);
     a->plan.recipe = strdup(type);
-    if (named)
-        *out = strdup(args->pos[1]);
-    else if (asprintf(out, "%.*sggml-model-%s.gguf", slash ? (int)(slash - in) + 1 : 0, in, type) < 0)
-        *out = NULL;
+    *out = named ? strdup(args->pos[1]) : usual_output(args->pos[0], type);
     return a->plan.recipe && *out ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 }
 
@@ -165,7 +183,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
 
     cli_plan_table(&a.plan, plan);
     convert_table(&a.run, conv);
-    rc = cli_parse(&args, &cli_quantize, argc, argv, table, 2, 4, cli_plan_on_val, &a.plan, e);
+    rc = cli_parse(&args, &cli_quantize, argc, argv, table, 1, 4, cli_plan_on_val, &a.plan, e);
     if (rc == 0) {
         rc = positions(&a, &args, &target, e);
         if (rc == 0 && a.prune)

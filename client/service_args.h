@@ -61,7 +61,7 @@ int output_alive(struct sl_error *e) SL_MUST_USE;
 /* A number that no option gave. */
 #define UNSET INT_MIN
 
-#define IDS_MAX 1000
+#define IDS_MAX ((int)SL_ASK_MAX)
 struct ids {
     uint64_t id[IDS_MAX];
     unsigned n;

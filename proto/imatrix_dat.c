@@ -159,6 +159,22 @@ static uint32_t ncall_of(const struct sl_imatrix *im, const struct sl_imatrix_en
     return n;
 }
 
+/* Values at .. at + n of entry i as a dat file has them: those of one call times the calls. */
+static int dat_values(const struct sl_imatrix *im, uint32_t i, uint64_t at, uint64_t n, uint32_t ncall,
+                      float *out, const struct sl_imatrix_sink *s, struct sl_error *e)
+{
+    if (im->format == SL_IMATRIX_DAT)
+        return sl_imatrix_stored(im, i, at, n, out, e);
+    SL_TRY(sl_imatrix_values(im, i, at, n, out, e));
+    for (uint64_t k = 0; k < n; k++) {
+        out[k] *= (float)ncall;
+        if (isinf(out[k]))
+            return sl_fail(e, SL_EUSAGE, "%s: a value of entry '%s' is too large for the dat format", s->path,
+                           im->entries[i].name);
+    }
+    return 0;
+}
+
 int sl_imatrix_put_dat(const struct sl_imatrix *im, const uint32_t *order, struct sl_imatrix_sink *s,
                        struct sl_error *e)
 {
@@ -178,17 +194,7 @@ int sl_imatrix_put_dat(const struct sl_imatrix *im, const uint32_t *order, struc
         for (uint64_t at = 0; at < x->n; at += most) {
             uint64_t n = x->n - at < most ? x->n - at : most;
 
-            if (im->format == SL_IMATRIX_DAT) {
-                SL_TRY(sl_imatrix_stored(im, order[k], at, n, piece, e));
-            } else {
-                SL_TRY(sl_imatrix_values(im, order[k], at, n, piece, e));
-                for (uint64_t i = 0; i < n; i++) {
-                    piece[i] *= (float)ncall;
-                    if (isinf(piece[i]))
-                        return sl_fail(e, SL_EUSAGE, "%s: a value of entry '%s' is too large for the dat format",
-                                       s->path, x->name);
-                }
-            }
+            SL_TRY(dat_values(im, order[k], at, n, ncall, piece, s, e));
             SL_TRY(sl_imatrix_put(s, piece, n * sizeof *piece, e));
         }
     }

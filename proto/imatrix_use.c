@@ -185,8 +185,9 @@ void sl_imatrix_use_notes(const struct sl_imatrix_use *u, void (*say)(void *user
         && knows(u->im, mla ? ".attn_kv_b." : ".attn_k_b.")
         && !knows(u->im, mla ? ".attn_k_b." : ".attn_kv_b.")) {
         l.n = 0;
-        sl_line_add(&l, "the imatrix was made with a model in the %s layout; --layout %s uses all of it",
-            mla ? "legacy" : "mla", mla ? "legacy" : "mla");
+        sl_line_add(&l, "the imatrix was made with a model in the %s layout", mla ? "legacy" : "mla");
+        if (u->plan->tensors[0].t->src_type < 0) /* a GGUF source keeps its own */
+            sl_line_add(&l, "; --layout %s uses all of it", mla ? "legacy" : "mla");
         say(user, l.text);
     }
 }

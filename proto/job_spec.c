@@ -267,6 +267,9 @@ static int open_model(struct sl_job_plan *j, const char *source, const struct sl
     SL_TRY(o->config_only ? sl_checkpoint_open_config(source, &j->ck, e)
                           : sl_checkpoint_open_within(source, j->roots, &j->ck, e));
     SL_TRY(sl_model_open(j->ck, mo, &j->model, e));
+    if (o->layout && j->ck->is_gguf && j->model->hp.kv_lora && j->model->layout != mo->layout)
+        return sl_fail(e, SL_EUSAGE, "--layout %s: the source is a GGUF file in the other layout, and keeps it",
+                       o->layout);
     override_hparams(j->model, &j->extra_kvs);
     return o->source_name ? name_source(j, o->source_name, e) : 0;
 }

@@ -235,9 +235,13 @@ static void name_missing(struct assign *a, const int *types, struct sl_line *lis
 
 static int missing_data(struct assign *a, const int *types, struct sl_error *e)
 {
+    const char *layout = "";
     struct sl_line list;
 
     name_missing(a, types, &list);
+    if (a->o->imatrix && a->m->layout == SL_LAYOUT_MLA && sl_imatrix_is_legacy(a->o->imatrix))
+        layout = a->m->tensors[0].src_type < 0 ? "; it was made in the legacy layout: use --layout legacy"
+                                               : "; it was made in the legacy layout";
     if (a->o->has_imatrix && !a->o->imatrix)
         return sl_fail(e, SL_EUSAGE, "--include-weights or --exclude-weights leave %u tensors without "
                        "importance weights whose types need them: %s", a->n_missing, list.text);
@@ -247,9 +251,7 @@ static int missing_data(struct assign *a, const int *types, struct sl_error *e)
                        a->o->words.n ? "--include-weights or --exclude-weights leave nothing of the one given"
                                      : "give one with --imatrix FILE", a->n_missing, list.text);
     return sl_fail(e, SL_EUSAGE, "imatrix %s has no data for %u tensors whose types need an importance "
-                   "matrix: %s%s", a->o->imatrix->path, a->n_missing, list.text,
-                   sl_imatrix_is_legacy(a->o->imatrix) && a->m->layout == SL_LAYOUT_MLA
-                       ? "; it was made in the legacy layout: use --layout legacy" : "");
+                   "matrix: %s%s", a->o->imatrix->path, a->n_missing, list.text, layout);
 }
 
 static int check_type(struct assign *a, const struct sl_out_tensor *t, int type,

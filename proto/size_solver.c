@@ -135,29 +135,34 @@ static void keep_if_better(struct solver *s, const uint32_t *pick)
     memcpy(s->best, pick, s->n * sizeof *pick);
 }
 
+/* The one step within `left` bytes of which a byte saves most. Returns whether there is any. */
+static bool best_step(const struct solver *s, const uint32_t *pick, uint64_t left, uint32_t *at, uint32_t *to)
+{
+    double best = 0;
+
+    for (uint32_t i = 0; i < s->n; i++) {
+        const struct group *g = &s->g[i];
+
+        for (uint32_t k = pick[i] + 1; k < g->n; k++) {
+            uint64_t more = g->o[k].bytes - g->o[pick[i]].bytes;
+            double slope = (g->o[pick[i]].error - g->o[k].error) / (double)more;
+
+            if (more <= left && slope > best) {
+                best = slope;
+                *at = i;
+                *to = k;
+            }
+        }
+    }
+    return best > 0;
+}
+
 /* Spends what is left of the budget where a byte saves most, one group at a time. */
 static void improve(struct solver *s, uint32_t *pick, uint64_t bytes)
 {
-    for (;;) {
-        double best = 0;
-        uint32_t at = 0, to = 0;
+    uint32_t at, to;
 
-        for (uint32_t i = 0; i < s->n; i++) {
-            const struct group *g = &s->g[i];
-
-            for (uint32_t k = pick[i] + 1; k < g->n; k++) {
-                uint64_t more = g->o[k].bytes - g->o[pick[i]].bytes;
-                double slope = (g->o[pick[i]].error - g->o[k].error) / (double)more;
-
-                if (bytes + more <= s->budget && slope > best) {
-                    best = slope;
-                    at = i;
-                    to = k;
-                }
-            }
-        }
-        if (best <= 0)
-            break;
+    while (bytes <= s->budget && best_step(s, pick, s->budget - bytes, &at, &to)) {
         bytes += s->g[at].o[to].bytes - s->g[at].o[pick[at]].bytes;
         pick[at] = to;
     }

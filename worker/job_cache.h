@@ -91,6 +91,10 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
                      const char *fingerprint, uint64_t now_ms, struct sl_cached_job **out,
                      struct sl_error *e) SL_MUST_USE;
 
+/* Returns whether the job's tasks could begin: its plan is there, or an engine is free. Else the
+ * plan would only push out another's that waits as well. */
+bool sl_job_cache_ready(struct sl_job_cache *c, uint64_t id);
+
 /* Effect: makes one engine for all n jobs, whose plans must be cut alike when there are
  * several (sl_engine_same_cuts), closing an idle one where too many are open. One that
  * all of them share already stays, whoever else does. Partial files that are gone are made

@@ -51,7 +51,8 @@ static void find_jobs(struct sl_lane *l, struct set *s, struct sl_work ***held)
         int rc;
 
         s->j[i] = NULL;
-        rc = sl_job_cache_get(l->cache, w->job, w->spec, w->fingerprint, sl_boot_ms(), &s->j[i], &e);
+        rc = !sl_job_cache_ready(l->cache, w->job) ? 1
+             : sl_job_cache_get(l->cache, w->job, w->spec, w->fingerprint, sl_boot_ms(), &s->j[i], &e);
         if (rc == 0 && w->task >= s->j[i]->j.plan->n_tasks)
             rc = sl_fail(&e, SL_EUSAGE, "task %u: the plan has %u", w->task, s->j[i]->j.plan->n_tasks);
         if (rc > 0) {

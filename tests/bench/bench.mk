@@ -51,7 +51,7 @@ export_build = SLUICE_BUILD=$(B)
 
 .PHONY: rehearsal bench-disk bench-peers bench-growth
 rehearsal: all $(BENCH_TOOLS) $(B)/bench/coordinator_bench
-	@$(export_build) perl tests/bench/rehearsal.pl --layers $(or $(LAYERS),61)
+	@$(export_build) perl tests/bench/rehearsal.pl --layers $(or $(LAYERS),61) $(if $(ONLY),--only $(ONLY))
 bench-disk: all $(BENCH_TOOLS)
 	@$(export_build) perl tests/bench/disk.pl $(if $(GB),--gb $(GB))
 bench-peers: all $(BENCH_TOOLS)

@@ -3,7 +3,7 @@
 # sizes, whose large tensors are holes, planned, converted by `sluice convert`, and
 # converted by the daemon with two workers up to the verified model. What it took
 # goes to standard output as a Markdown table.
-#   usage: rehearsal.pl [--layers N] [--dir DIR] [--only plan|convert|daemon|k2]
+#   usage: rehearsal.pl [--layers N] [--dir DIR] [--only plan|convert|daemon|many|k2]
 # 61 layers are the whole model: about an hour on two cores. DIR needs 3 GB.
 use strict;
 use warnings;
@@ -19,7 +19,7 @@ my $top   = abs_path(dirname(__FILE__) . '/../..');
 my $build = abs_path($ENV{SLUICE_BUILD} || "$top/build/release") or die "build first: make\n";
 my ($layers, $dir, $only) = (61, "$top/build/rehearsal", '');
 GetOptions('layers=i' => \$layers, 'dir=s' => \$dir, 'only=s' => \$only) && !@ARGV && $layers >= 4
-    or die "usage: rehearsal.pl [--layers N] [--dir DIR] [--only plan|convert|daemon|k2]   (4 layers at least)\n";
+    or die "usage: rehearsal.pl [--layers N] [--dir DIR] [--only plan|convert|daemon|many|k2]   (4 layers at least)\n";
 make_path("$dir/sock");
 $dir = abs_path($dir);
 chmod 0700, "$dir/sock";
@@ -116,8 +116,9 @@ sub cpu_of { # processor seconds of a process under resources
     return ($f[11] + $f[12]) / POSIX::sysconf(POSIX::_SC_CLK_TCK());
 }
 
-sub daemon {
-    my $out = "$dir/daemon";
+# A daemon whose state is new, and workers of one thread and 1 GiB.
+sub service {
+    my ($out, @workers) = @_;
     remove_tree($out, "$dir/state");
     make_path($out, "$dir/state");
     $ENV{SLUICE_CONFIG} = "$dir/sluice.conf";
@@ -126,7 +127,35 @@ sub daemon {
         "state_dir = $dir/state\nmetrics = 127.0.0.1:0\n";
     close $f;
     start('daemon', "$build/sluiced");
-    start("worker$_", "$build/sluice-worker", '--name', "w$_", qw(--threads 1 --mem 1Gi)) for 1, 2;
+    start("worker$_", "$build/sluice-worker", '--name', "w$_", qw(--threads 1 --mem 1Gi)) for @workers;
+}
+
+# Many jobs of the whole model at once: what one worker and the daemon keep of them.
+sub many {
+    my ($what, $jobs, @submits) = @_;
+    my $out = "$dir/many";
+    service($out, 1);
+    sleep 1;
+    for (@submits) {
+        my $r = `$build/sluice submit $source -o $out/ --sparse --parsable @$_ 2>$dir/submit.err`;
+        $r =~ /^\d+$/m or die 'submit: ' . slurp("$dir/submit.err");
+    }
+    my $end = time + 600;
+    while ((() = `$build/sluice queue --json` =~ /"done":[1-9]/g) < $jobs) {
+        time < $end or die "not every job began:\n" . slurp("$dir/worker1.err");
+        sleep 2;
+    }
+    kill 'TERM', $alive{worker1};
+    my $w = finish('worker1');
+    kill 'TERM', $alive{daemon};
+    my $d = finish('daemon');
+    row("one worker, $what", sprintf 'peak memory %s; of the coordinator %s', mb($w->{peak}), mb($d->{peak}));
+    remove_tree($out);
+}
+
+sub daemon {
+    my $out = "$dir/daemon";
+    service($out, 1, 2);
     my $job;
     for (1 .. 50) {
         sleep 0.2;
@@ -204,6 +233,11 @@ make_source() if $only ne 'k2';
 plan() if $only ne 'k2';
 my @d = $only =~ /^(?:|daemon)$/ ? daemon() : ();
 my @c = $only =~ /^(?:|convert)$/ ? convert() : ();
+if ($only =~ /^(?:|many)$/) {
+    my @r = qw(dq3_k_m q4_k_m q6_k q8_0 q2_k q3_k_m q5_k_m iq4_xs q4_k_s q5_k_s q3_k_s q3_k_l f16 bf16 q4_0 iq4_nl);
+    many('16 jobs of it at once', 16, map { ['--recipe', $r[$_], '--priority', 50 + $_] } 0 .. $#r);
+    many('a sweep of 16 recipes', 16, ['--recipe', join ',', @r]);
+}
 trillion() if $only =~ /^(?:|k2)$/;
 if (@c && @d) {
     same(\@c, \@d) or die "the daemon's files are not those of convert\n";

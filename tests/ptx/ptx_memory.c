@@ -316,6 +316,12 @@ static void count(struct ptx_block *b, const struct ptx_warp *w, const struct pt
 
 /* ---- what instructions do */
 
+/* Lane l's place in a row; wide: of 64 bits. */
+static uint32_t *lane_of(const struct ptx_warp *w, uint32_t row, unsigned l, bool wide)
+{
+    return w->file + row + (wide ? 2 * l : l);
+}
+
 static uint64_t extended(const struct ptx_inst *i, const uint8_t *p)
 {
     uint64_t v = 0;
@@ -342,7 +348,7 @@ bool ptx_load(struct ptx_block *b, struct ptx_warp *w, const struct ptx_inst *i,
         for (unsigned k = 0; k < i->vec; k++) {
             uint64_t v = extended(i, p + k * i->bytes);
 
-            memcpy(w->file + rows[k] + (i->flags & PTX_WIDE ? 2 * l : l), &v, i->flags & PTX_WIDE ? 8 : 4);
+            memcpy(lane_of(w, rows[k], l, i->flags & PTX_WIDE), &v, i->flags & PTX_WIDE ? 8 : 4);
         }
     }
     return true;
@@ -360,7 +366,7 @@ bool ptx_store(struct ptx_block *b, struct ptx_warp *w, const struct ptx_inst *i
         uint8_t value[32], *p;
 
         for (unsigned k = 0; k < i->vec; k++)
-            memcpy(value + k * i->bytes, w->file + rows[k] + (i->flags & PTX_WIDE ? 2 * l : l), i->bytes);
+            memcpy(value + k * i->bytes, lane_of(w, rows[k], l, i->flags & PTX_WIDE), i->bytes);
         p = place(b, w, l, i, address_of(w, i, l), n, WRITES, value);
         if (!p)
             return false;
@@ -393,7 +399,7 @@ static uint64_t row_value(const struct ptx_warp *w, const struct ptx_inst *i, ui
 {
     uint64_t v = 0;
 
-    memcpy(&v, w->file + row + (i->bytes == 8 ? 2 * l : l), i->bytes);
+    memcpy(&v, lane_of(w, row, l, i->bytes == 8), i->bytes);
     return v;
 }
 
@@ -420,7 +426,7 @@ bool ptx_atomic(struct ptx_block *b, struct ptx_warp *w, const struct ptx_inst *
                 ;
         }
         if (i->d != PTX_ROW_NONE)
-            memcpy(w->file + i->d + (i->bytes == 8 ? 2 * l : l), &was, i->bytes);
+            memcpy(lane_of(w, i->d, l, i->bytes == 8), &was, i->bytes);
     }
     return true;
 }

@@ -110,7 +110,7 @@ SKIP: {
         diag('fish is not here: its completions are not tried (package fish)');
         skip 'no fish', 1;
     }
-    $r = run('fish', '-c', "source $dir/c.fish; complete -C 'sluice wat'; complete -C 'sluice submit --prior'; complete -C 'sluice convert --io u'; complete -C 'sluice config --o'; complete -C 'sluice queue -o pri'");
+    $r = run('fish', '-c', "source $dir/c.fish; complete -C 'sluice wat'; complete -C 'sluice submit --prior'; complete -C 'sluice convert --io u'; complete -C 'sluice config --ori'; complete -C 'sluice queue -o pri'");
     like($r->{out}, qr/\Awatch\t.*\n--priority\t.*\nuring\t.*\n--origin\t.*\npriority\t.*\n\z/, 'fish completes verbs, options, values');
 }
 # zsh completes on a terminal alone: one of its own, where TAB is pressed.

@@ -118,6 +118,10 @@ like($mla->{err}, qr/made with a model in the legacy layout; --layout legacy use
 my $q = run($SLUICE, 'convert', $TINY, '-o', "$dir/mla2.gguf", '--recipe', 'q4_k_m', '--imatrix', $IMATRIX, '--quiet');
 unlike(run($SLUICE, 'convert', $TINY, '-o', "$dir/mla3.gguf", '--recipe', 'q4_k_m', @PLAN, '--imatrix', $IMATRIX)->{err}, qr/note/, 'nothing to note in the layout it was made with');
 is($q->{err}, '', 'not with --quiet');
+run_ok('F32 in today\'s layout', $SLUICE, 'convert', $TINY, '-o', "$dir/mla-f32.gguf", '--recipe', 'f32', '-q');
+like(run_ok('a GGUF source', $SLUICE, 'quantize', "$dir/mla-f32.gguf", "$dir/mla4.gguf", 'q4_k_m', '--imatrix', $IMATRIX)->{err},
+    qr/made with a model in the legacy layout$/m, 'has its own layout');
+fails('and cannot have another', 2, qr/; it was made in the legacy layout$/, $SLUICE, 'quantize', "$dir/mla-f32.gguf", "$dir/no.gguf", 'iq2_xs', '--imatrix', $IMATRIX);
 
 # Types that need data, refused before anything is made.
 my $r = fails('Q2_K_S without imatrix', 2, qr/recipe q2_k_s needs an importance matrix; give one with --imatrix FILE: \d+ tensors/,

@@ -67,6 +67,8 @@ for my $name (qw(Q4_K q4_k 15)) {
     run_ok("convert to $name", $SLUICE, 'convert', $TINY, '-o', "$dir/alias.gguf", '-r', $name, '-f');
     is_deeply(hashes("$dir/alias.gguf"), $q4, 'the same');
 }
+fails('another layout than the source has', 2, qr/--layout legacy: the source is a GGUF file in the other layout/,
+    $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/none.gguf", 'q8_0', '--layout', 'legacy');
 run_ok('uniform-q4_k', $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/uniform.gguf", 'uniform-q4_k');
 is_deeply([grep { $_->[0] =~ /ffn_down/ && $_->[3] != 12 && $_->[3] != 0 } where("$dir/uniform.gguf")], [], 'every ffn_down in q4_k');
 like(run($SLUICE, 'recipes')->{out}, qr/^uniform-q4_k .* q4_k alone means q4_k_m/m, 'the list says so');
@@ -85,6 +87,13 @@ is_deeply(hashes('seven.gguf'), hashes('q8.gguf'), 'a number in third place is a
 run_ok('IN OUT TYPE THREADS', $SLUICE, 'quantize', 'f32.gguf', 'seven.gguf', '7', '1', '-f');
 run_ok('0 threads are all', $SLUICE, 'quantize', 'f32.gguf', 'seven.gguf', '7', '0', '-f');
 fails('a mistyped type and threads', 2, qr/'Q9_K' is no recipe; .* write \.\/Q9_K/, $SLUICE, 'quantize', 'f32.gguf', 'Q9_K', '8');
+run_ok('IN OUT --recipe', $SLUICE, 'quantize', 'f32.gguf', 'option.gguf', '--recipe', 'q8_0');
+is_deeply(hashes('option.gguf'), hashes('seven.gguf'), '--recipe decides');
+fails('a recipe and --recipe', 2, qr/'q4_k' and --recipe q8_0: one recipe is expected/, $SLUICE, 'quantize', 'f32.gguf', 'o.gguf', 'q4_k', '--recipe', 'q8_0');
+fails('no recipe', 2, qr/no recipe given/, $SLUICE, 'quantize', 'f32.gguf');
+spit('mine.recipe', "default q8_0\n");
+run_ok('IN FILE.recipe', $SLUICE, 'quantize', 'f32.gguf', './mine.recipe');
+ok(-f 'ggml-model-mine.gguf', 'makes ggml-model-FILE.gguf');
 fails('threads', 2, qr/threads 'many'/, $SLUICE, 'quantize', 'f32.gguf', 'o.gguf', 'q8_0', 'many');
 
 # COPY, --dry-run, --prune-layers.

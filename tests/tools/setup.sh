@@ -45,7 +45,9 @@ if [ "$what" = all ] && ! command -v promtool >/dev/null && [ ! -x build/prometh
     echo "test-tools: promtool (Debian's prometheus) into build/prometheus"
     rm -rf build/prometheus build/prometheus.tmp
     mkdir -p build/prometheus.tmp
-    if (cd build/prometheus.tmp && { apt-get -q download prometheus || { apt-get -q update && apt-get -q download prometheus; }; } && dpkg -x prometheus_*.deb .) \
+    # Debian 13 has it in a package of its own.
+    if (cd build/prometheus.tmp && get() { apt-get -q download promtool || apt-get -q download prometheus; } &&
+        { get || { apt-get -q update && get; }; } && dpkg -x prom*.deb . && [ -x usr/bin/promtool ]) \
          >build/prometheus.log 2>&1 </dev/null; then
         rm -f build/prometheus.tmp/*.deb build/prometheus.tmp/usr/bin/prometheus
         mv build/prometheus.tmp build/prometheus

@@ -355,6 +355,40 @@ static double grant_cost(struct world *w)
 }
 
 /* Eight times the jobs: eight times the walk, not 64 times. */
+/* A task that failed is another worker's first, while there is one; after a lease's time it is
+ * anybody's again. */
+static void another_worker_first(void **state)
+{
+    static const unsigned alone[] = {C, 1}, both[] = {C, 1, 2};
+    struct world *w = *state;
+    struct got g;
+
+    client(w, C);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 1, 1);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    failed(w, 1, g, 1, "");
+    pull(w, 1, 1);
+    later(w, 500, alone, 2);
+    assert_int_equal(granted(w, 1, &g, 1), 0);
+    later(w, 500, alone, 2);
+    assert_int_equal(granted(w, 1, &g, 1), 1); /* there is no other */
+    worker(w, 2);
+    failed(w, 1, g, 1, "");
+    pull(w, 1, 1);
+    later(w, 11500, both, 3);
+    assert_int_equal(granted(w, 1, &g, 1), 0);
+    later(w, 1000, both, 3);
+    assert_int_equal(granted(w, 1, &g, 1), 1); /* the other does not ask */
+    failed(w, 1, g, 1, "");
+    pull(w, 1, 1);
+    later(w, 4000, both, 3);
+    assert_int_equal(granted(w, 1, &g, 1), 0);
+    pull(w, 2, 1);
+    assert_int_equal(granted(w, 2, &g, 1), 1);
+}
+
 static void a_grant_costs_no_more_than_a_walk(void **state)
 {
     struct world *w = *state;
@@ -383,6 +417,7 @@ int main(void)
         TEST(nobody_is_idle_for_a_line),
         TEST(a_sweep_stands_in_its_line_once),
         TEST(a_held_job_says_by_whom),
+        TEST(another_worker_first),
         TEST(a_grant_costs_no_more_than_a_walk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -107,6 +107,14 @@ static void split_names(void **state)
         {"m-00008-of-00007.gguf", SL_ESOURCE, 0},
         {"m-00001-of-70000.gguf", SL_ESOURCE, 0},
     };
+    static const struct {
+        const char *name;
+        size_t n;
+    } stems[] = {
+        {"m.gguf", 1}, {"m", 1}, {"m-00001-of-00007.gguf", 1}, {"m-00001-of-00007", 1}, {".gguf", 5},
+        {"-00001-of-00007", 15}, {"m-0001-of-00007.gguf", 15}, {"m-00001-of-0000x", 16}, {"m-00001-or-00007", 16},
+        {"m-00001-of-00007-00002-of-00003.gguf", 16}, {"m.bin", 5},
+    };
     char buf[64];
     uint32_t n;
     struct sl_error e;
@@ -117,6 +125,8 @@ static void split_names(void **state)
         if (cases[i].rc == 0)
             assert_int_equal(n, cases[i].n);
     }
+    for (size_t i = 0; i < sizeof stems / sizeof *stems; i++)
+        assert_int_equal(sl_gguf_stem(stems[i].name), stems[i].n);
     assert_int_equal(sl_gguf_split_path(buf, sizeof buf, "a/m", 6, 7), 0);
     assert_string_equal(buf, "a/m-00007-of-00007.gguf");
     assert_int_equal(sl_gguf_split_path(buf, sizeof buf, "a/m", 0, 1), 0);

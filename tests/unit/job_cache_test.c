@@ -163,6 +163,26 @@ static void plans_are_bounded_by_bytes(void **state)
     sl_job_cache_close(c);
 }
 
+/* Two jobs that wait for one engine must not push out each other's plans. */
+static void no_plan_is_made_before_an_engine_is_free(void **state)
+{
+    struct world *w = *state;
+    struct sl_job_cache *c = open_cache(w, 128 * SL_MIB);
+    struct sl_cached_job *j;
+
+    assert_true(sl_job_cache_ready(c, 1));
+    assert_int_equal(get(w, c, 1, &j), 0);
+    assert_true(sl_job_cache_ready(c, 2));
+    j->engine = (struct sl_engine *)w; /* nobody looks into it here */
+    j->busy = 1;
+    assert_true(sl_job_cache_ready(c, 1));
+    assert_false(sl_job_cache_ready(c, 2));
+    j->busy = 0;
+    assert_true(sl_job_cache_ready(c, 2));
+    j->engine = NULL;
+    sl_job_cache_close(c);
+}
+
 static void jobs_of_one_source_share_its_model(void **state)
 {
     struct world *w = *state;
@@ -251,6 +271,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(plans_are_bounded_by_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_plan_is_made_before_an_engine_is_free, setup, teardown),
         cmocka_unit_test_setup_teardown(jobs_of_one_source_share_its_model, setup, teardown),
         cmocka_unit_test_setup_teardown(a_changed_source_is_read_again, setup, teardown),
         cmocka_unit_test_setup_teardown(the_estimate_is_about_right, setup, teardown),

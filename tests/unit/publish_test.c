@@ -239,10 +239,26 @@ static void a_strangers_file_stays(void **state)
     assert_false(there(manifest));
 }
 
-static void names_are_taken_back(void **state)
+/* The right output's, under another part's name. */
+static void a_part_has_one_place(void **state)
 {
     struct world *w = *state;
 
+    put_part(w, 0, w->o.partial[0]);
+    put_part(w, 0, w->o.final[1]);
+    assert_int_equal(w->seg[0].file_bytes, w->seg[1].file_bytes);
+    assert_int_equal(publish(w, false), SL_EVERIFY);
+    is_part(w, 0, w->o.final[1]);
+}
+
+static void names_are_taken_back(void **state)
+{
+    struct world *w = *state;
+    char manifest[OUTPUT_PATH_BYTES], back[OUTPUT_PATH_BYTES];
+
+    snprintf(manifest, sizeof manifest, "%s.xxh64", w->o.final[0]);
+    snprintf(back, sizeof back, "%s.xxh64.partial", w->o.final[0]);
+    put(manifest, "sums", 4);
     put_part(w, 0, w->o.final[0]);
     put_part(w, 1, w->o.partial[1]);
     put(w->o.final[1], "mine", 4);
@@ -251,6 +267,8 @@ static void names_are_taken_back(void **state)
         is_part(w, i, w->o.partial[i]);
     assert_false(there(w->o.final[0]));
     assert_true(there(w->o.final[1]));
+    assert_false(there(manifest));
+    assert_true(there(back));
 }
 
 int main(void)
@@ -261,6 +279,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_former_file_is_not_ours, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_in_the_way, setup, teardown),
         cmocka_unit_test_setup_teardown(a_strangers_file_stays, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_part_has_one_place, setup, teardown),
         cmocka_unit_test_setup_teardown(names_are_taken_back, setup, teardown),
     };
 

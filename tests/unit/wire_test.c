@@ -147,6 +147,8 @@ static void bad_messages_are_refused(void **state)
     refused("{\"v\":2,\"m\":\"ping\",\"n\":1} ,", "message");
     refused("{\"v\":2,\"m\":\"cancel\",\"jobs\":1}", "'jobs' must be an array");
     refused("{\"v\":2,\"m\":\"cancel\",\"jobs\":[1,\"2\"]}", "'jobs' must be an array of integers");
+    refused("{\"v\":2,\"m\":\"list\",\"labels\":[\"a\",1]}", "'labels' must be an array of");
+    refused("{\"v\":2,\"m\":\"list\",\"labels\":[\"a\\u0007\"]}", "'labels' must be an array of");
     refused("{\"v\":2,\"m\":\"nack\",\"job\":1,\"task\":65541,\"epoch\":1,\"code\":1,\"text\":\"\"}",
             "'task' must be an integer");
     refused("{\"v\":2,\"m\":\"result\",\"job\":1,\"task\":0,\"epoch\":1,\"bytes\":1,"

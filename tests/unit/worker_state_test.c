@@ -337,6 +337,8 @@ static void a_refused_hello_is_told(void **state)
 
     tick(w, 0, 0);
     hears(w, SL_M_HELLO);
+    assert_int_equal(tick(w, 4900, 0), 0); /* an answer is waited for */
+    hears_nothing(w);
     assert_int_equal(sl_worker_refused(w->w, &e), 0);
     tell(w, "{\"v\":2,\"m\":\"error\",\"code\":2,\"text\":\"bytes of version 2\",\"message\":\"hello\"}");
     assert_int_equal(sl_worker_refused(w->w, &e), SL_EUSAGE);
