@@ -1,5 +1,6 @@
 #include "client/cli.h"
 
+#include "client/progress.h"
 #include "proto/suggest.h"
 #include "proto/option_help.h"
 #include "proto/size_text.h"
@@ -232,7 +233,7 @@ int cli_print_json(cJSON *object, struct sl_error *e)
     cJSON_Delete(object);
     if (!text)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    puts(text);
+    json_put(text);
     cJSON_free(text);
     return 0;
 }

@@ -1,6 +1,7 @@
 #include "client/progress.h"
 
 #include "client/cli.h"
+#include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
 #include <stdio.h>
@@ -32,6 +33,20 @@ enum progress_mode progress_mode_for(bool json, bool quiet)
                                                                      : PROGRESS_PLAIN;
 }
 
+void json_put(const char *text)
+{
+    for (size_t left = strlen(text), n; left; text += n, left -= n) {
+        n = sl_utf8_at(text, left);
+        if (n)
+            fwrite(text, 1, n, stdout);
+        else
+            fputs("\xef\xbf\xbd", stdout);
+        n += n == 0;
+    }
+    putchar('\n');
+    fflush(stdout);
+}
+
 void json_line(cJSON *object, const char *message_type)
 {
     time_t t = time(NULL);
@@ -46,10 +61,8 @@ void json_line(cJSON *object, const char *message_type)
     if (!cJSON_HasObjectItem(object, "time"))
         cJSON_AddStringToObject(object, "time", when);
     text = cJSON_PrintUnformatted(object);
-    if (text) {
-        puts(text);
-        fflush(stdout);
-    }
+    if (text)
+        json_put(text);
     cJSON_free(text);
     cJSON_Delete(object);
 }

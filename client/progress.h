@@ -35,6 +35,9 @@ void progress_update(struct progress *p, uint64_t done, uint64_t read_bytes, uin
 /* Effect: removes the bar. */
 void progress_end(struct progress *p);
 
+/* Effect: a line of JSON on standard output, with U+FFFD for what is no UTF-8: paths need not be. */
+void json_put(const char *text);
+
 /* Effect: prints one JSON line on stdout with message_type, schema and time
  * (RFC 3339, UTC; unless it has one) added, and deletes object. */
 void json_line(struct cJSON *object, const char *message_type);

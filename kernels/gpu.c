@@ -68,12 +68,13 @@ int sl_gpu_fail(const struct sl_gpu_device *d, int err, const char *what, struct
 }
 
 /* What of a grid goes to the device, and how much. */
+#define PARTS 3
 struct part {
     const void *from;
     size_t bytes;
 };
 
-static void parts_of(enum sl_grid_id id, struct part *p)
+static void parts_of(enum sl_grid_id id, struct part p[PARTS])
 {
     const struct sl_grid *g = sl_grid_for_writing(id);
     int used, room;
@@ -81,6 +82,7 @@ static void parts_of(enum sl_grid_id id, struct part *p)
     sl_grid_room(id, &used, &room);
     p[0] = (struct part){g->map, (g->bits == 2 ? 65536u : 4096u) * sizeof *g->map};
     p[1] = (struct part){g->lists, (size_t)used * SL_GRID_UNIT * sizeof *g->lists};
+    p[2] = (struct part){g->moves, (size_t)used * SL_GRID_UNIT * (size_t)(g->bits - 1) * sizeof *g->moves};
 }
 
 static size_t up(size_t n)
@@ -92,27 +94,29 @@ static int upload_grids(struct sl_gpu_device *d, struct sl_error *e)
 {
     void *stream = NULL;
     size_t total = 0, at = 0;
-    struct part p[2];
+    struct part p[PARTS];
     int rc;
 
     for (int id = 0; id < SL_GRID_COUNT; id++) {
         parts_of((enum sl_grid_id)id, p);
-        total += up(p[0].bytes) + up(p[1].bytes);
+        for (int i = 0; i < PARTS; i++)
+            total += up(p[i].bytes);
     }
     rc = d->api->alloc(total, &d->grids);
     if (rc == 0)
         rc = d->api->stream_new(&stream);
     for (int id = 0; id < SL_GRID_COUNT && rc == 0; id++) {
         const struct sl_grid *g = sl_grid_for_writing((enum sl_grid_id)id);
-        uint8_t *place = (uint8_t *)d->grids + at;
+        void *place[PARTS];
 
         parts_of((enum sl_grid_id)id, p);
-        d->grid[id] = (struct sl_grid){.bits = g->bits, .points = g->points, .map = (const int32_t *)(void *)place,
-                                       .lists = (const uint16_t *)(void *)(place + up(p[0].bytes))};
-        rc = d->api->copy_in(stream, place, p[0].from, p[0].bytes);
-        if (rc == 0)
-            rc = d->api->copy_in(stream, place + up(p[0].bytes), p[1].from, p[1].bytes);
-        at += up(p[0].bytes) + up(p[1].bytes);
+        for (int i = 0; i < PARTS; i++) {
+            place[i] = (uint8_t *)d->grids + at;
+            at += up(p[i].bytes);
+            if (rc == 0)
+                rc = d->api->copy_in(stream, place[i], p[i].from, p[i].bytes);
+        }
+        d->grid[id] = (struct sl_grid){g->bits, g->points, NULL, place[0], place[1], place[2]};
     }
     if (rc == 0)
         rc = d->api->wait(stream);

@@ -119,7 +119,7 @@ int sl_gpu_count(const struct sl_gpu_api *api);
 /* Returns why there is no device, in words that follow a colon; NULL where there is one. */
 const char *sl_gpu_absence(const struct sl_gpu_api *api);
 
-/* Effect: makes the device the thread's, and uploads the grids (some 3 MB).
+/* Effect: makes the device the thread's, and uploads the grids (some 7 MB).
  * Errors: SL_EUNSUPPORTED (no such device), SL_EDEVICE. Free with sl_gpu_close. */
 int sl_gpu_open(const struct sl_gpu_api *api, int device, struct sl_gpu_device *out, struct sl_error *e) SL_MUST_USE;
 void sl_gpu_close(struct sl_gpu_device *d);

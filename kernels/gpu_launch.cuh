@@ -36,6 +36,8 @@ __global__ void __launch_bounds__(DEVICE_THREADS) quantize_super(const __grid_co
         meet_and_do<type, weighted, DEVICE_STARTS>(&k, &t, s, turn);
         meet_and_do<type, weighted, DEVICE_PLACE>(&k, &t, s, turn);
         meet_and_do<type, weighted, DEVICE_NEAREST>(&k, &t, s, turn);
+        meet_and_do<type, weighted, DEVICE_UNSURE>(&k, &t, s, turn);
+        meet_and_do<type, weighted, DEVICE_NAMED>(&k, &t, s, turn);
     }
     meet_and_do<type, weighted, DEVICE_TAKE>(&k, &t, s);
     meet_and_do<type, weighted, DEVICE_HALF>(&k, &t, s);

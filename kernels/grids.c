@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 
 /* Tables that are computed once in a process: the only variable of the kernels.
  * A grid's ready says how far it is; lock is taken by those who find it unready. */
@@ -10,21 +11,24 @@ enum { NOT_READY, CODES_READY, LISTS_READY };
 enum { ROOM_IQ1 = 22647, ROOM_IQ2_XXS = 10071, ROOM_IQ2_XS = 14410, ROOM_IQ2_S = 6286, ROOM_IQ3_XXS = 3902,
        ROOM_IQ3_S = 3706 }; /* units of lists, exactly */
 
-#define EIGHTS(points, room)                                                                          \
-    struct { int32_t map[65536]; uint16_t code[points]; _Alignas(8) uint16_t lists[(room) * SL_GRID_UNIT]; }
-#define FOURS(points, room)                                                                           \
-    struct { int32_t map[4096]; uint16_t code[points]; _Alignas(8) uint16_t lists[(room) * SL_GRID_UNIT]; }
+#define TABLES(codes, points, room, words)                                                            \
+    struct {                                                                                          \
+        int32_t map[codes];                                                                           \
+        uint16_t code[points];                                                                        \
+        _Alignas(16) uint16_t lists[(room) * SL_GRID_UNIT];                                           \
+        uint32_t moves[(words) * SL_GRID_UNIT];                                                       \
+    }
 
 static struct {
     pthread_mutex_t lock;
     atomic_int ready[SL_GRID_COUNT];
     int used[SL_GRID_COUNT];
-    EIGHTS(2048, ROOM_IQ1) iq1;
-    EIGHTS(256, ROOM_IQ2_XXS) iq2_xxs;
-    EIGHTS(512, ROOM_IQ2_XS) iq2_xs;
-    EIGHTS(1024, ROOM_IQ2_S) iq2_s;
-    FOURS(256, ROOM_IQ3_XXS) iq3_xxs;
-    FOURS(512, ROOM_IQ3_S) iq3_s;
+    TABLES(65536, 2048, ROOM_IQ1, ROOM_IQ1) iq1;
+    TABLES(65536, 256, ROOM_IQ2_XXS, ROOM_IQ2_XXS) iq2_xxs;
+    TABLES(65536, 512, ROOM_IQ2_XS, ROOM_IQ2_XS) iq2_xs;
+    TABLES(65536, 1024, ROOM_IQ2_S, ROOM_IQ2_S) iq2_s;
+    TABLES(4096, 256, ROOM_IQ3_XXS, 2 * ROOM_IQ3_XXS) iq3_xxs;
+    TABLES(4096, 512, ROOM_IQ3_S, 2 * ROOM_IQ3_S) iq3_s;
     atomic_int levels_ready;
     _Alignas(64) uint8_t e4m3_levels[2 * 128 * 128];
 } shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -34,21 +38,22 @@ struct source {
     const uint64_t *places;
     int32_t *map;
     uint16_t *code, *lists;
+    uint32_t *moves;
     int *used, room; /* of lists, in units */
     int nearest;     /* distinct distances in a list */
 };
 
-#define SOURCE(id, name, bits, points, room, nearest)                                                 \
-    [id] = {{bits, points, shared.name.code, shared.name.map, shared.name.lists}, points_##name,      \
-            shared.name.map, shared.name.code, shared.name.lists, &shared.used[id], room, nearest}
+#define SOURCE(id, name, bits, points, room, nearest, moves)                                          \
+    [id] = {{bits, points, shared.name.code, shared.name.map, shared.name.lists, moves}, points_##name, \
+            shared.name.map, shared.name.code, shared.name.lists, moves, &shared.used[id], room, nearest}
 
 static const struct source sources[SL_GRID_COUNT] = {
-    SOURCE(SL_GRID_IQ1, iq1, 2, 2048, ROOM_IQ1, 3),
-    SOURCE(SL_GRID_IQ2_XXS, iq2_xxs, 2, 256, ROOM_IQ2_XXS, 2),
-    SOURCE(SL_GRID_IQ2_XS, iq2_xs, 2, 512, ROOM_IQ2_XS, 2),
-    SOURCE(SL_GRID_IQ2_S, iq2_s, 2, 1024, ROOM_IQ2_S, 1),
-    SOURCE(SL_GRID_IQ3_XXS, iq3_xxs, 3, 256, ROOM_IQ3_XXS, 2),
-    SOURCE(SL_GRID_IQ3_S, iq3_s, 3, 512, ROOM_IQ3_S, 3),
+    SOURCE(SL_GRID_IQ1, iq1, 2, 2048, ROOM_IQ1, 3, shared.iq1.moves),
+    SOURCE(SL_GRID_IQ2_XXS, iq2_xxs, 2, 256, ROOM_IQ2_XXS, 2, shared.iq2_xxs.moves),
+    SOURCE(SL_GRID_IQ2_XS, iq2_xs, 2, 512, ROOM_IQ2_XS, 2, shared.iq2_xs.moves),
+    SOURCE(SL_GRID_IQ2_S, iq2_s, 2, 1024, ROOM_IQ2_S, 1, shared.iq2_s.moves),
+    SOURCE(SL_GRID_IQ3_XXS, iq3_xxs, 3, 256, ROOM_IQ3_XXS, 2, shared.iq3_xxs.moves),
+    SOURCE(SL_GRID_IQ3_S, iq3_s, 3, 512, ROOM_IQ3_S, 3, shared.iq3_s.moves),
 };
 
 /* Codes of eight values by their places in base 3. */
@@ -96,6 +101,24 @@ static int distance(int bits, const uint8_t *by_bits, uint32_t a, uint32_t b)
     return d;
 }
 
+/* The words of place i of the list. */
+static void add_move(const struct source *s, int i, uint32_t code, uint32_t point, bool filled_up)
+{
+    uint32_t *to = s->moves + (*s->used * SL_GRID_UNIT + i) * (s->grid.bits - 1), nibbles = 0, bytes = 0, squares = 0;
+
+    for (int v = 0; v < (s->grid.bits == 2 ? 8 : 4); v++) {
+        uint32_t mask = (1u << s->grid.bits) - 1;
+        int at = v * s->grid.bits, by = (int)(point >> at & mask) - (int)(code >> at & mask);
+
+        nibbles |= (filled_up ? 5 : (uint32_t)(by + 2)) << 4 * v;
+        bytes |= (filled_up ? 0 : (uint32_t)(4 * by) & 255) << 8 * (v & 3);
+        squares |= (filled_up ? 255 : (uint32_t)(4 * by * by)) << 8 * (v & 3); /* by is within 5 */
+    }
+    to[0] = s->grid.bits == 2 ? nibbles : bytes;
+    if (s->grid.bits == 3)
+        to[1] = squares;
+}
+
 /* Appends the list of one code; returns its entry. */
 static int32_t add_list(const struct source *s, const uint8_t *by_bits, uint32_t code)
 {
@@ -120,6 +143,8 @@ static int32_t add_list(const struct source *s, const uint8_t *by_bits, uint32_t
             list[start[dist[i]]++] = s->code[i];
     for (int i = n; i < units * SL_GRID_UNIT; i++)
         list[i] = list[0];
+    for (int i = 0; i < units * SL_GRID_UNIT; i++)
+        add_move(s, i, code, list[i], i >= n);
     *s->used += units;
     return (int32_t)(0x80000000u | (uint32_t)n << 20 | (uint32_t)(*s->used - units));
 }

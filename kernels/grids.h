@@ -28,6 +28,10 @@ struct sl_grid {
     /* The points nearest to each code that is none: all those at the first so many
      * distinct distances, by distance, then index; filled up with the first one. */
     const uint16_t *lists;
+    /* By place in the lists: how the neighbour's levels differ from its code's. Three bits: two words, a byte each value:
+     * four times the difference (signed); four times its square. Two bits: a word, four bits each value: 2 + the
+     * difference. Places that are filled up: 0 and 255; 5. */
+    const uint32_t *moves;
 };
 
 #ifdef __CUDACC__

@@ -35,6 +35,8 @@ extern __shared__ float sl_pool[];
 #define V_ROLLED _Pragma("unroll 1")
 /* Adds 1, and returns what was there; several threads of a block may. */
 #define V_COUNT(place) atomicAdd((place), 1)
+/* The least of what is there and of n; several threads of a block may. */
+#define V_LEAST(place, n) ((void)atomicMin((place), (n)))
 #define RN_ADD(a, b) __fadd_rn(a, b)
 #define RN_SUB(a, b) __fsub_rn(a, b)
 #define RN_MUL(a, b) __fmul_rn(a, b)
@@ -49,6 +51,7 @@ extern __shared__ float sl_pool[];
 #define V_UNROLL
 #define V_ROLLED
 #define V_COUNT(place) ((*(place))++)
+#define V_LEAST(place, n) (*(place) = *(place) < (n) ? *(place) : (n))
 #define RN_ADD(a, b) ((a) + (b))
 #define RN_SUB(a, b) ((a) - (b))
 #define RN_MUL(a, b) ((a) * (b))
@@ -76,6 +79,65 @@ V_FN uint32_t v_masked_or(uint32_t a, uint32_t mask, uint32_t b)
     return out;
 #else
     return (a & mask) | b;
+#endif
+}
+
+/* sum + the first or the last two bytes of b, signed or not, times the signed 16-bit halves of a. */
+V_FN int32_t v_dot2(bool last, bool sign, uint32_t a, uint32_t b, int32_t sum)
+{
+#ifdef __CUDACC__
+    if (sign && last)
+        asm("dp2a.hi.s32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(a), "r"(b));
+    else if (sign)
+        asm("dp2a.lo.s32.s32 %0, %1, %2, %0;" : "+r"(sum) : "r"(a), "r"(b));
+    else if (last)
+        asm("dp2a.hi.s32.u32 %0, %1, %2, %0;" : "+r"(sum) : "r"(a), "r"(b));
+    else
+        asm("dp2a.lo.s32.u32 %0, %1, %2, %0;" : "+r"(sum) : "r"(a), "r"(b));
+    return sum;
+#else
+    for (int i = 0; i < 2; i++) {
+        uint32_t byte = b >> 8 * (i + 2 * last) & 255;
+
+        sum += (int16_t)(a >> 16 * i) * (sign ? (int8_t)byte : (int32_t)byte);
+    }
+    return sum;
+#endif
+}
+
+/* The byte of (low, high) that each of the lowest four nibbles, 0 to 7, names. */
+V_FN uint32_t v_bytes_of(uint32_t low, uint32_t high, uint32_t nibbles)
+{
+    uint32_t out = 0;
+
+#ifdef __CUDACC__
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(out) : "r"(low), "r"(high), "r"(nibbles));
+#else
+    for (int i = 0; i < 4; i++)
+        out |= ((nibbles >> 4 * i & 4 ? high : low) >> 8 * (nibbles >> 4 * i & 3) & 255) << 8 * i;
+#endif
+    return out;
+}
+
+V_FN unsigned long long v_pair(uint32_t high, uint32_t low)
+{
+#ifdef __CUDACC__
+    unsigned long long out;
+
+    asm("mov.b64 %0, {%1, %2};" : "=l"(out) : "r"(low), "r"(high));
+    return out;
+#else
+    return (unsigned long long)high << 32 | low;
+#endif
+}
+
+/* The low halves of two words. */
+V_FN uint32_t v_halves_of(uint32_t first, uint32_t second)
+{
+#ifdef __CUDACC__
+    return __byte_perm(first, second, 0x5410);
+#else
+    return (first & 0xffff) | second << 16;
 #endif
 }
 

@@ -6,7 +6,7 @@
  *     begin   bits cleared, values loaded
  *     sum     lane = superblock: what weights need of all 256 values, in order
  *     fit     the sub-block's own scale; on grids, what the search for it begins with
- *     codes, starts, place, nearest   on grids, in turns: text_queue.h
+ *     codes, starts, place, nearest, unsure, named   on grids, in turns: text_queue.h
  *     take    what the last turn found
  *     half    lane = superblock, and scales or minimums: their levels
  *     top     lane = superblock: its scale
@@ -28,7 +28,7 @@
 
 enum device_phase {
     DEVICE_BEGIN, DEVICE_SUM, DEVICE_FIT,
-    DEVICE_CODES, DEVICE_STARTS, DEVICE_PLACE, DEVICE_NEAREST, DEVICE_TAKE, /* the first four device_turns times */
+    DEVICE_CODES, DEVICE_STARTS, DEVICE_PLACE, DEVICE_NEAREST, DEVICE_UNSURE, DEVICE_NAMED, DEVICE_TAKE, /* but the last: device_turns times */
     DEVICE_HALF, DEVICE_TOP, DEVICE_TERMS, DEVICE_WHOLE, DEVICE_LEVELS, DEVICE_STORE,
     DEVICE_PHASES
 };
@@ -129,6 +129,10 @@ V_SHAPE bool device_has(int type, bool weighted, enum device_phase phase)
         return type != SL_TYPE_Q6_K && (weighted || type == SL_TYPE_IQ4_XS || type == SL_TYPE_IQ1_M || device_iquant(type));
     case DEVICE_CODES: case DEVICE_STARTS: case DEVICE_PLACE: case DEVICE_NEAREST: case DEVICE_TAKE:
         return device_turns(type) > 0;
+    case DEVICE_UNSURE:
+        return device_turns(type) > 0;
+    case DEVICE_NAMED:
+        return device_turns(type) > 0 && queue_bits(type) == 2;
     case DEVICE_HALF:
         return type == SL_TYPE_Q2_K || type == SL_TYPE_Q4_K || type == SL_TYPE_Q5_K;
     case DEVICE_TERMS: case DEVICE_WHOLE:
@@ -401,6 +405,17 @@ V_FN void super_phase(int type, bool weighted, enum device_phase phase, int turn
         struct device_queue q = queue_of(type, pool);
 
         queue_nearest(type, &k->grid, &q, tid);
+    } else if (phase == DEVICE_UNSURE) {
+        struct device_queue q = queue_of(type, pool);
+
+        if (queue_bits(type) == 2)
+            queue_unsure_8(type, &k->grid, &q, lane);
+        else
+            queue_unsure_4(&k->grid, &q, lane);
+    } else if (phase == DEVICE_NAMED) {
+        struct device_queue q = queue_of(type, pool);
+
+        queue_named_8(&k->grid, &q, lane);
     } else if (phase == DEVICE_TAKE) {
         super_last(type, k, n, tid, t, s, pool);
     } else if (phase == DEVICE_HALF) {

@@ -51,6 +51,13 @@ V_FN void super_take(int type, const struct device_queue *q, int turn, int tid, 
         grid_again_scale(&kind, &t->sub, t->again);
 }
 
+V_FN void queue_invert(const struct device_queue *q, int tid, vf inv)
+{
+    vm usual = v_and(v_lt(v_set(0x1p-40f), q->scale[tid]), v_lt(q->scale[tid], v_set(0x1p40f)));
+
+    q->inv[tid] = v_sel(usual, inv, v_frombits(v_seti(0x7fffffff)));
+}
+
 /* The codes of a turn, after the points of the one before are taken. */
 V_FN void super_codes(int type, const struct sl_gpu_work *k, int turn, int n, int tid, struct device_thread *t, float *pool)
 {
@@ -66,6 +73,7 @@ V_FN void super_codes(int type, const struct sl_gpu_work *k, int turn, int n, in
     }
     if (queue_iq1(type)) {
         q.scale[tid] = t->iq1.scale;
+        queue_invert(&q, tid, v_div(v_set(2.f), t->iq1.scale));
         for (int g = 0; g < queue_groups(type); g++)
             queue_put(type, &k->grid, &q, tid, g, t->iq1.code[g], !t->iq1.dead, &t->places);
         return;
@@ -80,6 +88,7 @@ V_FN void super_codes(int type, const struct sl_gpu_work *k, int turn, int n, in
         inv = grid_spacing(&kind, turn - kind.steps, t->range);
         q.scale[tid] = v_div(v_set(1.f), inv);
     }
+    queue_invert(&q, tid, inv);
     for (int g = 0; g < queue_groups(type); g++) {
         int values = kind.bits == 2 ? 8 : 4;
 

@@ -127,6 +127,9 @@ V_CALL float device_next(const struct sl_gpu_work *k, struct device_cursor *c)
 struct device_words {
     uint32_t w[2];
 } __attribute__((aligned(8)));
+struct device_quad {
+    uint32_t w[4];
+} __attribute__((aligned(16)));
 
 /* n values that lie side by side at p and share a scale; dtype and n are constants where this
  * is called. FP8: the code's bits are a float's, but for its exponent's bias. */

@@ -8,6 +8,8 @@
  *   starts  where the lists of each length begin in the order
  *   place   the order
  *   nearest each search, by any thread
+ *   unsure  searches that whole numbers did not settle, in floats
+ *   named   with three levels: what came of those, which several threads shared
  *
  * Which thread searches, and in which order, changes no sum. */
 #ifndef SLUICE_KERNELS_TEXT_QUEUE_H
@@ -21,11 +23,17 @@
 /* In shared memory. A search is its thread | group << 7, and 1 << 10 where iq1's levels are moved down. */
 struct device_queue {
     float *x, *w;           /* columns: the values of a thread's sub-block, and what their squares are weighted by */
-    float *table;           /* columns: of the thread that searches */
-    float *scale;           /* by thread */
+    float *scale, *inv;     /* by thread; inv: of the scale (iq1: twice that), where queue_settle may use it, else no number */
     uint16_t *code, *order; /* code: by group and thread; once searched for, the point's */
+    uint16_t *unsure;       /* searches, n_unsure of them */
     int32_t *count, *start; /* by length, longest first; start[QUEUE_LENGTHS]: all searches */
+    int32_t *n_unsure;
+    unsigned long long *least; /* with three levels, by place in unsure: queue_rank of a sum << 32 | its place in the list */
 };
+
+/* How far x / scale may be from a code's level for a search in whole numbers: where signs have a parity, one value of
+ * eight may be far below 0. */
+V_SHAPE int queue_reach(int type) { return type == SL_TYPE_IQ3_S || type == SL_TYPE_IQ2_S ? 4 : 8; }
 
 /* A thread's places in the queue: length | place there << 8, or -1. */
 struct device_places {
@@ -40,21 +48,13 @@ V_SHAPE int queue_values(int type)
 }
 V_SHAPE int queue_groups(int type) { return queue_values(type) / (queue_bits(type) == 2 ? 8 : 4); }
 
-/* Columns of the tables: three levels of eight values; with eight levels of four values a sum takes less
- * by itself. Value i's levels are 1, 4 or 16 columns apart, so that three values' bits are masked where they
- * lie in a code instead of being shifted: the columns of eight values fit into 34, and leave QUEUE_SCALE
- * for what the queue has by thread. */
-#define QUEUE_SCALE 5
-V_SHAPE int queue_table(int type) { return queue_bits(type) == 2 ? 34 : 1; }
-V_FN int queue_column(int i, int level)
-{
-    return (int)(0x041501031200020dull >> 8 * i & 255) + (level << 2 * (i % 3));
-}
+/* What is added to the levels 1, 3, 5 of a search: twice iq1's are -2, 0, 2, moved up or down by a fourth. */
+V_FN vf queue_shift(int type, int id) { return !queue_iq1(type) ? 0.f : id >> 10 ? -3.25f : -2.75f; }
 
 /* Columns before the counts, which nothing that comes before the searches may touch. */
 V_SHAPE int queue_columns(int type)
 {
-    int n = 2 * queue_values(type) + queue_table(type);
+    int n = 2 * queue_values(type) + 2 + (queue_bits(type) == 2 ? 2 * queue_groups(type) : 0);
 
     return type == SL_TYPE_IQ1_M && n < IQ1M_COLUMNS ? IQ1M_COLUMNS : n;
 }
@@ -62,7 +62,7 @@ V_SHAPE int queue_columns(int type)
 /* Floats of shared memory. */
 V_SHAPE int queue_floats(int type)
 {
-    return (queue_columns(type) + queue_groups(type)) * V_COLUMNS + 2 * QUEUE_LENGTHS + 1;
+    return queue_columns(type) * V_COLUMNS + queue_groups(type) * V_COLUMNS * 3 / 2 + 2 * QUEUE_LENGTHS + 2;
 }
 
 V_FN struct device_queue queue_of(int type, float *pool)
@@ -71,12 +71,15 @@ V_FN struct device_queue queue_of(int type, float *pool)
 
     q.x = pool;
     q.w = q.x + V_SPOT(queue_values(type));
-    q.table = q.w + V_SPOT(queue_values(type));
-    q.scale = q.table + (queue_bits(type) == 2 ? V_SPOT(QUEUE_SCALE) : 0);
+    q.scale = q.w + V_SPOT(queue_values(type));
+    q.inv = q.scale + V_SPOT(1);
+    q.least = (unsigned long long *)(void *)(q.inv + V_SPOT(1));
     q.count = (int32_t *)(void *)(pool + V_SPOT(queue_columns(type)));
     q.start = q.count + QUEUE_LENGTHS;
-    q.code = (uint16_t *)(void *)(q.start + QUEUE_LENGTHS + 1);
+    q.n_unsure = q.start + QUEUE_LENGTHS + 1;
+    q.code = (uint16_t *)(void *)(q.n_unsure + 1);
     q.order = q.code + V_SPOT(queue_groups(type));
+    q.unsure = q.order + V_SPOT(queue_groups(type));
     return q;
 }
 
@@ -120,6 +123,8 @@ V_FN void queue_place(int type, const struct device_queue *q, int tid, const vi 
 {
     if (tid < QUEUE_LENGTHS)
         q->count[tid] = 0;
+    if (tid == 0)
+        *q->n_unsure = 0;
     V_UNROLL
     for (int k = 0; k < queue_groups(type); k++)
         if (p->at[k] >= 0)
@@ -127,43 +132,8 @@ V_FN void queue_place(int type, const struct device_queue *q, int tid, const vi 
                 (uint16_t)(tid | k << 7 | (down && down[k] ? 1 << 10 : 0));
 }
 
-/* The first point of a list with the least sum of w * (scale * level - x)^2. Where no sum is a number
- * below FLT_MAX: the first. table: eight values' three levels, of all threads. */
-V_FN int queue_walk_8(const struct device_words *list, int n, const float *table, int tid)
-{
-    const uint32_t column = (uint32_t)tid * sizeof(float), step = V_SPOT(1) * sizeof(float);
-    vf best = v_set(FLT_MAX);
-    int at = 0;
-
-    V_ROLLED
-    for (int j = 0; j < n; j += 4) {
-        struct device_words codes = list[j / 4];
-
-        V_UNROLL
-        for (int c = 0; c < 4; c++) {
-            uint32_t code = 0;
-            vf sum = v_set(0.f);
-
-            V_UNROLL
-            for (int i = 0; i < 8; i++) {
-                int bit = 16 * (c & 1) + 2 * i;
-                uint32_t place;
-                vf term;
-
-                if (i % 3 == 0) /* its bits to those of a column's number, in bytes */
-                    code = bit < 9 ? codes.w[c / 2] << (9 - bit) : codes.w[c / 2] >> (bit - 9);
-                place = v_masked_or(code, 3 * step << 2 * (i % 3), column) + (uint32_t)queue_column(i, 0) * step;
-                term = *(const float *)(const void *)((const char *)table + place);
-                sum = i ? v_add(sum, term) : term;
-            }
-            at = sum < best ? j + c : at;
-            best = sum < best ? sum : best;
-        }
-    }
-    return at;
-}
-
-/* The same for four values of eight levels. */
+/* The first point of a list with the least sum of w * (scale * level - x)^2, of four values of eight levels. Where no
+ * sum is a number below FLT_MAX: the first. */
 V_FN int queue_walk_4(const struct device_words *list, int n, const vf *x, const vf *w, vf scale)
 {
     vf best = v_set(FLT_MAX);
@@ -191,56 +161,227 @@ V_FN int queue_walk_4(const struct device_words *list, int n, const vf *x, const
     return at;
 }
 
-V_FN void queue_nearest_8(bool iq1, const struct device_queue *q, int tid, int id, const uint16_t *list, int n, int *at)
+/* Searches in whole numbers. A point whose levels differ from the code's by 2 m[i] has a sum that is larger than the
+ * code's by 4 scale^2 sum of w[i] (m[i]^2 + m[i] e[i]), e[i] = level of the code - x[i] / scale. p[i] = w[i] and
+ * q[i] = w[i] e[i] are taken in units of which the largest p is just below 2^15 / reach, and rounded: an error of at most
+ * sum of m[i]^2. p less 1 makes of it a lower bound of each neighbour's; the winner's own may be higher by
+ * twice as much. Sums in floats, whose terms and totals are rounded, are off by less than a unit, since |e| is below
+ * reach, 4 or 8. So where the second lowest bound is clearly above the lowest, any sums have that one as their least.
+ * iq1's levels differ by m[i]: without the 4, and e[i] is twice as much. */
+struct queue_pairs {
+    uint32_t p[4], q[4]; /* two values each */
+};
+
+/* The differences and squares of a neighbour, a byte each, four times; filled up: 0 and 255. */
+V_FN void queue_move(int bits, const uint32_t *move, uint32_t *by, uint32_t *square)
 {
-    int owner = id & 127, k = id >> 7 & 7, down = id >> 10;
-    float *t = q->table + tid;
-    vf scale = q->scale[owner], level[3];
-
-    for (int l = 0; l < 3; l++)
-        level[l] = v_mul(scale, iq1 ? (float)(l - 1) + (down ? -0.125f : 0.125f) : (float)(2 * l + 1));
-    V_UNROLL
-    for (int i = 0; i < 8; i++) {
-        vf x = q->x[V_SPOT(8 * k + i) + owner], w = q->w[V_SPOT(8 * k + i) + owner];
-
-        V_UNROLL
-        for (int l = 0; l < 3; l++) {
-            vf diff = v_sub(level[l], x);
-
-            t[V_SPOT(queue_column(i, l))] = v_mul(v_mul(w, diff), diff);
+    by[0] = move[0];
+    square[0] = move[bits - 2];
+    if (bits == 2)
+        for (int h = 1; h >= 0; h--) {
+            by[h] = v_bytes_of(0x0400fcf8, 0x0008, move[0] >> 16 * h);
+            square[h] = v_bytes_of(0x04000410, 0xff10, move[0] >> 16 * h);
         }
-    }
-    *at = queue_walk_8((const struct device_words *)(const void *)list, n, q->table, tid);
 }
 
-V_FN void queue_nearest_4(const struct device_queue *q, int id, const uint16_t *list, int n, int *at)
+/* Of each half of the values, with those of two for p and q: sum + p square + q by. */
+V_FN int queue_bound(int bits, const uint32_t *move, const struct queue_pairs *f, int sum)
 {
-    int owner = id & 127, k = id >> 7 & 7;
-    vf x[4], w[4];
+    uint32_t by[2], square[2];
+
+    queue_move(bits, move, by, square);
+    for (int h = 0; h < 4 - bits; h++) {
+        sum = v_dot2(true, true, f->q[2 * h + 1], by[h], v_dot2(false, true, f->q[2 * h], by[h], sum));
+        sum = v_dot2(true, false, f->p[2 * h + 1], square[h], v_dot2(false, false, f->p[2 * h], square[h], sum));
+    }
+    return sum;
+}
+
+/* Of eight values with three levels (two bits) or four with eight. Returns whether p and q are in hand. shift: added to
+ * iq1's levels 1, 3, 5, or 0. inv: as in the queue. */
+V_FN bool queue_halves(int bits, int reach, const vf *x, const vf *w, vf inv, vf shift, vi code, struct queue_pairs *f)
+{
+    const uint32_t least = 87u << 23, span = 80u << 23; /* weights from 2^-40 to 2^40 */
+    const int values = 8 * (4 - bits) / 2;
+    uint32_t most = sl_bits(w[0]), p[8], q[8];
+    vf far = v_set(0.f), unit, e[8];
 
     V_UNROLL
-    for (int i = 0; i < 4; i++) {
-        x[i] = q->x[V_SPOT(4 * k + i) + owner];
-        w[i] = q->w[V_SPOT(4 * k + i) + owner];
+    for (int i = 0; i < values; i++) {
+        e[i] = v_sub(shift != 0.f ? v_add(v_odd(bits, code, i), shift) : v_odd(bits, code, i), v_mul(x[i], inv));
+        far = i ? fmaxf(far, fabsf(e[i])) : fabsf(e[0]);
+        most = sl_bits(w[i]) > most ? sl_bits(w[i]) : most; /* what is not above 0, or no number: the largest */
     }
-    *at = queue_walk_4((const struct device_words *)(const void *)list, n, x, w, q->scale[owner]);
+    unit = v_frombits((vi)(((reach == 4 ? 266u : 265u) << 23) - (most & 0x7f800000)));
+    V_UNROLL
+    for (int i = 0; i < values; i++) {
+        vf wu = v_mul(w[i], unit);
+
+        p[i] = sl_bits(v_add(wu, 12582911.f));
+        q[i] = sl_bits(v_add(v_mul(wu, e[i]), 12582912.f));
+    }
+    V_UNROLL
+    for (int i = 0; i < values; i += 2) {
+        f->p[i / 2] = v_halves_of(p[i], p[i + 1]);
+        f->q[i / 2] = v_halves_of(q[i], q[i + 1]);
+    }
+    return most - least < span && far < (float)reach - 0x1p-6f;
+}
+
+/* first: where its list begins in all moves, in words. In *code: the code, then the point's. Returns false, and leaves
+ * the code, where it is not clear. */
+V_FN bool queue_settle(int bits, int reach, const uint32_t *moves, uint32_t first, int n, const vf *x, const vf *w, vf inv,
+                       vf shift, uint16_t *code)
+{
+    const int clear = 16; /* in quarters of a unit: places 3, floats 8, roundings of q and e 2 */
+    const uint32_t words = (uint32_t)(bits - 1), end = first + words * (uint32_t)n;
+    int best = INT_MAX, second = INT_MAX, margin = clear, point = 4 * *code;
+    uint32_t at = first, j = first;
+    uint32_t by[2], square[2];
+    struct queue_pairs f;
+    bool in_hand = queue_halves(bits, reach, x, w, inv, shift, *code, &f);
+
+    V_ROLLED
+    do {
+        const struct device_quad *from = (const struct device_quad *)(const void *)(moves + j);
+        struct device_quad four[2];
+        int before = best;
+
+        four[0] = from[0];
+        if (bits == 3)
+            four[1] = from[1];
+        V_UNROLL
+        for (int c = 0; c < 4; c++) {
+            int sum = queue_bound(bits, &four[c * (bits - 1) / 4].w[c * (bits - 1) % 4], &f, c);
+
+            second = v_imin(second, v_imax(best, sum));
+            best = v_imin(best, sum);
+        }
+        at = best < before ? j : at;
+        j += 4 * words;
+    } while (j < end);
+    queue_move(bits, moves + (at + words * (uint32_t)(best & 3)), by, square);
+    for (int h = 0; h < 4 - bits; h++)
+        margin = v_dot2(true, false, 0x20002, square[h], v_dot2(false, false, 0x20002, square[h], margin));
+    if (!in_hand || second - best <= margin)
+        return false;
+    if (bits == 3)
+        point = v_dot2(true, true, 512 << 16 | 64, by[0], v_dot2(false, true, 8 << 16 | 1, by[0], point));
+    else
+        for (int h = 0; h < 2; h++)
+            point = v_dot2(true, true, (uint32_t)(64 << 16 | 16) << 8 * h, by[h],
+                           v_dot2(false, true, (uint32_t)(4 << 16 | 1) << 8 * h, by[h], point));
+    *code = (uint16_t)(point >> 2);
+    return true;
+}
+
+/* A thread's part of what whole numbers did not settle of iq3's. */
+V_FN void queue_unsure_4(const struct sl_grid *g, const struct device_queue *q, int tid)
+{
+    V_ROLLED
+    for (int s = tid; s < *q->n_unsure; s += V_COLUMNS) {
+        int id = q->unsure[s], owner = id & 127, k = id >> 7 & 7;
+        uint16_t *code = &q->code[id & 1023];
+        int32_t entry = g->map[*code];
+        const uint16_t *list = sl_grid_list(g, entry);
+        vf x[4], w[4];
+
+        V_UNROLL
+        for (int i = 0; i < 4; i++) {
+            x[i] = q->x[V_SPOT(4 * k + i) + owner];
+            w[i] = q->w[V_SPOT(4 * k + i) + owner];
+        }
+        *code = list[queue_walk_4((const struct device_words *)(const void *)list, sl_grid_list_length(entry), x, w, q->scale[owner])];
+    }
+}
+
+/* What orders as a number does, as unsigned bits; -0 is 0. */
+V_FN uint32_t queue_rank(vf a)
+{
+    uint32_t bits = sl_bits(v_add(a, v_set(0.f)));
+
+    return bits >> 31 ? ~bits : bits | 0x80000000;
+}
+
+/* Lists of eight values are long, and few searches are unsure: 16 threads share one, and 8 where lists have some ten points. */
+V_FN void queue_unsure_8(int type, const struct sl_grid *g, const struct device_queue *q, int tid)
+{
+    const int threads = type == SL_TYPE_IQ2_S ? 8 : 16;
+
+    V_ROLLED
+    for (int s = tid / threads; s < *q->n_unsure; s += V_COLUMNS / threads) {
+        int id = q->unsure[s], owner = id & 127, k = id >> 7 & 7, at = 0;
+        int32_t entry = g->map[q->code[id & 1023]];
+        const uint16_t *list = sl_grid_list(g, entry);
+        vf x[8], w[8], scale = q->scale[owner], best = v_set(FLT_MAX), shift = queue_shift(type, id);
+
+        V_UNROLL
+        for (int i = 0; i < 8; i++) {
+            x[i] = q->x[V_SPOT(8 * k + i) + owner];
+            w[i] = q->w[V_SPOT(8 * k + i) + owner];
+        }
+        V_ROLLED
+        for (int j = tid % threads; j < sl_grid_list_length(entry); j += threads) {
+            vf sum = v_set(0.f);
+
+            V_UNROLL
+            for (int i = 0; i < 8; i++) {
+                vf level = v_odd(2, list[j], i), diff, term;
+
+                if (queue_iq1(type))
+                    level = v_mul(v_add(level, shift), v_set(0.5f)); /* exact */
+                diff = v_sub(v_mul(scale, level), x[i]);
+                term = v_mul(v_mul(w[i], diff), diff);
+
+                sum = i ? v_add(sum, term) : term;
+            }
+            at = sum < best ? j : at;
+            best = sum < best ? sum : best;
+        }
+        if (best < FLT_MAX)
+            V_LEAST(&q->least[s], v_pair(queue_rank(best), (uint32_t)at));
+    }
+}
+
+V_FN void queue_named_8(const struct sl_grid *g, const struct device_queue *q, int tid)
+{
+    for (int s = tid; s < *q->n_unsure; s += V_COLUMNS) {
+        uint16_t *code = &q->code[q->unsure[s] & 1023];
+
+        *code = sl_grid_list(g, g->map[*code])[(uint32_t)q->least[s]];
+    }
+}
+
+V_FN void queue_leave(int bits, const struct device_queue *q, int id)
+{
+    int s = V_COUNT(q->n_unsure);
+
+    q->unsure[s] = (uint16_t)id;
+    if (bits == 2)
+        q->least[s] = v_pair(queue_rank(FLT_MAX), 0);
 }
 
 /* A thread's part of all searches. */
 V_FN void queue_nearest(int type, const struct sl_grid *g, const struct device_queue *q, int tid)
 {
+    const int bits = queue_bits(type), values = bits == 2 ? 8 : 4;
+
     V_ROLLED
     for (int s = tid; s < q->start[QUEUE_LENGTHS]; s += V_COLUMNS) {
-        int id = q->order[s], at;
+        int id = q->order[s], owner = id & 127, k = id >> 7 & 7;
         uint16_t *code = &q->code[id & 1023];
         int32_t entry = g->map[*code];
-        const uint16_t *list = sl_grid_list(g, entry);
+        uint32_t first = ((uint32_t)entry & 0xfffff) * (uint32_t)(SL_GRID_UNIT * (bits - 1));
+        vf x[8], w[8];
 
-        if (queue_bits(type) == 2)
-            queue_nearest_8(queue_iq1(type), q, tid, id, list, sl_grid_list_length(entry), &at);
-        else
-            queue_nearest_4(q, id, list, sl_grid_list_length(entry), &at);
-        *code = list[at];
+        V_UNROLL
+        for (int i = 0; i < values; i++) {
+            x[i] = q->x[V_SPOT(values * k + i) + owner];
+            w[i] = q->w[V_SPOT(values * k + i) + owner];
+        }
+        if (!queue_settle(bits, queue_reach(type), g->moves, first, sl_grid_list_length(entry), x, w, q->inv[owner],
+                          queue_shift(type, id), code))
+            queue_leave(bits, q, id);
     }
 }
 

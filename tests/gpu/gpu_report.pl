@@ -94,8 +94,8 @@ sub note_loops {
         $hot{$kernel}{loop} = $best;
         return;
     }
-    # A neighbour search: a small loop that looks up, adds and compares, and no more.
-    my ($best) = sort { $b->{n} <=> $a->{n} } grep { $_->{ops}{LDS} && $_->{ops}{LDG} && $_->{n} < 200 && !$_->{ops}{MUFU} } @loops;
+    # A neighbour search: a small loop that loads, takes dot products and compares, and no more.
+    my ($best) = sort { $b->{n} <=> $a->{n} } grep { $_->{ops}{IDP} && $_->{ops}{LDG} && $_->{n} < 200 && !$_->{inner} } @loops;
     $hot{$kernel}{neighbours} = $best if $best;
 }
 
@@ -109,8 +109,8 @@ sub print_loops {
             printf "| %s | %d | %.0f | %d | %d |\n", $k, $l->{n}, $turns * $l->{n} / $values, $floor, $h->{local};
         } elsif (my $n = $h->{neighbours}) {
             my $each = $k =~ /^iq3/ ? 4 : 8;
-            printf "| %s | %d for %d neighbours | %.1f a value and neighbour | 5 | %d |\n", $k, $n->{n}, $n->{ops}{LDS} / $each,
-                $n->{n} / $n->{ops}{LDS}, $h->{local};
+            printf "| %s | %d for %d neighbours | %.1f a value and neighbour | 5 | %d |\n", $k, $n->{n}, $n->{ops}{IDP} / $each,
+                $n->{n} / $n->{ops}{IDP}, $h->{local};
         } elsif ($k !~ /^(?:f32|f16|bf16|row)/) {
             printf "| %s | - | - | - | %d |\n", $k, $h->{local};
         }

@@ -88,6 +88,17 @@ static inline uint32_t ptx_prmt(uint32_t a, uint32_t b, uint32_t how)
     return r;
 }
 
+/* The signed halves of a times two bytes of b, from bit at on, and c. */
+static inline uint32_t ptx_dp2a(uint32_t a, uint32_t b, uint32_t c, uint32_t at, bool sign)
+{
+    for (unsigned k = 0; k < 2; k++) {
+        uint32_t byte = b >> (at + 8 * k) & 0xff;
+
+        c += (uint32_t)((int16_t)(a >> 16 * k) * (sign ? (int32_t)(int8_t)byte : (int32_t)byte));
+    }
+    return c;
+}
+
 /* n bits of a into b from bit at on. */
 static inline uint32_t ptx_bfi(uint32_t a, uint32_t b, uint32_t at, uint32_t n)
 {

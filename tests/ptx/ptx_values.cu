@@ -24,6 +24,8 @@ namespace {
     X(MAD, "mad.lo.s32 %0, %1, %2, %3;") \
     X(LOP96, "lop3.b32 %0, %1, %2, %3, 0x96;") X(LOPE8, "lop3.b32 %0, %1, %2, %3, 0xe8;") X(LOPCA, "lop3.b32 %0, %1, %2, %3, 0xca;") \
     X(LOPEA, "lop3.b32 %0, %1, %2, %3, 0xea;") X(LOP1B, "lop3.b32 %0, %1, %2, %3, 0x1b;") \
+    X(DP2A_LO_S, "dp2a.lo.s32.s32 %0, %1, %2, %3;") X(DP2A_HI_S, "dp2a.hi.s32.s32 %0, %1, %2, %3;") \
+    X(DP2A_LO_U, "dp2a.lo.s32.u32 %0, %1, %2, %3;") X(DP2A_HI_U, "dp2a.hi.s32.u32 %0, %1, %2, %3;") \
     X(PRMT, "prmt.b32 %0, %1, %2, %3;") X(BFE_U, "bfe.u32 %0, %1, %2, %3;") X(BFE_S, "bfe.s32 %0, %1, %2, %3;") \
     X(BFI, "bfi.b32 %0, %1, 0x11111111, %2, %3;") \
     X(SELP, "{ .reg .pred p; setp.ne.s32 p, %3, 0; selp.b32 %0, %1, %2, p; }") \
@@ -108,6 +110,8 @@ const struct value {
     {{LOP96, 0xf0f0f0f0, 0xcccccccc, 0xaaaaaaaa}, 0x96969696}, {{LOPE8, 0xf0f0f0f0, 0xcccccccc, 0xaaaaaaaa}, 0xe8e8e8e8},
     {{LOPCA, 0xf0f0f0f0, 0xcccccccc, 0xaaaaaaaa}, 0xcacacaca}, {{LOPEA, 0xf0f0f0f0, 0xcccccccc, 0xaaaaaaaa}, 0xeaeaeaea},
     {{LOP1B, 0xf0f0f0f0, 0xcccccccc, 0xaaaaaaaa}, 0x1b1b1b1b}, {{LOPEA, 0x4b412345, 0x7fffff, 0x4b000000}, 0x4b412345},
+    {{DP2A_LO_S, 0x0003fffe, 0x55aa04ff, 100}, 114}, {{DP2A_HI_S, 0x0003fffe, 0x05fd55aa, 100}, 121}, // -2 * -1 + 3 * 4, -2 * -3 + 3 * 5
+    {{DP2A_LO_U, 0x0003fffe, 0x55aa04ff, 100}, 0xfffffe72}, {{DP2A_HI_U, 0x80007fff, 0x02ff55aa, 0x7fffffff}, 0x807e7f00},
     {{PRMT, 0x33221100, 0x77665544, 0x7531}, 0x77553311}, {{PRMT, 0x80, 0, 0x0008}, 0x808080ff}, {{PRMT, 0x7f, 0x80, 0x84c4}, 0x0080ff80},
     {{BFE_U, 0x12345678, 8, 8}, 0x56}, {{BFE_U, 0x12345678, 8, 0}, 0}, {{BFE_U, 0xffffffff, 28, 20}, 15}, {{BFE_S, 0xf000, 12, 4}, 0xffffffff},
     {{BFE_S, 0x80000000, 28, 10}, 0xfffffff8}, {{BFE_S, 0x7000, 12, 4}, 7}, {{BFI, 0xff, 8, 4}, 0x11111f11}, {{BFI, 0xff, 32, 4}, 0x11111111},

@@ -63,6 +63,13 @@ unlink glob "$dir/x*";
 spit("$dir/bom.recipe", "\xef\xbb\xbfdefault q4_k\r\n*.attn_output.weight = q6_k\r\n");
 run_ok('a recipe with a byte order mark and CR LF', $SLUICE, 'plan', $TINY, '-r', "$dir/bom.recipe");
 
+# A path that is no UTF-8: JSON is, all the same.
+for my $cmd (['convert', $TINY, '--recipe', 'q2_k', '--force', '--json', '-o', "$dir/\xff.gguf"], ['doctor', '--json', "$dir/\xff"],
+    ['plan', "$dir/\xff.gguf", '--recipe', 'copy', '--json', '-o', "$dir/\xff/"]) {
+    my @lines = eval { json_lines(run($SLUICE, @$cmd)->{out}) };
+    ok(scalar @lines, "$cmd->[0]: valid JSON") or diag($@);
+}
+
 # The same folder by another path: the work goes on.
 my $source = checkpoint("$dir/source", '--preset', 'demo');
 symlink 'source', "$dir/link" or die $!;

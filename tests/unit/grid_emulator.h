@@ -66,7 +66,7 @@ static inline bool emulate_launch(const struct sl_gpu_work *k, uint32_t seed, st
         for (int phase = 0; phase < DEVICE_PHASES; phase++) {
             if (phase == DEVICE_CODES)
                 for (int turn = 0; turn < device_turns(k->type) - 1; turn++)
-                    for (int p = DEVICE_CODES; p <= DEVICE_NEAREST; p++)
+                    for (int p = DEVICE_CODES; p <= DEVICE_NAMED; p++)
                         emulated_phase(k, block, (enum device_phase)p, turn, seed, b);
             emulated_phase(k, block, (enum device_phase)phase, device_turns(k->type) - 1, seed, b);
         }

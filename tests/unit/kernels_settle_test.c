@@ -1,0 +1,187 @@
+/* The searches for grid points on a GPU: what whole numbers settle is what the sums in
+ * floats, in order, give; where two sums are as near as floats come, values or weights equal, and numbers far
+ * from each other or very large or small. */
+#include "grid_emulator.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+struct settle {
+    float x[8], w[8], inv, scale, shift; /* shift: not 0 with iq1's levels */
+    const struct sl_grid *grid;
+    int values;
+    uint16_t code;
+    uint64_t seed;
+    int settled, unsure;
+};
+
+static uint32_t below(struct settle *s, uint32_t n)
+{
+    s->seed ^= s->seed << 13;
+    s->seed ^= s->seed >> 7;
+    s->seed ^= s->seed << 17;
+    return (uint32_t)(s->seed >> 32) % n;
+}
+
+/* Evenly from low to high. */
+static float from(struct settle *s, float low, float high) { return low + (high - low) * (float)below(s, 1 << 24) * 0x1p-24f; }
+
+enum { USUAL, EQUAL, FEW, UNLIKE, FAR, ZEROS, ANY_SIZE, EDGE, NO_NUMBERS, KINDS };
+
+static void fill(struct settle *s, int kind)
+{
+    float size = kind == ANY_SIZE ? ldexpf(1.f, (int)below(s, 120) - 60) : 1.f, by = kind == ANY_SIZE ? ldexpf(1.f, (int)below(s, 120) - 60) : 1.f;
+
+    if (kind == EDGE) { /* of what the owner or the search takes */
+        size = ldexpf(from(s, 0.9f, 1.1f), (int)below(s, 3) * 40 - 40);
+        by = ldexpf(from(s, 0.9f, 1.1f), (int)below(s, 3) * 40 - 40);
+    }
+    s->scale = from(s, 0.5f, 2.f) * size;
+    s->inv = 1.f / s->scale;
+    if (below(s, 2)) /* either is made of the other */
+        s->scale = 1.f / s->inv;
+    for (int i = 0; i < s->values; i++) {
+        s->x[i] = s->scale * from(s, 0, s->values == 4 ? 18 : 7);
+        s->w[i] = from(s, 0.01f, 1) * by;
+        if (kind == FEW) {
+            s->x[i] = s->scale * (float)below(s, s->values == 4 ? 33 : 13) * 0.5f;
+            s->w[i] = (float)(1 + below(s, 2));
+        } else if (kind == UNLIKE) {
+            s->w[i] = ldexpf(s->w[i], -(int)below(s, 30));
+        } else if (kind == FAR) {
+            s->x[i] = s->scale * from(s, below(s, 2) ? -30 : -9, below(s, 2) ? 60 : 24);
+        } else if (kind == ZEROS) {
+            s->x[i] = below(s, 2) ? s->x[i] : 0;
+            s->w[i] = below(s, 3) ? s->w[i] : below(s, 2) ? 0.f : -0.f;
+        } else if (kind == NO_NUMBERS && below(s, 3) == 0) {
+            s->w[i] = below(s, 3) ? sl_float(below(s, 2) ? 0x7fffffff : 0xffc00000) : sl_float(below(s, 8));
+        }
+        if (kind == EQUAL && i && below(s, 3)) {
+            uint32_t other = below(s, (uint32_t)i);
+
+            s->x[i] = s->x[other];
+            s->w[i] = below(s, 2) ? s->w[other] : s->w[other] * (1 + (float)below(s, 3) * 0x1p-23f);
+        }
+    }
+}
+
+/* As the owner of the group does it. */
+static bool set_code(struct settle *s)
+{
+    s->code = (uint16_t)grid_code(s->grid->bits, s->values == 4 ? 7 : 2, s->x, s->inv);
+    if (s->shift != 0) { /* from a split, which may have other levels than the nearest */
+        uint32_t levels = below(s, 6561);
+
+        for (int i = s->code = 0; i < 8; i++, levels /= 3)
+            s->code = (uint16_t)(s->code | (below(s, 3) ? levels % 3 : s->x[i] > 0 ? 2 : 0) << 2 * i);
+    }
+    return s->grid->map[s->code] < 0;
+}
+
+static float level_of(const struct settle *s, uint32_t point, int i)
+{
+    float odd = v_odd(s->grid->bits, (vi)point, i);
+
+    return s->shift != 0 ? 0.5f * (odd + s->shift) : odd;
+}
+
+static float float_sum(const struct settle *s, uint16_t point)
+{
+    float sum = 0;
+
+    for (int i = 0; i < s->values; i++) {
+        float d = s->scale * level_of(s, point, i) - s->x[i], term = s->w[i] * d * d;
+
+        sum = i ? sum + term : term;
+    }
+    return sum;
+}
+
+static bool same_point(struct settle *s, int reach)
+{
+    const struct sl_grid *g = s->grid;
+    int32_t entry = g->map[s->code];
+    const uint16_t *list = sl_grid_list(g, entry);
+    uint32_t first = (uint32_t)(entry & 0xfffff) * SL_GRID_UNIT * (uint32_t)(g->bits - 1);
+    int n = sl_grid_list_length(entry), want = 0;
+    float best = FLT_MAX;
+    bool usual = s->scale > 0x1p-40f && s->scale < 0x1p40f;
+    uint16_t code = s->code;
+
+    for (int j = 0; j < n; j++)
+        if (float_sum(s, list[j]) < best)
+            best = float_sum(s, list[want = j]);
+    if (!queue_settle(g->bits, reach, g->moves, first, n, s->x, s->w, usual ? s->shift != 0 ? 2.f / s->scale : s->inv : NAN, s->shift, &code)) {
+        s->unsure++;
+        return code == s->code;
+    }
+    s->settled++;
+    return code == list[want];
+}
+
+static double cost(const struct settle *s, uint32_t point)
+{
+    double sum = 0;
+
+    for (int i = 0; i < s->values; i++) {
+        double d = (double)s->scale * (double)level_of(s, point, i) - (double)s->x[i];
+
+        sum += (double)s->w[i] * d * d;
+    }
+    return sum;
+}
+
+/* Moves one number until two points' sums are next to each other. */
+static void make_a_tie(struct settle *s, uint32_t one, uint32_t other)
+{
+    float *number = below(s, 2) ? &s->w[below(s, (uint32_t)s->values)] : &s->x[below(s, (uint32_t)s->values)], near = *number, to = near * (below(s, 2) ? 0.8f : 1.3f);
+    bool before = cost(s, one) < cost(s, other);
+
+    for (int step = 0; step < 40 && near + (to - near) * 0.5f != near && near + (to - near) * 0.5f != to; step++) {
+        *number = near + (to - near) * 0.5f;
+        if ((cost(s, one) < cost(s, other)) == before)
+            near = *number;
+        else
+            to = *number;
+    }
+    *number = below(s, 2) ? near : nextafterf(to, to + (float)below(s, 3) - 1);
+}
+
+static void what_is_settled_is_the_least(void **state)
+{
+    struct settle s = {.seed = 0x9e3779b97f4a7c15};
+
+    (void)state;
+    for (int t = 0; t < 16000 * KINDS; t++) {
+        static const enum sl_grid_id ids[] = {SL_GRID_IQ2_XXS, SL_GRID_IQ3_XXS, SL_GRID_IQ2_XS, SL_GRID_IQ3_S, SL_GRID_IQ2_S, SL_GRID_IQ1};
+
+        s.grid = sl_grid_for_writing(ids[t % 7 % 6]);
+        s.values = s.grid->bits == 2 ? 8 : 4;
+        s.shift = t % 7 % 6 < 5 ? 0 : queue_shift(SL_TYPE_IQ1_S, (int)below(&s, 2) << 10);
+        fill(&s, t % KINDS);
+        for (int i = 0; i < 8 && s.shift != 0; i++)
+            s.x[i] = below(&s, 2) ? s.x[i] * 0.5f : s.x[i] * -0.5f;
+        for (int turn = 0; turn < 3 && set_code(&s); turn++) {
+            int32_t entry = s.grid->map[s.code];
+            const uint16_t *list = sl_grid_list(s.grid, entry);
+
+            if (!same_point(&s, below(&s, 2) ? 4 : 8))
+                fail_msg("kind %d, group %d, turn %d: another point than by sums in order", t % KINDS, t, turn);
+            make_a_tie(&s, list[below(&s, (uint32_t)sl_grid_list_length(entry))], list[below(&s, (uint32_t)sl_grid_list_length(entry))]);
+        }
+    }
+    assert_true(s.settled > 50000 && s.unsure > 50000); /* both ways are taken */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(what_is_settled_is_the_least)};
+
+    return cmocka_run_group_tests_name("settle", tests, NULL, NULL);
+}
