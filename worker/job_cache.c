@@ -226,9 +226,9 @@ static int take_given(const struct sl_given_job *g, struct sl_cached_job *j, str
 static int take_likeness(struct sl_cached_job *j, const struct cJSON *spec, struct sl_error *e)
 {
     char *options = cJSON_PrintUnformatted(sl_get(spec, "options"));
-    struct stat st;
+    struct stat st = {0};
 
-    if (fstat(j->source_fd, &st) == 0 &&
+    if (fstat(j->source_fd, &st) < 0 ||
         asprintf(&j->like, "%s\n%s", sl_get_str(spec, "source"), options ? options : "") < 0)
         j->like = NULL;
     cJSON_free(options);
