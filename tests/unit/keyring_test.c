@@ -87,6 +87,10 @@ static void bad_key_files_are_refused(void **state)
     assert_int_equal(sl_key_load(file(state, "# mine\npublic " KEY_A " # a\nsecret " KEY_B "\n", 0600, path),
                                  true, &k, &e), 0);
     assert_string_equal(k.secret_key, KEY_B);
+    /* The last line's end may be missing. */
+    assert_int_equal(sl_key_load(file(state, "public " KEY_A "\nsecret " KEY_B, 0600, path), true, &k, &e), 0);
+    assert_int_equal(sl_key_load(*state, true, &k, &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "not a regular file"));
     assert_int_equal(sl_key_load(file(state, "public " KEY_A "\nsecret " KEY_B "\n", 0644, path), true,
                                  &k, &e), SL_EUSAGE);
     assert_non_null(strstr(e.text, "0644"));
