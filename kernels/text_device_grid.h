@@ -51,9 +51,10 @@ V_FN void super_take(int type, const struct device_queue *q, int turn, int tid, 
         grid_again_scale(&kind, &t->sub, t->again);
 }
 
+/* Scales whose squares times weights, 2^40 at most, and squares of levels F32 holds. */
 V_FN void queue_invert(const struct device_queue *q, int tid, vf inv)
 {
-    vm usual = v_and(v_lt(v_set(0x1p-40f), q->scale[tid]), v_lt(q->scale[tid], v_set(0x1p40f)));
+    vm usual = v_and(v_lt(v_set(0x1p-40f), q->scale[tid]), v_lt(q->scale[tid], v_set(0x1p38f)));
 
     q->inv[tid] = v_sel(usual, inv, v_frombits(v_seti(0x7fffffff)));
 }

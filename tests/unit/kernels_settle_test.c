@@ -1,6 +1,7 @@
 /* The searches for grid points on a GPU: what whole numbers settle is what the sums in
  * floats, in order, give; where two sums are as near as floats come, values or weights equal, and numbers far
- * from each other or very large or small. */
+ * from each other or very large or small; and where every rounding of p and q goes against the point that
+ * the floats choose. */
 #include "grid_emulator.h"
 
 #include <math.h>
@@ -9,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -37,9 +39,12 @@ enum { USUAL, EQUAL, FEW, UNLIKE, FAR, ZEROS, ANY_SIZE, EDGE, NO_NUMBERS, KINDS 
 static void fill(struct settle *s, int kind)
 {
     float size = kind == ANY_SIZE ? ldexpf(1.f, (int)below(s, 120) - 60) : 1.f, by = kind == ANY_SIZE ? ldexpf(1.f, (int)below(s, 120) - 60) : 1.f;
+    bool beyond = kind == EDGE && below(s, 2); /* as far as a code's values may be: where all is large too, sums are beyond F32 */
 
     if (kind == EDGE) { /* of what the owner or the search takes */
-        size = ldexpf(from(s, 0.9f, 1.1f), (int)below(s, 3) * 40 - 40);
+        static const int edges[] = {-40, 0, 38, 40};
+
+        size = ldexpf(from(s, 0.9f, 1.1f), edges[below(s, 4)]);
         by = ldexpf(from(s, 0.9f, 1.1f), (int)below(s, 3) * 40 - 40);
     }
     s->scale = from(s, 0.5f, 2.f) * size;
@@ -49,7 +54,10 @@ static void fill(struct settle *s, int kind)
     for (int i = 0; i < s->values; i++) {
         s->x[i] = s->scale * from(s, 0, s->values == 4 ? 18 : 7);
         s->w[i] = from(s, 0.01f, 1) * by;
-        if (kind == FEW) {
+        if (beyond) {
+            s->x[i] = s->scale * from(s, s->values == 4 ? 22.5f : 12.5f, s->values == 4 ? 22.98f : 12.98f);
+            s->w[i] = from(s, 0.9f, 1) * by;
+        } else if (kind == FEW) {
             s->x[i] = s->scale * (float)below(s, s->values == 4 ? 33 : 13) * 0.5f;
             s->w[i] = (float)(1 + below(s, 2));
         } else if (kind == UNLIKE) {
@@ -110,14 +118,15 @@ static bool same_point(struct settle *s, int reach)
     const uint16_t *list = sl_grid_list(g, entry);
     uint32_t first = (uint32_t)(entry & 0xfffff) * SL_GRID_UNIT * (uint32_t)(g->bits - 1);
     int n = sl_grid_list_length(entry), want = 0;
-    float best = FLT_MAX;
-    bool usual = s->scale > 0x1p-40f && s->scale < 0x1p40f;
+    float best = FLT_MAX, inv;
+    struct device_queue q = {.scale = &s->scale, .inv = &inv};
     uint16_t code = s->code;
 
+    queue_invert(&q, 0, s->shift != 0 ? 2.f / s->scale : s->inv);
     for (int j = 0; j < n; j++)
         if (float_sum(s, list[j]) < best)
             best = float_sum(s, list[want = j]);
-    if (!queue_settle(g->bits, reach, g->moves, first, n, s->x, s->w, usual ? s->shift != 0 ? 2.f / s->scale : s->inv : NAN, s->shift, &code)) {
+    if (!queue_settle(g->bits, reach, g->moves, first, n, s->x, s->w, inv, s->shift, &code)) {
         s->unsure++;
         return code == s->code;
     }
@@ -179,9 +188,152 @@ static void what_is_settled_is_the_least(void **state)
     assert_true(s.settled > 50000 && s.unsure > 50000); /* both ways are taken */
 }
 
+/* How many levels a point is from the code. */
+static int levels_by(const struct settle *s, uint32_t point, int i)
+{
+    int bits = s->grid->bits, mask = (1 << bits) - 1;
+
+    return (int)(point >> bits * i & (uint32_t)mask) - (s->code >> bits * i & mask);
+}
+
+/* Sets value i to have that product of its weight, in the search's units, and e. */
+static void set_product(struct settle *s, int i, double product)
+{
+    double level = (double)v_odd(s->grid->bits, s->code, i) + (double)s->shift, e = product / (double)s->w[i];
+
+    s->x[i] = (float)((level - e) * (double)s->scale * (s->shift != 0 ? 0.5 : 1));
+}
+
+/* Light values, anywhere or so that a far point is near, and heavy ones from which no point moves away: with them the
+ * sums are large. */
+static void fill_for_roundings(struct settle *s, int reach)
+{
+    int32_t entry = s->grid->map[s->code];
+    uint32_t far = sl_grid_list(s->grid, entry)[below(s, (uint32_t)sl_grid_list_length(entry))], light = 1 + 6 * below(s, 2);
+    bool any = below(s, 2);
+
+    s->scale = from(s, 0.5f, 2.f);
+    s->inv = 1.f / s->scale;
+    for (int i = 0; i < s->values; i++) {
+        float level = v_odd(s->grid->bits, s->code, i), out = (float)reach - from(s, 0.1f, 1);
+        float e = any ? from(s, -1, 1) * (float)(reach - 1) : from(s, -2, 0) * (float)levels_by(s, far, i);
+
+        s->w[i] = floorf(from(s, 40, 400));
+        if (i == 0 || below(s, light + 1) == 0) {
+            s->w[i] = floorf((reach == 4 ? 4096 : 2048) * from(s, 1, 1.99f));
+            e = level < 2 ? out : level > (s->values == 4 ? 14 : 4) ? -out : from(s, -1, 1);
+        }
+        set_product(s, i, (double)(s->w[i] * e));
+    }
+}
+
+/* Between the two points of least sums: each rounding of p and q that lowers one's bound or raises the other's, and
+ * equal sums as far as floats come. */
+static bool round_against_one(struct settle *s)
+{
+    int32_t entry = s->grid->map[s->code];
+    const uint16_t *list = sl_grid_list(s->grid, entry);
+    uint32_t one = list[0], other = list[0];
+    double least = INFINITY, second = INFINITY;
+    int last = -1;
+
+    for (int j = 0; j < sl_grid_list_length(entry); j++) {
+        double c = cost(s, list[j]);
+
+        if (c < second) {
+            second = c < least ? least : c;
+            other = c < least ? one : list[j];
+            one = c < least ? list[j] : one;
+            least = c < least ? c : least;
+        }
+    }
+    for (int i = 0; i < s->values; i++) {
+        int a = levels_by(s, one, i), b = levels_by(s, other, i);
+        double e = ((double)v_odd(s->grid->bits, s->code, i) + (double)s->shift) - (double)s->x[i] / (double)s->scale * (s->shift != 0 ? 2 : 1);
+
+        if (a == b)
+            continue;
+        s->w[i] += b * b > a * a ? 0.5f + 0x1p-11f : 0.5f - 0x1p-11f;
+        set_product(s, i, floor((double)s->w[i] * e) + (b > a ? 0.5 + 0x1p-10 : 0.5 - 0x1p-10));
+        last = i;
+    }
+    for (int turn = 0; turn < 3 && last >= 0; turn++) /* the difference is linear in x */
+        s->x[last] += (float)((cost(s, other) - cost(s, one)) /
+                              (2 * (double)s->w[last] * (double)s->scale * ((double)level_of(s, other, last) - (double)level_of(s, one, last))));
+    return last >= 0;
+}
+
+static void roundings_do_not_matter(void **state)
+{
+    struct settle s = {.seed = 0x2545f4914f6cdd1d};
+
+    (void)state;
+    for (int t = 0; t < 320000; t++) {
+        static const enum sl_grid_id ids[] = {SL_GRID_IQ2_S, SL_GRID_IQ2_XS, SL_GRID_IQ2_XXS, SL_GRID_IQ1}; /* a tenth of the speed */
+        enum sl_grid_id id = t % 16 ? t & 1 ? SL_GRID_IQ3_S : SL_GRID_IQ3_XXS : ids[t / 16 % 4];
+        int reach = id == SL_GRID_IQ2_S || id == SL_GRID_IQ3_S ? 4 : 8;
+
+        s.grid = sl_grid_for_writing(id);
+        s.values = s.grid->bits == 2 ? 8 : 4;
+        s.shift = id == SL_GRID_IQ1 ? queue_shift(SL_TYPE_IQ1_S, (int)below(&s, 2) << 10) : 0;
+        do
+            for (int i = s.code = 0; i < s.values; i++)
+                s.code = (uint16_t)(s.code | below(&s, s.values == 8 ? 3 : 8) << s.grid->bits * i);
+        while (s.grid->map[s.code] >= 0);
+        fill_for_roundings(&s, reach);
+        if (!round_against_one(&s))
+            continue;
+        for (int turn = 0; turn < 12; turn++) {
+            float *x = &s.x[below(&s, (uint32_t)s.values)];
+
+            if (!same_point(&s, reach))
+                fail_msg("group %d, turn %d: another point than by sums in order", t, turn);
+            *x = nextafterf(*x, below(&s, 2) ? -FLT_MAX : FLT_MAX);
+        }
+    }
+    assert_true(s.settled > 100000 && s.unsure > 3000000);
+}
+
+/* Each place of each list: the table's differences and squares, which are no larger than the bounds' roundings take
+ * them for; and a point so near that what fills up a list is above it, wherever within reach the values are. */
+static void moves_are_small(void **state)
+{
+    struct settle s = {0};
+
+    (void)state;
+    for (int id = 0; id < SL_GRID_COUNT; id++) {
+        s.grid = sl_grid_for_writing((enum sl_grid_id)id);
+        s.values = s.grid->bits == 2 ? 8 : 4;
+        for (uint32_t c = 0; c < (s.grid->bits == 2 ? 65536u : 4096u); c++) {
+            int32_t entry = s.grid->map[c];
+            int n = entry < 0 ? (sl_grid_list_length(entry) + SL_GRID_UNIT - 1) / SL_GRID_UNIT * SL_GRID_UNIT : 0, nearest = 9;
+
+            s.code = (uint16_t)c;
+            for (int j = 0; j < n; j++) {
+                uint32_t place = (uint32_t)(entry & 0xfffff) * SL_GRID_UNIT + (uint32_t)j, by[2], square[2];
+                int all = 0, most = 0, filled = j >= sl_grid_list_length(entry);
+
+                queue_move(s.grid->bits, s.grid->moves + place * (uint32_t)(s.grid->bits - 1), by, square);
+                for (int i = 0; i < s.values; i++) {
+                    int m = levels_by(&s, s.grid->lists[place], i), to = (int8_t)(by[i / 4] >> 8 * (i & 3));
+                    int of = (int)(square[i / 4] >> 8 * (i & 3) & 255);
+
+                    if (to != (filled ? 0 : 4 * m) || of != (filled ? 255 : 4 * m * m))
+                        fail_msg("grid %d, code %x, place %d, value %d: moves by %d, square %d", id, c, j, i, to, of);
+                    all += abs(m);
+                    most = abs(m) > most ? abs(m) : most;
+                }
+                assert_true(filled || (all <= 10 && most <= 5));
+                nearest = most < nearest && !filled ? most : nearest;
+            }
+            assert_true(n == 0 || 4 * nearest * nearest + 4 * nearest * 8 < 255);
+        }
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(what_is_settled_is_the_least)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(moves_are_small), cmocka_unit_test(what_is_settled_is_the_least), cmocka_unit_test(roundings_do_not_matter)};
 
     return cmocka_run_group_tests_name("settle", tests, NULL, NULL);
 }
