@@ -1,6 +1,7 @@
 #include "client/columns.h"
 
 #include "client/term.h"
+#include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
 #include <ctype.h>
@@ -145,7 +146,7 @@ static void print_line(FILE *to, const struct columns *c, const int *widths, con
             c->column[i]->text(record, false, cell);
         else
             title(c->column[i], cell);
-        term_disarm(cell);
+        sl_utf8_disarm(cell);
         print_cell(to, cell, widths[i], c->column[i]->right, last,
                    last && width && width > at ? width - at : -1,
                    colour && record && strcmp(c->column[i]->name, "state") == 0);
@@ -169,7 +170,7 @@ static int measure(const struct columns *c, const cJSON *array, int *widths)
             int n;
 
             c->column[i]->text(record, false, cell);
-            term_disarm(cell);
+            sl_utf8_disarm(cell);
             n = term_columns(cell, strlen(cell));
             widths[i] = n > widths[i] ? n : widths[i];
         }

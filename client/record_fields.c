@@ -1,8 +1,8 @@
 #include "client/record_fields.h"
 
 #include "client/cli.h"
-#include "client/term.h"
 #include "client/time_text.h"
+#include "proto/utf8.h"
 #include "proto/wire.h"
 
 #include <cjson/cJSON.h>
@@ -465,7 +465,7 @@ void record_disarm(struct cJSON *record)
     cJSON *x;
 
     if (cJSON_IsString(record))
-        term_disarm(record->valuestring);
+        sl_utf8_disarm(record->valuestring);
     cJSON_ArrayForEach(x, record)
         record_disarm(x);
 }

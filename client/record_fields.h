@@ -28,7 +28,7 @@ void record_why(const struct cJSON *job, char *buf, size_t cap);
  * its name, for people to read: the user, who holds a job, who changed one. */
 void record_name_users(struct cJSON *record);
 
-/* Effect: all texts in a record, or an array of them, are fit for a terminal (term_disarm). */
+/* Effect: all texts in a record, or an array of them, are fit for a terminal (sl_utf8_disarm). */
 void record_disarm(struct cJSON *record);
 
 #endif

@@ -1,7 +1,5 @@
 #include "client/term.h"
 
-#include "proto/utf8.h"
-
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,18 +69,4 @@ size_t term_fit(const char *text, int columns)
         if (begins_character(text[n]) && columns-- <= 0)
             break;
     return n;
-}
-
-void term_disarm(char *text)
-{
-    for (size_t left = strlen(text); left;) {
-        size_t n = sl_utf8_shown(text, left);
-
-        if (n == 0) {
-            *text = *text == '\n' || *text == '\t' ? ' ' : '?';
-            n = 1;
-        }
-        text += n;
-        left -= n;
-    }
 }

@@ -21,9 +21,6 @@ bool term_reader_gone(int fd);
 /* Columns that n bytes of UTF-8 take up (each character one). */
 int term_columns(const char *text, size_t n);
 
-/* Effect: what a terminal would obey in a stranger's text becomes a space (line end, tab) or '?'. */
-void term_disarm(char *text);
-
 /* Bytes of text that fit into so many columns, ending at a whole character. */
 size_t term_fit(const char *text, int columns);
 

@@ -7,27 +7,13 @@
 #include <stdio.h>
 #include <string.h>
 
-static void make_printable(char *text)
-{
-    for (size_t left = strlen(text); left;) {
-        size_t n = sl_utf8_shown(text, left);
-
-        if (n == 0) {
-            *text = '?';
-            n = 1;
-        }
-        text += n;
-        left -= n;
-    }
-}
-
 int sl_vfail(struct sl_error *e, int code, const char *fmt, va_list ap)
 {
     if (!e)
         return code;
     e->code = code;
     vsnprintf(e->text, sizeof e->text, fmt, ap);
-    make_printable(e->text);
+    sl_utf8_disarm(e->text);
     return code;
 }
 
@@ -59,7 +45,7 @@ int sl_fail_context(struct sl_error *e, const char *fmt, ...)
         memcpy(e->text + n, old, sizeof e->text - (size_t)n);
         e->text[sizeof e->text - 1] = 0;
     }
-    make_printable(e->text);
+    sl_utf8_disarm(e->text);
     return e->code;
 }
 

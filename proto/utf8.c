@@ -1,5 +1,7 @@
 #include "proto/utf8.h"
 
+#include <string.h>
+
 size_t sl_utf8_at(const void *text, size_t n)
 {
     const unsigned char *s = text;
@@ -34,4 +36,18 @@ size_t sl_utf8_shown(const void *text, size_t n)
     if (len == 3 && s[0] == 0xe2 && s[1] == 0x81)
         return s[2] >= 0xa6 && s[2] <= 0xa9 ? 0 : 3;
     return len;
+}
+
+void sl_utf8_disarm(char *text)
+{
+    for (size_t left = strlen(text); left;) {
+        size_t n = sl_utf8_shown(text, left);
+
+        if (n == 0) {
+            *text = '?';
+            n = 1;
+        }
+        text += n;
+        left -= n;
+    }
 }

@@ -11,4 +11,7 @@ size_t sl_utf8_at(const void *s, size_t n);
  * and paragraph separators and the marks that reorder text. */
 size_t sl_utf8_shown(const void *s, size_t n);
 
+/* Effect: '?' in place of each byte that is not shown: what a terminal would obey, a line's end, no UTF-8. */
+void sl_utf8_disarm(char *text);
+
 #endif
