@@ -1,33 +1,39 @@
 #include "client/plan_view.h"
 
+#include "proto/utf8.h"
+
+#include <stdio.h>
 #include <string.h>
 
 #define MIB 1048576.0
 #define GIB 1073741824.0
 #define GIANT 1000000000u /* from here on in billions and GiB */
 
-/* A stranger's text, as errors show it: nothing that a terminal would obey. */
-static const char *shown(struct sl_error *line, const char *text)
+#define SHOWN_BYTES 1024
+
+/* A stranger's text without what a terminal would obey, cut to fit. */
+static const char *shown(char line[SHOWN_BYTES], const char *text)
 {
-    sl_fail(line, 0, "%s", text);
-    return line->text;
+    snprintf(line, SHOWN_BYTES, "%s", text);
+    sl_utf8_disarm(line);
+    return line;
 }
 
 static void print_head(const struct plan_view *v)
 {
-    struct sl_error x, y;
+    char x[SHOWN_BYTES], y[SHOWN_BYTES];
     const struct sl_job_plan *j = v->job;
     const struct sl_plan *p = j->plan;
     const struct sl_model *m = j->model;
     char a[32];
 
-    printf("%s: %s", shown(&x, m->model_name ? m->model_name : m->base_name), shown(&y, m->arch));
+    printf("%s: %s", shown(x, m->model_name ? m->model_name : m->base_name), shown(y, m->arch));
     if (m->hp.kv_lora)
         printf(", %s layout", m->layout == SL_LAYOUT_LEGACY ? "legacy" : "mla");
     printf(", %.2f %s weights, %u tensors\n", (double)m->n_params / (m->n_params < GIANT ? 1e6 : 1e9),
            m->n_params < GIANT ? "million" : "billion", m->n_tensors);
-    printf("Recipe %s%s%s\n\n", shown(&x, sl_recipe_name(j->recipe)), *sl_recipe_advice(j->recipe) ? ": " : "",
-           shown(&y, sl_recipe_advice(j->recipe)));
+    printf("Recipe %s%s%s\n\n", shown(x, sl_recipe_name(j->recipe)), *sl_recipe_advice(j->recipe) ? ": " : "",
+           shown(y, sl_recipe_advice(j->recipe)));
     printf("Size    %s = %.1f %s, %.3f bits a weight on average\n", cli_size(a, p->tensor_bytes),
            (double)p->tensor_bytes / (p->tensor_bytes < GIANT ? MIB : GIB),
            p->tensor_bytes < GIANT ? "MiB" : "GiB",
@@ -68,7 +74,7 @@ static void print_space(const struct plan_view *v)
 static void print_notes(const struct plan_view *v)
 {
     const struct sl_plan *p = v->job->plan;
-    struct sl_error line;
+    char line[SHOWN_BYTES];
 
     print_space(v);
     if (v->config_alone)
@@ -83,7 +89,7 @@ static void print_notes(const struct plan_view *v)
     if (v->unwritable >= 0)
         printf("Note    this version cannot write type %s\n", sl_type_info(v->unwritable)->name);
     if (v->needs_imatrix)
-        printf("Note    %s and others need an importance matrix\n", shown(&line, v->needs_imatrix));
+        printf("Note    %s and others need an importance matrix\n", shown(line, v->needs_imatrix));
 }
 
 static void print_groups(const struct plan_view *v)
@@ -97,9 +103,9 @@ static void print_groups(const struct plan_view *v)
            "Share", "Types");
     for (uint32_t i = 0; i < v->n_groups; i++) {
         const struct plan_group *g = &v->groups[i];
-        struct sl_error line;
+        char line[SHOWN_BYTES];
 
-        printf("%-*s  %7u  %11.1f  %9.1f  %4.1f %%  ", width, shown(&line, g->name), g->tensors,
+        printf("%-*s  %7u  %11.1f  %9.1f  %4.1f %%  ", width, shown(line, g->name), g->tensors,
                (double)g->weights / 1e6, (double)g->bytes / 1e6,
                100.0 * (double)g->bytes / (double)v->job->plan->tensor_bytes);
         for (uint32_t k = 0; k < g->n_types; k++) {
