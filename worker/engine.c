@@ -103,19 +103,20 @@ static unsigned threads_for(const struct sl_plan *p)
 
 static int allocate(struct sl_engine *en, struct sl_error *e)
 {
-    uint64_t least = 0, row = 0, bytes = 0, mem = en->opts.mem_bytes ? en->opts.mem_bytes : MEM_USUAL;
+    uint64_t least = 0, row = 0, bytes = 0, weights = 0, mem = en->opts.mem_bytes ? en->opts.mem_bytes : MEM_USUAL;
 
     for (unsigned i = 0; i < en->n_members; i++) {
         uint64_t l, r;
 
         bytes += job_bytes(en->members[i].env.plan);
         sl_unit_needs(&en->members[i].env, &l, &r);
+        weights += en->members[i].env.weights.column_bytes * r;
         least = l > least ? l : least;
         row = r > row ? r : row;
     }
     en->longest_row = row;
     SL_TRY(sl_slabs_choose(mem, en->devices.n ? en->threads * en->slots : en->threads,
-                           (en->threads + en->spare) * 3 * sizeof(float) * (row > 8192 ? row : 8192), least,
+                           (en->threads + en->spare) * 3 * sizeof(float) * (row > 8192 ? row : 8192) + weights, least,
                            en->opts.beside_bytes, en->opts.slab_bytes, bytes, &en->slabs, e));
     SL_TRY(sl_slabs_open(&en->slabs, e));
     for (unsigned i = 0; i < en->n_members; i++)

@@ -1,5 +1,6 @@
 #include "worker/measure.h"
 
+#include "worker/slab.h"
 #include "worker/source_rows.h"
 #include "worker/synthetic.h"
 
@@ -13,6 +14,10 @@
 #define BATCH 32768u
 #define WAIT_NS 200000000
 #define MOST_THREADS 256
+/* Memory of all threads, and of one for each column of the longest row: its four rows, and what
+ * synthetic weights keep. */
+#define MEMORY (512 * SL_MIB)
+#define COLUMN_BYTES 96u
 
 struct place {
     uint32_t tensor, file;
@@ -26,7 +31,7 @@ struct measure {
     double *error;
     struct place *order; /* tensors to measure, as they lie in the source */
     uint32_t n;
-    uint64_t total;
+    uint64_t total, widest; /* weights to look at; of a row */
     pthread_mutex_t lock;
     pthread_cond_t ended;
     uint32_t next;       /* guarded by lock, as all below */
@@ -245,6 +250,10 @@ static int list_tensors(struct measure *m, struct sl_error *e)
         if (t->n_src == 0 || model->src[t->first_src].tensor >= m->job->ck->n_tensors)
             return sl_fail(e, SL_EUSAGE, "%s: its weights are not here, and errors are measured on weights: give "
                            "the checkpoint's folder, downloaded", t->name);
+        if (t->ne[0] > MEMORY / COLUMN_BYTES)
+            return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s': rows of %llu weights are too long to measure errors on: "
+                           "write a recipe by hand", t->name, (unsigned long long)t->ne[0]);
+        m->widest = t->ne[0] > m->widest ? t->ne[0] : m->widest;
         src = &m->job->ck->tensors[model->src[t->first_src].tensor];
         m->order[m->n++] = (struct place){i, src->file, src->offset};
         m->total += sampled_rows(m, t) * t->ne[0];
@@ -290,6 +299,8 @@ static unsigned thread_count(const struct measure *m)
     unsigned n = m->o->threads ? m->o->threads : sl_usable_cores();
 
     n = n > MOST_THREADS ? MOST_THREADS : n;
+    if (m->widest && n > MEMORY / COLUMN_BYTES / m->widest)
+        n = (unsigned)(MEMORY / COLUMN_BYTES / m->widest);
     return n > m->n ? m->n : n;
 }
 

@@ -33,7 +33,8 @@ struct measure_stats {
  * cannot hold these values. Matrices without energy do not count; 0 when none has any. The
  * result depends on neither threads nor backend. job: with checkpoint, model, plan and
  * importance weights, whose plan quantizes every tensor that is asked for. Errors: SL_EUSAGE
- * for a source without weights (a config.json alone), those of reading. */
+ * for a source without weights (a config.json alone), SL_EUNSUPPORTED for rows of more than five million
+ * weights, those of reading. */
 int measure_errors(struct sl_job_plan *job, const uint32_t *types, const struct measure_opts *o,
                    double *error, struct measure_stats *stats, struct sl_error *e) SL_MUST_USE;
 

@@ -8,6 +8,7 @@
 
 /* Each compute thread works on one matrix at a time, mostly the same or its neighbour. */
 #define REMEMBERED 16
+#define COLUMN_BYTES ((REMEMBERED + 2) * sizeof(float) + sizeof(double)) /* with row, sum and source_rows' own */
 
 struct columns {
     const struct sl_out_tensor *t; /* NULL: empty */
@@ -155,11 +156,11 @@ int job_weights_open(struct job_weights *w, struct sl_job_plan *j, struct sl_eng
                      struct sl_error *e)
 {
     *w = (struct job_weights){.use = &j->weights};
-    *out = (struct sl_engine_weights){NULL, NULL, NULL};
+    *out = (struct sl_engine_weights){0};
     if (j->synthetic)
         SL_TRY(synthetic_open(j->ck, j->model, &w->synthetic, e));
     if (j->synthetic || j->imatrix)
-        *out = (struct sl_engine_weights){has, load, w};
+        *out = (struct sl_engine_weights){has, load, w, j->synthetic ? COLUMN_BYTES : 0};
     return 0;
 }
 

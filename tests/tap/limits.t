@@ -74,6 +74,29 @@ SKIP: {
 }
 unlink glob "$dir/*";
 
+# ---- rows of 16 million weights: memory that goes with a row's length
+my $text = sub { pack 'Q</a', $_[0] };
+my @kv = ((map { $text->($_->[0]) . pack('L<', 8) . $text->($_->[1]) } ['general.architecture', 'llama'], ['tokenizer.ggml.model', 'gpt2'],
+        ['tokenizer.ggml.pre', 'llama-bpe']),
+    (map { $text->("llama.$_->[0]") . pack('L<L<', 4, $_->[1]) } ['block_count', 1], ['context_length', 128], ['embedding_length', 256],
+        ['feed_forward_length', 256], ['attention.head_count', 4], ['vocab_size', 32]),
+    $text->('llama.attention.layer_norm_rms_epsilon') . pack('L<f<', 6, 1e-5),
+    $text->('tokenizer.ggml.tokens') . pack('L<L<Q<', 9, 8, 32) . join('', map { $text->("t$_") } 1 .. 32));
+my $head = 'GGUF' . pack('L<Q<Q<', 3, 1, scalar @kv) . join('', @kv) . $text->('blk.0.ffn_up.weight')
+    . pack('L<Q<Q<L<Q<', 2, 1 << 24, 2, 1, 0);
+$head .= "\0" x (-length($head) % 32);
+spit("$dir/wide.gguf", $head);
+truncate "$dir/wide.gguf", length($head) + (4 << 24);
+($r, $peak) = rss("$dir/report", $SLUICE, 'quantize', "$dir/wide.gguf", "$dir/x.gguf", 'Q4_K_M', '--mem', '64Mi');
+ok($r->{rc} == 0 && ($SANITIZED || $peak < 96), 'rows of 16 million weights within 96 MiB') or diag("$peak MiB; $r->{err}");
+$r = run($SLUICE, 'quantize', "$dir/wide.gguf", "$dir/y.gguf", 'Q4_K_M', '--imatrix', 'synthetic');
+ok($r->{rc} == 2 && $r->{err} =~ /too little for this model.* MiB are needed\n\z/, 'with synthetic weights, which keep whole rows')
+    or diag("exit $r->{rc} $r->{err}");
+$r = run($SLUICE, 'plan', "$dir/wide.gguf", '--target-size', '20M');
+ok($r->{rc} == 6 && $r->{err} =~ /ffn_up\.weight': rows of 16777216 weights are too long/, 'measuring errors on it')
+    or diag("exit $r->{rc} $r->{err}");
+unlink glob "$dir/*";
+
 # ---- io_uring forbidden, as in containers
 $r = run(tool('confine'), '--no-uring', '--', $SLUICE, 'convert', $TINY, '-o', "$dir/x.gguf", '--recipe', 'q4_k_m');
 is($r->{rc}, 0, 'io_uring forbidden: works all the same') or diag($r->{err});

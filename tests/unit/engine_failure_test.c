@@ -322,7 +322,7 @@ static void test_usage(void **state)
     assert_int_equal(sl_engine_open(&w.ck, &w.plan, &o, &en, &e), SL_EUSAGE);
     assert_non_null(strstr(e.text, "64.0 MB"));
     o = options(&w, SL_IO_AUTO);
-    o.weights = (struct sl_engine_weights){any_weights, no_weights, NULL};
+    o.weights = (struct sl_engine_weights){.has = any_weights, .load = no_weights};
     en = open_engine(&w, &o);
     expect(do_task(en, 0), SL_ESOURCE, "imatrix", "changed");
     expect_good(&w, do_task(en, 2)); /* F32 asks for no weights */

@@ -280,7 +280,7 @@ static inline int world_load_weights(void *user, uint32_t tensor, uint64_t slice
 
 static inline struct sl_engine_weights world_weights(struct world *w)
 {
-    return (struct sl_engine_weights){world_has_weights, world_load_weights, w};
+    return (struct sl_engine_weights){.has = world_has_weights, .load = world_load_weights, .user = w};
 }
 
 /* One stored value, by the formats' definitions. */
