@@ -19,8 +19,6 @@ int coord_done(struct ask *a, struct sl_error *e)
     struct sl_msg m;
 
     SL_TRY(sl_msg_new(SL_M_DONE, a->re, &m, e));
-    if (sl_get(a->m->tree, "jobs"))
-        sl_put(m.tree, "jobs", cJSON_Duplicate(sl_get(a->m->tree, "jobs"), true));
     return coord_send(a->c, a->s->peer, &m, e);
 }
 
