@@ -4,6 +4,8 @@
 #include "proto/roots.h"
 #include "worker/srcfile.h"
 
+#include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,9 +15,31 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+
+/* So often openat2 says that something was renamed meanwhile. */
+static unsigned renamed;
+
+long syscall(long number, ...)
+{
+    long (*real)(long, ...) = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
+    long a[6];
+    va_list ap;
+
+    va_start(ap, number);
+    for (unsigned i = 0; i < 6; i++)
+        a[i] = va_arg(ap, long);
+    va_end(ap);
+    if (number == SYS_openat2 && renamed) {
+        renamed--;
+        errno = EAGAIN;
+        return -1;
+    }
+    return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
 
 struct world {
     char top[64], root[96], other[96];
@@ -128,6 +152,19 @@ static void what_leads_out_does_not(void **state)
     assert_int_equal(sl_roots_open_path(w->r, "a", O_RDONLY, &e), SL_EUSAGE);
 }
 
+/* The kernel does not follow ".." while something is renamed, wherever that is. */
+static void a_rename_elsewhere_is_waited_for(void **state)
+{
+    struct world *w = *state;
+    struct sl_error e;
+
+    renamed = 20;
+    assert_int_equal(try_open(w, "/", "sub/../a", &e), 0);
+    renamed = UINT32_MAX;
+    assert_int_equal(try_open(w, "/", "sub/../a", &e), SL_EFAIL);
+    renamed = 0;
+}
+
 static void an_open_file_is_known_by_its_place(void **state)
 {
     struct world *w = *state;
@@ -225,6 +262,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_lies_below_opens, setup, teardown),
         cmocka_unit_test_setup_teardown(what_leads_out_does_not, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_rename_elsewhere_is_waited_for, setup, teardown),
         cmocka_unit_test_setup_teardown(an_open_file_is_known_by_its_place, setup, teardown),
         cmocka_unit_test_setup_teardown(a_source_is_looked_at_again, setup, teardown),
         cmocka_unit_test_setup_teardown(a_pinned_folder_stays_itself, setup, teardown),
