@@ -33,7 +33,8 @@ struct sl_kv {
 };
 
 /* An ordered list of key-values. Setting a key that exists removes it and
- * appends it at the end, as ggml's gguf_set_val does. Setters copy what they are given. */
+ * appends it at the end, as ggml's gguf_set_val does. Setters copy what they are given; in texts
+ * U+FFFD takes the place of a byte that is no UTF-8. */
 struct sl_kvs {
     struct sl_kv *kv;
     uint64_t n, cap;

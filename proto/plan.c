@@ -29,7 +29,7 @@ static int assign_types(const struct sl_plan_input *in, const struct sl_recipe_o
         return no_memory(e);
     rc = sl_recipe_assign(in->r, in->m, &o, types, &p->n_fallback, e);
     if (rc == 0)
-        rc = sl_recipe_idle(in->r, in->m, &o, &p->idle, e);
+        rc = sl_recipe_idle(in->r, in->m, &o, types, &p->idle, e);
     free(o.used);
     return rc;
 }
