@@ -62,7 +62,7 @@ $(B)/tools/%.so: tests/preload/%.c
 BARE_OBJS := $(call obj_of,kernels) $(addprefix $(B)/proto/,error.o types.o utf8.o)
 BARE_BINS := $(addprefix $(B)/bare/,golden_test grids_test kernels_dequantize_test kernels_load_test zero_blocks_test \
              kernels_differ)
-$(filter-out $(BARE_OBJS),$(MODULE_OBJS)): | $(B)/gen/has_libraries
+$(filter-out $(BARE_OBJS),$(MODULE_OBJS)) $(foreach p,$(PROGRAMS),$(B)/$(MAIN_$(p)).o): | $(B)/gen/has_libraries
 $(B)/bare/%: tests/unit/%.c $(BARE_OBJS)
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  TEST    $@")
