@@ -362,7 +362,7 @@ bool verify_diagnose(uint8_t *buf, uint64_t have, uint64_t header_bytes, bool su
                  SL_KEY_SUM_RECORDS, (int)(w.found.name_len < 128 ? w.found.name_len : 128), w.found.name);
     else if (w.n_bad)
         say_record(&w, path, text, cap, sums_damaged);
-    else if (sum_ok)
+    else if (sum_ok || !header_bytes) /* without its length neither padding nor checksum can be judged */
         return false;
     else {
         uint64_t at = w.end;
