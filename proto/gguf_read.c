@@ -11,6 +11,7 @@
 
 #define WINDOW (256u << 10)
 #define KEY_MAX 65535u           /* GGUF's own limit on a key's length */
+#define KEYS_MAX 10000u          /* models have some 60; each is looked up among all */
 #define KV_MIN_BYTES 14u         /* the shortest key-value: 8 + 1 + 4 + 1 */
 #define TENSOR_MIN_BYTES 33u     /* the shortest tensor info: 8 + 1 + 4 + 8 + 4 + 8 */
 
@@ -245,6 +246,9 @@ static int take_kvs(struct cursor *c, uint64_t n, struct sl_kvs *kvs)
     if (n > left(c) / KV_MIN_BYTES)
         return sl_fail(c->e, SL_ESOURCE, "%s: %llu metadata keys do not fit a file of %llu bytes",
                        c->path, (unsigned long long)n, (unsigned long long)c->size);
+    if (n > KEYS_MAX)
+        return sl_fail(c->e, SL_EUNSUPPORTED, "%s: %llu metadata keys; Sluice reads %u at most", c->path,
+                       (unsigned long long)n, KEYS_MAX);
     for (uint64_t i = 0; i < n; i++) {
         if (kvs->n == kvs->cap) {
             uint64_t cap = kvs->cap ? kvs->cap * 2 : 16;

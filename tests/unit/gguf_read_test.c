@@ -179,6 +179,21 @@ static void refuses_counts(void **state)
         b_start(&b, 3, counts[i], 0);
         expect_refused(SL_ESOURCE, "tensors do not fit");
     }
+    /* Each key is looked up among all. */
+    for (uint64_t n = 10000; n < 10002; n++) {
+        char key[16];
+
+        b_start(&b, 3, 0, n);
+        for (uint64_t i = 0; i < n; i++) {
+            snprintf(key, sizeof key, "k%llu", (unsigned long long)i);
+            b_key(&b, key, SL_KV_U8);
+            b_u8(&b, 1);
+        }
+        if (n == 10000)
+            sl_gguf_close(expect_accepted());
+        else
+            expect_refused(SL_EUNSUPPORTED, "10001 metadata keys; Sluice reads 10000 at most");
+    }
 }
 
 static void refuses_strings(void **state)
