@@ -433,7 +433,10 @@ uint64_t sl_job_plan_bytes(const struct sl_job_plan *j)
 {
     const struct sl_plan *p = j->plan;
 
-    return p->n_tensors * (sizeof *p->tensors + sizeof *p->segments + 4 * sizeof(uint64_t)) +
+    uint64_t imatrix = j->imatrix ? j->imatrix->n_entries * (sizeof *j->imatrix->entries + NAME_BYTES) +
+                                    j->imatrix->n_counts * sizeof(float) : 0;
+
+    return imatrix + p->n_tensors * (sizeof *p->tensors + sizeof *p->segments + 4 * sizeof(uint64_t)) +
            p->n_items * sizeof *p->items + p->n_tasks * sizeof *p->tasks;
 }
 
