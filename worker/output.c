@@ -296,8 +296,9 @@ static int reserve_space(int fd, const char *path, uint64_t bytes, bool sparse,
     if (err == 0)
         return 0;
     return sl_fail(e, err == EFBIG ? SL_ENOSPACE : sl_write_code(err),
-                   "%s: cannot reserve %llu bytes: %s; free some space or choose another "
-                   "folder", path, (unsigned long long)bytes, strerror(err));
+                   "%s: cannot reserve %llu bytes: %s; %s or choose another folder", path,
+                   (unsigned long long)bytes, strerror(err),
+                   err == EFBIG ? "make smaller files with --split-max-size" : "free some space");
 }
 
 /* A file that was made here. */
