@@ -171,6 +171,7 @@ struct sl_coord {
     double vtime;
     uint32_t turn;          /* worker that is served first in the next round */
     bool broken;            /* the queue failed: read everything again */
+    struct sl_error failed; /* why; code 0 once a commit succeeded again */
     uint64_t changes;       /* rises with whatever a status shows */
     struct sl_coord_stats stats;
 };
@@ -255,6 +256,8 @@ bool coord_advises(const char *text);
 bool coord_discards(struct job *j);
 /* Removes ended jobs without tasks to do from memory. */
 void coord_sweep_ended(struct sl_coord *c);
+/* Effect: an rc below 0 is the queue's failure: everything is to be read again. Returns rc. */
+int coord_broke(struct sl_coord *c, int rc, const struct sl_error *e) SL_MUST_USE;
 /* Effect: buf = why the job is not running, "" when it is or has ended. */
 void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap);
 

@@ -94,8 +94,8 @@ cmp_ok($j->{file_bytes}, '<=', 12_000_000, 'and count');
 
 # ---- refused in one line, before anything is measured
 my @no = ($SLUICE, 'plan', $TINY, '-q');
-fails('too small', 2, qr/a target of 3\.\d+ MB \(3000000 bytes\) is too small: the smallest that all types give is .* smaller types need an importance matrix/, @no, '--target-size', '3M');
-fails('too small for these', 2, qr/the smallest that these types give is 11\.7 MB .*; allow smaller ones with --types/, @no, '--target-size', '9M', '--types', 'q4_k,q8_0');
+fails('too small', 2, qr/a target of 3\.\d+ MB \(3000000 bytes\) is too small: with all types the model takes at least .* smaller types need an importance matrix/, @no, '--target-size', '3M');
+fails('too small for these', 2, qr/with these types the model takes at least 11\.7 MB .*; allow smaller ones with --types/, @no, '--target-size', '9M', '--types', 'q4_k,q8_0');
 fails('too large', 2, qr/nothing has to be quantized; use --recipe bf16/, @no, '--target-size', '2G');
 fails('no size', 2, qr/--target-size/, @no, '--target-size', 'many');
 fails('no bits', 2, qr/--target-bpw 'x': expected bits a weight/, @no, '--target-bpw', 'x');
