@@ -568,37 +568,6 @@ static void a_full_disk_acknowledges_nothing(void **state)
     assert_string_equal(state_of(w, C, 1), "succeeded");
 }
 
-/* What a grant rests on is on disk before it leaves, also when nothing was written before that. */
-static void a_grant_waits_for_what_it_rests_on(void **state)
-{
-    struct world *w = *state;
-    struct rlimit old, none;
-    struct sl_outgoing out;
-    struct got g = {0};
-
-    client(w, C);
-    worker(w, 1);
-    ready_job(w, C, 1, "a", 3, 3);
-    say(w, C, "{\"v\":2,\"m\":\"hold\",\"jobs\":[1]}");
-    pull(w, 1, 1);
-    deliver(w);
-    signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &old);
-    none = old;
-    none.rlim_cur = 1;
-    setrlimit(RLIMIT_FSIZE, &none);
-    say_quietly(w, C, "{\"v\":2,\"m\":\"release\",\"jobs\":[1]}");
-    assert_true(sl_coord_flush(w->c, w->now, &w->e) < 0);
-    setrlimit(RLIMIT_FSIZE, &old);
-    while (sl_coord_next(w->c, &out)) {
-        assert_null(memmem(out.bytes, out.n, "\"grant\"", 7));
-        free(out.bytes);
-    }
-    worker(w, 1);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -619,7 +588,6 @@ int main(void)
         TEST(job_0_is_none),
         TEST(one_output_one_job),
         TEST(a_full_disk_acknowledges_nothing),
-        TEST(a_grant_waits_for_what_it_rests_on),
         TEST(watchers_hear_everything),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
