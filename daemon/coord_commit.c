@@ -139,7 +139,7 @@ static int flush(struct sl_coord *c, bool all, struct sl_error *e)
     if (c->committing)
         return 0;
     if (!sl_queue_uncommitted(c->q))
-        return committed(c, c->tx, e);
+        return committed(c, c->tx++, e); /* what is written from here on is not on disk yet */
     if (!c->tx_ms)
         c->tx_ms = c->now.boot_ms;
     if (all || c->n_waiting || c->n_events || c->now.boot_ms >= c->tx_ms + SL_COORD_LEASES_MS)

@@ -307,9 +307,8 @@ struct ask {
     const char *re;
     struct sl_error why;
 };
-/* Answers with `error` from why, or with `done`. */
+/* Answers with `error` from why. */
 int coord_refuse_ask(struct ask *a, struct sl_error *e) SL_MUST_USE;
-int coord_done(struct ask *a, struct sl_error *e) SL_MUST_USE;
 /* Returns 0, or SL_EEXISTS in why when a job other than self is under way with
  * this output. */
 int coord_output_free(struct ask *a, const cJSON *spec, uint64_t self);

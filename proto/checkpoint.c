@@ -48,8 +48,9 @@ static int reserve_tensors(struct sl_checkpoint *ck, uint32_t n, struct sl_error
     uint64_t need = (uint64_t)ck->n_tensors + n, cap = p->cap_tensors ? p->cap_tensors : 256;
     struct sl_src_tensor *grown;
 
-    if (need >= SL_NO_TENSOR)
-        return sl_fail(e, SL_EUNSUPPORTED, "more than %" PRIu32 " tensors", SL_NO_TENSOR - 1);
+    if (need > SL_SRC_MAX_TENSORS)
+        return sl_fail(e, SL_EUNSUPPORTED, "%s: %" PRIu64 " tensors up to this file; %u at most are read",
+                       ck->files[ck->n_files - 1].path, need, SL_SRC_MAX_TENSORS);
     if (need <= p->cap_tensors)
         return 0;
     while (cap < need)

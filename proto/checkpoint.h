@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #define SL_SRC_MAX_DIMS 8
+#define SL_SRC_MAX_TENSORS 1000000u /* of a checkpoint; Kimi-K2 has 140,000. It bounds the memory of a plan */
 #define SL_NO_TENSOR UINT32_MAX
 
 struct sl_src_file {

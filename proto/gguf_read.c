@@ -30,6 +30,18 @@ static uint64_t left(const struct cursor *c)
     return c->size - c->at;
 }
 
+/* Whether the next n * size bytes reach beyond what a header may have. */
+static bool too_long(const struct cursor *c, uint64_t n, uint64_t size)
+{
+    return c->at > SL_GGUF_MAX_HEADER || n > (SL_GGUF_MAX_HEADER - c->at) / size;
+}
+
+static int fail_long(struct cursor *c)
+{
+    return sl_fail(c->e, SL_ESOURCE, "%s: its header is longer than %u MB, or damaged; no model has so much", c->path,
+                   SL_GGUF_MAX_HEADER / 1000000);
+}
+
 /* Exactly n bytes at off, which lie inside the file as it was opened. */
 static int read_at(struct cursor *c, void *buf, uint64_t n, uint64_t off)
 {
@@ -58,6 +70,8 @@ static int take(struct cursor *c, void *buf, uint64_t n)
     if (n > left(c))
         return sl_fail(c->e, SL_ESOURCE, "%s: ends inside its header, at byte %llu", c->path,
                        (unsigned long long)c->size);
+    if (too_long(c, n, 1))
+        return fail_long(c);
     if (c->at - c->win_at > c->win_n || c->win_n - (c->at - c->win_at) < n) {
         if (n > WINDOW / 2) {
             SL_TRY(read_at(c, buf, n, c->at));
@@ -115,6 +129,8 @@ static int take_numbers(struct cursor *c, struct sl_kv *kv)
     if (kv->n > left(c) / size)
         return sl_fail(c->e, SL_ESOURCE, "%s: metadata key %s: %llu values of type %s do not fit the file",
                        c->path, kv->key, (unsigned long long)kv->n, sl_gguf_type_name(kv->elem));
+    if (too_long(c, kv->n, size))
+        return fail_long(c);
     kv->data = malloc(kv->n ? kv->n * size : 1);
     if (!kv->data)
         return no_memory(c);
@@ -141,6 +157,8 @@ static int take_string(struct cursor *c, const struct sl_kv *kv, uint64_t index,
         return sl_fail(c->e, SL_ESOURCE, "%s: metadata key %s: string %llu has %llu bytes, the file %llu more",
                        c->path, kv->key, (unsigned long long)index, (unsigned long long)n,
                        (unsigned long long)left(c));
+    if (too_long(c, n, 1))
+        return fail_long(c);
     if (t->cap - t->n < n + 1) {
         uint64_t cap = t->cap * 2 > t->n + n + 1 ? t->cap * 2 : t->n + n + 1;
         char *grown = realloc(t->buf, cap);
@@ -184,6 +202,8 @@ static int take_strings(struct cursor *c, struct sl_kv *kv)
     if (kv->n > left(c) / 8)
         return sl_fail(c->e, SL_ESOURCE, "%s: metadata key %s: %llu strings do not fit the file",
                        c->path, kv->key, (unsigned long long)kv->n);
+    if (too_long(c, kv->n, 8))
+        return fail_long(c);
     kv->str_len = malloc(kv->n ? kv->n * sizeof *kv->str_len : 1);
     if (!kv->str_len)
         return no_memory(c);
@@ -245,6 +265,9 @@ static int take_kvs(struct cursor *c, uint64_t n, struct sl_kvs *kvs)
     if (n > left(c) / KV_MIN_BYTES)
         return sl_fail(c->e, SL_ESOURCE, "%s: %llu metadata keys do not fit a file of %llu bytes",
                        c->path, (unsigned long long)n, (unsigned long long)c->size);
+    if (n > SL_GGUF_MAX_KEYS)
+        return sl_fail(c->e, SL_ESOURCE, "%s: %llu metadata keys; %u at most are read", c->path, (unsigned long long)n,
+                       SL_GGUF_MAX_KEYS);
     for (uint64_t i = 0; i < n; i++) {
         if (kvs->n == kvs->cap) {
             uint64_t cap = kvs->cap ? kvs->cap * 2 : 16;
@@ -351,6 +374,9 @@ static int take_tensors(struct cursor *c, uint64_t n, struct sl_gguf *g)
     if (n > left(c) / TENSOR_MIN_BYTES)
         return sl_fail(c->e, SL_ESOURCE, "%s: %llu tensors do not fit a file of %llu bytes", c->path,
                        (unsigned long long)n, (unsigned long long)c->size);
+    if (n > SL_GGUF_MAX_TENSORS)
+        return sl_fail(c->e, SL_ESOURCE, "%s: %llu tensors; %u at most are read", c->path, (unsigned long long)n,
+                       SL_GGUF_MAX_TENSORS);
     for (uint64_t i = 0; i < n; i++) {
         if (i == cap) {
             struct sl_gguf_tensor *grown;

@@ -27,6 +27,8 @@ int sl_imatrix_add(struct sl_imatrix *im, const char *name, uint64_t n,
     if (n == 0 || n > NAME_LIMIT || memchr(name, 0, n))
         return sl_fail(e, SL_ESOURCE, "imatrix %s: entry %u has no possible tensor name", im->path,
                        im->n_entries);
+    if (im->n_entries == SL_IMATRIX_MAX_ENTRIES)
+        return sl_fail(e, SL_ESOURCE, "imatrix %s: more than %u entries", im->path, SL_IMATRIX_MAX_ENTRIES);
     if ((im->n_entries & (im->n_entries - 1)) == 0) { /* room grows at powers of two */
         p = realloc(im->entries, (im->n_entries ? 2 * (size_t)im->n_entries : 1) * sizeof *p);
         if (!p)

@@ -19,6 +19,9 @@
 #include "proto/model.h"
 #include "proto/name_table.h"
 
+#define SL_IMATRIX_MAX_ENTRIES 500000u
+#define SL_IMATRIX_MAX_COUNTS 16000000u /* of all entries; DeepSeek-R1's has 45,000 */
+
 enum sl_imatrix_format { SL_IMATRIX_DAT, SL_IMATRIX_GGUF };
 
 struct sl_imatrix_entry {
@@ -40,6 +43,7 @@ struct sl_imatrix {
     enum sl_imatrix_format format;
     struct sl_imatrix_entry *entries; /* in file order */
     uint32_t n_entries;
+    uint64_t n_counts;    /* of all entries */
     struct sl_name_table names;       /* -> index */
     char **datasets;
     uint32_t n_datasets;
@@ -50,7 +54,8 @@ struct sl_imatrix {
 };
 
 /* Effect: reads a file of either format, every length held against the file,
- * and looks at every value once. *out is the caller's (sl_imatrix_close). Values
+ * and looks at every value once. Names and counts stay in memory: more than SL_IMATRIX_MAX_ENTRIES
+ * or _COUNTS are refused. *out is the caller's (sl_imatrix_close). Values
  * that no imatrix can have are counted, not refused: see sl_imatrix_check.
  * Errors: SL_ESOURCE with file and entry; SL_EFAIL. */
 int sl_imatrix_open(const char *path, struct sl_imatrix **out, struct sl_error *e) SL_MUST_USE;

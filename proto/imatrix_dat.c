@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define NAME_MOST 1024
+#define DATASET_MOST (1 << 20)
 
 struct reader {
     struct sl_imatrix *im;
@@ -68,6 +69,7 @@ static int entry(struct reader *r)
     SL_TRY(sl_imatrix_add(r->im, name, (uint64_t)n, &x, r->e));
     x->n = (uint64_t)nval;
     x->n_counts = 1;
+    r->im->n_counts++;
     x->offset = r->at;
     x->counts = malloc(sizeof *x->counts);
     if (!x->counts)
@@ -77,7 +79,7 @@ static int entry(struct reader *r)
     return 0;
 }
 
-/* The data set's name; nothing but the file bounds its length. */
+/* The data set's name, mostly a path. */
 static int dataset(struct reader *r)
 {
     char *name;
@@ -87,6 +89,9 @@ static int dataset(struct reader *r)
     SL_TRY(number(r, "length of the data set's name", &n));
     if ((uint64_t)n > r->im->file_size - r->at)
         return ends(r, "the data set's name");
+    if (n > DATASET_MOST)
+        return sl_fail(r->e, SL_ESOURCE, "imatrix %s: the data set's name has %d bytes, more than %d; the file is "
+                       "damaged, or no imatrix", r->im->path, n, DATASET_MOST);
     if (n == 0)
         return 0;
     name = malloc((size_t)n);

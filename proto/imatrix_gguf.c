@@ -49,6 +49,10 @@ static int read_counts(struct sl_imatrix *im, const struct sl_gguf *g,
                        const struct sl_gguf_tensor *t, struct sl_imatrix_entry *x,
                        struct sl_error *e)
 {
+    if (x->n_counts > SL_IMATRIX_MAX_COUNTS - im->n_counts)
+        return sl_fail(e, SL_ESOURCE, "imatrix %s: tensor '%s': more than %u counts in all", im->path, t->name,
+                       SL_IMATRIX_MAX_COUNTS);
+    im->n_counts += x->n_counts;
     x->counts = malloc(t->bytes);
     if (!x->counts)
         return sl_fail(e, SL_EFAIL, "out of memory");

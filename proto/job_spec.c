@@ -1,5 +1,6 @@
 #include "proto/job_spec.h"
 
+#include "proto/utf8.h"
 #include "proto/wire.h"
 
 #include <cjson/cJSON.h>
@@ -68,6 +69,8 @@ int sl_parse_override_kv(struct sl_kvs *kvs, const char *text, struct sl_error *
 
     if (!colon || eq == text)
         return sl_fail(e, SL_EUSAGE, "--override-kv '%s': expected KEY=TYPE:VALUE", text);
+    if (!sl_utf8_valid(text))
+        return sl_fail(e, SL_EUSAGE, "--override-kv '%s': expected UTF-8", text);
     if (is_reserved(text, (size_t)(eq - text)))
         return sl_fail(e, SL_EUSAGE, "--override-kv '%s': general.alignment, split.* and sluice.* "
                                      "describe the file itself and cannot be set", text);
@@ -430,7 +433,10 @@ uint64_t sl_job_plan_bytes(const struct sl_job_plan *j)
 {
     const struct sl_plan *p = j->plan;
 
-    return p->n_tensors * (sizeof *p->tensors + sizeof *p->segments + 4 * sizeof(uint64_t)) +
+    uint64_t imatrix = j->imatrix ? j->imatrix->n_entries * (sizeof *j->imatrix->entries + NAME_BYTES) +
+                                    j->imatrix->n_counts * sizeof(float) : 0;
+
+    return imatrix + p->n_tensors * (sizeof *p->tensors + sizeof *p->segments + 4 * sizeof(uint64_t)) +
            p->n_items * sizeof *p->items + p->n_tasks * sizeof *p->tasks;
 }
 

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define ENGINE_IDLE_MS 5000u
-#define JOB_IDLE_MS 120000u
+#define JOB_IDLE_MS 10000u /* then its folders can be unmounted; a plan made anew takes a second */
 #define JOBS 64u
 
 int sl_job_cache_open(const struct sl_job_cache_opts *o, struct sl_job_cache **out,
@@ -362,13 +362,15 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
         return rc;
     if (j)
         sl_job_cache_drop(c, j);
-    if (!make_room(c, JOBS - 1, NULL))
+    if (!make_room(c, JOBS - 1, NULL) || (c->o.planning && pthread_mutex_trylock(c->o.planning) != 0))
         return 1;
     rc = make_job(c, id, spec, fingerprint, now_ms, &share, &j, e);
     if (rc < 0 && share) { /* the model of before is not this job's */
         share = false;
         rc = make_job(c, id, spec, fingerprint, now_ms, &share, &j, e);
     }
+    if (c->o.planning)
+        pthread_mutex_unlock(c->o.planning);
     SL_TRY(rc);
     j->next = c->jobs;
     c->jobs = j;

@@ -10,6 +10,7 @@
 #include "worker/output.h"
 #include "worker/synthetic.h"
 
+#include <pthread.h>
 #include <sys/types.h>
 
 /* The one job of `sluice convert`, which opens it itself: no path is resolved
@@ -33,6 +34,8 @@ struct sl_job_cache_opts {
     enum sl_backend backend;
     const struct sl_devices *devices; /* as in struct sl_engine_opts; NULL: the cores */
     uint64_t vram_bytes;     /* of all engines together, on each device; 0: see there */
+    pthread_mutex_t *planning; /* held while a plan is made, whose memory is twice that of one which is kept:
+                                one at a time in a process. NULL: this cache is the only one */
     uint32_t sync_ms;        /* finished work waits at most so long for its sync; 0: 1 s */
 };
 
@@ -83,7 +86,7 @@ void sl_job_cache_close(struct sl_job_cache *c);
  * anew. Jobs of one source and the same options share checkpoint and model, as long as the
  * fingerprint comes out. Plans that are not in use go, the one unused for longest first, when
  * there are more than 64 or they take more than a sixteenth of mem_bytes; one may always be kept.
- * Returns 1 when those in use leave no room for another: ask again. *out is the cache's; valid until
+ * Returns 1 when those in use leave no room for another, or another cache is making one: ask again. *out is the cache's; valid until
  * sl_job_cache_drop, _idle or the next _get. Errors: SL_EUSAGE (a path outside the roots, no folder for the output), SL_ESOURCE
  * (another fingerprint), SL_EFAIL (it is busy with another plan), those of sl_job_cache_lost (with a fingerprint) and of
  * sl_job_plan_open. */

@@ -11,6 +11,7 @@
 #define ENGINES 2u             /* two jobs, or sweeps, in turn */
 #define ENGINE_LEAST (256 * SL_MIB)
 #define PROGRAM_BYTES (12 * SL_MIB)
+#define SERVICE_BYTES (4 * SL_MIB) /* of a service's worker, beyond that: two lanes, its messages */
 
 unsigned job_engines_most(const struct sl_job_cache *c)
 {
@@ -179,12 +180,12 @@ static int shared(struct sl_job_cache *c, struct sl_cached_job *const *j, unsign
     return 2;
 }
 
-/* The program and its plans; a service's worker has two caches, and may be making a plan. */
+/* The program and its plans; a service's worker has two caches, one of which may be making a plan. */
 static uint64_t beside_engines(const struct sl_job_cache *c)
 {
     uint64_t bytes = sl_job_cache_bytes(c), share = c->o.mem_bytes / JOB_PLANS_SHARE;
 
-    return PROGRAM_BYTES + (c->o.given ? bytes : 3 * (bytes > share ? bytes : share));
+    return PROGRAM_BYTES + (c->o.given ? bytes : SERVICE_BYTES + 3 * (bytes > share ? bytes : share));
 }
 
 int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, unsigned n,

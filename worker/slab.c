@@ -49,8 +49,8 @@ int sl_slabs_choose(uint64_t mem_bytes, unsigned threads, uint64_t scratch, uint
         if (need < size * SLABS_FEWEST + scratch + beside)
             need = size * SLABS_FEWEST + scratch + beside;
         return sl_fail(e, SL_EUSAGE,
-                       "memory of %llu MiB is too little for rows this long and %u threads: "
-                       "%llu MiB are needed", (unsigned long long)(mem_bytes / SL_MIB), threads,
+                       "memory of %llu MiB is too little for this model (its plan and its "
+                       "longest rows) and %u threads: %llu MiB are needed", (unsigned long long)(mem_bytes / SL_MIB), threads,
                        (unsigned long long)(need / SL_MIB + 1));
     }
     out->base = NULL;

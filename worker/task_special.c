@@ -13,8 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#define PLAN_POLL_MS 20
 #define VERIFY_BLOCKS 1000u /* of each tensor, made again from the source */
 
 struct special {
@@ -132,7 +134,7 @@ static int make_files(struct special *s)
     int rc = kept ? on_step(s, 1) : sl_fail(s->e, SL_EFAIL, "out of memory");
 
     if (rc == 0)
-        rc = output_remove(&s->j->out, &watch);
+        rc = output_remove(&s->j->out, &watch, s->e);
     if (rc == 0)
         rc = output_reserve(&s->j->out, true, kept, &watch, s->e);
     free(kept);
@@ -147,6 +149,7 @@ static int prepare(struct special *s)
     const struct output_watch cleaning = {on_cleaning, s};
     const struct claim_lease l = lease_of(s, s->j->j.plan->fingerprint);
     const struct output *o = &s->j->out;
+    struct sl_error ignored;
     int rc;
 
     SL_TRY(sl_job_plan_record(&s->j->j, &s->out->plan, s->e));
@@ -160,7 +163,7 @@ static int prepare(struct special *s)
         if (rc == SL_EEXISTS) /* somebody is just at it: not ours to remove, no reason to give the job up */
             return s->e->code = SL_EFAIL;
         if (rc < 0)
-            (void)!output_remove(o, &cleaning);
+            (void)!output_remove(o, &cleaning, &ignored);
     }
     if (rc < 0)
         claim_drop(&s->claim);
@@ -325,19 +328,24 @@ static int remove_unfinished(struct special *s, const struct output *o, const ch
     else
         rc = claim_end(&s->claim, true, s->e);
     if (rc >= 0)
-        rc = output_remove(o, &watch);
+        rc = output_remove(o, &watch, s->e);
     if (rc == 0)
         claim_drop(&s->claim);
     claim_release(&s->claim); /* o goes before s */
     return rc;
 }
 
-/* The job's plan; fingerprint NULL: as it is now. */
+/* The job's plan; fingerprint NULL: as it is now. Waits while the other lane makes one. */
 static int get_job(struct special *s, const char *fingerprint, uint64_t now_ms, struct sl_error *e)
 {
-    int rc = sl_job_cache_get(s->cache, s->w->job, s->w->spec, fingerprint, now_ms, &s->j, e);
+    int rc;
 
-    return rc == 1 ? sl_fail(e, SL_EINTERRUPTED, "no memory for another plan now") : rc;
+    while ((rc = sl_job_cache_get(s->cache, s->w->job, s->w->spec, fingerprint, now_ms, &s->j, e)) == 1) {
+        if (on_progress(s, 0) < 0)
+            return sl_fail(e, SL_EINTERRUPTED, "stopped at a safe point");
+        nanosleep(&(struct timespec){.tv_nsec = PLAN_POLL_MS * 1000000}, NULL);
+    }
+    return rc;
 }
 
 /* A job whose prepare did not end may have left files as well: its plan says which. */
@@ -385,7 +393,7 @@ static int discard(struct special *s, uint64_t now_ms)
 static int verify_files(struct special *s, const struct verify_set *set)
 {
     const struct sl_plan *p = s->j->j.plan;
-    const struct verify_sample sample = {.blocks = VERIFY_BLOCKS, .seed = s->w->job,
+    const struct verify_sample sample = {.blocks = VERIFY_BLOCKS, .seed = s->w->job, .ck = s->j->j.ck, .model = s->j->j.model,
                                          .roots = s->j->j.roots, .progress = on_progress, .user = s};
     struct verify_report r = {0};
     struct verify_tally tally = {0};
@@ -450,6 +458,8 @@ void sl_special_run(struct sl_job_cache *c, const struct sl_work *w,
                         .alive_ms = w->granted_ms, .claim = {.fd = -1}};
     int rc = run(&s, now_ms);
 
+    if (s.j)
+        s.j->used_ms = sl_boot_ms();
     claim_release(&s.claim);
     out->job = w->job;
     out->task = w->task;

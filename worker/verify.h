@@ -77,6 +77,8 @@ struct verify_sample {
     double share;     /* of a tensor's blocks, 0 to 1; used when blocks is 0 */
     uint64_t blocks;  /* of each tensor */
     uint64_t seed;
+    struct sl_checkpoint *ck; /* with model: the source, open already under the output's settings; */
+    struct sl_model *model;   /* NULL: opened here */
     const struct sl_roots *roots; /* which source and imatrix must not leave; NULL: none are set */
     int (*progress)(void *user, uint64_t weights); /* made again since the last call; < 0 stops */
     void *user;

@@ -391,10 +391,12 @@ int verify_source(const struct verify_set *s, const char *checkpoint, const char
     *tally = (struct verify_tally){0};
     if (read_settings(&c, &opts) < 0)
         return 0;
+    c.ck = sample->ck;
+    c.m = sample->model;
     rc = open_imatrix(&c, imatrix);
-    if (rc == 0)
+    if (rc == 0 && !c.ck)
         rc = sl_checkpoint_open_within(checkpoint, sample->roots, &c.ck, e);
-    if (rc == 0)
+    if (rc == 0 && !c.m)
         rc = sl_model_open(c.ck, &opts, &c.m, e);
     if (rc == 0)
         rc = source_reader_open(c.ck, c.m, &c.src, e);
@@ -413,7 +415,9 @@ int verify_source(const struct verify_set *s, const char *checkpoint, const char
     sl_imatrix_close(c.im);
     source_reader_close(c.src);
     synthetic_close(c.made_up);
-    sl_model_close(c.m);
-    sl_checkpoint_close(c.ck);
+    if (c.m != sample->model)
+        sl_model_close(c.m);
+    if (c.ck != sample->ck)
+        sl_checkpoint_close(c.ck);
     return rc;
 }

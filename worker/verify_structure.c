@@ -15,7 +15,6 @@
 #include <unistd.h>
 
 #define FIRST_READ (1u << 20)
-#define HEADER_MAX (1u << 30)
 #define DIAGNOSE_MAX (64u << 20) /* bytes looked at to say what is damaged */
 #define NEED_MORE 1 /* the header goes on past the bytes that were read */
 
@@ -438,6 +437,10 @@ static int parse_header(struct parse *p)
         return sl_fail(p->e, SL_EVERIFY, "%s: header: GGUF version %u, must be 3", p->path, g->version);
     WANT(want_u64(p, &n_tensors));
     WANT(want_u64(p, &n_kv));
+    if (n_tensors > SL_GGUF_MAX_TENSORS || n_kv > SL_GGUF_MAX_KEYS)
+        return sl_fail(p->e, SL_EVERIFY, "%s: header: %llu tensors and %llu metadata keys; %u and %u at most are read",
+                       p->path, (unsigned long long)n_tensors, (unsigned long long)n_kv, SL_GGUF_MAX_TENSORS,
+                       SL_GGUF_MAX_KEYS);
     for (uint64_t i = 0; i < n_kv; i++)
         WANT(parse_kv(p));
     WANT(check_metadata(p));
@@ -544,8 +547,9 @@ static int parse_file(int fd, struct verify_file *f, struct sl_error *e)
         rc = parse_header(&p);
         free(p.kv);
         want = size / 2 < have ? size : have * 2;
-        if (rc == NEED_MORE && have >= HEADER_MAX)
-            rc = sl_fail(e, SL_EVERIFY, "%s: header: longer than 1 GiB", f->g.path);
+        if (rc == NEED_MORE && have >= SL_GGUF_MAX_HEADER)
+            rc = sl_fail(e, SL_EVERIFY, "%s: header: longer than %u MB, or damaged", f->g.path,
+                         SL_GGUF_MAX_HEADER / 1000000);
     }
     if ((rc == SL_EVERIFY && !f->merged) || (rc == 0 && f->sluice))
         rc = name_damage(fd, f, rc, &buf, have, e);

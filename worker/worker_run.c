@@ -33,6 +33,7 @@ struct run {
     const struct sl_log *log;
     struct sl_notify *notify;
     struct sl_gpu_watch *gpus;
+    pthread_mutex_t planning; /* of both lanes */
     uint64_t fed_bytes, fed_finished; /* when the watchdog was last fed */
     struct sl_error *e;
 };
@@ -219,6 +220,7 @@ static int open_events(struct run *r)
 static int start(struct run *r, const struct sl_worker_run_opts *o)
 {
     struct sl_worker_opts wo = o->worker;
+    struct sl_job_cache_opts co = o->cache;
     char instance[33];
 
     SL_TRY(sl_random_hex(instance, 32, r->e));
@@ -227,13 +229,14 @@ static int start(struct run *r, const struct sl_worker_run_opts *o)
     wo.work = on_work;
     wo.drop = on_drop;
     wo.user = r;
+    co.planning = &r->planning;
     SL_TRY(open_events(r));
     if (o->cache.devices)
         SL_TRY(sl_gpu_watch_open(o->cache.devices, GPUS_MS, &r->gpus, r->e));
     SL_TRY(sl_dealer_open(&o->dealer, &r->dealer, r->e));
     SL_TRY(sl_worker_new(&wo, sl_boot_ms(), &r->worker, r->e));
     for (unsigned i = 0; i < LANES; i++)
-        SL_TRY(sl_lane_open(&o->cache, r->wake, &r->lane[i], r->e));
+        SL_TRY(sl_lane_open(&co, r->wake, &r->lane[i], r->e));
     return 0;
 }
 
@@ -241,7 +244,7 @@ int sl_worker_run(const struct sl_worker_run_opts *o, struct sl_error *e)
 {
     struct run r = {.wake = -1, .signals = o->stop_fd ? o->stop_fd : -1, .poll = -1,
                     .embedded = o->stop_fd != 0, .finish_ms = o->finish_ms ? o->finish_ms : FINISH_MS,
-                    .log = o->worker.log, .notify = o->notify, .e = e};
+                    .log = o->worker.log, .notify = o->notify, .planning = PTHREAD_MUTEX_INITIALIZER, .e = e};
     int rc = start(&r, o);
 
     if (rc == 0)

@@ -105,6 +105,12 @@ fails('--pure', 2, qr/--pure gives every tensor one type/, @no, '--target-size',
 fails('no such type', 2, qr/--types: 'q9_k' is no type/, @no, '--target-size', '9M', '--types', 'q4_k,q9_k');
 fails('only types that need an imatrix', 2, qr/none of the types can be used for it without an importance matrix/, @no, '--target-size', '9M', '--types', 'iq1_s,iq2_xxs');
 fails('config.json alone', 2, qr/has no weights, and errors are measured on weights: give the checkpoint's folder/, $SLUICE, 'plan', "$TINY/config.json", '--target-size', '9M');
+{
+    my @option = ('--output-tensor-type', 'q8_0');
+    plan($TINY, '--target-size', '10MiB', @few, @option, '--write-recipe', "$dir/out.recipe");
+    is(run($SLUICE, 'plan', $TINY, '--recipe', "$dir/out.recipe", @option)->{err}, '', 'the option that the recipe holds is no mistake');
+    like(run($SLUICE, 'plan', $TINY, '--recipe', "$dir/out.recipe", '--output-tensor-type', 'q6_k')->{err}, qr/'output\.weight' decides nothing/, 'another may be');
+}
 fails('the file is there', 13, qr/t9000000\.recipe exists already/, @no, '--target-size', '9M', '--write-recipe', "$dir/t9000000.recipe");
 fails('--write-recipe alone', 2, qr/needs --target-size/, @no, '--recipe', 'q4_k', '--write-recipe', "$dir/n.recipe");
 ok(!-e "$dir/n.recipe", 'nothing was written');

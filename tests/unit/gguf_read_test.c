@@ -13,6 +13,7 @@
 
 static char path[64];
 static struct bytes b;
+static uint64_t hole; /* bytes of zeros that the file goes on with */
 
 static const uint64_t ne_32x2[4] = {32, 2, 1, 1};
 
@@ -23,6 +24,8 @@ static void expect_refused(int code, const char *text)
     int rc;
 
     assert_int_equal(b_write(&b, path), 0);
+    if (hole)
+        assert_int_equal(truncate(path, (off_t)(b.n + hole)), 0);
     rc = sl_gguf_open(path, &g, &e);
     if (rc != code || !strstr(e.text, text) || !strstr(e.text, path))
         fail_msg("expected %d \"%s\", got %d \"%s\"", code, text, rc, rc ? e.text : "accepted");
@@ -179,6 +182,42 @@ static void refuses_counts(void **state)
         b_start(&b, 3, counts[i], 0);
         expect_refused(SL_ESOURCE, "tensors do not fit");
     }
+    /* Each key is looked up among all. */
+    for (uint64_t n = 10000; n < 10002; n++) {
+        char key[16];
+
+        b_start(&b, 3, 0, n);
+        for (uint64_t i = 0; i < n; i++) {
+            snprintf(key, sizeof key, "k%llu", (unsigned long long)i);
+            b_key(&b, key, SL_KV_U8);
+            b_u8(&b, 1);
+        }
+        if (n == 10000)
+            sl_gguf_close(expect_accepted());
+        else
+            expect_refused(SL_ESOURCE, "10001 metadata keys; 10000 at most are read");
+    }
+}
+
+/* A file may be there in full and still be refused: what is read of it stays in memory. */
+static void refuses_what_takes_all_memory(void **state)
+{
+    (void)state;
+    hole = UINT64_C(1) << 31;
+    b_start(&b, 3, SL_GGUF_MAX_TENSORS + 1, 0);
+    expect_refused(SL_ESOURCE, "1000001 tensors; 1000000 at most");
+    for (int strings = 0; strings < 2; strings++) {
+        b_start(&b, 3, 0, 1);
+        b_key(&b, "key", SL_KV_ARR);
+        b_u32(&b, strings ? SL_KV_STR : SL_KV_U8);
+        b_u64(&b, SL_GGUF_MAX_HEADER / (strings ? 8 : 1));
+        expect_refused(SL_ESOURCE, "longer than 100 MB");
+    }
+    b_start(&b, 3, 0, 1);
+    b_key(&b, "key", SL_KV_STR);
+    b_u64(&b, SL_GGUF_MAX_HEADER);
+    expect_refused(SL_ESOURCE, "longer than 100 MB");
+    hole = 0;
 }
 
 static void refuses_strings(void **state)
@@ -442,6 +481,7 @@ int main(void)
         cmocka_unit_test(accepts_other_alignment),
         cmocka_unit_test(refuses_prefix),
         cmocka_unit_test(refuses_counts),
+        cmocka_unit_test(refuses_what_takes_all_memory),
         cmocka_unit_test(refuses_strings),
         cmocka_unit_test(refuses_values),
         cmocka_unit_test(refuses_alignment),

@@ -229,11 +229,9 @@ static void g_add(struct gguf_file *g, const char *name, uint64_t ne0, uint64_t 
     b_put(&g->data, v, ne0 * ne1 * 4);
 }
 
-static const struct bytes *g_bytes(struct gguf_file *g)
+static void g_keys(struct gguf_file *g, uint64_t n_tensors)
 {
-    uint64_t at = 0;
-
-    b_start(&g->b, 3, (uint64_t)g->n, g->no_size ? 3 : 4);
+    b_start(&g->b, 3, n_tensors, g->no_size ? 3 : 4);
     b_key(&g->b, "general.type", 8);
     b_str(&g->b, "imatrix");
     b_key(&g->b, "imatrix.datasets", 9);
@@ -250,6 +248,13 @@ static const struct bytes *g_bytes(struct gguf_file *g)
         b_key(&g->b, "imatrix.chunk_size", 4);
         b_u32(&g->b, 100);
     }
+}
+
+static const struct bytes *g_bytes(struct gguf_file *g)
+{
+    uint64_t at = 0;
+
+    g_keys(g, (uint64_t)g->n);
     for (int i = 0; i < g->n; i++) {
         b_tensor(&g->b, g->name[i], 2, g->ne[i], g->type[i], at);
         at += (g->ne[i][0] * g->ne[i][1] * 4 + 31) / 32 * 32;
@@ -335,6 +340,27 @@ static void test_gguf_lies(void **state)
     refuses(&g.b, "a.weight.counts");
     free(g.b.p);
     free(g.data.p);
+}
+
+/* Counts stay in memory; those here are a hole of the file. */
+static void test_too_many_counts(void **state)
+{
+    static const char *const names[] = {"a.weight.in_sum2", "a.weight.counts"};
+    const uint64_t ne[4] = {1, SL_IMATRIX_MAX_COUNTS + 1, 1, 1};
+    struct gguf_file g = {.n = 0};
+    struct sl_imatrix *im;
+    struct sl_error e;
+
+    (void)state;
+    g_keys(&g, 2);
+    for (unsigned i = 0; i < 2; i++)
+        b_tensor(&g.b, names[i], 2, ne, 0, i * (ne[1] * 4 + 31) / 32 * 32);
+    b_pad(&g.b, 32);
+    assert_int_equal(b_write(&g.b, path), 0);
+    assert_int_equal(truncate(path, (off_t)(g.b.n + 2 * (ne[1] * 4 + 31))), 0);
+    assert_int_equal(sl_imatrix_open(path, &im, &e), SL_ESOURCE);
+    assert_non_null(strstr(e.text, "more than 16000000 counts"));
+    free(g.b.p);
 }
 
 /* The same entries and weights, bit by bit. */
@@ -627,9 +653,15 @@ static void test_kvs(void **state)
     assert_true(sl_kvs_get_str(&kvs, SL_KEY_IMATRIX, &text) && strlen(text) == 32);
     assert_non_null(sl_kvs_find(&kvs, SL_KEY_IMATRIX_INCLUDE));
     sl_kvs_free(&kvs);
+    /* llama-quantize keeps 127 bytes; a character is not cut. */
+    free(im->path);
+    im->path = calloc(1, 200);
+    memset(im->path, 'x', 126);
+    strcpy(im->path + 126, "\xe9\xbe\x8d.gguf");
     im->n_chunks = 0;
     assert_int_equal(sl_imatrix_kvs(im, &(struct sl_weight_words){0}, &kvs), 0);
     assert_null(sl_kvs_find(&kvs, "quantize.imatrix.chunks_count"));
+    assert_true(sl_kvs_get_str(&kvs, "quantize.imatrix.file", &text) && strlen(text) == 126);
     sl_kvs_free(&kvs);
     sl_imatrix_close(im);
 }
@@ -639,7 +671,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dat),       cmocka_unit_test(test_dat_lies),
         cmocka_unit_test(test_bad_values), cmocka_unit_test(test_gguf),
-        cmocka_unit_test(test_gguf_lies), cmocka_unit_test(test_write),
+        cmocka_unit_test(test_gguf_lies), cmocka_unit_test(test_too_many_counts),
+        cmocka_unit_test(test_write),
         cmocka_unit_test(test_long_dataset), cmocka_unit_test(test_write_too_large),
         cmocka_unit_test(test_write_links), cmocka_unit_test(test_write_at_once),
         cmocka_unit_test(test_lookup),    cmocka_unit_test(test_kvs),

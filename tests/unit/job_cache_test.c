@@ -183,6 +183,57 @@ static void no_plan_is_made_before_an_engine_is_free(void **state)
     sl_job_cache_close(c);
 }
 
+/* A worker's two lanes: what one plan takes while it is made is there once. */
+static void one_plan_is_made_at_a_time(void **state)
+{
+    struct world *w = *state;
+    pthread_mutex_t planning = PTHREAD_MUTEX_INITIALIZER;
+    struct sl_job_cache_opts o = {.roots = w->roots, .threads = 1, .mem_bytes = UINT64_C(1) << 30, .planning = &planning};
+    struct sl_job_cache *c;
+    struct sl_cached_job *j;
+    struct sl_error e;
+    char fingerprint[33];
+
+    fingerprint_of(w, 1, "mla", fingerprint);
+    assert_int_equal(sl_job_cache_open(&o, &c, &e), 0);
+    pthread_mutex_lock(&planning);
+    assert_int_equal(get_as(w, c, 1, "mla", fingerprint, &j), 1);
+    pthread_mutex_unlock(&planning);
+    assert_int_equal(get_as(w, c, 1, "mla", fingerprint, &j), 0);
+    assert_int_equal(pthread_mutex_trylock(&planning), 0); /* it was let go of */
+    assert_int_equal(get_as(w, c, 1, "mla", fingerprint, &j), 0); /* none is made */
+    pthread_mutex_unlock(&planning);
+    sl_job_cache_close(c);
+}
+
+/* A disk can be unmounted soon after its last job. */
+static void folders_are_let_go_of(void **state)
+{
+    struct world *w = *state;
+    struct sl_job_cache *c = open_cache(w, UINT64_C(1) << 30);
+    struct sl_cached_job *j;
+
+    assert_int_equal(get(w, c, 1, &j), 0);
+    sl_job_cache_idle(c, w->now + 10000);
+    assert_int_equal(count(c), 1);
+    sl_job_cache_idle(c, w->now + 10001);
+    assert_int_equal(count(c), 0);
+    sl_job_cache_close(c);
+}
+
+/* An imatrix' values stay in its file; names and counts do not. */
+static void an_imatrix_counts(void **state)
+{
+    struct sl_imatrix im = {.n_entries = 3, .n_counts = 1000};
+    struct sl_plan p = {.n_tensors = 2};
+    struct sl_job_plan j = {.plan = &p};
+    uint64_t without = sl_job_plan_bytes(&j);
+
+    (void)state;
+    j.imatrix = &im;
+    assert_true(sl_job_plan_bytes(&j) >= without + 3 * sizeof *im.entries + 4000);
+}
+
 static void jobs_of_one_source_share_its_model(void **state)
 {
     struct world *w = *state;
@@ -272,6 +323,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(plans_are_bounded_by_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(no_plan_is_made_before_an_engine_is_free, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_plan_is_made_at_a_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(folders_are_let_go_of, setup, teardown),
+        cmocka_unit_test(an_imatrix_counts),
         cmocka_unit_test_setup_teardown(jobs_of_one_source_share_its_model, setup, teardown),
         cmocka_unit_test_setup_teardown(a_changed_source_is_read_again, setup, teardown),
         cmocka_unit_test_setup_teardown(the_estimate_is_about_right, setup, teardown),
