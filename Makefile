@@ -27,12 +27,13 @@ Q := $(if $(V),,@)
 FPFLAGS := -ffp-contract=off -fno-fast-math -fno-unsafe-math-optimizations
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
            -Wwrite-strings -Wvla -Wformat=2 -Wundef
-PKGS    := liburing libzmq libzstd libcjson libxxhash libpcre2-8 libcrypto sqlite3 popt libmicrohttpd inih
 CFLAGS  ?= -O2 -g
 ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -I. -I$(B)/gen $(WARN) $(WERROR) \
              $(CFLAGS) $(FPFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all $(if $(findstring clang,$(CC)),,-Wno-maybe-uninitialized)) \
              -pthread
 LIBS    = -luring -lzmq -lzstd -lcjson -lxxhash -lpcre2-8 -lcrypto -lsqlite3 -lpopt -lmicrohttpd -linih -lm
+
+HEADERS_libraries := liburing.h zmq.h zstd.h cjson/cJSON.h xxhash.h pcre2.h openssl/evp.h sqlite3.h popt.h microhttpd.h ini.h
 
 PARTS := proto kernels worker daemon client
 src_of = $(filter-out %_main.c,$(wildcard $(1)/*.c))
@@ -69,6 +70,13 @@ endef
 # What is compiled in: when nvcc comes or goes, every object is made anew. CC and CFLAGS
 # may change without that: they give the same program.
 $(eval $(call stamp,$(B)/gen/compiled_in,sluice $(VERSION) $(if $(CU_OBJS),cuda) $(SAN)))
+
+# Looked for once, before the first file: on a fresh machine one line says what to do.
+$(B)/gen/has_%:
+	@mkdir -p $(@D)
+	@printf '#include <%s>\n' $(HEADERS_$*) | $(CC) -DPCRE2_CODE_UNIT_WIDTH=8 -fsyntax-only -x c - || \
+	    { echo "make: what the build needs is missing: 'make deps' installs it, or says what it is" >&2; exit 1; }
+	@touch $@
 
 $(B)/%.o: %.c $(B)/gen/compiled_in
 	@mkdir -p $(@D)

@@ -36,21 +36,32 @@ static void print_job(const struct change_args *a, const char *what, double id)
     }
 }
 
-/* A cancel that came before: the job is as it was asked for. */
-static void print_cancelled(const struct change_args *a, const cJSON *jobs, const struct ids *ids,
-                            const char *what)
+/* A job with which nothing was left to do: it is as it was asked for. */
+static void print_nothing(const struct change_args *a, enum sl_message_id kind, uint64_t id, const char *what)
+{
+    printf("job %llu ", (unsigned long long)id);
+    if (kind == SL_M_RETRY)
+        printf("has not ended: nothing to retry\n");
+    else if (kind == SL_M_RELEASE)
+        printf("is not held: nothing to release\n");
+    else
+        printf("was %s before%s\n", what, a->discard ? "; its unfinished files are gone or about to go" : "");
+}
+
+/* jobs: those that it was done to; NULL: all. */
+static void print_jobs(const struct change_args *a, enum sl_message_id kind, const cJSON *jobs, const struct ids *ids,
+                       const char *what)
 {
     for (unsigned i = 0; i < ids->n; i++) {
         const cJSON *job;
-        bool did = false;
+        bool did = !jobs;
 
         cJSON_ArrayForEach(job, jobs)
             did |= (uint64_t)job->valuedouble == ids->id[i];
         if (did || a->json || a->parsable)
             print_job(a, what, (double)ids->id[i]);
         else
-            printf("job %llu was %s before%s\n", (unsigned long long)ids->id[i], what,
-                   a->discard ? "; its unfinished files are gone or about to go" : "");
+            print_nothing(a, kind, ids->id[i], what);
     }
 }
 
@@ -59,22 +70,13 @@ static int ask_done(struct daemon_link *l, const struct change_args *a, struct s
                     const struct ids *ids, bool single, const char *what, struct sl_error *e)
 {
     struct sl_msg answer;
-    const cJSON *job, *jobs;
 
     if (single)
         sl_put_uint(m->tree, "job", ids->id[0]);
     else
         sl_put_uints(m->tree, "jobs", ids->id, ids->n);
     SL_TRY(daemon_link_ask(l, m, SL_M_DONE, &answer, e));
-    jobs = sl_get(answer.tree, "jobs");
-    if (m->id == SL_M_CANCEL) {
-        print_cancelled(a, jobs, ids, what);
-    } else {
-        cJSON_ArrayForEach(job, jobs)
-            print_job(a, what, job->valuedouble);
-        for (unsigned i = 0; !jobs && i < ids->n; i++)
-            print_job(a, what, (double)ids->id[i]);
-    }
+    print_jobs(a, m->id, sl_get(answer.tree, "jobs"), ids, what);
     sl_msg_free(&answer);
     return 0;
 }

@@ -254,6 +254,7 @@ static void on_again(void *user, uint32_t task, const char *why)
     if (r->checking) {
         progress_end(&r->progress);
         fprintf(stderr, "sluice: %s; making them again\n", why);
+        progress_begin(&r->progress, r->o->progress, "convert", r->plan->src_bytes, r->done_bytes);
     }
     r->checking = false;
     pthread_mutex_lock(&r->told.lock);

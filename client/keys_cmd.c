@@ -2,6 +2,7 @@
 #include "client/cli.h"
 #include "client/progress.h"
 #include "proto/keyring.h"
+#include "proto/utf8.h"
 #include "worker/dealer.h"
 
 #include <cjson/cJSON.h>
@@ -20,9 +21,11 @@ static int check_name(const char *name, struct sl_error *e)
 
     if (n == 0 || n > 64)
         return sl_fail(e, SL_EUSAGE, "--name: expected 1 to 64 characters");
-    for (const char *p = name; *p; p++)
-        if ((unsigned char)*p <= ' ' || *p == '#' || *p == 127)
-            return sl_fail(e, SL_EUSAGE, "--name '%s': expected a name without spaces and '#'", name);
+    for (const char *p = name; *p; p += n) {
+        n = sl_utf8_shown(p, strlen(p));
+        if (n == 0 || *p == ' ' || *p == '#')
+            return sl_fail(e, SL_EUSAGE, "--name '%s': expected a name in UTF-8 without spaces and '#'", name);
+    }
     return 0;
 }
 

@@ -130,8 +130,11 @@ static void show_json(const struct progress *p, uint64_t done)
     json_line(o, "progress");
 }
 
-static double blend(double old, double fresh)
+/* A rate with s more seconds; work that is taken back, or counted anew, is none. */
+static double blend(double old, uint64_t now, uint64_t before, double s)
 {
+    double fresh = now > before ? (double)(now - before) / s : 0;
+
     return old > 0 ? 0.7 * old + 0.3 * fresh : fresh;
 }
 
@@ -149,9 +152,9 @@ void progress_update(struct progress *p, uint64_t done, uint64_t read_bytes, uin
     if (now - p->win_ns >= SECOND / 2) {
         double s = (double)(now - p->win_ns) / 1e9;
 
-        p->rate = blend(p->rate, (double)(done - p->win_done) / s);
-        p->read_rate = blend(p->read_rate, (double)(read_bytes - p->win_read) / s);
-        p->write_rate = blend(p->write_rate, (double)(written - p->win_written) / s);
+        p->rate = blend(p->rate, done, p->win_done, s);
+        p->read_rate = blend(p->read_rate, read_bytes, p->win_read, s);
+        p->write_rate = blend(p->write_rate, written, p->win_written, s);
         p->win_ns = now;
         p->win_done = done;
         p->win_read = read_bytes;

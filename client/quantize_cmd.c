@@ -25,6 +25,8 @@ static int set_threads(struct args *a, const char *text, struct sl_error *e)
 
     if (n > 1024)
         return sl_fail(e, SL_EUSAGE, "threads '%s': expected a number up to 1024", text);
+    if (n > 0 && a->run.threads && a->run.threads != (int)n)
+        return sl_fail(e, SL_EUSAGE, "threads '%s' and --threads %d: one number is expected", text, a->run.threads);
     if (n > 0) /* llama-quantize's 0: all cores */
         a->run.threads = (int)n;
     return 0;

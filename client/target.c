@@ -142,7 +142,7 @@ static int check_small(const struct target *t, const struct problem *p, uint64_t
     }
     if (least <= t->want)
         return 0;
-    return sl_fail(e, SL_EUSAGE, "a target of %s (%llu bytes) is too small: the smallest that %s give is %s (%llu bytes)%s",
+    return sl_fail(e, SL_EUSAGE, "a target of %s (%llu bytes) is too small: with %s the model takes at least %s (%llu bytes)%s",
                    cli_size(a, t->want), (unsigned long long)t->want, t->limited ? "these types" : "all types",
                    cli_size(b, least), (unsigned long long)least,
                    t->limited ? "; allow smaller ones with --types" : t->ro.has_imatrix ? "" : "; smaller types need an importance matrix (--imatrix)");

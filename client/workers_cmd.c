@@ -68,17 +68,26 @@ static int drain_one(struct daemon_link *l, const char *which, const char *name,
     return 0;
 }
 
+/* A worker that was lost is listed while its leases run: the others are told all the same. */
 static int drain_all(struct daemon_link *l, bool json, struct sl_error *e)
 {
+    const char *lost = NULL;
     struct sl_msg answer;
     const cJSON *w;
     int rc;
 
     SL_TRY(list_workers(l, &answer, e));
     rc = 0;
-    cJSON_ArrayForEach(w, sl_get(answer.tree, "workers"))
+    cJSON_ArrayForEach(w, sl_get(answer.tree, "workers")) {
         if (rc == 0)
             rc = drain_one(l, sl_get_str(w, "instance"), sl_get_str(w, "name"), json, e);
+        if (rc == SL_ENOJOB) {
+            lost = sl_get_str(w, "name");
+            rc = 0;
+        }
+    }
+    if (rc == 0 && lost)
+        rc = sl_fail(e, SL_ENOJOB, "worker '%s' is not connected and was not told; all others were", lost);
     sl_msg_free(&answer);
     return rc;
 }

@@ -213,8 +213,8 @@ static int verify(struct ask *a, struct job *j, const struct found *s, uint64_t 
     return coord_set_state(a->c, j, SL_JOB_VERIFYING, 0, NULL, e);
 }
 
-/* One verb on one job. What the client did wrong goes to a->why; *did is set to false by a
- * cancel that found nothing left to do. */
+/* One verb on one job. What the client did wrong goes to a->why; *did is set to false where
+ * nothing was left to do. */
 static int change_job(struct ask *a, const struct found *s, uint64_t id, bool *did, struct sl_error *e)
 {
     struct job *j = coord_job(a->c, id);
@@ -231,12 +231,14 @@ static int change_job(struct ask *a, const struct found *s, uint64_t id, bool *d
     case SL_M_HOLD:
         if (ended)
             return wrong_state(a, id, s->state, "it has ended");
-        if (s->state == SL_JOB_HELD)
+        *did = s->state != SL_JOB_HELD;
+        if (!*did)
             return 0;
         SL_TRY(coord_revoke_all(a->c, j, "the job is held", e));
         return coord_hold(a->c, j, a->s->user, e);
     case SL_M_RELEASE:
-        if (s->state != SL_JOB_HELD)
+        *did = s->state == SL_JOB_HELD;
+        if (!*did)
             return ended ? wrong_state(a, id, s->state, "it has ended") : 0;
         SL_TRY(coord_set_state(a->c, j, j->started_ms ? SL_JOB_RUNNING : SL_JOB_QUEUED, 0, NULL, e));
         return coord_advance(a->c, j, e);
@@ -245,7 +247,8 @@ static int change_job(struct ask *a, const struct found *s, uint64_t id, bool *d
             return wrong_state(a, id, s->state, "there is nothing to do again");
         if (s->state == SL_JOB_HELD)
             return wrong_state(a, id, s->state, "'sluice release' lets it go on");
-        return ended || s->state == SL_JOB_INTERRUPTED ? retry(a, j, id, e) : 0;
+        *did = ended || s->state == SL_JOB_INTERRUPTED;
+        return *did ? retry(a, j, id, e) : 0;
     case SL_M_SET:
         return set(a, j, id, e);
     case SL_M_STITCH:
@@ -265,8 +268,6 @@ static int answer(struct ask *a, const uint64_t *did, uint32_t n, struct sl_erro
 {
     struct sl_msg m;
 
-    if (a->m->id != SL_M_CANCEL)
-        return coord_done(a, e);
     SL_TRY(sl_msg_new(SL_M_DONE, a->re, &m, e));
     sl_put_uints(m.tree, "jobs", did, n);
     return coord_send(a->c, a->s->peer, &m, e);

@@ -14,13 +14,11 @@ int coord_refuse_ask(struct ask *a, struct sl_error *e)
     return coord_refuse(a->c, a->s->peer, a->re, sl_message(a->m->id)->name, &a->why, e);
 }
 
-int coord_done(struct ask *a, struct sl_error *e)
+static int done(struct ask *a, struct sl_error *e)
 {
     struct sl_msg m;
 
     SL_TRY(sl_msg_new(SL_M_DONE, a->re, &m, e));
-    if (sl_get(a->m->tree, "jobs"))
-        sl_put(m.tree, "jobs", cJSON_Duplicate(sl_get(a->m->tree, "jobs"), true));
     return coord_send(a->c, a->s->peer, &m, e);
 }
 
@@ -538,7 +536,7 @@ static int on_drain_worker(struct ask *a, struct sl_error *e)
         sl_fail(&a->why, SL_ENOJOB, "no worker '%s' is connected", name);
         return coord_refuse_ask(a, e);
     }
-    return coord_done(a, e);
+    return done(a, e);
 }
 
 static int on_about(struct ask *a, struct sl_error *e)
@@ -576,7 +574,7 @@ int coord_on_client(struct sl_coord *c, struct session *s, const struct sl_msg *
     case SL_M_WATCH: return on_watch(&a, e);
     case SL_M_UNWATCH:
         s->watching = false;
-        return coord_done(&a, e);
+        return done(&a, e);
     case SL_M_LOGS: return on_logs(&a, e);
     case SL_M_WORKERS: return on_workers(&a, e);
     case SL_M_DRAIN_WORKER: return on_drain_worker(&a, e);

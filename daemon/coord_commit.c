@@ -109,6 +109,7 @@ static int end_commit(struct sl_coord *c, bool wait, struct sl_error *e)
         return 0;
     c->committing = false;
     SL_TRY(rc);
+    c->failed.code = 0;
     c->stats.commits++;
     SL_TRY(committed(c, c->tx - 1, e));
     return catch_up(c, e);
@@ -125,6 +126,7 @@ static int begin_commit(struct sl_coord *c, struct sl_error *e)
         return 0;
     }
     SL_TRY(sl_queue_commit(c->q, e));
+    c->failed.code = 0;
     c->stats.commits++;
     return committed(c, tx, e);
 }
@@ -137,12 +139,21 @@ static int flush(struct sl_coord *c, bool all, struct sl_error *e)
     if (c->committing)
         return 0;
     if (!sl_queue_uncommitted(c->q))
-        return committed(c, c->tx, e);
+        return committed(c, c->tx++, e); /* what is written from here on is not on disk yet */
     if (!c->tx_ms)
         c->tx_ms = c->now.boot_ms;
     if (all || c->n_waiting || c->n_events || c->now.boot_ms >= c->tx_ms + SL_COORD_LEASES_MS)
         return begin_commit(c, e);
     return 0;
+}
+
+int coord_broke(struct sl_coord *c, int rc, const struct sl_error *e)
+{
+    if (rc < 0) {
+        c->broken = true;
+        c->failed = *e;
+    }
+    return rc;
 }
 
 static int flush_or_recover(struct sl_coord *c, struct sl_now now, bool all, struct sl_error *e)
@@ -152,10 +163,9 @@ static int flush_or_recover(struct sl_coord *c, struct sl_now now, bool all, str
 
     c->now = now;
     if (!c->broken)
-        rc = flush(c, all, e);
-    if (!c->broken && rc == 0)
+        rc = coord_broke(c, flush(c, all, e), e);
+    if (!c->broken)
         return 0;
-    c->broken = true;
     if (recover(c, &later) < 0 && rc == 0) {
         *e = later;
         rc = later.code;

@@ -532,7 +532,9 @@ void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size
                      (unsigned long long)j->after[i]);
             return;
         }
-    if (connected == 0)
+    if (c->failed.code) /* workers cannot say hello either */
+        snprintf(buf, cap, "the daemon's queue failed: %s", c->failed.text);
+    else if (connected == 0)
         snprintf(buf, cap, "no worker is connected");
     else if (j->n_tasks == 0 && coord_cleared_by(c, j))
         snprintf(buf, cap, "waits until the files of job %llu are removed",

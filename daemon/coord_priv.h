@@ -171,6 +171,7 @@ struct sl_coord {
     double vtime;
     uint32_t turn;          /* worker that is served first in the next round */
     bool broken;            /* the queue failed: read everything again */
+    struct sl_error failed; /* why; code 0 once a commit succeeded again */
     uint64_t changes;       /* rises with whatever a status shows */
     struct sl_coord_stats stats;
 };
@@ -255,6 +256,8 @@ bool coord_advises(const char *text);
 bool coord_discards(struct job *j);
 /* Removes ended jobs without tasks to do from memory. */
 void coord_sweep_ended(struct sl_coord *c);
+/* Effect: an rc below 0 is the queue's failure: everything is to be read again. Returns rc. */
+int coord_broke(struct sl_coord *c, int rc, const struct sl_error *e) SL_MUST_USE;
 /* Effect: buf = why the job is not running, "" when it is or has ended. */
 void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap);
 
@@ -304,9 +307,8 @@ struct ask {
     const char *re;
     struct sl_error why;
 };
-/* Answers with `error` from why, or with `done`. */
+/* Answers with `error` from why. */
 int coord_refuse_ask(struct ask *a, struct sl_error *e) SL_MUST_USE;
-int coord_done(struct ask *a, struct sl_error *e) SL_MUST_USE;
 /* Returns 0, or SL_EEXISTS in why when a job other than self is under way with
  * this output. */
 int coord_output_free(struct ask *a, const cJSON *spec, uint64_t self);

@@ -14,9 +14,9 @@
 #include <string.h>
 
 /* A line's jobs that keep others from beginning: any that is placed later (first), any at all
- * but those of its own sweep (full). */
+ * (full). */
 struct line {
-    const struct job *any, *first, *full[2];
+    const struct job *any, *first, *full;
 };
 
 struct sweep {
@@ -196,19 +196,16 @@ static bool is_full(const struct sl_coord *c, const struct turns *t, const struc
 static void stand_in_line(const struct sl_coord *c, const struct turns *t, const struct job *j, uint32_t enough)
 {
     struct line *l = line_of(t, j);
-    const struct task *prepare = &j->special[0];
     uint64_t ignored;
 
     l->any = j;
     if (!coord_started(j))
         return;
     if (is_full(c, t, j, enough)) {
-        if (!l->full[0])
-            l->full[0] = j;
-        else if (!l->full[1] && place(l->full[0]) != place(j))
-            l->full[1] = j;
-    } else if (is_preparing(j) && prepare->state != SL_TASK_LEASED && (!l->first || place(j) < place(l->first)) &&
-               coord_grantable(c, prepare, NULL) && !cleared(c, t, j, &ignored)) {
+        if (!l->full)
+            l->full = j;
+    } else if (is_preparing(j) && (!l->first || place(j) < place(l->first)) &&
+               coord_grantable(c, &j->special[0], NULL) && !cleared(c, t, j, &ignored)) {
         l->first = j;
     }
 }
@@ -257,7 +254,7 @@ static bool sweep_begun(const struct turns *t, const struct job *j)
 {
     const struct sweep *s = j->group ? sweep_of(t, j) : NULL;
 
-    return s && s->planned + s->preparing > (j->special[0].state == SL_TASK_LEASED);
+    return s && s->planned + s->preparing > 0;
 }
 
 uint64_t coord_turn_behind(const struct sl_coord *c, const struct job *j)
@@ -265,10 +262,9 @@ uint64_t coord_turn_behind(const struct sl_coord *c, const struct job *j)
     const struct turns *t = turns(c);
     const struct line *l = line_of(t, j);
 
-    if (!is_preparing(j) || sweep_begun(t, j))
+    if (!is_preparing(j) || j->special[0].state == SL_TASK_LEASED || sweep_begun(t, j))
         return 0;
-    for (unsigned i = 0; i < 2; i++)
-        if (l->full[i] && place(l->full[i]) != place(j))
-            return l->full[i]->id;
+    if (l->full)
+        return l->full->id;
     return l->first && place(l->first) < place(j) ? l->first->id : 0;
 }

@@ -145,8 +145,7 @@ int sl_coord_receive(struct sl_coord *c, const struct sl_peer *from, const uint8
         rc = coord_dispatch(c, from, &m, re, e);
         sl_msg_free(&m);
     }
-    c->broken |= rc < 0;
-    return rc;
+    return coord_broke(c, rc, e);
 }
 
 /* ---- time */
@@ -218,8 +217,7 @@ int sl_coord_tick(struct sl_coord *c, struct sl_now now, struct sl_error *e)
     if (rc == 0)
         rc = coord_status(c, e);
     sweep_workers(c);
-    c->broken |= rc < 0;
-    return rc;
+    return coord_broke(c, rc, e);
 }
 
 void sl_coord_gone(struct sl_coord *c, uint64_t peer)

@@ -204,14 +204,14 @@ int sl_queue_set_plan(struct sl_queue *q, uint64_t job, const struct sl_queue_pl
 int sl_queue_same_plan(struct sl_queue *q, uint64_t job, const struct sl_queue_plan *p,
                        struct sl_error *e)
 {
-    static const char *const label[] = {"version of sluice", "recipe", "set of options", "source",
+    static const char *const label[] = {"version of sluice", "recipe", "source", "set of options",
                                         "config.json, tokenizer or model card"};
-    const char *const now[] = {p->version, p->recipe, p->options, p->source, p->fingerprint};
+    const char *const now[] = {p->version, p->recipe, p->source, p->options, p->fingerprint};
     char option[200];
     struct sqlite3_stmt *st;
     int rc;
 
-    SL_TRY(db_query(q, &st, e, "SELECT p_version, p_recipe, p_options, p_source, fingerprint, n_tasks"
+    SL_TRY(db_query(q, &st, e, "SELECT p_version, p_recipe, p_source, p_options, fingerprint, n_tasks"
                                " FROM jobs WHERE id = ?", "i", job));
     SL_TRY(rc = db_next(q, st, e));
     if (rc == 0)
@@ -219,7 +219,7 @@ int sl_queue_same_plan(struct sl_queue *q, uint64_t job, const struct sl_queue_p
     rc = 0;
     /* The same fingerprint is the same work, however its options were spelled. */
     for (int i = 0; i < 5 && rc == 0 && db_text(st, 4)[0] && strcmp(db_text(st, 4), now[4]) != 0; i++)
-        if (i == 2 && sl_plan_option_difference(db_text(st, i), now[i], option, sizeof option))
+        if (i == 3 && sl_plan_option_difference(db_text(st, i), now[i], option, sizeof option))
             rc = sl_fail(e, SL_EEXISTS, "%s: unfinished work with another %s", db_path(q), option);
         else if (strcmp(db_text(st, i), now[i]) != 0)
             rc = sl_fail(e, SL_EEXISTS, "%s: unfinished work with another %s (then %s, now %s)",

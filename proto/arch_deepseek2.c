@@ -171,8 +171,9 @@ static int derive_experts(struct sl_params *p, struct sl_error *e)
     return sl_num_mul(p, SL_N_SHARED_FF, n[SL_N_SHARED].u, n[SL_N_MOE_FF].u, e);
 }
 
-/* V3 routes by sigmoid with a correction bias ("noaux_tc"), V2 by softmax
- * without; configs written by newer libraries leave both entries out. */
+/* V3 routes by sigmoid with a correction bias ("noaux_tc"), V2 by softmax without; configs
+ * written by newer libraries leave both entries out. The converter then writes no function, which
+ * llama.cpp takes for softmax: wrong for V3, whose is written. */
 static int derive_routing(struct sl_params *p, struct sl_error *e)
 {
     bool v3 = strcmp(p->hf_class, "DeepseekV3ForCausalLM") == 0;
@@ -181,8 +182,10 @@ static int derive_routing(struct sl_params *p, struct sl_error *e)
 
     if (method ? strcmp(method, "noaux_tc") == 0 : v3)
         p->when |= SL_W_CORR;
+    if (!func && !v3)
+        return 0;
     if (!func)
-        func = v3 ? "sigmoid" : "softmax";
+        func = "sigmoid";
     if (strcmp(func, "softmax") == 0)
         sl_num_set(p, SL_N_GATING, 1);
     else if (strcmp(func, "sigmoid") == 0)

@@ -16,7 +16,7 @@
 /* What a reader takes of a stranger's file, so that a header cannot take all memory; those of
  * models that are known stay below 20 MB, 100 keys and 3,000 tensors. */
 #define SL_GGUF_MAX_HEADER 100000000u
-#define SL_GGUF_MAX_KEYS 65536u
+#define SL_GGUF_MAX_KEYS 10000u /* each is looked up among all */
 #define SL_GGUF_MAX_TENSORS 1000000u
 
 enum sl_gguf_type {
@@ -39,7 +39,8 @@ struct sl_kv {
 };
 
 /* An ordered list of key-values. Setting a key that exists removes it and
- * appends it at the end, as ggml's gguf_set_val does. Setters copy what they are given. */
+ * appends it at the end, as ggml's gguf_set_val does. Setters copy what they are given; in texts
+ * U+FFFD takes the place of a byte that is no UTF-8. */
 struct sl_kvs {
     struct sl_kv *kv;
     uint64_t n, cap;
@@ -109,7 +110,7 @@ struct sl_gguf {
  * multiple of the file's size. The padding after the last tensor may be
  * missing and bytes may follow it (verify looks at those). *out is the
  * caller's (sl_gguf_close). Errors: SL_ESOURCE naming file and key or tensor;
- * SL_EUNSUPPORTED for another version, byte order or tensor type. */
+ * SL_EUNSUPPORTED for another version, byte order or tensor type, or more than 10000 keys. */
 int sl_gguf_open(const char *path, struct sl_gguf **out, struct sl_error *e) SL_MUST_USE;
 void sl_gguf_close(struct sl_gguf *g);
 

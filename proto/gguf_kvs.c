@@ -2,6 +2,7 @@
  * one block (strings: pointers and text in one), so that a vocabulary of
  * 129,280 tokens costs three allocations. */
 #include "proto/gguf.h"
+#include "proto/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -108,8 +109,27 @@ static int set_numbers(struct sl_kvs *kvs, const char *key, enum sl_gguf_type ty
     return kvs_append(kvs, &kv);
 }
 
-/* The pointers and the text they point into are one block. len: the strings'
- * lengths, or NULL when they end at their NULs. */
+/* GGUF's strings are UTF-8, a path or an option's text need not be: U+FFFD in place of each byte
+ * that is none. Returns the bytes that it takes; to may be NULL. */
+static uint64_t put_text(char *to, const char *text)
+{
+    uint64_t at = 0;
+
+    for (size_t left = strlen(text), n; left; text += n, left -= n) {
+        size_t len = n = sl_utf8_at(text, left);
+
+        if (n == 0)
+            len = 3;
+        if (to)
+            memcpy(to + at, n ? text : "\xef\xbf\xbd", len);
+        at += len;
+        n += n == 0;
+    }
+    return at;
+}
+
+/* The pointers and the text they point into are one block. len: the lengths of strings that are
+ * taken as they are, or NULL for texts that end at their NULs. */
 static int set_strings(struct sl_kvs *kvs, const char *key, enum sl_gguf_type type,
                        const char *const *v, const uint64_t *len, uint64_t n)
 {
@@ -117,7 +137,7 @@ static int set_strings(struct sl_kvs *kvs, const char *key, enum sl_gguf_type ty
     uint64_t bytes = 1; /* an empty list has a block, too */
 
     for (uint64_t i = 0; i < n; i++)
-        if (__builtin_add_overflow(bytes, sizeof(char *) + 1 + (len ? len[i] : strlen(v[i])), &bytes))
+        if (__builtin_add_overflow(bytes, sizeof(char *) + 1 + (len ? len[i] : put_text(NULL, v[i])), &bytes))
             return SL_EFAIL;
     kv.key = strdup(key);
     kv.strs = malloc(bytes);
@@ -129,9 +149,10 @@ static int set_strings(struct sl_kvs *kvs, const char *key, enum sl_gguf_type ty
     char *text = (char *)(kv.strs + n);
 
     for (uint64_t i = 0; i < n; i++) {
-        kv.str_len[i] = len ? len[i] : strlen(v[i]);
+        kv.str_len[i] = len ? len[i] : put_text(text, v[i]);
         kv.strs[i] = text;
-        memcpy(text, v[i], kv.str_len[i]);
+        if (len)
+            memcpy(text, v[i], len[i]);
         text[kv.str_len[i]] = '\0';
         text += kv.str_len[i] + 1;
     }

@@ -195,8 +195,13 @@ void sl_imatrix_use_notes(const struct sl_imatrix_use *u, void (*say)(void *user
 static int set_text(struct sl_kvs *kvs, const char *key, const char *text)
 {
     char buf[LLAMA_VALUE_MAX + 1];
+    size_t n = (size_t)snprintf(buf, sizeof buf, "%s", text);
 
-    snprintf(buf, sizeof buf, "%s", text);
+    if (n > LLAMA_VALUE_MAX) { /* no half of a character */
+        for (n = LLAMA_VALUE_MAX; n > LLAMA_VALUE_MAX - 3 && ((unsigned char)text[n] & 0xc0) == 0x80; n--)
+            ;
+        buf[n] = '\0';
+    }
     return sl_kvs_set_str(kvs, key, buf);
 }
 

@@ -1,5 +1,6 @@
 #include "proto/job_spec.h"
 
+#include "proto/utf8.h"
 #include "proto/wire.h"
 
 #include <cjson/cJSON.h>
@@ -68,6 +69,8 @@ int sl_parse_override_kv(struct sl_kvs *kvs, const char *text, struct sl_error *
 
     if (!colon || eq == text)
         return sl_fail(e, SL_EUSAGE, "--override-kv '%s': expected KEY=TYPE:VALUE", text);
+    if (!sl_utf8_valid(text))
+        return sl_fail(e, SL_EUSAGE, "--override-kv '%s': expected UTF-8", text);
     if (is_reserved(text, (size_t)(eq - text)))
         return sl_fail(e, SL_EUSAGE, "--override-kv '%s': general.alignment, split.* and sluice.* "
                                      "describe the file itself and cannot be set", text);

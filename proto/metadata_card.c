@@ -41,17 +41,6 @@ static void skip_blank(struct card *c)
         c->at++;
 }
 
-static bool valid_utf8(const char *text)
-{
-    size_t left = strlen(text), n = 0;
-
-    while (left && (n = sl_utf8_at(text, left)) != 0) {
-        text += n;
-        left -= n;
-    }
-    return left == 0;
-}
-
 static cJSON *keep(struct card *c, cJSON *item)
 {
     if (!item)
@@ -61,7 +50,7 @@ static cJSON *keep(struct card *c, cJSON *item)
 
 static cJSON *text_item(struct card *c, const char *s)
 {
-    return keep(c, valid_utf8(s) ? cJSON_CreateString(s) : cJSON_CreateNull());
+    return keep(c, sl_utf8_valid(s) ? cJSON_CreateString(s) : cJSON_CreateNull());
 }
 
 /* The quoted string that begins at *s, unescaped in place; *s moves behind it.
@@ -350,7 +339,7 @@ static cJSON *parse_map(struct card *c, size_t indent, int depth)
             break;
         c->at++;
         key = indent_of(l) == indent ? parse_key(l + indent, &v) : NULL;
-        if (!key || !valid_utf8(key))
+        if (!key || !sl_utf8_valid(key))
             continue;
         item = parse_value(c, v, indent, depth);
         cJSON_DeleteItemFromObjectCaseSensitive(map, key);

@@ -29,7 +29,7 @@ static int assign_types(const struct sl_plan_input *in, const struct sl_recipe_o
         return no_memory(e);
     rc = sl_recipe_assign(in->r, in->m, &o, types, &p->n_fallback, e);
     if (rc == 0)
-        rc = sl_recipe_idle(in->r, in->m, &o, &p->idle, e);
+        rc = sl_recipe_idle(in->r, in->m, &o, types, &p->idle, e);
     free(o.used);
     return rc;
 }
@@ -85,6 +85,7 @@ static uint32_t file_of(const struct sl_plan_input *in, uint32_t i)
 static int fill_segments(const struct sl_plan_input *in, struct sl_plan *p, struct sl_error *e)
 {
     const struct sl_plan_opts *o = in->o;
+    bool keep_split = o->keep_split && in->ck && in->ck->is_gguf;
     struct sl_plan_segment *s = calloc((size_t)p->n_tensors + 2, sizeof *s);
 
     if (!s)
@@ -99,7 +100,7 @@ static int fill_segments(const struct sl_plan_input *in, struct sl_plan *p, stru
         struct sl_plan_tensor *t = &p->tensors[i];
 
         if (starts_segment(o, s->n_tensors, s->data_bytes, t->bytes) ||
-            (o->keep_split && i > 0 && file_of(in, i) != file_of(in, i - 1))) {
+            (keep_split && i > 0 && file_of(in, i) != file_of(in, i - 1))) {
             s++;
             s->first_tensor = i;
             p->n_segments++;

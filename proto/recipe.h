@@ -80,9 +80,10 @@ uint32_t sl_recipe_rules(const struct sl_recipe *r);
 
 /* Effect: after an assignment with o->used, *out (the caller's, free; NULL: nothing to say) =
  * a line for each override, and each rule of a recipe that is not stock, that decided no
- * tensor: which, and why; ten at most, then how many more. Rules for dense or moe layers
+ * tensor: which, and why; ten at most, then how many more. None for those whose tensors got their
+ * type all the same (types: what was assigned). Rules for dense or moe layers
  * alone may find none: they say so themselves. Errors: SL_EFAIL (memory). */
 int sl_recipe_idle(const struct sl_recipe *r, const struct sl_model *m, const struct sl_recipe_opts *o,
-                   char **out, struct sl_error *e) SL_MUST_USE;
+                   const int *types, char **out, struct sl_error *e) SL_MUST_USE;
 
 #endif

@@ -12,11 +12,13 @@ struct found {
     uint32_t any;       /* the name alone */
     uint32_t in_layers;
     uint32_t open;      /* and nothing but an option or another rule was in the way */
+    uint32_t agree;     /* which gave the same type */
     bool tied;          /* the embedding, which rules see as the output */
 };
 
 /* rule: NULL for an override, which has no layers. */
-static struct found find(const struct sl_pattern *p, const struct sl_rule *rule, const struct sl_model *m)
+static struct found find(const struct sl_pattern *p, const struct sl_rule *rule, int type, const struct sl_model *m,
+                         const int *types)
 {
     bool tied = rule && sl_recipe_tied(m);
     struct found f = {.tied = false};
@@ -34,13 +36,19 @@ static struct found find(const struct sl_pattern *p, const struct sl_rule *rule,
         if (rule && !sl_rule_in_layers(rule, t->name, &m->hp))
             continue;
         f.in_layers++;
-        f.open += sl_recipe_may_quantize(t);
+        if (sl_recipe_may_quantize(t)) {
+            f.open++;
+            f.agree += types[i] == type;
+        }
     }
     return f;
 }
 
+/* NULL: it is not worth a word. */
 static const char *why(const struct found *f)
 {
+    if (f->open && f->agree == f->open)
+        return NULL;
     if (f->open)
         return "decides nothing: an option or a rule before it decides every tensor that it matches";
     if (f->in_layers)
@@ -62,29 +70,38 @@ static bool may_be_absent(const struct sl_rule *rule)
     return rule->n_layers > 0;
 }
 
-static int idle_override(FILE *to, const struct sl_model *m, const char *pattern)
+/* Both return whether there is something to say; beyond SAID it is not written. */
+static int idle_override(FILE *to, const struct sl_type_override *over, const struct sl_model *m, const int *types,
+                         uint32_t said)
 {
     struct sl_pattern *p;
     struct sl_error e;
     struct found f;
+    const char *text;
 
-    SL_TRY(sl_pattern_compile(pattern, true, true, &p, &e));
-    f = find(p, NULL, m);
+    SL_TRY(sl_pattern_compile(over->pattern, true, true, &p, &e));
+    f = find(p, NULL, over->type, m, types);
     sl_pattern_free(p);
-    fprintf(to, "--tensor-type: '%s' %s\n", pattern, why(&f));
-    return 0;
+    text = why(&f);
+    if (text && said < SAID)
+        fprintf(to, "--tensor-type: '%s' %s\n", over->pattern, text);
+    return text != NULL;
 }
 
-static void idle_rule(FILE *to, const struct sl_recipe *r, const struct sl_rule *rule, const struct sl_model *m)
+static int idle_rule(FILE *to, const struct sl_recipe *r, const struct sl_rule *rule, const struct sl_model *m,
+                     const int *types, uint32_t said)
 {
-    struct found f = find(rule->pattern, rule, m);
+    struct found f = find(rule->pattern, rule, rule->type, m, types);
+    const char *text = why(&f);
 
-    fprintf(to, "%s%s, line %u: '%s' %s\n", strncmp(r->where, "recipe ", 7) == 0 ? "" : "recipe ", r->where,
-            rule->line, sl_pattern_text(rule->pattern), why(&f));
+    if (text && said < SAID)
+        fprintf(to, "%s%s, line %u: '%s' %s\n", strncmp(r->where, "recipe ", 7) == 0 ? "" : "recipe ", r->where,
+                rule->line, sl_pattern_text(rule->pattern), text);
+    return text != NULL;
 }
 
 int sl_recipe_idle(const struct sl_recipe *r, const struct sl_model *m, const struct sl_recipe_opts *o,
-                   char **out, struct sl_error *e)
+                   const int *types, char **out, struct sl_error *e)
 {
     uint32_t n = 0, n_rules = r->stock || o->pure ? 0 : r->n_rules;
     size_t size;
@@ -93,12 +110,14 @@ int sl_recipe_idle(const struct sl_recipe *r, const struct sl_model *m, const st
 
     if (!to)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    for (uint32_t i = 0; i < o->n_overrides && rc == 0; i++)
-        if (!o->used[i] && n++ < SAID)
-            rc = idle_override(to, m, o->overrides[i].pattern);
-    for (uint32_t i = 0; i < n_rules && rc == 0; i++)
-        if (!o->used[o->n_overrides + i] && !may_be_absent(&r->rules[i]) && n++ < SAID)
-            idle_rule(to, r, &r->rules[i], m);
+    for (uint32_t i = 0; i < o->n_overrides && rc >= 0; i++)
+        if (!o->used[i]) {
+            rc = idle_override(to, &o->overrides[i], m, types, n);
+            n += rc > 0;
+        }
+    for (uint32_t i = 0; i < n_rules && rc >= 0; i++)
+        if (!o->used[o->n_overrides + i] && !may_be_absent(&r->rules[i]))
+            n += idle_rule(to, r, &r->rules[i], m, types, n);
     if (n > SAID)
         fprintf(to, "%u more rules decide nothing\n", n - SAID);
     if (fclose(to) != 0 || rc < 0) {

@@ -1,11 +1,12 @@
 #include "proto/recipe_rules.h"
 
+#include "proto/utf8.h"
+
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_TEXT (64u << 10)
 #define MAX_LINE 1024u
 #define MAX_RULES 1000u
 #define MAX_WORDS 16
@@ -246,6 +247,8 @@ static int parse_line(struct parser *p, char *s)
         s[strlen(s) - 1] = '\0';
     if (strlen(s) > MAX_LINE)
         return bad(p, "line too long at", "...", "1024 bytes at most");
+    if (!sl_utf8_valid(s))
+        return bad(p, "this is no UTF-8:", s, "text in UTF-8");
     cut_comment(s);
     s += strspn(s, " \t\r");
     for (size_t len = strlen(s); len && strchr(" \t\r", s[len - 1]); len--)
@@ -320,7 +323,7 @@ int sl_recipe_parse(const char *name, const char *where, const char *text, struc
     int rc;
 
     *out = NULL;
-    if (strlen(text) > MAX_TEXT) {
+    if (strlen(text) > SL_RECIPE_MAX) {
         free(r);
         return sl_fail(e, SL_EUSAGE, "%s: too long; expected a recipe of 64 KiB at most", where);
     }

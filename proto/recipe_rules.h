@@ -20,6 +20,7 @@ struct sl_layers {
     uint32_t a, b, step;
 };
 
+#define SL_RECIPE_MAX (64u << 10) /* bytes of a recipe */
 #define SL_RULE_MAX_LAYERS 16
 #define SL_RULE_MIXTURE (-1) /* what llama.cpp's mixture says */
 #define SL_RULE_KEEP (-2)    /* as the source has it */

@@ -1,5 +1,7 @@
 #include "proto/recipe_rules.h"
 
+#include "proto/utf8.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <stdbool.h>
@@ -8,7 +10,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define MAX_FILE (64 << 10)
 #define MAX_PATH 4096
 
 /* proto/recipes/ *.recipe, compiled in; sorted by name. */
@@ -151,16 +152,16 @@ static int load_file(const char *path, const char *name, struct sl_recipe **out,
 
     if (!f)
         return sl_fail(e, SL_EUSAGE, "%s: cannot open the recipe: %s", path, strerror(errno));
-    text = malloc(MAX_FILE + 2);
+    text = malloc(SL_RECIPE_MAX + 2);
     if (!text) {
         fclose(f);
         return sl_fail(e, SL_EFAIL, "out of memory");
     }
-    n = fread(text, 1, MAX_FILE + 1, f);
+    n = fread(text, 1, SL_RECIPE_MAX + 1, f);
     text[n] = '\0';
     if (ferror(f))
         rc = sl_fail(e, SL_EUSAGE, "%s: cannot read the recipe: %s", path, strerror(errno));
-    else if (n > MAX_FILE || memchr(text, '\0', n))
+    else if (n > SL_RECIPE_MAX || memchr(text, '\0', n))
         rc = sl_fail(e, SL_EUSAGE, "%s: no recipe; expected text of 64 KiB at most", path);
     else
         rc = sl_recipe_parse(name, path, text + (strncmp(text, bom, 3) == 0 ? 3 : 0), out, e);
@@ -179,6 +180,7 @@ static int load_path(const char *path, struct sl_recipe **out, struct sl_error *
     n = strlen(name);
     if (n > 7 && strcmp(name + n - 7, ".recipe") == 0)
         name[n - 7] = '\0';
+    sl_utf8_disarm(name); /* it becomes metadata; a file's name may be no text */
     return load_file(path, name, out, e);
 }
 

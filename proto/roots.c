@@ -10,6 +10,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#define TRIES 1000
+
 struct root {
     char *path;  /* as configured, without '/' at the end */
     char *real;  /* the same without symlinks, as it was when opened */
@@ -21,12 +23,18 @@ struct sl_roots {
     unsigned n;
 };
 
+/* EAGAIN: something was renamed or mounted, anywhere, while the kernel went over a "..". */
 static int open_beneath(int dir, const char *path, int flags)
 {
     struct open_how how = {.flags = (unsigned)(flags | O_CLOEXEC),
                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+    unsigned tries = 0;
+    int fd;
 
-    return (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
+    do
+        fd = (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
+    while (fd < 0 && errno == EAGAIN && ++tries < TRIES);
+    return fd;
 }
 
 static int open_root(const char *path, struct root *r, struct sl_error *e)

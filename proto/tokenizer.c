@@ -24,6 +24,7 @@ struct vocab {
     uint64_t end_base;  /* one past the highest id there */
     int64_t max_added;  /* highest id of an added token, or -1 */
     struct sl_name_table base, added; /* text -> id */
+    struct sl_name_table named; /* what tokenizer_config.json gives a role: special, whatever tokenizer.json says */
     bool byte_decoder;  /* decoding turns the byte-level alphabet into bytes */
 };
 
@@ -203,6 +204,7 @@ static int add_token(struct vocab *v, const char *text, uint64_t id, bool specia
     SL_TRY(sl_name_table_add(&v->added, text, (uint32_t)id, NULL, e));
     if ((int64_t)id > v->max_added)
         v->max_added = (int64_t)id;
+    special = special || sl_name_table_find(&v->named, text) != SL_NO_NAME;
     if (!normalized)
         SL_TRY(decode_token(v, &text, e));
     v->text[id] = text;
@@ -290,17 +292,34 @@ static int take_added(struct vocab *v, const cJSON *tokenizer, struct sl_error *
     return rc;
 }
 
+static const char *const roles[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                    "pad_token", "cls_token", "mask_token"};
+#define N_ROLES (sizeof roles / sizeof *roles)
+
+static int take_names(struct vocab *v, const cJSON *config, struct sl_error *e)
+{
+    const cJSON *more = entry(config, "additional_special_tokens");
+    const char *text;
+
+    SL_TRY(sl_name_table_init(&v->named, 16, e));
+    for (size_t i = 0; i < N_ROLES; i++)
+        if ((text = sl_token_text(entry(config, roles[i]))) != NULL)
+            SL_TRY(sl_name_table_add(&v->named, text, 0, NULL, e));
+    for (const cJSON *x = cJSON_IsArray(more) ? more->child : NULL; x; x = x->next)
+        if ((text = sl_token_text(x)) != NULL)
+            SL_TRY(sl_name_table_add(&v->named, text, 0, NULL, e));
+    return 0;
+}
+
 static int take_config_tokens(struct vocab *v, const cJSON *config, struct sl_error *e)
 {
-    static const char *const names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
-                                        "pad_token", "cls_token", "mask_token"};
     const cJSON *more = entry(config, "additional_special_tokens");
     const cJSON *decoder = entry(config, "added_tokens_decoder");
 
     for (const cJSON *x = cJSON_IsObject(decoder) ? decoder->child : NULL; x; x = x->next)
         SL_TRY(add_numbered(v, x, cJSON_IsTrue(entry(x, "special")), e));
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        SL_TRY(add_numbered(v, entry(config, names[i]), true, e));
+    for (size_t i = 0; i < N_ROLES; i++)
+        SL_TRY(add_numbered(v, entry(config, roles[i]), true, e));
     for (const cJSON *x = cJSON_IsArray(more) ? more->child : NULL; x; x = x->next)
         SL_TRY(add_numbered(v, x, true, e));
     return 0;
@@ -330,6 +349,7 @@ static void vocab_free(struct vocab *v)
     free(v->type);
     sl_name_table_free(&v->base);
     sl_name_table_free(&v->added);
+    sl_name_table_free(&v->named);
 }
 
 static bool has_byte_decoder(const cJSON *tokenizer)
@@ -357,6 +377,7 @@ static int set_tokens(const cJSON *tokenizer, const cJSON *config, uint64_t n_vo
     v.type = calloc(n_vocab + 1, sizeof *v.type);
     rc = v.text && v.type ? sl_name_table_init(&v.added, 64, e) : no_memory(e);
     rc = rc < 0 ? rc : take_base(&v, tokenizer, e);
+    rc = rc < 0 || !config ? rc : take_names(&v, config, e);
     rc = rc < 0 ? rc : take_added(&v, tokenizer, e);
     rc = rc < 0 || !config ? rc : take_config_tokens(&v, config, e);
     rc = rc < 0 ? rc : fill_gaps(&v, e);

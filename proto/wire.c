@@ -221,17 +221,6 @@ static bool plain_text(const char *s)
     return !*s;
 }
 
-static bool is_utf8(const char *s)
-{
-    size_t left = strlen(s), n;
-
-    while (left && (n = sl_utf8_at(s, left)) != 0) {
-        s += n;
-        left -= n;
-    }
-    return left == 0;
-}
-
 static int wrong(const struct sl_field *f, const char *in, struct sl_error *e)
 {
     return sl_fail(e, SL_EUSAGE, "%s: field '%s' must be %s (limit %llu)", in, f->name,
@@ -271,7 +260,7 @@ static int check_array(const char *in, const struct sl_field *f, const cJSON *it
         if (f->type == SL_F_UINTS && !sl_json_uint(c, SL_WIRE_UINT_MAX, &v))
             return wrong(f, in, e);
         if (f->type == SL_F_STRS && (!cJSON_IsString(c) || strlen(c->valuestring) > STRINGS_BYTES ||
-                                     !plain_text(c->valuestring) || !is_utf8(c->valuestring)))
+                                     !plain_text(c->valuestring) || !sl_utf8_valid(c->valuestring)))
             return wrong(f, in, e);
         if (f->type == SL_F_RECS && !cJSON_IsObject(c))
             return wrong(f, in, e);
@@ -295,7 +284,7 @@ static int check_field(const char *in, const struct sl_field *f, const cJSON *it
     case SL_F_PATH:
     case SL_F_HEX:
     case SL_F_HEXES:
-        if (cJSON_IsString(item) && !is_utf8(item->valuestring))
+        if (cJSON_IsString(item) && !sl_utf8_valid(item->valuestring))
             return sl_fail(e, SL_EUSAGE, "%s: field '%s' is not valid UTF-8", in, f->name);
         if (cJSON_IsString(item) && !plain_text(item->valuestring))
             return sl_fail(e, SL_EUSAGE, "%s: field '%s' holds control characters", in, f->name);

@@ -15,6 +15,7 @@ TAP_SAN   := $(wildcard $(addprefix tests/tap/,service.t resume.t convert.t quan
 # Those with threads, sockets and several processes.
 TAP_TSAN  := $(wildcard $(addprefix tests/tap/,service.t convert.t client.t operate.t sanitizer.t))
 
+HEADERS_cmocka := stdarg.h stddef.h setjmp.h stdint.h cmocka.h
 $(B)/tests/%: tests/unit/%.c $(B)/libsluice.a $(CU_OBJS)
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  TEST    $@")
@@ -61,6 +62,7 @@ $(B)/tools/%.so: tests/preload/%.c
 BARE_OBJS := $(call obj_of,kernels) $(addprefix $(B)/proto/,error.o types.o utf8.o)
 BARE_BINS := $(addprefix $(B)/bare/,golden_test grids_test kernels_dequantize_test kernels_load_test zero_blocks_test \
              kernels_differ)
+$(filter-out $(BARE_OBJS),$(MODULE_OBJS)) $(foreach p,$(PROGRAMS),$(B)/$(MAIN_$(p)).o): | $(B)/gen/has_libraries
 $(B)/bare/%: tests/unit/%.c $(BARE_OBJS)
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  TEST    $@")
@@ -80,7 +82,7 @@ bare-tests: $(BARE_BINS)
 test-tools:
 	@tests/tools/setup.sh
 
-test-programs: all $(UNIT_BINS) $(TOOL_BINS) $(B)/fuzz/kernels_differ
+test-programs: $(B)/gen/has_cmocka all $(UNIT_BINS) $(TOOL_BINS) $(B)/fuzz/kernels_differ
 
 # As many jobs as processors, unless the user said how many.
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
@@ -93,7 +95,7 @@ check: deps
 check-programs: test-tools test-programs
 	@$(run_tests) $(UNIT_BINS) $(TAP_TESTS)
 
-unit: $(UNIT_BINS)
+unit: $(B)/gen/has_cmocka $(UNIT_BINS)
 	@$(run_tests) $(UNIT_BINS)
 
 # One file: make tap T=convert

@@ -296,8 +296,9 @@ static int reserve_space(int fd, const char *path, uint64_t bytes, bool sparse,
     if (err == 0)
         return 0;
     return sl_fail(e, err == EFBIG ? SL_ENOSPACE : sl_write_code(err),
-                   "%s: cannot reserve %llu bytes: %s; free some space or choose another "
-                   "folder", path, (unsigned long long)bytes, strerror(err));
+                   "%s: cannot reserve %llu bytes: %s; %s or choose another folder", path,
+                   (unsigned long long)bytes, strerror(err),
+                   err == EFBIG ? "make smaller files with --split-max-size" : "free some space");
 }
 
 /* A file that was made here. */
@@ -390,12 +391,12 @@ bool output_unfinished(const struct output *o)
     return yes;
 }
 
-int output_remove(const struct output *o, const struct output_watch *watch)
+int output_remove(const struct output *o, const struct output_watch *watch, struct sl_error *e)
 {
     DIR *d = opendir(o->dir);
     size_t n = strlen(o->prefix);
     struct dirent *ent;
-    int rc = 0;
+    int rc = d || errno == ENOENT ? 0 : sl_fail(e, SL_EFAIL, "%s: %s", o->dir, strerror(errno)), stays = 0;
 
     while (d && rc == 0 && (ent = readdir(d)) != NULL) {
         if (strncmp(ent->d_name, o->prefix, n) != 0 || !is_temporary(ent->d_name + n))
@@ -403,15 +404,19 @@ int output_remove(const struct output *o, const struct output_watch *watch)
         rc = output_step(watch, 0);
         if (rc == 0 && unlinkat(dirfd(d), ent->d_name, 0) == 0)
             rc = output_step(watch, 1);
+        else if (rc == 0 && errno != ENOENT)
+            stays = sl_fail(e, SL_EFAIL, "%s/%s: cannot be removed: %s", o->dir, ent->d_name, strerror(errno));
     }
     if (d)
         closedir(d);
-    return rc;
+    return rc < 0 ? rc : stays;
 }
 
 void output_discard(const struct output *o)
 {
-    (void)!output_remove(o, NULL);
+    struct sl_error ignored;
+
+    (void)!output_remove(o, NULL, &ignored);
 }
 
 int output_sync_dir(const struct output *o, struct sl_error *e)

@@ -74,9 +74,10 @@ int output_reserve(const struct output *o, bool fresh, bool *kept, const struct 
 bool output_unfinished(const struct output *o);
 
 /* Effect: removes the temporary files, also those of other split counts, and
- * those of manifests and claims. Returns 0 or what watch said. */
-int output_remove(const struct output *o, const struct output_watch *watch) SL_MUST_USE;
-/* The same, unwatched. */
+ * those of manifests and claims. Errors: SL_EFAIL: the folder cannot be read, or a file stays (the
+ * others are removed); what watch said. */
+int output_remove(const struct output *o, const struct output_watch *watch, struct sl_error *e) SL_MUST_USE;
+/* The same, unwatched, as far as it goes. */
 void output_discard(const struct output *o);
 
 /* Effect: fsync of the folder. */

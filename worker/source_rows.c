@@ -1,6 +1,7 @@
 #include "worker/source_rows.h"
 
 #include "kernels/kernels.h"
+#include "proto/roots.h"
 #include "proto/source_file.h"
 
 #include <fcntl.h>
@@ -81,6 +82,7 @@ static int file_of(struct source_rows *r, uint32_t file, int *fd, struct sl_erro
     const struct sl_src_file *f = &r->ck->files[file];
     struct open_file *o = &r->files[0];
     struct sl_source_stat st;
+    int rc = 0;
 
     r->calls++;
     for (int i = 0; i < OPEN_FILES; i++) {
@@ -95,12 +97,19 @@ static int file_of(struct source_rows *r, uint32_t file, int *fd, struct sl_erro
     if (o->fd >= 0)
         close(o->fd);
     o->fd = -1;
+    o->file = file;
     SL_TRY(sl_source_open_path(f->path, &o->fd, &st, e));
     if (st.size != f->size || st.mtime_ns != f->mtime_ns)
-        return sl_fail(e, SL_ESOURCE, "%s was changed while it was in use", f->path);
+        rc = sl_fail(e, SL_ESOURCE, "%s was changed while it was in use", f->path);
+    else if (r->ck->roots)
+        rc = sl_roots_check_fd(r->ck->roots, o->fd, f->path, e);
+    if (rc < 0) {
+        close(o->fd);
+        o->fd = -1;
+        return rc;
+    }
     /* Readahead would bring in far more than the sample. */
     (void)posix_fadvise(o->fd, 0, 0, POSIX_FADV_RANDOM);
-    o->file = file;
     o->used = r->calls;
     *fd = o->fd;
     return 0;

@@ -134,7 +134,7 @@ static int make_files(struct special *s)
     int rc = kept ? on_step(s, 1) : sl_fail(s->e, SL_EFAIL, "out of memory");
 
     if (rc == 0)
-        rc = output_remove(&s->j->out, &watch);
+        rc = output_remove(&s->j->out, &watch, s->e);
     if (rc == 0)
         rc = output_reserve(&s->j->out, true, kept, &watch, s->e);
     free(kept);
@@ -149,6 +149,7 @@ static int prepare(struct special *s)
     const struct output_watch cleaning = {on_cleaning, s};
     const struct claim_lease l = lease_of(s, s->j->j.plan->fingerprint);
     const struct output *o = &s->j->out;
+    struct sl_error ignored;
     int rc;
 
     SL_TRY(sl_job_plan_record(&s->j->j, &s->out->plan, s->e));
@@ -162,7 +163,7 @@ static int prepare(struct special *s)
         if (rc == SL_EEXISTS) /* somebody is just at it: not ours to remove, no reason to give the job up */
             return s->e->code = SL_EFAIL;
         if (rc < 0)
-            (void)!output_remove(o, &cleaning);
+            (void)!output_remove(o, &cleaning, &ignored);
     }
     if (rc < 0)
         claim_drop(&s->claim);
@@ -327,7 +328,7 @@ static int remove_unfinished(struct special *s, const struct output *o, const ch
     else
         rc = claim_end(&s->claim, true, s->e);
     if (rc >= 0)
-        rc = output_remove(o, &watch);
+        rc = output_remove(o, &watch, s->e);
     if (rc == 0)
         claim_drop(&s->claim);
     claim_release(&s->claim); /* o goes before s */

@@ -8,6 +8,7 @@
 #include "proto/tensor_hash.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define TRIED 160u        /* a tensor's record has 123 bytes at most; keys are shorter */
@@ -240,27 +241,35 @@ static const char *part_of(const struct record *r, uint64_t at, char buf[40])
     return buf;
 }
 
+static int by_value(const void *a, const void *b)
+{
+    uint64_t x = u64_at(a), y = u64_at(b);
+
+    return (x > y) - (x < y);
+}
+
 /* Of the records that do not match, those that are whole in another's place: programs
  * that write a header anew change the order of its keys, damage does not. */
 static uint64_t moved_records(const struct walk *w)
 {
     struct sl_cursor c = sl_cursor(w->buf, w->have);
-    uint64_t moved = 0;
+    uint64_t moved = 0, *sorted = malloc(8 * w->n_sums);
 
+    if (!sorted)
+        return 0;
+    memcpy(sorted, w->buf + w->sums, 8 * w->n_sums);
+    qsort(sorted, w->n_sums, 8, by_value);
     c.at = 24;
     for (uint64_t i = 0; i < w->n_sums; i++) {
         struct record r = {0};
-        uint64_t sum, k = 0;
+        uint64_t sum;
 
         if (!read_record(&c, i >= w->n_kv, &r))
-            return 0;
+            break;
         sum = sum_of(w->buf, i >= w->n_kv, &r);
-        if (sum == u64_at(w->buf + w->sums + 8 * i))
-            continue;
-        while (k < w->n_sums && sum != u64_at(w->buf + w->sums + 8 * k))
-            k++;
-        moved += k < w->n_sums;
+        moved += sum != u64_at(w->buf + w->sums + 8 * i) && bsearch(&sum, sorted, w->n_sums, 8, by_value);
     }
+    free(sorted);
     return moved;
 }
 
@@ -353,7 +362,7 @@ bool verify_diagnose(uint8_t *buf, uint64_t have, uint64_t header_bytes, bool su
                  SL_KEY_SUM_RECORDS, (int)(w.found.name_len < 128 ? w.found.name_len : 128), w.found.name);
     else if (w.n_bad)
         say_record(&w, path, text, cap, sums_damaged);
-    else if (sum_ok)
+    else if (sum_ok || !header_bytes) /* without its length neither padding nor checksum can be judged */
         return false;
     else {
         uint64_t at = w.end;

@@ -73,6 +73,30 @@ my @wide = ('make', '-n', 'V=1', '-C', $mini, 'B=w', 'NVCC=', 'w/kernels/wide_av
 like(run(@wide, 'CC=cc')->{out}, qr/ -mavx2 -mf16c /, 'x86: -mavx2') if run('cc', '-dumpmachine')->{out} =~ /^x86_64/;
 my $arm = run(@wide, "CC=$mini/cc-arm")->{out};
 ok($arm =~ m{wide_avx2\.c} && $arm !~ / -m/, 'another processor: none') or diag($arm);
+# A fresh machine: what is missing, and what to do.
+spit("$mini/cc-fresh", "#!/bin/sh\ncase \"\$*\" in *-fsyntax-only*) echo 'zmq.h: No such file' >&2; exit 1 ;; esac\nexec cc \"\$@\"\n");
+chmod 0755, "$mini/cc-fresh";
+for my $target ('f/libsluice.a', 'unit') {
+    my $fresh = run('make', '-C', $mini, 'B=f', 'NVCC=', "CC=$mini/cc-fresh", $target);
+    ok($fresh->{rc} && $fresh->{err} =~ /^zmq\.h: No such file\nmake: .*'make deps'/, "make $target says what to type") or diag($fresh->{err});
+}
+
+# The demo leaves the tree alone when it is built elsewhere.
+my ($tree, $away) = (scratch(), scratch());
+system 'mkdir', '-p', "$tree/tests/tools", "$away/tools";
+spit("$tree/tests/tools/demo.sh", slurp("$TOP/tests/tools/demo.sh"));
+spit("$away/sluice", "#!/bin/sh\n" . 'while [ $# -gt 1 ]; do [ "$1" != -o ] || case $2 in */) : >"$2/x.gguf" ;; *) : >"$2" ;; esac; shift; done' . "\n");
+spit("$away/tools/make_checkpoint", "#!/bin/sh\n");
+chmod 0755, "$tree/tests/tools/demo.sh", "$away/sluice", "$away/tools/make_checkpoint";
+run_ok('make B=/elsewhere demo', 'env', "SLUICE_BUILD=$away", "$tree/tests/tools/demo.sh");
+is_deeply([-e "$away/demo/x.gguf" ? 1 : 0, ls($tree)], [1, 'tests'], 'writes there and not into the tree');
+
+# No namespaces is no failure either.
+spit("$away/unshare", "#!/bin/sh\nexit 1\n");
+chmod 0755, "$away/unshare";
+like(run('env', 'CI=true', "PATH=$away:$ENV{PATH}", $^X, "-I$TOP/tests/lib", "$TOP/tests/tap/netns.t")->{out},
+    qr/^1\.\.0 # SKIP no network namespaces.*nothing was run/m, 'no network namespaces under CI is a skip that says so');
+
 # A tree may lie anywhere: the tests are told of its programs all the same.
 mkdir "$mini/tests/lib";
 spit("$mini/tests/lib/run_tests.pl", "#!/bin/sh\ncd \"\$SLUICE_BUILD\"\n");

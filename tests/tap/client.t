@@ -88,6 +88,7 @@ like($r->{out}, qr/ \Q$public\E /, 'the public part is the same');
 unlike($r->{out} . slurp("$dir/k.pub"), qr/\Q$secret\E/, 'the secret part stays');
 fails('never over a key', 13, qr/is there already/, $SLUICE, 'keys', "$dir/k");
 fails('no such role', 2, qr/submitter or admin/, $SLUICE, 'keys', "$dir/k2", '--role', 'root');
+fails("a name that the allow-list would refuse", 2, qr/expected a name in UTF-8/, $SLUICE, 'keys', "$dir/k2", '--name', "M\xfcller");
 
 # ---- completion
 for my $shell (qw(bash zsh fish)) {
@@ -202,6 +203,11 @@ like(run($SLUICE, 'queue', '--parsable', '-o', 'id,reason')->{out}, qr/^3\|.*1/m
         is(run('fish', '-c', "source $dir/c.fish; complete -C 'sluice show '")->{out}, "1\n2\n3\n", 'fish completes jobs');
     }
 }
+for my $idle (['retry', 'job 3 has not ended: nothing to retry'], ['release', 'job 3 is not held: nothing to release']) {
+    is(run_ok("$idle->[0] of a queued job", $SLUICE, $idle->[0], 3)->{out}, "$idle->[1]\n", 'says that nothing was to do');
+}
+is(run_ok('hold of two', $SLUICE, 'hold', 1, 3)->{out}, "job 1 was held before\nheld job 3\n", 'says which it held');
+is(run_ok('release', $SLUICE, 'release', 3)->{out}, "released job 3\n", 'is said');
 run_ok('cancel', $SLUICE, 'cancel', 2);
 isnt(run($SLUICE, 'wait', 2)->{rc}, 0, 'a cancelled job is no success');
 like(run($SLUICE, 'show', 1)->{out}, qr/^prefix +tiny-8x12M-v3-Q4_K_M$/m, 'show');

@@ -186,7 +186,7 @@ case('a block size of zero', 7, qr/./, sub {
 case('another FP8 format', 6, qr/./, sub { edit_json("$_[0]/config.json", sub { $_[0]{quantization_config}{quant_method} = 'gptq' }) });
 case('a tokenizer that is no JSON', 7, qr/tokenizer/, sub { spit("$_[0]/tokenizer.json", '{') });
 case('a token id past the vocabulary', 7, qr/token/, sub {
-    edit_json("$_[0]/tokenizer.json", sub { $_[0]{added_tokens}[0]{id} = 4000000000 }) });
+    edit_json("$_[0]/tokenizer.json", sub { $_[0]{model}{vocab}{"!"} = 4000000000 }) });
 
 # ---- a GGUF file as source
 my $dir = scratch();

@@ -137,6 +137,12 @@ SKIP: {
     unlink "$dir/../taken.gguf";
 }
 
+# ---- no file of this size: a quota, FAT
+fails('a file larger than any may be', 9, qr/too large; make smaller files with --split-max-size/,
+    'sh', '-c', 'ulimit -f 12288; exec "$@"', 'sh', $SLUICE, 'convert', $TINY, '-o', "$dir/f.gguf", '-r', 'q4_k_m');
+run_ok('smaller ones', 'sh', '-c', 'ulimit -f 12288; exec "$@"', 'sh', $SLUICE, 'convert', $TINY, '-o', "$dir/f.gguf", '-r', 'q4_k_m', '-q', '--split-max-size', '5M');
+unlink glob "$dir/*";
+
 # ---- a folder that cannot be written
 SKIP: {
     skip 'root may write everywhere', 1 if $> == 0;

@@ -70,6 +70,23 @@ for my $cmd (['convert', $TINY, '--recipe', 'q2_k', '--force', '--json', '-o', "
     ok(scalar @lines, "$cmd->[0]: valid JSON") or diag($@);
 }
 
+# And so are a file's strings; gguf-py reads no others.
+SKIP: {
+    skip 'no Python with gguf', 4 unless -x "$TOP/build/venv/bin/python";
+    system('cp', '-r', $TINY, "$dir/caf\xe9") == 0 or die;
+    system('cp', "$TINY/imatrix.legacy-layout.dat", "$dir/im\xe9.dat") == 0 or die;
+    spit("$dir/r\xe9.recipe", "encoding X\ndefault q4_k\n");
+    run_ok('source, recipe and imatrix with Latin-1 names', $SLUICE, 'convert', "$dir/caf\xe9", '-r', "$dir/r\xe9.recipe", '--layout', 'legacy',
+        '--imatrix', "$dir/im\xe9.dat", '-o', "$dir/latin.gguf", '-q');
+    my $r = run("$TOP/build/venv/bin/python", '-X', 'utf8', '-c', 'import gguf, sys; r = gguf.GGUFReader(sys.argv[1]); '
+        . '[print(k, f.contents()) for k, f in r.fields.items() if not k.startswith("tokenizer") and "\ufffd" in str(f.contents())]', "$dir/latin.gguf");
+    is(join(' ', $r->{out} =~ /^(\S+) /mg), 'general.name quantize.imatrix.file sluice.source',
+        'U+FFFD in each') or diag($r->{err});
+    spit("$dir/r.recipe", "default q4_k\n# caf\xe9\n");
+    fails('a recipe in Latin-1', 2, qr/r\.recipe:2: this is no UTF-8: '# caf\?'; expected/, @convert[0 .. 2], '-r', "$dir/r.recipe", '-o', "$dir/x");
+    fails('--override-kv in Latin-1', 2, qr/expected UTF-8/, @convert, "$dir/x", '--override-kv', "a=str:caf\xe9");
+}
+
 # The same folder by another path: the work goes on.
 my $source = checkpoint("$dir/source", '--preset', 'demo');
 symlink 'source', "$dir/link" or die $!;

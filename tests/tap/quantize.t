@@ -94,6 +94,7 @@ fails('no recipe', 2, qr/no recipe given/, $SLUICE, 'quantize', 'f32.gguf');
 spit('mine.recipe', "default q8_0\n");
 run_ok('IN FILE.recipe', $SLUICE, 'quantize', 'f32.gguf', './mine.recipe');
 ok(-f 'ggml-model-mine.gguf', 'makes ggml-model-FILE.gguf');
+fails('two numbers of threads', 2, qr/threads '2' and --threads 5: one number is expected/, $SLUICE, 'quantize', 'f32.gguf', 'o.gguf', 'q8_0', '2', '-t', '5');
 fails('threads', 2, qr/threads 'many'/, $SLUICE, 'quantize', 'f32.gguf', 'o.gguf', 'q8_0', 'many');
 
 # COPY, --dry-run, --prune-layers.

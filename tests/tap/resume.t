@@ -214,6 +214,8 @@ for my $o (@options) {
 }
 fails('the recipe is named before the layout', 13, qr/another recipe \(then q4_k_m .*, now q2_k /,
     map({ $_ eq 'q4_k_m' ? 'q2_k' : $_ eq 'legacy' ? 'mla' : $_ } @base), '-o', "$dir/x.gguf");
+fails('the source is named before a layout that it does not have', 13, qr/another source \(then tiny /,
+    $SLUICE, 'convert', checkpoint(scratch(), qw(--arch llama)), '--recipe', 'q4_k_m', '-o', "$dir/x.gguf");
 my @imatrix = ('--imatrix', "$TINY/imatrix.legacy-layout.dat");
 my @tiny_shards = glob "$copy/*.safetensors";
 run('touch', '-r', $tiny_shards[1], "$copy/time"); # to the nanosecond

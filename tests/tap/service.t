@@ -210,9 +210,18 @@ $r = run("$BUILD/sluiced");
 is($r->{rc}, 13, 'a second daemon is refused with 13') or diag($r->{err});
 ok(wait_daemon(), 'and the first is not disturbed');
 
-# ---- drain
+# ---- drain: a worker that was killed is listed until its leases run out
+$id = submit(demo_spec('j'));
+until_job($id, 30, sub { $_[0]{done} });
+my ($first, $other) = map { $_->{name} } @{ (ask({ m => 'workers' }))[0]{workers} };
+kill_one($first);
+$r = run($SLUICE, 'drain', '--all');
+like($r->{out}, qr/^draining \Q$other\E$/m, 'drain --all: one that is gone does not keep the others');
+is(ended($other, 20), 0, 'a drained worker ends with 0');
+start_one($_) for qw(w1 w2);
+is_state(wait_job($id, 60), 'succeeded', 'new ones do the rest');
 ask({ m => 'drain_worker', worker => 'w1' });
-is(ended('w1', 20), 0, 'a drained worker ends with 0');
+is(ended('w1', 20), 0, 'drained by name');
 is(stop_one('w2'), 0, 'SIGTERM of an idle worker');
 is(stop_one('daemon'), 0, 'SIGTERM of the daemon');
 diag(sprintf '%.1f s in all', time - $begin);

@@ -94,8 +94,8 @@ cmp_ok($j->{file_bytes}, '<=', 12_000_000, 'and count');
 
 # ---- refused in one line, before anything is measured
 my @no = ($SLUICE, 'plan', $TINY, '-q');
-fails('too small', 2, qr/a target of 3\.\d+ MB \(3000000 bytes\) is too small: the smallest that all types give is .* smaller types need an importance matrix/, @no, '--target-size', '3M');
-fails('too small for these', 2, qr/the smallest that these types give is 11\.7 MB .*; allow smaller ones with --types/, @no, '--target-size', '9M', '--types', 'q4_k,q8_0');
+fails('too small', 2, qr/a target of 3\.\d+ MB \(3000000 bytes\) is too small: with all types the model takes at least .* smaller types need an importance matrix/, @no, '--target-size', '3M');
+fails('too small for these', 2, qr/with these types the model takes at least 11\.7 MB .*; allow smaller ones with --types/, @no, '--target-size', '9M', '--types', 'q4_k,q8_0');
 fails('too large', 2, qr/nothing has to be quantized; use --recipe bf16/, @no, '--target-size', '2G');
 fails('no size', 2, qr/--target-size/, @no, '--target-size', 'many');
 fails('no bits', 2, qr/--target-bpw 'x': expected bits a weight/, @no, '--target-bpw', 'x');
@@ -105,6 +105,12 @@ fails('--pure', 2, qr/--pure gives every tensor one type/, @no, '--target-size',
 fails('no such type', 2, qr/--types: 'q9_k' is no type/, @no, '--target-size', '9M', '--types', 'q4_k,q9_k');
 fails('only types that need an imatrix', 2, qr/none of the types can be used for it without an importance matrix/, @no, '--target-size', '9M', '--types', 'iq1_s,iq2_xxs');
 fails('config.json alone', 2, qr/has no weights, and errors are measured on weights: give the checkpoint's folder/, $SLUICE, 'plan', "$TINY/config.json", '--target-size', '9M');
+{
+    my @option = ('--output-tensor-type', 'q8_0');
+    plan($TINY, '--target-size', '10MiB', @few, @option, '--write-recipe', "$dir/out.recipe");
+    is(run($SLUICE, 'plan', $TINY, '--recipe', "$dir/out.recipe", @option)->{err}, '', 'the option that the recipe holds is no mistake');
+    like(run($SLUICE, 'plan', $TINY, '--recipe', "$dir/out.recipe", '--output-tensor-type', 'q6_k')->{err}, qr/'output\.weight' decides nothing/, 'another may be');
+}
 fails('the file is there', 13, qr/t9000000\.recipe exists already/, @no, '--target-size', '9M', '--write-recipe', "$dir/t9000000.recipe");
 fails('--write-recipe alone', 2, qr/needs --target-size/, @no, '--recipe', 'q4_k', '--write-recipe', "$dir/n.recipe");
 ok(!-e "$dir/n.recipe", 'nothing was written');

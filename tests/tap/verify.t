@@ -118,7 +118,7 @@ sub flips_of {
 # Length.
 my $text = slurp($file);
 spit("$dir/short.gguf", substr $text, 0, -32);
-is(run($SLUICE, 'verify', "$dir/short.gguf")->{rc}, 8, 'cut short');
+fails('cut short', 8, qr/: tensor \S+: the file ends before its data do$/, $SLUICE, 'verify', "$dir/short.gguf");
 spit("$dir/long.gguf", $text . "\0" x 32);
 is(run($SLUICE, 'verify', "$dir/long.gguf")->{rc}, 8, 'bytes after the end');
 spit("$dir/none.gguf", '');

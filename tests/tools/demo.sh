@@ -5,7 +5,10 @@ set -eu
 cd "$(dirname "$0")/../.."
 build=${SLUICE_BUILD:-build/release}
 sluice=$build/sluice
-out=build/demo
+case $build in
+build/*) out=build/demo fetch=yes ;;
+*) out=$build/demo fetch= ;; # nothing is written into the tree
+esac
 rm -rf "$out"
 mkdir -p "$out"
 
@@ -25,7 +28,7 @@ head -n 30 "$out/inspect.txt"
 echo "... ($(wc -l <"$out/inspect.txt") lines in $out/inspect.txt)"
 
 title "llama.cpp goes on with a sentence"
-if command -v npm >/dev/null && command -v python3 >/dev/null; then
+if [ "$fetch" ] && command -v npm >/dev/null && command -v python3 >/dev/null; then
     tests/tools/setup.sh llama || true
 fi
 if ! command -v python3 >/dev/null; then

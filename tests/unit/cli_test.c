@@ -1,5 +1,6 @@
-/* Sizes as people type them, error lines that are safe to print. */
+/* Sizes as people type them, error lines that are safe to print, rates that are possible. */
 #include "client/cli.h"
+#include "client/progress.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -68,12 +69,28 @@ static void error_lines_are_one_printable_line(void **state)
     assert_int_equal(sl_fail(NULL, SL_EFAIL, "nobody listens"), SL_EFAIL);
 }
 
+/* Tasks are taken back, and an engine that is opened anew counts from 0. */
+static void work_taken_back_is_no_rate(void **state)
+{
+    struct progress p;
+
+    (void)state;
+    progress_begin(&p, PROGRESS_QUIET, "convert", 1000, 0);
+    p.win_ns -= 1000000000;
+    progress_update(&p, 1000, 500, 400);
+    assert_true(p.rate > 0 && p.rate < 2000 && p.read_rate > 0 && p.write_rate > 0);
+    p.win_ns -= 1000000000;
+    progress_update(&p, 10, 20, 30);
+    assert_true(p.rate > 0 && p.rate < 1000 && p.read_rate < 500 && p.write_rate < 400);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes_are_read),
         cmocka_unit_test(sizes_are_shown),
         cmocka_unit_test(error_lines_are_one_printable_line),
+        cmocka_unit_test(work_taken_back_is_no_rate),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,8 @@
  * jobs that wait for others or for workers. */
 #include "coord_world.h"
 
+#include <signal.h>
+#include <sys/resource.h>
 #include <time.h>
 
 static void shards_stay_together(void **state)
@@ -232,6 +234,65 @@ static void jobs_of_a_line_begin_one_after_another(void **state)
     assert_string_equal(state_of(w, C, c), "queued: waits for its turn behind job 2");
 }
 
+/* Numbers decide, not who came to memory first; and a job that is being prepared waits for nobody. */
+static void a_line_stands_by_number(void **state)
+{
+    struct world *w = *state;
+    struct got p;
+    uint64_t a, b, c;
+
+    client(w, C);
+    worker(w, 1);
+    a = submit(w, C, "a", "");
+    b = submit(w, C, "b", "");
+    c = submit(w, C, "c", "");
+    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[%llu]}", (unsigned long long)a);
+    expect(w, C, SL_M_DONE);
+    say(w, C, "{\"v\":2,\"m\":\"retry\",\"jobs\":[%llu]}", (unsigned long long)a);
+    expect(w, C, SL_M_DONE);
+    assert_string_equal(state_of(w, C, c), "queued: waits for its turn behind job 1");
+    say(w, C, "{\"v\":2,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)a);
+    expect(w, C, SL_M_DONE);
+    p = prepares(w, 1, b);
+    assert_string_equal(state_of(w, C, c), "queued: waits for its turn behind job 2");
+    say(w, C, "{\"v\":2,\"m\":\"release\",\"jobs\":[%llu]}", (unsigned long long)a);
+    expect(w, C, SL_M_DONE);
+    assert_string_equal(state_of(w, C, b), "running");
+    assert_string_equal(state_of(w, C, a), "queued: waits for its turn behind job 2");
+    failed(w, 1, p, 6, "");
+    assert_string_equal(state_of(w, C, c), "queued: waits for its turn behind job 1");
+    (void)prepares(w, 1, a);
+}
+
+/* A job that waits for another one's end, for its files' removal or for its next try holds up nobody. */
+static void who_cannot_begin_holds_up_nobody(void **state)
+{
+    static const char *const now = "queued: waits until a worker asks for work";
+    struct world *w = *state;
+    uint64_t a, b, c, d;
+
+    client(w, C);
+    worker(w, 1);
+    a = submit(w, C, "a", ",\"hold\":true");
+    submit(w, C, "b", ",\"after\":[1]");
+    c = submit(w, C, "c", "");
+    assert_string_equal(state_of(w, C, c), now);
+    failed(w, 1, prepares(w, 1, c), 1, "");
+    d = submit(w, C, "d", "");
+    assert_string_equal(state_of(w, C, d), now);
+    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[%llu,%llu],\"discard\":true}", (unsigned long long)a,
+        (unsigned long long)c);
+    expect(w, C, SL_M_DONE);
+    say(w, C, "{\"v\":2,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)d);
+    expect(w, C, SL_M_DONE);
+    say(w, C, "{\"v\":2,\"m\":\"submit\",\"id\":\"s\",\"key\":\"A\",\"specs\":[{\"source\":\"/src/m\",\"output\":"
+        "\"/out\",\"prefix\":\"a\",\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\"}]}");
+    b = (uint64_t)cJSON_GetArrayItem(sl_get(expect(w, C, SL_M_SUBMITTED), "jobs"), 0)->valuedouble;
+    assert_string_equal(state_of(w, C, b), "queued: waits until the files of job 1 are removed");
+    d = submit(w, C, "e", "");
+    assert_string_equal(state_of(w, C, d), now);
+}
+
 static void nobody_is_idle_for_a_line(void **state)
 {
     static const unsigned both[] = {C, 1};
@@ -405,6 +466,37 @@ static void a_grant_costs_no_more_than_a_walk(void **state)
         fail_msg("a grant takes %.0f us with 400 jobs and %.0f us with 3200", few, many);
 }
 
+/* What a grant rests on is on disk before it leaves, also when nothing was written before that. */
+static void a_grant_waits_for_what_it_rests_on(void **state)
+{
+    struct world *w = *state;
+    struct rlimit old, none;
+    struct sl_outgoing out;
+    struct got g = {0};
+
+    client(w, C);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 3, 3);
+    say(w, C, "{\"v\":2,\"m\":\"hold\",\"jobs\":[1]}");
+    pull(w, 1, 1);
+    deliver(w);
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &old);
+    none = old;
+    none.rlim_cur = 1;
+    setrlimit(RLIMIT_FSIZE, &none);
+    say_quietly(w, C, "{\"v\":2,\"m\":\"release\",\"jobs\":[1]}");
+    assert_true(sl_coord_flush(w->c, w->now, &w->e) < 0);
+    setrlimit(RLIMIT_FSIZE, &old);
+    while (sl_coord_next(w->c, &out)) {
+        assert_null(memmem(out.bytes, out.n, "\"grant\"", 7));
+        free(out.bytes);
+    }
+    worker(w, 1);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -414,11 +506,14 @@ int main(void)
         TEST(jobs_wait_for_others),
         TEST(a_job_waits_for_busy_workers),
         TEST(jobs_of_a_line_begin_one_after_another),
+        TEST(a_line_stands_by_number),
+        TEST(who_cannot_begin_holds_up_nobody),
         TEST(nobody_is_idle_for_a_line),
         TEST(a_sweep_stands_in_its_line_once),
         TEST(a_held_job_says_by_whom),
         TEST(another_worker_first),
         TEST(a_grant_costs_no_more_than_a_walk),
+        TEST(a_grant_waits_for_what_it_rests_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

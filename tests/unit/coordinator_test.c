@@ -556,13 +556,15 @@ static void a_full_disk_acknowledges_nothing(void **state)
         free(out.bytes);
     }
     assert_true(rehello);
+    client(w, C);
+    assert_non_null(strstr(state_of(w, C, 1), "running: the daemon's queue failed: "));
     snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu}]", (unsigned)g.task, (unsigned long long)g.epoch);
     hello(w, 1, "worker", held);
     assert_null(sl_get(expect(w, 1, SL_M_WELCOME), "dropped"));
     result(w, 1, g);
     expect(w, 1, SL_M_ACK);
+    assert_string_equal(state_of(w, C, 1), "running: waits until a worker asks for work");
     run_all(w, 1);
-    client(w, C);
     assert_string_equal(state_of(w, C, 1), "succeeded");
 }
 

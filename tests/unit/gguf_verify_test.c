@@ -8,6 +8,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -422,6 +423,39 @@ static void mutations_replay(void **state)
     free(m.p);
 }
 
+/* A stranger's header of many records, none of which matches, is told in seconds. */
+static void many_wrong_records(void **state)
+{
+    const uint32_t many = 300000;
+    struct bytes b = {0};
+    clock_t begun = clock();
+    char key[16];
+
+    (void)state;
+    b_start(&b, 3, 0, many + 3);
+    b_key(&b, SL_KEY_SUM_TENSORS, SL_KV_ARR);
+    b_u32(&b, SL_KV_U64);
+    b_u64(&b, 0);
+    b_key(&b, SL_KEY_SUM_RECORDS, SL_KV_ARR);
+    b_u32(&b, SL_KV_U64);
+    b_u64(&b, many + 3);
+    for (uint32_t i = 0; i < many + 3; i++)
+        b_u64(&b, i);
+    b_key(&b, SL_KEY_SUM_HEADER, SL_KV_U64);
+    b_u64(&b, 1);
+    for (uint32_t i = 0; i < many; i++) {
+        snprintf(key, sizeof key, "k%u", i);
+        b_key(&b, key, SL_KV_U8);
+        b_u8(&b, 1);
+    }
+    b_pad(&b, SL_GGUF_ALIGN);
+    assert_int_equal(b_write(&b, path), 0);
+    assert_int_equal(verify(path), SL_EVERIFY);
+    assert_non_null(strstr(said, "300002 more records are, too"));
+    assert_true((clock() - begun) / CLOCKS_PER_SEC < 10);
+    free(b.p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -432,6 +466,7 @@ int main(void)
         cmocka_unit_test(blocks_straddle_pieces),
         cmocka_unit_test(split_sets),
         cmocka_unit_test(checksums_are_required),
+        cmocka_unit_test(many_wrong_records),
         cmocka_unit_test(readers_agree),
     };
     int rc;

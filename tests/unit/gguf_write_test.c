@@ -43,6 +43,23 @@ static void setting_again_moves_to_the_end(void **state)
     sl_kvs_free(&kvs);
 }
 
+static void texts_are_made_utf8(void **state)
+{
+    struct sl_kvs kvs = {0}, copy = {0};
+
+    (void)state;
+    assert_int_equal(sl_kvs_set_strs(&kvs, "s", (const char *const[]){"\xffg\xc3\xa9\xe9", "", "\xe9\xbe"}, 3), 0);
+    assert_string_equal(kvs.kv[0].strs[0], "\xef\xbf\xbdg\xc3\xa9\xef\xbf\xbd");
+    assert_int_equal(kvs.kv[0].str_len[0], 9);
+    assert_string_equal(kvs.kv[0].strs[2], "\xef\xbf\xbd\xef\xbf\xbd");
+    strcpy(kvs.kv[0].strs[2], "\xff"); /* a file's own strings are copied as they are */
+    kvs.kv[0].str_len[2] = 1;
+    assert_int_equal(sl_kvs_copy(&copy, &kvs.kv[0]), 0);
+    assert_string_equal(copy.kv[0].strs[2], "\xff");
+    sl_kvs_free(&copy);
+    sl_kvs_free(&kvs);
+}
+
 /* The exact bytes of a small header. */
 static void header_bytes(void **state)
 {
@@ -311,7 +328,7 @@ static void stream_refuses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(setting_again_moves_to_the_end),
+        cmocka_unit_test(setting_again_moves_to_the_end), cmocka_unit_test(texts_are_made_utf8),
         cmocka_unit_test(header_bytes),
         cmocka_unit_test(split_names),
         cmocka_unit_test(known_hashes),

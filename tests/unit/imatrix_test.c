@@ -653,9 +653,15 @@ static void test_kvs(void **state)
     assert_true(sl_kvs_get_str(&kvs, SL_KEY_IMATRIX, &text) && strlen(text) == 32);
     assert_non_null(sl_kvs_find(&kvs, SL_KEY_IMATRIX_INCLUDE));
     sl_kvs_free(&kvs);
+    /* llama-quantize keeps 127 bytes; a character is not cut. */
+    free(im->path);
+    im->path = calloc(1, 200);
+    memset(im->path, 'x', 126);
+    strcpy(im->path + 126, "\xe9\xbe\x8d.gguf");
     im->n_chunks = 0;
     assert_int_equal(sl_imatrix_kvs(im, &(struct sl_weight_words){0}, &kvs), 0);
     assert_null(sl_kvs_find(&kvs, "quantize.imatrix.chunks_count"));
+    assert_true(sl_kvs_get_str(&kvs, "quantize.imatrix.file", &text) && strlen(text) == 126);
     sl_kvs_free(&kvs);
     sl_imatrix_close(im);
 }

@@ -104,10 +104,10 @@ static void an_allow_list_tells_roles(void **state)
     char path[128];
 
     assert_int_equal(sl_allow_load(file(state, "# who\nworker key " KEY_A " gpu-a\n\nadmin uid 0 root\n"
-                                        "submitter uid 1000 anna\n", 0644, path), &l, &e), 0);
+                                        "submitter uid 1000 j\303\274rgen\n", 0644, path), &l, &e), 0);
     assert_int_equal(l.n, 3);
     assert_int_equal(sl_allow_find(&l, false, KEY_A)->role, SL_ROLE_WORKER);
-    assert_string_equal(sl_allow_find(&l, true, "1000")->name, "anna");
+    assert_string_equal(sl_allow_find(&l, true, "1000")->name, "j\303\274rgen");
     assert_null(sl_allow_find(&l, false, KEY_B));
     assert_null(sl_allow_find(&l, false, "1000"));
     sl_allow_free(&l);
@@ -118,7 +118,7 @@ static void bad_allow_lists_are_refused(void **state)
     static const char *const bad[] = {
         "root uid 0 x\n", "worker key short x\n", "worker uid -1 x\n", "worker uid 01 x\n",
         "worker name 1 x\n", "worker uid 1\n", "worker uid 1 x y\n", "none uid 1 x\n",
-        "worker uid 1 x\nadmin uid 1 y\n",
+        "worker uid 1 x\nadmin uid 1 y\n", "worker key " KEY_A " M\374ller\n", "worker uid 1 \033[2J\n",
     };
     struct sl_allow_list l;
     struct sl_error e;

@@ -250,6 +250,11 @@ static void test_split(void **state)
     assert_int_equal(p->segments[1].n_tensors, 3);
     check_files(p);
     sl_plan_close(p);
+    /* What no GGUF file holds has no files to be split as. */
+    po = (struct sl_plan_opts){.prefix = "tiny", .keep_split = true};
+    p = plan_of(w, "q4_k_m", &po);
+    assert_int_equal(p->n_segments, 1);
+    sl_plan_close(p);
     free_world(w);
 }
 

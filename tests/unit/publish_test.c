@@ -2,6 +2,7 @@
  * a file that was there before. */
 #include "worker/publish.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,9 +12,27 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+
+/* What a rename says, whatever came of it; 0: the truth. */
+static int said;
+static bool done; /* it is done all the same */
+
+int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
+{
+    int rc = said && !done ? 0 : (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
+
+    errno = said ? said : errno;
+    return said ? -1 : rc;
+}
+
+int rename(const char *from, const char *to)
+{
+    return renameat2(AT_FDCWD, from, AT_FDCWD, to, 0);
+}
 
 #define PARTS 2u
 #define ID "00112233445566778899aabbccddeeff"
@@ -239,6 +258,61 @@ static void a_strangers_file_stays(void **state)
     assert_false(there(manifest));
 }
 
+/* NFS may say of a rename that it did that there is no such file: then the name is what counts. */
+static void an_answer_may_be_lost(void **state)
+{
+    struct world *w = *state;
+    uint64_t n;
+    uint8_t *former = part(OTHER_ID, 1, &n);
+
+    for (int force = 0; force < 2; force++) {
+        for (uint32_t i = 0; i < PARTS; i++)
+            put_part(w, i, w->o.partial[i]);
+        said = ENOENT;
+        done = true;
+        assert_int_equal(publish_files(&w->o, force, "go on", NULL, &w->e), 0);
+        said = 0;
+        for (uint32_t i = 0; i < PARTS; i++)
+            is_part(w, i, w->o.final[i]);
+    }
+    /* One that was refused is told, whatever has the name. */
+    put_part(w, 0, w->o.partial[0]);
+    said = EIO;
+    done = false;
+    assert_int_equal(publish_files(&w->o, true, "go on", NULL, &w->e), SL_EFAIL);
+    is_part(w, 0, w->o.partial[0]);
+    said = 0;
+    unlink(w->o.partial[0]);
+    /* So is one whose file is gone and not under its name. */
+    put(w->o.partial[1], former, n);
+    put(w->o.final[1], former, n);
+    said = ENOENT;
+    done = true;
+    assert_int_equal(publish_files(&w->o, true, "go on", NULL, &w->e), SL_EFAIL);
+    said = 0;
+    free(former);
+}
+
+/* What cannot be removed is named, and the rest goes. */
+static void what_stays_is_told(void **state)
+{
+    struct world *w = *state;
+    char *dir = w->o.dir;
+
+    put_part(w, 1, w->o.partial[1]);
+    assert_int_equal(mkdir(w->o.partial[0], 0700), 0);
+    assert_int_equal(output_remove(&w->o, NULL, &w->e), SL_EFAIL);
+    assert_non_null(strstr(w->e.text, "x-00001-of-00002.gguf.partial: cannot be removed"));
+    assert_false(there(w->o.partial[1]));
+    assert_int_equal(rmdir(w->o.partial[0]), 0);
+    assert_int_equal(output_remove(&w->o, NULL, &w->e), 0);
+    w->o.dir = (char[]){"/nonexistent/x"};
+    assert_int_equal(output_remove(&w->o, NULL, &w->e), 0);
+    w->o.dir = (char[]){"/proc/self/exe"};
+    assert_int_equal(output_remove(&w->o, NULL, &w->e), SL_EFAIL);
+    w->o.dir = dir;
+}
+
 /* The right output's, under another part's name. */
 static void a_part_has_one_place(void **state)
 {
@@ -280,6 +354,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_in_the_way, setup, teardown),
         cmocka_unit_test_setup_teardown(a_strangers_file_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(a_part_has_one_place, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_answer_may_be_lost, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_stays_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(names_are_taken_back, setup, teardown),
     };
 

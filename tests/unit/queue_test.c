@@ -312,24 +312,52 @@ static int count_event(void *user, const struct sl_event *ev)
     return 0;
 }
 
+struct told {
+    uint64_t id[4];
+    unsigned n, most;
+};
+
+/* Ends it with 7 at the most that is wanted. */
+static int note_event(void *user, const struct sl_event *ev)
+{
+    struct told *t = user;
+
+    assert_true(t->n < t->most && ev->time_ms == 5 && ev->task == (ev->job == 3 ? -1 : 2));
+    assert_string_equal(ev->worker, ev->job == 3 ? "" : "w");
+    assert_string_equal(ev->kind, "state");
+    assert_string_equal(ev->text, ev->job == 3 ? "running" : "failed");
+    t->id[t->n++] = ev->id;
+    return t->n == t->most ? 7 : 0;
+}
+
 static void history_is_in_order(void **state)
 {
     struct fixture *f = *state;
-    struct sl_event ev = {.job = 3, .task = -1, .worker = "", .kind = "state", .text = "running"};
-    uint64_t first, last;
-    int n = 0;
+    struct sl_event ev[4];
+    struct told t = {.most = 4};
+    uint64_t last;
 
-    assert_int_equal(sl_queue_add_event(f->q, &ev, &e), 0);
-    first = ev.id;
-    ev.job = 4;
-    assert_int_equal(sl_queue_add_event(f->q, &ev, &e), 0);
+    for (unsigned i = 0; i < 4; i++) {
+        ev[i] = i % 2 ? (struct sl_event){.time_ms = 5, .job = 4, .task = 2, .worker = "w", .kind = "state", .text = "failed"}
+                      : (struct sl_event){.time_ms = 5, .job = 3, .task = -1, .worker = "", .kind = "state", .text = "running"};
+        assert_int_equal(sl_queue_add_event(f->q, &ev[i], &e), 0);
+        assert_true(i == 0 || ev[i].id > ev[i - 1].id);
+    }
     assert_int_equal(sl_queue_commit(f->q, &e), 0);
     assert_int_equal(sl_queue_last_event(f->q, &last, &e), 0);
-    assert_true(last == ev.id && last > first);
-    assert_int_equal(sl_queue_each_event(f->q, 0, first, 10, count_event, &n, &e), 0);
-    assert_int_equal(n, 1);
-    assert_int_equal(sl_queue_each_event(f->q, 3, 0, 10, count_event, &n, &e), 0);
-    assert_int_equal(n, 2);
+    assert_true(last == ev[3].id);
+    /* Those behind a number, of all jobs or one; as many as are wanted, and no more after the callback's end. */
+    assert_int_equal(sl_queue_each_event(f->q, 0, ev[0].id, 2, note_event, &t, &e), 0);
+    assert_true(t.n == 2 && t.id[0] == ev[1].id && t.id[1] == ev[2].id);
+    t.n = 0;
+    assert_int_equal(sl_queue_each_event(f->q, 4, 0, 10, note_event, &t, &e), 0);
+    assert_true(t.n == 2 && t.id[0] == ev[1].id && t.id[1] == ev[3].id);
+    t.n = 0;
+    assert_int_equal(sl_queue_each_event(f->q, 4, ev[1].id, 10, note_event, &t, &e), 0);
+    assert_true(t.n == 1 && t.id[0] == ev[3].id);
+    t = (struct told){.most = 1};
+    assert_int_equal(sl_queue_each_event(f->q, 3, 0, 10, note_event, &t, &e), 7);
+    assert_true(t.n == 1 && t.id[0] == ev[0].id);
 }
 
 static void a_second_process_is_refused(void **state)

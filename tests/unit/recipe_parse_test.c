@@ -268,7 +268,7 @@ static char *idle_of(const char *text, const struct sl_type_override *over, uint
     else
         assert_int_equal(sl_recipe_load(text, &r, &e), 0);
     assert_int_equal(sl_recipe_assign(r, m, &o, types, &nf, &e), 0);
-    assert_int_equal(sl_recipe_idle(r, m, &o, &lines, &e), 0);
+    assert_int_equal(sl_recipe_idle(r, m, &o, types, &lines, &e), 0);
     sl_recipe_close(r);
     free(m->tensors - tied);
     free(m);
@@ -306,6 +306,12 @@ static void test_idle(void **state)
             "--tensor-type: 'down_exps' decides nothing: an option or a rule before it decides every tensor that it matches\n"
             "--tensor-type: 'norm' decides nothing: it matches only tensors that are never quantized\n",
             idle_of("dq3_k_m", over, 4, false, false));
+    /* What gives the same type is no mistake: an option beside the recipe that was made with it. */
+    idle_is(NULL, idle_of("*.ffn_down_exps.weight = q6_k\ndefault q4_k\n", over, 1, false, false));
+    idle_is("recipe t.recipe, line 1: '*_exps.weight' decides nothing: an option or a rule before it decides every tensor that "
+            "it matches\n",
+            idle_of("*_exps.weight layers 3- = q5_k\ndefault q4_k\n", (const struct sl_type_override[]){{"exps", SL_TYPE_Q6_K}}, 1,
+                    false, false));
     idle_is(NULL, idle_of("nothing.weight = q6_k\ndefault q4_k\n", NULL, 0, true, false)); /* --pure asks no rule */
     idle_is("recipe t.recipe, line 1: 'token_embd.weight' decides nothing: in this model token_embd.weight is the output "
             "too, and rules see it as output.weight\n",

@@ -2,8 +2,11 @@
  * outside by "..", symlinks or a rename, is not opened. */
 #include "proto/checkpoint.h"
 #include "proto/roots.h"
+#include "worker/source_rows.h"
 #include "worker/srcfile.h"
 
+#include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,9 +16,31 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+
+/* So often openat2 says that something was renamed meanwhile. */
+static unsigned renamed;
+
+long syscall(long number, ...)
+{
+    long (*real)(long, ...) = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
+    long a[6];
+    va_list ap;
+
+    va_start(ap, number);
+    for (unsigned i = 0; i < 6; i++)
+        a[i] = va_arg(ap, long);
+    va_end(ap);
+    if (number == SYS_openat2 && renamed) {
+        renamed--;
+        errno = EAGAIN;
+        return -1;
+    }
+    return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
 
 struct world {
     char top[64], root[96], other[96];
@@ -128,6 +153,19 @@ static void what_leads_out_does_not(void **state)
     assert_int_equal(sl_roots_open_path(w->r, "a", O_RDONLY, &e), SL_EUSAGE);
 }
 
+/* The kernel does not follow ".." while something is renamed, wherever that is. */
+static void a_rename_elsewhere_is_waited_for(void **state)
+{
+    struct world *w = *state;
+    struct sl_error e;
+
+    renamed = 20;
+    assert_int_equal(try_open(w, "/", "sub/../a", &e), 0);
+    renamed = UINT32_MAX;
+    assert_int_equal(try_open(w, "/", "sub/../a", &e), SL_EFAIL);
+    renamed = 0;
+}
+
 static void an_open_file_is_known_by_its_place(void **state)
 {
     struct world *w = *state;
@@ -181,6 +219,47 @@ static void a_source_is_looked_at_again(void **state)
     sl_srcfiles_close(s);
 }
 
+/* A row's file that is not the one that was planned, or lies outside, is not read, and no
+ * other file's rows are taken from it. */
+static void rows_are_of_the_files_planned(void **state)
+{
+    struct world *w = *state;
+    static const char *const dir[3] = {"root", "root", "other"}, *const name[3] = {"zero", "one", "two"};
+    struct sl_src_file files[3] = {0};
+    struct sl_src_tensor tensors[3] = {0};
+    struct sl_model_src src[3] = {0};
+    char path[3][128];
+    const struct sl_checkpoint ck = {.files = files, .n_files = 3, .tensors = tensors, .n_tensors = 3, .roots = w->r};
+    const struct sl_model m = {.src = src, .n_src = 3};
+    struct source_rows *rows;
+    struct sl_error e;
+
+    for (uint32_t i = 0; i < 3; i++) {
+        float x = (float)i + 1;
+        struct stat st;
+        int fd;
+
+        snprintf(path[i], sizeof path[i], "%s/%s/%s", w->top, dir[i], name[i]);
+        fd = open(path[i], O_WRONLY | O_CREAT, 0600);
+        assert_true(fd >= 0 && write(fd, &x, sizeof x) == sizeof x && fstat(fd, &st) == 0);
+        close(fd);
+        files[i] = (struct sl_src_file){.path = path[i], .size = sizeof x,
+                                        .mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec};
+        tensors[i] = (struct sl_src_tensor){.name = name[i], .dtype = SL_DTYPE_F32, .elems = 1, .file = i, .bytes = 4};
+        src[i] = (struct sl_model_src){.tensor = i, .scale.tensor = SL_NO_TENSOR, .dtype = SL_DTYPE_F32, .rows = 1, .cols = 1};
+    }
+    files[1].mtime_ns++;
+    assert_int_equal(source_rows_open(&ck, &m, &rows, &e), 0);
+    for (uint32_t i = 3; i-- > 0;) {
+        const struct sl_out_tensor t = {.n_dims = 1, .ne = {1, 1, 1, 1}, .elems = 1, .first_src = i, .n_src = 1};
+        float x = 0;
+
+        assert_int_equal(source_row(rows, &t, 0, &x, &e), i == 0 ? 0 : i == 1 ? SL_ESOURCE : SL_EUSAGE);
+        assert_true(i > 0 || x == 1);
+    }
+    source_rows_close(rows);
+}
+
 static void a_pinned_folder_stays_itself(void **state)
 {
     struct world *w = *state;
@@ -225,8 +304,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_lies_below_opens, setup, teardown),
         cmocka_unit_test_setup_teardown(what_leads_out_does_not, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_rename_elsewhere_is_waited_for, setup, teardown),
         cmocka_unit_test_setup_teardown(an_open_file_is_known_by_its_place, setup, teardown),
         cmocka_unit_test_setup_teardown(a_source_is_looked_at_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(rows_are_of_the_files_planned, setup, teardown),
         cmocka_unit_test_setup_teardown(a_pinned_folder_stays_itself, setup, teardown),
         cmocka_unit_test_setup_teardown(roots_are_folders_with_absolute_names, setup, teardown),
     };

@@ -123,15 +123,20 @@ static void test_token_types(void **state)
         assert_int_equal(((const int32_t *)y->data)[i], types[i]);
     }
     sl_kvs_free(&kvs);
-    /* A vocabulary with holes of its own. */
-    fx_text(*state, "tokenizer.json", "{\"added_tokens\":[{\"id\":6,\"content\":\"<s>\",\"special\":true}],"
+    /* A vocabulary with holes of its own; a token that has a role is special. */
+    fx_text(*state, "tokenizer.json", "{\"added_tokens\":[{\"id\":6,\"content\":\"<s>\",\"special\":true},"
+            "{\"id\":5,\"content\":\"p▁\",\"special\":false},{\"id\":7,\"content\":\"q▁\",\"special\":false}],"
             PRE(SPLIT(QWEN REST) "," BYTES) ",\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":3},"
             "\"merges\":[\"a b\"]}}");
-    fx_text(*state, "tokenizer_config.json", "{\"eos_token\":\"<s>\"}");
+    fx_text(*state, "tokenizer_config.json", "{\"eos_token\":\"<s>\",\"pad_token\":{\"content\":\"p▁\"},"
+            "\"additional_special_tokens\":[\"q▁\"]}");
     assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
     t = sl_kvs_find(&kvs, "tokenizer.ggml.tokens");
+    y = sl_kvs_find(&kvs, "tokenizer.ggml.token_type");
     assert_string_equal(t->strs[2], "[PAD2]");
+    assert_string_equal(t->strs[5], "p▁");
     assert_string_equal(t->strs[6], "<s>");
+    assert_memory_equal((const int32_t *)y->data + 5, ((const int32_t[]){3, 3, 3}), 3 * sizeof(int32_t));
     sl_kvs_free(&kvs);
 }
 
