@@ -102,8 +102,8 @@ static void check_cuda(struct doctor *d)
         if (sl_gpu_health(g.bus, &h))
             snprintf(state, sizeof state, " (%llu in use), %u W, %u degrees", (unsigned long long)(h.memory_used >> 20), h.watts,
                      h.celsius);
-        finding(d, FINE, "cuda", "cuda:%d: %s (%s), sm_%d%d, %llu MiB%s", i, g.name, g.uuid, g.major, g.minor,
-                (unsigned long long)(g.memory >> 20), state);
+        finding(d, sl_gpu_fits(&g) ? FINE : NOTE, "cuda", "cuda:%d: %s (%s), sm_%d%d%s, %llu MiB%s", i, g.name, g.uuid, g.major,
+                g.minor, sl_gpu_fits(&g) ? "" : " (not used: 8.0 or later is needed)", (unsigned long long)(g.memory >> 20), state);
     }
 }
 

@@ -34,6 +34,11 @@ enum sl_grid_id sl_gpu_grid_of(int type)
     }
 }
 
+bool sl_gpu_fits(const struct sl_gpu_info *info)
+{
+    return info->major >= 8;
+}
+
 int sl_gpu_count(const struct sl_gpu_api *api)
 {
     int n = 0;
@@ -138,6 +143,9 @@ int sl_gpu_open(const struct sl_gpu_api *api, int device, struct sl_gpu_device *
         return sl_fail(e, SL_EUNSUPPORTED, "cuda:%d: there %s %d CUDA device%s here", device, n == 1 ? "is" : "are", n,
                        n == 1 ? "" : "s");
     rc = api->info(device, &out->info);
+    if (rc == 0 && !sl_gpu_fits(&out->info))
+        return sl_fail(e, SL_EUNSUPPORTED, "cuda:%d (%s): its compute capability is %d.%d, and 8.0 or later is needed", device,
+                       out->info.name, out->info.major, out->info.minor);
     if (rc == 0)
         rc = api->use(device);
     if (rc)

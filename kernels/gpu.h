@@ -113,6 +113,10 @@ struct sl_gpu_device {
     void *grids;
 };
 
+/* Returns whether the kernels run on such a device: compute capability 8.0, for which the oldest
+ * of them is compiled, and later. */
+bool sl_gpu_fits(const struct sl_gpu_info *info);
+
 /* Returns the number of devices; 0 without a driver or in a build without CUDA. */
 int sl_gpu_count(const struct sl_gpu_api *api);
 
@@ -120,7 +124,7 @@ int sl_gpu_count(const struct sl_gpu_api *api);
 const char *sl_gpu_absence(const struct sl_gpu_api *api);
 
 /* Effect: makes the device the thread's, and uploads the grids (some 7 MB).
- * Errors: SL_EUNSUPPORTED (no such device), SL_EDEVICE. Free with sl_gpu_close. */
+ * Errors: SL_EUNSUPPORTED (no such device, or one that does not fit), SL_EDEVICE. Free with sl_gpu_close. */
 int sl_gpu_open(const struct sl_gpu_api *api, int device, struct sl_gpu_device *out, struct sl_error *e) SL_MUST_USE;
 void sl_gpu_close(struct sl_gpu_device *d);
 

@@ -228,24 +228,43 @@ V_FN bool queue_halves(int bits, int reach, const vf *x, const vf *w, vf inv, vf
     return most - least < span && far < (float)reach - 0x1p-6f;
 }
 
-/* first: where its list begins in all moves, in words. In *code: the code, then the point's. Returns false, and leaves
- * the code, where it is not clear. */
-V_FN bool queue_settle(int bits, int reach, const uint32_t *moves, uint32_t first, int n, const vf *x, const vf *w, vf inv,
-                       vf shift, uint16_t *code)
+/* The sum of w * (scale * level - x)^2 over eight values of three levels; iq1: the shift is added to its levels. */
+V_FN vf queue_sum_8(bool iq1, uint32_t point, const vf *x, const vf *w, vf scale, vf shift)
+{
+    vf sum = v_set(0.f);
+
+    V_UNROLL
+    for (int i = 0; i < 8; i++) {
+        vf level = v_odd(2, (vi)point, i), diff, term;
+
+        if (iq1)
+            level = v_mul(v_add(level, shift), v_set(0.5f)); /* exact */
+        diff = v_sub(v_mul(scale, level), x[i]);
+        term = v_mul(v_mul(w[i], diff), diff);
+        sum = i ? v_add(sum, term) : term;
+    }
+    return sum;
+}
+
+/* first: where its list begins in all moves, in words. In *code: the code, then the point's. pair, of iq1_m: equal values
+ * make many sums equal, mostly two; those two are summed in floats at once. Returns false, and leaves the code, where it
+ * is not clear. */
+V_FN bool queue_settle(int bits, int reach, bool pair, const struct sl_grid *g, uint32_t first, int n, const vf *x, const vf *w,
+                       vf scale, vf inv, vf shift, uint16_t *code)
 {
     const int clear = 16; /* in quarters of a unit: places 3, floats 8, roundings of q and e 2 */
     const uint32_t words = (uint32_t)(bits - 1), end = first + words * (uint32_t)n;
-    int best = INT_MAX, second = INT_MAX, margin = clear, point = 4 * *code;
-    uint32_t at = first, j = first;
+    int best = INT_MAX, second = INT_MAX, third = INT_MAX, margin = clear, point = 4 * *code;
+    uint32_t at = first, other = first, j = first;
     uint32_t by[2], square[2];
     struct queue_pairs f;
     bool in_hand = queue_halves(bits, reach, x, w, inv, shift, *code, &f);
 
     V_ROLLED
     do {
-        const struct device_quad *from = (const struct device_quad *)(const void *)(moves + j);
+        const struct device_quad *from = (const struct device_quad *)(const void *)(g->moves + j);
         struct device_quad four[2];
-        int before = best;
+        int before = best, then = second;
 
         four[0] = from[0];
         if (bits == 3)
@@ -254,15 +273,24 @@ V_FN bool queue_settle(int bits, int reach, const uint32_t *moves, uint32_t firs
         for (int c = 0; c < 4; c++) {
             int sum = queue_bound(bits, &four[c * (bits - 1) / 4].w[c * (bits - 1) % 4], &f, c);
 
+            third = pair ? v_imin(third, v_imax(second, sum)) : third;
             second = v_imin(second, v_imax(best, sum));
             best = v_imin(best, sum);
         }
+        if (pair && second < then)
+            other = best < before && second == before ? at : j;
         at = best < before ? j : at;
         j += 4 * words;
     } while (j < end);
-    queue_move(bits, moves + (at + words * (uint32_t)(best & 3)), by, square);
+    queue_move(bits, g->moves + (at + words * (uint32_t)(best & 3)), by, square);
     for (int h = 0; h < 4 - bits; h++)
         margin = v_dot2(true, false, 0x20002, square[h], v_dot2(false, false, 0x20002, square[h], margin));
+    if (pair && in_hand && second - best <= margin && third - best > margin) {
+        uint32_t a = at + (uint32_t)(best & 3), b = other + (uint32_t)(second & 3), one = g->lists[a < b ? a : b], two = g->lists[a < b ? b : a];
+
+        *code = (uint16_t)(queue_sum_8(true, two, x, w, scale, shift) < queue_sum_8(true, one, x, w, scale, shift) ? two : one);
+        return true;
+    }
     if (!in_hand || second - best <= margin)
         return false;
     if (bits == 3)
@@ -295,10 +323,11 @@ V_FN void queue_unsure_4(const struct sl_grid *g, const struct device_queue *q, 
     }
 }
 
-/* What orders as a number does, as unsigned bits; -0 is 0. */
+/* What orders as a number does, as unsigned bits. A search has sums of 0 or of -0, never both: a term has its
+ * weight's sign. */
 V_FN uint32_t queue_rank(vf a)
 {
-    uint32_t bits = sl_bits(v_add(a, v_set(0.f)));
+    uint32_t bits = sl_bits(a);
 
     return bits >> 31 ? ~bits : bits | 0x80000000;
 }
@@ -322,19 +351,8 @@ V_FN void queue_unsure_8(int type, const struct sl_grid *g, const struct device_
         }
         V_ROLLED
         for (int j = tid % threads; j < sl_grid_list_length(entry); j += threads) {
-            vf sum = v_set(0.f);
+            vf sum = queue_sum_8(queue_iq1(type), list[j], x, w, scale, shift);
 
-            V_UNROLL
-            for (int i = 0; i < 8; i++) {
-                vf level = v_odd(2, list[j], i), diff, term;
-
-                if (queue_iq1(type))
-                    level = v_mul(v_add(level, shift), v_set(0.5f)); /* exact */
-                diff = v_sub(v_mul(scale, level), x[i]);
-                term = v_mul(v_mul(w[i], diff), diff);
-
-                sum = i ? v_add(sum, term) : term;
-            }
             at = sum < best ? j : at;
             best = sum < best ? sum : best;
         }
@@ -379,8 +397,8 @@ V_FN void queue_nearest(int type, const struct sl_grid *g, const struct device_q
             x[i] = q->x[V_SPOT(values * k + i) + owner];
             w[i] = q->w[V_SPOT(values * k + i) + owner];
         }
-        if (!queue_settle(bits, queue_reach(type), g->moves, first, sl_grid_list_length(entry), x, w, q->inv[owner],
-                          queue_shift(type, id), code))
+        if (!queue_settle(bits, queue_reach(type), type == SL_TYPE_IQ1_M, g, first, sl_grid_list_length(entry), x, w, q->scale[owner],
+                          q->inv[owner], queue_shift(type, id), code))
             queue_leave(bits, q, id);
     }
 }

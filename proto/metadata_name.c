@@ -71,7 +71,7 @@ static bool is_version(const char *s)
     return s && !*s;
 }
 
-/* q4_k_m, iq2_xxs, bf16, f32 */
+/* q4_k_m, q8_0, bf16, f32; not iq2_xxs, whose second part has more than one letter */
 static bool is_quant(const char *s)
 {
     const char *t = s + (lower(*s) == 'i');

@@ -69,6 +69,18 @@ static int one(struct sl_devices *d, const char *text, struct sl_error *e)
     return add(d, (int)number, e);
 }
 
+/* Every GPU that the kernels run on; one that does not answer is the engine's to tell of. */
+static int all(struct sl_devices *d, struct sl_error *e)
+{
+    for (int i = 0; i < sl_gpu_count(d->api) && d->n < SL_DEVICES_MAX; i++) {
+        struct sl_gpu_info info;
+
+        if (d->api->info(i, &info) || sl_gpu_fits(&info))
+            SL_TRY(add(d, i, e));
+    }
+    return 0;
+}
+
 int sl_devices_choose(const char *text, struct sl_devices *out, struct sl_error *e)
 {
     char copy[512], *list = copy, *word;
@@ -76,8 +88,7 @@ int sl_devices_choose(const char *text, struct sl_devices *out, struct sl_error 
     memset(out, 0, sizeof *out);
     out->api = sl_gpu_api();
     if (strcmp(text, "auto") == 0)
-        for (int i = 0; i < sl_gpu_count(out->api) && i < SL_DEVICES_MAX; i++)
-            SL_TRY(add(out, i, e));
+        SL_TRY(all(out, e));
     out->cores = strcmp(text, "auto") == 0;
     if (strcmp(text, "auto") != 0 && strcmp(text, "cpu") != 0) {
         if (!*text || strlen(text) >= sizeof copy)

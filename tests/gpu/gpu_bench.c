@@ -1,20 +1,44 @@
-/* Rates of the GPU kernels beside their floors (shared facts of the instruction counts,
- * for an H200: 132 processors of 128 lanes at 1.98 GHz, scaled to the card), of the copies,
- * and of both together as a worker does them. Prints a table in Markdown.
+/* Rates of the GPU kernels beside two numbers that a card of so many processors could reach, each
+ * with 128 lanes at 1.98 GHz: the floor of the algorithms as they were first written, all in floats,
+ * and what the kernels as they are should come to, by the slots that `make ptx-count` counts. Then the
+ * copies, and both together as a worker does them. Prints tables in Markdown.
  *
- * usage: gpu_bench [-d DEVICE] [-n WEIGHTS] [-t TYPE]
+ * usage: gpu_bench [-d DEVICE] [-n WEIGHTS] [-t TYPE] [-x TYPES] [-1]
+ *   -x  types to leave out, with spaces between
+ *   -1  launches each kernel once, and times nothing: for a profiler
  * Exit: 0, 1 a failure, 77 no device. Nothing should be timed before its bytes were equal to
- * the processor's: gpu_bench.sh runs gpu_check first. */
+ * the processor's: gpu_run.sh sees to that. */
 #include "gpu_common.h"
 
 #define SLOTS 4
 #define COPY_BYTES (256ull << 20) /* less where -n is less */
 
-/* Instructions per weight, plain and weighted; 0: not counted yet. */
-static const struct { int type; double plain, weighted; } counts[] = {
-    {SL_TYPE_Q2_K, 385, 870}, {SL_TYPE_Q3_K, 225, 290}, {SL_TYPE_Q4_K, 470, 820}, {SL_TYPE_Q5_K, 370, 820},
-    {SL_TYPE_Q6_K, 290, 290}, {SL_TYPE_IQ1_S, 0, 800}, {SL_TYPE_IQ1_M, 900, 900}, {SL_TYPE_IQ2_XXS, 0, 1900},
-    {SL_TYPE_IQ2_XS, 0, 4700}, {SL_TYPE_IQ3_XXS, 1600, 1600}, {SL_TYPE_IQ3_S, 1150, 1150}};
+/* A weight's instructions, plain and weighted, 0: there is no such, or it was not counted: those
+ * behind the first floors, and slots of the kernels as they are (the table in kernels/GPU.md). */
+static const struct { int type; double floor[2], slots[2]; } counts[] = {
+    {SL_TYPE_Q2_K, {385, 870}, {462, 1050}},
+    {SL_TYPE_Q3_K, {225, 290}, {219, 420}},
+    {SL_TYPE_Q4_K, {470, 820}, {521, 893}},
+    {SL_TYPE_Q5_K, {370, 820}, {419, 895}},
+    {SL_TYPE_Q6_K, {290, 290}, {333, 338}},
+    {SL_TYPE_Q8_0, {0, 0}, {49, 0}},
+    {SL_TYPE_Q4_0, {0, 0}, {42, 307}},
+    {SL_TYPE_Q4_1, {0, 0}, {45, 886}},
+    {SL_TYPE_Q5_0, {0, 0}, {46, 312}},
+    {SL_TYPE_Q5_1, {0, 0}, {49, 891}},
+    {SL_TYPE_IQ4_NL, {0, 0}, {416, 431}},
+    {SL_TYPE_IQ4_XS, {0, 0}, {431, 446}},
+    {SL_TYPE_IQ1_S, {0, 800}, {0, 1211}},
+    {SL_TYPE_IQ1_M, {900, 900}, {1611, 1522}},
+    {SL_TYPE_IQ2_XXS, {0, 1900}, {0, 2086}},
+    {SL_TYPE_IQ2_XS, {0, 4700}, {0, 3968}},
+    {SL_TYPE_IQ2_S, {0, 0}, {1927, 1598}},
+    {SL_TYPE_IQ3_XXS, {1600, 1600}, {2870, 2758}},
+    {SL_TYPE_IQ3_S, {1150, 1150}, {1840, 1775}},
+    {SL_TYPE_F32, {0, 0}, {56, 0}},
+    {SL_TYPE_F16, {0, 0}, {59, 0}},
+    {SL_TYPE_BF16, {0, 0}, {52, 0}},
+};
 
 struct bench {
     const struct sl_gpu_api *api;
@@ -23,6 +47,7 @@ struct bench {
     void *in, *w, *means, *status;
     void *out[SLOTS], *stream[SLOTS], *host_in[SLOTS], *host_out[SLOTS], *device_in[SLOTS];
     double lanes; /* thread instructions a second */
+    bool failed, once;
 };
 
 static int check(const struct bench *b, int rc, const char *what)
@@ -58,17 +83,15 @@ static struct sl_gpu_work work(const struct bench *b, int type, bool weighted, u
 
 static int upload(struct bench *b)
 {
-    uint64_t scales = (b->n / COMMON_ROW / 128 + 1) * (COMMON_ROW / 128), s = 7;
+    const uint64_t scales = (b->n / COMMON_ROW / 128 + 1) * (COMMON_ROW / 128), once = 128 * COMMON_ROW; /* then again */
     uint8_t *bytes = malloc(b->n + scales * 4);
     float w[COMMON_ROW];
 
     if (!bytes)
         return -1;
-    common_fp8(bytes, b->n, 42);
-    for (uint64_t i = 0; i < scales; i++)
-        memcpy(bytes + b->n + 4 * i, &(float){0.0002f * (float)(1 + common_random(&s) % 8)}, 4);
-    for (int i = 0; i < COMMON_ROW; i++)
-        w[i] = (float)(1 + common_random(&s) % 1000) * 0.01f;
+    common_normal(bytes, once, (float *)(void *)(bytes + b->n), scales, w, COMMON_ROW);
+    for (uint64_t i = once; i < b->n; i += once)
+        memcpy(bytes + i, bytes, b->n - i < once ? b->n - i : once);
     TRY(b->api->alloc(b->n + scales * 4, &b->in), "input");
     TRY(b->api->alloc(sizeof w, &b->w), "weights");
     TRY(b->api->alloc(b->n / COMMON_ROW * 4 + 4, &b->means), "row means");
@@ -94,12 +117,27 @@ static double launches(struct bench *b, const struct sl_gpu_work *k, int runs)
     return check(b, b->api->wait(b->stream[0]), "run") < 0 ? -1 : common_seconds() - t0;
 }
 
+/* A card that had nothing to do takes some time to its full clock. */
+static void warm_up(struct bench *b)
+{
+    struct sl_gpu_work k = work(b, SL_TYPE_BF16, false, b->n);
+    double until = common_seconds() + 0.3;
+
+    while (common_seconds() < until && launches(b, &k, 1) > 0)
+        ;
+}
+
 /* Best of three times some 50 ms, in Gweights/s; 0: failed. The first launch loads the kernel. */
 static double kernel_rate(struct bench *b, int type, bool weighted)
 {
     struct sl_gpu_work k = work(b, type, weighted, b->n);
-    double once = launches(b, &k, 1) < 0 ? -1 : launches(b, &k, 1), best = 0;
-    int runs = once > 0.05 ? 1 : once > 0.0005 ? (int)(0.05 / once) + 1 : 100;
+    double once = launches(b, &k, 1), best = 0;
+    int runs;
+
+    if (b->once)
+        return once > 0 ? (double)b->n / once / 1e9 : 0;
+    once = once > 0 ? launches(b, &k, 1) : -1;
+    runs = once > 0.05 ? 1 : once > 0.0005 ? (int)(0.05 / once) + 1 : 100;
 
     for (int round = 0; round < 3 && once > 0; round++) {
         double t = launches(b, &k, runs);
@@ -112,41 +150,57 @@ static double kernel_rate(struct bench *b, int type, bool weighted)
     return best;
 }
 
-static double floor_rate(const struct bench *b, int type, bool weighted)
+static void print_share(const struct bench *b, double rate, double instructions)
 {
+    double most = instructions > 0 ? b->lanes / instructions / 1e9 : 0;
+
+    if (most > 0)
+        printf(" %.1f | %.0f %% |", most, 100 * rate / most);
+    else
+        printf(" - | - |");
+}
+
+/* A type that fails costs its row; a device that is lost, the rest. */
+static int one_kernel(struct bench *b, int type, bool weighted)
+{
+    double rate = kernel_rate(b, type, weighted);
+    uint64_t room;
+
+    printf("| %s%s |", sl_type_info(type)->name, weighted ? ", weighted" : "");
+    if (rate <= 0) {
+        printf(" failed | - | - | - | - |\n");
+        b->failed = true;
+        return check(b, b->api->memory(&room), "run");
+    }
+    printf(" %.1f |", rate);
     for (unsigned i = 0; i < sizeof counts / sizeof counts[0]; i++)
         if (counts[i].type == type) {
-            double n = weighted ? counts[i].weighted : counts[i].plain;
-
-            return n > 0 ? b->lanes / n / 1e9 : 0;
+            print_share(b, rate, counts[i].floor[weighted]);
+            print_share(b, rate, counts[i].slots[weighted]);
         }
+    printf("\n");
     return 0;
 }
 
-static int kernels(struct bench *b, int only)
+static int kernels(struct bench *b, int only, const char *without)
 {
-    printf("\n| type | plain, Gweights/s | share of floor | with weights | share of floor |\n|---|---|---|---|---|\n");
-    for (unsigned i = 0; i < COMMON_TYPES; i++) {
-        int type = common_types[i];
+    char list[256];
 
-        if (only >= 0 && only != type)
-            continue;
-        printf("| %s |", sl_type_info(type)->name);
+    snprintf(list, sizeof list, " %s ", without);
+    if (*without)
+        printf("Not timed, since they are not right:%s\n", list);
+    printf("\n| type | 10^9 weights/s | floor, as first written in floats | share | predicted from slots, as it is | share |\n|---|---|---|---|---|---|\n");
+    for (unsigned i = 0; i < COMMON_TYPES; i++)
         for (int w = 0; w < 2; w++) {
-            double rate, f = floor_rate(b, type, w);
+            int type = common_types[i];
+            char name[32];
 
-            if ((!w && sl_needs_weights(type)) || (w && !common_weighted(type))) {
-                printf(" - | - |");
+            snprintf(name, sizeof name, " %s ", sl_type_info(type)->name);
+            if ((only >= 0 && only != type) || strstr(list, name) || (!w && sl_needs_weights(type)) || (w && !common_weighted(type)))
                 continue;
-            }
-            rate = kernel_rate(b, type, w);
-            if (rate <= 0)
+            if (one_kernel(b, type, w) < 0)
                 return -1;
-            printf(f > 0 ? " %.1f | %.0f %% |" : " %.1f | - |", rate, f > 0 ? 100 * rate / f : 0);
         }
-        printf("\n");
-        fflush(stdout);
-    }
     return 0;
 }
 
@@ -184,7 +238,7 @@ static int copies(struct bench *b)
 /* Copy in, launch, copy out, in 16 MiB units over a few streams, as the worker does. */
 static int pipeline(struct bench *b, int only)
 {
-    const int types[] = {SL_TYPE_Q4_K, SL_TYPE_Q3_K, SL_TYPE_Q2_K, SL_TYPE_Q6_K, SL_TYPE_IQ2_XXS};
+    const int types[] = {SL_TYPE_Q4_K, SL_TYPE_Q3_K, SL_TYPE_Q2_K, SL_TYPE_Q6_K, SL_TYPE_Q8_0, SL_TYPE_IQ2_XXS};
     const uint64_t unit = b->copy < 16 << 20 ? b->copy : 16 << 20;
     const int units = b->copy < COPY_BYTES ? 8 : 256;
 
@@ -221,16 +275,19 @@ static int pipeline(struct bench *b, int only)
 int main(int argc, char **argv)
 {
     struct bench b = {.api = sl_gpu_api(), .n = 256ull << 20};
+    const char *without = "";
     int device = 0, opt, only = -1;
     struct sl_error e;
     char date[32];
     time_t now = time(NULL);
 
-    while ((opt = getopt(argc, argv, "d:n:t:")) != -1)
+    while ((opt = getopt(argc, argv, "d:n:t:x:1")) != -1)
         switch (opt) {
         case 'd': device = atoi(optarg); break;
         case 'n': b.n = strtoull(optarg, NULL, 0) / (128 * COMMON_ROW) * (128 * COMMON_ROW); break;
         case 't': only = sl_type_by_name(optarg); break;
+        case 'x': without = optarg; break;
+        case '1': b.once = true; break;
         default: return 2;
         }
     if (sl_gpu_absence(b.api)) {
@@ -246,11 +303,16 @@ int main(int argc, char **argv)
         fprintf(stderr, "gpu_bench: %s\n", e.text);
         return 1;
     }
+    setvbuf(stdout, NULL, _IOLBF, 0);
     b.lanes = (double)b.gpu.info.processors * 128 * 1.98e9;
     strftime(date, sizeof date, "%Y-%m-%d", gmtime(&now));
-    printf("%s, %s (%d processors), sm_%d%d, %s. Floors: instructions counted, at 128 a processor and 1.98 GHz.\n", date,
+    printf("%s, %s (%d processors), sm_%d%d, %s. Floors and predictions: instructions counted, at 128 a processor and 1.98 GHz.\n", date,
            b.gpu.info.name, b.gpu.info.processors, b.gpu.info.major, b.gpu.info.minor, b.gpu.info.bus);
-    if (upload(&b) < 0 || kernels(&b, only) < 0 || copies(&b) < 0 || pipeline(&b, only) < 0)
+    if (upload(&b) < 0)
         return 1;
-    return 0;
+    if (!b.once)
+        warm_up(&b);
+    if (kernels(&b, only, without) < 0 || (!b.once && (copies(&b) < 0 || pipeline(&b, only) < 0)))
+        return 1;
+    return b.failed;
 }

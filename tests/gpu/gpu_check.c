@@ -6,9 +6,11 @@
  *   -n  random weights of each type (default 1e9)   -t  one type alone
  *   -s  small: for compute-sanitizer                -G  golden vectors alone, -R random weights
  *                                                       alone, -l  only names the device
- *   -o  appends a line for each type that was equal, and leaves out those that FILE has
+ *   -o  appends a line for each type that is begun, and for each that was equal; leaves out those
+ *       that were, and takes those that were begun and did not end after all others
  *   -T  begins no type that is not expected to end so many seconds after the start
- * Exit: 0 all equal, 1 a difference or a failure, 75 time was up with types left, 77 no device. */
+ * Exit: 0 all equal, 1 a difference or a failure, 3 the device was lost to this process (with -o
+ * the same call goes on with the other types), 75 time was up with types left, 77 no device. */
 #include "gpu_common.h"
 
 #include <math.h>
@@ -23,7 +25,8 @@ struct check {
     const char *golden;
     uint64_t weights, chunk;
     int only;
-    unsigned failures;
+    unsigned failures, vectors;
+    bool wrong, lost;   /* of this type: something failed; the device does nothing more */
     const char *lines;  /* -o, or NULL */
     double began, time; /* time: 0 without -T */
     /* one chunk */
@@ -42,6 +45,20 @@ static void failed(struct check *c, const char *what)
 {
     fprintf(stderr, "FAILED: %s%s: %s\n", sl_type_info(c->type)->name, c->weighted ? " with weights" : "", what);
     c->failures++;
+    c->wrong = true;
+}
+
+/* One launch. Returns false, and says so, where it failed. */
+static bool launched(struct check *c, size_t in_bytes, size_t w_floats, uint32_t *status)
+{
+    struct sl_error e;
+    uint64_t room;
+
+    if (sl_gpu_quantize(&c->gpu, &c->k, in_bytes, w_floats, status, &e) == 0)
+        return true;
+    failed(c, e.text);
+    c->lost = c->gpu.api->memory(&room) != 0;
+    return false;
 }
 
 /* ---- golden vectors */
@@ -65,7 +82,6 @@ static void golden_case(struct check *c, const char *dist)
     const struct sl_type_info *t = sl_type_info(c->type);
     size_t bytes = sl_type_bytes(c->type, GOLDEN_N);
     char name[64], text[200];
-    struct sl_error e;
     uint32_t status;
 
     snprintf(name, sizeof name, "%s%s.bin", t->name, c->weighted ? ".imatrix" : "");
@@ -76,41 +92,26 @@ static void golden_case(struct check *c, const char *dist)
                                 .n_runs = 1, .elems = GOLDEN_N, .row = GOLDEN_COLS, .matrix = GOLDEN_N,
                                 .in = c->in, .w = c->w, .out = c->got};
     c->k.run[0] = (struct sl_gpu_run){.scale = UINT64_MAX, .end = GOLDEN_N, .cols = GOLDEN_COLS};
-    if (sl_gpu_quantize(&c->gpu, &c->k, GOLDEN_N * 4, c->k.weighted ? GOLDEN_COLS : 0, &status, &e) < 0) {
-        failed(c, e.text);
+    if (!launched(c, GOLDEN_N * 4, c->k.weighted ? GOLDEN_COLS : 0, &status))
         return;
-    }
-    c->checksum++;
+    c->vectors++;
     if (status || memcmp(c->want, c->got, bytes)) {
         snprintf(text, sizeof text, "golden vector %s/%s differs", dist, name);
         failed(c, text);
     }
 }
 
-static void golden(struct check *c)
+static void golden_type(struct check *c)
 {
     static const char *const dists[] = {"gauss", "fp8_block", "outlier", "heavy_tail", "constant",
                                         "sparse", "tiny", "huge", "onesided", "ramp"};
 
-    c->checksum = 0;
-    for (unsigned d = 0; d < sizeof dists / sizeof dists[0]; d++) {
+    for (unsigned d = 0; d < sizeof dists / sizeof dists[0] && !c->lost; d++) {
         if (!slurp(c, dists[d], "x.f32", c->in, GOLDEN_N * 4) || !slurp(c, dists[d], "imatrix.f32", c->w, GOLDEN_COLS * 4)) {
-            fprintf(stderr, "FAILED: no golden vectors in %s/%s\n", c->golden, dists[d]);
-            c->failures++;
+            failed(c, "no golden vectors here (-g)");
             return;
         }
-        for (unsigned i = 0; i < COMMON_TYPES; i++)
-            for (int w = 0; w < 2; w++) {
-                c->type = common_types[i];
-                c->weighted = w;
-                if (c->only < 0 || c->only == c->type)
-                    golden_case(c, dists[d]);
-            }
-    }
-    printf("golden vectors: %llu compared\n", (unsigned long long)c->checksum);
-    if (c->checksum < 20) {
-        fprintf(stderr, "FAILED: there should be hundreds of golden vectors\n");
-        c->failures++;
+        golden_case(c, dists[d]);
     }
 }
 
@@ -197,7 +198,6 @@ static void random_chunk(struct check *c)
 {
     uint64_t in_bytes = c->n * sl_dtype_info(c->dtype)->bytes, scales = (c->n / COMMON_ROW / 128 + 1) * (COMMON_ROW / 128);
     size_t bytes = sl_type_bytes(c->type, c->n);
-    struct sl_error e;
     uint32_t status;
     char text[200];
 
@@ -218,10 +218,8 @@ static void random_chunk(struct check *c)
             failed(c, "the processor refuses this input: the check is wrong");
             return;
         }
-    if (sl_gpu_quantize(&c->gpu, &c->k, in_bytes + scales * sizeof(float), c->weighted ? COMMON_ROW : 0, &status, &e) < 0) {
-        failed(c, e.text);
+    if (!launched(c, in_bytes + scales * sizeof(float), c->weighted ? COMMON_ROW : 0, &status))
         return;
-    }
     if (status)
         failed(c, "the device saw weights that are not finite; there are none");
     for (unsigned i = 0; i < COMMON_THREADS; i++)
@@ -269,54 +267,54 @@ static double expected(const struct check *c, int type, bool weighted)
     return (double)c->weights * 1e-9 * ((core_ns(type, weighted) + 3) / (double)(n < 1 ? 1 : n) + 0.5);
 }
 
+/* weights: 0 for golden vectors. */
 static void line_name(char *out, size_t n, int type, bool weighted, uint64_t weights)
 {
-    snprintf(out, n, "%s %s %llu ", sl_type_info(type)->name, weighted ? "weighted" : "plain", (unsigned long long)weights);
+    char what[32] = "golden";
+
+    if (weights)
+        snprintf(what, sizeof what, "%llu", (unsigned long long)weights);
+    snprintf(out, n, "%s %s %s ", sl_type_info(type)->name, weighted ? "weighted" : "plain", what);
 }
 
-static bool has_line(const struct check *c, const char *name)
+/* What -o's file says of it: 0 nothing, 1 it was begun, 2 it was equal. */
+static int state_of(const struct check *c, const char *name)
 {
     FILE *f = c->lines ? fopen(c->lines, "r") : NULL;
     char line[200];
-    bool found = false;
+    int state = 0;
 
-    while (f && !found && fgets(line, sizeof line, f))
-        found = strncmp(line, name, strlen(name)) == 0 && strchr(line, '\n');
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, name, strlen(name)) == 0 && strchr(line, '\n') && state < 2)
+            state = strstr(line, "begun") ? 1 : 2;
     if (f)
         fclose(f);
-    return found;
+    return state;
 }
 
-static void add_line(struct check *c, const char *name, double seconds)
+static void add_line(struct check *c, const char *name, const char *what)
 {
     FILE *f = c->lines ? fopen(c->lines, "a") : NULL;
 
-    if (c->lines && (!f || fprintf(f, "%schecksum %016llx equal %.1f s\n", name, (unsigned long long)c->checksum, seconds) < 0))
+    if (c->lines && (!f || fprintf(f, "%s%s\n", name, what) < 0))
         failed(c, "its line could not be written");
     if (f && fclose(f) != 0)
         failed(c, "its line could not be written");
 }
 
-static void one_type(struct check *c)
+static void random_type(struct check *c)
 {
     uint64_t done = 0;
-    double t0 = common_seconds();
-    char name[80];
 
-    c->checksum = 0xcbf29ce484222325;
     c->seed = 1000003 * (uint64_t)c->type + (uint64_t)c->weighted;
-    for (unsigned part = 0; done < c->weights && !c->failures; part++, done += c->n) {
+    for (unsigned part = 0; done < c->weights && !c->wrong; part++, done += c->n) {
         c->n = c->weights - done < c->chunk ? c->weights - done : c->chunk;
         c->n = (c->n + COMMON_ROW - 1) / COMMON_ROW * COMMON_ROW;
         c->dtype = part % 2 ? SL_DTYPE_F32 : SL_DTYPE_F8_E4M3;
         random_chunk(c);
     }
-    line_name(name, sizeof name, c->type, c->weighted, c->weights);
-    if (!c->failures)
-        add_line(c, name, common_seconds() - t0);
-    printf("%-8s %s %12llu weights: checksum %016llx, %s, %.1f s", sl_type_info(c->type)->name,
-           c->weighted ? "weighted" : "plain   ", (unsigned long long)done, (unsigned long long)c->checksum,
-           c->failures ? "NOT equal" : "equal", common_seconds() - t0);
+    printf("%-8s %s %12llu weights: checksum %016llx, %s", sl_type_info(c->type)->name, c->weighted ? "weighted" : "plain   ",
+           (unsigned long long)done, (unsigned long long)c->checksum, c->wrong ? "NOT equal" : "equal");
 }
 
 struct kind {
@@ -325,66 +323,91 @@ struct kind {
     double need;
 };
 
-/* What is to be done and has no line yet; returns how many. */
-static unsigned kinds_left(const struct check *c, struct kind *out)
+/* What was not equal yet; what was begun before comes last. Returns how many. */
+static unsigned kinds_left(const struct check *c, uint64_t weights, struct kind *out)
 {
     unsigned n = 0;
     char name[80];
 
-    for (unsigned i = 0; i < COMMON_TYPES; i++)
-        for (int w = sl_needs_weights(common_types[i]); w < 2; w++) {
-            int type = common_types[i];
+    for (int begun = 0; begun < 2; begun++)
+        for (unsigned i = 0; i < COMMON_TYPES; i++)
+            for (int w = sl_needs_weights(common_types[i]); w < 2; w++) {
+                int type = common_types[i];
 
-            line_name(name, sizeof name, type, w, c->weights);
-            if ((!w || common_weighted(type)) && (c->only < 0 || c->only == type) && !has_line(c, name))
-                out[n++] = (struct kind){type, w, expected(c, type, w)};
-        }
+                line_name(name, sizeof name, type, w, weights);
+                if ((!w || common_weighted(type)) && (c->only < 0 || c->only == type) && state_of(c, name) == begun)
+                    out[n++] = (struct kind){type, w, expected(c, type, w)};
+            }
     return n;
 }
 
-/* Returns whether kinds are left for which there was no time. */
-static bool random_weights(struct check *c)
+/* Golden vectors (weights: 0) or random weights. Returns whether kinds are left for which there was no time. */
+static bool every_kind(struct check *c, uint64_t weights)
 {
     struct kind k[2 * COMMON_TYPES];
-    unsigned n = kinds_left(c, k), late = 0;
+    unsigned n = kinds_left(c, weights, k), late = 0;
     double all = 0, spent = 0, meant = 0, slower = 1;
+    char name[80], line[80];
 
     for (unsigned i = 0; i < n; i++)
         all += k[i].need;
-    printf("%u kinds of %llu weights to do, about %.0f s\n", n, (unsigned long long)c->weights, all);
-    for (unsigned i = 0; i < n && !c->failures; i++) {
+    if (weights)
+        printf("%u kinds of %llu weights to do, about %.0f s\n", n, (unsigned long long)weights, all);
+    for (unsigned i = 0; i < n && !c->lost; i++) {
         double t0 = common_seconds();
 
-        if (c->time > 0 && t0 - c->began + slower * k[i].need > c->time) {
+        if (weights && c->time > 0 && t0 - c->began + slower * k[i].need > c->time) {
             late++;
             continue;
         }
         c->type = k[i].type;
         c->weighted = k[i].weighted;
-        one_type(c);
+        c->wrong = false;
+        c->checksum = 0xcbf29ce484222325;
+        line_name(name, sizeof name, c->type, c->weighted, weights);
+        add_line(c, name, "begun");
+        if (weights)
+            random_type(c);
+        else
+            golden_type(c);
+        snprintf(line, sizeof line, "checksum %016llx equal %.1f s", (unsigned long long)c->checksum, common_seconds() - t0);
+        if (!c->wrong)
+            add_line(c, name, line);
         spent += common_seconds() - t0;
         meant += k[i].need;
         slower = spent / meant;
-        printf("; %u to go, about %.0f s\n", n - i - 1 + late, slower * (all - meant));
-        fflush(stdout);
+        if (weights)
+            printf(", %.1f s; %u to go, about %.0f s\n", common_seconds() - t0, n - i - 1 + late, slower * (all - meant));
+    }
+    if (!weights)
+        printf("golden vectors: %u compared\n", c->vectors);
+    if (!weights && n > COMMON_TYPES && !c->lost && c->vectors < 300) {
+        fprintf(stderr, "FAILED: there should be hundreds of golden vectors\n");
+        c->failures++;
     }
     return late > 0;
 }
 
 static bool open_check(struct check *c, int device)
 {
-    const struct sl_gpu_api *api = sl_gpu_api();
     struct sl_error e;
-    size_t room;
-    void *p[3] = {NULL};
 
-    if (sl_gpu_open(api, device, &c->gpu, &e) < 0) {
+    if (sl_gpu_open(sl_gpu_api(), device, &c->gpu, &e) < 0) {
         fprintf(stderr, "gpu_check: %s\n", e.text);
         return false;
     }
     printf("cuda:%d: %s, sm_%d%d; against %s on %ld processors\n", device, c->gpu.info.name, c->gpu.info.major, c->gpu.info.minor,
            sl_backend_usable(SL_BACKEND_AVX512) ? "avx512" : sl_backend_usable(SL_BACKEND_AVX2) ? "avx2" : "portable",
            sysconf(_SC_NPROCESSORS_ONLN));
+    return true;
+}
+
+static bool take_memory(struct check *c)
+{
+    const struct sl_gpu_api *api = c->gpu.api;
+    void *p[2] = {NULL};
+    size_t room;
+
     if (c->weights < 2 * c->chunk) /* FP8 and F32 take turns */
         c->chunk = (c->weights / 2 + COMMON_ROW - 1) / COMMON_ROW * COMMON_ROW;
     if (c->chunk < 4 * GOLDEN_N)
@@ -433,15 +456,18 @@ int main(int argc, char **argv)
         fprintf(stderr, "gpu_check: SKIPPED, NOTHING WAS CHECKED: %s\n", absent);
         return 77;
     }
+    setvbuf(stdout, NULL, _IOLBF, 0);
     if (!open_check(c, device))
         return 1;
     if (look)
         return sl_gpu_close(&c->gpu), 0;
+    if (!take_memory(c))
+        return 1;
     if (!random_only)
-        golden(c);
-    if (!c->failures && !golden_only)
-        left = random_weights(c);
+        (void)every_kind(c, 0);
+    if (!golden_only && !c->lost)
+        left = every_kind(c, c->weights);
     sl_gpu_close(&c->gpu);
-    printf("%s\n", c->failures ? "FAILED" : left ? "time is up: types are left" : "all equal");
-    return c->failures ? 1 : left ? 75 : 0;
+    printf("%s\n", c->lost ? "FAILED: the device is lost" : c->failures ? "FAILED" : left ? "time is up: types are left" : "all equal");
+    return c->lost ? 3 : c->failures ? 1 : left ? 75 : 0;
 }

@@ -8,6 +8,7 @@
 #include "kernels/half.h"
 #include "kernels/kernels.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,6 +55,47 @@ static inline void common_fp8(uint8_t *out, uint64_t n, uint64_t seed)
         for (uint64_t k = 0; k < 8 && i + k < n; k++, r >>= 8)
             out[i + k] = (r & 0x7f) == 0x7f ? 0x31 : (uint8_t)(r & 0x83) | (uint8_t)(0x10 + ((r >> 2 & 31) * 40 / 32) / 4 * 4);
     }
+}
+
+/* A value of a normal distribution. */
+static inline double common_gauss(uint64_t *s)
+{
+    double u = ((double)(common_random(s) >> 11) + 1) / 9007199254740993.0, v = (double)(common_random(s) >> 11) / 9007199254740992.0;
+
+    return sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
+}
+
+static inline double common_e4m3(unsigned code)
+{
+    unsigned e = code >> 3 & 15, m = code & 7;
+
+    return e ? ldexp(8 + m, (int)e - 10) : ldexp(m, -9);
+}
+
+static inline uint8_t common_to_e4m3(double x)
+{
+    unsigned best = 0;
+
+    for (unsigned step = 64; step; step /= 2)
+        if (best + step < 0x7f && common_e4m3(best + step) <= fabs(x))
+            best += step;
+    if (best < 0x7e && fabs(x) - common_e4m3(best) > common_e4m3(best + 1) - fabs(x))
+        best++;
+    return (uint8_t)(best | (x < 0 ? 0x80 : 0));
+}
+
+/* What is counted and timed: n FP8 codes of a normal distribution, the largest of a block of scales near
+ * 448, scales, column weights. */
+static inline void common_normal(uint8_t *out, uint64_t n, float *scales, uint64_t n_scales, float *w, uint64_t n_w)
+{
+    uint64_t s = 42;
+
+    for (uint64_t i = 0; i < n; i++)
+        out[i] = common_to_e4m3(common_gauss(&s) * 448 / 4.2); /* 4.2: about the largest of 128 x 128 */
+    for (uint64_t i = 0; i < n_scales; i++)
+        scales[i] = (float)(0.0002 * (1 + 0.1 * common_gauss(&s)));
+    for (uint64_t i = 0; i < n_w; i++)
+        w[i] = (float)exp(common_gauss(&s));
 }
 
 /* A job for every thread of the machine: part i of n. */

@@ -8,18 +8,19 @@
 #   --again    also parts that ended well before, with the same programs
 # Environment: GPU_BIN: the folder with the programs (default: this one, as in a folder that
 # `make gpu-kit` made, or build/release); WEIGHTS: of each type in `random` (1000000000);
-# WORK: where checkpoints of some GB are made (default: TMPDIR or /tmp).
+# WORK: where checkpoints of some GB are made (default: TMPDIR or /tmp; for `worker` /dev/shm where it has room:
+# a borrowed machine's disk says little).
 # Exit: 0 all well, 1 something differs or failed, 75 time was up, call again, 77 nothing could
 # be checked (no GPU, no driver).
 here=$(cd "$(dirname "$0")" && pwd) || exit 1
-PARTS="about golden small kernels convert worker random sanitizer"
+PARTS="about golden small kernels convert worker random profile sanitizer"
 seconds=520 results='' again='' inside='' list=''
 
 # Seconds that each may take, and must be left for it to begin.
 limit_of() {
     case $1 in
     about) echo 60 5 ;; golden) echo 90 10 ;; small) echo 150 20 ;; kernels) echo 120 40 ;; convert) echo 150 30 ;;
-    worker) echo 200 90 ;; random) echo 500 30 ;; sanitizer) echo 420 60 ;; *) echo 0 0 ;;
+    worker) echo 200 90 ;; random) echo 500 30 ;; profile) echo 120 40 ;; sanitizer) echo 420 60 ;; *) echo 0 0 ;;
     esac
 }
 
@@ -32,6 +33,7 @@ what_is() {
     convert) echo "whole conversions, GPU against processor" ;;
     worker) echo "a whole worker on a checkpoint of some GB" ;;
     random) echo "a billion random weights of every type against the processor" ;;
+    profile) echo "the kernels' own counters, by ncu" ;;
     sanitizer) echo "compute-sanitizer: memcheck, racecheck, initcheck, synccheck" ;;
     esac
 }
@@ -76,15 +78,23 @@ if [ ! -x "$gpu/gpu_check" ]; then
 fi
 command -v timeout >/dev/null || { echo "gpu_run: no timeout (coreutils) in PATH" >&2; exit 1; }
 
-# Another libc than the programs were built with: the kit brings one along.
 loader=
-if [ -d "$bin/lib/glibc" ] && ! "$gpu/gpu_check" -l 2>&1 | grep -q 'gpu_check:.*SKIPPED\|^cuda:'; then
-    for l in "$bin"/lib/glibc/ld-*; do loader=$l; done
-    export LD_LIBRARY_PATH="$bin/lib:$bin/lib/glibc${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-fi
 start() {
     if [ -n "$loader" ]; then "$loader" --library-path "$LD_LIBRARY_PATH" "$@"; else "$@"; fi
 }
+start "$gpu/gpu_check" -l >/dev/null 2>&1
+rc=$?
+# Programs that do not start: this libc is older than theirs, and the kit brings one along.
+if { [ $rc -eq 126 ] || [ $rc -eq 127 ]; } && [ -d "$bin/lib/glibc" ]; then
+    for l in "$bin"/lib/glibc/ld-*; do loader=$l; done
+    export LD_LIBRARY_PATH="$bin/lib:$bin/lib/glibc${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+    start "$gpu/gpu_check" -l >/dev/null 2>&1
+    rc=$?
+fi
+# A driver that lies where nothing looks for it, as in some containers.
+for d in /usr/local/nvidia/lib64 /usr/local/nvidia/lib; do
+    [ $rc -ne 77 ] || [ ! -e $d/libcuda.so.1 ] || export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$d"
+done
 
 # ---- the parts; each runs in a shell of its own under `timeout`
 
@@ -103,15 +113,30 @@ part_about() {
     return 0
 }
 
-part_golden() { start "$gpu/gpu_check" -G -g "$data/golden"; }
-part_small() { start "$gpu/gpu_check" -R -n "${SMALL:-20000000}" -o "$results/small.lines" -T $((allowed - 10)); }
-part_random() { start "$gpu/gpu_check" -R -n "${WEIGHTS:-1000000000}" -o "$results/random.lines" -T $((allowed - 15)); }
+# gpu_check, which keeps a line of each type in FILE; where the device was lost, again with those that are left.
+by_type() {
+    lines=$1 lost=
+    shift
+    while :; do
+        had=$(grep -c equal "$lines" 2>/dev/null)
+        start "$gpu/gpu_check" -o "$lines" "$@"
+        rc=$?
+        [ $rc -eq 3 ] && [ "$(grep -c equal "$lines")" -gt "${had:-0}" ] || return $((rc ? rc : ${lost:-0}))
+        lost=1
+    done
+}
 
-# Nothing is timed that is not right.
+part_golden() { by_type "$results/golden.lines" -G -g "$data/golden"; }
+part_small() { by_type "$results/small.lines" -R -n "${SMALL:-20000000}" -T $((allowed - 10)); }
+part_random() { by_type "$results/random.lines" -R -n "${WEIGHTS:-1000000000}" -T $((allowed - 15)); }
+
+# Nothing is timed that is not right: types that were begun and not found equal are left out.
 part_kernels() {
-    if [ ! -f "$results/golden.done" ]; then start "$gpu/gpu_check" -G -g "$data/golden" || return $?; fi
+    [ -f "$results/golden.done" ] || part_golden >/dev/null
+    wrong=$(cat "$results/golden.lines" "$results/small.lines" 2>/dev/null |
+        awk '{k = $1 " " $2 " " $3} / begun/ {open[k] = $1} / equal / {delete open[k]} END {for (k in open) print open[k]}' | sort -u)
     # shellcheck disable=SC2086
-    start "$gpu/gpu_bench" $BENCH
+    start "$gpu/gpu_bench" -x "$(echo $wrong)" $BENCH && [ -z "$wrong" ]
 }
 
 need_sluice() {
@@ -150,6 +175,7 @@ EOF
 }
 
 part_worker() {
+    if [ -z "$WORK" ] && [ "$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 {print $4}')0" -gt 240000000 ]; then WORK=/dev/shm; fi
     need_sluice || return $?
     # shellcheck disable=SC2086
     start "$maker" --preset demo ${CHECKPOINT:---layers 6 --hidden 4096 --inter 8192 --moe-inter 2048 --experts 48} \
@@ -157,7 +183,7 @@ part_worker() {
     bad=0
     bytes=$(du -sb "$tmp/ck" | cut -f1)
     echo
-    echo "| whole worker, checkpoint of $((bytes / 1000000)) MB | seconds | its own figures |"
+    echo "| whole worker, checkpoint of $((bytes / 1000000)) MB in ${tmp%/*} | seconds | its own figures |"
     echo "|---|---|---|"
     t0=$(date +%s.%N); cat "$tmp"/ck/*.safetensors >/dev/null; t1=$(date +%s.%N)
     echo "| reading it (page cache) | $(echo "$t0 $t1" | awk '{printf "%.2f", $2 - $1}') | |"
@@ -173,19 +199,43 @@ part_worker() {
     return $bad
 }
 
-part_sanitizer() {
-    tool=$(command -v compute-sanitizer)
-    for t in /usr/local/cuda*/bin/compute-sanitizer /opt/cuda/bin/compute-sanitizer; do
+# Sets `tool` to a program of the CUDA toolkit, or to nothing.
+find_tool() {
+    tool=$(command -v "$1")
+    for t in /usr/local/cuda*/bin/"$1" /opt/cuda/bin/"$1" /opt/nvidia/*/*/"$1"; do
         [ -n "$tool" ] || [ ! -x "$t" ] || tool=$t
     done
+}
+
+# Each kernel once: instructions issued (times 32 over the weights: slots), cycles that issue, warps there,
+# lanes that take part, conflicts of shared memory.
+part_profile() {
+    find_tool ncu
+    [ -n "$tool" ] || { echo "SKIPPED: no ncu here"; return 77; }
+    "$tool" --clock-control none --page raw --csv --metrics gpu__time_duration.sum,smsp__inst_executed.sum,\
+smsp__issue_active.avg.pct_of_peak_sustained_active,sm__warps_active.avg.pct_of_peak_sustained_active,\
+smsp__thread_inst_executed_per_inst_executed.ratio,l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum \
+        "$gpu/gpu_bench" -1 -n 33554432 >"$results/profile.csv" 2>&1
+    rc=$?
+    grep -E '^==(ERROR|WARNING)' "$results/profile.csv"
+    echo "$(grep -c 'sl_gpu_work' "$results/profile.csv") kernels of 33554432 weights each: $results/profile.csv"
+    return $rc
+}
+
+part_sanitizer() {
+    find_tool compute-sanitizer
     [ -n "$tool" ] || { echo "SKIPPED: no compute-sanitizer here"; return 77; }
-    bad=0
+    bad=0 tools=4 end=$(($(date +%s) + allowed - 10))
     for what in memcheck racecheck initcheck synccheck; do
-        timeout -k 5 $(((allowed - 10) / 4)) "$tool" --tool $what --error-exitcode 9 "$gpu/gpu_check" -R -s >"$results/$what.txt" 2>&1
+        share=$(((end - $(date +%s)) / tools))
+        tools=$((tools - 1))
+        if [ -f "$results/$what.done" ]; then echo "compute-sanitizer $what: clean, before"; continue; fi
+        timeout -k 5 $share "$tool" --tool $what --error-exitcode 9 "$gpu/gpu_check" -R -s >"$results/$what.txt" 2>&1
         rc=$?
         tail -1 "$results/$what.txt"
-        if [ $rc -eq 0 ]; then echo "compute-sanitizer $what: clean"
-        elif [ $rc -eq 124 ] || [ $rc -eq 137 ]; then echo "SKIPPED: compute-sanitizer $what took longer than its share"; [ $bad -eq 0 ] && bad=75
+        if [ $rc -eq 0 ]; then echo "compute-sanitizer $what: clean"; touch "$results/$what.done"
+        elif grep -q 'Device not supported' "$results/$what.txt"; then echo "SKIPPED: compute-sanitizer does not take this device"; return 77
+        elif [ $rc -eq 124 ] || [ $rc -eq 137 ]; then echo "SKIPPED: compute-sanitizer $what took longer than its share, $share s"; [ $bad -eq 0 ] && bad=75
         else echo "FAILED: compute-sanitizer $what"; grep -m5 '=========' "$results/$what.txt"; bad=1; fi
     done
     return $bad
@@ -204,7 +254,10 @@ results=$(cd "$results" && pwd)
 # Findings belong to the programs that they were made with.
 sum=$(cat "$gpu/gpu_check" "$gpu/gpu_bench" "$bin/sluice" 2>/dev/null | cksum)
 if [ "$(cat "$results/programs" 2>/dev/null)" != "$sum" ]; then
-    rm -f "$results"/*.done "$results"/*.lines "$results"/*.txt
+    if [ -f "$results/programs" ]; then
+        before=$(mktemp -d "$results/before-XXXXXX") || exit 1
+        for f in "$results"/*.*; do [ ! -f "$f" ] || mv "$f" "$before"; done
+    fi
     echo "$sum" >"$results/programs"
 fi
 deadline=$(($(date +%s) + seconds))
@@ -230,8 +283,12 @@ for p in ${*:-$PARTS}; do
     fi
     limit=$1
     [ "$limit" -gt $rest ] && limit=$rest
-    [ -n "$again" ] && rm -f "$results/$p.done" "$results/$p.lines"
+    if [ -n "$again" ]; then
+        rm -f "$results/$p.done" "$results/$p.lines"
+        [ "$p" != sanitizer ] || rm -f "$results"/*check.done
+    fi
     echo "== $p: $(what_is "$p") (at most $limit s)"
+    [ ! -f "$results/$p.txt" ] || mv "$results/$p.txt" "$results/$p.before.txt"
     began=$(date +%s)
     { timeout -k 10 "$limit" sh "$here/$(basename "$0")" --inside "$p" --seconds "$limit" --results "$results"; echo $? >"$results/$p.rc"; } 2>&1 |
         tee "$results/$p.txt"

@@ -15,8 +15,6 @@
 #include "gpu_common.h"
 #include "ptx_runtime.h"
 
-#include <math.h>
-
 #define ROW 4096
 #define SCALE_BLOCK 128
 
@@ -94,46 +92,6 @@ static void dearest_blocks(void *user, const struct ptx_module *m, const struct 
     free(shown);
 }
 
-/* ---- weights */
-
-static double normal(uint64_t *s)
-{
-    double u = ((double)(common_random(s) >> 11) + 1) / 9007199254740993.0, v = (double)(common_random(s) >> 11) / 9007199254740992.0;
-
-    return sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
-}
-
-static double e4m3(unsigned code)
-{
-    unsigned e = code >> 3 & 15, m = code & 7;
-
-    return e ? ldexp(8 + m, (int)e - 10) : ldexp(m, -9);
-}
-
-static uint8_t to_e4m3(double x)
-{
-    unsigned best = 0;
-
-    for (unsigned step = 64; step; step /= 2)
-        if (best + step < 0x7f && e4m3(best + step) <= fabs(x))
-            best += step;
-    if (best < 0x7e && fabs(x) - e4m3(best) > e4m3(best + 1) - fabs(x))
-        best++;
-    return (uint8_t)(best | (x < 0 ? 0x80 : 0));
-}
-
-static void fill(uint8_t *in, float *scales, float *w, uint64_t n)
-{
-    uint64_t s = 42, rows = n / ROW;
-
-    for (uint64_t i = 0; i < n; i++)
-        in[i] = to_e4m3(normal(&s) * 448 / 4.2); /* 4.2: about the largest of 128 x 128 */
-    for (uint64_t i = 0; i < (rows / SCALE_BLOCK + 1) * (ROW / SCALE_BLOCK); i++)
-        scales[i] = (float)(0.0002 * (1 + 0.1 * normal(&s)));
-    for (uint64_t i = 0; i < ROW; i++)
-        w[i] = (float)exp(normal(&s));
-}
-
 static void one(struct counted *c, struct sl_gpu_device *gpu, int type, uint8_t *in, float *w, uint8_t *out)
 {
     uint64_t at = (c->n + 63) / 64 * 64;
@@ -181,7 +139,7 @@ static int count(const char *only, uint64_t n, unsigned n_blocks)
 
     if (!in || !out || !w || sl_gpu_open(sl_gpu_api(), 0, &gpu, &e) < 0)
         return fprintf(stderr, "ptx_count: %s\n", in && out && w ? e.text : "out of memory"), 1;
-    fill(in, (float *)(void *)(in + at), w, c.n);
+    common_normal(in, c.n, (float *)(void *)(in + at), (c.n / ROW / SCALE_BLOCK + 1) * (ROW / SCALE_BLOCK), w, ROW);
     printf("| type | PTX | slots a weight | lanes |");
     for (unsigned i = 0; i < PTX_MOVE; i++)
         if (i != PTX_PARAM)

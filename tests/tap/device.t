@@ -54,6 +54,16 @@ for my $how (['--device', 'cuda:1'], ['--device', 'cuda:1,cuda:0'], ['--device',
     unlike($r->{err}, qr/cuda:/, 'auto without a device: the processor');
 }
 
+# A GPU that the kernels do not run on.
+{
+    local $ENV{SLUICE_EMULATED} = 'old=0';
+    my @cmd = ($gpu, 'convert', $TINY, '-o', scratch() . '/x.gguf', '--force', '--recipe', 'q4_k_m', '--stats', '--device');
+    unlike(run_ok('an old GPU beside another', @cmd, 'auto')->{err}, qr/cuda:0/, 'auto leaves an old GPU out');
+    my $r = run(@cmd, 'cuda:0');
+    is($r->{rc}, 6, 'an old GPU by name: exit 6');
+    like($r->{err}, qr/cuda:0 \(emulated GPU\): its compute capability is 7\.0, and 8\.0 or later is needed/, 'an old GPU: what is needed');
+}
+
 # GPUs and cores share one conversion: emulated GPUs are far behind any core, so cores help. Cores
 # that are asked for by name take nothing from GPUs that are not.
 for my $how (['auto'], ['auto', '--threads', 1, '--mem', '64Mi', '--direct', 'on'], ['cuda:1,cpu', '--task-size', '200K'], ['cuda:0,cuda:1'], ['cuda:0']) {
@@ -131,14 +141,14 @@ like($r->{err}, qr/device memory of .* is too little .* are needed/, 'too little
     like($r->{out}, qr/golden vectors: [34]\d\d compared/, 'gpu_check: golden vectors');
     like($r->{out}, qr/^iq3_s +weighted +32768 weights: .* equal/m, 'gpu_check: random weights');
     local $ENV{SLUICE_EMULATED} = 'flip=3';
-    $r = run($check, '-s', '-g', "$TOP/tests/golden");
+    $r = run($check, '-G', '-g', "$TOP/tests/golden");
     is($r->{rc}, 1, 'gpu_check: one wrong bit is found');
-    like($r->{err}, qr/FAILED: .*golden vector gauss\/\S+ differs/, 'gpu_check: and named');
+    like($r->{err}, qr/FAILED: .*golden vector \S+\/\S+ differs/, 'gpu_check: and named');
     $ENV{SLUICE_EMULATED} = 'devices=0';
     is(run($check)->{rc}, 77, 'gpu_check: no device');
     $ENV{SLUICE_EMULATED} = '';
     $r = run_ok('gpu_bench', "$BUILD/tools/emulated_bench", '-n', '600000', '-t', 'q4_k');
-    like($r->{out}, qr/^\| q4_k \| [\d.]+ \| \d+ % \|/m, 'gpu_bench: a row') or diag($r->{out});
+    like($r->{out}, qr/^\| q4_k \| [\d.]+ \| [\d.]+ \| \d+ % \| [\d.]+ \| \d+ % \|/m, 'gpu_bench: a row') or diag($r->{out});
     like($r->{out}, qr/both at once/, 'gpu_bench: copies');
 }
 

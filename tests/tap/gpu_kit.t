@@ -14,7 +14,7 @@ for (['gpu_check', 'emulated_check'], ['gpu_bench', 'emulated_bench'], ['sluice'
 my @run = ('sh', "$TOP/tests/gpu/gpu_run.sh", '--results', "$bin/found");
 
 my $r = run_ok('the parts', @run, '--list');
-is_deeply([$r->{out} =~ /^(\w+):/mg], [qw(about golden small kernels convert worker random sanitizer)], 'most telling first');
+is_deeply([$r->{out} =~ /^(\w+):/mg], [qw(about golden small kernels convert worker random profile sanitizer)], 'most telling first');
 {
     local $ENV{SLUICE_EMULATED} = 'devices=0';
     $r = run(@run);
@@ -42,7 +42,7 @@ unlink "$bin/found/random.done";
 $r = run(@run, 'random');
 like($r->{out}, qr/^7 kinds of 30000 weights to do/m, 'after a cut: only what is missing');
 is($r->{rc}, 0, 'after a cut: exit 0');
-is(scalar(() = slurp("$bin/found/random.lines") =~ /\n/g), 37, 'after a cut: all lines');
+is(scalar(() = slurp("$bin/found/random.lines") =~ / equal /g), 37, 'after a cut: all lines');
 
 {
     local $ENV{SLUICE_EMULATED} = 'flip=30';
@@ -51,6 +51,48 @@ is(scalar(() = slurp("$bin/found/random.lines") =~ /\n/g), 37, 'after a cut: all
     like($r->{out}, qr/FAILED: \w+.*block \d+ of \w+ differs/, 'one wrong bit: where');
     like($r->{out}, qr/^small +FAILED/m, 'one wrong bit: which part');
     ok(!-e "$bin/found/small.done", 'one wrong bit: not done');
+    is(scalar(() = slurp("$bin/found/small.lines") =~ / equal /g), 36, 'one wrong bit: all other types are checked');
+    my ($wrong) = $r->{out} =~ /FAILED: (\w+)/;
+    delete $ENV{SLUICE_EMULATED};
+    local $ENV{BENCH} = "-n 600000 -t $wrong";
+    $r = run(@run, '--again', 'kernels');
+    is($r->{rc}, 1, 'a type that is wrong: exit 1');
+    like($r->{out}, qr/^Not timed, since they are not right: $wrong $/m, 'a type that is wrong is not timed');
+    unlike($r->{out}, qr/^\| $wrong\b.* \d/m, 'indeed');
+
+    # The device is lost after some types: a new process goes on with the others.
+    $ENV{SLUICE_EMULATED} = 'run=50';
+    $r = run(@run, '--again', 'small');
+    is($r->{rc}, 1, 'a lost device: exit 1');
+    like($r->{out}, qr/^FAILED: (\w+).*lost to this process.*^\1 [^\n]*, equal,[^\n]* 0 to go/ms, 'a lost device: that type is taken last');
+    is(scalar(() = slurp("$bin/found/small.lines") =~ / equal /g), 37, 'a lost device: the other types are checked all the same');
+}
+# The slots that rates are held against are those of the table.
+{
+    my ($text, %table, %bench) = slurp("$TOP/kernels/GPU.md");
+    $table{"$1 " . ($2 ? 1 : 0)} = $3 while $text =~ /^\| (\w+)(, weighted)? \| (\d+) \| [\d.]+ \| \d+ \| \d+ \| \d+ \| \d+ \| [\d.]+ \| [\d.]+ \|/mg;
+    for (split /\n/, slurp("$TOP/tests/gpu/gpu_bench.c")) {
+        my ($type, @n) = /^ +\{SL_TYPE_(\w+), \{\d+, \d+\}, \{(\d+), (\d+)\}\},$/ or next;
+        $n[$_] and $bench{lc($type) . " $_"} = $n[$_] for 0, 1;
+    }
+    is(scalar keys %table, 37, 'a prediction for each kind of weights');
+    is_deeply(\%bench, \%table, 'gpu_bench has the same');
+}
+
+# Programs of the CUDA toolkit that are there and do not work.
+{
+    local $ENV{PATH} = "$bin:$ENV{PATH}";
+    spit("$bin/compute-sanitizer", "#!/bin/sh\ncase \$2 in initcheck) echo 'Device not supported'; exit 1 ;; esac\n");
+    spit("$bin/ncu", "#!/bin/sh\necho '==ERROR== no counters'; exit 5\n");
+    chmod 0755, "$bin/compute-sanitizer", "$bin/ncu";
+    $r = run(@run, qw(profile sanitizer));
+    is($r->{rc}, 1, 'no profile: exit 1');
+    like($r->{out}, qr/^==ERROR== no counters$/m, 'and why');
+    like($r->{out}, qr/racecheck: clean.*does not take this device.*^sanitizer +SKIPPED/ms, 'a sanitizer that does not take the device');
+    spit("$bin/compute-sanitizer", "#!/bin/sh\nexit 0\n");
+    $r = run(@run, 'sanitizer');
+    like($r->{out}, qr/racecheck: clean, before.*initcheck: clean$/ms, 'what was clean is not done again');
+    is($r->{rc}, 0, 'and all well');
 }
 is(run(@run, 'nonsense')->{rc}, 2, 'an unknown part: exit 2');
 

@@ -7,6 +7,7 @@
  * SLUICE_EMULATED  words with commas: devices=N, memory=BYTES, and
  *   alloc=N, run=N, wait=N, pin=N  the Nth such call fails (alloc: no memory; pin: not
  *                                  supported; run and wait: the device is lost for good)
+ *   old=N                          device N is one that the kernels do not run on
  *   count=35                       asking for devices fails: the driver is older than the runtime
  *   flip=N                         the Nth launch ends with one wrong bit */
 #ifndef SLUICE_TESTS_EMULATED_GPU_H
@@ -80,6 +81,7 @@ static int emulated_info(int device, struct sl_gpu_info *out)
     snprintf(out->bus, sizeof out->bus, "0000:%02x:00.0", device);
     out->memory = emulated_setting("memory", 1u << 30);
     out->processors = 1;
+    out->major = emulated_setting("old", 99) == (uint64_t)device ? 7 : 9;
     return atomic_load(&emulated.lost) ? EMULATED_LOST : 0;
 }
 

@@ -327,6 +327,22 @@ static void weights_of_slices(void **state)
     free(d);
 }
 
+/* Weights below 0, which no file of weights may have: sums of iq1's searches below 0. */
+static void weights_below_zero(void **state)
+{
+    struct data *d = make_data();
+
+    (void)state;
+    for (int i = 0; i < 2 * ROW; i++)
+        d->w[i] *= next_random(&d->seed) % 3 ? 1.f : -1.f;
+    for (int i = 0; i < 2; i++) {
+        struct sl_gpu_work k = plain(d, i ? SL_TYPE_IQ1_M : SL_TYPE_IQ1_S, true, 22 * ROW);
+
+        same_as_reference(d, &k);
+    }
+    free(d);
+}
+
 /* A NaN code, an infinity, a product that overflows: one of them is enough. */
 static void not_finite_is_told(void **state)
 {
@@ -417,7 +433,7 @@ static void on_a_device(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_type), cmocka_unit_test(a_wrong_order_is_seen), cmocka_unit_test(every_source),
+        cmocka_unit_test(every_type), cmocka_unit_test(a_wrong_order_is_seen), cmocka_unit_test(weights_below_zero), cmocka_unit_test(every_source),
         cmocka_unit_test(other_orders), cmocka_unit_test(single_values), cmocka_unit_test(weights_of_slices),
         cmocka_unit_test(not_finite_is_told), cmocka_unit_test(not_a_number), cmocka_unit_test(what_is_taken),
         cmocka_unit_test(on_a_device)};

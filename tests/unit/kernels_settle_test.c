@@ -126,7 +126,7 @@ static bool same_point(struct settle *s, int reach)
     for (int j = 0; j < n; j++)
         if (float_sum(s, list[j]) < best)
             best = float_sum(s, list[want = j]);
-    if (!queue_settle(g->bits, reach, g->moves, first, n, s->x, s->w, inv, s->shift, &code)) {
+    if (!queue_settle(g->bits, reach, s->shift != 0, g, first, n, s->x, s->w, s->scale, inv, s->shift, &code)) {
         s->unsure++;
         return code == s->code;
     }
