@@ -156,9 +156,12 @@ static int find_sums(struct walk *w)
             w->sums = c.at;
             w->n_sums = n;
             found = found ? found : -1;
-            if (u64_at(at - 8) == len && type == SL_KV_ARR && elem == SL_KV_U64 && sl_mul_u64(n, 8, &bytes)
-                && sl_cursor_bytes(&c, bytes, &p))
-                return 1;
+            if (u64_at(at - 8) == len && type == SL_KV_ARR && elem == SL_KV_U64 && sl_mul_u64(n, 8, &bytes)) {
+                if (sl_cursor_bytes(&c, bytes, &p))
+                    return 1;
+                if (n == u64_at(w->buf + 8) + u64_at(w->buf + 16)) /* as many as there must be: cut off */
+                    return 0;
+            }
         }
         at += len;
     }
@@ -292,7 +295,8 @@ static bool sum_is_damaged(const struct walk *w, uint64_t header_bytes)
     return match;
 }
 
-static void say_record(struct walk *w, const char *path, char *text, size_t cap, bool *sums_damaged)
+/* Returns false where the file may as well end inside the record. */
+static bool say_record(struct walk *w, const char *path, char *text, size_t cap, bool *sums_damaged)
 {
     bool tensor = w->bad >= w->n_kv;
     uint64_t number = (tensor ? w->bad - w->n_kv : w->bad) + 1, of = tensor ? w->n_tensors : w->n_kv, at = 0;
@@ -314,8 +318,10 @@ static void say_record(struct walk *w, const char *path, char *text, size_t cap,
             snprintf(text, cap, "%s: metadata key %s (key-value %llu of %llu) is damaged: byte %llu of the file is %02x, was %02x; this changes no tensor%s",
                      path, name, (unsigned long long)number, (unsigned long long)of,
                      (unsigned long long)(w->found.start + at), is, byte, more);
-        return;
+        return true;
     }
+    if (!w->readable && w->n_bad == 1 && w->found.start > w->sums)
+        return false;
     if (w->found.name)
         snprintf(name, sizeof name, "%.*s", (int)(w->found.name_len < TRIED ? w->found.name_len : TRIED - 1), w->found.name);
     *sums_damaged = !tensor && strcmp(name, SL_KEY_SUM_TENSORS) == 0;
@@ -325,6 +331,7 @@ static void say_record(struct walk *w, const char *path, char *text, size_t cap,
     else
         snprintf(text, cap, "%s: metadata key %s (key-value %llu of %llu) is damaged; this changes no tensor%s", path, name,
                  (unsigned long long)number, (unsigned long long)of, more);
+    return true;
 }
 
 bool verify_diagnose(uint8_t *buf, uint64_t have, uint64_t header_bytes, bool sum_ok, const char *path,
@@ -361,7 +368,7 @@ bool verify_diagnose(uint8_t *buf, uint64_t have, uint64_t header_bytes, bool su
         snprintf(text, cap, "%s: metadata key %s: the checksum of %.*s is damaged; this changes no tensor", path,
                  SL_KEY_SUM_RECORDS, (int)(w.found.name_len < 128 ? w.found.name_len : 128), w.found.name);
     else if (w.n_bad)
-        say_record(&w, path, text, cap, sums_damaged);
+        return say_record(&w, path, text, cap, sums_damaged);
     else if (sum_ok || !header_bytes) /* without its length neither padding nor checksum can be judged */
         return false;
     else {

@@ -38,7 +38,7 @@ is(run($differ, '--subject', 'q9_k')->{rc}, 2, 'an unknown subject');
 is(run($differ, '--case', '1')->{rc}, 2, 'a case without a subject');
 is(run($differ, '--plant', 'q4_k')->{rc}, 2, 'a plant without a place');
 
-my $r = run($differ, '--seconds', $QUICK ? 3 : 45, '--counts', @ggml);
+my $r = run($differ, '--seconds', $QUICK ? 3 : 60, '--counts', @ggml);
 is($r->{rc}, 0, 'no difference') or diag($r->{out}, $r->{err});
 my ($sum) = $r->{out} =~ /^(kernels_differ: seed .*)$/m;
 diag($sum // 'no sum');

@@ -119,6 +119,10 @@ sub flips_of {
 my $text = slurp($file);
 spit("$dir/short.gguf", substr $text, 0, -32);
 fails('cut short', 8, qr/: tensor \S+: the file ends before its data do$/, $SLUICE, 'verify', "$dir/short.gguf");
+for my $in (['the checksums of its records', index($text, 'sluice.checksum.records') + 60], ['a tensor info', index($text, '.weight', index($text, 'sluice.checksum.records'))]) {
+    spit("$dir/short.gguf", substr $text, 0, $in->[1]);
+    fails("cut short in $in->[0]", 8, qr/: header: the file ends inside it or a length in it is damaged/, $SLUICE, 'verify', "$dir/short.gguf");
+}
 spit("$dir/long.gguf", $text . "\0" x 32);
 is(run($SLUICE, 'verify', "$dir/long.gguf")->{rc}, 8, 'bytes after the end');
 spit("$dir/none.gguf", '');
