@@ -49,9 +49,12 @@ SKIP: {
         my $r = run(@cmd);
         ok($r->{rc} == 0 && $r->{out} . $r->{err} eq '', $name) or diag("exit $r->{rc}\n$r->{out}$r->{err}");
     };
-    $quiet->('systemd-analyze verify', 'systemd-analyze', @verify, @system);
     my $run = scratch();
-    $quiet->('the same of the user units', 'env', "XDG_RUNTIME_DIR=$run", 'systemd-analyze', '--user', @verify, @user);
+    $quiet->('systemd-analyze verify, user units', 'env', "XDG_RUNTIME_DIR=$run", 'systemd-analyze', '--user', @verify, @user);
+    # Since Debian 13 it wants a folder that only root or a booted systemd makes.
+    skip "not root, and systemd did not boot this: $1", 6
+        if $> && run('systemd-analyze', @verify, @system)->{err} =~ m{^(Failed to create directory '/run/systemd/.*)}m;
+    $quiet->('the same of the system units', 'systemd-analyze', @verify, @system);
 
     my $bad = scratch();
     my $text = slurp($system[0]);
