@@ -1,5 +1,7 @@
 #include "client/plan_view.h"
 
+#include "proto/name_table.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,13 +21,16 @@ static void group_name(const char *tensor, char name[SL_NAME_MAX])
         name[n - 7] = '\0';
 }
 
-static struct plan_group *find_group(struct plan_view *v, const char *name)
+static int find_group(struct plan_view *v, struct sl_name_table *names, const char *name, struct plan_group **g,
+                      struct sl_error *e)
 {
-    for (uint32_t i = 0; i < v->n_groups; i++)
-        if (strcmp(v->groups[i].name, name) == 0)
-            return &v->groups[i];
+    uint32_t at;
+
     memcpy(v->groups[v->n_groups].name, name, SL_NAME_MAX);
-    return &v->groups[v->n_groups++];
+    SL_TRY(sl_name_table_add(names, v->groups[v->n_groups].name, v->n_groups, &at, e));
+    v->n_groups += at == v->n_groups;
+    *g = &v->groups[at];
+    return 0;
 }
 
 static void add_tensor(struct plan_group *g, const struct sl_plan_tensor *t)
@@ -62,19 +67,18 @@ static int by_weights(const void *a, const void *b)
     return x->type - y->type;
 }
 
-static int make_groups(struct plan_view *v, bool rules_2025, struct sl_error *e)
+static int fill_groups(struct plan_view *v, bool rules_2025, struct sl_name_table *names, struct sl_error *e)
 {
     const struct sl_plan *p = v->job->plan;
 
-    v->groups = calloc((size_t)p->n_tensors + 1, sizeof *v->groups);
-    if (!v->groups)
-        return sl_fail(e, SL_EFAIL, "out of memory");
     for (uint32_t i = 0; i < p->n_tensors; i++) {
         const struct sl_plan_tensor *t = &p->tensors[i];
+        struct plan_group *g;
         char name[SL_NAME_MAX];
 
         group_name(t->t->name, name);
-        add_tensor(find_group(v, name), t);
+        SL_TRY(find_group(v, names, name, &g, e));
+        add_tensor(g, t);
         if (t->type == t->t->src_type)
             continue;
         if (!sl_type_info(t->type)->quantizes)
@@ -83,6 +87,22 @@ static int make_groups(struct plan_view *v, bool rules_2025, struct sl_error *e)
             && sl_recipe_needs_imatrix(v->job->recipe, t->t->name, t->type, rules_2025))
             v->needs_imatrix = t->t->name;
     }
+    return 0;
+}
+
+static int make_groups(struct plan_view *v, bool rules_2025, struct sl_error *e)
+{
+    struct sl_name_table names = {0};
+    int rc;
+
+    v->groups = calloc((size_t)v->job->plan->n_tensors + 1, sizeof *v->groups);
+    if (!v->groups)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    rc = sl_name_table_init(&names, 64, e);
+    if (rc == 0)
+        rc = fill_groups(v, rules_2025, &names, e);
+    sl_name_table_free(&names);
+    SL_TRY(rc);
     qsort(v->groups, v->n_groups, sizeof *v->groups, by_bytes);
     for (uint32_t i = 0; i < v->n_groups; i++)
         qsort(v->groups[i].types, v->groups[i].n_types, sizeof v->groups[i].types[0], by_weights);
