@@ -109,8 +109,8 @@ struct sl_gguf {
  * contiguous, every tensor inside the file. Memory is bounded by a small
  * multiple of the file's size. The padding after the last tensor may be
  * missing and bytes may follow it (verify looks at those). *out is the
- * caller's (sl_gguf_close). Errors: SL_ESOURCE naming file and key or tensor;
- * SL_EUNSUPPORTED for another version, byte order or tensor type, or more than 10000 keys. */
+ * caller's (sl_gguf_close). Errors: SL_ESOURCE naming file and key or tensor, also for more than
+ * SL_GGUF_MAX_ of anything; SL_EUNSUPPORTED for another version, byte order or tensor type. */
 int sl_gguf_open(const char *path, struct sl_gguf **out, struct sl_error *e) SL_MUST_USE;
 void sl_gguf_close(struct sl_gguf *g);
 
