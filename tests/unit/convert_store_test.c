@@ -168,7 +168,7 @@ static void differences_are_named(void **state)
         {"s2", "r1", "o1", "1", "another source (then dir (s1), now dir (s2))"},
         {"s1", "r2", "o1", "1", "another recipe"},
         {"s1", "r1", "o2", "1", "another set of options"},
-        {"s2", "r1", "o2", "1", "another set of options"},
+        {"s2", "r1", "o2", "1", "another source (then dir (s1), now dir (s2))"},
         {"s1", "r1", "o1", "2", "another version of sluice"},
     };
     struct fixture *f = *state;
