@@ -171,6 +171,15 @@ static void test_dat_lies(void **state)
     b.n = 0;
     i32(&b, 0);
     refuses(&b, "no entries");
+    b.n = 0;
+    i32(&b, SL_IMATRIX_MAX_ENTRIES + 1);
+    for (uint32_t i = 0; i <= SL_IMATRIX_MAX_ENTRIES; i++) {
+        char name[16];
+
+        snprintf(name, sizeof name, "%u", i);
+        dat_entry(&b, name, 1, 1, 1);
+    }
+    refuses(&b, "more than 500000 entries");
     free(b.p);
 }
 
@@ -461,6 +470,10 @@ static void test_long_dataset(void **state)
     sl_imatrix_close(im);
     b.n -= 1;
     refuses(&b, "the data set's name");
+    put_i32(&b, b.n - sizeof name + 2 - 4, (1 << 20) + 1);
+    for (unsigned i = 0; i < 300; i++)
+        b_put(&b, name, sizeof name - 1);
+    refuses(&b, "1048577 bytes, more than 1048576");
     free(b.p);
 }
 
