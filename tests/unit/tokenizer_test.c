@@ -298,6 +298,42 @@ static void test_post_processor(void **state)
     sl_kvs_free(&kvs);
 }
 
+#define SPECIAL(t) "{\"SpecialToken\":{\"id\":\"" t "\"}}"
+#define SEQUENCE(t) "{\"Sequence\":{\"id\":\"" t "\"}}"
+
+/* A post-processor that is no list; whether a separator stands between two texts. */
+static void test_separators(void **state)
+{
+    static const struct { const char *post, *bos, *eos, *sep, *sep_id; } cases[] = {
+        {"\"TemplateProcessing\",\"single\":[" SEQUENCE("A") "],\"pair\":[" SEQUENCE("A") "," SPECIAL("<|x|>") ","
+         SPECIAL("<s>") "," SEQUENCE("B") "]", "-", "-", "bool true", "u32 4"},
+        {"\"TemplateProcessing\",\"single\":[" SEQUENCE("A") "," SPECIAL("<|x|>") "],\"pair\":[" SEQUENCE("A") ","
+         SPECIAL("<|x|>") "," SEQUENCE("B") "," SPECIAL("<|x|>") "]", "-", "bool true", "bool false", "-"},
+        {"\"TemplateProcessing\",\"single\":[" SEQUENCE("A") "," SPECIAL("<|x|>") "],\"pair\":[" SEQUENCE("A") ","
+         SPECIAL("<|x|>") "," SPECIAL("<|x|>") "," SEQUENCE("B") "," SPECIAL("<|x|>") "]", "-", "bool true", "bool true", "u32 4"},
+        {"\"TemplateProcessing\",\"single\":[" SEQUENCE("A") "],\"pair\":[" SEQUENCE("A") "," SPECIAL("<s>") ","
+         SPECIAL("<s>") "," SPECIAL("<|x|>") "," SEQUENCE("B") "]", "-", "-", "bool false", "-"},
+        {"\"RobertaProcessing\",\"cls\":[\"<s>\",3],\"sep\":[\"<|x|>\",4]", "bool true", "bool true", "bool true", "u32 4"},
+    };
+
+    fx_text(*state, "tokenizer_config.json", "{\"bos_token\":\"<s>\",\"eos_token\":\"<|x|>\"}");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct sl_kvs kvs;
+        struct sl_error e;
+        char text[4000], buf[128];
+
+        snprintf(text, sizeof text, "{" ADDED "," PRE(SPLIT(LLAMA3 REST) "," BYTES) "," MODEL ",\"post_processor\":{\"type\":%s}}",
+                 cases[i].post);
+        fx_text(*state, "tokenizer.json", text);
+        assert_int_equal(keys_of(*state, &sl_arch_llama, 8, "{}", &kvs, &e), 0);
+        assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_bos_token", buf, 128), cases[i].bos);
+        assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_eos_token", buf, 128), cases[i].eos);
+        assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_sep_token", buf, 128), cases[i].sep);
+        assert_string_equal(fx_value(&kvs, "tokenizer.ggml.seperator_token_id", buf, 128), cases[i].sep_id);
+        sl_kvs_free(&kvs);
+    }
+}
+
 static void test_merges_txt(void **state)
 {
     struct sl_kvs kvs;
@@ -403,6 +439,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_template_files, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_template_folder, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_post_processor, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_separators, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_merges_txt, fx_setup, fx_teardown),
         cmocka_unit_test(test_pre),
         cmocka_unit_test_setup_teardown(test_refused, fx_setup, fx_teardown),
