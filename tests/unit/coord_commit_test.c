@@ -125,6 +125,7 @@ static void a_hello_keeps_its_place(void **state)
         assert_int_equal(w->peer[p].n, 2);
         assert_int_equal(w->peer[p].in[0].id, SL_M_WELCOME);
         assert_int_equal(w->peer[p].in[1].id, SL_M_GRANT);
+        assert_non_null(sl_get(w->peer[p].in[1].tree, "spec")); /* what it had before does not count */
     }
     /* After that its requests are taken at once again. */
     expect(w, C, SL_M_SUBMITTED);

@@ -317,6 +317,21 @@ static void what_cannot_work_fails_at_once(void **state)
     assert_int_equal(granted(w, 1, &g, 1), 1);
     failed(w, 1, g, 6, "");
     assert_string_equal(state_of(w, C, id), "failed");
+    /* Bytes that are wrong stay so; a disk that cannot be read may be back. */
+    id = ready_job(w, C, 1, "b", 1, 1);
+    run_all(w, 1);
+    for (int code = 8; code; code = code == 8 ? 1 : 0) {
+        say(w, C, "{\"v\":2,\"m\":\"verify\",\"job\":%llu}", (unsigned long long)id);
+        pull(w, 1, 1);
+        assert_int_equal(granted(w, 1, &g, 1), 1);
+        assert_true(g.job == id && g.task == SL_TASK_VERIFY);
+        failed(w, 1, g, code, "");
+        assert_memory_equal(state_of(w, C, id), code == 8 ? "failed" : "verifying", 6);
+        if (code == 8) {
+            say(w, C, "{\"v\":2,\"m\":\"retry\",\"jobs\":[%llu]}", (unsigned long long)id);
+            run_all(w, 1);
+        }
+    }
 }
 
 static void bad_bytes_are_made_again(void **state)

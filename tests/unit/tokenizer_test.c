@@ -276,8 +276,11 @@ static void test_post_processor(void **state)
             "{\"Sequence\":{\"id\":\"A\"}}],\"pair\":[{\"SpecialToken\":{\"id\":\"<s>\"}},"
             "{\"Sequence\":{\"id\":\"A\"}},{\"SpecialToken\":{\"id\":\"<s>\"}},"
             "{\"Sequence\":{\"id\":\"B\"}}]}]}}");
-    fx_text(*state, "tokenizer_config.json", "{\"bos_token\":\"<s>\",\"eos_token\":\"<|x|>\"}");
-    assert_int_equal(keys_of(*state, &sl_arch_llama, 8, "{}", &kvs, &e), 0);
+    /* Only a post-processor that names another end makes the former one an eot. */
+    fx_text(*state, "tokenizer_config.json", "{\"bos_token\":\"<s>\",\"eos_token\":\"<|x|>\",\"eot_token\":\"<s>\"}");
+    assert_int_equal(keys_of(*state, &sl_arch_llama, 8, "{\"eom_token_id\":3}", &kvs, &e), 0);
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.eot_token_id", buf, 128), "-");
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.eom_token_id", buf, 128), "-");
     assert_string_equal(fx_value(&kvs, "tokenizer.ggml.pre", buf, 128), "str 'llama-bpe'");
     assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_bos_token", buf, 128), "bool true");
     assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_eos_token", buf, 128), "-");
