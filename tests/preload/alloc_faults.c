@@ -2,7 +2,8 @@
  * refused. A place is a call with its three callers; places are counted in the order in which they
  * are first reached.
  *
- * ALLOC_FAULTS=N:   the first call from place N fails, and no other; 0: none
+ * ALLOC_FAULTS=N:   the first call from place N fails, and no other; 0: none; "threads": no
+ *                   memory is refused, but every thread
  * ALLOC_COUNT=FILE: gets the number of places, when the program ends */
 #include <dlfcn.h>
 #include <errno.h>
@@ -119,6 +120,17 @@ static bool fails(const void *caller)
     inside = false;
     errno = now ? ENOMEM : errno;
     return now;
+}
+
+typedef int (*thread_fn)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+int pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*run)(void *), void *user)
+{
+    const char *which = getenv("ALLOC_FAULTS");
+    uintptr_t caller = (uintptr_t)__builtin_return_address(0);
+
+    if (which && strcmp(which, "threads") == 0 && caller >= g.begin && caller < g.end)
+        return EAGAIN;
+    return ((thread_fn)(uintptr_t)dlsym(RTLD_NEXT, "pthread_create"))(id, attr, run, user);
 }
 
 #define CALLER __builtin_return_address(0)

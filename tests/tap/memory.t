@@ -54,4 +54,12 @@ sub each_place {
 each_place('plan', 2, $SLUICE, 'plan', $src, '--recipe', 'q4_k_m', '--json');
 each_place('convert', 7, $SLUICE, 'convert', $src, '-o', "$dir/o.gguf", '--recipe', 'q4_k_m', '--quiet', '--force',
     '--task-size', '500K', '--threads', 1);
+
+# ---- no thread can be started
+for (['convert', '-o', "$dir/o.gguf", '--recipe', 'q4_k_m'], ['plan', '--target-size', '700K']) {
+    my ($verb, @options) = @$_;
+    my $r = under('threads', $SLUICE, $verb, $src, @options);
+    ok($r->{rc} == 1 && $r->{err} =~ /^sluice $verb: cannot start a thread\b.*\n\z/m, "$verb without threads ends") or diag($r->{err});
+}
+is_deeply([ls($dir)], [], 'and nothing is left');
 done_testing();
