@@ -218,7 +218,7 @@ static int choose(struct target *t, struct problem *p, uint64_t budget, uint64_t
     t->from_stock = false;
     /* A stock recipe may use other types, or split a fused group. */
     if (t->best_stock >= 0
-        && (rc < 0 || s.error > t->stock[t->best_stock].error)) {
+        && (rc == SL_EUSAGE || (rc == 0 && s.error > t->stock[t->best_stock].error))) {
         sl_solution_free(&s);
         problem_choices(t, p, true);
         rc = sl_size_solve(p->g, p->n, room, p->start, &s, e);
