@@ -99,6 +99,8 @@ int sl_parse_override_kv(struct sl_kvs *kvs, const char *text, struct sl_error *
             rc = sl_kvs_set_str(kvs, key, value);
     }
     free(key);
+    if (rc == SL_EFAIL)
+        return out_of_memory(e);
     if (rc < 0)
         return sl_fail(e, rc, "--override-kv '%s': expected int:N (0 to 4294967295), float:X, "
                               "bool:true|false or str:TEXT (at most 127 bytes)", text);

@@ -359,6 +359,8 @@ int sl_record_check(const char *record, const cJSON *object, struct sl_error *e)
     for (unsigned i = 0; (r = sl_record(i)) != NULL; i++)
         if (strcmp(r->name, record) == 0)
             break;
+    if (!object)
+        return no_memory(e);
     if (!r || !cJSON_IsObject(object))
         return sl_fail(e, SL_EUSAGE, "%s: an object is expected", record);
     if (check_fields(r->name, r->fields, r->n_fields, object, false, e) < 0)

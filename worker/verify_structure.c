@@ -388,8 +388,8 @@ static int check_sums(struct parse *p)
     for (uint64_t i = 0; i < n; i++)
         if (!sl_cursor_u64(&c, &f->sums[i]))
             return SL_EVERIFY;
-    SL_TRY(sl_gguf_header_checksum(p->c.base, f->g.header_bytes, header->value, tensors->value, n,
-                                   &sum));
+    if (sl_gguf_header_checksum(p->c.base, f->g.header_bytes, header->value, tensors->value, n, &sum) < 0)
+        return sl_fail(p->e, SL_EFAIL, "%s: out of memory", p->path);
     f->header_sum_ok = sum == want;
     return 0;
 }
