@@ -21,7 +21,7 @@ int verify_failed(struct verify_report *r, const char *fmt, ...)
     return SL_EVERIFY;
 }
 
-void verify_note(struct verify_report *r, const char *fmt, ...)
+void verify_unchecked(struct verify_report *r, const char *fmt, ...)
 {
     struct sl_error now;
     va_list ap;
@@ -29,8 +29,9 @@ void verify_note(struct verify_report *r, const char *fmt, ...)
     va_start(ap, fmt);
     sl_vfail(&now, SL_EWARN, fmt, ap);
     va_end(ap);
-    if (r->note)
-        r->note(r->user, now.text);
+    r->gaps++;
+    if (r->unchecked)
+        r->unchecked(r->user, now.text);
 }
 
 struct named {
