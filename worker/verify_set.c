@@ -111,8 +111,7 @@ int verify_set_open(const char *path, struct verify_set *s, struct sl_error *e)
     for (; s->n < n; s->n++) {
         struct verify_file *f = &s->files[s->n];
 
-        if (sl_gguf_part_path(part, sizeof part, path, s->n) < 0)
-            return sl_fail(e, SL_ESOURCE, "%s: path too long", path);
+        SL_TRY(sl_gguf_part_path(part, sizeof part, path, s->n, e));
         rc = verify_structure(part, f, e);
         if (rc < 0) {
             verify_file_free(f);
