@@ -1,7 +1,7 @@
 #include "client/plan_view.h"
 #include "client/target.h"
-#include "proto/utf8.h"
 #include "proto/sync_folder.h"
+#include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>

@@ -1,7 +1,7 @@
 #include "proto/keyring.h"
 
-#include "proto/utf8.h"
 #include "proto/sync_folder.h"
+#include "proto/utf8.h"
 
 #include <errno.h>
 #include <fcntl.h>
