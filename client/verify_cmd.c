@@ -130,7 +130,7 @@ static void print_json(const struct verify_set *s, const struct sl_hash_total *t
 static void print_text(const struct verify_args *a, const struct verify_set *s,
                        const struct sl_hash_total *totals, const struct verify_tally *t)
 {
-    char size[32];
+    char size[32], source[CLI_SHOWN_BYTES];
 
     printf("ok      %u file%s, %llu tensors, %s: structure%s\n", s->n, s->n == 1 ? "" : "s",
            (unsigned long long)s->n_tensors, cli_size(size, s->bytes),
@@ -138,7 +138,7 @@ static void print_text(const struct verify_args *a, const struct verify_set *s,
     if (a->source)
         printf("ok      %llu of %llu blocks of %llu tensors made again from %s: same bytes\n",
                (unsigned long long)t->blocks, (unsigned long long)t->blocks_total,
-               (unsigned long long)t->tensors, a->source);
+               (unsigned long long)t->tensors, cli_shown(source, a->source));
     for (uint32_t i = 0; i < s->n && a->sha256; i++) {
         const char *slash = strrchr(s->files[i].g.path, '/');
 

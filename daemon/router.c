@@ -1,6 +1,7 @@
 #include "daemon/router.h"
 
 #include "proto/endpoint.h"
+#include "proto/open_files.h"
 #include "proto/wire.h"
 
 #include <errno.h>
@@ -354,6 +355,7 @@ static int open_all(struct sl_router *r, const struct sl_router_opts *o, struct 
         return sl_fail(e, SL_EUSAGE, "1 to %d endpoints are expected", SL_ROUTER_ENDPOINTS);
     if (o->allow_path)
         SL_TRY(sl_allow_load(o->allow_path, &r->allow, e));
+    SL_TRY(sl_open_files_room(SL_ZMQ_FILES, e));
     r->context = zmq_ctx_new();
     r->zap = r->context ? zmq_socket(r->context, ZMQ_REP) : NULL;
     /* Before anything else is bound: without it libzmq lets everybody in. */
