@@ -72,8 +72,8 @@ static int keys(const struct keys_args *a, const char *path, struct sl_error *e)
     explicit_bzero(k.secret_key, sizeof k.secret_key);
     SL_TRY(rc);
     print_key(a, path, &k, name);
-    fprintf(stderr, "sluice keys: %s holds both keys (0600: keep it), %s.pub the public one; the line "
-                    "above is for the daemon's allow-list\n", path, path);
+    fprintf(stderr, "sluice keys: %s holds both keys (0600: keep it), %s.pub the public one%s\n", path, path,
+            a->json ? "" : "; the line above is for the daemon's allow-list");
     return 0;
 }
 
