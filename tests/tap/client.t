@@ -86,7 +86,8 @@ my ($secret) = slurp("$dir/k") =~ /^secret (\S+)/m;
 is(length $secret, 40, 'a secret in the file');
 like($r->{out}, qr/ \Q$public\E /, 'the public part is the same');
 unlike($r->{out} . slurp("$dir/k.pub"), qr/\Q$secret\E/, 'the secret part stays');
-fails('never over a key', 13, qr/is there already/, $SLUICE, 'keys', "$dir/k");
+fails('never over a key', 13, qr/k\.pub: is there already; choose another name/, $SLUICE, 'keys', "$dir/k");
+fails('nor over a folder', 13, qr/\Q$dir\E: is there already; choose/, $SLUICE, 'keys', $dir);
 fails('no such role', 2, qr/submitter or admin/, $SLUICE, 'keys', "$dir/k2", '--role', 'root');
 fails("a name that the allow-list would refuse", 2, qr/expected a name in UTF-8/, $SLUICE, 'keys', "$dir/k2", '--name', "M\xfcller");
 

@@ -134,6 +134,13 @@ static void test_builtins(void **state)
                         "ipc:///run/user/7/sluice/sluiced.sock");
     assert_string_equal(sl_config_text(c, SL_CONFIG_STATE_DIR), "/home/x/.local/state/sluice");
     sl_config_close(c);
+    /* Relative ones are as if not set. */
+    w.env[0][1] = "config";
+    w.env[3][0] = "XDG_STATE_HOME", w.env[3][1] = "state";
+    assert_int_equal(open_world(&w, &c, &e), 0);
+    assert_string_equal(sl_config_text(c, SL_CONFIG_STATE_DIR), "/home/x/.local/state/sluice");
+    assert_string_equal(sl_config_file(c, 1, &was), "/home/x/.config/sluice/sluice.conf");
+    sl_config_close(c);
     w.env[3][0] = "STATE_DIRECTORY", w.env[3][1] = "/var/lib/other";
     assert_int_equal(open_world(&w, &c, &e), 0);
     assert_string_equal(sl_config_text(c, SL_CONFIG_STATE_DIR), "/var/lib/other");
