@@ -34,6 +34,19 @@ no_fault();
 run_ok('with quota the same command goes on', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '-o', "$RUN/quota.gguf", '--quiet');
 is(sha256("$RUN/quota.gguf"), $want, 'to the same file');
 
+# ---- no room for what is noted of finished tasks, while the conversion runs
+fault(write => ENOSPC, path => 'full.sluice-journal-wal', from => 200_000);
+{
+    local %ENV = (%ENV, %{ faults_env() });
+    fails('no room for the journal', 9, qr{full\.sluice-journal: .*disk is full}, $SLUICE, 'convert', "$RUN/src",
+        '--recipe', 'q4_k_m', '--task-size', '1M', '-o', "$RUN/full.gguf", '--quiet');
+}
+no_fault();
+run_ok('with room the same command goes on', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M',
+    '-o', "$RUN/full.gguf", '--quiet');
+is(sha256("$RUN/full.gguf"), $want, 'to the same file');
+unlink "$RUN/full.gguf";
+
 sub is_the_file {
     my ($prefix, $name) = @_;
     ok(-e "$OUT/$prefix.gguf" && sha256("$OUT/$prefix.gguf") eq $want, $name);
