@@ -75,7 +75,7 @@ unlink glob "$dir/*";
 
 # ---- a job that never began leaves nothing; a former set is whole until the new one is
 SKIP: {
-    skip 'strace cannot trace here', 6 if run('strace', '-f', '-o', '/dev/null', 'true')->{rc};
+    skip 'strace cannot trace here', 7 if run('strace', '-f', '-o', '/dev/null', 'true')->{rc};
     my $log = "$outside/trace";
     my $trace = sub {
         my ($what, @cmd) = @_;
@@ -100,6 +100,8 @@ SKIP: {
     $r = $trace->(['fallocate', 'error=EIO:when=1'], @four);
     ok($r->{rc} == 1 && !grep({ /^x/ } ls($dir)), 'space that cannot be reserved: nothing stays') or diag("$r->{rc} $r->{err}", join ' ', ls($dir));
     run('rm', '-rf', "$dir/in");
+    $r = $trace->(['fallocate', 'error=EINTR:when=1'], @four, '--quiet');
+    ok($r->{rc} == 0 && whole($four), 'a signal while space is reserved: it goes on') or diag("$r->{rc} $r->{err}");
 
     my ($n, @half) = (0);
     for my $call (qw(rename unlink)) {
