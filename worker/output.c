@@ -277,6 +277,8 @@ static int reserve_space(int fd, const char *path, uint64_t bytes, bool sparse,
         uint64_t n = !counted && bytes - at > RESERVE_STEP ? RESERVE_STEP : bytes - at;
 
         if (!counted && fallocate(fd, 0, (off_t)at, (off_t)n) != 0) {
+            if (errno == EINTR)
+                continue;
             err = errno == EOPNOTSUPP || errno == ENOSYS ? 0 : errno;
             counted = true;
             continue;
