@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -38,9 +39,14 @@ static uint64_t now_ms(void)
 
 static const char *advice(const struct daemon_link *l, int error)
 {
+    struct stat st;
+
     if (error == EACCES)
-        return "this user may not use it: its operator adds 'submitter uid NUMBER NAME' to the file "
-               "that daemon.allow names ('id -u' tells the number)";
+        return stat(l->endpoint + 6, &st) == 0
+                   ? "this user may not use it: its operator adds 'submitter uid NUMBER NAME' to the file "
+                     "that daemon.allow names ('id -u' tells the number)"
+                   : "this user may not use it: its operator opens the socket's folder (chmod 711) and adds "
+                     "'submitter uid NUMBER NAME' to the file that daemon.allow names ('id -u' tells the number)";
     return strncmp(l->endpoint, "ipc:", 4) == 0
                ? "start it with 'systemctl start sluiced' or 'sluiced', or name another with "
                  "--connect ENDPOINT"

@@ -7,6 +7,7 @@
 #include "worker/dealer.h"
 #include "worker/engine.h"
 #include "worker/io.h"
+#include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -39,6 +40,7 @@ static void finding(struct doctor *d, enum grade g, const char *what, const char
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    sl_utf8_disarm(text); /* it may hold a path */
     d->worst = g > d->worst ? g : d->worst;
     if (d->json) {
         cJSON *o = cJSON_CreateObject();

@@ -60,7 +60,7 @@ static int add_specs(const struct submit_args *a, const char *source, bool remot
         struct cli_plan_args one = a->plan;
         struct submit_spec_args sa = {&one, source, a->output, a->sha256, a->force, a->sparse, remote, a->json, said};
         uint64_t src, out;
-        char in_size[32], out_size[32];
+        char in_size[32], out_size[32], folder[CLI_SHOWN_BYTES], prefix[CLI_SHOWN_BYTES];
         cJSON *spec;
 
         if (n == SL_SWEEP_MAX || len >= sizeof name || len == 0)
@@ -81,8 +81,8 @@ static int add_specs(const struct submit_args *a, const char *source, bool remot
             cJSON_AddNumberToObject(o, "bytes", (double)out);
             json_line(o, "dry_run");
         } else if (a->dry_run)
-            printf("%s/%s: %s, %s to read, %s to write\n", sl_get_str(spec, "output"),
-                   sl_get_str(spec, "prefix"), sl_get_str(spec, "recipe"), cli_size(in_size, src),
+            printf("%s/%s: %s, %s to read, %s to write\n", cli_shown(folder, sl_get_str(spec, "output")),
+                   cli_shown(prefix, sl_get_str(spec, "prefix")), sl_get_str(spec, "recipe"), cli_size(in_size, src),
                    cli_size(out_size, out));
         cJSON_AddItemToArray(list, spec);
         p += len;

@@ -145,7 +145,7 @@ int sl_gguf_split_count(const char *path, uint32_t *n, struct sl_error *e) SL_MU
 int sl_gguf_split_path(char *buf, size_t cap, const char *prefix, uint32_t i, uint32_t n)
     SL_MUST_USE;
 /* Effect: path of part i (0-based) of the set that the file `first` begins;
- * `first` itself when it is no part of a set. Errors: SL_ESOURCE, as above. */
-int sl_gguf_part_path(char *buf, size_t cap, const char *first, uint32_t i) SL_MUST_USE;
+ * `first` itself when it is no part of a set. Errors: SL_ESOURCE, as above, or there is no such part. */
+int sl_gguf_part_path(char *buf, size_t cap, const char *first, uint32_t i, struct sl_error *e) SL_MUST_USE;
 
 #endif

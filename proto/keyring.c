@@ -1,5 +1,6 @@
 #include "proto/keyring.h"
 
+#include "proto/sync_folder.h"
 #include "proto/utf8.h"
 
 #include <errno.h>
@@ -174,6 +175,8 @@ int sl_key_save(const char *path, const struct sl_key *k, struct sl_error *e)
     snprintf(text, sizeof text, "public %s\n", k->public_key);
     if (rc == 0) {
         rc = write_new(pub, 0644, text, e);
+        if (rc == 0 && (rc = sl_sync_folder_of(path, e)) < 0)
+            unlink(pub);
         if (rc < 0)
             unlink(path);
     }
