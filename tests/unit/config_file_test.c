@@ -223,6 +223,25 @@ static void refuse(const char *text, const char *why)
     end_world(&w);
 }
 
+static void test_devices(void **state)
+{
+    const char *const good[] = {"auto", "cpu", "cuda:0", "cuda:0,cuda:12", "cuda:0,cpu", "GPU-3f,MIG-0a1b,cpu"};
+    const char *const bad[] = {"", "cuda:", "cuda:0,", "cpux", "cuda:0,auto", "MIG-", "GPU-,cpu"};
+    struct world w;
+    struct sl_config *c;
+    struct sl_error e;
+
+    (void)state;
+    make_world(&w);
+    assert_int_equal(open_world(&w, &c, &e), 0);
+    for (unsigned i = 0; i < sizeof good / sizeof good[0]; i++)
+        assert_int_equal(sl_config_set(c, SL_CONFIG_DEVICE, good[i], "--device", &e), 0);
+    for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_int_equal(sl_config_set(c, SL_CONFIG_DEVICE, bad[i], "--device", &e), SL_EUSAGE);
+    sl_config_close(c);
+    end_world(&w);
+}
+
 /* A file's path must be absolute; an option's begins in the current folder. */
 static void test_relative_option(void **state)
 {
@@ -391,6 +410,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_builtins), cmocka_unit_test(test_layers), cmocka_unit_test(test_system_socket), cmocka_unit_test(test_relative_option),
+        cmocka_unit_test(test_devices),
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_files),
         cmocka_unit_test(test_table), cmocka_unit_test(test_example),
     };
