@@ -371,6 +371,21 @@ static int on_show(struct ask *a, struct sl_error *e)
 
 /* ---- waiting, watching */
 
+/* One for each job: a connection cannot take more memory by asking again. */
+static int note_wait(struct session *s, uint64_t job, const char *re, struct sl_error *e)
+{
+    uint32_t i = 0;
+
+    while (i < s->n_waits && s->waits[i].job != job)
+        i++;
+    if (i == s->n_waits)
+        SL_TRY(coord_grow(&s->waits, s->n_waits, &s->cap_waits, sizeof *s->waits, e));
+    s->n_waits += i == s->n_waits;
+    s->waits[i].job = job;
+    snprintf(s->waits[i].re, sizeof s->waits[i].re, "%s", re);
+    return 0;
+}
+
 static int on_wait(struct ask *a, struct sl_error *e)
 {
     const cJSON *x;
@@ -389,11 +404,7 @@ static int on_wait(struct ask *a, struct sl_error *e)
             continue;
         }
         if (!sl_job_ended(s.state)) {
-            struct session *se = a->s;
-
-            SL_TRY(coord_grow(&se->waits, se->n_waits, &se->cap_waits, sizeof *se->waits, e));
-            se->waits[se->n_waits].job = id;
-            snprintf(se->waits[se->n_waits++].re, sizeof se->waits[0].re, "%s", a->re);
+            SL_TRY(note_wait(a->s, id, a->re, e));
             continue;
         }
         SL_TRY(sl_msg_new(SL_M_ENDED, a->re, &m, e));

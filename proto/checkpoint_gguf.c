@@ -1,10 +1,12 @@
 #include "proto/checkpoint_priv.h"
 #include "proto/gguf.h"
+#include "proto/source_file.h"
 
 #include <inttypes.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int take_tensor(const struct sl_gguf *g, const struct sl_gguf_tensor *from,
                        struct sl_src_tensor *to, char *name, struct sl_error *e)
@@ -84,10 +86,13 @@ static int add_part(struct sl_checkpoint *ck, const char *path, uint32_t i, uint
                     struct sl_error *e)
 {
     struct sl_gguf *g = NULL;
-    int rc = sl_gguf_open(path, &g, e);
+    struct sl_source_stat st;
+    int fd, rc;
 
-    if (rc < 0)
-        return rc;
+    SL_TRY(sl_source_open_path(path, ck->roots, &fd, &st, e));
+    rc = sl_gguf_read(fd, &st, path, &g, e);
+    close(fd);
+    SL_TRY(rc);
     if (i == 0)
         ck->gguf = g;
     rc = check_part(g, ck->gguf, i, n, e);

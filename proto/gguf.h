@@ -112,6 +112,10 @@ struct sl_gguf {
  * caller's (sl_gguf_close). Errors: SL_ESOURCE naming file and key or tensor, also for more than
  * SL_GGUF_MAX_ of anything; SL_EUNSUPPORTED for another version, byte order or tensor type. */
 int sl_gguf_open(const char *path, struct sl_gguf **out, struct sl_error *e) SL_MUST_USE;
+/* Effect: the same of an open file, which stays the caller's, of this size and time; path names it. */
+struct sl_source_stat;
+int sl_gguf_read(int fd, const struct sl_source_stat *st, const char *path, struct sl_gguf **out,
+                 struct sl_error *e) SL_MUST_USE;
 void sl_gguf_close(struct sl_gguf *g);
 
 /* Returns ggml's count of dimensions, which llama-quantize writes: 1, or up to the last

@@ -4,7 +4,6 @@
 #include "worker/verify.h"
 #include "kernels/kernels.h"
 #include "proto/job_spec.h"
-#include "proto/roots.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -373,9 +372,7 @@ static int open_imatrix(struct checker *c, const char *path)
         o.exclude_weights = words;
         o.n_exclude_weights = n;
     }
-    SL_TRY(sl_job_imatrix_open(&o, &c->im, c->e));
-    if (c->im && c->sample->roots)
-        SL_TRY(sl_roots_check_fd(c->sample->roots, c->im->fd, path, c->e));
+    SL_TRY(sl_job_imatrix_open(&o, c->sample->roots, &c->im, c->e));
     if (c->im && f->imatrix_hash && strcmp(c->im->hash, f->imatrix_hash) != 0)
         return sl_fail(c->e, SL_EUSAGE, "%s was made with another importance matrix than %s: hash %.32s, not %s",
                        f->g.path, path, f->imatrix_hash, c->im->hash);
