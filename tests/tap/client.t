@@ -310,6 +310,10 @@ is(finish($worker)->{rc}, 0, 'the worker ends well');
 run_ok('forget', $SLUICE, 'forget', '1-3');
 fails('forgotten', 5, qr/no job 1/, $SLUICE, 'show', 1);
 
+# A name that no message can hold.
+mkdir "$out/\xe9" or die $!;
+fails('an output in Latin-1', 2, qr{out/\?: the service takes names in UTF-8 alone; rename it}, $SLUICE, 'submit', $TINY, '-o', "$out/\xe9/", '-r', 'q8_0');
+
 # A name that a terminal would obey: CSI as one character, line ends.
 my $evil = copy_checkpoint($TINY, "$dir/a\n\xc2\x9b2Jb\r");
 run_ok('is taken', $SLUICE, 'submit', $evil, '-o', $out, '-r', 'q2_k_l', '--hold');
