@@ -202,16 +202,6 @@ static bool is_number(const char *text)
     return n > 0 && n <= 10 && strspn(text, "0123456789") == n && (text[0] != '0' || n == 1);
 }
 
-/* It stands in messages and log lines. */
-static bool is_name(const char *text)
-{
-    size_t left = strlen(text), n = 1;
-
-    for (; left && (n = sl_utf8_shown(text, left)) != 0; left -= n)
-        text += n;
-    return n != 0;
-}
-
 static int add_entry(struct lines *l, struct sl_allow_list *list, char *const word[4], unsigned n,
                      struct sl_error *e)
 {
@@ -231,7 +221,7 @@ static int add_entry(struct lines *l, struct sl_allow_list *list, char *const wo
                        l->number, word[1], word[2]);
     if (strlen(word[3]) >= sizeof entry.name)
         return sl_fail(e, SL_EUSAGE, "%s:%u: the name is longer than 64 bytes", l->path, l->number);
-    if (!is_name(word[3]))
+    if (!sl_utf8_all_shown(word[3])) /* it stands in messages and log lines */
         return sl_fail(e, SL_EUSAGE, "%s:%u: the name '%s' is not UTF-8, or holds a control character", l->path,
                        l->number, word[3]);
     if (sl_allow_find(list, entry.is_uid, word[2]))

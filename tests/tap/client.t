@@ -182,6 +182,8 @@ like($json[0]{submitted}, qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, 'with ti
 like(run($SLUICE, 'queue', '-o', 'id,reason')->{out}, qr/^ *1 +held by .*; 'sluice release 1' lets it go on$/m, 'people see what to do');
 like(run($SLUICE, 'show', 2)->{out}, qr/^reason +held by .*; 'sluice release 2' lets it go on$/m, 'show too');
 like(run('timeout', '-s', 'INT', 1, $SLUICE, 'watch', 1, 2)->{out}, qr/^job 1: held \(held by \Q$me\E since /m, 'watch names the user');
+fails('a label that a terminal would obey', 2, qr/label 'a\?b': expected 1 to 63 bytes of UTF-8/, $SLUICE, @$_, "a\eb")
+    for ['set', 2, '-l'], ['queue', '-l'], ['submit', $TINY, '-o', $out, '-r', 'q8_0', '--label'];
 run_ok('set', $SLUICE, 'set', 2, '-p', 80, '-l', 'big', '--remove-label', 'a');
 is(run($SLUICE, 'queue', '--parsable', '-o', 'id,priority', '--label', 'big')->{out}, "2|80\n", 'found by its label');
 like(run($SLUICE, 'logs', 2)->{out}, qr/set: by \Q$me\E priority 80$/m, 'logs name who changed it');
@@ -308,9 +310,13 @@ is(finish($worker)->{rc}, 0, 'the worker ends well');
 run_ok('forget', $SLUICE, 'forget', '1-3');
 fails('forgotten', 5, qr/no job 1/, $SLUICE, 'show', 1);
 
+# A name that no message can hold.
+mkdir "$out/\xe9" or die $!;
+fails('an output in Latin-1', 2, qr{out/\?: the service takes names in UTF-8 alone; rename it}, $SLUICE, 'submit', $TINY, '-o', "$out/\xe9/", '-r', 'q8_0');
+
 # A name that a terminal would obey: CSI as one character, line ends.
 my $evil = copy_checkpoint($TINY, "$dir/a\n\xc2\x9b2Jb\r");
-run_ok('is taken', $SLUICE, 'submit', $evil, '-o', $out, '-r', 'q2_k_l', '--hold', '-l', "evil\xc2\x9bm");
+run_ok('is taken', $SLUICE, 'submit', $evil, '-o', $out, '-r', 'q2_k_l', '--hold');
 my ($job) = run($SLUICE, 'queue', '--parsable', '-o', 'id')->{out} =~ /^(\d+)$/;
 for my $verb (['queue', '-o', 'all'], ['show', $job], ['logs', $job]) {
     $r = run($SLUICE, @$verb);
