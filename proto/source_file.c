@@ -171,13 +171,16 @@ int sl_source_open(const struct sl_source_dir *dir, const char *name, int *fd,
     return rc;
 }
 
-int sl_source_open_path(const char *path, int *fd, struct sl_source_stat *st, struct sl_error *e)
+int sl_source_open_path(const char *path, const struct sl_roots *roots, int *fd, struct sl_source_stat *st,
+                        struct sl_error *e)
 {
     int f = open(path, OPEN_FLAGS), rc;
 
     if (f < 0)
         return sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
     rc = check_regular(f, path, st, e);
+    if (rc == 0 && roots)
+        rc = sl_roots_check_fd(roots, f, path, e);
     if (rc < 0)
         close(f);
     else

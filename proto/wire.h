@@ -26,6 +26,7 @@
 #define SL_HELD_MAX 1024u           /* tasks that a worker holds */
 #define SL_JOBS_MAX 500u            /* jobs of one answer */
 #define SL_WORKERS_MAX 1000u        /* workers of one answer */
+#define SL_FILES_MAX 1000u          /* of a job that are named; it may have more */
 
 /* Tasks of a job beside those of its plan. */
 enum sl_special_task {

@@ -1,6 +1,7 @@
 #include "worker/output.h"
 
 #include "proto/size_text.h"
+#include "proto/sync_folder.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -130,29 +131,13 @@ int output_parse_far(struct output *o, const char *arg, struct sl_error *e)
     return slash[1] ? take_name(o, slash + 1, e) : 0;
 }
 
-static int sync_folder(const char *dir, struct sl_error *e)
-{
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = 0;
-
-    /* Some filesystems cannot sync a folder and say EINVAL: nothing to do there. */
-    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
-        rc = sl_fail(e, SL_EFAIL, "%s: cannot sync the folder: %s", dir, strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    return rc;
-}
-
 int output_make_dir(const struct output *o, struct sl_error *e)
 {
-    char *up;
     int rc;
 
     if (mkdir(o->dir, 0777) != 0 && errno != EEXIST)
         return sl_fail(e, sl_write_code(errno), "%s: cannot make this folder: %s", o->dir, strerror(errno));
-    up = parent_of(o->dir);
-    rc = up ? sync_folder(up, e) : sl_fail(e, SL_EFAIL, "out of memory");
-    free(up);
+    rc = sl_sync_folder_of(o->dir, e);
     if (rc < 0)
         rmdir(o->dir);
     return rc;
@@ -292,6 +277,8 @@ static int reserve_space(int fd, const char *path, uint64_t bytes, bool sparse,
         uint64_t n = !counted && bytes - at > RESERVE_STEP ? RESERVE_STEP : bytes - at;
 
         if (!counted && fallocate(fd, 0, (off_t)at, (off_t)n) != 0) {
+            if (errno == EINTR)
+                continue;
             err = errno == EOPNOTSUPP || errno == ENOSYS ? 0 : errno;
             counted = true;
             continue;
@@ -427,5 +414,5 @@ void output_discard(const struct output *o)
 
 int output_sync_dir(const struct output *o, struct sl_error *e)
 {
-    return sync_folder(o->dir, e);
+    return sl_sync_folder(o->dir, e);
 }
