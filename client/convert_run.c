@@ -313,12 +313,14 @@ static void abandon(struct run *r)
 
 static int make_folder(struct run *r, struct sl_error *e)
 {
+    char dir[CLI_SHOWN_BYTES];
+
     if (!r->out->new_dir)
         return 0;
     SL_TRY(output_make_dir(r->out, e));
     r->made_dir = true;
     if (r->o->progress != PROGRESS_QUIET)
-        fprintf(stderr, "sluice: made the folder %s\n", r->out->dir);
+        fprintf(stderr, "sluice: made the folder %s\n", cli_shown(dir, r->out->dir));
     return 0;
 }
 

@@ -1,5 +1,6 @@
 #include "client/plan_view.h"
 #include "client/target.h"
+#include "proto/sync_folder.h"
 #include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
@@ -118,20 +119,21 @@ static int write_recipe(const char *path, const char *text, struct sl_error *e)
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     size_t n = strlen(text), at = 0;
     ssize_t got = 0;
+    int rc = 0;
 
     if (fd < 0)
         return errno == EEXIST ? sl_fail(e, SL_EEXISTS, "%s exists already", path)
                                : sl_fail(e, SL_EUSAGE, "%s: cannot be made: %s", path, strerror(errno));
     while (at < n && (got = write(fd, text + at, n - at)) > 0)
         at += (size_t)got;
-    if (at < n || fsync(fd) != 0) {
-        int rc = sl_fail(e, SL_EFAIL, "%s: cannot be written: %s", path, strerror(errno));
-
-        close(fd);
+    if (at < n || fsync(fd) != 0)
+        rc = sl_fail(e, SL_EFAIL, "%s: cannot be written: %s", path, strerror(errno));
+    close(fd); /* synced before */
+    if (rc == 0)
+        rc = sl_sync_folder_of(path, e);
+    if (rc < 0)
         unlink(path);
-        return rc;
-    }
-    return close(fd) == 0 ? 0 : sl_fail(e, SL_EFAIL, "%s: cannot be written: %s", path, strerror(errno));
+    return rc;
 }
 
 /* From a size to a recipe, and to its plan. */

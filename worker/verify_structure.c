@@ -416,6 +416,8 @@ static int check_metadata(struct parse *p)
     WANT(text_of(p, "sluice.layout", &f->layout));
     WANT(text_of(p, "sluice.round_through", &f->round_through));
     WANT(text_of(p, SL_KEY_IMATRIX, &f->imatrix_hash));
+    if (f->sluice) /* the other keys may be copies of its source's */
+        f->imatrix = f->imatrix_hash != NULL;
     WANT(layers_of(p, SL_KEY_PRUNED));
     WANT(texts_of(p, SL_KEY_IMATRIX_INCLUDE, &f->imatrix_words, &f->n_imatrix_words));
     f->imatrix_keep = f->imatrix_words != NULL;

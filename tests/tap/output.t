@@ -75,7 +75,7 @@ unlink glob "$dir/*";
 
 # ---- a job that never began leaves nothing; a former set is whole until the new one is
 SKIP: {
-    skip 'strace cannot trace here', 7 if run('strace', '-f', '-o', '/dev/null', 'true')->{rc};
+    skip 'strace cannot trace here', 10 if run('strace', '-f', '-o', '/dev/null', 'true')->{rc};
     my $log = "$outside/trace";
     my $trace = sub {
         my ($what, @cmd) = @_;
@@ -99,6 +99,12 @@ SKIP: {
     like($first_said, qr/cannot sync the folder/, 'and it is said');
     $r = $trace->(['fallocate', 'error=EIO:when=1'], @four);
     ok($r->{rc} == 1 && !grep({ /^x/ } ls($dir)), 'space that cannot be reserved: nothing stays') or diag("$r->{rc} $r->{err}", join ' ', ls($dir));
+    for my $c (["$dir/in/key", 'keys', "$dir/in/key"], ["$dir/in/r", 'plan', $TINY, '--target-bpw', '4', '--write-recipe', "$dir/in/r"],
+        ["$dir/in/i", 'imatrix', "$TINY/imatrix.legacy-layout.dat", '--convert', "$dir/in/i"]) {
+        my ($made, @cmd) = @$c;
+        $r = $trace->(['fsync'], $SLUICE, @cmd);
+        ok($r->{rc} == 0 && -s $made && (grep { /fsync/ } split /\n/, slurp($log))[-1] =~ m{/in>\) += 0}, "$cmd[0]: the name is synced last");
+    }
     run('rm', '-rf', "$dir/in");
     $r = $trace->(['fallocate', 'error=EINTR:when=1'], @four, '--quiet');
     ok($r->{rc} == 0 && whole($four), 'a signal while space is reserved: it goes on') or diag("$r->{rc} $r->{err}");

@@ -352,6 +352,28 @@ static void test_gguf_lies(void **state)
 }
 
 /* Counts stay in memory; those here are a hole of the file. */
+/* What is outside the roots is not read, not even to say what is wrong with it. */
+static void test_outside_roots(void **state)
+{
+    const char *roots[1] = {path2};
+    struct sl_roots *r;
+    struct sl_imatrix *im;
+    struct bytes b = {.n = 0};
+    struct sl_error e;
+
+    (void)state;
+    b_put(&b, "root:x", 6);
+    assert_int_equal(b_write(&b, path), 0);
+    unlink(path2);
+    assert_int_equal(mkdir(path2, 0700), 0);
+    assert_int_equal(sl_roots_open(roots, 1, &r, &e), 0);
+    assert_int_equal(sl_imatrix_open_within(path, r, &im, &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "lies outside the folders"));
+    sl_roots_close(r);
+    assert_int_equal(rmdir(path2), 0);
+    free(b.p);
+}
+
 static void test_too_many_counts(void **state)
 {
     static const char *const names[] = {"a.weight.in_sum2", "a.weight.counts"};
@@ -684,7 +706,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dat),       cmocka_unit_test(test_dat_lies),
         cmocka_unit_test(test_bad_values), cmocka_unit_test(test_gguf),
-        cmocka_unit_test(test_gguf_lies), cmocka_unit_test(test_too_many_counts),
+        cmocka_unit_test(test_gguf_lies), cmocka_unit_test(test_too_many_counts), cmocka_unit_test(test_outside_roots),
         cmocka_unit_test(test_write),
         cmocka_unit_test(test_long_dataset), cmocka_unit_test(test_write_too_large),
         cmocka_unit_test(test_write_links), cmocka_unit_test(test_write_at_once),
