@@ -140,6 +140,18 @@ SKIP: {
 # ---- no file of this size: a quota, FAT
 fails('a file larger than any may be', 9, qr/too large; make smaller files with --split-max-size/,
     'sh', '-c', 'ulimit -f 12288; exec "$@"', 'sh', $SLUICE, 'convert', $TINY, '-o', "$dir/f.gguf", '-r', 'q4_k_m');
+# libzmq would abort.
+my @bad;
+for my $n (5 .. 16) {
+    for my $c ([$SLUICE, 'queue', '--connect', "ipc://$dir/none"], [$SLUICE, 'convert', $TINY, '-o', "$dir/n.gguf", '-r', 'q4_k_m', '-q'],
+        ["$BUILD/sluiced", '--listen', "ipc://$dir/sock", '--state', "$dir/state", '--root', $dir],
+        ["$BUILD/sluice-worker", '--connect', "ipc://$dir/none", '--root', $dir]) {
+        my $r = run('sh', '-c', "ulimit -n $n; exec \"\$@\"", 'sh', @$c);
+        push @bad, "$n: $r->{rc} $r->{cmd}: $r->{err}" if $r->{rc} != 1 || $r->{err} !~ /file/;
+    }
+}
+is_deeply(\@bad, [], 'a few open files: refused in a line');
+ok(!-e "$dir/n.gguf", 'nothing is made');
 run_ok('smaller ones', 'sh', '-c', 'ulimit -f 12288; exec "$@"', 'sh', $SLUICE, 'convert', $TINY, '-o', "$dir/f.gguf", '-r', 'q4_k_m', '-q', '--split-max-size', '5M');
 unlink glob "$dir/*";
 

@@ -286,6 +286,43 @@ static void a_damaged_queue_is_refused(void **state)
     }
 }
 
+/* With each job its files; where their names are long, in several answers. */
+static void a_list_names_the_files(void **state)
+{
+    static const char *const keys[] = {"one", "two", "three"};
+    struct world *w = *state;
+    char name[3500], *names;
+    cJSON *list = cJSON_CreateArray();
+    uint64_t id = 0;
+
+    memset(name, 'x', sizeof name);
+    name[sizeof name - 1] = '\0';
+    for (unsigned i = 0; i < 200; i++)
+        cJSON_AddItemToArray(list, cJSON_CreateString(name));
+    names = cJSON_PrintUnformatted(list);
+    cJSON_Delete(list);
+    client(w, C);
+    for (unsigned i = 0; i < 3; i++) {
+        id = submit(w, C, keys[i], "");
+        assert_int_equal(sl_queue_set_files(w->q, id, i == 2 ? "[\"/out/m.gguf\"]" : names, &w->e), 0);
+        say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[%llu]}", (unsigned long long)id);
+        expect(w, C, SL_M_DONE);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        cJSON *t, *jobs;
+
+        say(w, C, "{\"v\":2,\"m\":\"history\",\"before\":%llu}", (unsigned long long)id + 1);
+        t = expect(w, C, SL_M_JOBS);
+        jobs = sl_get(t, "jobs");
+        assert_int_equal(cJSON_GetArraySize(jobs), 2 - i);
+        assert_int_equal(sl_get_bool(t, "more"), i == 0);
+        if (i == 0)
+            assert_string_equal(sl_get(jobs->child, "files")->child->valuestring, "/out/m.gguf");
+        id -= 2;
+    }
+    cJSON_free(names);
+}
+
 /* Workers hear which of their tasks a cancelled job takes back, and keep the others. */
 static void cancelling_takes_tasks_back(void **state)
 {
@@ -395,6 +432,7 @@ int main(void)
         TEST(a_session_is_its_users),
         TEST(long_names_are_cut_between_characters),
         TEST(a_damaged_queue_is_refused),
+        TEST(a_list_names_the_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

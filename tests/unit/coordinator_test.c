@@ -15,13 +15,15 @@ static void a_job_runs_to_its_end(void **state)
     client(w, C);
     id = submit(w, C, "one", ",\"verify\":true,\"labels\":[\"a\"]");
     assert_string_equal(state_of(w, C, id), "queued: no worker is connected");
-    say(w, C, "{\"v\":2,\"m\":\"wait\",\"id\":\"w1\",\"jobs\":[%llu]}", (unsigned long long)id);
+    for (unsigned i = 0; i < 2; i++) /* the second in place of the first */
+        say(w, C, "{\"v\":2,\"m\":\"wait\",\"id\":\"w%u\",\"jobs\":[%llu]}", i, (unsigned long long)id);
     worker(w, 1);
     run_all(w, 1);
     t = expect(w, C, SL_M_ENDED);
     assert_string_equal(sl_get_str(t, "re"), "w1");
     t = sl_get(t, "job");
     assert_string_equal(sl_get_str(t, "state"), "succeeded");
+    assert_null(heard(w, C, SL_M_ENDED));
     assert_int_equal(sl_get_uint(t, "done", 0), 6);
     assert_int_equal(sl_get_uint(t, "done_bytes", 0), 6 * 1000 + 15);
     assert_string_equal(sl_get(t, "files")->child->valuestring, "/out/a.gguf");

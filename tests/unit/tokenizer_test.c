@@ -224,6 +224,19 @@ static void test_template_files(void **state)
     assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
     assert_string_equal(fx_value(&kvs, "tokenizer.chat_template", buf, 128), "-");
     sl_kvs_free(&kvs);
+    for (int n = 65; n <= 66; n++) { /* none is left out without a word */
+        char config[4096] = "{\"chat_template\":[{\"name\":\"default\",\"template\":\"D\"}";
+
+        for (int i = 1; i < n; i++)
+            snprintf(config + strlen(config), 64, ",{\"name\":\"n%d\",\"template\":\"T\"}", i);
+        fx_text(*state, "tokenizer_config.json", strcat(config, "]}"));
+        if (n == 65)
+            assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
+        else
+            assert_refused(*state, 8, SL_ESOURCE, "tokenizer_config.json: chat_template holds 66 templates; expected 65 at most");
+        if (n == 65)
+            sl_kvs_free(&kvs);
+    }
 }
 
 /* additional_chat_templates/ beside chat_template.jinja, as newer checkpoints have them. */
