@@ -36,6 +36,8 @@ static void a_job_runs_to_its_end(void **state)
     t = sl_get(expect(w, C, SL_M_LOG), "events");
     assert_string_equal(sl_get_str(t->child, "kind"), "submitted");
     assert_true(cJSON_GetArraySize(t) >= 6);
+    say(w, C, "{\"v\":2,\"m\":\"stitch\",\"job\":%llu}", (unsigned long long)id);
+    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "is succeeded"));
     say(w, C, "{\"v\":2,\"m\":\"forget\",\"jobs\":[%llu]}", (unsigned long long)id);
     expect(w, C, SL_M_DONE);
     say(w, C, "{\"v\":2,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
@@ -382,6 +384,8 @@ static void draining_and_leaving(void **state)
 {
     struct world *w = *state;
     struct got g[4] = {{0}};
+    struct sl_outgoing out;
+    unsigned byes = 0;
 
     client(w, C);
     worker(w, 1);
@@ -405,6 +409,12 @@ static void draining_and_leaving(void **state)
     assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_WORKER_LIST), "workers")), 1);
     say(w, C, "{\"v\":2,\"m\":\"drain_worker\",\"worker\":\"nobody\"}");
     assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
+    /* The daemon leaves, too: everybody who is here hears of it. */
+    assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
+    deliver(w);
+    for (sl_coord_say_bye(w->c, "restarting"); sl_coord_next(w->c, &out); free(out.bytes))
+        byes += memmem(out.bytes, out.n, "\"bye\"", 5) != NULL && memmem(out.bytes, out.n, "restarting", 10) != NULL;
+    assert_int_equal(byes, 2);
 }
 
 static void roles_are_kept(void **state)
