@@ -57,7 +57,6 @@ void coord_drop_session(struct sl_coord *c, struct session *s)
         s->worker->peer = 0;
         coord_turns_changed(c);
         s->worker->want = 0;
-        s->worker->n_specs = 0;
         s->worker->rate = 0;
     }
     for (uint32_t i = 0; i < c->n_sessions; i++)

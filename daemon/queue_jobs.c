@@ -281,7 +281,6 @@ int sl_queue_retry(struct sl_queue *q, uint64_t job, struct sl_error *e)
     CHANGE(q, e, "UPDATE tasks SET state = 0 WHERE job = ?1 AND EXISTS"
                  " (SELECT 1 FROM tasks WHERE job = ?1 AND task = 65540)", "i", job);
     CHANGE(q, e, "DELETE FROM tasks WHERE job = ? AND task = 65540", "i", job);
-    CHANGE(q, e, "UPDATE tasks SET state = 0 WHERE job = ? AND task = 65539", "i", job);
     return 0;
 }
 

@@ -107,6 +107,29 @@ static void grants_leave_and_results_wait(void **state)
     assert_int_equal(left, 4);
 }
 
+/* A task that went back in a commit is granted by the next one, on disk with its lease. */
+static void a_grant_waits_for_what_it_rests_on(void **state)
+{
+    struct world *w = *state;
+    struct got g = {0}, again[8];
+
+    begin(w);
+    commit_ends(w);
+    expect(w, C, SL_M_SUBMITTED);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    say(w, 1, "{\"v\":2,\"m\":\"giveback\",\"job\":1,\"task\":%u,\"epoch\":%llu}", (unsigned)g.task,
+        (unsigned long long)g.epoch);
+    pull(w, 2, 6);
+    assert_int_equal(granted(w, 2, again, 8), 5);
+    commit_ends(w);
+    expect(w, 1, SL_M_ACK);
+    assert_int_equal(granted(w, 2, again, 8), 0);
+    commit_ends(w);
+    assert_int_equal(granted(w, 2, again, 8), 1);
+    assert_true(again[0].task == g.task && again[0].epoch > g.epoch);
+}
+
 /* What a peer says after its hello is not taken before it. */
 static void a_hello_keeps_its_place(void **state)
 {
@@ -187,7 +210,9 @@ static void a_commit_that_fails_is_as_if_nothing_was_said(void **state)
     run_all(w, 1);
     client(w, C);
     assert_string_equal(state_of(w, C, 1), "succeeded");
-    assert_int_equal(submit(w, C, "b", ""), 2); /* the number was given to nobody */
+    say(w, C, "{\"v\":2,\"m\":\"show\",\"job\":2}");
+    assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
+    assert_int_equal(submit(w, C, "b", ""), 2);
 }
 
 static void only_so_much_waits(void **state)
@@ -206,6 +231,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(grants_leave_and_results_wait),
+        TEST(a_grant_waits_for_what_it_rests_on),
         TEST(a_hello_keeps_its_place),
         TEST(time_passes_after_the_commit),
         TEST(a_commit_that_fails_is_as_if_nothing_was_said),

@@ -254,6 +254,13 @@ static void an_instance_belongs_to_its_user(void **state)
     w->user[1] = "uid:7";
     hello(w, 1, "worker", held);
     assert_null(sl_get(expect(w, 1, SL_M_WELCOME), "dropped"));
+    /* Nor by the number of its connection. */
+    w->user[1] = "uid:8";
+    result(w, 1, g);
+    expect(w, 1, SL_M_REHELLO);
+    w->user[1] = "uid:7";
+    hello(w, 1, "worker", held);
+    assert_null(sl_get(expect(w, 1, SL_M_WELCOME), "dropped"));
     result(w, 1, g);
     expect(w, 1, SL_M_ACK);
 }
