@@ -224,7 +224,7 @@ static int plan_and_show(struct plan_cmd *c, const char *source, struct sl_error
     snprintf(command, sizeof command, "%.100s %s %.60s", slash ? slash + 1 : source,
              c->target.size ? "--target-size" : "--target-bpw", c->target.size ? c->target.size
              : c->target.bpw ? c->target.bpw : "");
-    sl_utf8_disarm(command);
+    sl_utf8_disarm(command); /* it becomes a recipe's text; a folder's name may be none, or is cut */
     c->plan.silent = c->quiet || c->json;
     c->target.command = command;
     c->target.file = c->write_recipe;

@@ -2,6 +2,7 @@
 
 #include "client/waiting.h"
 #include "proto/size_solver.h"
+#include "proto/utf8.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -291,6 +292,7 @@ static void set_names(struct target *t, const struct target_args *a)
     n = strlen(t->name);
     if (n > 7 && strcmp(t->name + n - 7, ".recipe") == 0)
         t->name[n - 7] = '\0';
+    sl_utf8_disarm(t->name);
 }
 
 int target_make(struct target *t, const char *source, const struct cli_plan_args *plan,

@@ -106,6 +106,13 @@ $r = run('bash', '-c', "source $dir/c.bash; COMP_WORDS=(sluice wat); COMP_CWORD=
          . 'COMP_WORDS=(sluice convert --io = p); COMP_CWORD=4; _sluice; echo ${COMPREPLY[@]};'
          . 'COMP_WORDS=(sluice workers -o te); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]}');
 is($r->{out}, text('watch', '--priority', 'uring', 'pread', 'tensor'), 'bash completes verbs, options, values, fields');
+# A worker chooses its name.
+mkdir "$dir/named";
+spit("$dir/named/sluice", "#!/bin/sh\necho 'w1'; echo 'w\$(touch\${IFS}$dir/named/ran)'\n");
+chmod 0755, "$dir/named/sluice";
+$r = run('bash', '-c', "PATH=$dir/named:\$PATH; source $dir/c.bash; COMP_WORDS=(sluice drain w); COMP_CWORD=2; _sluice; printf '%s\\n' \"\${COMPREPLY[@]}\"");
+is($r->{out}, text('w1', 'w\$\(touch\$\{IFS\}' . "$dir/named/ran" . '\)'), 'bash completes any names, quoted');
+ok(!-e "$dir/named/ran", 'and runs nothing that stands in one');
 
 SKIP: {
     if (run('fish', '-c', 'true')->{rc}) {

@@ -1,4 +1,5 @@
 /* Folders, indexes, shards, links and FP8 scales: what opens, what is refused and why. */
+#include "proto/checkpoint_priv.h"
 #include "tests/unit/checkpoint_world.h"
 
 #include <time.h>
@@ -553,6 +554,23 @@ static void opens_many_shards(void **state)
     sl_checkpoint_close(ck);
 }
 
+/* The bound is that of all files together; those beyond it are not looked at. */
+static void refuses_too_many(void **state)
+{
+    const struct sl_src_tensor one = {.name = "a", .dtype = SL_DTYPE_F32, .elems = 1, .bytes = 4};
+    struct sl_checkpoint *ck = calloc(1, sizeof *ck);
+    struct sl_error e = {.code = 0};
+
+    (void)state;
+    assert_non_null(ck);
+    ck->priv = calloc(1, sizeof(struct sl_ck_priv));
+    assert_int_equal(sl_ck_reserve_files(ck, 2, &e), 0);
+    assert_int_equal(sl_ck_add_file(ck, NULL, "first", 4, 0, &one, 1, NULL, &e), 0);
+    assert_int_equal(sl_ck_add_file(ck, NULL, "second", 4, 0, &one, SL_SRC_MAX_TENSORS, NULL, &e), SL_EUNSUPPORTED);
+    assert_string_equal(e.text, "second: 1000001 tensors up to this file; 1000000 at most are read");
+    sl_checkpoint_close(ck);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -561,7 +579,7 @@ int main(void)
         TEST(refuses_indexes), TEST(lists_differences),   TEST(refuses_shards),
         TEST(refuses_folders), TEST(refuses_block_sizes), TEST(follows_only_inner_links),
         TEST(follows_cache_links), TEST(follows_links_to_blobs), TEST(finds_scales),    TEST(refuses_scales),
-        TEST(tells_roles),
+        TEST(tells_roles),     TEST(refuses_too_many),
     };
 
     return cmocka_run_group_tests_name("checkpoint", tests, NULL, NULL);
