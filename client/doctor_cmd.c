@@ -101,7 +101,7 @@ static void check_cuda(struct doctor *d)
             finding(d, WARNING, "cuda", "cuda:%d does not answer: %s", i, api->words(err));
             continue;
         }
-        if (sl_gpu_health(g.bus, &h))
+        if (sl_gpu_health(&g, &h))
             snprintf(state, sizeof state, " (%llu in use), %u W, %u degrees", (unsigned long long)(h.memory_used >> 20), h.watts,
                      h.celsius);
         finding(d, sl_gpu_fits(&g) ? FINE : NOTE, "cuda", "cuda:%d: %s (%s), sm_%d%d%s, %llu MiB%s", i, g.name, g.uuid, g.major,

@@ -74,8 +74,8 @@ static int keys(const struct keys_args *a, const char *path, struct sl_error *e)
     SL_TRY(rc);
     print_key(a, path, &k, name);
     cli_shown(shown, path);
-    fprintf(stderr, "sluice keys: %s holds both keys (0600: keep it), %s.pub the public one; the line "
-                    "above is for the daemon's allow-list\n", shown, shown);
+    fprintf(stderr, "sluice keys: %s holds both keys (0600: keep it), %s.pub the public one%s\n", shown, shown,
+            a->json ? "" : "; the line above is for the daemon's allow-list");
     return 0;
 }
 

@@ -202,37 +202,42 @@ static int on_submit(struct ask *a, struct sl_error *e)
 
 /* ---- lists */
 
+/* Names of files in one list; where there are more, the client asks again for the rest. */
+#define LISTED_FILES (1u << 20)
+
 struct listing {
     cJSON *jobs;
     struct sl_coord *c;
     uint32_t n, limit;
+    size_t files;
     bool more;
 };
 
 /* From memory, which knows more, while the job has not ended. */
-static void put_job(struct sl_coord *c, cJSON *into, const struct sl_job_row *r, bool files)
+static void put_job(struct sl_coord *c, cJSON *into, const struct sl_job_row *r)
 {
     const struct job *j = coord_job(c, r->id);
 
     if (j && !sl_job_ended(j->state)) {
-        coord_put_job(c, into, j, files);
+        coord_put_job(c, into, j, true);
         return;
     }
     sl_put_uint(into, "leased", 0);
     sl_put_uint(into, "done_bytes", r->done_bytes);
-    coord_put_row(into, r, files);
+    coord_put_row(into, r, true);
 }
 
 static int on_list_row(void *user, const struct sl_job_row *r)
 {
     struct listing *l = user;
 
-    if (l->n == l->limit) {
+    l->files += strlen(r->files);
+    if (l->n == l->limit || (l->n && l->files > LISTED_FILES)) {
         l->more = true;
         return 1;
     }
     l->n++;
-    put_job(l->c, sl_add_object(l->jobs), r, false);
+    put_job(l->c, sl_add_object(l->jobs), r);
     return 0;
 }
 
@@ -298,7 +303,7 @@ static int on_show_row(void *user, const struct sl_job_row *r)
         if (r->fingerprint[0])
             sl_put_str(s->tree, "fingerprint", r->fingerprint);
     }
-    put_job(s->c, s->into, r, true);
+    put_job(s->c, s->into, r);
     return 0;
 }
 

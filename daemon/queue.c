@@ -287,9 +287,11 @@ static int check_whole(struct sl_queue *q, struct sl_error *e)
     if (sqlite3_step(st) != SQLITE_ROW) {
         rc = db_fail(q, e, "cannot be read");
     } else {
-        const char *told = (const char *)sqlite3_column_text(st, 0), *line = strchr(told, '\n');
+        const char *told = (const char *)sqlite3_column_text(st, 0), *line = told ? strchr(told, '\n') : NULL;
 
-        if (strcmp(told, "ok") != 0)
+        if (!told)
+            rc = sl_fail(e, SL_EFAIL, "out of memory");
+        else if (strcmp(told, "ok") != 0)
             rc = sl_fail(e, SL_EFAIL, "%s: %.200s%s", q->path, line ? line + 1 : told, DAMAGED);
     }
     sqlite3_finalize(st);

@@ -58,7 +58,7 @@ static const char *why(const struct found *f)
     if (f->tied)
         return "decides nothing: in this model token_embd.weight is the output too, and rules see it as "
                "output.weight";
-    return "matches no tensor of this model; 'sluice plan' lists their names";
+    return "matches no tensor of this model; 'sluice convert --dry-run' lists their names";
 }
 
 /* Layers that a model need not have, by the rule's own words. */

@@ -82,7 +82,9 @@ static int check_folder(struct output *o, bool may_make, struct sl_error *e)
     if (is_dir(o->dir))
         return 0;
     up = parent_of(o->dir);
-    if (may_make && up && is_dir(up) && lstat(o->dir, &st) != 0 && errno == ENOENT)
+    if (!up)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    if (may_make && is_dir(up) && lstat(o->dir, &st) != 0 && errno == ENOENT)
         o->new_dir = true;
     free(up);
     if (o->new_dir)
@@ -166,8 +168,12 @@ int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error 
     for (uint32_t i = 0; i < plan->n_segments; i++) {
         const char *name = plan->segments[i].name;
 
-        if (asprintf(&o->final[i], "%s/%s", o->dir, name) < 0 ||
-            asprintf(&o->partial[i], "%s/%s.partial", o->dir, name) < 0)
+        /* What asprintf leaves when it fails is not said. */
+        if (asprintf(&o->final[i], "%s/%s", o->dir, name) < 0)
+            o->final[i] = NULL;
+        if (asprintf(&o->partial[i], "%s/%s.partial", o->dir, name) < 0)
+            o->partial[i] = NULL;
+        if (!o->final[i] || !o->partial[i])
             return sl_fail(e, SL_EFAIL, "out of memory");
     }
     if (!o->prefix) {
@@ -176,8 +182,8 @@ int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error 
             o->prefix[sl_gguf_stem(o->prefix)] = 0;
     }
     if (!o->prefix || asprintf(&o->journal, "%s/%s.sluice-journal", o->dir, o->prefix) < 0)
-        return sl_fail(e, SL_EFAIL, "out of memory");
-    return 0;
+        o->journal = NULL;
+    return o->journal ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 }
 
 void output_free(struct output *o)
@@ -271,6 +277,8 @@ static int reserve_space(int fd, const char *path, uint64_t bytes, bool sparse,
         uint64_t n = !counted && bytes - at > RESERVE_STEP ? RESERVE_STEP : bytes - at;
 
         if (!counted && fallocate(fd, 0, (off_t)at, (off_t)n) != 0) {
+            if (errno == EINTR)
+                continue;
             err = errno == EOPNOTSUPP || errno == ENOSYS ? 0 : errno;
             counted = true;
             continue;

@@ -75,7 +75,7 @@ unlink glob "$dir/*";
 
 # ---- a job that never began leaves nothing; a former set is whole until the new one is
 SKIP: {
-    skip 'strace cannot trace here', 15 if run('strace', '-f', '-o', '/dev/null', 'true')->{rc};
+    skip 'strace cannot trace here', 16 if run('strace', '-f', '-o', '/dev/null', 'true')->{rc};
     my $log = "$outside/trace";
     my $trace = sub {
         my ($what, @cmd) = @_;
@@ -106,6 +106,8 @@ SKIP: {
         ok($r->{rc} == 0 && -s $made && (grep { /fsync/ } split /\n/, slurp($log))[-1] =~ m{/in>\) += 0}, "$cmd[0]: the name is synced last");
     }
     run('rm', '-rf', "$dir/in");
+    $r = $trace->(['fallocate', 'error=EINTR:when=1'], @four, '--quiet');
+    ok($r->{rc} == 0 && whole($four), 'a signal while space is reserved: it goes on') or diag("$r->{rc} $r->{err}");
 
     my ($n, @half) = (0);
     for my $call (qw(rename unlink)) {
