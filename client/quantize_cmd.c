@@ -2,6 +2,8 @@
 
 #include "client/interrupt.h"
 
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +13,7 @@ struct args {
     struct cli_plan_args plan;
     struct convert_args run;
     const char *prune;
+    int max_buffer;
     uint32_t layers[LAYERS_MAX];
 };
 
@@ -104,6 +107,21 @@ static int parse_layers(struct args *a, struct sl_error *e)
     return 0;
 }
 
+/* llama-quantize's limit on what it keeps of one tensor is one on everything here. */
+static int set_mem(struct args *a, struct sl_error *e)
+{
+    char *mem;
+
+    if (a->max_buffer <= 0)
+        return sl_fail(e, SL_EUSAGE, "--max-buffer-size %d: expected MiB, such as 1024", a->max_buffer);
+    if (a->run.mem)
+        return sl_fail(e, SL_EUSAGE, "--max-buffer-size %d and --mem %s: one limit is expected", a->max_buffer, a->run.mem);
+    if (asprintf(&mem, "%dMi", a->max_buffer) < 0)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    a->run.mem = mem;
+    return 0;
+}
+
 /* A copy has no types to choose. */
 static int check_copy(const struct cli_plan_args *p, struct sl_error *e)
 {
@@ -166,13 +184,14 @@ static int quantize(struct args *a, const char *source, const char *target, stru
 
 static int run(int argc, const char **argv, struct sl_error *e)
 {
-    struct args a = {.prune = NULL};
+    struct args a = {.max_buffer = INT_MIN};
     struct poptOption plan[CLI_PLAN_TABLE_MAX], conv[CONVERT_TABLE_MAX];
     const struct poptOption table[] = {
         {"keep-split", 0, POPT_ARG_NONE, &a.plan.keep_split, 0, "split the output as the input is",
          NULL},
         {"prune-layers", 0, POPT_ARG_STRING, &a.prune, 0,
          "leave these layers out and number the others anew", "L0,L1,..."},
+        {"max-buffer-size", 0, POPT_ARG_INT, &a.max_buffer, 0, "--mem in MiB, as llama-quantize has it", "MIB"},
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, plan, 0, "What is made:", NULL},
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, conv, 0, "How it is made:", NULL},
         POPT_TABLEEND,
@@ -190,6 +209,8 @@ static int run(int argc, const char **argv, struct sl_error *e)
         rc = positions(&a, &args, &target, e);
         if (rc == 0 && a.prune)
             rc = parse_layers(&a, e);
+        if (rc == 0 && a.max_buffer != INT_MIN)
+            rc = set_mem(&a, e);
         if (rc == 0)
             rc = quantize(&a, args.pos[0], target, &job, &out, e);
         output_free(&out);

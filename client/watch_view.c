@@ -4,6 +4,7 @@
 #include "client/record_fields.h"
 #include "client/term.h"
 #include "client/time_text.h"
+#include "proto/text_line.h"
 #include "proto/wire.h"
 
 #include <cjson/cJSON.h>
@@ -146,12 +147,7 @@ unsigned watch_screen(const struct cJSON *jobs, const struct cJSON *workers, int
             worker_line(&s, item);
     s.most++;
     total_line(&s, jobs);
-    if (fclose(s.to) != 0) {
-        free(*text);
-        *text = NULL;
-        return 0;
-    }
-    return s.n;
+    return sl_text_close(s.to, text) < 0 ? 0 : s.n;
 }
 
 const char *watch_plain(char *buf, size_t cap, const struct cJSON *j)

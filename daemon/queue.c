@@ -78,7 +78,8 @@ static int db_fail(struct sl_queue *q, struct sl_error *e, const char *what)
     int sql = sqlite3_errcode(q->db), code = sql == SQLITE_FULL ? SL_ENOSPACE : SL_EFAIL;
 
     return sl_fail(e, code, "%s: %s: %s%s", q->path, what, sqlite3_errmsg(q->db),
-                   sql == SQLITE_CORRUPT || sql == SQLITE_NOTADB ? DAMAGED : "");
+                   sql == SQLITE_FULL                              ? " (free some room there)"
+                   : sql == SQLITE_CORRUPT || sql == SQLITE_NOTADB ? DAMAGED : "");
 }
 
 static int run_sql(struct sl_queue *q, const char *sql, struct sl_error *e)

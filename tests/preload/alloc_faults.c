@@ -3,7 +3,7 @@
  * are first reached.
  *
  * ALLOC_FAULTS=N:   the first call from place N fails, and no other; 0: none; "threads": no
- *                   memory is refused, but every thread
+ *                   memory is refused, but every thread; "streams": the C library's own realloc
  * ALLOC_COUNT=FILE: gets the number of places, when the program ends */
 #include <dlfcn.h>
 #include <errno.h>
@@ -26,7 +26,7 @@ static struct {
     uintptr_t begin, end;        /* of the program's own code */
     uintptr_t place[PLACES][CALLERS];
     unsigned n, which;
-    bool ready;
+    bool ready, streams;
     pthread_mutex_t lock;
 } g = {.lock = PTHREAD_MUTEX_INITIALIZER};
 static __thread bool inside __attribute__((tls_model("initial-exec")));
@@ -55,6 +55,7 @@ __attribute__((constructor)) static void begin(void)
 
     backtrace(callers, 4); /* loads what it needs */
     dl_iterate_phdr(take_program, NULL);
+    g.streams = which && strcmp(which, "streams") == 0;
     g.which = which ? (unsigned)atoi(which) : 0;
 }
 
@@ -137,7 +138,13 @@ int pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*run)(void 
 
 void *malloc(size_t n) { return fails(CALLER) ? NULL : __libc_malloc(n); }
 void *calloc(size_t n, size_t size) { return fails(CALLER) ? NULL : __libc_calloc(n, size); }
-void *realloc(void *p, size_t n) { return fails(CALLER) ? NULL : __libc_realloc(p, n); }
+void *realloc(void *p, size_t n)
+{
+    Dl_info at;
+    bool refused = g.ready && g.streams && dladdr(CALLER, &at) && strstr(at.dli_fname, "/libc.so");
+
+    return refused || fails(CALLER) ? NULL : __libc_realloc(p, n);
+}
 void *aligned_alloc(size_t align, size_t n) { return fails(CALLER) ? NULL : __libc_memalign(align, n); }
 
 char *strdup(const char *s)

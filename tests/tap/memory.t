@@ -22,6 +22,12 @@ sub under {
     return $r;
 }
 
+sub fails_under {
+    my ($what, $verb, $words, @cmd) = @_;
+    my $r = under($what, @cmd);
+    ok($r->{rc} == 1 && $r->{err} =~ /^sluice $verb: $words[^\n]*\n\z/m, "$verb without $what ends") or diag("$r->{rc} $r->{err}");
+}
+
 # $every: of so many places one is tried.
 sub each_place {
     my ($name, $every, @cmd) = @_;
@@ -58,8 +64,11 @@ each_place('convert', 7, $SLUICE, 'convert', $src, '-o', "$dir/o.gguf", '--recip
 # ---- no thread can be started
 for (['convert', '-o', "$dir/o.gguf", '--recipe', 'q4_k_m'], ['plan', '--target-size', '700K']) {
     my ($verb, @options) = @$_;
-    my $r = under('threads', $SLUICE, $verb, $src, @options);
-    ok($r->{rc} == 1 && $r->{err} =~ /^sluice $verb: cannot start a thread\b.*\n\z/m, "$verb without threads ends") or diag($r->{err});
+    fails_under('threads', $verb, qr/cannot start a thread\b/, $SLUICE, $verb, $src, @options);
 }
+
+# ---- a text in memory cannot be closed: glibc's fclose does not tell
+fails_under('streams', $_->[0], qr/out of memory/, $SLUICE, @$_)
+    for ['convert', $src, '-o', "$dir/o.gguf", '--recipe', 'q4_k_m'], ['plan', $src, '--target-size', '700K'];
 is_deeply([ls($dir)], [], 'and nothing is left');
 done_testing();

@@ -119,6 +119,9 @@ fails("--prune-layers $_->[0]", 2, $_->[1], $SLUICE, 'quantize', '--prune-layers
 my $help = run($SLUICE, 'quantize', '--help')->{out};
 is_deeply([grep { $help !~ /^ .*\Q$_\E\b/m } qw(--allow-requantize --leave-output-tensor --pure --imatrix --include-weights
     --exclude-weights --output-tensor-type --token-embedding-type --tensor-type --tensor-type-file --prune-layers
-    --keep-split --override-kv --dry-run)], [], 'llama-quantize\'s options');
+    --keep-split --override-kv --dry-run --max-buffer-size)], [], 'llama-quantize\'s options');
+run_ok('--max-buffer-size', $SLUICE, 'quantize', '--max-buffer-size', '100', 'f32.gguf', 'small.gguf', 'Q8_0');
+fails("--max-buffer-size @$_", 2, qr/^sluice quantize: (?:--max-buffer-size 0: expected MiB|memory of 5\.2 MB is too little|--max-buffer-size 100 and --mem 1Gi: one limit)/,
+    $SLUICE, 'quantize', '--max-buffer-size', @$_, 'f32.gguf', 's.gguf', 'Q8_0') for ['0'], ['5'], ['100', '--mem', '1Gi'];
 
 done_testing();
