@@ -22,6 +22,8 @@ VERSION := 0.1.0
 .SUFFIXES:
 .DEFAULT_GOAL := all
 Q := $(if $(V),,@)
+comma := ,
+empty :=
 
 # The product's own rules about floating point: nothing fused, nothing fast.
 FPFLAGS := -ffp-contract=off -fno-fast-math -fno-unsafe-math-optimizations
@@ -94,10 +96,14 @@ $(B)/kernels/%_avx2.o $(B)/kernels/%_avx512.o $(B)/kernels/%_portable.o: FILE_CF
 
 # PTX is made once, for the oldest target; each target's own assembler does the rest.
 NVFLAGS   = -O3 -std=c++17 -fmad=false -prec-div=true -prec-sqrt=true -ftz=false -cudart static -Xcompiler -ffp-contract=off $(NVSMALL)
-# Four targets of unrolled loops: 20 MB as they are, 3 MB so (nvcc 12.8 and later).
-NVSMALL  := $(if $(CU_OBJS),$(shell $(NVCC) --help | grep -q -e --compress-mode && echo --compress-mode=size))
-CUDA_FOR := arch=compute_80,code=[compute_80,sm_80,sm_89,sm_90,sm_100]
-$(B)/kernels/%.cu.o: kernels/%.cu
+# Five targets of unrolled loops: 25 MB as they are, 3.5 MB so (nvcc 12.8 and later).
+NVHELP   := $(if $(CU_OBJS),$(shell $(NVCC) --help))
+NVSMALL  := $(if $(findstring --compress-mode,$(NVHELP)),--compress-mode=size)
+# Of those, the targets that this nvcc knows: for others the driver compiles the PTX when a kernel is first used.
+CUDA_SM  := $(foreach sm,80 89 90 100 120,$(if $(findstring 'sm_$(sm)',$(NVHELP)),sm_$(sm)))
+CUDA_FOR := arch=compute_80,code=[$(subst $(empty) $(empty),$(comma),$(strip compute_80 $(CUDA_SM)))]
+$(eval $(call stamp,$(B)/gen/cuda_for,$(CUDA_SM)))
+$(B)/kernels/%.cu.o: kernels/%.cu $(B)/gen/cuda_for
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  NVCC    $<")
 	$(Q)$(NVCC) $(NVFLAGS) -I. -gencode '$(CUDA_FOR)' -MMD -MP -MF $(@:.o=.d) -c $< -o $@
@@ -110,10 +116,12 @@ $(B)/gen/stock_recipes.inc: $(RECIPES) Makefile
 	    sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $$f; echo '},'; done > $@
 $(B)/proto/recipe_stock.o: $(B)/gen/stock_recipes.inc
 
+# The daemon computes nothing.
+gpu_of = $(if $(filter-out sluiced,$(1)),$(CU_OBJS))
 define program
-$(B)/$(1): $(B)/$(MAIN_$(1)).o $(B)/libsluice.a $(CU_OBJS)
+$(B)/$(1): $(B)/$(MAIN_$(1)).o $(B)/libsluice.a $(call gpu_of,$(1))
 	$(if $(V),,@echo "  LINK    $$@")
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $$@ $(B)/$(MAIN_$(1)).o $(CU_OBJS) $(B)/libsluice.a $(LIBS) $(CUDA_LIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $$@ $(B)/$(MAIN_$(1)).o $(call gpu_of,$(1)) $(B)/libsluice.a $(LIBS) $(CUDA_LIBS)
 endef
 $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
 
@@ -148,7 +156,6 @@ PLACED := sluiced.service:systemd/system/sluiced.service sluice-worker@.service:
           sluice.sysusers:sysusers.d/sluice.conf sluice.tmpfiles:tmpfiles.d/sluice.conf
 # DESTDIR and PREFIX may hold spaces and quotes: the shell gets each in one piece, and
 # systemd as it writes them. The bar is sed's.
-empty   :=
 quoted   = '$(subst ','\'',$(1))'
 in_place = $(subst |,\|,$(subst &,\&,$(subst $(empty) $(empty),\\x20,$(subst %,%%,$(1)))))
 AT       = $(call quoted,$(DESTDIR)$(PREFIX))

@@ -18,7 +18,7 @@ static int on_val(int val, const char *arg, void *user, struct sl_error *e)
     struct change_args *a = user;
 
     if (val == VAL_ADD)
-        return words_add(&a->add, arg, e);
+        return words_add_label(&a->add, arg, e);
     return val == VAL_REMOVE ? words_add(&a->remove, arg, e) : 0;
 }
 

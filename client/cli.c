@@ -4,6 +4,7 @@
 #include "proto/suggest.h"
 #include "proto/option_help.h"
 #include "proto/size_text.h"
+#include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
 #include <stdlib.h>
@@ -219,6 +220,13 @@ int cli_parse_size(const char *option, const char *text, uint64_t *out, struct s
                    "%s: '%s' is no size; write a number with K, M, G or T (powers of 1000) or "
                    "Ki, Mi, Gi or Ti (powers of 1024), for example 48G",
                    option, text);
+}
+
+const char *cli_shown(char line[CLI_SHOWN_BYTES], const char *text)
+{
+    snprintf(line, CLI_SHOWN_BYTES, "%s", text);
+    sl_utf8_disarm(line);
+    return line;
 }
 
 const char *cli_size(char buf[32], uint64_t bytes)

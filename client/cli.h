@@ -64,6 +64,11 @@ int cli_parse_size(const char *option, const char *text, uint64_t *out, struct s
 /* Writes "281.3 GB" style text (decimal, 4 significant digits) to buf. */
 const char *cli_size(char buf[32], uint64_t bytes);
 
+#define CLI_SHOWN_BYTES 4200
+/* Writes text, a path for example, to line as a message shows it: '?' for what a terminal
+ * would obey, cut to fit. Returns line. */
+const char *cli_shown(char line[CLI_SHOWN_BYTES], const char *text);
+
 /* The options that decide a plan, shared by plan, convert, quantize and submit
  * (one table, one meaning). */
 struct cli_plan_args {

@@ -98,7 +98,15 @@ static void name_word(const struct cli_verb *verb, struct out *o)
 
 static void bash(struct out *o)
 {
+    /* compgen -W would expand the words, and run what stands in a worker's name. */
     fputs("# bash completion for sluice; made by 'sluice completion bash'\n"
+          "_sluice_offer() {\n"
+          "    local word all\n"
+          "    read -r -d '' -a all <<< \"$2\"\n"
+          "    for word in \"${all[@]}\"; do\n"
+          "        [[ $word == \"$1\"* ]] && printf -v word %q \"$word\" && COMPREPLY+=(\"$word\")\n"
+          "    done\n"
+          "}\n"
           "_sluice() {\n"
           "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]} words=\n"
           "    COMPREPLY=()\n"
@@ -106,7 +114,7 @@ static void bash(struct out *o)
           "        words='", o->to);
     each_verb(name_word, o);
     fputs(" help --help --version'\n"
-          "        COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
+          "        _sluice_offer \"$cur\" \"$words\"\n"
           "        return\n"
           "    fi\n"
           "    # --option=value comes as three words.\n"
@@ -119,14 +127,14 @@ static void bash(struct out *o)
     fputs("        esac ;;\n"
           "    esac\n"
           "    if [ -n \"$words\" ]; then\n"
-          "        COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
+          "        _sluice_offer \"$cur\" \"$words\"\n"
           "        return\n"
           "    fi\n"
           "    [[ $cur == -* ]] || return\n"
           "    case $verb in\n", o->to);
     each_verb(bash_verb, o);
     fputs("    esac\n"
-          "    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
+          "    _sluice_offer \"$cur\" \"$words\"\n"
           "}\n"
           "complete -o default -F _sluice sluice\n", o->to);
 }

@@ -51,6 +51,7 @@ static void print_all(const struct sl_config *c, const struct config_args *a)
 
 static void print_files(const struct sl_config *c, bool json)
 {
+    char shown[CLI_SHOWN_BYTES];
     bool read;
 
     for (unsigned i = 0; sl_config_file(c, i, &read); i++) {
@@ -58,7 +59,7 @@ static void print_files(const struct sl_config *c, bool json)
         cJSON *o = json ? cJSON_CreateObject() : NULL;
 
         if (!json) {
-            printf("%s  %s\n", read ? "read  " : "absent", path);
+            printf("%s  %s\n", read ? "read  " : "absent", cli_shown(shown, path));
             continue;
         }
         cJSON_AddStringToObject(o, "path", path);

@@ -158,17 +158,17 @@ static void dry_run_json(const struct sl_plan *p, const struct output *out)
 
 int convert_dry_run(const struct sl_plan *p, const struct output *out, bool json)
 {
-    char a[32], b[32];
+    char a[32], b[32], shown[CLI_SHOWN_BYTES];
 
     if (json) {
         dry_run_json(p, out);
         return 0;
     }
     for (uint32_t i = 0; i < p->n_segments; i++)
-        printf("%s  %llu bytes  %u tensors\n", out->final[i],
+        printf("%s  %llu bytes  %u tensors\n", cli_shown(shown, out->final[i]),
                (unsigned long long)p->segments[i].file_bytes, p->segments[i].n_tensors);
     for (uint32_t i = 0; i < p->n_tensors; i++)
-        printf("%-48s %-8s %llu\n", p->tensors[i].t->name, sl_type_info(p->tensors[i].type)->name,
+        printf("%-48s %-8s %llu\n", cli_shown(shown, p->tensors[i].t->name), sl_type_info(p->tensors[i].type)->name,
                (unsigned long long)p->tensors[i].bytes);
     printf("%s to read, %s to write, %u task%s; nothing was written\n", cli_size(a, p->src_bytes),
            cli_size(b, p->file_bytes), p->n_tasks, p->n_tasks == 1 ? "" : "s");

@@ -5,6 +5,7 @@
 #include "proto/open_files.h"
 #include "worker/claim.h"
 #include "worker/former_set.h"
+#include "worker/publish.h"
 
 #include <cjson/cJSON.h>
 #include <limits.h>
@@ -130,33 +131,38 @@ static int begin_store(struct run *r, struct sl_error *e)
     return rc;
 }
 
-/* Opens the store and holds the plan against what it records. */
-static int open_store(struct run *r, struct sl_error *e)
-{
-    int rc;
-
-    SL_TRY(open_file(r, e));
-    SL_TRY(rc = convert_store_state(r->store, e));
-    r->fresh = rc == CONVERT_NEW;
-    /* A job of the service claims first and looks for the store then: one of the two gives way. */
-    SL_TRY(claim_absent(r->out, e));
-    rc = begin_store(r, e);
-    if (rc != SL_EEXISTS || !r->o->force)
-        return rc;
-    convert_store_close(r->store);
-    r->store = NULL;
-    convert_store_remove(r->out->journal);
-    output_discard(r->out);
-    SL_TRY(open_file(r, e));
-    r->fresh = true;
-    return begin_store(r, e);
-}
-
 /* Nothing that is there already is touched without --force. */
 static int output_is_free(const struct run *r, struct sl_error *e)
 {
     SL_TRY(output_absent(r->out, r->o->force, e));
     return r->o->force ? 0 : former_set_absent(r->out, r->j->ck, e);
+}
+
+/* Opens the store and holds the plan against what it records. */
+static int open_store(struct run *r, struct sl_error *e)
+{
+    bool over; /* it only outlived its run, for which nothing was left to do */
+    int rc;
+
+    SL_TRY(open_file(r, e));
+    SL_TRY(rc = convert_store_state(r->store, e));
+    r->fresh = rc == CONVERT_NEW;
+    over = rc == CONVERT_PUBLISHED;
+    /* A job of the service claims first and looks for the store then: one of the two gives way. */
+    SL_TRY(claim_absent(r->out, e));
+    rc = begin_store(r, e);
+    if (rc == 0 && over && !publish_is_done(r->out))
+        rc = SL_EEXISTS;
+    if (rc != SL_EEXISTS || !(r->o->force || over))
+        return rc;
+    convert_store_close(r->store);
+    r->store = NULL;
+    convert_store_remove(r->out->journal);
+    SL_TRY(output_is_free(r, e));
+    output_discard(r->out);
+    SL_TRY(open_file(r, e));
+    r->fresh = true;
+    return begin_store(r, e);
 }
 
 /* The temporary files, in full size; tasks whose file was lost are taken back. */
@@ -313,12 +319,14 @@ static void abandon(struct run *r)
 
 static int make_folder(struct run *r, struct sl_error *e)
 {
+    char dir[CLI_SHOWN_BYTES];
+
     if (!r->out->new_dir)
         return 0;
     SL_TRY(output_make_dir(r->out, e));
     r->made_dir = true;
     if (r->o->progress != PROGRESS_QUIET)
-        fprintf(stderr, "sluice: made the folder %s\n", r->out->dir);
+        fprintf(stderr, "sluice: made the folder %s\n", cli_shown(dir, r->out->dir));
     return 0;
 }
 

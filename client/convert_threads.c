@@ -272,5 +272,6 @@ int convert_threads_run(const struct convert_threads *t, struct sl_error *e)
     daemon_link_close(r.link);
     end_side(&r.worker);
     end_side(&r.coordinator);
-    return rc < 0 && rc != SL_EINTERRUPTED ? rc : judge(&r, e);
+    /* A coordinator that fails takes the sockets with it: its own error says why. */
+    return rc < 0 && rc != SL_EINTERRUPTED && r.coordinator.rc >= 0 ? rc : judge(&r, e);
 }

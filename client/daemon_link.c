@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -38,9 +39,14 @@ static uint64_t now_ms(void)
 
 static const char *advice(const struct daemon_link *l, int error)
 {
+    struct stat st;
+
     if (error == EACCES)
-        return "this user may not use it: its operator adds 'submitter uid NUMBER NAME' to the file "
-               "that daemon.allow names ('id -u' tells the number)";
+        return stat(l->endpoint + 6, &st) == 0
+                   ? "this user may not use it: its operator adds 'submitter uid NUMBER NAME' to the file "
+                     "that daemon.allow names ('id -u' tells the number)"
+                   : "this user may not use it: its operator opens the socket's folder (chmod 711) and adds "
+                     "'submitter uid NUMBER NAME' to the file that daemon.allow names ('id -u' tells the number)";
     return strncmp(l->endpoint, "ipc:", 4) == 0
                ? "start it with 'systemctl start sluiced' or 'sluiced', or name another with "
                  "--connect ENDPOINT"
@@ -55,8 +61,8 @@ static int unreachable(const struct daemon_link *l, const char *why, int error, 
 }
 
 /* Whether somebody listens on an ipc endpoint; a transport connects in the
- * background and would not tell. Others: 0. */
-static int probe(const struct daemon_link *l, struct sl_error *e)
+ * background and would not tell. Others: 0. Returns 0 or connect's errno. */
+static int path_errno(const struct daemon_link *l)
 {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
     const char *path = l->endpoint + 6;
@@ -65,15 +71,12 @@ static int probe(const struct daemon_link *l, struct sl_error *e)
     if (strncmp(l->endpoint, "ipc://", 6) != 0)
         return 0;
     if (strlen(path) >= sizeof sa.sun_path)
-        return sl_fail(e, SL_EUSAGE, "%s: a path of at most %zu bytes is possible", l->endpoint,
-                       sizeof sa.sun_path - 1);
+        return ENAMETOOLONG;
     strcpy(sa.sun_path, path);
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
-        return sl_fail(e, SL_EFAIL, "no socket: %s", strerror(errno));
-    rc = connect(fd, (struct sockaddr *)&sa, sizeof sa);
-    if (rc != 0)
-        rc = unreachable(l, strerror(errno), errno, e);
+        return errno;
+    rc = connect(fd, (struct sockaddr *)&sa, sizeof sa) == 0 ? 0 : errno;
     close(fd);
     return rc;
 }
@@ -263,16 +266,22 @@ int daemon_link_next(struct daemon_link *l, int timeout_ms, struct sl_msg *m, st
 /* What a connection that does not come about is called. */
 static int no_welcome(const struct daemon_link *l, struct sl_error *e)
 {
-    struct sl_error ignored;
-    char why[64];
+    char why[128];
+    struct stat st;
+    int error = path_errno(l);
 
     if (interrupt_asked())
         return sl_fail(e, SL_EINTERRUPTED, "interrupted");
-    if (l->ever || (strncmp(l->endpoint, "ipc:", 4) == 0 && probe(l, &ignored) == 0))
-        return sl_fail(e, SL_EUNREACHABLE, "the daemon at %s runs, but gave no answer in %.1f s; its log says why "
-                       "('journalctl -u sluiced')", l->endpoint, l->timeout_ms / 1000.0);
-    snprintf(why, sizeof why, "no answer in %.1f s", l->timeout_ms / 1000.0);
-    return unreachable(l, why, 0, e);
+    if (l->ever || (strncmp(l->endpoint, "ipc:", 4) == 0 && error == 0)) {
+        bool listed = l->ever || geteuid() == 0 || (stat(l->endpoint + 6, &st) == 0 && st.st_uid == geteuid());
+
+        return sl_fail(e, SL_EUNREACHABLE, "the daemon at %s runs, but gave no answer in %.1f s; %sits log says why "
+                       "('journalctl -u sluiced')", l->endpoint, l->timeout_ms / 1000.0,
+                       listed ? "" : "is this user in its allow-list ('submitter uid NUMBER NAME')? ");
+    }
+    snprintf(why, sizeof why, "no answer in %.1f s%s%s", l->timeout_ms / 1000.0, error ? ": " : "",
+             error ? strerror(error) : "");
+    return unreachable(l, why, error, e);
 }
 
 static int wait_welcome(struct daemon_link *l, struct sl_error *e)
@@ -305,6 +314,7 @@ static int begin(struct daemon_link *l, const struct sl_dealer_opts *o, bool pat
                  struct sl_error *e)
 {
     const char *user = getenv("USER");
+    int error;
 
     l->endpoint = o->endpoint;
     l->heartbeat_ms = HEARTBEAT_MS;
@@ -314,8 +324,8 @@ static int begin(struct daemon_link *l, const struct sl_dealer_opts *o, bool pat
         copy(l->host, sizeof l->host, "localhost");
     SL_TRY(sl_dealer_open(o, &l->dealer, e));
     l->last_connect = now_ms();
-    if (!patient)
-        SL_TRY(probe(l, e));
+    if (!patient && (error = path_errno(l)) != 0)
+        return unreachable(l, strerror(error), error, e);
     return wait_welcome(l, e);
 }
 

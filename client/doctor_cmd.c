@@ -7,6 +7,7 @@
 #include "worker/dealer.h"
 #include "worker/engine.h"
 #include "worker/io.h"
+#include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -39,6 +40,7 @@ static void finding(struct doctor *d, enum grade g, const char *what, const char
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    sl_utf8_disarm(text); /* it may hold a path */
     d->worst = g > d->worst ? g : d->worst;
     if (d->json) {
         cJSON *o = cJSON_CreateObject();
@@ -99,7 +101,7 @@ static void check_cuda(struct doctor *d)
             finding(d, WARNING, "cuda", "cuda:%d does not answer: %s", i, api->words(err));
             continue;
         }
-        if (sl_gpu_health(g.bus, &h))
+        if (sl_gpu_health(&g, &h))
             snprintf(state, sizeof state, " (%llu in use), %u W, %u degrees", (unsigned long long)(h.memory_used >> 20), h.watts,
                      h.celsius);
         finding(d, sl_gpu_fits(&g) ? FINE : NOTE, "cuda", "cuda:%d: %s (%s), sm_%d%d%s, %llu MiB%s", i, g.name, g.uuid, g.major,

@@ -6,6 +6,7 @@
 #include "client/term.h"
 #include "client/time_text.h"
 #include "client/watch_view.h"
+#include "proto/gguf.h"
 
 #include <cjson/cJSON.h>
 #include <stdlib.h>
@@ -235,16 +236,17 @@ static void show_files(const struct state *s)
     for (unsigned i = 0; i < s->f->ids->n; i++) {
         cJSON *files = sl_get(s->ended[i], "files");
         const char *first = cJSON_GetStringValue(cJSON_GetArrayItem(files, 0));
-        int more = cJSON_GetArraySize(files) - 1;
+        uint32_t no, n = 1;
         char size[32];
 
         if (!first)
             continue;
+        (void)sl_gguf_split_suffix(first, &no, &n);
         record_disarm(files);
         fprintf(s->draw ? stderr : s->f->plain, "job %llu made %s",
                 (unsigned long long)s->f->ids->id[i], first);
-        if (more > 0)
-            fprintf(s->draw ? stderr : s->f->plain, " and %d more", more);
+        if (n > 1)
+            fprintf(s->draw ? stderr : s->f->plain, " and %u more", n - 1);
         fprintf(s->draw ? stderr : s->f->plain, ", %s\n",
                 cli_size(size, sl_get_uint(s->ended[i], "file_bytes", 0)));
     }

@@ -52,6 +52,7 @@ static int keys(const struct keys_args *a, const char *path, struct sl_error *e)
     struct sl_key k;
     char host[65] = "";
     const char *name = a->name;
+    char shown[CLI_SHOWN_BYTES];
     int rc;
 
     if (a->role && sl_role_by_name(a->role) == SL_ROLE_NONE)
@@ -72,8 +73,9 @@ static int keys(const struct keys_args *a, const char *path, struct sl_error *e)
     explicit_bzero(k.secret_key, sizeof k.secret_key);
     SL_TRY(rc);
     print_key(a, path, &k, name);
-    fprintf(stderr, "sluice keys: %s holds both keys (0600: keep it), %s.pub the public one; the line "
-                    "above is for the daemon's allow-list\n", path, path);
+    cli_shown(shown, path);
+    fprintf(stderr, "sluice keys: %s holds both keys (0600: keep it), %s.pub the public one%s\n", shown, shown,
+            a->json ? "" : "; the line above is for the daemon's allow-list");
     return 0;
 }
 

@@ -96,8 +96,7 @@ int gguf_set_open(const char *path, struct gguf_set *s, struct sl_error *e)
     for (; s->n < n; s->n++) {
         struct sl_gguf *g;
 
-        if (sl_gguf_part_path(part, sizeof part, path, s->n) < 0)
-            return sl_fail(e, SL_ESOURCE, "%s: path too long", path);
+        SL_TRY(sl_gguf_part_path(part, sizeof part, path, s->n, e));
         SL_TRY(sl_gguf_open(part, &s->files[s->n], e));
         g = s->files[s->n];
         s->n_tensors += g->n_tensors;

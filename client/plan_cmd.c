@@ -1,5 +1,7 @@
 #include "client/plan_view.h"
 #include "client/target.h"
+#include "proto/sync_folder.h"
+#include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -117,20 +119,21 @@ static int write_recipe(const char *path, const char *text, struct sl_error *e)
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     size_t n = strlen(text), at = 0;
     ssize_t got = 0;
+    int rc = 0;
 
     if (fd < 0)
         return errno == EEXIST ? sl_fail(e, SL_EEXISTS, "%s exists already", path)
                                : sl_fail(e, SL_EUSAGE, "%s: cannot be made: %s", path, strerror(errno));
     while (at < n && (got = write(fd, text + at, n - at)) > 0)
         at += (size_t)got;
-    if (at < n || fsync(fd) != 0) {
-        int rc = sl_fail(e, SL_EFAIL, "%s: cannot be written: %s", path, strerror(errno));
-
-        close(fd);
+    if (at < n || fsync(fd) != 0)
+        rc = sl_fail(e, SL_EFAIL, "%s: cannot be written: %s", path, strerror(errno));
+    close(fd); /* synced before */
+    if (rc == 0)
+        rc = sl_sync_folder_of(path, e);
+    if (rc < 0)
         unlink(path);
-        return rc;
-    }
-    return close(fd) == 0 ? 0 : sl_fail(e, SL_EFAIL, "%s: cannot be written: %s", path, strerror(errno));
+    return rc;
 }
 
 /* From a size to a recipe, and to its plan. */
@@ -147,13 +150,13 @@ static int make_target(const struct plan_cmd *c, const char *source, const struc
         rc = target_make(&t, source, &c->plan, &c->target, e);
     if (rc == 0 && !c->quiet)
         say_target(&t);
-    if (rc == 0 && c->write_recipe)
-        rc = write_recipe(c->write_recipe, t.text, e);
     if (rc == 0 && !c->write_recipe && !c->json) {
         fputs(t.text, stdout);
         cli_job_notes(&t.probe, false, NULL);
     } else if (rc == 0) {
         rc = cli_job_open_text(&job, source, &c->plan, t.name, t.text, e);
+        if (rc == 0 && c->write_recipe)
+            rc = write_recipe(c->write_recipe, t.text, e);
         if (rc == 0)
             rc = show(c, &job, out, target_json(&t), e);
         sl_job_plan_close(&job);
@@ -221,8 +224,7 @@ static int plan_and_show(struct plan_cmd *c, const char *source, struct sl_error
     snprintf(command, sizeof command, "%.100s %s %.60s", slash ? slash + 1 : source,
              c->target.size ? "--target-size" : "--target-bpw", c->target.size ? c->target.size
              : c->target.bpw ? c->target.bpw : "");
-    for (char *p = command; *p; p++)
-        *p = (unsigned char)*p < 0x20 || *p == 0x7f ? '?' : *p;
+    sl_utf8_disarm(command); /* it becomes a recipe's text; a folder's name may be none, or is cut */
     c->plan.silent = c->quiet || c->json;
     c->target.command = command;
     c->target.file = c->write_recipe;

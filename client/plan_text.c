@@ -1,7 +1,5 @@
 #include "client/plan_view.h"
 
-#include "proto/utf8.h"
-
 #include <stdio.h>
 #include <string.h>
 
@@ -9,39 +7,29 @@
 #define GIB 1073741824.0
 #define GIANT 1000000000u /* from here on in billions and GiB */
 
-#define SHOWN_BYTES 1024
-
-/* A stranger's text without what a terminal would obey, cut to fit. */
-static const char *shown(char line[SHOWN_BYTES], const char *text)
-{
-    snprintf(line, SHOWN_BYTES, "%s", text);
-    sl_utf8_disarm(line);
-    return line;
-}
-
 static void print_head(const struct plan_view *v)
 {
-    char x[SHOWN_BYTES], y[SHOWN_BYTES];
+    char x[CLI_SHOWN_BYTES], y[CLI_SHOWN_BYTES];
     const struct sl_job_plan *j = v->job;
     const struct sl_plan *p = j->plan;
     const struct sl_model *m = j->model;
     char a[32];
 
-    printf("%s: %s", shown(x, m->model_name ? m->model_name : m->base_name), shown(y, m->arch));
+    printf("%s: %s", cli_shown(x, m->model_name ? m->model_name : m->base_name), cli_shown(y, m->arch));
     if (m->hp.kv_lora)
         printf(", %s layout", m->layout == SL_LAYOUT_LEGACY ? "legacy" : "mla");
     printf(", %.2f %s weights, %u tensors\n", (double)m->n_params / (m->n_params < GIANT ? 1e6 : 1e9),
            m->n_params < GIANT ? "million" : "billion", m->n_tensors);
-    printf("Recipe %s%s%s\n\n", shown(x, sl_recipe_name(j->recipe)), *sl_recipe_advice(j->recipe) ? ": " : "",
-           shown(y, sl_recipe_advice(j->recipe)));
+    printf("Recipe %s%s%s\n\n", cli_shown(x, sl_recipe_name(j->recipe)), *sl_recipe_advice(j->recipe) ? ": " : "",
+           cli_shown(y, sl_recipe_advice(j->recipe)));
     printf("Size    %s = %.1f %s, %.3f bits a weight on average\n", cli_size(a, p->tensor_bytes),
            (double)p->tensor_bytes / (p->tensor_bytes < GIANT ? MIB : GIB),
            p->tensor_bytes < GIANT ? "MiB" : "GiB",
            (double)p->tensor_bytes * 8 / (double)m->n_params);
     if (p->n_segments == 1)
-        printf("File    %s\n", p->segments[0].name);
+        printf("File    %s\n", cli_shown(x, p->segments[0].name));
     else
-        printf("Files   %u: %s ...\n", p->n_segments, p->segments[0].name);
+        printf("Files   %u: %s ...\n", p->n_segments, cli_shown(x, p->segments[0].name));
     printf("Write   %s\n", cli_size(a, p->file_bytes));
     if (v->config_alone)
         printf("Read    %s, when the checkpoint is there\n", cli_size(a, p->src_bytes));
@@ -56,25 +44,22 @@ static void print_head(const struct plan_view *v)
 static void print_space(const struct plan_view *v)
 {
     uint64_t need = v->job->plan->file_bytes;
-    char a[32], b[32], where[4200];
+    char a[32], b[32], dir[CLI_SHOWN_BYTES];
+    const char *where = v->out_given ? cli_shown(dir, v->out_dir) : "the current folder, where convert writes without -o";
 
-    if (v->out_given)
-        snprintf(where, sizeof where, "in %.4100s", v->out_dir);
-    else
-        snprintf(where, sizeof where, "in the current folder, where convert writes without -o");
     if (v->free_bytes == UINT64_MAX)
-        printf("Space   not counted %s\n", where);
+        printf("Space   not counted in %s\n", where);
     else if (v->free_bytes >= need)
-        printf("Space   %s free %s: enough\n", cli_size(a, v->free_bytes), where);
+        printf("Space   %s free in %s: enough\n", cli_size(a, v->free_bytes), where);
     else
-        printf("Space   %s free %s: %s short\n", cli_size(a, v->free_bytes), where,
+        printf("Space   %s free in %s: %s short\n", cli_size(a, v->free_bytes), where,
                cli_size(b, need - v->free_bytes));
 }
 
 static void print_notes(const struct plan_view *v)
 {
     const struct sl_plan *p = v->job->plan;
-    char line[SHOWN_BYTES];
+    char line[CLI_SHOWN_BYTES];
 
     print_space(v);
     if (v->config_alone)
@@ -89,7 +74,7 @@ static void print_notes(const struct plan_view *v)
     if (v->unwritable >= 0)
         printf("Note    this version cannot write type %s\n", sl_type_info(v->unwritable)->name);
     if (v->needs_imatrix)
-        printf("Note    %s and others need an importance matrix\n", shown(line, v->needs_imatrix));
+        printf("Note    %s and others need an importance matrix\n", cli_shown(line, v->needs_imatrix));
 }
 
 static void print_groups(const struct plan_view *v)
@@ -103,9 +88,9 @@ static void print_groups(const struct plan_view *v)
            "Share", "Types");
     for (uint32_t i = 0; i < v->n_groups; i++) {
         const struct plan_group *g = &v->groups[i];
-        char line[SHOWN_BYTES];
+        char line[CLI_SHOWN_BYTES];
 
-        printf("%-*s  %7u  %11.1f  %9.1f  %4.1f %%  ", width, shown(line, g->name), g->tensors,
+        printf("%-*s  %7u  %11.1f  %9.1f  %4.1f %%  ", width, cli_shown(line, g->name), g->tensors,
                (double)g->weights / 1e6, (double)g->bytes / 1e6,
                100.0 * (double)g->bytes / (double)v->job->plan->tensor_bytes);
         for (uint32_t k = 0; k < g->n_types; k++) {

@@ -18,7 +18,7 @@ static int on_val(int val, const char *arg, void *user, struct sl_error *e)
 {
     struct queue_args *a = user;
 
-    return val == VAL_LABEL ? words_add(&a->labels, arg, e) : 0;
+    return val == VAL_LABEL ? words_add_label(&a->labels, arg, e) : 0;
 }
 
 /* One page of jobs with numbers below `before` (0: all), newest first, added to

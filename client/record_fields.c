@@ -200,8 +200,7 @@ static void reason(const cJSON *r, bool raw, char out[CELL_MAX])
         record_why(r, out, CELL_MAX);
 }
 
-/* Last part of the source's path. */
-static void source_name(const cJSON *r, bool raw, char out[CELL_MAX])
+void record_source_name(const cJSON *r, bool raw, char out[CELL_MAX])
 {
     const char *path = sl_get_str(r, "source");
     size_t n = path ? strlen(path) : 0, from;
@@ -278,7 +277,7 @@ const struct column job_columns[] = {
     {"reason", false, reason, "why it is not further, or why it failed"},
     {"priority", true, priority, "0 to 100; ten more is twice the share"},
     {"recipe", false, recipe, "name of the recipe"},
-    {"name", false, source_name, "last part of the source's path"},
+    {"name", false, record_source_name, "last part of the source's path"},
     {"source", false, source, "the checkpoint"},
     {"output", false, output, "folder of the output"},
     {"prefix", false, prefix, "base name of the output's files"},

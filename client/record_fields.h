@@ -24,6 +24,9 @@ struct cJSON *record_json(const struct cJSON *record);
  * else why it failed. */
 void record_why(const struct cJSON *job, char *buf, size_t cap);
 
+/* Writes the last part of the path of a job's source, as a column does. */
+void record_source_name(const struct cJSON *job, bool raw, char out[CELL_MAX]);
+
 /* Effect: in a job, worker or event, or an array of them, "uid:1000" of this machine becomes
  * its name, for people to read: the user, who holds a job, who changed one. */
 void record_name_users(struct cJSON *record);

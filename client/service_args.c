@@ -4,6 +4,7 @@
 #include "client/progress.h"
 #include "client/record_fields.h"
 #include "client/term.h"
+#include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -224,6 +225,13 @@ int words_add(struct words *w, const char *text, struct sl_error *e)
         return sl_fail(e, SL_EFAIL, "out of memory");
     w->n++;
     return 0;
+}
+
+int words_add_label(struct words *w, const char *label, struct sl_error *e)
+{
+    if (!*label || strlen(label) > 63 || !sl_utf8_all_shown(label))
+        return sl_fail(e, SL_EUSAGE, "label '%s': expected 1 to 63 bytes of UTF-8 without control characters", label);
+    return words_add(w, label, e);
 }
 
 void words_free(struct words *w)

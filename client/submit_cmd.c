@@ -3,6 +3,7 @@
 #include "client/progress.h"
 #include "client/submit_spec.h"
 #include "proto/random_hex.h"
+#include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
 #include <string.h>
@@ -25,7 +26,7 @@ static int on_val(int val, const char *arg, void *user, struct sl_error *e)
     if (val == VAL_AFTER)
         return words_add(&a->after, arg, e);
     if (val == VAL_LABEL)
-        return words_add(&a->labels, arg, e);
+        return words_add_label(&a->labels, arg, e);
     return cli_plan_on_val(val, arg, &a->plan, e);
 }
 
@@ -35,11 +36,8 @@ static int check(const struct submit_args *a, struct sl_error *e)
         return sl_fail(e, SL_EUSAGE, "--priority: expected 0 to 100");
     if (a->attempts != UNSET && (a->attempts < 1 || a->attempts > 100))
         return sl_fail(e, SL_EUSAGE, "--attempts: expected 1 to 100");
-    if (a->once && (!*a->once || strlen(a->once) > 64))
-        return sl_fail(e, SL_EUSAGE, "--once: expected 1 to 64 bytes");
-    for (int i = 0; i < a->labels.n; i++)
-        if (!*a->labels.word[i] || strlen(a->labels.word[i]) > 63)
-            return sl_fail(e, SL_EUSAGE, "--label '%s': expected 1 to 63 bytes", a->labels.word[i]);
+    if (a->once && (!*a->once || strlen(a->once) > 64 || !sl_utf8_all_shown(a->once)))
+        return sl_fail(e, SL_EUSAGE, "--once: expected 1 to 64 bytes of UTF-8 without control characters");
     if (a->wait && a->hold)
         return sl_fail(e, SL_EUSAGE, "--wait and --hold: a held job does not end");
     return 0;
@@ -60,7 +58,7 @@ static int add_specs(const struct submit_args *a, const char *source, bool remot
         struct cli_plan_args one = a->plan;
         struct submit_spec_args sa = {&one, source, a->output, a->sha256, a->force, a->sparse, remote, a->json, said};
         uint64_t src, out;
-        char in_size[32], out_size[32];
+        char in_size[32], out_size[32], folder[CLI_SHOWN_BYTES], prefix[CLI_SHOWN_BYTES];
         cJSON *spec;
 
         if (n == SL_SWEEP_MAX || len >= sizeof name || len == 0)
@@ -81,8 +79,8 @@ static int add_specs(const struct submit_args *a, const char *source, bool remot
             cJSON_AddNumberToObject(o, "bytes", (double)out);
             json_line(o, "dry_run");
         } else if (a->dry_run)
-            printf("%s/%s: %s, %s to read, %s to write\n", sl_get_str(spec, "output"),
-                   sl_get_str(spec, "prefix"), sl_get_str(spec, "recipe"), cli_size(in_size, src),
+            printf("%s/%s: %s, %s to read, %s to write\n", cli_shown(folder, sl_get_str(spec, "output")),
+                   cli_shown(prefix, sl_get_str(spec, "prefix")), sl_get_str(spec, "recipe"), cli_size(in_size, src),
                    cli_size(out_size, out));
         cJSON_AddItemToArray(list, spec);
         p += len;

@@ -1,5 +1,6 @@
 #include "client/submit_spec.h"
 
+#include "proto/utf8.h"
 #include "proto/wire.h"
 #include "worker/output.h"
 
@@ -9,16 +10,27 @@
 #include <string.h>
 #include <unistd.h>
 
+/* A message is UTF-8. */
+static int put_name(cJSON *o, const char *field, const char *name, struct sl_error *e)
+{
+    if (!sl_utf8_valid(name))
+        return sl_fail(e, SL_EUSAGE, "%s: the service takes names in UTF-8 alone; rename it, or use 'sluice convert'",
+                       name);
+    sl_put_str(o, field, name);
+    return 0;
+}
+
 /* Sets a field to the absolute form of a path. missing: code when it is not there. */
 static int put_path(cJSON *o, const char *field, const char *path, int missing, struct sl_error *e)
 {
     char *full = realpath(path, NULL);
+    int rc;
 
     if (!full)
         return sl_fail(e, missing, "%s: %s", path, strerror(errno));
-    sl_put_str(o, field, full);
+    rc = put_name(o, field, full, e);
     free(full);
-    return 0;
+    return rc;
 }
 
 static void put_strings(cJSON *o, const char *field, const char *const *list, int n)
@@ -83,8 +95,7 @@ static int put_remote_path(cJSON *o, const char *field, const char *path, struct
     if (path[0] != '/')
         return sl_fail(e, SL_ESOURCE, "%s: not here; for another machine give the absolute path",
                        path);
-    sl_put_str(o, field, path);
-    return 0;
+    return put_name(o, field, path, e);
 }
 
 /* Neither source nor output can be looked at. */
@@ -106,7 +117,7 @@ static int fill(cJSON *spec, const struct submit_spec_args *a, const struct sl_j
     if (!prefix)
         return sl_fail(e, SL_EUSAGE, "%s is not here, so its name is not known: give -o FOLDER/NAME",
                        a->source);
-    sl_put_str(spec, "prefix", prefix);
+    SL_TRY(put_name(spec, "prefix", prefix, e));
     sl_put_str(spec, "recipe", sl_recipe_name(j->recipe));
     sl_put_str(spec, "recipe_text", sl_recipe_text(j->recipe));
     SL_TRY(put_options(spec, a, j, e));

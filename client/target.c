@@ -2,6 +2,7 @@
 
 #include "client/waiting.h"
 #include "proto/size_solver.h"
+#include "proto/utf8.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -218,7 +219,7 @@ static int choose(struct target *t, struct problem *p, uint64_t budget, uint64_t
     t->from_stock = false;
     /* A stock recipe may use other types, or split a fused group. */
     if (t->best_stock >= 0
-        && (rc < 0 || s.error > t->stock[t->best_stock].error)) {
+        && (rc == SL_EUSAGE || (rc == 0 && s.error > t->stock[t->best_stock].error))) {
         sl_solution_free(&s);
         problem_choices(t, p, true);
         rc = sl_size_solve(p->g, p->n, room, p->start, &s, e);
@@ -291,6 +292,7 @@ static void set_names(struct target *t, const struct target_args *a)
     n = strlen(t->name);
     if (n > 7 && strcmp(t->name + n - 7, ".recipe") == 0)
         t->name[n - 7] = '\0';
+    sl_utf8_disarm(t->name);
 }
 
 int target_make(struct target *t, const char *source, const struct cli_plan_args *plan,

@@ -1,5 +1,7 @@
 #include "client/target.h"
 
+#include "proto/text_line.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -210,7 +212,7 @@ int target_write(struct target *t, const struct target_args *a, struct sl_error 
         }
         fprintf(x.f, "\n# What the model above does not have.\ndefault %s\n", sl_type_info(usual_type(&x, 0, x.n))->name);
     }
-    if (fclose(x.f) != 0 && rc == 0)
+    if (sl_text_close(x.f, &t->text) < 0 && rc == 0)
         rc = sl_fail(e, SL_EFAIL, "out of memory");
     free(x.lines);
     return rc;

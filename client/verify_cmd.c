@@ -21,27 +21,27 @@ struct run {
     uint64_t done;
 };
 
-static void print_failure(void *user, const char *text)
+static void print_line(struct run *r, const char *text, const char *type, const char *head)
 {
-    struct run *r = user;
-
     progress_end(&r->progress);
     if (r->a->json) {
         cJSON *o = cJSON_CreateObject();
 
         cJSON_AddStringToObject(o, "text", text);
-        json_line(o, "verify_failure");
+        json_line(o, type);
     } else {
-        printf("FAILED  %s\n", text);
+        printf("%s  %s\n", head, text);
     }
 }
 
-static void print_note(void *user, const char *text)
+static void print_failure(void *user, const char *text)
 {
-    struct run *r = user;
+    print_line(user, text, "verify_failure", "FAILED");
+}
 
-    progress_end(&r->progress);
-    fprintf(stderr, "sluice verify: note: %s\n", text);
+static void print_unchecked(void *user, const char *text)
+{
+    print_line(user, text, "verify_unchecked", "PART  ");
 }
 
 static int on_progress(void *user, uint64_t bytes)
@@ -109,8 +109,9 @@ static void print_json(const struct verify_set *s, const struct sl_hash_total *t
 {
     cJSON *o = cJSON_CreateObject();
 
-    cJSON_AddBoolToObject(o, "ok", r->failures == 0);
+    cJSON_AddBoolToObject(o, "ok", r->failures == 0 && r->gaps == 0);
     cJSON_AddNumberToObject(o, "failures", (double)r->failures);
+    cJSON_AddBoolToObject(o, "complete", r->gaps == 0);
     cJSON_AddNumberToObject(o, "tensors", (double)s->n_tensors);
     cJSON_AddNumberToObject(o, "bytes", (double)s->bytes);
     cJSON_AddBoolToObject(o, "checksums", s->files[0].sluice);
@@ -129,7 +130,7 @@ static void print_json(const struct verify_set *s, const struct sl_hash_total *t
 static void print_text(const struct verify_args *a, const struct verify_set *s,
                        const struct sl_hash_total *totals, const struct verify_tally *t)
 {
-    char size[32];
+    char size[32], source[CLI_SHOWN_BYTES];
 
     printf("ok      %u file%s, %llu tensors, %s: structure%s\n", s->n, s->n == 1 ? "" : "s",
            (unsigned long long)s->n_tensors, cli_size(size, s->bytes),
@@ -137,7 +138,7 @@ static void print_text(const struct verify_args *a, const struct verify_set *s,
     if (a->source)
         printf("ok      %llu of %llu blocks of %llu tensors made again from %s: same bytes\n",
                (unsigned long long)t->blocks, (unsigned long long)t->blocks_total,
-               (unsigned long long)t->tensors, a->source);
+               (unsigned long long)t->tensors, cli_shown(source, a->source));
     for (uint32_t i = 0; i < s->n && a->sha256; i++) {
         const char *slash = strrchr(s->files[i].g.path, '/');
 
@@ -153,9 +154,9 @@ static int check(struct run *run, const struct verify_set *s, struct sl_hash_tot
     const struct verify_args *a = run->a;
     struct verify_tally tally = {0};
 
-    if (!s->files[0].sluice)
-        verify_note(r, "%s: no Sluice checksums: structure%s only", s->files[0].g.path,
-                    a->source ? " and source" : "");
+    if (!s->files[0].sluice && !(a->source && sample->all))
+        verify_unchecked(r, "%s: no Sluice checksums: its data are proved by --source CHECKPOINT --sample all alone",
+                         s->files[0].g.path);
     progress_begin(&run->progress, progress_mode_for(a->json, a->quiet), "verify", s->bytes, 0);
     SL_TRY(verify_data(s, a->sha256, totals, r, on_progress, run, e));
     progress_end(&run->progress);
@@ -170,14 +171,16 @@ static int check(struct run *run, const struct verify_set *s, struct sl_hash_tot
     if (r->failures > 1)
         return sl_fail(e, SL_EVERIFY, "%llu failures; the first: %s", (unsigned long long)r->failures,
                        r->first.text);
-    return r->failures ? sl_fail(e, SL_EVERIFY, "%s", r->first.text) : 0;
+    if (r->failures)
+        return sl_fail(e, SL_EVERIFY, "%s", r->first.text);
+    return r->gaps ? sl_fail(e, SL_EWARN, "nothing wrong was found, but not all was checked; see above") : 0;
 }
 
 static int verify_path(const char *path, const struct verify_args *a,
                        const struct verify_sample *sample, struct sl_error *e)
 {
     struct run run = {.a = a};
-    struct verify_report r = {.fail = print_failure, .note = print_note, .user = &run};
+    struct verify_report r = {.fail = print_failure, .unchecked = print_unchecked, .user = &run};
     struct sl_hash_total *totals = NULL;
     struct verify_set s;
     int rc = verify_set_open(path, &s, e);

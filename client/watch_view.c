@@ -4,6 +4,7 @@
 #include "client/record_fields.h"
 #include "client/term.h"
 #include "client/time_text.h"
+#include "proto/text_line.h"
 #include "proto/wire.h"
 
 #include <cjson/cJSON.h>
@@ -35,13 +36,6 @@ static const char *text_of(const cJSON *o, const char *field)
     return text ? text : "";
 }
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-
-    return slash && slash[1] ? slash + 1 : path;
-}
-
 static double share_of(uint64_t done, uint64_t all)
 {
     double v = all ? 100.0 * (double)done / (double)all : 0;
@@ -53,11 +47,12 @@ static void job_line(struct screen *s, const cJSON *j)
 {
     uint64_t all = sl_get_uint(j, "src_bytes", 0), done = sl_get_uint(j, "done_bytes", 0);
     uint64_t rate = sl_get_uint(j, "rate", 0);
-    char buf[LINE_MAX_BYTES], why[LINE_MAX_BYTES], speed[32], left[32];
-    int n = snprintf(buf, sizeof buf, "job %llu  %-10s  %s as %s",
-                     (unsigned long long)sl_get_uint(j, "id", 0), text_of(j, "state"),
-                     base_name(text_of(j, "source")), text_of(j, "recipe"));
+    char buf[LINE_MAX_BYTES], why[LINE_MAX_BYTES], speed[32], left[32], source[CELL_MAX];
+    int n;
 
+    record_source_name(j, false, source);
+    n = snprintf(buf, sizeof buf, "job %llu  %-10s  %s as %s", (unsigned long long)sl_get_uint(j, "id", 0),
+                 text_of(j, "state"), source, text_of(j, "recipe"));
     if (all && n < (int)sizeof buf)
         n += snprintf(buf + n, sizeof buf - (size_t)n, "  %llu/%llu tasks  %d%%",
                       (unsigned long long)sl_get_uint(j, "done", 0),
@@ -152,12 +147,7 @@ unsigned watch_screen(const struct cJSON *jobs, const struct cJSON *workers, int
             worker_line(&s, item);
     s.most++;
     total_line(&s, jobs);
-    if (fclose(s.to) != 0) {
-        free(*text);
-        *text = NULL;
-        return 0;
-    }
-    return s.n;
+    return sl_text_close(s.to, text) < 0 ? 0 : s.n;
 }
 
 const char *watch_plain(char *buf, size_t cap, const struct cJSON *j)

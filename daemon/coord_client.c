@@ -202,37 +202,42 @@ static int on_submit(struct ask *a, struct sl_error *e)
 
 /* ---- lists */
 
+/* Names of files in one list; where there are more, the client asks again for the rest. */
+#define LISTED_FILES (1u << 20)
+
 struct listing {
     cJSON *jobs;
     struct sl_coord *c;
     uint32_t n, limit;
+    size_t files;
     bool more;
 };
 
 /* From memory, which knows more, while the job has not ended. */
-static void put_job(struct sl_coord *c, cJSON *into, const struct sl_job_row *r, bool files)
+static void put_job(struct sl_coord *c, cJSON *into, const struct sl_job_row *r)
 {
     const struct job *j = coord_job(c, r->id);
 
     if (j && !sl_job_ended(j->state)) {
-        coord_put_job(c, into, j, files);
+        coord_put_job(c, into, j, true);
         return;
     }
     sl_put_uint(into, "leased", 0);
     sl_put_uint(into, "done_bytes", r->done_bytes);
-    coord_put_row(into, r, files);
+    coord_put_row(into, r, true);
 }
 
 static int on_list_row(void *user, const struct sl_job_row *r)
 {
     struct listing *l = user;
 
-    if (l->n == l->limit) {
+    l->files += strlen(r->files);
+    if (l->n == l->limit || (l->n && l->files > LISTED_FILES)) {
         l->more = true;
         return 1;
     }
     l->n++;
-    put_job(l->c, sl_add_object(l->jobs), r, false);
+    put_job(l->c, sl_add_object(l->jobs), r);
     return 0;
 }
 
@@ -298,7 +303,7 @@ static int on_show_row(void *user, const struct sl_job_row *r)
         if (r->fingerprint[0])
             sl_put_str(s->tree, "fingerprint", r->fingerprint);
     }
-    put_job(s->c, s->into, r, true);
+    put_job(s->c, s->into, r);
     return 0;
 }
 
@@ -366,6 +371,21 @@ static int on_show(struct ask *a, struct sl_error *e)
 
 /* ---- waiting, watching */
 
+/* One for each job: a connection cannot take more memory by asking again. */
+static int note_wait(struct session *s, uint64_t job, const char *re, struct sl_error *e)
+{
+    uint32_t i = 0;
+
+    while (i < s->n_waits && s->waits[i].job != job)
+        i++;
+    if (i == s->n_waits)
+        SL_TRY(coord_grow(&s->waits, s->n_waits, &s->cap_waits, sizeof *s->waits, e));
+    s->n_waits += i == s->n_waits;
+    s->waits[i].job = job;
+    snprintf(s->waits[i].re, sizeof s->waits[i].re, "%s", re);
+    return 0;
+}
+
 static int on_wait(struct ask *a, struct sl_error *e)
 {
     const cJSON *x;
@@ -384,11 +404,7 @@ static int on_wait(struct ask *a, struct sl_error *e)
             continue;
         }
         if (!sl_job_ended(s.state)) {
-            struct session *se = a->s;
-
-            SL_TRY(coord_grow(&se->waits, se->n_waits, &se->cap_waits, sizeof *se->waits, e));
-            se->waits[se->n_waits].job = id;
-            snprintf(se->waits[se->n_waits++].re, sizeof se->waits[0].re, "%s", a->re);
+            SL_TRY(note_wait(a->s, id, a->re, e));
             continue;
         }
         SL_TRY(sl_msg_new(SL_M_ENDED, a->re, &m, e));

@@ -36,6 +36,8 @@ void coord_drop_deferred(struct sl_coord *c)
  * Grants that left early are not in the queue: their holders will name them. */
 static int recover(struct sl_coord *c, struct sl_error *e)
 {
+    while (c->committing) /* the queue is the thread's until it is through */
+        c->committing = sl_committer_end(c->committer, true, e) == 1;
     sl_queue_rollback(c->q);
     coord_drop_waiting(c);
     coord_drop_deferred(c);
@@ -47,13 +49,13 @@ static int recover(struct sl_coord *c, struct sl_error *e)
     c->tx_ms = 0;
     c->adoptable = sl_queue_last_epoch(c->q);
     SL_TRY(coord_load_jobs(c, 0, e));
-    c->broken = false;
     while (c->n_sessions > 0) {
         uint64_t peer = c->sessions[0]->peer;
 
         coord_drop_session(c, c->sessions[0]);
         SL_TRY(coord_send_simple(c, peer, SL_M_REHELLO, NULL, NULL, 0, e));
     }
+    c->broken = false;
     return coord_release(c, c->tx, e);
 }
 

@@ -274,6 +274,8 @@ static int copy_row(struct job *j, const struct sl_job_row *r, struct sl_error *
         sl_record_check("spec", j->spec, e) < 0) {
         struct sl_error why = *e;
 
+        if (why.code == SL_EFAIL)
+            return SL_EFAIL;
         return sl_fail(e, SL_EFAIL, "queue: job %llu cannot be read, the queue is damaged: %.700s",
                        (unsigned long long)r->id, why.text);
     }

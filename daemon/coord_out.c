@@ -37,7 +37,8 @@ static int enqueue(struct sl_coord *c, struct sl_outgoing m, enum sl_message_id 
     return 0;
 }
 
-/* Takes m. What cannot be said (too large) becomes an error that says so. */
+/* Takes m. What cannot be said (too large) becomes an error that says so; without memory
+ * nothing is said, and the caller fails: a grant must not get lost. */
 static int send_message(struct sl_coord *c, uint64_t peer, struct sl_msg *m, bool early,
                         struct sl_error *e)
 {
@@ -55,7 +56,7 @@ static int send_message(struct sl_coord *c, uint64_t peer, struct sl_msg *m, boo
         sl_msg_free(m);
         return enqueue(c, (struct sl_outgoing){peer, bytes, n}, id, early, e);
     }
-    if (m->id != SL_M_ERROR) {
+    if (rc != SL_EFAIL && m->id != SL_M_ERROR) {
         char re[65] = "";
         const char *was = sl_get_str(m->tree, "re");
 

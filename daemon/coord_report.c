@@ -30,6 +30,8 @@ void coord_put_row(cJSON *into, const struct sl_job_row *r, bool files)
         sl_put_uints(into, "after", r->after, r->n_after);
     put_strings(into, "labels", r->labels, r->n_labels);
     sl_put_str(into, "user", r->user);
+    if (!spec) /* memory was out */
+        sl_put(into, "source", NULL);
     sl_put_str(into, "source", sl_get_str(spec, "source"));
     sl_put_str(into, "output", sl_get_str(spec, "output"));
     sl_put_str(into, "prefix", sl_get_str(spec, "prefix"));

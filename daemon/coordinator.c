@@ -57,7 +57,6 @@ void coord_drop_session(struct sl_coord *c, struct session *s)
         s->worker->peer = 0;
         coord_turns_changed(c);
         s->worker->want = 0;
-        s->worker->n_specs = 0;
         s->worker->rate = 0;
     }
     for (uint32_t i = 0; i < c->n_sessions; i++)
@@ -137,7 +136,10 @@ int sl_coord_receive(struct sl_coord *c, const struct sl_peer *from, const uint8
     }
     if (s)
         side = s->worker ? SL_FROM_WORKER : SL_FROM_CLIENT;
-    if (sl_wire_decode(bytes, n, side, &m, re, name, &why) < 0) {
+    rc = sl_wire_decode(bytes, n, side, &m, re, name, &why);
+    if (rc == SL_EFAIL) { /* memory: no fault of the sender's */
+        *e = why;
+    } else if (rc < 0) {
         rc = coord_refuse(c, from->id, re, name, &why, e);
     } else if (c->committing && !needs_no_queue(s, &m)) {
         rc = coord_defer(c, s, from, &m, re, e);

@@ -1,5 +1,7 @@
 #include "daemon/metrics_text.h"
 
+#include "proto/text_line.h"
+
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -154,7 +156,6 @@ int sl_metrics_text(const struct sl_metrics_figures *f, const struct sl_process_
                     char **text, size_t *n, struct sl_error *e)
 {
     FILE *out = open_memstream(text, n);
-    int bad;
 
     if (!out)
         return sl_fail(e, SL_EFAIL, "out of memory");
@@ -162,13 +163,7 @@ int sl_metrics_text(const struct sl_metrics_figures *f, const struct sl_process_
     queue_part(out, f);
     peer_part(out, f);
     gpu_part(out, &f->coord);
-    bad = ferror(out);
-    if (fclose(out) != 0 || bad) {
-        free(*text);
-        *text = NULL;
-        return sl_fail(e, SL_EFAIL, "out of memory");
-    }
-    return 0;
+    return sl_text_close(out, text) < 0 ? sl_fail(e, SL_EFAIL, "out of memory") : 0;
 }
 
 void sl_event_count(struct sl_event_tally *t, const struct sl_event *ev)

@@ -78,7 +78,8 @@ static int db_fail(struct sl_queue *q, struct sl_error *e, const char *what)
     int sql = sqlite3_errcode(q->db), code = sql == SQLITE_FULL ? SL_ENOSPACE : SL_EFAIL;
 
     return sl_fail(e, code, "%s: %s: %s%s", q->path, what, sqlite3_errmsg(q->db),
-                   sql == SQLITE_CORRUPT || sql == SQLITE_NOTADB ? DAMAGED : "");
+                   sql == SQLITE_FULL                              ? " (free some room there)"
+                   : sql == SQLITE_CORRUPT || sql == SQLITE_NOTADB ? DAMAGED : "");
 }
 
 static int run_sql(struct sl_queue *q, const char *sql, struct sl_error *e)
@@ -287,9 +288,11 @@ static int check_whole(struct sl_queue *q, struct sl_error *e)
     if (sqlite3_step(st) != SQLITE_ROW) {
         rc = db_fail(q, e, "cannot be read");
     } else {
-        const char *told = (const char *)sqlite3_column_text(st, 0), *line = strchr(told, '\n');
+        const char *told = (const char *)sqlite3_column_text(st, 0), *line = told ? strchr(told, '\n') : NULL;
 
-        if (strcmp(told, "ok") != 0)
+        if (!told)
+            rc = sl_fail(e, SL_EFAIL, "out of memory");
+        else if (strcmp(told, "ok") != 0)
             rc = sl_fail(e, SL_EFAIL, "%s: %.200s%s", q->path, line ? line + 1 : told, DAMAGED);
     }
     sqlite3_finalize(st);

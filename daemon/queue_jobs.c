@@ -99,11 +99,14 @@ static int fill_job(struct sl_queue *q, struct sl_job_row *r, char **labels, str
         r->after[r->n_after++] = db_number(st, 0);
     SL_TRY(rc);
     SL_TRY(db_query(q, &st, e, "SELECT label FROM labels WHERE job = ? ORDER BY label LIMIT 32", "i", r->id));
-    while ((rc = db_next(q, st, e)) == 1)
-        if ((labels[r->n_labels] = strdup(db_text(st, 0))) != NULL) {
-            r->labels[r->n_labels] = labels[r->n_labels];
-            r->n_labels++;
+    while ((rc = db_next(q, st, e)) == 1) {
+        if (!(labels[r->n_labels] = strdup(db_text(st, 0)))) {
+            db_reset(st);
+            return sl_fail(e, SL_EFAIL, "out of memory");
         }
+        r->labels[r->n_labels] = labels[r->n_labels];
+        r->n_labels++;
+    }
     SL_TRY(rc);
     SL_TRY(db_query(q, &st, e, "SELECT sum(state = 2 AND task < 65536), sum(state = 3),"
                                " sum(iif(state = 2 AND task < 65536, src, 0)),"
@@ -278,7 +281,6 @@ int sl_queue_retry(struct sl_queue *q, uint64_t job, struct sl_error *e)
     CHANGE(q, e, "UPDATE tasks SET state = 0 WHERE job = ?1 AND EXISTS"
                  " (SELECT 1 FROM tasks WHERE job = ?1 AND task = 65540)", "i", job);
     CHANGE(q, e, "DELETE FROM tasks WHERE job = ? AND task = 65540", "i", job);
-    CHANGE(q, e, "UPDATE tasks SET state = 0 WHERE job = ? AND task = 65539", "i", job);
     return 0;
 }
 

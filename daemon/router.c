@@ -1,6 +1,7 @@
 #include "daemon/router.h"
 
 #include "proto/endpoint.h"
+#include "proto/open_files.h"
 #include "proto/wire.h"
 
 #include <errno.h>
@@ -203,15 +204,24 @@ static int set_options(struct sl_router *r, struct listener *l, unsigned i, stru
     return ok ? 0 : zmq_failed(e, "the socket cannot be set up", l->endpoint);
 }
 
-/* The socket's folder is this user's alone to write to. */
-static int check_folder(const char *path, struct sl_error *e)
+static bool others_allowed(const struct sl_router *r)
+{
+    for (size_t i = 0; i < r->allow.n; i++)
+        if (r->allow.entries[i].is_uid)
+            return true;
+    return false;
+}
+
+/* The socket's folder is this user's alone to write to; one that is made here lets others pass when
+ * the allow-list names some. */
+static int check_folder(const struct sl_router *r, const char *path, struct sl_error *e)
 {
     char dir[256];
     const char *slash = strrchr(path, '/');
     struct stat st;
 
     snprintf(dir, sizeof dir, "%.*s", slash == path ? 1 : (int)(slash - path), path);
-    if (mkdir(dir, 0700) != 0 && errno != EEXIST)
+    if (mkdir(dir, 0700) == 0 ? others_allowed(r) && chmod(dir, 0711) != 0 : errno != EEXIST)
         return sl_fail(e, SL_EUSAGE, "%s: cannot be created: %s", dir, strerror(errno));
     if (stat(dir, &st) != 0 || !S_ISDIR(st.st_mode))
         return sl_fail(e, SL_EUSAGE, "%s: no folder", dir);
@@ -235,14 +245,14 @@ static bool is_listened_to(const char *path)
     return yes;
 }
 
-static int lock_path(struct listener *l, struct sl_error *e)
+static int lock_path(const struct sl_router *r, struct listener *l, struct sl_error *e)
 {
     l->path = strdup(l->endpoint + 6);
     if (!l->path || asprintf(&l->lock_path, "%s.lock", l->path) < 0)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return l->lock_path = NULL, sl_fail(e, SL_EFAIL, "out of memory");
     if (strlen(l->path) > 107 || l->path[0] != '/')
         return sl_fail(e, SL_EUSAGE, "%s: expected ipc:// with an absolute path of at most 107 bytes", l->endpoint);
-    SL_TRY(check_folder(l->path, e));
+    SL_TRY(check_folder(r, l->path, e));
     l->lock_fd = open(l->lock_path, O_CREAT | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (l->lock_fd < 0)
         return sl_fail(e, SL_EFAIL, "%s: %s", l->lock_path, strerror(errno));
@@ -265,7 +275,7 @@ static int classify(struct sl_router *r, const struct sl_router_opts *o, struct 
     }
     if (begins(l->endpoint, "ipc://")) {
         l->kind = LISTEN_IPC;
-        return lock_path(l, e);
+        return lock_path(r, l, e);
     }
     if (!begins(l->endpoint, "tcp://"))
         return sl_fail(e, SL_EUSAGE, "%s: no possible endpoint; expected ipc:///PATH or tcp://ADDRESS:PORT",
@@ -287,14 +297,6 @@ static int classify(struct sl_router *r, const struct sl_router_opts *o, struct 
     if (!r->key.secret_key[0])
         SL_TRY(sl_key_load(o->key_path, true, &r->key, e));
     return 0;
-}
-
-static bool others_allowed(const struct sl_router *r)
-{
-    for (size_t i = 0; i < r->allow.n; i++)
-        if (r->allow.entries[i].is_uid)
-            return true;
-    return false;
 }
 
 static int bind_socket(struct sl_router *r, struct listener *l, struct sl_error *e)
@@ -353,6 +355,7 @@ static int open_all(struct sl_router *r, const struct sl_router_opts *o, struct 
         return sl_fail(e, SL_EUSAGE, "1 to %d endpoints are expected", SL_ROUTER_ENDPOINTS);
     if (o->allow_path)
         SL_TRY(sl_allow_load(o->allow_path, &r->allow, e));
+    SL_TRY(sl_open_files_room(SL_ZMQ_FILES, e));
     r->context = zmq_ctx_new();
     r->zap = r->context ? zmq_socket(r->context, ZMQ_REP) : NULL;
     /* Before anything else is bound: without it libzmq lets everybody in. */

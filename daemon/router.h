@@ -2,9 +2,10 @@
  * owned by one thread. Every message comes with what the transport has proved
  * of its sender.
  *
- *   ipc://PATH         the folder is private (0700) and a lock file beside the
- *                      socket is held, so that a live daemon's path is never
- *                      stolen; callers are known by uid
+ *   ipc://PATH         the folder is made private (0700; 0711 when the allow-list
+ *                      names users) and a lock file beside the socket is held, so
+ *                      that a live daemon's path is never stolen; callers are known
+ *                      by uid
  *   tcp://ADDR:PORT    CURVE, only keys of the allow-list; without a key only on
  *                      loopback and when plain_tcp says so
  *   inproc://NAME      threads of this process */

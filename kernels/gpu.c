@@ -56,9 +56,11 @@ const char *sl_gpu_absence(const struct sl_gpu_api *api)
     if (rc == 0 && n > 0)
         return NULL;
     if (rc == 0 || api->fault(rc) == SL_GPU_FAULT_NONE)
-        return "no GPU here, or CUDA_VISIBLE_DEVICES names none";
+        return "no GPU here, or CUDA_VISIBLE_DEVICES names none, or nvidia-uvm is not loaded";
     if (api->fault(rc) == SL_GPU_FAULT_DRIVER)
         return "no NVIDIA driver here, or one older than this build's CUDA needs; see nvidia-smi";
+    if (api->fault(rc) == SL_GPU_FAULT_START)
+        return "CUDA does not start here: does nvidia-smi work, and may this user open /dev/nvidia-uvm?";
     return api->words(rc);
 }
 
@@ -66,7 +68,7 @@ int sl_gpu_fail(const struct sl_gpu_device *d, int err, const char *what, struct
 {
     static const char *const advice[] = {
         "this is a bug", "see nvidia-smi", "see nvidia-smi", "give less --vram, or free memory on the device",
-        "the device is lost to this process; see nvidia-smi and the kernel's log"};
+        "see nvidia-smi and the kernel's log", "the device is lost to this process; see nvidia-smi and the kernel's log"};
 
     return sl_fail(e, SL_EDEVICE, "GPU cuda:%d (%s): %s: %s; %s", d->number, d->info.name, what,
                    d->api->words(err), advice[d->api->fault(err)]);

@@ -62,7 +62,7 @@ bool sl_gpu_takes(int type, int dtype);
 enum sl_grid_id sl_gpu_grid_of(int type);
 
 struct sl_gpu_info {
-    char name[128], uuid[48]; /* uuid: "GPU-..." */
+    char name[128], uuid[48]; /* uuid: "GPU-..."; of an instance of a divided GPU "MIG-..." */
     uint64_t memory;          /* bytes */
     int major, minor, processors;
     char bus[32];             /* PCI address */
@@ -73,6 +73,7 @@ enum sl_gpu_fault {
     SL_GPU_FAULT_DRIVER, /* there is none, or it is older than the runtime */
     SL_GPU_FAULT_NONE,   /* there is no device that this process may use */
     SL_GPU_FAULT_MEMORY, /* no device memory was left; the device goes on */
+    SL_GPU_FAULT_START,  /* the driver or the device does not take this process */
     SL_GPU_FAULT_LOST,   /* nothing more can be had of the device in this process */
 };
 

@@ -40,8 +40,8 @@ int info(int device, struct sl_gpu_info *out)
         return told(e);
     memset(out, 0, sizeof *out);
     snprintf(out->name, sizeof out->name, "%s", p.name);
-    snprintf(out->uuid, sizeof out->uuid, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0],
-             u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+    snprintf(out->uuid, sizeof out->uuid, "%s-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+             strstr(p.name, " MIG ") ? "MIG" : "GPU", u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
     out->memory = p.totalGlobalMem;
     out->major = p.major;
     out->minor = p.minor;
@@ -161,10 +161,13 @@ enum sl_gpu_fault fault(int err)
         return SL_GPU_FAULT_MEMORY;
     case cudaErrorInsufficientDriver: case cudaErrorSystemDriverMismatch: case cudaErrorCompatNotSupportedOnDevice:
     case cudaErrorNoKernelImageForDevice: case cudaErrorUnsupportedPtxVersion: case cudaErrorJitCompilerNotFound:
-    case cudaErrorJitCompilationDisabled:
+    case cudaErrorJitCompilationDisabled: case cudaErrorCallRequiresNewerDriver: case cudaErrorInvalidKernelImage:
+    case cudaErrorInvalidPtx:
         return SL_GPU_FAULT_DRIVER;
     case cudaErrorNoDevice:
         return SL_GPU_FAULT_NONE;
+    case cudaErrorInitializationError: case cudaErrorDevicesUnavailable: case cudaErrorOperatingSystem: case cudaErrorUnknown:
+        return SL_GPU_FAULT_START;
     case cudaErrorInvalidValue: case cudaErrorInvalidConfiguration: case cudaErrorInvalidDevice:
     case cudaErrorInvalidDeviceFunction: case cudaErrorInvalidResourceHandle:
     case cudaErrorHostMemoryAlreadyRegistered: case cudaErrorHostMemoryNotRegistered: case cudaErrorNotSupported:

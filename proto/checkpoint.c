@@ -110,7 +110,7 @@ static int add_safetensors(struct sl_checkpoint *ck, const char *dir, const char
     if (dir)
         SL_TRY(sl_source_open(&from, name, &fd, &st, e));
     else
-        SL_TRY(sl_source_open_path(name, &fd, &st, e));
+        SL_TRY(sl_source_open_path(name, ck->roots, &fd, &st, e));
     rc = sl_safetensors_read(fd, name, st.size, &s, e);
     close(fd);
     if (rc == 0) {
@@ -390,7 +390,7 @@ int sl_checkpoint_open_config(const char *path, struct sl_checkpoint **out, stru
 
     *out = NULL;
     SL_TRY(new_checkpoint(&ck, e));
-    rc = sl_source_open_path(path, &fd, &st, e);
+    rc = sl_source_open_path(path, NULL, &fd, &st, e);
     if (rc == 0) {
         rc = take_config(ck, fd, path, e);
         close(fd);

@@ -1,13 +1,12 @@
 #include "proto/checkpoint_priv.h"
 #include "proto/gguf.h"
+#include "proto/source_file.h"
 
 #include <inttypes.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* "-00001-of-00003.gguf" */
-#define SPLIT_SUFFIX 20
+#include <unistd.h>
 
 static int take_tensor(const struct sl_gguf *g, const struct sl_gguf_tensor *from,
                        struct sl_src_tensor *to, char *name, struct sl_error *e)
@@ -87,10 +86,13 @@ static int add_part(struct sl_checkpoint *ck, const char *path, uint32_t i, uint
                     struct sl_error *e)
 {
     struct sl_gguf *g = NULL;
-    int rc = sl_gguf_open(path, &g, e);
+    struct sl_source_stat st;
+    int fd, rc;
 
-    if (rc < 0)
-        return rc;
+    SL_TRY(sl_source_open_path(path, ck->roots, &fd, &st, e));
+    rc = sl_gguf_read(fd, &st, path, &g, e);
+    close(fd);
+    SL_TRY(rc);
     if (i == 0)
         ck->gguf = g;
     rc = check_part(g, ck->gguf, i, n, e);
@@ -103,23 +105,17 @@ static int add_part(struct sl_checkpoint *ck, const char *path, uint32_t i, uint
 
 int sl_ck_open_gguf(struct sl_checkpoint *ck, const char *path, struct sl_error *e)
 {
-    size_t len = strlen(path);
-    char part[PATH_MAX], prefix[PATH_MAX];
+    char part[PATH_MAX];
     uint64_t total;
     uint32_t n = 0;
 
     ck->is_gguf = true;
     SL_TRY(sl_gguf_split_count(path, &n, e));
-    if (len >= sizeof prefix || (n > 1 && len <= SPLIT_SUFFIX))
-        return sl_fail(e, SL_ESOURCE, "%s: file name does not fit", path);
     SL_TRY(sl_ck_reserve_files(ck, n, e));
     if (n == 1)
         return add_part(ck, path, 0, 1, e);
-    memcpy(prefix, path, len - SPLIT_SUFFIX);
-    prefix[len - SPLIT_SUFFIX] = '\0';
     for (uint32_t i = 0; i < n; i++) {
-        if (sl_gguf_split_path(part, sizeof part, prefix, i, n) < 0)
-            return sl_fail(e, SL_ESOURCE, "%s: file name does not fit", path);
+        SL_TRY(sl_gguf_part_path(part, sizeof part, path, i, e));
         SL_TRY(add_part(ck, part, i, n, e));
     }
     total = uint_or(ck->gguf, "split.tensors.count", 0);

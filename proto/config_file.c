@@ -246,7 +246,7 @@ static int set_builtins(struct sl_config *c, const struct sl_config_opts *o, str
     if (!state && !c->root) {
         state = env(c, "XDG_STATE_HOME");
         tail = "/sluice";
-        if (!state) {
+        if (!state || *state != '/') { /* a relative one counts for nothing */
             state = env(c, "HOME");
             tail = "/.local/state/sluice";
         }
@@ -269,7 +269,7 @@ static int choose_files(struct sl_config *c, const struct sl_config_opts *o, str
     c->files[0] = strdup(o->system_path ? o->system_path : SL_CONFIG_SYSTEM);
     if (!c->files[0])
         return sl_fail(e, SL_EFAIL, "out of memory");
-    if (!home) {
+    if (!home || *home != '/') {
         home = env(c, "HOME");
         tail = "/.config/sluice/sluice.conf";
     }

@@ -77,13 +77,14 @@ static bool endpoint(const char *s)
 
 static bool device(const char *s)
 {
-    if (strcmp(s, "auto") == 0 || strcmp(s, "cpu") == 0)
+    if (strcmp(s, "auto") == 0)
         return true;
     for (;; s++) {
         size_t n = strcspn(s, ",");
+        bool cpu = n == 3 && strncmp(s, "cpu", 3) == 0;
+        bool uuid = n > 4 && (strncmp(s, "GPU-", 4) == 0 || strncmp(s, "MIG-", 4) == 0);
 
-        if (strncmp(s, "cuda:", 5) == 0 ? n == 5 || strspn(s + 5, "0123456789") != n - 5
-                                        : strncmp(s, "GPU-", 4) != 0 || n == 4)
+        if (!cpu && !uuid && (strncmp(s, "cuda:", 5) != 0 || n == 5 || strspn(s + 5, "0123456789") != n - 5))
             return false;
         s += n;
         if (!*s)

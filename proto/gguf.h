@@ -112,6 +112,10 @@ struct sl_gguf {
  * caller's (sl_gguf_close). Errors: SL_ESOURCE naming file and key or tensor, also for more than
  * SL_GGUF_MAX_ of anything; SL_EUNSUPPORTED for another version, byte order or tensor type. */
 int sl_gguf_open(const char *path, struct sl_gguf **out, struct sl_error *e) SL_MUST_USE;
+/* Effect: the same of an open file, which stays the caller's, of this size and time; path names it. */
+struct sl_source_stat;
+int sl_gguf_read(int fd, const struct sl_source_stat *st, const char *path, struct sl_gguf **out,
+                 struct sl_error *e) SL_MUST_USE;
 void sl_gguf_close(struct sl_gguf *g);
 
 /* Returns ggml's count of dimensions, which llama-quantize writes: 1, or up to the last
@@ -145,7 +149,7 @@ int sl_gguf_split_count(const char *path, uint32_t *n, struct sl_error *e) SL_MU
 int sl_gguf_split_path(char *buf, size_t cap, const char *prefix, uint32_t i, uint32_t n)
     SL_MUST_USE;
 /* Effect: path of part i (0-based) of the set that the file `first` begins;
- * `first` itself when it is no part of a set. Errors: SL_ESOURCE, as above. */
-int sl_gguf_part_path(char *buf, size_t cap, const char *first, uint32_t i) SL_MUST_USE;
+ * `first` itself when it is no part of a set. Errors: SL_ESOURCE, as above, or there is no such part. */
+int sl_gguf_part_path(char *buf, size_t cap, const char *first, uint32_t i, struct sl_error *e) SL_MUST_USE;
 
 #endif

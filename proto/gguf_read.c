@@ -1,12 +1,11 @@
 /* The strict reader. Bytes come through one cursor that knows the file's
  * length: nothing is allocated or read before it is known to be there. */
 #include "proto/gguf.h"
+#include "proto/source_file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define WINDOW (256u << 10)
@@ -467,19 +466,11 @@ static int read_all(struct cursor *c, struct sl_gguf *g)
     return place_tensors(c, g);
 }
 
-static int open_file(struct cursor *c, struct sl_gguf *g)
+static int read_file(struct cursor *c, const struct sl_source_stat *st, struct sl_gguf *g)
 {
-    struct stat st;
-
-    /* O_NONBLOCK: a FIFO must not hang the open. */
-    c->fd = open(c->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (c->fd < 0 || fstat(c->fd, &st) != 0)
-        return sl_fail(c->e, SL_ESOURCE, "%s: %s", c->path, strerror(errno));
-    if (!S_ISREG(st.st_mode))
-        return sl_fail(c->e, SL_ESOURCE, "%s: not a regular file", c->path);
-    c->size = (uint64_t)st.st_size;
-    g->file_size = c->size;
-    g->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    c->size = st->size;
+    g->file_size = st->size;
+    g->mtime_ns = st->mtime_ns;
     g->path = strdup(c->path);
     c->win = malloc(WINDOW);
     if (!g->path || !c->win)
@@ -487,14 +478,12 @@ static int open_file(struct cursor *c, struct sl_gguf *g)
     return read_all(c, g);
 }
 
-int sl_gguf_open(const char *path, struct sl_gguf **out, struct sl_error *e)
+int sl_gguf_read(int fd, const struct sl_source_stat *st, const char *path, struct sl_gguf **out, struct sl_error *e)
 {
-    struct cursor c = {.fd = -1, .path = path, .e = e};
+    struct cursor c = {.fd = fd, .path = path, .e = e};
     struct sl_gguf *g = calloc(1, sizeof *g);
-    int rc = g ? open_file(&c, g) : no_memory(&c);
+    int rc = g ? read_file(&c, st, g) : no_memory(&c);
 
-    if (c.fd >= 0)
-        close(c.fd);
     free(c.win);
     if (rc < 0) {
         sl_gguf_close(g);
@@ -502,6 +491,17 @@ int sl_gguf_open(const char *path, struct sl_gguf **out, struct sl_error *e)
     }
     *out = g;
     return 0;
+}
+
+int sl_gguf_open(const char *path, struct sl_gguf **out, struct sl_error *e)
+{
+    struct sl_source_stat st;
+    int fd, rc;
+
+    SL_TRY(sl_source_open_path(path, NULL, &fd, &st, e));
+    rc = sl_gguf_read(fd, &st, path, out, e);
+    close(fd);
+    return rc;
 }
 
 void sl_gguf_close(struct sl_gguf *g)

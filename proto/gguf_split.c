@@ -1,8 +1,10 @@
 /* Names of split sets: llama.cpp's "%s-%05d-of-%05d.gguf", numbered from 1. */
 #include "proto/gguf.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define SUFFIX_LEN 20 /* "-00001-of-00007.gguf" */
 
@@ -76,14 +78,18 @@ int sl_gguf_split_path(char *buf, size_t cap, const char *prefix, uint32_t i, ui
     return fits(snprintf(buf, cap, "%s-%05u-of-%05u.gguf", prefix, i + 1, n), cap);
 }
 
-int sl_gguf_part_path(char *buf, size_t cap, const char *first, uint32_t i)
+int sl_gguf_part_path(char *buf, size_t cap, const char *first, uint32_t i, struct sl_error *e)
 {
     uint32_t no, n;
+    struct stat st;
+    bool set = sl_gguf_split_suffix(first, &no, &n);
+    int len = set ? snprintf(buf, cap, "%.*s-%05u-of-%05u.gguf", (int)(strlen(first) - SUFFIX_LEN), first, i + 1, n)
+                  : snprintf(buf, cap, "%s", first);
 
-    if (!sl_gguf_split_suffix(first, &no, &n))
-        return i == 0 ? fits(snprintf(buf, cap, "%s", first), cap) : SL_ESOURCE;
-    if (i >= n)
-        return SL_ESOURCE;
-    return fits(snprintf(buf, cap, "%.*s-%05u-of-%05u.gguf", (int)(strlen(first) - SUFFIX_LEN),
-                         first, i + 1, n), cap);
+    if (i >= (set ? n : 1) || fits(len, cap) < 0)
+        return sl_fail(e, SL_ESOURCE, "%s: the path of part %u does not fit", first, i + 1);
+    if (set && stat(buf, &st) != 0 && errno == ENOENT)
+        return sl_fail(e, SL_ESOURCE, "%s: part %u of %u is missing; all parts of the set must be in this folder", buf,
+                       i + 1, n);
+    return 0;
 }

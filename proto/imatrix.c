@@ -150,7 +150,7 @@ static int hash_file(struct sl_imatrix *im, struct sl_error *e)
     return rc;
 }
 
-static int read_file(struct sl_imatrix *im, const char *path, struct sl_error *e)
+static int read_file(struct sl_imatrix *im, const char *path, const struct sl_roots *roots, struct sl_error *e)
 {
     struct sl_source_stat st;
     char magic[4] = "";
@@ -158,7 +158,7 @@ static int read_file(struct sl_imatrix *im, const char *path, struct sl_error *e
     im->path = strdup(path);
     if (!im->path)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    SL_TRY(sl_source_open_path(path, &im->fd, &st, e));
+    SL_TRY(sl_source_open_path(path, roots, &im->fd, &st, e));
     im->file_size = st.size;
     im->mtime_ns = st.mtime_ns;
     if (st.size >= sizeof magic)
@@ -174,6 +174,12 @@ static int read_file(struct sl_imatrix *im, const char *path, struct sl_error *e
 
 int sl_imatrix_open(const char *path, struct sl_imatrix **out, struct sl_error *e)
 {
+    return sl_imatrix_open_within(path, NULL, out, e);
+}
+
+int sl_imatrix_open_within(const char *path, const struct sl_roots *roots, struct sl_imatrix **out,
+                           struct sl_error *e)
+{
     struct sl_imatrix *im = calloc(1, sizeof *im);
     int rc;
 
@@ -181,7 +187,7 @@ int sl_imatrix_open(const char *path, struct sl_imatrix **out, struct sl_error *
     if (!im)
         return sl_fail(e, SL_EFAIL, "out of memory");
     im->fd = -1;
-    rc = read_file(im, path, e);
+    rc = read_file(im, path, roots, e);
     if (rc < 0) {
         sl_imatrix_close(im);
         return rc;

@@ -18,6 +18,7 @@
 
 #include "proto/model.h"
 #include "proto/name_table.h"
+#include "proto/roots.h"
 
 #define SL_IMATRIX_MAX_ENTRIES 500000u
 #define SL_IMATRIX_MAX_COUNTS 16000000u /* of all entries; DeepSeek-R1's has 45,000 */
@@ -59,6 +60,10 @@ struct sl_imatrix {
  * that no imatrix can have are counted, not refused: see sl_imatrix_check.
  * Errors: SL_ESOURCE with file and entry; SL_EFAIL. */
 int sl_imatrix_open(const char *path, struct sl_imatrix **out, struct sl_error *e) SL_MUST_USE;
+/* Effect: the same for a process that reads for others: the file must lie below a root (NULL: may
+ * lie anywhere), or nothing of it is read. Errors: SL_EUSAGE besides. */
+int sl_imatrix_open_within(const char *path, const struct sl_roots *roots, struct sl_imatrix **out,
+                           struct sl_error *e) SL_MUST_USE;
 void sl_imatrix_close(struct sl_imatrix *im);
 
 /* Errors: SL_ESOURCE naming the first entry with a negative, NaN or infinite value. */

@@ -117,14 +117,12 @@ static int read_tensors(struct sl_imatrix *im, const struct sl_gguf *g,
 int sl_imatrix_read_gguf(struct sl_imatrix *im, struct sl_error *e)
 {
     struct sl_name_table names = {.n = 0};
+    const struct sl_source_stat st = {im->file_size, im->mtime_ns};
     struct sl_gguf *g;
     int rc;
 
-    SL_TRY(sl_gguf_open(im->path, &g, e));
-    if (g->file_size != im->file_size || g->n_tensors >= SL_NO_NAME)
-        rc = sl_fail(e, SL_ESOURCE, "imatrix %s was changed while it was read", im->path);
-    else
-        rc = read_kvs(im, &g->kvs, e);
+    SL_TRY(sl_gguf_read(im->fd, &st, im->path, &g, e));
+    rc = read_kvs(im, &g->kvs, e);
     if (rc == 0)
         rc = sl_name_table_init(&names, g->n_tensors, e);
     for (uint64_t i = 0; rc == 0 && i < g->n_tensors; i++)

@@ -1,5 +1,6 @@
 #include "proto/imatrix_parts.h"
 #include "proto/rename_new.h"
+#include "proto/sync_folder.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -171,6 +172,8 @@ int sl_imatrix_write(const struct sl_imatrix *im, enum sl_imatrix_format format,
                              : sl_fail(e, SL_EFAIL, "%s: cannot be renamed: %s", path, strerror(errno));
     if (rc < 0 && is_own(s.fd, part))
         unlink(part);
+    if (rc == 0)
+        rc = sl_sync_folder_of(path, e);
     close(s.fd); /* synced before; the lock goes with it */
     free(part);
     return rc;

@@ -99,6 +99,8 @@ int sl_parse_override_kv(struct sl_kvs *kvs, const char *text, struct sl_error *
             rc = sl_kvs_set_str(kvs, key, value);
     }
     free(key);
+    if (rc == SL_EFAIL)
+        return out_of_memory(e);
     if (rc < 0)
         return sl_fail(e, rc, "--override-kv '%s': expected int:N (0 to 4294967295), float:X, "
                               "bool:true|false or str:TEXT (at most 127 bytes)", text);
@@ -161,7 +163,8 @@ static int plan_options(struct sl_job_plan *j, const struct sl_job_options *o,
     return 0;
 }
 
-int sl_job_imatrix_open(const struct sl_job_options *o, struct sl_imatrix **out, struct sl_error *e)
+int sl_job_imatrix_open(const struct sl_job_options *o, const struct sl_roots *roots, struct sl_imatrix **out,
+                        struct sl_error *e)
 {
     bool keep = o->n_include_weights > 0;
     uint32_t n = keep ? o->n_include_weights : o->n_exclude_weights;
@@ -174,7 +177,7 @@ int sl_job_imatrix_open(const struct sl_job_options *o, struct sl_imatrix **out,
     if (access(o->imatrix, R_OK) != 0)
         return sl_fail(e, SL_ESOURCE, "--imatrix %s: %s; expected llama-imatrix's file, or the word synthetic", o->imatrix,
                        strerror(errno));
-    SL_TRY(sl_imatrix_open(o->imatrix, &im, e));
+    SL_TRY(sl_imatrix_open_within(o->imatrix, roots, &im, e));
     if (n)
         rc = sl_imatrix_filter(im, keep ? o->include_weights : o->exclude_weights, n, keep, e);
     if (rc == 0)
@@ -206,7 +209,7 @@ static int take_imatrix(struct sl_job_plan *j, const struct sl_job_options *o, s
         return sl_fail(e, SL_EUSAGE, "--include-weights and --exclude-weights cannot be used together");
     j->synthetic = o->synthetic;
     if (o->imatrix)
-        SL_TRY(sl_job_imatrix_open(o, &j->imatrix, e));
+        SL_TRY(sl_job_imatrix_open(o, j->roots, &j->imatrix, e));
     if ((j->imatrix || j->synthetic) && sl_imatrix_kvs(j->imatrix, &words, &j->extra_kvs) < 0)
         return out_of_memory(e);
     return 0;

@@ -84,8 +84,8 @@ int sl_job_copy_file_type(struct sl_job_plan *j, struct sl_error *e) SL_MUST_USE
 
 /* Effect: opens an imatrix and takes entries out of it, as --include-weights or
  * --exclude-weights say. *out is NULL when none are left. Errors: SL_EUSAGE (both
- * lists), those of sl_imatrix_open and sl_imatrix_check. */
-int sl_job_imatrix_open(const struct sl_job_options *o, struct sl_imatrix **out,
+ * lists), those of sl_imatrix_open_within and sl_imatrix_check. */
+int sl_job_imatrix_open(const struct sl_job_options *o, const struct sl_roots *roots, struct sl_imatrix **out,
                         struct sl_error *e) SL_MUST_USE;
 
 /* The options' texts, shared with the command line. sl_job_add_override appends

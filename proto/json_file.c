@@ -256,11 +256,12 @@ int sl_json_parse(const char *label, const char *text, size_t len, size_t *odd_n
     }
     if (!ok)
         return sl_fail(e, SL_ESOURCE, "%s: not valid JSON at byte %zu: %s", label, c.at, c.why);
+    errno = 0;
     root = cJSON_ParseWithLength(text, len);
+    if (!root && errno == ENOMEM)
+        return sl_fail(e, SL_EFAIL, "%s: out of memory", label);
     if (!root)
-        return sl_fail(e, SL_ESOURCE,
-                       "%s: not valid JSON: an unpaired surrogate in a string, or out of memory",
-                       label);
+        return sl_fail(e, SL_ESOURCE, "%s: not valid JSON: an unpaired surrogate in a string", label);
     rc = check_unique(label, root, e);
     if (rc < 0) {
         cJSON_Delete(root);

@@ -1,5 +1,6 @@
 #include "proto/keyring.h"
 
+#include "proto/sync_folder.h"
 #include "proto/utf8.h"
 
 #include <errno.h>
@@ -142,13 +143,21 @@ int sl_key_load(const char *path, bool want_secret, struct sl_key *k, struct sl_
     return rc;
 }
 
+static int is_there(const char *path, struct sl_error *e)
+{
+    return sl_fail(e, SL_EEXISTS, "%s: is there already; choose another name ('sluice keys --show' prints a key's line)",
+                   path);
+}
+
 static int write_new(const char *path, mode_t mode, const char *text, struct sl_error *e)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
     size_t n = strlen(text);
 
+    if (fd < 0 && errno == EEXIST)
+        return is_there(path, e);
     if (fd < 0)
-        return sl_fail(e, errno == EEXIST ? SL_EEXISTS : SL_EFAIL, "%s: %s", path, strerror(errno));
+        return sl_fail(e, SL_EFAIL, "%s: %s", path, strerror(errno));
     if (write(fd, text, n) != (ssize_t)n || fsync(fd) != 0) {
         sl_fail(e, SL_EFAIL, "%s: cannot be written: %s", path, strerror(errno));
         close(fd);
@@ -167,13 +176,15 @@ int sl_key_save(const char *path, const struct sl_key *k, struct sl_error *e)
         return sl_fail(e, SL_EUSAGE, "%s: no key pair to be written", path);
     if (asprintf(&pub, "%s.pub", path) < 0)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    rc = access(pub, F_OK) == 0 ? sl_fail(e, SL_EEXISTS, "%s: is there already", pub) : 0;
+    rc = access(pub, F_OK) == 0 ? is_there(pub, e) : 0;
     snprintf(text, sizeof text, "public %s\nsecret %s\n", k->public_key, k->secret_key);
     if (rc == 0)
         rc = write_new(path, 0600, text, e);
     snprintf(text, sizeof text, "public %s\n", k->public_key);
     if (rc == 0) {
         rc = write_new(pub, 0644, text, e);
+        if (rc == 0 && (rc = sl_sync_folder_of(path, e)) < 0)
+            unlink(pub);
         if (rc < 0)
             unlink(path);
     }
@@ -189,16 +200,6 @@ static bool is_number(const char *text)
     size_t n = strlen(text);
 
     return n > 0 && n <= 10 && strspn(text, "0123456789") == n && (text[0] != '0' || n == 1);
-}
-
-/* It stands in messages and log lines. */
-static bool is_name(const char *text)
-{
-    size_t left = strlen(text), n = 1;
-
-    for (; left && (n = sl_utf8_shown(text, left)) != 0; left -= n)
-        text += n;
-    return n != 0;
 }
 
 static int add_entry(struct lines *l, struct sl_allow_list *list, char *const word[4], unsigned n,
@@ -220,7 +221,7 @@ static int add_entry(struct lines *l, struct sl_allow_list *list, char *const wo
                        l->number, word[1], word[2]);
     if (strlen(word[3]) >= sizeof entry.name)
         return sl_fail(e, SL_EUSAGE, "%s:%u: the name is longer than 64 bytes", l->path, l->number);
-    if (!is_name(word[3]))
+    if (!sl_utf8_all_shown(word[3])) /* it stands in messages and log lines */
         return sl_fail(e, SL_EUSAGE, "%s:%u: the name '%s' is not UTF-8, or holds a control character", l->path,
                        l->number, word[3]);
     if (sl_allow_find(list, entry.is_uid, word[2]))

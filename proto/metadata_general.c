@@ -6,6 +6,7 @@
 #include "proto/source_file.h"
 
 #include <cjson/cJSON.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,10 +85,12 @@ static int read_card(const struct sl_source_dir *dir, cJSON **card)
     struct sl_source_stat st;
     struct sl_error ignored;
     char *text = NULL;
-    int fd = -1, rc = -1;
+    int fd = -1, rc = dir->path && sl_source_exists(dir->path, "README.md")
+                          ? sl_source_open(dir, "README.md", &fd, &st, &ignored) : SL_ESOURCE;
 
-    if (dir->path && sl_source_exists(dir->path, "README.md") &&
-        sl_source_open(dir, "README.md", &fd, &st, &ignored) == 0) {
+    if (rc == SL_EFAIL)
+        return rc;
+    if (rc == 0) {
         size_t n = st.size < MAX_CARD ? (size_t)st.size : MAX_CARD;
 
         text = malloc(n + 1);
@@ -102,27 +105,29 @@ static int read_card(const struct sl_source_dir *dir, cJSON **card)
     return sl_card_parse("", 0, card);
 }
 
-static cJSON *read_generation_config(const struct sl_source_dir *dir)
+/* A file that cannot be read is as none; lack of memory is no such thing. */
+static int read_generation_config(const struct sl_source_dir *dir, cJSON **json)
 {
     static const char name[] = "generation_config.json";
     struct sl_source_stat st;
     struct sl_error ignored;
-    cJSON *json = NULL;
-    int fd;
+    int fd, rc;
 
-    if (!dir->path || !sl_source_exists(dir->path, name) ||
-        sl_source_open(dir, name, &fd, &st, &ignored) < 0)
-        return NULL;
-    if (sl_json_read_fd(fd, name, MAX_GENERATION_CONFIG, &json, &ignored) < 0)
-        json = NULL;
-    close(fd);
-    return json;
+    *json = NULL;
+    if (!dir->path || !sl_source_exists(dir->path, name))
+        return 0;
+    rc = sl_source_open(dir, name, &fd, &st, &ignored);
+    if (rc == 0) {
+        rc = sl_json_read_fd(fd, name, MAX_GENERATION_CONFIG, json, &ignored);
+        close(fd);
+    }
+    return rc == SL_EFAIL ? rc : 0;
 }
 
 static int set_sampling(const struct sl_source_dir *dir, struct sl_kvs *kvs)
 {
-    cJSON *json = read_generation_config(dir);
-    int rc = 0;
+    cJSON *json;
+    int rc = read_generation_config(dir, &json);
 
     for (size_t i = 0; i < sizeof sampling / sizeof *sampling && rc == 0; i++) {
         const cJSON *j = entry(json, sampling[i].name);
@@ -228,16 +233,15 @@ static int take_config_name(const struct sl_metadata_in *in, char *field[N_FIELD
 
 static int take_dir_name(const struct sl_metadata_in *in, char *field[N_FIELDS])
 {
-    char *real = in->dir.path ? realpath(in->dir.path, NULL) : NULL;
+    char real[PATH_MAX];
     size_t n = 0;
-    const char *name = real ? sl_source_folder_name(real, &n) : NULL;
+    const char *name = in->dir.path && realpath(in->dir.path, real) ? sl_source_folder_name(real, &n) : NULL;
     char *copy = n ? strndup(name, n) : NULL;
     int rc = n && !copy ? SL_EFAIL : 0;
 
     if (copy)
         rc = take_name(copy, in->total, field);
     free(copy);
-    free(real);
     return rc;
 }
 

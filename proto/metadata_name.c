@@ -137,8 +137,10 @@ struct parts {
  * the model's is a length of context and belongs to the fine-tuning. */
 static int normalize_size(char *s, uint64_t total)
 {
+    static const char units[] = "KMBT";
     size_t n;
-    char *end, *unit;
+    const char *unit;
+    char *end;
     double label;
 
     for (char *c = s; *c; c++)
@@ -155,13 +157,13 @@ static int normalize_size(char *s, uint64_t total)
     }
     if (n > 1 && is_digit(s[n - 2]) && strchr("kmbt", s[n - 1]))
         s[n - 1] = upper(s[n - 1]);
-    unit = memchr("KMBT", s[n - 1], 4);
+    unit = memchr(units, s[n - 1], 4);
     if (!total || !unit || !is_digit(*s))
         return SIZE;
     label = strtod(s, &end);
     if (end != s + n - 1)
         return SIZE;
-    for (const char *u = "KMBT"; u <= strchr("KMBT", s[n - 1]); u++)
+    for (const char *u = units; u <= unit; u++)
         label *= 1000;
     if (fabs(label - (double)total) > floor(7 * (double)total / 8)) {
         s[n - 1] = lower(s[n - 1]);

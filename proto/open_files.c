@@ -1,5 +1,6 @@
 #include "proto/open_files.h"
 
+#include <fcntl.h>
 #include <sys/resource.h>
 
 void sl_open_files_allow(void)
@@ -10,4 +11,18 @@ void sl_open_files_allow(void)
         l.rlim_cur = l.rlim_max;
         (void)!setrlimit(RLIMIT_NOFILE, &l);
     }
+}
+
+int sl_open_files_room(unsigned n, struct sl_error *e)
+{
+    struct rlimit l;
+    unsigned room = 0;
+
+    if (getrlimit(RLIMIT_NOFILE, &l) != 0)
+        return 0;
+    for (rlim_t fd = 0; fd < l.rlim_cur && room < n; fd++)
+        room += fcntl((int)fd, F_GETFD) < 0;
+    return room == n ? 0
+                     : sl_fail(e, SL_EFAIL, "no more than %llu files may be open, which is too few; allow more: "
+                               "ulimit -n 1024, or LimitNOFILE=", (unsigned long long)l.rlim_cur);
 }

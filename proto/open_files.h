@@ -2,9 +2,17 @@
 #ifndef SLUICE_PROTO_OPEN_FILES_H
 #define SLUICE_PROTO_OPEN_FILES_H
 
+#include "proto/error.h"
+
+#define SL_ZMQ_FILES 16 /* of a context with its first sockets */
+
 /* Effect: as many as the system lets it: the soft limit (1024 by habit, for programs that use
  * select) becomes the hard one. Every part of an output, every shard and every connection is
  * open at once. What cannot be had stays as it is. */
 void sl_open_files_allow(void);
+
+/* Effect: whether n more can be opened. Asked before libzmq, which aborts without its own.
+ * Errors: SL_EFAIL. */
+int sl_open_files_room(unsigned n, struct sl_error *e) SL_MUST_USE;
 
 #endif

@@ -3,6 +3,7 @@
 #include "proto/imatrix_use.h"
 #include "proto/plan_build.h"
 #include "proto/tensor_hash.h"
+#include "proto/text_line.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -95,10 +96,8 @@ static int add_types(struct text *t, const struct sl_recipe_opts *ro)
     for (uint32_t i = 0; f && i < ro->n_overrides; i++)
         fprintf(f, "%s=%s\n", ro->overrides[i].pattern,
                 sl_type_info(ro->overrides[i].type)->name);
-    if (!f || fclose(f) != 0) {
-        free(rules);
+    if (!f || sl_text_close(f, &rules) < 0)
         return SL_EFAIL;
-    }
     add_hash(t, "tensor-type", rules, n);
     free(rules);
     return 0;
@@ -131,7 +130,7 @@ int sl_plan_options(const struct sl_plan_input *in, struct sl_plan *p)
         rc = add_metadata(&t, o->extra_kvs);
     if (o->task_bytes)
         add(&t, "task-size=%llu", (unsigned long long)o->task_bytes);
-    return fclose(t.f) != 0 ? SL_EFAIL : rc;
+    return sl_text_close(t.f, &p->options) < 0 ? SL_EFAIL : rc;
 }
 
 /* ---- differences */

@@ -1,5 +1,6 @@
 /* Rules and overrides that decide nothing: mostly a name mistyped, or another architecture's. */
 #include "proto/recipe_rules.h"
+#include "proto/text_line.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,7 +59,7 @@ static const char *why(const struct found *f)
     if (f->tied)
         return "decides nothing: in this model token_embd.weight is the output too, and rules see it as "
                "output.weight";
-    return "matches no tensor of this model; 'sluice plan' lists their names";
+    return "matches no tensor of this model; 'sluice convert --dry-run' lists their names";
 }
 
 /* Layers that a model need not have, by the rule's own words. */
@@ -120,7 +121,9 @@ int sl_recipe_idle(const struct sl_recipe *r, const struct sl_model *m, const st
             n += idle_rule(to, r, &r->rules[i], m, types, n);
     if (n > SAID)
         fprintf(to, "%u more rules decide nothing\n", n - SAID);
-    if (fclose(to) != 0 || rc < 0) {
+    if (sl_text_close(to, out) < 0)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    if (rc < 0) {
         free(*out);
         *out = NULL;
         return sl_fail(e, SL_EFAIL, "out of memory");

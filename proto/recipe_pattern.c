@@ -23,6 +23,8 @@ static int compile_regex(struct sl_pattern *p, bool ignore_case, struct sl_error
     p->code = pcre2_compile((PCRE2_SPTR)p->text, PCRE2_ZERO_TERMINATED,
                             PCRE2_NEVER_BACKSLASH_C | (ignore_case ? PCRE2_CASELESS : 0), &code,
                             &at, NULL);
+    if (!p->code && code == PCRE2_ERROR_HEAP_FAILED)
+        return sl_fail(e, SL_EFAIL, "out of memory");
     if (!p->code) {
         PCRE2_UCHAR why[160] = "";
 
@@ -112,6 +114,8 @@ int sl_pattern_match(const struct sl_pattern *p, const char *name, struct sl_err
         return 1;
     if (rc == PCRE2_ERROR_NOMATCH)
         return 0;
+    if (rc == PCRE2_ERROR_NOMEMORY)
+        return sl_fail(e, SL_EFAIL, "out of memory");
     return sl_fail(e, SL_EUSAGE, "regular expression '%s' needs too many steps on '%s'; simplify it",
                    p->text, name);
 }

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,12 +33,14 @@ char *sl_source_join(const char *dir, const char *name)
 
 bool sl_source_exists(const char *dir, const char *name)
 {
-    char *path = sl_source_join(dir, name);
+    char path[PATH_MAX];
     struct stat st;
-    bool there = path && lstat(path, &st) == 0;
 
-    free(path);
-    return there;
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, name) >= sizeof path) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    return lstat(path, &st) == 0;
 }
 
 /* Whether the resolved path lies below the resolved folder. */
@@ -119,24 +122,17 @@ const char *sl_source_folder_name(const char *dir, size_t *n)
 /* Opens the target of the link at path, if the folder may hold such a link. */
 static int open_link(const char *dir, const char *path, struct sl_error *e)
 {
-    char *folder = realpath(dir, NULL), *real = realpath(path, NULL);
+    char folder[PATH_MAX], real[PATH_MAX];
     int fd;
 
-    if (!folder || !real)
-        fd = sl_fail(e, SL_ESOURCE, "%s: is a symbolic link that leads nowhere: %s", path,
-                     strerror(errno));
-    else if (!is_below(folder, strlen(folder), real) && !is_cache_blob(folder, real) &&
-             !is_hub_blob(real))
-        fd = sl_fail(e, SL_ESOURCE, "%s: is a symbolic link to %s, outside the checkpoint's folder"
-                     " and no Hugging Face cache; put the file itself there", path, real);
-    else {
-        fd = open(real, OPEN_FLAGS | O_NOFOLLOW);
-        if (fd < 0)
-            fd = sl_fail(e, SL_ESOURCE, "%s: %s", real, strerror(errno));
-    }
-    free(folder);
-    free(real);
-    return fd;
+    if (!realpath(dir, folder) || !realpath(path, real))
+        return sl_fail(e, SL_ESOURCE, "%s: is a symbolic link that leads nowhere: %s", path,
+                       strerror(errno));
+    if (!is_below(folder, strlen(folder), real) && !is_cache_blob(folder, real) && !is_hub_blob(real))
+        return sl_fail(e, SL_ESOURCE, "%s: is a symbolic link to %s, outside the checkpoint's folder"
+                       " and no Hugging Face cache; put the file itself there", path, real);
+    fd = open(real, OPEN_FLAGS | O_NOFOLLOW);
+    return fd < 0 ? sl_fail(e, SL_ESOURCE, "%s: %s", real, strerror(errno)) : fd;
 }
 
 static int check_regular(int fd, const char *path, struct sl_source_stat *st, struct sl_error *e)
@@ -175,13 +171,16 @@ int sl_source_open(const struct sl_source_dir *dir, const char *name, int *fd,
     return rc;
 }
 
-int sl_source_open_path(const char *path, int *fd, struct sl_source_stat *st, struct sl_error *e)
+int sl_source_open_path(const char *path, const struct sl_roots *roots, int *fd, struct sl_source_stat *st,
+                        struct sl_error *e)
 {
     int f = open(path, OPEN_FLAGS), rc;
 
     if (f < 0)
         return sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
     rc = check_regular(f, path, st, e);
+    if (rc == 0 && roots)
+        rc = sl_roots_check_fd(roots, f, path, e);
     if (rc < 0)
         close(f);
     else

@@ -34,9 +34,9 @@ struct sl_source_dir {
 int sl_source_open(const struct sl_source_dir *dir, const char *name, int *fd,
                    struct sl_source_stat *st, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: the same for a path that the user gave: links are followed. */
-int sl_source_open_path(const char *path, int *fd, struct sl_source_stat *st, struct sl_error *e)
-    SL_MUST_USE;
+/* Effect: the same for a path that the user gave: links are followed; roots as above. */
+int sl_source_open_path(const char *path, const struct sl_roots *roots, int *fd, struct sl_source_stat *st,
+                        struct sl_error *e) SL_MUST_USE;
 
 /* Returns what a checkpoint's folder is called, a part of dir, with its length in
  * *n: the last part of the path; for models--OWNER--NAME/snapshots/REVISION of a

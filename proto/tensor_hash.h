@@ -45,9 +45,9 @@ struct sl_stream_ops {
 };
 
 /* Effect: reads the data section of the file at path once, from its first
- * byte to the end of the file, in pieces of at most 4 MiB. Of g only tensors,
- * n_tensors, align, header_bytes and data_bytes are used, so that a plan can
- * stand in for a header that is not written yet. Errors: SL_EVERIFY when a
+ * byte to the end of the file, in pieces of at most 4 MiB. Of g only n_tensors,
+ * names, offsets and bytes of its tensors, align, header_bytes and data_bytes are
+ * used, so that a plan can stand in for a header that is not written yet. Errors: SL_EVERIFY when a
  * padding byte is not zero, the file ends early or bytes follow the last
  * tensor's padding; SL_ESOURCE when the file cannot be opened; SL_EFAIL. */
 int sl_gguf_stream(const char *path, const struct sl_gguf *g, const struct sl_stream_ops *ops,

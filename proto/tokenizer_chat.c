@@ -13,7 +13,7 @@
 
 #define MORE "additional_chat_templates"
 #define SUFFIX ".jinja"
-#define MAX_TEMPLATES 64
+#define MAX_TEMPLATES 64 /* beside the default one */
 
 static const cJSON *entry(const cJSON *object, const char *name)
 {
@@ -79,11 +79,16 @@ static int set_templates(const cJSON *list, struct sl_kvs *kvs)
     return rc;
 }
 
-static int set_template(const cJSON *j, struct sl_kvs *kvs)
+static int set_template(const cJSON *j, const char *file, struct sl_kvs *kvs, struct sl_error *e)
 {
     if (cJSON_IsString(j))
         return set_text(kvs, "tokenizer.chat_template", j->valuestring);
-    return cJSON_IsArray(j) && cJSON_GetArraySize(j) <= MAX_TEMPLATES + 1 ? set_templates(j, kvs) : 0;
+    if (!cJSON_IsArray(j))
+        return 0;
+    if (cJSON_GetArraySize(j) > MAX_TEMPLATES + 1)
+        return sl_fail(e, SL_ESOURCE, "%s: chat_template holds %d templates; expected %d at most", file,
+                       cJSON_GetArraySize(j), MAX_TEMPLATES + 1);
+    return set_templates(j, kvs);
 }
 
 /* ---- files ---- */
@@ -202,7 +207,7 @@ int sl_tokenizer_chat(const struct sl_source_dir *dir, const cJSON *config, stru
     int rc;
 
     if (j)
-        return set_template(j, kvs);
+        return set_template(j, "tokenizer_config.json", kvs, e);
     rc = read_template(dir, "chat_template.jinja", &text, e);
     if (rc > 0) {
         rc = set_files(dir, text, kvs, e);
@@ -216,7 +221,7 @@ int sl_tokenizer_chat(const struct sl_source_dir *dir, const cJSON *config, stru
     rc = sl_json_parse("chat_template.json", text, len, NULL, &file, e);
     free(text);
     if (rc == 0)
-        rc = set_template(entry(file, "chat_template"), kvs);
+        rc = set_template(entry(file, "chat_template"), "chat_template.json", kvs, e);
     cJSON_Delete(file);
     return rc;
 }

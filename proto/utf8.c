@@ -38,6 +38,17 @@ size_t sl_utf8_shown(const void *text, size_t n)
     return len;
 }
 
+bool sl_utf8_all_shown(const char *text)
+{
+    size_t left = strlen(text), n;
+
+    while (left && (n = sl_utf8_shown(text, left)) != 0) {
+        text += n;
+        left -= n;
+    }
+    return left == 0;
+}
+
 bool sl_utf8_valid(const char *text)
 {
     size_t left = strlen(text), n;

@@ -12,6 +12,9 @@ size_t sl_utf8_at(const void *s, size_t n);
  * and paragraph separators and the marks that reorder text. */
 size_t sl_utf8_shown(const void *s, size_t n);
 
+/* Returns whether a whole text is made of such characters. */
+bool sl_utf8_all_shown(const char *text);
+
 /* Whether all of a text is well-formed. */
 bool sl_utf8_valid(const char *text);
 

@@ -28,6 +28,11 @@ static const struct sl_field envelope[] = {
 
 /* ---- building */
 
+static int no_memory(struct sl_error *e)
+{
+    return sl_fail(e, SL_EFAIL, "out of memory");
+}
+
 int sl_msg_new(enum sl_message_id id, const char *re, struct sl_msg *m, struct sl_error *e)
 {
     const struct sl_message *kind = sl_message(id);
@@ -35,7 +40,7 @@ int sl_msg_new(enum sl_message_id id, const char *re, struct sl_msg *m, struct s
     m->id = id;
     m->tree = kind ? cJSON_CreateObject() : NULL;
     if (!m->tree)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return no_memory(e);
     sl_put_uint(m->tree, "v", SL_WIRE_VERSION);
     sl_put_str(m->tree, "m", kind->name);
     if (re && *re)
@@ -54,11 +59,21 @@ static bool plain_char(unsigned char c)
     return (c >= 0x20 && c != 0x7f) || c == '\n' || c == '\r' || c == '\t';
 }
 
-/* A failed set becomes a field that no table has. */
+/* A failed set becomes a field that no table has, a failed item one that no array holds. */
 static void put_failed(cJSON *object)
 {
     if (object && !cJSON_HasObjectItem(object, UNKNOWN_FIELD))
         cJSON_AddNullToObject(object, UNKNOWN_FIELD);
+}
+
+static bool has_failed(const cJSON *object)
+{
+    const cJSON *c;
+
+    cJSON_ArrayForEach(c, object)
+        if ((c->string && strcmp(c->string, UNKNOWN_FIELD) == 0) || has_failed(c))
+            return true;
+    return false;
 }
 
 void sl_put_uint(cJSON *object, const char *field, uint64_t v)
@@ -151,7 +166,9 @@ cJSON *sl_add_object(cJSON *array)
 {
     cJSON *o = cJSON_CreateObject();
 
-    if (o && !cJSON_AddItemToArray(array, o)) {
+    if (!o)
+        put_failed(array);
+    else if (!cJSON_AddItemToArray(array, o)) {
         cJSON_Delete(o);
         o = NULL;
     }
@@ -342,9 +359,13 @@ int sl_record_check(const char *record, const cJSON *object, struct sl_error *e)
     for (unsigned i = 0; (r = sl_record(i)) != NULL; i++)
         if (strcmp(r->name, record) == 0)
             break;
+    if (!object)
+        return no_memory(e);
     if (!r || !cJSON_IsObject(object))
         return sl_fail(e, SL_EUSAGE, "%s: an object is expected", record);
-    return check_fields(r->name, r->fields, r->n_fields, object, false, e);
+    if (check_fields(r->name, r->fields, r->n_fields, object, false, e) < 0)
+        return has_failed(object) ? no_memory(e) : SL_EUSAGE;
+    return 0;
 }
 
 /* ---- bytes */
@@ -359,7 +380,7 @@ static int compress_text(char *text, size_t len, uint8_t **bytes, size_t *n, str
     cJSON_free(text);
     if (!out || ZSTD_isError(got)) {
         free(out);
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return no_memory(e);
     }
     *bytes = out;
     *n = got;
@@ -373,17 +394,19 @@ int sl_wire_encode(const struct sl_msg *m, uint8_t **bytes, size_t *n, struct sl
     char *text;
 
     *bytes = NULL;
-    if (!kind || !m->tree)
-        return sl_fail(e, SL_EFAIL, "a message that does not exist was to be sent");
+    if (!kind)
+        return sl_fail(e, SL_EUSAGE, "a message that does not exist was to be sent");
+    if (!m->tree)
+        return no_memory(e);
     if (check_fields(kind->name, kind->fields, kind->n_fields, m->tree, true, e) < 0)
-        return sl_fail_context(e, "cannot be sent"), SL_EFAIL;
+        return has_failed(m->tree) ? no_memory(e) : sl_fail_context(e, "cannot be sent");
     text = cJSON_PrintUnformatted(m->tree);
     if (!text)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return no_memory(e);
     len = strlen(text);
     if (len > SL_WIRE_MAX) {
         cJSON_free(text);
-        return sl_fail(e, SL_EFAIL, "%s: %zu bytes; a message has at most %u", kind->name, len,
+        return sl_fail(e, SL_EUSAGE, "%s: %zu bytes; a message has at most %u", kind->name, len,
                        SL_WIRE_MAX);
     }
     if (len > SL_WIRE_COMPRESS)
@@ -393,7 +416,7 @@ int sl_wire_encode(const struct sl_msg *m, uint8_t **bytes, size_t *n, struct sl
         memcpy(*bytes, text, len);
     cJSON_free(text);
     *n = len;
-    return *bytes ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    return *bytes ? 0 : no_memory(e);
 }
 
 /* *text: new memory. A frame must state its size, and be the only one. */
@@ -411,7 +434,7 @@ static int decompress(const uint8_t *bytes, size_t n, char **text, size_t *len, 
         return sl_fail(e, SL_EUSAGE, "message: exactly one zstd frame is expected");
     *text = malloc(size ? (size_t)size : 1);
     if (!*text)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return no_memory(e);
     got = ZSTD_decompress(*text, (size_t)size, bytes, n);
     if (got != size) {
         free(*text);

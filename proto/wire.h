@@ -26,6 +26,7 @@
 #define SL_HELD_MAX 1024u           /* tasks that a worker holds */
 #define SL_JOBS_MAX 500u            /* jobs of one answer */
 #define SL_WORKERS_MAX 1000u        /* workers of one answer */
+#define SL_FILES_MAX 1000u          /* of a job that are named; it may have more */
 
 /* Tasks of a job beside those of its plan. */
 enum sl_special_task {
@@ -137,14 +138,14 @@ struct cJSON *sl_put_array(struct cJSON *object, const char *field);
 struct cJSON *sl_add_object(struct cJSON *array);
 
 /* Effect: *bytes (new memory, the caller's) = the message as it is sent.
- * Errors: SL_EFAIL when the message breaks the table (a bug of the sender), is
- * larger than SL_WIRE_MAX, or memory is out. */
+ * Errors: SL_EUSAGE when the message breaks the table (a bug of the sender) or is
+ * larger than SL_WIRE_MAX, SL_EFAIL when memory is out, now or when a field was set. */
 int sl_wire_encode(const struct sl_msg *m, uint8_t **bytes, size_t *n, struct sl_error *e)
     SL_MUST_USE;
 
 /* Effect: reads one message as received from a peer of the given kinds (SL_FROM_
  * bits). On success *m is the caller's (sl_msg_free). Errors: SL_EUSAGE with a
- * line for the sender. re, when not NULL, gets the message's "id" whenever it
+ * line for the sender, SL_EFAIL when memory is out. re, when not NULL, gets the message's "id" whenever it
  * could be read ("" otherwise), and name its "m", also in an error. */
 int sl_wire_decode(const uint8_t *bytes, size_t n, unsigned from, struct sl_msg *m, char re[65],
                    char name[33], struct sl_error *e) SL_MUST_USE;

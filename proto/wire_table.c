@@ -112,7 +112,7 @@ static const struct sl_field job_fields[] = {
     {"rate", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},
     {"code", SL_F_UINT, false, 255, NULL},
     {"error", SL_F_STR, false, TEXT_BYTES, NULL},
-    {"files", SL_F_STRS, false, 1000, NULL},
+    {"files", SL_F_STRS, false, SL_FILES_MAX, NULL},
 };
 static const struct sl_record job_record = {"job", FIELDS(job_fields)};
 
@@ -246,7 +246,7 @@ static const struct sl_field result_message[] = {
     {"bytes", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"checksum", SL_F_HEX, false, 16, NULL},
     {"plan", SL_F_REC, false, 0, &plan_record},
-    {"files", SL_F_STRS, false, 1000, NULL},
+    {"files", SL_F_STRS, false, SL_FILES_MAX, NULL},
 };
 static const struct sl_field fail_message[] = {
     {"job", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},

@@ -1,6 +1,7 @@
 #include "worker/dealer.h"
 
 #include "proto/endpoint.h"
+#include "proto/open_files.h"
 #include "proto/wire.h"
 
 #include <errno.h>
@@ -133,6 +134,9 @@ int sl_dealer_open(const struct sl_dealer_opts *o, struct sl_dealer **out, struc
     rc = take_keys(d, o, e);
     if (rc == 0) {
         d->own_context = o->context == NULL;
+        rc = !d->own_context ? 0 : sl_open_files_room(SL_ZMQ_FILES, e);
+    }
+    if (rc == 0) {
         d->context = o->context ? o->context : zmq_ctx_new();
         rc = d->context ? connect_socket(d, e) : zmq_failed(e, "no context", d->endpoint);
     }

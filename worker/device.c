@@ -18,6 +18,12 @@ static int add(struct sl_devices *d, int number, struct sl_error *e)
     return 0;
 }
 
+/* An instance of a divided GPU has a UUID of its own. */
+static bool is_uuid(const char *text)
+{
+    return (strncmp(text, "GPU-", 4) == 0 || strncmp(text, "MIG-", 4) == 0) && text[4];
+}
+
 static int by_uuid(struct sl_devices *d, const char *text, int n, struct sl_error *e)
 {
     int found = -1;
@@ -52,9 +58,9 @@ static int one(struct sl_devices *d, const char *text, struct sl_error *e)
 
     if (strcmp(text, "cpu") == 0)
         return take_cores(d, e);
-    if (strncmp(text, "GPU-", 4) == 0 && text[4] && n > 0)
+    if (is_uuid(text) && n > 0)
         return by_uuid(d, text, n, e);
-    if (strncmp(text, "GPU-", 4) == 0 && text[4])
+    if (is_uuid(text))
         return sl_fail(e, SL_EUNSUPPORTED, "device %s: %s", text, sl_gpu_absence(d->api));
     if (strncmp(text, "cuda:", 5) != 0 || text[5] < '0' || text[5] > '9')
         return sl_fail(e, SL_EUSAGE, "device '%s': auto, cpu, cuda:N or GPU-UUID is expected", text);

@@ -14,8 +14,8 @@ struct sl_devices {
     char label[SL_DEVICES_MAX * 8 + 8]; /* "cpu", "cuda:0", "cuda:0,cuda:2,cpu" */
 };
 
-/* Effect: settles `text`: "cpu"; "cuda:N" and "GPU-UUID" (or its beginning, where only
- * one device has it), several with commas between, "cpu" among them: the cores too, where
+/* Effect: settles `text`: "cpu"; "cuda:N" and "GPU-UUID" or "MIG-UUID" (or its beginning, where
+ * only one device has it), several with commas between, "cpu" among them: the cores too, where
  * measurement at work says that they help (engine_spare.c); "auto": every GPU that fits and
  * the cores so, or the cores where there is none. Nothing is opened. Errors: SL_EUSAGE (no such word), SL_EUNSUPPORTED (no such
  * device, saying which there are). */

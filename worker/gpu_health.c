@@ -18,7 +18,7 @@ struct nvml_memory {
 
 struct nvml {
     void *lib;
-    int (*end)(void), (*find)(const char *, void **), (*power)(void *, unsigned *);
+    int (*end)(void), (*find)(const char *, void **), (*part)(const char *, void **), (*power)(void *, unsigned *);
     int (*heat)(void *, int, unsigned *), (*room)(void *, struct nvml_memory *);
 };
 
@@ -42,17 +42,19 @@ static bool nvml_open(struct nvml *n)
     *(void **)&init = dlsym(n->lib, "nvmlInit_v2");
     *(void **)&n->end = dlsym(n->lib, "nvmlShutdown");
     *(void **)&n->find = dlsym(n->lib, "nvmlDeviceGetHandleByPciBusId_v2");
+    *(void **)&n->part = dlsym(n->lib, "nvmlDeviceGetHandleByUUID");
     *(void **)&n->power = dlsym(n->lib, "nvmlDeviceGetPowerUsage");
     *(void **)&n->heat = dlsym(n->lib, "nvmlDeviceGetTemperature");
     *(void **)&n->room = dlsym(n->lib, "nvmlDeviceGetMemoryInfo");
-    if (init && n->end && n->find && n->power && n->heat && n->room && init() == 0)
+    if (init && n->end && n->find && n->part && n->power && n->heat && n->room && init() == 0)
         return true;
     n->end = NULL;
     nvml_close(n);
     return false;
 }
 
-static bool nvml_ask(const struct nvml *n, const char *bus, struct sl_gpu_health *out)
+/* Heat and power are the whole card's, whose memory only root may ask for where it is divided. */
+static bool nvml_ask(const struct nvml *n, const struct sl_gpu_info *gpu, struct sl_gpu_health *out)
 {
     struct nvml_memory m = {0, 0, 0};
     unsigned milliwatts = 0;
@@ -60,21 +62,21 @@ static bool nvml_ask(const struct nvml *n, const char *bus, struct sl_gpu_health
 
     out->watts = out->celsius = 0;
     out->memory_used = 0;
-    out->told = n->lib && n->find(bus, &handle) == 0 && n->heat(handle, 0, &out->celsius) == 0;
+    out->told = n->lib && n->find(gpu->bus, &handle) == 0 && n->heat(handle, 0, &out->celsius) == 0;
     if (out->told && n->power(handle, &milliwatts) == 0)
         out->watts = (milliwatts + 500) / 1000;
-    if (out->told && n->room(handle, &m) == 0)
+    if (out->told && (strncmp(gpu->uuid, "MIG-", 4) != 0 || n->part(gpu->uuid, &handle) == 0) && n->room(handle, &m) == 0)
         out->memory_used = m.used;
     return out->told;
 }
 
-bool sl_gpu_health(const char *bus, struct sl_gpu_health *out)
+bool sl_gpu_health(const struct sl_gpu_info *gpu, struct sl_gpu_health *out)
 {
     struct nvml n = {.lib = NULL};
     bool ok;
 
     (void)nvml_open(&n);
-    ok = nvml_ask(&n, bus, out);
+    ok = nvml_ask(&n, gpu, out);
     nvml_close(&n);
     return ok;
 }
@@ -88,7 +90,7 @@ struct sl_gpu_watch {
     bool stop, ended;
     uint32_t every_ms;
     unsigned n;
-    char bus[SL_DEVICES_MAX][32];
+    struct sl_gpu_info info[SL_DEVICES_MAX];
     struct sl_gpu_health health[SL_DEVICES_MAX];
 };
 
@@ -120,7 +122,7 @@ static void *watch_main(void *arg)
             struct sl_gpu_health h = w->health[i];
 
             pthread_mutex_unlock(&w->lock);
-            nvml_ask(&n, w->bus[i], &h);
+            nvml_ask(&n, &w->info[i], &h);
             pthread_mutex_lock(&w->lock);
             w->health[i] = h;
         }
@@ -158,14 +160,13 @@ int sl_gpu_watch_open(const struct sl_devices *devices, uint32_t every_ms, struc
     w->every_ms = every_ms;
     w->n = devices->n;
     for (unsigned i = 0; i < w->n; i++) {
-        struct sl_gpu_info info;
+        struct sl_gpu_info *info = &w->info[i];
 
         snprintf(w->health[i].device, sizeof w->health[i].device, "cuda:%d", devices->number[i] % 1000);
-        if (devices->api->info(devices->number[i], &info))
+        if (devices->api->info(devices->number[i], info))
             continue; /* its failure is the engine's to tell */
-        memcpy(w->health[i].name, info.name, sizeof w->health[i].name);
-        w->health[i].memory = info.memory;
-        memcpy(w->bus[i], info.bus, sizeof w->bus[i]);
+        memcpy(w->health[i].name, info->name, sizeof w->health[i].name);
+        w->health[i].memory = info->memory;
     }
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);

@@ -7,15 +7,15 @@
 
 struct sl_gpu_health {
     char device[16], name[128];  /* "cuda:0", "NVIDIA H200" */
-    uint64_t memory, memory_used; /* bytes; used: by everybody */
+    uint64_t memory, memory_used; /* bytes; used: by everybody; of an instance, its own */
     unsigned watts, celsius;
     bool told;                   /* NVML answered; else memory_used, watts and celsius are 0 */
 };
 
-/* Effect: asks once about the device at a PCI address, and closes NVML again; sets all but
- * device, name and memory. Returns whether it answered. It may take a second, or hang with
- * a device that is lost. */
-bool sl_gpu_health(const char *bus, struct sl_gpu_health *out);
+/* Effect: asks once about a device, and closes NVML again; sets all but device, name and
+ * memory. Returns whether it answered. It may take a second, or hang with a device that is
+ * lost. */
+bool sl_gpu_health(const struct sl_gpu_info *gpu, struct sl_gpu_health *out);
 
 struct sl_gpu_watch;
 

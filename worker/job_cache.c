@@ -185,23 +185,6 @@ int sl_job_cache_same_folder(struct sl_cached_job *j, struct sl_error *e)
     return sl_job_cache_lost(j, e);
 }
 
-/* Whatever links a checkpoint followed: its files lie below the roots. */
-static int check_files(struct sl_job_cache *c, const struct sl_cached_job *j, struct sl_error *e)
-{
-    for (uint32_t i = 0; i < j->j.ck->n_files; i++) {
-        int fd = open(j->j.ck->files[i].path, O_PATH | O_CLOEXEC), rc;
-
-        if (fd < 0)
-            return sl_fail(e, SL_ESOURCE, "%s: %s", j->j.ck->files[i].path, strerror(errno));
-        rc = sl_roots_check_fd(c->o.roots, fd, j->j.ck->files[i].path, e);
-        close(fd);
-        SL_TRY(rc);
-    }
-    if (j->j.imatrix)
-        SL_TRY(sl_roots_check_fd(c->o.roots, j->j.imatrix->fd, j->j.imatrix->path, e));
-    return 0;
-}
-
 static int pin_output(struct sl_job_cache *c, struct sl_cached_job *j, bool prepared, struct sl_error *e)
 {
     j->output_fd = sl_roots_open_path(c->o.roots, j->output, O_PATH | O_DIRECTORY, e);
@@ -286,7 +269,6 @@ static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct c
     *shared = rc;
     j->j.roots = c->o.roots;
     SL_TRY(sl_job_plan_open(&j->j, spec, j->source_path, e));
-    SL_TRY(check_files(c, j, e));
     j->out.sparse = j->j.sparse;
     j->out.prefix = strdup(j->j.prefix);
     if (!j->out.prefix)

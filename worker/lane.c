@@ -27,15 +27,31 @@ static void tell(struct sl_lane *l, struct sl_outcome *o)
         ;
 }
 
+static void lose(struct sl_lane *l, const struct sl_error *why)
+{
+    pthread_mutex_lock(&l->lock);
+    l->state.lost = l->state.lost.code < 0 ? l->state.lost : *why;
+    pthread_mutex_unlock(&l->lock);
+}
+
+/* Without memory nobody hears of the task: the process ends, and with it the lease. */
+static struct sl_outcome *new_outcome(struct sl_lane *l)
+{
+    static const struct sl_error why = {SL_EFAIL, "out of memory"};
+    struct sl_outcome *o = calloc(1, sizeof *o);
+
+    if (!o)
+        lose(l, &why);
+    return o;
+}
+
 void lane_conclude(struct sl_lane *l, struct sl_work *w, enum sl_outcome_kind kind,
                      const struct sl_error *why, uint64_t bytes, uint64_t checksum)
 {
-    struct sl_outcome *o = calloc(1, sizeof *o);
+    struct sl_outcome *o = new_outcome(l);
 
     if (kind == SL_OUTCOME_FAIL && why->code == SL_EDEVICE) { /* no fault of the task's */
-        pthread_mutex_lock(&l->lock);
-        l->state.lost = l->state.lost.code < 0 ? l->state.lost : *why;
-        pthread_mutex_unlock(&l->lock);
+        lose(l, why);
         kind = SL_OUTCOME_GIVEBACK;
     }
     if (o) {
@@ -82,7 +98,7 @@ static int on_special(void *user, uint64_t n)
 static void run_special(struct sl_lane *l, struct sl_work *w)
 {
     const struct sl_special_hooks hooks = {on_special, l};
-    struct sl_outcome *o = calloc(1, sizeof *o);
+    struct sl_outcome *o = new_outcome(l);
 
     if (o)
         sl_special_run(l->cache, w, &hooks, sl_boot_ms(), o);

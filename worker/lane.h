@@ -50,7 +50,7 @@ struct sl_lane_state {
     uint64_t finished;       /* since the lane was opened, failed ones included */
     uint64_t stages[SL_STAGES]; /* ms since the lane was opened */
     char tensor[129];        /* in hand; "" when nothing is */
-    struct sl_error lost;    /* a device that failed; code 0: none. Its tasks went back */
+    struct sl_error lost;    /* a device that failed, its tasks went back, or memory is out; code 0: none */
 };
 void sl_lane_state(struct sl_lane *l, struct sl_lane_state *s);
 

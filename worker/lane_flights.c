@@ -110,13 +110,13 @@ static void sync_job(struct sl_lane *l, struct sl_cached_job *j)
     }
     for (struct flight *f = l->flights, *next; f; f = next) {
         struct sl_work *w = f->w;
-        uint64_t checksum = f->checksum, out = j->j.plan->tasks[w->task].out_bytes;
+        uint64_t checksum = f->checksum;
 
         next = f->next;
         if (f->j != j || !f->finished)
             continue;
         lane_remove(l, f);
-        lane_conclude(l, w, SL_OUTCOME_RESULT, NULL, out, checksum);
+        lane_conclude(l, w, SL_OUTCOME_RESULT, NULL, j->j.plan->tasks[w->task].out_bytes, checksum);
     }
 }
 

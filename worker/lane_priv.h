@@ -44,7 +44,7 @@ struct sl_lane {
     uint64_t engine_bytes, stages[SL_STAGES];
 };
 
-/* Takes w. Without memory the task is forgotten: its lease ends by itself. */
+/* Takes w. Without memory the task is forgotten, and the worker ends. */
 void lane_conclude(struct sl_lane *l, struct sl_work *w, enum sl_outcome_kind kind,
                    const struct sl_error *why, uint64_t bytes, uint64_t checksum);
 

@@ -318,9 +318,12 @@ static int run_threads(struct measure *m, struct sl_error *e)
             rc = job_weights_open(&k[opened].weights, m->job, &k[opened].load, e);
     }
     m->running = n;
-    for (; rc == 0 && started < n; started++)
-        if (pthread_create(&id[started], NULL, run, &k[started]) != 0)
+    while (rc == 0 && started < n) {
+        if (pthread_create(&id[started], NULL, run, &k[started]) == 0)
+            started++;
+        else
             rc = sl_fail(e, SL_EFAIL, "cannot start a thread");
+    }
     pthread_mutex_lock(&m->lock);
     m->running -= n - started;
     if (rc < 0 && m->rc == 0)

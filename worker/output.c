@@ -1,6 +1,7 @@
 #include "worker/output.h"
 
 #include "proto/size_text.h"
+#include "proto/sync_folder.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -81,7 +82,9 @@ static int check_folder(struct output *o, bool may_make, struct sl_error *e)
     if (is_dir(o->dir))
         return 0;
     up = parent_of(o->dir);
-    if (may_make && up && is_dir(up) && lstat(o->dir, &st) != 0 && errno == ENOENT)
+    if (!up)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    if (may_make && is_dir(up) && lstat(o->dir, &st) != 0 && errno == ENOENT)
         o->new_dir = true;
     free(up);
     if (o->new_dir)
@@ -128,29 +131,13 @@ int output_parse_far(struct output *o, const char *arg, struct sl_error *e)
     return slash[1] ? take_name(o, slash + 1, e) : 0;
 }
 
-static int sync_folder(const char *dir, struct sl_error *e)
-{
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = 0;
-
-    /* Some filesystems cannot sync a folder and say EINVAL: nothing to do there. */
-    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
-        rc = sl_fail(e, SL_EFAIL, "%s: cannot sync the folder: %s", dir, strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    return rc;
-}
-
 int output_make_dir(const struct output *o, struct sl_error *e)
 {
-    char *up;
     int rc;
 
     if (mkdir(o->dir, 0777) != 0 && errno != EEXIST)
         return sl_fail(e, sl_write_code(errno), "%s: cannot make this folder: %s", o->dir, strerror(errno));
-    up = parent_of(o->dir);
-    rc = up ? sync_folder(up, e) : sl_fail(e, SL_EFAIL, "out of memory");
-    free(up);
+    rc = sl_sync_folder_of(o->dir, e);
     if (rc < 0)
         rmdir(o->dir);
     return rc;
@@ -181,8 +168,12 @@ int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error 
     for (uint32_t i = 0; i < plan->n_segments; i++) {
         const char *name = plan->segments[i].name;
 
-        if (asprintf(&o->final[i], "%s/%s", o->dir, name) < 0 ||
-            asprintf(&o->partial[i], "%s/%s.partial", o->dir, name) < 0)
+        /* What asprintf leaves when it fails is not said. */
+        if (asprintf(&o->final[i], "%s/%s", o->dir, name) < 0)
+            o->final[i] = NULL;
+        if (asprintf(&o->partial[i], "%s/%s.partial", o->dir, name) < 0)
+            o->partial[i] = NULL;
+        if (!o->final[i] || !o->partial[i])
             return sl_fail(e, SL_EFAIL, "out of memory");
     }
     if (!o->prefix) {
@@ -191,8 +182,8 @@ int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error 
             o->prefix[sl_gguf_stem(o->prefix)] = 0;
     }
     if (!o->prefix || asprintf(&o->journal, "%s/%s.sluice-journal", o->dir, o->prefix) < 0)
-        return sl_fail(e, SL_EFAIL, "out of memory");
-    return 0;
+        o->journal = NULL;
+    return o->journal ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 }
 
 void output_free(struct output *o)
@@ -286,6 +277,8 @@ static int reserve_space(int fd, const char *path, uint64_t bytes, bool sparse,
         uint64_t n = !counted && bytes - at > RESERVE_STEP ? RESERVE_STEP : bytes - at;
 
         if (!counted && fallocate(fd, 0, (off_t)at, (off_t)n) != 0) {
+            if (errno == EINTR)
+                continue;
             err = errno == EOPNOTSUPP || errno == ENOSYS ? 0 : errno;
             counted = true;
             continue;
@@ -421,5 +414,5 @@ void output_discard(const struct output *o)
 
 int output_sync_dir(const struct output *o, struct sl_error *e)
 {
-    return sync_folder(o->dir, e);
+    return sl_sync_folder(o->dir, e);
 }

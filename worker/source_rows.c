@@ -1,7 +1,6 @@
 #include "worker/source_rows.h"
 
 #include "kernels/kernels.h"
-#include "proto/roots.h"
 #include "proto/source_file.h"
 
 #include <fcntl.h>
@@ -98,11 +97,9 @@ static int file_of(struct source_rows *r, uint32_t file, int *fd, struct sl_erro
         close(o->fd);
     o->fd = -1;
     o->file = file;
-    SL_TRY(sl_source_open_path(f->path, &o->fd, &st, e));
+    SL_TRY(sl_source_open_path(f->path, r->ck->roots, &o->fd, &st, e));
     if (st.size != f->size || st.mtime_ns != f->mtime_ns)
         rc = sl_fail(e, SL_ESOURCE, "%s was changed while it was in use", f->path);
-    else if (r->ck->roots)
-        rc = sl_roots_check_fd(r->ck->roots, o->fd, f->path, e);
     if (rc < 0) {
         close(o->fd);
         o->fd = -1;

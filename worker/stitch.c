@@ -98,9 +98,6 @@ static int stand_in(const struct sl_plan *plan, const struct sl_plan_segment *se
         struct sl_gguf_tensor *t = &g->tensors[i];
 
         memcpy(t->name, pt->t->name, sizeof t->name);
-        t->n_dims = sl_gguf_dims(pt->t->ne);
-        memcpy(t->ne, pt->t->ne, sizeof t->ne);
-        t->type = pt->type;
         t->offset = pt->offset;
         t->bytes = pt->bytes;
     }

@@ -303,7 +303,7 @@ static int publish(struct special *s)
     if (s->claim.fd >= 0)
         claim_drop(&s->claim);
     s->out->files = cJSON_CreateArray();
-    for (uint32_t i = 0; i < p->n_segments; i++) {
+    for (uint32_t i = 0; i < p->n_segments && i < SL_FILES_MAX; i++) {
         snprintf(path, sizeof path, "%s/%s", s->j->output, p->segments[i].name);
         if (!cJSON_AddItemToArray(s->out->files, cJSON_CreateString(path)))
             return sl_fail(s->e, SL_EFAIL, "out of memory");

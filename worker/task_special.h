@@ -34,7 +34,7 @@ struct sl_outcome {
     uint64_t checksum;
     bool has_checksum;       /* a plan's task */
     struct cJSON *plan;      /* prepare */
-    struct cJSON *files;     /* publish: array of strings */
+    struct cJSON *files;     /* publish: array of strings, SL_FILES_MAX at most */
     uint64_t *bad;           /* stitch: tasks to be made again */
     uint32_t n_bad;
     struct sl_outcome *next;

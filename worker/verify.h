@@ -17,7 +17,8 @@ struct verify_file {
     bool merged;            /* its checksums are those of another file's tensors */
     char *damage;           /* what of the header is damaged, one sentence; NULL: not known */
     uint64_t *sums;         /* g.n_tensors XXH64s from the metadata; NULL: none */
-    bool has_split, imatrix;
+    bool has_split;
+    bool imatrix;           /* made with one */
     uint64_t split_no, split_count, split_tensors;
     char *layout, *round_through, *fingerprint; /* NULL: no such key */
     char *imatrix_hash;     /* of the imatrix it was made with; NULL: no such key */
@@ -38,17 +39,17 @@ struct verify_set {
  * The first also stays in `first`. */
 struct verify_report {
     void (*fail)(void *user, const char *text);
-    void (*note)(void *user, const char *text); /* worth knowing, no failure */
+    void (*unchecked)(void *user, const char *text); /* one line each, too */
     void *user;
-    uint64_t failures;
+    uint64_t failures, gaps; /* gaps: how often something could not be checked */
     struct sl_error first;
 };
 
 /* Effect: counts and passes on one failure. Returns SL_EVERIFY. */
 int verify_failed(struct verify_report *r, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
-/* Effect: passes on what is worth knowing. */
-void verify_note(struct verify_report *r, const char *fmt, ...)
+/* Effect: counts and passes on what of the output could not be checked. */
+void verify_unchecked(struct verify_report *r, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
 /* Effect: reads one file's header and checks structure and header checksum. *f
@@ -86,7 +87,7 @@ struct verify_sample {
 
 struct verify_tally {
     uint64_t tensors, blocks, blocks_total; /* made again; of how many */
-    uint64_t skipped_tensors;               /* quantized with an imatrix */
+    uint64_t skipped_tensors;               /* could not be made again */
 };
 
 /* Effect: makes a sample of each tensor's blocks again from the checkpoint, one

@@ -21,7 +21,7 @@ int verify_failed(struct verify_report *r, const char *fmt, ...)
     return SL_EVERIFY;
 }
 
-void verify_note(struct verify_report *r, const char *fmt, ...)
+void verify_unchecked(struct verify_report *r, const char *fmt, ...)
 {
     struct sl_error now;
     va_list ap;
@@ -29,8 +29,9 @@ void verify_note(struct verify_report *r, const char *fmt, ...)
     va_start(ap, fmt);
     sl_vfail(&now, SL_EWARN, fmt, ap);
     va_end(ap);
-    if (r->note)
-        r->note(r->user, now.text);
+    r->gaps++;
+    if (r->unchecked)
+        r->unchecked(r->user, now.text);
 }
 
 struct named {
@@ -110,8 +111,7 @@ int verify_set_open(const char *path, struct verify_set *s, struct sl_error *e)
     for (; s->n < n; s->n++) {
         struct verify_file *f = &s->files[s->n];
 
-        if (sl_gguf_part_path(part, sizeof part, path, s->n) < 0)
-            return sl_fail(e, SL_ESOURCE, "%s: path too long", path);
+        SL_TRY(sl_gguf_part_path(part, sizeof part, path, s->n, e));
         rc = verify_structure(part, f, e);
         if (rc < 0) {
             verify_file_free(f);

@@ -4,7 +4,6 @@
 #include "worker/verify.h"
 #include "kernels/kernels.h"
 #include "proto/job_spec.h"
-#include "proto/roots.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define RUN_WEIGHTS 8192u /* neighbours that are made in one go */
+#define RUN_WEIGHTS 8192u /* neighbours that are made in one go, */
+#define RUN_BYTES (RUN_WEIGHTS * sizeof(double)) /* of the widest type */
 
 struct checker {
     const struct verify_set *s;
@@ -35,6 +35,7 @@ struct checker {
     float *row, *row_weights;  /* of row_len weights, */
     uint8_t *row_made;         /* and such a row's bytes */
     uint64_t row_len;
+    uint64_t no_weights; /* tensors whose weights are not at hand */
     struct sl_error *e;
 };
 
@@ -132,7 +133,7 @@ static int make_again(struct checker *c, const struct pair *p, uint64_t block, u
     int rc = c->synthetic && p->block > 1 && p->want->src_type != p->t->type
              && sl_weight_words_use(&c->words, p->want->name);
 
-    if (p->block > 1 && p->want->src_type == p->t->type) /* a copy: bytes that another quantizer made */
+    if (p->want->src_type == p->t->type && (p->block > 1 || !sl_type_info(p->t->type)->quantizes)) /* a copy */
         return source_stored(c->src, p->want, block, n, c->made, c->e);
     if (c->im && p->block > 1 && p->want->src_type != p->t->type)
         SL_TRY(rc = sl_imatrix_for(c->im, p->want, &entry, c->e));
@@ -235,14 +236,15 @@ static int check_tensor(struct checker *c, const struct verify_file *f,
         verify_failed(c->r, "%s: tensor %s: its shape is not the source's", f->g.path, t->name);
         return 0;
     }
-    if (!info->quantizes) {
-        verify_note(c->r, "%s: tensor %s: %s is not made by Sluice and was not compared", f->g.path,
-                    t->name, info->name);
+    if (!info->quantizes && want->src_type != t->type) {
+        verify_unchecked(c->r, "%s: tensor %s: %s is not made by Sluice and was not compared", f->g.path,
+                         t->name, info->name);
         c->tally->skipped_tensors++;
         return 0;
     }
     if (c->s->files[0].imatrix && !c->im && !c->synthetic && !plain_type(t->type) &&
         want->src_type != t->type) {
+        c->no_weights++;
         c->tally->skipped_tensors++;
         return 0;
     }
@@ -300,8 +302,8 @@ static int check_names_and_blocks(struct checker *c)
     int rc;
 
     c->x = malloc(RUN_WEIGHTS * sizeof *c->x);
-    c->made = malloc(RUN_WEIGHTS * sizeof *c->x);
-    c->got = malloc(RUN_WEIGHTS * sizeof *c->x);
+    c->made = malloc(RUN_BYTES);
+    c->got = malloc(RUN_BYTES);
     if (!sorted || !seen || !c->x || !c->made || !c->got) {
         rc = sl_fail(c->e, SL_EFAIL, "out of memory");
     } else {
@@ -310,10 +312,10 @@ static int check_names_and_blocks(struct checker *c)
         qsort(sorted, c->m->n_tensors, sizeof *sorted, cmp_out_names);
         rc = check_all(c, sorted, seen);
     }
-    if (c->tally->skipped_tensors && c->s->files[0].imatrix && !c->im && !c->synthetic)
-        verify_note(c->r, "%llu tensors were quantized with an importance matrix and were not made again; "
-                    "give it with --imatrix FILE",
-                    (unsigned long long)c->tally->skipped_tensors);
+    if (c->no_weights)
+        verify_unchecked(c->r, "%llu tensors were quantized with an importance matrix and were not made again; "
+                         "give it with --imatrix FILE",
+                         (unsigned long long)c->no_weights);
     free(sorted);
     free(seen);
     return rc;
@@ -370,9 +372,7 @@ static int open_imatrix(struct checker *c, const char *path)
         o.exclude_weights = words;
         o.n_exclude_weights = n;
     }
-    SL_TRY(sl_job_imatrix_open(&o, &c->im, c->e));
-    if (c->im && c->sample->roots)
-        SL_TRY(sl_roots_check_fd(c->sample->roots, c->im->fd, path, c->e));
+    SL_TRY(sl_job_imatrix_open(&o, c->sample->roots, &c->im, c->e));
     if (c->im && f->imatrix_hash && strcmp(c->im->hash, f->imatrix_hash) != 0)
         return sl_fail(c->e, SL_EUSAGE, "%s was made with another importance matrix than %s: hash %.32s, not %s",
                        f->g.path, path, f->imatrix_hash, c->im->hash);

@@ -388,8 +388,8 @@ static int check_sums(struct parse *p)
     for (uint64_t i = 0; i < n; i++)
         if (!sl_cursor_u64(&c, &f->sums[i]))
             return SL_EVERIFY;
-    SL_TRY(sl_gguf_header_checksum(p->c.base, f->g.header_bytes, header->value, tensors->value, n,
-                                   &sum));
+    if (sl_gguf_header_checksum(p->c.base, f->g.header_bytes, header->value, tensors->value, n, &sum) < 0)
+        return sl_fail(p->e, SL_EFAIL, "%s: out of memory", p->path);
     f->header_sum_ok = sum == want;
     return 0;
 }
@@ -416,6 +416,8 @@ static int check_metadata(struct parse *p)
     WANT(text_of(p, "sluice.layout", &f->layout));
     WANT(text_of(p, "sluice.round_through", &f->round_through));
     WANT(text_of(p, SL_KEY_IMATRIX, &f->imatrix_hash));
+    if (f->sluice) /* the other keys may be copies of its source's */
+        f->imatrix = f->imatrix_hash != NULL;
     WANT(layers_of(p, SL_KEY_PRUNED));
     WANT(texts_of(p, SL_KEY_IMATRIX_INCLUDE, &f->imatrix_words, &f->n_imatrix_words));
     f->imatrix_keep = f->imatrix_words != NULL;

@@ -29,7 +29,7 @@ struct run {
     uint32_t finish_ms;
     unsigned n_signals;
     uint64_t signal_ms;
-    struct sl_error lost; /* a device that failed: this process ends, the next begins anew */
+    struct sl_error lost; /* a device that failed, or memory: this process ends, the next begins anew */
     const struct sl_log *log;
     struct sl_notify *notify;
     struct sl_gpu_watch *gpus;
@@ -131,13 +131,14 @@ static void feed_watchdog(struct run *r, unsigned in_hand, uint64_t bytes, uint6
     sl_notify_progress(r->notify, sl_boot_ms());
 }
 
-/* What a failed device had in hand has gone back; the rest goes as with a signal. */
+/* What a failed device had in hand has gone back; the rest goes as with a signal. So it is
+ * when memory was out. */
 static void take_loss(struct run *r, const struct sl_error *lost)
 {
     if (lost->code == 0 || r->lost.code < 0)
         return;
     r->lost = *lost;
-    sl_log_say(r->log, SL_LOG_ERROR, "device", "%s", lost->text);
+    sl_log_say(r->log, SL_LOG_ERROR, lost->code == SL_EDEVICE ? "device" : "memory", "%s", lost->text);
     if (r->n_signals++ == 0)
         r->signal_ms = sl_boot_ms();
 }
@@ -152,6 +153,7 @@ static int tick(struct run *r)
     sl_lane_state(r->lane[LANE_TASKS], &s);
     sl_lane_state(r->lane[LANE_SPECIAL], &special);
     take_loss(r, &s.lost);
+    take_loss(r, &special.lost);
     memcpy(tasks, s.tasks, s.n_tasks * sizeof *tasks);
     memcpy(tasks + s.n_tasks, special.tasks, special.n_tasks * sizeof *tasks);
     p = (struct sl_worker_progress){s.bytes + special.bytes, tasks, s.n_tasks + special.n_tasks,

@@ -23,22 +23,32 @@ void sl_worker_log(struct sl_worker *w, enum sl_log_level level, const char *eve
 
 /* ---- sending */
 
+#define UNSENT_MS 1000u /* until a hello that could not be made is made again */
+
 /* A message that cannot be made (memory, a field over its limit) is not sent; what
  * matters is repeated. */
-static void send_message(struct sl_worker *w, const struct sl_msg *m, uint64_t now_ms)
+static int send_message(struct sl_worker *w, const struct sl_msg *m, uint64_t now_ms)
 {
     struct message *out = calloc(1, sizeof *out);
     struct sl_error e;
+    int rc = out ? sl_wire_encode(m, &out->bytes, &out->n, &e) : sl_fail(&e, SL_EFAIL, "out of memory");
 
-    if (!out || sl_wire_encode(m, &out->bytes, &out->n, &e) < 0) {
-        sl_worker_log(w, SL_LOG_ERROR, "message-unsent", 0, -1, "%s",
-                      out ? e.text : "out of memory");
+    if (rc < 0) {
+        sl_worker_log(w, SL_LOG_ERROR, "message-unsent", 0, -1, "%s", e.text);
         free(out);
-        return;
+        return rc;
     }
     *w->out_end = out;
     w->out_end = &out->next;
     w->said_ms = now_ms;
+    return 0;
+}
+
+/* The worker ends when memory was out, since the daemon waits for this one. */
+static void must_send(struct sl_worker *w, const struct sl_msg *m, uint64_t now_ms)
+{
+    if (send_message(w, m, now_ms) == SL_EFAIL)
+        sl_fail(&w->refused, SL_EFAIL, "out of memory");
 }
 
 static cJSON *begin_message(enum sl_message_id id, struct sl_msg *m)
@@ -48,10 +58,12 @@ static cJSON *begin_message(enum sl_message_id id, struct sl_msg *m)
     return sl_msg_new(id, NULL, m, &e) == 0 ? m->tree : NULL;
 }
 
-static void send_and_free(struct sl_worker *w, struct sl_msg *m, uint64_t now_ms)
+static int send_and_free(struct sl_worker *w, struct sl_msg *m, uint64_t now_ms)
 {
-    send_message(w, m, now_ms);
+    int rc = send_message(w, m, now_ms);
+
     sl_msg_free(m);
+    return rc;
 }
 
 static void put_ref(cJSON *o, uint64_t job, uint32_t task, uint64_t epoch)
@@ -79,10 +91,13 @@ void sl_worker_send_hello(struct sl_worker *w, uint64_t now_ms)
     held = sl_put_array(t, "held");
     for (unsigned i = 0; i < w->n_held; i++)
         put_ref(sl_add_object(held), w->held[i].job, w->held[i].task, w->held[i].epoch);
-    send_and_free(w, &m, now_ms);
     w->link = LINK_HELLO;
     w->hello_ms = now_ms;
     w->tries++;
+    if (send_and_free(w, &m, now_ms) < 0) {
+        w->link = LINK_NONE;
+        w->hello_ms += UNSENT_MS;
+    }
 }
 
 void sl_worker_send_pull(struct sl_worker *w, unsigned want, uint64_t now_ms)
@@ -90,8 +105,7 @@ void sl_worker_send_pull(struct sl_worker *w, unsigned want, uint64_t now_ms)
     struct sl_msg m;
 
     sl_put_uint(begin_message(SL_M_PULL, &m), "want", want);
-    send_and_free(w, &m, now_ms);
-    w->asked = want;
+    w->asked = send_and_free(w, &m, now_ms) < 0 ? 0 : want;
     w->pull_ms = now_ms;
 }
 
@@ -109,7 +123,8 @@ void sl_worker_send_giveback(struct sl_worker *w, uint64_t job, uint32_t task, u
     struct sl_msg m;
 
     put_ref(begin_message(SL_M_GIVEBACK, &m), job, task, epoch);
-    send_and_free(w, &m, now_ms);
+    must_send(w, &m, now_ms);
+    sl_msg_free(&m);
 }
 
 void sl_worker_send_n(struct sl_worker *w, enum sl_message_id id, uint64_t n, uint64_t now_ms)
@@ -237,7 +252,7 @@ void sl_worker_forget(struct sl_worker *w, struct held *h)
 
 void sl_worker_send_answer(struct sl_worker *w, struct held *h, uint64_t now_ms)
 {
-    send_message(w, &h->answer, now_ms);
+    must_send(w, &h->answer, now_ms);
     h->sent_ms = now_ms;
 }
 
@@ -279,9 +294,7 @@ void sl_worker_outcome(struct sl_worker *w, struct sl_outcome *o, uint64_t now_m
             sl_worker_log(w, SL_LOG_DEBUG, o->kind == SL_OUTCOME_RESULT ? "task-done" : "task-handed-back",
                 o->job, o->task, "%llu bytes", (unsigned long long)o->bytes);
         w->window_done++;
-        if (!h->answer.tree) /* out of memory: the lease ends by itself */
-            sl_worker_forget(w, h);
-        else if (w->link == LINK_OPEN)
+        if (w->link == LINK_OPEN || !h->answer.tree)
             sl_worker_send_answer(w, h, now_ms);
     }
     sl_outcome_free(o);

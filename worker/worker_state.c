@@ -299,6 +299,8 @@ void sl_worker_receive(struct sl_worker *w, const uint8_t *bytes, size_t n, uint
 
     if (sl_wire_decode(bytes, n, SL_FROM_DAEMON, &m, re, name, &e) < 0) {
         sl_worker_log(w, SL_LOG_ERROR, "message-unread", 0, -1, "message from the daemon: %s", e.text);
+        if (e.code == SL_EFAIL) /* memory: it may be a grant, which nobody repeats */
+            w->refused = e;
         return;
     }
     w->heard_ms = now_ms;

@@ -65,7 +65,8 @@ void sl_worker_drain(struct sl_worker *w, bool bye, uint64_t now_ms);
 /* Nothing is left to do or to send. */
 bool sl_worker_done(const struct sl_worker *w);
 bool sl_worker_connected(const struct sl_worker *w);
-/* The daemon refused the hello for good: SL_OK, or the code to end with; *e gets why. */
+/* The daemon refused the hello for good, or memory was out for what nobody repeats: SL_OK, or
+ * the code to end with; *e gets why. */
 int sl_worker_refused(const struct sl_worker *w, struct sl_error *e);
 unsigned sl_worker_held(const struct sl_worker *w);
 

@@ -37,7 +37,7 @@ KIT_MAX ?= 31457280
 KIT_LINK = $(CC) $(ALL_CFLAGS) $(LDFLAGS) -s -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/lib'
 gpu-kit: all $(GPU_BINS) $(B)/tools/make_checkpoint
 	@rm -rf $(KIT) $(KIT).tar.gz && mkdir -p $(KIT)/lib/glibc $(KIT)/data/tokenizer
-	$(Q)$(foreach p,$(PROGRAMS),$(KIT_LINK) -o $(KIT)/$(p) $(B)/$(MAIN_$(p)).o $(CU_OBJS) $(B)/libsluice.a $(LIBS) $(CUDA_LIBS) &&) :
+	$(Q)$(foreach p,$(PROGRAMS),$(KIT_LINK) -o $(KIT)/$(p) $(B)/$(MAIN_$(p)).o $(call gpu_of,$(p)) $(B)/libsluice.a $(LIBS) $(CUDA_LIBS) &&) :
 	$(Q)$(foreach p,gpu_check gpu_bench,$(KIT_LINK) -Itests/gpu -o $(KIT)/$(p) tests/gpu/$(p).c $(GPU_OBJS) $(CU_OBJS) -lm $(CUDA_LIBS) &&) :
 	$(Q)$(KIT_LINK) -o $(KIT)/make_checkpoint tests/tools/make_checkpoint.c -lxxhash -lm
 	@cp tests/gpu/gpu_run.sh $(KIT) && cp -r tests/golden $(KIT)/data && chmod -R u+w $(KIT)/data

@@ -2,7 +2,8 @@
  * they do with the real one: grids, blocks, shared memory and parameters are those of the real
  * host code. A stream does its work at once.
  *
- * SLUICE_PTX  words with commas: threads=N (of the host; all processors), memory=BYTES */
+ * SLUICE_PTX  words with commas: threads=N (of the host; all processors), memory=BYTES,
+ *   count=ERROR (what asking for devices ends with), part=1 (the device is an instance of a divided one) */
 #include "ptx_runtime.h"
 
 #include <cuda_runtime_api.h>
@@ -472,7 +473,7 @@ cudaError_t cudaHostUnregister(void *p)
 cudaError_t cudaGetDeviceCount(int *n)
 {
     *n = 1;
-    return cudaSuccess;
+    return told((int)setting("count", 0));
 }
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
@@ -480,7 +481,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
     memset(out, 0, sizeof *out);
     if (device != 0)
         return told(cudaErrorInvalidDevice);
-    snprintf(out->name, sizeof out->name, "PTX on a CPU");
+    snprintf(out->name, sizeof out->name, "PTX on a CPU%s", setting("part", 0) ? " MIG 1g.1gb" : "");
     memcpy(out->uuid.bytes, "sluice-ptx-on-cpu", sizeof out->uuid.bytes);
     out->totalGlobalMem = setting("memory", 2ull << 30);
     out->major = 8;

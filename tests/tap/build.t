@@ -66,6 +66,12 @@ for my $round (1, 2) {
 }
 like(run(@mini, '-n')->{out}, qr/is up to date/, 'and then there is nothing to do');
 
+# The targets are those that nvcc knows.
+spit("$mini/nvcc-old", "#!/bin/sh\necho \"'sm_80', 'sm_90'\"\n");
+chmod 0755, "$mini/nvcc-old";
+like(run('make', '-n', 'V=1', '-C', $mini, 'B=w', "NVCC=$mini/nvcc-old", 'w/kernels/a.cu.o')->{out},
+    qr/-gencode 'arch=compute_80,code=\[compute_80,sm_80,sm_90\]'/, 'an nvcc that does not know the latest GPUs');
+
 # Flags of x86 are for compilers that write code for it.
 spit("$mini/cc-arm", "#!/bin/sh\n[ \"\$1\" = -dumpmachine ] && echo aarch64-linux-gnu\n");
 chmod 0755, "$mini/cc-arm";

@@ -86,7 +86,8 @@ my ($secret) = slurp("$dir/k") =~ /^secret (\S+)/m;
 is(length $secret, 40, 'a secret in the file');
 like($r->{out}, qr/ \Q$public\E /, 'the public part is the same');
 unlike($r->{out} . slurp("$dir/k.pub"), qr/\Q$secret\E/, 'the secret part stays');
-fails('never over a key', 13, qr/is there already/, $SLUICE, 'keys', "$dir/k");
+fails('never over a key', 13, qr/k\.pub: is there already; choose another name/, $SLUICE, 'keys', "$dir/k");
+fails('nor over a folder', 13, qr/\Q$dir\E: is there already; choose/, $SLUICE, 'keys', $dir);
 fails('no such role', 2, qr/submitter or admin/, $SLUICE, 'keys', "$dir/k2", '--role', 'root');
 fails("a name that the allow-list would refuse", 2, qr/expected a name in UTF-8/, $SLUICE, 'keys', "$dir/k2", '--name', "M\xfcller");
 
@@ -105,6 +106,13 @@ $r = run('bash', '-c', "source $dir/c.bash; COMP_WORDS=(sluice wat); COMP_CWORD=
          . 'COMP_WORDS=(sluice convert --io = p); COMP_CWORD=4; _sluice; echo ${COMPREPLY[@]};'
          . 'COMP_WORDS=(sluice workers -o te); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]}');
 is($r->{out}, text('watch', '--priority', 'uring', 'pread', 'tensor'), 'bash completes verbs, options, values, fields');
+# A worker chooses its name.
+mkdir "$dir/named";
+spit("$dir/named/sluice", "#!/bin/sh\necho 'w1'; echo 'w\$(touch\${IFS}$dir/named/ran)'\n");
+chmod 0755, "$dir/named/sluice";
+$r = run('bash', '-c', "PATH=$dir/named:\$PATH; source $dir/c.bash; COMP_WORDS=(sluice drain w); COMP_CWORD=2; _sluice; printf '%s\\n' \"\${COMPREPLY[@]}\"");
+is($r->{out}, text('w1', 'w\$\(touch\$\{IFS\}' . "$dir/named/ran" . '\)'), 'bash completes any names, quoted');
+ok(!-e "$dir/named/ran", 'and runs nothing that stands in one');
 
 SKIP: {
     if (run('fish', '-c', 'true')->{rc}) {
@@ -181,6 +189,8 @@ like($json[0]{submitted}, qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, 'with ti
 like(run($SLUICE, 'queue', '-o', 'id,reason')->{out}, qr/^ *1 +held by .*; 'sluice release 1' lets it go on$/m, 'people see what to do');
 like(run($SLUICE, 'show', 2)->{out}, qr/^reason +held by .*; 'sluice release 2' lets it go on$/m, 'show too');
 like(run('timeout', '-s', 'INT', 1, $SLUICE, 'watch', 1, 2)->{out}, qr/^job 1: held \(held by \Q$me\E since /m, 'watch names the user');
+fails('a label that a terminal would obey', 2, qr/label 'a\?b': expected 1 to 63 bytes of UTF-8/, $SLUICE, @$_, "a\eb")
+    for ['set', 2, '-l'], ['queue', '-l'], ['submit', $TINY, '-o', $out, '-r', 'q8_0', '--label'];
 run_ok('set', $SLUICE, 'set', 2, '-p', 80, '-l', 'big', '--remove-label', 'a');
 is(run($SLUICE, 'queue', '--parsable', '-o', 'id,priority', '--label', 'big')->{out}, "2|80\n", 'found by its label');
 like(run($SLUICE, 'logs', 2)->{out}, qr/set: by \Q$me\E priority 80$/m, 'logs name who changed it');
@@ -237,6 +247,7 @@ run_ok('which is right', $SLUICE, 'verify', "$out/tiny-8x12M-v3-DQ3_K_M.gguf", '
 run_ok('verify --job', $SLUICE, 'verify', '--job', 1);
 like(run($SLUICE, 'logs', 1)->{out}, qr/submitted: .*planned: .*succeeded/s, 'logs');
 is(run($SLUICE, 'history', '--parsable', '-o', 'id,state,code')->{out}, "3|succeeded|0\n2|succeeded|0\n1|succeeded|0\n", 'history');
+is((run($SLUICE, 'history', '--parsable', '-o', 'id,files')->{out} =~ /^2\|(.*)/m)[0], "$out/tiny-8x12M-v3-DQ3_K_M.gguf", 'with its files');
 is(run($SLUICE, 'workers', '--parsable', '-o', 'name,device')->{out}, "w1|cpu\n", 'workers');
 
 fails('an output that exists', 13, qr/exists already/, $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--wait');
@@ -306,9 +317,13 @@ is(finish($worker)->{rc}, 0, 'the worker ends well');
 run_ok('forget', $SLUICE, 'forget', '1-3');
 fails('forgotten', 5, qr/no job 1/, $SLUICE, 'show', 1);
 
+# A name that no message can hold.
+mkdir "$out/\xe9" or die $!;
+fails('an output in Latin-1', 2, qr{out/\?: the service takes names in UTF-8 alone; rename it}, $SLUICE, 'submit', $TINY, '-o', "$out/\xe9/", '-r', 'q8_0');
+
 # A name that a terminal would obey: CSI as one character, line ends.
 my $evil = copy_checkpoint($TINY, "$dir/a\n\xc2\x9b2Jb\r");
-run_ok('is taken', $SLUICE, 'submit', $evil, '-o', $out, '-r', 'q2_k_l', '--hold', '-l', "evil\xc2\x9bm");
+run_ok('is taken', $SLUICE, 'submit', $evil, '-o', $out, '-r', 'q2_k_l', '--hold');
 my ($job) = run($SLUICE, 'queue', '--parsable', '-o', 'id')->{out} =~ /^(\d+)$/;
 for my $verb (['queue', '-o', 'all'], ['show', $job], ['logs', $job]) {
     $r = run($SLUICE, @$verb);

@@ -123,7 +123,7 @@ for my $case (['run=9', 10, qr/cuda:0 \(emulated GPU\): (?:starting work|convert
 
 # What --device takes.
 for my $case (['cuda:2', 6, qr/there are 2 CUDA devices/], ['cuda:2,cpu', 6, qr/there are 2 CUDA devices/], ['cuda:', 2, qr/cuda:N/], ['cuda:0x', 2, qr/number/], ['gpu', 2, qr/auto, cpu/],
-              ['GPU-7', 6, qr/no GPU here has this UUID/], ['GPU-', 2, qr/expected/], ['cuda:0,cuda:0', 2, qr/twice/], ['cpu,cuda:0,cpu', 2, qr/twice/], ['', 2, qr/expected/]) {
+              ['GPU-7', 6, qr/no GPU here has this UUID/], ['MIG-7', 6, qr/no GPU here has this UUID/], ['GPU-', 2, qr/expected/], ['cuda:0,cuda:0', 2, qr/twice/], ['cpu,cuda:0,cpu', 2, qr/twice/], ['', 2, qr/expected/]) {
     my ($device, $code, $words) = @$case;
     my $r = run($gpu, 'convert', $TINY, '-o', scratch() . '/x.gguf', '--recipe', 'q8_0', '--device', $device);
     is($r->{rc}, $code, "--device '$device': exit $code");

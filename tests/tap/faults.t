@@ -34,6 +34,19 @@ no_fault();
 run_ok('with quota the same command goes on', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '-o', "$RUN/quota.gguf", '--quiet');
 is(sha256("$RUN/quota.gguf"), $want, 'to the same file');
 
+# ---- no room for what is noted of finished tasks, while the conversion runs
+fault(write => ENOSPC, path => 'full.sluice-journal-wal', from => 200_000);
+{
+    local %ENV = (%ENV, %{ faults_env() });
+    fails('no room for the journal', 9, qr{full\.sluice-journal: .*disk is full}, $SLUICE, 'convert', "$RUN/src",
+        '--recipe', 'q4_k_m', '--task-size', '1M', '-o', "$RUN/full.gguf", '--quiet');
+}
+no_fault();
+run_ok('with room the same command goes on', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M',
+    '-o', "$RUN/full.gguf", '--quiet');
+is(sha256("$RUN/full.gguf"), $want, 'to the same file');
+unlink "$RUN/full.gguf";
+
 sub is_the_file {
     my ($prefix, $name) = @_;
     ok(-e "$OUT/$prefix.gguf" && sha256("$OUT/$prefix.gguf") eq $want, $name);
@@ -83,8 +96,8 @@ for my $k (qw(daemon known unknown)) {
     run_ok("key: $k", $SLUICE, 'keys', "$RUN/$k.key", '--role', 'admin', '--name', $k);
 }
 my ($public) = slurp("$RUN/known.key.pub") =~ /^public (\S+)/m;
-spit("$RUN/allow", "admin key $public known\n");
-spit("$RUN/tcp.conf", slurp($ENV{SLUICE_CONFIG}) =~ s{^listen = .*}{listen = tcp://127.0.0.1:0}mr =~ s{^state_dir = .*}{state_dir = $RUN/state-tcp}mr);
+spit("$RUN/allow", "admin key $public known\nsubmitter uid 4242 alice\n");
+spit("$RUN/tcp.conf", slurp($ENV{SLUICE_CONFIG}) =~ s{^listen = .*}{listen = tcp://127.0.0.1:0\nlisten = ipc://$RUN/users/d}mr =~ s{^state_dir = .*}{state_dir = $RUN/state-tcp}mr);
 start_one('tcp', cmd => ["$BUILD/sluiced"], args => ['--config', "$RUN/tcp.conf", '--key', "$RUN/daemon.key", '--allow', "$RUN/allow"]);
 ok(wait_log('tcp', qr{listening.*tcp://127\.0\.0\.1:\d+}), 'a daemon with keys');
 my ($tcp) = log_of('tcp') =~ m{(tcp://127\.0\.0\.1:\d+)};
@@ -425,6 +438,20 @@ fails('the same path', 13, qr{ipc://\Q$RUN\E/sock/d: another sluiced listens the
 spit("$RUN/second.conf", slurp($ENV{SLUICE_CONFIG}) =~ s{^listen = .*}{listen = ipc://$RUN/sock/e}mr);
 fails('the same state', 13, qr{\Q$RUN\E/state.*another}, "$BUILD/sluiced", '--config', "$RUN/second.conf");
 ok(wait_daemon(), 'the first is not disturbed');
+
+# ---- another user of this machine: on the allow-list, not on it, and kept out by the folder
+step('users');
+SKIP: {
+    chmod 0711, $RUN or die $!;
+    spit("$RUN/none.conf", '');
+    my @as = qw(setpriv --clear-groups --regid 4242 --reuid);
+    my @ask = ($SLUICE, 'queue', '--config', "$RUN/none.conf", '--timeout', 1, '--connect', "ipc://$RUN/users/d");
+    skip 'no other user gets to the tests\' folder', 3 if run(@as, 4242, 'test', '-S', "$RUN/users/d", '-a', '-x', $SLUICE)->{rc};
+    run_ok('who is listed comes in', @as, 4242, @ask);
+    fails('who is not is told', 4, qr/gave no answer in 1\.0 s; is this user in its allow-list/, @as, 4243, @ask);
+    chmod 0700, "$RUN/users" or die $!;
+    fails('who is kept out by the folder too', 4, qr/Permission denied; .*opens the socket's folder/, @as, 4242, @ask);
+}
 
 # ---- tcp: an unknown key
 step('keys');

@@ -23,6 +23,8 @@ is_deeply([$r->{out} =~ /^(\w+):/mg], [qw(about golden small kernels convert wor
     unlike($r->{out}, qr/^== golden/m, 'no GPU: no part begins');
     $ENV{SLUICE_EMULATED} = 'count=35';
     like(run(@run, 'golden')->{out}, qr/no NVIDIA driver here, or one older/, 'no driver: said so');
+    $ENV{SLUICE_EMULATED} = 'count=999';
+    like(run(@run, 'golden')->{out}, qr{CUDA does not start here: .*/dev/nvidia-uvm}, 'no nvidia-uvm: what to look at');
 }
 $r = run(@run, '--seconds', 12, qw(about golden kernels random));
 is($r->{rc}, 75, 'little time: exit 75');

@@ -63,6 +63,10 @@ shows('name,celsius,gpu', qr/^w1\|-,-\|emulated GPU,emulated GPU$/m, 'NVML that 
     local @ENV{ keys %nvml } = values %nvml;
     spit($says, "70400 34 3145728\n");
     like(run("$BUILD/tools/emulated_gpu", 'doctor')->{out}, qr/cuda:1: emulated GPU .*1024 MiB \(3 in use\), 70 W, 35 degrees/, 'doctor');
+    local @ENV{qw(SLUICE_EMULATED NVML_DIVIDED)} = ('part=1', 1);
+    spit($says, "70400 34 20971520\n");
+    like(run("$BUILD/tools/emulated_gpu", 'doctor')->{out}, qr/cuda:1: emulated GPU MIG 1g\.1gb \(MIG-1.*1024 MiB \(5 in use\), 70 W, 35 degrees/,
+        'an instance of a divided GPU: its own memory');
 }
 is(stop_one('w2'), 0, 'the other one goes');
 

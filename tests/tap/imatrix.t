@@ -183,9 +183,13 @@ for my $m (qw(Q2_K IQ4_NL IQ1_M IQ3_XXS)) {
     my $v = run_ok("$m: verify --source --imatrix", $SLUICE, 'verify', "$dir/$m.gguf", '--source', $TINY, '--imatrix', $IMATRIX, '--sample', '5%');
     like($v->{out}, qr/blocks of 66 tensors made again/, 'all tensors');
 }
-my $v = run_ok('without the imatrix', $SLUICE, 'verify', "$dir/Q3_K_M.gguf", '--source', $TINY);
-like($v->{err}, qr/43 tensors were quantized with an importance matrix and were not made again; give it with --imatrix/, 'says what it did not look at');
+my $v = fails('without the imatrix', 3, qr/not all was checked/, $SLUICE, 'verify', "$dir/Q3_K_M.gguf", '--source', $TINY);
+like($v->{out}, qr/^PART .*43 tensors were quantized with an importance matrix and were not made again; give it with --imatrix/m, 'says what it did not look at');
 like($v->{out}, qr/blocks of 23 tensors made again/, 'looks at the others');
+$v = fails('--json', 3, qr/not all/, $SLUICE, 'verify', "$dir/Q3_K_M.gguf", '--source', $TINY, '--json');
+like($v->{out}, qr/43 tensors.*"message_type":"verify_unchecked".*"ok":false,"failures":0,"complete":false/s, 'says it too');
+run_ok('an imatrix of the source\'s making is none of the output\'s', $SLUICE, 'quantize', "$dir/Q3_K_M.gguf", "$dir/requant.gguf", 'Q4_K_S', '--allow-requantize', '-q');
+like(run_ok('all of it is checked', $SLUICE, 'verify', "$dir/requant.gguf", '--source', "$dir/Q3_K_M.gguf")->{out}, qr/blocks of 66 tensors/, 'all tensors');
 run_ok('a part of the imatrix: the words are in the file', $SLUICE, 'verify', "$dir/exc.gguf", '--source', $TINY, '--imatrix', $IMATRIX);
 run_ok('and the others', $SLUICE, 'verify', "$dir/inc.gguf", '--source', $TINY, '--imatrix', $IMATRIX);
 run_ok('from GGUF', $SLUICE, 'verify', "$dir/q.gguf", '--source', "$dir/f32.gguf", '--imatrix', $IMATRIX);

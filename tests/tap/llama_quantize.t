@@ -97,13 +97,16 @@ for my $c (['Q4_K_M', 'Q8_0', qr/output\.weight: it is q8_0 .*--allow-requantize
     ok(!-e "$dir/ours.gguf", 'and makes nothing');
 }
 
-# Another alignment: llama-quantize copies the key, and then nothing reads the file.
+# Another alignment: llama-quantize copies the key, and then nothing reads the file. And types that are only copied.
 {
-    my $write = 'import gguf, sys; r = gguf.GGUFReader(sys.argv[1]); w = gguf.GGUFWriter(sys.argv[2], "llama"); '
+    my $write = 'import gguf, sys, numpy as np; r = gguf.GGUFReader(sys.argv[1]); w = gguf.GGUFWriter(sys.argv[2], "llama"); '
         . 'w.add_custom_alignment(4096); w.add_block_count(1); '
         . '[w.add_tensor(t.name, t.data) for t in r.tensors if t.name.startswith(("token_embd", "output"))]; '
+        . '[w.add_tensor("x." + t, np.arange(20000, dtype=t)) for t in ("int32", "float64")]; '
         . 'w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()';
     run_ok('an alignment of 4096', "$TOP/build/venv/bin/python", '-c', $write, "$dir/f32.gguf", "$dir/aligned.gguf");
+    fails('verify of what has no checksums', 3, qr/not all was checked/, $SLUICE, 'verify', "$dir/aligned.gguf");
+    run_ok('against all of a source', $SLUICE, 'verify', "$dir/aligned.gguf", '--source', "$dir/aligned.gguf", '--sample', 'all');
     run_ok('is taken', $SLUICE, 'quantize', "$dir/aligned.gguf", "$dir/ours.gguf", 'Q8_0', '-q', '-f');
     run_ok('and right', $SLUICE, 'verify', "$dir/ours.gguf", '--source', "$dir/aligned.gguf", '--sample', 'all');
     is(run($SLUICE, 'inspect', "$dir/ours.gguf", '--kv', 'general.alignment')->{rc} ? 'absent' : 'there', 'absent', 'without the key');

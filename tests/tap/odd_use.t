@@ -54,6 +54,21 @@ $r = run('sh', '-c', "@convert $dir/x --force --json >/dev/full");
 isnt($r->{rc}, 0, '--json to a full device is noticed');
 unlink glob "$dir/x*";
 
+# A line's end in a path is no line's end in a message.
+{
+    my $odd = "$dir/two\nlines";
+    mkdir $odd or die $!;
+    symlink $TINY, "$odd/src" or die $!;
+    my @plan = ("$odd/src", '--recipe', 'q4_k_m', '-o', "$odd/out/");
+    for my $c (['plan', @plan], ['convert', @plan, '--dry-run'], ['convert', @plan], ['keys', "$odd/key"], ['doctor', $odd],
+        ['plan', "$odd/src", '--target-bpw', '4'], ['verify', "$odd/out/Src-8x12M-Q4_K_M.gguf", '--source', "$odd/src"]) {
+        my $r = run($SLUICE, @$c);
+        like($r->{err} . $r->{out}, qr/two\?lines/, "$c->[0] names it") if "@$c" !~ /bpw/;
+        my $said = $c->[0] eq 'convert' && @$c == 6 ? $r->{err} : $r->{err} . $r->{out}; # its result is the path itself
+        unlike($said, qr/^lines/m, 'in one line');
+    }
+}
+
 # --mem in powers of 1000.
 $r = run_ok('--mem 64M', @convert, "$dir/x", '--mem', '64M');
 fails('--mem 63M', 2, qr/63\.0 MB.*64\.0 MB/, @convert, "$dir/x", '--mem', '63M', '--force');

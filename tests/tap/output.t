@@ -75,7 +75,7 @@ unlink glob "$dir/*";
 
 # ---- a job that never began leaves nothing; a former set is whole until the new one is
 SKIP: {
-    skip 'strace cannot trace here', 6 if run('strace', '-f', '-o', '/dev/null', 'true')->{rc};
+    skip 'strace cannot trace here', 16 if run('strace', '-f', '-o', '/dev/null', 'true')->{rc};
     my $log = "$outside/trace";
     my $trace = sub {
         my ($what, @cmd) = @_;
@@ -99,7 +99,15 @@ SKIP: {
     like($first_said, qr/cannot sync the folder/, 'and it is said');
     $r = $trace->(['fallocate', 'error=EIO:when=1'], @four);
     ok($r->{rc} == 1 && !grep({ /^x/ } ls($dir)), 'space that cannot be reserved: nothing stays') or diag("$r->{rc} $r->{err}", join ' ', ls($dir));
+    for my $c (["$dir/in/key", 'keys', "$dir/in/key"], ["$dir/in/r", 'plan', $TINY, '--target-bpw', '4', '--write-recipe', "$dir/in/r"],
+        ["$dir/in/i", 'imatrix', "$TINY/imatrix.legacy-layout.dat", '--convert', "$dir/in/i"]) {
+        my ($made, @cmd) = @$c;
+        $r = $trace->(['fsync'], $SLUICE, @cmd);
+        ok($r->{rc} == 0 && -s $made && (grep { /fsync/ } split /\n/, slurp($log))[-1] =~ m{/in>\) += 0}, "$cmd[0]: the name is synced last");
+    }
     run('rm', '-rf', "$dir/in");
+    $r = $trace->(['fallocate', 'error=EINTR:when=1'], @four, '--quiet');
+    ok($r->{rc} == 0 && whole($four), 'a signal while space is reserved: it goes on') or diag("$r->{rc} $r->{err}");
 
     my ($n, @half) = (0);
     for my $call (qw(rename unlink)) {
@@ -118,6 +126,24 @@ SKIP: {
     }
     is_deeply(\@half, [], "killed at each of $n renames and removals: one set is whole at any time");
     cmp_ok($n, '>=', 12, 'there are as many as files');
+
+    # ---- killed between the publication and the end of its journal
+    unlink glob "$dir/*";
+    $trace->(['unlink'], @convert, '--quiet');
+    my @lines = split /\n/, slurp($log);
+    my ($pid) = map { /^(\d+) .*sluice-journal"/ ? $1 : () } @lines;
+    @lines = grep { /^$pid .*unlink\(/ } @lines;
+    my ($at) = grep { $lines[$_] =~ /sluice-journal"/ } 0 .. $#lines;
+    for my $then ('another recipe', 'moved away') {
+        unlink glob "$dir/*";
+        $trace->(['unlink', 'signal=SIGKILL:when=' . ($at + 1)], @convert, '--quiet');
+        ok(-e "$dir/x.sluice-journal" && -e "$dir/x.gguf", 'the journal is still there');
+        my @other = map { $_ eq 'q4_k_m' ? 'q8_0' : $_ } @convert;
+        fails('another recipe: it exists, it is not unfinished', 13, qr/x\.gguf exists already; --force/, @other) if $then eq 'another recipe';
+        unlink glob "$dir/x.gguf*" if $then eq 'moved away';
+        run_ok('the finished file was moved away: made again', @convert, '--quiet') if $then eq 'moved away';
+        is_deeply([ls($dir)], ['x.gguf', 'x.gguf.xxh64'], 'and the journal is gone');
+    }
 }
 
 done_testing();

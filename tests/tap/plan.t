@@ -112,7 +112,7 @@ fails('threads with nothing to measure', 2, qr/^sluice plan: --threads is for me
 
 # ---- rules that decide nothing are named: mostly a name mistyped
 spit("$dir/typo.recipe", "*.ffn_down_exp.weight = q6_k\noutput.weight = q6_k\ndefault q4_k\n");
-my $typo = qr/recipe \Q$dir\E\/typo\.recipe, line 1: '\*\.ffn_down_exp\.weight' matches no tensor of this model; 'sluice plan' lists/;
+my $typo = qr/recipe \Q$dir\E\/typo\.recipe, line 1: '\*\.ffn_down_exp\.weight' matches no tensor of this model; 'sluice convert --dry-run' lists/;
 my @typo = ('--recipe', "$dir/typo.recipe");
 like(run(@plan, $TINY, @typo)->{err}, qr/^sluice: warning: $typo their names\n\z/m, 'plan');
 my $warnings = decode_json(run(@plan, $TINY, @typo, '--json')->{out})->{warnings};

@@ -88,6 +88,13 @@ for my $case (['ex2.approx.f32 %f1, %f2;', qr/text:10: ex2\.approx\.f32: .*not k
 my $r = run_ok('single instructions, and what spans several', "$bin/ptx_values");
 like($r->{out}, qr/^\d{4} values, 0 wrong$/m, 'all values are right') or diag($r->{out});
 
+# What the real host code makes of the runtime's numbers and names.
+for my $case (['count=100', qr/no GPU here/], ['count=35', qr/no NVIDIA driver here/], ['count=999', qr/CUDA does not start here: .*nvidia-uvm/],
+              ['part=0', qr/\(GPU-736c7569-/], ['part=1', qr/\(MIG-736c7569-/]) {
+    local $ENV{SLUICE_PTX} = $case->[0];
+    like(run("$bin/ptx_sluice", 'doctor')->{out}, qr/ cuda .*$case->[1]/, "$case->[0]: what is said");
+}
+
 # The kernels: golden vectors, random weights, every case that the device's text has.
 $r = run_ok('golden vectors and random weights', "$bin/ptx_check", $ENV{SLUICE_PTX_ALL} ? ('-n', 200000) : '-s', '-g', "$TOP/tests/golden");
 like($r->{out}, qr/golden vectors: 3[5-9]\d compared/, 'every golden vector');

@@ -34,6 +34,7 @@ for my $unit (@system, @user) {
 my $gpu = slurp($system[1]);
 unlike($gpu, qr/^(?:PrivateDevices|MemoryDenyWriteExecute|PrivateUsers|ProcSubset)=/m, 'nothing that breaks CUDA');
 like($gpu, qr/\nLimitMEMLOCK=infinity\n.*\nDeviceAllow=char-nvidia\* rw\n/s, 'what CUDA needs');
+like($gpu, qr{^CacheDirectory=sluice/cuda\n.*^Environment=CUDA_CACHE_PATH=%C/sluice/cuda$}ms, 'what the driver compiles is kept');
 unlike(join('', map { slurp($_) } @system, @user, "$prefix/lib/tmpfiles.d/sluice.conf"), qr{/usr/local}, 'PREFIX is everywhere');
 
 # ---- systemd's own judgement

@@ -114,6 +114,12 @@ fails('config.json alone', 2, qr/has no weights, and errors are measured on weig
 fails('the file is there', 13, qr/t9000000\.recipe exists already/, @no, '--target-size', '9M', '--write-recipe', "$dir/t9000000.recipe");
 fails('--write-recipe alone', 2, qr/needs --target-size/, @no, '--recipe', 'q4_k', '--write-recipe', "$dir/n.recipe");
 ok(!-e "$dir/n.recipe", 'nothing was written');
+{
+    my $odd = "$dir/caf\xe9" . 'm' x 95 . "\xc3\xa9"; # no UTF-8; and the recipe tells of 100 bytes
+    symlink $TINY, $odd;
+    my $made = plan($odd, '--target-size', '13M', '--types', 'q4_k,q8_0', '--write-recipe', "$odd.recipe");
+    is($made->{fingerprint} // 'none', plan($odd, '--recipe', "$odd.recipe")->{fingerprint}, "names that are no text: the recipe's plan is the one shown");
+}
 
 # ---- a large checkpoint: a small part of it is read
 SKIP: {

@@ -147,8 +147,8 @@ flip_byte($parts[1], (-s $parts[1]) - 5000, 4);
 fails('a byte of the second part', 8, qr/00002-of/, $SLUICE, 'verify', $parts[0]);
 flip_byte($parts[1], (-s $parts[1]) - 5000, 4);
 rename $parts[2], "$parts[2].away";
-$r = run($SLUICE, 'verify', $parts[0]);
-ok(($r->{rc} == 7 || $r->{rc} == 8) && $r->{err} =~ /00003-of/, 'a part is missing') or diag("exit $r->{rc} $r->{err}");
+fails("a part is missing: $_->[0]", 7, qr/p-00003-of-\d+\.gguf: part 3 of \d+ is missing; all parts/, $SLUICE, @$_)
+    for ['verify', $parts[0]], ['inspect', $parts[0]], ['plan', $parts[0], '--recipe', 'copy'];
 rename "$parts[2].away", $parts[2];
 
 # The manifest is the one that llama-gguf-hash writes.

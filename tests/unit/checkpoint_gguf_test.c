@@ -1,7 +1,10 @@
 /* GGUF files as a checkpoint: what opens, what is refused and why. */
 #include "proto/gguf.h"
+#include "proto/roots.h"
 
 #include "tests/unit/checkpoint_world.h"
+
+#include <sys/stat.h>
 
 struct part {
     const char *file;
@@ -98,9 +101,32 @@ static void refuses_gguf(void **state)
     refuse(in(*state, "m.gguf"), SL_ESOURCE, "is part 1 of 2");
 }
 
+/* A part may be a link: what is outside the roots is not read, not even to say what is wrong with it. */
+static void stays_within(void **state)
+{
+    char root[256], elsewhere[256];
+    const char *roots[1] = {root};
+    struct sl_checkpoint *ck;
+    struct sl_roots *r;
+    struct sl_error e;
+
+    snprintf(root, sizeof root, "%s/root", (char *)*state);
+    snprintf(elsewhere, sizeof elsewhere, "%s/secret", (char *)*state);
+    assert_int_equal(mkdir(root, 0700), 0);
+    maker_write(*state, "secret", "root:x");
+    assert_int_equal(sl_roots_open(roots, 1, &r, &e), 0);
+    write_gguf(root, &(struct part){P1, 0, 2, 2, "a", 0});
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(symlink(elsewhere, in(root, i ? "m.gguf" : P2)), 0);
+        assert_int_equal(sl_checkpoint_open_within(in(root, i ? "m.gguf" : P1), r, &ck, &e), SL_EUSAGE);
+        assert_non_null(strstr(e.text, "lies outside the folders"));
+    }
+    sl_roots_close(r);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(opens_gguf), TEST(refuses_gguf)};
+    const struct CMUnitTest tests[] = {TEST(opens_gguf), TEST(refuses_gguf), TEST(stays_within)};
 
     return cmocka_run_group_tests_name("checkpoint_gguf", tests, NULL, NULL);
 }

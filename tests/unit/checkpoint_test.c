@@ -1,4 +1,5 @@
 /* Folders, indexes, shards, links and FP8 scales: what opens, what is refused and why. */
+#include "proto/checkpoint_priv.h"
 #include "tests/unit/checkpoint_world.h"
 
 #include <time.h>
@@ -243,7 +244,7 @@ static void refuses_folders(void **state)
 
 static void refuses_block_sizes(void **state)
 {
-    static const char *const bad[] = {"[128]", "[128,128,128]", "[0,128]", "[128,1.5]", "[-1,1]",
+    static const char *const bad[] = {"[128]", "[128,128,128]", "[0,128]", "[128,1.5]", "[-1,1]", "[128,0]",
                                       "128", "[128,\"128\"]", "[128,2000000]", "{\"a\":1,\"b\":2}"};
     struct sl_checkpoint *ck;
     char text[200];
@@ -328,6 +329,37 @@ static void follows_cache_links(void **state)
     one_tensor(in(blobs, "deep"), "b3", "a");
     link_to("../../blobs/deep/b3", rev, "model.safetensors");
     refuse(rev, SL_ESOURCE, "outside the checkpoint's folder");
+}
+
+/* A folder elsewhere that links to a cache: a blob is known by its whole path. */
+static void follows_links_to_blobs(void **state)
+{
+    static const struct { const char *repo, *folder, *name; bool taken; } cases[] = {
+        {"models--a--b", "blobs", "0123456789abcdef0123456789abcdef01234567", true},
+        {"models--a--b", "blobs", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", true},
+        {"models--a--b", "blobs", "0123456789abcdef0123456789abcdef0123456", false},
+        {"models--a--b", "blobs", "0123456789abcdef0123456789abcdef0123456x", false},
+        {"models--a--b", "globs", "0123456789abcdef0123456789abcdef01234567", false},
+        {"datasets--a--b", "blobs", "0123456789abcdef0123456789abcdef01234567", false},
+    };
+    char link[200], repo[200], folder[300], blob[400];
+
+    snprintf(link, sizeof link, "%s/link", (char *)*state);
+    assert_int_equal(mkdir(link, 0700), 0);
+    maker_write(link, "config.json", fp8_config);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(repo, sizeof repo, "%s/%s", (char *)*state, cases[i].repo);
+        snprintf(folder, sizeof folder, "%s/%s", repo, cases[i].folder);
+        snprintf(blob, sizeof blob, "%s/%s", folder, cases[i].name);
+        (void)mkdir(repo, 0700);
+        (void)mkdir(folder, 0700);
+        one_tensor(folder, cases[i].name, "a");
+        link_to(blob, link, "model.safetensors");
+        if (cases[i].taken)
+            sl_checkpoint_close(open_ok(link));
+        else
+            refuse(link, SL_ESOURCE, "outside the checkpoint's folder");
+    }
 }
 
 /* ---- FP8 scales ---- */
@@ -522,6 +554,23 @@ static void opens_many_shards(void **state)
     sl_checkpoint_close(ck);
 }
 
+/* The bound is that of all files together; those beyond it are not looked at. */
+static void refuses_too_many(void **state)
+{
+    const struct sl_src_tensor one = {.name = "a", .dtype = SL_DTYPE_F32, .elems = 1, .bytes = 4};
+    struct sl_checkpoint *ck = calloc(1, sizeof *ck);
+    struct sl_error e = {.code = 0};
+
+    (void)state;
+    assert_non_null(ck);
+    ck->priv = calloc(1, sizeof(struct sl_ck_priv));
+    assert_int_equal(sl_ck_reserve_files(ck, 2, &e), 0);
+    assert_int_equal(sl_ck_add_file(ck, NULL, "first", 4, 0, &one, 1, NULL, &e), 0);
+    assert_int_equal(sl_ck_add_file(ck, NULL, "second", 4, 0, &one, SL_SRC_MAX_TENSORS, NULL, &e), SL_EUNSUPPORTED);
+    assert_string_equal(e.text, "second: 1000001 tensors up to this file; 1000000 at most are read");
+    sl_checkpoint_close(ck);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -529,8 +578,8 @@ int main(void)
         TEST(opens_index),     TEST(opens_single_files),  TEST(opens_config_alone),
         TEST(refuses_indexes), TEST(lists_differences),   TEST(refuses_shards),
         TEST(refuses_folders), TEST(refuses_block_sizes), TEST(follows_only_inner_links),
-        TEST(follows_cache_links), TEST(finds_scales),    TEST(refuses_scales),
-        TEST(tells_roles),
+        TEST(follows_cache_links), TEST(follows_links_to_blobs), TEST(finds_scales),    TEST(refuses_scales),
+        TEST(tells_roles),     TEST(refuses_too_many),
     };
 
     return cmocka_run_group_tests_name("checkpoint", tests, NULL, NULL);

@@ -134,6 +134,13 @@ static void test_builtins(void **state)
                         "ipc:///run/user/7/sluice/sluiced.sock");
     assert_string_equal(sl_config_text(c, SL_CONFIG_STATE_DIR), "/home/x/.local/state/sluice");
     sl_config_close(c);
+    /* Relative ones are as if not set. */
+    w.env[0][1] = "config";
+    w.env[3][0] = "XDG_STATE_HOME", w.env[3][1] = "state";
+    assert_int_equal(open_world(&w, &c, &e), 0);
+    assert_string_equal(sl_config_text(c, SL_CONFIG_STATE_DIR), "/home/x/.local/state/sluice");
+    assert_string_equal(sl_config_file(c, 1, &was), "/home/x/.config/sluice/sluice.conf");
+    sl_config_close(c);
     w.env[3][0] = "STATE_DIRECTORY", w.env[3][1] = "/var/lib/other";
     assert_int_equal(open_world(&w, &c, &e), 0);
     assert_string_equal(sl_config_text(c, SL_CONFIG_STATE_DIR), "/var/lib/other");
@@ -213,6 +220,25 @@ static void refuse(const char *text, const char *why)
     rc = open_world(&w, &c, &e);
     if (rc != SL_EUSAGE || !strstr(e.text, why) || !strstr(e.text, w.sys))
         fail_msg("'%s' gave %d '%s', not '%s'", text, rc, e.text, why);
+    end_world(&w);
+}
+
+static void test_devices(void **state)
+{
+    const char *const good[] = {"auto", "cpu", "cuda:0", "cuda:0,cuda:12", "cuda:0,cpu", "GPU-3f,MIG-0a1b,cpu"};
+    const char *const bad[] = {"", "cuda:", "cuda:0,", "cpux", "cuda:0,auto", "MIG-", "GPU-,cpu"};
+    struct world w;
+    struct sl_config *c;
+    struct sl_error e;
+
+    (void)state;
+    make_world(&w);
+    assert_int_equal(open_world(&w, &c, &e), 0);
+    for (unsigned i = 0; i < sizeof good / sizeof good[0]; i++)
+        assert_int_equal(sl_config_set(c, SL_CONFIG_DEVICE, good[i], "--device", &e), 0);
+    for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_int_equal(sl_config_set(c, SL_CONFIG_DEVICE, bad[i], "--device", &e), SL_EUSAGE);
+    sl_config_close(c);
     end_world(&w);
 }
 
@@ -384,6 +410,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_builtins), cmocka_unit_test(test_layers), cmocka_unit_test(test_system_socket), cmocka_unit_test(test_relative_option),
+        cmocka_unit_test(test_devices),
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_files),
         cmocka_unit_test(test_table), cmocka_unit_test(test_example),
     };

@@ -286,9 +286,142 @@ static void a_damaged_queue_is_refused(void **state)
     }
 }
 
+/* With each job its files; where their names are long, in several answers. */
+static void a_list_names_the_files(void **state)
+{
+    static const char *const keys[] = {"one", "two", "three"};
+    struct world *w = *state;
+    char name[3500], *names;
+    cJSON *list = cJSON_CreateArray();
+    uint64_t id = 0;
+
+    memset(name, 'x', sizeof name);
+    name[sizeof name - 1] = '\0';
+    for (unsigned i = 0; i < 200; i++)
+        cJSON_AddItemToArray(list, cJSON_CreateString(name));
+    names = cJSON_PrintUnformatted(list);
+    cJSON_Delete(list);
+    client(w, C);
+    for (unsigned i = 0; i < 3; i++) {
+        id = submit(w, C, keys[i], "");
+        assert_int_equal(sl_queue_set_files(w->q, id, i == 2 ? "[\"/out/m.gguf\"]" : names, &w->e), 0);
+        say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[%llu]}", (unsigned long long)id);
+        expect(w, C, SL_M_DONE);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        cJSON *t, *jobs;
+
+        say(w, C, "{\"v\":2,\"m\":\"history\",\"before\":%llu}", (unsigned long long)id + 1);
+        t = expect(w, C, SL_M_JOBS);
+        jobs = sl_get(t, "jobs");
+        assert_int_equal(cJSON_GetArraySize(jobs), 2 - i);
+        assert_int_equal(sl_get_bool(t, "more"), i == 0);
+        if (i == 0)
+            assert_string_equal(sl_get(jobs->child, "files")->child->valuestring, "/out/m.gguf");
+        id -= 2;
+    }
+    cJSON_free(names);
+}
+
+/* Workers hear which of their tasks a cancelled job takes back, and keep the others. */
+static void cancelling_takes_tasks_back(void **state)
+{
+    struct world *w = *state;
+    struct got g[3] = {{0}}, other = {0};
+    cJSON *t;
+
+    client(w, C);
+    worker(w, 1);
+    worker(w, 2);
+    ready_job(w, C, 1, "a", 8, 4);
+    pull(w, 1, 2);
+    assert_int_equal(granted(w, 1, g, 3), 2);
+    submit(w, C, "b", ",\"priority\":60");
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &other, 1), 1);
+    assert_int_equal(other.job, 2);
+    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1]}");
+    expect(w, C, SL_M_DONE);
+    t = expect(w, 1, SL_M_REVOKE);
+    assert_int_equal(sl_get_uint(t, "job", 0), 1);
+    assert_int_equal(cJSON_GetArraySize(sl_get(t, "tasks")), 2);
+    for (unsigned i = 0; i < 2; i++)
+        assert_true(cJSON_GetArrayItem(sl_get(t, "tasks"), 0)->valuedouble == (double)g[i].task ||
+                    cJSON_GetArrayItem(sl_get(t, "tasks"), 1)->valuedouble == (double)g[i].task);
+    assert_null(heard(w, 1, SL_M_REVOKE));
+    assert_null(heard(w, 2, SL_M_REVOKE));
+    result(w, 1, g[0]);
+    expect(w, 1, SL_M_NACK);
+    prepared(w, 1, other, 6, 3);
+    /* So it is when its files are to go, and with a prepare when they are to stay. */
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, g, 1), 1);
+    submit(w, C, "c", ",\"priority\":70");
+    pull(w, 2, 1);
+    assert_int_equal(granted(w, 2, &other, 1), 1);
+    assert_true(other.job == 3 && other.task == SL_TASK_PREPARE);
+    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[2],\"discard\":true}");
+    assert_int_equal(sl_get_uint(expect(w, 1, SL_M_REVOKE), "job", 0), 2);
+    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[3]}");
+    assert_int_equal(sl_get_uint(expect(w, 2, SL_M_REVOKE), "job", 0), 3);
+}
+
+/* cancel, then cancel --discard: the files go then; once more nothing is done. */
+static void what_was_cancelled_is_discarded_later(void **state)
+{
+    struct world *w = *state;
+    struct got g = {0};
+
+    client(w, C);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 8, 4);
+    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1]}");
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 1);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 0);
+    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1]}");
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 0);
+    assert_int_equal(granted(w, 1, &g, 1), 0);
+    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    assert_true(g.job == 1 && g.task == SL_TASK_DISCARD);
+    assert_string_equal(state_of(w, C, 1), "cancelled");
+    /* While it is under way, over a restart of the daemon, and after it: nothing more to do. */
+    for (unsigned i = 0; i < 4; i++) {
+        say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+        assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 0);
+        if (i == 1) {
+            assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
+            world_stop(w);
+            world_start(w);
+            client(w, C);
+            worker(w, 1);
+            pull(w, 1, 1);
+            assert_int_equal(granted(w, 1, &g, 1), 1);
+            assert_true(g.task == SL_TASK_DISCARD);
+        }
+        if (i == 2)
+            result(w, 1, g);
+    }
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 0);
+    say(w, C, "{\"v\":2,\"m\":\"retry\",\"jobs\":[1]}");
+    expect(w, C, SL_M_DONE);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    assert_true(g.task == SL_TASK_PREPARE); /* from the beginning */
+    prepared(w, 1, g, 8, 4);
+    run_all(w, 1);
+    assert_string_equal(state_of(w, C, 1), "succeeded");
+    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "it has ended"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(cancelling_takes_tasks_back),
+        TEST(what_was_cancelled_is_discarded_later),
         TEST(a_refused_set_changes_nothing),
         TEST(a_refused_stitch_changes_nothing),
         TEST(a_stitch_asked_for_outlives_the_daemon),
@@ -299,6 +432,7 @@ int main(void)
         TEST(a_session_is_its_users),
         TEST(long_names_are_cut_between_characters),
         TEST(a_damaged_queue_is_refused),
+        TEST(a_list_names_the_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,6 +31,8 @@ struct world {
     } peer[PEERS];
     enum sl_role role[PEERS];
     const char *user[PEERS];  /* NULL: "u" */
+    bool background;          /* commits are made by a committer */
+    bool slow;                /* their ends are not waited for */
     struct sl_error e;
 };
 
@@ -43,7 +45,8 @@ static void world_start(struct world *w)
     static const char *const roots[] = {"/"};
     const struct sl_coord_opts o = {.heartbeat_ms = 1000, .lease_ms = 10000, .version = "t",
                                     .bytes_version = "1", .state_dir = "/x", .roots = roots, .n_roots = 1,
-                                    .daemon_id = "000102030405060708090a0b0c0d0e0f"};
+                                    .daemon_id = "000102030405060708090a0b0c0d0e0f",
+                                    .background = w->background, .wake_fd = -1};
 
     if (sl_queue_open(w->path, &w->q, &w->e) < 0 || sl_coord_open(w->q, &o, w->now, &w->c, &w->e) < 0)
         fail_msg("%s", w->e.text);
@@ -92,7 +95,8 @@ static inline void deliver(struct world *w)
 {
     struct sl_outgoing out;
 
-    if (sl_coord_flush(w->c, w->now, &w->e) < 0)
+    if (sl_coord_flush(w->c, w->now, &w->e) < 0 ||
+        (sl_coord_committing(w->c) && !w->slow && sl_coord_settle(w->c, w->now, &w->e) < 0))
         fail_msg("%s", w->e.text);
     while (sl_coord_next(w->c, &out)) {
         struct sl_msg m;

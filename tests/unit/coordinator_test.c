@@ -8,22 +8,27 @@
 static void a_job_runs_to_its_end(void **state)
 {
     struct world *w = *state;
+    struct sl_coord_stats st;
     uint64_t id;
     cJSON *t;
 
     client(w, C);
     id = submit(w, C, "one", ",\"verify\":true,\"labels\":[\"a\"]");
     assert_string_equal(state_of(w, C, id), "queued: no worker is connected");
-    say(w, C, "{\"v\":2,\"m\":\"wait\",\"id\":\"w1\",\"jobs\":[%llu]}", (unsigned long long)id);
+    for (unsigned i = 0; i < 2; i++) /* the second in place of the first */
+        say(w, C, "{\"v\":2,\"m\":\"wait\",\"id\":\"w%u\",\"jobs\":[%llu]}", i, (unsigned long long)id);
     worker(w, 1);
     run_all(w, 1);
     t = expect(w, C, SL_M_ENDED);
     assert_string_equal(sl_get_str(t, "re"), "w1");
     t = sl_get(t, "job");
     assert_string_equal(sl_get_str(t, "state"), "succeeded");
+    assert_null(heard(w, C, SL_M_ENDED));
     assert_int_equal(sl_get_uint(t, "done", 0), 6);
     assert_int_equal(sl_get_uint(t, "done_bytes", 0), 6 * 1000 + 15);
     assert_string_equal(sl_get(t, "files")->child->valuestring, "/out/a.gguf");
+    sl_coord_stats(w->c, &st);
+    assert_int_equal(st.jobs[SL_JOB_SUCCEEDED], 0); /* on disk alone */
     assert_string_equal(state_of(w, C, id), "succeeded");
     /* The same submit again is the same job. */
     assert_true(submit(w, C, "one", "") == id);
@@ -249,6 +254,13 @@ static void an_instance_belongs_to_its_user(void **state)
     w->user[1] = "uid:7";
     hello(w, 1, "worker", held);
     assert_null(sl_get(expect(w, 1, SL_M_WELCOME), "dropped"));
+    /* Nor by the number of its connection. */
+    w->user[1] = "uid:8";
+    result(w, 1, g);
+    expect(w, 1, SL_M_REHELLO);
+    w->user[1] = "uid:7";
+    hello(w, 1, "worker", held);
+    assert_null(sl_get(expect(w, 1, SL_M_WELCOME), "dropped"));
     result(w, 1, g);
     expect(w, 1, SL_M_ACK);
 }
@@ -314,6 +326,21 @@ static void what_cannot_work_fails_at_once(void **state)
     assert_int_equal(granted(w, 1, &g, 1), 1);
     failed(w, 1, g, 6, "");
     assert_string_equal(state_of(w, C, id), "failed");
+    /* Bytes that are wrong stay so; a disk that cannot be read may be back. */
+    id = ready_job(w, C, 1, "b", 1, 1);
+    run_all(w, 1);
+    for (int code = 8; code; code = code == 8 ? 1 : 0) {
+        say(w, C, "{\"v\":2,\"m\":\"verify\",\"job\":%llu}", (unsigned long long)id);
+        pull(w, 1, 1);
+        assert_int_equal(granted(w, 1, &g, 1), 1);
+        assert_true(g.job == id && g.task == SL_TASK_VERIFY);
+        failed(w, 1, g, code, "");
+        assert_memory_equal(state_of(w, C, id), code == 8 ? "failed" : "verifying", 6);
+        if (code == 8) {
+            say(w, C, "{\"v\":2,\"m\":\"retry\",\"jobs\":[%llu]}", (unsigned long long)id);
+            run_all(w, 1);
+        }
+    }
 }
 
 static void bad_bytes_are_made_again(void **state)
@@ -349,57 +376,6 @@ static void bad_bytes_are_made_again(void **state)
     result(w, 1, g[0]);
     run_all(w, 1);
     assert_string_equal(state_of(w, C, id), "succeeded");
-}
-
-/* cancel, then cancel --discard: the files go then; once more nothing is done. */
-static void what_was_cancelled_is_discarded_later(void **state)
-{
-    struct world *w = *state;
-    struct got g = {0};
-
-    client(w, C);
-    worker(w, 1);
-    ready_job(w, C, 1, "a", 8, 4);
-    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1]}");
-    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 1);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 0);
-    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1]}");
-    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 0);
-    assert_int_equal(granted(w, 1, &g, 1), 0);
-    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
-    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
-    assert_true(g.job == 1 && g.task == SL_TASK_DISCARD);
-    assert_string_equal(state_of(w, C, 1), "cancelled");
-    /* While it is under way, over a restart of the daemon, and after it: nothing more to do. */
-    for (unsigned i = 0; i < 4; i++) {
-        say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
-        assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 0);
-        if (i == 1) {
-            assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
-            world_stop(w);
-            world_start(w);
-            client(w, C);
-            worker(w, 1);
-            pull(w, 1, 1);
-            assert_int_equal(granted(w, 1, &g, 1), 1);
-            assert_true(g.task == SL_TASK_DISCARD);
-        }
-        if (i == 2)
-            result(w, 1, g);
-    }
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 0);
-    say(w, C, "{\"v\":2,\"m\":\"retry\",\"jobs\":[1]}");
-    expect(w, C, SL_M_DONE);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
-    assert_true(g.task == SL_TASK_PREPARE); /* from the beginning */
-    prepared(w, 1, g, 8, 4);
-    run_all(w, 1);
-    assert_string_equal(state_of(w, C, 1), "succeeded");
-    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
-    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "it has ended"));
 }
 
 static void draining_and_leaving(void **state)
@@ -582,7 +558,6 @@ int main(void)
         TEST(failures_quarantine_and_retry_does_the_rest),
         TEST(what_cannot_work_fails_at_once),
         TEST(bad_bytes_are_made_again),
-        TEST(what_was_cancelled_is_discarded_later),
         TEST(draining_and_leaving),
         TEST(roles_are_kept),
         TEST(job_0_is_none),

@@ -8,7 +8,9 @@
  *   alloc=N, run=N, wait=N, pin=N  the Nth such call fails (alloc: no memory; pin: not
  *                                  supported; run and wait: the device is lost for good)
  *   old=N                          device N is one that the kernels do not run on
+ *   part=N                         device N is an instance of a divided one
  *   count=35                       asking for devices fails: the driver is older than the runtime
+ *   count=999                      the same: the driver does not start
  *   flip=N                         the Nth launch ends with one wrong bit */
 #ifndef SLUICE_TESTS_EMULATED_GPU_H
 #define SLUICE_TESTS_EMULATED_GPU_H
@@ -20,7 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { EMULATED_NO_MEMORY = 2, EMULATED_BAD_CALL = 1, EMULATED_OLD = 35, EMULATED_LOST = 700, EMULATED_NOT_SUPPORTED = 801 };
+enum { EMULATED_NO_MEMORY = 2, EMULATED_BAD_CALL = 1, EMULATED_OLD = 35, EMULATED_UNKNOWN = 999, EMULATED_LOST = 700, EMULATED_NOT_SUPPORTED = 801 };
 enum { EMULATED_COPY, EMULATED_LAUNCH };
 
 struct emulated_op {
@@ -75,9 +77,11 @@ static int emulated_count(int *n)
 
 static int emulated_info(int device, struct sl_gpu_info *out)
 {
+    bool part = emulated_setting("part", 99) == (uint64_t)device;
+
     memset(out, 0, sizeof *out);
-    snprintf(out->name, sizeof out->name, "emulated GPU");
-    snprintf(out->uuid, sizeof out->uuid, "GPU-%d1111111-2222-3333-4444-555555555555", device);
+    snprintf(out->name, sizeof out->name, "emulated GPU%s", part ? " MIG 1g.1gb" : "");
+    snprintf(out->uuid, sizeof out->uuid, "%s-%d1111111-2222-3333-4444-555555555555", part ? "MIG" : "GPU", device);
     snprintf(out->bus, sizeof out->bus, "0000:%02x:00.0", device);
     out->memory = emulated_setting("memory", 1u << 30);
     out->processors = 1;
@@ -271,6 +275,7 @@ static enum sl_gpu_fault emulated_fault(int err)
     return err == EMULATED_NO_MEMORY ? SL_GPU_FAULT_MEMORY
            : err == EMULATED_LOST    ? SL_GPU_FAULT_LOST
            : err == EMULATED_OLD     ? SL_GPU_FAULT_DRIVER
+           : err == EMULATED_UNKNOWN ? SL_GPU_FAULT_START
                                      : SL_GPU_FAULT_CALL;
 }
 

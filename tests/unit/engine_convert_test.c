@@ -86,8 +86,8 @@ static void add_heads(struct world *w)
     t = world_out(w, "q.q4_k", SL_TYPE_Q4_K, SL_PERMUTE, 256, 8 * 16, 0, s, 1);
     t->heads = 8;
     add(w, t, 256 * 16 * 3);
-    s = world_source(w, 1, "q_large", SL_DTYPE_BF16, 2 * 64, 2048, 0, 0, 0);
-    t = world_out(w, "q_large.q6_k", SL_TYPE_Q6_K, SL_PERMUTE, 2048, 2 * 64, 0, s, 1);
+    s = world_source(w, 1, "q_large", SL_DTYPE_BF16, 2 * 64, 4096, 0, 0, 0);
+    t = world_out(w, "q_large.q6_k", SL_TYPE_Q6_K, SL_PERMUTE, 4096, 2 * 64, 0, s, 1);
     t->heads = 2;
     add(w, t, 0);
     s = world_source(w, 1, "q_bias", SL_DTYPE_F32, 1, 128, 0, 0, 0);
@@ -273,7 +273,8 @@ static void test_single_rows(void **state)
 /* Several tensors in one task: the checksum covers their checksums in order. */
 static void test_many_in_one_task(void **state)
 {
-    struct sl_engine_opts o = {.threads = 2, .mem_bytes = 64u << 20, .slab_bytes = 1u << 17};
+    struct sl_engine_opts o = {.threads = 2, .mem_bytes = 64u << 20, .slab_bytes = 1u << 17, .backend = SL_BACKEND_SCALAR};
+    struct sl_engine_stats st;
     struct sl_engine *en = NULL;
     struct sl_error e = {0, ""};
     struct sl_task_result r;
@@ -304,6 +305,8 @@ static void test_many_in_one_task(void **state)
     assert_int_equal(sl_hash_final(h, &sum, NULL), 0);
     sl_hash_free(h);
     assert_int_equal(sl_engine_open(&w.ck, &w.plan, &o, &en, &e), 0);
+    sl_engine_stats(en, &st);
+    assert_string_equal(st.backend_name, "scalar");
     assert_int_equal(sl_engine_submit(en, 0, &e), 0);
     r = world_wait(en);
     assert_int_equal(r.code, 0);

@@ -103,9 +103,11 @@ static void values_give_golden_bytes(void **state)
 }
 
 /* A Q8_0 output of tiny-v3, sealed with checksums; bytes: what is written for
- * tensor `wrong` at its byte `at` is changed before it is sealed. */
-static void write_output(const char *wrong, uint64_t at, const char *drop)
+ * tensor `wrong` at its byte `at` is changed before it is sealed. That of the legacy
+ * layout does not say so, lacks a tensor and has one whose rows and columns are exchanged. */
+static void write_output(const char *wrong, uint64_t at, enum sl_layout layout)
 {
+    bool legacy = layout == SL_LAYOUT_LEGACY;
     struct sl_gguf_tensor *t;
     struct sl_kvs kvs = {0};
     struct source s;
@@ -114,23 +116,28 @@ static void write_output(const char *wrong, uint64_t at, const char *drop)
     uint32_t n = 0;
     FILE *f = fopen(path, "wb");
 
-    open_source(&s, SL_LAYOUT_MLA);
+    open_source(&s, layout);
     t = calloc(s.m->n_tensors, sizeof *t);
     sums = calloc(s.m->n_tensors, sizeof *sums);
     for (uint32_t i = 0; i < s.m->n_tensors; i++) {
         const struct sl_out_tensor *o = &s.m->tensors[i];
 
-        if (drop && strcmp(o->name, drop) == 0)
+        if (legacy && strcmp(o->name, "output.weight") == 0)
             continue;
         memcpy(t[n].name, o->name, sizeof o->name);
         t[n].n_dims = o->n_dims;
         memcpy(t[n].ne, o->ne, sizeof o->ne);
+        if (legacy && strcmp(o->name, "blk.0.ffn_down.weight") == 0) {
+            t[n].ne[0] = o->ne[1];
+            t[n].ne[1] = o->ne[0];
+        }
         t[n].type = o->keep_f32 ? SL_TYPE_F32 : SL_TYPE_Q8_0;
         t[n].bytes = sl_type_bytes(t[n].type, o->elems);
         t[n].offset = offset;
         offset = (offset + t[n++].bytes + 31) / 32 * 32;
     }
-    assert_int_equal(sl_kvs_set_str(&kvs, "sluice.layout", "mla"), 0);
+    if (!legacy)
+        assert_int_equal(sl_kvs_set_str(&kvs, "sluice.layout", "mla"), 0);
     assert_int_equal(sl_kvs_set_arr(&kvs, SL_KEY_SUM_TENSORS, SL_KV_U64, sums, n), 0);
     assert_int_equal(sl_kvs_set_u64(&kvs, SL_KEY_SUM_HEADER, 0), 0);
     assert_int_equal(sl_gguf_header(&kvs, t, n, &header, &len), 0);
@@ -189,14 +196,14 @@ static void wrong_blocks_are_found(void **state)
     struct verify_tally tally;
 
     (void)state;
-    write_output(NULL, 0, NULL);
+    write_output(NULL, 0, SL_LAYOUT_MLA);
     assert_int_equal(check(&(struct verify_sample){.share = 0.02, .seed = 7}, &r, &tally), 0);
     assert_int_equal(tally.tensors, 70);
     assert_in_range(tally.blocks * 100, 2 * tally.blocks_total, 6 * tally.blocks_total);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char want[128];
 
-        write_output(name, cases[i].block * 34 + 5, NULL);
+        write_output(name, cases[i].block * 34 + 5, SL_LAYOUT_MLA);
         assert_int_equal(check(&cases[i].sample, &r, &tally), 1);
         assert_int_equal(r.first.code, SL_EVERIFY);
         snprintf(want, sizeof want, "tensor %s: block %llu (weights from %llu on)", name,
@@ -204,9 +211,9 @@ static void wrong_blocks_are_found(void **state)
         assert_non_null(strstr(r.first.text, want));
         assert_non_null(strstr(r.first.text, "byte 5 of it"));
     }
-    write_output(NULL, 0, "output.weight");
-    assert_int_equal(check(&(struct verify_sample){.blocks = 1}, &r, &tally), 1);
-    assert_non_null(strstr(r.first.text, "tensor output.weight is missing"));
+    write_output(NULL, 0, SL_LAYOUT_LEGACY);
+    assert_int_equal(check(&(struct verify_sample){.blocks = 1}, &r, &tally), 2);
+    assert_non_null(strstr(r.first.text, "tensor blk.0.ffn_down.weight: its shape is not the source's"));
 }
 
 int main(void)

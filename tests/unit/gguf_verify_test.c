@@ -220,14 +220,23 @@ static void numbers_must_be_finite(void **state)
         int type;
         uint64_t ne;
         uint32_t at, n;
-        uint8_t bad[4];
+        uint8_t bad[8], fine[8]; /* infinite or no number; the largest number or nearly so */
     } cases[] = {
-        {SL_TYPE_F32, 4, 8, 4, {0, 0, 0x80, 0x7f}},  {SL_TYPE_F32, 4, 12, 4, {1, 0, 0x80, 0xff}},
-        {SL_TYPE_F16, 4, 2, 2, {0, 0x7c}},           {SL_TYPE_BF16, 4, 2, 2, {0x80, 0x7f}},
-        {SL_TYPE_Q8_0, 64, 34, 2, {0, 0xfc}},        {SL_TYPE_Q5_1, 32, 2, 2, {0, 0x7c}},
-        {SL_TYPE_Q2_K, 512, 84 + 82, 2, {0, 0x7c}},  {SL_TYPE_Q3_K, 256, 108, 2, {0, 0x7e}},
-        {SL_TYPE_Q6_K, 256, 208, 2, {0, 0x7c}},      {SL_TYPE_Q4_K, 256, 2, 2, {0, 0x7c}},
-        {SL_TYPE_IQ1_M, 256, 53, 3, {0xc0, 0, 0x70}},
+        {SL_TYPE_F32, 4, 8, 4, {0, 0, 0x80, 0x7f}, {0xff, 0xff, 0x7f, 0x7f}},
+        {SL_TYPE_F32, 4, 12, 4, {1, 0, 0x80, 0xff}, {0, 0, 0x80, 0xfe}},
+        {SL_TYPE_F64, 4, 8, 8, {0, 0, 0, 0, 0, 0, 0xf0, 0x7f}, {0, 0, 0, 0, 0, 0, 0xef, 0x7f}},
+        {SL_TYPE_F64, 4, 24, 8, {1, 0, 0, 0, 0, 0, 0xf0, 0xff}, {0, 0, 0, 0, 0, 0, 0xf0, 0xfe}},
+        {SL_TYPE_F16, 4, 2, 2, {0, 0x7c}, {0xff, 0x7b}},
+        {SL_TYPE_BF16, 4, 2, 2, {0x80, 0x7f}, {0x7f, 0x7f}},
+        {SL_TYPE_BF16, 4, 2, 2, {0x81, 0xff}, {0x80, 0xfe}},
+        {SL_TYPE_Q8_0, 64, 34, 2, {0, 0xfc}, {0xff, 0xfb}},
+        {SL_TYPE_Q5_1, 32, 2, 2, {0, 0x7c}, {0xff, 0x7b}},
+        {SL_TYPE_Q2_K, 512, 84 + 82, 2, {0, 0x7c}, {0xff, 0x7b}},
+        {SL_TYPE_Q3_K, 256, 108, 2, {0, 0x7e}, {0xff, 0x7b}},
+        {SL_TYPE_Q6_K, 256, 208, 2, {0, 0x7c}, {0xff, 0x7b}},
+        {SL_TYPE_Q4_K, 256, 2, 2, {0, 0x7c}, {0xff, 0x7b}},
+        {SL_TYPE_IQ1_M, 256, 53, 3, {0xc0, 0, 0x70}, {0xb0, 0, 0x70}},
+        {SL_TYPE_I8, 32, 0, 4, {0}, {0xff, 0x7f, 0xff, 0x7f}},
     };
     struct bytes b = {0};
 
@@ -241,8 +250,11 @@ static void numbers_must_be_finite(void **state)
         data = b.n;
         b_zeros(&b, sl_type_bytes(cases[i].type, cases[i].ne));
         b_pad(&b, 32);
+        memcpy(b.p + data + cases[i].at, cases[i].fine, cases[i].n);
         assert_int_equal(b_write(&b, path), 0);
         assert_int_equal(verify(path), 0);
+        if (cases[i].type == SL_TYPE_I8)
+            continue;
         memcpy(b.p + data + cases[i].at, cases[i].bad, cases[i].n);
         assert_int_equal(b_write(&b, path), 0);
         assert_int_equal(verify(path), SL_EVERIFY);

@@ -151,11 +151,12 @@ static void split_names(void **state)
     assert_int_equal(sl_gguf_split_path(buf, sizeof buf, "a/m", 7, 7), SL_ESOURCE);
     assert_int_equal(sl_gguf_split_path(buf, 23, "a/m", 6, 7), SL_ESOURCE);
     assert_int_equal(sl_gguf_split_path(buf, 24, "a/m", 6, 7), 0);
-    assert_int_equal(sl_gguf_part_path(buf, sizeof buf, "a/m-00001-of-00007.gguf", 2), 0);
+    assert_int_equal(sl_gguf_part_path(buf, sizeof buf, "a/m-00001-of-00007.gguf", 2, &e), SL_ESOURCE);
+    assert_string_equal(e.text, "a/m-00003-of-00007.gguf: part 3 of 7 is missing; all parts of the set must be in this folder");
     assert_string_equal(buf, "a/m-00003-of-00007.gguf");
-    assert_int_equal(sl_gguf_part_path(buf, sizeof buf, "m.gguf", 0), 0);
+    assert_int_equal(sl_gguf_part_path(buf, sizeof buf, "m.gguf", 0, &e), 0);
     assert_string_equal(buf, "m.gguf");
-    assert_int_equal(sl_gguf_part_path(buf, sizeof buf, "m.gguf", 1), SL_ESOURCE);
+    assert_int_equal(sl_gguf_part_path(buf, sizeof buf, "m.gguf", 1, &e), SL_ESOURCE);
 }
 
 /* Known values: XXH64 of "" and "abc", SHA-256 of "abc" (FIPS 180-2). */

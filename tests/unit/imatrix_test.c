@@ -1,83 +1,11 @@
-/* Importance matrices: both formats, their historical layouts, files that lie. */
-#include "proto/imatrix_parts.h"
+/* Importance matrices read: both formats, their historical layouts, files that lie. */
 #include "proto/imatrix_use.h"
 #include "tests/fuzz/imatrix_fuzz.c"
-#include "tests/unit/gguf_bytes.h"
+#include "tests/unit/imatrix_maker.h"
 #include "tests/unit/r1_model.h"
 
-#include <fcntl.h>
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-
-#include <cmocka.h>
-
-#define TINY_DAT "tests/tiny-v3/imatrix.legacy-layout.dat"
-
-static char dir[] = "/tmp/imatrix_test_XXXXXX";
-static char path[64], path2[64];
-
-static int setup(void **state)
-{
-    (void)state;
-    if (!mkdtemp(dir))
-        return 1;
-    snprintf(path, sizeof path, "%s/a", dir);
-    snprintf(path2, sizeof path2, "%s/b", dir);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    unlink(path);
-    unlink(path2);
-    return rmdir(dir);
-}
-
-static void i32(struct bytes *b, int32_t v) { b_put(b, &v, 4); }
-static void f32(struct bytes *b, float v) { b_put(b, &v, 4); }
-
-static void dat_entry(struct bytes *b, const char *name, int32_t ncall, uint32_t n, float v)
-{
-    i32(b, (int32_t)strlen(name));
-    b_put(b, name, strlen(name));
-    i32(b, ncall);
-    i32(b, (int32_t)n);
-    for (uint32_t i = 0; i < n; i++)
-        f32(b, v + (float)i);
-}
-
-/* Two entries, chunks, data set. */
-static void good_dat(struct bytes *b)
-{
-    b->n = 0;
-    i32(b, 2);
-    dat_entry(b, "blk.0.ffn_up.weight", 3, 4, 7);
-    dat_entry(b, "blk.1.ffn_up_exps.weight", 0, 6, 1);
-    i32(b, 12);
-    i32(b, 3);
-    b_put(b, "set", 3);
-}
-
-static int open_bytes(const struct bytes *b, struct sl_imatrix **im, struct sl_error *e)
-{
-    memset(e, 0, sizeof *e);
-    assert_int_equal(b_write(b, path), 0);
-    return sl_imatrix_open(path, im, e);
-}
-
-static void refuses(const struct bytes *b, const char *what)
-{
-    struct sl_imatrix *im = NULL;
-    struct sl_error e;
-
-    if (open_bytes(b, &im, &e) != SL_ESOURCE || !strstr(e.text, what) || !strstr(e.text, path) || im)
-        fail_msg("expected '%s', got '%s'", what, e.text);
-}
 
 static void test_dat(void **state)
 {
@@ -121,11 +49,6 @@ static void test_dat(void **state)
     assert_int_equal(im->n_chunks, 0);
     sl_imatrix_close(im);
     free(b.p);
-}
-
-static void put_i32(struct bytes *b, size_t at, int32_t v)
-{
-    memcpy(b->p + at, &v, 4);
 }
 
 static void test_dat_lies(void **state)
@@ -218,66 +141,6 @@ static void test_bad_values(void **state)
     free(b.p);
 }
 
-/* An imatrix in GGUF: keys, then tensors of F32 that lie one after another. */
-struct gguf_file {
-    struct bytes b, data;
-    const char *name[6];
-    uint64_t ne[6][2];
-    uint32_t type[6];
-    int n;
-    bool no_size, chunks_as_text;
-};
-
-static void g_add(struct gguf_file *g, const char *name, uint64_t ne0, uint64_t ne1, const float *v)
-{
-    g->name[g->n] = name;
-    g->ne[g->n][0] = ne0;
-    g->ne[g->n][1] = ne1;
-    g->n++;
-    b_pad(&g->data, 32);
-    b_put(&g->data, v, ne0 * ne1 * 4);
-}
-
-static void g_keys(struct gguf_file *g, uint64_t n_tensors)
-{
-    b_start(&g->b, 3, n_tensors, g->no_size ? 3 : 4);
-    b_key(&g->b, "general.type", 8);
-    b_str(&g->b, "imatrix");
-    b_key(&g->b, "imatrix.datasets", 9);
-    b_u32(&g->b, 8);
-    b_u64(&g->b, 2);
-    b_str(&g->b, "one");
-    b_str(&g->b, "two");
-    b_key(&g->b, "imatrix.chunk_count", g->chunks_as_text ? 8 : 4);
-    if (g->chunks_as_text)
-        b_str(&g->b, "9");
-    else
-        b_u32(&g->b, 9);
-    if (!g->no_size) {
-        b_key(&g->b, "imatrix.chunk_size", 4);
-        b_u32(&g->b, 100);
-    }
-}
-
-static const struct bytes *g_bytes(struct gguf_file *g)
-{
-    uint64_t at = 0;
-
-    g_keys(g, (uint64_t)g->n);
-    for (int i = 0; i < g->n; i++) {
-        b_tensor(&g->b, g->name[i], 2, g->ne[i], g->type[i], at);
-        at += (g->ne[i][0] * g->ne[i][1] * 4 + 31) / 32 * 32;
-    }
-    b_pad(&g->b, 32);
-    b_put(&g->b, g->data.p, g->data.n);
-    b_pad(&g->b, 32);
-    g->data.n = 0;
-    g->n = 0;
-    return &g->b;
-}
-
-static const float sums[] = {2, 4, 6, 8, 10, 12, 14, 16}, counts[] = {2, 0, 4, 700};
-
 static void test_gguf(void **state)
 {
     struct gguf_file g = {.n = 0};
@@ -351,6 +214,28 @@ static void test_gguf_lies(void **state)
     free(g.data.p);
 }
 
+/* What is outside the roots is not read, not even to say what is wrong with it. */
+static void test_outside_roots(void **state)
+{
+    const char *roots[1] = {path2};
+    struct sl_roots *r;
+    struct sl_imatrix *im;
+    struct bytes b = {.n = 0};
+    struct sl_error e;
+
+    (void)state;
+    b_put(&b, "root:x", 6);
+    assert_int_equal(b_write(&b, path), 0);
+    unlink(path2);
+    assert_int_equal(mkdir(path2, 0700), 0);
+    assert_int_equal(sl_roots_open(roots, 1, &r, &e), 0);
+    assert_int_equal(sl_imatrix_open_within(path, r, &im, &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "lies outside the folders"));
+    sl_roots_close(r);
+    assert_int_equal(rmdir(path2), 0);
+    free(b.p);
+}
+
 /* Counts stay in memory; those here are a hole of the file. */
 static void test_too_many_counts(void **state)
 {
@@ -370,207 +255,6 @@ static void test_too_many_counts(void **state)
     assert_int_equal(sl_imatrix_open(path, &im, &e), SL_ESOURCE);
     assert_non_null(strstr(e.text, "more than 16000000 counts"));
     free(g.b.p);
-}
-
-/* The same entries and weights, bit by bit. */
-static void same(const struct sl_imatrix *a, const struct sl_imatrix *b)
-{
-    struct sl_error e;
-
-    assert_int_equal(a->n_entries, b->n_entries);
-    for (uint32_t i = 0; i < a->n_entries; i++) {
-        int64_t k = sl_imatrix_find(b, a->entries[i].name);
-        uint64_t n = a->entries[i].n;
-        float *x = malloc(n * 4), *y = malloc(n * 4);
-
-        assert_true(k >= 0);
-        assert_int_equal(b->entries[k].n, n);
-        assert_int_equal(sl_imatrix_values(a, i, 0, n, x, &e), 0);
-        assert_int_equal(sl_imatrix_values(b, (uint32_t)k, 0, n, y, &e), 0);
-        assert_memory_equal(x, y, n * 4);
-        free(x);
-        free(y);
-    }
-}
-
-static void through(const struct sl_imatrix *im, enum sl_imatrix_format format)
-{
-    struct sl_imatrix *other;
-    struct sl_error e;
-
-    unlink(path2);
-    assert_int_equal(sl_imatrix_write(im, format, path2, &e), 0);
-    assert_int_equal(sl_imatrix_write(im, format, path2, &e), SL_EEXISTS);
-    if (sl_imatrix_open(path2, &other, &e) < 0)
-        fail_msg("%s", e.text);
-    assert_int_equal(other->format, format);
-    assert_int_equal(other->n_chunks, im->n_chunks);
-    assert_string_equal(other->datasets[0], im->datasets[0]);
-    same(im, other);
-    sl_imatrix_close(other);
-}
-
-static void test_write(void **state)
-{
-    struct gguf_file g = {.n = 0};
-    struct bytes b = {0};
-    struct sl_imatrix *im;
-    struct sl_error e;
-
-    (void)state;
-    assert_int_equal(sl_imatrix_open(TINY_DAT, &im, &e), 0);
-    through(im, SL_IMATRIX_DAT);
-    through(im, SL_IMATRIX_GGUF);
-    sl_imatrix_close(im);
-    good_dat(&b); /* an entry without calls */
-    assert_int_equal(open_bytes(&b, &im, &e), 0);
-    through(im, SL_IMATRIX_GGUF);
-    sl_imatrix_close(im);
-    g_add(&g, "blk.0.ffn_up_exps.weight.in_sum2", 2, 4, sums);
-    g_add(&g, "blk.0.ffn_up_exps.weight.counts", 1, 4, counts);
-    g_add(&g, "none.in_sum2", 2, 1, sums);
-    g_add(&g, "none.counts", 1, 1, &counts[1]);
-    assert_int_equal(open_bytes(g_bytes(&g), &im, &e), 0);
-    through(im, SL_IMATRIX_DAT);
-    through(im, SL_IMATRIX_GGUF);
-    sl_imatrix_close(im);
-    b.n = 0;
-    i32(&b, 1);
-    dat_entry(&b, "a.name.that.is.too.long.for.a.tensor.of.sums.in.gguf.weight", 1, 2, 1);
-    assert_int_equal(open_bytes(&b, &im, &e), 0);
-    unlink(path2);
-    assert_int_equal(sl_imatrix_write(im, SL_IMATRIX_GGUF, path2, &e), SL_EUSAGE);
-    assert_non_null(strstr(e.text, "too long for GGUF"));
-    assert_int_equal(access(path2, F_OK), -1);
-    sl_imatrix_close(im);
-    free(b.p);
-    free(g.b.p);
-    free(g.data.p);
-}
-
-/* A list of files as the data set: read, and through both formats. */
-static void test_long_dataset(void **state)
-{
-    char name[5000];
-    struct bytes b = {0};
-    struct sl_imatrix *im;
-    struct sl_error e;
-
-    (void)state;
-    memset(name, 'd', sizeof name - 1);
-    name[sizeof name - 1] = 0;
-    good_dat(&b);
-    b.n -= 7;
-    i32(&b, sizeof name - 1);
-    b_put(&b, name, sizeof name - 1);
-    assert_int_equal(open_bytes(&b, &im, &e), 0);
-    assert_string_equal(im->datasets[0], name);
-    through(im, SL_IMATRIX_DAT);
-    through(im, SL_IMATRIX_GGUF);
-    sl_imatrix_close(im);
-    b.n -= 1;
-    refuses(&b, "the data set's name");
-    put_i32(&b, b.n - sizeof name + 2 - 4, (1 << 20) + 1);
-    for (unsigned i = 0; i < 300; i++)
-        b_put(&b, name, sizeof name - 1);
-    refuses(&b, "1048577 bytes, more than 1048576");
-    free(b.p);
-}
-
-/* Weights whose product with ncall is infinite: no file, not one with infinities. */
-static void test_write_too_large(void **state)
-{
-    static const float large[] = {3e38f, 1, 1, 1}, one_and_many[] = {1, 1e6f};
-    struct gguf_file g = {.n = 0};
-    struct bytes b = {0};
-    struct sl_imatrix *im;
-    struct sl_error e;
-
-    (void)state;
-    g_add(&g, "a.in_sum2", 2, 2, large);
-    g_add(&g, "a.counts", 1, 2, one_and_many);
-    assert_int_equal(open_bytes(g_bytes(&g), &im, &e), 0);
-    unlink(path2);
-    assert_int_equal(sl_imatrix_write(im, SL_IMATRIX_DAT, path2, &e), SL_EUSAGE);
-    assert_non_null(strstr(e.text, "entry 'a' is too large for the dat format"));
-    assert_int_equal(access(path2, F_OK), -1);
-    sl_imatrix_close(im);
-    i32(&b, 1);
-    dat_entry(&b, "a", 1, 2, 3e38f);
-    assert_int_equal(open_bytes(&b, &im, &e), 0);
-    assert_int_equal(sl_imatrix_write(im, SL_IMATRIX_GGUF, path2, &e), SL_EUSAGE);
-    assert_non_null(strstr(e.text, "entry 'a' is too large for sums"));
-    assert_int_equal(access(path2, F_OK), -1);
-    sl_imatrix_close(im);
-    free(b.p);
-    free(g.b.p);
-    free(g.data.p);
-}
-
-static uint64_t size_of(const char *p)
-{
-    struct stat st;
-
-    return lstat(p, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
-}
-
-/* A link in the place of the unfinished file, or of the file: nothing is written through it. */
-static void test_write_links(void **state)
-{
-    char part[80], victim[80];
-    struct bytes b = {0};
-    struct sl_imatrix *im;
-    struct sl_error e;
-
-    (void)state;
-    snprintf(part, sizeof part, "%s.partial", path2);
-    snprintf(victim, sizeof victim, "%s/victim", dir);
-    good_dat(&b);
-    assert_int_equal(open_bytes(&b, &im, &e), 0);
-    assert_int_equal(b_write(&b, victim), 0);
-    unlink(path2);
-    assert_int_equal(symlink(victim, part), 0);
-    assert_int_equal(sl_imatrix_write(im, SL_IMATRIX_GGUF, path2, &e), 0);
-    assert_int_equal(size_of(victim), b.n);
-    assert_true(size_of(path2) > b.n);
-    assert_int_equal(access(part, F_OK), -1);
-    unlink(path2);
-    unlink(victim);
-    assert_int_equal(symlink(victim, path2), 0); /* to nothing */
-    assert_int_equal(sl_imatrix_write(im, SL_IMATRIX_GGUF, path2, &e), SL_EEXISTS);
-    assert_int_equal(access(victim, F_OK), -1);
-    unlink(path2);
-    sl_imatrix_close(im);
-    free(b.p);
-}
-
-/* Two runs for one file: the second leaves the first's work alone. What a killed one left goes. */
-static void test_write_at_once(void **state)
-{
-    char part[80];
-    struct bytes b = {0};
-    struct sl_imatrix *im;
-    struct sl_error e;
-    int fd;
-
-    (void)state;
-    snprintf(part, sizeof part, "%s.partial", path2);
-    good_dat(&b);
-    assert_int_equal(open_bytes(&b, &im, &e), 0);
-    assert_int_equal(b_write(&b, part), 0);
-    fd = open(part, O_RDWR);
-    assert_int_equal(flock(fd, LOCK_EX), 0);
-    assert_int_equal(sl_imatrix_write(im, SL_IMATRIX_GGUF, path2, &e), SL_EEXISTS);
-    assert_non_null(strstr(e.text, ".partial: another run is writing this file"));
-    assert_int_equal(size_of(part), b.n);
-    assert_int_equal(access(path2, F_OK), -1);
-    close(fd);
-    assert_int_equal(sl_imatrix_write(im, SL_IMATRIX_GGUF, path2, &e), 0);
-    assert_true(size_of(path2) > b.n);
-    assert_int_equal(access(part, F_OK), -1);
-    unlink(path2);
-    sl_imatrix_close(im);
-    free(b.p);
 }
 
 /* Changed bytes, the fuzz target as judge: some pass, most do not. */
@@ -682,13 +366,15 @@ static void test_kvs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dat),       cmocka_unit_test(test_dat_lies),
-        cmocka_unit_test(test_bad_values), cmocka_unit_test(test_gguf),
-        cmocka_unit_test(test_gguf_lies), cmocka_unit_test(test_too_many_counts),
-        cmocka_unit_test(test_write),
-        cmocka_unit_test(test_long_dataset), cmocka_unit_test(test_write_too_large),
-        cmocka_unit_test(test_write_links), cmocka_unit_test(test_write_at_once),
-        cmocka_unit_test(test_lookup),    cmocka_unit_test(test_kvs),
+        cmocka_unit_test(test_dat),
+        cmocka_unit_test(test_dat_lies),
+        cmocka_unit_test(test_bad_values),
+        cmocka_unit_test(test_gguf),
+        cmocka_unit_test(test_gguf_lies),
+        cmocka_unit_test(test_too_many_counts),
+        cmocka_unit_test(test_outside_roots),
+        cmocka_unit_test(test_lookup),
+        cmocka_unit_test(test_kvs),
         cmocka_unit_test(test_mutations),
     };
 

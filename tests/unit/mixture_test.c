@@ -161,14 +161,33 @@ static void test_80_layers_and_8_experts(void **state)
     assert_string_equal(word_of(m, "q3_k_s", "attn_q", &plain),
                         "33333333333333333333333333333333333333333333333333333333333333333333333"
                         "333333333");
-    m->arch = "mistral3";
-    assert_int_equal(word_of(m, "q3_k_s", "attn_v", &plain)[0], '3');
+    for (int i = 0; i < 4; i++) {
+        m->arch = (const char *[]){"qwen2", "qwen2vl", "mistral3", "qwen3"}[i];
+        assert_int_equal(word_of(m, "q3_k_s", "attn_v", &plain)[0], i < 2 ? '5' : '3');
+    }
     free_small(m);
     m = small_model("llama", 8, 32, 8, 8, false);
     assert_string_equal(word_of(m, "q4_k_m", "attn_v", &plain), "88888888");
     assert_string_equal(word_of(m, "q4_k_m", "attn_k", &plain), "88888888");
     assert_string_equal(word_of(m, "q4_k_m", "attn_output", &plain), "55555555");
     assert_string_equal(word_of(m, "q4_k_m", "ffn_down", &plain), "64464466");
+    free_small(m);
+}
+
+static void test_falcon(void **state)
+{
+    struct sl_model *m = small_model("falcon", 32, 71, 1, 0, false);
+
+    (void)state;
+    assert_string_equal(word_of(m, "q3_k_m", "ffn_down", &plain), "55443343343343343343343343344444");
+    assert_string_equal(word_of(m, "q3_k_l", "ffn_down", &plain), "44444444444444444444444444444444");
+    assert_string_equal(word_of(m, "q4_k_s", "ffn_down", &plain), "44444444444444444444444444444444");
+    assert_string_equal(word_of(m, "q4_k_m", "ffn_down", &plain), "66554454454454454454454454455555");
+    assert_string_equal(word_of(m, "q5_k_m", "ffn_down", &plain), "66665565565565565565565565566666");
+    assert_string_equal(word_of(m, "q3_k_m", "attn_output", &plain), "33333333333333333333333333333333");
+    assert_string_equal(word_of(m, "q3_k_l", "attn_output", &plain), "44444444444444444444444444444444");
+    /* The output matrix, then attn_output. */
+    assert_string_equal(word_of(m, "q5_k_s", "output.weight", &plain), "855555555555555555555555555555555");
     free_small(m);
 }
 
@@ -192,6 +211,7 @@ int main(void)
         cmocka_unit_test(test_deepseek),
         cmocka_unit_test(test_dense),
         cmocka_unit_test(test_80_layers_and_8_experts),
+        cmocka_unit_test(test_falcon),
         cmocka_unit_test(test_column_fallback),
     };
 

@@ -220,6 +220,7 @@ static const struct change changes[] = {
     {"rope_scaling", "{\"type\":\"yarn\"}", SL_ESOURCE, "needs a positive \"factor\""},
     {"rope_scaling", "{\"type\":\"yarn\",\"factor\":40}", SL_ESOURCE, "original_max_position"},
     {"norm_topk_prob", "1", SL_ESOURCE, "\"norm_topk_prob\" is 1: expected true or false"},
+    {"quantization_config", "{}", SL_EUNSUPPORTED, "quant_method '(none)'"},
     {"quantization_config", "{\"quant_method\":\"gptq\"}", SL_EUNSUPPORTED, "'gptq'"},
     {"quantization_config", "{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\"}",
      SL_EUNSUPPORTED, "quant_method 'compressed-tensors', format 'pack-quantized'"},
@@ -283,6 +284,7 @@ static void test_heads_that_do_not_divide(void **state)
 
 static void put_keys(struct sl_kvs *kvs, bool arch)
 {
+    assert_int_equal(sl_kvs_set_u32(kvs, "general.alignment", SL_GGUF_ALIGN), 0);
     if (arch)
         assert_int_equal(sl_kvs_set_str(kvs, "general.architecture", "qwen2"), 0);
     assert_int_equal(sl_kvs_set_str(kvs, "general.name", "Small One"), 0);
@@ -294,7 +296,7 @@ static void put_keys(struct sl_kvs *kvs, bool arch)
     assert_int_equal(sl_kvs_set_u32(kvs, "general.quantization_version", 2), 0);
 }
 
-static void write_gguf(const char *path, bool arch)
+static void write_gguf(const char *path, bool arch, uint32_t align)
 {
     static const char *const names[] = {"blk.10.attn_q.weight", "blk.2.attn_norm.weight",
                                         "token_embd.weight", "output_norm.weight"};
@@ -320,6 +322,9 @@ static void write_gguf(const char *path, bool arch)
     }
     assert_non_null(f);
     assert_int_equal(sl_gguf_header(&kvs, t, 4, &head, &len), 0);
+    /* The writer knows its own alignment alone: 17 bytes of name, 4 of type. */
+    memcpy((uint8_t *)memmem(head, len, "general.alignment", 17) + 21, &align, sizeof align);
+    off += (align - len % align) % align;
     assert_int_equal(fwrite(head, 1, len, f), len);
     assert_int_equal(fwrite(zeros, 1, off, f), off);
     assert_int_equal(fclose(f), 0);
@@ -336,7 +341,7 @@ static void test_gguf(void **state)
     char path[256];
 
     snprintf(path, sizeof path, "%s/small.gguf", (char *)*state);
-    write_gguf(path, true);
+    write_gguf(path, true, 32);
     assert_taken(path, &ck, &m);
     assert_string_equal(m->arch, "qwen2");
     assert_int_equal(m->n_tensors, 4);
@@ -354,13 +359,19 @@ static void test_gguf(void **state)
     assert_int_equal(m->hp.n_layer, 11);
     assert_int_equal(m->hp.n_head_kv, 4);
     assert_int_equal(m->hp.head_k, 8);
-    assert_int_equal(m->kvs.n, 6);
+    assert_int_equal(m->kvs.n, 7);
+    assert_non_null(sl_kvs_find(&m->kvs, "general.alignment"));
     assert_null(sl_kvs_find(&m->kvs, "general.file_type"));
     assert_null(sl_kvs_find(&m->kvs, "general.quantization_version"));
     assert_string_equal(m->base_name, "Small-One-1.0K");
     sl_model_close(m);
     sl_checkpoint_close(ck);
-    write_gguf(path, false);
+    write_gguf(path, true, 64); /* the output will have 32 */
+    assert_taken(path, &ck, &m);
+    assert_null(sl_kvs_find(&m->kvs, "general.alignment"));
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+    write_gguf(path, false, 32);
     assert_refused(path, SL_ESOURCE, "general.architecture is missing");
 }
 

@@ -1,5 +1,6 @@
 /* The plan of a small model: every byte has one place, every weight is in one
  * task, headers are what a reader accepts, fingerprints say what changed. */
+#include "proto/imatrix_use.h"
 #include "proto/plan.h"
 #include "tests/unit/r1_model.h"
 
@@ -106,18 +107,23 @@ static void free_world(struct world *w)
     free(w);
 }
 
-static struct sl_plan *plan_of(struct world *w, const char *recipe, const struct sl_plan_opts *po)
+static struct sl_plan *plan_as(struct world *w, const char *recipe, const struct sl_recipe_opts *ro,
+                               const struct sl_plan_opts *po)
 {
-    struct sl_recipe_opts ro = {.output_type = -1, .embedding_type = -1};
     struct sl_recipe *r;
     struct sl_plan *p;
     struct sl_error e = {0};
 
     assert_int_equal(sl_recipe_load(recipe, &r, &e), 0);
-    if (sl_plan_build(&w->ck, &w->m, r, &ro, po, &p, &e) < 0)
+    if (sl_plan_build(&w->ck, &w->m, r, ro, po, &p, &e) < 0)
         fail_msg("%s", e.text);
     sl_recipe_close(r);
     return p;
+}
+
+static struct sl_plan *plan_of(struct world *w, const char *recipe, const struct sl_plan_opts *po)
+{
+    return plan_as(w, recipe, &(struct sl_recipe_opts){.output_type = -1, .embedding_type = -1}, po);
 }
 
 /* Every weight of every tensor lies in exactly one item, every item in one task. */
@@ -354,6 +360,44 @@ static void test_fingerprint(void **state)
     free_world(w);
 }
 
+/* An option that changes the output is in the plan's words, so that a resume can name it. */
+static void test_options_are_told(void **state)
+{
+    static const char *const keys[] = {"my.key", "quantize.imatrix.file", SL_KEY_IMATRIX_INCLUDE, SL_KEY_IMATRIX_EXCLUDE};
+    static const char *const told[] = {"override-kv", "imatrix", "include-weights", "exclude-weights",
+        "split-max-size", "split-max-tensors", "no-tensor-first-split", "keep-split", "round-through", "task-size",
+        "model-name", "output-tensor-type", "token-embedding-type", "leave-output-tensor", "pure", "rules", "tensor-type"};
+    const struct sl_type_override over = {"ffn_up", SL_TYPE_Q8_0};
+    struct world *w = make_world();
+    struct sl_plan *a = plan_of(w, "q4_k_m", &(struct sl_plan_opts){.prefix = "tiny"});
+
+    (void)state;
+    for (size_t i = 0; i < sizeof told / sizeof *told; i++) {
+        struct sl_recipe_opts ro = {.output_type = i == 11 ? SL_TYPE_Q8_0 : -1, .embedding_type = i == 12 ? SL_TYPE_Q8_0 : -1,
+                                    .leave_output = i == 13, .pure = i == 14, .rules_2025 = i == 15,
+                                    .overrides = &over, .n_overrides = i == 16};
+        struct sl_plan_opts po = {.prefix = "tiny", .split_max_bytes = i == 4 ? 1 << 21 : 0, .split_max_tensors = i == 5 ? 3 : 0,
+                                  .no_tensor_first_split = i == 6, .keep_split = i == 7, .round_bf16 = i == 8,
+                                  .task_bytes = i == 9 ? 1 << 20 : 0, .model_name = i == 10 ? "Other" : NULL};
+        struct sl_kvs kvs = {0};
+        struct sl_plan *b;
+        char buf[200] = "", want[64];
+
+        if (i < 4) {
+            assert_int_equal(sl_kvs_set_str(&kvs, keys[i], "x"), 0);
+            po.extra_kvs = &kvs;
+        }
+        b = plan_as(w, "q4_k_m", &ro, &po);
+        snprintf(want, sizeof want, "--%s (then ", told[i]);
+        if (!sl_plan_option_difference(a->options, b->options, buf, sizeof buf) || strncmp(buf, want, strlen(want)) != 0)
+            fail_msg("'%s', expected '%s'", buf, want);
+        sl_plan_close(b);
+        sl_kvs_free(&kvs);
+    }
+    sl_plan_close(a);
+    free_world(w);
+}
+
 static void test_option_difference(void **state)
 {
     static const struct {
@@ -386,7 +430,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_file), cmocka_unit_test(test_split), cmocka_unit_test(test_tasks),
-        cmocka_unit_test(test_fingerprint), cmocka_unit_test(test_option_difference),
+        cmocka_unit_test(test_fingerprint), cmocka_unit_test(test_options_are_told),
+        cmocka_unit_test(test_option_difference),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

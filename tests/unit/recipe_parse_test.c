@@ -292,7 +292,7 @@ static void test_idle(void **state)
 
     (void)state;
     idle_is(NULL, idle_of("*.ffn_down_exps.weight layers 3- = q6_k\noutput.weight = q6_k\ndefault q4_k\n", NULL, 0, false, false));
-    idle_is("recipe t.recipe, line 2: '*.ffn_dwn.weight' matches no tensor of this model; 'sluice plan' lists their names\n"
+    idle_is("recipe t.recipe, line 2: '*.ffn_dwn.weight' matches no tensor of this model; 'sluice convert --dry-run' lists their names\n"
             "recipe t.recipe, line 3: '*_exps.weight' matches no tensor in these layers\n"
             "recipe t.recipe, line 4: 'norm' decides nothing: it matches only tensors that are never quantized\n"
             "recipe t.recipe, line 6: 'blk.7.*' decides nothing: an option or a rule before it decides every tensor that it "
@@ -302,7 +302,7 @@ static void test_idle(void **state)
     /* Another architecture's layers by their own words; recipes that are written for all. */
     idle_is(NULL, idle_of("default q4_k\n*.ffn_up.weight layers dense = q6_k\n", NULL, 0, false, false));
     idle_is(NULL, idle_of("dq3_k_m", NULL, 0, false, false));
-    idle_is("--tensor-type: 'attn_k' matches no tensor of this model; 'sluice plan' lists their names\n"
+    idle_is("--tensor-type: 'attn_k' matches no tensor of this model; 'sluice convert --dry-run' lists their names\n"
             "--tensor-type: 'down_exps' decides nothing: an option or a rule before it decides every tensor that it matches\n"
             "--tensor-type: 'norm' decides nothing: it matches only tensors that are never quantized\n",
             idle_of("dq3_k_m", over, 4, false, false));

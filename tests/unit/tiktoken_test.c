@@ -106,6 +106,8 @@ static void test_merges(void **state)
     merges_are(LIST("ab", "abc"), LIST("a b", "ab c"));
     /* bc is joined before ab, whatever stands further left. */
     merges_are(LIST("bc", "ab", "abc"), LIST("b c", "a b", "a bc"));
+    /* Pairs to the right of one that is joined keep their ranks. */
+    merges_are(LIST("ce", "ace", "acece"), LIST("c e", "a ce", "ace ce"));
     /* Equal ranks: the leftmost pair. */
     merges_are(LIST("aa", "aaa", "aaaa"), LIST("a a", "aa a", "aa aa"));
     /* What joining never makes has no merge. */

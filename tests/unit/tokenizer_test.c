@@ -224,6 +224,19 @@ static void test_template_files(void **state)
     assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
     assert_string_equal(fx_value(&kvs, "tokenizer.chat_template", buf, 128), "-");
     sl_kvs_free(&kvs);
+    for (int n = 65; n <= 66; n++) { /* none is left out without a word */
+        char config[4096] = "{\"chat_template\":[{\"name\":\"default\",\"template\":\"D\"}";
+
+        for (int i = 1; i < n; i++)
+            snprintf(config + strlen(config), 64, ",{\"name\":\"n%d\",\"template\":\"T\"}", i);
+        fx_text(*state, "tokenizer_config.json", strcat(config, "]}"));
+        if (n == 65)
+            assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
+        else
+            assert_refused(*state, 8, SL_ESOURCE, "tokenizer_config.json: chat_template holds 66 templates; expected 65 at most");
+        if (n == 65)
+            sl_kvs_free(&kvs);
+    }
 }
 
 /* additional_chat_templates/ beside chat_template.jinja, as newer checkpoints have them. */
@@ -276,8 +289,11 @@ static void test_post_processor(void **state)
             "{\"Sequence\":{\"id\":\"A\"}}],\"pair\":[{\"SpecialToken\":{\"id\":\"<s>\"}},"
             "{\"Sequence\":{\"id\":\"A\"}},{\"SpecialToken\":{\"id\":\"<s>\"}},"
             "{\"Sequence\":{\"id\":\"B\"}}]}]}}");
-    fx_text(*state, "tokenizer_config.json", "{\"bos_token\":\"<s>\",\"eos_token\":\"<|x|>\"}");
-    assert_int_equal(keys_of(*state, &sl_arch_llama, 8, "{}", &kvs, &e), 0);
+    /* Only a post-processor that names another end makes the former one an eot. */
+    fx_text(*state, "tokenizer_config.json", "{\"bos_token\":\"<s>\",\"eos_token\":\"<|x|>\",\"eot_token\":\"<s>\"}");
+    assert_int_equal(keys_of(*state, &sl_arch_llama, 8, "{\"eom_token_id\":3}", &kvs, &e), 0);
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.eot_token_id", buf, 128), "-");
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.eom_token_id", buf, 128), "-");
     assert_string_equal(fx_value(&kvs, "tokenizer.ggml.pre", buf, 128), "str 'llama-bpe'");
     assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_bos_token", buf, 128), "bool true");
     assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_eos_token", buf, 128), "-");
@@ -296,6 +312,42 @@ static void test_post_processor(void **state)
     assert_int_equal(keys_of(*state, &sl_arch_llama, 8, "{\"bos_token_id\":0}", &kvs, &e), 0);
     assert_string_equal(fx_value(&kvs, "tokenizer.ggml.bos_token_id", buf, 128), "u32 3");
     sl_kvs_free(&kvs);
+}
+
+#define SPECIAL(t) "{\"SpecialToken\":{\"id\":\"" t "\"}}"
+#define SEQUENCE(t) "{\"Sequence\":{\"id\":\"" t "\"}}"
+
+/* A post-processor that is no list; whether a separator stands between two texts. */
+static void test_separators(void **state)
+{
+    static const struct { const char *post, *bos, *eos, *sep, *sep_id; } cases[] = {
+        {"\"TemplateProcessing\",\"single\":[" SEQUENCE("A") "],\"pair\":[" SEQUENCE("A") "," SPECIAL("<|x|>") ","
+         SPECIAL("<s>") "," SEQUENCE("B") "]", "-", "-", "bool true", "u32 4"},
+        {"\"TemplateProcessing\",\"single\":[" SEQUENCE("A") "," SPECIAL("<|x|>") "],\"pair\":[" SEQUENCE("A") ","
+         SPECIAL("<|x|>") "," SEQUENCE("B") "," SPECIAL("<|x|>") "]", "-", "bool true", "bool false", "-"},
+        {"\"TemplateProcessing\",\"single\":[" SEQUENCE("A") "," SPECIAL("<|x|>") "],\"pair\":[" SEQUENCE("A") ","
+         SPECIAL("<|x|>") "," SPECIAL("<|x|>") "," SEQUENCE("B") "," SPECIAL("<|x|>") "]", "-", "bool true", "bool true", "u32 4"},
+        {"\"TemplateProcessing\",\"single\":[" SEQUENCE("A") "],\"pair\":[" SEQUENCE("A") "," SPECIAL("<s>") ","
+         SPECIAL("<s>") "," SPECIAL("<|x|>") "," SEQUENCE("B") "]", "-", "-", "bool false", "-"},
+        {"\"RobertaProcessing\",\"cls\":[\"<s>\",3],\"sep\":[\"<|x|>\",4]", "bool true", "bool true", "bool true", "u32 4"},
+    };
+
+    fx_text(*state, "tokenizer_config.json", "{\"bos_token\":\"<s>\",\"eos_token\":\"<|x|>\"}");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct sl_kvs kvs;
+        struct sl_error e;
+        char text[4000], buf[128];
+
+        snprintf(text, sizeof text, "{" ADDED "," PRE(SPLIT(LLAMA3 REST) "," BYTES) "," MODEL ",\"post_processor\":{\"type\":%s}}",
+                 cases[i].post);
+        fx_text(*state, "tokenizer.json", text);
+        assert_int_equal(keys_of(*state, &sl_arch_llama, 8, "{}", &kvs, &e), 0);
+        assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_bos_token", buf, 128), cases[i].bos);
+        assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_eos_token", buf, 128), cases[i].eos);
+        assert_string_equal(fx_value(&kvs, "tokenizer.ggml.add_sep_token", buf, 128), cases[i].sep);
+        assert_string_equal(fx_value(&kvs, "tokenizer.ggml.seperator_token_id", buf, 128), cases[i].sep_id);
+        sl_kvs_free(&kvs);
+    }
 }
 
 static void test_merges_txt(void **state)
@@ -403,6 +455,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_template_files, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_template_folder, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_post_processor, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_separators, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_merges_txt, fx_setup, fx_teardown),
         cmocka_unit_test(test_pre),
         cmocka_unit_test_setup_teardown(test_refused, fx_setup, fx_teardown),

@@ -168,6 +168,34 @@ static void what_is_too_large_is_cut_off(void **state)
     sl_router_close(r);
 }
 
+/* The folder that is made lets in those whom the allow-list names, whatever the umask. */
+static void the_folder_lets_users_pass(void **state)
+{
+    struct place *p = *state;
+    const struct sl_router_opts listed = {.allow_path = p->allow};
+    struct sl_router *r;
+    struct stat st;
+    char dir[100], ipc[120];
+    mode_t old = umask(077);
+    FILE *f = fopen(p->allow, "w");
+
+    assert_non_null(f);
+    fprintf(f, "submitter uid 4242 alice\n");
+    fclose(f);
+    for (int users = 0; users < 2; users++) {
+        snprintf(dir, sizeof dir, "%s/pass%d", p->dir, users);
+        snprintf(ipc, sizeof ipc, "ipc://%s/sock", dir);
+        if (open_router(p, ipc, users ? &listed : NULL, &r) != 0)
+            fail_msg("%s", e.text);
+        assert_int_equal(stat(dir, &st), 0);
+        assert_int_equal(st.st_mode & 0777, users ? 0711 : 0700);
+        assert_int_equal(stat(ipc + 6, &st), 0);
+        assert_int_equal(st.st_mode & 0777, users ? 0666 : 0700);
+        sl_router_close(r);
+    }
+    umask(old);
+}
+
 static void open_folders_are_refused(void **state)
 {
     struct place *p = *state;
@@ -277,6 +305,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(there_and_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_too_large_is_cut_off, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_folder_lets_users_pass, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_folder_lets_users_pass, set_up, tear_down),
         cmocka_unit_test_setup_teardown(open_folders_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(plain_tcp_is_for_loopback, set_up, tear_down),
         cmocka_unit_test_setup_teardown(only_keys_of_the_list_come_in, set_up, tear_down),

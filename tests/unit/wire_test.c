@@ -116,14 +116,21 @@ static void what_breaks_the_table_is_not_sent(void **state)
 
     (void)state;
     assert_int_equal(sl_msg_new(SL_M_PING, NULL, &m, &e), 0);
-    assert_int_equal(sl_wire_encode(&m, &bytes, &n, &e), SL_EFAIL);
+    assert_int_equal(sl_wire_encode(&m, &bytes, &n, &e), SL_EUSAGE);
     assert_non_null(strstr(e.text, "field 'n' is missing"));
     sl_put_uint(m.tree, "n", SL_WIRE_UINT_MAX + 2);
     assert_int_equal(sl_wire_encode(&m, &bytes, &n, &e), SL_EFAIL);
     sl_msg_free(&m);
+    /* A field that could not be made, wherever it stands, is told as what it is. */
+    assert_int_equal(sl_msg_new(SL_M_PROGRESS, NULL, &m, &e), 0);
+    sl_put_uint(m.tree, "bytes", 1);
+    sl_put(sl_add_object(sl_put_array(m.tree, "tasks")), "job", NULL);
+    assert_int_equal(sl_wire_encode(&m, &bytes, &n, &e), SL_EFAIL);
+    assert_string_equal(e.text, "out of memory");
+    sl_msg_free(&m);
     assert_int_equal(sl_msg_new(SL_M_WAIT, NULL, &m, &e), 0);
     sl_put_uints(m.tree, "jobs", (uint64_t[1001]){0}, 1001);
-    assert_int_equal(sl_wire_encode(&m, &bytes, &n, &e), SL_EFAIL);
+    assert_int_equal(sl_wire_encode(&m, &bytes, &n, &e), SL_EUSAGE);
     sl_msg_free(&m);
 }
 

@@ -34,13 +34,25 @@ struct world {
     char *sums;
 };
 
-static void open_lane(struct world *w)
+static void open_lane_of(struct world *w, const struct sl_job_cache_opts *o)
 {
-    struct sl_job_cache_opts o = {.roots = w->roots, .threads = 2, .mem_bytes = 128 << 20};
     struct sl_error e;
 
     w->wake = eventfd(0, EFD_NONBLOCK);
-    assert_int_equal(sl_lane_open(&o, w->wake, &w->lane, &e), 0);
+    assert_int_equal(sl_lane_open(o, w->wake, &w->lane, &e), 0);
+}
+
+static void open_lane(struct world *w, uint64_t mem_bytes)
+{
+    const struct sl_job_cache_opts o = {.roots = w->roots, .threads = 2, .mem_bytes = mem_bytes};
+
+    open_lane_of(w, &o);
+}
+
+static void close_lane(struct world *w)
+{
+    sl_lane_close(w->lane);
+    close(w->wake);
 }
 
 static int setup(void **state)
@@ -67,7 +79,7 @@ static int setup(void **state)
     sl_put_uint(o, "split_max_bytes", 7000000);
     assert_int_equal(sl_record_check("spec", w->spec, &e), 0);
     w->job = 7;
-    open_lane(w);
+    open_lane(w, 128 << 20);
     *state = w;
     return 0;
 }
@@ -77,8 +89,7 @@ static int teardown(void **state)
     struct world *w = *state;
     char command[128];
 
-    sl_lane_close(w->lane);
-    close(w->wake);
+    close_lane(w);
     sl_roots_close(w->roots);
     cJSON_Delete(w->spec);
     snprintf(command, sizeof command, "rm -rf %s", w->dir);
@@ -480,6 +491,92 @@ static void what_has_not_begun_is_handed_back(void **state)
     sl_outcome_free(wait_outcome(w));
 }
 
+/* Tasks of two jobs in their engines: what is asked of one's plan is asked by its own tasks alone. */
+static void two_jobs_take_turns(void **state)
+{
+    struct world *w = *state, other;
+    uint32_t n;
+
+    close_lane(w);
+    open_lane(w, 512 << 20); /* with room for two engines */
+    prepare(w);
+    other = *w;
+    other.job = 8;
+    other.sums = NULL;
+    other.spec = cJSON_Duplicate(w->spec, 1);
+    cJSON_ReplaceItemInObject(other.spec, "prefix", cJSON_CreateString("y"));
+    cJSON_ReplaceItemInObject(sl_get(other.spec, "options"), "task_bytes", cJSON_CreateNumber(4096));
+    prepare(&other);
+    assert_true(other.n_tasks > 50 * w->n_tasks);
+    for (n = 0; n < w->n_tasks; n++) {
+        push(w, n);
+        push(&other, other.n_tasks - 1 - n);
+    }
+    for (n *= 2; n > 0; n--) {
+        struct sl_outcome *o = wait_outcome(w);
+
+        if (o->kind != SL_OUTCOME_RESULT)
+            fail_msg("job %d, task %u: %s", (int)o->job, o->task, o->error.text);
+        sl_outcome_free(o);
+    }
+    cJSON_Delete(other.spec);
+    free(other.sums);
+}
+
+#define MANY (SL_FILES_MAX + 1)
+
+/* Their result must be one that can be sent. */
+static void a_set_of_many_files_is_told(void **state)
+{
+    static struct sl_plan_segment segments[MANY];
+    static char names[MANY][32];
+    struct world *w = *state;
+    struct sl_plan plan = {.fingerprint = "f", .segments = segments, .n_segments = MANY};
+    struct sl_checkpoint ck = {.n_files = 0};
+    struct sl_model model = {.n_src = 0};
+    struct sl_job_plan j = {.ck = &ck, .model = &model, .plan = &plan};
+    struct output out = {.dir = strdup(w->dir)};
+    const struct sl_given_job given = {.j = &j, .out = &out};
+    const struct sl_job_cache_opts opts = {.given = &given};
+    struct sl_outcome *o;
+    struct sl_error e;
+    struct sl_msg m;
+    uint8_t *bytes;
+    size_t n;
+
+    close_lane(w);
+    for (uint32_t i = 0; i < MANY; i++) {
+        snprintf(names[i], sizeof names[i], "x-%05u-of-%05u.gguf", i + 1, MANY);
+        segments[i] = (struct sl_plan_segment){.name = names[i], .file_bytes = 1};
+    }
+    assert_int_equal(output_attach(&out, &plan, &e), 0);
+    for (uint32_t i = 0; i < MANY; i++) {
+        int fd = open(out.partial[i], O_WRONLY | O_CREAT | O_EXCL, 0600);
+
+        assert_int_equal(write(fd, "x", 1), 1);
+        close(fd);
+    }
+    strcpy(w->fingerprint, plan.fingerprint);
+    open_lane_of(w, &opts);
+    o = does(w, SL_TASK_PUBLISH);
+    assert_int_equal(o->kind, SL_OUTCOME_RESULT);
+    assert_true(exists(w, names[MANY - 1]));
+    assert_int_equal(sl_msg_new(SL_M_RESULT, NULL, &m, &e), 0);
+    sl_put_uint(m.tree, "job", o->job);
+    sl_put_uint(m.tree, "task", o->task);
+    sl_put_uint(m.tree, "epoch", o->epoch);
+    sl_put_uint(m.tree, "bytes", o->bytes);
+    sl_put_texts(m.tree, "files", o->files);
+    if (sl_wire_encode(&m, &bytes, &n, &e) < 0)
+        fail_msg("%s", e.text);
+    free(bytes);
+    sl_msg_free(&m);
+    sl_outcome_free(o);
+    close_lane(w);
+    output_free(&out);
+    open_lane(w, 128 << 20);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -495,6 +592,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_another_job_took_over_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(parts_of_a_former_set_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(what_has_not_begun_is_handed_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(two_jobs_take_turns, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_set_of_many_files_is_told, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -153,6 +153,21 @@ static void answer(struct world *w, const char *name, uint32_t task, uint64_t ep
     tell(w, json);
 }
 
+/* The daemon waits for it, and nobody else would say it: such a worker ends. */
+static void an_answer_that_memory_lacks_for_ends_the_worker(void **state)
+{
+    struct sl_outcome *o = calloc(1, sizeof *o);
+    struct world *w = *state;
+    struct sl_error e;
+
+    connect_worker(w);
+    grant(w, SPEC, "{\"task\":3,\"epoch\":9}");
+    *o = (struct sl_outcome){.job = 7, .task = 3, .epoch = 9, .bytes = UINT64_MAX}; /* a field that cannot be made */
+    sl_worker_outcome(w->w, o, w->now);
+    assert_int_equal(sl_worker_refused(w->w, &e), SL_EFAIL);
+    assert_string_equal(e.text, "out of memory");
+}
+
 static void a_task_from_pull_to_ack(void **state)
 {
     struct world *w = *state;
@@ -411,6 +426,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(revoked_tasks_are_dropped, setup, teardown),
         cmocka_unit_test_setup_teardown(a_drain_ends_in_order, setup, teardown),
         cmocka_unit_test_setup_teardown(a_refused_hello_is_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_answer_that_memory_lacks_for_ends_the_worker, setup, teardown),
         cmocka_unit_test_setup_teardown(nonsense_does_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(what_was_not_sent_goes_first, setup, teardown),
         cmocka_unit_test_setup_teardown(short_tasks_are_held_in_greater_number, setup, teardown),

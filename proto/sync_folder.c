@@ -1,0 +1,36 @@
+#include "proto/sync_folder.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static int sync_open(int fd, const char *dir, struct sl_error *e)
+{
+    int rc = 0;
+
+    /* Some filesystems cannot sync a folder and say EINVAL: nothing to do there. */
+    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
+        rc = sl_fail(e, SL_EFAIL, "%s: cannot sync the folder: %s", dir, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+int sl_sync_folder(const char *dir, struct sl_error *e)
+{
+    return sync_open(open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), dir, e);
+}
+
+int sl_sync_folder_of(const char *path, struct sl_error *e)
+{
+    const char *slash = strrchr(path, '/');
+    char dir[PATH_MAX];
+    int fd;
+
+    snprintf(dir, sizeof dir, "%.*s", slash > path ? (int)(slash - path) : 1, slash ? path : ".");
+    fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 && errno == EACCES ? 0 : sync_open(fd, dir, e);
+}

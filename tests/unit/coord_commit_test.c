@@ -1,0 +1,242 @@
+/* What the coordinator does while a commit is under way, by a disk that ends one when the
+ * test says so: this program's committer takes the place of the thread's. */
+#include "coord_world.h"
+
+#include "daemon/committer.h"
+
+static struct disk {
+    struct sl_queue *q;
+    bool busy, over, broken;
+} disk;
+
+int sl_committer_open(struct sl_queue *q, int wake_fd, struct sl_committer **out, struct sl_error *e)
+{
+    (void)wake_fd;
+    (void)e;
+    disk = (struct disk){.q = q};
+    *out = (struct sl_committer *)(void *)&disk;
+    return 0;
+}
+
+void sl_committer_close(struct sl_committer *c)
+{
+    (void)c;
+}
+
+void sl_committer_begin(struct sl_committer *c)
+{
+    (void)c;
+    assert_false(disk.busy);
+    disk.busy = true;
+}
+
+int sl_committer_end(struct sl_committer *c, bool wait, struct sl_error *e)
+{
+    (void)c;
+    assert_true(disk.busy);
+    if (!wait && !disk.over)
+        return 1;
+    disk.busy = disk.over = false;
+    return disk.broken ? sl_fail(e, SL_ENOSPACE, "the disk is full") : sl_queue_commit(disk.q, e);
+}
+
+/* The commit under way ends well; what waited for it may begin another. */
+static void commit_ends(struct world *w)
+{
+    assert_true(sl_coord_committing(w->c));
+    disk.over = true;
+    deliver(w);
+}
+
+static void restart(struct world *w)
+{
+    world_stop(w);
+    w->slow = false;
+    world_start(w);
+}
+
+static void submit_slowly(struct world *w, const char *key)
+{
+    char spec[400];
+
+    snprintf(spec, sizeof spec, world_spec, "m", key);
+    say(w, C, "{\"v\":2,\"m\":\"submit\",\"id\":\"s\",\"key\":\"%s\",\"specs\":[%s]}", key, spec);
+    assert_true(sl_coord_committing(w->c));
+    assert_null(heard(w, C, SL_M_SUBMITTED));
+}
+
+/* A job of 6 tasks, workers 1 and 2, and the commit of another job's submission under way. */
+static void begin(struct world *w)
+{
+    world_stop(w);
+    w->background = true;
+    world_start(w);
+    client(w, C);
+    worker(w, 1);
+    worker(w, 2);
+    assert_int_equal(ready_job(w, C, 1, "a", 6, 3), 1);
+    assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
+    w->slow = true;
+    submit_slowly(w, "b");
+}
+
+static void grants_leave_and_results_wait(void **state)
+{
+    struct world *w = *state;
+    struct got g[8] = {{0}};
+    unsigned left = 0;
+
+    begin(w);
+    pull(w, 1, 2);
+    assert_int_equal(granted(w, 1, g, 8), 2);
+    result(w, 1, g[0]);
+    assert_null(heard(w, 1, SL_M_ACK));
+    commit_ends(w);
+    expect(w, C, SL_M_SUBMITTED);
+    assert_null(heard(w, 1, SL_M_ACK)); /* written now, and not on disk before the next end */
+    commit_ends(w);
+    expect(w, 1, SL_M_ACK);
+    /* One task done and one leased are on disk: four are left. */
+    restart(w);
+    worker(w, 2);
+    pull(w, 2, 8);
+    for (unsigned i = 2, n = 2 + granted(w, 2, g + 2, 6); i < n; i++) {
+        assert_true(g[i].job == 2 || (g[i].task != g[0].task && g[i].task != g[1].task));
+        left += g[i].job == 1;
+    }
+    assert_int_equal(left, 4);
+}
+
+/* A task that went back in a commit is granted by the next one, on disk with its lease. */
+static void a_grant_waits_for_what_it_rests_on(void **state)
+{
+    struct world *w = *state;
+    struct got g = {0}, again[8];
+
+    begin(w);
+    commit_ends(w);
+    expect(w, C, SL_M_SUBMITTED);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    say(w, 1, "{\"v\":2,\"m\":\"giveback\",\"job\":1,\"task\":%u,\"epoch\":%llu}", (unsigned)g.task,
+        (unsigned long long)g.epoch);
+    pull(w, 2, 6);
+    assert_int_equal(granted(w, 2, again, 8), 5);
+    commit_ends(w);
+    expect(w, 1, SL_M_ACK);
+    assert_int_equal(granted(w, 2, again, 8), 0);
+    commit_ends(w);
+    assert_int_equal(granted(w, 2, again, 8), 1);
+    assert_true(again[0].task == g.task && again[0].epoch > g.epoch);
+}
+
+/* What a peer says after its hello is not taken before it. */
+static void a_hello_keeps_its_place(void **state)
+{
+    struct world *w = *state;
+
+    begin(w);
+    hello(w, 1, "worker", NULL);
+    pull(w, 1, 1);
+    hello(w, 3, "worker", NULL);
+    pull(w, 3, 1);
+    assert_true(w->peer[1].n == 0 && w->peer[3].n == 0);
+    commit_ends(w);
+    w->slow = false;
+    deliver(w);
+    for (unsigned p = 1; p <= 3; p += 2) {
+        assert_int_equal(w->peer[p].n, 2);
+        assert_int_equal(w->peer[p].in[0].id, SL_M_WELCOME);
+        assert_int_equal(w->peer[p].in[1].id, SL_M_GRANT);
+        assert_non_null(sl_get(w->peer[p].in[1].tree, "spec")); /* what it had before does not count */
+    }
+    /* After that its requests are taken at once again. */
+    expect(w, C, SL_M_SUBMITTED);
+    w->slow = true;
+    submit_slowly(w, "c");
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, (struct got[2]){{0}}, 2), 2);
+}
+
+static void time_passes_after_the_commit(void **state)
+{
+    struct world *w = *state;
+    struct got g = {0};
+
+    begin(w);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    w->now.boot_ms += 11000;
+    say(w, 1, "{\"v\":2,\"m\":\"pong\",\"n\":0}");
+    assert_int_equal(sl_coord_tick(w->c, w->now, &w->e), 0);
+    commit_ends(w);
+    assert_null(heard(w, 1, SL_M_REVOKE));
+    commit_ends(w);
+    expect(w, 1, SL_M_REVOKE);
+}
+
+static void a_commit_that_fails_is_as_if_nothing_was_said(void **state)
+{
+    struct world *w = *state;
+    struct sl_outgoing out;
+    struct got g[2] = {{0}};
+    unsigned rehello = 0;
+    char held[300];
+
+    begin(w);
+    pull(w, 1, 2);
+    assert_int_equal(granted(w, 1, g, 2), 2);
+    result(w, 1, g[0]);
+    disk.over = disk.broken = true;
+    assert_int_equal(sl_coord_flush(w->c, w->now, &w->e), SL_ENOSPACE);
+    while (sl_coord_next(w->c, &out)) {
+        rehello += memmem(out.bytes, out.n, "\"rehello\"", 9) != NULL;
+        assert_null(memmem(out.bytes, out.n, "\"ack\"", 5));
+        assert_null(memmem(out.bytes, out.n, "\"submitted\"", 11));
+        free(out.bytes);
+    }
+    assert_int_equal(rehello, 3);
+    assert_int_equal(sl_coord_committing(w->c), 0);
+    /* The grants have left: their holder names them, and nobody else gets them before. */
+    disk.broken = w->slow = false;
+    snprintf(held, sizeof held, "[{\"job\":1,\"task\":%u,\"epoch\":%llu},{\"job\":1,\"task\":%u,\"epoch\":%llu}]",
+             (unsigned)g[0].task, (unsigned long long)g[0].epoch, (unsigned)g[1].task, (unsigned long long)g[1].epoch);
+    hello(w, 1, "worker", held);
+    assert_null(sl_get(expect(w, 1, SL_M_WELCOME), "dropped"));
+    for (unsigned i = 0; i < 2; i++) {
+        result(w, 1, g[i]);
+        expect(w, 1, SL_M_ACK);
+    }
+    run_all(w, 1);
+    client(w, C);
+    assert_string_equal(state_of(w, C, 1), "succeeded");
+    say(w, C, "{\"v\":2,\"m\":\"show\",\"job\":2}");
+    assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
+    assert_int_equal(submit(w, C, "b", ""), 2);
+}
+
+static void only_so_much_waits(void **state)
+{
+    struct world *w = *state;
+
+    begin(w);
+    for (unsigned i = 0; i < 1024; i++) {
+        assert_false(sl_coord_full(w->c));
+        say_quietly(w, C, "{\"v\":2,\"m\":\"list\"}");
+    }
+    assert_true(sl_coord_full(w->c));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(grants_leave_and_results_wait),
+        TEST(a_grant_waits_for_what_it_rests_on),
+        TEST(a_hello_keeps_its_place),
+        TEST(time_passes_after_the_commit),
+        TEST(a_commit_that_fails_is_as_if_nothing_was_said),
+        TEST(only_so_much_waits),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
