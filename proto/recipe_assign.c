@@ -101,33 +101,45 @@ bool sl_recipe_may_quantize(const struct sl_out_tensor *t)
     return !t->keep_f32 && t->transform != SL_INLINE && sl_mixture_quantizable(t);
 }
 
-/* The type before the column fallback. *fixed: the fallback does not apply. */
-static int chosen_type(struct assign *a, const struct sl_out_tensor *t, bool *fixed,
-                       struct sl_error *e)
+/* Whether an option of the form PATTERN=TYPE has t; its type in *type. */
+static int named_type(struct assign *a, const struct sl_out_tensor *t, int *type, struct sl_error *e)
 {
-    const struct sl_recipe_opts *o = a->o;
-
-    *fixed = true;
-    if (!sl_recipe_may_quantize(t))
-        return t->src_type >= 0 ? t->src_type : SL_TYPE_F32;
-    if (o->leave_output && strcmp(t->name, "output.weight") == 0)
-        return source_type(a, t);
-    if (o->embedding_type >= 0 && (strcmp(t->name, "token_embd.weight") == 0
-                                   || strcmp(t->name, "per_layer_token_embd.weight") == 0))
-        return o->embedding_type;
-    if (o->output_type >= 0 && strcmp(t->name, "output.weight") == 0)
-        return o->output_type;
-    *fixed = false;
-    for (uint32_t i = 0; i < o->n_overrides; i++) {
+    for (uint32_t i = 0; i < a->o->n_overrides; i++) {
         int hit = sl_pattern_match(a->overrides[i], t->name, e);
 
         if (hit < 0)
             return sl_fail_context(e, "--tensor-type");
         if (hit) {
             mark_used(a, i);
-            return o->overrides[i].type;
+            *type = a->o->overrides[i].type;
+            return 1;
         }
     }
+    return 0;
+}
+
+/* The type before the column fallback. *fixed: the fallback does not apply. */
+static int chosen_type(struct assign *a, const struct sl_out_tensor *t, bool *fixed,
+                       struct sl_error *e)
+{
+    const struct sl_recipe_opts *o = a->o;
+    int named, type = -1;
+
+    *fixed = true;
+    if (!sl_recipe_may_quantize(t))
+        return t->src_type >= 0 ? t->src_type : SL_TYPE_F32;
+    if (o->leave_output && strcmp(t->name, "output.weight") == 0)
+        return source_type(a, t);
+    if (o->embedding_type >= 0 && strcmp(t->name, "token_embd.weight") == 0)
+        return o->embedding_type;
+    if (o->output_type >= 0 && strcmp(t->name, "output.weight") == 0)
+        return o->output_type;
+    SL_TRY(named = named_type(a, t, &type, e));
+    *fixed = !named && o->embedding_type >= 0 && strcmp(t->name, "per_layer_token_embd.weight") == 0;
+    if (named)
+        return type;
+    if (*fixed)
+        return o->embedding_type;
     if (o->pure)
         return a->r->mixture ? sl_mixture_base_type(a->r->mixture) : a->r->default_type;
     return recipe_type(a, t, e);

@@ -24,6 +24,8 @@ run_ok('rows of 72', $SLUICE, 'convert', $odd, '-o', "$dir/odd.gguf", '--recipe'
 spit("$dir/untyped-$_.gguf", slurp("$dir/$_.gguf") =~ s/general\.file_type/general.file_was./r) for qw(f32 Q4_K_M Q8_0 IQ4_XS);
 # Names that end with "weight" without a dot are weights to llama-quantize.
 spit("$dir/dotless.gguf", slurp("$dir/f32.gguf") =~ s/attn_q_a\.weight/attn_q_a_weight/gr);
+# A second table of embeddings, as in Gemma: --token-embedding-type is for it too, unless a pattern names it.
+spit("$dir/perlayer.gguf", slurp("$dir/f32.gguf") =~ s/blk\.1\.ffn_down_shexp\.weight/per_layer_token_embd.weight/gr);
 my $im = "$dir/im.gguf";
 run_ok('an imatrix', python('make_imatrix.py', "$dir/f32.gguf", $im));
 
@@ -64,6 +66,8 @@ my @cases = (
     ['COPY', ['--override-kv', 'general.file_type=int:7'], 'untyped-f32'],
     ['Q2_K', [], 'untyped-f32'],
     ['Q4_K_M', [], 'dotless'],
+    ['Q4_K_M', ['--token-embedding-type', 'q8_0', '--tensor-type', 'per_layer=q4_0'], 'perlayer'],
+    ['Q4_K_M', ['--token-embedding-type', 'q8_0', '--tensor-type', 'shexp=q4_0'], 'perlayer'],
     ['Q4_K_M', ['--imatrix', $im], 'f32'],
     ['IQ3_XXS', ['--imatrix', $im, '--prune-layers', '2,6'], 'f32'],
     ['Q2_K', ['--imatrix', $im, '--include-weights', 'ffn', '--include-weights', 'attn_output'], 'f32'],
