@@ -306,7 +306,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(there_and_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_too_large_is_cut_off, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_folder_lets_users_pass, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(the_folder_lets_users_pass, set_up, tear_down),
         cmocka_unit_test_setup_teardown(open_folders_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(plain_tcp_is_for_loopback, set_up, tear_down),
         cmocka_unit_test_setup_teardown(only_keys_of_the_list_come_in, set_up, tear_down),
