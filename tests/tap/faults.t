@@ -445,10 +445,10 @@ SKIP: {
     chmod 0711, $RUN or die $!;
     spit("$RUN/none.conf", '');
     my @as = qw(setpriv --clear-groups --regid 4242 --reuid);
-    my @ask = ($SLUICE, 'queue', '--config', "$RUN/none.conf", '--timeout', 1, '--connect', "ipc://$RUN/users/d");
+    my @ask = ($SLUICE, 'queue', '--config', "$RUN/none.conf", '--connect', "ipc://$RUN/users/d");
     skip 'no other user gets to the tests\' folder', 3 if run(@as, 4242, 'test', '-S', "$RUN/users/d", '-a', '-x', $SLUICE)->{rc};
     run_ok('who is listed comes in', @as, 4242, @ask);
-    fails('who is not is told', 4, qr/gave no answer in 1\.0 s; is this user in its allow-list/, @as, 4243, @ask);
+    fails('who is not is told', 4, qr/gave no answer in 1\.0 s; is this user in its allow-list/, @as, 4243, @ask, '--timeout', 1);
     chmod 0700, "$RUN/users" or die $!;
     fails('who is kept out by the folder too', 4, qr/Permission denied; .*opens the socket's folder/, @as, 4242, @ask);
 }
