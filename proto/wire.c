@@ -78,7 +78,7 @@ static bool has_failed(const cJSON *object)
 
 void sl_put_uint(cJSON *object, const char *field, uint64_t v)
 {
-    if (v > SL_WIRE_UINT_MAX || !cJSON_AddNumberToObject(object, field, (double)v))
+    if (!cJSON_AddNumberToObject(object, field, (double)v)) /* one too large is the table's to refuse */
         put_failed(object);
 }
 
@@ -180,7 +180,7 @@ void sl_put_uints(cJSON *object, const char *field, const uint64_t *v, size_t n)
     cJSON *a = sl_put_array(object, field);
 
     for (size_t i = 0; a && i < n; i++) {
-        cJSON *item = v[i] <= SL_WIRE_UINT_MAX ? cJSON_CreateNumber((double)v[i]) : NULL;
+        cJSON *item = cJSON_CreateNumber((double)v[i]);
 
         if (!item || !cJSON_AddItemToArray(a, item)) {
             cJSON_Delete(item);

@@ -153,6 +153,12 @@ static void answer(struct world *w, const char *name, uint32_t task, uint64_t ep
     tell(w, json);
 }
 
+static void *no_memory(size_t n)
+{
+    (void)n;
+    return NULL;
+}
+
 /* The daemon waits for it, and nobody else would say it: such a worker ends. */
 static void an_answer_that_memory_lacks_for_ends_the_worker(void **state)
 {
@@ -162,8 +168,10 @@ static void an_answer_that_memory_lacks_for_ends_the_worker(void **state)
 
     connect_worker(w);
     grant(w, SPEC, "{\"task\":3,\"epoch\":9}");
-    *o = (struct sl_outcome){.job = 7, .task = 3, .epoch = 9, .bytes = UINT64_MAX}; /* a field that cannot be made */
+    *o = (struct sl_outcome){.job = 7, .task = 3, .epoch = 9, .bytes = 1};
+    cJSON_InitHooks(&(cJSON_Hooks){.malloc_fn = no_memory, .free_fn = free});
     sl_worker_outcome(w->w, o, w->now);
+    cJSON_InitHooks(NULL);
     assert_int_equal(sl_worker_refused(w->w, &e), SL_EFAIL);
     assert_string_equal(e.text, "out of memory");
 }
