@@ -202,6 +202,18 @@ void output_free(struct output *o)
     memset(o, 0, sizeof *o);
 }
 
+/* Whether another file may take this one's name. Removing a folder of that name, which it is not, changes
+ * nothing, and is forbidden with EPERM where the rename will be: this process's rights decide, not its user. */
+static int check_replaceable(const char *path, struct sl_error *e)
+{
+    struct stat st;
+
+    if (lstat(path, &st) != 0 || S_ISDIR(st.st_mode) || unlinkat(AT_FDCWD, path, AT_REMOVEDIR) == 0 || errno != EPERM)
+        return 0;
+    return sl_fail(e, SL_EEXISTS, "%s cannot be replaced: it is another user's, in a folder with the sticky bit, or "
+                   "immutable; have its owner remove it, or choose another name", path);
+}
+
 int output_absent(const struct output *o, bool force, struct sl_error *e)
 {
     struct stat st;
@@ -217,6 +229,8 @@ int output_absent(const struct output *o, bool force, struct sl_error *e)
                                "another name", names[k]);
         if (!force && lstat(o->final[i], &st) == 0)
             return sl_fail(e, SL_EEXISTS, "%s exists already; --force replaces it", o->final[i]);
+        for (unsigned k = 0; k < 2; k++)
+            SL_TRY(check_replaceable(names[k], e));
     }
     return 0;
 }

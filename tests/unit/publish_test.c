@@ -313,6 +313,33 @@ static void what_stays_is_told(void **state)
     w->o.dir = dir;
 }
 
+/* Another user's file in a folder with the sticky bit; its owner may replace it. */
+static void what_cannot_be_replaced_is_told(void **state)
+{
+    struct world *w = *state;
+    char manifest[OUTPUT_PATH_BYTES];
+
+    if (geteuid() != 0)
+        skip();
+    snprintf(manifest, sizeof manifest, "%s.xxh64", w->o.final[1]);
+    assert_int_equal(chmod(w->dir, 01777), 0);
+    for (unsigned k = 0; k < 2; k++) {
+        const char *name = k ? manifest : w->o.final[1];
+
+        put(name, "mine", 4);
+        assert_int_equal(output_absent(&w->o, true, &w->e), 0);
+        assert_int_equal(seteuid(65534), 0);
+        assert_int_equal(output_absent(&w->o, true, &w->e), SL_EEXISTS);
+        assert_int_equal(seteuid(0), 0);
+        assert_non_null(strstr(w->e.text, "cannot be replaced"));
+        assert_int_equal(chown(name, 65534, 65534), 0);
+        assert_int_equal(seteuid(65534), 0);
+        assert_int_equal(output_absent(&w->o, true, &w->e), 0);
+        assert_int_equal(seteuid(0), 0);
+        assert_int_equal(unlink(name), 0);
+    }
+}
+
 /* The right output's, under another part's name. */
 static void a_part_has_one_place(void **state)
 {
@@ -356,6 +383,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_part_has_one_place, setup, teardown),
         cmocka_unit_test_setup_teardown(an_answer_may_be_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(what_stays_is_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_cannot_be_replaced_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(names_are_taken_back, setup, teardown),
     };
 
