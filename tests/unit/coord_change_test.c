@@ -85,6 +85,9 @@ static void a_refused_request_changes_nothing(void **state)
     say(w, C, "{\"v\":2,\"m\":\"forget\",\"jobs\":[%llu,%llu]}", (unsigned long long)two, (unsigned long long)two);
     assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 1);
     ask(w, "cancel", one, "", SL_M_DONE);
+    snprintf(spec, sizeof spec, world_spec, "m", "a\\nb");
+    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"odd\",\"specs\":[%s]}", spec);
+    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "prefix 'a?b'"));
     snprintf(spec, sizeof spec, world_spec, "m", "a");
     say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"again\",\"specs\":[%s]}", spec);
     two = (uint64_t)sl_get(expect(w, C, SL_M_SUBMITTED), "jobs")->child->valuedouble;
