@@ -184,7 +184,7 @@ static void refuses_counts(void **state)
     }
     /* Each key is looked up among all. */
     for (uint64_t n = 10000; n < 10002; n++) {
-        char key[16];
+        char key[24];
 
         b_start(&b, 3, 0, n);
         for (uint64_t i = 0; i < n; i++) {
