@@ -1,5 +1,6 @@
 /* sluice config: what is configured, and by what. */
 #include "client/cli.h"
+#include "client/model_arg.h"
 #include "client/progress.h"
 #include "proto/config_file.h"
 
@@ -19,8 +20,8 @@ static void print_json(const struct sl_config_info *k, const struct sl_config_va
     cJSON_AddStringToObject(o, "name", k->name);
     list = cJSON_AddArrayToObject(o, "values");
     for (unsigned i = 0; i < v->n; i++)
-        cJSON_AddItemToArray(list, cJSON_CreateString(v->items[i]));
-    cJSON_AddStringToObject(o, "origin", v->origin);
+        cJSON_AddItemToArray(list, json_text(v->items[i], strlen(v->items[i])));
+    cJSON_AddItemToObject(o, "origin", json_text(v->origin, strlen(v->origin)));
     cJSON_AddStringToObject(o, "environment", k->env);
     json_line(o, "setting");
 }
@@ -62,7 +63,7 @@ static void print_files(const struct sl_config *c, bool json)
             printf("%s  %s\n", read ? "read  " : "absent", cli_shown(shown, path));
             continue;
         }
-        cJSON_AddStringToObject(o, "path", path);
+        cJSON_AddItemToObject(o, "path", json_text(path, strlen(path)));
         cJSON_AddBoolToObject(o, "read", read);
         json_line(o, "file");
     }

@@ -1,5 +1,7 @@
 #include "client/convert_run.h"
 
+#include "client/model_arg.h"
+
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <string.h>
@@ -139,7 +141,7 @@ static void dry_run_json(const struct sl_plan *p, const struct output *out)
 
     for (uint32_t i = 0; i < p->n_segments; i++) {
         cJSON_AddItemToArray(list, item = cJSON_CreateObject());
-        cJSON_AddStringToObject(item, "path", out->final[i]);
+        cJSON_AddItemToObject(item, "path", json_text(out->final[i], strlen(out->final[i])));
         cJSON_AddNumberToObject(item, "bytes", (double)p->segments[i].file_bytes);
         cJSON_AddNumberToObject(item, "tensors", p->segments[i].n_tensors);
     }

@@ -2,6 +2,7 @@
 
 #include "client/convert_store.h"
 #include "client/convert_threads.h"
+#include "client/model_arg.h"
 #include "proto/open_files.h"
 #include "worker/claim.h"
 #include "worker/former_set.h"
@@ -320,12 +321,13 @@ static void abandon(struct run *r)
 static int make_folder(struct run *r, struct sl_error *e)
 {
     char dir[CLI_SHOWN_BYTES];
+    int rc;
 
     if (!r->out->new_dir)
         return 0;
-    SL_TRY(output_make_dir(r->out, e));
-    r->made_dir = true;
-    if (r->o->progress != PROGRESS_QUIET)
+    SL_TRY(rc = output_make_dir(r->out, e));
+    r->made_dir = rc == 1;
+    if (r->made_dir && r->o->progress != PROGRESS_QUIET)
         fprintf(stderr, "sluice: made the folder %s\n", cli_shown(dir, r->out->dir));
     return 0;
 }
@@ -394,16 +396,17 @@ static void print_summary(const struct run *r)
     getrusage(RUSAGE_SELF, &ru);
     if (r->o->progress == PROGRESS_JSON) {
         cJSON *o = cJSON_CreateObject(), *files = cJSON_AddArrayToObject(o, "files");
+        const char *imatrix = r->j->synthetic || !r->j->imatrix ? "synthetic" : r->j->imatrix->path;
 
         for (uint32_t i = 0; i < n; i++)
-            cJSON_AddItemToArray(files, cJSON_CreateString(r->out->final[i]));
+            cJSON_AddItemToArray(files, json_text(r->out->final[i], strlen(r->out->final[i])));
         cJSON_AddNumberToObject(o, "bytes", (double)r->plan->file_bytes);
         cJSON_AddNumberToObject(o, "source_bytes", (double)r->plan->src_bytes);
         cJSON_AddNumberToObject(o, "seconds", s);
         cJSON_AddNumberToObject(o, "peak_memory_bytes", (double)ru.ru_maxrss * 1024);
         cJSON_AddStringToObject(o, "fingerprint", r->plan->fingerprint);
         if (r->j->synthetic || r->j->imatrix)
-            cJSON_AddStringToObject(o, "imatrix", r->j->synthetic ? "synthetic" : r->j->imatrix->path);
+            cJSON_AddItemToObject(o, "imatrix", json_text(imatrix, strlen(imatrix)));
         json_line(o, "summary");
         return;
     }

@@ -1,5 +1,6 @@
 /* sluice keys: CURVE key pairs for tcp endpoints. */
 #include "client/cli.h"
+#include "client/model_arg.h"
 #include "client/progress.h"
 #include "proto/keyring.h"
 #include "proto/utf8.h"
@@ -37,7 +38,7 @@ static void print_key(const struct keys_args *a, const char *path, const struct 
     if (a->json) {
         cJSON *o = cJSON_CreateObject();
 
-        cJSON_AddStringToObject(o, "file", path);
+        cJSON_AddItemToObject(o, "file", json_text(path, strlen(path)));
         cJSON_AddStringToObject(o, "public", k->public_key);
         cJSON_AddStringToObject(o, "role", role);
         cJSON_AddStringToObject(o, "name", name);

@@ -28,9 +28,15 @@ static int in_folder(const char *dir, char **path, bool *shards, struct sl_error
 
     if (!d)
         return sl_fail(e, SL_ESOURCE, "%s: %s", dir, strerror(errno));
-    while (rc == 0 && (ent = readdir(d)) != NULL) {
+    while (rc == 0) {
         uint32_t n;
 
+        errno = 0;
+        ent = readdir(d);
+        if (!ent) {
+            rc = errno ? sl_fail(e, SL_ESOURCE, "%s: %s", dir, strerror(errno)) : 0;
+            break;
+        }
         *shards |= ends_with(ent->d_name, ".safetensors");
         if (!ends_with(ent->d_name, ".gguf") || sl_gguf_split_count(ent->d_name, &n, NULL) < 0)
             continue;

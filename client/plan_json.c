@@ -1,5 +1,7 @@
 #include "client/plan_view.h"
 
+#include "client/model_arg.h"
+
 #include <cjson/cJSON.h>
 
 static cJSON *group_json(const struct plan_group *g)
@@ -89,7 +91,7 @@ static void add_output(cJSON *root, const struct plan_view *v)
 {
     cJSON *o = cJSON_AddObjectToObject(root, "output"), *missing;
 
-    cJSON_AddStringToObject(o, "folder", v->out_dir);
+    cJSON_AddItemToObject(o, "folder", json_text(v->out_dir, strlen(v->out_dir)));
     cJSON_AddBoolToObject(o, "given", v->out_given);
     if (v->free_bytes != UINT64_MAX)
         cJSON_AddNumberToObject(o, "free_bytes", (double)v->free_bytes);

@@ -153,8 +153,8 @@ static void print_submitted(const struct submit_args *a, const cJSON *specs, con
         } else if (a->parsable) {
             printf("%.0f\n", job->valuedouble);
         } else {
-            printf("%s job %.0f: %s\n", again ? "known already:" : "submitted", job->valuedouble,
-                   recipe);
+            printf("%s job %.0f: %s%s\n", again ? "known already:" : "submitted", job->valuedouble, recipe,
+                   again ? ", with the settings of its first submit" : "");
         }
         spec = spec ? spec->next : NULL;
     }

@@ -55,6 +55,9 @@ static int put_options(cJSON *spec, const struct submit_spec_args *a,
 
     sl_put(spec, "options", o);
     SL_TRY(cli_job_options(p, &jo, e));
+    if (jo.model_name && (strlen(jo.model_name) > 255 || !sl_utf8_all_shown(jo.model_name)))
+        return sl_fail(e, SL_EUSAGE, "--model-name '%.255s': expected at most 255 bytes of UTF-8 without control "
+                       "characters", jo.model_name);
     sl_put_str(o, "layout", jo.layout);
     sl_put_str(o, "round_through", jo.round_through);
     sl_put_str(o, "rules", jo.rules);

@@ -53,8 +53,6 @@ static void leave_memory(struct sl_coord *c, struct job *j)
 static int retry(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
 {
     SL_TRY(revive(a, j, id, &j, e));
-    if (coord_output_free(a, j->spec, id) < 0)
-        return a->why.code;
     SL_TRY(coord_revoke_all(a->c, j, "the job begins again", e));
     SL_TRY(sl_queue_retry(a->c->q, id, e));
     SL_TRY(coord_set_state(a->c, j, SL_JOB_QUEUED, 0, NULL, e));
@@ -92,19 +90,21 @@ static int cancel(struct ask *a, struct job *j, struct sl_error *e)
     return coord_set_state(a->c, j, SL_JOB_CANCELLED, -SL_EFAIL, "cancelled by a user", e);
 }
 
-/* A job that ended without its files, by failing or a cancel: what it left goes now, unless
- * another job is at the same output. *did: whether that was still to be done. */
+static bool is_to_be_discarded(struct job *j)
+{
+    const struct task *t = coord_task(j, SL_TASK_DISCARD);
+
+    return !t || t->state == SL_TASK_QUARANTINED;
+}
+
+/* A job that ended without its files, by failing or a cancel: what it left goes now.
+ * *did: whether that was still to be done. */
 static int discard(struct ask *a, struct job *j, uint64_t id, bool *did, struct sl_error *e)
 {
-    const struct task *t;
-
     SL_TRY(revive(a, j, id, &j, e));
-    t = coord_task(j, SL_TASK_DISCARD);
-    *did = !t || t->state == SL_TASK_QUARANTINED;
+    *did = is_to_be_discarded(j);
     if (!*did)
         return 0;
-    if (coord_output_free(a, j->spec, id) < 0)
-        return a->why.code;
     SL_TRY(add_special(a, j, SL_TASK_DISCARD, e));
     a->c->changes++;
     SL_TRY(coord_event(a->c, "set", j, -1, NULL, e, "by %s discard", a->s->user));
@@ -122,7 +122,7 @@ static bool has_string(const cJSON *list, const char *text)
     return false;
 }
 
-/* Whether the labels that `set` leaves are good ones; before anything is changed. */
+/* Whether the labels that `set` leaves are good ones. */
 static int check_labels(struct ask *a, const struct job *j)
 {
     const cJSON *add = sl_get(a->m->tree, "add_labels"), *x, *before;
@@ -148,8 +148,6 @@ static int set(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
     char text[64] = "";
 
     SL_TRY(revive(a, j, id, &j, e));
-    if (check_labels(a, j) < 0)
-        return a->why.code;
     if (priority <= 100) {
         SL_TRY(sl_queue_set_priority(a->c->q, id, (uint32_t)priority, e));
         j->priority = (uint32_t)priority;
@@ -194,8 +192,6 @@ static int stitch(struct ask *a, struct job *j, const struct found *s, uint64_t 
                   struct sl_error *e)
 {
     SL_TRY(revive(a, j, id, &j, e));
-    if (j->n_tasks == 0 || j->n_done != j->n_tasks || (sl_job_ended(s->state) && s->state != SL_JOB_FAILED))
-        return wrong_state(a, id, s->state, "it can be stitched when all its tasks are done");
     SL_TRY(sl_queue_stitch_asked(a->c->q, id, e));
     j->manual_stitch = false;
     return s->state == SL_JOB_FAILED ? retry(a, j, id, e) : coord_advance(a->c, j, e);
@@ -206,15 +202,56 @@ static int verify(struct ask *a, struct job *j, const struct found *s, uint64_t 
 {
     if (s->state == SL_JOB_VERIFYING)
         return 0;
-    if (s->state != SL_JOB_SUCCEEDED)
-        return wrong_state(a, id, s->state, "it can be verified when it has succeeded");
     SL_TRY(revive(a, j, id, &j, e));
     SL_TRY(add_special(a, j, SL_TASK_VERIFY, e));
     return coord_set_state(a->c, j, SL_JOB_VERIFYING, 0, NULL, e);
 }
 
-/* One verb on one job. What the client did wrong goes to a->why; *did is set to false where
- * nothing was left to do. */
+/* Whether the verb may be done to the job; what the client did wrong goes to a->why. Changes nothing. */
+static int check_job(struct ask *a, const struct found *s, uint64_t id, struct sl_error *e)
+{
+    struct job *j = coord_job(a->c, id);
+    bool ended = sl_job_ended(s->state), discards = sl_get_bool(a->m->tree, "discard");
+
+    switch (a->m->id) {
+    case SL_M_CANCEL:
+        if (!ended || (s->state == SL_JOB_CANCELLED && !discards))
+            return 0;
+        if (s->state == SL_JOB_SUCCEEDED || !discards)
+            return wrong_state(a, id, s->state, "it has ended");
+        SL_TRY(revive(a, j, id, &j, e));
+        return is_to_be_discarded(j) ? coord_output_free(a, j->spec, id) : 0;
+    case SL_M_HOLD:
+    case SL_M_RELEASE:
+        return ended ? wrong_state(a, id, s->state, "it has ended") : 0;
+    case SL_M_RETRY:
+        if (s->state == SL_JOB_SUCCEEDED)
+            return wrong_state(a, id, s->state, "there is nothing to do again");
+        if (s->state == SL_JOB_HELD)
+            return wrong_state(a, id, s->state, "'sluice release' lets it go on");
+        if (!ended && s->state != SL_JOB_INTERRUPTED)
+            return 0;
+        SL_TRY(revive(a, j, id, &j, e));
+        return coord_output_free(a, j->spec, id);
+    case SL_M_SET:
+        SL_TRY(revive(a, j, id, &j, e));
+        return check_labels(a, j);
+    case SL_M_STITCH:
+        SL_TRY(revive(a, j, id, &j, e));
+        if (j->n_tasks == 0 || j->n_done != j->n_tasks || (ended && s->state != SL_JOB_FAILED))
+            return wrong_state(a, id, s->state, "it can be stitched when all its tasks are done");
+        return s->state == SL_JOB_FAILED ? coord_output_free(a, j->spec, id) : 0;
+    case SL_M_VERIFY:
+        return s->state == SL_JOB_VERIFYING || s->state == SL_JOB_SUCCEEDED
+               ? 0 : wrong_state(a, id, s->state, "it can be verified when it has succeeded");
+    default: /* forget */
+        return ended && !(j && coord_discards(j))
+               ? 0 : wrong_state(a, id, s->state, "only what has ended can be forgotten");
+    }
+}
+
+/* One verb on one job that check_job has let through. *did is set to false where nothing was left
+ * to do. */
 static int change_job(struct ask *a, const struct found *s, uint64_t id, bool *did, struct sl_error *e)
 {
     struct job *j = coord_job(a->c, id);
@@ -225,12 +262,8 @@ static int change_job(struct ask *a, const struct found *s, uint64_t id, bool *d
         if (!ended)
             return cancel(a, j, e);
         *did = false;
-        if (s->state != SL_JOB_SUCCEEDED && sl_get_bool(a->m->tree, "discard"))
-            return discard(a, j, id, did, e);
-        return s->state == SL_JOB_CANCELLED ? 0 : wrong_state(a, id, s->state, "it has ended");
+        return sl_get_bool(a->m->tree, "discard") ? discard(a, j, id, did, e) : 0;
     case SL_M_HOLD:
-        if (ended)
-            return wrong_state(a, id, s->state, "it has ended");
         *did = s->state != SL_JOB_HELD;
         if (!*did)
             return 0;
@@ -239,14 +272,10 @@ static int change_job(struct ask *a, const struct found *s, uint64_t id, bool *d
     case SL_M_RELEASE:
         *did = s->state == SL_JOB_HELD;
         if (!*did)
-            return ended ? wrong_state(a, id, s->state, "it has ended") : 0;
+            return 0;
         SL_TRY(coord_set_state(a->c, j, j->started_ms ? SL_JOB_RUNNING : SL_JOB_QUEUED, 0, NULL, e));
         return coord_advance(a->c, j, e);
     case SL_M_RETRY:
-        if (s->state == SL_JOB_SUCCEEDED)
-            return wrong_state(a, id, s->state, "there is nothing to do again");
-        if (s->state == SL_JOB_HELD)
-            return wrong_state(a, id, s->state, "'sluice release' lets it go on");
         *did = ended || s->state == SL_JOB_INTERRUPTED;
         return *did ? retry(a, j, id, e) : 0;
     case SL_M_SET:
@@ -256,8 +285,6 @@ static int change_job(struct ask *a, const struct found *s, uint64_t id, bool *d
     case SL_M_VERIFY:
         return verify(a, j, s, id, e);
     default: /* forget */
-        if (!ended || (j && coord_discards(j)))
-            return wrong_state(a, id, s->state, "only what has ended can be forgotten");
         if (j)
             leave_memory(a->c, j);
         return sl_queue_forget(a->c->q, id, e);
@@ -273,7 +300,17 @@ static int answer(struct ask *a, const uint64_t *did, uint32_t n, struct sl_erro
     return coord_send(a->c, a->s->peer, &m, e);
 }
 
-/* All jobs are looked at before the first is changed. */
+static uint32_t add_once(uint64_t *ids, uint32_t n, uint64_t id)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (ids[i] == id)
+            return n;
+    ids[n] = id;
+    return n + 1;
+}
+
+/* All jobs are checked before the first is changed. One may still be refused afterwards, for what was
+ * done to another: the answer then says so. */
 int coord_on_change(struct ask *a, struct sl_error *e)
 {
     const cJSON *list = sl_get(a->m->tree, "jobs"), *x;
@@ -284,7 +321,7 @@ int coord_on_change(struct ask *a, struct sl_error *e)
     if (!list)
         ids[n++] = sl_get_uint(a->m->tree, "job", 0);
     cJSON_ArrayForEach(x, list)
-        ids[n++] = (uint64_t)x->valuedouble;
+        n = add_once(ids, n, (uint64_t)x->valuedouble);
     for (int pass = 0; pass < 2; pass++)
         for (uint32_t i = 0; i < n; i++) {
             const struct sl_job_filter f = sl_job_only(ids[i]);
@@ -295,8 +332,12 @@ int coord_on_change(struct ask *a, struct sl_error *e)
             SL_TRY(sl_queue_each_job(a->c->q, &f, on_found, s, e));
             if (!s->there)
                 sl_fail(&a->why, SL_ENOJOB, "no job %llu", (unsigned long long)ids[i]);
-            else if (may_change(a, s->user, ids[i]) == 0 && pass == 1)
+            else if (may_change(a, s->user, ids[i]) == 0)
+                rc = check_job(a, s, ids[i], e);
+            if (rc == 0 && !a->why.code && pass == 1)
                 rc = change_job(a, s, ids[i], &done, e);
+            if (a->why.code && n_did > 0)
+                sl_fail_context(&a->why, "%u of %u jobs changed, then", n_did, n);
             if (a->why.code)
                 return coord_refuse_ask(a, e);
             SL_TRY(rc);

@@ -79,7 +79,7 @@ static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
 
     if (strcmp(sl_get_str(spec, "source"), sl_get_str(first, "source")) != 0)
         return sl_fail(&a->why, SL_EUSAGE, "submit: the jobs of a sweep have one source");
-    if (!prefix[0] || strchr(prefix, '/') || prefix[0] == '.')
+    if (!prefix[0] || strpbrk(prefix, "/\t\n\r") || prefix[0] == '.') /* the wire holds no others */
         return sl_fail(&a->why, SL_EUSAGE, "submit: prefix '%s': a file's base name is expected", prefix);
     for (other = first; other != spec; other = other->next)
         if (coord_same_output(a->c, other, spec))

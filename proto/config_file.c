@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define FILE_MAX 262144   /* bytes of a configuration file */
@@ -141,6 +142,10 @@ static int read_file(struct sl_config *c, const char *path, enum sl_config_layer
         if (fd >= 0)
             close(fd);
         return sl_fail(e, SL_EFAIL, "%s: cannot be read: %s", path, strerror(bad));
+    }
+    if (S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3)) { /* /dev/null: no configuration */
+        fclose(r.f);
+        return 1;
     }
     if (!S_ISREG(st.st_mode))
         r.rc = sl_fail(e, SL_EUSAGE, "%s: is not a file", path);

@@ -272,6 +272,12 @@ static bool is_pair(const char *s)
     return yes;
 }
 
+static bool item_follows(struct card *c, size_t indent)
+{
+    skip_blank(c);
+    return c->at < c->n && indent_of(c->line[c->at]) == indent && is_item(c->line[c->at] + indent);
+}
+
 static cJSON *parse_list(struct card *c, size_t indent, int depth)
 {
     cJSON *list = cJSON_CreateArray();
@@ -288,7 +294,8 @@ static cJSON *parse_list(struct card *c, size_t indent, int depth)
             item = parse_map(c, indent_of(l), depth + 1);
         } else {
             c->at++;
-            item = parse_value(c, v, indent, depth + 1);
+            item = is_blank(v) && item_follows(c, indent) ? keep(c, cJSON_CreateNull())
+                                                          : parse_value(c, v, indent, depth + 1);
         }
         if (!item || !cJSON_AddItemToArray(list, item))
             c->no_memory = true;

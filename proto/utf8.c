@@ -30,7 +30,7 @@ size_t sl_utf8_shown(const void *text, size_t n)
     if (len == 1)
         return s[0] >= 0x20 && s[0] != 0x7f;
     if (len == 2)
-        return s[0] == 0xc2 && s[1] < 0xa0 ? 0 : 2;
+        return (s[0] == 0xc2 && s[1] < 0xa0) || (s[0] == 0xd8 && s[1] == 0x9c) ? 0 : 2;
     if (len == 3 && s[0] == 0xe2 && s[1] == 0x80)
         return s[2] == 0x8e || s[2] == 0x8f || (s[2] >= 0xa8 && s[2] <= 0xae) ? 0 : 3;
     if (len == 3 && s[0] == 0xe2 && s[1] == 0x81)

@@ -95,7 +95,7 @@ static void read_failed(struct sl_engine *en, struct sl_engine_op *op)
         return;
     if (op->io.err == SL_IO_END_OF_FILE)
         u->code = sl_fail(&u->err, SL_ESOURCE, "'%s' got shorter while it was read: tensor '%s' ends at "
-                          "byte %llu, the file at %llu; restore it and plan again", path, name,
+                          "byte %llu, the file at %llu; restore it, or begin anew (convert and submit: with --force)", path, name,
                           (unsigned long long)(op->io.off + op->io.need),
                           (unsigned long long)(op->io.off + op->io.got));
     else

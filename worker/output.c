@@ -133,14 +133,15 @@ int output_parse_far(struct output *o, const char *arg, struct sl_error *e)
 
 int output_make_dir(const struct output *o, struct sl_error *e)
 {
+    bool made = mkdir(o->dir, 0777) == 0;
     int rc;
 
-    if (mkdir(o->dir, 0777) != 0 && errno != EEXIST)
+    if (!made && errno != EEXIST)
         return sl_fail(e, sl_write_code(errno), "%s: cannot make this folder: %s", o->dir, strerror(errno));
     rc = sl_sync_folder_of(o->dir, e);
-    if (rc < 0)
+    if (rc < 0 && made)
         rmdir(o->dir);
-    return rc;
+    return rc < 0 ? rc : made;
 }
 
 int output_free_space(const struct output *o, uint64_t *bytes, struct sl_error *e)
@@ -202,6 +203,18 @@ void output_free(struct output *o)
     memset(o, 0, sizeof *o);
 }
 
+/* Whether another file may take this one's name. Removing a folder of that name, which it is not, changes
+ * nothing, and is forbidden with EPERM where the rename will be: this process's rights decide, not its user. */
+static int check_replaceable(const char *path, struct sl_error *e)
+{
+    struct stat st;
+
+    if (lstat(path, &st) != 0 || S_ISDIR(st.st_mode) || unlinkat(AT_FDCWD, path, AT_REMOVEDIR) == 0 || errno != EPERM)
+        return 0;
+    return sl_fail(e, SL_EEXISTS, "%s cannot be replaced: it is another user's, in a folder with the sticky bit, or "
+                   "immutable; have its owner remove it, or choose another name", path);
+}
+
 int output_absent(const struct output *o, bool force, struct sl_error *e)
 {
     struct stat st;
@@ -217,6 +230,8 @@ int output_absent(const struct output *o, bool force, struct sl_error *e)
                                "another name", names[k]);
         if (!force && lstat(o->final[i], &st) == 0)
             return sl_fail(e, SL_EEXISTS, "%s exists already; --force replaces it", o->final[i]);
+        for (unsigned k = 0; k < 2; k++)
+            SL_TRY(check_replaceable(names[k], e));
     }
     return 0;
 }
@@ -372,9 +387,15 @@ bool output_unfinished(const struct output *o)
     DIR *d = opendir(o->dir);
     size_t n = strlen(o->prefix), len;
     struct dirent *ent;
-    bool yes = false;
+    bool yes = !d && errno != ENOENT;
 
-    while (d && !yes && (ent = readdir(d)) != NULL) {
+    while (d && !yes) {
+        errno = 0;
+        ent = readdir(d);
+        if (!ent) {
+            yes = errno != 0;
+            break;
+        }
         len = strlen(ent->d_name);
         yes = strncmp(ent->d_name, o->prefix, n) == 0 && is_temporary(ent->d_name + n) &&
               len >= sizeof end && strcmp(ent->d_name + len - (sizeof end - 1), end) == 0;
@@ -391,7 +412,13 @@ int output_remove(const struct output *o, const struct output_watch *watch, stru
     struct dirent *ent;
     int rc = d || errno == ENOENT ? 0 : sl_fail(e, SL_EFAIL, "%s: %s", o->dir, strerror(errno)), stays = 0;
 
-    while (d && rc == 0 && (ent = readdir(d)) != NULL) {
+    while (d && rc == 0) {
+        errno = 0;
+        ent = readdir(d);
+        if (!ent) {
+            rc = errno ? sl_fail(e, SL_EFAIL, "%s: %s", o->dir, strerror(errno)) : 0;
+            break;
+        }
         if (strncmp(ent->d_name, o->prefix, n) != 0 || !is_temporary(ent->d_name + n))
             continue;
         rc = output_step(watch, 0);

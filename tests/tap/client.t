@@ -86,6 +86,7 @@ my ($secret) = slurp("$dir/k") =~ /^secret (\S+)/m;
 is(length $secret, 40, 'a secret in the file');
 like($r->{out}, qr/ \Q$public\E /, 'the public part is the same');
 unlike($r->{out} . slurp("$dir/k.pub"), qr/\Q$secret\E/, 'the secret part stays');
+is((json_lines(run($SLUICE, 'keys', "$dir/k\xff", '--json')->{out}))[0]{file}, "$dir/k\x{fffd}", 'a path that is no UTF-8');
 fails('never over a key', 13, qr/k\.pub: is there already; choose another name/, $SLUICE, 'keys', "$dir/k");
 fails('nor over a folder', 13, qr/\Q$dir\E: is there already; choose/, $SLUICE, 'keys', $dir);
 fails('no such role', 2, qr/submitter or admin/, $SLUICE, 'keys', "$dir/k2", '--role', 'root');
@@ -202,6 +203,8 @@ $r = run_ok('once', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--once'
 is($r->{out}, "3\n", 'a third');
 $r = run_ok('once more', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--once', 'k1', '--after', '1', '--parsable');
 is($r->{out}, "3\n", 'is the same job');
+is(run($SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--once', 'k1', '-p', 80)->{out}, "known already: job 3: q8_0, with the settings of its first submit\n", 'as it was submitted first');
+fails('a name that a terminal would obey', 2, qr/--model-name 'a\?b': expected at most 255 bytes/, $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--model-name', "a\eb");
 like(run($SLUICE, 'queue', '--parsable', '-o', 'id,reason')->{out}, qr/^3\|.*1/m, 'which waits for the first');
 # What the shells offer comes from the daemon.
 {

@@ -115,6 +115,9 @@ run_ok('verify knows', $SLUICE, 'verify', 'pruned.gguf', '--source', 'f32.gguf')
 fails("--prune-layers $_->[0]", 2, $_->[1], $SLUICE, 'quantize', '--prune-layers', $_->[0], 'f32.gguf', 'p.gguf', 'Q8_0')
     for ['77', qr/has layers 0 to \d+$/m], ['1,', qr/expected numbers/], ['1-2', qr/expected numbers/], ['0,1,2,3,4,5,6,7,8,9', qr/layer/];
 
+spit('unsaid.gguf', slurp('f32.gguf') =~ s/deepseek2\.block_count/deepseek2.block_c0unt/r);
+fails('no number of layers', 2, qr/does not say how many layers it has \(deepseek2\.block_count\)/, $SLUICE, 'quantize', '--prune-layers', '1', 'unsaid.gguf', 'p.gguf', 'Q8_0');
+
 # Every option of llama-quantize is one of ours.
 my $help = run($SLUICE, 'quantize', '--help')->{out};
 is_deeply([grep { $help !~ /^ .*\Q$_\E\b/m } qw(--allow-requantize --leave-output-tensor --pure --imatrix --include-weights

@@ -326,6 +326,12 @@ static void test_files(void **state)
     w.env[1][1] = w.dir;
     assert_int_equal(sl_config_open(&o, &c, &e), SL_EUSAGE);
     assert_non_null(strstr(e.text, "is not a file"));
+    w.env[1][1] = "/dev/zero";
+    assert_int_equal(sl_config_open(&o, &c, &e), SL_EUSAGE);
+    w.env[1][1] = "/dev/null";
+    assert_int_equal(sl_config_open(&o, &c, &e), 0);
+    assert_int_equal(sl_config_number(c, SL_CONFIG_LEASE), 60000);
+    sl_config_close(c);
     w.env[1][1] = w.user;
     assert_int_equal(chmod(w.user, 0666), 0);
     assert_int_equal(sl_config_open(&o, &c, &e), SL_EUSAGE);

@@ -68,6 +68,36 @@ static void a_refused_set_changes_nothing(void **state)
     assert_int_equal(sl_get_uint(shown(w, id), "priority", 0), 7);
 }
 
+/* Nor does one of which a later job is refused; what one job's change does to another is told. */
+static void a_refused_request_changes_nothing(void **state)
+{
+    struct world *w = *state;
+    uint64_t one, two;
+    char spec[400];
+
+    client(w, C);
+    one = submit(w, C, "a", "");
+    two = submit(w, C, "b", "");
+    ask(w, "cancel", two, "", SL_M_DONE);
+    say(w, C, "{\"v\":2,\"m\":\"hold\",\"jobs\":[%llu,%llu]}", (unsigned long long)one, (unsigned long long)two);
+    expect(w, C, SL_M_ERROR);
+    assert_string_equal(sl_get_str(shown(w, one), "state"), "queued");
+    say(w, C, "{\"v\":2,\"m\":\"forget\",\"jobs\":[%llu,%llu]}", (unsigned long long)two, (unsigned long long)two);
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 1);
+    ask(w, "cancel", one, "", SL_M_DONE);
+    snprintf(spec, sizeof spec, world_spec, "m", "a\\nb");
+    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"odd\",\"specs\":[%s]}", spec);
+    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "prefix 'a?b'"));
+    snprintf(spec, sizeof spec, world_spec, "m", "a");
+    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"again\",\"specs\":[%s]}", spec);
+    two = (uint64_t)sl_get(expect(w, C, SL_M_SUBMITTED), "jobs")->child->valuedouble;
+    ask(w, "cancel", two, "", SL_M_DONE);
+    say(w, C, "{\"v\":2,\"m\":\"retry\",\"jobs\":[%llu,%llu]}", (unsigned long long)one, (unsigned long long)two);
+    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "1 of 2 jobs changed, then: job 1 writes to"));
+    assert_string_equal(sl_get_str(shown(w, one), "state"), "queued");
+    assert_string_equal(sl_get_str(shown(w, two), "state"), "cancelled");
+}
+
 static void a_refused_stitch_changes_nothing(void **state)
 {
     struct world *w = *state;
@@ -423,6 +453,7 @@ int main(void)
         TEST(cancelling_takes_tasks_back),
         TEST(what_was_cancelled_is_discarded_later),
         TEST(a_refused_set_changes_nothing),
+        TEST(a_refused_request_changes_nothing),
         TEST(a_refused_stitch_changes_nothing),
         TEST(a_stitch_asked_for_outlives_the_daemon),
         TEST(a_retry_publishes),

@@ -147,7 +147,7 @@ static void test_changed_files(void **state)
         o = options(&w, ways[i]);
         w.file[0].mtime_ns--;
         en = open_engine(&w, &o);
-        expect(do_task(en, 0), SL_ESOURCE, "a.safetensors", "changed since the plan");
+        expect(do_task(en, 0), SL_ESOURCE, "a.safetensors", "changed since the plan was made; begin anew");
         sl_engine_close(en);
         w.file[0].mtime_ns++;
 

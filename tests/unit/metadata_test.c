@@ -125,6 +125,7 @@ static const struct card_case cards[] = {
      "{\"name\":\"o\"}]}"},
     {"---\na: first\na: second\n\"q k\": x\nplain: one\n  two\n---\n",
      "{\"a\":\"second\",\"q k\":\"x\",\"plain\":\"one two\"}"},
+    {"---\nb:\n-\n- a\n-\n  - c\n- # d\n---\n", "{\"b\":[null,\"a\",[\"c\"],null]}"},
     /* odd things are skipped, what follows is read */
     {"---\n{a: b}\n- x\n&anchor\nx: {a: b}\ny: &z 1\nw: [a, [b]]\nu: \"open\n: no key\n%q\nlicense: "
      "mit\n---\n",

@@ -2,6 +2,8 @@
  * a file that was there before. */
 #include "worker/publish.h"
 
+#include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -32,6 +34,30 @@ int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsign
 int rename(const char *from, const char *to)
 {
     return renameat2(AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+/* What the next call says. */
+static int unread, unsynced;
+
+struct dirent *readdir(DIR *d)
+{
+    struct dirent *(*real)(DIR *);
+
+    if (unread) {
+        errno = unread;
+        return NULL;
+    }
+    *(void **)&real = dlsym(RTLD_NEXT, "readdir");
+    return real(d);
+}
+
+int fsync(int fd)
+{
+    if (unsynced) {
+        errno = unsynced;
+        return -1;
+    }
+    return (int)syscall(SYS_fsync, fd);
 }
 
 #define PARTS 2u
@@ -306,11 +332,68 @@ static void what_stays_is_told(void **state)
     assert_false(there(w->o.partial[1]));
     assert_int_equal(rmdir(w->o.partial[0]), 0);
     assert_int_equal(output_remove(&w->o, NULL, &w->e), 0);
+    put_part(w, 1, w->o.partial[1]);
+    unread = EIO;
+    assert_true(output_unfinished(&w->o));
+    assert_int_equal(output_remove(&w->o, NULL, &w->e), SL_EFAIL);
+    unread = 0;
+    assert_non_null(strstr(w->e.text, "Input/output error"));
+    assert_true(there(w->o.partial[1]));
+    assert_int_equal(output_remove(&w->o, NULL, &w->e), 0);
+    assert_false(output_unfinished(&w->o));
     w->o.dir = (char[]){"/nonexistent/x"};
     assert_int_equal(output_remove(&w->o, NULL, &w->e), 0);
     w->o.dir = (char[]){"/proc/self/exe"};
     assert_int_equal(output_remove(&w->o, NULL, &w->e), SL_EFAIL);
     w->o.dir = dir;
+}
+
+/* A folder that somebody else makes at the same time is not taken back. */
+static void a_folder_is_its_makers(void **state)
+{
+    struct world *w = *state;
+    char *dir = w->o.dir, new[96];
+
+    snprintf(new, sizeof new, "%s/new", w->dir);
+    w->o.dir = new;
+    unsynced = EIO;
+    assert_int_equal(output_make_dir(&w->o, &w->e), SL_EFAIL);
+    assert_false(there(new));
+    assert_int_equal(mkdir(new, 0700), 0);
+    assert_int_equal(output_make_dir(&w->o, &w->e), SL_EFAIL);
+    assert_true(there(new));
+    unsynced = 0;
+    assert_int_equal(output_make_dir(&w->o, &w->e), 0);
+    assert_int_equal(rmdir(new), 0);
+    assert_int_equal(output_make_dir(&w->o, &w->e), 1);
+    w->o.dir = dir;
+}
+
+/* Another user's file in a folder with the sticky bit; its owner may replace it. */
+static void what_cannot_be_replaced_is_told(void **state)
+{
+    struct world *w = *state;
+    char manifest[OUTPUT_PATH_BYTES];
+
+    if (geteuid() != 0)
+        skip();
+    snprintf(manifest, sizeof manifest, "%s.xxh64", w->o.final[1]);
+    assert_int_equal(chmod(w->dir, 01777), 0);
+    for (unsigned k = 0; k < 2; k++) {
+        const char *name = k ? manifest : w->o.final[1];
+
+        put(name, "mine", 4);
+        assert_int_equal(output_absent(&w->o, true, &w->e), 0);
+        assert_int_equal(seteuid(65534), 0);
+        assert_int_equal(output_absent(&w->o, true, &w->e), SL_EEXISTS);
+        assert_int_equal(seteuid(0), 0);
+        assert_non_null(strstr(w->e.text, "cannot be replaced"));
+        assert_int_equal(chown(name, 65534, 65534), 0);
+        assert_int_equal(seteuid(65534), 0);
+        assert_int_equal(output_absent(&w->o, true, &w->e), 0);
+        assert_int_equal(seteuid(0), 0);
+        assert_int_equal(unlink(name), 0);
+    }
 }
 
 /* The right output's, under another part's name. */
@@ -356,6 +439,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_part_has_one_place, setup, teardown),
         cmocka_unit_test_setup_teardown(an_answer_may_be_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(what_stays_is_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_folder_is_its_makers, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_cannot_be_replaced_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(names_are_taken_back, setup, teardown),
     };
 
