@@ -180,7 +180,7 @@ is($r->{out}, "1\n2\n", 'prints numbers alone');
 $r = run($SLUICE, 'queue', '--parsable', '-o', 'id,state,recipe,labels,reason');
 my $held = qr/held by uid:$> since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC/;
 like($r->{out}, qr/^1\|held\|q4_k_m\|a\|$held\n2\|held\|dq3_k_m\|a\|$held\n\z/, 'both wait, and why: by whom, since when');
-my $me = getpwuid $>;
+my $me = getpwuid($>) // "uid:$>";
 like(run($SLUICE, 'queue', '-o', 'id,user')->{out}, qr/^ 1  \Q$me\E$/m, 'people see whose it is');
 is(run($SLUICE, 'queue', '--parsable', '-o', 'id,user')->{out}, "1|uid:$>\n2|uid:$>\n", 'programs see the number');
 like(run($SLUICE, 'show', 1)->{out}, qr/^user +\Q$me\E$/m, 'show too');
