@@ -28,15 +28,9 @@ static int in_folder(const char *dir, char **path, bool *shards, struct sl_error
 
     if (!d)
         return sl_fail(e, SL_ESOURCE, "%s: %s", dir, strerror(errno));
-    while (rc == 0) {
+    while (rc == 0 && (errno = 0, ent = readdir(d)) != NULL) {
         uint32_t n;
 
-        errno = 0;
-        ent = readdir(d);
-        if (!ent) {
-            rc = errno ? sl_fail(e, SL_ESOURCE, "%s: %s", dir, strerror(errno)) : 0;
-            break;
-        }
         *shards |= ends_with(ent->d_name, ".safetensors");
         if (!ends_with(ent->d_name, ".gguf") || sl_gguf_split_count(ent->d_name, &n, NULL) < 0)
             continue;
@@ -45,6 +39,8 @@ static int in_folder(const char *dir, char **path, bool *shards, struct sl_error
         else if (asprintf(path, "%s/%s", dir, ent->d_name) < 0)
             *path = NULL, rc = sl_fail(e, SL_EFAIL, "out of memory");
     }
+    if (rc == 0 && errno)
+        rc = sl_fail(e, SL_ESOURCE, "%s: %s", dir, strerror(errno));
     closedir(d);
     if (rc < 0) {
         free(*path);

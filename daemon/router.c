@@ -248,8 +248,10 @@ static bool is_listened_to(const char *path)
 static int lock_path(const struct sl_router *r, struct listener *l, struct sl_error *e)
 {
     l->path = strdup(l->endpoint + 6);
-    if (!l->path || asprintf(&l->lock_path, "%s.lock", l->path) < 0)
-        return l->lock_path = NULL, sl_fail(e, SL_EFAIL, "out of memory");
+    if (!l->path || asprintf(&l->lock_path, "%s.lock", l->path) < 0) {
+        l->lock_path = NULL; /* what asprintf leaves when it fails is not said */
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    }
     if (strlen(l->path) > 107 || l->path[0] != '/')
         return sl_fail(e, SL_EUSAGE, "%s: expected ipc:// with an absolute path of at most 107 bytes", l->endpoint);
     SL_TRY(check_folder(r, l->path, e));

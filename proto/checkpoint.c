@@ -248,11 +248,12 @@ static int list_folder(const char *dir, struct listing *l, struct sl_error *e)
 {
     DIR *d = opendir(dir);
     struct dirent *entry;
+    int rc = 0;
 
     memset(l, 0, sizeof *l);
     if (!d)
         return sl_fail(e, SL_ESOURCE, "%s: %s", dir, strerror(errno));
-    while ((entry = readdir(d)) != NULL) {
+    while ((errno = 0, entry = readdir(d)) != NULL) {
         if (ends_in(entry->d_name, shard_suffix) && entry->d_name[0] != '.') {
             if (l->safetensors++ == 0)
                 snprintf(l->first, sizeof l->first, "%s", entry->d_name);
@@ -260,8 +261,10 @@ static int list_folder(const char *dir, struct listing *l, struct sl_error *e)
         l->gguf += ends_in(entry->d_name, ".gguf");
         l->bin += ends_in(entry->d_name, ".bin") || ends_in(entry->d_name, ".pth");
     }
+    if (errno)
+        rc = sl_fail(e, SL_ESOURCE, "%s: %s", dir, strerror(errno));
     closedir(d);
-    return 0;
+    return rc;
 }
 
 static int open_unindexed(struct sl_checkpoint *ck, const char *dir, struct sl_error *e)

@@ -48,16 +48,10 @@ static int each_part(const struct output *o, const struct sl_checkpoint *ck,
 
     if (!d)
         return sl_fail(e, SL_EFAIL, "%s: %s", o->dir, strerror(errno));
-    while (rc == 0) {
+    while (rc == 0 && (errno = 0, ent = readdir(d)) != NULL) {
         uint32_t no, count;
         struct stat st;
 
-        errno = 0;
-        ent = readdir(d);
-        if (!ent) {
-            rc = errno ? sl_fail(e, SL_EFAIL, "%s: %s", o->dir, strerror(errno)) : 0;
-            break;
-        }
         if (strncmp(ent->d_name, o->prefix, n) != 0 || sl_gguf_stem(ent->d_name) != n ||
             !sl_gguf_split_suffix(ent->d_name, &no, &count) || no < 1 || no > count ||
             (o->plan->n_segments > 1 && count == o->plan->n_segments))
@@ -67,6 +61,8 @@ static int each_part(const struct output *o, const struct sl_checkpoint *ck,
             says_so(path, no, count))
             rc = fn(user, path);
     }
+    if (rc == 0 && errno)
+        rc = sl_fail(e, SL_EFAIL, "%s: %s", o->dir, strerror(errno));
     closedir(d);
     return rc;
 }

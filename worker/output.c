@@ -389,17 +389,12 @@ bool output_unfinished(const struct output *o)
     struct dirent *ent;
     bool yes = !d && errno != ENOENT;
 
-    while (d && !yes) {
-        errno = 0;
-        ent = readdir(d);
-        if (!ent) {
-            yes = errno != 0;
-            break;
-        }
+    while (d && !yes && (errno = 0, ent = readdir(d)) != NULL) {
         len = strlen(ent->d_name);
         yes = strncmp(ent->d_name, o->prefix, n) == 0 && is_temporary(ent->d_name + n) &&
               len >= sizeof end && strcmp(ent->d_name + len - (sizeof end - 1), end) == 0;
     }
+    yes |= d && errno != 0;
     if (d)
         closedir(d);
     return yes;
@@ -412,13 +407,7 @@ int output_remove(const struct output *o, const struct output_watch *watch, stru
     struct dirent *ent;
     int rc = d || errno == ENOENT ? 0 : sl_fail(e, SL_EFAIL, "%s: %s", o->dir, strerror(errno)), stays = 0;
 
-    while (d && rc == 0) {
-        errno = 0;
-        ent = readdir(d);
-        if (!ent) {
-            rc = errno ? sl_fail(e, SL_EFAIL, "%s: %s", o->dir, strerror(errno)) : 0;
-            break;
-        }
+    while (d && rc == 0 && (errno = 0, ent = readdir(d)) != NULL) {
         if (strncmp(ent->d_name, o->prefix, n) != 0 || !is_temporary(ent->d_name + n))
             continue;
         rc = output_step(watch, 0);
@@ -427,6 +416,8 @@ int output_remove(const struct output *o, const struct output_watch *watch, stru
         else if (rc == 0 && errno != ENOENT)
             stays = sl_fail(e, SL_EFAIL, "%s/%s: cannot be removed: %s", o->dir, ent->d_name, strerror(errno));
     }
+    if (d && rc == 0 && errno)
+        rc = sl_fail(e, SL_EFAIL, "%s: %s", o->dir, strerror(errno));
     if (d)
         closedir(d);
     return rc < 0 ? rc : stays;

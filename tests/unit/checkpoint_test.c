@@ -1,6 +1,7 @@
 /* Folders, indexes, shards, links and FP8 scales: what opens, what is refused and why. */
 #include "proto/checkpoint_priv.h"
 #include "tests/unit/checkpoint_world.h"
+#include "tests/unit/unread_folder.h"
 
 #include <time.h>
 
@@ -231,6 +232,9 @@ static void refuses_folders(void **state)
     one_tensor(dir, "1.safetensors", "a");
     one_tensor(dir, "2.safetensors", "b");
     refuse(dir, SL_ESOURCE, INDEX " is missing, and 2 .safetensors files are there");
+    unread = EIO;
+    refuse(dir, SL_ESOURCE, "Input/output error");
+    unread = 0;
 
     maker_write(dir, "model.safetensors", "\2");
     refuse(dir, SL_ESOURCE, "model.safetensors: 1 bytes are too few");

@@ -1,9 +1,8 @@
 /* Final names: a complete part is never lost to what has its temporary name, or taken for
  * a file that was there before. */
 #include "worker/publish.h"
+#include "tests/unit/unread_folder.h"
 
-#include <dirent.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -36,20 +35,7 @@ int rename(const char *from, const char *to)
     return renameat2(AT_FDCWD, from, AT_FDCWD, to, 0);
 }
 
-/* What the next call says. */
-static int unread, unsynced;
-
-struct dirent *readdir(DIR *d)
-{
-    struct dirent *(*real)(DIR *);
-
-    if (unread) {
-        errno = unread;
-        return NULL;
-    }
-    *(void **)&real = dlsym(RTLD_NEXT, "readdir");
-    return real(d);
-}
+static int unsynced; /* what the next fsync says */
 
 int fsync(int fd)
 {
