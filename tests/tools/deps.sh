@@ -50,6 +50,17 @@ else
     exit 1
 fi
 echo "make deps: installing$missing"
-apt() { $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 "$@" </dev/null; }
-apt update
+# Another apt, of the machine's own updates say, has its locks for some minutes. Only `install` can be told to wait.
+apt() { $as_root env LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=600 "$@" </dev/null; }
+tries=0
+until said=$(apt update 2>&1); do
+    tries=$((tries + 1))
+    case $said in
+        *"Could not get lock"*) [ $tries -lt 120 ] || { echo "$said" >&2; exit 1; } ;;
+        *) echo "$said" >&2; exit 1 ;;
+    esac
+    [ $tries -gt 1 ] || echo "make deps: another apt-get is at work; waiting for it"
+    sleep 5
+done
+echo "$said"
 apt install --no-install-recommends $missing
