@@ -87,7 +87,7 @@ for my $cmd (['convert', $TINY, '--recipe', 'q2_k', '--force', '--json', '-o', "
 
 # And so are a file's strings; gguf-py reads no others.
 SKIP: {
-    skip 'no Python with gguf', 4 unless -x "$TOP/build/venv/bin/python";
+    skip 'no Python with gguf (make test-tools)', 4 unless -e "$TOP/build/venv/.ready";
     system('cp', '-r', $TINY, "$dir/caf\xe9") == 0 or die;
     system('cp', "$TINY/imatrix.legacy-layout.dat", "$dir/im\xe9.dat") == 0 or die;
     spit("$dir/r\xe9.recipe", "encoding X\ndefault q4_k\n");
