@@ -136,7 +136,7 @@ static int begin_store(struct run *r, struct sl_error *e)
 static int output_is_free(const struct run *r, struct sl_error *e)
 {
     SL_TRY(output_absent(r->out, r->o->force, e));
-    return r->o->force ? 0 : former_set_absent(r->out, r->j->ck, e);
+    return former_set_absent(r->out, r->o->force, r->j->ck, e);
 }
 
 /* Opens the store and holds the plan against what it records. */
