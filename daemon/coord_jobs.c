@@ -466,12 +466,13 @@ int coord_within_roots(const struct sl_coord *c, const struct job *j, struct sl_
 {
     const char *paths[] = {sl_get_str(j->spec, "source"), sl_get_str(j->spec, "output"),
                            sl_get_str(sl_get(j->spec, "options"), "imatrix")};
+    struct sl_error found; /* as much as that it is not there now */
     char roots[450] = "it has none";
 
     for (uint32_t i = 0, n = 0; i < c->o.n_roots && n < sizeof roots; i++)
         n += (uint32_t)snprintf(roots + n, sizeof roots - n, "%s%s", i ? ", " : "", c->o.roots[i]);
     for (unsigned i = 0; i < 3; i++)
-        if (c->o.check_path && paths[i] && c->o.check_path(c->o.user, paths[i], false, why) == SL_EUSAGE)
+        if (c->o.check_path && paths[i] && c->o.check_path(c->o.user, paths[i], false, &found) == SL_EUSAGE)
             return sl_fail(why, SL_EUSAGE, "%.400s: is below no root of the daemon (%s)", paths[i], roots);
     return 0;
 }
