@@ -329,6 +329,8 @@ void coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool fi
 void coord_put_row(cJSON *into, const struct sl_job_row *r, bool files);
 /* Effect: fills the record `event`. */
 void coord_put_event(cJSON *into, const struct sl_event *ev);
+/* Effect: adds such a record. Errors: SL_EFAIL (memory). */
+int coord_add_event(cJSON *array, const struct sl_event *ev, struct sl_error *e) SL_MUST_USE;
 /* Effect: adds the worker's GPUs to those that metrics tell of. */
 void coord_gpu_stats(const struct worker *w, struct sl_coord_stats *out);
 /* Effect: fills the record `worker`. */
