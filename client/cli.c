@@ -238,10 +238,11 @@ int cli_print_json(cJSON *object, struct sl_error *e)
 {
     char *text = cJSON_PrintUnformatted(object);
 
+    bool whole = text && !json_lost();
+
     cJSON_Delete(object);
-    if (!text)
-        return sl_fail(e, SL_EFAIL, "out of memory");
-    json_put(text);
+    if (whole)
+        json_put(text);
     cJSON_free(text);
-    return 0;
+    return whole ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 }

@@ -128,7 +128,7 @@ int side_bytes(struct side *s, const struct side_tensor *t, uint64_t first, uint
     if (s->fds[t->file] < 0)
         s->fds[t->file] = open(path, O_RDONLY | O_CLOEXEC);
     if (s->fds[t->file] < 0)
-        return sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
+        return sl_fail(e, sl_source_code(errno), "%s: %s", path, strerror(errno));
     for (uint64_t have = 0; have < want;) {
         ssize_t got = pread(s->fds[t->file], s->raw + have, want - have, (off_t)(off + have));
 

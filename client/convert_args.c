@@ -1,6 +1,7 @@
 #include "client/convert_run.h"
 
 #include "client/model_arg.h"
+#include "proto/text_line.h"
 
 #include <cjson/cJSON.h>
 #include <stdio.h>
@@ -43,15 +44,19 @@ void convert_table(struct convert_args *a, struct poptOption table[CONVERT_TABLE
 static int choice(const char *option, const char *text, const char *const *list, int *out,
                   struct sl_error *e)
 {
+    struct sl_line known = {.n = 0};
+
     *out = 0;
     if (!text)
         return 0;
-    for (int i = 0; list[i]; i++)
+    for (int i = 0; list[i]; i++) {
         if (strcmp(list[i], text) == 0) {
             *out = i;
             return 0;
         }
-    return sl_fail(e, SL_EUSAGE, "%s: '%s' is not known; see --help", option, text);
+        sl_line_add(&known, "%s%s", !i ? "" : list[i + 1] ? ", " : " or ", list[i]);
+    }
+    return sl_fail(e, SL_EUSAGE, "%s: '%s': expected %s", option, text, known.text);
 }
 
 int convert_options(const struct convert_args *a, struct convert_opts *o, struct sl_error *e)

@@ -7,6 +7,7 @@
 #include "worker/claim.h"
 #include "worker/former_set.h"
 #include "worker/publish.h"
+#include "worker/srcfile.h"
 
 #include <cjson/cJSON.h>
 #include <limits.h>
@@ -136,7 +137,7 @@ static int begin_store(struct run *r, struct sl_error *e)
 static int output_is_free(const struct run *r, struct sl_error *e)
 {
     SL_TRY(output_absent(r->out, r->o->force, e));
-    return r->o->force ? 0 : former_set_absent(r->out, r->j->ck, e);
+    return former_set_absent(r->out, r->o->force, r->j->ck, e);
 }
 
 /* Opens the store and holds the plan against what it records. */
@@ -362,6 +363,15 @@ static int take_and_convert(struct run *r, struct sl_error *e)
     return rc;
 }
 
+/* Beside those open already: libzmq's, the parts, shards, and some 16 of the job store, the rings
+ * and the last check. */
+static unsigned files_opened(const struct run *r)
+{
+    uint32_t shards = r->j->ck->n_files;
+
+    return SL_ZMQ_FILES + r->plan->n_segments + 2 * (shards < SL_SRCFILES_OPEN ? shards : SL_SRCFILES_OPEN) + 16;
+}
+
 /* The former set goes with the publication, when the new one has its names. */
 static int run_job(struct run *r, struct sl_error *e)
 {
@@ -369,6 +379,7 @@ static int run_job(struct run *r, struct sl_error *e)
     int rc;
 
     sl_open_files_allow();
+    SL_TRY(sl_open_files_room(files_opened(r), e));
     SL_TRY(output_not_source(r->out, r->j->ck, e));
     SL_TRY(make_folder(r, e));
     if (r->o->force)

@@ -38,18 +38,19 @@ struct side {
 struct threads {
     const struct convert_threads *t;
     struct side coordinator, worker;
-    _Atomic(void *) context; /* of the coordinator's sockets; NULL: not bound yet */
+    void *context;           /* of all sockets: it outlives the threads */
+    _Atomic bool bound;
     struct daemon_link *link;
     bool over;               /* the job has ended, or a task has failed */
 };
 
 /* ---- the two threads */
 
-static void on_ready(void *user, void *context)
+static void on_ready(void *user)
 {
     struct threads *r = user;
 
-    atomic_store(&r->context, context);
+    atomic_store(&r->bound, true);
 }
 
 static void *coordinator_main(void *user)
@@ -59,7 +60,7 @@ static void *coordinator_main(void *user)
                                          .ready = on_ready, .user = r};
     const char *endpoint = ENDPOINT;
     const struct sl_serve_opts o = {
-        .router = {.endpoints = &endpoint, .n_endpoints = 1},
+        .router = {.endpoints = &endpoint, .n_endpoints = 1, .context = r->context},
         .coord = {.heartbeat_ms = TOGETHER_MS, .lease_ms = TOGETHER_MS, .attempts = 1},
         .embed = &embed};
 
@@ -72,7 +73,7 @@ static void *worker_main(void *user)
 {
     struct threads *r = user;
     const struct sl_worker_run_opts o = {
-        .dealer = {.endpoint = ENDPOINT, .context = atomic_load(&r->context)},
+        .dealer = {.endpoint = ENDPOINT, .context = r->context},
         .cache = r->t->worker,
         .worker = {.instance = INSTANCE, .name = "convert", .host = "localhost",
                    .device = r->t->worker.devices ? r->t->worker.devices->label : "cpu",
@@ -146,14 +147,15 @@ static int check_memory(struct sl_error *e)
 static int start_all(struct threads *r, struct sl_error *e)
 {
     SL_TRY(check_memory(e));
+    SL_TRY(sl_router_context_new(&r->context, e));
     SL_TRY(start(r, &r->coordinator, coordinator_main, e));
-    while (!atomic_load(&r->context)) {
+    while (!atomic_load(&r->bound)) {
         if (atomic_load(&r->coordinator.ended))
             return sl_fail(e, r->coordinator.rc, "%s", r->coordinator.e.text);
         pause_ms(1);
     }
     SL_TRY(start(r, &r->worker, worker_main, e));
-    return daemon_link_open_inproc(atomic_load(&r->context), ENDPOINT, HELLO_MS, &r->link, e);
+    return daemon_link_open_inproc(r->context, ENDPOINT, HELLO_MS, &r->link, e);
 }
 
 static int ask_for_news(struct threads *r, struct sl_error *e)
@@ -272,6 +274,7 @@ int convert_threads_run(const struct convert_threads *t, struct sl_error *e)
     daemon_link_close(r.link);
     end_side(&r.worker);
     end_side(&r.coordinator);
+    sl_router_context_free(r.context);
     /* A coordinator that fails takes the sockets with it: its own error says why. */
     return rc < 0 && rc != SL_EINTERRUPTED && r.coordinator.rc >= 0 ? rc : judge(&r, e);
 }

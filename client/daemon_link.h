@@ -18,7 +18,7 @@ struct daemon_link;
 int daemon_link_open(const struct sl_config *c, uint32_t timeout_ms, struct daemon_link **out,
                      struct sl_error *e) SL_MUST_USE;
 /* Effect: the same for a daemon that is a thread of this process (inproc://NAME);
- * context: of its sockets (sl_router_context). endpoint must outlive the link. */
+ * context: of its sockets (sl_router_context_new). endpoint must outlive the link. */
 int daemon_link_open_inproc(void *context, const char *endpoint, uint32_t timeout_ms,
                             struct daemon_link **out, struct sl_error *e) SL_MUST_USE;
 /* Effect: says bye. NULL is allowed. */

@@ -145,7 +145,7 @@ void print_safe(const char *text, uint64_t n, uint64_t max)
 struct cJSON *json_text(const char *text, uint64_t n)
 {
     const unsigned char *s = (const unsigned char *)text;
-    char *clean = malloc(3 * n + 1), *p = clean;
+    char *clean = cJSON_malloc(3 * n + 1), *p = clean;
     cJSON *j;
 
     if (!clean)
@@ -165,6 +165,6 @@ struct cJSON *json_text(const char *text, uint64_t n)
     }
     *p = '\0';
     j = cJSON_CreateString(clean);
-    free(clean);
+    cJSON_free(clean);
     return j;
 }

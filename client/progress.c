@@ -33,6 +33,26 @@ enum progress_mode progress_mode_for(bool json, bool quiet)
                                                                      : PROGRESS_PLAIN;
 }
 
+static _Thread_local bool lost;
+
+static void *noting_malloc(size_t n)
+{
+    void *p = malloc(n);
+
+    lost |= !p;
+    return p;
+}
+
+void json_note_memory(void)
+{
+    cJSON_InitHooks(&(cJSON_Hooks){.malloc_fn = noting_malloc, .free_fn = free});
+}
+
+bool json_lost(void)
+{
+    return lost;
+}
+
 void json_put(const char *text)
 {
     for (size_t left = strlen(text), n; left; text += n, left -= n) {
@@ -61,7 +81,7 @@ void json_line(cJSON *object, const char *message_type)
     if (!cJSON_HasObjectItem(object, "time"))
         cJSON_AddStringToObject(object, "time", when);
     text = cJSON_PrintUnformatted(object);
-    if (text)
+    if (text && !lost)
         json_put(text);
     cJSON_free(text);
     cJSON_Delete(object);
@@ -118,6 +138,7 @@ static void draw_bar(struct progress *p, uint64_t done, const char *eta)
 
 static void show_json(const struct progress *p, uint64_t done)
 {
+    bool before = lost;
     cJSON *o = cJSON_CreateObject();
 
     cJSON_AddStringToObject(o, "phase", p->phase);
@@ -128,6 +149,7 @@ static void show_json(const struct progress *p, uint64_t done)
     if (p->rate > 0)
         cJSON_AddNumberToObject(o, "eta_seconds", (double)(p->total - done) / p->rate);
     json_line(o, "progress");
+    lost = before; /* the next one comes soon */
 }
 
 /* A rate with s more seconds; work that is taken back, or counted anew, is none. */

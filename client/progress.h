@@ -38,8 +38,14 @@ void progress_end(struct progress *p);
 /* Effect: a line of JSON on standard output, with U+FFFD for what is no UTF-8: paths need not be. */
 void json_put(const char *text);
 
+/* Effect: from here on cJSON's want of memory is noted; before anything uses it. */
+void json_note_memory(void);
+/* Whether this thread's JSON has been denied memory: what it builds may lack a field, so none of it
+ * is printed any more, and the verb fails. */
+bool json_lost(void);
+
 /* Effect: prints one JSON line on stdout with message_type, schema and time
- * (RFC 3339, UTC; unless it has one) added, and deletes object. */
+ * (RFC 3339, UTC; unless it has one) added, unless something of it is lost, and deletes object. */
 void json_line(struct cJSON *object, const char *message_type);
 
 /* Nanoseconds of CLOCK_MONOTONIC. */

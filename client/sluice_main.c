@@ -1,6 +1,7 @@
 #include "client/cli.h"
-#include "proto/suggest.h"
+#include "client/progress.h"
 #include "client/term.h"
+#include "proto/suggest.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -84,6 +85,11 @@ static int run_verb(const struct cli_verb *verb, int argc, const char **argv)
     /* A verb that goes on for long notices it itself, and has nothing to say. */
     if ((lost || (rc < 0 && !e.text[0])) && term_reader_gone(STDOUT_FILENO))
         end_without_reader();
+    if (json_lost() && (rc >= 0 || !e.text[0])) {
+        int why = sl_fail(&e, SL_EFAIL, "out of memory");
+
+        rc = rc < 0 ? rc : why;
+    }
     if (lost && rc == 0)
         rc = sl_fail(&e, SL_EFAIL, "standard output cannot be written");
     if (rc < 0 && e.text[0])
@@ -97,6 +103,7 @@ int main(int argc, char **argv)
     const struct cli_verb *verb;
 
     fill_standard_streams();
+    json_note_memory();
     if (!name) {
         print_usage(stderr);
         return -SL_EUSAGE;

@@ -153,8 +153,11 @@ static void print_submitted(const struct submit_args *a, const cJSON *specs, con
         } else if (a->parsable) {
             printf("%.0f\n", job->valuedouble);
         } else {
-            printf("%s job %.0f: %s%s\n", again ? "known already:" : "submitted", job->valuedouble, recipe,
-                   again ? ", with the settings of its first submit" : "");
+            printf("%s job %.0f: %s", again ? "known already:" : "submitted", job->valuedouble, recipe);
+            if (again)
+                printf(", with the settings of its first submit; 'sluice set %.0f' changes priority, labels and attempts, another "
+                       "--once makes a new job", job->valuedouble);
+            putchar('\n');
         }
         spec = spec ? spec->next : NULL;
     }

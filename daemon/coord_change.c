@@ -207,6 +207,13 @@ static int verify(struct ask *a, struct job *j, const struct found *s, uint64_t 
     return coord_set_state(a->c, j, SL_JOB_VERIFYING, 0, NULL, e);
 }
 
+/* An ended job may go on: within the roots of now, with an output that no other has. */
+static int may_begin(struct ask *a, const struct job *j)
+{
+    SL_TRY(coord_within_roots(a->c, j, &a->why));
+    return coord_output_free(a, j->spec, j->id);
+}
+
 /* Whether the verb may be done to the job; what the client did wrong goes to a->why. Changes nothing. */
 static int check_job(struct ask *a, const struct found *s, uint64_t id, struct sl_error *e)
 {
@@ -232,7 +239,7 @@ static int check_job(struct ask *a, const struct found *s, uint64_t id, struct s
         if (!ended && s->state != SL_JOB_INTERRUPTED)
             return 0;
         SL_TRY(revive(a, j, id, &j, e));
-        return coord_output_free(a, j->spec, id);
+        return may_begin(a, j);
     case SL_M_SET:
         SL_TRY(revive(a, j, id, &j, e));
         return check_labels(a, j);
@@ -240,10 +247,12 @@ static int check_job(struct ask *a, const struct found *s, uint64_t id, struct s
         SL_TRY(revive(a, j, id, &j, e));
         if (j->n_tasks == 0 || j->n_done != j->n_tasks || (ended && s->state != SL_JOB_FAILED))
             return wrong_state(a, id, s->state, "it can be stitched when all its tasks are done");
-        return s->state == SL_JOB_FAILED ? coord_output_free(a, j->spec, id) : 0;
+        return s->state == SL_JOB_FAILED ? may_begin(a, j) : 0;
     case SL_M_VERIFY:
-        return s->state == SL_JOB_VERIFYING || s->state == SL_JOB_SUCCEEDED
-               ? 0 : wrong_state(a, id, s->state, "it can be verified when it has succeeded");
+        if (s->state != SL_JOB_VERIFYING && s->state != SL_JOB_SUCCEEDED)
+            return wrong_state(a, id, s->state, "it can be verified when it has succeeded");
+        SL_TRY(revive(a, j, id, &j, e));
+        return coord_within_roots(a->c, j, &a->why);
     default: /* forget */
         return ended && !(j && coord_discards(j))
                ? 0 : wrong_state(a, id, s->state, "only what has ended can be forgotten");

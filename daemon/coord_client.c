@@ -430,13 +430,14 @@ static int on_old_event(void *user, const struct sl_event *ev)
 struct missed {
     const struct session *s;
     cJSON *array;
+    struct sl_error *e;
 };
 
 static int on_missed_event(void *user, const struct sl_event *ev)
 {
     const struct missed *m = user;
 
-    return coord_watches(m->s, ev->job) ? on_old_event(m->array, ev) : 0;
+    return coord_watches(m->s, ev->job) ? coord_add_event(m->array, ev, m->e) : 0;
 }
 
 static int on_watch(struct ask *a, struct sl_error *e)
@@ -446,8 +447,8 @@ static int on_watch(struct ask *a, struct sl_error *e)
     struct session *s = a->s;
     struct sl_msg m;
     cJSON *old = cJSON_CreateArray();
-    struct missed missed = {s, old};
-    int rc = 0;
+    struct missed missed = {s, old, e};
+    int rc = old ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 
     free(s->watch_jobs);
     s->watch_jobs = NULL;
@@ -560,7 +561,6 @@ static int on_about(struct ask *a, struct sl_error *e)
     const struct sl_coord_opts *o = &a->c->o;
     struct sl_coord_stats st;
     struct sl_msg m;
-    cJSON *roots;
 
     sl_coord_stats(a->c, &st);
     SL_TRY(sl_msg_new(SL_M_DAEMON, a->re, &m, e));
@@ -569,9 +569,7 @@ static int on_about(struct ask *a, struct sl_error *e)
     sl_put_uint(m.tree, "uptime_ms", a->c->now.boot_ms - a->c->opened.boot_ms);
     sl_put_uint(m.tree, "workers", st.workers);
     sl_put_uint(m.tree, "jobs", a->c->n_jobs);
-    roots = sl_put_array(m.tree, "roots");
-    for (uint32_t i = 0; i < o->n_roots; i++)
-        cJSON_AddItemToArray(roots, cJSON_CreateString(o->roots[i]));
+    sl_put_strs(m.tree, "roots", o->roots, o->n_roots);
     sl_put_text(m.tree, "state", o->state_dir ? o->state_dir : "/");
     return coord_send(a->c, a->s->peer, &m, e);
 }

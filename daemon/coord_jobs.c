@@ -462,6 +462,38 @@ int coord_advance(struct sl_coord *c, struct job *j, struct sl_error *e)
     return s == j->state ? 0 : coord_set_state(c, j, s, s == SL_JOB_SUCCEEDED ? 0 : j->code, NULL, e);
 }
 
+int coord_within_roots(const struct sl_coord *c, const struct job *j, struct sl_error *why)
+{
+    const char *paths[] = {sl_get_str(j->spec, "source"), sl_get_str(j->spec, "output"),
+                           sl_get_str(sl_get(j->spec, "options"), "imatrix")};
+    struct sl_error found; /* as much as that it is not there now */
+    char roots[450] = "it has none";
+
+    for (uint32_t i = 0, n = 0; i < c->o.n_roots && n < sizeof roots; i++)
+        n += (uint32_t)snprintf(roots + n, sizeof roots - n, "%s%s", i ? ", " : "", c->o.roots[i]);
+    for (unsigned i = 0; i < 3; i++)
+        if (c->o.check_path && paths[i] && c->o.check_path(c->o.user, paths[i], false, &found) == SL_EUSAGE)
+            return sl_fail(why, SL_EUSAGE, "%.400s: is below no root of the daemon (%s)", paths[i], roots);
+    return 0;
+}
+
+int coord_fail_outside(struct sl_coord *c, struct sl_error *e)
+{
+    for (uint32_t i = 0; i < c->n_jobs; i++) {
+        struct job *j = c->jobs[i];
+        char text[1024];
+        struct sl_error why;
+
+        if (sl_job_ended(j->state) || coord_within_roots(c, j, &why) == 0)
+            continue;
+        snprintf(text, sizeof text, "%.900s; start sluiced with a root for it again, and 'sluice retry "
+                 "%llu' goes on", why.text, (unsigned long long)j->id);
+        SL_TRY(coord_revoke_all(c, j, "the job has failed", e));
+        SL_TRY(coord_set_state(c, j, SL_JOB_FAILED, -SL_EUSAGE, text, e));
+    }
+    return 0;
+}
+
 bool coord_discards(struct job *j)
 {
     const struct task *discard = coord_task(j, SL_TASK_DISCARD);

@@ -250,6 +250,11 @@ int coord_revoke_all(struct sl_coord *c, struct job *j, const char *why, struct 
     SL_MUST_USE;
 /* Goes on to the state that the job's tasks say. */
 int coord_advance(struct sl_coord *c, struct job *j, struct sl_error *e) SL_MUST_USE;
+/* Returns 0, or SL_EUSAGE in why when a path of the job lies outside the daemon's roots; one that is not there
+ * now is no reason. */
+int coord_within_roots(const struct sl_coord *c, const struct job *j, struct sl_error *why);
+/* Effect: jobs that have not ended and lie outside the roots, which were others when they were taken, fail. */
+int coord_fail_outside(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
 /* A failure's text says itself what to do. */
 bool coord_advises(const char *text);
 /* The job has ended and its files are still to be removed. */
@@ -329,6 +334,8 @@ void coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool fi
 void coord_put_row(cJSON *into, const struct sl_job_row *r, bool files);
 /* Effect: fills the record `event`. */
 void coord_put_event(cJSON *into, const struct sl_event *ev);
+/* Effect: adds such a record. Errors: SL_EFAIL (memory). */
+int coord_add_event(cJSON *array, const struct sl_event *ev, struct sl_error *e) SL_MUST_USE;
 /* Effect: adds the worker's GPUs to those that metrics tell of. */
 void coord_gpu_stats(const struct worker *w, struct sl_coord_stats *out);
 /* Effect: fills the record `worker`. */

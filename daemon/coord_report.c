@@ -3,14 +3,6 @@
 
 #include <string.h>
 
-static void put_strings(cJSON *into, const char *field, const char *const *s, uint32_t n)
-{
-    cJSON *a = n ? sl_put_array(into, field) : NULL;
-
-    for (uint32_t i = 0; i < n; i++)
-        cJSON_AddItemToArray(a, cJSON_CreateString(s[i]));
-}
-
 static void put_time(cJSON *into, const char *field, uint64_t ms)
 {
     if (ms)
@@ -28,7 +20,8 @@ void coord_put_row(cJSON *into, const struct sl_job_row *r, bool files)
         sl_put_uint(into, "group", r->group);
     if (r->n_after)
         sl_put_uints(into, "after", r->after, r->n_after);
-    put_strings(into, "labels", r->labels, r->n_labels);
+    if (r->n_labels)
+        sl_put_strs(into, "labels", r->labels, r->n_labels);
     sl_put_str(into, "user", r->user);
     if (!spec) /* memory was out */
         sl_put(into, "source", NULL);
@@ -105,6 +98,14 @@ void coord_put_event(cJSON *into, const struct sl_event *ev)
         sl_put_str(into, "worker", ev->worker);
     sl_put_str(into, "kind", ev->kind);
     sl_put_text(into, "text", ev->text);
+}
+
+int coord_add_event(cJSON *array, const struct sl_event *ev, struct sl_error *e)
+{
+    cJSON *o = sl_add_object(array);
+
+    coord_put_event(o, ev);
+    return o ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 }
 
 void coord_put_worker(const struct sl_coord *c, cJSON *into, const struct worker *w)

@@ -270,6 +270,8 @@ int sl_coord_open(struct sl_queue *q, const struct sl_coord_opts *o, struct sl_n
     c->adoptable = sl_queue_last_epoch(q);
     rc = coord_load_jobs(c, 0, e);
     if (rc == 0)
+        rc = coord_fail_outside(c, e);
+    if (rc == 0)
         rc = sl_queue_commit(q, e);
     c->epochs_synced = sl_queue_epochs_synced(q);
     if (rc == 0 && o->background)

@@ -31,6 +31,7 @@ struct listener {
 
 struct sl_router {
     void *context, *zap;
+    bool own_context;
     struct listener listen[SL_ROUTER_ENDPOINTS];
     unsigned n, turn;
     struct sl_allow_list allow;
@@ -357,9 +358,11 @@ static int open_all(struct sl_router *r, const struct sl_router_opts *o, struct 
         return sl_fail(e, SL_EUSAGE, "1 to %d endpoints are expected", SL_ROUTER_ENDPOINTS);
     if (o->allow_path)
         SL_TRY(sl_allow_load(o->allow_path, &r->allow, e));
-    SL_TRY(sl_open_files_room(SL_ZMQ_FILES, e));
-    r->context = zmq_ctx_new();
-    r->zap = r->context ? zmq_socket(r->context, ZMQ_REP) : NULL;
+    r->own_context = o->context == NULL;
+    r->context = o->context;
+    if (r->own_context)
+        SL_TRY(sl_router_context_new(&r->context, e));
+    r->zap = zmq_socket(r->context, ZMQ_REP);
     /* Before anything else is bound: without it libzmq lets everybody in. */
     if (!r->zap || !set_int(r->zap, ZMQ_LINGER, 0) || zmq_bind(r->zap, ZAP_ENDPOINT) != 0)
         return zmq_failed(e, "authentication cannot be set up", ZAP_ENDPOINT);
@@ -403,8 +406,10 @@ void sl_router_close(struct sl_router *r)
     }
     if (r->zap)
         zmq_close(r->zap);
-    if (r->context)
-        zmq_ctx_term(r->context);
+    if (r->own_context)
+        sl_router_context_free(r->context);
+    else if (r->context)
+        zmq_ctx_shutdown(r->context);
     explicit_bzero(&r->key, sizeof r->key);
     sl_allow_free(&r->allow);
     free(r);
@@ -415,9 +420,18 @@ const char *sl_router_endpoint(const struct sl_router *r, unsigned i)
     return i < r->n ? r->listen[i].endpoint : NULL;
 }
 
-void *sl_router_context(struct sl_router *r)
+int sl_router_context_new(void **out, struct sl_error *e)
 {
-    return r->context;
+    *out = NULL;
+    SL_TRY(sl_open_files_room(SL_ZMQ_FILES, e));
+    *out = zmq_ctx_new();
+    return *out ? 0 : sl_fail(e, SL_EFAIL, "no context for sockets: %s", zmq_strerror(zmq_errno()));
+}
+
+void sl_router_context_free(void *context)
+{
+    while (context && zmq_ctx_term(context) != 0 && zmq_errno() == EINTR)
+        ;
 }
 
 uint64_t sl_router_refused(const struct sl_router *r)

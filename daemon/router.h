@@ -24,6 +24,7 @@ struct sl_router_opts {
     const char *key_path;    /* the daemon's key file; NULL: no tcp but plain */
     const char *allow_path;  /* allow-list; NULL: own user and root on ipc alone */
     bool plain_tcp;
+    void *context;           /* of sl_router_context_new, for inproc; NULL: own */
 };
 
 struct sl_received {
@@ -41,13 +42,19 @@ struct sl_router;
  * loopback), SL_EEXISTS (another daemon holds the path), SL_EFAIL. */
 int sl_router_open(const struct sl_router_opts *o, struct sl_router **out, struct sl_error *e)
     SL_MUST_USE;
-/* Effect: unlinks ipc sockets, gives unsent messages SL_WIRE_LINGER_MS. */
+/* Effect: unlinks ipc sockets, gives unsent messages SL_WIRE_LINGER_MS. Peers in a context
+ * that was given fail from here on. */
 void sl_router_close(struct sl_router *r);
+
+/* What threads of one process share (sl_dealer_opts.context). It is freed when none of them uses
+ * it any more: of a peer that still connects while its context ends libzmq would wait for ever.
+ * Errors: SL_EFAIL (memory, open files). */
+int sl_router_context_new(void **out, struct sl_error *e) SL_MUST_USE;
+/* Effect: waits until its sockets, all closed, are gone. */
+void sl_router_context_free(void *context);
 
 /* The endpoint as bound ("tcp://127.0.0.1:49152" for port *). */
 const char *sl_router_endpoint(const struct sl_router *r, unsigned i);
-/* For inproc peers: sl_dealer_opts.context. */
-void *sl_router_context(struct sl_router *r);
 
 /* Effect: waits for a message or for fd (-1: none) to be readable, at most
  * timeout_ms. Answers authentication requests meanwhile. Returns 1 when

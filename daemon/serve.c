@@ -204,7 +204,7 @@ static int open_all(struct serve *s, struct sl_error *e)
     SL_TRY(sl_coord_open(s->queue, &co, now(), &s->coord, e));
     SL_TRY(sl_router_open(&o->router, &s->router, e));
     if (o->embed) {
-        o->embed->ready(o->embed->user, sl_router_context(s->router));
+        o->embed->ready(o->embed->user);
         return 0;
     }
     if (o->metrics_address) {

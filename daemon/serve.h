@@ -27,8 +27,7 @@ struct sl_serve_opts {
 struct sl_serve_embed {
     struct sl_queue *queue;              /* this thread's until sl_serve returns */
     int stop_fd;                         /* an eventfd: readable when to stop */
-    /* The sockets are bound; context: sl_dealer_opts.context for peers. */
-    void (*ready)(void *user, void *context);
+    void (*ready)(void *user);           /* the sockets are bound */
     void (*event)(void *user, const struct sl_event *ev); /* may be NULL */
     void *user;
 };

@@ -21,6 +21,7 @@
 static const char index_name[] = "model.safetensors.index.json";
 static const char single_name[] = "model.safetensors";
 static const char shard_suffix[] = ".safetensors";
+static const char gguf_folder[] = "no .safetensors file; to read a .gguf file, give its own path";
 
 static bool ends_in(const char *s, const char *suffix)
 {
@@ -90,8 +91,8 @@ int sl_ck_add_file(struct sl_checkpoint *ck, const char *dir, const char *name, 
         t->file = file;
         SL_TRY(sl_name_table_add(&p->by_name, t->name, ck->n_tensors, &held, e));
         if (held != ck->n_tensors)
-            return sl_fail(e, SL_ESOURCE, "tensor '%.160s' is in two files, %s and %s", t->name,
-                           ck->files[ck->tensors[held].file].name, f->name);
+            return sl_fail(e, SL_ESOURCE, "tensor '%.160s' is in two files, %s and %s; is one a copy of the other?",
+                           t->name, ck->files[ck->tensors[held].file].name, f->name);
         ck->n_tensors++;
     }
     return 0;
@@ -120,6 +121,68 @@ static int add_safetensors(struct sl_checkpoint *ck, const char *dir, const char
     }
     sl_safetensors_free(&s);
     return rc;
+}
+
+/* ---- what a folder that lacks something holds ---- */
+
+struct listing {
+    uint32_t safetensors, gguf, bin;
+    char first[256]; /* .safetensors file */
+    char below[256]; /* a folder with a config.json */
+    bool is_hub;     /* of a Hugging Face cache's models */
+};
+
+static void list_entry(const char *dir, const char *name, struct listing *l)
+{
+    char path[512];
+
+    if (ends_in(name, shard_suffix) && name[0] != '.') {
+        if (l->safetensors++ == 0)
+            snprintf(l->first, sizeof l->first, "%s", name);
+    }
+    l->gguf += ends_in(name, ".gguf");
+    l->bin += ends_in(name, ".bin") || ends_in(name, ".pth");
+    l->is_hub |= strncmp(name, "models--", 8) == 0;
+    if (name[0] != '.' && (size_t)snprintf(path, sizeof path, "%s/%s", dir, name) < sizeof path &&
+        sl_source_exists(path, "config.json") && (!l->below[0] || strcmp(name, l->below) < 0))
+        snprintf(l->below, sizeof l->below, "%s", name);
+}
+
+static int list_folder(const char *dir, struct listing *l, struct sl_error *e)
+{
+    DIR *d = opendir(dir);
+    struct dirent *entry;
+    int rc = 0;
+
+    memset(l, 0, sizeof *l);
+    if (!d)
+        return sl_fail(e, SL_ESOURCE, "%s: %s", dir, strerror(errno));
+    while ((errno = 0, entry = readdir(d)) != NULL)
+        list_entry(dir, entry->d_name, l);
+    if (errno)
+        rc = sl_fail(e, SL_ESOURCE, "%s: %s", dir, strerror(errno));
+    closedir(d);
+    return rc;
+}
+
+static int no_config(const char *dir, struct sl_error *e)
+{
+    struct listing l;
+
+    if (sl_source_exists(dir, "snapshots"))
+        return sl_fail(e, SL_ESOURCE, "%s: a model's folder in a Hugging Face cache; give one of its "
+                       "revisions, %s/snapshots/REVISION", dir, dir);
+    SL_TRY(list_folder(dir, &l, e));
+    if (l.is_hub)
+        return sl_fail(e, SL_ESOURCE, "%s: a Hugging Face cache; give a revision of one of its models, "
+                       "%s/models--NAME/snapshots/REVISION", dir, dir);
+    if (l.below[0])
+        return sl_fail(e, SL_ESOURCE, "%s: config.json is missing, and there is one in %s/%s: give that folder",
+                       dir, dir, l.below);
+    if (l.gguf && !l.safetensors)
+        return sl_fail(e, SL_ESOURCE, "%s: %s", dir, gguf_folder);
+    return sl_fail(e, SL_ESOURCE, "%s: config.json is missing; a checkpoint's folder holds "
+                   "config.json, the tokenizer and the .safetensors files", dir);
 }
 
 /* ---- config.json ---- */
@@ -185,11 +248,7 @@ static int read_config(struct sl_checkpoint *ck, const char *dir, bool required,
             return 0;
         if (errno != ENOENT)
             return sl_fail(e, SL_ESOURCE, "%s/config.json: %s", dir, strerror(errno));
-        if (sl_source_exists(dir, "snapshots"))
-            return sl_fail(e, SL_ESOURCE, "%s: a model's folder in a Hugging Face cache; give one of its "
-                           "revisions, %s/snapshots/REVISION", dir, dir);
-        return sl_fail(e, SL_ESOURCE, "%s: config.json is missing; a checkpoint's folder holds "
-                       "config.json, the tokenizer and the .safetensors files", dir);
+        return no_config(dir, e);
     }
     SL_TRY(sl_source_open(&from, "config.json", &fd, &st, e));
     rc = take_config(ck, fd, "config.json", e);
@@ -238,35 +297,6 @@ static int open_index(struct sl_checkpoint *ck, const char *dir, const char *ind
     return rc;
 }
 
-/* What a folder without an index and model.safetensors holds. */
-struct listing {
-    uint32_t safetensors, gguf, bin;
-    char first[256];
-};
-
-static int list_folder(const char *dir, struct listing *l, struct sl_error *e)
-{
-    DIR *d = opendir(dir);
-    struct dirent *entry;
-    int rc = 0;
-
-    memset(l, 0, sizeof *l);
-    if (!d)
-        return sl_fail(e, SL_ESOURCE, "%s: %s", dir, strerror(errno));
-    while ((errno = 0, entry = readdir(d)) != NULL) {
-        if (ends_in(entry->d_name, shard_suffix) && entry->d_name[0] != '.') {
-            if (l->safetensors++ == 0)
-                snprintf(l->first, sizeof l->first, "%s", entry->d_name);
-        }
-        l->gguf += ends_in(entry->d_name, ".gguf");
-        l->bin += ends_in(entry->d_name, ".bin") || ends_in(entry->d_name, ".pth");
-    }
-    if (errno)
-        rc = sl_fail(e, SL_ESOURCE, "%s: %s", dir, strerror(errno));
-    closedir(d);
-    return rc;
-}
-
 static int open_unindexed(struct sl_checkpoint *ck, const char *dir, struct sl_error *e)
 {
     struct listing l;
@@ -274,10 +304,9 @@ static int open_unindexed(struct sl_checkpoint *ck, const char *dir, struct sl_e
     SL_TRY(list_folder(dir, &l, e));
     if (l.safetensors > 1)
         return sl_fail(e, SL_ESOURCE, "%s: %s is missing, and %" PRIu32 " .safetensors files are "
-                       "there", dir, index_name, l.safetensors);
+                       "there; download it beside them", dir, index_name, l.safetensors);
     if (l.safetensors == 0 && l.gguf)
-        return sl_fail(e, SL_ESOURCE, "%s: no .safetensors file; to read a .gguf file, give its own "
-                       "path", dir);
+        return sl_fail(e, SL_ESOURCE, "%s: %s", dir, gguf_folder);
     if (l.safetensors == 0 && l.bin)
         return sl_fail(e, SL_EUNSUPPORTED, "%s: no .safetensors file; PyTorch pickles (.bin, .pth) "
                        "are not supported", dir);
@@ -309,6 +338,12 @@ static int keep_dir(struct sl_checkpoint *ck, const char *dir, size_t n, struct 
     return ck->dir ? 0 : sl_fail(e, SL_EFAIL, "%s: out of memory", dir);
 }
 
+static int keep_name(struct sl_checkpoint *ck, const char *path, struct sl_error *e)
+{
+    sl_ck_priv(ck)->label = strdup(path);
+    return sl_ck_priv(ck)->label ? 0 : sl_fail(e, SL_EFAIL, "%s: out of memory", path);
+}
+
 static int open_file(struct sl_checkpoint *ck, const char *path, struct sl_error *e)
 {
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
@@ -317,6 +352,7 @@ static int open_file(struct sl_checkpoint *ck, const char *path, struct sl_error
         return sl_ck_open_gguf(ck, path, e);
     SL_TRY(keep_dir(ck, path, slash == path ? 1 : (size_t)(base - path), e));
     if (ends_in(path, shard_suffix)) {
+        SL_TRY(keep_name(ck, path, e));
         SL_TRY(read_config(ck, ck->dir, false, e));
         SL_TRY(sl_ck_reserve_files(ck, 1, e));
         return add_safetensors(ck, NULL, path, e);
@@ -373,6 +409,8 @@ int sl_checkpoint_open_within(const char *path, const struct sl_roots *roots,
     ck->roots = roots;
     rc = open_any(ck, path, e);
     if (rc < 0)
+        sl_checkpoint_fail(ck, e);
+    if (rc < 0)
         sl_checkpoint_close(ck);
     else
         *out = ck;
@@ -397,9 +435,13 @@ int sl_checkpoint_open_config(const char *path, struct sl_checkpoint **out, stru
     if (rc == 0) {
         rc = take_config(ck, fd, path, e);
         close(fd);
+        if (rc < 0)
+            sl_fail_in(e, path);
     }
     if (rc == 0)
         rc = keep_dir(ck, path, slash == path ? 1 : slash ? (size_t)(slash - path) : 0, e);
+    if (rc == 0 && strcmp(slash ? slash + 1 : path, "config.json") != 0)
+        rc = keep_name(ck, path, e);
     if (rc < 0)
         sl_checkpoint_close(ck);
     else
@@ -413,6 +455,14 @@ bool sl_checkpoint_is_shard(const struct sl_checkpoint *ck)
     unsigned n;
 
     return of && sscanf(of, "-of-%5u.safetensors", &n) == 1 && n > 1;
+}
+
+void sl_checkpoint_fail(const struct sl_checkpoint *ck, struct sl_error *e)
+{
+    const char *given = sl_ck_priv(ck)->label ? sl_ck_priv(ck)->label : ck->dir;
+
+    if (e && given && (e->code == SL_ESOURCE || e->code == SL_EUNSUPPORTED))
+        sl_fail_in(e, given);
 }
 
 void sl_checkpoint_close(struct sl_checkpoint *ck)
@@ -430,6 +480,7 @@ void sl_checkpoint_close(struct sl_checkpoint *ck)
     }
     sl_name_table_free(&p->by_name);
     free(p->arenas);
+    free(p->label);
     free(p->role);
     free(p);
     free(ck->dir);

@@ -73,6 +73,10 @@ int sl_checkpoint_open_within(const char *path, const struct sl_roots *roots,
 int sl_checkpoint_open_config(const char *path, struct sl_checkpoint **out, struct sl_error *e)
     SL_MUST_USE;
 
+/* Effect: has an error about the source begin with its path, as it was given; one of SL_ESOURCE and
+ * SL_EUNSUPPORTED alone. */
+void sl_checkpoint_fail(const struct sl_checkpoint *ck, struct sl_error *e);
+
 /* Frees everything; NULL is allowed. */
 void sl_checkpoint_close(struct sl_checkpoint *ck);
 

@@ -14,6 +14,7 @@ enum sl_src_role {
 
 struct sl_ck_priv {
     struct sl_name_table by_name; /* tensor name -> index */
+    char *label;                  /* the one file that was given; NULL: dir is what was */
     char **arenas;                /* tensor names live here; one a file */
     uint32_t n_arenas;
     uint32_t cap_tensors;

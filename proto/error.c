@@ -49,6 +49,20 @@ int sl_fail_context(struct sl_error *e, const char *fmt, ...)
     return e->code;
 }
 
+int sl_fail_in(struct sl_error *e, const char *path)
+{
+    size_t n = strlen(path);
+
+    if (e && strncmp(e->text, path, n) == 0 && e->text[n] && strchr("/: ", e->text[n]))
+        return e->code;
+    return sl_fail_context(e, "%s", path);
+}
+
+int sl_source_code(int err)
+{
+    return err == EMFILE || err == ENFILE || err == ENOMEM ? SL_EFAIL : SL_ESOURCE;
+}
+
 int sl_write_code(int err)
 {
     return err == ENOSPC || err == EDQUOT ? SL_ENOSPACE : SL_EFAIL;

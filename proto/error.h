@@ -49,6 +49,13 @@ int sl_vfail(struct sl_error *e, int code, const char *fmt, va_list ap)
 int sl_fail_context(struct sl_error *e, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* The same with a path, unless the line begins with it already, or with a path below it. */
+int sl_fail_in(struct sl_error *e, const char *path);
+
+/* Returns the code of a source's file that cannot be opened: SL_EFAIL where err, its errno, speaks of
+ * this process or machine (memory, files open), else SL_ESOURCE. */
+int sl_source_code(int err);
+
 /* Returns the code of a failed write, sync or reservation: SL_ENOSPACE where err, its errno, says
  * that the disk or a quota is full, else SL_EFAIL. */
 int sl_write_code(int err);

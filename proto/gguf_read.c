@@ -67,7 +67,7 @@ static int read_at(struct cursor *c, void *buf, uint64_t n, uint64_t off)
 static int take(struct cursor *c, void *buf, uint64_t n)
 {
     if (n > left(c))
-        return sl_fail(c->e, SL_ESOURCE, "%s: ends inside its header, at byte %llu", c->path,
+        return sl_fail(c->e, SL_ESOURCE, "%s: ends inside its header, at byte %llu; is the download complete?", c->path,
                        (unsigned long long)c->size);
     if (too_long(c, n, 1))
         return fail_long(c);
@@ -126,8 +126,8 @@ static int take_numbers(struct cursor *c, struct sl_kv *kv)
     size_t size = sl_gguf_type_size(kv->elem);
 
     if (kv->n > left(c) / size)
-        return sl_fail(c->e, SL_ESOURCE, "%s: metadata key %s: %llu values of type %s do not fit the file",
-                       c->path, kv->key, (unsigned long long)kv->n, sl_gguf_type_name(kv->elem));
+        return sl_fail(c->e, SL_ESOURCE, "%s: metadata key %s: %llu values of type %s do not fit the file; is the "
+                       "download complete?", c->path, kv->key, (unsigned long long)kv->n, sl_gguf_type_name(kv->elem));
     if (too_long(c, kv->n, size))
         return fail_long(c);
     kv->data = malloc(kv->n ? kv->n * size : 1);
@@ -199,8 +199,8 @@ static int take_strings(struct cursor *c, struct sl_kv *kv)
     int rc = 0;
 
     if (kv->n > left(c) / 8)
-        return sl_fail(c->e, SL_ESOURCE, "%s: metadata key %s: %llu strings do not fit the file",
-                       c->path, kv->key, (unsigned long long)kv->n);
+        return sl_fail(c->e, SL_ESOURCE, "%s: metadata key %s: %llu strings do not fit the file; is the download "
+                       "complete?", c->path, kv->key, (unsigned long long)kv->n);
     if (too_long(c, kv->n, 8))
         return fail_long(c);
     kv->str_len = malloc(kv->n ? kv->n * sizeof *kv->str_len : 1);
@@ -441,6 +441,11 @@ static int take_prefix(struct cursor *c, struct sl_gguf *g, uint64_t *n_tensors,
     uint8_t magic[4];
 
     SL_TRY(take(c, magic, 4));
+    if (sl_source_is_lfs(c->win, c->win_n))
+        return sl_fail(c->e, SL_ESOURCE, "%s: %s", c->path, SL_SOURCE_LFS);
+    if (memcmp(magic, "GGUF", 4) != 0 && sl_source_is_text(magic, 4))
+        return sl_fail(c->e, SL_ESOURCE, "%s: not a GGUF file: begins with '%.4s', expected \"GGUF\"", c->path,
+                       (const char *)magic);
     if (memcmp(magic, "GGUF", 4) != 0)
         return sl_fail(c->e, SL_ESOURCE, "%s: not a GGUF file: begins with %02x %02x %02x %02x, expected \"GGUF\"",
                        c->path, magic[0], magic[1], magic[2], magic[3]);

@@ -153,7 +153,8 @@ static int hash_file(struct sl_imatrix *im, struct sl_error *e)
 static int read_file(struct sl_imatrix *im, const char *path, const struct sl_roots *roots, struct sl_error *e)
 {
     struct sl_source_stat st;
-    char magic[4] = "";
+    char head[24] = "";
+    size_t n;
 
     im->path = strdup(path);
     if (!im->path)
@@ -161,9 +162,11 @@ static int read_file(struct sl_imatrix *im, const char *path, const struct sl_ro
     SL_TRY(sl_source_open_path(path, roots, &im->fd, &st, e));
     im->file_size = st.size;
     im->mtime_ns = st.mtime_ns;
-    if (st.size >= sizeof magic)
-        SL_TRY(sl_source_read(im->fd, path, magic, sizeof magic, 0, e));
-    im->format = memcmp(magic, "GGUF", 4) == 0 ? SL_IMATRIX_GGUF : SL_IMATRIX_DAT;
+    n = st.size < sizeof head ? (size_t)st.size : sizeof head;
+    SL_TRY(sl_source_read(im->fd, path, head, n, 0, e));
+    if (sl_source_is_lfs(head, n))
+        return sl_fail(e, SL_ESOURCE, "imatrix %s: %s", path, SL_SOURCE_LFS);
+    im->format = memcmp(head, "GGUF", 4) == 0 ? SL_IMATRIX_GGUF : SL_IMATRIX_DAT;
     SL_TRY(sl_name_table_init(&im->names, 1024, e));
     SL_TRY(im->format == SL_IMATRIX_GGUF ? sl_imatrix_read_gguf(im, e) : sl_imatrix_read_dat(im, e));
     if (im->n_entries == 0)

@@ -237,6 +237,18 @@ static int check_unique(const char *label, const cJSON *node, struct sl_error *e
     return 0;
 }
 
+static int not_json(const char *label, const struct scan *c, struct sl_error *e)
+{
+    const char *found = (const char *)c->s + c->at;
+    size_t n = sl_source_shown(found, c->len - c->at < 20 ? c->len - c->at : 20);
+
+    if (strncmp(c->why, "expected", 8) == 0 && c->at == c->len)
+        return sl_fail(e, SL_ESOURCE, "%s: not valid JSON at byte %zu: %s, found its end", label, c->at, c->why);
+    if (strncmp(c->why, "expected", 8) == 0 && n)
+        return sl_fail(e, SL_ESOURCE, "%s: not valid JSON at byte %zu: %s, found '%.*s'", label, c->at, c->why, (int)n, found);
+    return sl_fail(e, SL_ESOURCE, "%s: not valid JSON at byte %zu: %s", label, c->at, c->why);
+}
+
 /* ---- public ---- */
 
 int sl_json_parse(const char *label, const char *text, size_t len, size_t *odd_number,
@@ -255,7 +267,7 @@ int sl_json_parse(const char *label, const char *text, size_t len, size_t *odd_n
             ok = bad(&c, "bytes after the end of the value");
     }
     if (!ok)
-        return sl_fail(e, SL_ESOURCE, "%s: not valid JSON at byte %zu: %s", label, c.at, c.why);
+        return not_json(label, &c, e);
     errno = 0;
     root = cJSON_ParseWithLength(text, len);
     if (!root && errno == ENOMEM)
@@ -293,9 +305,8 @@ int sl_json_read_fd(int fd, const char *label, size_t max_bytes, struct cJSON **
     if (!text)
         return sl_fail(e, SL_EFAIL, "%s: out of memory for %zu bytes", label, size);
     rc = sl_source_read(fd, label, text, size, 0, e);
-    if (rc == 0 && size >= 19 && memcmp(text, "version https://git", 19) == 0)
-        rc = sl_fail(e, SL_ESOURCE, "%s: is a Git LFS pointer, not the file itself; fetch it with "
-                     "`git lfs pull`", label);
+    if (rc == 0 && sl_source_is_lfs(text, size))
+        rc = sl_fail(e, SL_ESOURCE, "%s: %s", label, SL_SOURCE_LFS);
     if (rc == 0)
         rc = sl_json_parse(label, text, size, NULL, out, e);
     free(text);

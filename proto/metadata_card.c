@@ -263,11 +263,12 @@ static char *parse_key(char *s, char **v)
     return key;
 }
 
-static bool is_pair(const char *s)
+static bool is_pair(struct card *c, const char *s)
 {
     char *copy = strdup(s), *v;
     bool yes = copy && parse_key(copy, &v) != NULL;
 
+    c->no_memory |= !copy;
     free(copy);
     return yes;
 }
@@ -290,7 +291,7 @@ static cJSON *parse_list(struct card *c, size_t indent, int depth)
             break;
         l[indent] = ' ';
         v = l + indent_of(l);
-        if (is_pair(v)) {
+        if (is_pair(c, v)) {
             item = parse_map(c, indent_of(l), depth + 1);
         } else {
             c->at++;

@@ -281,11 +281,16 @@ static int account(struct build *b, struct sl_error *e)
                        "the folder, %s", b->ck->files[0].path, b->missing.n, b->ck->dir);
     if (unknown.n)
         return sl_fail(e, SL_EUNSUPPORTED, "%" PRIu32 " tensor%s unknown for %s (%" PRIu32 " expected "
-                       "ones missing): %s", unknown.n, unknown.n == 1 ? "" : "s", b->p->hf_class,
-                       b->missing.n, listed(&unknown));
+                       "ones missing): %s%s", unknown.n, unknown.n == 1 ? "" : "s", b->p->hf_class,
+                       b->missing.n, listed(&unknown),
+                       b->missing.n ? "; is config.json of the same model?" : "");
+    if (b->missing.n == 1 && strcmp(b->last_missing, "lm_head.weight") == 0)
+        return sl_fail(e, SL_ESOURCE, "1 tensor missing from the checkpoint: lm_head.weight; where the embedding "
+                       "serves as the head, config.json must say \"tie_word_embeddings\": true");
     if (b->missing.n)
-        return sl_fail(e, SL_ESOURCE, "%" PRIu32 " tensor%s missing from the checkpoint: %s",
-                       b->missing.n, b->missing.n == 1 ? "" : "s", listed(&b->missing));
+        return sl_fail(e, SL_ESOURCE, "%" PRIu32 " tensor%s missing from the checkpoint: %s; is the download complete, "
+                       "and config.json of the same model?", b->missing.n, b->missing.n == 1 ? "" : "s",
+                       listed(&b->missing));
     return 0;
 }
 
@@ -392,6 +397,7 @@ int sl_model_open(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
         return sl_fail(e, SL_EFAIL, "out of memory for the model");
     rc = ck->is_gguf ? sl_model_from_gguf(ck, o, m, e) : open_hf(ck, o, m, e);
     if (rc < 0) {
+        sl_checkpoint_fail(ck, e);
         sl_model_close(m);
         return rc;
     }

@@ -227,21 +227,22 @@ static int parse_header(const char *text, size_t len, uint64_t file_size,
 static int header_length(const uint8_t *head, size_t got, uint64_t file_size, uint64_t *len,
                          struct sl_error *e)
 {
-    static const char lfs[] = "version https://git-lfs";
     struct sl_cursor c = sl_cursor(head, got);
 
-    if (got >= sizeof lfs - 1 && memcmp(head, lfs, sizeof lfs - 1) == 0)
-        return sl_fail(e, SL_ESOURCE, "is a Git LFS pointer, not the file itself; fetch it with "
-                       "`git lfs pull`");
+    if (sl_source_is_lfs(head, got))
+        return sl_fail(e, SL_ESOURCE, "%s", SL_SOURCE_LFS);
     if (!sl_cursor_u64(&c, len))
         return sl_fail(e, SL_ESOURCE, "%" PRIu64 " bytes are too few for a safetensors file; is the "
                        "download complete?", file_size);
+    if (*len > SL_SAFETENSORS_MAX_HEADER && sl_source_is_text(head, got))
+        return sl_fail(e, SL_ESOURCE, "not a safetensors file: it is a text that begins with '%.*s'; download it again",
+                       (int)sl_source_shown(head, got), head);
     if (*len > SL_SAFETENSORS_MAX_HEADER)
         return sl_fail(e, SL_ESOURCE, "not a safetensors file: header length %" PRIu64
                        " is more than %u", *len, SL_SAFETENSORS_MAX_HEADER);
     if (*len < 2)
         return sl_fail(e, SL_ESOURCE, "not a safetensors file: header length %" PRIu64
-                       " is less than 2", *len);
+                       " is less than 2; is the download complete?", *len);
     if (*len > file_size - 8)
         return sl_fail(e, SL_ESOURCE, "file is cut short: its header alone needs %" PRIu64
                        " bytes, it has %" PRIu64 "; is the download complete?", *len + 8, file_size);

@@ -132,7 +132,7 @@ static int open_link(const char *dir, const char *path, struct sl_error *e)
         return sl_fail(e, SL_ESOURCE, "%s: is a symbolic link to %s, outside the checkpoint's folder"
                        " and no Hugging Face cache; put the file itself there", path, real);
     fd = open(real, OPEN_FLAGS | O_NOFOLLOW);
-    return fd < 0 ? sl_fail(e, SL_ESOURCE, "%s: %s", real, strerror(errno)) : fd;
+    return fd < 0 ? sl_fail(e, sl_source_code(errno), "%s: %s", real, strerror(errno)) : fd;
 }
 
 static int check_regular(int fd, const char *path, struct sl_source_stat *st, struct sl_error *e)
@@ -159,7 +159,7 @@ int sl_source_open(const struct sl_source_dir *dir, const char *name, int *fd,
     f = open(path, OPEN_FLAGS | O_NOFOLLOW);
     if (f < 0)
         f = errno == ELOOP ? open_link(dir->path, path, e)
-                           : sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
+                           : sl_fail(e, sl_source_code(errno), "%s: %s", path, strerror(errno));
     rc = f < 0 ? f : check_regular(f, path, st, e);
     if (rc == 0 && dir->roots)
         rc = sl_roots_check_fd(dir->roots, f, path, e);
@@ -177,7 +177,7 @@ int sl_source_open_path(const char *path, const struct sl_roots *roots, int *fd,
     int f = open(path, OPEN_FLAGS), rc;
 
     if (f < 0)
-        return sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
+        return sl_fail(e, sl_source_code(errno), "%s: %s", path, strerror(errno));
     rc = check_regular(f, path, st, e);
     if (rc == 0 && roots)
         rc = sl_roots_check_fd(roots, f, path, e);
@@ -186,6 +186,33 @@ int sl_source_open_path(const char *path, const struct sl_roots *roots, int *fd,
     else
         *fd = f;
     return rc;
+}
+
+bool sl_source_is_lfs(const void *head, size_t n)
+{
+    static const char lfs[] = "version https://git-lfs";
+
+    return n >= sizeof lfs - 1 && memcmp(head, lfs, sizeof lfs - 1) == 0;
+}
+
+size_t sl_source_shown(const void *head, size_t n)
+{
+    const unsigned char *s = head;
+    size_t i = 0;
+
+    while (i < n && s[i] >= 0x20 && s[i] != 0x7f)
+        i++;
+    return i;
+}
+
+bool sl_source_is_text(const void *head, size_t n)
+{
+    const unsigned char *s = head;
+
+    for (size_t i = 0; i < n; i++)
+        if (s[i] >= 0x7f || (s[i] < 0x20 && (!s[i] || !strchr("\t\n\r", s[i]))))
+            return false;
+    return true;
 }
 
 int sl_source_read(int fd, const char *label, void *to, size_t n, uint64_t offset,

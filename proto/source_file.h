@@ -49,6 +49,16 @@ bool sl_source_exists(const char *dir, const char *name);
 /* "dir/name" in new memory, or NULL. */
 char *sl_source_join(const char *dir, const char *name);
 
+/* What a file's first n bytes may be in place of what was expected. */
+bool sl_source_is_lfs(const void *head, size_t n);  /* Git LFS's pointer, not the file itself */
+bool sl_source_is_text(const void *head, size_t n); /* ASCII, as a server's error page is */
+
+/* Returns how many of those bytes stand before the first control character: the line they begin with. */
+size_t sl_source_shown(const void *head, size_t n);
+
+/* What is said of such a pointer, behind the file's name. */
+#define SL_SOURCE_LFS "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
+
 /* Effect: reads exactly n bytes at offset. Errors: SL_ESOURCE, label first. */
 int sl_source_read(int fd, const char *label, void *to, size_t n, uint64_t offset,
                    struct sl_error *e) SL_MUST_USE;

@@ -232,7 +232,7 @@ int sl_gguf_stream(const char *path, const struct sl_gguf *g, const struct sl_st
     if (s.fd < 0 && large && errno == EINVAL)
         s.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (s.fd < 0)
-        return sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
+        return sl_fail(e, sl_source_code(errno), "%s: %s", path, strerror(errno));
     (void)posix_fadvise(s.fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     s.window = aligned_alloc(PAGE, PIECE);
     rc = s.window ? stream_all(&s) : sl_fail(e, SL_EFAIL, "%s: out of memory", path);

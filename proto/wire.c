@@ -15,7 +15,7 @@ const char *sl_task_name(uint64_t task)
     return task >= SL_TASKS_MAX && task <= SL_TASK_LAST ? name[task - SL_TASKS_MAX] : NULL;
 }
 
-#define UNKNOWN_FIELD "!"
+#define FAILED 1 /* an object's or array's valueint, which cJSON has no use for */
 #define STRINGS_BYTES 4095u
 
 static const struct sl_field envelope[] = {
@@ -59,19 +59,21 @@ static bool plain_char(unsigned char c)
     return (c >= 0x20 && c != 0x7f) || c == '\n' || c == '\r' || c == '\t';
 }
 
-/* A failed set becomes a field that no table has, a failed item one that no array holds. */
+/* A set or an item that failed is remembered without memory. */
 static void put_failed(cJSON *object)
 {
-    if (object && !cJSON_HasObjectItem(object, UNKNOWN_FIELD))
-        cJSON_AddNullToObject(object, UNKNOWN_FIELD);
+    if (object)
+        object->valueint = FAILED;
 }
 
 static bool has_failed(const cJSON *object)
 {
     const cJSON *c;
 
+    if ((cJSON_IsObject(object) || cJSON_IsArray(object)) && object->valueint == FAILED)
+        return true;
     cJSON_ArrayForEach(c, object)
-        if ((c->string && strcmp(c->string, UNKNOWN_FIELD) == 0) || has_failed(c))
+        if (has_failed(c))
             return true;
     return false;
 }
@@ -114,6 +116,15 @@ void sl_put_text(cJSON *object, const char *field, const char *v)
     free(copy);
 }
 
+/* Takes item; what is no item is object's failure. */
+static void add_item(cJSON *object, cJSON *array, cJSON *item)
+{
+    if (!item || !cJSON_AddItemToArray(array, item)) {
+        cJSON_Delete(item);
+        put_failed(object);
+    }
+}
+
 void sl_put_texts(cJSON *object, const char *field, const cJSON *list)
 {
     cJSON *array = sl_put_array(object, field);
@@ -121,12 +132,8 @@ void sl_put_texts(cJSON *object, const char *field, const cJSON *list)
 
     cJSON_ArrayForEach(x, list) {
         char *copy = readable(x->valuestring);
-        cJSON *item = copy ? cJSON_CreateString(copy) : NULL;
 
-        if (!item || !cJSON_AddItemToArray(array, item)) {
-            cJSON_Delete(item);
-            put_failed(object);
-        }
+        add_item(object, array, copy ? cJSON_CreateString(copy) : NULL);
         free(copy);
     }
 }
@@ -179,15 +186,16 @@ void sl_put_uints(cJSON *object, const char *field, const uint64_t *v, size_t n)
 {
     cJSON *a = sl_put_array(object, field);
 
-    for (size_t i = 0; a && i < n; i++) {
-        cJSON *item = cJSON_CreateNumber((double)v[i]);
+    for (size_t i = 0; a && i < n; i++)
+        add_item(object, a, cJSON_CreateNumber((double)v[i]));
+}
 
-        if (!item || !cJSON_AddItemToArray(a, item)) {
-            cJSON_Delete(item);
-            put_failed(object);
-            return;
-        }
-    }
+void sl_put_strs(cJSON *object, const char *field, const char *const *v, size_t n)
+{
+    cJSON *a = sl_put_array(object, field);
+
+    for (size_t i = 0; a && i < n; i++)
+        add_item(object, a, cJSON_CreateString(v[i]));
 }
 
 /* ---- reading */
@@ -359,13 +367,11 @@ int sl_record_check(const char *record, const cJSON *object, struct sl_error *e)
     for (unsigned i = 0; (r = sl_record(i)) != NULL; i++)
         if (strcmp(r->name, record) == 0)
             break;
-    if (!object)
+    if (!object || has_failed(object))
         return no_memory(e);
     if (!r || !cJSON_IsObject(object))
         return sl_fail(e, SL_EUSAGE, "%s: an object is expected", record);
-    if (check_fields(r->name, r->fields, r->n_fields, object, false, e) < 0)
-        return has_failed(object) ? no_memory(e) : SL_EUSAGE;
-    return 0;
+    return check_fields(r->name, r->fields, r->n_fields, object, false, e);
 }
 
 /* ---- bytes */
@@ -396,10 +402,10 @@ int sl_wire_encode(const struct sl_msg *m, uint8_t **bytes, size_t *n, struct sl
     *bytes = NULL;
     if (!kind)
         return sl_fail(e, SL_EUSAGE, "a message that does not exist was to be sent");
-    if (!m->tree)
+    if (!m->tree || has_failed(m->tree))
         return no_memory(e);
     if (check_fields(kind->name, kind->fields, kind->n_fields, m->tree, true, e) < 0)
-        return has_failed(m->tree) ? no_memory(e) : sl_fail_context(e, "cannot be sent");
+        return sl_fail_context(e, "cannot be sent");
     text = cJSON_PrintUnformatted(m->tree);
     if (!text)
         return no_memory(e);

@@ -120,9 +120,9 @@ bool sl_get_bool(const struct cJSON *object, const char *field);
 uint64_t sl_get_hex64(const struct cJSON *object, const char *field);
 struct cJSON *sl_get(const struct cJSON *object, const char *field);   /* NULL: absent */
 
-/* Setting fields. A failure (memory, NULL object) is remembered in the tree as a
- * field that no table has, so that encode refuses it: a chain of sets needs
- * no check of its own. A NULL string sets nothing. */
+/* Setting fields. A failure (memory, a NULL item) is remembered in the tree, so that encode
+ * and sl_record_check refuse it: a chain of sets needs no check of its own. A NULL string sets
+ * nothing. */
 void sl_put_uint(struct cJSON *object, const char *field, uint64_t v);
 void sl_put_str(struct cJSON *object, const char *field, const char *v);
 /* The same for words that somebody reads: what is no UTF-8 or a control character in them
@@ -133,6 +133,7 @@ void sl_put_texts(struct cJSON *object, const char *field, const struct cJSON *l
 void sl_put_bool(struct cJSON *object, const char *field, bool v); /* false sets nothing */
 void sl_put_hex64(struct cJSON *object, const char *field, uint64_t v);
 void sl_put_uints(struct cJSON *object, const char *field, const uint64_t *v, size_t n);
+void sl_put_strs(struct cJSON *object, const char *field, const char *const *v, size_t n);
 void sl_put(struct cJSON *object, const char *field, struct cJSON *item); /* takes item */
 struct cJSON *sl_put_array(struct cJSON *object, const char *field);
 struct cJSON *sl_add_object(struct cJSON *array);

@@ -63,8 +63,8 @@ static int bad_scale(const struct job *j, uint32_t run, uint64_t at, double valu
 
     at += j->u->run[run].scale_first;
     return sl_fail(j->e, SL_ESOURCE,
-                   "tensor '%s': scale [%llu, %llu] in '%s' ('%s') is %g; a finite number above 0 "
-                   "was expected", tensor_of(j, run)->name,
+                   "tensor '%s': scale [%llu, %llu] in '%s' ('%s') is %g, expected a finite "
+                   "number above 0: the source is damaged", tensor_of(j, run)->name,
                    (unsigned long long)(at / ms->scale.cols), (unsigned long long)(at % ms->scale.cols),
                    st->name, j->env->ck->files[st->file].path, value);
 }

@@ -15,7 +15,7 @@ struct sl_dealer_opts {
     const char *key_path;        /* own key file (tcp with CURVE); NULL: plain */
     const char *server_key_path; /* the daemon's public key file */
     bool plain_tcp;              /* tcp without keys, loopback only */
-    void *context;               /* of sl_router_context for inproc; NULL: own */
+    void *context;               /* of sl_router_context_new for inproc; NULL: own */
 };
 
 struct sl_dealer;

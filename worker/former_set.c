@@ -100,11 +100,16 @@ static int note(void *user, const char *path)
     return 0;
 }
 
-int former_set_absent(const struct output *o, const struct sl_checkpoint *ck, struct sl_error *e)
+static int check_removable(void *user, const char *path)
+{
+    return output_replaceable(path, user);
+}
+
+int former_set_absent(const struct output *o, bool force, const struct sl_checkpoint *ck, struct sl_error *e)
 {
     struct named named = {.e = e};
     char list[700], more[40] = "";
-    int at = 0, rc = each_part(o, ck, note, &named, e);
+    int at = 0, rc = force ? each_part(o, ck, check_removable, e, e) : each_part(o, ck, note, &named, e);
 
     for (uint32_t i = 0; i < named.n && i < NAMED_MAX; i++) {
         if (at >= 0 && (size_t)at < sizeof list)

@@ -9,9 +9,9 @@
  * part NNNNN of MMMMM, with another MMMMM than the plan has. The source's own
  * files are none. */
 
-/* Returns 0, or SL_EEXISTS naming the parts that are there and what to do.
- * Errors: SL_EFAIL (the folder cannot be read). */
-int former_set_absent(const struct output *o, const struct sl_checkpoint *ck,
+/* Returns 0, or SL_EEXISTS naming the parts that are there, with force the first that
+ * this process may not remove, and what to do. Errors: SL_EFAIL (the folder cannot be read). */
+int former_set_absent(const struct output *o, bool force, const struct sl_checkpoint *ck,
                       struct sl_error *e) SL_MUST_USE;
 
 /* Effect: *n = how many there are. Errors: SL_EFAIL. */

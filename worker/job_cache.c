@@ -211,7 +211,7 @@ static int take_likeness(struct sl_cached_job *j, const struct cJSON *spec, stru
     char *options = cJSON_PrintUnformatted(sl_get(spec, "options"));
     struct stat st = {0};
 
-    if (fstat(j->source_fd, &st) < 0 ||
+    if ((!options && sl_get(spec, "options")) || fstat(j->source_fd, &st) < 0 ||
         asprintf(&j->like, "%s\n%s", sl_get_str(spec, "source"), options ? options : "") < 0)
         j->like = NULL;
     cJSON_free(options);

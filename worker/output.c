@@ -203,9 +203,9 @@ void output_free(struct output *o)
     memset(o, 0, sizeof *o);
 }
 
-/* Whether another file may take this one's name. Removing a folder of that name, which it is not, changes
- * nothing, and is forbidden with EPERM where the rename will be: this process's rights decide, not its user. */
-static int check_replaceable(const char *path, struct sl_error *e)
+/* Removing a folder of that name, which it is not, changes nothing, and is forbidden with EPERM where the
+ * rename will be: this process's rights decide, not its user. */
+int output_replaceable(const char *path, struct sl_error *e)
 {
     struct stat st;
 
@@ -231,7 +231,7 @@ int output_absent(const struct output *o, bool force, struct sl_error *e)
         if (!force && lstat(o->final[i], &st) == 0)
             return sl_fail(e, SL_EEXISTS, "%s exists already; --force replaces it", o->final[i]);
         for (unsigned k = 0; k < 2; k++)
-            SL_TRY(check_replaceable(names[k], e));
+            SL_TRY(output_replaceable(names[k], e));
     }
     return 0;
 }

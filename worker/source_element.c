@@ -96,7 +96,7 @@ static int load_line(struct source_reader *r, uint32_t file, uint64_t number, st
     if (r->fds[file] < 0)
         r->fds[file] = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (r->fds[file] < 0)
-        return sl_fail(e, SL_ESOURCE, "%s: %s", f->path, strerror(errno));
+        return sl_fail(e, sl_source_code(errno), "%s: %s", f->path, strerror(errno));
     if (r->ck->roots && sl_roots_check_fd(r->ck->roots, r->fds[file], f->path, e) < 0) {
         close(r->fds[file]);
         r->fds[file] = -1;

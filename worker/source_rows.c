@@ -152,8 +152,8 @@ static int load_scales(struct source_rows *r, const struct sl_scale *s, uint64_t
         if (exponents)
             r->scale[i] = r->raw[i] == 255 ? NAN : ldexpf(1.0f, (int)r->raw[i] - 127);
         if (!(r->scale[i] > 0) || isinf(r->scale[i]))
-            return sl_fail(e, SL_ESOURCE, "tensor '%s': scale [%llu, %llu] is %g; a finite number above 0 "
-                           "was expected", t->name, (unsigned long long)row, (unsigned long long)i,
+            return sl_fail(e, SL_ESOURCE, "tensor '%s': scale [%llu, %llu] is %g, expected a finite "
+                           "number above 0: the source is damaged", t->name, (unsigned long long)row, (unsigned long long)i,
                            (double)r->scale[i]);
     }
     r->scale_tensor = s->tensor;

@@ -10,8 +10,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define OPEN_MAX_FILES 12u
-
 struct sl_srcfiles {
     const struct sl_checkpoint *ck;
     enum sl_direct direct;
@@ -105,7 +103,7 @@ static void make_room(struct sl_srcfiles *s)
 {
     struct sl_srcfile *oldest = NULL;
 
-    if (s->n_open < OPEN_MAX_FILES)
+    if (s->n_open < SL_SRCFILES_OPEN)
         return;
     for (uint32_t i = 0; i < s->ck->n_files; i++) {
         struct sl_srcfile *f = &s->file[i];
@@ -125,7 +123,7 @@ static int open_again(struct sl_srcfiles *s, uint32_t i, int flags, struct sl_er
     int fd = sl_sys_open(s->faults, sf->path, O_RDONLY | O_NONBLOCK | flags, 0), rc = 0;
 
     if (fd < 0)
-        return sl_fail(e, SL_ESOURCE, "cannot open '%s': %s", sf->path, strerror(-fd));
+        return sl_fail(e, sl_source_code(-fd), "cannot open '%s': %s", sf->path, strerror(-fd));
     if (s->ck->roots)
         rc = sl_roots_check_fd(s->ck->roots, fd, sf->path, e);
     /* Only the opening must not wait (for a FIFO's other end). */

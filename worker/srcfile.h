@@ -6,6 +6,8 @@
 #include "worker/engine.h"
 #include "worker/sysio.h"
 
+#define SL_SRCFILES_OPEN 12u /* of a checkpoint's files, each once more for O_DIRECT */
+
 struct sl_srcfiles;
 
 /* A file while it is in use. */

@@ -120,8 +120,7 @@ static int look_at_output(struct special *s, const struct claim_lease *l)
 
     SL_TRY(output_not_source(o, s->j->j.ck, s->e));
     SL_TRY(output_absent(o, s->j->j.force, s->e));
-    if (!s->j->j.force)
-        SL_TRY(former_set_absent(o, s->j->j.ck, s->e));
+    SL_TRY(former_set_absent(o, s->j->j.force, s->j->j.ck, s->e));
     SL_TRY(no_journal(s));
     SL_TRY(claim_free(o, l, s->j->j.force, s->e));
     return output_check_space(o, s->e);

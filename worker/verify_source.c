@@ -273,7 +273,7 @@ static int check_all(struct checker *c, const struct sl_out_tensor **sorted, boo
 
         c->fd = open(file->g.path, O_RDONLY | O_CLOEXEC);
         if (c->fd < 0)
-            return sl_fail(c->e, SL_ESOURCE, "%s: %s", file->g.path, strerror(errno));
+            return sl_fail(c->e, sl_source_code(errno), "%s: %s", file->g.path, strerror(errno));
         for (uint64_t i = 0; i < file->g.n_tensors; i++) {
             const struct sl_gguf_tensor *t = &file->g.tensors[i];
             const struct sl_out_tensor **at =

@@ -3,7 +3,9 @@
  * are first reached.
  *
  * ALLOC_FAULTS=N:   the first call from place N fails, and no other; 0: none; "threads": no
- *                   memory is refused, but every thread; "streams": the C library's own realloc
+ *                   memory is refused, but every thread; "streams": the C library's own realloc;
+ *                   "meeting": that for the first message that comes, and the first thread stands
+ *                   inside zmq_connect until the sockets' other end is closed
  * ALLOC_COUNT=FILE: gets the number of places, when the program ends */
 #include <dlfcn.h>
 #include <errno.h>
@@ -12,6 +14,7 @@
 #include <link.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -26,10 +29,13 @@ static struct {
     uintptr_t begin, end;        /* of the program's own code */
     uintptr_t place[PLACES][CALLERS];
     unsigned n, which;
-    bool ready, streams;
+    bool ready, streams, meeting;
+    _Atomic bool refused, closed; /* of a meeting */
     pthread_mutex_t lock;
 } g = {.lock = PTHREAD_MUTEX_INITIALIZER};
-static __thread bool inside __attribute__((tls_model("initial-exec")));
+
+#define OF_THREAD static __thread __attribute__((tls_model("initial-exec")))
+OF_THREAD bool inside, heard, connecting;
 
 void *__libc_malloc(size_t n);
 void *__libc_calloc(size_t n, size_t size);
@@ -56,6 +62,7 @@ __attribute__((constructor)) static void begin(void)
     backtrace(callers, 4); /* loads what it needs */
     dl_iterate_phdr(take_program, NULL);
     g.streams = which && strcmp(which, "streams") == 0;
+    g.meeting = which && strcmp(which, "meeting") == 0;
     g.which = which ? (unsigned)atoi(which) : 0;
 }
 
@@ -105,6 +112,8 @@ static bool fails(const void *caller)
 
     if (!g.ready || inside || (uintptr_t)caller < g.begin || (uintptr_t)caller >= g.end)
         return false;
+    if (g.meeting)
+        return heard && !atomic_exchange(&g.refused, true);
     inside = true;
     n = backtrace(frame, 16);
     for (int f = 0; f < n && k < CALLERS; f++)
@@ -132,6 +141,52 @@ int pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*run)(void 
     if (which && strcmp(which, "threads") == 0 && caller >= g.begin && caller < g.end)
         return EAGAIN;
     return ((thread_fn)(uintptr_t)dlsym(RTLD_NEXT, "pthread_create"))(id, attr, run, user);
+}
+
+/* ---- a meeting: libzmq's functions, and a lock that it takes in connecting */
+
+int zmq_msg_recv(void *m, void *socket, int flags);
+int zmq_msg_recv(void *m, void *socket, int flags)
+{
+    int n = ((int (*)(void *, void *, int))(uintptr_t)dlsym(RTLD_NEXT, "zmq_msg_recv"))(m, socket, flags);
+
+    heard = n >= 0;
+    return n;
+}
+
+int zmq_connect(void *socket, const char *to);
+int zmq_connect(void *socket, const char *to)
+{
+    int rc;
+
+    connecting = g.meeting && getpid() == gettid();
+    rc = ((int (*)(void *, const char *))(uintptr_t)dlsym(RTLD_NEXT, "zmq_connect"))(socket, to);
+    connecting = false;
+    return rc;
+}
+
+int zmq_close(void *socket);
+int zmq_close(void *socket)
+{
+    int rc = ((int (*)(void *))(uintptr_t)dlsym(RTLD_NEXT, "zmq_close"))(socket);
+
+    g.closed = true;
+    return rc;
+}
+
+int pthread_mutex_lock(pthread_mutex_t *m)
+{
+    static int (*real)(pthread_mutex_t *);
+
+    if (!real)
+        real = (int (*)(pthread_mutex_t *))(uintptr_t)dlsym(RTLD_NEXT, "pthread_mutex_lock");
+    if (connecting) {
+        connecting = false;
+        for (unsigned ms = 0; ms < 20000 && !g.closed; ms++)
+            usleep(1000);
+        usleep(100000); /* for what follows the closing */
+    }
+    return real(m);
 }
 
 #define CALLER __builtin_return_address(0)

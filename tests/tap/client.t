@@ -203,7 +203,8 @@ $r = run_ok('once', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--once'
 is($r->{out}, "3\n", 'a third');
 $r = run_ok('once more', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--once', 'k1', '--after', '1', '--parsable');
 is($r->{out}, "3\n", 'is the same job');
-is(run($SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--once', 'k1', '-p', 80)->{out}, "known already: job 3: q8_0, with the settings of its first submit\n", 'as it was submitted first');
+is(run($SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--once', 'k1', '-p', 80)->{out}, "known already: job 3: q8_0, with the settings of its first submit; 'sluice set 3' changes priority, labels and attempts, another --once makes a new job\n", 'as it was submitted first, and says what to do');
+fails('once, another recipe', 2, qr/the key 'k1' was used for another request, which made job 3; take another \(--once\) for this one$/m, $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q4_k_m', '--once', 'k1');
 fails('a name that a terminal would obey', 2, qr/--model-name 'a\?b': expected at most 255 bytes/, $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--model-name', "a\eb");
 like(run($SLUICE, 'queue', '--parsable', '-o', 'id,reason')->{out}, qr/^3\|.*1/m, 'which waits for the first');
 # What the shells offer comes from the daemon.

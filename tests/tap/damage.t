@@ -58,14 +58,25 @@ case('an empty shard', 7, qr/model-00002-of-00003/, sub { spit("$_[0]/$shard[1]"
 case('a shard cut short', 7, qr/model-00003-of-00003/, sub { truncate "$_[0]/$shard[2]", (-s "$_[0]/$shard[2]") - 1 });
 case('bytes after the last tensor', 7, qr/model-00003-of-00003/, sub {
     open my $f, '>>:raw', "$_[0]/$shard[2]" or die; print $f 'x' });
-case('no index, several shards', 7, qr/./, sub { unlink "$_[0]/model.safetensors.index.json"; unlink "$_[0]/$shard[0]" });
+case('no index, several shards', 7, qr{/ck: model\.safetensors\.index\.json is missing, and 2 \.safetensors files are there; download it}, sub { unlink "$_[0]/model.safetensors.index.json"; unlink "$_[0]/$shard[0]" });
 case('no config', 7, qr/config\.json/, sub { unlink "$_[0]/config.json" });
-case('a config that is no JSON', 7, qr/config\.json/, sub { spit("$_[0]/config.json", '{"architectures":[') });
+case('a config that is cut off', 7, qr{/ck: config\.json: not valid JSON at byte 18: expected a value, found its end$}m, sub { spit("$_[0]/config.json", '{"architectures":[') });
+my $page = "<!DOCTYPE html>\n<title>401 Unauthorized</title>\n";
+case('a page in place of a shard', 7, qr{/ck: $shard[1]: not a safetensors file: .* begins with '<!DOCTYPE html>'; download it again$}m,
+    sub { spit("$_[0]/$shard[1]", $page) });
+case('a page in place of the config', 7, qr{/ck: config\.json: .* at byte 0: expected a value, found '<!DOCTYPE html>'$}m,
+    sub { spit("$_[0]/config.json", $page) });
+case("Git LFS's pointer in place of a shard", 7, qr{/ck: $shard[1]: is a Git LFS pointer, .*git lfs pull}, sub {
+    spit("$_[0]/$shard[1]", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4302\n") });
+case('a copy of a shard in place of another', 7, qr{ is in two files, $shard[0] and $shard[1]; is one a copy}, sub {
+    spit("$_[0]/$shard[1]", slurp("$_[0]/$shard[0]")) });
+case('one shard under the name of the whole', 7, qr{/ck: \d+ tensors missing .*; is the download complete, and config\.json of the same model\?$}m,
+    sub { unlink map { "$_[0]/$_" } @shard[1, 2], 'model.safetensors.index.json'; rename "$_[0]/$shard[0]", "$_[0]/model.safetensors" });
 case('no tokenizer', 7, qr/tokenizer/, sub { unlink "$_[0]/tokenizer.json" });
 case('a folder in place of a shard', 7, qr/model-00001/, sub { unlink "$_[0]/$shard[0]"; mkdir "$_[0]/$shard[0]" });
 
 # ---- safetensors headers
-case('header length zero', 7, qr/model-00001/, sub {
+case('header length zero', 7, qr{/ck: model-00001\S*: .* 0 is less than 2; is the download complete}, sub {
     my $t = slurp("$_[0]/$shard[0]"); substr($t, 0, 8) = pack 'Q<', 0; spit("$_[0]/$shard[0]", $t) });
 case('header length past the end', 7, qr/model-00001/, sub {
     my $t = slurp("$_[0]/$shard[0]"); substr($t, 0, 8) = pack 'Q<', 1 << 40; spit("$_[0]/$shard[0]", $t) });
@@ -127,7 +138,7 @@ case('a missing expert', 7, qr/experts\.3\.up_proj/, sub {
             my $m = $_[0]{weight_map}; $m->{"model.layers.0.x$t.attention.bias"} = delete $m->{$t} });
     } });
 case('a tensor that two are made of, listed once', 7,
-    qr/: 1 tensor missing from the checkpoint: model\.layers\.1\.self_attn\.kv_b_proj\.weight$/m, sub {
+    qr/: 1 tensor missing from the checkpoint: model\.layers\.1\.self_attn\.kv_b_proj\.weight; is the download/m, sub {
     my ($ck) = @_;
     my $kv_b = 'model.layers.1.self_attn.kv_b_proj.weight';
     # Renamed to a tensor that conversions drop, its scale with it.
@@ -136,6 +147,13 @@ case('a tensor that two are made of, listed once', 7,
         edit_header(shard_of($ck, $t), sub { $_[0]{$as} = delete $_[0]{$t} });
         edit_json("$ck/model.safetensors.index.json", sub { my $m = $_[0]{weight_map}; $m->{$as} = delete $m->{$t} });
     } });
+
+case('no head, and no word of tied embeddings', 7, qr{/ck: 1 tensor missing .*: lm_head\.weight; .* "tie_word_embeddings": true$}m, sub {
+    my ($ck) = @_;
+    my ($t, $as) = ('lm_head.weight', 'model.layers.1.xlm_head.attention.bias');
+    edit_header(shard_of($ck, $t), sub { $_[0]{$as} = delete $_[0]{$t} });
+    edit_json("$ck/model.safetensors.index.json", sub { my $m = $_[0]{weight_map}; $m->{$as} = delete $m->{$t} });
+});
 
 # The source is well, the type is not for it: exit 6, and the advice helps.
 sub enlarge {

@@ -67,6 +67,10 @@ for (['convert', '-o', "$dir/o.gguf", '--recipe', 'q4_k_m'], ['plan', '--target-
     fails_under('threads', $verb, qr/cannot start a thread\b/, $SLUICE, $verb, $src, @options);
 }
 
+# ---- the coordinator ends for want of memory while this program's first thread connects to it: it waited for ever
+fails_under('meeting', 'convert', qr/out of memory/, qw(timeout -k 1 60), $SLUICE, 'convert', $src, '-o', "$dir/o.gguf",
+    '--recipe', 'q4_k_m');
+
 # ---- a text in memory cannot be closed: glibc's fclose does not tell
 fails_under('streams', $_->[0], qr/out of memory/, $SLUICE, @$_)
     for ['convert', $src, '-o', "$dir/o.gguf", '--recipe', 'q4_k_m'], ['plan', $src, '--target-size', '700K'];

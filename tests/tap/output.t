@@ -48,6 +48,20 @@ $r = run_ok('--force, one file', @convert, '--force');
 is_deeply([ls($dir)], ['x.gguf', 'x.gguf.xxh64'], 'the parts are gone');
 unlink glob "$dir/*";
 
+# Parts that are another user's, in a folder with the sticky bit.
+SKIP: {
+    my @as = qw(setpriv --clear-groups --regid 4242 --reuid 4242);
+    chmod 0711, $outside =~ s{/[^/]+$}{}r or die $!;
+    chmod 01777, $dir or die $!;
+    skip 'no other user gets to the tests\' folder', 2 if run(@as, $SLUICE, 'inspect', $TINY)->{rc} || run(@as, 'touch', "$dir/x")->{rc};
+    unlink "$dir/x";
+    run(@four, '--quiet');
+    fails('--force says before it begins what it may not remove', 13, qr/x-0000\d-of-00004\.gguf cannot be replaced: it is another user's, in a folder with the sticky bit/,
+        @as, @two, '--force');
+    is_deeply([ls($dir)], [sort keys %$four], 'nothing was begun');
+    unlink glob "$dir/*";
+}
+
 # The source's own parts are no former set.
 run_ok('a split source', $SLUICE, 'convert', $TINY, '--recipe', 'f16', '-o', "$dir/x.gguf", '--split-max-size', '30M', '--quiet');
 my $source = sums(ls($dir));

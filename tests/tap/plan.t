@@ -78,6 +78,14 @@ is_deeply(hashes("$dir/snapshot.gguf"), $want, 'the same tensors');
 like(run(@plan, $revision, @recipe)->{out}, qr/^File +tiny-8x12M-v3-Q4_K_M\.gguf$/m, 'it is called by its repository, not by its revision');
 unlike(run($SLUICE, 'inspect', "$dir/snapshot.gguf")->{out}, qr/0123456789abcdef/, 'in the metadata, too');
 fails('the folder above', 7, qr{give one of its revisions, \Q$hub\E/snapshots/REVISION}, @plan, $hub, @recipe);
+fails('that of the revisions', 7, qr{snapshots: config\.json is missing, and there is one in \Q$revision\E: give that folder$}m,
+    @plan, "$hub/snapshots", @recipe);
+fails("the cache's own", 7, qr{hub: a Hugging Face cache; give .*\Q$dir\E/hub/models--NAME/snapshots/REVISION$}m, @plan, "$dir/hub", @recipe);
+mkdir "$dir/gguf" or die $!;
+spit("$dir/gguf/x.gguf", '');
+fails('a folder of GGUF files', 7, qr{gguf: no \.safetensors file; to read a \.gguf file, give its own path$}m, @plan, "$dir/gguf", @recipe);
+spit("$dir/other.json", '{}');
+fails('another JSON file in place of config.json', 7, qr{: \Q$dir\E/other\.json: config\.json has no "architectures"}, @plan, "$dir/other.json", @recipe);
 
 # ---- older "download --local-dir": a folder of links into the cache
 my $local = "$dir/local";

@@ -197,6 +197,7 @@ until_job($id, 60, sub { $_[0]{state} eq 'stitching' });
 is(run($SLUICE, 'stitch', $id)->{rc}, 0, 'stitch');
 is_state(wait_job($id, 60), 'succeeded', 'makes it from the beginning');
 is_the_file('l', 'the same file');
+my $done_before = $id;
 
 # ---- an output that is there
 spit("$OUT/i.gguf", 'mine');
@@ -228,7 +229,30 @@ for (1 .. 400) { # one of them may have done it alone, before the other was ther
 }
 ask({ m => 'drain_worker', worker => 'w1' });
 is(ended('w1', 20), 0, 'drained by name');
-is(stop_one('w2'), 0, 'SIGTERM of an idle worker');
+
+# ---- the daemon has other roots than when it took the job; the workers have not
+$id = submit(demo_spec('r'), manual_stitch => JSON::PP::true);
+until_job($id, 60, sub { $_[0]{state} eq 'stitching' });
+my $held = submit(demo_spec('s'), hold => JSON::PP::true);
 is(stop_one('daemon'), 0, 'SIGTERM of the daemon');
+start_one('daemon', args => ['--root', "$RUN/src", '--root', "$RUN/state"]);
+ok(wait_daemon(), 'started with other roots');
+for my $n ($id, $held) {
+    is(job($n)->{error}, "$OUT: is below no root of the daemon ($RUN/src, $RUN/state); start sluiced with a root for it again, and 'sluice retry $n' goes on",
+        'a job outside them has failed, and says what to do');
+}
+for my $verb (['retry', $id], ['stitch', $id], ['verify', '--job', $done_before]) {
+    fails("$verb->[0] is refused", 2, qr{\Q$OUT\E: is below no root of the daemon \(\Q$RUN/src, $RUN/state\E\)$}m, $SLUICE, @$verb);
+}
+stop_one('daemon');
+start_one('daemon');
+ok(wait_daemon(), 'with the former roots');
+is_state(job($id), 'failed', 'it stays as it is');
+run_ok('until retry', $SLUICE, 'retry', $id);
+run_ok('and stitch', $SLUICE, 'stitch', $id);
+is_state(wait_job($id, 60), 'succeeded', 'which does the rest');
+is_the_file('r', 'the same file');
+is(stop_one('w2'), 0, 'SIGTERM of an idle worker');
+is(stop_one('daemon'), 0, 'and of the daemon');
 diag(sprintf '%.1f s in all', time - $begin);
 done_testing();

@@ -285,19 +285,24 @@ static void only_keys_of_the_list_come_in(void **state)
 static void threads_speak_inproc(void **state)
 {
     struct place *p = *state;
+    struct sl_dealer_opts o = {.endpoint = "inproc://convert"};
     struct sl_received m = {0};
     struct sl_router *r;
-    struct sl_dealer *d;
+    struct sl_dealer *d, *late;
 
-    assert_int_equal(open_router(p, "inproc://convert", NULL, &r), 0);
-    assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = "inproc://convert",
-                                                             .context = sl_router_context(r)}, &d, &e), 0);
+    assert_int_equal(sl_router_context_new(&o.context, &e), 0);
+    assert_int_equal(open_router(p, o.endpoint, &(struct sl_router_opts){.context = o.context}, &r), 0);
+    assert_int_equal(sl_dealer_open(&o, &d, &e), 0);
     assert_int_equal(pass(r, d, "x", 1, &m, 5000), 1);
     assert_int_equal(m.role, SL_ROLE_ADMIN);
     assert_string_equal(m.user, "local");
     free(m.bytes);
-    sl_dealer_close(d);
     sl_router_close(r);
+    /* The sockets that are left, and new ones, say so. */
+    assert_int_equal(sl_dealer_wait(d, -1, 5000, &e), SL_EFAIL);
+    assert_int_equal(sl_dealer_open(&o, &late, &e), SL_EFAIL);
+    sl_dealer_close(d);
+    sl_router_context_free(o.context);
 }
 
 int main(void)

@@ -139,6 +139,54 @@ static void what_breaks_the_table_is_not_sent(void **state)
     sl_msg_free(&m);
 }
 
+static unsigned asked, from, until;
+
+static void *at_times_no_memory(size_t n)
+{
+    asked++;
+    return asked > from && asked <= until ? NULL : malloc(n);
+}
+
+static int encode_set(uint8_t **bytes, size_t *n)
+{
+    struct sl_msg m;
+    int rc = sl_msg_new(SL_M_SET, NULL, &m, &e);
+
+    if (rc < 0)
+        return rc;
+    sl_put_str(m.tree, "id", "7");
+    sl_put_uints(m.tree, "jobs", (uint64_t[]){1, 2}, 2);
+    sl_put_strs(m.tree, "add_labels", (const char *const[]){"a", "b"}, 2);
+    sl_put_uint(m.tree, "priority", 2);
+    rc = sl_wire_encode(&m, bytes, n, &e);
+    sl_msg_free(&m);
+    return rc;
+}
+
+/* However long memory is out, and whenever it comes back. */
+static void no_message_lacks_a_field_for_want_of_memory(void **state)
+{
+    uint8_t *whole, *bytes;
+    size_t n, len;
+    unsigned all;
+
+    (void)state;
+    cJSON_InitHooks(&(cJSON_Hooks){.malloc_fn = at_times_no_memory, .free_fn = free});
+    from = until = asked = 0;
+    assert_int_equal(encode_set(&whole, &n), 0);
+    all = asked;
+    for (unsigned k = 1; k < 8; k++)
+        for (unsigned i = 0; i < all; i++) {
+            asked = 0;
+            from = i;
+            until = i + k;
+            assert_int_equal(encode_set(&bytes, &len), SL_EFAIL);
+            assert_string_equal(e.text, "out of memory");
+        }
+    cJSON_InitHooks(NULL);
+    free(whole);
+}
+
 static void bad_messages_are_refused(void **state)
 {
     (void)state;
@@ -294,6 +342,7 @@ int main(void)
         cmocka_unit_test(a_message_comes_back),
         cmocka_unit_test(long_ones_are_frames),
         cmocka_unit_test(what_breaks_the_table_is_not_sent),
+        cmocka_unit_test(no_message_lacks_a_field_for_want_of_memory),
         cmocka_unit_test(bad_messages_are_refused),
         cmocka_unit_test(the_sender_s_mark_survives),
         cmocka_unit_test(depth_and_size_are_bounded),
