@@ -374,6 +374,8 @@ int coord_set_state(struct sl_coord *c, struct job *j, enum sl_job_state s, int 
     if (!same)
         SL_TRY(coord_event(c, "state", j, -1, NULL, e, "%s%s%s", sl_job_state_name(s),
                            error && *error ? ": " : "", error ? error : ""));
+    if (!same && s != SL_JOB_QUEUED && s != SL_JOB_RUNNING)
+        SL_TRY(coord_tell_over(c, j, e));
     return sl_job_ended(s) ? coord_tell_waiters(c, j, e) : 0;
 }
 

@@ -248,6 +248,8 @@ int coord_hold(struct sl_coord *c, struct job *j, const char *user, struct sl_er
 /* Takes all leases of a job back and tells their workers. */
 int coord_revoke_all(struct sl_coord *c, struct job *j, const char *why, struct sl_error *e)
     SL_MUST_USE;
+/* Effect: the workers that were granted tasks of the job hear that it needs nothing more of them now. */
+int coord_tell_over(struct sl_coord *c, const struct job *j, struct sl_error *e) SL_MUST_USE;
 /* Goes on to the state that the job's tasks say. */
 int coord_advance(struct sl_coord *c, struct job *j, struct sl_error *e) SL_MUST_USE;
 /* Returns 0, or SL_EUSAGE in why when a path of the job lies outside the daemon's roots; one that is not there

@@ -10,6 +10,7 @@
 #include "daemon/coord_priv.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 static bool same_stream(const struct job *a, const struct job *b)
@@ -224,6 +225,26 @@ static bool has_spec(const struct worker *w, uint64_t job)
         if (w->specs[i] == job)
             return true;
     return false;
+}
+
+/* Whoever waits for the job hears of its end afterwards. */
+int coord_tell_over(struct sl_coord *c, const struct job *j, struct sl_error *e)
+{
+    for (uint32_t i = 0; i < c->n_workers; i++) {
+        const struct worker *w = c->workers[i];
+        struct sl_msg m;
+        char text[64];
+
+        if (!w->peer || !has_spec(w, j->id))
+            continue;
+        snprintf(text, sizeof text, "the job is %s", sl_job_state_name(j->state));
+        SL_TRY(sl_msg_new(SL_M_REVOKE, NULL, &m, e));
+        sl_put_uint(m.tree, "job", j->id);
+        sl_put_array(m.tree, "tasks");
+        sl_put_str(m.tree, "text", text);
+        SL_TRY(coord_send(c, w->peer, &m, e));
+    }
+    return 0;
 }
 
 static int put_sums(cJSON *tree, const struct job *j, struct sl_error *e)

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define ENGINE_IDLE_MS 5000u
-#define JOB_IDLE_MS 10000u /* then its folders can be unmounted; a plan made anew takes a second */
+#define JOB_IDLE_MS 10000u /* where no daemon says that it is over; a plan made anew takes a second */
 #define JOBS 64u
 
 int sl_job_cache_open(const struct sl_job_cache_opts *o, struct sl_job_cache **out,
@@ -337,6 +337,7 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
          : sl_fail(e, SL_EFAIL, "job %llu got another plan while this worker is at it", (unsigned long long)id);
     if (j && rc == 0) {
         j->used_ms = now_ms;
+        j->over = false;
         *out = j;
         return 0;
     }
@@ -370,6 +371,12 @@ void sl_job_cache_checked(struct sl_job_cache *c, uint64_t n)
         g->checked(g->user, n);
 }
 
+void sl_job_cache_let_go(struct sl_job_cache *c, uint64_t id)
+{
+    for (struct sl_cached_job *j = c->jobs; j; j = j->next)
+        j->over |= j->id == id;
+}
+
 void sl_job_cache_idle(struct sl_job_cache *c, uint64_t now_ms)
 {
     unsigned before = c->n_jobs;
@@ -380,9 +387,9 @@ void sl_job_cache_idle(struct sl_job_cache *c, uint64_t now_ms)
         next = j->next;
         if (j->busy || (j->engine && !job_engine_idle(c, j->engine, &used)))
             continue;
-        if (j->engine && (j->lost || now_ms - used > ENGINE_IDLE_MS))
+        if (j->engine && (j->lost || j->over || now_ms - used > ENGINE_IDLE_MS))
             sl_job_cache_close_engine(c, j);
-        if (!j->engine && (j->lost || now_ms - j->used_ms > JOB_IDLE_MS))
+        if (!j->engine && (j->lost || j->over || now_ms - j->used_ms > JOB_IDLE_MS))
             sl_job_cache_drop(c, j);
     }
     if (c->n_jobs < before) /* the allocator would keep it, however long the worker waits */

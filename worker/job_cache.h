@@ -61,6 +61,7 @@ struct sl_cached_job {
     uint32_t member;         /* of its engine, which jobs of a sweep share */
     struct sl_file_id *files; /* of the partial files, for the engine's life */
     bool lost;               /* sl_job_cache_lost was said of it: it goes soon, its folders with it */
+    bool over;               /* so it does: nobody needs it now */
     bool given;              /* j and out are the caller's of sl_job_cache_open */
     uint32_t busy;           /* tasks in the engine or not synced: it stays */
     uint64_t used_ms;
@@ -124,7 +125,9 @@ int sl_job_cache_lost(struct sl_cached_job *j, struct sl_error *e);
 
 /* Effect: forgets the job and frees it; its engine is closed for all that share it. */
 void sl_job_cache_drop(struct sl_job_cache *c, struct sl_cached_job *j);
-/* Effect: closes engines and jobs that have not been used for a while, lost ones at once. */
+/* Effect: the job goes with the next sl_job_cache_idle that finds it idle, unless it is asked for before. */
+void sl_job_cache_let_go(struct sl_job_cache *c, uint64_t id);
+/* Effect: closes engines and jobs that have not been used for a while, at once those that are lost or let go. */
 void sl_job_cache_idle(struct sl_job_cache *c, uint64_t now_ms);
 /* The first job, or NULL; then ->next. */
 struct sl_cached_job *sl_job_cache_first(struct sl_job_cache *c);

@@ -184,7 +184,7 @@ static void sleep_for_more(struct sl_lane *l)
         nanosleep(&(struct timespec){.tv_nsec = LANE_POLL_MS * 1000000}, NULL);
         return;
     }
-    while (!l->stop && !l->waiting)
+    while (!l->stop && !l->waiting && !l->over)
         if (pthread_cond_timedwait(&l->more, &l->lock, &t) == ETIMEDOUT)
             break;
     pthread_mutex_unlock(&l->lock);
@@ -196,6 +196,8 @@ static void *lane_main(void *user)
     bool stop = false;
 
     while (!stop) {
+        lane_give_up(l);
+        sl_job_cache_idle(l->cache, sl_boot_ms());
         feed(l);
         tell_state(l);
         if (l->flights) {
@@ -205,7 +207,6 @@ static void *lane_main(void *user)
         } else {
             sleep_for_more(l);
         }
-        sl_job_cache_idle(l->cache, sl_boot_ms());
         pthread_mutex_lock(&l->lock);
         stop = l->stop;
         pthread_mutex_unlock(&l->lock);
@@ -271,6 +272,10 @@ void sl_lane_close(struct sl_lane *l)
         next = w->next;
         sl_work_free(w);
     }
+    for (struct over *v = l->over, *next; v; v = next) {
+        next = v->next;
+        free(v);
+    }
     while ((o = sl_lane_collect(l)) != NULL)
         sl_outcome_free(o);
     pthread_cond_destroy(&l->more);
@@ -292,6 +297,25 @@ void sl_lane_push(struct sl_lane *l, struct sl_work *w)
     pthread_mutex_unlock(&l->lock);
 }
 
+/* Under the lock. Without memory it ends of itself, later. */
+static void add_over(struct sl_lane *l, uint64_t job, uint32_t task, uint64_t epoch)
+{
+    struct over *o = malloc(sizeof *o);
+
+    if (!o)
+        return;
+    *o = (struct over){.job = job, .epoch = epoch, .task = task, .next = l->over};
+    l->over = o;
+    pthread_cond_signal(&l->more);
+}
+
+void sl_lane_let_go(struct sl_lane *l, uint64_t job)
+{
+    pthread_mutex_lock(&l->lock);
+    add_over(l, job, 0, 0);
+    pthread_mutex_unlock(&l->lock);
+}
+
 int sl_lane_drop(struct sl_lane *l, uint64_t job, uint32_t task, uint64_t epoch)
 {
     struct sl_work *w = NULL;
@@ -306,6 +330,8 @@ int sl_lane_drop(struct sl_lane *l, uint64_t job, uint32_t task, uint64_t epoch)
     if (l->special && l->special->job == job && l->special->task == task &&
         l->special->epoch == epoch)
         l->stop_special = true;
+    else if (!w)
+        add_over(l, job, task, epoch);
     pthread_mutex_unlock(&l->lock);
     sl_work_free(w);
     return w != NULL;

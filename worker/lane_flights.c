@@ -96,6 +96,55 @@ static void engine_failed(struct sl_lane *l, struct sl_cached_job *j, bool again
     pthread_mutex_unlock(&l->lock);
 }
 
+static bool all_dropped(const struct sl_lane *l, const struct sl_engine *en)
+{
+    for (const struct flight *f = l->flights; f; f = f->next)
+        if (f->j->engine == en && !f->dropped)
+            return false;
+    return true;
+}
+
+/* Nobody wants what is in j's engine. */
+static void abandon(struct sl_lane *l, struct sl_cached_job *j)
+{
+    for (struct flight *f = l->flights, *next; f; f = next) {
+        struct sl_work *w = f->w;
+
+        next = f->next;
+        if (f->j->engine != j->engine)
+            continue;
+        lane_remove(l, f);
+        sl_work_free(w);
+    }
+    sl_job_cache_close_engine(l->cache, j);
+}
+
+void lane_give_up(struct sl_lane *l)
+{
+    struct over *o, *next;
+
+    pthread_mutex_lock(&l->lock);
+    o = l->over;
+    l->over = NULL;
+    pthread_mutex_unlock(&l->lock);
+    for (; o; o = next) {
+        next = o->next;
+        for (struct flight *f = l->flights; f; f = f->next)
+            f->dropped |= f->w->job == o->job && f->w->task == o->task && f->w->epoch == o->epoch;
+        if (!o->epoch)
+            sl_job_cache_let_go(l->cache, o->job);
+        free(o);
+    }
+    for (struct flight *f = l->flights; f;) {
+        if (f->dropped && all_dropped(l, f->j->engine)) {
+            abandon(l, f->j);
+            f = l->flights; /* the list is another now */
+        } else {
+            f = f->next;
+        }
+    }
+}
+
 static void sync_job(struct sl_lane *l, struct sl_cached_job *j)
 {
     struct sl_error e;

@@ -17,7 +17,15 @@ struct flight {
     struct sl_cached_job *j;
     uint64_t src_bytes, checksum;
     bool finished;
+    bool dropped;                     /* its lease is over */
     struct flight *next;
+};
+
+/* What is over: a lease, or (epoch 0) all of a job. */
+struct over {
+    uint64_t job, epoch;
+    uint32_t task;
+    struct over *next;
 };
 
 struct sl_lane {
@@ -32,6 +40,7 @@ struct sl_lane {
     bool stop;
     bool stop_special;                /* the one under way ends soon */
     struct sl_work *waiting;
+    struct over *over;
     struct sl_work *special;          /* under way */
     struct sl_outcome *outcomes, **outcomes_end;
     struct sl_lane_state state;       /* as last told by the thread; unfinished apart */
@@ -56,6 +65,8 @@ bool lane_room(const struct sl_lane *l, const struct sl_cached_job *j);
 bool lane_in_flight(const struct sl_lane *l, const struct sl_cached_job *j, uint32_t task);
 /* Effect: forgets f; its task stays the caller's. */
 void lane_remove(struct sl_lane *l, struct flight *f);
+/* Effect: gives up what was said to be over. */
+void lane_give_up(struct sl_lane *l);
 /* Effect: waits a moment for results of engines that have work; takes all there are. */
 void lane_reap(struct sl_lane *l);
 /* Effect: tells results in groups, one sync for each: after a second, or when the engines

@@ -468,4 +468,7 @@ void sl_special_run(struct sl_job_cache *c, const struct sl_work *w,
     out->error.code = rc;
     if (rc < 0 && s.j)
         sl_job_cache_told(s.j, &out->error);
+    /* Whoever hears that the job has ended may unmount its folders. */
+    if (rc == 0 && s.j && (w->task == SL_TASK_PUBLISH || w->task == SL_TASK_VERIFY))
+        sl_job_cache_drop(c, s.j);
 }

@@ -52,6 +52,14 @@ static void on_drop(void *user, uint64_t job, uint32_t task, uint64_t epoch)
     sl_lane_drop(r->lane[task >= SL_TASKS_MAX ? LANE_SPECIAL : LANE_TASKS], job, task, epoch);
 }
 
+static void on_over(void *user, uint64_t job)
+{
+    struct run *r = user;
+
+    for (unsigned i = 0; i < LANES; i++)
+        sl_lane_let_go(r->lane[i], job);
+}
+
 /* ---- one turn of the loop */
 
 static int receive_all(struct run *r)
@@ -230,6 +238,7 @@ static int start(struct run *r, const struct sl_worker_run_opts *o)
         wo.instance = instance;
     wo.work = on_work;
     wo.drop = on_drop;
+    wo.over = on_over;
     wo.user = r;
     co.planning = &r->planning;
     SL_TRY(open_events(r));

@@ -204,18 +204,24 @@ static void on_answered(struct sl_worker *w, const cJSON *m, bool nack)
 
 static void on_revoke(struct sl_worker *w, const cJSON *m)
 {
+    const cJSON *tasks = sl_get(m, "tasks"), *item;
     uint64_t job = sl_get_uint(m, "job", 0), task;
-    const cJSON *item;
+    bool at_it = false;
 
-    sl_worker_log(w, SL_LOG_INFO, "tasks-revoked", job, -1, "%d tasks revoked: %s", cJSON_GetArraySize(sl_get(m, "tasks")),
-        sl_get_str(m, "text"));
-    cJSON_ArrayForEach(item, sl_get(m, "tasks")) {
+    if (tasks->child)
+        sl_worker_log(w, SL_LOG_INFO, "tasks-revoked", job, -1, "%d tasks revoked: %s", cJSON_GetArraySize(tasks),
+            sl_get_str(m, "text"));
+    cJSON_ArrayForEach(item, tasks) {
         if (!sl_json_uint(item, SL_TASK_LAST, &task))
             continue;
         for (unsigned i = w->n_held; i-- > 0;)
             if (w->held[i].job == job && w->held[i].task == task)
                 sl_worker_forget(w, &w->held[i]);
     }
+    for (unsigned i = 0; i < w->n_held; i++)
+        at_it |= w->held[i].job == job && !w->held[i].answer.tree;
+    if (!at_it)
+        w->o.over(w->o.user, job);
 }
 
 /* A worker that holds tasks comes back within a lease, however long the daemon was away: it

@@ -16,6 +16,8 @@ struct sl_worker_opts {
     void (*work)(void *user, struct sl_work *w);
     /* The task is not this worker's any more. */
     void (*drop)(void *user, uint64_t job, uint32_t task, uint64_t epoch);
+    /* Nothing of the job is to be done here now. */
+    void (*over)(void *user, uint64_t job);
     void *user;
     const struct sl_log *log; /* NULL: nothing is logged */
 };

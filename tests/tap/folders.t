@@ -71,6 +71,16 @@ rmdir $OUT or die $!;
 rename "$RUN/moved", $OUT or die $!;
 
 # ---- put back, a filesystem over it, which only the worker sees
+my @there;
+sub unmounted {
+    my ($name) = @_;
+    for (1 .. 60) { # the worker lets go of it
+        last if run(@there, 'umount', $OUT)->{rc} == 0;
+        sleep 0.05;
+    }
+    isnt(run(@there, 'mountpoint', '-q', $OUT)->{rc}, 0, $name);
+    return;
+}
 SKIP: {
     skip 'no filesystem can be mounted here', 8
         if run('unshare', '-rm', 'mount', '-t', 'tmpfs', 'none', $OUT)->{rc};
@@ -78,21 +88,29 @@ SKIP: {
     start_one('w1', before => ['unshare', $> ? '-rm' : '-m'], %under);
     ok(wait_log('w1', qr/connected to.*connected to/s), 'another worker');
     my $pid = $ALIVE{w1}{pid};
-    my @there = ('nsenter', '-t', $pid, ($> ? ('-U', '--preserve-credentials') : ()), '-m');
+    @there = ('nsenter', '-t', $pid, ($> ? ('-U', '--preserve-credentials') : ()), '-m');
     run_ok('mount', @there, 'mount', '-t', 'tmpfs', 'none', $OUT);
     says_so($id, 'retry', 'mounted over');
     is_deeply([ls("/proc/$pid/root$OUT")], [], 'nothing is made there');
-    for (1 .. 60) { # the worker lets go of it
-        last if run(@there, 'umount', $OUT)->{rc} == 0;
-        sleep 0.05;
-    }
-    isnt(run(@there, 'mountpoint', '-q', $OUT)->{rc}, 0, 'umount');
+    unmounted('umount');
 }
 my $log = length log_of('w1');
 run_ok('put back: retry', $SLUICE, 'retry', $id);
 ended_well($id, 'moved', 'goes on');
 is_deeply([grep { substr($before->{map}, $_, 1) eq 'd' } substr(log_of('w1'), $log) =~ /task-done job=$id task=(\d+)/g], [],
     'nothing of what was kept is done again');
+
+# ---- whoever hears that a job has ended can unmount its folders
+SKIP: {
+    skip 'no filesystem can be mounted here', 6 if !@there;
+    for my $verb ('wait', 'cancel') {
+        run_ok("$verb: mount", @there, 'mount', '-t', 'tmpfs', 'none', $OUT);
+        my $at = submit(demo_spec('unmounted'), $verb eq 'cancel' ? (manual_stitch => JSON::PP::true) : ());
+        until_job($at, 60, sub { $_[0]{done} });
+        run_ok($verb, $SLUICE, $verb, $at);
+        unmounted('and umount');
+    }
+}
 
 # ---- removed, and made again empty
 ($id) = half_done('removed');

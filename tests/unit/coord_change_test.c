@@ -378,6 +378,10 @@ static void cancelling_takes_tasks_back(void **state)
     for (unsigned i = 0; i < 2; i++)
         assert_true(cJSON_GetArrayItem(sl_get(t, "tasks"), 0)->valuedouble == (double)g[i].task ||
                     cJSON_GetArrayItem(sl_get(t, "tasks"), 1)->valuedouble == (double)g[i].task);
+    /* Then that the job needs nothing more: who was granted some of it, and nobody else. */
+    t = expect(w, 1, SL_M_REVOKE);
+    assert_int_equal(sl_get_uint(t, "job", 0), 1);
+    assert_int_equal(cJSON_GetArraySize(sl_get(t, "tasks")), 0);
     assert_null(heard(w, 1, SL_M_REVOKE));
     assert_null(heard(w, 2, SL_M_REVOKE));
     result(w, 1, g[0]);

@@ -212,7 +212,22 @@ static void folders_are_let_go_of(void **state)
     struct world *w = *state;
     struct sl_job_cache *c = open_cache(w, UINT64_C(1) << 30);
     struct sl_cached_job *j;
+    char fingerprint[33];
 
+    fingerprint_of(w, 1, "mla", fingerprint);
+    assert_int_equal(get(w, c, 1, &j), 0);
+    sl_job_cache_let_go(c, 1);
+    assert_int_equal(get_as(w, c, 1, "mla", fingerprint, &j), 0); /* it goes on */
+    sl_job_cache_idle(c, w->now);
+    assert_int_equal(count(c), 1);
+    sl_job_cache_let_go(c, 1);
+    j->busy = 1;
+    sl_job_cache_idle(c, w->now);
+    assert_int_equal(count(c), 1);
+    j->busy = 0;
+    sl_job_cache_idle(c, w->now);
+    assert_int_equal(count(c), 0);
+    /* Without a word, a while later. */
     assert_int_equal(get(w, c, 1, &j), 0);
     sl_job_cache_idle(c, w->now + 10000);
     assert_int_equal(count(c), 1);

@@ -18,7 +18,7 @@ struct world {
     struct sl_worker *w;
     uint64_t now;
     struct sl_work *work[64];
-    unsigned n_work, n_dropped;
+    unsigned n_work, n_dropped, n_over;
 };
 
 static void on_work(void *user, struct sl_work *work)
@@ -38,12 +38,19 @@ static void on_drop(void *user, uint64_t job, uint32_t task, uint64_t epoch)
     w->n_dropped++;
 }
 
+static void on_over(void *user, uint64_t job)
+{
+    assert_int_equal(job, 7);
+    ((struct world *)user)->n_over++;
+}
+
 static int setup(void **state)
 {
     struct world *w = calloc(1, sizeof *w);
     struct sl_worker_opts o = {.instance = "00112233445566778899aabbccddeeff", .name = "a-cpu",
                                .host = "a", .device = "cpu", .pid = 5, .threads = 2,
-                               .mem_bytes = 1 << 30, .work = on_work, .drop = on_drop, .user = w};
+                               .mem_bytes = 1 << 30, .work = on_work, .drop = on_drop, .over = on_over,
+                               .user = w};
     struct sl_error e;
 
     w->now = 1000000;
@@ -322,6 +329,13 @@ static void revoked_tasks_are_dropped(void **state)
     assert_int_equal(w->n_dropped, 1);
     finish(w, 3, 9, SL_OUTCOME_RESULT); /* it was under way: nobody asks for it */
     hears_nothing(w);
+    assert_int_equal(sl_worker_held(w->w), 1);
+    tell(w, "{\"v\":2,\"m\":\"revoke\",\"job\":7,\"tasks\":[],\"text\":\"over\"}");
+    assert_int_equal(w->n_over, 0); /* the other one is being done */
+    finish(w, 4, 1, SL_OUTCOME_RESULT);
+    tell(w, "{\"v\":2,\"m\":\"revoke\",\"job\":7,\"tasks\":[],\"text\":\"over\"}");
+    assert_int_equal(w->n_over, 1);
+    hears(w, SL_M_RESULT);
     assert_int_equal(sl_worker_held(w->w), 1);
 }
 
