@@ -100,7 +100,7 @@ static int start(struct threads *r, struct side *s, void *(*run)(void *), struct
     err = pthread_create(&s->thread, NULL, run, r);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     s->started = err == 0;
-    return err ? sl_fail(e, SL_EFAIL, "cannot start a thread: %s", strerror(err)) : 0;
+    return err ? sl_fail_thread(e, err) : 0;
 }
 
 static void pause_ms(long ms)

@@ -127,7 +127,8 @@ static int show_key(const struct gguf_set *s, const struct inspect_args *a, stru
     for (uint32_t i = 0; i < s->n && !kv; i++)
         kv = sl_kvs_find(&s->files[i]->kvs, a->key);
     if (!kv)
-        return sl_fail(e, SL_EFAIL, "%s: no metadata key %s", s->files[0]->path, a->key);
+        return sl_fail(e, SL_EFAIL, "%s: no metadata key %s; 'sluice inspect %s' lists them", s->files[0]->path, a->key,
+                       s->files[0]->path);
     if (a->json) {
         cJSON *o = kv_json(kv, UINT64_MAX);
 

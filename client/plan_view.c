@@ -137,7 +137,7 @@ static int parse_devices(struct plan_view *v, const char *text, struct sl_error 
             char *end;
 
             count = strtoul(item, &end, 10);
-            if (end != size || *item == '-' || count < 1 || count > 65536)
+            if (end != size || !size[1] || *item == '-' || count < 1 || count > 65536)
                 rc = sl_fail(e, SL_EUSAGE, "--devices: '%s': expected COUNTxSIZE, such as 8x80G",
                              item);
             size++;

@@ -2,12 +2,15 @@
 
 #include "client/interrupt.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define LAYERS_MAX 4096
+#define ORDER "; the order is IN.gguf [OUT.gguf] RECIPE [THREADS]"
 
 struct args {
     struct cli_plan_args plan;
@@ -27,7 +30,7 @@ static int set_threads(struct args *a, const char *text, struct sl_error *e)
     unsigned long n = is_number(text) ? strtoul(text, NULL, 10) : 1025;
 
     if (n > 1024)
-        return sl_fail(e, SL_EUSAGE, "threads '%s': expected a number up to 1024", text);
+        return sl_fail(e, SL_EUSAGE, "threads '%s': expected a number up to 1024" ORDER, text);
     if (n > 0 && a->run.threads && a->run.threads != (int)n)
         return sl_fail(e, SL_EUSAGE, "threads '%s' and --threads %d: one number is expected", text, a->run.threads);
     if (n > 0) /* llama-quantize's 0: all cores */
@@ -157,6 +160,8 @@ static int quantize(struct args *a, const char *source, const char *target, stru
 {
     struct convert_opts o;
 
+    if (access(source, F_OK) != 0)
+        return sl_fail(e, SL_ESOURCE, "%s: %s" ORDER, source, strerror(errno));
     a->plan.silent = a->run.quiet || a->run.json;
     SL_TRY(convert_options(&a->run, &o, e));
     SL_TRY(output_parse(out, target, e));

@@ -20,16 +20,23 @@ static void print_map(const char *map)
         printf("  %6zu  %.100s\n", i, map + i);
 }
 
+/* A task's number; of one beside the plan's its name. */
+static const char *task_text(char buf[24], uint64_t task)
+{
+    snprintf(buf, 24, "%llu", (unsigned long long)task);
+    return sl_task_name(task) ? sl_task_name(task) : buf;
+}
+
 static void print_failures(const cJSON *failures)
 {
     const cJSON *f;
 
     cJSON_ArrayForEach(f, failures) {
-        char when[32];
+        char when[32], task[24];
 
-        printf("  %s  task %llu on %s, code %llu: %s\n",
+        printf("  %s  task %s on %s, code %llu: %s\n",
                time_short(when, sl_get_uint(f, "time", 0), time_now_ms()),
-               (unsigned long long)sl_get_uint(f, "task", 0), sl_get_str(f, "worker"),
+               task_text(task, sl_get_uint(f, "task", 0)), sl_get_str(f, "worker"),
                (unsigned long long)sl_get_uint(f, "code", 0), sl_get_str(f, "text"));
     }
 }
@@ -153,14 +160,14 @@ static void print_events(const struct log_args *a, cJSON *events, bool names)
         record_name_users(events);
     record_disarm(events);
     cJSON_ArrayForEach(ev, events) {
-        char when[32];
+        char when[32], task[24];
         const char *worker = sl_get_str(ev, "worker");
 
         printf("%s  ", time_utc(when, sl_get_uint(ev, "time", 0)));
         if (sl_get(ev, "job"))
             printf("job %llu  ", (unsigned long long)sl_get_uint(ev, "job", 0));
         if (sl_get(ev, "task"))
-            printf("task %llu  ", (unsigned long long)sl_get_uint(ev, "task", 0));
+            printf("task %s  ", task_text(task, sl_get_uint(ev, "task", 0)));
         if (worker && *worker)
             printf("%s  ", worker);
         printf("%s: %s\n", sl_get_str(ev, "kind"), sl_get_str(ev, "text"));

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 struct sl_committer {
@@ -63,7 +62,7 @@ int sl_committer_open(struct sl_queue *q, int wake_fd, struct sl_committer **out
         pthread_cond_destroy(&c->changed);
         pthread_mutex_destroy(&c->lock);
         free(c);
-        return sl_fail(e, SL_EFAIL, "cannot start a thread: %s", strerror(err));
+        return sl_fail_thread(e, err);
     }
     *out = c;
     return 0;

@@ -135,7 +135,7 @@ static int check_labels(struct ask *a, const struct job *j)
             ;
         n += before == x;
         if (!x->valuestring[0] || strlen(x->valuestring) > 63 || n > 32)
-            return sl_fail(&a->why, SL_EUSAGE, "set: job %llu: a label has 1 to 63 bytes, a job at most 32 of them",
+            return sl_fail(&a->why, SL_EUSAGE, "job %llu: a label has 1 to 63 bytes, a job at most 32 of them",
                            (unsigned long long)j->id);
     }
     return 0;

@@ -78,12 +78,12 @@ static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
     const cJSON *other;
 
     if (strcmp(sl_get_str(spec, "source"), sl_get_str(first, "source")) != 0)
-        return sl_fail(&a->why, SL_EUSAGE, "submit: the jobs of a sweep have one source");
+        return sl_fail(&a->why, SL_EUSAGE, "the jobs of a sweep have one source");
     if (!prefix[0] || strpbrk(prefix, "/\t\n\r") || prefix[0] == '.') /* the wire holds no others */
-        return sl_fail(&a->why, SL_EUSAGE, "submit: prefix '%s': a file's base name is expected", prefix);
+        return sl_fail(&a->why, SL_EUSAGE, "prefix '%s': a file's base name is expected", prefix);
     for (other = first; other != spec; other = other->next)
         if (coord_same_output(a->c, other, spec))
-            return sl_fail(&a->why, SL_EUSAGE, "submit: two jobs of the sweep have the output %s/%s",
+            return sl_fail(&a->why, SL_EUSAGE, "two jobs of the sweep have the output %s/%s",
                            sl_get_str(spec, "output"), prefix);
     if (o->check_path && (imatrix ? o->check_path(o->user, imatrix, false, &a->why) : 0) < 0)
         return a->why.code;
@@ -110,10 +110,10 @@ static int check_submit(struct ask *a, struct sl_error *e)
     uint32_t n = strings(sl_get(a->m->tree, "labels"), label, SL_LABELS_MAX);
 
     if (!specs->child)
-        return sl_fail(&a->why, SL_EUSAGE, "submit: no specification");
+        return sl_fail(&a->why, SL_EUSAGE, "no specification");
     for (uint32_t i = 0; i < n; i++)
         if (!label[i][0] || strlen(label[i]) > 63)
-            return sl_fail(&a->why, SL_EUSAGE, "submit: a label has 1 to 63 bytes");
+            return sl_fail(&a->why, SL_EUSAGE, "a label has 1 to 63 bytes");
     cJSON_ArrayForEach(x, specs)
         SL_TRY(check_spec(a, x, specs->child));
     cJSON_ArrayForEach(x, sl_get(a->m->tree, "after")) {
@@ -122,7 +122,7 @@ static int check_submit(struct ask *a, struct sl_error *e)
 
         SL_TRY(sl_queue_each_job(a->c->q, &f, exists, &there, e));
         if (!there)
-            return sl_fail(&a->why, SL_ENOJOB, "submit: after: no job %llu", (unsigned long long)f.id);
+            return sl_fail(&a->why, SL_ENOJOB, "after: no job %llu", (unsigned long long)f.id);
     }
     return 0;
 }

@@ -65,7 +65,7 @@ int sl_queue_seen(struct sl_queue *q, const char *user, const char *key, uint64_
                     user, key));
     SL_TRY(rc = db_next(q, st, e));
     if (rc == 1 && db_number(st, 0) != digest)
-        rc = sl_fail(e, SL_EUSAGE, "submit: the key '%s' was used for another request, which made job %llu; take "
+        rc = sl_fail(e, SL_EUSAGE, "the key '%s' was used for another request, which made job %llu; take "
                      "another (--once) for this one", key, strtoull(db_text(st, 1), NULL, 10));
     if (rc == 1)
         for (const char *s = db_text(st, 1); *s && n < (int)SL_SWEEP_MAX; s = end) {

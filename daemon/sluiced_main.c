@@ -74,6 +74,7 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
     sl_log_say(&log, SL_LOG_NOTICE, "started", "sluiced %s, state in %s", SLUICE_VERSION, o.state_dir);
     rc = sl_serve(&o, e);
     sl_log_say(&log, rc < 0 ? SL_LOG_ERROR : SL_LOG_NOTICE, "ended", "%s", rc < 0 ? e->text : "in order");
+    e->text[0] = '\0'; /* the log has it */
     return rc;
 }
 

@@ -176,7 +176,7 @@ static int no_config(const char *dir, struct sl_error *e)
     if (l.is_hub)
         return sl_fail(e, SL_ESOURCE, "%s: a Hugging Face cache; give a revision of one of its models, "
                        "%s/models--NAME/snapshots/REVISION", dir, dir);
-    if (l.below[0])
+    if (l.below[0] && !l.safetensors)
         return sl_fail(e, SL_ESOURCE, "%s: config.json is missing, and there is one in %s/%s: give that folder",
                        dir, dir, l.below);
     if (l.gguf && !l.safetensors)

@@ -86,7 +86,7 @@ static bool match_shape(const struct sl_checkpoint *ck, const struct sl_src_tens
 static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tensor *w,
                        const struct sl_src_tensor *s, struct sl_error *e)
 {
-    char ws[200], ss[200], want[100] = "[] or [1]";
+    char ws[200], ss[200], want[128] = "[] or [1]";
 
     if (w->n_dims == 2 && ck->fp8_block_rows && ck->fp8_block_cols)
         snprintf(want, sizeof want, "[%" PRIu64 ", %" PRIu64 "]",
@@ -94,7 +94,7 @@ static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tenso
                  sl_ceil_div_u64(w->shape[1], ck->fp8_block_cols));
     else if (w->n_dims == 2)
         snprintf(want, sizeof want, "[1] or [%" PRIu64 ", 1] (config.json gives no "
-                 "weight_block_size)", w->shape[0]);
+                 "weight_block_size; is it of this model?)", w->shape[0]);
     return sl_fail(e, SL_ESOURCE, "scale '%.120s' of shape %s does not fit '%.120s' of shape %s: "
                    "expected %s", s->name, shape_text(s, ss), w->name, shape_text(w, ws), want);
 }

@@ -118,8 +118,9 @@ static int on_value(void *user, const char *section, const char *name, const cha
     if (!*section)
         return refuse(r, "a value before the first [section]: ", name);
     k = sl_config_by_name(full);
+    snprintf(origin, sizeof origin, "%s; sluice.conf(5) lists them", full);
     if (k < 0)
-        return refuse(r, "no such key: ", full);
+        return refuse(r, "no such key: ", origin);
     snprintf(origin, sizeof origin, "%s:%u", r->path, r->line);
     r->rc = put(r->c, (enum sl_config_key)k, r->layer, origin, value, r->e);
     if (r->rc < 0)

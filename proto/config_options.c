@@ -128,7 +128,7 @@ int sl_config_main(const struct sl_config_program *p, int argc, const char **arg
         rc = p->run(p->user, c, &e);
     else if (rc > 0)
         rc = fflush(stdout) == 0 ? 0 : sl_fail(&e, SL_EFAIL, "standard output: cannot be written");
-    if (rc < 0)
+    if (rc < 0 && e.text[0])
         fprintf(stderr, "%s: %s\n", p->name, e.text);
     sl_config_close(c);
     return -rc;

@@ -23,6 +23,7 @@ struct sl_config_program {
     unsigned n_options;
     /* Takes an option of key SL_CONFIG_OWN; arg is the callee's until it returns. NULL when there is none. */
     int (*own)(void *user, const char *option, const char *arg, struct sl_error *e);
+    /* An error whose text it leaves empty has been told. */
     int (*run)(void *user, const struct sl_config *c, struct sl_error *e);
     void *user;
 };

@@ -145,7 +145,7 @@ int sl_config_check(const struct sl_config_info *k, const char *text, uint64_t *
         break;
     case SL_CONFIG_IS_ENDPOINT:
         ok = endpoint(text);
-        expected = "ipc:///PATH or tcp://HOST:PORT";
+        expected = "ipc:///PATH or tcp://HOST:PORT (up to 65535)";
         ranged = false;
         break;
     case SL_CONFIG_IS_ADDRESS:

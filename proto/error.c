@@ -58,6 +58,13 @@ int sl_fail_in(struct sl_error *e, const char *path)
     return sl_fail_context(e, "%s", path);
 }
 
+int sl_fail_thread(struct sl_error *e, int err)
+{
+    return sl_fail(e, SL_EFAIL, "cannot start a thread: %s%s", strerror(err),
+                   err == EAGAIN ? "; allow more processes (ulimit -u, TasksMax=, the container's limit), or give "
+                                   "fewer --threads" : "");
+}
+
 int sl_source_code(int err)
 {
     return err == EMFILE || err == ENFILE || err == ENOMEM ? SL_EFAIL : SL_ESOURCE;

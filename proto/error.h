@@ -56,6 +56,9 @@ int sl_fail_in(struct sl_error *e, const char *path);
  * this process or machine (memory, files open), else SL_ESOURCE. */
 int sl_source_code(int err);
 
+/* Effect: writes that a thread cannot be started, err being pthread_create's. Returns SL_EFAIL. */
+int sl_fail_thread(struct sl_error *e, int err);
+
 /* Returns the code of a failed write, sync or reservation: SL_ENOSPACE where err, its errno, says
  * that the disk or a quota is full, else SL_EFAIL. */
 int sl_write_code(int err);

@@ -43,6 +43,8 @@ static int known_types_error(const struct parser *p, const char *word)
 static int parse_type(const struct parser *p, const char *word, int *type)
 {
     *type = sl_type_by_name(word);
+    if (!writable_kind(*type) && sl_mixture_by_name(word))
+        return bad(p, "unknown type", word, "a type; that mixture is asked for by a line 'mixture NAME'");
     return writable_kind(*type) ? 0 : known_types_error(p, word);
 }
 
@@ -281,7 +283,7 @@ static int complete(struct parser *p)
 
     if (!r->mixture == (r->default_type < 0))
         return sl_fail(p->e, SL_EUSAGE,
-                       "%s: %s; expected exactly one line 'default TYPE' or 'mixture NAME'",
+                       "%s: %s; expected exactly one line 'default TYPE' or 'mixture NAME', without '='",
                        r->where, r->mixture ? "both a default and a mixture" : "no default type");
     for (uint32_t i = 0; i < r->n_rules; i++)
         if (r->rules[i].type == SL_RULE_MIXTURE && !r->mixture)

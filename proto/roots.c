@@ -146,9 +146,9 @@ int sl_roots_open_path(const struct sl_roots *r, const char *path, int flags, st
     if (fd >= 0)
         return fd;
     if (!first)
-        return sl_fail(e, SL_EUSAGE, "%s: lies outside the folders allowed here (--root)", path);
+        return sl_fail(e, SL_EUSAGE, "%s: lies outside the folders allowed here (--root of sluiced and its workers)", path);
     if (first == EXDEV || first == ELOOP)
-        return sl_fail(e, SL_EUSAGE, "%s: leads outside the folders allowed here (--root)", path);
+        return sl_fail(e, SL_EUSAGE, "%s: leads outside the folders allowed here (--root of sluiced and its workers)", path);
     return sl_fail(e, first == ENOENT || first == ENOTDIR ? SL_ESOURCE : SL_EFAIL, "%s: %s", path,
                    strerror(first));
 }
@@ -176,7 +176,7 @@ int sl_roots_check_fd(const struct sl_roots *r, int fd, const char *what, struct
         if (below(at, path))
             return 0;
     }
-    return sl_fail(e, SL_EUSAGE, "%s: lies outside the folders allowed here (--root)", what);
+    return sl_fail(e, SL_EUSAGE, "%s: lies outside the folders allowed here (--root of sluiced and its workers)", what);
 }
 
 void sl_roots_pin(int fd, char path[32])

@@ -153,7 +153,7 @@ static int start_threads(struct sl_engine *en, struct sl_error *e)
                                  &en->compute[en->n_compute])))
         en->n_compute++;
     if (rc || (rc = pthread_create(&en->io_thread, NULL, sl_engine_io_thread, en)))
-        return sl_fail(e, SL_EFAIL, "cannot start %u threads: %s", en->threads + en->spare + 1, strerror(rc));
+        return sl_fail_thread(e, rc);
     pthread_mutex_lock(&en->lock);
     en->io_started = true;
     while ((!en->io_up || (en->devices.n && en->stages_up < en->threads)) && !en->broken)

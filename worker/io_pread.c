@@ -93,7 +93,7 @@ static int pool_open(const struct sl_io_conf *c, void **priv, struct sl_error *e
         p->n_threads++;
     if (!p->n_threads) {
         pool_close(p);
-        return sl_fail(e, SL_EFAIL, "cannot start I/O threads: %s", strerror(rc));
+        return sl_fail_thread(e, rc);
     }
     *priv = p;
     return 0;

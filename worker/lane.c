@@ -240,7 +240,7 @@ int sl_lane_open(const struct sl_job_cache_opts *o, int eventfd, struct sl_lane 
 
         l->started = err == 0;
         if (err)
-            rc = sl_fail(e, SL_EFAIL, "cannot start a thread: %s", strerror(err));
+            rc = sl_fail_thread(e, err);
     }
     if (rc < 0)
         sl_lane_close(l);

@@ -319,10 +319,12 @@ static int run_threads(struct measure *m, struct sl_error *e)
     }
     m->running = n;
     while (rc == 0 && started < n) {
-        if (pthread_create(&id[started], NULL, run, &k[started]) == 0)
+        int err = pthread_create(&id[started], NULL, run, &k[started]);
+
+        if (err == 0)
             started++;
         else
-            rc = sl_fail(e, SL_EFAIL, "cannot start a thread");
+            rc = sl_fail_thread(e, err);
     }
     pthread_mutex_lock(&m->lock);
     m->running -= n - started;

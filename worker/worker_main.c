@@ -92,6 +92,7 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
         rc = sl_worker_run(&o, e);
     sl_notify_close(&notify);
     sl_log_say(&log, rc < 0 ? SL_LOG_ERROR : SL_LOG_NOTICE, "ended", "%s", rc < 0 ? e->text : "in order");
+    e->text[0] = '\0'; /* the log has it */
     sl_roots_close(r);
     return rc;
 }

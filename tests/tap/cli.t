@@ -31,7 +31,7 @@ like(run($SLUICE, 'doctor')->{out}, qr/^\S+ +kernels +\Q$best\E is used \(--back
 my ($core, $more) = slurp('/proc/self/status') =~ /^Cpus_allowed_list:\s*(\d+)(.*)/m;
 like(run('taskset', '-c', $core, $SLUICE, 'doctor')->{out}, $more ? qr/, 1 processor \(taskset/ : qr/, 1 processor/, 'doctor: the processors that may be used');
 fails('an empty name among devices', 2, qr/device ''/, @convert, '--recipe', 'q4_k_m', '--device', 'cpu,,');
-fails('an unknown backend', 2, qr/--backend/, @convert, '--recipe', 'q4_k_m', '--backend', 'mmx');
+fails('an unknown backend', 2, qr/--backend: 'mmx': expected auto, scalar, portable, avx2 or avx512$/, @convert, '--recipe', 'q4_k_m', '--backend', 'mmx');
 
 # Wrong use: exit 2, one line, which option.
 fails('no recipe', 2, qr/recipe/, @convert);

@@ -165,6 +165,7 @@ sub stop { my ($p, $signal) = @_; kill $signal // 'TERM', $p->{pid}; return fini
 
 my $daemon = daemon();
 fails("$_: no such job", 5, qr/no job 99|99/, $SLUICE, $_, 99) for qw(show wait watch cancel retry stitch forget resume);
+fails('after a job that there is not', 5, qr/^sluice submit: after: no job 99$/m, $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--after', 99);
 fails('no such worker', 5, qr/nobody/, $SLUICE, 'drain', 'nobody');
 my @far = ($SLUICE, 'submit', '/far/R1', '-r', 'q4_k_m', '--connect', $tcp, '--plain-tcp', '-o');
 fails('what is far away is for the daemon to judge', 2, qr{submit: /far/R1: lies outside}, @far, '/far/out/x');
@@ -254,7 +255,8 @@ is(run($SLUICE, 'history', '--parsable', '-o', 'id,state,code')->{out}, "3|succe
 is((run($SLUICE, 'history', '--parsable', '-o', 'id,files')->{out} =~ /^2\|(.*)/m)[0], "$out/tiny-8x12M-v3-DQ3_K_M.gguf", 'with its files');
 is(run($SLUICE, 'workers', '--parsable', '-o', 'name,device')->{out}, "w1|cpu\n", 'workers');
 
-fails('an output that exists', 13, qr/exists already/, $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--wait');
+$r = fails('an output that exists', 13, qr/exists already/, $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--wait');
+like(run($SLUICE, 'show', $r->{out} =~ /job (\d+)/)->{out}, qr/^  \S+  task prepare on w1, code 13: \S+ exists already/m, 'show names the task');
 $r = run_ok('submit --wait', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--wait', '--force', '--verify', '--json');
 my @lines = json_lines($r->{out});
 is($lines[0]{message_type}, 'submitted', 'JSON: submitted');

@@ -59,7 +59,9 @@ case('a shard cut short', 7, qr/model-00003-of-00003/, sub { truncate "$_[0]/$sh
 case('bytes after the last tensor', 7, qr/model-00003-of-00003/, sub {
     open my $f, '>>:raw', "$_[0]/$shard[2]" or die; print $f 'x' });
 case('no index, several shards', 7, qr{/ck: model\.safetensors\.index\.json is missing, and 2 \.safetensors files are there; download it}, sub { unlink "$_[0]/model.safetensors.index.json"; unlink "$_[0]/$shard[0]" });
-case('no config', 7, qr/config\.json/, sub { unlink "$_[0]/config.json" });
+case('no config', 7, qr{/ck: config\.json is missing; a checkpoint's folder holds}, sub { mkdir "$_[0]/x"; rename "$_[0]/config.json", "$_[0]/x/config.json" });
+case("another model's config", 7, qr{/ck: scale .* weight_block_size; is it of this model\?\)$}m, sub {
+    spit("$_[0]/config.json", slurp("$TOP/tests/data/deepseek-v2-lite-config.json")) });
 case('a config that is cut off', 7, qr{/ck: config\.json: not valid JSON at byte 18: expected a value, found its end$}m, sub { spit("$_[0]/config.json", '{"architectures":[') });
 my $page = "<!DOCTYPE html>\n<title>401 Unauthorized</title>\n";
 case('a page in place of a shard', 7, qr{/ck: $shard[1]: not a safetensors file: .* begins with '<!DOCTYPE html>'; download it again$}m,

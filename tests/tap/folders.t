@@ -302,5 +302,5 @@ symlink $blob, "$RUN/src/$shard" or die $!;
 ask({ m => 'verify', job => 0 + $id });
 $j = wait_job($id, 60);
 is_state($j, 'failed', 'then a link leads out of the root: verify fails');
-like($j->{error}, qr{\Q$shard\E: lies outside the folders allowed here}, 'and says so');
+like($j->{error}, qr{\Q$shard\E: lies outside the folders allowed here \(--root of sluiced}, 'and says so');
 done_testing();

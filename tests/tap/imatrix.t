@@ -175,6 +175,7 @@ fails('but does not convert it', 7, qr/negative, NaN or infinite/, $SLUICE, 'ima
 fails('no such file', 7, qr/nowhere\.dat/, @go, "$dir/nowhere.dat");
 fails('a model is no imatrix', 7, qr/is a GGUF file, but no imatrix/, @go, "$dir/Q2_K.gguf");
 fails('text is no imatrix', 7, qr/damaged, or no imatrix/, @go, "$TINY/config.json");
+fails("Git LFS's pointer", 7, qr/lfs\.dat: is a Git LFS pointer/, @go, do { spit("$dir/lfs.dat", "version https://git-lfs.github.com/spec/v1\n"); "$dir/lfs.dat" });
 fails('an empty file', 7, qr/cut off, or no imatrix/, @go, do { spit("$dir/empty", ''); "$dir/empty" });
 ok(!-e "$dir/no.gguf", 'nothing was made of any of them');
 

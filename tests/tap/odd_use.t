@@ -33,7 +33,7 @@ like($new->{err}, qr{^sluice: made the folder \Q$dir\E/new$}m, 'it is said');
 like($new->{out}, qr{^\Q$dir\E/new/\S+-Q4_K_M\.gguf$}m, 'the file is in it');
 fails('two levels', 2, qr{\Q$dir\E/a/b: no such folder; create it first}, @convert, "$dir/a/b/");
 fails('a file in a folder that is not there', 2, qr{\Q$dir\E/b: no such folder; create it first}, @convert, "$dir/b/x.gguf");
-fails('a folder with the name of a file', 2, qr{\.gguf: no such folder}, @convert, "$dir/new/" . (ls("$dir/new"))[0] . '/');
+fails('a folder with the name of a file', 2, qr{\.gguf: a file, and a folder is expected}, @convert, "$dir/new/" . (ls("$dir/new"))[0] . '/');
 symlink 'gone', "$dir/dangling" or die $!;
 fails('a link that leads nowhere', 2, qr/dangling: no such folder/, @convert, "$dir/dangling/");
 run_ok('--dry-run', @convert, "$dir/dry/", '--dry-run');

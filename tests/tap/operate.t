@@ -112,7 +112,8 @@ is_deeply([not_exported('sluice_nothing == 0', 'sum by (colour) (rate(sluice_tas
 
 # A second one may not have the port, the state or the socket.
 spit("$run/second.conf", slurp($conf) =~ s{/sock/d}{/sock/e}r =~ s{/deep/state}{/state2}r =~ s{127\.0\.0\.1:0}{$address}r);
-fails('a port that is taken', 13, qr/metrics: cannot listen on \Q$address\E: Address already in use/, $SLUICED, '--config', "$run/second.conf");
+my $taken = fails('a port that is taken', 13, qr/metrics: cannot listen on \Q$address\E: Address already in use/, $SLUICED, '--config', "$run/second.conf");
+is(scalar(() = $taken->{err} =~ /already in use/g), 1, 'said once, by the log') or diag($taken->{err});
 is((get($address, '/readyz'))[0], 200, 'the first one goes on');
 
 kill 'TERM', $pid;

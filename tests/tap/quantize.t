@@ -73,6 +73,15 @@ run_ok('uniform-q4_k', $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/uniform.gguf"
 is_deeply([grep { $_->[0] =~ /ffn_down/ && $_->[3] != 12 && $_->[3] != 0 } where("$dir/uniform.gguf")], [], 'every ffn_down in q4_k');
 like(run($SLUICE, 'recipes')->{out}, qr/^uniform-q4_k .* q4_k alone means q4_k_m/m, 'the list says so');
 fails('no such type', 2, qr/unknown recipe 'Q4_X'/, $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/none.gguf", 'Q4_X');
+fails('the type first', 7, qr/^sluice quantize: Q4_K_M: No such file or directory; the order is IN\.gguf /, $SLUICE, 'quantize', 'Q4_K_M',
+    "$dir/f32.gguf", "$dir/none.gguf");
+for (["version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", 'is a Git LFS pointer'], ["<!DOCTYPE html>\n", "begins with '<!DO', expected"],
+    [substr(slurp("$dir/f32.gguf"), 0, 3000), 'strings do not fit the file; is the download complete\?'], ['', 'at byte 0; is the download complete\?']) {
+    spit("$dir/other.gguf", $_->[0]);
+    fails("a source that $_->[1]", 7, qr{^sluice quantize: \Q$dir\E/other\.gguf: .*$_->[1]}, $SLUICE, 'quantize', "$dir/other.gguf", "$dir/none.gguf", 'Q8_0');
+}
+fails('a key that is not there', 1, qr{no metadata key general\.nam; 'sluice inspect \Q$dir\E/f32\.gguf' lists them$}, $SLUICE, 'inspect', "$dir/f32.gguf",
+    '--kv', 'general.nam');
 fails('no such number', 2, qr/99 is no number of a file type/, $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/none.gguf", '99');
 fails("a type that only llama-quantize writes: $_", 2, qr/\Q$_\E is a type of llama-quantize's that Sluice does not write/,
     $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/none.gguf", $_) for qw(TQ1_0 mxfp4_moe);
@@ -95,7 +104,7 @@ spit('mine.recipe', "default q8_0\n");
 run_ok('IN FILE.recipe', $SLUICE, 'quantize', 'f32.gguf', './mine.recipe');
 ok(-f 'ggml-model-mine.gguf', 'makes ggml-model-FILE.gguf');
 fails('two numbers of threads', 2, qr/threads '2' and --threads 5: one number is expected/, $SLUICE, 'quantize', 'f32.gguf', 'o.gguf', 'q8_0', '2', '-t', '5');
-fails('threads', 2, qr/threads 'many'/, $SLUICE, 'quantize', 'f32.gguf', 'o.gguf', 'q8_0', 'many');
+fails('threads', 2, qr/threads 'many': .*; the order is IN\.gguf \[OUT\.gguf\] RECIPE \[THREADS\]$/, $SLUICE, 'quantize', 'f32.gguf', 'o.gguf', 'q8_0', 'many');
 
 # COPY, --dry-run, --prune-layers.
 run_ok('COPY', $SLUICE, 'quantize', 'chain.gguf', 'copy.gguf', 'COPY');

@@ -46,6 +46,7 @@ is($mla->{files}[0]{name} =~ /-DQ3_K_M-00001-of-0000\d\.gguf$/ ? 1 : 0, 1, 'file
 # A type of a later version has a size, an unknown recipe has none.
 ok(plan_json('--recipe', 'ud-iq1_s', '--layout', 'legacy')->{needs_imatrix}, 'needs an imatrix');
 fails('an unknown recipe', 2, qr/q4_k_m/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_n');
+fails('devices without a size', 2, qr/'8x': expected COUNTxSIZE/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_m', '--devices', '8x');
 fails('devices', 2, qr/8y80G/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_m', '--devices', '8y80G');
 my $text = run_ok('as text', $SLUICE, 'plan', $config, '--recipe', 'dq3_k_m', '--layout', 'legacy')->{out};
 like($text, qr/^Size +300\.\d GB = 280\.1 GiB, 3\.586 bits/m, 'size');

@@ -452,7 +452,7 @@ static void refuses_scales(void **state)
     }
     maker_write(*state, "config.json", plain_config);
     fp8_pair(*state, "x.weight_scale_inv", "F32", "[3,4]", 48);
-    refuse(*state, SL_ESOURCE, "expected [1] or [288, 1] (config.json gives no weight_block_size)");
+    refuse(*state, SL_ESOURCE, "expected [1] or [288, 1] (config.json gives no weight_block_size; is it of this model?)");
 
     maker_tensor(&f, "x.weight", "BF16", "[2,2]", 8);
     maker_tensor(&f, "x.weight_scale_inv", "F32", "[1,1]", 4);

@@ -272,7 +272,7 @@ static void test_refusals(void **state)
     (void)state;
     refuse("lease = 5s\n", ":1: a value before the first [section]");
     refuse("[daemon]\nleese = 5s\n", ":2: no such key: daemon.leese");
-    refuse("[demon]\nlease = 5s\n", ":2: no such key: demon.lease");
+    refuse("[demon]\nlease = 5s\n", ":2: no such key: demon.lease; sluice.conf(5) lists them");
     refuse("[daemon]\n\nlease = 5\n", ":3: daemon.lease: expected a time with its unit");
     refuse("[daemon]\nlease = 5s\nlease = 6s\n", ":3: daemon.lease: given twice");
     refuse("[daemon]\nlease = 5s\n  heartbeat = 6s\n", ":3: daemon.lease: expected a time");
@@ -287,6 +287,7 @@ static void test_refusals(void **state)
     refuse("[worker]\nmem = 1M\n", "expected 16Mi to 256Ti");
     refuse("[worker]\nio = fast\n", "expected auto|uring|pread, not 'fast'");
     refuse("[sluice]\nendpoint = http://x:1\n", ":2: sluice.endpoint: expected ipc:///PATH or tcp://HOST:PORT");
+    refuse("[sluice]\nendpoint = tcp://x:65536\n", "tcp://HOST:PORT (up to 65535), not");
     refuse("[sluice]\nendpoint = ipc://here\n", "sluice.endpoint: expected ipc:///PATH");
     refuse("[daemon]\nlisten = tcp://x:y\n", ":2: daemon.listen: expected ipc:///PATH");
     refuse("[daemon]\nmetrics = 127.0.0.1:70000\n", ":2: daemon.metrics: expected ADDRESS:PORT");

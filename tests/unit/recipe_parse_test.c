@@ -104,11 +104,13 @@ static void test_refused(void **state)
 {
     (void)state;
     refuse("", "t.recipe: no default type");
+    refuse("default = q4_k", "'mixture NAME', without '='");
     refuse("default q4_k\nmixture q4_k_m", "both a default and a mixture");
     refuse("default q4_k\n\ndefault q5_k", "t.recipe:3: a second 'default'; expected one at most");
     refuse("default q4_k\nfile_type 9999999", "bad file_type '9999999'");
     refuse("\ndefault q4k", "t.recipe:2: unknown type 'q4k'; expected one of f32 f16 q4_0");
     refuse("default i32", "unknown type");
+    refuse("default q4_k_m", "t.recipe:1: unknown type 'q4_k_m'; expected a type; that mixture is asked for by a line 'mixture NAME'");
     refuse("mixture q9", "unknown mixture 'q9'");
     refuse("* q4_k", "PATTERN = TYPE");
     refuse("*=q4_k", "with spaces around '='");
