@@ -282,7 +282,9 @@ like(run($SLUICE, 'watch', 1)->{out}, qr{^job 1 made \Q${\abs_path($out)}\E/tiny
 # Ctrl-C detaches.
 my $watching = start($SLUICE, 'watch');
 sleep 0.5;
+$ENV{SLUICE_KEY} = "$dir/daemon.key"; # as on a machine whose sluice.conf has its daemon's key for tcp
 my $second = start("$BUILD/sluice-worker", '--connect', $ENV{SLUICE_ENDPOINT}, @roots, '--name', 'w2');
+delete $ENV{SLUICE_KEY};
 for (1 .. 100) {
     last if run($SLUICE, 'workers', '--parsable', '-o', 'name')->{out} =~ /w2/;
     sleep 0.1;
