@@ -89,6 +89,8 @@ static int check_folder(struct output *o, bool may_make, struct sl_error *e)
     free(up);
     if (o->new_dir)
         return 0;
+    if (stat(o->dir, &st) != 0 && errno != ENOENT && errno != ENOTDIR)
+        return sl_fail(e, SL_EUSAGE, "%s: %s", o->dir, strerror(errno));
     return sl_fail(e, SL_EUSAGE, "%s: no such folder; create it first", o->dir);
 }
 
