@@ -172,6 +172,7 @@ static void check_daemon(struct doctor *d)
     struct sl_msg m;
     struct service s;
     const cJSON *root;
+    uint64_t workers, jobs;
     int rc = service_open(&s, &d->service, &e);
 
     if (rc == 0)
@@ -181,12 +182,13 @@ static void check_daemon(struct doctor *d)
         service_close(&s);
         return;
     }
+    workers = sl_get_uint(m.tree, "workers", 0);
+    jobs = sl_get_uint(m.tree, "jobs", 0);
     finding(d, strcmp(sl_get_str(m.tree, "version"), SLUICE_VERSION) == 0 ? FINE : WARNING, "daemon",
-            "%s, version %s, process %llu: %llu workers, %llu jobs not ended, you are %s",
+            "%s, version %s, process %llu: %llu worker%s, %llu job%s not ended, you are %s",
             daemon_link_endpoint(s.link), sl_get_str(m.tree, "version"),
-            (unsigned long long)sl_get_uint(m.tree, "pid", 0),
-            (unsigned long long)sl_get_uint(m.tree, "workers", 0),
-            (unsigned long long)sl_get_uint(m.tree, "jobs", 0), daemon_link_role(s.link));
+            (unsigned long long)sl_get_uint(m.tree, "pid", 0), (unsigned long long)workers,
+            workers == 1 ? "" : "s", (unsigned long long)jobs, jobs == 1 ? "" : "s", daemon_link_role(s.link));
     if (cJSON_GetArraySize(sl_get(m.tree, "roots")) == 0)
         finding(d, WARNING, "roots", "the daemon has no root: it refuses every job; set [sluice] root");
     cJSON_ArrayForEach(root, sl_get(m.tree, "roots"))

@@ -69,8 +69,8 @@ static void print_notes(const struct plan_view *v)
         printf("Note    %s has no tokenizer (tokenizer.json or tiktoken.model); convert will need it, and "
                "write its metadata besides\n", v->job->ck->dir);
     if (p->n_fallback)
-        printf("Note    %u tensors have rows that the recipe's type does not divide; they get "
-               "another type\n", p->n_fallback);
+        printf("Note    %u tensor%s rows that the recipe's type does not divide; another type takes its place\n",
+               p->n_fallback, p->n_fallback == 1 ? " has" : "s have");
     if (v->unwritable >= 0)
         printf("Note    this version cannot write type %s\n", sl_type_info(v->unwritable)->name);
     if (v->needs_imatrix)

@@ -20,7 +20,7 @@ static void print_usage(FILE *to)
             fprintf(to, "  %-10s %s\n", (*v)->name, (*v)->summary);
     }
     fputs("\n'sluice VERB --help' shows a verb's options, 'man sluice' all of them. Exit codes: 0 ok,\n"
-          "1 failed, 2 usage, 3 finished with warnings, 4 daemon unreachable, 5 no such job,\n"
+          "1 failed, 2 usage, 3 finished with warnings, 4 daemon unreachable, 5 no such job or worker,\n"
           "6 unsupported model or tensor, 7 source damaged or missing, 8 verification mismatch,\n"
           "9 no space, 10 GPU failed or lost, 13 output exists, 75 interrupted, goes on with the same command,\n"
           "124 wait --timeout: not ended in that time, 130 and 143 ended at once by a second signal.\n", to);

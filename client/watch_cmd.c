@@ -124,6 +124,6 @@ static int run_wait(int argc, const char **argv, struct sl_error *e)
 
 const struct cli_verb cli_watch = {
     "watch", "[JOB...] [OPTION...]",
-    "Watch jobs and workers; ends with the jobs, with their exit code; Ctrl-C detaches", run_watch};
+    "Watch jobs and workers; ends with the jobs named, with their exit code; Ctrl-C detaches", run_watch};
 const struct cli_verb cli_wait = {"wait", "JOB... [OPTION...]",
                                   "Wait until jobs end; exit with their code", run_wait};

@@ -106,10 +106,21 @@ static char *next_line(char *buf, int size, void *user)
     return r->rc ? NULL : buf;
 }
 
+/* Length of a value without the comment behind it, which inih (55) leaves on a list's further lines. */
+static int without_comment(const char *value)
+{
+    const char *end = value;
+
+    for (const char *p = value; *p && !(*p == ';' && p > end); p++)
+        if (*p != ' ' && *p != '\t')
+            end = p + 1;
+    return (int)(end - value);
+}
+
 static int on_value(void *user, const char *section, const char *name, const char *value)
 {
     struct reading *r = user;
-    char full[128], origin[256];
+    char full[128], origin[256], text[256];
     int k;
 
     if (r->rc)
@@ -122,7 +133,8 @@ static int on_value(void *user, const char *section, const char *name, const cha
     if (k < 0)
         return refuse(r, "no such key: ", origin);
     snprintf(origin, sizeof origin, "%s:%u", r->path, r->line);
-    r->rc = put(r->c, (enum sl_config_key)k, r->layer, origin, value, r->e);
+    snprintf(text, sizeof text, "%.*s", without_comment(value), value);
+    r->rc = put(r->c, (enum sl_config_key)k, r->layer, origin, text, r->e);
     if (r->rc < 0)
         sl_fail_context(r->e, "%s:%u", r->path, r->line);
     return r->rc == 0;

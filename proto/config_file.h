@@ -7,7 +7,7 @@
  *
  * The file is INI: [section], "name = value", comments from ';' or '#' at the
  * beginning of a line and from " ;" within it. A list is its key repeated, or
- * values on indented lines of their own; in an environment variable ',' stands
+ * further values on indented lines below; in an environment variable ',' stands
  * between them. Unknown sections and keys, a value twice, a value that the key
  * does not take, a line over 197 bytes: refused with file and line. */
 #ifndef SLUICE_PROTO_CONFIG_FILE_H

@@ -46,14 +46,28 @@ static void print_option(const struct poptOption *t)
     print_wrapped(t->descrip);
 }
 
+static bool is_table(const struct poptOption *t)
+{
+    return (t->argInfo & POPT_ARG_MASK) == POPT_ARG_INCLUDE_TABLE;
+}
+
+/* Whether a table has options beside those of the tables in it. */
+static bool has_own(const struct poptOption *t)
+{
+    while (!sl_option_is_last(t) && is_table(t))
+        t++;
+    return !sl_option_is_last(t);
+}
+
 void sl_print_options(const struct poptOption *table)
 {
     for (const struct poptOption *t = table; !sl_option_is_last(t); t++)
-        if ((t->argInfo & POPT_ARG_MASK) != POPT_ARG_INCLUDE_TABLE)
+        if (!is_table(t))
             print_option(t);
     for (const struct poptOption *t = table; !sl_option_is_last(t); t++)
-        if ((t->argInfo & POPT_ARG_MASK) == POPT_ARG_INCLUDE_TABLE) {
-            printf("\n%s\n", t->descrip);
+        if (is_table(t)) {
+            if (has_own(t->arg))
+                printf("\n%s\n", t->descrip);
             sl_print_options(t->arg);
         }
 }

@@ -91,6 +91,8 @@ static int check_folder(struct output *o, bool may_make, struct sl_error *e)
         return 0;
     if (stat(o->dir, &st) == 0)
         return sl_fail(e, SL_EUSAGE, "%s: a file, and a folder is expected there; choose another output", o->dir);
+    if (errno != ENOENT && errno != ENOTDIR)
+        return sl_fail(e, SL_EUSAGE, "%s: %s", o->dir, strerror(errno));
     return sl_fail(e, SL_EUSAGE, "%s: no such folder; create it first", o->dir);
 }
 

@@ -49,6 +49,7 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
     struct sl_devices devices;
     struct sl_log log;
     char host[65] = "localhost", name[80], *const *given = user;
+    bool tcp;
     int rc;
 
     SL_TRY(sl_devices_choose(sl_config_text(c, SL_CONFIG_DEVICE), &devices, e));
@@ -57,7 +58,8 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
     if (!*sl_config_text(c, SL_CONFIG_ENDPOINT))
         return sl_fail(e, SL_EUSAGE, "no daemon: --connect ENDPOINT says where it is");
     SL_TRY(sl_config_there(c, SL_CONFIG_ROOT, e));
-    if (strncmp(sl_config_text(c, SL_CONFIG_ENDPOINT), "tcp:", 4) == 0) {
+    tcp = strncmp(sl_config_text(c, SL_CONFIG_ENDPOINT), "tcp:", 4) == 0;
+    if (tcp) {
         SL_TRY(sl_config_there(c, SL_CONFIG_KEY, e));
         SL_TRY(sl_config_there(c, SL_CONFIG_SERVER_KEY, e));
     }
@@ -69,8 +71,8 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
                 (enum sl_log_level)sl_config_number(c, SL_CONFIG_LOG_LEVEL), "sluice-worker");
     o.dealer = (struct sl_dealer_opts){
         .endpoint = sl_config_text(c, SL_CONFIG_ENDPOINT),
-        .key_path = sl_config_text_or_null(c, SL_CONFIG_KEY),
-        .server_key_path = sl_config_text_or_null(c, SL_CONFIG_SERVER_KEY),
+        .key_path = tcp ? sl_config_text_or_null(c, SL_CONFIG_KEY) : NULL,
+        .server_key_path = tcp ? sl_config_text_or_null(c, SL_CONFIG_SERVER_KEY) : NULL,
         .plain_tcp = sl_config_number(c, SL_CONFIG_PLAIN_TCP) != 0,
     };
     o.cache = (struct sl_job_cache_opts){

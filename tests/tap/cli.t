@@ -17,6 +17,7 @@ fails('unknown verb', 2, qr/nonsense/, $SLUICE, 'nonsense');
 for my $verb (@verbs) {
     $r = run_ok("$verb --help", $SLUICE, $verb, '--help');
     like($r->{out}, qr/$verb/, "$verb --help names it");
+    unlike($r->{out}, qr/:\n(?:\n|\z)/, "$verb --help has no head without options");
     is($r->{err}, '', "$verb --help is no message");
     fails("$verb: unknown option", 2, qr/--no-such-option/, $SLUICE, $verb, '--no-such-option');
 }

@@ -174,7 +174,7 @@ fails('nor what a relative path means', 2, qr{far/out: for another machine give 
 fails('a folder that is not there', 2, qr{\Q$dir\E/none: no such folder; create it first}, $SLUICE, 'submit', $TINY, '-r', 'q4_k_m', '-o', "$dir/none/");
 is(run($SLUICE, 'queue', '--parsable')->{out}, '', 'an empty queue');
 like(run($SLUICE, 'queue')->{out}, qr/^ID +STATE .*REASON$/, 'has a head');
-like(run($SLUICE, 'doctor', $dir)->{out}, qr/^ok +daemon .*you are admin$/m, 'doctor finds the daemon');
+like(run($SLUICE, 'doctor', $dir)->{out}, qr/^ok +daemon .*: 0 workers, 0 jobs not ended, you are admin$/m, 'doctor finds the daemon');
 
 $r = run_ok('a sweep', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q4_k_m,dq3_k_m', '--hold', '--parsable', '--label', 'a');
 is($r->{out}, "1\n2\n", 'prints numbers alone');
@@ -285,11 +285,14 @@ like(run($SLUICE, 'watch', 1)->{out}, qr{^job 1 made \Q${\abs_path($out)}\E/tiny
 # Ctrl-C detaches.
 my $watching = start($SLUICE, 'watch');
 sleep 0.5;
+$ENV{SLUICE_KEY} = "$dir/daemon.key"; # as on a machine whose sluice.conf has its daemon's key for tcp
 my $second = start("$BUILD/sluice-worker", '--connect', $ENV{SLUICE_ENDPOINT}, @roots, '--name', 'w2');
+delete $ENV{SLUICE_KEY};
 for (1 .. 100) {
     last if run($SLUICE, 'workers', '--parsable', '-o', 'name')->{out} =~ /w2/;
     sleep 0.1;
 }
+like(run($SLUICE, 'doctor', $dir)->{out}, qr/: (?:1 worker|[2-9] workers), /, 'doctor counts them');
 run_ok('drain --json', $SLUICE, 'drain', 'w2', '--json');
 finish($second);
 $r = stop($watching, 'INT');

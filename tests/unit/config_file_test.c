@@ -159,14 +159,14 @@ static void test_layers(void **state)
 
     (void)state;
     make_world(&w);
-    spit(w.sys, "# the machine's\n[sluice]\nroot = /a\nroot = /b ; two\n  /c\n"
+    spit(w.sys, "# the machine's\n[sluice]\nroot = /a\nroot = /b ; two\n  /c;d\t ; three\n"
                 "[daemon]\nlease = 2min\nheartbeat=1.5s\nattempts: 7\n[worker]\nmem = 4G\n");
     spit(w.user, "[daemon]\nlease = 90s\n[sluice]\nlog = json\n");
     assert_int_equal(open_world(&w, &c, &e), 0);
     v = sl_config_get(c, SL_CONFIG_ROOT);
     assert_int_equal(v->n, 3);
     assert_string_equal(v->items[1], "/b");
-    assert_string_equal(v->items[2], "/c");
+    assert_string_equal(v->items[2], "/c;d");
     snprintf(want, sizeof want, "%s:3", w.sys);
     assert_string_equal(v->origin, want);
     assert_int_equal(v->layer, SL_CONFIG_FROM_SYSTEM);
