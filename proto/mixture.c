@@ -215,20 +215,21 @@ static int output_type(const struct sl_mixture_pass *p, const struct sl_out_tens
 }
 
 /* The models that llama.cpp takes for one of 70 billion weights: attn_v is small there, and gets more bits. */
-static bool is_70b(const struct sl_model *m)
+static bool is_70b(const struct sl_mixture_pass *p)
 {
     static const struct {
         const char *arch;
         uint8_t n_layer;
-        bool shared_heads;
+        bool shared_heads, in_2025_alone;
     } big[] = {
-        {"llama", 80, true}, {"llama-embed", 80, true}, {"qwen2", 80, false}, {"qwen2vl", 80, false},
-        {"deci", 80, false}, {"olmo", 80, false}, {"jais2", 68, false},
+        {"llama", 80, true, false}, {"llama-embed", 80, true, false}, {"qwen2", 80, false, false}, {"qwen2vl", 80, false, true},
+        {"deci", 80, false, false}, {"olmo", 80, false, false}, {"jais2", 68, false, false},
     };
+    const struct sl_hparams *hp = &p->m->hp;
 
     for (size_t i = 0; i < sizeof big / sizeof big[0]; i++)
-        if (m->hp.n_layer == big[i].n_layer && strcmp(m->arch, big[i].arch) == 0)
-            return !big[i].shared_heads || m->hp.n_head != m->hp.n_head_kv;
+        if (hp->n_layer == big[i].n_layer && strcmp(p->m->arch, big[i].arch) == 0)
+            return (!big[i].in_2025_alone || p->rules_2025) && (!big[i].shared_heads || hp->n_head != hp->n_head_kv);
     return false;
 }
 
@@ -250,7 +251,7 @@ static int attn_v_type(struct sl_mixture_pass *p)
         type = x->v_first;
     else if (x->v_rest)
         type = x->v_rest;
-    if (is_70b(p->m) && (type == SL_TYPE_Q3_K || type == SL_TYPE_Q4_K))
+    if (is_70b(p) && (type == SL_TYPE_Q3_K || type == SL_TYPE_Q4_K))
         type = SL_TYPE_Q5_K;
     return p->m->hp.n_expert == 8 ? SL_TYPE_Q8_0 : type;
 }
