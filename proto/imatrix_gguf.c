@@ -62,6 +62,7 @@ static int read_counts(struct sl_imatrix *im, const struct sl_gguf *g,
             return sl_fail(e, SL_ESOURCE, "imatrix %s: tensor '%s': count %llu is %g; 0 or more was "
                            "expected", im->path, t->name, (unsigned long long)i,
                            (double)x->counts[i]);
+        x->counts[i] = roundf(x->counts[i]); /* as llama.cpp reads them */
         x->n_zero += x->counts[i] == 0;
     }
     return 0;

@@ -7,6 +7,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <malloc.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,7 +90,7 @@ int sl_parse_override_kv(struct sl_kvs *kvs, const char *text, struct sl_error *
     } else if (strncmp(type, "float:", 6) == 0) {
         double v = strtod(value, &end);
 
-        if (end != value && !*end)
+        if (end != value && !*end && (isfinite((float)v) || (!isfinite(v) && !errno)))
             rc = sl_kvs_set_f32(kvs, key, (float)v);
     } else if (strncmp(type, "bool:", 5) == 0) {
         if (strcmp(value, "true") == 0 || strcmp(value, "false") == 0)
@@ -267,6 +268,18 @@ static void override_hparams(struct sl_model *m, const struct sl_kvs *kvs)
     }
 }
 
+/* The other keys have the architecture's name in theirs, and the rules go by it. */
+static int check_architecture(const struct sl_model *m, const struct sl_kvs *kvs, struct sl_error *e)
+{
+    const char *other;
+
+    if (!sl_kvs_find(kvs, "general.architecture") ||
+        (sl_kvs_get_str(kvs, "general.architecture", &other) && strcmp(other, m->arch) == 0))
+        return 0;
+    return sl_fail(e, SL_EUSAGE, "--override-kv general.architecture: this model's is %s, and what it says of its layers "
+                   "stands under %s.block_count and the like", m->arch, m->arch);
+}
+
 static int open_model(struct sl_job_plan *j, const char *source, const struct sl_job_options *o,
                       const struct sl_model_opts *mo, struct sl_error *e)
 {
@@ -276,6 +289,7 @@ static int open_model(struct sl_job_plan *j, const char *source, const struct sl
     if (o->layout && j->ck->is_gguf && j->model->hp.kv_lora && j->model->layout != mo->layout)
         return sl_fail(e, SL_EUSAGE, "--layout %s: the source is a GGUF file in the other layout, and keeps it",
                        o->layout);
+    SL_TRY(check_architecture(j->model, &j->extra_kvs, e));
     override_hparams(j->model, &j->extra_kvs);
     return o->source_name ? name_source(j, o->source_name, e) : 0;
 }

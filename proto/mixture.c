@@ -214,13 +214,23 @@ static int output_type(const struct sl_mixture_pass *p, const struct sl_out_tens
     return p->x->base == SL_TYPE_Q8_0 ? SL_TYPE_Q8_0 : SL_TYPE_Q6_K;
 }
 
-static bool is_80_layer_class(const struct sl_model *m)
+/* The models that llama.cpp takes for one of 70 billion weights: attn_v is small there, and gets more bits. */
+static bool is_70b(const struct sl_mixture_pass *p)
 {
-    if (m->hp.n_layer != 80)
-        return false;
-    if (strcmp(m->arch, "llama") == 0)
-        return m->hp.n_head != m->hp.n_head_kv;
-    return strcmp(m->arch, "qwen2") == 0 || strcmp(m->arch, "qwen2vl") == 0;
+    static const struct {
+        const char *arch;
+        uint8_t n_layer;
+        bool shared_heads, in_2025_alone;
+    } big[] = {
+        {"llama", 80, true, false}, {"llama-embed", 80, true, false}, {"qwen2", 80, false, false}, {"qwen2vl", 80, false, true},
+        {"deci", 80, false, false}, {"olmo", 80, false, false}, {"jais2", 68, false, false},
+    };
+    const struct sl_hparams *hp = &p->m->hp;
+
+    for (size_t i = 0; i < sizeof big / sizeof big[0]; i++)
+        if (hp->n_layer == big[i].n_layer && strcmp(p->m->arch, big[i].arch) == 0)
+            return (!big[i].in_2025_alone || p->rules_2025) && (!big[i].shared_heads || hp->n_head != hp->n_head_kv);
+    return false;
 }
 
 static int attn_v_type(struct sl_mixture_pass *p)
@@ -241,7 +251,7 @@ static int attn_v_type(struct sl_mixture_pass *p)
         type = x->v_first;
     else if (x->v_rest)
         type = x->v_rest;
-    if (is_80_layer_class(p->m) && (type == SL_TYPE_Q3_K || type == SL_TYPE_Q4_K))
+    if (is_70b(p) && (type == SL_TYPE_Q3_K || type == SL_TYPE_Q4_K))
         type = SL_TYPE_Q5_K;
     return p->m->hp.n_expert == 8 ? SL_TYPE_Q8_0 : type;
 }

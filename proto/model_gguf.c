@@ -42,6 +42,17 @@ static int by_name(const void *a, const void *b)
                               ((const struct sl_out_tensor *)b)->name);
 }
 
+/* Whether "blk.N." stands somewhere in name, as in T5's "dec.blk.N.". */
+static bool has_layer(const char *name)
+{
+    uint64_t layer;
+
+    for (const char *s = name; (s = strstr(s, "blk.")) != NULL; s++)
+        if (sl_tensor_layer(s, &layer))
+            return true;
+    return false;
+}
+
 /* "blk.N." of what is left counts without the layers that are not. Returns 1
  * when the tensor itself is one of those. */
 static int renumber(const struct sl_model_opts *o, const char *from, struct sl_out_tensor *t,
@@ -50,8 +61,12 @@ static int renumber(const struct sl_model_opts *o, const char *from, struct sl_o
     uint64_t layer, before = 0;
     const char *rest;
 
-    if (!o || !o->n_prune || !sl_tensor_layer(from, &layer))
+    if (!o || !o->n_prune)
         return 0;
+    if (!sl_tensor_layer(from, &layer))
+        return !has_layer(from) ? 0
+               : sl_fail(e, SL_EUNSUPPORTED, "--prune-layers: the layer of tensor '%.100s' does not stand first in its "
+                         "name; only models whose layers are blk.0, blk.1, ... can be pruned", from);
     for (uint32_t i = 0; i < o->n_prune; i++) {
         if (o->prune[i] == layer)
             return 1;

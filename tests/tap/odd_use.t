@@ -14,6 +14,12 @@ ok(!-e '/dev/null.gguf', 'no file beside it');
 for my $kv ('general.alignment=int:64', 'split.count=int:3', 'sluice.recipe=str:x') {
     fails("--override-kv $kv", 2, qr/cannot be set/, @convert, "$dir/x", '--override-kv', $kv);
 }
+# llama-quantize makes 3, 0, 0, 5 and infinity of these.
+for my $kv ('a=int:-3', 'a=int:0x10', 'a=int:4294967296', 'a=int:5.7', 'a=float:1e39', 'a=float:1e999', 'a=float:', 'a=bool:1', '=int:1',
+    'a=str:' . 'x' x 128) {
+    fails("--override-kv $kv", 2, qr/expected (?:int:N|KEY=TYPE)/, @convert, "$dir/x", '--override-kv', $kv);
+}
+fails('another architecture', 2, qr/this model's is deepseek2, .* deepseek2\.block_count/, @convert, "$dir/x", '--override-kv', 'general.architecture=str:llama');
 # A name that asks for another kind of file; versions and types in a name are no such.
 for my $name (qw(x.bin x.safetensors x.GGUF)) {
     fails("-o $name", 2, qr/\Q$name\E: the output is a GGUF file; name it x\.gguf/, @convert, "$dir/$name");

@@ -126,6 +126,8 @@ fails("--prune-layers $_->[0]", 2, $_->[1], $SLUICE, 'quantize', '--prune-layers
 
 spit('unsaid.gguf', slurp('f32.gguf') =~ s/deepseek2\.block_count/deepseek2.block_c0unt/r);
 fails('no number of layers', 2, qr/does not say how many layers it has \(deepseek2\.block_count\)/, $SLUICE, 'quantize', '--prune-layers', '1', 'unsaid.gguf', 'p.gguf', 'Q8_0');
+spit('t5.gguf', slurp('f32.gguf') =~ s/blk\.1\.attn_norm/dec.blk.1.norms/r);
+fails('layers of a decoder', 6, qr/the layer of tensor 'dec\.blk\.1\.norms\.weight' does not stand first/, $SLUICE, 'quantize', '--prune-layers', '1', 't5.gguf', 'p.gguf', 'Q8_0');
 
 # Every option of llama-quantize is one of ours.
 my $help = run($SLUICE, 'quantize', '--help')->{out};

@@ -174,6 +174,27 @@ static void test_gguf(void **state)
     free(g.data.p);
 }
 
+/* llama.cpp reads counts as whole numbers, halves upwards. */
+static void test_broken_counts(void **state)
+{
+    static const float broken[] = {2.5f, 2.4f, 0.4f, 8000000.0f};
+    struct gguf_file g = {.n = 0};
+    struct sl_imatrix *im;
+    struct sl_error e;
+    float x[8];
+
+    (void)state;
+    g_add(&g, "a.weight.counts", 1, 4, broken);
+    g_add(&g, "a.weight.in_sum2", 2, 4, sums);
+    assert_int_equal(open_bytes(g_bytes(&g), &im, &e), 0);
+    assert_int_equal(im->entries[0].n_zero, 1);
+    assert_int_equal(sl_imatrix_values(im, 0, 0, 8, x, &e), 0);
+    assert_true(x[0] == sums[0] / 3 && x[2] == sums[2] / 2 && x[4] == 1 && x[7] == sums[7] / 8000000);
+    sl_imatrix_close(im);
+    free(g.b.p);
+    free(g.data.p);
+}
+
 static void test_gguf_lies(void **state)
 {
     static const float negative[] = {2, -1, 1, 1}, nan_count[] = {NAN, 1, 1, 1};
@@ -370,6 +391,7 @@ int main(void)
         cmocka_unit_test(test_dat_lies),
         cmocka_unit_test(test_bad_values),
         cmocka_unit_test(test_gguf),
+        cmocka_unit_test(test_broken_counts),
         cmocka_unit_test(test_gguf_lies),
         cmocka_unit_test(test_too_many_counts),
         cmocka_unit_test(test_outside_roots),

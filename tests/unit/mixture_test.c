@@ -127,6 +127,7 @@ static const char *word_of(struct sl_model *m, const char *recipe, const char *p
 }
 
 static const struct sl_recipe_opts plain = {.output_type = -1, .embedding_type = -1};
+static const struct sl_recipe_opts of_2025 = {.output_type = -1, .embedding_type = -1, .rules_2025 = true};
 
 static void test_dense(void **state)
 {
@@ -163,7 +164,18 @@ static void test_80_layers_and_8_experts(void **state)
                         "333333333");
     for (int i = 0; i < 4; i++) {
         m->arch = (const char *[]){"qwen2", "qwen2vl", "mistral3", "qwen3"}[i];
-        assert_int_equal(word_of(m, "q3_k_s", "attn_v", &plain)[0], i < 2 ? '5' : '3');
+        assert_int_equal(word_of(m, "q3_k_s", "attn_v", &plain)[0], i < 1 ? '5' : '3');
+        assert_int_equal(word_of(m, "q3_k_s", "attn_v", &of_2025)[0], i < 2 ? '5' : '3');
+    }
+    for (int i = 0; i < 4; i++) { /* 64 of 8 heads; then as many of each */
+        m->arch = (const char *[]){"llama-embed", "deci", "olmo", "jais2"}[i];
+        m->hp.n_layer = i < 3 ? 80 : 68;
+        assert_int_equal(word_of(m, "q3_k_s", "attn_v", &plain)[0], '5');
+        m->hp.n_head_kv = 64;
+        assert_int_equal(word_of(m, "q3_k_s", "attn_v", &plain)[0], i ? '5' : '3');
+        m->hp.n_head_kv = 8;
+        m->hp.n_layer = 79;
+        assert_int_equal(word_of(m, "q3_k_s", "attn_v", &plain)[0], '3');
     }
     free_small(m);
     m = small_model("llama", 8, 32, 8, 8, false);
