@@ -236,13 +236,5 @@ const char *cli_size(char buf[32], uint64_t bytes)
 
 int cli_print_json(cJSON *object, struct sl_error *e)
 {
-    char *text = cJSON_PrintUnformatted(object);
-
-    bool whole = text && !json_lost();
-
-    cJSON_Delete(object);
-    if (whole)
-        json_put(text);
-    cJSON_free(text);
-    return whole ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    return json_print(object) ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 }

@@ -376,6 +376,7 @@ int daemon_link_open_inproc(void *context, const char *endpoint, uint32_t timeou
 
 void daemon_link_close(struct daemon_link *l)
 {
+    bool before = json_lost();
     struct sl_error e;
 
     if (!l)
@@ -383,6 +384,7 @@ void daemon_link_close(struct daemon_link *l)
     /* Nobody waits for this one; without it the daemon notices all the same. */
     if (l->open && say(l, SL_M_BYE, NULL, 0, &e) < 0)
         l->open = false;
+    json_forgive(before);
     sl_dealer_close(l->dealer);
     free(l);
 }

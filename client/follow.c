@@ -30,10 +30,7 @@ struct state {
 
 static void print_record(const cJSON *record, const char *message_type)
 {
-    cJSON *copy = record_json(record);
-
-    if (copy)
-        json_line(copy, message_type);
+    json_line(record_json(record), message_type);
 }
 
 static struct winsize window(void)
@@ -149,7 +146,7 @@ static void show_event(struct state *s, cJSON *ev)
 }
 
 /* Keeps the end of a job, once. */
-static void take_end(struct state *s, const cJSON *job)
+static int take_end(struct state *s, const cJSON *job, struct sl_error *e)
 {
     uint64_t id = sl_get_uint(job, "id", 0);
 
@@ -157,10 +154,13 @@ static void take_end(struct state *s, const cJSON *job)
         if (s->f->ids->id[i] != id || s->ended[i])
             continue;
         s->ended[i] = cJSON_Duplicate(job, 1);
-        s->n_ended += s->ended[i] != NULL;
+        if (!s->ended[i])
+            return sl_fail(e, SL_EFAIL, "out of memory");
+        s->n_ended++;
         if (s->f->json)
             print_record(job, "job_ended");
     }
+    return 0;
 }
 
 static int take(struct state *s, const struct sl_msg *m, struct sl_error *e)
@@ -181,8 +181,7 @@ static int take(struct state *s, const struct sl_msg *m, struct sl_error *e)
         show_event(s, sl_get(m->tree, "event"));
         return 0;
     case SL_M_ENDED:
-        take_end(s, sl_get(m->tree, "job"));
-        return 0;
+        return take_end(s, sl_get(m->tree, "job"), e);
     case SL_M_ERROR:
         if (!re || (strcmp(re, "watch") != 0 && strcmp(re, "wait") != 0))
             return 0;
@@ -286,7 +285,7 @@ int follow_jobs(struct daemon_link *l, const struct follow *f, struct sl_error *
     while (rc == 0 && !interrupt_asked() && (f->ids->n == 0 || s->n_ended < f->ids->n)) {
         rc = one_event(s, e);
         if (rc == 0 && (f->json || (f->show && !s->draw && f->plain == stdout)))
-            rc = output_alive(e);
+            rc = json_lost() ? sl_fail(e, SL_EFAIL, "out of memory") : output_alive(e);
     }
     erase(s);
     if (rc == 0 && f->show && !f->json && !interrupt_asked())

@@ -53,7 +53,12 @@ bool json_lost(void)
     return lost;
 }
 
-void json_put(const char *text)
+void json_forgive(bool before)
+{
+    lost = before;
+}
+
+static void put_line(const char *text)
 {
     for (size_t left = strlen(text), n; left; text += n, left -= n) {
         n = sl_utf8_at(text, left);
@@ -67,12 +72,23 @@ void json_put(const char *text)
     fflush(stdout);
 }
 
+bool json_print(cJSON *object)
+{
+    char *text = cJSON_PrintUnformatted(object);
+    bool whole = text && !lost;
+
+    if (whole)
+        put_line(text);
+    cJSON_free(text);
+    cJSON_Delete(object);
+    return whole;
+}
+
 void json_line(cJSON *object, const char *message_type)
 {
     time_t t = time(NULL);
     struct tm tm;
     char when[32];
-    char *text;
 
     gmtime_r(&t, &tm);
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &tm);
@@ -80,11 +96,7 @@ void json_line(cJSON *object, const char *message_type)
     cJSON_AddNumberToObject(object, "schema", 1);
     if (!cJSON_HasObjectItem(object, "time"))
         cJSON_AddStringToObject(object, "time", when);
-    text = cJSON_PrintUnformatted(object);
-    if (text && !lost)
-        json_put(text);
-    cJSON_free(text);
-    cJSON_Delete(object);
+    (void)json_print(object);
 }
 
 void progress_begin(struct progress *p, enum progress_mode mode, const char *phase,
@@ -149,7 +161,7 @@ static void show_json(const struct progress *p, uint64_t done)
     if (p->rate > 0)
         cJSON_AddNumberToObject(o, "eta_seconds", (double)(p->total - done) / p->rate);
     json_line(o, "progress");
-    lost = before; /* the next one comes soon */
+    json_forgive(before); /* the next one comes soon */
 }
 
 /* A rate with s more seconds; work that is taken back, or counted anew, is none. */

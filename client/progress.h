@@ -35,17 +35,18 @@ void progress_update(struct progress *p, uint64_t done, uint64_t read_bytes, uin
 /* Effect: removes the bar. */
 void progress_end(struct progress *p);
 
-/* Effect: a line of JSON on standard output, with U+FFFD for what is no UTF-8: paths need not be. */
-void json_put(const char *text);
-
 /* Effect: from here on cJSON's want of memory is noted; before anything uses it. */
 void json_note_memory(void);
-/* Whether this thread's JSON has been denied memory: what it builds may lack a field, so none of it
- * is printed any more, and the verb fails. */
+/* Whether memory was denied to this thread's JSON: it may lack a field, and the verb fails. */
 bool json_lost(void);
+/* Effect: what was denied since json_lost() said `before` matters to nobody. */
+void json_forgive(bool before);
 
-/* Effect: prints one JSON line on stdout with message_type, schema and time
- * (RFC 3339, UTC; unless it has one) added, unless something of it is lost, and deletes object. */
+/* Effect: prints object on a line of its own on standard output, unless something is lost, with U+FFFD
+ * for what is no UTF-8 (paths need not be), and deletes it. Returns whether it was printed. */
+bool json_print(struct cJSON *object);
+
+/* Effect: the same, with message_type, schema and time (RFC 3339, UTC; unless it has one) added. */
 void json_line(struct cJSON *object, const char *message_type);
 
 /* Nanoseconds of CLOCK_MONOTONIC. */

@@ -135,12 +135,8 @@ void form_print(const struct form_args *a, const struct columns *c, const struct
                       term_width(STDOUT_FILENO), term_can_colour(STDOUT_FILENO));
         return;
     }
-    cJSON_ArrayForEach(record, array) {
-        cJSON *copy = record_json(record);
-
-        if (copy)
-            json_line(copy, message_type);
-    }
+    cJSON_ArrayForEach(record, array)
+        json_line(record_json(record), message_type);
 }
 
 int output_alive(struct sl_error *e)
@@ -210,7 +206,8 @@ void put_words(struct cJSON *object, const char *field, const char *text)
         char word[128];
 
         snprintf(word, sizeof word, "%.*s", (int)n, text);
-        cJSON_AddItemToArray(array, cJSON_CreateString(word));
+        if (!cJSON_AddItemToArray(array, cJSON_CreateString(word)))
+            sl_put(object, field, NULL);
         text += n + (text[n] == ',');
     }
 }

@@ -89,10 +89,9 @@ static int show_one(const struct service *s, const struct show_args *a, uint64_t
         static const char *const envelope[] = {"v", "m", "id", "re"};
         cJSON *copy = record_json(answer.tree);
 
-        for (size_t i = 0; copy && i < sizeof envelope / sizeof envelope[0]; i++)
+        for (size_t i = 0; i < sizeof envelope / sizeof envelope[0]; i++)
             cJSON_DeleteItemFromObjectCaseSensitive(copy, envelope[i]);
-        if (copy)
-            json_line(copy, "job_detail");
+        json_line(copy, "job_detail");
     } else {
         if (service_is_local(s))
             record_name_users(sl_get(answer.tree, "job"));

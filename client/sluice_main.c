@@ -76,6 +76,16 @@ static int written(void)
     return -SL_EFAIL;
 }
 
+/* A verb whose JSON memory was denied to has failed; what it says itself stays. */
+static int may_lack(int rc, struct sl_error *e)
+{
+    if (rc >= 0 || !e->text[0])
+        return sl_fail(e, rc < 0 ? rc : SL_EFAIL, "out of memory");
+    if (!strstr(e->text, "out of memory"))
+        sl_fail_context(e, "out of memory, so something may be missing");
+    return rc;
+}
+
 static int run_verb(const struct cli_verb *verb, int argc, const char **argv)
 {
     struct sl_error e = {0};
@@ -85,11 +95,8 @@ static int run_verb(const struct cli_verb *verb, int argc, const char **argv)
     /* A verb that goes on for long notices it itself, and has nothing to say. */
     if ((lost || (rc < 0 && !e.text[0])) && term_reader_gone(STDOUT_FILENO))
         end_without_reader();
-    if (json_lost() && (rc >= 0 || !e.text[0])) {
-        int why = sl_fail(&e, SL_EFAIL, "out of memory");
-
-        rc = rc < 0 ? rc : why;
-    }
+    if (json_lost())
+        rc = may_lack(rc, &e);
     if (lost && rc == 0)
         rc = sl_fail(&e, SL_EFAIL, "standard output cannot be written");
     if (rc < 0 && e.text[0])

@@ -52,14 +52,14 @@ static int run_workers(int argc, const char **argv, struct sl_error *e)
 static int drain_one(struct daemon_link *l, const char *which, const char *name, bool json,
                      struct sl_error *e)
 {
-    cJSON *o;
     struct sl_msg m;
 
     SL_TRY(sl_msg_new(SL_M_DRAIN_WORKER, NULL, &m, e));
     sl_put_str(m.tree, "worker", which);
     SL_TRY(daemon_link_ask(l, &m, SL_M_DONE, NULL, e));
-    o = json ? cJSON_CreateObject() : NULL;
-    if (o) {
+    if (json) {
+        cJSON *o = cJSON_CreateObject();
+
         cJSON_AddStringToObject(o, "worker", name);
         json_line(o, "draining");
     } else {

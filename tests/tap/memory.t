@@ -3,6 +3,7 @@
 # writes what it always does (tests/preload/alloc_faults.c).
 use strict;
 use warnings;
+use SluiceService;
 use SluiceTest;
 use Test::More;
 
@@ -18,7 +19,7 @@ sub under {
     my ($n, @cmd) = @_;
     local %ENV = (%ENV, LD_PRELOAD => tool('alloc_faults.so'), ALLOC_FAULTS => $n, ALLOC_COUNT => $count);
     my $r = run(@cmd);
-    $r->{out} =~ s/"free_bytes":\d+//;
+    $r->{out} =~ s/"free_bytes":\d+|"time":"[^"]*"//g;
     return $r;
 }
 
@@ -35,7 +36,7 @@ sub each_place {
     my $places = -e $count ? slurp($count) + 0 : 0;
     my ($out, %files) = ($r->{out}, map { $_ => sha256("$dir/$_") } ls($dir));
     my ($failed, $went_on, @bad) = (0, 0);
-    ok($r->{rc} == 0 && $places > 50, "$name: $places places ask for memory") or diag($r->{err});
+    ok($r->{rc} == 0 && $places > 30, "$name: $places places ask for memory") or diag($r->{err});
     unlink glob "$dir/*";
     for (my $n = 1; $n <= $places; $n += $every) {
         $r = under($n, @cmd);
@@ -57,9 +58,23 @@ sub each_place {
     unlink glob "$dir/*";
 }
 
-each_place('plan', 2, $SLUICE, 'plan', $src, '--recipe', 'q4_k_m', '--json');
-each_place('convert', 7, $SLUICE, 'convert', $src, '-o', "$dir/o.gguf", '--recipe', 'q4_k_m', '--quiet', '--force',
+each_place('plan', 3, $SLUICE, 'plan', $src, '--recipe', 'q4_k_m', '--json');
+each_place('convert', 11, $SLUICE, 'convert', $src, '-o', "$dir/o.gguf", '--recipe', 'q4_k_m', '--quiet', '--force',
     '--task-size', '500K', '--threads', 1);
+
+# ---- what other verbs print
+my $model = scratch() . '/m.gguf';
+run_ok('a model', $SLUICE, 'convert', $src, '-o', $model, '--recipe', 'q4_k_m', '--quiet');
+each_place('inspect', 5, $SLUICE, 'inspect', $model, '--json');
+each_place('diff', 3, $SLUICE, 'diff', $model, $model, '--json');
+service_setup(source => '-', sluice => {root => [$src, $dir]});
+start_one($_) for qw(daemon w1);
+run_ok('a job', $SLUICE, 'submit', $src, '-o', "$dir/", '--recipe', 'q8_0', '--timeout', 30, '--wait');
+unlink glob "$dir/*";
+each_place('wait', 1, $SLUICE, 'wait', 1, '--json', '--timeout', 30);
+each_place('set', 3, $SLUICE, 'set', 1, '--priority', 7, '--json');
+each_place('queue', 3, $SLUICE, 'queue', '--state', 'running,queued,succeeded', '--json');
+stop_one($_) for qw(w1 daemon);
 
 # ---- no thread can be started
 for (['convert', '-o', "$dir/o.gguf", '--recipe', 'q4_k_m'], ['plan', '--target-size', '700K']) {
