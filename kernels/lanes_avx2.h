@@ -9,7 +9,7 @@
 #include <stdbool.h>
 
 #define LANES 8
-#define CHAINS 2
+#define CHAINS 4
 #define LANE_NAME "avx2"
 #define V_FN static inline __attribute__((always_inline, unused))
 

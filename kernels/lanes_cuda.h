@@ -23,7 +23,6 @@
 #define V_FN static __device__ __forceinline__ __attribute__((unused))
 /* Makes a value once: ptxas does not see that it could make it again in a loop. */
 #define V_KEEP(a) asm volatile("mov.b32 %0, %0;" : "+f"(a))
-#define V_KEEP_PRODUCTS
 #define V_SHAPE static constexpr __host__ __device__ __attribute__((unused))
 #define V_CALL static __device__ __noinline__ __attribute__((unused))
 #define V_TABLE static __device__ const __attribute__((unused))

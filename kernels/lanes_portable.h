@@ -10,7 +10,7 @@
 #include <stdbool.h>
 
 #define LANES 4
-#define CHAINS 2
+#define CHAINS 4
 #define LANE_NAME "portable"
 #define V_FN static inline __attribute__((always_inline, unused))
 

@@ -112,17 +112,19 @@ static vf gather_means(const float *x, uint64_t row_len, uint64_t first, int lan
     return v_load(m);
 }
 
+/* A block has an even number of bytes. */
 static void store_blocks(const vi *words, int lanes, size_t bytes, uint8_t *out)
 {
-    int32_t t[MAX_WORDS][LANES], one[MAX_WORDS];
-    int n = (int)(bytes + 3) / 4;
+    int32_t t[MAX_WORDS][LANES];
+    size_t whole = bytes / 4;
 
-    for (int i = 0; i < n; i++)
+    for (size_t i = 0; 4 * i < bytes; i++)
         v_storei(t[i], words[i]);
-    for (int k = 0; k < lanes; k++) {
-        for (int i = 0; i < n; i++)
-            one[i] = t[i][k];
-        memcpy(out + (size_t)k * bytes, one, bytes);
+    for (int k = 0; k < lanes; k++, out += bytes) {
+        for (size_t i = 0; i < whole; i++)
+            memcpy(out + 4 * i, &t[i][k], 4);
+        if (bytes % 4)
+            memcpy(out + 4 * whole, &t[whole][k], 2);
     }
 }
 
@@ -143,7 +145,7 @@ static void quantize_blocks(int type, const float *x, const float *w, uint64_t n
             v_gather(ws, w + b * t->block, t->block, lanes, (int)t->block);
         if (w && block_fns[type].row_mean)
             sigma2 = gather_means(x, row_len, b, lanes, &row, &mean);
-        for (int i = 0; i < MAX_WORDS; i++)
+        for (size_t i = 0; 4 * i < t->bytes; i++)
             words[i] = v_seti(0);
         fn(xs, w ? ws : NULL, sigma2, words);
         store_blocks(words, lanes, t->bytes, out + b * t->bytes);

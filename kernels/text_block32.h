@@ -47,7 +47,7 @@ V_FN vf sym_levels(int nmax, const vf *x, const vf *w, vf sigma2, vi *l)
         vf wt[32];
 
         spread_weights(32, x, w, sigma2, wt);
-        f = fit_linear(32, nmax, x, wt);
+        fit_linear(1, 32, nmax, x, wt, &f);
         for (int i = 0; i < 32; i++)
             l[i] = linear_level(f, x[i], nmax);
         return f.scale;

@@ -251,7 +251,7 @@ V_FN void super_fit(int type, bool weighted, const struct sl_gpu_work *k, uint64
     else if (type == SL_TYPE_Q4_K || type == SL_TYPE_Q5_K)
         k45_fit(type == SL_TYPE_Q4_K ? 15 : 31, 1, j, t->x, w, &t->f, e);
     else if (type == SL_TYPE_Q6_K)
-        q6_k_fit(j, t->x, w, t->levels, e);
+        q6_k_fit(1, j, t->x, w, t->levels, e);
     else if (type == SL_TYPE_IQ4_XS)
         e->scale[j] = fit_iq4(t->x, w, e->sigma2);
     else

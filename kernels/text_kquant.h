@@ -206,6 +206,9 @@ V_FN void pack_q3_scales(const vi *l, vi *out)
 /* levels: of the search, for where the stored scale became 0. */
 V_FN void q3_k_fit(int chains, int j, const vf *x, const vf *w, vi *levels, struct exchange *e)
 {
+    struct linear f[4];
+    vf wt[64];
+
     if (!w) {
         vf scales[4];
 
@@ -214,16 +217,14 @@ V_FN void q3_k_fit(int chains, int j, const vf *x, const vf *w, vi *levels, stru
             e->scale[j + c] = scales[c];
         return;
     }
+    spread_weights(16 * chains, x, w, e->sigma2, wt);
+    for (int c = 0; c < chains; c++)
+        e->sum[j + c] = sum_of(wt + 16 * c, 16);
+    fit_linear(chains, 16, 4, x, wt, f);
     for (int c = 0; c < chains; c++) {
-        struct linear f;
-        vf wt[16];
-
-        spread_weights(16, x + 16 * c, w + 16 * c, e->sigma2, wt);
-        e->sum[j + c] = sum_of(wt, 16);
-        f = fit_linear(16, 4, x + 16 * c, wt);
-        e->scale[j + c] = f.scale;
+        e->scale[j + c] = f[c].scale;
         for (int i = 16 * c; i < 16 * c + 16; i++)
-            levels[i] = linear_level(f, x[i], 4);
+            levels[i] = linear_level(f[c], x[i], 4);
     }
 }
 
@@ -232,8 +233,9 @@ V_FN void q3_k_top(bool weighted, struct exchange *e, vi *out)
     vf d;
 
     if (weighted) {
-        struct linear f = fit_linear(16, 32, e->scale, e->sum);
+        struct linear f;
 
+        fit_linear(1, 16, 32, e->scale, e->sum, &f);
         d = f.scale;
         for (int j = 0; j < 16; j++)
             e->ls[j] = linear_level(f, e->scale[j], 32);
@@ -408,13 +410,16 @@ V_FN void k45_block(int nmax, const vf *x, const vf *w, vi *out)
 V_FN void q4_k_block(const vf *x, const vf *w, vi *out) { k45_block(15, x, w, out); }
 V_FN void q5_k_block(const vf *x, const vf *w, vi *out) { k45_block(31, x, w, out); }
 
-V_FN void q6_k_fit(int j, const vf *x, const vf *w, vi *levels, struct exchange *e)
+V_FN void q6_k_fit(int chains, int j, const vf *x, const vf *w, vi *levels, struct exchange *e)
 {
-    struct linear f = fit_linear(16, 32, x, w);
+    struct linear f[4];
 
-    e->scale[j] = f.scale;
-    for (int i = 0; i < 16; i++)
-        levels[i] = linear_level(f, x[i], 32);
+    fit_linear(chains, 16, 32, x, w, f);
+    for (int c = 0; c < chains; c++) {
+        e->scale[j + c] = f[c].scale;
+        for (int i = 16 * c; i < 16 * c + 16; i++)
+            levels[i] = linear_level(f[c], x[i], 32);
+    }
 }
 
 V_FN void q6_k_top(struct exchange *e, vi *out)
@@ -461,8 +466,8 @@ V_FN void q6_k_block(const vf *x, const vf *w, vi *out)
     struct exchange e;
     vi levels[256];
 
-    for (int j = 0; j < 16; j++)
-        q6_k_fit(j, x + 16 * j, w ? w + 16 * j : NULL, levels + 16 * j, &e);
+    for (int j = 0; j < 16; j += CHAINS)
+        q6_k_fit(CHAINS, j, x + 16 * j, w ? w + 16 * j : NULL, levels + 16 * j, &e);
     q6_k_top(&e, out);
     for (int j = 0; j < 16; j++)
         q6_k_levels(j, x + 16 * j, levels + 16 * j, &e, out);

@@ -298,59 +298,61 @@ struct linear {
     vm zero;
 };
 
-/* A fit without minimum (all levels are in range, but where the group counts as zero and they
- * are not used): 19 spacings around -nmax / (first largest value). w:
- * weights, or NULL for x^2. */
-V_FN struct linear fit_linear(int n, int nmax, const vf *x, const vf *w)
+/* Fits without minimum (all levels are in range, but where the group counts as zero and they
+ * are not used) to `chains` runs of n values: 19 spacings around -nmax / (first largest value). w:
+ * weights, or NULL for x^2. Chains as for fit_affine. */
+V_FN void fit_linear(int chains, int n, int nmax, const vf *x, const vf *w, struct linear *f)
 {
-    vf amax, max = first_largest(x, n, &amax), none = v_set(0.f), best = none;
-    struct linear f;
-#ifdef V_KEEP_PRODUCTS
-    vf wi[32], wx[32];
+    vf none = v_set(0.f), max[4], best[4], wi[128], wx[128];
 
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < chains * n; i++) {
         wi[i] = w ? w[i] : sqr(x[i]);
         wx[i] = v_mul(wi[i], x[i]);
         V_KEEP(wi[i]);
         V_KEEP(wx[i]);
     }
-#define WEIGHT(i) wi[i]
-#define PRODUCT(i) wx[i]
-#else
-#define WEIGHT(i) (w ? w[i] : sqr(x[i]))
-#define PRODUCT(i) v_mul(WEIGHT(i), x[i])
-#endif
+    for (int c = 0; c < chains; c++) {
+        vf amax;
 
-    f.zero = v_lt(amax, v_set(GROUP_EPS));
-    f.scale = none;
-    f.inv = none;
-    V_KEEP(max);
+        max[c] = first_largest(x + c * n, n, &amax);
+        f[c].zero = v_lt(amax, v_set(GROUP_EPS));
+        f[c].scale = f[c].inv = best[c] = none;
+        V_KEEP(max[c]);
+    }
     for (int t = 0; t < 19; t++) {
         int is = t == 0 ? 0 : t < 10 ? t - 10 : t - 9; /* 0, -9..-1, 1..9 */
         vf top = v_add(v_set((float)nmax), v_mul(v_set(0.1f), v_set((float)is)));
-        vf inv = v_div(v_neg(top), max), sum_lx = none, sum_l2 = none, scale;
-        vm better;
+        vf inv[4], sum_lx[4], sum_l2[4];
 
-        for (int i = 0; i < n; i++) {
-            vf l = near_level(v_mul(inv, x[i]), -nmax, nmax - 1);
+        for (int c = 0; c < chains; c++) {
+            inv[c] = v_div(v_neg(top), max[c]);
+            sum_lx[c] = sum_l2[c] = none;
+        }
+        for (int i = 0; i < n; i++)
+            for (int c = 0; c < chains; c++) {
+                vf l = near_level(v_mul(inv[c], x[c * n + i]), -nmax, nmax - 1);
 
-            sum_lx = v_add(sum_lx, v_mul(PRODUCT(i), l));
-            sum_l2 = v_add(sum_l2, v_mul(v_mul(WEIGHT(i), l), l));
+                sum_lx[c] = v_add(sum_lx[c], v_mul(wx[c * n + i], l));
+                sum_l2[c] = v_add(sum_l2[c], v_mul(v_mul(wi[c * n + i], l), l));
+            }
+        for (int c = 0; c < chains; c++) {
+            vf scale = v_div(sum_lx[c], sum_l2[c]);
+            vm better;
+
+            if (t == 0) {
+                f[c].scale = v_sel(v_ne(sum_l2[c], none), scale, none);
+                f[c].inv = inv[c];
+                best[c] = v_mul(f[c].scale, sum_lx[c]);
+                continue;
+            }
+            better = v_and(v_lt(none, sum_l2[c]), v_lt(v_mul(best[c], sum_l2[c]), sqr(sum_lx[c])));
+            f[c].scale = v_sel(better, scale, f[c].scale);
+            f[c].inv = v_sel(better, inv[c], f[c].inv);
+            best[c] = v_sel(better, v_mul(scale, sum_lx[c]), best[c]);
         }
-        scale = v_div(sum_lx, sum_l2);
-        if (t == 0) {
-            f.scale = v_sel(v_ne(sum_l2, none), scale, none);
-            f.inv = inv;
-            best = v_mul(f.scale, sum_lx);
-            continue;
-        }
-        better = v_and(v_lt(none, sum_l2), v_lt(v_mul(best, sum_l2), sqr(sum_lx)));
-        f.scale = v_sel(better, scale, f.scale);
-        f.inv = v_sel(better, inv, f.inv);
-        best = v_sel(better, v_mul(scale, sum_lx), best);
     }
-    f.scale = v_sel(f.zero, none, f.scale);
-    return f;
+    for (int c = 0; c < chains; c++)
+        f[c].scale = v_sel(f[c].zero, none, f[c].scale);
 }
 
 V_FN vi linear_level(struct linear f, vf x, int nmax)
