@@ -92,7 +92,7 @@ static int fill_segments(const struct sl_plan_input *in, struct sl_plan *p, stru
         return no_memory(e);
     p->segments = s;
     p->n_segments = 1;
-    if (o->no_tensor_first_split && p->n_tensors) {
+    if (p->n_tensors && (o->no_tensor_first_split || (keep_split && file_of(in, 0) > 0))) {
         s++;
         p->n_segments++;
     }

@@ -76,7 +76,7 @@ struct sl_plan_opts {
     uint64_t split_max_bytes; /* 0: one file */
     uint64_t split_max_tensors; /* 0: no limit */
     bool no_tensor_first_split;
-    bool keep_split;          /* a new segment wherever the GGUF source's file changes */
+    bool keep_split;          /* the GGUF source's files again, a first one without tensors too */
     bool round_bf16;          /* --round-through bf16 */
     uint64_t task_bytes;      /* source bytes of a task aimed at; 0: 256 MB */
     const char *prefix;       /* base name of the output without ".gguf" and split suffix */

@@ -112,12 +112,16 @@ for my $c (['Q4_K_M', 'Q8_0', qr/output\.weight: it is q8_0 .*--allow-requantize
     is(run($SLUICE, 'inspect', "$dir/ours.gguf", '--kv', 'general.alignment')->{rc} ? 'absent' : 'there', 'absent', 'without the key');
 }
 
-# Parts as the input's.
-run_ok('llama-quantize --keep-split', python('llama.py', 'quantize', $parts, "$dir/kt", 'Q4_K_M', '--keep-split'));
-run_ok('--keep-split', $SLUICE, 'quantize', '--keep-split', $parts, "$dir/ko", 'Q4_K_M', '-q');
-my @theirs = sort glob "$dir/kt-*.gguf";
-my @ours = sort glob "$dir/ko-*.gguf";
-ok(@theirs >= 4 && @theirs == @ours, 'as many parts');
-is_deeply(hashes($ours[$_]), hashes($theirs[$_]), "part " . ($_ + 1)) for 0 .. $#theirs;
+# Parts as the input's, a first one that has no tensors among them.
+run_ok('a first part without tensors', $SLUICE, 'quantize', $parts, "$dir/none.gguf", 'COPY', '--split-max-tensors', 50, '--no-tensor-first-split', '-q');
+for my $first ($parts, glob "$dir/none-00001-of-*.gguf") {
+    my ($n) = $first =~ /of-0*(\d+)/;
+    run_ok('llama-quantize --keep-split', python('llama.py', 'quantize', $first, "$dir/kt$n", 'Q4_K_M', '--keep-split'));
+    run_ok('--keep-split', $SLUICE, 'quantize', '--keep-split', $first, "$dir/ko$n", 'Q4_K_M', '-q');
+    my @theirs = sort glob "$dir/kt$n-*.gguf";
+    my @ours = sort glob "$dir/ko$n-*.gguf";
+    ok(@theirs == $n && @ours == $n, 'as many parts');
+    is_deeply(hashes($ours[$_]), hashes($theirs[$_]), "part " . ($_ + 1)) for 0 .. $#theirs;
+}
 
 done_testing();
