@@ -53,6 +53,38 @@ static cJSON *text_item(struct card *c, const char *s)
     return keep(c, sl_utf8_valid(s) ? cJSON_CreateString(s) : cJSON_CreateNull());
 }
 
+/* Writes the character as UTF-8; returns the bytes, at most as many as its escape has. */
+static size_t put_character(char *to, unsigned long v)
+{
+    static const unsigned char lead[] = {0, 0, 0xc0, 0xe0, 0xf0};
+    size_t n = v < 0x80 ? 1 : v < 0x800 ? 2 : v < 0x10000 ? 3 : 4;
+
+    for (size_t i = n; i-- > 1; v >>= 6)
+        to[i] = (char)(0x80 | (v & 0x3f));
+    *to = (char)(lead[n] | v);
+    return n;
+}
+
+/* What stands behind the backslash at *from goes to *to; both move behind it. */
+static void unescape(char **from, char **to)
+{
+    static const char hex[] = "0123456789abcdefABCDEF";
+    char digits[9] = "", c = *(*from)++;
+    size_t n = c == 'x' ? 2 : c == 'u' ? 4 : c == 'U' ? 8 : 0;
+    unsigned long v = 0;
+
+    if (n && strspn(*from, hex) >= n) {
+        memcpy(digits, *from, n);
+        v = strtoul(digits, NULL, 16);
+    }
+    if (v && v <= 0x10ffff && (v < 0xd800 || v > 0xdfff)) {
+        *from += n;
+        *to += put_character(*to, v);
+        return;
+    }
+    *(*to)++ = c == 'n' ? '\n' : c == 't' ? '\t' : c;
+}
+
 /* The quoted string that begins at *s, unescaped in place; *s moves behind it.
  * NULL when it does not end on this line. */
 static char *quoted(char **s)
@@ -68,7 +100,8 @@ static char *quoted(char **s)
             return start;
         } else if (*from == '\\' && quote == '"' && from[1]) {
             from++;
-            *from = *from == 'n' ? '\n' : *from == 't' ? '\t' : *from;
+            unescape(&from, &to);
+            continue;
         }
         *to++ = *from++;
     }

@@ -126,6 +126,8 @@ static const struct card_case cards[] = {
     {"---\na: first\na: second\n\"q k\": x\nplain: one\n  two\n---\n",
      "{\"a\":\"second\",\"q k\":\"x\",\"plain\":\"one two\"}"},
     {"---\nb:\n-\n- a\n-\n  - c\n- # d\n---\n", "{\"b\":[null,\"a\",[\"c\"],null]}"},
+    {"---\na: \"\\u00e9\\x41\\U0001f600\\n\\u6a21\"\nb: \"\\ud800 \\u00g1 \\x\"\nc: '\\u00e9'\n---\n",
+     "{\"a\":\"éA😀\\n模\",\"b\":\"ud800 u00g1 x\",\"c\":\"\\\\u00e9\"}"},
     /* odd things are skipped, what follows is read */
     {"---\n{a: b}\n- x\n&anchor\nx: {a: b}\ny: &z 1\nw: [a, [b]]\nu: \"open\n: no key\n%q\nlicense: "
      "mit\n---\n",
