@@ -138,7 +138,7 @@ static void quantize_blocks(int type, const float *x, const float *w, uint64_t n
 
     for (uint64_t b = 0; b < blocks; b += LANES) {
         int lanes = blocks - b < LANES ? (int)(blocks - b) : LANES;
-        vi words[MAX_WORDS];
+        vi words[MAX_WORDS]; /* those behind the block's own are not stored, whatever they hold */
 
         v_gather(xs, x + b * t->block, t->block, lanes, (int)t->block);
         if (w)
