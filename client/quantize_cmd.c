@@ -160,8 +160,8 @@ static int quantize(struct args *a, const char *source, const char *target, stru
 {
     struct convert_opts o;
 
-    if (access(source, F_OK) != 0)
-        return sl_fail(e, SL_ESOURCE, "%s: %s" ORDER, source, strerror(errno));
+    if (access(source, F_OK) != 0 && errno == ENOENT)
+        return sl_fail(e, SL_ESOURCE, "%s: %s" ORDER, source, strerror(ENOENT));
     a->plan.silent = a->run.quiet || a->run.json;
     SL_TRY(convert_options(&a->run, &o, e));
     SL_TRY(output_parse(out, target, e));

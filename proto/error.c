@@ -61,8 +61,8 @@ int sl_fail_in(struct sl_error *e, const char *path)
 int sl_fail_thread(struct sl_error *e, int err)
 {
     return sl_fail(e, SL_EFAIL, "cannot start a thread: %s%s", strerror(err),
-                   err == EAGAIN ? "; allow more processes (ulimit -u, TasksMax=, the container's limit), or give "
-                                   "fewer --threads" : "");
+                   err == EAGAIN ? "; allow more processes (ulimit -u, TasksMax=, the container's limit) and address space "
+                                   "(ulimit -v), or give sluice and sluice-worker fewer --threads" : "");
 }
 
 int sl_source_code(int err)

@@ -119,6 +119,19 @@ static void abandon(struct sl_lane *l, struct sl_cached_job *j)
     sl_job_cache_close_engine(l->cache, j);
 }
 
+/* Under the lock: the task was being looked at when it was said. */
+static void drop_waiting(struct sl_lane *l, const struct over *o)
+{
+    for (struct sl_work **at = &l->waiting, *w; (w = *at) != NULL;) {
+        if (w->job == o->job && w->task == o->task && w->epoch == o->epoch) {
+            *at = w->next;
+            sl_work_free(w);
+        } else {
+            at = &w->next;
+        }
+    }
+}
+
 void lane_give_up(struct sl_lane *l)
 {
     struct over *o, *next;
@@ -126,6 +139,8 @@ void lane_give_up(struct sl_lane *l)
     pthread_mutex_lock(&l->lock);
     o = l->over;
     l->over = NULL;
+    for (next = o; next; next = next->next)
+        drop_waiting(l, next);
     pthread_mutex_unlock(&l->lock);
     for (; o; o = next) {
         next = o->next;

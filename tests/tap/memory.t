@@ -79,7 +79,7 @@ stop_one($_) for qw(w1 daemon);
 # ---- no thread can be started
 for (['convert', '-o', "$dir/o.gguf", '--recipe', 'q4_k_m'], ['plan', '--target-size', '700K']) {
     my ($verb, @options) = @$_;
-    fails_under('threads', $verb, qr/cannot start a thread: Resource .*; allow more processes \(ulimit -u, .*fewer --threads$/m, $SLUICE, $verb, $src, @options);
+    fails_under('threads', $verb, qr/cannot start a thread: Resource .*; allow more processes \(ulimit -u, .* \(ulimit -v\), .*sluice-worker fewer --threads$/m, $SLUICE, $verb, $src, @options);
 }
 
 # ---- the coordinator ends for want of memory while this program's first thread connects to it: it waited for ever

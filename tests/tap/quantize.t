@@ -75,6 +75,8 @@ like(run($SLUICE, 'recipes')->{out}, qr/^uniform-q4_k .* q4_k alone means q4_k_m
 fails('no such type', 2, qr/unknown recipe 'Q4_X'/, $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/none.gguf", 'Q4_X');
 fails('the type first', 7, qr/^sluice quantize: Q4_K_M: No such file or directory; the order is IN\.gguf /, $SLUICE, 'quantize', 'Q4_K_M',
     "$dir/f32.gguf", "$dir/none.gguf");
+symlink 'loop.gguf', "$dir/loop.gguf" or die $!;
+fails('a source that is there, but cannot be read', 7, qr/loop\.gguf: Too many levels of symbolic links; expected a checkpoint/, $SLUICE, 'quantize', "$dir/loop.gguf", "$dir/none.gguf", 'Q8_0');
 for (["version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", 'is a Git LFS pointer'], ["<!DOCTYPE html>\n", "begins with '<!DO', expected"],
     [substr(slurp("$dir/f32.gguf"), 0, 3000), 'strings do not fit the file; is the download complete\?'], ['', 'at byte 0; is the download complete\?']) {
     spit("$dir/other.gguf", $_->[0]);

@@ -29,7 +29,7 @@ struct world {
     int wake;
     cJSON *spec;
     char fingerprint[33];
-    uint32_t n_tasks;
+    uint32_t n_tasks, with;
     uint64_t job, epoch;
     char *sums;
 };
@@ -105,6 +105,7 @@ static void push(struct world *w, uint32_t task)
     work->job = w->job;
     work->task = task;
     work->epoch = ++w->epoch;
+    work->with = w->with;
     work->spec = cJSON_Duplicate(w->spec, 1);
     if (task != SL_TASK_PREPARE)
         strcpy(work->fingerprint, w->fingerprint);
@@ -497,6 +498,27 @@ static void what_nobody_wants_is_given_up(void **state)
     assert_null(sl_lane_collect(w->lane));
 }
 
+/* A task that the lane's thread has in hand, as it waits for one that was to come with it, while another is done. */
+static void what_was_put_off_is_given_up(void **state)
+{
+    struct world *w = *state;
+    struct sl_lane_state s = {0};
+
+    prepare(w);
+    w->with = 1;
+    push(w, 0);
+    w->with = 0;
+    push(w, SL_TASK_PREPARE);
+    while (s.n_tasks == 0 && s.finished < 2)
+        sl_lane_state(w->lane, &s);
+    (void)sl_lane_drop(w->lane, 7, 0, w->epoch - 1);
+    sl_outcome_free(good(wait_outcome(w)));
+    succeeds(w, 1);
+    succeeds(w, 2); /* the next turn of the thread */
+    sl_lane_hand_back(w->lane, false);
+    assert_null(sl_lane_collect(w->lane));
+}
+
 /* Tasks of two jobs in their engines: what is asked of one's plan is asked by its own tasks alone. */
 static void two_jobs_take_turns(void **state)
 {
@@ -592,6 +614,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(parts_of_a_former_set_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(what_has_not_begun_is_handed_back, setup, teardown),
         cmocka_unit_test_setup_teardown(what_nobody_wants_is_given_up, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_was_put_off_is_given_up, setup, teardown),
         cmocka_unit_test_setup_teardown(two_jobs_take_turns, setup, teardown),
         cmocka_unit_test_setup_teardown(a_set_of_many_files_is_told, setup, teardown),
     };
