@@ -34,6 +34,11 @@ enum sl_token_type {
 int sl_tokenizer_pre(const struct cJSON *tokenizer, const struct cJSON *config, const char **pre,
                      struct sl_error *e) SL_MUST_USE;
 
+/* Effect: appends tokenizer.ggml.merges, from tokenizer.json or merges.txt. Errors: SL_ESOURCE
+ * (neither has any, or one of another form). */
+int sl_tokenizer_merges(const struct sl_source_dir *dir, const struct cJSON *tokenizer,
+                        struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
+
 /* Effect: appends ids of special tokens, add_bos_token and its kin, and chat
  * templates. tokenizer_config may be NULL; config is the model's. */
 int sl_tokenizer_special(const struct sl_source_dir *dir, const struct cJSON *tokenizer,
