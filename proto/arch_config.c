@@ -113,6 +113,33 @@ static int read_field(struct sl_params *p, const struct sl_field *f, struct sl_e
     return 0;
 }
 
+/* Entries that say nothing of these architectures, but are passed on: a layer norm's epsilon, and
+ * that there are no experts. Of several names the first one counts that is there, be it null. */
+static void read_idle(struct sl_params *p)
+{
+    static const struct {
+        enum sl_num num;
+        const char *names[3];
+    } idle[] = {
+        {SL_N_NORM_EPS, {"layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"}},
+        {SL_N_NO_EXPERT, {"num_local_experts", "num_experts", "n_routed_experts"}},
+        {SL_N_NO_EXPERT_USED, {"num_experts_per_tok", "num_experts_per_token", "top_k_experts"}},
+    };
+
+    for (size_t i = 0; i < sizeof idle / sizeof *idle; i++) {
+        const cJSON *j = NULL;
+
+        for (size_t k = 0; k < 3 && !j; k++)
+            j = cJSON_GetObjectItemCaseSensitive(p->config, idle[i].names[k]);
+        if (!cJSON_IsNumber(j))
+            continue;
+        if (idle[i].num == SL_N_NORM_EPS && isfinite((float)j->valuedouble))
+            sl_num_set_f(p, SL_N_NORM_EPS, j->valuedouble);
+        else if (idle[i].num != SL_N_NORM_EPS && j->valuedouble == 0 && p->arch != &sl_arch_deepseek2)
+            sl_num_set(p, idle[i].num, 0);
+    }
+}
+
 /* ---- rotary embedding ---- */
 
 static int read_yarn(struct sl_params *p, struct sl_error *e)
@@ -255,6 +282,7 @@ int sl_params_read(const cJSON *config, enum sl_layout layout, struct sl_params 
     SL_TRY(read_dtypes(p, e));
     for (const struct sl_field *f = p->arch->fields; f->num != SL_N_NONE; f++)
         SL_TRY(read_field(p, f, e));
+    read_idle(p);
     SL_TRY(read_rope(p, e));
     p->tied = sl_config_bool(config, "tie_word_embeddings", false);
     if (!p->tied)

@@ -105,6 +105,46 @@ static int read_card(const struct sl_source_dir *dir, cJSON **card)
     return sl_card_parse("", 0, card);
 }
 
+/* Python's json writes and reads the bare words NaN and Infinity. Here each becomes an empty
+ * string, which gives no key; the rest of the file counts. */
+static void replace_words(char *text, size_t len)
+{
+    static const char *const words[] = {"-Infinity", "Infinity", "NaN"};
+    bool quoted = false;
+
+    for (size_t at = 0; at < len; at++) {
+        if (text[at] == '"')
+            quoted = !quoted;
+        else if (quoted && text[at] == '\\')
+            at++;
+        for (size_t i = 0; i < sizeof words / sizeof *words && !quoted; i++) {
+            size_t n = strlen(words[i]);
+
+            if (len - at >= n && memcmp(text + at, words[i], n) == 0) {
+                memset(text + at, ' ', n);
+                memset(text + at, '"', 2);
+                at += n - 1;
+                break;
+            }
+        }
+    }
+}
+
+static int parse_generation_config(int fd, const char *name, size_t size, cJSON **json)
+{
+    char *text = size <= MAX_GENERATION_CONFIG ? malloc(size + 1) : NULL;
+    struct sl_error ignored;
+    int rc = size > MAX_GENERATION_CONFIG ? SL_ESOURCE
+             : text ? sl_source_read(fd, name, text, size, 0, &ignored) : SL_EFAIL;
+
+    if (rc == 0) {
+        replace_words(text, size);
+        rc = sl_json_parse(name, text, size, NULL, json, &ignored);
+    }
+    free(text);
+    return rc;
+}
+
 /* A file that cannot be read is as none; lack of memory is no such thing. */
 static int read_generation_config(const struct sl_source_dir *dir, cJSON **json)
 {
@@ -118,7 +158,7 @@ static int read_generation_config(const struct sl_source_dir *dir, cJSON **json)
         return 0;
     rc = sl_source_open(dir, name, &fd, &st, &ignored);
     if (rc == 0) {
-        rc = sl_json_read_fd(fd, name, MAX_GENERATION_CONFIG, json, &ignored);
+        rc = parse_generation_config(fd, name, (size_t)st.size, json);
         close(fd);
     }
     return rc == SL_EFAIL ? rc : 0;

@@ -18,13 +18,16 @@ struct vocab {
     uint64_t n;
     const char **text;  /* of each id; NULL: no token */
     int32_t *type;
+    uint32_t *seen;     /* of each id: one bit for each set of flags it has or was added with */
+    bool loading;       /* tokenizer.json's own: the last one alone counts as seen */
     char **owned;       /* texts made here */
     uint64_t n_owned, cap_owned;
     uint64_t n_base;    /* entries of model.vocab */
     uint64_t end_base;  /* one past the highest id there */
     int64_t max_added;  /* highest id of an added token, or -1 */
     struct sl_name_table base, added; /* text -> id */
-    struct sl_name_table named; /* what tokenizer_config.json gives a role: special, whatever tokenizer.json says */
+    struct sl_name_table listed;      /* added tokens whose flags stand, whatever a role's are */
+    struct sl_roles roles;
     bool byte_decoder;  /* decoding turns the byte-level alphabet into bytes */
 };
 
@@ -88,9 +91,8 @@ int sl_tokenizer_read(const struct sl_source_dir *dir, const char *name, char **
     return 1;
 }
 
-/* *out = NULL when the file is absent. */
-static int read_json(const struct sl_source_dir *dir, const char *name, cJSON **out,
-                     struct sl_error *e)
+int sl_tokenizer_read_json(const struct sl_source_dir *dir, const char *name, cJSON **out,
+                           struct sl_error *e)
 {
     char *text;
     size_t len;
@@ -196,27 +198,39 @@ static int decode_token(struct vocab *v, const char **text, struct sl_error *e)
     return 0;
 }
 
-static int add_token(struct vocab *v, const char *text, uint64_t id, bool special, bool normalized,
-                     struct sl_error *e)
+/* What the tokenizers library tells added tokens of one text apart by. */
+enum { SPECIAL = 1, NORMALIZED = 2, SINGLE_WORD = 4, LSTRIP = 8, RSTRIP = 16 };
+
+static uint32_t flags_of(const cJSON *item, bool special)
+{
+    const cJSON *normalized = entry(item, "normalized");
+    uint32_t flags = special ? SPECIAL : 0;
+
+    if (cJSON_IsBool(normalized) ? cJSON_IsTrue(normalized) : !special)
+        flags |= NORMALIZED;
+    flags |= cJSON_IsTrue(entry(item, "single_word")) ? SINGLE_WORD : 0;
+    flags |= cJSON_IsTrue(entry(item, "lstrip")) ? LSTRIP : 0;
+    return flags | (cJSON_IsTrue(entry(item, "rstrip")) ? RSTRIP : 0);
+}
+
+/* A token that was added before is replaced, unless these flags were seen of it. */
+static int add_token(struct vocab *v, const char *text, uint64_t id, uint32_t flags, struct sl_error *e)
 {
     if (id >= v->n)
         return bad_id(v, text, e);
+    if (sl_name_table_find(&v->added, text) != id)
+        v->seen[id] = 0;
     SL_TRY(sl_name_table_add(&v->added, text, (uint32_t)id, NULL, e));
     if ((int64_t)id > v->max_added)
         v->max_added = (int64_t)id;
-    special = special || sl_name_table_find(&v->named, text) != SL_NO_NAME;
-    if (!normalized)
+    if (v->seen[id] >> flags & 1)
+        return 0;
+    v->seen[id] = (v->loading ? 0 : v->seen[id]) | UINT32_C(1) << flags;
+    if (!(flags & NORMALIZED))
         SL_TRY(decode_token(v, &text, e));
     v->text[id] = text;
-    v->type[id] = special || looks_special(text) ? SL_TOKEN_CONTROL : SL_TOKEN_USER_DEFINED;
+    v->type[id] = flags & SPECIAL || looks_special(text) ? SL_TOKEN_CONTROL : SL_TOKEN_USER_DEFINED;
     return v->type[id] == SL_TOKEN_USER_DEFINED ? with_spaces(v, id, text, e) : 0;
-}
-
-static bool is_normalized(const cJSON *item, bool special)
-{
-    const cJSON *j = entry(item, "normalized");
-
-    return cJSON_IsBool(j) ? cJSON_IsTrue(j) : !special;
 }
 
 static int index_base(struct vocab *v, struct sl_error *e)
@@ -232,97 +246,163 @@ static int index_base(struct vocab *v, struct sl_error *e)
 
 /* As the tokenizers library numbers an added token, whatever tokenizer.json says: it keeps
  * the id that it has in the vocabulary, else it gets the next free one. */
-static int add_numbered(struct vocab *v, const cJSON *item, bool special, struct sl_error *e)
+static int add_numbered(struct vocab *v, const char *text, uint32_t flags, struct sl_error *e)
 {
-    const char *text = sl_token_text(item);
-    uint64_t id;
+    uint64_t id = sl_name_table_find(&v->added, text);
 
-    if (!text || !*text || sl_name_table_find(&v->added, text) != SL_NO_NAME)
+    if (!*text)
         return 0;
-    SL_TRY(index_base(v, e));
-    id = sl_name_table_find(&v->base, text);
+    if (id == SL_NO_NAME) {
+        SL_TRY(index_base(v, e));
+        id = sl_name_table_find(&v->base, text);
+    }
     if (id == SL_NO_NAME)
         id = v->max_added >= (int64_t)v->n_base ? (uint64_t)v->max_added + 1 : v->n_base;
-    return add_token(v, text, id, special, is_normalized(item, special), e);
+    return add_token(v, text, id, flags, e);
 }
 
+/* ---- added tokens ---- */
+
 struct added_entry {
-    const cJSON *item;
-    uint64_t id;
+    const char *text;
+    double id; /* their order */
+    size_t at;
+    uint32_t flags;
 };
+
+struct added_list {
+    struct added_entry *all;
+    size_t n, cap;
+};
+
+static int push(struct added_list *l, const char *text, double id, uint32_t flags, struct sl_error *e)
+{
+    if (l->n == l->cap) {
+        size_t cap = l->cap ? 2 * l->cap : 64;
+        struct added_entry *grown = realloc(l->all, cap * sizeof *grown);
+
+        if (!grown)
+            return no_memory(e);
+        l->all = grown;
+        l->cap = cap;
+    }
+    l->all[l->n] = (struct added_entry){text, id, l->n, flags};
+    l->n++;
+    return 0;
+}
 
 static int by_id(const void *a, const void *b)
 {
     const struct added_entry *x = a, *y = b;
 
-    return (x->id > y->id) - (x->id < y->id);
+    return x->id != y->id ? (x->id > y->id) - (x->id < y->id) : (x->at > y->at) - (x->at < y->at);
 }
 
-/* One of tokenizer.json. A vocabulary with holes has no next free id: there its own stands. */
-static int take_entry(struct vocab *v, const struct added_entry *x, struct sl_error *e)
+static void sort(struct added_list *l)
 {
-    bool special = cJSON_IsTrue(entry(x->item, "special"));
-
-    if (v->end_base == v->n_base)
-        return add_numbered(v, x->item, special, e);
-    return add_token(v, sl_token_text(x->item), x->id, special, is_normalized(x->item, special), e);
+    if (l->n)
+        qsort(l->all, l->n, sizeof *l->all, by_id);
 }
 
-static int take_added(struct vocab *v, const cJSON *tokenizer, struct sl_error *e)
+static bool has_role(const struct vocab *v, const char *text)
+{
+    return sl_name_table_find(&v->roles.named, text) != SL_NO_NAME;
+}
+
+/* roles: a token that has one is special. */
+static int push_tokenizer(const struct vocab *v, const cJSON *tokenizer, bool roles,
+                          struct added_list *l, struct sl_error *e)
 {
     const cJSON *list = entry(tokenizer, "added_tokens");
-    size_t n = cJSON_IsArray(list) ? (size_t)cJSON_GetArraySize(list) : 0, i = 0;
-    struct added_entry *all = calloc(n + 1, sizeof *all);
-    int rc = all ? 0 : no_memory(e);
 
-    for (const cJSON *x = n ? list->child : NULL; x && rc == 0; x = x->next) {
+    for (const cJSON *x = cJSON_IsArray(list) ? list->child : NULL; x; x = x->next) {
         const char *text = sl_token_text(x);
+        bool special = cJSON_IsTrue(entry(x, "special"));
+        uint64_t id;
 
         if (!text || cJSON_IsString(x))
-            rc = sl_fail(e, SL_ESOURCE, "tokenizer.json: an entry of added_tokens has no content");
-        else if (!sl_json_uint(entry(x, "id"), SL_JSON_EXACT, &all[i].id))
-            rc = bad_id(v, text, e);
-        all[i++].item = x;
+            return sl_fail(e, SL_ESOURCE, "tokenizer.json: an entry of added_tokens has no content");
+        if (!sl_json_uint(entry(x, "id"), SL_JSON_EXACT, &id))
+            return bad_id(v, text, e);
+        special = special || (roles && has_role(v, text));
+        SL_TRY(push(l, text, (double)id, flags_of(x, special), e));
     }
-    if (n && rc == 0)
-        qsort(all, n, sizeof *all, by_id);
-    for (i = 0; i < n && rc == 0; i++)
-        rc = take_entry(v, &all[i], e);
-    free(all);
+    return 0;
+}
+
+/* Those of tokenizer.json. A vocabulary with holes has no next free id: there their own stand. */
+static int take_added(struct vocab *v, const cJSON *tokenizer, struct sl_error *e)
+{
+    struct added_list l = {NULL, 0, 0};
+    int rc = push_tokenizer(v, tokenizer, false, &l, e);
+
+    v->loading = true;
+    sort(&l);
+    for (size_t i = 0; i < l.n && rc == 0; i++)
+        rc = v->end_base == v->n_base ? add_numbered(v, l.all[i].text, l.all[i].flags, e)
+                                      : add_token(v, l.all[i].text, (uint64_t)l.all[i].id, l.all[i].flags, e);
+    v->loading = false;
+    free(l.all);
     return rc;
 }
 
-static const char *const roles[] = {"bos_token", "eos_token", "unk_token", "sep_token",
-                                    "pad_token", "cls_token", "mask_token"};
-#define N_ROLES (sizeof roles / sizeof *roles)
-
-static int take_names(struct vocab *v, const cJSON *config, struct sl_error *e)
+static int push_decoder(struct vocab *v, const cJSON *decoder, struct added_list *l, struct sl_error *e)
 {
-    const cJSON *more = entry(config, "additional_special_tokens");
-    const char *text;
+    for (const cJSON *x = cJSON_IsObject(decoder) ? decoder->child : NULL; x; x = x->next) {
+        const char *text = sl_token_text(x);
 
-    SL_TRY(sl_name_table_init(&v->named, 16, e));
-    for (size_t i = 0; i < N_ROLES; i++)
-        if ((text = sl_token_text(entry(config, roles[i]))) != NULL)
-            SL_TRY(sl_name_table_add(&v->named, text, 0, NULL, e));
-    for (const cJSON *x = cJSON_IsArray(more) ? more->child : NULL; x; x = x->next)
-        if ((text = sl_token_text(x)) != NULL)
-            SL_TRY(sl_name_table_add(&v->named, text, 0, NULL, e));
+        if (!text)
+            continue;
+        SL_TRY(push(l, text, strtod(x->string, NULL),
+                    flags_of(x, cJSON_IsTrue(entry(x, "special")) || has_role(v, text)), e));
+        SL_TRY(sl_name_table_add(&v->listed, text, 0, NULL, e));
+    }
     return 0;
 }
 
-static int take_config_tokens(struct vocab *v, const cJSON *config, struct sl_error *e)
+/* Without "added_tokens_decoder": added_tokens.json's, but where tokenizer.json has a token of the
+ * same id, that one. */
+static int push_legacy(struct vocab *v, const cJSON *tokenizer, struct added_list *l, struct sl_error *e)
 {
-    const cJSON *more = entry(config, "additional_special_tokens");
-    const cJSON *decoder = entry(config, "added_tokens_decoder");
+    size_t n;
 
-    for (const cJSON *x = cJSON_IsObject(decoder) ? decoder->child : NULL; x; x = x->next)
-        SL_TRY(add_numbered(v, x, cJSON_IsTrue(entry(x, "special")), e));
-    for (size_t i = 0; i < N_ROLES; i++)
-        SL_TRY(add_numbered(v, entry(config, roles[i]), true, e));
-    for (const cJSON *x = cJSON_IsArray(more) ? more->child : NULL; x; x = x->next)
-        SL_TRY(add_numbered(v, x, true, e));
+    for (const cJSON *x = v->roles.added ? v->roles.added->child : NULL; x; x = x->next) {
+        if (!cJSON_IsNumber(x))
+            return sl_fail(e, SL_ESOURCE, "added_tokens.json: the id of token '%.80s' is not a number", x->string);
+        SL_TRY(push(l, x->string, x->valuedouble, has_role(v, x->string) ? SPECIAL : NORMALIZED, e));
+    }
+    n = l->n;
+    SL_TRY(push_tokenizer(v, tokenizer, true, l, e));
+    for (size_t i = n; i < l->n; i++)
+        SL_TRY(sl_name_table_add(&v->listed, l->all[i].text, 0, NULL, e));
     return 0;
+}
+
+static int take_roles(struct vocab *v, struct sl_error *e)
+{
+    for (size_t i = 0; i < v->roles.n; i++) {
+        const struct sl_role *r = &v->roles.list[i];
+        const struct sl_name_table *known = cJSON_IsString(r->item) ? &v->added : &v->listed;
+
+        if ((cJSON_IsObject(r->item) && !r->single) || sl_name_table_find(known, r->text) == SL_NO_NAME)
+            SL_TRY(add_numbered(v, r->text, flags_of(r->item, true), e));
+    }
+    return 0;
+}
+
+/* What transformers adds to the tokenizer that tokenizer.json holds, or changes in it. */
+static int take_more(struct vocab *v, const cJSON *tokenizer, const cJSON *config, struct sl_error *e)
+{
+    const cJSON *decoder = entry(config, "added_tokens_decoder");
+    struct added_list l = {NULL, 0, 0};
+    int rc = decoder ? push_decoder(v, decoder, &l, e) : push_legacy(v, tokenizer, &l, e);
+
+    sort(&l);
+    for (size_t i = 0; i < l.n && rc == 0; i++)
+        if (i + 1 == l.n || l.all[i + 1].id != l.all[i].id)
+            rc = add_numbered(v, l.all[i].text, l.all[i].flags, e);
+    free(l.all);
+    return rc < 0 ? rc : take_roles(v, e);
 }
 
 static int fill_gaps(struct vocab *v, struct sl_error *e)
@@ -347,9 +427,11 @@ static void vocab_free(struct vocab *v)
     free(v->owned);
     free(v->text);
     free(v->type);
+    free(v->seen);
     sl_name_table_free(&v->base);
     sl_name_table_free(&v->added);
-    sl_name_table_free(&v->named);
+    sl_name_table_free(&v->listed);
+    sl_roles_free(&v->roles);
 }
 
 static bool has_byte_decoder(const cJSON *tokenizer)
@@ -367,145 +449,26 @@ static bool has_byte_decoder(const cJSON *tokenizer)
     return false;
 }
 
-static int set_tokens(const cJSON *tokenizer, const cJSON *config, uint64_t n_vocab,
-                      struct sl_kvs *kvs, struct sl_error *e)
+static int set_tokens(const struct sl_source_dir *dir, const cJSON *tokenizer, const cJSON *config,
+                      uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e)
 {
     struct vocab v = {.n = n_vocab, .max_added = -1, .byte_decoder = has_byte_decoder(tokenizer)};
     int rc;
 
     v.text = calloc(n_vocab + 1, sizeof *v.text);
     v.type = calloc(n_vocab + 1, sizeof *v.type);
-    rc = v.text && v.type ? sl_name_table_init(&v.added, 64, e) : no_memory(e);
+    v.seen = calloc(n_vocab + 1, sizeof *v.seen);
+    rc = v.text && v.type && v.seen ? sl_name_table_init(&v.added, 64, e) : no_memory(e);
+    rc = rc < 0 ? rc : sl_name_table_init(&v.listed, 64, e);
     rc = rc < 0 ? rc : take_base(&v, tokenizer, e);
-    rc = rc < 0 || !config ? rc : take_names(&v, config, e);
+    rc = rc < 0 ? rc : sl_roles_read(dir, config, &v.roles, e);
     rc = rc < 0 ? rc : take_added(&v, tokenizer, e);
-    rc = rc < 0 || !config ? rc : take_config_tokens(&v, config, e);
+    rc = rc < 0 ? rc : take_more(&v, tokenizer, config, e);
     rc = rc < 0 ? rc : fill_gaps(&v, e);
     if (rc == 0 && (sl_kvs_set_strs(kvs, "tokenizer.ggml.tokens", v.text, n_vocab) < 0 ||
                     sl_kvs_set_arr(kvs, "tokenizer.ggml.token_type", SL_KV_I32, v.type, n_vocab) < 0))
         rc = no_memory(e);
     vocab_free(&v);
-    return rc;
-}
-
-/* ---- merges ---- */
-
-/* Copies one half of a pair; a space in it is written as byte-level BPE does. */
-static char *put_half(char *to, const char *from)
-{
-    for (; *from; from++) {
-        if (*from == ' ') {
-            *to++ = '\xc4';
-            *to++ = '\xa0';
-        } else {
-            *to++ = *from;
-        }
-    }
-    return to;
-}
-
-static bool is_pair(const cJSON *x)
-{
-    return cJSON_IsArray(x) && cJSON_IsString(x->child) && cJSON_IsString(x->child->next) &&
-           !x->child->next->next;
-}
-
-/* "a b" strings as they are; pairs joined by one space. */
-static int set_json_merges(const cJSON *list, struct sl_kvs *kvs, struct sl_error *e)
-{
-    uint64_t n = 0;
-    size_t bytes = 1;
-    const char **merges;
-    char *arena, *to;
-    int rc = 0;
-
-    for (const cJSON *x = list->child; x; x = x->next, n++)
-        if (is_pair(x))
-            bytes += 2 * strlen(x->child->valuestring) + 2 * strlen(x->child->next->valuestring) + 2;
-    merges = calloc(n + 1, sizeof *merges);
-    arena = to = malloc(bytes);
-    if (!merges || !arena)
-        rc = no_memory(e);
-    n = 0;
-    for (const cJSON *x = list->child; x && rc == 0; x = x->next, n++) {
-        if (cJSON_IsString(x)) {
-            merges[n] = x->valuestring;
-            continue;
-        }
-        if (!is_pair(x)) {
-            rc = sl_fail(e, SL_ESOURCE, "tokenizer.json: model.merges, entry %" PRIu64 ": expected a "
-                         "string or a pair of strings", n);
-            break;
-        }
-        merges[n] = to;
-        to = put_half(to, x->child->valuestring);
-        *to++ = ' ';
-        to = put_half(to, x->child->next->valuestring);
-        *to++ = '\0';
-    }
-    if (rc == 0 && sl_kvs_set_strs(kvs, "tokenizer.ggml.merges", merges, n) < 0)
-        rc = no_memory(e);
-    free(merges);
-    free(arena);
-    return rc;
-}
-
-/* A line "a b" for each merge; a first line that begins with '#' is a heading.
- * Lines of another form are skipped, as the converter skips them. */
-static int set_text_merges(char *text, struct sl_kvs *kvs, struct sl_error *e)
-{
-    uint64_t n = 0, cap = 1;
-    const char **merges;
-    char *line = text, *next;
-    int rc;
-
-    for (const char *s = text; *s; s++)
-        cap += *s == '\n';
-    merges = calloc(cap, sizeof *merges);
-    if (!merges)
-        return no_memory(e);
-    for (bool first = true; line; line = next, first = false) {
-        char *gap, *half;
-
-        next = strchr(line, '\n');
-        if (next)
-            *next++ = '\0';
-        line += strspn(line, " \t\r");
-        for (size_t k = strlen(line); k && strchr(" \t\r", line[k - 1]); k--)
-            line[k - 1] = '\0';
-        gap = strpbrk(line, " \t");
-        if ((first && *line == '#') || !gap)
-            continue;
-        half = gap + strspn(gap, " \t");
-        if (strpbrk(half, " \t"))
-            continue;
-        *gap = ' ';
-        memmove(gap + 1, half, strlen(half) + 1);
-        merges[n++] = line;
-    }
-    rc = n == 0 ? sl_fail(e, SL_ESOURCE, "merges.txt holds no merges")
-         : sl_kvs_set_strs(kvs, "tokenizer.ggml.merges", merges, n) < 0 ? no_memory(e) : 0;
-    free(merges);
-    return rc;
-}
-
-static int set_merges(const struct sl_source_dir *dir, const cJSON *tokenizer, struct sl_kvs *kvs,
-                      struct sl_error *e)
-{
-    const cJSON *list = entry(entry(tokenizer, "model"), "merges");
-    char *text;
-    size_t len;
-    int rc;
-
-    if (cJSON_IsArray(list) && list->child)
-        return set_json_merges(list, kvs, e);
-    rc = sl_tokenizer_read(dir, "merges.txt", &text, &len, e);
-    if (rc == 0)
-        return sl_fail(e, SL_ESOURCE, "tokenizer.json has no merges, and there is no merges.txt");
-    if (rc < 0)
-        return rc;
-    rc = set_text_merges(text, kvs, e);
-    free(text);
     return rc;
 }
 
@@ -542,8 +505,8 @@ static int set_all(const struct sl_source_dir *dir, const cJSON *tokenizer,
     if (sl_kvs_set_str(kvs, "tokenizer.ggml.model", "gpt2") < 0 ||
         sl_kvs_set_str(kvs, "tokenizer.ggml.pre", pre) < 0)
         return no_memory(e);
-    SL_TRY(set_tokens(tokenizer, tokenizer_config, n_vocab, kvs, e));
-    SL_TRY(set_merges(dir, tokenizer, kvs, e));
+    SL_TRY(set_tokens(dir, tokenizer, tokenizer_config, n_vocab, kvs, e));
+    SL_TRY(sl_tokenizer_merges(dir, tokenizer, kvs, e));
     return sl_tokenizer_special(dir, tokenizer, tokenizer_config, config, n_vocab, kvs, e);
 }
 
@@ -555,11 +518,11 @@ int sl_tokenizer_keys(const struct sl_source_dir *dir, const cJSON *config,
 
     if (!dir->path)
         return sl_fail(e, SL_ESOURCE, "the checkpoint has no folder with a tokenizer.json");
-    rc = read_json(dir, "tokenizer.json", &tokenizer, e);
+    rc = sl_tokenizer_read_json(dir, "tokenizer.json", &tokenizer, e);
     if (rc == 0 && !tokenizer && !sl_source_exists(dir->path, "tiktoken.model"))
         rc = sl_fail(e, SL_ESOURCE, "%s: tokenizer.json is missing; download it beside config.json",
                      dir->path);
-    rc = rc < 0 ? rc : read_json(dir, "tokenizer_config.json", &tokenizer_config, e);
+    rc = rc < 0 ? rc : sl_tokenizer_read_json(dir, "tokenizer_config.json", &tokenizer_config, e);
     if (rc == 0)
         rc = sl_tokenizer_is_tiktoken(dir, tokenizer, tokenizer_config)
                  ? sl_tokenizer_tiktoken(dir, tokenizer, tokenizer_config, config, n_vocab, kvs, e)

@@ -3,6 +3,7 @@
 #define SLUICE_PROTO_TOKENIZER_H
 
 #include "proto/gguf.h"
+#include "proto/name_table.h"
 #include "proto/source_file.h"
 
 #include <stdbool.h>
@@ -11,8 +12,8 @@ struct cJSON;
 struct sl_arch;
 
 /* Effect: appends the tokenizer.* keys that the converter of August 2026 writes,
- * in its order, from tokenizer.json (without one: tiktoken.model), tokenizer_config.json, merges.txt, chat
- * template files and config. n_vocab = entries of the token list; ids without
+ * in its order, from tokenizer.json (without one: tiktoken.model), tokenizer_config.json,
+ * special_tokens_map.json, added_tokens.json, merges.txt, chat template files and config. n_vocab = entries of the token list; ids without
  * a token are filled as it fills them. Added tokens have the ids that the tokenizers library
  * gives them, which closes gaps in those of tokenizer.json; but where model.vocab itself has
  * holes, in which that library's ids collide, they have tokenizer.json's. Errors: SL_ESOURCE (file missing or
@@ -33,6 +34,11 @@ enum sl_token_type {
  * Errors: SL_EUNSUPPORTED with what was found. */
 int sl_tokenizer_pre(const struct cJSON *tokenizer, const struct cJSON *config, const char **pre,
                      struct sl_error *e) SL_MUST_USE;
+
+/* Effect: appends tokenizer.ggml.merges, from tokenizer.json or merges.txt. Errors: SL_ESOURCE
+ * (neither has any, or one of another form). */
+int sl_tokenizer_merges(const struct sl_source_dir *dir, const struct cJSON *tokenizer,
+                        struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: appends ids of special tokens, add_bos_token and its kin, and chat
  * templates. tokenizer_config may be NULL; config is the model's. */
@@ -78,5 +84,31 @@ const char *sl_token_text(const struct cJSON *item);
  * caller's. Returns 1, or 0 when dir has no such file. Errors: SL_ESOURCE. */
 int sl_tokenizer_read(const struct sl_source_dir *dir, const char *name, char **text,
                       size_t *len, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: the file as a JSON object, the caller's; *out = NULL when dir has no such file.
+ * Errors: SL_ESOURCE. */
+int sl_tokenizer_read_json(const struct sl_source_dir *dir, const char *name, struct cJSON **out,
+                           struct sl_error *e) SL_MUST_USE;
+
+/* A token that is special because it has a role. */
+struct sl_role {
+    const char *text;
+    const struct cJSON *item; /* its text, or an object with "content" */
+    bool single;              /* bos_token and its kin; not one of a list */
+};
+
+struct sl_roles {
+    struct cJSON *map, *added; /* special_tokens_map.json, added_tokens.json; NULL: does not count */
+    struct sl_role *list;      /* each text once, in the order in which they are added */
+    size_t n, cap;
+    struct sl_name_table named; /* their texts */
+};
+
+/* Effect: the tokens that tokenizer_config.json (config, may be NULL) and, where this has no
+ * "added_tokens_decoder", special_tokens_map.json give a role. r borrows from config; to be
+ * freed unless an error is returned. Errors: SL_ESOURCE (one of the files is no JSON object). */
+int sl_roles_read(const struct sl_source_dir *dir, const struct cJSON *config, struct sl_roles *r,
+                  struct sl_error *e) SL_MUST_USE;
+void sl_roles_free(struct sl_roles *r);
 
 #endif

@@ -181,6 +181,7 @@ static const char front[] =
     "datasets: a/B-v2\nmodel_creator: Somebody\n---\n";
 
 static const char *const general[][2] = {
+    {"general.sampling.sequence", "str '\"NaN'"},
     {"general.sampling.top_k", "i32 20"},
     {"general.sampling.temp", "f32 0.5"},
     {"general.name", "str 'My Model'"},
@@ -219,7 +220,8 @@ static void test_general(void **state)
     assert_int_equal(mkdir(dir, 0700), 0);
     fx_text(dir, "README.md", front);
     fx_text(dir, "generation_config.json", "{\"temperature\":0.5,\"top_k\":20,\"top_p\":null,"
-            "\"min_p\":\"x\",\"penalty_last_n\":1e300}");
+            "\"min_p\":\"x\",\"penalty_last_n\":1e300,\"xtc_probability\":NaN,\"xtc_threshold\":[-Infinity,Infinity],"
+            "\"sequence\":\"\\\"NaN\"}");
     in.dir.path = dir;
     assert_int_equal(sl_metadata_general(&in, &kvs, &base, &name, &e), 0);
     for (size_t i = 0; i < sizeof general / sizeof *general; i++) {

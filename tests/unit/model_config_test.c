@@ -277,6 +277,14 @@ static void test_absent_entries(void **state)
         {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":null" V3,
          {{"deepseek2.leading_dense_block_count", "u32 4"}, {"deepseek2.expert_count", "-"},
           {"deepseek2.expert_feed_forward_length", "u32 512"}}},
+        /* What says nothing of the architecture, and yet is passed on; the first name decides. */
+        {"Qwen2ForCausalLM", ",\"num_experts\":0,\"top_k_experts\":0,\"layer_norm_epsilon\":1e-5",
+         {{"qwen2.expert_count", "u32 0"}, {"qwen2.expert_used_count", "u32 0"},
+          {"qwen2.attention.layer_norm_epsilon", "f32 9.99999975e-06"}}},
+        {"LlamaForCausalLM", ",\"num_local_experts\":null,\"num_experts\":0,\"layer_norm_eps\":null,\"norm_epsilon\":1",
+         {{"llama.expert_count", "-"}, {"llama.attention.layer_norm_epsilon", "-"}}},
+        {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":8,\"num_experts\":0,\"norm_epsilon\":1",
+         {{"deepseek2.expert_count", "u32 8"}, {"deepseek2.attention.layer_norm_epsilon", "f32 1"}}},
     };
     char path[] = "/tmp/sluice-config-XXXXXX.json", buf[128];
 

@@ -112,7 +112,7 @@ static void test_token_types(void **state)
             "{\"id\":4,\"content\":\"<|x|>\"},{\"id\":6,\"content\":\"u▁v\"}],"
             PRE(SPLIT(QWEN REST) "," BYTES) "," MODEL "}");
     fx_text(*state, "tokenizer_config.json", "{\"eos_token\":\"ab\",\"added_tokens_decoder\":{\"3\":"
-            "{\"content\":\"<s>\"}},\"additional_special_tokens\":[\"late\"]}");
+            "{\"content\":\"<s>\",\"special\":true}},\"additional_special_tokens\":[\"late\"]}");
     if (keys_of(*state, &sl_arch_qwen2, 10, "{}", &kvs, &e) < 0)
         fail_msg("%s", e.text);
     t = sl_kvs_find(&kvs, "tokenizer.ggml.tokens");
@@ -138,6 +138,67 @@ static void test_token_types(void **state)
     assert_string_equal(t->strs[6], "<s>");
     assert_memory_equal((const int32_t *)y->data + 5, ((const int32_t[]){3, 3, 3}), 3 * sizeof(int32_t));
     sl_kvs_free(&kvs);
+}
+
+/* Roles and added tokens that other files than tokenizer.json give, and what they change in it. */
+static void test_roles(void **state)
+{
+#define ONE(s) "{\"unk_token\":\"" s "\"}"
+    static const struct {
+        const char *config, *map, *added; /* NULL: no such file so far */
+        const char *texts[7];
+        int32_t types[7];
+    } cases[] = {
+        {NULL, ONE("a"), NULL, {"a", "b", "Ġx", "c", "p "}, {3, 1, 1, 1, 4, 5, 5}},
+        {ONE("a"), "{\"unk_token\":\"Ġx\",\"pad_token\":\"p▁\"}", NULL,
+         {"a", "b", " x", "c", "p▁"}, {1, 1, 3, 1, 3, 5, 5}},
+        {"{\"unk_token\":\"a\",\"additional_special_tokens\":[\"b\"]}",
+         "{\"unk_token\":null,\"additional_special_tokens\":[{\"content\":\"c\"}]}", NULL,
+         {"a", "b", "Ġx", "c", "p "}, {1, 3, 1, 3, 4, 5, 5}},
+        {ONE("b"), "{}", "{\"b\":9,\"Ġx\":7,\"new\":5,\"c\":4}",
+         {"a", "b", "Ġx", "c", "p ", "new"}, {1, 3, 4, 1, 4, 4, 5}},
+        {"{\"unk_token\":\"p▁\",\"added_tokens_decoder\":{\"9\":{\"content\":\"z\",\"special\":true},"
+         "\"7\":{\"content\":\"y\"}}}", ONE("a"), "{\"b\":1}",
+         {"a", "b", "Ġx", "c", "p ", "y", "z"}, {1, 1, 1, 1, 4, 4, 3}},
+        {"{\"added_tokens_decoder\":{\"4\":{\"content\":\"p▁\",\"special\":true},"
+         "\"2\":{\"content\":\"Ġx\"}},\"pad_token\":\"Ġx\"}", "[", "[",
+         {"a", "b", " x", "c", "p▁"}, {1, 1, 3, 1, 3, 5, 5}},
+        {"{\"additional_special_tokens\":[{\"__type\":\"AddedToken\",\"content\":\"Ġx\",\"normalized\":true}],"
+         "\"extra_special_tokens\":{\"image_token\":\"b\"}}", "{}", "{}",
+         {"a", "b", "Ġx", "c", "p "}, {1, 3, 3, 1, 4, 5, 5}},
+        {ONE("a"), "{}", "{\"p▁\":3}", {"a", "b", "Ġx", "c", "p "}, {3, 1, 1, 1, 4, 5, 5}},
+        {ONE("p▁"), "{}", "{\"p▁\":3}", {"a", "b", "Ġx", "c", "p▁"}, {1, 1, 1, 1, 3, 5, 5}},
+    };
+
+    fx_text(*state, "tokenizer.json", "{\"added_tokens\":[{\"id\":4,\"content\":\"p▁\",\"special\":false,"
+            "\"normalized\":false}],\"decoder\":{\"type\":\"ByteLevel\"}," PRE(SPLIT(QWEN REST) "," BYTES) ","
+            "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"Ġx\":2,\"c\":3},\"merges\":[\"a b\"]}}");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *const files[][2] = {{"tokenizer_config.json", cases[i].config},
+            {"special_tokens_map.json", cases[i].map}, {"added_tokens.json", cases[i].added}};
+        struct sl_kvs kvs;
+        struct sl_error e;
+        const struct sl_kv *t;
+
+        for (size_t f = 0; f < 3; f++)
+            if (files[f][1])
+                fx_text(*state, files[f][0], files[f][1]);
+        if (keys_of(*state, &sl_arch_qwen2, 7, "{}", &kvs, &e) < 0)
+            fail_msg("case %zu: %s", i, e.text);
+        t = sl_kvs_find(&kvs, "tokenizer.ggml.tokens");
+        for (int k = 0; k < 7; k++) {
+            int32_t type = ((const int32_t *)sl_kvs_find(&kvs, "tokenizer.ggml.token_type")->data)[k];
+
+            if (type != cases[i].types[k] || (cases[i].texts[k] && strcmp(t->strs[k], cases[i].texts[k]) != 0))
+                fail_msg("case %zu, token %d: '%s' of type %d", i, k, t->strs[k], (int)type);
+        }
+        sl_kvs_free(&kvs);
+    }
+    fx_text(*state, "special_tokens_map.json", "[]");
+    assert_refused(*state, 7, SL_ESOURCE, "special_tokens_map.json: expected a JSON object");
+    fx_text(*state, "special_tokens_map.json", "{}");
+    fx_text(*state, "added_tokens.json", "{\"a\":\"0\"}");
+    assert_refused(*state, 7, SL_ESOURCE, "added_tokens.json: the id of token 'a' is not a number");
 }
 
 /* What is not normalized was encoded and decoded: through the byte-level alphabet. */
@@ -449,6 +510,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_keys, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_token_types, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_roles, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_r1_distill, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_decoded_tokens, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_normalizer, fx_setup, fx_teardown),
