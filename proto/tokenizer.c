@@ -353,7 +353,7 @@ static int push_decoder(struct vocab *v, const cJSON *decoder, struct added_list
 
         if (!text)
             continue;
-        SL_TRY(push(l, text, strtod(x->string, NULL),
+        SL_TRY(push(l, text, (double)strtoll(x->string, NULL, 10),
                     flags_of(x, cJSON_IsTrue(entry(x, "special")) || has_role(v, text)), e));
         SL_TRY(sl_name_table_add(&v->listed, text, 0, NULL, e));
     }
