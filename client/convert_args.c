@@ -15,7 +15,7 @@ void convert_table(struct convert_args *a, struct poptOption table[CONVERT_TABLE
         {"io", 0, POPT_ARG_STRING, &a->io, 0,
          "how files are read and written (default auto: io_uring where it is allowed)",
          "auto|uring|pread"},
-        {"direct", 0, POPT_ARG_STRING, &a->direct, 0, "O_DIRECT for source reads (default auto)",
+        {"direct", 0, POPT_ARG_STRING, &a->direct, 0, "O_DIRECT for the source and large outputs (default auto)",
          "auto|on|off"},
         {"backend", 0, POPT_ARG_STRING, &a->backend, 0,
          "instruction set of the kernels (default auto); the bytes are the same",
