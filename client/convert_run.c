@@ -363,13 +363,16 @@ static int take_and_convert(struct run *r, struct sl_error *e)
     return rc;
 }
 
-/* Beside those open already: libzmq's, the parts, shards, and some 16 of the job store, the rings
- * and the last check. */
+/* At once, beside those open already: shards and parts, each once more for O_DIRECT, libzmq's, and
+ * 8 of the job store, the ring and folders that are synced. */
 static unsigned files_opened(const struct run *r)
 {
-    uint32_t shards = r->j->ck->n_files;
+    uint32_t shards = r->j->ck->n_files < SL_SRCFILES_OPEN ? r->j->ck->n_files : SL_SRCFILES_OPEN;
+    unsigned n = SL_ZMQ_FILES + 8 + shards * (r->o->direct == SL_DIRECT_OFF ? 1 : 2) + r->plan->n_segments;
 
-    return SL_ZMQ_FILES + r->plan->n_segments + 2 * (shards < SL_SRCFILES_OPEN ? shards : SL_SRCFILES_OPEN) + 16;
+    for (uint32_t i = 0; i < r->plan->n_segments; i++)
+        n += sl_engine_opens_direct(r->o->direct, r->plan->segments[i].file_bytes);
+    return n;
 }
 
 /* The former set goes with the publication, when the new one has its names. */

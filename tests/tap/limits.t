@@ -162,6 +162,15 @@ for my $n (17 .. 30) { # as many as libzmq has need of, but not the rest
 }
 is_deeply(\@bad, [], 'a few open files: refused in a line');
 ok(!-e "$dir/n.gguf", 'nothing is made');
+# 70 parts, each open once more for O_DIRECT where that is used: before all else it is known whether that can be.
+sub parts_with {
+    my ($n, @direct) = @_;
+    return run('sh', '-c', "ulimit -n $n; exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; exec \"\$@\"", 'sh', $SLUICE, 'convert', $TINY,
+        '-o', "$dir/n.gguf", '-r', 'q4_k_m', '-q', '-f', '--split-max-tensors', 1, @direct);
+}
+is_deeply([map { my $r = parts_with($_, '--direct', 'on'); $r->{rc} == 0 || ($r->{rc} == 1 && $r->{err} =~ /no more than $_ files/) ? () : $r->{err} }
+    120, 150, 165, 170], [], 'parts that are open twice: all, or nothing');
+is(parts_with(105, '--direct', 'off')->{rc}, 0, 'and no more are asked for than there is need of');
 run_ok('smaller ones', 'sh', '-c', 'ulimit -f 12288; exec "$@"', 'sh', $SLUICE, 'convert', $TINY, '-o', "$dir/f.gguf", '-r', 'q4_k_m', '-q', '--split-max-size', '5M');
 unlink glob "$dir/*";
 
