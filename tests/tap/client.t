@@ -45,6 +45,8 @@ fails("--priority $_->[0]", 2, $_->[1], $SLUICE, 'set', 1, '--priority', $_->[0]
     for ['', qr/--priority: a number is expected, and there is none/], [-1, qr/0 to 100/];
 fails('an empty number of a letter', 2, qr/-p: a number is expected/, $SLUICE, 'set', 1, '-p', '');
 fails('--attempts 0', 2, qr/1 to 100/, $SLUICE, $_, 1, '--attempts', 0) for qw(set submit);
+fails("--timeout $_", 2, qr/--timeout $_: expected 1 to 86400/, $SLUICE, 'queue', '--timeout', $_) for 0, -1;
+fails("--interval $_", 2, qr/--interval $_: expected 1 to 3600/, $SLUICE, 'watch', '--interval', $_) for 0, -1, 3601;
 fails('what is nearly an option', 2, qr/--jsom: unknown option; did you mean --json\?/, $SLUICE, 'queue', '--jsom');
 fails('nearly an option of sluiced', 2, qr/--metrcis: unknown option; did you mean --metrics\?/, "$BUILD/sluiced", '--metrcis', 'x');
 fails('nearly an option of sluice-worker', 2, qr/--thread: unknown option; did you mean --threads\?/, "$BUILD/sluice-worker", '--thread');
