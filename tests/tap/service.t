@@ -237,11 +237,10 @@ my $held = submit(demo_spec('s'), hold => JSON::PP::true);
 is(stop_one('daemon'), 0, 'SIGTERM of the daemon');
 start_one('daemon', args => ['--root', "$RUN/src", '--root', "$RUN/state"]);
 ok(wait_daemon(), 'started with other roots');
-for my $n ($id, $held) {
-    is(job($n)->{error}, "$OUT: is below no root of the daemon ($RUN/src, $RUN/state); start sluiced with a root for it again, and 'sluice retry $n' goes on",
-        'a job outside them has failed, and says what to do');
-}
-for my $verb (['retry', $id], ['stitch', $id], ['verify', '--job', $done_before]) {
+is(job($id)->{error}, "$OUT: is below no root of the daemon ($RUN/src, $RUN/state); start sluiced with a root for it again, and 'sluice retry $id' goes on",
+    'a job outside them has failed, and says what to do');
+is(job($held)->{state}, 'held', 'one that is held stays so');
+for my $verb (['retry', $id], ['stitch', $id], ['release', $held], ['verify', '--job', $done_before]) {
     fails("$verb->[0] is refused", 2, qr{\Q$OUT\E: is below no root of the daemon \(\Q$RUN/src, $RUN/state\E\)$}m, $SLUICE, @$verb);
 }
 stop_one('daemon');
@@ -252,6 +251,9 @@ run_ok('until retry', $SLUICE, 'retry', $id);
 run_ok('and stitch', $SLUICE, 'stitch', $id);
 is_state(wait_job($id, 60), 'succeeded', 'which does the rest');
 is_the_file('r', 'the same file');
+run_ok('and release', $SLUICE, 'release', $held);
+is_state(wait_job($held, 60), 'succeeded', 'the held one is done');
+is_the_file('s', 'the same file');
 is(stop_one('w2'), 0, 'SIGTERM of an idle worker');
 is(stop_one('daemon'), 0, 'and of the daemon');
 diag(sprintf '%.1f s in all', time - $begin);
