@@ -148,16 +148,20 @@ fails('a file larger than any may be', 9, qr/too large; make smaller files with 
     'sh', '-c', 'ulimit -f 12288; exec "$@"', 'sh', $SLUICE, 'convert', $TINY, '-o', "$dir/f.gguf", '-r', 'q4_k_m');
 # libzmq would abort.
 my @bad;
+sub with_files { # as many as that, whatever this test has from its caller
+    my ($n, @cmd) = @_;
+    return run('sh', '-c', "exec 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-; ulimit -n $n; exec \"\$@\"", 'sh', @cmd);
+}
 for my $n (5 .. 16) {
     for my $c ([$SLUICE, 'queue', '--connect', "ipc://$dir/none"], [$SLUICE, 'convert', $TINY, '-o', "$dir/n.gguf", '-r', 'q4_k_m', '-q'],
         ["$BUILD/sluiced", '--listen', "ipc://$dir/sock", '--state', "$dir/state", '--root', $dir],
         ["$BUILD/sluice-worker", '--connect', "ipc://$dir/none", '--root', $dir]) {
-        my $r = run('sh', '-c', "ulimit -n $n; exec \"\$@\"", 'sh', @$c);
+        my $r = with_files($n, @$c);
         push @bad, "$n: $r->{rc} $r->{cmd}: $r->{err}" if $r->{rc} != 1 || $r->{err} !~ /file/;
     }
 }
 for my $n (17 .. 30) { # as many as libzmq has need of, but not the rest
-    my $r = run('sh', '-c', "ulimit -n $n; exec \"\$@\"", 'sh', $SLUICE, 'convert', $TINY, '-o', "$dir/n.gguf", '-r', 'q4_k_m', '-q');
+    my $r = with_files($n, $SLUICE, 'convert', $TINY, '-o', "$dir/n.gguf", '-r', 'q4_k_m', '-q');
     push @bad, "$n: $r->{rc}: $r->{err}" if $r->{rc} != 1 || $r->{err} !~ /no more than $n files.*ulimit -n 1024/;
 }
 is_deeply(\@bad, [], 'a few open files: refused in a line');
