@@ -98,6 +98,23 @@ int sl_ck_add_file(struct sl_checkpoint *ck, const char *dir, const char *name, 
     return 0;
 }
 
+int sl_ck_name_anew(struct sl_checkpoint *ck, struct sl_error *e)
+{
+    struct sl_name_table *t = &sl_ck_priv(ck)->by_name;
+
+    sl_name_table_free(t);
+    SL_TRY(sl_name_table_init(t, ck->n_tensors, e));
+    for (uint32_t i = 0; i < ck->n_tensors; i++) {
+        uint32_t held;
+
+        SL_TRY(sl_name_table_add(t, ck->tensors[i].name, i, &held, e));
+        if (held != i)
+            return sl_fail(e, SL_ESOURCE, "tensor '%.160s' is there with a prefix and without one; expected one of them",
+                           ck->tensors[i].name);
+    }
+    return 0;
+}
+
 /* Reads one safetensors file; dir NULL: name is a path that the user gave. */
 static int add_safetensors(struct sl_checkpoint *ck, const char *dir, const char *name,
                            struct sl_error *e)
@@ -189,7 +206,7 @@ static int no_config(const char *dir, struct sl_error *e)
 
 static int read_block_size(struct sl_checkpoint *ck, struct sl_error *e)
 {
-    const cJSON *q = cJSON_GetObjectItemCaseSensitive(ck->config, "quantization_config");
+    const cJSON *q = cJSON_GetObjectItemCaseSensitive(sl_checkpoint_config(ck), "quantization_config");
     const cJSON *block = cJSON_GetObjectItemCaseSensitive(q, "weight_block_size");
     const cJSON *rows = block ? block->child : NULL;
 
@@ -212,7 +229,9 @@ static int take_config(struct sl_checkpoint *ck, int fd, const char *label, stru
         return rc;
     if (!cJSON_IsObject(ck->config))
         return sl_fail(e, SL_ESOURCE, "%s: expected a JSON object", label);
-    rc = read_block_size(ck, e);
+    rc = sl_ck_read_text(ck, e);
+    if (rc == 0)
+        rc = read_block_size(ck, e);
     if (rc < 0)
         return sl_fail_context(e, "%s", label);
     return sl_ck_read_packing(ck, e);
@@ -362,6 +381,7 @@ static int open_any(struct sl_checkpoint *ck, const char *path, struct sl_error 
     }
     if (ck->n_tensors == 0)
         return sl_fail(e, SL_ESOURCE, "%s: holds no tensors", path);
+    SL_TRY(sl_ck_take_text(ck, e));
     SL_TRY(sl_ck_take_packed(ck, e));
     return sl_ck_check_scales(ck, e);
 }
@@ -464,6 +484,7 @@ void sl_checkpoint_close(struct sl_checkpoint *ck)
     free(p->arenas);
     free(p->label);
     free(p->role);
+    cJSON_Delete(p->text);
     free(p);
     free(ck->dir);
     free(ck->files);

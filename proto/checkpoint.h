@@ -75,6 +75,10 @@ int sl_checkpoint_open_within(const char *path, const struct sl_roots *roots,
 int sl_checkpoint_open_config(const char *path, struct sl_checkpoint **out, struct sl_error *e)
     SL_MUST_USE;
 
+/* Returns config.json, with the entries of its text_config in their place where the model's class has
+ * its text model there (Kimi-K2.5). Borrowed; NULL where there is none. */
+const struct cJSON *sl_checkpoint_config(const struct sl_checkpoint *ck);
+
 /* Effect: has an error about the source begin with its path, as it was given; one of SL_ESOURCE and
  * SL_EUNSUPPORTED alone. */
 void sl_checkpoint_fail(const struct sl_checkpoint *ck, struct sl_error *e);

@@ -22,7 +22,7 @@
 
 static const cJSON *quantization(const struct sl_checkpoint *ck)
 {
-    return cJSON_GetObjectItemCaseSensitive(ck->config, "quantization_config");
+    return cJSON_GetObjectItemCaseSensitive(sl_checkpoint_config(ck), "quantization_config");
 }
 
 static bool is_text(const cJSON *item, const char *text)
@@ -191,7 +191,6 @@ static int check_packed(const struct sl_checkpoint *ck, const struct sl_src_tens
     return check_shape(ck, t, shape, e);
 }
 
-/* Names are the key of the table: it is made anew. */
 static int rename_all(struct sl_checkpoint *ck, size_t room, struct sl_error *e)
 {
     struct sl_ck_priv *p = sl_ck_priv(ck);
@@ -200,24 +199,21 @@ static int rename_all(struct sl_checkpoint *ck, size_t room, struct sl_error *e)
     if (!to)
         return sl_fail(e, SL_EFAIL, "out of memory for the names of packed tensors");
     p->n_arenas++;
-    sl_name_table_free(&p->by_name);
-    SL_TRY(sl_name_table_init(&p->by_name, ck->n_tensors, e));
     for (uint32_t i = 0; i < ck->n_tensors; i++) {
         struct sl_src_tensor *t = &ck->tensors[i];
         size_t n = sl_ck_stem(t->name, PACKED);
 
-        if (n) {
-            memcpy(to, t->name, n);
-            strcpy(to + n, WEIGHT);
-            t->name = to;
-            to += n + sizeof WEIGHT;
-            t->dtype = SL_DTYPE_I4;
-            t->shape[1] *= IN_A_WORD;
-            t->elems *= IN_A_WORD;
-        }
-        SL_TRY(sl_name_table_add(&p->by_name, t->name, i, NULL, e));
+        if (!n)
+            continue;
+        memcpy(to, t->name, n);
+        strcpy(to + n, WEIGHT);
+        t->name = to;
+        to += n + sizeof WEIGHT;
+        t->dtype = SL_DTYPE_I4;
+        t->shape[1] *= IN_A_WORD;
+        t->elems *= IN_A_WORD;
     }
-    return 0;
+    return sl_ck_name_anew(ck, e);
 }
 
 int sl_ck_take_packed(struct sl_checkpoint *ck, struct sl_error *e)

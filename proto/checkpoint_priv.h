@@ -22,6 +22,7 @@ struct sl_ck_priv {
     uint32_t n_arenas;
     uint32_t cap_tensors;
     uint8_t *role;                /* enum sl_src_role of each tensor */
+    struct cJSON *text;           /* config.json with the text model's entries; NULL: it has none apart */
 };
 
 /* The reader's own part of a checkpoint, borrowed. */
@@ -45,6 +46,14 @@ int sl_ck_open_gguf(struct sl_checkpoint *ck, const char *path, struct sl_error 
 /* Effect: tells weights from scales and checks every FP8 and I4 weight's scale and that
  * every scale has its weight (checkpoint_scale.c). */
 int sl_ck_check_scales(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: makes the table of names anew, after some were changed. Errors: SL_ESOURCE (one is there twice). */
+int sl_ck_name_anew(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: the text model's config where the class has one inside; and its tensors' names without
+ * their prefix. Errors: SL_ESOURCE (checkpoint_text.c). */
+int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
+int sl_ck_take_text(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: ck->i4_group = what config.json's quantization_config says of packed weights. Errors:
  * SL_EUNSUPPORTED (weights packed in another way) (checkpoint_packed.c). */

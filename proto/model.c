@@ -276,10 +276,16 @@ static int account(struct build *b, struct sl_error *e)
 {
     struct name_list unknown = {.n = 0};
 
-    for (uint32_t i = 0; i < b->ck->n_tensors; i++)
-        if (!b->used[i] && !sl_checkpoint_is_scale(b->ck, i) &&
-            !sl_arch_drops(b->p, b->ck->tensors[i].name))
-            list_name(&unknown, b->ck->tensors[i].name, 5);
+    for (uint32_t i = 0; i < b->ck->n_tensors; i++) {
+        const char *name = b->ck->tensors[i].name;
+
+        if (b->used[i] || sl_checkpoint_is_scale(b->ck, i))
+            continue;
+        if (sl_arch_sees(b->p, name))
+            b->m->n_vision++;
+        else if (!sl_arch_drops(b->p, name))
+            list_name(&unknown, name, 5);
+    }
     if (b->missing.n && sl_checkpoint_is_shard(b->ck))
         return sl_fail(e, SL_ESOURCE, "%s is one shard of a checkpoint, and %" PRIu32 " tensors are in others; give "
                        "the folder, %s", b->ck->files[0].path, b->missing.n, b->ck->dir);
@@ -374,7 +380,7 @@ static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o
     if (!ck->config)
         return sl_fail(e, SL_ESOURCE, "the checkpoint has no config.json: give the folder that holds "
                        "the model's config.json, tokenizer and .safetensors files");
-    rc = sl_params_read(ck->config, o ? o->layout : SL_LAYOUT_MLA, &p, e);
+    rc = sl_params_read(sl_checkpoint_config(ck), o ? o->layout : SL_LAYOUT_MLA, &p, e);
     m->priv = p.values;
     if (rc < 0)
         return rc;

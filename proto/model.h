@@ -62,6 +62,7 @@ struct sl_model {
     uint32_t n_tensors;
     struct sl_model_src *src;
     uint32_t n_src;
+    uint32_t n_vision;    /* tensors of the checkpoint that are of its vision, and left out */
     uint64_t n_params;    /* weights of all output tensors */
     struct sl_kvs kvs;    /* metadata, in convert's order, without general.file_type,
                              general.quantization_version and split.* */

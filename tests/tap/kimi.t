@@ -1,5 +1,5 @@
 # Checkpoints in Kimi-K2's form (384 experts, tiktoken.model), in Kimi-K2-Thinking's (experts in 4-bit
-# integers) and in that of DeepSeek-V3.1: metadata and tokens against an independent computation, tensors
+# integers), in Kimi-K2.5's (the same inside a model that sees) and in that of DeepSeek-V3.1: metadata and tokens against an independent computation, tensors
 # against llama-quantize and numpy, texts split by a real llama.cpp; and the relatives that are refused.
 use strict;
 use warnings;
@@ -95,6 +95,21 @@ SKIP: {
     $r = run(python('llama.py', 'load', $made{q4_k_m}));
     is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, 'it makes text') or diag($r->{out}, $r->{err});
 }
+
+# ---- Kimi-K2.5: the same with a vision part beside it, which is left out
+my $k25 = "$dir/k25";
+run('cp', '-r', $k2t, $k25);
+run_ok('K2.5: made', python('kimi.py', 'wrap', $k25));
+for my $verb (['plan', $k25], ['convert', $k25, '-o', "$dir/k25.gguf"]) {
+    $r = run_ok("K2.5: $verb->[0]", $SLUICE, @$verb, '--recipe', 'f32');
+    like($r->{err}, qr/^sluice: note: the vision part \(2 tensors\) is left out: [^\n]*--mmproj$/m, 'what is left out is said');
+}
+is_deeply(hashes("$dir/k25.gguf"), hashes($made{f32}), 'the same tensors');
+$r = run(python('kimi.py', 'compare', $k25, "$dir/k25.gguf"));
+is($r->{out}, "equal 41 keys\n", 'keys and tokens') or diag($r->{err});
+run_ok('verify', $SLUICE, 'verify', "$dir/k25.gguf", '--source', $k25, '--sample', '5%');
+is((json_lines(run($SLUICE, 'plan', "$k25/config.json", '--recipe', 'q4_k_m', '--json')->{out}))[0]{source_bytes}, $planned->{source_bytes},
+    'config.json alone');
 
 # As a service's job; then one weight, and one scale, are others.
 service_setup(source => '-');

@@ -1,6 +1,8 @@
-/* Weights packed as 4-bit integers: what they become, and what is refused. */
+/* Weights packed as 4-bit integers, and text models inside others: what they become, and what is refused. */
 #include "proto/checkpoint_priv.h"
 #include "tests/unit/checkpoint_world.h"
+
+#include <cjson/cJSON.h>
 
 #define CONFIG "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\"," \
                "\"config_groups\":{\"group_0\":{\"targets\":[\"Linear\"],\"weights\":{%s}}%s}}}"
@@ -180,9 +182,50 @@ static void plans_by_config(void **state)
     sl_checkpoint_close(ck);
 }
 
+#define SEES "\"architectures\":[\"KimiK25ForConditionalGeneration\"],\"model_type\":\"kimi_k25\",\"hidden_size\":1"
+
+static void takes_the_text_model(void **state)
+{
+    struct maker_file f = {.end = 0};
+    struct sl_checkpoint *ck;
+    const cJSON *c;
+
+    maker_write(*state, "config.json", "{" SEES ",\"text_config\":{\"architectures\":[\"X\"],\"model_type\":\"deepseek_v3\",\"hidden_size\":2,"
+                "\"quantization_config\":{\"weight_block_size\":[4,4]}},\"vision_config\":{}}");
+    maker_tensor(&f, "language_model.lm_head.weight", "BF16", "[2]", 4);
+    maker_tensor(&f, "language_model.", "BF16", "[2]", 4);
+    maker_tensor(&f, "vision_tower.language_model.x", "BF16", "[2]", 4);
+    maker_finish(&f, *state, "model.safetensors", 0);
+    ck = open_ok(*state);
+    assert_int_equal(sl_checkpoint_find(ck, "lm_head.weight"), 0);
+    assert_int_equal(sl_checkpoint_find(ck, "language_model.lm_head.weight"), SL_NO_TENSOR);
+    assert_int_equal(sl_checkpoint_find(ck, "language_model."), 1);
+    assert_int_equal(sl_checkpoint_find(ck, "vision_tower.language_model.x"), 2);
+    assert_int_equal(ck->fp8_block_rows, 4);
+    c = sl_checkpoint_config(ck);
+    assert_string_equal(cJSON_GetObjectItemCaseSensitive(c, "architectures")->child->valuestring, "X");
+    assert_string_equal(cJSON_GetObjectItemCaseSensitive(c, "model_type")->valuestring, "kimi_k25");
+    assert_int_equal(cJSON_GetObjectItemCaseSensitive(c, "hidden_size")->valueint, 2);
+    assert_non_null(cJSON_GetObjectItemCaseSensitive(c, "vision_config"));
+    assert_int_equal(cJSON_GetObjectItemCaseSensitive(ck->config, "hidden_size")->valueint, 1);
+    sl_checkpoint_close(ck);
+
+    maker_tensor(&f, "language_model.a", "BF16", "[2]", 4);
+    maker_tensor(&f, "a", "BF16", "[2]", 4);
+    maker_finish(&f, *state, "model.safetensors", 0);
+    refuse(*state, SL_ESOURCE, "tensor 'a' is there with a prefix and without one");
+    maker_write(*state, "config.json", "{" SEES ",\"text_config\":[]}");
+    refuse(*state, SL_ESOURCE, "config.json: no \"text_config\", where KimiK25ForConditionalGeneration has its text model");
+    maker_write(*state, "config.json", plain_config); /* another model's names are its own */
+    ck = open_ok(*state);
+    assert_int_equal(sl_checkpoint_find(ck, "language_model.a"), 0);
+    sl_checkpoint_close(ck);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(becomes_a_weight), TEST(refuses_packed), TEST(refuses_configs), TEST(plans_by_config)};
+    const struct CMUnitTest tests[] = {TEST(becomes_a_weight), TEST(refuses_packed), TEST(refuses_configs), TEST(plans_by_config),
+                                       TEST(takes_the_text_model)};
 
     return cmocka_run_group_tests_name("packed", tests, NULL, NULL);
 }
