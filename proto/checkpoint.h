@@ -110,9 +110,9 @@ int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct 
  * scale, or the shape of a packed weight, that conversion drops): it is no weight of the model. */
 bool sl_checkpoint_is_scale(const struct sl_checkpoint *ck, uint32_t tensor);
 
-/* Returns whether quantization_config packs the linear layer with this weight as I4: for plans from
- * config.json alone. */
-bool sl_checkpoint_packs(const struct sl_checkpoint *ck, const char *name);
+/* Returns 1 when quantization_config packs the linear layer with this weight as I4, or 0: for plans
+ * from config.json alone. Errors: SL_EFAIL (out of memory). */
+int sl_checkpoint_packs(const struct sl_checkpoint *ck, const char *name, struct sl_error *e) SL_MUST_USE;
 
 /* Returns whether the source is a single file named as one shard of several
  * (NAME-00001-of-00003.safetensors); ck->dir is then its folder. */

@@ -14,7 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define IN_A_WORD 8u /* weights */
+#define IN_A_WORD 8u    /* weights */
+#define IGNORED_MAX 100 /* entries of "ignore" that are looked at */
 #define PACKED ".weight_packed"
 #define WEIGHT ".weight"
 
@@ -89,32 +90,37 @@ int sl_ck_read_packing(struct sl_checkpoint *ck, struct sl_error *e)
 }
 
 /* An entry names a layer, or after "re:" it is an expression for the beginning of its name; one that
- * cannot be read ignores nothing. */
-static bool ignores(const char *entry, const char *layer)
+ * is none, or needs too long, ignores nothing. */
+static int ignores(const char *entry, const char *layer, struct sl_error *e)
 {
-    struct sl_error e;
     struct sl_pattern *p;
     char text[1024];
-    bool hit;
+    int rc;
 
     if (strncmp(entry, "re:", 3) != 0)
         return strcmp(entry, layer) == 0;
-    if (snprintf(text, sizeof text, "^(?:%s)", entry + 3) >= (int)sizeof text || sl_pattern_compile(text, true, false, &p, &e) < 0)
-        return false;
-    hit = sl_pattern_match(p, layer, &e) == 1;
-    sl_pattern_free(p);
-    return hit;
+    if (snprintf(text, sizeof text, "^(?:%s)", entry + 3) >= (int)sizeof text)
+        return 0;
+    rc = sl_pattern_compile(text, true, false, &p, e);
+    if (rc == 0) {
+        rc = sl_pattern_match(p, layer, e);
+        sl_pattern_free(p);
+    }
+    return rc == SL_EUSAGE ? 0 : rc;
 }
 
-bool sl_checkpoint_packs(const struct sl_checkpoint *ck, const char *name)
+int sl_checkpoint_packs(const struct sl_checkpoint *ck, const char *name, struct sl_error *e)
 {
-    const cJSON *list = cJSON_GetObjectItemCaseSensitive(quantization(ck), "ignore"), *entry;
+    const cJSON *entry = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(quantization(ck), "ignore"), 0);
     char layer[SL_SRC_MAX_NAME + 1];
 
     snprintf(layer, sizeof layer, "%.*s", (int)sl_ck_stem(name, WEIGHT), name);
-    cJSON_ArrayForEach(entry, list)
-        if (cJSON_IsString(entry) && ignores(entry->valuestring, layer))
-            return false;
+    for (int i = 0; i < IGNORED_MAX && entry; i++, entry = entry->next) {
+        int hit = cJSON_IsString(entry) ? ignores(entry->valuestring, layer, e) : 0;
+
+        if (hit)
+            return hit < 0 ? hit : 0;
+    }
     return ck->i4_group != 0;
 }
 

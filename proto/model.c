@@ -54,7 +54,7 @@ struct build {
     const struct sl_params *p;
     struct sl_model *m;
     bool planned;     /* from config.json alone */
-    bool packed;      /* this layer's sources at hand ship as I4 */
+    int packed;       /* this layer's sources at hand ship as I4 */
     uint8_t *used;    /* of the checkpoint's tensors */
     struct name_list missing;
     char last_missing[128]; /* kv_b_proj is the source of two tensors, one after the other */
@@ -248,8 +248,9 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
     o->n_src = (uint32_t)n_src;
     if (o->transform == SL_INLINE)
         o->values = b->p->values;
-    b->packed = b->planned && b->ck->i4_group && t->ship == SL_SHIP_LINEAR &&
-                sl_arch_name(first, sizeof first, t->src, layer, 0) && sl_checkpoint_packs(b->ck, first);
+    b->packed = 0;
+    if (b->planned && b->ck->i4_group && t->ship == SL_SHIP_LINEAR && sl_arch_name(first, sizeof first, t->src, layer, 0))
+        SL_TRY(b->packed = sl_checkpoint_packs(b->ck, first, e));
     for (uint64_t x = 0; x < n_src; x++)
         SL_TRY(take_source(b, t, layer, x, &m->src[m->n_src++], e));
     m->n_tensors++;
