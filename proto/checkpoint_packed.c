@@ -141,8 +141,8 @@ static int no_matrix(const struct sl_src_tensor *t, const struct sl_src_tensor *
                    "and its two dimensions in I32 or I64", t->name, shape->name);
 }
 
-/* What the headers say twice is read once in a file: one in each of 70,000 would be a read far from
- * all others, and nothing is made of it. */
+/* The headers say it as well, and nothing is made of it: of a file's shapes the first is read. All
+ * 70,000 of Kimi-K2-Thinking's would be as many reads, each far from the next. */
 static int check_shape(const struct sl_checkpoint *ck, const struct sl_src_tensor *t, const struct sl_src_tensor *shape,
                        struct sl_error *e)
 {
