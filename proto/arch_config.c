@@ -284,6 +284,7 @@ int sl_params_read(const cJSON *config, enum sl_layout layout, struct sl_params 
         SL_TRY(read_field(p, f, e));
     read_idle(p);
     SL_TRY(read_rope(p, e));
+    p->vision = cJSON_IsObject(entry(config, "vision_config"));
     p->tied = sl_config_bool(config, "tie_word_embeddings", false);
     if (!p->tied)
         p->when |= SL_W_OUTPUT;

@@ -59,6 +59,8 @@ sub each_place {
 }
 
 each_place('plan', 3, $SLUICE, 'plan', $src, '--recipe', 'q4_k_m', '--json');
+my $packed = checkpoint(scratch() . '/packed', qw(--packed --layers 2 --experts 2 --used 1 --groups 1 --groups-used 1));
+each_place("packed, $_", 5, $SLUICE, 'plan', "$packed$_", '--recipe', 'q4_k_m', '--json') for '', '/config.json';
 each_place('convert', 11, $SLUICE, 'convert', $src, '-o', "$dir/o.gguf", '--recipe', 'q4_k_m', '--quiet', '--force',
     '--task-size', '500K', '--threads', 1);
 
