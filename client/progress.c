@@ -1,13 +1,13 @@
 #include "client/progress.h"
 
 #include "client/cli.h"
+#include "client/term.h"
 #include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -122,30 +122,62 @@ static void eta_text(char *buf, size_t cap, const struct progress *p, uint64_t d
         snprintf(buf, cap, "%d:%02d", (int)s / 60, (int)s % 60);
 }
 
-static void draw_bar(struct progress *p, uint64_t done, const char *eta)
-{
-    struct winsize ws = {0};
-    char size[32], all[32], in[32], out[32], tail[200], bar[512];
-    int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &ws) == 0 && ws.ws_col ? ws.ws_col : 80;
-    double share = p->total ? (double)done / (double)p->total : 1;
-    int room, full, rest; /* a line that wraps could not be drawn over */
+#define BAR_LEAST 10
+#define BAR_MOST 40
 
-    snprintf(tail, sizeof tail, " %3.0f %%  %s of %s  read %s/s  write %s/s  ETA %s", 100 * share,
-             cli_size(size, done), cli_size(all, p->total), cli_size(in, (uint64_t)p->read_rate),
-             cli_size(out, (uint64_t)p->write_rate), eta);
-    room = width - 1 - (int)strlen(tail) - (int)strlen(p->phase) - 3;
-    if (room > 40)
-        room = 40;
-    if (room < 0)
-        room = 0;
+void progress_line(char *line, size_t cap, const struct progress *p, uint64_t done, int width)
+{
+    double share = p->total ? (double)done / (double)p->total : 1;
+    char a[32], b[32], sizes[80], in[48], out[48], eta[32], tail[200], bar[BAR_MOST + 4];
+    int phase = (int)strlen(p->phase), room = 0, full;
+
+    snprintf(sizes, sizeof sizes, "  %s of %s", cli_size(a, done), cli_size(b, p->total));
+    snprintf(in, sizeof in, "  read %s/s", cli_size(a, (uint64_t)p->read_rate));
+    snprintf(out, sizeof out, "  write %s/s", cli_size(a, (uint64_t)p->write_rate));
+    memcpy(eta, "  ETA ", 7);
+    eta_text(eta + 6, sizeof eta - 6, p, done);
+    /* What goes first where there is no room. */
+    for (unsigned less = 0; less < 6; less++) {
+        snprintf(tail, sizeof tail, " %3.0f %%%s%s%s%s", 100 * share, less < 3 ? sizes : "", less < 2 ? in : "",
+                 less < 1 ? out : "", less < 5 ? eta : "");
+        room = less < 4 ? width - 1 - phase - 3 - (int)strlen(tail) : 0;
+        if (less < 4 ? room >= BAR_LEAST : width > phase + (int)strlen(tail))
+            break;
+    }
+    room = room < BAR_LEAST ? 0 : room > BAR_MOST ? BAR_MOST : room;
     full = (int)(share * room);
+    snprintf(bar, sizeof bar, room ? " [%*s]" : "%*s", room, "");
     for (int i = 0; i < room; i++)
-        bar[i] = i < full ? '#' : '.';
-    bar[room] = 0;
-    rest = width - 1 - room - (int)strlen(p->phase) - 3;
-    fprintf(stderr, "\r%s [%s]%.*s\033[K", p->phase, bar, rest > 0 ? rest : 0, tail);
+        bar[2 + i] = i < full ? '#' : '.';
+    snprintf(line, (size_t)width < cap ? (size_t)width : cap, "%s%s%s", p->phase, bar, tail);
+}
+
+static int width_now(void)
+{
+    int width = term_width(STDERR_FILENO);
+
+    return width > 0 ? width : 80;
+}
+
+/* To the beginning of what is on the screen: it has more rows where the terminal became narrower since. */
+static void go_back(const struct progress *p, int width)
+{
+    int up = p->drawn ? (p->drawn - 1) / width : 0;
+
+    if (up)
+        fprintf(stderr, "\033[%dA\r\033[J", up);
+}
+
+static void draw_bar(struct progress *p, uint64_t done)
+{
+    int width = width_now();
+    char line[300];
+
+    progress_line(line, sizeof line, p, done, width);
+    go_back(p, width);
+    fprintf(stderr, "\r%s\033[K", line);
     fflush(stderr);
-    p->drawn = true;
+    p->drawn = (int)strlen(line);
 }
 
 static void show_json(const struct progress *p, uint64_t done)
@@ -199,7 +231,7 @@ void progress_update(struct progress *p, uint64_t done, uint64_t read_bytes, uin
     p->last_ns = now;
     eta_text(eta, sizeof eta, p, done);
     if (p->mode == PROGRESS_TTY)
-        draw_bar(p, done, eta);
+        draw_bar(p, done);
     else if (p->mode == PROGRESS_JSON)
         show_json(p, done);
     else
@@ -211,7 +243,9 @@ void progress_update(struct progress *p, uint64_t done, uint64_t read_bytes, uin
 
 void progress_end(struct progress *p)
 {
-    if (p->drawn)
-        fputs("\r\033[K", stderr);
-    p->drawn = false;
+    if (!p->drawn)
+        return;
+    go_back(p, width_now());
+    fputs("\r\033[K", stderr);
+    p->drawn = 0;
 }
