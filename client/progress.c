@@ -125,31 +125,37 @@ static void eta_text(char *buf, size_t cap, const struct progress *p, uint64_t d
 #define BAR_LEAST 10
 #define BAR_MOST 40
 
+void bar_line(char *line, size_t cap, const struct bar_parts *t, int width)
+{
+    int head = (int)strlen(t->head), room = 0, full;
+    char tail[240], bar[BAR_MOST + 4];
+
+    /* What goes first where there is no room. */
+    for (unsigned less = 0; less < 6; less++) {
+        snprintf(tail, sizeof tail, " %3d %%%s%s%s%s", (int)(100 * t->share), less < 3 ? t->sizes : "",
+                 less < 2 ? t->rate : "", less < 1 ? t->written : "", less < 5 ? t->eta : "");
+        room = less < 4 ? width - 1 - head - 3 - (int)strlen(tail) : 0;
+        if (less < 4 ? room >= BAR_LEAST : width > head + (int)strlen(tail))
+            break;
+    }
+    room = room < BAR_LEAST ? 0 : room > BAR_MOST ? BAR_MOST : room;
+    full = (int)(t->share * room);
+    snprintf(bar, sizeof bar, room ? " [%*s]" : "%*s", room, "");
+    for (int i = 0; i < room; i++)
+        bar[2 + i] = i < full ? '#' : '.';
+    snprintf(line, (size_t)width < cap ? (size_t)width : cap, "%s%s%s", t->head, bar, tail);
+}
+
 void progress_line(char *line, size_t cap, const struct progress *p, uint64_t done, int width)
 {
-    double share = p->total ? (double)done / (double)p->total : 1;
-    char a[32], b[32], sizes[80], in[48], out[48], eta[32], tail[200], bar[BAR_MOST + 4];
-    int phase = (int)strlen(p->phase), room = 0, full;
+    char a[32], b[32], sizes[80], in[48], out[48], eta[32] = "  ETA ";
+    const struct bar_parts t = {p->phase, p->total ? (double)done / (double)p->total : 1, sizes, in, out, eta};
 
     snprintf(sizes, sizeof sizes, "  %s of %s", cli_size(a, done), cli_size(b, p->total));
     snprintf(in, sizeof in, "  read %s/s", cli_size(a, (uint64_t)p->read_rate));
     snprintf(out, sizeof out, "  write %s/s", cli_size(a, (uint64_t)p->write_rate));
-    memcpy(eta, "  ETA ", 7);
     eta_text(eta + 6, sizeof eta - 6, p, done);
-    /* What goes first where there is no room. */
-    for (unsigned less = 0; less < 6; less++) {
-        snprintf(tail, sizeof tail, " %3.0f %%%s%s%s%s", 100 * share, less < 3 ? sizes : "", less < 2 ? in : "",
-                 less < 1 ? out : "", less < 5 ? eta : "");
-        room = less < 4 ? width - 1 - phase - 3 - (int)strlen(tail) : 0;
-        if (less < 4 ? room >= BAR_LEAST : width > phase + (int)strlen(tail))
-            break;
-    }
-    room = room < BAR_LEAST ? 0 : room > BAR_MOST ? BAR_MOST : room;
-    full = (int)(share * room);
-    snprintf(bar, sizeof bar, room ? " [%*s]" : "%*s", room, "");
-    for (int i = 0; i < room; i++)
-        bar[2 + i] = i < full ? '#' : '.';
-    snprintf(line, (size_t)width < cap ? (size_t)width : cap, "%s%s%s", p->phase, bar, tail);
+    bar_line(line, cap, &t, width);
 }
 
 static int width_now(void)

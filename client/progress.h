@@ -33,8 +33,18 @@ void progress_begin(struct progress *p, enum progress_mode mode, const char *pha
 /* Effect: tells how far the phase is; shows it when it is time to. */
 void progress_update(struct progress *p, uint64_t done, uint64_t read_bytes, uint64_t written);
 
-/* Effect: writes what a terminal of so many columns shows, one less at most: a line that wraps
- * could not be drawn over. Rates, sizes and the bar itself go, in this order, where there is no room. */
+/* A line with a bar. The texts begin with two spaces, or are empty. */
+struct bar_parts {
+    const char *head;
+    double share;            /* 0 to 1 */
+    const char *sizes, *rate, *written, *eta;
+};
+
+/* Effect: writes it for a terminal of so many columns, one less at most: a line that wraps could not
+ * be drawn over. Rates, sizes, the bar itself and eta go, in this order, where there is no room. */
+void bar_line(char *line, size_t cap, const struct bar_parts *t, int width);
+
+/* Effect: the line of a phase. */
 void progress_line(char *line, size_t cap, const struct progress *p, uint64_t done, int width);
 
 /* Effect: removes the bar. */

@@ -307,7 +307,7 @@ is($r->{rc}, 0, 'Ctrl-C detaches');
 like($r->{err}, qr/detached; the jobs go on/, 'and says so');
 
 SKIP: {
-    skip 'no script(1)', 6 if run('script', '--version')->{rc};
+    skip 'no script(1)', 10 if run('script', '--version')->{rc};
     local $ENV{TERM} = 'xterm';
     my $log = scratch() . '/tty';
     # A small job may be over before anything is drawn: the next one, then.
@@ -319,10 +319,11 @@ SKIP: {
     local $ENV{NO_COLOR} = 1;
     run('script', '-qec', "$SLUICE history", $log);
     unlike(slurp($log), qr/\e/, 'NO_COLOR');
-    for my $verb (qw(history workers)) {
-        run('script', '-qec', "stty cols 60; $SLUICE $verb", $log);
+    for my $case (map { my $v = $_; map { [$v, $_] } 60, 40 } qw(history workers)) {
+        my ($verb, $columns) = @$case;
+        run('script', '-qec', "stty cols $columns; $SLUICE $verb", $log);
         my @lines = grep { !/^Script/ } split /\r?\n/, slurp($log);
-        is_deeply([grep { length > 60 } @lines], [], "$verb fits 60 columns");
+        is_deeply([grep { length > $columns } @lines], [], "$verb fits $columns columns");
         like($lines[0], $verb eq 'history' ? qr/^ID .*REASON$/ : qr/^NAME .*TENSOR$/, 'with its last column');
     }
 }
