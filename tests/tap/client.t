@@ -48,6 +48,8 @@ fails('--attempts 0', 2, qr/1 to 100/, $SLUICE, $_, 1, '--attempts', 0) for qw(s
 fails("--timeout $_", 2, qr/--timeout $_: expected 1 to 86400/, $SLUICE, 'queue', '--timeout', $_) for 0, -1;
 fails("--interval $_", 2, qr/--interval $_: expected 1 to 3600/, $SLUICE, 'watch', '--interval', $_) for 0, -1, 3601;
 fails('what is nearly an option', 2, qr/--jsom: unknown option; did you mean --json\?/, $SLUICE, 'queue', '--jsom');
+fails("$_->[0] of convert_hf_to_gguf.py", 2, qr/$_->[0]: unknown option; did you mean $_->[1]\?/, $SLUICE, 'convert', $TINY, $_->[0], 'x')
+    for ['--outfile', '--output'], ['--outtype', '--recipe'];
 fails('nearly an option of sluiced', 2, qr/--metrcis: unknown option; did you mean --metrics\?/, "$BUILD/sluiced", '--metrcis', 'x');
 fails('nearly an option of sluice-worker', 2, qr/--thread: unknown option; did you mean --threads\?/, "$BUILD/sluice-worker", '--thread');
 fails('what is nearly a verb', 2, qr/did you mean 'submit'\?/, $SLUICE, 'sumbit');
