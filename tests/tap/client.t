@@ -55,6 +55,7 @@ fails('nearly an option of sluice-worker', 2, qr/--thread: unknown option; did y
 fails('what is nearly a verb', 2, qr/did you mean 'submit'\?/, $SLUICE, 'sumbit');
 unlike(run($SLUICE, 'queue', '--zzzzzz')->{err}, qr/did you mean/, 'what is near nothing');
 fails('--recipe --json', 2, qr/goes without --json/, $SLUICE, 'show', 1, '--recipe', '--json');
+fails('help of no verb', 2, qr/'queu' is no verb; did you mean 'queue'\?/, $SLUICE, 'help', 'queu');
 is(run($SLUICE, 'help', 'queue')->{out}, run($SLUICE, 'queue', '--help')->{out}, 'help VERB');
 fails('json and -o', 2, qr/--json has every field/, $SLUICE, 'queue', '--json', '-o', 'id');
 fails('two recipes, one name', 2, qr/both write/, $SLUICE, 'submit', $TINY, '-o', "$out/x.gguf", '-r', 'q4_0,q8_0');
