@@ -148,12 +148,13 @@ void bar_line(char *line, size_t cap, const struct bar_parts *t, int width)
 
 void progress_line(char *line, size_t cap, const struct progress *p, uint64_t done, int width)
 {
-    char a[32], b[32], sizes[80], in[48], out[48], eta[32] = "  ETA ";
+    char a[32], b[32], sizes[80], in[48], out[48] = "", eta[32] = "  ETA ";
     const struct bar_parts t = {p->phase, p->total ? (double)done / (double)p->total : 1, sizes, in, out, eta};
 
     snprintf(sizes, sizeof sizes, "  %s of %s", cli_size(a, done), cli_size(b, p->total));
     snprintf(in, sizeof in, "  read %s/s", cli_size(a, (uint64_t)p->read_rate));
-    snprintf(out, sizeof out, "  write %s/s", cli_size(a, (uint64_t)p->write_rate));
+    if (p->win_written)
+        snprintf(out, sizeof out, "  write %s/s", cli_size(a, (uint64_t)p->write_rate));
     eta_text(eta + 6, sizeof eta - 6, p, done);
     bar_line(line, cap, &t, width);
 }
@@ -241,10 +242,10 @@ void progress_update(struct progress *p, uint64_t done, uint64_t read_bytes, uin
     else if (p->mode == PROGRESS_JSON)
         show_json(p, done);
     else
-        fprintf(stderr, "%s: %.0f %%, %s of %s, read %s/s, write %s/s, ETA %s\n", p->phase,
+        fprintf(stderr, "%s: %.0f %%, %s of %s, read %s/s%s%s%s, ETA %s\n", p->phase,
                 p->total ? 100.0 * (double)done / (double)p->total : 100.0, cli_size(a, done),
-                cli_size(b, p->total), cli_size(c, (uint64_t)p->read_rate),
-                cli_size(d, (uint64_t)p->write_rate), eta);
+                cli_size(b, p->total), cli_size(c, (uint64_t)p->read_rate), p->win_written ? ", write " : "",
+                p->win_written ? cli_size(d, (uint64_t)p->write_rate) : "", p->win_written ? "/s" : "", eta);
 }
 
 void progress_end(struct progress *p)

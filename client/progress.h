@@ -17,7 +17,7 @@ struct progress {
     const char *phase;       /* "convert", "check" */
     uint64_t total;          /* bytes of work in all */
     uint64_t t0_ns, last_ns; /* when the phase began, when something was shown */
-    uint64_t win_ns, win_done, win_read, win_written; /* start of the rate window */
+    uint64_t win_ns, win_done, win_read, win_written; /* start of the rate window; nothing written, no such rate */
     double rate, read_rate, write_rate;               /* bytes per second */
     int drawn;               /* columns of the bar that is on the screen; 0: none */
 };

@@ -94,6 +94,9 @@ static void a_narrow_terminal_has_the_time_left(void **state)
     progress_begin(&p, PROGRESS_TTY, "convert", 688000000000, 0);
     p.rate = 1e8;
     p.read_rate = p.write_rate = 123.4e6;
+    progress_line(line, sizeof line, &p, 68800000000, 250);
+    assert_null(strstr(line, "write")); /* a phase that reads alone */
+    p.win_written = 1;
     for (int width = 1; width <= 250; width++) {
         progress_line(line, sizeof line, &p, 68800000000, width);
         assert_true((int)strlen(line) < width);
