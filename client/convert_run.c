@@ -428,6 +428,7 @@ static void print_summary(const struct run *r)
         return;
     for (uint32_t i = 0; i < n; i++)
         printf("%s\n", r->out->final[i]);
+    fflush(stdout); /* before what is said of them, where both go to one place */
     fprintf(stderr, "sluice: %s in %u file%s from %s in %.1f s; every task checked on disk; peak memory %s\n",
             cli_size(a, r->plan->file_bytes), n, n == 1 ? "" : "s",
             cli_size(b, r->plan->src_bytes), s, cli_size(c, (uint64_t)ru.ru_maxrss * 1024));

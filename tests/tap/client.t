@@ -48,11 +48,14 @@ fails('--attempts 0', 2, qr/1 to 100/, $SLUICE, $_, 1, '--attempts', 0) for qw(s
 fails("--timeout $_", 2, qr/--timeout $_: expected 1 to 86400/, $SLUICE, 'queue', '--timeout', $_) for 0, -1;
 fails("--interval $_", 2, qr/--interval $_: expected 1 to 3600/, $SLUICE, 'watch', '--interval', $_) for 0, -1, 3601;
 fails('what is nearly an option', 2, qr/--jsom: unknown option; did you mean --json\?/, $SLUICE, 'queue', '--jsom');
+fails("$_->[0] of convert_hf_to_gguf.py", 2, qr/$_->[0]: unknown option; did you mean $_->[1]\?/, $SLUICE, 'convert', $TINY, $_->[0], 'x')
+    for ['--outfile', '--output'], ['--outtype', '--recipe'];
 fails('nearly an option of sluiced', 2, qr/--metrcis: unknown option; did you mean --metrics\?/, "$BUILD/sluiced", '--metrcis', 'x');
 fails('nearly an option of sluice-worker', 2, qr/--thread: unknown option; did you mean --threads\?/, "$BUILD/sluice-worker", '--thread');
 fails('what is nearly a verb', 2, qr/did you mean 'submit'\?/, $SLUICE, 'sumbit');
 unlike(run($SLUICE, 'queue', '--zzzzzz')->{err}, qr/did you mean/, 'what is near nothing');
 fails('--recipe --json', 2, qr/goes without --json/, $SLUICE, 'show', 1, '--recipe', '--json');
+fails('help of no verb', 2, qr/'queu' is no verb; did you mean 'queue'\?/, $SLUICE, 'help', 'queu');
 is(run($SLUICE, 'help', 'queue')->{out}, run($SLUICE, 'queue', '--help')->{out}, 'help VERB');
 fails('json and -o', 2, qr/--json has every field/, $SLUICE, 'queue', '--json', '-o', 'id');
 fails('two recipes, one name', 2, qr/both write/, $SLUICE, 'submit', $TINY, '-o', "$out/x.gguf", '-r', 'q4_0,q8_0');
@@ -307,7 +310,7 @@ is($r->{rc}, 0, 'Ctrl-C detaches');
 like($r->{err}, qr/detached; the jobs go on/, 'and says so');
 
 SKIP: {
-    skip 'no script(1)', 6 if run('script', '--version')->{rc};
+    skip 'no script(1)', 10 if run('script', '--version')->{rc};
     local $ENV{TERM} = 'xterm';
     my $log = scratch() . '/tty';
     # A small job may be over before anything is drawn: the next one, then.
@@ -319,10 +322,11 @@ SKIP: {
     local $ENV{NO_COLOR} = 1;
     run('script', '-qec', "$SLUICE history", $log);
     unlike(slurp($log), qr/\e/, 'NO_COLOR');
-    for my $verb (qw(history workers)) {
-        run('script', '-qec', "stty cols 60; $SLUICE $verb", $log);
+    for my $case (map { my $v = $_; map { [$v, $_] } 60, 40 } qw(history workers)) {
+        my ($verb, $columns) = @$case;
+        run('script', '-qec', "stty cols $columns; $SLUICE $verb", $log);
         my @lines = grep { !/^Script/ } split /\r?\n/, slurp($log);
-        is_deeply([grep { length > 60 } @lines], [], "$verb fits 60 columns");
+        is_deeply([grep { length > $columns } @lines], [], "$verb fits $columns columns");
         like($lines[0], $verb eq 'history' ? qr/^ID .*REASON$/ : qr/^NAME .*TENSOR$/, 'with its last column');
     }
 }
