@@ -74,7 +74,7 @@ rename "$RUN/moved", $OUT or die $!;
 my @there;
 sub unmounted {
     my ($name) = @_;
-    for (1 .. 60) { # the worker lets go of it
+    for (1 .. 400) { # the worker lets go of it
         last if run(@there, 'umount', $OUT)->{rc} == 0;
         sleep 0.05;
     }
@@ -123,7 +123,7 @@ is_deeply([ls($OUT)], [], 'nothing is made there');
 rmdir $OUT;
 is(run($SLUICE, 'cancel', '--discard', $id)->{rc}, 0, 'cancel --discard without a folder');
 my $e;
-for (1 .. 100) {
+for (1 .. 400) {
     ($e) = grep { ($_->{task} // 0) == 65540 } events($id, qr/quarantined/) and last;
     sleep 0.05;
 }
@@ -204,7 +204,7 @@ sub half_published {
 sub discarded {
     my ($at, $name, @left) = @_;
     run_ok('discard', $SLUICE, 'cancel', '--discard', $at);
-    for (1 .. 100) {
+    for (1 .. 400) {
         last if !grep { /\.partial$|sluice-job/ } ls($OUT);
         sleep 0.05;
     }
