@@ -132,11 +132,10 @@ repaired(submit(demo_spec('full'), attempts => 1), 'disk full while writing', 9,
 SKIP: {
     my $small = "$RUN/small";
     mkdir $small;
-    skip 'no filesystem can be mounted here', 8
-        if run('unshare', '-rm', 'mount', '-t', 'tmpfs', 'none', $small)->{rc};
+    my @own = own_mounts($small) or skip 'no filesystem can be mounted here', 8;
     # A worker alone sees the small filesystem in its own mount namespace.
     stop_one($_) for qw(w1 w2);
-    start_one('w1', cmd => ['unshare', $> ? '-rm' : '-m', 'sh', '-c',
+    start_one('w1', cmd => [@own, 'sh', '-c',
         'd=$1; shift; mount -t tmpfs -o size=96m none "$d" && head -c 88M /dev/zero >"$d/hog" && exec "$@"', 'sh', $small, "$BUILD/sluice-worker", '--name', 'w1', '--threads', 1, '--mem', '128Mi']);
     my $spec = demo_spec('small');
     $spec->{output} = $small;
