@@ -293,7 +293,7 @@ for my $try (1 .. 20) { # until it is there to hear of it
     my $second = start("$BUILD/sluice-worker", '--connect', $ENV{SLUICE_ENDPOINT}, @roots, '--name', 'w2');
     delete $ENV{SLUICE_KEY};
     for (1 .. 600) {
-        last if run($SLUICE, 'workers', '--parsable', '-o', 'name')->{out} =~ /w2/;
+        last if run($SLUICE, 'workers', '--parsable', '-o', 'name,pid')->{out} =~ /^w2\|$second->{pid}$/m;
         sleep 0.1;
     }
     like(run($SLUICE, 'doctor', $dir)->{out}, qr/: (?:1 worker|[2-9] workers), /, 'doctor counts them');
