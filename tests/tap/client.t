@@ -199,7 +199,8 @@ is_deeply([map { [@$_{qw(id message_type schema)}] } @json], [[1, 'job', 1], [2,
 like($json[0]{submitted}, qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, 'with times of RFC 3339');
 like(run($SLUICE, 'queue', '-o', 'id,reason')->{out}, qr/^ *1 +held by .*; 'sluice release 1' lets it go on$/m, 'people see what to do');
 like(run($SLUICE, 'show', 2)->{out}, qr/^reason +held by .*; 'sluice release 2' lets it go on$/m, 'show too');
-like(run('timeout', '-s', 'INT', 1, $SLUICE, 'watch', 1, 2)->{out}, qr/^job 1: held \(held by \Q$me\E since /m, 'watch names the user');
+$r = run('bash', '-c', "timeout 60 $SLUICE watch 1 2 | head -n 1");
+like($r->{out}, qr/^job 1: held \(held by \Q$me\E since /m, 'watch names the user');
 fails('a label that a terminal would obey', 2, qr/label 'a\?b': expected 1 to 63 bytes of UTF-8/, $SLUICE, @$_, "a\eb")
     for ['set', 2, '-l'], ['queue', '-l'], ['submit', $TINY, '-o', $out, '-r', 'q8_0', '--label'];
 run_ok('set', $SLUICE, 'set', 2, '-p', 80, '-l', 'big', '--remove-label', 'a');
@@ -248,7 +249,10 @@ is(run($SLUICE, 'wait', 2, '--timeout', '1h')->{rc}, run($SLUICE, 'wait', 2)->{r
 
 # A client that waits lives through the daemon's death.
 my $waiting = start($SLUICE, 'wait', 1, 3);
-sleep 0.3;
+for (1 .. 1000) { # its connection, beside the socket that listens
+    last if 2 <= grep { m{ \Q$private\E/d\.sock$} } split /\n/, slurp('/proc/net/unix');
+    sleep 0.02;
+}
 stop($daemon, 'KILL');
 $daemon = daemon();
 run_ok('resume', $SLUICE, 'resume', '1-2');
@@ -275,7 +279,7 @@ unlike($r->{err}, qr/\e/, 'nothing drawn without a terminal');
 
 $r = run_ok('stitch by hand', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q6_k', '--manual-stitch', '--parsable');
 chomp(my $by_hand = $r->{out});
-for (1 .. 100) {
+for (1 .. 600) {
     last if run($SLUICE, 'queue', '--parsable', '-o', 'done')->{out} eq "20\n";
     sleep 0.1;
 }
@@ -293,17 +297,19 @@ like(run($SLUICE, 'watch', 1)->{out}, qr{^job 1 made \Q${\abs_path($out)}\E/tiny
 
 # Ctrl-C detaches.
 my $watching = start($SLUICE, 'watch');
-sleep 0.5;
-$ENV{SLUICE_KEY} = "$dir/daemon.key"; # as on a machine whose sluice.conf has its daemon's key for tcp
-my $second = start("$BUILD/sluice-worker", '--connect', $ENV{SLUICE_ENDPOINT}, @roots, '--name', 'w2');
-delete $ENV{SLUICE_KEY};
-for (1 .. 100) {
-    last if run($SLUICE, 'workers', '--parsable', '-o', 'name')->{out} =~ /w2/;
-    sleep 0.1;
+for my $try (1 .. 20) { # until it is there to hear of it
+    local $ENV{SLUICE_KEY} = "$dir/daemon.key"; # as on a machine whose sluice.conf has its daemon's key for tcp
+    my $second = start("$BUILD/sluice-worker", '--connect', $ENV{SLUICE_ENDPOINT}, @roots, '--name', 'w2');
+    delete $ENV{SLUICE_KEY};
+    for (1 .. 600) {
+        last if run($SLUICE, 'workers', '--parsable', '-o', 'name,pid')->{out} =~ /^w2\|$second->{pid}$/m;
+        sleep 0.1;
+    }
+    like(run($SLUICE, 'doctor', $dir)->{out}, qr/: (?:1 worker|[2-9] workers), /, 'doctor counts them');
+    run_ok('drain --json', $SLUICE, 'drain', 'w2', '--json');
+    finish($second);
+    last if slurp("$watching->{log}.out") =~ /w2: worker_joined/;
 }
-like(run($SLUICE, 'doctor', $dir)->{out}, qr/: (?:1 worker|[2-9] workers), /, 'doctor counts them');
-run_ok('drain --json', $SLUICE, 'drain', 'w2', '--json');
-finish($second);
 $r = stop($watching, 'INT');
 like($r->{out}, qr/^\d\d:\d\d:\d\d  w2: worker_joined: cpu on /m, 'an event without a job says whose it is');
 is($r->{rc}, 0, 'Ctrl-C detaches');

@@ -74,7 +74,7 @@ rename "$RUN/moved", $OUT or die $!;
 my @there;
 sub unmounted {
     my ($name) = @_;
-    for (1 .. 60) { # the worker lets go of it
+    for (1 .. 400) { # the worker lets go of it
         last if run(@there, 'umount', $OUT)->{rc} == 0;
         sleep 0.05;
     }
@@ -82,13 +82,12 @@ sub unmounted {
     return;
 }
 SKIP: {
-    skip 'no filesystem can be mounted here', 8
-        if run('unshare', '-rm', 'mount', '-t', 'tmpfs', 'none', $OUT)->{rc};
+    my @own = own_mounts($OUT) or skip 'no filesystem can be mounted here', 8;
     stop_one('w1');
-    start_one('w1', before => ['unshare', $> ? '-rm' : '-m'], %under);
+    start_one('w1', before => \@own, %under);
     ok(wait_log('w1', qr/connected to.*connected to/s), 'another worker');
     my $pid = $ALIVE{w1}{pid};
-    @there = ('nsenter', '-t', $pid, ($> ? ('-U', '--preserve-credentials') : ()), '-m');
+    @there = ('nsenter', '-t', $pid, ($> ? ('-U', '--preserve-credentials') : ()), '-m', '-r');
     run_ok('mount', @there, 'mount', '-t', 'tmpfs', 'none', $OUT);
     says_so($id, 'retry', 'mounted over');
     is_deeply([ls("/proc/$pid/root$OUT")], [], 'nothing is made there');
@@ -123,7 +122,7 @@ is_deeply([ls($OUT)], [], 'nothing is made there');
 rmdir $OUT;
 is(run($SLUICE, 'cancel', '--discard', $id)->{rc}, 0, 'cancel --discard without a folder');
 my $e;
-for (1 .. 100) {
+for (1 .. 400) {
     ($e) = grep { ($_->{task} // 0) == 65540 } events($id, qr/quarantined/) and last;
     sleep 0.05;
 }
@@ -204,7 +203,7 @@ sub half_published {
 sub discarded {
     my ($at, $name, @left) = @_;
     run_ok('discard', $SLUICE, 'cancel', '--discard', $at);
-    for (1 .. 100) {
+    for (1 .. 400) {
         last if !grep { /\.partial$|sluice-job/ } ls($OUT);
         sleep 0.05;
     }

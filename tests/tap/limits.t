@@ -113,10 +113,8 @@ unlink glob "$dir/*";
 
 # ---- no space: a small filesystem in a mount namespace of its own
 SKIP: {
-    my $can = $> == 0 && run('unshare', '-m', 'true')->{rc} == 0
-        && run('unshare', '-m', 'mount', '-t', 'tmpfs', 'none', $dir)->{rc} == 0;
-    skip 'no filesystem can be mounted here (not root?)', 7 unless $can;
-    $r = run('unshare', '-m', 'sh', '-c', 'd=$1; shift; mount -t tmpfs -o size=8m none "$d" || exit 99
+    my @own = own_mounts($dir) or skip 'no filesystem can be mounted here', 7;
+    $r = run(@own, 'sh', '-c', 'd=$1; shift; mount -t tmpfs -o size=8m none "$d" || exit 99
         "$@"; rc=$?; ls -A "$d" | sed "s/^/left: /"; exit $rc', 'sh', $dir, $SLUICE, 'convert', $TINY, '-o',
         "$dir/x.gguf", '--recipe', 'q8_0');
     is($r->{rc}, 9, 'too little space: exit 9') or diag($r->{err});
@@ -124,13 +122,13 @@ SKIP: {
     like($r->{err}, qr/22\.9 MB needed, 8\.\d+ MB free/, 'both figures are told');
 
     # Nothing was reserved: the journal has no room either.
-    $r = run('unshare', '-m', 'sh', '-c', 'd=$1; shift; mount -t tmpfs -o size=8m none "$d" || exit 99; exec "$@"', 'sh', $dir,
+    $r = run(@own, 'sh', '-c', 'd=$1; shift; mount -t tmpfs -o size=8m none "$d" || exit 99; exec "$@"', 'sh', $dir,
         $SLUICE, 'convert', $TINY, '-o', "$dir/x.gguf", '--recipe', 'q8_0', '--sparse', '-q');
     is($r->{rc}, 9, '--sparse on a disk that fills up: exit 9');
     like($r->{err}, qr/x\.(?:sluice-journal: .* full \(free some room there\)|gguf\.partial: .*No space)/, 'and what is full');
 
     # Space that goes away in the middle: another writer takes it.
-    $r = run('unshare', '-m', 'sh', '-c', 'd=$1; shift; mount -t tmpfs -o size=30m none "$d" || exit 99
+    $r = run(@own, 'sh', '-c', 'd=$1; shift; mount -t tmpfs -o size=30m none "$d" || exit 99
         "$@" & p=$!
         i=0; while [ ! -e "$d/x.gguf.partial" ] && [ $i -lt 200 ]; do sleep 0.01; i=$((i + 1)); done
         head -c 40000000 /dev/zero > "$d/hog" 2>/dev/null

@@ -118,7 +118,7 @@ my $source = checkpoint("$dir/source", '--preset', 'demo');
 symlink 'source', "$dir/link" or die $!;
 my @big = ('--recipe', 'q2_k', '-o', "$dir/y", '--model-name', 'y', '--task-size', '1M');
 my $p = start($SLUICE, 'convert', $source, @big, '--threads', '1', '--backend', 'scalar');
-for (1 .. 200) {
+for (1 .. 2000) {
     last if -e "$dir/y.sluice-journal" || -e "$dir/y.gguf";
     select undef, undef, undef, 0.01;
 }
@@ -126,7 +126,7 @@ select undef, undef, undef, 0.3;
 kill 'INT', $p->{pid};
 $r = finish($p);
 is($r->{rc}, 75, 'interrupted') or diag($r->{err});
-ok($r->{secs} < 15, 'and soon') or diag($r->{secs});
+ok($r->{secs} < 60, 'and soon') or diag($r->{secs});
 run_ok('and goes on with the folder named through a link', $SLUICE, 'convert', "$dir/link/", @big);
 
 # A narrow terminal: no line of progress is wider than it.

@@ -179,7 +179,7 @@ $id = submit(demo_spec('h2'), manual_stitch => JSON::PP::true); # so that it can
 until_job($id, 30, sub { $_[0]{done} });
 ask({ m => 'cancel', jobs => [0 + $id], discard => JSON::PP::true });
 is_state(wait_job($id, 30), 'cancelled', 'cancel');
-for (1 .. 100) {
+for (1 .. 400) {
     last unless my @left = ls($OUT);
     sleep 0.1;
 }
@@ -192,7 +192,7 @@ is(run($SLUICE, 'cancel', $id)->{out}, "cancelled job $id\n", 'cancel');
 ok(-e "$OUT/l.gguf.partial", 'its unfinished file stays');
 is(run($SLUICE, 'cancel', $id)->{out}, "job $id was cancelled before\n", 'once more');
 is(run($SLUICE, 'cancel', '--discard', $id)->{out}, "cancelled job $id; its unfinished files are being removed\n", 'cancel --discard afterwards');
-for (1 .. 100) {
+for (1 .. 400) {
     last unless my @left = ls($OUT);
     sleep 0.1;
 }
