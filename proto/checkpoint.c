@@ -204,10 +204,23 @@ static int no_config(const char *dir, struct sl_error *e)
 
 /* ---- config.json ---- */
 
+/* "weight_block_size"; compressed-tensors has it as the "block_structure" of its one group's weights. */
+static const cJSON *block_size(const cJSON *q, const char **name)
+{
+    const cJSON *groups = cJSON_GetObjectItemCaseSensitive(q, "config_groups");
+    const cJSON *weights = cJSON_IsObject(groups) ? cJSON_GetObjectItemCaseSensitive(groups->child, "weights") : NULL;
+    const cJSON *block = cJSON_GetObjectItemCaseSensitive(q, *name = "weight_block_size");
+
+    if ((!block || cJSON_IsNull(block)) && weights && !groups->child->next)
+        block = cJSON_GetObjectItemCaseSensitive(weights, *name = "block_structure");
+    return block;
+}
+
 static int read_block_size(struct sl_checkpoint *ck, struct sl_error *e)
 {
+    const char *name;
     const cJSON *q = cJSON_GetObjectItemCaseSensitive(sl_checkpoint_config(ck), "quantization_config");
-    const cJSON *block = cJSON_GetObjectItemCaseSensitive(q, "weight_block_size");
+    const cJSON *block = block_size(q, &name);
     const cJSON *rows = block ? block->child : NULL;
 
     if (!block || cJSON_IsNull(block))
@@ -216,8 +229,8 @@ static int read_block_size(struct sl_checkpoint *ck, struct sl_error *e)
         !sl_json_uint(rows, 1 << 20, &ck->fp8_block_rows) ||
         !sl_json_uint(rows->next, 1 << 20, &ck->fp8_block_cols) ||
         ck->fp8_block_rows == 0 || ck->fp8_block_cols == 0)
-        return sl_fail(e, SL_ESOURCE, "quantization_config.weight_block_size is not an array of two "
-                       "integers from 1 to 2^20");
+        return sl_fail(e, SL_ESOURCE, "quantization_config's %s is not an array of two "
+                       "integers from 1 to 2^20", name);
     return 0;
 }
 
