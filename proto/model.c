@@ -59,9 +59,15 @@ struct build {
     char last_missing[128]; /* kv_b_proj is the source of two tensors, one after the other */
 };
 
-static bool applies(const struct sl_tensor_tmpl *t, uint32_t facts)
+/* Whether the template makes a tensor of layer i. */
+static bool applies(const struct build *b, const struct sl_tensor_tmpl *t, uint32_t facts, uint64_t i)
 {
-    return (t->when & ~facts) == 0;
+    char name[128];
+
+    if ((t->when & ~facts & ~(uint32_t)SL_W_OPTIONAL) != 0)
+        return false;
+    return !(t->when & SL_W_OPTIONAL) || b->planned || !sl_arch_name(name, sizeof name, t->src, i, 0) ||
+           sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR;
 }
 
 static bool is_stack(const struct sl_tensor_tmpl *t)
@@ -80,9 +86,9 @@ static uint64_t instances(const struct build *b, const struct sl_tensor_tmpl *t)
     uint64_t n = 0;
 
     if (!(t->when & SL_W_LAYER))
-        return applies(t, b->p->when);
+        return applies(b, t, b->p->when, 0);
     for (uint64_t i = 0; i < b->p->num[SL_N_LAYER].u; i++)
-        n += applies(t, sl_arch_layer_facts(b->p, i));
+        n += applies(b, t, sl_arch_layer_facts(b->p, i), i);
     return n;
 }
 
@@ -242,6 +248,7 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
     if (!sl_add_u64(m->n_params, o->elems, &m->n_params) || m->n_params > INT64_MAX)
         return sl_fail(e, SL_ESOURCE, "config.json describes a model of more than 2^63 weights");
     o->keep_f32 = sl_arch_keeps_f32(o->name, o->n_dims);
+    o->outtype_f32 = sl_arch_outtype_f32(o->name);
     o->first_src = m->n_src;
     o->n_src = (uint32_t)n_src;
     if (o->transform == SL_INLINE)
@@ -255,13 +262,13 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
 static int add_all(struct build *b, struct sl_error *e)
 {
     for (const struct sl_tensor_tmpl *t = b->p->arch->tensors; t->out; t++)
-        if (!(t->when & SL_W_LAYER) && applies(t, b->p->when))
+        if (!(t->when & SL_W_LAYER) && applies(b, t, b->p->when, 0))
             SL_TRY(add_tensor(b, t, 0, e));
     for (uint64_t i = 0; i < b->p->num[SL_N_LAYER].u; i++) {
         uint32_t facts = sl_arch_layer_facts(b->p, i);
 
         for (const struct sl_tensor_tmpl *t = b->p->arch->tensors; t->out; t++)
-            if ((t->when & SL_W_LAYER) && applies(t, facts))
+            if ((t->when & SL_W_LAYER) && applies(b, t, facts, i))
                 SL_TRY(add_tensor(b, t, i, e));
     }
     return 0;
@@ -324,6 +331,8 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
     hp->n_layer_dense = n[SL_N_DENSE].u;
     hp->n_embd = n[SL_N_EMBD].u;
     hp->n_vocab = n[SL_N_VOCAB].u;
+    hp->n_nextn = n[SL_N_NEXTN].u;
+    hp->index_dim = n[SL_N_INDEX_DIM].u;
     hp->kv_lora = n[SL_N_KV_LORA].u;
     hp->rope_dim = latent ? n[SL_N_ROPE_DIM].u : n[SL_N_HEAD_DIM].u;
     hp->head_k = latent ? n[SL_N_NOPE].u + n[SL_N_ROPE_DIM].u : n[SL_N_HEAD_DIM].u;

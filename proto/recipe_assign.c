@@ -69,6 +69,8 @@ static int source_type(const struct assign *a, const struct sl_out_tensor *t)
 
 static int mixture_type(struct assign *a, const struct sl_out_tensor *t, struct sl_error *e)
 {
+    if (t->outtype_f32 && a->r->mixture && sl_mixture_is_outtype(a->r->mixture))
+        return SL_TYPE_F32;
     return a->r->mixture ? sl_mixture_type(&a->mix, t, e) : a->r->default_type;
 }
 
