@@ -269,10 +269,10 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
-int sl_params_read(const cJSON *config, enum sl_layout layout, struct sl_params *p,
+int sl_params_read(const cJSON *config, enum sl_layout layout, bool no_mtp, struct sl_params *p,
                    struct sl_error *e)
 {
-    *p = (struct sl_params){.config = config, .layout = layout};
+    *p = (struct sl_params){.config = config, .layout = layout, .no_mtp = no_mtp};
     SL_TRY(find_arch(p, e));
     SL_TRY(read_dtypes(p, e));
     if (layout == SL_LAYOUT_LEGACY && p->arch->mla_only)

@@ -22,6 +22,8 @@ static int derive(struct sl_params *p, struct sl_error *e)
             return sl_fail(e, SL_ESOURCE, "config.json has no \"%s\", which %s needs",
                            i ? "q_lora_rank" : "n_routed_experts", p->hf_class);
     p->when |= SL_W_INDEXER;
+    if (p->no_mtp)
+        p->num[SL_N_NEXTN] = (struct sl_number){0};
     sl_num_set(p, SL_N_LAYER, n[SL_N_LAYER].u + n[SL_N_NEXTN].u);
     sl_num_set(p, SL_N_TWO_EMBD, 2 * n[SL_N_EMBD].u);
     return sl_num_mul(p, SL_N_INDEX_ROWS, n[SL_N_INDEX_HEADS].u, n[SL_N_INDEX_DIM].u, e);

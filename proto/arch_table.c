@@ -160,7 +160,7 @@ bool sl_arch_drops(const struct sl_params *p, const char *name)
         return true;
     if (strcmp(name, "lm_head.weight") == 0)
         return p->tied && !p->arch->output_if_there;
-    if (!p->arch->drops_mtp || strncmp(name, layer, sizeof layer - 1) != 0 || *s < '0' || *s > '9')
+    if (!(p->arch->drops_mtp || p->no_mtp) || strncmp(name, layer, sizeof layer - 1) != 0 || *s < '0' || *s > '9')
         return false;
     for (; *s >= '0' && *s <= '9' && i < UINT32_MAX; s++)
         i = i * 10 + (uint64_t)(*s - '0');

@@ -98,6 +98,7 @@ struct sl_params {
     const char *hf_class;
     const struct cJSON *config;
     enum sl_layout layout;
+    bool no_mtp;            /* layers for multi-token prediction are dropped in every architecture */
     uint32_t when;          /* facts of the whole model */
     bool fp8;               /* quantization_config.quant_method is fp8 */
     bool tied;              /* tie_word_embeddings */
@@ -129,7 +130,7 @@ extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_qwen2
  * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED
  * (architecture, quantization method, rope type) with what is supported;
  * SL_EUSAGE (a layout that the architecture lacks); SL_ESOURCE (an absent or absurd value). */
-int sl_params_read(const struct cJSON *config, enum sl_layout layout, struct sl_params *p,
+int sl_params_read(const struct cJSON *config, enum sl_layout layout, bool no_mtp, struct sl_params *p,
                    struct sl_error *e) SL_MUST_USE;
 
 /* Setters, and products that must stay below 2^53. */

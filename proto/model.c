@@ -274,6 +274,16 @@ static int add_all(struct build *b, struct sl_error *e)
     return 0;
 }
 
+/* Whether config.json tells of layers for multi-token prediction that the checkpoint lacks. */
+static bool lacks_mtp(const struct build *b)
+{
+    char name[128];
+
+    return b->p->num[SL_N_NEXTN].u &&
+           sl_arch_name(name, sizeof name, "model.layers.{i}.eh_proj.weight", b->p->num[SL_N_LAYER].u - 1, 0) &&
+           sl_checkpoint_find(b->ck, name) == SL_NO_TENSOR;
+}
+
 /* Every tensor of the checkpoint is used, scales another one, or is dropped. */
 static int account(struct build *b, struct sl_error *e)
 {
@@ -296,8 +306,9 @@ static int account(struct build *b, struct sl_error *e)
                        "serves as the head, config.json must say \"tie_word_embeddings\": true");
     if (b->missing.n)
         return sl_fail(e, SL_ESOURCE, "%" PRIu32 " tensor%s missing from the checkpoint: %s; is the download complete, "
-                       "and config.json of the same model?", b->missing.n, b->missing.n == 1 ? "" : "s",
-                       listed(&b->missing));
+                       "and config.json of the same model?%s", b->missing.n, b->missing.n == 1 ? "" : "s",
+                       listed(&b->missing),
+                       lacks_mtp(b) ? " Without layers for multi-token prediction, give --no-mtp" : "");
     return 0;
 }
 
@@ -379,7 +390,7 @@ static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o
     if (!ck->config)
         return sl_fail(e, SL_ESOURCE, "the checkpoint has no config.json: give the folder that holds "
                        "the model's config.json, tokenizer and .safetensors files");
-    rc = sl_params_read(ck->config, o ? o->layout : SL_LAYOUT_MLA, &p, e);
+    rc = sl_params_read(ck->config, o ? o->layout : SL_LAYOUT_MLA, o && o->no_mtp, &p, e);
     m->priv = p.values;
     if (rc < 0)
         return rc;

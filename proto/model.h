@@ -75,6 +75,7 @@ struct sl_model {
 
 struct sl_model_opts {
     enum sl_layout layout;
+    bool no_mtp;          /* checkpoints: without layers for multi-token prediction */
     const uint32_t *prune; /* GGUF sources: layers left out, ascending; the others are numbered anew */
     uint32_t n_prune;
     bool keep_order;      /* GGUF sources: tensors in file order, not in llama-quantize's */

@@ -326,13 +326,23 @@ static int check_names_and_blocks(struct checker *c)
     return rc;
 }
 
+static bool has_tensor(const struct verify_set *s, const char *part)
+{
+    for (uint32_t k = 0; k < s->n; k++)
+        for (uint64_t i = 0; i < s->files[k].g.n_tensors; i++)
+            if (strstr(s->files[k].g.tensors[i].name, part))
+                return true;
+    return false;
+}
+
 /* What the file says about how it was made; by its tensors where it says
  * nothing. */
 static int read_settings(struct checker *c, struct sl_model_opts *o)
 {
     const struct verify_file *f = &c->s->files[0];
 
-    *o = (struct sl_model_opts){.layout = SL_LAYOUT_MLA, .prune = f->pruned, .n_prune = (uint32_t)f->n_pruned};
+    *o = (struct sl_model_opts){.layout = SL_LAYOUT_MLA, .prune = f->pruned, .n_prune = (uint32_t)f->n_pruned,
+                                .no_mtp = !has_tensor(c->s, ".nextn.eh_proj.weight")};
     if (f->round_through && strcmp(f->round_through, "none") != 0) {
         if (strcmp(f->round_through, "bf16") != 0)
             return verify_failed(c->r, "%s: metadata key sluice.round_through: '%s' is not known",
@@ -346,10 +356,8 @@ static int read_settings(struct checker *c, struct sl_model_opts *o)
         o->layout = strcmp(f->layout, "legacy") == 0 ? SL_LAYOUT_LEGACY : SL_LAYOUT_MLA;
         return 0;
     }
-    for (uint32_t k = 0; k < c->s->n; k++)
-        for (uint64_t i = 0; i < c->s->files[k].g.n_tensors; i++)
-            if (strstr(c->s->files[k].g.tensors[i].name, ".attn_kv_b.weight"))
-                o->layout = SL_LAYOUT_LEGACY;
+    if (has_tensor(c->s, ".attn_kv_b.weight"))
+        o->layout = SL_LAYOUT_LEGACY;
     return 0;
 }
 

@@ -4,14 +4,14 @@
 use strict;
 use warnings;
 use JSON::PP ();
+use SluiceService;
 use SluiceTest;
 use Test::More;
 
 need_python();
-my $dir = scratch();
-my @form = qw(--layers 2 --hidden 256 --inter 512 --moe-inter 256 --experts 16 --groups 4 --used 4 --groups-used 2 --heads 4
-    --kv-heads 4 --index-heads 4 --mtp --shards 1);
-my $source = checkpoint("$dir/v32", @form, '--f32-proj');
+service_setup(model => [qw(--layers 2 --hidden 256 --inter 512 --moe-inter 256 --experts 16 --used 4 --heads 4 --kv-heads 4 --index-heads 4
+    --mtp --shards 1 --f32-proj)]);
+my ($dir, $source) = ($RUN, "$RUN/src");
 
 sub edit {
     my ($file, $change) = @_;
@@ -47,6 +47,18 @@ run_ok('at once', $SLUICE, 'convert', $source, '-o', "$dir/once.gguf", '--recipe
 is_deeply(hashes("$dir/once.gguf"), hashes("$dir/steps.gguf"), 'the same tensors: indexer.proj is not rounded through bf16');
 run_ok('verify', $SLUICE, 'verify', "$dir/once.gguf", '--source', $source, '--sample', '5%');
 
+# ---- without the layer for multi-token prediction; a service hears of it too
+start_one($_) for qw(daemon worker);
+run_ok('convert --no-mtp', $SLUICE, 'convert', $source, '-o', "$dir/no.gguf", '--recipe', 'f32', '--no-mtp', '--quiet');
+run_ok('submit --no-mtp', $SLUICE, 'submit', $source, '-o', "$OUT/no.gguf", '--recipe', 'f32', '--no-mtp', '--wait');
+is(sha256("$OUT/no.gguf"), sha256("$dir/no.gguf"), 'the same file');
+is(run(python('kimi.py', 'v32', $source, "$dir/no.gguf", '--no-mtp'))->{out}, "equal 35 keys\n", 'keys');
+my %main = %{ hashes($f32) };
+delete @main{grep { /^blk\.2\./ } keys %main};
+is_deeply(hashes("$dir/no.gguf"), \%main, 'tensors');
+run_ok('verify', $SLUICE, 'verify', "$dir/no.gguf", '--source', $source, '--sample', '5%');
+fails('a GGUF file', 2, qr/--no-mtp: the source is a GGUF file/, $SLUICE, 'quantize', $f32, "$dir/x.gguf", 'Q8_0', '--no-mtp');
+
 # ---- a real llama.cpp
 SKIP: {
     skip 'llama.cpp is not here', 16 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
@@ -64,7 +76,7 @@ SKIP: {
 
 # ---- memory: latent values and the indexer's key, in F16, of the layers that attend
 my $plan = JSON::PP::decode_json(run_ok('plan', $SLUICE, 'plan', $source, '--recipe', 'q8_0', '--json', '--ctx', 1000)->{out});
-is_deeply([map { [@$_{qw(cache own_layout cache_bytes)}] } $plan->{memory}[0]], [['compressed', JSON::PP::true(), (256 + 32 + 64) * 2 * 2 * 1000]], 'cache');
+is_deeply([map { [@$_{qw(cache own_layout cache_bytes)}] } $plan->{memory}[0]], [['compressed', JSON::PP::true(), (512 + 64 + 64) * 2 * 2 * 1000]], 'cache');
 is(scalar grep({ $_->{cache} ne 'compressed' } @{ $plan->{memory} }), 0, 'and there is no other form');
 
 # What the layer for multi-token prediction has in common with the model may be missing.
@@ -91,9 +103,9 @@ sub refused {
 }
 refused('--layout legacy', 2, qr/--layout legacy: llama\.cpp runs DeepseekV32ForCausalLM in the layout mla alone/, sub { }, '--layout', 'legacy');
 refused('no index_topk', 7, qr/config\.json has no "index_topk", which DeepseekV32ForCausalLM needs/, sub { delete $_[0]{index_topk} });
-refused('other heads', 7, qr/tensor 'model\.layers\.0\.self_attn\.indexer\.wq_b\.weight': expected shape \[512, 256\] by config\.json, found \[256, 256\]/,
+refused('other heads', 7, qr/tensor 'model\.layers\.0\.self_attn\.indexer\.wq_b\.weight': expected shape \[512, 512\] by config\.json, found \[256, 512\]/,
     sub { $_[0]{index_n_heads} = 8 });
-refused('a layer more', 7, qr/\d+ tensors missing from the checkpoint: .*model\.layers\.3\.mlp\.gate\.weight/, sub { $_[0]{num_nextn_predict_layers} = 2 });
+refused('a layer more', 7, qr/\d+ tensors missing from the checkpoint: .*model\.layers\.3\.mlp\.gate\.weight.*Without layers for multi-token prediction, give --no-mtp$/, sub { $_[0]{num_nextn_predict_layers} = 2 });
 refused('a layer fewer', 6, qr/\d+ tensors unknown for DeepseekV32ForCausalLM \(0 expected ones missing\): model\.layers\.2/, sub { $_[0]{num_nextn_predict_layers} = 0 });
 refused('no indexer', 6, qr/10 tensors unknown for DeepseekV3ForCausalLM \(0 expected ones missing\): model\.layers\.0\.self_attn\.indexer\./,
     sub { $_[0]{architectures} = ['DeepseekV3ForCausalLM'] });
