@@ -61,18 +61,28 @@ fails('a GGUF file', 2, qr/--no-mtp: the source is a GGUF file/, $SLUICE, 'quant
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 16 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip 'llama.cpp is not here', 17 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     for my $mixture (qw(Q4_K_M Q2_K IQ4_XS)) {
         run_ok($mixture, $SLUICE, 'convert', $source, '-o', "$dir/$mixture.gguf", '--recipe', $mixture, '--quiet');
         run_ok('llama-quantize', python('llama.py', 'quantize', $f32, "$dir/theirs.gguf", $mixture));
         is_deeply(hashes("$dir/$mixture.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
     }
+    run_ok('imatrix', python('llama.py', 'imatrix', $f32, "$dir/imatrix.gguf", '--chunks', 1));
+    my @iq = ($SLUICE, 'convert', $source, '-o', "$dir/iq2_xs.gguf", '--recipe', 'iq2_xs', '--imatrix', "$dir/imatrix.gguf", '--quiet');
+    fails('not run by llama-imatrix', 2, qr/no data for 17 tensors .* llama-imatrix does not run layers for multi-token prediction: give them another type \(--tensor-type\), or --no-mtp$/, @iq);
+    run_ok('iq2_xs', @iq, '--no-mtp');
+    run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/no.gguf", "$dir/theirs.gguf", 'IQ2_XS', '--imatrix', "$dir/imatrix.gguf"));
+    is_deeply(hashes("$dir/iq2_xs.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
     run_ok('dq3_k_m', $SLUICE, 'convert', $source, '-o', "$dir/dq3_k_m.gguf", '--recipe', 'dq3_k_m', '--quiet');
     for my $file (qw(Q4_K_M dq3_k_m)) {
         $r = run(python('llama.py', 'load', "$dir/$file.gguf"));
         is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, "$file makes text") or diag($r->{out}, $r->{err});
     }
 }
+
+# ---- a recipe by size: attn_q_b's rule comes after that of the indexer's, which its pattern has too
+run_ok('--target-bpw', $SLUICE, 'plan', $source, '--target-bpw', '3.5', '--imatrix', 'synthetic', '--write-recipe', "$dir/my.recipe");
+like(slurp("$dir/my.recipe"), qr/^\*\.indexer\.attn_q_b\.weight .*^\*\.attn_q_b\.weight /ms, 'in that order');
 
 # ---- memory: latent values and the indexer's key, in F16, of the layers that attend
 my $plan = JSON::PP::decode_json(run_ok('plan', $SLUICE, 'plan', $source, '--recipe', 'q8_0', '--json', '--ctx', 1000)->{out});
