@@ -74,6 +74,7 @@ const char *cli_shown(char line[CLI_SHOWN_BYTES], const char *text);
 struct cli_plan_args {
     const char *recipe;
     const char *layout;
+    int no_mtp;
     const char *round_through;
     const char *split_max_size;
     int split_max_tensors;

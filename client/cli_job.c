@@ -44,7 +44,7 @@ int cli_job_options(const struct cli_plan_args *a, struct sl_job_options *o, str
     bool synthetic = a->imatrix && strcmp(a->imatrix, "synthetic") == 0;
 
     *o = (struct sl_job_options){
-        .layout = a->layout, .round_through = a->round_through, .rules = a->rules,
+        .layout = a->layout, .no_mtp = a->no_mtp, .round_through = a->round_through, .rules = a->rules,
         .model_name = a->model_name, .output_type = a->output_type,
         .embedding_type = a->embedding_type, .no_tensor_first_split = a->no_tensor_first_split,
         .keep_split = a->keep_split, .leave_output = a->leave_output, .pure = a->pure,

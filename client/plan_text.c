@@ -122,7 +122,7 @@ static void print_memory(const struct plan_view *v)
                (double)s->mem.buffers / GIB, (double)s->mem.total / GIB,
                (double)s->mem.per_device / GIB, s->fits ? "yes" : "no");
     }
-    if (mla)
+    if (mla && !v->job->model->hp.index_dim)
         printf("Whole heads are cached with --layout legacy, the compressed form with --layout mla; "
                "this plan is %s.\n",
                v->job->model->layout == SL_LAYOUT_LEGACY ? "legacy" : "mla");

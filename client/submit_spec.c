@@ -59,6 +59,7 @@ static int put_options(cJSON *spec, const struct submit_spec_args *a,
         return sl_fail(e, SL_EUSAGE, "--model-name '%.255s': expected at most 255 bytes of UTF-8 without control "
                        "characters", jo.model_name);
     sl_put_str(o, "layout", jo.layout);
+    sl_put_bool(o, "no_mtp", jo.no_mtp);
     sl_put_str(o, "round_through", jo.round_through);
     sl_put_str(o, "rules", jo.rules);
     sl_put_uint(o, "split_max_bytes", jo.split_max_bytes);

@@ -123,7 +123,9 @@ int target_open(struct target *t, const char *source, const struct cli_plan_args
         return sl_fail(e, SL_EUSAGE, "--pure gives every tensor one type: there is nothing to choose or to measure");
     SL_TRY(choose_candidates(t, a->types, e));
     probe.recipe = "q8_0";
+    probe.pure = true; /* quantized is what may be, so that it has weights */
     SL_TRY(cli_job_open(&t->probe, source, false, &probe, NULL, e));
+    probe.pure = false;
     SL_TRY(cli_job_options(&probe, &jo, e));
     SL_TRY(sl_job_recipe_opts(&t->probe, &jo, &t->ro, e));
     t->ro.any_type = false;

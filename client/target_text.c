@@ -22,6 +22,16 @@ struct text {
     uint32_t n;
 };
 
+static int parts(const char *kind)
+{
+    int n = 0;
+
+    for (; *kind; kind++)
+        n += *kind == '.';
+    return n;
+}
+
+/* "*.indexer.attn_q_b.weight" stands before "*.attn_q_b.weight", which has its tensors too. */
 static int by_kind(const void *a, const void *b)
 {
     const struct line *x = a, *y = b;
@@ -29,6 +39,8 @@ static int by_kind(const void *a, const void *b)
 
     if (x->layered != y->layered)
         return x->layered ? 1 : -1;
+    if (parts(x->kind) != parts(y->kind))
+        return parts(x->kind) > parts(y->kind) ? -1 : 1;
     if (c)
         return c;
     if (x->layer != y->layer)

@@ -113,6 +113,13 @@ static int read_field(struct sl_params *p, const struct sl_field *f, struct sl_e
     return 0;
 }
 
+static int read_fields(struct sl_params *p, const struct sl_field *f, struct sl_error *e)
+{
+    for (; f && f->num != SL_N_NONE; f++)
+        SL_TRY(read_field(p, f, e));
+    return 0;
+}
+
 /* Entries that say nothing of these architectures, but are passed on: a layer norm's epsilon, and
  * that there are no experts. Of several names the first one counts that is there, be it null. */
 static void read_idle(struct sl_params *p)
@@ -135,7 +142,7 @@ static void read_idle(struct sl_params *p)
             continue;
         if (idle[i].num == SL_N_NORM_EPS && isfinite((float)j->valuedouble))
             sl_num_set_f(p, SL_N_NORM_EPS, j->valuedouble);
-        else if (idle[i].num != SL_N_NORM_EPS && j->valuedouble == 0 && p->arch != &sl_arch_deepseek2)
+        else if (idle[i].num != SL_N_NORM_EPS && j->valuedouble == 0 && !p->num[SL_N_KV_LORA].have)
             sl_num_set(p, idle[i].num, 0);
     }
 }
@@ -206,32 +213,20 @@ static int read_rope(struct sl_params *p, struct sl_error *e)
 
 /* ---- the architecture ---- */
 
-static const struct sl_arch *const archs[] = {&sl_arch_deepseek2, &sl_arch_qwen2, &sl_arch_llama};
+static const struct sl_arch *const archs[] = {&sl_arch_deepseek2, &sl_arch_deepseek32, &sl_arch_qwen2, &sl_arch_llama};
 #define N_ARCHS (sizeof archs / sizeof *archs)
-
-/* What a class of DeepSeek's has that no table here describes; llama.cpp has an architecture of
- * its own for it. */
-static const struct { const char *class, *what; } others[] = {
-    {"DeepseekV32ForCausalLM", " (DeepSeek-V3.2): its sparse attention has an indexer in each layer "
-                               "(self_attn.indexer.*), and it keeps the layer for multi-token prediction"},
-};
 
 static int unsupported(const char *class, struct sl_error *e)
 {
-    const char *what = "";
     char list[256];
     size_t at = 0;
-
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-        if (strcmp(class, others[i].class) == 0)
-            what = others[i].what;
 
     list[0] = '\0';
     for (size_t a = 0; a < N_ARCHS; a++)
         for (const char *const *c = archs[a]->classes; *c && at < sizeof list; c++)
             at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", at ? ", " : "", *c);
-    return sl_fail(e, SL_EUNSUPPORTED, "config.json: architecture '%.100s' is not supported%s; "
-                   "supported: %s", class, what, list);
+    return sl_fail(e, SL_EUNSUPPORTED, "config.json: architecture '%.100s' is not supported; "
+                   "supported: %s", class, list);
 }
 
 static int find_arch(struct sl_params *p, struct sl_error *e)
@@ -274,14 +269,16 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
-int sl_params_read(const cJSON *config, enum sl_layout layout, struct sl_params *p,
+int sl_params_read(const cJSON *config, enum sl_layout layout, bool no_mtp, struct sl_params *p,
                    struct sl_error *e)
 {
-    *p = (struct sl_params){.config = config, .layout = layout};
+    *p = (struct sl_params){.config = config, .layout = layout, .no_mtp = no_mtp};
     SL_TRY(find_arch(p, e));
     SL_TRY(read_dtypes(p, e));
-    for (const struct sl_field *f = p->arch->fields; f->num != SL_N_NONE; f++)
-        SL_TRY(read_field(p, f, e));
+    if (layout == SL_LAYOUT_LEGACY && p->arch->mla_only)
+        return sl_fail(e, SL_EUSAGE, "--layout legacy: llama.cpp runs %s in the layout mla alone", p->hf_class);
+    SL_TRY(read_fields(p, p->arch->fields, e));
+    SL_TRY(read_fields(p, p->arch->more_fields, e));
     read_idle(p);
     SL_TRY(read_rope(p, e));
     p->vision = cJSON_IsObject(entry(config, "vision_config"));

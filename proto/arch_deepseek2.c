@@ -8,12 +8,15 @@
 #include <string.h>
 
 #define L SL_W_LAYER
+#define NEXTN (SL_W_LAYER | SL_W_NEXTN)
+#define INDEXER (SL_W_LAYER | SL_W_INDEXER)
 #define EXPERTS "model.layers.{i}.mlp.experts.{e}."
 #define SHARED_EXPERTS "model.layers.{i}.mlp.shared_experts."
 #define ATTN "model.layers.{i}.self_attn."
 #define MLP "model.layers.{i}.mlp."
+#define OF_LAYER "model.layers.{i}."
 
-static const struct sl_tensor_tmpl tensors[] = {
+const struct sl_tensor_tmpl sl_arch_latent_tensors[] = {
     {"token_embd.weight", "model.embed_tokens.weight", 0, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"output_norm.weight", "model.norm.weight", 0, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"output.weight", "lm_head.weight", SL_W_OUTPUT, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
@@ -67,10 +70,34 @@ static const struct sl_tensor_tmpl tensors[] = {
      SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_down_shexp.weight", SHARED_EXPERTS "down_proj.weight", L | SL_W_MOE | SL_W_SHARED,
      SL_N_EMBD, SL_N_SHARED_FF, 0, SL_SHIP_LINEAR, 0},
+
+    {"blk.{i}.indexer.attn_q_b.weight", ATTN "indexer.wq_b.weight", INDEXER, SL_N_INDEX_ROWS,
+     SL_N_Q_LORA, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.indexer.attn_k.weight", ATTN "indexer.wk.weight", INDEXER, SL_N_INDEX_DIM, SL_N_EMBD, 0,
+     SL_SHIP_LINEAR, 0},
+    {"blk.{i}.indexer.k_norm.weight", ATTN "indexer.k_norm.weight", INDEXER, SL_N_NONE,
+     SL_N_INDEX_DIM, 0, SL_SHIP_F32, 0},
+    {"blk.{i}.indexer.k_norm.bias", ATTN "indexer.k_norm.bias", INDEXER, SL_N_NONE, SL_N_INDEX_DIM, 0,
+     SL_SHIP_F32, 0},
+    {"blk.{i}.indexer.proj.weight", ATTN "indexer.weights_proj.weight", INDEXER, SL_N_INDEX_HEADS,
+     SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+
+    {"blk.{i}.nextn.eh_proj.weight", OF_LAYER "eh_proj.weight", NEXTN, SL_N_EMBD, SL_N_TWO_EMBD, 0,
+     SL_SHIP_BASE, 0},
+    {"blk.{i}.nextn.enorm.weight", OF_LAYER "enorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0,
+     SL_SHIP_BASE, 0},
+    {"blk.{i}.nextn.hnorm.weight", OF_LAYER "hnorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0,
+     SL_SHIP_BASE, 0},
+    {"blk.{i}.nextn.embed_tokens.weight", OF_LAYER "embed_tokens.weight", NEXTN | SL_W_OPTIONAL,
+     SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.nextn.shared_head_head.weight", OF_LAYER "shared_head.head.weight",
+     NEXTN | SL_W_OPTIONAL, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.nextn.shared_head_norm.weight", OF_LAYER "shared_head.norm.weight",
+     NEXTN | SL_W_OPTIONAL, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {NULL, NULL, 0, 0, 0, 0, 0, 0},
 };
 
-static const struct sl_field fields[] = {
+const struct sl_field sl_arch_latent_fields[] = {
     {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, 4096, 0},
     {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, NAN},
     {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
@@ -105,6 +132,12 @@ static bool has_class(const struct sl_params *p)
     return type && (strcmp(type, "deepseek_v2") == 0 || strcmp(type, "deepseek_v3") == 0);
 }
 
+/* V3 and what came of it, but not V2. */
+static bool is_v3(const struct sl_params *p)
+{
+    return strcmp(p->hf_class, "DeepseekV2ForCausalLM") != 0;
+}
+
 /* What the configuration classes take for an entry that is not there at all;
  * null means that the model does without. NAN: so does the class. */
 static void take_class_defaults(struct sl_params *p)
@@ -121,10 +154,8 @@ static void take_class_defaults(struct sl_params *p)
         {SL_N_EXPERT_SCALE, "routed_scaling_factor", 1.0, 2.5},
         {SL_N_EXPERT_NORM, "norm_topk_prob", 0, 1},
     };
-    bool v3 = strcmp(p->hf_class, "DeepseekV3ForCausalLM") == 0;
-
     for (size_t i = 0; i < sizeof missing / sizeof *missing; i++) {
-        double v = v3 ? missing[i].v3 : missing[i].v2;
+        double v = is_v3(p) ? missing[i].v3 : missing[i].v2;
 
         if (isnan(v) || cJSON_GetObjectItemCaseSensitive(p->config, missing[i].name) ||
             (missing[i].num != SL_N_CTX && missing[i].num != SL_N_Q_LORA && !p->num[SL_N_EXPERT].have))
@@ -145,7 +176,7 @@ static int derive_experts(struct sl_params *p, struct sl_error *e)
         !cJSON_GetObjectItemCaseSensitive(p->config, "n_routed_experts"))
         return sl_fail(e, SL_ESOURCE, "config.json has no \"n_routed_experts\": the class of %s takes %d "
                        "experts then; a model without experts has null there", p->hf_class,
-                       strcmp(p->hf_class, "DeepseekV3ForCausalLM") == 0 ? 256 : 64);
+                       is_v3(p) ? 256 : 64);
     if (!n[SL_N_DENSE].have)
         sl_num_set(p, SL_N_DENSE, n[SL_N_EXPERT].have ? 0 : n[SL_N_LAYER].u);
     if (n[SL_N_DENSE].u > n[SL_N_LAYER].u)
@@ -176,7 +207,7 @@ static int derive_experts(struct sl_params *p, struct sl_error *e)
  * llama.cpp takes for softmax: wrong for V3, whose is written. */
 static int derive_routing(struct sl_params *p, struct sl_error *e)
 {
-    bool v3 = strcmp(p->hf_class, "DeepseekV3ForCausalLM") == 0;
+    bool v3 = is_v3(p);
     const char *func = sl_config_str(p->config, "scoring_func");
     const char *method = sl_config_str(p->config, "topk_method");
 
@@ -224,7 +255,7 @@ static int derive_attention(struct sl_params *p, struct sl_error *e)
     return sl_num_mul(p, SL_N_O_COLS, heads, v, e);
 }
 
-static int derive(struct sl_params *p, struct sl_error *e)
+int sl_arch_latent_derive(struct sl_params *p, struct sl_error *e)
 {
     double mscale = NAN;
 
@@ -251,8 +282,8 @@ static const char *const classes[] = {"DeepseekV2ForCausalLM", "DeepseekV3ForCau
 const struct sl_arch sl_arch_deepseek2 = {
     .name = "deepseek2",
     .classes = classes,
-    .fields = fields,
-    .tensors = tensors,
-    .derive = derive,
+    .fields = sl_arch_latent_fields,
+    .tensors = sl_arch_latent_tensors,
+    .derive = sl_arch_latent_derive,
     .drops_mtp = true,
 };

@@ -53,6 +53,10 @@ static const struct key_tmpl keys[] = {
     {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM},
     {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM},
     {"rope.scaling.yarn_log_multiplier", SL_KV_F32, SL_N_YARN_LOG},
+    {"nextn_predict_layers", SL_KV_U32, SL_N_NEXTN},
+    {"attention.indexer.head_count", SL_KV_U32, SL_N_INDEX_HEADS},
+    {"attention.indexer.key_length", SL_KV_U32, SL_N_INDEX_DIM},
+    {"attention.indexer.top_k", SL_KV_U32, SL_N_INDEX_TOP},
 };
 
 static int set_key(const struct sl_params *p, const struct key_tmpl *k, struct sl_kvs *kvs,
@@ -96,7 +100,8 @@ uint32_t sl_arch_layer_facts(const struct sl_params *p, uint64_t i)
 {
     bool dense = !p->num[SL_N_EXPERT].have || i < p->num[SL_N_DENSE].u;
 
-    return p->when | SL_W_LAYER | (dense ? SL_W_DENSE : SL_W_MOE);
+    return p->when | SL_W_LAYER | (dense ? SL_W_DENSE : SL_W_MOE) |
+           (i + p->num[SL_N_NEXTN].u >= p->num[SL_N_LAYER].u ? SL_W_NEXTN : 0);
 }
 
 static size_t put_number(char buf[20], uint64_t v)
@@ -155,7 +160,7 @@ bool sl_arch_drops(const struct sl_params *p, const char *name)
         return true;
     if (strcmp(name, "lm_head.weight") == 0)
         return p->tied && !p->arch->output_if_there;
-    if (!p->arch->drops_mtp || strncmp(name, layer, sizeof layer - 1) != 0 || *s < '0' || *s > '9')
+    if (!(p->arch->drops_mtp || p->no_mtp) || strncmp(name, layer, sizeof layer - 1) != 0 || *s < '0' || *s > '9')
         return false;
     for (; *s >= '0' && *s <= '9' && i < UINT32_MAX; s++)
         i = i * 10 + (uint64_t)(*s - '0');
@@ -176,4 +181,9 @@ bool sl_arch_keeps_f32(const char *name, uint32_t n_dims)
 {
     return n_dims <= 1 || !ends_with(name, "weight") || ends_with(name, "_norm.weight") ||
            ends_with(name, "ffn_gate_inp.weight");
+}
+
+bool sl_arch_outtype_f32(const char *name)
+{
+    return ends_with(name, ".indexer.proj.weight");
 }

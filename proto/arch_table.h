@@ -23,10 +23,11 @@ enum sl_num {
     SL_N_Q_LORA, SL_N_KV_LORA, SL_N_KEY_LEN, SL_N_VALUE_LEN, SL_N_KEY_LEN_MLA,
     SL_N_VALUE_LEN_MLA, SL_N_KEY_LEN_LATE, SL_N_VALUE_LEN_LATE, SL_N_MOE_FF, SL_N_EXPERT, SL_N_SHARED, SL_N_EXPERT_SCALE,
     SL_N_EXPERT_NORM, SL_N_ROPE_DIM, SL_N_YARN_LOG, SL_N_NORM_EPS, SL_N_NO_EXPERT, SL_N_NO_EXPERT_USED,
+    SL_N_NEXTN, SL_N_INDEX_HEADS, SL_N_INDEX_DIM, SL_N_INDEX_TOP,
     /* in no key */
     SL_N_HEAD_KV_SRC, /* num_key_value_heads; SL_N_HEAD_KV is what the GGUF says */
     SL_N_HEAD_DIM, SL_N_NOPE, SL_N_V_DIM, SL_N_Q_ROWS, SL_N_KV_ROWS, SL_N_KV_A_ROWS,
-    SL_N_KV_B_ROWS, SL_N_O_COLS, SL_N_SHARED_FF, SL_N_HALF_ROPE,
+    SL_N_KV_B_ROWS, SL_N_O_COLS, SL_N_SHARED_FF, SL_N_HALF_ROPE, SL_N_INDEX_ROWS, SL_N_TWO_EMBD,
     SL_N_COUNT,
 };
 
@@ -46,6 +47,9 @@ enum sl_when {
     SL_W_CORR = 1 << 11,   /* the router has a correction bias */
     SL_W_SHARED = 1 << 12, /* has shared experts */
     SL_W_FREQS = 1 << 13,  /* rope_freqs is to be written */
+    SL_W_INDEXER = 1 << 14, /* attention has an indexer */
+    SL_W_NEXTN = 1 << 15,  /* in layers for multi-token prediction */
+    SL_W_OPTIONAL = 1 << 16, /* no fact: only where the checkpoint has the source */
 };
 
 /* What such a tensor is shipped as, for plans from config.json alone. */
@@ -94,6 +98,7 @@ struct sl_params {
     const char *hf_class;
     const struct cJSON *config;
     enum sl_layout layout;
+    bool no_mtp;            /* layers for multi-token prediction are dropped in every architecture */
     uint32_t when;          /* facts of the whole model */
     bool fp8;               /* quantization_config.quant_method is fp8 */
     bool tied;              /* tie_word_embeddings */
@@ -108,23 +113,25 @@ struct sl_params {
 struct sl_arch {
     const char *name;                /* general.architecture */
     const char *const *classes;      /* of config.json's "architectures", NULL-terminated */
-    const struct sl_field *fields;   /* ends with SL_N_NONE */
+    const struct sl_field *fields, *more_fields; /* end with SL_N_NONE; more_fields may be NULL */
     const struct sl_tensor_tmpl *tensors; /* ends with out NULL */
     /* Effect: fills derived numbers, facts, and values of inline tensors. */
     int (*derive)(struct sl_params *p, struct sl_error *e);
     bool drops_mtp;       /* layers from num_hidden_layers on are dropped */
+    bool mla_only;        /* llama.cpp runs no other layout */
+    bool adds_bos;        /* add_bos_token is true: the converter takes no other tokenizer */
     bool output_if_there; /* a tied model's lm_head.weight is kept when it is there */
     bool sentencepiece;   /* the converter prefers tokenizer.model where it exists */
     bool space_prefix;    /* writes tokenizer.ggml.add_space_prefix */
 };
 
-extern const struct sl_arch sl_arch_deepseek2, sl_arch_qwen2, sl_arch_llama;
+extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_qwen2, sl_arch_llama;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
  * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED
  * (architecture, quantization method, rope type) with what is supported;
- * SL_ESOURCE (an absent or absurd value). */
-int sl_params_read(const struct cJSON *config, enum sl_layout layout, struct sl_params *p,
+ * SL_EUSAGE (a layout that the architecture lacks); SL_ESOURCE (an absent or absurd value). */
+int sl_params_read(const struct cJSON *config, enum sl_layout layout, bool no_mtp, struct sl_params *p,
                    struct sl_error *e) SL_MUST_USE;
 
 /* Setters, and products that must stay below 2^53. */
@@ -144,6 +151,12 @@ int sl_config_float(const struct cJSON *object, const char *where, const char *n
 
 /* Facts of config.json where attention has plain heads and there are no experts (arch_llama.c). */
 extern const struct sl_field sl_arch_plain_fields[];
+
+/* Tensors and facts of config.json where attention is latent, and what follows from them; indexer
+ * and layers for multi-token prediction are described, and left to the caller (arch_deepseek2.c). */
+extern const struct sl_tensor_tmpl sl_arch_latent_tensors[];
+extern const struct sl_field sl_arch_latent_fields[];
+int sl_arch_latent_derive(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: rows of q and of k and v for attention with plain heads (arch_llama.c).
  * Errors: SL_ESOURCE when heads do not divide. */
@@ -169,5 +182,7 @@ bool sl_arch_sees(const struct sl_params *p, const char *name);
 
 /* Returns whether conversion keeps a tensor of this GGUF name F32. */
 bool sl_arch_keeps_f32(const char *name, uint32_t n_dims);
+/* Returns whether only the converter keeps it F32 (struct sl_out_tensor's outtype_f32). */
+bool sl_arch_outtype_f32(const char *name);
 
 #endif

@@ -153,6 +153,7 @@ static int plan_options(struct sl_job_plan *j, const struct sl_job_options *o,
 {
     *po = (struct sl_plan_opts){.split_max_bytes = o->split_max_bytes,
                                 .split_max_tensors = o->split_max_tensors,
+                                .no_mtp = o->no_mtp,
                                 .no_tensor_first_split = o->no_tensor_first_split,
                                 .keep_split = o->keep_split,
                                 .task_bytes = o->task_bytes,
@@ -291,6 +292,8 @@ static int open_model(struct sl_job_plan *j, const char *source, const struct sl
     if (o->layout && j->ck->is_gguf && j->model->hp.kv_lora && j->model->layout != mo->layout)
         return sl_fail(e, SL_EUSAGE, "--layout %s: the source is a GGUF file in the other layout, and keeps it",
                        o->layout);
+    if (o->no_mtp && j->ck->is_gguf)
+        return sl_fail(e, SL_EUSAGE, "--no-mtp: the source is a GGUF file, and keeps the layers that it has");
     SL_TRY(check_architecture(j->model, &j->extra_kvs, e));
     override_hparams(j->model, &j->extra_kvs);
     return o->source_name ? name_source(j, o->source_name, e) : 0;
@@ -299,7 +302,7 @@ static int open_model(struct sl_job_plan *j, const char *source, const struct sl
 int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_job_options *o,
                      struct sl_error *e)
 {
-    struct sl_model_opts mo = {.model_name = o->model_name, .keep_order = o->keep_split,
+    struct sl_model_opts mo = {.model_name = o->model_name, .no_mtp = o->no_mtp, .keep_order = o->keep_split,
                                .prune = o->prune, .n_prune = o->n_prune,
                                .tokenizer_optional = o->any_type};
     struct sl_recipe_opts ro;
@@ -386,6 +389,7 @@ int sl_job_plan_open(struct sl_job_plan *j, const cJSON *spec, const char *sourc
         .split_max_bytes = sl_get_uint(options, "split_max_bytes", SL_SPLIT_DEFAULT),
         .split_max_tensors = sl_get_uint(options, "split_max_tensors", 0),
         .task_bytes = sl_get_uint(options, "task_bytes", 0),
+        .no_mtp = sl_get_bool(options, "no_mtp"),
         .no_tensor_first_split = sl_get_bool(options, "no_tensor_first_split"),
         .keep_split = sl_get_bool(options, "keep_split"),
         .leave_output = sl_get_bool(options, "leave_output"),

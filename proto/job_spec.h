@@ -34,7 +34,7 @@ struct sl_job_options {
     const char *layout, *round_through, *rules, *model_name; /* NULL: not given */
     const char *output_type, *embedding_type;
     uint64_t split_max_bytes, split_max_tensors, task_bytes;
-    bool no_tensor_first_split, keep_split, leave_output, pure, allow_requantize;
+    bool no_mtp, no_tensor_first_split, keep_split, leave_output, pure, allow_requantize;
     const uint32_t *prune;   /* layers to leave out of a GGUF source, ascending */
     uint32_t n_prune;
     const char *imatrix;

@@ -118,6 +118,11 @@ int sl_mixture_base_type(const struct sl_mixture *x)
     return x->base;
 }
 
+bool sl_mixture_is_outtype(const struct sl_mixture *x)
+{
+    return x->base == T(F32) || x->base == T(F16) || x->base == T(BF16) || x->base == T(Q8_0);
+}
+
 bool sl_mixture_more_bits(uint64_t i, uint64_t n)
 {
     return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2;

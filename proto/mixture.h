@@ -15,6 +15,7 @@ const struct sl_mixture *sl_mixture_by_name(const char *name);
 const char *sl_mixture_name(const struct sl_mixture *x);     /* "q4_k_m" */
 uint32_t sl_mixture_file_type(const struct sl_mixture *x);   /* general.file_type */
 int sl_mixture_base_type(const struct sl_mixture *x);        /* where no rule speaks */
+bool sl_mixture_is_outtype(const struct sl_mixture *x);      /* the converter writes it by itself */
 
 /* The state of one pass over a model's tensors. Some rules count tensors, so
  * tensors are asked in the model's order; a tensor that is typed by other

@@ -60,9 +60,15 @@ struct build {
     char last_missing[128]; /* kv_b_proj is the source of two tensors, one after the other */
 };
 
-static bool applies(const struct sl_tensor_tmpl *t, uint32_t facts)
+/* Whether the template makes a tensor of layer i. */
+static bool applies(const struct build *b, const struct sl_tensor_tmpl *t, uint32_t facts, uint64_t i)
 {
-    return (t->when & ~facts) == 0;
+    char name[128];
+
+    if ((t->when & ~facts & ~(uint32_t)SL_W_OPTIONAL) != 0)
+        return false;
+    return !(t->when & SL_W_OPTIONAL) || b->planned || !sl_arch_name(name, sizeof name, t->src, i, 0) ||
+           sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR;
 }
 
 static bool is_stack(const struct sl_tensor_tmpl *t)
@@ -81,9 +87,9 @@ static uint64_t instances(const struct build *b, const struct sl_tensor_tmpl *t)
     uint64_t n = 0;
 
     if (!(t->when & SL_W_LAYER))
-        return applies(t, b->p->when);
+        return applies(b, t, b->p->when, 0);
     for (uint64_t i = 0; i < b->p->num[SL_N_LAYER].u; i++)
-        n += applies(t, sl_arch_layer_facts(b->p, i));
+        n += applies(b, t, sl_arch_layer_facts(b->p, i), i);
     return n;
 }
 
@@ -244,6 +250,7 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
     if (!sl_add_u64(m->n_params, o->elems, &m->n_params) || m->n_params > INT64_MAX)
         return sl_fail(e, SL_ESOURCE, "config.json describes a model of more than 2^63 weights");
     o->keep_f32 = sl_arch_keeps_f32(o->name, o->n_dims);
+    o->outtype_f32 = sl_arch_outtype_f32(o->name);
     o->first_src = m->n_src;
     o->n_src = (uint32_t)n_src;
     if (o->transform == SL_INLINE)
@@ -260,16 +267,26 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
 static int add_all(struct build *b, struct sl_error *e)
 {
     for (const struct sl_tensor_tmpl *t = b->p->arch->tensors; t->out; t++)
-        if (!(t->when & SL_W_LAYER) && applies(t, b->p->when))
+        if (!(t->when & SL_W_LAYER) && applies(b, t, b->p->when, 0))
             SL_TRY(add_tensor(b, t, 0, e));
     for (uint64_t i = 0; i < b->p->num[SL_N_LAYER].u; i++) {
         uint32_t facts = sl_arch_layer_facts(b->p, i);
 
         for (const struct sl_tensor_tmpl *t = b->p->arch->tensors; t->out; t++)
-            if ((t->when & SL_W_LAYER) && applies(t, facts))
+            if ((t->when & SL_W_LAYER) && applies(b, t, facts, i))
                 SL_TRY(add_tensor(b, t, i, e));
     }
     return 0;
+}
+
+/* Whether config.json tells of layers for multi-token prediction that the checkpoint lacks. */
+static bool lacks_mtp(const struct build *b)
+{
+    char name[128];
+
+    return b->p->num[SL_N_NEXTN].u &&
+           sl_arch_name(name, sizeof name, "model.layers.{i}.eh_proj.weight", b->p->num[SL_N_LAYER].u - 1, 0) &&
+           sl_checkpoint_find(b->ck, name) == SL_NO_TENSOR;
 }
 
 /* Every tensor of the checkpoint is used, scales another one, or is dropped. */
@@ -300,8 +317,9 @@ static int account(struct build *b, struct sl_error *e)
                        "serves as the head, config.json must say \"tie_word_embeddings\": true");
     if (b->missing.n)
         return sl_fail(e, SL_ESOURCE, "%" PRIu32 " tensor%s missing from the checkpoint: %s; is the download complete, "
-                       "and config.json of the same model?", b->missing.n, b->missing.n == 1 ? "" : "s",
-                       listed(&b->missing));
+                       "and config.json of the same model?%s", b->missing.n, b->missing.n == 1 ? "" : "s",
+                       listed(&b->missing),
+                       lacks_mtp(b) ? " Without layers for multi-token prediction, give --no-mtp" : "");
     return 0;
 }
 
@@ -335,6 +353,8 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
     hp->n_layer_dense = n[SL_N_DENSE].u;
     hp->n_embd = n[SL_N_EMBD].u;
     hp->n_vocab = n[SL_N_VOCAB].u;
+    hp->n_nextn = n[SL_N_NEXTN].u;
+    hp->index_dim = n[SL_N_INDEX_DIM].u;
     hp->kv_lora = n[SL_N_KV_LORA].u;
     hp->rope_dim = latent ? n[SL_N_ROPE_DIM].u : n[SL_N_HEAD_DIM].u;
     hp->head_k = latent ? n[SL_N_NOPE].u + n[SL_N_ROPE_DIM].u : n[SL_N_HEAD_DIM].u;
@@ -381,7 +401,7 @@ static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o
     if (!ck->config)
         return sl_fail(e, SL_ESOURCE, "the checkpoint has no config.json: give the folder that holds "
                        "the model's config.json, tokenizer and .safetensors files");
-    rc = sl_params_read(sl_checkpoint_config(ck), o ? o->layout : SL_LAYOUT_MLA, &p, e);
+    rc = sl_params_read(sl_checkpoint_config(ck), o ? o->layout : SL_LAYOUT_MLA, o && o->no_mtp, &p, e);
     m->priv = p.values;
     if (rc < 0)
         return rc;

@@ -29,6 +29,7 @@ struct sl_out_tensor {
     uint64_t elems;
     enum sl_transform transform;
     bool keep_f32;         /* the conversion keeps it F32 whatever the recipe says */
+    bool outtype_f32;      /* the converter keeps it F32, but llama-quantize then types it as any other */
     int src_type;          /* ggml type of a GGUF source tensor; -1 otherwise */
     uint32_t first_src;    /* into sl_model.src */
     uint32_t n_src;
@@ -51,6 +52,7 @@ struct sl_hparams {
     uint64_t n_expert, n_layer_dense;
     uint64_t n_embd, n_vocab;
     uint64_t kv_lora, rope_dim, head_k, head_v; /* per head, not the MLA-compressed sizes */
+    uint64_t n_nextn, index_dim; /* of n_layer those for multi-token prediction; an indexer's keys, 0: none */
 };
 
 struct sl_model {
@@ -74,6 +76,7 @@ struct sl_model {
 
 struct sl_model_opts {
     enum sl_layout layout;
+    bool no_mtp;          /* checkpoints: without layers for multi-token prediction */
     const uint32_t *prune; /* GGUF sources: layers left out, ascending; the others are numbered anew */
     uint32_t n_prune;
     bool keep_order;      /* GGUF sources: tensors in file order, not in llama-quantize's */

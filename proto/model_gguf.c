@@ -190,6 +190,8 @@ static void set_hparams(struct sl_model *m)
     hp->head_k = number(m, "attention.key_length_mla", hp->head_k);
     hp->head_v = number(m, "attention.value_length_mla", hp->head_v);
     hp->rope_dim = number(m, "rope.dimension_count", hp->head_k);
+    hp->n_nextn = number(m, "nextn_predict_layers", 0);
+    hp->index_dim = number(m, "attention.indexer.key_length", 0);
 }
 
 /* "dir/Name-Q8_0-00001-of-00003.gguf" without the folder and what follows Name

@@ -18,7 +18,7 @@ static uint64_t cache_values(const struct sl_model *m, bool whole_heads)
     const struct sl_hparams *h = &m->hp;
 
     if (h->kv_lora && !whole_heads)
-        return h->kv_lora + h->rope_dim;
+        return h->kv_lora + h->rope_dim + h->index_dim;
     return mul(h->kv_lora ? h->n_head : h->n_head_kv, h->head_k + h->head_v);
 }
 
@@ -26,13 +26,14 @@ void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uin
                     struct sl_memory *out)
 {
     const struct sl_hparams *h = &p->model->hp;
+    uint64_t layers = h->index_dim && h->n_nextn < h->n_layer ? h->n_layer - h->n_nextn : h->n_layer;
     uint64_t buffers = mul(mul(h->n_head, ctx), MICRO_BATCH * 2)
                        + mul(h->n_vocab, MICRO_BATCH * 4) + RUNTIME_BYTES;
 
     devices = devices ? devices : 1;
     memset(out, 0, sizeof *out);
     out->weights = p->tensor_bytes;
-    out->kv_cache = mul(mul(cache_values(p->model, whole_heads), 2), mul(h->n_layer, ctx));
+    out->kv_cache = mul(mul(cache_values(p->model, whole_heads), 2), mul(layers, ctx));
     out->buffers = mul(buffers, devices);
     out->total = out->weights + out->kv_cache + out->buffers;
     out->per_device = (out->total + devices - 1) / devices;

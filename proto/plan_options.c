@@ -114,6 +114,8 @@ int sl_plan_options(const struct sl_plan_input *in, struct sl_plan *p)
         return SL_EFAIL;
     if (strcmp(in->m->arch, "deepseek2") == 0)
         add(&t, "layout=%s", in->m->layout == SL_LAYOUT_LEGACY ? "legacy" : "mla");
+    if (o->no_mtp)
+        add(&t, "no-mtp=yes");
     if (o->round_bf16)
         add(&t, "round-through=bf16");
     add(&t, "split-max-size=%llu", (unsigned long long)o->split_max_bytes);

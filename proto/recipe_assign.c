@@ -69,6 +69,8 @@ static int source_type(const struct assign *a, const struct sl_out_tensor *t)
 
 static int mixture_type(struct assign *a, const struct sl_out_tensor *t, struct sl_error *e)
 {
+    if (t->outtype_f32 && a->r->mixture && sl_mixture_is_outtype(a->r->mixture))
+        return SL_TYPE_F32;
     return a->r->mixture ? sl_mixture_type(&a->mix, t, e) : a->r->default_type;
 }
 
@@ -245,14 +247,28 @@ static void name_missing(struct assign *a, const int *types, struct sl_line *lis
     }
 }
 
+/* Whether all tensors whose data are missing are of a checkpoint's layers for multi-token prediction. */
+static bool misses_nextn_alone(const struct assign *a)
+{
+    uint64_t first = a->m->hp.n_layer - a->m->hp.n_nextn, layer;
+
+    if (!a->m->hp.n_nextn || a->m->tensors[0].src_type >= 0)
+        return false;
+    for (uint32_t i = 0; i < a->m->n_tensors; i++)
+        if (a->missing[i] && (!sl_tensor_layer(a->m->tensors[i].name, &layer) || layer < first))
+            return false;
+    return true;
+}
+
 static int missing_data(struct assign *a, const int *types, struct sl_error *e)
 {
-    const char *layout = "";
+    const char *why = misses_nextn_alone(a) ? "; llama-imatrix does not run layers for multi-token prediction: "
+                         "give them another type (--tensor-type), or --no-mtp" : "";
     struct sl_line list;
 
     name_missing(a, types, &list);
     if (a->o->imatrix && a->m->layout == SL_LAYOUT_MLA && sl_imatrix_is_legacy(a->o->imatrix))
-        layout = a->m->tensors[0].src_type < 0 ? "; it was made in the legacy layout: use --layout legacy"
+        why = a->m->tensors[0].src_type < 0 ? "; it was made in the legacy layout: use --layout legacy"
                                                : "; it was made in the legacy layout";
     if (a->o->has_imatrix && !a->o->imatrix)
         return sl_fail(e, SL_EUSAGE, "--include-weights or --exclude-weights leave %u tensors without "
@@ -263,7 +279,7 @@ static int missing_data(struct assign *a, const int *types, struct sl_error *e)
                        a->o->words.n ? "--include-weights or --exclude-weights leave nothing of the one given"
                                      : "give one with --imatrix FILE", a->n_missing, list.text);
     return sl_fail(e, SL_EUSAGE, "imatrix %s has no data for %u tensors whose types need an importance "
-                   "matrix: %s%s", a->o->imatrix->path, a->n_missing, list.text, layout);
+                   "matrix: %s%s", a->o->imatrix->path, a->n_missing, list.text, why);
 }
 
 static int check_type(struct assign *a, const struct sl_out_tensor *t, int type,

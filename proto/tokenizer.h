@@ -41,10 +41,11 @@ int sl_tokenizer_merges(const struct sl_source_dir *dir, const struct cJSON *tok
                         struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: appends ids of special tokens, add_bos_token and its kin, and chat
- * templates. tokenizer_config may be NULL; config is the model's. */
+ * templates. tokenizer_config may be NULL; config is the model's. adds_bos: an add_bos_token that
+ * is false is written as true. */
 int sl_tokenizer_special(const struct sl_source_dir *dir, const struct cJSON *tokenizer,
                          const struct cJSON *tokenizer_config, const struct cJSON *config,
-                         uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
+                         bool adds_bos, uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: appends the same keys as sl_tokenizer_keys from tiktoken.model and tokenizer_config.json
  * (may be NULL), as Kimi-K2 ships them: ordinary tokens are the file's, the 258 ids behind them

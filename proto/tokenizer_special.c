@@ -281,8 +281,8 @@ static int set_normalizer(const cJSON *tokenizer, struct sl_kvs *kvs)
 }
 
 int sl_tokenizer_special(const struct sl_source_dir *dir, const cJSON *tokenizer,
-                         const cJSON *tokenizer_config, const cJSON *config, uint64_t n_vocab, struct sl_kvs *kvs,
-                         struct sl_error *e)
+                         const cJSON *tokenizer_config, const cJSON *config, bool adds_bos, uint64_t n_vocab,
+                         struct sl_kvs *kvs, struct sl_error *e)
 {
     struct special s = {.n_add = 0};
     int rc = 0;
@@ -290,6 +290,7 @@ int sl_tokenizer_special(const struct sl_source_dir *dir, const cJSON *tokenizer
     if (tokenizer_config && !tokenizer_config->child)
         tokenizer_config = NULL; /* an empty object counts as none */
     find_special(&s, tokenizer, tokenizer_config, config, n_vocab);
+    s.add[BOS] |= adds_bos;
     for (int i = 0; i < s.n_id && rc == 0; i++)
         if (types[s.id_order[i]].id_key)
             rc = sl_kvs_set_u32(kvs, types[s.id_order[i]].id_key, s.id[s.id_order[i]]);

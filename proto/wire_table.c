@@ -38,6 +38,7 @@ static const struct sl_record type_rule_record = {"type_rule", FIELDS(type_rule_
 
 static const struct sl_field options_fields[] = {
     {"layout", SL_F_STR, false, 16, NULL},
+    {"no_mtp", SL_F_BOOL, false, 0, NULL},
     {"round_through", SL_F_STR, false, 16, NULL},
     {"rules", SL_F_STR, false, 16, NULL},
     {"split_max_bytes", SL_F_UINT, false, SL_WIRE_UINT_MAX, NULL},

@@ -194,7 +194,7 @@ static const struct sl_type_info *widest(const struct sl_unit_env *env, uint32_t
 
 static bool rounds(const struct sl_unit_env *env, const struct sl_out_tensor *t)
 {
-    return env->round_bf16 && !t->keep_f32 && t->transform != SL_INLINE;
+    return env->round_bf16 && !t->keep_f32 && !t->outtype_f32 && t->transform != SL_INLINE;
 }
 
 static bool copies(const struct sl_unit_env *env, uint32_t tensor, const struct sl_model_src *ms)

@@ -48,6 +48,12 @@ struct pair {
     uint32_t block, bytes; /* weights and bytes of one block */
 };
 
+/* The two-step chain keeps the other tensors in F32 on its way. */
+static bool rounds(const struct checker *c, const struct pair *p)
+{
+    return c->round_bf16 && !p->want->keep_f32 && !p->want->outtype_f32;
+}
+
 static uint64_t next_random(uint64_t *state)
 {
     uint64_t z = *state += 0x9e3779b97f4a7c15u; /* splitmix64 */
@@ -112,7 +118,7 @@ static int make_weighted(struct checker *c, const struct pair *p, uint32_t entry
         else
             SL_TRY(synthetic_columns(c->made_up, p->want, r / matrix, c->row_weights, c->e));
         SL_TRY(source_values(c->src, p->want, r * row, row, c->row, c->e));
-        for (uint64_t i = 0; c->round_bf16 && !p->want->keep_f32 && i < row; i++)
+        for (uint64_t i = 0; rounds(c, p) && i < row; i++)
             c->row[i] = source_round_bf16(c->row[i]);
         rc = sl_quantize_on(SL_BACKEND_SCALAR, p->t->type, c->row, c->row_weights, row, row, c->row_made,
                             &bad);
@@ -140,8 +146,7 @@ static int make_again(struct checker *c, const struct pair *p, uint64_t block, u
     if (rc == 1)
         return make_weighted(c, p, entry, block, n);
     SL_TRY(source_values(c->src, p->want, block * p->block, weights, c->x, c->e));
-    /* The two-step chain keeps these tensors in F32 on its way. */
-    for (uint64_t i = 0; c->round_bf16 && !p->want->keep_f32 && i < weights; i++)
+    for (uint64_t i = 0; rounds(c, p) && i < weights; i++)
         c->x[i] = source_round_bf16(c->x[i]);
     if (p->t->type == SL_TYPE_F32) {
         memcpy(c->made, c->x, weights * sizeof *c->x);
@@ -321,13 +326,23 @@ static int check_names_and_blocks(struct checker *c)
     return rc;
 }
 
+static bool has_tensor(const struct verify_set *s, const char *part)
+{
+    for (uint32_t k = 0; k < s->n; k++)
+        for (uint64_t i = 0; i < s->files[k].g.n_tensors; i++)
+            if (strstr(s->files[k].g.tensors[i].name, part))
+                return true;
+    return false;
+}
+
 /* What the file says about how it was made; by its tensors where it says
  * nothing. */
 static int read_settings(struct checker *c, struct sl_model_opts *o)
 {
     const struct verify_file *f = &c->s->files[0];
 
-    *o = (struct sl_model_opts){.layout = SL_LAYOUT_MLA, .prune = f->pruned, .n_prune = (uint32_t)f->n_pruned};
+    *o = (struct sl_model_opts){.layout = SL_LAYOUT_MLA, .prune = f->pruned, .n_prune = (uint32_t)f->n_pruned,
+                                .no_mtp = !has_tensor(c->s, ".nextn.eh_proj.weight")};
     if (f->round_through && strcmp(f->round_through, "none") != 0) {
         if (strcmp(f->round_through, "bf16") != 0)
             return verify_failed(c->r, "%s: metadata key sluice.round_through: '%s' is not known",
@@ -341,10 +356,8 @@ static int read_settings(struct checker *c, struct sl_model_opts *o)
         o->layout = strcmp(f->layout, "legacy") == 0 ? SL_LAYOUT_LEGACY : SL_LAYOUT_MLA;
         return 0;
     }
-    for (uint32_t k = 0; k < c->s->n; k++)
-        for (uint64_t i = 0; i < c->s->files[k].g.n_tensors; i++)
-            if (strstr(c->s->files[k].g.tensors[i].name, ".attn_kv_b.weight"))
-                o->layout = SL_LAYOUT_LEGACY;
+    if (has_tensor(c->s, ".attn_kv_b.weight"))
+        o->layout = SL_LAYOUT_LEGACY;
     return 0;
 }
 

@@ -201,8 +201,6 @@ sub ranks {
 refused('Integers of 8 bits', 6, qr/the weights are packed with num_bits 8 instead of 4.*give an FP8 or BF16 checkpoint/,
     config(sub { $_[0]{quantization_config} = { quant_method => 'compressed-tensors', format => 'pack-quantized',
         config_groups => { group_0 => { weights => { num_bits => 8 } } } } }));
-refused('DeepSeek-V3.2', 6, qr/DeepseekV32ForCausalLM.*its sparse attention has an indexer/,
-    config(sub { $_[0]{architectures} = ['DeepseekV32ForCausalLM'] }));
 refused('no number of experts', 7, qr/config\.json has no "n_routed_experts": the class of DeepseekV3ForCausalLM takes 256/,
     config(sub { delete $_[0]{n_routed_experts}; $_[0]{model_type} = 'deepseek_v3' }));
 refused('no tokenizer_config.json', 7, qr/tokenizer_config\.json is missing, which names the special tokens of tiktoken\.model/, sub { unlink "$_[0]/tokenizer_config.json" });

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Checkpoints in Kimi-K2's form, and what must become of their tokenizer: computed here from the
-format's rules, sharing nothing with Sluice.
+format's rules, sharing nothing with Sluice. DeepSeek-V3.2's keys as well.
 
   kimi.py make DIR [--text FILE]   turns a generated DeepSeek checkpoint into one: a BPE trained on
                                    FILE as tiktoken.model, config.json, tokenizer_config.json
   kimi.py wrap DIR                 makes a checkpoint in Kimi-K2.5's form of it: the text model inside, two
                                    tensors of a vision part beside it
   kimi.py compare DIR FILE.gguf    FILE's metadata are what the converter would write
+  kimi.py v32 DIR FILE.gguf        the same of DeepSeek-V3.2, but for the tokenizer; --no-mtp: without those layers
   kimi.py tokenize DIR FILE.gguf   llama.cpp splits texts as BPE by ranks does
 """
 import argparse
@@ -288,6 +289,31 @@ def special_keys(folder):
     return told.kv
 
 
+def arch_keys(c):
+    """The architecture's key-values in the converter's order, where no configuration class reads config.json."""
+    rs = c["rope_scaling"]
+    return [("block_count", c["num_hidden_layers"]), ("context_length", c["max_position_embeddings"]),
+            ("embedding_length", c["hidden_size"]), ("feed_forward_length", c["intermediate_size"]),
+            ("attention.head_count", c["num_attention_heads"]), ("attention.head_count_kv", 1),
+            ("rope.scaling.type", "yarn"), ("rope.scaling.factor", rs["factor"]),
+            ("rope.scaling.original_context_length", rs["original_max_position_embeddings"]),
+            ("rope.scaling.yarn_beta_fast", rs["beta_fast"]), ("rope.scaling.yarn_beta_slow", rs["beta_slow"]),
+            ("rope.freq_base", c["rope_theta"]), ("attention.layer_norm_rms_epsilon", c["rms_norm_eps"]),
+            ("expert_count", c["n_routed_experts"]), ("expert_used_count", c["num_experts_per_tok"]),
+            ("expert_group_count", c["n_group"]), ("expert_group_used_count", c["topk_group"]),
+            ("expert_gating_func", 2), ("leading_dense_block_count", c["first_k_dense_replace"]),
+            ("vocab_size", c["vocab_size"]), ("attention.q_lora_rank", c["q_lora_rank"]),
+            ("attention.kv_lora_rank", c["kv_lora_rank"]),
+            ("attention.key_length", c["kv_lora_rank"] + c["qk_rope_head_dim"]),
+            ("attention.value_length", c["kv_lora_rank"]),
+            ("attention.key_length_mla", c["qk_nope_head_dim"] + c["qk_rope_head_dim"]),
+            ("attention.value_length_mla", c["v_head_dim"]),
+            ("expert_feed_forward_length", c["moe_intermediate_size"]), ("expert_shared_count", c["n_shared_experts"]),
+            ("expert_weights_scale", c["routed_scaling_factor"]), ("expert_weights_norm", True),
+            ("rope.dimension_count", c["qk_rope_head_dim"]),
+            ("rope.scaling.yarn_log_multiplier", 0.1 * rs["mscale_all_dim"])]
+
+
 def expected(folder):
     """Key-values from the architecture on, in the converter's order."""
     c = json.load(open(os.path.join(folder, "config.json")))
@@ -304,40 +330,37 @@ def expected(folder):
             pair = joined(ranks, token, rank)
             if len(pair) == 2:
                 merges.append(" ".join(map(shown, pair)))
-    rs, n = c["rope_scaling"], range(c["vocab_size"])
-    d = [("block_count", c["num_hidden_layers"]), ("context_length", c["max_position_embeddings"]),
-         ("embedding_length", c["hidden_size"]), ("feed_forward_length", c["intermediate_size"]),
-         ("attention.head_count", c["num_attention_heads"]), ("attention.head_count_kv", 1),
-         ("rope.scaling.type", "yarn"), ("rope.scaling.factor", rs["factor"]),
-         ("rope.scaling.original_context_length", rs["original_max_position_embeddings"]),
-         ("rope.scaling.yarn_beta_fast", rs["beta_fast"]), ("rope.scaling.yarn_beta_slow", rs["beta_slow"]),
-         ("rope.freq_base", c["rope_theta"]), ("attention.layer_norm_rms_epsilon", c["rms_norm_eps"]),
-         ("expert_count", c["n_routed_experts"]), ("expert_used_count", c["num_experts_per_tok"]),
-         ("expert_group_count", c["n_group"]), ("expert_group_used_count", c["topk_group"]),
-         ("expert_gating_func", 2), ("leading_dense_block_count", c["first_k_dense_replace"]),
-         ("vocab_size", c["vocab_size"]), ("attention.q_lora_rank", c["q_lora_rank"]),
-         ("attention.kv_lora_rank", c["kv_lora_rank"]),
-         ("attention.key_length", c["kv_lora_rank"] + c["qk_rope_head_dim"]),
-         ("attention.value_length", c["kv_lora_rank"]),
-         ("attention.key_length_mla", c["qk_nope_head_dim"] + c["qk_rope_head_dim"]),
-         ("attention.value_length_mla", c["v_head_dim"]),
-         ("expert_feed_forward_length", c["moe_intermediate_size"]), ("expert_shared_count", c["n_shared_experts"]),
-         ("expert_weights_scale", c["routed_scaling_factor"]), ("expert_weights_norm", True),
-         ("rope.dimension_count", c["qk_rope_head_dim"]),
-         ("rope.scaling.yarn_log_multiplier", 0.1 * rs["mscale_all_dim"])]
-    return [("deepseek2." + k, v) for k, v in d] + [
+    n = range(c["vocab_size"])
+    return [("deepseek2." + k, v) for k, v in arch_keys(c)] + [
         ("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", "kimi-k2"),
         ("tokenizer.ggml.tokens", [of_id.get(i, f"[PAD{i}]") for i in n]),
         ("tokenizer.ggml.token_type", [5 if i not in of_id else 3 if i in ids else 1 for i in n]),
         ("tokenizer.ggml.merges", merges)] + special_keys(folder)
 
 
+def expected_v32(folder, mtp):
+    c = json.load(open(os.path.join(folder, "config.json")))
+    more = [("nextn_predict_layers", c["num_nextn_predict_layers"])] if mtp else []
+    if mtp:
+        c["num_hidden_layers"] += c["num_nextn_predict_layers"]
+    more += [("attention.indexer.head_count", c["index_n_heads"]), ("attention.indexer.key_length", c["index_head_dim"]),
+             ("attention.indexer.top_k", c["index_topk"])]
+    return [("deepseek32." + k, v) for k, v in arch_keys(c) + more]
+
+
 def cmd_compare(a):
+    return same_keys(a.file, ("deepseek2.", "tokenizer."), expected(a.dir))
+
+
+def cmd_v32(a):
+    return same_keys(a.file, "deepseek32.", expected_v32(a.dir, not a.no_mtp))
+
+
+def same_keys(file, prefix, want):
     import gguf
     import numpy as np
-    fields = gguf.GGUFReader(a.file).fields
-    ours = [(k, f.contents()) for k, f in fields.items() if k.startswith(("deepseek2.", "tokenizer."))]
-    want = expected(a.dir)
+    fields = gguf.GGUFReader(file).fields
+    ours = [(k, f.contents()) for k, f in fields.items() if k.startswith(prefix)]
     bad = [] if [k for k, _ in ours] == [k for k, _ in want] else [f"keys {[k for k, _ in ours]}"]
     for (k, v), (_, w) in zip(ours, want):
         if (np.float32(v) != np.float32(w)) if isinstance(w, float) else v != w:
@@ -366,10 +389,11 @@ def cmd_tokenize(a):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["make", "wrap", "compare", "tokenize"])
+    p.add_argument("verb", choices=["make", "wrap", "compare", "v32", "tokenize"])
     p.add_argument("dir")
     p.add_argument("file", nargs="?")
     p.add_argument("--text", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../READERS.md"))
+    p.add_argument("--no-mtp", action="store_true")
     a = p.parse_args()
     return globals()["cmd_" + a.verb](a)
 

@@ -168,7 +168,7 @@ class Model:
     def __init__(self, llama, path, threads, n_ctx=256, on_eval=None):
         self.l, L = llama, llama.llama
         mp = L.llama_model_default_params()
-        mp.check_tensors, mp.extra_bufts = True, False
+        mp.check_tensors, mp.extra_bufts, mp.load_mtp = True, False, True
         self.model = L.llama_model_load_from_file(path.encode(), mp)
         if not self.model:
             llama.fail(f"{path}: cannot be loaded")

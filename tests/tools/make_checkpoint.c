@@ -1,6 +1,6 @@
 /* Makes checkpoints of any size for tests and the demo: DeepSeek-V3's form in
- * FP8 with block scales or with experts packed as 4-bit integers, Qwen2 and Llama in BF16, tokenizer included. Weights
- * are drawn from a fixed generator: the same options give the same bytes.
+ * FP8 with block scales or with experts packed as 4-bit integers, V3.2's too, Qwen2 and Llama
+ * in BF16, tokenizer included. Weights are drawn from a fixed generator: the same options give the same bytes.
  * With --holes a checkpoint has its full size and hardly any data: scales and
  * small tensors are drawn, and of the large ones a few; the others are holes,
  * which read as zeros. */
@@ -36,7 +36,8 @@ struct config {
     enum arch arch;
     uint64_t layers, dense, hidden, inter, moe_inter, experts, used, groups, groups_used;
     uint64_t heads, kv_heads, q_lora, kv_lora, nope, rope, v_dim, vocab, shards, seed;
-    bool mtp, tied, f32_bias, sparse, holes, packed;
+    uint64_t index_heads, index_dim, index_top; /* of V3.2's indexer; no heads: none */
+    bool mtp, tied, f32_bias, f32_proj, sparse, holes, packed;
     const char *scales; /* block, e8m0, tensor, row */
     const char *scale_suffix, *tokenizer, *config, *out;
 };
@@ -197,6 +198,13 @@ static void deepseek_layer(struct list *l, const struct config *c, uint64_t i)
         add(l, BF16, GAUSS, c->experts, c->hidden, "%smlp.gate.weight", p);
     }
     add(l, BF16, NORM, 0, c->hidden, "%spost_attention_layernorm.weight", p);
+    if (c->index_heads) {
+        add(l, F32, SMALL, 0, c->index_dim, "%sself_attn.indexer.k_norm.bias", p);
+        add(l, F32, NORM, 0, c->index_dim, "%sself_attn.indexer.k_norm.weight", p);
+        add(l, c->f32_proj ? F32 : BF16, GAUSS, c->index_heads, c->hidden, "%sself_attn.indexer.weights_proj.weight", p);
+        linear(l, c, c->index_dim, c->hidden, p, "self_attn.indexer.wk");
+        linear(l, c, c->index_heads * c->index_dim, c->q_lora, p, "self_attn.indexer.wq_b");
+    }
     add(l, BF16, NORM, 0, c->kv_lora, "%sself_attn.kv_a_layernorm.weight", p);
     linear(l, c, c->kv_lora + c->rope, c->hidden, p, "self_attn.kv_a_proj_with_mqa");
     linear(l, c, c->heads * (c->nope + c->v_dim), c->kv_lora, p, "self_attn.kv_b_proj");
@@ -235,7 +243,7 @@ static void list_tensors(struct list *l, const struct config *c)
     add(l, BF16, GAUSS, c->vocab, c->hidden, "model.embed_tokens.weight");
     for (uint64_t i = 0; i < c->layers; i++)
         (c->arch == DEEPSEEK ? deepseek_layer : dense_layer)(l, c, i);
-    if (c->mtp) { /* the multi-token-prediction layer, which a conversion drops */
+    if (c->mtp) { /* the multi-token-prediction layer, which a conversion drops but of V3.2 */
         deepseek_layer(l, c, c->layers);
         const char *p = "model.layers.";
         add(l, BF16, GAUSS, c->hidden, 2 * c->hidden, "%s%" PRIu64 ".eh_proj.weight", p, c->layers);
@@ -417,8 +425,12 @@ static void write_config(const struct config *c)
                "\"hidden_size\":%" PRIu64 ",\"intermediate_size\":%" PRIu64 ",\"num_hidden_layers\":%" PRIu64
                ",\"num_attention_heads\":%" PRIu64 ",\"num_key_value_heads\":%" PRIu64 ",\"vocab_size\":%" PRIu64
                ",\"hidden_act\":\"silu\",\"rms_norm_eps\":1e-06,\"tie_word_embeddings\":%s",
-            classes[c->arch], types[c->arch], c->hidden, c->inter, c->layers, c->heads,
+            c->index_heads ? "DeepseekV32ForCausalLM" : classes[c->arch],
+            c->index_heads ? "deepseek_v32" : types[c->arch], c->hidden, c->inter, c->layers, c->heads,
             c->kv_heads, c->vocab, c->tied ? "true" : "false");
+    if (c->index_heads)
+        fprintf(f, ",\"index_head_dim\":%" PRIu64 ",\"index_n_heads\":%" PRIu64 ",\"index_topk\":%" PRIu64,
+                c->index_dim, c->index_heads, c->index_top);
     if (c->arch == DEEPSEEK) {
         fprintf(f, ",\"bos_token_id\":0,\"eos_token_id\":1,\"max_position_embeddings\":163840,\"rope_theta\":10000,"
                    "\"first_k_dense_replace\":%" PRIu64 ",\"moe_intermediate_size\":%" PRIu64
@@ -541,10 +553,12 @@ static void usage(FILE *f)
           "  --layers --dense --hidden --inter --moe-inter --experts --used --groups\n"
           "  --groups-used --heads --kv-heads --q-lora --kv-lora --nope --rope --v-dim\n"
           "  --vocab --shards --seed       numbers\n"
+          "  --index-heads --index-dim --index-top   V3.2's form, by heads of the indexer (0, 64, 16)\n"
           "  --scales block|e8m0|tensor|row   form of the FP8 scales (block)\n"
           "  --scale-suffix NAME           weight_scale_inv\n"
           "  --packed                      experts in 4-bit integers as Kimi-K2-Thinking's, the rest BF16\n"
           "  --bf16-bias                   router bias in BF16 instead of F32\n"
+          "  --f32-proj                    the indexer's weights_proj in F32 instead of BF16\n"
           "  --no-mtp                      without it, where a preset has it\n"
           "  --mtp                         with a multi-token-prediction layer\n"
           "  --tied                        no lm_head\n"
@@ -559,7 +573,7 @@ static struct config defaults(enum arch a)
     struct config c = { .arch = a, .layers = 2, .dense = 1, .hidden = 512, .inter = 1024, .moe_inter = 256,
                         .experts = 8, .used = 2, .groups = 2, .groups_used = 1, .heads = 8, .kv_heads = 8,
                         .q_lora = 256, .kv_lora = 256, .nope = 64, .rope = 32, .v_dim = 64, .vocab = 4096,
-                        .shards = 2, .seed = 1, .f32_bias = true, .scales = "block",
+                        .index_dim = 64, .index_top = 16, .shards = 2, .seed = 1, .f32_bias = true, .scales = "block",
                         .scale_suffix = "weight_scale_inv", .tokenizer = "tests/tiny-v3" };
     if (a != DEEPSEEK) {
         c.kv_heads = 2;
@@ -630,7 +644,8 @@ int main(int argc, char **argv)
     enum { NUM0 = 256 };
     static const char *const nums[] = { "layers", "dense", "hidden", "inter", "moe-inter", "experts", "used",
                                         "groups", "groups-used", "heads", "kv-heads", "q-lora", "kv-lora", "nope",
-                                        "rope", "v-dim", "vocab", "shards", "seed" };
+                                        "rope", "v-dim", "vocab", "shards", "seed", "index-heads", "index-dim",
+                                        "index-top" };
     enum { N = sizeof nums / sizeof *nums };
     struct option opts[N + 16];
     struct config c = defaults(DEEPSEEK);
@@ -638,7 +653,7 @@ int main(int argc, char **argv)
         opts[i] = (struct option){ nums[i], required_argument, NULL, NUM0 + i };
     const struct option rest[] = { { "arch", 1, NULL, 'a' }, { "preset", 1, NULL, 'p' }, { "scales", 1, NULL, 's' },
                                    { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' },
-                                   { "packed", 0, NULL, 'P' },
+                                   { "packed", 0, NULL, 'P' }, { "f32-proj", 0, NULL, 'j' },
                                    { "mtp", 0, NULL, 'm' }, { "no-mtp", 0, NULL, 'M' }, { "tied", 0, NULL, 't' },
                                    { "sparse", 0, NULL, 'S' }, { "holes", 0, NULL, 'H' }, { "config", 1, NULL, 'c' },
                                    { "tokenizer", 1, NULL, 'k' }, { "out", 1, NULL, 'o' },
@@ -648,7 +663,8 @@ int main(int argc, char **argv)
         if (o >= NUM0) {
             uint64_t *field[] = { &c.layers, &c.dense, &c.hidden, &c.inter, &c.moe_inter, &c.experts, &c.used,
                                   &c.groups, &c.groups_used, &c.heads, &c.kv_heads, &c.q_lora, &c.kv_lora, &c.nope,
-                                  &c.rope, &c.v_dim, &c.vocab, &c.shards, &c.seed };
+                                  &c.rope, &c.v_dim, &c.vocab, &c.shards, &c.seed, &c.index_heads, &c.index_dim,
+                                  &c.index_top };
             char *end;
             *field[o - NUM0] = strtoull(optarg, &end, 10);
             if (*end || end == optarg)
@@ -668,6 +684,7 @@ int main(int argc, char **argv)
         case 'x': c.scale_suffix = optarg; break;
         case 'b': c.f32_bias = false; break;
         case 'P': c.packed = true; break;
+        case 'j': c.f32_proj = true; break;
         case 'm': c.mtp = true; break;
         case 'M': c.mtp = false; break;
         case 't': c.tied = true; break;

@@ -115,6 +115,12 @@ DEEPSEEK = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_nor
             "mlp.shared_experts.gate_proj": "ffn_gate_shexp",
             "mlp.shared_experts.up_proj": "ffn_up_shexp",
             "mlp.shared_experts.down_proj": "ffn_down_shexp"}
+V32 = dict(DEEPSEEK, **{"self_attn.indexer.wq_b": "indexer.attn_q_b", "self_attn.indexer.wk": "indexer.attn_k",
+                        "self_attn.indexer.k_norm": "indexer.k_norm",
+                        "self_attn.indexer.weights_proj": "indexer.proj", "eh_proj": "nextn.eh_proj",
+                        "enorm": "nextn.enorm", "hnorm": "nextn.hnorm", "embed_tokens": "nextn.embed_tokens",
+                        "shared_head.norm": "nextn.shared_head_norm",
+                        "shared_head.head": "nextn.shared_head_head"})
 DENSE = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
          "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
          "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
@@ -150,8 +156,9 @@ def tensors(ck, layout):
     """Yields (GGUF name, F32 array), in no particular order."""
     c = ck.config
     arch = c["architectures"][0]
-    table = DEEPSEEK if arch.startswith("Deepseek") else DENSE
-    layers = c["num_hidden_layers"]
+    v32 = arch == "DeepseekV32ForCausalLM"
+    table = V32 if v32 else DEEPSEEK if arch.startswith("Deepseek") else DENSE
+    layers = c["num_hidden_layers"] + (c.get("num_nextn_predict_layers") or 0 if v32 else 0)
     for hf, name in TOP.items():
         if hf in ck.where:
             yield name, ck.f32(hf)

@@ -188,7 +188,7 @@ struct change {
 static const struct change changes[] = {
     {"architectures", "[\"GrokForCausalLM\"]", SL_EUNSUPPORTED,
      "architecture 'GrokForCausalLM' is not supported; supported: DeepseekV2ForCausalLM, "
-     "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, Qwen2ForCausalLM, LlamaForCausalLM"},
+     "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM"},
     {"architectures", "[]", SL_ESOURCE, "no \"architectures\""},
     {"architectures", "\"DeepseekV3ForCausalLM\"", SL_ESOURCE, "no \"architectures\""},
     {"architectures", NULL, SL_ESOURCE, "no \"architectures\""},
@@ -227,31 +227,49 @@ static const struct change changes[] = {
     {"quantization_config", "{\"quant_method\":\"compressed-tensors\",\"format\":\"int-quantized\"}",
      SL_EUNSUPPORTED, "quant_method 'compressed-tensors', format 'int-quantized', and only"},
     {"n_routed_experts", NULL, SL_ESOURCE, "has no \"n_routed_experts\": the class of DeepseekV3ForCausalLM takes 256"},
-    {"architectures", "[\"DeepseekV32ForCausalLM\"]", SL_EUNSUPPORTED, "its sparse attention has an indexer"},
+    {"architectures", "[\"DeepseekV32ForCausalLM\"]", SL_ESOURCE, "has no \"index_n_heads\", which DeepseekV32ForCausalLM needs"},
     {"vocab_size", "0", SL_ESOURCE, "\"vocab_size\" is 0"},
     {"vocab_size", "1048577", SL_ESOURCE, "\"vocab_size\" is 1048577: expected an integer from 1 to 1048576"},
 };
 
-static void test_hostile_configs(void **state)
-{
-    char *text = fx_read("tests/data/deepseek-r1-config.json"), path[256];
+static const struct change v32_changes[] = {
+    {"index_head_dim", NULL, SL_ESOURCE, "config.json has no \"index_head_dim\""},
+    {"index_head_dim", "0", SL_ESOURCE, "\"index_head_dim\" is 0: expected an integer from 1"},
+    {"index_n_heads", "1.5", SL_ESOURCE, "\"index_n_heads\" is 1.5"},
+    {"index_topk", "null", SL_ESOURCE, "has no \"index_topk\""},
+    {"num_nextn_predict_layers", "-1", SL_ESOURCE, "\"num_nextn_predict_layers\" is -1"},
+    {"num_nextn_predict_layers", "65", SL_ESOURCE, "expected an integer from 0 to 64"},
+    {"q_lora_rank", "null", SL_ESOURCE, "has no \"q_lora_rank\", which DeepseekV32"},
+    {"n_routed_experts", NULL, SL_ESOURCE, "has no \"n_routed_experts\", which DeepseekV32"},
+    {"first_k_dense_replace", "62", SL_ESOURCE, "\"first_k_dense_replace\" is 62 of 61 layers"},
+};
 
-    snprintf(path, sizeof path, "%s/config.json", (char *)*state);
-    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+static void refuse_changes(const char *dir, const char *of, const struct change *c, size_t n)
+{
+    char *text = fx_read(of), path[256];
+
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    for (size_t i = 0; i < n; i++) {
         cJSON *config = cJSON_Parse(text);
         char *changed;
 
         assert_non_null(config);
-        cJSON_DeleteItemFromObjectCaseSensitive(config, changes[i].key);
-        if (changes[i].value)
-            cJSON_AddRawToObject(config, changes[i].key, changes[i].value);
+        cJSON_DeleteItemFromObjectCaseSensitive(config, c[i].key);
+        if (c[i].value)
+            cJSON_AddRawToObject(config, c[i].key, c[i].value);
         changed = cJSON_Print(config);
-        fx_text(*state, "config.json", changed);
-        assert_refused(path, changes[i].code, changes[i].words);
+        fx_text(dir, "config.json", changed);
+        assert_refused(path, c[i].code, c[i].words);
         cJSON_free(changed);
         cJSON_Delete(config);
     }
     free(text);
+}
+
+static void test_hostile_configs(void **state)
+{
+    refuse_changes(*state, "tests/data/deepseek-r1-config.json", changes, sizeof changes / sizeof *changes);
+    refuse_changes(*state, "tests/data/deepseek-v3.2-exp-config.json", v32_changes, sizeof v32_changes / sizeof *v32_changes);
 }
 
 static void test_heads_that_do_not_divide(void **state)

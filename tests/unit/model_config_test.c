@@ -133,6 +133,58 @@ static void test_kimi_k2(void **state)
     sl_checkpoint_close(ck);
 }
 
+/* DeepSeek-V3.2: 61 layers and one for multi-token prediction, an indexer in each. */
+static void test_v32(void **state)
+{
+    static const char *const want[][2] = {
+        {"deepseek32.block_count", "u32 62"}, {"deepseek32.attention.head_count_kv", "u32 1"},
+        {"deepseek32.expert_gating_func", "u32 2"}, {"deepseek32.leading_dense_block_count", "u32 3"},
+        {"deepseek32.attention.key_length", "u32 576"}, {"deepseek32.attention.key_length_mla", "u32 192"},
+        {"deepseek32.rope.dimension_count", "u32 64"}, {"deepseek32.rope.scaling.yarn_log_multiplier", "f32 0.100000001"},
+        {"deepseek32.nextn_predict_layers", "u32 1"}, {"deepseek32.attention.indexer.head_count", "u32 64"},
+        {"deepseek32.attention.indexer.key_length", "u32 128"}, {"deepseek32.attention.indexer.top_k", "u32 2048"},
+    };
+    static const struct { const char *name; uint64_t ne[2]; bool f32; } shapes[] = {
+        {"blk.61.indexer.attn_q_b.weight", {1536, 8192}, false}, {"blk.0.indexer.attn_k.weight", {7168, 128}, false},
+        {"blk.0.indexer.proj.weight", {7168, 64}, false}, {"blk.0.indexer.k_norm.bias", {128, 1}, true},
+        {"blk.61.nextn.eh_proj.weight", {14336, 7168}, false}, {"blk.61.nextn.shared_head_norm.weight", {7168, 1}, true},
+        {"blk.61.nextn.shared_head_head.weight", {7168, 129280}, false}, {"blk.61.ffn_down_exps.weight", {2048, 7168}, false},
+    };
+    static const char path[] = "tests/data/deepseek-v3.2-exp-config.json";
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+    struct sl_error e;
+    uint64_t at = 0;
+    char buf[128];
+
+    (void)state;
+    assert_int_equal(fx_open(path, SL_LAYOUT_LEGACY, &ck, &m, &e), SL_EUSAGE);
+    assert_string_equal(e.text, "--layout legacy: llama.cpp runs DeepseekV32ForCausalLM in the layout mla alone");
+    open_config(path, SL_LAYOUT_MLA, &ck, &m);
+    assert_int_equal(m->n_tensors, 1086 + 24 + 62 * 5);
+    assert_true(m->n_params == 685355329792);
+    assert_true(m->hp.n_layer == 62 && m->hp.n_nextn == 1 && m->hp.index_dim == 128);
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        const struct sl_kv *kv = sl_kvs_find(&m->kvs, want[i][0]);
+
+        assert_string_equal(fx_value(&m->kvs, want[i][0], buf, sizeof buf), want[i][1]);
+        assert_true((uint64_t)(kv - m->kvs.kv) > at);
+        at = (uint64_t)(kv - m->kvs.kv);
+    }
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const struct sl_out_tensor *t = fx_tensor(m, shapes[i].name);
+
+        assert_non_null(t);
+        assert_true(t->ne[0] == shapes[i].ne[0] && t->ne[1] == shapes[i].ne[1] && t->keep_f32 == shapes[i].f32);
+        assert_int_equal(t->outtype_f32, i == 2);
+    }
+    assert_null(fx_tensor(m, "blk.60.nextn.enorm.weight"));
+    assert_int_equal(m->src[fx_tensor(m, shapes[1].name)->first_src].dtype, SL_DTYPE_F8_E4M3);
+    assert_int_equal(m->src[fx_tensor(m, shapes[2].name)->first_src].dtype, SL_DTYPE_BF16);
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+}
+
 static void test_v2_lite(void **state)
 {
     struct sl_checkpoint *ck;
@@ -311,7 +363,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_r1), cmocka_unit_test(test_r1_sources), cmocka_unit_test(test_v2_lite),
-        cmocka_unit_test(test_kimi_k2),
+        cmocka_unit_test(test_kimi_k2), cmocka_unit_test(test_v32),
         cmocka_unit_test(test_qwen), cmocka_unit_test(test_llama),
         cmocka_unit_test(test_absent_entries),
     };

@@ -366,7 +366,7 @@ static void test_options_are_told(void **state)
     static const char *const keys[] = {"my.key", "quantize.imatrix.file", SL_KEY_IMATRIX_INCLUDE, SL_KEY_IMATRIX_EXCLUDE};
     static const char *const told[] = {"override-kv", "imatrix", "include-weights", "exclude-weights",
         "split-max-size", "split-max-tensors", "no-tensor-first-split", "keep-split", "round-through", "task-size",
-        "model-name", "output-tensor-type", "token-embedding-type", "leave-output-tensor", "pure", "rules", "tensor-type"};
+        "model-name", "output-tensor-type", "token-embedding-type", "leave-output-tensor", "pure", "rules", "tensor-type", "no-mtp"};
     const struct sl_type_override over = {"ffn_up", SL_TYPE_Q8_0};
     struct world *w = make_world();
     struct sl_plan *a = plan_of(w, "q4_k_m", &(struct sl_plan_opts){.prefix = "tiny"});
@@ -378,7 +378,7 @@ static void test_options_are_told(void **state)
                                     .overrides = &over, .n_overrides = i == 16};
         struct sl_plan_opts po = {.prefix = "tiny", .split_max_bytes = i == 4 ? 1 << 21 : 0, .split_max_tensors = i == 5 ? 3 : 0,
                                   .no_tensor_first_split = i == 6, .keep_split = i == 7, .round_bf16 = i == 8,
-                                  .task_bytes = i == 9 ? 1 << 20 : 0, .model_name = i == 10 ? "Other" : NULL};
+                                  .task_bytes = i == 9 ? 1 << 20 : 0, .model_name = i == 10 ? "Other" : NULL, .no_mtp = i == 17};
         struct sl_kvs kvs = {0};
         struct sl_plan *b;
         char buf[200] = "", want[64];

@@ -1,0 +1,43 @@
+/* DeepSeek-V3.2: V3 whose attention has an indexer in each layer, which chooses the tokens that are
+ * looked at, and whose layers for multi-token prediction are kept, behind the others. */
+#include "proto/arch_table.h"
+
+#include <math.h>
+
+static const struct sl_field fields[] = {
+    {SL_N_INDEX_HEADS, "index_n_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
+    {SL_N_INDEX_DIM, "index_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
+    {SL_N_INDEX_TOP, "index_topk", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
+    {SL_N_NEXTN, "num_nextn_predict_layers", SL_FIELD_INT, false, 0, 64, NAN},
+    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+};
+
+static int derive(struct sl_params *p, struct sl_error *e)
+{
+    const struct sl_number *n = p->num;
+
+    SL_TRY(sl_arch_latent_derive(p, e));
+    for (size_t i = 0; i < 2; i++)
+        if (!n[i ? SL_N_Q_LORA : SL_N_EXPERT].have)
+            return sl_fail(e, SL_ESOURCE, "config.json has no \"%s\", which %s needs",
+                           i ? "q_lora_rank" : "n_routed_experts", p->hf_class);
+    p->when |= SL_W_INDEXER;
+    if (p->no_mtp)
+        p->num[SL_N_NEXTN] = (struct sl_number){0};
+    sl_num_set(p, SL_N_LAYER, n[SL_N_LAYER].u + n[SL_N_NEXTN].u);
+    sl_num_set(p, SL_N_TWO_EMBD, 2 * n[SL_N_EMBD].u);
+    return sl_num_mul(p, SL_N_INDEX_ROWS, n[SL_N_INDEX_HEADS].u, n[SL_N_INDEX_DIM].u, e);
+}
+
+static const char *const classes[] = {"DeepseekV32ForCausalLM", NULL};
+
+const struct sl_arch sl_arch_deepseek32 = {
+    .name = "deepseek32",
+    .classes = classes,
+    .fields = sl_arch_latent_fields,
+    .more_fields = fields,
+    .tensors = sl_arch_latent_tensors,
+    .derive = derive,
+    .mla_only = true,
+    .adds_bos = true,
+};

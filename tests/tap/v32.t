@@ -1,0 +1,123 @@
+# Checkpoints in DeepSeek-V3.2's form (an indexer in each layer, a layer for multi-token prediction):
+# metadata against an independent computation, tensors against numpy and llama-quantize, files
+# loaded by a real llama.cpp; and what is refused.
+use strict;
+use warnings;
+use JSON::PP ();
+use SluiceService;
+use SluiceTest;
+use Test::More;
+
+need_python();
+service_setup(model => [qw(--layers 2 --hidden 256 --inter 512 --moe-inter 256 --experts 16 --used 4 --heads 4 --kv-heads 4 --index-heads 4
+    --mtp --shards 1 --f32-proj)]);
+my ($dir, $source) = ($RUN, "$RUN/src");
+
+sub edit {
+    my ($file, $change) = @_;
+    my $c = JSON::PP->new->utf8->decode(slurp($file));
+    $change->($c);
+    spit($file, JSON::PP->new->utf8->encode($c));
+}
+
+# ---- metadata and tensors
+edit("$source/tokenizer_config.json", sub { $_[0]{add_bos_token} = JSON::PP::false() });
+for my $recipe (qw(f32 bf16)) {
+    run_ok($recipe, $SLUICE, 'convert', $source, '-o', "$dir/$recipe.gguf", '--recipe', $recipe, '--quiet');
+    my $r = run(python('reference.py', 'compare', $source, "$dir/$recipe.gguf"));
+    is($r->{out}, "equal\n", 'every bit of the tensors') or diag($r->{err});
+}
+my $f32 = "$dir/f32.gguf";
+my $r = run(python('kimi.py', 'v32', $source, $f32));
+is($r->{out}, "equal 36 keys\n", 'keys and their order') or diag($r->{err});
+is(run($SLUICE, 'inspect', $f32, '--kv', 'tokenizer.ggml.add_bos_token')->{out}, "true\n", 'BOS is added, whatever tokenizer_config.json says');
+run_ok('verify', $SLUICE, 'verify', $f32, '--source', $source, '--sample', '5%');
+
+# What the converter writes by itself has indexer.proj in F32; quantized by llama-quantize, it has the mixture's type.
+run_ok('q8_0', $SLUICE, 'convert', $source, '-o', "$dir/q8_0.gguf", '--recipe', 'q8_0', '--quiet');
+run_ok('Q8_0 of a GGUF file', $SLUICE, 'quantize', $f32, "$dir/again.gguf", 'Q8_0', '-q');
+for (['bf16', 'f32, bf16'], ['q8_0', 'f32, q8_0'], ['again', 'q8_0, q8_0']) {
+    my $list = run($SLUICE, 'inspect', '-t', "$dir/$_->[0].gguf")->{out};
+    my ($proj) = $list =~ /^(\S+) .* blk\.2\.indexer\.proj\.weight$/m;
+    my ($k) = $list =~ /^(\S+) .* blk\.2\.indexer\.attn_k\.weight$/m;
+    is("$proj, $k", $_->[1], "$_->[0]: types of indexer.proj and indexer.attn_k") or diag($list);
+}
+run_ok('in two steps', $SLUICE, 'quantize', "$dir/bf16.gguf", "$dir/steps.gguf", 'Q4_K_M', '-q');
+run_ok('at once', $SLUICE, 'convert', $source, '-o', "$dir/once.gguf", '--recipe', 'q4_k_m', '--round-through', 'bf16', '--quiet');
+is_deeply(hashes("$dir/once.gguf"), hashes("$dir/steps.gguf"), 'the same tensors: indexer.proj is not rounded through bf16');
+run_ok('verify', $SLUICE, 'verify', "$dir/once.gguf", '--source', $source, '--sample', '5%');
+
+# ---- without the layer for multi-token prediction; a service hears of it too
+start_one($_) for qw(daemon worker);
+run_ok('convert --no-mtp', $SLUICE, 'convert', $source, '-o', "$dir/no.gguf", '--recipe', 'f32', '--no-mtp', '--quiet');
+run_ok('submit --no-mtp', $SLUICE, 'submit', $source, '-o', "$OUT/no.gguf", '--recipe', 'f32', '--no-mtp', '--wait');
+is(sha256("$OUT/no.gguf"), sha256("$dir/no.gguf"), 'the same file');
+is(run(python('kimi.py', 'v32', $source, "$dir/no.gguf", '--no-mtp'))->{out}, "equal 35 keys\n", 'keys');
+my %main = %{ hashes($f32) };
+delete @main{grep { /^blk\.2\./ } keys %main};
+is_deeply(hashes("$dir/no.gguf"), \%main, 'tensors');
+run_ok('verify', $SLUICE, 'verify', "$dir/no.gguf", '--source', $source, '--sample', '5%');
+fails('a GGUF file', 2, qr/--no-mtp: the source is a GGUF file/, $SLUICE, 'quantize', $f32, "$dir/x.gguf", 'Q8_0', '--no-mtp');
+
+# ---- a real llama.cpp
+SKIP: {
+    skip 'llama.cpp is not here', 17 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    for my $mixture (qw(Q4_K_M Q2_K IQ4_XS)) {
+        run_ok($mixture, $SLUICE, 'convert', $source, '-o', "$dir/$mixture.gguf", '--recipe', $mixture, '--quiet');
+        run_ok('llama-quantize', python('llama.py', 'quantize', $f32, "$dir/theirs.gguf", $mixture));
+        is_deeply(hashes("$dir/$mixture.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+    }
+    run_ok('imatrix', python('llama.py', 'imatrix', $f32, "$dir/imatrix.gguf", '--chunks', 1));
+    my @iq = ($SLUICE, 'convert', $source, '-o', "$dir/iq2_xs.gguf", '--recipe', 'iq2_xs', '--imatrix', "$dir/imatrix.gguf", '--quiet');
+    fails('not run by llama-imatrix', 2, qr/no data for 17 tensors .* llama-imatrix does not run layers for multi-token prediction: give them another type \(--tensor-type\), or --no-mtp$/, @iq);
+    run_ok('iq2_xs', @iq, '--no-mtp');
+    run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/no.gguf", "$dir/theirs.gguf", 'IQ2_XS', '--imatrix', "$dir/imatrix.gguf"));
+    is_deeply(hashes("$dir/iq2_xs.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+    run_ok('dq3_k_m', $SLUICE, 'convert', $source, '-o', "$dir/dq3_k_m.gguf", '--recipe', 'dq3_k_m', '--quiet');
+    for my $file (qw(Q4_K_M dq3_k_m)) {
+        $r = run(python('llama.py', 'load', "$dir/$file.gguf"));
+        is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, "$file makes text") or diag($r->{out}, $r->{err});
+    }
+}
+
+# ---- a recipe by size: attn_q_b's rule comes after that of the indexer's, which its pattern has too
+run_ok('--target-bpw', $SLUICE, 'plan', $source, '--target-bpw', '3.5', '--imatrix', 'synthetic', '--write-recipe', "$dir/my.recipe");
+like(slurp("$dir/my.recipe"), qr/^\*\.indexer\.attn_q_b\.weight .*^\*\.attn_q_b\.weight /ms, 'in that order');
+
+# ---- memory: latent values and the indexer's key, in F16, of the layers that attend
+my $plan = JSON::PP::decode_json(run_ok('plan', $SLUICE, 'plan', $source, '--recipe', 'q8_0', '--json', '--ctx', 1000)->{out});
+is_deeply([map { [@$_{qw(cache own_layout cache_bytes)}] } $plan->{memory}[0]], [['compressed', JSON::PP::true(), (512 + 64 + 64) * 2 * 2 * 1000]], 'cache');
+is(scalar grep({ $_->{cache} ne 'compressed' } @{ $plan->{memory} }), 0, 'and there is no other form');
+
+# What the layer for multi-token prediction has in common with the model may be missing.
+{
+    my $n = 0;
+    my $less = copy_checkpoint($source, "$dir/less", 'model.safetensors');
+    my $data = slurp("$less/model.safetensors");
+    $data =~ s/"model\.layers\.2\.\K((?:embed_tokens|shared_head\.head|shared_head\.norm)\.weight)(?=")/$n++ . 'x' x (length($1) - 16) . '.attention.bias'/ge == 3 or die;
+    spit("$less/model.safetensors", $data);
+    run_ok('less', $SLUICE, 'convert', $less, '-o', "$dir/less.gguf", '--recipe', 'q4_k_m', '--quiet');
+    my %want = %{ hashes("$dir/once.gguf") };
+    delete @want{map { "blk.2.nextn.$_.weight" } qw(embed_tokens shared_head_head shared_head_norm)};
+    is_deeply([sort keys %{ hashes("$dir/less.gguf") }], [sort keys %want], 'three tensors fewer');
+}
+
+# ---- refused in one line
+sub refused {
+    my ($name, $rc, $pattern, $change, @options) = @_;
+    my $bad = scratch() . '/m';
+    copy_checkpoint($source, $bad);
+    edit("$bad/config.json", $change);
+    my $f = fails($name, $rc, $pattern, $SLUICE, 'plan', $bad, '--recipe', 'q8_0', @options);
+    is($f->{err} =~ tr/\n//, 1, 'one line');
+}
+refused('--layout legacy', 2, qr/--layout legacy: llama\.cpp runs DeepseekV32ForCausalLM in the layout mla alone/, sub { }, '--layout', 'legacy');
+refused('no index_topk', 7, qr/config\.json has no "index_topk", which DeepseekV32ForCausalLM needs/, sub { delete $_[0]{index_topk} });
+refused('other heads', 7, qr/tensor 'model\.layers\.0\.self_attn\.indexer\.wq_b\.weight': expected shape \[512, 512\] by config\.json, found \[256, 512\]/,
+    sub { $_[0]{index_n_heads} = 8 });
+refused('a layer more', 7, qr/\d+ tensors missing from the checkpoint: .*model\.layers\.3\.mlp\.gate\.weight.*Without layers for multi-token prediction, give --no-mtp$/, sub { $_[0]{num_nextn_predict_layers} = 2 });
+refused('a layer fewer', 6, qr/\d+ tensors unknown for DeepseekV32ForCausalLM \(0 expected ones missing\): model\.layers\.2/, sub { $_[0]{num_nextn_predict_layers} = 0 });
+refused('no indexer', 6, qr/10 tensors unknown for DeepseekV3ForCausalLM \(0 expected ones missing\): model\.layers\.0\.self_attn\.indexer\./,
+    sub { $_[0]{architectures} = ['DeepseekV3ForCausalLM'] });
+
+done_testing();
