@@ -148,26 +148,38 @@ static void test_roles(void **state)
         const char *config, *map, *added; /* NULL: no such file so far */
         const char *texts[7];
         int32_t types[7];
+        const char *model; /* config.json; NULL: an empty one */
     } cases[] = {
-        {NULL, ONE("a"), NULL, {"a", "b", "Ġx", "c", "p "}, {3, 1, 1, 1, 4, 5, 5}},
+        {NULL, ONE("a"), NULL, {"a", "b", "Ġx", "c", "p "}, {3, 1, 1, 1, 4, 5, 5}, NULL},
         {ONE("a"), "{\"unk_token\":\"Ġx\",\"pad_token\":\"p▁\"}", NULL,
-         {"a", "b", " x", "c", "p▁"}, {1, 1, 3, 1, 3, 5, 5}},
+         {"a", "b", " x", "c", "p▁"}, {1, 1, 3, 1, 3, 5, 5}, NULL},
         {"{\"unk_token\":\"a\",\"additional_special_tokens\":[\"b\"]}",
          "{\"unk_token\":null,\"additional_special_tokens\":[{\"content\":\"c\"}]}", NULL,
-         {"a", "b", "Ġx", "c", "p "}, {1, 3, 1, 3, 4, 5, 5}},
+         {"a", "b", "Ġx", "c", "p "}, {1, 3, 1, 3, 4, 5, 5}, NULL},
         {ONE("b"), "{}", "{\"b\":9,\"Ġx\":7,\"new\":5,\"c\":4}",
-         {"a", "b", "Ġx", "c", "p ", "new"}, {1, 3, 4, 1, 4, 4, 5}},
+         {"a", "b", "Ġx", "c", "p ", "new"}, {1, 3, 4, 1, 4, 4, 5}, NULL},
         {"{\"unk_token\":\"p▁\",\"added_tokens_decoder\":{\"9\":{\"content\":\"z\",\"special\":true},"
          "\"7\":{\"content\":\"y\"}}}", ONE("a"), "{\"b\":1}",
-         {"a", "b", "Ġx", "c", "p ", "y", "z"}, {1, 1, 1, 1, 4, 4, 3}},
+         {"a", "b", "Ġx", "c", "p ", "y", "z"}, {1, 1, 1, 1, 4, 4, 3}, NULL},
         {"{\"added_tokens_decoder\":{\"4\":{\"content\":\"p▁\",\"special\":true},"
          "\"2\":{\"content\":\"Ġx\"}},\"pad_token\":\"Ġx\"}", "[", "[",
-         {"a", "b", " x", "c", "p▁"}, {1, 1, 3, 1, 3, 5, 5}},
+         {"a", "b", " x", "c", "p▁"}, {1, 1, 3, 1, 3, 5, 5}, NULL},
         {"{\"additional_special_tokens\":[{\"__type\":\"AddedToken\",\"content\":\"Ġx\",\"normalized\":true}],"
          "\"extra_special_tokens\":{\"image_token\":\"b\"}}", "{}", "{}",
-         {"a", "b", "Ġx", "c", "p "}, {1, 3, 3, 1, 4, 5, 5}},
-        {ONE("a"), "{}", "{\"p▁\":3}", {"a", "b", "Ġx", "c", "p "}, {3, 1, 1, 1, 4, 5, 5}},
-        {ONE("p▁"), "{}", "{\"p▁\":3}", {"a", "b", "Ġx", "c", "p▁"}, {1, 1, 1, 1, 3, 5, 5}},
+         {"a", "b", "Ġx", "c", "p "}, {1, 3, 3, 1, 4, 5, 5}, NULL},
+        {ONE("a"), "{}", "{\"p▁\":3}", {"a", "b", "Ġx", "c", "p "}, {3, 1, 1, 1, 4, 5, 5}, NULL},
+        {ONE("p▁"), "{}", "{\"p▁\":3}", {"a", "b", "Ġx", "c", "p▁"}, {1, 1, 1, 1, 3, 5, 5}, NULL},
+        /* what the class has for keys that are not there: null is there */
+        {"{\"eos_token\":null,\"tokenizer_class\":\"LlamaTokenizerFast\"}", "{\"bos_token\":\"a\"}", "{}",
+         {"a", "b", "Ġx", "c", "p ", "<unk>"}, {3, 1, 1, 1, 4, 3, 5}, NULL},
+        {"{\"tokenizer_class\":\"Qwen2Tokenizer\"}", "{}", "{}",
+         {"a", "b", "Ġx", "c", "p ", "<|endoftext|>"}, {1, 1, 1, 1, 4, 3, 5}, NULL},
+        {"{\"tokenizer_class\":\"PreTrainedTokenizerFast\"}", "{}", "{}",
+         {"a", "b", "Ġx", "c", "p "}, {1, 1, 1, 1, 4, 5, 5}, "{\"model_type\":\"llama\"}"},
+        {"{\"unk_token\":\"b\"}", "{}", "{}", {"a", "b", "Ġx", "c", "p ", "<s>", "</s>"},
+         {1, 3, 1, 1, 4, 3, 3}, "{\"model_type\":\"deepseek_v3\"}"},
+        {"{\"unk_token\":\"b\"}", "{}", "{}", {"a", "b", "Ġx", "c", "p ", "<|endoftext|>"},
+         {1, 3, 1, 1, 4, 3, 5}, "{\"model_type\":\"llama\",\"tokenizer_class\":\"GPT2Tokenizer\"}"},
     };
 
     fx_text(*state, "tokenizer.json", "{\"added_tokens\":[{\"id\":4,\"content\":\"p▁\",\"special\":false,"
@@ -183,7 +195,7 @@ static void test_roles(void **state)
         for (size_t f = 0; f < 3; f++)
             if (files[f][1])
                 fx_text(*state, files[f][0], files[f][1]);
-        if (keys_of(*state, &sl_arch_qwen2, 7, "{}", &kvs, &e) < 0)
+        if (keys_of(*state, &sl_arch_qwen2, 7, cases[i].model ? cases[i].model : "{}", &kvs, &e) < 0)
             fail_msg("case %zu: %s", i, e.text);
         t = sl_kvs_find(&kvs, "tokenizer.ggml.tokens");
         for (int k = 0; k < 7; k++) {
