@@ -507,7 +507,7 @@ static int set_all(const struct sl_source_dir *dir, const cJSON *tokenizer,
         return no_memory(e);
     SL_TRY(set_tokens(dir, tokenizer, tokenizer_config, config, n_vocab, kvs, e));
     SL_TRY(sl_tokenizer_merges(dir, tokenizer, kvs, e));
-    return sl_tokenizer_special(dir, tokenizer, tokenizer_config, config, n_vocab, kvs, e);
+    return sl_tokenizer_special(dir, tokenizer, tokenizer_config, config, kvs, e);
 }
 
 int sl_tokenizer_keys(const struct sl_source_dir *dir, const cJSON *config,

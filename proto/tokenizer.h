@@ -44,7 +44,7 @@ int sl_tokenizer_merges(const struct sl_source_dir *dir, const struct cJSON *tok
  * templates. tokenizer_config may be NULL; config is the model's. */
 int sl_tokenizer_special(const struct sl_source_dir *dir, const struct cJSON *tokenizer,
                          const struct cJSON *tokenizer_config, const struct cJSON *config,
-                         uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
+                         struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: appends the same keys as sl_tokenizer_keys from tiktoken.model and tokenizer_config.json
  * (may be NULL), as Kimi-K2 ships them: ordinary tokens are the file's, the 258 ids behind them

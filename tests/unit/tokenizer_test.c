@@ -80,6 +80,7 @@ static void test_keys(void **state)
         {"tokenizer.ggml.bos_token_id", "u32 3"},
         {"tokenizer.ggml.padding_token_id", "u32 4"},
         {"tokenizer.ggml.eos_token_id", "u32 7"},
+        {"tokenizer.ggml.mask_token_id", "u32 8"},
         {"tokenizer.ggml.add_bos_token", "bool true"},
         {"tokenizer.chat_template.tool_use", "str 'T'"},
         {"tokenizer.chat_templates", "arr[str] n=1 'tool_use'"},
