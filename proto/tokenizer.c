@@ -461,7 +461,7 @@ static int set_tokens(const struct sl_source_dir *dir, const cJSON *tokenizer, c
     rc = v.text && v.type && v.seen ? sl_name_table_init(&v.added, 64, e) : no_memory(e);
     rc = rc < 0 ? rc : sl_name_table_init(&v.listed, 64, e);
     rc = rc < 0 ? rc : take_base(&v, tokenizer, e);
-    rc = rc < 0 ? rc : sl_roles_read(dir, config, model, &v.roles, e);
+    rc = rc < 0 ? rc : sl_roles_read(dir, tokenizer, config, model, &v.roles, e);
     rc = rc < 0 ? rc : take_added(&v, tokenizer, e);
     rc = rc < 0 ? rc : take_more(&v, tokenizer, config, e);
     rc = rc < 0 ? rc : fill_gaps(&v, e);

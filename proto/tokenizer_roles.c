@@ -1,6 +1,6 @@
 /* Which tokens have a role. tokenizer_config.json names them; where it has no "added_tokens_decoder",
  * files of older tokenizers count too, as transformers loads them. For a key that is not there at all
- * the tokenizer's class may have a token of its own. */
+ * the tokenizer's class may have a token of its own, and tokenizer.json one that it fills up with. */
 #include "proto/tokenizer.h"
 
 #include "proto/arch_table.h"
@@ -86,7 +86,7 @@ static int add_each(struct sl_roles *r, const cJSON *list, struct sl_error *e)
 }
 
 /* A key of the map stands for the one of tokenizer_config.json, be it null; but a list is joined to it. */
-static int collect(struct sl_roles *r, const cJSON *config, const struct tokenizer_class *class,
+static int collect(struct sl_roles *r, const cJSON *config, const char *const absent[N_KEYS],
                    struct sl_error *e)
 {
     const cJSON *more = entry(config, MORE), *mapped = entry(r->map, MORE);
@@ -95,7 +95,7 @@ static int collect(struct sl_roles *r, const cJSON *config, const struct tokeniz
     for (size_t i = 0; i < N_KEYS; i++) {
         const cJSON *item = entry(entry(r->map, keys[i]) ? r->map : config, keys[i]);
 
-        SL_TRY(item ? add(r, item, true, e) : add_text(r, class ? class->token[i] : NULL, NULL, true, e));
+        SL_TRY(item ? add(r, item, true, e) : add_text(r, absent[i], NULL, true, e));
     }
     if (cJSON_IsArray(more) && (!mapped || cJSON_IsArray(mapped)))
         SL_TRY(add_each(r, more, e));
@@ -104,10 +104,17 @@ static int collect(struct sl_roles *r, const cJSON *config, const struct tokeniz
     return cJSON_IsObject(extra) ? add_each(r, extra, e) : 0;
 }
 
-int sl_roles_read(const struct sl_source_dir *dir, const cJSON *config, const cJSON *model,
-                  struct sl_roles *r, struct sl_error *e)
+int sl_roles_read(const struct sl_source_dir *dir, const cJSON *tokenizer, const cJSON *config,
+                  const cJSON *model, struct sl_roles *r, struct sl_error *e)
 {
+    const struct tokenizer_class *class = class_of(config, model);
+    const char *absent[N_KEYS] = {NULL};
     int rc = 0;
+
+    if (class)
+        memcpy(absent, class->token, sizeof absent);
+    if (!absent[PAD])
+        absent[PAD] = sl_config_str(entry(tokenizer, "padding"), "pad_token");
 
     *r = (struct sl_roles){.map = NULL};
     if (!entry(config, "added_tokens_decoder")) {
@@ -115,7 +122,7 @@ int sl_roles_read(const struct sl_source_dir *dir, const cJSON *config, const cJ
         rc = rc < 0 ? rc : sl_tokenizer_read_json(dir, "added_tokens.json", &r->added, e);
     }
     rc = rc < 0 ? rc : sl_name_table_init(&r->named, 16, e);
-    rc = rc < 0 ? rc : collect(r, config, class_of(config, model), e);
+    rc = rc < 0 ? rc : collect(r, config, absent, e);
     if (rc < 0)
         sl_roles_free(r);
     return rc;

@@ -214,6 +214,22 @@ static void test_roles(void **state)
     assert_refused(*state, 7, SL_ESOURCE, "added_tokens.json: the id of token 'a' is not a number");
 }
 
+/* What tokenizer.json fills up with is special, unless pad_token says otherwise. */
+static void test_padding(void **state)
+{
+    fx_text(*state, "tokenizer.json", "{\"padding\":{\"pad_token\":\"c\"}," PRE(SPLIT(QWEN REST) "," BYTES) ","
+            "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"Ġx\":2,\"c\":3},\"merges\":[\"a b\"]}}");
+    for (int i = 0; i < 2; i++) {
+        struct sl_kvs kvs;
+        struct sl_error e;
+
+        fx_text(*state, "tokenizer_config.json", i ? "{\"pad_token\":null}" : "{}");
+        assert_int_equal(keys_of(*state, &sl_arch_qwen2, 7, "{}", &kvs, &e), 0);
+        assert_int_equal(((const int32_t *)sl_kvs_find(&kvs, "tokenizer.ggml.token_type")->data)[3], i ? 1 : 3);
+        sl_kvs_free(&kvs);
+    }
+}
+
 /* What is not normalized was encoded and decoded: through the byte-level alphabet. */
 static void test_decoded_tokens(void **state)
 {
@@ -524,6 +540,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_keys, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_token_types, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_roles, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_padding, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_r1_distill, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_decoded_tokens, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_normalizer, fx_setup, fx_teardown),
