@@ -267,7 +267,7 @@ static cJSON *parse_flow(struct card *c, const char *v)
     return keep(c, cJSON_CreateNull());
 }
 
-/* Whether a quoted string ends on this line, or what it has behind its last quote is an escape. */
+/* Whether the quoted string that s begins with has its end in it. */
 static bool ends_here(const char *s)
 {
     char quote = *s++;
