@@ -160,6 +160,7 @@ static int read_yarn(struct sl_params *p, struct sl_error *e)
     };
     double v = NAN;
 
+    SL_TRY(sl_config_float(p->config, "", "original_max_position_embeddings", &v, e));
     SL_TRY(sl_config_float(p->rope, "rope_scaling.", "original_max_position_embeddings", &v, e));
     if (!(v >= 1 && v <= UINT32_MAX && v == floor(v)))
         return sl_fail(e, SL_ESOURCE, "config.json: rope_scaling of type yarn needs "
@@ -174,7 +175,8 @@ static int read_yarn(struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
-/* rope_parameters (newer) or rope_scaling; rope_theta may stand in either place. */
+/* rope_parameters (newer) or rope_scaling; rope_theta may stand in either place. Scaling of type dynamic
+ * begins behind the model's own context, and has no key. */
 static int read_rope(struct sl_params *p, struct sl_error *e)
 {
     const cJSON *rope = entry(p->config, "rope_parameters");
@@ -195,7 +197,7 @@ static int read_rope(struct sl_params *p, struct sl_error *e)
     type = sl_config_str(rope, "rope_type");
     if (!type)
         type = sl_config_str(rope, "type");
-    if (!type || strcmp(type, "default") == 0)
+    if (!type || strcmp(type, "default") == 0 || strcmp(type, "dynamic") == 0)
         return 0;
     SL_TRY(sl_config_float(rope, "rope_scaling.", "factor", &factor, e));
     p->rope_type = type;

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define MAX_DEPTH 8
 #define MAX_FRONT (1 << 16) /* bytes of front matter that are looked at */
@@ -168,16 +169,18 @@ static cJSON *parse_plain(struct card *c, const char *v, size_t indent)
     return item;
 }
 
-/* "|" keeps line ends, ">" folds them; "-" cuts the last one. */
+/* "|" keeps line ends, ">" folds them between lines that are no deeper than the first; "-" cuts the
+ * last one, "+" keeps empty lines behind it. */
 static cJSON *parse_block(struct card *c, const char *v, size_t indent)
 {
     char *s = strdup("");
-    bool fold = *v == '>', first = true;
+    bool fold = *v == '>', first = true, was_deeper = false;
     size_t deep = 0, blanks = 0;
     cJSON *item;
 
     for (; s && c->at < c->n; c->at++) {
         const char *l = c->line[c->at];
+        bool folds;
 
         if (l[indent_of(l)] == '\0') {
             blanks++;
@@ -187,15 +190,17 @@ static cJSON *parse_block(struct card *c, const char *v, size_t indent)
             break;
         if (first)
             deep = indent_of(l);
-        if (!first && fold && !blanks)
+        folds = fold && !was_deeper && indent_of(l) <= deep;
+        was_deeper = indent_of(l) > deep;
+        if (!first && folds && !blanks)
             s = joined(s, " ", "");
-        for (size_t i = 0; s && !first && i < blanks + !fold; i++)
+        for (size_t i = 0; s && !first && i < blanks + !folds; i++)
             s = joined(s, "", "\n");
         s = s ? joined(s, "", l + (indent_of(l) < deep ? indent_of(l) : deep)) : NULL;
         first = false;
         blanks = 0;
     }
-    if (s && !first && !strchr(v, '-'))
+    for (size_t i = 0; s && !first && !strchr(v, '-') && i <= (strchr(v, '+') ? blanks : 0); i++)
         s = joined(s, "", "\n");
     if (!s)
         return keep(c, NULL);
@@ -262,16 +267,63 @@ static cJSON *parse_flow(struct card *c, const char *v)
     return keep(c, cJSON_CreateNull());
 }
 
-static cJSON *parse_quoted(struct card *c, const char *v)
+/* Whether the quoted string that s begins with has its end in it. */
+static bool ends_here(const char *s)
 {
-    char *copy = strdup(v), *at = copy, *t;
+    char quote = *s++;
+
+    for (; *s; s++) {
+        if (*s == quote && quote == '\'' && s[1] == '\'')
+            s++;
+        else if (*s == '\\' && quote == '"' && s[1])
+            s++;
+        else if (*s == quote)
+            return true;
+    }
+    return false;
+}
+
+/* A quoted string goes on over deeper lines as a plain one does; an empty line is a line end, a
+ * backslash at a line's end joins it to the next without a space. */
+static char *whole_quoted(struct card *c, const char *v, size_t indent)
+{
+    char *s = strdup(v);
+    size_t blanks = 0;
+
+    while (s && !ends_here(s) && c->at < c->n && strlen(s) < MAX_FRONT) {
+        char *l = c->line[c->at];
+        size_t n = strlen(s);
+        bool joins = *s == '"' && n > 1 && s[n - 1] == '\\';
+
+        if (l[indent_of(l)] && indent_of(l) <= indent)
+            break;
+        c->at++;
+        if (!l[indent_of(l)]) {
+            blanks++;
+            continue;
+        }
+        while (n > 1 && s[n - 1] == ' ')
+            s[--n] = '\0';
+        if (joins)
+            s[n - 1] = '\0';
+        for (size_t i = 0; s && i < blanks; i++)
+            s = joined(s, "", "\n");
+        s = s ? joined(s, blanks || joins ? "" : " ", l + indent_of(l)) : NULL;
+        blanks = 0;
+    }
+    return s;
+}
+
+static cJSON *parse_quoted(struct card *c, const char *v, size_t indent)
+{
+    char *s = whole_quoted(c, v, indent), *at = s, *t;
     cJSON *item;
 
-    if (!copy)
+    if (!s)
         return keep(c, NULL);
     t = quoted(&at);
     item = t ? text_item(c, t) : keep(c, cJSON_CreateNull());
-    free(copy);
+    free(s);
     return item;
 }
 
@@ -347,9 +399,12 @@ static cJSON *parse_nested(struct card *c, size_t indent, int depth)
     l = c->line[c->at];
     if (indent_of(l) >= indent && is_item(l + indent_of(l)))
         return parse_list(c, indent_of(l), depth);
-    if (indent_of(l) > indent)
+    if (indent_of(l) <= indent)
+        return keep(c, cJSON_CreateNull());
+    if (is_pair(c, l + indent_of(l)))
         return parse_map(c, indent_of(l), depth + 1);
-    return keep(c, cJSON_CreateNull());
+    c->at++;
+    return parse_value(c, l + indent_of(l), indent, depth + 1);
 }
 
 /* v = what stands behind the key or the dash; c->at = the line after it. */
@@ -358,7 +413,7 @@ static cJSON *parse_value(struct card *c, const char *v, size_t indent, int dept
     if (depth > MAX_DEPTH || strchr("&*!{%@`", *v ? *v : 'x'))
         return keep(c, cJSON_CreateNull());
     if (*v == '"' || *v == '\'')
-        return parse_quoted(c, v);
+        return parse_quoted(c, v, indent);
     if (*v == '[')
         return parse_flow(c, v);
     if (*v == '|' || *v == '>')
@@ -366,6 +421,17 @@ static cJSON *parse_value(struct card *c, const char *v, size_t indent, int dept
     if (*v == '\0' || *v == '#')
         return parse_nested(c, indent, depth);
     return parse_plain(c, v, indent);
+}
+
+/* "language: no" is not Norwegian but false; in a list it is text: there the converter quotes it. */
+static bool is_truth(const char *s)
+{
+    static const char *const words[] = {"yes", "no", "true", "false", "on", "off"};
+
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (strcasecmp(s, words[i]) == 0)
+            return true;
+    return false;
 }
 
 static cJSON *parse_map(struct card *c, size_t indent, int depth)
@@ -383,6 +449,10 @@ static cJSON *parse_map(struct card *c, size_t indent, int depth)
         if (!key || !sl_utf8_valid(key))
             continue;
         item = parse_value(c, v, indent, depth);
+        if (cJSON_IsString(item) && *v == *item->valuestring && is_truth(item->valuestring)) {
+            cJSON_Delete(item);
+            item = cJSON_CreateFalse();
+        }
         cJSON_DeleteItemFromObjectCaseSensitive(map, key);
         if (!item || !cJSON_AddItemToObject(map, key, item))
             c->no_memory = true;

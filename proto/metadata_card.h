@@ -10,8 +10,9 @@
 struct cJSON;
 
 /* Effect: the front matter (between a first line "---" and the next one) as a
- * JSON object of strings, nulls, arrays and objects; numbers and words such as
- * true stay the text they are. Understood: plain, quoted and block scalars,
+ * JSON object of strings, nulls, arrays and objects; numbers stay the text they
+ * are, and words such as true and no in a list; elsewhere each of these becomes
+ * false, for which nothing is written. Understood: plain, quoted and block scalars,
  * block lists, lists in brackets, nested maps. Anything else is skipped. An
  * object without entries when there is no front matter. *out is the caller's
  * (cJSON_Delete). Errors: SL_EFAIL (out of memory). */

@@ -382,7 +382,7 @@ static int take_roles(struct vocab *v, struct sl_error *e)
 {
     for (size_t i = 0; i < v->roles.n; i++) {
         const struct sl_role *r = &v->roles.list[i];
-        const struct sl_name_table *known = cJSON_IsString(r->item) ? &v->added : &v->listed;
+        const struct sl_name_table *known = cJSON_IsObject(r->item) ? &v->listed : &v->added;
 
         if ((cJSON_IsObject(r->item) && !r->single) || sl_name_table_find(known, r->text) == SL_NO_NAME)
             SL_TRY(add_numbered(v, r->text, flags_of(r->item, true), e));
@@ -450,7 +450,7 @@ static bool has_byte_decoder(const cJSON *tokenizer)
 }
 
 static int set_tokens(const struct sl_source_dir *dir, const cJSON *tokenizer, const cJSON *config,
-                      uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e)
+                      const cJSON *model, uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e)
 {
     struct vocab v = {.n = n_vocab, .max_added = -1, .byte_decoder = has_byte_decoder(tokenizer)};
     int rc;
@@ -461,7 +461,7 @@ static int set_tokens(const struct sl_source_dir *dir, const cJSON *tokenizer, c
     rc = v.text && v.type && v.seen ? sl_name_table_init(&v.added, 64, e) : no_memory(e);
     rc = rc < 0 ? rc : sl_name_table_init(&v.listed, 64, e);
     rc = rc < 0 ? rc : take_base(&v, tokenizer, e);
-    rc = rc < 0 ? rc : sl_roles_read(dir, config, &v.roles, e);
+    rc = rc < 0 ? rc : sl_roles_read(dir, tokenizer, config, model, &v.roles, e);
     rc = rc < 0 ? rc : take_added(&v, tokenizer, e);
     rc = rc < 0 ? rc : take_more(&v, tokenizer, config, e);
     rc = rc < 0 ? rc : fill_gaps(&v, e);
@@ -505,9 +505,9 @@ static int set_all(const struct sl_source_dir *dir, const cJSON *tokenizer,
     if (sl_kvs_set_str(kvs, "tokenizer.ggml.model", "gpt2") < 0 ||
         sl_kvs_set_str(kvs, "tokenizer.ggml.pre", pre) < 0)
         return no_memory(e);
-    SL_TRY(set_tokens(dir, tokenizer, tokenizer_config, n_vocab, kvs, e));
+    SL_TRY(set_tokens(dir, tokenizer, tokenizer_config, config, n_vocab, kvs, e));
     SL_TRY(sl_tokenizer_merges(dir, tokenizer, kvs, e));
-    return sl_tokenizer_special(dir, tokenizer, tokenizer_config, config, arch->adds_bos, n_vocab, kvs, e);
+    return sl_tokenizer_special(dir, tokenizer, tokenizer_config, config, arch->adds_bos, kvs, e);
 }
 
 int sl_tokenizer_keys(const struct sl_source_dir *dir, const cJSON *config,

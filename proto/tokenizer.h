@@ -45,7 +45,7 @@ int sl_tokenizer_merges(const struct sl_source_dir *dir, const struct cJSON *tok
  * is false is written as true. */
 int sl_tokenizer_special(const struct sl_source_dir *dir, const struct cJSON *tokenizer,
                          const struct cJSON *tokenizer_config, const struct cJSON *config,
-                         bool adds_bos, uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
+                         bool adds_bos, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: appends the same keys as sl_tokenizer_keys from tiktoken.model and tokenizer_config.json
  * (may be NULL), as Kimi-K2 ships them: ordinary tokens are the file's, the 258 ids behind them
@@ -94,7 +94,7 @@ int sl_tokenizer_read_json(const struct sl_source_dir *dir, const char *name, st
 /* A token that is special because it has a role. */
 struct sl_role {
     const char *text;
-    const struct cJSON *item; /* its text, or an object with "content" */
+    const struct cJSON *item; /* its text, or an object with "content"; NULL: its text alone */
     bool single;              /* bos_token and its kin; not one of a list */
 };
 
@@ -106,9 +106,11 @@ struct sl_roles {
 };
 
 /* Effect: the tokens that tokenizer_config.json (config, may be NULL) and, where this has no
- * "added_tokens_decoder", special_tokens_map.json give a role. r borrows from config; to be
+ * "added_tokens_decoder", special_tokens_map.json give a role, or the class of the tokenizer or
+ * tokenizer.json's "padding" does; model = config.json. r borrows from tokenizer and config; to be
  * freed unless an error is returned. Errors: SL_ESOURCE (one of the files is no JSON object). */
-int sl_roles_read(const struct sl_source_dir *dir, const struct cJSON *config, struct sl_roles *r,
+int sl_roles_read(const struct sl_source_dir *dir, const struct cJSON *tokenizer,
+                  const struct cJSON *config, const struct cJSON *model, struct sl_roles *r,
                   struct sl_error *e) SL_MUST_USE;
 void sl_roles_free(struct sl_roles *r);
 

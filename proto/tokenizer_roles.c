@@ -1,23 +1,62 @@
 /* Which tokens have a role. tokenizer_config.json names them; where it has no "added_tokens_decoder",
- * files of older tokenizers count too, as transformers loads them. */
+ * files of older tokenizers count too, as transformers loads them. For a key that is not there at all
+ * the tokenizer's class may have a token of its own, and tokenizer.json one that it fills up with. */
 #include "proto/tokenizer.h"
+
+#include "proto/arch_table.h"
 
 #include <cjson/cJSON.h>
 #include <stdlib.h>
+#include <string.h>
 
-static const char *const keys[] = {"bos_token", "eos_token", "unk_token", "sep_token",
-                                   "pad_token", "cls_token", "mask_token"};
+enum { BOS, EOS, UNK, SEP, PAD, CLS, MASK, N_KEYS };
+
+static const char *const keys[N_KEYS] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                         "pad_token", "cls_token", "mask_token"};
 #define MORE "additional_special_tokens"
+
+struct tokenizer_class {
+    const char *name; /* "Fast" may follow */
+    const char *token[N_KEYS];
+};
+
+static const struct tokenizer_class classes[] = {
+    {"LlamaTokenizer", {[BOS] = "<s>", [EOS] = "</s>", [UNK] = "<unk>"}},
+    {"Qwen2Tokenizer", {[EOS] = "<|endoftext|>", [UNK] = "<|endoftext|>", [PAD] = "<|endoftext|>"}},
+    {"GPT2Tokenizer", {[BOS] = "<|endoftext|>", [EOS] = "<|endoftext|>", [UNK] = "<|endoftext|>"}},
+};
 
 static const cJSON *entry(const cJSON *object, const char *name)
 {
     return cJSON_GetObjectItemCaseSensitive(object, name);
 }
 
-static int add(struct sl_roles *r, const cJSON *item, bool single, struct sl_error *e)
+/* Its own name, or the model's; without either, the one that the model's kind has. NULL: none of the table. */
+static const struct tokenizer_class *class_of(const cJSON *config, const cJSON *model)
 {
-    const char *text = sl_token_text(item);
+    static const struct { const char *model_type, *name; } kinds[] = {
+        {"deepseek_v2", "LlamaTokenizer"}, {"deepseek_v3", "LlamaTokenizer"},
+        {"llama", "LlamaTokenizer"}, {"qwen2", "Qwen2Tokenizer"},
+    };
+    const char *name = sl_config_str(config, "tokenizer_class"), *type = sl_config_str(model, "model_type");
 
+    if (!name)
+        name = sl_config_str(model, "tokenizer_class");
+    for (size_t i = 0; type && !name && i < sizeof kinds / sizeof *kinds; i++)
+        if (strcmp(type, kinds[i].model_type) == 0)
+            name = kinds[i].name;
+    for (size_t i = 0; name && i < sizeof classes / sizeof *classes; i++) {
+        size_t n = strlen(classes[i].name);
+
+        if (strncmp(name, classes[i].name, n) == 0 && (!name[n] || strcmp(name + n, "Fast") == 0))
+            return &classes[i];
+    }
+    return NULL;
+}
+
+/* item: as sl_role has it; NULL for a text alone. */
+static int add_text(struct sl_roles *r, const char *text, const cJSON *item, bool single, struct sl_error *e)
+{
     if (!text || !*text || sl_name_table_find(&r->named, text) != SL_NO_NAME)
         return 0;
     if (r->n == r->cap) {
@@ -34,6 +73,11 @@ static int add(struct sl_roles *r, const cJSON *item, bool single, struct sl_err
     return 0;
 }
 
+static int add(struct sl_roles *r, const cJSON *item, bool single, struct sl_error *e)
+{
+    return add_text(r, sl_token_text(item), item, single, e);
+}
+
 static int add_each(struct sl_roles *r, const cJSON *list, struct sl_error *e)
 {
     for (const cJSON *x = list ? list->child : NULL; x; x = x->next)
@@ -42,13 +86,17 @@ static int add_each(struct sl_roles *r, const cJSON *list, struct sl_error *e)
 }
 
 /* A key of the map stands for the one of tokenizer_config.json, be it null; but a list is joined to it. */
-static int collect(struct sl_roles *r, const cJSON *config, struct sl_error *e)
+static int collect(struct sl_roles *r, const cJSON *config, const char *const absent[N_KEYS],
+                   struct sl_error *e)
 {
     const cJSON *more = entry(config, MORE), *mapped = entry(r->map, MORE);
     const cJSON *extra = entry(config, "extra_special_tokens");
 
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        SL_TRY(add(r, entry(entry(r->map, keys[i]) ? r->map : config, keys[i]), true, e));
+    for (size_t i = 0; i < N_KEYS; i++) {
+        const cJSON *item = entry(entry(r->map, keys[i]) ? r->map : config, keys[i]);
+
+        SL_TRY(item ? add(r, item, true, e) : add_text(r, absent[i], NULL, true, e));
+    }
     if (cJSON_IsArray(more) && (!mapped || cJSON_IsArray(mapped)))
         SL_TRY(add_each(r, more, e));
     if (cJSON_IsArray(mapped))
@@ -56,10 +104,17 @@ static int collect(struct sl_roles *r, const cJSON *config, struct sl_error *e)
     return cJSON_IsObject(extra) ? add_each(r, extra, e) : 0;
 }
 
-int sl_roles_read(const struct sl_source_dir *dir, const cJSON *config, struct sl_roles *r,
-                  struct sl_error *e)
+int sl_roles_read(const struct sl_source_dir *dir, const cJSON *tokenizer, const cJSON *config,
+                  const cJSON *model, struct sl_roles *r, struct sl_error *e)
 {
+    const struct tokenizer_class *class = class_of(config, model);
+    const char *absent[N_KEYS] = {NULL};
     int rc = 0;
+
+    if (class)
+        memcpy(absent, class->token, sizeof absent);
+    if (!absent[PAD])
+        absent[PAD] = sl_config_str(entry(tokenizer, "padding"), "pad_token");
 
     *r = (struct sl_roles){.map = NULL};
     if (!entry(config, "added_tokens_decoder")) {
@@ -67,7 +122,7 @@ int sl_roles_read(const struct sl_source_dir *dir, const cJSON *config, struct s
         rc = rc < 0 ? rc : sl_tokenizer_read_json(dir, "added_tokens.json", &r->added, e);
     }
     rc = rc < 0 ? rc : sl_name_table_init(&r->named, 16, e);
-    rc = rc < 0 ? rc : collect(r, config, e);
+    rc = rc < 0 ? rc : collect(r, config, absent, e);
     if (rc < 0)
         sl_roles_free(r);
     return rc;

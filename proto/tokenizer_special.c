@@ -69,11 +69,12 @@ static void set_add(struct special *s, int type, bool v)
     s->add[type] = v;
 }
 
-static void set_id(struct special *s, int type, const cJSON *id, uint64_t n_vocab)
+/* An id outside the vocabulary is passed on: llama.cpp says so and takes its own. */
+static void set_id(struct special *s, int type, const cJSON *id)
 {
     uint64_t v;
 
-    if (s->have_id[type] || !sl_json_uint(id, UINT32_MAX, &v) || v >= n_vocab)
+    if (s->have_id[type] || !sl_json_uint(id, UINT32_MAX, &v))
         return;
     s->have_id[type] = true;
     s->id[type] = (uint32_t)v;
@@ -194,8 +195,7 @@ static void read_processors(struct special *s, const cJSON *tokenizer, bool have
 
 /* ---- tokens ---- */
 
-static void read_tokens(struct special *s, const cJSON *tokenizer, const cJSON *config,
-                        uint64_t n_vocab)
+static void read_tokens(struct special *s, const cJSON *tokenizer, const cJSON *config)
 {
     const cJSON *added = entry(tokenizer, "added_tokens");
 
@@ -214,12 +214,12 @@ static void read_tokens(struct special *s, const cJSON *tokenizer, const cJSON *
         while (text && x && (!sl_token_text(x) || strcmp(sl_token_text(x), text) != 0))
             x = x->next;
         if (text && x)
-            set_id(s, t, entry(x, "id"), n_vocab);
+            set_id(s, t, entry(x, "id"));
     }
 }
 
 static void find_special(struct special *s, const cJSON *tokenizer, const cJSON *config,
-                         const cJSON *model_config, uint64_t n_vocab)
+                         const cJSON *model_config)
 {
     char name[32];
 
@@ -234,11 +234,11 @@ static void find_special(struct special *s, const cJSON *tokenizer, const cJSON 
         s->token[EOS] = s->token[SEP];
     read_processors(s, tokenizer, config != NULL);
     if (config)
-        read_tokens(s, tokenizer, config, n_vocab);
+        read_tokens(s, tokenizer, config);
     for (int t = 0; t < N_TYPES; t++) {
         snprintf(name, sizeof name, "%s_token_id", types[t].name);
         if (s->active[t])
-            set_id(s, t, entry(entry(model_config, name) ? model_config : entry(model_config, "text_config"), name), n_vocab);
+            set_id(s, t, entry(entry(model_config, name) ? model_config : entry(model_config, "text_config"), name));
     }
 }
 
@@ -281,7 +281,7 @@ static int set_normalizer(const cJSON *tokenizer, struct sl_kvs *kvs)
 }
 
 int sl_tokenizer_special(const struct sl_source_dir *dir, const cJSON *tokenizer,
-                         const cJSON *tokenizer_config, const cJSON *config, bool adds_bos, uint64_t n_vocab,
+                         const cJSON *tokenizer_config, const cJSON *config, bool adds_bos,
                          struct sl_kvs *kvs, struct sl_error *e)
 {
     struct special s = {.n_add = 0};
@@ -289,7 +289,7 @@ int sl_tokenizer_special(const struct sl_source_dir *dir, const cJSON *tokenizer
 
     if (tokenizer_config && !tokenizer_config->child)
         tokenizer_config = NULL; /* an empty object counts as none */
-    find_special(&s, tokenizer, tokenizer_config, config, n_vocab);
+    find_special(&s, tokenizer, tokenizer_config, config);
     s.add[BOS] |= adds_bos;
     for (int i = 0; i < s.n_id && rc == 0; i++)
         if (types[s.id_order[i]].id_key)

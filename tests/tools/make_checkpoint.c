@@ -539,7 +539,8 @@ static void write_tokenizer(const struct config *c)
     close_out(f, "tokenizer.json");
     f = open_out(c, "tokenizer_config.json");
     fprintf(f, "{\"add_bos_token\":true,\"add_eos_token\":false,\"bos_token\":\"%s\",\"eos_token\":\"%s\","
-               "\"pad_token\":\"%s\",\"tokenizer_class\":\"LlamaTokenizerFast\"}\n", special[0], special[1], special[1]);
+               "\"pad_token\":\"%s\",\"unk_token\":null,\"tokenizer_class\":\"LlamaTokenizerFast\"}\n",
+            special[0], special[1], special[1]);
     close_out(f, "tokenizer_config.json");
 }
 

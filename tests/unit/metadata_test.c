@@ -128,6 +128,13 @@ static const struct card_case cards[] = {
     {"---\nb:\n-\n- a\n-\n  - c\n- # d\n---\n", "{\"b\":[null,\"a\",[\"c\"],null]}"},
     {"---\na: \"\\u00e9\\x41\\U0001f600\\n\\u6a21\"\nb: \"\\ud800 \\u00g1 \\x\"\nc: '\\u00e9'\n---\n",
      "{\"a\":\"éA😀\\n模\",\"b\":\"ud800 u00g1 x\",\"c\":\"\\\\u00e9\"}"},
+    /* values over several lines */
+    {"---\na:\n  one # c\nb:\n  \"two\n  lines\n\n  of\\\n  s\\\"\"\nc: 'it''s\n  x: y'\nd:\n  # e\n  [f, g]\n"
+     "h: >\n  i\n  j\n    deeper\n\n  k\nl: |+\n  m\n\nn: o\n---\n",
+     "{\"a\":\"one\",\"b\":\"two lines\\nofs\\\"\",\"c\":\"it's x: y\",\"d\":[\"f\",\"g\"],"
+     "\"h\":\"i j\\n  deeper\\n\\nk\\n\",\"l\":\"m\\n\\n\",\"n\":\"o\"}"},
+    {"---\nlanguage: no # c\na: \"no\"\nb: [no]\nc:\n- no\nd: On\ne: none\n---\n",
+     "{\"language\":false,\"a\":\"no\",\"b\":[\"no\"],\"c\":[\"no\"],\"d\":false,\"e\":\"none\"}"},
     /* odd things are skipped, what follows is read */
     {"---\n{a: b}\n- x\n&anchor\nx: {a: b}\ny: &z 1\nw: [a, [b]]\nu: \"open\n: no key\n%q\nlicense: "
      "mit\n---\n",

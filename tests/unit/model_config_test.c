@@ -329,6 +329,10 @@ static void test_absent_entries(void **state)
         {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":null" V3,
          {{"deepseek2.leading_dense_block_count", "u32 4"}, {"deepseek2.expert_count", "-"},
           {"deepseek2.expert_feed_forward_length", "u32 512"}}},
+        {"Qwen2ForCausalLM", ",\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":2}",
+         {{"qwen2.rope.scaling.type", "-"}, {"qwen2.rope.scaling.factor", "-"}, {"qwen2.rope.freq_base", "f32 10000"}}},
+        {"LlamaForCausalLM", ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2},\"original_max_position_embeddings\":64",
+         {{"llama.rope.scaling.type", "str 'yarn'"}, {"llama.rope.scaling.original_context_length", "u32 64"}}},
         /* What says nothing of the architecture, and yet is passed on; the first name decides. */
         {"Qwen2ForCausalLM", ",\"num_experts\":0,\"top_k_experts\":0,\"layer_norm_epsilon\":1e-5",
          {{"qwen2.expert_count", "u32 0"}, {"qwen2.expert_used_count", "u32 0"},

@@ -80,6 +80,7 @@ static void test_keys(void **state)
         {"tokenizer.ggml.bos_token_id", "u32 3"},
         {"tokenizer.ggml.padding_token_id", "u32 4"},
         {"tokenizer.ggml.eos_token_id", "u32 7"},
+        {"tokenizer.ggml.mask_token_id", "u32 8"},
         {"tokenizer.ggml.add_bos_token", "bool true"},
         {"tokenizer.chat_template.tool_use", "str 'T'"},
         {"tokenizer.chat_templates", "arr[str] n=1 'tool_use'"},
@@ -148,26 +149,38 @@ static void test_roles(void **state)
         const char *config, *map, *added; /* NULL: no such file so far */
         const char *texts[7];
         int32_t types[7];
+        const char *model; /* config.json; NULL: an empty one */
     } cases[] = {
-        {NULL, ONE("a"), NULL, {"a", "b", "Ġx", "c", "p "}, {3, 1, 1, 1, 4, 5, 5}},
+        {NULL, ONE("a"), NULL, {"a", "b", "Ġx", "c", "p "}, {3, 1, 1, 1, 4, 5, 5}, NULL},
         {ONE("a"), "{\"unk_token\":\"Ġx\",\"pad_token\":\"p▁\"}", NULL,
-         {"a", "b", " x", "c", "p▁"}, {1, 1, 3, 1, 3, 5, 5}},
+         {"a", "b", " x", "c", "p▁"}, {1, 1, 3, 1, 3, 5, 5}, NULL},
         {"{\"unk_token\":\"a\",\"additional_special_tokens\":[\"b\"]}",
          "{\"unk_token\":null,\"additional_special_tokens\":[{\"content\":\"c\"}]}", NULL,
-         {"a", "b", "Ġx", "c", "p "}, {1, 3, 1, 3, 4, 5, 5}},
+         {"a", "b", "Ġx", "c", "p "}, {1, 3, 1, 3, 4, 5, 5}, NULL},
         {ONE("b"), "{}", "{\"b\":9,\"Ġx\":7,\"new\":5,\"c\":4}",
-         {"a", "b", "Ġx", "c", "p ", "new"}, {1, 3, 4, 1, 4, 4, 5}},
+         {"a", "b", "Ġx", "c", "p ", "new"}, {1, 3, 4, 1, 4, 4, 5}, NULL},
         {"{\"unk_token\":\"p▁\",\"added_tokens_decoder\":{\"9\":{\"content\":\"z\",\"special\":true},"
          "\"7\":{\"content\":\"y\"}}}", ONE("a"), "{\"b\":1}",
-         {"a", "b", "Ġx", "c", "p ", "y", "z"}, {1, 1, 1, 1, 4, 4, 3}},
+         {"a", "b", "Ġx", "c", "p ", "y", "z"}, {1, 1, 1, 1, 4, 4, 3}, NULL},
         {"{\"added_tokens_decoder\":{\"4\":{\"content\":\"p▁\",\"special\":true},"
          "\"2\":{\"content\":\"Ġx\"}},\"pad_token\":\"Ġx\"}", "[", "[",
-         {"a", "b", " x", "c", "p▁"}, {1, 1, 3, 1, 3, 5, 5}},
+         {"a", "b", " x", "c", "p▁"}, {1, 1, 3, 1, 3, 5, 5}, NULL},
         {"{\"additional_special_tokens\":[{\"__type\":\"AddedToken\",\"content\":\"Ġx\",\"normalized\":true}],"
          "\"extra_special_tokens\":{\"image_token\":\"b\"}}", "{}", "{}",
-         {"a", "b", "Ġx", "c", "p "}, {1, 3, 3, 1, 4, 5, 5}},
-        {ONE("a"), "{}", "{\"p▁\":3}", {"a", "b", "Ġx", "c", "p "}, {3, 1, 1, 1, 4, 5, 5}},
-        {ONE("p▁"), "{}", "{\"p▁\":3}", {"a", "b", "Ġx", "c", "p▁"}, {1, 1, 1, 1, 3, 5, 5}},
+         {"a", "b", "Ġx", "c", "p "}, {1, 3, 3, 1, 4, 5, 5}, NULL},
+        {ONE("a"), "{}", "{\"p▁\":3}", {"a", "b", "Ġx", "c", "p "}, {3, 1, 1, 1, 4, 5, 5}, NULL},
+        {ONE("p▁"), "{}", "{\"p▁\":3}", {"a", "b", "Ġx", "c", "p▁"}, {1, 1, 1, 1, 3, 5, 5}, NULL},
+        /* what the class has for keys that are not there: null is there */
+        {"{\"eos_token\":null,\"tokenizer_class\":\"LlamaTokenizerFast\"}", "{\"bos_token\":\"a\"}", "{}",
+         {"a", "b", "Ġx", "c", "p ", "<unk>"}, {3, 1, 1, 1, 4, 3, 5}, NULL},
+        {"{\"tokenizer_class\":\"Qwen2Tokenizer\"}", "{}", "{}",
+         {"a", "b", "Ġx", "c", "p ", "<|endoftext|>"}, {1, 1, 1, 1, 4, 3, 5}, NULL},
+        {"{\"tokenizer_class\":\"PreTrainedTokenizerFast\"}", "{}", "{}",
+         {"a", "b", "Ġx", "c", "p "}, {1, 1, 1, 1, 4, 5, 5}, "{\"model_type\":\"llama\"}"},
+        {"{\"unk_token\":\"b\"}", "{}", "{}", {"a", "b", "Ġx", "c", "p ", "<s>", "</s>"},
+         {1, 3, 1, 1, 4, 3, 3}, "{\"model_type\":\"deepseek_v3\"}"},
+        {"{\"unk_token\":\"b\"}", "{}", "{}", {"a", "b", "Ġx", "c", "p ", "<|endoftext|>"},
+         {1, 3, 1, 1, 4, 3, 5}, "{\"model_type\":\"llama\",\"tokenizer_class\":\"GPT2Tokenizer\"}"},
     };
 
     fx_text(*state, "tokenizer.json", "{\"added_tokens\":[{\"id\":4,\"content\":\"p▁\",\"special\":false,"
@@ -183,7 +196,7 @@ static void test_roles(void **state)
         for (size_t f = 0; f < 3; f++)
             if (files[f][1])
                 fx_text(*state, files[f][0], files[f][1]);
-        if (keys_of(*state, &sl_arch_qwen2, 7, "{}", &kvs, &e) < 0)
+        if (keys_of(*state, &sl_arch_qwen2, 7, cases[i].model ? cases[i].model : "{}", &kvs, &e) < 0)
             fail_msg("case %zu: %s", i, e.text);
         t = sl_kvs_find(&kvs, "tokenizer.ggml.tokens");
         for (int k = 0; k < 7; k++) {
@@ -199,6 +212,22 @@ static void test_roles(void **state)
     fx_text(*state, "special_tokens_map.json", "{}");
     fx_text(*state, "added_tokens.json", "{\"a\":\"0\"}");
     assert_refused(*state, 7, SL_ESOURCE, "added_tokens.json: the id of token 'a' is not a number");
+}
+
+/* What tokenizer.json fills up with is special, unless pad_token says otherwise. */
+static void test_padding(void **state)
+{
+    fx_text(*state, "tokenizer.json", "{\"padding\":{\"pad_token\":\"c\"}," PRE(SPLIT(QWEN REST) "," BYTES) ","
+            "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"Ġx\":2,\"c\":3},\"merges\":[\"a b\"]}}");
+    for (int i = 0; i < 2; i++) {
+        struct sl_kvs kvs;
+        struct sl_error e;
+
+        fx_text(*state, "tokenizer_config.json", i ? "{\"pad_token\":null}" : "{}");
+        assert_int_equal(keys_of(*state, &sl_arch_qwen2, 7, "{}", &kvs, &e), 0);
+        assert_int_equal(((const int32_t *)sl_kvs_find(&kvs, "tokenizer.ggml.token_type")->data)[3], i ? 1 : 3);
+        sl_kvs_free(&kvs);
+    }
 }
 
 /* What is not normalized was encoded and decoded: through the byte-level alphabet. */
@@ -511,6 +540,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_keys, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_token_types, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_roles, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_padding, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_r1_distill, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_decoded_tokens, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_normalizer, fx_setup, fx_teardown),
