@@ -81,6 +81,9 @@ static void try_option(void *user, const struct poptOption *t)
     suggest_try(user, t->longName);
 }
 
+/* What convert_hf_to_gguf.py calls the same. */
+static const struct { const char *theirs, *ours; } converter[] = {{"outfile", "output"}, {"outtype", "recipe"}};
+
 static int unknown_option(const char *bad, const struct cli_verb *verb, const struct poptOption *table,
                           struct sl_error *e)
 {
@@ -91,6 +94,9 @@ static int unknown_option(const char *bad, const struct cli_verb *verb, const st
     snprintf(word, sizeof word, "%.*s", (int)strcspn(bad, "="), bad);
     if (strncmp(word, "--", 2) == 0) {
         memmove(word, word + 2, strlen(word) - 1);
+        for (size_t i = 0; i < sizeof converter / sizeof *converter; i++)
+            if (strcmp(word, converter[i].theirs) == 0)
+                s.word = converter[i].ours;
         visit_options(table, &v);
     }
     if (s.best)

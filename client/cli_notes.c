@@ -56,6 +56,13 @@ static void warn_json(void *user, const char *line)
 
 void cli_job_notes(const struct sl_job_plan *j, bool json, struct words *said)
 {
+    char line[160];
+
+    if (j->model->n_vision) {
+        snprintf(line, sizeof line, "the vision part (%u tensors) is left out: llama.cpp has it in a file of its own, which its "
+                 "converter makes with --mmproj", j->model->n_vision);
+        say(said, line);
+    }
     sl_imatrix_use_notes(&j->weights, say, said);
     cli_each_warning(j, json ? warn_json : warn, said);
 }

@@ -363,13 +363,16 @@ static int take_and_convert(struct run *r, struct sl_error *e)
     return rc;
 }
 
-/* Beside those open already: libzmq's, the parts, shards, and some 16 of the job store, the rings
- * and the last check. */
+/* At once, beside those open already: shards and parts, each once more for O_DIRECT, libzmq's, and
+ * 8 of the job store, the ring and folders that are synced. */
 static unsigned files_opened(const struct run *r)
 {
-    uint32_t shards = r->j->ck->n_files;
+    uint32_t shards = r->j->ck->n_files < SL_SRCFILES_OPEN ? r->j->ck->n_files : SL_SRCFILES_OPEN;
+    unsigned n = SL_ZMQ_FILES + 8 + shards * (r->o->direct == SL_DIRECT_OFF ? 1 : 2) + r->plan->n_segments;
 
-    return SL_ZMQ_FILES + r->plan->n_segments + 2 * (shards < SL_SRCFILES_OPEN ? shards : SL_SRCFILES_OPEN) + 16;
+    for (uint32_t i = 0; i < r->plan->n_segments; i++)
+        n += sl_engine_opens_direct(r->o->direct, r->plan->segments[i].file_bytes);
+    return n;
 }
 
 /* The former set goes with the publication, when the new one has its names. */
@@ -425,6 +428,7 @@ static void print_summary(const struct run *r)
         return;
     for (uint32_t i = 0; i < n; i++)
         printf("%s\n", r->out->final[i]);
+    fflush(stdout); /* before what is said of them, where both go to one place */
     fprintf(stderr, "sluice: %s in %u file%s from %s in %.1f s; every task checked on disk; peak memory %s\n",
             cli_size(a, r->plan->file_bytes), n, n == 1 ? "" : "s",
             cli_size(b, r->plan->src_bytes), s, cli_size(c, (uint64_t)ru.ru_maxrss * 1024));

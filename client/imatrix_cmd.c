@@ -167,9 +167,18 @@ static int print_text(const struct sl_imatrix *im, const struct imatrix_args *a,
     return a->entries ? print_entries(im, e) : 0;
 }
 
+/* As asked, else as the file's name ends, else the other one. */
+static enum sl_imatrix_format format_for(const struct imatrix_args *a, enum sl_imatrix_format have)
+{
+    const char *dot = strrchr(a->convert, '.'), *word = a->format ? a->format : dot ? dot + 1 : "";
+
+    if (strcmp(word, "gguf") == 0 || strcmp(word, "dat") == 0)
+        return *word == 'g' ? SL_IMATRIX_GGUF : SL_IMATRIX_DAT;
+    return have == SL_IMATRIX_DAT ? SL_IMATRIX_GGUF : SL_IMATRIX_DAT;
+}
+
 static int show_or_convert(const char *path, const struct imatrix_args *a, struct sl_error *e)
 {
-    enum sl_imatrix_format to = SL_IMATRIX_DAT;
     struct sl_imatrix *im;
     int rc;
 
@@ -181,11 +190,9 @@ static int show_or_convert(const char *path, const struct imatrix_args *a, struc
     if (!a->convert) {
         rc = a->json ? print_json(im, e) : print_text(im, a, e);
     } else {
-        if (a->format ? strcmp(a->format, "gguf") == 0 : im->format == SL_IMATRIX_DAT)
-            to = SL_IMATRIX_GGUF;
         rc = sl_imatrix_check(im, e);
         if (rc == 0)
-            rc = sl_imatrix_write(im, to, a->convert, e);
+            rc = sl_imatrix_write(im, format_for(a, im->format), a->convert, e);
     }
     sl_imatrix_close(im);
     return rc;
@@ -198,8 +205,8 @@ static int run_imatrix(int argc, const char **argv, struct sl_error *e)
         {"entries", 0, POPT_ARG_NONE, &a.entries, 0, "list every entry", NULL},
         {"json", 0, POPT_ARG_NONE, &a.json, 0, "one JSON line", NULL},
         {"convert", 0, POPT_ARG_STRING, &a.convert, 0,
-         "write it to a new file in the other format; the weights stay equal bit by bit", "OUT"},
-        {"format", 0, POPT_ARG_STRING, &a.format, 0, "the format of that file", "dat|gguf"},
+         "write it to a new file, .gguf or .dat, else in the other format; the weights stay equal bit by bit", "OUT"},
+        {"format", 0, POPT_ARG_STRING, &a.format, 0, "the format of that file, whatever its name ends with", "dat|gguf"},
         POPT_TABLEEND,
     };
     struct cli_args args;

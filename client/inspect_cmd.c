@@ -284,6 +284,8 @@ static void print_checkpoint(const struct sl_checkpoint *ck, struct total *dtype
     }
     if (ck->fp8_block_rows)
         printf("FP8 scale blocks: %" PRIu64 " x %" PRIu64 "\n", ck->fp8_block_rows, ck->fp8_block_cols);
+    if (ck->i4_group)
+        printf("packed 4-bit integers: groups of %" PRIu64 "\n", ck->i4_group);
     print_totals(dtypes, SL_DTYPE_COUNT, bytes);
     putchar('\n');
     list_checkpoint(ck);

@@ -30,10 +30,9 @@ static int check_name(const char *name, struct sl_error *e)
     return 0;
 }
 
-static void print_key(const struct keys_args *a, const char *path, const struct sl_key *k,
-                      const char *name)
+static void print_key(const struct keys_args *a, const char *path, const struct sl_key *k)
 {
-    const char *role = a->role ? a->role : "submitter";
+    const char *role = sl_role_name(k->role);
 
     if (a->json) {
         cJSON *o = cJSON_CreateObject();
@@ -41,39 +40,47 @@ static void print_key(const struct keys_args *a, const char *path, const struct 
         cJSON_AddItemToObject(o, "file", json_text(path, strlen(path)));
         cJSON_AddStringToObject(o, "public", k->public_key);
         cJSON_AddStringToObject(o, "role", role);
-        cJSON_AddStringToObject(o, "name", name);
+        cJSON_AddStringToObject(o, "name", k->name);
         json_line(o, "key");
         return;
     }
-    printf("%s key %s %s\n", role, k->public_key, name);
+    printf("%s key %s %s\n", role, k->public_key, k->name);
+}
+
+/* The allow-list's line: as the options say, else as the key was made, else a submitter of this host's name. */
+static void settle_line(const struct keys_args *a, struct sl_key *k)
+{
+    if (a->role || k->role == SL_ROLE_NONE)
+        k->role = a->role ? sl_role_by_name(a->role) : SL_ROLE_SUBMITTER;
+    if (a->name)
+        snprintf(k->name, sizeof k->name, "%s", a->name);
+    else if (!k->name[0] && (gethostname(k->name, sizeof k->name - 1) != 0 || !k->name[0]))
+        strcpy(k->name, "localhost");
 }
 
 static int keys(const struct keys_args *a, const char *path, struct sl_error *e)
 {
     struct sl_key k;
-    char host[65] = "";
-    const char *name = a->name;
     char shown[CLI_SHOWN_BYTES];
     int rc;
 
     if (a->role && sl_role_by_name(a->role) == SL_ROLE_NONE)
         return sl_fail(e, SL_EUSAGE, "--role '%s': expected worker, submitter or admin", a->role);
-    if (!name) {
-        if (gethostname(host, sizeof host - 1) != 0 || !host[0])
-            strcpy(host, "localhost");
-        name = host;
-    }
-    SL_TRY(check_name(name, e));
-    if (a->show) {
+    if (a->name)
+        SL_TRY(check_name(a->name, e));
+    if (a->show)
         SL_TRY(sl_key_load(path, false, &k, e));
-        print_key(a, path, &k, name);
-        return 0;
-    }
-    SL_TRY(sl_key_make(&k, e));
-    rc = sl_key_save(path, &k, e);
+    else
+        SL_TRY(sl_key_make(&k, e));
+    settle_line(a, &k);
+    rc = check_name(k.name, e);
+    if (rc == 0 && !a->show)
+        rc = sl_key_save(path, &k, e);
     explicit_bzero(k.secret_key, sizeof k.secret_key);
     SL_TRY(rc);
-    print_key(a, path, &k, name);
+    print_key(a, path, &k);
+    if (a->show)
+        return 0;
     cli_shown(shown, path);
     fprintf(stderr, "sluice keys: %s holds both keys (0600: keep it), %s.pub the public one%s\n", shown, shown,
             a->json ? "" : "; the line above is for the daemon's allow-list");

@@ -19,6 +19,11 @@ static bool ends_with(const char *s, const char *end)
     return n > m && strcmp(s + n - m, end) == 0;
 }
 
+bool model_arg_is_part(const char *arg)
+{
+    return ends_with(arg, ".safetensors") || ends_with(arg, ".json");
+}
+
 /* The one model among a folder's .gguf files; *path stays NULL without any. *shards: there are some, too. */
 static int in_folder(const char *dir, char **path, bool *shards, struct sl_error *e)
 {
@@ -58,7 +63,7 @@ static int find_gguf(const char *arg, char **path, bool *shards, struct sl_error
         return sl_fail(e, SL_ESOURCE, "%s: %s; expected a .gguf file, or the folder of a model", arg, strerror(errno));
     if (S_ISDIR(st.st_mode))
         return in_folder(arg, path, shards, e);
-    if (ends_with(arg, ".safetensors") || ends_with(arg, ".json"))
+    if (model_arg_is_part(arg))
         return 0;
     *path = strdup(arg);
     return *path ? 0 : sl_fail(e, SL_EFAIL, "out of memory");

@@ -15,6 +15,9 @@ int model_arg_gguf(const char *arg, char **path, struct sl_error *e) SL_MUST_USE
 /* The same where a checkpoint will do: SL_EUSAGE, too, when a folder holds shards beside the GGUF model. */
 int model_arg_either(const char *arg, char **path, struct sl_error *e) SL_MUST_USE;
 
+/* Whether a name is that of a part of a checkpoint: a shard, an index, its config.json. */
+bool model_arg_is_part(const char *arg);
+
 /* A GGUF model: all files of its set. */
 struct gguf_set {
     struct sl_gguf **files;

@@ -6,6 +6,7 @@
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -136,6 +137,23 @@ static int write_recipe(const char *path, const char *text, struct sl_error *e)
     return rc;
 }
 
+/* Whether the file can be made: nobody wants to know that after the measuring. */
+static int recipe_place(const char *path, struct sl_error *e)
+{
+    const char *slash = strrchr(path, '/');
+    char *dir;
+    int no;
+
+    if (access(path, F_OK) == 0)
+        return sl_fail(e, SL_EEXISTS, "%s exists already", path);
+    dir = !slash ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
+    if (!dir)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    no = access(dir, W_OK | X_OK) != 0 ? errno : 0;
+    free(dir);
+    return no ? sl_fail(e, SL_EUSAGE, "%s: cannot be made: %s", path, strerror(no)) : 0;
+}
+
 /* From a size to a recipe, and to its plan. */
 static int make_target(const struct plan_cmd *c, const char *source, const struct output *out,
                        struct sl_error *e)
@@ -144,8 +162,8 @@ static int make_target(const struct plan_cmd *c, const char *source, const struc
     struct target t = {0};
     int rc = 0;
 
-    if (c->write_recipe && access(c->write_recipe, F_OK) == 0)
-        rc = sl_fail(e, SL_EEXISTS, "%s exists already", c->write_recipe);
+    if (c->write_recipe)
+        rc = recipe_place(c->write_recipe, e);
     if (rc == 0)
         rc = target_make(&t, source, &c->plan, &c->target, e);
     if (rc == 0 && !c->quiet)

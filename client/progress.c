@@ -1,13 +1,13 @@
 #include "client/progress.h"
 
 #include "client/cli.h"
+#include "client/term.h"
 #include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -122,30 +122,69 @@ static void eta_text(char *buf, size_t cap, const struct progress *p, uint64_t d
         snprintf(buf, cap, "%d:%02d", (int)s / 60, (int)s % 60);
 }
 
-static void draw_bar(struct progress *p, uint64_t done, const char *eta)
-{
-    struct winsize ws = {0};
-    char size[32], all[32], in[32], out[32], tail[200], bar[512];
-    int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &ws) == 0 && ws.ws_col ? ws.ws_col : 80;
-    double share = p->total ? (double)done / (double)p->total : 1;
-    int room, full, rest; /* a line that wraps could not be drawn over */
+#define BAR_LEAST 10
+#define BAR_MOST 40
 
-    snprintf(tail, sizeof tail, " %3.0f %%  %s of %s  read %s/s  write %s/s  ETA %s", 100 * share,
-             cli_size(size, done), cli_size(all, p->total), cli_size(in, (uint64_t)p->read_rate),
-             cli_size(out, (uint64_t)p->write_rate), eta);
-    room = width - 1 - (int)strlen(tail) - (int)strlen(p->phase) - 3;
-    if (room > 40)
-        room = 40;
-    if (room < 0)
-        room = 0;
-    full = (int)(share * room);
+void bar_line(char *line, size_t cap, const struct bar_parts *t, int width)
+{
+    int head = (int)strlen(t->head), room = 0, full;
+    char tail[240], bar[BAR_MOST + 4];
+
+    /* What goes first where there is no room. */
+    for (unsigned less = 0; less < 6; less++) {
+        snprintf(tail, sizeof tail, " %3d %%%s%s%s%s", (int)(100 * t->share), less < 3 ? t->sizes : "",
+                 less < 2 ? t->rate : "", less < 1 ? t->written : "", less < 5 ? t->eta : "");
+        room = less < 4 ? width - 1 - head - 3 - (int)strlen(tail) : 0;
+        if (less < 4 ? room >= BAR_LEAST : width > head + (int)strlen(tail))
+            break;
+    }
+    room = room < BAR_LEAST ? 0 : room > BAR_MOST ? BAR_MOST : room;
+    full = (int)(t->share * room);
+    snprintf(bar, sizeof bar, room ? " [%*s]" : "%*s", room, "");
     for (int i = 0; i < room; i++)
-        bar[i] = i < full ? '#' : '.';
-    bar[room] = 0;
-    rest = width - 1 - room - (int)strlen(p->phase) - 3;
-    fprintf(stderr, "\r%s [%s]%.*s\033[K", p->phase, bar, rest > 0 ? rest : 0, tail);
+        bar[2 + i] = i < full ? '#' : '.';
+    snprintf(line, (size_t)width < cap ? (size_t)width : cap, "%s%s%s", t->head, bar, tail);
+}
+
+void progress_line(char *line, size_t cap, const struct progress *p, uint64_t done, int width)
+{
+    char a[32], b[32], sizes[80], in[48], out[48] = "", eta[32] = "  ETA ";
+    const struct bar_parts t = {p->phase, p->total ? (double)done / (double)p->total : 1, sizes, in, out, eta};
+
+    snprintf(sizes, sizeof sizes, "  %s of %s", cli_size(a, done), cli_size(b, p->total));
+    snprintf(in, sizeof in, "  read %s/s", cli_size(a, (uint64_t)p->read_rate));
+    if (p->win_written)
+        snprintf(out, sizeof out, "  write %s/s", cli_size(a, (uint64_t)p->write_rate));
+    eta_text(eta + 6, sizeof eta - 6, p, done);
+    bar_line(line, cap, &t, width);
+}
+
+static int width_now(void)
+{
+    int width = term_width(STDERR_FILENO);
+
+    return width > 0 ? width : 80;
+}
+
+/* To the beginning of what is on the screen: it has more rows where the terminal became narrower since. */
+static void go_back(const struct progress *p, int width)
+{
+    int up = p->drawn ? (p->drawn - 1) / width : 0;
+
+    if (up)
+        fprintf(stderr, "\033[%dA\r\033[J", up);
+}
+
+static void draw_bar(struct progress *p, uint64_t done)
+{
+    int width = width_now();
+    char line[300];
+
+    progress_line(line, sizeof line, p, done, width);
+    go_back(p, width);
+    fprintf(stderr, "\r%s\033[K", line);
     fflush(stderr);
-    p->drawn = true;
+    p->drawn = (int)strlen(line);
 }
 
 static void show_json(const struct progress *p, uint64_t done)
@@ -199,19 +238,21 @@ void progress_update(struct progress *p, uint64_t done, uint64_t read_bytes, uin
     p->last_ns = now;
     eta_text(eta, sizeof eta, p, done);
     if (p->mode == PROGRESS_TTY)
-        draw_bar(p, done, eta);
+        draw_bar(p, done);
     else if (p->mode == PROGRESS_JSON)
         show_json(p, done);
     else
-        fprintf(stderr, "%s: %.0f %%, %s of %s, read %s/s, write %s/s, ETA %s\n", p->phase,
+        fprintf(stderr, "%s: %.0f %%, %s of %s, read %s/s%s%s%s, ETA %s\n", p->phase,
                 p->total ? 100.0 * (double)done / (double)p->total : 100.0, cli_size(a, done),
-                cli_size(b, p->total), cli_size(c, (uint64_t)p->read_rate),
-                cli_size(d, (uint64_t)p->write_rate), eta);
+                cli_size(b, p->total), cli_size(c, (uint64_t)p->read_rate), p->win_written ? ", write " : "",
+                p->win_written ? cli_size(d, (uint64_t)p->write_rate) : "", p->win_written ? "/s" : "", eta);
 }
 
 void progress_end(struct progress *p)
 {
-    if (p->drawn)
-        fputs("\r\033[K", stderr);
-    p->drawn = false;
+    if (!p->drawn)
+        return;
+    go_back(p, width_now());
+    fputs("\r\033[K", stderr);
+    p->drawn = 0;
 }

@@ -5,6 +5,7 @@
 #define SLUICE_CLIENT_PROGRESS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct cJSON;
@@ -16,9 +17,9 @@ struct progress {
     const char *phase;       /* "convert", "check" */
     uint64_t total;          /* bytes of work in all */
     uint64_t t0_ns, last_ns; /* when the phase began, when something was shown */
-    uint64_t win_ns, win_done, win_read, win_written; /* start of the rate window */
+    uint64_t win_ns, win_done, win_read, win_written; /* start of the rate window; nothing written, no such rate */
     double rate, read_rate, write_rate;               /* bytes per second */
-    bool drawn;              /* a bar is on the screen */
+    int drawn;               /* columns of the bar that is on the screen; 0: none */
 };
 
 /* The mode for this process: JSON or quiet as asked, a bar when stderr is a
@@ -31,6 +32,20 @@ void progress_begin(struct progress *p, enum progress_mode mode, const char *pha
 
 /* Effect: tells how far the phase is; shows it when it is time to. */
 void progress_update(struct progress *p, uint64_t done, uint64_t read_bytes, uint64_t written);
+
+/* A line with a bar. The texts begin with two spaces, or are empty. */
+struct bar_parts {
+    const char *head;
+    double share;            /* 0 to 1 */
+    const char *sizes, *rate, *written, *eta;
+};
+
+/* Effect: writes it for a terminal of so many columns, one less at most: a line that wraps could not
+ * be drawn over. Rates, sizes, the bar itself and eta go, in this order, where there is no room. */
+void bar_line(char *line, size_t cap, const struct bar_parts *t, int width);
+
+/* Effect: the line of a phase. */
+void progress_line(char *line, size_t cap, const struct progress *p, uint64_t done, int width);
 
 /* Effect: removes the bar. */
 void progress_end(struct progress *p);

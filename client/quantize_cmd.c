@@ -1,6 +1,7 @@
 #include "client/convert_run.h"
 
 #include "client/interrupt.h"
+#include "client/model_arg.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -155,6 +156,17 @@ static void note_imatrix(const struct sl_job_plan *j)
         fprintf(stderr, "sluice: note: without --imatrix this cannot be made: %u tensors need an importance matrix\n", n);
 }
 
+/* convert wants the folder, and not each shard of it. */
+static int no_gguf(const char *source, struct sl_error *e)
+{
+    const char *slash = strrchr(source, '/');
+
+    if (!model_arg_is_part(source))
+        return sl_fail(e, SL_EUSAGE, "%s is no GGUF file; use 'sluice convert' for a checkpoint", source);
+    return sl_fail(e, SL_EUSAGE, "%s is no GGUF file but a part of a checkpoint; 'sluice convert' takes its folder, %.*s", source,
+                   slash ? (int)(slash - source) + (slash == source) : 1, slash ? source : ".");
+}
+
 static int quantize(struct args *a, const char *source, const char *target, struct sl_job_plan *j,
                     struct output *out, struct sl_error *e)
 {
@@ -162,6 +174,8 @@ static int quantize(struct args *a, const char *source, const char *target, stru
 
     if (access(source, F_OK) != 0 && errno == ENOENT)
         return sl_fail(e, SL_ESOURCE, "%s: %s" ORDER, source, strerror(ENOENT));
+    if (model_arg_is_part(source))
+        return no_gguf(source, e);
     a->plan.silent = a->run.quiet || a->run.json;
     SL_TRY(convert_options(&a->run, &o, e));
     SL_TRY(output_parse(out, target, e));
@@ -172,8 +186,7 @@ static int quantize(struct args *a, const char *source, const char *target, stru
     a->plan.sizes_only = a->run.dry_run && !a->plan.imatrix;
     SL_TRY(cli_job_open(j, source, false, &a->plan, out->prefix, e));
     if (!j->ck->is_gguf)
-        return sl_fail(e, SL_EUSAGE, "%s is no GGUF file; use 'sluice convert' for a checkpoint",
-                       source);
+        return no_gguf(source, e);
     if (!a->run.quiet)
         cli_job_notes(j, a->run.json, NULL);
     SL_TRY(output_attach(out, j->plan, e));

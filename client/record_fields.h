@@ -12,7 +12,7 @@ extern const struct column job_columns[], worker_columns[], event_columns[];
 
 /* What a narrow terminal shows first without. */
 #define JOB_COLUMNS_DROP "priority,user,rate,elapsed,code,name,size,eta,submitted"
-#define WORKER_COLUMNS_DROP "host,bytes,held,done,seen"
+#define WORKER_COLUMNS_DROP "host,bytes,held,done,seen,watts,celsius,rate"
 
 struct cJSON;
 

@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define USUAL_TIMEOUT INT_MIN
+
 void service_table(struct service_args *a, struct poptOption table[SERVICE_TABLE_MAX])
 {
     const struct poptOption t[] = {
@@ -32,6 +34,7 @@ void service_table(struct service_args *a, struct poptOption table[SERVICE_TABLE
 
     _Static_assert(sizeof t / sizeof t[0] <= SERVICE_TABLE_MAX, "table too small");
     memcpy(table, t, sizeof t);
+    a->timeout = USUAL_TIMEOUT;
 }
 
 /* Paths of options may be relative; the configuration's may not. */
@@ -68,8 +71,8 @@ int service_config(const struct service_args *a, struct sl_config **out, struct 
     int rc;
 
     *out = NULL;
-    if (a->timeout < 0 || a->timeout > 86400)
-        return sl_fail(e, SL_EUSAGE, "--timeout: expected 1 to 86400 seconds");
+    if (a->timeout != USUAL_TIMEOUT && (a->timeout < 1 || a->timeout > 86400))
+        return sl_fail(e, SL_EUSAGE, "--timeout %d: expected 1 to 86400 seconds", a->timeout);
     SL_TRY(sl_config_open(&o, out, e));
     rc = set_options(*out, a, e);
     if (rc < 0) {
@@ -84,7 +87,7 @@ int service_open(struct service *s, const struct service_args *a, struct sl_erro
     memset(s, 0, sizeof *s);
     SL_TRY(service_config(a, &s->config, e));
     interrupt_install();
-    return daemon_link_open(s->config, (uint32_t)a->timeout * 1000, &s->link, e);
+    return daemon_link_open(s->config, a->timeout == USUAL_TIMEOUT ? 0 : (uint32_t)a->timeout * 1000, &s->link, e);
 }
 
 void service_close(struct service *s)

@@ -115,10 +115,10 @@ int main(int argc, char **argv)
         print_usage(stderr);
         return -SL_EUSAGE;
     }
-    if (strcmp(name, "help") == 0 && argc > 2 && find(argv[2])) {
+    if (strcmp(name, "help") == 0 && argc > 2) {
         const char *help[] = {argv[2], "--help", NULL};
 
-        return run_verb(find(argv[2]), 2, help);
+        return find(argv[2]) ? run_verb(find(argv[2]), 2, help) : no_verb(argv[2]);
     }
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
         print_usage(stdout);

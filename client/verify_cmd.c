@@ -147,6 +147,18 @@ static void print_text(const struct verify_args *a, const struct verify_set *s,
     }
 }
 
+/* On standard error: of machines' lines the first failure in words; people have each of them on
+ * standard output. */
+static int failed(const struct verify_args *a, const char *path, uint64_t failures, const char *first, struct sl_error *e)
+{
+    if (!a->json)
+        return sl_fail(e, SL_EVERIFY, "%s: %llu failure%s, on standard output", path, (unsigned long long)failures,
+                       failures == 1 ? "" : "s");
+    if (failures > 1)
+        return sl_fail(e, SL_EVERIFY, "%llu failures; the first: %s", (unsigned long long)failures, first);
+    return sl_fail(e, SL_EVERIFY, "%s", first);
+}
+
 /* The output again by structure, data and source, as far as it gets. */
 static int check(struct run *run, const struct verify_set *s, struct sl_hash_total *totals,
                  struct verify_report *r, const struct verify_sample *sample, struct sl_error *e)
@@ -168,12 +180,27 @@ static int check(struct run *run, const struct verify_set *s, struct sl_hash_tot
         print_text(a, s, totals, &tally);
     if (fflush(stdout) != 0)
         return sl_fail(e, SL_EFAIL, "standard output cannot be written");
-    if (r->failures > 1)
-        return sl_fail(e, SL_EVERIFY, "%llu failures; the first: %s", (unsigned long long)r->failures,
-                       r->first.text);
     if (r->failures)
-        return sl_fail(e, SL_EVERIFY, "%s", r->first.text);
+        return failed(a, s->files[0].g.path, r->failures, r->first.text, e);
     return r->gaps ? sl_fail(e, SL_EWARN, "nothing wrong was found, but not all was checked; see above") : 0;
+}
+
+/* A file whose header gives no more than this one failure. */
+static int damaged(struct run *run, const char *path, struct sl_error *e)
+{
+    const struct sl_error first = *e;
+
+    print_failure(run, first.text);
+    if (run->a->json) {
+        cJSON *o = cJSON_CreateObject();
+
+        cJSON_AddBoolToObject(o, "ok", false);
+        cJSON_AddNumberToObject(o, "failures", 1);
+        json_line(o, "verify");
+    }
+    if (fflush(stdout) != 0)
+        return sl_fail(e, SL_EFAIL, "standard output cannot be written");
+    return failed(run->a, path, 1, first.text, e);
 }
 
 static int verify_path(const char *path, const struct verify_args *a,
@@ -188,13 +215,8 @@ static int verify_path(const char *path, const struct verify_args *a,
     if (rc == 0) {
         totals = calloc(s.n, sizeof *totals);
         rc = totals ? check(&run, &s, totals, &r, sample, e) : sl_fail(e, SL_EFAIL, "out of memory");
-    } else if (rc == SL_EVERIFY && a->json) {
-        cJSON *o = cJSON_CreateObject();
-
-        print_failure(&run, e->text);
-        cJSON_AddBoolToObject(o, "ok", false);
-        cJSON_AddNumberToObject(o, "failures", 1);
-        json_line(o, "verify");
+    } else if (rc == SL_EVERIFY) {
+        rc = damaged(&run, path, e);
     }
     progress_end(&run.progress);
     free(totals);

@@ -1,6 +1,7 @@
 #include "client/watch_view.h"
 
 #include "client/cli.h"
+#include "client/progress.h"
 #include "client/record_fields.h"
 #include "client/term.h"
 #include "client/time_text.h"
@@ -11,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BAR_MAX 40
 #define NARROW 76 /* columns under which a worker's line does without columns */
 #define LINE_MAX_BYTES 1024
 
@@ -92,25 +92,18 @@ static void worker_line(struct screen *s, const cJSON *w)
 static void total_line(struct screen *s, const cJSON *jobs)
 {
     uint64_t all = 0, done = 0, rate = 0;
-    char buf[LINE_MAX_BYTES], tail[200], a[32], b[32], speed[32], left[32], bar[BAR_MAX + 1];
+    char buf[LINE_MAX_BYTES], sizes[80], eta[48], a[32], b[32], speed[48], left[32];
     const cJSON *j;
-    int room, full;
 
     cJSON_ArrayForEach(j, jobs) {
         all += sl_get_uint(j, "src_bytes", 0);
         done += sl_get_uint(j, "done_bytes", 0);
         rate += sl_get_uint(j, "rate", 0);
     }
-    snprintf(tail, sizeof tail, " %3d %%  %s of %s  %s/s  ETA %s", (int)share_of(done, all),
-             cli_size(a, done), cli_size(b, all), cli_size(speed, rate),
-             time_left(left, all > done ? all - done : 0, rate));
-    room = s->width - 8 - (int)strlen(tail);
-    room = room > BAR_MAX ? BAR_MAX : room < 0 ? 0 : room;
-    full = (int)(share_of(done, all) / 100 * room);
-    for (int i = 0; i < room; i++)
-        bar[i] = i < full ? '#' : '.';
-    bar[room] = 0;
-    snprintf(buf, sizeof buf, "total [%s]%s", bar, tail);
+    snprintf(sizes, sizeof sizes, "  %s of %s", cli_size(a, done), cli_size(b, all));
+    snprintf(speed, sizeof speed, "  %s/s", cli_size(a, rate));
+    snprintf(eta, sizeof eta, "  ETA %s", time_left(left, all > done ? all - done : 0, rate));
+    bar_line(buf, sizeof buf, &(struct bar_parts){"total", share_of(done, all) / 100, sizes, speed, "", eta}, s->width + 1);
     line(s, buf);
 }
 

@@ -230,7 +230,9 @@ static int check_job(struct ask *a, const struct found *s, uint64_t id, struct s
         return is_to_be_discarded(j) ? coord_output_free(a, j->spec, id) : 0;
     case SL_M_HOLD:
     case SL_M_RELEASE:
-        return ended ? wrong_state(a, id, s->state, "it has ended") : 0;
+        if (ended)
+            return wrong_state(a, id, s->state, "it has ended");
+        return s->state == SL_JOB_HELD && a->m->id == SL_M_RELEASE ? coord_within_roots(a->c, j, &a->why) : 0;
     case SL_M_RETRY:
         if (s->state == SL_JOB_SUCCEEDED)
             return wrong_state(a, id, s->state, "there is nothing to do again");

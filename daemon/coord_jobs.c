@@ -486,7 +486,7 @@ int coord_fail_outside(struct sl_coord *c, struct sl_error *e)
         char text[1024];
         struct sl_error why;
 
-        if (sl_job_ended(j->state) || coord_within_roots(c, j, &why) == 0)
+        if (sl_job_ended(j->state) || j->state == SL_JOB_HELD || coord_within_roots(c, j, &why) == 0)
             continue;
         snprintf(text, sizeof text, "%.900s; start sluiced with a root for it again, and 'sluice retry "
                  "%llu' goes on", why.text, (unsigned long long)j->id);

@@ -36,6 +36,35 @@ static bool load_blocks(int type, const uint8_t *data, uint64_t at, uint64_t n, 
     return bad;
 }
 
+static float from_i4(const uint8_t *data, uint64_t at)
+{
+    return (float)((data[at / 2] >> 4 * (at % 2) & 15) - 8);
+}
+
+/* n elements from `at` on; those of whole bytes by loops that compilers turn into vectors. */
+static bool load_i4(const uint8_t *data, uint64_t at, uint64_t n, float scale, float *restrict out)
+{
+    uint64_t i = 0;
+    bool bad = false;
+
+    for (; at % 2 == 0 && i + 32 <= n; i += 32) {
+        const uint8_t *from = data + (at + i) / 2;
+        int8_t q[32];
+
+        for (int k = 0; k < 16; k++) {
+            q[2 * k] = (int8_t)((from[k] & 15) - 8);
+            q[2 * k + 1] = (int8_t)((from[k] >> 4) - 8);
+        }
+        for (int k = 0; k < 32; k++)
+            out[i + (uint64_t)k] = (float)q[k] * scale;
+    }
+    for (; i < n; i++)
+        out[i] = from_i4(data, at + i) * scale;
+    for (i = 0; i < n && !(fabsf(scale) < 0x1p124f); i++) /* of others every product is finite */
+        bad |= !isfinite(out[i]);
+    return bad;
+}
+
 /* Where the next element lies under the block scales. */
 struct place {
     uint64_t row, col;    /* of the matrix */
@@ -122,7 +151,9 @@ int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out
                 continue;
             }
         }
-        if (t->block > 1)
+        if (s->dtype == SL_DTYPE_I4)
+            broken = load_i4(data, skip + done, len, scale, out + done);
+        else if (t->block > 1)
             broken = load_blocks(sl_type_of_dtype(s->dtype), data, skip + done, len, scale, out + done);
         else
             broken = ops->load(s->dtype, data + (skip + done) * t->bytes, len, scale, out + done);

@@ -281,6 +281,7 @@ int sl_params_read(const cJSON *config, enum sl_layout layout, bool no_mtp, stru
     SL_TRY(read_fields(p, p->arch->more_fields, e));
     read_idle(p);
     SL_TRY(read_rope(p, e));
+    p->vision = cJSON_IsObject(entry(config, "vision_config"));
     p->tied = sl_config_bool(config, "tie_word_embeddings", false);
     if (!p->tied)
         p->when |= SL_W_OUTPUT;

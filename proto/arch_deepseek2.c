@@ -1,4 +1,4 @@
-/* DeepSeek V2, V3, R1, Kimi-K2 and models of their form: multi-head latent attention
+/* DeepSeek V2, V3, R1, Kimi-K2, Kimi-K2.5's text model and models of their form: multi-head latent attention
  * and many experts. In the MLA layout kv_b_proj becomes two tensors, and the
  * metadata tell of attention with one compressed key-value head. */
 #include "proto/arch_table.h"
@@ -276,7 +276,8 @@ int sl_arch_latent_derive(struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
-static const char *const classes[] = {"DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", NULL};
+/* The last one's text model says that it is of the second (checkpoint_text.c). */
+static const char *const classes[] = {"DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "KimiK25ForConditionalGeneration", NULL};
 
 const struct sl_arch sl_arch_deepseek2 = {
     .name = "deepseek2",

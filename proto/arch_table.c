@@ -167,6 +167,16 @@ bool sl_arch_drops(const struct sl_params *p, const char *name)
     return i >= p->num[SL_N_LAYER].u;
 }
 
+bool sl_arch_sees(const struct sl_params *p, const char *name)
+{
+    static const char *const parts[] = {"vision_tower.", "mm_projector."};
+
+    for (size_t i = 0; i < sizeof parts / sizeof *parts && p->vision; i++)
+        if (strncmp(name, parts[i], strlen(parts[i])) == 0)
+            return true;
+    return false;
+}
+
 bool sl_arch_keeps_f32(const char *name, uint32_t n_dims)
 {
     return n_dims <= 1 || !ends_with(name, "weight") || ends_with(name, "_norm.weight") ||

@@ -55,7 +55,7 @@ enum sl_when {
 /* What such a tensor is shipped as, for plans from config.json alone. */
 enum sl_ship {
     SL_SHIP_BASE,  /* torch_dtype */
-    SL_SHIP_LINEAR, /* FP8 with scales where quantization_config says fp8, else torch_dtype */
+    SL_SHIP_LINEAR, /* FP8 or I4 with scales where quantization_config says so, else torch_dtype */
     SL_SHIP_F32,
 };
 
@@ -102,6 +102,7 @@ struct sl_params {
     uint32_t when;          /* facts of the whole model */
     bool fp8;               /* quantization_config.quant_method is fp8 */
     bool tied;              /* tie_word_embeddings */
+    bool vision;            /* has a vision_config */
     enum sl_dtype dtype;    /* torch_dtype */
     const char *rope_type;  /* "yarn", "linear", "llama3" or NULL */
     const struct cJSON *rope; /* rope_parameters or rope_scaling, or NULL */
@@ -174,6 +175,10 @@ bool sl_arch_name(char *buf, size_t cap, const char *tmpl, uint64_t i, uint64_t 
 
 /* Returns whether a checkpoint tensor of this name is dropped by conversion. */
 bool sl_arch_drops(const struct sl_params *p, const char *name);
+
+/* Returns whether a checkpoint tensor of this name is of the model's vision, for which llama.cpp has
+ * a file of its own. */
+bool sl_arch_sees(const struct sl_params *p, const char *name);
 
 /* Returns whether conversion keeps a tensor of this GGUF name F32. */
 bool sl_arch_keeps_f32(const char *name, uint32_t n_dims);

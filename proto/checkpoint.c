@@ -37,7 +37,7 @@ int sl_ck_reserve_files(struct sl_checkpoint *ck, uint32_t n_files, struct sl_er
     struct sl_ck_priv *p = sl_ck_priv(ck);
 
     ck->files = calloc(n_files, sizeof *ck->files);
-    p->arenas = calloc(n_files, sizeof *p->arenas);
+    p->arenas = calloc((size_t)n_files + 1, sizeof *p->arenas);
     if (!ck->files || !p->arenas)
         return sl_fail(e, SL_EFAIL, "out of memory for %" PRIu32 " files", n_files);
     return sl_name_table_init(&p->by_name, 1024, e);
@@ -94,6 +94,23 @@ int sl_ck_add_file(struct sl_checkpoint *ck, const char *dir, const char *name, 
             return sl_fail(e, SL_ESOURCE, "tensor '%.160s' is in two files, %s and %s; is one a copy of the other?",
                            t->name, ck->files[ck->tensors[held].file].name, f->name);
         ck->n_tensors++;
+    }
+    return 0;
+}
+
+int sl_ck_name_anew(struct sl_checkpoint *ck, struct sl_error *e)
+{
+    struct sl_name_table *t = &sl_ck_priv(ck)->by_name;
+
+    sl_name_table_free(t);
+    SL_TRY(sl_name_table_init(t, ck->n_tensors, e));
+    for (uint32_t i = 0; i < ck->n_tensors; i++) {
+        uint32_t held;
+
+        SL_TRY(sl_name_table_add(t, ck->tensors[i].name, i, &held, e));
+        if (held != i)
+            return sl_fail(e, SL_ESOURCE, "tensor '%.160s' is there with a prefix and without one; expected one of them",
+                           ck->tensors[i].name);
     }
     return 0;
 }
@@ -187,10 +204,23 @@ static int no_config(const char *dir, struct sl_error *e)
 
 /* ---- config.json ---- */
 
+/* "weight_block_size"; compressed-tensors has it as the "block_structure" of its one group's weights. */
+static const cJSON *block_size(const cJSON *q, const char **name)
+{
+    const cJSON *groups = cJSON_GetObjectItemCaseSensitive(q, "config_groups");
+    const cJSON *weights = cJSON_IsObject(groups) ? cJSON_GetObjectItemCaseSensitive(groups->child, "weights") : NULL;
+    const cJSON *block = cJSON_GetObjectItemCaseSensitive(q, *name = "weight_block_size");
+
+    if ((!block || cJSON_IsNull(block)) && weights && !groups->child->next)
+        block = cJSON_GetObjectItemCaseSensitive(weights, *name = "block_structure");
+    return block;
+}
+
 static int read_block_size(struct sl_checkpoint *ck, struct sl_error *e)
 {
-    const cJSON *q = cJSON_GetObjectItemCaseSensitive(ck->config, "quantization_config");
-    const cJSON *block = cJSON_GetObjectItemCaseSensitive(q, "weight_block_size");
+    const char *name;
+    const cJSON *q = cJSON_GetObjectItemCaseSensitive(sl_checkpoint_config(ck), "quantization_config");
+    const cJSON *block = block_size(q, &name);
     const cJSON *rows = block ? block->child : NULL;
 
     if (!block || cJSON_IsNull(block))
@@ -199,28 +229,9 @@ static int read_block_size(struct sl_checkpoint *ck, struct sl_error *e)
         !sl_json_uint(rows, 1 << 20, &ck->fp8_block_rows) ||
         !sl_json_uint(rows->next, 1 << 20, &ck->fp8_block_cols) ||
         ck->fp8_block_rows == 0 || ck->fp8_block_cols == 0)
-        return sl_fail(e, SL_ESOURCE, "quantization_config.weight_block_size is not an array of two "
-                       "integers from 1 to 2^20");
+        return sl_fail(e, SL_ESOURCE, "quantization_config's %s is not an array of two "
+                       "integers from 1 to 2^20", name);
     return 0;
-}
-
-/* Weights that compressed-tensors packs, as the 4-bit integers of Kimi-K2-Thinking, have tensors of
- * other names: said here, before those are taken for damage. */
-static int check_packing(const struct sl_checkpoint *ck, struct sl_error *e)
-{
-    static const char *const plain[] = {"float-quantized", "naive-quantized", "dense"};
-    const cJSON *q = cJSON_GetObjectItemCaseSensitive(ck->config, "quantization_config");
-    const cJSON *method = cJSON_GetObjectItemCaseSensitive(q, "quant_method");
-    const cJSON *format = cJSON_GetObjectItemCaseSensitive(q, "format");
-
-    if (!cJSON_IsString(method) || strcmp(method->valuestring, "compressed-tensors") != 0 || !cJSON_IsString(format))
-        return 0;
-    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
-        if (strcmp(format->valuestring, plain[i]) == 0)
-            return 0;
-    return sl_fail(e, SL_EUNSUPPORTED, "config.json: the weights are packed by quant_method 'compressed-tensors', "
-                   "format '%.60s', and only FP8 or unquantized weights are supported: give an FP8 or BF16 "
-                   "checkpoint of the model", format->valuestring);
 }
 
 static int take_config(struct sl_checkpoint *ck, int fd, const char *label, struct sl_error *e)
@@ -231,10 +242,12 @@ static int take_config(struct sl_checkpoint *ck, int fd, const char *label, stru
         return rc;
     if (!cJSON_IsObject(ck->config))
         return sl_fail(e, SL_ESOURCE, "%s: expected a JSON object", label);
-    rc = read_block_size(ck, e);
+    rc = sl_ck_read_text(ck, e);
+    if (rc == 0)
+        rc = read_block_size(ck, e);
     if (rc < 0)
         return sl_fail_context(e, "%s", label);
-    return check_packing(ck, e);
+    return sl_ck_read_packing(ck, e);
 }
 
 static int read_config(struct sl_checkpoint *ck, const char *dir, bool required, struct sl_error *e)
@@ -381,6 +394,8 @@ static int open_any(struct sl_checkpoint *ck, const char *path, struct sl_error 
     }
     if (ck->n_tensors == 0)
         return sl_fail(e, SL_ESOURCE, "%s: holds no tensors", path);
+    SL_TRY(sl_ck_take_text(ck, e));
+    SL_TRY(sl_ck_take_packed(ck, e));
     return sl_ck_check_scales(ck, e);
 }
 
@@ -482,6 +497,7 @@ void sl_checkpoint_close(struct sl_checkpoint *ck)
     free(p->arenas);
     free(p->label);
     free(p->role);
+    cJSON_Delete(p->text);
     free(p);
     free(ck->dir);
     free(ck->files);

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #define SL_SRC_MAX_DIMS 8
-#define SL_SRC_MAX_TENSORS 1000000u /* of a checkpoint; Kimi-K2 has 140,000. It bounds the memory of a plan */
+#define SL_SRC_MAX_TENSORS 1000000u /* of a checkpoint; Kimi-K2-Thinking has 208,000. It bounds the memory of a plan */
 #define SL_NO_TENSOR UINT32_MAX
 
 struct sl_src_file {
@@ -49,6 +49,8 @@ struct sl_checkpoint {
                                     * .safetensors file without one beside it */
     uint64_t fp8_block_rows;       /* quantization_config.weight_block_size; 0: not given */
     uint64_t fp8_block_cols;
+    uint64_t i4_group;             /* weights of a row under one scale where quantization_config tells of packed
+                                    * 4-bit integers; 0: it does not */
     void *priv;                    /* name table and arenas */
 };
 
@@ -69,9 +71,13 @@ int sl_checkpoint_open_within(const char *path, const struct sl_roots *roots,
                               struct sl_checkpoint **out, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: the same from a config.json alone (before anything is downloaded):
- * no files, no tensors, only config and the FP8 block size. */
+ * no files, no tensors, only config and what it says of scales. */
 int sl_checkpoint_open_config(const char *path, struct sl_checkpoint **out, struct sl_error *e)
     SL_MUST_USE;
+
+/* Returns config.json, with the entries of its text_config in their place where the model's class has
+ * its text model there (Kimi-K2.5). Borrowed; NULL where there is none. */
+const struct cJSON *sl_checkpoint_config(const struct sl_checkpoint *ck);
 
 /* Effect: has an error about the source begin with its path, as it was given; one of SL_ESOURCE and
  * SL_EUNSUPPORTED alone. */
@@ -83,25 +89,30 @@ void sl_checkpoint_close(struct sl_checkpoint *ck);
 /* Returns the index of the tensor with this name, or SL_NO_TENSOR. O(1). */
 uint32_t sl_checkpoint_find(const struct sl_checkpoint *ck, const char *name);
 
-/* The scales of an FP8 weight. */
+/* The scales of a weight in FP8 or I4. */
 struct sl_scale {
     uint32_t tensor;     /* the scale tensor; SL_NO_TENSOR: the weight has none */
     uint64_t rows, cols; /* of the scale matrix */
     uint64_t block_rows; /* weight rows under one scale */
     uint64_t block_cols; /* weight columns under one scale */
+    bool any_sign;       /* of integers: 0 and negative scales mean what they say; of FP8 they are damage */
 };
 
 /* Effect: finds the scale tensor of the weight (names "X.weight_scale_inv",
  * "X.weight_scale", "X.scale" for "X.weight") and checks its dtype (F32, BF16,
  * F16, F8_E8M0, U8 as E8M0) and its shape: one value for the tensor, one for each row,
- * or ceil(rows / block_rows) x ceil(cols / block_cols). A weight that is not
- * FP8 has none. Errors: SL_ESOURCE when it is missing or wrongly shaped. */
+ * or ceil(rows / block_rows) x ceil(cols / block_cols); of I4 (BF16, F16 or F32 as
+ * "X.weight_scale") one for each group of a row. Other weights have none. Errors: SL_ESOURCE when it is missing or wrongly shaped. */
 int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct sl_scale *out,
                         struct sl_error *e) SL_MUST_USE;
 
 /* Returns whether this tensor only scales another one (or is an activation
- * scale that conversion drops): it is no weight of the model. */
+ * scale, or the shape of a packed weight, that conversion drops): it is no weight of the model. */
 bool sl_checkpoint_is_scale(const struct sl_checkpoint *ck, uint32_t tensor);
+
+/* Returns 1 when quantization_config packs the linear layer with this weight as I4, or 0: for plans
+ * from config.json alone. Errors: SL_EFAIL (out of memory). */
+int sl_checkpoint_packs(const struct sl_checkpoint *ck, const char *name, struct sl_error *e) SL_MUST_USE;
 
 /* Returns whether the source is a single file named as one shard of several
  * (NAME-00001-of-00003.safetensors); ck->dir is then its folder. */

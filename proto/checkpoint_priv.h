@@ -6,19 +6,23 @@
 #include "proto/name_table.h"
 #include "proto/safetensors.h"
 
+#include <stddef.h>
+
 enum sl_src_role {
     SL_ROLE_WEIGHT,
     SL_ROLE_SCALE,      /* scales the weight of its name */
     SL_ROLE_ACTIVATION, /* scale of activations or caches: dropped */
+    SL_ROLE_SHAPE,      /* shape of a packed weight: dropped */
 };
 
 struct sl_ck_priv {
     struct sl_name_table by_name; /* tensor name -> index */
     char *label;                  /* the one file that was given; NULL: dir is what was */
-    char **arenas;                /* tensor names live here; one a file */
+    char **arenas;                /* tensor names live here; one a file, and one of packed weights */
     uint32_t n_arenas;
     uint32_t cap_tensors;
     uint8_t *role;                /* enum sl_src_role of each tensor */
+    struct cJSON *text;           /* config.json with the text model's entries; NULL: it has none apart */
 };
 
 /* The reader's own part of a checkpoint, borrowed. */
@@ -39,8 +43,30 @@ int sl_ck_add_file(struct sl_checkpoint *ck, const char *dir, const char *name, 
 /* Effect: fills ck from the GGUF file or split set at path (checkpoint_gguf.c). */
 int sl_ck_open_gguf(struct sl_checkpoint *ck, const char *path, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: tells weights from scales and checks every FP8 weight's scale and that
+/* Effect: tells weights from scales and checks every FP8 and I4 weight's scale and that
  * every scale has its weight (checkpoint_scale.c). */
 int sl_ck_check_scales(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: makes the table of names anew, after some were changed. Errors: SL_ESOURCE (one is there twice). */
+int sl_ck_name_anew(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: the text model's config where the class has one inside; and its tensors' names without
+ * their prefix. Errors: SL_ESOURCE (checkpoint_text.c). */
+int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
+int sl_ck_take_text(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: ck->i4_group = what config.json's quantization_config says of packed weights. Errors:
+ * SL_EUNSUPPORTED (weights packed in another way) (checkpoint_packed.c). */
+int sl_ck_read_packing(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: each X.weight_packed becomes a tensor X.weight of I4. Once, when all files are there.
+ * Errors: SL_ESOURCE, SL_EUNSUPPORTED. */
+int sl_ck_take_packed(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
+
+/* Returns the length of name without the suffix, or 0 when it does not end in it. */
+size_t sl_ck_stem(const char *name, const char *suffix);
+
+/* Returns the index of the tensor whose name is n bytes of name and the suffix, or SL_NO_TENSOR. */
+uint32_t sl_ck_find_joined(const struct sl_checkpoint *ck, const char *name, size_t n, const char *suffix);
 
 #endif

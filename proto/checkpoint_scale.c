@@ -9,21 +9,19 @@
 /* Room for a tensor name and a suffix. */
 #define NAME_BUF (SL_SRC_MAX_NAME + 32)
 
-static bool is_fp8(enum sl_dtype t)
+static bool has_scale(enum sl_dtype t)
 {
-    return t == SL_DTYPE_F8_E4M3 || t == SL_DTYPE_F8_E5M2;
+    return t == SL_DTYPE_F8_E4M3 || t == SL_DTYPE_F8_E5M2 || t == SL_DTYPE_I4;
 }
 
-/* Length of name without the suffix, or 0 when it does not end in it. */
-static size_t stem(const char *name, const char *suffix)
+size_t sl_ck_stem(const char *name, const char *suffix)
 {
     size_t n = strlen(name), s = strlen(suffix);
 
     return n > s && strcmp(name + n - s, suffix) == 0 ? n - s : 0;
 }
 
-static uint32_t find_joined(const struct sl_checkpoint *ck, const char *name, size_t n,
-                            const char *suffix)
+uint32_t sl_ck_find_joined(const struct sl_checkpoint *ck, const char *name, size_t n, const char *suffix)
 {
     char buf[NAME_BUF];
 
@@ -36,13 +34,13 @@ static uint32_t find_joined(const struct sl_checkpoint *ck, const char *name, si
 
 static uint32_t find_scale(const struct sl_checkpoint *ck, const char *weight)
 {
-    size_t base = stem(weight, ".weight");
-    uint32_t t = find_joined(ck, weight, strlen(weight), "_scale_inv");
+    size_t base = sl_ck_stem(weight, ".weight");
+    uint32_t t = sl_ck_find_joined(ck, weight, strlen(weight), "_scale_inv");
 
     if (t == SL_NO_TENSOR)
-        t = find_joined(ck, weight, strlen(weight), "_scale");
+        t = sl_ck_find_joined(ck, weight, strlen(weight), "_scale");
     if (t == SL_NO_TENSOR && base)
-        t = find_joined(ck, weight, base, ".scale");
+        t = sl_ck_find_joined(ck, weight, base, ".scale");
     return t;
 }
 
@@ -57,7 +55,19 @@ static const char *shape_text(const struct sl_src_tensor *t, char buf[200])
     return buf;
 }
 
-/* The three shapes that a scale may have; false when it has none of them. */
+/* One for each group of a row, which holds whole ones (the converter reads no others). */
+static bool match_groups(const struct sl_checkpoint *ck, const struct sl_src_tensor *w, const struct sl_src_tensor *s,
+                         struct sl_scale *out)
+{
+    out->rows = w->shape[0];
+    out->cols = w->shape[1] / ck->i4_group;
+    out->block_rows = 1;
+    out->block_cols = ck->i4_group;
+    out->any_sign = true;
+    return w->shape[1] % ck->i4_group == 0 && s->n_dims == 2 && s->shape[0] == out->rows && s->shape[1] == out->cols;
+}
+
+/* The three shapes that an FP8 weight's scale may have; false when it has none of them. */
 static bool match_shape(const struct sl_checkpoint *ck, const struct sl_src_tensor *s,
                         uint64_t rows, uint64_t cols, bool matrix, struct sl_scale *out)
 {
@@ -88,7 +98,9 @@ static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tenso
 {
     char ws[200], ss[200], want[128] = "[] or [1]";
 
-    if (w->n_dims == 2 && ck->fp8_block_rows && ck->fp8_block_cols)
+    if (w->dtype == SL_DTYPE_I4)
+        snprintf(want, sizeof want, "[%" PRIu64 ", n], %" PRIu64 " weights for each", w->shape[0], ck->i4_group);
+    else if (w->n_dims == 2 && ck->fp8_block_rows && ck->fp8_block_cols)
         snprintf(want, sizeof want, "[%" PRIu64 ", %" PRIu64 "]",
                  sl_ceil_div_u64(w->shape[0], ck->fp8_block_rows),
                  sl_ceil_div_u64(w->shape[1], ck->fp8_block_cols));
@@ -109,7 +121,7 @@ int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct 
     if (weight >= ck->n_tensors)
         return sl_fail(e, SL_EFAIL, "tensor number %" PRIu32 " of %" PRIu32, weight, ck->n_tensors);
     w = &ck->tensors[weight];
-    if (!is_fp8(w->dtype) || sl_checkpoint_is_scale(ck, weight))
+    if (!has_scale(w->dtype) || sl_checkpoint_is_scale(ck, weight))
         return 0;
     out->tensor = find_scale(ck, w->name);
     if (out->tensor == SL_NO_TENSOR && sl_checkpoint_is_shard(ck))
@@ -123,9 +135,11 @@ int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct 
                        "matrices and vectors are supported", w->name, w->n_dims);
     s = &ck->tensors[out->tensor];
     if (s->dtype != SL_DTYPE_F32 && s->dtype != SL_DTYPE_BF16 && s->dtype != SL_DTYPE_F16 &&
-        s->dtype != SL_DTYPE_F8_E8M0 && s->dtype != SL_DTYPE_U8)
-        return sl_fail(e, SL_ESOURCE, "scale '%.160s' of '%.160s' is %s: expected F32, BF16, F16, "
-                       "F8_E8M0 or U8", s->name, w->name, sl_dtype_info(s->dtype)->name);
+        (w->dtype == SL_DTYPE_I4 || (s->dtype != SL_DTYPE_F8_E8M0 && s->dtype != SL_DTYPE_U8)))
+        return sl_fail(e, SL_ESOURCE, "scale '%.160s' of '%.160s' is %s: expected F32, BF16%s", s->name, w->name,
+                       sl_dtype_info(s->dtype)->name, w->dtype == SL_DTYPE_I4 ? " or F16" : ", F16, F8_E8M0 or U8");
+    if (w->dtype == SL_DTYPE_I4)
+        return match_groups(ck, w, s, out) ? 0 : wrong_shape(ck, w, s, e);
     rows = w->n_dims == 2 ? w->shape[0] : 1;
     cols = w->n_dims == 2 ? w->shape[1] : w->elems;
     if (!match_shape(ck, s, rows, cols, w->n_dims == 2, out))
@@ -150,7 +164,7 @@ static bool is_activation_scale(const char *name)
     };
 
     for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++)
-        if (stem(name, suffixes[i]))
+        if (sl_ck_stem(name, suffixes[i]))
             return true;
     return false;
 }
@@ -159,18 +173,18 @@ static bool is_activation_scale(const char *name)
  * when the name is not a scale's. *sure: it can be nothing else than a scale. */
 static bool weight_name(const char *name, char buf[NAME_BUF], bool *sure)
 {
-    size_t n = stem(name, "_scale_inv");
+    size_t n = sl_ck_stem(name, "_scale_inv");
     const char *suffix = "";
 
     *sure = true;
-    if (!n && stem(name, ".weight_scale"))
-        n = stem(name, "_scale");
+    if (!n && sl_ck_stem(name, ".weight_scale"))
+        n = sl_ck_stem(name, "_scale");
     if (!n) {
         *sure = false;
-        n = stem(name, "_scale");
+        n = sl_ck_stem(name, "_scale");
     }
     if (!n) {
-        n = stem(name, ".scale");
+        n = sl_ck_stem(name, ".scale");
         suffix = ".weight";
     }
     if (!n || n + strlen(suffix) >= NAME_BUF)
@@ -191,10 +205,13 @@ static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error
 
     if (is_activation_scale(name))
         return SL_ROLE_ACTIVATION;
+    w = sl_ck_stem(name, ".weight_shape") ? sl_ck_find_joined(ck, name, sl_ck_stem(name, "_shape"), "") : SL_NO_TENSOR;
+    if (w != SL_NO_TENSOR && ck->tensors[w].dtype == SL_DTYPE_I4)
+        return SL_ROLE_SHAPE;
     if (!weight_name(name, weight, &sure))
         return SL_ROLE_WEIGHT;
     w = sl_checkpoint_find(ck, weight);
-    if (w != SL_NO_TENSOR && is_fp8(ck->tensors[w].dtype)) {
+    if (w != SL_NO_TENSOR && has_scale(ck->tensors[w].dtype)) {
         uint32_t used = find_scale(ck, weight);
 
         if (used == i)

@@ -72,6 +72,8 @@ int sl_parse_override_kv(struct sl_kvs *kvs, const char *text, struct sl_error *
         return sl_fail(e, SL_EUSAGE, "--override-kv '%s': expected KEY=TYPE:VALUE", text);
     if (!sl_utf8_valid(text))
         return sl_fail(e, SL_EUSAGE, "--override-kv '%s': expected UTF-8", text);
+    if (eq - text > 127) /* llama-quantize's limit, as on the text below */
+        return sl_fail(e, SL_EUSAGE, "--override-kv '%s': the key has %td bytes; 127 at most are expected", text, eq - text);
     if (is_reserved(text, (size_t)(eq - text)))
         return sl_fail(e, SL_EUSAGE, "--override-kv '%s': general.alignment, split.* and sluice.* "
                                      "describe the file itself and cannot be set", text);

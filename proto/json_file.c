@@ -251,13 +251,12 @@ static int not_json(const char *label, const struct scan *c, struct sl_error *e)
 
 /* ---- public ---- */
 
-int sl_json_parse(const char *label, const char *text, size_t len, size_t *odd_number,
-                  struct cJSON **out, struct sl_error *e)
+int sl_json_parse_repeated(const char *label, const char *text, size_t len, size_t *odd_number,
+                           struct cJSON **out, struct sl_error *e)
 {
     struct scan c = {.s = (const unsigned char *)text, .len = len, .odd_number = SL_JSON_PLAIN};
     cJSON *root;
     bool ok;
-    int rc;
 
     skip_space(&c);
     ok = scan_value(&c, 0);
@@ -274,15 +273,25 @@ int sl_json_parse(const char *label, const char *text, size_t len, size_t *odd_n
         return sl_fail(e, SL_EFAIL, "%s: out of memory", label);
     if (!root)
         return sl_fail(e, SL_ESOURCE, "%s: not valid JSON: an unpaired surrogate in a string", label);
-    rc = check_unique(label, root, e);
-    if (rc < 0) {
-        cJSON_Delete(root);
-        return rc;
-    }
     if (odd_number)
         *odd_number = c.odd_number;
     *out = root;
     return 0;
+}
+
+int sl_json_parse(const char *label, const char *text, size_t len, size_t *odd_number,
+                  struct cJSON **out, struct sl_error *e)
+{
+    cJSON *root;
+    int rc;
+
+    SL_TRY(sl_json_parse_repeated(label, text, len, odd_number, &root, e));
+    rc = check_unique(label, root, e);
+    if (rc < 0)
+        cJSON_Delete(root);
+    else
+        *out = root;
+    return rc;
 }
 
 int sl_json_read_fd(int fd, const char *label, size_t max_bytes, struct cJSON **out,

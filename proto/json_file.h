@@ -26,6 +26,10 @@ struct cJSON;
 int sl_json_parse(const char *label, const char *text, size_t len, size_t *odd_number,
                   struct cJSON **out, struct sl_error *e) SL_MUST_USE;
 
+/* The same, but an object may have a key twice: each of its values is in the tree, in order. */
+int sl_json_parse_repeated(const char *label, const char *text, size_t len, size_t *odd_number,
+                           struct cJSON **out, struct sl_error *e) SL_MUST_USE;
+
 /* Effect: reads the open regular file from its start, at most max_bytes of it,
  * and parses it. Errors: as sl_json_parse, and SL_ESOURCE for a file that is
  * larger, cannot be read, or is no regular file. The caller closes fd. */

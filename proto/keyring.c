@@ -124,6 +124,21 @@ static int read_key(struct lines *l, struct sl_key *k, struct sl_error *e)
     return rc;
 }
 
+/* The allow-list's line of this key, where the file keeps it. What is no such line is a comment. */
+static void read_allowed(struct lines *l, struct sl_key *k)
+{
+    char role[16], key[SL_KEY_CHARS + 1], name[sizeof k->name];
+
+    rewind(l->f);
+    while (fgets(l->text, sizeof l->text, l->f))
+        if (sscanf(l->text, "# allow-list: %15s key %40s %64s", role, key, name) == 3 &&
+            strcmp(key, k->public_key) == 0 && sl_role_by_name(role) != SL_ROLE_NONE && sl_utf8_all_shown(name)) {
+            k->role = sl_role_by_name(role);
+            strcpy(k->name, name);
+            return;
+        }
+}
+
 int sl_key_load(const char *path, bool want_secret, struct sl_key *k, struct sl_error *e)
 {
     struct lines l;
@@ -132,6 +147,8 @@ int sl_key_load(const char *path, bool want_secret, struct sl_key *k, struct sl_
     memset(k, 0, sizeof *k);
     SL_TRY(open_lines(&l, path, want_secret ? 077 : 0, "a secret key must be closed to others (chmod 600)", e));
     rc = read_key(&l, k, e);
+    if (rc == 0)
+        read_allowed(&l, k);
     fclose(l.f);
     explicit_bzero(l.text, sizeof l.text);
     if (rc == 0 && !*k->public_key)
@@ -169,7 +186,7 @@ static int write_new(const char *path, mode_t mode, const char *text, struct sl_
 
 int sl_key_save(const char *path, const struct sl_key *k, struct sl_error *e)
 {
-    char text[256], *pub;
+    char allowed[160] = "", text[320], *pub;
     int rc;
 
     if (!is_key(k->public_key) || !is_key(k->secret_key))
@@ -177,10 +194,12 @@ int sl_key_save(const char *path, const struct sl_key *k, struct sl_error *e)
     if (asprintf(&pub, "%s.pub", path) < 0)
         return sl_fail(e, SL_EFAIL, "out of memory");
     rc = access(pub, F_OK) == 0 ? is_there(pub, e) : 0;
-    snprintf(text, sizeof text, "public %s\nsecret %s\n", k->public_key, k->secret_key);
+    if (k->role != SL_ROLE_NONE)
+        snprintf(allowed, sizeof allowed, "# allow-list: %s key %s %s\n", sl_role_name(k->role), k->public_key, k->name);
+    snprintf(text, sizeof text, "%spublic %s\nsecret %s\n", allowed, k->public_key, k->secret_key);
     if (rc == 0)
         rc = write_new(path, 0600, text, e);
-    snprintf(text, sizeof text, "public %s\n", k->public_key);
+    snprintf(text, sizeof text, "%spublic %s\n", allowed, k->public_key);
     if (rc == 0) {
         rc = write_new(pub, 0644, text, e);
         if (rc == 0 && (rc = sl_sync_folder_of(path, e)) < 0)

@@ -16,18 +16,20 @@ const char *sl_role_name(enum sl_role r);     /* "worker", "submitter", "admin";
 enum sl_role sl_role_by_name(const char *name); /* SL_ROLE_NONE when unknown */
 
 /* A key file: lines "public KEY" and, in secret ones, "secret KEY"; '#' begins a
- * comment. */
+ * comment. One, "# allow-list: ROLE key KEY NAME", keeps the line that was made with the key. */
 struct sl_key {
     char public_key[SL_KEY_CHARS + 1];
     char secret_key[SL_KEY_CHARS + 1]; /* "" when the file has none */
+    enum sl_role role;                 /* of that line; SL_ROLE_NONE and "" when there is none */
+    char name[65];
 };
 
 /* Effect: reads a key file. With want_secret the file must hold both and be
  * closed to group and others. Errors: SL_EUSAGE with file and line. */
 int sl_key_load(const char *path, bool want_secret, struct sl_key *k, struct sl_error *e)
     SL_MUST_USE;
-/* Effect: writes "PATH" (mode 0600, both keys) and "PATH.pub" (public key alone);
- * synced. Errors: SL_EEXISTS when one is there; SL_EFAIL. */
+/* Effect: writes "PATH" (mode 0600, both keys) and "PATH.pub" (public key alone), both with
+ * the allow-list's line when k has a role; synced. Errors: SL_EEXISTS when one is there; SL_EFAIL. */
 int sl_key_save(const char *path, const struct sl_key *k, struct sl_error *e) SL_MUST_USE;
 
 /* The allow-list: lines "ROLE key KEY NAME" and "ROLE uid NUMBER NAME". */

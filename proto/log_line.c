@@ -4,6 +4,7 @@
 #include "proto/wire.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -17,8 +18,9 @@
 
 static const char *const level_names[] = {"error", "warning", "notice", "info", "debug"};
 
-/* Worst case: every byte of text, worker and event as six, and the rest. */
-_Static_assert(6 * (TEXT_MAX + 2 * NAME_MAX_BYTES) + 512 < SL_LOG_LINE_MAX, "line too small");
+/* Text, worker, event, and the rest; one write, which a pipe takes whole. */
+_Static_assert(TEXT_MAX + 2 * NAME_MAX_BYTES + 512 < SL_LOG_LINE_MAX, "line too small");
+_Static_assert(SL_LOG_LINE_MAX <= PIPE_BUF, "lines of several programs would mix");
 
 const char *sl_log_level_name(enum sl_log_level l)
 {
@@ -64,18 +66,12 @@ static void add(struct line *l, const char *fmt, ...)
         l->n = SL_LOG_LINE_MAX - 2;
 }
 
-/* Escapes are those of JSON in JSON, else \xNN; quote: '"' and '\' too. */
+/* At most max bytes of the line. Escapes are those of JSON in JSON, else \xNN; quote: '"' and '\' too. */
 static void add_text(struct line *l, const char *text, size_t max, bool json, bool quote)
 {
     const unsigned char *s = (const unsigned char *)text;
-    size_t left = strnlen(text, max + 1);
-    bool cut = left > max;
+    size_t left = strnlen(text, max + 1), begin = l->n, whole = l->n;
 
-    if (cut) {
-        left = max - 3;
-        while (left > 0 && (s[left] & 0xc0) == 0x80)
-            left--;
-    }
     while (left) {
         size_t n = sl_utf8_shown(s, left);
 
@@ -92,9 +88,14 @@ static void add_text(struct line *l, const char *text, size_t max, bool json, bo
         n += n == 0;
         s += n;
         left -= n;
+        if (l->n - begin > max) {
+            l->n = whole;
+            add(l, "...");
+            return;
+        }
+        if (l->n - begin <= max - 3)
+            whole = l->n;
     }
-    if (cut)
-        add(l, "...");
 }
 
 static bool is_plain_word(const char *s)

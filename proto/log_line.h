@@ -27,7 +27,7 @@ struct sl_log {
     const char *program;
 };
 
-#define SL_LOG_LINE_MAX 16384   /* bytes; a text over 2047 bytes is cut */
+#define SL_LOG_LINE_MAX 4096    /* bytes; a text that takes over 2047 of them is cut */
 
 struct sl_log_fields {
     const char *event;          /* fixed names: "job-submitted" */

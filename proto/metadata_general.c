@@ -72,6 +72,17 @@ static const cJSON *entry(const cJSON *object, const char *name)
     return cJSON_GetObjectItemCaseSensitive(object, name);
 }
 
+/* Of a key that is there twice, the last value, as Python's json has it. */
+static const cJSON *last_entry(const cJSON *object, const char *name)
+{
+    const cJSON *last = NULL;
+
+    for (const cJSON *j = object ? object->child : NULL; j; j = j->next)
+        if (j->string && strcmp(j->string, name) == 0)
+            last = j;
+    return last;
+}
+
 /* gguf-py writes no empty strings. */
 static int set_text(struct sl_kvs *kvs, const char *key, const char *v)
 {
@@ -139,7 +150,7 @@ static int parse_generation_config(int fd, const char *name, size_t size, cJSON 
 
     if (rc == 0) {
         replace_words(text, size);
-        rc = sl_json_parse(name, text, size, NULL, json, &ignored);
+        rc = sl_json_parse_repeated(name, text, size, NULL, json, &ignored);
     }
     free(text);
     return rc;
@@ -170,7 +181,7 @@ static int set_sampling(const struct sl_source_dir *dir, struct sl_kvs *kvs)
     int rc = read_generation_config(dir, &json);
 
     for (size_t i = 0; i < sizeof sampling / sizeof *sampling && rc == 0; i++) {
-        const cJSON *j = entry(json, sampling[i].name);
+        const cJSON *j = last_entry(json, sampling[i].name);
         double v = cJSON_IsNumber(j) ? j->valuedouble : NAN;
 
         if (sampling[i].type == SL_KV_STR)

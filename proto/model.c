@@ -54,6 +54,7 @@ struct build {
     const struct sl_params *p;
     struct sl_model *m;
     bool planned;     /* from config.json alone */
+    int packed;       /* this layer's sources at hand ship as I4 */
     uint8_t *used;    /* of the checkpoint's tensors */
     struct name_list missing;
     char last_missing[128]; /* kv_b_proj is the source of two tensors, one after the other */
@@ -138,14 +139,14 @@ static int wrong_shape(const struct sl_src_tensor *t, bool vector, uint64_t rows
                    t->name, want, found);
 }
 
-/* Scales of a planned FP8 matrix: blocks, or one for the tensor. */
-static struct sl_scale planned_scale(const struct sl_checkpoint *ck, uint64_t rows, uint64_t cols)
+/* Scales of a planned matrix: in I4 groups of a row; in FP8 blocks, or one for the tensor. */
+static struct sl_scale planned_scale(const struct sl_checkpoint *ck, enum sl_dtype dtype, uint64_t rows, uint64_t cols)
 {
     bool blocks = ck->fp8_block_rows && ck->fp8_block_cols;
     struct sl_scale s = {.tensor = SL_NO_TENSOR};
 
-    s.block_rows = blocks ? ck->fp8_block_rows : rows;
-    s.block_cols = blocks ? ck->fp8_block_cols : cols;
+    s.block_rows = dtype == SL_DTYPE_I4 ? 1 : blocks ? ck->fp8_block_rows : rows;
+    s.block_cols = dtype == SL_DTYPE_I4 ? ck->i4_group : blocks ? ck->fp8_block_cols : cols;
     s.rows = sl_ceil_div_u64(rows, s.block_rows);
     s.cols = sl_ceil_div_u64(cols, s.block_cols);
     return s;
@@ -155,10 +156,10 @@ static void plan_source(const struct build *b, const struct sl_tensor_tmpl *t,
                         struct sl_model_src *s)
 {
     s->dtype = t->ship == SL_SHIP_F32 ? SL_DTYPE_F32 : b->p->dtype;
-    if (t->ship == SL_SHIP_LINEAR && b->p->fp8) {
-        s->dtype = SL_DTYPE_F8_E4M3;
-        s->scale = planned_scale(b->ck, s->rows, s->cols);
-    }
+    if (t->ship != SL_SHIP_LINEAR || (!b->p->fp8 && !b->packed))
+        return;
+    s->dtype = b->packed ? SL_DTYPE_I4 : SL_DTYPE_F8_E4M3;
+    s->scale = planned_scale(b->ck, s->dtype, s->rows, s->cols);
 }
 
 static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t layer,
@@ -234,6 +235,7 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
     struct sl_model *m = b->m;
     struct sl_out_tensor *o = &m->tensors[m->n_tensors];
     uint64_t n_src = sources(b, t);
+    char first[128];
 
     if (!sl_arch_name(o->name, sizeof o->name, t->out, layer, 0))
         return sl_fail(e, SL_EFAIL, "the name of a tensor like '%s' is too long", t->out);
@@ -253,6 +255,9 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
     o->n_src = (uint32_t)n_src;
     if (o->transform == SL_INLINE)
         o->values = b->p->values;
+    b->packed = 0;
+    if (b->planned && b->ck->i4_group && t->ship == SL_SHIP_LINEAR && sl_arch_name(first, sizeof first, t->src, layer, 0))
+        SL_TRY(b->packed = sl_checkpoint_packs(b->ck, first, e));
     for (uint64_t x = 0; x < n_src; x++)
         SL_TRY(take_source(b, t, layer, x, &m->src[m->n_src++], e));
     m->n_tensors++;
@@ -289,10 +294,16 @@ static int account(struct build *b, struct sl_error *e)
 {
     struct name_list unknown = {.n = 0};
 
-    for (uint32_t i = 0; i < b->ck->n_tensors; i++)
-        if (!b->used[i] && !sl_checkpoint_is_scale(b->ck, i) &&
-            !sl_arch_drops(b->p, b->ck->tensors[i].name))
-            list_name(&unknown, b->ck->tensors[i].name, 5);
+    for (uint32_t i = 0; i < b->ck->n_tensors; i++) {
+        const char *name = b->ck->tensors[i].name;
+
+        if (b->used[i] || sl_checkpoint_is_scale(b->ck, i))
+            continue;
+        if (sl_arch_sees(b->p, name))
+            b->m->n_vision++;
+        else if (!sl_arch_drops(b->p, name))
+            list_name(&unknown, name, 5);
+    }
     if (b->missing.n && sl_checkpoint_is_shard(b->ck))
         return sl_fail(e, SL_ESOURCE, "%s is one shard of a checkpoint, and %" PRIu32 " tensors are in others; give "
                        "the folder, %s", b->ck->files[0].path, b->missing.n, b->ck->dir);
@@ -390,7 +401,7 @@ static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o
     if (!ck->config)
         return sl_fail(e, SL_ESOURCE, "the checkpoint has no config.json: give the folder that holds "
                        "the model's config.json, tokenizer and .safetensors files");
-    rc = sl_params_read(ck->config, o ? o->layout : SL_LAYOUT_MLA, o && o->no_mtp, &p, e);
+    rc = sl_params_read(sl_checkpoint_config(ck), o ? o->layout : SL_LAYOUT_MLA, o && o->no_mtp, &p, e);
     m->priv = p.values;
     if (rc < 0)
         return rc;

@@ -41,7 +41,7 @@ struct sl_out_tensor {
 
 struct sl_model_src {
     uint32_t tensor;         /* in the checkpoint; SL_NO_TENSOR when planned from config alone */
-    struct sl_scale scale;   /* FP8 block scales; tensor = SL_NO_TENSOR: none */
+    struct sl_scale scale;   /* of FP8 and I4; tensor = SL_NO_TENSOR: none */
     enum sl_dtype dtype;     /* of the weight (from config alone: what such a model ships) */
     uint64_t rows, cols;     /* as a matrix: cols = innermost dimension */
 };
@@ -64,6 +64,7 @@ struct sl_model {
     uint32_t n_tensors;
     struct sl_model_src *src;
     uint32_t n_src;
+    uint32_t n_vision;    /* tensors of the checkpoint that are of its vision, and left out */
     uint64_t n_params;    /* weights of all output tensors */
     struct sl_kvs kvs;    /* metadata, in convert's order, without general.file_type,
                              general.quantization_version and split.* */

@@ -238,7 +238,7 @@ static void find_special(struct special *s, const cJSON *tokenizer, const cJSON 
     for (int t = 0; t < N_TYPES; t++) {
         snprintf(name, sizeof name, "%s_token_id", types[t].name);
         if (s->active[t])
-            set_id(s, t, entry(model_config, name), n_vocab);
+            set_id(s, t, entry(entry(model_config, name) ? model_config : entry(model_config, "text_config"), name), n_vocab);
     }
 }
 

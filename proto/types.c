@@ -52,6 +52,7 @@ static const struct sl_dtype_info dtypes[SL_DTYPE_COUNT] = {
     BOTH(IQ3_XXS, 256, 98, true), BOTH(IQ3_S, 256, 110, true), BOTH(IQ2_XXS, 256, 66, true),
     BOTH(IQ2_XS, 256, 74, true), BOTH(IQ2_S, 256, 82, true), BOTH(IQ1_S, 256, 50, true),
     BOTH(IQ1_M, 256, 56, true),
+    [SL_DTYPE_I4] = {"I4", 2, 1, true, -1},
 };
 
 const struct sl_type_info *sl_type_info(int64_t type)

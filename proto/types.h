@@ -47,12 +47,13 @@ enum sl_dtype {
     SL_DTYPE_Q2_K, SL_DTYPE_Q3_K, SL_DTYPE_Q4_K, SL_DTYPE_Q5_K, SL_DTYPE_Q6_K,
     SL_DTYPE_IQ4_NL, SL_DTYPE_IQ4_XS, SL_DTYPE_IQ3_XXS, SL_DTYPE_IQ3_S, SL_DTYPE_IQ2_XXS,
     SL_DTYPE_IQ2_XS, SL_DTYPE_IQ2_S, SL_DTYPE_IQ1_S, SL_DTYPE_IQ1_M,
+    SL_DTYPE_I4, /* a byte holds two, less 8 each, the first in its low half; in safetensors packed (checkpoint_packed.c) */
     SL_DTYPE_COUNT,
 };
 
 struct sl_dtype_info {
     const char *name; /* as in a safetensors header: "F8_E4M3" */
-    uint32_t block;   /* elements in one block: 1, or 32 or 256 for the quantized ones */
+    uint32_t block;   /* elements in one block: 1, or 2 (I4), or 32 or 256 for the quantized ones */
     uint32_t bytes;   /* bytes of one block */
     bool weight;      /* can be read as F32 weights */
     int type;         /* the ggml type with the same bytes, or -1 */

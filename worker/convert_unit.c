@@ -64,16 +64,17 @@ static int bad_scale(const struct job *j, uint32_t run, uint64_t at, double valu
     at += j->u->run[run].scale_first;
     return sl_fail(j->e, SL_ESOURCE,
                    "tensor '%s': scale [%llu, %llu] in '%s' ('%s') is %g, expected a finite "
-                   "number above 0: the source is damaged", tensor_of(j, run)->name,
+                   "number%s: the source is damaged", tensor_of(j, run)->name,
                    (unsigned long long)(at / ms->scale.cols), (unsigned long long)(at % ms->scale.cols),
-                   st->name, j->env->ck->files[st->file].path, value);
+                   st->name, j->env->ck->files[st->file].path, value, ms->scale.any_sign ? "" : " above 0");
 }
 
 /* Scales as stored, to F32: 2^(e - 127) for E8M0, whose 255 is NaN. */
 static int decode_scales(const struct job *j, uint32_t run, uint8_t *slab)
 {
     const struct sl_unit_run *r = &j->u->run[run];
-    uint32_t tensor = j->env->plan->model->src[r->src].scale.tensor;
+    const struct sl_scale *sc = &j->env->plan->model->src[r->src].scale;
+    uint32_t tensor = sc->tensor;
     enum sl_dtype dtype = j->env->ck->tensors[tensor].dtype;
     float *out = (float *)(void *)(slab + r->scale_f32);
     uint64_t bad = 0;
@@ -94,7 +95,7 @@ static int decode_scales(const struct job *j, uint32_t run, uint8_t *slab)
 
         if (sl_load_f32(&s, 0, r->n_scales, out, &bad) < 0)
             return bad_scale(j, run, bad, (double)out[bad]);
-        for (uint64_t i = 0; i < r->n_scales; i++)
+        for (uint64_t i = 0; i < r->n_scales && !sc->any_sign; i++)
             if (!(out[i] > 0))
                 return bad_scale(j, run, i, (double)out[i]);
         return 0;

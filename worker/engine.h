@@ -50,6 +50,12 @@ struct sl_engine_opts {
 /* A smaller output is likely to be used from the page cache next. */
 #define SL_DIRECT_SEGMENT (UINT64_C(2) << 30)
 
+/* Whether a segment of so many bytes is opened once more, for O_DIRECT. */
+static inline bool sl_engine_opens_direct(enum sl_direct direct, uint64_t file_bytes)
+{
+    return direct == SL_DIRECT_ON || (direct == SL_DIRECT_AUTO && file_bytes >= SL_DIRECT_SEGMENT);
+}
+
 struct sl_engine;
 struct sl_faults;
 

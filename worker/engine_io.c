@@ -142,9 +142,7 @@ static struct sl_segment *segment(struct sl_engine *en, struct sl_member *m, uin
 {
     struct sl_segment *s = &m->segments[i];
     const char *path = m->segment_paths[i];
-    bool direct = en->opts.direct == SL_DIRECT_ON ||
-                  (en->opts.direct == SL_DIRECT_AUTO &&
-                   m->env.plan->segments[i].file_bytes >= SL_DIRECT_SEGMENT);
+    bool direct = sl_engine_opens_direct(en->opts.direct, m->env.plan->segments[i].file_bytes);
 
     *err = 0;
     if (s->fd < 0)

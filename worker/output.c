@@ -224,14 +224,15 @@ int output_absent(const struct output *o, bool force, struct sl_error *e)
     struct stat st;
 
     for (uint32_t i = 0; i < o->plan->n_segments; i++) {
-        char manifest[OUTPUT_PATH_BYTES];
-        const char *names[] = {o->final[i], manifest};
+        char manifest[OUTPUT_PATH_BYTES], unfinished[OUTPUT_PATH_BYTES];
+        const char *names[] = {o->final[i], manifest, o->partial[i], unfinished};
 
         snprintf(manifest, sizeof manifest, "%s.xxh64", o->final[i]);
-        for (unsigned k = 0; k < 2; k++)
+        snprintf(unfinished, sizeof unfinished, "%s.xxh64.partial", o->final[i]);
+        for (unsigned k = 0; k < 4; k++)
             if (is_dir_itself(names[k]))
-                return sl_fail(e, SL_EEXISTS, "%s: a folder has the name of the output; move it away or choose "
-                               "another name", names[k]);
+                return sl_fail(e, SL_EEXISTS, "%s: a folder has the name of the output%s; move it away or choose "
+                               "another name", names[k], k < 2 ? "" : " while it is unfinished");
         if (!force && lstat(o->final[i], &st) == 0)
             return sl_fail(e, SL_EEXISTS, "%s exists already; --force replaces it", o->final[i]);
         for (unsigned k = 0; k < 2; k++)

@@ -38,8 +38,8 @@ int output_free_space(const struct output *o, uint64_t *bytes, struct sl_error *
 int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error *e) SL_MUST_USE;
 void output_free(struct output *o);
 
-/* Returns 0, or SL_EEXISTS when a final name is taken already: by a folder or a file that this process
- * may not replace (a manifest's too), or unless force by a file. Parts of another set are worker/former_set.h's. */
+/* Returns 0, or SL_EEXISTS when a name is taken already: a final or a temporary one by a folder, a final one by a
+ * file that this process may not replace (a manifest's too), or unless force by a file. Parts of another set are worker/former_set.h's. */
 int output_absent(const struct output *o, bool force, struct sl_error *e) SL_MUST_USE;
 /* Returns 0, or SL_EEXISTS when this process may neither remove that file nor give its name to another. */
 int output_replaceable(const char *path, struct sl_error *e) SL_MUST_USE;

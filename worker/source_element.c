@@ -180,6 +180,11 @@ static int stored(struct source_reader *r, uint32_t tensor, uint64_t index, floa
 
     if (index >= t->elems)
         return sl_fail(e, SL_ESOURCE, "%s: has no element %llu", t->name, (unsigned long long)index);
+    if (t->dtype == SL_DTYPE_I4) {
+        SL_TRY(fetch(r, t->file, t->offset + index / 2, 1, b, e));
+        *v = (float)((index % 2 ? b[0] >> 4 : b[0] % 16) - 8);
+        return 0;
+    }
     if (d->block > 1) {
         uint8_t block[BLOCK_BYTES];
         float values[BLOCK_WEIGHTS];

@@ -46,6 +46,8 @@ struct sl_worker {
     unsigned n_known;
     struct message *out, **out_end;
     bool draining, said_bye;
+    uint8_t *last_words;      /* made while there was memory */
+    size_t n_last_words;
     struct sl_error refused;
     /* Speed: how many tasks were finished of late. */
     uint64_t window_ms;
@@ -67,6 +69,8 @@ void sl_worker_send_gpus(struct sl_worker *w, const struct sl_worker_progress *p
 void sl_worker_send_progress(struct sl_worker *w, const struct sl_worker_progress *p, uint64_t now_ms);
 void sl_worker_send_answer(struct sl_worker *w, struct held *h, uint64_t now_ms);
 void sl_worker_send_bye(struct sl_worker *w, const char *text, uint64_t now_ms);
+/* Effect: makes the `bye` of sl_worker_last_words. Errors: SL_EFAIL. */
+int sl_worker_make_last_words(struct sl_worker *w, struct sl_error *e) SL_MUST_USE;
 /* id: SL_M_PING or SL_M_PONG. */
 void sl_worker_send_n(struct sl_worker *w, enum sl_message_id id, uint64_t n, uint64_t now_ms);
 void sl_worker_drop_messages(struct sl_worker *w);

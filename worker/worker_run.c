@@ -194,6 +194,17 @@ static int loop(struct run *r)
     return send_all(r);
 }
 
+/* The leases of a worker that fails are not waited for. */
+static void say_last_words(struct run *r)
+{
+    const uint8_t *bytes;
+    struct sl_error ignored;
+    size_t n = sl_worker_last_words(r->worker, &bytes);
+
+    if (n)
+        (void)!sl_dealer_send(r->dealer, bytes, n, &ignored);
+}
+
 /* ---- start and end */
 
 static int watch(struct run *r, int fd)
@@ -258,8 +269,11 @@ int sl_worker_run(const struct sl_worker_run_opts *o, struct sl_error *e)
                     .log = o->worker.log, .notify = o->notify, .planning = PTHREAD_MUTEX_INITIALIZER, .e = e};
     int rc = start(&r, o);
 
-    if (rc == 0)
+    if (rc == 0) {
         rc = loop(&r);
+        if (rc < 0)
+            say_last_words(&r);
+    }
     if (r.notify && r.n_signals == 0)
         sl_notify_stopping(r.notify, "ending");
     if (rc == 0 && r.lost.code < 0)

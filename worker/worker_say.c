@@ -117,6 +117,18 @@ void sl_worker_send_bye(struct sl_worker *w, const char *text, uint64_t now_ms)
     send_and_free(w, &m, now_ms);
 }
 
+int sl_worker_make_last_words(struct sl_worker *w, struct sl_error *e)
+{
+    struct sl_msg m;
+    int rc;
+
+    SL_TRY(sl_msg_new(SL_M_BYE, NULL, &m, e));
+    sl_put_str(m.tree, "text", "failed");
+    rc = sl_wire_encode(&m, &w->last_words, &w->n_last_words, e);
+    sl_msg_free(&m);
+    return rc;
+}
+
 void sl_worker_send_giveback(struct sl_worker *w, uint64_t job, uint32_t task, uint64_t epoch,
                              uint64_t now_ms)
 {

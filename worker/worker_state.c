@@ -26,7 +26,7 @@ int sl_worker_new(const struct sl_worker_opts *o, uint64_t now_ms, struct sl_wor
     w->out_end = &w->out;
     w->heartbeat_ms = 5000;
     w->hello_ms = w->window_ms = w->rate_ms = now_ms;
-    return 0;
+    return sl_worker_make_last_words(w, e);
 }
 
 void sl_worker_free(struct sl_worker *w)
@@ -38,6 +38,7 @@ void sl_worker_free(struct sl_worker *w)
         sl_msg_free(&w->held[i].answer);
     for (unsigned i = 0; i < w->n_known; i++)
         cJSON_Delete(w->known[i].spec);
+    free(w->last_words);
     free(w);
 }
 
@@ -410,4 +411,10 @@ int sl_worker_refused(const struct sl_worker *w, struct sl_error *e)
 unsigned sl_worker_held(const struct sl_worker *w)
 {
     return w->n_held;
+}
+
+size_t sl_worker_last_words(const struct sl_worker *w, const uint8_t **bytes)
+{
+    *bytes = w->last_words;
+    return w->link == LINK_OPEN && !w->said_bye ? w->n_last_words : 0;
 }

@@ -71,5 +71,8 @@ bool sl_worker_connected(const struct sl_worker *w);
  * the code to end with; *e gets why. */
 int sl_worker_refused(const struct sl_worker *w, struct sl_error *e);
 unsigned sl_worker_held(const struct sl_worker *w);
+/* A `bye` that takes no memory, for a worker that ends with an error; its leases go back at once. Returns
+ * its length, *bytes the worker's, or 0 when nobody would hear it. */
+size_t sl_worker_last_words(const struct sl_worker *w, const uint8_t **bytes);
 
 #endif

@@ -181,6 +181,7 @@ static bool is_special(enum sl_dtype t, const uint8_t *p)
     case SL_DTYPE_F16: return (p[1] & 0x7c) == 0x7c;
     case SL_DTYPE_BF16: return (p[1] & 0x7f) == 0x7f && p[0] & 0x80;
     case SL_DTYPE_F32: return (p[3] & 0x7f) == 0x7f && p[2] & 0x80;
+    case SL_DTYPE_I4: return false;
     default: return (p[7] & 0x7f) >= 0x47; /* beyond F32 too */
     }
 }
@@ -278,11 +279,21 @@ static int case_load(struct fuzz *f, struct subject *s, uint64_t *r)
     return 0;
 }
 
+/* Element i by itself. Returns whether it is not finite. */
+static bool load_single(enum sl_dtype t, const uint8_t *p, uint64_t i, float scale, float *out)
+{
+    if (t != SL_DTYPE_I4)
+        return sl_ops_scalar.load((int)t, p + i * sl_dtype_info((int)t)->bytes, 1, scale, out);
+    *out = (float)((i % 2 ? p[i / 2] / 16 : p[i / 2] % 16) - 8) * scale;
+    return !isfinite(*out);
+}
+
 /* sl_load_f32 against one element at a time. */
 static int case_source(struct fuzz *f, struct subject *s, uint64_t *r)
 {
     uint64_t cols = 1 + next_random(r) % 300, rows = 1 + next_random(r) % 12, bad_want = UINT64_MAX, bad_got = UINT64_MAX;
-    uint64_t first = next_random(r) % (rows * cols), n = rows * cols - first, skip, block_rows = 1 + next_random(r) % 6;
+    uint64_t first = next_random(r) % (rows * cols) / sl_dtype_info(s->type)->block * sl_dtype_info(s->type)->block;
+    uint64_t n = rows * cols - first, skip, block_rows = 1 + next_random(r) % 6;
     uint64_t block_cols = next_random(r) % 2 ? 128 : 1 + next_random(r) % 140, scale_cols = (cols + block_cols - 1) / block_cols;
     uint64_t row0 = first / cols / block_rows, size = sl_dtype_info(s->type)->bytes;
     bool clean = next_random(r) % 4 != 0, scaled = next_random(r) % 8 != 0;
@@ -307,7 +318,7 @@ static int case_source(struct fuzz *f, struct subject *s, uint64_t *r)
         uint64_t index = first + skip + i, row = index / cols, col = index % cols;
         float scale = scaled ? f->scales[(row / block_rows - row0) * scale_cols + col / block_cols] : 1.f;
 
-        if (sl_ops_scalar.load(s->type, f->raw + 1 + (skip + i) * size, 1, scale, (float *)(void *)f->want + i)) {
+        if (load_single((enum sl_dtype)s->type, f->raw + 1, skip + i, scale, (float *)(void *)f->want + i)) {
             bad_want = index;
             n = i;
         }

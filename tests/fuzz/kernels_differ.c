@@ -204,6 +204,7 @@ static void add_subjects(struct fuzz *f)
         add(f, SOURCE, (int)dtypes[i], "source.", sl_dtype_info((int)dtypes[i])->name, "");
         add(f, STRAIGHT, (int)dtypes[i], "straight.", sl_dtype_info((int)dtypes[i])->name, "");
     }
+    add(f, SOURCE, SL_DTYPE_I4, "source.", sl_dtype_info(SL_DTYPE_I4)->name, "");
 }
 
 int main(int argc, char **argv)

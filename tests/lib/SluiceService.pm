@@ -14,9 +14,10 @@ use Test::More;
 use Time::HiRes qw(time sleep);
 
 our @EXPORT = qw($RUN $OUT $ENDPOINT %ALIVE service_setup start_one adopt ended signal_one kill_one stop_one
-    ask wait_daemon demo_spec submit job wait_job until_job has_ended is_state tail log_of wait_log events prefix_of get);
+    ask wait_daemon has_workers demo_spec submit job wait_job until_job has_ended is_state tail log_of wait_log events prefix_of get);
 
 our ($RUN, $OUT, $ENDPOINT, %ALIVE);
+my $PATIENCE = 4; # what is waited for comes much sooner, but on a machine that has other things to do
 my $parent = $$;
 my ($source, $submits, %prefix) = ('', 0);
 
@@ -77,7 +78,7 @@ sub start_one {
 sub ended {
     my ($name, $seconds) = @_;
     my $p = $ALIVE{$name} or return;
-    my $end = time + $seconds * ($SANITIZED ? 4 : 1);
+    my $end = time + $seconds * $PATIENCE;
     do {
         if (waitpid($p->{pid}, WNOHANG) == $p->{pid}) {
             delete $ALIVE{$name};
@@ -110,7 +111,7 @@ sub stop_one {
 # Sends messages; the answers that came, or nothing when there is no daemon.
 sub ask {
     my ($message, @options) = @_;
-    my $r = run(tool('wire_peer'), '-t', 5, @options, $ENDPOINT, ref $message ? encode_json({ v => 2, %$message }) : $message);
+    my $r = run(tool('wire_peer'), '-t', 30, @options, $ENDPOINT, ref $message ? encode_json({ v => 2, %$message }) : $message);
     return json_lines($r->{out});
 }
 
@@ -121,6 +122,18 @@ sub wait_daemon {
         last if !$ALIVE{daemon} || defined ended('daemon', 0);
     }
     diag(tail('daemon'));
+    return 0;
+}
+
+# Waits until all of these are connected.
+sub has_workers {
+    my (@names) = @_;
+    for (1 .. 400) {
+        my %there = map { $_->{name} => 1 } map { @{ $_->{workers} // [] } } ask({ m => 'workers' });
+        return 1 unless grep { !$there{$_} } @names;
+        sleep 0.05;
+    }
+    diag(map { tail($_) . "\n" } 'daemon', @names);
     return 0;
 }
 
@@ -150,14 +163,14 @@ sub prefix_of { return $prefix{ $_[0] } }
 
 sub job {
     my ($id) = @_;
-    my ($a) = grep { $_->{m} eq 'job' } ask({ m => 'show', job => 0 + $id }, '-t', 2);
+    my ($a) = grep { $_->{m} eq 'job' } ask({ m => 'show', job => 0 + $id });
     return $a ? { %{ $a->{job} }, failures => $a->{failures}, map => $a->{map} } : undef;
 }
 
 # Asks for a job until $until says yes of it; the job as last seen.
 sub until_job {
     my ($id, $seconds, $until) = @_;
-    my ($end, $j) = (time + $seconds * ($SANITIZED ? 4 : 1));
+    my ($end, $j) = (time + $seconds * $PATIENCE);
     while (time < $end) {
         $j = job($id) // $j;
         last if $j && $until->($j);
@@ -204,7 +217,7 @@ sub get {
 # Waits until a process has logged this.
 sub wait_log {
     my ($name, $pattern, $seconds) = @_;
-    my $end = time + ($seconds // 10);
+    my $end = time + ($seconds // 10) * $PATIENCE;
     while (time < $end) {
         return 1 if log_of($name) =~ $pattern;
         sleep 0.05;

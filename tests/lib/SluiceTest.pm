@@ -15,7 +15,7 @@ use Time::HiRes qw(time sleep);
 
 our @EXPORT = qw($TOP $BUILD $SLUICE $TINY $IN_CI $SANITIZED $QUICK scratch run run_ok fails start finish
     tool python need_python need_llama absent slurp spit hashes golden whole_hash where json_lines
-    checkpoint copy_checkpoint ls flip_byte same_file sha256);
+    checkpoint copy_checkpoint ls flip_byte same_file sha256 own_mounts);
 
 our $TOP = abs_path(dirname(__FILE__) . '/../..');
 if ($TOP =~ m{[^\w./+-]}) { # by a name that no shell, pattern or LD_PRELOAD takes apart
@@ -124,6 +124,17 @@ sub BAIL_OUT_LOCAL {
     plan(tests => 1) unless Test::More->builder->has_plan;
     fail("CI must have it: $why");
     exit 1;
+}
+
+# The words before a command that give it mounts of its own, or none where it cannot mount at $at.
+# A chroot's root may be no mount, which unshare cannot make private: what is mounted must not come out.
+sub own_mounts {
+    my ($at) = @_;
+    for my $how ($> ? ['-rm'] : (['-m'], ['-m', '--propagation', 'unchanged'])) {
+        my @own = ('unshare', @$how);
+        return @own if run(@own, 'mount', '-t', 'tmpfs', 'none', $at)->{rc} == 0 && run('umount', $at)->{rc};
+    }
+    return;
 }
 
 # A helper program built from tests/tools.

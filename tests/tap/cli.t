@@ -107,6 +107,9 @@ run_ok('inspect a checkpoint', $SLUICE, 'inspect', $TINY);
 run_ok('recipes', $SLUICE, 'recipes');
 run_ok('types', $SLUICE, 'types');
 
+like(run('sh', '-c', "$SLUICE convert $TINY -o $dir/order.gguf -r q4_k_m 2>&1")->{out}, qr{\A\Q$dir\E/order\.gguf\nsluice: },
+    'one place for both outputs: the files, then what is said of them');
+
 # On a terminal there is a bar; it is taken away at the end.
 SKIP: {
     my $has = run('script', '--version');

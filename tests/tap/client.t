@@ -45,12 +45,17 @@ fails("--priority $_->[0]", 2, $_->[1], $SLUICE, 'set', 1, '--priority', $_->[0]
     for ['', qr/--priority: a number is expected, and there is none/], [-1, qr/0 to 100/];
 fails('an empty number of a letter', 2, qr/-p: a number is expected/, $SLUICE, 'set', 1, '-p', '');
 fails('--attempts 0', 2, qr/1 to 100/, $SLUICE, $_, 1, '--attempts', 0) for qw(set submit);
+fails("--timeout $_", 2, qr/--timeout $_: expected 1 to 86400/, $SLUICE, 'queue', '--timeout', $_) for 0, -1;
+fails("--interval $_", 2, qr/--interval $_: expected 1 to 3600/, $SLUICE, 'watch', '--interval', $_) for 0, -1, 3601;
 fails('what is nearly an option', 2, qr/--jsom: unknown option; did you mean --json\?/, $SLUICE, 'queue', '--jsom');
+fails("$_->[0] of convert_hf_to_gguf.py", 2, qr/$_->[0]: unknown option; did you mean $_->[1]\?/, $SLUICE, 'convert', $TINY, $_->[0], 'x')
+    for ['--outfile', '--output'], ['--outtype', '--recipe'];
 fails('nearly an option of sluiced', 2, qr/--metrcis: unknown option; did you mean --metrics\?/, "$BUILD/sluiced", '--metrcis', 'x');
 fails('nearly an option of sluice-worker', 2, qr/--thread: unknown option; did you mean --threads\?/, "$BUILD/sluice-worker", '--thread');
 fails('what is nearly a verb', 2, qr/did you mean 'submit'\?/, $SLUICE, 'sumbit');
 unlike(run($SLUICE, 'queue', '--zzzzzz')->{err}, qr/did you mean/, 'what is near nothing');
 fails('--recipe --json', 2, qr/goes without --json/, $SLUICE, 'show', 1, '--recipe', '--json');
+fails('help of no verb', 2, qr/'queu' is no verb; did you mean 'queue'\?/, $SLUICE, 'help', 'queu');
 is(run($SLUICE, 'help', 'queue')->{out}, run($SLUICE, 'queue', '--help')->{out}, 'help VERB');
 fails('json and -o', 2, qr/--json has every field/, $SLUICE, 'queue', '--json', '-o', 'id');
 fails('two recipes, one name', 2, qr/both write/, $SLUICE, 'submit', $TINY, '-o', "$out/x.gguf", '-r', 'q4_0,q8_0');
@@ -86,6 +91,10 @@ my ($secret) = slurp("$dir/k") =~ /^secret (\S+)/m;
 is(length $secret, 40, 'a secret in the file');
 like($r->{out}, qr/ \Q$public\E /, 'the public part is the same');
 unlike($r->{out} . slurp("$dir/k.pub"), qr/\Q$secret\E/, 'the secret part stays');
+is(run($SLUICE, 'keys', "$dir/$_", '--show')->{out}, $r->{out}, "$_ --show: the line that it was made with") for qw(k k.pub);
+like(run($SLUICE, 'keys', "$dir/k", '--show', '--role', 'admin', '--name', 'w2')->{out}, qr/^admin key \Q$public\E w2$/, 'another is asked for');
+spit("$dir/old.pub", "# allow-list: admin key " . 'x' x 40 . " other\npublic $public\n");
+like(run($SLUICE, 'keys', "$dir/old.pub", '--show')->{out}, qr/^submitter key \Q$public\E (?!other)\S+$/, 'a key without one');
 is((json_lines(run($SLUICE, 'keys', "$dir/k\xff", '--json')->{out}))[0]{file}, "$dir/k\x{fffd}", 'a path that is no UTF-8');
 fails('never over a key', 13, qr/k\.pub: is there already; choose another name/, $SLUICE, 'keys', "$dir/k");
 fails('nor over a folder', 13, qr/\Q$dir\E: is there already; choose/, $SLUICE, 'keys', $dir);
@@ -190,7 +199,8 @@ is_deeply([map { [@$_{qw(id message_type schema)}] } @json], [[1, 'job', 1], [2,
 like($json[0]{submitted}, qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, 'with times of RFC 3339');
 like(run($SLUICE, 'queue', '-o', 'id,reason')->{out}, qr/^ *1 +held by .*; 'sluice release 1' lets it go on$/m, 'people see what to do');
 like(run($SLUICE, 'show', 2)->{out}, qr/^reason +held by .*; 'sluice release 2' lets it go on$/m, 'show too');
-like(run('timeout', '-s', 'INT', 1, $SLUICE, 'watch', 1, 2)->{out}, qr/^job 1: held \(held by \Q$me\E since /m, 'watch names the user');
+$r = run('bash', '-c', "timeout 60 $SLUICE watch 1 2 | head -n 1");
+like($r->{out}, qr/^job 1: held \(held by \Q$me\E since /m, 'watch names the user');
 fails('a label that a terminal would obey', 2, qr/label 'a\?b': expected 1 to 63 bytes of UTF-8/, $SLUICE, @$_, "a\eb")
     for ['set', 2, '-l'], ['queue', '-l'], ['submit', $TINY, '-o', $out, '-r', 'q8_0', '--label'];
 run_ok('set', $SLUICE, 'set', 2, '-p', 80, '-l', 'big', '--remove-label', 'a');
@@ -239,7 +249,10 @@ is(run($SLUICE, 'wait', 2, '--timeout', '1h')->{rc}, run($SLUICE, 'wait', 2)->{r
 
 # A client that waits lives through the daemon's death.
 my $waiting = start($SLUICE, 'wait', 1, 3);
-sleep 0.3;
+for (1 .. 1000) { # its connection, beside the socket that listens
+    last if 2 <= grep { m{ \Q$private\E/d\.sock$} } split /\n/, slurp('/proc/net/unix');
+    sleep 0.02;
+}
 stop($daemon, 'KILL');
 $daemon = daemon();
 run_ok('resume', $SLUICE, 'resume', '1-2');
@@ -266,7 +279,7 @@ unlike($r->{err}, qr/\e/, 'nothing drawn without a terminal');
 
 $r = run_ok('stitch by hand', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q6_k', '--manual-stitch', '--parsable');
 chomp(my $by_hand = $r->{out});
-for (1 .. 100) {
+for (1 .. 600) {
     last if run($SLUICE, 'queue', '--parsable', '-o', 'done')->{out} eq "20\n";
     sleep 0.1;
 }
@@ -284,24 +297,26 @@ like(run($SLUICE, 'watch', 1)->{out}, qr{^job 1 made \Q${\abs_path($out)}\E/tiny
 
 # Ctrl-C detaches.
 my $watching = start($SLUICE, 'watch');
-sleep 0.5;
-$ENV{SLUICE_KEY} = "$dir/daemon.key"; # as on a machine whose sluice.conf has its daemon's key for tcp
-my $second = start("$BUILD/sluice-worker", '--connect', $ENV{SLUICE_ENDPOINT}, @roots, '--name', 'w2');
-delete $ENV{SLUICE_KEY};
-for (1 .. 100) {
-    last if run($SLUICE, 'workers', '--parsable', '-o', 'name')->{out} =~ /w2/;
-    sleep 0.1;
+for my $try (1 .. 20) { # until it is there to hear of it
+    local $ENV{SLUICE_KEY} = "$dir/daemon.key"; # as on a machine whose sluice.conf has its daemon's key for tcp
+    my $second = start("$BUILD/sluice-worker", '--connect', $ENV{SLUICE_ENDPOINT}, @roots, '--name', 'w2');
+    delete $ENV{SLUICE_KEY};
+    for (1 .. 600) {
+        last if run($SLUICE, 'workers', '--parsable', '-o', 'name,pid')->{out} =~ /^w2\|$second->{pid}$/m;
+        sleep 0.1;
+    }
+    like(run($SLUICE, 'doctor', $dir)->{out}, qr/: (?:1 worker|[2-9] workers), /, 'doctor counts them');
+    run_ok('drain --json', $SLUICE, 'drain', 'w2', '--json');
+    finish($second);
+    last if slurp("$watching->{log}.out") =~ /w2: worker_joined/;
 }
-like(run($SLUICE, 'doctor', $dir)->{out}, qr/: (?:1 worker|[2-9] workers), /, 'doctor counts them');
-run_ok('drain --json', $SLUICE, 'drain', 'w2', '--json');
-finish($second);
 $r = stop($watching, 'INT');
 like($r->{out}, qr/^\d\d:\d\d:\d\d  w2: worker_joined: cpu on /m, 'an event without a job says whose it is');
 is($r->{rc}, 0, 'Ctrl-C detaches');
 like($r->{err}, qr/detached; the jobs go on/, 'and says so');
 
 SKIP: {
-    skip 'no script(1)', 6 if run('script', '--version')->{rc};
+    skip 'no script(1)', 10 if run('script', '--version')->{rc};
     local $ENV{TERM} = 'xterm';
     my $log = scratch() . '/tty';
     # A small job may be over before anything is drawn: the next one, then.
@@ -313,10 +328,11 @@ SKIP: {
     local $ENV{NO_COLOR} = 1;
     run('script', '-qec', "$SLUICE history", $log);
     unlike(slurp($log), qr/\e/, 'NO_COLOR');
-    for my $verb (qw(history workers)) {
-        run('script', '-qec', "stty cols 60; $SLUICE $verb", $log);
+    for my $case (map { my $v = $_; map { [$v, $_] } 60, 40 } qw(history workers)) {
+        my ($verb, $columns) = @$case;
+        run('script', '-qec', "stty cols $columns; $SLUICE $verb", $log);
         my @lines = grep { !/^Script/ } split /\r?\n/, slurp($log);
-        is_deeply([grep { length > 60 } @lines], [], "$verb fits 60 columns");
+        is_deeply([grep { length > $columns } @lines], [], "$verb fits $columns columns");
         like($lines[0], $verb eq 'history' ? qr/^ID .*REASON$/ : qr/^NAME .*TENSOR$/, 'with its last column');
     }
 }

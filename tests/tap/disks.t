@@ -23,16 +23,15 @@ sub start_mounted {
     return wait_log('w1', qr/connected worker=w1/, 20);
 }
 
-# What systemd would be told by the worker. feeds: how often it was fed in so many seconds;
+# What systemd would be told by the worker. feeds: that it is fed, so many times from now on;
 # silent: waits until it was not for this long.
 my $notify = listen_notify("$RUN/notify");
 sub next_feed { return defined heard(qr/^WATCHDOG=1$/, $_[0]) }
 
 sub feeds {
-    my ($seconds) = @_;
-    my ($n, $end) = (0, time + $seconds);
-    $n += next_feed($end - time) while time < $end;
-    return $n;
+    my ($times) = @_;
+    1 while defined heard(qr/./, 0);
+    return $times == grep { next_feed(10) } 1 .. $times;
 }
 
 sub silent {
@@ -72,21 +71,30 @@ END
         last if -d "$seen/lost+found";
         sleep 0.05;
     }
-    cmp_ok(feeds(1), '>=', 2, 'it feeds its watchdog while it waits for work');
+    ok(feeds(2), 'it feeds its watchdog while it waits for work');
     my $spec = demo_spec('hung');
     $spec->{output} = "$RUN/disk";
 
-    # In the middle of its tasks.
-    my $id = submit($spec);
-    my $j = until_job($id, 30, sub { $_[0]{done} });
-    ok(freeze('-f'), 'its disk hangs') or return;
+    # In the middle of its tasks; one that is quick may be through before: another job, then.
+    my ($id, $j);
+    for my $try (1 .. 10) {
+        $id = submit({ %$spec, prefix => "hung$try" });
+        until_job($id, 30, sub { $_[0]{done} });
+        ok(freeze('-f'), 'its disk hangs') or return;
+        $j = job($id);
+        last if $j->{done} < $j->{tasks};
+        freeze('-u');
+        wait_job($id, 60);
+        unlink glob "$seen/hung*";
+    }
     cmp_ok($j->{done}, '<', $j->{tasks}, 'in the middle of a job');
     ok(silent(3, 30), 'the watchdog is starved, past the end of its leases as well');
     ok(kill(0, $ALIVE{w1}{pid}) && !defined ended('w1', 0), 'by a worker that is still there');
     ok(freeze('-u'), 'the disk goes on');
     ok(next_feed(10), 'so does the worker');
     is_state(wait_job($id, 60), 'succeeded', 'the job ends well');
-    is(-e "$seen/hung.gguf" ? sha256("$seen/hung.gguf") : '', $want, 'the same file');
+    my ($made) = glob "$seen/hung*.gguf";
+    is($made ? sha256($made) : '', $want, 'the same file');
 
     # Before the first byte: in prepare.
     ok(freeze('-f'), 'the disk hangs again');
@@ -95,7 +103,7 @@ END
     ok(silent(1.5, 20), 'the watchdog is starved');
     ok(freeze('-u'), 'the disk goes on');
     is_state(wait_job($id, 60), 'succeeded', 'the job ends well');
-    cmp_ok(feeds(1), '>=', 2, 'and the worker that has nothing to do feeds its watchdog');
+    ok(feeds(2), 'and the worker that has nothing to do feeds its watchdog');
     is(stop_one('w1'), 0, 'the worker ends in order');
     kill_one('keeper');
 }

@@ -60,6 +60,8 @@ for my $im ("$dir/im.gguf", "$dir/im.dat", "$dir/im2.gguf") {
     convert("Q2_K with $im", "$dir/again.gguf", '--recipe', 'q2_k', @PLAN, '--imatrix', $im, '--force', '--threads', '3');
     is_deeply(differing(hashes("$dir/again.gguf"), golden("$TINY/golden/imatrix/Q2_K.xxh64")), [], 'the same bytes');
 }
+run_ok("a name that says which format: $_->[1]", $SLUICE, 'imatrix', "$dir/$_->[0]", '--convert', "$dir/$_->[1]") for ['im.gguf', 'copy.gguf'], ['im.dat', 'copy.dat'];
+is(substr(slurp("$dir/copy.$_"), 0, 4) eq 'GGUF', $_ eq 'gguf', "the name's format: $_") for qw(gguf dat);
 fails('an existing file is not replaced', 13, qr/im\.dat exists already/, $SLUICE, 'imatrix', "$dir/im.gguf", '--convert', "$dir/im.dat");
 my ($a) = json_lines(run_ok('as JSON', $SLUICE, 'imatrix', $IMATRIX, '--json')->{out});
 my ($b) = json_lines(run_ok('as JSON', $SLUICE, 'imatrix', "$dir/im.gguf", '--json')->{out});

@@ -1,9 +1,10 @@
-# Checkpoints in Kimi-K2's form (384 experts, tiktoken.model) and in that of DeepSeek-V3.1: metadata
-# and tokens against an independent computation, tensors against llama-quantize and numpy, texts
-# split by a real llama.cpp; and the relatives that are refused.
+# Checkpoints in Kimi-K2's form (384 experts, tiktoken.model), in Kimi-K2-Thinking's (experts in 4-bit
+# integers), in Kimi-K2.5's (the same inside a model that sees) and in that of DeepSeek-V3.1: metadata and tokens against an independent computation, tensors
+# against llama-quantize and numpy, texts split by a real llama.cpp; and the relatives that are refused.
 use strict;
 use warnings;
 use JSON::PP ();
+use SluiceService;
 use SluiceTest;
 use Test::More;
 
@@ -46,6 +47,92 @@ SKIP: {
     $r = run(python('llama.py', 'load', "$dir/k2-q4.gguf"));
     is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, 'it makes text') or diag($r->{out}, $r->{err});
 }
+
+# ---- Kimi-K2-Thinking: the experts' weights are 4-bit integers, the others BF16
+my $k2t = checkpoint("$dir/k2t", qw(--packed --layers 3 --dense 1 --hidden 256 --inter 512 --moe-inter 256 --experts 16 --used 4
+    --groups 1 --groups-used 1 --heads 4 --kv-heads 4 --vocab 1200));
+run_ok('K2-Thinking: made', python('kimi.py', 'make', $k2t));
+
+# [file, where its data begin, bytes] of a tensor.
+sub place {
+    my ($folder, $name) = @_;
+    for my $file (glob "$folder/*.safetensors") {
+        open my $f, '<:raw', $file or die "$file: $!";
+        read $f, my $n, 8;
+        read $f, my $header, unpack 'Q<', $n;
+        my $t = JSON::PP::decode_json($header)->{$name} or next;
+        my ($from, $to) = @{ $t->{data_offsets} };
+        return ($file, 8 + unpack('Q<', $n) + $from, $to - $from);
+    }
+    die "no $name in $folder";
+}
+
+$r = run($SLUICE, 'inspect', $k2t, '--json');
+my %type = map { $_->{type} => $_ } @{ (json_lines($r->{out}))[0]{types} };
+is($type{I4}{weights}, 2 * 16 * 3 * 256 * 256, 'inspect: the weights of all experts') or diag($r->{out});
+like(run($SLUICE, 'inspect', $k2t)->{out}, qr/^packed 4-bit integers: groups of 32$/m, 'and their groups');
+my ($planned, $there) = map { (json_lines(run($SLUICE, 'plan', $_, '--recipe', 'q4_k_m', '--json')->{out}))[0] } "$k2t/config.json", $k2t;
+is($planned->{source_bytes} + $type{I4}{weights} / 16, $there->{source_bytes}, 'config.json alone: all but the scales');
+
+my %made;
+for my $how (['f32'], ['bf16'], ['q4_k_m'], ['q3_k_m'], ['iq4_xs'], ['q5_k_m', '--round-through', 'bf16']) {
+    my ($recipe, @more) = @$how;
+    $made{$recipe} = "$dir/k2t-$recipe.gguf";
+    run_ok("K2-Thinking: @$how", $SLUICE, 'convert', $k2t, '-o', $made{$recipe}, '--recipe', $recipe, @more, '--quiet');
+    next if $recipe !~ /^(?:f32|bf16)$/;
+    $r = run(python('reference.py', 'compare', $k2t, $made{$recipe}));
+    is($r->{out}, "equal\n", 'every bit') or diag($r->{err});
+}
+$r = run(python('kimi.py', 'compare', $k2t, $made{f32}));
+is($r->{out}, "equal 41 keys\n", 'keys and tokens') or diag($r->{err});
+run_ok('verify', $SLUICE, 'verify', $made{q4_k_m}, '--source', $k2t, '--sample', '100%');
+SKIP: {
+    skip 'llama.cpp is not here', 9 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    for my $to (['q4_k_m', 'f32'], ['q3_k_m', 'f32'], ['iq4_xs', 'f32'], ['q5_k_m', 'bf16']) {
+        my ($recipe, $from) = @$to;
+        run_ok("llama-quantize: $recipe", python('llama.py', 'quantize', $made{$from}, "$dir/theirs.gguf", uc $recipe));
+        is_deeply(hashes($made{$recipe}), hashes("$dir/theirs.gguf"), 'the same tensors');
+    }
+    $r = run(python('llama.py', 'load', $made{q4_k_m}));
+    is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, 'it makes text') or diag($r->{out}, $r->{err});
+}
+
+# ---- Kimi-K2.5: the same with a vision part beside it, which is left out
+my $k25 = "$dir/k25";
+run('cp', '-r', $k2t, $k25);
+run_ok('K2.5: made', python('kimi.py', 'wrap', $k25));
+for my $verb (['plan', $k25], ['convert', $k25, '-o', "$dir/k25.gguf"]) {
+    $r = run_ok("K2.5: $verb->[0]", $SLUICE, @$verb, '--recipe', 'f32');
+    like($r->{err}, qr/^sluice: note: the vision part \(2 tensors\) is left out: [^\n]*--mmproj$/m, 'what is left out is said');
+}
+is_deeply(hashes("$dir/k25.gguf"), hashes($made{f32}), 'the same tensors');
+$r = run(python('kimi.py', 'compare', $k25, "$dir/k25.gguf"));
+is($r->{out}, "equal 41 keys\n", 'keys and tokens') or diag($r->{err});
+run_ok('verify', $SLUICE, 'verify', "$dir/k25.gguf", '--source', $k25, '--sample', '5%');
+is((json_lines(run($SLUICE, 'plan', "$k25/config.json", '--recipe', 'q4_k_m', '--json')->{out}))[0]{source_bytes}, $planned->{source_bytes},
+    'config.json alone');
+
+# As a service's job; then one weight, and one scale, are others.
+service_setup(source => '-');
+run('cp', '-r', $k2t, "$RUN/k2t");
+start_one('daemon');
+wait_daemon();
+start_one('worker', cmd => ["$BUILD/sluice-worker", '--mem', '64Mi']);
+run_ok('a job', $SLUICE, 'submit', "$RUN/k2t", '-r', 'q4_k_m', '-o', "$OUT/k2t.gguf", '--wait');
+is(sha256("$OUT/k2t.gguf"), sha256($made{q4_k_m}), 'the file of convert');
+my $expert = 'model.layers.2.mlp.experts.7.up_proj.weight';
+my ($file, $at, $bytes) = place("$RUN/k2t", "${expert}_packed");
+flip_byte($file, $at + $bytes - 3, 0x10);
+fails('a weight is another', 8, qr/blk\.2\.ffn_up_exps\.weight: block \d+ .*is not what the source gives/,
+    $SLUICE, 'verify', $made{q4_k_m}, '--source', "$RUN/k2t", '--sample', '100%');
+flip_byte($file, $at + $bytes - 3, 0x10);
+($file, $at, $bytes) = place("$RUN/k2t", "${expert}_scale");
+open my $scales, '+<:raw', $file or die "$file: $!";
+seek $scales, $at + 2 * (9 * 8 + 5), 0;
+print $scales "\xc0\x7f";
+close $scales or die "$file: $!";
+fails('a scale is no number', 7, qr/tensor '\Q$expert\E': scale \[9, 5\] in '\Q$expert\E_scale' .* is nan, expected a finite number: the source is damaged/,
+    $SLUICE, 'convert', "$RUN/k2t", '-o', "$RUN/bad.gguf", '--recipe', 'q4_k_m', '--quiet');
 
 # ---- DeepSeek-V3.1: F32 scales that are powers of two, and a config that says so
 my $v31 = copy_checkpoint($TINY, "$dir/v31", map { s{.*/}{}r } glob "$TINY/*.safetensors");
@@ -111,8 +198,9 @@ sub ranks {
         spit("$_[0]/tiktoken.model", $_);
     };
 }
-refused('K2-Thinking', 6, qr/quant_method 'compressed-tensors', format 'pack-quantized'.*give an FP8 or BF16 checkpoint/,
-    config(sub { $_[0]{quantization_config} = { quant_method => 'compressed-tensors', format => 'pack-quantized' } }));
+refused('Integers of 8 bits', 6, qr/the weights are packed with num_bits 8 instead of 4.*give an FP8 or BF16 checkpoint/,
+    config(sub { $_[0]{quantization_config} = { quant_method => 'compressed-tensors', format => 'pack-quantized',
+        config_groups => { group_0 => { weights => { num_bits => 8 } } } } }));
 refused('no number of experts', 7, qr/config\.json has no "n_routed_experts": the class of DeepseekV3ForCausalLM takes 256/,
     config(sub { delete $_[0]{n_routed_experts}; $_[0]{model_type} = 'deepseek_v3' }));
 refused('no tokenizer_config.json', 7, qr/tokenizer_config\.json is missing, which names the special tokens of tiktoken\.model/, sub { unlink "$_[0]/tokenizer_config.json" });

@@ -63,9 +63,8 @@ for my $page (@pages) {
     my ($name) = $page =~ m{([^/]+)$};
     SKIP: {
         skip 'no man', 1 if run('man', '--version')->{rc};
-        local $ENV{MANWIDTH} = 80;
-        my $r = run('man', '--warnings', '-l', $page);
-        is($r->{err}, '', "$name is formatted without warnings");
+        is(join('', map { local $ENV{MANWIDTH} = $_; run('man', '--warnings', '-l', $page)->{err} } 60, 80), '',
+            "$name is formatted without warnings, narrow too");
     }
 }
 

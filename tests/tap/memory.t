@@ -59,6 +59,8 @@ sub each_place {
 }
 
 each_place('plan', 3, $SLUICE, 'plan', $src, '--recipe', 'q4_k_m', '--json');
+my $packed = checkpoint(scratch() . '/packed', qw(--packed --layers 2 --experts 2 --used 1 --groups 1 --groups-used 1));
+each_place("packed, $_", 5, $SLUICE, 'plan', "$packed$_", '--recipe', 'q4_k_m', '--json') for '', '/config.json';
 each_place('convert', 11, $SLUICE, 'convert', $src, '-o', "$dir/o.gguf", '--recipe', 'q4_k_m', '--quiet', '--force',
     '--task-size', '500K', '--threads', 1);
 
@@ -67,9 +69,17 @@ my $model = scratch() . '/m.gguf';
 run_ok('a model', $SLUICE, 'convert', $src, '-o', $model, '--recipe', 'q4_k_m', '--quiet');
 each_place('inspect', 5, $SLUICE, 'inspect', $model, '--json');
 each_place('diff', 3, $SLUICE, 'diff', $model, $model, '--json');
-service_setup(source => '-', sluice => {root => [$src, $dir]});
+service_setup(source => '-', sluice => {root => [$src, $dir]}, daemon => {lease => '60s'});
 start_one($_) for qw(daemon w1);
 run_ok('a job', $SLUICE, 'submit', $src, '-o', "$dir/", '--recipe', 'q8_0', '--timeout', 30, '--wait');
+unlink glob "$dir/*";
+stop_one('w1');
+start_one('w1', env => {LD_PRELOAD => tool('alloc_faults.so'), ALLOC_FAULTS => 'grant'});
+run_ok('another', $SLUICE, 'submit', $src, '-o', "$dir/", '--recipe', 'q8_0');
+is(ended('w1', 30), 1, 'a worker without memory for what it was granted ends');
+start_one('w1');
+run_ok('the next one does it', $SLUICE, 'wait', 2);
+is_deeply([map { $_->{kind} } events(2, qr/lease_lost/)], [], 'at once: the lease had gone back');
 unlink glob "$dir/*";
 each_place('wait', 1, $SLUICE, 'wait', 1, '--json', '--timeout', 30);
 each_place('set', 3, $SLUICE, 'set', 1, '--priority', 7, '--json');

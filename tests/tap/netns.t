@@ -112,7 +112,7 @@ my ($id, $j);
 # The job may be over before the cable is out: another one then.
 for my $try (1 .. 10) {
     $id = submit(demo_spec('b'));
-    $j = until_job($id, 30, sub { log_of('w1') =~ /task-done job=$id /});
+    $j = until_job($id, 30, sub { has_ended($_[0]) || log_of('w1') =~ /task-done job=$id /});
     cable('down');
     $j = wait_job($id, 60);
     last if events($id, qr/lease_lost/);
@@ -137,10 +137,8 @@ is_the_file('c', 'the same file');
 # ---- short and long breaks with one worker alone, and a client that waits there
 step('breaks');
 my $p = start(@there, $SLUICE, 'submit', "$RUN/src", '-o', "$OUT/d.gguf", '--recipe', 'q4_k_m', '--task-size', '1M', '--wait', '--json', by('me'));
-for (1 .. 200) {
-    last if log_of('w1') =~ /task-done job=4 /;
-    sleep 0.02;
-}
+my $next = $id + 1;
+ok(wait_log('w1', qr/task-done job=$next /), 'in the middle of it');
 cable('down');
 sleep 0.3; # shorter than anybody notices
 cable('up');

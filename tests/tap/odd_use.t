@@ -19,6 +19,8 @@ for my $kv ('a=int:-3', 'a=int:0x10', 'a=int:4294967296', 'a=int:5.7', 'a=float:
     'a=str:' . 'x' x 128) {
     fails("--override-kv $kv", 2, qr/expected (?:int:N|KEY=TYPE)/, @convert, "$dir/x", '--override-kv', $kv);
 }
+fails('--override-kv: a key of 128 bytes', 2, qr/the key has 128 bytes; 127 at most/, @convert, "$dir/x", '--override-kv', 'x' x 128 . '=int:1');
+run_ok('of 127', @convert, "$dir/x", '--dry-run', '--override-kv', 'x' x 127 . '=int:1');
 fails('another architecture', 2, qr/this model's is deepseek2, .* deepseek2\.block_count/, @convert, "$dir/x", '--override-kv', 'general.architecture=str:llama');
 # A name that asks for another kind of file; versions and types in a name are no such.
 for my $name (qw(x.bin x.safetensors x.GGUF)) {
@@ -116,7 +118,7 @@ my $source = checkpoint("$dir/source", '--preset', 'demo');
 symlink 'source', "$dir/link" or die $!;
 my @big = ('--recipe', 'q2_k', '-o', "$dir/y", '--model-name', 'y', '--task-size', '1M');
 my $p = start($SLUICE, 'convert', $source, @big, '--threads', '1', '--backend', 'scalar');
-for (1 .. 200) {
+for (1 .. 2000) {
     last if -e "$dir/y.sluice-journal" || -e "$dir/y.gguf";
     select undef, undef, undef, 0.01;
 }
@@ -124,7 +126,7 @@ select undef, undef, undef, 0.3;
 kill 'INT', $p->{pid};
 $r = finish($p);
 is($r->{rc}, 75, 'interrupted') or diag($r->{err});
-ok($r->{secs} < 15, 'and soon') or diag($r->{secs});
+ok($r->{secs} < 60, 'and soon') or diag($r->{secs});
 run_ok('and goes on with the folder named through a link', $SLUICE, 'convert', "$dir/link/", @big);
 
 # A narrow terminal: no line of progress is wider than it.

@@ -51,7 +51,7 @@ ok($ready && $ready =~ /^MAINPID=$pid$/m && $ready =~ /^STATUS=\S/m, 'systemd is
 ok(-d "$run/deep/state", 'the state folder is made');
 is(scalar(grep { defined heard(qr/^WATCHDOG=1$/, 5) } 1 .. 3), 3, 'the watchdog is fed while nothing happens');
 kill 'STOP', $pid;
-sleep 0.3;
+sleep 0.02 until slurp("/proc/$pid/stat") =~ /\) T/;
 1 while defined heard(qr/./, 0);
 ok(!defined heard(qr/./, 0.8), 'a loop that stands still feeds no watchdog');
 kill 'CONT', $pid;
@@ -66,8 +66,12 @@ my ($status, $page) = get($address, '/metrics');
 is($status, 200, '/metrics');
 like($page, qr/^sluice_build_info\{version="[0-9.]+",bytes_version="[^"]+"\} 1$/m, 'build');
 my ($turns) = $page =~ /^sluice_event_loop_turns_total (\d+)$/m;
-sleep 0.6;
-my ($later) = (get($address, '/metrics'))[1] =~ /^sluice_event_loop_turns_total (\d+)$/m;
+my $later = $turns;
+for (1 .. 200) {
+    last if $later > $turns;
+    sleep 0.05;
+    ($later) = (get($address, '/metrics'))[1] =~ /^sluice_event_loop_turns_total (\d+)$/m;
+}
 cmp_ok($later, '>', $turns, 'the event loop turns');
 is((get($address, '/secret'))[0], 404, 'nothing else');
 

@@ -141,10 +141,10 @@ SKIP: {
     local $ENV{TERM} = 'xterm';
     my $slow = "$dir/slow.recipe";
     system('mkfifo', $slow) == 0 or die;
-    my $feed = "(exec 3>$slow; sleep 1.5; echo default q4_k >&3) & $SLUICE plan $TINY -r $slow";
-    run('script', '-qec', "$feed >$dir/out", "$dir/tty");
-    like(slurp("$dir/tty"), qr/\rplanning \Q$TINY\E \.\.\. 1 s\e\[K(?:\rplanning [^\r]*)*\r\e\[K/, 'a line, and then none');
-    is(run('sh', '-c', $feed)->{err}, '', 'elsewhere nothing');
+    my $feed = "echo default q4_k >&3) & $SLUICE plan $TINY -r $slow";
+    run('script', '-qefc', "(exec 3>$slow; timeout 60 sh -c 'until grep -q plannin[g] $dir/tty; do sleep 0.1; done'; $feed >$dir/out", "$dir/tty");
+    like(slurp("$dir/tty"), qr/\rplanning \Q$TINY\E \.\.\. \d+ s\e\[K(?:\rplanning [^\r]*)*\r\e\[K/, 'a line, and then none');
+    is(run('sh', '-c', "(exec 3>$slow; sleep 1.5; $feed")->{err}, '', 'elsewhere nothing');
 }
 
 # ---- a stranger's names do nothing to the terminal

@@ -101,6 +101,11 @@ fails('a mistyped type and threads', 2, qr/'Q9_K' is no recipe; .* write \.\/Q9_
 run_ok('IN OUT --recipe', $SLUICE, 'quantize', 'f32.gguf', 'option.gguf', '--recipe', 'q8_0');
 is_deeply(hashes('option.gguf'), hashes('seven.gguf'), '--recipe decides');
 fails('a recipe and --recipe', 2, qr/'q4_k' and --recipe q8_0: one recipe is expected/, $SLUICE, 'quantize', 'f32.gguf', 'o.gguf', 'q4_k', '--recipe', 'q8_0');
+spit('model.safetensors', '');
+for (["$TINY/model-00001-of-00003.safetensors", $TINY], ["$TINY/model.safetensors.index.json", $TINY], ["$TINY/config.json", $TINY], ['model.safetensors', '.']) {
+    fails("a part of a checkpoint: $_->[0]", 2, qr/^sluice quantize: \Q$_->[0]\E is no GGUF file but a part of a checkpoint; 'sluice convert' takes its folder, \Q$_->[1]\E$/m,
+        $SLUICE, 'quantize', $_->[0], 'o.gguf', 'q4_k_m');
+}
 fails('no recipe', 2, qr/no recipe given/, $SLUICE, 'quantize', 'f32.gguf');
 spit('mine.recipe', "default q8_0\n");
 run_ok('IN FILE.recipe', $SLUICE, 'quantize', 'f32.gguf', './mine.recipe');

@@ -115,13 +115,23 @@ sub flips_of {
     return @flips;
 }
 
+# One test: verify fails with a line of standard output that matches; standard error counts such lines.
+sub finds {
+    my ($name, $pattern, $path) = @_;
+    my $r = run($SLUICE, 'verify', $path);
+    ok($r->{rc} == 8 && $r->{out} =~ $pattern && $r->{out} =~ /\AFAILED  .*\n\z/ && $r->{err} eq "sluice verify: $path: 1 failure, on standard output\n",
+        $name) or diag("exit $r->{rc}\n$r->{out}$r->{err}");
+    my ($line, $end) = json_lines(run($SLUICE, 'verify', $path, '--json')->{out});
+    ok($line->{text} =~ $pattern && $end->{message_type} eq 'verify' && $end->{failures} == 1, "$name: --json");
+}
+
 # Length.
 my $text = slurp($file);
 spit("$dir/short.gguf", substr $text, 0, -32);
-fails('cut short', 8, qr/: tensor \S+: the file ends before its data do$/, $SLUICE, 'verify', "$dir/short.gguf");
+finds('cut short', qr/: tensor \S+: the file ends before its data do$/, "$dir/short.gguf");
 for my $in (['the checksums of its records', index($text, 'sluice.checksum.records') + 60], ['a tensor info', index($text, '.weight', index($text, 'sluice.checksum.records'))]) {
     spit("$dir/short.gguf", substr $text, 0, $in->[1]);
-    fails("cut short in $in->[0]", 8, qr/: header: the file ends inside it or a length in it is damaged/, $SLUICE, 'verify', "$dir/short.gguf");
+    finds("cut short in $in->[0]", qr/: header: the file ends inside it or a length in it is damaged/, "$dir/short.gguf");
 }
 spit("$dir/long.gguf", $text . "\0" x 32);
 is(run($SLUICE, 'verify', "$dir/long.gguf")->{rc}, 8, 'bytes after the end');
@@ -144,7 +154,7 @@ run_ok('in parts', $SLUICE, 'convert', $TINY, '-o', "$parts/p.gguf", '--recipe',
 my @parts = glob "$parts/*.gguf";
 run_ok('all parts', $SLUICE, 'verify', $parts[0], '--source', $TINY);
 flip_byte($parts[1], (-s $parts[1]) - 5000, 4);
-fails('a byte of the second part', 8, qr/00002-of/, $SLUICE, 'verify', $parts[0]);
+finds('a byte of the second part', qr/00002-of/, $parts[0]);
 flip_byte($parts[1], (-s $parts[1]) - 5000, 4);
 rename $parts[2], "$parts[2].away";
 fails("a part is missing: $_->[0]", 7, qr/p-00003-of-\d+\.gguf: part 3 of \d+ is missing; all parts/, $SLUICE, @$_)

@@ -4,6 +4,8 @@ format's rules, sharing nothing with Sluice. DeepSeek-V3.2's keys as well.
 
   kimi.py make DIR [--text FILE]   turns a generated DeepSeek checkpoint into one: a BPE trained on
                                    FILE as tiktoken.model, config.json, tokenizer_config.json
+  kimi.py wrap DIR                 makes a checkpoint in Kimi-K2.5's form of it: the text model inside, two
+                                   tensors of a vision part beside it
   kimi.py compare DIR FILE.gguf    FILE's metadata are what the converter would write
   kimi.py v32 DIR FILE.gguf        the same of DeepSeek-V3.2, but for the tokenizer; --no-mtp: without those layers
   kimi.py tokenize DIR FILE.gguf   llama.cpp splits texts as BPE by ranks does
@@ -239,6 +241,35 @@ def cmd_make(a):
     json.dump(c, open(path, "w"))
 
 
+def cmd_wrap(a):
+    names = sorted(n for n in os.listdir(a.dir) if n.endswith(".safetensors"))
+    for name in names:
+        path = os.path.join(a.dir, name)
+        data = open(path, "rb").read()
+        n = int.from_bytes(data[:8], "little")
+        old, data = json.loads(data[8:8 + n]), data[8 + n:]
+        new = {"language_model." + k: v for k, v in old.items() if k != "__metadata__"}
+        if name == names[-1]:
+            for k, shape in (("vision_tower.encoder.blocks.0.wqkv.weight", [6, 4]), ("mm_projector.proj.0.bias", [24])):
+                new[k] = {"dtype": "BF16", "shape": shape, "data_offsets": [len(data), len(data) + 48]}
+                data += bytes(48)
+        header = json.dumps(new).encode()
+        open(path, "wb").write(len(header).to_bytes(8, "little") + header + data)
+    where = {k: n for n in names for k in read_header(os.path.join(a.dir, n))}
+    json.dump({"weight_map": where}, open(os.path.join(a.dir, "model.safetensors.index.json"), "w"))
+    path = os.path.join(a.dir, "config.json")
+    text = json.load(open(path))
+    outer = {k: text[k] for k in ("bos_token_id", "eos_token_id")}
+    outer.update(architectures=["KimiK25ForConditionalGeneration"], model_type="kimi_k25", text_config=text, hidden_size=1,
+                 vision_config={"hidden_size": 1152}, tie_word_embeddings=False, rope_theta=1.0)
+    json.dump(outer, open(path, "w"))
+
+
+def read_header(path):
+    with open(path, "rb") as f:
+        return json.loads(f.read(int.from_bytes(f.read(8), "little")))
+
+
 def special_keys(folder):
     """Ids of special tokens and the chat template, found by gguf-py's own code."""
     import gguf
@@ -286,6 +317,7 @@ def arch_keys(c):
 def expected(folder):
     """Key-values from the architecture on, in the converter's order."""
     c = json.load(open(os.path.join(folder, "config.json")))
+    c = c.get("text_config", c)
     t = json.load(open(os.path.join(folder, "tokenizer_config.json")))
     ranks = read_ranks(folder)
     special = {t["added_tokens_decoder"].get(str(i), {}).get("content", f"<|reserved_token_{i}|>"): i
@@ -357,7 +389,7 @@ def cmd_tokenize(a):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["make", "compare", "v32", "tokenize"])
+    p.add_argument("verb", choices=["make", "wrap", "compare", "v32", "tokenize"])
     p.add_argument("dir")
     p.add_argument("file", nargs="?")
     p.add_argument("--text", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../READERS.md"))

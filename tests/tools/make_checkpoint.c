@@ -1,5 +1,5 @@
 /* Makes checkpoints of any size for tests and the demo: DeepSeek-V3's form in
- * FP8 with block scales, V3.2's too, Qwen2 and Llama in BF16, tokenizer included. Weights
+ * FP8 with block scales (V3.2's too) or with experts packed as 4-bit integers, Qwen2 and Llama in BF16, tokenizer included. Weights
  * are drawn from a fixed generator: the same options give the same bytes.
  * With --holes a checkpoint has its full size and hardly any data: scales and
  * small tensors are drawn, and of the large ones a few; the others are holes,
@@ -18,8 +18,8 @@
 #include <unistd.h>
 
 enum arch { DEEPSEEK, QWEN2, LLAMA };
-enum kind { FP8, BF16, F32, SCALE_F32, SCALE_E8M0 };
-enum fill { GAUSS, NORM, SMALL, SCALES };
+enum kind { FP8, BF16, F32, SCALE_F32, SCALE_E8M0, PACKED, SHAPE };
+enum fill { GAUSS, NORM, SMALL, SCALES, SIZES };
 
 struct tensor {
     char name[96];
@@ -27,6 +27,7 @@ struct tensor {
     enum fill fill;
     uint64_t rows, cols; /* rows 0: one dimension */
     uint64_t fan;        /* weights feeding one output: sigma is 1 / sqrt(fan) */
+    uint64_t sizes[2];   /* SHAPE: what it says */
     uint64_t bytes;
     unsigned shard;
 };
@@ -36,7 +37,7 @@ struct config {
     uint64_t layers, dense, hidden, inter, moe_inter, experts, used, groups, groups_used;
     uint64_t heads, kv_heads, q_lora, kv_lora, nope, rope, v_dim, vocab, shards, seed;
     uint64_t index_heads, index_dim, index_top; /* of V3.2's indexer; no heads: none */
-    bool mtp, tied, f32_bias, f32_proj, sparse, holes;
+    bool mtp, tied, f32_bias, f32_proj, sparse, holes, packed;
     const char *scales; /* block, e8m0, tensor, row */
     const char *scale_suffix, *tokenizer, *config, *out;
 };
@@ -142,11 +143,25 @@ static struct tensor *add(struct list *l, enum kind k, enum fill f, uint64_t row
     return t;
 }
 
-/* A linear layer's weight, FP8 with its scales or BF16. */
+/* As compressed-tensors packs it: groups of 32 weights, eight weights in each I32. */
+static void packed(struct list *l, uint64_t rows, uint64_t cols, const char *prefix, const char *name)
+{
+    add(l, PACKED, GAUSS, rows, cols / 8, "%s%s.weight_packed", prefix, name);
+    add(l, BF16, SCALES, rows, cols / 32, "%s%s.weight_scale", prefix, name)->fan = cols;
+    struct tensor *t = add(l, SHAPE, SIZES, 0, 2, "%s%s.weight_shape", prefix, name);
+    t->sizes[0] = rows;
+    t->sizes[1] = cols;
+}
+
+/* A linear layer's weight, FP8 with its scales, packed (experts alone) or BF16. */
 static void linear(struct list *l, const struct config *c, uint64_t rows, uint64_t cols,
                    const char *prefix, const char *name)
 {
-    if (c->arch != DEEPSEEK) {
+    if (c->packed && strstr(prefix, ".experts.")) {
+        packed(l, rows, cols, prefix, name);
+        return;
+    }
+    if (c->arch != DEEPSEEK || c->packed) {
         add(l, BF16, GAUSS, rows, cols, "%s%s.weight", prefix, name);
         return;
     }
@@ -244,7 +259,7 @@ static void list_tensors(struct list *l, const struct config *c)
 /* Draws the next n elements of a tensor; s is its own stream. */
 static void draw(const struct tensor *t, uint64_t n, void *buf, uint64_t *s)
 {
-    float sigma = 1 / sqrtf((float)t->fan);
+    float sigma = 1 / sqrtf((float)t->fan), level = t->kind == BF16 ? 2.5f : 96;
     uint8_t *b = buf;
     uint16_t *h = buf;
     float *f = buf;
@@ -256,13 +271,26 @@ static void draw(const struct tensor *t, uint64_t n, void *buf, uint64_t *s)
         }
         return;
     }
+    if (t->kind == PACKED) { /* a level is sigma / 2.5 */
+        for (uint64_t i = 0; i < 4 * n; i++) {
+            uint64_t r = next(s);
+            int low = (int)lrintf(gauss[r & (TABLE - 1)] * 2.5f), high = (int)lrintf(gauss[r >> 32 & (TABLE - 1)] * 2.5f);
+            b[i] = (uint8_t)((low < -8 ? 0 : low > 7 ? 15 : low + 8) | (high < -8 ? 0 : high > 7 ? 15 : high + 8) << 4);
+        }
+        return;
+    }
+    if (t->kind == SHAPE) {
+        for (uint64_t i = 0; i < n; i++)
+            memcpy(b + 4 * i, &(uint32_t){ (uint32_t)t->sizes[i] }, 4);
+        return;
+    }
     for (uint64_t i = 0; i < n; i++) {
         uint64_t r = next(s);
         float g = gauss[r & (TABLE - 1)] * (0.9f + 0.2f * (float)(r >> 40) * 0x1p-24f), x;
         switch (t->fill) {
         case NORM: x = 1 + 0.1f * g; break;
         case SMALL: x = 0.02f * g; break;
-        case SCALES: x = sigma / 96 * (0.6f + 0.8f * uniform(s)); break;
+        case SCALES: x = sigma / level * (0.6f + 0.8f * uniform(s)); break;
         default: x = sigma * g; break;
         }
         if (t->kind == SCALE_E8M0)
@@ -292,7 +320,7 @@ static void close_out(FILE *f, const char *name)
 
 static const char *dtype_name(enum kind k)
 {
-    return k == FP8 ? "F8_E4M3" : k == BF16 ? "BF16" : k == SCALE_E8M0 ? "F8_E8M0" : "F32";
+    return k == FP8 ? "F8_E4M3" : k == BF16 ? "BF16" : k == SCALE_E8M0 ? "F8_E8M0" : k == PACKED || k == SHAPE ? "I32" : "F32";
 }
 
 static void shard_name(char buf[64], const struct config *c, unsigned i)
@@ -415,9 +443,17 @@ static void write_config(const struct config *c)
         fprintf(f, ",\"moe_layer_freq\":1,\"norm_topk_prob\":true,\"scoring_func\":\"sigmoid\",\"topk_method\":\"noaux_tc\","
                    "\"routed_scaling_factor\":2.5,\"num_nextn_predict_layers\":%d,\"rope_scaling\":{\"type\":\"yarn\","
                    "\"factor\":40,\"original_max_position_embeddings\":4096,\"beta_fast\":32,\"beta_slow\":1,"
-                   "\"mscale\":1.0,\"mscale_all_dim\":1.0},\"quantization_config\":{\"quant_method\":\"fp8\","
-                   "\"fmt\":\"e4m3\",\"activation_scheme\":\"dynamic\"%s}",
-                c->mtp, !strcmp(c->scales, "tensor") || !strcmp(c->scales, "row") ? "" : ",\"weight_block_size\":[128,128]");
+                   "\"mscale\":1.0,\"mscale_all_dim\":1.0},\"quantization_config\":", c->mtp);
+        if (c->packed)
+            fputs("{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\",\"quantization_status\":\"compressed\","
+                  "\"config_groups\":{\"group_0\":{\"input_activations\":null,\"output_activations\":null,\"targets\":[\"Linear\"],"
+                  "\"weights\":{\"actorder\":null,\"block_structure\":null,\"dynamic\":false,\"group_size\":32,\"num_bits\":4,"
+                  "\"observer\":\"minmax\",\"observer_kwargs\":{},\"strategy\":\"group\",\"symmetric\":true,\"type\":\"int\"}}},"
+                  "\"ignore\":[\"lm_head\",\"re:.*self_attn.*\",\"re:.*shared_experts.*\","
+                  "\"re:.*mlp\\\\.(gate|up|gate_up|down)_proj.*\"],\"kv_cache_scheme\":null}", f);
+        else
+            fprintf(f, "{\"quant_method\":\"fp8\",\"fmt\":\"e4m3\",\"activation_scheme\":\"dynamic\"%s}",
+                    !strcmp(c->scales, "tensor") || !strcmp(c->scales, "row") ? "" : ",\"weight_block_size\":[128,128]");
     } else if (c->arch == QWEN2) {
         fputs(",\"bos_token_id\":256,\"eos_token_id\":257,\"max_position_embeddings\":32768,\"rope_theta\":1000000.0", f);
     } else {
@@ -520,6 +556,7 @@ static void usage(FILE *f)
           "  --index-heads --index-dim --index-top   V3.2's form, by heads of the indexer (0, 64, 16)\n"
           "  --scales block|e8m0|tensor|row   form of the FP8 scales (block)\n"
           "  --scale-suffix NAME           weight_scale_inv\n"
+          "  --packed                      experts in 4-bit integers as Kimi-K2-Thinking's, the rest BF16\n"
           "  --bf16-bias                   router bias in BF16 instead of F32\n"
           "  --f32-proj                    the indexer's weights_proj in F32 instead of BF16\n"
           "  --no-mtp                      without it, where a preset has it\n"
@@ -610,13 +647,14 @@ int main(int argc, char **argv)
                                         "rope", "v-dim", "vocab", "shards", "seed", "index-heads", "index-dim",
                                         "index-top" };
     enum { N = sizeof nums / sizeof *nums };
-    struct option opts[N + 16];
+    struct option opts[N + 17];
     struct config c = defaults(DEEPSEEK);
     for (int i = 0; i < N; i++)
         opts[i] = (struct option){ nums[i], required_argument, NULL, NUM0 + i };
     const struct option rest[] = { { "arch", 1, NULL, 'a' }, { "preset", 1, NULL, 'p' }, { "scales", 1, NULL, 's' },
                                    { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' },
-                                   { "f32-proj", 0, NULL, 'P' }, { "mtp", 0, NULL, 'm' }, { "no-mtp", 0, NULL, 'M' }, { "tied", 0, NULL, 't' },
+                                   { "packed", 0, NULL, 'P' }, { "f32-proj", 0, NULL, 'i' },
+                                   { "mtp", 0, NULL, 'm' }, { "no-mtp", 0, NULL, 'M' }, { "tied", 0, NULL, 't' },
                                    { "sparse", 0, NULL, 'S' }, { "holes", 0, NULL, 'H' }, { "config", 1, NULL, 'c' },
                                    { "tokenizer", 1, NULL, 'k' }, { "out", 1, NULL, 'o' },
                                    { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
@@ -645,7 +683,8 @@ int main(int argc, char **argv)
         case 's': c.scales = optarg; break;
         case 'x': c.scale_suffix = optarg; break;
         case 'b': c.f32_bias = false; break;
-        case 'P': c.f32_proj = true; break;
+        case 'P': c.packed = true; break;
+        case 'i': c.f32_proj = true; break;
         case 'm': c.mtp = true; break;
         case 'M': c.mtp = false; break;
         case 't': c.tied = true; break;

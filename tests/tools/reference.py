@@ -9,7 +9,8 @@ with Sluice: the tests hold Sluice's output against it.
       rounded to nearest even; other types are an error
 
 Facts: safetensors (u64 header length, JSON, data), e4m3fn (no infinity, 0x7f
-and 0xff are NaN), weight = value x scale of its 128 x 128 block.
+and 0xff are NaN), weight = value x scale of its 128 x 128 block; packed weights:
+(nibble - 8) x scale of its group, the first nibble in the lowest bits.
 """
 import argparse
 import json
@@ -20,7 +21,7 @@ import sys
 import numpy as np
 
 DTYPES = {"F8_E4M3": np.uint8, "F8_E8M0": np.uint8, "U8": np.uint8, "BF16": np.uint16,
-          "F16": np.float16, "F32": np.float32}
+          "F16": np.float16, "F32": np.float32, "I32": np.int32, "I64": np.int64}
 
 
 def e4m3_table():
@@ -63,7 +64,20 @@ class Checkpoint:
             data = f.read(end - begin)
         return info["dtype"], np.frombuffer(data, DTYPES[info["dtype"]]).reshape(info["shape"])
 
+    def has(self, name):
+        return name in self.where or name + "_packed" in self.where
+
+    def packed(self, name):
+        group = self.config["quantization_config"]["config_groups"]["group_0"]["weights"]["group_size"]
+        words = self.raw(name + "_packed")[1].astype(np.int64)
+        values = np.stack([(words >> 4 * i) % 16 - 8 for i in range(8)], -1)
+        rows, cols = self.raw(name + "_shape")[1]
+        scale = self.f32(name + "_scale")
+        return (values.reshape(rows, cols // group, group).astype(np.float32) * scale[:, :, None]).reshape(rows, cols)
+
     def f32(self, name):
+        if name not in self.where:
+            return self.packed(name)
         dtype, a = self.raw(name)
         if dtype == "F8_E4M3":
             w = E4M3[a]
@@ -157,7 +171,7 @@ def tensors(ck, layout):
         for hf, name in table.items():
             for kind in ("weight", "bias"):
                 full = f"{p}{hf}.{kind}"
-                if full not in ck.where:
+                if not ck.has(full):
                     continue
                 w = ck.f32(full)
                 if arch == "LlamaForCausalLM" and name in ("attn_q", "attn_k"):
@@ -170,7 +184,7 @@ def tensors(ck, layout):
                     yield f"blk.{i}.attn_v_b.weight", np.ascontiguousarray(kv[:, nope:])
                     continue
                 yield f"blk.{i}.{name}.{kind}", w
-        if p + "mlp.experts.0.gate_proj.weight" in ck.where:
+        if ck.has(p + "mlp.experts.0.gate_proj.weight"):
             for kind in ("gate", "up", "down"):
                 n = c["n_routed_experts"]
                 yield f"blk.{i}.ffn_{kind}_exps.weight", np.stack(

@@ -257,8 +257,10 @@ static void refuses_block_sizes(void **state)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         snprintf(text, sizeof text, "{\"quantization_config\":{\"weight_block_size\":%s}}", bad[i]);
         maker_write(*state, "config.json", text);
-        refuse(*state, SL_ESOURCE, "config.json: quantization_config.weight_block_size is not");
+        refuse(*state, SL_ESOURCE, "config.json: quantization_config's weight_block_size is not");
     }
+    maker_write(*state, "config.json", "{\"quantization_config\":{\"config_groups\":{\"a\":{\"weights\":{\"block_structure\":[1]}}}}}");
+    refuse(*state, SL_ESOURCE, "config.json: quantization_config's block_structure is not");
     maker_write(*state, "config.json", "{\"quantization_config\":{\"weight_block_size\":null}}");
     ck = open_ok(*state);
     assert_int_equal(ck->fp8_block_rows, 0);
@@ -412,6 +414,10 @@ static void finds_scales(void **state)
     expect_scale(*state, 3, 4, 128, 128);
     fp8_pair(*state, "x.weight_scale", "F16", "[]", 2);
     expect_scale(*state, 1, 1, 288, 512);
+    maker_write(*state, "config.json", "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":"
+                "\"float-quantized\",\"config_groups\":{\"group_0\":{\"weights\":{\"block_structure\":[128,128]}}}}}");
+    fp8_pair(*state, "x.weight_scale", "BF16", "[3,4]", 24);
+    expect_scale(*state, 3, 4, 128, 128);
 
     maker_write(*state, "config.json", plain_config);
     fp8_pair(*state, "x.weight_scale", "F32", "[1,1]", 4);

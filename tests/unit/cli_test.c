@@ -84,6 +84,34 @@ static void work_taken_back_is_no_rate(void **state)
     assert_true(p.rate > 0 && p.rate < 1000 && p.read_rate < 500 && p.write_rate < 400);
 }
 
+/* At any width it fits, and what matters most is left longest. */
+static void a_narrow_terminal_has_the_time_left(void **state)
+{
+    struct progress p;
+    char line[300], narrow[300];
+
+    (void)state;
+    progress_begin(&p, PROGRESS_TTY, "convert", 688000000000, 0);
+    p.rate = 1e8;
+    p.read_rate = p.write_rate = 123.4e6;
+    progress_line(line, sizeof line, &p, 68800000000, 250);
+    assert_null(strstr(line, "write")); /* a phase that reads alone */
+    p.win_written = 1;
+    for (int width = 1; width <= 250; width++) {
+        progress_line(line, sizeof line, &p, 68800000000, width);
+        assert_true((int)strlen(line) < width);
+        assert_true(width < 8 || strstr(line, "convert") == line);
+        assert_int_equal(width >= 14, strstr(line, " 10 %") != NULL);
+        assert_int_equal(width >= 27, strstr(line, "ETA 1:43:12") != NULL);
+        assert_int_equal(width >= 40, strstr(line, " [#") != NULL);
+        assert_int_equal(width >= 61, strstr(line, "68.8 GB of 688.0 GB") != NULL);
+        assert_int_equal(width >= 78, strstr(line, "read 123.4 MB/s") != NULL);
+        assert_int_equal(width >= 96, strstr(line, "write 123.4 MB/s") != NULL);
+    }
+    progress_line(narrow, sizeof narrow, &p, 68800000000, 500);
+    assert_string_equal(line, narrow);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -91,6 +119,7 @@ int main(void)
         cmocka_unit_test(sizes_are_shown),
         cmocka_unit_test(error_lines_are_one_printable_line),
         cmocka_unit_test(work_taken_back_is_no_rate),
+        cmocka_unit_test(a_narrow_terminal_has_the_time_left),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

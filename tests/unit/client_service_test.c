@@ -51,6 +51,7 @@ static void watch_shows_workers_and_a_bar(void **state)
     assert_int_equal(watch_screen(jobs, workers, 30, 20, &text), 3);
     for (char *p = text; *p; p = strchr(p, '\n') + 1)
         assert_true(strchr(p, '\n') - p <= 30);
+    assert_non_null(strstr(text, "\ntotal  25 %  ETA 0:30\n"));
     free(text);
     /* Where there is little room a busy worker still shows device, rate and tensor. */
     assert_int_equal(watch_screen(jobs, workers, 65, 20, &text), 3);

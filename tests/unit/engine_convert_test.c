@@ -63,6 +63,36 @@ static void add_scaled(struct world *w)
     add(w, world_out(w, "pairs.q4_k", SL_TYPE_Q4_K, SL_COPY, 32768, 7, 0, s, 1), 0);
 }
 
+/* 4-bit integers, a byte for two: in order, a head's columns, rows in pairs, longer rows than a slab. */
+static void add_packed(struct world *w)
+{
+    struct sl_out_tensor *t;
+    uint32_t s = 0;
+
+    for (int i = 0; i < 5; i++) {
+        char name[24];
+
+        snprintf(name, sizeof name, "packed%d", i);
+        s = world_source(w, (uint32_t)(i % 2), name, SL_DTYPE_I4, 200, 768, SL_DTYPE_BF16, 1, 32);
+    }
+    add(w, world_out(w, "stack.q4_k", SL_TYPE_Q4_K, SL_COPY, 768, 200, 5, s - 4, 5), 768 * 300);
+    add(w, world_out(w, "stack.f32", SL_TYPE_F32, SL_COPY, 768, 200, 5, s - 4, 5), 768 * 7);
+    world_weigh(w, add(w, world_out(w, "stack.q6_k.weighted", SL_TYPE_Q6_K, SL_COPY, 768, 200, 5, s - 4, 5), 768 * 333));
+    s = world_source(w, 0, "packed_kv_b", SL_DTYPE_I4, 2 * (128 + 32), 1024, SL_DTYPE_F16, 1, 8);
+    t = world_out(w, "packed_k_b", SL_TYPE_Q4_1, SL_K_B, 128, 1024, 2, s, 1);
+    t->heads = 2, t->nope = 128, t->v_dim = 32, t->lora = 1024;
+    add(w, t, 0);
+    t = world_out(w, "packed_v_b", SL_TYPE_Q8_0, SL_V_B, 1024, 32, 2, s, 1);
+    t->heads = 2, t->nope = 128, t->v_dim = 32, t->lora = 1024;
+    add(w, t, 1024 * 9);
+    s = world_source(w, 1, "packed_q", SL_DTYPE_I4, 8 * 16, 256, SL_DTYPE_F32, 1, 64);
+    t = world_out(w, "packed_q", SL_TYPE_F16, SL_PERMUTE, 256, 8 * 16, 0, s, 1);
+    t->heads = 8;
+    add(w, t, 256 * 16 * 3);
+    s = world_source(w, 1, "packed_row", SL_DTYPE_I4, 3, 1 << 17, SL_DTYPE_BF16, 1, 8);
+    add(w, world_out(w, "packed_row.bf16", SL_TYPE_BF16, SL_COPY, 1 << 17, 3, 0, s, 1), 1 << 17);
+}
+
 static void add_heads(struct world *w)
 {
     uint32_t s = world_source(w, 0, "kv_b", SL_DTYPE_F8_E4M3, 6 * (64 + 96), 512, SL_DTYPE_F32, 128, 128);
@@ -209,6 +239,13 @@ static void test_scaled(void **state)
     convert(add_scaled, true);
 }
 
+static void test_packed(void **state)
+{
+    (void)state;
+    convert(add_packed, false);
+    convert(add_packed, true);
+}
+
 static void test_heads(void **state)
 {
     (void)state;
@@ -228,7 +265,7 @@ static void rows_of(struct world *w)
     struct sl_error e = {0, ""};
     struct source_rows *rows;
     struct source_reader *reader;
-    float *x = malloc(2 * 32768 * sizeof *x), *y = x + 32768;
+    float *x = malloc(2 * (sizeof *x << 17)), *y = x + (1 << 17);
 
     world_seal(w);
     assert_int_equal(source_rows_open(&w->ck, &w->model, &rows, &e), 0);
@@ -255,10 +292,10 @@ static void rows_of(struct world *w)
 
 static void test_single_rows(void **state)
 {
-    void (*const what[])(struct world *) = {add_copies, add_scaled, add_heads};
+    void (*const what[])(struct world *) = {add_copies, add_scaled, add_heads, add_packed};
 
     (void)state;
-    for (int k = 0; k < 3; k++) {
+    for (int k = 0; k < 4; k++) {
         struct world w;
 
         world_open(&w);
@@ -426,6 +463,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_copies),
         cmocka_unit_test(test_scaled),
+        cmocka_unit_test(test_packed),
         cmocka_unit_test(test_heads),
         cmocka_unit_test(test_alike),
         cmocka_unit_test(test_single_rows),

@@ -149,6 +149,37 @@ static void block_scales(void **state)
         }
 }
 
+/* Both halves of every byte, at any place in rows of whole groups, under scales of either sign. */
+static void packed_integers(void **state)
+{
+    enum { WIDTH = 320, HEIGHT = 6, N = WIDTH * HEIGHT };
+    static const uint64_t groups[] = {8, 32, 64, 40, 320};
+    static uint8_t data[N / 2];
+    static float scale[N / 8], out[N];
+    uint64_t r = 88172645463325252, bad;
+
+    (void)state;
+    for (int i = 0; i < N / 2; i++)
+        data[i] = (uint8_t)(i * 77);
+    for (int i = 0; i < N / 8; i++)
+        scale[i] = i % 9 ? ldexpf((float)(int64_t)next_bits(&r), -70) : i % 2 ? 0.f : 3.0e37f;
+    for (int k = 0; k < 5; k++)
+        for (int turn = 0; turn < 300; turn++) {
+            uint64_t first = turn ? next_bits(&r) % (N / 2) * 2 : 0, skip = turn ? next_bits(&r) % (N - first) : 0;
+            uint64_t n = turn ? 1 + next_bits(&r) % (N - first - skip) : N, row0 = first / WIDTH;
+            struct sl_source s = {SL_DTYPE_I4, data + first / 2, first, WIDTH, scale + row0 * (WIDTH / groups[k]), row0,
+                                  WIDTH / groups[k], 1, groups[k]};
+
+            assert_int_equal(sl_load_f32(&s, skip, n, out, &bad), 0);
+            for (uint64_t i = 0; i < n; i++) {
+                uint64_t at = first + skip + i;
+                int nibble = at % 2 ? data[at / 2] / 16 : data[at / 2] % 16;
+
+                same_float(out[i], (float)(nibble - 8) * scale[at / groups[k]]);
+            }
+        }
+}
+
 static int load_one(enum sl_dtype t, const void *raw, const float *scale, uint64_t n, float *out, uint64_t *bad)
 {
     struct sl_source s = {t, raw, 640, 128, scale, 5, 1, 1, 128};
@@ -217,6 +248,12 @@ static void refused(void **state)
     assert_int_equal(load_one(SL_DTYPE_BF16, bf16, NULL, 40, out, &bad), SL_ESOURCE);
     assert_int_equal(bad, 640);
     assert_int_equal(load_one(SL_DTYPE_F32, &inf, NULL, 1, out, &bad), SL_ESOURCE);
+    memset(e4m3, 0x99, sizeof e4m3);
+    e4m3[38] = 0x19; /* -7 times 2^126 is beyond F32, 1 is not */
+    big = 0x1p126f;
+    assert_int_equal(load_one(SL_DTYPE_I4, e4m3, &big, 77, out, &bad), 0);
+    assert_int_equal(load_one(SL_DTYPE_I4, e4m3, &big, 100, out, &bad), SL_ESOURCE);
+    assert_int_equal(bad, 640 + 77);
     assert_int_equal(load_one(SL_DTYPE_I32, e4m3, NULL, 1, out, &bad), SL_EUNSUPPORTED);
     assert_int_equal(load_one(SL_DTYPE_F8_E8M0, e4m3, NULL, 1, out, &bad), SL_EUNSUPPORTED);
     assert_int_equal(load_one((enum sl_dtype)99, e4m3, NULL, 1, out, &bad), SL_EUNSUPPORTED);
@@ -236,6 +273,7 @@ static void bf16_rounding(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_code),   cmocka_unit_test(block_scales),
+                                       cmocka_unit_test(packed_integers),
                                        cmocka_unit_test(wide_types),   cmocka_unit_test(refused),
                                        cmocka_unit_test(bf16_rounding), cmocka_unit_test(e4m3_halves),
                                        cmocka_unit_test(e4m3_to_q8_0)};

@@ -134,6 +134,14 @@ static void test_cut(void **state)
     text[2046] = '\0';
     format(buf, SL_LOG_JOURNAL, SL_LOG_INFO, &f);
     assert_null(strstr(buf, "..."));
+
+    /* What is cut is what is written: a line stays within what a pipe takes whole. */
+    memset(text, 1, 1000);
+    text[1000] = '\0';
+    format(buf, SL_LOG_JSON, SL_LOG_INFO, &f);
+    assert_true(strlen(buf) < 2047 + 200);
+    assert_string_equal(buf + strlen(buf) - 12, "\\u0001...\"}\n");
+    assert_null(strstr(format(buf, SL_LOG_JOURNAL, SL_LOG_INFO, &(struct sl_log_fields){"e", 0, -1, NULL, text + 500}), "..."));
 }
 
 static void test_write(void **state)

@@ -219,7 +219,7 @@ static void test_general(void **state)
     snprintf(dir, sizeof dir, "%s/my-model", (char *)*state);
     assert_int_equal(mkdir(dir, 0700), 0);
     fx_text(dir, "README.md", front);
-    fx_text(dir, "generation_config.json", "{\"temperature\":0.5,\"top_k\":20,\"top_p\":null,"
+    fx_text(dir, "generation_config.json", "{\"temperature\":1,\"top_k\":20,\"temperature\":0.5,\"top_p\":1,\"top_p\":null,"
             "\"min_p\":\"x\",\"penalty_last_n\":1e300,\"xtc_probability\":NaN,\"xtc_threshold\":[-Infinity,Infinity],"
             "\"sequence\":\"\\\"NaN\"}");
     in.dir.path = dir;

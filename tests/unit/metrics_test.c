@@ -138,6 +138,7 @@ static void test_stands_still(void **state)
     struct sl_metrics *m;
     struct sl_error e;
     char text[4096];
+    int status = 0;
 
     (void)state;
     figures(&f);
@@ -148,8 +149,11 @@ static void test_stands_still(void **state)
     assert_int_equal(get(m, "/healthz", text, sizeof text), 503);
     assert_non_null(strstr(text, "stands still"));
     assert_int_equal(get(m, "/readyz", text, sizeof text), 503);
-    sl_metrics_publish(m, &f);
-    assert_int_equal(get(m, "/healthz", text, sizeof text), 200);
+    for (unsigned i = 0; i < 100 && status != 200; i++) { /* a busy machine may take as long to ask */
+        sl_metrics_publish(m, &f);
+        status = get(m, "/healthz", text, sizeof text);
+    }
+    assert_int_equal(status, 200);
     sl_metrics_close(m);
 }
 

@@ -188,7 +188,7 @@ struct change {
 static const struct change changes[] = {
     {"architectures", "[\"GrokForCausalLM\"]", SL_EUNSUPPORTED,
      "architecture 'GrokForCausalLM' is not supported; supported: DeepseekV2ForCausalLM, "
-     "DeepseekV3ForCausalLM, DeepseekV32ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM"},
+     "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM"},
     {"architectures", "[]", SL_ESOURCE, "no \"architectures\""},
     {"architectures", "\"DeepseekV3ForCausalLM\"", SL_ESOURCE, "no \"architectures\""},
     {"architectures", NULL, SL_ESOURCE, "no \"architectures\""},
@@ -223,9 +223,9 @@ static const struct change changes[] = {
     {"quantization_config", "{}", SL_EUNSUPPORTED, "quant_method '(none)'"},
     {"quantization_config", "{\"quant_method\":\"gptq\"}", SL_EUNSUPPORTED, "'gptq'"},
     {"quantization_config", "{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\"}",
-     SL_EUNSUPPORTED, "quant_method 'compressed-tensors', format 'pack-quantized'"},
+     SL_EUNSUPPORTED, "the weights are packed with 0 config_groups instead of one"},
     {"quantization_config", "{\"quant_method\":\"compressed-tensors\",\"format\":\"int-quantized\"}",
-     SL_EUNSUPPORTED, "give an FP8 or BF16 checkpoint"},
+     SL_EUNSUPPORTED, "quant_method 'compressed-tensors', format 'int-quantized', and only"},
     {"n_routed_experts", NULL, SL_ESOURCE, "has no \"n_routed_experts\": the class of DeepseekV3ForCausalLM takes 256"},
     {"architectures", "[\"DeepseekV32ForCausalLM\"]", SL_ESOURCE, "has no \"index_n_heads\", which DeepseekV32ForCausalLM needs"},
     {"vocab_size", "0", SL_ESOURCE, "\"vocab_size\" is 0"},

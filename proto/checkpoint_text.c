@@ -1,0 +1,58 @@
+/* Models that see and have a text model inside (Kimi-K2.5): the text model's entries are config.json's
+ * "text_config", its tensors have names of their own. */
+#include "proto/checkpoint_priv.h"
+
+#include <cjson/cJSON.h>
+#include <string.h>
+
+#define PREFIX "language_model."
+
+const struct cJSON *sl_checkpoint_config(const struct sl_checkpoint *ck)
+{
+    return sl_ck_priv(ck)->text ? sl_ck_priv(ck)->text : ck->config;
+}
+
+/* Effect: appends the object's entries to `to`, but for one. Returns false out of memory. */
+static bool append(cJSON *to, const cJSON *object, const char *but)
+{
+    const cJSON *item;
+
+    cJSON_ArrayForEach(item, object) {
+        cJSON *copy = strcmp(item->string, but) != 0 ? cJSON_Duplicate(item, true) : NULL;
+
+        if (strcmp(item->string, but) != 0 && (!copy || !cJSON_AddItemToObject(to, item->string, copy)))
+            return false;
+    }
+    return true;
+}
+
+/* As the converter reads it: of two entries with one name the text model's, which is first here. But
+ * model_type stays the whole model's, for which the library that llama.cpp asks for (transformers 4.57)
+ * has no class with defaults. */
+int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(ck->config, "architectures");
+    const cJSON *text = cJSON_GetObjectItemCaseSensitive(ck->config, "text_config");
+    const char *class = cJSON_IsArray(list) && cJSON_IsString(list->child) ? list->child->valuestring : "";
+    cJSON *all;
+
+    if (strcmp(class, "KimiK25ForConditionalGeneration") != 0)
+        return 0;
+    if (!cJSON_IsObject(text))
+        return sl_fail(e, SL_ESOURCE, "no \"text_config\", where %s has its text model", class);
+    all = sl_ck_priv(ck)->text = cJSON_CreateObject();
+    return all && append(all, text, "model_type") && append(all, ck->config, "text_config") ? 0
+               : sl_fail(e, SL_EFAIL, "out of memory");
+}
+
+int sl_ck_take_text(struct sl_checkpoint *ck, struct sl_error *e)
+{
+    bool any = false;
+
+    for (uint32_t i = 0; i < ck->n_tensors && sl_ck_priv(ck)->text; i++)
+        if (strncmp(ck->tensors[i].name, PREFIX, sizeof PREFIX - 1) == 0 && ck->tensors[i].name[sizeof PREFIX - 1]) {
+            ck->tensors[i].name += sizeof PREFIX - 1;
+            any = true;
+        }
+    return any ? sl_ck_name_anew(ck, e) : 0;
+}

@@ -1,0 +1,231 @@
+/* Weights packed as 4-bit integers, and text models inside others: what they become, and what is refused. */
+#include "proto/checkpoint_priv.h"
+#include "tests/unit/checkpoint_world.h"
+
+#include <cjson/cJSON.h>
+
+#define CONFIG "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\"," \
+               "\"config_groups\":{\"group_0\":{\"targets\":[\"Linear\"],\"weights\":{%s}}%s}}}"
+#define GOOD "\"num_bits\":4,\"type\":\"int\",\"strategy\":\"group\",\"group_size\":32,\"symmetric\":true,\"actorder\":null"
+
+static void write_config(const char *dir, const char *weights, const char *more)
+{
+    char text[2000];
+
+    snprintf(text, sizeof text, CONFIG, weights, more);
+    maker_write(dir, "config.json", text);
+}
+
+/* The tensors of x; NULL: it is not there. sizes lie at the file's end. */
+struct packed {
+    const char *words, *words_dtype, *scale, *scale_dtype, *sizes_dtype, *extra;
+    uint64_t words_bytes, scale_bytes;
+    uint64_t sizes[2];
+};
+
+static const struct packed good = {"[6,8]", "I32", "[6,2]", "BF16", "I32", NULL, 6 * 8 * 4, 6 * 2 * 2, {6, 64}};
+
+static void write_packed(const char *dir, const char *name, const struct packed *p)
+{
+    struct maker_file f = {.end = 0};
+    size_t width = p->sizes_dtype && strcmp(p->sizes_dtype, "I64") == 0 ? 8 : 4;
+    char path[4096];
+    struct stat st;
+    int fd;
+
+    maker_tensor(&f, "x.weight_packed", p->words_dtype, p->words, p->words_bytes);
+    if (p->scale)
+        maker_tensor(&f, "x.weight_scale", p->scale_dtype, p->scale, p->scale_bytes);
+    if (p->extra)
+        maker_tensor(&f, p->extra, "U8", "[4]", 4);
+    if (p->sizes_dtype)
+        maker_tensor(&f, "x.weight_shape", p->sizes_dtype, "[2]", 2 * width);
+    maker_finish(&f, dir, name, 0);
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    fd = open(path, O_WRONLY);
+    assert_true(fd >= 0 && fstat(fd, &st) == 0);
+    for (size_t i = 0; i < 2 && p->sizes_dtype; i++)
+        assert_int_equal(pwrite(fd, &p->sizes[i], width, st.st_size - (off_t)((2 - i) * width)), width);
+    assert_int_equal(close(fd), 0);
+}
+
+static void becomes_a_weight(void **state)
+{
+    static const char *const dtypes[] = {"I32", "I64"};
+    struct packed p = good;
+    struct sl_error e = {.code = 0};
+
+    write_config(*state, GOOD, "");
+    for (int i = 0; i < 2; i++) {
+        struct sl_checkpoint *ck;
+        struct sl_scale s;
+
+        p.sizes_dtype = dtypes[i];
+        write_packed(*state, "model.safetensors", &p);
+        ck = open_ok(*state);
+        assert_int_equal(ck->n_tensors, 3);
+        assert_int_equal(ck->i4_group, 32);
+        assert_int_equal(sl_checkpoint_find(ck, "x.weight"), 0);
+        assert_int_equal(sl_checkpoint_find(ck, "x.weight_packed"), SL_NO_TENSOR);
+        assert_int_equal(sl_checkpoint_find(ck, "x.weight_scale"), 1);
+        assert_string_equal(ck->tensors[0].name, "x.weight");
+        assert_int_equal(ck->tensors[0].dtype, SL_DTYPE_I4);
+        assert_int_equal(ck->tensors[0].shape[0], 6);
+        assert_int_equal(ck->tensors[0].shape[1], 64);
+        assert_int_equal(ck->tensors[0].elems, 6 * 64);
+        assert_int_equal(ck->tensors[0].bytes, 6 * 32);
+        assert_int_equal(sl_checkpoint_scale(ck, 0, &s, &e), 0);
+        assert_int_equal(s.tensor, 1);
+        assert_int_equal(s.rows, 6);
+        assert_int_equal(s.cols, 2);
+        assert_int_equal(s.block_rows, 1);
+        assert_int_equal(s.block_cols, 32);
+        assert_true(s.any_sign);
+        assert_false(sl_checkpoint_is_scale(ck, 0));
+        assert_true(sl_checkpoint_is_scale(ck, 1));
+        assert_true(sl_checkpoint_is_scale(ck, 2));
+        sl_checkpoint_close(ck);
+    }
+}
+
+static void refuses_packed(void **state)
+{
+    static const struct { struct packed p; int code; const char *why; } bad[] = {
+        {{"[6,8]", "U32", "[6,2]", "BF16", "I32", NULL, 192, 24, {6, 64}}, SL_ESOURCE,
+         "'x.weight_packed' and 'x.weight_shape' are no matrix of 4-bit integers: expected I32 of two dimensions"},
+        {{"[6,4,2]", "I32", "[6,2]", "BF16", "I32", NULL, 192, 24, {6, 64}}, SL_ESOURCE, "are no matrix"},
+        {{"[6,8]", "I32", "[6,2]", "BF16", "F32", NULL, 192, 24, {6, 64}}, SL_ESOURCE, "are no matrix"},
+        {{"[6,8]", "I32", NULL, NULL, "I32", NULL, 192, 0, {6, 64}}, SL_ESOURCE,
+         "packed tensor 'x.weight_packed' has no 'x.weight_scale'"},
+        {{"[6,8]", "I32", "[6,2]", "BF16", NULL, NULL, 192, 24, {6, 64}}, SL_ESOURCE, "has no 'x.weight_shape'"},
+        {{"[6,8]", "I32", "[6,2]", "BF16", "I32", "x.weight_zero_point", 192, 24, {6, 64}}, SL_EUNSUPPORTED,
+         "'x.weight_packed' has zero points ('x.weight_zero_point'), which are not supported: give an FP8 or BF16 checkpoint"},
+        {{"[6,8]", "I32", "[6,2]", "BF16", "I32", "x.weight_g_idx", 192, 24, {6, 64}}, SL_EUNSUPPORTED,
+         "has an order of its own ('x.weight_g_idx')"},
+        {{"[6,8]", "I32", "[6,2]", "BF16", "I32", "x.weight", 192, 24, {6, 64}}, SL_ESOURCE,
+         "'x.weight_packed' is there, and 'x.weight' too; expected one"},
+        {{"[6,8]", "I32", "[6,2]", "BF16", "I32", "x.weight_scale_inv", 192, 24, {6, 64}}, SL_ESOURCE, "'x.weight' has two scales"},
+        {{"[6,8]", "I32", "[6,3]", "BF16", "I32", NULL, 192, 36, {6, 64}}, SL_ESOURCE,
+         "scale 'x.weight_scale' of shape [6, 3] does not fit 'x.weight' of shape [6, 64]: expected [6, n], 32 weights for each"},
+        {{"[6,5]", "I32", "[6,2]", "BF16", "I32", NULL, 120, 24, {6, 40}}, SL_ESOURCE, "does not fit 'x.weight' of shape [6, 40]"},
+        {{"[6,8]", "I32", "[12]", "BF16", "I32", NULL, 192, 24, {6, 64}}, SL_ESOURCE, "does not fit"},
+        {{"[6,8]", "I32", "[6,2]", "U8", "I32", NULL, 192, 12, {6, 64}}, SL_ESOURCE,
+         "scale 'x.weight_scale' of 'x.weight' is U8: expected F32, BF16 or F16"},
+        {{"[6,8]", "I32", "[6,2]", "BF16", "I32", NULL, 192, 24, {6, 63}}, SL_ESOURCE,
+         "'x.weight_shape' says [6, 63], and 'x.weight_packed' holds [6, 64] weights; rows are to hold whole groups of 32"},
+        {{"[6,8]", "I32", "[6,2]", "BF16", "I64", NULL, 192, 24, {64, 6}}, SL_ESOURCE, "says [64, 6]"},
+    };
+
+    write_config(*state, GOOD, "");
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        write_packed(*state, "model.safetensors", &bad[i].p);
+        refuse(*state, bad[i].code, bad[i].why);
+    }
+    write_packed(*state, "m-00001-of-00002.safetensors", &bad[3].p);
+    refuse(in(*state, "m-00001-of-00002.safetensors"), SL_ESOURCE,
+           "is one shard of a checkpoint, and 'x.weight_scale' is in another; give the folder");
+    maker_write(*state, "config.json", plain_config);
+    write_packed(*state, "model.safetensors", &good);
+    refuse(*state, SL_ESOURCE, "'x.weight_packed' is packed, and config.json has no quantization_config that says how");
+}
+
+static void refuses_configs(void **state)
+{
+    static const struct { const char *weights, *more, *why; } bad[] = {
+        {"\"num_bits\":8", "", "num_bits 8 instead of 4"},
+        {"\"type\":\"int\"", "", "num_bits 0 instead of 4"},
+        {"\"num_bits\":4,\"type\":\"float\"", "", "a type that is not 'int'"},
+        {"\"num_bits\":4,\"symmetric\":false", "", "zero points"},
+        {"\"num_bits\":4,\"actorder\":\"group\"", "", "an order of their own"},
+        {"\"num_bits\":4,\"strategy\":\"channel\"", "", "a strategy that is not 'group'"},
+        {"\"num_bits\":4,\"strategy\":\"group\",\"group_size\":-1", "", "a group_size that is no multiple of 8"},
+        {"\"num_bits\":4,\"strategy\":\"group\",\"group_size\":20", "", "a group_size that is no multiple of 8"},
+        {GOOD, ",\"group_1\":{}", "2 config_groups instead of one"},
+    };
+    char why[300];
+
+    write_packed(*state, "model.safetensors", &good);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        write_config(*state, bad[i].weights, bad[i].more);
+        snprintf(why, sizeof why, "config.json: the weights are packed with %s", bad[i].why);
+        refuse(*state, SL_EUNSUPPORTED, why);
+    }
+    write_config(*state, "\"num_bits\":4,\"strategy\":\"group\",\"group_size\":32,\"actorder\":\"weight\"", "");
+    sl_checkpoint_close(open_ok(*state));
+}
+
+/* What ships as I4, by config.json alone: as the library reads "ignore". */
+static void plans_by_config(void **state)
+{
+    static const struct { const char *name; bool packs; } layers[] = {
+        {"model.layers.1.mlp.experts.7.down_proj.weight", true},
+        {"model.layers.1.mlp.shared_experts.down_proj.weight", false},
+        {"model.layers.0.mlp.gate_proj.weight", false},
+        {"model.layers.0.mlp.gate_up_proj.weight", false},
+        {"model.layers.0.self_attn.o_proj.weight", false},
+        {"lm_head.weight", false},
+        {"not_the_lm_head.weight", true},
+        {"head.model.weight", true}, /* an expression is for the beginning */
+    };
+    struct sl_error e = {.code = 0};
+    struct sl_checkpoint *ck;
+
+    write_config(*state, GOOD, "},\"ignore\":[\"lm_head\",\"re:.*self_attn.*\",\"re:.*shared_experts.*\",7,\"re:model$\",\"re:(\","
+                               "\"re:.*mlp\\\\.(gate|up|gate_up|down)_proj.*\"],\"x\":{");
+    assert_int_equal(sl_checkpoint_open_config(in(*state, "config.json"), &ck, &e), 0);
+    for (size_t i = 0; i < sizeof layers / sizeof *layers; i++)
+        assert_int_equal(sl_checkpoint_packs(ck, layers[i].name, &e), layers[i].packs);
+    sl_checkpoint_close(ck);
+    maker_write(*state, "config.json", plain_config);
+    assert_int_equal(sl_checkpoint_open_config(in(*state, "config.json"), &ck, &e), 0);
+    assert_int_equal(sl_checkpoint_packs(ck, layers[0].name, &e), 0);
+    sl_checkpoint_close(ck);
+}
+
+#define SEES "\"architectures\":[\"KimiK25ForConditionalGeneration\"],\"model_type\":\"kimi_k25\",\"hidden_size\":1"
+
+static void takes_the_text_model(void **state)
+{
+    struct maker_file f = {.end = 0};
+    struct sl_checkpoint *ck;
+    const cJSON *c;
+
+    maker_write(*state, "config.json", "{" SEES ",\"text_config\":{\"architectures\":[\"X\"],\"model_type\":\"deepseek_v3\",\"hidden_size\":2,"
+                "\"quantization_config\":{\"weight_block_size\":[4,4]}},\"vision_config\":{}}");
+    maker_tensor(&f, "language_model.lm_head.weight", "BF16", "[2]", 4);
+    maker_tensor(&f, "language_model.", "BF16", "[2]", 4);
+    maker_tensor(&f, "vision_tower.language_model.x", "BF16", "[2]", 4);
+    maker_finish(&f, *state, "model.safetensors", 0);
+    ck = open_ok(*state);
+    assert_int_equal(sl_checkpoint_find(ck, "lm_head.weight"), 0);
+    assert_int_equal(sl_checkpoint_find(ck, "language_model.lm_head.weight"), SL_NO_TENSOR);
+    assert_int_equal(sl_checkpoint_find(ck, "language_model."), 1);
+    assert_int_equal(sl_checkpoint_find(ck, "vision_tower.language_model.x"), 2);
+    assert_int_equal(ck->fp8_block_rows, 4);
+    c = sl_checkpoint_config(ck);
+    assert_string_equal(cJSON_GetObjectItemCaseSensitive(c, "architectures")->child->valuestring, "X");
+    assert_string_equal(cJSON_GetObjectItemCaseSensitive(c, "model_type")->valuestring, "kimi_k25");
+    assert_int_equal(cJSON_GetObjectItemCaseSensitive(c, "hidden_size")->valueint, 2);
+    assert_non_null(cJSON_GetObjectItemCaseSensitive(c, "vision_config"));
+    assert_int_equal(cJSON_GetObjectItemCaseSensitive(ck->config, "hidden_size")->valueint, 1);
+    sl_checkpoint_close(ck);
+
+    maker_tensor(&f, "language_model.a", "BF16", "[2]", 4);
+    maker_tensor(&f, "a", "BF16", "[2]", 4);
+    maker_finish(&f, *state, "model.safetensors", 0);
+    refuse(*state, SL_ESOURCE, "tensor 'a' is there with a prefix and without one");
+    maker_write(*state, "config.json", "{" SEES ",\"text_config\":[]}");
+    refuse(*state, SL_ESOURCE, "config.json: no \"text_config\", where KimiK25ForConditionalGeneration has its text model");
+    maker_write(*state, "config.json", plain_config); /* another model's names are its own */
+    ck = open_ok(*state);
+    assert_int_equal(sl_checkpoint_find(ck, "language_model.a"), 0);
+    sl_checkpoint_close(ck);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {TEST(becomes_a_weight), TEST(refuses_packed), TEST(refuses_configs), TEST(plans_by_config),
+                                       TEST(takes_the_text_model)};
+
+    return cmocka_run_group_tests_name("packed", tests, NULL, NULL);
+}
