@@ -1,6 +1,6 @@
 /* Makes checkpoints of any size for tests and the demo: DeepSeek-V3's form in
- * FP8 with block scales (V3.2's too) or with experts packed as 4-bit integers, Qwen2 and Llama in BF16, tokenizer included. Weights
- * are drawn from a fixed generator: the same options give the same bytes.
+ * FP8 with block scales or with experts packed as 4-bit integers, V3.2's too, Qwen2 and Llama
+ * in BF16, tokenizer included. Weights are drawn from a fixed generator: the same options give the same bytes.
  * With --holes a checkpoint has its full size and hardly any data: scales and
  * small tensors are drawn, and of the large ones a few; the others are holes,
  * which read as zeros. */
@@ -653,7 +653,7 @@ int main(int argc, char **argv)
         opts[i] = (struct option){ nums[i], required_argument, NULL, NUM0 + i };
     const struct option rest[] = { { "arch", 1, NULL, 'a' }, { "preset", 1, NULL, 'p' }, { "scales", 1, NULL, 's' },
                                    { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' },
-                                   { "packed", 0, NULL, 'P' }, { "f32-proj", 0, NULL, 'i' },
+                                   { "packed", 0, NULL, 'P' }, { "f32-proj", 0, NULL, 'j' },
                                    { "mtp", 0, NULL, 'm' }, { "no-mtp", 0, NULL, 'M' }, { "tied", 0, NULL, 't' },
                                    { "sparse", 0, NULL, 'S' }, { "holes", 0, NULL, 'H' }, { "config", 1, NULL, 'c' },
                                    { "tokenizer", 1, NULL, 'k' }, { "out", 1, NULL, 'o' },
@@ -684,7 +684,7 @@ int main(int argc, char **argv)
         case 'x': c.scale_suffix = optarg; break;
         case 'b': c.f32_bias = false; break;
         case 'P': c.packed = true; break;
-        case 'i': c.f32_proj = true; break;
+        case 'j': c.f32_proj = true; break;
         case 'm': c.mtp = true; break;
         case 'M': c.mtp = false; break;
         case 't': c.tied = true; break;
