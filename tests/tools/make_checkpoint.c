@@ -648,7 +648,7 @@ int main(int argc, char **argv)
                                         "rope", "v-dim", "vocab", "shards", "seed", "index-heads", "index-dim",
                                         "index-top" };
     enum { N = sizeof nums / sizeof *nums };
-    struct option opts[N + 16];
+    struct option opts[N + 17];
     struct config c = defaults(DEEPSEEK);
     for (int i = 0; i < N; i++)
         opts[i] = (struct option){ nums[i], required_argument, NULL, NUM0 + i };
