@@ -42,7 +42,15 @@ void cli_each_option(const struct cli_verb *verb,
 
 static void print_help(const struct cli_verb *verb, const struct poptOption *table)
 {
-    printf("Usage: sluice %s%s%s\n\n%s.\n\n", verb->name, *verb->args ? " " : "", verb->args, verb->summary);
+    char usage[256], summary[256];
+
+    snprintf(usage, sizeof usage, "sluice %s%s%s", verb->name, *verb->args ? " " : "", verb->args);
+    snprintf(summary, sizeof summary, "%s.", verb->summary);
+    fputs("Usage: ", stdout);
+    sl_print_wrapped(stdout, usage, 7);
+    putchar('\n');
+    sl_print_wrapped(stdout, summary, 0);
+    putchar('\n');
     sl_print_options(table);
 }
 

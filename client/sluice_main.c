@@ -1,6 +1,7 @@
 #include "client/cli.h"
 #include "client/progress.h"
 #include "client/term.h"
+#include "proto/option_help.h"
 #include "proto/suggest.h"
 
 #include <fcntl.h>
@@ -12,18 +13,22 @@
 static void print_usage(FILE *to)
 {
     fputs("Usage: sluice VERB [ARGUMENT...]\n\n"
-          "Turns FP8 and BF16 checkpoints into quantized GGUF files, streaming, byte for byte\n"
-          "what llama.cpp's tools would write.\n", to);
+          "Turns FP8 and BF16 checkpoints into quantized GGUF files, streaming, byte for\n"
+          "byte what llama.cpp's tools would write.\n", to);
     for (unsigned g = 0; cli_group(g); g++) {
         fprintf(to, "\n%s\n", cli_group(g)->title);
-        for (const struct cli_verb *const *v = cli_group(g)->verbs; *v; v++)
-            fprintf(to, "  %-10s %s\n", (*v)->name, (*v)->summary);
+        for (const struct cli_verb *const *v = cli_group(g)->verbs; *v; v++) {
+            fprintf(to, "  %-10s ", (*v)->name);
+            sl_print_wrapped(to, (*v)->summary, 13);
+        }
     }
-    fputs("\n'sluice VERB --help' shows a verb's options, 'man sluice' all of them. Exit codes: 0 ok,\n"
-          "1 failed, 2 usage, 3 finished with warnings, 4 daemon unreachable, 5 no such job or worker,\n"
-          "6 unsupported model or tensor, 7 source damaged or missing, 8 verification mismatch,\n"
-          "9 no space, 10 GPU failed or lost, 13 output exists, 75 interrupted, goes on with the same command,\n"
-          "124 wait --timeout: not ended in that time, 130 and 143 ended at once by a second signal.\n", to);
+    fputs("\n'sluice VERB --help' shows a verb's options, 'man sluice' all of them.\n\n"
+          "Exit codes: 0 ok, 1 failed, 2 usage, 3 finished with warnings,\n"
+          "4 daemon unreachable, 5 no such job or worker, 6 unsupported model or tensor,\n"
+          "7 source damaged or missing, 8 verification mismatch, 9 no space,\n"
+          "10 GPU failed or lost, 13 output exists, 75 interrupted, goes on with the same\n"
+          "command, 124 wait --timeout: not ended in that time, 130 and 143 ended at once\n"
+          "by a second signal.\n", to);
 }
 
 static const struct cli_verb *find(const char *name)

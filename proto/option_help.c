@@ -1,15 +1,26 @@
 #include "proto/option_help.h"
 
-#include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #define HELP_COLUMN 32
 #define HELP_WIDTH 96
+#define HELP_LEAST 60 /* a terminal narrower than that wraps by itself */
 
-/* One description, wrapped, its lines beginning at HELP_COLUMN. */
-static void print_wrapped(const char *text)
+static int width_of(FILE *to)
 {
-    int room = HELP_WIDTH - HELP_COLUMN;
+    struct winsize ws = {0};
+    int width = HELP_WIDTH;
+
+    if (isatty(fileno(to)))
+        width = ioctl(fileno(to), TIOCGWINSZ, &ws) == 0 && ws.ws_col ? ws.ws_col : 80;
+    return width > HELP_WIDTH ? HELP_WIDTH : width < HELP_LEAST ? HELP_LEAST : width;
+}
+
+void sl_print_wrapped(FILE *to, const char *text, int column)
+{
+    int room = width_of(to) - column;
 
     while (*text) {
         int n = (int)strlen(text);
@@ -19,11 +30,11 @@ static void print_wrapped(const char *text)
                 ;
             n = n > 0 ? n : room;
         }
-        printf("%.*s\n", n, text);
+        fprintf(to, "%.*s\n", n, text);
         text += n;
         text += strspn(text, " ");
         if (*text)
-            printf("%*s", HELP_COLUMN, "");
+            fprintf(to, "%*s", column, "");
     }
 }
 
@@ -43,7 +54,7 @@ static void print_option(const struct poptOption *t)
     printf("%-*s", HELP_COLUMN, left);
     if (strlen(left) >= HELP_COLUMN)
         printf("\n%*s", HELP_COLUMN, "");
-    print_wrapped(t->descrip);
+    sl_print_wrapped(stdout, t->descrip, HELP_COLUMN);
 }
 
 static bool is_table(const struct poptOption *t)

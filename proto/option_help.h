@@ -4,6 +4,11 @@
 
 #include <popt.h>
 #include <stdbool.h>
+#include <stdio.h>
+
+/* Effect: prints text and a newline, wrapped at spaces to the terminal's width (60 to 96 columns;
+ * 96 elsewhere); the cursor is at `column`, and further lines begin there. */
+void sl_print_wrapped(FILE *to, const char *text, int column);
 
 /* Effect: prints the options of a table to stdout, a line each or wrapped, then the
  * tables in it, each under its description. */

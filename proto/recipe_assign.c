@@ -277,7 +277,7 @@ static int missing_data(struct assign *a, const int *types, struct sl_error *e)
         return sl_fail(e, SL_EUSAGE, "recipe %s needs an importance matrix; %s: "
                        "%u tensors have types that cannot do without: %s", a->r->name,
                        a->o->words.n ? "--include-weights or --exclude-weights leave nothing of the one given"
-                                     : "give one with --imatrix FILE", a->n_missing, list.text);
+                                     : "give one with --imatrix FILE, or --imatrix synthetic where there is none", a->n_missing, list.text);
     return sl_fail(e, SL_EUSAGE, "imatrix %s has no data for %u tensors whose types need an importance "
                    "matrix: %s%s", a->o->imatrix->path, a->n_missing, list.text, why);
 }

@@ -24,8 +24,9 @@ static const struct sl_config_option options[] = {
 
 static const char about[] =
     "Usage: sluice-worker --connect ENDPOINT --root DIR [OPTION...]\n\n"
-    "Does the tasks that sluiced hands out. SIGTERM: hands back what it has not begun,\n"
-    "finishes the rest and ends with 0. Every option but --name can stand in sluice.conf.\n";
+    "Does the tasks that sluiced hands out. SIGTERM: hands back what it has not\n"
+    "begun, finishes the rest and ends with 0. Every option but --name can stand in\n"
+    "sluice.conf.\n";
 
 static int take_name(void *user, const char *option, const char *arg, struct sl_error *e)
 {

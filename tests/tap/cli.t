@@ -110,12 +110,15 @@ run_ok('types', $SLUICE, 'types');
 like(run('sh', '-c', "$SLUICE convert $TINY -o $dir/order.gguf -r q4_k_m 2>&1")->{out}, qr{\A\Q$dir\E/order\.gguf\nsluice: },
     'one place for both outputs: the files, then what is said of them');
 
-# On a terminal there is a bar; it is taken away at the end.
+# On a terminal there is a bar; it is taken away at the end. Help is as wide as the terminal.
 SKIP: {
     my $has = run('script', '--version');
-    skip 'no script(1)', 2 if $has->{rc};
+    skip 'no script(1)', 3 if $has->{rc};
     my $log = scratch() . '/tty';
     local $ENV{TERM} = 'xterm';
+    my @wide = map { run('script', '-qec', "stty cols 80; $_ --help", $log); grep { !/^Script/ && length > 80 } split /\r?\n/, slurp($log) }
+        $SLUICE, "$BUILD/sluiced", "$BUILD/sluice-worker", map { /^(\S+)/ ? "$SLUICE $1" : () } run($SLUICE, 'completion', 'list')->{out} =~ /^(\S+\t--help\t)/mg;
+    is_deeply(\@wide, [], 'help fits a terminal of 80 columns');
     my $source = checkpoint(scratch(), '--preset', 'demo');
     run('script', '-qec', "$SLUICE convert $source -o $dir/t.gguf --recipe q2_k --force", $log);
     my $seen = slurp($log);

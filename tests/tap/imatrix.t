@@ -126,7 +126,7 @@ like(run_ok('a GGUF source', $SLUICE, 'quantize', "$dir/mla-f32.gguf", "$dir/mla
 fails('and cannot have another', 2, qr/; it was made in the legacy layout$/, $SLUICE, 'quantize', "$dir/mla-f32.gguf", "$dir/no.gguf", 'iq2_xs', '--imatrix', $IMATRIX);
 
 # Types that need data, refused before anything is made.
-my $r = fails('Q2_K_S without imatrix', 2, qr/recipe q2_k_s needs an importance matrix; give one with --imatrix FILE: \d+ tensors/,
+my $r = fails('Q2_K_S without imatrix', 2, qr/recipe q2_k_s needs an importance matrix; give one with --imatrix FILE, or --imatrix synthetic where there is none: \d+ tensors/,
     $SLUICE, 'convert', $TINY, '-o', "$dir/no.gguf", '--recipe', 'q2_k_s', @PLAN);
 my ($count) = $r->{err} =~ /(\d+) tensors/;
 my $named = 0;
