@@ -91,11 +91,12 @@ for my $target ('f/libsluice.a', 'unit') {
 my ($tree, $away) = (scratch(), scratch());
 system 'mkdir', '-p', "$tree/tests/tools", "$away/tools";
 spit("$tree/tests/tools/demo.sh", slurp("$TOP/tests/tools/demo.sh"));
-spit("$away/sluice", "#!/bin/sh\n" . 'while [ $# -gt 1 ]; do [ "$1" != -o ] || case $2 in */) : >"$2/x.gguf" ;; *) : >"$2" ;; esac; shift; done' . "\n");
-spit("$away/tools/make_checkpoint", "#!/bin/sh\n");
-chmod 0755, "$tree/tests/tools/demo.sh", "$away/sluice", "$away/tools/make_checkpoint";
-run_ok('make B=/elsewhere demo', 'env', "SLUICE_BUILD=$away", "$tree/tests/tools/demo.sh");
-is_deeply([-e "$away/demo/x.gguf" ? 1 : 0, ls($tree)], [1, 'tests'], 'writes there and not into the tree');
+chmod 0755, "$tree/tests/tools/demo.sh";
+symlink $TINY, "$tree/tests/tiny-v3" or die $!;
+symlink "$BUILD/$_", "$away/$_" or die $! for qw(sluice tools/make_checkpoint);
+$r = run_ok('make B=/elsewhere demo', 'env', "SLUICE_BUILD=$away", "$tree/tests/tools/demo.sh");
+like($r->{out}, qr/^\$ sluice verify .*?^ok .*?^\$ sluice verify .*?^ok /ms, 'converts and verifies twice');
+is_deeply([scalar(glob "$away/demo/*.gguf") ? 1 : 0, ls($tree), ls("$tree/tests")], [1, 'tests', 'tiny-v3', 'tools'], 'writes there and not into the tree');
 
 # No namespaces is no failure either.
 spit("$away/unshare", "#!/bin/sh\nexit 1\n");

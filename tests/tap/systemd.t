@@ -31,6 +31,8 @@ for my $unit (@system, @user) {
 for my $unit (@system, @user) {
     like(slurp($unit), qr/\nType=notify\n.*\nWatchdogSec=\d+s\n/s, "$unit is watched");
 }
+# A root over NFS that is not mounted yet is no folder, and after exit 2 nothing is started again.
+like(slurp($_), qr/^After=.* remote-fs\.target\b/m, "$_ comes after network mounts") for @system;
 my $gpu = slurp($system[1]);
 unlike($gpu, qr/^(?:PrivateDevices|MemoryDenyWriteExecute|PrivateUsers|ProcSubset)=/m, 'nothing that breaks CUDA');
 like($gpu, qr/\nLimitMEMLOCK=infinity\n.*\nDeviceAllow=char-nvidia\* rw\n/s, 'what CUDA needs');
