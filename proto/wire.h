@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SL_WIRE_VERSION 2
+#define SL_WIRE_VERSION 3
 #define SL_WIRE_MAX 8388608u        /* bytes of a message, compressed or not */
 #define SL_WIRE_COMPRESS 65536u     /* a longer one is sent as a zstd frame */
 #define SL_WIRE_DEPTH 8

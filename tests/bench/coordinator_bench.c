@@ -131,18 +131,18 @@ static void set_up_job(void)
     const char *const fields[] = {"src_bytes", "out_bytes", "shard"};
 
     for (unsigned p = 1; p <= WORKERS; p++) {
-        sprintf(text, "{\"v\":2,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"b\",\"instance\":"
+        sprintf(text, "{\"v\":3,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"b\",\"instance\":"
                       "\"%032x\",\"name\":\"w%u\",\"host\":\"h\"}", p, p);
         say(p, text);
     }
-    sprintf(text, "{\"v\":2,\"m\":\"hello\",\"role\":\"client\",\"version\":\"b\",\"instance\":\"%032x\","
+    sprintf(text, "{\"v\":3,\"m\":\"hello\",\"role\":\"client\",\"version\":\"b\",\"instance\":\"%032x\","
                   "\"name\":\"c\",\"host\":\"h\"}", 999);
     say(WORKERS + 1, text);
-    say(WORKERS + 1, "{\"v\":2,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"source\":\"/s\",\"output\":\"/o\","
+    say(WORKERS + 1, "{\"v\":3,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"source\":\"/s\",\"output\":\"/o\","
                      "\"prefix\":\"p\",\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\"}]}");
-    say(1, "{\"v\":2,\"m\":\"pull\",\"want\":1}");
+    say(1, "{\"v\":3,\"m\":\"pull\",\"want\":1}");
     flush(true);
-    s = text + sprintf(text, "{\"v\":2,\"m\":\"result\",\"job\":1,\"task\":65536,\"epoch\":%llu,\"bytes\":0,"
+    s = text + sprintf(text, "{\"v\":3,\"m\":\"result\",\"job\":1,\"task\":65536,\"epoch\":%llu,\"bytes\":0,"
                              "\"plan\":{\"fingerprint\":\"%032x\",\"source\":\"s\",\"recipe\":\"r\","
                              "\"options\":\"o\",\"version\":\"1\",\"file_bytes\":7",
                        (unsigned long long)sims[1].held[0].epoch, 1);
@@ -202,7 +202,7 @@ static void one_result(unsigned p, double due, double slept, double woken, doubl
 
     w->n--;
     memmove(&w->held[0], &w->held[1], w->n * sizeof l);
-    snprintf(text, sizeof text, "{\"v\":2,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%llu,\"bytes\":100,"
+    snprintf(text, sizeof text, "{\"v\":3,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%llu,\"bytes\":100,"
                                 "\"checksum\":\"0123456789abcdef\"}", l.task, (unsigned long long)l.epoch);
     late_ms[n_late++] = slept <= due ? (woken - due) * 1e3 : 0;
     w->due = due + period * (0.5 + drand48());
@@ -210,7 +210,7 @@ static void one_result(unsigned p, double due, double slept, double woken, doubl
         due = woken;
     sent[l.task] = due;
     say(p, text);
-    say(p, "{\"v\":2,\"m\":\"pull\",\"want\":1}");
+    say(p, "{\"v\":3,\"m\":\"pull\",\"want\":1}");
     w->asked = due;
 }
 
@@ -218,7 +218,7 @@ static void one_beat(unsigned p, double due)
 {
     char text[300];
 
-    snprintf(text, sizeof text, "{\"v\":2,\"m\":\"progress\",\"bytes\":%u,\"tasks\":[],\"rate\":250000000,"
+    snprintf(text, sizeof text, "{\"v\":3,\"m\":\"progress\",\"bytes\":%u,\"tasks\":[],\"rate\":250000000,"
                                 "\"tensor\":\"blk.3.ffn_down_exps.weight\"}", n_acks);
     say(p, text);
     sims[p].beat = due + (double)BEAT_S / speed;
@@ -304,7 +304,7 @@ int main(int argc, char **argv)
         return stop("open");
     set_up_job();
     for (unsigned p = 1; p <= WORKERS; p++)
-        say(p, "{\"v\":2,\"m\":\"pull\",\"want\":4}");
+        say(p, "{\"v\":3,\"m\":\"pull\",\"want\":4}");
     flush(true);
     n_grants = n_acks = 0;
     wall = seconds(CLOCK_MONOTONIC);

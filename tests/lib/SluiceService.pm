@@ -111,7 +111,7 @@ sub stop_one {
 # Sends messages; the answers that came, or nothing when there is no daemon.
 sub ask {
     my ($message, @options) = @_;
-    my $r = run(tool('wire_peer'), '-t', 30, @options, $ENDPOINT, ref $message ? encode_json({ v => 2, %$message }) : $message);
+    my $r = run(tool('wire_peer'), '-t', 30, @options, $ENDPOINT, ref $message ? encode_json({ v => 3, %$message }) : $message);
     return json_lines($r->{out});
 }
 

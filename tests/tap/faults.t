@@ -219,7 +219,7 @@ SKIP: {
 step('stale');
 stop_one($_) for qw(w1 w2);
 $id = submit(demo_spec('stale'));
-my ($grant, @late) = json_lines(run(tool('wire_peer'), qw(-w -t 20 -p 1300 -u nack), $ENDPOINT, map { encode_json({ v => 2, %$_ }) }
+my ($grant, @late) = json_lines(run(tool('wire_peer'), qw(-w -t 20 -p 1300 -u nack), $ENDPOINT, map { encode_json({ v => 3, %$_ }) }
     { m => 'pull', want => 1 }, { m => 'pull', want => 0 },
     { m => 'fail', job => 0 + $id, task => 65536, epoch => 1, code => 2, text => 'late' })->{out});
 is($grant && $grant->{m}, 'grant', 'a lease');

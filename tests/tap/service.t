@@ -141,10 +141,10 @@ $id = submit(demo_spec('f'), hold => JSON::PP::true);
 my ($a) = grep { $_->{m} ne 'grant' } ask({ m => 'result', job => 0 + $id, task => 0, epoch => 999, bytes => 1,
     checksum => '0123456789abcdef' }, '-w');
 is($a && $a->{m}, 'nack', 'a forged epoch is refused');
-spit("$RUN/big", '{"v":2,"m":"list","labels":["' . 'x' x (9 << 20) . '"]}');
+spit("$RUN/big", '{"v":3,"m":"list","labels":["' . 'x' x (9 << 20) . '"]}');
 ask("\@$RUN/big", '-t', 1);
 ok(wait_daemon(), 'a message over the limit: the daemon stays');
-($a) = ask('{"v":2,"m":"nonsense"}');
+($a) = ask('{"v":3,"m":"nonsense"}');
 is($a && $a->{code}, 2, 'an unknown message is refused');
 is(job($id)->{state}, 'held', 'the job is as it was');
 ask({ m => 'cancel', jobs => [0 + $id], discard => JSON::PP::true });

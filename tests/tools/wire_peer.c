@@ -63,7 +63,7 @@ static void send_bytes(struct peer *p, const void *bytes, size_t n)
 static void say_hello(struct peer *p)
 {
     char text[512];
-    int n = snprintf(text, sizeof text, "{\"v\":2,\"m\":\"hello\",\"role\":\"%s\",\"version\":\"test\","
+    int n = snprintf(text, sizeof text, "{\"v\":3,\"m\":\"hello\",\"role\":\"%s\",\"version\":\"test\","
                      "\"instance\":\"%s\",\"name\":\"peer\",\"host\":\"test\"%s}",
                      p->worker ? "worker" : "client", p->instance,
                      p->worker ? ",\"bytes\":\"" SL_BYTES_VERSION "\",\"device\":\"cpu\"" : "");
@@ -86,7 +86,7 @@ static void take(struct peer *p, const uint8_t *bytes, size_t n)
         say_hello(p);
     if (m.id == SL_M_PING) {
         char pong[64];
-        int len = snprintf(pong, sizeof pong, "{\"v\":2,\"m\":\"pong\",\"n\":%llu}",
+        int len = snprintf(pong, sizeof pong, "{\"v\":3,\"m\":\"pong\",\"n\":%llu}",
                            (unsigned long long)sl_get_uint(m.tree, "n", 0));
 
         send_bytes(p, pong, (size_t)len);

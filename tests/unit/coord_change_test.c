@@ -6,13 +6,13 @@
 
 static cJSON *shown(struct world *w, uint64_t id)
 {
-    say(w, C, "{\"v\":2,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
+    say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
     return sl_get(expect(w, C, SL_M_JOB), "job");
 }
 
 static void ask(struct world *w, const char *verb, uint64_t id, const char *more, enum sl_message_id answer)
 {
-    say(w, C, "{\"v\":2,\"m\":\"%s\",\"jobs\":[%llu]%s}", verb, (unsigned long long)id, more);
+    say(w, C, "{\"v\":3,\"m\":\"%s\",\"jobs\":[%llu]%s}", verb, (unsigned long long)id, more);
     expect(w, C, answer);
 }
 
@@ -59,10 +59,10 @@ static void a_refused_set_changes_nothing(void **state)
     assert_int_equal(cJSON_GetArraySize(sl_get(shown(w, id), "labels")), 2);
     for (int i = 0; i < 31; i++)
         sprintf(many + strlen(many), "%s\"l%d\"", i ? "," : "", i);
-    say(w, C, "{\"v\":2,\"m\":\"set\",\"jobs\":[1],\"add_labels\":[%s]}", many);
+    say(w, C, "{\"v\":3,\"m\":\"set\",\"jobs\":[1],\"add_labels\":[%s]}", many);
     expect(w, C, SL_M_ERROR);
     assert_int_equal(cJSON_GetArraySize(sl_get(shown(w, id), "labels")), 2);
-    say(w, C, "{\"v\":2,\"m\":\"set\",\"jobs\":[1],\"priority\":7,\"remove_labels\":[\"x\"],\"add_labels\":[%s]}", many);
+    say(w, C, "{\"v\":3,\"m\":\"set\",\"jobs\":[1],\"priority\":7,\"remove_labels\":[\"x\"],\"add_labels\":[%s]}", many);
     expect(w, C, SL_M_DONE);
     assert_int_equal(cJSON_GetArraySize(sl_get(shown(w, id), "labels")), 32);
     assert_int_equal(sl_get_uint(shown(w, id), "priority", 0), 7);
@@ -79,20 +79,20 @@ static void a_refused_request_changes_nothing(void **state)
     one = submit(w, C, "a", "");
     two = submit(w, C, "b", "");
     ask(w, "cancel", two, "", SL_M_DONE);
-    say(w, C, "{\"v\":2,\"m\":\"hold\",\"jobs\":[%llu,%llu]}", (unsigned long long)one, (unsigned long long)two);
+    say(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[%llu,%llu]}", (unsigned long long)one, (unsigned long long)two);
     expect(w, C, SL_M_ERROR);
     assert_string_equal(sl_get_str(shown(w, one), "state"), "queued");
-    say(w, C, "{\"v\":2,\"m\":\"forget\",\"jobs\":[%llu,%llu]}", (unsigned long long)two, (unsigned long long)two);
+    say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[%llu,%llu]}", (unsigned long long)two, (unsigned long long)two);
     assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 1);
     ask(w, "cancel", one, "", SL_M_DONE);
     snprintf(spec, sizeof spec, world_spec, "m", "a\\nb");
-    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"odd\",\"specs\":[%s]}", spec);
+    say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"odd\",\"specs\":[%s]}", spec);
     assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "prefix 'a?b'"));
     snprintf(spec, sizeof spec, world_spec, "m", "a");
-    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"again\",\"specs\":[%s]}", spec);
+    say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"again\",\"specs\":[%s]}", spec);
     two = (uint64_t)sl_get(expect(w, C, SL_M_SUBMITTED), "jobs")->child->valuedouble;
     ask(w, "cancel", two, "", SL_M_DONE);
-    say(w, C, "{\"v\":2,\"m\":\"retry\",\"jobs\":[%llu,%llu]}", (unsigned long long)one, (unsigned long long)two);
+    say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[%llu,%llu]}", (unsigned long long)one, (unsigned long long)two);
     assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "1 of 2 jobs changed, then: job 1 writes to"));
     assert_string_equal(sl_get_str(shown(w, one), "state"), "queued");
     assert_string_equal(sl_get_str(shown(w, two), "state"), "cancelled");
@@ -108,7 +108,7 @@ static void a_refused_stitch_changes_nothing(void **state)
     id = ready_job(w, C, 1, "a", 3, 3);
     fail_for_good(w, 1, 7);
     assert_string_equal(sl_get_str(shown(w, id), "state"), "failed");
-    say(w, C, "{\"v\":2,\"m\":\"stitch\",\"job\":1}");
+    say(w, C, "{\"v\":3,\"m\":\"stitch\",\"job\":1}");
     expect(w, C, SL_M_ERROR);
     assert_string_equal(sl_get_str(shown(w, id), "state"), "failed");
     ask(w, "forget", id, "", SL_M_DONE);
@@ -124,7 +124,7 @@ static void a_stitch_asked_for_outlives_the_daemon(void **state)
     id = submit(w, C, "a", ",\"manual_stitch\":true");
     run_all(w, 1);
     assert_string_equal(state_of(w, C, id), "stitching: waits for 'sluice stitch 1'");
-    say(w, C, "{\"v\":2,\"m\":\"stitch\",\"job\":1}");
+    say(w, C, "{\"v\":3,\"m\":\"stitch\",\"job\":1}");
     expect(w, C, SL_M_DONE);
     restart(w);
     run_all(w, 1);
@@ -195,7 +195,7 @@ static void ended_jobs_are_discarded(void **state)
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &g, 1), 1);
     failed(w, 1, g, 6, "");
-    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"o2\",\"specs\":[{\"source\":\"/src/m\",\"output\":\"/out\",\"prefix\":"
+    say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"o2\",\"specs\":[{\"source\":\"/src/m\",\"output\":\"/out\",\"prefix\":"
         "\"other\",\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\"}],\"hold\":true}");
     expect(w, C, SL_M_SUBMITTED);
     ask(w, "cancel", other, ",\"discard\":true", SL_M_ERROR);
@@ -254,7 +254,7 @@ static void a_session_is_its_users(void **state)
     client(w, C);
     w->role[C] = SL_ROLE_SUBMITTER;
     w->user[C] = "mallory";
-    say(w, C, "{\"v\":2,\"m\":\"about\"}");
+    say(w, C, "{\"v\":3,\"m\":\"about\"}");
     expect(w, C, SL_M_REHELLO);
 }
 
@@ -270,11 +270,11 @@ static void long_names_are_cut_between_characters(void **state)
 
         for (unsigned i = 0; i < 400; i++)
             s += sprintf(s, "\xc3\xbc");
-        say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"%u\",\"specs\":[{\"source\":\"%s\",\"output\":\"/out\",\"prefix\":"
+        say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"%u\",\"specs\":[{\"source\":\"%s\",\"output\":\"/out\",\"prefix\":"
             "\"p%u\",\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\"}]}", odd, path, odd);
         expect(w, C, SL_M_SUBMITTED);
     }
-    say(w, C, "{\"v\":2,\"m\":\"logs\"}");
+    say(w, C, "{\"v\":3,\"m\":\"logs\"}");
     assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_LOG), "events")), 2);
 }
 
@@ -335,13 +335,13 @@ static void a_list_names_the_files(void **state)
     for (unsigned i = 0; i < 3; i++) {
         id = submit(w, C, keys[i], "");
         assert_int_equal(sl_queue_set_files(w->q, id, i == 2 ? "[\"/out/m.gguf\"]" : names, &w->e), 0);
-        say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[%llu]}", (unsigned long long)id);
+        say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[%llu]}", (unsigned long long)id);
         expect(w, C, SL_M_DONE);
     }
     for (unsigned i = 0; i < 2; i++) {
         cJSON *t, *jobs;
 
-        say(w, C, "{\"v\":2,\"m\":\"history\",\"before\":%llu}", (unsigned long long)id + 1);
+        say(w, C, "{\"v\":3,\"m\":\"history\",\"before\":%llu}", (unsigned long long)id + 1);
         t = expect(w, C, SL_M_JOBS);
         jobs = sl_get(t, "jobs");
         assert_int_equal(cJSON_GetArraySize(jobs), 2 - i);
@@ -370,7 +370,7 @@ static void cancelling_takes_tasks_back(void **state)
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &other, 1), 1);
     assert_int_equal(other.job, 2);
-    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1]}");
+    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1]}");
     expect(w, C, SL_M_DONE);
     t = expect(w, 1, SL_M_REVOKE);
     assert_int_equal(sl_get_uint(t, "job", 0), 1);
@@ -394,9 +394,9 @@ static void cancelling_takes_tasks_back(void **state)
     pull(w, 2, 1);
     assert_int_equal(granted(w, 2, &other, 1), 1);
     assert_true(other.job == 3 && other.task == SL_TASK_PREPARE);
-    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[2],\"discard\":true}");
+    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[2],\"discard\":true}");
     assert_int_equal(sl_get_uint(expect(w, 1, SL_M_REVOKE), "job", 0), 2);
-    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[3]}");
+    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[3]}");
     assert_int_equal(sl_get_uint(expect(w, 2, SL_M_REVOKE), "job", 0), 3);
 }
 
@@ -409,21 +409,21 @@ static void what_was_cancelled_is_discarded_later(void **state)
     client(w, C);
     worker(w, 1);
     ready_job(w, C, 1, "a", 8, 4);
-    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1]}");
+    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1]}");
     assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 1);
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &g, 1), 0);
-    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1]}");
+    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1]}");
     assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 0);
     assert_int_equal(granted(w, 1, &g, 1), 0);
-    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
     assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 1);
     assert_int_equal(granted(w, 1, &g, 1), 1);
     assert_true(g.job == 1 && g.task == SL_TASK_DISCARD);
     assert_string_equal(state_of(w, C, 1), "cancelled");
     /* While it is under way, over a restart of the daemon, and after it: nothing more to do. */
     for (unsigned i = 0; i < 4; i++) {
-        say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+        say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
         assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 0);
         if (i == 1) {
             assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
@@ -440,14 +440,14 @@ static void what_was_cancelled_is_discarded_later(void **state)
     }
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &g, 1), 0);
-    say(w, C, "{\"v\":2,\"m\":\"retry\",\"jobs\":[1]}");
+    say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[1]}");
     expect(w, C, SL_M_DONE);
     assert_int_equal(granted(w, 1, &g, 1), 1);
     assert_true(g.task == SL_TASK_PREPARE); /* from the beginning */
     prepared(w, 1, g, 8, 4);
     run_all(w, 1);
     assert_string_equal(state_of(w, C, 1), "succeeded");
-    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
     assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "it has ended"));
 }
 

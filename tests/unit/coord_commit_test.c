@@ -60,7 +60,7 @@ static void submit_slowly(struct world *w, const char *key)
     char spec[400];
 
     snprintf(spec, sizeof spec, world_spec, "m", key);
-    say(w, C, "{\"v\":2,\"m\":\"submit\",\"id\":\"s\",\"key\":\"%s\",\"specs\":[%s]}", key, spec);
+    say(w, C, "{\"v\":3,\"m\":\"submit\",\"id\":\"s\",\"key\":\"%s\",\"specs\":[%s]}", key, spec);
     assert_true(sl_coord_committing(w->c));
     assert_null(heard(w, C, SL_M_SUBMITTED));
 }
@@ -118,7 +118,7 @@ static void a_grant_waits_for_what_it_rests_on(void **state)
     expect(w, C, SL_M_SUBMITTED);
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &g, 1), 1);
-    say(w, 1, "{\"v\":2,\"m\":\"giveback\",\"job\":1,\"task\":%u,\"epoch\":%llu}", (unsigned)g.task,
+    say(w, 1, "{\"v\":3,\"m\":\"giveback\",\"job\":1,\"task\":%u,\"epoch\":%llu}", (unsigned)g.task,
         (unsigned long long)g.epoch);
     pull(w, 2, 6);
     assert_int_equal(granted(w, 2, again, 8), 5);
@@ -167,7 +167,7 @@ static void time_passes_after_the_commit(void **state)
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &g, 1), 1);
     w->now.boot_ms += 11000;
-    say(w, 1, "{\"v\":2,\"m\":\"pong\",\"n\":0}");
+    say(w, 1, "{\"v\":3,\"m\":\"pong\",\"n\":0}");
     assert_int_equal(sl_coord_tick(w->c, w->now, &w->e), 0);
     commit_ends(w);
     assert_null(heard(w, 1, SL_M_REVOKE));
@@ -210,7 +210,7 @@ static void a_commit_that_fails_is_as_if_nothing_was_said(void **state)
     run_all(w, 1);
     client(w, C);
     assert_string_equal(state_of(w, C, 1), "succeeded");
-    say(w, C, "{\"v\":2,\"m\":\"show\",\"job\":2}");
+    say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":2}");
     assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
     assert_int_equal(submit(w, C, "b", ""), 2);
 }
@@ -222,7 +222,7 @@ static void only_so_much_waits(void **state)
     begin(w);
     for (unsigned i = 0; i < 1024; i++) {
         assert_false(sl_coord_full(w->c));
-        say_quietly(w, C, "{\"v\":2,\"m\":\"list\"}");
+        say_quietly(w, C, "{\"v\":3,\"m\":\"list\"}");
     }
     assert_true(sl_coord_full(w->c));
 }

@@ -73,7 +73,7 @@ static void a_sweep_reads_its_source_once(void **state)
     worker(w, 1);
     snprintf(one, sizeof one, world_spec, "m", "x");
     snprintf(two, sizeof two, world_spec, "m", "y");
-    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"k\",\"specs\":[%s,%s]}", one, two);
+    say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"k\",\"specs\":[%s,%s]}", one, two);
     t = sl_get(expect(w, C, SL_M_SUBMITTED), "jobs");
     assert_int_equal(cJSON_GetArraySize(t), 2);
     pull(w, 1, 4);
@@ -99,7 +99,7 @@ static void a_sweep_reads_its_source_once(void **state)
     }
     snprintf(two, sizeof two, world_spec, "other", "z");
     snprintf(one, sizeof one, world_spec, "m", "v");
-    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"k2\",\"specs\":[%s,%s]}", one, two);
+    say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"k2\",\"specs\":[%s,%s]}", one, two);
     assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "one source"));
 }
 
@@ -119,33 +119,33 @@ static void jobs_wait_for_others(void **state)
     assert_string_equal(state_of(w, C, b), "queued: waits for job 1");
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &g, 1), 0);
-    say(w, C, "{\"v\":2,\"m\":\"release\",\"jobs\":[1]}");
+    say(w, C, "{\"v\":3,\"m\":\"release\",\"jobs\":[1]}");
     assert_int_equal(granted(w, 1, &g, 1), 1); /* work comes by itself */
     assert_true(g.job == a);
-    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
     assert_string_equal(state_of(w, C, b), "queued: waits for job 1, which did not succeed");
     /* Prepare is at work on the files that are to go: they go after it. */
     pull(w, 1, 1);
     snprintf(spec, sizeof spec, world_spec, "m", "a");
-    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"c\",\"specs\":[%s]}", spec);
+    say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"c\",\"specs\":[%s]}", spec);
     c = (uint64_t)cJSON_GetArrayItem(sl_get(expect(w, C, SL_M_SUBMITTED), "jobs"), 0)->valuedouble;
     assert_int_equal(granted(w, 1, &h, 1), 0);
     assert_string_equal(state_of(w, C, c), "queued: waits until the files of job 1 are removed");
-    say(w, C, "{\"v\":2,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)c);
-    say(w, C, "{\"v\":2,\"m\":\"forget\",\"jobs\":[1]}");
+    say(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)c);
+    say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[1]}");
     assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "only what has ended"));
     failed(w, 1, g, 1, "");
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &g, 1), 1);
     assert_true(g.job == a && g.task == SL_TASK_DISCARD);
     result(w, 1, g);
-    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[%llu]}", (unsigned long long)c);
-    say(w, C, "{\"v\":2,\"m\":\"retry\",\"jobs\":[1]}");
+    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[%llu]}", (unsigned long long)c);
+    say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[1]}");
     expect(w, C, SL_M_DONE);
     run_all(w, 1);
     assert_string_equal(state_of(w, C, a), "succeeded");
     assert_string_equal(state_of(w, C, b), "succeeded");
-    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"q\",\"specs\":[],\"after\":[44]}");
+    say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"q\",\"specs\":[],\"after\":[44]}");
     expect(w, C, SL_M_ERROR);
 }
 
@@ -162,7 +162,7 @@ static void a_job_waits_for_busy_workers(void **state)
     assert_int_equal(granted(w, 1, g, 4), 1);
     b = submit(w, C, "b", "");
     assert_string_equal(state_of(w, C, b), "queued: waits for its turn behind job 1");
-    say(w, C, "{\"v\":2,\"m\":\"set\",\"jobs\":[%llu],\"priority\":51}", (unsigned long long)b);
+    say(w, C, "{\"v\":3,\"m\":\"set\",\"jobs\":[%llu],\"priority\":51}", (unsigned long long)b);
     assert_string_equal(state_of(w, C, b), "queued: workers are busy with other jobs");
     failed(w, 1, g[0], 6, "");
     assert_string_equal(state_of(w, C, a), "failed");
@@ -222,7 +222,7 @@ static void jobs_of_a_line_begin_one_after_another(void **state)
     /* While it has enough the third waits, whatever the first has still to do. */
     for (unsigned i = 0; i < 4; i++)
         result(w, 2, g[i]);
-    say(w, C, "{\"v\":2,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)a);
+    say(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)a);
     does(w, b, 5);
     /* Who has another priority, or is another user, waits for nobody. */
     d = submit(w, C, "d", ",\"priority\":51");
@@ -246,16 +246,16 @@ static void a_line_stands_by_number(void **state)
     a = submit(w, C, "a", "");
     b = submit(w, C, "b", "");
     c = submit(w, C, "c", "");
-    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[%llu]}", (unsigned long long)a);
+    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[%llu]}", (unsigned long long)a);
     expect(w, C, SL_M_DONE);
-    say(w, C, "{\"v\":2,\"m\":\"retry\",\"jobs\":[%llu]}", (unsigned long long)a);
+    say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[%llu]}", (unsigned long long)a);
     expect(w, C, SL_M_DONE);
     assert_string_equal(state_of(w, C, c), "queued: waits for its turn behind job 1");
-    say(w, C, "{\"v\":2,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)a);
+    say(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)a);
     expect(w, C, SL_M_DONE);
     p = prepares(w, 1, b);
     assert_string_equal(state_of(w, C, c), "queued: waits for its turn behind job 2");
-    say(w, C, "{\"v\":2,\"m\":\"release\",\"jobs\":[%llu]}", (unsigned long long)a);
+    say(w, C, "{\"v\":3,\"m\":\"release\",\"jobs\":[%llu]}", (unsigned long long)a);
     expect(w, C, SL_M_DONE);
     assert_string_equal(state_of(w, C, b), "running");
     assert_string_equal(state_of(w, C, a), "queued: waits for its turn behind job 2");
@@ -280,12 +280,12 @@ static void who_cannot_begin_holds_up_nobody(void **state)
     failed(w, 1, prepares(w, 1, c), 1, "");
     d = submit(w, C, "d", "");
     assert_string_equal(state_of(w, C, d), now);
-    say(w, C, "{\"v\":2,\"m\":\"cancel\",\"jobs\":[%llu,%llu],\"discard\":true}", (unsigned long long)a,
+    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[%llu,%llu],\"discard\":true}", (unsigned long long)a,
         (unsigned long long)c);
     expect(w, C, SL_M_DONE);
-    say(w, C, "{\"v\":2,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)d);
+    say(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)d);
     expect(w, C, SL_M_DONE);
-    say(w, C, "{\"v\":2,\"m\":\"submit\",\"id\":\"s\",\"key\":\"A\",\"specs\":[{\"source\":\"/src/m\",\"output\":"
+    say(w, C, "{\"v\":3,\"m\":\"submit\",\"id\":\"s\",\"key\":\"A\",\"specs\":[{\"source\":\"/src/m\",\"output\":"
         "\"/out\",\"prefix\":\"a\",\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\"}]}");
     b = (uint64_t)cJSON_GetArrayItem(sl_get(expect(w, C, SL_M_SUBMITTED), "jobs"), 0)->valuedouble;
     assert_string_equal(state_of(w, C, b), "queued: waits until the files of job 1 are removed");
@@ -308,7 +308,7 @@ static void nobody_is_idle_for_a_line(void **state)
     /* A prepare that lasts, with signs of life: after the time of a lease the next begins. */
     p = prepares(w, 1, a);
     later(w, 6000, both, 2);
-    say(w, 1, "{\"v\":2,\"m\":\"progress\",\"bytes\":1,\"tasks\":[]}");
+    say(w, 1, "{\"v\":3,\"m\":\"progress\",\"bytes\":1,\"tasks\":[]}");
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, g, 8), 0);
     later(w, 5000, both, 2);
@@ -339,7 +339,7 @@ static void a_sweep_stands_in_its_line_once(void **state)
     worker(w, 1);
     snprintf(one, sizeof one, world_spec, "m", "x");
     snprintf(two, sizeof two, world_spec, "m", "y");
-    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"k\",\"specs\":[%s,%s]}", one, two);
+    say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"k\",\"specs\":[%s,%s]}", one, two);
     expect(w, C, SL_M_SUBMITTED);
     next = submit(w, C, "z", "");
     pull(w, 1, 4);
@@ -360,16 +360,16 @@ static void a_held_job_says_by_whom(void **state)
     w->user[8] = "uid:1000";
     client(w, 8);
     a = submit(w, C, "a", "");
-    say(w, 8, "{\"v\":2,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)a);
+    say(w, 8, "{\"v\":3,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)a);
     w->now.wall_ms += 5000;
-    say(w, C, "{\"v\":2,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)a);
+    say(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)a);
     world_stop(w); /* it is on the disk; who holds it once more is not */
     world_start(w);
     client(w, C);
     assert_string_equal(state_of(w, C, a), "held: held by uid:1000 since 2023-11-14 22:13:20 UTC");
-    say(w, C, "{\"v\":2,\"m\":\"show\",\"job\":%llu}", (unsigned long long)a);
+    say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":%llu}", (unsigned long long)a);
     assert_null(sl_get_str(sl_get(expect(w, C, SL_M_JOB), "job"), "error"));
-    say(w, C, "{\"v\":2,\"m\":\"release\",\"jobs\":[%llu]}", (unsigned long long)a);
+    say(w, C, "{\"v\":3,\"m\":\"release\",\"jobs\":[%llu]}", (unsigned long long)a);
     assert_string_equal(state_of(w, C, a), "queued: no worker is connected");
 }
 
@@ -382,7 +382,7 @@ static void queue_up(struct world *w, unsigned n)
         char *text = malloc(20000), *s = text;
 
         made++;
-        s += sprintf(s, "{\"v\":2,\"m\":\"submit\",\"key\":\"many%u\",\"specs\":[", made);
+        s += sprintf(s, "{\"v\":3,\"m\":\"submit\",\"key\":\"many%u\",\"specs\":[", made);
         for (unsigned k = 0; k < 50; k++)
             s += sprintf(s, "%s{\"source\":\"/src/m\",\"output\":\"/out\",\"prefix\":\"m%u.%u\",\"recipe\":\"r\","
                          "\"recipe_text\":\"default q4_k\\n\"}", k ? "," : "", made, k);
@@ -477,7 +477,7 @@ static void a_grant_waits_for_what_it_rests_on(void **state)
     client(w, C);
     worker(w, 1);
     ready_job(w, C, 1, "a", 3, 3);
-    say(w, C, "{\"v\":2,\"m\":\"hold\",\"jobs\":[1]}");
+    say(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[1]}");
     pull(w, 1, 1);
     deliver(w);
     signal(SIGXFSZ, SIG_IGN);
@@ -485,7 +485,7 @@ static void a_grant_waits_for_what_it_rests_on(void **state)
     none = old;
     none.rlim_cur = 1;
     setrlimit(RLIMIT_FSIZE, &none);
-    say_quietly(w, C, "{\"v\":2,\"m\":\"release\",\"jobs\":[1]}");
+    say_quietly(w, C, "{\"v\":3,\"m\":\"release\",\"jobs\":[1]}");
     assert_true(sl_coord_flush(w->c, w->now, &w->e) < 0);
     setrlimit(RLIMIT_FSIZE, &old);
     while (sl_coord_next(w->c, &out)) {

@@ -162,7 +162,7 @@ static inline cJSON *expect(struct world *w, unsigned p, enum sl_message_id id)
 
 static inline void hello(struct world *w, unsigned p, const char *role, const char *held)
 {
-    say(w, p, "{\"v\":2,\"m\":\"hello\",\"role\":\"%s\",\"version\":\"t\",\"instance\":"
+    say(w, p, "{\"v\":3,\"m\":\"hello\",\"role\":\"%s\",\"version\":\"t\",\"instance\":"
         "\"000000000000000000000000000000%02u\",\"name\":\"n%u\",\"host\":\"h\",\"bytes\":\"1\"%s%s}",
         role, p % 10, p % 10, held ? ",\"held\":" : "", held ? held : "");
 }
@@ -186,7 +186,7 @@ static inline void later(struct world *w, uint64_t ms, const unsigned *alive, un
         w->now.boot_ms += 500;
         w->now.wall_ms += 500;
         for (unsigned i = 0; i < n; i++)
-            say_quietly(w, alive[i], "{\"v\":2,\"m\":\"pong\",\"n\":0}");
+            say_quietly(w, alive[i], "{\"v\":3,\"m\":\"pong\",\"n\":0}");
         if (sl_coord_tick(w->c, w->now, &w->e) < 0)
             fail_msg("%s", w->e.text);
         deliver(w);
@@ -199,7 +199,7 @@ static inline uint64_t submit(struct world *w, unsigned p, const char *key, cons
     cJSON *t;
 
     snprintf(spec, sizeof spec, world_spec, "m", key);
-    say(w, p, "{\"v\":2,\"m\":\"submit\",\"id\":\"s\",\"key\":\"%s\",\"specs\":[%s]%s}", key, spec, more);
+    say(w, p, "{\"v\":3,\"m\":\"submit\",\"id\":\"s\",\"key\":\"%s\",\"specs\":[%s]%s}", key, spec, more);
     t = expect(w, p, SL_M_SUBMITTED);
     return (uint64_t)cJSON_GetArrayItem(sl_get(t, "jobs"), 0)->valuedouble;
 }
@@ -224,7 +224,7 @@ static inline unsigned granted(struct world *w, unsigned p, struct got *g, unsig
 
 static inline void pull(struct world *w, unsigned p, unsigned want)
 {
-    say(w, p, "{\"v\":2,\"m\":\"pull\",\"want\":%u}", want);
+    say(w, p, "{\"v\":3,\"m\":\"pull\",\"want\":%u}", want);
 }
 
 /* A plan of n tasks, `per` in each shard, 1000 + task bytes each. */
@@ -232,7 +232,7 @@ static inline void prepared(struct world *w, unsigned p, struct got g, unsigned 
 {
     char *text = malloc(50000), *s = text;
 
-    s += sprintf(s, "{\"v\":2,\"m\":\"result\",\"job\":%llu,\"task\":65536,\"epoch\":%llu,\"bytes\":0,\"plan\":"
+    s += sprintf(s, "{\"v\":3,\"m\":\"result\",\"job\":%llu,\"task\":65536,\"epoch\":%llu,\"bytes\":0,\"plan\":"
                     "{\"fingerprint\":\"000102030405060708090a0b0c0d0e0f\",\"source\":\"s\",\"recipe\":\"r\","
                     "\"options\":\"o\",\"version\":\"1\",\"file_bytes\":7",
                  (unsigned long long)g.job, (unsigned long long)g.epoch);
@@ -251,18 +251,18 @@ static inline void prepared(struct world *w, unsigned p, struct got g, unsigned 
 static inline void result(struct world *w, unsigned p, struct got g)
 {
     if (g.task < SL_TASKS_MAX)
-        say(w, p, "{\"v\":2,\"m\":\"result\",\"job\":%llu,\"task\":%llu,\"epoch\":%llu,\"bytes\":100,"
+        say(w, p, "{\"v\":3,\"m\":\"result\",\"job\":%llu,\"task\":%llu,\"epoch\":%llu,\"bytes\":100,"
             "\"checksum\":\"00000000000000%02x\"}", (unsigned long long)g.job, (unsigned long long)g.task,
             (unsigned long long)g.epoch, (unsigned)g.task & 255);
     else
-        say(w, p, "{\"v\":2,\"m\":\"result\",\"job\":%llu,\"task\":%llu,\"epoch\":%llu,\"bytes\":0%s}",
+        say(w, p, "{\"v\":3,\"m\":\"result\",\"job\":%llu,\"task\":%llu,\"epoch\":%llu,\"bytes\":0%s}",
             (unsigned long long)g.job, (unsigned long long)g.task, (unsigned long long)g.epoch,
             g.task == SL_TASK_PUBLISH ? ",\"files\":[\"/out/a.gguf\"]" : "");
 }
 
 static inline void failed(struct world *w, unsigned p, struct got g, int code, const char *more)
 {
-    say(w, p, "{\"v\":2,\"m\":\"fail\",\"job\":%llu,\"task\":%llu,\"epoch\":%llu,\"code\":%d,"
+    say(w, p, "{\"v\":3,\"m\":\"fail\",\"job\":%llu,\"task\":%llu,\"epoch\":%llu,\"code\":%d,"
         "\"text\":\"no luck\"%s}", (unsigned long long)g.job, (unsigned long long)g.task,
         (unsigned long long)g.epoch, code, more);
     expect(w, p, SL_M_ACK);
@@ -287,7 +287,7 @@ static inline const char *state_of(struct world *w, unsigned p, uint64_t id)
     static char state[400];
     cJSON *t;
 
-    say(w, p, "{\"v\":2,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
+    say(w, p, "{\"v\":3,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
     t = sl_get(expect(w, p, SL_M_JOB), "job");
     snprintf(state, sizeof state, "%s%s%.300s", sl_get_str(t, "state"), sl_get_str(t, "reason") ? ": " : "",
              sl_get_str(t, "reason") ? sl_get_str(t, "reason") : "");

@@ -16,7 +16,7 @@ static void a_job_runs_to_its_end(void **state)
     id = submit(w, C, "one", ",\"verify\":true,\"labels\":[\"a\"]");
     assert_string_equal(state_of(w, C, id), "queued: no worker is connected");
     for (unsigned i = 0; i < 2; i++) /* the second in place of the first */
-        say(w, C, "{\"v\":2,\"m\":\"wait\",\"id\":\"w%u\",\"jobs\":[%llu]}", i, (unsigned long long)id);
+        say(w, C, "{\"v\":3,\"m\":\"wait\",\"id\":\"w%u\",\"jobs\":[%llu]}", i, (unsigned long long)id);
     worker(w, 1);
     run_all(w, 1);
     t = expect(w, C, SL_M_ENDED);
@@ -32,15 +32,15 @@ static void a_job_runs_to_its_end(void **state)
     assert_string_equal(state_of(w, C, id), "succeeded");
     /* The same submit again is the same job. */
     assert_true(submit(w, C, "one", "") == id);
-    say(w, C, "{\"v\":2,\"m\":\"logs\",\"job\":%llu}", (unsigned long long)id);
+    say(w, C, "{\"v\":3,\"m\":\"logs\",\"job\":%llu}", (unsigned long long)id);
     t = sl_get(expect(w, C, SL_M_LOG), "events");
     assert_string_equal(sl_get_str(t->child, "kind"), "submitted");
     assert_true(cJSON_GetArraySize(t) >= 6);
-    say(w, C, "{\"v\":2,\"m\":\"stitch\",\"job\":%llu}", (unsigned long long)id);
+    say(w, C, "{\"v\":3,\"m\":\"stitch\",\"job\":%llu}", (unsigned long long)id);
     assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "is succeeded"));
-    say(w, C, "{\"v\":2,\"m\":\"forget\",\"jobs\":[%llu]}", (unsigned long long)id);
+    say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[%llu]}", (unsigned long long)id);
     expect(w, C, SL_M_DONE);
-    say(w, C, "{\"v\":2,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
+    say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
     assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
 }
 
@@ -86,12 +86,12 @@ static void progress_keeps_a_lease(void **state)
     assert_int_equal(granted(w, 1, &g, 1), 1);
     for (unsigned i = 1; i < 8; i++) {
         later(w, 8000, alive, 2);
-        say(w, 1, "{\"v\":2,\"m\":\"progress\",\"bytes\":%u,\"tasks\":[]}", i);
+        say(w, 1, "{\"v\":3,\"m\":\"progress\",\"bytes\":%u,\"tasks\":[]}", i);
     }
     assert_null(heard(w, 1, SL_M_REVOKE));
     for (unsigned i = 0; i < 3; i++) {
         later(w, 4000, alive, 2);
-        say(w, 1, "{\"v\":2,\"m\":\"progress\",\"bytes\":7,\"tasks\":[]}"); /* from a timer: no work */
+        say(w, 1, "{\"v\":3,\"m\":\"progress\",\"bytes\":7,\"tasks\":[]}"); /* from a timer: no work */
     }
     expect(w, 1, SL_M_REVOKE);
 }
@@ -105,11 +105,11 @@ static void stages_are_added_up_from_the_first_one_told(void **state)
 
     worker(w, 1);
     worker(w, 2);
-    say(w, 1, "{\"v\":2,\"m\":\"progress\",\"bytes\":1,\"tasks\":[]," STAGES "}", 700, 50);
-    say(w, 2, "{\"v\":2,\"m\":\"progress\",\"bytes\":1,\"tasks\":[]," STAGES "}", 10, 0);
-    say(w, 1, "{\"v\":2,\"m\":\"progress\",\"bytes\":2,\"tasks\":[]," STAGES "}", 1000, 60);
-    say(w, 1, "{\"v\":2,\"m\":\"progress\",\"bytes\":2,\"tasks\":[]}");
-    say(w, 2, "{\"v\":2,\"m\":\"progress\",\"bytes\":2,\"tasks\":[]," STAGES "}", 14, 0);
+    say(w, 1, "{\"v\":3,\"m\":\"progress\",\"bytes\":1,\"tasks\":[]," STAGES "}", 700, 50);
+    say(w, 2, "{\"v\":3,\"m\":\"progress\",\"bytes\":1,\"tasks\":[]," STAGES "}", 10, 0);
+    say(w, 1, "{\"v\":3,\"m\":\"progress\",\"bytes\":2,\"tasks\":[]," STAGES "}", 1000, 60);
+    say(w, 1, "{\"v\":3,\"m\":\"progress\",\"bytes\":2,\"tasks\":[]}");
+    say(w, 2, "{\"v\":3,\"m\":\"progress\",\"bytes\":2,\"tasks\":[]," STAGES "}", 14, 0);
     sl_coord_stats(w->c, &st);
     assert_int_equal(st.stages[0], 304); /* kernels */
     assert_int_equal(st.stages[1], 10);
@@ -126,16 +126,16 @@ static void gpus_are_those_of_connected_workers(void **state)
     client(w, C);
     worker(w, 1);
     worker(w, 2);
-    say(w, 1, "{\"v\":2,\"m\":\"gpus\",\"gpus\":[{\"device\":\"cuda:0\",\"name\":\"A\",\"celsius\":50,\"watts\":300,"
+    say(w, 1, "{\"v\":3,\"m\":\"gpus\",\"gpus\":[{\"device\":\"cuda:0\",\"name\":\"A\",\"celsius\":50,\"watts\":300,"
               "\"memory\":9,\"memory_used\":4},{\"device\":\"cuda:1\",\"name\":\"B\",\"memory\":9}]}");
-    say(w, 1, "{\"v\":2,\"m\":\"gpus\",\"gpus\":[{\"device\":\"cuda:0\",\"name\":\"A\",\"celsius\":51,\"watts\":301,"
+    say(w, 1, "{\"v\":3,\"m\":\"gpus\",\"gpus\":[{\"device\":\"cuda:0\",\"name\":\"A\",\"celsius\":51,\"watts\":301,"
               "\"memory\":9,\"memory_used\":5},{\"device\":\"cuda:1\",\"name\":\"B\",\"memory\":9}]}");
     sl_coord_stats(w->c, &st);
     assert_int_equal(st.n_gpus, 1); /* the other one told no temperature */
     assert_string_equal(st.gpus[0].device, "cuda:0");
     assert_int_equal(st.gpus[0].celsius, 51);
     assert_int_equal(st.gpus[0].memory_used, 5);
-    say(w, C, "{\"v\":2,\"m\":\"workers\"}");
+    say(w, C, "{\"v\":3,\"m\":\"workers\"}");
     list = sl_get(expect(w, C, SL_M_WORKER_LIST), "workers");
     assert_int_equal(cJSON_GetArraySize(list), 2);
     assert_int_equal(cJSON_GetArraySize(sl_get(list->child, "gpus")), 2);
@@ -299,13 +299,13 @@ static void failures_quarantine_and_retry_does_the_rest(void **state)
     }
     assert_int_equal(bad, 3); /* three workers */
     assert_int_equal(good, 4);
-    say(w, C, "{\"v\":2,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
+    say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
     t = expect(w, C, SL_M_JOB);
     assert_string_equal(sl_get_str(sl_get(t, "job"), "state"), "failed");
     assert_int_equal(sl_get_uint(sl_get(t, "job"), "code", 0), 7);
     assert_int_equal(cJSON_GetArraySize(sl_get(t, "failures")), 3);
     assert_string_equal(sl_get_str(t, "map"), "ddqdd");
-    say(w, C, "{\"v\":2,\"m\":\"retry\",\"jobs\":[%llu]}", (unsigned long long)id);
+    say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[%llu]}", (unsigned long long)id);
     expect(w, C, SL_M_DONE);
     pull(w, 1, 8);
     assert_int_equal(granted(w, 1, g, 8), 1);
@@ -332,14 +332,14 @@ static void what_cannot_work_fails_at_once(void **state)
     id = ready_job(w, C, 1, "b", 1, 1);
     run_all(w, 1);
     for (int code = 8; code; code = code == 8 ? 1 : 0) {
-        say(w, C, "{\"v\":2,\"m\":\"verify\",\"job\":%llu}", (unsigned long long)id);
+        say(w, C, "{\"v\":3,\"m\":\"verify\",\"job\":%llu}", (unsigned long long)id);
         pull(w, 1, 1);
         assert_int_equal(granted(w, 1, &g, 1), 1);
         assert_true(g.job == id && g.task == SL_TASK_VERIFY);
         failed(w, 1, g, code, "");
         assert_memory_equal(state_of(w, C, id), code == 8 ? "failed" : "verifying", 6);
         if (code == 8) {
-            say(w, C, "{\"v\":2,\"m\":\"retry\",\"jobs\":[%llu]}", (unsigned long long)id);
+            say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[%llu]}", (unsigned long long)id);
             run_all(w, 1);
         }
     }
@@ -357,7 +357,7 @@ static void bad_bytes_are_made_again(void **state)
     pull(w, 1, 3);
     assert_int_equal(granted(w, 1, g, 8), 3);
     /* The size is held against the plan. */
-    say(w, 1, "{\"v\":2,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%llu,\"bytes\":99,"
+    say(w, 1, "{\"v\":3,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%llu,\"bytes\":99,"
         "\"checksum\":\"0000000000000000\"}", (unsigned)g[0].task, (unsigned long long)g[0].epoch);
     assert_int_equal(sl_get_uint(expect(w, 1, SL_M_NACK), "code", 0), 8);
     later(w, 2000, (unsigned[]){1, C}, 2);
@@ -393,21 +393,21 @@ static void draining_and_leaving(void **state)
     ready_job(w, C, 1, "a", 8, 4);
     pull(w, 1, 2);
     assert_int_equal(granted(w, 1, g, 4), 2);
-    say(w, C, "{\"v\":2,\"m\":\"drain_worker\",\"worker\":\"n1\"}");
+    say(w, C, "{\"v\":3,\"m\":\"drain_worker\",\"worker\":\"n1\"}");
     expect(w, 1, SL_M_DRAIN);
     pull(w, 1, 2);
     assert_int_equal(granted(w, 1, g + 2, 2), 0);
     result(w, 1, g[0]);
     expect(w, 1, SL_M_ACK);
-    say(w, 1, "{\"v\":2,\"m\":\"bye\"}"); /* with a task in hand: it goes back at once */
+    say(w, 1, "{\"v\":3,\"m\":\"bye\"}"); /* with a task in hand: it goes back at once */
     pull(w, 2, 1);
     assert_int_equal(granted(w, 2, g + 2, 2), 1);
-    say(w, C, "{\"v\":2,\"m\":\"workers\"}");
+    say(w, C, "{\"v\":3,\"m\":\"workers\"}");
     assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_WORKER_LIST), "workers")), 1 + 1);
     later(w, 1000, (unsigned[]){2, C}, 2);
-    say(w, C, "{\"v\":2,\"m\":\"workers\"}");
+    say(w, C, "{\"v\":3,\"m\":\"workers\"}");
     assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_WORKER_LIST), "workers")), 1);
-    say(w, C, "{\"v\":2,\"m\":\"drain_worker\",\"worker\":\"nobody\"}");
+    say(w, C, "{\"v\":3,\"m\":\"drain_worker\",\"worker\":\"nobody\"}");
     assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
     /* The daemon leaves, too: everybody who is here hears of it. */
     assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
@@ -428,16 +428,16 @@ static void roles_are_kept(void **state)
     hello(w, 4, "client", NULL);
     expect(w, 4, SL_M_ERROR);
     client(w, 3);
-    say(w, 3, "{\"v\":2,\"m\":\"drain_worker\",\"worker\":\"n1\"}");
+    say(w, 3, "{\"v\":3,\"m\":\"drain_worker\",\"worker\":\"n1\"}");
     assert_non_null(strstr(sl_get_str(expect(w, 3, SL_M_ERROR), "text"), "admin"));
     worker(w, 4);
-    say(w, 4, "{\"v\":2,\"m\":\"list\"}");
+    say(w, 4, "{\"v\":3,\"m\":\"list\"}");
     assert_non_null(strstr(sl_get_str(expect(w, 4, SL_M_ERROR), "text"), "not a message for this side"));
-    say(w, 5, "{\"v\":2,\"m\":\"pull\",\"want\":1}");
+    say(w, 5, "{\"v\":3,\"m\":\"pull\",\"want\":1}");
     expect(w, 5, SL_M_REHELLO);
     say(w, 5, "garbage");
     expect(w, 5, SL_M_ERROR);
-    say(w, 5, "{\"v\":2,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"t\",\"instance\":"
+    say(w, 5, "{\"v\":3,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"t\",\"instance\":"
         "\"00000000000000000000000000000005\",\"name\":\"n\",\"host\":\"h\",\"bytes\":\"0\"}");
     assert_int_equal(sl_get_uint(expect(w, 5, SL_M_ERROR), "code", 0), 6);
 }
@@ -453,11 +453,11 @@ static void job_0_is_none(void **state)
     client(w, C);
     id = submit(w, C, "a", "");
     for (unsigned i = 0; i < 7; i++) {
-        say(w, C, "{\"v\":2,\"m\":\"%s\",\"jobs\":[0]}", verbs[i]);
+        say(w, C, "{\"v\":3,\"m\":\"%s\",\"jobs\":[0]}", verbs[i]);
         assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
     }
     for (unsigned i = 0; i < 3; i++) {
-        say(w, C, "{\"v\":2,\"m\":\"%s\",\"job\":0}", single[i]);
+        say(w, C, "{\"v\":3,\"m\":\"%s\",\"job\":0}", single[i]);
         assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
     }
     assert_string_equal(state_of(w, C, id), "queued: no worker is connected");
@@ -471,9 +471,9 @@ static void one_output_one_job(void **state)
     client(w, C);
     submit(w, C, "a", "");
     snprintf(spec, sizeof spec, world_spec, "m", "a");
-    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"other\",\"specs\":[%s]}", spec);
+    say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"other\",\"specs\":[%s]}", spec);
     assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 13);
-    say(w, C, "{\"v\":2,\"m\":\"submit\",\"key\":\"a\",\"specs\":[%s,%s]}", spec, spec);
+    say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"a\",\"specs\":[%s,%s]}", spec, spec);
     assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "another request"));
 }
 
@@ -485,7 +485,7 @@ static void watchers_hear_everything(void **state)
 
     client(w, C);
     client(w, 8);
-    say(w, 8, "{\"v\":2,\"m\":\"watch\",\"every_ms\":500}");
+    say(w, 8, "{\"v\":3,\"m\":\"watch\",\"every_ms\":500}");
     expect(w, 8, SL_M_WATCHING);
     id = submit(w, C, "a", "");
     t = sl_get(expect(w, 8, SL_M_EVENT), "event");
@@ -499,7 +499,7 @@ static void watchers_hear_everything(void **state)
     for (unsigned i = 0; i < 2; i++) {
         unsigned n = 0;
 
-        say(w, 8, "{\"v\":2,\"m\":\"watch\",\"since\":0,\"jobs\":[%s]}", i ? "" : "1,3");
+        say(w, 8, "{\"v\":3,\"m\":\"watch\",\"since\":0,\"jobs\":[%s]}", i ? "" : "1,3");
         for (expect(w, 8, SL_M_WATCHING); (t = heard(w, 8, SL_M_EVENT)) != NULL; n++)
             assert_int_not_equal(sl_get_uint(sl_get(t, "event"), "job", 0), 2);
         assert_int_equal(n, i ? 0 : 2);
@@ -507,7 +507,7 @@ static void watchers_hear_everything(void **state)
     /* Silence: the daemon pings, then forgets. */
     later(w, 5000, (unsigned[]){C}, 1);
     expect(w, 8, SL_M_PING);
-    say(w, 8, "{\"v\":2,\"m\":\"list\"}");
+    say(w, 8, "{\"v\":3,\"m\":\"list\"}");
     expect(w, 8, SL_M_REHELLO);
 }
 
@@ -532,7 +532,7 @@ static void a_full_disk_acknowledges_nothing(void **state)
     none = old;
     none.rlim_cur = 1;
     setrlimit(RLIMIT_FSIZE, &none);
-    say_quietly(w, 1, "{\"v\":2,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%llu,\"bytes\":100,"
+    say_quietly(w, 1, "{\"v\":3,\"m\":\"result\",\"job\":1,\"task\":%u,\"epoch\":%llu,\"bytes\":100,"
                 "\"checksum\":\"00000000000000aa\"}", (unsigned)g.task, (unsigned long long)g.epoch);
     assert_true(sl_coord_flush(w->c, w->now, &w->e) < 0);
     setrlimit(RLIMIT_FSIZE, &old);

@@ -167,6 +167,20 @@ static void records_are_the_table_s(void **state)
     assert_int_equal(headings, n);
 }
 
+/* "A new field makes a new version": how many this one has. */
+static void fields_are_the_version_s(void **state)
+{
+    unsigned n = 0;
+
+    (void)state;
+    for (unsigned id = 0; id < SL_M_COUNT; id++)
+        n += sl_message(id)->n_fields;
+    for (unsigned i = 0; sl_record(i); i++)
+        n += sl_record(i)->n_fields;
+    assert_int_equal(SL_WIRE_VERSION, 3);
+    assert_int_equal(n, 249);
+}
+
 static void row_is(const struct text *t, const char *name, uint64_t value)
 {
     char a[80], b[80];
@@ -239,6 +253,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_are_the_table_s),
         cmocka_unit_test(records_are_the_table_s),
+        cmocka_unit_test(fields_are_the_version_s),
         cmocka_unit_test(numbers_are_the_program_s),
         cmocka_unit_test(task_numbers_are_the_program_s),
     };

@@ -194,39 +194,39 @@ static void bad_messages_are_refused(void **state)
     refused("hello", "message");
     refused("[]", "object is expected");
     refused("{\"m\":\"ping\",\"n\":1}", "'v' and 'm'");
-    refused("{\"v\":2,\"n\":1}", "'v' and 'm'");
-    refused("{\"v\":1,\"m\":\"ping\",\"n\":1}", "version 1; version 2 is spoken");
-    refused("{\"v\":2,\"m\":\"pingu\",\"n\":1}", "'pingu' is no message");
-    refused("{\"v\":2,\"m\":\"ping\"}", "'n' is missing");
-    refused("{\"v\":2,\"m\":\"ping\",\"n\":-1}", "'n' must be an integer");
-    refused("{\"v\":2,\"m\":\"ping\",\"n\":1.5}", "'n' must be an integer");
-    refused("{\"v\":2,\"m\":\"ping\",\"n\":\"1\"}", "'n' must be an integer");
-    refused("{\"v\":2,\"m\":\"ping\",\"n\":1e300}", "'n' must be an integer");
-    refused("{\"v\":2,\"m\":\"ping\",\"n\":1,\"x\":0}", "unknown field 'x'");
-    refused("{\"v\":2,\"m\":\"ping\",\"n\":1,\"n\":1}", "message");
-    refused("{\"v\":2,\"m\":\"ping\",\"n\":1} ,", "message");
-    refused("{\"v\":2,\"m\":\"cancel\",\"jobs\":1}", "'jobs' must be an array");
-    refused("{\"v\":2,\"m\":\"cancel\",\"jobs\":[1,\"2\"]}", "'jobs' must be an array of integers");
-    refused("{\"v\":2,\"m\":\"list\",\"labels\":[\"a\",1]}", "'labels' must be an array of");
-    refused("{\"v\":2,\"m\":\"list\",\"labels\":[\"a\\u0007\"]}", "'labels' must be an array of");
-    refused("{\"v\":2,\"m\":\"nack\",\"job\":1,\"task\":65541,\"epoch\":1,\"code\":1,\"text\":\"\"}",
+    refused("{\"v\":3,\"n\":1}", "'v' and 'm'");
+    refused("{\"v\":1,\"m\":\"ping\",\"n\":1}", "version 1; version 3 is spoken");
+    refused("{\"v\":3,\"m\":\"pingu\",\"n\":1}", "'pingu' is no message");
+    refused("{\"v\":3,\"m\":\"ping\"}", "'n' is missing");
+    refused("{\"v\":3,\"m\":\"ping\",\"n\":-1}", "'n' must be an integer");
+    refused("{\"v\":3,\"m\":\"ping\",\"n\":1.5}", "'n' must be an integer");
+    refused("{\"v\":3,\"m\":\"ping\",\"n\":\"1\"}", "'n' must be an integer");
+    refused("{\"v\":3,\"m\":\"ping\",\"n\":1e300}", "'n' must be an integer");
+    refused("{\"v\":3,\"m\":\"ping\",\"n\":1,\"x\":0}", "unknown field 'x'");
+    refused("{\"v\":3,\"m\":\"ping\",\"n\":1,\"n\":1}", "message");
+    refused("{\"v\":3,\"m\":\"ping\",\"n\":1} ,", "message");
+    refused("{\"v\":3,\"m\":\"cancel\",\"jobs\":1}", "'jobs' must be an array");
+    refused("{\"v\":3,\"m\":\"cancel\",\"jobs\":[1,\"2\"]}", "'jobs' must be an array of integers");
+    refused("{\"v\":3,\"m\":\"list\",\"labels\":[\"a\",1]}", "'labels' must be an array of");
+    refused("{\"v\":3,\"m\":\"list\",\"labels\":[\"a\\u0007\"]}", "'labels' must be an array of");
+    refused("{\"v\":3,\"m\":\"nack\",\"job\":1,\"task\":65541,\"epoch\":1,\"code\":1,\"text\":\"\"}",
             "'task' must be an integer");
-    refused("{\"v\":2,\"m\":\"result\",\"job\":1,\"task\":0,\"epoch\":1,\"bytes\":1,"
+    refused("{\"v\":3,\"m\":\"result\",\"job\":1,\"task\":0,\"epoch\":1,\"bytes\":1,"
             "\"checksum\":\"ABCDEF0123456789\"}", "'checksum' must be hexadecimal");
-    refused("{\"v\":2,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"source\":\"rel\"}]}",
+    refused("{\"v\":3,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"source\":\"rel\"}]}",
             "spec: field 'source' must be an absolute path");
-    refused("{\"v\":2,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"options\":{\"what\":1}}]}",
+    refused("{\"v\":3,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"options\":{\"what\":1}}]}",
             "options: unknown field 'what'");
-    refused("{\"v\":2,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"source\":\"/a\\u001b[2J\"}]}",
+    refused("{\"v\":3,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"source\":\"/a\\u001b[2J\"}]}",
             "spec: field 'source' holds control characters");
-    refused("{\"v\":2,\"m\":\"bye\",\"text\":\"a\\u0007\"}", "'text' holds control characters");
-    refused("{\"v\":2,\"m\":\"bye\",\"text\":\"a\\u0000b\"}", "message");
-    refused("{\"v\":2,\"m\":\"bye\",\"text\":\"\xff\"}", "message");
+    refused("{\"v\":3,\"m\":\"bye\",\"text\":\"a\\u0007\"}", "'text' holds control characters");
+    refused("{\"v\":3,\"m\":\"bye\",\"text\":\"a\\u0000b\"}", "message");
+    refused("{\"v\":3,\"m\":\"bye\",\"text\":\"\xff\"}", "message");
 }
 
 static void the_sender_s_mark_survives(void **state)
 {
-    const char *text = "{\"v\":2,\"id\":\"q-1\",\"m\":\"ping\",\"n\":true}";
+    const char *text = "{\"v\":3,\"id\":\"q-1\",\"m\":\"ping\",\"n\":true}";
     char re[65], name[33];
     struct sl_msg m;
 
@@ -280,13 +280,13 @@ static void a_zip_bomb_stays_packed(void **state)
 static void damaged_bytes_never_harm(void **state)
 {
     static const char *const seeds[] = {
-        ("{\"v\":2,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"0.1\",\"instance\":"
+        ("{\"v\":3,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"0.1\",\"instance\":"
         "\"00112233445566778899aabbccddeeff\",\"name\":\"w\",\"host\":\"h\",\"held\":[{\"job\":1,"
         "\"task\":2,\"epoch\":3}]}"),
-        ("{\"v\":2,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"source\":\"/a\",\"output\":\"/b\","
+        ("{\"v\":3,\"m\":\"submit\",\"key\":\"k\",\"specs\":[{\"source\":\"/a\",\"output\":\"/b\","
         "\"recipe\":\"q4_k\",\"recipe_text\":\"*=q4_k\\n\",\"options\":{\"tensor_types\":[{"
         "\"pattern\":\"x\",\"type\":\"q6_k\"}],\"pure\":true}}],\"labels\":[\"a\"]}"),
-        ("{\"v\":2,\"m\":\"progress\",\"bytes\":12,\"tasks\":[{\"job\":1,\"task\":2,\"epoch\":3,"
+        ("{\"v\":3,\"m\":\"progress\",\"bytes\":12,\"tasks\":[{\"job\":1,\"task\":2,\"epoch\":3,"
         "\"bytes\":4}],\"rate\":5}"),
     };
     static const char alphabet[] = "{}[]\",:\\0129abcu-.etrufalse\x01\xff";

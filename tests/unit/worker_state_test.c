@@ -123,7 +123,7 @@ static void connect_worker(struct world *w)
 {
     assert_int_equal(tick(w, 0, 0), 0);
     hears(w, SL_M_HELLO);
-    tell(w, "{\"v\":2,\"m\":\"welcome\",\"daemon\":\"00000000000000000000000000000001\",\"version\":\"1\","
+    tell(w, "{\"v\":3,\"m\":\"welcome\",\"daemon\":\"00000000000000000000000000000001\",\"version\":\"1\","
             "\"role\":\"worker\",\"heartbeat_ms\":1000,\"lease_ms\":9000}");
     assert_true(sl_worker_connected(w->w));
     tick(w, 0, 0);
@@ -136,7 +136,7 @@ static void grant(struct world *w, const char *spec, const char *tasks)
 {
     char json[1024];
 
-    snprintf(json, sizeof json, "{\"v\":2,\"m\":\"grant\",\"job\":7,\"lease_ms\":9000,%s" PRINT ",\"tasks\":[%s]}",
+    snprintf(json, sizeof json, "{\"v\":3,\"m\":\"grant\",\"job\":7,\"lease_ms\":9000,%s" PRINT ",\"tasks\":[%s]}",
              spec, tasks);
     tell(w, json);
 }
@@ -155,7 +155,7 @@ static void answer(struct world *w, const char *name, uint32_t task, uint64_t ep
 {
     char json[256];
 
-    snprintf(json, sizeof json, "{\"v\":2,\"m\":\"%s\",\"job\":7,\"task\":%u,\"epoch\":%llu%s}", name, task,
+    snprintf(json, sizeof json, "{\"v\":3,\"m\":\"%s\",\"job\":7,\"task\":%u,\"epoch\":%llu%s}", name, task,
              (unsigned long long)epoch, strcmp(name, "nack") ? "" : ",\"code\":1,\"text\":\"stale\"");
     tell(w, json);
 }
@@ -231,13 +231,13 @@ static void a_result_is_repeated_until_acknowledged(void **state)
     grant(w, SPEC, "{\"task\":3,\"epoch\":9},{\"task\":4,\"epoch\":1}");
     finish(w, 3, 9, SL_OUTCOME_RESULT);
     hears(w, SL_M_RESULT);
-    tell(w, "{\"v\":2,\"m\":\"rehello\"}");
+    tell(w, "{\"v\":3,\"m\":\"rehello\"}");
     assert_int_equal(cJSON_GetArraySize(sl_get(heard(w, &m), "held")), 2);
     assert_int_equal(m.id, SL_M_HELLO);
     sl_msg_free(&m);
     finish(w, 4, 1, SL_OUTCOME_RESULT); /* not said before the welcome */
     hears_nothing(w);
-    tell(w, "{\"v\":2,\"m\":\"welcome\",\"daemon\":\"00000000000000000000000000000002\",\"version\":\"1\","
+    tell(w, "{\"v\":3,\"m\":\"welcome\",\"daemon\":\"00000000000000000000000000000002\",\"version\":\"1\","
             "\"role\":\"worker\",\"heartbeat_ms\":1000,\"lease_ms\":9000,"
             "\"dropped\":[{\"job\":7,\"task\":3,\"epoch\":9}]}");
     hears(w, SL_M_RESULT);
@@ -247,7 +247,7 @@ static void a_result_is_repeated_until_acknowledged(void **state)
     assert_int_equal(sl_worker_held(w->w), 1);
     /* The daemon's disk was full: no answer came. */
     for (unsigned i = 0; i < 12; i++) {
-        tell(w, "{\"v\":2,\"m\":\"pong\",\"n\":1}");
+        tell(w, "{\"v\":3,\"m\":\"pong\",\"n\":1}");
         tick(w, 990, 0);
     }
     for (m.id = SL_M_COUNT; m.id != SL_M_RESULT; sl_msg_free(&m))
@@ -313,7 +313,7 @@ static void silence_ends_a_connection(void **state)
         waited = until_hello(w, hellos % 2);
         assert_true(waited >= 500 && waited <= (hellos % 2 ? 7100 : 4900));
     }
-    tell(w, "{\"v\":2,\"m\":\"welcome\",\"daemon\":\"00000000000000000000000000000002\",\"version\":\"1\","
+    tell(w, "{\"v\":3,\"m\":\"welcome\",\"daemon\":\"00000000000000000000000000000002\",\"version\":\"1\","
             "\"role\":\"worker\",\"heartbeat_ms\":1000,\"lease_ms\":9000}");
     hears(w, SL_M_RESULT);
 }
@@ -325,15 +325,15 @@ static void revoked_tasks_are_dropped(void **state)
     connect_worker(w);
     hears(w, SL_M_PULL);
     grant(w, SPEC, "{\"task\":3,\"epoch\":9},{\"task\":4,\"epoch\":1}");
-    tell(w, "{\"v\":2,\"m\":\"revoke\",\"job\":7,\"tasks\":[3,77],\"text\":\"held\"}");
+    tell(w, "{\"v\":3,\"m\":\"revoke\",\"job\":7,\"tasks\":[3,77],\"text\":\"held\"}");
     assert_int_equal(w->n_dropped, 1);
     finish(w, 3, 9, SL_OUTCOME_RESULT); /* it was under way: nobody asks for it */
     hears_nothing(w);
     assert_int_equal(sl_worker_held(w->w), 1);
-    tell(w, "{\"v\":2,\"m\":\"revoke\",\"job\":7,\"tasks\":[],\"text\":\"over\"}");
+    tell(w, "{\"v\":3,\"m\":\"revoke\",\"job\":7,\"tasks\":[],\"text\":\"over\"}");
     assert_int_equal(w->n_over, 0); /* the other one is being done */
     finish(w, 4, 1, SL_OUTCOME_RESULT);
-    tell(w, "{\"v\":2,\"m\":\"revoke\",\"job\":7,\"tasks\":[],\"text\":\"over\"}");
+    tell(w, "{\"v\":3,\"m\":\"revoke\",\"job\":7,\"tasks\":[],\"text\":\"over\"}");
     assert_int_equal(w->n_over, 1);
     hears(w, SL_M_RESULT);
     assert_int_equal(sl_worker_held(w->w), 1);
@@ -347,7 +347,7 @@ static void a_drain_ends_in_order(void **state)
     connect_worker(w);
     hears(w, SL_M_PULL);
     grant(w, SPEC, "{\"task\":3,\"epoch\":9},{\"task\":4,\"epoch\":1}");
-    tell(w, "{\"v\":2,\"m\":\"drain\"}");
+    tell(w, "{\"v\":3,\"m\":\"drain\"}");
     assert_int_equal(sl_get_uint(heard(w, &m), "want", 9), 0);
     sl_msg_free(&m);
     grant(w, "", "{\"task\":5,\"epoch\":1}"); /* was on its way */
@@ -377,7 +377,7 @@ static void a_refused_hello_is_told(void **state)
     assert_int_equal(tick(w, 4900, 0), 0); /* an answer is waited for */
     hears_nothing(w);
     assert_int_equal(sl_worker_refused(w->w, &e), 0);
-    tell(w, "{\"v\":2,\"m\":\"error\",\"code\":2,\"text\":\"bytes of version 2\",\"message\":\"hello\"}");
+    tell(w, "{\"v\":3,\"m\":\"error\",\"code\":2,\"text\":\"bytes of version 2\",\"message\":\"hello\"}");
     assert_int_equal(sl_worker_refused(w->w, &e), SL_EUSAGE);
     assert_non_null(strstr(e.text, "bytes of version 2"));
 }
@@ -389,8 +389,8 @@ static void nonsense_does_nothing(void **state)
     connect_worker(w);
     hears(w, SL_M_PULL);
     tell(w, "{\"v\":1,\"m\":\"drain\"}");
-    tell(w, "{\"v\":2,\"m\":\"result\",\"job\":1,\"task\":1,\"epoch\":1,\"bytes\":1}");
-    tell(w, "{\"v\":2,\"m\":\"grant\",\"job\":7}");
+    tell(w, "{\"v\":3,\"m\":\"result\",\"job\":1,\"task\":1,\"epoch\":1,\"bytes\":1}");
+    tell(w, "{\"v\":3,\"m\":\"grant\",\"job\":7}");
     tell(w, "\x28\xb5\x2f\xfd");
     tell(w, "");
     hears_nothing(w);
