@@ -57,7 +57,15 @@ my %main = %{ hashes($f32) };
 delete @main{grep { /^blk\.2\./ } keys %main};
 is_deeply(hashes("$dir/no.gguf"), \%main, 'tensors');
 run_ok('verify', $SLUICE, 'verify', "$dir/no.gguf", '--source', $source, '--sample', '5%');
-fails('a GGUF file', 2, qr/--no-mtp: the source is a GGUF file/, $SLUICE, 'quantize', $f32, "$dir/x.gguf", 'Q8_0', '--no-mtp');
+# Of a GGUF file other options leave it out. The number of such layers is llama-quantize's, unless it is given.
+fails('a GGUF file', 2, qr/--no-mtp is for checkpoints, .* --prune-layers 2 --override-kv deepseek32\.nextn_predict_layers=int:0$/, $SLUICE, 'quantize', $f32, "$dir/x.gguf", 'Q8_0', '--no-mtp');
+fails('a GGUF file without', 2, qr/--no-mtp is for checkpoints, .* which has no layer for multi-token prediction$/, $SLUICE, 'quantize', "$dir/no.gguf", "$dir/x.gguf", 'Q8_0', '--no-mtp');
+my @prune = ($SLUICE, 'quantize', $f32, "$dir/x.gguf", 'F32', '-f', '--prune-layers');
+my $note = qr/^sluice: note: a layer for multi-token prediction is left out, and deepseek32\.nextn_predict_layers stays 1: llama\.cpp would not run the last layer/m;
+like(run_ok('--prune-layers', @prune, '1,2')->{err}, $note, 'a note');
+unlike(run_ok('another layer', @prune, '1')->{err}, $note, 'no note');
+unlike(run_ok('both', @prune, '2', '--override-kv', 'deepseek32.nextn_predict_layers=int:0')->{err}, $note, 'no note');
+is_deeply(hashes("$dir/x.gguf"), \%main, 'the tensors of --no-mtp');
 
 # ---- a real llama.cpp
 SKIP: {
@@ -82,7 +90,9 @@ SKIP: {
 
 # ---- a recipe by size: attn_q_b's rule comes after that of the indexer's, which its pattern has too
 run_ok('--target-bpw', $SLUICE, 'plan', $source, '--target-bpw', '3.5', '--imatrix', 'synthetic', '--write-recipe', "$dir/my.recipe");
+like(slurp("$dir/my.recipe"), qr/^# Made by 'sluice plan src --target-bpw 3\.5' for /, 'of what');
 like(slurp("$dir/my.recipe"), qr/^\*\.indexer\.attn_q_b\.weight .*^\*\.attn_q_b\.weight /ms, 'in that order');
+like(run_ok('without', $SLUICE, 'plan', $source, '--target-bpw', '3.5', '--no-mtp')->{out}, qr/^# Made by 'sluice plan src --target-bpw 3\.5 --no-mtp' for /, 'and without what');
 
 # ---- memory: latent values and the indexer's key, in F16, of the layers that attend
 my $plan = JSON::PP::decode_json(run_ok('plan', $SLUICE, 'plan', $source, '--recipe', 'q8_0', '--json', '--ctx', 1000)->{out});
