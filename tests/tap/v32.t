@@ -69,7 +69,7 @@ is_deeply(hashes("$dir/x.gguf"), \%main, 'the tensors of --no-mtp');
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 17 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip 'llama.cpp is not here', 18 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     for my $mixture (qw(Q4_K_M Q2_K IQ4_XS)) {
         run_ok($mixture, $SLUICE, 'convert', $source, '-o', "$dir/$mixture.gguf", '--recipe', $mixture, '--quiet');
         run_ok('llama-quantize', python('llama.py', 'quantize', $f32, "$dir/theirs.gguf", $mixture));
@@ -78,6 +78,7 @@ SKIP: {
     run_ok('imatrix', python('llama.py', 'imatrix', $f32, "$dir/imatrix.gguf", '--chunks', 1));
     my @iq = ($SLUICE, 'convert', $source, '-o', "$dir/iq2_xs.gguf", '--recipe', 'iq2_xs', '--imatrix', "$dir/imatrix.gguf", '--quiet');
     fails('not run by llama-imatrix', 2, qr/no data for 17 tensors .* llama-imatrix does not run layers for multi-token prediction: give them another type \(--tensor-type\), or --no-mtp$/, @iq);
+    fails('a GGUF file', 2, qr/no data for 17 tensors .*: give them another type \(--tensor-type\)$/, $SLUICE, 'quantize', $f32, "$dir/x.gguf", 'IQ2_XS', '-f', '--imatrix', "$dir/imatrix.gguf");
     run_ok('iq2_xs', @iq, '--no-mtp');
     run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/no.gguf", "$dir/theirs.gguf", 'IQ2_XS', '--imatrix', "$dir/imatrix.gguf"));
     is_deeply(hashes("$dir/iq2_xs.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
