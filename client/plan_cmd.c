@@ -234,14 +234,15 @@ static int plan_and_show(struct plan_cmd *c, const char *source, struct sl_error
 {
     const char *slash = strrchr(source, '/');
     struct output out = {0};
-    char command[200];
+    char command[240];
     int rc = check_args(c, source, e);
 
     while (slash > source && !slash[1]) /* "folder/" */
         slash = memrchr(source, '/', (size_t)(slash - source));
-    snprintf(command, sizeof command, "%.100s %s %.60s", slash ? slash + 1 : source,
+    snprintf(command, sizeof command, "%.100s %s %.60s%s%s", slash ? slash + 1 : source,
              c->target.size ? "--target-size" : "--target-bpw", c->target.size ? c->target.size
-             : c->target.bpw ? c->target.bpw : "");
+             : c->target.bpw ? c->target.bpw : "", c->plan.no_mtp ? " --no-mtp" : "",
+             c->plan.layout && strcmp(c->plan.layout, "legacy") == 0 ? " --layout legacy" : "");
     sl_utf8_disarm(command); /* it becomes a recipe's text; a folder's name may be none, or is cut */
     c->plan.silent = c->quiet || c->json;
     c->target.command = command;

@@ -4,6 +4,7 @@
 #include "client/model_arg.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -156,6 +157,20 @@ static void note_imatrix(const struct sl_job_plan *j)
         fprintf(stderr, "sluice: note: without --imatrix this cannot be made: %u tensors need an importance matrix\n", n);
 }
 
+/* llama-quantize leaves that number as it is, too. */
+static void note_nextn(const struct sl_model *m, const struct args *a, const struct sl_kvs *given)
+{
+    char key[160];
+
+    snprintf(key, sizeof key, "%.80s.nextn_predict_layers", m->arch);
+    if (!a->plan.n_prune || a->layers[a->plan.n_prune - 1] + m->hp.n_nextn < m->hp.n_layer || !m->hp.n_nextn ||
+        sl_kvs_find(given, key))
+        return;
+    fprintf(stderr, "sluice: note: a layer for multi-token prediction is left out, and %s stays %" PRIu64 ": llama.cpp would "
+            "not run the last layer that is left; give --override-kv %s=int:N too, N being how many such layers are left\n", key,
+            m->hp.n_nextn, key);
+}
+
 /* convert wants the folder, and not each shard of it. */
 static int no_gguf(const char *source, struct sl_error *e)
 {
@@ -187,8 +202,10 @@ static int quantize(struct args *a, const char *source, const char *target, stru
     SL_TRY(cli_job_open(j, source, false, &a->plan, out->prefix, e));
     if (!j->ck->is_gguf)
         return no_gguf(source, e);
-    if (!a->run.quiet)
+    if (!a->run.quiet) {
         cli_job_notes(j, a->run.json, NULL);
+        note_nextn(j->model, a, &j->extra_kvs);
+    }
     SL_TRY(output_attach(out, j->plan, e));
     out->sparse = o.sparse;
     if (a->run.dry_run) {

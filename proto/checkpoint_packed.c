@@ -175,8 +175,8 @@ static int check_packed(const struct sl_checkpoint *ck, const struct sl_src_tens
     uint64_t elems;
 
     if (!ck->i4_group)
-        return sl_fail(e, SL_ESOURCE, "'%.160s' is packed, and config.json has no quantization_config that says how; is it "
-                       "of this model?", t->name);
+        return sl_fail(e, SL_ESOURCE, "'%.160s' is packed, and config.json does not say how: expected a quantization_config "
+                       "with quant_method 'compressed-tensors' and format 'pack-quantized'; is it of this model?", t->name);
     for (size_t i = 0; i < sizeof odd / sizeof *odd; i++)
         if (sl_ck_find_joined(ck, t->name, n, odd[i].suffix) != SL_NO_TENSOR)
             return sl_fail(e, SL_EUNSUPPORTED, "packed tensor '%.160s' has %s ('%.*s%s'), which are not supported: give an "

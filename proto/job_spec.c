@@ -6,6 +6,7 @@
 #include <cjson/cJSON.h>
 #include <ctype.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <malloc.h>
 #include <math.h>
 #include <stdio.h>
@@ -283,6 +284,19 @@ static int check_architecture(const struct sl_model *m, const struct sl_kvs *kvs
                    "stands under %s.block_count and the like", m->arch, m->arch);
 }
 
+static int keeps_layers(const struct sl_model *m, struct sl_error *e)
+{
+    uint64_t n = m->hp.n_nextn;
+    char list[64] = "";
+
+    if (n && n <= m->hp.n_layer)
+        snprintf(list, sizeof list, "%" PRIu64 "%s", m->hp.n_layer - n, n > 1 ? ",..." : "");
+    return *list ? sl_fail(e, SL_EUSAGE, "--no-mtp is for checkpoints, and the source is a GGUF file; 'sluice quantize' leaves the "
+                           "same out with --prune-layers %s --override-kv %s.nextn_predict_layers=int:0", list, m->arch)
+                 : sl_fail(e, SL_EUSAGE, "--no-mtp is for checkpoints, and the source is a GGUF file, which has no layer for "
+                           "multi-token prediction");
+}
+
 static int open_model(struct sl_job_plan *j, const char *source, const struct sl_job_options *o,
                       const struct sl_model_opts *mo, struct sl_error *e)
 {
@@ -293,7 +307,7 @@ static int open_model(struct sl_job_plan *j, const char *source, const struct sl
         return sl_fail(e, SL_EUSAGE, "--layout %s: the source is a GGUF file in the other layout, and keeps it",
                        o->layout);
     if (o->no_mtp && j->ck->is_gguf)
-        return sl_fail(e, SL_EUSAGE, "--no-mtp: the source is a GGUF file, and keeps the layers that it has");
+        return keeps_layers(j->model, e);
     SL_TRY(check_architecture(j->model, &j->extra_kvs, e));
     override_hparams(j->model, &j->extra_kvs);
     return o->source_name ? name_source(j, o->source_name, e) : 0;

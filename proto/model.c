@@ -279,14 +279,30 @@ static int add_all(struct build *b, struct sl_error *e)
     return 0;
 }
 
-/* Whether config.json tells of layers for multi-token prediction that the checkpoint lacks. */
-static bool lacks_mtp(const struct build *b)
+static bool has_mtp(const struct build *b, uint64_t layer)
 {
     char name[128];
 
-    return b->p->num[SL_N_NEXTN].u &&
-           sl_arch_name(name, sizeof name, "model.layers.{i}.eh_proj.weight", b->p->num[SL_N_LAYER].u - 1, 0) &&
-           sl_checkpoint_find(b->ck, name) == SL_NO_TENSOR;
+    return sl_arch_name(name, sizeof name, "model.layers.{i}.eh_proj.weight", layer, 0) &&
+           sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR;
+}
+
+/* Whether config.json tells of layers for multi-token prediction that the checkpoint lacks. */
+static bool lacks_mtp(const struct build *b)
+{
+    return b->p->num[SL_N_NEXTN].u && !has_mtp(b, b->p->num[SL_N_LAYER].u - 1);
+}
+
+static int unknown_tensors(struct build *b, struct name_list *unknown, struct sl_error *e)
+{
+    uint32_t n = b->missing.n;
+
+    return sl_fail(e, SL_EUNSUPPORTED, "%" PRIu32 " tensor%s unknown for %s (%" PRIu32 " expected one%s missing%s%.*s): %s%s",
+                   unknown->n, unknown->n == 1 ? "" : "s", b->p->hf_class, n, n == 1 ? "" : "s", n ? ": " : "",
+                   (int)strcspn(b->missing.text, ","), b->missing.text, listed(unknown),
+                   has_mtp(b, b->p->num[SL_N_LAYER].u) ? "; config.json's num_nextn_predict_layers does not tell of all layers "
+                   "for multi-token prediction: correct it, or give --no-mtp"
+                   : n ? "; is config.json of the same model?" : "");
 }
 
 /* Every tensor of the checkpoint is used, scales another one, or is dropped. */
@@ -308,10 +324,7 @@ static int account(struct build *b, struct sl_error *e)
         return sl_fail(e, SL_ESOURCE, "%s is one shard of a checkpoint, and %" PRIu32 " tensors are in others; give "
                        "the folder, %s", b->ck->files[0].path, b->missing.n, b->ck->dir);
     if (unknown.n)
-        return sl_fail(e, SL_EUNSUPPORTED, "%" PRIu32 " tensor%s unknown for %s (%" PRIu32 " expected "
-                       "ones missing): %s%s", unknown.n, unknown.n == 1 ? "" : "s", b->p->hf_class,
-                       b->missing.n, listed(&unknown),
-                       b->missing.n ? "; is config.json of the same model?" : "");
+        return unknown_tensors(b, &unknown, e);
     if (b->missing.n == 1 && strcmp(b->last_missing, "lm_head.weight") == 0)
         return sl_fail(e, SL_ESOURCE, "1 tensor missing from the checkpoint: lm_head.weight; where the embedding "
                        "serves as the head, config.json must say \"tie_word_embeddings\": true");

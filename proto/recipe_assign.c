@@ -252,7 +252,7 @@ static bool misses_nextn_alone(const struct assign *a)
 {
     uint64_t first = a->m->hp.n_layer - a->m->hp.n_nextn, layer;
 
-    if (!a->m->hp.n_nextn || a->m->tensors[0].src_type >= 0)
+    if (!a->m->hp.n_nextn)
         return false;
     for (uint32_t i = 0; i < a->m->n_tensors; i++)
         if (a->missing[i] && (!sl_tensor_layer(a->m->tensors[i].name, &layer) || layer < first))
@@ -262,8 +262,11 @@ static bool misses_nextn_alone(const struct assign *a)
 
 static int missing_data(struct assign *a, const int *types, struct sl_error *e)
 {
-    const char *why = misses_nextn_alone(a) ? "; llama-imatrix does not run layers for multi-token prediction: "
-                         "give them another type (--tensor-type), or --no-mtp" : "";
+    const char *why = !misses_nextn_alone(a) ? ""
+                      : a->m->tensors[0].src_type < 0 ? "; llama-imatrix does not run layers for multi-token prediction: "
+                                                        "give them another type (--tensor-type), or --no-mtp"
+                                                      : "; llama-imatrix does not run layers for multi-token prediction: "
+                                                        "give them another type (--tensor-type)";
     struct sl_line list;
 
     name_missing(a, types, &list);

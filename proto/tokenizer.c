@@ -520,8 +520,8 @@ int sl_tokenizer_keys(const struct sl_source_dir *dir, const cJSON *config,
         return sl_fail(e, SL_ESOURCE, "the checkpoint has no folder with a tokenizer.json");
     rc = sl_tokenizer_read_json(dir, "tokenizer.json", &tokenizer, e);
     if (rc == 0 && !tokenizer && !sl_source_exists(dir->path, "tiktoken.model"))
-        rc = sl_fail(e, SL_ESOURCE, "%s: tokenizer.json is missing; download it beside config.json",
-                     dir->path);
+        rc = sl_fail(e, SL_ESOURCE, "%s: tokenizer.json is missing, and so is tiktoken.model, which Kimi-K2's "
+                     "models have instead; download the one that yours has beside config.json", dir->path);
     rc = rc < 0 ? rc : sl_tokenizer_read_json(dir, "tokenizer_config.json", &tokenizer_config, e);
     if (rc == 0)
         rc = sl_tokenizer_is_tiktoken(dir, tokenizer, tokenizer_config)

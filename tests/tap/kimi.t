@@ -72,7 +72,15 @@ my %type = map { $_->{type} => $_ } @{ (json_lines($r->{out}))[0]{types} };
 is($type{I4}{weights}, 2 * 16 * 3 * 256 * 256, 'inspect: the weights of all experts') or diag($r->{out});
 like(run($SLUICE, 'inspect', $k2t)->{out}, qr/^packed 4-bit integers: groups of 32$/m, 'and their groups');
 my ($planned, $there) = map { (json_lines(run($SLUICE, 'plan', $_, '--recipe', 'q4_k_m', '--json')->{out}))[0] } "$k2t/config.json", $k2t;
-is($planned->{source_bytes} + $type{I4}{weights} / 16, $there->{source_bytes}, 'config.json alone: all but the scales');
+is($planned->{source_bytes}, $there->{source_bytes}, 'config.json alone: the same bytes, scales included');
+{
+    my ($full, $small) = map { JSON::PP::decode_json(slurp($_)) } "$TOP/tests/data/kimi-k2-instruct-config.json", "$k2t/config.json";
+    mkdir "$dir/full" or die;
+    spit("$dir/full/config.json", JSON::PP::encode_json({ %$full, quantization_config => $small->{quantization_config} }));
+    for (['q4_k_m', '620.6'], ['dq3_k_m', '461.8']) {
+        like(run($SLUICE, 'plan', "$dir/full/config.json", '--recipe', $_->[0])->{out}, qr/^Size +\Q$_->[1]\E GB .*^Read +594\.2 GB/ms, "$_->[0] at full size, as README says");
+    }
+}
 
 my %made;
 for my $how (['f32'], ['bf16'], ['q4_k_m'], ['q3_k_m'], ['iq4_xs'], ['q5_k_m', '--round-through', 'bf16']) {

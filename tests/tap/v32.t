@@ -57,11 +57,19 @@ my %main = %{ hashes($f32) };
 delete @main{grep { /^blk\.2\./ } keys %main};
 is_deeply(hashes("$dir/no.gguf"), \%main, 'tensors');
 run_ok('verify', $SLUICE, 'verify', "$dir/no.gguf", '--source', $source, '--sample', '5%');
-fails('a GGUF file', 2, qr/--no-mtp: the source is a GGUF file/, $SLUICE, 'quantize', $f32, "$dir/x.gguf", 'Q8_0', '--no-mtp');
+# Of a GGUF file other options leave it out. The number of such layers is llama-quantize's, unless it is given.
+fails('a GGUF file', 2, qr/--no-mtp is for checkpoints, .* --prune-layers 2 --override-kv deepseek32\.nextn_predict_layers=int:0$/, $SLUICE, 'quantize', $f32, "$dir/x.gguf", 'Q8_0', '--no-mtp');
+fails('a GGUF file without', 2, qr/--no-mtp is for checkpoints, .* which has no layer for multi-token prediction$/, $SLUICE, 'quantize', "$dir/no.gguf", "$dir/x.gguf", 'Q8_0', '--no-mtp');
+my @prune = ($SLUICE, 'quantize', $f32, "$dir/x.gguf", 'F32', '-f', '--prune-layers');
+my $note = qr/^sluice: note: a layer for multi-token prediction is left out, and deepseek32\.nextn_predict_layers stays 1: llama\.cpp would not run the last layer/m;
+like(run_ok('--prune-layers', @prune, '1,2')->{err}, $note, 'a note');
+unlike(run_ok('another layer', @prune, '1')->{err}, $note, 'no note');
+unlike(run_ok('both', @prune, '2', '--override-kv', 'deepseek32.nextn_predict_layers=int:0')->{err}, $note, 'no note');
+is_deeply(hashes("$dir/x.gguf"), \%main, 'the tensors of --no-mtp');
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 17 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip 'llama.cpp is not here', 18 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     for my $mixture (qw(Q4_K_M Q2_K IQ4_XS)) {
         run_ok($mixture, $SLUICE, 'convert', $source, '-o', "$dir/$mixture.gguf", '--recipe', $mixture, '--quiet');
         run_ok('llama-quantize', python('llama.py', 'quantize', $f32, "$dir/theirs.gguf", $mixture));
@@ -70,6 +78,7 @@ SKIP: {
     run_ok('imatrix', python('llama.py', 'imatrix', $f32, "$dir/imatrix.gguf", '--chunks', 1));
     my @iq = ($SLUICE, 'convert', $source, '-o', "$dir/iq2_xs.gguf", '--recipe', 'iq2_xs', '--imatrix', "$dir/imatrix.gguf", '--quiet');
     fails('not run by llama-imatrix', 2, qr/no data for 17 tensors .* llama-imatrix does not run layers for multi-token prediction: give them another type \(--tensor-type\), or --no-mtp$/, @iq);
+    fails('a GGUF file', 2, qr/no data for 17 tensors .*: give them another type \(--tensor-type\)$/, $SLUICE, 'quantize', $f32, "$dir/x.gguf", 'IQ2_XS', '-f', '--imatrix', "$dir/imatrix.gguf");
     run_ok('iq2_xs', @iq, '--no-mtp');
     run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/no.gguf", "$dir/theirs.gguf", 'IQ2_XS', '--imatrix', "$dir/imatrix.gguf"));
     is_deeply(hashes("$dir/iq2_xs.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
@@ -82,7 +91,9 @@ SKIP: {
 
 # ---- a recipe by size: attn_q_b's rule comes after that of the indexer's, which its pattern has too
 run_ok('--target-bpw', $SLUICE, 'plan', $source, '--target-bpw', '3.5', '--imatrix', 'synthetic', '--write-recipe', "$dir/my.recipe");
+like(slurp("$dir/my.recipe"), qr/^# Made by 'sluice plan src --target-bpw 3\.5' for /, 'of what');
 like(slurp("$dir/my.recipe"), qr/^\*\.indexer\.attn_q_b\.weight .*^\*\.attn_q_b\.weight /ms, 'in that order');
+like(run_ok('without', $SLUICE, 'plan', $source, '--target-bpw', '3.5', '--no-mtp')->{out}, qr/^# Made by 'sluice plan src --target-bpw 3\.5 --no-mtp' for /, 'and without what');
 
 # ---- memory: latent values and the indexer's key, in F16, of the layers that attend
 my $plan = JSON::PP::decode_json(run_ok('plan', $SLUICE, 'plan', $source, '--recipe', 'q8_0', '--json', '--ctx', 1000)->{out});
@@ -116,7 +127,7 @@ refused('no index_topk', 7, qr/config\.json has no "index_topk", which DeepseekV
 refused('other heads', 7, qr/tensor 'model\.layers\.0\.self_attn\.indexer\.wq_b\.weight': expected shape \[512, 512\] by config\.json, found \[256, 512\]/,
     sub { $_[0]{index_n_heads} = 8 });
 refused('a layer more', 7, qr/\d+ tensors missing from the checkpoint: .*model\.layers\.3\.mlp\.gate\.weight.*Without layers for multi-token prediction, give --no-mtp$/, sub { $_[0]{num_nextn_predict_layers} = 2 });
-refused('a layer fewer', 6, qr/\d+ tensors unknown for DeepseekV32ForCausalLM \(0 expected ones missing\): model\.layers\.2/, sub { $_[0]{num_nextn_predict_layers} = 0 });
+refused('a layer fewer', 6, qr/\d+ tensors unknown for DeepseekV32ForCausalLM \(0 expected ones missing\): model\.layers\.2.*; config\.json's num_nextn_predict_layers does not tell of all layers for multi-token prediction: correct it, or give --no-mtp$/, sub { $_[0]{num_nextn_predict_layers} = 0 });
 refused('no indexer', 6, qr/10 tensors unknown for DeepseekV3ForCausalLM \(0 expected ones missing\): model\.layers\.0\.self_attn\.indexer\./,
     sub { $_[0]{architectures} = ['DeepseekV3ForCausalLM'] });
 

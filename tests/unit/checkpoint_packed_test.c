@@ -126,7 +126,7 @@ static void refuses_packed(void **state)
            "is one shard of a checkpoint, and 'x.weight_scale' is in another; give the folder");
     maker_write(*state, "config.json", plain_config);
     write_packed(*state, "model.safetensors", &good);
-    refuse(*state, SL_ESOURCE, "'x.weight_packed' is packed, and config.json has no quantization_config that says how");
+    refuse(*state, SL_ESOURCE, "'x.weight_packed' is packed, and config.json does not say how: expected a quantization_config with");
 }
 
 static void refuses_configs(void **state)

@@ -149,7 +149,7 @@ static void test_wrong_tensors(void **state)
     assert_refused(*state, SL_EUNSUPPORTED, "model.layers.4.odd.weight and 4 more");
     t[9].name = "model.layers.0.self_attn.out_proj.weight";
     write_llama(*state, "", t, N_LLAMA);
-    assert_refused(*state, SL_EUNSUPPORTED, "(1 expected ones missing): " LAYER "self_attn.out_proj");
+    assert_refused(*state, SL_EUNSUPPORTED, "(1 expected one missing: " LAYER "self_attn.o_proj.weight): " LAYER "self_attn.out_proj");
     write_llama(*state, "", llama, 1);
     assert_refused(*state, SL_ESOURCE, "11 tensors missing from the checkpoint: model.embed_tokens");
     assert_refused(*state, SL_ESOURCE, " and 1 more");
