@@ -245,9 +245,9 @@ static int take_config(struct sl_checkpoint *ck, int fd, const char *label, stru
     rc = sl_ck_read_text(ck, e);
     if (rc == 0)
         rc = read_block_size(ck, e);
-    if (rc < 0)
-        return sl_fail_context(e, "%s", label);
-    return sl_ck_read_packing(ck, e);
+    if (rc == 0)
+        rc = sl_ck_read_packing(ck, e);
+    return rc < 0 ? sl_fail_context(e, "%s", label) : 0;
 }
 
 static int read_config(struct sl_checkpoint *ck, const char *dir, bool required, struct sl_error *e)

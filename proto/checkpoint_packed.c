@@ -68,7 +68,7 @@ static int read_group(struct sl_checkpoint *ck, const cJSON *q, struct sl_error 
         snprintf(odd, sizeof odd, "%d config_groups instead of one", first ? cJSON_GetArraySize(groups) : 0);
     else if (!odd_weights(cJSON_GetObjectItemCaseSensitive(first, "weights"), &ck->i4_group, odd, sizeof odd))
         return 0;
-    return sl_fail(e, SL_EUNSUPPORTED, "config.json: the weights are packed with %s, and only symmetric 4-bit integers "
+    return sl_fail(e, SL_EUNSUPPORTED, "the weights are packed with %s, and only symmetric 4-bit integers "
                    "in groups are supported: give an FP8 or BF16 checkpoint of the model", odd);
 }
 
@@ -84,7 +84,7 @@ int sl_ck_read_packing(struct sl_checkpoint *ck, struct sl_error *e)
             return 0;
     if (is_text(format, "pack-quantized"))
         return read_group(ck, q, e);
-    return sl_fail(e, SL_EUNSUPPORTED, "config.json: the weights are packed by quant_method 'compressed-tensors', "
+    return sl_fail(e, SL_EUNSUPPORTED, "the weights are packed by quant_method 'compressed-tensors', "
                    "format '%.60s', and only FP8, unquantized weights and 'pack-quantized' ones are supported: give an "
                    "FP8 or BF16 checkpoint of the model", format->valuestring);
 }

@@ -260,19 +260,27 @@ static bool misses_nextn_alone(const struct assign *a)
     return true;
 }
 
+/* What to do about an imatrix without data; "" when nothing is known. */
+static const char *missing_advice(const struct assign *a)
+{
+    bool checkpoint = a->m->tensors[0].src_type < 0;
+
+    if (a->o->imatrix && a->m->layout == SL_LAYOUT_MLA && sl_imatrix_is_legacy(a->o->imatrix))
+        return checkpoint && !a->m->hp.index_dim ? "; it was made in the legacy layout: use --layout legacy"
+                                                 : "; it was made in the legacy layout";
+    if (!misses_nextn_alone(a))
+        return "";
+    return checkpoint ? "; llama-imatrix does not run layers for multi-token prediction: "
+                        "give them another type (--tensor-type), or --no-mtp"
+                      : "; llama-imatrix does not run layers for multi-token prediction: "
+                        "give them another type (--tensor-type)";
+}
+
 static int missing_data(struct assign *a, const int *types, struct sl_error *e)
 {
-    const char *why = !misses_nextn_alone(a) ? ""
-                      : a->m->tensors[0].src_type < 0 ? "; llama-imatrix does not run layers for multi-token prediction: "
-                                                        "give them another type (--tensor-type), or --no-mtp"
-                                                      : "; llama-imatrix does not run layers for multi-token prediction: "
-                                                        "give them another type (--tensor-type)";
     struct sl_line list;
 
     name_missing(a, types, &list);
-    if (a->o->imatrix && a->m->layout == SL_LAYOUT_MLA && sl_imatrix_is_legacy(a->o->imatrix))
-        why = a->m->tensors[0].src_type < 0 ? "; it was made in the legacy layout: use --layout legacy"
-                                               : "; it was made in the legacy layout";
     if (a->o->has_imatrix && !a->o->imatrix)
         return sl_fail(e, SL_EUSAGE, "--include-weights or --exclude-weights leave %u tensors without "
                        "importance weights whose types need them: %s", a->n_missing, list.text);
@@ -282,7 +290,7 @@ static int missing_data(struct assign *a, const int *types, struct sl_error *e)
                        a->o->words.n ? "--include-weights or --exclude-weights leave nothing of the one given"
                                      : "give one with --imatrix FILE, or --imatrix synthetic where there is none", a->n_missing, list.text);
     return sl_fail(e, SL_EUSAGE, "imatrix %s has no data for %u tensors whose types need an importance "
-                   "matrix: %s%s", a->o->imatrix->path, a->n_missing, list.text, why);
+                   "matrix: %s%s", a->o->imatrix->path, a->n_missing, list.text, missing_advice(a));
 }
 
 static int check_type(struct assign *a, const struct sl_out_tensor *t, int type,

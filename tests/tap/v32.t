@@ -123,6 +123,8 @@ sub refused {
     is($f->{err} =~ tr/\n//, 1, 'one line');
 }
 refused('--layout legacy', 2, qr/--layout legacy: llama\.cpp runs DeepseekV32ForCausalLM in the layout mla alone/, sub { }, '--layout', 'legacy');
+fails('an imatrix of another layout', 2, qr/has no data for \d+ tensors .*; it was made in the legacy layout$/, $SLUICE, 'plan', $source,
+    '--recipe', 'iq2_xs', '--imatrix', "$TINY/imatrix.legacy-layout.dat", '--include-weights', 'attn_kv_b');
 refused('no index_topk', 7, qr/config\.json has no "index_topk", which DeepseekV32ForCausalLM needs/, sub { delete $_[0]{index_topk} });
 refused('other heads', 7, qr/tensor 'model\.layers\.0\.self_attn\.indexer\.wq_b\.weight': expected shape \[512, 512\] by config\.json, found \[256, 512\]/,
     sub { $_[0]{index_n_heads} = 8 });
