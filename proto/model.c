@@ -279,12 +279,13 @@ static int add_all(struct build *b, struct sl_error *e)
     return 0;
 }
 
+/* Whether that layer is one for multi-token prediction that is kept. */
 static bool has_mtp(const struct build *b, uint64_t layer)
 {
     char name[128];
 
     return sl_arch_name(name, sizeof name, "model.layers.{i}.eh_proj.weight", layer, 0) &&
-           sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR;
+           sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR && !sl_arch_drops(b->p, name);
 }
 
 /* Whether config.json tells of layers for multi-token prediction that the checkpoint lacks. */

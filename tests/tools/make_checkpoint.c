@@ -243,7 +243,7 @@ static void list_tensors(struct list *l, const struct config *c)
     add(l, BF16, GAUSS, c->vocab, c->hidden, "model.embed_tokens.weight");
     for (uint64_t i = 0; i < c->layers; i++)
         (c->arch == DEEPSEEK ? deepseek_layer : dense_layer)(l, c, i);
-    if (c->mtp) { /* the multi-token-prediction layer, which a conversion drops but of V3.2 */
+    if (c->mtp) { /* the multi-token-prediction layer, which a conversion keeps of V3.2 alone */
         deepseek_layer(l, c, c->layers);
         const char *p = "model.layers.";
         add(l, BF16, GAUSS, c->hidden, 2 * c->hidden, "%s%" PRIu64 ".eh_proj.weight", p, c->layers);
@@ -648,10 +648,6 @@ int main(int argc, char **argv)
                                         "rope", "v-dim", "vocab", "shards", "seed", "index-heads", "index-dim",
                                         "index-top" };
     enum { N = sizeof nums / sizeof *nums };
-    struct option opts[N + 17];
-    struct config c = defaults(DEEPSEEK);
-    for (int i = 0; i < N; i++)
-        opts[i] = (struct option){ nums[i], required_argument, NULL, NUM0 + i };
     const struct option rest[] = { { "arch", 1, NULL, 'a' }, { "preset", 1, NULL, 'p' }, { "scales", 1, NULL, 's' },
                                    { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' },
                                    { "packed", 0, NULL, 'P' }, { "f32-proj", 0, NULL, 'j' },
@@ -659,6 +655,10 @@ int main(int argc, char **argv)
                                    { "sparse", 0, NULL, 'S' }, { "holes", 0, NULL, 'H' }, { "config", 1, NULL, 'c' },
                                    { "tokenizer", 1, NULL, 'k' }, { "out", 1, NULL, 'o' },
                                    { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
+    struct option opts[N + sizeof rest / sizeof *rest];
+    struct config c = defaults(DEEPSEEK);
+    for (int i = 0; i < N; i++)
+        opts[i] = (struct option){ nums[i], required_argument, NULL, NUM0 + i };
     memcpy(opts + N, rest, sizeof rest);
     for (int o; (o = getopt_long(argc, argv, "", opts, NULL)) != -1;) {
         if (o >= NUM0) {
