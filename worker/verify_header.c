@@ -40,7 +40,7 @@ static uint64_t u64_at(const uint8_t *p)
     return v;
 }
 
-static uint32_t value_bytes(uint32_t type)
+uint32_t verify_value_bytes(uint32_t type)
 {
     static const uint8_t bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
@@ -74,7 +74,7 @@ static bool read_kv(struct sl_cursor *c, struct record *r)
         if (!sl_cursor_u64(c, &each) || !sl_cursor_bytes(c, each, &p))
             return false;
     if (elem != SL_KV_STR
-        && (!value_bytes(elem) || !sl_mul_u64(n, value_bytes(elem), &each) || !sl_cursor_bytes(c, each, &p)))
+        && (!verify_value_bytes(elem) || !sl_mul_u64(n, verify_value_bytes(elem), &each) || !sl_cursor_bytes(c, each, &p)))
         return false;
     r->end = c->at;
     return true;
