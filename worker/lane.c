@@ -316,7 +316,7 @@ void sl_lane_let_go(struct sl_lane *l, uint64_t job)
     pthread_mutex_unlock(&l->lock);
 }
 
-int sl_lane_drop(struct sl_lane *l, uint64_t job, uint32_t task, uint64_t epoch)
+void sl_lane_drop(struct sl_lane *l, uint64_t job, uint32_t task, uint64_t epoch)
 {
     struct sl_work *w = NULL;
 
@@ -334,7 +334,6 @@ int sl_lane_drop(struct sl_lane *l, uint64_t job, uint32_t task, uint64_t epoch)
         add_over(l, job, task, epoch);
     pthread_mutex_unlock(&l->lock);
     sl_work_free(w);
-    return w != NULL;
 }
 
 void sl_lane_hand_back(struct sl_lane *l, bool stop)
