@@ -6,6 +6,8 @@
 
 #include "proto/plan.h"
 
+#include <sys/stat.h>
+
 /* Room for the path of any file of an output: the folder's, the name's, and suffixes. */
 #define OUTPUT_PATH_BYTES 4400
 
@@ -44,6 +46,8 @@ int output_absent(const struct output *o, bool force, struct sl_error *e) SL_MUS
 /* Returns 0, or SL_EEXISTS when this process may neither remove that file nor give its name to another. */
 int output_replaceable(const char *path, struct sl_error *e) SL_MUST_USE;
 
+/* Whether the file that st tells of is one of the source's. */
+bool output_is_source(const struct stat *st, const struct sl_checkpoint *ck);
 /* Returns 0, or SL_EUSAGE when an output file is one of the source's files. */
 int output_not_source(const struct output *o, const struct sl_checkpoint *ck,
                       struct sl_error *e) SL_MUST_USE;
