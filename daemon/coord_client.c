@@ -245,8 +245,8 @@ static int on_list(struct ask *a, struct sl_error *e)
 {
     const cJSON *t = a->m->tree;
     const char *labels[SL_LABELS_MAX], *names[16];
-    struct sl_job_filter f = {.states = a->m->id == SL_M_HISTORY ? SL_JOBS_ENDED : ~SL_JOBS_ENDED, .before = sl_get_uint(t, "before", 0),
-                              .labels = labels, .newest_first = true};
+    struct sl_job_filter f = {.states = a->m->id == SL_M_HISTORY ? SL_JOBS_ENDED : ~SL_JOBS_ENDED,
+                              .before = sl_get_uint(t, "before", 0), .labels = labels, .newest_first = true};
     struct listing l = {.c = a->c, .limit = (uint32_t)sl_get_uint(t, "limit", 200)};
     uint32_t n = strings(sl_get(t, "states"), names, 16);
     struct sl_msg m;

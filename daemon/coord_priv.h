@@ -259,7 +259,8 @@ int coord_advance(struct sl_coord *c, struct job *j, struct sl_error *e) SL_MUST
 /* Returns 0, or SL_EUSAGE in why when a path of the job lies outside the daemon's roots; one that is not there
  * now is no reason. */
 int coord_within_roots(const struct sl_coord *c, const struct job *j, struct sl_error *why);
-/* Effect: jobs that have not ended, are not held and lie outside the roots, which were others when they were taken, fail. */
+/* Effect: jobs that have not ended, are not held and lie outside the roots, which were others when they
+ * were taken, fail. */
 int coord_fail_outside(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
 /* A failure's text says itself what to do. */
 bool coord_advises(const char *text);

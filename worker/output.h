@@ -31,7 +31,8 @@ int output_parse(struct output *o, const char *arg, struct sl_error *e) SL_MUST_
 /* Effect: the same for a folder of another machine: an absolute path, that is not
  * looked at; one that ends with '/' is a folder. Errors: SL_EUSAGE. */
 int output_parse_far(struct output *o, const char *arg, struct sl_error *e) SL_MUST_USE;
-/* Effect: makes the folder of an output with new_dir. Returns 1, or 0 when somebody else just has. Errors: SL_EFAIL, SL_ENOSPACE. */
+/* Effect: makes the folder of an output with new_dir. Returns 1, or 0 when somebody else just has.
+ * Errors: SL_EFAIL, SL_ENOSPACE. */
 int output_make_dir(const struct output *o, struct sl_error *e) SL_MUST_USE;
 /* Effect: *bytes = what can be written where the output goes, its parent for a
  * new folder; UINT64_MAX where the filesystem does not count. Errors: SL_EFAIL. */
@@ -40,8 +41,9 @@ int output_free_space(const struct output *o, uint64_t *bytes, struct sl_error *
 int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error *e) SL_MUST_USE;
 void output_free(struct output *o);
 
-/* Returns 0, or SL_EEXISTS when a name is taken already: a final or a temporary one by a folder, a final one by a
- * file that this process may not replace (a manifest's too), or unless force by a file. Parts of another set are worker/former_set.h's. */
+/* Returns 0, or SL_EEXISTS when a name is taken already: a final or a temporary one by a folder, a final
+ * one by a file that this process may not replace (a manifest's too), or unless force by a file. Parts of
+ * another set are worker/former_set.h's. */
 int output_absent(const struct output *o, bool force, struct sl_error *e) SL_MUST_USE;
 /* Returns 0, or SL_EEXISTS when this process may neither remove that file nor give its name to another. */
 int output_replaceable(const char *path, struct sl_error *e) SL_MUST_USE;
