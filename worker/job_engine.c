@@ -33,7 +33,7 @@ bool job_engine_idle(struct sl_job_cache *c, const struct sl_engine *en, uint64_
 
 static bool is_claimed(const struct sl_cached_job *j)
 {
-    return claim_is_of(&j->out, false, j->j.plan->fingerprint, j->id);
+    return claim_is_of(&j->out, j->j.plan->fingerprint, j->id);
 }
 
 /* Without its claim it is not this job's folder: nothing is touched there. Partial files

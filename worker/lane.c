@@ -101,7 +101,7 @@ static void run_special(struct sl_lane *l, struct sl_work *w)
     struct sl_outcome *o = new_outcome(l);
 
     if (o)
-        sl_special_run(l->cache, w, &hooks, sl_boot_ms(), o);
+        sl_special_run(l->cache, w, &hooks, o);
     pthread_mutex_lock(&l->lock);
     l->special = NULL;
     l->stop_special = false;
@@ -336,14 +336,14 @@ void sl_lane_drop(struct sl_lane *l, uint64_t job, uint32_t task, uint64_t epoch
     sl_work_free(w);
 }
 
-void sl_lane_hand_back(struct sl_lane *l, bool stop)
+void sl_lane_hand_back(struct sl_lane *l)
 {
     struct sl_work *w, *next;
 
     pthread_mutex_lock(&l->lock);
     w = l->waiting;
     l->waiting = NULL;
-    if (stop && l->special)
+    if (l->special)
         l->stop_special = true;
     pthread_mutex_unlock(&l->lock);
     for (; w; w = next) {

@@ -208,9 +208,9 @@ static int texts_of(struct parse *p, const char *key, char ***list, uint64_t *co
 }
 
 /* Numbers of layers, ascending. */
-static int layers_of(struct parse *p, const char *key)
+static int pruned_layers(struct parse *p)
 {
-    const struct place *k = find(p, key);
+    const struct place *k = find(p, SL_KEY_PRUNED);
     struct verify_file *f = p->f;
     struct sl_cursor c = p->c;
 
@@ -405,7 +405,7 @@ static int check_metadata(struct parse *p)
     WANT(text_of(p, SL_KEY_IMATRIX, &f->imatrix_hash));
     if (f->sluice) /* the other keys may be copies of its source's */
         f->imatrix = f->imatrix_hash != NULL;
-    WANT(layers_of(p, SL_KEY_PRUNED));
+    WANT(pruned_layers(p));
     WANT(texts_of(p, SL_KEY_IMATRIX_INCLUDE, &f->imatrix_words, &f->n_imatrix_words));
     f->imatrix_keep = f->imatrix_words != NULL;
     WANT(texts_of(p, SL_KEY_IMATRIX_EXCLUDE, &f->imatrix_words, &f->n_imatrix_words));

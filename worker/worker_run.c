@@ -122,7 +122,7 @@ static void take_signals(struct run *r)
         bool late = waited > (sl_worker_connected(r->worker) ? r->finish_ms : ALONE_MS);
 
         for (unsigned i = 0; i < LANES; i++)
-            sl_lane_hand_back(r->lane[i], true);
+            sl_lane_hand_back(r->lane[i]);
         sl_worker_drain(r->worker, late || r->n_signals > 1, sl_boot_ms());
     }
 }
