@@ -128,7 +128,7 @@ static int write_recipe(const char *path, const char *text, struct sl_error *e)
     while (at < n && (got = write(fd, text + at, n - at)) > 0)
         at += (size_t)got;
     if (at < n || fsync(fd) != 0)
-        rc = sl_fail(e, SL_EFAIL, "%s: cannot be written: %s", path, strerror(errno));
+        rc = sl_fail(e, sl_write_code(errno), "%s: cannot be written: %s", path, strerror(errno));
     close(fd); /* synced before */
     if (rc == 0)
         rc = sl_sync_folder_of(path, e);

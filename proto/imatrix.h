@@ -100,7 +100,7 @@ int sl_imatrix_for(const struct sl_imatrix *im, const struct sl_out_tensor *t, u
  * compute from it equal those of im bit by bit: from DAT to GGUF sums and counts are
  * value and ncall times 512 (the chunk size it then names); from GGUF to DAT ncall is
  * the power of two at or above llama.cpp's, and a group without data becomes 1.0.
- * Errors: SL_EEXISTS, SL_EFAIL, SL_EUSAGE (an entry the format cannot hold). */
+ * Errors: SL_EEXISTS, SL_ENOSPACE, SL_EFAIL, SL_EUSAGE (an entry the format cannot hold). */
 int sl_imatrix_write(const struct sl_imatrix *im, enum sl_imatrix_format format, const char *path,
                      struct sl_error *e) SL_MUST_USE;
 

@@ -92,7 +92,7 @@ static int put_all(const struct sl_imatrix *im, enum sl_imatrix_format format,
     if (rc == 0)
         rc = flush(s, e);
     if (rc == 0 && fsync(s->fd) != 0)
-        rc = sl_fail(e, SL_EFAIL, "%s: cannot be synced: %s", s->path, strerror(errno));
+        rc = sl_fail(e, sl_write_code(errno), "%s: cannot be synced: %s", s->path, strerror(errno));
     free(order);
     free(s->buf);
     return rc;
