@@ -56,8 +56,6 @@ static int reserve_tensors(struct sl_checkpoint *ck, uint32_t n, struct sl_error
         return 0;
     while (cap < need)
         cap *= 2;
-    if (cap > UINT32_MAX)
-        cap = UINT32_MAX;
     grown = realloc(ck->tensors, cap * sizeof *grown);
     if (!grown)
         return sl_fail(e, SL_EFAIL, "out of memory for %" PRIu64 " tensors", cap);
@@ -423,13 +421,13 @@ int sl_checkpoint_open_within(const char *path, const struct sl_roots *roots,
     SL_TRY(new_checkpoint(&ck, e));
     ck->roots = roots;
     rc = open_any(ck, path, e);
-    if (rc < 0)
+    if (rc < 0) {
         sl_checkpoint_fail(ck, e);
-    if (rc < 0)
         sl_checkpoint_close(ck);
-    else
-        *out = ck;
-    return rc;
+        return rc;
+    }
+    *out = ck;
+    return 0;
 }
 
 int sl_checkpoint_open(const char *path, struct sl_checkpoint **out, struct sl_error *e)
