@@ -1,5 +1,6 @@
 #include "client/plan_view.h"
 #include "client/target.h"
+#include "proto/suffix.h"
 #include "proto/sync_folder.h"
 #include "proto/utf8.h"
 
@@ -20,10 +21,7 @@ struct plan_cmd {
 /* A config.json alone; not a checkpoint's index. */
 static bool is_config(const char *path)
 {
-    size_t n = strlen(path);
-
-    return n > 5 && strcmp(path + n - 5, ".json") == 0
-           && !(n > 11 && strcmp(path + n - 11, ".index.json") == 0);
+    return sl_stem(path, ".json") && !sl_stem(path, ".index.json");
 }
 
 /* The plan of a job that is open, to standard output; takes `extra`. */

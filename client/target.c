@@ -2,6 +2,7 @@
 
 #include "client/waiting.h"
 #include "proto/size_solver.h"
+#include "proto/suffix.h"
 #include "proto/utf8.h"
 
 #include <ctype.h>
@@ -289,9 +290,9 @@ static void set_names(struct target *t, const struct target_args *a)
     for (char *c = t->encoding; *c; c++)
         *c = isalnum((unsigned char)*c) || *c == '-' ? (char)toupper((unsigned char)*c) : '_';
     snprintf(t->name, sizeof t->name, "%s", slash ? slash + 1 : a->file ? a->file : t->encoding);
-    n = strlen(t->name);
-    if (n > 7 && strcmp(t->name + n - 7, ".recipe") == 0)
-        t->name[n - 7] = '\0';
+    n = sl_stem(t->name, ".recipe");
+    if (n)
+        t->name[n] = '\0';
     sl_utf8_disarm(t->name);
 }
 

@@ -1,9 +1,9 @@
 /* The GGUF format of importance matrices. */
 #include "proto/imatrix_parts.h"
 
-#include "proto/cursor.h"
 #include "proto/gguf.h"
 #include "proto/source_file.h"
+#include "proto/suffix.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -15,14 +15,6 @@
 #define KEY_DATASETS "imatrix.datasets"
 #define KEY_CHUNKS "imatrix.chunk_count"
 #define KEY_CHUNK_SIZE "imatrix.chunk_size"
-
-/* Length of the name before the suffix, or 0. */
-static size_t stem(const char *name, const char *suffix)
-{
-    size_t n = strlen(name), k = strlen(suffix);
-
-    return n > k && strcmp(name + n - k, suffix) == 0 ? n - k : 0;
-}
 
 static int mismatch(const struct sl_imatrix *im, const char *name, const char *what,
                     struct sl_error *e)
@@ -99,7 +91,7 @@ static int read_tensors(struct sl_imatrix *im, const struct sl_gguf *g,
 {
     for (uint64_t i = 0; i < g->n_tensors; i++) {
         const struct sl_gguf_tensor *t = &g->tensors[i];
-        size_t n = stem(t->name, SUMS), k = stem(t->name, COUNTS);
+        size_t n = sl_stem(t->name, SUMS), k = sl_stem(t->name, COUNTS);
         char name[2 * SL_NAME_MAX];
 
         if (n) {

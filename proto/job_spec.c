@@ -1,5 +1,6 @@
 #include "proto/job_spec.h"
 
+#include "proto/suffix.h"
 #include "proto/utf8.h"
 #include "proto/wire.h"
 
@@ -242,9 +243,7 @@ static int name_source(struct sl_job_plan *j, const char *path, struct sl_error 
 
     if (!j->ck->dir)
         return 0;
-    if (n > 12 && strcmp(path + n - 12, ".safetensors") == 0)
-        n = slash ? (size_t)(slash - path) : 0;
-    else if (n > 23 && strcmp(path + n - 23, ".safetensors.index.json") == 0)
+    if (sl_stem(path, ".safetensors") || sl_stem(path, ".safetensors.index.json"))
         n = slash ? (size_t)(slash - path) : 0;
     while (n > 1 && path[n - 1] == '/')
         n--;

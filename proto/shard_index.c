@@ -3,6 +3,7 @@
 #include "proto/json_file.h"
 #include "proto/safetensors.h"
 #include "proto/source_file.h"
+#include "proto/suffix.h"
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
@@ -12,13 +13,10 @@
 
 static int check_shard_name(const char *shard, struct sl_error *e)
 {
-    static const char suffix[] = ".safetensors";
-    size_t n = strlen(shard);
-
     if (!sl_source_plain_name(shard))
         return sl_fail(e, SL_ESOURCE, "shard name '%.120s' is not a plain file name", shard);
-    if (n < sizeof suffix || strcmp(shard + n - (sizeof suffix - 1), suffix) != 0)
-        return sl_fail(e, SL_ESOURCE, "shard name '%.120s' does not end in %s", shard, suffix);
+    if (!sl_stem(shard, ".safetensors"))
+        return sl_fail(e, SL_ESOURCE, "shard name '%.120s' does not end in .safetensors", shard);
     return 0;
 }
 
