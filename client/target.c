@@ -120,7 +120,7 @@ static uint64_t overhead(const struct target *t, const struct sl_plan *p)
     if (t->by_bits)
         return 0;
     for (uint32_t i = 0; i < p->n_tensors; i++)
-        tensors += (p->tensors[i].bytes + SL_GGUF_ALIGN - 1) / SL_GGUF_ALIGN * SL_GGUF_ALIGN;
+        tensors += sl_gguf_padded(p->tensors[i].bytes);
     return p->file_bytes - tensors + SLACK;
 }
 

@@ -175,7 +175,7 @@ uint64_t target_bytes(const struct target *t, uint32_t i, int type)
 {
     uint64_t n = sl_type_bytes(type, t->probe.model->tensors[i].elems);
 
-    return t->by_bits ? n : (n + SL_GGUF_ALIGN - 1) / SL_GGUF_ALIGN * SL_GGUF_ALIGN;
+    return t->by_bits ? n : sl_gguf_padded(n);
 }
 
 static bool is_candidate(const struct target *t, uint32_t i, int type)

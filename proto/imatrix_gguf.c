@@ -135,11 +135,6 @@ static int put_kvs(const struct sl_imatrix *im, struct sl_kvs *kvs)
     return sl_kvs_set_u32(kvs, KEY_CHUNK_SIZE, im->chunk_size ? im->chunk_size : SL_IMATRIX_CHUNK);
 }
 
-static uint64_t padded(uint64_t n)
-{
-    return (n + SL_GGUF_ALIGN - 1) / SL_GGUF_ALIGN * SL_GGUF_ALIGN;
-}
-
 static int name_tensor(struct sl_gguf_tensor *t, const char *name, const char *suffix, uint64_t ne0,
                        uint64_t ne1, uint64_t *offset)
 {
@@ -151,7 +146,7 @@ static int name_tensor(struct sl_gguf_tensor *t, const char *name, const char *s
     t->type = SL_TYPE_F32;
     t->bytes = ne0 * ne1 * sizeof(float);
     t->offset = *offset;
-    *offset += padded(t->bytes);
+    *offset += sl_gguf_padded(t->bytes);
     return n < 0 || (size_t)n >= sizeof t->name ? SL_EUSAGE : 0;
 }
 
@@ -191,7 +186,7 @@ static int pad(struct sl_imatrix_sink *s, uint64_t bytes, struct sl_error *e)
 {
     static const uint8_t zeros[SL_GGUF_ALIGN];
 
-    return sl_imatrix_put(s, zeros, padded(bytes) - bytes, e);
+    return sl_imatrix_put(s, zeros, sl_gguf_padded(bytes) - bytes, e);
 }
 
 /* Sums and counts of one entry; those of DAT as if its calls were chunks. */
