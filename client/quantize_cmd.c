@@ -2,6 +2,7 @@
 
 #include "client/interrupt.h"
 #include "client/model_arg.h"
+#include "proto/suffix.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -45,11 +46,11 @@ static int set_threads(struct args *a, const char *text, struct sl_error *e)
 static char *usual_output(const char *in, const char *type)
 {
     const char *slash = strrchr(in, '/'), *name = strrchr(type, '/') ? strrchr(type, '/') + 1 : type;
-    size_t n = strlen(name);
+    size_t n = sl_stem(name, ".recipe");
     char *out;
 
-    if (n > 7 && strcmp(name + n - 7, ".recipe") == 0)
-        n -= 7;
+    if (n == 0)
+        n = strlen(name);
     return asprintf(&out, "%.*sggml-model-%.*s.gguf", slash ? (int)(slash - in) + 1 : 0, in, (int)n, name) < 0 ? NULL : out;
 }
 

@@ -23,13 +23,6 @@ static const char single_name[] = "model.safetensors";
 static const char shard_suffix[] = ".safetensors";
 static const char gguf_folder[] = "no .safetensors file; to read a .gguf file, give its own path";
 
-static bool ends_in(const char *s, const char *suffix)
-{
-    size_t n = strlen(s), m = strlen(suffix);
-
-    return n >= m && strcmp(s + n - m, suffix) == 0;
-}
-
 /* ---- building ---- */
 
 int sl_ck_reserve_files(struct sl_checkpoint *ck, uint32_t n_files, struct sl_error *e)
@@ -56,8 +49,6 @@ static int reserve_tensors(struct sl_checkpoint *ck, uint32_t n, struct sl_error
         return 0;
     while (cap < need)
         cap *= 2;
-    if (cap > UINT32_MAX)
-        cap = UINT32_MAX;
     grown = realloc(ck->tensors, cap * sizeof *grown);
     if (!grown)
         return sl_fail(e, SL_EFAIL, "out of memory for %" PRIu64 " tensors", cap);
@@ -153,12 +144,12 @@ static void list_entry(const char *dir, const char *name, struct listing *l)
 {
     char path[512];
 
-    if (ends_in(name, shard_suffix) && name[0] != '.') {
+    if (sl_stem(name, shard_suffix) && name[0] != '.') {
         if (l->safetensors++ == 0)
             snprintf(l->first, sizeof l->first, "%s", name);
     }
-    l->gguf += ends_in(name, ".gguf");
-    l->bin += ends_in(name, ".bin") || ends_in(name, ".pth");
+    l->gguf += sl_stem(name, ".gguf") > 0;
+    l->bin += sl_stem(name, ".bin") || sl_stem(name, ".pth");
     l->is_hub |= strncmp(name, "models--", 8) == 0;
     if (name[0] != '.' && (size_t)snprintf(path, sizeof path, "%s/%s", dir, name) < sizeof path &&
         sl_source_exists(path, "config.json") && (!l->below[0] || strcmp(name, l->below) < 0))
@@ -361,16 +352,16 @@ static int open_file(struct sl_checkpoint *ck, const char *path, struct sl_error
 {
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
 
-    if (ends_in(path, ".gguf"))
+    if (sl_stem(path, ".gguf"))
         return sl_ck_open_gguf(ck, path, e);
     SL_TRY(keep_dir(ck, path, slash == path ? 1 : (size_t)(base - path), e));
-    if (ends_in(path, shard_suffix)) {
+    if (sl_stem(path, shard_suffix)) {
         SL_TRY(keep_name(ck, path, e));
         SL_TRY(read_config(ck, ck->dir, false, e));
         SL_TRY(sl_ck_reserve_files(ck, 1, e));
         return add_safetensors(ck, NULL, path, e);
     }
-    if (ends_in(path, ".safetensors.index.json")) {
+    if (sl_stem(path, ".safetensors.index.json")) {
         SL_TRY(read_config(ck, ck->dir, true, e));
         return open_index(ck, ck->dir, base, e);
     }
@@ -423,13 +414,13 @@ int sl_checkpoint_open_within(const char *path, const struct sl_roots *roots,
     SL_TRY(new_checkpoint(&ck, e));
     ck->roots = roots;
     rc = open_any(ck, path, e);
-    if (rc < 0)
+    if (rc < 0) {
         sl_checkpoint_fail(ck, e);
-    if (rc < 0)
         sl_checkpoint_close(ck);
-    else
-        *out = ck;
-    return rc;
+        return rc;
+    }
+    *out = ck;
+    return 0;
 }
 
 int sl_checkpoint_open(const char *path, struct sl_checkpoint **out, struct sl_error *e)

@@ -337,20 +337,11 @@ static int account(struct build *b, struct sl_error *e)
     return 0;
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return sl_tensor_name_cmp(((const struct sl_out_tensor *)a)->name,
-                              ((const struct sl_out_tensor *)b)->name);
-}
-
 static int build_tensors(struct build *b, struct sl_error *e)
 {
     SL_TRY(allocate(b, e));
     SL_TRY(add_all(b, e));
-    if (!b->planned)
-        SL_TRY(account(b, e));
-    qsort(b->m->tensors, b->m->n_tensors, sizeof *b->m->tensors, by_name);
-    return 0;
+    return b->planned ? 0 : account(b, e);
 }
 
 /* ---- the model ---- */
@@ -431,6 +422,12 @@ static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o
     return rc < 0 ? rc : set_keys(m, &p, ck, o, e);
 }
 
+static int by_name(const void *a, const void *b)
+{
+    return sl_tensor_name_cmp(((const struct sl_out_tensor *)a)->name,
+                              ((const struct sl_out_tensor *)b)->name);
+}
+
 int sl_model_open(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
                   struct sl_model **out, struct sl_error *e)
 {
@@ -446,6 +443,8 @@ int sl_model_open(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
         sl_model_close(m);
         return rc;
     }
+    if (!ck->is_gguf || !o || !o->keep_order)
+        qsort(m->tensors, m->n_tensors, sizeof *m->tensors, by_name);
     *out = m;
     return 0;
 }

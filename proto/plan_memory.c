@@ -1,7 +1,5 @@
 #include "proto/plan.h"
 
-#include <string.h>
-
 #define MICRO_BATCH 512u
 #define RUNTIME_BYTES (3ull * (1u << 30) / 10) /* context and libraries of a GPU runtime */
 
@@ -31,7 +29,6 @@ void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uin
                        + mul(h->n_vocab, MICRO_BATCH * 4) + RUNTIME_BYTES;
 
     devices = devices ? devices : 1;
-    memset(out, 0, sizeof *out);
     out->weights = p->tensor_bytes;
     out->kv_cache = mul(mul(cache_values(p->model, whole_heads), 2), mul(layers, ctx));
     out->buffers = mul(buffers, devices);
