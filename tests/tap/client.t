@@ -269,7 +269,25 @@ is((run($SLUICE, 'history', '--parsable', '-o', 'id,files')->{out} =~ /^2\|(.*)/
 is(run($SLUICE, 'workers', '--parsable', '-o', 'name,device')->{out}, "w1|cpu\n", 'workers');
 
 $r = fails('an output that exists', 13, qr/exists already/, $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--wait');
+is(scalar(() = $r->{err} =~ /exists already/g), 1, 'is told once') or diag($r->{err});
 like(run($SLUICE, 'show', $r->{out} =~ /job (\d+)/)->{out}, qr/^  \S+  task prepare on w1, code 13: \S+ exists already/m, 'show names the task');
+my ($failed) = $r->{out} =~ /job (\d+)/;
+run_ok('retry', $SLUICE, 'retry', $failed);
+$r = fails('watch', 13, qr/^sluice watch: job $failed failed: \S+ exists already; --force replaces it$/m, $SLUICE, 'watch', $failed);
+is(scalar(() = "$r->{out}$r->{err}" =~ /exists already/g), 1, 'tells it once too') or diag("$r->{out}$r->{err}");
+$r = fails('a sweep of which both fail', 13, qr/^sluice submit: job \d+ failed: see above; 1 more did not end well$/m,
+    $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q4_k_m,dq3_k_m', '--wait');
+is(scalar(() = $r->{err} =~ /exists already/g), 2, 'tells each once') or diag($r->{err});
+fails('wait for both', 13, qr/^sluice wait: job $failed failed: .*; 1 more did not end well$/m, $SLUICE, 'wait', $failed, $failed + 1);
+flip_byte("$out/tiny-8x12M-v3-Q4_K_M.gguf", (-s "$out/tiny-8x12M-v3-Q4_K_M.gguf") - 5000);
+$r = fails('verify --job of a damaged file', 8, qr/^sluice verify: job 1 failed: (?:[2-9] failures; the first: )?\S+ tensor \S+ checksum \w+, must be \w+ \('sluice submit --force' makes it anew\)$/m,
+    $SLUICE, 'verify', '--job', 1);
+is(scalar(() = $r->{err} =~ /checksum/g), 1, 'tells it once') or diag($r->{err});
+unlike($r->{err}, qr/ made /, 'nothing was made');
+flip_byte("$out/tiny-8x12M-v3-Q4_K_M.gguf", (-s "$out/tiny-8x12M-v3-Q4_K_M.gguf") - 5000);
+fails('once more', 2, qr/job 1 is failed; 'sluice retry' tries again what failed, a verification too$/m, $SLUICE, 'verify', '--job', 1);
+run_ok('retry', $SLUICE, 'retry', 1);
+run_ok('which is right again', $SLUICE, 'wait', 1);
 $r = run_ok('submit --wait', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--wait', '--force', '--verify', '--json');
 my @lines = json_lines($r->{out});
 is($lines[0]{message_type}, 'submitted', 'JSON: submitted');
