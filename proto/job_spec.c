@@ -1,5 +1,6 @@
 #include "proto/job_spec.h"
 
+#include "proto/suggest.h"
 #include "proto/utf8.h"
 #include "proto/wire.h"
 
@@ -25,6 +26,21 @@ static int out_of_memory(struct sl_error *e)
 
 /* ---- texts of options */
 
+int sl_no_type(const char *origin, const char *text, struct sl_error *e)
+{
+    char word[64];
+    struct suggestion s = {.word = word};
+
+    snprintf(word, sizeof word, "%s", text);
+    for (char *p = word; *p; p++)
+        *p = (char)tolower((unsigned char)*p);
+    for (int i = 0; i < SL_TYPE_LIMIT; i++)
+        if (sl_type_info(i) && sl_type_info(i)->quantizes)
+            suggest_try(&s, sl_type_info(i)->name);
+    return sl_fail(e, SL_EUSAGE, "%s: '%s' is no type; %s%s%s'sluice types' lists them", origin, text,
+                   s.best ? "did you mean " : "", s.best ? s.best : "", s.best ? "? " : "");
+}
+
 static int parse_override(const char *origin, const char *pattern, const char *type,
                           struct sl_type_override *out, struct sl_error *e)
 {
@@ -32,7 +48,7 @@ static int parse_override(const char *origin, const char *pattern, const char *t
 
     out->type = sl_type_by_name(type);
     if (out->type < 0)
-        return sl_fail(e, SL_EUSAGE, "%s: '%s' is no type; 'sluice types' lists them", origin, type);
+        return sl_no_type(origin, type, e);
     copy = strdup(pattern);
     if (!copy)
         return out_of_memory(e);
@@ -117,10 +133,7 @@ static int type_option(const char *option, const char *text, int *out, struct sl
     if (!text)
         return 0;
     *out = sl_type_by_name(text);
-    if (*out < 0)
-        return sl_fail(e, SL_EUSAGE, "%s: '%s' is no type; 'sluice types' lists them", option,
-                       text);
-    return 0;
+    return *out < 0 ? sl_no_type(option, text, e) : 0;
 }
 
 static int one_of(const char *option, const char *text, const char *a, const char *b, bool *is_b,

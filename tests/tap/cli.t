@@ -46,6 +46,8 @@ fails('--mem 1K', 2, qr/mem/, @convert, '--recipe', 'q4_k_m', '--mem', '1K');
 fails('--io pigeon', 2, qr/--io/, @convert, '--recipe', 'q4_k_m', '--io', 'pigeon');
 fails('--layout x', 2, qr/layout/, @convert, '--recipe', 'q4_k_m', '--layout', 'x');
 fails('--tensor-type x', 2, qr/tensor-type/, @convert, '--recipe', 'q4_k_m', '--tensor-type', 'x');
+fails("a type $_->[0]", 2, qr/: '$_->[0]' is no type; did you mean $_->[1]\? 'sluice types' lists them$/, @convert, '--recipe', 'q4_k_m', $_->[2])
+    for ['Q4_K_M', 'q4_k', '--output-tensor-type=Q4_K_M'], ['q60_k', 'q6_k', '--tensor-type=attn_v=q60_k'];
 fails('--tensor-type a(=q8_0', 2, qr/a\(/, @convert, '--recipe', 'q4_k_m', '--tensor-type', 'a(=q8_0');
 fails('--override-kv x', 2, qr/override-kv/, @convert, '--recipe', 'q4_k_m', '--override-kv', 'x');
 fails('output folder is not there', 2, qr/nowhere/, $SLUICE, 'convert', $TINY, '-o', "$dir/nowhere/x.gguf", '--recipe', 'q4_k_m');

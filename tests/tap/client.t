@@ -38,6 +38,8 @@ fails('no endpoint', 2, qr/expected ipc:/, $SLUICE, 'queue', '--connect', 'nowhe
 # ---- usage, before anything is sent
 fails('no such field', 2, qr/'nope' is no field; there are: id, state/, $SLUICE, 'queue', '-o', 'nope');
 fails('no such field of workers', 2, qr/there are: name, host/, $SLUICE, 'workers', '-o', 'id');
+fails("a state that is $_->[0]", 2, qr/^sluice history: --state: '\Q$_->[0]\E' is no state of a job; $_->[1]there are: queued, held, .*, interrupted$/, $SLUICE, 'history', '-s', $_->[1] ? "failed,$_->[0]" : $_->[0])
+    for ['nonsense', ''], ['', ''], ['Succeded', 'did you mean succeeded\? '];
 fails('no number', 2, qr/'x' is no job/, $SLUICE, 'show', 'x');
 fails('nothing to set', 2, qr/nothing to set/, $SLUICE, 'set', 1);
 fails('priority', 2, qr/0 to 100/, $SLUICE, 'set', 1, '-p', 101);
@@ -55,6 +57,7 @@ fails('nearly an option of sluice-worker', 2, qr/--thread: unknown option; did y
 fails('what is nearly a verb', 2, qr/did you mean 'submit'\?/, $SLUICE, 'sumbit');
 unlike(run($SLUICE, 'queue', '--zzzzzz')->{err}, qr/did you mean/, 'what is near nothing');
 fails('--recipe --json', 2, qr/goes without --json/, $SLUICE, 'show', 1, '--recipe', '--json');
+fails('options before the verb', 2, qr/^sluice: --json: a verb stands first/, $SLUICE, '--json', 'queue');
 fails('help of no verb', 2, qr/'queu' is no verb; did you mean 'queue'\?/, $SLUICE, 'help', 'queu');
 is(run($SLUICE, 'help', 'queue')->{out}, run($SLUICE, 'queue', '--help')->{out}, 'help VERB');
 fails('json and -o', 2, qr/--json has every field/, $SLUICE, 'queue', '--json', '-o', 'id');
@@ -114,8 +117,10 @@ $r = run('bash', '-c', "source $dir/c.bash; COMP_WORDS=(sluice wat); COMP_CWORD=
          . 'COMP_WORDS=(sluice submit --pri); COMP_CWORD=2; _sluice; echo ${COMPREPLY[@]};'
          . 'COMP_WORDS=(sluice convert --io u); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]};'
          . 'COMP_WORDS=(sluice convert --io = p); COMP_CWORD=4; _sluice; echo ${COMPREPLY[@]};'
-         . 'COMP_WORDS=(sluice workers -o te); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]}');
-is($r->{out}, text('watch', '--priority', 'uring', 'pread', 'tensor'), 'bash completes verbs, options, values, fields');
+         . 'COMP_WORDS=(sluice workers -o te); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]};'
+         . 'COMP_WORDS=(sluice imatrix --format g); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]};'
+         . 'COMP_WORDS=(sluice queue -s i); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]}');
+is($r->{out}, text('watch', '--priority', 'uring', 'pread', 'tensor', 'gguf', 'interrupted'), 'bash completes verbs, options, values, fields');
 # A worker chooses its name.
 mkdir "$dir/named";
 spit("$dir/named/sluice", "#!/bin/sh\necho 'w1'; echo 'w\$(touch\${IFS}$dir/named/ran)'\n");
