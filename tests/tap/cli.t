@@ -121,6 +121,17 @@ SKIP: {
     my @wide = map { run('script', '-qec', "stty cols 80; $_ --help", $log); grep { !/^Script/ && length > 80 } split /\r?\n/, slurp($log) }
         $SLUICE, "$BUILD/sluiced", "$BUILD/sluice-worker", map { /^(\S+)/ ? "$SLUICE $1" : () } run($SLUICE, 'completion', 'list')->{out} =~ /^(\S+\t--help\t)/mg;
     is_deeply(\@wide, [], 'help fits a terminal of 80 columns');
+    for my $of ('recipes', 'types', "plan $TINY -r q4_k_m", "plan $TOP/tests/data/deepseek-v3.2-exp-config.json -r dq3_k_m", "doctor $dir") {
+        local $ENV{NO_COLOR} = 1;
+        run('script', '-qec', "stty cols 80; $SLUICE $of", $log);
+        my @lines = grep { !/^Script/ } split /\r?\n/, slurp($log);
+        is_deeply([grep { length > 80 } @lines], [], "$of fits 80 columns");
+        my @whole = split /\n/, run($SLUICE, split / /, $of)->{out};
+        cmp_ok(scalar(grep { length > 80 } @whole), '>', 0, 'which for programs is not folded');
+        # Free space may be another a moment later.
+        my $words = sub { join ' ', grep { !/^[\d.]*$/ } split / +/, join ' ', @_ };
+        is($words->(@lines), $words->(@whole), 'and nothing is cut');
+    }
     my $source = checkpoint(scratch(), '--preset', 'demo');
     run('script', '-qec', "$SLUICE convert $source -o $dir/t.gguf --recipe q2_k --force", $log);
     my $seen = slurp($log);
