@@ -252,7 +252,9 @@ static int check_job(struct ask *a, const struct found *s, uint64_t id, struct s
         return s->state == SL_JOB_FAILED ? may_begin(a, j) : 0;
     case SL_M_VERIFY:
         if (s->state != SL_JOB_VERIFYING && s->state != SL_JOB_SUCCEEDED)
-            return wrong_state(a, id, s->state, "it can be verified when it has succeeded");
+            return wrong_state(a, id, s->state,
+                               s->state == SL_JOB_FAILED ? "'sluice retry' tries again what failed, a verification too"
+                                                         : "it can be verified when it has succeeded");
         SL_TRY(revive(a, j, id, &j, e));
         return coord_within_roots(a->c, j, &a->why);
     default: /* forget */

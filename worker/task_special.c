@@ -397,6 +397,7 @@ static int verify_files(struct special *s, const struct verify_set *set)
     struct verify_report r = {0};
     struct verify_tally tally = {0};
     struct sl_hash_total *totals;
+    char count[48] = "";
     int rc;
 
     if (set->n != p->n_segments || !set->files[0].fingerprint ||
@@ -411,8 +412,9 @@ static int verify_files(struct special *s, const struct verify_set *set)
     SL_TRY(verify_source(set, s->j->source_path,
                          s->j->j.imatrix ? s->j->j.imatrix->path : NULL, &sample, &r, &tally, s->e));
     s->out->bytes = set->bytes;
-    return r.failures ? sl_fail(s->e, SL_EVERIFY, "%llu failures; the first: %s",
-                                (unsigned long long)r.failures, r.first.text)
+    if (r.failures > 1)
+        snprintf(count, sizeof count, "%llu failures; the first: ", (unsigned long long)r.failures);
+    return r.failures ? sl_fail(s->e, SL_EVERIFY, "%s%.800s ('sluice submit --force' makes it anew)", count, r.first.text)
                       : 0;
 }
 

@@ -57,6 +57,10 @@ my %main = %{ hashes($f32) };
 delete @main{grep { /^blk\.2\./ } keys %main};
 is_deeply(hashes("$dir/no.gguf"), \%main, 'tensors');
 run_ok('verify', $SLUICE, 'verify', "$dir/no.gguf", '--source', $source, '--sample', '5%');
+for (['A', $f32, "$dir/no.gguf"], ['B', "$dir/no.gguf", $source]) {
+    my ($which, @two) = @$_;
+    like(fails('diff', 1, qr/differ$/, $SLUICE, 'diff', @two)->{out}, qr/^layer in $which alone: 2 \(29 tensors, for multi-token prediction\)$/m, 'names the layer');
+}
 # Of a GGUF file other options leave it out. The number of such layers is llama-quantize's, unless it is given.
 fails('a GGUF file', 2, qr/--no-mtp is for checkpoints, .* --prune-layers 2 --override-kv deepseek32\.nextn_predict_layers=int:0$/, $SLUICE, 'quantize', $f32, "$dir/x.gguf", 'Q8_0', '--no-mtp');
 fails('a GGUF file without', 2, qr/--no-mtp is for checkpoints, .* which has no layer for multi-token prediction$/, $SLUICE, 'quantize', "$dir/no.gguf", "$dir/x.gguf", 'Q8_0', '--no-mtp');
