@@ -10,15 +10,6 @@
 static const char fp8_config[] = "{\"quantization_config\":{\"quant_method\":\"fp8\","
                                  "\"weight_block_size\":[128,128]}}";
 
-/* One file "name" with one U8 tensor of 4 bytes. */
-static void one_tensor(const char *dir, const char *name, const char *tensor)
-{
-    struct maker_file f = {.end = 0};
-
-    maker_tensor(&f, tensor, "U8", "[4]", 4);
-    maker_finish(&f, dir, name, 0);
-}
-
 #define INDEX "model.safetensors.index.json"
 
 /* Two shards with tensors a and b, and the given weight_map. */
