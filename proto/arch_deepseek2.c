@@ -233,8 +233,9 @@ static int derive_attention(struct sl_params *p, struct sl_error *e)
     uint64_t heads = n[SL_N_HEAD].u, nope = n[SL_N_NOPE].u, rope = n[SL_N_ROPE_DIM].u;
     uint64_t lora = n[SL_N_KV_LORA].u, v = n[SL_N_V_DIM].u;
     bool mla = p->layout == SL_LAYOUT_MLA;
-    /* Classes have a head_dim, for which the converter writes the keys earlier. */
-    bool late = !has_class(p) && !cJSON_GetObjectItemCaseSensitive(p->config, "head_dim");
+    /* Classes have a head_dim, for which the converter writes the keys earlier; but not for null. */
+    const cJSON *head_dim = cJSON_GetObjectItemCaseSensitive(p->config, "head_dim");
+    bool late = head_dim ? cJSON_IsNull(head_dim) : !has_class(p);
 
     if (n[SL_N_HEAD_KV_SRC].have && n[SL_N_HEAD_KV_SRC].u != heads)
         return sl_fail(e, SL_ESOURCE, "config.json: \"num_key_value_heads\" is %u: with latent "

@@ -19,6 +19,7 @@ static const struct key_tmpl keys[] = {
     {"feed_forward_length", SL_KV_U32, SL_N_FF},
     {"attention.head_count", SL_KV_U32, SL_N_HEAD},
     {"attention.head_count_kv", SL_KV_U32, SL_N_HEAD_KV},
+    {"attention.causal", SL_KV_BOOL, SL_N_CAUSAL},
     {"rope.scaling.factor", SL_KV_F32, SL_N_ROPE_FACTOR},
     {"rope.scaling.original_context_length", SL_KV_U32, SL_N_ROPE_ORIG_CTX},
     {"rope.scaling.yarn_ext_factor", SL_KV_F32, SL_N_YARN_EXT},

@@ -102,7 +102,7 @@ int sl_tokenizer_read_json(const struct sl_source_dir *dir, const char *name, cJ
     rc = sl_tokenizer_read(dir, name, &text, &len, e);
     if (rc <= 0)
         return rc;
-    rc = sl_json_parse(name, text, len, NULL, out, e);
+    rc = sl_json_parse_python(name, text, len, out, e);
     free(text);
     if (rc < 0)
         return rc;

@@ -290,6 +290,43 @@ static void test_llama(void **state)
 
 #define V3 ",\"model_type\":\"deepseek_v3\""
 
+/* A small model of the class with these entries besides. */
+static void open_entries(const char *class, const char *more, struct sl_checkpoint **ck, struct sl_model **m)
+{
+    char path[] = "/tmp/sluice-config-XXXXXX.json";
+    FILE *f = fdopen(mkstemps(path, 5), "w");
+
+    assert_non_null(f);
+    fprintf(f, "{\"architectures\":[\"%s\"],\"num_hidden_layers\":4,\"hidden_size\":1024,\"intermediate_size\":512,"
+            "\"num_attention_heads\":64,\"vocab_size\":300%s}", class, more);
+    assert_int_equal(fclose(f), 0);
+    open_config(path, SL_LAYOUT_MLA, ck, m);
+    unlink(path);
+}
+
+/* A head_dim, be it the configuration class's own, moves two keys up; null does not. */
+static void test_head_dim_moves_keys(void **state)
+{
+    static const struct { const char *more; bool early; } cases[] = {
+        {V3, true}, {V3 ",\"head_dim\":64", true}, {V3 ",\"head_dim\":null", false},
+        {"", false}, {",\"head_dim\":64", true}, {",\"head_dim\":null", false},
+    };
+    char more[100];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct sl_checkpoint *ck;
+        struct sl_model *m;
+
+        snprintf(more, sizeof more, ",\"n_routed_experts\":256%s", cases[i].more);
+        open_entries("DeepseekV3ForCausalLM", more, &ck, &m);
+        assert_int_equal(sl_kvs_find(&m->kvs, "deepseek2.attention.key_length") <
+                         sl_kvs_find(&m->kvs, "deepseek2.leading_dense_block_count"), cases[i].early);
+        sl_model_close(m);
+        sl_checkpoint_close(ck);
+    }
+}
+
 /* What configuration classes of Transformers 4.57 and 5.23 take for entries that are absent. */
 static void test_absent_entries(void **state)
 {
@@ -339,28 +376,24 @@ static void test_absent_entries(void **state)
           {"qwen2.attention.layer_norm_epsilon", "f32 9.99999975e-06"}}},
         {"LlamaForCausalLM", ",\"num_local_experts\":null,\"num_experts\":0,\"layer_norm_eps\":null,\"norm_epsilon\":1",
          {{"llama.expert_count", "-"}, {"llama.attention.layer_norm_epsilon", "-"}}},
+        {"LlamaForCausalLM", ",\"is_causal\":true", {{"llama.attention.causal", "-"}}},
+        {"LlamaForCausalLM", ",\"is_causal\":false", {{"llama.attention.causal", "bool false"}}},
         {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":8,\"num_experts\":0,\"norm_epsilon\":1",
          {{"deepseek2.expert_count", "u32 8"}, {"deepseek2.attention.layer_norm_epsilon", "f32 1"}}},
     };
-    char path[] = "/tmp/sluice-config-XXXXXX.json", buf[128];
+    char buf[128];
 
     (void)state;
-    assert_int_not_equal(close(mkstemps(path, 5)), -1);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct sl_checkpoint *ck;
         struct sl_model *m;
-        FILE *f = fopen(path, "w");
 
-        fprintf(f, "{\"architectures\":[\"%s\"],\"num_hidden_layers\":4,\"hidden_size\":1024,\"intermediate_size\":512,"
-                "\"num_attention_heads\":64,\"vocab_size\":300%s}", cases[i].class, cases[i].more);
-        assert_int_equal(fclose(f), 0);
-        open_config(path, SL_LAYOUT_MLA, &ck, &m);
+        open_entries(cases[i].class, cases[i].more, &ck, &m);
         for (int k = 0; k < 12 && cases[i].want[k][0]; k++)
             assert_string_equal(fx_value(&m->kvs, cases[i].want[k][0], buf, 128), cases[i].want[k][1]);
         sl_model_close(m);
         sl_checkpoint_close(ck);
     }
-    unlink(path);
 }
 
 int main(void)
@@ -369,7 +402,7 @@ int main(void)
         cmocka_unit_test(test_r1), cmocka_unit_test(test_r1_sources), cmocka_unit_test(test_v2_lite),
         cmocka_unit_test(test_kimi_k2), cmocka_unit_test(test_v32),
         cmocka_unit_test(test_qwen), cmocka_unit_test(test_llama),
-        cmocka_unit_test(test_absent_entries),
+        cmocka_unit_test(test_absent_entries), cmocka_unit_test(test_head_dim_moves_keys),
     };
 
     return cmocka_run_group_tests_name("models from config.json", tests, NULL, NULL);
