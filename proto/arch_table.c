@@ -49,6 +49,7 @@ static const struct key_tmpl keys[] = {
     {"attention.key_length_mla", SL_KV_U32, SL_N_KEY_LEN_MLA},
     {"attention.value_length_mla", SL_KV_U32, SL_N_VALUE_LEN_MLA},
     {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF},
+    {"expert_shared_feed_forward_length", SL_KV_U32, SL_N_SHARED_FF_KEY},
     {"expert_shared_count", SL_KV_U32, SL_N_SHARED},
     {"expert_weights_scale", SL_KV_F32, SL_N_EXPERT_SCALE},
     {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM},

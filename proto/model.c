@@ -400,6 +400,7 @@ static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o
                    struct sl_model *m, struct sl_error *e)
 {
     struct build b = {.ck = ck, .m = m, .planned = ck->n_files == 0};
+    const struct sl_source_dir dir = {ck->dir, ck->roots};
     struct sl_params p;
     int rc;
 
@@ -408,6 +409,7 @@ static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o
                        "the model's config.json, tokenizer and .safetensors files");
     rc = sl_params_read(sl_checkpoint_config(ck), o ? o->layout : SL_LAYOUT_MLA, o && o->no_mtp, &p, e);
     m->priv = p.values;
+    rc = rc < 0 ? rc : sl_arch_check_task(&p, &dir, e);
     if (rc < 0)
         return rc;
     if (p.tied && p.arch->output_if_there &&

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Checkpoints in Kimi-K2's form, and what must become of their tokenizer: computed here from the
-format's rules, sharing nothing with Sluice. DeepSeek-V3.2's keys as well.
+format's rules, sharing nothing with Sluice. DeepSeek-V3.2's and Qwen3's keys as well.
 
   kimi.py make DIR [--text FILE]   turns a generated DeepSeek checkpoint into one: a BPE trained on
                                    FILE as tiktoken.model, config.json, tokenizer_config.json
@@ -8,6 +8,7 @@ format's rules, sharing nothing with Sluice. DeepSeek-V3.2's keys as well.
                                    tensors of a vision part beside it
   kimi.py compare DIR FILE.gguf    FILE's metadata are what the converter would write
   kimi.py v32 DIR FILE.gguf        the same of DeepSeek-V3.2, but for the tokenizer; --no-mtp: without those layers
+  kimi.py qwen3 DIR FILE.gguf      the same of Qwen3, with experts or without
   kimi.py tokenize DIR FILE.gguf   llama.cpp splits texts as BPE by ranks does
 """
 import argparse
@@ -348,6 +349,29 @@ def expected_v32(folder, mtp):
     return [("deepseek32." + k, v) for k, v in arch_keys(c) + more]
 
 
+def expected_qwen3(folder):
+    c = json.load(open(os.path.join(folder, "config.json")))
+    rs, moe = c["rope_scaling"], "num_experts" in c
+    keys = [("block_count", c["num_hidden_layers"]), ("context_length", c["max_position_embeddings"]),
+            ("embedding_length", c["hidden_size"]), ("feed_forward_length", c["intermediate_size"]),
+            ("attention.head_count", c["num_attention_heads"]), ("attention.head_count_kv", c["num_key_value_heads"])]
+    if rs:
+        keys += [("rope.scaling.type", "yarn"), ("rope.scaling.factor", rs["factor"]),
+                 ("rope.scaling.original_context_length", rs["original_max_position_embeddings"]),
+                 ("rope.scaling.yarn_attn_factor", rs["attn_factor"])]
+    keys += [("rope.freq_base", float(c["rope_theta"])), ("attention.layer_norm_rms_epsilon", c["rms_norm_eps"])]
+    if moe:
+        keys += [("expert_count", c["num_experts"]), ("expert_used_count", c["num_experts_per_tok"])]
+    keys += [("attention.key_length", c["head_dim"]), ("attention.value_length", c["head_dim"])]
+    if moe:
+        keys += [("expert_feed_forward_length", c["moe_intermediate_size"])]
+    return [(("qwen3moe." if moe else "qwen3.") + k, v) for k, v in keys]
+
+
+def cmd_qwen3(a):
+    return same_keys(a.file, "qwen3", expected_qwen3(a.dir))
+
+
 def cmd_compare(a):
     return same_keys(a.file, ("deepseek2.", "tokenizer."), expected(a.dir))
 
@@ -389,7 +413,7 @@ def cmd_tokenize(a):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["make", "wrap", "compare", "v32", "tokenize"])
+    p.add_argument("verb", choices=["make", "wrap", "compare", "v32", "qwen3", "tokenize"])
     p.add_argument("dir")
     p.add_argument("file", nargs="?")
     p.add_argument("--text", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../READERS.md"))

@@ -232,6 +232,45 @@ static void test_qwen(void **state)
     sl_checkpoint_close(ck);
 }
 
+static void test_qwen3(void **state)
+{
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+    const struct sl_out_tensor *t;
+    char buf[128];
+
+    (void)state;
+    open_config("tests/data/r1-0528-qwen3-8b-config.json", SL_LAYOUT_MLA, &ck, &m);
+    assert_string_equal(m->arch, "qwen3");
+    assert_int_equal(m->n_tensors, 399);
+    assert_true(m->n_params == 8190735360);
+    assert_int_equal(fx_tensor(m, "blk.35.attn_q_norm.weight")->ne[0], 128);
+    assert_true(fx_tensor(m, "blk.35.attn_k_norm.weight")->keep_f32);
+    assert_string_equal(fx_value(&m->kvs, "qwen3.rope.scaling.yarn_attn_factor", buf, 128), "f32 0.87824887");
+    assert_string_equal(fx_value(&m->kvs, "qwen3.rope.scaling.original_context_length", buf, 128), "u32 32768");
+    assert_string_equal(fx_value(&m->kvs, "qwen3.attention.key_length", buf, 128), "u32 128");
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+
+    open_config("tests/data/qwen3-235b-a22b-2507-fp8-config.json", SL_LAYOUT_MLA, &ck, &m);
+    assert_string_equal(m->arch, "qwen3moe");
+    assert_int_equal(m->n_tensors, 3 + 94 * 12);
+    assert_true(m->n_params == 235093634560);
+    t = fx_tensor(m, "blk.93.ffn_down_exps.weight");
+    assert_int_equal(t->n_src, 128);
+    assert_true(t->ne[0] == 1536 && t->ne[1] == 4096 && t->ne[2] == 128);
+    assert_int_equal(m->src[t->first_src].dtype, SL_DTYPE_F8_E4M3);
+    t = fx_tensor(m, "blk.93.ffn_gate_inp.weight");
+    assert_true(t->keep_f32 && m->src[t->first_src].dtype == SL_DTYPE_BF16);
+    assert_int_equal(fx_tensor(m, "blk.0.attn_output.weight")->ne[0], 8192);
+    assert_string_equal(fx_value(&m->kvs, "qwen3moe.expert_count", buf, 128), "u32 128");
+    assert_string_equal(fx_value(&m->kvs, "qwen3moe.expert_feed_forward_length", buf, 128), "u32 1536");
+    assert_string_equal(fx_value(&m->kvs, "qwen3moe.expert_weights_norm", buf, 128), "-");
+    assert_string_equal(fx_value(&m->kvs, "general.size_label", buf, 128), "str '128x10B'");
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+}
+
 /* Llama 3's scaling in the closed form of its publication, in long double: a
  * float32 computation in other steps stays within a few units of the last place. */
 static long double freq_factor(int j)
@@ -341,6 +380,15 @@ static void test_absent_entries(void **state)
           {"qwen2.attention.key_length", "-"}}},
         {"Qwen2ForCausalLM", ",\"head_dim\":32",
          {{"qwen2.attention.key_length", "u32 32"}, {"qwen2.attention.value_length", "u32 32"}}},
+        {"Qwen3ForCausalLM", "", {{"qwen3.attention.head_count_kv", "u32 32"}, {"qwen3.attention.key_length", "u32 128"}}},
+        {"Qwen3ForCausalLM", ",\"head_dim\":null,\"num_key_value_heads\":null",
+         {{"qwen3.attention.head_count_kv", "u32 64"}, {"qwen3.attention.key_length", "-"}}},
+        {"Qwen3MoeForCausalLM", ",\"num_experts\":16,\"moe_intermediate_size\":64,\"decoder_sparse_step\":1,\"mlp_only_layers\":null",
+         {{"qwen3moe.attention.head_count_kv", "u32 4"}, {"qwen3moe.expert_used_count", "u32 8"}, {"qwen3moe.attention.key_length", "-"},
+          {"qwen3moe.expert_shared_feed_forward_length", "-"}}},
+        {"Qwen3MoeForCausalLM", ",\"num_local_experts\":12,\"num_experts\":0,\"moe_intermediate_size\":64,\"shared_expert_intermediate_size\":0",
+         {{"qwen3moe.expert_count", "u32 12"}, {"qwen3moe.expert_feed_forward_length", "u32 64"},
+          {"qwen3moe.expert_shared_feed_forward_length", "u32 0"}}},
         {"Qwen2ForCausalLM", ",\"num_key_value_heads\":null", {{"qwen2.attention.head_count_kv", "u32 64"}}},
         {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":256" V3,
          {{"deepseek2.context_length", "u32 4096"}, {"deepseek2.attention.q_lora_rank", "u32 1536"},
@@ -401,7 +449,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_r1), cmocka_unit_test(test_r1_sources), cmocka_unit_test(test_v2_lite),
         cmocka_unit_test(test_kimi_k2), cmocka_unit_test(test_v32),
-        cmocka_unit_test(test_qwen), cmocka_unit_test(test_llama),
+        cmocka_unit_test(test_qwen), cmocka_unit_test(test_qwen3), cmocka_unit_test(test_llama),
         cmocka_unit_test(test_absent_entries), cmocka_unit_test(test_head_dim_moves_keys),
     };
 
