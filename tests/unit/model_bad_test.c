@@ -188,7 +188,8 @@ struct change {
 static const struct change changes[] = {
     {"architectures", "[\"GrokForCausalLM\"]", SL_EUNSUPPORTED,
      "architecture 'GrokForCausalLM' is not supported; supported: DeepseekV2ForCausalLM, "
-     "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM"},
+     "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, GlmMoeDsaForCausalLM, Qwen2ForCausalLM, "
+     "LlamaForCausalLM"},
     {"architectures", "[]", SL_ESOURCE, "no \"architectures\""},
     {"architectures", "\"DeepseekV3ForCausalLM\"", SL_ESOURCE, "no \"architectures\""},
     {"architectures", NULL, SL_ESOURCE, "no \"architectures\""},
@@ -244,6 +245,21 @@ static const struct change v32_changes[] = {
     {"first_k_dense_replace", "62", SL_ESOURCE, "\"first_k_dense_replace\" is 62 of 61 layers"},
 };
 
+#define SIX ",0,0,0,0,0,0"
+#define LIST(a, b) "[" a "," b SIX SIX SIX SIX SIX SIX SIX SIX SIX SIX SIX SIX ",0,0,0,0]"
+static const struct change glm_changes[] = {
+    {"indexer_types", "[\"full\"]", SL_ESOURCE, "\"indexer_types\" is no list of 78 entries"},
+    {"indexer_types", "\"full\"", SL_ESOURCE, "\"indexer_types\" is no list of 78 entries"},
+    {"num_hidden_layers", "77", SL_ESOURCE, "\"indexer_types\" is no list of 77 entries"},
+    {"partial_rotary_factor", "0.5", SL_EUNSUPPORTED, "\"partial_rotary_factor\" is 0.5; supported for GlmMoeDsaForCausalLM: 1"},
+    {"rope_parameters", "{\"rope_theta\":1,\"partial_rotary_factor\":0.5}", SL_EUNSUPPORTED, "\"partial_rotary_factor\" is 0.5"},
+    {"indexer_types", LIST("\"shared\"", "\"full\""), SL_ESOURCE, "an entry for layer 0 that is not \"full\", as the first must be"},
+    {"indexer_types", LIST("\"full\"", "\"none\""), SL_ESOURCE, "an entry for layer 1 that is not \"full\" or \"shared\""},
+    {"indexer_types", LIST("\"full\"", "true"), SL_ESOURCE, "an entry for layer 1 that is not \"full\" or \"shared\""},
+    {"index_topk", NULL, SL_ESOURCE, "has no \"index_topk\", which GlmMoeDsa"},
+    {"q_lora_rank", "null", SL_ESOURCE, "has no \"q_lora_rank\", which GlmMoeDsa"},
+};
+
 static void refuse_changes(const char *dir, const char *of, const struct change *c, size_t n)
 {
     char *text = fx_read(of), path[256];
@@ -270,6 +286,7 @@ static void test_hostile_configs(void **state)
 {
     refuse_changes(*state, "tests/data/deepseek-r1-config.json", changes, sizeof changes / sizeof *changes);
     refuse_changes(*state, "tests/data/deepseek-v3.2-exp-config.json", v32_changes, sizeof v32_changes / sizeof *v32_changes);
+    refuse_changes(*state, "tests/data/glm-5.2-fp8-config.json", glm_changes, sizeof glm_changes / sizeof *glm_changes);
 }
 
 static void test_heads_that_do_not_divide(void **state)
