@@ -154,6 +154,10 @@ for ([[], 'f32', 43], [['--no-mtp'], 'no', 42]) {
 delete @main{grep { /^blk\.3\./ } keys %main};
 is_deeply(hashes("$dir/glm-no.gguf"), \%main, 'tensors');
 is(scalar grep({ /\.indexer\.attn_k/ } keys %main), 2, 'an indexer in two of three layers');
+for (['3', ''], ['1,3', "sluice: note: glm-dsa.attention.indexer.types still tells of 3 layers: llama.cpp will not load the file\n"]) {
+    $r = run_ok("--prune-layers $_->[0]", $SLUICE, 'quantize', "$dir/glm-f32.gguf", "$dir/x.gguf", 'F32', '-f', '--prune-layers', $_->[0], '--override-kv', 'glm-dsa.nextn_predict_layers=int:0');
+    is(join('', $r->{err} =~ /^(sluice: note: .*\n)/mg), $_->[1], 'notes');
+}
 # These checks find what is missing.
 is(run(python('kimi.py', 'glm_keys', $source, "$dir/glm-no.gguf"))->{rc}, 1, 'keys that are missing');
 like(run(python('reference.py', 'compare', $source, "$dir/glm-no.gguf"))->{out}, qr/^blk\.3\.nextn\.eh_proj\.weight: missing$/m, 'tensors that are missing');
