@@ -176,7 +176,7 @@ SKIP: {
 }
 $plan = JSON::PP::decode_json(run_ok('plan', $SLUICE, 'plan', $source, '--recipe', 'q8_0', '--json', '--ctx', 1000)->{out});
 is($plan->{memory}[0]{cache_bytes}, ((512 + 64) * $layers + 64 * 2) * 2 * 1000, 'cache: keys of the layers with an indexer alone');
-# The published checkpoint has 755,617,140,416 bytes of tensors; its norms of the indexer are BF16, F32 in V3.2's.
+# A published checkpoint of this form (GLM-5.3) has 755,617,140,416 bytes of tensors; the indexer's norms are BF16 there, F32 in V3.2's.
 $plan = JSON::PP::decode_json(run_ok('config.json alone', $SLUICE, 'plan', 'tests/data/glm-5.2-fp8-config.json', '--recipe', 'q4_k_m', '--json')->{out});
 is($plan->{source_bytes}, 755_617_140_416 + 22 * 2 * 128 * 2, 'bytes to read');
 

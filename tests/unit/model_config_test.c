@@ -387,6 +387,11 @@ static void test_absent_entries(void **state)
          {{"llama.expert_count", "-"}, {"llama.attention.layer_norm_epsilon", "-"}}},
         {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":8,\"num_experts\":0,\"norm_epsilon\":1",
          {{"deepseek2.expert_count", "u32 8"}, {"deepseek2.attention.layer_norm_epsilon", "f32 1"}}},
+        /* GLM-5 has no indexer_types; llama.cpp takes sigmoid where nothing is said. */
+        {"GlmMoeDsaForCausalLM", ",\"n_routed_experts\":8,\"q_lora_rank\":64,\"index_n_heads\":2,\"index_head_dim\":8,\"index_topk\":4,"
+         "\"rope_parameters\":{\"rope_theta\":1e6,\"rope_type\":\"default\",\"partial_rotary_factor\":1.0}",
+         {{"glm-dsa.expert_gating_func", "-"}, {"glm-dsa.attention.indexer.types", "-"}, {"glm-dsa.rope.freq_base", "f32 1000000"},
+          {"glm-dsa.attention.indexer.top_k", "u32 4"}, {"glm-dsa.nextn_predict_layers", "-"}, {"glm-dsa.rope.scaling.type", "-"}}},
     };
     char path[] = "/tmp/sluice-config-XXXXXX.json", buf[128];
 
