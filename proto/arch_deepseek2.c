@@ -98,7 +98,7 @@ const struct sl_tensor_tmpl sl_arch_latent_tensors[] = {
 };
 
 const struct sl_field sl_arch_latent_fields[] = {
-    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, 4096, 0},
+    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER, 0},
     {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, NAN},
     {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
     {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
@@ -109,7 +109,7 @@ const struct sl_field sl_arch_latent_fields[] = {
     {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, false, 1, 1 << 16, NAN},
     {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 16, NAN},
     {SL_N_GROUP_USED, "topk_group", SL_FIELD_INT, false, 1, 1 << 16, NAN},
-    {SL_N_DENSE, "first_k_dense_replace", SL_FIELD_INT, false, 0, 4096, NAN},
+    {SL_N_DENSE, "first_k_dense_replace", SL_FIELD_INT, false, 0, SL_MAX_LAYER, NAN},
     {SL_N_Q_LORA, "q_lora_rank", SL_FIELD_INT, false, 1, 1 << 20, NAN},
     {SL_N_KV_LORA, "kv_lora_rank", SL_FIELD_INT, false, 1, 1 << 20, 512},
     {SL_N_NOPE, "qk_nope_head_dim", SL_FIELD_INT, false, 1, 1 << 16, 128},

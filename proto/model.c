@@ -67,7 +67,9 @@ static bool applies(const struct build *b, const struct sl_tensor_tmpl *t, uint3
 
     if ((t->when & ~facts & ~(uint32_t)SL_W_OPTIONAL) != 0)
         return false;
-    return !(t->when & SL_W_OPTIONAL) || b->planned || !sl_arch_name(name, sizeof name, t->src, i, 0) ||
+    if ((t->when & SL_W_OPTIONAL) && b->planned)
+        return !b->p->arch->shares_heads || t->rows != SL_N_VOCAB;
+    return !(t->when & SL_W_OPTIONAL) || !sl_arch_name(name, sizeof name, t->src, i, 0) ||
            sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR;
 }
 

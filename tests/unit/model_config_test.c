@@ -185,6 +185,52 @@ static void test_v32(void **state)
     sl_checkpoint_close(ck);
 }
 
+/* GLM-5.2 in FP8: 78 layers and one for multi-token prediction, 22 of them with an indexer. Its config.json is
+ * without quantization_config's list of what is not quantized. */
+static void test_glm(void **state)
+{
+    static const char *const want[][2] = {
+        {"glm-dsa.block_count", "u32 79"}, {"glm-dsa.context_length", "u32 1048576"}, {"glm-dsa.rope.freq_base", "f32 8000000"},
+        {"glm-dsa.expert_gating_func", "u32 2"}, {"glm-dsa.attention.key_length", "u32 576"},
+        {"glm-dsa.leading_dense_block_count", "u32 3"}, {"glm-dsa.attention.key_length_mla", "u32 256"},
+        {"glm-dsa.attention.value_length_mla", "u32 256"}, {"glm-dsa.rope.dimension_count", "u32 64"},
+        {"glm-dsa.nextn_predict_layers", "u32 1"}, {"glm-dsa.attention.indexer.head_count", "u32 32"},
+        {"glm-dsa.attention.indexer.key_length", "u32 128"}, {"glm-dsa.attention.indexer.top_k", "u32 2048"},
+    };
+    static const char *const indexed[] = {"blk.0.indexer.proj.weight", "blk.2.indexer.attn_q_b.weight",
+                                          "blk.74.indexer.k_norm.bias", "blk.78.indexer.attn_k.weight"};
+    static const char *const absent[] = {"blk.3.indexer.proj.weight", "blk.77.indexer.attn_k.weight", "blk.77.nextn.enorm.weight",
+                                         "blk.78.nextn.embed_tokens.weight", "blk.78.nextn.shared_head_head.weight"};
+    const struct sl_kv *types;
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+    uint64_t at = 0;
+    char buf[128];
+
+    (void)state;
+    open_config("tests/data/glm-5.2-fp8-config.json", SL_LAYOUT_MLA, &ck, &m);
+    assert_int_equal(m->n_tensors, 3 + 79 * 10 + 3 * 3 + 76 * 8 + 22 * 5 + 4);
+    assert_true(m->n_params == 753329940480);
+    assert_true(m->hp.n_layer == 79 && m->hp.n_nextn == 1 && m->hp.index_dim == 128);
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        const struct sl_kv *kv = sl_kvs_find(&m->kvs, want[i][0]);
+
+        assert_string_equal(fx_value(&m->kvs, want[i][0], buf, sizeof buf), want[i][1]);
+        assert_true((uint64_t)(kv - m->kvs.kv) > at);
+        at = (uint64_t)(kv - m->kvs.kv);
+    }
+    types = sl_kvs_find(&m->kvs, "glm-dsa.attention.indexer.types");
+    assert_true(types == &m->kvs.kv[at + 1] && types->elem == SL_KV_BOOL && types->n == 78);
+    for (uint32_t i = 0; i < 78; i++)
+        assert_int_equal(((const uint8_t *)types->data)[i], i < 3 || i % 4 == 2);
+    for (size_t i = 0; i < sizeof indexed / sizeof *indexed; i++)
+        assert_non_null(fx_tensor(m, indexed[i]));
+    for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
+        assert_null(fx_tensor(m, absent[i]));
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+}
+
 static void test_v2_lite(void **state)
 {
     struct sl_checkpoint *ck;
@@ -428,6 +474,11 @@ static void test_absent_entries(void **state)
         {"LlamaForCausalLM", ",\"is_causal\":false", {{"llama.attention.causal", "bool false"}}},
         {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":8,\"num_experts\":0,\"norm_epsilon\":1",
          {{"deepseek2.expert_count", "u32 8"}, {"deepseek2.attention.layer_norm_epsilon", "f32 1"}}},
+        /* GLM-5 has no indexer_types; llama.cpp takes sigmoid where nothing is said. */
+        {"GlmMoeDsaForCausalLM", ",\"n_routed_experts\":8,\"q_lora_rank\":64,\"index_n_heads\":2,\"index_head_dim\":8,\"index_topk\":4,"
+         "\"rope_parameters\":{\"rope_theta\":1e6,\"rope_type\":\"default\",\"partial_rotary_factor\":1.0}",
+         {{"glm-dsa.expert_gating_func", "-"}, {"glm-dsa.attention.indexer.types", "-"}, {"glm-dsa.rope.freq_base", "f32 1000000"},
+          {"glm-dsa.attention.indexer.top_k", "u32 4"}, {"glm-dsa.nextn_predict_layers", "-"}, {"glm-dsa.rope.scaling.type", "-"}}},
     };
     char buf[128];
 
@@ -448,7 +499,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_r1), cmocka_unit_test(test_r1_sources), cmocka_unit_test(test_v2_lite),
-        cmocka_unit_test(test_kimi_k2), cmocka_unit_test(test_v32),
+        cmocka_unit_test(test_kimi_k2), cmocka_unit_test(test_v32), cmocka_unit_test(test_glm),
         cmocka_unit_test(test_qwen), cmocka_unit_test(test_qwen3), cmocka_unit_test(test_llama),
         cmocka_unit_test(test_absent_entries), cmocka_unit_test(test_head_dim_moves_keys),
     };
