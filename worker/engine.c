@@ -9,7 +9,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MEM_USUAL (1024 * SL_MIB)
 #define THREADS_MAX 1024u
 #define THREAD_BYTES (2 * SL_MIB) /* of a job, for each thread that is not asked for */
 
@@ -104,7 +103,7 @@ static unsigned threads_for(const struct sl_plan *p)
 
 static int allocate(struct sl_engine *en, struct sl_error *e)
 {
-    uint64_t least = 0, row = 0, bytes = 0, weights = 0, mem = en->opts.mem_bytes ? en->opts.mem_bytes : MEM_USUAL;
+    uint64_t least = 0, row = 0, bytes = 0, weights = 0;
 
     for (unsigned i = 0; i < en->n_members; i++) {
         uint64_t l, r;
@@ -116,8 +115,8 @@ static int allocate(struct sl_engine *en, struct sl_error *e)
         row = r > row ? r : row;
     }
     en->longest_row = row;
-    SL_TRY(sl_slabs_choose(mem, en->devices.n ? en->threads * en->slots : en->threads,
-                           (en->threads + en->spare) * 3 * sizeof(float) * (row > 8192 ? row : 8192) + weights, least,
+    SL_TRY(sl_slabs_choose(en->opts.mem_bytes, en->devices.n ? en->threads * en->slots : en->threads,
+                           (en->threads + en->spare) * sl_scratch_bytes(row) + weights, least,
                            en->opts.beside_bytes, en->opts.slab_bytes, bytes, &en->slabs, e));
     SL_TRY(sl_slabs_open(&en->slabs, e));
     for (unsigned i = 0; i < en->n_members; i++)
@@ -221,6 +220,8 @@ int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *const *
         return sl_fail(e, SL_EFAIL, "out of memory for the engine");
     }
     en->opts = *o;
+    if (!en->opts.mem_bytes)
+        en->opts.mem_bytes = SL_MEM_USUAL;
     en->n_members = n;
     for (unsigned i = 0; i < n; i++) {
         en->members[i].env = (struct sl_unit_env){.ck = ck, .plan = plans[i], .backend = settled(o->backend),
