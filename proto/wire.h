@@ -24,6 +24,7 @@
 #define SL_AFTER_MAX 64u            /* jobs that one waits for */
 #define SL_LABELS_MAX 32u           /* of a job, or asked for */
 #define SL_HELD_MAX 1024u           /* tasks that a worker holds */
+#define SL_WIRE_GPUS 16             /* GPUs of a worker */
 #define SL_JOBS_MAX 500u            /* jobs of one answer */
 #define SL_WORKERS_MAX 1000u        /* workers of one answer */
 #define SL_FILES_MAX 1000u          /* of a job that are named; it may have more */
@@ -91,8 +92,6 @@ struct sl_message {
 const struct sl_message *sl_message(enum sl_message_id id);
 /* The i-th record, NULL past the last. */
 const struct sl_record *sl_record(unsigned i);
-
-#define SL_WIRE_GPUS 16              /* GPUs of a worker */
 
 /* The fields of record `stages`, in turn. */
 #define SL_STAGES 7
