@@ -36,8 +36,7 @@ void cli_each_option(const struct cli_verb *verb,
     const char *argv[] = {verb->name, visit_mark, (const char *)&v, NULL};
     struct sl_error e;
 
-    if (verb->run(3, argv, &e) < 0)
-        return;
+    verb->run(3, argv, &e);
 }
 
 static void print_help(const struct cli_verb *verb, const struct poptOption *table)

@@ -5,9 +5,13 @@
 #include "proto/error.h"
 #include "proto/job_spec.h"
 
+#include <limits.h>
 #include <popt.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+/* A number that no option gave. */
+#define UNSET INT_MIN
 
 /* One verb. run gets argv[0] = the verb and returns 0 or a negative code;
  * what went wrong is in *e, and main prints it. */

@@ -178,8 +178,8 @@ static void take_event(struct threads *r, const cJSON *ev)
 
     if (kind && strcmp(kind, "quarantined") == 0)
         r->over = true;
-    if (kind && strcmp(kind, "revoked") == 0 && r->t->again)
-        r->t->again(r->t->user, (uint32_t)sl_get_uint(ev, "task", 0), sl_get_str(ev, "text"));
+    if (kind && strcmp(kind, "revoked") == 0)
+        r->t->again(r->t->user, sl_get_str(ev, "text"));
 }
 
 static int take_news(struct threads *r, struct sl_error *e)

@@ -2,6 +2,7 @@
 
 #include "client/interrupt.h"
 #include "client/progress.h"
+#include "proto/config_options.h"
 #include "proto/random_hex.h"
 #include "worker/dealer.h"
 
@@ -302,14 +303,6 @@ static int wait_welcome(struct daemon_link *l, struct sl_error *e)
     return 0;
 }
 
-/* A configured path, or NULL for none. */
-static const char *path_of(const struct sl_config *c, enum sl_config_key k)
-{
-    const char *text = sl_config_text(c, k);
-
-    return *text ? text : NULL;
-}
-
 static int begin(struct daemon_link *l, const struct sl_dealer_opts *o, bool patient,
                  struct sl_error *e)
 {
@@ -352,8 +345,8 @@ int daemon_link_open(const struct sl_config *c, uint32_t timeout_ms, struct daem
 {
     struct sl_dealer_opts o = {
         .endpoint = sl_config_text(c, SL_CONFIG_ENDPOINT),
-        .key_path = path_of(c, SL_CONFIG_KEY),
-        .server_key_path = path_of(c, SL_CONFIG_SERVER_KEY),
+        .key_path = sl_config_text_or_null(c, SL_CONFIG_KEY),
+        .server_key_path = sl_config_text_or_null(c, SL_CONFIG_SERVER_KEY),
         .plain_tcp = sl_config_number(c, SL_CONFIG_PLAIN_TCP) != 0,
     };
 

@@ -33,7 +33,7 @@ static void finding(struct doctor *d, enum grade g, const char *what, const char
 {
     static const char *const words[] = {"ok", "note", "warning", "broken"};
     static const char *const paint[] = {"\033[32m", "", "\033[33m", "\033[31m"};
-    bool colour = term_can_colour(STDOUT_FILENO) && paint[g][0];
+    bool colour = term_can_colour() && paint[g][0];
     char text[900];
     va_list ap;
 

@@ -6,6 +6,7 @@
 #include "client/term.h"
 #include "client/time_text.h"
 #include "client/watch_view.h"
+#include "proto/clock.h"
 #include "proto/gguf.h"
 
 #include <cjson/cJSON.h>
@@ -135,7 +136,7 @@ static void show_event(struct state *s, cJSON *ev)
         record_name_users(ev);
     record_disarm(ev);
     to = s->draw ? stderr : s->f->plain;
-    fprintf(to, "%s  ", time_short(when, sl_get_uint(ev, "time", 0), time_now_ms()));
+    fprintf(to, "%s  ", time_short(when, sl_get_uint(ev, "time", 0), sl_wall_ms()));
     if (sl_get(ev, "job"))
         fprintf(to, "job %llu: ", (unsigned long long)sl_get_uint(ev, "job", 0));
     else /* "w1: worker joined: cpu on node7": its text alone would say too little */

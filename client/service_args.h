@@ -7,8 +7,6 @@
 #include "client/columns.h"
 #include "client/daemon_link.h"
 
-#include <limits.h>
-
 struct cJSON;
 
 /* Options that name the daemon. */
@@ -57,9 +55,6 @@ int form_columns(const struct form_args *a, const struct column *all, const char
 /* Errors: SL_EFAIL when standard output cannot be written any more: with words, or
  * without when it is a pipe that nobody reads (a verb that goes on ends quietly). */
 int output_alive(struct sl_error *e) SL_MUST_USE;
-
-/* A number that no option gave. */
-#define UNSET INT_MIN
 
 #define IDS_MAX ((int)SL_ASK_MAX)
 struct ids {
