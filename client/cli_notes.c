@@ -1,7 +1,6 @@
 #include "client/cli.h"
 
 #include "client/progress.h"
-#include "client/service_args.h"
 #include "proto/utf8.h"
 
 #include <cjson/cJSON.h>

@@ -134,7 +134,7 @@ static int check_copy(const struct cli_plan_args *p, struct sl_error *e)
     bool copy;
     const char *option = p->pure ? "--pure" : p->output_type ? "--output-tensor-type"
                          : p->embedding_type ? "--token-embedding-type" : p->imatrix ? "--imatrix"
-                         : p->n_tensor_type ? "--tensor-type" : p->tensor_type_file ? "--tensor-type-file"
+                         : p->tensor_type.n ? "--tensor-type" : p->tensor_type_file ? "--tensor-type-file"
                          : p->round_through ? "--round-through" : NULL;
 
     SL_TRY(sl_recipe_load(p->recipe, &r, e));

@@ -213,35 +213,9 @@ void put_words(struct cJSON *object, const char *field, const char *text)
     }
 }
 
-int words_add(struct words *w, const char *text, struct sl_error *e)
-{
-    const char **p = realloc(w->word, (size_t)(w->n + 1) * sizeof *p);
-
-    if (p)
-        w->word = p;
-    if (!p || !(p[w->n] = strdup(text)))
-        return sl_fail(e, SL_EFAIL, "out of memory");
-    w->n++;
-    return 0;
-}
-
 int words_add_label(struct words *w, const char *label, struct sl_error *e)
 {
     if (!*label || strlen(label) > 63 || !sl_utf8_all_shown(label))
         return sl_fail(e, SL_EUSAGE, "label '%s': expected 1 to 63 bytes of UTF-8 without control characters", label);
     return words_add(w, label, e);
-}
-
-void words_free(struct words *w)
-{
-    for (int i = 0; i < w->n; i++)
-        free((char *)(uintptr_t)w->word[i]);
-    free(w->word);
-    *w = (struct words){0};
-}
-
-void words_put(struct cJSON *object, const char *field, const struct words *w)
-{
-    if (w->n)
-        sl_put(object, field, cJSON_CreateStringArray(w->word, w->n));
 }
