@@ -110,17 +110,17 @@ uint64_t convert_store_job(const struct convert_store *s)
     return s->job;
 }
 
-/* Leases and finishes a task in one go: what prepare does has been done here. */
-static int finish(struct convert_store *s, uint32_t task, uint64_t checksum, struct sl_error *e)
+/* Leases and finishes the prepare task in one go: its work has been done here. */
+static int finish_prepare(struct convert_store *s, struct sl_error *e)
 {
-    const struct sl_new_lease l = {.job = s->job, .task = task, .epoch = sl_queue_take_epoch(s->q),
+    const struct sl_new_lease l = {.job = s->job, .task = SL_TASK_PREPARE, .epoch = sl_queue_take_epoch(s->q),
                                    .worker = WORKER, .owner = WORKER};
     int rc;
 
     SL_TRY(rc = sl_queue_lease(s->q, &l, e));
     if (rc == 1)
-        SL_TRY(rc = sl_queue_finish(s->q, s->job, task, l.epoch, checksum, e));
-    return rc == 1 ? 0 : sl_fail(e, SL_EFAIL, "task %u is not waiting to be done", task);
+        SL_TRY(rc = sl_queue_finish(s->q, s->job, l.task, l.epoch, 0, e));
+    return rc == 1 ? 0 : sl_fail(e, SL_EFAIL, "its prepare task is not waiting to be done");
 }
 
 static int record(struct convert_store *s, const struct sl_queue_plan *p, const char *spec,
@@ -130,7 +130,7 @@ static int record(struct convert_store *s, const struct sl_queue_plan *p, const 
 
     SL_TRY(sl_queue_submit(s->q, &job, sl_wall_ms(), &s->job, e));
     SL_TRY(sl_queue_set_plan(s->q, s->job, p, e));
-    SL_TRY(finish(s, SL_TASK_PREPARE, 0, e));
+    SL_TRY(finish_prepare(s, e));
     SL_TRY(sl_queue_set_state(s->q, s->job, SL_JOB_RUNNING, 0, NULL, sl_wall_ms(), e));
     return sl_queue_commit(s->q, e);
 }

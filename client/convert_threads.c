@@ -195,7 +195,7 @@ static int take_news(struct threads *r, struct sl_error *e)
     else if (m.id == SL_M_ENDED)
         r->over = true;
     else if (m.id == SL_M_ERROR)
-        rc = sl_fail(e, -(int)sl_get_uint(m.tree, "code", 1), "%s", sl_get_str(m.tree, "text"));
+        rc = sl_msg_fail(&m, e);
     sl_msg_free(&m);
     return rc;
 }

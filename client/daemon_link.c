@@ -33,11 +33,6 @@ struct daemon_link {
     uint64_t next_id;
 };
 
-static uint64_t now_ms(void)
-{
-    return now_ns() / 1000000;
-}
-
 static const char *advice(const struct daemon_link *l, int error)
 {
     struct stat st;
@@ -202,9 +197,10 @@ static int take(struct daemon_link *l, const struct sl_msg *m, bool *kept, struc
         return DAEMON_LINK_LOST;
     case SL_M_ERROR:
         if (!l->open && sl_get_str(m->tree, "message")
-            && strcmp(sl_get_str(m->tree, "message"), "hello") == 0)
-            return sl_fail(e, -(int)sl_get_uint(m->tree, "code", 1), "the daemon at %s says: %s",
-                           l->endpoint, sl_get_str(m->tree, "text"));
+            && strcmp(sl_get_str(m->tree, "message"), "hello") == 0) {
+            sl_msg_fail(m, e);
+            return sl_fail_context(e, "the daemon at %s says", l->endpoint);
+        }
         break;
     default:
         break;
@@ -311,7 +307,7 @@ static int begin(struct daemon_link *l, const struct sl_dealer_opts *o, bool pat
 
     l->endpoint = o->endpoint;
     l->heartbeat_ms = HEARTBEAT_MS;
-    SL_TRY(sl_random_hex(l->instance, 32, e));
+    SL_TRY(sl_random_hex(l->instance, e));
     copy(l->name, sizeof l->name, user && *user ? user : "sluice");
     if (gethostname(l->host, sizeof l->host - 1) != 0)
         copy(l->host, sizeof l->host, "localhost");
@@ -393,13 +389,9 @@ static int is_answer(struct sl_msg *m, const char *id, enum sl_message_id expect
     if (re && strcmp(re, id) == 0) {
         if (m->id == expected)
             return 1;
-        rc = m->id == SL_M_ERROR
-                 ? sl_fail(e, -(int)sl_get_uint(m->tree, "code", 1), "%s",
-                           sl_get_str(m->tree, "text"))
-                 : sl_fail(e, SL_EFAIL, "the daemon answers with %s, not %s",
-                           sl_message(m->id)->name, sl_message(expected)->name);
-        if (rc == 0) /* an error with code 0 is one all the same */
-            rc = SL_EFAIL;
+        rc = m->id == SL_M_ERROR ? sl_msg_fail(m, e)
+             : sl_fail(e, SL_EFAIL, "the daemon answers with %s, not %s", sl_message(m->id)->name,
+                       sl_message(expected)->name);
     }
     sl_msg_free(m);
     return rc;

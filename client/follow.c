@@ -29,11 +29,6 @@ struct state {
     cJSON *ended[IDS_MAX];  /* record `job`, by place in ids */
 };
 
-static void print_record(const cJSON *record, const char *message_type)
-{
-    json_line(record_json(record), message_type);
-}
-
 static struct winsize window(void)
 {
     struct winsize ws = {0};
@@ -81,7 +76,7 @@ static void show_status(struct state *s, const cJSON *m)
 {
     cJSON *jobs = sl_get(m, "jobs"), *j;
     char buf[1400];
-    uint64_t now = now_ns() / 1000000;
+    uint64_t now = now_ms();
 
     if (s->f->names && !s->f->json)
         record_name_users(jobs);
@@ -126,7 +121,7 @@ static void show_event(struct state *s, cJSON *ev)
     if (id > s->last_event)
         s->last_event = id;
     if (s->f->json) {
-        print_record(ev, "event");
+        json_line(record_json(ev), "event");
         return;
     }
     if (!s->f->show)
@@ -159,7 +154,7 @@ static int take_end(struct state *s, const cJSON *job, struct sl_error *e)
             return sl_fail(e, SL_EFAIL, "out of memory");
         s->n_ended++;
         if (s->f->json)
-            print_record(job, "job_ended");
+            json_line(record_json(job), "job_ended");
     }
     return 0;
 }
@@ -186,7 +181,7 @@ static int take(struct state *s, const struct sl_msg *m, struct sl_error *e)
     case SL_M_ERROR:
         if (!re || (strcmp(re, "watch") != 0 && strcmp(re, "wait") != 0))
             return 0;
-        return sl_fail(e, -(int)sl_get_uint(m->tree, "code", 1), "%s", sl_get_str(m->tree, "text"));
+        return sl_msg_fail(m, e);
     default:
         return 0;
     }
@@ -208,7 +203,7 @@ static int out_of_time(const struct state *s, struct sl_error *e)
 static int one_event(struct state *s, struct sl_error *e)
 {
     struct sl_msg m;
-    uint64_t now = now_ns() / 1000000;
+    uint64_t now = now_ms();
     int rc;
 
     if (now >= s->end_ms)
@@ -280,7 +275,7 @@ int follow_jobs(struct daemon_link *l, const struct follow *f, struct sl_error *
         return sl_fail(e, SL_EFAIL, "out of memory");
     s->l = l;
     s->f = f;
-    s->end_ms = f->limit_ms ? now_ns() / 1000000 + f->limit_ms : UINT64_MAX;
+    s->end_ms = f->limit_ms ? now_ms() + f->limit_ms : UINT64_MAX;
     s->draw = f->show && !f->json && term_can_draw(STDERR_FILENO);
     rc = ask_again(s, e);
     while (rc == 0 && !interrupt_asked() && (f->ids->n == 0 || s->n_ended < f->ids->n)) {

@@ -21,6 +21,11 @@ uint64_t now_ns(void)
     return (uint64_t)ts.tv_sec * SECOND + (uint64_t)ts.tv_nsec;
 }
 
+uint64_t now_ms(void)
+{
+    return now_ns() / 1000000;
+}
+
 enum progress_mode progress_mode_for(bool json, bool quiet)
 {
     if (json)

@@ -35,14 +35,14 @@ static int open_and_follow(const struct args *a, struct follow *f, struct sl_err
 {
     struct service_args sa = a->service;
     struct service s = {0};
-    uint64_t limit, t0 = now_ns() / 1000000, passed;
+    uint64_t limit, t0 = now_ms(), passed;
     int rc = time_limit(a->timeout, &limit, e);
 
     if (limit)
         sa.timeout = limit > DAY_MS ? (int)(DAY_MS / 1000) : (int)((limit + 999) / 1000);
     if (rc == 0)
         rc = service_open(&s, &sa, e);
-    passed = now_ns() / 1000000 - t0;
+    passed = now_ms() - t0;
     f->limit_ms = limit > passed ? limit - passed : limit ? 1 : 0;
     f->names = rc == 0 && service_is_local(&s);
     if (rc == 0)

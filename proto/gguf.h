@@ -66,6 +66,8 @@ int sl_kvs_copy(struct sl_kvs *kvs, const struct sl_kv *from) SL_MUST_USE;
 /* The same, but the value stays its owner's, who must keep it as long as the list is there: a
  * vocabulary takes megabytes. */
 int sl_kvs_borrow(struct sl_kvs *kvs, const struct sl_kv *from) SL_MUST_USE;
+/* Effect: room for one key more behind the last. Errors: SL_EFAIL. */
+int sl_kvs_reserve(struct sl_kvs *kvs) SL_MUST_USE;
 /* Effect: removes the key, if it is there. */
 void sl_kvs_remove(struct sl_kvs *kvs, const char *key);
 /* Returns the kv or NULL. The typed getters return whether the key exists with

@@ -111,6 +111,9 @@ int sl_msg_new(enum sl_message_id id, const char *re, struct sl_msg *m, struct s
     SL_MUST_USE;
 void sl_msg_free(struct sl_msg *m);
 
+/* Effect: *e = what a message of kind SL_M_ERROR says. Returns its code, SL_EFAIL where that is 0. */
+int sl_msg_fail(const struct sl_msg *m, struct sl_error *e);
+
 /* Fields of a message or of a record in it; object may be NULL. The default
  * when the field is absent. */
 uint64_t sl_get_uint(const struct cJSON *object, const char *field, uint64_t absent);
