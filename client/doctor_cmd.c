@@ -193,7 +193,8 @@ static void check_daemon(struct doctor *d)
         finding(d, WARNING, "roots", "the daemon has no root: it refuses every job; set [sluice] root");
     cJSON_ArrayForEach(root, sl_get(m.tree, "roots"))
         finding(d, FINE, "root", "%s", root->valuestring);
-    check_space(d, sl_get_str(m.tree, "state"));
+    if (service_is_local(&s))
+        check_space(d, sl_get_str(m.tree, "state"));
     sl_msg_free(&m);
     service_close(&s);
 }
