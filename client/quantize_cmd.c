@@ -157,11 +157,24 @@ static void note_imatrix(const struct sl_job_plan *j)
         fprintf(stderr, "sluice: note: without --imatrix this cannot be made: %u tensors need an importance matrix\n", n);
 }
 
+/* llama-quantize leaves that list as long as it is, too. */
+static void note_types(const struct sl_model *m, const struct args *a)
+{
+    char key[160];
+    const struct sl_kv *types;
+
+    snprintf(key, sizeof key, "%.80s.attention.indexer.types", m->arch);
+    types = sl_kvs_find(&m->kvs, key);
+    if (a->plan.n_prune && types && a->layers[0] < types->n)
+        fprintf(stderr, "sluice: note: %s still tells of %" PRIu64 " layers: llama.cpp will not load the file\n", key, types->n);
+}
+
 /* llama-quantize leaves that number as it is, too. */
-static void note_nextn(const struct sl_model *m, const struct args *a, const struct sl_kvs *given)
+static void note_pruned(const struct sl_model *m, const struct args *a, const struct sl_kvs *given)
 {
     char key[160];
 
+    note_types(m, a);
     snprintf(key, sizeof key, "%.80s.nextn_predict_layers", m->arch);
     if (!a->plan.n_prune || a->layers[a->plan.n_prune - 1] + m->hp.n_nextn < m->hp.n_layer || !m->hp.n_nextn ||
         sl_kvs_find(given, key))
@@ -204,7 +217,7 @@ static int quantize(struct args *a, const char *source, const char *target, stru
         return no_gguf(source, e);
     if (!a->run.quiet) {
         cli_job_notes(j, a->run.json, NULL);
-        note_nextn(j->model, a, &j->extra_kvs);
+        note_pruned(j->model, a, &j->extra_kvs);
     }
     SL_TRY(output_attach(out, j->plan, e));
     out->sparse = o.sparse;

@@ -26,7 +26,9 @@ static int parse_types(struct target *t, const char *text, struct sl_error *e)
     while (rc == 0 && (word = strsep(&rest, ",")) != NULL) {
         int type = sl_type_by_name(word);
 
-        if (type < 0 || !sl_type_info(type)->quantizes)
+        if (type < 0)
+            rc = sl_no_type("--types", word, e);
+        else if (!sl_type_info(type)->quantizes)
             rc = sl_fail(e, SL_EUSAGE, "--types: '%s' is no type that can be written; 'sluice types' lists them",
                          word);
         for (uint32_t i = 0; rc == 0 && i < t->n_candidates; i++)

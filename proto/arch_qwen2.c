@@ -30,12 +30,14 @@ static const struct sl_tensor_tmpl tensors[] = {
     {NULL, NULL, 0, 0, 0, 0, 0, 0},
 };
 
-static int derive(struct sl_params *p, struct sl_error *e)
+int sl_arch_qwen_derive(struct sl_params *p, uint64_t heads_kv, uint64_t head_dim, struct sl_error *e)
 {
     if (!p->num[SL_N_CTX].have)
-        sl_num_set(p, SL_N_CTX, 32768); /* the configuration class's own */
+        sl_num_set(p, SL_N_CTX, 32768); /* the configuration classes' own */
     if (!cJSON_GetObjectItemCaseSensitive(p->config, "num_key_value_heads"))
-        sl_num_set(p, SL_N_HEAD_KV, 32); /* so too; null means as many as heads */
+        sl_num_set(p, SL_N_HEAD_KV, heads_kv); /* null means as many as heads */
+    if (head_dim && !cJSON_GetObjectItemCaseSensitive(p->config, "head_dim"))
+        sl_num_set(p, SL_N_HEAD_DIM, head_dim);
     if (p->num[SL_N_HEAD_DIM].have) {
         sl_num_set(p, SL_N_HEAD_DIM_K, p->num[SL_N_HEAD_DIM].u);
         sl_num_set(p, SL_N_HEAD_DIM_V, p->num[SL_N_HEAD_DIM].u);
@@ -44,6 +46,11 @@ static int derive(struct sl_params *p, struct sl_error *e)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: rope_scaling of type llama3 is not "
                        "supported for %s", p->hf_class);
     return sl_arch_plain_attention(p, e);
+}
+
+static int derive(struct sl_params *p, struct sl_error *e)
+{
+    return sl_arch_qwen_derive(p, 32, 0, e);
 }
 
 static const char *const classes[] = {"Qwen2ForCausalLM", NULL};
@@ -56,4 +63,5 @@ const struct sl_arch sl_arch_qwen2 = {
     .derive = derive,
     .output_if_there = true,
     .sentencepiece = true,
+    .embeds = true,
 };

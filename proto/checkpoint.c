@@ -4,6 +4,7 @@
 #include "proto/gguf.h"
 #include "proto/json_file.h"
 #include "proto/shard_index.h"
+#include "proto/shard_series.h"
 #include "proto/source_file.h"
 
 #include <cjson/cJSON.h>
@@ -301,14 +302,22 @@ static int open_index(struct sl_checkpoint *ck, const char *dir, const char *ind
     return rc;
 }
 
+static int open_series(struct sl_checkpoint *ck, const char *dir, const struct sl_shard_series *s,
+                       struct sl_error *e)
+{
+    SL_TRY(sl_ck_reserve_files(ck, s->n, e));
+    for (uint32_t i = 0; i < s->n; i++)
+        SL_TRY(add_safetensors(ck, dir, s->names[i], e));
+    return 0;
+}
+
 static int open_unindexed(struct sl_checkpoint *ck, const char *dir, struct sl_error *e)
 {
+    struct sl_shard_series s;
     struct listing l;
+    int rc;
 
     SL_TRY(list_folder(dir, &l, e));
-    if (l.safetensors > 1)
-        return sl_fail(e, SL_ESOURCE, "%s: %s is missing, and %" PRIu32 " .safetensors files are "
-                       "there; download it beside them", dir, index_name, l.safetensors);
     if (l.safetensors == 0 && l.gguf)
         return sl_fail(e, SL_ESOURCE, "%s: %s", dir, gguf_folder);
     if (l.safetensors == 0 && l.bin)
@@ -317,6 +326,16 @@ static int open_unindexed(struct sl_checkpoint *ck, const char *dir, struct sl_e
     if (l.safetensors == 0)
         return sl_fail(e, SL_ESOURCE, "%s: no %s, no %s and no other .safetensors file", dir,
                        index_name, single_name);
+    SL_TRY(sl_shard_series_read(dir, &s, e));
+    if (s.n) {
+        rc = open_series(ck, dir, &s, e);
+        sl_shard_series_free(&s);
+        return rc;
+    }
+    sl_shard_series_free(&s);
+    if (l.safetensors > 1)
+        return sl_fail(e, SL_ESOURCE, "%s: %s is missing, and %" PRIu32 " .safetensors files are "
+                       "there; download it beside them", dir, index_name, l.safetensors);
     SL_TRY(sl_ck_reserve_files(ck, 1, e));
     return add_safetensors(ck, dir, l.first, e);
 }

@@ -1,6 +1,7 @@
 #include "proto/job_spec.h"
 
 #include "proto/suffix.h"
+#include "proto/suggest.h"
 #include "proto/utf8.h"
 #include "proto/wire.h"
 
@@ -26,12 +27,25 @@ static int out_of_memory(struct sl_error *e)
 
 /* ---- texts of options */
 
+int sl_no_type(const char *origin, const char *text, struct sl_error *e)
+{
+    char word[64];
+    struct suggestion s = {.word = word};
+
+    snprintf(word, sizeof word, "%s", text);
+    for (char *p = word; *p; p++)
+        *p = (char)tolower((unsigned char)*p);
+    for (int i = 0; i < SL_TYPE_LIMIT; i++)
+        if (sl_type_info(i) && sl_type_info(i)->quantizes)
+            suggest_try(&s, sl_type_info(i)->name);
+    return sl_fail(e, SL_EUSAGE, "%s: '%s' is no type; %s%s%s'sluice types' lists them", origin, text,
+                   s.best ? "did you mean " : "", s.best ? s.best : "", s.best ? "? " : "");
+}
+
 static int type_option(const char *option, const char *text, int *out, struct sl_error *e)
 {
     *out = text ? sl_type_by_name(text) : -1;
-    if (text && *out < 0)
-        return sl_fail(e, SL_EUSAGE, "%s: '%s' is no type; 'sluice types' lists them", option, text);
-    return 0;
+    return text && *out < 0 ? sl_no_type(option, text, e) : 0;
 }
 
 int sl_job_add_override(struct sl_job_plan *j, const char *origin, const char *pattern,

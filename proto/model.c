@@ -67,7 +67,9 @@ static bool applies(const struct build *b, const struct sl_tensor_tmpl *t, uint3
 
     if ((t->when & ~facts & ~(uint32_t)SL_W_OPTIONAL) != 0)
         return false;
-    return !(t->when & SL_W_OPTIONAL) || b->planned || !sl_arch_name(name, sizeof name, t->src, i, 0) ||
+    if ((t->when & SL_W_OPTIONAL) && b->planned)
+        return !b->p->arch->shares_heads || t->rows != SL_N_VOCAB;
+    return !(t->when & SL_W_OPTIONAL) || !sl_arch_name(name, sizeof name, t->src, i, 0) ||
            sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR;
 }
 
@@ -400,6 +402,7 @@ static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o
                    struct sl_model *m, struct sl_error *e)
 {
     struct build b = {.ck = ck, .m = m, .planned = ck->n_files == 0};
+    const struct sl_source_dir dir = {ck->dir, ck->roots};
     struct sl_params p;
     int rc;
 
@@ -408,6 +411,7 @@ static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o
                        "the model's config.json, tokenizer and .safetensors files");
     rc = sl_params_read(sl_checkpoint_config(ck), o->layout, o->no_mtp, &p, e);
     m->priv = p.values;
+    rc = rc < 0 ? rc : sl_arch_check_task(&p, &dir, e);
     if (rc < 0)
         return rc;
     if (p.tied && p.arch->output_if_there &&

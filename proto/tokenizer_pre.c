@@ -1,5 +1,6 @@
 /* Which pre-tokenizer a tokenizer.json describes. The converter encodes a test
  * text and looks the token ids up; here the regular expressions decide. */
+#include "proto/arch_table.h"
 #include "proto/tokenizer.h"
 
 #include <cjson/cJSON.h>
@@ -86,16 +87,34 @@ static const char *match(const struct rules *r)
     return NULL;
 }
 
-/* R1's distills have Qwen's rules, begin every text with DeepSeek's own token,
- * and have a name of their own for it. */
-static bool is_r1_distill(const cJSON *config)
+/* The token that a post-processor puts before every text, or NULL. */
+static const char *first_token(const cJSON *processor)
 {
-    const char *bos = sl_token_text(cJSON_GetObjectItemCaseSensitive(config, "bos_token"));
+    const cJSON *single = cJSON_GetObjectItemCaseSensitive(processor, "single");
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(processor, "processors");
+    const cJSON *special = cJSON_GetObjectItemCaseSensitive(cJSON_IsArray(single) ? single->child : NULL, "SpecialToken");
+    const char *first = sl_config_str(special, "id");
 
-    return bos && strcmp(bos, "<｜begin▁of▁sentence｜>") == 0;
+    for (const cJSON *x = cJSON_IsArray(list) ? list->child : NULL; x && !first; x = x->next)
+        first = first_token(x);
+    return first;
 }
 
-int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, const char **pre,
+/* R1's distills have Qwen's rules, begin every text with DeepSeek's own token, and have a name of their
+ * own for it. Llama's class asks add_bos_token for that, the others the post-processor. */
+static bool is_r1_distill(const cJSON *tokenizer, const cJSON *config)
+{
+    const char *class = sl_config_str(config, "tokenizer_class"), *first;
+    const cJSON *add = cJSON_GetObjectItemCaseSensitive(config, "add_bos_token");
+
+    if (class && strncmp(class, "LlamaTokenizer", 14) == 0)
+        first = !add || cJSON_IsTrue(add) ? sl_token_text(cJSON_GetObjectItemCaseSensitive(config, "bos_token")) : NULL;
+    else
+        first = first_token(cJSON_GetObjectItemCaseSensitive(tokenizer, "post_processor"));
+    return first && strcmp(first, "<｜begin▁of▁sentence｜>") == 0;
+}
+
+int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, bool glm, const char **pre,
                      struct sl_error *e)
 {
     const cJSON *j = cJSON_GetObjectItemCaseSensitive(tokenizer, "pre_tokenizer");
@@ -104,14 +123,16 @@ int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, const char **p
     if (cJSON_IsObject(j))
         collect(j, &r, 0);
     *pre = r.odd ? NULL : match(&r);
-    if (*pre && strcmp(*pre, "qwen2") == 0 && is_r1_distill(config))
+    if (*pre && strcmp(*pre, "qwen2") == 0 && is_r1_distill(tokenizer, config))
         *pre = "deepseek-r1-qwen";
+    if (*pre && glm && strcmp(*pre, "llama-bpe") == 0)
+        *pre = "glm4";
     if (*pre)
         return 0;
     if (r.odd)
         return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: pre_tokenizer with '%.80s' is not "
-                       "supported; supported: those of DeepSeek V2, V3, R1, Qwen2 and Llama 3", r.odd);
+                       "supported; supported: those of DeepSeek V2, V3, R1, GLM, Qwen and Llama 3", r.odd);
     return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: unknown pre_tokenizer of %d rule%s, first "
-                   "'%.200s'; supported: those of DeepSeek V2, V3, R1, Qwen2 and Llama 3", r.n,
+                   "'%.200s'; supported: those of DeepSeek V2, V3, R1, GLM, Qwen and Llama 3", r.n,
                    r.n == 1 ? "" : "s", r.n ? r.rule[0] : "");
 }

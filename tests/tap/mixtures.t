@@ -15,6 +15,7 @@ my %models = (
     'DeepSeek, odd sizes'     => ['--layers', '3', '--moe-inter', '320', '--kv-lora', '192', '--q-lora', '224', '--vocab', '4096'],
     'Qwen2, 10 layers'        => ['--arch', 'qwen2', '--layers', '10', '--hidden', '256', '--heads', '4', '--inter', '768'],
     'Qwen2, tied'             => ['--arch', 'qwen2', '--layers', '3', '--tied'],
+    'Qwen3, 4 experts'        => ['--arch', 'qwen3moe', '--layers', '8', '--experts', '4', '--hidden', '256', '--head-dim', '64'],
     'Llama, 9 layers, GQA 4'  => ['--arch', 'llama', '--layers', '9', '--hidden', '256', '--heads', '8', '--inter', '512'],
     'Llama, whole heads, 320' => ['--arch', 'llama', '--hidden', '320', '--heads', '5', '--kv-heads', '5', '--inter', '864'],
 );

@@ -1,6 +1,6 @@
 /* Makes checkpoints of any size for tests and the demo: DeepSeek-V3's form in
- * FP8 with block scales or with experts packed as 4-bit integers, V3.2's too, Qwen2 and Llama
- * in BF16, tokenizer included. Weights are drawn from a fixed generator: the same options give the same bytes.
+ * FP8 with block scales or with experts packed as 4-bit integers, V3.2's too, Qwen2, Qwen3 and Llama
+ * in BF16, Qwen3 with experts in FP8, tokenizer included. Weights are drawn from a fixed generator: the same options give the same bytes.
  * With --holes a checkpoint has its full size and hardly any data: scales and
  * small tensors are drawn, and of the large ones a few; the others are holes,
  * which read as zeros. */
@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum arch { DEEPSEEK, QWEN2, LLAMA };
+enum arch { DEEPSEEK, QWEN2, LLAMA, QWEN3, QWEN3MOE };
 enum kind { FP8, BF16, F32, SCALE_F32, SCALE_E8M0, PACKED, SHAPE };
 enum fill { GAUSS, NORM, SMALL, SCALES, SIZES };
 
@@ -28,6 +28,7 @@ struct tensor {
     uint64_t rows, cols; /* rows 0: one dimension */
     uint64_t fan;        /* weights feeding one output: sigma is 1 / sqrt(fan) */
     uint64_t sizes[2];   /* SHAPE: what it says */
+    bool of_packed;      /* a scale of 4-bit integers */
     uint64_t bytes;
     unsigned shard;
 };
@@ -35,10 +36,10 @@ struct tensor {
 struct config {
     enum arch arch;
     uint64_t layers, dense, hidden, inter, moe_inter, experts, used, groups, groups_used;
-    uint64_t heads, kv_heads, q_lora, kv_lora, nope, rope, v_dim, vocab, shards, seed;
+    uint64_t heads, kv_heads, head_dim, q_lora, kv_lora, nope, rope, v_dim, vocab, shards, seed;
     uint64_t index_heads, index_dim, index_top; /* of V3.2's indexer; no heads: none */
     bool mtp, tied, f32_bias, f32_proj, sparse, holes, packed;
-    const char *scales; /* block, e8m0, tensor, row */
+    const char *scales; /* block, bf16, e8m0, tensor, row; none: the weights are BF16 */
     const char *scale_suffix, *tokenizer, *config, *out;
 };
 
@@ -147,8 +148,10 @@ static struct tensor *add(struct list *l, enum kind k, enum fill f, uint64_t row
 static void packed(struct list *l, uint64_t rows, uint64_t cols, const char *prefix, const char *name)
 {
     add(l, PACKED, GAUSS, rows, cols / 8, "%s%s.weight_packed", prefix, name);
-    add(l, BF16, SCALES, rows, cols / 32, "%s%s.weight_scale", prefix, name)->fan = cols;
-    struct tensor *t = add(l, SHAPE, SIZES, 0, 2, "%s%s.weight_shape", prefix, name);
+    struct tensor *t = add(l, BF16, SCALES, rows, cols / 32, "%s%s.weight_scale", prefix, name);
+    t->fan = cols;
+    t->of_packed = true;
+    t = add(l, SHAPE, SIZES, 0, 2, "%s%s.weight_shape", prefix, name);
     t->sizes[0] = rows;
     t->sizes[1] = cols;
 }
@@ -161,12 +164,12 @@ static void linear(struct list *l, const struct config *c, uint64_t rows, uint64
         packed(l, rows, cols, prefix, name);
         return;
     }
-    if (c->arch != DEEPSEEK || c->packed) {
+    if (c->packed || !strcmp(c->scales, "none")) {
         add(l, BF16, GAUSS, rows, cols, "%s%s.weight", prefix, name);
         return;
     }
     add(l, FP8, GAUSS, rows, cols, "%s%s.weight", prefix, name);
-    enum kind k = !strcmp(c->scales, "e8m0") ? SCALE_E8M0 : SCALE_F32;
+    enum kind k = !strcmp(c->scales, "e8m0") ? SCALE_E8M0 : !strcmp(c->scales, "bf16") ? BF16 : SCALE_F32;
     uint64_t r = (rows + 127) / 128, w = (cols + 127) / 128;
     if (!strcmp(c->scales, "tensor"))
         r = 0, w = 1;
@@ -216,24 +219,32 @@ static void deepseek_layer(struct list *l, const struct config *c, uint64_t i)
 
 static void dense_layer(struct list *l, const struct config *c, uint64_t i)
 {
-    char p[64];
-    uint64_t kv = c->hidden / c->heads * c->kv_heads;
+    char p[64], q[128];
+    uint64_t head = c->head_dim ? c->head_dim : c->hidden / c->heads, kv = head * c->kv_heads;
+    bool moe = c->arch == QWEN3MOE;
     snprintf(p, sizeof p, "model.layers.%" PRIu64 ".", i);
     add(l, BF16, NORM, 0, c->hidden, "%sinput_layernorm.weight", p);
-    linear(l, c, c->hidden, c->inter, p, "mlp.down_proj");
-    linear(l, c, c->inter, c->hidden, p, "mlp.gate_proj");
-    linear(l, c, c->inter, c->hidden, p, "mlp.up_proj");
+    for (uint64_t e = 0; e < (moe ? c->experts : 1); e++) {
+        snprintf(q, sizeof q, moe ? "%smlp.experts.%" PRIu64 "." : "%smlp.", p, e);
+        linear(l, c, c->hidden, moe ? c->moe_inter : c->inter, q, "down_proj");
+        linear(l, c, moe ? c->moe_inter : c->inter, c->hidden, q, "gate_proj");
+        linear(l, c, moe ? c->moe_inter : c->inter, c->hidden, q, "up_proj");
+    }
+    if (moe)
+        add(l, BF16, GAUSS, c->experts, c->hidden, "%smlp.gate.weight", p);
     add(l, BF16, NORM, 0, c->hidden, "%spost_attention_layernorm.weight", p);
     static const char *const qkv[] = { "k", "q", "v" };
     for (int k = 0; k < 3; k++) {
-        uint64_t rows = k == 1 ? c->hidden : kv;
+        uint64_t rows = k == 1 ? head * c->heads : kv;
         char name[32];
         if (c->arch == QWEN2)
             add(l, BF16, SMALL, 0, rows, "%sself_attn.%s_proj.bias", p, qkv[k]);
         snprintf(name, sizeof name, "self_attn.%s_proj", qkv[k]);
         linear(l, c, rows, c->hidden, p, name);
+        if (k < 2 && (c->arch == QWEN3 || moe))
+            add(l, BF16, NORM, 0, head, "%sself_attn.%s_norm.weight", p, qkv[k]);
     }
-    linear(l, c, c->hidden, c->hidden, p, "self_attn.o_proj");
+    linear(l, c, c->hidden, head * c->heads, p, "self_attn.o_proj");
 }
 
 static void list_tensors(struct list *l, const struct config *c)
@@ -259,7 +270,7 @@ static void list_tensors(struct list *l, const struct config *c)
 /* Draws the next n elements of a tensor; s is its own stream. */
 static void draw(const struct tensor *t, uint64_t n, void *buf, uint64_t *s)
 {
-    float sigma = 1 / sqrtf((float)t->fan), level = t->kind == BF16 ? 2.5f : 96;
+    float sigma = 1 / sqrtf((float)t->fan), level = t->of_packed ? 2.5f : 96;
     uint8_t *b = buf;
     uint16_t *h = buf;
     float *f = buf;
@@ -416,11 +427,42 @@ static void write_index(const struct config *c, const struct list *l, uint64_t t
     close_out(f, "model.safetensors.index.json");
 }
 
+static void write_fp8(FILE *f, const struct config *c)
+{
+    fprintf(f, "{\"quant_method\":\"fp8\",\"fmt\":\"e4m3\",\"activation_scheme\":\"dynamic\"%s",
+            !strcmp(c->scales, "tensor") || !strcmp(c->scales, "row") ? "" : ",\"weight_block_size\":[128,128]");
+    for (uint64_t i = 0; i < c->layers && c->arch != DEEPSEEK; i++)
+        fprintf(f, "%s\"model.layers.%" PRIu64 ".input_layernorm\",\"model.layers.%" PRIu64 ".mlp.gate\"",
+                i ? "," : ",\"modules_to_not_convert\":[\"lm_head\",", i, i);
+    fputs(c->arch == DEEPSEEK ? "}" : "]}", f);
+}
+
+/* Qwen3's own entries: with experts as Qwen3-235B's, without as DeepSeek-R1-0528-Qwen3-8B's. */
+static void write_qwen3(FILE *f, const struct config *c)
+{
+    fprintf(f, ",\"bos_token_id\":256,\"eos_token_id\":257,\"head_dim\":%" PRIu64 ",\"attention_bias\":false,"
+               "\"use_sliding_window\":false,\"sliding_window\":null,\"max_window_layers\":%" PRIu64,
+            c->head_dim, c->layers);
+    if (c->arch == QWEN3)
+        fputs(",\"max_position_embeddings\":131072,\"rope_theta\":1000000,\"rope_scaling\":{\"attn_factor\":"
+              "0.8782488562869419,\"factor\":4.0,\"original_max_position_embeddings\":32768,\"rope_type\":\"yarn\"}", f);
+    else
+        fprintf(f, ",\"max_position_embeddings\":262144,\"rope_theta\":5000000,\"rope_scaling\":null,"
+                   "\"num_experts\":%" PRIu64 ",\"num_experts_per_tok\":%" PRIu64 ",\"moe_intermediate_size\":%" PRIu64
+                   ",\"norm_topk_prob\":true,\"decoder_sparse_step\":1,\"mlp_only_layers\":[]",
+                c->experts, c->used, c->moe_inter);
+    if (strcmp(c->scales, "none") != 0) {
+        fputs(",\"quantization_config\":", f);
+        write_fp8(f, c);
+    }
+}
+
 static void write_config(const struct config *c)
 {
     FILE *f = open_out(c, "config.json");
-    static const char *const classes[] = { "DeepseekV3ForCausalLM", "Qwen2ForCausalLM", "LlamaForCausalLM" };
-    static const char *const types[] = { "deepseek_v3", "qwen2", "llama" };
+    static const char *const classes[] = { "DeepseekV3ForCausalLM", "Qwen2ForCausalLM", "LlamaForCausalLM",
+                                          "Qwen3ForCausalLM", "Qwen3MoeForCausalLM" };
+    static const char *const types[] = { "deepseek_v3", "qwen2", "llama", "qwen3", "qwen3_moe" };
     fprintf(f, "{\"architectures\":[\"%s\"],\"model_type\":\"%s\",\"torch_dtype\":\"bfloat16\","
                "\"hidden_size\":%" PRIu64 ",\"intermediate_size\":%" PRIu64 ",\"num_hidden_layers\":%" PRIu64
                ",\"num_attention_heads\":%" PRIu64 ",\"num_key_value_heads\":%" PRIu64 ",\"vocab_size\":%" PRIu64
@@ -452,8 +494,9 @@ static void write_config(const struct config *c)
                   "\"ignore\":[\"lm_head\",\"re:.*self_attn.*\",\"re:.*shared_experts.*\","
                   "\"re:.*mlp\\\\.(gate|up|gate_up|down)_proj.*\"],\"kv_cache_scheme\":null}", f);
         else
-            fprintf(f, "{\"quant_method\":\"fp8\",\"fmt\":\"e4m3\",\"activation_scheme\":\"dynamic\"%s}",
-                    !strcmp(c->scales, "tensor") || !strcmp(c->scales, "row") ? "" : ",\"weight_block_size\":[128,128]");
+            write_fp8(f, c);
+    } else if (c->arch == QWEN3 || c->arch == QWEN3MOE) {
+        write_qwen3(f, c);
     } else if (c->arch == QWEN2) {
         fputs(",\"bos_token_id\":256,\"eos_token_id\":257,\"max_position_embeddings\":32768,\"rope_theta\":1000000.0", f);
     } else {
@@ -547,15 +590,15 @@ static void write_tokenizer(const struct config *c)
 static void usage(FILE *f)
 {
     fputs("usage: make_checkpoint [--arch ARCH] [OPTION...] --out DIR\n"
-          "  --arch deepseek|qwen2|llama   comes first (deepseek)\n"
+          "  --arch deepseek|qwen2|llama|qwen3|qwen3moe   comes first (deepseek)\n"
           "  --preset small|demo|big-tensor|r1|k2\n"
           "      small: 15 MB; demo: 350 MB; big-tensor: one BF16 tensor of 256 MiB;\n"
           "      r1, k2: DeepSeek-R1's and Kimi-K2's own shapes (with --holes)\n"
           "  --layers --dense --hidden --inter --moe-inter --experts --used --groups\n"
           "  --groups-used --heads --kv-heads --q-lora --kv-lora --nope --rope --v-dim\n"
-          "  --vocab --shards --seed       numbers\n"
+          "  --vocab --shards --seed --head-dim   numbers\n"
           "  --index-heads --index-dim --index-top   V3.2's form, by heads of the indexer (0, 64, 16)\n"
-          "  --scales block|e8m0|tensor|row   form of the FP8 scales (block)\n"
+          "  --scales block|bf16|e8m0|tensor|row|none   form of the FP8 scales (block); none: BF16 weights\n"
           "  --scale-suffix NAME           weight_scale_inv\n"
           "  --packed                      experts in 4-bit integers as Kimi-K2-Thinking's, the rest BF16\n"
           "  --bf16-bias                   router bias in BF16 instead of F32\n"
@@ -579,6 +622,8 @@ static struct config defaults(enum arch a)
     if (a != DEEPSEEK) {
         c.kv_heads = 2;
         c.vocab = 512;
+        c.scales = a == QWEN3MOE ? "bf16" : "none";
+        c.head_dim = a == QWEN3 || a == QWEN3MOE ? 128 : 0;
     }
     return c;
 }
@@ -640,13 +685,23 @@ static void write_checkpoint(const struct config *c)
     free(l.t);
 }
 
+static enum arch arch_of(const char *name)
+{
+    static const char *const names[] = { "deepseek", "qwen2", "llama", "qwen3", "qwen3moe" };
+    for (enum arch a = DEEPSEEK; a <= QWEN3MOE; a++)
+        if (!strcmp(name, names[a]))
+            return a;
+    die("--arch %s: deepseek, qwen2, llama, qwen3 or qwen3moe", name);
+    return DEEPSEEK;
+}
+
 int main(int argc, char **argv)
 {
     enum { NUM0 = 256 };
     static const char *const nums[] = { "layers", "dense", "hidden", "inter", "moe-inter", "experts", "used",
                                         "groups", "groups-used", "heads", "kv-heads", "q-lora", "kv-lora", "nope",
                                         "rope", "v-dim", "vocab", "shards", "seed", "index-heads", "index-dim",
-                                        "index-top" };
+                                        "index-top", "head-dim" };
     enum { N = sizeof nums / sizeof *nums };
     const struct option rest[] = { { "arch", 1, NULL, 'a' }, { "preset", 1, NULL, 'p' }, { "scales", 1, NULL, 's' },
                                    { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' },
@@ -665,7 +720,7 @@ int main(int argc, char **argv)
             uint64_t *field[] = { &c.layers, &c.dense, &c.hidden, &c.inter, &c.moe_inter, &c.experts, &c.used,
                                   &c.groups, &c.groups_used, &c.heads, &c.kv_heads, &c.q_lora, &c.kv_lora, &c.nope,
                                   &c.rope, &c.v_dim, &c.vocab, &c.shards, &c.seed, &c.index_heads, &c.index_dim,
-                                  &c.index_top };
+                                  &c.index_top, &c.head_dim };
             char *end;
             *field[o - NUM0] = strtoull(optarg, &end, 10);
             if (*end || end == optarg)
@@ -676,9 +731,7 @@ int main(int argc, char **argv)
         case 'a':
             if (c.out)
                 die("--arch comes before the other options");
-            c = defaults(!strcmp(optarg, "qwen2") ? QWEN2 : !strcmp(optarg, "llama") ? LLAMA : DEEPSEEK);
-            if (c.arch == DEEPSEEK && strcmp(optarg, "deepseek"))
-                die("--arch %s: deepseek, qwen2 or llama", optarg);
+            c = defaults(arch_of(optarg));
             break;
         case 'p': preset(&c, optarg); break;
         case 's': c.scales = optarg; break;

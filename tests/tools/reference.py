@@ -124,6 +124,7 @@ V32 = dict(DEEPSEEK, **{"self_attn.indexer.wq_b": "indexer.attn_q_b", "self_attn
 DENSE = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
          "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
          "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+         "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate": "ffn_gate_inp",
          "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
 TOP = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
        "lm_head.weight": "output.weight"}
@@ -156,7 +157,7 @@ def tensors(ck, layout):
     """Yields (GGUF name, F32 array), in no particular order."""
     c = ck.config
     arch = c["architectures"][0]
-    v32 = arch == "DeepseekV32ForCausalLM"
+    v32 = arch in ("DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM")
     table = V32 if v32 else DEEPSEEK if arch.startswith("Deepseek") else DENSE
     layers = c["num_hidden_layers"] + (c.get("num_nextn_predict_layers") or 0 if v32 else 0)
     for hf, name in TOP.items():
@@ -186,7 +187,7 @@ def tensors(ck, layout):
                 yield f"blk.{i}.{name}.{kind}", w
         if ck.has(p + "mlp.experts.0.gate_proj.weight"):
             for kind in ("gate", "up", "down"):
-                n = c["n_routed_experts"]
+                n = c["n_routed_experts"] if "n_routed_experts" in c else c["num_experts"]
                 yield f"blk.{i}.ffn_{kind}_exps.weight", np.stack(
                     [ck.f32(f"{p}mlp.experts.{e}.{kind}_proj.weight") for e in range(n)])
 

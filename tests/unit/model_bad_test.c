@@ -188,7 +188,8 @@ struct change {
 static const struct change changes[] = {
     {"architectures", "[\"GrokForCausalLM\"]", SL_EUNSUPPORTED,
      "architecture 'GrokForCausalLM' is not supported; supported: DeepseekV2ForCausalLM, "
-     "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM"},
+     "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, GlmMoeDsaForCausalLM, Qwen2ForCausalLM, "
+     "Qwen3ForCausalLM, Qwen3MoeForCausalLM, LlamaForCausalLM"},
     {"architectures", "[]", SL_ESOURCE, "no \"architectures\""},
     {"architectures", "\"DeepseekV3ForCausalLM\"", SL_ESOURCE, "no \"architectures\""},
     {"architectures", NULL, SL_ESOURCE, "no \"architectures\""},
@@ -244,6 +245,40 @@ static const struct change v32_changes[] = {
     {"first_k_dense_replace", "62", SL_ESOURCE, "\"first_k_dense_replace\" is 62 of 61 layers"},
 };
 
+static const struct change qwen3moe_changes[] = {
+    {"num_experts", NULL, SL_ESOURCE, "config.json has no \"num_experts\", which Qwen3MoeForCausalLM needs"},
+    {"num_experts", "0", SL_ESOURCE, "config.json has no \"num_experts\""},
+    {"num_local_experts", "0.5", SL_ESOURCE, "\"num_local_experts\" is 0.5: expected an integer from 1"},
+    {"num_experts_per_tok", "129", SL_ESOURCE, "\"num_experts_per_tok\" is 129 of 128 experts"},
+    {"moe_intermediate_size", NULL, SL_ESOURCE, "config.json has no \"moe_intermediate_size\""},
+    {"mlp_only_layers", "[0]", SL_EUNSUPPORTED, "\"mlp_only_layers\" tells of layers without experts, which llama.cpp's qwen3moe cannot have"},
+    {"decoder_sparse_step", "2", SL_EUNSUPPORTED, "\"decoder_sparse_step\" tells of layers without experts"},
+    {"attention_bias", "true", SL_EUNSUPPORTED, "\"attention_bias\" is true, and llama.cpp's qwen3moe has no bias"},
+    {"num_key_value_heads", "3", SL_ESOURCE, "64 heads cannot be divided among 3"},
+    {"rope_scaling", "{\"rope_type\":\"llama3\"}", SL_EUNSUPPORTED, "llama3 is not supported for Qwen3Moe"},
+};
+
+static const struct change qwen3_changes[] = {
+    {"attention_bias", "true", SL_EUNSUPPORTED, "\"attention_bias\" is true, and llama.cpp's qwen3 has no bias"},
+    {"_name_or_path", "\"Qwen/Qwen3-Reranker-8B\"", SL_EUNSUPPORTED, "the checkpoint is a reranker by config.json's _name_or_path"},
+    {"head_dim", "0", SL_ESOURCE, "\"head_dim\" is 0"},
+};
+
+#define SIX ",0,0,0,0,0,0"
+#define LIST(a, b) "[" a "," b SIX SIX SIX SIX SIX SIX SIX SIX SIX SIX SIX SIX ",0,0,0,0]"
+static const struct change glm_changes[] = {
+    {"indexer_types", "[\"full\"]", SL_ESOURCE, "\"indexer_types\" is no list of 78 entries"},
+    {"indexer_types", "\"full\"", SL_ESOURCE, "\"indexer_types\" is no list of 78 entries"},
+    {"num_hidden_layers", "77", SL_ESOURCE, "\"indexer_types\" is no list of 77 entries"},
+    {"partial_rotary_factor", "0.5", SL_EUNSUPPORTED, "\"partial_rotary_factor\" is 0.5; supported for GlmMoeDsaForCausalLM: 1"},
+    {"rope_parameters", "{\"rope_theta\":1,\"partial_rotary_factor\":0.5}", SL_EUNSUPPORTED, "\"partial_rotary_factor\" is 0.5"},
+    {"indexer_types", LIST("\"shared\"", "\"full\""), SL_ESOURCE, "an entry for layer 0 that is not \"full\", as the first must be"},
+    {"indexer_types", LIST("\"full\"", "\"none\""), SL_ESOURCE, "an entry for layer 1 that is not \"full\" or \"shared\""},
+    {"indexer_types", LIST("\"full\"", "true"), SL_ESOURCE, "an entry for layer 1 that is not \"full\" or \"shared\""},
+    {"index_topk", NULL, SL_ESOURCE, "has no \"index_topk\", which GlmMoeDsa"},
+    {"q_lora_rank", "null", SL_ESOURCE, "has no \"q_lora_rank\", which GlmMoeDsa"},
+};
+
 static void refuse_changes(const char *dir, const char *of, const struct change *c, size_t n)
 {
     char *text = fx_read(of), path[256];
@@ -270,6 +305,10 @@ static void test_hostile_configs(void **state)
 {
     refuse_changes(*state, "tests/data/deepseek-r1-config.json", changes, sizeof changes / sizeof *changes);
     refuse_changes(*state, "tests/data/deepseek-v3.2-exp-config.json", v32_changes, sizeof v32_changes / sizeof *v32_changes);
+    refuse_changes(*state, "tests/data/r1-0528-qwen3-8b-config.json", qwen3_changes, sizeof qwen3_changes / sizeof *qwen3_changes);
+    refuse_changes(*state, "tests/data/qwen3-235b-a22b-2507-fp8-config.json", qwen3moe_changes,
+                   sizeof qwen3moe_changes / sizeof *qwen3moe_changes);
+    refuse_changes(*state, "tests/data/glm-5.2-fp8-config.json", glm_changes, sizeof glm_changes / sizeof *glm_changes);
 }
 
 static void test_heads_that_do_not_divide(void **state)

@@ -168,6 +168,8 @@ static void test_roles(void **state)
         {"{\"additional_special_tokens\":[{\"__type\":\"AddedToken\",\"content\":\"Ġx\",\"normalized\":true}],"
          "\"extra_special_tokens\":{\"image_token\":\"b\"}}", "{}", "{}",
          {"a", "b", "Ġx", "c", "p "}, {1, 3, 3, 1, 4, 5, 5}, NULL},
+        {"{\"extra_special_tokens\":[\"b\",\"p▁\",\"new\",\"new\"]}", "{}", "{}",
+         {"a", "b", "Ġx", "c", "p ", "new"}, {1, 3, 1, 1, 4, 3, 5}, NULL},
         {ONE("a"), "{}", "{\"p▁\":3}", {"a", "b", "Ġx", "c", "p "}, {3, 1, 1, 1, 4, 5, 5}, NULL},
         {ONE("p▁"), "{}", "{\"p▁\":3}", {"a", "b", "Ġx", "c", "p▁"}, {1, 1, 1, 1, 3, 5, 5}, NULL},
         /* what the class has for keys that are not there: null is there */
@@ -276,18 +278,39 @@ static void test_normalizer(void **state)
     sl_kvs_free(&kvs);
 }
 
+/* Qwen's rules have another name where DeepSeek's token is put before every text: transformers' own
+ * (4.57) and the converter's answers. */
 static void test_r1_distill(void **state)
 {
-    struct sl_kvs kvs;
-    struct sl_error e;
-    char buf[128];
+#define DEEPSEEK "<｜begin▁of▁sentence｜>"
+#define FIRST(x) "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"" x "\"}},{\"Sequence\":{\"id\":\"A\"}}]}"
+    static const struct { const char *class, *add, *bos, *post, *pre; } cases[] = {
+        {"LlamaTokenizerFast", ",\"add_bos_token\":true", DEEPSEEK, "null", "str 'deepseek-r1-qwen'"},
+        {"LlamaTokenizerFast", "", DEEPSEEK, "null", "str 'deepseek-r1-qwen'"},
+        {"LlamaTokenizer", ",\"add_bos_token\":false", DEEPSEEK, FIRST(DEEPSEEK), "str 'qwen2'"},
+        {"LlamaTokenizerFast", ",\"add_bos_token\":null", DEEPSEEK, FIRST(DEEPSEEK), "str 'qwen2'"},
+        {"LlamaTokenizerFast", "", "<s>", FIRST(DEEPSEEK), "str 'qwen2'"},
+        {"Qwen2Tokenizer", ",\"add_bos_token\":true", DEEPSEEK, "null", "str 'qwen2'"},
+        {"Qwen2Tokenizer", ",\"add_bos_token\":false", "<s>", FIRST(DEEPSEEK), "str 'deepseek-r1-qwen'"},
+        {"PreTrainedTokenizerFast", "", DEEPSEEK, "{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"}," FIRST(DEEPSEEK) "]}",
+         "str 'deepseek-r1-qwen'"},
+        {"Qwen2TokenizerFast", "", DEEPSEEK, FIRST("<s>"), "str 'qwen2'"},
+    };
 
-    fx_text(*state, "tokenizer.json", TOKENIZER);
-    fx_text(*state, "tokenizer_config.json", "{\"bos_token\":{\"content\":\"<｜begin▁of▁sentence｜>\"}}");
-    assert_int_equal(keys_of(*state, &sl_arch_qwen2, 8, "{}", &kvs, &e), 0);
-    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.pre", buf, sizeof buf),
-                        "str 'deepseek-r1-qwen'");
-    sl_kvs_free(&kvs);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct sl_kvs kvs;
+        struct sl_error e;
+        char buf[4096];
+
+        snprintf(buf, sizeof buf, "{\"post_processor\":%s,%s", cases[i].post, TOKENIZER + 1);
+        fx_text(*state, "tokenizer.json", buf);
+        snprintf(buf, sizeof buf, "{\"tokenizer_class\":\"%s\",\"bos_token\":{\"content\":\"%s\"}%s}", cases[i].class, cases[i].bos,
+                 cases[i].add);
+        fx_text(*state, "tokenizer_config.json", buf);
+        assert_int_equal(keys_of(*state, &sl_arch_qwen2, 16, "{}", &kvs, &e), 0);
+        assert_string_equal(fx_value(&kvs, "tokenizer.ggml.pre", buf, sizeof buf), cases[i].pre);
+        sl_kvs_free(&kvs);
+    }
 }
 
 static void test_template_files(void **state)
@@ -490,9 +513,13 @@ static void test_pre(void **state)
                  pres[i].list);
         j = cJSON_Parse(text);
         assert_non_null(j);
-        assert_int_equal(sl_tokenizer_pre(j, NULL, &pre, &e), pres[i].pre ? 0 : SL_EUNSUPPORTED);
+        assert_int_equal(sl_tokenizer_pre(j, NULL, false, &pre, &e), pres[i].pre ? 0 : SL_EUNSUPPORTED);
         if (pres[i].pre)
             assert_string_equal(pre, pres[i].pre);
+        if (pres[i].pre && strcmp(pre, "llama-bpe") == 0) {
+            assert_int_equal(sl_tokenizer_pre(j, NULL, true, &pre, &e), 0);
+            assert_string_equal(pre, "glm4");
+        }
         cJSON_Delete(j);
     }
 }
