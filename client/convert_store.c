@@ -146,46 +146,30 @@ static int hold_against(struct convert_store *s, const struct sl_queue_plan *p, 
     return rc < 0 ? sl_fail(e, rc, "%s", why.text) : 0;
 }
 
-/* "name (hash)": the name for people, the hash for the comparison. */
-static void label(char buf[256], const char *name, const char *hash)
-{
-    snprintf(buf, 256, "%.200s (%.12s)", name ? name : "", hash);
-}
-
-static int begin(struct convert_store *s, const struct sl_plan *p, struct sl_queue_plan *qp,
-                 uint64_t *src, uint64_t *out, uint32_t *shard, const char *spec,
-                 struct sl_error *e)
-{
-    for (uint32_t t = 0; t < p->n_tasks; t++) {
-        src[t] = p->tasks[t].src_bytes;
-        out[t] = p->tasks[t].out_bytes;
-    }
-    qp->src_bytes = src;
-    qp->out_bytes = out;
-    qp->shard = shard;
-    return s->job == 0 ? record(s, qp, spec, e) : hold_against(s, qp, e);
-}
-
 int convert_store_begin(struct convert_store *s, const struct sl_plan *p, const char *source,
                         const char *spec, struct sl_error *e)
 {
-    const char *recipe = NULL;
+    const char *recipe = "";
     char source_id[256], recipe_id[256];
-    struct sl_queue_plan qp = {p->fingerprint, source_id, recipe_id, p->options, p->parts.version,
-                               p->file_bytes, p->n_tasks, NULL, NULL, NULL};
     uint64_t *src = calloc((size_t)p->n_tasks + 1, sizeof *src);
     uint64_t *out = calloc((size_t)p->n_tasks + 1, sizeof *out);
     uint32_t *shard = calloc((size_t)p->n_tasks + 1, sizeof *shard);
+    const struct sl_queue_plan qp = {p->fingerprint, source_id, recipe_id, p->options, p->parts.version,
+                                     p->file_bytes, p->n_tasks, src, out, shard};
     int rc = src && out && shard ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 
     if (rc == 0 && p->n_tasks > SL_TASKS_MAX)
         rc = sl_fail(e, SL_EUSAGE, "%u tasks, but a job has at most %u; give a larger --task-size",
                      p->n_tasks, SL_TASKS_MAX);
     sl_kvs_get_str(&p->segments[0].kvs, SL_KEY_RECIPE, &recipe);
-    label(source_id, source, p->parts.source);
-    label(recipe_id, recipe, p->parts.recipe);
+    sl_plan_label(source_id, source, p->parts.source);
+    sl_plan_label(recipe_id, recipe, p->parts.recipe);
+    for (uint32_t t = 0; rc == 0 && t < p->n_tasks; t++) {
+        src[t] = p->tasks[t].src_bytes;
+        out[t] = p->tasks[t].out_bytes;
+    }
     if (rc == 0)
-        rc = begin(s, p, &qp, src, out, shard, spec, e);
+        rc = s->job == 0 ? record(s, &qp, spec, e) : hold_against(s, &qp, e);
     free(src);
     free(out);
     free(shard);

@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct sl_source_stat; /* proto/source_file.h */
+
 #define SL_GGUF_ALIGN 32 /* of each tensor, in files that Sluice writes */
 #define SL_NAME_MAX 64 /* tensor names are shorter than this */
 
@@ -115,7 +117,6 @@ struct sl_gguf {
  * SL_GGUF_MAX_ of anything; SL_EUNSUPPORTED for another version, byte order or tensor type. */
 int sl_gguf_open(const char *path, struct sl_gguf **out, struct sl_error *e) SL_MUST_USE;
 /* Effect: the same of an open file, which stays the caller's, of this size and time; path names it. */
-struct sl_source_stat;
 int sl_gguf_read(int fd, const struct sl_source_stat *st, const char *path, struct sl_gguf **out,
                  struct sl_error *e) SL_MUST_USE;
 void sl_gguf_close(struct sl_gguf *g);
