@@ -5,6 +5,7 @@
 #include "proto/option_help.h"
 #include "proto/size_text.h"
 #include "proto/utf8.h"
+#include "proto/wire.h"
 
 #include <cjson/cJSON.h>
 #include <stdlib.h>
@@ -36,8 +37,7 @@ void cli_each_option(const struct cli_verb *verb,
     const char *argv[] = {verb->name, visit_mark, (const char *)&v, NULL};
     struct sl_error e;
 
-    if (verb->run(3, argv, &e) < 0)
-        return;
+    verb->run(3, argv, &e);
 }
 
 static void print_help(const struct cli_verb *verb, const struct poptOption *table)
@@ -224,6 +224,32 @@ void cli_args_free(struct cli_args *a)
         return;
     free_strings(a->table);
     a->ctx = poptFreeContext(a->ctx);
+}
+
+int words_add(struct words *w, const char *text, struct sl_error *e)
+{
+    const char **p = realloc(w->word, (size_t)(w->n + 1) * sizeof *p);
+
+    if (p)
+        w->word = p;
+    if (!p || !(p[w->n] = strdup(text)))
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    w->n++;
+    return 0;
+}
+
+void words_free(struct words *w)
+{
+    for (int i = 0; i < w->n; i++)
+        free((char *)(uintptr_t)w->word[i]);
+    free(w->word);
+    *w = (struct words){0};
+}
+
+void words_put(struct cJSON *object, const char *field, const struct words *w)
+{
+    if (w->n)
+        sl_put(object, field, cJSON_CreateStringArray(w->word, w->n));
 }
 
 int cli_parse_size(const char *option, const char *text, uint64_t *out, struct sl_error *e)

@@ -5,9 +5,13 @@
 #include "proto/error.h"
 #include "proto/job_spec.h"
 
+#include <limits.h>
 #include <popt.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+/* A number that no option gave. */
+#define UNSET INT_MIN
 
 /* One verb. run gets argv[0] = the verb and returns 0 or a negative code;
  * what went wrong is in *e, and main prints it. */
@@ -57,6 +61,17 @@ int cli_parse(struct cli_args *a, const struct cli_verb *verb, int argc, const c
               void *user, struct sl_error *e) SL_MUST_USE;
 void cli_args_free(struct cli_args *a);
 
+/* A repeatable option's values. */
+struct words {
+    const char **word;
+    int n;
+};
+/* Effect: appends a copy of text; words_free gives all back. Errors: SL_EFAIL. */
+int words_add(struct words *w, const char *text, struct sl_error *e) SL_MUST_USE;
+void words_free(struct words *w);
+/* Effect: sets them as a message's field; none: sets nothing. */
+void words_put(struct cJSON *object, const char *field, const struct words *w);
+
 /* Effect: bytes from "48G", "1.5GiB", "300M", "4096": K M G T are powers of
  * 1000, Ki Mi Gi Ti powers of 1024. Errors: SL_EUSAGE naming the option. */
 int cli_parse_size(const char *option, const char *text, uint64_t *out, struct sl_error *e)
@@ -87,13 +102,8 @@ struct cli_plan_args {
     const char *rules;          /* "2026" or "2025" */
     const char *task_size;
     /* filled by cli_plan_on_val: repeatable options */
-    const char **tensor_type;
-    int n_tensor_type;
-    const char **override_kv;
-    int n_override_kv;
+    struct words tensor_type, override_kv, include_weights, exclude_weights;
     const char *imatrix;
-    const char **include_weights, **exclude_weights;
-    int n_include_weights, n_exclude_weights;
     int allow_requantize;
     const uint32_t *prune;      /* quantize only: layers left out, ascending */
     uint32_t n_prune;
@@ -126,7 +136,6 @@ int cli_job_open(struct sl_job_plan *j, const char *source, bool config_only,
 int cli_job_open_text(struct sl_job_plan *j, const char *source, const struct cli_plan_args *a,
                       const char *name, const char *text, struct sl_error *e) SL_MUST_USE;
 
-struct words;
 /* Effect: says on stderr what the imatrix does not cover and which rules decide nothing;
  * json: the latter also as JSON lines, message_type "warning". What is in `said` is not said
  * again, and what is said is added (NULL: everything is said). */

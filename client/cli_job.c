@@ -55,20 +55,14 @@ int cli_job_options(const struct cli_plan_args *a, struct sl_job_options *o, str
         .keep_split = a->keep_split, .leave_output = a->leave_output, .pure = a->pure,
         .allow_requantize = a->allow_requantize, .prune = a->prune, .n_prune = a->n_prune,
         .imatrix = synthetic ? NULL : a->imatrix, .synthetic = synthetic,
-        .include_weights = a->include_weights,
-        .exclude_weights = a->exclude_weights,
-        .n_include_weights = (uint32_t)a->n_include_weights,
-        .n_exclude_weights = (uint32_t)a->n_exclude_weights,
+        .include_weights = a->include_weights.word, .n_include_weights = (uint32_t)a->include_weights.n,
+        .exclude_weights = a->exclude_weights.word, .n_exclude_weights = (uint32_t)a->exclude_weights.n,
         .split_max_bytes = SL_SPLIT_DEFAULT, .any_type = a->sizes_only,
     };
     if (a->split_max_size)
         SL_TRY(cli_parse_size("--split-max-size", a->split_max_size, &o->split_max_bytes, e));
-    if (a->task_size) {
+    if (a->task_size)
         SL_TRY(cli_parse_size("--task-size", a->task_size, &o->task_bytes, e));
-        if (o->task_bytes < SL_TASK_BYTES_MIN)
-            return sl_fail(e, SL_EUSAGE, "--task-size: %s is too small; at least %u bytes",
-                           a->task_size, SL_TASK_BYTES_MIN);
-    }
     if (a->split_max_tensors < 0)
         return sl_fail(e, SL_EUSAGE, "--split-max-tensors: expected a number of 0 or more");
     o->split_max_tensors = (uint64_t)a->split_max_tensors;
@@ -85,12 +79,12 @@ static int open_options(struct sl_job_plan *j, const struct cli_plan_args *a, st
     SL_TRY(cli_job_options(a, o, e));
     o->prefix = given.prefix;
     o->config_only = given.config_only;
-    for (int i = 0; i < a->n_tensor_type; i++)
-        SL_TRY(add_tensor_type(j, "--tensor-type", a->tensor_type[i], e));
+    for (int i = 0; i < a->tensor_type.n; i++)
+        SL_TRY(add_tensor_type(j, "--tensor-type", a->tensor_type.word[i], e));
     if (a->tensor_type_file)
         SL_TRY(read_tensor_types(j, a->tensor_type_file, e));
-    for (int i = 0; i < a->n_override_kv; i++)
-        SL_TRY(sl_parse_override_kv(&j->extra_kvs, a->override_kv[i], e));
+    for (int i = 0; i < a->override_kv.n; i++)
+        SL_TRY(sl_parse_override_kv(&j->extra_kvs, a->override_kv.word[i], e));
     return 0;
 }
 

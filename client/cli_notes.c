@@ -1,7 +1,7 @@
 #include "client/cli.h"
 
 #include "client/progress.h"
-#include "client/service_args.h"
+#include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
 #include <string.h>
@@ -27,11 +27,12 @@ static void say(void *user, const char *line)
 void cli_each_warning(const struct sl_job_plan *j, void (*fn)(void *user, const char *line), void *user)
 {
     for (const char *s = j->plan->idle; s && *s;) {
-        struct sl_error line;
+        char line[1024];
         size_t n = strcspn(s, "\n");
 
-        sl_fail(&line, SL_EWARN, "%.*s", (int)n, s); /* names come from files: shown as in errors */
-        fn(user, line.text);
+        snprintf(line, sizeof line, "%.*s", (int)n, s);
+        sl_utf8_disarm(line); /* names come from files: shown as in errors */
+        fn(user, line);
         s += n + (s[n] == '\n');
     }
 }

@@ -1,6 +1,5 @@
 #include "client/cli.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { VAL_TENSOR_TYPE = CLI_PLAN_VAL, VAL_OVERRIDE_KV, VAL_INCLUDE, VAL_EXCLUDE };
@@ -59,46 +58,25 @@ void cli_plan_table(struct cli_plan_args *a, struct poptOption table[CLI_PLAN_TA
     memcpy(table, t, sizeof t);
 }
 
-static int push(const char ***list, int *n, const char *arg, struct sl_error *e)
-{
-    const char **p = realloc(*list, (size_t)(*n + 1) * sizeof *p);
-
-    if (p)
-        *list = p;
-    if (!p || !(p[*n] = strdup(arg)))
-        return sl_fail(e, SL_EFAIL, "out of memory");
-    (*n)++;
-    return 0;
-}
-
 int cli_plan_on_val(int val, const char *arg, void *user, struct sl_error *e)
 {
     struct cli_plan_args *a = user;
 
     if (val == VAL_TENSOR_TYPE)
-        return push(&a->tensor_type, &a->n_tensor_type, arg, e);
+        return words_add(&a->tensor_type, arg, e);
     if (val == VAL_OVERRIDE_KV)
-        return push(&a->override_kv, &a->n_override_kv, arg, e);
+        return words_add(&a->override_kv, arg, e);
     if (val == VAL_INCLUDE)
-        return push(&a->include_weights, &a->n_include_weights, arg, e);
+        return words_add(&a->include_weights, arg, e);
     if (val == VAL_EXCLUDE)
-        return push(&a->exclude_weights, &a->n_exclude_weights, arg, e);
+        return words_add(&a->exclude_weights, arg, e);
     return 0;
-}
-
-static void drop(const char ***list, int *n)
-{
-    for (int i = 0; i < *n; i++)
-        free((char *)(uintptr_t)(*list)[i]);
-    free(*list);
-    *list = NULL;
-    *n = 0;
 }
 
 void cli_plan_args_free(struct cli_plan_args *a)
 {
-    drop(&a->tensor_type, &a->n_tensor_type);
-    drop(&a->override_kv, &a->n_override_kv);
-    drop(&a->include_weights, &a->n_include_weights);
-    drop(&a->exclude_weights, &a->n_exclude_weights);
+    words_free(&a->tensor_type);
+    words_free(&a->override_kv);
+    words_free(&a->include_weights);
+    words_free(&a->exclude_weights);
 }

@@ -2,6 +2,7 @@
  * that memory does not depend on a tensor's size. */
 #include "client/compare_side.h"
 #include "kernels/kernels.h"
+#include "proto/source_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -129,18 +130,8 @@ int side_bytes(struct side *s, const struct side_tensor *t, uint64_t first, uint
         s->fds[t->file] = open(path, O_RDONLY | O_CLOEXEC);
     if (s->fds[t->file] < 0)
         return sl_fail(e, sl_source_code(errno), "%s: %s", path, strerror(errno));
-    for (uint64_t have = 0; have < want;) {
-        ssize_t got = pread(s->fds[t->file], s->raw + have, want - have, (off_t)(off + have));
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return sl_fail(e, SL_ESOURCE, "%s: tensor %s: read error: %s", path, t->name,
-                           got ? strerror(errno) : "the file shrank");
-        have += (uint64_t)got;
-    }
     *bytes = s->raw;
-    return 0;
+    return sl_source_read(s->fds[t->file], path, s->raw, want, off, e);
 }
 
 int side_values(struct side *s, const struct side_tensor *t, uint64_t first, uint64_t n, float *out,

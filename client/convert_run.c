@@ -254,11 +254,10 @@ static void show_progress(void *user)
                         st.written_bytes);
 }
 
-static void on_again(void *user, uint32_t task, const char *why)
+static void on_again(void *user, const char *why)
 {
     struct run *r = user;
 
-    (void)task;
     if (r->checking) {
         progress_end(&r->progress);
         fprintf(stderr, "sluice: %s; making them again\n", why);

@@ -110,17 +110,17 @@ uint64_t convert_store_job(const struct convert_store *s)
     return s->job;
 }
 
-/* Leases and finishes a task in one go: what prepare does has been done here. */
-static int finish(struct convert_store *s, uint32_t task, uint64_t checksum, struct sl_error *e)
+/* Leases and finishes the prepare task in one go: its work has been done here. */
+static int finish_prepare(struct convert_store *s, struct sl_error *e)
 {
-    const struct sl_new_lease l = {.job = s->job, .task = task, .epoch = sl_queue_take_epoch(s->q),
+    const struct sl_new_lease l = {.job = s->job, .task = SL_TASK_PREPARE, .epoch = sl_queue_take_epoch(s->q),
                                    .worker = WORKER, .owner = WORKER};
     int rc;
 
     SL_TRY(rc = sl_queue_lease(s->q, &l, e));
     if (rc == 1)
-        SL_TRY(rc = sl_queue_finish(s->q, s->job, task, l.epoch, checksum, e));
-    return rc == 1 ? 0 : sl_fail(e, SL_EFAIL, "task %u is not waiting to be done", task);
+        SL_TRY(rc = sl_queue_finish(s->q, s->job, l.task, l.epoch, 0, e));
+    return rc == 1 ? 0 : sl_fail(e, SL_EFAIL, "its prepare task is not waiting to be done");
 }
 
 static int record(struct convert_store *s, const struct sl_queue_plan *p, const char *spec,
@@ -130,7 +130,7 @@ static int record(struct convert_store *s, const struct sl_queue_plan *p, const 
 
     SL_TRY(sl_queue_submit(s->q, &job, sl_wall_ms(), &s->job, e));
     SL_TRY(sl_queue_set_plan(s->q, s->job, p, e));
-    SL_TRY(finish(s, SL_TASK_PREPARE, 0, e));
+    SL_TRY(finish_prepare(s, e));
     SL_TRY(sl_queue_set_state(s->q, s->job, SL_JOB_RUNNING, 0, NULL, sl_wall_ms(), e));
     return sl_queue_commit(s->q, e);
 }
@@ -146,46 +146,30 @@ static int hold_against(struct convert_store *s, const struct sl_queue_plan *p, 
     return rc < 0 ? sl_fail(e, rc, "%s", why.text) : 0;
 }
 
-/* "name (hash)": the name for people, the hash for the comparison. */
-static void label(char buf[256], const char *name, const char *hash)
-{
-    snprintf(buf, 256, "%.200s (%.12s)", name ? name : "", hash);
-}
-
-static int begin(struct convert_store *s, const struct sl_plan *p, struct sl_queue_plan *qp,
-                 uint64_t *src, uint64_t *out, uint32_t *shard, const char *spec,
-                 struct sl_error *e)
-{
-    for (uint32_t t = 0; t < p->n_tasks; t++) {
-        src[t] = p->tasks[t].src_bytes;
-        out[t] = p->tasks[t].out_bytes;
-    }
-    qp->src_bytes = src;
-    qp->out_bytes = out;
-    qp->shard = shard;
-    return s->job == 0 ? record(s, qp, spec, e) : hold_against(s, qp, e);
-}
-
 int convert_store_begin(struct convert_store *s, const struct sl_plan *p, const char *source,
                         const char *spec, struct sl_error *e)
 {
-    const char *recipe = NULL;
+    const char *recipe = "";
     char source_id[256], recipe_id[256];
-    struct sl_queue_plan qp = {p->fingerprint, source_id, recipe_id, p->options, p->parts.version,
-                               p->file_bytes, p->n_tasks, NULL, NULL, NULL};
     uint64_t *src = calloc((size_t)p->n_tasks + 1, sizeof *src);
     uint64_t *out = calloc((size_t)p->n_tasks + 1, sizeof *out);
     uint32_t *shard = calloc((size_t)p->n_tasks + 1, sizeof *shard);
+    const struct sl_queue_plan qp = {p->fingerprint, source_id, recipe_id, p->options, p->parts.version,
+                                     p->file_bytes, p->n_tasks, src, out, shard};
     int rc = src && out && shard ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 
     if (rc == 0 && p->n_tasks > SL_TASKS_MAX)
         rc = sl_fail(e, SL_EUSAGE, "%u tasks, but a job has at most %u; give a larger --task-size",
                      p->n_tasks, SL_TASKS_MAX);
     sl_kvs_get_str(&p->segments[0].kvs, SL_KEY_RECIPE, &recipe);
-    label(source_id, source, p->parts.source);
-    label(recipe_id, recipe, p->parts.recipe);
+    sl_plan_label(source_id, source, p->parts.source);
+    sl_plan_label(recipe_id, recipe, p->parts.recipe);
+    for (uint32_t t = 0; rc == 0 && t < p->n_tasks; t++) {
+        src[t] = p->tasks[t].src_bytes;
+        out[t] = p->tasks[t].out_bytes;
+    }
     if (rc == 0)
-        rc = begin(s, p, &qp, src, out, shard, spec, e);
+        rc = s->job == 0 ? record(s, &qp, spec, e) : hold_against(s, &qp, e);
     free(src);
     free(out);
     free(shard);

@@ -178,8 +178,8 @@ static void take_event(struct threads *r, const cJSON *ev)
 
     if (kind && strcmp(kind, "quarantined") == 0)
         r->over = true;
-    if (kind && strcmp(kind, "revoked") == 0 && r->t->again)
-        r->t->again(r->t->user, (uint32_t)sl_get_uint(ev, "task", 0), sl_get_str(ev, "text"));
+    if (kind && strcmp(kind, "revoked") == 0)
+        r->t->again(r->t->user, sl_get_str(ev, "text"));
 }
 
 static int take_news(struct threads *r, struct sl_error *e)
@@ -195,7 +195,7 @@ static int take_news(struct threads *r, struct sl_error *e)
     else if (m.id == SL_M_ENDED)
         r->over = true;
     else if (m.id == SL_M_ERROR)
-        rc = sl_fail(e, -(int)sl_get_uint(m.tree, "code", 1), "%s", sl_get_str(m.tree, "text"));
+        rc = sl_msg_fail(&m, e);
     sl_msg_free(&m);
     return rc;
 }

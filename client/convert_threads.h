@@ -15,7 +15,7 @@ struct convert_threads {
     /* Called by this thread several times a second, to show progress. */
     void (*tick)(void *user);
     /* Bytes of a task turned out to be lost; it is made again. */
-    void (*again)(void *user, uint32_t task, const char *why);
+    void (*again)(void *user, const char *why);
     void *user;
 };
 

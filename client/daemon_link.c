@@ -2,6 +2,7 @@
 
 #include "client/interrupt.h"
 #include "client/progress.h"
+#include "proto/config_options.h"
 #include "proto/random_hex.h"
 #include "worker/dealer.h"
 
@@ -31,11 +32,6 @@ struct daemon_link {
     uint64_t last_in, last_out, last_hello, last_connect; /* ms, monotonic */
     uint64_t next_id;
 };
-
-static uint64_t now_ms(void)
-{
-    return now_ns() / 1000000;
-}
 
 static const char *advice(const struct daemon_link *l, int error)
 {
@@ -201,9 +197,10 @@ static int take(struct daemon_link *l, const struct sl_msg *m, bool *kept, struc
         return DAEMON_LINK_LOST;
     case SL_M_ERROR:
         if (!l->open && sl_get_str(m->tree, "message")
-            && strcmp(sl_get_str(m->tree, "message"), "hello") == 0)
-            return sl_fail(e, -(int)sl_get_uint(m->tree, "code", 1), "the daemon at %s says: %s",
-                           l->endpoint, sl_get_str(m->tree, "text"));
+            && strcmp(sl_get_str(m->tree, "message"), "hello") == 0) {
+            sl_msg_fail(m, e);
+            return sl_fail_context(e, "the daemon at %s says", l->endpoint);
+        }
         break;
     default:
         break;
@@ -302,14 +299,6 @@ static int wait_welcome(struct daemon_link *l, struct sl_error *e)
     return 0;
 }
 
-/* A configured path, or NULL for none. */
-static const char *path_of(const struct sl_config *c, enum sl_config_key k)
-{
-    const char *text = sl_config_text(c, k);
-
-    return *text ? text : NULL;
-}
-
 static int begin(struct daemon_link *l, const struct sl_dealer_opts *o, bool patient,
                  struct sl_error *e)
 {
@@ -318,7 +307,7 @@ static int begin(struct daemon_link *l, const struct sl_dealer_opts *o, bool pat
 
     l->endpoint = o->endpoint;
     l->heartbeat_ms = HEARTBEAT_MS;
-    SL_TRY(sl_random_hex(l->instance, 32, e));
+    SL_TRY(sl_random_hex(l->instance, e));
     copy(l->name, sizeof l->name, user && *user ? user : "sluice");
     if (gethostname(l->host, sizeof l->host - 1) != 0)
         copy(l->host, sizeof l->host, "localhost");
@@ -352,8 +341,8 @@ int daemon_link_open(const struct sl_config *c, uint32_t timeout_ms, struct daem
 {
     struct sl_dealer_opts o = {
         .endpoint = sl_config_text(c, SL_CONFIG_ENDPOINT),
-        .key_path = path_of(c, SL_CONFIG_KEY),
-        .server_key_path = path_of(c, SL_CONFIG_SERVER_KEY),
+        .key_path = sl_config_text_or_null(c, SL_CONFIG_KEY),
+        .server_key_path = sl_config_text_or_null(c, SL_CONFIG_SERVER_KEY),
         .plain_tcp = sl_config_number(c, SL_CONFIG_PLAIN_TCP) != 0,
     };
 
@@ -400,13 +389,9 @@ static int is_answer(struct sl_msg *m, const char *id, enum sl_message_id expect
     if (re && strcmp(re, id) == 0) {
         if (m->id == expected)
             return 1;
-        rc = m->id == SL_M_ERROR
-                 ? sl_fail(e, -(int)sl_get_uint(m->tree, "code", 1), "%s",
-                           sl_get_str(m->tree, "text"))
-                 : sl_fail(e, SL_EFAIL, "the daemon answers with %s, not %s",
-                           sl_message(m->id)->name, sl_message(expected)->name);
-        if (rc == 0) /* an error with code 0 is one all the same */
-            rc = SL_EFAIL;
+        rc = m->id == SL_M_ERROR ? sl_msg_fail(m, e)
+             : sl_fail(e, SL_EFAIL, "the daemon answers with %s, not %s", sl_message(m->id)->name,
+                       sl_message(expected)->name);
     }
     sl_msg_free(m);
     return rc;

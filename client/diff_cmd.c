@@ -473,14 +473,13 @@ static int finish(struct diff *d)
 static int open_sides(struct diff *d, const char *a, const char *b)
 {
     int a_is_ck = side_is_checkpoint(a, d->e);
-    enum sl_layout layout = SL_LAYOUT_MLA;
 
     SL_TRY(a_is_ck);
     if (!a_is_ck) {
-        SL_TRY(side_open(&d->a, a, layout, d->e));
+        SL_TRY(side_open(&d->a, a, SL_LAYOUT_MLA, d->e));
         return side_open(&d->b, b, side_layout(&d->a), d->e);
     }
-    SL_TRY(side_open(&d->b, b, layout, d->e));
+    SL_TRY(side_open(&d->b, b, SL_LAYOUT_MLA, d->e));
     return side_open(&d->a, a, side_layout(&d->b), d->e);
 }
 

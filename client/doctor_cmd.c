@@ -33,7 +33,7 @@ static void finding(struct doctor *d, enum grade g, const char *what, const char
 {
     static const char *const words[] = {"ok", "note", "warning", "broken"};
     static const char *const paint[] = {"\033[32m", "", "\033[33m", "\033[31m"};
-    bool colour = term_can_colour(STDOUT_FILENO) && paint[g][0];
+    bool colour = term_can_colour() && paint[g][0];
     char text[900];
     va_list ap;
 
@@ -193,7 +193,8 @@ static void check_daemon(struct doctor *d)
         finding(d, WARNING, "roots", "the daemon has no root: it refuses every job; set [sluice] root");
     cJSON_ArrayForEach(root, sl_get(m.tree, "roots"))
         finding(d, FINE, "root", "%s", root->valuestring);
-    check_space(d, sl_get_str(m.tree, "state"));
+    if (service_is_local(&s))
+        check_space(d, sl_get_str(m.tree, "state"));
     sl_msg_free(&m);
     service_close(&s);
 }

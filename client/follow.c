@@ -6,6 +6,7 @@
 #include "client/term.h"
 #include "client/time_text.h"
 #include "client/watch_view.h"
+#include "proto/clock.h"
 #include "proto/gguf.h"
 
 #include <cjson/cJSON.h>
@@ -30,11 +31,6 @@ struct state {
     unsigned n_ended;
     cJSON *ended[IDS_MAX];  /* record `job`, by place in ids */
 };
-
-static void print_record(const cJSON *record, const char *message_type)
-{
-    json_line(record_json(record), message_type);
-}
 
 static struct winsize window(void)
 {
@@ -83,7 +79,7 @@ static void show_status(struct state *s, const cJSON *m)
 {
     cJSON *jobs = sl_get(m, "jobs"), *j;
     char buf[1400];
-    uint64_t now = now_ns() / 1000000;
+    uint64_t now = now_ms();
 
     if (s->f->names && !s->f->json)
         record_name_users(jobs);
@@ -140,7 +136,7 @@ static void print_event(struct state *s, const cJSON *ev, const char *text)
     erase(s);
     if (strcmp(kind, "task_failed") == 0 && same_failure(s, ev))
         text = "failed again in the same way";
-    fprintf(to, "%s  ", time_short(when, sl_get_uint(ev, "time", 0), time_now_ms()));
+    fprintf(to, "%s  ", time_short(when, sl_get_uint(ev, "time", 0), sl_wall_ms()));
     if (sl_get(ev, "job"))
         fprintf(to, "job %llu: ", (unsigned long long)sl_get_uint(ev, "job", 0));
     else /* "w1: worker joined: cpu on node7": its text alone would say too little */
@@ -185,7 +181,7 @@ static void show_event(struct state *s, cJSON *ev)
     if (id > s->last_event)
         s->last_event = id;
     if (s->f->json) {
-        print_record(ev, "event");
+        json_line(record_json(ev), "event");
         return;
     }
     if (!s->f->show)
@@ -218,7 +214,7 @@ static int take_end(struct state *s, const cJSON *job, struct sl_error *e)
             return sl_fail(e, SL_EFAIL, "out of memory");
         s->n_ended++;
         if (s->f->json)
-            print_record(job, "job_ended");
+            json_line(record_json(job), "job_ended");
     }
     return 0;
 }
@@ -245,7 +241,7 @@ static int take(struct state *s, const struct sl_msg *m, struct sl_error *e)
     case SL_M_ERROR:
         if (!re || (strcmp(re, "watch") != 0 && strcmp(re, "wait") != 0))
             return 0;
-        return sl_fail(e, -(int)sl_get_uint(m->tree, "code", 1), "%s", sl_get_str(m->tree, "text"));
+        return sl_msg_fail(m, e);
     default:
         return 0;
     }
@@ -267,7 +263,7 @@ static int out_of_time(const struct state *s, struct sl_error *e)
 static int one_event(struct state *s, struct sl_error *e)
 {
     struct sl_msg m;
-    uint64_t now = now_ns() / 1000000;
+    uint64_t now = now_ms();
     int rc;
 
     if (now >= s->end_ms)
@@ -354,7 +350,7 @@ int follow_jobs(struct daemon_link *l, const struct follow *f, struct sl_error *
         return sl_fail(e, SL_EFAIL, "out of memory");
     s->l = l;
     s->f = f;
-    s->end_ms = f->limit_ms ? now_ns() / 1000000 + f->limit_ms : UINT64_MAX;
+    s->end_ms = f->limit_ms ? now_ms() + f->limit_ms : UINT64_MAX;
     s->draw = f->show && !f->json && term_can_draw(STDERR_FILENO);
     rc = ask_again(s, e);
     while (rc == 0 && !interrupt_asked() && (f->ids->n == 0 || s->n_ended < f->ids->n)) {

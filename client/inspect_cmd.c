@@ -382,8 +382,6 @@ static int run_inspect(int argc, const char **argv, struct sl_error *e)
     rc = model_arg_either(args.pos[0], &path, e);
     if (rc == 0)
         rc = path ? inspect_gguf(path, &a, e) : inspect_checkpoint(args.pos[0], &a, e);
-    if (rc == 0 && fflush(stdout) != 0)
-        rc = sl_fail(e, SL_EFAIL, "standard output cannot be written");
     free(path);
     cli_args_free(&args);
     return rc;

@@ -21,16 +21,18 @@ uint64_t now_ns(void)
     return (uint64_t)ts.tv_sec * SECOND + (uint64_t)ts.tv_nsec;
 }
 
+uint64_t now_ms(void)
+{
+    return now_ns() / 1000000;
+}
+
 enum progress_mode progress_mode_for(bool json, bool quiet)
 {
-    const char *term = getenv("TERM");
-
     if (json)
         return PROGRESS_JSON;
     if (quiet)
         return PROGRESS_QUIET;
-    return isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0 ? PROGRESS_TTY
-                                                                     : PROGRESS_PLAIN;
+    return term_can_draw(STDERR_FILENO) ? PROGRESS_TTY : PROGRESS_PLAIN;
 }
 
 static _Thread_local bool lost;
@@ -203,6 +205,18 @@ static void show_json(const struct progress *p, uint64_t done)
     json_forgive(before); /* the next one comes soon */
 }
 
+static void show_plain(const struct progress *p, uint64_t done)
+{
+    char eta[24], out[48] = "", a[32], b[32], c[32];
+
+    eta_text(eta, sizeof eta, p, done);
+    if (p->win_written)
+        snprintf(out, sizeof out, ", write %s/s", cli_size(a, (uint64_t)p->write_rate));
+    fprintf(stderr, "%s: %.0f %%, %s of %s, read %s/s%s, ETA %s\n", p->phase,
+            p->total ? 100.0 * (double)done / (double)p->total : 100.0, cli_size(a, done), cli_size(b, p->total),
+            cli_size(c, (uint64_t)p->read_rate), out, eta);
+}
+
 /* A rate with s more seconds; work that is taken back, or counted anew, is none. */
 static double blend(double old, uint64_t now, uint64_t before, double s)
 {
@@ -218,7 +232,6 @@ void progress_update(struct progress *p, uint64_t done, uint64_t read_bytes, uin
                                         [PROGRESS_JSON] = SECOND,
                                         [PROGRESS_QUIET] = UINT64_MAX};
     uint64_t now = now_ns();
-    char eta[24], a[32], b[32], c[32], d[32];
 
     if (done > p->total)
         done = p->total;
@@ -236,16 +249,12 @@ void progress_update(struct progress *p, uint64_t done, uint64_t read_bytes, uin
     if (now - p->last_ns < interval[p->mode])
         return;
     p->last_ns = now;
-    eta_text(eta, sizeof eta, p, done);
     if (p->mode == PROGRESS_TTY)
         draw_bar(p, done);
     else if (p->mode == PROGRESS_JSON)
         show_json(p, done);
     else
-        fprintf(stderr, "%s: %.0f %%, %s of %s, read %s/s%s%s%s, ETA %s\n", p->phase,
-                p->total ? 100.0 * (double)done / (double)p->total : 100.0, cli_size(a, done),
-                cli_size(b, p->total), cli_size(c, (uint64_t)p->read_rate), p->win_written ? ", write " : "",
-                p->win_written ? cli_size(d, (uint64_t)p->write_rate) : "", p->win_written ? "/s" : "", eta);
+        show_plain(p, done);
 }
 
 void progress_end(struct progress *p)

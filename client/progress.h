@@ -64,7 +64,8 @@ bool json_print(struct cJSON *object);
 /* Effect: the same, with message_type, schema and time (RFC 3339, UTC; unless it has one) added. */
 void json_line(struct cJSON *object, const char *message_type);
 
-/* Nanoseconds of CLOCK_MONOTONIC. */
+/* Nanoseconds, milliseconds of CLOCK_MONOTONIC. */
 uint64_t now_ns(void);
+uint64_t now_ms(void);
 
 #endif

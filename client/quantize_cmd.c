@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -135,7 +134,7 @@ static int check_copy(const struct cli_plan_args *p, struct sl_error *e)
     bool copy;
     const char *option = p->pure ? "--pure" : p->output_type ? "--output-tensor-type"
                          : p->embedding_type ? "--token-embedding-type" : p->imatrix ? "--imatrix"
-                         : p->n_tensor_type ? "--tensor-type" : p->tensor_type_file ? "--tensor-type-file"
+                         : p->tensor_type.n ? "--tensor-type" : p->tensor_type_file ? "--tensor-type-file"
                          : p->round_through ? "--round-through" : NULL;
 
     SL_TRY(sl_recipe_load(p->recipe, &r, e));
@@ -233,7 +232,7 @@ static int quantize(struct args *a, const char *source, const char *target, stru
 
 static int run(int argc, const char **argv, struct sl_error *e)
 {
-    struct args a = {.max_buffer = INT_MIN};
+    struct args a = {.max_buffer = UNSET};
     struct poptOption plan[CLI_PLAN_TABLE_MAX], conv[CONVERT_TABLE_MAX];
     const struct poptOption table[] = {
         {"keep-split", 0, POPT_ARG_NONE, &a.plan.keep_split, 0, "split the output as the input is",
@@ -258,7 +257,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
         rc = positions(&a, &args, &target, e);
         if (rc == 0 && a.prune)
             rc = parse_layers(&a, e);
-        if (rc == 0 && a.max_buffer != INT_MIN)
+        if (rc == 0 && a.max_buffer != UNSET)
             rc = set_mem(&a, e);
         if (rc == 0)
             rc = quantize(&a, args.pos[0], target, &job, &out, e);

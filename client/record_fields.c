@@ -2,6 +2,7 @@
 
 #include "client/cli.h"
 #include "client/time_text.h"
+#include "proto/clock.h"
 #include "proto/utf8.h"
 #include "proto/wire.h"
 
@@ -68,7 +69,7 @@ static void put_time(char out[CELL_MAX], const cJSON *r, const char *field, bool
 
     out[0] = 0;
     if (ms)
-        put(out, raw ? time_utc(text, ms) : time_short(text, ms, time_now_ms()));
+        put(out, raw ? time_utc(text, ms) : time_short(text, ms, sl_wall_ms()));
 }
 
 /* "a,b" of an array of strings or numbers. */
@@ -108,7 +109,7 @@ BYTES(size, "file_bytes", "")
 BYTES(rate, "rate", "/s")
 NUMBER(code, "code")
 TEXT(error, "error")
-TIME(time, "time")
+TIME(event_time, "time")
 NUMBER(job, "job")
 NUMBER(task, "task")
 TEXT(worker, "worker")
@@ -248,7 +249,7 @@ static void eta(const cJSON *r, bool raw, char out[CELL_MAX])
 
 static void elapsed(const cJSON *r, bool raw, char out[CELL_MAX])
 {
-    uint64_t from = sl_get_uint(r, "started", 0), to = sl_get_uint(r, "ended", time_now_ms());
+    uint64_t from = sl_get_uint(r, "started", 0), to = sl_get_uint(r, "ended", sl_wall_ms());
     char text[32];
 
     out[0] = 0;
@@ -334,7 +335,7 @@ const struct column worker_columns[] = {
 
 const struct column event_columns[] = {
     {"id", true, id, "number of the event; it rises"},
-    {"time", false, time, "when"},
+    {"time", false, event_time, "when"},
     {"job", true, job, "job"},
     {"task", true, task, "task"},
     {"worker", false, worker, "worker"},

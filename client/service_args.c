@@ -12,8 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define USUAL_TIMEOUT INT_MIN
-
 void service_table(struct service_args *a, struct poptOption table[SERVICE_TABLE_MAX])
 {
     const struct poptOption t[] = {
@@ -34,7 +32,7 @@ void service_table(struct service_args *a, struct poptOption table[SERVICE_TABLE
 
     _Static_assert(sizeof t / sizeof t[0] <= SERVICE_TABLE_MAX, "table too small");
     memcpy(table, t, sizeof t);
-    a->timeout = USUAL_TIMEOUT;
+    a->timeout = UNSET;
 }
 
 /* Paths of options may be relative; the configuration's may not. */
@@ -71,7 +69,7 @@ int service_config(const struct service_args *a, struct sl_config **out, struct 
     int rc;
 
     *out = NULL;
-    if (a->timeout != USUAL_TIMEOUT && (a->timeout < 1 || a->timeout > 86400))
+    if (a->timeout != UNSET && (a->timeout < 1 || a->timeout > 86400))
         return sl_fail(e, SL_EUSAGE, "--timeout %d: expected 1 to 86400 seconds", a->timeout);
     SL_TRY(sl_config_open(&o, out, e));
     rc = set_options(*out, a, e);
@@ -87,7 +85,7 @@ int service_open(struct service *s, const struct service_args *a, struct sl_erro
     memset(s, 0, sizeof *s);
     SL_TRY(service_config(a, &s->config, e));
     interrupt_install();
-    return daemon_link_open(s->config, a->timeout == USUAL_TIMEOUT ? 0 : (uint32_t)a->timeout * 1000, &s->link, e);
+    return daemon_link_open(s->config, a->timeout == UNSET ? 0 : (uint32_t)a->timeout * 1000, &s->link, e);
 }
 
 void service_close(struct service *s)
@@ -135,7 +133,7 @@ void form_print(const struct form_args *a, const struct columns *c, const struct
 
     if (!a->json) {
         columns_print(stdout, c, array, a->parsable ? COLUMNS_PARSABLE : COLUMNS_TABLE,
-                      term_width(STDOUT_FILENO), term_can_colour(STDOUT_FILENO));
+                      term_width(STDOUT_FILENO), term_can_colour());
         return;
     }
     cJSON_ArrayForEach(record, array)
@@ -144,7 +142,7 @@ void form_print(const struct form_args *a, const struct columns *c, const struct
 
 int output_alive(struct sl_error *e)
 {
-    if (term_reader_gone(STDOUT_FILENO)) {
+    if (term_reader_gone()) {
         *e = (struct sl_error){.code = SL_EFAIL};
         return SL_EFAIL;
     }
@@ -215,35 +213,9 @@ void put_words(struct cJSON *object, const char *field, const char *text)
     }
 }
 
-int words_add(struct words *w, const char *text, struct sl_error *e)
-{
-    const char **p = realloc(w->word, (size_t)(w->n + 1) * sizeof *p);
-
-    if (p)
-        w->word = p;
-    if (!p || !(p[w->n] = strdup(text)))
-        return sl_fail(e, SL_EFAIL, "out of memory");
-    w->n++;
-    return 0;
-}
-
 int words_add_label(struct words *w, const char *label, struct sl_error *e)
 {
     if (!*label || strlen(label) > 63 || !sl_utf8_all_shown(label))
         return sl_fail(e, SL_EUSAGE, "label '%s': expected 1 to 63 bytes of UTF-8 without control characters", label);
     return words_add(w, label, e);
-}
-
-void words_free(struct words *w)
-{
-    for (int i = 0; i < w->n; i++)
-        free((char *)(uintptr_t)w->word[i]);
-    free(w->word);
-    *w = (struct words){0};
-}
-
-void words_put(struct cJSON *object, const char *field, const struct words *w)
-{
-    if (w->n)
-        sl_put(object, field, cJSON_CreateStringArray(w->word, w->n));
 }

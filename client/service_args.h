@@ -7,8 +7,6 @@
 #include "client/columns.h"
 #include "client/daemon_link.h"
 
-#include <limits.h>
-
 struct cJSON;
 
 /* Options that name the daemon. */
@@ -58,9 +56,6 @@ int form_columns(const struct form_args *a, const struct column *all, const char
  * without when it is a pipe that nobody reads (a verb that goes on ends quietly). */
 int output_alive(struct sl_error *e) SL_MUST_USE;
 
-/* A number that no option gave. */
-#define UNSET INT_MIN
-
 #define IDS_MAX ((int)SL_ASK_MAX)
 struct ids {
     uint64_t id[IDS_MAX];
@@ -73,17 +68,8 @@ int ids_parse(const char *const *texts, int n, struct ids *out, struct sl_error 
 /* Effect: the parts of "a,b,c" as an array of strings in a message's field. */
 void put_words(struct cJSON *object, const char *field, const char *text);
 
-/* A repeatable option's values. */
-struct words {
-    const char **word;
-    int n;
-};
-int words_add(struct words *w, const char *text, struct sl_error *e) SL_MUST_USE;
-/* The same for labels. Errors: SL_EUSAGE for what can be none (1 to 63 bytes of UTF-8, nothing that
+/* Effect: words_add of a label. Errors: SL_EUSAGE for what can be none (1 to 63 bytes of UTF-8, nothing that
  * a terminal would obey). */
 int words_add_label(struct words *w, const char *label, struct sl_error *e) SL_MUST_USE;
-void words_free(struct words *w);
-/* Effect: sets them as a message's field; none: sets nothing. */
-void words_put(struct cJSON *object, const char *field, const struct words *w);
 
 #endif

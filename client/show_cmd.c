@@ -4,6 +4,7 @@
 #include "client/record_fields.h"
 #include "client/service_args.h"
 #include "client/time_text.h"
+#include "proto/clock.h"
 
 #include <cjson/cJSON.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 #define PAGE 1000
 #define FOLLOW_MS 1000
 
-/* Counts letters of a job's map of tasks. */
+/* A letter for each task, a hundred on a line. */
 static void print_map(const char *map)
 {
     size_t n = map ? strlen(map) : 0;
@@ -35,7 +36,7 @@ static void print_failures(const cJSON *failures)
         char when[32], task[24];
 
         printf("  %s  task %s on %s, code %llu: %s\n",
-               time_short(when, sl_get_uint(f, "time", 0), time_now_ms()),
+               time_short(when, sl_get_uint(f, "time", 0), sl_wall_ms()),
                task_text(task, sl_get_uint(f, "task", 0)), sl_get_str(f, "worker"),
                (unsigned long long)sl_get_uint(f, "code", 0), sl_get_str(f, "text"));
     }

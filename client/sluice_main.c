@@ -79,7 +79,7 @@ static int written(void)
 {
     if (fflush(stdout) == 0 && !ferror(stdout))
         return 0;
-    if (term_reader_gone(STDOUT_FILENO))
+    if (term_reader_gone())
         end_without_reader();
     fputs("sluice: standard output cannot be written\n", stderr);
     return -SL_EFAIL;
@@ -102,7 +102,7 @@ static int run_verb(const struct cli_verb *verb, int argc, const char **argv)
     bool lost = fflush(stdout) != 0 || ferror(stdout);
 
     /* A verb that goes on for long notices it itself, and has nothing to say. */
-    if ((lost || (rc < 0 && !e.text[0])) && term_reader_gone(STDOUT_FILENO))
+    if ((lost || (rc < 0 && !e.text[0])) && term_reader_gone())
         end_without_reader();
     if (json_lost())
         rc = may_lack(rc, &e);

@@ -108,7 +108,7 @@ static int build(const struct submit_args *a, const struct ids *after, cJSON *sp
                  struct sl_msg *m, struct sl_error *e)
 {
     char key[33];
-    int rc = sl_random_hex(key, 32, e);
+    int rc = sl_random_hex(key, e);
 
     if (rc == 0)
         rc = sl_msg_new(SL_M_SUBMIT, NULL, m, e);

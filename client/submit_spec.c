@@ -33,12 +33,6 @@ static int put_path(cJSON *o, const char *field, const char *path, int missing, 
     return rc;
 }
 
-static void put_strings(cJSON *o, const char *field, const char *const *list, int n)
-{
-    if (n > 0)
-        sl_put(o, field, cJSON_CreateStringArray(list, n));
-}
-
 static void put_number(cJSON *o, const char *field, uint64_t v)
 {
     if (v)
@@ -78,12 +72,12 @@ static int put_options(cJSON *spec, const struct submit_spec_args *a,
         sl_put_str(rule, "pattern", j->overrides[i].pattern);
         sl_put_str(rule, "type", sl_type_info(j->overrides[i].type)->name);
     }
-    put_strings(o, "override_kv", p->override_kv, p->n_override_kv);
+    words_put(o, "override_kv", &p->override_kv);
     sl_put_bool(o, "synthetic_imatrix", jo.synthetic);
     if (jo.imatrix)
         SL_TRY(put_path(o, "imatrix", p->imatrix, SL_ESOURCE, e));
-    put_strings(o, "include_weights", p->include_weights, p->n_include_weights);
-    put_strings(o, "exclude_weights", p->exclude_weights, p->n_exclude_weights);
+    words_put(o, "include_weights", &p->include_weights);
+    words_put(o, "exclude_weights", &p->exclude_weights);
     sl_put_bool(o, "leave_output", jo.leave_output);
     sl_put_bool(o, "pure", jo.pure);
     sl_put_bool(o, "allow_requantize", jo.allow_requantize);

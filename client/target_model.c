@@ -101,11 +101,9 @@ static double count_of(const struct sl_model *m, const char *name, bool tied)
 static void set_shares(struct target *t)
 {
     const struct sl_model *m = t->probe.model;
-    bool tied = true;
+    bool tied = sl_recipe_tied(m);
     double all = 0;
 
-    for (uint32_t i = 0; i < m->n_tensors; i++)
-        tied &= strcmp(m->tensors[i].name, "output.weight") != 0;
     for (uint32_t i = 0; i < m->n_tensors; i++) {
         t->share[i] = t->free[i] ? count_of(m, m->tensors[i].name, tied) : 0;
         all += t->share[i];
@@ -222,23 +220,17 @@ int target_list_stock(struct target *t, uint64_t budget, struct sl_error *e)
     return 0;
 }
 
-struct shown {
-    struct progress bar;
-};
-
-static int show(void *user, uint64_t done, uint64_t total, uint64_t read)
+static int show(void *bar, uint64_t done, uint64_t total, uint64_t read)
 {
-    struct shown *s = user;
-
     (void)total;
-    progress_update(&s->bar, done, read, 0);
+    progress_update(bar, done, read, 0);
     return 0;
 }
 
 int target_run_measure(struct target *t, const struct target_args *a, struct sl_error *e)
 {
-    struct shown s;
-    struct measure_opts o = {.threads = (unsigned)a->threads, .progress = show, .user = &s};
+    struct progress bar;
+    struct measure_opts o = {.threads = (unsigned)a->threads, .progress = show, .user = &bar};
     uint64_t t0 = now_ns(), total = 0;
     int rc;
 
@@ -248,9 +240,9 @@ int target_run_measure(struct target *t, const struct target_args *a, struct sl_
         if (t->mask[i])
             total += n < SL_MEASURE_WEIGHTS ? n : SL_MEASURE_WEIGHTS;
     }
-    progress_begin(&s.bar, a->progress, "measure", total, 0);
+    progress_begin(&bar, a->progress, "measure", total, 0);
     rc = measure_errors(&t->probe, t->mask, &o, t->error, &t->stats, e);
-    progress_end(&s.bar);
+    progress_end(&bar);
     t->seconds = (double)(now_ns() - t0) / 1e9;
     return rc;
 }

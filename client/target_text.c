@@ -57,18 +57,16 @@ static bool plain_name(const char *s)
 static int list_tensors(struct text *x, struct sl_error *e)
 {
     const struct sl_model *m = x->t->probe.model;
-    bool tied = true;
+    bool tied = sl_recipe_tied(m);
 
     x->lines = calloc((size_t)m->n_tensors + 1, sizeof *x->lines);
     if (!x->lines)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    for (uint32_t i = 0; i < m->n_tensors; i++)
-        tied &= strcmp(m->tensors[i].name, "output.weight") != 0;
     for (uint32_t i = 0; i < m->n_tensors; i++) {
         const struct sl_out_tensor *o = &m->tensors[i];
         struct line *l = &x->lines[x->n];
 
-        if (!x->t->free[i] && (o->keep_f32 || o->transform == SL_INLINE || !sl_mixture_quantizable(o)))
+        if (!x->t->free[i] && !sl_recipe_may_quantize(o))
             continue;
         if (!plain_name(o->name))
             return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s': a recipe cannot name it", o->name);

@@ -32,18 +32,18 @@ static bool is_set(const char *name)
     return v && *v && strcmp(v, "0") != 0;
 }
 
-bool term_can_colour(int fd)
+bool term_can_colour(void)
 {
     const char *no = getenv("NO_COLOR");
 
     if (no && *no)
         return false;
-    return is_set("CLICOLOR_FORCE") || term_can_draw(fd);
+    return is_set("CLICOLOR_FORCE") || term_can_draw(STDOUT_FILENO);
 }
 
-bool term_reader_gone(int fd)
+bool term_reader_gone(void)
 {
-    struct pollfd p = {.fd = fd};
+    struct pollfd p = {.fd = STDOUT_FILENO};
 
     return poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
 }

@@ -12,12 +12,12 @@ int term_width(int fd);
 /* Whether lines may be drawn again: a terminal other than TERM=dumb. */
 bool term_can_draw(int fd);
 
-/* Whether to colour: as term_can_draw, unless NO_COLOR is set; always with
+/* Whether to colour standard output: as term_can_draw, unless NO_COLOR is set; always with
  * CLICOLOR_FORCE. */
-bool term_can_colour(int fd);
+bool term_can_colour(void);
 
-/* Whether fd is a pipe that nobody reads any more. */
-bool term_reader_gone(int fd);
+/* Whether standard output is a pipe that nobody reads any more. */
+bool term_reader_gone(void);
 
 /* Columns that n bytes of UTF-8 take up (each character one). */
 int term_columns(const char *text, size_t n);

@@ -1,7 +1,5 @@
 #include "client/time_text.h"
 
-#include "proto/clock.h"
-
 #include <stdio.h>
 #include <time.h>
 
@@ -54,9 +52,4 @@ const char *time_left(char buf[32], uint64_t bytes, uint64_t rate)
         return buf;
     }
     return time_span(buf, (bytes / rate + (bytes % rate != 0)) * 1000);
-}
-
-uint64_t time_now_ms(void)
-{
-    return sl_wall_ms();
 }

@@ -17,7 +17,4 @@ const char *time_span(char buf[32], uint64_t ms);
 /* Effect: what is left at a rate per second, as time_span, "--:--" without one. */
 const char *time_left(char buf[32], uint64_t bytes, uint64_t rate);
 
-/* Milliseconds since 1970. */
-uint64_t time_now_ms(void);
-
 #endif

@@ -1,7 +1,7 @@
 #include "client/waiting.h"
 
 #include "client/term.h"
-#include "proto/error.h"
+#include "proto/utf8.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -54,15 +54,14 @@ static bool make_condition(pthread_cond_t *c)
 
 void waiting_begin(struct waiting *w, bool silent, const char *what, const char *name)
 {
-    struct sl_error shown; /* control characters of a name must not reach the terminal */
     sigset_t all, before;
 
     memset(w, 0, sizeof *w);
     if (silent || !term_can_draw(STDERR_FILENO) || !make_condition(&w->changed))
         return;
     pthread_mutex_init(&w->lock, NULL);
-    sl_fail(&shown, SL_EFAIL, "%s %.150s", what, name);
-    snprintf(w->what, sizeof w->what, "%.*s", (int)sizeof w->what - 1, shown.text);
+    snprintf(w->what, sizeof w->what, "%s %.150s", what, name);
+    sl_utf8_disarm(w->what); /* control characters of a name must not reach the terminal */
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are the main thread's */
     w->running = pthread_create(&w->thread, NULL, tick, w) == 0;

@@ -4,16 +4,14 @@
 #include "client/progress.h"
 #include "proto/config_value.h"
 
-#include <limits.h>
 #include <string.h>
 
 #define DAY_MS 86400000u
-#define NO_INTERVAL INT_MIN
 
 struct args {
     struct service_args service;
     const char *timeout;    /* wait's: of all, not of the daemon's answer alone */
-    int json, interval;     /* NO_INTERVAL: the usual one */
+    int json, interval;     /* UNSET: the usual one */
 };
 
 /* *ms = 0 without the option. A number alone is seconds, as for the other verbs. */
@@ -37,14 +35,14 @@ static int open_and_follow(const struct args *a, struct follow *f, struct sl_err
 {
     struct service_args sa = a->service;
     struct service s = {0};
-    uint64_t limit, t0 = now_ns() / 1000000, passed;
+    uint64_t limit, t0 = now_ms(), passed;
     int rc = time_limit(a->timeout, &limit, e);
 
     if (limit)
         sa.timeout = limit > DAY_MS ? (int)(DAY_MS / 1000) : (int)((limit + 999) / 1000);
     if (rc == 0)
         rc = service_open(&s, &sa, e);
-    passed = now_ns() / 1000000 - t0;
+    passed = now_ms() - t0;
     f->limit_ms = limit > passed ? limit - passed : limit ? 1 : 0;
     f->names = rc == 0 && service_is_local(&s);
     if (rc == 0)
@@ -66,10 +64,10 @@ static int follow_verb(const struct cli_verb *verb, const struct poptOption *tab
     if (rc != 0)
         return rc < 0 ? rc : 0;
     f.json = a->json;
-    f.every_ms = a->interval != NO_INTERVAL ? (unsigned)a->interval * 1000 : a->json ? 1000 : 10000;
+    f.every_ms = a->interval != UNSET ? (unsigned)a->interval * 1000 : a->json ? 1000 : 10000;
     f.ids = &ids;
     rc = ids_parse(args.pos, args.n_pos, &ids, e);
-    if (rc == 0 && a->interval != NO_INTERVAL && (a->interval < 1 || a->interval > 3600))
+    if (rc == 0 && a->interval != UNSET && (a->interval < 1 || a->interval > 3600))
         rc = sl_fail(e, SL_EUSAGE, "--interval %d: expected 1 to 3600 seconds", a->interval);
     if (rc == 0)
         rc = open_and_follow(a, &f, e);
@@ -83,7 +81,7 @@ static int follow_verb(const struct cli_verb *verb, const struct poptOption *tab
 
 static int run_watch(int argc, const char **argv, struct sl_error *e)
 {
-    struct args a = {.interval = NO_INTERVAL};
+    struct args a = {.interval = UNSET};
     struct poptOption service[SERVICE_TABLE_MAX];
     const struct poptOption table[] = {
         {"json", 0, POPT_ARG_NONE, &a.json, 0, "events, status and ends as JSON lines", NULL},
@@ -108,7 +106,7 @@ static void without_option(struct poptOption *table, const char *name)
 
 static int run_wait(int argc, const char **argv, struct sl_error *e)
 {
-    struct args a = {.interval = NO_INTERVAL};
+    struct args a = {.interval = UNSET};
     struct poptOption service[SERVICE_TABLE_MAX];
     const struct poptOption table[] = {
         {"timeout", 0, POPT_ARG_STRING, &a.timeout, 0,

@@ -190,7 +190,7 @@ static int open_all(struct serve *s, struct sl_error *e)
         co.same_folder = same_folder;
     }
     SL_TRY(take_events(s, e));
-    SL_TRY(sl_random_hex(s->id, 32, e));
+    SL_TRY(sl_random_hex(s->id, e));
     co.version = SLUICE_VERSION;
     co.bytes_version = SL_BYTES_VERSION;
     co.daemon_id = s->id;

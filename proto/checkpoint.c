@@ -460,8 +460,6 @@ int sl_checkpoint_open_config(const char *path, struct sl_checkpoint **out, stru
     if (rc == 0) {
         rc = take_config(ck, fd, path, e);
         close(fd);
-        if (rc < 0)
-            sl_fail_in(e, path);
     }
     if (rc == 0)
         rc = keep_dir(ck, path, slash == path ? 1 : slash ? (size_t)(slash - path) : 0, e);

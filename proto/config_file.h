@@ -67,7 +67,7 @@ struct sl_config_info {
     const char *env;                /* "SLUICE_LEASE" */
     enum sl_config_type type;
     bool list;
-    uint64_t min, max;              /* of numbers, sizes (bytes), times (ms) */
+    uint64_t min, max;              /* of numbers, sizes (bytes), times (ms); 0, 0: no limits */
     const char *choices;            /* with '|' between them; NULL */
     const char *builtin;            /* NULL: none, or it depends on user and environment */
     const char *help;               /* one line */

@@ -113,14 +113,13 @@ int sl_config_check(const struct sl_config_info *k, const char *text, uint64_t *
     static const struct sl_size_unit plain[] = {{"", 1}};
     const char *expected = "";
     char range[128], low[32], high[32];
-    bool ok = true, ranged = true;
+    bool ok = true;
 
     *number = 0;
     switch (k->type) {
     case SL_CONFIG_IS_PATH:
         ok = *text == '/' || (*text == '\0' && k->builtin);
         expected = "an absolute path";
-        ranged = false;
         break;
     case SL_CONFIG_IS_NUMBER:
         ok = scaled(text, plain, false, number);
@@ -141,25 +140,21 @@ int sl_config_check(const struct sl_config_info *k, const char *text, uint64_t *
     case SL_CONFIG_IS_CHOICE:
         ok = choice(k->choices, text, number);
         expected = k->choices;
-        ranged = false;
         break;
     case SL_CONFIG_IS_ENDPOINT:
         ok = endpoint(text);
         expected = "ipc:///PATH or tcp://HOST:PORT (up to 65535)";
-        ranged = false;
         break;
     case SL_CONFIG_IS_ADDRESS:
         ok = strcmp(text, "off") == 0 || host_and_port(text);
         expected = "ADDRESS:PORT (127.0.0.1:9560) or off";
-        ranged = false;
         break;
     case SL_CONFIG_IS_DEVICE:
         ok = device(text);
         expected = "auto, cpu, cuda:N or GPU-UUID";
-        ranged = false;
         break;
     }
-    if (ok && ranged && (*number < k->min || *number > k->max)) {
+    if (ok && k->max && (*number < k->min || *number > k->max)) {
         snprintf(range, sizeof range, "%s to %s", limit_text(k, k->min, low),
                  limit_text(k, k->max, high));
         expected = range;

@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct sl_source_stat; /* proto/source_file.h */
+
 #define SL_GGUF_ALIGN 32 /* of each tensor, in files that Sluice writes */
 #define SL_NAME_MAX 64 /* tensor names are shorter than this */
 
@@ -66,6 +68,8 @@ int sl_kvs_copy(struct sl_kvs *kvs, const struct sl_kv *from) SL_MUST_USE;
 /* The same, but the value stays its owner's, who must keep it as long as the list is there: a
  * vocabulary takes megabytes. */
 int sl_kvs_borrow(struct sl_kvs *kvs, const struct sl_kv *from) SL_MUST_USE;
+/* Effect: room for one key more behind the last. Errors: SL_EFAIL. */
+int sl_kvs_reserve(struct sl_kvs *kvs) SL_MUST_USE;
 /* Effect: removes the key, if it is there. */
 void sl_kvs_remove(struct sl_kvs *kvs, const char *key);
 /* Returns the kv or NULL. The typed getters return whether the key exists with
@@ -113,7 +117,6 @@ struct sl_gguf {
  * SL_GGUF_MAX_ of anything; SL_EUNSUPPORTED for another version, byte order or tensor type. */
 int sl_gguf_open(const char *path, struct sl_gguf **out, struct sl_error *e) SL_MUST_USE;
 /* Effect: the same of an open file, which stays the caller's, of this size and time; path names it. */
-struct sl_source_stat;
 int sl_gguf_read(int fd, const struct sl_source_stat *st, const char *path, struct sl_gguf **out,
                  struct sl_error *e) SL_MUST_USE;
 void sl_gguf_close(struct sl_gguf *g);

@@ -70,20 +70,28 @@ void sl_kvs_remove(struct sl_kvs *kvs, const char *key)
     }
 }
 
+int sl_kvs_reserve(struct sl_kvs *kvs)
+{
+    uint64_t cap = kvs->cap ? kvs->cap * 2 : 16;
+    struct sl_kv *grown;
+
+    if (kvs->n < kvs->cap)
+        return 0;
+    grown = realloc(kvs->kv, cap * sizeof *grown);
+    if (!grown)
+        return SL_EFAIL;
+    kvs->kv = grown;
+    kvs->cap = cap;
+    return 0;
+}
+
 /* Takes over what kv owns, also on failure. The old value of the key goes last,
  * since the new one may have been copied from it. */
 static int kvs_append(struct sl_kvs *kvs, struct sl_kv *kv)
 {
-    if (kvs->n == kvs->cap) {
-        uint64_t cap = kvs->cap ? kvs->cap * 2 : 16;
-        struct sl_kv *grown = realloc(kvs->kv, cap * sizeof *grown);
-
-        if (!grown) {
-            kv_free(kv);
-            return SL_EFAIL;
-        }
-        kvs->kv = grown;
-        kvs->cap = cap;
+    if (sl_kvs_reserve(kvs) < 0) {
+        kv_free(kv);
+        return SL_EFAIL;
     }
     sl_kvs_remove(kvs, kv->key);
     kvs->kv[kvs->n++] = *kv;

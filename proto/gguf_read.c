@@ -247,15 +247,8 @@ static int take_kvs(struct cursor *c, uint64_t n, struct sl_kvs *kvs)
         return sl_fail(c->e, SL_ESOURCE, "%s: %llu metadata keys; %u at most are read", c->path, (unsigned long long)n,
                        SL_GGUF_MAX_KEYS);
     for (uint64_t i = 0; i < n; i++) {
-        if (kvs->n == kvs->cap) {
-            uint64_t cap = kvs->cap ? kvs->cap * 2 : 16;
-            struct sl_kv *grown = realloc(kvs->kv, cap * sizeof *grown);
-
-            if (!grown)
-                return no_memory(c);
-            kvs->kv = grown;
-            kvs->cap = cap;
-        }
+        if (sl_kvs_reserve(kvs) < 0)
+            return no_memory(c);
         kvs->kv[kvs->n] = (struct sl_kv){0};
         SL_TRY(take_kv(c, i, &kvs->kv[kvs->n++]));
     }

@@ -13,17 +13,20 @@ static bool quantized(const struct sl_plan_tensor *t)
     return t->type != t->t->src_type && sl_type_info(t->type)->block > 1;
 }
 
+static int take_plan(struct sl_imatrix_use *u, const struct sl_plan *plan, struct sl_error *e)
+{
+    u->plan = plan;
+    u->entry = malloc(((size_t)plan->n_tensors + 1) * sizeof *u->entry);
+    return u->entry ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+}
+
 int sl_imatrix_use_make(struct sl_imatrix_use *u, const struct sl_imatrix *im,
                         const struct sl_plan *plan, struct sl_error *e)
 {
-    memset(u, 0, sizeof *u);
-    u->plan = plan;
+    *u = (struct sl_imatrix_use){.im = im, .plan = plan};
     if (!im)
         return 0;
-    u->entry = malloc(((size_t)plan->n_tensors + 1) * sizeof *u->entry);
-    if (!u->entry)
-        return sl_fail(e, SL_EFAIL, "out of memory");
-    u->im = im;
+    SL_TRY(take_plan(u, plan, e));
     for (uint32_t i = 0; i < plan->n_tensors; i++) {
         const struct sl_plan_tensor *t = &plan->tensors[i];
         int rc;
@@ -49,12 +52,8 @@ int sl_imatrix_use_make(struct sl_imatrix_use *u, const struct sl_imatrix *im,
 int sl_imatrix_use_synthetic(struct sl_imatrix_use *u, const struct sl_plan *plan,
                              const struct sl_weight_words *words, struct sl_error *e)
 {
-    memset(u, 0, sizeof *u);
-    u->plan = plan;
-    u->synthetic = true;
-    u->entry = malloc(((size_t)plan->n_tensors + 1) * sizeof *u->entry);
-    if (!u->entry)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+    *u = (struct sl_imatrix_use){.synthetic = true};
+    SL_TRY(take_plan(u, plan, e));
     for (uint32_t i = 0; i < plan->n_tensors; i++) {
         const struct sl_plan_tensor *t = &plan->tensors[i];
         bool has = quantized(t) && sl_weight_words_use(words, t->t->name);
@@ -209,10 +208,8 @@ int sl_imatrix_kvs(const struct sl_imatrix *im, const struct sl_weight_words *wo
                    struct sl_kvs *kvs)
 {
     SL_TRY(set_text(kvs, "quantize.imatrix.file", im ? im->path : "synthetic"));
-    if (!im) {
-        SL_TRY(set_text(kvs, "quantize.imatrix.dataset", "column energy of the weights"));
-    } else if (im->n_datasets)
-        SL_TRY(set_text(kvs, "quantize.imatrix.dataset", im->datasets[0]));
+    if (!im || im->n_datasets)
+        SL_TRY(set_text(kvs, "quantize.imatrix.dataset", im ? im->datasets[0] : "column energy of the weights"));
     if (im)
         SL_TRY(sl_kvs_set_u32(kvs, "quantize.imatrix.entries_count", im->n_entries));
     if (im && im->n_chunks > 0 && im->n_chunks <= INT32_MAX)

@@ -40,7 +40,7 @@ static int guess(const struct sl_checkpoint *ck, uint32_t *file_type, struct sl_
     for (uint32_t i = 0; i < ck->n_tensors; i++) {
         int type = sl_dtype_info(sorted[i]->dtype)->type;
 
-        if (type < 0 || type >= SL_TYPE_LIMIT || ++count[type] <= most)
+        if (++count[type] <= most)
             continue;
         most = count[type];
         best = type;
@@ -54,7 +54,7 @@ static int guess(const struct sl_checkpoint *ck, uint32_t *file_type, struct sl_
 int sl_job_copy_file_type(struct sl_job_plan *j, struct sl_error *e)
 {
     static const char key[] = "general.file_type";
-    const struct sl_kv *kv = j->ck->gguf ? sl_kvs_find(&j->ck->gguf->kvs, key) : NULL;
+    const struct sl_kv *kv;
     struct sl_kvs all = {0};
     uint32_t guessed = 0;
     int rc;
@@ -64,7 +64,9 @@ int sl_job_copy_file_type(struct sl_job_plan *j, struct sl_error *e)
                        "another, or use f32, f16 or bf16 in place of copy", sl_recipe_name(j->recipe));
     if (sl_kvs_find(&j->extra_kvs, key))
         return 0;
-    SL_TRY(guess(j->ck, &guessed, e));
+    kv = sl_kvs_find(&j->ck->gguf->kvs, key);
+    if (!kv)
+        SL_TRY(guess(j->ck, &guessed, e));
     rc = kv ? sl_kvs_copy(&all, kv) : sl_kvs_set_u32(&all, key, guessed);
     for (uint64_t i = 0; i < j->extra_kvs.n && rc == 0; i++)
         rc = sl_kvs_copy(&all, &j->extra_kvs.kv[i]);

@@ -476,12 +476,11 @@ uint64_t sl_job_plan_bytes(const struct sl_job_plan *j)
 
 /* ---- the record of a plan */
 
-/* "name (hash)": the name for people, the hash for the comparison. */
 static void put_label(cJSON *o, const char *field, const char *name, const char *hash)
 {
     char text[256];
 
-    snprintf(text, sizeof text, "%.200s (%.12s)", name ? name : "", hash);
+    sl_plan_label(text, name, hash);
     sl_put_text(o, field, text);
 }
 

@@ -13,8 +13,10 @@ struct cJSON;
 
 /* Everything between a specification and its plan, opened and owned together. */
 struct sl_job_plan {
-    struct sl_checkpoint *ck;           /* set before, with the model: another's of the same source and */
-    struct sl_model *model;             /* options; to be NULL again when sl_job_plan_close is called */
+    /* The caller may lend those of another job with the same source and options; it sets them to NULL
+     * again before sl_job_plan_close, which closes what is there. */
+    struct sl_checkpoint *ck;
+    struct sl_model *model;
     struct sl_recipe *recipe;
     struct sl_plan *plan;
     bool round_bf16, sha256, force, sparse;     /* options that the plan itself does not keep */

@@ -24,7 +24,7 @@ _Static_assert(SL_LOG_LINE_MAX <= PIPE_BUF, "lines of several programs would mix
 
 const char *sl_log_level_name(enum sl_log_level l)
 {
-    return level_names[(unsigned)l <= SL_LOG_DEBUG ? l : SL_LOG_ERROR];
+    return level_names[l];
 }
 
 /* JOURNAL_STREAM is "DEVICE:INODE" of the stream that systemd made. */
@@ -174,14 +174,13 @@ size_t sl_log_format(const struct sl_log *log, enum sl_log_level level,
                      const struct sl_log_fields *f, const struct timespec *now,
                      char buf[SL_LOG_LINE_MAX])
 {
-    static const int priority[] = {3, 4, 5, 6, 7}; /* syslog's */
     struct line l = {.buf = buf};
 
     if (log->form == SL_LOG_JSON) {
         as_json(&l, log, level, f, now);
     } else {
         if (log->form == SL_LOG_JOURNAL) {
-            add(&l, "<%d>", priority[(unsigned)level <= SL_LOG_DEBUG ? level : SL_LOG_ERROR]);
+            add(&l, "<%d>", 3 + (int)level); /* syslog's: 3 is an error, 7 is debug */
         } else {
             add_time(&l, now);
             add(&l, " %s %s ", sl_log_level_name(level), log->program);

@@ -373,7 +373,7 @@ static int set_keys(struct sl_model *m, const struct sl_params *p, const struct 
 {
     const struct sl_source_dir dir = {ck->dir, ck->roots};
     struct sl_metadata_in in = {.dir = dir, .config = ck->config,
-                                .model_name = o ? o->model_name : NULL};
+                                .model_name = o->model_name};
 
     for (uint32_t i = 0; i < m->n_tensors; i++) {
         const struct sl_out_tensor *t = &m->tensors[i];
@@ -390,7 +390,7 @@ static int set_keys(struct sl_model *m, const struct sl_params *p, const struct 
         return sl_fail(e, SL_EFAIL, "out of memory for metadata");
     SL_TRY(sl_metadata_general(&in, &m->kvs, &m->base_name, &m->model_name, e));
     SL_TRY(sl_arch_keys(p, &m->kvs, e));
-    m->no_tokenizer = ck->n_files == 0 || (o && o->tokenizer_optional && ck->dir &&
+    m->no_tokenizer = ck->n_files == 0 || (o->tokenizer_optional && ck->dir &&
                                            !sl_source_exists(ck->dir, "tokenizer.json") &&
                                            !sl_source_exists(ck->dir, "tiktoken.model"));
     if (m->no_tokenizer)
@@ -409,7 +409,7 @@ static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o
     if (!ck->config)
         return sl_fail(e, SL_ESOURCE, "the checkpoint has no config.json: give the folder that holds "
                        "the model's config.json, tokenizer and .safetensors files");
-    rc = sl_params_read(sl_checkpoint_config(ck), o ? o->layout : SL_LAYOUT_MLA, o && o->no_mtp, &p, e);
+    rc = sl_params_read(sl_checkpoint_config(ck), o->layout, o->no_mtp, &p, e);
     m->priv = p.values;
     rc = rc < 0 ? rc : sl_arch_check_task(&p, &dir, e);
     if (rc < 0)
@@ -435,9 +435,11 @@ static int by_name(const void *a, const void *b)
 int sl_model_open(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
                   struct sl_model **out, struct sl_error *e)
 {
+    static const struct sl_model_opts usual;
     struct sl_model *m = calloc(1, sizeof *m);
     int rc;
 
+    o = o ? o : &usual;
     *out = NULL;
     if (!m)
         return sl_fail(e, SL_EFAIL, "out of memory for the model");
@@ -447,7 +449,7 @@ int sl_model_open(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
         sl_model_close(m);
         return rc;
     }
-    if (!ck->is_gguf || !o || !o->keep_order)
+    if (!ck->is_gguf || !o->keep_order)
         qsort(m->tensors, m->n_tensors, sizeof *m->tensors, by_name);
     *out = m;
     return 0;

@@ -89,7 +89,7 @@ struct sl_model_opts {
  * names are listed. Errors: SL_EUNSUPPORTED (architecture or tensor name, with
  * what is supported), SL_ESOURCE (missing tensor, wrong shape, bad scale,
  * damaged tokenizer). *out is the caller's (sl_model_close); the checkpoint
- * must outlive it. */
+ * must outlive it. o NULL: all as in a zeroed one. */
 int sl_model_open(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
                   struct sl_model **out, struct sl_error *e) SL_MUST_USE;
 void sl_model_close(struct sl_model *m);

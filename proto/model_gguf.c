@@ -47,7 +47,7 @@ static int renumber(const struct sl_model_opts *o, const char *from, struct sl_o
     uint64_t layer, before = 0;
     const char *rest;
 
-    if (!o || !o->n_prune)
+    if (!o->n_prune)
         return 0;
     if (!sl_tensor_layer(from, &layer))
         return !has_layer(from) ? 0
@@ -96,7 +96,7 @@ static int set_pruned(const struct sl_model_opts *o, struct sl_model *m, struct 
 {
     char key[160];
 
-    if (!o || !o->n_prune)
+    if (!o->n_prune)
         return 0;
     if (m->hp.n_layer == 0)
         return sl_fail(e, SL_EUSAGE, "--prune-layers: the model does not say how many layers it has "
@@ -197,7 +197,7 @@ static int set_names(const struct sl_checkpoint *ck, const struct sl_model_opts 
     char *stem = stem_of(ck->files[0].path);
     const char *name;
 
-    if (o && o->model_name && sl_kvs_set_str(&m->kvs, "general.name", o->model_name) < 0) {
+    if (o->model_name && sl_kvs_set_str(&m->kvs, "general.name", o->model_name) < 0) {
         free(stem);
         return sl_fail(e, SL_EFAIL, "out of memory for metadata");
     }

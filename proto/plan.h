@@ -118,6 +118,9 @@ void sl_plan_close(struct sl_plan *p);
  * fields zero. Errors: SL_EFAIL (memory). */
 int sl_plan_header(const struct sl_plan *p, uint32_t segment, uint8_t **buf) SL_MUST_USE;
 
+/* Writes "name (hash)" to buf: the name for people, the hash (12 digits) for comparisons. */
+void sl_plan_label(char buf[256], const char *name, const char *hash);
+
 /* Writes the first option in which two plans' `options` differ to buf: "--layout
  * (then mla, now legacy)". Values that only hashes stand for are left out.
  * Returns buf, or NULL when the texts are no such lists or are equal. */

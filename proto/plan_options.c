@@ -135,6 +135,11 @@ int sl_plan_options(const struct sl_plan_input *in, struct sl_plan *p)
     return sl_text_close(t.f, &p->options) < 0 ? SL_EFAIL : rc;
 }
 
+void sl_plan_label(char buf[256], const char *name, const char *hash)
+{
+    snprintf(buf, 256, "%.200s (%.12s)", name, hash);
+}
+
 /* ---- differences */
 
 /* The next "name=value" at *at, which moves behind it; false at the end or where

@@ -7,13 +7,13 @@
 #include <sys/random.h>
 #include <sys/types.h>
 
-int sl_random_hex(char *text, unsigned digits, struct sl_error *e)
+int sl_random_hex(char text[33], struct sl_error *e)
 {
-    uint8_t bytes[64];
+    uint8_t bytes[16];
 
-    if (digits > 2 * sizeof bytes || getrandom(bytes, digits / 2, 0) != (ssize_t)(digits / 2))
+    if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
         return sl_fail(e, SL_EFAIL, "no random numbers: %s", strerror(errno));
-    for (unsigned i = 0; i < digits / 2; i++)
+    for (unsigned i = 0; i < sizeof bytes; i++)
         snprintf(text + 2 * i, 3, "%02x", bytes[i]);
     return 0;
 }

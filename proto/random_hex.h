@@ -4,7 +4,7 @@
 
 #include "proto/error.h"
 
-/* Effect: writes random hex digits (an even number up to 128) and a 0 to text. Errors: SL_EFAIL. */
-int sl_random_hex(char *text, unsigned digits, struct sl_error *e) SL_MUST_USE;
+/* Effect: writes 32 random hex digits. Errors: SL_EFAIL. */
+int sl_random_hex(char text[33], struct sl_error *e) SL_MUST_USE;
 
 #endif

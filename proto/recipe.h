@@ -75,6 +75,12 @@ int sl_recipe_assign(const struct sl_recipe *r, const struct sl_model *m,
                      const struct sl_recipe_opts *o, int *types, uint32_t *n_fallback,
                      struct sl_error *e) SL_MUST_USE;
 
+/* Returns whether a recipe has a say in a tensor's type: in that of norms, routers and the like none has. */
+bool sl_recipe_may_quantize(const struct sl_out_tensor *t);
+
+/* Returns whether token_embd.weight is the output too, and rules see it as output.weight. */
+bool sl_recipe_tied(const struct sl_model *m);
+
 /* Returns the number of the recipe's rules. */
 uint32_t sl_recipe_rules(const struct sl_recipe *r);
 

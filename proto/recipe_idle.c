@@ -123,14 +123,9 @@ int sl_recipe_idle(const struct sl_recipe *r, const struct sl_model *m, const st
         fprintf(to, "%u more rules decide nothing\n", n - SAID);
     if (sl_text_close(to, out) < 0)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    if (rc < 0) {
-        free(*out);
-        *out = NULL;
-        return sl_fail(e, SL_EFAIL, "out of memory");
-    }
-    if (n == 0) {
+    if (rc < 0 || n == 0) {
         free(*out);
         *out = NULL;
     }
-    return 0;
+    return rc < 0 ? sl_fail(e, SL_EFAIL, "out of memory") : 0;
 }

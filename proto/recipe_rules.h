@@ -46,9 +46,5 @@ struct sl_recipe {
 
 /* Whether a rule's layers have the tensor of this name. */
 bool sl_rule_in_layers(const struct sl_rule *rule, const char *name, const struct sl_hparams *hp);
-/* Whether nothing but its kind keeps a tensor from a type: norms, routers and the like. */
-bool sl_recipe_may_quantize(const struct sl_out_tensor *t);
-/* Whether token_embd.weight is the output too. */
-bool sl_recipe_tied(const struct sl_model *m);
 
 #endif

@@ -1,6 +1,7 @@
 #include "proto/recipe_rules.h"
 
 #include "proto/suffix.h"
+#include "proto/suggest.h"
 #include "proto/utf8.h"
 
 #include <ctype.h>
@@ -57,29 +58,16 @@ static bool same_name(const char *a, const char *b)
     return *a == *b;
 }
 
-/* Edit distance of two short names, letter case ignored. */
-static unsigned distance(const char *a, const char *b)
+#define LOWER_MAX 128
+
+static const char *lower_case(char to[LOWER_MAX], const char *name)
 {
-    unsigned row[65];
-    size_t nb = strlen(b);
+    size_t i = 0;
 
-    if (nb > 64)
-        return 100;
-    for (unsigned j = 0; j <= nb; j++)
-        row[j] = j;
-    for (unsigned i = 1; *a; a++, i++) {
-        unsigned diag = row[0];
-
-        row[0] = i;
-        for (size_t j = 1; j <= nb; j++) {
-            unsigned swap = diag + (tolower((unsigned char)*a) != tolower((unsigned char)b[j - 1]));
-
-            diag = row[j];
-            row[j] = row[j] + 1 < row[j - 1] + 1 ? row[j] + 1 : row[j - 1] + 1;
-            row[j] = swap < row[j] ? swap : row[j];
-        }
-    }
-    return row[nb];
+    for (; name[i] && i < LOWER_MAX - 1; i++)
+        to[i] = (char)tolower((unsigned char)name[i]);
+    to[i] = '\0';
+    return to;
 }
 
 /* llama-quantize's short names mean mixtures. */
@@ -123,7 +111,7 @@ static const char *stock_text(const char *name, const char **stock_name)
 static int unknown_name(const char *name, struct sl_error *e)
 {
     static const char *const llamas[] = {"q1_0", "q2_0", "tq1_0", "tq2_0", "mxfp4_moe", "nvfp4"};
-    char list[600] = "";
+    char list[600] = "", lower[LOWER_MAX];
     size_t n = 0;
 
     for (size_t i = 0; i < sizeof llamas / sizeof *llamas; i++)
@@ -135,7 +123,7 @@ static int unknown_name(const char *name, struct sl_error *e)
                        "'sluice recipes --json' shows them as file_type", name);
     for (int near = 1; near >= 0 && n == 0; near--)
         for (uint32_t i = 0; sl_recipe_stock_name(i) && n < sizeof list; i++)
-            if (!near || distance(name, sl_recipe_stock_name(i)) <= 2)
+            if (!near || suggest_distance(lower_case(lower, name), sl_recipe_stock_name(i)) <= 2)
                 n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "",
                                       sl_recipe_stock_name(i));
     return sl_fail(e, SL_EUSAGE, "unknown recipe '%s'; expected a path to a .recipe file, or a name that 'sluice "
@@ -190,15 +178,10 @@ static int load_path(const char *path, struct sl_recipe **out, struct sl_error *
 static int load_from_dir(const char *dir, const char *sub, const char *name,
                          struct sl_recipe **out, struct sl_error *e)
 {
-    char path[MAX_PATH], lower[128];
+    char path[MAX_PATH], lower[LOWER_MAX];
     struct stat st;
-    size_t i = 0;
-    int n;
+    int n = snprintf(path, sizeof path, "%s%s/%s.recipe", dir, sub, lower_case(lower, name));
 
-    for (; name[i] && i < sizeof lower - 1; i++)
-        lower[i] = (char)tolower((unsigned char)name[i]);
-    lower[i] = '\0';
-    n = snprintf(path, sizeof path, "%s%s/%s.recipe", dir, sub, lower);
     if (n < 0 || (size_t)n >= sizeof path || stat(path, &st) != 0)
         return 0;
     SL_TRY(load_file(path, lower, out, e));

@@ -40,6 +40,7 @@ struct solver {
     struct group *g;
     uint32_t n;
     struct option *options;
+    size_t n_options;
     uint64_t budget;
     double lambda, relaxed; /* relaxed: the Lagrangian bound */
     uint32_t *best;         /* for each group an option */
@@ -173,8 +174,7 @@ static void improve(struct solver *s, uint32_t *pick, uint64_t bytes)
  * first step that does not fit. */
 static int relax(struct solver *s, uint32_t *pick, struct sl_error *e)
 {
-    struct step *steps = malloc(((size_t)(s->n ? s->g[s->n - 1].o + s->g[s->n - 1].n - s->options : 0) + 1)
-                                * sizeof *steps);
+    struct step *steps = calloc(s->n_options, sizeof *steps);
     uint32_t n_steps = 0;
     uint64_t bytes = 0;
 
@@ -297,7 +297,7 @@ static int search(struct solver *s, uint32_t *pick, struct sl_error *e)
 {
     struct group *g = malloc(s->n * sizeof *g);
     struct state **stage = calloc(s->n, sizeof *stage), root = {0, 0, 0, 0, 0}, *room = NULL;
-    uint32_t count = 1, most = 1, i = 0, best = 0;
+    uint32_t count = 1, most = 1, i = 0;
     uint64_t rest = 0;
     int rc = g && stage ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 
@@ -321,10 +321,8 @@ static int search(struct solver *s, uint32_t *pick, struct sl_error *e)
             memcpy(stage[i], room, count * sizeof *room);
     }
     /* Nothing is left when nothing beats what is known already. */
-    if (rc == 0 && count) {
-        best = count - 1; /* sizes upwards, errors downwards */
-        trace(s, g, stage, best, pick);
-    }
+    if (rc == 0 && count)
+        trace(s, g, stage, count - 1, pick); /* sizes upwards, errors downwards */
     for (uint32_t k = 0; stage && k < s->n; k++)
         free(stage[k]);
     free(stage);
@@ -382,15 +380,14 @@ static int solve(struct solver *s, const struct sl_choice_group *groups, const u
 int sl_size_solve(const struct sl_choice_group *groups, uint32_t n, uint64_t budget,
                   const uint32_t *start, struct sl_solution *out, struct sl_error *e)
 {
-    struct solver s = {.n = n, .budget = budget, .best_error = INFINITY};
-    size_t total = 1;
+    struct solver s = {.n = n, .n_options = 1, .budget = budget, .best_error = INFINITY};
     int rc;
 
     for (uint32_t i = 0; i < n; i++)
-        total += groups[i].n;
+        s.n_options += groups[i].n;
     *out = (struct sl_solution){.pick = calloc((size_t)n + 1, sizeof *out->pick)};
     s.g = calloc((size_t)n + 1, sizeof *s.g);
-    s.options = calloc(total, sizeof *s.options);
+    s.options = calloc(s.n_options, sizeof *s.options);
     s.best = calloc((size_t)n + 1, sizeof *s.best);
     rc = out->pick && s.g && s.options && s.best ? solve(&s, groups, start, out, e)
                                                  : sl_fail(e, SL_EFAIL, "out of memory");

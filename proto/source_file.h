@@ -43,7 +43,7 @@ int sl_source_open_path(const char *path, const struct sl_roots *roots, int *fd,
  * Hugging Face cache NAME, since a revision is no name. */
 const char *sl_source_folder_name(const char *dir, size_t *n);
 
-/* Returns whether dir/name exists (a dangling link does). */
+/* Returns whether dir/name exists (a dangling link does); errno tells why not. */
 bool sl_source_exists(const char *dir, const char *name);
 
 /* "dir/name" in new memory, or NULL. */

@@ -1,5 +1,6 @@
 #include "proto/suggest.h"
 
+#include <limits.h>
 #include <string.h>
 
 #define WORD_MAX 40
@@ -10,10 +11,13 @@ static unsigned least(unsigned a, unsigned b)
 }
 
 /* Optimal string alignment distance; three rows are enough. */
-static unsigned distance(const char *a, size_t n, const char *b, size_t m)
+unsigned suggest_distance(const char *a, const char *b)
 {
+    size_t n = strlen(a), m = strlen(b);
     unsigned row[3][WORD_MAX + 1];
 
+    if (n > WORD_MAX || m > WORD_MAX)
+        return UINT_MAX;
     for (size_t j = 0; j <= m; j++)
         row[0][j] = (unsigned)j;
     for (size_t i = 1; i <= n; i++) {
@@ -34,10 +38,9 @@ void suggest_try(struct suggestion *s, const char *candidate)
     size_t n = strlen(s->word), m = strlen(candidate);
     unsigned d;
 
-    if (n < 2 || n > WORD_MAX || m > WORD_MAX)
+    if (n < 2)
         return;
-    d = n >= 3 && m > n && strncmp(s->word, candidate, n) == 0 ? 1
-                                                               : distance(s->word, n, candidate, m);
+    d = n >= 3 && m > n && strncmp(s->word, candidate, n) == 0 ? 1 : suggest_distance(s->word, candidate);
     if (d > (n < 6 ? 1 : n / 3) || (s->best && d >= s->distance))
         return;
     s->best = candidate;

@@ -8,6 +8,10 @@ struct suggestion {
     unsigned distance;   /* of best */
 };
 
+/* Returns how many letters are wrong, missing, too many or swapped between two words; UINT_MAX when one
+ * has more than 40. */
+unsigned suggest_distance(const char *a, const char *b);
+
 /* Effect: takes a candidate when it is nearer than what there is: letters wrong,
  * missing, too many or swapped, at most one in three; or it begins with the word. */
 void suggest_try(struct suggestion *s, const char *candidate);

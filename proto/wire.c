@@ -54,6 +54,13 @@ void sl_msg_free(struct sl_msg *m)
     m->tree = NULL;
 }
 
+int sl_msg_fail(const struct sl_msg *m, struct sl_error *e)
+{
+    int code = -(int)sl_get_uint(m->tree, "code", 0);
+
+    return sl_fail(e, code ? code : SL_EFAIL, "%s", sl_get_str(m->tree, "text"));
+}
+
 static bool plain_char(unsigned char c)
 {
     return (c >= 0x20 && c != 0x7f) || c == '\n' || c == '\r' || c == '\t';

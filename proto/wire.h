@@ -24,6 +24,7 @@
 #define SL_AFTER_MAX 64u            /* jobs that one waits for */
 #define SL_LABELS_MAX 32u           /* of a job, or asked for */
 #define SL_HELD_MAX 1024u           /* tasks that a worker holds */
+#define SL_WIRE_GPUS 16             /* GPUs of a worker */
 #define SL_JOBS_MAX 500u            /* jobs of one answer */
 #define SL_WORKERS_MAX 1000u        /* workers of one answer */
 #define SL_FILES_MAX 1000u          /* of a job that are named; it may have more */
@@ -92,8 +93,6 @@ const struct sl_message *sl_message(enum sl_message_id id);
 /* The i-th record, NULL past the last. */
 const struct sl_record *sl_record(unsigned i);
 
-#define SL_WIRE_GPUS 16              /* GPUs of a worker */
-
 /* The fields of record `stages`, in turn. */
 #define SL_STAGES 7
 extern const char *const sl_stage_name[SL_STAGES];
@@ -111,6 +110,9 @@ struct sl_msg {
 int sl_msg_new(enum sl_message_id id, const char *re, struct sl_msg *m, struct sl_error *e)
     SL_MUST_USE;
 void sl_msg_free(struct sl_msg *m);
+
+/* Effect: *e = what a message of kind SL_M_ERROR says. Returns its code, SL_EFAIL where that is 0. */
+int sl_msg_fail(const struct sl_msg *m, struct sl_error *e);
 
 /* Fields of a message or of a record in it; object may be NULL. The default
  * when the field is absent. */

@@ -169,6 +169,19 @@ static const struct sl_field event_fields[] = {
 };
 static const struct sl_record event_record = {"event", FIELDS(event_fields)};
 
+const char *const sl_stage_name[SL_STAGES] = {"kernels", "waiting", "no_slab", "sync", "reading", "ready",
+                                              "writing"};
+static const struct sl_field stages_fields[] = {
+    {"kernels", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"waiting", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"no_slab", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"sync", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"reading", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"ready", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+    {"writing", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
+};
+static const struct sl_record stages_record = {"stages", FIELDS(stages_fields)};
+
 static const struct sl_field hello_message[] = {
     {"role", SL_F_STR, true, 16, NULL},
     {"version", SL_F_STR, true, 32, NULL},
@@ -217,19 +230,6 @@ static const struct sl_field grant_message[] = {
     {"fingerprint", SL_F_HEX, false, 32, NULL},
     {"sums", SL_F_HEXES, false, 1u << 20, NULL},
 };
-const char *const sl_stage_name[SL_STAGES] = {"kernels", "waiting", "no_slab", "sync", "reading", "ready",
-                                              "writing"};
-static const struct sl_field stages_fields[] = {
-    {"kernels", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
-    {"waiting", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
-    {"no_slab", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
-    {"sync", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
-    {"reading", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
-    {"ready", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
-    {"writing", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
-};
-static const struct sl_record stages_record = {"stages", FIELDS(stages_fields)};
-
 static const struct sl_field progress_message[] = {
     {"bytes", SL_F_UINT, true, SL_WIRE_UINT_MAX, NULL},
     {"tasks", SL_F_RECS, true, SL_HELD_MAX, &work_record},
@@ -453,18 +453,8 @@ static const struct sl_message messages[SL_M_COUNT] = {
 };
 
 static const struct sl_record *const records[] = {
-    &ref_record, &stages_record,
-    &lease_record,
-    &work_record,
-    &type_rule_record,
-    &options_record,
-    &spec_record,
-    &plan_record,
-    &job_record,
-    &failure_record,
-    &gpu_record,
-    &worker_record,
-    &event_record,
+    &ref_record, &lease_record, &work_record, &type_rule_record, &options_record, &spec_record, &plan_record,
+    &job_record, &failure_record, &gpu_record, &worker_record, &event_record, &stages_record,
 };
 
 const struct sl_message *sl_message(enum sl_message_id id)

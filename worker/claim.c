@@ -245,7 +245,7 @@ static int hold(const struct output *o, bool ending, const struct claim_lease *l
     int rc;
 
     *h = (struct claim_hold){.o = o, .ending = ending, .fd = -1};
-    SL_TRY(sl_random_hex(h->mark, 32, e));
+    SL_TRY(sl_random_hex(h->mark, e));
     claim_path(o, end_of(ending), path);
     for (;;) {
         rc = try_hold(l, want, path, h, e);

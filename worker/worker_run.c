@@ -241,7 +241,7 @@ static int start(struct run *r, const struct sl_worker_run_opts *o)
     struct sl_job_cache_opts co = o->cache;
     char instance[33];
 
-    SL_TRY(sl_random_hex(instance, 32, r->e));
+    SL_TRY(sl_random_hex(instance, r->e));
     if (!wo.instance)
         wo.instance = instance;
     wo.work = on_work;

@@ -112,6 +112,9 @@ start_one('tcp', cmd => ["$BUILD/sluiced"], args => ['--config', "$RUN/tcp.conf"
 ok(wait_log('tcp', qr{listening.*tcp://127\.0\.0\.1:\d+}), 'a daemon with keys');
 my ($tcp) = log_of('tcp') =~ m{(tcp://127\.0\.0\.1:\d+)};
 my @server = ('--connect', $tcp, '--server-key', "$RUN/daemon.key.pub");
+my $doctor = run($SLUICE, 'doctor', @server, '--key', "$RUN/known.key")->{out};
+like($doctor, qr/^ok +daemon +\Q$tcp\E, .*you are admin$/m, 'doctor finds it');
+unlike($doctor, qr/state-tcp/, 'and looks for no folder here that is perhaps on another machine');
 start_one('wx', args => [@server, '--key', "$RUN/unknown.key"]);
 
 # ---- a disk that cannot be read
