@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define TENSOR_TYPES_MAX 100000u
+
 /* One "REGEX=TYPE". */
 static int add_tensor_type(struct sl_job_plan *j, const char *origin, const char *text,
                            struct sl_error *e)
@@ -33,8 +35,11 @@ static int read_tensor_types(struct sl_job_plan *j, const char *path, struct sl_
 
     if (!f)
         return sl_fail(e, SL_EUSAGE, "--tensor-type-file %s: %s", path, strerror(errno));
-    while (rc >= 0 && j->n_overrides < 100000 && fscanf(f, "%511s", word) == 1)
-        rc = add_tensor_type(j, path, word, e);
+    while (rc == 0 && fscanf(f, "%511s", word) == 1)
+        rc = j->n_overrides < TENSOR_TYPES_MAX ? add_tensor_type(j, path, word, e)
+             : sl_fail(e, SL_EUSAGE, "--tensor-type-file %s: more than %u pairs", path, TENSOR_TYPES_MAX);
+    if (rc == 0 && ferror(f))
+        rc = sl_fail(e, SL_EUSAGE, "--tensor-type-file %s: %s", path, strerror(errno));
     fclose(f);
     return rc;
 }

@@ -6,7 +6,6 @@
 
 #define QUEUE "sluice queue --parsable -o id 2>/dev/null"
 #define HISTORY "sluice history --parsable -o id 2>/dev/null"
-#define STATES "queued held running stitching verifying succeeded failed cancelled interrupted"
 
 static const struct {
     const char *verb, *option; /* NULL: any verb; the verb's own arguments */
@@ -28,8 +27,6 @@ static const struct {
     {"verify", "job", {NULL, HISTORY}},
     {"drain", NULL, {NULL, "sluice workers --parsable -o name 2>/dev/null"}},
     {NULL, "recipe", {NULL, "sluice recipes 2>/dev/null | cut -d\" \" -f1"}},
-    {"queue", "state", {STATES, NULL}},
-    {"history", "state", {STATES, NULL}},
     {"completion", NULL, {"bash zsh fish list", NULL}},
     {"config", NULL, {"show files", NULL}},
 };
@@ -43,6 +40,15 @@ static struct completion_values fields(const char *verb, char buf[COMPLETION_WOR
 
     for (; c->name && n < COMPLETION_WORDS_MAX; c++)
         n += (size_t)snprintf(buf + n, COMPLETION_WORDS_MAX - n, " %s", c->name);
+    return (struct completion_values){buf, NULL};
+}
+
+static struct completion_values states(char buf[COMPLETION_WORDS_MAX])
+{
+    size_t n = 0;
+
+    for (const char *const *s = job_states; *s && n < COMPLETION_WORDS_MAX; s++)
+        n += (size_t)snprintf(buf + n, COMPLETION_WORDS_MAX - n, "%s%s", n ? " " : "", *s);
     return (struct completion_values){buf, NULL};
 }
 
@@ -66,7 +72,9 @@ struct completion_values completion_values(const struct cli_verb *verb, const st
         if ((!known[i].verb || strcmp(known[i].verb, verb->name) == 0) && !known[i].option == !name
             && (!name || strcmp(known[i].option, name) == 0))
             return known[i].values;
-    if (name && strcmp(name, "format") == 0)
+    if (name && strcmp(name, "format") == 0 && strcmp(option->argDescrip, "FIELDS") == 0)
         return fields(verb->name, buf);
+    if (name && strcmp(name, "state") == 0)
+        return states(buf);
     return listed(option ? option->argDescrip : NULL, buf);
 }

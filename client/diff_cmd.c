@@ -3,6 +3,7 @@
 #include "client/compare_side.h"
 #include "client/kv_print.h"
 #include "client/progress.h"
+#include "proto/text_line.h"
 
 #include <cjson/cJSON.h>
 #include <fnmatch.h>
@@ -10,6 +11,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define LAYERS_SHOWN 6
 
 struct diff_args {
     const char *tensor; /* glob; NULL: all */
@@ -382,6 +385,57 @@ static void print_totals(const struct diff *d)
     }
 }
 
+/* Bytes of the "blk.N." that a name begins with; 0: it is of no layer. */
+static size_t layer_of(const char *name)
+{
+    size_t n = strncmp(name, "blk.", 4) == 0 ? 4 + strspn(name + 4, "0123456789") : 0;
+
+    return n > 4 && name[n] == '.' ? n + 1 : 0;
+}
+
+static bool has_layer(const struct side *s, const char *layer, size_t n)
+{
+    uint64_t low = 0, high = s->n_tensors;
+
+    while (low < high) {
+        uint64_t mid = low + (high - low) / 2;
+        int c = strncmp(s->tensors[mid].name, layer, n);
+
+        if (c == 0)
+            return true;
+        if (c < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return false;
+}
+
+/* Layers of which the other side has no tensor at all. */
+static void print_layers(const struct side *s, const struct side *other, const char *which)
+{
+    struct sl_line list = {.n = 0};
+    uint64_t layers = 0;
+
+    for (uint64_t i = 0, n; i < s->n_tensors; i += n) {
+        const char *name = s->tensors[i].name;
+        size_t len = layer_of(name);
+        bool mtp = false;
+
+        for (n = 0; i + n < s->n_tensors && (n == 0 || (len && strncmp(s->tensors[i + n].name, name, len) == 0)); n++)
+            mtp |= strncmp(s->tensors[i + n].name + len, "nextn.", 6) == 0;
+        if (!len || has_layer(other, name, len))
+            continue;
+        if (layers++ < LAYERS_SHOWN)
+            sl_line_add(&list, "%s%.*s (%" PRIu64 " tensors%s)", layers > 1 ? ", " : "", (int)len - 5, name + 4, n,
+                        mtp ? ", for multi-token prediction" : "");
+    }
+    if (layers > LAYERS_SHOWN)
+        sl_line_add(&list, " and %" PRIu64 " more", layers - LAYERS_SHOWN);
+    if (layers)
+        printf("layer%s in %s alone: %s\n", layers > 1 ? "s" : "", which, list.text);
+}
+
 static int finish(struct diff *d)
 {
     bool same = d->only_a + d->only_b + d->differ + d->kvs == 0;
@@ -404,6 +458,10 @@ static int finish(struct diff *d)
         printf("%" PRIu64 " tensors equal, %" PRIu64 " different, %" PRIu64 " only in A, %" PRIu64
                " only in B; %" PRIu64 " metadata keys different\n",
                d->equal, d->differ, d->only_a, d->only_b, d->kvs);
+        if (!d->args->tensor) {
+            print_layers(&d->a, &d->b, "A");
+            print_layers(&d->b, &d->a, "B");
+        }
         print_totals(d);
     }
     if (fflush(stdout) != 0)

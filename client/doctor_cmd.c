@@ -51,8 +51,8 @@ static void finding(struct doctor *d, enum grade g, const char *what, const char
         json_line(o, "finding");
         return;
     }
-    printf("%s%-8s%s %-12s %s\n", colour ? paint[g] : "", words[g], colour ? "\033[0m" : "", what,
-           text);
+    printf("%s%-8s%s %-12s ", colour ? paint[g] : "", words[g], colour ? "\033[0m" : "", what);
+    term_fold(stdout, text, 22, term_width(STDOUT_FILENO));
     fflush(stdout);
 }
 

@@ -24,6 +24,9 @@ struct state {
     uint64_t last_event;
     uint64_t next_plain;    /* ms: when plain lines are due */
     uint64_t end_ms;        /* when it gives up */
+    cJSON *kept;            /* event of a task that failed for good: its job's end may say the same */
+    char *failure;          /* of a task, as it was shown last */
+    bool told[IDS_MAX];     /* whose failure stands on standard error, by place in ids */
     unsigned n_ended;
     cJSON *ended[IDS_MAX];  /* record `job`, by place in ids */
 };
@@ -115,12 +118,69 @@ static void show_status(struct state *s, const cJSON *m)
     fflush(s->f->plain);
 }
 
+/* Whether a task fails as one did before. */
+static bool same_failure(struct state *s, const cJSON *ev)
+{
+    char text[1400];
+
+    snprintf(text, sizeof text, "%llu %s", (unsigned long long)sl_get_uint(ev, "job", 0), sl_get_str(ev, "text"));
+    if (s->failure && strcmp(s->failure, text) == 0)
+        return true;
+    free(s->failure);
+    s->failure = strdup(text);
+    return false;
+}
+
+static void print_event(struct state *s, const cJSON *ev, const char *text)
+{
+    const char *kind = sl_get_str(ev, "kind"), *worker = sl_get_str(ev, "worker");
+    FILE *to = s->draw ? stderr : s->f->plain;
+    char when[32];
+
+    erase(s);
+    if (strcmp(kind, "task_failed") == 0 && same_failure(s, ev))
+        text = "failed again in the same way";
+    fprintf(to, "%s  ", time_short(when, sl_get_uint(ev, "time", 0), time_now_ms()));
+    if (sl_get(ev, "job"))
+        fprintf(to, "job %llu: ", (unsigned long long)sl_get_uint(ev, "job", 0));
+    else /* "w1: worker joined: cpu on node7": its text alone would say too little */
+        fprintf(to, "%s%s%s: ", worker && *worker ? worker : "", worker && *worker ? ": " : "", kind);
+    fprintf(to, "%s\n", text);
+    fflush(to);
+}
+
+static void show_kept(struct state *s)
+{
+    if (s->kept)
+        print_event(s, s->kept, sl_get_str(s->kept, "text"));
+    cJSON_Delete(s->kept);
+    s->kept = NULL;
+}
+
+/* A job's end by a failure: said once, and in full by the verdict where that is of one job. */
+static void show_failed(struct state *s, const cJSON *ev)
+{
+    const struct ids *ids = s->f->ids;
+    uint64_t job = sl_get_uint(ev, "job", 0);
+    const char *text = sl_get_str(ev, "text"), *kept = s->kept ? sl_get_str(s->kept, "text") : "";
+    bool here = s->draw || s->f->plain == stderr; /* where the verdict goes */
+
+    if (s->kept && sl_get_uint(s->kept, "job", 0) == job
+        && strncmp(text + strlen("failed: "), kept, strlen(kept) < 600 ? strlen(kept) : 600) == 0) {
+        cJSON_Delete(s->kept);
+        s->kept = NULL;
+    }
+    show_kept(s);
+    if (ids->n != 1 || !here)
+        print_event(s, ev, ids->n == 1 ? "failed" : text);
+    for (unsigned i = 0; ids->n > 1 && i < ids->n; i++)
+        s->told[i] |= here && ids->id[i] == job;
+}
+
 static void show_event(struct state *s, cJSON *ev)
 {
     uint64_t id = sl_get_uint(ev, "id", 0);
-    const char *worker = sl_get_str(ev, "worker");
-    char when[32];
-    FILE *to;
+    const char *kind = sl_get_str(ev, "kind"), *text;
 
     if (id > s->last_event)
         s->last_event = id;
@@ -130,19 +190,19 @@ static void show_event(struct state *s, cJSON *ev)
     }
     if (!s->f->show)
         return;
-    erase(s);
     if (s->f->names)
         record_name_users(ev);
     record_disarm(ev);
-    to = s->draw ? stderr : s->f->plain;
-    fprintf(to, "%s  ", time_short(when, sl_get_uint(ev, "time", 0), time_now_ms()));
-    if (sl_get(ev, "job"))
-        fprintf(to, "job %llu: ", (unsigned long long)sl_get_uint(ev, "job", 0));
-    else /* "w1: worker joined: cpu on node7": its text alone would say too little */
-        fprintf(to, "%s%s%s: ", worker && *worker ? worker : "", worker && *worker ? ": " : "",
-                sl_get_str(ev, "kind"));
-    fprintf(to, "%s\n", sl_get_str(ev, "text"));
-    fflush(to);
+    text = sl_get_str(ev, "text");
+    if (strcmp(kind, "state") == 0 && strncmp(text, "failed: ", strlen("failed: ")) == 0) {
+        show_failed(s, ev);
+        return;
+    }
+    show_kept(s);
+    if (strcmp(kind, "quarantined") == 0)
+        s->kept = cJSON_Duplicate(ev, 1);
+    if (!s->kept)
+        print_event(s, ev, text);
 }
 
 /* Keeps the end of a job, once. */
@@ -214,6 +274,8 @@ static int one_event(struct state *s, struct sl_error *e)
         return out_of_time(s, e);
     rc = daemon_link_next(s->l, s->end_ms - now < 1000 ? (int)(s->end_ms - now) : 1000, &m, e);
     SL_TRY(rc);
+    if (rc != DAEMON_LINK_MESSAGE || m.id != SL_M_EVENT)
+        show_kept(s);
     if (rc == DAEMON_LINK_MESSAGE) {
         rc = take(s, &m, e);
         sl_msg_free(&m);
@@ -238,7 +300,7 @@ static void show_files(const struct state *s)
         uint32_t no, n = 1;
         char size[32];
 
-        if (!first)
+        if (!first || strcmp(sl_get_str(s->ended[i], "state"), "succeeded") != 0)
             continue;
         (void)sl_gguf_split_suffix(first, &no, &n);
         record_disarm(files);
@@ -251,23 +313,36 @@ static void show_files(const struct state *s)
     }
 }
 
+static bool ended_well(const cJSON *job)
+{
+    const char *state = sl_get_str(job, "state");
+
+    return sl_get_uint(job, "code", 0) == 0 && state && strcmp(state, "succeeded") == 0;
+}
+
 /* The first job, in order, that did not end well decides. */
 static int verdict(const struct state *s, struct sl_error *e)
 {
-    for (unsigned i = 0; i < s->f->ids->n; i++) {
-        const cJSON *job = s->ended[i];
-        const char *state = sl_get_str(job, "state"), *why = sl_get_str(job, "error");
-        int code = (int)sl_get_uint(job, "code", 0);
+    unsigned first = 0, more = 0;
+    const char *state, *why;
+    char others[64] = "";
+    int code;
 
-        if (code == 0 && state && strcmp(state, "succeeded") == 0)
-            continue;
-        return sl_fail(e, code ? -code : SL_EFAIL, "job %llu %s%s%s",
-                       (unsigned long long)s->f->ids->id[i],
-                       code == -SL_EWARN && state && strcmp(state, "succeeded") == 0
-                           ? "succeeded with warnings" : state ? state : "ended",
-                       why && *why ? ": " : "", why ? why : "");
-    }
-    return 0;
+    while (first < s->f->ids->n && ended_well(s->ended[first]))
+        first++;
+    if (first == s->f->ids->n)
+        return 0;
+    for (unsigned i = first + 1; i < s->f->ids->n; i++)
+        more += !ended_well(s->ended[i]);
+    if (more)
+        snprintf(others, sizeof others, "; %u more did not end well", more);
+    state = sl_get_str(s->ended[first], "state");
+    why = s->told[first] ? "see above" : sl_get_str(s->ended[first], "error");
+    code = (int)sl_get_uint(s->ended[first], "code", 0);
+    return sl_fail(e, code ? -code : SL_EFAIL, "job %llu %s%s%s%s", (unsigned long long)s->f->ids->id[first],
+                   code == -SL_EWARN && state && strcmp(state, "succeeded") == 0
+                       ? "succeeded with warnings" : state ? state : "ended",
+                   why && *why ? ": " : "", why ? why : "", others);
 }
 
 int follow_jobs(struct daemon_link *l, const struct follow *f, struct sl_error *e)
@@ -287,6 +362,7 @@ int follow_jobs(struct daemon_link *l, const struct follow *f, struct sl_error *
         if (rc == 0 && (f->json || (f->show && !s->draw && f->plain == stdout)))
             rc = json_lost() ? sl_fail(e, SL_EFAIL, "out of memory") : output_alive(e);
     }
+    show_kept(s);
     erase(s);
     if (rc == 0 && f->show && !f->json && !interrupt_asked())
         show_files(s);
@@ -295,6 +371,7 @@ int follow_jobs(struct daemon_link *l, const struct follow *f, struct sl_error *
                                : verdict(s, e);
     for (unsigned i = 0; i < f->ids->n; i++)
         cJSON_Delete(s->ended[i]);
+    free(s->failure);
     free(s);
     return rc;
 }

@@ -3,6 +3,7 @@
 #include "client/kv_print.h"
 #include "client/model_arg.h"
 #include "client/progress.h"
+#include "proto/suggest.h"
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
@@ -120,6 +121,26 @@ static void add_tensors(const struct gguf_set *s, cJSON *o)
         }
 }
 
+/* Of a model's own keys people know the end: block_count of deepseek2.block_count. */
+static int no_key(const struct gguf_set *s, const char *key, struct sl_error *e)
+{
+    struct suggestion near = {.word = key};
+    const char *path = s->files[0]->path;
+
+    for (uint32_t i = 0; i < s->n; i++)
+        for (uint64_t k = 0; k < s->files[i]->kvs.n; k++) {
+            const char *name = s->files[i]->kvs.kv[k].key, *dot = strchr(name, '.');
+
+            if (dot && strcmp(dot + 1, key) == 0)
+                near = (struct suggestion){.word = key, .best = name};
+            suggest_try(&near, name);
+        }
+    if (near.best)
+        return sl_fail(e, SL_EFAIL, "%s: no metadata key %s; did you mean %s? 'sluice inspect %s' lists them", path, key,
+                       near.best, path);
+    return sl_fail(e, SL_EFAIL, "%s: no metadata key %s; 'sluice inspect %s' lists them", path, key, path);
+}
+
 static int show_key(const struct gguf_set *s, const struct inspect_args *a, struct sl_error *e)
 {
     const struct sl_kv *kv = NULL;
@@ -127,8 +148,7 @@ static int show_key(const struct gguf_set *s, const struct inspect_args *a, stru
     for (uint32_t i = 0; i < s->n && !kv; i++)
         kv = sl_kvs_find(&s->files[i]->kvs, a->key);
     if (!kv)
-        return sl_fail(e, SL_EFAIL, "%s: no metadata key %s; 'sluice inspect %s' lists them", s->files[0]->path, a->key,
-                       s->files[0]->path);
+        return no_key(s, a->key, e);
     if (a->json) {
         cJSON *o = kv_json(kv, UINT64_MAX);
 

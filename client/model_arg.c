@@ -1,6 +1,7 @@
 /* What a path on the command line means, and text from strangers' files. */
 #include "client/model_arg.h"
 
+#include "proto/suffix.h"
 #include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
@@ -12,16 +13,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static bool ends_with(const char *s, const char *end)
-{
-    size_t n = strlen(s), m = strlen(end);
-
-    return n > m && strcmp(s + n - m, end) == 0;
-}
-
 bool model_arg_is_part(const char *arg)
 {
-    return ends_with(arg, ".safetensors") || ends_with(arg, ".json");
+    return sl_stem(arg, ".safetensors") || sl_stem(arg, ".json");
 }
 
 /* The one model among a folder's .gguf files; *path stays NULL without any. *shards: there are some, too. */
@@ -36,8 +30,8 @@ static int in_folder(const char *dir, char **path, bool *shards, struct sl_error
     while (rc == 0 && (errno = 0, ent = readdir(d)) != NULL) {
         uint32_t n;
 
-        *shards |= ends_with(ent->d_name, ".safetensors");
-        if (!ends_with(ent->d_name, ".gguf") || sl_gguf_split_count(ent->d_name, &n, NULL) < 0)
+        *shards |= sl_stem(ent->d_name, ".safetensors") > 0;
+        if (!sl_stem(ent->d_name, ".gguf") || sl_gguf_split_count(ent->d_name, &n, NULL) < 0)
             continue;
         if (*path)
             rc = sl_fail(e, SL_EUSAGE, "%s: holds several GGUF models; name one of them", dir);

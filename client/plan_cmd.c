@@ -1,5 +1,6 @@
 #include "client/plan_view.h"
 #include "client/target.h"
+#include "proto/suffix.h"
 #include "proto/sync_folder.h"
 #include "proto/utf8.h"
 
@@ -20,10 +21,7 @@ struct plan_cmd {
 /* A config.json alone; not a checkpoint's index. */
 static bool is_config(const char *path)
 {
-    size_t n = strlen(path);
-
-    return n > 5 && strcmp(path + n - 5, ".json") == 0
-           && !(n > 11 && strcmp(path + n - 11, ".index.json") == 0);
+    return sl_stem(path, ".json") && !sl_stem(path, ".index.json");
 }
 
 /* The plan of a job that is open, to standard output; takes `extra`. */
@@ -128,7 +126,7 @@ static int write_recipe(const char *path, const char *text, struct sl_error *e)
     while (at < n && (got = write(fd, text + at, n - at)) > 0)
         at += (size_t)got;
     if (at < n || fsync(fd) != 0)
-        rc = sl_fail(e, SL_EFAIL, "%s: cannot be written: %s", path, strerror(errno));
+        rc = sl_fail(e, sl_write_code(errno), "%s: cannot be written: %s", path, strerror(errno));
     close(fd); /* synced before */
     if (rc == 0)
         rc = sl_sync_folder_of(path, e);

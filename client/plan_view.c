@@ -1,6 +1,7 @@
 #include "client/plan_view.h"
 
 #include "proto/name_table.h"
+#include "proto/suffix.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -16,9 +17,9 @@ static void group_name(const char *tensor, char name[SL_NAME_MAX])
         tensor = dot ? dot + 1 : tensor;
     }
     snprintf(name, SL_NAME_MAX, "%s", tensor);
-    n = strlen(name);
-    if (n > 7 && strcmp(name + n - 7, ".weight") == 0)
-        name[n - 7] = '\0';
+    n = sl_stem(name, ".weight");
+    if (n)
+        name[n] = '\0';
 }
 
 static int find_group(struct plan_view *v, struct sl_name_table *names, const char *name, struct plan_group **g,

@@ -2,6 +2,7 @@
 
 #include "client/interrupt.h"
 #include "client/model_arg.h"
+#include "proto/suffix.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -45,11 +46,11 @@ static int set_threads(struct args *a, const char *text, struct sl_error *e)
 static char *usual_output(const char *in, const char *type)
 {
     const char *slash = strrchr(in, '/'), *name = strrchr(type, '/') ? strrchr(type, '/') + 1 : type;
-    size_t n = strlen(name);
+    size_t n = sl_stem(name, ".recipe");
     char *out;
 
-    if (n > 7 && strcmp(name + n - 7, ".recipe") == 0)
-        n -= 7;
+    if (n == 0)
+        n = strlen(name);
     return asprintf(&out, "%.*sggml-model-%.*s.gguf", slash ? (int)(slash - in) + 1 : 0, in, (int)n, name) < 0 ? NULL : out;
 }
 
@@ -157,11 +158,24 @@ static void note_imatrix(const struct sl_job_plan *j)
         fprintf(stderr, "sluice: note: without --imatrix this cannot be made: %u tensors need an importance matrix\n", n);
 }
 
+/* llama-quantize leaves that list as long as it is, too. */
+static void note_types(const struct sl_model *m, const struct args *a)
+{
+    char key[160];
+    const struct sl_kv *types;
+
+    snprintf(key, sizeof key, "%.80s.attention.indexer.types", m->arch);
+    types = sl_kvs_find(&m->kvs, key);
+    if (a->plan.n_prune && types && a->layers[0] < types->n)
+        fprintf(stderr, "sluice: note: %s still tells of %" PRIu64 " layers: llama.cpp will not load the file\n", key, types->n);
+}
+
 /* llama-quantize leaves that number as it is, too. */
-static void note_nextn(const struct sl_model *m, const struct args *a, const struct sl_kvs *given)
+static void note_pruned(const struct sl_model *m, const struct args *a, const struct sl_kvs *given)
 {
     char key[160];
 
+    note_types(m, a);
     snprintf(key, sizeof key, "%.80s.nextn_predict_layers", m->arch);
     if (!a->plan.n_prune || a->layers[a->plan.n_prune - 1] + m->hp.n_nextn < m->hp.n_layer || !m->hp.n_nextn ||
         sl_kvs_find(given, key))
@@ -204,7 +218,7 @@ static int quantize(struct args *a, const char *source, const char *target, stru
         return no_gguf(source, e);
     if (!a->run.quiet) {
         cli_job_notes(j, a->run.json, NULL);
-        note_nextn(j->model, a, &j->extra_kvs);
+        note_pruned(j->model, a, &j->extra_kvs);
     }
     SL_TRY(output_attach(out, j->plan, e));
     out->sparse = o.sparse;

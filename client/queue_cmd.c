@@ -1,8 +1,11 @@
 /* sluice queue, sluice history: lists of jobs. */
 #include "client/record_fields.h"
 #include "client/service_args.h"
+#include "proto/suggest.h"
+#include "proto/text_line.h"
 
 #include <cjson/cJSON.h>
+#include <string.h>
 
 struct queue_args {
     struct service_args service;
@@ -19,6 +22,38 @@ static int on_val(int val, const char *arg, void *user, struct sl_error *e)
     struct queue_args *a = user;
 
     return val == VAL_LABEL ? words_add_label(&a->labels, arg, e) : 0;
+}
+
+static int no_state(const char *word, size_t n, struct sl_error *e)
+{
+    char typed[24];
+    struct suggestion s = {.word = typed};
+    struct sl_line known = {.n = 0};
+
+    snprintf(typed, sizeof typed, "%.*s", (int)n, word);
+    for (const char *const *state = job_states; *state; state++) {
+        suggest_try(&s, *state);
+        sl_line_add(&known, "%s%s", known.n ? ", " : "", *state);
+    }
+    return sl_fail(e, SL_EUSAGE, "--state: '%s' is no state of a job; %s%s%sthere are: %s", typed,
+                   s.best ? "did you mean " : "", s.best ? s.best : "", s.best ? "? " : "", known.text);
+}
+
+static int check_states(const char *text, struct sl_error *e)
+{
+    for (const char *p = text; p; p++) {
+        size_t n = strcspn(p, ",");
+        const char *const *state = job_states;
+
+        while (*state && (strlen(*state) != n || strncmp(*state, p, n) != 0))
+            state++;
+        if (!*state)
+            return no_state(p, n, e);
+        p += n;
+        if (!*p)
+            return 0;
+    }
+    return 0;
 }
 
 /* One page of jobs with numbers below `before` (0: all), newest first, added to
@@ -104,6 +139,8 @@ static int list_verb(const struct cli_verb *verb, enum sl_message_id kind, int l
     if (rc == 0) {
         rc = a.limit < 0 ? sl_fail(e, SL_EUSAGE, "--limit: expected 0 or more")
                          : form_columns(&a.form, job_columns, usual, &c, e);
+        if (rc == 0)
+            rc = check_states(a.states, e);
         if (rc == 0)
             rc = list_jobs(&a, kind, &c, e);
         cli_args_free(&args);

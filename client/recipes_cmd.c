@@ -1,6 +1,9 @@
 #include "client/cli.h"
+#include "client/term.h"
+#include "proto/text_line.h"
 
 #include <cjson/cJSON.h>
+#include <unistd.h>
 
 static int add_json(cJSON *list, const char *name, struct sl_error *e)
 {
@@ -40,16 +43,20 @@ static int print_json(const char *name, struct sl_error *e)
 
 static int print_list(struct sl_error *e)
 {
+    int width = term_width(STDOUT_FILENO);
+
     for (uint32_t i = 0; sl_recipe_stock_name(i); i++) {
+        struct sl_line advice = {.n = 0};
         struct sl_recipe *r;
         int type;
 
         SL_TRY(sl_recipe_load(sl_recipe_stock_name(i), &r, e));
         type = sl_recipe_unwritable(r);
-        printf("%-12s %s", sl_recipe_name(r), sl_recipe_advice(r));
+        sl_line_add(&advice, "%s", sl_recipe_advice(r));
         if (type >= 0)
-            printf(" (size only: this version cannot write %s)", sl_type_info(type)->name);
-        putchar('\n');
+            sl_line_add(&advice, " (size only: this version cannot write %s)", sl_type_info(type)->name);
+        printf("%-12s ", sl_recipe_name(r));
+        term_fold(stdout, advice.text, 13, width);
         sl_recipe_close(r);
     }
     return 0;

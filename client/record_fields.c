@@ -270,6 +270,9 @@ static void seen(const cJSON *r, bool raw, char out[CELL_MAX])
         snprintf(out, CELL_MAX, "%s ago", time_span(text, sl_get_uint(r, "seen", 0)));
 }
 
+const char *const job_states[] = {"queued",    "held",   "running",   "stitching",   "verifying",
+                                  "succeeded", "failed", "cancelled", "interrupted", NULL};
+
 const struct column job_columns[] = {
     {"id", true, id, "number of the job"},
     {"state", false, state, "queued, held, running, stitching, verifying, succeeded, failed, "

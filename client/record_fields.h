@@ -14,6 +14,9 @@ extern const struct column job_columns[], worker_columns[], event_columns[];
 #define JOB_COLUMNS_DROP "priority,user,rate,elapsed,code,name,size,eta,submitted"
 #define WORKER_COLUMNS_DROP "host,bytes,held,done,seen,watts,celsius,rate"
 
+/* What a job's state may be; NULL ends them. */
+extern const char *const job_states[];
+
 struct cJSON;
 
 /* Effect: a copy of a record for JSON lines: its times, and those of records in

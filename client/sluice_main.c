@@ -44,6 +44,10 @@ static int no_verb(const char *name)
 {
     struct suggestion s = {.word = name};
 
+    if (name[0] == '-') {
+        fprintf(stderr, "sluice: %s: a verb stands first, then its options; 'sluice --help' lists the verbs\n", name);
+        return -SL_EUSAGE;
+    }
     for (unsigned g = 0; cli_group(g); g++)
         for (const struct cli_verb *const *v = cli_group(g)->verbs; *v; v++)
             suggest_try(&s, (*v)->name);

@@ -2,6 +2,7 @@
 
 #include "client/waiting.h"
 #include "proto/size_solver.h"
+#include "proto/suffix.h"
 #include "proto/utf8.h"
 
 #include <ctype.h>
@@ -119,7 +120,7 @@ static uint64_t overhead(const struct target *t, const struct sl_plan *p)
     if (t->by_bits)
         return 0;
     for (uint32_t i = 0; i < p->n_tensors; i++)
-        tensors += (p->tensors[i].bytes + SL_GGUF_ALIGN - 1) / SL_GGUF_ALIGN * SL_GGUF_ALIGN;
+        tensors += sl_gguf_padded(p->tensors[i].bytes);
     return p->file_bytes - tensors + SLACK;
 }
 
@@ -289,9 +290,9 @@ static void set_names(struct target *t, const struct target_args *a)
     for (char *c = t->encoding; *c; c++)
         *c = isalnum((unsigned char)*c) || *c == '-' ? (char)toupper((unsigned char)*c) : '_';
     snprintf(t->name, sizeof t->name, "%s", slash ? slash + 1 : a->file ? a->file : t->encoding);
-    n = strlen(t->name);
-    if (n > 7 && strcmp(t->name + n - 7, ".recipe") == 0)
-        t->name[n - 7] = '\0';
+    n = sl_stem(t->name, ".recipe");
+    if (n)
+        t->name[n] = '\0';
     sl_utf8_disarm(t->name);
 }
 

@@ -1,5 +1,7 @@
 #include "client/target.h"
 
+#include "proto/suffix.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +26,9 @@ static int parse_types(struct target *t, const char *text, struct sl_error *e)
     while (rc == 0 && (word = strsep(&rest, ",")) != NULL) {
         int type = sl_type_by_name(word);
 
-        if (type < 0 || !sl_type_info(type)->quantizes)
+        if (type < 0)
+            rc = sl_no_type("--types", word, e);
+        else if (!sl_type_info(type)->quantizes)
             rc = sl_fail(e, SL_EUSAGE, "--types: '%s' is no type that can be written; 'sluice types' lists them",
                          word);
         for (uint32_t i = 0; rc == 0 && i < t->n_candidates; i++)
@@ -173,7 +177,7 @@ uint64_t target_bytes(const struct target *t, uint32_t i, int type)
 {
     uint64_t n = sl_type_bytes(type, t->probe.model->tensors[i].elems);
 
-    return t->by_bits ? n : (n + SL_GGUF_ALIGN - 1) / SL_GGUF_ALIGN * SL_GGUF_ALIGN;
+    return t->by_bits ? n : sl_gguf_padded(n);
 }
 
 static bool is_candidate(const struct target *t, uint32_t i, int type)
@@ -269,13 +273,12 @@ void target_fused_key(const char *name, char key[SL_NAME_MAX])
         {".ffn_gate_exps.weight", ".ffn_up_exps.weight"},   {".ffn_gate_shexp.weight", ".ffn_up_shexp.weight"},
         {".ffn_gate.weight", ".ffn_up.weight"},             {".attn_kv_a_mqa.weight", ".attn_q_a.weight"},
     };
-    size_t n = strlen(name);
 
     snprintf(key, SL_NAME_MAX, "%s", name);
     for (size_t i = 0; i < sizeof fused / sizeof fused[0]; i++) {
-        size_t m = strlen(fused[i].part);
+        size_t n = sl_stem(name, fused[i].part);
 
-        if (n > m && strcmp(name + n - m, fused[i].part) == 0)
-            snprintf(key + (n - m), SL_NAME_MAX - (n - m), "%s", fused[i].with);
+        if (n)
+            snprintf(key + n, SL_NAME_MAX - n, "%s", fused[i].with);
     }
 }

@@ -6,6 +6,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#define FOLD_LEAST 16 /* columns; in fewer the terminal breaks lines better */
+
 int term_width(int fd)
 {
     struct winsize ws = {0};
@@ -69,4 +71,26 @@ size_t term_fit(const char *text, int columns)
         if (begins_character(text[n]) && columns-- <= 0)
             break;
     return n;
+}
+
+void term_fold(FILE *to, const char *text, int column, int width)
+{
+    int room = width - column;
+
+    for (;;) {
+        size_t n = strlen(text);
+
+        if (room >= FOLD_LEAST && term_columns(text, n) > room) {
+            n = term_fit(text, room);
+            while (n > 0 && text[n] != ' ')
+                n--;
+            n = n ? n : strcspn(text, " ");
+        }
+        fprintf(to, "%.*s\n", (int)n, text);
+        text += n;
+        if (!*text)
+            return;
+        text += strspn(text, " ");
+        fprintf(to, "%*s", column, "");
+    }
 }

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 /* Columns of the terminal behind fd; 0 when it is none. */
 int term_width(int fd);
@@ -23,5 +24,9 @@ int term_columns(const char *text, size_t n);
 
 /* Bytes of text that fit into so many columns, ending at a whole character. */
 size_t term_fit(const char *text, int columns);
+
+/* Effect: prints text, which begins at a column of its line, and a newline. Where a terminal of
+ * `width` columns (0: none) has no room, it goes on below, at that column; words stay whole. */
+void term_fold(FILE *to, const char *text, int column, int width);
 
 #endif

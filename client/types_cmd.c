@@ -1,6 +1,8 @@
 #include "client/cli.h"
+#include "client/term.h"
 
 #include <cjson/cJSON.h>
+#include <unistd.h>
 
 static double bits(const struct sl_type_info *t)
 {
@@ -41,13 +43,17 @@ static int print_json(struct sl_error *e)
 
 static void print_list(void)
 {
+    int width = term_width(STDOUT_FILENO);
+
     printf("%-8s  %7s  %5s  %5s  %s\n", "Type", "Bits", "Block", "Write", "");
     for (int i = 0; i < SL_TYPE_LIMIT; i++) {
         const struct sl_type_info *t = sl_type_info(i);
 
-        if (listed(i))
-            printf("%-8s  %7.4f  %5u  %5s  %s\n", t->name, bits(t), t->block,
-                   t->quantizes ? "yes" : "no", t->advice);
+        if (listed(i)) {
+            int at = printf("%-8s  %7.4f  %5u  %5s  ", t->name, bits(t), t->block, t->quantizes ? "yes" : "no");
+
+            term_fold(stdout, t->advice, at, width);
+        }
     }
 }
 

@@ -60,7 +60,7 @@ static int retry(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
     SL_TRY(coord_load_jobs(a->c, id, e));
     j = coord_job(a->c, id);
     if (j->special[0].state == SL_TASK_DONE) /* the plan is known: queued means running */
-        return coord_set_state(a->c, j, SL_JOB_RUNNING, 0, NULL, e) < 0 ? SL_EFAIL : coord_advance(a->c, j, e);
+        SL_TRY(coord_set_state(a->c, j, SL_JOB_RUNNING, 0, NULL, e));
     return coord_advance(a->c, j, e);
 }
 
@@ -134,9 +134,9 @@ static int check_labels(struct ask *a, const struct job *j)
         for (before = add->child; strcmp(before->valuestring, x->valuestring) != 0; before = before->next)
             ;
         n += before == x;
-        if (!x->valuestring[0] || strlen(x->valuestring) > 63 || n > 32)
-            return sl_fail(&a->why, SL_EUSAGE, "job %llu: a label has 1 to 63 bytes, a job at most 32 of them",
-                           (unsigned long long)j->id);
+        if (!x->valuestring[0] || strlen(x->valuestring) > 63 || n > SL_LABELS_MAX)
+            return sl_fail(&a->why, SL_EUSAGE, "job %llu: a label has 1 to 63 bytes, a job at most %u of them",
+                           (unsigned long long)j->id, SL_LABELS_MAX);
     }
     return 0;
 }
@@ -252,7 +252,9 @@ static int check_job(struct ask *a, const struct found *s, uint64_t id, struct s
         return s->state == SL_JOB_FAILED ? may_begin(a, j) : 0;
     case SL_M_VERIFY:
         if (s->state != SL_JOB_VERIFYING && s->state != SL_JOB_SUCCEEDED)
-            return wrong_state(a, id, s->state, "it can be verified when it has succeeded");
+            return wrong_state(a, id, s->state,
+                               s->state == SL_JOB_FAILED ? "'sluice retry' tries again what failed, a verification too"
+                                                         : "it can be verified when it has succeeded");
         SL_TRY(revive(a, j, id, &j, e));
         return coord_within_roots(a->c, j, &a->why);
     default: /* forget */
@@ -320,13 +322,30 @@ static uint32_t add_once(uint64_t *ids, uint32_t n, uint64_t id)
     return n + 1;
 }
 
+/* Checks one job, and with `change` changes it. Returns 1 when that did something; below 0 with why what the
+ * client did wrong, or else the queue's failure. */
+static int visit(struct ask *a, uint64_t id, bool change, struct sl_error *e)
+{
+    const struct sl_job_filter f = sl_job_only(id);
+    struct found s = {.there = false};
+    bool did = change;
+
+    SL_TRY(sl_queue_each_job(a->c->q, &f, on_found, &s, e));
+    if (!s.there)
+        return sl_fail(&a->why, SL_ENOJOB, "no job %llu", (unsigned long long)id);
+    SL_TRY(may_change(a, s.user, id));
+    SL_TRY(check_job(a, &s, id, e));
+    if (change)
+        SL_TRY(change_job(a, &s, id, &did, e));
+    return did;
+}
+
 /* All jobs are checked before the first is changed. One may still be refused afterwards, for what was
  * done to another: the answer then says so. */
 int coord_on_change(struct ask *a, struct sl_error *e)
 {
     const cJSON *list = sl_get(a->m->tree, "jobs"), *x;
     uint64_t ids[SL_ASK_MAX], did[SL_ASK_MAX];
-    struct found s[1];
     uint32_t n = 0, n_did = 0;
 
     if (!list)
@@ -335,24 +354,14 @@ int coord_on_change(struct ask *a, struct sl_error *e)
         n = add_once(ids, n, (uint64_t)x->valuedouble);
     for (int pass = 0; pass < 2; pass++)
         for (uint32_t i = 0; i < n; i++) {
-            const struct sl_job_filter f = sl_job_only(ids[i]);
-            bool done = pass == 1;
-            int rc = 0;
+            int rc = visit(a, ids[i], pass == 1, e);
 
-            memset(s, 0, sizeof *s);
-            SL_TRY(sl_queue_each_job(a->c->q, &f, on_found, s, e));
-            if (!s->there)
-                sl_fail(&a->why, SL_ENOJOB, "no job %llu", (unsigned long long)ids[i]);
-            else if (may_change(a, s->user, ids[i]) == 0)
-                rc = check_job(a, s, ids[i], e);
-            if (rc == 0 && !a->why.code && pass == 1)
-                rc = change_job(a, s, ids[i], &done, e);
             if (a->why.code && n_did > 0)
                 sl_fail_context(&a->why, "%u of %u jobs changed, then", n_did, n);
             if (a->why.code)
                 return coord_refuse_ask(a, e);
             SL_TRY(rc);
-            if (done)
+            if (rc == 1)
                 did[n_did++] = ids[i];
         }
     return answer(a, did, n_did, e);

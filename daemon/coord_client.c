@@ -243,12 +243,10 @@ static int on_list_row(void *user, const struct sl_job_row *r)
 
 static int on_list(struct ask *a, struct sl_error *e)
 {
-    const uint32_t ended = 1u << SL_JOB_SUCCEEDED | 1u << SL_JOB_FAILED | 1u << SL_JOB_CANCELLED;
     const cJSON *t = a->m->tree;
     const char *labels[SL_LABELS_MAX], *names[16];
-    bool history = a->m->id == SL_M_HISTORY;
-    struct sl_job_filter f = {.states = history ? ended : ~ended, .before = sl_get_uint(t, "before", 0),
-                              .labels = labels, .newest_first = true};
+    struct sl_job_filter f = {.states = a->m->id == SL_M_HISTORY ? SL_JOBS_ENDED : ~SL_JOBS_ENDED,
+                              .before = sl_get_uint(t, "before", 0), .labels = labels, .newest_first = true};
     struct listing l = {.c = a->c, .limit = (uint32_t)sl_get_uint(t, "limit", 200)};
     uint32_t n = strings(sl_get(t, "states"), names, 16);
     struct sl_msg m;
@@ -395,6 +393,7 @@ static int on_wait(struct ask *a, struct sl_error *e)
         const struct sl_job_filter f = sl_job_only(id);
         struct showing s = {.c = a->c};
         struct sl_msg m;
+        int rc;
 
         SL_TRY(sl_queue_each_job(a->c->q, &f, on_show_row, &s, e));
         if (!s.found) {
@@ -410,34 +409,33 @@ static int on_wait(struct ask *a, struct sl_error *e)
         SL_TRY(sl_msg_new(SL_M_ENDED, a->re, &m, e));
         sl_put(m.tree, "job", cJSON_CreateObject());
         s.into = sl_get(m.tree, "job");
-        if (sl_queue_each_job(a->c->q, &f, on_show_row, &s, e) < 0) {
+        rc = sl_queue_each_job(a->c->q, &f, on_show_row, &s, e);
+        if (rc < 0) {
             sl_msg_free(&m);
-            return SL_EFAIL;
+            return rc;
         }
         SL_TRY(coord_send(a->c, a->s->peer, &m, e));
     }
     return 0;
 }
 
-static int on_old_event(void *user, const struct sl_event *ev)
-{
-    cJSON *array = user;
-
-    coord_put_event(sl_add_object(array), ev);
-    return 0;
-}
-
-struct missed {
+/* Events that were: what a session would have been told of, or (NULL) all. */
+struct past {
     const struct session *s;
     cJSON *array;
     struct sl_error *e;
 };
 
-static int on_missed_event(void *user, const struct sl_event *ev)
+static int on_past_event(void *user, const struct sl_event *ev)
 {
-    const struct missed *m = user;
+    const struct past *p = user;
+    cJSON *o;
 
-    return coord_watches(m->s, ev->job) ? coord_add_event(m->array, ev, m->e) : 0;
+    if (p->s && !coord_watches(p->s, ev->job))
+        return 0;
+    o = sl_add_object(p->array);
+    coord_put_event(o, ev);
+    return o ? 0 : sl_fail(p->e, SL_EFAIL, "out of memory");
 }
 
 static int on_watch(struct ask *a, struct sl_error *e)
@@ -447,7 +445,7 @@ static int on_watch(struct ask *a, struct sl_error *e)
     struct session *s = a->s;
     struct sl_msg m;
     cJSON *old = cJSON_CreateArray();
-    struct missed missed = {s, old, e};
+    struct past missed = {s, old, e};
     int rc = old ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 
     free(s->watch_jobs);
@@ -466,7 +464,7 @@ static int on_watch(struct ask *a, struct sl_error *e)
         rc = sl_queue_last_event(a->c->q, &last, e);
     if (rc == 0 && since < last)
         rc = sl_queue_each_event(a->c->q, s->n_watch == 1 ? s->watch_jobs[0] : 0, since, 1000,
-                                 on_missed_event, &missed, e);
+                                 on_past_event, &missed, e);
     if (rc == 0)
         rc = sl_msg_new(SL_M_WATCHING, a->re, &m, e);
     if (rc == 0) {
@@ -502,8 +500,8 @@ static int on_logs(struct ask *a, struct sl_error *e)
     }
     SL_TRY(sl_msg_new(SL_M_LOG, a->re, &m, e));
     events = sl_put_array(m.tree, "events");
-    rc = sl_queue_each_event(a->c->q, job, sl_get_uint(a->m->tree, "since", 0), (uint32_t)limit,
-                             on_old_event, events, e);
+    rc = sl_queue_each_event(a->c->q, job, sl_get_uint(a->m->tree, "since", 0), (uint32_t)limit, on_past_event,
+                             &(struct past){NULL, events, e}, e);
     if (rc < 0) {
         sl_msg_free(&m);
         return rc;

@@ -249,7 +249,6 @@ static int copy_row(struct job *j, const struct sl_job_row *r, struct sl_error *
     j->attempts = r->attempts;
     j->manual_stitch = r->manual_stitch;
     j->verify = r->verify;
-    j->discard = r->discard;
     j->submitted_ms = r->submitted_ms;
     j->started_ms = r->started_ms;
     j->ended_ms = r->ended_ms;
@@ -324,8 +323,7 @@ static int resolve_deps(struct sl_coord *c, struct job *j, struct sl_error *e)
 
 int coord_load_jobs(struct sl_coord *c, uint64_t id, struct sl_error *e)
 {
-    const uint32_t ended = 1u << SL_JOB_SUCCEEDED | 1u << SL_JOB_FAILED | 1u << SL_JOB_CANCELLED;
-    const struct sl_job_filter f = {.id = id, .states = id ? 0 : ~ended};
+    const struct sl_job_filter f = {.id = id, .states = id ? 0 : ~SL_JOBS_ENDED};
     const struct sl_job_filter cancelled = {.states = 1u << SL_JOB_CANCELLED};
     struct loading l = {c, e, NULL, false};
     uint32_t first = c->n_jobs;
@@ -385,7 +383,6 @@ int coord_revoke_all(struct sl_coord *c, struct job *j, const char *why, struct 
         struct worker *w = c->workers[i];
         uint64_t tasks[SL_HELD_MAX];
         uint32_t n = 0;
-        struct sl_msg m;
 
         for (uint32_t k = w->n_held; k-- > 0;) {
             if (w->held[k].job != j)
@@ -394,13 +391,8 @@ int coord_revoke_all(struct sl_coord *c, struct job *j, const char *why, struct 
                 tasks[n++] = w->held[k].task;
             SL_TRY(coord_return(c, j, w->held[k].task, e));
         }
-        if (n == 0 || !w->peer)
-            continue;
-        SL_TRY(sl_msg_new(SL_M_REVOKE, NULL, &m, e));
-        sl_put_uint(m.tree, "job", j->id);
-        sl_put_uints(m.tree, "tasks", tasks, n);
-        sl_put_str(m.tree, "text", why);
-        SL_TRY(coord_send(c, w->peer, &m, e));
+        if (n > 0 && w->peer)
+            SL_TRY(coord_send_revoke(c, w, j->id, tasks, n, why, e));
     }
     return 0;
 }
@@ -547,7 +539,7 @@ int coord_hold(struct sl_coord *c, struct job *j, const char *user, struct sl_er
 void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap)
 {
     uint32_t connected = 0, draining = 0, idle = 0;
-    uint64_t wait;
+    uint64_t wait, before;
 
     *buf = 0;
     if (sl_job_ended(j->state))
@@ -572,11 +564,10 @@ void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size
         snprintf(buf, cap, "the daemon's queue failed: %s", c->failed.text);
     else if (connected == 0)
         snprintf(buf, cap, "no worker is connected");
-    else if (j->n_tasks == 0 && coord_cleared_by(c, j))
-        snprintf(buf, cap, "waits until the files of job %llu are removed",
-                 (unsigned long long)coord_cleared_by(c, j));
-    else if (coord_turn_behind(c, j))
-        snprintf(buf, cap, "waits for its turn behind job %llu", (unsigned long long)coord_turn_behind(c, j));
+    else if (j->n_tasks == 0 && (before = coord_cleared_by(c, j)) != 0)
+        snprintf(buf, cap, "waits until the files of job %llu are removed", (unsigned long long)before);
+    else if ((before = coord_turn_behind(c, j)) != 0)
+        snprintf(buf, cap, "waits for its turn behind job %llu", (unsigned long long)before);
     else if (connected == draining)
         snprintf(buf, cap, "all workers are draining");
     else if (j->state == SL_JOB_STITCHING && j->manual_stitch)

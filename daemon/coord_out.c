@@ -103,6 +103,18 @@ int coord_send_simple(struct sl_coord *c, uint64_t peer, enum sl_message_id id, 
     return coord_send(c, peer, &m, e);
 }
 
+int coord_send_revoke(struct sl_coord *c, const struct worker *w, uint64_t job, const uint64_t *tasks, size_t n,
+                      const char *text, struct sl_error *e)
+{
+    struct sl_msg m;
+
+    SL_TRY(sl_msg_new(SL_M_REVOKE, NULL, &m, e));
+    sl_put_uint(m.tree, "job", job);
+    sl_put_uints(m.tree, "tasks", tasks, n);
+    sl_put_str(m.tree, "text", text);
+    return coord_send(c, w->peer, &m, e);
+}
+
 int coord_event(struct sl_coord *c, const char *kind, const struct job *j, int64_t task,
                 const char *worker, struct sl_error *e, const char *fmt, ...)
 {

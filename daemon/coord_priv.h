@@ -38,7 +38,7 @@ struct job {
     uint64_t tx;            /* transaction of its state and plan */
     enum sl_job_state state;
     uint32_t priority, attempts;
-    bool manual_stitch, verify, discard;
+    bool manual_stitch, verify;
     char *user, *spec_text, *files, error[1024];
     cJSON *spec;
     uint64_t output_hash;
@@ -211,6 +211,10 @@ int coord_refuse(struct sl_coord *c, uint64_t peer, const char *re, const char *
 /* A message of at most one number (field NULL: none). */
 int coord_send_simple(struct sl_coord *c, uint64_t peer, enum sl_message_id id, const char *re,
                       const char *field, uint64_t v, struct sl_error *e) SL_MUST_USE;
+/* Effect: tells the worker that these n of the job's tasks are not its own any more; of none: that nothing
+ * of the job is to be done now. */
+int coord_send_revoke(struct sl_coord *c, const struct worker *w, uint64_t job, const uint64_t *tasks, size_t n,
+                      const char *text, struct sl_error *e) SL_MUST_USE;
 /* What waited for transactions up to `synced` may leave. */
 int coord_release(struct sl_coord *c, uint64_t synced, struct sl_error *e) SL_MUST_USE;
 /* Effect: forgets messages that wait: the transaction that they tell of failed. */
@@ -255,7 +259,8 @@ int coord_advance(struct sl_coord *c, struct job *j, struct sl_error *e) SL_MUST
 /* Returns 0, or SL_EUSAGE in why when a path of the job lies outside the daemon's roots; one that is not there
  * now is no reason. */
 int coord_within_roots(const struct sl_coord *c, const struct job *j, struct sl_error *why);
-/* Effect: jobs that have not ended, are not held and lie outside the roots, which were others when they were taken, fail. */
+/* Effect: jobs that have not ended, are not held and lie outside the roots, which were others when they
+ * were taken, fail. */
 int coord_fail_outside(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
 /* A failure's text says itself what to do. */
 bool coord_advises(const char *text);
@@ -336,8 +341,6 @@ void coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool fi
 void coord_put_row(cJSON *into, const struct sl_job_row *r, bool files);
 /* Effect: fills the record `event`. */
 void coord_put_event(cJSON *into, const struct sl_event *ev);
-/* Effect: adds such a record. Errors: SL_EFAIL (memory). */
-int coord_add_event(cJSON *array, const struct sl_event *ev, struct sl_error *e) SL_MUST_USE;
 /* Effect: adds the worker's GPUs to those that metrics tell of. */
 void coord_gpu_stats(const struct worker *w, struct sl_coord_stats *out);
 /* Effect: fills the record `worker`. */

@@ -100,14 +100,6 @@ void coord_put_event(cJSON *into, const struct sl_event *ev)
     sl_put_text(into, "text", ev->text);
 }
 
-int coord_add_event(cJSON *array, const struct sl_event *ev, struct sl_error *e)
-{
-    cJSON *o = sl_add_object(array);
-
-    coord_put_event(o, ev);
-    return o ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
-}
-
 void coord_put_worker(const struct sl_coord *c, cJSON *into, const struct worker *w)
 {
     sl_put_str(into, "name", w->name);

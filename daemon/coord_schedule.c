@@ -230,20 +230,12 @@ static bool has_spec(const struct worker *w, uint64_t job)
 /* Whoever waits for the job hears of its end afterwards. */
 int coord_tell_over(struct sl_coord *c, const struct job *j, struct sl_error *e)
 {
-    for (uint32_t i = 0; i < c->n_workers; i++) {
-        const struct worker *w = c->workers[i];
-        struct sl_msg m;
-        char text[64];
+    char text[64];
 
-        if (!w->peer || !has_spec(w, j->id))
-            continue;
-        snprintf(text, sizeof text, "the job is %s", sl_job_state_name(j->state));
-        SL_TRY(sl_msg_new(SL_M_REVOKE, NULL, &m, e));
-        sl_put_uint(m.tree, "job", j->id);
-        sl_put_array(m.tree, "tasks");
-        sl_put_str(m.tree, "text", text);
-        SL_TRY(coord_send(c, w->peer, &m, e));
-    }
+    snprintf(text, sizeof text, "the job is %s", sl_job_state_name(j->state));
+    for (uint32_t i = 0; i < c->n_workers; i++)
+        if (c->workers[i]->peer && has_spec(c->workers[i], j->id))
+            SL_TRY(coord_send_revoke(c, c->workers[i], j->id, NULL, 0, text, e));
     return 0;
 }
 

@@ -167,15 +167,8 @@ static int expire_worker(struct sl_coord *c, struct worker *w, struct sl_error *
         c->stats.expired++;
         SL_TRY(coord_event(c, "lease_lost", j, task, w->name, e,
                            "no progress for %u ms; the task goes back", c->o.lease_ms));
-        if (w->peer) {
-            struct sl_msg m;
-
-            SL_TRY(sl_msg_new(SL_M_REVOKE, NULL, &m, e));
-            sl_put_uint(m.tree, "job", j->id);
-            sl_put_uints(m.tree, "tasks", (uint64_t[]){task}, 1);
-            sl_put_str(m.tree, "text", "no progress: the lease has expired");
-            SL_TRY(coord_send(c, w->peer, &m, e));
-        }
+        if (w->peer)
+            SL_TRY(coord_send_revoke(c, w, j->id, &(uint64_t){task}, 1, "no progress: the lease has expired", e));
         SL_TRY(coord_return(c, j, task, e));
     }
     return 0;

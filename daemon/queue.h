@@ -31,6 +31,8 @@ const char *sl_job_state_name(enum sl_job_state s);
 /* Returns the state, or -1. */
 int sl_job_state_by_name(const char *name);
 bool sl_job_ended(enum sl_job_state s); /* succeeded, failed, cancelled */
+/* Those, as in sl_job_filter.states. */
+#define SL_JOBS_ENDED (1u << SL_JOB_SUCCEEDED | 1u << SL_JOB_FAILED | 1u << SL_JOB_CANCELLED)
 
 enum sl_task_state { SL_TASK_READY = 0, SL_TASK_LEASED, SL_TASK_DONE, SL_TASK_QUARANTINED };
 

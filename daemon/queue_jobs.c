@@ -30,7 +30,7 @@ int sl_job_state_by_name(const char *name)
 
 bool sl_job_ended(enum sl_job_state s)
 {
-    return s == SL_JOB_SUCCEEDED || s == SL_JOB_FAILED || s == SL_JOB_CANCELLED;
+    return 1u << s & SL_JOBS_ENDED;
 }
 
 int sl_queue_submit(struct sl_queue *q, const struct sl_new_job *j, uint64_t now_ms, uint64_t *id,

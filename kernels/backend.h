@@ -8,7 +8,7 @@
 
 struct sl_backend_ops {
     const char *name;
-    /* As sl_quantize, without the check of the stored scales; returns 1 when it has shown them all
+    /* As sl_quantize_on, without the check of the stored scales; returns 1 when it has shown them all
      * to be finite. */
     int (*quantize)(int type, const float *x, const float *w, uint64_t n, uint64_t row, void *out);
     /* Elements of any alignment, times scale; returns whether an out[i] is not

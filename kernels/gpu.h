@@ -81,7 +81,6 @@ enum sl_gpu_fault {
  * queue: what is put into one is done in order, beside the others. A device
  * belongs to the calling thread after use(). */
 struct sl_gpu_api {
-    const char *name;
     int (*count)(int *n);
     int (*info)(int device, struct sl_gpu_info *out);
     int (*use)(int device);

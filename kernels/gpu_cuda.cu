@@ -187,7 +187,7 @@ const char *words(int err)
 extern "C" {
 extern const struct sl_gpu_api sl_gpu_cuda;
 const struct sl_gpu_api sl_gpu_cuda = {
-    "CUDA", count, info, use, memory, alloc, release, pin, unpin, host_alloc, host_release,
+    count, info, use, memory, alloc, release, pin, unpin, host_alloc, host_release,
     stream_new, stream_free, copy_in, copy_out, run, wait, fault, words,
 };
 }

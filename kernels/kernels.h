@@ -1,6 +1,7 @@
 /* Arithmetic on blocks: source elements to F32, F32 to a ggml type, and back.
  * Pure functions: no files, no threads, no allocation, no state but the grids'
- * tables (grids.h), which are the same for everyone. Every output byte equals ggml's reference (x86-64 without FMA, August 2026 semantics).
+ * tables (grids.h), which are the same for everyone. Every output byte equals
+ * ggml's reference (x86-64 without FMA, August 2026 semantics).
  *
  * Rows matter only for importance weights and for block scales; otherwise an
  * element run is cut anywhere at a multiple of the type's block, so that work
@@ -38,26 +39,7 @@ int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out
 /* Effect: rounds each value to BF16 and back (nearest even), in place. */
 void sl_round_bf16(float *x, uint64_t n);
 
-/* Effect: writes n weights in `type` to out (sl_type_bytes(type, n) bytes).
- * x: n values, all finite. w: NULL, or n importance weights, one for each
- * value (all finite, >= 0). row: the matrix's row length; with w, x must be
- * whole rows, since some types take a mean over the row. Errors:
- * SL_EUNSUPPORTED for a type that is not written, for one that needs weights and has
- * none, or for an n that is no multiple of its block, SL_ESOURCE when a scale does not fit in F16 (for f16 and bf16: a
- * value in its type; *bad: index in x of the first weight of that block; out is
- * written all the same). */
-int sl_quantize(int type, const float *x, const float *w, uint64_t n, uint64_t row, void *out,
-                uint64_t *bad) SL_MUST_USE;
-
-/* Returns whether sl_quantize writes the type with weights only (iq1_s, iq2_xxs, iq2_xs). */
-int sl_needs_weights(int type);
-
-/* Effect: out[0..n) = the values that n weights in `type` stand for, exactly
- * as ggml's dequantizers give them. Errors: SL_EUNSUPPORTED. */
-int sl_dequantize(int type, const void *in, uint64_t n, float *out) SL_MUST_USE;
-
-/* The backends of sl_quantize: one text compiled for several widths. All give
- * the same bytes. */
+/* One text of the quantizers, compiled for several widths. All give the same bytes. */
 enum sl_backend { SL_BACKEND_AUTO = 0, SL_BACKEND_SCALAR, SL_BACKEND_PORTABLE, SL_BACKEND_AVX2,
                   SL_BACKEND_AVX512 };
 
@@ -67,15 +49,29 @@ const char *sl_backend_name(enum sl_backend b);
 /* Returns whether this machine can run the backend. */
 int sl_backend_usable(enum sl_backend b);
 
-/* Same as sl_quantize, on a given backend (AUTO: the best usable one, which
- * is what sl_quantize does). */
+/* Effect: writes n weights in `type` to out (sl_type_bytes(type, n) bytes), on a backend
+ * (AUTO: the best usable one).
+ * x: n values, all finite. w: NULL, or n importance weights, one for each
+ * value (all finite, >= 0). row: the matrix's row length; with w, x must be
+ * whole rows, since some types take a mean over the row. Errors:
+ * SL_EUNSUPPORTED for a backend that this machine cannot run, for a type that is not written, for one
+ * that needs weights and has none, or for an n that is no multiple of its block; SL_ESOURCE when a scale
+ * does not fit in F16 (for f16 and bf16: a value in its type; *bad: index in x of the first weight of that
+ * block; out is written all the same). */
 int sl_quantize_on(enum sl_backend b, int type, const float *x, const float *w, uint64_t n,
                    uint64_t row, void *out, uint64_t *bad) SL_MUST_USE;
+
+/* Returns whether the type is written with weights only (iq1_s, iq2_xxs, iq2_xs). */
+int sl_needs_weights(int type);
 
 /* Effect: the bytes of sl_load_f32 followed by sl_quantize_on without importance weights, with no
  * values in between. Returns 1, or 0 when there is no such way for the type and the source, or
  * when one of the two would refuse something: then out means nothing, and they are to be called. */
 int sl_quantize_source(enum sl_backend b, int type, const struct sl_source *s, uint64_t skip,
                        uint64_t n, void *out) SL_MUST_USE;
+
+/* Effect: out[0..n) = the values that n weights in `type` stand for, exactly
+ * as ggml's dequantizers give them. Errors: SL_EUNSUPPORTED. */
+int sl_dequantize(int type, const void *in, uint64_t n, float *out) SL_MUST_USE;
 
 #endif

@@ -200,8 +200,3 @@ int sl_quantize_on(enum sl_backend b, int type, const float *x, const float *w, 
     rc = ops->quantize(type, x, w, n, row, out);
     return rc < 0 ? rc : rc ? 0 : sl_check_scales(type, out, n, bad);
 }
-
-int sl_quantize(int type, const float *x, const float *w, uint64_t n, uint64_t row, void *out, uint64_t *bad)
-{
-    return sl_quantize_on(SL_BACKEND_AUTO, type, x, w, n, row, out, bad);
-}

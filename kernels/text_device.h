@@ -127,9 +127,7 @@ V_SHAPE bool device_has(int type, bool weighted, enum device_phase phase)
     switch (phase) {
     case DEVICE_SUM:
         return type != SL_TYPE_Q6_K && (weighted || type == SL_TYPE_IQ4_XS || type == SL_TYPE_IQ1_M || device_iquant(type));
-    case DEVICE_CODES: case DEVICE_STARTS: case DEVICE_PLACE: case DEVICE_NEAREST: case DEVICE_TAKE:
-        return device_turns(type) > 0;
-    case DEVICE_UNSURE:
+    case DEVICE_CODES: case DEVICE_STARTS: case DEVICE_PLACE: case DEVICE_NEAREST: case DEVICE_UNSURE: case DEVICE_TAKE:
         return device_turns(type) > 0;
     case DEVICE_NAMED:
         return device_turns(type) > 0 && queue_bits(type) == 2;

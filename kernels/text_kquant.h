@@ -39,9 +39,9 @@ V_FN void put(vi *out, int at, vi v)
 }
 
 /* Four bytes, each 0..255, as one word. */
-V_FN vi word4(const vi *b, int stride)
+V_FN vi word4(const vi *b)
 {
-    return v_ior(v_ior(b[0], v_shl(b[stride], 8)), v_ior(v_shl(b[2 * stride], 16), v_shl(b[3 * stride], 24)));
+    return v_ior(v_ior(b[0], v_shl(b[1], 8)), v_ior(v_shl(b[2], 16), v_shl(b[3], 24)));
 }
 
 V_FN vi low8(vi a) { return v_iand(a, v_seti(255)); }
@@ -106,7 +106,7 @@ V_FN void requant_linear(int nmax, const vf *x, vf d, vi *levels)
 V_FN void put_two_bits(int j, const vi *l, vi *out)
 {
     for (int i = 0; i < 16; i += 4)
-        V_OR(&out[8 * (j / 8) + 4 * (j & 1) + i / 4], v_shl(word4(l + i, 1), j & 6));
+        V_OR(&out[8 * (j / 8) + 4 * (j & 1) + i / 4], v_shl(word4(l + i), j & 6));
 }
 
 V_FN void q2_k_fit(int chains, int j, const vf *x, const vf *w, struct affine *f, struct exchange *e)
@@ -267,7 +267,7 @@ V_FN void q3_k_levels(int j, const vf *x, vi *levels, const struct exchange *e, 
     put_two_bits(j, low, out + offsetof(struct blk_q3_k, qs) / 4);
     for (int i = 0; i < 16; i += 4) /* bit i / 32 of byte i % 32: the third bit of value i */
         V_OR(&out[offsetof(struct blk_q3_k, hmask) / 4 + (unsigned)(4 * (j & 1) + i / 4)],
-             v_shl(v_iand(v_shr(word4(levels + i, 1), 2), ones), j / 2));
+             v_shl(v_iand(v_shr(word4(levels + i), 2), ones), j / 2));
 }
 
 V_FN void q3_k_block(const vf *x, const vf *w, vi *out)
@@ -367,7 +367,7 @@ V_FN void k45_top(struct exchange *e, vi *out)
     pack_k4(e->ls, e->lm, b);
     out[0] = v_ior(v_f16(e->d), v_shl(v_f16(e->dm), 16));
     for (int k = 0; k < 3; k++)
-        out[1 + k] = word4(b + 4 * k, 1);
+        out[1 + k] = word4(b + 4 * k);
     e->d = v_f16val(v_f16(e->d));
     e->dm = v_f16val(v_f16(e->dm));
     e->none = v_seti(0);
@@ -384,7 +384,7 @@ V_FN void k45_levels(int nmax, int j, const vf *x, struct affine f, const struct
 
     requant_affine(32, nmax, x, f, v_mul(e->d, v_tofloat(e->ls[j])), v_mul(e->dm, v_tofloat(e->lm[j])), l);
     for (int i = 0; i < 32; i += 4) {
-        vi word = word4(l + i, 1);
+        vi word = word4(l + i);
 
         V_OR(&qs[8 * (j / 2) + i / 4], v_shl(v_iand(word, four), 4 * (j & 1)));
         if (nmax == 31)
@@ -444,7 +444,7 @@ V_FN void q6_k_levels(int j, const vf *x, vi *levels, const struct exchange *e, 
 
     requant_linear(32, x, v_mul(e->d, v_tofloat(e->ls[j])), levels);
     for (int i = 0; i < 16; i += 4) {
-        vi word = word4(levels + i, 1);
+        vi word = word4(levels + i);
 
         V_OR(&out[16 * (j / 8) + 8 * (k & 1) + at + i / 4], v_shl(v_iand(word, four), 4 * (k >> 1)));
         V_OR(&out[(int)offsetof(struct blk_q6_k, qh) / 4 + 8 * (j / 8) + at + i / 4],

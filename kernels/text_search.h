@@ -266,12 +266,6 @@ V_FN bool affine_search(bool near, int chains, int n, int nmax, const vf *x, con
     return !v_any(far);
 }
 
-/* Fits of levels 0..nmax with a minimum <= 0 to `chains` runs of n values, one
- * after the other in x; w: their weights. A first try, then steps 0..nstep of
- * nmax + rmin + rdelta * step levels over the range, each refined by weighted
- * least squares. abs_error: the error is the sum of w * |diff| in place of
- * w * diff^2. The chains do not touch each other: several of them hide the latency
- * of one (chains <= 4, n <= 32). */
 #ifdef V_NEAR_FIRST
 V_CALL void affine_anew(int chains, int n, int nmax, const vf *x, const vf *w, float rmin, float rdelta, int nstep,
                         bool abs_error, struct affine *f)
@@ -280,6 +274,12 @@ V_CALL void affine_anew(int chains, int n, int nmax, const vf *x, const vf *w, f
 }
 #endif
 
+/* Fits of levels 0..nmax with a minimum <= 0 to `chains` runs of n values, one
+ * after the other in x; w: their weights. A first try, then steps 0..nstep of
+ * nmax + rmin + rdelta * step levels over the range, each refined by weighted
+ * least squares. abs_error: the error is the sum of w * |diff| in place of
+ * w * diff^2. The chains do not touch each other: several of them hide the latency
+ * of one (chains <= 4, n <= 32). */
 V_FN void fit_affine(int chains, int n, int nmax, const vf *x, const vf *w, float rmin, float rdelta, int nstep,
                      bool abs_error, struct affine *f)
 {

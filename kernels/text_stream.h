@@ -25,7 +25,6 @@ V_FN vi round_away_small(vf a)
 V_FN int batch_of(int dtype) { return dtype == SL_DTYPE_F32 ? 16 : BATCH; }
 V_FN size_t ahead_of(int dtype) { return dtype == SL_DTYPE_F32 ? 6144 : AHEAD; }
 
-
 /* A source element's magnitude as an integer that orders as the magnitudes do; `special`:
  * the least that is no number. E4M3 as V_LOAD_E4M3 gives it, F16 and BF16 as stored. */
 V_FN vi magnitude(int dtype, const uint8_t *p)

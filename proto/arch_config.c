@@ -120,8 +120,8 @@ static int read_fields(struct sl_params *p, const struct sl_field *f, struct sl_
     return 0;
 }
 
-/* Entries that say nothing of these architectures, but are passed on: a layer norm's epsilon, and
- * that there are no experts. Of several names the first one counts that is there, be it null. */
+/* Entries that say nothing of these architectures, but are passed on: a layer norm's epsilon, that
+ * attention looks ahead, and that there are no experts. Of several names the first one counts that is there, be it null. */
 static void read_idle(struct sl_params *p)
 {
     static const struct {
@@ -145,6 +145,8 @@ static void read_idle(struct sl_params *p)
         else if (idle[i].num != SL_N_NORM_EPS && j->valuedouble == 0 && !p->num[SL_N_KV_LORA].have)
             sl_num_set(p, idle[i].num, 0);
     }
+    if (!sl_config_bool(p->config, "is_causal", true))
+        sl_num_set(p, SL_N_CAUSAL, 0);
 }
 
 /* ---- rotary embedding ---- */
@@ -215,7 +217,7 @@ static int read_rope(struct sl_params *p, struct sl_error *e)
 
 /* ---- the architecture ---- */
 
-static const struct sl_arch *const archs[] = {&sl_arch_deepseek2, &sl_arch_deepseek32, &sl_arch_qwen2,
+static const struct sl_arch *const archs[] = {&sl_arch_deepseek2, &sl_arch_deepseek32, &sl_arch_glm_dsa, &sl_arch_qwen2,
                                             &sl_arch_qwen3, &sl_arch_qwen3moe, &sl_arch_llama};
 #define N_ARCHS (sizeof archs / sizeof *archs)
 

@@ -98,7 +98,7 @@ const struct sl_tensor_tmpl sl_arch_latent_tensors[] = {
 };
 
 const struct sl_field sl_arch_latent_fields[] = {
-    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, 4096, 0},
+    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER, 0},
     {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, NAN},
     {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
     {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
@@ -109,7 +109,7 @@ const struct sl_field sl_arch_latent_fields[] = {
     {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, false, 1, 1 << 16, NAN},
     {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 16, NAN},
     {SL_N_GROUP_USED, "topk_group", SL_FIELD_INT, false, 1, 1 << 16, NAN},
-    {SL_N_DENSE, "first_k_dense_replace", SL_FIELD_INT, false, 0, 4096, NAN},
+    {SL_N_DENSE, "first_k_dense_replace", SL_FIELD_INT, false, 0, SL_MAX_LAYER, NAN},
     {SL_N_Q_LORA, "q_lora_rank", SL_FIELD_INT, false, 1, 1 << 20, NAN},
     {SL_N_KV_LORA, "kv_lora_rank", SL_FIELD_INT, false, 1, 1 << 20, 512},
     {SL_N_NOPE, "qk_nope_head_dim", SL_FIELD_INT, false, 1, 1 << 16, 128},
@@ -233,8 +233,9 @@ static int derive_attention(struct sl_params *p, struct sl_error *e)
     uint64_t heads = n[SL_N_HEAD].u, nope = n[SL_N_NOPE].u, rope = n[SL_N_ROPE_DIM].u;
     uint64_t lora = n[SL_N_KV_LORA].u, v = n[SL_N_V_DIM].u;
     bool mla = p->layout == SL_LAYOUT_MLA;
-    /* Classes have a head_dim, for which the converter writes the keys earlier. */
-    bool late = !has_class(p) && !cJSON_GetObjectItemCaseSensitive(p->config, "head_dim");
+    /* Classes have a head_dim, for which the converter writes the keys earlier; but not for null. */
+    const cJSON *head_dim = cJSON_GetObjectItemCaseSensitive(p->config, "head_dim");
+    bool late = head_dim ? cJSON_IsNull(head_dim) : !has_class(p);
 
     if (n[SL_N_HEAD_KV_SRC].have && n[SL_N_HEAD_KV_SRC].u != heads)
         return sl_fail(e, SL_ESOURCE, "config.json: \"num_key_value_heads\" is %u: with latent "

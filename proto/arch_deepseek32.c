@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-static const struct sl_field fields[] = {
+const struct sl_field sl_arch_indexed_fields[] = {
     {SL_N_INDEX_HEADS, "index_n_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
     {SL_N_INDEX_DIM, "index_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
     {SL_N_INDEX_TOP, "index_topk", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
@@ -12,7 +12,7 @@ static const struct sl_field fields[] = {
     {SL_N_NONE, NULL, 0, false, 0, 0, 0},
 };
 
-static int derive(struct sl_params *p, struct sl_error *e)
+int sl_arch_indexed_derive(struct sl_params *p, struct sl_error *e)
 {
     const struct sl_number *n = p->num;
 
@@ -35,9 +35,9 @@ const struct sl_arch sl_arch_deepseek32 = {
     .name = "deepseek32",
     .classes = classes,
     .fields = sl_arch_latent_fields,
-    .more_fields = fields,
+    .more_fields = sl_arch_indexed_fields,
     .tensors = sl_arch_latent_tensors,
-    .derive = derive,
+    .derive = sl_arch_indexed_derive,
     .mla_only = true,
     .adds_bos = true,
 };

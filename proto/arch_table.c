@@ -19,6 +19,7 @@ static const struct key_tmpl keys[] = {
     {"feed_forward_length", SL_KV_U32, SL_N_FF},
     {"attention.head_count", SL_KV_U32, SL_N_HEAD},
     {"attention.head_count_kv", SL_KV_U32, SL_N_HEAD_KV},
+    {"attention.causal", SL_KV_BOOL, SL_N_CAUSAL},
     {"rope.scaling.factor", SL_KV_F32, SL_N_ROPE_FACTOR},
     {"rope.scaling.original_context_length", SL_KV_U32, SL_N_ROPE_ORIG_CTX},
     {"rope.scaling.yarn_ext_factor", SL_KV_F32, SL_N_YARN_EXT},
@@ -94,14 +95,20 @@ int sl_arch_keys(const struct sl_params *p, struct sl_kvs *kvs, struct sl_error 
         }
         SL_TRY(set_key(p, &keys[i], kvs, e));
     }
+    if (!p->n_indexer_types)
+        return 0;
+    snprintf(key, sizeof key, "%s.attention.indexer.types", p->arch->name);
+    if (sl_kvs_set_arr(kvs, key, SL_KV_BOOL, p->indexer_full, p->n_indexer_types) < 0)
+        return sl_fail(e, SL_EFAIL, "out of memory for the key %s", key);
     return 0;
 }
 
 uint32_t sl_arch_layer_facts(const struct sl_params *p, uint64_t i)
 {
     bool dense = !p->num[SL_N_EXPERT].have || i < p->num[SL_N_DENSE].u;
+    bool shared = i < p->n_indexer_types && !p->indexer_full[i];
 
-    return p->when | SL_W_LAYER | (dense ? SL_W_DENSE : SL_W_MOE) |
+    return (shared ? p->when & ~(uint32_t)SL_W_INDEXER : p->when) | SL_W_LAYER | (dense ? SL_W_DENSE : SL_W_MOE) |
            (i + p->num[SL_N_NEXTN].u >= p->num[SL_N_LAYER].u ? SL_W_NEXTN : 0);
 }
 

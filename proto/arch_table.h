@@ -24,13 +24,15 @@ enum sl_num {
     SL_N_Q_LORA, SL_N_KV_LORA, SL_N_KEY_LEN, SL_N_VALUE_LEN, SL_N_KEY_LEN_MLA,
     SL_N_VALUE_LEN_MLA, SL_N_KEY_LEN_LATE, SL_N_VALUE_LEN_LATE, SL_N_MOE_FF, SL_N_EXPERT, SL_N_SHARED, SL_N_EXPERT_SCALE,
     SL_N_EXPERT_NORM, SL_N_ROPE_DIM, SL_N_YARN_LOG, SL_N_NORM_EPS, SL_N_NO_EXPERT, SL_N_NO_EXPERT_USED,
-    SL_N_NEXTN, SL_N_INDEX_HEADS, SL_N_INDEX_DIM, SL_N_INDEX_TOP, SL_N_SHARED_FF_KEY,
+    SL_N_NEXTN, SL_N_INDEX_HEADS, SL_N_INDEX_DIM, SL_N_INDEX_TOP, SL_N_CAUSAL, SL_N_SHARED_FF_KEY,
     /* in no key */
     SL_N_HEAD_KV_SRC, /* num_key_value_heads; SL_N_HEAD_KV is what the GGUF says */
     SL_N_HEAD_DIM, SL_N_NOPE, SL_N_V_DIM, SL_N_Q_ROWS, SL_N_KV_ROWS, SL_N_KV_A_ROWS,
     SL_N_KV_B_ROWS, SL_N_O_COLS, SL_N_SHARED_FF, SL_N_HALF_ROPE, SL_N_INDEX_ROWS, SL_N_TWO_EMBD,
     SL_N_COUNT,
 };
+
+#define SL_MAX_LAYER 4096
 
 /* Facts that templates ask about; all bits of a template's `when` must hold. */
 enum sl_when {
@@ -48,7 +50,7 @@ enum sl_when {
     SL_W_CORR = 1 << 11,   /* the router has a correction bias */
     SL_W_SHARED = 1 << 12, /* has shared experts */
     SL_W_FREQS = 1 << 13,  /* rope_freqs is to be written */
-    SL_W_INDEXER = 1 << 14, /* attention has an indexer */
+    SL_W_INDEXER = 1 << 14, /* in layers whose attention has an indexer */
     SL_W_NEXTN = 1 << 15,  /* in layers for multi-token prediction */
     SL_W_OPTIONAL = 1 << 16, /* no fact: only where the checkpoint has the source */
 };
@@ -107,6 +109,8 @@ struct sl_params {
     enum sl_dtype dtype;    /* torch_dtype */
     const char *rope_type;  /* "yarn", "linear", "llama3" or NULL */
     const struct cJSON *rope; /* rope_parameters or rope_scaling, or NULL */
+    uint32_t n_indexer_types; /* layers that config.json calls full or shared; 0: it does not, all are full */
+    uint8_t indexer_full[SL_MAX_LAYER];
     float *values;          /* of SL_INLINE, malloc'ed; taken over by the model */
     struct sl_number num[SL_N_COUNT];
 };
@@ -121,13 +125,15 @@ struct sl_arch {
     bool drops_mtp;       /* layers from num_hidden_layers on are dropped */
     bool mla_only;        /* llama.cpp runs no other layout */
     bool adds_bos;        /* add_bos_token is true: the converter takes no other tokenizer */
+    bool glm_tokens;      /* GLM's pre-tokenizer, and its names of special tokens */
+    bool shares_heads;    /* layers for multi-token prediction ship without embedding and head */
     bool output_if_there; /* a tied model's lm_head.weight is kept when it is there */
     bool sentencepiece;   /* the converter prefers tokenizer.model where it exists */
     bool space_prefix;    /* writes tokenizer.ggml.add_space_prefix */
     bool embeds, ranks;   /* the converter looks for signs of another task (arch_task.c) */
 };
 
-extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_qwen2, sl_arch_qwen3,
+extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_glm_dsa, sl_arch_qwen2, sl_arch_qwen3,
     sl_arch_qwen3moe, sl_arch_llama;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
@@ -165,6 +171,10 @@ extern const struct sl_field sl_arch_plain_fields[];
 extern const struct sl_tensor_tmpl sl_arch_latent_tensors[];
 extern const struct sl_field sl_arch_latent_fields[];
 int sl_arch_latent_derive(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+
+/* What an indexer and layers for multi-token prediction that are kept add to these (arch_deepseek32.c). */
+extern const struct sl_field sl_arch_indexed_fields[];
+int sl_arch_indexed_derive(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: rows of q and of k and v for attention with plain heads (arch_llama.c).
  * Errors: SL_ESOURCE when heads do not divide. */

@@ -4,6 +4,7 @@
 #include "proto/gguf.h"
 #include "proto/json_file.h"
 #include "proto/shard_index.h"
+#include "proto/shard_series.h"
 #include "proto/source_file.h"
 
 #include <cjson/cJSON.h>
@@ -22,13 +23,6 @@ static const char index_name[] = "model.safetensors.index.json";
 static const char single_name[] = "model.safetensors";
 static const char shard_suffix[] = ".safetensors";
 static const char gguf_folder[] = "no .safetensors file; to read a .gguf file, give its own path";
-
-static bool ends_in(const char *s, const char *suffix)
-{
-    size_t n = strlen(s), m = strlen(suffix);
-
-    return n >= m && strcmp(s + n - m, suffix) == 0;
-}
 
 /* ---- building ---- */
 
@@ -56,8 +50,6 @@ static int reserve_tensors(struct sl_checkpoint *ck, uint32_t n, struct sl_error
         return 0;
     while (cap < need)
         cap *= 2;
-    if (cap > UINT32_MAX)
-        cap = UINT32_MAX;
     grown = realloc(ck->tensors, cap * sizeof *grown);
     if (!grown)
         return sl_fail(e, SL_EFAIL, "out of memory for %" PRIu64 " tensors", cap);
@@ -153,12 +145,12 @@ static void list_entry(const char *dir, const char *name, struct listing *l)
 {
     char path[512];
 
-    if (ends_in(name, shard_suffix) && name[0] != '.') {
+    if (sl_stem(name, shard_suffix) && name[0] != '.') {
         if (l->safetensors++ == 0)
             snprintf(l->first, sizeof l->first, "%s", name);
     }
-    l->gguf += ends_in(name, ".gguf");
-    l->bin += ends_in(name, ".bin") || ends_in(name, ".pth");
+    l->gguf += sl_stem(name, ".gguf") > 0;
+    l->bin += sl_stem(name, ".bin") || sl_stem(name, ".pth");
     l->is_hub |= strncmp(name, "models--", 8) == 0;
     if (name[0] != '.' && (size_t)snprintf(path, sizeof path, "%s/%s", dir, name) < sizeof path &&
         sl_source_exists(path, "config.json") && (!l->below[0] || strcmp(name, l->below) < 0))
@@ -310,14 +302,22 @@ static int open_index(struct sl_checkpoint *ck, const char *dir, const char *ind
     return rc;
 }
 
+static int open_series(struct sl_checkpoint *ck, const char *dir, const struct sl_shard_series *s,
+                       struct sl_error *e)
+{
+    SL_TRY(sl_ck_reserve_files(ck, s->n, e));
+    for (uint32_t i = 0; i < s->n; i++)
+        SL_TRY(add_safetensors(ck, dir, s->names[i], e));
+    return 0;
+}
+
 static int open_unindexed(struct sl_checkpoint *ck, const char *dir, struct sl_error *e)
 {
+    struct sl_shard_series s;
     struct listing l;
+    int rc;
 
     SL_TRY(list_folder(dir, &l, e));
-    if (l.safetensors > 1)
-        return sl_fail(e, SL_ESOURCE, "%s: %s is missing, and %" PRIu32 " .safetensors files are "
-                       "there; download it beside them", dir, index_name, l.safetensors);
     if (l.safetensors == 0 && l.gguf)
         return sl_fail(e, SL_ESOURCE, "%s: %s", dir, gguf_folder);
     if (l.safetensors == 0 && l.bin)
@@ -326,6 +326,16 @@ static int open_unindexed(struct sl_checkpoint *ck, const char *dir, struct sl_e
     if (l.safetensors == 0)
         return sl_fail(e, SL_ESOURCE, "%s: no %s, no %s and no other .safetensors file", dir,
                        index_name, single_name);
+    SL_TRY(sl_shard_series_read(dir, &s, e));
+    if (s.n) {
+        rc = open_series(ck, dir, &s, e);
+        sl_shard_series_free(&s);
+        return rc;
+    }
+    sl_shard_series_free(&s);
+    if (l.safetensors > 1)
+        return sl_fail(e, SL_ESOURCE, "%s: %s is missing, and %" PRIu32 " .safetensors files are "
+                       "there; download it beside them", dir, index_name, l.safetensors);
     SL_TRY(sl_ck_reserve_files(ck, 1, e));
     return add_safetensors(ck, dir, l.first, e);
 }
@@ -361,16 +371,16 @@ static int open_file(struct sl_checkpoint *ck, const char *path, struct sl_error
 {
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
 
-    if (ends_in(path, ".gguf"))
+    if (sl_stem(path, ".gguf"))
         return sl_ck_open_gguf(ck, path, e);
     SL_TRY(keep_dir(ck, path, slash == path ? 1 : (size_t)(base - path), e));
-    if (ends_in(path, shard_suffix)) {
+    if (sl_stem(path, shard_suffix)) {
         SL_TRY(keep_name(ck, path, e));
         SL_TRY(read_config(ck, ck->dir, false, e));
         SL_TRY(sl_ck_reserve_files(ck, 1, e));
         return add_safetensors(ck, NULL, path, e);
     }
-    if (ends_in(path, ".safetensors.index.json")) {
+    if (sl_stem(path, ".safetensors.index.json")) {
         SL_TRY(read_config(ck, ck->dir, true, e));
         return open_index(ck, ck->dir, base, e);
     }
@@ -423,13 +433,13 @@ int sl_checkpoint_open_within(const char *path, const struct sl_roots *roots,
     SL_TRY(new_checkpoint(&ck, e));
     ck->roots = roots;
     rc = open_any(ck, path, e);
-    if (rc < 0)
+    if (rc < 0) {
         sl_checkpoint_fail(ck, e);
-    if (rc < 0)
         sl_checkpoint_close(ck);
-    else
-        *out = ck;
-    return rc;
+        return rc;
+    }
+    *out = ck;
+    return 0;
 }
 
 int sl_checkpoint_open(const char *path, struct sl_checkpoint **out, struct sl_error *e)

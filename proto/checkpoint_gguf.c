@@ -37,7 +37,7 @@ static int add_file(struct sl_checkpoint *ck, const struct sl_gguf *g, struct sl
     char *names = malloc((g->n_tensors + 1) * SL_NAME_MAX);
     int rc = 0;
 
-    if (!tensors || !names || g->n_tensors >= SL_NO_TENSOR)
+    if (!tensors || !names)
         rc = sl_fail(e, SL_EFAIL, "%s: out of memory for %" PRIu64 " tensors", g->path, g->n_tensors);
     for (uint64_t i = 0; i < g->n_tensors && rc == 0; i++)
         rc = take_tensor(g, &g->tensors[i], &tensors[i], names + i * SL_NAME_MAX, e);
@@ -50,19 +50,20 @@ static int add_file(struct sl_checkpoint *ck, const struct sl_gguf *g, struct sl
     return rc;
 }
 
-static uint64_t uint_or(const struct sl_gguf *g, const char *key, uint64_t otherwise)
+/* 0 where there is none. */
+static uint64_t number(const struct sl_gguf *g, const char *key)
 {
     uint64_t v;
 
-    return sl_kvs_get_uint(&g->kvs, key, &v) ? v : otherwise;
+    return sl_kvs_get_uint(&g->kvs, key, &v) ? v : 0;
 }
 
 /* The split keys of part i of n against the file names and the first part. */
 static int check_part(const struct sl_gguf *g, const struct sl_gguf *first, uint32_t i, uint32_t n,
                       struct sl_error *e)
 {
-    uint64_t count = uint_or(g, "split.count", 0), no = uint_or(g, "split.no", 0);
-    uint64_t total = uint_or(g, "split.tensors.count", 0);
+    uint64_t count = number(g, "split.count"), no = number(g, "split.no");
+    uint64_t total = number(g, "split.tensors.count");
 
     if (n == 1 && count <= 1)
         return 0;
@@ -76,9 +77,9 @@ static int check_part(const struct sl_gguf *g, const struct sl_gguf *first, uint
     if (no != i)
         return sl_fail(e, SL_ESOURCE, "%s: split.no is %" PRIu64 ", its name says %" PRIu32, g->path,
                        no, i);
-    if (total != uint_or(first, "split.tensors.count", 0))
+    if (total != number(first, "split.tensors.count"))
         return sl_fail(e, SL_ESOURCE, "%s: split.tensors.count is %" PRIu64 ", the first part has %"
-                       PRIu64, g->path, total, uint_or(first, "split.tensors.count", 0));
+                       PRIu64, g->path, total, number(first, "split.tensors.count"));
     return 0;
 }
 
@@ -118,7 +119,7 @@ int sl_ck_open_gguf(struct sl_checkpoint *ck, const char *path, struct sl_error 
         SL_TRY(sl_gguf_part_path(part, sizeof part, path, i, e));
         SL_TRY(add_part(ck, part, i, n, e));
     }
-    total = uint_or(ck->gguf, "split.tensors.count", 0);
+    total = number(ck->gguf, "split.tensors.count");
     if (total != ck->n_tensors)
         return sl_fail(e, SL_ESOURCE, "%s: split.tensors.count is %" PRIu64 ", the %" PRIu32
                        " parts hold %" PRIu32 " tensors", path, total, n, ck->n_tensors);

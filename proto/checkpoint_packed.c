@@ -114,7 +114,7 @@ int sl_checkpoint_packs(const struct sl_checkpoint *ck, const char *name, struct
     const cJSON *entry = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(quantization(ck), "ignore"), 0);
     char layer[SL_SRC_MAX_NAME + 1];
 
-    snprintf(layer, sizeof layer, "%.*s", (int)sl_ck_stem(name, WEIGHT), name);
+    snprintf(layer, sizeof layer, "%.*s", (int)sl_stem(name, WEIGHT), name);
     for (int i = 0; i < IGNORED_MAX && entry; i++, entry = entry->next) {
         int hit = cJSON_IsString(entry) ? ignores(entry->valuestring, layer, e) : 0;
 
@@ -207,7 +207,7 @@ static int rename_all(struct sl_checkpoint *ck, size_t room, struct sl_error *e)
     p->n_arenas++;
     for (uint32_t i = 0; i < ck->n_tensors; i++) {
         struct sl_src_tensor *t = &ck->tensors[i];
-        size_t n = sl_ck_stem(t->name, PACKED);
+        size_t n = sl_stem(t->name, PACKED);
 
         if (!n)
             continue;
@@ -228,7 +228,7 @@ int sl_ck_take_packed(struct sl_checkpoint *ck, struct sl_error *e)
     size_t room = 0;
 
     for (uint32_t i = 0; i < ck->n_tensors && !ck->is_gguf; i++) {
-        size_t n = sl_ck_stem(ck->tensors[i].name, PACKED);
+        size_t n = sl_stem(ck->tensors[i].name, PACKED);
 
         if (!n)
             continue;

@@ -5,6 +5,7 @@
 #include "proto/checkpoint.h"
 #include "proto/name_table.h"
 #include "proto/safetensors.h"
+#include "proto/suffix.h"
 
 #include <stddef.h>
 
@@ -62,9 +63,6 @@ int sl_ck_read_packing(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE
 /* Effect: each X.weight_packed becomes a tensor X.weight of I4. Once, when all files are there.
  * Errors: SL_ESOURCE, SL_EUNSUPPORTED. */
 int sl_ck_take_packed(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
-
-/* Returns the length of name without the suffix, or 0 when it does not end in it. */
-size_t sl_ck_stem(const char *name, const char *suffix);
 
 /* Returns the index of the tensor whose name is n bytes of name and the suffix, or SL_NO_TENSOR. */
 uint32_t sl_ck_find_joined(const struct sl_checkpoint *ck, const char *name, size_t n, const char *suffix);

@@ -14,13 +14,6 @@ static bool has_scale(enum sl_dtype t)
     return t == SL_DTYPE_F8_E4M3 || t == SL_DTYPE_F8_E5M2 || t == SL_DTYPE_I4;
 }
 
-size_t sl_ck_stem(const char *name, const char *suffix)
-{
-    size_t n = strlen(name), s = strlen(suffix);
-
-    return n > s && strcmp(name + n - s, suffix) == 0 ? n - s : 0;
-}
-
 uint32_t sl_ck_find_joined(const struct sl_checkpoint *ck, const char *name, size_t n, const char *suffix)
 {
     char buf[NAME_BUF];
@@ -34,7 +27,7 @@ uint32_t sl_ck_find_joined(const struct sl_checkpoint *ck, const char *name, siz
 
 static uint32_t find_scale(const struct sl_checkpoint *ck, const char *weight)
 {
-    size_t base = sl_ck_stem(weight, ".weight");
+    size_t base = sl_stem(weight, ".weight");
     uint32_t t = sl_ck_find_joined(ck, weight, strlen(weight), "_scale_inv");
 
     if (t == SL_NO_TENSOR)
@@ -164,7 +157,7 @@ static bool is_activation_scale(const char *name)
     };
 
     for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++)
-        if (sl_ck_stem(name, suffixes[i]))
+        if (sl_stem(name, suffixes[i]))
             return true;
     return false;
 }
@@ -173,18 +166,18 @@ static bool is_activation_scale(const char *name)
  * when the name is not a scale's. *sure: it can be nothing else than a scale. */
 static bool weight_name(const char *name, char buf[NAME_BUF], bool *sure)
 {
-    size_t n = sl_ck_stem(name, "_scale_inv");
+    size_t n = sl_stem(name, "_scale_inv");
     const char *suffix = "";
 
     *sure = true;
-    if (!n && sl_ck_stem(name, ".weight_scale"))
-        n = sl_ck_stem(name, "_scale");
+    if (!n && sl_stem(name, ".weight_scale"))
+        n = sl_stem(name, "_scale");
     if (!n) {
         *sure = false;
-        n = sl_ck_stem(name, "_scale");
+        n = sl_stem(name, "_scale");
     }
     if (!n) {
-        n = sl_ck_stem(name, ".scale");
+        n = sl_stem(name, ".scale");
         suffix = ".weight";
     }
     if (!n || n + strlen(suffix) >= NAME_BUF)
@@ -205,7 +198,7 @@ static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error
 
     if (is_activation_scale(name))
         return SL_ROLE_ACTIVATION;
-    w = sl_ck_stem(name, ".weight_shape") ? sl_ck_find_joined(ck, name, sl_ck_stem(name, "_shape"), "") : SL_NO_TENSOR;
+    w = sl_stem(name, ".weight_shape") ? sl_ck_find_joined(ck, name, sl_stem(name, "_shape"), "") : SL_NO_TENSOR;
     if (w != SL_NO_TENSOR && ck->tensors[w].dtype == SL_DTYPE_I4)
         return SL_ROLE_SHAPE;
     if (!weight_name(name, weight, &sure))

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SL_GGUF_ALIGN 32
+#define SL_GGUF_ALIGN 32 /* of each tensor, in files that Sluice writes */
 #define SL_NAME_MAX 64 /* tensor names are shorter than this */
 
 /* What a reader takes of a stranger's file, so that a header cannot take all memory; those of
@@ -117,6 +117,12 @@ struct sl_source_stat;
 int sl_gguf_read(int fd, const struct sl_source_stat *st, const char *path, struct sl_gguf **out,
                  struct sl_error *e) SL_MUST_USE;
 void sl_gguf_close(struct sl_gguf *g);
+
+/* Returns n bytes with the padding behind them. n: at most 2^63. */
+static inline uint64_t sl_gguf_padded(uint64_t n)
+{
+    return (n + SL_GGUF_ALIGN - 1) / SL_GGUF_ALIGN * SL_GGUF_ALIGN;
+}
 
 /* Returns ggml's count of dimensions, which llama-quantize writes: 1, or up to the last
  * that is not 1. */

@@ -1,9 +1,9 @@
 /* The strict reader. Bytes come through one cursor that knows the file's
  * length: nothing is allocated or read before it is known to be there. */
+#include "proto/cursor.h"
 #include "proto/gguf.h"
 #include "proto/source_file.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -41,27 +41,6 @@ static int fail_long(struct cursor *c)
                    SL_GGUF_MAX_HEADER / 1000000);
 }
 
-/* Exactly n bytes at off, which lie inside the file as it was opened. */
-static int read_at(struct cursor *c, void *buf, uint64_t n, uint64_t off)
-{
-    uint8_t *p = buf;
-
-    while (n) {
-        ssize_t got = pread(c->fd, p, n < (1u << 30) ? n : (1u << 30), (off_t)off);
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return sl_fail(c->e, SL_ESOURCE, "%s: read error: %s", c->path, strerror(errno));
-        if (got == 0)
-            return sl_fail(c->e, SL_ESOURCE, "%s: shrank while it was read", c->path);
-        p += got;
-        n -= (uint64_t)got;
-        off += (uint64_t)got;
-    }
-    return 0;
-}
-
 /* The next n bytes into buf: from the window, or straight from the file when
  * they are many. */
 static int take(struct cursor *c, void *buf, uint64_t n)
@@ -73,13 +52,13 @@ static int take(struct cursor *c, void *buf, uint64_t n)
         return fail_long(c);
     if (c->at - c->win_at > c->win_n || c->win_n - (c->at - c->win_at) < n) {
         if (n > WINDOW / 2) {
-            SL_TRY(read_at(c, buf, n, c->at));
+            SL_TRY(sl_source_read(c->fd, c->path, buf, n, c->at, c->e));
             c->at += n;
             return 0;
         }
         c->win_at = c->at;
         c->win_n = left(c) < WINDOW ? left(c) : WINDOW;
-        SL_TRY(read_at(c, c->win, c->win_n, c->win_at));
+        SL_TRY(sl_source_read(c->fd, c->path, c->win, c->win_n, c->win_at, c->e));
     }
     if (n)
         memcpy(buf, c->win + (c->at - c->win_at), n);
@@ -400,20 +379,12 @@ static int take_tensors(struct cursor *c, uint64_t n, struct sl_gguf *g)
     return rc;
 }
 
-static bool pad_to(uint64_t v, uint64_t align, uint64_t *out)
-{
-    if (__builtin_add_overflow(v, align - 1, out))
-        return false;
-    *out &= ~(align - 1);
-    return true;
-}
-
 /* Where the data section starts, and that every tensor lies in it in turn. */
 static int place_tensors(struct cursor *c, struct sl_gguf *g)
 {
     uint64_t expect = 0;
 
-    if (!pad_to(c->at, g->align, &g->header_bytes) || g->header_bytes > c->size) {
+    if (!sl_align_u64(c->at, g->align, &g->header_bytes) || g->header_bytes > c->size) {
         if (g->n_tensors)
             return sl_fail(c->e, SL_ESOURCE, "%s: ends before its tensor data begin", c->path);
         g->header_bytes = c->at;
@@ -428,7 +399,7 @@ static int place_tensors(struct cursor *c, struct sl_gguf *g)
         if (t->offset > room || t->bytes > room - t->offset)
             return sl_fail(c->e, SL_ESOURCE, "%s: tensor %s: its data end past the end of the file; the file is truncated or damaged",
                            c->path, t->name);
-        if (!pad_to(t->offset + t->bytes, g->align, &expect))
+        if (!sl_align_u64(t->offset + t->bytes, g->align, &expect))
             return sl_fail(c->e, SL_ESOURCE, "%s: tensor %s: offset overflow", c->path, t->name);
     }
     g->data_bytes = expect;
@@ -518,4 +489,3 @@ void sl_gguf_close(struct sl_gguf *g)
     free(g->path);
     free(g);
 }
-

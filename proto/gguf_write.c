@@ -96,17 +96,15 @@ int sl_gguf_header(const struct sl_kvs *kvs, const struct sl_gguf_tensor *tensor
 {
     struct sink s = {0};
     uint32_t align;
-    uint64_t bytes;
 
     if (sl_kvs_find(kvs, "general.alignment") &&
         (!sl_kvs_get_u32(kvs, "general.alignment", &align) || align != SL_GGUF_ALIGN))
         return SL_EFAIL;
     put_header(&s, kvs, tensors, n_tensors);
-    bytes = (s.at + SL_GGUF_ALIGN - 1) / SL_GGUF_ALIGN * SL_GGUF_ALIGN;
-    *len = bytes;
+    *len = sl_gguf_padded(s.at);
     if (!buf)
         return 0;
-    s.buf = calloc(1, bytes);
+    s.buf = calloc(1, *len);
     if (!s.buf)
         return SL_EFAIL;
     s.at = 0;

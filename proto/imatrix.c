@@ -1,7 +1,6 @@
 #include "proto/imatrix_parts.h"
-#include "proto/tensor_hash.h"
-
 #include "proto/source_file.h"
+#include "proto/tensor_hash.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -10,7 +9,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NAME_LIMIT 1024u
 #define HASH_PIECE (1u << 20)
 
 static int no_memory(const struct sl_imatrix *im, struct sl_error *e)
@@ -24,7 +22,7 @@ int sl_imatrix_add(struct sl_imatrix *im, const char *name, uint64_t n,
     struct sl_imatrix_entry *p;
     uint32_t held;
 
-    if (n == 0 || n > NAME_LIMIT || memchr(name, 0, n))
+    if (n == 0 || n > SL_IMATRIX_MAX_NAME || memchr(name, 0, n))
         return sl_fail(e, SL_ESOURCE, "imatrix %s: entry %u has no possible tensor name", im->path,
                        im->n_entries);
     if (im->n_entries == SL_IMATRIX_MAX_ENTRIES)
@@ -117,9 +115,8 @@ static int scan(struct sl_imatrix *im, struct sl_error *e)
 
             rc = sl_imatrix_values(im, i, at, n, x, e);
             for (uint64_t k = 0; rc == 0 && k < n; k++)
-                if (!(x[k] >= 0) || isinf(x[k])) {
+                if (!(x[k] >= 0) || isinf(x[k]))
                     t->first_bad = t->bad++ ? t->first_bad : at + k;
-                }
         }
     }
     free(x);
@@ -131,7 +128,6 @@ static int hash_file(struct sl_imatrix *im, struct sl_error *e)
     struct sl_hash128 *s = sl_hash128_new();
     uint8_t *buf = malloc(HASH_PIECE);
     int rc = s && buf ? 0 : no_memory(im, e);
-    uint8_t digest[16];
 
     for (uint64_t at = 0; rc == 0 && at < im->file_size; at += HASH_PIECE) {
         size_t n = im->file_size - at < HASH_PIECE ? im->file_size - at : HASH_PIECE;
@@ -140,11 +136,8 @@ static int hash_file(struct sl_imatrix *im, struct sl_error *e)
         if (rc == 0)
             sl_hash128_update(s, buf, n);
     }
-    if (rc == 0) {
-        sl_hash128_final(s, digest);
-        for (int i = 0; i < 16; i++)
-            snprintf(im->hash + 2 * i, 3, "%02x", digest[i]);
-    }
+    if (rc == 0)
+        sl_hash128_final(s, im->hash);
     sl_hash128_free(s);
     free(buf);
     return rc;
@@ -235,25 +228,18 @@ int sl_imatrix_check(const struct sl_imatrix *im, struct sl_error *e)
     return 0;
 }
 
-int sl_imatrix_filter(struct sl_imatrix *im, const char *const *words, uint32_t n, bool keep,
-                      struct sl_error *e)
+int sl_imatrix_filter(struct sl_imatrix *im, const struct sl_weight_words *words, struct sl_error *e)
 {
     uint32_t kept = 0;
 
-    sl_name_table_free(&im->names);
-    memset(&im->names, 0, sizeof im->names);
-    SL_TRY(sl_name_table_init(&im->names, im->n_entries, e));
-    for (uint32_t i = 0; i < im->n_entries; i++) {
-        bool hit = false;
-
-        for (uint32_t k = 0; k < n && !hit; k++)
-            hit = strstr(im->entries[i].name, words[k]) != NULL;
-        if (hit == keep)
+    for (uint32_t i = 0; i < im->n_entries; i++)
+        if (sl_weight_words_use(words, im->entries[i].name))
             im->entries[kept++] = im->entries[i];
         else
             free_entry(&im->entries[i]);
-    }
     im->n_entries = kept;
+    sl_name_table_free(&im->names);
+    SL_TRY(sl_name_table_init(&im->names, kept, e));
     for (uint32_t i = 0; i < kept; i++)
         SL_TRY(sl_name_table_add(&im->names, im->entries[i].name, i, NULL, e));
     return 0;

@@ -19,6 +19,7 @@
 #include "proto/model.h"
 #include "proto/name_table.h"
 #include "proto/roots.h"
+#include "proto/weight_words.h"
 
 #define SL_IMATRIX_MAX_ENTRIES 500000u
 #define SL_IMATRIX_MAX_COUNTS 16000000u /* of all entries; DeepSeek-R1's has 45,000 */
@@ -69,10 +70,9 @@ void sl_imatrix_close(struct sl_imatrix *im);
 /* Errors: SL_ESOURCE naming the first entry with a negative, NaN or infinite value. */
 int sl_imatrix_check(const struct sl_imatrix *im, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: drops the entries whose names contain one of the words, or with keep all
- * others. Invalidates indices. Errors: SL_EFAIL. */
-int sl_imatrix_filter(struct sl_imatrix *im, const char *const *words, uint32_t n, bool keep,
-                      struct sl_error *e) SL_MUST_USE;
+/* Effect: drops the entries that the words leave out. Invalidates indices. Errors: SL_EFAIL. */
+int sl_imatrix_filter(struct sl_imatrix *im, const struct sl_weight_words *words, struct sl_error *e)
+    SL_MUST_USE;
 
 /* Returns the entry's index, or -1. */
 int64_t sl_imatrix_find(const struct sl_imatrix *im, const char *name);
@@ -100,7 +100,7 @@ int sl_imatrix_for(const struct sl_imatrix *im, const struct sl_out_tensor *t, u
  * compute from it equal those of im bit by bit: from DAT to GGUF sums and counts are
  * value and ncall times 512 (the chunk size it then names); from GGUF to DAT ncall is
  * the power of two at or above llama.cpp's, and a group without data becomes 1.0.
- * Errors: SL_EEXISTS, SL_EFAIL, SL_EUSAGE (an entry the format cannot hold). */
+ * Errors: SL_EEXISTS, SL_ENOSPACE, SL_EFAIL, SL_EUSAGE (an entry the format cannot hold). */
 int sl_imatrix_write(const struct sl_imatrix *im, enum sl_imatrix_format format, const char *path,
                      struct sl_error *e) SL_MUST_USE;
 

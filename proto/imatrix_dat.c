@@ -2,14 +2,12 @@
  * not negative, and not beyond the file. */
 #include "proto/imatrix_parts.h"
 
-#include "proto/cursor.h"
 #include "proto/source_file.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define NAME_MOST 1024
 #define DATASET_MOST (1 << 20)
 
 struct reader {
@@ -38,13 +36,15 @@ static int number(struct reader *r, const char *what, int32_t *v)
     return 0;
 }
 
-static int text(struct reader *r, const char *what, char buf[NAME_MOST], int32_t *n)
+static int tensor_name(struct reader *r, char buf[SL_IMATRIX_MAX_NAME], int32_t *n)
 {
+    static const char what[] = "length of the name";
+
     SL_TRY(number(r, what, n));
-    if (*n > NAME_MOST)
+    if (*n > SL_IMATRIX_MAX_NAME)
         return sl_fail(r->e, SL_ESOURCE, "imatrix %s: byte %llu, entry %u: %s is %d, more than %d; the "
                        "file is damaged, or no imatrix", r->im->path,
-                       (unsigned long long)(r->at - sizeof *n), r->im->n_entries, what, *n, NAME_MOST);
+                       (unsigned long long)(r->at - sizeof *n), r->im->n_entries, what, *n, SL_IMATRIX_MAX_NAME);
     if ((uint64_t)*n > r->im->file_size - r->at)
         return ends(r, what);
     SL_TRY(sl_source_read(r->im->fd, r->im->path, buf, (size_t)*n, r->at, r->e));
@@ -55,10 +55,10 @@ static int text(struct reader *r, const char *what, char buf[NAME_MOST], int32_t
 static int entry(struct reader *r)
 {
     struct sl_imatrix_entry *x;
-    char name[NAME_MOST];
+    char name[SL_IMATRIX_MAX_NAME];
     int32_t n, ncall, nval;
 
-    SL_TRY(text(r, "length of the name", name, &n));
+    SL_TRY(tensor_name(r, name, &n));
     SL_TRY(number(r, "number of calls", &ncall));
     SL_TRY(number(r, "number of values", &nval));
     if ((uint64_t)nval > (r->im->file_size - r->at) / sizeof(float))

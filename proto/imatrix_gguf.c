@@ -1,9 +1,9 @@
 /* The GGUF format of importance matrices. */
 #include "proto/imatrix_parts.h"
 
-#include "proto/cursor.h"
 #include "proto/gguf.h"
 #include "proto/source_file.h"
+#include "proto/suffix.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -15,14 +15,6 @@
 #define KEY_DATASETS "imatrix.datasets"
 #define KEY_CHUNKS "imatrix.chunk_count"
 #define KEY_CHUNK_SIZE "imatrix.chunk_size"
-
-/* Length of the name before the suffix, or 0. */
-static size_t stem(const char *name, const char *suffix)
-{
-    size_t n = strlen(name), k = strlen(suffix);
-
-    return n > k && strcmp(name + n - k, suffix) == 0 ? n - k : 0;
-}
 
 static int mismatch(const struct sl_imatrix *im, const char *name, const char *what,
                     struct sl_error *e)
@@ -99,7 +91,7 @@ static int read_tensors(struct sl_imatrix *im, const struct sl_gguf *g,
 {
     for (uint64_t i = 0; i < g->n_tensors; i++) {
         const struct sl_gguf_tensor *t = &g->tensors[i];
-        size_t n = stem(t->name, SUMS), k = stem(t->name, COUNTS);
+        size_t n = sl_stem(t->name, SUMS), k = sl_stem(t->name, COUNTS);
         char name[2 * SL_NAME_MAX];
 
         if (n) {
@@ -143,11 +135,6 @@ static int put_kvs(const struct sl_imatrix *im, struct sl_kvs *kvs)
     return sl_kvs_set_u32(kvs, KEY_CHUNK_SIZE, im->chunk_size ? im->chunk_size : SL_IMATRIX_CHUNK);
 }
 
-static uint64_t padded(uint64_t n)
-{
-    return (n + SL_GGUF_ALIGN - 1) / SL_GGUF_ALIGN * SL_GGUF_ALIGN;
-}
-
 static int name_tensor(struct sl_gguf_tensor *t, const char *name, const char *suffix, uint64_t ne0,
                        uint64_t ne1, uint64_t *offset)
 {
@@ -159,7 +146,7 @@ static int name_tensor(struct sl_gguf_tensor *t, const char *name, const char *s
     t->type = SL_TYPE_F32;
     t->bytes = ne0 * ne1 * sizeof(float);
     t->offset = *offset;
-    *offset += padded(t->bytes);
+    *offset += sl_gguf_padded(t->bytes);
     return n < 0 || (size_t)n >= sizeof t->name ? SL_EUSAGE : 0;
 }
 
@@ -199,7 +186,7 @@ static int pad(struct sl_imatrix_sink *s, uint64_t bytes, struct sl_error *e)
 {
     static const uint8_t zeros[SL_GGUF_ALIGN];
 
-    return sl_imatrix_put(s, zeros, padded(bytes) - bytes, e);
+    return sl_imatrix_put(s, zeros, sl_gguf_padded(bytes) - bytes, e);
 }
 
 /* Sums and counts of one entry; those of DAT as if its calls were chunks. */

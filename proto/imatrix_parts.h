@@ -4,6 +4,8 @@
 
 #include "proto/imatrix.h"
 
+#define SL_IMATRIX_MAX_NAME 1024 /* bytes */
+
 /* Effect: *entry = a new, zeroed entry of that name at the end. The name (n bytes) is
  * copied. Errors: SL_EFAIL; SL_ESOURCE for a name that is empty, too long or there twice. */
 int sl_imatrix_add(struct sl_imatrix *im, const char *name, uint64_t n,

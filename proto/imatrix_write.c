@@ -45,35 +45,22 @@ int sl_imatrix_put(struct sl_imatrix_sink *s, const void *bytes, size_t n, struc
     return 0;
 }
 
-struct named {
-    const char *name;
-    uint32_t i;
-};
-
-static int by_name(const void *a, const void *b)
+static int by_name(const void *a, const void *b, void *entries)
 {
-    const struct named *x = a, *y = b;
+    const struct sl_imatrix_entry *x = entries;
 
-    return strcmp(x->name, y->name);
+    return strcmp(x[*(const uint32_t *)a].name, x[*(const uint32_t *)b].name);
 }
 
 /* The entries' indices in the order of their names; the caller frees them. */
 static uint32_t *sorted(const struct sl_imatrix *im)
 {
-    struct named *list = malloc(((size_t)im->n_entries + 1) * sizeof *list);
     uint32_t *order = malloc(((size_t)im->n_entries + 1) * sizeof *order);
 
-    if (!list || !order) {
-        free(list);
-        free(order);
-        return NULL;
-    }
-    for (uint32_t i = 0; i < im->n_entries; i++)
-        list[i] = (struct named){im->entries[i].name, i};
-    qsort(list, im->n_entries, sizeof *list, by_name);
-    for (uint32_t i = 0; i < im->n_entries; i++)
-        order[i] = list[i].i;
-    free(list);
+    for (uint32_t i = 0; order && i < im->n_entries; i++)
+        order[i] = i;
+    if (order)
+        qsort_r(order, im->n_entries, sizeof *order, by_name, im->entries);
     return order;
 }
 
@@ -92,7 +79,7 @@ static int put_all(const struct sl_imatrix *im, enum sl_imatrix_format format,
     if (rc == 0)
         rc = flush(s, e);
     if (rc == 0 && fsync(s->fd) != 0)
-        rc = sl_fail(e, SL_EFAIL, "%s: cannot be synced: %s", s->path, strerror(errno));
+        rc = sl_fail(e, sl_write_code(errno), "%s: cannot be synced: %s", s->path, strerror(errno));
     free(order);
     free(s->buf);
     return rc;

@@ -1,5 +1,7 @@
 #include "proto/job_spec.h"
 
+#include "proto/suffix.h"
+#include "proto/suggest.h"
 #include "proto/utf8.h"
 #include "proto/wire.h"
 
@@ -25,32 +27,43 @@ static int out_of_memory(struct sl_error *e)
 
 /* ---- texts of options */
 
-static int parse_override(const char *origin, const char *pattern, const char *type,
-                          struct sl_type_override *out, struct sl_error *e)
+int sl_no_type(const char *origin, const char *text, struct sl_error *e)
 {
-    char *copy;
+    char word[64];
+    struct suggestion s = {.word = word};
 
-    out->type = sl_type_by_name(type);
-    if (out->type < 0)
-        return sl_fail(e, SL_EUSAGE, "%s: '%s' is no type; 'sluice types' lists them", origin, type);
-    copy = strdup(pattern);
-    if (!copy)
-        return out_of_memory(e);
-    for (char *p = copy; *p; p++)
+    snprintf(word, sizeof word, "%s", text);
+    for (char *p = word; *p; p++)
         *p = (char)tolower((unsigned char)*p);
-    out->pattern = copy;
-    return 0;
+    for (int i = 0; i < SL_TYPE_LIMIT; i++)
+        if (sl_type_info(i) && sl_type_info(i)->quantizes)
+            suggest_try(&s, sl_type_info(i)->name);
+    return sl_fail(e, SL_EUSAGE, "%s: '%s' is no type; %s%s%s'sluice types' lists them", origin, text,
+                   s.best ? "did you mean " : "", s.best ? s.best : "", s.best ? "? " : "");
+}
+
+static int type_option(const char *option, const char *text, int *out, struct sl_error *e)
+{
+    *out = text ? sl_type_by_name(text) : -1;
+    return text && *out < 0 ? sl_no_type(option, text, e) : 0;
 }
 
 int sl_job_add_override(struct sl_job_plan *j, const char *origin, const char *pattern,
                         const char *type, struct sl_error *e)
 {
     struct sl_type_override *p = realloc(j->overrides, (j->n_overrides + 1) * sizeof *p);
+    char *copy;
 
     if (!p)
         return out_of_memory(e);
     j->overrides = p;
-    SL_TRY(parse_override(origin, pattern, type, &p[j->n_overrides], e));
+    p += j->n_overrides;
+    SL_TRY(type_option(origin, type, &p->type, e));
+    p->pattern = copy = strdup(pattern);
+    if (!copy)
+        return out_of_memory(e);
+    for (; *copy; copy++)
+        *copy = (char)tolower((unsigned char)*copy);
     j->n_overrides++;
     return 0;
 }
@@ -111,18 +124,6 @@ int sl_parse_override_kv(struct sl_kvs *kvs, const char *text, struct sl_error *
     return 0;
 }
 
-static int type_option(const char *option, const char *text, int *out, struct sl_error *e)
-{
-    *out = -1;
-    if (!text)
-        return 0;
-    *out = sl_type_by_name(text);
-    if (*out < 0)
-        return sl_fail(e, SL_EUSAGE, "%s: '%s' is no type; 'sluice types' lists them", option,
-                       text);
-    return 0;
-}
-
 static int one_of(const char *option, const char *text, const char *a, const char *b, bool *is_b,
                   struct sl_error *e)
 {
@@ -168,11 +169,18 @@ static int plan_options(struct sl_job_plan *j, const struct sl_job_options *o,
     return 0;
 }
 
+static struct sl_weight_words weight_words(const struct sl_job_options *o)
+{
+    bool keep = o->n_include_weights > 0;
+
+    return (struct sl_weight_words){keep ? o->include_weights : o->exclude_weights,
+                                    keep ? o->n_include_weights : o->n_exclude_weights, keep};
+}
+
 int sl_job_imatrix_open(const struct sl_job_options *o, const struct sl_roots *roots, struct sl_imatrix **out,
                         struct sl_error *e)
 {
-    bool keep = o->n_include_weights > 0;
-    uint32_t n = keep ? o->n_include_weights : o->n_exclude_weights;
+    const struct sl_weight_words words = weight_words(o);
     struct sl_imatrix *im;
     int rc = 0;
 
@@ -183,8 +191,8 @@ int sl_job_imatrix_open(const struct sl_job_options *o, const struct sl_roots *r
         return sl_fail(e, SL_ESOURCE, "--imatrix %s: %s; expected llama-imatrix's file, or the word synthetic", o->imatrix,
                        strerror(errno));
     SL_TRY(sl_imatrix_open_within(o->imatrix, roots, &im, e));
-    if (n)
-        rc = sl_imatrix_filter(im, keep ? o->include_weights : o->exclude_weights, n, keep, e);
+    if (words.n)
+        rc = sl_imatrix_filter(im, &words, e);
     if (rc == 0)
         rc = sl_imatrix_check(im, e);
     if (rc < 0 || im->n_entries == 0) {
@@ -193,14 +201,6 @@ int sl_job_imatrix_open(const struct sl_job_options *o, const struct sl_roots *r
     }
     *out = im;
     return 0;
-}
-
-static struct sl_weight_words weight_words(const struct sl_job_options *o)
-{
-    bool keep = o->n_include_weights > 0;
-
-    return (struct sl_weight_words){keep ? o->include_weights : o->exclude_weights,
-                                    keep ? o->n_include_weights : o->n_exclude_weights, keep};
 }
 
 /* Opens the imatrix and records it in the output's metadata. */
@@ -242,9 +242,7 @@ static int name_source(struct sl_job_plan *j, const char *path, struct sl_error 
 
     if (!j->ck->dir)
         return 0;
-    if (n > 12 && strcmp(path + n - 12, ".safetensors") == 0)
-        n = slash ? (size_t)(slash - path) : 0;
-    else if (n > 23 && strcmp(path + n - 23, ".safetensors.index.json") == 0)
+    if (sl_stem(path, ".safetensors") || sl_stem(path, ".safetensors.index.json"))
         n = slash ? (size_t)(slash - path) : 0;
     while (n > 1 && path[n - 1] == '/')
         n--;
@@ -469,7 +467,6 @@ uint64_t sl_job_plan_model_bytes(const struct sl_job_plan *j)
 uint64_t sl_job_plan_bytes(const struct sl_job_plan *j)
 {
     const struct sl_plan *p = j->plan;
-
     uint64_t imatrix = j->imatrix ? j->imatrix->n_entries * (sizeof *j->imatrix->entries + NAME_BYTES) +
                                     j->imatrix->n_counts * sizeof(float) : 0;
 
@@ -506,19 +503,20 @@ int sl_job_plan_record(const struct sl_job_plan *j, cJSON **out, struct sl_error
 {
     const struct sl_plan *p = j->plan;
     const char *layout = NULL;
-    uint64_t *v = calloc(p->n_tasks ? 3 * (size_t)p->n_tasks : 1, sizeof *v);
-    cJSON *o = v ? cJSON_CreateObject() : NULL;
     uint32_t shard = 0;
+    uint64_t *v;
+    cJSON *o;
 
     *out = NULL;
-    if (!o || p->n_tasks > SL_TASKS_MAX) {
-        free(v);
-        cJSON_Delete(o);
-        if (p->n_tasks <= SL_TASKS_MAX)
-            return out_of_memory(e);
+    if (p->n_tasks > SL_TASKS_MAX)
         return sl_fail(e, SL_EUNSUPPORTED, "%u tasks are more than %u; use --task-size %lluM or more",
                        p->n_tasks, SL_TASKS_MAX,
                        (unsigned long long)(p->src_bytes / SL_TASKS_MAX * 2 / 1000000 + 1));
+    v = calloc(3 * (size_t)p->n_tasks + 1, sizeof *v);
+    o = v ? cJSON_CreateObject() : NULL;
+    if (!o) {
+        free(v);
+        return out_of_memory(e);
     }
     sl_kvs_get_str(&p->segments[0].kvs, SL_KEY_LAYOUT, &layout);
     sl_put_str(o, "fingerprint", p->fingerprint);

@@ -93,5 +93,7 @@ int sl_job_imatrix_open(const struct sl_job_options *o, const struct sl_roots *r
 int sl_job_add_override(struct sl_job_plan *j, const char *origin, const char *pattern,
                         const char *type, struct sl_error *e) SL_MUST_USE;
 int sl_parse_override_kv(struct sl_kvs *kvs, const char *text, struct sl_error *e) SL_MUST_USE;
+/* SL_EUSAGE: no type has this name, and which one has nearly. */
+int sl_no_type(const char *origin, const char *text, struct sl_error *e) SL_MUST_USE;
 
 #endif

@@ -193,48 +193,86 @@ static bool scan_value(struct scan *c, int depth)
 
 /* ---- duplicate keys ---- */
 
-static int duplicate(const char *label, const char *key, struct sl_error *e)
+/* The later one takes the first one's place, as in Python, and its text, which a table of names holds; or it is an error. */
+static int meet_again(const char *label, cJSON *object, cJSON **first, cJSON *later, bool last_counts,
+                      struct sl_error *e)
 {
-    return sl_fail(e, SL_ESOURCE, "%s: key '%.120s' occurs twice in one object", label, key);
+    char *text;
+
+    if (!last_counts)
+        return sl_fail(e, SL_ESOURCE, "%s: key '%.120s' occurs twice in one object", label, later->string);
+    text = later->string;
+    later->string = (*first)->string;
+    (*first)->string = text;
+    cJSON_ReplaceItemViaPointer(object, *first, cJSON_DetachItemViaPointer(object, later));
+    *first = later;
+    return 0;
 }
 
-static int check_large_object(const char *label, const cJSON *object, uint32_t n,
-                              struct sl_error *e)
+static int settle_keys(const char *label, cJSON *object, uint32_t n, bool last_counts, struct sl_error *e)
 {
-    struct sl_name_table keys;
-    const cJSON *item;
-    uint32_t i = 0;
-    int rc = sl_name_table_init(&keys, n, e);
+    cJSON **items = calloc(n, sizeof *items), *item, *next;
+    struct sl_name_table keys = {0};
+    uint32_t held, used = 0;
+    int rc = items ? sl_name_table_init(&keys, n, e) : sl_fail(e, SL_EFAIL, "%s: out of memory", label);
 
-    for (item = object->child; item && rc == 0; item = item->next, i++) {
-        uint32_t held;
-
-        rc = sl_name_table_add(&keys, item->string, i, &held, e);
-        if (rc == 0 && held != i)
-            rc = duplicate(label, item->string, e);
+    for (item = object->child; item && rc == 0; item = next) {
+        next = item->next;
+        rc = sl_name_table_add(&keys, item->string, used, &held, e);
+        if (rc == 0 && held == used)
+            items[used++] = item;
+        else if (rc == 0)
+            rc = meet_again(label, object, &items[held], item, last_counts, e);
     }
     sl_name_table_free(&keys);
+    free(items);
     return rc;
 }
 
-/* Recursion is bounded by SL_JSON_MAX_DEPTH. */
-static int check_unique(const char *label, const cJSON *node, struct sl_error *e)
+static bool repeats(const cJSON *object)
 {
-    const cJSON *item, *other;
+    for (const cJSON *item = object->child; item; item = item->next)
+        for (const cJSON *other = item->next; other; other = other->next)
+            if (strcmp(item->string, other->string) == 0)
+                return true;
+    return false;
+}
+
+/* Recursion is bounded by SL_JSON_MAX_DEPTH. */
+static int settle(const char *label, cJSON *node, bool last_counts, struct sl_error *e)
+{
     uint32_t n = 0;
 
-    for (item = node->child; item; item = item->next, n++)
+    for (cJSON *item = node->child; item; item = item->next, n++)
         if (item->child)
-            SL_TRY(check_unique(label, item, e));
-    if (!cJSON_IsObject(node))
-        return 0;
-    if (n > 8)
-        return check_large_object(label, node, n, e);
-    for (item = node->child; item; item = item->next)
-        for (other = item->next; other; other = other->next)
-            if (strcmp(item->string, other->string) == 0)
-                return duplicate(label, item->string, e);
-    return 0;
+            SL_TRY(settle(label, item, last_counts, e));
+    return cJSON_IsObject(node) && (n > 8 || repeats(node)) ? settle_keys(label, node, n, last_counts, e) : 0;
+}
+
+/* ---- Python's own words ---- */
+
+/* Each becomes an empty string and spaces. */
+static void replace_words(char *text, size_t len)
+{
+    static const char *const words[] = {"-Infinity", "Infinity", "NaN"};
+    bool quoted = false;
+
+    for (size_t at = 0; at < len; at++) {
+        if (text[at] == '"')
+            quoted = !quoted;
+        else if (quoted && text[at] == '\\')
+            at++;
+        for (size_t i = 0; i < sizeof words / sizeof *words && !quoted; i++) {
+            size_t n = strlen(words[i]);
+
+            if (text[at] == *words[i] && len - at >= n && memcmp(text + at, words[i], n) == 0) {
+                memset(text + at, ' ', n);
+                memset(text + at, '"', 2);
+                at += n - 1;
+                break;
+            }
+        }
+    }
 }
 
 static int not_json(const char *label, const struct scan *c, struct sl_error *e)
@@ -251,12 +289,13 @@ static int not_json(const char *label, const struct scan *c, struct sl_error *e)
 
 /* ---- public ---- */
 
-int sl_json_parse_repeated(const char *label, const char *text, size_t len, size_t *odd_number,
-                           struct cJSON **out, struct sl_error *e)
+static int parse(const char *label, const char *text, size_t len, size_t *odd_number, bool last_counts,
+                 struct cJSON **out, struct sl_error *e)
 {
     struct scan c = {.s = (const unsigned char *)text, .len = len, .odd_number = SL_JSON_PLAIN};
     cJSON *root;
     bool ok;
+    int rc;
 
     skip_space(&c);
     ok = scan_value(&c, 0);
@@ -275,23 +314,24 @@ int sl_json_parse_repeated(const char *label, const char *text, size_t len, size
         return sl_fail(e, SL_ESOURCE, "%s: not valid JSON: an unpaired surrogate in a string", label);
     if (odd_number)
         *odd_number = c.odd_number;
-    *out = root;
-    return 0;
-}
-
-int sl_json_parse(const char *label, const char *text, size_t len, size_t *odd_number,
-                  struct cJSON **out, struct sl_error *e)
-{
-    cJSON *root;
-    int rc;
-
-    SL_TRY(sl_json_parse_repeated(label, text, len, odd_number, &root, e));
-    rc = check_unique(label, root, e);
+    rc = settle(label, root, last_counts, e);
     if (rc < 0)
         cJSON_Delete(root);
     else
         *out = root;
     return rc;
+}
+
+int sl_json_parse(const char *label, const char *text, size_t len, size_t *odd_number,
+                  struct cJSON **out, struct sl_error *e)
+{
+    return parse(label, text, len, odd_number, false, out, e);
+}
+
+int sl_json_parse_python(const char *label, char *text, size_t len, struct cJSON **out, struct sl_error *e)
+{
+    replace_words(text, len);
+    return parse(label, text, len, NULL, true, out, e);
 }
 
 int sl_json_read_fd(int fd, const char *label, size_t max_bytes, struct cJSON **out,
@@ -317,7 +357,7 @@ int sl_json_read_fd(int fd, const char *label, size_t max_bytes, struct cJSON **
     if (rc == 0 && sl_source_is_lfs(text, size))
         rc = sl_fail(e, SL_ESOURCE, "%s: %s", label, SL_SOURCE_LFS);
     if (rc == 0)
-        rc = sl_json_parse(label, text, size, NULL, out, e);
+        rc = sl_json_parse_python(label, text, size, out, e);
     free(text);
     return rc;
 }

@@ -26,12 +26,13 @@ struct cJSON;
 int sl_json_parse(const char *label, const char *text, size_t len, size_t *odd_number,
                   struct cJSON **out, struct sl_error *e) SL_MUST_USE;
 
-/* The same, but an object may have a key twice: each of its values is in the tree, in order. */
-int sl_json_parse_repeated(const char *label, const char *text, size_t len, size_t *odd_number,
-                           struct cJSON **out, struct sl_error *e) SL_MUST_USE;
+/* The same for files that Python's json reads elsewhere, as that does: of a key that an object has twice
+ * the last value counts, in the first one's place. Its bare words NaN, Infinity and -Infinity are taken
+ * for empty strings; text is changed for that. */
+int sl_json_parse_python(const char *label, char *text, size_t len, struct cJSON **out, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: reads the open regular file from its start, at most max_bytes of it,
- * and parses it. Errors: as sl_json_parse, and SL_ESOURCE for a file that is
+ * and parses it as sl_json_parse_python does. Errors: as sl_json_parse, and SL_ESOURCE for a file that is
  * larger, cannot be read, or is no regular file. The caller closes fd. */
 int sl_json_read_fd(int fd, const char *label, size_t max_bytes, struct cJSON **out,
                     struct sl_error *e) SL_MUST_USE;

@@ -168,7 +168,7 @@ static int is_there(const char *path, struct sl_error *e)
 
 static int write_new(const char *path, mode_t mode, const char *text, struct sl_error *e)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode), rc;
     size_t n = strlen(text);
 
     if (fd < 0 && errno == EEXIST)
@@ -176,10 +176,10 @@ static int write_new(const char *path, mode_t mode, const char *text, struct sl_
     if (fd < 0)
         return sl_fail(e, SL_EFAIL, "%s: %s", path, strerror(errno));
     if (write(fd, text, n) != (ssize_t)n || fsync(fd) != 0) {
-        sl_fail(e, SL_EFAIL, "%s: cannot be written: %s", path, strerror(errno));
+        rc = sl_fail(e, sl_write_code(errno), "%s: cannot be written: %s", path, strerror(errno));
         close(fd);
         unlink(path);
-        return SL_EFAIL;
+        return rc;
     }
     return close(fd) == 0 ? 0 : sl_fail(e, SL_EFAIL, "%s: %s", path, strerror(errno));
 }

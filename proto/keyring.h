@@ -29,7 +29,7 @@ struct sl_key {
 int sl_key_load(const char *path, bool want_secret, struct sl_key *k, struct sl_error *e)
     SL_MUST_USE;
 /* Effect: writes "PATH" (mode 0600, both keys) and "PATH.pub" (public key alone), both with
- * the allow-list's line when k has a role; synced. Errors: SL_EEXISTS when one is there; SL_EFAIL. */
+ * the allow-list's line when k has a role; synced. Errors: SL_EEXISTS when one is there; SL_ENOSPACE, SL_EFAIL. */
 int sl_key_save(const char *path, const struct sl_key *k, struct sl_error *e) SL_MUST_USE;
 
 /* The allow-list: lines "ROLE key KEY NAME" and "ROLE uid NUMBER NAME". */

@@ -72,17 +72,6 @@ static const cJSON *entry(const cJSON *object, const char *name)
     return cJSON_GetObjectItemCaseSensitive(object, name);
 }
 
-/* Of a key that is there twice, the last value, as Python's json has it. */
-static const cJSON *last_entry(const cJSON *object, const char *name)
-{
-    const cJSON *last = NULL;
-
-    for (const cJSON *j = object ? object->child : NULL; j; j = j->next)
-        if (j->string && strcmp(j->string, name) == 0)
-            last = j;
-    return last;
-}
-
 /* gguf-py writes no empty strings. */
 static int set_text(struct sl_kvs *kvs, const char *key, const char *v)
 {
@@ -116,31 +105,6 @@ static int read_card(const struct sl_source_dir *dir, cJSON **card)
     return sl_card_parse("", 0, card);
 }
 
-/* Python's json writes and reads the bare words NaN and Infinity. Here each becomes an empty
- * string, which gives no key; the rest of the file counts. */
-static void replace_words(char *text, size_t len)
-{
-    static const char *const words[] = {"-Infinity", "Infinity", "NaN"};
-    bool quoted = false;
-
-    for (size_t at = 0; at < len; at++) {
-        if (text[at] == '"')
-            quoted = !quoted;
-        else if (quoted && text[at] == '\\')
-            at++;
-        for (size_t i = 0; i < sizeof words / sizeof *words && !quoted; i++) {
-            size_t n = strlen(words[i]);
-
-            if (len - at >= n && memcmp(text + at, words[i], n) == 0) {
-                memset(text + at, ' ', n);
-                memset(text + at, '"', 2);
-                at += n - 1;
-                break;
-            }
-        }
-    }
-}
-
 static int parse_generation_config(int fd, const char *name, size_t size, cJSON **json)
 {
     char *text = size <= MAX_GENERATION_CONFIG ? malloc(size + 1) : NULL;
@@ -148,10 +112,8 @@ static int parse_generation_config(int fd, const char *name, size_t size, cJSON 
     int rc = size > MAX_GENERATION_CONFIG ? SL_ESOURCE
              : text ? sl_source_read(fd, name, text, size, 0, &ignored) : SL_EFAIL;
 
-    if (rc == 0) {
-        replace_words(text, size);
-        rc = sl_json_parse_repeated(name, text, size, NULL, json, &ignored);
-    }
+    if (rc == 0)
+        rc = sl_json_parse_python(name, text, size, json, &ignored);
     free(text);
     return rc;
 }
@@ -181,7 +143,7 @@ static int set_sampling(const struct sl_source_dir *dir, struct sl_kvs *kvs)
     int rc = read_generation_config(dir, &json);
 
     for (size_t i = 0; i < sizeof sampling / sizeof *sampling && rc == 0; i++) {
-        const cJSON *j = last_entry(json, sampling[i].name);
+        const cJSON *j = entry(json, sampling[i].name);
         double v = cJSON_IsNumber(j) ? j->valuedouble : NAN;
 
         if (sampling[i].type == SL_KV_STR)

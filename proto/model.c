@@ -67,7 +67,9 @@ static bool applies(const struct build *b, const struct sl_tensor_tmpl *t, uint3
 
     if ((t->when & ~facts & ~(uint32_t)SL_W_OPTIONAL) != 0)
         return false;
-    return !(t->when & SL_W_OPTIONAL) || b->planned || !sl_arch_name(name, sizeof name, t->src, i, 0) ||
+    if ((t->when & SL_W_OPTIONAL) && b->planned)
+        return !b->p->arch->shares_heads || t->rows != SL_N_VOCAB;
+    return !(t->when & SL_W_OPTIONAL) || !sl_arch_name(name, sizeof name, t->src, i, 0) ||
            sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR;
 }
 
@@ -337,20 +339,11 @@ static int account(struct build *b, struct sl_error *e)
     return 0;
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return sl_tensor_name_cmp(((const struct sl_out_tensor *)a)->name,
-                              ((const struct sl_out_tensor *)b)->name);
-}
-
 static int build_tensors(struct build *b, struct sl_error *e)
 {
     SL_TRY(allocate(b, e));
     SL_TRY(add_all(b, e));
-    if (!b->planned)
-        SL_TRY(account(b, e));
-    qsort(b->m->tensors, b->m->n_tensors, sizeof *b->m->tensors, by_name);
-    return 0;
+    return b->planned ? 0 : account(b, e);
 }
 
 /* ---- the model ---- */
@@ -433,6 +426,12 @@ static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o
     return rc < 0 ? rc : set_keys(m, &p, ck, o, e);
 }
 
+static int by_name(const void *a, const void *b)
+{
+    return sl_tensor_name_cmp(((const struct sl_out_tensor *)a)->name,
+                              ((const struct sl_out_tensor *)b)->name);
+}
+
 int sl_model_open(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
                   struct sl_model **out, struct sl_error *e)
 {
@@ -448,6 +447,8 @@ int sl_model_open(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
         sl_model_close(m);
         return rc;
     }
+    if (!ck->is_gguf || !o || !o->keep_order)
+        qsort(m->tensors, m->n_tensors, sizeof *m->tensors, by_name);
     *out = m;
     return 0;
 }

@@ -4,22 +4,16 @@
 #include "proto/cursor.h"
 #include "proto/metadata_name.h"
 #include "proto/mixture.h"
+#include "proto/suffix.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static int take_tensor(const struct sl_src_tensor *t, uint32_t index, struct sl_out_tensor *o,
-                       struct sl_model_src *s, struct sl_error *e)
+static void take_tensor(const struct sl_src_tensor *t, uint32_t index, struct sl_out_tensor *o,
+                        struct sl_model_src *s)
 {
-    int type = sl_type_of_dtype((int)t->dtype);
-
-    if (strlen(t->name) >= sizeof o->name || t->n_dims == 0 || t->n_dims > 4)
-        return sl_fail(e, SL_ESOURCE, "tensor '%.100s' cannot be in a GGUF file: %" PRIu32
-                       " dimensions", t->name, t->n_dims);
-    if (type < 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s' has a type that cannot be converted", t->name);
     snprintf(o->name, sizeof o->name, "%s", t->name);
     o->n_dims = t->n_dims;
     for (uint32_t d = 0; d < 4; d++)
@@ -27,19 +21,11 @@ static int take_tensor(const struct sl_src_tensor *t, uint32_t index, struct sl_
     o->elems = t->elems;
     o->transform = SL_COPY;
     o->keep_f32 = sl_arch_keeps_f32(o->name, o->n_dims);
-    o->src_type = type;
-    o->first_src = index;
+    o->src_type = sl_type_of_dtype((int)t->dtype);
     o->n_src = 1;
     *s = (struct sl_model_src){.tensor = index, .dtype = t->dtype, .cols = o->ne[0]};
-    s->rows = o->ne[0] ? t->elems / o->ne[0] : 0;
+    s->rows = t->elems / o->ne[0];
     s->scale.tensor = SL_NO_TENSOR;
-    return 0;
-}
-
-static int by_name(const void *a, const void *b)
-{
-    return sl_tensor_name_cmp(((const struct sl_out_tensor *)a)->name,
-                              ((const struct sl_out_tensor *)b)->name);
 }
 
 /* Whether "blk.N." stands somewhere in name, as in T5's "dec.blk.N.". */
@@ -75,8 +61,7 @@ static int renumber(const struct sl_model_opts *o, const char *from, struct sl_o
     if (!before)
         return 0;
     rest = strchr(from + 4, '.');
-    if ((size_t)snprintf(t->name, sizeof t->name, "blk.%" PRIu64 "%s", layer - before, rest) >= sizeof t->name)
-        return sl_fail(e, SL_ESOURCE, "tensor '%.100s' cannot be in a GGUF file", from);
+    snprintf(t->name, sizeof t->name, "blk.%" PRIu64 "%s", layer - before, rest);
     t->known_as = from;
     return 0;
 }
@@ -92,7 +77,7 @@ static int take_tensors(const struct sl_checkpoint *ck, const struct sl_model_op
         struct sl_out_tensor *t = &m->tensors[m->n_tensors];
         int rc;
 
-        SL_TRY(take_tensor(&ck->tensors[i], i, t, &m->src[m->n_tensors], e));
+        take_tensor(&ck->tensors[i], i, t, &m->src[m->n_tensors]);
         SL_TRY(rc = renumber(o, ck->tensors[i].name, t, e));
         if (rc == 1)
             continue;
@@ -102,8 +87,6 @@ static int take_tensors(const struct sl_checkpoint *ck, const struct sl_model_op
     }
     memset(&m->tensors[m->n_tensors], 0, sizeof *m->tensors);
     m->n_src = m->n_tensors;
-    if (!o || !o->keep_order)
-        qsort(m->tensors, m->n_tensors, sizeof *m->tensors, by_name);
     return 0;
 }
 
@@ -161,14 +144,9 @@ static uint64_t number(const struct sl_model *m, const char *name, uint64_t othe
 
 static bool has_tensor(const struct sl_model *m, const char *suffix)
 {
-    size_t s = strlen(suffix);
-
-    for (uint32_t i = 0; i < m->n_tensors; i++) {
-        size_t n = strlen(m->tensors[i].name);
-
-        if (n >= s && strcmp(m->tensors[i].name + n - s, suffix) == 0)
+    for (uint32_t i = 0; i < m->n_tensors; i++)
+        if (sl_stem(m->tensors[i].name, suffix))
             return true;
-    }
     return false;
 }
 
@@ -216,7 +194,7 @@ static const char *text(const struct sl_model *m, const char *key)
 static int set_names(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
                      struct sl_model *m, struct sl_error *e)
 {
-    char *stem = stem_of(ck->n_files ? ck->files[0].path : "model.gguf");
+    char *stem = stem_of(ck->files[0].path);
     const char *name;
 
     if (o && o->model_name && sl_kvs_set_str(&m->kvs, "general.name", o->model_name) < 0) {
@@ -238,8 +216,6 @@ static int set_names(const struct sl_checkpoint *ck, const struct sl_model_opts 
 int sl_model_from_gguf(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
                        struct sl_model *m, struct sl_error *e)
 {
-    if (!ck->gguf)
-        return sl_fail(e, SL_EFAIL, "the GGUF source has no metadata");
     SL_TRY(take_tensors(ck, o, m, e));
     SL_TRY(take_keys(&ck->gguf->kvs, m, e));
     if (!sl_kvs_get_str(&m->kvs, "general.architecture", &m->arch) || !*m->arch)
@@ -248,7 +224,5 @@ int sl_model_from_gguf(const struct sl_checkpoint *ck, const struct sl_model_opt
                     ? SL_LAYOUT_LEGACY : SL_LAYOUT_MLA;
     set_hparams(m);
     SL_TRY(set_pruned(o, m, e));
-    SL_TRY(set_names(ck, o, m, e));
-    return sl_kvs_get_str(&m->kvs, "general.architecture", &m->arch)
-               ? 0 : sl_fail(e, SL_EFAIL, "out of memory for metadata");
+    return set_names(ck, o, m, e);
 }

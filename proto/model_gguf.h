@@ -5,7 +5,7 @@
 #include "proto/model.h"
 
 /* Effect: fills m (zeros) from a GGUF checkpoint: its tensors as they are, in
- * llama-quantize's order, and its metadata. m is the caller's also after an
+ * the order of the files, and its metadata. m is the caller's also after an
  * error (sl_model_close). Errors: SL_ESOURCE, SL_EFAIL. */
 int sl_model_from_gguf(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
                        struct sl_model *m, struct sl_error *e) SL_MUST_USE;

@@ -12,16 +12,10 @@ static int no_memory(struct sl_error *e)
     return sl_fail(e, SL_EFAIL, "out of memory");
 }
 
-static uint64_t pad(uint64_t n)
-{
-    return (n + SL_GGUF_ALIGN - 1) / SL_GGUF_ALIGN * SL_GGUF_ALIGN;
-}
-
 /* The types, and what there is to say of the rules. */
-static int assign_types(const struct sl_plan_input *in, const struct sl_recipe_opts *ro, struct sl_plan *p,
-                        int *types, struct sl_error *e)
+static int assign_types(const struct sl_plan_input *in, struct sl_plan *p, int *types, struct sl_error *e)
 {
-    struct sl_recipe_opts o = *ro;
+    struct sl_recipe_opts o = *in->ro;
     int rc;
 
     o.used = calloc((size_t)o.n_overrides + sl_recipe_rules(in->r) + 1, 1);
@@ -34,8 +28,7 @@ static int assign_types(const struct sl_plan_input *in, const struct sl_recipe_o
     return rc;
 }
 
-static int type_tensors(const struct sl_plan_input *in, const struct sl_recipe_opts *ro,
-                        struct sl_plan *p, struct sl_error *e)
+static int type_tensors(const struct sl_plan_input *in, struct sl_plan *p, struct sl_error *e)
 {
     uint32_t n = in->m->n_tensors;
     int *types = calloc((size_t)n + 1, sizeof *types);
@@ -46,7 +39,7 @@ static int type_tensors(const struct sl_plan_input *in, const struct sl_recipe_o
         free(types);
         return no_memory(e);
     }
-    rc = assign_types(in, ro, p, types, e);
+    rc = assign_types(in, p, types, e);
     p->n_tensors = n;
     for (uint32_t i = 0; rc == 0 && i < n; i++) {
         struct sl_plan_tensor *t = &p->tensors[i];
@@ -68,7 +61,7 @@ static bool starts_segment(const struct sl_plan_opts *o, uint64_t n, uint64_t da
 {
     if (n == 0)
         return false;
-    return (o->split_max_bytes && data + pad(bytes) > o->split_max_bytes)
+    return (o->split_max_bytes && data + sl_gguf_padded(bytes) > o->split_max_bytes)
            || (o->split_max_tensors && n >= o->split_max_tensors);
 }
 
@@ -85,7 +78,7 @@ static uint32_t file_of(const struct sl_plan_input *in, uint32_t i)
 static int fill_segments(const struct sl_plan_input *in, struct sl_plan *p, struct sl_error *e)
 {
     const struct sl_plan_opts *o = in->o;
-    bool keep_split = o->keep_split && in->ck && in->ck->is_gguf;
+    bool keep_split = o->keep_split && in->ck->is_gguf;
     struct sl_plan_segment *s = calloc((size_t)p->n_tensors + 2, sizeof *s);
 
     if (!s)
@@ -108,7 +101,7 @@ static int fill_segments(const struct sl_plan_input *in, struct sl_plan *p, stru
         t->segment = p->n_segments - 1;
         t->offset = s->data_bytes;
         s->n_tensors++;
-        if (__builtin_add_overflow(s->data_bytes, pad(t->bytes), &s->data_bytes))
+        if (__builtin_add_overflow(s->data_bytes, sl_gguf_padded(t->bytes), &s->data_bytes))
             return sl_fail(e, SL_ESOURCE, "%s: the output is too large", t->t->name);
     }
     if (p->n_segments > UINT16_MAX)
@@ -153,9 +146,9 @@ static int source_name(const struct sl_plan_input *in, char *buf, size_t cap)
 {
     const struct sl_checkpoint *ck = in->ck;
     size_t n;
-    const char *from = sl_source_folder_name(ck && ck->dir ? ck->dir : "", &n);
+    const char *from = sl_source_folder_name(ck->dir ? ck->dir : "", &n);
 
-    if (ck && ck->is_gguf && ck->n_files)
+    if (ck->is_gguf)
         return snprintf(buf, cap, "%s", ck->files[0].name);
     if (n == 0 || (n <= 2 && from[0] == '.'))
         return snprintf(buf, cap, "%s", in->m->model_name ? in->m->model_name : "");
@@ -200,28 +193,27 @@ static int model_kvs(const struct sl_plan_input *in, struct sl_plan *p)
     return 0;
 }
 
-static int segment_kvs(struct sl_plan *p, uint32_t i)
+/* zeros: as many as there will be checksums. */
+static int set_keys(const struct sl_plan *p, uint32_t i, struct sl_plan_segment *s, const uint64_t *zeros)
+{
+    SL_TRY(sl_kvs_set_str(&s->kvs, SL_KEY_FINGERPRINT, p->output_id));
+    if (p->n_segments > 1) {
+        SL_TRY(sl_kvs_set_u16(&s->kvs, "split.no", (uint16_t)i));
+        SL_TRY(sl_kvs_set_u16(&s->kvs, "split.count", (uint16_t)p->n_segments));
+        SL_TRY(sl_kvs_set_i32(&s->kvs, "split.tensors.count", (int32_t)p->n_tensors));
+    }
+    SL_TRY(sl_kvs_set_arr(&s->kvs, SL_KEY_SUM_TENSORS, SL_KV_U64, zeros, s->n_tensors));
+    /* Of the tensors, and of the keys: these two as well. */
+    SL_TRY(sl_kvs_set_arr(&s->kvs, SL_KEY_SUM_RECORDS, SL_KV_U64, zeros, s->kvs.n + 2 + s->n_tensors));
+    return sl_kvs_set_u64(&s->kvs, SL_KEY_SUM_HEADER, 0);
+}
+
+static int segment_kvs(const struct sl_plan *p, uint32_t i)
 {
     struct sl_plan_segment *s = &p->segments[i];
-    uint64_t n_records, *zeros = calloc((size_t)s->n_tensors + s->kvs.n + 8, sizeof *zeros);
-    int rc = zeros ? 0 : SL_EFAIL;
+    uint64_t *zeros = calloc((size_t)s->n_tensors + s->kvs.n + 8, sizeof *zeros);
+    int rc = zeros ? set_keys(p, i, s, zeros) : SL_EFAIL;
 
-    if (rc == 0)
-        rc = sl_kvs_set_str(&s->kvs, SL_KEY_FINGERPRINT, p->output_id);
-    if (rc == 0 && p->n_segments > 1) {
-        rc = sl_kvs_set_u16(&s->kvs, "split.no", (uint16_t)i);
-        if (rc == 0)
-            rc = sl_kvs_set_u16(&s->kvs, "split.count", (uint16_t)p->n_segments);
-        if (rc == 0)
-            rc = sl_kvs_set_i32(&s->kvs, "split.tensors.count", (int32_t)p->n_tensors);
-    }
-    if (rc == 0)
-        rc = sl_kvs_set_arr(&s->kvs, SL_KEY_SUM_TENSORS, SL_KV_U64, zeros, s->n_tensors);
-    n_records = s->kvs.n + 2 + s->n_tensors; /* the two keys below too */
-    if (rc == 0)
-        rc = sl_kvs_set_arr(&s->kvs, SL_KEY_SUM_RECORDS, SL_KV_U64, zeros, n_records);
-    if (rc == 0)
-        rc = sl_kvs_set_u64(&s->kvs, SL_KEY_SUM_HEADER, 0);
     free(zeros);
     return rc;
 }
@@ -273,11 +265,10 @@ static int place_headers(struct sl_plan *p)
     return 0;
 }
 
-static int build(const struct sl_plan_input *in, const struct sl_recipe_opts *ro,
-                 struct sl_plan *p, struct sl_error *e)
+static int build(const struct sl_plan_input *in, struct sl_plan *p, struct sl_error *e)
 {
     p->model = in->m;
-    SL_TRY(type_tensors(in, ro, p, e));
+    SL_TRY(type_tensors(in, p, e));
     SL_TRY(fill_segments(in, p, e));
     SL_TRY(name_segments(in->o, p, e));
     SL_TRY(sl_plan_make_tasks(in, p, e));
@@ -299,7 +290,7 @@ int sl_plan_build(const struct sl_checkpoint *ck, const struct sl_model *m,
     *out = NULL;
     if (!p)
         return no_memory(e);
-    rc = build(&in, ro, p, e);
+    rc = build(&in, p, e);
     if (rc < 0) {
         sl_plan_close(p);
         return rc;

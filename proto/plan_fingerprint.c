@@ -7,48 +7,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct digest {
-    struct sl_hash128 *s;
-};
-
-static void put_bytes(struct digest *d, const void *p, size_t n)
-{
-    sl_hash128_update(d->s, p, n);
-}
-
-static void put(struct digest *d, uint64_t v)
+static void put(struct sl_hash128 *d, uint64_t v)
 {
     uint8_t b[8];
 
     for (int i = 0; i < 8; i++)
         b[i] = (uint8_t)(v >> 8 * i);
-    put_bytes(d, b, sizeof b);
+    sl_hash128_update(d, b, sizeof b);
 }
 
-static void put_str(struct digest *d, const char *s)
+static void put_str(struct sl_hash128 *d, const char *s)
 {
     size_t n = s ? strlen(s) : 0;
 
     put(d, n);
-    put_bytes(d, s ? s : "", n);
-}
-
-static void begin(struct digest *d, const char *what)
-{
-    put_str(d, what);
-}
-
-static void finish(struct digest *d, char hex[33])
-{
-    uint8_t digest[16];
-
-    sl_hash128_final(d->s, digest);
-    for (int i = 0; i < 16; i++)
-        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+    sl_hash128_update(d, s ? s : "", n);
 }
 
 /* Key-values as the header's own bytes. */
-static int put_kvs(struct digest *d, const struct sl_kvs *kvs)
+static int put_kvs(struct sl_hash128 *d, const struct sl_kvs *kvs)
 {
     uint8_t *bytes = NULL;
     uint64_t n = 0;
@@ -57,16 +34,16 @@ static int put_kvs(struct digest *d, const struct sl_kvs *kvs)
         SL_TRY(sl_gguf_header(kvs, NULL, 0, &bytes, &n));
     put(d, n);
     if (n)
-        put_bytes(d, bytes, n);
+        sl_hash128_update(d, bytes, n);
     free(bytes);
     return 0;
 }
 
-static void put_src_tensor(struct digest *d, const struct sl_checkpoint *ck, uint32_t i)
+static void put_src_tensor(struct sl_hash128 *d, const struct sl_checkpoint *ck, uint32_t i)
 {
     const struct sl_src_tensor *t;
 
-    if (!ck || i >= ck->n_tensors) {
+    if (i >= ck->n_tensors) {
         put(d, UINT64_MAX);
         return;
     }
@@ -80,29 +57,29 @@ static void put_src_tensor(struct digest *d, const struct sl_checkpoint *ck, uin
     put(d, t->bytes);
 }
 
-static void source_part(struct digest *d, const struct sl_checkpoint *ck, bool with_mtime)
+static void source_part(struct sl_hash128 *d, const struct sl_checkpoint *ck, bool with_mtime)
 {
-    begin(d, "source");
-    put(d, ck ? ck->n_files : 0);
-    for (uint32_t i = 0; ck && i < ck->n_files; i++) {
+    put_str(d, "source");
+    put(d, ck->n_files);
+    for (uint32_t i = 0; i < ck->n_files; i++) {
         put_str(d, ck->files[i].name);
         put(d, ck->files[i].size);
         if (with_mtime)
             put(d, (uint64_t)ck->files[i].mtime_ns);
     }
-    for (uint32_t i = 0; ck && i < ck->n_tensors; i++)
+    for (uint32_t i = 0; i < ck->n_tensors; i++)
         put_src_tensor(d, ck, i);
 }
 
-static void recipe_part(struct digest *d, const struct sl_plan_input *in)
+static void recipe_part(struct sl_hash128 *d, const struct sl_plan_input *in)
 {
-    begin(d, "recipe");
+    put_str(d, "recipe");
     put_str(d, sl_recipe_name(in->r));
     put_str(d, sl_recipe_text(in->r));
     put(d, sl_recipe_file_type(in->r));
 }
 
-static void put_tensors(struct digest *d, const struct sl_plan_input *in, const struct sl_plan *p)
+static void put_tensors(struct sl_hash128 *d, const struct sl_plan_input *in, const struct sl_plan *p)
 {
     const struct sl_model *m = in->m;
 
@@ -118,7 +95,7 @@ static void put_tensors(struct digest *d, const struct sl_plan_input *in, const 
         put(d, t->n_src);
         put_str(d, sl_type_info(p->tensors[i].type)->name);
         if (t->transform == SL_INLINE && t->values)
-            put_bytes(d, t->values, t->elems * sizeof *t->values);
+            sl_hash128_update(d, t->values, t->elems * sizeof *t->values);
     }
     for (uint32_t i = 0; i < m->n_src; i++) {
         put_src_tensor(d, in->ck, m->src[i].tensor);
@@ -126,10 +103,10 @@ static void put_tensors(struct digest *d, const struct sl_plan_input *in, const 
     }
 }
 
-static int result_part(struct digest *d, const struct sl_plan_input *in, const struct sl_plan *p,
+static int result_part(struct sl_hash128 *d, const struct sl_plan_input *in, const struct sl_plan *p,
                        bool with_tasks)
 {
-    begin(d, "result");
+    put_str(d, "result");
     put_str(d, in->m->arch);
     put(d, in->m->layout);
     put(d, in->o->round_bf16);
@@ -150,48 +127,48 @@ static int result_part(struct digest *d, const struct sl_plan_input *in, const s
     return 0;
 }
 
-static int make_parts(struct digest *d, const struct sl_plan_input *in, const struct sl_plan *p,
+static int make_parts(struct sl_hash128 *d, const struct sl_plan_input *in, const struct sl_plan *p,
                       bool full, struct sl_plan_parts *parts)
 {
     source_part(d, in->ck, full);
-    finish(d, parts->source);
+    sl_hash128_final(d, parts->source);
     recipe_part(d, in);
-    finish(d, parts->recipe);
-    begin(d, "options");
+    sl_hash128_final(d, parts->recipe);
+    put_str(d, "options");
     put_str(d, p->options);
-    finish(d, parts->options);
+    sl_hash128_final(d, parts->options);
     SL_TRY(result_part(d, in, p, full));
-    finish(d, parts->result);
+    sl_hash128_final(d, parts->result);
     snprintf(parts->version, sizeof parts->version, "%s", SL_BYTES_VERSION);
     return 0;
 }
 
 /* The options themselves stay out: what they do is in the result, so that another
  * spelling of the same work is the same work. */
-static void join(struct digest *d, const struct sl_plan_parts *parts, char hex[33])
+static void join(struct sl_hash128 *d, const struct sl_plan_parts *parts, char hex[33])
 {
-    begin(d, "plan");
+    put_str(d, "plan");
     put_str(d, parts->source);
     put_str(d, parts->recipe);
     put_str(d, parts->result);
     put_str(d, parts->version);
-    finish(d, hex);
+    sl_hash128_final(d, hex);
 }
 
 int sl_plan_fingerprint(const struct sl_plan_input *in, struct sl_plan *p, struct sl_error *e)
 {
-    struct digest d = {sl_hash128_new()};
+    struct sl_hash128 *d = sl_hash128_new();
     struct sl_plan_parts id;
-    int rc = d.s ? 0 : SL_EFAIL;
+    int rc = d ? 0 : SL_EFAIL;
 
     if (rc == 0)
-        rc = make_parts(&d, in, p, true, &p->parts);
+        rc = make_parts(d, in, p, true, &p->parts);
     if (rc == 0)
-        rc = make_parts(&d, in, p, false, &id);
+        rc = make_parts(d, in, p, false, &id);
     if (rc == 0) {
-        join(&d, &p->parts, p->fingerprint);
-        join(&d, &id, p->output_id);
+        join(d, &p->parts, p->fingerprint);
+        join(d, &id, p->output_id);
     }
-    sl_hash128_free(d.s);
+    sl_hash128_free(d);
     return rc < 0 ? sl_fail(e, SL_EFAIL, "out of memory") : 0;
 }

@@ -1,6 +1,5 @@
+#include "proto/mixture.h"
 #include "proto/plan.h"
-
-#include <string.h>
 
 #define MICRO_BATCH 512u
 #define RUNTIME_BYTES (3ull * (1u << 30) / 10) /* context and libraries of a GPU runtime */
@@ -18,8 +17,21 @@ static uint64_t cache_values(const struct sl_model *m, bool whole_heads)
     const struct sl_hparams *h = &m->hp;
 
     if (h->kv_lora && !whole_heads)
-        return h->kv_lora + h->rope_dim + h->index_dim;
+        return h->kv_lora + h->rope_dim;
     return mul(h->kv_lora ? h->n_head : h->n_head_kv, h->head_k + h->head_v);
+}
+
+/* Layers below that one whose attention has an indexer: each keeps its keys. */
+static uint64_t indexers(const struct sl_model *m, uint64_t below)
+{
+    uint64_t n = 0, layer;
+
+    for (uint32_t i = 0; i < m->n_tensors; i++) {
+        const char *name = m->tensors[i].name, *part = strstr(name, ".indexer.attn_k.weight");
+
+        n += part && sl_tensor_layer(name, &layer) && layer < below;
+    }
+    return n;
 }
 
 void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uint32_t devices,
@@ -31,9 +43,10 @@ void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uin
                        + mul(h->n_vocab, MICRO_BATCH * 4) + RUNTIME_BYTES;
 
     devices = devices ? devices : 1;
-    memset(out, 0, sizeof *out);
     out->weights = p->tensor_bytes;
     out->kv_cache = mul(mul(cache_values(p->model, whole_heads), 2), mul(layers, ctx));
+    if (h->index_dim && !whole_heads)
+        out->kv_cache += mul(mul(h->index_dim, 2), mul(indexers(p->model, layers), ctx));
     out->buffers = mul(buffers, devices);
     out->total = out->weights + out->kv_cache + out->buffers;
     out->per_device = (out->total + devices - 1) / devices;

@@ -11,7 +11,7 @@
 #define WANTED_TASKS 16u
 #define MOST_TASKS 1000000u
 #define ALIGN_ROWS 128u       /* FP8 scale blocks */
-#define ALIGN_ELEMS 256u      /* largest block of a type */
+#define ALIGN_ELEMS 256u      /* largest block of a type; a power of two */
 
 struct piece {
     uint64_t file, offset; /* of its first source byte */
@@ -31,7 +31,7 @@ static uint64_t scale_bytes(const struct sl_checkpoint *ck, const struct sl_mode
 {
     if (s->tensor == SL_NO_TENSOR)
         return s->scale.rows * s->scale.cols * (s->dtype == SL_DTYPE_I4 ? 2 : 4);
-    if (s->scale.tensor == SL_NO_TENSOR || !ck || s->scale.tensor >= ck->n_tensors)
+    if (s->scale.tensor == SL_NO_TENSOR || s->scale.tensor >= ck->n_tensors)
         return 0;
     return ck->tensors[s->scale.tensor].bytes;
 }
@@ -67,7 +67,7 @@ static void locate(const struct cutter *c, const struct sl_out_tensor *t, struct
         return;
     per_src = t->elems / t->n_src;
     s = &c->in->m->src[t->first_src + (uint32_t)(p->item.elem0 / per_src)];
-    if (s->tensor == SL_NO_TENSOR || !c->in->ck)
+    if (s->tensor == SL_NO_TENSOR)
         return;
     first = p->item.elem0 % per_src;
     if (t->transform == SL_K_B || t->transform == SL_V_B)
@@ -116,25 +116,16 @@ static int cut_run(struct cutter *c, uint32_t tensor, uint64_t elem0, uint64_t e
     return 0;
 }
 
-static uint64_t gcd(uint64_t a, uint64_t b)
-{
-    while (b) {
-        uint64_t r = a % b;
-
-        a = b;
-        b = r;
-    }
-    return a;
-}
-
 /* Whole rows that end on a block of every type; on a row of scales too, when
  * that is not too coarse. */
 static uint64_t row_grain(const struct cutter *c, uint32_t tensor)
 {
     const struct sl_out_tensor *t = &c->in->m->tensors[tensor];
-    uint64_t cols = t->ne[0], rows = ALIGN_ELEMS / gcd(ALIGN_ELEMS, cols);
-    uint64_t more = rows < ALIGN_ROWS ? ALIGN_ROWS : rows;
+    uint64_t cols = t->ne[0], rows = 1, more;
 
+    while (rows * cols % ALIGN_ELEMS)
+        rows *= 2;
+    more = rows < ALIGN_ROWS ? ALIGN_ROWS : rows;
     if (src_bytes_of(c->in->ck, c->in->m, t, more * cols) <= c->target / 2)
         rows = more;
     return rows * cols;

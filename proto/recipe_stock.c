@@ -1,5 +1,6 @@
 #include "proto/recipe_rules.h"
 
+#include "proto/suffix.h"
 #include "proto/utf8.h"
 
 #include <ctype.h>
@@ -177,9 +178,9 @@ static int load_path(const char *path, struct sl_recipe **out, struct sl_error *
     size_t n;
 
     snprintf(name, sizeof name, "%s", base ? base + 1 : path);
-    n = strlen(name);
-    if (n > 7 && strcmp(name + n - 7, ".recipe") == 0)
-        name[n - 7] = '\0';
+    n = sl_stem(name, ".recipe");
+    if (n)
+        name[n] = '\0';
     sl_utf8_disarm(name); /* it becomes metadata; a file's name may be no text */
     return load_file(path, name, out, e);
 }
@@ -220,16 +221,9 @@ static int load_user(const char *name, struct sl_recipe **out, struct sl_error *
     return rc;
 }
 
-static bool is_recipe_file(const char *s)
-{
-    size_t len = strlen(s);
-
-    return len > 7 && strcmp(s + len - 7, ".recipe") == 0;
-}
-
 static bool is_path(const char *s)
 {
-    return strchr(s, '/') || is_recipe_file(s);
+    return strchr(s, '/') || sl_stem(s, ".recipe");
 }
 
 int sl_recipe_load(const char *name_or_path, struct sl_recipe **out, struct sl_error *e)
@@ -260,7 +254,7 @@ bool sl_recipe_known(const char *name_or_path)
     const char *name;
 
     if (is_path(name_or_path))
-        return is_recipe_file(name_or_path);
+        return sl_stem(name_or_path, ".recipe") > 0;
     if (stock_text(name_or_path, &name))
         return true;
     if (load_user(name_or_path, &r, &e) == 0)

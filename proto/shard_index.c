@@ -3,6 +3,7 @@
 #include "proto/json_file.h"
 #include "proto/safetensors.h"
 #include "proto/source_file.h"
+#include "proto/suffix.h"
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
@@ -12,45 +13,43 @@
 
 static int check_shard_name(const char *shard, struct sl_error *e)
 {
-    static const char suffix[] = ".safetensors";
-    size_t n = strlen(shard);
-
     if (!sl_source_plain_name(shard))
         return sl_fail(e, SL_ESOURCE, "shard name '%.120s' is not a plain file name", shard);
-    if (n < sizeof suffix || strcmp(shard + n - (sizeof suffix - 1), suffix) != 0)
-        return sl_fail(e, SL_ESOURCE, "shard name '%.120s' does not end in %s", shard, suffix);
+    if (!sl_stem(shard, ".safetensors"))
+        return sl_fail(e, SL_ESOURCE, "shard name '%.120s' does not end in .safetensors", shard);
     return 0;
 }
 
+struct shard {
+    const char *name;
+    uint32_t was; /* its number before */
+};
+
 static int by_name(const void *a, const void *b)
 {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
+    const struct shard *x = a, *y = b;
+
+    return strcmp(x->name, y->name);
 }
 
 /* Numbers the shards in the order of their names. */
 static int sort_shards(struct sl_shard_index *ix, struct sl_error *e)
 {
-    const char **sorted = malloc((ix->n_shards + 1) * sizeof *sorted);
-    uint32_t *rank = malloc((ix->n_shards + 1) * sizeof *rank);
-    struct sl_name_table ranks = {0};
-    int rc = sorted && rank ? sl_name_table_init(&ranks, ix->n_shards, e)
-                            : sl_fail(e, SL_EFAIL, "out of memory for %" PRIu32 " shards",
-                                      ix->n_shards);
+    struct shard *sorted = calloc(ix->n_shards, sizeof *sorted);
+    uint32_t *rank = calloc(ix->n_shards, sizeof *rank);
+    int rc = sorted && rank ? 0 : sl_fail(e, SL_EFAIL, "out of memory for %" PRIu32 " shards", ix->n_shards);
 
     if (rc == 0) {
-        memcpy(sorted, ix->shards, ix->n_shards * sizeof *sorted);
-        qsort(sorted, ix->n_shards, sizeof *sorted, by_name);
-    }
-    for (uint32_t i = 0; i < ix->n_shards && rc == 0; i++)
-        rc = sl_name_table_add(&ranks, sorted[i], i, NULL, e);
-    if (rc == 0) {
         for (uint32_t i = 0; i < ix->n_shards; i++)
-            rank[i] = sl_name_table_find(&ranks, ix->shards[i]);
+            sorted[i] = (struct shard){ix->shards[i], i};
+        qsort(sorted, ix->n_shards, sizeof *sorted, by_name);
+        for (uint32_t i = 0; i < ix->n_shards; i++) {
+            ix->shards[i] = sorted[i].name;
+            rank[sorted[i].was] = i;
+        }
         for (uint32_t i = 0; i < ix->n_tensors; i++)
             ix->shard_of[i] = rank[ix->shard_of[i]];
-        memcpy(ix->shards, sorted, ix->n_shards * sizeof *sorted);
     }
-    sl_name_table_free(&ranks);
     free(sorted);
     free(rank);
     return rc;

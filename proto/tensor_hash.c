@@ -101,12 +101,11 @@ void sl_hash128_update(struct sl_hash128 *h, const void *bytes, uint64_t n)
     XXH3_128bits_update(h->state, bytes, n);
 }
 
-void sl_hash128_final(struct sl_hash128 *h, uint8_t digest[16])
+void sl_hash128_final(struct sl_hash128 *h, char hex[33])
 {
-    XXH128_canonical_t c;
+    XXH128_hash_t v = XXH3_128bits_digest(h->state);
 
-    XXH128_canonicalFromHash(&c, XXH3_128bits_digest(h->state));
-    memcpy(digest, c.digest, sizeof c.digest);
+    snprintf(hex, 33, "%016llx%016llx", (unsigned long long)v.high64, (unsigned long long)v.low64);
     XXH3_128bits_reset(h->state);
 }
 

@@ -23,13 +23,13 @@ int sl_hash_final(struct sl_hash *h, uint64_t *xxh64, uint8_t *sha256) SL_MUST_U
 /* XXH64 (seed 0) of n bytes. */
 uint64_t sl_xxh64(const void *bytes, uint64_t n);
 
-/* XXH3 with 128 bits, for fingerprints: 16 bytes, most significant first. */
+/* XXH3 with 128 bits, for fingerprints. */
 struct sl_hash128;
 struct sl_hash128 *sl_hash128_new(void); /* the caller's (sl_hash128_free), or NULL */
 void sl_hash128_free(struct sl_hash128 *h);
 void sl_hash128_update(struct sl_hash128 *h, const void *bytes, uint64_t n);
-/* Effect: gives the hash; h then starts again from nothing. */
-void sl_hash128_final(struct sl_hash128 *h, uint8_t digest[16]);
+/* Effect: writes the hash in hex, most significant digit first; h then starts again from nothing. */
+void sl_hash128_final(struct sl_hash128 *h, char hex[33]);
 
 /* What one pass over a file's tensors calls. Each may be NULL; a negative
  * result stops the pass and is returned as it is (the callback fills *e of
@@ -46,7 +46,7 @@ struct sl_stream_ops {
 
 /* Effect: reads the data section of the file at path once, from its first
  * byte to the end of the file, in pieces of at most 4 MiB. Of g only n_tensors,
- * names, offsets and bytes of its tensors, align, header_bytes and data_bytes are
+ * names, offsets and bytes of its tensors, header_bytes and data_bytes are
  * used, so that a plan can stand in for a header that is not written yet. Errors: SL_EVERIFY when a
  * padding byte is not zero, the file ends early or bytes follow the last
  * tensor's padding; SL_ESOURCE when the file cannot be opened; SL_EFAIL. */

@@ -102,7 +102,7 @@ int sl_tokenizer_read_json(const struct sl_source_dir *dir, const char *name, cJ
     rc = sl_tokenizer_read(dir, name, &text, &len, e);
     if (rc <= 0)
         return rc;
-    rc = sl_json_parse(name, text, len, NULL, out, e);
+    rc = sl_json_parse_python(name, text, len, out, e);
     free(text);
     if (rc < 0)
         return rc;
@@ -498,7 +498,7 @@ static int set_all(const struct sl_source_dir *dir, const cJSON *tokenizer,
     const char *pre;
 
     SL_TRY(check_kind(dir, tokenizer, arch, e));
-    SL_TRY(sl_tokenizer_pre(tokenizer, tokenizer_config, &pre, e));
+    SL_TRY(sl_tokenizer_pre(tokenizer, tokenizer_config, arch->glm_tokens, &pre, e));
     if (arch->space_prefix && cJSON_IsBool(space) &&
         sl_kvs_set_bool(kvs, "tokenizer.ggml.add_space_prefix", cJSON_IsTrue(space)) < 0)
         return no_memory(e);
@@ -507,7 +507,7 @@ static int set_all(const struct sl_source_dir *dir, const cJSON *tokenizer,
         return no_memory(e);
     SL_TRY(set_tokens(dir, tokenizer, tokenizer_config, config, n_vocab, kvs, e));
     SL_TRY(sl_tokenizer_merges(dir, tokenizer, kvs, e));
-    return sl_tokenizer_special(dir, tokenizer, tokenizer_config, config, arch->adds_bos, kvs, e);
+    return sl_tokenizer_special(dir, tokenizer, tokenizer_config, config, arch, kvs, e);
 }
 
 int sl_tokenizer_keys(const struct sl_source_dir *dir, const cJSON *config,

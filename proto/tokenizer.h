@@ -30,9 +30,10 @@ enum sl_token_type {
 /* ---- parts of the above ---- */
 
 /* Effect: *pre = the name of the pre-tokenizer (tokenizer.ggml.pre, static), from
- * tokenizer.json's regular expressions; config = tokenizer_config.json or NULL.
+ * tokenizer.json's regular expressions; config = tokenizer_config.json or NULL; glm: of GLM's models, whose
+ * rules are those of Llama 3 under another name.
  * Errors: SL_EUNSUPPORTED with what was found. */
-int sl_tokenizer_pre(const struct cJSON *tokenizer, const struct cJSON *config, const char **pre,
+int sl_tokenizer_pre(const struct cJSON *tokenizer, const struct cJSON *config, bool glm, const char **pre,
                      struct sl_error *e) SL_MUST_USE;
 
 /* Effect: appends tokenizer.ggml.merges, from tokenizer.json or merges.txt. Errors: SL_ESOURCE
@@ -41,11 +42,12 @@ int sl_tokenizer_merges(const struct sl_source_dir *dir, const struct cJSON *tok
                         struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: appends ids of special tokens, add_bos_token and its kin, and chat
- * templates. tokenizer_config may be NULL; config is the model's. adds_bos: an add_bos_token that
- * is false is written as true. */
+ * templates. tokenizer_config may be NULL; config is the model's. arch (NULL: neither): whether an
+ * add_bos_token that is false is written as true, and whether tokens of GLM's names have the roles that no
+ * file gives. Errors: SL_ESOURCE (one of these is no added token). */
 int sl_tokenizer_special(const struct sl_source_dir *dir, const struct cJSON *tokenizer,
                          const struct cJSON *tokenizer_config, const struct cJSON *config,
-                         bool adds_bos, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
+                         const struct sl_arch *arch, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: appends the same keys as sl_tokenizer_keys from tiktoken.model and tokenizer_config.json
  * (may be NULL), as Kimi-K2 ships them: ordinary tokens are the file's, the 258 ids behind them
@@ -100,9 +102,9 @@ struct sl_role {
 
 struct sl_roles {
     struct cJSON *map, *added; /* special_tokens_map.json, added_tokens.json; NULL: does not count */
-    struct sl_role *list;      /* each text once, in the order in which they are added */
+    struct sl_role *list;      /* in the order in which they are added */
     size_t n, cap;
-    struct sl_name_table named; /* their texts */
+    struct sl_name_table named; /* texts of those that are special wherever they stand */
 };
 
 /* Effect: the tokens that tokenizer_config.json (config, may be NULL) and, where this has no

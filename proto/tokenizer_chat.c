@@ -218,7 +218,7 @@ int sl_tokenizer_chat(const struct sl_source_dir *dir, const cJSON *config, stru
         rc = sl_tokenizer_read(dir, "chat_template.json", &text, &len, e);
     if (rc <= 0)
         return rc;
-    rc = sl_json_parse("chat_template.json", text, len, NULL, &file, e);
+    rc = sl_json_parse_python("chat_template.json", text, len, &file, e);
     free(text);
     if (rc == 0)
         rc = set_template(entry(file, "chat_template"), "chat_template.json", kvs, e);

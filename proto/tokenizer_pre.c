@@ -114,7 +114,7 @@ static bool is_r1_distill(const cJSON *tokenizer, const cJSON *config)
     return first && strcmp(first, "<｜begin▁of▁sentence｜>") == 0;
 }
 
-int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, const char **pre,
+int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, bool glm, const char **pre,
                      struct sl_error *e)
 {
     const cJSON *j = cJSON_GetObjectItemCaseSensitive(tokenizer, "pre_tokenizer");
@@ -125,12 +125,14 @@ int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, const char **p
     *pre = r.odd ? NULL : match(&r);
     if (*pre && strcmp(*pre, "qwen2") == 0 && is_r1_distill(tokenizer, config))
         *pre = "deepseek-r1-qwen";
+    if (*pre && glm && strcmp(*pre, "llama-bpe") == 0)
+        *pre = "glm4";
     if (*pre)
         return 0;
     if (r.odd)
         return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: pre_tokenizer with '%.80s' is not "
-                       "supported; supported: those of DeepSeek V2, V3, R1, Qwen and Llama 3", r.odd);
+                       "supported; supported: those of DeepSeek V2, V3, R1, GLM, Qwen and Llama 3", r.odd);
     return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: unknown pre_tokenizer of %d rule%s, first "
-                   "'%.200s'; supported: those of DeepSeek V2, V3, R1, Qwen and Llama 3", r.n,
+                   "'%.200s'; supported: those of DeepSeek V2, V3, R1, GLM, Qwen and Llama 3", r.n,
                    r.n == 1 ? "" : "s", r.n ? r.rule[0] : "");
 }

@@ -54,11 +54,8 @@ static const struct tokenizer_class *class_of(const cJSON *config, const cJSON *
     return NULL;
 }
 
-/* item: as sl_role has it; NULL for a text alone. */
-static int add_text(struct sl_roles *r, const char *text, const cJSON *item, bool single, struct sl_error *e)
+static int push(struct sl_roles *r, const char *text, const cJSON *item, bool single, struct sl_error *e)
 {
-    if (!text || !*text || sl_name_table_find(&r->named, text) != SL_NO_NAME)
-        return 0;
     if (r->n == r->cap) {
         size_t cap = r->cap ? 2 * r->cap : 16;
         struct sl_role *grown = realloc(r->list, cap * sizeof *grown);
@@ -68,9 +65,22 @@ static int add_text(struct sl_roles *r, const char *text, const cJSON *item, boo
         r->list = grown;
         r->cap = cap;
     }
-    SL_TRY(sl_name_table_add(&r->named, text, (uint32_t)r->n, NULL, e));
     r->list[r->n++] = (struct sl_role){text, item, single};
     return 0;
+}
+
+static bool is_new(const struct sl_roles *r, const char *text)
+{
+    return text && *text && sl_name_table_find(&r->named, text) == SL_NO_NAME;
+}
+
+/* item: as sl_role has it; NULL for a text alone. */
+static int add_text(struct sl_roles *r, const char *text, const cJSON *item, bool single, struct sl_error *e)
+{
+    if (!is_new(r, text))
+        return 0;
+    SL_TRY(sl_name_table_add(&r->named, text, (uint32_t)r->n, NULL, e));
+    return push(r, text, item, single, e);
 }
 
 static int add(struct sl_roles *r, const cJSON *item, bool single, struct sl_error *e)
@@ -82,6 +92,16 @@ static int add_each(struct sl_roles *r, const cJSON *list, struct sl_error *e)
 {
     for (const cJSON *x = list ? list->child : NULL; x; x = x->next)
         SL_TRY(add(r, x, false, e));
+    return 0;
+}
+
+/* The list that transformers 5 writes, and earlier ones refuse: its tokens are added where they are not
+ * there, and change nothing where they are. */
+static int add_extra(struct sl_roles *r, const cJSON *list, struct sl_error *e)
+{
+    for (const cJSON *x = list->child; x; x = x->next)
+        if (is_new(r, sl_token_text(x)))
+            SL_TRY(push(r, sl_token_text(x), NULL, false, e));
     return 0;
 }
 
@@ -101,6 +121,8 @@ static int collect(struct sl_roles *r, const cJSON *config, const char *const ab
         SL_TRY(add_each(r, more, e));
     if (cJSON_IsArray(mapped))
         SL_TRY(add_each(r, mapped, e));
+    if (cJSON_IsArray(extra))
+        return add_extra(r, extra, e);
     return cJSON_IsObject(extra) ? add_each(r, extra, e) : 0;
 }
 

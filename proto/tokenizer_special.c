@@ -1,6 +1,7 @@
 /* Special tokens, and whether they are added. The rules follow
  * what gguf-py finds, including that a token given as an object is never
  * recognized in a template of the post-processor. */
+#include "proto/arch_table.h"
 #include "proto/json_file.h"
 #include "proto/tokenizer.h"
 
@@ -195,13 +196,21 @@ static void read_processors(struct special *s, const cJSON *tokenizer, bool have
 
 /* ---- tokens ---- */
 
-static void read_tokens(struct special *s, const cJSON *tokenizer, const cJSON *config)
+/* The added token of that text, or NULL. */
+static const cJSON *find_added(const cJSON *tokenizer, const char *text)
 {
     const cJSON *added = entry(tokenizer, "added_tokens");
+    const cJSON *x = text && cJSON_IsArray(added) ? added->child : NULL;
 
+    while (x && (!sl_token_text(x) || strcmp(sl_token_text(x), text) != 0))
+        x = x->next;
+    return x;
+}
+
+static void read_tokens(struct special *s, const cJSON *tokenizer, const cJSON *config)
+{
     for (int t = 0; t < N_TYPES; t++) {
-        const char *text = sl_token_text(s->token[t]);
-        const cJSON *x = cJSON_IsArray(added) ? added->child : NULL;
+        const cJSON *x = find_added(tokenizer, sl_token_text(s->token[t]));
         const cJSON *add;
         char name[32];
 
@@ -211,9 +220,7 @@ static void read_tokens(struct special *s, const cJSON *tokenizer, const cJSON *
         add = entry(config, name);
         if (cJSON_IsBool(add))
             set_add(s, t, cJSON_IsTrue(add));
-        while (text && x && (!sl_token_text(x) || strcmp(sl_token_text(x), text) != 0))
-            x = x->next;
-        if (text && x)
+        if (x)
             set_id(s, t, entry(x, "id"));
     }
 }
@@ -240,6 +247,24 @@ static void find_special(struct special *s, const cJSON *tokenizer, const cJSON 
         if (s->active[t])
             set_id(s, t, entry(entry(model_config, name) ? model_config : entry(model_config, "text_config"), name));
     }
+}
+
+/* In the converter's order. */
+static int read_glm(struct special *s, const cJSON *tokenizer, struct sl_error *e)
+{
+    static const struct { int type; const char *text; } glm[] = {
+        {BOS, "[gMASK]"}, {EOT, "<|user|>"}, {UNK, "<|endoftext|>"}, {EOM, "<|observation|>"},
+    };
+
+    for (size_t i = 0; i < sizeof glm / sizeof *glm; i++) {
+        const cJSON *x = find_added(tokenizer, glm[i].text);
+
+        if (!x)
+            return sl_fail(e, SL_ESOURCE, "tokenizer.json: \"added_tokens\" lacks '%s', which GLM's models have; is it of the "
+                           "same model?", glm[i].text);
+        set_id(s, glm[i].type, entry(x, "id"));
+    }
+    return 0;
 }
 
 /* ---- the normalizer ---- */
@@ -281,7 +306,7 @@ static int set_normalizer(const cJSON *tokenizer, struct sl_kvs *kvs)
 }
 
 int sl_tokenizer_special(const struct sl_source_dir *dir, const cJSON *tokenizer,
-                         const cJSON *tokenizer_config, const cJSON *config, bool adds_bos,
+                         const cJSON *tokenizer_config, const cJSON *config, const struct sl_arch *arch,
                          struct sl_kvs *kvs, struct sl_error *e)
 {
     struct special s = {.n_add = 0};
@@ -290,7 +315,9 @@ int sl_tokenizer_special(const struct sl_source_dir *dir, const cJSON *tokenizer
     if (tokenizer_config && !tokenizer_config->child)
         tokenizer_config = NULL; /* an empty object counts as none */
     find_special(&s, tokenizer, tokenizer_config, config);
-    s.add[BOS] |= adds_bos;
+    s.add[BOS] |= arch && arch->adds_bos;
+    if (arch && arch->glm_tokens)
+        SL_TRY(read_glm(&s, tokenizer, e));
     for (int i = 0; i < s.n_id && rc == 0; i++)
         if (types[s.id_order[i]].id_key)
             rc = sl_kvs_set_u32(kvs, types[s.id_order[i]].id_key, s.id[s.id_order[i]]);

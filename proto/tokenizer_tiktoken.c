@@ -218,5 +218,5 @@ int sl_tokenizer_tiktoken(const struct sl_source_dir *dir, const cJSON *tokenize
     rc = rc < 0 ? rc : set_tokens(&t, tokenizer_config, n_vocab, kvs, e);
     rc = rc < 0 ? rc : set_merges(&t, kvs, e);
     sl_tiktoken_free(&t);
-    return rc < 0 ? rc : sl_tokenizer_special(dir, tokenizer, tokenizer_config, config, false, kvs, e);
+    return rc < 0 ? rc : sl_tokenizer_special(dir, tokenizer, tokenizer_config, config, NULL, kvs, e);
 }

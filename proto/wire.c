@@ -90,6 +90,16 @@ void sl_put_str(cJSON *object, const char *field, const char *v)
         put_failed(object);
 }
 
+/* Whether n bytes are a character's first ones, whose last are missing. */
+static bool is_cut(const char *s, size_t n)
+{
+    size_t i = 1;
+
+    while (i < n && (s[i] & 0xc0) == 0x80)
+        i++;
+    return n < 4 && i == n && (s[0] & 0xc0) == 0xc0;
+}
+
 static char *readable(const char *v)
 {
     size_t n = strlen(v);
@@ -97,8 +107,8 @@ static char *readable(const char *v)
 
     for (size_t i = 0, k; copy && i < n; i += k ? k : 1) {
         k = sl_utf8_at(copy + i, n - i);
-        if (k == 0 && n - i < 4 && (copy[i] & 0xc0) == 0xc0)
-            copy[n = i] = '\0'; /* cut off in a character */
+        if (k == 0 && is_cut(copy + i, n - i))
+            copy[n = i] = '\0';
         else if (k == 0 || (k == 1 && !plain_char((unsigned char)copy[i])))
             copy[i] = '?';
     }

@@ -72,11 +72,11 @@ static void read_claim(const struct output *o, bool ending, struct claim *c)
     close(fd);
 }
 
-bool claim_is_of(const struct output *o, bool ending, const char *fingerprint, uint64_t job)
+bool claim_is_of(const struct output *o, const char *fingerprint, uint64_t job)
 {
     struct claim c;
 
-    read_claim(o, ending, &c);
+    read_claim(o, false, &c);
     return strcmp(c.fingerprint, fingerprint) == 0 && (!c.job || c.job == job);
 }
 

@@ -44,8 +44,8 @@ struct claim_hold {
 };
 
 /* Whether there is a claim of this plan and this job (of any, when an older release
- * made it). ending: under its ending name. */
-bool claim_is_of(const struct output *o, bool ending, const char *fingerprint, uint64_t job);
+ * made it), and not under its ending name. */
+bool claim_is_of(const struct output *o, const char *fingerprint, uint64_t job);
 
 /* Returns 0 when claim_make would find nothing against it, touching nothing.
  * Errors: SL_EEXISTS: a later lease has the output, or (unless any_plan) another

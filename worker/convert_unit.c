@@ -377,11 +377,10 @@ int sl_unit_sources(const struct sl_unit_env *env, const struct sl_unit *u, uint
 }
 
 /* A copy goes to the place in its page that it has in the file. */
-static int copied(const struct job *j, uint8_t *slab)
+static void place_copy(const struct sl_unit *u, uint8_t *slab)
 {
-    if (j->u->raw && j->u->out_at != j->u->run[0].at)
-        memmove(slab + j->u->out_at, slab + j->u->run[0].at, j->u->out_bytes);
-    return 0;
+    if (u->raw && u->out_at != u->run[0].at)
+        memmove(slab + u->out_at, slab + u->run[0].at, u->out_bytes);
 }
 
 int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *slab,
@@ -396,8 +395,10 @@ int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *s
                        "importance matrix", j.t->name, (unsigned long long)j.t->ne[0]);
     SL_TRY(open_sources(&j, slab));
     /* Copied bytes are loaded too: a NaN must not pass. Integers have none. */
-    if (u->raw && !sl_dtype_info((int)j.src[0].dtype)->weight)
-        return copied(&j, slab);
+    if (u->raw && !sl_dtype_info((int)j.src[0].dtype)->weight) {
+        place_copy(u, slab);
+        return 0;
+    }
     for (uint64_t pos = 0; pos < u->elems; pos += chunk) {
         uint64_t n = u->elems - pos < chunk ? u->elems - pos : chunk;
         uint8_t *out = slab + u->out_at + pos / sl_type_info(j.type)->block * sl_type_info(j.type)->bytes;
@@ -411,5 +412,6 @@ int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *s
             sl_round_bf16(s->x, n);
         SL_TRY(quantize(&j, pos, n, out));
     }
-    return copied(&j, slab);
+    place_copy(u, slab);
+    return 0;
 }

@@ -17,8 +17,8 @@ struct sl_devices {
 /* Effect: settles `text`: "cpu"; "cuda:N" and "GPU-UUID" or "MIG-UUID" (or its beginning, where
  * only one device has it), several with commas between, "cpu" among them: the cores too, where
  * measurement at work says that they help (engine_spare.c); "auto": every GPU that fits and
- * the cores so, or the cores where there is none. Nothing is opened. Errors: SL_EUSAGE (no such word), SL_EUNSUPPORTED (no such
- * device, saying which there are). */
+ * the cores so, or the cores where there is none. Nothing is opened. Errors: SL_EUSAGE (no such
+ * word), SL_EUNSUPPORTED (no such device, saying which there are). */
 int sl_devices_choose(const char *text, struct sl_devices *out, struct sl_error *e) SL_MUST_USE;
 
 #endif

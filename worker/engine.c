@@ -203,15 +203,8 @@ bool sl_engine_same_cuts(const struct sl_plan *a, const struct sl_plan *b)
     return true;
 }
 
-int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *plan,
-                   const struct sl_engine_opts *o, struct sl_engine **out, struct sl_error *e)
-{
-    return sl_engine_open_group(ck, &plan, o, 1, out, e);
-}
-
-int sl_engine_open_group(const struct sl_checkpoint *ck, const struct sl_plan *const *plans,
-                         const struct sl_engine_opts *o, unsigned n, struct sl_engine **out,
-                         struct sl_error *e)
+int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *const *plans,
+                   const struct sl_engine_opts *o, unsigned n, struct sl_engine **out, struct sl_error *e)
 {
     struct sl_engine *en;
     pthread_condattr_t attr;
@@ -297,12 +290,7 @@ static void free_twins(struct sl_engine_task *t)
     }
 }
 
-int sl_engine_submit(struct sl_engine *en, uint32_t task, struct sl_error *e)
-{
-    return sl_engine_submit_group(en, task, 1, e);
-}
-
-int sl_engine_submit_group(struct sl_engine *en, uint32_t task, uint64_t members, struct sl_error *e)
+int sl_engine_submit(struct sl_engine *en, uint32_t task, uint64_t members, struct sl_error *e)
 {
     struct sl_engine_task *first = NULL, **end = &first;
     unsigned n = 0;
@@ -374,7 +362,7 @@ int sl_engine_wait(struct sl_engine *en, struct sl_task_result *r, int timeout_m
     return 1;
 }
 
-int sl_engine_sync_member(struct sl_engine *en, uint32_t member, struct sl_error *e)
+int sl_engine_sync(struct sl_engine *en, uint32_t member, struct sl_error *e)
 {
     uint64_t since = sl_now_ns();
     struct sl_member *m = &en->members[member];
@@ -396,19 +384,6 @@ int sl_engine_sync_member(struct sl_engine *en, uint32_t member, struct sl_error
     }
     atomic_fetch_add(&en->sync_ns, sl_now_ns() - since);
     atomic_fetch_add(&en->syncs, 1);
-    return rc;
-}
-
-int sl_engine_sync(struct sl_engine *en, struct sl_error *e)
-{
-    struct sl_error later;
-    int rc = 0;
-
-    for (uint32_t m = 0; m < en->n_members; m++) {
-        int one = sl_engine_sync_member(en, m, rc < 0 ? &later : e);
-
-        rc = rc < 0 ? rc : one;
-    }
     return rc;
 }
 

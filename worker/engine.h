@@ -63,7 +63,7 @@ struct sl_faults;
 
 struct sl_task_result {
     uint32_t task;           /* index into plan->tasks */
-    uint32_t member;         /* whose; 0 but in a group */
+    uint32_t member;         /* whose */
     int code;                /* 0, or what is in error */
     /* XXH64 (seed 0) over the XXH64s of the task's items (8 bytes each, little-endian,
      * in item order). An item's XXH64 is over its output bytes in element order. Per
@@ -97,58 +97,47 @@ struct sl_engine_stats {
     uint64_t device_units, core_units; /* units that GPUs made; that cores beside them made */
 };
 
-/* Effect: starts threads and allocates all slabs. A segment file is opened when
- * it is first written to and stays open; of source files only a few are open at
- * a time, each held against the checkpoint's size and time before and after it
- * is read. AUTO reads with O_DIRECT where the filesystem takes it and the file
- * is not in the page cache already, and writes so to segments of at least
- * SL_DIRECT_SEGMENT bytes; ON whenever the filesystem takes it. Checkpoint, plan and all that
- * *o points to but devices must outlive the engine. Errors: SL_EUNSUPPORTED (io_uring asked for
- * and refused by the system, a backend that this machine cannot run), SL_EUSAGE (mem_bytes or vram_bytes too small, saying what is needed), SL_EDEVICE,
- * SL_EFAIL. */
-int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *plan,
-                   const struct sl_engine_opts *o, struct sl_engine **out,
-                   struct sl_error *e) SL_MUST_USE;
-
-/* ---- groups: the recipes of a sweep. Each member has a plan of its own over the
- * same checkpoint; all plans are cut alike, so that what is read for one of them
- * serves the others in the same slab, one after the other. */
+/* An engine has a member for each recipe of a sweep, mostly one. Each has a plan of its own over the
+ * same checkpoint; all plans are cut alike, so that what is read for one of them serves the others in the
+ * same slab, one after the other. */
 
 /* Whether the plans have the same items and tasks over the same source tensors. */
 bool sl_engine_same_cuts(const struct sl_plan *a, const struct sl_plan *b);
 
-/* Effect: as sl_engine_open, for n members, at most SL_ENGINE_MEMBERS; o has n
- * elements: of the first all counts, of the others round_bf16, segment_paths and
- * weights. Errors: SL_EUSAGE when the plans are cut differently; those of
- * sl_engine_open. */
-int sl_engine_open_group(const struct sl_checkpoint *ck, const struct sl_plan *const *plans,
-                         const struct sl_engine_opts *o, unsigned n, struct sl_engine **out,
-                         struct sl_error *e) SL_MUST_USE;
-/* Effect: queues a task of those members whose bits are set: one result each. Errors: SL_EFAIL. */
-int sl_engine_submit_group(struct sl_engine *en, uint32_t task, uint64_t members,
-                           struct sl_error *e) SL_MUST_USE;
-/* Effect, errors: sl_engine_sync of one member's segments. */
-int sl_engine_sync_member(struct sl_engine *en, uint32_t member, struct sl_error *e) SL_MUST_USE;
+/* Effect: starts threads and allocates all slabs, for n members, at most SL_ENGINE_MEMBERS. o has n
+ * elements: of the first all counts, of the others round_bf16, segment_paths, sparse and weights.
+ * A segment file is opened when it is first written to and stays open; of source files only a few are
+ * open at a time, each held against the checkpoint's size and time before and after it is read. AUTO
+ * reads with O_DIRECT where the filesystem takes it and the file is not in the page cache already, and
+ * writes so to segments of at least SL_DIRECT_SEGMENT bytes; ON whenever the filesystem takes it.
+ * Checkpoint, plans and all that o points to but devices must outlive the engine. Errors:
+ * SL_EUNSUPPORTED (io_uring asked for and refused by the system, a backend that this machine cannot
+ * run), SL_EUSAGE (plans that are cut differently; mem_bytes or vram_bytes too small, saying what is
+ * needed), SL_EDEVICE, SL_EFAIL. */
+int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *const *plans,
+                   const struct sl_engine_opts *o, unsigned n, struct sl_engine **out,
+                   struct sl_error *e) SL_MUST_USE;
+
 /* Source bytes converted for one member: its part of sl_engine_stats.source_bytes. */
 uint64_t sl_engine_member_bytes(const struct sl_engine *en, uint32_t member);
 
-/* Effect: queues a task; never blocks. Tasks are worked on in the order they
- * were queued. Errors: SL_EFAIL. */
-int sl_engine_submit(struct sl_engine *en, uint32_t task, struct sl_error *e) SL_MUST_USE;
+/* Effect: queues a task of those members whose bits are set: one result each. Never blocks. Tasks are
+ * worked on in the order they were queued. Errors: SL_EFAIL. */
+int sl_engine_submit(struct sl_engine *en, uint32_t task, uint64_t members, struct sl_error *e)
+    SL_MUST_USE;
 
 /* Effect: waits at most timeout_ms (negative: without limit) for a finished task (all its bytes handed
- * to the file; not yet synced). Returns 1 with *r filled, 0 on time-out or
- * when nothing is under way, negative when the engine itself failed. A task's
- * own failure is in r->code; the engine goes on. SL_EDEVICE there is no fault of the
- * task: a GPU failed, and every later task ends so too. Nothing is wrong with what was
- * finished; the process should end, and its successor begins with a device made new. */
+ * to the file; not yet synced). Returns 1 with *r filled, 0 on time-out or when nothing is under way,
+ * negative when the engine itself failed. A task's own failure is in r->code; the engine goes on.
+ * SL_EDEVICE there is no fault of the task: a GPU failed, and every later task ends so too. Nothing is
+ * wrong with what was finished; the process should end, and its successor begins with a device made new. */
 int sl_engine_wait(struct sl_engine *en, struct sl_task_result *r, int timeout_ms,
                    struct sl_error *e) SL_MUST_USE;
 
-/* Effect: fdatasync of every segment written since the last call. After an
- * error nothing written since the last success may be trusted: make those
- * tasks again; the sync is never retried. Any thread, one at a time. Errors: SL_ENOSPACE, SL_EFAIL. */
-int sl_engine_sync(struct sl_engine *en, struct sl_error *e) SL_MUST_USE;
+/* Effect: fdatasync of every segment of the member that was written to since the last call. After an
+ * error nothing written since the last success may be trusted: make those tasks again; the sync is never
+ * retried. Any thread, one at a time. Errors: SL_ENOSPACE, SL_EFAIL. */
+int sl_engine_sync(struct sl_engine *en, uint32_t member, struct sl_error *e) SL_MUST_USE;
 
 /* The processors that this process may run on; at least 1. */
 unsigned sl_usable_cores(void);

@@ -146,14 +146,14 @@ static struct sl_segment *segment(struct sl_engine *en, struct sl_member *m, uin
 
     *err = 0;
     if (s->fd < 0)
-        s->fd = sl_sys_open(en->opts.faults, path, O_WRONLY | O_NOFOLLOW, 0);
+        s->fd = sl_sys_open(en->opts.faults, path, O_WRONLY | O_NOFOLLOW);
     if (s->fd < 0) {
         *err = -s->fd;
         s->fd = -1;
         return NULL;
     }
     if (s->direct == -1 && direct)
-        s->direct = sl_sys_open(en->opts.faults, path, O_WRONLY | O_NOFOLLOW | O_DIRECT, 0);
+        s->direct = sl_sys_open(en->opts.faults, path, O_WRONLY | O_NOFOLLOW | O_DIRECT);
     if (s->direct < 0)
         s->direct = SL_NO_DIRECT;
     return s;

@@ -10,16 +10,6 @@
 
 #define NAMED_MAX 3 /* parts that a message names */
 
-static bool is_source(const struct stat *st, const struct sl_checkpoint *ck)
-{
-    struct stat s;
-
-    for (uint32_t k = 0; ck && k < ck->n_files; k++)
-        if (stat(ck->files[k].path, &s) == 0 && s.st_dev == st->st_dev && s.st_ino == st->st_ino)
-            return true;
-    return false;
-}
-
 /* Whether the file's own header says that it is this part of that many. */
 static bool says_so(const char *path, uint32_t no, uint32_t count)
 {
@@ -57,7 +47,7 @@ static int each_part(const struct output *o, const struct sl_checkpoint *ck,
             (o->plan->n_segments > 1 && count == o->plan->n_segments))
             continue;
         snprintf(path, sizeof path, "%s/%s", o->dir, ent->d_name);
-        if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && !is_source(&st, ck) &&
+        if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && !output_is_source(&st, ck) &&
             says_so(path, no, count))
             rc = fn(user, path);
     }

@@ -150,6 +150,7 @@ int sl_gpu_watch_open(const struct sl_devices *devices, uint32_t every_ms, struc
 {
     struct sl_gpu_watch *w;
     pthread_condattr_t attr;
+    int err;
 
     *out = NULL;
     if (!devices->n)
@@ -173,9 +174,10 @@ int sl_gpu_watch_open(const struct sl_devices *devices, uint32_t every_ms, struc
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, &attr);
     pthread_condattr_destroy(&attr);
-    if (pthread_create(&w->thread, NULL, watch_main, w)) {
+    err = pthread_create(&w->thread, NULL, watch_main, w);
+    if (err) {
         forget(w);
-        return sl_fail(e, SL_EFAIL, "cannot start a thread for the GPUs' health");
+        return sl_fail_thread(e, err);
     }
     *out = w;
     return 0;

@@ -33,7 +33,7 @@ bool job_engine_idle(struct sl_job_cache *c, const struct sl_engine *en, uint64_
 
 static bool is_claimed(const struct sl_cached_job *j)
 {
-    return claim_is_of(&j->out, false, j->j.plan->fingerprint, j->id);
+    return claim_is_of(&j->out, j->j.plan->fingerprint, j->id);
 }
 
 /* Without its claim it is not this job's folder: nothing is touched there. Partial files
@@ -218,7 +218,7 @@ int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, 
             rc = job_weights_open(&j[i]->weights, &j[i]->j, &eo[i].weights, e);
     }
     if (rc >= 0)
-        rc = sl_engine_open_group(j[0]->j.ck, plans, eo, n, &en, e);
+        rc = sl_engine_open(j[0]->j.ck, plans, eo, n, &en, e);
     for (unsigned i = 0; rc < 0 && i < n; i++)
         forget_engine(j[i]);
     SL_TRY(rc);

@@ -101,7 +101,7 @@ static void run_special(struct sl_lane *l, struct sl_work *w)
     struct sl_outcome *o = new_outcome(l);
 
     if (o)
-        sl_special_run(l->cache, w, &hooks, sl_boot_ms(), o);
+        sl_special_run(l->cache, w, &hooks, o);
     pthread_mutex_lock(&l->lock);
     l->special = NULL;
     l->stop_special = false;
@@ -316,7 +316,7 @@ void sl_lane_let_go(struct sl_lane *l, uint64_t job)
     pthread_mutex_unlock(&l->lock);
 }
 
-int sl_lane_drop(struct sl_lane *l, uint64_t job, uint32_t task, uint64_t epoch)
+void sl_lane_drop(struct sl_lane *l, uint64_t job, uint32_t task, uint64_t epoch)
 {
     struct sl_work *w = NULL;
 
@@ -334,17 +334,16 @@ int sl_lane_drop(struct sl_lane *l, uint64_t job, uint32_t task, uint64_t epoch)
         add_over(l, job, task, epoch);
     pthread_mutex_unlock(&l->lock);
     sl_work_free(w);
-    return w != NULL;
 }
 
-void sl_lane_hand_back(struct sl_lane *l, bool stop)
+void sl_lane_hand_back(struct sl_lane *l)
 {
     struct sl_work *w, *next;
 
     pthread_mutex_lock(&l->lock);
     w = l->waiting;
     l->waiting = NULL;
-    if (stop && l->special)
+    if (l->special)
         l->stop_special = true;
     pthread_mutex_unlock(&l->lock);
     for (; w; w = next) {

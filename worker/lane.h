@@ -25,16 +25,15 @@ void sl_lane_close(struct sl_lane *l);
 /* Takes w. Tasks are begun in the order of their coming. */
 void sl_lane_push(struct sl_lane *l, struct sl_work *w);
 
-/* Effect: forgets a task that has not begun (1), or says 0: it is under way, or
- * not here. A special task under way is stopped; those in an engine are given up
- * when nothing else is in it. */
-int sl_lane_drop(struct sl_lane *l, uint64_t job, uint32_t task, uint64_t epoch);
+/* Effect: forgets a task that has not begun. A special task under way is stopped; those
+ * in an engine are given up when nothing else is in it. */
+void sl_lane_drop(struct sl_lane *l, uint64_t job, uint32_t task, uint64_t epoch);
 /* Effect: closes what is kept of the job, its files too, as soon as nothing of it is under way. */
 void sl_lane_let_go(struct sl_lane *l, uint64_t job);
 
-/* Effect: what has not begun comes back as outcomes "giveback"; with `stop`, a
- * special task under way as well. */
-void sl_lane_hand_back(struct sl_lane *l, bool stop);
+/* Effect: what has not begun comes back as outcomes "giveback", and a special task under way
+ * as well. */
+void sl_lane_hand_back(struct sl_lane *l);
 
 /* Returns the next outcome (the caller's: sl_outcome_free), or NULL. */
 struct sl_outcome *sl_lane_collect(struct sl_lane *l);

@@ -163,7 +163,7 @@ void lane_give_up(struct sl_lane *l)
 static void sync_job(struct sl_lane *l, struct sl_cached_job *j)
 {
     struct sl_error e;
-    int rc = sl_engine_sync_member(j->engine, j->member, &e);
+    int rc = sl_engine_sync(j->engine, j->member, &e);
 
     if (rc == 0)
         rc = sl_job_cache_same_files(j, &e);

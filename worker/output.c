@@ -241,18 +241,23 @@ int output_absent(const struct output *o, bool force, struct sl_error *e)
     return 0;
 }
 
+bool output_is_source(const struct stat *st, const struct sl_checkpoint *ck)
+{
+    struct stat s;
+
+    for (uint32_t k = 0; k < ck->n_files; k++)
+        if (stat(ck->files[k].path, &s) == 0 && s.st_dev == st->st_dev && s.st_ino == st->st_ino)
+            return true;
+    return false;
+}
+
 int output_not_source(const struct output *o, const struct sl_checkpoint *ck, struct sl_error *e)
 {
-    struct stat a, b;
+    struct stat st;
 
-    for (uint32_t i = 0; i < o->plan->n_segments; i++) {
-        if (stat(o->final[i], &a) != 0)
-            continue;
-        for (uint32_t k = 0; k < ck->n_files; k++)
-            if (stat(ck->files[k].path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
-                return sl_fail(e, SL_EUSAGE, "%s is the source itself; choose another output name",
-                               o->final[i]);
-    }
+    for (uint32_t i = 0; i < o->plan->n_segments; i++)
+        if (stat(o->final[i], &st) == 0 && output_is_source(&st, ck))
+            return sl_fail(e, SL_EUSAGE, "%s is the source itself; choose another output name", o->final[i]);
     return 0;
 }
 
@@ -261,7 +266,7 @@ int output_check_space(const struct output *o, struct sl_error *e)
     uint64_t need = 1 << 20, have;
     char a[32], b[32];
 
-    for (uint32_t i = 0; i < o->plan->n_segments; i++) {
+    for (uint32_t i = 0; !o->sparse && i < o->plan->n_segments; i++) {
         struct stat st;
         uint64_t bytes = o->plan->segments[i].file_bytes;
         uint64_t got = stat(o->partial[i], &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
@@ -271,8 +276,6 @@ int output_check_space(const struct output *o, struct sl_error *e)
     if (access(o->dir, W_OK | X_OK) != 0)
         return sl_fail(e, SL_EFAIL, "%s: no file can be made in this folder: %s", o->dir,
                        strerror(errno));
-    if (o->sparse)
-        need = 1 << 20;
     SL_TRY(output_free_space(o, &have, e));
     if (have < need)
         return sl_fail(e, SL_ENOSPACE, "%s: %s needed, %s free; free %s or choose another folder",

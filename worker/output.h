@@ -6,6 +6,8 @@
 
 #include "proto/plan.h"
 
+#include <sys/stat.h>
+
 /* Room for the path of any file of an output: the folder's, the name's, and suffixes. */
 #define OUTPUT_PATH_BYTES 4400
 
@@ -29,7 +31,8 @@ int output_parse(struct output *o, const char *arg, struct sl_error *e) SL_MUST_
 /* Effect: the same for a folder of another machine: an absolute path, that is not
  * looked at; one that ends with '/' is a folder. Errors: SL_EUSAGE. */
 int output_parse_far(struct output *o, const char *arg, struct sl_error *e) SL_MUST_USE;
-/* Effect: makes the folder of an output with new_dir. Returns 1, or 0 when somebody else just has. Errors: SL_EFAIL, SL_ENOSPACE. */
+/* Effect: makes the folder of an output with new_dir. Returns 1, or 0 when somebody else just has.
+ * Errors: SL_EFAIL, SL_ENOSPACE. */
 int output_make_dir(const struct output *o, struct sl_error *e) SL_MUST_USE;
 /* Effect: *bytes = what can be written where the output goes, its parent for a
  * new folder; UINT64_MAX where the filesystem does not count. Errors: SL_EFAIL. */
@@ -38,12 +41,15 @@ int output_free_space(const struct output *o, uint64_t *bytes, struct sl_error *
 int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error *e) SL_MUST_USE;
 void output_free(struct output *o);
 
-/* Returns 0, or SL_EEXISTS when a name is taken already: a final or a temporary one by a folder, a final one by a
- * file that this process may not replace (a manifest's too), or unless force by a file. Parts of another set are worker/former_set.h's. */
+/* Returns 0, or SL_EEXISTS when a name is taken already: a final or a temporary one by a folder, a final
+ * one by a file that this process may not replace (a manifest's too), or unless force by a file. Parts of
+ * another set are worker/former_set.h's. */
 int output_absent(const struct output *o, bool force, struct sl_error *e) SL_MUST_USE;
 /* Returns 0, or SL_EEXISTS when this process may neither remove that file nor give its name to another. */
 int output_replaceable(const char *path, struct sl_error *e) SL_MUST_USE;
 
+/* Whether the file that st tells of is one of the source's. */
+bool output_is_source(const struct stat *st, const struct sl_checkpoint *ck);
 /* Returns 0, or SL_EUSAGE when an output file is one of the source's files. */
 int output_not_source(const struct output *o, const struct sl_checkpoint *ck,
                       struct sl_error *e) SL_MUST_USE;

@@ -21,13 +21,14 @@ struct sl_slabs {
     unsigned n;
 };
 
-/* Effect: chooses number and size of slabs for mem_bytes of memory in all, of
- * which a fifth, 160 MiB at most but `beside` bytes at least, is left to the rest of the process
- * and `scratch` bytes to the compute threads. A small job, of job_bytes read and written (0: not known), gets no
- * more than a quarter of that. least: bytes that one slab must have. forced: slab size
- * asked for, 0: none. base stays NULL. Errors: SL_EUSAGE, saying what is needed. */
+/* Effect: chooses number and size of slabs for mem_bytes of memory in all, of which a fifth, 160 MiB at
+ * most but `beside` bytes at least, is left to the rest of the process and `scratch` bytes to the compute
+ * threads. A small job, of job_bytes read and written (0: not known), gets no more than a quarter of that.
+ * least: bytes that one slab must have. forced: slab size asked for, 0: none. base stays NULL. Errors:
+ * SL_EUSAGE, saying what is needed. */
 int sl_slabs_choose(uint64_t mem_bytes, unsigned threads, uint64_t scratch, uint64_t least,
-                    uint64_t beside, uint64_t forced, uint64_t job_bytes, struct sl_slabs *out, struct sl_error *e) SL_MUST_USE;
+                    uint64_t beside, uint64_t forced, uint64_t job_bytes, struct sl_slabs *out,
+                    struct sl_error *e) SL_MUST_USE;
 
 /* Effect: maps the memory. Errors: SL_EFAIL. Free with sl_slabs_close. */
 int sl_slabs_open(struct sl_slabs *s, struct sl_error *e) SL_MUST_USE;

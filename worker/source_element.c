@@ -1,10 +1,9 @@
 #include "worker/source_element.h"
 
 #include "kernels/kernels.h"
-#include "proto/roots.h"
+#include "proto/source_file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,16 +91,10 @@ static int load_line(struct source_reader *r, uint32_t file, uint64_t number, st
 {
     const struct sl_src_file *f = &r->ck->files[file];
     uint32_t at = (uint32_t)(number % LINES), have = 0;
+    struct sl_source_stat st;
 
     if (r->fds[file] < 0)
-        r->fds[file] = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (r->fds[file] < 0)
-        return sl_fail(e, sl_source_code(errno), "%s: %s", f->path, strerror(errno));
-    if (r->ck->roots && sl_roots_check_fd(r->ck->roots, r->fds[file], f->path, e) < 0) {
-        close(r->fds[file]);
-        r->fds[file] = -1;
-        return e->code;
-    }
+        SL_TRY(sl_source_open_path(f->path, r->ck->roots, &r->fds[file], &st, e));
     r->tag[at].n = 0;
     while (have < LINE) {
         ssize_t got = pread(r->fds[file], r->line[at] + have, LINE - have,

@@ -134,8 +134,7 @@ static int load_scales(struct source_rows *r, const struct sl_scale *s, uint64_t
 {
     const struct sl_src_tensor *t = &r->ck->tensors[s->tensor];
     uint64_t bytes = s->cols * sizeof *r->scale, bad = 0;
-    const struct sl_source src = {.dtype = t->dtype, .cols = s->cols, .block_rows = 1, .block_cols = 1};
-    struct sl_source at = src;
+    struct sl_source src = {.dtype = t->dtype, .cols = s->cols, .block_rows = 1, .block_cols = 1};
     bool exponents = t->dtype == SL_DTYPE_F8_E8M0 || t->dtype == SL_DTYPE_U8;
 
     if (r->scale_tensor == s->tensor && r->scale_row == row)
@@ -144,8 +143,8 @@ static int load_scales(struct source_rows *r, const struct sl_scale *s, uint64_t
     SL_TRY(room((void **)&r->scale, &r->scale_room, bytes, e));
     SL_TRY(room((void **)&r->raw, &r->raw_room, bytes, e));
     SL_TRY(stored(r, s->tensor, row * s->cols, s->cols, r->raw, e));
-    at.data = r->raw;
-    if (!exponents && sl_load_f32(&at, 0, s->cols, r->scale, &bad) == SL_EUNSUPPORTED)
+    src.data = r->raw;
+    if (!exponents && sl_load_f32(&src, 0, s->cols, r->scale, &bad) == SL_EUNSUPPORTED)
         return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s' holds scales as %s", t->name,
                        sl_dtype_info((int)t->dtype)->name);
     for (uint64_t i = 0; i < s->cols; i++) {

@@ -120,7 +120,7 @@ static void make_room(struct sl_srcfiles *s)
 static int open_again(struct sl_srcfiles *s, uint32_t i, int flags, struct sl_error *e)
 {
     const struct sl_src_file *sf = &s->ck->files[i];
-    int fd = sl_sys_open(s->faults, sf->path, O_RDONLY | O_NONBLOCK | flags, 0), rc = 0;
+    int fd = sl_sys_open(s->faults, sf->path, O_RDONLY | O_NONBLOCK | flags), rc = 0;
 
     if (fd < 0)
         return sl_fail(e, sl_source_code(-fd), "cannot open '%s': %s", sf->path, strerror(-fd));

@@ -158,7 +158,7 @@ done:
 
 static int close_manifest(struct pass *p, const struct sl_hash_total *total, struct sl_error *e)
 {
-    int bad = total ? sl_manifest_file(p->manifest, p->name, total) < 0 : 0;
+    int bad = sl_manifest_file(p->manifest, p->name, total) < 0;
 
     bad |= fflush(p->manifest) != 0 || fsync(fileno(p->manifest)) != 0;
     bad |= fclose(p->manifest) != 0;

@@ -24,14 +24,14 @@ int sl_fault_check(struct sl_faults *f, enum sl_sys_call call, uint32_t *len, ui
     return 0;
 }
 
-int sl_sys_open(struct sl_faults *f, const char *path, int flags, mode_t mode)
+int sl_sys_open(struct sl_faults *f, const char *path, int flags)
 {
     int err = sl_fault_check(f, SL_SYS_OPEN, NULL, 0), fd;
 
     if (err)
         return -err;
     do
-        fd = open(path, flags | O_CLOEXEC, mode);
+        fd = open(path, flags | O_CLOEXEC);
     while (fd < 0 && errno == EINTR);
     return fd < 0 ? -errno : fd;
 }

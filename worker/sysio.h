@@ -41,7 +41,7 @@ int sl_fault_check(struct sl_faults *f, enum sl_sys_call call, uint32_t *len, ui
 
 /* The calls themselves: what the kernel's manual says, but failures come back
  * as -errno. f may be NULL. */
-int sl_sys_open(struct sl_faults *f, const char *path, int flags, mode_t mode) SL_MUST_USE;
+int sl_sys_open(struct sl_faults *f, const char *path, int flags) SL_MUST_USE;
 ssize_t sl_sys_pread(struct sl_faults *f, int fd, void *buf, uint32_t len, uint64_t off,
                      uint32_t unit) SL_MUST_USE;
 ssize_t sl_sys_pwrite(struct sl_faults *f, int fd, const void *buf, uint32_t len, uint64_t off,

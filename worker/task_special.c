@@ -208,7 +208,7 @@ static int restore_files(struct special *s)
 
     for (uint32_t i = 0; i < p->n_segments; i++)
         missing |= lstat(o->partial[i], &st) != 0 || (uint64_t)st.st_size != p->segments[i].file_bytes;
-    if (!missing && (s->j->given || claim_is_of(o, false, p->fingerprint, s->w->job)))
+    if (!missing && (s->j->given || claim_is_of(o, p->fingerprint, s->w->job)))
         return 0;
     SL_TRY(rc = s->j->given ? CLAIM_HELD : claim_take(o, &l, &s->claim, s->e));
     if (rc != CLAIM_HELD)
@@ -335,11 +335,11 @@ static int remove_unfinished(struct special *s, const struct output *o, const ch
 }
 
 /* The job's plan; fingerprint NULL: as it is now. Waits while the other lane makes one. */
-static int get_job(struct special *s, const char *fingerprint, uint64_t now_ms, struct sl_error *e)
+static int get_job(struct special *s, const char *fingerprint, struct sl_error *e)
 {
     int rc;
 
-    while ((rc = sl_job_cache_get(s->cache, s->w->job, s->w->spec, fingerprint, now_ms, &s->j, e)) == 1) {
+    while ((rc = sl_job_cache_get(s->cache, s->w->job, s->w->spec, fingerprint, sl_boot_ms(), &s->j, e)) == 1) {
         if (on_progress(s, 0) < 0)
             return sl_fail(e, SL_EINTERRUPTED, "stopped at a safe point");
         nanosleep(&(struct timespec){.tv_nsec = PLAN_POLL_MS * 1000000}, NULL);
@@ -348,7 +348,7 @@ static int get_job(struct special *s, const char *fingerprint, uint64_t now_ms, 
 }
 
 /* A job whose prepare did not end may have left files as well: its plan says which. */
-static int discard(struct special *s, uint64_t now_ms)
+static int discard(struct special *s)
 {
     const struct sl_work *w = s->w;
     const char *fingerprint = *w->fingerprint ? w->fingerprint : NULL;
@@ -356,7 +356,7 @@ static int discard(struct special *s, uint64_t now_ms)
     struct output o;
     int fd, rc;
 
-    rc = get_job(s, fingerprint, now_ms, &why);
+    rc = get_job(s, fingerprint, &why);
     if (rc == SL_EINTERRUPTED)
         return *s->e = why, rc;
     if (rc == 0) {
@@ -397,6 +397,7 @@ static int verify_files(struct special *s, const struct verify_set *set)
     struct verify_report r = {0};
     struct verify_tally tally = {0};
     struct sl_hash_total *totals;
+    char count[48] = "";
     int rc;
 
     if (set->n != p->n_segments || !set->files[0].fingerprint ||
@@ -411,8 +412,9 @@ static int verify_files(struct special *s, const struct verify_set *set)
     SL_TRY(verify_source(set, s->j->source_path,
                          s->j->j.imatrix ? s->j->j.imatrix->path : NULL, &sample, &r, &tally, s->e));
     s->out->bytes = set->bytes;
-    return r.failures ? sl_fail(s->e, SL_EVERIFY, "%llu failures; the first: %s",
-                                (unsigned long long)r.failures, r.first.text)
+    if (r.failures > 1)
+        snprintf(count, sizeof count, "%llu failures; the first: ", (unsigned long long)r.failures);
+    return r.failures ? sl_fail(s->e, SL_EVERIFY, "%s%.800s ('sluice submit --force' makes it anew)", count, r.first.text)
                       : 0;
 }
 
@@ -429,13 +431,13 @@ static int verify_job(struct special *s)
 
 /* ---- */
 
-static int run(struct special *s, uint64_t now_ms)
+static int run(struct special *s)
 {
     const struct sl_work *w = s->w;
 
     if (w->task == SL_TASK_DISCARD)
-        return discard(s, now_ms);
-    SL_TRY(get_job(s, w->task == SL_TASK_PREPARE ? NULL : w->fingerprint, now_ms, s->e));
+        return discard(s);
+    SL_TRY(get_job(s, w->task == SL_TASK_PREPARE ? NULL : w->fingerprint, s->e));
     switch (w->task) {
     case SL_TASK_PREPARE:
         return prepare(s);
@@ -451,11 +453,11 @@ static int run(struct special *s, uint64_t now_ms)
 }
 
 void sl_special_run(struct sl_job_cache *c, const struct sl_work *w,
-                    const struct sl_special_hooks *h, uint64_t now_ms, struct sl_outcome *out)
+                    const struct sl_special_hooks *h, struct sl_outcome *out)
 {
     struct special s = {.cache = c, .w = w, .hooks = h, .out = out, .e = &out->error,
                         .alive_ms = w->granted_ms, .claim = {.fd = -1}};
-    int rc = run(&s, now_ms);
+    int rc = run(&s);
 
     if (s.j)
         s.j->used_ms = sl_boot_ms();

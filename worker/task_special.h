@@ -51,6 +51,6 @@ struct sl_special_hooks {
 /* Effect: does w, whose task is a special one, and fills *out (zeroed before)
  * with its result or failure. */
 void sl_special_run(struct sl_job_cache *c, const struct sl_work *w,
-                    const struct sl_special_hooks *h, uint64_t now_ms, struct sl_outcome *out);
+                    const struct sl_special_hooks *h, struct sl_outcome *out);
 
 #endif

@@ -296,16 +296,14 @@ static bool cut_permuted(const struct sl_unit_env *env, const struct sl_out_tens
     return true;
 }
 
-static int cut_k(const struct sl_unit_env *env, const struct sl_cut *c,
-                 const struct sl_out_tensor *t, uint64_t left, struct room *room,
-                 struct sl_unit *u, struct sl_error *e)
+static int cut_k(const struct sl_unit_env *env, const struct sl_out_tensor *t, uint64_t left,
+                 struct room *room, struct sl_unit *u, struct sl_error *e)
 {
     struct source s = source_of(env, t->first_src);
     uint64_t head = t->nope * t->lora, h = u->elem0 / head, in = u->elem0 % head;
     uint64_t rows = (uint64_t)t->nope + t->v_dim, lo = 0, hi, step = s.dt->block;
     struct sl_unit_run r;
 
-    (void)c;
     if (s.narrow)
         return too_big(env, t, e);
     u->mode = SL_UNIT_HEADS_K;
@@ -374,7 +372,7 @@ static int cut_unit(const struct sl_unit_env *env, const struct sl_cut *c,
         if (!room.elems)
             return too_big(env, t, e);
     } else if (t->transform == SL_K_B) {
-        SL_TRY(cut_k(env, c, t, left, &room, u, e));
+        SL_TRY(cut_k(env, t, left, &room, u, e));
     } else if (t->transform != SL_PERMUTE || !cut_permuted(env, t, left, &room, u)) {
         SL_TRY(cut_in_order(env, c, t, left, &room, u, e));
     }

@@ -92,7 +92,6 @@ static int check_weights(const struct sl_unit_env *env, uint32_t tensor, struct 
     return 0;
 }
 
-/* Holds an item against its tensor and sources before a byte is read. */
 int sl_cut_check(const struct sl_unit_env *env, struct sl_cut *c,
                  const struct sl_plan_item *it, struct sl_error *e)
 {

@@ -13,6 +13,7 @@
 
 #define TRIED 160u        /* a tensor's record has 123 bytes at most; keys are shorter */
 #define RECORD_MAX 65536u /* longer key-values are named as they stand */
+#define HARMLESS "; this changes no tensor"
 
 struct record {
     uint64_t start, value, end; /* value: of a key-value; of a tensor, the number of dimensions */
@@ -40,7 +41,7 @@ static uint64_t u64_at(const uint8_t *p)
     return v;
 }
 
-static uint32_t value_bytes(uint32_t type)
+uint32_t verify_value_bytes(uint32_t type)
 {
     static const uint8_t bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
@@ -74,7 +75,7 @@ static bool read_kv(struct sl_cursor *c, struct record *r)
         if (!sl_cursor_u64(c, &each) || !sl_cursor_bytes(c, each, &p))
             return false;
     if (elem != SL_KV_STR
-        && (!value_bytes(elem) || !sl_mul_u64(n, value_bytes(elem), &each) || !sl_cursor_bytes(c, each, &p)))
+        && (!verify_value_bytes(elem) || !sl_mul_u64(n, verify_value_bytes(elem), &each) || !sl_cursor_bytes(c, each, &p)))
         return false;
     r->end = c->at;
     return true;
@@ -298,40 +299,46 @@ static bool sum_is_damaged(const struct walk *w, uint64_t header_bytes)
 /* Returns false where the file may as well end inside the record. */
 static bool say_record(struct walk *w, const char *path, char *text, size_t cap, bool *sums_damaged)
 {
-    bool tensor = w->bad >= w->n_kv;
+    bool tensor = w->bad >= w->n_kv, corrected;
     uint64_t number = (tensor ? w->bad - w->n_kv : w->bad) + 1, of = tensor ? w->n_tensors : w->n_kv, at = 0;
-    char name[TRIED] = "", part[40], more[60] = "";
+    char name[TRIED] = "", what[TRIED + 80], part[40], more[60] = "";
     struct record was;
     uint8_t byte = 0;
 
+    corrected = correct(w, &at, &byte, &was, name);
+    if (!corrected && !w->readable && w->n_bad == 1 && w->found.start > w->sums)
+        return false;
+    if (!corrected && w->found.name)
+        snprintf(name, sizeof name, "%.*s", (int)(w->found.name_len < TRIED ? w->found.name_len : TRIED - 1),
+                 w->found.name);
+    *sums_damaged = !tensor && strcmp(name, SL_KEY_SUM_TENSORS) == 0;
     if (w->n_bad > 1 && w->readable)
         snprintf(more, sizeof more, "; %llu more records are, too", (unsigned long long)w->n_bad - 1);
-    if (correct(w, &at, &byte, &was, name)) {
-        uint8_t is = w->buf[w->found.start + at];
-
-        *sums_damaged = !tensor && strcmp(name, SL_KEY_SUM_TENSORS) == 0;
-        if (tensor)
-            snprintf(text, cap, "%s: tensor %s: its record in the header (%llu of %llu) is damaged: %s, byte %llu of the file is %02x, was %02x%s",
-                     path, name, (unsigned long long)number, (unsigned long long)of, part_of(&was, at, part),
-                     (unsigned long long)(w->found.start + at), is, byte, more);
-        else
-            snprintf(text, cap, "%s: metadata key %s (key-value %llu of %llu) is damaged: byte %llu of the file is %02x, was %02x; this changes no tensor%s",
-                     path, name, (unsigned long long)number, (unsigned long long)of,
-                     (unsigned long long)(w->found.start + at), is, byte, more);
-        return true;
-    }
-    if (!w->readable && w->n_bad == 1 && w->found.start > w->sums)
-        return false;
-    if (w->found.name)
-        snprintf(name, sizeof name, "%.*s", (int)(w->found.name_len < TRIED ? w->found.name_len : TRIED - 1), w->found.name);
-    *sums_damaged = !tensor && strcmp(name, SL_KEY_SUM_TENSORS) == 0;
-    if (tensor)
-        snprintf(text, cap, "%s: tensor %s: its record in the header (%llu of %llu) is damaged%s", path, name,
-                 (unsigned long long)number, (unsigned long long)of, more);
+    snprintf(what, sizeof what, tensor ? "tensor %s: its record in the header (%llu of %llu)"
+                                       : "metadata key %s (key-value %llu of %llu)",
+             name, (unsigned long long)number, (unsigned long long)of);
+    if (corrected)
+        snprintf(text, cap, "%s: %s is damaged: %s%sbyte %llu of the file is %02x, was %02x%s%s", path, what,
+                 tensor ? part_of(&was, at, part) : "", tensor ? ", " : "",
+                 (unsigned long long)(w->found.start + at), w->buf[w->found.start + at], byte,
+                 tensor ? "" : HARMLESS, more);
     else
-        snprintf(text, cap, "%s: metadata key %s (key-value %llu of %llu) is damaged; this changes no tensor%s", path, name,
-                 (unsigned long long)number, (unsigned long long)of, more);
+        snprintf(text, cap, "%s: %s is damaged%s%s", path, what, tensor ? "" : HARMLESS, more);
     return true;
+}
+
+/* All records are well, the header is not: its padding, or its checksum. */
+static void say_rest(const struct walk *w, uint64_t header_bytes, const char *path, char *text, size_t cap)
+{
+    uint64_t at = w->end;
+
+    while (at < header_bytes && at < w->have && w->buf[at] == 0)
+        at++;
+    if (at < header_bytes)
+        snprintf(text, cap, "%s: header: the padding after the tensor infos is not zero at byte %llu" HARMLESS, path,
+                 (unsigned long long)at);
+    else
+        snprintf(text, cap, "%s: metadata key %s is damaged" HARMLESS, path, SL_KEY_SUM_HEADER);
 }
 
 bool verify_diagnose(uint8_t *buf, uint64_t have, uint64_t header_bytes, bool sum_ok, const char *path,
@@ -344,43 +351,34 @@ bool verify_diagnose(uint8_t *buf, uint64_t have, uint64_t header_bytes, bool su
     if (have < 24 || memcmp(buf, "GGUF", 4) != 0 || (found = find_sums(&w)) == 0)
         return false;
     if (memcmp(buf + 4, "\3\0\0\0", 4) != 0) {
-        snprintf(text, cap, "%s: header: its GGUF version is damaged, it must be 3; this changes no tensor", path);
+        snprintf(text, cap, "%s: header: its GGUF version is damaged, it must be 3" HARMLESS, path);
         return true;
     }
     w.n_tensors = u64_at(buf + 8);
     w.n_kv = u64_at(buf + 16);
     if (found < 0) {
-        snprintf(text, cap, "%s: metadata key %s: its name, length or type is damaged; this changes no tensor", path,
+        snprintf(text, cap, "%s: metadata key %s: its name, length or type is damaged" HARMLESS, path,
                  SL_KEY_SUM_RECORDS);
         return true;
     }
     if (w.n_kv > w.n_sums || w.n_tensors != w.n_sums - w.n_kv) {
-        snprintf(text, cap, "%s: header: it counts %llu tensors and %llu key-values, metadata key %s holds %llu checksums of them: "
-                 "one of these numbers is damaged; this changes no tensor", path, (unsigned long long)w.n_tensors,
+        snprintf(text, cap, "%s: header: it counts %llu tensors and %llu key-values, metadata key %s holds %llu "
+                 "checksums of them: one of these numbers is damaged" HARMLESS, path, (unsigned long long)w.n_tensors,
                  (unsigned long long)w.n_kv, SL_KEY_SUM_RECORDS, (unsigned long long)w.n_sums);
         return true;
     }
     walk_records(&w);
     if (w.n_bad > 1 && header_bytes && w.readable && 2 * moved_records(&w) > w.n_bad)
-        snprintf(text, cap, "%s: another program wrote this header anew: %llu of its records are not where Sluice had them; "
-                 "the tensors are checked all the same", path, (unsigned long long)w.n_bad);
+        snprintf(text, cap, "%s: another program wrote this header anew: %llu of its records are not where Sluice had "
+                 "them; the tensors are checked all the same", path, (unsigned long long)w.n_bad);
     else if (w.n_bad && sum_is_damaged(&w, header_bytes))
-        snprintf(text, cap, "%s: metadata key %s: the checksum of %.*s is damaged; this changes no tensor", path,
+        snprintf(text, cap, "%s: metadata key %s: the checksum of %.*s is damaged" HARMLESS, path,
                  SL_KEY_SUM_RECORDS, (int)(w.found.name_len < 128 ? w.found.name_len : 128), w.found.name);
     else if (w.n_bad)
         return say_record(&w, path, text, cap, sums_damaged);
     else if (sum_ok || !header_bytes) /* without its length neither padding nor checksum can be judged */
         return false;
-    else {
-        uint64_t at = w.end;
-
-        while (at < header_bytes && at < have && buf[at] == 0)
-            at++;
-        if (at < header_bytes)
-            snprintf(text, cap, "%s: header: the padding after the tensor infos is not zero at byte %llu; this changes no tensor",
-                     path, (unsigned long long)at);
-        else
-            snprintf(text, cap, "%s: metadata key %s is damaged; this changes no tensor", path, SL_KEY_SUM_HEADER);
-    }
+    else
+        say_rest(&w, header_bytes, path, text, cap);
     return true;
 }

@@ -6,6 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Returns the bytes of a value of this type (enum sl_gguf_type); 0 for texts, lists and what is no type. */
+uint32_t verify_value_bytes(uint32_t type);
+
 /* Effect: finds the damaged record by the checksums that the header carries of each
  * (SL_KEY_SUM_RECORDS), and writes one sentence that names the tensor or metadata key;
  * where one byte of a tensor's record or of a key is wrong, it finds out what it was.

@@ -80,17 +80,6 @@ static int want_text(struct parse *p, const char **text, uint64_t *n)
     return 0;
 }
 
-static uint32_t value_size(uint32_t type)
-{
-    switch (type) {
-    case 0: case 1: case 7: return 1;     /* u8, i8, bool */
-    case 2: case 3: return 2;             /* u16, i16 */
-    case 4: case 5: case 6: return 4;     /* u32, i32, f32 */
-    case 10: case 11: case 12: return 8;  /* u64, i64, f64 */
-    default: return 0;
-    }
-}
-
 static int bad_key(struct parse *p, const struct place *k, const char *what)
 {
     return sl_fail(p->e, SL_EVERIFY, "%s: metadata key %.*s: %s", p->path,
@@ -102,10 +91,10 @@ static int skip_value(struct parse *p, struct place *k)
 {
     const uint8_t *bytes;
     const char *text;
-    uint64_t size = value_size(k->elem), n;
+    uint64_t size = verify_value_bytes(k->elem), n;
 
     k->value = p->c.at;
-    if (k->elem == 8) {
+    if (k->elem == SL_KV_STR) {
         for (uint64_t i = 0; i < k->n; i++)
             WANT(want_text(p, &text, &n));
         return 0;
@@ -117,7 +106,7 @@ static int skip_value(struct parse *p, struct place *k)
     WANT(need(p, n));
     if (!sl_cursor_bytes(&p->c, n, &bytes))
         return SL_EVERIFY;
-    for (uint64_t i = 0; k->elem == 7 && i < n; i++)
+    for (uint64_t i = 0; k->elem == SL_KV_BOOL && i < n; i++)
         if (bytes[i] > 1)
             return bad_key(p, k, "a bool is neither 0 nor 1");
     return 0;
@@ -132,7 +121,7 @@ static int parse_kv(struct parse *p)
         return bad_key(p, &k, "not a possible key");
     WANT(want_u32(p, &k.type));
     k.elem = k.type;
-    if (k.type == 9) {
+    if (k.type == SL_KV_ARR) {
         WANT(want_u32(p, &k.elem));
         WANT(want_u64(p, &k.n));
     }
@@ -170,7 +159,7 @@ static int scalar(struct parse *p, const char *key, uint32_t type, bool *there, 
     if (k->type != type)
         return bad_key(p, k, "has the wrong type");
     c.at = k->value;
-    return sl_cursor_uint(&c, value_size(type), v) ? 0 : SL_EVERIFY;
+    return sl_cursor_uint(&c, verify_value_bytes(type), v) ? 0 : SL_EVERIFY;
 }
 
 static int text_of(struct parse *p, const char *key, char **copy)
@@ -183,7 +172,7 @@ static int text_of(struct parse *p, const char *key, char **copy)
     *copy = NULL;
     if (!k)
         return 0;
-    if (k->type != 8)
+    if (k->type != SL_KV_STR)
         return bad_key(p, k, "has the wrong type");
     c.at = k->value;
     if (!sl_cursor_u64(&c, &n) || !sl_cursor_bytes(&c, n, &bytes))
@@ -200,7 +189,7 @@ static int texts_of(struct parse *p, const char *key, char ***list, uint64_t *co
 
     if (!k || *list)
         return 0;
-    if (k->type != 9 || k->elem != 8)
+    if (k->type != SL_KV_ARR || k->elem != SL_KV_STR)
         return bad_key(p, k, "has the wrong type");
     c.at = k->value;
     *list = calloc(k->n ? k->n : 1, sizeof **list); /* every string has 8 bytes in the file */
@@ -219,9 +208,9 @@ static int texts_of(struct parse *p, const char *key, char ***list, uint64_t *co
 }
 
 /* Numbers of layers, ascending. */
-static int layers_of(struct parse *p, const char *key)
+static int pruned_layers(struct parse *p)
 {
-    const struct place *k = find(p, key);
+    const struct place *k = find(p, SL_KEY_PRUNED);
     struct verify_file *f = p->f;
     struct sl_cursor c = p->c;
 
@@ -368,9 +357,7 @@ static int check_sums(struct parse *p)
                        tensors ? SL_KEY_SUM_HEADER : SL_KEY_SUM_TENSORS);
     if (header->type != SL_KV_U64)
         return bad_key(p, header, "has the wrong type");
-    if (tensors->type != SL_KV_ARR || tensors->elem != SL_KV_U64)
-        return bad_key(p, tensors, "is not one u64 for each tensor");
-    if (tensors->n > n)
+    if (tensors->type != SL_KV_ARR || tensors->elem != SL_KV_U64 || tensors->n > n)
         return bad_key(p, tensors, "is not one u64 for each tensor");
     if (tensors->n < n) {
         f->merged = true; /* no damage: there is no tensor info beyond the last */
@@ -418,7 +405,7 @@ static int check_metadata(struct parse *p)
     WANT(text_of(p, SL_KEY_IMATRIX, &f->imatrix_hash));
     if (f->sluice) /* the other keys may be copies of its source's */
         f->imatrix = f->imatrix_hash != NULL;
-    WANT(layers_of(p, SL_KEY_PRUNED));
+    WANT(pruned_layers(p));
     WANT(texts_of(p, SL_KEY_IMATRIX_INCLUDE, &f->imatrix_words, &f->n_imatrix_words));
     f->imatrix_keep = f->imatrix_words != NULL;
     WANT(texts_of(p, SL_KEY_IMATRIX_EXCLUDE, &f->imatrix_words, &f->n_imatrix_words));

@@ -42,7 +42,6 @@ static int take_name(void *user, const char *option, const char *arg, struct sl_
 /* user: the name given, or NULL. */
 static int run(void *user, const struct sl_config *c, struct sl_error *e)
 {
-    static const enum sl_io_mode io[] = {SL_IO_AUTO, SL_IO_URING, SL_IO_PREAD};
     const struct sl_config_value *roots = sl_config_get(c, SL_CONFIG_ROOT);
     struct sl_worker_run_opts o = {0};
     struct sl_roots *r = NULL;
@@ -79,7 +78,7 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
     o.cache = (struct sl_job_cache_opts){
         .roots = r, .threads = (unsigned)sl_config_number(c, SL_CONFIG_THREADS),
         .mem_bytes = sl_config_number(c, SL_CONFIG_MEM),
-        .io = io[sl_config_number(c, SL_CONFIG_IO) % 3],
+        .io = (enum sl_io_mode)sl_config_number(c, SL_CONFIG_IO),
         .devices = devices.n ? &devices : NULL,
     };
     o.worker = (struct sl_worker_opts){

@@ -77,18 +77,15 @@ static int receive_all(struct run *r)
 
 static int send_all(struct run *r)
 {
-    uint8_t *bytes;
+    const uint8_t *bytes;
     size_t n;
 
     while (sl_worker_next(r->worker, &bytes, &n)) {
         int rc = sl_dealer_send(r->dealer, bytes, n, r->e);
 
-        if (rc == 0) {
-            sl_worker_unsent(r->worker, bytes, n);
-            return 0;
-        }
-        free(bytes);
-        SL_TRY(rc);
+        if (rc <= 0)
+            return rc;
+        sl_worker_sent(r->worker);
     }
     return 0;
 }
@@ -125,7 +122,7 @@ static void take_signals(struct run *r)
         bool late = waited > (sl_worker_connected(r->worker) ? r->finish_ms : ALONE_MS);
 
         for (unsigned i = 0; i < LANES; i++)
-            sl_lane_hand_back(r->lane[i], true);
+            sl_lane_hand_back(r->lane[i]);
         sl_worker_drain(r->worker, late || r->n_signals > 1, sl_boot_ms());
     }
 }

@@ -203,44 +203,30 @@ void sl_worker_send_gpus(struct sl_worker *w, const struct sl_worker_progress *p
     w->gpus_ms = now_ms;
 }
 
-int sl_worker_next(struct sl_worker *w, uint8_t **bytes, size_t *n)
+int sl_worker_next(const struct sl_worker *w, const uint8_t **bytes, size_t *n)
 {
-    struct message *m = w->out;
-
-    if (!m)
-        return 0;
-    *bytes = m->bytes;
-    *n = m->n;
-    w->out = m->next;
     if (!w->out)
-        w->out_end = &w->out;
-    free(m);
+        return 0;
+    *bytes = w->out->bytes;
+    *n = w->out->n;
     return 1;
 }
 
-void sl_worker_unsent(struct sl_worker *w, uint8_t *bytes, size_t n)
+void sl_worker_sent(struct sl_worker *w)
 {
-    struct message *m = calloc(1, sizeof *m);
+    struct message *m = w->out;
 
-    if (!m) {
-        free(bytes);
-        return;
-    }
-    *m = (struct message){bytes, n, w->out};
+    w->out = m->next;
     if (!w->out)
-        w->out_end = &m->next;
-    w->out = m;
+        w->out_end = &w->out;
+    free(m->bytes);
+    free(m);
 }
 
 void sl_worker_drop_messages(struct sl_worker *w)
 {
-    for (struct message *m = w->out, *next; m; m = next) {
-        next = m->next;
-        free(m->bytes);
-        free(m);
-    }
-    w->out = NULL;
-    w->out_end = &w->out;
+    while (w->out)
+        sl_worker_sent(w);
 }
 
 /* ---- what is held, and what came of it */

@@ -54,11 +54,11 @@ struct sl_worker_progress {
  * Returns 1 when the connection is to be made anew (drop it, and connect). */
 int sl_worker_tick(struct sl_worker *w, const struct sl_worker_progress *p, uint64_t now_ms);
 
-/* Returns 1 with the next message (*bytes the caller's: free), 0 when there is none.
- * A message that could not be sent is given back by sl_worker_unsent. */
-int sl_worker_next(struct sl_worker *w, uint8_t **bytes, size_t *n);
-/* Effect: takes the bytes of the last sl_worker_next back; they go first next time. */
-void sl_worker_unsent(struct sl_worker *w, uint8_t *bytes, size_t n);
+/* Returns 1 with the message that is to be sent next (*bytes the worker's, until sl_worker_sent), 0 when
+ * there is none. */
+int sl_worker_next(const struct sl_worker *w, const uint8_t **bytes, size_t *n);
+/* Effect: that message was handed over. */
+void sl_worker_sent(struct sl_worker *w);
 
 /* Effect: takes no more tasks; when the last one held is acknowledged, `bye` is said
  * and sl_worker_done becomes true. With `bye`, it is said now, whatever is held: the

@@ -49,7 +49,7 @@ static int fill_source(struct bench *b, enum sl_dtype t)
         b->source[i] = (uint8_t)(s % 0x7f | (s >> 20 & 0x80));
     }
     for (uint64_t i = 0; t != SL_DTYPE_F8_E4M3 && i + CHUNK * d->bytes <= 2 * STREAM; i += CHUNK * d->bytes)
-        SL_TRY(sl_quantize(type, b->x + i / d->bytes % N, NULL, CHUNK, CHUNK, b->source + i, &bad));
+        SL_TRY(sl_quantize_on(SL_BACKEND_AUTO, type, b->x + i / d->bytes % N, NULL, CHUNK, CHUNK, b->source + i, &bad));
     return 0;
 }
 

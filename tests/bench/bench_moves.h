@@ -31,7 +31,7 @@ static int convert(const struct bench *b, struct move m, uint64_t first, uint64_
             s.scale = NULL;
         if (!sl_quantize_source(SL_BACKEND_AUTO, m.type, &s, 0, CHUNK, out)) {
             SL_TRY(sl_load_f32(&s, 0, CHUNK, x, &bad));
-            SL_TRY(sl_quantize(m.type, x, NULL, CHUNK, CHUNK, out, &bad));
+            SL_TRY(sl_quantize_on(SL_BACKEND_AUTO, m.type, x, NULL, CHUNK, CHUNK, out, &bad));
         }
         out += sl_type_bytes(m.type, CHUNK);
     }

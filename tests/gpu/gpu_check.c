@@ -172,7 +172,7 @@ static void reference_part(void *user, unsigned part, unsigned parts)
                               .scale_row0 = r / 128, .scale_cols = COMMON_ROW / 128};
 
         if (sl_load_f32(&s, 0, n, x, &bad) < 0 ||
-            sl_quantize(c->type, x, c->k.weighted ? w : NULL, n, COMMON_ROW, c->want + r * row_bytes, &bad) < 0)
+            sl_quantize_on(SL_BACKEND_AUTO, c->type, x, c->k.weighted ? w : NULL, n, COMMON_ROW, c->want + r * row_bytes, &bad) < 0)
             c->refused[part] = true;
     }
     free(x);

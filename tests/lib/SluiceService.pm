@@ -13,7 +13,7 @@ use SluiceTest;
 use Test::More;
 use Time::HiRes qw(time sleep);
 
-our @EXPORT = qw($RUN $OUT $ENDPOINT %ALIVE service_setup start_one adopt ended signal_one kill_one stop_one
+our @EXPORT = qw($RUN $OUT $ENDPOINT %ALIVE service_setup start_one ended signal_one kill_one stop_one
     ask wait_daemon has_workers demo_spec submit job wait_job until_job has_ended is_state tail log_of wait_log events prefix_of get);
 
 our ($RUN, $OUT, $ENDPOINT, %ALIVE);

@@ -7,7 +7,7 @@ use warnings;
 use Cwd qw(abs_path);
 use Exporter 'import';
 use File::Basename qw(dirname);
-use File::Path qw(make_path remove_tree);
+use File::Path qw(make_path);
 use File::Temp qw(tempdir);
 use POSIX qw(:sys_wait_h);
 use Test::More;
@@ -15,7 +15,7 @@ use Time::HiRes qw(time sleep);
 
 our @EXPORT = qw($TOP $BUILD $SLUICE $TINY $IN_CI $SANITIZED $QUICK scratch run run_ok fails start finish
     tool python need_python need_llama absent slurp spit hashes golden whole_hash where json_lines
-    checkpoint copy_checkpoint ls flip_byte same_file sha256 own_mounts);
+    checkpoint copy_checkpoint ls flip_byte sha256 own_mounts);
 
 our $TOP = abs_path(dirname(__FILE__) . '/../..');
 if ($TOP =~ m{[^\w./+-]}) { # by a name that no shell, pattern or LD_PRELOAD takes apart
@@ -189,7 +189,7 @@ sub whole_hash {
     return $h;
 }
 
-# Objects of JSON lines, as text fields (strings and numbers of the top level).
+# What each line of JSON holds.
 sub json_lines {
     require JSON::PP;
     return map { JSON::PP::decode_json($_) } grep { /\S/ } split /\n/, $_[0];
@@ -231,11 +231,6 @@ sub flip_byte {
     seek $f, $at, 0;
     print $f chr(ord($byte) ^ ($mask // 0xff));
     close $f or die "$path: $!";
-}
-
-sub same_file {
-    my ($a, $b) = @_;
-    return run('cmp', '-s', $a, $b)->{rc} == 0;
 }
 
 sub sha256 {

@@ -46,6 +46,8 @@ fails('--mem 1K', 2, qr/mem/, @convert, '--recipe', 'q4_k_m', '--mem', '1K');
 fails('--io pigeon', 2, qr/--io/, @convert, '--recipe', 'q4_k_m', '--io', 'pigeon');
 fails('--layout x', 2, qr/layout/, @convert, '--recipe', 'q4_k_m', '--layout', 'x');
 fails('--tensor-type x', 2, qr/tensor-type/, @convert, '--recipe', 'q4_k_m', '--tensor-type', 'x');
+fails("a type $_->[0]", 2, qr/: '$_->[0]' is no type; did you mean $_->[1]\? 'sluice types' lists them$/, @convert, '--recipe', 'q4_k_m', $_->[2])
+    for ['Q4_K_M', 'q4_k', '--output-tensor-type=Q4_K_M'], ['q60_k', 'q6_k', '--tensor-type=attn_v=q60_k'];
 fails('--tensor-type a(=q8_0', 2, qr/a\(/, @convert, '--recipe', 'q4_k_m', '--tensor-type', 'a(=q8_0');
 fails('--override-kv x', 2, qr/override-kv/, @convert, '--recipe', 'q4_k_m', '--override-kv', 'x');
 fails('output folder is not there', 2, qr/nowhere/, $SLUICE, 'convert', $TINY, '-o', "$dir/nowhere/x.gguf", '--recipe', 'q4_k_m');
@@ -119,6 +121,17 @@ SKIP: {
     my @wide = map { run('script', '-qec', "stty cols 80; $_ --help", $log); grep { !/^Script/ && length > 80 } split /\r?\n/, slurp($log) }
         $SLUICE, "$BUILD/sluiced", "$BUILD/sluice-worker", map { /^(\S+)/ ? "$SLUICE $1" : () } run($SLUICE, 'completion', 'list')->{out} =~ /^(\S+\t--help\t)/mg;
     is_deeply(\@wide, [], 'help fits a terminal of 80 columns');
+    for my $of ('recipes', 'types', "plan $TINY -r q4_k_m", "plan $TOP/tests/data/deepseek-v3.2-exp-config.json -r dq3_k_m", "doctor $dir") {
+        local $ENV{NO_COLOR} = 1;
+        run('script', '-qec', "stty cols 80; $SLUICE $of", $log);
+        my @lines = grep { !/^Script/ } split /\r?\n/, slurp($log);
+        is_deeply([grep { length > 80 } @lines], [], "$of fits 80 columns");
+        my @whole = split /\n/, run($SLUICE, split / /, $of)->{out};
+        cmp_ok(scalar(grep { length > 80 } @whole), '>', 0, 'which for programs is not folded');
+        # Free space may be another a moment later.
+        my $words = sub { join ' ', grep { !/^[\d.]*$/ } split / +/, join ' ', @_ };
+        is($words->(@lines), $words->(@whole), 'and nothing is cut');
+    }
     my $source = checkpoint(scratch(), '--preset', 'demo');
     run('script', '-qec', "$SLUICE convert $source -o $dir/t.gguf --recipe q2_k --force", $log);
     my $seen = slurp($log);

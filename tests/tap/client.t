@@ -38,6 +38,8 @@ fails('no endpoint', 2, qr/expected ipc:/, $SLUICE, 'queue', '--connect', 'nowhe
 # ---- usage, before anything is sent
 fails('no such field', 2, qr/'nope' is no field; there are: id, state/, $SLUICE, 'queue', '-o', 'nope');
 fails('no such field of workers', 2, qr/there are: name, host/, $SLUICE, 'workers', '-o', 'id');
+fails("a state that is $_->[0]", 2, qr/^sluice history: --state: '\Q$_->[0]\E' is no state of a job; $_->[1]there are: queued, held, .*, interrupted$/, $SLUICE, 'history', '-s', $_->[1] ? "failed,$_->[0]" : $_->[0])
+    for ['nonsense', ''], ['', ''], ['Succeded', 'did you mean succeeded\? '];
 fails('no number', 2, qr/'x' is no job/, $SLUICE, 'show', 'x');
 fails('nothing to set', 2, qr/nothing to set/, $SLUICE, 'set', 1);
 fails('priority', 2, qr/0 to 100/, $SLUICE, 'set', 1, '-p', 101);
@@ -55,6 +57,7 @@ fails('nearly an option of sluice-worker', 2, qr/--thread: unknown option; did y
 fails('what is nearly a verb', 2, qr/did you mean 'submit'\?/, $SLUICE, 'sumbit');
 unlike(run($SLUICE, 'queue', '--zzzzzz')->{err}, qr/did you mean/, 'what is near nothing');
 fails('--recipe --json', 2, qr/goes without --json/, $SLUICE, 'show', 1, '--recipe', '--json');
+fails('options before the verb', 2, qr/^sluice: --json: a verb stands first/, $SLUICE, '--json', 'queue');
 fails('help of no verb', 2, qr/'queu' is no verb; did you mean 'queue'\?/, $SLUICE, 'help', 'queu');
 is(run($SLUICE, 'help', 'queue')->{out}, run($SLUICE, 'queue', '--help')->{out}, 'help VERB');
 fails('json and -o', 2, qr/--json has every field/, $SLUICE, 'queue', '--json', '-o', 'id');
@@ -114,8 +117,10 @@ $r = run('bash', '-c', "source $dir/c.bash; COMP_WORDS=(sluice wat); COMP_CWORD=
          . 'COMP_WORDS=(sluice submit --pri); COMP_CWORD=2; _sluice; echo ${COMPREPLY[@]};'
          . 'COMP_WORDS=(sluice convert --io u); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]};'
          . 'COMP_WORDS=(sluice convert --io = p); COMP_CWORD=4; _sluice; echo ${COMPREPLY[@]};'
-         . 'COMP_WORDS=(sluice workers -o te); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]}');
-is($r->{out}, text('watch', '--priority', 'uring', 'pread', 'tensor'), 'bash completes verbs, options, values, fields');
+         . 'COMP_WORDS=(sluice workers -o te); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]};'
+         . 'COMP_WORDS=(sluice imatrix --format g); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]};'
+         . 'COMP_WORDS=(sluice queue -s i); COMP_CWORD=3; _sluice; echo ${COMPREPLY[@]}');
+is($r->{out}, text('watch', '--priority', 'uring', 'pread', 'tensor', 'gguf', 'interrupted'), 'bash completes verbs, options, values, fields');
 # A worker chooses its name.
 mkdir "$dir/named";
 spit("$dir/named/sluice", "#!/bin/sh\necho 'w1'; echo 'w\$(touch\${IFS}$dir/named/ran)'\n");
@@ -269,7 +274,25 @@ is((run($SLUICE, 'history', '--parsable', '-o', 'id,files')->{out} =~ /^2\|(.*)/
 is(run($SLUICE, 'workers', '--parsable', '-o', 'name,device')->{out}, "w1|cpu\n", 'workers');
 
 $r = fails('an output that exists', 13, qr/exists already/, $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--wait');
+is(scalar(() = $r->{err} =~ /exists already/g), 1, 'is told once') or diag($r->{err});
 like(run($SLUICE, 'show', $r->{out} =~ /job (\d+)/)->{out}, qr/^  \S+  task prepare on w1, code 13: \S+ exists already/m, 'show names the task');
+my ($failed) = $r->{out} =~ /job (\d+)/;
+run_ok('retry', $SLUICE, 'retry', $failed);
+$r = fails('watch', 13, qr/^sluice watch: job $failed failed: \S+ exists already; --force replaces it$/m, $SLUICE, 'watch', $failed);
+is(scalar(() = "$r->{out}$r->{err}" =~ /exists already/g), 1, 'tells it once too') or diag("$r->{out}$r->{err}");
+$r = fails('a sweep of which both fail', 13, qr/^sluice submit: job \d+ failed: see above; 1 more did not end well$/m,
+    $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q4_k_m,dq3_k_m', '--wait');
+is(scalar(() = $r->{err} =~ /exists already/g), 2, 'tells each once') or diag($r->{err});
+fails('wait for both', 13, qr/^sluice wait: job $failed failed: .*; 1 more did not end well$/m, $SLUICE, 'wait', $failed, $failed + 1);
+flip_byte("$out/tiny-8x12M-v3-Q4_K_M.gguf", (-s "$out/tiny-8x12M-v3-Q4_K_M.gguf") - 5000);
+$r = fails('verify --job of a damaged file', 8, qr/^sluice verify: job 1 failed: (?:[2-9] failures; the first: )?\S+ tensor \S+ checksum \w+, must be \w+ \('sluice submit --force' makes it anew\)$/m,
+    $SLUICE, 'verify', '--job', 1);
+is(scalar(() = $r->{err} =~ /checksum/g), 1, 'tells it once') or diag($r->{err});
+unlike($r->{err}, qr/ made /, 'nothing was made');
+flip_byte("$out/tiny-8x12M-v3-Q4_K_M.gguf", (-s "$out/tiny-8x12M-v3-Q4_K_M.gguf") - 5000);
+fails('once more', 2, qr/job 1 is failed; 'sluice retry' tries again what failed, a verification too$/m, $SLUICE, 'verify', '--job', 1);
+run_ok('retry', $SLUICE, 'retry', 1);
+run_ok('which is right again', $SLUICE, 'wait', 1);
 $r = run_ok('submit --wait', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--wait', '--force', '--verify', '--json');
 my @lines = json_lines($r->{out});
 is($lines[0]{message_type}, 'submitted', 'JSON: submitted');

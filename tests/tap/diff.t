@@ -68,6 +68,8 @@ like($r->{out}, qr/^q6_k +\d+ +\d+ +[\d.]+ MB  6\.56/m, 'bits per weight');
 like($r->{out}, qr/tokenizer\.ggml\.tokens \(arr str\) = \[.*, \.\.\. of 4096\]$/m, 'a long array is shortened');
 is(run($SLUICE, 'inspect', $a, '--kv', 'general.architecture')->{out}, "deepseek2\n", 'one value');
 is(run($SLUICE, 'inspect', $a, '--kv', 'no.such')->{rc}, 1, 'no such key');
+fails("nearly a key: $_->[0]", 1, qr/no metadata key $_->[0]; did you mean $_->[1]\?/, $SLUICE, 'inspect', $a, '-k', $_->[0])
+    for ['general.nam', 'general.name'], ['block_count', 'deepseek2.block_count'];
 my ($j) = json_lines(run($SLUICE, 'inspect', $a, '--json')->{out});
 is(scalar @{ $j->{tensors} }, 70, 'JSON: every tensor');
 is(scalar(grep { $_->{key} eq 'general.file_type' && $_->{value} == 15 } @{ $j->{files}[0]{metadata} }), 1,

@@ -34,6 +34,16 @@ no_fault();
 run_ok('with quota the same command goes on', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '-o', "$RUN/quota.gguf", '--quiet');
 is(sha256("$RUN/quota.gguf"), $want, 'to the same file');
 
+for my $c (['one.key', 'keys', "$RUN/one.key"], ['one.recipe', 'plan', $TINY, '--target-bpw', '4', '--write-recipe', "$RUN/one.recipe"],
+    ['one.gguf', 'imatrix', "$TINY/imatrix.legacy-layout.dat", '--convert', "$RUN/one.gguf"]) {
+    my ($name, @command) = @$c;
+    fault(sync => EDQUOT, path => $name);
+    local %ENV = (%ENV, %{ faults_env() });
+    fails("no quota for what '$command[0]' writes", 9, qr{\Q$name\E: cannot be (?:written|synced): Disk quota exceeded}, $SLUICE, @command);
+    is_deeply([glob "$RUN/one*"], [], 'nothing of it is left');
+}
+no_fault();
+
 # ---- no room for what is noted of finished tasks, while the conversion runs
 fault(write => ENOSPC, path => 'full.sluice-journal-wal', from => 200_000);
 {

@@ -117,6 +117,7 @@ fails('threads', 2, qr/threads 'many': .*; the order is IN\.gguf \[OUT\.gguf\] R
 run_ok('COPY', $SLUICE, 'quantize', 'chain.gguf', 'copy.gguf', 'COPY');
 is_deeply(hashes('copy.gguf'), hashes('chain.gguf'), 'the same bytes');
 run_ok('every one of them', $SLUICE, 'verify', 'copy.gguf', '--source', 'chain.gguf', '--sample', 'all');
+fails('--tensor-type-file that is a folder', 2, qr/--tensor-type-file \.: Is a directory/, $SLUICE, 'quantize', '--dry-run', 'f32.gguf', 'Q8_0', '--tensor-type-file', '.');
 is(run($SLUICE, 'inspect', 'copy.gguf', '--kv', 'general.file_type')->{out}, "15\n", 'the source\'s file type');
 fails('COPY and --pure', 2, qr/COPY leaves every tensor as it is: --pure/, $SLUICE, 'quantize', 'chain.gguf', 'c.gguf', 'COPY', '--pure');
 fails('COPY of a checkpoint', 2, qr/recipe copy takes its file_type from a GGUF file, and this is a checkpoint: .* f32/, $SLUICE, 'convert', $TINY, '-o', 'c.gguf', '-r', 'copy');

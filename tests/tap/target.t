@@ -102,7 +102,7 @@ fails('no bits', 2, qr/--target-bpw 'x': expected bits a weight/, @no, '--target
 fails('both', 2, qr/cannot be used together/, @no, '--target-bpw', '4', '--target-size', '9M');
 fails('a recipe too', 2, qr/makes a recipe; it cannot be used with --recipe/, @no, '--target-size', '9M', '--recipe', 'q4_k');
 fails('--pure', 2, qr/--pure gives every tensor one type/, @no, '--target-size', '9M', '--pure');
-fails('no such type', 2, qr/--types: 'q9_k' is no type/, @no, '--target-size', '9M', '--types', 'q4_k,q9_k');
+fails('no such type', 2, qr/--types: 'q9_k' is no type; did you mean q2_k\? /, @no, '--target-size', '9M', '--types', 'q4_k,q9_k');
 fails('only types that need an imatrix', 2, qr/none of the types can be used for it without an importance matrix/, @no, '--target-size', '9M', '--types', 'iq1_s,iq2_xxs');
 fails('config.json alone', 2, qr/has no weights, and errors are measured on weights: give the checkpoint's folder/, $SLUICE, 'plan', "$TINY/config.json", '--target-size', '9M');
 {

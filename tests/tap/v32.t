@@ -1,4 +1,4 @@
-# Checkpoints in DeepSeek-V3.2's form (an indexer in each layer, a layer for multi-token prediction):
+# Checkpoints in DeepSeek-V3.2's form (an indexer in each layer, a layer for multi-token prediction) and in GLM-5.2's:
 # metadata against an independent computation, tensors against numpy and llama-quantize, files
 # loaded by a real llama.cpp; and what is refused.
 use strict;
@@ -57,6 +57,10 @@ my %main = %{ hashes($f32) };
 delete @main{grep { /^blk\.2\./ } keys %main};
 is_deeply(hashes("$dir/no.gguf"), \%main, 'tensors');
 run_ok('verify', $SLUICE, 'verify', "$dir/no.gguf", '--source', $source, '--sample', '5%');
+for (['A', $f32, "$dir/no.gguf"], ['B', "$dir/no.gguf", $source]) {
+    my ($which, @two) = @$_;
+    like(fails('diff', 1, qr/differ$/, $SLUICE, 'diff', @two)->{out}, qr/^layer in $which alone: 2 \(29 tensors, for multi-token prediction\)$/m, 'names the layer');
+}
 # Of a GGUF file other options leave it out. The number of such layers is llama-quantize's, unless it is given.
 fails('a GGUF file', 2, qr/--no-mtp is for checkpoints, .* --prune-layers 2 --override-kv deepseek32\.nextn_predict_layers=int:0$/, $SLUICE, 'quantize', $f32, "$dir/x.gguf", 'Q8_0', '--no-mtp');
 fails('a GGUF file without', 2, qr/--no-mtp is for checkpoints, .* which has no layer for multi-token prediction$/, $SLUICE, 'quantize', "$dir/no.gguf", "$dir/x.gguf", 'Q8_0', '--no-mtp');
@@ -132,5 +136,62 @@ refused('a layer more', 7, qr/\d+ tensors missing from the checkpoint: .*model\.
 refused('a layer fewer', 6, qr/\d+ tensors unknown for DeepseekV32ForCausalLM \(0 expected ones missing\): model\.layers\.2.*; config\.json's num_nextn_predict_layers does not tell of all layers for multi-token prediction: correct it, or give --no-mtp$/, sub { $_[0]{num_nextn_predict_layers} = 0 });
 refused('no indexer', 6, qr/10 tensors unknown for DeepseekV3ForCausalLM \(0 expected ones missing\): model\.layers\.0\.self_attn\.indexer\.(?!.*--no-mtp)/,
     sub { $_[0]{architectures} = ['DeepseekV3ForCausalLM'] });
+
+# ---- GLM-5.2's form: an indexer in some layers, its own tokens, rope_parameters, no second embedding and head
+my $layers = 3;
+$source = checkpoint("$dir/glm", qw(--preset demo --hidden 256 --inter 512 --moe-inter 256 --experts 16 --used 4 --groups 1 --groups-used 1
+    --heads 4 --kv-heads 4 --index-heads 4 --mtp --shards 1), '--layers', $layers);
+run_ok('in GLM-5.2\'s form', python('kimi.py', 'glm', $source));
+for my $recipe (qw(f32 bf16)) {
+    run_ok($recipe, $SLUICE, 'convert', $source, '-o', "$dir/glm-$recipe.gguf", '--recipe', $recipe, '--quiet');
+    $r = run(python('reference.py', 'compare', $source, "$dir/glm-$recipe.gguf"));
+    is($r->{out}, "equal\n", 'every bit of the tensors') or diag($r->{out}, $r->{err});
+}
+run_ok('--no-mtp', $SLUICE, 'convert', $source, '-o', "$dir/glm-no.gguf", '--recipe', 'f32', '--no-mtp', '--quiet');
+for ([[], 'f32', 43], [['--no-mtp'], 'no', 42]) {
+    my ($options, $name, $n) = @$_;
+    $r = run(python('kimi.py', 'glm_keys', $source, "$dir/glm-$name.gguf", @$options));
+    is($r->{out}, "equal $n keys\n", 'keys, tokens and their order') or diag($r->{out}, $r->{err});
+    run_ok('verify', $SLUICE, 'verify', "$dir/glm-$name.gguf", '--source', $source, '--sample', '5%');
+}
+%main = %{ hashes("$dir/glm-f32.gguf") };
+delete @main{grep { /^blk\.3\./ } keys %main};
+is_deeply(hashes("$dir/glm-no.gguf"), \%main, 'tensors');
+is(scalar grep({ /\.indexer\.attn_k/ } keys %main), 2, 'an indexer in two of three layers');
+for (['3', ''], ['1,3', "sluice: note: glm-dsa.attention.indexer.types still tells of 3 layers: llama.cpp will not load the file\n"]) {
+    $r = run_ok("--prune-layers $_->[0]", $SLUICE, 'quantize', "$dir/glm-f32.gguf", "$dir/x.gguf", 'F32', '-f', '--prune-layers', $_->[0], '--override-kv', 'glm-dsa.nextn_predict_layers=int:0');
+    is(join('', $r->{err} =~ /^(sluice: note: .*\n)/mg), $_->[1], 'notes');
+}
+# These checks find what is missing.
+is(run(python('kimi.py', 'glm_keys', $source, "$dir/glm-no.gguf"))->{rc}, 1, 'keys that are missing');
+like(run(python('reference.py', 'compare', $source, "$dir/glm-no.gguf"))->{out}, qr/^blk\.3\.nextn\.eh_proj\.weight: missing$/m, 'tensors that are missing');
+SKIP: {
+    skip 'llama.cpp is not here', 10 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    for my $mixture (qw(Q4_K_M Q2_K)) {
+        run_ok($mixture, $SLUICE, 'convert', $source, '-o', "$dir/glm-$mixture.gguf", '--recipe', $mixture, '--quiet');
+        run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/glm-f32.gguf", "$dir/theirs.gguf", $mixture));
+        is_deeply(hashes("$dir/glm-$mixture.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+    }
+    run_ok('dq3_k_m', $SLUICE, 'convert', $source, '-o', "$dir/glm-dq3_k_m.gguf", '--recipe', 'dq3_k_m', '--quiet');
+    for my $file (qw(Q4_K_M dq3_k_m no)) {
+        $r = run(python('llama.py', 'load', "$dir/glm-$file.gguf"));
+        is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, "$file makes text") or diag($r->{out}, $r->{err});
+    }
+}
+$plan = JSON::PP::decode_json(run_ok('plan', $SLUICE, 'plan', $source, '--recipe', 'q8_0', '--json', '--ctx', 1000)->{out});
+is($plan->{memory}[0]{cache_bytes}, ((512 + 64) * $layers + 64 * 2) * 2 * 1000, 'cache: keys of the layers with an indexer alone');
+# A published checkpoint of this form (GLM-5.3) has 755,617,140,416 bytes of tensors; the indexer's norms are BF16 there, F32 in V3.2's.
+$plan = JSON::PP::decode_json(run_ok('config.json alone', $SLUICE, 'plan', 'tests/data/glm-5.2-fp8-config.json', '--recipe', 'q4_k_m', '--json')->{out});
+is($plan->{source_bytes}, 755_617_140_416 + 22 * 2 * 128 * 2, 'bytes to read');
+
+refused('--layout legacy', 2, qr/--layout legacy: llama\.cpp runs GlmMoeDsaForCausalLM in the layout mla alone/, sub { }, '--layout', 'legacy');
+refused('indexer_types that miss one', 7, qr/5 tensors missing from the checkpoint: model\.layers\.1\.self_attn\.indexer\./, sub { $_[0]{indexer_types}[1] = 'full' });
+refused('indexer_types with one too few', 6, qr/\d+ tensors unknown for GlmMoeDsaForCausalLM \(0 expected ones missing\): model\.layers\.2\.self_attn\.indexer\./,
+    sub { $_[0]{indexer_types}[2] = 'shared' });
+{
+    my $bad = copy_checkpoint($source, scratch() . '/m');
+    edit("$bad/tokenizer.json", sub { $_[0]{added_tokens} = [grep { $_->{content} ne '<|user|>' } @{ $_[0]{added_tokens} }] });
+    fails('tokens of another model', 7, qr/tokenizer\.json: "added_tokens" lacks '<\|user\|>', which GLM's models have/, $SLUICE, 'plan', $bad, '--recipe', 'q8_0');
+}
 
 done_testing();

@@ -18,8 +18,7 @@ BEGIN, END = "<!-- error-table: made by make error-table -->", "<!-- end of erro
 
 
 def sluice(a, *args):
-    out = subprocess.run([a.sluice, *args], check=True, stdout=subprocess.PIPE, text=True).stdout
-    return out
+    return subprocess.run([a.sluice, *args], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def plan(a, *args):

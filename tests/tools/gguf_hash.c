@@ -115,7 +115,9 @@ static void one_file(const char *path, enum mode mode)
         bad(&r, "too many tensors");
     struct info *t = calloc(n ? n : 1, sizeof *t);
     uint64_t expected = 0;
-    for (uint64_t i = 0; t && i < n; i++) {
+    if (!t)
+        bad(&r, "out of memory");
+    for (uint64_t i = 0; i < n; i++) {
         uint64_t len = u64(&r), elems = 1;
         if (len > 63)
             bad(&r, "name too long");
@@ -134,7 +136,7 @@ static void one_file(const char *path, enum mode mode)
     uint64_t data = (r.at + 31) / 32 * 32;
     if (data + expected != r.size)
         bad(&r, "file length is not header plus tensors");
-    for (uint64_t i = 0; t && i < n; i++) {
+    for (uint64_t i = 0; i < n; i++) {
         r.at = data + t[i].offset;
         if (mode == WHERE)
             printf("%s %" PRIu64 " %" PRIu64 " %u\n", t[i].name, r.at, t[i].bytes, t[i].type);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Checkpoints in Kimi-K2's form, and what must become of their tokenizer: computed here from the
-format's rules, sharing nothing with Sluice. DeepSeek-V3.2's and Qwen3's keys as well.
+format's rules, sharing nothing with Sluice. DeepSeek-V3.2's and Qwen3's keys as well, and checkpoints in GLM-5.2's form.
 
   kimi.py make DIR [--text FILE]   turns a generated DeepSeek checkpoint into one: a BPE trained on
                                    FILE as tiktoken.model, config.json, tokenizer_config.json
@@ -9,6 +9,9 @@ format's rules, sharing nothing with Sluice. DeepSeek-V3.2's and Qwen3's keys as
   kimi.py compare DIR FILE.gguf    FILE's metadata are what the converter would write
   kimi.py v32 DIR FILE.gguf        the same of DeepSeek-V3.2, but for the tokenizer; --no-mtp: without those layers
   kimi.py qwen3 DIR FILE.gguf      the same of Qwen3, with experts or without
+  kimi.py glm DIR                  turns one in DeepSeek-V3.2's form, in one shard, into one in GLM-5.2's: an indexer
+                                   in some layers, the last one's embedding and head left out, GLM's tokens
+  kimi.py glm_keys DIR FILE.gguf   the same as v32 of GLM-5.2, with the tokenizer
   kimi.py tokenize DIR FILE.gguf   llama.cpp splits texts as BPE by ranks does
 """
 import argparse
@@ -292,27 +295,29 @@ def special_keys(folder):
 
 def arch_keys(c):
     """The architecture's key-values in the converter's order, where no configuration class reads config.json."""
-    rs = c["rope_scaling"]
+    rs = c.get("rope_scaling")
+    yarn = [("rope.scaling.type", "yarn"), ("rope.scaling.factor", rs["factor"]),
+            ("rope.scaling.original_context_length", rs["original_max_position_embeddings"]),
+            ("rope.scaling.yarn_beta_fast", rs["beta_fast"]), ("rope.scaling.yarn_beta_slow", rs["beta_slow"])] if rs else []
+    mscale = [("rope.scaling.yarn_log_multiplier", 0.1 * rs["mscale_all_dim"])] if rs else []
+    theta = c["rope_theta"] if "rope_theta" in c else c["rope_parameters"]["rope_theta"]
+    lengths = [("attention.key_length", c["kv_lora_rank"] + c["qk_rope_head_dim"]),
+               ("attention.value_length", c["kv_lora_rank"])]
+    early = "head_dim" in c
     return [("block_count", c["num_hidden_layers"]), ("context_length", c["max_position_embeddings"]),
             ("embedding_length", c["hidden_size"]), ("feed_forward_length", c["intermediate_size"]),
-            ("attention.head_count", c["num_attention_heads"]), ("attention.head_count_kv", 1),
-            ("rope.scaling.type", "yarn"), ("rope.scaling.factor", rs["factor"]),
-            ("rope.scaling.original_context_length", rs["original_max_position_embeddings"]),
-            ("rope.scaling.yarn_beta_fast", rs["beta_fast"]), ("rope.scaling.yarn_beta_slow", rs["beta_slow"]),
-            ("rope.freq_base", c["rope_theta"]), ("attention.layer_norm_rms_epsilon", c["rms_norm_eps"]),
+            ("attention.head_count", c["num_attention_heads"]), ("attention.head_count_kv", 1), *yarn,
+            ("rope.freq_base", float(theta)), ("attention.layer_norm_rms_epsilon", c["rms_norm_eps"]),
             ("expert_count", c["n_routed_experts"]), ("expert_used_count", c["num_experts_per_tok"]),
             ("expert_group_count", c["n_group"]), ("expert_group_used_count", c["topk_group"]),
-            ("expert_gating_func", 2), ("leading_dense_block_count", c["first_k_dense_replace"]),
+            ("expert_gating_func", 2), *lengths * early, ("leading_dense_block_count", c["first_k_dense_replace"]),
             ("vocab_size", c["vocab_size"]), ("attention.q_lora_rank", c["q_lora_rank"]),
-            ("attention.kv_lora_rank", c["kv_lora_rank"]),
-            ("attention.key_length", c["kv_lora_rank"] + c["qk_rope_head_dim"]),
-            ("attention.value_length", c["kv_lora_rank"]),
+            ("attention.kv_lora_rank", c["kv_lora_rank"]), *lengths * (not early),
             ("attention.key_length_mla", c["qk_nope_head_dim"] + c["qk_rope_head_dim"]),
             ("attention.value_length_mla", c["v_head_dim"]),
             ("expert_feed_forward_length", c["moe_intermediate_size"]), ("expert_shared_count", c["n_shared_experts"]),
             ("expert_weights_scale", c["routed_scaling_factor"]), ("expert_weights_norm", True),
-            ("rope.dimension_count", c["qk_rope_head_dim"]),
-            ("rope.scaling.yarn_log_multiplier", 0.1 * rs["mscale_all_dim"])]
+            ("rope.dimension_count", c["qk_rope_head_dim"]), *mscale]
 
 
 def expected(folder):
@@ -339,14 +344,89 @@ def expected(folder):
         ("tokenizer.ggml.merges", merges)] + special_keys(folder)
 
 
-def expected_v32(folder, mtp):
+def expected_v32(folder, mtp, arch="deepseek32."):
     c = json.load(open(os.path.join(folder, "config.json")))
     more = [("nextn_predict_layers", c["num_nextn_predict_layers"])] if mtp else []
     if mtp:
         c["num_hidden_layers"] += c["num_nextn_predict_layers"]
     more += [("attention.indexer.head_count", c["index_n_heads"]), ("attention.indexer.key_length", c["index_head_dim"]),
              ("attention.indexer.top_k", c["index_topk"])]
-    return [("deepseek32." + k, v) for k, v in arch_keys(c) + more]
+    if "indexer_types" in c:
+        more.append(("attention.indexer.types", [t == "full" for t in c["indexer_types"]]))
+    return [(arch + k, v) for k, v in arch_keys(c) + more]
+
+
+GLM_NAMES = ["[gMASK]", "<|endoftext|>", "[sMASK]", "<sop>", "<think>", "<|user|>", "<|assistant|>", "<|observation|>"]
+GLM_RULE = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+            r"|\s+(?!\S)|\s+")
+
+
+def cmd_glm(a):
+    path = os.path.join(a.dir, "model.safetensors")
+    data = open(path, "rb").read()
+    old = read_header(path)
+    base = 8 + int.from_bytes(data[:8], "little")
+    path_c = os.path.join(a.dir, "config.json")
+    c = json.load(open(path_c))
+    layers = c["num_hidden_layers"]
+    types = ["full" if i % 2 == 0 else "shared" for i in range(layers)]
+    drop = [f"layers.{i}.self_attn.indexer." for i in range(layers) if types[i] == "shared"]
+    drop += [f"layers.{layers}.{s}" for s in ("embed_tokens.", "shared_head.head.")]
+    new, parts, at = {}, [], 0
+    for k, v in old.items():
+        if k == "__metadata__" or any(d in k for d in drop):
+            continue
+        begin, end = v["data_offsets"]
+        parts.append(data[base + begin:base + end])
+        new[k] = dict(v, data_offsets=[at, at + end - begin])
+        at += end - begin
+    header = json.dumps(new).encode()
+    open(path, "wb").write(len(header).to_bytes(8, "little") + header + b"".join(parts))
+    json.dump({"weight_map": dict.fromkeys(new, "model.safetensors")}, open(path + ".index.json", "w"))
+    for k in ("rope_scaling", "rope_theta", "bos_token_id"):
+        c.pop(k)
+    c.update(architectures=["GlmMoeDsaForCausalLM"], model_type="glm_moe_dsa", head_dim=192, indexer_types=types,
+             mlp_layer_types=["dense"] * c["first_k_dense_replace"] + ["sparse"] * (layers - c["first_k_dense_replace"]),
+             rope_parameters={"rope_theta": 8000000, "rope_type": "default"}, eos_token_id=[1, 4093, 4095], pad_token_id=1)
+    json.dump(c, open(path_c, "w"))
+    path = os.path.join(a.dir, "tokenizer.json")
+    t = json.load(open(path))
+    for token, name in zip(t["added_tokens"], GLM_NAMES):
+        t["model"]["vocab"] = {name if k == token["content"] else k: v for k, v in t["model"]["vocab"].items()}
+        token.update(content=name, special=name != "<think>", normalized=False)
+    t["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": GLM_RULE}, "behavior": "Isolated", "invert": False},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}]}
+    t.update(normalizer=None, post_processor=None)
+    json.dump(t, open(path, "w"))
+    json.dump({"backend": "tokenizers", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
+               "extra_special_tokens": GLM_NAMES, "model_max_length": 202752,
+               "padding_side": "left", "tokenizer_class": "TokenizersBackend"},
+              open(os.path.join(a.dir, "tokenizer_config.json"), "w"))
+    open(os.path.join(a.dir, "chat_template.jinja"), "w").write("[gMASK]<sop>{{ messages }}\n")
+
+
+def expected_glm(folder, mtp):
+    c = json.load(open(os.path.join(folder, "config.json")))
+    t = json.load(open(os.path.join(folder, "tokenizer.json")))
+    of_id = {i: (s, 1) for s, i in t["model"]["vocab"].items()}
+    ids = {}
+    for x in t["added_tokens"]:
+        ids[x["content"]] = x["id"]
+        of_id[x["id"]] = (x["content"], 3 if x["special"] else 4)
+    tokens = [of_id.get(i, (f"[PAD{i}]", 5)) for i in range(c["vocab_size"])]
+    special = [("eos", ids["<|endoftext|>"]), ("padding", ids["<|endoftext|>"]), ("bos", ids["[gMASK]"]), ("eot", ids["<|user|>"]),
+               ("unknown", ids["<|endoftext|>"]), ("eom", ids["<|observation|>"])]
+    template = open(os.path.join(folder, "chat_template.jinja")).read()
+    return expected_v32(folder, mtp, "glm-dsa.") + [
+        ("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", "glm4"), ("tokenizer.ggml.tokens", [s for s, _ in tokens]),
+        ("tokenizer.ggml.token_type", [k for _, k in tokens]),
+        ("tokenizer.ggml.merges", [m if isinstance(m, str) else " ".join(m) for m in t["model"]["merges"]]),
+        *((f"tokenizer.ggml.{k}_token_id", v) for k, v in special), ("tokenizer.chat_template", template)]
+
+
+def cmd_glm_keys(a):
+    return same_keys(a.file, ("glm-dsa.", "tokenizer."), expected_glm(a.dir, not a.no_mtp))
 
 
 def expected_qwen3(folder):
@@ -413,7 +493,7 @@ def cmd_tokenize(a):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["make", "wrap", "compare", "v32", "qwen3", "tokenize"])
+    p.add_argument("verb", choices=["make", "wrap", "compare", "v32", "qwen3", "glm", "glm_keys", "tokenize"])
     p.add_argument("dir")
     p.add_argument("file", nargs="?")
     p.add_argument("--text", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../READERS.md"))

@@ -455,7 +455,6 @@ class Ggml:
                                                C.c_int64, C.c_void_p]
         self.b.ggml_row_size.restype = C.c_size_t
         self.b.ggml_row_size.argtypes = [C.c_int, C.c_int64]
-        self.b.ggml_quantize_requires_imatrix.restype = C.c_bool
 
     def quantize(self, type_id, x, weights=None):
         import numpy as np

@@ -157,7 +157,7 @@ def tensors(ck, layout):
     """Yields (GGUF name, F32 array), in no particular order."""
     c = ck.config
     arch = c["architectures"][0]
-    v32 = arch == "DeepseekV32ForCausalLM"
+    v32 = arch in ("DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM")
     table = V32 if v32 else DEEPSEEK if arch.startswith("Deepseek") else DENSE
     layers = c["num_hidden_layers"] + (c.get("num_nextn_predict_layers") or 0 if v32 else 0)
     for hf, name in TOP.items():

@@ -55,6 +55,15 @@ static inline char *in(const char *dir, const char *name)
     return path;
 }
 
+/* One file "name" with one U8 tensor of 4 bytes. */
+static inline void one_tensor(const char *dir, const char *name, const char *tensor)
+{
+    struct maker_file f = {.end = 0};
+
+    maker_tensor(&f, tensor, "U8", "[4]", 4);
+    maker_finish(&f, dir, name, 0);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 #endif

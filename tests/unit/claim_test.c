@@ -137,7 +137,7 @@ static void old_claims_are_read(void **state)
 
     for (unsigned i = 0; i < 3; i++) {
         put(w->path, texts[i]);
-        assert_true(claim_is_of(&w->o, false, PLAN, 7));
+        assert_true(claim_is_of(&w->o, PLAN, 7));
         assert_int_equal(take(w, 0, OTHER, 7, 1, 0), CLAIM_OTHERS);
         assert_int_equal(take(w, 0, PLAN, 7, 1, 0), CLAIM_HELD);
         claim_release(&w->h[0]);

@@ -2,6 +2,7 @@
 #include "client/record_fields.h"
 #include "client/term.h"
 #include "client/time_text.h"
+#include "daemon/queue.h"
 
 #include <cjson/cJSON.h>
 #include <setjmp.h>
@@ -141,6 +142,16 @@ static void text_is_cut_at_characters(void **state)
     assert_int_equal(term_fit("x", 0), 0);
 }
 
+static void states_are_the_queues(void **state)
+{
+    unsigned n = 0;
+
+    (void)state;
+    for (; job_states[n]; n++)
+        assert_int_not_equal(sl_job_state_by_name(job_states[n]), -1);
+    assert_int_equal(n, SL_JOB_STATES);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -151,6 +162,7 @@ int main(void)
         cmocka_unit_test(times_are_told),
         cmocka_unit_test(json_times_are_rfc_3339),
         cmocka_unit_test(text_is_cut_at_characters),
+        cmocka_unit_test(states_are_the_queues),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -290,7 +290,7 @@ static const char *emulated_words(int err)
 static inline const struct sl_gpu_api *emulated_api(void)
 {
     static const struct sl_gpu_api api = {
-        "emulated", emulated_count, emulated_info, emulated_use, emulated_memory, emulated_alloc, emulated_release,
+        emulated_count, emulated_info, emulated_use, emulated_memory, emulated_alloc, emulated_release,
         emulated_pin, emulated_unpin, emulated_host_alloc, emulated_host_release, emulated_stream_new,
         emulated_stream_free, emulated_copy, emulated_copy, emulated_run, emulated_wait, emulated_fault, emulated_words};
 

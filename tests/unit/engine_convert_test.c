@@ -155,10 +155,10 @@ static void run(struct world *w, const struct sl_engine_opts *o, uint8_t **expec
     uint64_t src = 0;
 
     world_seal(w);
-    if (sl_engine_open(&w->ck, &w->plan, o, &en, &e) < 0)
+    if (world_engine(w, o, &en, &e) < 0)
         fail_msg("%s", e.text);
     for (uint32_t i = 0; i < w->plan.n_tasks; i++)
-        assert_int_equal(sl_engine_submit(en, i, &e), 0);
+        assert_int_equal(sl_engine_submit(en, i, 1, &e), 0);
     for (uint32_t i = 0; i < w->plan.n_tasks; i++) {
         struct sl_task_result r = world_wait(en);
         const struct sl_plan_tensor *pt = &w->pt[r.task]; /* one task for each tensor */
@@ -175,7 +175,7 @@ static void run(struct world *w, const struct sl_engine_opts *o, uint8_t **expec
                      (unsigned long long)pt->bytes);
         }
     }
-    assert_int_equal(sl_engine_sync(en, &e), 0);
+    assert_int_equal(sl_engine_sync(en, 0, &e), 0);
     sl_engine_stats(en, &st);
     for (uint32_t i = 0; i < w->plan.n_tasks; i++)
         src += w->task[i].src_bytes;
@@ -341,10 +341,10 @@ static void test_many_in_one_task(void **state)
     }
     assert_int_equal(sl_hash_final(h, &sum, NULL), 0);
     sl_hash_free(h);
-    assert_int_equal(sl_engine_open(&w.ck, &w.plan, &o, &en, &e), 0);
+    assert_int_equal(world_engine(&w, &o, &en, &e), 0);
     sl_engine_stats(en, &st);
     assert_string_equal(st.backend_name, "scalar");
-    assert_int_equal(sl_engine_submit(en, 0, &e), 0);
+    assert_int_equal(sl_engine_submit(en, 0, 1, &e), 0);
     r = world_wait(en);
     assert_int_equal(r.code, 0);
     assert_int_equal(r.checksum, sum);
@@ -395,10 +395,10 @@ static uint64_t read_together(struct world *w, unsigned n, uint64_t slab)
         if (m != 2)
             o[m].weights = world_weights(&w[m]);
     }
-    if (sl_engine_open_group(&w->ck, plans, o, n, &en, &e) < 0)
+    if (sl_engine_open(&w->ck, plans, o, n, &en, &e) < 0)
         fail_msg("%s", e.text);
     for (uint32_t i = 0; i < w->plan.n_tasks; i++)
-        assert_int_equal(sl_engine_submit_group(en, i, (1u << n) - 1, &e), 0);
+        assert_int_equal(sl_engine_submit(en, i, (1u << n) - 1, &e), 0);
     for (uint32_t i = 0; i < n * w->plan.n_tasks; i++) {
         struct sl_task_result r = world_wait(en);
         uint8_t *bytes, *got;
@@ -413,7 +413,8 @@ static uint64_t read_together(struct world *w, unsigned n, uint64_t slab)
         free(bytes);
         free(got);
     }
-    assert_int_equal(sl_engine_sync(en, &e), 0);
+    for (uint32_t m = 0; m < n; m++)
+        assert_int_equal(sl_engine_sync(en, m, &e), 0);
     sl_engine_stats(en, &st);
     assert_true(st.source_bytes == n * sl_engine_member_bytes(en, 0));
     sl_engine_close(en);

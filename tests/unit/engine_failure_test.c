@@ -37,7 +37,7 @@ static struct sl_engine *open_engine(struct world *w, const struct sl_engine_opt
     struct sl_engine *en = NULL;
     struct sl_error e = {0, ""};
 
-    if (sl_engine_open(&w->ck, &w->plan, o, &en, &e) < 0)
+    if (world_engine(w, o, &en, &e) < 0)
         fail_msg("%s", e.text);
     return en;
 }
@@ -46,7 +46,7 @@ static struct sl_task_result do_task(struct sl_engine *en, uint32_t task)
 {
     struct sl_error e;
 
-    assert_int_equal(sl_engine_submit(en, task, &e), 0);
+    assert_int_equal(sl_engine_submit(en, task, 1, &e), 0);
     return world_wait(en);
 }
 
@@ -225,14 +225,14 @@ static void test_sync(void **state)
     o = options(&w, SL_IO_AUTO);
     o.faults = &faults;
     en = open_engine(&w, &o);
-    assert_int_equal(sl_engine_sync(en, &e), 0); /* nothing written, nothing synced */
+    assert_int_equal(sl_engine_sync(en, 0, &e), 0); /* nothing written, nothing synced */
     expect_good(&w, do_task(en, 0));
-    assert_int_equal(sl_engine_sync(en, &e), SL_EFAIL);
+    assert_int_equal(sl_engine_sync(en, 0, &e), SL_EFAIL);
     assert_non_null(strstr(e.text, "out.gguf"));
-    assert_int_equal(sl_engine_sync(en, &e), 0);
+    assert_int_equal(sl_engine_sync(en, 0, &e), 0);
     assert_int_equal(atomic_load(&faults.calls[SL_SYS_FDATASYNC]), 1); /* not tried again */
     expect_good(&w, do_task(en, 0));
-    assert_int_equal(sl_engine_sync(en, &e), 0);
+    assert_int_equal(sl_engine_sync(en, 0, &e), 0);
     assert_int_equal(atomic_load(&faults.calls[SL_SYS_FDATASYNC]), 2);
     sl_engine_close(en);
     world_close(&w);
@@ -319,14 +319,14 @@ static void test_usage(void **state)
     world_seal(&w);
     o = options(&w, SL_IO_AUTO);
     o.mem_bytes = 63000000;
-    assert_int_equal(sl_engine_open(&w.ck, &w.plan, &o, &en, &e), SL_EUSAGE);
+    assert_int_equal(world_engine(&w, &o, &en, &e), SL_EUSAGE);
     assert_non_null(strstr(e.text, "64.0 MB"));
     o = options(&w, SL_IO_AUTO);
     o.weights = (struct sl_engine_weights){.has = any_weights, .load = no_weights};
     en = open_engine(&w, &o);
     expect(do_task(en, 0), SL_ESOURCE, "imatrix", "changed");
     expect_good(&w, do_task(en, 2)); /* F32 asks for no weights */
-    assert_int_equal(sl_engine_submit(en, 3, &e), SL_EFAIL);
+    assert_int_equal(sl_engine_submit(en, 3, 1, &e), SL_EFAIL);
     assert_int_equal(sl_engine_wait(en, &r, 1000, &e), 0); /* nothing under way: at once */
     sl_engine_close(en);
     world_close(&w);
@@ -416,7 +416,7 @@ static void test_close(void **state)
         o = options(&w, ways[i % 2]);
         en = open_engine(&w, &o);
         for (uint32_t t = 0; t < 60; t++)
-            assert_int_equal(sl_engine_submit(en, t % 3, &e), 0);
+            assert_int_equal(sl_engine_submit(en, t % 3, 1, &e), 0);
         usleep(i * 300);
         sl_engine_close(en);
         world_close(&w);
@@ -496,14 +496,14 @@ static int without_uring(void)
     if (forbid_uring())
         return 77;
     o = options(&w, SL_IO_URING);
-    rc = sl_engine_open(&w.ck, &w.plan, &o, &en, &e);
+    rc = world_engine(&w, &o, &en, &e);
     if (rc != SL_EUNSUPPORTED || !strstr(e.text, "io_uring is refused"))
         return 2;
     o.io = SL_IO_AUTO;
-    if (sl_engine_open(&w.ck, &w.plan, &o, &en, &e) < 0)
+    if (world_engine(&w, &o, &en, &e) < 0)
         return 3;
     sl_engine_stats(en, &st);
-    if (strcmp(st.io_name, "pread") || sl_engine_submit(en, 0, &e) < 0 ||
+    if (strcmp(st.io_name, "pread") || sl_engine_submit(en, 0, 1, &e) < 0 ||
         sl_engine_wait(en, &r, 60000, &e) != 1 || r.code < 0)
         return 4;
     sl_engine_close(en);

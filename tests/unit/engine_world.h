@@ -388,6 +388,15 @@ static inline uint8_t *world_expected(const struct world *w, uint32_t tensor, bo
     return out;
 }
 
+/* An engine of one member. */
+static inline int world_engine(const struct world *w, const struct sl_engine_opts *o, struct sl_engine **out,
+                               struct sl_error *e)
+{
+    const struct sl_plan *plan = &w->plan;
+
+    return sl_engine_open(&w->ck, &plan, o, 1, out, e);
+}
+
 /* Waits for one result; fails the test after a minute. */
 static inline struct sl_task_result world_wait(struct sl_engine *en)
 {

@@ -54,7 +54,7 @@ static uint8_t *make(struct source *s, const struct sl_out_tensor *t, int type)
         uint64_t n = t->elems - at < PIECE ? t->elems - at : PIECE;
 
         assert_int_equal(source_values(s->r, t, at, n, x, &s->e), 0);
-        assert_int_equal(sl_quantize(type, x, NULL, n, t->ne[0], out + sl_type_bytes(type, at), &bad), 0);
+        assert_int_equal(sl_quantize_on(SL_BACKEND_AUTO, type, x, NULL, n, t->ne[0], out + sl_type_bytes(type, at), &bad), 0);
     }
     return out;
 }

@@ -122,7 +122,7 @@ static void test_bad_values(void **state)
         assert_int_equal(im->entries[0].first_bad, 2);
         assert_int_equal(sl_imatrix_check(im, &e), SL_ESOURCE);
         assert_non_null(strstr(e.text, "'blk.0.ffn_up.weight': value 2 and 0 others"));
-        assert_int_equal(sl_imatrix_filter(im, (const char *[]){"blk.0."}, 1, false, &e), 0);
+        assert_int_equal(sl_imatrix_filter(im, &(struct sl_weight_words){(const char *[]){"blk.0."}, 1, false}, &e), 0);
         assert_int_equal(sl_imatrix_check(im, &e), 0);
         assert_int_equal(im->n_entries, 1);
         assert_int_equal(sl_imatrix_find(im, "blk.1.ffn_up_exps.weight"), 0);

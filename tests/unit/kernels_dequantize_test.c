@@ -103,7 +103,8 @@ static void error_is_plausible(void **state)
     for (int i = 0; i < COUNT(table); i++) {
         double err = 0, power = 0, rel;
 
-        assert_int_equal(sl_quantize(table[i].type, x, weighted_only(table[i].type) ? w : NULL, N, 1024, q, &bad), 0);
+        assert_int_equal(sl_quantize_on(SL_BACKEND_AUTO, table[i].type, x, weighted_only(table[i].type) ? w : NULL, N, 1024, q,
+                                        &bad), 0);
         assert_int_equal(sl_dequantize(table[i].type, q, N, out), 0);
         for (int k = 0; k < N; k++) {
             err += (double)(out[k] - x[k]) * (double)(out[k] - x[k]);

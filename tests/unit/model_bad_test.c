@@ -188,7 +188,8 @@ struct change {
 static const struct change changes[] = {
     {"architectures", "[\"GrokForCausalLM\"]", SL_EUNSUPPORTED,
      "architecture 'GrokForCausalLM' is not supported; supported: DeepseekV2ForCausalLM, "
-     "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, LlamaForCausalLM"},
+     "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, GlmMoeDsaForCausalLM, Qwen2ForCausalLM, "
+     "Qwen3ForCausalLM, Qwen3MoeForCausalLM, LlamaForCausalLM"},
     {"architectures", "[]", SL_ESOURCE, "no \"architectures\""},
     {"architectures", "\"DeepseekV3ForCausalLM\"", SL_ESOURCE, "no \"architectures\""},
     {"architectures", NULL, SL_ESOURCE, "no \"architectures\""},
@@ -263,6 +264,21 @@ static const struct change qwen3_changes[] = {
     {"head_dim", "0", SL_ESOURCE, "\"head_dim\" is 0"},
 };
 
+#define SIX ",0,0,0,0,0,0"
+#define LIST(a, b) "[" a "," b SIX SIX SIX SIX SIX SIX SIX SIX SIX SIX SIX SIX ",0,0,0,0]"
+static const struct change glm_changes[] = {
+    {"indexer_types", "[\"full\"]", SL_ESOURCE, "\"indexer_types\" is no list of 78 entries"},
+    {"indexer_types", "\"full\"", SL_ESOURCE, "\"indexer_types\" is no list of 78 entries"},
+    {"num_hidden_layers", "77", SL_ESOURCE, "\"indexer_types\" is no list of 77 entries"},
+    {"partial_rotary_factor", "0.5", SL_EUNSUPPORTED, "\"partial_rotary_factor\" is 0.5; supported for GlmMoeDsaForCausalLM: 1"},
+    {"rope_parameters", "{\"rope_theta\":1,\"partial_rotary_factor\":0.5}", SL_EUNSUPPORTED, "\"partial_rotary_factor\" is 0.5"},
+    {"indexer_types", LIST("\"shared\"", "\"full\""), SL_ESOURCE, "an entry for layer 0 that is not \"full\", as the first must be"},
+    {"indexer_types", LIST("\"full\"", "\"none\""), SL_ESOURCE, "an entry for layer 1 that is not \"full\" or \"shared\""},
+    {"indexer_types", LIST("\"full\"", "true"), SL_ESOURCE, "an entry for layer 1 that is not \"full\" or \"shared\""},
+    {"index_topk", NULL, SL_ESOURCE, "has no \"index_topk\", which GlmMoeDsa"},
+    {"q_lora_rank", "null", SL_ESOURCE, "has no \"q_lora_rank\", which GlmMoeDsa"},
+};
+
 static void refuse_changes(const char *dir, const char *of, const struct change *c, size_t n)
 {
     char *text = fx_read(of), path[256];
@@ -292,6 +308,7 @@ static void test_hostile_configs(void **state)
     refuse_changes(*state, "tests/data/r1-0528-qwen3-8b-config.json", qwen3_changes, sizeof qwen3_changes / sizeof *qwen3_changes);
     refuse_changes(*state, "tests/data/qwen3-235b-a22b-2507-fp8-config.json", qwen3moe_changes,
                    sizeof qwen3moe_changes / sizeof *qwen3moe_changes);
+    refuse_changes(*state, "tests/data/glm-5.2-fp8-config.json", glm_changes, sizeof glm_changes / sizeof *glm_changes);
 }
 
 static void test_heads_that_do_not_divide(void **state)

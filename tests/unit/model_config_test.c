@@ -185,6 +185,52 @@ static void test_v32(void **state)
     sl_checkpoint_close(ck);
 }
 
+/* GLM-5.2 in FP8: 78 layers and one for multi-token prediction, 22 of them with an indexer. Its config.json is
+ * without quantization_config's list of what is not quantized. */
+static void test_glm(void **state)
+{
+    static const char *const want[][2] = {
+        {"glm-dsa.block_count", "u32 79"}, {"glm-dsa.context_length", "u32 1048576"}, {"glm-dsa.rope.freq_base", "f32 8000000"},
+        {"glm-dsa.expert_gating_func", "u32 2"}, {"glm-dsa.attention.key_length", "u32 576"},
+        {"glm-dsa.leading_dense_block_count", "u32 3"}, {"glm-dsa.attention.key_length_mla", "u32 256"},
+        {"glm-dsa.attention.value_length_mla", "u32 256"}, {"glm-dsa.rope.dimension_count", "u32 64"},
+        {"glm-dsa.nextn_predict_layers", "u32 1"}, {"glm-dsa.attention.indexer.head_count", "u32 32"},
+        {"glm-dsa.attention.indexer.key_length", "u32 128"}, {"glm-dsa.attention.indexer.top_k", "u32 2048"},
+    };
+    static const char *const indexed[] = {"blk.0.indexer.proj.weight", "blk.2.indexer.attn_q_b.weight",
+                                          "blk.74.indexer.k_norm.bias", "blk.78.indexer.attn_k.weight"};
+    static const char *const absent[] = {"blk.3.indexer.proj.weight", "blk.77.indexer.attn_k.weight", "blk.77.nextn.enorm.weight",
+                                         "blk.78.nextn.embed_tokens.weight", "blk.78.nextn.shared_head_head.weight"};
+    const struct sl_kv *types;
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+    uint64_t at = 0;
+    char buf[128];
+
+    (void)state;
+    open_config("tests/data/glm-5.2-fp8-config.json", SL_LAYOUT_MLA, &ck, &m);
+    assert_int_equal(m->n_tensors, 3 + 79 * 10 + 3 * 3 + 76 * 8 + 22 * 5 + 4);
+    assert_true(m->n_params == 753329940480);
+    assert_true(m->hp.n_layer == 79 && m->hp.n_nextn == 1 && m->hp.index_dim == 128);
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        const struct sl_kv *kv = sl_kvs_find(&m->kvs, want[i][0]);
+
+        assert_string_equal(fx_value(&m->kvs, want[i][0], buf, sizeof buf), want[i][1]);
+        assert_true((uint64_t)(kv - m->kvs.kv) > at);
+        at = (uint64_t)(kv - m->kvs.kv);
+    }
+    types = sl_kvs_find(&m->kvs, "glm-dsa.attention.indexer.types");
+    assert_true(types == &m->kvs.kv[at + 1] && types->elem == SL_KV_BOOL && types->n == 78);
+    for (uint32_t i = 0; i < 78; i++)
+        assert_int_equal(((const uint8_t *)types->data)[i], i < 3 || i % 4 == 2);
+    for (size_t i = 0; i < sizeof indexed / sizeof *indexed; i++)
+        assert_non_null(fx_tensor(m, indexed[i]));
+    for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
+        assert_null(fx_tensor(m, absent[i]));
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+}
+
 static void test_v2_lite(void **state)
 {
     struct sl_checkpoint *ck;
@@ -329,6 +375,43 @@ static void test_llama(void **state)
 
 #define V3 ",\"model_type\":\"deepseek_v3\""
 
+/* A small model of the class with these entries besides. */
+static void open_entries(const char *class, const char *more, struct sl_checkpoint **ck, struct sl_model **m)
+{
+    char path[] = "/tmp/sluice-config-XXXXXX.json";
+    FILE *f = fdopen(mkstemps(path, 5), "w");
+
+    assert_non_null(f);
+    fprintf(f, "{\"architectures\":[\"%s\"],\"num_hidden_layers\":4,\"hidden_size\":1024,\"intermediate_size\":512,"
+            "\"num_attention_heads\":64,\"vocab_size\":300%s}", class, more);
+    assert_int_equal(fclose(f), 0);
+    open_config(path, SL_LAYOUT_MLA, ck, m);
+    unlink(path);
+}
+
+/* A head_dim, be it the configuration class's own, moves two keys up; null does not. */
+static void test_head_dim_moves_keys(void **state)
+{
+    static const struct { const char *more; bool early; } cases[] = {
+        {V3, true}, {V3 ",\"head_dim\":64", true}, {V3 ",\"head_dim\":null", false},
+        {"", false}, {",\"head_dim\":64", true}, {",\"head_dim\":null", false},
+    };
+    char more[100];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct sl_checkpoint *ck;
+        struct sl_model *m;
+
+        snprintf(more, sizeof more, ",\"n_routed_experts\":256%s", cases[i].more);
+        open_entries("DeepseekV3ForCausalLM", more, &ck, &m);
+        assert_int_equal(sl_kvs_find(&m->kvs, "deepseek2.attention.key_length") <
+                         sl_kvs_find(&m->kvs, "deepseek2.leading_dense_block_count"), cases[i].early);
+        sl_model_close(m);
+        sl_checkpoint_close(ck);
+    }
+}
+
 /* What configuration classes of Transformers 4.57 and 5.23 take for entries that are absent. */
 static void test_absent_entries(void **state)
 {
@@ -347,8 +430,7 @@ static void test_absent_entries(void **state)
         {"Qwen3ForCausalLM", ",\"head_dim\":null,\"num_key_value_heads\":null",
          {{"qwen3.attention.head_count_kv", "u32 64"}, {"qwen3.attention.key_length", "-"}}},
         {"Qwen3MoeForCausalLM", ",\"num_experts\":16,\"moe_intermediate_size\":64,\"decoder_sparse_step\":1,\"mlp_only_layers\":null",
-         {{"qwen3moe.attention.head_count_kv", "u32 4"}, {"qwen3moe.expert_used_count", "u32 8"}, {"qwen3moe.attention.key_length", "-"},
-          {"qwen3moe.expert_shared_feed_forward_length", "-"}}},
+         {{"qwen3moe.attention.head_count_kv", "u32 4"}, {"qwen3moe.expert_used_count", "u32 8"}, {"qwen3moe.attention.key_length", "-"}}},
         {"Qwen3MoeForCausalLM", ",\"num_local_experts\":12,\"num_experts\":0,\"moe_intermediate_size\":64,\"shared_expert_intermediate_size\":0",
          {{"qwen3moe.expert_count", "u32 12"}, {"qwen3moe.expert_feed_forward_length", "u32 64"},
           {"qwen3moe.expert_shared_feed_forward_length", "u32 0"}}},
@@ -387,37 +469,38 @@ static void test_absent_entries(void **state)
           {"qwen2.attention.layer_norm_epsilon", "f32 9.99999975e-06"}}},
         {"LlamaForCausalLM", ",\"num_local_experts\":null,\"num_experts\":0,\"layer_norm_eps\":null,\"norm_epsilon\":1",
          {{"llama.expert_count", "-"}, {"llama.attention.layer_norm_epsilon", "-"}}},
+        {"LlamaForCausalLM", ",\"is_causal\":true", {{"llama.attention.causal", "-"}}},
+        {"LlamaForCausalLM", ",\"is_causal\":false", {{"llama.attention.causal", "bool false"}}},
         {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":8,\"num_experts\":0,\"norm_epsilon\":1",
          {{"deepseek2.expert_count", "u32 8"}, {"deepseek2.attention.layer_norm_epsilon", "f32 1"}}},
+        /* GLM-5 has no indexer_types; llama.cpp takes sigmoid where nothing is said. */
+        {"GlmMoeDsaForCausalLM", ",\"n_routed_experts\":8,\"q_lora_rank\":64,\"index_n_heads\":2,\"index_head_dim\":8,\"index_topk\":4,"
+         "\"rope_parameters\":{\"rope_theta\":1e6,\"rope_type\":\"default\",\"partial_rotary_factor\":1.0}",
+         {{"glm-dsa.expert_gating_func", "-"}, {"glm-dsa.attention.indexer.types", "-"}, {"glm-dsa.rope.freq_base", "f32 1000000"},
+          {"glm-dsa.attention.indexer.top_k", "u32 4"}, {"glm-dsa.nextn_predict_layers", "-"}, {"glm-dsa.rope.scaling.type", "-"}}},
     };
-    char path[] = "/tmp/sluice-config-XXXXXX.json", buf[128];
+    char buf[128];
 
     (void)state;
-    assert_int_not_equal(close(mkstemps(path, 5)), -1);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct sl_checkpoint *ck;
         struct sl_model *m;
-        FILE *f = fopen(path, "w");
 
-        fprintf(f, "{\"architectures\":[\"%s\"],\"num_hidden_layers\":4,\"hidden_size\":1024,\"intermediate_size\":512,"
-                "\"num_attention_heads\":64,\"vocab_size\":300%s}", cases[i].class, cases[i].more);
-        assert_int_equal(fclose(f), 0);
-        open_config(path, SL_LAYOUT_MLA, &ck, &m);
+        open_entries(cases[i].class, cases[i].more, &ck, &m);
         for (int k = 0; k < 12 && cases[i].want[k][0]; k++)
             assert_string_equal(fx_value(&m->kvs, cases[i].want[k][0], buf, 128), cases[i].want[k][1]);
         sl_model_close(m);
         sl_checkpoint_close(ck);
     }
-    unlink(path);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_r1), cmocka_unit_test(test_r1_sources), cmocka_unit_test(test_v2_lite),
-        cmocka_unit_test(test_kimi_k2), cmocka_unit_test(test_v32),
+        cmocka_unit_test(test_kimi_k2), cmocka_unit_test(test_v32), cmocka_unit_test(test_glm),
         cmocka_unit_test(test_qwen), cmocka_unit_test(test_qwen3), cmocka_unit_test(test_llama),
-        cmocka_unit_test(test_absent_entries),
+        cmocka_unit_test(test_absent_entries), cmocka_unit_test(test_head_dim_moves_keys),
     };
 
     return cmocka_run_group_tests_name("models from config.json", tests, NULL, NULL);

@@ -60,7 +60,7 @@ static struct sl_plan *plan_of(const struct sl_model *m, const char *recipe, boo
     struct sl_error e = {0};
 
     assert_int_equal(sl_recipe_load(recipe, &r, &e), 0);
-    if (sl_plan_build(NULL, m, r, &ro, &po, &p, &e) < 0)
+    if (sl_plan_build(&(struct sl_checkpoint){0}, m, r, &ro, &po, &p, &e) < 0)
         fail_msg("%s", e.text);
     sl_recipe_close(r);
     return p;

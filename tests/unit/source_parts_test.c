@@ -118,6 +118,31 @@ static void integers_are_exact(void **state)
     cJSON_Delete(j);
 }
 
+/* What Python's json takes: the last of two values, in the first one's place, and words that are no JSON. */
+static void json_is_as_pythons(void **state)
+{
+    static const struct { const char *text, *read; } cases[] = {
+        {"{\"a\":1,\"b\":[{\"x\":NaN,\"x\":-Infinity,\"x\":[]}],\"a\":{\"c\":\"NaN\\\"\"},\"d\":Infinity}",
+         "{\"a\":{\"c\":\"NaN\\\"\"},\"b\":[{\"x\":[]}],\"d\":\"\"}"},
+        {"{\"0\":0,\"1\":0,\"2\":0,\"3\":0,\"4\":0,\"5\":0,\"6\":0,\"7\":0,\"8\":0,\"8\":1,\"0\":2,\"0\":3}",
+         "{\"0\":3,\"1\":0,\"2\":0,\"3\":0,\"4\":0,\"5\":0,\"6\":0,\"7\":0,\"8\":1}"},
+    };
+    char text[200], *read;
+    struct sl_error e;
+    cJSON *j;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(text, sizeof text, "%s", cases[i].text);
+        assert_int_equal(sl_json_parse_python("t", text, strlen(text), &j, &e), 0);
+        read = cJSON_PrintUnformatted(j);
+        assert_string_equal(read, cases[i].read);
+        cJSON_free(read);
+        cJSON_Delete(j);
+    }
+    assert_int_equal(sl_json_parse_python("t", strcpy(text, "{\"a\":Nan}"), 9, &j, &e), SL_ESOURCE);
+}
+
 static void json_is_strict(void **state)
 {
     static const struct { const char *text, *why; } bad[] = {
@@ -192,7 +217,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cursor_stays_inside),       cmocka_unit_test(arithmetic_is_checked),
         cmocka_unit_test(table_finds_what_it_holds), cmocka_unit_test(integers_are_exact),
-        cmocka_unit_test(json_is_strict),            cmocka_unit_test(json_files_are_bounded),
+        cmocka_unit_test(json_is_as_pythons),        cmocka_unit_test(json_is_strict),
+        cmocka_unit_test(json_files_are_bounded),
     };
 
     return cmocka_run_group_tests_name("source parts", tests, NULL, NULL);

@@ -168,6 +168,8 @@ static void test_roles(void **state)
         {"{\"additional_special_tokens\":[{\"__type\":\"AddedToken\",\"content\":\"Ġx\",\"normalized\":true}],"
          "\"extra_special_tokens\":{\"image_token\":\"b\"}}", "{}", "{}",
          {"a", "b", "Ġx", "c", "p "}, {1, 3, 3, 1, 4, 5, 5}, NULL},
+        {"{\"extra_special_tokens\":[\"b\",\"p▁\",\"new\",\"new\"]}", "{}", "{}",
+         {"a", "b", "Ġx", "c", "p ", "new"}, {1, 3, 1, 1, 4, 3, 5}, NULL},
         {ONE("a"), "{}", "{\"p▁\":3}", {"a", "b", "Ġx", "c", "p "}, {3, 1, 1, 1, 4, 5, 5}, NULL},
         {ONE("p▁"), "{}", "{\"p▁\":3}", {"a", "b", "Ġx", "c", "p▁"}, {1, 1, 1, 1, 3, 5, 5}, NULL},
         /* what the class has for keys that are not there: null is there */
@@ -511,9 +513,13 @@ static void test_pre(void **state)
                  pres[i].list);
         j = cJSON_Parse(text);
         assert_non_null(j);
-        assert_int_equal(sl_tokenizer_pre(j, NULL, &pre, &e), pres[i].pre ? 0 : SL_EUNSUPPORTED);
+        assert_int_equal(sl_tokenizer_pre(j, NULL, false, &pre, &e), pres[i].pre ? 0 : SL_EUNSUPPORTED);
         if (pres[i].pre)
             assert_string_equal(pre, pres[i].pre);
+        if (pres[i].pre && strcmp(pre, "llama-bpe") == 0) {
+            assert_int_equal(sl_tokenizer_pre(j, NULL, true, &pre, &e), 0);
+            assert_string_equal(pre, "glm4");
+        }
         cJSON_Delete(j);
     }
 }

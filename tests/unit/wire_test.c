@@ -313,7 +313,7 @@ static void texts_are_made_readable(void **state)
 {
     static const char *const text[][2] = {
         {"plain \xc3\xbc\n", "plain \xc3\xbc\n"}, {"cut \xc3", "cut "}, {"cut \xe2\x82", "cut "},
-        {"cut \xf0\x9f\x98", "cut "}, {"\xff in \xc3 it", "? in ? it"}, {"\x1b[31m\x7f", "?[31m?"},
+        {"cut \xf0\x9f\x98", "cut "}, {"\xff in \xc3 it", "? in ? it"}, {"caf\xe9s", "caf?s"}, {"\x1b[31m\x7f", "?[31m?"},
         {"\xc3\xbc\xbc", "\xc3\xbc?"}, {"", ""}};
     struct sl_msg m;
     uint8_t *bytes;
