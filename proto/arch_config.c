@@ -257,6 +257,7 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
     };
     const cJSON *q = entry(p->config, "quantization_config");
     const char *method = sl_config_str(q, "quant_method"), *dtype;
+    bool none = !q || (cJSON_IsObject(q) && !q->child), packed = method && strcmp(method, "compressed-tensors") == 0;
 
     p->dtype = SL_DTYPE_BF16;
     dtype = sl_config_str(p->config, "torch_dtype");
@@ -266,7 +267,7 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
         if (strcmp(dtype, dtypes[i].name) == 0)
             p->dtype = dtypes[i].dtype;
     p->fp8 = method && strcmp(method, "fp8") == 0;
-    if (q && !p->fp8 && (!method || strcmp(method, "compressed-tensors") != 0))
+    if (!none && !p->fp8 && !packed)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_method '%.60s' is "
                        "not supported; supported: fp8, and checkpoints that are not quantized",
                        method ? method : "(none)");

@@ -376,6 +376,7 @@ static void test_absent_entries(void **state)
           {"qwen2.attention.layer_norm_epsilon", "f32 9.99999975e-06"}}},
         {"LlamaForCausalLM", ",\"num_local_experts\":null,\"num_experts\":0,\"layer_norm_eps\":null,\"norm_epsilon\":1",
          {{"llama.expert_count", "-"}, {"llama.attention.layer_norm_epsilon", "-"}}},
+        {"LlamaForCausalLM", ",\"quantization_config\":{}", {{"llama.block_count", "u32 4"}}},
         {"LlamaForCausalLM", ",\"is_causal\":true", {{"llama.attention.causal", "-"}}},
         {"LlamaForCausalLM", ",\"is_causal\":false", {{"llama.attention.causal", "bool false"}}},
         {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":8,\"num_experts\":0,\"norm_epsilon\":1",
