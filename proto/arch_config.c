@@ -177,7 +177,8 @@ static int read_yarn(struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
-/* rope_parameters (newer) or rope_scaling; rope_theta may stand in either place. Scaling of type dynamic
+/* rope_parameters (newer; by kinds of attention, where a model has several) or rope_scaling; rope_theta may stand in
+ * either place. Scaling of type dynamic
  * begins behind the model's own context, and has no key. */
 static int read_rope(struct sl_params *p, struct sl_error *e)
 {
@@ -185,6 +186,8 @@ static int read_rope(struct sl_params *p, struct sl_error *e)
     double theta = 10000.0, factor = NAN;
     const char *type;
 
+    if (entry(rope, "full_attention"))
+        rope = entry(rope, "full_attention");
     if (!rope)
         rope = entry(p->config, "rope_scaling");
     if (rope && !cJSON_IsObject(rope))
