@@ -177,7 +177,8 @@ static int read_yarn(struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
-/* rope_parameters (newer) or rope_scaling; rope_theta may stand in either place. Scaling of type dynamic
+/* rope_parameters (newer; by kinds of attention, where a model has several) or rope_scaling; rope_theta may stand in
+ * either place. Scaling of type dynamic
  * begins behind the model's own context, and has no key. */
 static int read_rope(struct sl_params *p, struct sl_error *e)
 {
@@ -185,6 +186,8 @@ static int read_rope(struct sl_params *p, struct sl_error *e)
     double theta = 10000.0, factor = NAN;
     const char *type;
 
+    if (entry(rope, "full_attention"))
+        rope = entry(rope, "full_attention");
     if (!rope)
         rope = entry(p->config, "rope_scaling");
     if (rope && !cJSON_IsObject(rope))
@@ -258,6 +261,7 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
     };
     const cJSON *q = entry(p->config, "quantization_config");
     const char *method = sl_config_str(q, "quant_method"), *dtype;
+    bool none = !q || (cJSON_IsObject(q) && !q->child), packed = method && strcmp(method, "compressed-tensors") == 0;
 
     p->dtype = SL_DTYPE_BF16;
     dtype = sl_config_str(p->config, "torch_dtype");
@@ -267,7 +271,7 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
         if (strcmp(dtype, dtypes[i].name) == 0)
             p->dtype = dtypes[i].dtype;
     p->fp8 = method && strcmp(method, "fp8") == 0;
-    if (q && !p->fp8 && (!method || strcmp(method, "compressed-tensors") != 0))
+    if (!none && !p->fp8 && !packed)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_method '%.60s' is "
                        "not supported; supported: fp8, and checkpoints that are not quantized",
                        method ? method : "(none)");

@@ -460,6 +460,8 @@ static void test_absent_entries(void **state)
           {"deepseek2.expert_feed_forward_length", "u32 512"}}},
         {"Qwen2ForCausalLM", ",\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":2}",
          {{"qwen2.rope.scaling.type", "-"}, {"qwen2.rope.scaling.factor", "-"}, {"qwen2.rope.freq_base", "f32 10000"}}},
+        {"Qwen2ForCausalLM", ",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"linear\",\"factor\":2,\"rope_theta\":5000}}",
+         {{"qwen2.rope.scaling.type", "str 'linear'"}, {"qwen2.rope.freq_base", "f32 5000"}}},
         {"LlamaForCausalLM", ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2},\"original_max_position_embeddings\":64",
          {{"llama.rope.scaling.type", "str 'yarn'"}, {"llama.rope.scaling.original_context_length", "u32 64"}}},
         /* What says nothing of the architecture, and yet is passed on; the first name decides. */
@@ -468,6 +470,7 @@ static void test_absent_entries(void **state)
           {"qwen2.attention.layer_norm_epsilon", "f32 9.99999975e-06"}}},
         {"LlamaForCausalLM", ",\"num_local_experts\":null,\"num_experts\":0,\"layer_norm_eps\":null,\"norm_epsilon\":1",
          {{"llama.expert_count", "-"}, {"llama.attention.layer_norm_epsilon", "-"}}},
+        {"LlamaForCausalLM", ",\"quantization_config\":{}", {{"llama.block_count", "u32 4"}}},
         {"LlamaForCausalLM", ",\"is_causal\":true", {{"llama.attention.causal", "-"}}},
         {"LlamaForCausalLM", ",\"is_causal\":false", {{"llama.attention.causal", "bool false"}}},
         {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":8,\"num_experts\":0,\"norm_epsilon\":1",
