@@ -159,6 +159,16 @@ for my $shard (glob "$mixed/*.safetensors") {
 $r = fails('norms of another version', 8, qr/: 8 failures, on standard output$/, $SLUICE, 'verify', $file, '--source', $mixed);
 is(scalar(() = $r->{out} =~ /^FAILED  \S+: tensor blk\.\d\.(?:attn|ffn)_norm\.weight: block 0/mg), 8, 'each is named') or diag($r->{out});
 
+{
+    my ($shard) = glob "$mixed/*.safetensors";
+    open my $f, '+<:raw', $shard or die;
+    seek $f, 8 + unpack('Q<', slurp($shard)), 0;
+    print $f "\xff" x 4;
+    close $f;
+    fails('NaN in the source', 7, qr/^sluice verify: tensor '\S+' in '\Q$shard\E': row 0, column 0 is NaN or infinite; the source is damaged$/,
+        $SLUICE, 'verify', $file, '--source', $mixed);
+}
+
 # Parts: a wrong one, a missing one, one from another set.
 my $parts = scratch();
 run_ok('in parts', $SLUICE, 'convert', $TINY, '-o', "$parts/p.gguf", '--recipe', 'q4_k_m', '--split-max-size', '4M');
