@@ -263,9 +263,10 @@ static int take_back(struct sl_coord *c, struct worker *w, struct job *j, const 
     j->stitch_rounds++;
     SL_TRY(coord_return(c, j, SL_TASK_STITCH, e));
     cJSON_ArrayForEach(b, bad) {
-        uint32_t task = (uint32_t)b->valuedouble;
+        uint64_t number = (uint64_t)b->valuedouble;
+        uint32_t task = (uint32_t)number;
 
-        if (task >= j->n_tasks || j->tasks[task].state != SL_TASK_DONE)
+        if (number >= j->n_tasks || j->tasks[task].state != SL_TASK_DONE)
             continue;
         SL_TRY(sl_queue_revoke(c->q, j->id, &task, 1, e));
         coord_move(j, task, SL_TASK_READY);

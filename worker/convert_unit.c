@@ -19,10 +19,20 @@ struct job {
     struct sl_error *e;
 };
 
+static uint64_t scratch_floats(uint64_t longest_row)
+{
+    return longest_row > CHUNK ? longest_row : CHUNK;
+}
+
+uint64_t sl_scratch_bytes(uint64_t longest_row)
+{
+    return (3 * scratch_floats(longest_row) * sizeof(float) + 63) / 64 * 64;
+}
+
 int sl_scratch_open(struct sl_scratch *s, uint64_t longest_row, struct sl_error *e)
 {
-    s->floats = longest_row > CHUNK ? longest_row : CHUNK;
-    s->x = aligned_alloc(64, (3 * s->floats * sizeof(float) + 63) / 64 * 64);
+    s->floats = scratch_floats(longest_row);
+    s->x = aligned_alloc(64, sl_scratch_bytes(longest_row));
     if (!s->x)
         return sl_fail(e, SL_EFAIL, "out of memory for a compute thread");
     s->w = s->x + s->floats;

@@ -1,3 +1,4 @@
+#include "worker/deadline.h"
 #include "worker/engine_parts.h"
 
 #include <errno.h>
@@ -8,7 +9,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MEM_USUAL (1024 * SL_MIB)
 #define THREADS_MAX 1024u
 #define THREAD_BYTES (2 * SL_MIB) /* of a job, for each thread that is not asked for */
 
@@ -103,7 +103,7 @@ static unsigned threads_for(const struct sl_plan *p)
 
 static int allocate(struct sl_engine *en, struct sl_error *e)
 {
-    uint64_t least = 0, row = 0, bytes = 0, weights = 0, mem = en->opts.mem_bytes ? en->opts.mem_bytes : MEM_USUAL;
+    uint64_t least = 0, row = 0, bytes = 0, weights = 0;
 
     for (unsigned i = 0; i < en->n_members; i++) {
         uint64_t l, r;
@@ -115,8 +115,8 @@ static int allocate(struct sl_engine *en, struct sl_error *e)
         row = r > row ? r : row;
     }
     en->longest_row = row;
-    SL_TRY(sl_slabs_choose(mem, en->devices.n ? en->threads * en->slots : en->threads,
-                           (en->threads + en->spare) * 3 * sizeof(float) * (row > 8192 ? row : 8192) + weights, least,
+    SL_TRY(sl_slabs_choose(en->opts.mem_bytes, en->devices.n ? en->threads * en->slots : en->threads,
+                           (en->threads + en->spare) * sl_scratch_bytes(row) + weights, least,
                            en->opts.beside_bytes, en->opts.slab_bytes, bytes, &en->slabs, e));
     SL_TRY(sl_slabs_open(&en->slabs, e));
     for (unsigned i = 0; i < en->n_members; i++)
@@ -207,7 +207,6 @@ int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *const *
                    const struct sl_engine_opts *o, unsigned n, struct sl_engine **out, struct sl_error *e)
 {
     struct sl_engine *en;
-    pthread_condattr_t attr;
     int rc;
 
     if (n == 0 || n > SL_ENGINE_MEMBERS)
@@ -221,6 +220,8 @@ int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *const *
         return sl_fail(e, SL_EFAIL, "out of memory for the engine");
     }
     en->opts = *o;
+    if (!en->opts.mem_bytes)
+        en->opts.mem_bytes = SL_MEM_USUAL;
     en->n_members = n;
     for (unsigned i = 0; i < n; i++) {
         en->members[i].env = (struct sl_unit_env){.ck = ck, .plan = plans[i], .backend = settled(o->backend),
@@ -240,12 +241,9 @@ int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *const *
     en->ready_tail = &en->ready;
     en->back_tail = &en->back;
     pthread_mutex_init(&en->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&en->work, &attr);
-    pthread_cond_init(&en->done, &attr);
-    pthread_cond_init(&en->help, &attr);
-    pthread_condattr_destroy(&attr);
+    sl_cond_init(&en->work);
+    sl_cond_init(&en->done);
+    sl_cond_init(&en->help);
     rc = sl_engine_open_devices(en, e);
     if (rc == 0)
         rc = allocate(en, e);
@@ -327,25 +325,23 @@ int sl_engine_submit(struct sl_engine *en, uint32_t task, uint64_t members, stru
     return rc;
 }
 
-/* Sleeps until done is signalled. Returns false when the time is up. */
-static bool sleep_until(struct sl_engine *en, uint64_t until)
+/* Sleeps until done is signalled; until NULL: however long. Returns false when the time is up. */
+static bool sleep_until(struct sl_engine *en, const struct timespec *until)
 {
-    const struct timespec at = {(time_t)(until / 1000000000u), (long)(until % 1000000000u)};
-
     if (!until)
         return pthread_cond_wait(&en->done, &en->lock) == 0;
-    return pthread_cond_timedwait(&en->done, &en->lock, &at) != ETIMEDOUT;
+    return pthread_cond_timedwait(&en->done, &en->lock, until) != ETIMEDOUT;
 }
 
 int sl_engine_wait(struct sl_engine *en, struct sl_task_result *r, int timeout_ms,
                    struct sl_error *e)
 {
-    uint64_t until = timeout_ms < 0 ? 0 : sl_now_ns() + (uint64_t)timeout_ms * 1000000u;
+    const struct timespec until = sl_deadline(timeout_ms < 0 ? 0 : (uint32_t)timeout_ms);
     struct sl_engine_task *t;
     int rc = 0;
 
     pthread_mutex_lock(&en->lock);
-    while (!en->results.head && !en->broken && en->under_way && sleep_until(en, until))
+    while (!en->results.head && !en->broken && en->under_way && sleep_until(en, timeout_ms < 0 ? NULL : &until))
         ;
     t = sl_task_pop(&en->results);
     if (!t && en->broken)

@@ -174,6 +174,19 @@ bool sl_engine_wanted(struct sl_engine *en, struct sl_engine_unit *u)
     return u->code == 0 && u->task->code == 0;
 }
 
+uint64_t sl_engine_convert(struct sl_compute *me, struct sl_engine_unit *u)
+{
+    struct sl_engine *en = me->en;
+    uint64_t ns = sl_now_ns();
+
+    pthread_mutex_unlock(&en->lock);
+    u->code = sl_unit_convert(sl_engine_turn(en, u), &u->u, u->slab, &me->scratch, &u->err);
+    ns = sl_now_ns() - ns;
+    atomic_fetch_add(&en->compute_ns, ns);
+    pthread_mutex_lock(&en->lock);
+    return ns;
+}
+
 void *sl_engine_compute_thread(void *arg)
 {
     struct sl_compute *me = arg;
@@ -182,14 +195,8 @@ void *sl_engine_compute_thread(void *arg)
 
     pthread_mutex_lock(&en->lock);
     while ((u = sl_engine_take(en, true))) {
-        if (sl_engine_wanted(en, u)) {
-            uint64_t since = sl_now_ns();
-
-            pthread_mutex_unlock(&en->lock);
-            u->code = sl_unit_convert(sl_engine_turn(en, u), &u->u, u->slab, &me->scratch, &u->err);
-            atomic_fetch_add(&en->compute_ns, sl_now_ns() - since);
-            pthread_mutex_lock(&en->lock);
-        }
+        if (sl_engine_wanted(en, u))
+            (void)sl_engine_convert(me, u);
         sl_engine_pass(en, u);
         atomic_store_explicit(&me->cpu_ns, sl_thread_cpu_ns(), memory_order_relaxed);
     }

@@ -16,7 +16,6 @@
 int sl_engine_open_devices(struct sl_engine *en, struct sl_error *e)
 {
     unsigned each;
-    uint64_t mem = en->opts.mem_bytes ? en->opts.mem_bytes : 1024 * SL_MIB;
 
     if (!en->opts.devices || !en->opts.devices->n) {
         strcpy(en->devices.label, "cpu");
@@ -36,7 +35,7 @@ int sl_engine_open_devices(struct sl_engine *en, struct sl_error *e)
         en->spare = sl_usable_cores() > en->devices.n ? sl_usable_cores() - en->devices.n : 1;
     en->slots = SLOTS_USUAL;
     /* A launch of few superblocks leaves a large device idle: larger slabs than a core wants. */
-    if (!en->opts.slab_bytes && mem / 2 / SLAB_DEVICE >= 2 * (uint64_t)en->threads * en->slots)
+    if (!en->opts.slab_bytes && en->opts.mem_bytes / 2 / SLAB_DEVICE >= 2 * (uint64_t)en->threads * en->slots)
         en->opts.slab_bytes = SLAB_DEVICE;
     return 0;
 }
@@ -102,18 +101,6 @@ static void fail_lost(struct sl_engine *en, struct sl_engine_unit *u)
     u->code = sl_fail(&u->err, en->lost.code, "%s", en->lost.text);
 }
 
-/* Converts without the device; sets the unit's code. */
-static void convert_here(struct sl_compute *me, struct sl_engine_unit *u)
-{
-    struct sl_engine *en = me->en;
-    uint64_t since = sl_now_ns();
-
-    pthread_mutex_unlock(&en->lock);
-    u->code = sl_unit_convert(sl_engine_turn(en, u), &u->u, u->slab, &me->scratch, &u->err);
-    atomic_fetch_add(&en->compute_ns, sl_now_ns() - since);
-    pthread_mutex_lock(&en->lock);
-}
-
 /* Takes the unit into the slot, or passes it on. Returns whether the slot is taken. */
 static bool begin(struct sl_compute *me, unsigned slot, struct sl_engine_unit *u)
 {
@@ -136,7 +123,7 @@ static bool begin(struct sl_compute *me, unsigned slot, struct sl_engine_unit *u
             lose(en, &u->err);
         u->code = rc;
         if (rc == 0)
-            convert_here(me, u);
+            (void)sl_engine_convert(me, u);
     }
     sl_engine_pass(en, u);
     return false;
@@ -175,7 +162,7 @@ static void end(struct sl_compute *me, unsigned slot)
     if (rc == SL_EDEVICE)
         lose(en, &u->err);
     if (rc == 1) {
-        convert_here(me, u);
+        (void)sl_engine_convert(me, u);
         if (u->code == 0) { /* the two do not agree: the processor's word is the reference */
             u->code = sl_fail(&u->err, SL_EDEVICE, "GPU cuda:%d (%s): it reported weights that are not finite, and the "
                               "processor finds none; the device is not to be trusted", me->gpu->number,

@@ -195,9 +195,11 @@ void *sl_engine_compute_thread(void *arg);
 void *sl_engine_device_thread(void *arg);
 void *sl_engine_spare_thread(void *arg);
 
-/* Both with the lock held. The next unit to convert, or NULL: when the engine closes, or
- * (with no wait) when there is none now. Passing on a converted unit and those it held up. */
+/* All three with the lock held. The next unit to convert, or NULL: when the engine closes, or
+ * (with no wait) when there is none now. Converting it on a core, without the lock; sets its code and
+ * returns the nanoseconds. Passing on a converted unit and those it held up. */
 struct sl_engine_unit *sl_engine_take(struct sl_engine *en, bool wait);
+uint64_t sl_engine_convert(struct sl_compute *me, struct sl_engine_unit *u);
 void sl_engine_pass(struct sl_engine *en, struct sl_engine_unit *u);
 /* The plan that the unit is to be converted for now; in a group the unit is made that one's. */
 const struct sl_unit_env *sl_engine_turn(struct sl_engine *en, struct sl_engine_unit *u);

@@ -82,13 +82,8 @@ void *sl_engine_spare_thread(void *arg)
         }
         if (sl_engine_wanted(en, u)) {
             struct sl_pace *p = sl_engine_pace(en, u);
-            uint64_t ns = sl_now_ns();
+            uint64_t ns = sl_engine_convert(me, u);
 
-            pthread_mutex_unlock(&en->lock);
-            u->code = sl_unit_convert(sl_engine_turn(en, u), &u->u, u->slab, &me->scratch, &u->err);
-            ns = sl_now_ns() - ns;
-            atomic_fetch_add(&en->compute_ns, ns);
-            pthread_mutex_lock(&en->lock);
             atomic_fetch_add(&en->core_units, 1);
             if (p && u->u.elems)
                 p->core = 0.8f * p->core + 0.2f * (float)ns / (float)u->u.elems;

@@ -1,14 +1,14 @@
 #include "worker/gpu_health.h"
 
+#include "worker/deadline.h"
+
 #include <dlfcn.h>
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#define PATIENCE_S 1 /* for a driver that hangs, at the end */
+#define PATIENCE_MS 1000u /* for a driver that hangs, at the end */
 
 /* NVML's own numbers and names (NVIDIA's NVML reference): a return of 0 is success,
  * temperature sensor 0 is the GPU's. */
@@ -94,20 +94,6 @@ struct sl_gpu_watch {
     struct sl_gpu_health health[SL_DEVICES_MAX];
 };
 
-static struct timespec after_ms(uint32_t ms)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_sec += ms / 1000;
-    t.tv_nsec += ms % 1000 * 1000000l;
-    if (t.tv_nsec >= 1000000000) {
-        t.tv_sec++;
-        t.tv_nsec -= 1000000000;
-    }
-    return t;
-}
-
 static void *watch_main(void *arg)
 {
     struct sl_gpu_watch *w = arg;
@@ -116,7 +102,7 @@ static void *watch_main(void *arg)
 
     pthread_mutex_lock(&w->lock);
     while (open && !w->stop) {
-        struct timespec until = after_ms(w->every_ms);
+        struct timespec until = sl_deadline(w->every_ms);
 
         for (unsigned i = 0; i < w->n && !w->stop; i++) {
             struct sl_gpu_health h = w->health[i];
@@ -149,7 +135,6 @@ int sl_gpu_watch_open(const struct sl_devices *devices, uint32_t every_ms, struc
                       struct sl_error *e)
 {
     struct sl_gpu_watch *w;
-    pthread_condattr_t attr;
     int err;
 
     *out = NULL;
@@ -169,11 +154,8 @@ int sl_gpu_watch_open(const struct sl_devices *devices, uint32_t every_ms, struc
         memcpy(w->health[i].name, info->name, sizeof w->health[i].name);
         w->health[i].memory = info->memory;
     }
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&w->lock, NULL);
-    pthread_cond_init(&w->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    sl_cond_init(&w->changed);
     err = pthread_create(&w->thread, NULL, watch_main, w);
     if (err) {
         forget(w);
@@ -185,7 +167,7 @@ int sl_gpu_watch_open(const struct sl_devices *devices, uint32_t every_ms, struc
 
 void sl_gpu_watch_close(struct sl_gpu_watch *w)
 {
-    struct timespec until = after_ms(PATIENCE_S * 1000);
+    struct timespec until = sl_deadline(PATIENCE_MS);
     bool ended;
 
     if (!w)

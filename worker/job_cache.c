@@ -26,7 +26,7 @@ int sl_job_cache_open(const struct sl_job_cache_opts *o, struct sl_job_cache **o
         return sl_fail(e, SL_EFAIL, "out of memory");
     c->o = *o;
     if (!c->o.mem_bytes)
-        c->o.mem_bytes = 1024 * SL_MIB;
+        c->o.mem_bytes = SL_MEM_USUAL;
     c->max_engines = job_engines_most(c);
     return 0;
 }

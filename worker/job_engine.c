@@ -55,9 +55,10 @@ static int restore_files(struct sl_cached_job *j, struct sl_error *e)
         missing |= lstat(j->out.partial[i], &st) != 0 && errno == ENOENT;
     if (!missing)
         return 0;
-    kept = calloc(p->n_segments, sizeof *kept);
+    kept = malloc(p->n_segments * sizeof *kept);
     if (!kept)
         return sl_fail(e, SL_EFAIL, "out of memory");
+    memset(kept, true, p->n_segments * sizeof *kept); /* so are those that it does not get to */
     rc = output_reserve(&j->out, false, kept, NULL, e);
     for (uint32_t i = 0; i < p->n_segments && !is_claimed(j); i++)
         if (!kept[i])

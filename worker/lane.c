@@ -1,12 +1,12 @@
 #include "worker/lane_priv.h"
 
 #include "proto/wire.h"
+#include "worker/deadline.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define SYNC_MS 1000u
@@ -174,10 +174,8 @@ static void tell_state(struct sl_lane *l)
 
 static void sleep_for_more(struct sl_lane *l)
 {
-    struct timespec t;
+    const struct timespec t = sl_deadline(1000);
 
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_sec++;
     pthread_mutex_lock(&l->lock);
     if (l->waiting) { /* for others of its sweep */
         pthread_mutex_unlock(&l->lock);
@@ -220,7 +218,6 @@ int sl_lane_open(const struct sl_job_cache_opts *o, int eventfd, struct sl_lane 
                  struct sl_error *e)
 {
     struct sl_lane *l = calloc(1, sizeof *l);
-    pthread_condattr_t attr;
     int rc;
 
     *out = NULL;
@@ -230,10 +227,7 @@ int sl_lane_open(const struct sl_job_cache_opts *o, int eventfd, struct sl_lane 
     l->sync_ms = o->sync_ms ? o->sync_ms : SYNC_MS;
     l->outcomes_end = &l->outcomes;
     pthread_mutex_init(&l->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&l->more, &attr);
-    pthread_condattr_destroy(&attr);
+    sl_cond_init(&l->more);
     rc = sl_job_cache_open(o, &l->cache, e);
     if (rc == 0) {
         int err = pthread_create(&l->thread, NULL, lane_main, l);

@@ -1,18 +1,17 @@
 #include "worker/measure.h"
 
+#include "worker/deadline.h"
 #include "worker/slab.h"
 #include "worker/source_rows.h"
 #include "worker/synthetic.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* Weights that are quantized in one go, so that wide backends are full. */
 #define BATCH 32768u
-#define WAIT_NS 200000000
+#define WAIT_MS 200u
 #define MOST_THREADS 256
 /* Memory of all threads, and of one for each column of the longest row: its four rows, and what
  * synthetic weights keep. */
@@ -268,12 +267,8 @@ static int wait_for_all(struct measure *m)
 
     pthread_mutex_lock(&m->lock);
     while (m->running) {
-        struct timespec until;
+        const struct timespec until = sl_deadline(WAIT_MS);
 
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += WAIT_NS;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
         pthread_cond_timedwait(&m->ended, &m->lock, &until);
         if (m->o->progress && m->rc == 0)
             rc = m->o->progress(m->o->user, m->done, m->total, m->read);
@@ -351,11 +346,13 @@ int measure_errors(struct sl_job_plan *job, const uint32_t *types, const struct 
                    double *error, struct measure_stats *stats, struct sl_error *e)
 {
     struct measure m = {.job = job, .types = types, .o = o, .error = error,
-                        .lock = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER};
+                        .lock = PTHREAD_MUTEX_INITIALIZER};
     int rc = list_tensors(&m, e);
 
+    sl_cond_init(&m.ended);
     if (rc == 0)
         rc = run_threads(&m, e);
+    pthread_cond_destroy(&m.ended);
     *stats = (struct measure_stats){m.read, m.done, m.n};
     free(m.order);
     return rc;

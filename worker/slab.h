@@ -13,6 +13,7 @@
 
 #define SL_MIB ((uint64_t)1 << 20)
 #define SL_MEM_MIN ((uint64_t)64000000)
+#define SL_MEM_USUAL (1024 * SL_MIB) /* where nobody says how much */
 #define SL_SLAB_MIN ((uint64_t)1 << 17)
 
 struct sl_slabs {

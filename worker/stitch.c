@@ -169,7 +169,7 @@ static int close_manifest(struct pass *p, const struct sl_hash_total *total, str
 /* What is checked is what the disk has. After a sync that failed the cache may show more. */
 static void forget_cached(const char *path)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 
     if (fd < 0)
         return;

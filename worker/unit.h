@@ -123,6 +123,8 @@ struct sl_scratch {
     int zero_type;           /* the type of zero_block + 1; 0: none yet */
     uint8_t zero_block[SL_ZERO_BLOCK_MAX]; /* what that type makes of a block of zeros */
 };
+/* Returns the memory that sl_scratch_open takes. */
+uint64_t sl_scratch_bytes(uint64_t longest_row);
 /* Effect: room for the longest row, or a chunk, whichever is more. Errors: SL_EFAIL. Free with
  * sl_scratch_close. */
 int sl_scratch_open(struct sl_scratch *s, uint64_t longest_row, struct sl_error *e) SL_MUST_USE;

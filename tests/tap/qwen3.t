@@ -56,6 +56,19 @@ edit("$own/tokenizer.json", sub { $_[0]{post_processor} = undef });
 run_ok('without it', $SLUICE, 'convert', $own, '-o', "$dir/own.gguf", '--recipe', 'q4_k_m', '--quiet');
 is(run($SLUICE, 'inspect', "$dir/own.gguf", '--kv', 'tokenizer.ggml.pre')->{out}, "qwen2\n", 'Qwen\'s own');
 
+# ---- the models' own sizes, as README says
+{
+    my $full = "$TOP/tests/data/qwen3-235b-a22b-2507-fp8-config.json";
+    spit("$dir/config.json", slurp($full));
+    edit("$dir/config.json", sub { $_[0] = { %{ $_[0] }, hidden_size => 6144, num_hidden_layers => 62, num_attention_heads => 96,
+        num_key_value_heads => 8, num_experts => 160, moe_intermediate_size => 2560, intermediate_size => 8192 } });
+    for ([$full, 'q4_k_m', '142.1', '236.4'], [$full, 'dq3_k_m', '106.0', '236.4'], ["$dir/config.json", 'q4_k_m', '290.1', '482.2'],
+         ["$dir/config.json", 'dq3_k_m', '217.4', '482.2']) {
+        my ($config, $recipe, $size, $read) = @$_;
+        like(run($SLUICE, 'plan', $config, '--recipe', $recipe)->{out}, qr/^Size +\Q$size\E GB .*^Read +\Q$read\E GB/ms, "$recipe: $size GB");
+    }
+}
+
 # ---- a real llama.cpp
 SKIP: {
     skip 'llama.cpp is not here', 14 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;

@@ -1,8 +1,12 @@
 /* The engine's bytes against an element-by-element computation, for every
  * transform, on both backends, with large and tiny slabs and 1 to 3 threads. */
 #include "tests/unit/engine_world.h"
+#include "worker/measure.h"
 #include "worker/source_element.h"
 #include "worker/source_rows.h"
+
+#include <sys/syscall.h>
+#include <time.h>
 
 static const float inline_values[40] = {1.0f, 0.5f, 0.25f, 3.0f};
 
@@ -459,6 +463,54 @@ static void test_recipes_share_their_reads(void **state)
     }
 }
 
+/* In place of libc's: the time of day was set, so many seconds ahead. */
+static int64_t ahead;
+
+int clock_gettime(clockid_t clock, struct timespec *t)
+{
+    long rc = syscall(SYS_clock_gettime, clock, t);
+
+    t->tv_sec += clock == CLOCK_REALTIME ? ahead : 0;
+    return (int)rc;
+}
+
+static int count_call(void *user, uint64_t done, uint64_t total, uint64_t read)
+{
+    assert_true(done <= total);
+    (void)read;
+    ++*(unsigned *)user;
+    return 0;
+}
+
+/* Whoever waits for a measurement is asked while it lasts, not at its end alone. */
+static void test_measuring_goes_by_no_time_of_day(void **state)
+{
+    const uint32_t types = 1u << SL_TYPE_IQ3_S | 1u << SL_TYPE_IQ3_XXS | 1u << SL_TYPE_IQ2_S | 1u << SL_TYPE_IQ1_M;
+    struct measure_opts o = {.threads = 1, .backend = SL_BACKEND_SCALAR, .progress = count_call};
+    double error[SL_TYPE_LIMIT];
+    struct measure_stats st;
+    struct sl_job_plan job;
+    struct sl_error e;
+    struct world w;
+    unsigned calls = 0;
+
+    (void)state;
+    world_open(&w);
+    world_file(&w, "a.safetensors");
+    world_out(&w, "a", SL_TYPE_Q4_K, SL_COPY, 1024, 1024, 0, world_source(&w, 0, "a", SL_DTYPE_BF16, 1024, 1024, 0, 0, 0), 1);
+    world_seal(&w);
+    job = (struct sl_job_plan){.ck = &w.ck, .model = &w.model, .plan = &w.plan};
+    o.user = &calls;
+    ahead = 365 * 86400;
+    for (o.weights = 1 << 16; calls < 2 && o.weights <= 1 << 20; o.weights *= 2) { /* until one takes long enough */
+        calls = 0;
+        assert_int_equal(measure_errors(&job, &types, &o, error, &st, &e), 0);
+    }
+    ahead = 0;
+    assert_true(calls >= 2);
+    world_close(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -470,6 +522,7 @@ int main(void)
         cmocka_unit_test(test_single_rows),
         cmocka_unit_test(test_many_in_one_task),
         cmocka_unit_test(test_recipes_share_their_reads),
+        cmocka_unit_test(test_measuring_goes_by_no_time_of_day),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 /* What a worker keeps of many jobs is bounded by its memory; jobs of one source share what
  * they can; and a model's plan counts as a part of the memory that an engine may use. */
 #include "proto/wire.h"
+#include "worker/claim.h"
 #include "worker/job_cache.h"
 #include "worker/slab.h"
 
@@ -14,7 +15,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <errno.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -333,6 +336,50 @@ static void an_engine_leaves_room_for_the_plan(void **state)
     assert_non_null(strstr(e.text, "130 MiB are needed")); /* three of 512 KiB, and a plan of 128 MiB */
 }
 
+/* In place of libc's: the disk is full, and a later lease has just ended this one's claim. */
+static const char *claim_that_goes;
+
+int ftruncate(int fd, off_t n)
+{
+    if (!claim_that_goes)
+        return (int)syscall(SYS_ftruncate, fd, n);
+    assert_int_equal(unlink(claim_that_goes), 0);
+    claim_that_goes = NULL;
+    errno = ENOSPC;
+    return -1;
+}
+
+/* Of files that are made anew what was there stays, whoever has the claim by then. */
+static void only_what_was_made_goes_with_the_claim(void **state)
+{
+    struct world *w = *state;
+    struct sl_job_cache *c = open_cache(w, UINT64_C(1) << 30);
+    struct claim_hold hold;
+    struct sl_cached_job *j;
+    struct sl_error e;
+    cJSON *spec = spec_of(w, 1, "mla");
+    char claim[OUTPUT_PATH_BYTES + 16];
+    bool kept[64];
+
+    sl_put_uint(sl_get(spec, "options"), "split_max_bytes", 4000000);
+    assert_int_equal(sl_job_cache_get(c, 1, spec, NULL, ++w->now, &j, &e), 0);
+    assert_in_range(j->j.plan->n_segments, 2, 64);
+    assert_int_equal(claim_make(&j->out, &(struct claim_lease){.fingerprint = j->j.plan->fingerprint, .job = 1, .epoch = 1},
+                                false, &hold, &e), 0);
+    claim_release(&hold);
+    assert_int_equal(output_reserve(&j->out, true, kept, NULL, &e), 0);
+    assert_int_equal(unlink(j->out.partial[0]), 0);
+    snprintf(claim, sizeof claim, "%s/%s.sluice-job", j->out.dir, j->out.prefix);
+    claim_that_goes = claim;
+    assert_int_equal(sl_job_cache_engine(c, &j, 1, &e), SL_ENOSPACE);
+    assert_null(claim_that_goes);
+    assert_int_not_equal(access(j->out.partial[0], F_OK), 0);
+    for (uint32_t i = 1; i < j->j.plan->n_segments; i++)
+        assert_int_equal(access(j->out.partial[i], F_OK), 0);
+    sl_job_cache_close(c);
+    cJSON_Delete(spec);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -345,6 +392,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_changed_source_is_read_again, setup, teardown),
         cmocka_unit_test_setup_teardown(the_estimate_is_about_right, setup, teardown),
         cmocka_unit_test(an_engine_leaves_room_for_the_plan),
+        cmocka_unit_test_setup_teardown(only_what_was_made_goes_with_the_claim, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

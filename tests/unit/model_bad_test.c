@@ -221,7 +221,7 @@ static const struct change changes[] = {
     {"rope_scaling", "{\"type\":\"yarn\"}", SL_ESOURCE, "needs a positive \"factor\""},
     {"rope_scaling", "{\"type\":\"yarn\",\"factor\":40}", SL_ESOURCE, "original_max_position"},
     {"norm_topk_prob", "1", SL_ESOURCE, "\"norm_topk_prob\" is 1: expected true or false"},
-    {"quantization_config", "{}", SL_EUNSUPPORTED, "quant_method '(none)'"},
+    {"quantization_config", "{\"bits\":4}", SL_EUNSUPPORTED, "quant_method '(none)'"},
     {"quantization_config", "{\"quant_method\":\"gptq\"}", SL_EUNSUPPORTED, "'gptq'"},
     {"quantization_config", "{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\"}",
      SL_EUNSUPPORTED, "the weights are packed with 0 config_groups instead of one"},

@@ -1,6 +1,7 @@
 /* Final names: a complete part is never lost to what has its temporary name, or taken for
  * a file that was there before. */
 #include "worker/publish.h"
+#include "worker/stitch.h"
 #include "tests/unit/unread_folder.h"
 
 #include <errno.h>
@@ -414,6 +415,20 @@ static void names_are_taken_back(void **state)
     assert_true(there(back));
 }
 
+/* A FIFO that somebody puts where a finished part was is opened without waiting for its other end. */
+static void nobody_waits_for_a_fifo(void **state)
+{
+    struct world *w = *state;
+    struct stitch s = {.plan = &w->plan, .out = &w->o};
+
+    assert_int_equal(mkfifo(w->o.partial[0], 0600), 0);
+    alarm(20);
+    assert_int_equal(stitch_seal(&s, &w->e), SL_EFAIL);
+    alarm(0);
+    assert_non_null(strstr(w->e.text, w->o.partial[0]));
+    free(s.bad);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -428,6 +443,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_folder_is_its_makers, setup, teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_replaced_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(names_are_taken_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(nobody_waits_for_a_fifo, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

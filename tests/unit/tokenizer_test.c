@@ -9,6 +9,8 @@
 #define QWEN "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}"
 #define LLAMA3 QWEN "{1,3}"
 #define REST "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
+#define KIMI(upper, lower) "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}&&[^\\\\p{Han}]]" upper \
+    "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}&&[^\\\\p{Han}]]" lower "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
 #define SPLIT(r) "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" r "\"}}"
 #define PRE(list) "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[" list "]}"
 #define BYTES "{\"type\":\"ByteLevel\",\"use_regex\":false}"
@@ -486,6 +488,7 @@ struct pre_case {
 static const struct pre_case pres[] = {
     {SPLIT(QWEN REST) "," BYTES, "qwen2"},
     {SPLIT(LLAMA3 REST) "," BYTES, "llama-bpe"},
+    {SPLIT("[\\\\p{Han}]+|" KIMI("*", "+") KIMI("+", "*") "\\\\p{N}{1,3}" REST) "," BYTES, "kimi-k2"},
     {SPLIT("[\\r\\n]") "," SPLIT("\\\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿ]+") ","
      SPLIT("\\\\s?[!-/:-~！-／：-～‘-‟　-。]+") "," SPLIT("\\\\s+$") "," SPLIT(CJK)
      ",{\"type\":\"Digits\",\"individual_digits\":true}," BYTES, "deepseek-llm"},
@@ -522,6 +525,21 @@ static void test_pre(void **state)
         }
         cJSON_Delete(j);
     }
+}
+
+/* A tokenizer.json that transformers 5 made of Kimi-K2's tiktoken.model, with rules of its own. */
+static void test_wrong_rules(void **state)
+{
+    struct sl_kvs kvs;
+    struct sl_error e;
+
+    fx_text(*state, "tokenizer.json", "{" ADDED "," PRE(SPLIT(LLAMA3 REST) "," BYTES) "," MODEL "}");
+    fx_text(*state, "tokenizer_config.json", "{\"tokenizer_class\":\"TokenizersBackend\"}");
+    assert_int_equal(keys_of(*state, &sl_arch_deepseek2, 8, "{\"model_type\":\"kimi_k25\"}", &kvs, &e), SL_EUNSUPPORTED);
+    assert_non_null(strstr(e.text, "Llama 3's rules, as transformers 5 writes it for Kimi-K2"));
+    sl_kvs_free(&kvs);
+    assert_int_equal(keys_of(*state, &sl_arch_deepseek2, 8, "{\"model_type\":\"deepseek_v3\"}", &kvs, &e), 0);
+    sl_kvs_free(&kvs);
 }
 
 static void test_refused(void **state)
@@ -577,6 +595,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_separators, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_merges_txt, fx_setup, fx_teardown),
         cmocka_unit_test(test_pre),
+        cmocka_unit_test_setup_teardown(test_wrong_rules, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_refused, fx_setup, fx_teardown),
     };
 
