@@ -4,6 +4,7 @@
 #include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
+#include <inttypes.h>
 #include <string.h>
 
 /* Whether a line is new to `said`, which then has it; NULL takes all. */
@@ -24,6 +25,72 @@ static void say(void *user, const char *line)
         fprintf(stderr, "sluice: note: %s\n", line);
 }
 
+/* Numbers that llama.cpp reads the tensors' shapes and count by. */
+static const struct shape {
+    const char *name;
+    bool or_zero; /* what a file without the key means */
+} shapes[] = {
+    {"block_count", false}, {"nextn_predict_layers", true}, {"leading_dense_block_count", true},
+    {"embedding_length", false}, {"feed_forward_length", false}, {"expert_feed_forward_length", false},
+    {"expert_count", true}, {"expert_shared_count", true},
+    {"attention.head_count", false}, {"attention.head_count_kv", false},
+    {"attention.key_length", false}, {"attention.value_length", false},
+    {"attention.key_length_mla", false}, {"attention.value_length_mla", false},
+    {"attention.q_lora_rank", false}, {"attention.kv_lora_rank", false},
+    {"attention.indexer.head_count", false}, {"attention.indexer.key_length", false},
+    {"rope.dimension_count", false},
+};
+
+static const struct shape *shape_of(const char *name)
+{
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        if (strcmp(shapes[i].name, name) == 0)
+            return &shapes[i];
+    return NULL;
+}
+
+/* Layers that have tensors for multi-token prediction. */
+static uint64_t nextn_layers(const struct sl_model *m)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < m->n_tensors; i++)
+        n += strstr(m->tensors[i].name, ".nextn.eh_proj.weight") != NULL;
+    return n;
+}
+
+/* An --override-kv that says other shapes than the tensors have, or stands under another
+ * architecture's name. llama-quantize writes such keys without a word, too. */
+static void warn_override(const struct sl_job_plan *j, const struct sl_kv *kv, void (*fn)(void *user, const char *line),
+                          void *user)
+{
+    const struct sl_model *m = j->model;
+    size_t arch = strcspn(kv->key, ".");
+    const char *name = kv->key[arch] ? kv->key + arch + 1 : "";
+    const struct shape *s = shape_of(name);
+    bool nextn = strcmp(name, "nextn_predict_layers") == 0, ours = strlen(m->arch) == arch && strncmp(kv->key, m->arch, arch) == 0;
+    uint64_t has = 0, given;
+    struct sl_error line;
+    char key[256];
+
+    snprintf(key, sizeof key, "%.80s.%.127s", m->arch, name);
+    if (!ours && *name && sl_kvs_find(&m->kvs, key)) {
+        sl_fail(&line, SL_EWARN, "--override-kv %s: no program will read this of the model, whose key is %s", kv->key, key);
+        fn(user, line.text);
+    }
+    if (!ours || !s)
+        return;
+    if (nextn)
+        has = nextn_layers(m);
+    else if (!sl_kvs_get_uint(&m->kvs, key, &has) && (sl_kvs_find(&m->kvs, key) || !s->or_zero))
+        return;
+    if (sl_kvs_get_uint(&j->extra_kvs, key, &given) && given == has)
+        return;
+    sl_fail(&line, SL_EWARN, "--override-kv %s: the tensors written are those of %" PRIu64 ", so llama.cpp may refuse the file%s", key,
+            has, nextn && has && !j->ck->is_gguf ? "; --no-mtp leaves these layers out" : "");
+    fn(user, line.text);
+}
+
 void cli_each_warning(const struct sl_job_plan *j, void (*fn)(void *user, const char *line), void *user)
 {
     for (const char *s = j->plan->idle; s && *s;) {
@@ -35,6 +102,8 @@ void cli_each_warning(const struct sl_job_plan *j, void (*fn)(void *user, const 
         fn(user, line);
         s += n + (s[n] == '\n');
     }
+    for (uint64_t i = 0; i < j->extra_kvs.n; i++)
+        warn_override(j, &j->extra_kvs.kv[i], fn, user);
 }
 
 static void warn(void *user, const char *line)

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -91,8 +92,13 @@ static const char *source_name(const struct sl_checkpoint *ck, char buf[PATH_MAX
 static int open_file(struct run *r, struct sl_error *e)
 {
     bool there = access(r->out->journal, F_OK) == 0;
-    int rc = convert_store_open(r->out->journal, &r->store, e);
+    struct stat st;
+    int rc;
 
+    if (lstat(r->out->journal, &st) == 0 && S_ISDIR(st.st_mode))
+        return sl_fail(e, SL_EEXISTS, "%s: a folder has the name of the file that keeps what is done; move it away or choose "
+                       "another name", r->out->journal);
+    rc = convert_store_open(r->out->journal, &r->store, e);
     if (rc < 0 && rc != SL_EEXISTS && !there)
         convert_store_remove(r->out->journal);
     return rc;

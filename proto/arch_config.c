@@ -233,25 +233,43 @@ static int unsupported(const char *class, struct sl_error *e)
     for (size_t a = 0; a < N_ARCHS; a++)
         for (const char *const *c = archs[a]->classes; *c && at < sizeof list; c++)
             at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", at ? ", " : "", *c);
-    return sl_fail(e, SL_EUNSUPPORTED, "config.json: architecture '%.100s' is not supported; "
-                   "supported: %s", class, list);
+    return sl_fail(e, SL_EUNSUPPORTED, "architecture '%.100s' is not supported; supported: %s", class, list);
+}
+
+/* The name of a config's class, NULL: it has none. *arch = what it is of, NULL: it is not known. */
+static const char *class_of(const cJSON *config, const struct sl_arch **arch)
+{
+    const cJSON *list = entry(config, "architectures");
+    const char *class = cJSON_IsArray(list) ? cJSON_GetStringValue(list->child) : NULL;
+
+    *arch = NULL;
+    for (size_t a = 0; class && a < N_ARCHS; a++)
+        for (const char *const *c = archs[a]->classes; *c; c++)
+            if (strcmp(*c, class) == 0) {
+                *arch = archs[a];
+                return *c;
+            }
+    return class;
+}
+
+int sl_arch_check_class(const cJSON *config, struct sl_error *e)
+{
+    const struct sl_arch *arch;
+    const char *class = class_of(config, &arch);
+
+    return class && !arch ? unsupported(class, e) : 0;
 }
 
 static int find_arch(struct sl_params *p, struct sl_error *e)
 {
-    const cJSON *list = entry(p->config, "architectures");
-
-    if (!cJSON_IsArray(list) || !cJSON_IsString(list->child))
+    p->hf_class = class_of(p->config, &p->arch);
+    if (!p->hf_class)
         return sl_fail(e, SL_ESOURCE, "config.json has no \"architectures\": a list with the name of "
                        "the model's class");
-    for (size_t a = 0; a < N_ARCHS; a++)
-        for (const char *const *c = archs[a]->classes; *c; c++)
-            if (strcmp(*c, list->child->valuestring) == 0) {
-                p->arch = archs[a];
-                p->hf_class = *c;
-                return 0;
-            }
-    return unsupported(list->child->valuestring, e);
+    if (p->arch)
+        return 0;
+    unsupported(p->hf_class, e);
+    return sl_fail_context(e, "config.json");
 }
 
 static int read_dtypes(struct sl_params *p, struct sl_error *e)

@@ -148,6 +148,9 @@ int sl_params_read(const struct cJSON *config, enum sl_layout layout, bool no_mt
  * (modules.json is damaged). */
 int sl_arch_check_task(const struct sl_params *p, const struct sl_source_dir *dir, struct sl_error *e) SL_MUST_USE;
 
+/* Errors: SL_EUNSUPPORTED, as sl_params_read's but for "config.json: ", when a config names a class that is not known. */
+int sl_arch_check_class(const struct cJSON *config, struct sl_error *e) SL_MUST_USE;
+
 /* Setters, and products that must stay below 2^53. */
 void sl_num_set(struct sl_params *p, enum sl_num n, uint64_t v);
 void sl_num_set_f(struct sl_params *p, enum sl_num n, double v);

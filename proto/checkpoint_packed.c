@@ -1,6 +1,7 @@
 /* Weights that compressed-tensors packs as 4-bit integers, as Kimi-K2-Thinking's experts: X.weight_packed
  * (I32, eight weights each, the first in the lowest bits), X.weight_scale (one for each group of a
  * row) and X.weight_shape. By bytes that is two weights each, the first in the low half: X.weight of I4. */
+#include "proto/arch_table.h"
 #include "proto/checkpoint_priv.h"
 #include "proto/cursor.h"
 #include "proto/json_file.h"
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #define IN_A_WORD 8u    /* weights */
+#define GROUP_MAX (1u << 20)
 #define IGNORED_MAX 100 /* entries of "ignore" that are looked at */
 #define PACKED ".weight_packed"
 #define WEIGHT ".weight"
@@ -51,11 +53,25 @@ static bool odd_weights(const cJSON *w, uint64_t *group, char *buf, size_t cap)
         snprintf(buf, cap, "an order of their own ('actorder')");
     else if (!is_text(cJSON_GetObjectItemCaseSensitive(w, "strategy"), "group"))
         snprintf(buf, cap, "a strategy that is not 'group'");
-    else if (!sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "group_size"), 1 << 20, group) || !*group || *group % IN_A_WORD)
+    else if (!sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "group_size"), UINT32_MAX, group) || !*group)
+        snprintf(buf, cap, "a group_size that is no number of weights");
+    else if (*group > GROUP_MAX)
+        snprintf(buf, cap, "a group_size above %u", GROUP_MAX);
+    else if (*group % IN_A_WORD)
         snprintf(buf, cap, "a group_size that is no multiple of %u", IN_A_WORD);
     else
         return false;
     return true;
+}
+
+/* A model whose class is not known is refused for that, whatever its weights are packed as. */
+static int rather_the_class(const struct sl_checkpoint *ck, struct sl_error *e)
+{
+    struct sl_error class;
+
+    if (sl_arch_check_class(sl_checkpoint_config(ck), &class) < 0)
+        *e = class;
+    return e->code;
 }
 
 static int read_group(struct sl_checkpoint *ck, const cJSON *q, struct sl_error *e)
@@ -68,8 +84,9 @@ static int read_group(struct sl_checkpoint *ck, const cJSON *q, struct sl_error 
         snprintf(odd, sizeof odd, "%d config_groups instead of one", first ? cJSON_GetArraySize(groups) : 0);
     else if (!odd_weights(cJSON_GetObjectItemCaseSensitive(first, "weights"), &ck->i4_group, odd, sizeof odd))
         return 0;
-    return sl_fail(e, SL_EUNSUPPORTED, "the weights are packed with %s, and only symmetric 4-bit integers "
-                   "in groups are supported: give an FP8 or BF16 checkpoint of the model", odd);
+    sl_fail(e, SL_EUNSUPPORTED, "the weights are packed with %s, and only symmetric 4-bit integers "
+            "in groups are supported: give an FP8 or BF16 checkpoint of the model", odd);
+    return rather_the_class(ck, e);
 }
 
 int sl_ck_read_packing(struct sl_checkpoint *ck, struct sl_error *e)
@@ -84,9 +101,10 @@ int sl_ck_read_packing(struct sl_checkpoint *ck, struct sl_error *e)
             return 0;
     if (is_text(format, "pack-quantized"))
         return read_group(ck, q, e);
-    return sl_fail(e, SL_EUNSUPPORTED, "the weights are packed by quant_method 'compressed-tensors', "
-                   "format '%.60s', and only FP8, unquantized weights and 'pack-quantized' ones are supported: give an "
-                   "FP8 or BF16 checkpoint of the model", format->valuestring);
+    sl_fail(e, SL_EUNSUPPORTED, "the weights are packed by quant_method 'compressed-tensors', "
+            "format '%.60s', and only FP8, unquantized weights and 'pack-quantized' ones are supported: give an "
+            "FP8 or BF16 checkpoint of the model", format->valuestring);
+    return rather_the_class(ck, e);
 }
 
 /* An entry names a layer, or after "re:" it is an expression for the beginning of its name; one that
@@ -174,9 +192,11 @@ static int check_packed(const struct sl_checkpoint *ck, const struct sl_src_tens
     const struct sl_src_tensor *shape;
     uint64_t elems;
 
-    if (!ck->i4_group)
-        return sl_fail(e, SL_ESOURCE, "'%.160s' is packed, and config.json does not say how: expected a quantization_config "
-                       "with quant_method 'compressed-tensors' and format 'pack-quantized'; is it of this model?", t->name);
+    if (!ck->i4_group) {
+        sl_fail(e, SL_ESOURCE, "'%.160s' is packed, and config.json does not say how: expected a quantization_config "
+                "with quant_method 'compressed-tensors' and format 'pack-quantized'; is it of this model?", t->name);
+        return rather_the_class(ck, e) == SL_EUNSUPPORTED ? sl_fail_context(e, "config.json") : e->code;
+    }
     for (size_t i = 0; i < sizeof odd / sizeof *odd; i++)
         if (sl_ck_find_joined(ck, t->name, n, odd[i].suffix) != SL_NO_TENSOR)
             return sl_fail(e, SL_EUNSUPPORTED, "packed tensor '%.160s' has %s ('%.*s%s'), which are not supported: give an "

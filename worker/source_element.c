@@ -272,9 +272,9 @@ static int element(struct source_reader *r, const struct sl_out_tensor *t, uint6
         *v = *v * scale;
     }
     if (!isfinite(*v))
-        return sl_fail(e, SL_ESOURCE, "%s: element [%llu, %llu] is infinite or not a number",
-                       r->ck->tensors[s->tensor].name, (unsigned long long)row,
-                       (unsigned long long)col);
+        return sl_fail(e, SL_ESOURCE, "tensor '%.160s' in '%s': row %llu, column %llu is NaN or infinite; the source is damaged",
+                       r->ck->tensors[s->tensor].name, r->ck->files[r->ck->tensors[s->tensor].file].path,
+                       (unsigned long long)row, (unsigned long long)col);
     return 0;
 }
 

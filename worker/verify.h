@@ -96,8 +96,9 @@ struct verify_tally {
  * and shapes against the model. imatrix: the file that the output was made with,
  * or NULL: then only types that take no weights are compared in such an output (a synthetic
  * one is made again from the source).
- * Failures go to r (one for each tensor). Errors: those of opening and reading
- * the source and the imatrix; SL_EUSAGE for another imatrix, or a file outside the roots. */
+ * Failures go to r: one for each tensor, or one for all when most are not the source's. Errors: those
+ * of opening and reading the source and the imatrix; SL_EUSAGE for another imatrix, or a file outside
+ * the roots. */
 int verify_source(const struct verify_set *s, const char *checkpoint, const char *imatrix,
                   const struct verify_sample *sample, struct verify_report *r,
                   struct verify_tally *tally, struct sl_error *e) SL_MUST_USE;

@@ -8,12 +8,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#define SAID_APART 4u     /* tensors that differ and are told one by one, even when they are most */
 #define RUN_WEIGHTS 8192u /* neighbours that are made in one go, */
 #define RUN_BYTES (RUN_WEIGHTS * sizeof(double)) /* of the widest type */
+
+struct held {
+    const char *path;
+    char *text;
+};
 
 struct checker {
     const struct verify_set *s;
@@ -36,6 +43,11 @@ struct checker {
     uint8_t *row_made;         /* and such a row's bytes */
     uint64_t row_len;
     uint64_t no_weights; /* tensors whose weights are not at hand */
+    const char *source;  /* its path */
+    uint64_t looked, wrong; /* tensors looked at; that are not the source's, */
+    struct held *held;      /* what there is to tell of these, while they are most: n_held */
+    uint64_t n_held;
+    bool tells;             /* each at once, from here on */
     struct sl_error *e;
 };
 
@@ -61,6 +73,65 @@ static uint64_t next_random(uint64_t *state)
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
     return z ^ z >> 31;
+}
+
+static void tell_held(struct checker *c)
+{
+    for (uint64_t i = 0; i < c->n_held; i++) {
+        verify_failed(c->r, "%s: %s", c->held[i].path, c->held[i].text);
+        free(c->held[i].text);
+    }
+    c->n_held = 0;
+    c->tells = true;
+}
+
+static bool hold(struct checker *c, const char *path, const char *text)
+{
+    struct held *p = c->tells ? NULL : realloc(c->held, (c->n_held + 1) * sizeof *p);
+
+    if (!p)
+        return false;
+    c->held = p;
+    p[c->n_held] = (struct held){path, strdup(text)};
+    return p[c->n_held].text && ++c->n_held;
+}
+
+/* A tensor is not the source's. While most are not, nothing is told: it may be another model. */
+static void differs(struct checker *c, const struct verify_file *f, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+static void differs(struct checker *c, const struct verify_file *f, const char *fmt, ...)
+{
+    struct sl_error now;
+    va_list ap;
+
+    va_start(ap, fmt);
+    sl_vfail(&now, SL_EVERIFY, fmt, ap);
+    va_end(ap);
+    c->wrong++;
+    if (hold(c, f->g.path, now.text))
+        return;
+    tell_held(c);
+    verify_failed(c->r, "%s: %s", f->g.path, now.text);
+}
+
+static void was_looked_at(struct checker *c)
+{
+    c->looked++;
+    if (!c->tells && 2 * c->wrong <= c->looked)
+        tell_held(c);
+}
+
+/* Most are not: one failure in place of as many. */
+static void tell_rest(struct checker *c)
+{
+    if (c->n_held > SAID_APART) {
+        verify_failed(c->r, "%s: %llu of %llu tensors are not what %s gives: another model, another version of it, or made in "
+                      "another way? The first: %.300s", c->s->files[0].g.path, (unsigned long long)c->wrong,
+                      (unsigned long long)c->looked, c->source, c->held[0].text);
+        while (c->n_held)
+            free(c->held[--c->n_held].text);
+    }
+    tell_held(c);
 }
 
 static int read_output(struct checker *c, const struct pair *p, uint64_t block, uint64_t n)
@@ -172,9 +243,8 @@ static int check_run(struct checker *c, const struct pair *p, uint64_t block, ui
             continue;
         while (got[at] == made[at])
             at++;
-        verify_failed(c->r, "%s: tensor %s: block %llu (weights from %llu on) is not what the source gives: byte %u of it is %02x, must be %02x",
-                      p->f->g.path, p->t->name, (unsigned long long)(block + i),
-                      (unsigned long long)((block + i) * p->block), at, got[at], made[at]);
+        differs(c, p->f, "tensor %s: block %llu (weights from %llu on) is not what the source gives: byte %u of it is %02x, must be %02x",
+                p->t->name, (unsigned long long)(block + i), (unsigned long long)((block + i) * p->block), at, got[at], made[at]);
         return 0;
     }
     return 1;
@@ -238,7 +308,8 @@ static int check_tensor(struct checker *c, const struct verify_file *f,
     struct pair p = {f, t, want, 0, info->block, info->bytes};
 
     if (memcmp(t->ne, want->ne, sizeof t->ne) != 0) {
-        verify_failed(c->r, "%s: tensor %s: its shape is not the source's", f->g.path, t->name);
+        differs(c, f, "tensor %s: its shape is not the source's", t->name);
+        was_looked_at(c);
         return 0;
     }
     if (!info->quantizes && want->src_type != t->type) {
@@ -256,7 +327,9 @@ static int check_tensor(struct checker *c, const struct verify_file *f,
     p.blocks = want->elems / info->block;
     c->tally->tensors++;
     c->tally->blocks_total += p.blocks;
-    return check_sample(c, &p);
+    SL_TRY(check_sample(c, &p));
+    was_looked_at(c);
+    return 0;
 }
 
 static int cmp_out_names(const void *a, const void *b)
@@ -285,7 +358,8 @@ static int check_all(struct checker *c, const struct sl_out_tensor **sorted, boo
                 bsearch(t->name, sorted, c->m->n_tensors, sizeof *sorted, cmp_key);
 
             if (!at) {
-                verify_failed(c->r, "%s: tensor %s: the source has no such tensor", file->g.path, t->name);
+                differs(c, file, "tensor %s: the source has no such tensor", t->name);
+                was_looked_at(c);
                 continue;
             }
             seen[at - sorted] = true;
@@ -295,8 +369,10 @@ static int check_all(struct checker *c, const struct sl_out_tensor **sorted, boo
         c->fd = -1;
     }
     for (uint32_t i = 0; i < c->m->n_tensors; i++)
-        if (!seen[i])
-            verify_failed(c->r, "%s: tensor %s is missing", c->s->files[0].g.path, sorted[i]->name);
+        if (!seen[i]) {
+            differs(c, &c->s->files[0], "tensor %s is missing", sorted[i]->name);
+            was_looked_at(c);
+        }
     return 0;
 }
 
@@ -316,6 +392,7 @@ static int check_names_and_blocks(struct checker *c)
             sorted[i] = &c->m->tensors[i];
         qsort(sorted, c->m->n_tensors, sizeof *sorted, cmp_out_names);
         rc = check_all(c, sorted, seen);
+        tell_rest(c);
     }
     if (c->no_weights)
         verify_unchecked(c->r, "%llu tensors were quantized with an importance matrix and were not made again; "
@@ -397,7 +474,7 @@ int verify_source(const struct verify_set *s, const char *checkpoint, const char
                   struct verify_tally *tally, struct sl_error *e)
 {
     struct checker c = {.s = s, .sample = sample, .r = r, .tally = tally, .random = sample->seed,
-                        .fd = -1, .e = e};
+                        .fd = -1, .source = checkpoint, .tells = r->failures > 0, .e = e};
     struct sl_model_opts opts;
     int rc;
 
@@ -425,6 +502,7 @@ int verify_source(const struct verify_set *s, const char *checkpoint, const char
     free(c.row);
     free(c.row_weights);
     free(c.row_made);
+    free(c.held);
     sl_imatrix_close(c.im);
     source_reader_close(c.src);
     synthetic_close(c.made_up);

@@ -272,9 +272,9 @@ for my $force ([], [force => JSON::PP::true]) {
     is_deeply({ map { my $f = $_; s/^whole//r => sha256("$OUT/$f") } grep { /gguf$/ } ls($OUT) }, \%part, 'whole');
     unlink glob "$OUT/*";
 }
-for my $name (map { ("late$third$_", "late$third.xxh64$_") } '', '.partial') {
+for my $name ('late.sluice-journal', map { ("late$third$_", "late$third.xxh64$_") } '', '.partial') {
     mkdir "$OUT/$name" or die $!;
-    fails("convert --force says before it begins that a folder has a name: $name", 13, qr{\Q$OUT/$name\E: a folder has the name of the output(?: while it is unfinished)?; move it away},
+    fails("convert --force says before it begins that a folder has a name: $name", 13, qr{\Q$OUT/$name\E: a folder has the name of the (?:output(?: while it is unfinished)?|file that keeps what is done); move it away or choose},
         $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M', '--split-max-size', '4M', '--force', '-o', "$OUT/late.gguf");
     is_deeply([ls($OUT)], [$name], 'and leaves nothing');
     rmdir "$OUT/$name";

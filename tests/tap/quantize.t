@@ -82,7 +82,7 @@ for (["version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", 'is a Git
     spit("$dir/other.gguf", $_->[0]);
     fails("a source that $_->[1]", 7, qr{^sluice quantize: \Q$dir\E/other\.gguf: .*$_->[1]}, $SLUICE, 'quantize', "$dir/other.gguf", "$dir/none.gguf", 'Q8_0');
 }
-fails('a key that is not there', 1, qr{no metadata key general\.nam; 'sluice inspect \Q$dir\E/f32\.gguf' lists them$}, $SLUICE, 'inspect', "$dir/f32.gguf",
+fails('a key that is not there', 1, qr{no metadata key general\.nam; did you mean general\.name\? 'sluice inspect \Q$dir\E/f32\.gguf' lists them$}, $SLUICE, 'inspect', "$dir/f32.gguf",
     '--kv', 'general.nam');
 fails('no such number', 2, qr/99 is no number of a file type/, $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/none.gguf", '99');
 fails("a type that only llama-quantize writes: $_", 2, qr/\Q$_\E is a type of llama-quantize's that Sluice does not write/,

@@ -68,12 +68,26 @@ my @prune = ($SLUICE, 'quantize', $f32, "$dir/x.gguf", 'F32', '-f', '--prune-lay
 my $note = qr/^sluice: note: a layer for multi-token prediction is left out, and deepseek32\.nextn_predict_layers stays 1: llama\.cpp would not run the last layer/m;
 like(run_ok('--prune-layers', @prune, '1,2')->{err}, $note, 'a note');
 unlike(run_ok('another layer', @prune, '1')->{err}, $note, 'no note');
-unlike(run_ok('both', @prune, '2', '--override-kv', 'deepseek32.nextn_predict_layers=int:0')->{err}, $note, 'no note');
+unlike(run_ok('both', @prune, '2', '--override-kv', 'deepseek32.nextn_predict_layers=int:0')->{err}, qr/note:|warning:/, 'no note');
 is_deeply(hashes("$dir/x.gguf"), \%main, 'the tensors of --no-mtp');
+
+# Keys that say other shapes than the tensors have are written, as by llama-quantize, and told of.
+my @over = map { ('--override-kv', $_) } 'deepseek32.nextn_predict_layers=int:0', 'deepseek32.expert_count=int:16', 'deepseek32.block_count=str:x',
+    'deepseek2.expert_used_count=int:2';
+$r = run_ok('keys against the tensors', $SLUICE, 'convert', $source, '-o', "$dir/over.gguf", '--recipe', 'q8_0', @over[0 .. 3]);
+my $against = 'sluice: warning: --override-kv deepseek32.nextn_predict_layers: the tensors written are those of 1, so llama.cpp may refuse the file';
+is(join('', $r->{err} =~ /^sluice: warning:.*\n/mg), "$against; --no-mtp leaves these layers out\n", 'one warning');
+is(run($SLUICE, 'convert', $source, '-o', "$dir/x.gguf", '--recipe', 'q8_0', @over[0, 1], '--no-mtp', '-n')->{err}, '', 'none without the layer');
+$r = run_ok('another source, other keys', $SLUICE, 'quantize', $f32, "$dir/x.gguf", 'COPY', '-n', @over);
+is($r->{err}, "$against\n" . <<'END', 'told, too');
+sluice: warning: --override-kv deepseek32.block_count: the tensors written are those of 3, so llama.cpp may refuse the file
+sluice: warning: --override-kv deepseek2.expert_used_count: no program will read this of the model, whose key is deepseek32.expert_used_count
+END
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 18 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip 'llama.cpp is not here', 19 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    isnt(run(python('llama.py', 'load', "$dir/over.gguf"))->{rc}, 0, 'it refuses what was warned of');
     for my $mixture (qw(Q4_K_M Q2_K IQ4_XS)) {
         run_ok($mixture, $SLUICE, 'convert', $source, '-o', "$dir/$mixture.gguf", '--recipe', $mixture, '--quiet');
         run_ok('llama-quantize', python('llama.py', 'quantize', $f32, "$dir/theirs.gguf", $mixture));

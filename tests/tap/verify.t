@@ -146,7 +146,28 @@ my $other = checkpoint(scratch(), '--layers', '4', '--shards', '3');
 my $wrong = scratch() . '/w.gguf';
 run_ok('of another model', $SLUICE, 'convert', $other, '-o', $wrong, '--recipe', 'dq3_k_m');
 run_ok('well in itself', $SLUICE, 'verify', $wrong);
-is(run($SLUICE, 'verify', $wrong, '--source', $TINY)->{rc}, 8, 'but not of this source');
+$r = fails('but not of this source', 8, qr/: 1 failure, on standard output$/, $SLUICE, 'verify', $wrong, '--source', $TINY);
+like($r->{out}, qr/\AFAILED  \Q$wrong\E: 70 of 70 tensors are not what \Q$TINY\E gives: another model, .*\? The first: tensor output\.weight: .*\n\z/,
+    'which is said once');
+# Of one that some tensors agree with each of the others is named.
+my $mixed = copy_checkpoint($TINY, "$dir/mixed", map { s{.*/}{}r } glob "$TINY/*.safetensors");
+for my $shard (glob "$mixed/*.safetensors") {
+    my ($n, $header) = unpack 'Q<a*', substr slurp($shard), 0, 200000;
+    my %at = substr($header, 0, $n) =~ /"(model\.layers\.[0-9]\.(?:input_layernorm|post_attention_layernorm)\.weight)".*?"data_offsets":\s*\[(\d+)/g;
+    flip_byte($shard, 8 + $n + $at{$_}, 1) for keys %at;
+}
+$r = fails('norms of another version', 8, qr/: 8 failures, on standard output$/, $SLUICE, 'verify', $file, '--source', $mixed);
+is(scalar(() = $r->{out} =~ /^FAILED  \S+: tensor blk\.\d\.(?:attn|ffn)_norm\.weight: block 0/mg), 8, 'each is named') or diag($r->{out});
+
+{
+    my ($shard) = glob "$mixed/*.safetensors";
+    open my $f, '+<:raw', $shard or die;
+    seek $f, 8 + unpack('Q<', slurp($shard)), 0;
+    print $f "\xff" x 4;
+    close $f;
+    fails('NaN in the source', 7, qr/^sluice verify: tensor '\S+' in '\Q$shard\E': row 0, column 0 is NaN or infinite; the source is damaged$/,
+        $SLUICE, 'verify', $file, '--source', $mixed);
+}
 
 # Parts: a wrong one, a missing one, one from another set.
 my $parts = scratch();

@@ -127,6 +127,8 @@ static void refuses_packed(void **state)
     maker_write(*state, "config.json", plain_config);
     write_packed(*state, "model.safetensors", &good);
     refuse(*state, SL_ESOURCE, "'x.weight_packed' is packed, and config.json does not say how: expected a quantization_config with");
+    maker_write(*state, "config.json", "{\"architectures\":[\"X\"],\"text_config\":{}}");
+    refuse(*state, SL_EUNSUPPORTED, "config.json: architecture 'X' is not supported; supported: ");
 }
 
 static void refuses_configs(void **state)
@@ -138,7 +140,8 @@ static void refuses_configs(void **state)
         {"\"num_bits\":4,\"symmetric\":false", "", "zero points"},
         {"\"num_bits\":4,\"actorder\":\"group\"", "", "an order of their own"},
         {"\"num_bits\":4,\"strategy\":\"channel\"", "", "a strategy that is not 'group'"},
-        {"\"num_bits\":4,\"strategy\":\"group\",\"group_size\":-1", "", "a group_size that is no multiple of 8"},
+        {"\"num_bits\":4,\"strategy\":\"group\",\"group_size\":-1", "", "a group_size that is no number of weights"},
+        {"\"num_bits\":4,\"strategy\":\"group\",\"group_size\":2097152", "", "a group_size above 1048576, "},
         {"\"num_bits\":4,\"strategy\":\"group\",\"group_size\":20", "", "a group_size that is no multiple of 8"},
         {GOOD, ",\"group_1\":{}", "2 config_groups instead of one"},
     };
@@ -150,6 +153,9 @@ static void refuses_configs(void **state)
         snprintf(why, sizeof why, "config.json: the weights are packed with %s", bad[i].why);
         refuse(*state, SL_EUNSUPPORTED, why);
     }
+    write_config(*state, "\"num_bits\":8", "}},\"architectures\":[\"X\"],\"more\":{\"a\":{");
+    snprintf(why, sizeof why, "%s: config.json: architecture 'X' is not supported; supported: ", (char *)*state);
+    refuse(*state, SL_EUNSUPPORTED, why);
     write_config(*state, "\"num_bits\":4,\"strategy\":\"group\",\"group_size\":32,\"actorder\":\"weight\"", "");
     sl_checkpoint_close(open_ok(*state));
 }

@@ -413,84 +413,85 @@ static void test_head_dim_moves_keys(void **state)
 }
 
 /* What configuration classes of Transformers 4.57 and 5.23 take for entries that are absent. */
+static const struct { const char *class, *more, *want[12][2]; } absent_cases[] = {
+    {"LlamaForCausalLM", "",
+     {{"llama.context_length", "u32 2048"}, {"llama.attention.layer_norm_rms_epsilon", "f32 9.99999997e-07"},
+      {"llama.rope.freq_base", "f32 10000"}, {"llama.attention.head_count_kv", "u32 64"},
+      {"llama.attention.key_length", "u32 16"}, {"llama.attention.value_length", "u32 16"}}},
+    {"Qwen2ForCausalLM", "",
+     {{"qwen2.context_length", "u32 32768"}, {"qwen2.attention.layer_norm_rms_epsilon", "f32 9.99999997e-07"},
+      {"qwen2.rope.freq_base", "f32 10000"}, {"qwen2.attention.head_count_kv", "u32 32"},
+      {"qwen2.attention.key_length", "-"}}},
+    {"Qwen2ForCausalLM", ",\"head_dim\":32", {{"qwen2.attention.key_length", "u32 32"}, {"qwen2.attention.value_length", "u32 32"}}},
+    {"Qwen3ForCausalLM", "", {{"qwen3.attention.head_count_kv", "u32 32"}, {"qwen3.attention.key_length", "u32 128"}}},
+    {"Qwen3ForCausalLM", ",\"head_dim\":null,\"num_key_value_heads\":null",
+     {{"qwen3.attention.head_count_kv", "u32 64"}, {"qwen3.attention.key_length", "-"}}},
+    {"Qwen3MoeForCausalLM", ",\"num_experts\":16,\"moe_intermediate_size\":64,\"decoder_sparse_step\":1,\"mlp_only_layers\":null",
+     {{"qwen3moe.attention.head_count_kv", "u32 4"}, {"qwen3moe.expert_used_count", "u32 8"}, {"qwen3moe.attention.key_length", "-"}}},
+    {"Qwen3MoeForCausalLM", ",\"num_local_experts\":12,\"num_experts\":0,\"moe_intermediate_size\":64,\"shared_expert_intermediate_size\":0",
+     {{"qwen3moe.expert_count", "u32 12"}, {"qwen3moe.expert_feed_forward_length", "u32 64"},
+      {"qwen3moe.expert_shared_feed_forward_length", "u32 0"}}},
+    {"Qwen2ForCausalLM", ",\"num_key_value_heads\":null", {{"qwen2.attention.head_count_kv", "u32 64"}}},
+    {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":256" V3,
+     {{"deepseek2.context_length", "u32 4096"}, {"deepseek2.attention.q_lora_rank", "u32 1536"},
+      {"deepseek2.attention.kv_lora_rank", "u32 512"}, {"deepseek2.attention.key_length_mla", "u32 192"},
+      {"deepseek2.attention.value_length_mla", "u32 128"}, {"deepseek2.rope.dimension_count", "u32 64"},
+      {"deepseek2.leading_dense_block_count", "u32 3"}, {"deepseek2.expert_used_count", "u32 8"},
+      {"deepseek2.expert_shared_count", "u32 1"}, {"deepseek2.expert_feed_forward_length", "u32 2048"},
+      {"deepseek2.expert_weights_scale", "f32 2.5"}, {"deepseek2.expert_weights_norm", "bool true"}}},
+    {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":256,\"q_lora_rank\":null" V3,
+     {{"deepseek2.attention.q_lora_rank", "-"}, {"deepseek2.rope.freq_base", "f32 10000"},
+      {"deepseek2.attention.layer_norm_rms_epsilon", "f32 9.99999997e-07"}, {"deepseek2.expert_gating_func", "u32 2"}}},
+    {"DeepseekV2ForCausalLM", ",\"n_routed_experts\":8,\"model_type\":\"deepseek_v2\"", {{"deepseek2.expert_gating_func", "-"}}},
+    {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":8,\"model_type\":\"kimi_k2\"",
+     {{"deepseek2.context_length", "-"}, {"deepseek2.attention.q_lora_rank", "-"},
+      {"deepseek2.leading_dense_block_count", "u32 0"}, {"deepseek2.expert_used_count", "-"},
+      {"deepseek2.expert_shared_count", "u32 0"}, {"deepseek2.expert_feed_forward_length", "u32 512"},
+      {"deepseek2.expert_weights_scale", "-"}, {"deepseek2.attention.kv_lora_rank", "u32 512"}}},
+    /* Without model_type no class reads it: experts from layer 0 on, or none at all. */
+    {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":8",
+     {{"deepseek2.context_length", "-"}, {"deepseek2.leading_dense_block_count", "u32 0"},
+      {"deepseek2.expert_count", "u32 8"}, {"deepseek2.expert_shared_count", "u32 0"}}},
+    {"DeepseekV3ForCausalLM", "", {{"deepseek2.leading_dense_block_count", "u32 4"}, {"deepseek2.expert_count", "-"}}},
+    {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":null" V3,
+     {{"deepseek2.leading_dense_block_count", "u32 4"}, {"deepseek2.expert_count", "-"},
+      {"deepseek2.expert_feed_forward_length", "u32 512"}}},
+    {"Qwen2ForCausalLM", ",\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":2}",
+     {{"qwen2.rope.scaling.type", "-"}, {"qwen2.rope.scaling.factor", "-"}, {"qwen2.rope.freq_base", "f32 10000"}}},
+    {"Qwen2ForCausalLM", ",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"linear\",\"factor\":2,\"rope_theta\":5000}}",
+     {{"qwen2.rope.scaling.type", "str 'linear'"}, {"qwen2.rope.freq_base", "f32 5000"}}},
+    {"LlamaForCausalLM", ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2},\"original_max_position_embeddings\":64",
+     {{"llama.rope.scaling.type", "str 'yarn'"}, {"llama.rope.scaling.original_context_length", "u32 64"}}},
+    /* What says nothing of the architecture, and yet is passed on; the first name decides. */
+    {"Qwen2ForCausalLM", ",\"num_experts\":0,\"top_k_experts\":0,\"layer_norm_epsilon\":1e-5",
+     {{"qwen2.expert_count", "u32 0"}, {"qwen2.expert_used_count", "u32 0"},
+      {"qwen2.attention.layer_norm_epsilon", "f32 9.99999975e-06"}}},
+    {"LlamaForCausalLM", ",\"num_local_experts\":null,\"num_experts\":0,\"layer_norm_eps\":null,\"norm_epsilon\":1",
+     {{"llama.expert_count", "-"}, {"llama.attention.layer_norm_epsilon", "-"}}},
+    {"LlamaForCausalLM", ",\"quantization_config\":{}", {{"llama.block_count", "u32 4"}}},
+    {"LlamaForCausalLM", ",\"is_causal\":true", {{"llama.attention.causal", "-"}}},
+    {"LlamaForCausalLM", ",\"is_causal\":false", {{"llama.attention.causal", "bool false"}}},
+    {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":8,\"num_experts\":0,\"norm_epsilon\":1",
+     {{"deepseek2.expert_count", "u32 8"}, {"deepseek2.attention.layer_norm_epsilon", "f32 1"}}},
+    /* GLM-5 has no indexer_types; llama.cpp takes sigmoid where nothing is said. */
+    {"GlmMoeDsaForCausalLM", ",\"n_routed_experts\":8,\"q_lora_rank\":64,\"index_n_heads\":2,\"index_head_dim\":8,\"index_topk\":4,"
+     "\"rope_parameters\":{\"rope_theta\":1e6,\"rope_type\":\"default\",\"partial_rotary_factor\":1.0}",
+     {{"glm-dsa.expert_gating_func", "-"}, {"glm-dsa.attention.indexer.types", "-"}, {"glm-dsa.rope.freq_base", "f32 1000000"},
+      {"glm-dsa.attention.indexer.top_k", "u32 4"}, {"glm-dsa.nextn_predict_layers", "-"}, {"glm-dsa.rope.scaling.type", "-"}}},
+};
+
 static void test_absent_entries(void **state)
 {
-    static const struct { const char *class, *more, *want[12][2]; } cases[] = {
-        {"LlamaForCausalLM", "",
-         {{"llama.context_length", "u32 2048"}, {"llama.attention.layer_norm_rms_epsilon", "f32 9.99999997e-07"},
-          {"llama.rope.freq_base", "f32 10000"}, {"llama.attention.head_count_kv", "u32 64"},
-          {"llama.attention.key_length", "u32 16"}, {"llama.attention.value_length", "u32 16"}}},
-        {"Qwen2ForCausalLM", "",
-         {{"qwen2.context_length", "u32 32768"}, {"qwen2.attention.layer_norm_rms_epsilon", "f32 9.99999997e-07"},
-          {"qwen2.rope.freq_base", "f32 10000"}, {"qwen2.attention.head_count_kv", "u32 32"},
-          {"qwen2.attention.key_length", "-"}}},
-        {"Qwen2ForCausalLM", ",\"head_dim\":32", {{"qwen2.attention.key_length", "u32 32"}, {"qwen2.attention.value_length", "u32 32"}}},
-        {"Qwen3ForCausalLM", "", {{"qwen3.attention.head_count_kv", "u32 32"}, {"qwen3.attention.key_length", "u32 128"}}},
-        {"Qwen3ForCausalLM", ",\"head_dim\":null,\"num_key_value_heads\":null",
-         {{"qwen3.attention.head_count_kv", "u32 64"}, {"qwen3.attention.key_length", "-"}}},
-        {"Qwen3MoeForCausalLM", ",\"num_experts\":16,\"moe_intermediate_size\":64,\"decoder_sparse_step\":1,\"mlp_only_layers\":null",
-         {{"qwen3moe.attention.head_count_kv", "u32 4"}, {"qwen3moe.expert_used_count", "u32 8"}, {"qwen3moe.attention.key_length", "-"}}},
-        {"Qwen3MoeForCausalLM", ",\"num_local_experts\":12,\"num_experts\":0,\"moe_intermediate_size\":64,\"shared_expert_intermediate_size\":0",
-         {{"qwen3moe.expert_count", "u32 12"}, {"qwen3moe.expert_feed_forward_length", "u32 64"},
-          {"qwen3moe.expert_shared_feed_forward_length", "u32 0"}}},
-        {"Qwen2ForCausalLM", ",\"num_key_value_heads\":null", {{"qwen2.attention.head_count_kv", "u32 64"}}},
-        {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":256" V3,
-         {{"deepseek2.context_length", "u32 4096"}, {"deepseek2.attention.q_lora_rank", "u32 1536"},
-          {"deepseek2.attention.kv_lora_rank", "u32 512"}, {"deepseek2.attention.key_length_mla", "u32 192"},
-          {"deepseek2.attention.value_length_mla", "u32 128"}, {"deepseek2.rope.dimension_count", "u32 64"},
-          {"deepseek2.leading_dense_block_count", "u32 3"}, {"deepseek2.expert_used_count", "u32 8"},
-          {"deepseek2.expert_shared_count", "u32 1"}, {"deepseek2.expert_feed_forward_length", "u32 2048"},
-          {"deepseek2.expert_weights_scale", "f32 2.5"}, {"deepseek2.expert_weights_norm", "bool true"}}},
-        {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":256,\"q_lora_rank\":null" V3,
-         {{"deepseek2.attention.q_lora_rank", "-"}, {"deepseek2.rope.freq_base", "f32 10000"},
-          {"deepseek2.attention.layer_norm_rms_epsilon", "f32 9.99999997e-07"}, {"deepseek2.expert_gating_func", "u32 2"}}},
-        {"DeepseekV2ForCausalLM", ",\"n_routed_experts\":8,\"model_type\":\"deepseek_v2\"", {{"deepseek2.expert_gating_func", "-"}}},
-        {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":8,\"model_type\":\"kimi_k2\"",
-         {{"deepseek2.context_length", "-"}, {"deepseek2.attention.q_lora_rank", "-"},
-          {"deepseek2.leading_dense_block_count", "u32 0"}, {"deepseek2.expert_used_count", "-"},
-          {"deepseek2.expert_shared_count", "u32 0"}, {"deepseek2.expert_feed_forward_length", "u32 512"},
-          {"deepseek2.expert_weights_scale", "-"}, {"deepseek2.attention.kv_lora_rank", "u32 512"}}},
-        /* Without model_type no class reads it: experts from layer 0 on, or none at all. */
-        {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":8",
-         {{"deepseek2.context_length", "-"}, {"deepseek2.leading_dense_block_count", "u32 0"},
-          {"deepseek2.expert_count", "u32 8"}, {"deepseek2.expert_shared_count", "u32 0"}}},
-        {"DeepseekV3ForCausalLM", "", {{"deepseek2.leading_dense_block_count", "u32 4"}, {"deepseek2.expert_count", "-"}}},
-        {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":null" V3,
-         {{"deepseek2.leading_dense_block_count", "u32 4"}, {"deepseek2.expert_count", "-"},
-          {"deepseek2.expert_feed_forward_length", "u32 512"}}},
-        {"Qwen2ForCausalLM", ",\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":2}",
-         {{"qwen2.rope.scaling.type", "-"}, {"qwen2.rope.scaling.factor", "-"}, {"qwen2.rope.freq_base", "f32 10000"}}},
-        {"Qwen2ForCausalLM", ",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"linear\",\"factor\":2,\"rope_theta\":5000}}",
-         {{"qwen2.rope.scaling.type", "str 'linear'"}, {"qwen2.rope.freq_base", "f32 5000"}}},
-        {"LlamaForCausalLM", ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2},\"original_max_position_embeddings\":64",
-         {{"llama.rope.scaling.type", "str 'yarn'"}, {"llama.rope.scaling.original_context_length", "u32 64"}}},
-        /* What says nothing of the architecture, and yet is passed on; the first name decides. */
-        {"Qwen2ForCausalLM", ",\"num_experts\":0,\"top_k_experts\":0,\"layer_norm_epsilon\":1e-5",
-         {{"qwen2.expert_count", "u32 0"}, {"qwen2.expert_used_count", "u32 0"},
-          {"qwen2.attention.layer_norm_epsilon", "f32 9.99999975e-06"}}},
-        {"LlamaForCausalLM", ",\"num_local_experts\":null,\"num_experts\":0,\"layer_norm_eps\":null,\"norm_epsilon\":1",
-         {{"llama.expert_count", "-"}, {"llama.attention.layer_norm_epsilon", "-"}}},
-        {"LlamaForCausalLM", ",\"quantization_config\":{}", {{"llama.block_count", "u32 4"}}},
-        {"LlamaForCausalLM", ",\"is_causal\":true", {{"llama.attention.causal", "-"}}},
-        {"LlamaForCausalLM", ",\"is_causal\":false", {{"llama.attention.causal", "bool false"}}},
-        {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":8,\"num_experts\":0,\"norm_epsilon\":1",
-         {{"deepseek2.expert_count", "u32 8"}, {"deepseek2.attention.layer_norm_epsilon", "f32 1"}}},
-        /* GLM-5 has no indexer_types; llama.cpp takes sigmoid where nothing is said. */
-        {"GlmMoeDsaForCausalLM", ",\"n_routed_experts\":8,\"q_lora_rank\":64,\"index_n_heads\":2,\"index_head_dim\":8,\"index_topk\":4,"
-         "\"rope_parameters\":{\"rope_theta\":1e6,\"rope_type\":\"default\",\"partial_rotary_factor\":1.0}",
-         {{"glm-dsa.expert_gating_func", "-"}, {"glm-dsa.attention.indexer.types", "-"}, {"glm-dsa.rope.freq_base", "f32 1000000"},
-          {"glm-dsa.attention.indexer.top_k", "u32 4"}, {"glm-dsa.nextn_predict_layers", "-"}, {"glm-dsa.rope.scaling.type", "-"}}},
-    };
     char buf[128];
 
     (void)state;
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (size_t i = 0; i < sizeof absent_cases / sizeof *absent_cases; i++) {
         struct sl_checkpoint *ck;
         struct sl_model *m;
 
-        open_entries(cases[i].class, cases[i].more, &ck, &m);
-        for (int k = 0; k < 12 && cases[i].want[k][0]; k++)
-            assert_string_equal(fx_value(&m->kvs, cases[i].want[k][0], buf, 128), cases[i].want[k][1]);
+        open_entries(absent_cases[i].class, absent_cases[i].more, &ck, &m);
+        for (int k = 0; k < 12 && absent_cases[i].want[k][0]; k++)
+            assert_string_equal(fx_value(&m->kvs, absent_cases[i].want[k][0], buf, 128), absent_cases[i].want[k][1]);
         sl_model_close(m);
         sl_checkpoint_close(ck);
     }
