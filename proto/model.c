@@ -54,7 +54,7 @@ struct build {
     const struct sl_params *p;
     struct sl_model *m;
     bool planned;     /* from config.json alone */
-    int packed;       /* this layer's sources at hand ship as I4 */
+    int packed;       /* planned: whether the sources of the tensor at hand ship as I4 */
     uint8_t *used;    /* of the checkpoint's tensors */
     struct name_list missing;
     char last_missing[128]; /* kv_b_proj is the source of two tensors, one after the other */
