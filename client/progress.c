@@ -23,14 +23,11 @@ uint64_t now_ns(void)
 
 enum progress_mode progress_mode_for(bool json, bool quiet)
 {
-    const char *term = getenv("TERM");
-
     if (json)
         return PROGRESS_JSON;
     if (quiet)
         return PROGRESS_QUIET;
-    return isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0 ? PROGRESS_TTY
-                                                                     : PROGRESS_PLAIN;
+    return term_can_draw(STDERR_FILENO) ? PROGRESS_TTY : PROGRESS_PLAIN;
 }
 
 static _Thread_local bool lost;
