@@ -126,6 +126,7 @@ int plan_view_json(const struct plan_view *v, struct cJSON *extra, struct sl_err
     if (v->unwritable >= 0)
         cJSON_AddStringToObject(root, "unwritable_type", sl_type_info(v->unwritable)->name);
     cJSON_AddBoolToObject(root, "needs_imatrix", v->needs_imatrix != NULL);
+    cJSON_AddBoolToObject(root, "needs_allow_requantize", v->requantized > 0);
     cli_each_warning(v->job, add_warning, cJSON_AddArrayToObject(root, "warnings"));
     while (extra && extra->child) {
         cJSON *field = cJSON_DetachItemViaPointer(extra, extra->child);

@@ -150,7 +150,7 @@ static void note_imatrix(const struct sl_job_plan *j)
     const struct sl_plan *p = j->plan;
     uint32_t n = 0;
 
-    for (uint32_t i = 0; i < p->n_tensors && !j->imatrix; i++)
+    for (uint32_t i = 0; i < p->n_tensors && !j->imatrix && !j->synthetic; i++)
         n += p->tensors[i].type != p->tensors[i].t->src_type
              && sl_recipe_needs_imatrix(j->recipe, p->tensors[i].t->name, p->tensors[i].type, false);
     if (n)
@@ -167,6 +167,14 @@ static void note_types(const struct sl_model *m, const struct args *a)
     types = sl_kvs_find(&m->kvs, key);
     if (a->plan.n_prune && types && a->layers[0] < types->n)
         fprintf(stderr, "sluice: note: %s still tells of %" PRIu64 " layers: llama.cpp will not load the file\n", key, types->n);
+}
+
+static void note_requantized(const struct sl_job_plan *j, const struct cli_plan_args *p)
+{
+    uint32_t n = p->allow_requantize ? 0 : cli_requantized(j);
+
+    if (n)
+        fprintf(stderr, "sluice: note: without --allow-requantize this cannot be made: %u tensors are quantized in the source already\n", n);
 }
 
 /* llama-quantize leaves that number as it is, too. */
@@ -224,6 +232,7 @@ static int quantize(struct args *a, const char *source, const char *target, stru
     if (a->run.dry_run) {
         SL_TRY(convert_dry_run(j->plan, out, a->run.json));
         note_imatrix(j);
+        note_requantized(j, &a->plan);
         return 0;
     }
     interrupt_install();

@@ -417,7 +417,7 @@ static const char *name_of_uid(struct names *names, const char *text, size_t *n)
     return *name ? name : NULL;
 }
 
-/* In a field, what follows `before` at its beginning, or anywhere. */
+/* Effect: the "uid:N" behind `before` becomes a name. before: what the field's text begins with, or has anywhere. */
 static void name_user(struct names *names, cJSON *record, const char *field, const char *before, bool anywhere)
 {
     const char *text = sl_get_str(record, field), *at = text, *name;

@@ -42,10 +42,8 @@ struct form_args {
 #define FORM_TABLE_MAX 4
 void form_table(struct form_args *a, struct poptOption table[FORM_TABLE_MAX]);
 
-/* Effect: prints an array of records: as the form asks, with `usual` fields
- * unless others were chosen (c: from columns_choose on the form's fields). JSON:
- * one line each, as they came, of that message_type. Nothing is printed for an
- * empty array but the table's head. */
+/* Effect: prints an array of records as the form asks: the fields of c (form_columns), or as
+ * JSON, one line each, whole, of that message_type. Of an empty array only a table's head. */
 void form_print(const struct form_args *a, const struct columns *c, const struct cJSON *array,
                 const char *message_type);
 /* Effect: chooses fields: those asked for, else usual. Errors: SL_EUSAGE. */

@@ -9,10 +9,9 @@
 #include "proto/wire.h"
 
 #include <cjson/cJSON.h>
-#include <stdlib.h>
 #include <string.h>
 
-#define NARROW 76 /* columns under which a worker's line does without columns */
+#define NARROW 76 /* below so many columns the parts of workers' lines do not stand under each other */
 #define LINE_MAX_BYTES 1024
 
 struct screen {

@@ -47,7 +47,7 @@ struct lines {
     char text[LINE_MAX_BYTES];
 };
 
-/* mode: bits that the file must not have. */
+/* forbidden: bits that the file's mode must not have; why: what is said then. */
 static int open_lines(struct lines *l, const char *path, mode_t forbidden, const char *why,
                       struct sl_error *e)
 {

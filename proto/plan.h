@@ -75,7 +75,7 @@ struct sl_plan {
 struct sl_plan_opts {
     uint64_t split_max_bytes; /* 0: one file */
     uint64_t split_max_tensors; /* 0: no limit */
-    bool no_mtp;              /* for `options` */
+    bool no_mtp;              /* for `options`; the model lacks those layers already */
     bool no_tensor_first_split;
     bool keep_split;          /* the GGUF source's files again, a first one without tensors too */
     bool round_bf16;          /* --round-through bf16 */

@@ -298,8 +298,6 @@ static int check_type(struct assign *a, const struct sl_out_tensor *t, int type,
 {
     const struct sl_type_info *info = sl_type_info(type);
 
-    if (!info)
-        return sl_fail(e, SL_EUNSUPPORTED, "%s: type %d is not known", t->name, type);
     if (t->ne[0] % info->block)
         return sl_fail(e, SL_EUSAGE,
                        "%s: rows of %llu weights do not divide into %s's blocks of %u; choose "

@@ -30,7 +30,7 @@ int sl_sync_folder_of(const char *path, struct sl_error *e)
     char dir[PATH_MAX];
     int fd;
 
-    snprintf(dir, sizeof dir, "%.*s", slash > path ? (int)(slash - path) : 1, slash ? path : ".");
+    snprintf(dir, sizeof dir, "%.*s", !slash || slash == path ? 1 : (int)(slash - path), slash ? path : ".");
     fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return fd < 0 && errno == EACCES ? 0 : sync_open(fd, dir, e);
 }

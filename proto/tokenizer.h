@@ -30,11 +30,11 @@ enum sl_token_type {
 /* ---- parts of the above ---- */
 
 /* Effect: *pre = the name of the pre-tokenizer (tokenizer.ggml.pre, static), from
- * tokenizer.json's regular expressions; config = tokenizer_config.json or NULL; glm: of GLM's models, whose
- * rules are those of Llama 3 under another name.
+ * tokenizer.json's regular expressions; config = tokenizer_config.json or NULL, model = config.json or
+ * NULL; glm: of GLM's models, whose rules are those of Llama 3 under another name.
  * Errors: SL_EUNSUPPORTED with what was found. */
-int sl_tokenizer_pre(const struct cJSON *tokenizer, const struct cJSON *config, bool glm, const char **pre,
-                     struct sl_error *e) SL_MUST_USE;
+int sl_tokenizer_pre(const struct cJSON *tokenizer, const struct cJSON *config, const struct cJSON *model, bool glm,
+                     const char **pre, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: appends tokenizer.ggml.merges, from tokenizer.json or merges.txt. Errors: SL_ESOURCE
  * (neither has any, or one of another form). */

@@ -107,11 +107,13 @@ static const char *first_token(const cJSON *processor)
 
 /* R1's distills have Qwen's rules, begin every text with DeepSeek's own token, and have a name of their
  * own for it. Llama's class asks add_bos_token for that, the others the post-processor. */
-static bool is_r1_distill(const cJSON *tokenizer, const cJSON *config)
+static bool is_r1_distill(const cJSON *tokenizer, const cJSON *config, const cJSON *model)
 {
     const char *class = sl_config_str(config, "tokenizer_class"), *first;
     const cJSON *add = cJSON_GetObjectItemCaseSensitive(config, "add_bos_token");
 
+    if (!class)
+        class = sl_config_str(model, "tokenizer_class");
     if (class && strncmp(class, "LlamaTokenizer", 14) == 0)
         first = !add || cJSON_IsTrue(add) ? sl_token_text(cJSON_GetObjectItemCaseSensitive(config, "bos_token")) : NULL;
     else
@@ -119,7 +121,7 @@ static bool is_r1_distill(const cJSON *tokenizer, const cJSON *config)
     return first && strcmp(first, "<｜begin▁of▁sentence｜>") == 0;
 }
 
-int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, bool glm, const char **pre,
+int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, const cJSON *model, bool glm, const char **pre,
                      struct sl_error *e)
 {
     const cJSON *j = cJSON_GetObjectItemCaseSensitive(tokenizer, "pre_tokenizer");
@@ -128,7 +130,7 @@ int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, bool glm, cons
     if (cJSON_IsObject(j))
         collect(j, &r, 0);
     *pre = r.odd ? NULL : match(&r);
-    if (*pre && strcmp(*pre, "qwen2") == 0 && is_r1_distill(tokenizer, config))
+    if (*pre && strcmp(*pre, "qwen2") == 0 && is_r1_distill(tokenizer, config, model))
         *pre = "deepseek-r1-qwen";
     if (*pre && glm && strcmp(*pre, "llama-bpe") == 0)
         *pre = "glm4";

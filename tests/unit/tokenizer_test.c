@@ -1,42 +1,5 @@
 /* Tokenizer keys from small tokenizers. */
-#include "tests/unit/model_fixture.h"
-
-#include "proto/arch_table.h"
-#include "proto/tokenizer.h"
-
-#include <cjson/cJSON.h>
-
-#define QWEN "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}"
-#define LLAMA3 QWEN "{1,3}"
-#define REST "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
-#define KIMI(upper, lower) "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}&&[^\\\\p{Han}]]" upper \
-    "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}&&[^\\\\p{Han}]]" lower "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
-#define SPLIT(r) "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" r "\"}}"
-#define PRE(list) "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[" list "]}"
-#define BYTES "{\"type\":\"ByteLevel\",\"use_regex\":false}"
-#define CJK "[一-龥ࠀ-一가-퟿]+"
-
-#define ADDED                                                                                    \
-    "\"added_tokens\":[{\"id\":3,\"content\":\"<s>\",\"special\":true},"                         \
-    "{\"id\":4,\"content\":\"<|x|>\",\"special\":false},"                                        \
-    "{\"id\":6,\"content\":\"u▁v\",\"special\":false}]"
-#define MODEL                                                                                    \
-    "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},"                          \
-    "\"merges\":[[\"a\",\"b\"],[\"a b\",\" \"]]}"
-#define TOKENIZER "{" ADDED "," PRE(SPLIT(QWEN REST) "," BYTES) "," MODEL "}"
-
-static int keys_of(const char *dir, const struct sl_arch *arch, uint64_t n_vocab,
-                   const char *config, struct sl_kvs *kvs, struct sl_error *e)
-{
-    cJSON *c = cJSON_Parse(config);
-    int rc;
-
-    *kvs = (struct sl_kvs){NULL, 0, 0};
-    assert_non_null(c);
-    rc = sl_tokenizer_keys(&(struct sl_source_dir){dir, NULL}, c, arch, n_vocab, kvs, e);
-    cJSON_Delete(c);
-    return rc;
-}
+#include "tests/unit/tokenizer_fixture.h"
 
 static void assert_keys(const char *dir, const struct sl_arch *arch, uint64_t n_vocab,
                         const char *config, const char *const want[][2], size_t n)
@@ -280,41 +243,6 @@ static void test_normalizer(void **state)
     sl_kvs_free(&kvs);
 }
 
-/* Qwen's rules have another name where DeepSeek's token is put before every text: transformers' own
- * (4.57) and the converter's answers. */
-static void test_r1_distill(void **state)
-{
-#define DEEPSEEK "<｜begin▁of▁sentence｜>"
-#define FIRST(x) "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"" x "\"}},{\"Sequence\":{\"id\":\"A\"}}]}"
-    static const struct { const char *class, *add, *bos, *post, *pre; } cases[] = {
-        {"LlamaTokenizerFast", ",\"add_bos_token\":true", DEEPSEEK, "null", "str 'deepseek-r1-qwen'"},
-        {"LlamaTokenizerFast", "", DEEPSEEK, "null", "str 'deepseek-r1-qwen'"},
-        {"LlamaTokenizer", ",\"add_bos_token\":false", DEEPSEEK, FIRST(DEEPSEEK), "str 'qwen2'"},
-        {"LlamaTokenizerFast", ",\"add_bos_token\":null", DEEPSEEK, FIRST(DEEPSEEK), "str 'qwen2'"},
-        {"LlamaTokenizerFast", "", "<s>", FIRST(DEEPSEEK), "str 'qwen2'"},
-        {"Qwen2Tokenizer", ",\"add_bos_token\":true", DEEPSEEK, "null", "str 'qwen2'"},
-        {"Qwen2Tokenizer", ",\"add_bos_token\":false", "<s>", FIRST(DEEPSEEK), "str 'deepseek-r1-qwen'"},
-        {"PreTrainedTokenizerFast", "", DEEPSEEK, "{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"}," FIRST(DEEPSEEK) "]}",
-         "str 'deepseek-r1-qwen'"},
-        {"Qwen2TokenizerFast", "", DEEPSEEK, FIRST("<s>"), "str 'qwen2'"},
-    };
-
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct sl_kvs kvs;
-        struct sl_error e;
-        char buf[4096];
-
-        snprintf(buf, sizeof buf, "{\"post_processor\":%s,%s", cases[i].post, TOKENIZER + 1);
-        fx_text(*state, "tokenizer.json", buf);
-        snprintf(buf, sizeof buf, "{\"tokenizer_class\":\"%s\",\"bos_token\":{\"content\":\"%s\"}%s}", cases[i].class, cases[i].bos,
-                 cases[i].add);
-        fx_text(*state, "tokenizer_config.json", buf);
-        assert_int_equal(keys_of(*state, &sl_arch_qwen2, 16, "{}", &kvs, &e), 0);
-        assert_string_equal(fx_value(&kvs, "tokenizer.ggml.pre", buf, sizeof buf), cases[i].pre);
-        sl_kvs_free(&kvs);
-    }
-}
-
 static void test_template_files(void **state)
 {
     struct sl_kvs kvs;
@@ -481,67 +409,6 @@ static void test_merges_txt(void **state)
     sl_kvs_free(&kvs);
 }
 
-struct pre_case {
-    const char *list, *pre; /* pre NULL: refused */
-};
-
-static const struct pre_case pres[] = {
-    {SPLIT(QWEN REST) "," BYTES, "qwen2"},
-    {SPLIT(LLAMA3 REST) "," BYTES, "llama-bpe"},
-    {SPLIT("[\\\\p{Han}]+|" KIMI("*", "+") KIMI("+", "*") "\\\\p{N}{1,3}" REST) "," BYTES, "kimi-k2"},
-    {SPLIT("[\\r\\n]") "," SPLIT("\\\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿ]+") ","
-     SPLIT("\\\\s?[!-/:-~！-／：-～‘-‟　-。]+") "," SPLIT("\\\\s+$") "," SPLIT(CJK)
-     ",{\"type\":\"Digits\",\"individual_digits\":true}," BYTES, "deepseek-llm"},
-    {SPLIT("[\\r\\n]") "," SPLIT("\\\\s?\\\\p{L}+") "," SPLIT("\\\\s?\\\\p{P}+") "," SPLIT(CJK)
-     ",{\"type\":\"Digits\"}," BYTES, "deepseek-coder"},
-    {SPLIT(QWEN REST) ",{\"type\":\"ByteLevel\",\"use_regex\":true}", NULL},
-    {SPLIT(QWEN REST) "," SPLIT("x"), NULL},
-    {SPLIT(QWEN), NULL},
-    {SPLIT("[\\r\\n]"), NULL},
-    {"{\"type\":\"Whitespace\"}", NULL},
-    {BYTES, NULL},
-    {"", NULL},
-};
-
-static void test_pre(void **state)
-{
-    (void)state;
-    for (size_t i = 0; i < sizeof pres / sizeof *pres; i++) {
-        struct sl_error e;
-        const char *pre;
-        char text[4096];
-        cJSON *j;
-
-        snprintf(text, sizeof text, "{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[%s]}}",
-                 pres[i].list);
-        j = cJSON_Parse(text);
-        assert_non_null(j);
-        assert_int_equal(sl_tokenizer_pre(j, NULL, false, &pre, &e), pres[i].pre ? 0 : SL_EUNSUPPORTED);
-        if (pres[i].pre)
-            assert_string_equal(pre, pres[i].pre);
-        if (pres[i].pre && strcmp(pre, "llama-bpe") == 0) {
-            assert_int_equal(sl_tokenizer_pre(j, NULL, true, &pre, &e), 0);
-            assert_string_equal(pre, "glm4");
-        }
-        cJSON_Delete(j);
-    }
-}
-
-/* A tokenizer.json that transformers 5 made of Kimi-K2's tiktoken.model, with rules of its own. */
-static void test_wrong_rules(void **state)
-{
-    struct sl_kvs kvs;
-    struct sl_error e;
-
-    fx_text(*state, "tokenizer.json", "{" ADDED "," PRE(SPLIT(LLAMA3 REST) "," BYTES) "," MODEL "}");
-    fx_text(*state, "tokenizer_config.json", "{\"tokenizer_class\":\"TokenizersBackend\"}");
-    assert_int_equal(keys_of(*state, &sl_arch_deepseek2, 8, "{\"model_type\":\"kimi_k25\"}", &kvs, &e), SL_EUNSUPPORTED);
-    assert_non_null(strstr(e.text, "Llama 3's rules, as transformers 5 writes it for Kimi-K2"));
-    sl_kvs_free(&kvs);
-    assert_int_equal(keys_of(*state, &sl_arch_deepseek2, 8, "{\"model_type\":\"deepseek_v3\"}", &kvs, &e), 0);
-    sl_kvs_free(&kvs);
-}
-
 static void test_refused(void **state)
 {
     static const struct { const char *tokenizer; uint64_t n; int code; const char *words; } bad[] = {
@@ -586,7 +453,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_token_types, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_roles, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_padding, fx_setup, fx_teardown),
-        cmocka_unit_test_setup_teardown(test_r1_distill, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_decoded_tokens, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_normalizer, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_template_files, fx_setup, fx_teardown),
@@ -594,8 +460,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_post_processor, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_separators, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_merges_txt, fx_setup, fx_teardown),
-        cmocka_unit_test(test_pre),
-        cmocka_unit_test_setup_teardown(test_wrong_rules, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_refused, fx_setup, fx_teardown),
     };
 
