@@ -127,7 +127,7 @@ int side_bytes(struct side *s, const struct side_tensor *t, uint64_t first, uint
     uint64_t off = t->offset + sl_type_bytes(t->type, first), want = sl_type_bytes(t->type, n);
 
     if (s->fds[t->file] < 0)
-        s->fds[t->file] = open(path, O_RDONLY | O_CLOEXEC);
+        s->fds[t->file] = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (s->fds[t->file] < 0)
         return sl_fail(e, sl_source_code(errno), "%s: %s", path, strerror(errno));
     *bytes = s->raw;
