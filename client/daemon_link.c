@@ -2,6 +2,7 @@
 
 #include "client/interrupt.h"
 #include "client/progress.h"
+#include "proto/clock.h"
 #include "proto/config_options.h"
 #include "proto/random_hex.h"
 #include "worker/dealer.h"
@@ -29,7 +30,7 @@ struct daemon_link {
     bool open;                        /* welcome has come */
     bool ever;                        /* and had come before */
     uint32_t heartbeat_ms, timeout_ms;
-    uint64_t last_in, last_out, last_hello, last_connect; /* ms, monotonic */
+    uint64_t last_in, last_out, last_hello, last_connect; /* sl_boot_ms: the daemon counts so, too */
     uint64_t next_id;
 };
 
@@ -89,7 +90,7 @@ static int send_msg(struct daemon_link *l, const struct sl_msg *m, bool *sent, s
     SL_TRY(rc);
     *sent = rc == 1;
     if (*sent)
-        l->last_out = now_ms();
+        l->last_out = sl_boot_ms();
     return 0;
 }
 
@@ -115,7 +116,7 @@ static int say_hello(struct daemon_link *l, struct sl_error *e)
     bool sent;
     int rc;
 
-    l->last_hello = now_ms();
+    l->last_hello = sl_boot_ms();
     SL_TRY(sl_msg_new(SL_M_HELLO, NULL, &m, e));
     sl_put_str(m.tree, "role", "client");
     sl_put_str(m.tree, "version", SLUICE_VERSION);
@@ -132,7 +133,7 @@ static int say_hello(struct daemon_link *l, struct sl_error *e)
 
 static int reconnect(struct daemon_link *l, struct sl_error *e)
 {
-    l->last_connect = now_ms();
+    l->last_connect = sl_boot_ms();
     l->last_hello = 0;
     return sl_dealer_reconnect(l->dealer, e);
 }
@@ -141,7 +142,7 @@ static int reconnect(struct daemon_link *l, struct sl_error *e)
  * answers. Returns an event or NOTHING. */
 static int keep_up(struct daemon_link *l, struct sl_error *e)
 {
-    uint64_t now = now_ms();
+    uint64_t now = sl_boot_ms();
 
     if (!l->open) {
         if (now - l->last_connect >= RECONNECT_EVERY_MS)
@@ -235,7 +236,7 @@ int daemon_link_next(struct daemon_link *l, int timeout_ms, struct sl_msg *m, st
         if (rc == 1) {
             struct sl_error bad;
 
-            l->last_in = now_ms();
+            l->last_in = sl_boot_ms();
             rc = sl_wire_decode(bytes, n, SL_FROM_DAEMON, m, NULL, NULL, &bad);
             free(bytes);
             if (rc < 0)
@@ -312,7 +313,7 @@ static int begin(struct daemon_link *l, const struct sl_dealer_opts *o, bool pat
     if (gethostname(l->host, sizeof l->host - 1) != 0)
         copy(l->host, sizeof l->host, "localhost");
     SL_TRY(sl_dealer_open(o, &l->dealer, e));
-    l->last_connect = now_ms();
+    l->last_connect = sl_boot_ms();
     if (!patient && (error = path_errno(l)) != 0)
         return unreachable(l, strerror(error), error, e);
     return wait_welcome(l, e);

@@ -10,6 +10,7 @@
  *              time; 0: never
  *   path       part of the name of the files that this is about
  *   from       reads and writes before this offset are as they were
+ *   slept      seconds added to CLOCK_BOOTTIME
  * io_uring goes past this: such tests use --io pread. */
 #include <dirent.h>
 #include <dlfcn.h>
@@ -28,7 +29,7 @@
 struct faults {
     _Atomic int64_t clock;
     _Atomic int32_t read, write, sync, left, delay_ms, stop;
-    _Atomic int64_t from;
+    _Atomic int64_t from, slept;
     char path[256];
 };
 
@@ -170,5 +171,7 @@ int clock_gettime(clockid_t id, struct timespec *t)
 
     if (rc == 0 && id == CLOCK_REALTIME && f)
         t->tv_sec += (time_t)atomic_load(&f->clock);
+    if (rc == 0 && id == CLOCK_BOOTTIME && f)
+        t->tv_sec += (time_t)atomic_load(&f->slept);
     return rc;
 }

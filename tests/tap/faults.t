@@ -57,6 +57,23 @@ run_ok('with room the same command goes on', $SLUICE, 'convert', "$RUN/src", '--
 is(sha256("$RUN/full.gguf"), $want, 'to the same file');
 unlink "$RUN/full.gguf";
 
+# ---- a machine that sleeps for hours while it converts: nobody in that process is lost to the others
+{
+    local %ENV = (%ENV, %{ faults_env() });
+    my $p = start('timeout', '--foreground', '60', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M',
+        '--threads', '1', '-o', "$RUN/slept.gguf", '--quiet');
+    sleep(0.01) until glob("$RUN/slept*partial") || -e "$RUN/slept.gguf";
+    sleep(0.1); # its threads know each other
+    kill 'STOP', -$p->{pid};
+    fault(slept => 9 * 3600);
+    kill 'CONT', -$p->{pid};
+    finish($p);
+    is($p->{rc}, 0, 'a conversion that slept for a night ends') or diag($p->{err});
+    is(sha256("$RUN/slept.gguf"), $want, 'with the same file');
+    unlink "$RUN/slept.gguf";
+}
+no_fault();
+
 sub is_the_file {
     my ($prefix, $name) = @_;
     ok(-e "$OUT/$prefix.gguf" && sha256("$OUT/$prefix.gguf") eq $want, $name);
