@@ -157,8 +157,8 @@ static void note_imatrix(const struct sl_job_plan *j)
         fprintf(stderr, "sluice: note: without --imatrix this cannot be made: %u tensors need an importance matrix\n", n);
 }
 
-/* llama-quantize leaves that list as long as it is, too. */
-static void note_types(const struct sl_model *m, const struct args *a)
+/* llama-quantize leaves that list as long as it is, too. Returns whether the model has it. */
+static bool note_types(const struct sl_model *m, const struct args *a)
 {
     char key[160];
     const struct sl_kv *types;
@@ -167,6 +167,7 @@ static void note_types(const struct sl_model *m, const struct args *a)
     types = sl_kvs_find(&m->kvs, key);
     if (a->plan.n_prune && types && a->layers[0] < types->n)
         fprintf(stderr, "sluice: note: %s still tells of %" PRIu64 " layers: llama.cpp will not load the file\n", key, types->n);
+    return types != NULL;
 }
 
 static void note_requantized(const struct sl_job_plan *j, const struct cli_plan_args *p)
@@ -181,15 +182,15 @@ static void note_requantized(const struct sl_job_plan *j, const struct cli_plan_
 static void note_pruned(const struct sl_model *m, const struct args *a, const struct sl_kvs *given)
 {
     char key[160];
+    bool listed = note_types(m, a);
 
-    note_types(m, a);
     snprintf(key, sizeof key, "%.80s.nextn_predict_layers", m->arch);
     if (!a->plan.n_prune || a->layers[a->plan.n_prune - 1] + m->hp.n_nextn < m->hp.n_layer || !m->hp.n_nextn ||
         sl_kvs_find(given, key))
         return;
     fprintf(stderr, "sluice: note: a layer for multi-token prediction is left out, and %s stays %" PRIu64 ": llama.cpp would "
-            "not run the last layer that is left; give --override-kv %s=int:N too, N being how many such layers are left\n", key,
-            m->hp.n_nextn, key);
+            "not %s; give --override-kv %s=int:N too, N being how many such layers are left\n", key, m->hp.n_nextn,
+            listed ? "load the file" : "run the last layer that is left", key);
 }
 
 /* convert wants the folder, and not each shard of it. */
