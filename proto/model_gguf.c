@@ -98,7 +98,7 @@ static int set_pruned(const struct sl_model_opts *o, struct sl_model *m, struct 
 
     if (!o->n_prune)
         return 0;
-    if (m->hp.n_layer == 0)
+    if (m->hp.n_layer == 0 || m->hp.n_layer > UINT32_MAX)
         return sl_fail(e, SL_EUSAGE, "--prune-layers: the model does not say how many layers it has "
                        "(%.80s.block_count)", m->arch);
     if (o->prune[o->n_prune - 1] >= m->hp.n_layer)
