@@ -26,7 +26,6 @@ void interrupt_install(void)
             sigaction(sigs[i], &sa, NULL);
     sa.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &sa, NULL);
-    sigaction(SIGXFSZ, &sa, NULL); /* a file past the limit is an error like a full disk */
 }
 
 bool interrupt_asked(void)

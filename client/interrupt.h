@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-/* Effect: installs the handlers and ignores SIGPIPE and SIGXFSZ. */
+/* Effect: installs the handlers and ignores SIGPIPE. */
 void interrupt_install(void);
 
 /* Returns whether a stop was asked for. */
