@@ -21,8 +21,10 @@ static bool is_new(struct words *said, const char *line)
 
 static void say(void *user, const char *line)
 {
+    char shown[CLI_SHOWN_BYTES];
+
     if (is_new(user, line))
-        fprintf(stderr, "sluice: note: %s\n", line);
+        fprintf(stderr, "sluice: note: %s\n", cli_shown(shown, line));
 }
 
 /* Numbers that llama.cpp reads the tensors' shapes and count by. */

@@ -16,16 +16,16 @@ static void on_signal(int sig)
 void interrupt_install(void)
 {
     static const int sigs[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
-    struct sigaction sa;
+    struct sigaction sa, before;
 
     memset(&sa, 0, sizeof sa);
     sa.sa_handler = on_signal;
     sigemptyset(&sa.sa_mask);
     for (unsigned i = 0; i < sizeof sigs / sizeof sigs[0]; i++)
-        sigaction(sigs[i], &sa, NULL);
+        if (sigs[i] != SIGHUP || sigaction(SIGHUP, NULL, &before) != 0 || before.sa_handler != SIG_IGN)
+            sigaction(sigs[i], &sa, NULL);
     sa.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &sa, NULL);
-    sigaction(SIGXFSZ, &sa, NULL); /* a file past the limit is an error like a full disk */
 }
 
 bool interrupt_asked(void)

@@ -160,13 +160,14 @@ static void note_imatrix(const struct sl_job_plan *j)
 /* llama-quantize leaves that list as long as it is, too. Returns whether the model has it. */
 static bool note_types(const struct sl_model *m, const struct args *a)
 {
-    char key[160];
+    char key[160], shown[CLI_SHOWN_BYTES];
     const struct sl_kv *types;
 
     snprintf(key, sizeof key, "%.80s.attention.indexer.types", m->arch);
     types = sl_kvs_find(&m->kvs, key);
     if (a->plan.n_prune && types && a->layers[0] < types->n)
-        fprintf(stderr, "sluice: note: %s still tells of %" PRIu64 " layers: llama.cpp will not load the file\n", key, types->n);
+        fprintf(stderr, "sluice: note: %s still tells of %" PRIu64 " layers: llama.cpp will not load the file\n",
+                cli_shown(shown, key), types->n);
     return types != NULL;
 }
 
@@ -181,16 +182,17 @@ static void note_requantized(const struct sl_job_plan *j, const struct cli_plan_
 /* llama-quantize leaves that number as it is, too. */
 static void note_pruned(const struct sl_model *m, const struct args *a, const struct sl_kvs *given)
 {
-    char key[160];
+    char key[160], shown[CLI_SHOWN_BYTES];
     bool listed = note_types(m, a);
 
     snprintf(key, sizeof key, "%.80s.nextn_predict_layers", m->arch);
     if (!a->plan.n_prune || a->layers[a->plan.n_prune - 1] + m->hp.n_nextn < m->hp.n_layer || !m->hp.n_nextn ||
         sl_kvs_find(given, key))
         return;
+    cli_shown(shown, key);
     fprintf(stderr, "sluice: note: a layer for multi-token prediction is left out, and %s stays %" PRIu64 ": llama.cpp would "
-            "not %s; give --override-kv %s=int:N too, N being how many such layers are left\n", key, m->hp.n_nextn,
-            listed ? "load the file" : "run the last layer that is left", key);
+            "not %s; give --override-kv %s=int:N too, N being how many such layers are left\n", shown, m->hp.n_nextn,
+            listed ? "load the file" : "run the last layer that is left", shown);
 }
 
 /* convert wants the folder, and not each shard of it. */

@@ -124,6 +124,7 @@ int main(int argc, char **argv)
     const struct cli_verb *verb;
 
     fill_standard_streams();
+    signal(SIGXFSZ, SIG_IGN); /* a file past the limit is an error like a full disk */
     json_note_memory();
     if (!name) {
         print_usage(stderr);

@@ -61,8 +61,7 @@ static int unchanged(const struct sl_imatrix *im, struct sl_error *e)
 {
     struct stat st;
 
-    if (fstat(im->fd, &st) != 0 || (uint64_t)st.st_size != im->file_size
-        || (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec != im->mtime_ns)
+    if (fstat(im->fd, &st) != 0 || (uint64_t)st.st_size != im->file_size || sl_source_mtime_ns(&st) != im->mtime_ns)
         return sl_fail(e, SL_ESOURCE, "imatrix %s was changed while it was in use", im->path);
     return 0;
 }

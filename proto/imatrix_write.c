@@ -91,12 +91,12 @@ static int exists(const char *path, struct sl_error *e)
 }
 
 /* Whether the file is at `part`, and no other run has it locked. Where a filesystem has no locks,
- * nobody has. */
+ * nobody has; where it has none for what is open for reading alone (NFS), somebody may. */
 static bool is_own(int fd, const char *part)
 {
     struct stat own, there;
 
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && (errno == EWOULDBLOCK || errno == EBADF))
         return false;
     return fstat(fd, &own) == 0 && lstat(part, &there) == 0 && own.st_dev == there.st_dev &&
            own.st_ino == there.st_ino;
@@ -121,7 +121,9 @@ static int open_part(const char *part, int *fd, struct sl_error *e)
             break;
         if (!made)
             *fd = open(part, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-        own = *fd < 0 || is_own(*fd, part);
+        if (*fd < 0 && errno == EACCES) /* another user's */
+            *fd = open(part, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        own = *fd < 0 ? errno != EACCES : is_own(*fd, part);
         if (made && own)
             return 0;
         if (own)

@@ -39,8 +39,8 @@ static bool has_layer(const char *name)
     return false;
 }
 
-/* "blk.N." of what is left counts without the layers that are not. Returns 1
- * when the tensor itself is one of those. */
+/* "blk.N." of what is left counts without the layers that are not. "blk.07." could get the name of
+ * another tensor. Returns 1 when the tensor itself is one of those. */
 static int renumber(const struct sl_model_opts *o, const char *from, struct sl_out_tensor *t,
                     struct sl_error *e)
 {
@@ -49,10 +49,10 @@ static int renumber(const struct sl_model_opts *o, const char *from, struct sl_o
 
     if (!o->n_prune)
         return 0;
-    if (!sl_tensor_layer(from, &layer))
+    if (!sl_tensor_layer(from, &layer) || (from[4] == '0' && from[5] != '.'))
         return !has_layer(from) ? 0
                : sl_fail(e, SL_EUNSUPPORTED, "--prune-layers: the layer of tensor '%.100s' does not stand first in its "
-                         "name; only models whose layers are blk.0, blk.1, ... can be pruned", from);
+                         "name, or begins with 0; only models whose layers are blk.0, blk.1, ... can be pruned", from);
     for (uint32_t i = 0; i < o->n_prune; i++) {
         if (o->prune[i] == layer)
             return 1;
@@ -98,7 +98,7 @@ static int set_pruned(const struct sl_model_opts *o, struct sl_model *m, struct 
 
     if (!o->n_prune)
         return 0;
-    if (m->hp.n_layer == 0)
+    if (m->hp.n_layer == 0 || m->hp.n_layer > UINT32_MAX)
         return sl_fail(e, SL_EUSAGE, "--prune-layers: the model does not say how many layers it has "
                        "(%.80s.block_count)", m->arch);
     if (o->prune[o->n_prune - 1] >= m->hp.n_layer)

@@ -135,6 +135,11 @@ static int open_link(const char *dir, const char *path, struct sl_error *e)
     return fd < 0 ? sl_fail(e, sl_source_code(errno), "%s: %s", real, strerror(errno)) : fd;
 }
 
+int64_t sl_source_mtime_ns(const struct stat *s)
+{
+    return (int64_t)((uint64_t)s->st_mtim.tv_sec * 1000000000u + (uint64_t)s->st_mtim.tv_nsec);
+}
+
 static int check_regular(int fd, const char *path, struct sl_source_stat *st, struct sl_error *e)
 {
     struct stat s;
@@ -144,7 +149,7 @@ static int check_regular(int fd, const char *path, struct sl_source_stat *st, st
     if (!S_ISREG(s.st_mode))
         return sl_fail(e, SL_ESOURCE, "%s: not a regular file", path);
     st->size = (uint64_t)s.st_size;
-    st->mtime_ns = (int64_t)s.st_mtim.tv_sec * 1000000000 + s.st_mtim.tv_nsec;
+    st->mtime_ns = sl_source_mtime_ns(&s);
     return 0;
 }
 

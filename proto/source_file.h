@@ -14,6 +14,11 @@ struct sl_source_stat {
     int64_t mtime_ns;
 };
 
+struct stat; /* <sys/stat.h> */
+
+/* Returns sl_source_stat's time of such a file, which may be any that its filesystem can hold. */
+int64_t sl_source_mtime_ns(const struct stat *st);
+
 /* Returns whether name is a plain base name: 1 to 255 bytes, no '/', no control
  * character, not "." or "..". */
 bool sl_source_plain_name(const char *name);

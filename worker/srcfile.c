@@ -1,6 +1,7 @@
 #include "worker/srcfile.h"
 
 #include "proto/roots.h"
+#include "proto/source_file.h"
 #include "worker/io.h"
 
 #include <errno.h>
@@ -81,8 +82,7 @@ int sl_srcfile_unchanged(struct sl_srcfiles *s, uint32_t i, struct sl_error *e)
         return sl_fail(e, SL_ESOURCE, "'%s' got shorter: %llu bytes, %llu when the plan was made; "
                        "restore it, or begin anew (convert and submit: with --force)", f->path,
                        (unsigned long long)st.st_size, (unsigned long long)f->size);
-    if ((uint64_t)st.st_size != f->size ||
-        (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec != f->mtime_ns)
+    if ((uint64_t)st.st_size != f->size || sl_source_mtime_ns(&st) != f->mtime_ns)
         return sl_fail(e, SL_ESOURCE, "'%s' has changed since the plan was made; begin anew (convert and "
                        "submit: with --force)", f->path);
     return 0;

@@ -144,6 +144,12 @@ SKIP: {
 # ---- no file of this size: a quota, FAT
 fails('a file larger than any may be', 9, qr/too large; make smaller files with --split-max-size/,
     'sh', '-c', 'ulimit -f 12288; exec "$@"', 'sh', $SLUICE, 'convert', $TINY, '-o', "$dir/f.gguf", '-r', 'q4_k_m');
+my $matrix = "$TINY/imatrix.legacy-layout.dat";
+for my $c (['an imatrix', 'm.gguf', 20, 'imatrix', $matrix, '--convert'], ['a recipe', 'm.recipe', 1, 'plan', $TINY, '--target-bpw', '4', '--write-recipe']) {
+    my ($what, $name, $blocks, @command) = @$c;
+    fails("$what past the limit", 1, qr/\Q$name\E: .*: File too large/, 'sh', '-c', "ulimit -f $blocks; exec \"\$@\"", 'sh', $SLUICE, @command, "$dir/$name");
+    is_deeply([glob "$dir/m.*"], [], 'nothing of it is left');
+}
 # libzmq would abort.
 my @bad;
 sub with_files { # as many as that, whatever this test has from its caller

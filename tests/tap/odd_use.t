@@ -35,6 +35,13 @@ for my $name (qw(R1-v1.0 x.Q4_K_M m.gguf)) {
 }
 unlink glob "$dir/*.gguf*";
 
+# Files of the year 2381: its nanoseconds are more than 63 bits count.
+my @shards = grep { /\.safetensors$/ } ls($TINY);
+my $late = copy_checkpoint($TINY, "$dir/late", @shards);
+utime((13e9) x 2, map { "$late/$_" } @shards) == @shards or die;
+run_ok('times that are far off', $SLUICE, 'convert', $late, '--recipe', 'q4_k_m', '-o', "$dir/late.gguf", '--quiet');
+unlink glob "$dir/late.gguf*";
+
 # A folder to come: one level, and it is said.
 my $new = run_ok('-o FOLDER/ that is not there', @convert, "$dir/new/");
 like($new->{err}, qr{^sluice: made the folder \Q$dir\E/new$}m, 'it is said');

@@ -154,5 +154,9 @@ spit("$dir/evil.gguf", slurp("$dir/evil.gguf") =~ s/attn_kv_a_norm/attn\e[2Ja_no
 $r = run_ok('and its plan', @plan, "$dir/evil.gguf", '-r', "$dir/evil.recipe");
 unlike($r->{out}, qr/[\0-\x09\x0b-\x1f\x7f]/, 'no control characters');
 like($r->{out}, qr/^\?]0;x\?: deepseek2.*^Recipe evil: \?\[2Jclear\n.*^attn\?\[2Ja_norm /ms, 'the rest is shown');
+spit("$dir/evil.gguf", slurp("$dir/evil.gguf") =~ s/ffn_down\.weight/ffn_\e[2J.weight/gr);
+$r = run_ok('and what is said of it', $SLUICE, 'quantize', '--dry-run', "$dir/evil.gguf", 'q4_k_m', '--allow-requantize', '--imatrix',
+    "$TINY/imatrix.legacy-layout.dat");
+like($r->{err}, qr/note: .* have no data in the imatrix .*blk\.0\.ffn_\?\[2J\.weight/, 'no control characters in notes');
 
 done_testing();

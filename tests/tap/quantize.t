@@ -143,6 +143,15 @@ fails("--prune-layers $_->[0]", 2, $_->[1], $SLUICE, 'quantize', '--prune-layers
 
 spit('unsaid.gguf', slurp('f32.gguf') =~ s/deepseek2\.block_count/deepseek2.block_c0unt/r);
 fails('no number of layers', 2, qr/does not say how many layers it has \(deepseek2\.block_count\)/, $SLUICE, 'quantize', '--prune-layers', '1', 'unsaid.gguf', 'p.gguf', 'Q8_0');
+sub layers_of { # a model of these tensors
+    my ($file, $layers, @names) = @_;
+    my $head = 'GGUF' . pack('VQ<Q<Q</a*VQ</a*Q</a*VQ<', 3, scalar @names, 2, 'general.architecture', 8, 'llama', 'llama.block_count', 10, $layers)
+        . join '', map { pack('Q</a*VQ<VQ<', $names[$_], 1, 8, 0, 32 * $_) } 0 .. $#names;
+    spit($file, $head . "\0" x (-length($head) % 32 + 32 * @names));
+    return ($SLUICE, 'quantize', '--prune-layers', '0', $file, 'p.gguf', 'COPY');
+}
+fails('more layers than 32 bits count', 2, qr/does not say how many layers it has \(llama\.block_count\)/, layers_of('huge.gguf', 2**32 + 5, 'blk.0.x', 'blk.1.x'));
+fails('two layers with one number', 6, qr/the layer of tensor 'blk\.01\.x' .* begins with 0;/, layers_of('zero.gguf', 2, 'blk.0.x', 'blk.1.x', 'blk.01.x'));
 spit('t5.gguf', slurp('f32.gguf') =~ s/blk\.1\.attn_norm/dec.blk.1.norms/r);
 fails('layers of a decoder', 6, qr/the layer of tensor 'dec\.blk\.1\.norms\.weight' does not stand first/, $SLUICE, 'quantize', '--prune-layers', '1', 't5.gguf', 'p.gguf', 'Q8_0');
 

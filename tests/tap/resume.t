@@ -269,6 +269,17 @@ for my $signal (qw(INT TERM)) {
     unlink glob "$dir/*";
 }
 
+# ---- a terminal that goes away: nohup is heeded
+{
+    my $q = start('nohup', @big, "$dir/x.gguf");
+    sleep(0.02) until glob("$dir/*partial") || waitpid($q->{pid}, POSIX::WNOHANG());
+    kill 'HUP', -$q->{pid};
+    finish($q);
+    is($q->{rc}, 0, 'under nohup SIGHUP stops nothing') or diag($q->{err});
+    is(sha256("$dir/x.gguf"), $sum, 'the same file');
+    unlink glob "$dir/*";
+}
+
 # ---- a second signal ends it at once
 {
     my $q = start(@big, "$dir/x.gguf");

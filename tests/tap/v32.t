@@ -70,6 +70,10 @@ like(run_ok('--prune-layers', @prune, '1,2')->{err}, $note, 'a note');
 unlike(run_ok('another layer', @prune, '1')->{err}, $note, 'no note');
 unlike(run_ok('both', @prune, '2', '--override-kv', 'deepseek32.nextn_predict_layers=int:0')->{err}, qr/note:|warning:/, 'no note');
 is_deeply(hashes("$dir/x.gguf"), \%main, 'the tensors of --no-mtp');
+spit("$dir/odd.gguf", slurp($f32) =~ s/deepseek32/deepse\e[2J/gr);
+like(run_ok('an odd architecture', $SLUICE, 'quantize', "$dir/odd.gguf", 'F32', '-n', '--prune-layers', '2')->{err},
+    qr/and deepse\?\[2J\.nextn_predict_layers stays 1/, 'no control characters in the note');
+unlink "$dir/odd.gguf";
 
 # Keys that say other shapes than the tensors have are written, as by llama-quantize, and told of.
 my @over = map { ('--override-kv', $_) } 'deepseek32.nextn_predict_layers=int:0', 'deepseek32.expert_count=int:16', 'deepseek32.block_count=str:x',

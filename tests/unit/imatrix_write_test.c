@@ -197,6 +197,13 @@ static void test_write_at_once(void **state)
     assert_non_null(strstr(e.text, ".partial: another run is writing this file"));
     assert_int_equal(size_of(part), b.n);
     assert_int_equal(access(path2, F_OK), -1);
+    /* Another user's, which this one may not write to. */
+    assert_int_equal(chmod(part, 0444) + chmod(dir, 0777), 0);
+    if (geteuid() != 0 || seteuid(65534) == 0) {
+        assert_int_equal(sl_imatrix_write(im, SL_IMATRIX_GGUF, path2, &e), SL_EEXISTS);
+        assert_int_equal(getuid() == 0 ? seteuid(0) : 0, 0);
+        assert_int_equal(size_of(part), b.n);
+    }
     close(fd);
     assert_int_equal(sl_imatrix_write(im, SL_IMATRIX_GGUF, path2, &e), 0);
     assert_true(size_of(path2) > b.n);
