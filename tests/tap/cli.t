@@ -58,6 +58,7 @@ fails("llama-quantize's order", 2, qr/^sluice convert: too many arguments \('x\.
 fails("what is too long keeps its end", 7, qr{^sluice plan: (?:a/){200}.*\.\.\..*: File name too long; expected a checkpoint's folder}, $SLUICE, 'plan', 'a/' x 3000, '-r', 'q4_k_m');
 fails('a name on Hugging Face', 7, qr/a \.gguf file \('hf download' fetches one from Hugging Face\)$/, $SLUICE, 'plan', $_, '-r', 'q4_k_m')
     for 'deepseek-ai/DeepSeek-R1', 'https://huggingface.co/deepseek-ai/DeepSeek-R1';
+fails("tasks of $_ bytes", 2, qr/--task-size: $_ is too small; at least 4096 bytes$/, $SLUICE, 'plan', $TINY, '-r', 'q4_k_m', '--task-size', $_) for 0, 4095;
 fails('a device of 8 bytes', 2, qr/--devices: '8': expected COUNTxSIZE/, $SLUICE, 'plan', $TINY, '-r', 'q4_k_m', '--devices', '8');
 is(run($SLUICE, '--help', 'plan')->{out}, run($SLUICE, 'plan', '--help')->{out}, '--help VERB');
 is(run_ok('help help', $SLUICE, 'help', 'help')->{out}, run($SLUICE, '--help')->{out}, 'is the usage');
