@@ -255,14 +255,14 @@ static int settle(const char *label, cJSON *node, bool last_counts, struct sl_er
 static void replace_words(char *text, size_t len)
 {
     static const char *const words[] = {"-Infinity", "Infinity", "NaN"};
-    bool quoted = false;
 
     for (size_t at = 0; at < len; at++) {
-        if (text[at] == '"')
-            quoted = !quoted;
-        else if (quoted && text[at] == '\\')
-            at++;
-        for (size_t i = 0; i < sizeof words / sizeof *words && !quoted; i++) {
+        if (text[at] == '"') { /* to the string's end */
+            for (at++; at < len && text[at] != '"'; at++)
+                at += text[at] == '\\';
+            continue;
+        }
+        for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
             size_t n = strlen(words[i]);
 
             if (text[at] == *words[i] && len - at >= n && memcmp(text + at, words[i], n) == 0) {
