@@ -176,6 +176,21 @@ static int next_options(poptContext ctx, const struct cli_verb *verb, const stru
     return 0;
 }
 
+static int check_positions(const struct cli_args *a, const struct cli_verb *verb, int min_pos, int max_pos, struct sl_error *e)
+{
+    char what[CLI_SHOWN_BYTES] = "an argument is missing";
+
+    for (int i = 0; i < a->n_pos; i++)
+        if (!*a->pos[i])
+            return sl_fail(e, SL_EUSAGE, "argument %d is empty; see 'sluice %s --help'", i + 1, verb->name);
+    if (a->n_pos >= min_pos && a->n_pos <= max_pos)
+        return 0;
+    if (a->n_pos > max_pos)
+        snprintf(what, sizeof what, "too many arguments ('%s')", a->pos[max_pos]);
+    return sl_fail(e, SL_EUSAGE, "%s: usage: sluice %s%s%s; see 'sluice %s --help'", what, verb->name, *verb->args ? " " : "",
+                   verb->args, verb->name);
+}
+
 int cli_parse(struct cli_args *a, const struct cli_verb *verb, int argc, const char **argv,
               const struct poptOption *table, int min_pos, int max_pos,
               int (*on_val)(int val, const char *arg, void *user, struct sl_error *e),
@@ -205,10 +220,7 @@ int cli_parse(struct cli_args *a, const struct cli_verb *verb, int argc, const c
         a->pos = poptGetArgs(a->ctx);
         while (a->pos && a->pos[a->n_pos])
             a->n_pos++;
-        if (a->n_pos < min_pos || a->n_pos > max_pos)
-            rc = sl_fail(e, SL_EUSAGE, "%s: usage: sluice %s%s%s; see 'sluice %s --help'",
-                         a->n_pos < min_pos ? "an argument is missing" : "too many arguments",
-                         verb->name, *verb->args ? " " : "", verb->args, verb->name);
+        rc = check_positions(a, verb, min_pos, max_pos, e);
     }
     if (rc != 0) {
         free_strings(table);

@@ -136,6 +136,10 @@ int cli_job_open(struct sl_job_plan *j, const char *source, bool config_only,
 int cli_job_open_text(struct sl_job_plan *j, const char *source, const struct cli_plan_args *a,
                       const char *name, const char *text, struct sl_error *e) SL_MUST_USE;
 
+/* Returns how many tensors are quantized in the source already, and to be in another type:
+ * without --allow-requantize that is refused. */
+uint32_t cli_requantized(const struct sl_job_plan *j);
+
 /* Effect: says on stderr what the imatrix does not cover and which rules decide nothing;
  * json: the latter also as JSON lines, message_type "warning". What is in `said` is not said
  * again, and what is said is added (NULL: everything is said). */

@@ -61,8 +61,11 @@ int cli_job_options(const struct cli_plan_args *a, struct sl_job_options *o, str
     };
     if (a->split_max_size)
         SL_TRY(cli_parse_size("--split-max-size", a->split_max_size, &o->split_max_bytes, e));
-    if (a->task_size)
+    if (a->task_size) {
         SL_TRY(cli_parse_size("--task-size", a->task_size, &o->task_bytes, e));
+        if (o->task_bytes == 0) /* which to a job means the usual size */
+            return sl_fail(e, SL_EUSAGE, "--task-size: 0 is too small; at least %u bytes", SL_TASK_BYTES_MIN);
+    }
     if (a->split_max_tensors < 0)
         return sl_fail(e, SL_EUSAGE, "--split-max-tensors: expected a number of 0 or more");
     o->split_max_tensors = (uint64_t)a->split_max_tensors;

@@ -126,6 +126,18 @@ static void warn_json(void *user, const char *line)
     json_line(o, "warning");
 }
 
+uint32_t cli_requantized(const struct sl_job_plan *j)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < j->plan->n_tensors; i++) {
+        int from = j->plan->tensors[i].t->src_type;
+
+        n += from >= 0 && sl_type_info(from)->block > 1 && from != j->plan->tensors[i].type;
+    }
+    return n;
+}
+
 void cli_job_notes(const struct sl_job_plan *j, bool json, struct words *said)
 {
     char line[160];

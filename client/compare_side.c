@@ -48,10 +48,7 @@ static int fill(struct side *s, uint64_t n, struct sl_error *e)
 {
     s->tensors = calloc(n + 1, sizeof *s->tensors);
     s->raw = malloc(SIDE_WEIGHTS * sizeof(double));
-    s->fds = malloc((s->set.n + 1) * sizeof *s->fds);
-    for (uint32_t i = 0; s->fds && i < s->set.n; i++)
-        s->fds[i] = -1;
-    if (!s->tensors || !s->raw || !s->fds)
+    if (!s->tensors || !s->raw)
         return sl_fail(e, SL_EFAIL, "out of memory");
     if (s->model)
         add_checkpoint(s);
@@ -79,7 +76,7 @@ int side_open(struct side *s, const char *arg, enum sl_layout layout, struct sl_
     char *path;
     int rc;
 
-    *s = (struct side){.arg = arg};
+    *s = (struct side){.arg = arg, .fd = -1};
     SL_TRY(model_arg_either(arg, &path, e));
     if (path) {
         rc = gguf_set_open(path, &s->set, e);
@@ -94,17 +91,15 @@ int side_open(struct side *s, const char *arg, enum sl_layout layout, struct sl_
 
 void side_close(struct side *s)
 {
-    for (uint32_t i = 0; s->fds && i < s->set.n; i++)
-        if (s->fds[i] >= 0)
-            close(s->fds[i]);
-    free(s->fds);
+    if (s->fd >= 0)
+        close(s->fd);
     free(s->tensors);
     free(s->raw);
     gguf_set_close(&s->set);
     source_reader_close(s->reader);
     sl_model_close(s->model);
     sl_checkpoint_close(s->ck);
-    *s = (struct side){0};
+    *s = (struct side){.fd = -1};
 }
 
 enum sl_layout side_layout(const struct side *s)
@@ -126,12 +121,17 @@ int side_bytes(struct side *s, const struct side_tensor *t, uint64_t first, uint
     const char *path = s->set.files[t->file]->path;
     uint64_t off = t->offset + sl_type_bytes(t->type, first), want = sl_type_bytes(t->type, n);
 
-    if (s->fds[t->file] < 0)
-        s->fds[t->file] = open(path, O_RDONLY | O_CLOEXEC);
-    if (s->fds[t->file] < 0)
+    if (s->fd >= 0 && s->file != t->file) {
+        close(s->fd);
+        s->fd = -1;
+    }
+    if (s->fd < 0)
+        s->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (s->fd < 0)
         return sl_fail(e, sl_source_code(errno), "%s: %s", path, strerror(errno));
+    s->file = t->file;
     *bytes = s->raw;
-    return sl_source_read(s->fds[t->file], path, s->raw, want, off, e);
+    return sl_source_read(s->fd, path, s->raw, want, off, e);
 }
 
 int side_values(struct side *s, const struct side_tensor *t, uint64_t first, uint64_t n, float *out,

@@ -21,7 +21,8 @@ struct side_tensor {
 struct side {
     const char *arg;
     struct gguf_set set;           /* GGUF */
-    int *fds;                      /* of set.files, -1: not open */
+    int fd;                        /* of set.files[file], -1: none is open */
+    uint32_t file;
     struct sl_checkpoint *ck;      /* checkpoint */
     struct sl_model *model;
     struct source_reader *reader;

@@ -95,9 +95,9 @@ static int open_file(struct run *r, struct sl_error *e)
     struct stat st;
     int rc;
 
-    if (lstat(r->out->journal, &st) == 0 && !S_ISREG(st.st_mode)) /* a link would be written through */
+    if (lstat(r->out->journal, &st) == 0 && !S_ISREG(st.st_mode))
         return sl_fail(e, SL_EEXISTS, "%s: a %s has the name of the file that keeps what is done; move it away or choose "
-                       "another name", r->out->journal, S_ISDIR(st.st_mode) ? "folder" : S_ISLNK(st.st_mode) ? "link" : "device or FIFO");
+                       "another name", r->out->journal, S_ISDIR(st.st_mode) ? "folder" : S_ISLNK(st.st_mode) ? "link" : "device");
     rc = convert_store_open(r->out->journal, &r->store, e);
     if (rc < 0 && rc != SL_EEXISTS && !there)
         convert_store_remove(r->out->journal);

@@ -3,7 +3,6 @@
 #include "daemon/queue.h"
 #include "proto/clock.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 #define WORKER "convert"

@@ -501,7 +501,7 @@ static int choose_tensors(const struct diff *d, double *bytes)
 
 static int diff_paths(const char *a, const char *b, const struct diff_args *args, struct sl_error *e)
 {
-    struct diff d = {.args = args, .e = e};
+    struct diff d = {.args = args, .a = {.fd = -1}, .b = {.fd = -1}, .e = e};
     double bytes = 0;
     int rc = open_sides(&d, a, b);
 

@@ -153,22 +153,33 @@ static void show_kept(struct state *s)
     s->kept = NULL;
 }
 
-/* A job's end by a failure: said once, and in full by the verdict where that is of one job. */
-static void show_failed(struct state *s, const cJSON *ev)
+/* What follows "failed: " or "cancelled: " in a job's state; NULL: it did not end so. */
+static const char *why_ended(const cJSON *ev)
+{
+    const char *text = sl_get_str(ev, "text");
+    bool ended = strncmp(text, "failed: ", 8) == 0 || strncmp(text, "cancelled: ", 11) == 0;
+
+    return ended && strcmp(sl_get_str(ev, "kind"), "state") == 0 ? strchr(text, ':') + 2 : NULL;
+}
+
+/* A job's end that is no good one: said once, and in full by the verdict where that is of one job. */
+static void show_end(struct state *s, const cJSON *ev, const char *why)
 {
     const struct ids *ids = s->f->ids;
     uint64_t job = sl_get_uint(ev, "job", 0);
     const char *text = sl_get_str(ev, "text"), *kept = s->kept ? sl_get_str(s->kept, "text") : "";
     bool here = s->draw || s->f->plain == stderr; /* where the verdict goes */
+    char word[16];
 
+    snprintf(word, sizeof word, "%.*s", (int)strcspn(text, ":"), text);
     if (s->kept && sl_get_uint(s->kept, "job", 0) == job
-        && strncmp(text + strlen("failed: "), kept, strlen(kept) < 600 ? strlen(kept) : 600) == 0) {
+        && strncmp(why, kept, strlen(kept) < 600 ? strlen(kept) : 600) == 0) {
         cJSON_Delete(s->kept);
         s->kept = NULL;
     }
     show_kept(s);
     if (ids->n != 1 || !here)
-        print_event(s, ev, ids->n == 1 ? "failed" : text);
+        print_event(s, ev, ids->n == 1 ? word : text);
     for (unsigned i = 0; ids->n > 1 && i < ids->n; i++)
         s->told[i] |= here && ids->id[i] == job;
 }
@@ -176,7 +187,7 @@ static void show_failed(struct state *s, const cJSON *ev)
 static void show_event(struct state *s, cJSON *ev)
 {
     uint64_t id = sl_get_uint(ev, "id", 0);
-    const char *kind = sl_get_str(ev, "kind"), *text;
+    const char *why;
 
     if (id > s->last_event)
         s->last_event = id;
@@ -189,16 +200,16 @@ static void show_event(struct state *s, cJSON *ev)
     if (s->f->names)
         record_name_users(ev);
     record_disarm(ev);
-    text = sl_get_str(ev, "text");
-    if (strcmp(kind, "state") == 0 && strncmp(text, "failed: ", strlen("failed: ")) == 0) {
-        show_failed(s, ev);
+    why = why_ended(ev);
+    if (why) {
+        show_end(s, ev, why);
         return;
     }
     show_kept(s);
-    if (strcmp(kind, "quarantined") == 0)
+    if (strcmp(sl_get_str(ev, "kind"), "quarantined") == 0)
         s->kept = cJSON_Duplicate(ev, 1);
     if (!s->kept)
-        print_event(s, ev, text);
+        print_event(s, ev, sl_get_str(ev, "text"));
 }
 
 /* Keeps the end of a job, once. */

@@ -34,7 +34,8 @@ static int in_folder(const char *dir, char **path, bool *shards, struct sl_error
         if (!sl_stem(ent->d_name, ".gguf") || sl_gguf_split_count(ent->d_name, &n, NULL) < 0)
             continue;
         if (*path)
-            rc = sl_fail(e, SL_EUSAGE, "%s: holds several GGUF models; name one of them", dir);
+            rc = sl_fail(e, SL_EUSAGE, "%s: holds several GGUF models, such as %s and %s; name one of them", dir,
+                         strrchr(*path, '/') + 1, ent->d_name);
         else if (asprintf(path, "%s/%s", dir, ent->d_name) < 0)
             *path = NULL, rc = sl_fail(e, SL_EFAIL, "out of memory");
     }

@@ -33,6 +33,7 @@ static int show(const struct plan_cmd *c, const struct sl_job_plan *job, const s
     struct plan_view view = {0};
     int rc = plan_view_make(&view, job, (uint64_t)c->ctx, c->devices, out, c->out != NULL, rules_2025, e);
 
+    view.requantized = rc == 0 && !c->plan.allow_requantize ? cli_requantized(job) : 0;
     if (rc == 0 && c->json) {
         rc = plan_view_json(&view, extra, e);
         extra = NULL;

@@ -26,14 +26,14 @@ static cJSON *group_json(const struct plan_group *g)
     return o;
 }
 
-static cJSON *set_json(const struct plan_device_set *s, uint64_t ctx)
+static cJSON *set_json(const struct plan_device_set *s, bool mla, uint64_t ctx)
 {
     cJSON *o = cJSON_CreateObject();
 
     cJSON_AddNumberToObject(o, "devices", s->count);
     cJSON_AddNumberToObject(o, "device_bytes", (double)s->bytes);
     cJSON_AddNumberToObject(o, "context", (double)ctx);
-    cJSON_AddStringToObject(o, "cache", s->whole_heads ? "whole_heads" : "compressed");
+    cJSON_AddStringToObject(o, "cache", !mla ? "heads" : s->whole_heads ? "whole_heads" : "compressed");
     cJSON_AddBoolToObject(o, "own_layout", s->own_layout);
     cJSON_AddNumberToObject(o, "weights_bytes", (double)s->mem.weights);
     cJSON_AddNumberToObject(o, "cache_bytes", (double)s->mem.kv_cache);
@@ -121,11 +121,12 @@ int plan_view_json(const struct plan_view *v, struct cJSON *extra, struct sl_err
         cJSON_AddItemToArray(list, group_json(&v->groups[i]));
     list = cJSON_AddArrayToObject(root, "memory");
     for (uint32_t i = 0; i < v->n_sets; i++)
-        cJSON_AddItemToArray(list, set_json(&v->sets[i], v->ctx));
+        cJSON_AddItemToArray(list, set_json(&v->sets[i], v->job->model->hp.kv_lora != 0, v->ctx));
     add_output(root, v);
     if (v->unwritable >= 0)
         cJSON_AddStringToObject(root, "unwritable_type", sl_type_info(v->unwritable)->name);
     cJSON_AddBoolToObject(root, "needs_imatrix", v->needs_imatrix != NULL);
+    cJSON_AddBoolToObject(root, "needs_allow_requantize", v->requantized > 0);
     cli_each_warning(v->job, add_warning, cJSON_AddArrayToObject(root, "warnings"));
     while (extra && extra->child) {
         cJSON *field = cJSON_DetachItemViaPointer(extra, extra->child);

@@ -94,6 +94,9 @@ static void print_notes(const struct plan_view *v)
         line(FIELD, "Note    this version cannot write type %s", sl_type_info(v->unwritable)->name);
     if (v->needs_imatrix)
         line(FIELD, "Note    %s and others need an importance matrix", v->needs_imatrix);
+    if (v->requantized)
+        line(FIELD, "Note    %u tensor%s quantized in the source already; convert will need the F32, F16 or BF16 file, or "
+                    "--allow-requantize", v->requantized, v->requantized == 1 ? " is" : "s are");
 }
 
 /* The types of a group, at a column of a line of so many; each stays whole. */

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DEVICE_LEAST 1000000u /* bytes; "8" is no device of 8 bytes */
+
 /* "blk.3.ffn_down_exps.weight" -> "ffn_down_exps" */
 static void group_name(const char *tensor, char name[SL_NAME_MAX])
 {
@@ -145,6 +147,8 @@ static int parse_devices(struct plan_view *v, const char *text, struct sl_error 
         }
         if (rc == 0)
             rc = cli_parse_size("--devices", size ? size : item, &bytes, e);
+        if (rc == 0 && bytes < DEVICE_LEAST)
+            rc = sl_fail(e, SL_EUSAGE, "--devices: '%s': expected COUNTxSIZE, such as 8x80G", item);
         if (rc == 0 && v->n_sets + 2 > PLAN_MAX_DEVICE_SETS)
             rc = sl_fail(e, SL_EUSAGE, "--devices: at most %d sets", PLAN_MAX_DEVICE_SETS / 2);
         if (rc < 0)

@@ -43,6 +43,7 @@ struct plan_view {
     bool config_alone;         /* no files: planned from config.json */
     int unwritable;            /* a type of the plan that cannot be written; -1 */
     const char *needs_imatrix; /* a tensor that needs one; NULL */
+    uint32_t requantized;      /* tensors that --allow-requantize is needed for */
 };
 
 /* Effect: computes the view. devices: "8x80G,8x64G", NULL: a common choice for

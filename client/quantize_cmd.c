@@ -150,15 +150,15 @@ static void note_imatrix(const struct sl_job_plan *j)
     const struct sl_plan *p = j->plan;
     uint32_t n = 0;
 
-    for (uint32_t i = 0; i < p->n_tensors && !j->imatrix; i++)
+    for (uint32_t i = 0; i < p->n_tensors && !j->imatrix && !j->synthetic; i++)
         n += p->tensors[i].type != p->tensors[i].t->src_type
              && sl_recipe_needs_imatrix(j->recipe, p->tensors[i].t->name, p->tensors[i].type, false);
     if (n)
         fprintf(stderr, "sluice: note: without --imatrix this cannot be made: %u tensors need an importance matrix\n", n);
 }
 
-/* llama-quantize leaves that list as long as it is, too. */
-static void note_types(const struct sl_model *m, const struct args *a)
+/* llama-quantize leaves that list as long as it is, too. Returns whether the model has it. */
+static bool note_types(const struct sl_model *m, const struct args *a)
 {
     char key[160], shown[CLI_SHOWN_BYTES];
     const struct sl_kv *types;
@@ -168,22 +168,31 @@ static void note_types(const struct sl_model *m, const struct args *a)
     if (a->plan.n_prune && types && a->layers[0] < types->n)
         fprintf(stderr, "sluice: note: %s still tells of %" PRIu64 " layers: llama.cpp will not load the file\n",
                 cli_shown(shown, key), types->n);
+    return types != NULL;
+}
+
+static void note_requantized(const struct sl_job_plan *j, const struct cli_plan_args *p)
+{
+    uint32_t n = p->allow_requantize ? 0 : cli_requantized(j);
+
+    if (n)
+        fprintf(stderr, "sluice: note: without --allow-requantize this cannot be made: %u tensors are quantized in the source already\n", n);
 }
 
 /* llama-quantize leaves that number as it is, too. */
 static void note_pruned(const struct sl_model *m, const struct args *a, const struct sl_kvs *given)
 {
     char key[160], shown[CLI_SHOWN_BYTES];
+    bool listed = note_types(m, a);
 
-    note_types(m, a);
     snprintf(key, sizeof key, "%.80s.nextn_predict_layers", m->arch);
     if (!a->plan.n_prune || a->layers[a->plan.n_prune - 1] + m->hp.n_nextn < m->hp.n_layer || !m->hp.n_nextn ||
         sl_kvs_find(given, key))
         return;
     cli_shown(shown, key);
     fprintf(stderr, "sluice: note: a layer for multi-token prediction is left out, and %s stays %" PRIu64 ": llama.cpp would "
-            "not run the last layer that is left; give --override-kv %s=int:N too, N being how many such layers are left\n", shown,
-            m->hp.n_nextn, shown);
+            "not %s; give --override-kv %s=int:N too, N being how many such layers are left\n", shown, m->hp.n_nextn,
+            listed ? "load the file" : "run the last layer that is left", shown);
 }
 
 /* convert wants the folder, and not each shard of it. */
@@ -226,6 +235,7 @@ static int quantize(struct args *a, const char *source, const char *target, stru
     if (a->run.dry_run) {
         SL_TRY(convert_dry_run(j->plan, out, a->run.json));
         note_imatrix(j);
+        note_requantized(j, &a->plan);
         return 0;
     }
     interrupt_install();

@@ -50,7 +50,7 @@ static int check_states(const char *text, struct sl_error *e)
         if (!*state)
             return no_state(p, n, e);
         p += n;
-        if (!*p)
+        if (!*p || !p[1]) /* a comma at the end says no more, here as in put_words */
             return 0;
     }
     return 0;

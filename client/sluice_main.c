@@ -113,6 +113,11 @@ static int run_verb(const struct cli_verb *verb, int argc, const char **argv)
     return rc < 0 ? -rc : 0;
 }
 
+static bool is_help(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : NULL;
@@ -125,12 +130,12 @@ int main(int argc, char **argv)
         print_usage(stderr);
         return -SL_EUSAGE;
     }
-    if (strcmp(name, "help") == 0 && argc > 2) {
+    if (is_help(name) && argc > 2 && !is_help(argv[2])) {
         const char *help[] = {argv[2], "--help", NULL};
 
         return find(argv[2]) ? run_verb(find(argv[2]), 2, help) : no_verb(argv[2]);
     }
-    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
+    if (is_help(name)) {
         print_usage(stdout);
         return written();
     }

@@ -224,6 +224,15 @@ static int verify_path(const char *path, const struct verify_args *a,
     return rc;
 }
 
+#define MANIFEST ".xxh64"
+
+static bool is_manifest(const char *path)
+{
+    size_t n = strlen(path), end = strlen(MANIFEST);
+
+    return n > end && strcmp(path + n - end, MANIFEST) == 0;
+}
+
 static int run_verify(int argc, const char **argv, struct sl_error *e)
 {
     struct verify_args a = {.seed = 1};
@@ -266,6 +275,9 @@ static int run_verify(int argc, const char **argv, struct sl_error *e)
         rc = sl_fail(e, SL_EUSAGE, "--sample needs --source");
     if (rc == 0 && a.imatrix && !a.source)
         rc = sl_fail(e, SL_EUSAGE, "--imatrix needs --source");
+    if (rc == 0 && is_manifest(args.pos[0]))
+        rc = sl_fail(e, SL_EUSAGE, "%s is a list of hashes; give the file itself: %.*s", args.pos[0],
+                     (int)(strlen(args.pos[0]) - strlen(MANIFEST)), args.pos[0]);
     if (rc == 0)
         rc = model_arg_gguf(args.pos[0], &path, e);
     if (rc == 0 && !path)

@@ -9,7 +9,6 @@
 #include "proto/wire.h"
 
 #include <cjson/cJSON.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define NARROW 76 /* below so many columns the parts of workers' lines do not stand under each other */

@@ -9,6 +9,12 @@ static void put_time(cJSON *into, const char *field, uint64_t ms)
         sl_put_uint(into, field, ms);
 }
 
+/* What adds up over workers and months; of more than the field holds, its limit. */
+static void put_sum(cJSON *into, const char *field, uint64_t sum)
+{
+    sl_put_uint(into, field, sum < SL_WIRE_UINT_MAX ? sum : SL_WIRE_UINT_MAX);
+}
+
 void coord_put_row(cJSON *into, const struct sl_job_row *r, bool files)
 {
     cJSON *spec = cJSON_Parse(r->spec);
@@ -80,7 +86,7 @@ void coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool fi
     sl_put_uint(into, "leased", leased);
     sl_put_uint(into, "done_bytes", bytes);
     if (rate)
-        sl_put_uint(into, "rate", rate);
+        put_sum(into, "rate", rate);
     coord_reason(c, j, reason, sizeof reason);
     if (reason[0])
         sl_put_text(into, "reason", reason);
@@ -127,7 +133,7 @@ void coord_put_worker(const struct sl_coord *c, cJSON *into, const struct worker
     if (w->n_held && w->rate)
         sl_put_uint(into, "rate", w->rate);
     sl_put_uint(into, "done", w->done);
-    sl_put_uint(into, "bytes", w->done_bytes);
+    put_sum(into, "bytes", w->done_bytes);
     if (w->gpus && w->peer && !w->silent)
         sl_put(into, "gpus", cJSON_Duplicate(w->gpus, true));
 }

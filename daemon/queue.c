@@ -240,12 +240,16 @@ static int start_epochs(struct sl_queue *q, struct sl_error *e)
 static int pragma_value(struct sl_queue *q, const char *sql, int *v, struct sl_error *e)
 {
     sqlite3_stmt *st = NULL;
+    int rc = 0;
 
     if (sqlite3_prepare_v2(q->db, sql, -1, &st, NULL) != SQLITE_OK)
         return db_fail(q, e, "queue");
-    *v = sqlite3_step(st) == SQLITE_ROW ? sqlite3_column_int(st, 0) : -1;
+    if (sqlite3_step(st) == SQLITE_ROW)
+        *v = sqlite3_column_int(st, 0);
+    else
+        rc = db_fail(q, e, "cannot be read");
     sqlite3_finalize(st);
-    return 0;
+    return rc;
 }
 
 static int migrate(struct sl_queue *q, struct sl_error *e)
@@ -256,7 +260,7 @@ static int migrate(struct sl_queue *q, struct sl_error *e)
     SL_TRY(pragma_value(q, "PRAGMA user_version", &version, e));
     SL_TRY(pragma_value(q, "PRAGMA application_id", &id, e));
     SL_TRY(pragma_value(q, "SELECT count(*) FROM sqlite_schema", &tables, e));
-    if (version == 0 ? tables != 0 : id != APPLICATION_ID)
+    if (version < 0 || (version == 0 ? tables != 0 : id != APPLICATION_ID))
         return sl_fail(e, SL_EEXISTS, "%s: is no queue of this program; choose another place",
                        q->path);
     if (version > QUEUE_VERSION)

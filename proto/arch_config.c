@@ -120,8 +120,8 @@ static int read_fields(struct sl_params *p, const struct sl_field *f, struct sl_
     return 0;
 }
 
-/* Entries that say nothing of these architectures, but are passed on: a layer norm's epsilon, that
- * attention looks ahead, and that there are no experts. Of several names the first one counts that is there, be it null. */
+/* Entries that say nothing of these architectures, but are passed on: a layer norm's epsilon, that attention looks
+ * ahead, and that there are no experts. Of several names the first one counts that is there, be it null. */
 static void read_idle(struct sl_params *p)
 {
     static const struct {
@@ -177,9 +177,8 @@ static int read_yarn(struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
-/* rope_parameters (newer; by kinds of attention, where a model has several) or rope_scaling; rope_theta may stand in
- * either place. Scaling of type dynamic
- * begins behind the model's own context, and has no key. */
+/* rope_parameters (newer; by kinds of attention, where a model has several) or rope_scaling; rope_theta may
+ * stand in either place. Scaling of type dynamic begins behind the model's own context, and has no key. */
 static int read_rope(struct sl_params *p, struct sl_error *e)
 {
     const cJSON *rope = entry(p->config, "rope_parameters");
@@ -291,7 +290,7 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
     p->fp8 = method && strcmp(method, "fp8") == 0;
     if (!none && !p->fp8 && !packed)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_method '%.60s' is "
-                       "not supported; supported: fp8, and checkpoints that are not quantized",
+                       "not supported; supported: fp8, compressed-tensors, and checkpoints that are not quantized",
                        method ? method : "(none)");
     return 0;
 }

@@ -388,13 +388,31 @@ static int open_file(struct sl_checkpoint *ck, const char *path, struct sl_error
                    ".safetensors files, a .safetensors file, its .index.json, or a .gguf file", path);
 }
 
+/* An address, or "deepseek-ai/DeepSeek-R1" where there is no such folder as the first. */
+static bool looks_remote(const char *path)
+{
+    const char *slash = strchr(path, '/');
+    char first[128];
+    struct stat st;
+
+    if (strstr(path, "://"))
+        return true;
+    if (!slash || strchr(slash + 1, '/') || strchr("/.~", *path) || (size_t)(slash - path) >= sizeof first)
+        return false;
+    snprintf(first, sizeof first, "%.*s", (int)(slash - path), path);
+    return stat(first, &st) != 0;
+}
+
 static int open_any(struct sl_checkpoint *ck, const char *path, struct sl_error *e)
 {
     struct stat st;
 
-    if (stat(path, &st) < 0)
-        return sl_fail(e, SL_ESOURCE, "%s: %s; expected a checkpoint's folder, a .safetensors or a .gguf file", path,
-                       strerror(errno));
+    if (stat(path, &st) < 0) {
+        int err = errno;
+
+        return sl_fail(e, SL_ESOURCE, "%s: %s; expected a checkpoint's folder, a .safetensors or a .gguf file%s", path,
+                       strerror(err), looks_remote(path) ? " ('hf download' fetches one from Hugging Face)" : "");
+    }
     if (S_ISDIR(st.st_mode)) {
         SL_TRY(keep_dir(ck, path, strlen(path), e));
         SL_TRY(read_config(ck, ck->dir, true, e));

@@ -7,13 +7,29 @@
 #include <stdio.h>
 #include <string.h>
 
+#define WHOLE_BYTES 9000 /* two paths of the longest, and words */
+
+/* Of what is too long the middle goes: the end says why. */
+static void put_text(struct sl_error *e, const char *whole)
+{
+    size_t n = strlen(whole), tail = sizeof e->text / 2;
+
+    if (n < sizeof e->text)
+        memcpy(e->text, whole, n + 1);
+    else
+        snprintf(e->text, sizeof e->text, "%.*s...%s", (int)(sizeof e->text - tail - 4), whole, whole + n - tail);
+    sl_utf8_disarm(e->text);
+}
+
 int sl_vfail(struct sl_error *e, int code, const char *fmt, va_list ap)
 {
+    char whole[WHOLE_BYTES];
+
     if (!e)
         return code;
     e->code = code;
-    vsnprintf(e->text, sizeof e->text, fmt, ap);
-    sl_utf8_disarm(e->text);
+    vsnprintf(whole, sizeof whole, fmt, ap);
+    put_text(e, whole);
     return code;
 }
 
@@ -29,23 +45,18 @@ int sl_fail(struct sl_error *e, int code, const char *fmt, ...)
 
 int sl_fail_context(struct sl_error *e, const char *fmt, ...)
 {
-    char old[sizeof e->text];
+    char whole[WHOLE_BYTES];
     va_list ap;
     int n;
 
     if (!e)
         return SL_EFAIL;
-    memcpy(old, e->text, sizeof old);
     va_start(ap, fmt);
-    n = vsnprintf(e->text, sizeof e->text, fmt, ap);
+    n = vsnprintf(whole, sizeof whole, fmt, ap);
     va_end(ap);
-    if (n >= 0 && (size_t)n + 3 < sizeof e->text) {
-        memcpy(e->text + n, ": ", 2);
-        n += 2;
-        memcpy(e->text + n, old, sizeof e->text - (size_t)n);
-        e->text[sizeof e->text - 1] = 0;
-    }
-    sl_utf8_disarm(e->text);
+    if (n >= 0 && (size_t)n < sizeof whole)
+        snprintf(whole + n, sizeof whole - (size_t)n, ": %s", e->text);
+    put_text(e, whole);
     return e->code;
 }
 

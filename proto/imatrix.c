@@ -3,7 +3,6 @@
 #include "proto/tensor_hash.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>

@@ -7,6 +7,7 @@
 #include "proto/model.h"
 #include "proto/model_gguf.h"
 #include "proto/source_file.h"
+#include "proto/text_line.h"
 #include "proto/tokenizer.h"
 
 #include <inttypes.h>
@@ -17,37 +18,7 @@
 
 #define MAX_PLANNED 1000000 /* sources of a plan from config.json alone */
 #define N_COUNT_SLACK 1024
-
-/* The first few names of a list for an error, and how many there are. */
-struct name_list {
-    char text[760];
-    size_t at;
-    uint32_t shown, n;
-};
-
-static void list_name(struct name_list *l, const char *name, uint32_t max)
-{
-    int n;
-
-    l->n++;
-    if (l->shown >= max)
-        return;
-    n = snprintf(l->text + l->at, sizeof l->text - l->at, "%s%.160s", l->shown ? ", " : "", name);
-    if (n < 0 || (size_t)n >= sizeof l->text - l->at) {
-        l->text[l->at] = '\0';
-        return;
-    }
-    l->at += (size_t)n;
-    l->shown++;
-}
-
-/* "a, b and 12 more" */
-static const char *listed(struct name_list *l)
-{
-    if (l->n > l->shown)
-        snprintf(l->text + l->at, sizeof l->text - l->at, " and %" PRIu32 " more", l->n - l->shown);
-    return l->text;
-}
+#define LISTED 740          /* bytes of a message for names */
 
 struct build {
     const struct sl_checkpoint *ck;
@@ -56,7 +27,7 @@ struct build {
     bool planned;     /* from config.json alone */
     int packed;       /* planned: whether the sources of the tensor at hand ship as I4 */
     uint8_t *used;    /* of the checkpoint's tensors */
-    struct name_list missing;
+    struct sl_names missing;
     char last_missing[128]; /* kv_b_proj is the source of two tensors, one after the other */
 };
 
@@ -187,7 +158,7 @@ static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t
     s->tensor = sl_checkpoint_find(b->ck, name);
     if (s->tensor == SL_NO_TENSOR) {
         if (strcmp(b->last_missing, name) != 0)
-            list_name(&b->missing, name, 10);
+            sl_names_add(&b->missing, name, 10, LISTED);
         memcpy(b->last_missing, name, sizeof name);
         return 0;
     }
@@ -296,13 +267,13 @@ static bool lacks_mtp(const struct build *b)
     return b->p->num[SL_N_NEXTN].u && !has_mtp(b, b->p->num[SL_N_LAYER].u - 1);
 }
 
-static int unknown_tensors(struct build *b, struct name_list *unknown, struct sl_error *e)
+static int unknown_tensors(struct build *b, struct sl_names *unknown, struct sl_error *e)
 {
     uint32_t n = b->missing.n;
 
     return sl_fail(e, SL_EUNSUPPORTED, "%" PRIu32 " tensor%s unknown for %s (%" PRIu32 " expected one%s missing%s%.*s): %s%s",
                    unknown->n, unknown->n == 1 ? "" : "s", b->p->hf_class, n, n == 1 ? "" : "s", n ? ": " : "",
-                   (int)strcspn(b->missing.text, ","), b->missing.text, listed(unknown),
+                   (int)strcspn(b->missing.line.text, ","), b->missing.line.text, sl_names_text(unknown),
                    has_mtp(b, b->p->num[SL_N_LAYER].u) ? "; config.json's num_nextn_predict_layers does not tell of all layers "
                    "for multi-token prediction: correct it, or give --no-mtp"
                    : n ? "; is config.json of the same model?" : "");
@@ -311,7 +282,7 @@ static int unknown_tensors(struct build *b, struct name_list *unknown, struct sl
 /* Every tensor of the checkpoint is used, scales another one, or is dropped. */
 static int account(struct build *b, struct sl_error *e)
 {
-    struct name_list unknown = {.n = 0};
+    struct sl_names unknown = {.n = 0};
 
     for (uint32_t i = 0; i < b->ck->n_tensors; i++) {
         const char *name = b->ck->tensors[i].name;
@@ -321,7 +292,7 @@ static int account(struct build *b, struct sl_error *e)
         if (sl_arch_sees(b->p, name))
             b->m->n_vision++;
         else if (!sl_arch_drops(b->p, name))
-            list_name(&unknown, name, 5);
+            sl_names_add(&unknown, name, 5, LISTED);
     }
     if (b->missing.n && sl_checkpoint_is_shard(b->ck))
         return sl_fail(e, SL_ESOURCE, "%s is one shard of a checkpoint, and %" PRIu32 " tensors are in others; give "
@@ -334,7 +305,7 @@ static int account(struct build *b, struct sl_error *e)
     if (b->missing.n)
         return sl_fail(e, SL_ESOURCE, "%" PRIu32 " tensor%s missing from the checkpoint: %s; is the download complete, "
                        "and config.json of the same model?%s", b->missing.n, b->missing.n == 1 ? "" : "s",
-                       listed(&b->missing),
+                       sl_names_text(&b->missing),
                        lacks_mtp(b) ? " Without layers for multi-token prediction, give --no-mtp" : "");
     return 0;
 }

@@ -4,10 +4,10 @@
 #include "proto/safetensors.h"
 #include "proto/source_file.h"
 #include "proto/suffix.h"
+#include "proto/text_line.h"
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -128,43 +128,14 @@ void sl_shard_index_free(struct sl_shard_index *ix)
 
 /* ---- comparison ---- */
 
-#define LIST_NAMES 10
-
-/* A list of names for an error line: at most 10 and about 350 bytes. */
-struct list {
-    char text[400];
-    size_t len;
-    uint32_t shown, total;
-};
-
-static void list_add(struct list *l, const char *name)
-{
-    size_t n = strlen(name);
-    bool first = l->total == 0;
-    bool fits = l->shown == l->total && l->shown < LIST_NAMES && l->len + n + 2 <= 350;
-
-    l->total++;
-    if (!fits && !first)
-        return;
-    if (first && n > 200)
-        n = 200;
-    l->len += (size_t)snprintf(l->text + l->len, sizeof l->text - l->len, "%s%.*s",
-                               l->shown ? ", " : "", (int)n, name);
-    l->shown++;
-}
-
-static void list_end(struct list *l)
-{
-    if (l->total > l->shown)
-        snprintf(l->text + l->len, sizeof l->text - l->len, " and %" PRIu32 " more",
-                 l->total - l->shown);
-}
+#define NAMES 10 /* of each kind in an error line, */
+#define ROOM 350 /* and the bytes for them */
 
 int sl_shard_index_check(const struct sl_shard_index *ix, const char *label,
                          const struct sl_src_tensor *tensors, uint32_t n_tensors,
                          const struct sl_name_table *found, struct sl_error *e)
 {
-    struct list missing = {.len = 0}, surplus = {.len = 0};
+    struct sl_names missing = {.n = 0}, surplus = {.n = 0};
     uint8_t *named = calloc((size_t)n_tensors + 1, 1);
     int rc = 0;
 
@@ -174,7 +145,7 @@ int sl_shard_index_check(const struct sl_shard_index *ix, const char *label,
         uint32_t t = sl_name_table_find(found, ix->tensors[i]);
 
         if (t == SL_NO_NAME)
-            list_add(&missing, ix->tensors[i]);
+            sl_names_add(&missing, ix->tensors[i], NAMES, ROOM);
         else if (tensors[t].file != ix->shard_of[i])
             rc = sl_fail(e, SL_ESOURCE, "%s: says that tensor '%.120s' is in %s, but it is in %s",
                          label, ix->tensors[i], ix->shards[ix->shard_of[i]],
@@ -184,18 +155,15 @@ int sl_shard_index_check(const struct sl_shard_index *ix, const char *label,
     }
     for (uint32_t t = 0; t < n_tensors && rc == 0; t++)
         if (!named[t])
-            list_add(&surplus, tensors[t].name);
+            sl_names_add(&surplus, tensors[t].name, NAMES, ROOM);
     free(named);
-    list_end(&missing);
-    list_end(&surplus);
-    if (rc < 0 || (missing.total == 0 && surplus.total == 0))
+    if (rc < 0 || missing.n + surplus.n == 0)
         return rc;
-    if (missing.total && surplus.total)
+    if (missing.n && surplus.n)
         return sl_fail(e, SL_ESOURCE, "%s: index and shards disagree: %" PRIu32 " tensors are in no "
                        "shard: %s; %" PRIu32 " tensors are not in the index: %s", label,
-                       missing.total, missing.text, surplus.total, surplus.text);
+                       missing.n, sl_names_text(&missing), surplus.n, sl_names_text(&surplus));
     return sl_fail(e, SL_ESOURCE, "%s: index and shards disagree: %" PRIu32 " tensors are %s: %s",
-                   label, missing.total + surplus.total,
-                   missing.total ? "in no shard" : "not in the index",
-                   missing.total ? missing.text : surplus.text);
+                   label, missing.n + surplus.n, missing.n ? "in no shard" : "not in the index",
+                   sl_names_text(missing.n ? &missing : &surplus));
 }

@@ -138,6 +138,23 @@ static void read_done(struct sl_engine *en, struct sl_engine_op *op)
     }
 }
 
+/* Returns a descriptor or -errno; a FIFO's other end is not waited for, and nothing goes into it. */
+static int open_segment(struct sl_engine *en, const char *path, int flags)
+{
+    int fd = sl_sys_open(en->opts.faults, path, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | flags), err = 0;
+    struct stat st;
+
+    if (fd < 0)
+        return fd;
+    if (fstat(fd, &st) != 0 || fcntl(fd, F_SETFL, flags) != 0)
+        err = errno;
+    else if (S_ISFIFO(st.st_mode))
+        err = ENXIO;
+    if (err)
+        close(fd);
+    return err ? -err : fd;
+}
+
 static struct sl_segment *segment(struct sl_engine *en, struct sl_member *m, uint32_t i, int *err)
 {
     struct sl_segment *s = &m->segments[i];
@@ -146,14 +163,14 @@ static struct sl_segment *segment(struct sl_engine *en, struct sl_member *m, uin
 
     *err = 0;
     if (s->fd < 0)
-        s->fd = sl_sys_open(en->opts.faults, path, O_WRONLY | O_NOFOLLOW);
+        s->fd = open_segment(en, path, 0);
     if (s->fd < 0) {
         *err = -s->fd;
         s->fd = -1;
         return NULL;
     }
     if (s->direct == -1 && direct)
-        s->direct = sl_sys_open(en->opts.faults, path, O_WRONLY | O_NOFOLLOW | O_DIRECT);
+        s->direct = open_segment(en, path, O_DIRECT);
     if (s->direct < 0)
         s->direct = SL_NO_DIRECT;
     return s;

@@ -64,7 +64,7 @@ void sl_io_wake(struct sl_io *io);
 const char *sl_io_name(const struct sl_io *io); /* "io_uring", "pread" */
 bool sl_io_registered(const struct sl_io *io);  /* the arena's pages are pinned once for all */
 
-/* Effect: frees everything. No operation may be under way. */
+/* Effect: frees everything. What is under way, in a backend that broke, is waited for. */
 void sl_io_close(struct sl_io *io);
 
 /* What a backend is. open fills *priv; submit, wait, wake and close as above. */

@@ -230,17 +230,19 @@ static bool uring_registered(const void *priv)
     return ((const struct uring *)priv)->registered;
 }
 
-/* The armed read points into u: it is brought home before u goes. */
+/* What the kernel has taken is brought home: the armed read points into u, and of a ring that broke
+ * the others into the caller's buffers. */
 static void uring_close(void *priv)
 {
     struct uring *u = priv;
     struct sl_io_op *done = NULL;
+    struct io_uring_cqe *cqe;
     int rc = 0;
 
     if (u->wake_armed)
         uring_wake(u);
-    while (u->wake_armed && (rc >= 0 || rc == -EINTR)) {
-        rc = io_uring_submit_and_wait(&u->ring, 1);
+    while (u->under_way + u->wake_armed > io_uring_sq_ready(&u->ring) && (rc >= 0 || rc == -EINTR)) {
+        rc = io_uring_wait_cqe(&u->ring, &cqe);
         reap(u, &done);
     }
     io_uring_queue_exit(&u->ring);

@@ -105,6 +105,9 @@ int output_parse(struct output *o, const char *arg, struct sl_error *e)
     memset(o, 0, sizeof *o);
     if (n == 0)
         return sl_fail(e, SL_EUSAGE, "the output name is empty");
+    if (strcmp(arg, "-") == 0)
+        return sl_fail(e, SL_EUSAGE, "-: the output is not written from its beginning to its end, so that it must be a file or "
+                                     "a folder, not standard output");
     if (is_special(arg))
         return sl_fail(e, SL_EUSAGE, "%s: a device, pipe or socket; the output must be a file or a "
                                      "folder (--dry-run writes nothing)", arg);

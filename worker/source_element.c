@@ -11,13 +11,15 @@
 
 #define LINE 4096u
 #define LINES 256u
+#define FILES_OPEN 16u     /* at a time */
 #define BLOCK_BYTES 256u   /* the largest block has 210, */
 #define BLOCK_WEIGHTS 256u /* and this many weights */
 
 struct source_reader {
     const struct sl_checkpoint *ck;
     const struct sl_model *m;
-    int *fds; /* -1: not open yet */
+    int *fds; /* -1: not open */
+    uint32_t n_open;
     struct {
         uint32_t file;
         uint64_t number; /* offset / LINE */
@@ -73,13 +75,21 @@ int source_reader_open(const struct sl_checkpoint *ck, const struct sl_model *m,
     return 0;
 }
 
+static void close_files(struct source_reader *r)
+{
+    for (uint32_t i = 0; i < r->ck->n_files; i++) {
+        if (r->fds[i] >= 0)
+            close(r->fds[i]);
+        r->fds[i] = -1;
+    }
+    r->n_open = 0;
+}
+
 void source_reader_close(struct source_reader *r)
 {
     if (!r)
         return;
-    for (uint32_t i = 0; i < r->ck->n_files; i++)
-        if (r->fds[i] >= 0)
-            close(r->fds[i]);
+    close_files(r);
     free(r->fds);
     free(r->line);
     free(r);
@@ -93,8 +103,12 @@ static int load_line(struct source_reader *r, uint32_t file, uint64_t number, st
     uint32_t at = (uint32_t)(number % LINES), have = 0;
     struct sl_source_stat st;
 
-    if (r->fds[file] < 0)
+    if (r->fds[file] < 0) {
+        if (r->n_open == FILES_OPEN)
+            close_files(r);
         SL_TRY(sl_source_open_path(f->path, r->ck->roots, &r->fds[file], &st, e));
+        r->n_open++;
+    }
     r->tag[at].n = 0;
     while (have < LINE) {
         ssize_t got = pread(r->fds[file], r->line[at] + have, LINE - have,

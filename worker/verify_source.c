@@ -349,7 +349,7 @@ static int check_all(struct checker *c, const struct sl_out_tensor **sorted, boo
     for (uint32_t f = 0; f < c->s->n; f++) {
         const struct verify_file *file = &c->s->files[f];
 
-        c->fd = open(file->g.path, O_RDONLY | O_CLOEXEC);
+        c->fd = open(file->g.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
         if (c->fd < 0)
             return sl_fail(c->e, sl_source_code(errno), "%s: %s", file->g.path, strerror(errno));
         for (uint64_t i = 0; i < file->g.n_tensors; i++) {

@@ -158,7 +158,7 @@ void sl_worker_send_progress(struct sl_worker *w, const struct sl_worker_progres
         w->rate_ms = now_ms;
         w->rate_bytes = p->bytes;
     }
-    sl_put_uint(t, "bytes", p->bytes);
+    sl_put_uint(t, "bytes", p->bytes % (SL_WIRE_UINT_MAX + 1));
     tasks = sl_put_array(t, "tasks");
     for (unsigned i = 0; i < p->n_tasks; i++) {
         cJSON *o = sl_add_object(tasks);

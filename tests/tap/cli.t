@@ -52,6 +52,17 @@ fails('--tensor-type a(=q8_0', 2, qr/a\(/, @convert, '--recipe', 'q4_k_m', '--te
 fails('--override-kv x', 2, qr/override-kv/, @convert, '--recipe', 'q4_k_m', '--override-kv', 'x');
 fails('output folder is not there', 2, qr/nowhere/, $SLUICE, 'convert', $TINY, '-o', "$dir/nowhere/x.gguf", '--recipe', 'q4_k_m');
 
+fails('an output that is none', 2, qr/^sluice convert: -: the output is not written from its beginning/, $SLUICE, 'convert', $TINY, '-r', 'q4_k_m', '-o', '-');
+fails('an empty argument', 2, qr/^sluice convert: argument 1 is empty;/, $SLUICE, 'convert', '', '-r', 'q4_k_m');
+fails("llama-quantize's order", 2, qr/^sluice convert: too many arguments \('x\.gguf'\): usage: sluice convert CHECKPOINT -o OUT/, $SLUICE, 'convert', $TINY, 'x.gguf', 'Q4_K_M');
+fails("what is too long keeps its end", 7, qr{^sluice plan: (?:a/){200}.*\.\.\..*: File name too long; expected a checkpoint's folder}, $SLUICE, 'plan', 'a/' x 3000, '-r', 'q4_k_m');
+fails('a name on Hugging Face', 7, qr/a \.gguf file \('hf download' fetches one from Hugging Face\)$/, $SLUICE, 'plan', $_, '-r', 'q4_k_m')
+    for 'deepseek-ai/DeepSeek-R1', 'https://huggingface.co/deepseek-ai/DeepSeek-R1';
+fails("tasks of $_ bytes", 2, qr/--task-size: $_ is too small; at least 4096 bytes$/, $SLUICE, 'plan', $TINY, '-r', 'q4_k_m', '--task-size', $_) for 0, 4095;
+fails('a device of 8 bytes', 2, qr/--devices: '8': expected COUNTxSIZE/, $SLUICE, 'plan', $TINY, '-r', 'q4_k_m', '--devices', '8');
+is(run($SLUICE, '--help', 'plan')->{out}, run($SLUICE, 'plan', '--help')->{out}, '--help VERB');
+is(run_ok('help help', $SLUICE, 'help', 'help')->{out}, run($SLUICE, '--help')->{out}, 'is the usage');
+
 # A recipe's mistake is shown with file and line.
 spit("$dir/bad.recipe", "# a recipe\n\nblk\\..*ffn_down = q9_k\n");
 fails('mistake in a recipe', 2, qr/bad\.recipe:3/, @convert, '--recipe', "$dir/bad.recipe");
@@ -115,7 +126,7 @@ like(run('sh', '-c', "$SLUICE convert $TINY -o $dir/order.gguf -r q4_k_m 2>&1")-
 # On a terminal there is a bar; it is taken away at the end. Help is as wide as the terminal.
 SKIP: {
     my $has = run('script', '--version');
-    skip 'no script(1)', 3 if $has->{rc};
+    skip 'no script(1)', 19 if $has->{rc};
     my $log = scratch() . '/tty';
     local $ENV{TERM} = 'xterm';
     my @wide = map { run('script', '-qec', "stty cols 80; $_ --help", $log); grep { !/^Script/ && length > 80 } split /\r?\n/, slurp($log) }
@@ -136,9 +147,11 @@ SKIP: {
     run('script', '-qec', "$SLUICE convert $source -o $dir/t.gguf --recipe q2_k --force", $log);
     my $seen = slurp($log);
     like($seen, qr/\r.*%/s, 'a bar on a terminal');
-    $ENV{TERM} = 'dumb';
-    run('script', '-qec', "$SLUICE convert $source -o $dir/t.gguf --recipe q2_k --force", $log);
-    unlike(slurp($log), qr/\e/, 'none on a dumb one');
+    for my $term ('dumb', '') {
+        $ENV{TERM} = $term;
+        run('script', '-qec', "$SLUICE convert $source -o $dir/t.gguf --recipe q2_k --force", $log);
+        unlike(slurp($log), qr/\e/, "none where TERM is '$term'");
+    }
 }
 
 # Standard output that cannot be written is an error.

@@ -240,6 +240,16 @@ is(run_ok('hold of two', $SLUICE, 'hold', 1, 3)->{out}, "job 1 was held before\n
 is(run_ok('release', $SLUICE, 'release', 3)->{out}, "released job 3\n", 'is said');
 run_ok('cancel', $SLUICE, 'cancel', 2);
 isnt(run($SLUICE, 'wait', 2)->{rc}, 0, 'a cancelled job is no success');
+chomp(my $third = run($SLUICE, 'submit', $TINY, '-o', "$out/c.gguf", '-r', 'q8_0', '--hold', '--parsable')->{out});
+my $watcher = start($SLUICE, 'watch', $third);
+for (1 .. 1000) {
+    last if slurp("$watcher->{log}.out") =~ /held/;
+    sleep 0.02;
+}
+run_ok('cancel what is watched', $SLUICE, 'cancel', $third);
+$r = finish($watcher);
+is("$r->{rc} " . ($r->{out} =~ s/^job.*\n|^\S+  //mgr) . $r->{err}, "1 job $third: cancelled\nsluice watch: job $third cancelled: cancelled by a user\n", 'watch tells it once');
+run_ok('forget', $SLUICE, 'forget', $third);
 like(run($SLUICE, 'show', 1)->{out}, qr/^prefix +tiny-8x12M-v3-Q4_K_M$/m, 'show');
 like(run($SLUICE, 'show', 1, '--recipe')->{out}, qr/^mixture|^default/m, 'show --recipe');
 
@@ -269,7 +279,7 @@ ok(-f "$out/tiny-8x12M-v3-DQ3_K_M.gguf", 'its file is there');
 run_ok('which is right', $SLUICE, 'verify', "$out/tiny-8x12M-v3-DQ3_K_M.gguf", '--source', $TINY);
 run_ok('verify --job', $SLUICE, 'verify', '--job', 1);
 like(run($SLUICE, 'logs', 1)->{out}, qr/submitted: .*planned: .*succeeded/s, 'logs');
-is(run($SLUICE, 'history', '--parsable', '-o', 'id,state,code')->{out}, "3|succeeded|0\n2|succeeded|0\n1|succeeded|0\n", 'history');
+is(run($SLUICE, 'history', '--parsable', '-s', 'failed,succeeded,', '-o', 'id,state,code')->{out}, "3|succeeded|0\n2|succeeded|0\n1|succeeded|0\n", 'history');
 is((run($SLUICE, 'history', '--parsable', '-o', 'id,files')->{out} =~ /^2\|(.*)/m)[0], "$out/tiny-8x12M-v3-DQ3_K_M.gguf", 'with its files');
 is(run($SLUICE, 'workers', '--parsable', '-o', 'name,device')->{out}, "w1|cpu\n", 'workers');
 

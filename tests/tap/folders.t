@@ -280,6 +280,12 @@ for my $name ('late.sluice-journal', map { ("late$third$_", "late$third.xxh64$_"
     rmdir "$OUT/$name";
 }
 
+symlink "$RUN/elsewhere", "$OUT/late.sluice-journal" or die $!;
+fails('nor follows a link', 13, qr{late\.sluice-journal: a link has the name of the file that keeps what is done}, $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m',
+    '-o', "$OUT/late.gguf");
+ok(!-e "$RUN/elsewhere", 'and makes nothing there');
+unlink "$OUT/late.sluice-journal";
+
 # ---- more parts than files that a login shell lets one open: the system's own limit counts
 stop_one('w1');
 start_one('w1', before => ['prlimit', '--nofile=40:1024'], %under);

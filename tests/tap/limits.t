@@ -179,6 +179,11 @@ sub parts_with {
 is_deeply([map { my $r = parts_with($_, '--direct', 'on'); $r->{rc} == 0 || ($r->{rc} == 1 && $r->{err} =~ /no more than $_ files/) ? () : $r->{err} }
     120, 150, 165, 170], [], 'parts that are open twice: all, or nothing');
 is(parts_with(105, '--direct', 'off')->{rc}, 0, 'and no more are asked for than there is need of');
+# Those 70 as a source, and as a side: a few are open at a time.
+my $part = "$dir/n-00001-of-00070.gguf";
+run_ok('made of many files', $SLUICE, 'convert', $part, '-o', "$dir/one.gguf", '-r', 'copy', '-q');
+like(with_files(64, $SLUICE, @$_)->{out}, qr/^(70 tensors equal, 0 different|ok .* blocks of 70 tensors made again)/m,
+    "$_->[0]: more files than may be open") for ['verify', "$dir/one.gguf", '--source', $part], ['diff', $part, "$dir/one.gguf"];
 run_ok('smaller ones', 'sh', '-c', 'ulimit -f 12288; exec "$@"', 'sh', $SLUICE, 'convert', $TINY, '-o', "$dir/f.gguf", '-r', 'q4_k_m', '-q', '--split-max-size', '5M');
 unlink glob "$dir/*";
 

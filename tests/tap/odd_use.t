@@ -42,15 +42,6 @@ utime((13e9) x 2, map { "$late/$_" } @shards) == @shards or die;
 run_ok('times that are far off', $SLUICE, 'convert', $late, '--recipe', 'q4_k_m', '-o', "$dir/late.gguf", '--quiet');
 unlink glob "$dir/late.gguf*";
 
-# A link in the journal's place is not written through, nor is a FIFO taken for it.
-symlink 'elsewhere', "$dir/l.sluice-journal" or die;
-fails('a link to nowhere', 13, qr{l\.sluice-journal: a link has the name of the file that keeps what is done}, @convert, "$dir/l.gguf", '-q');
-is_deeply([grep { /^(?:l\.|elsewhere)/ } ls($dir)], ['l.sluice-journal'], 'nothing is made or removed');
-unlink "$dir/l.sluice-journal";
-system('mkfifo', "$dir/l.sluice-journal") == 0 or die;
-fails('a FIFO', 13, qr{l\.sluice-journal: a device or FIFO has the name}, @convert, "$dir/l.gguf", '-q');
-unlink "$dir/l.sluice-journal";
-
 # A folder to come: one level, and it is said.
 my $new = run_ok('-o FOLDER/ that is not there', @convert, "$dir/new/");
 like($new->{err}, qr{^sluice: made the folder \Q$dir\E/new$}m, 'it is said');

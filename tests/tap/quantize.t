@@ -57,6 +57,14 @@ for my $from (qw(chain q8)) {
     run_ok('--allow-requantize', $SLUICE, 'quantize', '--allow-requantize', "$dir/$from.gguf", "$dir/twice-$from.gguf", 'Q2_K');
     run_ok('what is made can be made again', $SLUICE, 'verify', "$dir/twice-$from.gguf", '--source', "$dir/$from.gguf", '--sample', 'all');
 }
+for my $case ([qr/^(?:sluice: note: without --allow-requantize this cannot be made: \d+ tensors are quantized in the source already|Note +\d+ tensors are quantized in the source already; convert will need .* --allow-requantize)$/m, ''],
+              [qr/\A(?!.*allow-requantize)/s, '--allow-requantize']) {
+    my ($words, @option) = ($case->[0], grep { $_ } $case->[1]);
+    my $told = run_ok("--dry-run @option", $SLUICE, 'quantize', '-n', "$dir/q8.gguf", 'Q4_K_M', @option);
+    like($told->{err}, $words, 'what it would need besides');
+    $told = run_ok("plan @option", $SLUICE, 'plan', "$dir/q8.gguf", '-r', 'q4_k_m', @option);
+    like($told->{out}, $words, 'as plan says');
+}
 fails('convert says the same', 2, qr/--allow-requantize/, $SLUICE, 'convert', "$dir/q8.gguf", '-o', "$dir/twice.gguf", '--recipe', 'q4_k_m');
 
 # Names of types: aliases, numbers, any case, and what llama-quantize has and Sluice does not.
@@ -121,6 +129,7 @@ fails('--tensor-type-file that is a folder', 2, qr/--tensor-type-file \.: Is a d
 is(run($SLUICE, 'inspect', 'copy.gguf', '--kv', 'general.file_type')->{out}, "15\n", 'the source\'s file type');
 fails('COPY and --pure', 2, qr/COPY leaves every tensor as it is: --pure/, $SLUICE, 'quantize', 'chain.gguf', 'c.gguf', 'COPY', '--pure');
 fails('COPY of a checkpoint', 2, qr/recipe copy takes its file_type from a GGUF file, and this is a checkpoint: .* f32/, $SLUICE, 'convert', $TINY, '-o', 'c.gguf', '-r', 'copy');
+unlike(run_ok('--dry-run, synthetic', $SLUICE, 'quantize', '--dry-run', 'f32.gguf', 'IQ2_XXS', '--imatrix', 'synthetic')->{err}, qr/cannot be made/, 'needs no other');
 my $dry = run_ok('--dry-run without the imatrix that it needs', $SLUICE, 'quantize', '--dry-run', 'f32.gguf', 'IQ2_XXS');
 like($dry->{err}, qr/\d+ tensors need an importance matrix/, 'says so');
 like($dry->{out}, qr/^blk\.1\.ffn_up_exps\.weight +iq2_xxs /m, 'and shows the types');

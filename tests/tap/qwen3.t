@@ -37,6 +37,7 @@ for my $form (sort keys %source) {
     # Scales are planned as F32, and are BF16 here.
     my $scales = $form eq 'moe' ? 2 * 3 * (2 * (4 * 2 + 1 * 2) + 16 * 3 * 4) : 0;
     is($alone->{source_bytes} - $there->{source_bytes}, $scales, 'config.json alone: the bytes that are there');
+    is($there->{memory}[0]{cache}, 'heads', 'nothing latent is cached');
 }
 
 # The comparison itself can fail.

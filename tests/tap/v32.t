@@ -180,6 +180,8 @@ for (['3', ''], ['1,3', "sluice: note: glm-dsa.attention.indexer.types still tel
     $r = run_ok("--prune-layers $_->[0]", $SLUICE, 'quantize', "$dir/glm-f32.gguf", "$dir/x.gguf", 'F32', '-f', '--prune-layers', $_->[0], '--override-kv', 'glm-dsa.nextn_predict_layers=int:0');
     is(join('', $r->{err} =~ /^(sluice: note: .*\n)/mg), $_->[1], 'notes');
 }
+like(run_ok('--prune-layers 3 alone', $SLUICE, 'quantize', "$dir/glm-f32.gguf", "$dir/x.gguf", 'F32', '-f', '--prune-layers', 3)->{err},
+    qr/^sluice: note: .*, and glm-dsa\.nextn_predict_layers stays 1: llama\.cpp would not load the file; give --override-kv/m, 'a note');
 # These checks find what is missing.
 is(run(python('kimi.py', 'glm_keys', $source, "$dir/glm-no.gguf"))->{rc}, 1, 'keys that are missing');
 like(run(python('reference.py', 'compare', $source, "$dir/glm-no.gguf"))->{out}, qr/^blk\.3\.nextn\.eh_proj\.weight: missing$/m, 'tensors that are missing');

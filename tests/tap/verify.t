@@ -140,6 +140,8 @@ my $r = run($SLUICE, 'verify', "$dir/none.gguf");
 ok($r->{rc} == 7 || $r->{rc} == 8, 'an empty file') or diag("exit $r->{rc}");
 $r = run($SLUICE, 'verify', "$dir/nowhere.gguf");
 is($r->{rc}, 7, 'no file');
+fails('its manifest', 2, qr{x\.gguf\.xxh64 is a list of hashes; give the file itself: \Q$file\E$}, $SLUICE, 'verify', "$file.xxh64");
+fails('a folder of several', 2, qr{\Q$dir\E: holds several GGUF models, such as \S+\.gguf and \S+\.gguf; name one}, $SLUICE, 'verify', $dir);
 
 # A file that is well in itself but not of this source.
 my $other = checkpoint(scratch(), '--layers', '4', '--shards', '3');

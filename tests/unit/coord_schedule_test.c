@@ -497,6 +497,48 @@ static void a_grant_waits_for_what_it_rests_on(void **state)
     assert_int_equal(granted(w, 1, &g, 1), 0);
 }
 
+/* What workers tell adds up to more than the fields hold, in days of a fast disk. */
+static void sums_stay_within_their_fields(void **state)
+{
+    struct world *w = *state;
+    struct got g[2] = {0};
+    cJSON *t;
+
+    client(w, C);
+    worker(w, 1);
+    worker(w, 2);
+    for (unsigned i = 0; i < 2; i++) {
+        submit(w, C, i ? "b" : "a", "");
+        pull(w, 1, 1);
+        assert_int_equal(granted(w, 1, g, 1), 1);
+        say(w, 1, "{\"v\":3,\"m\":\"result\",\"job\":%llu,\"task\":65536,\"epoch\":%llu,\"bytes\":0,\"plan\":"
+            "{\"fingerprint\":\"000102030405060708090a0b0c0d0e0f\",\"source\":\"s\",\"recipe\":\"r\",\"options\":\"o\","
+            "\"version\":\"1\",\"file_bytes\":7,\"src_bytes\":[499999999999999,499999999999999],"
+            "\"out_bytes\":[100,100],\"shard\":[0,1]}}", (unsigned long long)g->job, (unsigned long long)g->epoch);
+        expect(w, 1, SL_M_ACK);
+        for (unsigned p = 1; p <= 2; p++) {
+            pull(w, i ? 1 : p, 1);
+            assert_int_equal(granted(w, i ? 1 : p, &g[p - 1], 1), 1);
+            say(w, i ? 1 : p, "{\"v\":3,\"m\":\"progress\",\"bytes\":1,\"rate\":999999999999999,\"tasks\":"
+                "[{\"job\":%llu,\"task\":%llu,\"epoch\":%llu,\"bytes\":1}]}", (unsigned long long)g[p - 1].job,
+                (unsigned long long)g[p - 1].task, (unsigned long long)g[p - 1].epoch);
+        }
+        say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":%llu}", (unsigned long long)g->job);
+        t = sl_get(expect(w, C, SL_M_JOB), "job");
+        assert_true(sl_get_uint(t, "rate", 0) == SL_WIRE_UINT_MAX);
+        for (unsigned p = 1; p <= 2; p++) {
+            result(w, i ? 1 : p, g[p - 1]);
+            expect(w, i ? 1 : p, SL_M_ACK);
+        }
+        run_all(w, 1);
+        pull(w, 1, 0);
+    }
+    say(w, C, "{\"v\":3,\"m\":\"workers\"}");
+    t = sl_get(expect(w, C, SL_M_WORKER_LIST), "workers")->child;
+    assert_true(sl_get_uint(t, "bytes", 0) == SL_WIRE_UINT_MAX);
+    assert_true(sl_get_uint(t->next, "bytes", 0) == 499999999999999);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -514,6 +556,7 @@ int main(void)
         TEST(another_worker_first),
         TEST(a_grant_costs_no_more_than_a_walk),
         TEST(a_grant_waits_for_what_it_rests_on),
+        TEST(sums_stay_within_their_fields),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -166,6 +166,38 @@ static void test_changed_files(void **state)
     }
 }
 
+/* In the file's place when its engine was opened: no end of it is waited for, nothing goes into it. */
+static void test_pipe(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        struct sl_engine_opts o;
+        struct sl_engine *en;
+        struct world w;
+        int fd = -1;
+
+        make(&w);
+        world_seal(&w);
+        o = options(&w, ways[i]);
+        en = open_engine(&w, &o);
+        assert_int_equal(unlink(w.segment_path) | mkfifo(w.segment_path, 0600), 0);
+        if (i)
+            assert_true((fd = open(w.segment_path, O_RDONLY | O_NONBLOCK)) >= 0);
+        expect(do_task(en, 0), SL_EFAIL, "cannot write", "out.gguf");
+        if (i)
+            assert_int_equal(read(fd, &o, 1), 0);
+        sl_engine_close(en);
+        if (fd >= 0)
+            close(fd);
+        unlink(w.segment_path);
+        world_seal(&w);
+        en = open_engine(&w, &o);
+        expect_good(&w, do_task(en, 0));
+        sl_engine_close(en);
+        world_close(&w);
+    }
+}
+
 /* Every call in turn fails once, or is cut short: the task fails with the right
  * code or is right, and the next try is right. */
 static void test_every_call(void **state)
@@ -534,7 +566,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forbidden_uring), /* first: it forks */
         cmocka_unit_test(test_bad_values),      cmocka_unit_test(test_lowest_error),
-        cmocka_unit_test(test_changed_files),   cmocka_unit_test(test_every_call),
+        cmocka_unit_test(test_changed_files),   cmocka_unit_test(test_pipe),
+        cmocka_unit_test(test_every_call),
         cmocka_unit_test(test_sync),            cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_hostile_plan),    cmocka_unit_test(test_usage),
         cmocka_unit_test(test_few_descriptors), cmocka_unit_test(test_no_room),

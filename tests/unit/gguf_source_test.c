@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -216,11 +217,32 @@ static void wrong_blocks_are_found(void **state)
     assert_non_null(strstr(r.first.text, "tensor blk.0.ffn_down.weight: its shape is not the source's"));
 }
 
+/* Put in the file's place when it was found sound. */
+static void a_pipe_is_not_waited_for(void **state)
+{
+    const struct verify_sample sample = {.blocks = 1};
+    struct verify_report r = {0};
+    struct verify_tally tally;
+    struct verify_set s;
+    struct sl_error e;
+
+    (void)state;
+    write_output(NULL, 0, SL_LAYOUT_MLA);
+    assert_int_equal(verify_set_open(path, &s, &e), 0);
+    assert_int_equal(unlink(path) | mkfifo(path, 0600), 0);
+    alarm(20);
+    assert_int_equal(verify_source(&s, TINY, NULL, &sample, &r, &tally, &e), SL_EFAIL);
+    alarm(0);
+    assert_non_null(strstr(e.text, path));
+    verify_set_free(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_give_golden_bytes),
         cmocka_unit_test(wrong_blocks_are_found),
+        cmocka_unit_test(a_pipe_is_not_waited_for),
     };
     int rc;
 

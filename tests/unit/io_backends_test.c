@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -311,6 +312,58 @@ static void test_wake(void **state)
     }
 }
 
+static void *write_later(void *arg)
+{
+    usleep(20000);
+    assert_int_equal(write(*(int *)arg, "late", 4), 4);
+    return NULL;
+}
+
+/* What the ring wakes up by, replaced by what cannot be read. */
+static void break_wake(void)
+{
+    char link[64], name[64];
+
+    for (int fd = 0; fd < 64; fd++) {
+        ssize_t n;
+        int bad;
+
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        n = readlink(link, name, sizeof name - 1);
+        if (n < 0 || strncmp(name, "anon_inode:[eventfd]", 20) != 0)
+            continue;
+        bad = open("/", O_RDONLY);
+        assert_int_equal(dup2(bad, fd), fd);
+        close(bad);
+    }
+}
+
+/* A ring that breaks while the kernel reads: its buffers are the kernel's until that has ended. */
+static void test_broken(void **state)
+{
+    struct sl_io_op *done = NULL, op;
+    struct fixture f;
+    struct sl_error e;
+    pthread_t t;
+    int p[2];
+
+    (void)state;
+    begin(&f, SL_IO_URING, NULL);
+    break_wake();
+    assert_int_equal(pipe(p), 0);
+    op = reading(&f, p[0], 0, 4);
+    sl_io_submit(f.io, &op);
+    assert_int_equal(sl_io_wait(f.io, &done, &e), SL_EFAIL);
+    assert_int_equal(pthread_create(&t, NULL, write_later, &p[1]), 0);
+    sl_io_close(f.io);
+    f.io = NULL;
+    assert_memory_equal(f.arena, "late", 4);
+    pthread_join(t, NULL);
+    close(p[0]);
+    close(p[1]);
+    end(&f);
+}
+
 /* A direct read goes on at a boundary, also when the device stopped between two. */
 static void test_advance(void **state)
 {
@@ -342,7 +395,7 @@ int main(void)
         cmocka_unit_test(test_end_of_file), cmocka_unit_test(test_direct),
         cmocka_unit_test(test_errors),      cmocka_unit_test(test_real_errors),
         cmocka_unit_test(test_again),       cmocka_unit_test(test_wake),
-        cmocka_unit_test(test_advance),
+        cmocka_unit_test(test_advance),     cmocka_unit_test(test_broken),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

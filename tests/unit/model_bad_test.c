@@ -261,6 +261,7 @@ static const struct change qwen3moe_changes[] = {
 static const struct change qwen3_changes[] = {
     {"attention_bias", "true", SL_EUNSUPPORTED, "\"attention_bias\" is true, and llama.cpp's qwen3 has no bias"},
     {"_name_or_path", "\"Qwen/Qwen3-Reranker-8B\"", SL_EUNSUPPORTED, "the checkpoint is a reranker by config.json's _name_or_path"},
+    {"_name_or_path", "\"qwen3-vl-reranker-2b\"", SL_EUNSUPPORTED, "the checkpoint is a reranker by config.json's _name_or_path"},
     {"head_dim", "0", SL_ESOURCE, "\"head_dim\" is 0"},
 };
 

@@ -168,7 +168,7 @@ static void test_bad(void **state)
     longest[199] = '\0';
     setenv("NOTIFY_SOCKET", longest, 1);
     assert_int_equal(sl_notify_open(&n, &e), SL_EUSAGE);
-    setenv("NOTIFY_SOCKET", "/nowhere/at/all", 1);
+    setenv("NOTIFY_SOCKET", "/proc/self/nowhere", 1);
     setenv("WATCHDOG_USEC", "soon", 1);
     assert_int_equal(sl_notify_open(&n, &e), SL_EUSAGE);
     assert_non_null(strstr(e.text, "WATCHDOG_USEC: expected a number, not 'soon'"));

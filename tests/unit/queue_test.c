@@ -409,6 +409,9 @@ static void other_files_are_refused(void **state)
     run_raw(f->path, "PRAGMA user_version=99");
     assert_int_equal(sl_queue_open(f->path, &f->q, &e), SL_EEXISTS);
     assert_non_null(strstr(e.text, "newer release (version 99"));
+    run_raw(f->path, "PRAGMA user_version=-1000");
+    assert_int_equal(sl_queue_open(f->path, &f->q, &e), SL_EEXISTS);
+    assert_non_null(strstr(e.text, "no queue of this program"));
     snprintf(path, sizeof path, "%s/other", f->dir);
     run_raw(path, "CREATE TABLE t(a)");
     assert_int_equal(sl_queue_open(path, &q, &e), SL_EEXISTS);

@@ -148,6 +148,8 @@ static void test_roles(void **state)
          {1, 3, 1, 1, 4, 3, 3}, "{\"model_type\":\"deepseek_v3\"}"},
         {"{\"unk_token\":\"b\"}", "{}", "{}", {"a", "b", "Ġx", "c", "p ", "<|endoftext|>"},
          {1, 3, 1, 1, 4, 3, 5}, "{\"model_type\":\"llama\",\"tokenizer_class\":\"GPT2Tokenizer\"}"},
+        {"{}", "{}", "{}", {"a", "b", "Ġx", "c", "p ", "<|endoftext|>"}, {1, 1, 1, 1, 4, 3, 5}, "{\"model_type\":\"qwen3\"}"},
+        {"{}", "{}", "{}", {"a", "b", "Ġx", "c", "p ", "<|endoftext|>"}, {1, 1, 1, 1, 4, 3, 5}, "{\"model_type\":\"qwen3_moe\"}"},
     };
 
     fx_text(*state, "tokenizer.json", "{\"added_tokens\":[{\"id\":4,\"content\":\"p▁\",\"special\":false,"

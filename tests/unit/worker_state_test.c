@@ -226,6 +226,27 @@ static void a_task_from_pull_to_ack(void **state)
     hears_nothing(w);
 }
 
+/* A worker of months has read more bytes than the field holds: they begin again at 0. */
+static void progress_goes_on_beyond_the_field(void **state)
+{
+    struct world *w = *state;
+    struct sl_msg m;
+
+    connect_worker(w);
+    hears(w, SL_M_PULL);
+    grant(w, SPEC, "{\"task\":3,\"epoch\":9}");
+    tick(w, 100, 0);
+    hears(w, SL_M_PROGRESS);
+    tick(w, 1000, SL_WIRE_UINT_MAX);
+    assert_true(sl_get_uint(heard(w, &m), "bytes", 0) == SL_WIRE_UINT_MAX);
+    sl_msg_free(&m);
+    tick(w, 1000, SL_WIRE_UINT_MAX + 6);
+    assert_int_equal(sl_get_uint(heard(w, &m), "bytes", 0), 5);
+    assert_int_equal(m.id, SL_M_PROGRESS);
+    assert_int_equal(sl_get_uint(m.tree, "rate", 0), 6);
+    sl_msg_free(&m);
+}
+
 static void a_result_is_repeated_until_acknowledged(void **state)
 {
     struct world *w = *state;
@@ -440,6 +461,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_task_from_pull_to_ack, setup, teardown),
+        cmocka_unit_test_setup_teardown(progress_goes_on_beyond_the_field, setup, teardown),
         cmocka_unit_test_setup_teardown(a_result_is_repeated_until_acknowledged, setup, teardown),
         cmocka_unit_test_setup_teardown(an_idle_worker_backs_off, setup, teardown),
         cmocka_unit_test_setup_teardown(silence_ends_a_connection, setup, teardown),
