@@ -398,8 +398,7 @@ static int is_answer(struct sl_msg *m, const char *id, enum sl_message_id expect
     return rc;
 }
 
-/* A request until its answer, with the deadline begun anew whenever the daemon
- * is back. */
+/* A request until its answer, said again whenever the daemon is back. */
 static int exchange(struct daemon_link *l, const struct sl_msg *request, const char *id,
                     enum sl_message_id expected, struct sl_msg *m, struct sl_error *e)
 {
