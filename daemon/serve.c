@@ -141,6 +141,7 @@ static int take_signals(struct serve *s, struct sl_error *e)
         return sl_fail(e, SL_EFAIL, "signals: %s", strerror(errno));
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file past the limit is an error like a full disk */
     return 0;
 }
 

@@ -186,6 +186,16 @@ SKIP: {
     start_one($_, %under, @io) for qw(w1 w2);
 }
 
+# A worker whose files may not be that long lives on; so says the daemon.
+stop_one($_) for qw(w1 w2);
+start_one('w1', before => ['prlimit', '--fsize=1000000'], @io);
+$j = wait_job($id = submit(demo_spec('long'), attempts => 1), 30);
+is_state($j, 'failed', 'a limit on the length of files: the job fails');
+like($j->{error}, qr/long\.gguf\.partial: .*File too large/, 'and says why');
+is(stop_one('w1'), 0, 'its worker was not ended by that');
+is(run('prlimit', '--fsize=20000', "$BUILD/sluiced", '--config', '/dev/null', '--root', $RUN, '--state', "$RUN/limit", '--listen', "ipc://$RUN/limit.sock")->{rc}, 1, 'nor is a daemon');
+start_one($_, %under, @io) for qw(w1 w2);
+
 # ---- the daemon's own disk: nothing is acknowledged that it does not hold
 step('the state folder');
 for my $kind ([write => ENOSPC, qr/full/], [sync => EIO, qr/I\/O error/]) {
