@@ -52,7 +52,8 @@ enum sl_when {
     SL_W_FREQS = 1 << 13,  /* rope_freqs is to be written */
     SL_W_INDEXER = 1 << 14, /* in layers whose attention has an indexer */
     SL_W_NEXTN = 1 << 15,  /* in layers for multi-token prediction */
-    SL_W_OPTIONAL = 1 << 16, /* no fact: only where the checkpoint has the source */
+    SL_W_HEAD_NORM = 1 << 16, /* heads of q and k have norms */
+    SL_W_OPTIONAL = 1 << 17, /* no fact: only where the checkpoint has the source */
 };
 
 /* What such a tensor is shipped as, for plans from config.json alone. */
@@ -182,10 +183,6 @@ int sl_arch_indexed_derive(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 /* Effect: rows of q and of k and v for attention with plain heads (arch_llama.c).
  * Errors: SL_ESOURCE when heads do not divide. */
 int sl_arch_plain_attention(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
-
-/* Effect: the same for Qwen's models, whose configuration class has these values where config.json has no
- * entry at all (head_dim 0: none of its own) (arch_qwen2.c). Errors: also SL_EUNSUPPORTED (rope type). */
-int sl_arch_qwen_derive(struct sl_params *p, uint64_t heads_kv, uint64_t head_dim, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: appends the architecture's keys ("deepseek2.block_count" ...) in the
  * converter's order. */

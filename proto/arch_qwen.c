@@ -1,9 +1,10 @@
-/* Qwen3, the R1 distill made from it, and Qwen3 with many experts in each layer: norms on the heads of q
- * and k, no biases, no permutation. */
+/* Qwen2 (biases on q, k and v), Qwen3 (norms on the heads of q and k), the R1 distills made from both, and
+ * Qwen3 with many experts in each layer. No permutation. */
 #include "proto/arch_table.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
+#include <string.h>
 
 #define L SL_W_LAYER
 #define ATTN "model.layers.{i}.self_attn."
@@ -17,10 +18,13 @@ static const struct sl_tensor_tmpl tensors[] = {
     {"blk.{i}.attn_norm.weight", "model.layers.{i}.input_layernorm.weight", L, SL_N_NONE, SL_N_EMBD,
      0, SL_SHIP_BASE, 0},
     {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", L, SL_N_Q_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_q_norm.weight", ATTN "q_norm.weight", L, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_q.bias", ATTN "q_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_Q_ROWS, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_q_norm.weight", ATTN "q_norm.weight", L | SL_W_HEAD_NORM, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", L, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_k_norm.weight", ATTN "k_norm.weight", L, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_k.bias", ATTN "k_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_KV_ROWS, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_k_norm.weight", ATTN "k_norm.weight", L | SL_W_HEAD_NORM, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", L, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_v.bias", ATTN "v_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_KV_ROWS, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, SL_N_EMBD, SL_N_Q_ROWS, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_norm.weight", "model.layers.{i}.post_attention_layernorm.weight", L, SL_N_NONE, SL_N_EMBD,
      0, SL_SHIP_BASE, 0},
@@ -49,17 +53,43 @@ static const struct sl_field moe_fields[] = {
     {SL_N_NONE, NULL, 0, false, 0, 0, 0},
 };
 
+/* What a class takes where num_key_value_heads is absent, and head_dim (0: nothing). */
 static int derive_attention(struct sl_params *p, uint64_t heads_kv, uint64_t head_dim, struct sl_error *e)
+{
+    if (!p->num[SL_N_CTX].have)
+        sl_num_set(p, SL_N_CTX, 32768); /* the configuration classes' own */
+    if (!cJSON_GetObjectItemCaseSensitive(p->config, "num_key_value_heads"))
+        sl_num_set(p, SL_N_HEAD_KV, heads_kv); /* null means as many as heads */
+    if (head_dim && !cJSON_GetObjectItemCaseSensitive(p->config, "head_dim"))
+        sl_num_set(p, SL_N_HEAD_DIM, head_dim);
+    if (p->num[SL_N_HEAD_DIM].have) {
+        sl_num_set(p, SL_N_HEAD_DIM_K, p->num[SL_N_HEAD_DIM].u);
+        sl_num_set(p, SL_N_HEAD_DIM_V, p->num[SL_N_HEAD_DIM].u);
+    }
+    if (p->rope_type && strcmp(p->rope_type, "llama3") == 0)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: rope_scaling of type llama3 is not "
+                       "supported for %s", p->hf_class);
+    return sl_arch_plain_attention(p, e);
+}
+
+static int derive_qwen2(struct sl_params *p, struct sl_error *e)
+{
+    p->when |= SL_W_BIAS;
+    return derive_attention(p, 32, 0, e);
+}
+
+static int derive_normed(struct sl_params *p, uint64_t heads_kv, uint64_t head_dim, struct sl_error *e)
 {
     if (sl_config_bool(p->config, "attention_bias", false))
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"attention_bias\" is true, and llama.cpp's %s has no bias of "
                        "the attention's output", p->arch->name);
-    return sl_arch_qwen_derive(p, heads_kv, head_dim, e);
+    p->when |= SL_W_HEAD_NORM;
+    return derive_attention(p, heads_kv, head_dim, e);
 }
 
-static int derive(struct sl_params *p, struct sl_error *e)
+static int derive_qwen3(struct sl_params *p, struct sl_error *e)
 {
-    return derive_attention(p, 32, 128, e);
+    return derive_normed(p, 32, 128, e);
 }
 
 /* llama.cpp's model has experts in every layer, whatever these entries say. */
@@ -87,18 +117,30 @@ static int derive_moe(struct sl_params *p, struct sl_error *e)
         return sl_fail(e, SL_ESOURCE, "config.json: \"num_experts_per_tok\" is %u of %u experts",
                        (unsigned)n[SL_N_EXPERT_USED].u, (unsigned)n[SL_N_EXPERT].u);
     SL_TRY(all_have_experts(p, e));
-    return derive_attention(p, 4, 0, e);
+    return derive_normed(p, 4, 0, e);
 }
 
-static const char *const classes[] = {"Qwen3ForCausalLM", NULL};
+static const char *const qwen2_classes[] = {"Qwen2ForCausalLM", NULL};
+static const char *const qwen3_classes[] = {"Qwen3ForCausalLM", NULL};
 static const char *const moe_classes[] = {"Qwen3MoeForCausalLM", NULL};
+
+const struct sl_arch sl_arch_qwen2 = {
+    .name = "qwen2",
+    .classes = qwen2_classes,
+    .fields = sl_arch_plain_fields,
+    .tensors = tensors,
+    .derive = derive_qwen2,
+    .output_if_there = true,
+    .sentencepiece = true,
+    .embeds = true,
+};
 
 const struct sl_arch sl_arch_qwen3 = {
     .name = "qwen3",
-    .classes = classes,
+    .classes = qwen3_classes,
     .fields = sl_arch_plain_fields,
     .tensors = tensors,
-    .derive = derive,
+    .derive = derive_qwen3,
     .output_if_there = true,
     .sentencepiece = true,
     .embeds = true,
