@@ -106,8 +106,8 @@ struct sl_failure_row {
 struct sl_queue;
 
 /* Effect: opens or creates the queue at path and brings its tables up to date.
- * Errors: SL_EEXISTS when another process holds it, a newer release wrote it or it is
- * another program's; SL_EFAIL, SL_ENOSPACE when it is damaged or the disk fails. */
+ * Errors: SL_EUSAGE when the path is too long for it; SL_EEXISTS when another process holds it,
+ * a newer release wrote it or it is another program's; SL_EFAIL, SL_ENOSPACE when it is damaged or the disk fails. */
 int sl_queue_open(const char *path, struct sl_queue **out, struct sl_error *e) SL_MUST_USE;
 /* What was not committed is dropped. */
 void sl_queue_close(struct sl_queue *q);
