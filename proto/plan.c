@@ -19,12 +19,12 @@ static int assign_types(const struct sl_plan_input *in, struct sl_plan *p, int *
     int rc;
 
     o.used = calloc((size_t)o.n_overrides + sl_recipe_rules(in->r) + 1, 1);
-    o.asked = calloc((size_t)in->m->n_tensors + 1, sizeof *o.asked);
-    rc = o.used && o.asked ? sl_recipe_assign(in->r, in->m, &o, types, &p->n_fallback, e) : no_memory(e);
+    if (!o.used)
+        return no_memory(e);
+    rc = sl_recipe_assign(in->r, in->m, &o, types, &p->n_fallback, e);
     if (rc == 0)
         rc = sl_recipe_idle(in->r, in->m, &o, types, &p->idle, e);
     free(o.used);
-    free(o.asked);
     return rc;
 }
 

@@ -61,8 +61,6 @@ struct sl_recipe_opts {
     bool allow_requantize; /* --allow-requantize: quantized tensors may be quantized again */
     uint8_t *used;        /* NULL, or n_overrides + sl_recipe_rules(r) bytes, zero: the assignment
                              sets those to 1 whose override or rule decided a tensor */
-    uint32_t *asked;      /* NULL, or m->n_tensors, zero: how many of the same were asked for a tensor
-                             in vain, from the first on */
     bool any_type;        /* sizes only: types that cannot be written, or not without an
                              imatrix when there is none, are no error */
 };
@@ -86,7 +84,7 @@ bool sl_recipe_tied(const struct sl_model *m);
 /* Returns the number of the recipe's rules. */
 uint32_t sl_recipe_rules(const struct sl_recipe *r);
 
-/* Effect: after an assignment with o->used and o->asked, *out (the caller's, free; NULL: nothing to say) =
+/* Effect: after an assignment with o->used, *out (the caller's, free; NULL: nothing to say) =
  * a line for each override, and each rule of a recipe that is not stock, that decided no
  * tensor: which, and why; ten at most, then how many more. None for those whose tensors got their
  * type all the same (types: what was assigned). Rules for dense or moe layers

@@ -1,4 +1,4 @@
-#include "proto/recipe_forms.h"
+#include "proto/recipe_rules.h"
 
 #include "proto/imatrix.h"
 #include "proto/text_line.h"
@@ -13,7 +13,6 @@ struct assign {
     const struct sl_model *m;
     const struct sl_recipe_opts *o;
     struct sl_pattern **overrides;
-    struct sl_rule_forms forms;
     struct sl_mixture_pass mix;
     bool tied;
     uint32_t n_missing; /* tensors whose types need data that are not there */
@@ -47,13 +46,10 @@ bool sl_rule_in_layers(const struct sl_rule *rule, const char *name, const struc
     return hit;
 }
 
-/* Override or rule i was asked for t. */
-static void mark(const struct assign *a, const struct sl_out_tensor *t, uint32_t i, bool hit)
+static void mark_used(const struct assign *a, uint32_t i)
 {
-    if (hit && a->o->used)
+    if (a->o->used)
         a->o->used[i] = 1;
-    if (!hit && a->o->asked)
-        a->o->asked[t - a->m->tensors] = i + 1;
 }
 
 /* What the tensor stays in when nothing quantizes it: a GGUF source's own
@@ -88,14 +84,13 @@ static int recipe_type(struct assign *a, const struct sl_out_tensor *t, struct s
         return a->o->output_type;
     for (uint32_t i = 0; i < a->r->n_rules; i++) {
         const struct sl_rule *rule = &a->r->rules[i];
-        bool may = output || sl_rule_may_match(&a->forms, i, (uint32_t)(t - a->m->tensors));
-        int hit = may && sl_rule_in_layers(rule, name, &a->m->hp) ? sl_pattern_match(rule->pattern, name, e) : 0;
+        int hit = sl_rule_in_layers(rule, name, &a->m->hp) ? sl_pattern_match(rule->pattern, name, e) : 0;
 
         if (hit < 0)
             return sl_fail_context(e, "%s:%u", a->r->where, rule->line);
-        mark(a, t, a->o->n_overrides + i, hit);
         if (!hit)
             continue;
+        mark_used(a, a->o->n_overrides + i);
         if (rule->type == SL_RULE_MIXTURE)
             break;
         return rule->type == SL_RULE_KEEP ? source_type(a, t) : rule->type;
@@ -116,8 +111,8 @@ static int named_type(struct assign *a, const struct sl_out_tensor *t, int *type
 
         if (hit < 0)
             return sl_fail_context(e, "--tensor-type");
-        mark(a, t, i, hit);
         if (hit) {
+            mark_used(a, i);
             *type = a->o->overrides[i].type;
             return 1;
         }
@@ -189,12 +184,20 @@ static int check_imatrix(struct assign *a, const struct sl_out_tensor *t, int ty
     return 0;
 }
 
+/* The name after "blk.N.", and N; without a block the whole name. */
+static const char *split_name(const char *name, uint64_t *layer)
+{
+    const char *dot = sl_tensor_layer(name, layer) ? strchr(name + 4, '.') : NULL;
+
+    return dot ? dot + 1 : name;
+}
+
 /* Effect: *l = tensor `at` and its like in later blocks, "blk.1-3,7.ffn_up.weight (iq1_s)". They
  * are taken off a->missing. Returns how many they are. */
 static uint32_t name_alike(struct assign *a, const int *types, uint32_t at, struct sl_line *l)
 {
     uint64_t first = 0, last, layer;
-    const char *name = a->m->tensors[at].name, *rest = sl_tensor_form(name, &first);
+    const char *name = a->m->tensors[at].name, *rest = split_name(name, &first);
     uint32_t count = 1;
 
     last = first;
@@ -202,7 +205,7 @@ static uint32_t name_alike(struct assign *a, const int *types, uint32_t at, stru
     if (rest != name)
         sl_line_add(l, "blk.%llu", (unsigned long long)first);
     for (uint32_t i = at + 1; rest != name && i < a->m->n_tensors; i++) {
-        if (!a->missing[i] || types[i] != types[at] || strcmp(sl_tensor_form(a->m->tensors[i].name, &layer), rest) != 0)
+        if (!a->missing[i] || types[i] != types[at] || strcmp(split_name(a->m->tensors[i].name, &layer), rest) != 0)
             continue;
         if (layer != last + 1) {
             if (last != first)
@@ -368,15 +371,12 @@ int sl_recipe_assign(const struct sl_recipe *r, const struct sl_model *m,
         a.mix.output_type = a.o->output_type;
     }
     a.missing = calloc((size_t)m->n_tensors + 1, sizeof *a.missing);
-    rc = a.missing ? sl_rule_forms_init(&a.forms, r, m, e) : sl_fail(e, SL_EFAIL, "out of memory");
-    if (rc == 0)
-        rc = compile_overrides(&a, e);
+    rc = a.missing ? compile_overrides(&a, e) : sl_fail(e, SL_EFAIL, "out of memory");
     if (rc == 0)
         rc = assign_all(&a, types, n_fallback, e);
     for (uint32_t i = 0; a.overrides && i < a.o->n_overrides; i++)
         sl_pattern_free(a.overrides[i]);
     free(a.overrides);
     free(a.missing);
-    sl_rule_forms_free(&a.forms);
     return rc;
 }

@@ -1,5 +1,5 @@
 /* Rules and overrides that decide nothing: mostly a name mistyped, or another architecture's. */
-#include "proto/recipe_forms.h"
+#include "proto/recipe_rules.h"
 #include "proto/text_line.h"
 
 #include <stdio.h>
@@ -17,45 +17,29 @@ struct found {
     bool tied;          /* the embedding, which rules see as the output */
 };
 
-struct idle {
-    const struct sl_recipe *r;
-    const struct sl_model *m;
-    const struct sl_recipe_opts *o;
-    const int *types;
-    struct sl_rule_forms forms;
-    const struct sl_out_tensor *output; /* the embedding that rules see as the output; NULL: none */
-};
-
-/* Whether the name of tensor t is known not to match: the assignment asked, or no name of its form does. */
-static bool ruled_out(const struct idle *d, const struct sl_rule *rule, uint32_t t)
-{
-    return (d->o->asked[t] > d->o->n_overrides + (rule - d->r->rules) && sl_rule_in_layers(rule, d->m->tensors[t].name, &d->m->hp))
-        || !sl_rule_may_match(&d->forms, (uint32_t)(rule - d->r->rules), t);
-}
-
 /* rule: NULL for an override, which has no layers. */
-static struct found find(const struct idle *d, const struct sl_pattern *p, const struct sl_rule *rule, int type)
+static struct found find(const struct sl_pattern *p, const struct sl_rule *rule, int type, const struct sl_model *m,
+                         const int *types)
 {
+    bool tied = rule && sl_recipe_tied(m);
     struct found f = {.tied = false};
     struct sl_error e;
 
-    for (uint32_t i = 0; i < d->m->n_tensors; i++) {
-        const struct sl_out_tensor *t = &d->m->tensors[i];
-        bool output = rule && t == d->output;
+    for (uint32_t i = 0; i < m->n_tensors; i++) {
+        const struct sl_out_tensor *t = &m->tensors[i];
+        bool output = tied && strcmp(t->name, "token_embd.weight") == 0;
 
         if (output)
             f.tied = sl_pattern_match(p, t->name, &e) == 1;
-        else if (rule && ruled_out(d, rule, i))
-            continue;
         if (sl_pattern_match(p, output ? "output.weight" : t->name, &e) != 1)
             continue;
         f.any++;
-        if (rule && !sl_rule_in_layers(rule, t->name, &d->m->hp))
+        if (rule && !sl_rule_in_layers(rule, t->name, &m->hp))
             continue;
         f.in_layers++;
         if (sl_recipe_may_quantize(t)) {
             f.open++;
-            f.agree += d->types[i] == type;
+            f.agree += types[i] == type;
         }
     }
     return f;
@@ -88,7 +72,8 @@ static bool may_be_absent(const struct sl_rule *rule)
 }
 
 /* Both return whether there is something to say; beyond SAID it is not written. */
-static int idle_override(FILE *to, const struct idle *d, const struct sl_type_override *over, uint32_t said)
+static int idle_override(FILE *to, const struct sl_type_override *over, const struct sl_model *m, const int *types,
+                         uint32_t said)
 {
     struct sl_pattern *p;
     struct sl_error e;
@@ -96,7 +81,7 @@ static int idle_override(FILE *to, const struct idle *d, const struct sl_type_ov
     const char *text;
 
     SL_TRY(sl_pattern_compile(over->pattern, true, true, &p, &e));
-    f = find(d, p, NULL, over->type);
+    f = find(p, NULL, over->type, m, types);
     sl_pattern_free(p);
     text = why(&f);
     if (text && said < SAID)
@@ -104,57 +89,41 @@ static int idle_override(FILE *to, const struct idle *d, const struct sl_type_ov
     return text != NULL;
 }
 
-static int idle_rule(FILE *to, const struct idle *d, const struct sl_rule *rule, uint32_t said)
+static int idle_rule(FILE *to, const struct sl_recipe *r, const struct sl_rule *rule, const struct sl_model *m,
+                     const int *types, uint32_t said)
 {
-    struct found f = find(d, rule->pattern, rule, rule->type);
-    const char *text = why(&f), *where = d->r->where;
+    struct found f = find(rule->pattern, rule, rule->type, m, types);
+    const char *text = why(&f);
 
     if (text && said < SAID)
-        fprintf(to, "%s%s, line %u: '%s' %s\n", strncmp(where, "recipe ", 7) == 0 ? "" : "recipe ", where, rule->line,
-                sl_pattern_text(rule->pattern), text);
+        fprintf(to, "%s%s, line %u: '%s' %s\n", strncmp(r->where, "recipe ", 7) == 0 ? "" : "recipe ", r->where,
+                rule->line, sl_pattern_text(rule->pattern), text);
     return text != NULL;
-}
-
-static int say_idle(FILE *to, const struct idle *d)
-{
-    const struct sl_recipe_opts *o = d->o;
-    uint32_t n = 0, n_rules = d->r->stock || o->pure ? 0 : d->r->n_rules;
-
-    for (uint32_t i = 0; i < o->n_overrides; i++)
-        if (!o->used[i]) {
-            int rc = idle_override(to, d, &o->overrides[i], n);
-
-            SL_TRY(rc);
-            n += rc > 0;
-        }
-    for (uint32_t i = 0; i < n_rules; i++)
-        if (!o->used[o->n_overrides + i] && !may_be_absent(&d->r->rules[i]))
-            n += idle_rule(to, d, &d->r->rules[i], n);
-    if (n > SAID)
-        fprintf(to, "%u more rules decide nothing\n", n - SAID);
-    return n > 0;
 }
 
 int sl_recipe_idle(const struct sl_recipe *r, const struct sl_model *m, const struct sl_recipe_opts *o,
                    const int *types, char **out, struct sl_error *e)
 {
-    struct idle d = {.r = r, .m = m, .o = o, .types = types};
+    uint32_t n = 0, n_rules = r->stock || o->pure ? 0 : r->n_rules;
     size_t size;
     FILE *to = open_memstream(out, &size);
-    int rc;
+    int rc = 0;
 
     if (!to)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    for (uint32_t i = sl_recipe_tied(m) ? 0 : m->n_tensors; i < m->n_tensors; i++)
-        if (strcmp(m->tensors[i].name, "token_embd.weight") == 0)
-            d.output = &m->tensors[i];
-    rc = sl_rule_forms_init(&d.forms, r, m, e);
-    if (rc == 0)
-        rc = say_idle(to, &d);
-    sl_rule_forms_free(&d.forms);
+    for (uint32_t i = 0; i < o->n_overrides && rc >= 0; i++)
+        if (!o->used[i]) {
+            rc = idle_override(to, &o->overrides[i], m, types, n);
+            n += rc > 0;
+        }
+    for (uint32_t i = 0; i < n_rules && rc >= 0; i++)
+        if (!o->used[o->n_overrides + i] && !may_be_absent(&r->rules[i]))
+            n += idle_rule(to, r, &r->rules[i], m, types, n);
+    if (n > SAID)
+        fprintf(to, "%u more rules decide nothing\n", n - SAID);
     if (sl_text_close(to, out) < 0)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    if (rc <= 0) {
+    if (rc < 0 || n == 0) {
         free(*out);
         *out = NULL;
     }

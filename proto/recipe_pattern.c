@@ -79,23 +79,6 @@ const char *sl_pattern_text(const struct sl_pattern *p)
     return p->text;
 }
 
-const char *sl_pattern_word(const struct sl_pattern *p, size_t *len)
-{
-    const char *word = p->text;
-
-    *len = 0;
-    for (const char *s = p->code ? "" : p->text; *s; s += *s != '\0') {
-        size_t n = strcspn(s, "*?.");
-
-        if (n > *len) {
-            word = s;
-            *len = n;
-        }
-        s += n;
-    }
-    return word;
-}
-
 /* On a mismatch the last star takes one character more: no recursion. */
 static bool glob_match(const char *g, const char *s)
 {

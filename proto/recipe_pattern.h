@@ -5,7 +5,6 @@
 #include "proto/error.h"
 
 #include <stdbool.h>
-#include <stddef.h>
 
 struct sl_pattern;
 
@@ -16,9 +15,6 @@ int sl_pattern_compile(const char *text, bool regex, bool ignore_case, struct sl
                        struct sl_error *e) SL_MUST_USE;
 void sl_pattern_free(struct sl_pattern *p);
 const char *sl_pattern_text(const struct sl_pattern *p);
-/* Returns the longest run of characters other than dots that stands in every name which a glob
- * matches, in *len its length; 0: there is none, or p is a regular expression. */
-const char *sl_pattern_word(const struct sl_pattern *p, size_t *len);
 
 /* Returns 1 (matches) or 0. Errors: SL_EUSAGE when the expression needs more
  * steps than the limit for this name. */
