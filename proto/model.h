@@ -41,7 +41,7 @@ struct sl_out_tensor {
 
 struct sl_model_src {
     uint32_t tensor;         /* in the checkpoint; SL_NO_TENSOR when planned from config alone */
-    struct sl_scale scale;   /* of FP8 and I4; tensor = SL_NO_TENSOR: none */
+    struct sl_scale scale;   /* of FP8, I4 and F4; tensor = SL_NO_TENSOR: none */
     enum sl_dtype dtype;     /* of the weight (from config alone: what such a model ships) */
     uint64_t rows, cols;     /* as a matrix: cols = innermost dimension */
 };
@@ -93,6 +93,9 @@ struct sl_model_opts {
 int sl_model_open(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
                   struct sl_model **out, struct sl_error *e) SL_MUST_USE;
 void sl_model_close(struct sl_model *m);
+
+/* Returns whether a checkpoint's tensor is MXFP4 as it stands: each source F4 under a scale for each block. */
+bool sl_model_is_mxfp4(const struct sl_model *m, const struct sl_out_tensor *t);
 
 /* Orders tensor names as llama-quantize writes them; for qsort-like use. */
 int sl_tensor_name_cmp(const char *a, const char *b);
