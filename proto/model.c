@@ -128,7 +128,7 @@ static struct sl_scale planned_scale(const struct sl_checkpoint *ck, enum sl_dty
 static void plan_source(const struct build *b, const struct sl_tensor_tmpl *t,
                         struct sl_model_src *s)
 {
-    s->dtype = t->ship == SL_SHIP_F32 ? SL_DTYPE_F32 : b->p->dtype;
+    s->dtype = t->ship == SL_SHIP_F32 ? SL_DTYPE_F32 : t->ship == SL_SHIP_I64 ? SL_DTYPE_I64 : b->p->dtype;
     if (t->ship != SL_SHIP_LINEAR || (!b->p->fp8 && !b->packed))
         return;
     s->dtype = b->packed ? SL_DTYPE_I4 : SL_DTYPE_F8_E4M3;
@@ -166,9 +166,10 @@ static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t
     if (vector ? src->n_dims != 1 || src->shape[0] != cols
                : src->n_dims != 2 || src->shape[0] != rows || src->shape[1] != cols)
         return wrong_shape(src, vector, rows, cols, e);
-    if (!sl_dtype_info(src->dtype)->weight)
-        return sl_fail(e, SL_EUNSUPPORTED, "tensor '%.200s' is %s, which cannot be read as weights",
-                       src->name, sl_dtype_info(src->dtype)->name);
+    if (t->transform == SL_IDS ? src->dtype != SL_DTYPE_I64 && src->dtype != SL_DTYPE_I32
+                               : !sl_dtype_info(src->dtype)->weight)
+        return sl_fail(e, SL_EUNSUPPORTED, "tensor '%.200s' is %s, which cannot be read as %s", src->name,
+                       sl_dtype_info(src->dtype)->name, t->transform == SL_IDS ? "a list of experts: expected I64 or I32" : "weights");
     b->used[s->tensor] = 1;
     s->dtype = src->dtype;
     return sl_checkpoint_scale(b->ck, s->tensor, &s->scale, e);
@@ -213,7 +214,7 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
     if (!sl_arch_name(o->name, sizeof o->name, t->out, layer, 0))
         return sl_fail(e, SL_EFAIL, "the name of a tensor like '%s' is too long", t->out);
     o->transform = t->transform;
-    o->src_type = -1;
+    o->src_type = t->transform == SL_IDS ? SL_TYPE_I32 : -1;
     set_dims(b, t, o);
     o->elems = 1;
     for (int d = 0; d < 4; d++)
@@ -222,8 +223,9 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
                            o->name);
     if (!sl_add_u64(m->n_params, o->elems, &m->n_params) || m->n_params > INT64_MAX)
         return sl_fail(e, SL_ESOURCE, "config.json describes a model of more than 2^63 weights");
-    o->keep_f32 = sl_arch_keeps_f32(o->name, o->n_dims);
-    o->outtype_f32 = sl_arch_outtype_f32(o->name);
+    o->keeps_own = b->p->arch->own_types && sl_arch_is_router(o->name);
+    o->keep_f32 = !o->keeps_own && sl_arch_keeps_f32(o->name, o->n_dims);
+    o->outtype_f32 = !b->p->arch->own_types && sl_arch_outtype_f32(o->name);
     o->first_src = m->n_src;
     o->n_src = (uint32_t)n_src;
     if (o->transform == SL_INLINE)
@@ -333,6 +335,11 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
     hp->n_vocab = n[SL_N_VOCAB].u;
     hp->n_nextn = n[SL_N_NEXTN].u;
     hp->index_dim = n[SL_N_INDEX_DIM].u;
+    hp->window = n[SL_N_WINDOW].u;
+    for (uint64_t i = 0; i < hp->n_layer && i < p->n_ratios; i++) {
+        hp->n_fine += p->ratios[i] == SL_FINE;
+        hp->n_coarse += p->ratios[i] == SL_COARSE;
+    }
     hp->kv_lora = n[SL_N_KV_LORA].u;
     hp->rope_dim = latent ? n[SL_N_ROPE_DIM].u : n[SL_N_HEAD_DIM].u;
     hp->head_k = latent ? n[SL_N_NOPE].u + n[SL_N_ROPE_DIM].u : n[SL_N_HEAD_DIM].u;
@@ -366,7 +373,12 @@ static int set_keys(struct sl_model *m, const struct sl_params *p, const struct 
                                            !sl_source_exists(ck->dir, "tiktoken.model"));
     if (m->no_tokenizer)
         return 0;
-    return sl_tokenizer_keys(&dir, ck->config, p->arch, m->hp.n_vocab, &m->kvs, e);
+    SL_TRY(sl_tokenizer_keys(&dir, ck->config, p->arch, m->hp.n_vocab, &m->kvs, e));
+    if (p->arch->template_first) {
+        m->no_template = !sl_kvs_find(&m->kvs, "tokenizer.chat_template");
+        sl_kvs_move(&m->kvs, "tokenizer.chat_template", 1);
+    }
+    return 0;
 }
 
 static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o,

@@ -139,7 +139,7 @@ static int cut_tensor(struct cutter *c, uint32_t tensor)
 
     if (bytes <= c->target)
         return add_piece(c, tensor, 0, t->elems);
-    if (t->transform != SL_COPY)
+    if (t->transform != SL_COPY && t->transform != SL_IDS)
         return cut_run(c, tensor, 0, t->elems, t->heads ? t->elems / t->heads : t->elems);
     if (t->n_src > 1 && bytes / t->n_src <= c->target)
         return cut_run(c, tensor, 0, t->elems, per_src);

@@ -188,8 +188,8 @@ struct change {
 static const struct change changes[] = {
     {"architectures", "[\"GrokForCausalLM\"]", SL_EUNSUPPORTED,
      "architecture 'GrokForCausalLM' is not supported; supported: DeepseekV2ForCausalLM, "
-     "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, GlmMoeDsaForCausalLM, Qwen2ForCausalLM, "
-     "Qwen3ForCausalLM, Qwen3MoeForCausalLM, LlamaForCausalLM"},
+     "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, DeepseekV4ForCausalLM, "
+     "GlmMoeDsaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, LlamaForCausalLM"},
     {"architectures", "[]", SL_ESOURCE, "no \"architectures\""},
     {"architectures", "\"DeepseekV3ForCausalLM\"", SL_ESOURCE, "no \"architectures\""},
     {"architectures", NULL, SL_ESOURCE, "no \"architectures\""},
