@@ -1,5 +1,6 @@
 /* Source elements to F32, run by run under one scale; and q8_0 straight from them. */
 #include "kernels/backend.h"
+#include "kernels/blocks.h"
 #include "kernels/half.h"
 
 #include <math.h>
@@ -61,6 +62,19 @@ static bool load_i4(const uint8_t *data, uint64_t at, uint64_t n, float scale, f
     for (; i < n; i++)
         out[i] = from_i4(data, at + i) * scale;
     for (i = 0; i < n && !(fabsf(scale) < 0x1p124f); i++) /* of others every product is finite */
+        bad |= !isfinite(out[i]);
+    return bad;
+}
+
+/* n codes from `at` on. */
+static bool load_f4(const uint8_t *data, uint64_t at, uint64_t n, float scale, float *restrict out)
+{
+    static const float values[16] = {SL_E2M1_VALUES};
+    bool bad = false;
+
+    for (uint64_t i = 0; i < n; i++, at++)
+        out[i] = values[data[at / 2] >> 4 * (at % 2) & 15] * scale;
+    for (uint64_t i = 0; i < n && !(fabsf(scale) < 0x1p125f); i++)
         bad |= !isfinite(out[i]);
     return bad;
 }
@@ -153,6 +167,8 @@ int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out
         }
         if (s->dtype == SL_DTYPE_I4)
             broken = load_i4(data, skip + done, len, scale, out + done);
+        else if (s->dtype == SL_DTYPE_F4)
+            broken = load_f4(data, skip + done, len, scale, out + done);
         else if (t->block > 1)
             broken = load_blocks(sl_type_of_dtype(s->dtype), data, skip + done, len, scale, out + done);
         else

@@ -25,7 +25,7 @@ struct build {
     const struct sl_params *p;
     struct sl_model *m;
     bool planned;     /* from config.json alone */
-    int packed;       /* planned: whether the sources of the tensor at hand ship as I4 */
+    int packed;       /* planned: whether the sources of the tensor at hand ship as I4 or F4 */
     uint8_t *used;    /* of the checkpoint's tensors */
     struct sl_names missing;
     char last_missing[128]; /* kv_b_proj is the source of two tensors, one after the other */
@@ -112,14 +112,15 @@ static int wrong_shape(const struct sl_src_tensor *t, bool vector, uint64_t rows
                    t->name, want, found);
 }
 
-/* Scales of a planned matrix: in I4 groups of a row; in FP8 blocks, or one for the tensor. */
+/* Scales of a planned matrix: in I4 and F4 groups of a row; in FP8 blocks, or one for the tensor. */
 static struct sl_scale planned_scale(const struct sl_checkpoint *ck, enum sl_dtype dtype, uint64_t rows, uint64_t cols)
 {
     bool blocks = ck->fp8_block_rows && ck->fp8_block_cols;
+    uint64_t group = dtype == SL_DTYPE_I4 ? ck->i4_group : dtype == SL_DTYPE_F4 ? SL_F4_GROUP : 0;
     struct sl_scale s = {.tensor = SL_NO_TENSOR};
 
-    s.block_rows = dtype == SL_DTYPE_I4 ? 1 : blocks ? ck->fp8_block_rows : rows;
-    s.block_cols = dtype == SL_DTYPE_I4 ? ck->i4_group : blocks ? ck->fp8_block_cols : cols;
+    s.block_rows = group ? 1 : blocks ? ck->fp8_block_rows : rows;
+    s.block_cols = group ? group : blocks ? ck->fp8_block_cols : cols;
     s.rows = sl_ceil_div_u64(rows, s.block_rows);
     s.cols = sl_ceil_div_u64(cols, s.block_cols);
     return s;
@@ -131,7 +132,7 @@ static void plan_source(const struct build *b, const struct sl_tensor_tmpl *t,
     s->dtype = t->ship == SL_SHIP_F32 ? SL_DTYPE_F32 : t->ship == SL_SHIP_I64 ? SL_DTYPE_I64 : b->p->dtype;
     if (t->ship != SL_SHIP_LINEAR || (!b->p->fp8 && !b->packed))
         return;
-    s->dtype = b->packed ? SL_DTYPE_I4 : SL_DTYPE_F8_E4M3;
+    s->dtype = !b->packed ? SL_DTYPE_F8_E4M3 : b->ck->mxfp4 ? SL_DTYPE_F4 : SL_DTYPE_I4;
     s->scale = planned_scale(b->ck, s->dtype, s->rows, s->cols);
 }
 
@@ -231,7 +232,7 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
     if (o->transform == SL_INLINE)
         o->values = b->p->values;
     b->packed = 0;
-    if (b->planned && b->ck->i4_group && t->ship == SL_SHIP_LINEAR && sl_arch_name(first, sizeof first, t->src, layer, 0))
+    if (b->planned && (b->ck->i4_group || b->ck->mxfp4) && t->ship == SL_SHIP_LINEAR && sl_arch_name(first, sizeof first, t->src, layer, 0))
         SL_TRY(b->packed = sl_checkpoint_packs(b->ck, first, e));
     for (uint64_t x = 0; x < n_src; x++)
         SL_TRY(take_source(b, t, layer, x, &m->src[m->n_src++], e));

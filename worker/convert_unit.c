@@ -2,6 +2,8 @@
  * by chunk in cache: arrange + dequantize, round, quantize. */
 #include "worker/unit.h"
 
+#include "kernels/half.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,11 +103,9 @@ static int decode_scales(const struct job *j, uint32_t run, uint8_t *slab)
 
     if (dtype == SL_DTYPE_F8_E8M0 || dtype == SL_DTYPE_U8) {
         for (uint64_t i = 0; i < r->n_scales; i++) {
-            uint8_t x = slab[r->scale_raw + i];
-
-            if (x == 255)
+            out[i] = sl_f32_from_e8m0(slab[r->scale_raw + i]);
+            if (isnan(out[i]))
                 return bad_scale(j, run, i, NAN);
-            out[i] = ldexpf(1.0f, (int)x - 127);
         }
         return 0;
     }

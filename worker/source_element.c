@@ -42,6 +42,15 @@ static float minifloat(unsigned code, int mantissa_bits, int bias)
     return code & 0x80 ? -v : v;
 }
 
+/* Two bits of exponent, one of mantissa; of a zero the sign is lost, as in ggml. */
+static float e2m1(unsigned code)
+{
+    unsigned m = code & 1, x = code >> 1 & 3;
+    float v = x ? ldexpf((float)(2 + m), (int)x - 2) : ldexpf((float)m, -1);
+
+    return code & 8 ? 0 - v : v;
+}
+
 static void fill_tables(struct source_reader *r)
 {
     for (unsigned i = 0; i < 256; i++) {
@@ -190,6 +199,11 @@ static int stored(struct source_reader *r, uint32_t tensor, uint64_t index, floa
     if (t->dtype == SL_DTYPE_I4) {
         SL_TRY(fetch(r, t->file, t->offset + index / 2, 1, b, e));
         *v = (float)((index % 2 ? b[0] >> 4 : b[0] % 16) - 8);
+        return 0;
+    }
+    if (t->dtype == SL_DTYPE_F4) {
+        SL_TRY(fetch(r, t->file, t->offset + index / 2, 1, b, e));
+        *v = e2m1(index % 2 ? b[0] >> 4 : b[0] % 16);
         return 0;
     }
     if (d->block > 1) {

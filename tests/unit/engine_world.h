@@ -133,7 +133,7 @@ static inline void *world_values(struct world *w, enum sl_dtype dtype, uint64_t 
             p[i] = (uint8_t)r;
             p[i] = (p[i] & 0x7f) == 0x7f ? 0x31 : p[i];
             break;
-        case SL_DTYPE_I4: /* of twice as many bytes the first half */
+        case SL_DTYPE_F4: case SL_DTYPE_I4: /* of twice as many bytes the first half */
             p[i] = (uint8_t)r;
             break;
         case SL_DTYPE_F8_E8M0:
@@ -301,6 +301,12 @@ static inline float world_decode(enum sl_dtype dtype, const uint8_t *p, uint64_t
         return p[i] & 0x80 ? -x : x;
     case SL_DTYPE_I4:
         return (float)((i % 2 ? p[i / 2] / 16 : p[i / 2] % 16) - 8);
+    case SL_DTYPE_F4: {
+        int c = i % 2 ? p[i / 2] / 16 : p[i / 2] % 16, m = c & 1, e = c >> 1 & 3;
+
+        x = e ? ldexpf((float)(2 + m), e - 2) : (float)m / 2;
+        return c & 8 && x > 0 ? -x : x;
+    }
     case SL_DTYPE_F8_E8M0:
     case SL_DTYPE_U8:
         return ldexpf(1, p[i] - 127);
