@@ -73,9 +73,9 @@ static const struct sl_tensor_tmpl tensors[] = {
     {"blk.{i}.ffn_gate_tid2eid.weight", FFN "gate.tid2eid", L | SL_W_HASHED, SL_N_VOCAB, SL_N_EXPERT_USED, SL_IDS,
      SL_SHIP_I64, SL_N_EXPERT},
     {"blk.{i}.exp_probs_b.bias", FFN "gate.bias", L | SL_W_CORR, SL_N_NONE, SL_N_EXPERT, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "w1.weight", L, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", EXPERTS "w3.weight", L, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", EXPERTS "w2.weight", L, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "w1.weight", L, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_EXPERT, 0},
+    {"blk.{i}.ffn_up_exps.weight", EXPERTS "w3.weight", L, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_EXPERT, 0},
+    {"blk.{i}.ffn_down_exps.weight", EXPERTS "w2.weight", L, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_EXPERT, 0},
     {"blk.{i}.ffn_gate_shexp.weight", SHARED "w1.weight", L, SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_up_shexp.weight", SHARED "w3.weight", L, SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_down_shexp.weight", SHARED "w2.weight", L, SL_N_EMBD, SL_N_SHARED_FF, 0, SL_SHIP_LINEAR, 0},
@@ -186,12 +186,14 @@ static int check(const struct sl_params *p, struct sl_error *e)
 
 static int derive(struct sl_params *p, struct sl_error *e)
 {
+    const char *experts = sl_config_str(p->config, "expert_dtype");
     const struct sl_number *n = p->num;
     uint64_t hc;
 
     SL_TRY(check(p, e));
     SL_TRY(read_ratios(p, e));
     p->when |= SL_W_CORR;
+    p->fp4_experts = experts && strcmp(experts, "fp4") == 0;
     hc = n[SL_N_HC].u;
     sl_num_set(p, SL_N_GATING, 4); /* sqrtsoftplus */
     sl_num_set(p, SL_N_HEAD_DIM_K, n[SL_N_HEAD_DIM].u);
@@ -240,6 +242,7 @@ const struct sl_arch sl_arch_deepseek4 = {
     .derive = derive,
     .drops = drops,
     .mla_only = true,
+    .e8m0 = true,
     .bare_texts = true,
     .template_first = true,
     .own_types = true,

@@ -63,15 +63,13 @@ enum sl_when {
     SL_W_HASHED = 1 << 20, /* in layers whose experts are chosen by the token's id */
 };
 
-#define SL_FINE 4
-#define SL_COARSE 128
-
 /* What such a tensor is shipped as, for plans from config.json alone. */
 enum sl_ship {
     SL_SHIP_BASE,  /* torch_dtype */
     SL_SHIP_LINEAR, /* FP8, I4 or F4 with scales where quantization_config says so, else torch_dtype */
     SL_SHIP_F32,
     SL_SHIP_I64,
+    SL_SHIP_EXPERT, /* F4 where config.json's expert_dtype says so, else as SL_SHIP_LINEAR */
 };
 
 /* A source of rows x cols; {i} = layer, {e} = expert. With {e} the output is
@@ -126,6 +124,7 @@ struct sl_params {
     bool fp8;               /* quantization_config.quant_method is fp8 */
     bool tied;              /* tie_word_embeddings */
     bool vision;            /* has a vision_config */
+    bool fp4_experts;       /* expert_dtype is fp4 */
     enum sl_dtype dtype;    /* torch_dtype */
     const char *rope_type;  /* "yarn", "linear", "llama3" or NULL */
     const struct cJSON *rope; /* rope_parameters or rope_scaling, or NULL */
@@ -151,6 +150,7 @@ struct sl_arch {
     bool mla_only;        /* llama.cpp runs no other layout */
     bool adds_bos;        /* add_bos_token is true: the converter takes no other tokenizer */
     bool glm_tokens;      /* GLM's pre-tokenizer, and its names of special tokens */
+    bool e8m0;            /* ships FP8 under scales in E8M0 */
     bool bare_texts;      /* V3's pre-tokenizer has another name where no token stands before every text */
     bool template_first;  /* the converter's chat template comes before all, and a checkpoint's takes its place */
     bool own_types;       /* the converter goes by the checkpoint's types, whatever --outtype: BF16 stays in routers too */

@@ -112,13 +112,16 @@ static int wrong_shape(const struct sl_src_tensor *t, bool vector, uint64_t rows
                    t->name, want, found);
 }
 
-/* Scales of a planned matrix: in I4 and F4 groups of a row; in FP8 blocks, or one for the tensor. */
-static struct sl_scale planned_scale(const struct sl_checkpoint *ck, enum sl_dtype dtype, uint64_t rows, uint64_t cols)
+/* Scales of a planned matrix: in I4 and F4 groups of a row; in FP8 blocks, or one for the tensor. As published
+ * models have them: E8M0 for F4, BF16 for I4, F32 for FP8 but in DeepSeek-V4. */
+static struct sl_scale planned_scale(const struct build *b, enum sl_dtype dtype, uint64_t rows, uint64_t cols)
 {
+    const struct sl_checkpoint *ck = b->ck;
     bool blocks = ck->fp8_block_rows && ck->fp8_block_cols;
     uint64_t group = dtype == SL_DTYPE_I4 ? ck->i4_group : dtype == SL_DTYPE_F4 ? SL_F4_GROUP : 0;
     struct sl_scale s = {.tensor = SL_NO_TENSOR};
 
+    s.width = dtype == SL_DTYPE_F4 || (dtype != SL_DTYPE_I4 && b->p->arch->e8m0) ? 1 : dtype == SL_DTYPE_I4 ? 2 : 4;
     s.block_rows = group ? 1 : blocks ? ck->fp8_block_rows : rows;
     s.block_cols = group ? group : blocks ? ck->fp8_block_cols : cols;
     s.rows = sl_ceil_div_u64(rows, s.block_rows);
@@ -126,14 +129,29 @@ static struct sl_scale planned_scale(const struct sl_checkpoint *ck, enum sl_dty
     return s;
 }
 
+static enum sl_dtype planned_dtype(const struct build *b, enum sl_ship ship)
+{
+    switch (ship) {
+    case SL_SHIP_F32: return SL_DTYPE_F32;
+    case SL_SHIP_I64: return SL_DTYPE_I64;
+    case SL_SHIP_BASE: return b->p->dtype;
+    case SL_SHIP_EXPERT:
+        if (b->p->fp4_experts)
+            return SL_DTYPE_F4;
+        break;
+    case SL_SHIP_LINEAR: break;
+    }
+    if (b->packed)
+        return b->ck->mxfp4 ? SL_DTYPE_F4 : SL_DTYPE_I4;
+    return b->p->fp8 ? SL_DTYPE_F8_E4M3 : b->p->dtype;
+}
+
 static void plan_source(const struct build *b, const struct sl_tensor_tmpl *t,
                         struct sl_model_src *s)
 {
-    s->dtype = t->ship == SL_SHIP_F32 ? SL_DTYPE_F32 : t->ship == SL_SHIP_I64 ? SL_DTYPE_I64 : b->p->dtype;
-    if (t->ship != SL_SHIP_LINEAR || (!b->p->fp8 && !b->packed))
-        return;
-    s->dtype = !b->packed ? SL_DTYPE_F8_E4M3 : b->ck->mxfp4 ? SL_DTYPE_F4 : SL_DTYPE_I4;
-    s->scale = planned_scale(b->ck, s->dtype, s->rows, s->cols);
+    s->dtype = planned_dtype(b, t->ship);
+    if (s->dtype == SL_DTYPE_F8_E4M3 || s->dtype == SL_DTYPE_F4 || s->dtype == SL_DTYPE_I4)
+        s->scale = planned_scale(b, s->dtype, s->rows, s->cols);
 }
 
 static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t layer,

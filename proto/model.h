@@ -6,6 +6,8 @@
 #include "proto/checkpoint.h"
 #include "proto/gguf.h"
 
+#define SL_FINE 4     /* DeepSeek-V4's two ways to compress: tokens to one */
+#define SL_COARSE 128
 #define SL_KEY_PRUNED "sluice.pruned_layers" /* u32s: those of the source that an output lacks */
 
 enum sl_layout { SL_LAYOUT_MLA = 0, SL_LAYOUT_LEGACY = 1 };
@@ -54,7 +56,8 @@ struct sl_hparams {
     uint64_t n_expert, n_layer_dense;
     uint64_t n_embd, n_vocab;
     uint64_t kv_lora, rope_dim, head_k, head_v; /* per head, not the MLA-compressed sizes */
-    uint64_t window, n_fine, n_coarse; /* tokens looked at one by one, 0: all; layers that look at compressed ones besides */
+    uint64_t window, n_fine, n_coarse; /* tokens looked at one by one, 0: all; layers that look at compressed ones besides,
+                                          SL_FINE or SL_COARSE to one */
     uint64_t n_nextn, index_dim; /* of n_layer those for multi-token prediction; an indexer's keys, 0: none */
 };
 
