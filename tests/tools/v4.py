@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A small checkpoint in DeepSeek-V4's form, and what llama.cpp's converter makes of such a one, in numpy.
 
-  v4.py make DIR [--experts fp8]      one shard, config.json, index and tokenizer (tests/tiny-v3's)
+  v4.py make DIR [--experts fp8] [--odd]   one shard, config.json, index and tokenizer (tests/tiny-v3's); odd: tables
+                                      in I32, and a bias where they choose, which is to be dropped
   v4.py keys DIR FILE.gguf            metadata and their order
   v4.py compare DIR FILE.gguf...      each tensor's exact bytes: F32, BF16 or F16 of its values, gguf-py's q8_0, I32, MXFP4
 
@@ -57,9 +58,9 @@ for part, name in (("ape", "ape"), ("wkv.weight", "kv"), ("wgate.weight", "gate"
 
 
 class Maker:
-    def __init__(self, experts):
+    def __init__(self, experts, odd):
         self.rng = np.random.default_rng(4)
-        self.experts, self.header, self.parts, self.at = experts, {}, [], 0
+        self.experts, self.odd, self.header, self.parts, self.at = experts, odd, {}, [], 0
         positive = E4M3[:127]
         self.codes = np.argsort(positive, kind="stable")
         self.values = positive[self.codes]
@@ -130,8 +131,9 @@ class Maker:
         self.bf16(p + "ffn.gate.weight", c["n_routed_experts"], n)
         if hashed:
             order = self.rng.random((c["vocab_size"], c["n_routed_experts"])).argsort(-1)
-            self.add(p + "ffn.gate.tid2eid", "I64", order[:, :c["num_experts_per_tok"]].astype(np.int64))
-        else:
+            self.add(p + "ffn.gate.tid2eid", "I32" if self.odd else "I64",
+                     order[:, :c["num_experts_per_tok"]].astype(np.int32 if self.odd else np.int64))
+        if not hashed or self.odd:
             self.f32(p + "ffn.gate.bias", c["n_routed_experts"])
         ff = c["moe_intermediate_size"]
         for e in range(c["n_routed_experts"]):
@@ -151,7 +153,7 @@ def cmd_make(a):
     c = dict(CONFIG)
     if a.experts == "fp8":
         c.pop("expert_dtype")
-    m, n = Maker(a.experts), c["hidden_size"]
+    m, n = Maker(a.experts, a.odd), c["hidden_size"]
     m.bf16("embed.weight", c["vocab_size"], n)
     m.bf16("head.weight", c["vocab_size"], n)
     m.head(c, "")
@@ -244,7 +246,7 @@ def sources(ck):
         if rest.startswith("ffn.experts."):
             w = {"w1": "gate", "w2": "down", "w3": "up"}[rest.split(".")[3]]
             want.setdefault(f"{p}ffn_{w}_exps.weight", []).append((int(rest.split(".")[2]), name))
-        else:
+        elif rest != "ffn.gate.bias" or int(name.split(".")[1]) >= ck.config["num_hash_layers"]:
             want[p + NAMES[rest]] = [(0, name)]
     return {k: [n for _, n in sorted(v)] for k, v in want.items()}
 
@@ -282,6 +284,7 @@ def main():
     p.add_argument("dir")
     p.add_argument("files", nargs="*")
     p.add_argument("--experts", choices=["fp4", "fp8"], default="fp4")
+    p.add_argument("--odd", action="store_true")
     a = p.parse_args()
     return globals()["cmd_" + a.verb](a)
 
