@@ -271,6 +271,39 @@ int sl_quantize_source(enum sl_backend b, int type, const struct sl_source *s, u
     return 0;
 }
 
+/* Codes 2i and 2i + 1 of a byte go to two; the lower 16 of a block's 32 to the low halves. */
+static void repack_block(const uint8_t *codes, uint8_t e, uint8_t *out)
+{
+    out[0] = e;
+    for (int i = 0; i < 8; i++) {
+        out[1 + 2 * i] = (uint8_t)((codes[i] & 15) | codes[8 + i] << 4);
+        out[2 + 2 * i] = (uint8_t)(codes[i] >> 4 | (codes[8 + i] & 0xf0));
+    }
+}
+
+int sl_repack_mxfp4(const struct sl_source *s, uint64_t skip, uint64_t n, void *out, uint64_t *bad)
+{
+    const uint8_t *codes = (const uint8_t *)s->data + skip / 2;
+    struct place p;
+    float x[32];
+
+    if (s->dtype != SL_DTYPE_F4 || !s->scale || !s->cols || s->block_rows != 1 || s->block_cols != 32 || n % 32 ||
+        skip % 32 || s->first % 32)
+        return SL_EUNSUPPORTED;
+    p = place_of(s, s->first + skip);
+    for (uint64_t done = 0; done < n; done += 32, codes += 16) {
+        uint32_t e = sl_bits(*p.scale) >> 23;
+
+        if (p.cols_left != 32 || e > 254 || sl_bits(*p.scale) != sl_bits(sl_f32_from_e8m0((uint8_t)e)))
+            return SL_EUNSUPPORTED;
+        if (e > 252) /* 6 times it is infinite */
+            SL_TRY(sl_load_f32(s, skip + done, 32, x, bad));
+        repack_block(codes, (uint8_t)e, (uint8_t *)out + done / 32 * sizeof(struct blk_mxfp4));
+        advance(s, &p, 32);
+    }
+    return 0;
+}
+
 void sl_round_bf16(float *x, uint64_t n)
 {
     for (uint64_t i = 0; i < n; i++)

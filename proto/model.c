@@ -470,6 +470,17 @@ void sl_model_close(struct sl_model *m)
     free(m);
 }
 
+bool sl_model_is_mxfp4(const struct sl_model *m, const struct sl_out_tensor *t)
+{
+    for (uint32_t i = 0; i < t->n_src; i++) {
+        const struct sl_model_src *s = &m->src[t->first_src + i];
+
+        if (s->dtype != SL_DTYPE_F4 || s->scale.block_rows != 1 || s->scale.block_cols != SL_F4_GROUP)
+            return false;
+    }
+    return t->n_src && t->transform == SL_COPY;
+}
+
 /* N of "blk.N.", or -1 for names outside layers. */
 static int64_t layer_of(const char *name)
 {

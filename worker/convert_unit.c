@@ -366,6 +366,24 @@ static bool straight(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out
     return j->u->run[run].elems - pos >= n && sl_quantize_source(j->env->backend, j->type, &j->src[run], pos, n, out);
 }
 
+/* F4 as blocks of MXFP4; BF16 holds all its values, so that rounding through it is nothing. */
+static int repack(const struct job *j, uint8_t *out)
+{
+    for (uint32_t run = 0; run < j->u->n_runs; run++) {
+        const struct sl_unit_run *r = &j->u->run[run];
+        uint64_t bad = 0;
+        int rc = sl_repack_mxfp4(&j->src[run], 0, r->elems, out, &bad);
+
+        if (rc == SL_ESOURCE)
+            return bad_element(j, run, r->narrow ? bad - j->src[run].first + r->first : bad);
+        if (rc < 0)
+            return sl_fail(j->e, rc, "tensor '%s': type mxfp4 cannot be written of %s", j->t->name,
+                           sl_dtype_info((int)j->src[run].dtype)->name);
+        out += sl_type_bytes(SL_TYPE_MXFP4, r->elems);
+    }
+    return 0;
+}
+
 static uint64_t chunk_of(const struct job *j)
 {
     uint64_t row = j->t->ne[0], n = CHUNK;
@@ -446,6 +464,8 @@ int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *s
         place_copy(u, slab);
         return 0;
     }
+    if (j.type == SL_TYPE_MXFP4 && !u->raw)
+        return repack(&j, slab + u->out_at);
     for (uint64_t pos = 0; pos < u->elems; pos += chunk) {
         uint64_t n = u->elems - pos < chunk ? u->elems - pos : chunk;
         uint8_t *out = slab + u->out_at + pos / sl_type_info(j.type)->block * sl_type_info(j.type)->bytes;

@@ -363,3 +363,36 @@ int source_stored(struct source_reader *r, const struct sl_out_tensor *t, uint64
     }
     return 0;
 }
+
+/* The 32 codes and the exponent of one block of MXFP4. */
+static int repacked(struct source_reader *r, const struct sl_out_tensor *t, uint64_t block, uint8_t to[17], struct sl_error *e)
+{
+    uint64_t run = t->elems / t->n_src, row, col;
+
+    memset(to, 0, 17);
+    for (uint64_t i = 0; i < 32; i++) {
+        uint64_t at = block * 32 + i;
+        const struct sl_model_src *s = &r->m->src[t->first_src + at / run];
+        const struct sl_src_tensor *st = &r->ck->tensors[s->tensor], *sc = &r->ck->tensors[s->scale.tensor];
+        uint8_t byte;
+
+        source_place(t, s, at % run, &row, &col);
+        SL_TRY(fetch(r, st->file, st->offset + (row * s->cols + col) / 2, 1, &byte, e));
+        to[1 + i % 16] |= (uint8_t)((col % 2 ? byte >> 4 : byte % 16) << i / 16 * 4);
+        if (i == 0)
+            SL_TRY(fetch(r, sc->file, sc->offset + row * s->scale.cols + col / 32, 1, &to[0], e));
+    }
+    return 0;
+}
+
+int source_mxfp4(struct source_reader *r, const struct sl_out_tensor *t, uint64_t block, uint64_t n, uint8_t *bytes,
+                 struct sl_error *e)
+{
+    float v[32];
+
+    for (uint64_t i = 0; i < n; i++, bytes += 17) {
+        SL_TRY(source_values(r, t, 32 * (block + i), 32, v, e)); /* which are to be finite */
+        SL_TRY(repacked(r, t, block + i, bytes, e));
+    }
+    return 0;
+}

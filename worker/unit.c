@@ -162,7 +162,8 @@ static void locate(const struct sl_unit_env *env, const struct sl_cut *c,
 /* Whether output bytes of the tensor are source bytes. */
 static bool same_bytes(const struct sl_plan_tensor *pt, const struct sl_model_src *ms, bool round)
 {
-    if (pt->t->transform == SL_IDS || ms->scale.tensor != SL_NO_TENSOR || (round && ms->dtype != SL_DTYPE_BF16))
+    if (pt->t->transform == SL_IDS || ms->scale.tensor != SL_NO_TENSOR ||
+        (round && ms->dtype != SL_DTYPE_BF16 && ms->dtype != SL_DTYPE_MXFP4))
         return false;
     return sl_type_of_dtype((int)ms->dtype) == pt->type;
 }

@@ -43,6 +43,15 @@ is(kv('f32', 'general.size_label'), "8x6.8M\n", 'size label');
 run_ok('verify', $SLUICE, 'verify', "$dir/q8_0.gguf", '--source', $source);
 run_ok('diff', $SLUICE, 'diff', $source, "$dir/f32.gguf");
 
+# What the converter itself writes: experts are moved, only FP8 is quantized.
+convert($source, 'own', '--recipe', 'v4-mxfp4', '--quiet');
+is(run(python('v4.py', 'compare', $source, "$dir/own.gguf"))->{out}, "equal\n", 'every bit');
+my %count;
+$count{$_}++ for run($SLUICE, 'inspect', '-t', "$dir/own.gguf")->{out} =~ /^(\w+) .*\]  +\S+$/mg;
+is_deeply(\%count, { mxfp4 => 15, q8_0 => 42, bf16 => 19, i32 => 2, f32 => 72 }, 'types');
+is(kv('own', 'general.file_type'), "38\n", 'file type');
+run_ok('verify', $SLUICE, 'verify', "$dir/own.gguf", '--source', $source);
+
 # The comparisons can fail: a table's entry, a key.
 {
     my ($at) = map { $_->[1] } grep { $_->[0] eq 'blk.1.ffn_gate_tid2eid.weight' } where("$dir/f32.gguf");
@@ -104,7 +113,7 @@ SKIP: {
     run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/f32.gguf", "$dir/theirs.gguf", 'Q4_K_M', @im, '--exclude-weights', 'attn_output_a'));
     is_deeply(hashes("$dir/im.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
     convert($source, 'dq3_k_m', '--recipe', 'dq3_k_m', '--quiet');
-    $r = run(python('llama.py', 'load', map { "$dir/$_.gguf" } qw(f32 bf16 Q4_K_M Q2_K dq3_k_m ud)));
+    $r = run(python('llama.py', 'load', map { "$dir/$_.gguf" } qw(f32 own Q4_K_M Q2_K dq3_k_m ud)));
     is(scalar grep({ @{ $_->{tokens} // [] } == 8 } json_lines($r->{out})), 6, 'six files make text') or diag($r->{out}, $r->{err});
 }
 

@@ -1,5 +1,5 @@
 /* Makes checkpoints of any size for tests and the demo: DeepSeek-V3's form in
- * FP8 with block scales or with experts packed as 4-bit integers, V3.2's too, Qwen2, Qwen3 and Llama
+ * FP8 with block scales or with experts packed as 4-bit integers or as MXFP4, V3.2's too, Qwen2, Qwen3 and Llama
  * in BF16, Qwen3 with experts in FP8, tokenizer included. Weights are drawn from a fixed generator: the same options give the same bytes.
  * With --holes a checkpoint has its full size and hardly any data: scales and
  * small tensors are drawn, and of the large ones a few; the others are holes,
@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 enum arch { DEEPSEEK, QWEN2, LLAMA, QWEN3, QWEN3MOE };
-enum kind { FP8, BF16, F32, SCALE_F32, SCALE_E8M0, PACKED, SHAPE };
+enum kind { FP8, BF16, F32, SCALE_F32, SCALE_E8M0, PACKED, SHAPE, FP4, FP4_U8, SCALE_U8 };
 enum fill { GAUSS, NORM, SMALL, SCALES, SIZES };
 
 struct tensor {
@@ -38,7 +38,7 @@ struct config {
     uint64_t layers, dense, hidden, inter, moe_inter, experts, used, groups, groups_used;
     uint64_t heads, kv_heads, head_dim, q_lora, kv_lora, nope, rope, v_dim, vocab, shards, seed;
     uint64_t index_heads, index_dim, index_top; /* of V3.2's indexer; no heads: none */
-    bool mtp, tied, f32_bias, f32_proj, sparse, holes, packed;
+    bool mtp, tied, f32_bias, f32_proj, sparse, holes, packed, mxfp4;
     const char *scales; /* block, bf16, e8m0, tensor, row; none: the weights are BF16 */
     const char *scale_suffix, *tokenizer, *config, *out;
 };
@@ -120,7 +120,7 @@ static uint16_t to_bf16(float x)
 
 static uint64_t kind_bytes(enum kind k)
 {
-    return k == FP8 || k == SCALE_E8M0 ? 1 : k == BF16 ? 2 : 4;
+    return k == FP8 || k == SCALE_E8M0 || k >= FP4 ? 1 : k == BF16 ? 2 : 4;
 }
 
 static struct tensor *add(struct list *l, enum kind k, enum fill f, uint64_t rows, uint64_t cols,
@@ -156,10 +156,24 @@ static void packed(struct list *l, uint64_t rows, uint64_t cols, const char *pre
     t->sizes[1] = cols;
 }
 
+/* As DeepSeek-V4's experts, or as compressed-tensors packs it: 32 weights under an exponent, two in a byte. */
+static void mxfp4(struct list *l, bool packed, uint64_t rows, uint64_t cols, const char *prefix, const char *name)
+{
+    add(l, packed ? FP4_U8 : FP4, GAUSS, rows, cols / 2, packed ? "%s%s.weight_packed" : "%s%s.weight", prefix, name);
+    struct tensor *t = add(l, packed ? SCALE_U8 : SCALE_E8M0, SCALES, rows, cols / 32, packed ? "%s%s.weight_scale" : "%s%s.scale",
+                           prefix, name);
+    t->fan = cols;
+    t->of_packed = true;
+}
+
 /* A linear layer's weight, FP8 with its scales, packed (experts alone) or BF16. */
 static void linear(struct list *l, const struct config *c, uint64_t rows, uint64_t cols,
                    const char *prefix, const char *name)
 {
+    if (c->mxfp4 && strstr(prefix, ".experts.")) {
+        mxfp4(l, c->packed, rows, cols, prefix, name);
+        return;
+    }
     if (c->packed && strstr(prefix, ".experts.")) {
         packed(l, rows, cols, prefix, name);
         return;
@@ -290,6 +304,11 @@ static void draw(const struct tensor *t, uint64_t n, void *buf, uint64_t *s)
         }
         return;
     }
+    if (t->kind == FP4 || t->kind == FP4_U8) {
+        for (uint64_t i = 0; i < n; i++)
+            b[i] = (uint8_t)next(s);
+        return;
+    }
     if (t->kind == SHAPE) {
         for (uint64_t i = 0; i < n; i++)
             memcpy(b + 4 * i, &(uint32_t){ (uint32_t)t->sizes[i] }, 4);
@@ -304,7 +323,7 @@ static void draw(const struct tensor *t, uint64_t n, void *buf, uint64_t *s)
         case SCALES: x = sigma / level * (0.6f + 0.8f * uniform(s)); break;
         default: x = sigma * g; break;
         }
-        if (t->kind == SCALE_E8M0)
+        if (t->kind == SCALE_E8M0 || t->kind == SCALE_U8)
             b[i] = (uint8_t)(127 + (int)rintf(log2f(x)));
         else if (t->kind == BF16)
             h[i] = to_bf16(x);
@@ -331,7 +350,7 @@ static void close_out(FILE *f, const char *name)
 
 static const char *dtype_name(enum kind k)
 {
-    return k == FP8 ? "F8_E4M3" : k == BF16 ? "BF16" : k == SCALE_E8M0 ? "F8_E8M0" : k == PACKED || k == SHAPE ? "I32" : "F32";
+    return k == FP4 ? "I8" : k == FP4_U8 || k == SCALE_U8 ? "U8" : k == FP8 ? "F8_E4M3" : k == BF16 ? "BF16" : k == SCALE_E8M0 ? "F8_E8M0" : k == PACKED || k == SHAPE ? "I32" : "F32";
 }
 
 static void shard_name(char buf[64], const struct config *c, unsigned i)
@@ -487,12 +506,12 @@ static void write_config(const struct config *c)
                    "\"factor\":40,\"original_max_position_embeddings\":4096,\"beta_fast\":32,\"beta_slow\":1,"
                    "\"mscale\":1.0,\"mscale_all_dim\":1.0},\"quantization_config\":", c->mtp);
         if (c->packed)
-            fputs("{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\",\"quantization_status\":\"compressed\","
+            fprintf(f, "{\"quant_method\":\"compressed-tensors\",\"format\":\"%s\",\"quantization_status\":\"compressed\","
                   "\"config_groups\":{\"group_0\":{\"input_activations\":null,\"output_activations\":null,\"targets\":[\"Linear\"],"
                   "\"weights\":{\"actorder\":null,\"block_structure\":null,\"dynamic\":false,\"group_size\":32,\"num_bits\":4,"
-                  "\"observer\":\"minmax\",\"observer_kwargs\":{},\"strategy\":\"group\",\"symmetric\":true,\"type\":\"int\"}}},"
+                  "\"observer\":\"minmax\",\"observer_kwargs\":{},\"strategy\":\"group\",\"symmetric\":true,\"type\":\"%s\"}}},"
                   "\"ignore\":[\"lm_head\",\"re:.*self_attn.*\",\"re:.*shared_experts.*\","
-                  "\"re:.*mlp\\\\.(gate|up|gate_up|down)_proj.*\"],\"kv_cache_scheme\":null}", f);
+                  "\"re:.*mlp\\\\.(gate|up|gate_up|down)_proj.*\"],\"kv_cache_scheme\":null}", c->mxfp4 ? "mxfp4-pack-quantized" : "pack-quantized", c->mxfp4 ? "float" : "int");
         else
             write_fp8(f, c);
     } else if (c->arch == QWEN3 || c->arch == QWEN3MOE) {
@@ -601,6 +620,7 @@ static void usage(FILE *f)
           "  --scales block|bf16|e8m0|tensor|row|none   form of the FP8 scales (block); none: BF16 weights\n"
           "  --scale-suffix NAME           weight_scale_inv\n"
           "  --packed                      experts in 4-bit integers as Kimi-K2-Thinking's, the rest BF16\n"
+          "  --mxfp4                       experts in MXFP4 as DeepSeek-V4's; with --packed as compressed-tensors'\n"
           "  --bf16-bias                   router bias in BF16 instead of F32\n"
           "  --f32-proj                    the indexer's weights_proj in F32 instead of BF16\n"
           "  --no-mtp                      without it, where a preset has it\n"
@@ -705,7 +725,7 @@ int main(int argc, char **argv)
     enum { N = sizeof nums / sizeof *nums };
     const struct option rest[] = { { "arch", 1, NULL, 'a' }, { "preset", 1, NULL, 'p' }, { "scales", 1, NULL, 's' },
                                    { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' },
-                                   { "packed", 0, NULL, 'P' }, { "f32-proj", 0, NULL, 'j' },
+                                   { "packed", 0, NULL, 'P' }, { "mxfp4", 0, NULL, '4' }, { "f32-proj", 0, NULL, 'j' },
                                    { "mtp", 0, NULL, 'm' }, { "no-mtp", 0, NULL, 'M' }, { "tied", 0, NULL, 't' },
                                    { "sparse", 0, NULL, 'S' }, { "holes", 0, NULL, 'H' }, { "config", 1, NULL, 'c' },
                                    { "tokenizer", 1, NULL, 'k' }, { "out", 1, NULL, 'o' },
@@ -738,6 +758,7 @@ int main(int argc, char **argv)
         case 'x': c.scale_suffix = optarg; break;
         case 'b': c.f32_bias = false; break;
         case 'P': c.packed = true; break;
+        case '4': c.mxfp4 = true; break;
         case 'j': c.f32_proj = true; break;
         case 'm': c.mtp = true; break;
         case 'M': c.mtp = false; break;

@@ -6,22 +6,25 @@ with Sluice: the tests hold Sluice's output against it.
       writes an F32 GGUF (tensors, and metadata enough for llama.cpp)
   reference.py compare CHECKPOINT FILE.gguf... [--layout mla|legacy]
       FILE must hold each tensor's exact bytes: F32, or F16 or BF16 of it
-      rounded to nearest even; other types are an error
+      rounded to nearest even, or MXFP4 as the checkpoint has it; other types are an error
 
 Facts: safetensors (u64 header length, JSON, data), e4m3fn (no infinity, 0x7f
 and 0xff are NaN), weight = value x scale of its 128 x 128 block; packed weights:
-(nibble - 8) x scale of its group, the first nibble in the lowest bits.
+(nibble - 8) x scale of its group, the first nibble in the lowest bits; MXFP4:
+the value of an E2M1 code x 2^(e - 127), two codes a byte, the first in the low
+half; -0 is 0, as in ggml.
 """
 import argparse
 import json
 import os
+import re
 import struct
 import sys
 
 import numpy as np
 
 DTYPES = {"F8_E4M3": np.uint8, "F8_E8M0": np.uint8, "U8": np.uint8, "BF16": np.uint16,
-          "F16": np.float16, "F32": np.float32, "I32": np.int32, "I64": np.int64}
+          "F16": np.float16, "F32": np.float32, "I8": np.uint8, "I32": np.int32, "I64": np.int64}
 
 
 def e4m3_table():
@@ -40,6 +43,7 @@ def e4m3_table():
 
 
 E4M3 = e4m3_table()
+E2M1 = np.array([0, .5, 1, 1.5, 2, 3, 4, 6, 0, -.5, -1, -1.5, -2, -3, -4, -6])
 
 
 class Checkpoint:
@@ -75,10 +79,20 @@ class Checkpoint:
         scale = self.f32(name + "_scale")
         return (values.reshape(rows, cols // group, group).astype(np.float32) * scale[:, :, None]).reshape(rows, cols)
 
+    def mxfp4(self, codes, scale):
+        """The values; and the blocks of ggml's mxfp4, in which a half byte has weights i and i + 16."""
+        rows, e = codes.shape[0], self.raw(scale)[1]
+        q = np.stack([codes & 15, codes >> 4], -1).reshape(rows, -1, 32)
+        blocks = np.concatenate([e[:, :, None], q[:, :, :16] | q[:, :, 16:] << 4], -1)
+        return (E2M1[q] * 2.0 ** (e[:, :, None] - 127.0)).astype(np.float32).reshape(rows, -1), blocks
+
     def f32(self, name):
-        if name not in self.where:
-            return self.packed(name)
+        if name + "_packed" in self.where:
+            dtype, a = self.raw(name + "_packed")
+            return self.packed(name) if dtype == "I32" else self.mxfp4(a, name + "_scale")[0]
         dtype, a = self.raw(name)
+        if dtype == "I8":
+            return self.mxfp4(a, name[:-len("weight")] + "scale")[0]
         if dtype == "F8_E4M3":
             w = E4M3[a]
             for suffix in ("_scale_inv", "_scale"):
@@ -260,6 +274,16 @@ def to_bf16(x):
     return ((u + np.uint32(0x7fff) + ((u >> 16) & 1)) >> 16).astype(np.uint16)
 
 
+def mxfp4_experts(ck, name):
+    layer, kind = re.fullmatch(r"blk\.(\d+)\.ffn_(\w+)_exps\.weight", name).groups()
+    blocks = []
+    for e in range(ck.config["n_routed_experts"]):
+        weight = f"model.layers.{layer}.mlp.experts.{e}.{kind}_proj.weight"
+        packed = weight + "_packed" in ck.where
+        blocks.append(ck.mxfp4(ck.raw(weight + "_packed" * packed)[1], weight + "_scale" if packed else weight[:-6] + "scale")[1])
+    return np.stack(blocks)
+
+
 def compare(ck, files, layout):
     import gguf
     want = dict(tensors(ck, layout))
@@ -277,6 +301,8 @@ def compare(ck, files, layout):
                 bad += 1
             expected = {"F32": lambda: np.ascontiguousarray(x, np.float32), "BF16": lambda: to_bf16(x),
                         "F16": lambda: x.astype(np.float16)}.get(kind)
+            if kind == "MXFP4":
+                expected = lambda: mxfp4_experts(ck, t.name)
             if expected is None:
                 print(f"{t.name}: {kind}, expected a float type")
                 bad += 1

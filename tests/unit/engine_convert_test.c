@@ -505,7 +505,7 @@ static int count_call(void *user, uint64_t done, uint64_t total, uint64_t read)
 /* Whoever waits for a measurement is asked while it lasts, not at its end alone. */
 static void test_measuring_goes_by_no_time_of_day(void **state)
 {
-    const uint32_t types = 1u << SL_TYPE_IQ3_S | 1u << SL_TYPE_IQ3_XXS | 1u << SL_TYPE_IQ2_S | 1u << SL_TYPE_IQ1_M;
+    const uint64_t types = 1u << SL_TYPE_IQ3_S | 1u << SL_TYPE_IQ3_XXS | 1u << SL_TYPE_IQ2_S | 1u << SL_TYPE_IQ1_M;
     struct measure_opts o = {.threads = 1, .backend = SL_BACKEND_SCALAR, .progress = count_call};
     double error[SL_TYPE_LIMIT];
     struct measure_stats st;
