@@ -161,7 +161,7 @@ static void print_memory(const struct plan_view *v)
 
         snprintf(devices, sizeof devices, "%u x %s", s->count, cli_size(size, s->bytes));
         printf("%-*s  %-*s  %*.1f  %*.1f  %*.1f  %*.1f  %8.1f  %s\n", d, devices, f,
-               !mla ? "heads" : s->whole_heads ? "whole heads" : "compressed (MLA)", c,
+               v->job->model->hp.window ? "windowed" : !mla ? "heads" : s->whole_heads ? "whole heads" : "compressed (MLA)", c,
                (double)s->mem.weights / GIB, c - !wide, (double)s->mem.kv_cache / GIB, c,
                (double)s->mem.buffers / GIB, c - !wide, (double)s->mem.total / GIB,
                (double)s->mem.per_device / GIB, s->fits ? "yes" : "no");

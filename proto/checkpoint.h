@@ -98,6 +98,7 @@ struct sl_scale {
     uint64_t rows, cols; /* of the scale matrix */
     uint64_t block_rows; /* weight rows under one scale */
     uint64_t block_cols; /* weight columns under one scale */
+    uint32_t width;      /* bytes of one as stored, when planned from config.json alone */
     bool any_sign;       /* of integers: 0 and negative scales mean what they say; of FP8 they are damage */
 };
 

@@ -510,7 +510,7 @@ static int set_all(const struct sl_source_dir *dir, const cJSON *tokenizer,
     const char *pre;
 
     SL_TRY(check_kind(dir, tokenizer, arch, e));
-    SL_TRY(sl_tokenizer_pre(tokenizer, tokenizer_config, config, arch->glm_tokens, &pre, e));
+    SL_TRY(sl_tokenizer_pre(tokenizer, tokenizer_config, config, arch, &pre, e));
     SL_TRY(check_rules(config, pre, e));
     if (arch->space_prefix && cJSON_IsBool(space) &&
         sl_kvs_set_bool(kvs, "tokenizer.ggml.add_space_prefix", cJSON_IsTrue(space)) < 0)

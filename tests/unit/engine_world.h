@@ -362,6 +362,7 @@ static inline float world_value(const struct world *w, const struct sl_out_tenso
         h = a / t->v_dim;
         return world_element(w, t->first_src, h * (t->nope + t->v_dim) + t->nope + a % t->v_dim, b);
     case SL_COPY:
+    case SL_IDS: /* not weights */
         break;
     }
     h = i / (t->elems / t->n_src);

@@ -40,11 +40,11 @@ static void test_pre(void **state)
                  pres[i].list);
         j = cJSON_Parse(text);
         assert_non_null(j);
-        assert_int_equal(sl_tokenizer_pre(j, NULL, NULL, false, &pre, &e), pres[i].pre ? 0 : SL_EUNSUPPORTED);
+        assert_int_equal(sl_tokenizer_pre(j, NULL, NULL, NULL, &pre, &e), pres[i].pre ? 0 : SL_EUNSUPPORTED);
         if (pres[i].pre)
             assert_string_equal(pre, pres[i].pre);
         if (pres[i].pre && strcmp(pre, "llama-bpe") == 0) {
-            assert_int_equal(sl_tokenizer_pre(j, NULL, NULL, true, &pre, &e), 0);
+            assert_int_equal(sl_tokenizer_pre(j, NULL, NULL, &sl_arch_glm_dsa, &pre, &e), 0);
             assert_string_equal(pre, "glm4");
         }
         cJSON_Delete(j);
