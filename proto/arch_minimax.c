@@ -51,12 +51,22 @@ static const struct sl_field fields[] = {
     {SL_N_NONE, NULL, 0, false, 0, 0, 0},
 };
 
+static int need_theta(const struct sl_params *p, struct sl_error *e)
+{
+    double theta = NAN;
+
+    SL_TRY(sl_config_float(p->config, "", "rope_theta", &theta, e));
+    SL_TRY(sl_config_float(p->rope, "rope_parameters.", "rope_theta", &theta, e));
+    return isnan(theta) ? sl_fail(e, SL_ESOURCE, "config.json has no \"rope_theta\", which %s needs", p->hf_class) : 0;
+}
+
 static int derive(struct sl_params *p, struct sl_error *e)
 {
     const struct sl_number *n = p->num;
     const char *func = sl_config_str(p->config, "scoring_func");
     unsigned dim = (unsigned)n[SL_N_HEAD_DIM].u, rotary = (unsigned)n[SL_N_ROPE_DIM].u;
 
+    SL_TRY(need_theta(p, e));
     if (rotary > dim || rotary % 2)
         return sl_fail(e, SL_ESOURCE, "config.json: \"rotary_dim\" is %u; expected an even number of the %u of \"head_dim\"",
                        rotary, dim);

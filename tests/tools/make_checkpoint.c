@@ -460,6 +460,14 @@ static void write_fp8(FILE *f, const struct config *c)
     fputs(lists ? "]}" : "}", f);
 }
 
+static void write_quantized(FILE *f, const struct config *c)
+{
+    if (!strcmp(c->scales, "none"))
+        return;
+    fputs(",\"quantization_config\":", f);
+    write_fp8(f, c);
+}
+
 /* Qwen3's own entries: with experts as Qwen3-235B's, without as DeepSeek-R1-0528-Qwen3-8B's. */
 static void write_qwen3(FILE *f, const struct config *c)
 {
@@ -474,10 +482,7 @@ static void write_qwen3(FILE *f, const struct config *c)
                    "\"num_experts\":%" PRIu64 ",\"num_experts_per_tok\":%" PRIu64 ",\"moe_intermediate_size\":%" PRIu64
                    ",\"norm_topk_prob\":true,\"decoder_sparse_step\":1,\"mlp_only_layers\":[]",
                 c->experts, c->used, c->moe_inter);
-    if (strcmp(c->scales, "none") != 0) {
-        fputs(",\"quantization_config\":", f);
-        write_fp8(f, c);
-    }
+    write_quantized(f, c);
 }
 
 static void write_minimax(FILE *f, const struct config *c)
@@ -485,9 +490,9 @@ static void write_minimax(FILE *f, const struct config *c)
     fprintf(f, ",\"head_dim\":%" PRIu64 ",\"rotary_dim\":%" PRIu64 ",\"num_local_experts\":%" PRIu64
                ",\"num_experts_per_tok\":%" PRIu64 ",\"max_position_embeddings\":196608,\"rope_theta\":5000000,"
                "\"scoring_func\":\"sigmoid\",\"use_routing_bias\":true,\"use_qk_norm\":true,\"qk_norm_type\":\"per_layer\","
-               "\"use_mtp\":true,\"num_mtp_modules\":3,\"mtp_transformer_layers\":1,\"shared_intermediate_size\":0,"
-               "\"quantization_config\":", c->head_dim, c->rope, c->experts, c->used);
-    write_fp8(f, c);
+               "\"use_mtp\":true,\"num_mtp_modules\":3,\"mtp_transformer_layers\":1,\"shared_intermediate_size\":0",
+            c->head_dim, c->rope, c->experts, c->used);
+    write_quantized(f, c);
 }
 
 static void write_config(const struct config *c)

@@ -263,6 +263,7 @@ static const struct change minimax_changes[] = {
     {"rotary_dim", "65", SL_ESOURCE, "\"rotary_dim\" is 65; expected an even number of the 128 of \"head_dim\""},
     {"rotary_dim", "130", SL_ESOURCE, "\"rotary_dim\" is 130; expected"},
     {"head_dim", "null", SL_ESOURCE, "has no \"head_dim\""},
+    {"rope_theta", NULL, SL_ESOURCE, "has no \"rope_theta\""},
     {"max_position_embeddings", NULL, SL_ESOURCE, "has no \"max_position_embeddings\""},
     {"num_local_experts", "0", SL_ESOURCE, "\"num_local_experts\" is 0: expected an integer from 1"},
     {"num_experts_per_tok", "257", SL_ESOURCE, "\"num_experts_per_tok\" is 257 of 256 experts"},

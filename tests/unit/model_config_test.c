@@ -519,7 +519,7 @@ static const struct { const char *class, *more, *want[12][2]; } absent_cases[] =
     {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":8,\"num_experts\":0,\"norm_epsilon\":1",
      {{"deepseek2.expert_count", "u32 8"}, {"deepseek2.attention.layer_norm_epsilon", "f32 1"}}},
     {"MiniMaxM2ForCausalLM", ",\"rotary_dim\":4,\"num_local_experts\":8,\"num_experts_per_tok\":2,\"head_dim\":8,\"max_position_embeddings\":64,"
-     "\"num_key_value_heads\":2,\"rms_norm_eps\":1e-6,\"n_group\":2,\"topk_group\":1",
+     "\"num_key_value_heads\":2,\"rms_norm_eps\":1e-6,\"n_group\":2,\"topk_group\":1,\"rope_parameters\":{\"rope_theta\":1e6}",
      {{"minimax-m2.expert_gating_func", "u32 2"}, {"minimax-m2.expert_group_count", "u32 2"},
       {"minimax-m2.expert_group_used_count", "u32 1"}}}, /* the converter writes no function, and llama.cpp would abort */
     /* GLM-5 has no indexer_types; llama.cpp takes sigmoid where nothing is said. */
