@@ -154,6 +154,7 @@ struct sl_arch {
     bool bare_texts;      /* V3's pre-tokenizer has another name where no token stands before every text */
     bool template_first;  /* the converter's chat template comes before all, and a checkpoint's takes its place */
     bool own_types;       /* the converter goes by the checkpoint's types, whatever --outtype: BF16 stays in routers too */
+    bool minimax_tokens;  /* the one with MiniMax-M2's pre-tokenizer */
     bool shares_heads;    /* layers for multi-token prediction ship without embedding and head */
     bool output_if_there; /* a tied model's lm_head.weight is kept when it is there */
     bool sentencepiece;   /* the converter prefers tokenizer.model where it exists */
@@ -161,8 +162,8 @@ struct sl_arch {
     bool embeds, ranks;   /* the converter looks for signs of another task (arch_task.c) */
 };
 
-extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_glm_dsa, sl_arch_qwen2,
-    sl_arch_qwen3, sl_arch_qwen3moe, sl_arch_llama;
+extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_glm_dsa, sl_arch_minimax_m2,
+    sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe, sl_arch_llama;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
  * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED
@@ -210,6 +211,9 @@ int sl_arch_indexed_derive(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 /* Effect: rows of q and of k and v for attention with plain heads (arch_llama.c).
  * Errors: SL_ESOURCE when heads do not divide. */
 int sl_arch_plain_attention(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: how experts are scored, by config.json's word for it. Errors: SL_EUNSUPPORTED (another word). */
+int sl_arch_gating(struct sl_params *p, const char *func, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: appends the architecture's keys ("deepseek2.block_count" ...) in the
  * converter's order. */

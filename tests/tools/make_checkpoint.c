@@ -1,6 +1,7 @@
 /* Makes checkpoints of any size for tests and the demo: DeepSeek-V3's form in
  * FP8 with block scales or with experts packed as 4-bit integers or as MXFP4, V3.2's too, Qwen2, Qwen3 and Llama
- * in BF16, Qwen3 with experts in FP8, tokenizer included. Weights are drawn from a fixed generator: the same options give the same bytes.
+ * in BF16, Qwen3 with experts and MiniMax-M2 in FP8, tokenizer included. Weights are drawn from a fixed generator: the same
+ * options give the same bytes.
  * With --holes a checkpoint has its full size and hardly any data: scales and
  * small tensors are drawn, and of the large ones a few; the others are holes,
  * which read as zeros. */
@@ -17,7 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum arch { DEEPSEEK, QWEN2, LLAMA, QWEN3, QWEN3MOE };
+enum arch { DEEPSEEK, QWEN2, LLAMA, QWEN3, QWEN3MOE, MINIMAX };
 enum kind { FP8, BF16, F32, SCALE_F32, SCALE_E8M0, PACKED, SHAPE, FP4, FP4_U8, SCALE_U8 };
 enum fill { GAUSS, NORM, SMALL, SCALES, SIZES };
 
@@ -261,13 +262,35 @@ static void dense_layer(struct list *l, const struct config *c, uint64_t i)
     linear(l, c, c->hidden, head * c->heads, p, "self_attn.o_proj");
 }
 
+static void minimax_layer(struct list *l, const struct config *c, uint64_t i)
+{
+    char p[64], q[128];
+    snprintf(p, sizeof p, "model.layers.%" PRIu64 ".", i);
+    add(l, F32, SMALL, 0, c->experts, "%sblock_sparse_moe.e_score_correction_bias", p);
+    for (uint64_t e = 0; e < c->experts; e++) {
+        snprintf(q, sizeof q, "%sblock_sparse_moe.experts.%" PRIu64 ".", p, e);
+        linear(l, c, c->inter, c->hidden, q, "w1");
+        linear(l, c, c->hidden, c->inter, q, "w2");
+        linear(l, c, c->inter, c->hidden, q, "w3");
+    }
+    add(l, F32, GAUSS, c->experts, c->hidden, "%sblock_sparse_moe.gate.weight", p);
+    add(l, BF16, NORM, 0, c->hidden, "%sinput_layernorm.weight", p);
+    add(l, BF16, NORM, 0, c->hidden, "%spost_attention_layernorm.weight", p);
+    add(l, BF16, NORM, 0, c->head_dim * c->kv_heads, "%sself_attn.k_norm.weight", p);
+    linear(l, c, c->head_dim * c->kv_heads, c->hidden, p, "self_attn.k_proj");
+    linear(l, c, c->hidden, c->head_dim * c->heads, p, "self_attn.o_proj");
+    add(l, BF16, NORM, 0, c->head_dim * c->heads, "%sself_attn.q_norm.weight", p);
+    linear(l, c, c->head_dim * c->heads, c->hidden, p, "self_attn.q_proj");
+    linear(l, c, c->head_dim * c->kv_heads, c->hidden, p, "self_attn.v_proj");
+}
+
 static void list_tensors(struct list *l, const struct config *c)
 {
     if (!c->tied)
         add(l, BF16, GAUSS, c->vocab, c->hidden, "lm_head.weight");
     add(l, BF16, GAUSS, c->vocab, c->hidden, "model.embed_tokens.weight");
     for (uint64_t i = 0; i < c->layers; i++)
-        (c->arch == DEEPSEEK ? deepseek_layer : dense_layer)(l, c, i);
+        (c->arch == DEEPSEEK ? deepseek_layer : c->arch == MINIMAX ? minimax_layer : dense_layer)(l, c, i);
     if (c->mtp) { /* the multi-token-prediction layer, which a conversion keeps of V3.2 alone */
         deepseek_layer(l, c, c->layers);
         const char *p = "model.layers.";
@@ -448,12 +471,21 @@ static void write_index(const struct config *c, const struct list *l, uint64_t t
 
 static void write_fp8(FILE *f, const struct config *c)
 {
+    bool lists = c->arch != DEEPSEEK && c->arch != MINIMAX;
     fprintf(f, "{\"quant_method\":\"fp8\",\"fmt\":\"e4m3\",\"activation_scheme\":\"dynamic\"%s",
             !strcmp(c->scales, "tensor") || !strcmp(c->scales, "row") ? "" : ",\"weight_block_size\":[128,128]");
-    for (uint64_t i = 0; i < c->layers && c->arch != DEEPSEEK; i++)
+    for (uint64_t i = 0; i < c->layers && lists; i++)
         fprintf(f, "%s\"model.layers.%" PRIu64 ".input_layernorm\",\"model.layers.%" PRIu64 ".mlp.gate\"",
                 i ? "," : ",\"modules_to_not_convert\":[\"lm_head\",", i, i);
-    fputs(c->arch == DEEPSEEK ? "}" : "]}", f);
+    fputs(lists ? "]}" : "}", f);
+}
+
+static void write_quantized(FILE *f, const struct config *c)
+{
+    if (!strcmp(c->scales, "none"))
+        return;
+    fputs(",\"quantization_config\":", f);
+    write_fp8(f, c);
 }
 
 /* Qwen3's own entries: with experts as Qwen3-235B's, without as DeepSeek-R1-0528-Qwen3-8B's. */
@@ -470,18 +502,25 @@ static void write_qwen3(FILE *f, const struct config *c)
                    "\"num_experts\":%" PRIu64 ",\"num_experts_per_tok\":%" PRIu64 ",\"moe_intermediate_size\":%" PRIu64
                    ",\"norm_topk_prob\":true,\"decoder_sparse_step\":1,\"mlp_only_layers\":[]",
                 c->experts, c->used, c->moe_inter);
-    if (strcmp(c->scales, "none") != 0) {
-        fputs(",\"quantization_config\":", f);
-        write_fp8(f, c);
-    }
+    write_quantized(f, c);
+}
+
+static void write_minimax(FILE *f, const struct config *c)
+{
+    fprintf(f, ",\"head_dim\":%" PRIu64 ",\"rotary_dim\":%" PRIu64 ",\"num_local_experts\":%" PRIu64
+               ",\"num_experts_per_tok\":%" PRIu64 ",\"max_position_embeddings\":196608,\"rope_theta\":5000000,"
+               "\"scoring_func\":\"sigmoid\",\"use_routing_bias\":true,\"use_qk_norm\":true,\"qk_norm_type\":\"per_layer\","
+               "\"use_mtp\":true,\"num_mtp_modules\":3,\"mtp_transformer_layers\":1,\"shared_intermediate_size\":0",
+            c->head_dim, c->rope, c->experts, c->used);
+    write_quantized(f, c);
 }
 
 static void write_config(const struct config *c)
 {
     FILE *f = open_out(c, "config.json");
     static const char *const classes[] = { "DeepseekV3ForCausalLM", "Qwen2ForCausalLM", "LlamaForCausalLM",
-                                          "Qwen3ForCausalLM", "Qwen3MoeForCausalLM" };
-    static const char *const types[] = { "deepseek_v3", "qwen2", "llama", "qwen3", "qwen3_moe" };
+                                          "Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "MiniMaxM2ForCausalLM" };
+    static const char *const types[] = { "deepseek_v3", "qwen2", "llama", "qwen3", "qwen3_moe", "minimax_m2" };
     fprintf(f, "{\"architectures\":[\"%s\"],\"model_type\":\"%s\",\"torch_dtype\":\"bfloat16\","
                "\"hidden_size\":%" PRIu64 ",\"intermediate_size\":%" PRIu64 ",\"num_hidden_layers\":%" PRIu64
                ",\"num_attention_heads\":%" PRIu64 ",\"num_key_value_heads\":%" PRIu64 ",\"vocab_size\":%" PRIu64
@@ -516,6 +555,8 @@ static void write_config(const struct config *c)
             write_fp8(f, c);
     } else if (c->arch == QWEN3 || c->arch == QWEN3MOE) {
         write_qwen3(f, c);
+    } else if (c->arch == MINIMAX) {
+        write_minimax(f, c);
     } else if (c->arch == QWEN2) {
         fputs(",\"bos_token_id\":256,\"eos_token_id\":257,\"max_position_embeddings\":32768,\"rope_theta\":1000000.0", f);
     } else {
@@ -565,27 +606,45 @@ static void byte_token(FILE *f, int byte)
         fprintf(f, "\\u%04x", code);
 }
 
-/* 256 bytes, two specials, 64 merges of letter pairs, in the pre-tokenizers of
- * the DeepSeek-R1 distillations. */
+/* How text is split, and what is put before it: MiniMax-M2's, and those of DeepSeek-R1's distillations. */
+static void write_rules(FILE *f, const struct config *c, const char *bos)
+{
+#define UPPER "[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]"
+#define LOWER "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]"
+#define BEFORE "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?"
+#define SHORT "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+    bool minimax = c->arch == MINIMAX;
+    const char *words = minimax ? BEFORE UPPER "*" LOWER "+" SHORT "?|" BEFORE UPPER "+" LOWER "*" SHORT "?"
+                                : SHORT "|" BEFORE "\\\\p{L}+";
+    fprintf(f, "\"normalizer\":%s,\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
+               "\"pattern\":{\"Regex\":\"%s|\\\\p{N}%s| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n%s]*|\\\\s*[\\\\r\\\\n]+|"
+               "\\\\s+(?!\\\\S)|\\\\s+\"},\"behavior\":\"%s\",\"invert\":%s},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+               "\"trim_offsets\":true,\"use_regex\":false}]},\"post_processor\":",
+            minimax ? "{\"type\":\"NFC\"}" : "null", words, minimax || c->arch == LLAMA ? "{1,3}" : "",
+            minimax ? "/" : "", minimax ? "Removed" : "Isolated", minimax ? "true" : "false");
+    if (minimax)
+        fputs("{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":false,\"use_regex\":true}", f);
+    else
+        fprintf(f, "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"%s\",\"type_id\":0}},"
+                   "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\":[],\"special_tokens\":{\"%s\":{\"id\":\"%s\","
+                   "\"ids\":[256],\"tokens\":[\"%s\"]}}}", bos, bos, bos, bos);
+}
+
+/* 256 bytes, 64 merges of letter pairs, and two specials: before these, in MiniMax-M2's form behind them. */
 static void write_tokenizer(const struct config *c)
 {
-    const char *digits = c->arch == LLAMA ? "\\\\p{N}{1,3}" : "\\\\p{N}";
-    const char *special[] = { "<\\uff5cbegin\\u2581of\\u2581sentence\\uff5c>",
-                              "<\\uff5cend\\u2581of\\u2581sentence\\uff5c>" };
+    bool minimax = c->arch == MINIMAX;
+    const char *special[] = { minimax ? "]~!b[" : "<\\uff5cbegin\\u2581of\\u2581sentence\\uff5c>",
+                              minimax ? "[e~[" : "<\\uff5cend\\u2581of\\u2581sentence\\uff5c>" };
     FILE *f = open_out(c, "tokenizer.json");
     fputs("{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":[", f);
     for (int i = 0; i < 2; i++)
         fprintf(f, "%s{\"id\":%d,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
-                   "\"normalized\":false,\"special\":true}", i ? "," : "", 256 + i, special[i]);
-    fprintf(f, "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
-               "\"pattern\":{\"Regex\":\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|%s|"
-               " ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"},"
-               "\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
-               "\"trim_offsets\":true,\"use_regex\":false}]},\"post_processor\":{\"type\":\"TemplateProcessing\","
-               "\"single\":[{\"SpecialToken\":{\"id\":\"%s\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],"
-               "\"pair\":[],\"special_tokens\":{\"%s\":{\"id\":\"%s\",\"ids\":[256],\"tokens\":[\"%s\"]}}},"
-               "\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{",
-            digits, special[0], special[0], special[0], special[0]);
+                   "\"normalized\":false,\"special\":true}", i ? "," : "", (minimax ? 320 : 256) + i, special[i]);
+    fputs("],", f);
+    write_rules(f, c, special[0]);
+    fprintf(f, ",\"decoder\":{\"type\":\"ByteLevel\"%s},\"model\":{\"type\":\"BPE\",\"vocab\":{",
+            minimax ? ",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true" : "");
     for (int b = 0; b < 256; b++) {
         fputs(b ? ",\"" : "\"", f);
         byte_token(f, b);
@@ -593,23 +652,28 @@ static void write_tokenizer(const struct config *c)
     }
     const char *letters = "etaoinsh";
     for (int i = 0; i < 64; i++)
-        fprintf(f, ",\"%c%c\":%d", letters[i / 8], letters[i % 8], 258 + i);
+        fprintf(f, ",\"%c%c\":%d", letters[i / 8], letters[i % 8], (minimax ? 256 : 258) + i);
     fputs("},\"merges\":[", f);
     for (int i = 0; i < 64; i++)
         fprintf(f, "%s\"%c %c\"", i ? "," : "", letters[i / 8], letters[i % 8]);
     fputs("]}}\n", f);
     close_out(f, "tokenizer.json");
     f = open_out(c, "tokenizer_config.json");
-    fprintf(f, "{\"add_bos_token\":true,\"add_eos_token\":false,\"bos_token\":\"%s\",\"eos_token\":\"%s\","
-               "\"pad_token\":\"%s\",\"unk_token\":null,\"tokenizer_class\":\"LlamaTokenizerFast\"}\n",
-            special[0], special[1], special[1]);
+    if (minimax)
+        fprintf(f, "{\"add_prefix_space\":false,\"bos_token\":\"%s\",\"clean_up_tokenization_spaces\":false,\"eos_token\":\"%s\","
+                   "\"unk_token\":\"%s\",\"model_max_length\":40960000,\"tokenizer_class\":\"GPT2Tokenizer\"}\n",
+                special[0], special[1], special[1]);
+    else
+        fprintf(f, "{\"add_bos_token\":true,\"add_eos_token\":false,\"bos_token\":\"%s\",\"eos_token\":\"%s\","
+                   "\"pad_token\":\"%s\",\"unk_token\":null,\"tokenizer_class\":\"LlamaTokenizerFast\"}\n",
+                special[0], special[1], special[1]);
     close_out(f, "tokenizer_config.json");
 }
 
 static void usage(FILE *f)
 {
     fputs("usage: make_checkpoint [--arch ARCH] [OPTION...] --out DIR\n"
-          "  --arch deepseek|qwen2|llama|qwen3|qwen3moe   comes first (deepseek)\n"
+          "  --arch deepseek|qwen2|llama|qwen3|qwen3moe|minimax   comes first (deepseek)\n"
           "  --preset small|demo|big-tensor|r1|k2\n"
           "      small: 15 MB; demo: 350 MB; big-tensor: one BF16 tensor of 256 MiB;\n"
           "      r1, k2: DeepSeek-R1's and Kimi-K2's own shapes (with --holes)\n"
@@ -642,8 +706,8 @@ static struct config defaults(enum arch a)
     if (a != DEEPSEEK) {
         c.kv_heads = 2;
         c.vocab = 512;
-        c.scales = a == QWEN3MOE ? "bf16" : "none";
-        c.head_dim = a == QWEN3 || a == QWEN3MOE ? 128 : 0;
+        c.scales = a == QWEN3MOE ? "bf16" : a == MINIMAX ? "block" : "none";
+        c.head_dim = a == QWEN3 || a == QWEN3MOE || a == MINIMAX ? 128 : 0;
     }
     return c;
 }
@@ -707,11 +771,11 @@ static void write_checkpoint(const struct config *c)
 
 static enum arch arch_of(const char *name)
 {
-    static const char *const names[] = { "deepseek", "qwen2", "llama", "qwen3", "qwen3moe" };
-    for (enum arch a = DEEPSEEK; a <= QWEN3MOE; a++)
+    static const char *const names[] = { "deepseek", "qwen2", "llama", "qwen3", "qwen3moe", "minimax" };
+    for (enum arch a = DEEPSEEK; a <= MINIMAX; a++)
         if (!strcmp(name, names[a]))
             return a;
-    die("--arch %s: deepseek, qwen2, llama, qwen3 or qwen3moe", name);
+    die("--arch %s: deepseek, qwen2, llama, qwen3, qwen3moe or minimax", name);
     return DEEPSEEK;
 }
 
