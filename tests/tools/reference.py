@@ -141,6 +141,8 @@ DENSE = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
          "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate": "ffn_gate_inp",
          "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
 MINIMAX = dict(DENSE, **{"block_sparse_moe.gate": "ffn_gate_inp"})
+GLM4 = {**DENSE, **{hf: name for hf, name in V32.items() if "shared" in hf or "." not in hf},
+        "post_attention_layernorm": "post_attention_norm"}
 TOP = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
        "lm_head.weight": "output.weight"}
 
@@ -173,8 +175,10 @@ def tensors(ck, layout):
     c = ck.config
     arch = c["architectures"][0]
     v32 = arch in ("DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM")
-    table = V32 if v32 else DEEPSEEK if arch.startswith("Deepseek") else MINIMAX if arch.startswith("MiniMax") else DENSE
-    layers = c["num_hidden_layers"] + (c.get("num_nextn_predict_layers") or 0 if v32 else 0)
+    glm4 = arch == "Glm4MoeForCausalLM"
+    table = V32 if v32 else GLM4 if glm4 else DEEPSEEK if arch.startswith("Deepseek") else \
+        MINIMAX if arch.startswith("MiniMax") else DENSE
+    layers = c["num_hidden_layers"] + (c.get("num_nextn_predict_layers") or 0 if v32 or glm4 else 0)
     for hf, name in TOP.items():
         if hf in ck.where:
             yield name, ck.f32(hf)

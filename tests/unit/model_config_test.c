@@ -527,6 +527,17 @@ static const struct { const char *class, *more, *want[12][2]; } absent_cases[] =
      "\"rope_parameters\":{\"rope_theta\":1e6,\"rope_type\":\"default\",\"partial_rotary_factor\":1.0}",
      {{"glm-dsa.expert_gating_func", "-"}, {"glm-dsa.attention.indexer.types", "-"}, {"glm-dsa.rope.freq_base", "f32 1000000"},
       {"glm-dsa.attention.indexer.top_k", "u32 4"}, {"glm-dsa.nextn_predict_layers", "-"}, {"glm-dsa.rope.scaling.type", "-"}}},
+    {"Glm4MoeForCausalLM", ",\"model_type\":\"glm4_moe\"",
+     {{"glm4moe.context_length", "u32 131072"}, {"glm4moe.attention.layer_norm_rms_epsilon", "f32 9.99999975e-06"},
+      {"glm4moe.attention.head_count_kv", "u32 8"}, {"glm4moe.attention.key_length", "-"}, {"glm4moe.rope.dimension_count", "u32 8"},
+      {"glm4moe.expert_count", "u32 128"}, {"glm4moe.expert_used_count", "u32 8"}, {"glm4moe.expert_group_count", "u32 1"},
+      {"glm4moe.expert_shared_count", "u32 1"}, {"glm4moe.expert_feed_forward_length", "u32 1408"},
+      {"glm4moe.leading_dense_block_count", "u32 1"}, {"glm4moe.expert_weights_norm", "bool true"}}},
+    {"Glm4MoeForCausalLM", ",\"n_routed_experts\":8,\"num_experts_per_tok\":2,\"n_shared_experts\":1,\"moe_intermediate_size\":64,"
+     "\"routed_scaling_factor\":null,\"norm_topk_prob\":false,\"num_nextn_predict_layers\":0",
+     {{"glm4moe.context_length", "-"}, {"glm4moe.expert_group_count", "-"}, {"glm4moe.leading_dense_block_count", "-"},
+      {"glm4moe.expert_weights_scale", "-"}, {"glm4moe.expert_weights_norm", "bool false"}, {"glm4moe.nextn_predict_layers", "u32 0"},
+      {"glm4moe.expert_gating_func", "u32 2"}, {"glm4moe.block_count", "u32 4"}}},
 };
 
 static void test_absent_entries(void **state)
