@@ -10,6 +10,7 @@ use Errno qw(EDQUOT EIO ENOSPC);
 use IO::Socket::UNIX;
 use JSON::PP;
 use KernelFaults;
+use POSIX qw(WNOHANG);
 use SluiceService;
 use SluiceTest;
 use Test::More;
@@ -60,13 +61,11 @@ unlink "$RUN/full.gguf";
 # ---- a machine that sleeps for hours while it converts: nobody in that process is lost to the others
 {
     local %ENV = (%ENV, %{ faults_env() });
+    fault(hold => 1, path => 'src/model', from => 1_000_000);
     my $p = start('timeout', '--foreground', '60', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M',
-        '--threads', '1', '-o', "$RUN/slept.gguf", '--quiet');
-    sleep(0.01) until glob("$RUN/slept*partial") || -e "$RUN/slept.gguf";
-    sleep(0.1); # its threads know each other
-    kill 'STOP', -$p->{pid};
-    fault(slept => 9 * 3600);
-    kill 'CONT', -$p->{pid};
+        '--threads', '1', '--io', 'pread', '-o', "$RUN/slept.gguf", '--quiet');
+    ok(await_held(sub { waitpid($p->{pid}, WNOHANG) }), 'in the middle of its source');
+    fault(slept => 9 * 3600, hold => 0);
     finish($p);
     is($p->{rc}, 0, 'a conversion that slept for a night ends') or diag($p->{err});
     is(sha256("$RUN/slept.gguf"), $want, 'with the same file');
