@@ -7,7 +7,7 @@
  * keeps one of its own with a single job beside its output.
  *
  * Times of day are milliseconds since 1970 and only for people. Lease deadlines
- * are not kept here: they run on CLOCK_BOOTTIME, which means nothing after a
+ * are not kept here: they run on CLOCK_MONOTONIC, which means nothing after a
  * reboot, so whoever opens a queue gives every lease its full time again. */
 #ifndef SLUICE_DAEMON_QUEUE_H
 #define SLUICE_DAEMON_QUEUE_H
