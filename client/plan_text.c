@@ -90,7 +90,9 @@ static void print_notes(const struct plan_view *v)
     if (p->n_fallback)
         line(FIELD, "Note    %u tensor%s rows that the recipe's type does not divide; another type takes its place",
              p->n_fallback, p->n_fallback == 1 ? " has" : "s have");
-    if (v->unwritable >= 0)
+    if (v->unwritable == SL_TYPE_MXFP4)
+        line(FIELD, "Note    type mxfp4 is kept where the source has it, and not made of others");
+    else if (v->unwritable >= 0)
         line(FIELD, "Note    this version cannot write type %s", sl_type_info(v->unwritable)->name);
     if (v->needs_imatrix)
         line(FIELD, "Note    %s and others need an importance matrix", v->needs_imatrix);
@@ -159,7 +161,7 @@ static void print_memory(const struct plan_view *v)
 
         snprintf(devices, sizeof devices, "%u x %s", s->count, cli_size(size, s->bytes));
         printf("%-*s  %-*s  %*.1f  %*.1f  %*.1f  %*.1f  %8.1f  %s\n", d, devices, f,
-               !mla ? "heads" : s->whole_heads ? "whole heads" : "compressed (MLA)", c,
+               v->job->model->hp.window ? "windowed" : !mla ? "heads" : s->whole_heads ? "whole heads" : "compressed (MLA)", c,
                (double)s->mem.weights / GIB, c - !wide, (double)s->mem.kv_cache / GIB, c,
                (double)s->mem.buffers / GIB, c - !wide, (double)s->mem.total / GIB,
                (double)s->mem.per_device / GIB, s->fits ? "yes" : "no");

@@ -188,7 +188,7 @@ static void candidates_to_mask(struct target *t)
             int type = target_type(t, i, t->candidates[k]);
 
             if (type >= 0)
-                t->mask[i] |= 1u << type;
+                t->mask[i] |= UINT64_C(1) << type;
         }
 }
 
@@ -343,7 +343,7 @@ int target_measure(struct target *t, const char *source, const struct cli_plan_a
     SL_TRY(rc);
     for (uint32_t i = 0; i < t->probe.model->n_tensors; i++)
         if (t->free[i])
-            t->mask[i] = 1u << t->types[i];
+            t->mask[i] = UINT64_C(1) << t->types[i];
     SL_TRY(target_run_measure(t, a, e));
     t->mean_error = target_error(t, t->types);
     return 0;

@@ -39,7 +39,7 @@ struct target {
     bool *free;                  /* for each tensor: the recipe decides its type */
     uint32_t n_free;
     int *types;                  /* for each tensor; of the free ones the choice */
-    uint32_t *mask;              /* for each tensor the types to measure */
+    uint64_t *mask;              /* for each tensor the types to measure */
     double *share;               /* for each tensor what its error counts; 1 over all free ones */
     double *error;               /* n_tensors x SL_TYPE_LIMIT, from measure_errors */
     struct measure_stats stats;

@@ -215,7 +215,7 @@ int target_list_stock(struct target *t, uint64_t budget, struct sl_error *e)
         s->fits &= s->bytes <= budget;
         for (uint32_t i = 0; s->fits && s->allowed && i < t->probe.model->n_tensors; i++)
             if (t->free[i])
-                t->mask[i] |= 1u << s->types[i];
+                t->mask[i] |= UINT64_C(1) << s->types[i];
     }
     return 0;
 }

@@ -50,7 +50,8 @@ static void print_list(void)
         const struct sl_type_info *t = sl_type_info(i);
 
         if (listed(i)) {
-            int at = printf("%-8s  %7.4f  %5u  %5s  ", t->name, bits(t), t->block, t->quantizes ? "yes" : "no");
+            int at = printf("%-8s  %7.4f  %5u  %5s  ", t->name, bits(t), t->block,
+                            t->quantizes ? "yes" : i == SL_TYPE_MXFP4 ? "kept" : "no");
 
             term_fold(stdout, t->advice, at, width);
         }

@@ -21,6 +21,7 @@ struct blk_q5_0 { uint16_t d; uint8_t qh[4]; uint8_t qs[16]; };
 struct blk_q5_1 { uint16_t d, m; uint8_t qh[4]; uint8_t qs[16]; };
 struct blk_q8_0 { uint16_t d; int8_t qs[32]; };
 struct blk_iq4_nl { uint16_t d; uint8_t qs[16]; };
+struct blk_mxfp4 { uint8_t e; uint8_t qs[16]; }; /* e: the scale is 2^(e - 127) */
 
 /* Superblocks of 256 weights; d and dmin scale the sub-blocks' own scales. */
 struct blk_q2_k { uint8_t scales[16]; uint8_t qs[64]; uint16_t d, dmin; };
@@ -47,6 +48,7 @@ SL_LAYOUT(blk_q5_0, 22);
 SL_LAYOUT(blk_q5_1, 24);
 SL_LAYOUT(blk_q8_0, 34);
 SL_LAYOUT(blk_iq4_nl, 18);
+SL_LAYOUT(blk_mxfp4, 17);
 SL_LAYOUT(blk_q2_k, 84);
 SL_LAYOUT(blk_q3_k, 110);
 SL_LAYOUT(blk_q4_k, 144);
@@ -64,5 +66,10 @@ SL_LAYOUT(blk_iq1_m, 56);
 /* The 16 levels of iq4_nl and iq4_xs. */
 #define SL_IQ4_LEVELS \
     -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
+
+/* What the 16 codes of E2M1 (MXFP4, F4) stand for; -0 is 0, as in ggml. */
+#define SL_E2M1_VALUES \
+    0.f, 0.5f, 1.f, 1.5f, 2.f, 3.f, 4.f, 6.f, 0.f, -0.5f, -1.f, -1.5f, -2.f, -3.f, -4.f, -6.f
+#define SL_E2M1_SAFE 0x1p125f /* under a scale below this they are finite */
 
 #endif

@@ -65,6 +65,22 @@ static void from_iq4_nl(const void *in, float *out)
         out[i] = sl_f32_from_f16(b.d) * (float)iq4_levels[q[i]];
 }
 
+/* ggml doubles the values and halves the scale, which is the same; where e is 255, E8M0's NaN, it goes
+ * on with 2^128, and this does not. */
+static void from_mxfp4(const void *in, float *out)
+{
+    static const float values[16] = {SL_E2M1_VALUES};
+    struct blk_mxfp4 b;
+    float d;
+    int q[32];
+
+    memcpy(&b, in, sizeof b);
+    d = sl_f32_from_e8m0(b.e);
+    nibbles(b.qs, NULL, q);
+    for (int i = 0; i < 32; i++)
+        out[i] = values[q[i]] * d;
+}
+
 static void from_iq4_xs(const void *in, float *out)
 {
     struct blk_iq4_xs b;
@@ -316,7 +332,7 @@ static void (*const from_block[SL_TYPE_LIMIT])(const void *in, float *out) = {
     [SL_TYPE_Q4_K] = from_q4_k,     [SL_TYPE_Q5_K] = from_q5_k, [SL_TYPE_Q6_K] = from_q6_k,
     [SL_TYPE_IQ1_S] = from_iq1_s,   [SL_TYPE_IQ1_M] = from_iq1_m, [SL_TYPE_IQ2_XXS] = from_iq2_xxs,
     [SL_TYPE_IQ2_XS] = from_iq2_xs, [SL_TYPE_IQ2_S] = from_iq2_s, [SL_TYPE_IQ3_XXS] = from_iq3_xxs,
-    [SL_TYPE_IQ3_S] = from_iq3_s,
+    [SL_TYPE_IQ3_S] = from_iq3_s,   [SL_TYPE_MXFP4] = from_mxfp4,
 };
 
 int sl_dequantize(int type, const void *in, uint64_t n, float *out)

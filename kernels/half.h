@@ -1,5 +1,5 @@
 /* F16 and BF16 to F32 and back, in integer steps: round to nearest even,
- * subnormals kept. One text for C and CUDA. */
+ * subnormals kept; E8M0 to F32. One text for C and CUDA. */
 #ifndef SLUICE_KERNELS_HALF_H
 #define SLUICE_KERNELS_HALF_H
 
@@ -63,6 +63,12 @@ SL_HALF_FN uint16_t sl_bf16_from_f32(float f)
 SL_HALF_FN float sl_f32_from_bf16(uint16_t h)
 {
     return sl_float((uint32_t)h << 16);
+}
+
+/* 2^(e - 127); 255 is a NaN. */
+SL_HALF_FN float sl_f32_from_e8m0(uint8_t e)
+{
+    return sl_float(e == 255 ? 0x7fc00000 : e ? (uint32_t)e << 23 : 0x00400000);
 }
 
 #endif

@@ -70,8 +70,13 @@ int sl_needs_weights(int type);
 int sl_quantize_source(enum sl_backend b, int type, const struct sl_source *s, uint64_t skip,
                        uint64_t n, void *out) SL_MUST_USE;
 
+/* Effect: writes elements [skip, skip + n) of a run of F4 as blocks of MXFP4: the same codes, and the exponents of
+ * the scales. Errors: SL_ESOURCE as sl_load_f32; SL_EUNSUPPORTED where blocks are not under a power of two each, or n is
+ * no multiple of 32. */
+int sl_repack_mxfp4(const struct sl_source *s, uint64_t skip, uint64_t n, void *out, uint64_t *bad) SL_MUST_USE;
+
 /* Effect: out[0..n) = the values that n weights in `type` stand for, exactly
- * as ggml's dequantizers give them. Errors: SL_EUNSUPPORTED. */
+ * as ggml's dequantizers give them, but for a NaN where MXFP4's scale is one (255). Errors: SL_EUNSUPPORTED. */
 int sl_dequantize(int type, const void *in, uint64_t n, float *out) SL_MUST_USE;
 
 #endif

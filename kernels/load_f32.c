@@ -1,5 +1,6 @@
 /* Source elements to F32, run by run under one scale; and q8_0 straight from them. */
 #include "kernels/backend.h"
+#include "kernels/blocks.h"
 #include "kernels/half.h"
 
 #include <math.h>
@@ -61,6 +62,19 @@ static bool load_i4(const uint8_t *data, uint64_t at, uint64_t n, float scale, f
     for (; i < n; i++)
         out[i] = from_i4(data, at + i) * scale;
     for (i = 0; i < n && !(fabsf(scale) < 0x1p124f); i++) /* of others every product is finite */
+        bad |= !isfinite(out[i]);
+    return bad;
+}
+
+/* n codes from `at` on. */
+static bool load_f4(const uint8_t *data, uint64_t at, uint64_t n, float scale, float *restrict out)
+{
+    static const float values[16] = {SL_E2M1_VALUES};
+    bool bad = false;
+
+    for (uint64_t i = 0; i < n; i++, at++)
+        out[i] = values[data[at / 2] >> 4 * (at % 2) & 15] * scale;
+    for (uint64_t i = 0; i < n && !(fabsf(scale) < SL_E2M1_SAFE); i++)
         bad |= !isfinite(out[i]);
     return bad;
 }
@@ -151,8 +165,18 @@ int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out
                 continue;
             }
         }
+        if (s->scale && s->dtype == SL_DTYPE_F4 && ops->load_f4 && s->block_cols == 32 && (skip + done) % 2 == 0) {
+            uint64_t many = whole_blocks(s, &p, n - done);
+
+            if (many && ops->load_f4(data + (skip + done) / 2, many, p.scale, out + done)) {
+                advance_blocks(s, &p, len = many);
+                continue;
+            }
+        }
         if (s->dtype == SL_DTYPE_I4)
             broken = load_i4(data, skip + done, len, scale, out + done);
+        else if (s->dtype == SL_DTYPE_F4)
+            broken = load_f4(data, skip + done, len, scale, out + done);
         else if (t->block > 1)
             broken = load_blocks(sl_type_of_dtype(s->dtype), data, skip + done, len, scale, out + done);
         else
@@ -252,6 +276,39 @@ int sl_quantize_source(enum sl_backend b, int type, const struct sl_source *s, u
         return q8_0_of_source(b, s, skip, n, out);
     if (type == SL_TYPE_F16 || type == SL_TYPE_BF16 || type == SL_TYPE_F32)
         return floats_of_source(b, type, s, skip, n, out);
+    return 0;
+}
+
+/* Codes 2i and 2i + 1 of a byte go to two; the lower 16 of a block's 32 to the low halves. */
+static void repack_block(const uint8_t *codes, uint8_t e, uint8_t *out)
+{
+    out[0] = e;
+    for (int i = 0; i < 8; i++) {
+        out[1 + 2 * i] = (uint8_t)((codes[i] & 15) | codes[8 + i] << 4);
+        out[2 + 2 * i] = (uint8_t)(codes[i] >> 4 | (codes[8 + i] & 0xf0));
+    }
+}
+
+int sl_repack_mxfp4(const struct sl_source *s, uint64_t skip, uint64_t n, void *out, uint64_t *bad)
+{
+    const uint8_t *codes = (const uint8_t *)s->data + skip / 2;
+    struct place p;
+    float x[32];
+
+    if (s->dtype != SL_DTYPE_F4 || !s->scale || !s->cols || s->block_rows != 1 || s->block_cols != 32 || n % 32 ||
+        skip % 32 || s->first % 32)
+        return SL_EUNSUPPORTED;
+    p = place_of(s, s->first + skip);
+    for (uint64_t done = 0; done < n; done += 32, codes += 16) {
+        uint32_t e = sl_bits(*p.scale) >> 23;
+
+        if (p.cols_left != 32 || e > 254 || sl_bits(*p.scale) != sl_bits(sl_f32_from_e8m0((uint8_t)e)))
+            return SL_EUNSUPPORTED;
+        if (e > 252) /* 6 times it is infinite */
+            SL_TRY(sl_load_f32(s, skip + done, 32, x, bad));
+        repack_block(codes, (uint8_t)e, (uint8_t *)out + done / 32 * sizeof(struct blk_mxfp4));
+        advance(s, &p, 32);
+    }
     return 0;
 }
 

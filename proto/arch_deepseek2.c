@@ -225,16 +225,7 @@ static int derive_routing(struct sl_params *p, struct sl_error *e)
         p->when |= SL_W_CORR;
     if (!func && !v3)
         return 0;
-    if (!func)
-        func = "sigmoid";
-    if (strcmp(func, "softmax") == 0)
-        sl_num_set(p, SL_N_GATING, 1);
-    else if (strcmp(func, "sigmoid") == 0)
-        sl_num_set(p, SL_N_GATING, 2);
-    else
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"scoring_func\" is '%.60s'; supported: "
-                       "softmax, sigmoid", func);
-    return 0;
+    return sl_arch_gating(p, func ? func : "sigmoid", e);
 }
 
 static int derive_attention(struct sl_params *p, struct sl_error *e)

@@ -145,7 +145,7 @@ static int derive_rope(struct sl_params *p, struct sl_error *e)
     if (!dim || dim % 2)
         return sl_fail(e, SL_ESOURCE, "config.json: \"partial_rotary_factor\" is %g of heads of %u: an even number of "
                        "their rows is needed", part, (unsigned)head);
-    sl_num_set(p, SL_N_ROPE_DIM_FIRST, dim);
+    sl_num_set(p, SL_N_ROPE_DIM, dim);
     return 0;
 }
 
@@ -166,14 +166,24 @@ static int derive(struct sl_params *p, struct sl_error *e)
         p->when |= SL_W_BIAS;
     if (sl_config_bool(p->config, "use_qk_norm", false))
         p->when |= SL_W_HEAD_NORM;
-    n[SL_N_DENSE_LATE] = n[SL_N_DENSE];
-    n[SL_N_DENSE].have = false; /* its key comes later here */
     if (p->no_mtp)
         n[SL_N_NEXTN] = (struct sl_number){0};
     sl_num_set(p, SL_N_LAYER, n[SL_N_LAYER].u + n[SL_N_NEXTN].u);
     sl_num_set(p, SL_N_TWO_EMBD, 2 * n[SL_N_EMBD].u);
     return 0;
 }
+
+static const struct sl_key_tmpl keys[] = {
+    {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM, 0},
+    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
+    {"expert_shared_count", SL_KV_U32, SL_N_SHARED, 0},
+    {"leading_dense_block_count", SL_KV_U32, SL_N_DENSE, 0},
+    {"expert_gating_func", SL_KV_U32, SL_N_GATING_LATE, 0},
+    {"expert_weights_scale", SL_KV_F32, SL_N_EXPERT_SCALE, 0},
+    {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM, 0},
+    {"nextn_predict_layers", SL_KV_U32, SL_N_NEXTN, 0},
+    {NULL, 0, 0, 0},
+};
 
 static const char *const classes[] = {"Glm4MoeForCausalLM", NULL};
 
@@ -183,6 +193,7 @@ const struct sl_arch sl_arch_glm4_moe = {
     .fields = sl_arch_plain_fields,
     .more_fields = moe_fields,
     .tensors = tensors,
+    .keys = keys,
     .derive = derive,
     .glm_tokens = true,
     .output_if_there = true,

@@ -434,6 +434,7 @@ static int open_any(struct sl_checkpoint *ck, const char *path, struct sl_error 
         return sl_fail(e, SL_ESOURCE, "%s: holds no tensors", path);
     SL_TRY(sl_ck_take_text(ck, e));
     SL_TRY(sl_ck_take_packed(ck, e));
+    sl_ck_take_fp4(ck);
     return sl_ck_check_scales(ck, e);
 }
 

@@ -52,6 +52,7 @@ struct sl_checkpoint {
     bool fp8_by_row;               /* it tells of one scale for each row (compressed-tensors' strategy "channel") */
     uint64_t i4_group;             /* weights of a row under one scale where quantization_config tells of packed
                                     * 4-bit integers; 0: it does not */
+    bool mxfp4;                    /* quantization_config tells of weights packed as MXFP4 */
     void *priv;                    /* name table and arenas */
 };
 
@@ -90,12 +91,15 @@ void sl_checkpoint_close(struct sl_checkpoint *ck);
 /* Returns the index of the tensor with this name, or SL_NO_TENSOR. O(1). */
 uint32_t sl_checkpoint_find(const struct sl_checkpoint *ck, const char *name);
 
-/* The scales of a weight in FP8 or I4. */
+#define SL_F4_GROUP 32u /* weights of a row under one scale: MXFP4's block */
+
+/* The scales of a weight in FP8, I4 or F4. */
 struct sl_scale {
     uint32_t tensor;     /* the scale tensor; SL_NO_TENSOR: the weight has none */
     uint64_t rows, cols; /* of the scale matrix */
     uint64_t block_rows; /* weight rows under one scale */
     uint64_t block_cols; /* weight columns under one scale */
+    uint32_t width;      /* bytes of one as stored, when planned from config.json alone */
     bool any_sign;       /* of integers: 0 and negative scales mean what they say; of FP8 they are damage */
 };
 
@@ -103,7 +107,7 @@ struct sl_scale {
  * "X.weight_scale", "X.scale" for "X.weight") and checks its dtype (F32, BF16,
  * F16, F8_E8M0, U8 as E8M0) and its shape: one value for the tensor, one for each row,
  * or ceil(rows / block_rows) x ceil(cols / block_cols); of I4 (BF16, F16 or F32 as
- * "X.weight_scale") one for each group of a row. Other weights have none. Errors: SL_ESOURCE when it is missing or wrongly shaped. */
+ * "X.weight_scale") and F4 (F8_E8M0, U8) one for each group of a row. Other weights have none. Errors: SL_ESOURCE when it is missing or wrongly shaped. */
 int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct sl_scale *out,
                         struct sl_error *e) SL_MUST_USE;
 

@@ -1,6 +1,7 @@
 /* Weights that compressed-tensors packs as 4-bit integers, as Kimi-K2-Thinking's experts: X.weight_packed
  * (I32, eight weights each, the first in the lowest bits), X.weight_scale (one for each group of a
- * row) and X.weight_shape. By bytes that is two weights each, the first in the low half: X.weight of I4. */
+ * row) and X.weight_shape. By bytes that is two weights each, the first in the low half: X.weight of I4.
+ * And those that it packs as MXFP4: X.weight_packed (U8, two weights each) and X.weight_scale: X.weight of F4. */
 #include "proto/arch_table.h"
 #include "proto/checkpoint_priv.h"
 #include "proto/cursor.h"
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #define IN_A_WORD 8u    /* weights */
+#define IN_A_BYTE 2u
 #define GROUP_MAX (1u << 20)
 #define NAMES_MAX 4096   /* entries of "ignore" that are looked at: GLM-4.6-FP8 names 800 layers, */
 #define PATTERNS_MAX 100 /* and of these the expressions */
@@ -32,6 +34,25 @@ static const cJSON *quantization(const struct sl_checkpoint *ck)
 static bool is_text(const cJSON *item, const char *text)
 {
     return cJSON_IsString(item) && strcmp(item->valuestring, text) == 0;
+}
+
+static bool odd_fp4(const cJSON *w, char *buf, size_t cap)
+{
+    const cJSON *type = cJSON_GetObjectItemCaseSensitive(w, "type");
+    const cJSON *symmetric = cJSON_GetObjectItemCaseSensitive(w, "symmetric");
+    uint64_t bits = 0, group = 0;
+
+    if (!sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "num_bits"), 64, &bits) || bits != 4)
+        snprintf(buf, cap, "num_bits %" PRIu64 " instead of 4", bits);
+    else if (type && !is_text(type, "float"))
+        snprintf(buf, cap, "a type that is not 'float'");
+    else if (symmetric && !cJSON_IsTrue(symmetric))
+        snprintf(buf, cap, "zero points ('symmetric' is not true)");
+    else if (!sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "group_size"), UINT32_MAX, &group) || group != SL_F4_GROUP)
+        snprintf(buf, cap, "group_size %" PRIu64 " instead of %u", group, SL_F4_GROUP);
+    else
+        return false;
+    return true;
 }
 
 /* Effect: writes what is not supported of a group's weights to buf; returns false when nothing is. */
@@ -79,14 +100,16 @@ static int read_group(struct sl_checkpoint *ck, const cJSON *q, struct sl_error 
 {
     const cJSON *groups = cJSON_GetObjectItemCaseSensitive(q, "config_groups");
     const cJSON *first = cJSON_IsObject(groups) ? groups->child : NULL;
+    const cJSON *w = cJSON_GetObjectItemCaseSensitive(first, "weights");
     char odd[80];
 
     if (!first || first->next)
         snprintf(odd, sizeof odd, "%d config_groups instead of one", first ? cJSON_GetArraySize(groups) : 0);
-    else if (!odd_weights(cJSON_GetObjectItemCaseSensitive(first, "weights"), &ck->i4_group, odd, sizeof odd))
+    else if (ck->mxfp4 ? !odd_fp4(w, odd, sizeof odd) : !odd_weights(w, &ck->i4_group, odd, sizeof odd))
         return 0;
-    sl_fail(e, SL_EUNSUPPORTED, "the weights are packed with %s, and only symmetric 4-bit integers "
-            "in groups are supported: give an FP8 or BF16 checkpoint of the model", odd);
+    sl_fail(e, SL_EUNSUPPORTED, "the weights are packed with %s, and only symmetric 4-bit %s in groups%s are "
+            "supported: give an FP8 or BF16 checkpoint of the model", odd, ck->mxfp4 ? "floats" : "integers",
+            ck->mxfp4 ? " of 32" : "");
     return rather_the_class(ck, e);
 }
 
@@ -100,11 +123,12 @@ int sl_ck_read_packing(struct sl_checkpoint *ck, struct sl_error *e)
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
         if (is_text(format, plain[i]))
             return 0;
-    if (is_text(format, "pack-quantized"))
+    ck->mxfp4 = is_text(format, "mxfp4-pack-quantized");
+    if (ck->mxfp4 || is_text(format, "pack-quantized"))
         return read_group(ck, q, e);
     sl_fail(e, SL_EUNSUPPORTED, "the weights are packed by quant_method 'compressed-tensors', "
-            "format '%.60s', and only FP8, unquantized weights and 'pack-quantized' ones are supported: give an "
-            "FP8 or BF16 checkpoint of the model", format->valuestring);
+            "format '%.60s', and only FP8, unquantized weights, 'pack-quantized' and 'mxfp4-pack-quantized' ones are "
+            "supported: give an FP8 or BF16 checkpoint of the model", format->valuestring);
     return rather_the_class(ck, e);
 }
 
@@ -152,6 +176,11 @@ static int missing(const struct sl_checkpoint *ck, const char *packed, size_t n,
                    packed, suffix);
 }
 
+static int no_fp4(const struct sl_src_tensor *t, struct sl_error *e)
+{
+    return sl_fail(e, SL_ESOURCE, "'%.160s' is no matrix of MXFP4, as config.json says: expected U8 of two dimensions", t->name);
+}
+
 static int no_matrix(const struct sl_src_tensor *t, const struct sl_src_tensor *shape, struct sl_error *e)
 {
     return sl_fail(e, SL_ESOURCE, "'%.160s' and '%.160s' are no matrix of 4-bit integers: expected I32 of two dimensions, "
@@ -186,14 +215,16 @@ static int check_packed(const struct sl_checkpoint *ck, const struct sl_src_tens
                         struct sl_error *e)
 {
     static const struct { const char *suffix, *what; } odd[] = {
-        {".weight_zero_point", "zero points"}, {".weight_g_idx", "an order of its own"}};
+        {".weight_zero_point", "zero points"}, {".weight_g_idx", "an order of its own"},
+        {".weight_global_scale", "a scale of the whole"}};
     uint32_t at = sl_ck_find_joined(ck, t->name, n, ".weight_shape");
     const struct sl_src_tensor *shape;
     uint64_t elems;
 
-    if (!ck->i4_group) {
+    if (!ck->i4_group && !ck->mxfp4) {
         sl_fail(e, SL_ESOURCE, "'%.160s' is packed, and config.json does not say how: expected a quantization_config "
-                "with quant_method 'compressed-tensors' and format 'pack-quantized'; is it of this model?", t->name);
+                "with quant_method 'compressed-tensors' and format 'pack-quantized' or 'mxfp4-pack-quantized'; is it of "
+                "this model?", t->name);
         return rather_the_class(ck, e) == SL_EUNSUPPORTED ? sl_fail_context(e, "config.json") : e->code;
     }
     for (size_t i = 0; i < sizeof odd / sizeof *odd; i++)
@@ -204,6 +235,8 @@ static int check_packed(const struct sl_checkpoint *ck, const struct sl_src_tens
         return sl_fail(e, SL_ESOURCE, "'%.160s' is there, and '%.*s%s' too; expected one", t->name, (int)n, t->name, WEIGHT);
     if (sl_ck_find_joined(ck, t->name, n, ".weight_scale") == SL_NO_TENSOR)
         return missing(ck, t->name, n, ".weight_scale", e);
+    if (ck->mxfp4)
+        return t->dtype == SL_DTYPE_U8 && t->n_dims == 2 && sl_mul_u64(t->elems, IN_A_BYTE, &elems) ? 0 : no_fp4(t, e);
     if (at == SL_NO_TENSOR)
         return missing(ck, t->name, n, ".weight_shape", e);
     shape = &ck->tensors[at];
@@ -234,9 +267,9 @@ static int rename_all(struct sl_checkpoint *ck, size_t room, struct sl_error *e)
         strcpy(to + n, WEIGHT);
         t->name = to;
         to += n + sizeof WEIGHT;
-        t->dtype = SL_DTYPE_I4;
-        t->shape[1] *= IN_A_WORD;
-        t->elems *= IN_A_WORD;
+        t->dtype = ck->mxfp4 ? SL_DTYPE_F4 : SL_DTYPE_I4;
+        t->shape[1] *= ck->mxfp4 ? IN_A_BYTE : IN_A_WORD;
+        t->elems *= ck->mxfp4 ? IN_A_BYTE : IN_A_WORD;
     }
     return sl_ck_name_anew(ck, e);
 }

@@ -44,7 +44,7 @@ int sl_ck_add_file(struct sl_checkpoint *ck, const char *dir, const char *name, 
 /* Effect: fills ck from the GGUF file or split set at path (checkpoint_gguf.c). */
 int sl_ck_open_gguf(struct sl_checkpoint *ck, const char *path, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: tells weights from scales and checks every FP8 and I4 weight's scale and that
+/* Effect: tells weights from scales and checks every FP8, I4 and F4 weight's scale and that
  * every scale has its weight (checkpoint_scale.c). */
 int sl_ck_check_scales(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
@@ -56,13 +56,20 @@ int sl_ck_name_anew(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 int sl_ck_take_text(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: ck->i4_group = what config.json's quantization_config says of packed weights. Errors:
+/* Effect: ck->i4_group and mxfp4 = what config.json's quantization_config says of packed weights. Errors:
  * SL_EUNSUPPORTED (weights packed in another way) (checkpoint_packed.c). */
 int sl_ck_read_packing(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: each X.weight_packed becomes a tensor X.weight of I4. Once, when all files are there.
+/* Effect: each X.weight_packed becomes a tensor X.weight of I4 or F4. Once, when all files are there.
  * Errors: SL_ESOURCE, SL_EUNSUPPORTED. */
 int sl_ck_take_packed(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: each matrix X.weight of bytes under scales of E8M0 becomes one of F4. Once, after
+ * sl_ck_take_packed (checkpoint_fp4.c). */
+void sl_ck_take_fp4(struct sl_checkpoint *ck);
+
+/* Returns the index of the scale that a weight of this name would have, or SL_NO_TENSOR. */
+uint32_t sl_ck_find_scale(const struct sl_checkpoint *ck, const char *weight);
 
 /* Returns the index of the tensor whose name is n bytes of name and the suffix, or SL_NO_TENSOR. */
 uint32_t sl_ck_find_joined(const struct sl_checkpoint *ck, const char *name, size_t n, const char *suffix);

@@ -11,7 +11,7 @@
 
 static bool has_scale(enum sl_dtype t)
 {
-    return t == SL_DTYPE_F8_E4M3 || t == SL_DTYPE_F8_E5M2 || t == SL_DTYPE_I4;
+    return t == SL_DTYPE_F8_E4M3 || t == SL_DTYPE_F8_E5M2 || t == SL_DTYPE_I4 || t == SL_DTYPE_F4;
 }
 
 uint32_t sl_ck_find_joined(const struct sl_checkpoint *ck, const char *name, size_t n, const char *suffix)
@@ -25,7 +25,7 @@ uint32_t sl_ck_find_joined(const struct sl_checkpoint *ck, const char *name, siz
     return sl_checkpoint_find(ck, buf);
 }
 
-static uint32_t find_scale(const struct sl_checkpoint *ck, const char *weight)
+uint32_t sl_ck_find_scale(const struct sl_checkpoint *ck, const char *weight)
 {
     size_t base = sl_stem(weight, ".weight");
     uint32_t t = sl_ck_find_joined(ck, weight, strlen(weight), "_scale_inv");
@@ -48,16 +48,26 @@ static const char *shape_text(const struct sl_src_tensor *t, char buf[200])
     return buf;
 }
 
+/* Four bits each, under a scale for each group of a row. */
+static bool is_grouped(enum sl_dtype t) { return t == SL_DTYPE_I4 || t == SL_DTYPE_F4; }
+
+static uint64_t group_of(const struct sl_checkpoint *ck, enum sl_dtype t)
+{
+    return t == SL_DTYPE_F4 ? SL_F4_GROUP : ck->i4_group;
+}
+
 /* One for each group of a row, which holds whole ones (the converter reads no others). */
 static bool match_groups(const struct sl_checkpoint *ck, const struct sl_src_tensor *w, const struct sl_src_tensor *s,
                          struct sl_scale *out)
 {
+    uint64_t group = group_of(ck, w->dtype);
+
     out->rows = w->shape[0];
-    out->cols = w->shape[1] / ck->i4_group;
+    out->cols = w->shape[1] / group;
     out->block_rows = 1;
-    out->block_cols = ck->i4_group;
-    out->any_sign = true;
-    return w->shape[1] % ck->i4_group == 0 && s->n_dims == 2 && s->shape[0] == out->rows && s->shape[1] == out->cols;
+    out->block_cols = group;
+    out->any_sign = w->dtype == SL_DTYPE_I4;
+    return w->n_dims == 2 && w->shape[1] % group == 0 && s->n_dims == 2 && s->shape[0] == out->rows && s->shape[1] == out->cols;
 }
 
 /* The three shapes that an FP8 weight's scale may have; false when it has none of them. */
@@ -91,8 +101,8 @@ static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tenso
 {
     char ws[200], ss[200], want[128] = "[] or [1]";
 
-    if (w->dtype == SL_DTYPE_I4)
-        snprintf(want, sizeof want, "[%" PRIu64 ", n], %" PRIu64 " weights for each", w->shape[0], ck->i4_group);
+    if (is_grouped(w->dtype))
+        snprintf(want, sizeof want, "[%" PRIu64 ", n], %" PRIu64 " weights for each", w->shape[0], group_of(ck, w->dtype));
     else if (w->n_dims == 2 && ck->fp8_block_rows && ck->fp8_block_cols)
         snprintf(want, sizeof want, "[%" PRIu64 ", %" PRIu64 "]",
                  sl_ceil_div_u64(w->shape[0], ck->fp8_block_rows),
@@ -102,6 +112,15 @@ static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tenso
                  "weight_block_size; is it of this model?)", w->shape[0]);
     return sl_fail(e, SL_ESOURCE, "scale '%.120s' of shape %s does not fit '%.120s' of shape %s: "
                    "expected %s", s->name, shape_text(s, ss), w->name, shape_text(w, ws), want);
+}
+
+/* Whether weights of one dtype may have scales of another. */
+static bool scales(enum sl_dtype weight, enum sl_dtype scale)
+{
+    bool exponent = scale == SL_DTYPE_F8_E8M0 || scale == SL_DTYPE_U8;
+    bool number = scale == SL_DTYPE_F32 || scale == SL_DTYPE_BF16 || scale == SL_DTYPE_F16;
+
+    return (exponent && weight != SL_DTYPE_I4) || (number && weight != SL_DTYPE_F4);
 }
 
 int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct sl_scale *out,
@@ -116,22 +135,22 @@ int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct 
     w = &ck->tensors[weight];
     if (!has_scale(w->dtype) || sl_checkpoint_is_scale(ck, weight))
         return 0;
-    out->tensor = find_scale(ck, w->name);
+    out->tensor = sl_ck_find_scale(ck, w->name);
     if (out->tensor == SL_NO_TENSOR && sl_checkpoint_is_shard(ck))
         return sl_fail(e, SL_ESOURCE, "%s is one shard of a checkpoint, and the scale of '%.160s' is in another; give "
                        "the folder, %s", ck->files[0].path, w->name, ck->dir);
     if (out->tensor == SL_NO_TENSOR)
-        return sl_fail(e, SL_ESOURCE, "FP8 tensor '%.160s' has no scale: expected '%.160s_scale_inv'",
-                       w->name, w->name);
+        return sl_fail(e, SL_ESOURCE, "%s tensor '%.160s' has no scale: expected '%.160s_scale%s'",
+                       w->dtype == SL_DTYPE_F4 ? "F4" : "FP8", w->name, w->name, w->dtype == SL_DTYPE_F4 ? "" : "_inv");
     if (w->n_dims > 2)
         return sl_fail(e, SL_EUNSUPPORTED, "FP8 tensor '%.160s' has %" PRIu32 " dimensions; only "
                        "matrices and vectors are supported", w->name, w->n_dims);
     s = &ck->tensors[out->tensor];
-    if (s->dtype != SL_DTYPE_F32 && s->dtype != SL_DTYPE_BF16 && s->dtype != SL_DTYPE_F16 &&
-        (w->dtype == SL_DTYPE_I4 || (s->dtype != SL_DTYPE_F8_E8M0 && s->dtype != SL_DTYPE_U8)))
-        return sl_fail(e, SL_ESOURCE, "scale '%.160s' of '%.160s' is %s: expected F32, BF16%s", s->name, w->name,
-                       sl_dtype_info(s->dtype)->name, w->dtype == SL_DTYPE_I4 ? " or F16" : ", F16, F8_E8M0 or U8");
-    if (w->dtype == SL_DTYPE_I4)
+    if (!scales(w->dtype, s->dtype))
+        return sl_fail(e, SL_ESOURCE, "scale '%.160s' of '%.160s' is %s: expected %s", s->name, w->name,
+                       sl_dtype_info(s->dtype)->name, w->dtype == SL_DTYPE_F4 ? "F8_E8M0 or U8" : w->dtype == SL_DTYPE_I4
+                       ? "F32, BF16 or F16" : "F32, BF16, F16, F8_E8M0 or U8");
+    if (is_grouped(w->dtype))
         return match_groups(ck, w, s, out) ? 0 : wrong_shape(ck, w, s, e);
     rows = w->n_dims == 2 ? w->shape[0] : 1;
     cols = w->n_dims == 2 ? w->shape[1] : w->elems;
@@ -205,7 +224,7 @@ static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error
         return SL_ROLE_WEIGHT;
     w = sl_checkpoint_find(ck, weight);
     if (w != SL_NO_TENSOR && has_scale(ck->tensors[w].dtype)) {
-        uint32_t used = find_scale(ck, weight);
+        uint32_t used = sl_ck_find_scale(ck, weight);
 
         if (used == i)
             return SL_ROLE_SCALE;

@@ -33,6 +33,7 @@ static const struct sl_mixture mixtures[] = {
     {.name = "f16", .file_type = 1, .base = T(F16)},
     {.name = "bf16", .file_type = 32, .base = T(BF16)},
     {.name = "q8_0", .file_type = 7, .base = T(Q8_0)},
+    {.name = "mxfp4_moe", .file_type = 38, .base = T(MXFP4)},
     {.name = "q4_0", .file_type = 2, .base = T(Q4_0), .down_when = WITH_IMATRIX,
      .down_first = T(Q4_1), .down_first_div = 8},
     {.name = "q4_1", .file_type = 3, .base = T(Q4_1)},
@@ -212,7 +213,7 @@ static int output_type(const struct sl_mixture_pass *p, const struct sl_out_tens
 
     if (p->output_type >= 0)
         return p->output_type;
-    if (is_falcon(p) || t->ne[0] % base->block)
+    if (is_falcon(p) || t->ne[0] % base->block || p->x->base == SL_TYPE_MXFP4)
         return SL_TYPE_Q8_0;
     if (p->x->output_q5_k)
         return SL_TYPE_Q5_K;
@@ -346,6 +347,8 @@ int sl_mixture_type(struct sl_mixture_pass *p, const struct sl_out_tensor *t, st
         return x->base;
     if (role == R_OUTPUT || (p->tied && role == R_EMBD))
         return output_type(p, t);
+    if (x->base == SL_TYPE_MXFP4) /* tensors of three dimensions are the experts' */
+        return t->ne[2] > 1 ? SL_TYPE_MXFP4 : SL_TYPE_Q8_0;
     if (like_attn_v(role, p->rules_2025))
         return attn_v_type(p);
     switch (role) {

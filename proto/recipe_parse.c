@@ -26,7 +26,8 @@ static int bad(const struct parser *p, const char *what, const char *word, const
 
 static bool writable_kind(int type)
 {
-    return (type >= 0 && type <= SL_TYPE_IQ4_XS) || type == SL_TYPE_IQ1_M || type == SL_TYPE_BF16;
+    return (type >= 0 && type <= SL_TYPE_IQ4_XS) || type == SL_TYPE_IQ1_M || type == SL_TYPE_BF16 ||
+           type == SL_TYPE_MXFP4;
 }
 
 static int known_types_error(const struct parser *p, const char *word)

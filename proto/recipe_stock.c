@@ -110,7 +110,7 @@ static const char *stock_text(const char *name, const char **stock_name)
 
 static int unknown_name(const char *name, struct sl_error *e)
 {
-    static const char *const llamas[] = {"q1_0", "q2_0", "tq1_0", "tq2_0", "mxfp4_moe", "nvfp4"};
+    static const char *const llamas[] = {"q1_0", "q2_0", "tq1_0", "tq2_0", "nvfp4"};
     char list[600] = "", lower[LOWER_MAX];
     size_t n = 0;
 

@@ -101,7 +101,9 @@ static int parse_fields(const cJSON *entry, struct sl_src_tensor *t, struct sl_e
     t->dtype = (enum sl_dtype)type;
     SL_TRY(parse_shape(shape, t, e));
     SL_TRY(parse_span(offsets, t, e));
-    if (!sl_mul_u64(t->elems, sl_dtype_info(type)->bytes, &want))
+    if (t->elems % sl_dtype_info(type)->block)
+        return sl_fail(e, SL_ESOURCE, "%" PRIu64 " elements of %s are no whole bytes", t->elems, sl_dtype_info(type)->name);
+    if (!sl_mul_u64(t->elems / sl_dtype_info(type)->block, sl_dtype_info(type)->bytes, &want))
         return sl_fail(e, SL_ESOURCE, "the product of its dimensions overflows");
     if (want != t->bytes)
         return sl_fail(e, SL_ESOURCE, "shape and dtype need %" PRIu64 " bytes, data_offsets span %"

@@ -2,6 +2,8 @@
  * by chunk in cache: arrange + dequantize, round, quantize. */
 #include "worker/unit.h"
 
+#include "kernels/half.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +68,16 @@ static int bad_element(const struct job *j, uint32_t run, uint64_t at)
                    sl_dtype_info((int)st->dtype)->name);
 }
 
+static int bad_id(const struct job *j, uint64_t i, int64_t v)
+{
+    const struct sl_src_tensor *st = tensor_of(j, 0);
+    uint64_t at = j->u->run[0].first + i, cols = j->src[0].cols;
+
+    return sl_fail(j->e, SL_ESOURCE, "tensor '%s' in '%s': row %llu, column %llu is %lld, expected 0 to %u; the source is damaged",
+                   st->name, j->env->ck->files[st->file].path, (unsigned long long)(at / cols), (unsigned long long)(at % cols),
+                   (long long)v, j->t->heads - 1);
+}
+
 static int bad_scale(const struct job *j, uint32_t run, uint64_t at, double value)
 {
     const struct sl_model_src *ms = &j->env->plan->model->src[j->u->run[run].src];
@@ -91,11 +103,9 @@ static int decode_scales(const struct job *j, uint32_t run, uint8_t *slab)
 
     if (dtype == SL_DTYPE_F8_E8M0 || dtype == SL_DTYPE_U8) {
         for (uint64_t i = 0; i < r->n_scales; i++) {
-            uint8_t x = slab[r->scale_raw + i];
-
-            if (x == 255)
+            out[i] = sl_f32_from_e8m0(slab[r->scale_raw + i]);
+            if (isnan(out[i]))
                 return bad_scale(j, run, i, NAN);
-            out[i] = ldexpf(1.0f, (int)x - 127);
         }
         return 0;
     }
@@ -245,6 +255,7 @@ static int fill(const struct job *j, uint64_t pos, uint64_t n, float *x)
         memcpy(x, j->t->values + j->u->elem0 + pos, n * sizeof *x);
         return 0;
     case SL_UNIT_IN_ORDER:
+    case SL_UNIT_IDS:
         break;
     }
     return fill_in_order(j, pos, n, x);
@@ -355,6 +366,24 @@ static bool straight(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out
     return j->u->run[run].elems - pos >= n && sl_quantize_source(j->env->backend, j->type, &j->src[run], pos, n, out);
 }
 
+/* F4 as blocks of MXFP4; BF16 holds all its values, so that rounding through it is nothing. */
+static int repack(const struct job *j, uint8_t *out)
+{
+    for (uint32_t run = 0; run < j->u->n_runs; run++) {
+        const struct sl_unit_run *r = &j->u->run[run];
+        uint64_t bad = 0;
+        int rc = sl_repack_mxfp4(&j->src[run], 0, r->elems, out, &bad);
+
+        if (rc == SL_ESOURCE)
+            return bad_element(j, run, r->narrow ? bad - j->src[run].first + r->first : bad);
+        if (rc < 0)
+            return sl_fail(j->e, rc, "tensor '%s': type mxfp4 cannot be written of %s", j->t->name,
+                           sl_dtype_info((int)j->src[run].dtype)->name);
+        out += sl_type_bytes(SL_TYPE_MXFP4, r->elems);
+    }
+    return 0;
+}
+
 static uint64_t chunk_of(const struct job *j)
 {
     uint64_t row = j->t->ne[0], n = CHUNK;
@@ -393,6 +422,30 @@ static void place_copy(const struct sl_unit *u, uint8_t *slab)
         memmove(slab + u->out_at, slab + u->run[0].at, u->out_bytes);
 }
 
+/* Integers as I32, each below the number of what they count. */
+static int convert_ids(const struct job *j, uint8_t *slab)
+{
+    bool wide = j->src[0].dtype == SL_DTYPE_I64;
+    const uint8_t *from = j->src[0].data;
+
+    for (uint64_t i = 0; i < j->u->elems; i++) {
+        int64_t v;
+        int32_t id;
+
+        if (wide) {
+            memcpy(&v, from + i * sizeof v, sizeof v);
+        } else {
+            memcpy(&id, from + i * sizeof id, sizeof id);
+            v = id;
+        }
+        if (v < 0 || v >= j->t->heads)
+            return bad_id(j, i, v);
+        id = (int32_t)v;
+        memcpy(slab + j->u->out_at + i * sizeof id, &id, sizeof id);
+    }
+    return 0;
+}
+
 int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *slab,
                     struct sl_scratch *s, struct sl_error *e)
 {
@@ -404,11 +457,15 @@ int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *s
         return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s': rows of %llu weights are too long for an "
                        "importance matrix", j.t->name, (unsigned long long)j.t->ne[0]);
     SL_TRY(open_sources(&j, slab));
+    if (u->mode == SL_UNIT_IDS)
+        return convert_ids(&j, slab);
     /* Copied bytes are loaded too: a NaN must not pass. Integers have none. */
     if (u->raw && !sl_dtype_info((int)j.src[0].dtype)->weight) {
         place_copy(u, slab);
         return 0;
     }
+    if (j.type == SL_TYPE_MXFP4 && !u->raw)
+        return repack(&j, slab + u->out_at);
     for (uint64_t pos = 0; pos < u->elems; pos += chunk) {
         uint64_t n = u->elems - pos < chunk ? u->elems - pos : chunk;
         uint8_t *out = slab + u->out_at + pos / sl_type_info(j.type)->block * sl_type_info(j.type)->bytes;

@@ -25,7 +25,7 @@ struct place {
 
 struct measure {
     struct sl_job_plan *job;
-    const uint32_t *types;
+    const uint64_t *types;
     const struct measure_opts *o;
     double *error;
     struct place *order; /* tensors to measure, as they lie in the source */
@@ -142,10 +142,12 @@ static int try_type(struct worker *k, int type, uint32_t at, uint64_t first, uin
 {
     const struct sl_out_tensor *t = &k->m->job->model->tensors[at];
     uint64_t cols = t->ne[0], matrix = t->n_dims > 1 ? t->ne[1] : 1, bad = 0;
-    int rc = sl_quantize_on(k->m->o->backend, type, k->x, weighted ? k->w : NULL, n * cols, cols, k->packed,
-                            &bad);
+    int rc = type == SL_TYPE_MXFP4 ? 0 /* kept */
+             : sl_quantize_on(k->m->o->backend, type, k->x, weighted ? k->w : NULL, n * cols, cols, k->packed, &bad);
 
-    if (rc == SL_ESOURCE)
+    if (type == SL_TYPE_MXFP4)
+        memcpy(k->y, k->x, n * cols * sizeof *k->y);
+    else if (rc == SL_ESOURCE)
         sum->failed = true;
     else if (rc == 0)
         rc = sl_dequantize(type, k->packed, n * cols, k->y);
@@ -342,7 +344,7 @@ static int run_threads(struct measure *m, struct sl_error *e)
     return rc;
 }
 
-int measure_errors(struct sl_job_plan *job, const uint32_t *types, const struct measure_opts *o,
+int measure_errors(struct sl_job_plan *job, const uint64_t *types, const struct measure_opts *o,
                    double *error, struct measure_stats *stats, struct sl_error *e)
 {
     struct measure m = {.job = job, .types = types, .o = o, .error = error,

@@ -35,7 +35,7 @@ struct measure_stats {
  * importance weights, whose plan quantizes every tensor that is asked for. Errors: SL_EUSAGE
  * for a source without weights (a config.json alone), SL_EUNSUPPORTED for rows of more than five million
  * weights, those of reading. */
-int measure_errors(struct sl_job_plan *job, const uint32_t *types, const struct measure_opts *o,
+int measure_errors(struct sl_job_plan *job, const uint64_t *types, const struct measure_opts *o,
                    double *error, struct measure_stats *stats, struct sl_error *e) SL_MUST_USE;
 
 #endif

@@ -42,6 +42,15 @@ static float minifloat(unsigned code, int mantissa_bits, int bias)
     return code & 0x80 ? -v : v;
 }
 
+/* Two bits of exponent, one of mantissa; of a zero the sign is lost, as in ggml. */
+static float e2m1(unsigned code)
+{
+    unsigned m = code & 1, x = code >> 1 & 3;
+    float v = x ? ldexpf((float)(2 + m), (int)x - 2) : ldexpf((float)m, -1);
+
+    return code & 8 ? 0 - v : v;
+}
+
 static void fill_tables(struct source_reader *r)
 {
     for (unsigned i = 0; i < 256; i++) {
@@ -192,6 +201,11 @@ static int stored(struct source_reader *r, uint32_t tensor, uint64_t index, floa
         *v = (float)((index % 2 ? b[0] >> 4 : b[0] % 16) - 8);
         return 0;
     }
+    if (t->dtype == SL_DTYPE_F4) {
+        SL_TRY(fetch(r, t->file, t->offset + index / 2, 1, b, e));
+        *v = e2m1(index % 2 ? b[0] >> 4 : b[0] % 16);
+        return 0;
+    }
     if (d->block > 1) {
         uint8_t block[BLOCK_BYTES];
         float values[BLOCK_WEIGHTS];
@@ -318,6 +332,23 @@ int source_values(struct source_reader *r, const struct sl_out_tensor *t, uint64
     return 0;
 }
 
+int source_ids(struct source_reader *r, const struct sl_out_tensor *t, uint64_t first, uint64_t n, uint8_t *bytes,
+               struct sl_error *e)
+{
+    const struct sl_src_tensor *st = &r->ck->tensors[r->m->src[t->first_src].tensor];
+    uint64_t width = sl_dtype_info((int)st->dtype)->bytes;
+
+    if (first > st->elems || n > st->elems - first)
+        return sl_fail(e, SL_ESOURCE, "%s: has no element %llu", st->name, (unsigned long long)first);
+    for (; n--; first++, bytes += 4) { /* little-endian: the first half of an I64 that is small */
+        uint8_t v[8] = {0};
+
+        SL_TRY(fetch(r, st->file, st->offset + first * width, (uint32_t)width, v, e));
+        memcpy(bytes, v, 4);
+    }
+    return 0;
+}
+
 int source_stored(struct source_reader *r, const struct sl_out_tensor *t, uint64_t block, uint64_t n,
                   uint8_t *bytes, struct sl_error *e)
 {
@@ -329,6 +360,39 @@ int source_stored(struct source_reader *r, const struct sl_out_tensor *t, uint64
     while (n--) {
         SL_TRY(fetch(r, st->file, st->offset + block++ * d->bytes, d->bytes, bytes, e));
         bytes += d->bytes;
+    }
+    return 0;
+}
+
+/* The 32 codes and the exponent of one block of MXFP4. */
+static int repacked(struct source_reader *r, const struct sl_out_tensor *t, uint64_t block, uint8_t to[17], struct sl_error *e)
+{
+    uint64_t run = t->elems / t->n_src, row, col;
+
+    memset(to, 0, 17);
+    for (uint64_t i = 0; i < 32; i++) {
+        uint64_t at = block * 32 + i;
+        const struct sl_model_src *s = &r->m->src[t->first_src + at / run];
+        const struct sl_src_tensor *st = &r->ck->tensors[s->tensor], *sc = &r->ck->tensors[s->scale.tensor];
+        uint8_t byte;
+
+        source_place(t, s, at % run, &row, &col);
+        SL_TRY(fetch(r, st->file, st->offset + (row * s->cols + col) / 2, 1, &byte, e));
+        to[1 + i % 16] |= (uint8_t)((col % 2 ? byte >> 4 : byte % 16) << i / 16 * 4);
+        if (i == 0)
+            SL_TRY(fetch(r, sc->file, sc->offset + row * s->scale.cols + col / 32, 1, &to[0], e));
+    }
+    return 0;
+}
+
+int source_mxfp4(struct source_reader *r, const struct sl_out_tensor *t, uint64_t block, uint64_t n, uint8_t *bytes,
+                 struct sl_error *e)
+{
+    float v[32];
+
+    for (uint64_t i = 0; i < n; i++, bytes += 17) {
+        SL_TRY(source_values(r, t, 32 * (block + i), 32, v, e)); /* which are to be finite */
+        SL_TRY(repacked(r, t, block + i, bytes, e));
     }
     return 0;
 }

@@ -56,6 +56,7 @@ static bool block_finite(int type, const uint8_t *p, const int at[2])
     case SL_TYPE_BF16: return (p[1] & 0x7f) != 0x7f || (p[0] & 0x80) == 0;
     case SL_TYPE_F64: return (p[7] & 0x7f) != 0x7f || (p[6] & 0xf0) != 0xf0;
     case SL_TYPE_IQ1_M: return iq1_m_finite(p);
+    case SL_TYPE_MXFP4: return p[0] != 255;
     default: return (at[0] < 0 || f16_finite(p + at[0])) && (at[1] < 0 || f16_finite(p + at[1]));
     }
 }

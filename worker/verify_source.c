@@ -210,8 +210,12 @@ static int make_again(struct checker *c, const struct pair *p, uint64_t block, u
     int rc = c->synthetic && p->block > 1 && p->want->src_type != p->t->type
              && sl_weight_words_use(&c->words, p->want->name);
 
+    if (p->want->transform == SL_IDS)
+        return source_ids(c->src, p->want, block, n, c->made, c->e);
     if (p->want->src_type == p->t->type && (p->block > 1 || !sl_type_info(p->t->type)->quantizes)) /* a copy */
         return source_stored(c->src, p->want, block, n, c->made, c->e);
+    if (p->t->type == SL_TYPE_MXFP4)
+        return source_mxfp4(c->src, p->want, block, n, c->made, c->e);
     if (c->im && p->block > 1 && p->want->src_type != p->t->type)
         SL_TRY(rc = sl_imatrix_for(c->im, p->want, &entry, c->e));
     if (rc == 1)
@@ -298,7 +302,7 @@ static int check_sample(struct checker *c, const struct pair *p)
 static bool plain_type(int type)
 {
     return type == SL_TYPE_F32 || type == SL_TYPE_F16 || type == SL_TYPE_BF16 ||
-           type == SL_TYPE_Q8_0;
+           type == SL_TYPE_Q8_0 || type == SL_TYPE_MXFP4;
 }
 
 static int check_tensor(struct checker *c, const struct verify_file *f,
@@ -312,7 +316,7 @@ static int check_tensor(struct checker *c, const struct verify_file *f,
         was_looked_at(c);
         return 0;
     }
-    if (!info->quantizes && want->src_type != t->type) {
+    if (!info->quantizes && want->src_type != t->type && (t->type != SL_TYPE_MXFP4 || !sl_model_is_mxfp4(c->m, want))) {
         verify_unchecked(c->r, "%s: tensor %s: %s is not made by Sluice and was not compared", f->g.path,
                          t->name, info->name);
         c->tally->skipped_tensors++;

@@ -181,7 +181,7 @@ static bool is_special(enum sl_dtype t, const uint8_t *p)
     case SL_DTYPE_F16: return (p[1] & 0x7c) == 0x7c;
     case SL_DTYPE_BF16: return (p[1] & 0x7f) == 0x7f && p[0] & 0x80;
     case SL_DTYPE_F32: return (p[3] & 0x7f) == 0x7f && p[2] & 0x80;
-    case SL_DTYPE_I4: return false;
+    case SL_DTYPE_I4: case SL_DTYPE_F4: return false;
     default: return (p[7] & 0x7f) >= 0x47; /* beyond F32 too */
     }
 }
@@ -282,9 +282,12 @@ static int case_load(struct fuzz *f, struct subject *s, uint64_t *r)
 /* Element i by itself. Returns whether it is not finite. */
 static bool load_single(enum sl_dtype t, const uint8_t *p, uint64_t i, float scale, float *out)
 {
-    if (t != SL_DTYPE_I4)
+    static const float fp4[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+    int code = i % 2 ? p[i / 2] / 16 : p[i / 2] % 16;
+
+    if (t != SL_DTYPE_I4 && t != SL_DTYPE_F4)
         return sl_ops_scalar.load((int)t, p + i * sl_dtype_info((int)t)->bytes, 1, scale, out);
-    *out = (float)((i % 2 ? p[i / 2] / 16 : p[i / 2] % 16) - 8) * scale;
+    *out = (t == SL_DTYPE_I4 ? (float)(code - 8) : code < 8 ? fp4[code] : 0 - fp4[code - 8]) * scale;
     return !isfinite(*out);
 }
 
@@ -294,7 +297,7 @@ static int case_source(struct fuzz *f, struct subject *s, uint64_t *r)
     uint64_t cols = 1 + next_random(r) % 300, rows = 1 + next_random(r) % 12, bad_want = UINT64_MAX, bad_got = UINT64_MAX;
     uint64_t first = next_random(r) % (rows * cols) / sl_dtype_info(s->type)->block * sl_dtype_info(s->type)->block;
     uint64_t n = rows * cols - first, skip, block_rows = 1 + next_random(r) % 6;
-    uint64_t block_cols = next_random(r) % 2 ? 128 : 1 + next_random(r) % 140, scale_cols = (cols + block_cols - 1) / block_cols;
+    uint64_t block_cols = next_random(r) % 2 ? s->type == SL_DTYPE_F4 ? 32 : 128 : 1 + next_random(r) % 140, scale_cols = (cols + block_cols - 1) / block_cols;
     uint64_t row0 = first / cols / block_rows, size = sl_dtype_info(s->type)->bytes;
     bool clean = next_random(r) % 4 != 0, scaled = next_random(r) % 8 != 0;
     struct sl_source src = {(enum sl_dtype)s->type, f->raw + 1, first, cols, scaled ? f->scales : NULL, row0, scale_cols,
@@ -414,6 +417,8 @@ static int case_dequantize(struct fuzz *f, struct subject *s, uint64_t *r)
 
         memcpy(f->raw + i, &v, 8);
     }
+    for (size_t i = 0; s->type == SL_TYPE_MXFP4 && i < bytes; i += t->bytes)
+        f->raw[i] -= f->raw[i] == 255; /* a NaN, with which ggml goes on */
     snprintf(f->what, sizeof f->what, "%d blocks of random bits", blocks);
     s->weights += (uint64_t)n;
     memset(f->got, 0x5a, (size_t)n * 4 + GUARD);

@@ -15,7 +15,7 @@ use Time::HiRes qw(time sleep);
 
 our @EXPORT = qw($TOP $BUILD $SLUICE $TINY $IN_CI $SANITIZED $QUICK scratch run run_ok fails start finish
     tool python need_python need_llama absent slurp spit hashes golden whole_hash where json_lines
-    checkpoint copy_checkpoint ls flip_byte sha256 own_mounts);
+    checkpoint copy_checkpoint ls place flip_byte sha256 own_mounts);
 
 our $TOP = abs_path(dirname(__FILE__) . '/../..');
 if ($TOP =~ m{[^\w./+-]}) { # by a name that no shell, pattern or LD_PRELOAD takes apart
@@ -220,6 +220,21 @@ sub ls {
     my ($dir) = @_;
     opendir my $d, $dir or die "$dir: $!";
     return sort grep { !/^\.\.?$/ } readdir $d;
+}
+
+# [file, where its data begin, bytes] of a tensor of a folder of safetensors.
+sub place {
+    my ($folder, $name) = @_;
+    require JSON::PP;
+    for my $file (glob "$folder/*.safetensors") {
+        open my $f, '<:raw', $file or die "$file: $!";
+        read $f, my $n, 8;
+        read $f, my $header, unpack 'Q<', $n;
+        my $t = JSON::PP::decode_json($header)->{$name} or next;
+        my ($from, $to) = @{ $t->{data_offsets} };
+        return ($file, 8 + unpack('Q<', $n) + $from, $to - $from);
+    }
+    die "no $name in $folder";
 }
 
 # Flips one bit pattern in place; the same call undoes it.

@@ -53,20 +53,6 @@ my $k2t = checkpoint("$dir/k2t", qw(--packed --layers 3 --dense 1 --hidden 256 -
     --groups 1 --groups-used 1 --heads 4 --kv-heads 4 --vocab 1200));
 run_ok('K2-Thinking: made', python('kimi.py', 'make', $k2t));
 
-# [file, where its data begin, bytes] of a tensor.
-sub place {
-    my ($folder, $name) = @_;
-    for my $file (glob "$folder/*.safetensors") {
-        open my $f, '<:raw', $file or die "$file: $!";
-        read $f, my $n, 8;
-        read $f, my $header, unpack 'Q<', $n;
-        my $t = JSON::PP::decode_json($header)->{$name} or next;
-        my ($from, $to) = @{ $t->{data_offsets} };
-        return ($file, 8 + unpack('Q<', $n) + $from, $to - $from);
-    }
-    die "no $name in $folder";
-}
-
 $r = run($SLUICE, 'inspect', $k2t, '--json');
 my %type = map { $_->{type} => $_ } @{ (json_lines($r->{out}))[0]{types} };
 is($type{I4}{weights}, 2 * 16 * 3 * 256 * 256, 'inspect: the weights of all experts') or diag($r->{out});

@@ -94,7 +94,7 @@ fails('a key that is not there', 1, qr{no metadata key general\.nam; did you mea
     '--kv', 'general.nam');
 fails('no such number', 2, qr/99 is no number of a file type/, $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/none.gguf", '99');
 fails("a type that only llama-quantize writes: $_", 2, qr/\Q$_\E is a type of llama-quantize's that Sluice does not write/,
-    $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/none.gguf", $_) for qw(TQ1_0 mxfp4_moe);
+    $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/none.gguf", $_) for qw(TQ1_0 nvfp4);
 
 # Where the arguments stand.
 chdir $dir or die;

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Checkpoints in Kimi-K2's form, and what must become of their tokenizer: computed here from the
-format's rules, sharing nothing with Sluice. DeepSeek-V3.2's, Qwen3's and GLM's keys as well, and checkpoints in GLM-5.2's form.
+format's rules, sharing nothing with Sluice. DeepSeek-V3.2's, Qwen3's, MiniMax-M2's and GLM's keys as well, and
+checkpoints in GLM-5.2's form.
 
   kimi.py make DIR [--text FILE]   turns a generated DeepSeek checkpoint into one: a BPE trained on
                                    FILE as tiktoken.model, config.json, tokenizer_config.json
@@ -9,6 +10,7 @@ format's rules, sharing nothing with Sluice. DeepSeek-V3.2's, Qwen3's and GLM's 
   kimi.py compare DIR FILE.gguf    FILE's metadata are what the converter would write
   kimi.py v32 DIR FILE.gguf        the same of DeepSeek-V3.2, but for the tokenizer; --no-mtp: without those layers
   kimi.py qwen3 DIR FILE.gguf      the same of Qwen3, with experts or without
+  kimi.py minimax DIR FILE.gguf    the same of MiniMax-M2, with the tokenizer
   kimi.py glm DIR                  turns one in DeepSeek-V3.2's form, in one shard, into one in GLM-5.2's: an indexer
                                    in some layers, the last one's embedding and head left out, GLM's tokens
   kimi.py glm_keys DIR FILE.gguf   the same as v32 of GLM-5.2, with the tokenizer
@@ -407,23 +409,26 @@ def cmd_glm(a):
     open(os.path.join(a.dir, "chat_template.jinja"), "w").write("[gMASK]<sop>{{ messages }}\n")
 
 
-def glm_tokenizer(folder):
-    c = json.load(open(os.path.join(folder, "config.json")))
+def tokenizer_keys(folder, pre, n):
     t = json.load(open(os.path.join(folder, "tokenizer.json")))
     of_id = {i: (s, 1) for s, i in t["model"]["vocab"].items()}
-    ids = {}
     for x in t["added_tokens"]:
-        ids[x["content"]] = x["id"]
         of_id[x["id"]] = (x["content"], 3 if x["special"] else 4)
-    tokens = [of_id.get(i, (f"[PAD{i}]", 5)) for i in range(c["vocab_size"])]
+    tokens = [of_id.get(i, (f"[PAD{i}]", 5)) for i in range(n)]
+    return [("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", pre), ("tokenizer.ggml.tokens", [s for s, _ in tokens]),
+            ("tokenizer.ggml.token_type", [k for _, k in tokens]),
+            ("tokenizer.ggml.merges", [m if isinstance(m, str) else " ".join(m) for m in t["model"]["merges"]])]
+
+
+def glm_tokenizer(folder):
+    c = json.load(open(os.path.join(folder, "config.json")))
+    ids = {x["content"]: x["id"] for x in json.load(open(os.path.join(folder, "tokenizer.json")))["added_tokens"]}
     special = [("eos", ids["<|endoftext|>"]), ("padding", ids["<|endoftext|>"]), ("bos", ids["[gMASK]"]), ("eot", ids["<|user|>"]),
                ("unknown", ids["<|endoftext|>"]), ("eom", ids["<|observation|>"])]
     path = os.path.join(folder, "chat_template.jinja")
-    return [("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", "glm4"), ("tokenizer.ggml.tokens", [s for s, _ in tokens]),
-            ("tokenizer.ggml.token_type", [k for _, k in tokens]),
-            ("tokenizer.ggml.merges", [m if isinstance(m, str) else " ".join(m) for m in t["model"]["merges"]]),
-            *((f"tokenizer.ggml.{k}_token_id", v) for k, v in special),
-            *([("tokenizer.chat_template", open(path).read())] if os.path.exists(path) else [])]
+    return tokenizer_keys(folder, "glm4", c["vocab_size"]) + [
+        *((f"tokenizer.ggml.{k}_token_id", v) for k, v in special),
+        *([("tokenizer.chat_template", open(path).read())] if os.path.exists(path) else [])]
 
 
 def expected_glm4(folder, mtp):
@@ -477,6 +482,19 @@ def cmd_qwen3(a):
     return same_keys(a.file, "qwen3", expected_qwen3(a.dir))
 
 
+def cmd_minimax(a):
+    c = json.load(open(os.path.join(a.dir, "config.json")))
+    keys = [("block_count", c["num_hidden_layers"]), ("context_length", c["max_position_embeddings"]),
+            ("embedding_length", c["hidden_size"]), ("feed_forward_length", c["intermediate_size"]),
+            ("attention.head_count", c["num_attention_heads"]), ("attention.head_count_kv", c["num_key_value_heads"]),
+            ("rope.freq_base", float(c["rope_theta"])), ("attention.layer_norm_rms_epsilon", c["rms_norm_eps"]),
+            ("expert_count", c["num_local_experts"]), ("expert_used_count", c["num_experts_per_tok"]), ("expert_gating_func", 2),
+            ("attention.key_length", c["head_dim"]), ("attention.value_length", c["head_dim"]),
+            ("expert_feed_forward_length", c["intermediate_size"]), ("rope.dimension_count", c["rotary_dim"])]
+    return same_keys(a.file, ("minimax-m2.", "tokenizer."), [("minimax-m2." + k, v) for k, v in keys]
+                     + tokenizer_keys(a.dir, "minimax-m2", c["vocab_size"]) + special_keys(a.dir))
+
+
 def cmd_compare(a):
     return same_keys(a.file, ("deepseek2.", "tokenizer."), expected(a.dir))
 
@@ -518,7 +536,8 @@ def cmd_tokenize(a):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["make", "wrap", "compare", "v32", "qwen3", "glm", "glm_keys", "glm4_keys", "tokenize"])
+    p.add_argument("verb", choices=["make", "wrap", "compare", "v32", "qwen3", "minimax", "glm", "glm_keys", "glm4_keys",
+                                    "tokenize"])
     p.add_argument("dir")
     p.add_argument("file", nargs="?")
     p.add_argument("--text", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../READERS.md"))

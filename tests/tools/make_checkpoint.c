@@ -1,6 +1,7 @@
 /* Makes checkpoints of any size for tests and the demo: DeepSeek-V3's form in
- * FP8 with block scales or with experts packed as 4-bit integers, V3.2's too, Qwen2, Qwen3 and Llama
- * in BF16, Qwen3 with experts in FP8, GLM-4.5's form with a scale for each row, tokenizer included. Weights are drawn from a fixed generator: the same options give the same bytes.
+ * FP8 with block scales or with experts packed as 4-bit integers or as MXFP4, V3.2's too, Qwen2, Qwen3 and Llama
+ * in BF16, Qwen3 with experts and MiniMax-M2 in FP8, GLM-4.5's form with a scale for each row, tokenizer included.
+ * Weights are drawn from a fixed generator: the same options give the same bytes.
  * With --holes a checkpoint has its full size and hardly any data: scales and
  * small tensors are drawn, and of the large ones a few; the others are holes,
  * which read as zeros. */
@@ -17,8 +18,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum arch { DEEPSEEK, QWEN2, LLAMA, QWEN3, QWEN3MOE, GLM4MOE };
-enum kind { FP8, BF16, F32, SCALE_F32, SCALE_E8M0, PACKED, SHAPE };
+enum arch { DEEPSEEK, QWEN2, LLAMA, QWEN3, QWEN3MOE, MINIMAX, GLM4MOE };
+enum kind { FP8, BF16, F32, SCALE_F32, SCALE_E8M0, PACKED, SHAPE, FP4, FP4_U8, SCALE_U8 };
 enum fill { GAUSS, NORM, SMALL, SCALES, SIZES };
 
 struct tensor {
@@ -38,7 +39,7 @@ struct config {
     uint64_t layers, dense, hidden, inter, moe_inter, experts, used, groups, groups_used;
     uint64_t heads, kv_heads, head_dim, q_lora, kv_lora, nope, rope, v_dim, vocab, shards, seed;
     uint64_t index_heads, index_dim, index_top; /* of V3.2's indexer; no heads: none */
-    bool mtp, tied, f32_bias, f32_proj, sparse, holes, packed, head_norm;
+    bool mtp, tied, f32_bias, f32_proj, sparse, holes, packed, mxfp4, head_norm;
     const char *scales; /* block, bf16, e8m0, tensor, row, bf16-row; none: the weights are BF16 */
     const char *scale_suffix, *tokenizer, *config, *out;
 };
@@ -120,7 +121,7 @@ static uint16_t to_bf16(float x)
 
 static uint64_t kind_bytes(enum kind k)
 {
-    return k == FP8 || k == SCALE_E8M0 ? 1 : k == BF16 ? 2 : 4;
+    return k == FP8 || k == SCALE_E8M0 || k >= FP4 ? 1 : k == BF16 ? 2 : 4;
 }
 
 static struct tensor *add(struct list *l, enum kind k, enum fill f, uint64_t rows, uint64_t cols,
@@ -156,10 +157,24 @@ static void packed(struct list *l, uint64_t rows, uint64_t cols, const char *pre
     t->sizes[1] = cols;
 }
 
+/* As DeepSeek-V4's experts, or as compressed-tensors packs it: 32 weights under an exponent, two in a byte. */
+static void mxfp4(struct list *l, bool packed, uint64_t rows, uint64_t cols, const char *prefix, const char *name)
+{
+    add(l, packed ? FP4_U8 : FP4, GAUSS, rows, cols / 2, packed ? "%s%s.weight_packed" : "%s%s.weight", prefix, name);
+    struct tensor *t = add(l, packed ? SCALE_U8 : SCALE_E8M0, SCALES, rows, cols / 32, packed ? "%s%s.weight_scale" : "%s%s.scale",
+                           prefix, name);
+    t->fan = cols;
+    t->of_packed = true;
+}
+
 /* A linear layer's weight, FP8 with its scales, packed (experts alone) or BF16. */
 static void linear(struct list *l, const struct config *c, uint64_t rows, uint64_t cols,
                    const char *prefix, const char *name)
 {
+    if (c->mxfp4 && strstr(prefix, ".experts.")) {
+        mxfp4(l, c->packed, rows, cols, prefix, name);
+        return;
+    }
     if (c->packed && strstr(prefix, ".experts.")) {
         packed(l, rows, cols, prefix, name);
         return;
@@ -269,6 +284,28 @@ static void glm_layer(struct list *l, const struct config *c, uint64_t i)
     attention(l, c, p);
 }
 
+static void minimax_layer(struct list *l, const struct config *c, uint64_t i)
+{
+    char p[64], q[128];
+    snprintf(p, sizeof p, "model.layers.%" PRIu64 ".", i);
+    add(l, F32, SMALL, 0, c->experts, "%sblock_sparse_moe.e_score_correction_bias", p);
+    for (uint64_t e = 0; e < c->experts; e++) {
+        snprintf(q, sizeof q, "%sblock_sparse_moe.experts.%" PRIu64 ".", p, e);
+        linear(l, c, c->inter, c->hidden, q, "w1");
+        linear(l, c, c->hidden, c->inter, q, "w2");
+        linear(l, c, c->inter, c->hidden, q, "w3");
+    }
+    add(l, F32, GAUSS, c->experts, c->hidden, "%sblock_sparse_moe.gate.weight", p);
+    add(l, BF16, NORM, 0, c->hidden, "%sinput_layernorm.weight", p);
+    add(l, BF16, NORM, 0, c->hidden, "%spost_attention_layernorm.weight", p);
+    add(l, BF16, NORM, 0, c->head_dim * c->kv_heads, "%sself_attn.k_norm.weight", p);
+    linear(l, c, c->head_dim * c->kv_heads, c->hidden, p, "self_attn.k_proj");
+    linear(l, c, c->hidden, c->head_dim * c->heads, p, "self_attn.o_proj");
+    add(l, BF16, NORM, 0, c->head_dim * c->heads, "%sself_attn.q_norm.weight", p);
+    linear(l, c, c->head_dim * c->heads, c->hidden, p, "self_attn.q_proj");
+    linear(l, c, c->head_dim * c->kv_heads, c->hidden, p, "self_attn.v_proj");
+}
+
 static void list_tensors(struct list *l, const struct config *c)
 {
     if (!c->tied)
@@ -276,7 +313,7 @@ static void list_tensors(struct list *l, const struct config *c)
     add(l, BF16, GAUSS, c->vocab, c->hidden, "model.embed_tokens.weight");
     bool glm = c->arch == GLM4MOE;
     for (uint64_t i = 0; i < c->layers; i++)
-        (c->arch == DEEPSEEK ? deepseek_layer : glm ? glm_layer : dense_layer)(l, c, i);
+        (c->arch == DEEPSEEK ? deepseek_layer : c->arch == MINIMAX ? minimax_layer : glm ? glm_layer : dense_layer)(l, c, i);
     if (c->mtp) { /* the multi-token-prediction layer, which a conversion keeps of V3.2 and GLM alone */
         (glm ? glm_layer : deepseek_layer)(l, c, c->layers);
         const char *p = "model.layers.";
@@ -318,6 +355,11 @@ static void draw(const struct tensor *t, uint64_t n, void *buf, uint64_t *s)
         }
         return;
     }
+    if (t->kind == FP4 || t->kind == FP4_U8) {
+        for (uint64_t i = 0; i < n; i++)
+            b[i] = (uint8_t)next(s);
+        return;
+    }
     if (t->kind == SHAPE) {
         for (uint64_t i = 0; i < n; i++)
             memcpy(b + 4 * i, &(uint32_t){ (uint32_t)t->sizes[i] }, 4);
@@ -332,7 +374,7 @@ static void draw(const struct tensor *t, uint64_t n, void *buf, uint64_t *s)
         case SCALES: x = sigma / level * (0.6f + 0.8f * uniform(s)); break;
         default: x = sigma * g; break;
         }
-        if (t->kind == SCALE_E8M0)
+        if (t->kind == SCALE_E8M0 || t->kind == SCALE_U8)
             b[i] = (uint8_t)(127 + (int)rintf(log2f(x)));
         else if (t->kind == BF16)
             h[i] = to_bf16(x);
@@ -359,7 +401,7 @@ static void close_out(FILE *f, const char *name)
 
 static const char *dtype_name(enum kind k)
 {
-    return k == FP8 ? "F8_E4M3" : k == BF16 ? "BF16" : k == SCALE_E8M0 ? "F8_E8M0" : k == PACKED || k == SHAPE ? "I32" : "F32";
+    return k == FP4 ? "I8" : k == FP4_U8 || k == SCALE_U8 ? "U8" : k == FP8 ? "F8_E4M3" : k == BF16 ? "BF16" : k == SCALE_E8M0 ? "F8_E8M0" : k == PACKED || k == SHAPE ? "I32" : "F32";
 }
 
 static void shard_name(char buf[64], const struct config *c, unsigned i)
@@ -457,12 +499,21 @@ static void write_index(const struct config *c, const struct list *l, uint64_t t
 
 static void write_fp8(FILE *f, const struct config *c)
 {
+    bool lists = c->arch != DEEPSEEK && c->arch != MINIMAX;
     fprintf(f, "{\"quant_method\":\"fp8\",\"fmt\":\"e4m3\",\"activation_scheme\":\"dynamic\"%s",
             !strcmp(c->scales, "tensor") || !strcmp(c->scales, "row") ? "" : ",\"weight_block_size\":[128,128]");
-    for (uint64_t i = 0; i < c->layers && c->arch != DEEPSEEK; i++)
+    for (uint64_t i = 0; i < c->layers && lists; i++)
         fprintf(f, "%s\"model.layers.%" PRIu64 ".input_layernorm\",\"model.layers.%" PRIu64 ".mlp.gate\"",
                 i ? "," : ",\"modules_to_not_convert\":[\"lm_head\",", i, i);
-    fputs(c->arch == DEEPSEEK ? "}" : "]}", f);
+    fputs(lists ? "]}" : "}", f);
+}
+
+static void write_quantized(FILE *f, const struct config *c)
+{
+    if (!strcmp(c->scales, "none"))
+        return;
+    fputs(",\"quantization_config\":", f);
+    write_fp8(f, c);
 }
 
 /* Qwen3's own entries: with experts as Qwen3-235B's, without as DeepSeek-R1-0528-Qwen3-8B's. */
@@ -479,10 +530,17 @@ static void write_qwen3(FILE *f, const struct config *c)
                    "\"num_experts\":%" PRIu64 ",\"num_experts_per_tok\":%" PRIu64 ",\"moe_intermediate_size\":%" PRIu64
                    ",\"norm_topk_prob\":true,\"decoder_sparse_step\":1,\"mlp_only_layers\":[]",
                 c->experts, c->used, c->moe_inter);
-    if (strcmp(c->scales, "none") != 0) {
-        fputs(",\"quantization_config\":", f);
-        write_fp8(f, c);
-    }
+    write_quantized(f, c);
+}
+
+static void write_minimax(FILE *f, const struct config *c)
+{
+    fprintf(f, ",\"head_dim\":%" PRIu64 ",\"rotary_dim\":%" PRIu64 ",\"num_local_experts\":%" PRIu64
+               ",\"num_experts_per_tok\":%" PRIu64 ",\"max_position_embeddings\":196608,\"rope_theta\":5000000,"
+               "\"scoring_func\":\"sigmoid\",\"use_routing_bias\":true,\"use_qk_norm\":true,\"qk_norm_type\":\"per_layer\","
+               "\"use_mtp\":true,\"num_mtp_modules\":3,\"mtp_transformer_layers\":1,\"shared_intermediate_size\":0",
+            c->head_dim, c->rope, c->experts, c->used);
+    write_quantized(f, c);
 }
 
 /* GLM-4.6's own entries. In FP8 "ignore" names all that is not quantized, whether it could be or not. */
@@ -516,8 +574,9 @@ static void write_config(const struct config *c)
 {
     FILE *f = open_out(c, "config.json");
     static const char *const classes[] = { "DeepseekV3ForCausalLM", "Qwen2ForCausalLM", "LlamaForCausalLM",
-                                          "Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "Glm4MoeForCausalLM" };
-    static const char *const types[] = { "deepseek_v3", "qwen2", "llama", "qwen3", "qwen3_moe", "glm4_moe" };
+                                          "Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "MiniMaxM2ForCausalLM",
+                                          "Glm4MoeForCausalLM" };
+    static const char *const types[] = { "deepseek_v3", "qwen2", "llama", "qwen3", "qwen3_moe", "minimax_m2", "glm4_moe" };
     fprintf(f, "{\"architectures\":[\"%s\"],\"model_type\":\"%s\",\"torch_dtype\":\"bfloat16\","
                "\"hidden_size\":%" PRIu64 ",\"intermediate_size\":%" PRIu64 ",\"num_hidden_layers\":%" PRIu64
                ",\"num_attention_heads\":%" PRIu64 ",\"num_key_value_heads\":%" PRIu64 ",\"vocab_size\":%" PRIu64
@@ -542,16 +601,18 @@ static void write_config(const struct config *c)
                    "\"factor\":40,\"original_max_position_embeddings\":4096,\"beta_fast\":32,\"beta_slow\":1,"
                    "\"mscale\":1.0,\"mscale_all_dim\":1.0},\"quantization_config\":", c->mtp);
         if (c->packed)
-            fputs("{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\",\"quantization_status\":\"compressed\","
+            fprintf(f, "{\"quant_method\":\"compressed-tensors\",\"format\":\"%s\",\"quantization_status\":\"compressed\","
                   "\"config_groups\":{\"group_0\":{\"input_activations\":null,\"output_activations\":null,\"targets\":[\"Linear\"],"
                   "\"weights\":{\"actorder\":null,\"block_structure\":null,\"dynamic\":false,\"group_size\":32,\"num_bits\":4,"
-                  "\"observer\":\"minmax\",\"observer_kwargs\":{},\"strategy\":\"group\",\"symmetric\":true,\"type\":\"int\"}}},"
+                  "\"observer\":\"minmax\",\"observer_kwargs\":{},\"strategy\":\"group\",\"symmetric\":true,\"type\":\"%s\"}}},"
                   "\"ignore\":[\"lm_head\",\"re:.*self_attn.*\",\"re:.*shared_experts.*\","
-                  "\"re:.*mlp\\\\.(gate|up|gate_up|down)_proj.*\"],\"kv_cache_scheme\":null}", f);
+                  "\"re:.*mlp\\\\.(gate|up|gate_up|down)_proj.*\"],\"kv_cache_scheme\":null}", c->mxfp4 ? "mxfp4-pack-quantized" : "pack-quantized", c->mxfp4 ? "float" : "int");
         else
             write_fp8(f, c);
     } else if (c->arch == QWEN3 || c->arch == QWEN3MOE) {
         write_qwen3(f, c);
+    } else if (c->arch == MINIMAX) {
+        write_minimax(f, c);
     } else if (c->arch == GLM4MOE) {
         write_glm4(f, c);
     } else if (c->arch == QWEN2) {
@@ -603,34 +664,53 @@ static void byte_token(FILE *f, int byte)
         fprintf(f, "\\u%04x", code);
 }
 
-/* 256 bytes, two specials or GLM's eight, 64 merges of letter pairs, in the pre-tokenizers of
- * the DeepSeek-R1 distillations or GLM. */
+/* How text is split, and what is put before it: MiniMax-M2's, GLM's, and those of DeepSeek-R1's distillations. */
+static void write_rules(FILE *f, const struct config *c, const char *bos)
+{
+#define UPPER "[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]"
+#define LOWER "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]"
+#define BEFORE "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?"
+#define SHORT "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+    bool minimax = c->arch == MINIMAX, glm = c->arch == GLM4MOE;
+    const char *words = minimax ? BEFORE UPPER "*" LOWER "+" SHORT "?|" BEFORE UPPER "+" LOWER "*" SHORT "?"
+                                : SHORT "|" BEFORE "\\\\p{L}+";
+    fprintf(f, "\"normalizer\":%s,\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
+               "\"pattern\":{\"Regex\":\"%s|\\\\p{N}%s| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n%s]*|\\\\s*[\\\\r\\\\n]+|"
+               "\\\\s+(?!\\\\S)|\\\\s+\"},\"behavior\":\"%s\",\"invert\":%s},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+               "\"trim_offsets\":true,\"use_regex\":false}]},\"post_processor\":",
+            minimax ? "{\"type\":\"NFC\"}" : "null", words, minimax || glm || c->arch == LLAMA ? "{1,3}" : "",
+            minimax ? "/" : "", minimax ? "Removed" : "Isolated", minimax ? "true" : "false");
+    if (minimax)
+        fputs("{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":false,\"use_regex\":true}", f);
+    else if (glm)
+        fputs("null", f);
+    else
+        fprintf(f, "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"%s\",\"type_id\":0}},"
+                   "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\":[],\"special_tokens\":{\"%s\":{\"id\":\"%s\","
+                   "\"ids\":[256],\"tokens\":[\"%s\"]}}}", bos, bos, bos, bos);
+}
+
+/* 256 bytes, 64 merges of letter pairs, and two specials or GLM's eight: before the merges, in MiniMax-M2's and GLM's
+ * form behind them. */
 static void write_tokenizer(const struct config *c)
 {
-    bool glm = c->arch == GLM4MOE;
-    const char *digits = c->arch == LLAMA || glm ? "\\\\p{N}{1,3}" : "\\\\p{N}";
-    const char *names[] = { "<\\uff5cbegin\\u2581of\\u2581sentence\\uff5c>",
-                            "<\\uff5cend\\u2581of\\u2581sentence\\uff5c>" };
-    const char *glm_names[] = { "[gMASK]", "<|endoftext|>", "[sMASK]", "<sop>", "<think>", "<|user|>", "<|assistant|>", "<|observation|>" };
-    const char *const *special = glm ? glm_names : names;
-    int n = glm ? 8 : 2, first = glm ? 320 : 256; /* a tokenizer that the library loads has them last */
+    static const char *const names[] = { "<\\uff5cbegin\\u2581of\\u2581sentence\\uff5c>",
+                                         "<\\uff5cend\\u2581of\\u2581sentence\\uff5c>" };
+    static const char *const minimax_names[] = { "]~!b[", "[e~[" };
+    static const char *const glm_names[] = { "[gMASK]", "<|endoftext|>", "[sMASK]", "<sop>", "<think>", "<|user|>",
+                                             "<|assistant|>", "<|observation|>" };
+    bool minimax = c->arch == MINIMAX, glm = c->arch == GLM4MOE, last = minimax || glm;
+    const char *const *special = glm ? glm_names : minimax ? minimax_names : names;
+    int n = glm ? 8 : 2;
     FILE *f = open_out(c, "tokenizer.json");
     fputs("{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":[", f);
     for (int i = 0; i < n; i++)
         fprintf(f, "%s{\"id\":%d,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
-                   "\"normalized\":false,\"special\":%s}", i ? "," : "", first + i, special[i], i == 4 ? "false" : "true");
-    fprintf(f, "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
-               "\"pattern\":{\"Regex\":\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|%s|"
-               " ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"},"
-               "\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
-               "\"trim_offsets\":true,\"use_regex\":false}]}", digits);
-    if (!glm)
-        fprintf(f, ",\"post_processor\":{\"type\":\"TemplateProcessing\","
-               "\"single\":[{\"SpecialToken\":{\"id\":\"%s\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],"
-               "\"pair\":[],\"special_tokens\":{\"%s\":{\"id\":\"%s\",\"ids\":[256],\"tokens\":[\"%s\"]}}}",
-                special[0], special[0], special[0], special[0]);
+                   "\"normalized\":false,\"special\":%s}", i ? "," : "", (last ? 320 : 256) + i, special[i], i == 4 ? "false" : "true");
+    fputs("],", f);
+    write_rules(f, c, special[0]);
     fprintf(f, ",\"decoder\":{\"type\":\"ByteLevel\"%s},\"model\":{\"type\":\"BPE\",\"vocab\":{",
-            glm ? ",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true" : "");
+            last ? ",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true" : "");
     for (int b = 0; b < 256; b++) {
         fputs(b ? ",\"" : "\"", f);
         byte_token(f, b);
@@ -638,28 +718,32 @@ static void write_tokenizer(const struct config *c)
     }
     const char *letters = "etaoinsh";
     for (int i = 0; i < 64; i++)
-        fprintf(f, ",\"%c%c\":%d", letters[i / 8], letters[i % 8], glm ? 256 + i : 258 + i);
+        fprintf(f, ",\"%c%c\":%d", letters[i / 8], letters[i % 8], (last ? 256 : 258) + i);
     fputs("},\"merges\":[", f);
     for (int i = 0; i < 64; i++)
         fprintf(f, "%s\"%c %c\"", i ? "," : "", letters[i / 8], letters[i % 8]);
     fputs("]}}\n", f);
     close_out(f, "tokenizer.json");
     f = open_out(c, "tokenizer_config.json");
-    if (glm)
+    if (minimax)
+        fprintf(f, "{\"add_prefix_space\":false,\"bos_token\":\"%s\",\"clean_up_tokenization_spaces\":false,\"eos_token\":\"%s\","
+                   "\"unk_token\":\"%s\",\"model_max_length\":40960000,\"tokenizer_class\":\"GPT2Tokenizer\"}\n",
+                special[0], special[1], special[1]);
+    else if (glm)
         fputs("{\"clean_up_tokenization_spaces\":false,\"do_lower_case\":false,\"eos_token\":\"<|endoftext|>\",\"extra_special_tokens\":{},"
               "\"model_max_length\":128000,\"pad_token\":\"<|endoftext|>\",\"padding_side\":\"left\",\"remove_space\":false,"
               "\"tokenizer_class\":\"PreTrainedTokenizer\"}\n", f);
     else
         fprintf(f, "{\"add_bos_token\":true,\"add_eos_token\":false,\"bos_token\":\"%s\",\"eos_token\":\"%s\","
-               "\"pad_token\":\"%s\",\"unk_token\":null,\"tokenizer_class\":\"LlamaTokenizerFast\"}\n",
-            special[0], special[1], special[1]);
+                   "\"pad_token\":\"%s\",\"unk_token\":null,\"tokenizer_class\":\"LlamaTokenizerFast\"}\n",
+                special[0], special[1], special[1]);
     close_out(f, "tokenizer_config.json");
 }
 
 static void usage(FILE *f)
 {
     fputs("usage: make_checkpoint [--arch ARCH] [OPTION...] --out DIR\n"
-          "  --arch deepseek|qwen2|llama|qwen3|qwen3moe|glm4moe   comes first (deepseek)\n"
+          "  --arch deepseek|qwen2|llama|qwen3|qwen3moe|minimax|glm4moe   comes first (deepseek)\n"
           "  --preset small|demo|big-tensor|r1|k2\n"
           "      small: 15 MB; demo: 350 MB; big-tensor: one BF16 tensor of 256 MiB;\n"
           "      r1, k2: DeepSeek-R1's and Kimi-K2's own shapes (with --holes)\n"
@@ -670,6 +754,7 @@ static void usage(FILE *f)
           "  --scales block|bf16|e8m0|tensor|row|bf16-row|none   form of the FP8 scales (block); none: BF16 weights\n"
           "  --scale-suffix NAME           weight_scale_inv\n"
           "  --packed                      experts in 4-bit integers as Kimi-K2-Thinking's, the rest BF16\n"
+          "  --mxfp4                       experts in MXFP4 as DeepSeek-V4's; with --packed as compressed-tensors'\n"
           "  --bf16-bias                   router bias in BF16 instead of F32\n"
           "  --f32-proj                    the indexer's weights_proj in F32 instead of BF16\n"
           "  --no-mtp                      without it, where a preset has it\n"
@@ -692,9 +777,9 @@ static struct config defaults(enum arch a)
     if (a != DEEPSEEK) {
         c.kv_heads = 2;
         c.vocab = 512;
-        c.scales = a == QWEN3MOE ? "bf16" : "none";
+        c.scales = a == QWEN3MOE ? "bf16" : a == MINIMAX ? "block" : "none";
         c.head_norm = a == QWEN3 || a == QWEN3MOE || a == GLM4MOE;
-        c.head_dim = c.head_norm ? 128 : 0;
+        c.head_dim = c.head_norm || a == MINIMAX ? 128 : 0;
     }
     if (a == GLM4MOE)
         c.scales = "row", c.scale_suffix = "weight_scale", c.mtp = true;
@@ -760,11 +845,11 @@ static void write_checkpoint(const struct config *c)
 
 static enum arch arch_of(const char *name)
 {
-    static const char *const names[] = { "deepseek", "qwen2", "llama", "qwen3", "qwen3moe", "glm4moe" };
+    static const char *const names[] = { "deepseek", "qwen2", "llama", "qwen3", "qwen3moe", "minimax", "glm4moe" };
     for (enum arch a = DEEPSEEK; a <= GLM4MOE; a++)
         if (!strcmp(name, names[a]))
             return a;
-    die("--arch %s: deepseek, qwen2, llama, qwen3, qwen3moe or glm4moe", name);
+    die("--arch %s: deepseek, qwen2, llama, qwen3, qwen3moe, minimax or glm4moe", name);
     return DEEPSEEK;
 }
 
@@ -778,7 +863,7 @@ int main(int argc, char **argv)
     enum { N = sizeof nums / sizeof *nums };
     const struct option rest[] = { { "arch", 1, NULL, 'a' }, { "preset", 1, NULL, 'p' }, { "scales", 1, NULL, 's' },
                                    { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' },
-                                   { "packed", 0, NULL, 'P' }, { "f32-proj", 0, NULL, 'j' },
+                                   { "packed", 0, NULL, 'P' }, { "mxfp4", 0, NULL, '4' }, { "f32-proj", 0, NULL, 'j' },
                                    { "mtp", 0, NULL, 'm' }, { "no-mtp", 0, NULL, 'M' }, { "tied", 0, NULL, 't' },
                                    { "no-head-norm", 0, NULL, 'N' },
                                    { "sparse", 0, NULL, 'S' }, { "holes", 0, NULL, 'H' }, { "config", 1, NULL, 'c' },
@@ -812,6 +897,7 @@ int main(int argc, char **argv)
         case 'x': c.scale_suffix = optarg; break;
         case 'b': c.f32_bias = false; break;
         case 'P': c.packed = true; break;
+        case '4': c.mxfp4 = true; break;
         case 'j': c.f32_proj = true; break;
         case 'm': c.mtp = true; break;
         case 'M': c.mtp = false; break;

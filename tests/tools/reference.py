@@ -6,22 +6,25 @@ with Sluice: the tests hold Sluice's output against it.
       writes an F32 GGUF (tensors, and metadata enough for llama.cpp)
   reference.py compare CHECKPOINT FILE.gguf... [--layout mla|legacy]
       FILE must hold each tensor's exact bytes: F32, or F16 or BF16 of it
-      rounded to nearest even; other types are an error
+      rounded to nearest even, or MXFP4 as the checkpoint has it; other types are an error
 
 Facts: safetensors (u64 header length, JSON, data), e4m3fn (no infinity, 0x7f
 and 0xff are NaN), weight = value x scale of its 128 x 128 block; packed weights:
-(nibble - 8) x scale of its group, the first nibble in the lowest bits.
+(nibble - 8) x scale of its group, the first nibble in the lowest bits; MXFP4:
+the value of an E2M1 code x 2^(e - 127), two codes a byte, the first in the low
+half; -0 is 0, as in ggml.
 """
 import argparse
 import json
 import os
+import re
 import struct
 import sys
 
 import numpy as np
 
 DTYPES = {"F8_E4M3": np.uint8, "F8_E8M0": np.uint8, "U8": np.uint8, "BF16": np.uint16,
-          "F16": np.float16, "F32": np.float32, "I32": np.int32, "I64": np.int64}
+          "F16": np.float16, "F32": np.float32, "I8": np.uint8, "I32": np.int32, "I64": np.int64}
 
 
 def e4m3_table():
@@ -40,6 +43,7 @@ def e4m3_table():
 
 
 E4M3 = e4m3_table()
+E2M1 = np.array([0, .5, 1, 1.5, 2, 3, 4, 6, 0, -.5, -1, -1.5, -2, -3, -4, -6])
 
 
 class Checkpoint:
@@ -75,10 +79,20 @@ class Checkpoint:
         scale = self.f32(name + "_scale")
         return (values.reshape(rows, cols // group, group).astype(np.float32) * scale[:, :, None]).reshape(rows, cols)
 
+    def mxfp4(self, codes, scale):
+        """The values; and the blocks of ggml's mxfp4, in which a half byte has weights i and i + 16."""
+        rows, e = codes.shape[0], self.raw(scale)[1]
+        q = np.stack([codes & 15, codes >> 4], -1).reshape(rows, -1, 32)
+        blocks = np.concatenate([e[:, :, None], q[:, :, :16] | q[:, :, 16:] << 4], -1)
+        return (E2M1[q] * 2.0 ** (e[:, :, None] - 127.0)).astype(np.float32).reshape(rows, -1), blocks
+
     def f32(self, name):
-        if name not in self.where:
-            return self.packed(name)
+        if name + "_packed" in self.where:
+            dtype, a = self.raw(name + "_packed")
+            return self.packed(name) if dtype == "I32" else self.mxfp4(a, name + "_scale")[0]
         dtype, a = self.raw(name)
+        if dtype == "I8":
+            return self.mxfp4(a, name[:-len("weight")] + "scale")[0]
         if dtype == "F8_E4M3":
             w = E4M3[a]
             for suffix in ("_scale_inv", "_scale"):
@@ -126,6 +140,7 @@ DENSE = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
          "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
          "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate": "ffn_gate_inp",
          "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+MINIMAX = dict(DENSE, **{"block_sparse_moe.gate": "ffn_gate_inp"})
 GLM4 = {**DENSE, **{hf: name for hf, name in V32.items() if "shared" in hf or "." not in hf},
         "post_attention_layernorm": "post_attention_norm"}
 TOP = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
@@ -161,7 +176,8 @@ def tensors(ck, layout):
     arch = c["architectures"][0]
     v32 = arch in ("DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM")
     glm4 = arch == "Glm4MoeForCausalLM"
-    table = V32 if v32 else GLM4 if glm4 else DEEPSEEK if arch.startswith("Deepseek") else DENSE
+    table = V32 if v32 else GLM4 if glm4 else DEEPSEEK if arch.startswith("Deepseek") else \
+        MINIMAX if arch.startswith("MiniMax") else DENSE
     layers = c["num_hidden_layers"] + (c.get("num_nextn_predict_layers") or 0 if v32 or glm4 else 0)
     for hf, name in TOP.items():
         if hf in ck.where:
@@ -170,8 +186,9 @@ def tensors(ck, layout):
         yield "rope_freqs.weight", llama3_rope(c)
     for i in range(layers):
         p = f"model.layers.{i}."
-        if p + "mlp.gate.e_score_correction_bias" in ck.where:
-            yield f"blk.{i}.exp_probs_b.bias", ck.f32(p + "mlp.gate.e_score_correction_bias")
+        for hf in ("mlp.gate.e_score_correction_bias", "block_sparse_moe.e_score_correction_bias"):
+            if p + hf in ck.where:
+                yield f"blk.{i}.exp_probs_b.bias", ck.f32(p + hf)
         for hf, name in table.items():
             for kind in ("weight", "bias"):
                 full = f"{p}{hf}.{kind}"
@@ -188,6 +205,9 @@ def tensors(ck, layout):
                     yield f"blk.{i}.attn_v_b.weight", np.ascontiguousarray(kv[:, nope:])
                     continue
                 yield f"blk.{i}.{name}.{kind}", w
+        for kind, w in (("gate", "w1"), ("down", "w2"), ("up", "w3")) if table is MINIMAX else ():
+            yield f"blk.{i}.ffn_{kind}_exps.weight", np.stack(
+                [ck.f32(f"{p}block_sparse_moe.experts.{e}.{w}.weight") for e in range(c["num_local_experts"])])
         if ck.has(p + "mlp.experts.0.gate_proj.weight"):
             for kind in ("gate", "up", "down"):
                 n = c["n_routed_experts"] if "n_routed_experts" in c else c["num_experts"]
@@ -263,6 +283,16 @@ def to_bf16(x):
     return ((u + np.uint32(0x7fff) + ((u >> 16) & 1)) >> 16).astype(np.uint16)
 
 
+def mxfp4_experts(ck, name):
+    layer, kind = re.fullmatch(r"blk\.(\d+)\.ffn_(\w+)_exps\.weight", name).groups()
+    blocks = []
+    for e in range(ck.config["n_routed_experts"]):
+        weight = f"model.layers.{layer}.mlp.experts.{e}.{kind}_proj.weight"
+        packed = weight + "_packed" in ck.where
+        blocks.append(ck.mxfp4(ck.raw(weight + "_packed" * packed)[1], weight + "_scale" if packed else weight[:-6] + "scale")[1])
+    return np.stack(blocks)
+
+
 def compare(ck, files, layout):
     import gguf
     want = dict(tensors(ck, layout))
@@ -280,6 +310,8 @@ def compare(ck, files, layout):
                 bad += 1
             expected = {"F32": lambda: np.ascontiguousarray(x, np.float32), "BF16": lambda: to_bf16(x),
                         "F16": lambda: x.astype(np.float16)}.get(kind)
+            if kind == "MXFP4":
+                expected = lambda: mxfp4_experts(ck, t.name)
             if expected is None:
                 print(f"{t.name}: {kind}, expected a float type")
                 bad += 1

@@ -1,4 +1,4 @@
-/* Weights packed as 4-bit integers, and text models inside others: what they become, and what is refused. */
+/* Weights packed as 4-bit integers or as MXFP4, and text models inside others: what they become, and what is refused. */
 #include "proto/checkpoint_priv.h"
 #include "tests/unit/checkpoint_world.h"
 
@@ -131,6 +131,123 @@ static void refuses_packed(void **state)
     refuse(*state, SL_EUNSUPPORTED, "config.json: architecture 'X' is not supported; supported: ");
 }
 
+/* A weight and its scale, of any names and dtypes; NULL: no scale. */
+static void write_fp4(const char *dir, const char *const weight[3], const char *const scale[3], uint64_t bytes, uint64_t scale_bytes)
+{
+    struct maker_file f = {.end = 0};
+
+    maker_tensor(&f, weight[0], weight[1], weight[2], bytes);
+    if (scale[0])
+        maker_tensor(&f, scale[0], scale[1], scale[2], scale_bytes);
+    maker_finish(&f, dir, "model.safetensors", 0);
+}
+
+#define MX "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"mxfp4-pack-quantized\"," \
+           "\"config_groups\":{\"group_0\":{\"weights\":{%s}}}}}"
+#define MX_GOOD "\"num_bits\":4,\"type\":\"float\",\"strategy\":\"group\",\"group_size\":32,\"symmetric\":true"
+
+static void mx_config(const char *dir, const char *weights)
+{
+    char text[1000];
+
+    snprintf(text, sizeof text, MX, weights);
+    maker_write(dir, "config.json", text);
+}
+
+static void becomes_fp4(void **state)
+{
+    static const struct { const char *weight[3], *scale[3]; bool packed; } good_fp4[] = {
+        {{"x.weight", "I8", "[6,32]"}, {"x.scale", "F8_E8M0", "[6,2]"}, false},
+        {{"x.weight", "U8", "[6,32]"}, {"x.scale", "U8", "[6,2]"}, false},
+        {{"x.weight", "I8", "[6,32]"}, {"x.weight_scale", "F8_E8M0", "[6,2]"}, false},
+        {{"x.weight", "F4", "[6,64]"}, {"x.scale", "F8_E8M0", "[6,2]"}, false},
+        {{"x.weight_packed", "U8", "[6,32]"}, {"x.weight_scale", "U8", "[6,2]"}, true},
+        {{"x.weight_packed", "U8", "[6,32]"}, {"x.weight_scale", "F8_E8M0", "[6,2]"}, true},
+    };
+    struct sl_error e = {.code = 0};
+
+    for (size_t i = 0; i < sizeof good_fp4 / sizeof *good_fp4; i++) {
+        struct sl_checkpoint *ck;
+        struct sl_scale s;
+        uint32_t at;
+
+        if (good_fp4[i].packed)
+            mx_config(*state, MX_GOOD);
+        else
+            maker_write(*state, "config.json", plain_config);
+        write_fp4(*state, good_fp4[i].weight, good_fp4[i].scale, 6 * 32, 12);
+        ck = open_ok(*state);
+        at = sl_checkpoint_find(ck, "x.weight");
+        assert_int_equal(at, 0);
+        assert_int_equal(ck->mxfp4, good_fp4[i].packed);
+        assert_int_equal(ck->tensors[0].dtype, SL_DTYPE_F4);
+        assert_int_equal(ck->tensors[0].shape[0], 6);
+        assert_int_equal(ck->tensors[0].shape[1], 64);
+        assert_int_equal(ck->tensors[0].elems, 6 * 64);
+        assert_int_equal(ck->tensors[0].bytes, 6 * 32);
+        assert_int_equal(sl_checkpoint_scale(ck, 0, &s, &e), 0);
+        assert_int_equal(s.tensor, 1);
+        assert_int_equal(s.rows, 6);
+        assert_int_equal(s.cols, 2);
+        assert_int_equal(s.block_rows, 1);
+        assert_int_equal(s.block_cols, 32);
+        assert_false(s.any_sign);
+        assert_true(sl_checkpoint_is_scale(ck, 1));
+        assert_int_equal(ck->mxfp4, good_fp4[i].packed);
+        assert_int_equal(sl_checkpoint_ignores(ck, "y.weight", &e), 0);
+        sl_checkpoint_close(ck);
+    }
+    maker_write(*state, "config.json", plain_config); /* no MXFP4: such bytes stay what they are */
+    write_fp4(*state, (const char *[]){"x.weight", "U8", "[6,32]"}, (const char *[]){"x.scale", "U8", "[6,3]"}, 192, 18);
+    {
+        struct sl_checkpoint *ck = open_ok(*state);
+
+        assert_int_equal(ck->tensors[0].dtype, SL_DTYPE_U8);
+        assert_false(sl_checkpoint_is_scale(ck, 1));
+        sl_checkpoint_close(ck);
+    }
+}
+
+static void refuses_fp4(void **state)
+{
+    static const struct { const char *weight[3], *scale[3]; uint64_t scale_bytes; int code; const char *why; bool packed; } bad[] = {
+        {{"x.weight", "I8", "[6,32]"}, {"x.scale", "F8_E8M0", "[6,4]"}, 24, SL_ESOURCE,
+         "scale 'x.scale' of shape [6, 4] does not fit 'x.weight' of shape [6, 64]: expected [6, n], 32 weights for each", false},
+        {{"x.weight", "I8", "[12,16]"}, {"x.scale", "F8_E8M0", "[6,2]"}, 12, SL_ESOURCE, "does not fit 'x.weight' of shape [12, 32]", false},
+        {{"x.weight", "I8", "[8,24]"}, {"x.scale", "F8_E8M0", "[8,2]"}, 16, SL_ESOURCE, "does not fit 'x.weight' of shape [8, 48]", false},
+        {{"x.weight", "F4", "[6,64]"}, {NULL}, 0, SL_ESOURCE, "F4 tensor 'x.weight' has no scale: expected 'x.weight_scale'", false},
+        {{"x.weight", "F4", "[6,64]"}, {"x.scale", "BF16", "[6,2]"}, 24, SL_ESOURCE,
+         "scale 'x.scale' of 'x.weight' is BF16: expected F8_E8M0 or U8", false},
+        {{"x.weight", "F4", "[2,3,64]"}, {"x.scale", "F8_E8M0", "[6,2]"}, 12, SL_EUNSUPPORTED, "has 3 dimensions", false},
+        {{"x.weight", "F4", "[384]"}, {"x.scale", "F8_E8M0", "[12]"}, 12, SL_ESOURCE, "does not fit 'x.weight' of shape [384]", false},
+        {{"x.weight_packed", "U8", "[6,32]"}, {"x.weight_scale", "BF16", "[6,2]"}, 24, SL_ESOURCE, "is BF16: expected F8_E8M0 or U8", true},
+        {{"x.weight_packed", "I32", "[6,8]"}, {"x.weight_scale", "U8", "[6,2]"}, 12, SL_ESOURCE,
+         "'x.weight_packed' is no matrix of MXFP4, as config.json says: expected U8 of two dimensions", true},
+        {{"x.weight_packed", "U8", "[6,32]"}, {NULL}, 0, SL_ESOURCE, "packed tensor 'x.weight_packed' has no 'x.weight_scale'", true},
+        {{"x.weight_packed", "U8", "[6,32]"}, {"x.weight_global_scale", "F32", "[1]"}, 4, SL_EUNSUPPORTED,
+         "has a scale of the whole ('x.weight_global_scale')", true},
+    };
+    static const char *const configs[][2] = {
+        {"\"num_bits\":8", "num_bits 8 instead of 4"},
+        {"\"num_bits\":4,\"type\":\"int\"", "a type that is not 'float'"},
+        {"\"num_bits\":4,\"symmetric\":false", "zero points"},
+        {"\"num_bits\":4,\"group_size\":16", "group_size 16 instead of 32, and only symmetric 4-bit floats in groups of 32 are supported"},
+    };
+
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        if (bad[i].packed)
+            mx_config(*state, MX_GOOD);
+        else
+            maker_write(*state, "config.json", plain_config);
+        write_fp4(*state, bad[i].weight, bad[i].scale, 192, bad[i].scale_bytes);
+        refuse(*state, bad[i].code, bad[i].why);
+    }
+    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
+        mx_config(*state, configs[i][0]);
+        refuse(*state, SL_EUNSUPPORTED, configs[i][1]);
+    }
+}
+
 static void refuses_configs(void **state)
 {
     static const struct { const char *weights, *more, *why; } bad[] = {
@@ -230,7 +347,7 @@ static void takes_the_text_model(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(becomes_a_weight), TEST(refuses_packed), TEST(refuses_configs), TEST(plans_by_config),
+    const struct CMUnitTest tests[] = {TEST(becomes_a_weight), TEST(refuses_packed), TEST(becomes_fp4), TEST(refuses_fp4), TEST(refuses_configs), TEST(plans_by_config),
                                        TEST(takes_the_text_model)};
 
     return cmocka_run_group_tests_name("packed", tests, NULL, NULL);

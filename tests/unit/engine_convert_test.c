@@ -97,6 +97,26 @@ static void add_packed(struct world *w)
     add(w, world_out(w, "packed_row.bf16", SL_TYPE_BF16, SL_COPY, 1 << 17, 3, 0, s, 1), 1 << 17);
 }
 
+/* MXFP4: a stack, and rows longer than a slab. */
+static void add_fp4(struct world *w)
+{
+    uint32_t s = 0;
+
+    for (int i = 0; i < 5; i++) {
+        char name[24];
+
+        snprintf(name, sizeof name, "fp4.%d", i);
+        s = world_source(w, (uint32_t)(i % 2), name, SL_DTYPE_F4, 200, 768, i % 2 ? SL_DTYPE_U8 : SL_DTYPE_F8_E8M0, 1, 32);
+    }
+    add(w, world_out(w, "fp4.q4_k", SL_TYPE_Q4_K, SL_COPY, 768, 200, 5, s - 4, 5), 768 * 300);
+    add(w, world_out(w, "fp4.f32", SL_TYPE_F32, SL_COPY, 768, 200, 5, s - 4, 5), 768 * 7);
+    world_weigh(w, add(w, world_out(w, "fp4.q2_k.weighted", SL_TYPE_Q2_K, SL_COPY, 768, 200, 5, s - 4, 5), 768 * 333));
+    s = world_source(w, 1, "fp4_row", SL_DTYPE_F4, 3, 1 << 17, SL_DTYPE_F8_E8M0, 1, 32);
+    add(w, world_out(w, "fp4_row.q8_0", SL_TYPE_Q8_0, SL_COPY, 1 << 17, 3, 0, s, 1), 1 << 17);
+    add(w, world_out(w, "fp4_row.mxfp4", SL_TYPE_MXFP4, SL_COPY, 1 << 17, 3, 0, s, 1), 1 << 17);
+    world_weigh(w, add(w, world_out(w, "fp4.mxfp4", SL_TYPE_MXFP4, SL_COPY, 768, 200, 5, s - 5, 5), 768 * 61));
+}
+
 static void add_heads(struct world *w)
 {
     uint32_t s = world_source(w, 0, "kv_b", SL_DTYPE_F8_E4M3, 6 * (64 + 96), 512, SL_DTYPE_F32, 128, 128);
@@ -248,6 +268,8 @@ static void test_packed(void **state)
     (void)state;
     convert(add_packed, false);
     convert(add_packed, true);
+    convert(add_fp4, false);
+    convert(add_fp4, true);
 }
 
 static void test_heads(void **state)
@@ -485,7 +507,7 @@ static int count_call(void *user, uint64_t done, uint64_t total, uint64_t read)
 /* Whoever waits for a measurement is asked while it lasts, not at its end alone. */
 static void test_measuring_goes_by_no_time_of_day(void **state)
 {
-    const uint32_t types = 1u << SL_TYPE_IQ3_S | 1u << SL_TYPE_IQ3_XXS | 1u << SL_TYPE_IQ2_S | 1u << SL_TYPE_IQ1_M;
+    const uint64_t types = 1u << SL_TYPE_IQ3_S | 1u << SL_TYPE_IQ3_XXS | 1u << SL_TYPE_IQ2_S | 1u << SL_TYPE_IQ1_M;
     struct measure_opts o = {.threads = 1, .backend = SL_BACKEND_SCALAR, .progress = count_call};
     double error[SL_TYPE_LIMIT];
     struct measure_stats st;

@@ -133,7 +133,7 @@ static inline void *world_values(struct world *w, enum sl_dtype dtype, uint64_t 
             p[i] = (uint8_t)r;
             p[i] = (p[i] & 0x7f) == 0x7f ? 0x31 : p[i];
             break;
-        case SL_DTYPE_I4: /* of twice as many bytes the first half */
+        case SL_DTYPE_F4: case SL_DTYPE_I4: /* of twice as many bytes the first half */
             p[i] = (uint8_t)r;
             break;
         case SL_DTYPE_F8_E8M0:
@@ -301,6 +301,12 @@ static inline float world_decode(enum sl_dtype dtype, const uint8_t *p, uint64_t
         return p[i] & 0x80 ? -x : x;
     case SL_DTYPE_I4:
         return (float)((i % 2 ? p[i / 2] / 16 : p[i / 2] % 16) - 8);
+    case SL_DTYPE_F4: {
+        int c = i % 2 ? p[i / 2] / 16 : p[i / 2] % 16, m = c & 1, e = c >> 1 & 3;
+
+        x = e ? ldexpf((float)(2 + m), e - 2) : (float)m / 2;
+        return c & 8 && x > 0 ? -x : x;
+    }
     case SL_DTYPE_F8_E8M0:
     case SL_DTYPE_U8:
         return ldexpf(1, p[i] - 127);
@@ -356,12 +362,30 @@ static inline float world_value(const struct world *w, const struct sl_out_tenso
         h = a / t->v_dim;
         return world_element(w, t->first_src, h * (t->nope + t->v_dim) + t->nope + a % t->v_dim, b);
     case SL_COPY:
+    case SL_IDS: /* not weights */
         break;
     }
     h = i / (t->elems / t->n_src);
     j = i % (t->elems / t->n_src);
     return world_element(w, t->first_src + (uint32_t)h, j / w->src[t->first_src + h].cols,
                          j % w->src[t->first_src + h].cols);
+}
+
+/* A row of blocks of MXFP4 of a source of F4: its exponents and codes. */
+static inline void world_mxfp4_row(const struct world *w, uint32_t src, uint64_t row, uint8_t *out)
+{
+    const struct sl_model_src *s = &w->src[src];
+    const uint8_t *codes = w->data[s->tensor];
+
+    for (uint64_t c = 0; c < s->cols; c++) {
+        uint8_t *block = out + c / 32 * 17, byte = codes[(row * s->cols + c) / 2];
+
+        if (c % 32 == 0) {
+            memset(block, 0, 17);
+            *block = ((const uint8_t *)w->data[s->scale.tensor])[row * s->scale.cols + c / 32];
+        }
+        block[1 + c % 16] |= (uint8_t)((c % 2 ? byte / 16 : byte % 16) << c % 32 / 16 * 4);
+    }
 }
 
 /* What the tensor's bytes have to be; the caller frees them. */
@@ -374,9 +398,14 @@ static inline uint8_t *world_expected(const struct world *w, uint32_t tensor, bo
     uint64_t bad, row = sl_type_bytes(pt->type, t->ne[0]);
 
     for (uint64_t r = 0; r < t->elems / t->ne[0]; r++) {
+        uint64_t of_src = t->n_src ? t->elems / t->n_src / t->ne[0] : 1;
         const float *iw = w->weights[tensor]
                               ? w->weights[tensor] + r / t->ne[1] * t->ne[0] : NULL;
 
+        if (pt->type == SL_TYPE_MXFP4) {
+            world_mxfp4_row(w, t->first_src + (uint32_t)(r / of_src), r % of_src, out + r * row);
+            continue;
+        }
         for (uint64_t c = 0; c < t->ne[0]; c++)
             x[c] = world_value(w, t, r * t->ne[0] + c);
         if (round && !t->keep_f32 && t->transform != SL_INLINE)

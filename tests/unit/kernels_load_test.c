@@ -180,6 +180,89 @@ static void packed_integers(void **state)
         }
 }
 
+/* ggml's values, bit by bit: twice a code's under half of 2^(e - 127), for every code and every scale, and that
+ * a run of F4 and a block of MXFP4 stand for the same. */
+static void fp4_values(void **state)
+{
+    static const int8_t twice[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+    uint8_t codes[16], block[17];
+    float out[32], scale;
+    uint64_t bad;
+
+    (void)state;
+    for (uint32_t i = 0; i < 16; i++) {
+        codes[i] = (uint8_t)(2 * i % 16 | (2 * i + 1) % 16 << 4);  /* 0, 1 ... 15, 0, 1 ... */
+        block[1 + i] = (uint8_t)(i | i << 4);
+    }
+    for (uint32_t e = 0; e < 256; e++) {
+        uint32_t half = e < 2 ? 0x00200000u << e : (e - 1) << 23, whole = e ? e << 23 : 0x00400000;
+        int first = 32;
+        float d;
+
+        memcpy(&d, &half, 4);
+        memcpy(&scale, &whole, 4);
+        for (int i = 31; i >= 0; i--)
+            first = isfinite((float)twice[i % 16] * d) ? first : i;
+        for (int turn = 0; turn < 2; turn++) {
+            struct sl_source s = {SL_DTYPE_F4, codes, 32, 32, &scale, 1, 1, 1, 32};
+
+            block[0] = (uint8_t)e;
+            if (turn)
+                s = (struct sl_source){.dtype = SL_DTYPE_MXFP4, .data = block, .first = 32, .cols = 32};
+            else if (e == 255)
+                continue;
+            bad = 31;
+            assert_int_equal(sl_load_f32(&s, 0, 32, out, &bad), e == 255 || first < 32 ? SL_ESOURCE : 0);
+            assert_int_equal(bad, e == 255 ? 32 : first < 32 ? 32 + first : 31);
+            for (int i = 0; i < first && e < 255; i++)
+                same_float(out[i], (float)twice[i % 16] * d);
+        }
+    }
+}
+
+/* Codes at any place in rows of whole groups, under any scales. */
+static void fp4_groups(void **state)
+{
+    enum { WIDTH = 320, HEIGHT = 6, N = WIDTH * HEIGHT };
+    static const float values[16] = {0, .5f, 1, 1.5f, 2, 3, 4, 6, 0, -.5f, -1, -1.5f, -2, -3, -4, -6};
+    static uint8_t data[N / 2];
+    static float scale[N / 32], out[N];
+    uint64_t r = 88172645463325252, bad;
+
+    (void)state;
+    for (int i = 0; i < N / 2; i++)
+        data[i] = (uint8_t)(i * 77);
+    for (int i = 0; i < N / 32; i++)
+        scale[i] = i % 9 ? ldexpf((float)(int64_t)next_bits(&r), -70) : i % 2 ? 0x1p-127f : 5.0e37f;
+    for (int turn = 0; turn < 600; turn++) {
+        uint64_t first = turn ? next_bits(&r) % (N / 2) * 2 : 0, skip = turn ? next_bits(&r) % (N - first) : 0;
+        uint64_t n = turn ? 1 + next_bits(&r) % (N - first - skip) : N, row0 = first / WIDTH;
+        struct sl_source s = {SL_DTYPE_F4, data + first / 2, first, WIDTH, scale + row0 * (WIDTH / 32), row0, WIDTH / 32, 1, 32};
+
+        assert_int_equal(sl_load_f32(&s, skip, n, out, &bad), 0);
+        for (uint64_t i = 0; i < n; i++) {
+            uint64_t at = first + skip + i;
+
+            same_float(out[i], values[at % 2 ? data[at / 2] / 16 : data[at / 2] % 16] * scale[at / 32]);
+        }
+    }
+    for (int b = SL_BACKEND_SCALAR; b <= SL_BACKEND_AVX512; b++) { /* those with a way of their own for whole groups */
+        const struct sl_backend_ops *ops = sl_backend_ops((enum sl_backend)b);
+
+        if (!ops || !ops->load_f4)
+            continue;
+        for (int i = 0; i < N / 32; i++)
+            scale[i] = fminf(fmaxf(scale[i], -4.0e37f), 4.0e37f);
+        assert_int_equal(ops->load_f4(data, N, scale, out), N);
+        for (uint64_t i = 0; i < N; i++)
+            same_float(out[i], values[i % 2 ? data[i / 2] / 16 : data[i / 2] % 16] * scale[i / 32]);
+        scale[7] = NAN;
+        assert_int_equal(ops->load_f4(data, N, scale, out), 0);
+        scale[7] = -0x1p125f;
+        assert_int_equal(ops->load_f4(data, N, scale, out), 0);
+    }
+}
+
 static int load_one(enum sl_dtype t, const void *raw, const float *scale, uint64_t n, float *out, uint64_t *bad)
 {
     struct sl_source s = {t, raw, 640, 128, scale, 5, 1, 1, 128};
@@ -273,7 +356,7 @@ static void bf16_rounding(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_code),   cmocka_unit_test(block_scales),
-                                       cmocka_unit_test(packed_integers),
+                                       cmocka_unit_test(packed_integers), cmocka_unit_test(fp4_values), cmocka_unit_test(fp4_groups),
                                        cmocka_unit_test(wide_types),   cmocka_unit_test(refused),
                                        cmocka_unit_test(bf16_rounding), cmocka_unit_test(e4m3_halves),
                                        cmocka_unit_test(e4m3_to_q8_0)};

@@ -1,0 +1,105 @@
+# Experts in MXFP4, as DeepSeek-V4's and as compressed-tensors packs them, and as blocks of a GGUF file: tensors
+# against numpy and llama-quantize; kept as they are by mxfp4_moe and by rules; and what is refused.
+use strict;
+use warnings;
+use SluiceTest;
+use Test::More;
+
+need_python();
+my $dir = scratch();
+my @shape = qw(--mxfp4 --layers 3 --dense 1 --hidden 256 --inter 512 --moe-inter 256 --experts 16 --used 4
+    --groups 1 --groups-used 1 --heads 4 --kv-heads 4);
+my @legacy = qw(--layout legacy --rules 2026); # attn_k_b and attn_v_b have three dimensions too
+my $ck = checkpoint("$dir/ck", @shape);
+my $packed = checkpoint("$dir/packed", @shape, '--packed');
+spit("$dir/kept.recipe", "*_exps.weight = keep\ndefault f32\n");
+spit("$dir/asked.recipe", "*_exps.weight = mxfp4\ndefault bf16\n");
+
+my $r = run($SLUICE, 'inspect', $ck, '--json');
+my %type = map { $_->{type} => $_ } @{ (json_lines($r->{out}))[0]{types} };
+is($type{F4}{weights}, 2 * 16 * 3 * 256 * 256, 'inspect: the weights of all experts') or diag($r->{out});
+
+my %made;
+sub made {
+    my ($name, $source, @how) = @_;
+    $made{$name} = "$dir/$name.gguf";
+    run_ok("$name: made", $SLUICE, 'convert', $source, '-o', $made{$name}, @legacy, @how, '--quiet');
+}
+sub exact {
+    my ($name, $source) = @_;
+    my $c = run(python('reference.py', 'compare', $source, $made{$name}, qw(--layout legacy)));
+    is($c->{out}, "equal\n", "$name: every bit") or diag($c->{err});
+    run_ok("$name: verify", $SLUICE, 'verify', $made{$name}, '--source', $source, '--sample', '100%');
+}
+for (['f32', $ck], ['kept', $ck], ['packed-f32', $packed], ['asked', $packed, '--round-through', 'bf16']) {
+    my ($name, $source, @more) = @$_;
+    made($name, $source, '--recipe', $name =~ /f32/ ? 'f32' : "$dir/$name.recipe", @more);
+    exact($name, $source);
+}
+made('q4_k_m', $ck, '--recipe', 'q4_k_m');
+made('mxfp4_moe', $ck, '--recipe', 'MXFP4_MOE');
+run_ok("$_: verify", $SLUICE, 'verify', $made{$_}, '--source', $ck, '--sample', '100%') for qw(q4_k_m mxfp4_moe);
+
+# ---- a GGUF file that holds it
+sub quantize {
+    my ($name, @how) = @_;
+    $made{$name} = "$dir/$name.gguf";
+    run_ok("$name: quantize", $SLUICE, 'quantize', @how[1 .. $#how], $made{kept}, $made{$name}, $how[0]);
+    run_ok("$name: verify", $SLUICE, 'verify', $made{$name}, '--source', $made{kept}, '--sample', '100%');
+}
+quantize('again', 'Q4_K_M', '--allow-requantize');
+quantize('moe', 'mxfp4_moe');
+quantize('copied', 'COPY');
+is_deeply(hashes($made{again}), hashes($made{q4_k_m}), 'its blocks stand for the same weights');
+is_deeply(hashes($made{moe}), hashes($made{mxfp4_moe}), 'and are kept');
+is_deeply(hashes($made{copied}), hashes($made{kept}), 'or copied');
+fails('quantized already', 2, qr/it is mxfp4 in the source already.*--allow-requantize/, $SLUICE, 'quantize', $made{kept}, "$dir/no.gguf", 'Q4_K_M');
+is((json_lines(run($SLUICE, 'inspect', $made{moe}, '--json', '--kv', 'general.file_type')->{out}))[0]{value}, 38, 'general.file_type');
+like(run($SLUICE, 'inspect', $made{moe})->{out}, qr/^mxfp4 +557\.1 kB +\[256, 256, 16\] +blk\.2\.ffn_up_exps/m, 'inspect');
+like(run($SLUICE, 'diff', $made{kept}, $made{f32})->{out}, qr/\S/, 'diff');
+SKIP: {
+    skip 'llama.cpp is not here', 7 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    for (['again', 'Q4_K_M', '--allow-requantize'], ['moe', 'MXFP4_MOE', '--allow-requantize'], ['q4_k_m', 'Q4_K_M']) {
+        my ($name, $type, @more) = @$_;
+        run_ok("llama-quantize: $name", python('llama.py', 'quantize', $made{@more ? 'kept' : 'f32'}, "$dir/theirs.gguf", $type, @more));
+        is_deeply(hashes($made{$name}), hashes("$dir/theirs.gguf"), 'the same tensors');
+    }
+    $r = run(python('llama.py', 'load', $made{mxfp4_moe}));
+    is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, 'it makes text') or diag($r->{out}, $r->{err});
+}
+
+# ---- what is refused, and found
+fails('of other types', 6, qr/blk\.1\.ffn_down_exps\.weight: recipe \S+ asks for mxfp4, which is kept where the source has it, and not made of other types/,
+    $SLUICE, 'quantize', $made{f32}, "$dir/no.gguf", 'MXFP4_MOE');
+fails('of experts alone', 6, qr/: recipe \S+ asks for mxfp4, which is kept/, $SLUICE, 'convert', $ck, '-o', "$dir/no.gguf", '--recipe', 'MXFP4_MOE',
+    @legacy, '--tensor-type', 'attn_q_b=mxfp4');
+like(run($SLUICE, 'plan', $made{f32}, '--recipe', 'mxfp4_moe')->{out}, qr/^Note +type mxfp4 is kept where the source has it, and not made of others$/m, 'plan says it');
+
+my $expert = 'model.layers.2.mlp.experts.7.up_proj';
+sub damaged {
+    my ($name, $tensor, $offset, $bits, @expected) = @_;
+    my ($file, $at) = place($ck, $tensor);
+    flip_byte($file, $at + $offset, $bits);
+    my $f = fails("$name: verify", 8, qr/: 1 failure, on standard output$/, $SLUICE, 'verify', $made{kept}, '--source', $ck, '--sample', '100%');
+    like($f->{out}, qr/^FAILED .*blk\.2\.ffn_up_exps\.weight: block (\d+) .*is not what the source gives: byte $expected[0] of it/m, 'which is named');
+    flip_byte($file, $at + $offset, $bits);
+}
+damaged('a code', "$expert.weight", 128 * 9 + 5, 0x10, 12); # its 11th weight, in the low half
+damaged('a scale', "$expert.scale", 8 * 9 + 5, 0x01, 0);
+my ($file, $at) = place($ck, "$expert.scale");
+my $was = ord substr slurp($file), $at + 8 * 9 + 5, 1;
+for my $case ([0xff, qr/tensor '\Q$expert\E\.weight': scale \[9, 5\] in '\Q$expert\E\.scale' .* is nan, expected a finite number/],
+              [0xfe, qr/tensor '\Q$expert\E\.weight' in .*: row 9, column 1(?:6|7|8|9)\d is NaN or infinite \(F4\); the source is damaged/]) {
+    flip_byte($file, $at + 8 * 9 + 5, $was ^ $case->[0]);
+    fails("the scale $case->[0]: $_", 7, $case->[1], $SLUICE, 'convert', $ck, '-o', "$dir/no.gguf", '--recipe', $_, @legacy, qw(--quiet --force))
+        for 'q4_k_m', "$dir/kept.recipe";
+    flip_byte($file, $at + 8 * 9 + 5, $was ^ $case->[0]);
+}
+my ($where) = grep { $_->[0] eq 'blk.2.ffn_up_exps.weight' } where($made{kept});
+my $bad = slurp($made{kept});
+substr($bad, $where->[1] + 17 * 77, 1) = "\xff";
+spit("$dir/bad.gguf", $bad);
+fails('a block whose scale is a NaN', 7, qr/tensor 'blk\.2\.ffn_up_exps\.weight' in .*: row 9, column 160 is NaN or infinite \(MXFP4\); the source is damaged/,
+    $SLUICE, 'quantize', "$dir/bad.gguf", "$dir/no.gguf", $_, '--allow-requantize', '--force') for 'Q4_K_M', 'COPY';
+
+done_testing();
