@@ -1,6 +1,7 @@
 #include "client/convert_run.h"
 
 #include "client/model_arg.h"
+#include "proto/size_text.h"
 #include "proto/text_line.h"
 
 #include <cjson/cJSON.h>
@@ -178,7 +179,7 @@ int convert_dry_run(const struct sl_plan *p, const struct output *out, bool json
     for (uint32_t i = 0; i < p->n_tensors; i++)
         printf("%-48s %-8s %llu\n", cli_shown(shown, p->tensors[i].t->name), sl_type_info(p->tensors[i].type)->name,
                (unsigned long long)p->tensors[i].bytes);
-    printf("%s to read, %s to write, %u task%s; nothing was written\n", cli_size(a, p->src_bytes),
-           cli_size(b, p->file_bytes), p->n_tasks, p->n_tasks == 1 ? "" : "s");
+    printf("%s to read, %s to write, %u task%s; nothing was written\n", sl_size_text(a, p->src_bytes),
+           sl_size_text(b, p->file_bytes), p->n_tasks, p->n_tasks == 1 ? "" : "s");
     return 0;
 }

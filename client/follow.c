@@ -8,6 +8,7 @@
 #include "client/watch_view.h"
 #include "proto/clock.h"
 #include "proto/gguf.h"
+#include "proto/size_text.h"
 
 #include <cjson/cJSON.h>
 #include <stdlib.h>
@@ -319,7 +320,7 @@ static void show_files(const struct state *s)
         if (n > 1)
             fprintf(s->draw ? stderr : s->f->plain, " and %u more", n - 1);
         fprintf(s->draw ? stderr : s->f->plain, ", %s\n",
-                cli_size(size, sl_get_uint(s->ended[i], "file_bytes", 0)));
+                sl_size_text(size, sl_get_uint(s->ended[i], "file_bytes", 0)));
     }
 }
 

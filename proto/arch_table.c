@@ -1,5 +1,7 @@
 #include "proto/arch_table.h"
 
+#include "proto/suffix.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -175,13 +177,6 @@ bool sl_arch_name(char *buf, size_t cap, const char *tmpl, uint64_t i, uint64_t 
     return true;
 }
 
-static bool ends_with(const char *name, const char *suffix)
-{
-    size_t n = strlen(name), s = strlen(suffix);
-
-    return n >= s && strcmp(name + n - s, suffix) == 0;
-}
-
 bool sl_arch_drops(const struct sl_params *p, const char *name)
 {
     static const char layer[] = "model.layers.";
@@ -190,8 +185,8 @@ bool sl_arch_drops(const struct sl_params *p, const char *name)
 
     if (p->arch->drops)
         return p->arch->drops(p, name);
-    if (ends_with(name, ".attention.masked_bias") || ends_with(name, ".attention.bias") ||
-        ends_with(name, ".rotary_emb.inv_freq"))
+    if (sl_ends_with(name, ".attention.masked_bias") || sl_ends_with(name, ".attention.bias") ||
+        sl_ends_with(name, ".rotary_emb.inv_freq"))
         return true;
     if (strcmp(name, "lm_head.weight") == 0)
         return p->tied && !p->arch->output_if_there;
@@ -214,15 +209,15 @@ bool sl_arch_sees(const struct sl_params *p, const char *name)
 
 bool sl_arch_is_router(const char *name)
 {
-    return ends_with(name, "ffn_gate_inp.weight");
+    return sl_ends_with(name, "ffn_gate_inp.weight");
 }
 
 bool sl_arch_keeps_f32(const char *name, uint32_t n_dims)
 {
-    return n_dims <= 1 || !ends_with(name, "weight") || ends_with(name, "_norm.weight") || sl_arch_is_router(name);
+    return n_dims <= 1 || !sl_ends_with(name, "weight") || sl_ends_with(name, "_norm.weight") || sl_arch_is_router(name);
 }
 
 bool sl_arch_outtype_f32(const char *name)
 {
-    return ends_with(name, ".indexer.proj.weight");
+    return sl_ends_with(name, ".indexer.proj.weight");
 }

@@ -1,6 +1,7 @@
 #include "proto/shard_series.h"
 
 #include "proto/source_file.h"
+#include "proto/suffix.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -38,7 +39,7 @@ static bool read_number(const char *from, const char *end, uint32_t *v)
 
 static bool is_numbered(const char *name, struct numbered *x)
 {
-    const char *end = name + strlen(name) - (sizeof SUFFIX - 1), *of = digits_before(name, end), *from;
+    const char *end = name + sl_stem(name, SUFFIX), *of = digits_before(name, end), *from;
 
     if (of - name < 4 || strncmp(of - 4, "-of-", 4) != 0)
         return false;
@@ -108,10 +109,8 @@ static int check_set(const char *dir, const struct sl_shard_series *s, struct sl
 
 static int is_shard(const struct dirent *d)
 {
-    size_t n = strlen(d->d_name);
-
-    return strncmp(d->d_name, PREFIX, sizeof PREFIX - 1) == 0 && n >= sizeof PREFIX + sizeof SUFFIX - 2 &&
-           strcmp(d->d_name + n - (sizeof SUFFIX - 1), SUFFIX) == 0 && sl_source_plain_name(d->d_name);
+    return strncmp(d->d_name, PREFIX, sizeof PREFIX - 1) == 0 && sl_stem(d->d_name, SUFFIX) &&
+           sl_source_plain_name(d->d_name);
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b)

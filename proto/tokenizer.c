@@ -4,6 +4,7 @@
 #include "proto/json_file.h"
 #include "proto/name_table.h"
 #include "proto/source_file.h"
+#include "proto/suffix.h"
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
@@ -41,13 +42,6 @@ static bool starts(const char *s, const char *with)
     return strncmp(s, with, strlen(with)) == 0;
 }
 
-static bool ends(const char *s, const char *with)
-{
-    size_t n = strlen(s), w = strlen(with);
-
-    return n >= w && strcmp(s + n - w, with) == 0;
-}
-
 /* Some added tokens that control are not marked as special. */
 static bool looks_special(const char *s)
 {
@@ -56,8 +50,8 @@ static bool looks_special(const char *s)
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (strcmp(s, words[i]) == 0)
             return true;
-    return (starts(s, "<|") && ends(s, "|>")) || (starts(s, "<｜") && ends(s, "｜>")) ||
-           (starts(s, "<unused") && ends(s, ">"));
+    return (starts(s, "<|") && sl_ends_with(s, "|>")) || (starts(s, "<｜") && sl_ends_with(s, "｜>")) ||
+           (starts(s, "<unused") && sl_ends_with(s, ">"));
 }
 
 /* ---- files ---- */

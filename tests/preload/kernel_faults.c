@@ -8,7 +8,7 @@
  *   delay_ms   pause before space is reserved (fallocate)
  *   stop       the process stops itself (SIGSTOP) when such a folder is opened for the stop-th
  *              time; 0: never
- *   path       part of the name of the files that this is about
+ *   path       part of the name of the files that this is about; its end, behind which comes a '$'
  *   from       reads and writes before this offset are as they were
  *   slept      seconds added to CLOCK_BOOTTIME
  *   hold       reads wait while it is not 0
@@ -63,9 +63,10 @@ static int is_meant(const struct faults *f, int fd)
     ssize_t n;
 
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    n = readlink(link, path, sizeof path - 1);
+    n = readlink(link, path, sizeof path - 2);
     if (n < 0)
         return 0;
+    path[n++] = '$';
     path[n] = '\0';
     return strstr(path, f->path) != NULL;
 }

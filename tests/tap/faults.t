@@ -42,6 +42,10 @@ for my $c (['one.key', 'keys', "$RUN/one.key"], ['one.recipe', 'plan', $TINY, '-
     local %ENV = (%ENV, %{ faults_env() });
     fails("no quota for what '$command[0]' writes", 9, qr{\Q$name\E: cannot be (?:written|synced): Disk quota exceeded}, $SLUICE, @command);
     is_deeply([glob "$RUN/one*"], [], 'nothing of it is left');
+    (my $full = "$RUN\$") =~ s{.*/}{};
+    fault(sync => EDQUOT, path => $full);
+    fails("nor for its folder's entry", 9, qr{\Q$RUN\E: cannot sync the folder: Disk quota exceeded}, $SLUICE, @command);
+    unlink glob "$RUN/one*";
 }
 no_fault();
 
