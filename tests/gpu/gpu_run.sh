@@ -211,7 +211,7 @@ part_worker() {
     return $bad
 }
 
-# Each kernel once: instructions issued (times 32 over the weights: slots), cycles that issue, warps there,
+# Each kernel once: instructions issued (times 32 over the weights: as GPU.md's), cycles that issue, warps there,
 # lanes that take part, conflicts of shared memory.
 part_profile() {
     find_tool ncu
