@@ -16,6 +16,8 @@ struct sl_backend_ops {
     bool (*load)(int dtype, const void *src, uint64_t n, float scale, float *out);
     /* E4M3 under scale[i / run]; returns n, or 0 when an out[i] would not be finite. NULL: none. */
     uint64_t (*load_e4m3)(const uint8_t *src, uint64_t n, const float *scale, uint64_t run, float *out);
+    /* Groups of 32 codes of F4 under scale[i / 32]; returns n, or 0 when an out[i] might not be finite. NULL: none. */
+    uint64_t (*load_f4)(const uint8_t *src, uint64_t n, const float *scale, float *out);
     /* q8_0 straight from stored elements of any alignment; scale: each block of 32's, or NULL for
      * none. Returns how many blocks were written: all but fewer than 16 at the end. 0 when there is
      * no such way, or when something in them is to be refused. */

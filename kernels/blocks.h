@@ -70,5 +70,6 @@ SL_LAYOUT(blk_iq1_m, 56);
 /* What the 16 codes of E2M1 (MXFP4, F4) stand for; -0 is 0, as in ggml. */
 #define SL_E2M1_VALUES \
     0.f, 0.5f, 1.f, 1.5f, 2.f, 3.f, 4.f, 6.f, 0.f, -0.5f, -1.f, -1.5f, -2.f, -3.f, -4.f, -6.f
+#define SL_E2M1_SAFE 0x1p125f /* under a scale below this they are finite */
 
 #endif

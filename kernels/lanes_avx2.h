@@ -154,6 +154,18 @@ V_FN vf v_load_e4m3(const uint8_t *p)
 }
 #define V_LOAD_E4M3 v_load_e4m3
 
+/* A byte's two codes to two words, whose higher bits no table looks at. */
+V_FN vi v_codes4(const uint8_t *p)
+{
+    int32_t four;
+    vi b;
+
+    memcpy(&four, p, 4);
+    b = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(four));
+    return _mm256_or_si256(b, _mm256_slli_epi64(b, 28));
+}
+#define V_CODES4 v_codes4
+
 V_FN void transpose8(vf *r)
 {
     vf t[8], u[8];

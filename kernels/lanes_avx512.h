@@ -135,6 +135,15 @@ V_FN vf v_load_e4m3(const uint8_t *p)
 }
 #define V_LOAD_E4M3 v_load_e4m3
 
+/* A byte's two codes to two words, whose higher bits no table looks at. */
+V_FN vi v_codes4(const uint8_t *p)
+{
+    vi b = _mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i *)p));
+
+    return _mm512_or_si512(b, _mm512_slli_epi64(b, 28));
+}
+#define V_CODES4 v_codes4
+
 V_FN void transpose16(vf *r)
 {
     vf t[16], u[16];

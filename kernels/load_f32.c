@@ -74,7 +74,7 @@ static bool load_f4(const uint8_t *data, uint64_t at, uint64_t n, float scale, f
 
     for (uint64_t i = 0; i < n; i++, at++)
         out[i] = values[data[at / 2] >> 4 * (at % 2) & 15] * scale;
-    for (uint64_t i = 0; i < n && !(fabsf(scale) < 0x1p125f); i++)
+    for (uint64_t i = 0; i < n && !(fabsf(scale) < SL_E2M1_SAFE); i++)
         bad |= !isfinite(out[i]);
     return bad;
 }
@@ -161,6 +161,14 @@ int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out
             uint64_t many = whole_blocks(s, &p, n - done);
 
             if (many && ops->load_e4m3(data + skip + done, many, p.scale, s->block_cols, out + done)) {
+                advance_blocks(s, &p, len = many);
+                continue;
+            }
+        }
+        if (s->scale && s->dtype == SL_DTYPE_F4 && ops->load_f4 && s->block_cols == 32 && (skip + done) % 2 == 0) {
+            uint64_t many = whole_blocks(s, &p, n - done);
+
+            if (many && ops->load_f4(data + (skip + done) / 2, many, p.scale, out + done)) {
                 advance_blocks(s, &p, len = many);
                 continue;
             }

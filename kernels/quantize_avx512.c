@@ -9,7 +9,7 @@ static uint64_t q8_0(int dtype, const void *src, const float *scale, uint64_t bl
     return backend_q8_0(dtype, src, scale, blocks, out);
 }
 
-const struct sl_backend_ops sl_ops_avx512 = {LANE_NAME, backend_quantize, backend_load, load_e4m3, q8_0};
+const struct sl_backend_ops sl_ops_avx512 = {LANE_NAME, backend_quantize, backend_load, load_e4m3, load_f4, q8_0};
 #else
 typedef int sl_no_avx512; /* an empty unit is not C11 */
 #endif

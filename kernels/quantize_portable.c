@@ -1,4 +1,4 @@
 #include "kernels/lanes_portable.h"
 #include "kernels/text_backend.h"
 
-const struct sl_backend_ops sl_ops_portable = {LANE_NAME, backend_quantize, backend_load, NULL, backend_q8_0};
+const struct sl_backend_ops sl_ops_portable = {LANE_NAME, backend_quantize, backend_load, NULL, NULL, backend_q8_0};

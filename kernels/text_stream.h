@@ -281,4 +281,22 @@ static uint64_t load_e4m3(const uint8_t *b, uint64_t n, const float *scale, uint
 }
 #endif
 
+#ifdef V_CODES4
+/* backend.h */
+static uint64_t load_f4(const uint8_t *b, uint64_t n, const float *scale, float *out)
+{
+    static const float values[16] = {SL_E2M1_VALUES};
+    uint32_t large = 0;
+
+    for (uint64_t k = 0; k < n; k += 32, b += 16) {
+        vf s = v_set(scale[k / 32]);
+
+        large |= -(uint32_t)!(fabsf(scale[k / 32]) < SL_E2M1_SAFE);
+        for (int i = 0; i < 32; i += LANES)
+            v_store(out + k + i, v_mul(v_lookup16(values, V_CODES4(b + i / 2)), s));
+    }
+    return large ? 0 : n;
+}
+#endif
+
 #endif

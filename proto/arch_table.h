@@ -26,7 +26,7 @@ enum sl_num {
     SL_N_EXPERT_NORM, SL_N_ROPE_DIM, SL_N_YARN_LOG, SL_N_NORM_EPS, SL_N_NO_EXPERT, SL_N_NO_EXPERT_USED,
     SL_N_NEXTN, SL_N_INDEX_HEADS, SL_N_INDEX_DIM, SL_N_INDEX_TOP, SL_N_CAUSAL, SL_N_SHARED_FF_KEY,
     SL_N_WINDOW, SL_N_CLAMP, SL_N_OUT_GROUP, SL_N_OUT_LORA, SL_N_COMPRESS_THETA, SL_N_HC, SL_N_HC_ITER, SL_N_HC_EPS,
-    SL_N_HASHED, SL_N_EMBD_OUT,
+    SL_N_HASHED, SL_N_EMBD_OUT, SL_N_GATING_LATE,
     /* in no key */
     SL_N_HEAD_KV_SRC, /* num_key_value_heads; SL_N_HEAD_KV is what the GGUF says */
     SL_N_HEAD_DIM, SL_N_NOPE, SL_N_V_DIM, SL_N_Q_ROWS, SL_N_KV_ROWS, SL_N_KV_A_ROWS,
@@ -121,7 +121,7 @@ struct sl_params {
     enum sl_layout layout;
     bool no_mtp;            /* layers for multi-token prediction are dropped in every architecture */
     uint32_t when;          /* facts of the whole model */
-    bool fp8;               /* quantization_config.quant_method is fp8 */
+    bool fp8;               /* quantization_config tells of FP8 */
     bool tied;              /* tie_word_embeddings */
     bool vision;            /* has a vision_config */
     bool fp4_experts;       /* expert_dtype is fp4 */
@@ -154,6 +154,7 @@ struct sl_arch {
     bool bare_texts;      /* V3's pre-tokenizer has another name where no token stands before every text */
     bool template_first;  /* the converter's chat template comes before all, and a checkpoint's takes its place */
     bool own_types;       /* the converter goes by the checkpoint's types, whatever --outtype: BF16 stays in routers too */
+    bool minimax_tokens;  /* the one with MiniMax-M2's pre-tokenizer */
     bool shares_heads;    /* layers for multi-token prediction ship without embedding and head */
     bool output_if_there; /* a tied model's lm_head.weight is kept when it is there */
     bool sentencepiece;   /* the converter prefers tokenizer.model where it exists */
@@ -161,8 +162,8 @@ struct sl_arch {
     bool embeds, ranks;   /* the converter looks for signs of another task (arch_task.c) */
 };
 
-extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_glm_dsa, sl_arch_qwen2,
-    sl_arch_qwen3, sl_arch_qwen3moe, sl_arch_llama;
+extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_glm_dsa, sl_arch_glm4_moe,
+    sl_arch_minimax_m2, sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe, sl_arch_llama;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
  * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED
@@ -203,6 +204,10 @@ extern const struct sl_tensor_tmpl sl_arch_latent_tensors[];
 extern const struct sl_field sl_arch_latent_fields[];
 int sl_arch_latent_derive(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 
+/* Errors: SL_ESOURCE when experts, their groups or the dense layers before them are more than there can be
+ * (arch_deepseek2.c). */
+int sl_arch_check_experts(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+
 /* What an indexer and layers for multi-token prediction that are kept add to these (arch_deepseek32.c). */
 extern const struct sl_field sl_arch_indexed_fields[];
 int sl_arch_indexed_derive(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
@@ -210,6 +215,9 @@ int sl_arch_indexed_derive(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 /* Effect: rows of q and of k and v for attention with plain heads (arch_llama.c).
  * Errors: SL_ESOURCE when heads do not divide. */
 int sl_arch_plain_attention(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: how experts are scored, by config.json's word for it. Errors: SL_EUNSUPPORTED (another word). */
+int sl_arch_gating(struct sl_params *p, const char *func, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: appends the architecture's keys ("deepseek2.block_count" ...) in the
  * converter's order. */

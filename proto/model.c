@@ -25,7 +25,7 @@ struct build {
     const struct sl_params *p;
     struct sl_model *m;
     bool planned;     /* from config.json alone */
-    int packed;       /* planned: whether the sources of the tensor at hand ship as I4 or F4 */
+    int ignored;      /* planned: whether the sources of the tensor at hand are not quantized, unlike others */
     uint8_t *used;    /* of the checkpoint's tensors */
     struct sl_names missing;
     char last_missing[128]; /* kv_b_proj is the source of two tensors, one after the other */
@@ -112,8 +112,8 @@ static int wrong_shape(const struct sl_src_tensor *t, bool vector, uint64_t rows
                    t->name, want, found);
 }
 
-/* Scales of a planned matrix: in I4 and F4 groups of a row; in FP8 blocks, or one for the tensor. As published
- * models have them: E8M0 for F4, BF16 for I4, F32 for FP8 but in DeepSeek-V4. */
+/* Scales of a planned matrix: in I4 and F4 groups of a row; in FP8 blocks, or one for each row or for the tensor.
+ * As published models have them: E8M0 for F4, BF16 for I4, F32 for FP8 but in DeepSeek-V4. */
 static struct sl_scale planned_scale(const struct build *b, enum sl_dtype dtype, uint64_t rows, uint64_t cols)
 {
     const struct sl_checkpoint *ck = b->ck;
@@ -122,7 +122,7 @@ static struct sl_scale planned_scale(const struct build *b, enum sl_dtype dtype,
     struct sl_scale s = {.tensor = SL_NO_TENSOR};
 
     s.width = dtype == SL_DTYPE_F4 || (dtype != SL_DTYPE_I4 && b->p->arch->e8m0) ? 1 : dtype == SL_DTYPE_I4 ? 2 : 4;
-    s.block_rows = group ? 1 : blocks ? ck->fp8_block_rows : rows;
+    s.block_rows = group ? 1 : blocks ? ck->fp8_block_rows : ck->fp8_by_row ? 1 : rows;
     s.block_cols = group ? group : blocks ? ck->fp8_block_cols : cols;
     s.rows = sl_ceil_div_u64(rows, s.block_rows);
     s.cols = sl_ceil_div_u64(cols, s.block_cols);
@@ -141,7 +141,9 @@ static enum sl_dtype planned_dtype(const struct build *b, enum sl_ship ship)
         break;
     case SL_SHIP_LINEAR: break;
     }
-    if (b->packed)
+    if (b->ignored)
+        return b->p->dtype;
+    if (b->ck->mxfp4 || b->ck->i4_group)
         return b->ck->mxfp4 ? SL_DTYPE_F4 : SL_DTYPE_I4;
     return b->p->fp8 ? SL_DTYPE_F8_E4M3 : b->p->dtype;
 }
@@ -249,9 +251,9 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
     o->n_src = (uint32_t)n_src;
     if (o->transform == SL_INLINE)
         o->values = b->p->values;
-    b->packed = 0;
-    if (b->planned && (b->ck->i4_group || b->ck->mxfp4) && t->ship == SL_SHIP_LINEAR && sl_arch_name(first, sizeof first, t->src, layer, 0))
-        SL_TRY(b->packed = sl_checkpoint_packs(b->ck, first, e));
+    b->ignored = 0;
+    if (b->planned && t->ship == SL_SHIP_LINEAR && sl_arch_name(first, sizeof first, t->src, layer, 0))
+        SL_TRY(b->ignored = sl_checkpoint_ignores(b->ck, first, e));
     for (uint64_t x = 0; x < n_src; x++)
         SL_TRY(take_source(b, t, layer, x, &m->src[m->n_src++], e));
     m->n_tensors++;

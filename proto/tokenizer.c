@@ -490,11 +490,15 @@ static int check_kind(const struct sl_source_dir *dir, const cJSON *tokenizer,
     return 0;
 }
 
-/* transformers 5 makes a tokenizer.json of any tiktoken.model, with Llama 3's rules. */
-static int check_rules(const cJSON *config, const char *pre, struct sl_error *e)
+/* MiniMax-M2's rules are those of others, too, under other names. transformers 5 makes a tokenizer.json of any
+ * tiktoken.model, with Llama 3's rules. */
+static int check_rules(const cJSON *config, const struct sl_arch *arch, const char *pre, struct sl_error *e)
 {
     const char *type = sl_config_str(config, "model_type");
 
+    if (strcmp(pre, "minimax-m2") == 0 && !arch->minimax_tokens)
+        return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json splits texts by MiniMax-M2's rules, and config.json is of %s",
+                       arch->name);
     if (!type || !starts(type, "kimi_k2") || strcmp(pre, "llama-bpe") != 0)
         return 0;
     return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json splits texts by Llama 3's rules, as transformers 5 writes it for "
@@ -511,7 +515,7 @@ static int set_all(const struct sl_source_dir *dir, const cJSON *tokenizer,
 
     SL_TRY(check_kind(dir, tokenizer, arch, e));
     SL_TRY(sl_tokenizer_pre(tokenizer, tokenizer_config, config, arch, &pre, e));
-    SL_TRY(check_rules(config, pre, e));
+    SL_TRY(check_rules(config, arch, pre, e));
     if (arch->space_prefix && cJSON_IsBool(space) &&
         sl_kvs_set_bool(kvs, "tokenizer.ggml.add_space_prefix", cJSON_IsTrue(space)) < 0)
         return no_memory(e);

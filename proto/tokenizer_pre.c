@@ -16,6 +16,9 @@
 #define KIMI_LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}&&[^\\p{Han}]]"
 #define KIMI_WORD(upper, lower) \
     "[^\\r\\n\\p{L}\\p{N}]?" KIMI_UPPER upper KIMI_LOWER lower "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+#define O200K_WORD(upper, lower) \
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]" upper "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]" lower \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
 #define CJK "[一-龥ࠀ-一가-퟿]+"
 
 /* Rules in order; one that ends in "..." stands for all with that beginning. */
@@ -26,6 +29,8 @@ static const struct { const char *pre; const char *rules[8]; } known[] = {
       "| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
     {"llama-bpe", {CONTRACTIONS "\\p{N}{1,3}" WORDS_REST}},
     {"kimi-k2", {"[\\p{Han}]+|" KIMI_WORD("*", "+") KIMI_WORD("+", "*") "\\p{N}{1,3}" WORDS_REST}},
+    {"minimax-m2", {O200K_WORD("*", "+") O200K_WORD("+", "*") "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+"
+                    "|\\s+(?!\\S)|\\s+"}},
     {"qwen2", {CONTRACTIONS "\\p{N}" WORDS_REST}},
     {"deepseek-llm",
      {"[\\r\\n]", "\\s?[A-Za-zµÀ-ÖØ-öø-ƺ...", "\\s?[!-/:-~！-／：-～‘-‟　-。]+", "\\s+$", CJK, DIGITS}},
@@ -140,8 +145,8 @@ int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, const cJSON *m
         return 0;
     if (r.odd)
         return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: pre_tokenizer with '%.80s' is not "
-                       "supported; supported: those of DeepSeek V2 to V4, R1, GLM, Kimi-K2, Qwen and Llama 3", r.odd);
+                       "supported; supported: those of DeepSeek V2 to V4, R1, GLM, Kimi-K2, MiniMax-M2, Qwen and Llama 3", r.odd);
     return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: unknown pre_tokenizer of %d rule%s, first "
-                   "'%.200s'; supported: those of DeepSeek V2 to V4, R1, GLM, Kimi-K2, Qwen and Llama 3", r.n,
+                   "'%.200s'; supported: those of DeepSeek V2 to V4, R1, GLM, Kimi-K2, MiniMax-M2, Qwen and Llama 3", r.n,
                    r.n == 1 ? "" : "s", r.n ? r.rule[0] : "");
 }

@@ -297,7 +297,7 @@ static int case_source(struct fuzz *f, struct subject *s, uint64_t *r)
     uint64_t cols = 1 + next_random(r) % 300, rows = 1 + next_random(r) % 12, bad_want = UINT64_MAX, bad_got = UINT64_MAX;
     uint64_t first = next_random(r) % (rows * cols) / sl_dtype_info(s->type)->block * sl_dtype_info(s->type)->block;
     uint64_t n = rows * cols - first, skip, block_rows = 1 + next_random(r) % 6;
-    uint64_t block_cols = next_random(r) % 2 ? 128 : 1 + next_random(r) % 140, scale_cols = (cols + block_cols - 1) / block_cols;
+    uint64_t block_cols = next_random(r) % 2 ? s->type == SL_DTYPE_F4 ? 32 : 128 : 1 + next_random(r) % 140, scale_cols = (cols + block_cols - 1) / block_cols;
     uint64_t row0 = first / cols / block_rows, size = sl_dtype_info(s->type)->bytes;
     bool clean = next_random(r) % 4 != 0, scaled = next_random(r) % 8 != 0;
     struct sl_source src = {(enum sl_dtype)s->type, f->raw + 1, first, cols, scaled ? f->scales : NULL, row0, scale_cols,

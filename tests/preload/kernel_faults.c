@@ -11,6 +11,8 @@
  *   path       part of the name of the files that this is about
  *   from       reads and writes before this offset are as they were
  *   slept      seconds added to CLOCK_BOOTTIME
+ *   hold       reads wait while it is not 0
+ *   held       written here: how many reads have come to wait
  * io_uring goes past this: such tests use --io pread. */
 #include <dirent.h>
 #include <dlfcn.h>
@@ -31,6 +33,7 @@ struct faults {
     _Atomic int32_t read, write, sync, left, delay_ms, stop;
     _Atomic int64_t from, slept;
     char path[256];
+    _Atomic int32_t hold, held;
 };
 
 static struct faults *table(void)
@@ -86,6 +89,15 @@ static int fault(struct faults *f, const _Atomic int32_t *kind, int fd, off_t at
     return err;
 }
 
+static void wait_held(struct faults *f, int fd, off_t at)
+{
+    if (!f || !atomic_load(&f->hold) || at < atomic_load(&f->from) || !is_meant(f, fd))
+        return;
+    atomic_fetch_add(&f->held, 1);
+    while (atomic_load(&f->hold))
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
 #define NEXT(type, name) ((type)(uintptr_t)dlsym(RTLD_NEXT, name))
 #define FAULT(kind, fd, at) (table() && fault(table(), &table()->kind, fd, at))
 
@@ -99,11 +111,13 @@ typedef DIR *(*opendir_fn)(const char *);
 
 ssize_t pread(int fd, void *buf, size_t n, off_t at)
 {
+    wait_held(table(), fd, at);
     return FAULT(read, fd, at) ? -1 : NEXT(pread_fn, "pread")(fd, buf, n, at);
 }
 
 ssize_t pread64(int fd, void *buf, size_t n, off_t at)
 {
+    wait_held(table(), fd, at);
     return FAULT(read, fd, at) ? -1 : NEXT(pread_fn, "pread64")(fd, buf, n, at);
 }
 

@@ -127,6 +127,8 @@ static void add_fp4(struct world *w)
     world_weigh(w, add(w, world_out(w, "fp4.q2_k.weighted", SL_TYPE_Q2_K, SL_COPY, 768, 200, 5, s - 4, 5), 768 * 333));
     s = world_source(w, 1, "fp4_row", SL_DTYPE_F4, 3, 1 << 17, SL_DTYPE_F8_E8M0, 1, 32);
     add(w, world_out(w, "fp4_row.q8_0", SL_TYPE_Q8_0, SL_COPY, 1 << 17, 3, 0, s, 1), 1 << 17);
+    add(w, world_out(w, "fp4_row.mxfp4", SL_TYPE_MXFP4, SL_COPY, 1 << 17, 3, 0, s, 1), 1 << 17);
+    world_weigh(w, add(w, world_out(w, "fp4.mxfp4", SL_TYPE_MXFP4, SL_COPY, 768, 200, 5, s - 5, 5), 768 * 61));
 }
 
 static void add_heads(struct world *w)

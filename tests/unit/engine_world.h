@@ -388,6 +388,23 @@ static inline uint8_t *world_ids(const struct world *w, const struct sl_out_tens
     return out;
 }
 
+/* A row of blocks of MXFP4 of a source of F4: its exponents and codes. */
+static inline void world_mxfp4_row(const struct world *w, uint32_t src, uint64_t row, uint8_t *out)
+{
+    const struct sl_model_src *s = &w->src[src];
+    const uint8_t *codes = w->data[s->tensor];
+
+    for (uint64_t c = 0; c < s->cols; c++) {
+        uint8_t *block = out + c / 32 * 17, byte = codes[(row * s->cols + c) / 2];
+
+        if (c % 32 == 0) {
+            memset(block, 0, 17);
+            *block = ((const uint8_t *)w->data[s->scale.tensor])[row * s->scale.cols + c / 32];
+        }
+        block[1 + c % 16] |= (uint8_t)((c % 2 ? byte / 16 : byte % 16) << c % 32 / 16 * 4);
+    }
+}
+
 /* What the tensor's bytes have to be; the caller frees them. */
 static inline uint8_t *world_expected(const struct world *w, uint32_t tensor, bool round)
 {
@@ -403,9 +420,14 @@ static inline uint8_t *world_expected(const struct world *w, uint32_t tensor, bo
         return world_ids(w, t);
     }
     for (uint64_t r = 0; r < t->elems / t->ne[0]; r++) {
+        uint64_t of_src = t->n_src ? t->elems / t->n_src / t->ne[0] : 1;
         const float *iw = w->weights[tensor]
                               ? w->weights[tensor] + r / t->ne[1] * t->ne[0] : NULL;
 
+        if (pt->type == SL_TYPE_MXFP4) {
+            world_mxfp4_row(w, t->first_src + (uint32_t)(r / of_src), r % of_src, out + r * row);
+            continue;
+        }
         for (uint64_t c = 0; c < t->ne[0]; c++)
             x[c] = world_value(w, t, r * t->ne[0] + c);
         if (round && !t->keep_f32 && t->transform != SL_INLINE)

@@ -246,6 +246,21 @@ static void fp4_groups(void **state)
             same_float(out[i], values[at % 2 ? data[at / 2] / 16 : data[at / 2] % 16] * scale[at / 32]);
         }
     }
+    for (int b = SL_BACKEND_SCALAR; b <= SL_BACKEND_AVX512; b++) { /* those with a way of their own for whole groups */
+        const struct sl_backend_ops *ops = sl_backend_ops((enum sl_backend)b);
+
+        if (!ops || !ops->load_f4)
+            continue;
+        for (int i = 0; i < N / 32; i++)
+            scale[i] = fminf(fmaxf(scale[i], -4.0e37f), 4.0e37f);
+        assert_int_equal(ops->load_f4(data, N, scale, out), N);
+        for (uint64_t i = 0; i < N; i++)
+            same_float(out[i], values[i % 2 ? data[i / 2] / 16 : data[i / 2] % 16] * scale[i / 32]);
+        scale[7] = NAN;
+        assert_int_equal(ops->load_f4(data, N, scale, out), 0);
+        scale[7] = -0x1p125f;
+        assert_int_equal(ops->load_f4(data, N, scale, out), 0);
+    }
 }
 
 static int load_one(enum sl_dtype t, const void *raw, const float *scale, uint64_t n, float *out, uint64_t *bad)

@@ -189,7 +189,8 @@ static const struct change changes[] = {
     {"architectures", "[\"GrokForCausalLM\"]", SL_EUNSUPPORTED,
      "architecture 'GrokForCausalLM' is not supported; supported: DeepseekV2ForCausalLM, "
      "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, DeepseekV4ForCausalLM, "
-     "GlmMoeDsaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, LlamaForCausalLM"},
+     "GlmMoeDsaForCausalLM, Glm4MoeForCausalLM, MiniMaxM2ForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, "
+     "Qwen3MoeForCausalLM, LlamaForCausalLM"},
     {"architectures", "[]", SL_ESOURCE, "no \"architectures\""},
     {"architectures", "\"DeepseekV3ForCausalLM\"", SL_ESOURCE, "no \"architectures\""},
     {"architectures", NULL, SL_ESOURCE, "no \"architectures\""},
@@ -256,6 +257,21 @@ static const struct change qwen3moe_changes[] = {
     {"attention_bias", "true", SL_EUNSUPPORTED, "\"attention_bias\" is true, and llama.cpp's qwen3moe has no bias"},
     {"num_key_value_heads", "3", SL_ESOURCE, "64 heads cannot be divided among 3"},
     {"rope_scaling", "{\"rope_type\":\"llama3\"}", SL_EUNSUPPORTED, "llama3 is not supported for Qwen3Moe"},
+};
+
+static const struct change minimax_changes[] = {
+    {"rotary_dim", NULL, SL_ESOURCE, "config.json has no \"rotary_dim\", which MiniMaxM2ForCausalLM needs"},
+    {"rotary_dim", "65", SL_ESOURCE, "\"rotary_dim\" is 65; expected an even number of the 128 of \"head_dim\""},
+    {"rotary_dim", "130", SL_ESOURCE, "\"rotary_dim\" is 130; expected"},
+    {"head_dim", "null", SL_ESOURCE, "has no \"head_dim\""},
+    {"rope_theta", NULL, SL_ESOURCE, "has no \"rope_theta\""},
+    {"max_position_embeddings", NULL, SL_ESOURCE, "has no \"max_position_embeddings\""},
+    {"num_local_experts", "0", SL_ESOURCE, "\"num_local_experts\" is 0: expected an integer from 1"},
+    {"num_experts_per_tok", "257", SL_ESOURCE, "\"num_experts_per_tok\" is 257 of 256 experts"},
+    {"num_key_value_heads", "7", SL_ESOURCE, "48 heads cannot be divided among 7"},
+    {"scoring_func", "\"tanh\"", SL_EUNSUPPORTED, "\"scoring_func\" is 'tanh'; supported: softmax, sigmoid"},
+    {"tie_word_embeddings", "true", SL_EUNSUPPORTED, "\"tie_word_embeddings\" is true, and llama.cpp's minimax-m2 has a head of its own"},
+    {"rope_scaling", "{\"rope_type\":\"llama3\"}", SL_EUNSUPPORTED, "llama3 is not supported for MiniMaxM2"},
 };
 
 static const struct change qwen3_changes[] = {
@@ -328,6 +344,7 @@ static void test_hostile_configs(void **state)
     refuse_changes(*state, "tests/data/qwen3-235b-a22b-2507-fp8-config.json", qwen3moe_changes,
                    sizeof qwen3moe_changes / sizeof *qwen3moe_changes);
     refuse_changes(*state, "tests/data/deepseek-v4-flash-config.json", v4_changes, sizeof v4_changes / sizeof *v4_changes);
+    refuse_changes(*state, "tests/data/minimax-m2.5-config.json", minimax_changes, sizeof minimax_changes / sizeof *minimax_changes);
     refuse_changes(*state, "tests/data/glm-5.2-fp8-config.json", glm_changes, sizeof glm_changes / sizeof *glm_changes);
 }
 

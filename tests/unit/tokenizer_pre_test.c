@@ -3,6 +3,8 @@
 
 #define KIMI(upper, lower) "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}&&[^\\\\p{Han}]]" upper \
     "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}&&[^\\\\p{Han}]]" lower "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+#define O200K(upper, lower) "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]" upper \
+    "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]" lower "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
 #define CJK "[一-龥ࠀ-一가-퟿]+"
 
 struct pre_case {
@@ -13,6 +15,9 @@ static const struct pre_case pres[] = {
     {SPLIT(QWEN REST) "," BYTES, "qwen2"},
     {SPLIT(LLAMA3 REST) "," BYTES, "llama-bpe"},
     {SPLIT("[\\\\p{Han}]+|" KIMI("*", "+") KIMI("+", "*") "\\\\p{N}{1,3}" REST) "," BYTES, "kimi-k2"},
+    {SPLIT(O200K("*", "+") O200K("+", "*") "\\\\p{N}{1,3}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+") ","
+     BYTES, "minimax-m2"},
+    {SPLIT(O200K("*", "+") O200K("+", "*") "\\\\p{N}{1,3}" REST) "," BYTES, NULL}, /* without the slash: MiniMax-M3 */
     {SPLIT("[\\r\\n]") "," SPLIT("\\\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿ]+") ","
      SPLIT("\\\\s?[!-/:-~！-／：-～‘-‟　-。]+") "," SPLIT("\\\\s+$") "," SPLIT(CJK)
      ",{\"type\":\"Digits\",\"individual_digits\":true}," BYTES, "deepseek-llm"},
