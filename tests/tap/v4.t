@@ -52,6 +52,9 @@ is_deeply(\%count, { mxfp4 => 15, q8_0 => 42, bf16 => 19, i32 => 2, f32 => 72 },
 is(kv('own', 'general.file_type'), "38\n", 'file type');
 run_ok('verify', $SLUICE, 'verify', "$dir/own.gguf", '--source', $source);
 
+like(run_ok('--prune-layers', $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/x.gguf", 'F32', '-n', '--prune-layers', 4)->{err},
+    qr/^sluice: note: deepseek4\.swiglu_clamp_exp still tells of 5 layers: llama\.cpp will not load the file$/m, 'a note');
+
 # The comparisons can fail: a table's entry, a key.
 {
     my ($at) = map { $_->[1] } grep { $_->[0] eq 'blk.1.ffn_gate_tid2eid.weight' } where("$dir/f32.gguf");
