@@ -10,7 +10,7 @@
 
 static bool quantized(const struct sl_plan_tensor *t)
 {
-    return t->type != t->t->src_type && sl_type_info(t->type)->block > 1;
+    return t->type != t->t->src_type && t->type != SL_TYPE_MXFP4 && sl_type_info(t->type)->block > 1;
 }
 
 static int take_plan(struct sl_imatrix_use *u, const struct sl_plan *plan, struct sl_error *e)
