@@ -161,17 +161,18 @@ need_sluice() {
 
 part_convert() {
     need_sluice || return $?
-    bad=0
+    bad=0 device=auto
     # shellcheck disable=SC2086
     start "$maker" --preset demo $CHECKPOINT --tokenizer "$tokenizer" --out "$tmp/ck" >/dev/null || return 1
     while read -r recipe how; do
         rm -f "$tmp"/*.gguf*
         # shellcheck disable=SC2086
         if start "$bin/sluice" convert "$tmp/ck" -o "$tmp/cpu.gguf" -q --device cpu --recipe $recipe ${how%%--vram*} &&
-            start "$bin/sluice" convert "$tmp/ck" -o "$tmp/gpu.gguf" -q --device auto --recipe $recipe $how &&
+            start "$bin/sluice" convert "$tmp/ck" -o "$tmp/gpu.gguf" -q --device $device --recipe $recipe $how &&
             cmp "$tmp/cpu.gguf" "$tmp/gpu.gguf"
         then echo "convert --recipe $recipe $how: the GPU's file is the processor's"
         else echo "FAILED: convert --recipe $recipe $how"; bad=1; fi
+        device=cuda:0 # without cores from the second on
     done <<EOF
 q4_k_m
 q3_k_m --imatrix synthetic
@@ -195,6 +196,7 @@ part_worker() {
     echo
     # A virtual machine's memory is slow where nothing wrote before: that is no worker's.
     start "$bin/sluice" convert "$tmp/ck" -o "$tmp/x.gguf" --recipe q8_0 --mem 4Gi --quiet 2>"$tmp/err" || { cat "$tmp/err"; bad=1; }
+    mv "$tmp/x.gguf.xxh64" "$tmp/q8_0.sums"
     rm -f "$tmp"/x.gguf*
     echo "| whole worker, checkpoint of $((bytes / 1000000)) MB in ${tmp%/*} | seconds | GB/s read, once it was ready | its own figures |"
     echo "|---|---|---|---|"
@@ -210,6 +212,9 @@ part_worker() {
         t1=$(date +%s.%N)
         net=$(awk '/^stats: convert/ {s = $3; g = $6} /ready after/ {sub(/.*ready after /, ""); s -= $1} END {if (s > 0) printf "%.2f", g / s}' "$tmp/err")
         echo "| $device, $recipe | $(echo "$t0 $t1" | awk '{printf "%.2f", $2 - $1}') | $net | $(grep -h '^stats:' "$tmp/err" | tr '\n|' '; ') |"
+        sums=$tmp/${recipe%% *}.sums
+        [ -f "$sums" ] || cp "$tmp/x.gguf.xxh64" "$sums"
+        cmp -s "$tmp/x.gguf.xxh64" "$sums" || { echo "FAILED: $device, $recipe: other tensors than before"; bad=1; }
         rm -f "$tmp"/x.gguf*
     done
     return $bad

@@ -89,6 +89,8 @@ is(scalar(() = slurp("$bin/found/random.lines") =~ / equal /g), 37, 'after a cut
     is(scalar(() = $r->{out} =~ /^\| (?:auto|cuda:0|cpu), \S.* \| [\d.]+ \| \d[\d.]* \| stats: convert /mg), 7, 'worker: every row');
     $r = run(@run, 'convert', 'worker');
     like($r->{out}, qr/^convert +done before.*^worker +done before/ms, 'and done');
+    local $ENV{SLUICE_EMULATED} = 'flip=2';
+    like(run(@run, '--again', 'worker')->{out}, qr/^FAILED: auto, q8_0: other tensors than before\n.*^worker +FAILED/ms, 'worker: one wrong bit is found');
 }
 
 # Programs of the CUDA toolkit that are there and do not work.
