@@ -186,7 +186,7 @@ EOF
 }
 
 part_worker() {
-    if [ -z "$WORK" ] && [ "$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 {print $4}')0" -gt 240000000 ]; then WORK=/dev/shm; fi
+    if [ -z "$WORK" ] && [ "$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 {print $4}')0" -gt 160000000 ]; then WORK=/dev/shm; fi
     need_sluice || return $?
     # shellcheck disable=SC2086
     start "$maker" --preset demo ${CHECKPOINT:---layers 6 --hidden 4096 --inter 8192 --moe-inter 2048 --experts 48} \
