@@ -206,6 +206,7 @@ bool sl_engine_same_cuts(const struct sl_plan *a, const struct sl_plan *b)
 int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *const *plans,
                    const struct sl_engine_opts *o, unsigned n, struct sl_engine **out, struct sl_error *e)
 {
+    uint64_t since = sl_now_ns();
     struct sl_engine *en;
     int rc;
 
@@ -253,6 +254,7 @@ int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *const *
         sl_engine_close(en);
         return rc;
     }
+    en->open_ns = sl_now_ns() - since;
     *out = en;
     return 0;
 }
@@ -422,6 +424,7 @@ void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out)
         .registered = en->registered,
         .unpinned = en->unpinned,
         .vram_bytes = en->vram_bytes,
+        .open_ns = en->open_ns,
         .device_units = atomic_load(&en->device_units),
         .core_units = atomic_load(&en->core_units),
     };
