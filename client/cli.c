@@ -281,11 +281,6 @@ const char *cli_shown(char line[CLI_SHOWN_BYTES], const char *text)
     return line;
 }
 
-const char *cli_size(char buf[32], uint64_t bytes)
-{
-    return sl_size_text(buf, bytes);
-}
-
 int cli_print_json(cJSON *object, struct sl_error *e)
 {
     return json_print(object) ? 0 : sl_fail(e, SL_EFAIL, "out of memory");

@@ -76,8 +76,6 @@ void words_put(struct cJSON *object, const char *field, const struct words *w);
  * 1000, Ki Mi Gi Ti powers of 1024. Errors: SL_EUSAGE naming the option. */
 int cli_parse_size(const char *option, const char *text, uint64_t *out, struct sl_error *e)
     SL_MUST_USE;
-/* Writes "281.3 GB" style text (decimal, 4 significant digits) to buf. */
-const char *cli_size(char buf[32], uint64_t bytes);
 
 #define CLI_SHOWN_BYTES 4200
 /* Writes text, a path for example, to line as a message shows it: '?' for what a terminal

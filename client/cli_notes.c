@@ -147,6 +147,10 @@ void cli_job_notes(const struct sl_job_plan *j, bool json, struct words *said)
                  "converter makes with --mmproj", j->model->n_vision);
         say(said, line);
     }
+    if (j->model->no_template && !sl_kvs_find(&j->extra_kvs, "tokenizer.chat_template"))
+        say(said, "the checkpoint has no chat template, and llama.cpp's converter would write its own: give llama-server "
+            "--chat-template-file with that of DeepSeek-V4 (models/templates in llama.cpp's source), or put it into the "
+            "checkpoint's folder as chat_template.jinja");
     sl_imatrix_use_notes(&j->weights, say, said);
     cli_each_warning(j, json ? warn_json : warn, said);
 }

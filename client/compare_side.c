@@ -39,7 +39,8 @@ static void add_checkpoint(struct side *s)
             t->transform == SL_INLINE ? SL_DTYPE_F32 : (int)s->model->src[t->first_src].dtype);
 
         s->tensors[s->n_tensors++] = (struct side_tensor){
-            .name = t->name, .ne = t->ne, .elems = t->elems, .type = -1, .type_name = d->name,
+            .name = t->name, .ne = t->ne, .elems = t->elems, .type = t->transform == SL_IDS ? t->src_type : -1,
+            .type_name = t->transform == SL_IDS ? sl_type_info(t->src_type)->name : d->name,
             .weight_bytes = (double)d->bytes / d->block, .out = t};
     }
 }
@@ -118,9 +119,13 @@ const struct sl_kvs *side_kvs(const struct side *s)
 int side_bytes(struct side *s, const struct side_tensor *t, uint64_t first, uint64_t n,
                const uint8_t **bytes, struct sl_error *e)
 {
-    const char *path = s->set.files[t->file]->path;
     uint64_t off = t->offset + sl_type_bytes(t->type, first), want = sl_type_bytes(t->type, n);
+    const char *path;
 
+    *bytes = s->raw;
+    if (t->out)
+        return source_ids(s->reader, t->out, first, n, s->raw, e);
+    path = s->set.files[t->file]->path;
     if (s->fd >= 0 && s->file != t->file) {
         close(s->fd);
         s->fd = -1;
@@ -130,7 +135,6 @@ int side_bytes(struct side *s, const struct side_tensor *t, uint64_t first, uint
     if (s->fd < 0)
         return sl_fail(e, sl_source_code(errno), "%s: %s", path, strerror(errno));
     s->file = t->file;
-    *bytes = s->raw;
     return sl_source_read(s->fd, path, s->raw, want, off, e);
 }
 

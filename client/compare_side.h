@@ -10,7 +10,7 @@ struct side_tensor {
     const char *name;
     const uint64_t *ne; /* 4 */
     uint64_t elems;
-    int type;           /* ggml type; -1 for a checkpoint's */
+    int type;           /* ggml type; -1 for a checkpoint's, but of integers */
     const char *type_name;
     double weight_bytes; /* bytes of one weight as stored */
     uint32_t file;      /* GGUF: index of the file */

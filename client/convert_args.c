@@ -1,6 +1,7 @@
 #include "client/convert_run.h"
 
 #include "client/model_arg.h"
+#include "proto/size_text.h"
 #include "proto/text_line.h"
 
 #include <cjson/cJSON.h>
@@ -97,7 +98,7 @@ int convert_options(const struct convert_args *a, struct convert_opts *o, struct
 static const char *bound_by(const struct sl_engine_stats *st, double busy)
 {
     if (busy > 0.9)
-        return "the processor";
+        return st->device_units ? "the GPUs, or the cores that feed them" : "the processor";
     return st->writing_ns > st->reading_ns ? "writing" : "reading";
 }
 
@@ -127,8 +128,9 @@ void convert_print_stats(const struct sl_engine_stats *st, uint64_t wall_ns, uin
             (double)st->ready_ns / ns, (double)st->writing_ns / ns, (unsigned long long)st->syncs,
             (double)st->sync_ns / 1e9);
     if (st->device_units || st->core_units)
-        fprintf(stderr, "stats: GPUs made %llu slabs of output, cores beside them %llu\n", (unsigned long long)st->device_units,
-                (unsigned long long)st->core_units);
+        fprintf(stderr, "stats: GPUs made %llu slabs of output, cores beside them %llu; %.0f MiB of each one's memory, slabs %spinned%s%s\n",
+                (unsigned long long)st->device_units, (unsigned long long)st->core_units, (double)st->vram_bytes / 1048576.0,
+                st->unpinned ? "not " : "", st->unpinned ? ": " : "", st->unpinned ? st->unpinned : "");
     fprintf(stderr,
             "stats: processor time %.2f s in compute threads, %.2f s in all else (%.1f %% of a core); "
             "bound by %s\n", cpu, other, 100 * other / s, bound_by(st, busy));
@@ -177,7 +179,7 @@ int convert_dry_run(const struct sl_plan *p, const struct output *out, bool json
     for (uint32_t i = 0; i < p->n_tensors; i++)
         printf("%-48s %-8s %llu\n", cli_shown(shown, p->tensors[i].t->name), sl_type_info(p->tensors[i].type)->name,
                (unsigned long long)p->tensors[i].bytes);
-    printf("%s to read, %s to write, %u task%s; nothing was written\n", cli_size(a, p->src_bytes),
-           cli_size(b, p->file_bytes), p->n_tasks, p->n_tasks == 1 ? "" : "s");
+    printf("%s to read, %s to write, %u task%s; nothing was written\n", sl_size_text(a, p->src_bytes),
+           sl_size_text(b, p->file_bytes), p->n_tasks, p->n_tasks == 1 ? "" : "s");
     return 0;
 }

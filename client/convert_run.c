@@ -4,6 +4,7 @@
 #include "client/convert_threads.h"
 #include "client/model_arg.h"
 #include "proto/open_files.h"
+#include "proto/size_text.h"
 #include "worker/claim.h"
 #include "worker/former_set.h"
 #include "worker/publish.h"
@@ -435,8 +436,8 @@ static void print_summary(const struct run *r)
         printf("%s\n", r->out->final[i]);
     fflush(stdout); /* before what is said of them, where both go to one place */
     fprintf(stderr, "sluice: %s in %u file%s from %s in %.1f s; every task checked on disk; peak memory %s\n",
-            cli_size(a, r->plan->file_bytes), n, n == 1 ? "" : "s",
-            cli_size(b, r->plan->src_bytes), s, cli_size(c, (uint64_t)ru.ru_maxrss * 1024));
+            sl_size_text(a, r->plan->file_bytes), n, n == 1 ? "" : "s",
+            sl_size_text(b, r->plan->src_bytes), s, sl_size_text(c, (uint64_t)ru.ru_maxrss * 1024));
 }
 
 int convert_run(struct sl_job_plan *j, const struct output *out, const struct convert_opts *o,

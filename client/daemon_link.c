@@ -30,7 +30,7 @@ struct daemon_link {
     bool open;                        /* welcome has come */
     bool ever;                        /* and had come before */
     uint32_t heartbeat_ms, timeout_ms;
-    uint64_t last_in, last_out, last_hello, last_connect; /* sl_boot_ms: the daemon counts so, too */
+    uint64_t last_in, last_out, last_hello, last_connect; /* sl_boot_ms */
     uint64_t next_id;
 };
 

@@ -4,6 +4,7 @@
 #include "client/term.h"
 #include "worker/gpu_health.h"
 #include "kernels/kernels.h"
+#include "proto/size_text.h"
 #include "worker/dealer.h"
 #include "worker/engine.h"
 #include "worker/io.h"
@@ -153,7 +154,7 @@ static void check_space(struct doctor *d, const char *path)
         return;
     }
     finding(d, v.f_bavail == 0 ? WARNING : FINE, "space", "%s: %s free (decimal units)%s", path,
-            cli_size(size, (uint64_t)v.f_bavail * v.f_frsize),
+            sl_size_text(size, (uint64_t)v.f_bavail * v.f_frsize),
             f.f_type == 0x6969 ? ", on NFS: keep the daemon's state elsewhere" : "");
 }
 

@@ -8,6 +8,7 @@
 #include "client/watch_view.h"
 #include "proto/clock.h"
 #include "proto/gguf.h"
+#include "proto/size_text.h"
 
 #include <cjson/cJSON.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #define DRAW_MS 500
+#define FAILURES 64
 
 struct state {
     struct daemon_link *l;
@@ -26,7 +28,7 @@ struct state {
     uint64_t next_plain;    /* ms: when plain lines are due */
     uint64_t end_ms;        /* when it gives up */
     cJSON *kept;            /* event of a task that failed for good: its job's end may say the same */
-    char *failure;          /* of a task, as it was shown last */
+    char *failure[FAILURES]; /* of a task, as it was shown last for a job: at its number */
     bool told[IDS_MAX];     /* whose failure stands on standard error, by place in ids */
     unsigned n_ended;
     cJSON *ended[IDS_MAX];  /* record `job`, by place in ids */
@@ -114,16 +116,17 @@ static void show_status(struct state *s, const cJSON *m)
     fflush(s->f->plain);
 }
 
-/* Whether a task fails as one did before. */
+/* Whether a task fails as the last one of its job did. */
 static bool same_failure(struct state *s, const cJSON *ev)
 {
-    char text[1400];
+    uint64_t job = sl_get_uint(ev, "job", 0);
+    char text[1400], **last = &s->failure[job % FAILURES];
 
-    snprintf(text, sizeof text, "%llu %s", (unsigned long long)sl_get_uint(ev, "job", 0), sl_get_str(ev, "text"));
-    if (s->failure && strcmp(s->failure, text) == 0)
+    snprintf(text, sizeof text, "%llu %s", (unsigned long long)job, sl_get_str(ev, "text"));
+    if (*last && strcmp(*last, text) == 0)
         return true;
-    free(s->failure);
-    s->failure = strdup(text);
+    free(*last);
+    *last = strdup(text);
     return false;
 }
 
@@ -304,19 +307,20 @@ static void show_files(const struct state *s)
     for (unsigned i = 0; i < s->f->ids->n; i++) {
         cJSON *files = sl_get(s->ended[i], "files");
         const char *first = cJSON_GetStringValue(cJSON_GetArrayItem(files, 0));
-        uint32_t no, n = 1;
+        uint32_t no, n;
         char size[32];
 
         if (!first || strcmp(sl_get_str(s->ended[i], "state"), "succeeded") != 0)
             continue;
-        (void)sl_gguf_split_suffix(first, &no, &n);
+        if (!sl_gguf_split_suffix(first, &no, &n))
+            n = 1;
         record_disarm(files);
         fprintf(s->draw ? stderr : s->f->plain, "job %llu made %s",
                 (unsigned long long)s->f->ids->id[i], first);
         if (n > 1)
             fprintf(s->draw ? stderr : s->f->plain, " and %u more", n - 1);
         fprintf(s->draw ? stderr : s->f->plain, ", %s\n",
-                cli_size(size, sl_get_uint(s->ended[i], "file_bytes", 0)));
+                sl_size_text(size, sl_get_uint(s->ended[i], "file_bytes", 0)));
     }
 }
 
@@ -378,7 +382,8 @@ int follow_jobs(struct daemon_link *l, const struct follow *f, struct sl_error *
                                : verdict(s, e);
     for (unsigned i = 0; i < f->ids->n; i++)
         cJSON_Delete(s->ended[i]);
-    free(s->failure);
+    for (unsigned i = 0; i < FAILURES; i++)
+        free(s->failure[i]);
     free(s);
     return rc;
 }

@@ -2,6 +2,7 @@
 #include "client/cli.h"
 #include "client/model_arg.h"
 #include "client/progress.h"
+#include "proto/size_text.h"
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
@@ -146,7 +147,7 @@ static int print_text(const struct sl_imatrix *im, const struct imatrix_args *a,
     char size[32];
 
     print_safe(im->path, strlen(im->path), 400);
-    printf(": importance matrix, %s format, %s\n", format_name(im->format), cli_size(size, im->file_size));
+    printf(": importance matrix, %s format, %s\n", format_name(im->format), sl_size_text(size, im->file_size));
     printf("%u entries, %" PRIu64 " values; %u chunks", im->n_entries, s.values, im->n_chunks);
     if (im->chunk_size)
         printf(" of %u tokens", im->chunk_size);

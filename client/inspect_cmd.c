@@ -3,6 +3,7 @@
 #include "client/kv_print.h"
 #include "client/model_arg.h"
 #include "client/progress.h"
+#include "proto/size_text.h"
 #include "proto/suggest.h"
 
 #include <cjson/cJSON.h>
@@ -55,7 +56,7 @@ static void print_totals(struct total *t, int n, uint64_t all_bytes)
     for (int i = 0; i < n; i++)
         if (t[i].tensors)
             printf("%-8s %8" PRIu64 " %14" PRIu64 " %10s %6.3f %6.1f%%\n", t[i].name, t[i].tensors,
-                   t[i].elems, cli_size(size, t[i].bytes), bits(t[i].bytes, t[i].elems),
+                   t[i].elems, sl_size_text(size, t[i].bytes), bits(t[i].bytes, t[i].elems),
                    all_bytes ? 100.0 * (double)t[i].bytes / (double)all_bytes : 0);
 }
 
@@ -103,7 +104,7 @@ static void print_tensor(const char *name, const char *type, const uint64_t *dim
         snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%" PRIu64, i ? ", " : "",
                  dims[i]);
     strcat(shape, "]");
-    printf("%-8s %10s  %-24s ", type, cli_size(size, bytes), shape);
+    printf("%-8s %10s  %-24s ", type, sl_size_text(size, bytes), shape);
     print_safe(name, strlen(name), 512);
     putchar('\n');
 }
@@ -190,10 +191,10 @@ static void print_gguf(const struct gguf_set *s, struct total *types, uint64_t e
 
         print_safe(g->path, strlen(g->path), PATH_MAX);
         printf(": GGUF version %" PRIu32 ", %" PRIu64 " tensors, %s (header %" PRIu64 " bytes)\n",
-               g->version, g->n_tensors, cli_size(size, g->file_size), g->header_bytes);
+               g->version, g->n_tensors, sl_size_text(size, g->file_size), g->header_bytes);
     }
     printf("%" PRIu64 " weights, %s of tensors, %.3f bits per weight\n", elems,
-           cli_size(size, s->tensor_bytes), bits(s->tensor_bytes, elems));
+           sl_size_text(size, s->tensor_bytes), bits(s->tensor_bytes, elems));
     for (uint32_t f = 0; f < s->n; f++) {
         const struct sl_kvs *kvs = &s->files[f]->kvs;
 
@@ -296,7 +297,7 @@ static void print_checkpoint(const struct sl_checkpoint *ck, struct total *dtype
         return;
     }
     printf("checkpoint of %u file%s, %u tensors, %" PRIu64 " elements, %s\n", ck->n_files,
-           ck->n_files == 1 ? "" : "s", ck->n_tensors, elems, cli_size(size, bytes));
+           ck->n_files == 1 ? "" : "s", ck->n_tensors, elems, sl_size_text(size, bytes));
     if (cJSON_IsString(arch)) {
         printf("architecture: ");
         print_safe(arch->valuestring, strlen(arch->valuestring), SHOW_CHARS);

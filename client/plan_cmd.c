@@ -1,5 +1,6 @@
 #include "client/plan_view.h"
 #include "client/target.h"
+#include "proto/size_text.h"
 #include "proto/suffix.h"
 #include "proto/sync_folder.h"
 #include "proto/utf8.h"
@@ -55,7 +56,7 @@ static void say_measured(const struct target *t)
     char a[32];
 
     fprintf(stderr, "sluice: errors of %llu tensors measured on %s, %.2f %% of the source, in %.1f s\n",
-            (unsigned long long)t->stats.tensors, cli_size(a, t->stats.read_bytes),
+            (unsigned long long)t->stats.tensors, sl_size_text(a, t->stats.read_bytes),
             100.0 * (double)t->stats.read_bytes / (double)t->probe.plan->src_bytes, t->seconds);
 }
 
@@ -102,7 +103,7 @@ static void say_target(const struct target *t)
     char a[32];
 
     say_measured(t);
-    fprintf(stderr, "sluice: mean error %.6g at %s", t->mean_error, cli_size(a, t->bytes));
+    fprintf(stderr, "sluice: mean error %.6g at %s", t->mean_error, sl_size_text(a, t->bytes));
     if (t->exact)
         fprintf(stderr, ", the least there is with these types");
     else

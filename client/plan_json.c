@@ -26,14 +26,15 @@ static cJSON *group_json(const struct plan_group *g)
     return o;
 }
 
-static cJSON *set_json(const struct plan_device_set *s, bool mla, uint64_t ctx)
+static cJSON *set_json(const struct plan_view *v, const struct plan_device_set *s)
 {
+    const struct sl_hparams *hp = &v->job->model->hp;
     cJSON *o = cJSON_CreateObject();
 
     cJSON_AddNumberToObject(o, "devices", s->count);
     cJSON_AddNumberToObject(o, "device_bytes", (double)s->bytes);
-    cJSON_AddNumberToObject(o, "context", (double)ctx);
-    cJSON_AddStringToObject(o, "cache", !mla ? "heads" : s->whole_heads ? "whole_heads" : "compressed");
+    cJSON_AddNumberToObject(o, "context", (double)v->ctx);
+    cJSON_AddStringToObject(o, "cache", hp->window ? "windowed" : !hp->kv_lora ? "heads" : s->whole_heads ? "whole_heads" : "compressed");
     cJSON_AddBoolToObject(o, "own_layout", s->own_layout);
     cJSON_AddNumberToObject(o, "weights_bytes", (double)s->mem.weights);
     cJSON_AddNumberToObject(o, "cache_bytes", (double)s->mem.kv_cache);
@@ -121,7 +122,7 @@ int plan_view_json(const struct plan_view *v, struct cJSON *extra, struct sl_err
         cJSON_AddItemToArray(list, group_json(&v->groups[i]));
     list = cJSON_AddArrayToObject(root, "memory");
     for (uint32_t i = 0; i < v->n_sets; i++)
-        cJSON_AddItemToArray(list, set_json(&v->sets[i], v->job->model->hp.kv_lora != 0, v->ctx));
+        cJSON_AddItemToArray(list, set_json(v, &v->sets[i]));
     add_output(root, v);
     if (v->unwritable >= 0)
         cJSON_AddStringToObject(root, "unwritable_type", sl_type_info(v->unwritable)->name);

@@ -1,6 +1,7 @@
 #include "client/plan_view.h"
 
 #include "client/term.h"
+#include "proto/size_text.h"
 #include "proto/utf8.h"
 
 #include <stdarg.h>
@@ -44,21 +45,21 @@ static void print_head(const struct plan_view *v)
          m->n_tensors);
     line(7, "Recipe %s%s%s", sl_recipe_name(j->recipe), *advice ? ": " : "", advice);
     putchar('\n');
-    line(FIELD, "Size    %s = %.1f %s, %.3f bits a weight on average", cli_size(a, p->tensor_bytes),
+    line(FIELD, "Size    %s = %.1f %s, %.3f bits a weight on average", sl_size_text(a, p->tensor_bytes),
          (double)p->tensor_bytes / (giant ? GIB : MIB), giant ? "GiB" : "MiB",
          (double)p->tensor_bytes * 8 / (double)m->n_params);
     if (p->n_segments == 1)
         line(FIELD, "File    %s", p->segments[0].name);
     else
         line(FIELD, "Files   %u: %s ...", p->n_segments, p->segments[0].name);
-    line(FIELD, "Write   %s", cli_size(a, p->file_bytes));
+    line(FIELD, "Write   %s", sl_size_text(a, p->file_bytes));
     if (v->config_alone)
-        line(FIELD, "Read    %s, when the checkpoint is there", cli_size(a, p->src_bytes));
+        line(FIELD, "Read    %s, when the checkpoint is there", sl_size_text(a, p->src_bytes));
     else
-        line(FIELD, "Read    %s from %u file%s", cli_size(a, p->src_bytes), j->ck->n_files,
+        line(FIELD, "Read    %s from %u file%s", sl_size_text(a, p->src_bytes), j->ck->n_files,
              j->ck->n_files == 1 ? "" : "s");
     if (p->n_tasks && p->src_bytes)
-        line(FIELD, "Tasks   %u, on average %s of source", p->n_tasks, cli_size(a, p->src_bytes / p->n_tasks));
+        line(FIELD, "Tasks   %u, on average %s of source", p->n_tasks, sl_size_text(a, p->src_bytes / p->n_tasks));
 }
 
 static void print_space(const struct plan_view *v)
@@ -70,10 +71,10 @@ static void print_space(const struct plan_view *v)
     if (v->free_bytes == UINT64_MAX)
         line(FIELD, "Space   not counted in %s", where);
     else if (v->free_bytes >= need)
-        line(FIELD, "Space   %s free in %s: enough", cli_size(a, v->free_bytes), where);
+        line(FIELD, "Space   %s free in %s: enough", sl_size_text(a, v->free_bytes), where);
     else
-        line(FIELD, "Space   %s free in %s: %s short", cli_size(a, v->free_bytes), where,
-             cli_size(b, need - v->free_bytes));
+        line(FIELD, "Space   %s free in %s: %s short", sl_size_text(a, v->free_bytes), where,
+             sl_size_text(b, need - v->free_bytes));
 }
 
 static void print_notes(const struct plan_view *v)
@@ -159,9 +160,9 @@ static void print_memory(const struct plan_view *v)
         const struct plan_device_set *s = &v->sets[i];
         char devices[48], size[32];
 
-        snprintf(devices, sizeof devices, "%u x %s", s->count, cli_size(size, s->bytes));
+        snprintf(devices, sizeof devices, "%u x %s", s->count, sl_size_text(size, s->bytes));
         printf("%-*s  %-*s  %*.1f  %*.1f  %*.1f  %*.1f  %8.1f  %s\n", d, devices, f,
-               !mla ? "heads" : s->whole_heads ? "whole heads" : "compressed (MLA)", c,
+               v->job->model->hp.window ? "windowed" : !mla ? "heads" : s->whole_heads ? "whole heads" : "compressed (MLA)", c,
                (double)s->mem.weights / GIB, c - !wide, (double)s->mem.kv_cache / GIB, c,
                (double)s->mem.buffers / GIB, c - !wide, (double)s->mem.total / GIB,
                (double)s->mem.per_device / GIB, s->fits ? "yes" : "no");

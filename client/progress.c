@@ -2,6 +2,7 @@
 
 #include "client/cli.h"
 #include "client/term.h"
+#include "proto/size_text.h"
 #include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
@@ -153,10 +154,10 @@ void progress_line(char *line, size_t cap, const struct progress *p, uint64_t do
     char a[32], b[32], sizes[80], in[48], out[48] = "", eta[32] = "  ETA ";
     const struct bar_parts t = {p->phase, p->total ? (double)done / (double)p->total : 1, sizes, in, out, eta};
 
-    snprintf(sizes, sizeof sizes, "  %s of %s", cli_size(a, done), cli_size(b, p->total));
-    snprintf(in, sizeof in, "  read %s/s", cli_size(a, (uint64_t)p->read_rate));
+    snprintf(sizes, sizeof sizes, "  %s of %s", sl_size_text(a, done), sl_size_text(b, p->total));
+    snprintf(in, sizeof in, "  read %s/s", sl_size_text(a, (uint64_t)p->read_rate));
     if (p->win_written)
-        snprintf(out, sizeof out, "  write %s/s", cli_size(a, (uint64_t)p->write_rate));
+        snprintf(out, sizeof out, "  write %s/s", sl_size_text(a, (uint64_t)p->write_rate));
     eta_text(eta + 6, sizeof eta - 6, p, done);
     bar_line(line, cap, &t, width);
 }
@@ -211,10 +212,10 @@ static void show_plain(const struct progress *p, uint64_t done)
 
     eta_text(eta, sizeof eta, p, done);
     if (p->win_written)
-        snprintf(out, sizeof out, ", write %s/s", cli_size(a, (uint64_t)p->write_rate));
+        snprintf(out, sizeof out, ", write %s/s", sl_size_text(a, (uint64_t)p->write_rate));
     fprintf(stderr, "%s: %.0f %%, %s of %s, read %s/s%s, ETA %s\n", p->phase,
-            p->total ? 100.0 * (double)done / (double)p->total : 100.0, cli_size(a, done), cli_size(b, p->total),
-            cli_size(c, (uint64_t)p->read_rate), out, eta);
+            p->total ? 100.0 * (double)done / (double)p->total : 100.0, sl_size_text(a, done), sl_size_text(b, p->total),
+            sl_size_text(c, (uint64_t)p->read_rate), out, eta);
 }
 
 /* A rate with s more seconds; work that is taken back, or counted anew, is none. */

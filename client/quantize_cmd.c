@@ -157,18 +157,21 @@ static void note_imatrix(const struct sl_job_plan *j)
         fprintf(stderr, "sluice: note: without --imatrix this cannot be made: %u tensors need an importance matrix\n", n);
 }
 
-/* llama-quantize leaves that list as long as it is, too. Returns whether the model has it. */
-static bool note_types(const struct sl_model *m, const struct args *a)
+/* llama-quantize leaves such a list as long as it is, too. Returns whether the model has one. */
+static bool note_lists(const struct sl_model *m, const struct args *a)
 {
+    static const char *const lists[] = {"attention.indexer.types", "swiglu_clamp_exp"};
     char key[160], shown[CLI_SHOWN_BYTES];
-    const struct sl_kv *types;
+    const struct sl_kv *list = NULL;
 
-    snprintf(key, sizeof key, "%.80s.attention.indexer.types", m->arch);
-    types = sl_kvs_find(&m->kvs, key);
-    if (a->plan.n_prune && types && a->layers[0] < types->n)
+    for (size_t i = 0; i < sizeof lists / sizeof *lists && !list; i++) {
+        snprintf(key, sizeof key, "%.80s.%s", m->arch, lists[i]);
+        list = sl_kvs_find(&m->kvs, key);
+    }
+    if (a->plan.n_prune && list && a->layers[0] < list->n)
         fprintf(stderr, "sluice: note: %s still tells of %" PRIu64 " layers: llama.cpp will not load the file\n",
-                cli_shown(shown, key), types->n);
-    return types != NULL;
+                cli_shown(shown, key), list->n);
+    return list != NULL;
 }
 
 static void note_requantized(const struct sl_job_plan *j, const struct cli_plan_args *p)
@@ -183,7 +186,7 @@ static void note_requantized(const struct sl_job_plan *j, const struct cli_plan_
 static void note_pruned(const struct sl_model *m, const struct args *a, const struct sl_kvs *given)
 {
     char key[160], shown[CLI_SHOWN_BYTES];
-    bool listed = note_types(m, a);
+    bool listed = note_lists(m, a);
 
     snprintf(key, sizeof key, "%.80s.nextn_predict_layers", m->arch);
     if (!a->plan.n_prune || a->layers[a->plan.n_prune - 1] + m->hp.n_nextn < m->hp.n_layer || !m->hp.n_nextn ||

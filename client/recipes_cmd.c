@@ -67,7 +67,7 @@ static int print_text(const char *name, struct sl_error *e)
     struct sl_recipe *r;
 
     SL_TRY(sl_recipe_load(name, &r, e));
-    fputs(sl_recipe_text(r), stdout);
+    term_print(sl_recipe_text(r));
     sl_recipe_close(r);
     return 0;
 }

@@ -3,6 +3,7 @@
 #include "client/cli.h"
 #include "client/time_text.h"
 #include "proto/clock.h"
+#include "proto/size_text.h"
 #include "proto/utf8.h"
 #include "proto/wire.h"
 
@@ -57,7 +58,7 @@ static void put_bytes(char out[CELL_MAX], const cJSON *r, const char *field, con
     if (raw)
         put_number(out, r, field);
     else if (v)
-        snprintf(out, CELL_MAX, "%s%s", cli_size(size, v), unit);
+        snprintf(out, CELL_MAX, "%s%s", sl_size_text(size, v), unit);
     else
         out[0] = 0;
 }

@@ -3,6 +3,7 @@
 #include "client/progress.h"
 #include "client/record_fields.h"
 #include "client/service_args.h"
+#include "client/term.h"
 #include "client/time_text.h"
 #include "proto/clock.h"
 
@@ -85,7 +86,7 @@ static int show_one(const struct service *s, const struct show_args *a, uint64_t
     sl_put_uint(m.tree, "job", id);
     SL_TRY(daemon_link_ask(s->link, &m, SL_M_JOB, &answer, e));
     if (a->recipe) {
-        fputs(sl_get_str(sl_get(answer.tree, "spec"), "recipe_text"), stdout);
+        term_print(sl_get_str(sl_get(answer.tree, "spec"), "recipe_text"));
     } else if (a->json) {
         static const char *const envelope[] = {"v", "m", "id", "re"};
         cJSON *copy = record_json(answer.tree);

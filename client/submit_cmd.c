@@ -3,6 +3,7 @@
 #include "client/progress.h"
 #include "client/submit_spec.h"
 #include "proto/random_hex.h"
+#include "proto/size_text.h"
 #include "proto/utf8.h"
 
 #include <cjson/cJSON.h>
@@ -80,8 +81,8 @@ static int add_specs(const struct submit_args *a, const char *source, bool remot
             json_line(o, "dry_run");
         } else if (a->dry_run)
             printf("%s/%s: %s, %s to read, %s to write\n", cli_shown(folder, sl_get_str(spec, "output")),
-                   cli_shown(prefix, sl_get_str(spec, "prefix")), sl_get_str(spec, "recipe"), cli_size(in_size, src),
-                   cli_size(out_size, out));
+                   cli_shown(prefix, sl_get_str(spec, "prefix")), sl_get_str(spec, "recipe"), sl_size_text(in_size, src),
+                   sl_size_text(out_size, out));
         cJSON_AddItemToArray(list, spec);
         p += len;
         if (!*p)

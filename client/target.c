@@ -2,6 +2,7 @@
 
 #include "client/waiting.h"
 #include "proto/size_solver.h"
+#include "proto/size_text.h"
 #include "proto/suffix.h"
 #include "proto/utf8.h"
 
@@ -145,8 +146,8 @@ static int check_small(const struct target *t, const struct problem *p, uint64_t
     if (least <= t->want)
         return 0;
     return sl_fail(e, SL_EUSAGE, "a target of %s (%llu bytes) is too small: with %s the model takes at least %s (%llu bytes)%s",
-                   cli_size(a, t->want), (unsigned long long)t->want, t->limited ? "these types" : "all types",
-                   cli_size(b, least), (unsigned long long)least,
+                   sl_size_text(a, t->want), (unsigned long long)t->want, t->limited ? "these types" : "all types",
+                   sl_size_text(b, least), (unsigned long long)least,
                    t->limited ? "; allow smaller ones with --types" : t->ro.has_imatrix ? "" : "; smaller types need an importance matrix (--imatrix)");
 }
 
@@ -161,7 +162,7 @@ static int check_large(const struct target *t, uint64_t other, struct sl_error *
     if (t->want < whole)
         return 0;
     return sl_fail(e, SL_EUSAGE, "a target of %s is not below the %s that the model takes in 16 bits a weight: nothing "
-                   "has to be quantized; use --recipe bf16", cli_size(a, t->want), cli_size(b, whole));
+                   "has to be quantized; use --recipe bf16", sl_size_text(a, t->want), sl_size_text(b, whole));
 }
 
 static int parse_want(struct target *t, const struct target_args *a, struct sl_error *e)

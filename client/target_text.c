@@ -1,5 +1,6 @@
 #include "client/target.h"
 
+#include "proto/size_text.h"
 #include "proto/text_line.h"
 
 #include <stdlib.h>
@@ -156,7 +157,7 @@ static void put_kind(const struct text *x, uint32_t from, uint32_t to)
             sum += x->t->error[(size_t)i * SL_TYPE_LIMIT + (size_t)x->t->types[i]];
         n += x->t->free[i];
     }
-    fprintf(x->f, "\n# %u tensor%s, %s", to - from, to - from == 1 ? "" : "s", cli_size(a, bytes));
+    fprintf(x->f, "\n# %u tensor%s, %s", to - from, to - from == 1 ? "" : "s", sl_size_text(a, bytes));
     if (n)
         fprintf(x->f, ", mean error %.4g\n", sum / n);
     else
@@ -180,7 +181,7 @@ static void put_head(const struct text *x, const struct target_args *a)
     for (uint32_t i = 0; i < m->n_tensors; i++)
         tensors += sl_type_bytes(t->types[i], m->tensors[i].elems);
     fprintf(x->f, "# Made by 'sluice plan %s' for %.100s:\n# %s of tensor data, %.3f bits a weight.\n#\n", a->command,
-            m->model_name && plain_name(m->model_name) ? m->model_name : m->arch, cli_size(size, tensors),
+            m->model_name && plain_name(m->model_name) ? m->model_name : m->arch, sl_size_text(size, tensors),
             (double)tensors * 8 / (double)m->n_params);
     fprintf(x->f, "# A tensor's error is the share of its products' energy that quantization gets\n"
                   "# wrong, measured on a sample of its rows, %s.\n", weights);

@@ -1,5 +1,7 @@
 #include "client/term.h"
 
+#include "proto/utf8.h"
+
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,5 +94,21 @@ void term_fold(FILE *to, const char *text, int column, int width)
             return;
         text += strspn(text, " ");
         fprintf(to, "%*s", column, "");
+    }
+}
+
+void term_print(const char *text)
+{
+    bool raw = !isatty(STDOUT_FILENO);
+
+    if (raw)
+        fputs(text, stdout);
+    for (size_t left = raw ? 0 : strlen(text), n; left; text += n, left -= n) {
+        n = sl_utf8_shown(text, left);
+        if (n || *text == '\n' || *text == '\t' || strncmp(text, "\r\n", 2) == 0)
+            fwrite(text, 1, n + (n == 0), stdout);
+        else
+            putchar('?');
+        n += n == 0;
     }
 }

@@ -29,4 +29,7 @@ size_t term_fit(const char *text, int columns);
  * `width` columns (0: none) has no room, it goes on below, at that column; words stay whole. */
 void term_fold(FILE *to, const char *text, int column, int width);
 
+/* Prints a file's text on standard output: as it is, but on a terminal with '?' in place of what that would obey. */
+void term_print(const char *text);
+
 #endif

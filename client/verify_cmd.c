@@ -3,6 +3,8 @@
 #include "client/model_arg.h"
 #include "client/progress.h"
 #include "client/verify_job.h"
+#include "proto/size_text.h"
+#include "proto/suffix.h"
 #include "worker/verify.h"
 
 #include <cjson/cJSON.h>
@@ -133,7 +135,7 @@ static void print_text(const struct verify_args *a, const struct verify_set *s,
     char size[32], source[CLI_SHOWN_BYTES];
 
     printf("ok      %u file%s, %llu tensors, %s: structure%s\n", s->n, s->n == 1 ? "" : "s",
-           (unsigned long long)s->n_tensors, cli_size(size, s->bytes),
+           (unsigned long long)s->n_tensors, sl_size_text(size, s->bytes),
            s->files[0].sluice ? ", header and every tensor's checksum" : " (no checksums in the file)");
     if (a->source)
         printf("ok      %llu of %llu blocks of %llu tensors made again from %s: same bytes\n",
@@ -228,9 +230,7 @@ static int verify_path(const char *path, const struct verify_args *a,
 
 static bool is_manifest(const char *path)
 {
-    size_t n = strlen(path), end = strlen(MANIFEST);
-
-    return n > end && strcmp(path + n - end, MANIFEST) == 0;
+    return sl_stem(path, MANIFEST) > 0;
 }
 
 static int run_verify(int argc, const char **argv, struct sl_error *e)

@@ -5,6 +5,7 @@
 #include "client/record_fields.h"
 #include "client/term.h"
 #include "client/time_text.h"
+#include "proto/size_text.h"
 #include "proto/text_line.h"
 #include "proto/wire.h"
 
@@ -57,7 +58,7 @@ static void job_line(struct screen *s, const cJSON *j)
                       (unsigned long long)sl_get_uint(j, "done", 0),
                       (unsigned long long)sl_get_uint(j, "tasks", 0), (int)share_of(done, all));
     if (rate && n < (int)sizeof buf)
-        n += snprintf(buf + n, sizeof buf - (size_t)n, "  %s/s  ETA %s", cli_size(speed, rate),
+        n += snprintf(buf + n, sizeof buf - (size_t)n, "  %s/s  ETA %s", sl_size_text(speed, rate),
                       time_left(left, all > done ? all - done : 0, rate));
     record_why(j, why, sizeof why);
     if (*why && n < (int)sizeof buf)
@@ -73,7 +74,7 @@ static void worker_line(struct screen *s, const cJSON *w)
     int n;
 
     if (rate)
-        cli_size(speed, rate);
+        sl_size_text(speed, rate);
     if (s->width < NARROW) /* a busy one shows by its tensor */
         n = snprintf(buf, sizeof buf, "  %s %s%s%s", text_of(w, "name"), text_of(w, "device"),
                      busy ? "" : "  ", busy ? "" : text_of(w, "state"));
@@ -99,8 +100,8 @@ static void total_line(struct screen *s, const cJSON *jobs)
         done += sl_get_uint(j, "done_bytes", 0);
         rate += sl_get_uint(j, "rate", 0);
     }
-    snprintf(sizes, sizeof sizes, "  %s of %s", cli_size(a, done), cli_size(b, all));
-    snprintf(speed, sizeof speed, "  %s/s", cli_size(a, rate));
+    snprintf(sizes, sizeof sizes, "  %s of %s", sl_size_text(a, done), sl_size_text(b, all));
+    snprintf(speed, sizeof speed, "  %s/s", sl_size_text(a, rate));
     snprintf(eta, sizeof eta, "  ETA %s", time_left(left, all > done ? all - done : 0, rate));
     bar_line(buf, sizeof buf, &(struct bar_parts){"total", share_of(done, all) / 100, sizes, speed, "", eta}, s->width + 1);
     line(s, buf);
@@ -154,9 +155,9 @@ const char *watch_plain(char *buf, size_t cap, const struct cJSON *j)
         n += snprintf(buf + n, cap - (size_t)n, ", %llu of %llu tasks, %d %%, %s of %s",
                       (unsigned long long)sl_get_uint(j, "done", 0),
                       (unsigned long long)sl_get_uint(j, "tasks", 0), (int)share_of(done, all),
-                      cli_size(a, done), cli_size(b, all));
+                      sl_size_text(a, done), sl_size_text(b, all));
     if (rate && n < (int)cap)
-        n += snprintf(buf + n, cap - (size_t)n, ", %s/s, ETA %s", cli_size(speed, rate),
+        n += snprintf(buf + n, cap - (size_t)n, ", %s/s, ETA %s", sl_size_text(speed, rate),
                       time_left(left, all > done ? all - done : 0, rate));
     record_why(j, why, sizeof why);
     if (*text_of(j, "reason") && n < (int)cap)

@@ -564,7 +564,7 @@ static int on_about(struct ask *a, struct sl_error *e)
     SL_TRY(sl_msg_new(SL_M_DAEMON, a->re, &m, e));
     sl_put_str(m.tree, "version", o->version);
     sl_put_uint(m.tree, "pid", (uint64_t)getpid());
-    sl_put_uint(m.tree, "uptime_ms", a->c->now.boot_ms - a->c->opened.boot_ms);
+    sl_put_uint(m.tree, "uptime_ms", a->c->now.run_ms - a->c->opened.run_ms);
     sl_put_uint(m.tree, "workers", st.workers);
     sl_put_uint(m.tree, "jobs", a->c->n_jobs);
     sl_put_strs(m.tree, "roots", o->roots, o->n_roots);

@@ -17,7 +17,7 @@ int coord_defer(struct sl_coord *c, struct session *s, const struct sl_peer *fro
     *d = (struct deferred){.from = *from, .m = *m};
     snprintf(d->re, sizeof d->re, "%s", re);
     if (s) {
-        s->seen_ms = c->now.boot_ms;
+        s->seen_ms = c->now.run_ms;
         s->in_order |= m->id == SL_M_HELLO || m->id == SL_M_BYE;
     }
     return 0;
@@ -143,8 +143,8 @@ static int flush(struct sl_coord *c, bool all, struct sl_error *e)
     if (!sl_queue_uncommitted(c->q))
         return committed(c, c->tx++, e); /* what is written from here on is not on disk yet */
     if (!c->tx_ms)
-        c->tx_ms = c->now.boot_ms;
-    if (all || c->n_waiting || c->n_events || c->now.boot_ms >= c->tx_ms + SL_COORD_LEASES_MS)
+        c->tx_ms = c->now.run_ms;
+    if (all || c->n_waiting || c->n_events || c->now.run_ms >= c->tx_ms + SL_COORD_LEASES_MS)
         return begin_commit(c, e);
     return 0;
 }

@@ -120,7 +120,7 @@ int coord_lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t ta
     coord_move(j, task, SL_TASK_LEASED);
     SL_TRY(hold_task(w, j, task, e));
     t->epoch = epoch;
-    t->granted_ms = c->now.boot_ms;
+    t->granted_ms = c->now.run_ms;
     t->bytes_done = 0;
     return 0;
 }
@@ -159,10 +159,10 @@ static int adopt_holder(struct loading *l, const char *instance, const char *own
         snprintf(w->name, sizeof w->name, "(not back yet)");
         snprintf(w->user, sizeof w->user, "%s", owner);
         w->silent = true;
-        w->seen_ms = c->now.boot_ms;
+        w->seen_ms = c->now.run_ms;
         c->workers[c->n_workers++] = w;
     }
-    coord_task(l->j, task)->granted_ms = c->now.boot_ms;
+    coord_task(l->j, task)->granted_ms = c->now.run_ms;
     return hold_task(w, l->j, task, l->e);
 }
 
@@ -575,7 +575,7 @@ void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size
     else if (coord_runnable(c, j))
         snprintf(buf, cap, "%s", j->n_leased ? "" : idle ? "waits until a worker asks for work"
                                                          : "workers are busy with other jobs");
-    else if (j->n_leased == 0 && (wait = next_try(j, c->now.boot_ms)) > 0)
+    else if (j->n_leased == 0 && (wait = next_try(j, c->now.run_ms)) > 0)
         snprintf(buf, cap, "a task failed; tried again in %llu s", (unsigned long long)(wait + 999) / 1000);
     else if (j->state == SL_JOB_RUNNING && j->group && j->n_ready && j->n_leased == 0)
         snprintf(buf, cap, "waits for the plans of its sweep");

@@ -49,7 +49,7 @@ static int send_message(struct sl_coord *c, uint64_t peer, struct sl_msg *m, boo
     int rc = sl_wire_encode(m, &bytes, &n, &why);
 
     if (s)
-        s->sent_ms = c->now.boot_ms;
+        s->sent_ms = c->now.run_ms;
     if (rc == 0) {
         enum sl_message_id id = m->id;
 

@@ -122,7 +122,7 @@ void coord_put_worker(const struct sl_coord *c, cJSON *into, const struct worker
     sl_put_str(into, "state", !w->peer || w->silent ? "silent" : w->draining ? "draining"
                               : w->n_held                                    ? "busy"
                                                                              : "idle");
-    sl_put_uint(into, "seen", c->now.boot_ms - w->seen_ms);
+    sl_put_uint(into, "seen", c->now.run_ms - w->seen_ms);
     sl_put_uint(into, "held", w->n_held);
     if (w->n_held && w->cur_job) {
         sl_put_uint(into, "job", w->cur_job);
@@ -191,10 +191,10 @@ int coord_status(struct sl_coord *c, struct sl_error *e)
         struct session *s = c->sessions[i];
 
         if (!s->watching || s->status_changes == c->changes ||
-            c->now.boot_ms < s->status_ms + s->every_ms)
+            c->now.run_ms < s->status_ms + s->every_ms)
             continue;
         s->status_changes = c->changes;
-        s->status_ms = c->now.boot_ms;
+        s->status_ms = c->now.run_ms;
         SL_TRY(send_status(c, s, e));
     }
     return 0;

@@ -61,11 +61,11 @@ bool coord_started(const struct job *j)
 
 bool coord_grantable(const struct sl_coord *c, const struct task *t, const struct worker *w)
 {
-    if (!t || !t->exists || t->state != SL_TASK_READY || t->not_before_ms > c->now.boot_ms)
+    if (!t || !t->exists || t->state != SL_TASK_READY || t->not_before_ms > c->now.run_ms)
         return false;
     /* Another worker first, while there is one. */
     return !w || !t->avoid || c->n_workers < 2 || t->avoid != sl_xxh64(w->name, strlen(w->name)) ||
-           c->now.boot_ms > t->not_before_ms + c->o.lease_ms;
+           c->now.run_ms > t->not_before_ms + c->o.lease_ms;
 }
 
 bool coord_has_grantable(const struct sl_coord *c, const struct job *j)
@@ -189,7 +189,7 @@ static bool is_full(const struct sl_coord *c, const struct turns *t, const struc
     const struct task *prepare = &k->special[0];
 
     if (is_preparing(k))
-        return prepare->state == SL_TASK_LEASED && c->now.boot_ms < prepare->granted_ms + c->o.lease_ms;
+        return prepare->state == SL_TASK_LEASED && c->now.run_ms < prepare->granted_ms + c->o.lease_ms;
     return has_work(t, k) && k->n_ready > enough && coord_has_grantable(c, k);
 }
 
@@ -215,10 +215,10 @@ static const struct turns *turns(const struct sl_coord *c)
     struct turns *t = c->turns;
     uint32_t workers = 0;
 
-    if (t->known && t->at_ms == c->now.boot_ms)
+    if (t->known && t->at_ms == c->now.run_ms)
         return t;
     t->known = true;
-    t->at_ms = c->now.boot_ms;
+    t->at_ms = c->now.run_ms;
     t->n_discards = 0;
     memset(t->lines, 0, t->slots * sizeof *t->lines);
     memset(t->sweeps, 0, t->slots * sizeof *t->sweeps);

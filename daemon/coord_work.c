@@ -69,7 +69,7 @@ static int find_worker(struct sl_coord *c, const struct sl_peer *from, const cJS
     w->mem = sl_get_uint(t, "mem", 0);
     w->threads = sl_get_uint(t, "threads", 0);
     w->peer = from->id;
-    w->seen_ms = w->progress_ms = c->now.boot_ms;
+    w->seen_ms = w->progress_ms = c->now.run_ms;
     w->want = w->n_specs = 0;
     w->draining = w->silent = false;
     coord_turns_changed(c);
@@ -167,7 +167,7 @@ int coord_on_hello(struct sl_coord *c, const struct sl_peer *from, const struct 
     s->peer = from->id;
     s->role = is_worker ? SL_ROLE_WORKER : from->role;
     s->worker = w;
-    s->seen_ms = s->sent_ms = c->now.boot_ms;
+    s->seen_ms = s->sent_ms = c->now.run_ms;
     copy(s->user, sizeof s->user, from->user);
     c->sessions[c->n_sessions++] = s;
     SL_TRY(sl_msg_new(SL_M_WELCOME, re, &welcome, e));
@@ -213,7 +213,7 @@ static void backoff(struct sl_coord *c, struct task *t, const struct worker *w)
 {
     uint64_t wait = t->attempts < 7 ? 1000ull << (t->attempts ? t->attempts - 1 : 0) : BACKOFF_MAX_MS;
 
-    t->not_before_ms = c->now.boot_ms + (wait < BACKOFF_MAX_MS ? wait : BACKOFF_MAX_MS);
+    t->not_before_ms = c->now.run_ms + (wait < BACKOFF_MAX_MS ? wait : BACKOFF_MAX_MS);
     t->avoid = sl_xxh64(w->name, strlen(w->name));
     coord_turns_changed(c);
 }
@@ -493,7 +493,7 @@ static void on_progress(struct sl_coord *c, struct worker *w, const cJSON *m)
     bool first = true;
 
     if (bytes > w->bytes) /* only work extends leases */
-        w->progress_ms = c->now.boot_ms;
+        w->progress_ms = c->now.run_ms;
     w->bytes = bytes;
     w->rate = sl_get_uint(m, "rate", 0);
     copy(w->tensor, sizeof w->tensor, sl_get_str(m, "tensor"));

@@ -91,9 +91,9 @@ int coord_dispatch(struct sl_coord *c, const struct sl_peer *from, const struct 
         return coord_on_hello(c, from, m, re, e);
     if (!s)
         return coord_send_simple(c, from->id, SL_M_REHELLO, re, NULL, 0, e);
-    s->seen_ms = c->now.boot_ms;
+    s->seen_ms = c->now.run_ms;
     if (s->worker) {
-        s->worker->seen_ms = c->now.boot_ms;
+        s->worker->seen_ms = c->now.run_ms;
         s->worker->silent = false;
     }
     if (m->id == SL_M_PING)
@@ -160,7 +160,7 @@ static int expire_worker(struct sl_coord *c, struct worker *w, struct sl_error *
         const struct task *t = coord_task(j, task);
         uint64_t since = t->granted_ms > w->progress_ms ? t->granted_ms : w->progress_ms;
 
-        if (c->now.boot_ms < since + c->o.lease_ms) {
+        if (c->now.run_ms < since + c->o.lease_ms) {
             i++;
             continue;
         }
@@ -176,7 +176,7 @@ static int expire_worker(struct sl_coord *c, struct worker *w, struct sl_error *
 
 static int tick_session(struct sl_coord *c, struct session *s, bool *gone, struct sl_error *e)
 {
-    uint64_t beat = c->o.heartbeat_ms, now = c->now.boot_ms;
+    uint64_t beat = c->o.heartbeat_ms, now = c->now.run_ms;
 
     *gone = now >= s->seen_ms + SILENT_BEATS * beat;
     if (!*gone && now >= s->sent_ms + beat)

@@ -14,7 +14,7 @@
 #include "proto/keyring.h"
 
 struct sl_now {
-    uint64_t boot_ms;  /* CLOCK_BOOTTIME: leases, heartbeats, back-off */
+    uint64_t run_ms;   /* CLOCK_MONOTONIC: leases, heartbeats, back-off; a machine's sleep costs nobody a lease */
     uint64_t wall_ms;  /* CLOCK_REALTIME: for people */
 };
 

@@ -331,6 +331,23 @@ static int set_up(struct sl_queue *q, struct sl_error *e)
     return sl_queue_commit(q, e);
 }
 
+/* SQLite has a limit of its own, without links, and does not say so. */
+static int cannot_open(struct sl_queue *q, struct sl_error *e)
+{
+    const char *slash = strrchr(q->path, '/');
+    char *folder = slash ? strndup(q->path, (size_t)(slash - q->path) + 1) : strdup(".");
+    char *real = folder ? realpath(folder, NULL) : NULL;
+    int n = real ? (int)(strlen(real) + 1 + strlen(slash ? slash + 1 : q->path)) : 0;
+    int most = sqlite3_vfs_find(NULL)->mxPathname - 8; /* it adds "-journal" */
+
+    free(folder);
+    free(real);
+    if (n > most)
+        return sl_fail(e, SL_EUSAGE, "%s: the path has %d bytes, and a database's may have %d; choose a folder "
+                                     "with a shorter path", q->path, n, most);
+    return db_fail(q, e, "cannot be opened");
+}
+
 int sl_queue_open(const char *path, struct sl_queue **out, struct sl_error *e)
 {
     struct sl_queue *q = calloc(1, sizeof *q);
@@ -342,7 +359,7 @@ int sl_queue_open(const char *path, struct sl_queue **out, struct sl_error *e)
         return sl_fail(e, SL_EFAIL, "out of memory");
     }
     if (sqlite3_open_v2(path, &q->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) != SQLITE_OK)
-        rc = db_fail(q, e, "cannot be opened");
+        rc = cannot_open(q, e);
     else
         rc = set_up(q, e);
     if (rc < 0) {

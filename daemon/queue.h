@@ -7,7 +7,7 @@
  * keeps one of its own with a single job beside its output.
  *
  * Times of day are milliseconds since 1970 and only for people. Lease deadlines
- * are not kept here: they run on CLOCK_BOOTTIME, which means nothing after a
+ * are not kept here: they run on CLOCK_MONOTONIC, which means nothing after a
  * reboot, so whoever opens a queue gives every lease its full time again. */
 #ifndef SLUICE_DAEMON_QUEUE_H
 #define SLUICE_DAEMON_QUEUE_H
@@ -106,8 +106,8 @@ struct sl_failure_row {
 struct sl_queue;
 
 /* Effect: opens or creates the queue at path and brings its tables up to date.
- * Errors: SL_EEXISTS when another process holds it, a newer release wrote it or it is
- * another program's; SL_EFAIL, SL_ENOSPACE when it is damaged or the disk fails. */
+ * Errors: SL_EUSAGE when the path is too long for it; SL_EEXISTS when another process holds it,
+ * a newer release wrote it or it is another program's; SL_EFAIL, SL_ENOSPACE when it is damaged or the disk fails. */
 int sl_queue_open(const char *path, struct sl_queue **out, struct sl_error *e) SL_MUST_USE;
 /* What was not committed is dropped. */
 void sl_queue_close(struct sl_queue *q);

@@ -42,7 +42,7 @@ struct serve {
 
 static struct sl_now now(void)
 {
-    return (struct sl_now){sl_boot_ms(), sl_wall_ms()};
+    return (struct sl_now){sl_run_ms(), sl_wall_ms()};
 }
 
 /* ---- hooks of the coordinator */
@@ -173,7 +173,7 @@ static int open_own(struct serve *s, struct sl_error *e)
     SL_TRY(sl_roots_open(o->roots, o->n_roots, &s->roots, e));
     if ((size_t)snprintf(path, sizeof path, "%s/queue", o->state_dir) >= sizeof path)
         return sl_fail(e, SL_EUSAGE, "%s: too long a path", o->state_dir);
-    sl_notify_extend(&s->notify, now().boot_ms, 60000);
+    sl_notify_extend(&s->notify, now().run_ms, 60000);
     return sl_queue_open(path, &s->queue, e);
 }
 
@@ -242,7 +242,7 @@ static int send_all(struct serve *s, struct sl_error *e)
 /* The queue failed: nothing of this turn happened. */
 static void pause_after(struct serve *s, const struct sl_error *why)
 {
-    s->paused_ms = now().boot_ms + PAUSE_MS;
+    s->paused_ms = now().run_ms + PAUSE_MS;
     sl_log_say(s->o->log, SL_LOG_ERROR, "queue_failed", "%s; nothing is acknowledged until it works again",
                why->text);
 }
@@ -304,7 +304,7 @@ static int turn(struct serve *s, struct sl_error *e)
     uint64_t ended;
     int failed;
 
-    if (t.boot_ms < s->paused_ms) {
+    if (t.run_ms < s->paused_ms) {
         const struct timespec ms50 = {.tv_nsec = 50000000};
 
         nanosleep(&ms50, NULL);
@@ -318,9 +318,9 @@ static int turn(struct serve *s, struct sl_error *e)
         ;
     SL_TRY(failed = take_messages(s, &why, e));
     t = now();
-    tell_refused(s, t.boot_ms);
-    if (!failed && t.boot_ms >= s->tick_ms) {
-        s->tick_ms = t.boot_ms + (beat / 8 < 200 ? beat / 8 : 200);
+    tell_refused(s, t.run_ms);
+    if (!failed && t.run_ms >= s->tick_ms) {
+        s->tick_ms = t.run_ms + (beat / 8 < 200 ? beat / 8 : 200);
         failed = sl_coord_tick(s->coord, t, &why) < 0;
     }
     if (sl_coord_flush(s->coord, now(), &later) < 0 && !failed) {
@@ -338,7 +338,7 @@ static int turn(struct serve *s, struct sl_error *e)
     s->figures.loop_turns++;
     /* A commit that never ends is no progress. */
     if (!sl_coord_committing(s->coord) || sl_coord_committing(s->coord) != s->under_way)
-        sl_notify_progress(&s->notify, t.boot_ms);
+        sl_notify_progress(&s->notify, t.run_ms);
     s->under_way = sl_coord_committing(s->coord);
     publish(s, true);
     return 0;

@@ -57,8 +57,6 @@ const char *sl_gpu_absence(const struct sl_gpu_api *api)
         return NULL;
     if (rc == 0 || api->fault(rc) == SL_GPU_FAULT_NONE)
         return "no GPU here, or CUDA_VISIBLE_DEVICES names none, or nvidia-uvm is not loaded";
-    if (api->fault(rc) == SL_GPU_FAULT_DRIVER)
-        return "no NVIDIA driver here, or one older than this build's CUDA needs; see nvidia-smi";
     if (api->fault(rc) == SL_GPU_FAULT_START)
         return "CUDA does not start here: does nvidia-smi work, and may this user open /dev/nvidia-uvm?";
     return api->words(rc);

@@ -169,7 +169,7 @@ enum sl_gpu_fault fault(int err)
     case cudaErrorInitializationError: case cudaErrorDevicesUnavailable: case cudaErrorOperatingSystem: case cudaErrorUnknown:
         return SL_GPU_FAULT_START;
     case cudaErrorInvalidValue: case cudaErrorInvalidConfiguration: case cudaErrorInvalidDevice:
-    case cudaErrorInvalidDeviceFunction: case cudaErrorInvalidResourceHandle:
+    case cudaErrorInvalidDeviceFunction: case cudaErrorInvalidResourceHandle: case cudaErrorLaunchOutOfResources:
     case cudaErrorHostMemoryAlreadyRegistered: case cudaErrorHostMemoryNotRegistered: case cudaErrorNotSupported:
         return SL_GPU_FAULT_CALL;
     default:
@@ -177,8 +177,24 @@ enum sl_gpu_fault fault(int err)
     }
 }
 
+// The oldest driver that takes a runtime of this major version (NVIDIA's CUDA Compatibility).
+#if CUDART_VERSION >= 13000
+#define OLDEST_DRIVER "580"
+#elif CUDART_VERSION >= 12000
+#define OLDEST_DRIVER "525"
+#else
+#define OLDEST_DRIVER "450"
+#endif
+#define IN_WORDS(number) #number
+#define VERSION_OF(major, minor) IN_WORDS(major) "." IN_WORDS(minor)
+
 const char *words(int err)
 {
+    if (err == cudaErrorInsufficientDriver)
+        return "no NVIDIA driver here, or one older than this build's CUDA " VERSION_OF(__CUDACC_VER_MAJOR__, __CUDACC_VER_MINOR__)
+               " needs (" OLDEST_DRIVER " or later); see nvidia-smi";
+    if (err == cudaErrorSystemNotReady)
+        return "system not yet initialized; does nvidia-fabricmanager run, where GPUs are joined by NVSwitch?";
     return cudaGetErrorString((cudaError_t)err);
 }
 

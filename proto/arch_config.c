@@ -219,13 +219,14 @@ static int read_rope(struct sl_params *p, struct sl_error *e)
 
 /* ---- the architecture ---- */
 
-static const struct sl_arch *const archs[] = {&sl_arch_deepseek2, &sl_arch_deepseek32, &sl_arch_glm_dsa, &sl_arch_qwen2,
-                                            &sl_arch_qwen3, &sl_arch_qwen3moe, &sl_arch_llama};
+static const struct sl_arch *const archs[] = {&sl_arch_deepseek2, &sl_arch_deepseek32, &sl_arch_deepseek4, &sl_arch_glm_dsa,
+                                            &sl_arch_glm4_moe, &sl_arch_minimax_m2, &sl_arch_qwen2, &sl_arch_qwen3,
+                                            &sl_arch_qwen3moe, &sl_arch_llama};
 #define N_ARCHS (sizeof archs / sizeof *archs)
 
 static int unsupported(const char *class, struct sl_error *e)
 {
-    char list[256];
+    char list[512];
     size_t at = 0;
 
     list[0] = '\0';
@@ -277,7 +278,7 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
         {"bfloat16", SL_DTYPE_BF16}, {"float16", SL_DTYPE_F16}, {"float32", SL_DTYPE_F32},
     };
     const cJSON *q = entry(p->config, "quantization_config");
-    const char *method = sl_config_str(q, "quant_method"), *dtype;
+    const char *method = sl_config_str(q, "quant_method"), *format = sl_config_str(q, "format"), *dtype;
     bool none = !q || (cJSON_IsObject(q) && !q->child), packed = method && strcmp(method, "compressed-tensors") == 0;
 
     p->dtype = SL_DTYPE_BF16;
@@ -288,10 +289,22 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
         if (strcmp(dtype, dtypes[i].name) == 0)
             p->dtype = dtypes[i].dtype;
     p->fp8 = method && strcmp(method, "fp8") == 0;
+    if (packed && format && (strcmp(format, "float-quantized") == 0 || strcmp(format, "naive-quantized") == 0))
+        p->fp8 = true;
     if (!none && !p->fp8 && !packed)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_method '%.60s' is "
                        "not supported; supported: fp8, compressed-tensors, and checkpoints that are not quantized",
                        method ? method : "(none)");
+    return 0;
+}
+
+int sl_arch_gating(struct sl_params *p, const char *func, struct sl_error *e)
+{
+    bool sigmoid = strcmp(func, "sigmoid") == 0;
+
+    if (!sigmoid && strcmp(func, "softmax") != 0)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"scoring_func\" is '%.60s'; supported: softmax, sigmoid", func);
+    sl_num_set(p, SL_N_GATING, sigmoid ? 2 : 1);
     return 0;
 }
 

@@ -167,6 +167,27 @@ static void take_class_defaults(struct sl_params *p)
     }
 }
 
+int sl_arch_check_experts(const struct sl_params *p, struct sl_error *e)
+{
+    const struct sl_number *n = p->num;
+
+    if (n[SL_N_DENSE].u > n[SL_N_LAYER].u)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"first_k_dense_replace\" is %u of %u layers",
+                       (unsigned)n[SL_N_DENSE].u, (unsigned)n[SL_N_LAYER].u);
+    if (!n[SL_N_EXPERT].have)
+        return 0;
+    if (n[SL_N_EXPERT_USED].have && n[SL_N_EXPERT_USED].u > n[SL_N_EXPERT].u)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"num_experts_per_tok\" is %u of %u experts",
+                       (unsigned)n[SL_N_EXPERT_USED].u, (unsigned)n[SL_N_EXPERT].u);
+    if (n[SL_N_GROUP].have && n[SL_N_EXPERT].u % n[SL_N_GROUP].u)
+        return sl_fail(e, SL_ESOURCE, "config.json: %u experts cannot be divided in %u groups "
+                       "(\"n_group\")", (unsigned)n[SL_N_EXPERT].u, (unsigned)n[SL_N_GROUP].u);
+    if (n[SL_N_GROUP].have && n[SL_N_GROUP_USED].have && n[SL_N_GROUP_USED].u > n[SL_N_GROUP].u)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"topk_group\" is %u of %u groups",
+                       (unsigned)n[SL_N_GROUP_USED].u, (unsigned)n[SL_N_GROUP].u);
+    return 0;
+}
+
 /* Layers without a fact of their own: all dense in a model without experts. */
 static int derive_experts(struct sl_params *p, struct sl_error *e)
 {
@@ -179,24 +200,13 @@ static int derive_experts(struct sl_params *p, struct sl_error *e)
                        is_v3(p) ? 256 : 64);
     if (!n[SL_N_DENSE].have)
         sl_num_set(p, SL_N_DENSE, n[SL_N_EXPERT].have ? 0 : n[SL_N_LAYER].u);
-    if (n[SL_N_DENSE].u > n[SL_N_LAYER].u)
-        return sl_fail(e, SL_ESOURCE, "config.json: \"first_k_dense_replace\" is %u of %u layers",
-                       (unsigned)n[SL_N_DENSE].u, (unsigned)n[SL_N_LAYER].u);
     if (!n[SL_N_MOE_FF].have)
         sl_num_set(p, SL_N_MOE_FF, n[SL_N_FF].u);
     if (n[SL_N_EXPERT_NORM].have && !n[SL_N_EXPERT_NORM].u)
         p->num[SL_N_EXPERT_NORM].have = false; /* written only when true */
+    SL_TRY(sl_arch_check_experts(p, e));
     if (!n[SL_N_EXPERT].have)
         return 0;
-    if (n[SL_N_EXPERT_USED].have && n[SL_N_EXPERT_USED].u > n[SL_N_EXPERT].u)
-        return sl_fail(e, SL_ESOURCE, "config.json: \"num_experts_per_tok\" is %u of %u experts",
-                       (unsigned)n[SL_N_EXPERT_USED].u, (unsigned)n[SL_N_EXPERT].u);
-    if (n[SL_N_GROUP].have && n[SL_N_EXPERT].u % n[SL_N_GROUP].u)
-        return sl_fail(e, SL_ESOURCE, "config.json: %u experts cannot be divided in %u groups "
-                       "(\"n_group\")", (unsigned)n[SL_N_EXPERT].u, (unsigned)n[SL_N_GROUP].u);
-    if (n[SL_N_GROUP].have && n[SL_N_GROUP_USED].have && n[SL_N_GROUP_USED].u > n[SL_N_GROUP].u)
-        return sl_fail(e, SL_ESOURCE, "config.json: \"topk_group\" is %u of %u groups",
-                       (unsigned)n[SL_N_GROUP_USED].u, (unsigned)n[SL_N_GROUP].u);
     if (n[SL_N_SHARED].u)
         p->when |= SL_W_SHARED;
     return sl_num_mul(p, SL_N_SHARED_FF, n[SL_N_SHARED].u, n[SL_N_MOE_FF].u, e);
@@ -215,16 +225,7 @@ static int derive_routing(struct sl_params *p, struct sl_error *e)
         p->when |= SL_W_CORR;
     if (!func && !v3)
         return 0;
-    if (!func)
-        func = "sigmoid";
-    if (strcmp(func, "softmax") == 0)
-        sl_num_set(p, SL_N_GATING, 1);
-    else if (strcmp(func, "sigmoid") == 0)
-        sl_num_set(p, SL_N_GATING, 2);
-    else
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"scoring_func\" is '%.60s'; supported: "
-                       "softmax, sigmoid", func);
-    return 0;
+    return sl_arch_gating(p, func ? func : "sigmoid", e);
 }
 
 static int derive_attention(struct sl_params *p, struct sl_error *e)

@@ -1,67 +1,78 @@
 #include "proto/arch_table.h"
 
+#include "proto/suffix.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-struct key_tmpl {
-    const char *key; /* after "<architecture>." */
-    enum sl_gguf_type type;
-    enum sl_num num; /* the key is written when the model has this number */
+/* The converter's order: the keys of all, and those of architectures without a list of their own. Two entries with
+ * one key belong to different architectures. rope.scaling.type goes before the first rope.scaling key. */
+static const struct sl_key_tmpl common_keys[] = {
+    {"block_count", SL_KV_U32, SL_N_LAYER, 0},
+    {"context_length", SL_KV_U32, SL_N_CTX, 0},
+    {"embedding_length", SL_KV_U32, SL_N_EMBD, 0},
+    {"feed_forward_length", SL_KV_U32, SL_N_FF, 0},
+    {"attention.head_count", SL_KV_U32, SL_N_HEAD, 0},
+    {"attention.head_count_kv", SL_KV_U32, SL_N_HEAD_KV, 0},
+    {"attention.causal", SL_KV_BOOL, SL_N_CAUSAL, 0},
+    {"rope.scaling.factor", SL_KV_F32, SL_N_ROPE_FACTOR, 0},
+    {"rope.scaling.original_context_length", SL_KV_U32, SL_N_ROPE_ORIG_CTX, 0},
+    {"rope.scaling.yarn_ext_factor", SL_KV_F32, SL_N_YARN_EXT, 0},
+    {"rope.scaling.yarn_attn_factor", SL_KV_F32, SL_N_YARN_ATTN, 0},
+    {"rope.scaling.yarn_beta_fast", SL_KV_F32, SL_N_YARN_FAST, 0},
+    {"rope.scaling.yarn_beta_slow", SL_KV_F32, SL_N_YARN_SLOW, 0},
+    {"rope.freq_base", SL_KV_F32, SL_N_ROPE_THETA, 0},
+    {"attention.layer_norm_rms_epsilon", SL_KV_F32, SL_N_RMS_EPS, 0},
+    {"attention.layer_norm_epsilon", SL_KV_F32, SL_N_NORM_EPS, 0},
+    {"expert_count", SL_KV_U32, SL_N_EXPERT, 0},
+    {"expert_count", SL_KV_U32, SL_N_NO_EXPERT, 0},
+    {"expert_used_count", SL_KV_U32, SL_N_EXPERT_USED, 0},
+    {"expert_used_count", SL_KV_U32, SL_N_NO_EXPERT_USED, 0},
+    {"expert_group_count", SL_KV_U32, SL_N_GROUP, 0},
+    {"expert_group_used_count", SL_KV_U32, SL_N_GROUP_USED, 0},
+    {"expert_gating_func", SL_KV_U32, SL_N_GATING, 0},
+    {"attention.key_length", SL_KV_U32, SL_N_HEAD_DIM_K, 0},
+    {"attention.value_length", SL_KV_U32, SL_N_HEAD_DIM_V, 0},
+    {NULL, 0, 0, 0},
 };
 
-/* The converter's order. Two entries with one key belong to different
- * architectures. rope.scaling.type goes before the first rope.scaling key. */
-static const struct key_tmpl keys[] = {
-    {"block_count", SL_KV_U32, SL_N_LAYER},
-    {"context_length", SL_KV_U32, SL_N_CTX},
-    {"embedding_length", SL_KV_U32, SL_N_EMBD},
-    {"feed_forward_length", SL_KV_U32, SL_N_FF},
-    {"attention.head_count", SL_KV_U32, SL_N_HEAD},
-    {"attention.head_count_kv", SL_KV_U32, SL_N_HEAD_KV},
-    {"attention.causal", SL_KV_BOOL, SL_N_CAUSAL},
-    {"rope.scaling.factor", SL_KV_F32, SL_N_ROPE_FACTOR},
-    {"rope.scaling.original_context_length", SL_KV_U32, SL_N_ROPE_ORIG_CTX},
-    {"rope.scaling.yarn_ext_factor", SL_KV_F32, SL_N_YARN_EXT},
-    {"rope.scaling.yarn_attn_factor", SL_KV_F32, SL_N_YARN_ATTN},
-    {"rope.scaling.yarn_beta_fast", SL_KV_F32, SL_N_YARN_FAST},
-    {"rope.scaling.yarn_beta_slow", SL_KV_F32, SL_N_YARN_SLOW},
-    {"rope.freq_base", SL_KV_F32, SL_N_ROPE_THETA},
-    {"attention.layer_norm_rms_epsilon", SL_KV_F32, SL_N_RMS_EPS},
-    {"attention.layer_norm_epsilon", SL_KV_F32, SL_N_NORM_EPS},
-    {"expert_count", SL_KV_U32, SL_N_EXPERT},
-    {"expert_count", SL_KV_U32, SL_N_NO_EXPERT},
-    {"expert_used_count", SL_KV_U32, SL_N_EXPERT_USED},
-    {"expert_used_count", SL_KV_U32, SL_N_NO_EXPERT_USED},
-    {"expert_group_count", SL_KV_U32, SL_N_GROUP},
-    {"expert_group_used_count", SL_KV_U32, SL_N_GROUP_USED},
-    {"expert_gating_func", SL_KV_U32, SL_N_GATING},
-    {"attention.key_length", SL_KV_U32, SL_N_HEAD_DIM_K},
-    {"attention.value_length", SL_KV_U32, SL_N_HEAD_DIM_V},
-    {"attention.key_length", SL_KV_U32, SL_N_KEY_LEN},
-    {"attention.value_length", SL_KV_U32, SL_N_VALUE_LEN},
-    {"leading_dense_block_count", SL_KV_U32, SL_N_DENSE},
-    {"vocab_size", SL_KV_U32, SL_N_VOCAB_KEY},
-    {"attention.q_lora_rank", SL_KV_U32, SL_N_Q_LORA},
-    {"attention.kv_lora_rank", SL_KV_U32, SL_N_KV_LORA},
-    {"attention.key_length", SL_KV_U32, SL_N_KEY_LEN_LATE},
-    {"attention.value_length", SL_KV_U32, SL_N_VALUE_LEN_LATE},
-    {"attention.key_length_mla", SL_KV_U32, SL_N_KEY_LEN_MLA},
-    {"attention.value_length_mla", SL_KV_U32, SL_N_VALUE_LEN_MLA},
-    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF},
-    {"expert_shared_feed_forward_length", SL_KV_U32, SL_N_SHARED_FF_KEY},
-    {"expert_shared_count", SL_KV_U32, SL_N_SHARED},
-    {"expert_weights_scale", SL_KV_F32, SL_N_EXPERT_SCALE},
-    {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM},
-    {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM},
-    {"rope.scaling.yarn_log_multiplier", SL_KV_F32, SL_N_YARN_LOG},
-    {"nextn_predict_layers", SL_KV_U32, SL_N_NEXTN},
-    {"attention.indexer.head_count", SL_KV_U32, SL_N_INDEX_HEADS},
-    {"attention.indexer.key_length", SL_KV_U32, SL_N_INDEX_DIM},
-    {"attention.indexer.top_k", SL_KV_U32, SL_N_INDEX_TOP},
+static const struct sl_key_tmpl usual_keys[] = {
+    {"attention.key_length", SL_KV_U32, SL_N_KEY_LEN, 0},
+    {"attention.value_length", SL_KV_U32, SL_N_VALUE_LEN, 0},
+    {"leading_dense_block_count", SL_KV_U32, SL_N_DENSE, 0},
+    {"vocab_size", SL_KV_U32, SL_N_VOCAB_KEY, 0},
+    {"attention.q_lora_rank", SL_KV_U32, SL_N_Q_LORA, 0},
+    {"attention.kv_lora_rank", SL_KV_U32, SL_N_KV_LORA, 0},
+    {"attention.key_length", SL_KV_U32, SL_N_KEY_LEN_LATE, 0},
+    {"attention.value_length", SL_KV_U32, SL_N_VALUE_LEN_LATE, 0},
+    {"attention.key_length_mla", SL_KV_U32, SL_N_KEY_LEN_MLA, 0},
+    {"attention.value_length_mla", SL_KV_U32, SL_N_VALUE_LEN_MLA, 0},
+    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
+    {"expert_shared_feed_forward_length", SL_KV_U32, SL_N_SHARED_FF_KEY, 0},
+    {"expert_shared_count", SL_KV_U32, SL_N_SHARED, 0},
+    {"expert_weights_scale", SL_KV_F32, SL_N_EXPERT_SCALE, 0},
+    {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM, 0},
+    {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM, 0},
+    {"rope.scaling.yarn_log_multiplier", SL_KV_F32, SL_N_YARN_LOG, 0},
+    {"nextn_predict_layers", SL_KV_U32, SL_N_NEXTN, 0},
+    {"attention.indexer.head_count", SL_KV_U32, SL_N_INDEX_HEADS, 0},
+    {"attention.indexer.key_length", SL_KV_U32, SL_N_INDEX_DIM, 0},
+    {"attention.indexer.top_k", SL_KV_U32, SL_N_INDEX_TOP, 0},
+    {NULL, 0, 0, 0},
 };
 
-static int set_key(const struct sl_params *p, const struct key_tmpl *k, struct sl_kvs *kvs,
+static int set_each_layer(const struct sl_params *p, const char *key, float v, struct sl_kvs *kvs)
+{
+    float values[SL_MAX_LAYER];
+    uint64_t n = p->num[SL_N_LAYER].u;
+
+    for (uint64_t i = 0; i < n; i++)
+        values[i] = v;
+    return sl_kvs_set_arr(kvs, key, SL_KV_F32, values, n);
+}
+
+static int set_key(const struct sl_params *p, const struct sl_key_tmpl *k, struct sl_kvs *kvs,
                    struct sl_error *e)
 {
     const struct sl_number *n = &p->num[k->num];
@@ -69,7 +80,11 @@ static int set_key(const struct sl_params *p, const struct key_tmpl *k, struct s
     int rc;
 
     snprintf(key, sizeof key, "%s.%s", p->arch->name, k->key);
-    if (k->type == SL_KV_F32)
+    if (k->form == SL_KEY_RATIOS)
+        rc = sl_kvs_set_arr(kvs, key, SL_KV_I32, p->ratios, p->n_ratios);
+    else if (k->form == SL_KEY_EACH_LAYER)
+        rc = set_each_layer(p, key, (float)n->f, kvs);
+    else if (k->type == SL_KV_F32)
         rc = sl_kvs_set_f32(kvs, key, (float)n->f);
     else if (k->type == SL_KV_BOOL)
         rc = sl_kvs_set_bool(kvs, key, n->u != 0);
@@ -81,20 +96,29 @@ static int set_key(const struct sl_params *p, const struct key_tmpl *k, struct s
     return rc < 0 ? sl_fail(e, rc, "out of memory for the key %s", key) : 0;
 }
 
-int sl_arch_keys(const struct sl_params *p, struct sl_kvs *kvs, struct sl_error *e)
+static int set_keys(const struct sl_params *p, const struct sl_key_tmpl *k, struct sl_kvs *kvs, struct sl_error *e)
 {
     char key[128];
 
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        if (!p->num[keys[i].num].have)
+    for (; k->key; k++) {
+        if (!p->num[k->num].have && k->form != SL_KEY_RATIOS)
             continue;
-        if (keys[i].num == SL_N_ROPE_FACTOR) {
+        if (k->num == SL_N_ROPE_FACTOR) {
             snprintf(key, sizeof key, "%s.rope.scaling.type", p->arch->name);
             if (sl_kvs_set_str(kvs, key, p->rope_type) < 0)
                 return sl_fail(e, SL_EFAIL, "out of memory for the key %s", key);
         }
-        SL_TRY(set_key(p, &keys[i], kvs, e));
+        SL_TRY(set_key(p, k, kvs, e));
     }
+    return 0;
+}
+
+int sl_arch_keys(const struct sl_params *p, struct sl_kvs *kvs, struct sl_error *e)
+{
+    char key[128];
+
+    SL_TRY(set_keys(p, common_keys, kvs, e));
+    SL_TRY(set_keys(p, p->arch->keys ? p->arch->keys : usual_keys, kvs, e));
     if (!p->n_indexer_types)
         return 0;
     snprintf(key, sizeof key, "%s.attention.indexer.types", p->arch->name);
@@ -106,9 +130,12 @@ int sl_arch_keys(const struct sl_params *p, struct sl_kvs *kvs, struct sl_error 
 uint32_t sl_arch_layer_facts(const struct sl_params *p, uint64_t i)
 {
     bool dense = !p->num[SL_N_EXPERT].have || i < p->num[SL_N_DENSE].u;
-    bool shared = i < p->n_indexer_types && !p->indexer_full[i];
+    bool shared = i < p->n_indexer_types && !p->indexer_full[i], hashed = i < p->num[SL_N_HASHED].u;
+    int32_t ratio = i < p->n_ratios ? p->ratios[i] : 0;
 
-    return (shared ? p->when & ~(uint32_t)SL_W_INDEXER : p->when) | SL_W_LAYER | (dense ? SL_W_DENSE : SL_W_MOE) |
+    return (p->when & ~(shared ? (uint32_t)SL_W_INDEXER : 0) & ~(hashed ? (uint32_t)SL_W_CORR : 0)) | SL_W_LAYER |
+           (dense ? SL_W_DENSE : SL_W_MOE) | (hashed ? SL_W_HASHED : 0) |
+           (ratio == SL_FINE ? SL_W_FINE : ratio ? SL_W_COARSE : 0) |
            (i + p->num[SL_N_NEXTN].u >= p->num[SL_N_LAYER].u ? SL_W_NEXTN : 0);
 }
 
@@ -150,21 +177,16 @@ bool sl_arch_name(char *buf, size_t cap, const char *tmpl, uint64_t i, uint64_t 
     return true;
 }
 
-static bool ends_with(const char *name, const char *suffix)
-{
-    size_t n = strlen(name), s = strlen(suffix);
-
-    return n >= s && strcmp(name + n - s, suffix) == 0;
-}
-
 bool sl_arch_drops(const struct sl_params *p, const char *name)
 {
     static const char layer[] = "model.layers.";
     const char *s = name + sizeof layer - 1;
     uint64_t i = 0;
 
-    if (ends_with(name, ".attention.masked_bias") || ends_with(name, ".attention.bias") ||
-        ends_with(name, ".rotary_emb.inv_freq"))
+    if (p->arch->drops)
+        return p->arch->drops(p, name);
+    if (sl_ends_with(name, ".attention.masked_bias") || sl_ends_with(name, ".attention.bias") ||
+        sl_ends_with(name, ".rotary_emb.inv_freq"))
         return true;
     if (strcmp(name, "lm_head.weight") == 0)
         return p->tied && !p->arch->output_if_there;
@@ -185,13 +207,17 @@ bool sl_arch_sees(const struct sl_params *p, const char *name)
     return false;
 }
 
+bool sl_arch_is_router(const char *name)
+{
+    return sl_ends_with(name, "ffn_gate_inp.weight");
+}
+
 bool sl_arch_keeps_f32(const char *name, uint32_t n_dims)
 {
-    return n_dims <= 1 || !ends_with(name, "weight") || ends_with(name, "_norm.weight") ||
-           ends_with(name, "ffn_gate_inp.weight");
+    return n_dims <= 1 || !sl_ends_with(name, "weight") || sl_ends_with(name, "_norm.weight") || sl_arch_is_router(name);
 }
 
 bool sl_arch_outtype_f32(const char *name)
 {
-    return ends_with(name, ".indexer.proj.weight");
+    return sl_ends_with(name, ".indexer.proj.weight");
 }

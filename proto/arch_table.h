@@ -25,10 +25,14 @@ enum sl_num {
     SL_N_VALUE_LEN_MLA, SL_N_KEY_LEN_LATE, SL_N_VALUE_LEN_LATE, SL_N_MOE_FF, SL_N_EXPERT, SL_N_SHARED, SL_N_EXPERT_SCALE,
     SL_N_EXPERT_NORM, SL_N_ROPE_DIM, SL_N_YARN_LOG, SL_N_NORM_EPS, SL_N_NO_EXPERT, SL_N_NO_EXPERT_USED,
     SL_N_NEXTN, SL_N_INDEX_HEADS, SL_N_INDEX_DIM, SL_N_INDEX_TOP, SL_N_CAUSAL, SL_N_SHARED_FF_KEY,
+    SL_N_WINDOW, SL_N_CLAMP, SL_N_OUT_GROUP, SL_N_OUT_LORA, SL_N_COMPRESS_THETA, SL_N_HC, SL_N_HC_ITER, SL_N_HC_EPS,
+    SL_N_HASHED, SL_N_EMBD_OUT, SL_N_GATING_LATE,
     /* in no key */
     SL_N_HEAD_KV_SRC, /* num_key_value_heads; SL_N_HEAD_KV is what the GGUF says */
     SL_N_HEAD_DIM, SL_N_NOPE, SL_N_V_DIM, SL_N_Q_ROWS, SL_N_KV_ROWS, SL_N_KV_A_ROWS,
     SL_N_KV_B_ROWS, SL_N_O_COLS, SL_N_SHARED_FF, SL_N_HALF_ROPE, SL_N_INDEX_ROWS, SL_N_TWO_EMBD,
+    SL_N_ONE, SL_N_THREE, SL_N_FINE, SL_N_COARSE, SL_N_TWO_HEAD_DIM, SL_N_TWO_INDEX_DIM, SL_N_HC_MIX, SL_N_HC_COLS,
+    SL_N_OUT_A_ROWS, SL_N_OUT_A_COLS,
     SL_N_COUNT,
 };
 
@@ -54,6 +58,9 @@ enum sl_when {
     SL_W_NEXTN = 1 << 15,  /* in layers for multi-token prediction */
     SL_W_HEAD_NORM = 1 << 16, /* heads of q and k have norms */
     SL_W_OPTIONAL = 1 << 17, /* no fact: only where the checkpoint has the source */
+    SL_W_FINE = 1 << 18,   /* in layers that look at compressed tokens, each of SL_FINE ... */
+    SL_W_COARSE = 1 << 19, /* ... or of SL_COARSE */
+    SL_W_HASHED = 1 << 20, /* in layers whose experts are chosen by the token's id */
 };
 
 /* What such a tensor is shipped as, for plans from config.json alone. */
@@ -61,6 +68,8 @@ enum sl_ship {
     SL_SHIP_BASE,  /* torch_dtype */
     SL_SHIP_LINEAR, /* FP8, I4 or F4 with scales where quantization_config says so, else torch_dtype */
     SL_SHIP_F32,
+    SL_SHIP_I64,
+    SL_SHIP_EXPERT, /* F4 where config.json's expert_dtype says so, else as SL_SHIP_LINEAR */
 };
 
 /* A source of rows x cols; {i} = layer, {e} = expert. With {e} the output is
@@ -72,7 +81,15 @@ struct sl_tensor_tmpl {
     enum sl_num rows, cols;
     enum sl_transform transform;
     enum sl_ship ship;
-    enum sl_num heads;   /* of SL_PERMUTE, SL_K_B and SL_V_B */
+    enum sl_num heads;   /* of SL_PERMUTE, SL_K_B and SL_V_B; of SL_IDS what they are below */
+};
+
+/* A metadata key, written when the model has this number. */
+struct sl_key_tmpl {
+    const char *key; /* after "<architecture>." */
+    enum sl_gguf_type type;
+    enum sl_num num;
+    enum { SL_KEY_ONE, SL_KEY_EACH_LAYER, SL_KEY_RATIOS } form; /* a value, as many of it as layers, or sl_params.ratios */
 };
 
 /* Ids without a token are given names, so that vocab_size alone decides on memory: 0.1 GB here. Four
@@ -104,14 +121,17 @@ struct sl_params {
     enum sl_layout layout;
     bool no_mtp;            /* layers for multi-token prediction are dropped in every architecture */
     uint32_t when;          /* facts of the whole model */
-    bool fp8;               /* quantization_config.quant_method is fp8 */
+    bool fp8;               /* quantization_config tells of FP8 */
     bool tied;              /* tie_word_embeddings */
     bool vision;            /* has a vision_config */
+    bool fp4_experts;       /* expert_dtype is fp4 */
     enum sl_dtype dtype;    /* torch_dtype */
     const char *rope_type;  /* "yarn", "linear", "llama3" or NULL */
     const struct cJSON *rope; /* rope_parameters or rope_scaling, or NULL */
     uint32_t n_indexer_types; /* layers that config.json calls full or shared; 0: it does not, all are full */
     uint8_t indexer_full[SL_MAX_LAYER];
+    uint32_t n_ratios;      /* compress_ratios: tokens under one compressed, 0: none are; 0: there is no such list */
+    int32_t ratios[2 * SL_MAX_LAYER];
     float *values;          /* of SL_INLINE, malloc'ed; taken over by the model */
     struct sl_number num[SL_N_COUNT];
 };
@@ -121,12 +141,20 @@ struct sl_arch {
     const char *const *classes;      /* of config.json's "architectures", NULL-terminated */
     const struct sl_field *fields, *more_fields; /* end with SL_N_NONE; more_fields may be NULL */
     const struct sl_tensor_tmpl *tensors; /* ends with out NULL */
+    const struct sl_key_tmpl *keys;  /* in place of arch_table.c's, behind those of all; ends with key NULL. NULL: those */
     /* Effect: fills derived numbers, facts, and values of inline tensors. */
     int (*derive)(struct sl_params *p, struct sl_error *e);
+    /* Returns whether a tensor is dropped; NULL: as sl_arch_drops says of names that begin with "model.layers.". */
+    bool (*drops)(const struct sl_params *p, const char *name);
     bool drops_mtp;       /* layers from num_hidden_layers on are dropped */
     bool mla_only;        /* llama.cpp runs no other layout */
     bool adds_bos;        /* add_bos_token is true: the converter takes no other tokenizer */
     bool glm_tokens;      /* GLM's pre-tokenizer, and its names of special tokens */
+    bool e8m0;            /* ships FP8 under scales in E8M0 */
+    bool bare_texts;      /* V3's pre-tokenizer has another name where no token stands before every text */
+    bool template_first;  /* the converter's chat template comes before all, and a checkpoint's takes its place */
+    bool own_types;       /* the converter goes by the checkpoint's types, whatever --outtype: BF16 stays in routers too */
+    bool minimax_tokens;  /* the one with MiniMax-M2's pre-tokenizer */
     bool shares_heads;    /* layers for multi-token prediction ship without embedding and head */
     bool output_if_there; /* a tied model's lm_head.weight is kept when it is there */
     bool sentencepiece;   /* the converter prefers tokenizer.model where it exists */
@@ -134,8 +162,8 @@ struct sl_arch {
     bool embeds, ranks;   /* the converter looks for signs of another task (arch_task.c) */
 };
 
-extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_glm_dsa, sl_arch_qwen2, sl_arch_qwen3,
-    sl_arch_qwen3moe, sl_arch_llama;
+extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_glm_dsa, sl_arch_glm4_moe,
+    sl_arch_minimax_m2, sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe, sl_arch_llama;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
  * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED
@@ -176,6 +204,10 @@ extern const struct sl_tensor_tmpl sl_arch_latent_tensors[];
 extern const struct sl_field sl_arch_latent_fields[];
 int sl_arch_latent_derive(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 
+/* Errors: SL_ESOURCE when experts, their groups or the dense layers before them are more than there can be
+ * (arch_deepseek2.c). */
+int sl_arch_check_experts(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+
 /* What an indexer and layers for multi-token prediction that are kept add to these (arch_deepseek32.c). */
 extern const struct sl_field sl_arch_indexed_fields[];
 int sl_arch_indexed_derive(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
@@ -183,6 +215,9 @@ int sl_arch_indexed_derive(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 /* Effect: rows of q and of k and v for attention with plain heads (arch_llama.c).
  * Errors: SL_ESOURCE when heads do not divide. */
 int sl_arch_plain_attention(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: how experts are scored, by config.json's word for it. Errors: SL_EUNSUPPORTED (another word). */
+int sl_arch_gating(struct sl_params *p, const char *func, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: appends the architecture's keys ("deepseek2.block_count" ...) in the
  * converter's order. */
@@ -206,5 +241,7 @@ bool sl_arch_sees(const struct sl_params *p, const char *name);
 bool sl_arch_keeps_f32(const char *name, uint32_t n_dims);
 /* Returns whether only the converter keeps it F32 (struct sl_out_tensor's outtype_f32). */
 bool sl_arch_outtype_f32(const char *name);
+/* Returns whether it is the router's matrix. */
+bool sl_arch_is_router(const char *name);
 
 #endif

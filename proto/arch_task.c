@@ -3,6 +3,7 @@
  * a classifier; here they are refused. */
 #include "proto/arch_table.h"
 #include "proto/json_file.h"
+#include "proto/suffix.h"
 #include "proto/tokenizer.h"
 
 #include <cjson/cJSON.h>
@@ -65,9 +66,8 @@ static int check_embeds(const struct sl_source_dir *dir, struct sl_error *e)
     SL_TRY(rc);
     cJSON_ArrayForEach(item, list) {
         const char *type = sl_config_str(item, "type");
-        size_t n = type ? strlen(type) : 0;
 
-        found = found || (n >= sizeof pooling - 1 && strcmp(type + n - (sizeof pooling - 1), pooling) == 0);
+        found = found || (type && sl_ends_with(type, pooling));
     }
     cJSON_Delete(list);
     return found ? sl_fail(e, SL_EUNSUPPORTED, "the checkpoint is of a model for embeddings (modules.json has a stage "

@@ -196,14 +196,22 @@ static int no_config(const char *dir, struct sl_error *e)
 
 /* ---- config.json ---- */
 
-/* "weight_block_size"; compressed-tensors has it as the "block_structure" of its one group's weights. */
-static const cJSON *block_size(const cJSON *q, const char **name)
+/* What compressed-tensors says of its one group's weights, or NULL. */
+static const cJSON *group_weights(const cJSON *q)
 {
     const cJSON *groups = cJSON_GetObjectItemCaseSensitive(q, "config_groups");
-    const cJSON *weights = cJSON_IsObject(groups) ? cJSON_GetObjectItemCaseSensitive(groups->child, "weights") : NULL;
+
+    return cJSON_IsObject(groups) && groups->child && !groups->child->next
+           ? cJSON_GetObjectItemCaseSensitive(groups->child, "weights") : NULL;
+}
+
+/* "weight_block_size"; compressed-tensors has it as "block_structure". */
+static const cJSON *block_size(const cJSON *q, const char **name)
+{
+    const cJSON *weights = group_weights(q);
     const cJSON *block = cJSON_GetObjectItemCaseSensitive(q, *name = "weight_block_size");
 
-    if ((!block || cJSON_IsNull(block)) && weights && !groups->child->next)
+    if ((!block || cJSON_IsNull(block)) && weights)
         block = cJSON_GetObjectItemCaseSensitive(weights, *name = "block_structure");
     return block;
 }
@@ -214,7 +222,9 @@ static int read_block_size(struct sl_checkpoint *ck, struct sl_error *e)
     const cJSON *q = cJSON_GetObjectItemCaseSensitive(sl_checkpoint_config(ck), "quantization_config");
     const cJSON *block = block_size(q, &name);
     const cJSON *rows = block ? block->child : NULL;
+    const char *strategy = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(group_weights(q), "strategy"));
 
+    ck->fp8_by_row = strategy && strcmp(strategy, "channel") == 0;
     if (!block || cJSON_IsNull(block))
         return 0;
     if (!cJSON_IsArray(block) || !rows || !rows->next || rows->next->next ||

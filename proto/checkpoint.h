@@ -49,6 +49,7 @@ struct sl_checkpoint {
                                     * .safetensors file without one beside it */
     uint64_t fp8_block_rows;       /* quantization_config.weight_block_size; 0: not given */
     uint64_t fp8_block_cols;
+    bool fp8_by_row;               /* it tells of one scale for each row (compressed-tensors' strategy "channel") */
     uint64_t i4_group;             /* weights of a row under one scale where quantization_config tells of packed
                                     * 4-bit integers; 0: it does not */
     bool mxfp4;                    /* quantization_config tells of weights packed as MXFP4 */
@@ -98,6 +99,7 @@ struct sl_scale {
     uint64_t rows, cols; /* of the scale matrix */
     uint64_t block_rows; /* weight rows under one scale */
     uint64_t block_cols; /* weight columns under one scale */
+    uint32_t width;      /* bytes of one as stored, when planned from config.json alone */
     bool any_sign;       /* of integers: 0 and negative scales mean what they say; of FP8 they are damage */
 };
 
@@ -113,9 +115,9 @@ int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct 
  * scale, or the shape of a packed weight, that conversion drops): it is no weight of the model. */
 bool sl_checkpoint_is_scale(const struct sl_checkpoint *ck, uint32_t tensor);
 
-/* Returns 1 when quantization_config packs the linear layer with this weight (as I4, or F4 where mxfp4 is set), or 0: for plans
+/* Returns 1 when quantization_config's "ignore" has the linear layer with this weight, or 0: for plans
  * from config.json alone. Errors: SL_EFAIL (out of memory). */
-int sl_checkpoint_packs(const struct sl_checkpoint *ck, const char *name, struct sl_error *e) SL_MUST_USE;
+int sl_checkpoint_ignores(const struct sl_checkpoint *ck, const char *name, struct sl_error *e) SL_MUST_USE;
 
 /* Returns whether the source is a single file named as one shard of several
  * (NAME-00001-of-00003.safetensors); ck->dir is then its folder. */

@@ -19,7 +19,8 @@
 #define IN_A_WORD 8u    /* weights */
 #define IN_A_BYTE 2u
 #define GROUP_MAX (1u << 20)
-#define IGNORED_MAX 100 /* entries of "ignore" that are looked at */
+#define NAMES_MAX 4096   /* entries of "ignore" that are looked at: GLM-4.6-FP8 names 800 layers, */
+#define PATTERNS_MAX 100 /* and of these the expressions */
 #define PACKED ".weight_packed"
 #define WEIGHT ".weight"
 
@@ -151,19 +152,17 @@ static int ignores(const char *entry, const char *layer, struct sl_error *e)
     return rc == SL_EUSAGE ? 0 : rc;
 }
 
-int sl_checkpoint_packs(const struct sl_checkpoint *ck, const char *name, struct sl_error *e)
+int sl_checkpoint_ignores(const struct sl_checkpoint *ck, const char *name, struct sl_error *e)
 {
     const cJSON *entry = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(quantization(ck), "ignore"), 0);
     char layer[SL_SRC_MAX_NAME + 1];
+    int hit = 0, n_patterns = 0;
 
     snprintf(layer, sizeof layer, "%.*s", (int)sl_stem(name, WEIGHT), name);
-    for (int i = 0; i < IGNORED_MAX && entry; i++, entry = entry->next) {
-        int hit = cJSON_IsString(entry) ? ignores(entry->valuestring, layer, e) : 0;
-
-        if (hit)
-            return hit < 0 ? hit : 0;
-    }
-    return ck->i4_group != 0 || ck->mxfp4;
+    for (int i = 0; i < NAMES_MAX && entry && !hit; i++, entry = entry->next)
+        if (cJSON_IsString(entry) && (strncmp(entry->valuestring, "re:", 3) != 0 || n_patterns++ < PATTERNS_MAX))
+            hit = ignores(entry->valuestring, layer, e);
+    return hit;
 }
 
 /* ---- tensors ---- */

@@ -65,6 +65,8 @@ int sl_kvs_set_strs(struct sl_kvs *kvs, const char *key, const char *const *v, u
     SL_MUST_USE;
 /* A copy of another kv. */
 int sl_kvs_copy(struct sl_kvs *kvs, const struct sl_kv *from) SL_MUST_USE;
+/* Effect: the key, where it is there and stands behind that place, stands there. */
+void sl_kvs_move(struct sl_kvs *kvs, const char *key, uint64_t to);
 /* The same, but the value stays its owner's, who must keep it as long as the list is there: a
  * vocabulary takes megabytes. */
 int sl_kvs_borrow(struct sl_kvs *kvs, const struct sl_kv *from) SL_MUST_USE;

@@ -70,6 +70,19 @@ void sl_kvs_remove(struct sl_kvs *kvs, const char *key)
     }
 }
 
+void sl_kvs_move(struct sl_kvs *kvs, const char *key, uint64_t to)
+{
+    const struct sl_kv *kv = sl_kvs_find(kvs, key);
+    uint64_t i = kv ? (uint64_t)(kv - kvs->kv) : 0;
+
+    if (i > to) {
+        struct sl_kv moved = *kv;
+
+        memmove(&kvs->kv[to + 1], &kvs->kv[to], (i - to) * sizeof moved);
+        kvs->kv[to] = moved;
+    }
+}
+
 int sl_kvs_reserve(struct sl_kvs *kvs)
 {
     uint64_t cap = kvs->cap ? kvs->cap * 2 : 16;

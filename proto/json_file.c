@@ -251,6 +251,14 @@ static int settle(const char *label, cJSON *node, bool last_counts, struct sl_er
 
 /* ---- Python's own words ---- */
 
+/* Before a ':' it is a key, which Python does not take. */
+static bool is_key(const char *text, size_t at, size_t len)
+{
+    while (at < len && strchr(" \t\r\n", text[at]) && text[at])
+        at++;
+    return at < len && text[at] == ':';
+}
+
 /* Each becomes an empty string and spaces. */
 static void replace_words(char *text, size_t len)
 {
@@ -265,7 +273,7 @@ static void replace_words(char *text, size_t len)
         for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
             size_t n = strlen(words[i]);
 
-            if (text[at] == *words[i] && len - at >= n && memcmp(text + at, words[i], n) == 0) {
+            if (text[at] == *words[i] && len - at >= n && memcmp(text + at, words[i], n) == 0 && !is_key(text, at + n, len)) {
                 memset(text + at, ' ', n);
                 memset(text + at, '"', 2);
                 at += n - 1;

@@ -73,16 +73,35 @@ static int open_lines(struct lines *l, const char *path, mode_t forbidden, const
     return 0;
 }
 
+/* Returns 1 with the next line, 0 at the end. */
+static int read_line(struct lines *l, struct sl_error *e)
+{
+    size_t n = 0;
+    int c;
+
+    l->number++;
+    while ((c = getc(l->f)) != EOF && c != '\n') {
+        if (c == '\0')
+            return sl_fail(e, SL_EUSAGE, "%s:%u: a NUL byte", l->path, l->number);
+        if (n + 2 == sizeof l->text)
+            return sl_fail(e, SL_EUSAGE, "%s:%u: the line is too long", l->path, l->number);
+        l->text[n++] = (char)c;
+    }
+    l->text[n] = '\0';
+    if (ferror(l->f))
+        return sl_fail(e, SL_EUSAGE, "%s: cannot be read", l->path);
+    return n > 0 || c == '\n';
+}
+
 /* Returns 1 with the words of the next line that has any, 0 at the end. *n: how many;
  * one more than `most` says that there are too many. */
 static int next_line(struct lines *l, char *word[], unsigned most, unsigned *n, struct sl_error *e)
 {
-    while (fgets(l->text, sizeof l->text, l->f)) {
+    int rc;
+
+    while ((rc = read_line(l, e)) == 1) {
         char *save = NULL, *hash;
 
-        l->number++;
-        if (!strchr(l->text, '\n') && strlen(l->text) + 1 == sizeof l->text)
-            return sl_fail(e, SL_EUSAGE, "%s:%u: the line is too long", l->path, l->number);
         /* '#' is a character of keys: a comment begins a line or follows white space. */
         for (hash = strchr(l->text, '#'); hash; hash = strchr(hash + 1, '#'))
             if (hash == l->text || hash[-1] == ' ' || hash[-1] == '\t') {
@@ -99,7 +118,7 @@ static int next_line(struct lines *l, char *word[], unsigned most, unsigned *n, 
         if (*n > 0)
             return 1;
     }
-    return ferror(l->f) ? sl_fail(e, SL_EUSAGE, "%s: cannot be read", l->path) : 0;
+    return rc;
 }
 
 /* ---- key files */

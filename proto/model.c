@@ -25,7 +25,7 @@ struct build {
     const struct sl_params *p;
     struct sl_model *m;
     bool planned;     /* from config.json alone */
-    int packed;       /* planned: whether the sources of the tensor at hand ship as I4 or F4 */
+    int ignored;      /* planned: whether the sources of the tensor at hand are not quantized, unlike others */
     uint8_t *used;    /* of the checkpoint's tensors */
     struct sl_names missing;
     char last_missing[128]; /* kv_b_proj is the source of two tensors, one after the other */
@@ -112,28 +112,48 @@ static int wrong_shape(const struct sl_src_tensor *t, bool vector, uint64_t rows
                    t->name, want, found);
 }
 
-/* Scales of a planned matrix: in I4 and F4 groups of a row; in FP8 blocks, or one for the tensor. */
-static struct sl_scale planned_scale(const struct sl_checkpoint *ck, enum sl_dtype dtype, uint64_t rows, uint64_t cols)
+/* Scales of a planned matrix: in I4 and F4 groups of a row; in FP8 blocks, or one for each row or for the tensor.
+ * As published models have them: E8M0 for F4, BF16 for I4, F32 for FP8 but in DeepSeek-V4. */
+static struct sl_scale planned_scale(const struct build *b, enum sl_dtype dtype, uint64_t rows, uint64_t cols)
 {
+    const struct sl_checkpoint *ck = b->ck;
     bool blocks = ck->fp8_block_rows && ck->fp8_block_cols;
     uint64_t group = dtype == SL_DTYPE_I4 ? ck->i4_group : dtype == SL_DTYPE_F4 ? SL_F4_GROUP : 0;
     struct sl_scale s = {.tensor = SL_NO_TENSOR};
 
-    s.block_rows = group ? 1 : blocks ? ck->fp8_block_rows : rows;
+    s.width = dtype == SL_DTYPE_F4 || (dtype != SL_DTYPE_I4 && b->p->arch->e8m0) ? 1 : dtype == SL_DTYPE_I4 ? 2 : 4;
+    s.block_rows = group ? 1 : blocks ? ck->fp8_block_rows : ck->fp8_by_row ? 1 : rows;
     s.block_cols = group ? group : blocks ? ck->fp8_block_cols : cols;
     s.rows = sl_ceil_div_u64(rows, s.block_rows);
     s.cols = sl_ceil_div_u64(cols, s.block_cols);
     return s;
 }
 
+static enum sl_dtype planned_dtype(const struct build *b, enum sl_ship ship)
+{
+    switch (ship) {
+    case SL_SHIP_F32: return SL_DTYPE_F32;
+    case SL_SHIP_I64: return SL_DTYPE_I64;
+    case SL_SHIP_BASE: return b->p->dtype;
+    case SL_SHIP_EXPERT:
+        if (b->p->fp4_experts)
+            return SL_DTYPE_F4;
+        break;
+    case SL_SHIP_LINEAR: break;
+    }
+    if (b->ignored)
+        return b->p->dtype;
+    if (b->ck->mxfp4 || b->ck->i4_group)
+        return b->ck->mxfp4 ? SL_DTYPE_F4 : SL_DTYPE_I4;
+    return b->p->fp8 ? SL_DTYPE_F8_E4M3 : b->p->dtype;
+}
+
 static void plan_source(const struct build *b, const struct sl_tensor_tmpl *t,
                         struct sl_model_src *s)
 {
-    s->dtype = t->ship == SL_SHIP_F32 ? SL_DTYPE_F32 : b->p->dtype;
-    if (t->ship != SL_SHIP_LINEAR || (!b->p->fp8 && !b->packed))
-        return;
-    s->dtype = !b->packed ? SL_DTYPE_F8_E4M3 : b->ck->mxfp4 ? SL_DTYPE_F4 : SL_DTYPE_I4;
-    s->scale = planned_scale(b->ck, s->dtype, s->rows, s->cols);
+    s->dtype = planned_dtype(b, t->ship);
+    if (s->dtype == SL_DTYPE_F8_E4M3 || s->dtype == SL_DTYPE_F4 || s->dtype == SL_DTYPE_I4)
+        s->scale = planned_scale(b, s->dtype, s->rows, s->cols);
 }
 
 static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t layer,
@@ -167,9 +187,10 @@ static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t
     if (vector ? src->n_dims != 1 || src->shape[0] != cols
                : src->n_dims != 2 || src->shape[0] != rows || src->shape[1] != cols)
         return wrong_shape(src, vector, rows, cols, e);
-    if (!sl_dtype_info(src->dtype)->weight)
-        return sl_fail(e, SL_EUNSUPPORTED, "tensor '%.200s' is %s, which cannot be read as weights",
-                       src->name, sl_dtype_info(src->dtype)->name);
+    if (t->transform == SL_IDS ? src->dtype != SL_DTYPE_I64 && src->dtype != SL_DTYPE_I32
+                               : !sl_dtype_info(src->dtype)->weight)
+        return sl_fail(e, SL_EUNSUPPORTED, "tensor '%.200s' is %s, which cannot be read as %s", src->name,
+                       sl_dtype_info(src->dtype)->name, t->transform == SL_IDS ? "a list of experts: expected I64 or I32" : "weights");
     b->used[s->tensor] = 1;
     s->dtype = src->dtype;
     return sl_checkpoint_scale(b->ck, s->tensor, &s->scale, e);
@@ -214,7 +235,7 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
     if (!sl_arch_name(o->name, sizeof o->name, t->out, layer, 0))
         return sl_fail(e, SL_EFAIL, "the name of a tensor like '%s' is too long", t->out);
     o->transform = t->transform;
-    o->src_type = -1;
+    o->src_type = t->transform == SL_IDS ? SL_TYPE_I32 : -1;
     set_dims(b, t, o);
     o->elems = 1;
     for (int d = 0; d < 4; d++)
@@ -223,15 +244,16 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
                            o->name);
     if (!sl_add_u64(m->n_params, o->elems, &m->n_params) || m->n_params > INT64_MAX)
         return sl_fail(e, SL_ESOURCE, "config.json describes a model of more than 2^63 weights");
-    o->keep_f32 = sl_arch_keeps_f32(o->name, o->n_dims);
-    o->outtype_f32 = sl_arch_outtype_f32(o->name);
+    o->keeps_own = b->p->arch->own_types && sl_arch_is_router(o->name);
+    o->keep_f32 = !o->keeps_own && sl_arch_keeps_f32(o->name, o->n_dims);
+    o->outtype_f32 = !b->p->arch->own_types && sl_arch_outtype_f32(o->name);
     o->first_src = m->n_src;
     o->n_src = (uint32_t)n_src;
     if (o->transform == SL_INLINE)
         o->values = b->p->values;
-    b->packed = 0;
-    if (b->planned && (b->ck->i4_group || b->ck->mxfp4) && t->ship == SL_SHIP_LINEAR && sl_arch_name(first, sizeof first, t->src, layer, 0))
-        SL_TRY(b->packed = sl_checkpoint_packs(b->ck, first, e));
+    b->ignored = 0;
+    if (b->planned && t->ship == SL_SHIP_LINEAR && sl_arch_name(first, sizeof first, t->src, layer, 0))
+        SL_TRY(b->ignored = sl_checkpoint_ignores(b->ck, first, e));
     for (uint64_t x = 0; x < n_src; x++)
         SL_TRY(take_source(b, t, layer, x, &m->src[m->n_src++], e));
     m->n_tensors++;
@@ -334,6 +356,11 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
     hp->n_vocab = n[SL_N_VOCAB].u;
     hp->n_nextn = n[SL_N_NEXTN].u;
     hp->index_dim = n[SL_N_INDEX_DIM].u;
+    hp->window = n[SL_N_WINDOW].u;
+    for (uint64_t i = 0; i < hp->n_layer && i < p->n_ratios; i++) {
+        hp->n_fine += p->ratios[i] == SL_FINE;
+        hp->n_coarse += p->ratios[i] == SL_COARSE;
+    }
     hp->kv_lora = n[SL_N_KV_LORA].u;
     hp->rope_dim = latent ? n[SL_N_ROPE_DIM].u : n[SL_N_HEAD_DIM].u;
     hp->head_k = latent ? n[SL_N_NOPE].u + n[SL_N_ROPE_DIM].u : n[SL_N_HEAD_DIM].u;
@@ -367,7 +394,12 @@ static int set_keys(struct sl_model *m, const struct sl_params *p, const struct 
                                            !sl_source_exists(ck->dir, "tiktoken.model"));
     if (m->no_tokenizer)
         return 0;
-    return sl_tokenizer_keys(&dir, ck->config, p->arch, m->hp.n_vocab, &m->kvs, e);
+    SL_TRY(sl_tokenizer_keys(&dir, ck->config, p->arch, m->hp.n_vocab, &m->kvs, e));
+    if (p->arch->template_first) {
+        m->no_template = !sl_kvs_find(&m->kvs, "tokenizer.chat_template");
+        sl_kvs_move(&m->kvs, "tokenizer.chat_template", 1);
+    }
+    return 0;
 }
 
 static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o,

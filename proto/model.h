@@ -6,6 +6,8 @@
 #include "proto/checkpoint.h"
 #include "proto/gguf.h"
 
+#define SL_FINE 4     /* DeepSeek-V4's two ways to compress: tokens to one */
+#define SL_COARSE 128
 #define SL_KEY_PRUNED "sluice.pruned_layers" /* u32s: those of the source that an output lacks */
 
 enum sl_layout { SL_LAYOUT_MLA = 0, SL_LAYOUT_LEGACY = 1 };
@@ -20,6 +22,7 @@ enum sl_transform {
                      c < lora, r < nope */
     SL_V_B,       /* likewise: out[h][r][c] = src[h*(nope+v) + nope + r][c], r < v */
     SL_INLINE,    /* no source: F32 values in `values` (rope_freqs) */
+    SL_IDS,       /* integers as I32; each is below `heads` */
 };
 
 struct sl_out_tensor {
@@ -29,11 +32,12 @@ struct sl_out_tensor {
     uint64_t elems;
     enum sl_transform transform;
     bool keep_f32;         /* the conversion keeps it F32 whatever the recipe says */
+    bool keeps_own;        /* it is never quantized, and stays BF16 where the checkpoint has that */
     bool outtype_f32;      /* the converter keeps it F32, but llama-quantize then types it as any other */
-    int src_type;          /* ggml type of a GGUF source tensor; -1 otherwise */
+    int src_type;          /* ggml type of a GGUF source tensor; I32 of SL_IDS; -1 otherwise */
     uint32_t first_src;    /* into sl_model.src */
     uint32_t n_src;
-    uint32_t heads, nope, v_dim; /* for SL_PERMUTE (heads), SL_K_B, SL_V_B */
+    uint32_t heads, nope, v_dim; /* for SL_PERMUTE and SL_IDS (heads), SL_K_B, SL_V_B */
     uint64_t lora;
     const float *values;   /* SL_INLINE: elems values, owned by the model */
     const char *known_as;  /* name in an imatrix where it is another (pruned models); the checkpoint's */
@@ -52,6 +56,8 @@ struct sl_hparams {
     uint64_t n_expert, n_layer_dense;
     uint64_t n_embd, n_vocab;
     uint64_t kv_lora, rope_dim, head_k, head_v; /* per head, not the MLA-compressed sizes */
+    uint64_t window, n_fine, n_coarse; /* tokens looked at one by one, 0: all; layers that look at compressed ones besides,
+                                          SL_FINE or SL_COARSE to one */
     uint64_t n_nextn, index_dim; /* of n_layer those for multi-token prediction; an indexer's keys, 0: none */
 };
 
@@ -70,6 +76,7 @@ struct sl_model {
                              general.quantization_version and split.* */
     char *base_name;      /* "DeepSeek-R1-256x20B"-like prefix for file names */
     char *model_name;     /* general.name */
+    bool no_template;     /* a checkpoint's kvs lack a chat template, for which the converter has one of its own */
     bool no_tokenizer;    /* kvs lack the tokenizer's keys: good for a plan, not for a file */
     void *priv;
 };

@@ -150,6 +150,24 @@ static bool has_tensor(const struct sl_model *m, const char *suffix)
     return false;
 }
 
+/* Of a list of all layers, as DeepSeek-V4 has it. */
+static void set_window(struct sl_model *m)
+{
+    const struct sl_kv *kv = sl_kvs_find(&m->kvs, "deepseek4.attention.compress_ratios");
+    struct sl_hparams *hp = &m->hp;
+
+    if (!kv || kv->type != SL_KV_ARR || kv->elem != SL_KV_I32)
+        return;
+    hp->window = number(m, "attention.sliding_window", 0);
+    for (uint64_t i = 0; i < kv->n && i < hp->n_layer; i++) {
+        int32_t ratio;
+
+        memcpy(&ratio, (const uint8_t *)kv->data + i * sizeof ratio, sizeof ratio);
+        hp->n_fine += ratio == SL_FINE;
+        hp->n_coarse += ratio == SL_COARSE;
+    }
+}
+
 static void set_hparams(struct sl_model *m)
 {
     struct sl_hparams *hp = &m->hp;
@@ -170,6 +188,7 @@ static void set_hparams(struct sl_model *m)
     hp->rope_dim = number(m, "rope.dimension_count", hp->head_k);
     hp->n_nextn = number(m, "nextn_predict_layers", 0);
     hp->index_dim = number(m, "attention.indexer.key_length", 0);
+    set_window(m);
 }
 
 /* "dir/Name-Q8_0-00001-of-00003.gguf" without the folder and what follows Name

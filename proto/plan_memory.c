@@ -34,18 +34,41 @@ static uint64_t indexers(const struct sl_model *m, uint64_t below)
     return n;
 }
 
+/* Cells for that many tokens, in llama.cpp's steps. */
+static uint64_t cells(uint64_t tokens)
+{
+    return (tokens + 255) / 256 * 256;
+}
+
+/* What is looked at beside the window: a micro-batch is in its cache with it. */
+static uint64_t window_cells(const struct sl_hparams *h, uint64_t ctx)
+{
+    return cells(h->window + MICRO_BATCH < ctx ? h->window + MICRO_BATCH : ctx);
+}
+
+/* DeepSeek-V4: keys that are values too, of a window in each layer and of compressed tokens, and an indexer's keys. */
+static uint64_t windowed_cache(const struct sl_hparams *h, uint64_t layers, uint64_t ctx)
+{
+    uint64_t fine = mul(mul(h->n_fine, cells(ctx / SL_FINE)), h->head_k + h->index_dim);
+
+    return 2 * (mul(mul(layers, window_cells(h, ctx)), h->head_k) + fine + mul(mul(h->n_coarse, cells(ctx / SL_COARSE)), h->head_k));
+}
+
 void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uint32_t devices,
                     struct sl_memory *out)
 {
     const struct sl_hparams *h = &p->model->hp;
     uint64_t layers = h->index_dim && h->n_nextn < h->n_layer ? h->n_layer - h->n_nextn : h->n_layer;
-    uint64_t buffers = mul(mul(h->n_head, ctx), MICRO_BATCH * 2)
+    uint64_t seen = h->window ? window_cells(h, ctx) + cells(ctx / SL_FINE) : ctx;
+    uint64_t buffers = mul(mul(h->n_head, seen), MICRO_BATCH * 2)
                        + mul(h->n_vocab, MICRO_BATCH * 4) + RUNTIME_BYTES;
 
     devices = devices ? devices : 1;
     out->weights = p->tensor_bytes;
     out->kv_cache = mul(mul(cache_values(p->model, whole_heads), 2), mul(layers, ctx));
-    if (h->index_dim && !whole_heads)
+    if (h->window)
+        out->kv_cache = windowed_cache(h, layers, ctx);
+    else if (h->index_dim && !whole_heads)
         out->kv_cache += mul(mul(h->index_dim, 2), mul(indexers(p->model, layers), ctx));
     out->buffers = mul(buffers, devices);
     out->total = out->weights + out->kv_cache + out->buffers;

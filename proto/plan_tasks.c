@@ -26,11 +26,10 @@ struct cutter {
     uint64_t target;
 };
 
-/* Of config.json alone: F32 for FP8, BF16 for packed integers, E8M0 for F4, as they are published. */
 static uint64_t scale_bytes(const struct sl_checkpoint *ck, const struct sl_model_src *s)
 {
     if (s->tensor == SL_NO_TENSOR)
-        return s->scale.rows * s->scale.cols * (s->dtype == SL_DTYPE_F4 ? 1 : s->dtype == SL_DTYPE_I4 ? 2 : 4);
+        return s->scale.rows * s->scale.cols * s->scale.width;
     if (s->scale.tensor == SL_NO_TENSOR || s->scale.tensor >= ck->n_tensors)
         return 0;
     return ck->tensors[s->scale.tensor].bytes;
@@ -139,7 +138,7 @@ static int cut_tensor(struct cutter *c, uint32_t tensor)
 
     if (bytes <= c->target)
         return add_piece(c, tensor, 0, t->elems);
-    if (t->transform != SL_COPY)
+    if (t->transform != SL_COPY && t->transform != SL_IDS)
         return cut_run(c, tensor, 0, t->elems, t->heads ? t->elems / t->heads : t->elems);
     if (t->n_src > 1 && bytes / t->n_src <= c->target)
         return cut_run(c, tensor, 0, t->elems, per_src);

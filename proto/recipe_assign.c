@@ -131,7 +131,7 @@ static int chosen_type(struct assign *a, const struct sl_out_tensor *t, bool *fi
 
     *fixed = true;
     if (!sl_recipe_may_quantize(t))
-        return t->src_type >= 0 ? t->src_type : SL_TYPE_F32;
+        return t->src_type >= 0 ? t->src_type : t->keeps_own ? source_type(a, t) : SL_TYPE_F32;
     if (o->leave_output && strcmp(t->name, "output.weight") == 0)
         return source_type(a, t);
     if (o->embedding_type >= 0 && strcmp(t->name, "token_embd.weight") == 0)

@@ -1,6 +1,7 @@
 #include "proto/shard_series.h"
 
 #include "proto/source_file.h"
+#include "proto/suffix.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -13,7 +14,7 @@
 #define SUFFIX ".safetensors"
 #define MAX_DIGITS 6 /* of a shard's number: it bounds what is kept of a set */
 
-/* "X-00001-of-00003.safetensors" */
+/* "X-00001-of-00003.safetensors". MiniMax-M2's count from 0, and end before the number that they name: 124 of 130. */
 struct numbered {
     const char *name;
     int before, width; /* bytes of "X-"; digits of the number */
@@ -31,14 +32,14 @@ static const char *digits_before(const char *name, const char *end)
 static bool read_number(const char *from, const char *end, uint32_t *v)
 {
     *v = 0;
-    for (const char *s = from; s < end; s++)
-        *v = end - from > MAX_DIGITS ? 0 : *v * 10 + (uint32_t)(*s - '0');
-    return *v > 0;
+    for (const char *s = from; s < end && end - from <= MAX_DIGITS; s++)
+        *v = *v * 10 + (uint32_t)(*s - '0');
+    return end > from && end - from <= MAX_DIGITS;
 }
 
 static bool is_numbered(const char *name, struct numbered *x)
 {
-    const char *end = name + strlen(name) - (sizeof SUFFIX - 1), *of = digits_before(name, end), *from;
+    const char *end = name + sl_stem(name, SUFFIX), *of = digits_before(name, end), *from;
 
     if (of - name < 4 || strncmp(of - 4, "-of-", 4) != 0)
         return false;
@@ -47,7 +48,7 @@ static bool is_numbered(const char *name, struct numbered *x)
     x->name = name;
     x->before = (int)(from - name);
     x->width = (int)(x->rest - from);
-    return read_number(from, x->rest, &x->number) && read_number(of, end, &x->of) && x->number <= x->of;
+    return read_number(from, x->rest, &x->number) && read_number(of, end, &x->of) && x->of && x->number <= x->of;
 }
 
 static bool same_set(const struct numbered *a, const struct numbered *b)
@@ -57,14 +58,20 @@ static bool same_set(const struct numbered *a, const struct numbered *b)
 
 /* ---- the set ---- */
 
-static int missing(const char *dir, const struct numbered *x, const uint8_t *seen, uint32_t n, struct sl_error *e)
+/* Of the n that were seen none is missing between the first and the last. */
+static int check_seen(const char *dir, const struct numbered *x, const uint8_t *seen, uint32_t n, struct sl_error *e)
 {
-    uint32_t first = 1;
+    uint32_t first = seen[0] ? 0 : 1, all = x->of;
 
+    if (seen[0])
+        for (uint32_t i = 0; i <= x->of; i++)
+            all = seen[i] ? i + 1 : all;
+    if (n >= all)
+        return 0;
     while (seen[first])
         first++;
     return sl_fail(e, SL_ESOURCE, "%s: %.*s%0*" PRIu32 "%s is missing (%" PRIu32 " of %" PRIu32 " shards are); "
-                   "is the download complete?", dir, x->before, x->name, x->width, first, x->rest, n, x->of);
+                   "is the download complete?", dir, x->before, x->name, x->width, first, x->rest, all - n, all);
 }
 
 static int check_set(const char *dir, const struct sl_shard_series *s, struct sl_error *e)
@@ -92,8 +99,8 @@ static int check_set(const char *dir, const struct sl_shard_series *s, struct sl
             seen[x.number] = 1;
         }
     }
-    if (rc == 0 && seen && n < set.of)
-        rc = missing(dir, &set, seen, set.of - n, e);
+    if (rc == 0 && seen)
+        rc = check_seen(dir, &set, seen, n, e);
     free(seen);
     return rc;
 }
@@ -102,10 +109,8 @@ static int check_set(const char *dir, const struct sl_shard_series *s, struct sl
 
 static int is_shard(const struct dirent *d)
 {
-    size_t n = strlen(d->d_name);
-
-    return strncmp(d->d_name, PREFIX, sizeof PREFIX - 1) == 0 && n >= sizeof PREFIX + sizeof SUFFIX - 2 &&
-           strcmp(d->d_name + n - (sizeof SUFFIX - 1), SUFFIX) == 0 && sl_source_plain_name(d->d_name);
+    return strncmp(d->d_name, PREFIX, sizeof PREFIX - 1) == 0 && sl_stem(d->d_name, SUFFIX) &&
+           sl_source_plain_name(d->d_name);
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b)

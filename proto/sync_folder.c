@@ -13,7 +13,7 @@ static int sync_open(int fd, const char *dir, struct sl_error *e)
 
     /* Some filesystems cannot sync a folder and say EINVAL: nothing to do there. */
     if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
-        rc = sl_fail(e, SL_EFAIL, "%s: cannot sync the folder: %s", dir, strerror(errno));
+        rc = sl_fail(e, sl_write_code(errno), "%s: cannot sync the folder: %s", dir, strerror(errno));
     if (fd >= 0)
         close(fd);
     return rc;

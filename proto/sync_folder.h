@@ -4,7 +4,7 @@
 
 #include "proto/error.h"
 
-/* Effect: fsync of a folder; nothing on a filesystem that has no such thing. Errors: SL_EFAIL. */
+/* Effect: fsync of a folder; nothing on a filesystem that has no such thing. Errors: SL_ENOSPACE, SL_EFAIL. */
 int sl_sync_folder(const char *dir, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: the same of the folder that a new file is in; nothing if its owner lets nobody read it. */

@@ -4,6 +4,7 @@
 #include "proto/json_file.h"
 #include "proto/name_table.h"
 #include "proto/source_file.h"
+#include "proto/suffix.h"
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
@@ -41,13 +42,6 @@ static bool starts(const char *s, const char *with)
     return strncmp(s, with, strlen(with)) == 0;
 }
 
-static bool ends(const char *s, const char *with)
-{
-    size_t n = strlen(s), w = strlen(with);
-
-    return n >= w && strcmp(s + n - w, with) == 0;
-}
-
 /* Some added tokens that control are not marked as special. */
 static bool looks_special(const char *s)
 {
@@ -56,8 +50,8 @@ static bool looks_special(const char *s)
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (strcmp(s, words[i]) == 0)
             return true;
-    return (starts(s, "<|") && ends(s, "|>")) || (starts(s, "<｜") && ends(s, "｜>")) ||
-           (starts(s, "<unused") && ends(s, ">"));
+    return (starts(s, "<|") && sl_ends_with(s, "|>")) || (starts(s, "<｜") && sl_ends_with(s, "｜>")) ||
+           (starts(s, "<unused") && sl_ends_with(s, ">"));
 }
 
 /* ---- files ---- */
@@ -490,11 +484,15 @@ static int check_kind(const struct sl_source_dir *dir, const cJSON *tokenizer,
     return 0;
 }
 
-/* transformers 5 makes a tokenizer.json of any tiktoken.model, with Llama 3's rules. */
-static int check_rules(const cJSON *config, const char *pre, struct sl_error *e)
+/* MiniMax-M2's rules are those of others, too, under other names. transformers 5 makes a tokenizer.json of any
+ * tiktoken.model, with Llama 3's rules. */
+static int check_rules(const cJSON *config, const struct sl_arch *arch, const char *pre, struct sl_error *e)
 {
     const char *type = sl_config_str(config, "model_type");
 
+    if (strcmp(pre, "minimax-m2") == 0 && !arch->minimax_tokens)
+        return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json splits texts by MiniMax-M2's rules, and config.json is of %s",
+                       arch->name);
     if (!type || !starts(type, "kimi_k2") || strcmp(pre, "llama-bpe") != 0)
         return 0;
     return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json splits texts by Llama 3's rules, as transformers 5 writes it for "
@@ -510,8 +508,8 @@ static int set_all(const struct sl_source_dir *dir, const cJSON *tokenizer,
     const char *pre;
 
     SL_TRY(check_kind(dir, tokenizer, arch, e));
-    SL_TRY(sl_tokenizer_pre(tokenizer, tokenizer_config, config, arch->glm_tokens, &pre, e));
-    SL_TRY(check_rules(config, pre, e));
+    SL_TRY(sl_tokenizer_pre(tokenizer, tokenizer_config, config, arch, &pre, e));
+    SL_TRY(check_rules(config, arch, pre, e));
     if (arch->space_prefix && cJSON_IsBool(space) &&
         sl_kvs_set_bool(kvs, "tokenizer.ggml.add_space_prefix", cJSON_IsTrue(space)) < 0)
         return no_memory(e);

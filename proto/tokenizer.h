@@ -31,10 +31,11 @@ enum sl_token_type {
 
 /* Effect: *pre = the name of the pre-tokenizer (tokenizer.ggml.pre, static), from
  * tokenizer.json's regular expressions; config = tokenizer_config.json or NULL, model = config.json or
- * NULL; glm: of GLM's models, whose rules are those of Llama 3 under another name.
+ * NULL; arch (NULL: none of these): GLM's, whose rules are those of Llama 3 under another name, and DeepSeek-V4's,
+ * whose are V3's under another one where no token stands before every text.
  * Errors: SL_EUNSUPPORTED with what was found. */
-int sl_tokenizer_pre(const struct cJSON *tokenizer, const struct cJSON *config, const struct cJSON *model, bool glm,
-                     const char **pre, struct sl_error *e) SL_MUST_USE;
+int sl_tokenizer_pre(const struct cJSON *tokenizer, const struct cJSON *config, const struct cJSON *model,
+                     const struct sl_arch *arch, const char **pre, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: appends tokenizer.ggml.merges, from tokenizer.json or merges.txt. Errors: SL_ESOURCE
  * (neither has any, or one of another form). */

@@ -1,5 +1,6 @@
 /* Chat templates: one, or several by name, in tokenizer_config.json or in files beside it. */
 #include "proto/json_file.h"
+#include "proto/suffix.h"
 #include "proto/tokenizer.h"
 #include "proto/utf8.h"
 
@@ -128,9 +129,7 @@ static int add_template(cJSON *list, const char *name, const char *text, struct 
 
 static int is_template(const struct dirent *d)
 {
-    size_t n = strlen(d->d_name), suffix = sizeof SUFFIX - 1;
-
-    return n >= suffix && strcmp(d->d_name + n - suffix, SUFFIX) == 0;
+    return sl_ends_with(d->d_name, SUFFIX);
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b)
@@ -141,7 +140,7 @@ static int by_name(const struct dirent **a, const struct dirent **b)
 /* One template; its name is the file's without the suffix. */
 static int read_more(const struct sl_source_dir *folder, const char *file, cJSON *list, struct sl_error *e)
 {
-    size_t n = strlen(file) - (sizeof SUFFIX - 1);
+    size_t n = sl_stem(file, SUFFIX);
     char name[256], *text;
     int rc = read_template(folder, file, &text, e);
 

@@ -16,6 +16,9 @@
 #define KIMI_LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}&&[^\\p{Han}]]"
 #define KIMI_WORD(upper, lower) \
     "[^\\r\\n\\p{L}\\p{N}]?" KIMI_UPPER upper KIMI_LOWER lower "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+#define O200K_WORD(upper, lower) \
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]" upper "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]" lower \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
 #define CJK "[一-龥ࠀ-一가-퟿]+"
 
 /* Rules in order; one that ends in "..." stands for all with that beginning. */
@@ -26,6 +29,8 @@ static const struct { const char *pre; const char *rules[8]; } known[] = {
       "| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
     {"llama-bpe", {CONTRACTIONS "\\p{N}{1,3}" WORDS_REST}},
     {"kimi-k2", {"[\\p{Han}]+|" KIMI_WORD("*", "+") KIMI_WORD("+", "*") "\\p{N}{1,3}" WORDS_REST}},
+    {"minimax-m2", {O200K_WORD("*", "+") O200K_WORD("+", "*") "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+"
+                    "|\\s+(?!\\S)|\\s+"}},
     {"qwen2", {CONTRACTIONS "\\p{N}" WORDS_REST}},
     {"deepseek-llm",
      {"[\\r\\n]", "\\s?[A-Za-zµÀ-ÖØ-öø-ƺ...", "\\s?[!-/:-~！-／：-～‘-‟　-。]+", "\\s+$", CJK, DIGITS}},
@@ -105,9 +110,9 @@ static const char *first_token(const cJSON *processor)
     return first;
 }
 
-/* R1's distills have Qwen's rules, begin every text with DeepSeek's own token, and have a name of their
- * own for it. Llama's class asks add_bos_token for that, the others the post-processor. */
-static bool is_r1_distill(const cJSON *tokenizer, const cJSON *config, const cJSON *model)
+/* Whether every text begins with DeepSeek's own token. Llama's class asks add_bos_token for that, the others the
+ * post-processor. R1's distills have Qwen's rules besides, and a name of their own for it; DeepSeek-V4 does without. */
+static bool begins_texts(const cJSON *tokenizer, const cJSON *config, const cJSON *model)
 {
     const char *class = sl_config_str(config, "tokenizer_class"), *first;
     const cJSON *add = cJSON_GetObjectItemCaseSensitive(config, "add_bos_token");
@@ -121,8 +126,8 @@ static bool is_r1_distill(const cJSON *tokenizer, const cJSON *config, const cJS
     return first && strcmp(first, "<｜begin▁of▁sentence｜>") == 0;
 }
 
-int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, const cJSON *model, bool glm, const char **pre,
-                     struct sl_error *e)
+int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, const cJSON *model, const struct sl_arch *arch,
+                     const char **pre, struct sl_error *e)
 {
     const cJSON *j = cJSON_GetObjectItemCaseSensitive(tokenizer, "pre_tokenizer");
     struct rules r = {.n = 0};
@@ -130,16 +135,18 @@ int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, const cJSON *m
     if (cJSON_IsObject(j))
         collect(j, &r, 0);
     *pre = r.odd ? NULL : match(&r);
-    if (*pre && strcmp(*pre, "qwen2") == 0 && is_r1_distill(tokenizer, config, model))
+    if (*pre && strcmp(*pre, "qwen2") == 0 && begins_texts(tokenizer, config, model))
         *pre = "deepseek-r1-qwen";
-    if (*pre && glm && strcmp(*pre, "llama-bpe") == 0)
+    if (*pre && arch && arch->glm_tokens && strcmp(*pre, "llama-bpe") == 0)
         *pre = "glm4";
+    if (*pre && arch && arch->bare_texts && strcmp(*pre, "deepseek-v3") == 0 && !begins_texts(tokenizer, config, model))
+        *pre = "joyai-llm";
     if (*pre)
         return 0;
     if (r.odd)
         return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: pre_tokenizer with '%.80s' is not "
-                       "supported; supported: those of DeepSeek V2, V3, R1, GLM, Kimi-K2, Qwen and Llama 3", r.odd);
+                       "supported; supported: those of DeepSeek V2 to V4, R1, GLM, Kimi-K2, MiniMax-M2, Qwen and Llama 3", r.odd);
     return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: unknown pre_tokenizer of %d rule%s, first "
-                   "'%.200s'; supported: those of DeepSeek V2, V3, R1, GLM, Kimi-K2, Qwen and Llama 3", r.n,
+                   "'%.200s'; supported: those of DeepSeek V2 to V4, R1, GLM, Kimi-K2, MiniMax-M2, Qwen and Llama 3", r.n,
                    r.n == 1 ? "" : "s", r.n ? r.rule[0] : "");
 }

@@ -68,6 +68,16 @@ static int bad_element(const struct job *j, uint32_t run, uint64_t at)
                    sl_dtype_info((int)st->dtype)->name);
 }
 
+static int bad_id(const struct job *j, uint32_t run, uint64_t i, int64_t v)
+{
+    const struct sl_src_tensor *st = tensor_of(j, run);
+    uint64_t at = j->u->run[run].first + i, cols = j->src[run].cols;
+
+    return sl_fail(j->e, SL_ESOURCE, "tensor '%s' in '%s': row %llu, column %llu is %lld, expected 0 to %u; the source is damaged",
+                   st->name, j->env->ck->files[st->file].path, (unsigned long long)(at / cols), (unsigned long long)(at % cols),
+                   (long long)v, j->t->heads - 1);
+}
+
 static int bad_scale(const struct job *j, uint32_t run, uint64_t at, double value)
 {
     const struct sl_model_src *ms = &j->env->plan->model->src[j->u->run[run].src];
@@ -245,6 +255,7 @@ static int fill(const struct job *j, uint64_t pos, uint64_t n, float *x)
         memcpy(x, j->t->values + j->u->elem0 + pos, n * sizeof *x);
         return 0;
     case SL_UNIT_IN_ORDER:
+    case SL_UNIT_IDS:
         break;
     }
     return fill_in_order(j, pos, n, x);
@@ -411,6 +422,39 @@ static void place_copy(const struct sl_unit *u, uint8_t *slab)
         memmove(slab + u->out_at, slab + u->run[0].at, u->out_bytes);
 }
 
+/* The run's integers as I32, each below the number of what they count. */
+static int convert_ids(const struct job *j, uint32_t run, uint8_t *out)
+{
+    bool wide = j->src[run].dtype == SL_DTYPE_I64;
+    const uint8_t *from = j->src[run].data;
+
+    for (uint64_t i = 0; i < j->u->run[run].elems; i++, out += sizeof(int32_t)) {
+        int64_t v;
+        int32_t id;
+
+        if (wide) {
+            memcpy(&v, from + i * sizeof v, sizeof v);
+        } else {
+            memcpy(&id, from + i * sizeof id, sizeof id);
+            v = id;
+        }
+        if (v < 0 || v >= j->t->heads)
+            return bad_id(j, run, i, v);
+        id = (int32_t)v;
+        memcpy(out, &id, sizeof id);
+    }
+    return 0;
+}
+
+static int convert_all_ids(const struct job *j, uint8_t *out)
+{
+    for (uint32_t run = 0; run < j->u->n_runs; run++) {
+        SL_TRY(convert_ids(j, run, out));
+        out += j->u->run[run].elems * sizeof(int32_t);
+    }
+    return 0;
+}
+
 int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *slab,
                     struct sl_scratch *s, struct sl_error *e)
 {
@@ -422,6 +466,8 @@ int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *s
         return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s': rows of %llu weights are too long for an "
                        "importance matrix", j.t->name, (unsigned long long)j.t->ne[0]);
     SL_TRY(open_sources(&j, slab));
+    if (u->mode == SL_UNIT_IDS)
+        return convert_all_ids(&j, slab + u->out_at);
     /* Copied bytes are loaded too: a NaN must not pass. Integers have none. */
     if (u->raw && !sl_dtype_info((int)j.src[0].dtype)->weight) {
         place_copy(u, slab);

@@ -420,7 +420,7 @@ void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out)
         .slab_bytes = en->slabs.slab_bytes,
         .slabs = en->slabs.n,
         .registered = en->registered,
-        .pinned = en->pinned,
+        .unpinned = en->unpinned,
         .vram_bytes = en->vram_bytes,
         .device_units = atomic_load(&en->device_units),
         .core_units = atomic_load(&en->core_units),

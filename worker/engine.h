@@ -92,7 +92,7 @@ struct sl_engine_stats {
     uint64_t slab_bytes;
     unsigned slabs;
     bool registered;         /* io_uring has the slabs pinned once for all */
-    bool pinned;             /* the devices' runtime has them too */
+    const char *unpinned;    /* why the devices' runtime does not have them; NULL: it does, or there is none */
     uint64_t vram_bytes;     /* in use on each device */
     uint64_t device_units, core_units; /* units that GPUs made; that cores beside them made */
 };

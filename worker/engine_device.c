@@ -44,10 +44,10 @@ int sl_engine_fit_devices(struct sl_engine *en, struct sl_error *e)
 {
     uint64_t slot = sl_gpu_slot_bytes(en->slabs.slab_bytes, en->longest_row), allowed, available;
     unsigned each = en->devices.n ? en->threads / en->devices.n : 0;
+    int rc;
 
     for (unsigned i = 0; i < en->devices.n; i++) {
-        int rc = en->devices.api->use(en->devices.number[i]);
-
+        rc = en->devices.api->use(en->devices.number[i]);
         if (rc == 0)
             rc = en->devices.api->memory(&available);
         if (rc)
@@ -69,14 +69,16 @@ int sl_engine_fit_devices(struct sl_engine *en, struct sl_error *e)
     en->threads = each * en->devices.n;
     en->vram_bytes = slot * en->slots * each;
     /* Not pinned, copies take a way of their own through the driver: slower, and the same bytes. */
-    en->pinned = en->devices.api->pin(en->slabs.base, en->slabs.n * en->slabs.slab_bytes) == 0;
+    rc = en->devices.api->pin(en->slabs.base, en->slabs.n * en->slabs.slab_bytes);
+    en->pinned = rc == 0;
+    en->unpinned = rc ? en->devices.api->words(rc) : NULL;
     return 0;
 }
 
 void sl_engine_close_devices(struct sl_engine *en)
 {
     if (en->pinned) {
-        (void)en->devices.api->use(en->devices.number[0]);
+        (void)en->devices.api->use(en->devices.number[en->devices.n - 1]); /* as when they were pinned */
         en->devices.api->unpin(en->slabs.base);
     }
     en->pinned = false;

@@ -133,6 +133,7 @@ struct sl_engine {
     uint64_t longest_row;         /* with weights */
     uint64_t vram_bytes;
     bool pinned;
+    const char *unpinned;         /* the runtime's words, where it does not pin */
     struct sl_engine_unit *units;
 
     pthread_t io_thread;

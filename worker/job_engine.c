@@ -49,10 +49,10 @@ static int restore_files(struct sl_cached_job *j, struct sl_error *e)
 
     if (j->given)
         return 0;
-    if (!is_claimed(j))
-        return sl_job_cache_lost(j, e);
     for (uint32_t i = 0; i < p->n_segments; i++)
         missing |= lstat(j->out.partial[i], &st) != 0 && errno == ENOENT;
+    if (!is_claimed(j)) /* after the files: of those that went with it none is missed */
+        return sl_job_cache_lost(j, e);
     if (!missing)
         return 0;
     kept = malloc(p->n_segments * sizeof *kept);

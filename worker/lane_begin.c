@@ -93,8 +93,11 @@ static int begin_set(struct sl_lane *l, struct set *s)
         if (!f[i])
             rc = sl_fail(&e, SL_EFAIL, "out of memory");
     }
-    if (rc > 0)
+    if (rc > 0) {
         rc = sl_engine_submit(s->j[0]->engine, s->w[0]->task, members, &e);
+        if (rc < 0)
+            lane_engine_refused(l, s->j[0]);
+    }
     if (rc < 0) {
         for (unsigned i = 0; i < SL_ENGINE_MEMBERS; i++)
             free(f[i]);

@@ -246,6 +246,12 @@ static bool engine_busy(struct sl_lane *l, const struct sl_engine *en)
     return false;
 }
 
+void lane_engine_refused(struct sl_lane *l, struct sl_cached_job *j)
+{
+    if (!engine_busy(l, j->engine))
+        sl_job_cache_close_engine(l->cache, j);
+}
+
 void lane_reap(struct sl_lane *l)
 {
     struct sl_cached_job *j = sl_job_cache_first(l->cache);

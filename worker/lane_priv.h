@@ -63,6 +63,8 @@ void lane_conclude(struct sl_lane *l, struct sl_work *w, enum sl_outcome_kind ki
 bool lane_room(const struct sl_lane *l, const struct sl_cached_job *j);
 /* The same task twice in one engine cannot be told apart. */
 bool lane_in_flight(const struct sl_lane *l, const struct sl_cached_job *j, uint32_t task);
+/* Effect: closes j's engine, which takes no tasks, unless some are in flight there: lane_reap does it then. */
+void lane_engine_refused(struct sl_lane *l, struct sl_cached_job *j);
 /* Effect: forgets f; its task stays the caller's. */
 void lane_remove(struct sl_lane *l, struct flight *f);
 /* Effect: gives up what was said to be over. */

@@ -1,6 +1,7 @@
 #include "worker/output.h"
 
 #include "proto/size_text.h"
+#include "proto/suffix.h"
 #include "proto/sync_folder.h"
 
 #include <dirent.h>
@@ -394,16 +395,14 @@ static bool is_temporary(const char *tail)
 
 bool output_unfinished(const struct output *o)
 {
-    static const char end[] = ".gguf.partial";
     DIR *d = opendir(o->dir);
-    size_t n = strlen(o->prefix), len;
+    size_t n = strlen(o->prefix);
     struct dirent *ent;
     bool yes = !d && errno != ENOENT;
 
     while (d && !yes && (errno = 0, ent = readdir(d)) != NULL) {
-        len = strlen(ent->d_name);
         yes = strncmp(ent->d_name, o->prefix, n) == 0 && is_temporary(ent->d_name + n) &&
-              len >= sizeof end && strcmp(ent->d_name + len - (sizeof end - 1), end) == 0;
+              sl_stem(ent->d_name, ".gguf.partial");
     }
     yes |= d && errno != 0;
     if (d)

@@ -332,6 +332,23 @@ int source_values(struct source_reader *r, const struct sl_out_tensor *t, uint64
     return 0;
 }
 
+int source_ids(struct source_reader *r, const struct sl_out_tensor *t, uint64_t first, uint64_t n, uint8_t *bytes,
+               struct sl_error *e)
+{
+    const struct sl_src_tensor *st = &r->ck->tensors[r->m->src[t->first_src].tensor];
+    uint64_t width = sl_dtype_info((int)st->dtype)->bytes;
+
+    if (first > st->elems || n > st->elems - first)
+        return sl_fail(e, SL_ESOURCE, "%s: has no element %llu", st->name, (unsigned long long)first);
+    for (; n--; first++, bytes += 4) { /* little-endian: the first half of an I64 that is small */
+        uint8_t v[8] = {0};
+
+        SL_TRY(fetch(r, st->file, st->offset + first * width, (uint32_t)width, v, e));
+        memcpy(bytes, v, 4);
+    }
+    return 0;
+}
+
 int source_stored(struct source_reader *r, const struct sl_out_tensor *t, uint64_t block, uint64_t n,
                   uint8_t *bytes, struct sl_error *e)
 {

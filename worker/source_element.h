@@ -26,6 +26,10 @@ int source_values(struct source_reader *r, const struct sl_out_tensor *t, uint64
 int source_stored(struct source_reader *r, const struct sl_out_tensor *t, uint64_t block, uint64_t n,
                   uint8_t *bytes, struct sl_error *e) SL_MUST_USE;
 
+/* Effect: the same of a checkpoint's integers (SL_IDS), 4 bytes each; one that does not fit is cut off. */
+int source_ids(struct source_reader *r, const struct sl_out_tensor *t, uint64_t first, uint64_t n, uint8_t *bytes,
+               struct sl_error *e) SL_MUST_USE;
+
 /* Effect: bytes[0..) = n blocks of MXFP4 from `block` on, of a tensor that is that in its checkpoint
  * (sl_model_is_mxfp4). Errors: SL_ESOURCE. */
 int source_mxfp4(struct source_reader *r, const struct sl_out_tensor *t, uint64_t block, uint64_t n,

@@ -162,7 +162,8 @@ static void locate(const struct sl_unit_env *env, const struct sl_cut *c,
 /* Whether output bytes of the tensor are source bytes. */
 static bool same_bytes(const struct sl_plan_tensor *pt, const struct sl_model_src *ms, bool round)
 {
-    if (ms->scale.tensor != SL_NO_TENSOR || (round && ms->dtype != SL_DTYPE_BF16 && ms->dtype != SL_DTYPE_MXFP4))
+    if (pt->t->transform == SL_IDS || ms->scale.tensor != SL_NO_TENSOR ||
+        (round && ms->dtype != SL_DTYPE_BF16 && ms->dtype != SL_DTYPE_MXFP4))
         return false;
     return sl_type_of_dtype((int)ms->dtype) == pt->type;
 }
@@ -242,7 +243,7 @@ static int cut_in_order(const struct sl_unit_env *env, const struct sl_cut *c,
                         const struct sl_out_tensor *t, uint64_t left, struct room *room,
                         struct sl_unit *u, struct sl_error *e)
 {
-    u->mode = SL_UNIT_IN_ORDER;
+    u->mode = t->transform == SL_IDS ? SL_UNIT_IDS : SL_UNIT_IN_ORDER;
     while (left && u->n_runs < SL_UNIT_RUNS) {
         uint64_t first, len, n;
         unsigned copied = 0;
@@ -251,7 +252,7 @@ static int cut_in_order(const struct sl_unit_env *env, const struct sl_cut *c,
 
         locate(env, c, t, u->elem0 + room->elems, &src, &first, &len);
         s = source_of(env, src);
-        if (!s.dt->weight && !same_bytes(&env->plan->tensors[u->tensor], s.ms, false))
+        if (!s.dt->weight && t->transform != SL_IDS && !same_bytes(&env->plan->tensors[u->tensor], s.ms, false))
             return sl_fail(e, SL_EUNSUPPORTED, "tensor '%s' holds %s, which are no weights",
                            env->ck->tensors[s.ms->tensor].name, s.dt->name);
         for (unsigned i = 0; i < members(env); i++)

@@ -210,6 +210,8 @@ static int make_again(struct checker *c, const struct pair *p, uint64_t block, u
     int rc = c->synthetic && p->block > 1 && p->want->src_type != p->t->type
              && sl_weight_words_use(&c->words, p->want->name);
 
+    if (p->want->transform == SL_IDS)
+        return source_ids(c->src, p->want, block, n, c->made, c->e);
     if (p->want->src_type == p->t->type && (p->block > 1 || !sl_type_info(p->t->type)->quantizes)) /* a copy */
         return source_stored(c->src, p->want, block, n, c->made, c->e);
     if (p->t->type == SL_TYPE_MXFP4)

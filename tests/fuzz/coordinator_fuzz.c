@@ -40,9 +40,9 @@ static void one_line(struct sl_coord *c, struct sl_now *now, const uint8_t *line
 
     if (n == 0)
         return;
-    now->boot_ms += 10;
+    now->run_ms += 10;
     if (line[0] == 't') { /* time passes */
-        now->boot_ms += n * 500;
+        now->run_ms += n * 500;
         require(sl_coord_tick(c, *now, &e) == 0);
     } else {
         from.id = 1 + (line[0] & 3);

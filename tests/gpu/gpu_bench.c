@@ -1,6 +1,6 @@
 /* Rates of the GPU kernels beside two numbers that a card of so many processors could reach, each
  * with 128 lanes at 1.98 GHz: the floor of the algorithms as they were first written, all in floats,
- * and what the kernels as they are should come to, by the slots that `make ptx-count` counts. Then the
+ * and what the kernels as they are should come to, by the instructions that `make sass-count` counts. Then the
  * copies, and both together as a worker does them. Prints tables in Markdown.
  *
  * usage: gpu_bench [-d DEVICE] [-n WEIGHTS] [-t TYPE] [-x TYPES] [-1]
@@ -14,30 +14,30 @@
 #define COPY_BYTES (256ull << 20) /* less where -n is less */
 
 /* A weight's instructions, plain and weighted, 0: there is no such, or it was not counted: those
- * behind the first floors, and slots of the kernels as they are (the table in kernels/GPU.md). */
-static const struct { int type; double floor[2], slots[2]; } counts[] = {
-    {SL_TYPE_Q2_K, {385, 870}, {462, 1050}},
-    {SL_TYPE_Q3_K, {225, 290}, {219, 420}},
-    {SL_TYPE_Q4_K, {470, 820}, {521, 893}},
-    {SL_TYPE_Q5_K, {370, 820}, {419, 895}},
-    {SL_TYPE_Q6_K, {290, 290}, {333, 338}},
-    {SL_TYPE_Q8_0, {0, 0}, {49, 0}},
-    {SL_TYPE_Q4_0, {0, 0}, {42, 307}},
-    {SL_TYPE_Q4_1, {0, 0}, {45, 886}},
-    {SL_TYPE_Q5_0, {0, 0}, {46, 312}},
-    {SL_TYPE_Q5_1, {0, 0}, {49, 891}},
-    {SL_TYPE_IQ4_NL, {0, 0}, {416, 431}},
-    {SL_TYPE_IQ4_XS, {0, 0}, {431, 446}},
-    {SL_TYPE_IQ1_S, {0, 800}, {0, 1211}},
-    {SL_TYPE_IQ1_M, {900, 900}, {1611, 1522}},
-    {SL_TYPE_IQ2_XXS, {0, 1900}, {0, 2086}},
-    {SL_TYPE_IQ2_XS, {0, 4700}, {0, 3968}},
-    {SL_TYPE_IQ2_S, {0, 0}, {1927, 1598}},
-    {SL_TYPE_IQ3_XXS, {1600, 1600}, {2870, 2758}},
-    {SL_TYPE_IQ3_S, {1150, 1150}, {1840, 1775}},
-    {SL_TYPE_F32, {0, 0}, {56, 0}},
-    {SL_TYPE_F16, {0, 0}, {59, 0}},
-    {SL_TYPE_BF16, {0, 0}, {52, 0}},
+ * behind the first floors, and the machine's, of the kernels as they are on sm_90 (the table in kernels/GPU.md). */
+static const struct { int type; double floor[2], issued[2]; } counts[] = {
+    {SL_TYPE_Q2_K, {385, 870}, {494, 1083}},
+    {SL_TYPE_Q3_K, {225, 290}, {264, 456}},
+    {SL_TYPE_Q4_K, {470, 820}, {567, 942}},
+    {SL_TYPE_Q5_K, {370, 820}, {478, 958}},
+    {SL_TYPE_Q6_K, {290, 290}, {406, 411}},
+    {SL_TYPE_Q8_0, {0, 0}, {113, 0}},
+    {SL_TYPE_Q4_0, {0, 0}, {73, 336}},
+    {SL_TYPE_Q4_1, {0, 0}, {78, 923}},
+    {SL_TYPE_Q5_0, {0, 0}, {84, 348}},
+    {SL_TYPE_Q5_1, {0, 0}, {89, 936}},
+    {SL_TYPE_IQ4_NL, {0, 0}, {413, 429}},
+    {SL_TYPE_IQ4_XS, {0, 0}, {441, 456}},
+    {SL_TYPE_IQ1_S, {0, 800}, {0, 1253}},
+    {SL_TYPE_IQ1_M, {900, 900}, {1690, 1589}},
+    {SL_TYPE_IQ2_XXS, {0, 1900}, {0, 2217}},
+    {SL_TYPE_IQ2_XS, {0, 4700}, {0, 4345}},
+    {SL_TYPE_IQ2_S, {0, 0}, {2109, 1763}},
+    {SL_TYPE_IQ3_XXS, {1600, 1600}, {2977, 2857}},
+    {SL_TYPE_IQ3_S, {1150, 1150}, {1939, 1864}},
+    {SL_TYPE_F32, {0, 0}, {51, 0}},
+    {SL_TYPE_F16, {0, 0}, {128, 0}},
+    {SL_TYPE_BF16, {0, 0}, {122, 0}},
 };
 
 struct bench {
@@ -176,7 +176,7 @@ static int one_kernel(struct bench *b, int type, bool weighted)
     for (unsigned i = 0; i < sizeof counts / sizeof counts[0]; i++)
         if (counts[i].type == type) {
             print_share(b, rate, counts[i].floor[weighted]);
-            print_share(b, rate, counts[i].slots[weighted]);
+            print_share(b, rate, counts[i].issued[weighted]);
         }
     printf("\n");
     return 0;
@@ -189,7 +189,7 @@ static int kernels(struct bench *b, int only, const char *without)
     snprintf(list, sizeof list, " %s ", without);
     if (*without)
         printf("Not timed, since they are not right:%s\n", list);
-    printf("\n| type | 10^9 weights/s | floor, as first written in floats | share | predicted from slots, as it is | share |\n|---|---|---|---|---|---|\n");
+    printf("\n| type | 10^9 weights/s | floor, as first written in floats | share | predicted, as it is | share |\n|---|---|---|---|---|---|\n");
     for (unsigned i = 0; i < COMMON_TYPES; i++)
         for (int w = 0; w < 2; w++) {
             int type = common_types[i];

@@ -6,7 +6,7 @@ use warnings;
 use Exporter 'import';
 use SluiceTest;
 
-our @EXPORT = qw(faults_at faults_env fault no_fault);
+our @EXPORT = qw(faults_at faults_env fault no_fault await_held);
 my ($file, %now);
 
 # Where the table lies.
@@ -18,22 +18,33 @@ sub faults_at {
 
 # Variables for a program that is to be under it.
 sub faults_env {
-    return { LD_PRELOAD => tool('kernel_faults.so'), KERNEL_FAULTS => $file };
+    return { LD_PRELOAD => tool('kernel_faults.so'), KERNEL_FAULTS => $file,
+        $SANITIZED ? (ASAN_OPTIONS => ($ENV{ASAN_OPTIONS} // '') . ':verify_asan_link_order=0') : () };
 }
 
-# clock => seconds, read, write, sync => errno, left => calls, delay_ms, stop, from, slept, path.
+# clock => seconds, read, write, sync => errno, left => calls, delay_ms, stop, from, slept, path, hold.
 sub fault {
     my (%change) = @_;
     %now = (%now, %change);
     open my $f, '+<:raw', $file or die "$file: $!";
-    syswrite $f, pack('q l6 q2 Z256', @now{qw(clock read write sync left delay_ms stop from slept path)});
+    syswrite $f, pack('q l6 q2 Z256 l', @now{qw(clock read write sync left delay_ms stop from slept path hold)});
     close $f or die "$file: $!";
 }
 
 sub no_fault {
     %now = (clock => 0, read => 0, write => 0, sync => 0, left => -1, delay_ms => 0, stop => 0, from => 0, slept => 0,
-            path => '/no such file/');
+            path => '/no such file/', hold => 0);
     fault();
+}
+
+# Until a read waits (hold), or $over says that none will. Returns whether one does.
+sub await_held {
+    my ($over) = @_;
+    until (unpack('x308 l', slurp($file))) {
+        return 0 if $over->();
+        select undef, undef, undef, 0.01;
+    }
+    return 1;
 }
 
 1;

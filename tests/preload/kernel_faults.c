@@ -8,9 +8,11 @@
  *   delay_ms   pause before space is reserved (fallocate)
  *   stop       the process stops itself (SIGSTOP) when such a folder is opened for the stop-th
  *              time; 0: never
- *   path       part of the name of the files that this is about
+ *   path       part of the name of the files that this is about; its end, behind which comes a '$'
  *   from       reads and writes before this offset are as they were
  *   slept      seconds added to CLOCK_BOOTTIME
+ *   hold       reads wait while it is not 0
+ *   held       written here: how many reads have come to wait
  * io_uring goes past this: such tests use --io pread. */
 #include <dirent.h>
 #include <dlfcn.h>
@@ -31,6 +33,7 @@ struct faults {
     _Atomic int32_t read, write, sync, left, delay_ms, stop;
     _Atomic int64_t from, slept;
     char path[256];
+    _Atomic int32_t hold, held;
 };
 
 static struct faults *table(void)
@@ -60,9 +63,10 @@ static int is_meant(const struct faults *f, int fd)
     ssize_t n;
 
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    n = readlink(link, path, sizeof path - 1);
+    n = readlink(link, path, sizeof path - 2);
     if (n < 0)
         return 0;
+    path[n++] = '$';
     path[n] = '\0';
     return strstr(path, f->path) != NULL;
 }
@@ -86,6 +90,15 @@ static int fault(struct faults *f, const _Atomic int32_t *kind, int fd, off_t at
     return err;
 }
 
+static void wait_held(struct faults *f, int fd, off_t at)
+{
+    if (!f || !atomic_load(&f->hold) || at < atomic_load(&f->from) || !is_meant(f, fd))
+        return;
+    atomic_fetch_add(&f->held, 1);
+    while (atomic_load(&f->hold))
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
 #define NEXT(type, name) ((type)(uintptr_t)dlsym(RTLD_NEXT, name))
 #define FAULT(kind, fd, at) (table() && fault(table(), &table()->kind, fd, at))
 
@@ -99,11 +112,13 @@ typedef DIR *(*opendir_fn)(const char *);
 
 ssize_t pread(int fd, void *buf, size_t n, off_t at)
 {
+    wait_held(table(), fd, at);
     return FAULT(read, fd, at) ? -1 : NEXT(pread_fn, "pread")(fd, buf, n, at);
 }
 
 ssize_t pread64(int fd, void *buf, size_t n, off_t at)
 {
+    wait_held(table(), fd, at);
     return FAULT(read, fd, at) ? -1 : NEXT(pread_fn, "pread64")(fd, buf, n, at);
 }
 

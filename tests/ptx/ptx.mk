@@ -47,13 +47,16 @@ $(B)/ptx/text/done: $(B)/ptx/ptx_count
 	$(Q)$< -x $(@D) && touch $@
 TOOL_BINS += $(PTX_BINS) $(B)/ptx/text/done
 
-.PHONY: ptx-check ptx-count
+.PHONY: ptx-check ptx-count sass-count
 ptx-check: $(PTX_BINS)
 	@SLUICE_BUILD=$(B) SLUICE_PTX_ALL=1 perl -Itests/lib tests/tap/ptx.t
 ptx-count: $(B)/ptx/ptx_count
 	@$< $(PTX_ARGS)
+# Beside the slots, machine instructions: make sass-count SASS_ARGS="sm_90 -t q4_k".
+sass-count: $(B)/ptx/ptx_count test-tools
+	@PATH="$$PATH:$(dir $(NVCC)):$$(ls -d $(CURDIR)/build/venv/lib/python3*/site-packages/nvidia/cu*/bin 2>/dev/null | head -1)" perl tests/gpu/gpu_sass.pl $< $(SASS_ARGS)
 else
-.PHONY: ptx-check ptx-count
-ptx-check ptx-count:
+.PHONY: ptx-check ptx-count sass-count
+ptx-check ptx-count sass-count:
 	@echo "$@: no nvcc: there is no PTX to run" >&2
 endif

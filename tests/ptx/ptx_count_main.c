@@ -1,9 +1,10 @@
 /* What the kernels' PTX costs, counted where it runs, in warp instructions: for each type, on
  * weights of a normal distribution in F8_E4M3 with scales of 128 x 128 blocks.
  *
- * usage: ptx_count [-t TYPE] [-n WEIGHTS] [-b BLOCKS] [-x FOLDER | -p FILE]
+ * usage: ptx_count [-t TYPE] [-n WEIGHTS] [-b BLOCKS | -l] [-x FOLDER | -p FILE]
  *   -t  one type alone     -n  weights (default 65536)
  *   -b  beside each kind, its BLOCKS basic blocks that cost most
+ *   -l  beside each kind, how often each line of the PTX was issued (for tests/gpu/gpu_sass.pl)
  *   -x  writes every module's PTX into the folder, and counts nothing
  *   -p  says whether a PTX text is understood, and counts nothing
  *
@@ -28,7 +29,7 @@ struct sums {
 
 struct counted {
     const char *type;
-    bool weighted, failed;
+    bool weighted, failed, lines;
     uint64_t n;
     unsigned n_blocks;
     struct sums cls[PTX_CLASSES], all;
@@ -112,6 +113,14 @@ static void one(struct counted *c, struct sl_gpu_device *gpu, int type, uint8_t 
     ptx_runtime_counted(add_up, c);
 }
 
+static void every_line(void *user, const struct ptx_module *m, const struct ptx_tally *t)
+{
+    (void)user;
+    for (uint32_t i = 0; i < m->n_inst; i++)
+        if (t[i].issues)
+            printf("%s %u %llu\n", m->name, m->inst[i].line, (unsigned long long)t[i].issues);
+}
+
 static void print_row(const struct counted *c)
 {
     double a = 32.0 / (double)c->n, slots = (double)c->all.slots * a;
@@ -127,9 +136,9 @@ static void print_row(const struct counted *c)
     fflush(stdout);
 }
 
-static int count(const char *only, uint64_t n, unsigned n_blocks)
+static int count(const char *only, uint64_t n, unsigned n_blocks, bool lines)
 {
-    struct counted c = {.n = (n + ROW - 1) / ROW * ROW, .n_blocks = n_blocks};
+    struct counted c = {.n = (n + ROW - 1) / ROW * ROW, .n_blocks = n_blocks, .lines = lines};
     uint64_t at = (c.n + 63) / 64 * 64;
     uint8_t *in = calloc(1, at + 4 * (c.n / ROW / SCALE_BLOCK + 1) * (ROW / SCALE_BLOCK)), *out = malloc(4 * c.n);
     float *w = malloc(ROW * sizeof *w);
@@ -160,6 +169,8 @@ static int count(const char *only, uint64_t n, unsigned n_blocks)
                 print_row(&c);
             if (!c.failed && n_blocks)
                 ptx_runtime_counted(dearest_blocks, &c);
+            if (!c.failed && lines)
+                ptx_runtime_counted(every_line, &c);
         }
     sl_gpu_close(&gpu);
     free(in);
@@ -203,18 +214,20 @@ int main(int argc, char **argv)
     const char *only = NULL, *folder = NULL;
     uint64_t n = 65536;
     unsigned blocks = 0;
+    bool lines = false;
     int opt;
 
-    while ((opt = getopt(argc, argv, "t:n:b:x:p:")) != -1)
+    while ((opt = getopt(argc, argv, "t:n:b:lx:p:")) != -1)
         switch (opt) {
         case 't': only = optarg; break;
         case 'n': n = strtoull(optarg, NULL, 0); break;
         case 'b': blocks = (unsigned)atoi(optarg); break;
+        case 'l': lines = true; break;
         case 'x': folder = optarg; break;
         case 'p': return understood(optarg);
         default: return 2;
         }
     if (folder)
         return ptx_runtime_modules(write_module, (void *)(uintptr_t)folder) ? 0 : 1;
-    return count(only, n ? n : ROW, blocks);
+    return count(only, n ? n : ROW, blocks, lines);
 }

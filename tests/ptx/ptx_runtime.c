@@ -550,6 +550,7 @@ const char *cudaGetErrorString(cudaError_t err)
     case cudaErrorIllegalAddress: return "an illegal memory access was encountered";
     case cudaErrorMisalignedAddress: return "misaligned address";
     case cudaErrorLaunchFailure: return "unspecified launch failure";
+    case cudaErrorCompatNotSupportedOnDevice: return "forward compatibility was attempted on non supported HW";
     default: return "an error";
     }
 }

@@ -1,6 +1,8 @@
 # The command line as people and scripts meet it.
 use strict;
 use warnings;
+use Cwd qw(abs_path);
+use File::Path qw(make_path);
 use SluiceTest;
 use Test::More;
 
@@ -51,6 +53,14 @@ fails("a type $_->[0]", 2, qr/: '$_->[0]' is no type; did you mean $_->[1]\? 'sl
 fails('--tensor-type a(=q8_0', 2, qr/a\(/, @convert, '--recipe', 'q4_k_m', '--tensor-type', 'a(=q8_0');
 fails('--override-kv x', 2, qr/override-kv/, @convert, '--recipe', 'q4_k_m', '--override-kv', 'x');
 fails('output folder is not there', 2, qr/nowhere/, $SLUICE, 'convert', $TINY, '-o', "$dir/nowhere/x.gguf", '--recipe', 'q4_k_m');
+my $deep = abs_path($dir);
+my $more = 504 - length("$deep/o.sluice-journal");
+$deep .= '/d' x int($more / 2) . 'd' x ($more % 2);
+make_path($deep);
+fails('a path too long for the journal', 2, qr/oo\.sluice-journal: the path has 505 bytes, and a database's may have 504; choose a folder with a shorter path$/,
+    $SLUICE, 'convert', $TINY, '-o', "$deep/oo.gguf", '-r', 'q4_k_m', '-q');
+is_deeply([glob "$deep/*"], [], 'and nothing is left');
+run_ok('the longest', $SLUICE, 'convert', $TINY, '-o', "$deep/o.gguf", '-r', 'q4_k_m', '-q');
 
 fails('an output that is none', 2, qr/^sluice convert: -: the output is not written from its beginning/, $SLUICE, 'convert', $TINY, '-r', 'q4_k_m', '-o', '-');
 fails('an empty argument', 2, qr/^sluice convert: argument 1 is empty;/, $SLUICE, 'convert', '', '-r', 'q4_k_m');
@@ -126,7 +136,7 @@ like(run('sh', '-c', "$SLUICE convert $TINY -o $dir/order.gguf -r q4_k_m 2>&1")-
 # On a terminal there is a bar; it is taken away at the end. Help is as wide as the terminal.
 SKIP: {
     my $has = run('script', '--version');
-    skip 'no script(1)', 19 if $has->{rc};
+    skip 'no script(1)', 21 if $has->{rc};
     my $log = scratch() . '/tty';
     local $ENV{TERM} = 'xterm';
     my @wide = map { run('script', '-qec', "stty cols 80; $_ --help", $log); grep { !/^Script/ && length > 80 } split /\r?\n/, slurp($log) }
@@ -143,6 +153,10 @@ SKIP: {
         my $words = sub { join ' ', grep { !/^[\d.]*$/ } split / +/, join ' ', @_ };
         is($words->(@lines), $words->(@whole), 'and nothing is cut');
     }
+    spit("$dir/esc.recipe", "# \e]0;mine\a\tcaf\xc3\xa9\r\ndefault q4_k\r\n");
+    run('script', '-qec', "$SLUICE recipes $dir/esc.recipe", $log);
+    like(slurp($log), qr/^# \?\]0;mine\?\tcaf\xc3\xa9\r+\ndefault q4_k\r+\n/m, 'a recipe on a terminal, without what that would obey');
+    is(run($SLUICE, 'recipes', "$dir/esc.recipe")->{out}, slurp("$dir/esc.recipe"), 'in a file as it is');
     my $source = checkpoint(scratch(), '--preset', 'demo');
     run('script', '-qec', "$SLUICE convert $source -o $dir/t.gguf --recipe q2_k --force", $log);
     my $seen = slurp($log);

@@ -294,6 +294,12 @@ $r = fails('a sweep of which both fail', 13, qr/^sluice submit: job \d+ failed: 
     $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q4_k_m,dq3_k_m', '--wait');
 is(scalar(() = $r->{err} =~ /exists already/g), 2, 'tells each once') or diag($r->{err});
 fails('wait for both', 13, qr/^sluice wait: job $failed failed: .*; 1 more did not end well$/m, $SLUICE, 'wait', $failed, $failed + 1);
+# Two jobs whose tasks fail by turns, each time in the same way, watched while other things happen.
+run_ok('a copy', 'cp', '-r', $TINY, "$dir/src");
+my @turns = split ' ', run_ok('two jobs', $SLUICE, 'submit', "$dir/src", '-o', $out, '-r', 'q4_0,q5_0', '--attempts', 3, '--hold', '--parsable')->{out};
+unlink glob "$dir/src/*.safetensors";
+my $by_turns = start($SLUICE, 'watch', @turns);
+run_ok('release', $SLUICE, 'release', @turns);
 flip_byte("$out/tiny-8x12M-v3-Q4_K_M.gguf", (-s "$out/tiny-8x12M-v3-Q4_K_M.gguf") - 5000);
 $r = fails('verify --job of a damaged file', 8, qr/^sluice verify: job 1 failed: (?:[2-9] failures; the first: )?\S+ tensor \S+ checksum \w+, must be \w+ \('sluice submit --force' makes it anew\)$/m,
     $SLUICE, 'verify', '--job', 1);
@@ -310,6 +316,9 @@ is($lines[-1]{message_type}, 'job_ended', 'JSON: ended');
 is($lines[-1]{state}, 'succeeded', 'well');
 unlike($r->{err}, qr/\e/, 'nothing drawn without a terminal');
 
+# A name that only begins as a part's does.
+$r = run_ok('submit --wait of a name nearly of a set', $SLUICE, 'submit', $TINY, '-o', "$out/m-00001-of-0012a.gguf", '-r', 'q8_0', '--wait');
+like($r->{err}, qr{ made \S+/m-00001-of-0012a\.gguf, \d}, 'one file') or diag($r->{err});
 $r = run_ok('stitch by hand', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q6_k', '--manual-stitch', '--parsable');
 chomp(my $by_hand = $r->{out});
 for (1 .. 600) {
@@ -320,6 +329,12 @@ ok(!-e "$out/tiny-8x12M-v3-Q6_K.gguf", 'waits for it');
 run_ok('stitch', $SLUICE, 'stitch', $by_hand);
 run_ok('then ends', $SLUICE, 'wait', $by_hand);
 ok(-f "$out/tiny-8x12M-v3-Q6_K.gguf", 'with the file');
+
+$r = finish($by_turns);
+for my $job (@turns) {
+    my @told = $r->{out} =~ /job $job: (.*safetensors.*|failed again.*)/g;
+    ok(@told >= 2 && $told[1] eq 'failed again in the same way', "job $job: the same failure is told in full once, though another's came between") or diag($r->{out}, $r->{err});
+}
 
 # A reader that goes away ends what goes on for ever, without a word.
 for my $forever ('logs -f', 'watch --json') {

@@ -40,7 +40,8 @@ for my $how (['--device', 'cuda:1'], ['--device', 'cuda:1,cuda:0'], ['--device',
 {
     local $ENV{SLUICE_EMULATED} = 'pin=1';
     my $file = scratch() . '/one.gguf';
-    run_ok('slabs that cannot be pinned', $gpu, 'convert', $TINY, '-o', $file, '--recipe', 'q4_k_m', '--device', 'cuda:0');
+    my $r = run_ok('slabs that cannot be pinned', $gpu, 'convert', $TINY, '-o', $file, '--recipe', 'q4_k_m', '--device', 'cuda:0', '--stats');
+    like($r->{err}, qr/slabs not pinned: operation not supported/, 'slabs that cannot be pinned: said, and why');
     is(sha256($file), $sum, 'slabs that cannot be pinned: the same file');
 }
 
@@ -49,6 +50,7 @@ for my $how (['--device', 'cuda:1'], ['--device', 'cuda:1,cuda:0'], ['--device',
     my $file = scratch() . '/one.gguf';
     my $r = run($gpu, 'convert', $TINY, '-o', $file, '--recipe', 'q4_k_m', '--device', 'auto', '--stats');
     like($r->{err}, qr/cuda:0,cuda:1/, 'the devices are named');
+    like($r->{err}, qr/\d MiB of each one's memory, slabs pinned$/m, 'and what they take');
     local $ENV{SLUICE_EMULATED} = 'devices=0';
     $r = run($gpu, 'convert', $TINY, '-o', scratch() . '/one.gguf', '--recipe', 'q4_k_m', '--device', 'auto', '--stats');
     unlike($r->{err}, qr/cuda:/, 'auto without a device: the processor');

@@ -10,6 +10,7 @@ use Errno qw(EDQUOT EIO ENOSPC);
 use IO::Socket::UNIX;
 use JSON::PP;
 use KernelFaults;
+use POSIX qw(WNOHANG);
 use SluiceService;
 use SluiceTest;
 use Test::More;
@@ -41,6 +42,10 @@ for my $c (['one.key', 'keys', "$RUN/one.key"], ['one.recipe', 'plan', $TINY, '-
     local %ENV = (%ENV, %{ faults_env() });
     fails("no quota for what '$command[0]' writes", 9, qr{\Q$name\E: cannot be (?:written|synced): Disk quota exceeded}, $SLUICE, @command);
     is_deeply([glob "$RUN/one*"], [], 'nothing of it is left');
+    (my $full = "$RUN\$") =~ s{.*/}{};
+    fault(sync => EDQUOT, path => $full);
+    fails("nor for its folder's entry", 9, qr{\Q$RUN\E: cannot sync the folder: Disk quota exceeded}, $SLUICE, @command);
+    unlink glob "$RUN/one*";
 }
 no_fault();
 
@@ -60,13 +65,11 @@ unlink "$RUN/full.gguf";
 # ---- a machine that sleeps for hours while it converts: nobody in that process is lost to the others
 {
     local %ENV = (%ENV, %{ faults_env() });
+    fault(hold => 1, path => 'src/model', from => 1_000_000);
     my $p = start('timeout', '--foreground', '60', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M',
-        '--threads', '1', '-o', "$RUN/slept.gguf", '--quiet');
-    sleep(0.01) until glob("$RUN/slept*partial") || -e "$RUN/slept.gguf";
-    sleep(0.1); # its threads know each other
-    kill 'STOP', -$p->{pid};
-    fault(slept => 9 * 3600);
-    kill 'CONT', -$p->{pid};
+        '--threads', '1', '--io', 'pread', '-o', "$RUN/slept.gguf", '--quiet');
+    ok(await_held(sub { waitpid($p->{pid}, WNOHANG) }), 'in the middle of its source');
+    fault(slept => 9 * 3600, hold => 0);
     finish($p);
     is($p->{rc}, 0, 'a conversion that slept for a night ends') or diag($p->{err});
     is(sha256("$RUN/slept.gguf"), $want, 'with the same file');
@@ -217,20 +220,25 @@ for my $kind ([write => ENOSPC, qr/full/], [sync => EIO, qr/I\/O error/]) {
 }
 unlink glob "$OUT/*";
 
-# ---- a clock that jumps: leases are by a clock that does not
-step('clock');
+# ---- a clock that jumps, a machine that sleeps: leases are by a clock that does neither
+step('clock, sleep');
 stop_one('daemon');
 start_one('daemon', %under, args => ['--lease', '60s']); # that no slow machine loses one
 wait_daemon();
 $id = submit(demo_spec('clock'));
 until_job($id, 30, sub { $_[0]{done} });
+fault(hold => 1, path => 'src/model'); # leases stand while the clocks change
+ok(await_held(sub { has_ended(job($id)) }), 'in the middle of its source');
 for my $jump (365 * 86400, -20 * 365 * 86400, 3600) {
     fault(clock => $jump);
     run($SLUICE, 'set', $id, '-l', 'jump'); # an event with that time
 }
+fault(slept => 9 * 3600);
+run_ok('after a night', $SLUICE, $_) for qw(queue workers);
+fault(hold => 0);
 $j = wait_job($id, 60);
 no_fault();
-is_state($j, 'succeeded', 'the clock jumps a year on and decades back: the job ends');
+is_state($j, 'succeeded', 'the clock jumps a year on and decades back, and the machine sleeps: the job ends');
 is_deeply([map { $_->{kind} } events($id, qr/lease_lost|task_failed|revoked|quarantined/)], [], 'no lease was lost, nothing failed');
 my %times;
 $times{$_}++ for tasks_done($id);

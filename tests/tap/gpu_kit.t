@@ -69,10 +69,10 @@ is(scalar(() = slurp("$bin/found/random.lines") =~ / equal /g), 37, 'after a cut
     like($r->{out}, qr/^FAILED: (\w+).*lost to this process.*^\1 [^\n]*, equal,[^\n]* 0 to go/ms, 'a lost device: that type is taken last');
     is(scalar(() = slurp("$bin/found/small.lines") =~ / equal /g), 37, 'a lost device: the other types are checked all the same');
 }
-# The slots that rates are held against are those of the table.
+# The instructions that rates are held against are those of the table.
 {
     my ($text, %table, %bench) = slurp("$TOP/kernels/GPU.md");
-    $table{"$1 " . ($2 ? 1 : 0)} = $3 while $text =~ /^\| (\w+)(, weighted)? \| (\d+) \| [\d.]+ \| \d+ \| \d+ \| \d+ \| \d+ \| [\d.]+ \| [\d.]+ \|/mg;
+    $table{"$1 " . ($2 ? 1 : 0)} = $3 while $text =~ /^\| (\w+)(, weighted)? \| \d+ (?:\| [\d.]+ ){8}\| (\d+) \|$/mg;
     for (split /\n/, slurp("$TOP/tests/gpu/gpu_bench.c")) {
         my ($type, @n) = /^ +\{SL_TYPE_(\w+), \{\d+, \d+\}, \{(\d+), (\d+)\}\},$/ or next;
         $n[$_] and $bench{lc($type) . " $_"} = $n[$_] for 0, 1;
@@ -81,22 +81,58 @@ is(scalar(() = slurp("$bin/found/random.lines") =~ / equal /g), 37, 'after a cut
     is_deeply(\%bench, \%table, 'gpu_bench has the same');
 }
 
+# Whole conversions, and a whole worker: every line of theirs, on little.
+{
+    local $ENV{CHECKPOINT} = '--layers 2 --hidden 256 --inter 256 --moe-inter 256 --experts 2 --groups 1 --groups-used 1 --used 1 --heads 2 --kv-heads 2';
+    $r = run_ok('convert and worker', @run, qw(convert worker));
+    is(scalar(() = $r->{out} =~ /^convert .*: the GPU's file is the processor's$/mg), 7, 'convert: every recipe');
+    is(scalar(() = $r->{out} =~ /^\| (?:auto|cuda:0|cpu), \S.* \| [\d.]+ \| stats: convert /mg), 7, 'worker: every row');
+    $r = run(@run, 'convert', 'worker');
+    like($r->{out}, qr/^convert +done before.*^worker +done before/ms, 'and done');
+}
+
 # Programs of the CUDA toolkit that are there and do not work.
 {
     local $ENV{PATH} = "$bin:$ENV{PATH}";
-    spit("$bin/compute-sanitizer", "#!/bin/sh\ncase \$2 in initcheck) echo 'Device not supported'; exit 1 ;; esac\n");
-    spit("$bin/ncu", "#!/bin/sh\necho '==ERROR== no counters'; exit 5\n");
-    chmod 0755, "$bin/compute-sanitizer", "$bin/ncu";
-    $r = run(@run, qw(profile sanitizer));
-    is($r->{rc}, 1, 'no profile: exit 1');
-    like($r->{out}, qr/^==ERROR== no counters$/m, 'and why');
+    my $tool = sub { spit("$bin/$_[0]", "#!/bin/sh\n$_[1]\n"); chmod 0755, "$bin/$_[0]" };
+    $tool->('compute-sanitizer', 'case $2 in initcheck) echo "Device not supported"; exit 1 ;; esac');
+    $tool->('ncu', 'echo "==ERROR== ERR_NVGPUCTRPERM - no permission"; exit 5');
+    $r = run_ok('no counters for this user', @run, qw(profile sanitizer));
+    like($r->{out}, qr/^==ERROR== ERR_NVGPUCTRPERM.*^SKIPPED: ncu counts nothing here.*^profile +SKIPPED/ms, 'said, and why');
     like($r->{out}, qr/racecheck: clean.*does not take this device.*^sanitizer +SKIPPED/ms, 'a sanitizer that does not take the device');
-    spit("$bin/compute-sanitizer", "#!/bin/sh\nexit 0\n");
+    $tool->('ncu', 'echo "==ERROR== The application returned an error code (1)."; exit 1');
+    like(run(@run, 'profile')->{out}, qr/^profile +FAILED/m, 'a program that fails under ncu is no matter of counters');
+
+    # Time is up under a sanitizer: types that ended are not looked at again; where it found something they are.
+    unlink glob("$bin/found/*check.done");
+    $tool->('compute-sanitizer', 'case $2 in racecheck) shift 4; "$@" -t q4_k; exec "$@" -T 0.0001 ;; esac');
+    $r = run(@run, 'sanitizer');
+    is($r->{rc}, 75, 'a sanitizer without time: exit 75');
+    like($r->{out}, qr/^compute-sanitizer racecheck: clean so far, types are left$/m, 'and said');
+    for (['exit 9', 1], ['', 0]) {
+        my ($end, $code) = @$_;
+        $tool->('compute-sanitizer', "case \$2 in racecheck) shift 4; \"\$\@\"; $end\nesac");
+        is(run(@run, 'sanitizer')->{rc}, $code, "the next call: exit $code");
+        like(slurp("$bin/found/racecheck.txt"), qr/^35 kinds of .* to do/m, 'for the types that are left');
+    }
+    unlink glob("$bin/found/sanitizer.done"), "$bin/found/initcheck.done";
+    $tool->('compute-sanitizer', 'exit 0');
     $r = run(@run, 'sanitizer');
     like($r->{out}, qr/racecheck: clean, before.*initcheck: clean$/ms, 'what was clean is not done again');
     is($r->{rc}, 0, 'and all well');
 }
 is(run(@run, 'nonsense')->{rc}, 2, 'an unknown part: exit 2');
+
+# Programs that do not start with this machine's libc: the kit's is for them, and for nothing else here.
+{
+    local $ENV{GPU_BIN} = scratch();
+    mkdir "$ENV{GPU_BIN}/$_" or die $! for 'lib', 'lib/glibc';
+    spit("$ENV{GPU_BIN}/lib/glibc/libc.so.6", "of another machine\n");
+    spit("$ENV{GPU_BIN}/gpu_check", "#!/bin/sh\nexit 127\n");
+    spit("$ENV{GPU_BIN}/lib/glibc/ld-kit", "#!/bin/sh\nshift 3; exec '$BUILD/tools/emulated_check' \"\$\@\"\n");
+    chmod 0755, map { "$ENV{GPU_BIN}/$_" } 'gpu_check', 'lib/glibc/ld-kit';
+    like(run_ok('by the kit\'s libc', @run[0, 1], 'golden')->{out}, qr/golden vectors: \d+ compared.*^golden +well/ms, 'and the rest by its own');
+}
 
 # ---- the folder itself
 SKIP: {

@@ -89,7 +89,8 @@ my $r = run_ok('single instructions, and what spans several', "$bin/ptx_values")
 like($r->{out}, qr/^\d{4} values, 0 wrong$/m, 'all values are right') or diag($r->{out});
 
 # What the real host code makes of the runtime's numbers and names.
-for my $case (['count=100', qr/no GPU here/], ['count=35', qr/no NVIDIA driver here/], ['count=999', qr/CUDA does not start here: .*nvidia-uvm/],
+for my $case (['count=100', qr/no GPU here/], ['count=35', qr/no NVIDIA driver here, or one older than this build's CUDA \d+\.\d+ needs \([45]\d\d or later\)/],
+              ['count=804', qr/: forward compatibility was attempted/], ['count=802', qr/not yet initialized; does nvidia-fabricmanager run/], ['count=999', qr/CUDA does not start here: .*nvidia-uvm/],
               ['part=0', qr/\(GPU-736c7569-/], ['part=1', qr/\(MIG-736c7569-/]) {
     local $ENV{SLUICE_PTX} = $case->[0];
     like(run("$bin/ptx_sluice", 'doctor')->{out}, qr/ cuda .*$case->[1]/, "$case->[0]: what is said");
@@ -122,5 +123,11 @@ for my $case ($ENV{SLUICE_PTX_ALL} ? (['q4_k_m'], ['iq3_xxs'], ['q4_1', 1], ['iq
 $r = run_ok('counting', "$bin/ptx_count", '-t', 'q8_0', '-n', 8192, '-b', 2);
 like($r->{out}, qr/^\| q8_0 \| \d+ \| \d+ \| 3[12]\.\d \|/m, 'a row for the type');
 like($r->{out}, qr/^\| \d+ to \d+ \| [\d.]+ \| \d+ \| /m, 'and what costs most') or diag($r->{out});
+SKIP: {
+    local $ENV{PATH} = join ':', $ENV{PATH}, '/usr/local/cuda/bin', glob("$TOP/build/venv/lib/python3*/site-packages/nvidia/cu*/bin");
+    skip 'no nvdisasm: machine instructions were NOT counted', 2 if run('nvdisasm', '--version')->{rc};
+    $r = run_ok('machine instructions', $^X, "$TOP/tests/gpu/gpu_sass.pl", "$bin/ptx_count", 'sm_90', '-t', 'q4_k', '-n', 8192);
+    is(scalar(() = $r->{out} =~ /^\| q4_k(?:, weighted)? \| \d+ \| \d{3} \| 1\.[01]\d \| 100 % \|/mg), 2, 'each float of the PTX once') or diag($r->{out});
+}
 
 done_testing();

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Checkpoints in Kimi-K2's form, and what must become of their tokenizer: computed here from the
-format's rules, sharing nothing with Sluice. DeepSeek-V3.2's and Qwen3's keys as well, and checkpoints in GLM-5.2's form.
+format's rules, sharing nothing with Sluice. DeepSeek-V3.2's, Qwen3's, MiniMax-M2's and GLM's keys as well, and
+checkpoints in GLM-5.2's form.
 
   kimi.py make DIR [--text FILE]   turns a generated DeepSeek checkpoint into one: a BPE trained on
                                    FILE as tiktoken.model, config.json, tokenizer_config.json
@@ -9,9 +10,11 @@ format's rules, sharing nothing with Sluice. DeepSeek-V3.2's and Qwen3's keys as
   kimi.py compare DIR FILE.gguf    FILE's metadata are what the converter would write
   kimi.py v32 DIR FILE.gguf        the same of DeepSeek-V3.2, but for the tokenizer; --no-mtp: without those layers
   kimi.py qwen3 DIR FILE.gguf      the same of Qwen3, with experts or without
+  kimi.py minimax DIR FILE.gguf    the same of MiniMax-M2, with the tokenizer
   kimi.py glm DIR                  turns one in DeepSeek-V3.2's form, in one shard, into one in GLM-5.2's: an indexer
                                    in some layers, the last one's embedding and head left out, GLM's tokens
   kimi.py glm_keys DIR FILE.gguf   the same as v32 of GLM-5.2, with the tokenizer
+  kimi.py glm4_keys DIR FILE.gguf  the same of GLM-4.5 and those after it
   kimi.py tokenize DIR FILE.gguf   llama.cpp splits texts as BPE by ranks does
 """
 import argparse
@@ -406,27 +409,54 @@ def cmd_glm(a):
     open(os.path.join(a.dir, "chat_template.jinja"), "w").write("[gMASK]<sop>{{ messages }}\n")
 
 
-def expected_glm(folder, mtp):
-    c = json.load(open(os.path.join(folder, "config.json")))
+def tokenizer_keys(folder, pre, n):
     t = json.load(open(os.path.join(folder, "tokenizer.json")))
     of_id = {i: (s, 1) for s, i in t["model"]["vocab"].items()}
-    ids = {}
     for x in t["added_tokens"]:
-        ids[x["content"]] = x["id"]
         of_id[x["id"]] = (x["content"], 3 if x["special"] else 4)
-    tokens = [of_id.get(i, (f"[PAD{i}]", 5)) for i in range(c["vocab_size"])]
+    tokens = [of_id.get(i, (f"[PAD{i}]", 5)) for i in range(n)]
+    return [("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", pre), ("tokenizer.ggml.tokens", [s for s, _ in tokens]),
+            ("tokenizer.ggml.token_type", [k for _, k in tokens]),
+            ("tokenizer.ggml.merges", [m if isinstance(m, str) else " ".join(m) for m in t["model"]["merges"]])]
+
+
+def glm_tokenizer(folder):
+    c = json.load(open(os.path.join(folder, "config.json")))
+    ids = {x["content"]: x["id"] for x in json.load(open(os.path.join(folder, "tokenizer.json")))["added_tokens"]}
     special = [("eos", ids["<|endoftext|>"]), ("padding", ids["<|endoftext|>"]), ("bos", ids["[gMASK]"]), ("eot", ids["<|user|>"]),
                ("unknown", ids["<|endoftext|>"]), ("eom", ids["<|observation|>"])]
-    template = open(os.path.join(folder, "chat_template.jinja")).read()
-    return expected_v32(folder, mtp, "glm-dsa.") + [
-        ("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", "glm4"), ("tokenizer.ggml.tokens", [s for s, _ in tokens]),
-        ("tokenizer.ggml.token_type", [k for _, k in tokens]),
-        ("tokenizer.ggml.merges", [m if isinstance(m, str) else " ".join(m) for m in t["model"]["merges"]]),
-        *((f"tokenizer.ggml.{k}_token_id", v) for k, v in special), ("tokenizer.chat_template", template)]
+    path = os.path.join(folder, "chat_template.jinja")
+    return tokenizer_keys(folder, "glm4", c["vocab_size"]) + [
+        *((f"tokenizer.ggml.{k}_token_id", v) for k, v in special),
+        *([("tokenizer.chat_template", open(path).read())] if os.path.exists(path) else [])]
+
+
+def expected_glm4(folder, mtp):
+    c = json.load(open(os.path.join(folder, "config.json")))
+    nextn = c["num_nextn_predict_layers"] if mtp else 0
+    gating = [("expert_gating_func", 2)]
+    keys = [("block_count", c["num_hidden_layers"] + nextn), ("context_length", c["max_position_embeddings"]),
+            ("embedding_length", c["hidden_size"]), ("feed_forward_length", c["intermediate_size"]),
+            ("attention.head_count", c["num_attention_heads"]), ("attention.head_count_kv", c["num_key_value_heads"]),
+            ("rope.freq_base", float(c["rope_theta"])), ("attention.layer_norm_rms_epsilon", c["rms_norm_eps"]),
+            ("expert_count", c["n_routed_experts"]), ("expert_used_count", c["num_experts_per_tok"]),
+            ("expert_group_count", c["n_group"]), ("expert_group_used_count", c["topk_group"]),
+            *(gating if "scoring_func" in c else []),
+            ("attention.key_length", c["head_dim"]), ("attention.value_length", c["head_dim"]),
+            ("rope.dimension_count", int(c["head_dim"] * c["partial_rotary_factor"])),
+            ("expert_feed_forward_length", c["moe_intermediate_size"]), ("expert_shared_count", c["n_shared_experts"]),
+            ("leading_dense_block_count", c["first_k_dense_replace"]), *([] if "scoring_func" in c else gating),
+            ("expert_weights_scale", float(c["routed_scaling_factor"])), ("expert_weights_norm", c["norm_topk_prob"]),
+            *([("nextn_predict_layers", nextn)] if mtp else [])]
+    return [("glm4moe." + k, v) for k, v in keys] + glm_tokenizer(folder)
+
+
+def cmd_glm4_keys(a):
+    return same_keys(a.file, ("glm4moe.", "tokenizer."), expected_glm4(a.dir, not a.no_mtp))
 
 
 def cmd_glm_keys(a):
-    return same_keys(a.file, ("glm-dsa.", "tokenizer."), expected_glm(a.dir, not a.no_mtp))
+    return same_keys(a.file, ("glm-dsa.", "tokenizer."), expected_v32(a.dir, not a.no_mtp, "glm-dsa.") + glm_tokenizer(a.dir))
 
 
 def expected_qwen3(folder):
@@ -450,6 +480,19 @@ def expected_qwen3(folder):
 
 def cmd_qwen3(a):
     return same_keys(a.file, "qwen3", expected_qwen3(a.dir))
+
+
+def cmd_minimax(a):
+    c = json.load(open(os.path.join(a.dir, "config.json")))
+    keys = [("block_count", c["num_hidden_layers"]), ("context_length", c["max_position_embeddings"]),
+            ("embedding_length", c["hidden_size"]), ("feed_forward_length", c["intermediate_size"]),
+            ("attention.head_count", c["num_attention_heads"]), ("attention.head_count_kv", c["num_key_value_heads"]),
+            ("rope.freq_base", float(c["rope_theta"])), ("attention.layer_norm_rms_epsilon", c["rms_norm_eps"]),
+            ("expert_count", c["num_local_experts"]), ("expert_used_count", c["num_experts_per_tok"]), ("expert_gating_func", 2),
+            ("attention.key_length", c["head_dim"]), ("attention.value_length", c["head_dim"]),
+            ("expert_feed_forward_length", c["intermediate_size"]), ("rope.dimension_count", c["rotary_dim"])]
+    return same_keys(a.file, ("minimax-m2.", "tokenizer."), [("minimax-m2." + k, v) for k, v in keys]
+                     + tokenizer_keys(a.dir, "minimax-m2", c["vocab_size"]) + special_keys(a.dir))
 
 
 def cmd_compare(a):
@@ -493,7 +536,8 @@ def cmd_tokenize(a):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["make", "wrap", "compare", "v32", "qwen3", "glm", "glm_keys", "tokenize"])
+    p.add_argument("verb", choices=["make", "wrap", "compare", "v32", "qwen3", "minimax", "glm", "glm_keys", "glm4_keys",
+                                    "tokenize"])
     p.add_argument("dir")
     p.add_argument("file", nargs="?")
     p.add_argument("--text", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../READERS.md"))

@@ -1,6 +1,7 @@
 /* Makes checkpoints of any size for tests and the demo: DeepSeek-V3's form in
  * FP8 with block scales or with experts packed as 4-bit integers or as MXFP4, V3.2's too, Qwen2, Qwen3 and Llama
- * in BF16, Qwen3 with experts in FP8, tokenizer included. Weights are drawn from a fixed generator: the same options give the same bytes.
+ * in BF16, Qwen3 with experts and MiniMax-M2 in FP8, GLM-4.5's form with a scale for each row, tokenizer included.
+ * Weights are drawn from a fixed generator: the same options give the same bytes.
  * With --holes a checkpoint has its full size and hardly any data: scales and
  * small tensors are drawn, and of the large ones a few; the others are holes,
  * which read as zeros. */
@@ -17,7 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum arch { DEEPSEEK, QWEN2, LLAMA, QWEN3, QWEN3MOE };
+enum arch { DEEPSEEK, QWEN2, LLAMA, QWEN3, QWEN3MOE, MINIMAX, GLM4MOE };
 enum kind { FP8, BF16, F32, SCALE_F32, SCALE_E8M0, PACKED, SHAPE, FP4, FP4_U8, SCALE_U8 };
 enum fill { GAUSS, NORM, SMALL, SCALES, SIZES };
 
@@ -38,8 +39,8 @@ struct config {
     uint64_t layers, dense, hidden, inter, moe_inter, experts, used, groups, groups_used;
     uint64_t heads, kv_heads, head_dim, q_lora, kv_lora, nope, rope, v_dim, vocab, shards, seed;
     uint64_t index_heads, index_dim, index_top; /* of V3.2's indexer; no heads: none */
-    bool mtp, tied, f32_bias, f32_proj, sparse, holes, packed, mxfp4;
-    const char *scales; /* block, bf16, e8m0, tensor, row; none: the weights are BF16 */
+    bool mtp, tied, f32_bias, f32_proj, sparse, holes, packed, mxfp4, head_norm;
+    const char *scales; /* block, bf16, e8m0, tensor, row, bf16-row; none: the weights are BF16 */
     const char *scale_suffix, *tokenizer, *config, *out;
 };
 
@@ -183,20 +184,19 @@ static void linear(struct list *l, const struct config *c, uint64_t rows, uint64
         return;
     }
     add(l, FP8, GAUSS, rows, cols, "%s%s.weight", prefix, name);
-    enum kind k = !strcmp(c->scales, "e8m0") ? SCALE_E8M0 : !strcmp(c->scales, "bf16") ? BF16 : SCALE_F32;
+    enum kind k = !strcmp(c->scales, "e8m0") ? SCALE_E8M0 : !strncmp(c->scales, "bf16", 4) ? BF16 : SCALE_F32;
     uint64_t r = (rows + 127) / 128, w = (cols + 127) / 128;
     if (!strcmp(c->scales, "tensor"))
         r = 0, w = 1;
-    else if (!strcmp(c->scales, "row"))
+    else if (strstr(c->scales, "row"))
         r = rows, w = 1;
     add(l, k, SCALES, r, w, "%s%s.%s", prefix, name, c->scale_suffix)->fan = cols;
 }
 
-static void deepseek_layer(struct list *l, const struct config *c, uint64_t i)
+/* A layer's feed-forward part: dense in the first ones, else experts, a shared one and a router. */
+static void feed_forward(struct list *l, const struct config *c, uint64_t i, const char *p)
 {
-    char p[64], q[128];
-    snprintf(p, sizeof p, "model.layers.%" PRIu64 ".", i);
-    add(l, BF16, NORM, 0, c->hidden, "%sinput_layernorm.weight", p);
+    char q[128];
     if (i < c->dense) {
         linear(l, c, c->hidden, c->inter, p, "mlp.down_proj");
         linear(l, c, c->inter, c->hidden, p, "mlp.gate_proj");
@@ -214,6 +214,14 @@ static void deepseek_layer(struct list *l, const struct config *c, uint64_t i)
         add(l, c->f32_bias ? F32 : BF16, SMALL, 0, c->experts, "%smlp.gate.e_score_correction_bias", p);
         add(l, BF16, GAUSS, c->experts, c->hidden, "%smlp.gate.weight", p);
     }
+}
+
+static void deepseek_layer(struct list *l, const struct config *c, uint64_t i)
+{
+    char p[64];
+    snprintf(p, sizeof p, "model.layers.%" PRIu64 ".", i);
+    add(l, BF16, NORM, 0, c->hidden, "%sinput_layernorm.weight", p);
+    feed_forward(l, c, i, p);
     add(l, BF16, NORM, 0, c->hidden, "%spost_attention_layernorm.weight", p);
     if (c->index_heads) {
         add(l, F32, SMALL, 0, c->index_dim, "%sself_attn.indexer.k_norm.bias", p);
@@ -231,10 +239,26 @@ static void deepseek_layer(struct list *l, const struct config *c, uint64_t i)
     linear(l, c, c->heads * (c->nope + c->rope), c->q_lora, p, "self_attn.q_b_proj");
 }
 
+static void attention(struct list *l, const struct config *c, const char *p)
+{
+    uint64_t head = c->head_dim ? c->head_dim : c->hidden / c->heads, kv = head * c->kv_heads;
+    static const char *const qkv[] = { "k", "q", "v" };
+    for (int k = 0; k < 3; k++) {
+        uint64_t rows = k == 1 ? head * c->heads : kv;
+        char name[32];
+        if (c->arch == QWEN2 || c->arch == GLM4MOE)
+            add(l, BF16, SMALL, 0, rows, "%sself_attn.%s_proj.bias", p, qkv[k]);
+        snprintf(name, sizeof name, "self_attn.%s_proj", qkv[k]);
+        linear(l, c, rows, c->hidden, p, name);
+        if (k < 2 && c->head_norm)
+            add(l, BF16, NORM, 0, head, "%sself_attn.%s_norm.weight", p, qkv[k]);
+    }
+    linear(l, c, c->hidden, head * c->heads, p, "self_attn.o_proj");
+}
+
 static void dense_layer(struct list *l, const struct config *c, uint64_t i)
 {
     char p[64], q[128];
-    uint64_t head = c->head_dim ? c->head_dim : c->hidden / c->heads, kv = head * c->kv_heads;
     bool moe = c->arch == QWEN3MOE;
     snprintf(p, sizeof p, "model.layers.%" PRIu64 ".", i);
     add(l, BF16, NORM, 0, c->hidden, "%sinput_layernorm.weight", p);
@@ -247,18 +271,39 @@ static void dense_layer(struct list *l, const struct config *c, uint64_t i)
     if (moe)
         add(l, BF16, GAUSS, c->experts, c->hidden, "%smlp.gate.weight", p);
     add(l, BF16, NORM, 0, c->hidden, "%spost_attention_layernorm.weight", p);
-    static const char *const qkv[] = { "k", "q", "v" };
-    for (int k = 0; k < 3; k++) {
-        uint64_t rows = k == 1 ? head * c->heads : kv;
-        char name[32];
-        if (c->arch == QWEN2)
-            add(l, BF16, SMALL, 0, rows, "%sself_attn.%s_proj.bias", p, qkv[k]);
-        snprintf(name, sizeof name, "self_attn.%s_proj", qkv[k]);
-        linear(l, c, rows, c->hidden, p, name);
-        if (k < 2 && (c->arch == QWEN3 || moe))
-            add(l, BF16, NORM, 0, head, "%sself_attn.%s_norm.weight", p, qkv[k]);
+    attention(l, c, p);
+}
+
+static void glm_layer(struct list *l, const struct config *c, uint64_t i)
+{
+    char p[64];
+    snprintf(p, sizeof p, "model.layers.%" PRIu64 ".", i);
+    add(l, BF16, NORM, 0, c->hidden, "%sinput_layernorm.weight", p);
+    feed_forward(l, c, i, p);
+    add(l, BF16, NORM, 0, c->hidden, "%spost_attention_layernorm.weight", p);
+    attention(l, c, p);
+}
+
+static void minimax_layer(struct list *l, const struct config *c, uint64_t i)
+{
+    char p[64], q[128];
+    snprintf(p, sizeof p, "model.layers.%" PRIu64 ".", i);
+    add(l, F32, SMALL, 0, c->experts, "%sblock_sparse_moe.e_score_correction_bias", p);
+    for (uint64_t e = 0; e < c->experts; e++) {
+        snprintf(q, sizeof q, "%sblock_sparse_moe.experts.%" PRIu64 ".", p, e);
+        linear(l, c, c->inter, c->hidden, q, "w1");
+        linear(l, c, c->hidden, c->inter, q, "w2");
+        linear(l, c, c->inter, c->hidden, q, "w3");
     }
-    linear(l, c, c->hidden, head * c->heads, p, "self_attn.o_proj");
+    add(l, F32, GAUSS, c->experts, c->hidden, "%sblock_sparse_moe.gate.weight", p);
+    add(l, BF16, NORM, 0, c->hidden, "%sinput_layernorm.weight", p);
+    add(l, BF16, NORM, 0, c->hidden, "%spost_attention_layernorm.weight", p);
+    add(l, BF16, NORM, 0, c->head_dim * c->kv_heads, "%sself_attn.k_norm.weight", p);
+    linear(l, c, c->head_dim * c->kv_heads, c->hidden, p, "self_attn.k_proj");
+    linear(l, c, c->hidden, c->head_dim * c->heads, p, "self_attn.o_proj");
+    add(l, BF16, NORM, 0, c->head_dim * c->heads, "%sself_attn.q_norm.weight", p);
+    linear(l, c, c->head_dim * c->heads, c->hidden, p, "self_attn.q_proj");
+    linear(l, c, c->head_dim * c->kv_heads, c->hidden, p, "self_attn.v_proj");
 }
 
 static void list_tensors(struct list *l, const struct config *c)
@@ -266,17 +311,23 @@ static void list_tensors(struct list *l, const struct config *c)
     if (!c->tied)
         add(l, BF16, GAUSS, c->vocab, c->hidden, "lm_head.weight");
     add(l, BF16, GAUSS, c->vocab, c->hidden, "model.embed_tokens.weight");
+    bool glm = c->arch == GLM4MOE;
     for (uint64_t i = 0; i < c->layers; i++)
-        (c->arch == DEEPSEEK ? deepseek_layer : dense_layer)(l, c, i);
-    if (c->mtp) { /* the multi-token-prediction layer, which a conversion keeps of V3.2 alone */
-        deepseek_layer(l, c, c->layers);
+        (c->arch == DEEPSEEK ? deepseek_layer : c->arch == MINIMAX ? minimax_layer : glm ? glm_layer : dense_layer)(l, c, i);
+    if (c->mtp) { /* the multi-token-prediction layer, which a conversion keeps of V3.2 and GLM alone */
+        (glm ? glm_layer : deepseek_layer)(l, c, c->layers);
         const char *p = "model.layers.";
+        char q[64];
+        snprintf(q, sizeof q, "%s%" PRIu64 ".", p, c->layers);
         add(l, BF16, GAUSS, c->hidden, 2 * c->hidden, "%s%" PRIu64 ".eh_proj.weight", p, c->layers);
         add(l, BF16, NORM, 0, c->hidden, "%s%" PRIu64 ".enorm.weight", p, c->layers);
         add(l, BF16, NORM, 0, c->hidden, "%s%" PRIu64 ".hnorm.weight", p, c->layers);
         add(l, BF16, GAUSS, c->vocab, c->hidden, "%s%" PRIu64 ".embed_tokens.weight", p, c->layers);
         add(l, BF16, NORM, 0, c->hidden, "%s%" PRIu64 ".shared_head.norm.weight", p, c->layers);
-        add(l, BF16, GAUSS, c->vocab, c->hidden, "%s%" PRIu64 ".shared_head.head.weight", p, c->layers);
+        if (glm)
+            linear(l, c, c->vocab, c->hidden, q, "shared_head.head");
+        else
+            add(l, BF16, GAUSS, c->vocab, c->hidden, "%s%" PRIu64 ".shared_head.head.weight", p, c->layers);
     }
     add(l, BF16, NORM, 0, c->hidden, "model.norm.weight");
 }
@@ -448,12 +499,21 @@ static void write_index(const struct config *c, const struct list *l, uint64_t t
 
 static void write_fp8(FILE *f, const struct config *c)
 {
+    bool lists = c->arch != DEEPSEEK && c->arch != MINIMAX;
     fprintf(f, "{\"quant_method\":\"fp8\",\"fmt\":\"e4m3\",\"activation_scheme\":\"dynamic\"%s",
             !strcmp(c->scales, "tensor") || !strcmp(c->scales, "row") ? "" : ",\"weight_block_size\":[128,128]");
-    for (uint64_t i = 0; i < c->layers && c->arch != DEEPSEEK; i++)
+    for (uint64_t i = 0; i < c->layers && lists; i++)
         fprintf(f, "%s\"model.layers.%" PRIu64 ".input_layernorm\",\"model.layers.%" PRIu64 ".mlp.gate\"",
                 i ? "," : ",\"modules_to_not_convert\":[\"lm_head\",", i, i);
-    fputs(c->arch == DEEPSEEK ? "}" : "]}", f);
+    fputs(lists ? "]}" : "}", f);
+}
+
+static void write_quantized(FILE *f, const struct config *c)
+{
+    if (!strcmp(c->scales, "none"))
+        return;
+    fputs(",\"quantization_config\":", f);
+    write_fp8(f, c);
 }
 
 /* Qwen3's own entries: with experts as Qwen3-235B's, without as DeepSeek-R1-0528-Qwen3-8B's. */
@@ -470,18 +530,53 @@ static void write_qwen3(FILE *f, const struct config *c)
                    "\"num_experts\":%" PRIu64 ",\"num_experts_per_tok\":%" PRIu64 ",\"moe_intermediate_size\":%" PRIu64
                    ",\"norm_topk_prob\":true,\"decoder_sparse_step\":1,\"mlp_only_layers\":[]",
                 c->experts, c->used, c->moe_inter);
-    if (strcmp(c->scales, "none") != 0) {
-        fputs(",\"quantization_config\":", f);
-        write_fp8(f, c);
+    write_quantized(f, c);
+}
+
+static void write_minimax(FILE *f, const struct config *c)
+{
+    fprintf(f, ",\"head_dim\":%" PRIu64 ",\"rotary_dim\":%" PRIu64 ",\"num_local_experts\":%" PRIu64
+               ",\"num_experts_per_tok\":%" PRIu64 ",\"max_position_embeddings\":196608,\"rope_theta\":5000000,"
+               "\"scoring_func\":\"sigmoid\",\"use_routing_bias\":true,\"use_qk_norm\":true,\"qk_norm_type\":\"per_layer\","
+               "\"use_mtp\":true,\"num_mtp_modules\":3,\"mtp_transformer_layers\":1,\"shared_intermediate_size\":0",
+            c->head_dim, c->rope, c->experts, c->used);
+    write_quantized(f, c);
+}
+
+/* GLM-4.6's own entries. In FP8 "ignore" names all that is not quantized, whether it could be or not. */
+static void write_glm4(FILE *f, const struct config *c)
+{
+    fprintf(f, ",\"attention_bias\":true,\"attention_dropout\":0.0,\"pad_token_id\":321,\"eos_token_id\":[321,325,327],"
+               "\"head_dim\":%" PRIu64 ",\"max_position_embeddings\":202752,\"partial_rotary_factor\":0.5,\"rope_scaling\":null,"
+               "\"rope_theta\":1000000,\"moe_intermediate_size\":%" PRIu64 ",\"norm_topk_prob\":true,\"n_group\":1,\"topk_group\":1,"
+               "\"n_routed_experts\":%" PRIu64 ",\"n_shared_experts\":1,\"routed_scaling_factor\":2.5,\"num_experts_per_tok\":%" PRIu64
+               ",\"first_k_dense_replace\":%" PRIu64 ",\"use_qk_norm\":%s,\"num_nextn_predict_layers\":%d",
+            c->head_dim, c->moe_inter, c->experts, c->used, c->dense, c->head_norm ? "true" : "false", c->mtp);
+    if (!strcmp(c->scales, "none"))
+        return;
+    fputs(",\"quantization_config\":{\"config_groups\":{\"group_0\":{\"input_activations\":{\"actorder\":null,\"block_structure\":null,"
+          "\"dynamic\":true,\"group_size\":null,\"num_bits\":8,\"observer\":null,\"observer_kwargs\":{},\"strategy\":\"token\","
+          "\"symmetric\":true,\"type\":\"float\"},\"output_activations\":null,\"targets\":[\"Linear\"],\"weights\":{\"actorder\":null,"
+          "\"block_structure\":null,\"dynamic\":false,\"group_size\":null,\"num_bits\":8,\"observer\":\"minmax\",\"observer_kwargs\":{},"
+          "\"strategy\":\"channel\",\"symmetric\":true,\"type\":\"float\"}}},\"format\":\"float-quantized\","
+          "\"global_compression_ratio\":null,\"ignore\":[\"lm_head\",\"model.embed_tokens\",\"model.norm\"", f);
+    for (uint64_t i = 0; i < c->layers + c->mtp; i++) {
+        static const char *const names[] = { "input_layernorm", "post_attention_layernorm", "self_attn.q_proj.bias", "self_attn.k_proj.bias",
+                                            "self_attn.v_proj.bias", "mlp.gate", "mlp.gate.e_score_correction_bias", "embed_tokens",
+                                            "eh_proj", "enorm", "hnorm", "shared_head.norm" };
+        for (int k = 0; k < (i < c->dense ? 5 : i < c->layers ? 7 : 12); k++)
+            fprintf(f, ",\"model.layers.%" PRIu64 ".%s\"", i, names[k]);
     }
+    fputs("],\"kv_cache_scheme\":null,\"quant_method\":\"compressed-tensors\",\"quantization_status\":\"compressed\"}", f);
 }
 
 static void write_config(const struct config *c)
 {
     FILE *f = open_out(c, "config.json");
     static const char *const classes[] = { "DeepseekV3ForCausalLM", "Qwen2ForCausalLM", "LlamaForCausalLM",
-                                          "Qwen3ForCausalLM", "Qwen3MoeForCausalLM" };
-    static const char *const types[] = { "deepseek_v3", "qwen2", "llama", "qwen3", "qwen3_moe" };
+                                          "Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "MiniMaxM2ForCausalLM",
+                                          "Glm4MoeForCausalLM" };
+    static const char *const types[] = { "deepseek_v3", "qwen2", "llama", "qwen3", "qwen3_moe", "minimax_m2", "glm4_moe" };
     fprintf(f, "{\"architectures\":[\"%s\"],\"model_type\":\"%s\",\"torch_dtype\":\"bfloat16\","
                "\"hidden_size\":%" PRIu64 ",\"intermediate_size\":%" PRIu64 ",\"num_hidden_layers\":%" PRIu64
                ",\"num_attention_heads\":%" PRIu64 ",\"num_key_value_heads\":%" PRIu64 ",\"vocab_size\":%" PRIu64
@@ -516,6 +611,10 @@ static void write_config(const struct config *c)
             write_fp8(f, c);
     } else if (c->arch == QWEN3 || c->arch == QWEN3MOE) {
         write_qwen3(f, c);
+    } else if (c->arch == MINIMAX) {
+        write_minimax(f, c);
+    } else if (c->arch == GLM4MOE) {
+        write_glm4(f, c);
     } else if (c->arch == QWEN2) {
         fputs(",\"bos_token_id\":256,\"eos_token_id\":257,\"max_position_embeddings\":32768,\"rope_theta\":1000000.0", f);
     } else {
@@ -565,27 +664,53 @@ static void byte_token(FILE *f, int byte)
         fprintf(f, "\\u%04x", code);
 }
 
-/* 256 bytes, two specials, 64 merges of letter pairs, in the pre-tokenizers of
- * the DeepSeek-R1 distillations. */
+/* How text is split, and what is put before it: MiniMax-M2's, GLM's, and those of DeepSeek-R1's distillations. */
+static void write_rules(FILE *f, const struct config *c, const char *bos)
+{
+#define UPPER "[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]"
+#define LOWER "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]"
+#define BEFORE "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?"
+#define SHORT "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+    bool minimax = c->arch == MINIMAX, glm = c->arch == GLM4MOE;
+    const char *words = minimax ? BEFORE UPPER "*" LOWER "+" SHORT "?|" BEFORE UPPER "+" LOWER "*" SHORT "?"
+                                : SHORT "|" BEFORE "\\\\p{L}+";
+    fprintf(f, "\"normalizer\":%s,\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
+               "\"pattern\":{\"Regex\":\"%s|\\\\p{N}%s| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n%s]*|\\\\s*[\\\\r\\\\n]+|"
+               "\\\\s+(?!\\\\S)|\\\\s+\"},\"behavior\":\"%s\",\"invert\":%s},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+               "\"trim_offsets\":true,\"use_regex\":false}]},\"post_processor\":",
+            minimax ? "{\"type\":\"NFC\"}" : "null", words, minimax || glm || c->arch == LLAMA ? "{1,3}" : "",
+            minimax ? "/" : "", minimax ? "Removed" : "Isolated", minimax ? "true" : "false");
+    if (minimax)
+        fputs("{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":false,\"use_regex\":true}", f);
+    else if (glm)
+        fputs("null", f);
+    else
+        fprintf(f, "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"%s\",\"type_id\":0}},"
+                   "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\":[],\"special_tokens\":{\"%s\":{\"id\":\"%s\","
+                   "\"ids\":[256],\"tokens\":[\"%s\"]}}}", bos, bos, bos, bos);
+}
+
+/* 256 bytes, 64 merges of letter pairs, and two specials or GLM's eight: before the merges, in MiniMax-M2's and GLM's
+ * form behind them. */
 static void write_tokenizer(const struct config *c)
 {
-    const char *digits = c->arch == LLAMA ? "\\\\p{N}{1,3}" : "\\\\p{N}";
-    const char *special[] = { "<\\uff5cbegin\\u2581of\\u2581sentence\\uff5c>",
-                              "<\\uff5cend\\u2581of\\u2581sentence\\uff5c>" };
+    static const char *const names[] = { "<\\uff5cbegin\\u2581of\\u2581sentence\\uff5c>",
+                                         "<\\uff5cend\\u2581of\\u2581sentence\\uff5c>" };
+    static const char *const minimax_names[] = { "]~!b[", "[e~[" };
+    static const char *const glm_names[] = { "[gMASK]", "<|endoftext|>", "[sMASK]", "<sop>", "<think>", "<|user|>",
+                                             "<|assistant|>", "<|observation|>" };
+    bool minimax = c->arch == MINIMAX, glm = c->arch == GLM4MOE, last = minimax || glm;
+    const char *const *special = glm ? glm_names : minimax ? minimax_names : names;
+    int n = glm ? 8 : 2;
     FILE *f = open_out(c, "tokenizer.json");
     fputs("{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":[", f);
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < n; i++)
         fprintf(f, "%s{\"id\":%d,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
-                   "\"normalized\":false,\"special\":true}", i ? "," : "", 256 + i, special[i]);
-    fprintf(f, "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
-               "\"pattern\":{\"Regex\":\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|%s|"
-               " ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"},"
-               "\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
-               "\"trim_offsets\":true,\"use_regex\":false}]},\"post_processor\":{\"type\":\"TemplateProcessing\","
-               "\"single\":[{\"SpecialToken\":{\"id\":\"%s\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],"
-               "\"pair\":[],\"special_tokens\":{\"%s\":{\"id\":\"%s\",\"ids\":[256],\"tokens\":[\"%s\"]}}},"
-               "\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{",
-            digits, special[0], special[0], special[0], special[0]);
+                   "\"normalized\":false,\"special\":%s}", i ? "," : "", (last ? 320 : 256) + i, special[i], i == 4 ? "false" : "true");
+    fputs("],", f);
+    write_rules(f, c, special[0]);
+    fprintf(f, ",\"decoder\":{\"type\":\"ByteLevel\"%s},\"model\":{\"type\":\"BPE\",\"vocab\":{",
+            last ? ",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true" : "");
     for (int b = 0; b < 256; b++) {
         fputs(b ? ",\"" : "\"", f);
         byte_token(f, b);
@@ -593,23 +718,32 @@ static void write_tokenizer(const struct config *c)
     }
     const char *letters = "etaoinsh";
     for (int i = 0; i < 64; i++)
-        fprintf(f, ",\"%c%c\":%d", letters[i / 8], letters[i % 8], 258 + i);
+        fprintf(f, ",\"%c%c\":%d", letters[i / 8], letters[i % 8], (last ? 256 : 258) + i);
     fputs("},\"merges\":[", f);
     for (int i = 0; i < 64; i++)
         fprintf(f, "%s\"%c %c\"", i ? "," : "", letters[i / 8], letters[i % 8]);
     fputs("]}}\n", f);
     close_out(f, "tokenizer.json");
     f = open_out(c, "tokenizer_config.json");
-    fprintf(f, "{\"add_bos_token\":true,\"add_eos_token\":false,\"bos_token\":\"%s\",\"eos_token\":\"%s\","
-               "\"pad_token\":\"%s\",\"unk_token\":null,\"tokenizer_class\":\"LlamaTokenizerFast\"}\n",
-            special[0], special[1], special[1]);
+    if (minimax)
+        fprintf(f, "{\"add_prefix_space\":false,\"bos_token\":\"%s\",\"clean_up_tokenization_spaces\":false,\"eos_token\":\"%s\","
+                   "\"unk_token\":\"%s\",\"model_max_length\":40960000,\"tokenizer_class\":\"GPT2Tokenizer\"}\n",
+                special[0], special[1], special[1]);
+    else if (glm)
+        fputs("{\"clean_up_tokenization_spaces\":false,\"do_lower_case\":false,\"eos_token\":\"<|endoftext|>\",\"extra_special_tokens\":{},"
+              "\"model_max_length\":128000,\"pad_token\":\"<|endoftext|>\",\"padding_side\":\"left\",\"remove_space\":false,"
+              "\"tokenizer_class\":\"PreTrainedTokenizer\"}\n", f);
+    else
+        fprintf(f, "{\"add_bos_token\":true,\"add_eos_token\":false,\"bos_token\":\"%s\",\"eos_token\":\"%s\","
+                   "\"pad_token\":\"%s\",\"unk_token\":null,\"tokenizer_class\":\"LlamaTokenizerFast\"}\n",
+                special[0], special[1], special[1]);
     close_out(f, "tokenizer_config.json");
 }
 
 static void usage(FILE *f)
 {
     fputs("usage: make_checkpoint [--arch ARCH] [OPTION...] --out DIR\n"
-          "  --arch deepseek|qwen2|llama|qwen3|qwen3moe   comes first (deepseek)\n"
+          "  --arch deepseek|qwen2|llama|qwen3|qwen3moe|minimax|glm4moe   comes first (deepseek)\n"
           "  --preset small|demo|big-tensor|r1|k2\n"
           "      small: 15 MB; demo: 350 MB; big-tensor: one BF16 tensor of 256 MiB;\n"
           "      r1, k2: DeepSeek-R1's and Kimi-K2's own shapes (with --holes)\n"
@@ -617,7 +751,7 @@ static void usage(FILE *f)
           "  --groups-used --heads --kv-heads --q-lora --kv-lora --nope --rope --v-dim\n"
           "  --vocab --shards --seed --head-dim   numbers\n"
           "  --index-heads --index-dim --index-top   V3.2's form, by heads of the indexer (0, 64, 16)\n"
-          "  --scales block|bf16|e8m0|tensor|row|none   form of the FP8 scales (block); none: BF16 weights\n"
+          "  --scales block|bf16|e8m0|tensor|row|bf16-row|none   form of the FP8 scales (block); none: BF16 weights\n"
           "  --scale-suffix NAME           weight_scale_inv\n"
           "  --packed                      experts in 4-bit integers as Kimi-K2-Thinking's, the rest BF16\n"
           "  --mxfp4                       experts in MXFP4 as DeepSeek-V4's; with --packed as compressed-tensors'\n"
@@ -626,6 +760,7 @@ static void usage(FILE *f)
           "  --no-mtp                      without it, where a preset has it\n"
           "  --mtp                         with a multi-token-prediction layer\n"
           "  --tied                        no lm_head\n"
+          "  --no-head-norm                no norms on the heads of q and k, as GLM-4.5-Air\n"
           "  --holes                       large tensors are holes, but for a few\n"
           "  --config FILE                 config.json to copy in place of a made one\n"
           "  --sparse                      of each matrix only the beginning, then a hole\n"
@@ -642,9 +777,12 @@ static struct config defaults(enum arch a)
     if (a != DEEPSEEK) {
         c.kv_heads = 2;
         c.vocab = 512;
-        c.scales = a == QWEN3MOE ? "bf16" : "none";
-        c.head_dim = a == QWEN3 || a == QWEN3MOE ? 128 : 0;
+        c.scales = a == QWEN3MOE ? "bf16" : a == MINIMAX ? "block" : "none";
+        c.head_norm = a == QWEN3 || a == QWEN3MOE || a == GLM4MOE;
+        c.head_dim = c.head_norm || a == MINIMAX ? 128 : 0;
     }
+    if (a == GLM4MOE)
+        c.scales = "row", c.scale_suffix = "weight_scale", c.mtp = true;
     return c;
 }
 
@@ -707,11 +845,11 @@ static void write_checkpoint(const struct config *c)
 
 static enum arch arch_of(const char *name)
 {
-    static const char *const names[] = { "deepseek", "qwen2", "llama", "qwen3", "qwen3moe" };
-    for (enum arch a = DEEPSEEK; a <= QWEN3MOE; a++)
+    static const char *const names[] = { "deepseek", "qwen2", "llama", "qwen3", "qwen3moe", "minimax", "glm4moe" };
+    for (enum arch a = DEEPSEEK; a <= GLM4MOE; a++)
         if (!strcmp(name, names[a]))
             return a;
-    die("--arch %s: deepseek, qwen2, llama, qwen3 or qwen3moe", name);
+    die("--arch %s: deepseek, qwen2, llama, qwen3, qwen3moe, minimax or glm4moe", name);
     return DEEPSEEK;
 }
 
@@ -727,6 +865,7 @@ int main(int argc, char **argv)
                                    { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' },
                                    { "packed", 0, NULL, 'P' }, { "mxfp4", 0, NULL, '4' }, { "f32-proj", 0, NULL, 'j' },
                                    { "mtp", 0, NULL, 'm' }, { "no-mtp", 0, NULL, 'M' }, { "tied", 0, NULL, 't' },
+                                   { "no-head-norm", 0, NULL, 'N' },
                                    { "sparse", 0, NULL, 'S' }, { "holes", 0, NULL, 'H' }, { "config", 1, NULL, 'c' },
                                    { "tokenizer", 1, NULL, 'k' }, { "out", 1, NULL, 'o' },
                                    { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
@@ -763,6 +902,7 @@ int main(int argc, char **argv)
         case 'm': c.mtp = true; break;
         case 'M': c.mtp = false; break;
         case 't': c.tied = true; break;
+        case 'N': c.head_norm = false; break;
         case 'S': c.sparse = true; break;
         case 'k': c.tokenizer = optarg; break;
         case 'H': c.holes = true; break;

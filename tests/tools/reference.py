@@ -140,6 +140,9 @@ DENSE = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
          "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
          "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate": "ffn_gate_inp",
          "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+MINIMAX = dict(DENSE, **{"block_sparse_moe.gate": "ffn_gate_inp"})
+GLM4 = {**DENSE, **{hf: name for hf, name in V32.items() if "shared" in hf or "." not in hf},
+        "post_attention_layernorm": "post_attention_norm"}
 TOP = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
        "lm_head.weight": "output.weight"}
 
@@ -172,8 +175,10 @@ def tensors(ck, layout):
     c = ck.config
     arch = c["architectures"][0]
     v32 = arch in ("DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM")
-    table = V32 if v32 else DEEPSEEK if arch.startswith("Deepseek") else DENSE
-    layers = c["num_hidden_layers"] + (c.get("num_nextn_predict_layers") or 0 if v32 else 0)
+    glm4 = arch == "Glm4MoeForCausalLM"
+    table = V32 if v32 else GLM4 if glm4 else DEEPSEEK if arch.startswith("Deepseek") else \
+        MINIMAX if arch.startswith("MiniMax") else DENSE
+    layers = c["num_hidden_layers"] + (c.get("num_nextn_predict_layers") or 0 if v32 or glm4 else 0)
     for hf, name in TOP.items():
         if hf in ck.where:
             yield name, ck.f32(hf)
@@ -181,8 +186,9 @@ def tensors(ck, layout):
         yield "rope_freqs.weight", llama3_rope(c)
     for i in range(layers):
         p = f"model.layers.{i}."
-        if p + "mlp.gate.e_score_correction_bias" in ck.where:
-            yield f"blk.{i}.exp_probs_b.bias", ck.f32(p + "mlp.gate.e_score_correction_bias")
+        for hf in ("mlp.gate.e_score_correction_bias", "block_sparse_moe.e_score_correction_bias"):
+            if p + hf in ck.where:
+                yield f"blk.{i}.exp_probs_b.bias", ck.f32(p + hf)
         for hf, name in table.items():
             for kind in ("weight", "bias"):
                 full = f"{p}{hf}.{kind}"
@@ -199,6 +205,9 @@ def tensors(ck, layout):
                     yield f"blk.{i}.attn_v_b.weight", np.ascontiguousarray(kv[:, nope:])
                     continue
                 yield f"blk.{i}.{name}.{kind}", w
+        for kind, w in (("gate", "w1"), ("down", "w2"), ("up", "w3")) if table is MINIMAX else ():
+            yield f"blk.{i}.ffn_{kind}_exps.weight", np.stack(
+                [ck.f32(f"{p}block_sparse_moe.experts.{e}.{w}.weight") for e in range(c["num_local_experts"])])
         if ck.has(p + "mlp.experts.0.gate_proj.weight"):
             for kind in ("gate", "up", "down"):
                 n = c["n_routed_experts"] if "n_routed_experts" in c else c["num_experts"]

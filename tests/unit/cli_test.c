@@ -1,6 +1,7 @@
 /* Sizes as people type them, error lines that are safe to print, rates that are possible. */
 #include "client/cli.h"
 #include "client/progress.h"
+#include "proto/size_text.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -42,11 +43,11 @@ static void sizes_are_shown(void **state)
     char b[32];
 
     (void)state;
-    assert_string_equal(cli_size(b, 0), "0 B");
-    assert_string_equal(cli_size(b, 999), "999 B");
-    assert_string_equal(cli_size(b, 1000), "1.0 kB");
-    assert_string_equal(cli_size(b, 999950), "1.0 MB");
-    assert_string_equal(cli_size(b, 300800000000ull), "300.8 GB");
+    assert_string_equal(sl_size_text(b, 0), "0 B");
+    assert_string_equal(sl_size_text(b, 999), "999 B");
+    assert_string_equal(sl_size_text(b, 1000), "1.0 kB");
+    assert_string_equal(sl_size_text(b, 999950), "1.0 MB");
+    assert_string_equal(sl_size_text(b, 300800000000ull), "300.8 GB");
 }
 
 static void error_lines_are_one_printable_line(void **state)

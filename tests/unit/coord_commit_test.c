@@ -166,7 +166,7 @@ static void time_passes_after_the_commit(void **state)
     begin(w);
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &g, 1), 1);
-    w->now.boot_ms += 11000;
+    w->now.run_ms += 11000;
     say(w, 1, "{\"v\":3,\"m\":\"pong\",\"n\":0}");
     assert_int_equal(sl_coord_tick(w->c, w->now, &w->e), 0);
     commit_ends(w);

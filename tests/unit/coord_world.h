@@ -183,7 +183,7 @@ static inline void client(struct world *w, unsigned p)
 static inline void later(struct world *w, uint64_t ms, const unsigned *alive, unsigned n)
 {
     for (uint64_t t = 0; t < ms; t += 500) {
-        w->now.boot_ms += 500;
+        w->now.run_ms += 500;
         w->now.wall_ms += 500;
         for (unsigned i = 0; i < n; i++)
             say_quietly(w, alive[i], "{\"v\":3,\"m\":\"pong\",\"n\":0}");

@@ -160,7 +160,7 @@ static void a_restart_keeps_leases(void **state)
     assert_int_equal(granted(w, 1, g, 2), 2);
     assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
     world_stop(w);
-    w->now.boot_ms = 5; /* a reboot */
+    w->now.run_ms = 5; /* a reboot */
     world_start(w);
     result(w, 1, g[0]);
     expect(w, 1, SL_M_REHELLO);

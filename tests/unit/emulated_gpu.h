@@ -283,6 +283,7 @@ static const char *emulated_words(int err)
 {
     return err == EMULATED_NO_MEMORY       ? "out of memory (emulated)"
            : err == EMULATED_LOST          ? "uncorrectable ECC error encountered (emulated)"
+           : err == EMULATED_OLD           ? "no NVIDIA driver here, or one older than is needed (emulated)"
            : err == EMULATED_NOT_SUPPORTED ? "operation not supported (emulated)"
                                            : "invalid call (emulated)";
 }

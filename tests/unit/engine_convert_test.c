@@ -18,6 +18,19 @@ static uint32_t add(struct world *w, struct sl_out_tensor *t, uint64_t item_elem
     return i;
 }
 
+/* Tables of integers, longer than a slab and than the first run that fits one. */
+static void add_ids(struct world *w)
+{
+    for (int i = 0; i < 2; i++) {
+        enum sl_dtype dtype = i ? SL_DTYPE_I32 : SL_DTYPE_I64;
+        uint32_t s = world_source(w, (uint32_t)i, i ? "ids32" : "ids64", dtype, 50001, 6, 0, 0, 0);
+        struct sl_out_tensor *t = world_out(w, i ? "ids32" : "ids64", SL_TYPE_I32, SL_IDS, 6, 50001, 0, s, 1);
+
+        t->heads = WORLD_IDS;
+        add(w, t, i ? 0 : 6 * 20000);
+    }
+}
+
 static void add_copies(struct world *w)
 {
     uint32_t s = world_source(w, 0, "bf16", SL_DTYPE_BF16, 96, 768, 0, 0, 0);
@@ -37,6 +50,7 @@ static void add_copies(struct world *w)
     t = world_out(w, "values", SL_TYPE_F32, SL_INLINE, 40, 0, 0, 0, 0);
     t->values = inline_values;
     add(w, t, 0);
+    add_ids(w);
 }
 
 static void add_scaled(struct world *w)
@@ -301,7 +315,7 @@ static void rows_of(struct world *w)
             const struct sl_out_tensor *t = &w->out[i];
             uint64_t n = t->ne[0], row = turn * 7 % (t->elems / n);
 
-            if (t->transform == SL_PERMUTE && t->n_dims == 1) {
+            if (t->transform == SL_IDS || (t->transform == SL_PERMUTE && t->n_dims == 1)) {
                 assert_int_equal(source_row(rows, t, row, x, &e), SL_EUNSUPPORTED);
                 continue;
             }

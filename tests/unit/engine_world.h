@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #define WORLD_MAX 64
+#define WORLD_IDS 7 /* all integers are below it */
 
 struct world {
     char dir[64];
@@ -135,6 +136,10 @@ static inline void *world_values(struct world *w, enum sl_dtype dtype, uint64_t 
             break;
         case SL_DTYPE_F4: case SL_DTYPE_I4: /* of twice as many bytes the first half */
             p[i] = (uint8_t)r;
+            break;
+        case SL_DTYPE_I64: /* little-endian: of small numbers the first byte */
+        case SL_DTYPE_I32:
+            p[(dtype == SL_DTYPE_I64 ? 8 : 4) * i] = (uint8_t)(r % WORLD_IDS);
             break;
         case SL_DTYPE_F8_E8M0:
         case SL_DTYPE_U8:
@@ -362,12 +367,25 @@ static inline float world_value(const struct world *w, const struct sl_out_tenso
         h = a / t->v_dim;
         return world_element(w, t->first_src, h * (t->nope + t->v_dim) + t->nope + a % t->v_dim, b);
     case SL_COPY:
+    case SL_IDS: /* not weights */
         break;
     }
     h = i / (t->elems / t->n_src);
     j = i % (t->elems / t->n_src);
     return world_element(w, t->first_src + (uint32_t)h, j / w->src[t->first_src + h].cols,
                          j % w->src[t->first_src + h].cols);
+}
+
+/* Integers of 8 bytes or 4 as such of 4. */
+static inline uint8_t *world_ids(const struct world *w, const struct sl_out_tensor *t)
+{
+    const struct sl_model_src *s = &w->src[t->first_src];
+    uint64_t width = sl_dtype_info((int)s->dtype)->bytes;
+    uint8_t *out = malloc(t->elems * 4);
+
+    for (uint64_t i = 0; i < t->elems; i++)
+        memcpy(out + 4 * i, w->data[s->tensor] + width * i, 4);
+    return out;
 }
 
 /* A row of blocks of MXFP4 of a source of F4: its exponents and codes. */
@@ -396,6 +414,11 @@ static inline uint8_t *world_expected(const struct world *w, uint32_t tensor, bo
     float *x = malloc(t->ne[0] * sizeof *x);
     uint64_t bad, row = sl_type_bytes(pt->type, t->ne[0]);
 
+    if (t->transform == SL_IDS) {
+        free(out);
+        free(x);
+        return world_ids(w, t);
+    }
     for (uint64_t r = 0; r < t->elems / t->ne[0]; r++) {
         uint64_t of_src = t->n_src ? t->elems / t->n_src / t->ne[0] : 1;
         const float *iw = w->weights[tensor]

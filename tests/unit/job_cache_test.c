@@ -337,11 +337,13 @@ static void an_engine_leaves_room_for_the_plan(void **state)
 }
 
 /* In place of libc's: the disk is full, and a later lease has just ended this one's claim. */
-static const char *claim_that_goes;
+static const char *claim_that_goes, *part_that_goes;
+static int n_made;
 
 int ftruncate(int fd, off_t n)
 {
-    if (!claim_that_goes)
+    n_made++;
+    if (!claim_that_goes || part_that_goes)
         return (int)syscall(SYS_ftruncate, fd, n);
     assert_int_equal(unlink(claim_that_goes), 0);
     claim_that_goes = NULL;
@@ -349,16 +351,23 @@ int ftruncate(int fd, off_t n)
     return -1;
 }
 
-/* Of files that are made anew what was there stays, whoever has the claim by then. */
-static void only_what_was_made_goes_with_the_claim(void **state)
+/* In place of libc's: the job is published when its part is looked at. */
+int lstat(const char *path, struct stat *st)
 {
-    struct world *w = *state;
-    struct sl_job_cache *c = open_cache(w, UINT64_C(1) << 30);
+    if (part_that_goes && strcmp(path, part_that_goes) == 0) {
+        assert_int_equal(unlink(claim_that_goes), 0);
+        assert_int_equal(unlink(part_that_goes), 0);
+        claim_that_goes = part_that_goes = NULL;
+    }
+    return fstatat(AT_FDCWD, path, st, AT_SYMLINK_NOFOLLOW);
+}
+
+/* A job whose files are reserved, and where its claim is. */
+static struct sl_cached_job *prepared(struct world *w, struct sl_job_cache *c, cJSON *spec, char claim[OUTPUT_PATH_BYTES + 16])
+{
     struct claim_hold hold;
     struct sl_cached_job *j;
     struct sl_error e;
-    cJSON *spec = spec_of(w, 1, "mla");
-    char claim[OUTPUT_PATH_BYTES + 16];
     bool kept[64];
 
     sl_put_uint(sl_get(spec, "options"), "split_max_bytes", 4000000);
@@ -368,14 +377,47 @@ static void only_what_was_made_goes_with_the_claim(void **state)
                                 false, &hold, &e), 0);
     claim_release(&hold);
     assert_int_equal(output_reserve(&j->out, true, kept, NULL, &e), 0);
+    snprintf(claim, OUTPUT_PATH_BYTES + 16, "%s/%s.sluice-job", j->out.dir, j->out.prefix);
+    return j;
+}
+
+/* Of files that are made anew what was there stays, whoever has the claim by then. */
+static void only_what_was_made_goes_with_the_claim(void **state)
+{
+    struct world *w = *state;
+    struct sl_job_cache *c = open_cache(w, UINT64_C(1) << 30);
+    cJSON *spec = spec_of(w, 1, "mla");
+    char claim[OUTPUT_PATH_BYTES + 16];
+    struct sl_cached_job *j = prepared(w, c, spec, claim);
+    struct sl_error e;
+
     assert_int_equal(unlink(j->out.partial[0]), 0);
-    snprintf(claim, sizeof claim, "%s/%s.sluice-job", j->out.dir, j->out.prefix);
     claim_that_goes = claim;
     assert_int_equal(sl_job_cache_engine(c, &j, 1, &e), SL_ENOSPACE);
     assert_null(claim_that_goes);
     assert_int_not_equal(access(j->out.partial[0], F_OK), 0);
     for (uint32_t i = 1; i < j->j.plan->n_segments; i++)
         assert_int_equal(access(j->out.partial[i], F_OK), 0);
+    sl_job_cache_close(c);
+    cJSON_Delete(spec);
+}
+
+/* What has gone with the claim is not made anew, not even for a moment. */
+static void what_is_published_is_not_missed(void **state)
+{
+    struct world *w = *state;
+    struct sl_job_cache *c = open_cache(w, UINT64_C(1) << 30);
+    cJSON *spec = spec_of(w, 1, "mla");
+    char claim[OUTPUT_PATH_BYTES + 16];
+    struct sl_cached_job *j = prepared(w, c, spec, claim);
+    struct sl_error e;
+    int made = n_made;
+
+    claim_that_goes = claim;
+    part_that_goes = j->out.partial[0];
+    assert_int_equal(sl_job_cache_engine(c, &j, 1, &e), SL_EFAIL);
+    assert_null(part_that_goes);
+    assert_int_equal(n_made, made);
     sl_job_cache_close(c);
     cJSON_Delete(spec);
 }
@@ -393,6 +435,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_estimate_is_about_right, setup, teardown),
         cmocka_unit_test(an_engine_leaves_room_for_the_plan),
         cmocka_unit_test_setup_teardown(only_what_was_made_goes_with_the_claim, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_published_is_not_missed, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

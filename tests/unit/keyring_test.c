@@ -50,6 +50,21 @@ static const char *file(void **state, const char *text, mode_t mode, char path[1
     return path;
 }
 
+/* What stands behind a NUL byte is not passed over. */
+static void a_nul_byte_is_refused(void **state)
+{
+    static const char text[] = "worker uid 1 x\nadmin uid 2 y\0 z\n";
+    struct sl_allow_list l;
+    struct sl_error e;
+    char path[128];
+    FILE *f = fopen(file(state, "", 0600, path), "w");
+
+    fwrite(text, 1, sizeof text - 1, f);
+    fclose(f);
+    assert_int_equal(sl_allow_load(path, &l, &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "/f:2: a NUL byte"));
+}
+
 static void a_pair_is_saved_and_loaded(void **state)
 {
     char path[128], pub[136];
@@ -138,6 +153,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_pair_is_saved_and_loaded, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_key_files_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_nul_byte_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(an_allow_list_tells_roles, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_allow_lists_are_refused, setup, teardown),
     };

@@ -188,8 +188,9 @@ struct change {
 static const struct change changes[] = {
     {"architectures", "[\"GrokForCausalLM\"]", SL_EUNSUPPORTED,
      "architecture 'GrokForCausalLM' is not supported; supported: DeepseekV2ForCausalLM, "
-     "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, GlmMoeDsaForCausalLM, Qwen2ForCausalLM, "
-     "Qwen3ForCausalLM, Qwen3MoeForCausalLM, LlamaForCausalLM"},
+     "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, DeepseekV4ForCausalLM, "
+     "GlmMoeDsaForCausalLM, Glm4MoeForCausalLM, MiniMaxM2ForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, "
+     "Qwen3MoeForCausalLM, LlamaForCausalLM"},
     {"architectures", "[]", SL_ESOURCE, "no \"architectures\""},
     {"architectures", "\"DeepseekV3ForCausalLM\"", SL_ESOURCE, "no \"architectures\""},
     {"architectures", NULL, SL_ESOURCE, "no \"architectures\""},
@@ -258,6 +259,21 @@ static const struct change qwen3moe_changes[] = {
     {"rope_scaling", "{\"rope_type\":\"llama3\"}", SL_EUNSUPPORTED, "llama3 is not supported for Qwen3Moe"},
 };
 
+static const struct change minimax_changes[] = {
+    {"rotary_dim", NULL, SL_ESOURCE, "config.json has no \"rotary_dim\", which MiniMaxM2ForCausalLM needs"},
+    {"rotary_dim", "65", SL_ESOURCE, "\"rotary_dim\" is 65; expected an even number of the 128 of \"head_dim\""},
+    {"rotary_dim", "130", SL_ESOURCE, "\"rotary_dim\" is 130; expected"},
+    {"head_dim", "null", SL_ESOURCE, "has no \"head_dim\""},
+    {"rope_theta", NULL, SL_ESOURCE, "has no \"rope_theta\""},
+    {"max_position_embeddings", NULL, SL_ESOURCE, "has no \"max_position_embeddings\""},
+    {"num_local_experts", "0", SL_ESOURCE, "\"num_local_experts\" is 0: expected an integer from 1"},
+    {"num_experts_per_tok", "257", SL_ESOURCE, "\"num_experts_per_tok\" is 257 of 256 experts"},
+    {"num_key_value_heads", "7", SL_ESOURCE, "48 heads cannot be divided among 7"},
+    {"scoring_func", "\"tanh\"", SL_EUNSUPPORTED, "\"scoring_func\" is 'tanh'; supported: softmax, sigmoid"},
+    {"tie_word_embeddings", "true", SL_EUNSUPPORTED, "\"tie_word_embeddings\" is true, and llama.cpp's minimax-m2 has a head of its own"},
+    {"rope_scaling", "{\"rope_type\":\"llama3\"}", SL_EUNSUPPORTED, "llama3 is not supported for MiniMaxM2"},
+};
+
 static const struct change qwen3_changes[] = {
     {"attention_bias", "true", SL_EUNSUPPORTED, "\"attention_bias\" is true, and llama.cpp's qwen3 has no bias"},
     {"_name_or_path", "\"Qwen/Qwen3-Reranker-8B\"", SL_EUNSUPPORTED, "the checkpoint is a reranker by config.json's _name_or_path"},
@@ -278,6 +294,24 @@ static const struct change glm_changes[] = {
     {"indexer_types", LIST("\"full\"", "true"), SL_ESOURCE, "an entry for layer 1 that is not \"full\" or \"shared\""},
     {"index_topk", NULL, SL_ESOURCE, "has no \"index_topk\", which GlmMoeDsa"},
     {"q_lora_rank", "null", SL_ESOURCE, "has no \"q_lora_rank\", which GlmMoeDsa"},
+};
+
+#define V4_RATIOS SIX SIX SIX SIX SIX SIX SIX
+static const struct change v4_changes[] = {
+    {"compress_ratios", "[0,0,4]", SL_ESOURCE, "\"compress_ratios\" is no list of 43 entries or more"},
+    {"compress_ratios", "4", SL_ESOURCE, "\"compress_ratios\" is no list of 43 entries or more"},
+    {"num_hidden_layers", "45", SL_ESOURCE, "\"compress_ratios\" is no list of 45 entries or more"},
+    {"compress_ratios", "[0,2" V4_RATIOS "]", SL_EUNSUPPORTED, "an entry for layer 1 that is not 0, 4 or 128"},
+    {"compress_ratios", "[null,0" V4_RATIOS "]", SL_EUNSUPPORTED, "an entry for layer 0 that is not 0, 4 or 128"},
+    {"scoring_func", "\"sigmoid\"", SL_EUNSUPPORTED, "\"scoring_func\" is 'sigmoid'; supported for DeepseekV4ForCausalLM: sqrtsoftplus"},
+    {"rope_scaling", "{\"type\":\"llama3\"}", SL_EUNSUPPORTED, "llama3 is not supported for DeepseekV4"},
+    {"num_key_value_heads", "64", SL_ESOURCE, "\"num_key_value_heads\" is 64: expected an integer from 1 to 1"},
+    {"num_experts_per_tok", "257", SL_ESOURCE, "\"num_experts_per_tok\" is 257 of 256 experts"},
+    {"o_groups", "7", SL_ESOURCE, "64 heads cannot be divided in 7 groups (\"o_groups\")"},
+    {"num_hash_layers", "44", SL_ESOURCE, "\"num_hash_layers\" is 44 of 43 layers"},
+    {"swiglu_limit", NULL, SL_ESOURCE, "has no \"swiglu_limit\", which DeepseekV4"},
+    {"head_dim", NULL, SL_ESOURCE, "has no \"head_dim\", which DeepseekV4"},
+    {"hc_mult", "0", SL_ESOURCE, "\"hc_mult\" is 0"},
 };
 
 static void refuse_changes(const char *dir, const char *of, const struct change *c, size_t n)
@@ -309,6 +343,8 @@ static void test_hostile_configs(void **state)
     refuse_changes(*state, "tests/data/r1-0528-qwen3-8b-config.json", qwen3_changes, sizeof qwen3_changes / sizeof *qwen3_changes);
     refuse_changes(*state, "tests/data/qwen3-235b-a22b-2507-fp8-config.json", qwen3moe_changes,
                    sizeof qwen3moe_changes / sizeof *qwen3moe_changes);
+    refuse_changes(*state, "tests/data/deepseek-v4-flash-config.json", v4_changes, sizeof v4_changes / sizeof *v4_changes);
+    refuse_changes(*state, "tests/data/minimax-m2.5-config.json", minimax_changes, sizeof minimax_changes / sizeof *minimax_changes);
     refuse_changes(*state, "tests/data/glm-5.2-fp8-config.json", glm_changes, sizeof glm_changes / sizeof *glm_changes);
 }
 

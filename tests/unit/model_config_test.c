@@ -317,6 +317,51 @@ static void test_qwen3(void **state)
     sl_checkpoint_close(ck);
 }
 
+/* MiniMax-M2.5: 228,703,644,928 numbers were published, 13,880,064 of them scales; the keys are those that
+ * llama.cpp shows of the converter's files. */
+static void test_minimax(void **state)
+{
+    static const char *const want[][2] = {
+        {"general.size_label", "str '256x4.9B'"}, {"minimax-m2.block_count", "u32 62"},
+        {"minimax-m2.context_length", "u32 196608"}, {"minimax-m2.embedding_length", "u32 3072"},
+        {"minimax-m2.feed_forward_length", "u32 1536"}, {"minimax-m2.attention.head_count", "u32 48"},
+        {"minimax-m2.attention.head_count_kv", "u32 8"}, {"minimax-m2.rope.freq_base", "f32 5000000"},
+        {"minimax-m2.attention.layer_norm_rms_epsilon", "f32 9.99999997e-07"}, {"minimax-m2.expert_count", "u32 256"},
+        {"minimax-m2.expert_used_count", "u32 8"}, {"minimax-m2.expert_gating_func", "u32 2"},
+        {"minimax-m2.attention.key_length", "u32 128"}, {"minimax-m2.attention.value_length", "u32 128"},
+        {"minimax-m2.expert_feed_forward_length", "u32 1536"}, {"minimax-m2.rope.dimension_count", "u32 64"},
+    };
+    const struct sl_out_tensor *t;
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+    uint64_t at = 0;
+    char buf[128];
+
+    (void)state;
+    open_config("tests/data/minimax-m2.5-config.json", SL_LAYOUT_MLA, &ck, &m);
+    assert_int_equal(m->n_tensors, 3 + 62 * 13);
+    assert_int_equal(m->n_src, 3 + 62 * (10 + 3 * 256));
+    assert_true(m->n_params == 228689764864);
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        const struct sl_kv *kv = sl_kvs_find(&m->kvs, want[i][0]);
+
+        assert_string_equal(fx_value(&m->kvs, want[i][0], buf, sizeof buf), want[i][1]);
+        assert_true(i < 2 || (uint64_t)(kv - m->kvs.kv) == at + 1);
+        at = (uint64_t)(kv - m->kvs.kv);
+    }
+    t = fx_tensor(m, "blk.61.attn_q_norm.weight");
+    assert_true(t->keep_f32 && t->n_dims == 1 && t->ne[0] == 6144);
+    assert_int_equal(fx_tensor(m, "blk.61.attn_k_norm.weight")->ne[0], 1024);
+    t = fx_tensor(m, "blk.0.ffn_down_exps.weight");
+    assert_true(t->ne[0] == 1536 && t->ne[1] == 3072 && t->ne[2] == 256);
+    assert_int_equal(m->src[t->first_src + 255].dtype, SL_DTYPE_F8_E4M3);
+    t = fx_tensor(m, "blk.0.ffn_gate_inp.weight");
+    assert_true(t->keep_f32 && m->src[t->first_src].dtype == SL_DTYPE_F32);
+    assert_true(fx_tensor(m, "blk.0.exp_probs_b.bias")->keep_f32);
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+}
+
 /* Llama 3's scaling in the closed form of its publication, in long double: a
  * float32 computation in other steps stays within a few units of the last place. */
 static long double freq_factor(int j)
@@ -473,11 +518,26 @@ static const struct { const char *class, *more, *want[12][2]; } absent_cases[] =
     {"LlamaForCausalLM", ",\"is_causal\":false", {{"llama.attention.causal", "bool false"}}},
     {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":8,\"num_experts\":0,\"norm_epsilon\":1",
      {{"deepseek2.expert_count", "u32 8"}, {"deepseek2.attention.layer_norm_epsilon", "f32 1"}}},
+    {"MiniMaxM2ForCausalLM", ",\"rotary_dim\":4,\"num_local_experts\":8,\"num_experts_per_tok\":2,\"head_dim\":8,\"max_position_embeddings\":64,"
+     "\"num_key_value_heads\":2,\"rms_norm_eps\":1e-6,\"n_group\":2,\"topk_group\":1,\"rope_parameters\":{\"rope_theta\":1e6}",
+     {{"minimax-m2.expert_gating_func", "u32 2"}, {"minimax-m2.expert_group_count", "u32 2"},
+      {"minimax-m2.expert_group_used_count", "u32 1"}}}, /* the converter writes no function, and llama.cpp would abort */
     /* GLM-5 has no indexer_types; llama.cpp takes sigmoid where nothing is said. */
     {"GlmMoeDsaForCausalLM", ",\"n_routed_experts\":8,\"q_lora_rank\":64,\"index_n_heads\":2,\"index_head_dim\":8,\"index_topk\":4,"
      "\"rope_parameters\":{\"rope_theta\":1e6,\"rope_type\":\"default\",\"partial_rotary_factor\":1.0}",
      {{"glm-dsa.expert_gating_func", "-"}, {"glm-dsa.attention.indexer.types", "-"}, {"glm-dsa.rope.freq_base", "f32 1000000"},
       {"glm-dsa.attention.indexer.top_k", "u32 4"}, {"glm-dsa.nextn_predict_layers", "-"}, {"glm-dsa.rope.scaling.type", "-"}}},
+    {"Glm4MoeForCausalLM", ",\"model_type\":\"glm4_moe\"",
+     {{"glm4moe.context_length", "u32 131072"}, {"glm4moe.attention.layer_norm_rms_epsilon", "f32 9.99999975e-06"},
+      {"glm4moe.attention.head_count_kv", "u32 8"}, {"glm4moe.attention.key_length", "-"}, {"glm4moe.rope.dimension_count", "u32 8"},
+      {"glm4moe.expert_count", "u32 128"}, {"glm4moe.expert_used_count", "u32 8"}, {"glm4moe.expert_group_count", "u32 1"},
+      {"glm4moe.expert_shared_count", "u32 1"}, {"glm4moe.expert_feed_forward_length", "u32 1408"},
+      {"glm4moe.leading_dense_block_count", "u32 1"}, {"glm4moe.expert_weights_norm", "bool true"}}},
+    {"Glm4MoeForCausalLM", ",\"n_routed_experts\":8,\"num_experts_per_tok\":2,\"n_shared_experts\":1,\"moe_intermediate_size\":64,"
+     "\"routed_scaling_factor\":null,\"norm_topk_prob\":false,\"num_nextn_predict_layers\":0",
+     {{"glm4moe.context_length", "-"}, {"glm4moe.expert_group_count", "-"}, {"glm4moe.leading_dense_block_count", "-"},
+      {"glm4moe.expert_weights_scale", "-"}, {"glm4moe.expert_weights_norm", "bool false"}, {"glm4moe.nextn_predict_layers", "u32 0"},
+      {"glm4moe.expert_gating_func", "u32 2"}, {"glm4moe.block_count", "u32 4"}}},
 };
 
 static void test_absent_entries(void **state)
@@ -502,7 +562,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_r1), cmocka_unit_test(test_r1_sources), cmocka_unit_test(test_v2_lite),
         cmocka_unit_test(test_kimi_k2), cmocka_unit_test(test_v32), cmocka_unit_test(test_glm),
-        cmocka_unit_test(test_qwen), cmocka_unit_test(test_qwen3), cmocka_unit_test(test_llama),
+        cmocka_unit_test(test_qwen), cmocka_unit_test(test_qwen3), cmocka_unit_test(test_minimax), cmocka_unit_test(test_llama),
         cmocka_unit_test(test_absent_entries), cmocka_unit_test(test_head_dim_moves_keys),
     };
 

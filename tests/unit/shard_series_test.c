@@ -38,9 +38,22 @@ static void names_a_missing_shard(void **state)
     refuse(*state, SL_ESOURCE, ": model-000001-of-999999.safetensors is missing (999998 of 999999 shards are)");
 }
 
+/* MiniMax-M2's: from 0, and 125 of 130. What is missing at the end is known by its tensors. */
+static void counts_from_zero(void **state)
+{
+    one_tensor(*state, "model-00000-of-00005.safetensors", "a");
+    sl_checkpoint_close(open_ok(*state));
+    one_tensor(*state, "model-00002-of-00005.safetensors", "c");
+    refuse(*state, SL_ESOURCE, ": model-00001-of-00005.safetensors is missing (1 of 3 shards are)");
+    one_tensor(*state, "model-00001-of-00005.safetensors", "b");
+    sl_checkpoint_close(open_ok(*state));
+    one_tensor(*state, "model-00003-of-00003.safetensors", "d");
+    refuse(*state, SL_ESOURCE, ": model-00000-of-00005.safetensors and model-00003-of-00003.safetensors are of two sets");
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(opens_a_set), TEST(names_a_missing_shard)};
+    const struct CMUnitTest tests[] = {TEST(opens_a_set), TEST(names_a_missing_shard), TEST(counts_from_zero)};
 
     return cmocka_run_group_tests_name("shard_series", tests, NULL, NULL);
 }

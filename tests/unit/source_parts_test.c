@@ -141,6 +141,8 @@ static void json_is_as_pythons(void **state)
         cJSON_Delete(j);
     }
     assert_int_equal(sl_json_parse_python("t", strcpy(text, "{\"a\":Nan}"), 9, &j, &e), SL_ESOURCE);
+    assert_int_equal(sl_json_parse_python("t", strcpy(text, "{NaN :1}"), 8, &j, &e), SL_ESOURCE);
+    assert_non_null(strstr(e.text, "expected a string, found 'NaN"));
 }
 
 static void json_is_strict(void **state)

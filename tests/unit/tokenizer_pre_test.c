@@ -3,6 +3,8 @@
 
 #define KIMI(upper, lower) "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}&&[^\\\\p{Han}]]" upper \
     "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}&&[^\\\\p{Han}]]" lower "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+#define O200K(upper, lower) "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]" upper \
+    "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]" lower "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
 #define CJK "[一-龥ࠀ-一가-퟿]+"
 
 struct pre_case {
@@ -13,6 +15,9 @@ static const struct pre_case pres[] = {
     {SPLIT(QWEN REST) "," BYTES, "qwen2"},
     {SPLIT(LLAMA3 REST) "," BYTES, "llama-bpe"},
     {SPLIT("[\\\\p{Han}]+|" KIMI("*", "+") KIMI("+", "*") "\\\\p{N}{1,3}" REST) "," BYTES, "kimi-k2"},
+    {SPLIT(O200K("*", "+") O200K("+", "*") "\\\\p{N}{1,3}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+") ","
+     BYTES, "minimax-m2"},
+    {SPLIT(O200K("*", "+") O200K("+", "*") "\\\\p{N}{1,3}" REST) "," BYTES, NULL}, /* without the slash: MiniMax-M3 */
     {SPLIT("[\\r\\n]") "," SPLIT("\\\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿ]+") ","
      SPLIT("\\\\s?[!-/:-~！-／：-～‘-‟　-。]+") "," SPLIT("\\\\s+$") "," SPLIT(CJK)
      ",{\"type\":\"Digits\",\"individual_digits\":true}," BYTES, "deepseek-llm"},
@@ -40,11 +45,11 @@ static void test_pre(void **state)
                  pres[i].list);
         j = cJSON_Parse(text);
         assert_non_null(j);
-        assert_int_equal(sl_tokenizer_pre(j, NULL, NULL, false, &pre, &e), pres[i].pre ? 0 : SL_EUNSUPPORTED);
+        assert_int_equal(sl_tokenizer_pre(j, NULL, NULL, NULL, &pre, &e), pres[i].pre ? 0 : SL_EUNSUPPORTED);
         if (pres[i].pre)
             assert_string_equal(pre, pres[i].pre);
         if (pres[i].pre && strcmp(pre, "llama-bpe") == 0) {
-            assert_int_equal(sl_tokenizer_pre(j, NULL, NULL, true, &pre, &e), 0);
+            assert_int_equal(sl_tokenizer_pre(j, NULL, NULL, &sl_arch_glm_dsa, &pre, &e), 0);
             assert_string_equal(pre, "glm4");
         }
         cJSON_Delete(j);

@@ -5,9 +5,11 @@
 #include "worker/lane.h"
 
 #include <cjson/cJSON.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,6 +18,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -281,6 +284,61 @@ static void a_lost_file_costs_its_tasks_alone(void **state)
     }
     sl_outcome_free(o);
     succeeds(w, SL_TASK_STITCH);
+}
+
+/* The descriptor of the only ring, or -1. */
+static int ring_fd(void)
+{
+    char path[64], what[64] = "";
+
+    for (int fd = 0; fd < 256; fd++) {
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        if (readlink(path, what, sizeof what - 1) > 0 && strncmp(what, "anon_inode:[io_uring]", 21) == 0)
+            return fd;
+    }
+    return -1;
+}
+
+static void nothing(int sig)
+{
+    (void)sig;
+}
+
+/* Interrupts all other threads. Returns how many there are. */
+static int interrupt_others(void)
+{
+    DIR *d = opendir("/proc/self/task");
+    const struct dirent *ent;
+    int n = 0;
+
+    assert_non_null(d);
+    while ((ent = readdir(d)) != NULL)
+        if (ent->d_name[0] != '.' && atoi(ent->d_name) != gettid()) {
+            syscall(SYS_tgkill, getpid(), atoi(ent->d_name), SIGUSR1);
+            n++;
+        }
+    closedir(d);
+    return n;
+}
+
+static void a_ring_that_broke_idle_costs_one_task(void **state)
+{
+    const struct sigaction ignore = {.sa_handler = nothing};
+    struct world *w = *state;
+    int fd, null = open("/dev/null", O_RDWR), n;
+
+    prepare(w);
+    succeeds(w, 0);
+    fd = ring_fd();
+    if (fd < 0)
+        skip(); /* no io_uring here */
+    assert_int_equal(sigaction(SIGUSR1, &ignore, NULL), 0);
+    assert_int_equal(dup2(null, fd), fd);
+    close(null);
+    for (n = interrupt_others(); interrupt_others() == n;)
+        usleep(1000); /* until the engine's thread is gone */
+    fails(w, 1, SL_EFAIL, "io_uring failed");
+    succeeds(w, 1);
 }
 
 static void another_plan_is_refused(void **state)
@@ -605,6 +663,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_job_by_its_tasks, setup, teardown),
         cmocka_unit_test_setup_teardown(bytes_that_went_bad_are_made_again, setup, teardown),
         cmocka_unit_test_setup_teardown(a_lost_file_costs_its_tasks_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_ring_that_broke_idle_costs_one_task, setup, teardown),
         cmocka_unit_test_setup_teardown(another_plan_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(an_output_that_is_taken_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(what_lies_outside_the_roots_is_refused, setup, teardown),

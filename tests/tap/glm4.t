@@ -1,0 +1,124 @@
+# Checkpoints in GLM-4.5's form (4.5, 4.5-Air, 4.6, 4.7): in FP8 with a scale for each row, tied with BF16 scales, and
+# not quantized without norms on the heads. Metadata against an independent computation, tensors
+# against numpy and llama-quantize, files loaded by a real llama.cpp; and what is refused.
+use strict;
+use warnings;
+use JSON::PP ();
+use SluiceTest;
+use Test::More;
+
+need_python();
+my $dir = scratch();
+my @small = qw(--arch glm4moe --layers 3 --hidden 256 --inter 512 --moe-inter 256 --experts 16 --used 4 --heads 8 --kv-heads 2 --head-dim 64);
+my %source = (
+    fp8  => checkpoint("$dir/fp8", @small),
+    tied => checkpoint("$dir/tied", @small, qw(--scales bf16-row --tied --dense 2)),
+    air  => checkpoint("$dir/air", @small, qw(--scales none --no-head-norm --shards 1)),
+);
+
+sub edit {
+    my ($file, $change) = @_;
+    my $c = JSON::PP->new->utf8->decode(slurp($file));
+    $change->($c);
+    spit($file, JSON::PP->new->utf8->encode($c));
+}
+
+# ---- metadata and tensors; the layer for multi-token prediction is the last of four
+my %f32 = map { $_ => "$dir/$_-f32.gguf" } keys %source;
+for my $form (sort keys %source) {
+    for my $recipe (qw(f32 bf16)) {
+        run_ok("$form: $recipe", $SLUICE, 'convert', $source{$form}, '-o', "$dir/$form-$recipe.gguf", '--recipe', $recipe, '--quiet');
+        my $r = run(python('reference.py', 'compare', $source{$form}, "$dir/$form-$recipe.gguf"));
+        is($r->{out}, "equal\n", 'every bit of the tensors') or diag($r->{out}, $r->{err});
+    }
+    my $r = run(python('kimi.py', 'glm4_keys', $source{$form}, $f32{$form}));
+    is($r->{out}, "equal 33 keys\n", 'keys, tokens and their order') or diag($r->{out}, $r->{err});
+    run_ok('verify', $SLUICE, 'verify', $f32{$form}, '--source', $source{$form}, '--sample', '5%');
+    my ($alone, $there) = map { (json_lines(run($SLUICE, 'plan', $_, '--recipe', 'q4_k_m', '--json', '--ctx', 1000)->{out}))[0] } "$source{$form}/config.json", $source{$form};
+    # Scales are planned as F32, and are BF16 in one: of attention and experts in four layers, two dense ones among these, and the second head.
+    my $scales = $form eq 'tied' ? 2 * (4 * (512 + 2 * 128 + 256) + 2 * (2 * 512 + 256) + 2 * 17 * (2 * 256 + 256) + 512) : 0;
+    is($alone->{source_bytes} - $there->{source_bytes}, $scales, 'config.json alone: the bytes that are there');
+    is_deeply([@{ $there->{memory}[0] }{qw(cache cache_bytes)}], ['heads', 4 * 2 * (64 + 64) * 2 * 1000], 'cache');
+}
+run_ok('--no-mtp', $SLUICE, 'convert', $source{fp8}, '-o', "$dir/no.gguf", '--recipe', 'f32', '--no-mtp', '--quiet');
+is(run(python('kimi.py', 'glm4_keys', $source{fp8}, "$dir/no.gguf", '--no-mtp'))->{out}, "equal 32 keys\n", 'keys');
+my %main = %{ hashes($f32{fp8}) };
+delete @main{grep { /^blk\.3\./ } keys %main};
+is_deeply(hashes("$dir/no.gguf"), \%main, 'tensors');
+
+# Two keys stand elsewhere where config.json says how experts are chosen, as GLM-4.7's does.
+my $said = copy_checkpoint($source{air}, "$dir/said");
+edit("$said/config.json", sub { $_[0] = { %{ $_[0] }, scoring_func => 'sigmoid', topk_method => 'noaux_tc', partial_rotary_factor => 0.25 } });
+run_ok('scoring_func', $SLUICE, 'convert', $said, '-o', "$dir/said.gguf", '--recipe', 'f32', '--quiet');
+is(run(python('kimi.py', 'glm4_keys', $said, "$dir/said.gguf"))->{out}, "equal 33 keys\n", 'keys');
+my $r = run(python('kimi.py', 'glm4_keys', $source{air}, "$dir/said.gguf"));
+ok($r->{rc} == 1 && $r->{out} =~ /^keys .*^glm4moe\.rope\.dimension_count: 16/ms, 'other keys, and another value, are noticed') or diag($r->{out});
+
+# ---- the models' own sizes, as README says: GLM-4.6 and 4.5-Air in FP8
+sub full {
+    my ($from, $to, $norm, $dense, %own) = @_;
+    spit($to, slurp("$source{$from}/config.json"));
+    edit($to, sub {
+        my $c = $_[0] = { %{ $_[0] }, vocab_size => 151552, head_dim => 128, num_key_value_heads => 8, num_attention_heads => 96,
+            first_k_dense_replace => $dense, use_qk_norm => $norm ? JSON::PP::true() : JSON::PP::false(), %own };
+        my $n = $c->{num_hidden_layers};
+        $c->{quantization_config}{ignore} = ['lm_head', (map { my $i = $_; map { "model.layers.$i.$_" } 'input_layernorm', 'post_attention_layernorm',
+            'self_attn.q_proj.bias', 'self_attn.k_proj.bias', 'self_attn.v_proj.bias', 'mlp.gate' } 0 .. $n), "model.layers.$n.eh_proj"];
+    });
+    return $to;
+}
+mkdir "$dir/$_" for qw(GLM-4.6-FP8 GLM-4.5-Air-FP8);
+my $big = full('fp8', "$dir/GLM-4.6-FP8/config.json", 1, 3, hidden_size => 5120, intermediate_size => 12288, moe_intermediate_size => 1536, num_hidden_layers => 92, n_routed_experts => 160);
+my $small = full('fp8', "$dir/GLM-4.5-Air-FP8/config.json", 0, 1, hidden_size => 4096, intermediate_size => 10944, moe_intermediate_size => 1408, num_hidden_layers => 46, n_routed_experts => 128);
+for ([$big, 'q4_k_m', '216.2', '361.3'], [$big, 'dq3_k_m', '161.3', '361.3'], [$small, 'q4_k_m', '72.8', '112.6'], [$small, 'dq3_k_m', '55.9', '112.6']) {
+    my ($config, $recipe, $size, $read) = @$_;
+    like(run($SLUICE, 'plan', $config, '--recipe', $recipe)->{out}, qr/^Size +\Q$size\E GB .*^Read +\Q$read\E GB/ms, "$recipe: $size GB");
+}
+
+# ---- a real llama.cpp
+SKIP: {
+    skip 'llama.cpp is not here', 18 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    for (['fp8', 'Q4_K_M'], ['fp8', 'Q2_K'], ['tied', 'Q3_K_M'], ['air', 'IQ4_XS']) {
+        my ($form, $mixture) = @$_;
+        run_ok("$form: $mixture", $SLUICE, 'convert', $source{$form}, '-o', "$dir/$form-$mixture.gguf", '--recipe', $mixture, '--quiet');
+        run_ok('llama-quantize', python('llama.py', 'quantize', $f32{$form}, "$dir/theirs.gguf", $mixture));
+        is_deeply(hashes("$dir/$form-$mixture.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+    }
+    run_ok('dq3_k_m', $SLUICE, 'convert', $source{fp8}, '-o', "$dir/fp8-dq3.gguf", '--recipe', 'dq3_k_m', '--quiet');
+    for my $file (qw(fp8-Q4_K_M fp8-Q2_K fp8-dq3 tied-f32 air-IQ4_XS)) {
+        $r = run(python('llama.py', 'load', "$dir/$file.gguf"));
+        is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, "$file makes text") or diag($r->{out}, $r->{err});
+    }
+}
+
+# GLM-4.6 in BF16 shares embedding and head with the layer for multi-token prediction.
+{
+    my $less = copy_checkpoint($source{air}, "$dir/less", 'model.safetensors');
+    my $data = slurp("$less/model.safetensors");
+    my $n = $data =~ s/"model\.layers\.3\.\K((?:embed_tokens|shared_head\.head)\.weight)(?=")/'x' x (length($1) - 15) . '.attention.bias'/ge;
+    is($n, 2, 'two tensors of other names');
+    spit("$less/model.safetensors", $data);
+    run_ok('less', $SLUICE, 'convert', $less, '-o', "$dir/less.gguf", '--recipe', 'f32', '--quiet');
+    my %want = %{ hashes($f32{air}) };
+    delete @want{qw(blk.3.nextn.embed_tokens.weight blk.3.nextn.shared_head_head.weight)};
+    is_deeply(hashes("$dir/less.gguf"), \%want, 'two tensors fewer');
+}
+
+# ---- refused in one line
+sub refused {
+    my ($form, $name, $rc, $pattern, $change) = @_;
+    my $bad = copy_checkpoint($source{$form}, scratch() . '/m');
+    edit("$bad/config.json", $change);
+    my $f = fails($name, $rc, $pattern, $SLUICE, 'plan', $bad, '--recipe', 'q8_0');
+    is($f->{err} =~ tr/\n//, 1, 'one line');
+}
+refused('fp8', 'no norms', 6, qr/8 tensors unknown for Glm4MoeForCausalLM \(0 expected ones missing\): model\.layers\.0\.self_attn\.k_norm\.weight/, sub { delete $_[0]{use_qk_norm} });
+refused('fp8', 'a layer fewer', 6, qr/config\.json's num_nextn_predict_layers does not tell of all layers for multi-token prediction: correct it, or give --no-mtp$/,
+    sub { $_[0]{num_nextn_predict_layers} = 0 });
+refused('fp8', 'another router', 6, qr/"scoring_func" is 'softmax'; supported for Glm4MoeForCausalLM: sigmoid$/, sub { $_[0]{scoring_func} = 'softmax' });
+refused('air', 'an odd part', 7, qr/"partial_rotary_factor" is 0\.08 of heads of 64: an even number of their rows is needed$/,
+    sub { $_[0]{rope_parameters} = { rope_type => 'default', partial_rotary_factor => 0.08 } });
+refused('air', 'more experts than there are', 7, qr/"num_experts_per_tok" is 17 of 16 experts$/, sub { $_[0]{num_experts_per_tok} = 17 });
+refused('air', 'no experts', 7, qr/config\.json has no "n_routed_experts", which Glm4MoeForCausalLM needs$/, sub { $_[0]{n_routed_experts} = undef });
+
+done_testing();

@@ -1,0 +1,96 @@
+# Checkpoints in MiniMax-M2's form: metadata and tokenizer against an independent computation, tensors against numpy
+# and llama-quantize, files loaded by a real llama.cpp; and what is refused.
+use strict;
+use warnings;
+use JSON::PP ();
+use SluiceTest;
+use Test::More;
+
+need_python();
+my $dir = scratch();
+my $source = checkpoint("$dir/src", qw(--arch minimax --layers 3 --hidden 256 --inter 256 --experts 8 --used 2 --heads 8 --kv-heads 2 --head-dim 64
+    --rope 32));
+spit("$source/chat_template.jinja", "{% for m in messages %}{{ m.content }}{% endfor %}\n");
+
+sub edit {
+    my ($file, $change) = @_;
+    my $c = JSON::PP->new->utf8->decode(slurp($file));
+    $change->($c);
+    spit($file, JSON::PP->new->utf8->encode($c));
+}
+
+# ---- metadata and tensors
+for my $recipe (qw(f32 bf16)) {
+    run_ok($recipe, $SLUICE, 'convert', $source, '-o', "$dir/$recipe.gguf", '--recipe', $recipe, '--quiet');
+    my $r = run(python('reference.py', 'compare', $source, "$dir/$recipe.gguf"));
+    is($r->{out}, "equal\n", 'every bit of the tensors') or diag($r->{err});
+}
+my $f32 = "$dir/f32.gguf";
+my $r = run(python('kimi.py', 'minimax', $source, $f32));
+is($r->{out}, "equal 24 keys\n", 'keys and their order') or diag($r->{err});
+edit("$source/config.json", sub { $_[0]{rotary_dim} = 16 });
+like(run(python('kimi.py', 'minimax', $source, $f32))->{out}, qr/^minimax-m2\.rope\.dimension_count: 32, expected 16/, 'another key is noticed');
+edit("$source/config.json", sub { $_[0]{rotary_dim} = 32 });
+run_ok('verify', $SLUICE, 'verify', $f32, '--source', $source, '--sample', '5%');
+my ($alone, $there) = map { (json_lines(run($SLUICE, 'plan', $_, '--recipe', 'q4_k_m', '--json')->{out}))[0] } "$source/config.json", $source;
+is($alone->{source_bytes}, $there->{source_bytes}, 'config.json alone: the bytes that are there');
+is($there->{memory}[0]{cache}, 'heads', 'nothing latent is cached');
+
+# ---- the model's own sizes, as README says; read are the bytes that were published
+for (['q4_k_m', '138.3'], ['dq3_k_m', '103.5']) {
+    my ($recipe, $size) = @$_;
+    like(run($SLUICE, 'plan', "$TOP/tests/data/minimax-m2.5-config.json", '--recipe', $recipe)->{out}, qr/^Size +\Q$size\E GB .*^Read +230\.1 GB/ms, "$recipe: $size GB");
+}
+
+# ---- a real llama.cpp
+SKIP: {
+    skip 'llama.cpp is not here', 18 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    for my $mixture (qw(Q4_K_M Q2_K IQ4_XS)) {
+        run_ok($mixture, $SLUICE, 'convert', $source, '-o', "$dir/$mixture.gguf", '--recipe', $mixture, '--quiet');
+        run_ok('llama-quantize', python('llama.py', 'quantize', $f32, "$dir/theirs.gguf", $mixture));
+        is_deeply(hashes("$dir/$mixture.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+    }
+    run_ok('imatrix', python('llama.py', 'imatrix', $f32, "$dir/imatrix.gguf", '--chunks', 1));
+    run_ok('iq2_xs', $SLUICE, 'convert', $source, '-o', "$dir/iq2_xs.gguf", '--recipe', 'iq2_xs', '--imatrix', "$dir/imatrix.gguf", '--quiet');
+    run_ok('llama-quantize', python('llama.py', 'quantize', $f32, "$dir/theirs.gguf", 'IQ2_XS', '--imatrix', "$dir/imatrix.gguf"));
+    is_deeply(hashes("$dir/iq2_xs.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+    run_ok('dq3_k_m', $SLUICE, 'convert', $source, '-o', "$dir/dq3_k_m.gguf", '--recipe', 'dq3_k_m', '--quiet');
+    for my $file (qw(f32 Q4_K_M Q2_K dq3_k_m)) {
+        $r = run(python('llama.py', 'load', "$dir/$file.gguf"));
+        is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, "$file makes text") or diag($r->{out}, $r->{err});
+    }
+}
+
+# ---- refused in one line
+sub refused {
+    my ($name, $rc, $pattern, $change) = @_;
+    my $bad = scratch() . '/m';
+    copy_checkpoint($source, $bad, 'model-00001-of-00002.safetensors');
+    $change->($bad);
+    my $f = fails($name, $rc, $pattern, $SLUICE, 'plan', $bad, '--recipe', 'q8_0');
+    is($f->{err} =~ tr/\n//, 1, 'one line');
+}
+sub config {
+    my ($change) = @_;
+    return sub { edit("$_[0]/config.json", $change) };
+}
+refused('norms of one head', 7, qr/tensor 'model\.layers\.0\.self_attn\.q_norm\.weight': expected shape \[1024\] by config\.json, found \[512\]|q_proj\.weight': expected shape \[1024, 256\]/,
+    config(sub { $_[0]{head_dim} = 128 }));
+refused('an expert more', 7, qr/9 tensors missing from the checkpoint: model\.layers\.0\.block_sparse_moe\.experts\.8\.w\d\.weight|expected shape \[9, 256\] by config\.json, found \[8, 256\]/,
+    config(sub { $_[0]{num_local_experts} = 9 }));
+refused('another\'s rules', 6, qr/tokenizer\.json: unknown pre_tokenizer of 1 rule, .*; supported: those of .*, MiniMax-M2, /,
+    sub { edit("$_[0]/tokenizer.json", sub { $_[0]{pre_tokenizer}{pretokenizers}[0]{pattern}{Regex} =~ s{/\]\*}{]*} or die }) });
+refused('its rules in another model', 6, qr/tokenizer\.json splits texts by MiniMax-M2's rules, and config\.json is of qwen3$/, sub {
+    my $other = checkpoint("$dir/qwen3", qw(--arch qwen3 --layers 1));
+    rename "$other/$_", "$_[0]/$_" or die for grep { !/^tokenizer/ } ls($other);
+});
+
+# A layer for multi-token prediction was not published; were it there, --no-mtp would leave it out.
+{
+    my $more = copy_checkpoint($source, "$dir/more");
+    edit("$more/config.json", sub { $_[0]{num_hidden_layers} = 2 });
+    fails('a layer more', 6, qr/^sluice plan: .*: 34 tensors unknown for MiniMaxM2ForCausalLM .*: model\.layers\.2\./, $SLUICE, 'plan', $more, '--recipe', 'q8_0');
+    run_ok('--no-mtp', $SLUICE, 'plan', $more, '--recipe', 'q8_0', '--no-mtp');
+}
+
+done_testing();
