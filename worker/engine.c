@@ -11,6 +11,7 @@
 
 #define THREADS_MAX 1024u
 #define THREAD_BYTES (2 * SL_MIB) /* of a job, for each thread that is not asked for */
+#define THREAD_TAKES (80u << 10) /* a compute thread's stack */
 
 void sl_task_push(struct sl_task_list *l, struct sl_engine_task *t)
 {
@@ -117,7 +118,8 @@ static int allocate(struct sl_engine *en, struct sl_error *e)
     en->longest_row = row;
     SL_TRY(sl_slabs_choose(en->opts.mem_bytes, en->devices.n ? en->threads * en->slots : en->threads,
                            (en->threads + en->spare) * sl_scratch_bytes(row) + weights, least,
-                           en->opts.beside_bytes, en->opts.slab_bytes, bytes, &en->slabs, e));
+                           en->opts.beside_bytes + (uint64_t)(en->threads + en->spare) * THREAD_TAKES, en->opts.slab_bytes,
+                           bytes, &en->slabs, e));
     SL_TRY(sl_slabs_open(&en->slabs, e));
     for (unsigned i = 0; i < en->n_members; i++)
         SL_TRY(open_member(en, i, e));
