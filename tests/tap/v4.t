@@ -51,6 +51,8 @@ $count{$_}++ for run($SLUICE, 'inspect', '-t', "$dir/own.gguf")->{out} =~ /^(\w+
 is_deeply(\%count, { mxfp4 => 15, q8_0 => 42, bf16 => 19, i32 => 2, f32 => 72 }, 'types');
 is(kv('own', 'general.file_type'), "38\n", 'file type');
 run_ok('verify', $SLUICE, 'verify', "$dir/own.gguf", '--source', $source);
+like(run($SLUICE, 'convert', $source, '-n', '-o', "$dir/x.gguf", '--recipe', 'v4-mxfp4', '--imatrix', 'synthetic')->{err},
+    qr/synthetic: 42 of 42 quantized tensors/, 'what is kept is not weighted');
 
 like(run_ok('--prune-layers', $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/x.gguf", 'F32', '-n', '--prune-layers', 4)->{err},
     qr/^sluice: note: deepseek4\.swiglu_clamp_exp still tells of 5 layers: llama\.cpp will not load the file$/m, 'a note');
