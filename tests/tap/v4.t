@@ -100,6 +100,18 @@ my $flash = plan_of('tests/data/deepseek-v4-flash-config.json');
 is("$flash->{model}{weights} $flash->{model}{tensors}", '284334567511 1328', 'the published model: weights and tensors');
 is($flash->{source_bytes}, 156_015_698_140, 'bytes to read');
 
+# The recipes with rules of their own leave what mixes the streams, and the compressors, as they are.
+sub groups {
+    my ($plan) = @_;
+    return map { my $g = $_; $g->{name} => join ' ', sort map { $_->{type} } @{ $g->{types} } } @{ $plan->{groups} // [] };
+}
+for my $recipe (qw(dq3_k_m q2_k_l ud-q2_k_xl ud-iq1_s ud-iq1_m ud-iq2_xxs)) {
+    my %type = groups((json_lines(run($SLUICE, 'plan', $source, '--recipe', $recipe, '--json')->{out}))[0]);
+    is_deeply({ map { $_ => $type{$_} } grep { /(?:^|_)(?:hc|compressor)_(?:.*fn|ape|kv|gate)$/ } keys %type },
+        { (map { $_ => 'f32' } qw(hc_attn_fn hc_ffn_fn output_hc_fn attn_compressor_ape indexer_compressor_ape)),
+          (map { $_ => 'bf16' } map { ("${_}_compressor_kv", "${_}_compressor_gate") } qw(attn indexer)) }, "$recipe: small ones stay");
+}
+
 # ---- a real llama.cpp
 SKIP: {
     skip 'llama.cpp is not here', 24 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
