@@ -112,6 +112,20 @@ for my $recipe (qw(dq3_k_m q2_k_l ud-q2_k_xl ud-iq1_s ud-iq1_m ud-iq2_xxs)) {
           (map { $_ => 'bf16' } map { ("${_}_compressor_kv", "${_}_compressor_gate") } qw(attn indexer)) }, "$recipe: small ones stay");
 }
 
+# What is MXFP4 gains nothing in a larger type, which is said.
+$r = run($SLUICE, 'plan', $source, '--recipe', 'q4_k_m');
+my ($said) = $r->{out} =~ /^Note +15 tensors are MXFP4 in the source, 4\.25 bits a weight: the larger types here take (\S+ kB) more than mxfp4 /m;
+my $bytes = $plans[0]{mxfp4_grown_bytes};
+is($said // 'nothing', sprintf('%.1f kB', $bytes / 1000), "a note, $bytes bytes");
+is($bytes, sum_of($plans[0]) - 15 * 256 * 256 * 8 * 17 / 32, 'what they take more');
+is("$plans[$_]{mxfp4_grown_tensors}", [15, 15, 0]->[$_], 'tensors: checkpoint, config.json alone, F32') for 0 .. 2;
+sub sum_of {
+    my $n = 0;
+    $n += $_->{bytes} for grep { $_->{name} =~ /_exps$/ } @{ $_[0]{groups} };
+    return $n;
+}
+unlike(run($SLUICE, 'plan', $source, '--recipe', 'v4-mxfp4')->{out}, qr/MXFP4 in the source/, 'nothing where they are kept');
+
 # ---- a real llama.cpp
 SKIP: {
     skip 'llama.cpp is not here', 24 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
