@@ -8,10 +8,9 @@
 
 #define LLAMA_VALUE_MAX 127 /* bytes of a string that llama-quantize adds */
 
-/* MXFP4 is kept, wherever it is. */
 static bool quantized(const struct sl_plan_tensor *t)
 {
-    return t->type != t->t->src_type && sl_type_info(t->type)->block > 1 && t->type != SL_TYPE_MXFP4;
+    return t->type != t->t->src_type && t->type != SL_TYPE_MXFP4 && sl_type_info(t->type)->block > 1;
 }
 
 static int take_plan(struct sl_imatrix_use *u, const struct sl_plan *plan, struct sl_error *e)

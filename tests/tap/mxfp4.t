@@ -19,6 +19,10 @@ my $r = run($SLUICE, 'inspect', $ck, '--json');
 my %type = map { $_->{type} => $_ } @{ (json_lines($r->{out}))[0]{types} };
 is($type{F4}{weights}, 2 * 16 * 3 * 256 * 256, 'inspect: the weights of all experts') or diag($r->{out});
 
+my ($planned, $there) = map { (json_lines(run($SLUICE, 'plan', $_, @legacy, '--recipe', 'mxfp4_moe', '--json')->{out}))[0] } "$packed/config.json", $packed;
+is($planned->{source_bytes}, $there->{source_bytes}, 'config.json alone: the same bytes, scales included');
+is_deeply([map { $_->{unwritable_type} } $planned, $there], [undef, undef], 'which mxfp4_moe can keep');
+
 my %made;
 sub made {
     my ($name, $source, @how) = @_;
@@ -39,6 +43,17 @@ for (['f32', $ck], ['kept', $ck], ['packed-f32', $packed], ['asked', $packed, '-
 made('q4_k_m', $ck, '--recipe', 'q4_k_m');
 made('mxfp4_moe', $ck, '--recipe', 'MXFP4_MOE');
 run_ok("$_: verify", $SLUICE, 'verify', $made{$_}, '--source', $ck, '--sample', '100%') for qw(q4_k_m mxfp4_moe);
+
+for my $recipe ('q4_k_m', "$dir/kept.recipe") { # the second: what is kept is the processor's
+    my $gpu = run_ok('on an emulated GPU', "$BUILD/tools/emulated_gpu", 'convert', $ck, '-o', "$dir/gpu.gguf", @legacy, '--recipe', $recipe,
+        qw(--device cuda:0 --stats --force));
+    my ($made) = $gpu->{err} =~ /GPUs made (\d+) slabs of output/;
+    cmp_ok($made, '>', 0, 'which works');
+    is_deeply(hashes("$dir/gpu.gguf"), hashes($made{ $recipe =~ /kept/ ? 'kept' : $recipe }), 'the same tensors');
+}
+
+run_ok('what is kept needs no importance matrix, and takes none: another model\'s', $SLUICE, 'convert', $ck, '-o', "$dir/im.gguf", @legacy,
+    '--recipe', "$dir/kept.recipe", '--imatrix', "$TINY/imatrix.legacy-layout.dat", '--quiet');
 
 # ---- a GGUF file that holds it
 sub quantize {
