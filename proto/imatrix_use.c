@@ -8,7 +8,6 @@
 
 #define LLAMA_VALUE_MAX 127 /* bytes of a string that llama-quantize adds */
 
-/* MXFP4 is kept, wherever it is. */
 static bool quantized(const struct sl_plan_tensor *t)
 {
     return t->type != t->t->src_type && t->type != SL_TYPE_MXFP4 && sl_type_info(t->type)->block > 1;

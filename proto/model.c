@@ -474,6 +474,8 @@ void sl_model_close(struct sl_model *m)
 
 bool sl_model_is_mxfp4(const struct sl_model *m, const struct sl_out_tensor *t)
 {
+    if (t->src_type >= 0)
+        return t->src_type == SL_TYPE_MXFP4;
     for (uint32_t i = 0; i < t->n_src; i++) {
         const struct sl_model_src *s = &m->src[t->first_src + i];
 

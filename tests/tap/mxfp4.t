@@ -90,6 +90,22 @@ fails('of experts alone', 6, qr/: recipe \S+ asks for mxfp4, which is kept/, $SL
     @legacy, '--tensor-type', 'attn_q_b=mxfp4');
 like(run($SLUICE, 'plan', $made{f32}, '--recipe', 'mxfp4_moe')->{out}, qr/^Note +type mxfp4 is kept where the source has it, and not made of others$/m, 'plan says it');
 
+# ---- recipes by size: mxfp4 for a fused group that has it whole, and not for others
+my @by_size = (qw(--target-bpw 6 --types q5_k,q6_k,q8_0,mxfp4 -q --allow-requantize));
+sub experts {
+    my $r = run_ok('a recipe by size', $SLUICE, 'plan', @_, @by_size);
+    my %type = map { $_ => join ' ', $r->{out} =~ /^\*\.ffn_${_}_exps\.weight .*= (\w+)$/mg } qw(gate up down);
+    return "@type{qw(gate up down)}";
+}
+is(experts($ck, @legacy), 'mxfp4 mxfp4 mxfp4', 'kept');
+is(experts($made{kept}), 'mxfp4 mxfp4 mxfp4', 'kept, of a GGUF file');
+made('part', $ck, '--recipe', 'f32', '--tensor-type', '(gate|down)_exps=mxfp4');
+like(experts($made{part}), qr/^(q\d_[k0]) \1 mxfp4$/, 'gate is MXFP4 and up is not: another type for both');
+my $line = qr/mxfp4 is kept where the source has it, and not made of other types/;
+fails('asked of other types', 2, qr/--types: $line; no tensor to choose a type for is MXFP4 here$/, $SLUICE, 'plan', $made{f32}, @by_size);
+fails('by an option', 6, qr/blk\.0\.attn_q_b\.weight: an option asks for mxfp4, which is kept/, $SLUICE, 'plan', $ck, @by_size, @legacy, '--tensor-type', 'attn_q_b=mxfp4');
+fails('alone', 2, qr/: none of the types can be used for it; allow others with --types$/, $SLUICE, 'plan', $ck, @legacy, qw(--target-bpw 6 --types mxfp4 -q));
+
 my $expert = 'model.layers.2.mlp.experts.7.up_proj';
 sub damaged {
     my ($name, $tensor, $offset, $bits, @expected) = @_;
