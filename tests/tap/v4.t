@@ -76,9 +76,12 @@ like(run_ok('--prune-layers', $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/x.gguf
 my $chat = copy_checkpoint($source, "$dir/chat");
 spit("$chat/chat_template.jinja", "{{ messages }}\n");
 edit("$chat/tokenizer_config.json", sub { $_[0] = { %{ $_[0] }, add_bos_token => JSON::PP::true(), tokenizer_class => 'LlamaTokenizerFast' } });
+# rope_parameters by kinds, as transformers 5 has them, do not hide rope_scaling.
+edit("$chat/config.json", sub { $_[0]{rope_parameters} = { main => { rope_type => 'default', rope_theta => 10000 }, compress => { rope_type => 'yarn', factor => 4 } } });
 unlike(convert($chat, 'chat', '--recipe', 'q8_0')->{err}, $no_template, 'a template');
 like(keys_of('chat'), qr/^general\.architecture tokenizer\.chat_template general\.type /, 'its place');
 is(kv('chat', 'tokenizer.ggml.pre'), "deepseek-v3\n", 'with a token before every text');
+is(kv('chat', 'deepseek4.rope.scaling.factor'), "16\n", 'YaRN');
 
 # Tables in I32, a bias where they choose; experts in FP8, as the base model's.
 my %other = (odd => ['--odd'], fp8 => ['--experts', 'fp8']);
@@ -87,6 +90,8 @@ for my $form (sort keys %other) {
     convert("$dir/$form-src", $form, '--recipe', 'bf16', '--quiet');
     is(run(python('v4.py', 'compare', "$dir/$form-src", "$dir/$form.gguf"))->{out}, "equal\n", "$form: every bit");
 }
+fails('v4-mxfp4 of experts in FP8', 6, qr/blk\.0\.ffn_down_exps\.weight: recipe v4-mxfp4 asks for mxfp4, which is kept where the source has it/,
+    $SLUICE, 'convert', "$dir/fp8-src", '-o', "$dir/no.gguf", '--recipe', 'v4-mxfp4');
 
 # ---- plans
 sub plan_of {
@@ -204,6 +209,10 @@ for ([8, 8], [-1, -1], [2**40, 1 << 40]) {
 }
 refused('a table of floats', 6, qr/tensor '\Q$table\E' is F64, which cannot be read as a list of experts: expected I64 or I32$/,
     entry($table, sub { ${ $_[0] } =~ s/("\Q$table\E": \{"dtype": )"I64"/$1"F64"/ or die }));
+refused('an expert without scales', 6, qr/tensor 'layers\.2\.ffn\.experts\.3\.w1\.weight' is I8, which cannot be read as weights; as MXFP4 it would have scales in F8_E8M0$/, sub {
+    entry('layers.2.ffn.experts.3.w1.scale', sub { ${ $_[0] } =~ s/"layers\.2\.ffn(?=\.experts\.3\.w1\.scale")/"mtp.1.123456/ or die })->(@_);
+    unlink "$_[0]/model.safetensors.index.json";
+});
 refused('a table missing', 6, qr/1 tensor unknown for DeepseekV4ForCausalLM \(1 expected one missing: \Q$table\E\): layers\.1\.ffn\.gate\.tid2eix; /,
     sub {
         entry($table, sub { ${ $_[0] } =~ s/layers\.1\.ffn\.gate\.tid2eid/layers.1.ffn.gate.tid2eix/ or die })->(@_);
