@@ -10,22 +10,10 @@
 #define L SL_W_LAYER
 #define NEXTN (SL_W_LAYER | SL_W_NEXTN)
 #define INDEXER (SL_W_LAYER | SL_W_INDEXER)
-#define EXPERTS "model.layers.{i}.mlp.experts.{e}."
-#define SHARED_EXPERTS "model.layers.{i}.mlp.shared_experts."
-#define ATTN "model.layers.{i}.self_attn."
-#define MLP "model.layers.{i}.mlp."
 #define OF_LAYER "model.layers.{i}."
+#define ATTN "model.layers.{i}.self_attn."
 
-const struct sl_tensor_tmpl sl_arch_latent_tensors[] = {
-    {"token_embd.weight", "model.embed_tokens.weight", 0, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output_norm.weight", "model.norm.weight", 0, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output.weight", "lm_head.weight", SL_W_OUTPUT, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-
-    {"blk.{i}.attn_norm.weight", "model.layers.{i}.input_layernorm.weight", L, SL_N_NONE, SL_N_EMBD,
-     0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_norm.weight", "model.layers.{i}.post_attention_layernorm.weight", L, SL_N_NONE,
-     SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-
+static const struct sl_tensor_tmpl attention[] = {
     {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", L | SL_W_NOQLORA, SL_N_Q_ROWS, SL_N_EMBD, 0,
      SL_SHIP_LINEAR, 0},
     {"blk.{i}.attn_q_a.weight", ATTN "q_a_proj.weight", L | SL_W_QLORA, SL_N_Q_LORA, SL_N_EMBD, 0,
@@ -46,31 +34,10 @@ const struct sl_tensor_tmpl sl_arch_latent_tensors[] = {
      SL_V_B, SL_SHIP_LINEAR, SL_N_HEAD},
     {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, SL_N_EMBD, SL_N_O_COLS, 0,
      SL_SHIP_LINEAR, 0},
+    {NULL, NULL, 0, 0, 0, 0, 0, 0},
+};
 
-    {"blk.{i}.ffn_gate.weight", MLP "gate_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up.weight", MLP "up_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down.weight", MLP "down_proj.weight", L | SL_W_DENSE, SL_N_EMBD, SL_N_FF, 0,
-     SL_SHIP_LINEAR, 0},
-
-    {"blk.{i}.ffn_gate_inp.weight", MLP "gate.weight", L | SL_W_MOE, SL_N_EXPERT, SL_N_EMBD, 0,
-     SL_SHIP_BASE, 0},
-    {"blk.{i}.exp_probs_b.bias", MLP "gate.e_score_correction_bias", L | SL_W_MOE | SL_W_CORR,
-     SL_N_NONE, SL_N_EXPERT, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "gate_proj.weight", L | SL_W_MOE, SL_N_MOE_FF,
-     SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", EXPERTS "up_proj.weight", L | SL_W_MOE, SL_N_MOE_FF, SL_N_EMBD, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", EXPERTS "down_proj.weight", L | SL_W_MOE, SL_N_EMBD,
-     SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_gate_shexp.weight", SHARED_EXPERTS "gate_proj.weight", L | SL_W_MOE | SL_W_SHARED,
-     SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_shexp.weight", SHARED_EXPERTS "up_proj.weight", L | SL_W_MOE | SL_W_SHARED,
-     SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_shexp.weight", SHARED_EXPERTS "down_proj.weight", L | SL_W_MOE | SL_W_SHARED,
-     SL_N_EMBD, SL_N_SHARED_FF, 0, SL_SHIP_LINEAR, 0},
-
+static const struct sl_tensor_tmpl indexer_and_nextn[] = {
     {"blk.{i}.indexer.attn_q_b.weight", ATTN "indexer.wq_b.weight", INDEXER, SL_N_INDEX_ROWS,
      SL_N_Q_LORA, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.indexer.attn_k.weight", ATTN "indexer.wk.weight", INDEXER, SL_N_INDEX_DIM, SL_N_EMBD, 0,
@@ -95,6 +62,10 @@ const struct sl_tensor_tmpl sl_arch_latent_tensors[] = {
     {"blk.{i}.nextn.shared_head_norm.weight", OF_LAYER "shared_head.norm.weight",
      NEXTN | SL_W_OPTIONAL, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {NULL, NULL, 0, 0, 0, 0, 0, 0},
+};
+
+const struct sl_tensor_tmpl *const sl_arch_latent_tensors[] = {
+    sl_arch_common_tensors, sl_arch_norm_tensors, attention, sl_arch_ffn_tensors, indexer_and_nextn, NULL,
 };
 
 const struct sl_field sl_arch_latent_fields[] = {

@@ -16,7 +16,7 @@
 #define EXPERTS "layers.{i}.ffn.experts.{e}."
 #define SHARED "layers.{i}.ffn.shared_experts."
 
-static const struct sl_tensor_tmpl tensors[] = {
+static const struct sl_tensor_tmpl all[] = {
     {"token_embd.weight", "embed.weight", 0, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"output_norm.weight", "norm.weight", 0, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"output.weight", "head.weight", 0, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
@@ -81,6 +81,8 @@ static const struct sl_tensor_tmpl tensors[] = {
     {"blk.{i}.ffn_down_shexp.weight", SHARED "w2.weight", L, SL_N_EMBD, SL_N_SHARED_FF, 0, SL_SHIP_LINEAR, 0},
     {NULL, NULL, 0, 0, 0, 0, 0, 0},
 };
+
+static const struct sl_tensor_tmpl *const tensors[] = {all, NULL};
 
 static const struct sl_key_tmpl keys[] = {
     {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM, 0},

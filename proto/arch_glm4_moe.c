@@ -7,48 +7,17 @@
 #include <math.h>
 #include <string.h>
 
-#define L SL_W_LAYER
-#define MOE (SL_W_LAYER | SL_W_MOE)
 #define NEXTN (SL_W_LAYER | SL_W_NEXTN)
 #define OF_LAYER "model.layers.{i}."
-#define ATTN "model.layers.{i}.self_attn."
-#define MLP "model.layers.{i}.mlp."
-#define EXPERTS "model.layers.{i}.mlp.experts.{e}."
-#define SHARED_EXPERTS "model.layers.{i}.mlp.shared_experts."
+
+static const struct sl_tensor_tmpl norm[] = {
+    {"blk.{i}.post_attention_norm.weight", OF_LAYER "post_attention_layernorm.weight", SL_W_LAYER, SL_N_NONE, SL_N_EMBD, 0,
+     SL_SHIP_BASE, 0},
+    {NULL, NULL, 0, 0, 0, 0, 0, 0},
+};
 
 /* In FP8 the second head ships with scales; the matrix before that layer is one that "ignore" names. */
-static const struct sl_tensor_tmpl tensors[] = {
-    {"token_embd.weight", "model.embed_tokens.weight", 0, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output_norm.weight", "model.norm.weight", 0, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output.weight", "lm_head.weight", SL_W_OUTPUT, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_norm.weight", OF_LAYER "input_layernorm.weight", L, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", L, SL_N_Q_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_q.bias", ATTN "q_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_Q_ROWS, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_q_norm.weight", ATTN "q_norm.weight", L | SL_W_HEAD_NORM, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", L, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_k.bias", ATTN "k_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_KV_ROWS, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_k_norm.weight", ATTN "k_norm.weight", L | SL_W_HEAD_NORM, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", L, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_v.bias", ATTN "v_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_KV_ROWS, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, SL_N_EMBD, SL_N_Q_ROWS, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.post_attention_norm.weight", OF_LAYER "post_attention_layernorm.weight", L, SL_N_NONE, SL_N_EMBD, 0,
-     SL_SHIP_BASE, 0},
-
-    {"blk.{i}.ffn_gate.weight", MLP "gate_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up.weight", MLP "up_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down.weight", MLP "down_proj.weight", L | SL_W_DENSE, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
-
-    {"blk.{i}.ffn_gate_inp.weight", MLP "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.exp_probs_b.bias", MLP "gate.e_score_correction_bias", MOE, SL_N_NONE, SL_N_EXPERT, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "gate_proj.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", EXPERTS "up_proj.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", EXPERTS "down_proj.weight", MOE, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_gate_shexp.weight", SHARED_EXPERTS "gate_proj.weight", MOE, SL_N_SHARED_FF, SL_N_EMBD, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_shexp.weight", SHARED_EXPERTS "up_proj.weight", MOE, SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_shexp.weight", SHARED_EXPERTS "down_proj.weight", MOE, SL_N_EMBD, SL_N_SHARED_FF, 0,
-     SL_SHIP_LINEAR, 0},
-
+static const struct sl_tensor_tmpl nextn[] = {
     {"blk.{i}.nextn.eh_proj.weight", OF_LAYER "eh_proj.weight", NEXTN, SL_N_EMBD, SL_N_TWO_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.nextn.enorm.weight", OF_LAYER "enorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.nextn.hnorm.weight", OF_LAYER "hnorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
@@ -59,6 +28,10 @@ static const struct sl_tensor_tmpl tensors[] = {
     {"blk.{i}.nextn.shared_head_norm.weight", OF_LAYER "shared_head.norm.weight", NEXTN | SL_W_OPTIONAL, SL_N_NONE,
      SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {NULL, NULL, 0, 0, 0, 0, 0, 0},
+};
+
+static const struct sl_tensor_tmpl *const tensors[] = {
+    sl_arch_common_tensors, sl_arch_attention_tensors, norm, sl_arch_ffn_tensors, nextn, NULL,
 };
 
 static const struct sl_field moe_fields[] = {
@@ -117,6 +90,7 @@ static int derive_experts(struct sl_params *p, struct sl_error *e)
         if (!p->num[needed[i].num].have)
             return sl_fail(e, SL_ESOURCE, "config.json has no \"%s\", which %s needs", needed[i].name, p->hf_class);
     SL_TRY(sl_arch_check_experts(p, e));
+    p->when |= SL_W_CORR | SL_W_SHARED;
     return sl_num_mul(p, SL_N_SHARED_FF, p->num[SL_N_SHARED].u, p->num[SL_N_MOE_FF].u, e);
 }
 

@@ -12,11 +12,7 @@
 #define MOE "model.layers.{i}.block_sparse_moe."
 #define EXPERTS "model.layers.{i}.block_sparse_moe.experts.{e}."
 
-static const struct sl_tensor_tmpl tensors[] = {
-    {"token_embd.weight", "model.embed_tokens.weight", 0, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output_norm.weight", "model.norm.weight", 0, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output.weight", "lm_head.weight", SL_W_OUTPUT, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_norm.weight", "model.layers.{i}.input_layernorm.weight", L, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+static const struct sl_tensor_tmpl own[] = {
     {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", L, SL_N_Q_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.attn_q_norm.weight", ATTN "q_norm.weight", L, SL_N_NONE, SL_N_Q_ROWS, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", L, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
@@ -32,6 +28,8 @@ static const struct sl_tensor_tmpl tensors[] = {
     {"blk.{i}.ffn_up_exps.weight", EXPERTS "w3.weight", L, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {NULL, NULL, 0, 0, 0, 0, 0, 0},
 };
+
+static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, own, NULL};
 
 static const struct sl_field fields[] = {
     {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER, 0},

@@ -6,42 +6,8 @@
 #include <math.h>
 #include <string.h>
 
-#define L SL_W_LAYER
-#define ATTN "model.layers.{i}.self_attn."
-#define MLP "model.layers.{i}.mlp."
-#define EXPERTS "model.layers.{i}.mlp.experts.{e}."
-
-static const struct sl_tensor_tmpl tensors[] = {
-    {"token_embd.weight", "model.embed_tokens.weight", 0, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output_norm.weight", "model.norm.weight", 0, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output.weight", "lm_head.weight", SL_W_OUTPUT, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_norm.weight", "model.layers.{i}.input_layernorm.weight", L, SL_N_NONE, SL_N_EMBD,
-     0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", L, SL_N_Q_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_q.bias", ATTN "q_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_Q_ROWS, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_q_norm.weight", ATTN "q_norm.weight", L | SL_W_HEAD_NORM, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", L, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_k.bias", ATTN "k_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_KV_ROWS, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_k_norm.weight", ATTN "k_norm.weight", L | SL_W_HEAD_NORM, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", L, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_v.bias", ATTN "v_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_KV_ROWS, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, SL_N_EMBD, SL_N_Q_ROWS, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_norm.weight", "model.layers.{i}.post_attention_layernorm.weight", L, SL_N_NONE, SL_N_EMBD,
-     0, SL_SHIP_BASE, 0},
-
-    {"blk.{i}.ffn_gate.weight", MLP "gate_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up.weight", MLP "up_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down.weight", MLP "down_proj.weight", L | SL_W_DENSE, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
-
-    {"blk.{i}.ffn_gate_inp.weight", MLP "gate.weight", L | SL_W_MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "gate_proj.weight", L | SL_W_MOE, SL_N_MOE_FF, SL_N_EMBD, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", EXPERTS "up_proj.weight", L | SL_W_MOE, SL_N_MOE_FF, SL_N_EMBD, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", EXPERTS "down_proj.weight", L | SL_W_MOE, SL_N_EMBD, SL_N_MOE_FF, 0,
-     SL_SHIP_LINEAR, 0},
-    {NULL, NULL, 0, 0, 0, 0, 0, 0},
-};
+static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors,
+                                                       sl_arch_ffn_tensors, NULL};
 
 /* Newer libraries call the experts "local"; where both entries are there, theirs counts. */
 static const struct sl_field moe_fields[] = {

@@ -140,7 +140,7 @@ struct sl_arch {
     const char *name;                /* general.architecture */
     const char *const *classes;      /* of config.json's "architectures", NULL-terminated */
     const struct sl_field *fields, *more_fields; /* end with SL_N_NONE; more_fields may be NULL */
-    const struct sl_tensor_tmpl *tensors; /* ends with out NULL */
+    const struct sl_tensor_tmpl *const *tensors; /* tables, NULL-terminated; each ends with out NULL */
     const struct sl_key_tmpl *keys;  /* in place of arch_table.c's, behind those of all; ends with key NULL. NULL: those */
     /* Effect: fills derived numbers, facts, and values of inline tensors. */
     int (*derive)(struct sl_params *p, struct sl_error *e);
@@ -198,9 +198,14 @@ int sl_config_float(const struct cJSON *object, const char *where, const char *n
 /* Facts of config.json where attention has plain heads and there are no experts (arch_llama.c). */
 extern const struct sl_field sl_arch_plain_fields[];
 
+/* Tensors that several architectures have (arch_tensors.c): those of every model; attention with plain heads; the norm
+ * behind it by its usual name; feed-forward networks, dense and of experts. */
+extern const struct sl_tensor_tmpl sl_arch_common_tensors[], sl_arch_attention_tensors[], sl_arch_norm_tensors[],
+    sl_arch_ffn_tensors[];
+
 /* Tensors and facts of config.json where attention is latent, and what follows from them; indexer
  * and layers for multi-token prediction are described, and left to the caller (arch_deepseek2.c). */
-extern const struct sl_tensor_tmpl sl_arch_latent_tensors[];
+extern const struct sl_tensor_tmpl *const sl_arch_latent_tensors[];
 extern const struct sl_field sl_arch_latent_fields[];
 int sl_arch_latent_derive(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 

@@ -72,12 +72,13 @@ static int allocate(struct build *b, struct sl_error *e)
     uint64_t tensors = 0, src = 0;
     uint64_t cap = b->planned ? MAX_PLANNED : 2 * (uint64_t)b->ck->n_tensors + N_COUNT_SLACK;
 
-    for (const struct sl_tensor_tmpl *t = b->p->arch->tensors; t->out; t++) {
-        uint64_t n = instances(b, t);
+    for (const struct sl_tensor_tmpl *const *table = b->p->arch->tensors; *table; table++)
+        for (const struct sl_tensor_tmpl *t = *table; t->out; t++) {
+            uint64_t n = instances(b, t);
 
-        tensors += n;
-        src += n * sources(b, t);
-    }
+            tensors += n;
+            src += n * sources(b, t);
+        }
     if (src > cap || tensors > cap)
         return sl_fail(e, SL_ESOURCE, "config.json describes a model of %" PRIu64 " tensors; %s",
                        src, b->planned ? "at most 1000000 are supported"
@@ -260,18 +261,21 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
     return 0;
 }
 
+/* Those of layer i by its facts, or with the facts of the model those that it has once. */
+static int add_tensors(struct build *b, uint32_t facts, uint64_t i, struct sl_error *e)
+{
+    for (const struct sl_tensor_tmpl *const *table = b->p->arch->tensors; *table; table++)
+        for (const struct sl_tensor_tmpl *t = *table; t->out; t++)
+            if ((t->when & SL_W_LAYER) == (facts & SL_W_LAYER) && applies(b, t, facts, i))
+                SL_TRY(add_tensor(b, t, i, e));
+    return 0;
+}
+
 static int add_all(struct build *b, struct sl_error *e)
 {
-    for (const struct sl_tensor_tmpl *t = b->p->arch->tensors; t->out; t++)
-        if (!(t->when & SL_W_LAYER) && applies(b, t, b->p->when, 0))
-            SL_TRY(add_tensor(b, t, 0, e));
-    for (uint64_t i = 0; i < b->p->num[SL_N_LAYER].u; i++) {
-        uint32_t facts = sl_arch_layer_facts(b->p, i);
-
-        for (const struct sl_tensor_tmpl *t = b->p->arch->tensors; t->out; t++)
-            if ((t->when & SL_W_LAYER) && applies(b, t, facts, i))
-                SL_TRY(add_tensor(b, t, i, e));
-    }
+    SL_TRY(add_tensors(b, b->p->when, 0, e));
+    for (uint64_t i = 0; i < b->p->num[SL_N_LAYER].u; i++)
+        SL_TRY(add_tensors(b, sl_arch_layer_facts(b->p, i), i, e));
     return 0;
 }
 
