@@ -109,32 +109,22 @@ static bool is_v3(const struct sl_params *p)
     return strcmp(p->hf_class, "DeepseekV2ForCausalLM") != 0;
 }
 
-/* What the configuration classes take for an entry that is not there at all;
- * null means that the model does without. NAN: so does the class. */
+/* NAN: the class does without. */
 static void take_class_defaults(struct sl_params *p)
 {
-    static const struct { enum sl_num num; const char *name; double v2, v3; } missing[] = {
-        {SL_N_CTX, "max_position_embeddings", 2048, 4096},
-        {SL_N_Q_LORA, "q_lora_rank", 1536, 1536},
-        {SL_N_MOE_FF, "moe_intermediate_size", 1407, 2048},
-        {SL_N_DENSE, "first_k_dense_replace", 0, 3},
-        {SL_N_SHARED, "n_shared_experts", 2, 1},
-        {SL_N_EXPERT_USED, "num_experts_per_tok", NAN, 8},
-        {SL_N_GROUP, "n_group", NAN, 8},
-        {SL_N_GROUP_USED, "topk_group", NAN, 4},
-        {SL_N_EXPERT_SCALE, "routed_scaling_factor", 1.0, 2.5},
-        {SL_N_EXPERT_NORM, "norm_topk_prob", 0, 1},
+    static const struct { enum sl_num num; double v2, v3; } missing[] = {
+        {SL_N_CTX, 2048, 4096}, {SL_N_Q_LORA, 1536, 1536},
+        /* with experts alone */
+        {SL_N_MOE_FF, 1407, 2048}, {SL_N_DENSE, 0, 3}, {SL_N_SHARED, 2, 1}, {SL_N_EXPERT_USED, NAN, 8},
+        {SL_N_GROUP, NAN, 8}, {SL_N_GROUP_USED, NAN, 4}, {SL_N_EXPERT_SCALE, 1.0, 2.5}, {SL_N_EXPERT_NORM, 0, 1},
     };
-    for (size_t i = 0; i < sizeof missing / sizeof *missing; i++) {
+    size_t n = p->num[SL_N_EXPERT].have ? sizeof missing / sizeof *missing : 2;
+
+    for (size_t i = 0; i < n; i++) {
         double v = is_v3(p) ? missing[i].v3 : missing[i].v2;
 
-        if (isnan(v) || cJSON_GetObjectItemCaseSensitive(p->config, missing[i].name) ||
-            (missing[i].num != SL_N_CTX && missing[i].num != SL_N_Q_LORA && !p->num[SL_N_EXPERT].have))
-            continue;
-        if (missing[i].num == SL_N_EXPERT_SCALE)
-            sl_num_set_f(p, missing[i].num, v);
-        else
-            sl_num_set(p, missing[i].num, (uint64_t)v);
+        if (!isnan(v))
+            sl_field_default(p, missing[i].num, v);
     }
 }
 
@@ -238,9 +228,7 @@ int sl_arch_latent_derive(struct sl_params *p, struct sl_error *e)
     SL_TRY(derive_experts(p, e));
     SL_TRY(derive_routing(p, e));
     sl_num_set(p, SL_N_VOCAB_KEY, p->num[SL_N_VOCAB].u);
-    if (p->rope_type && strcmp(p->rope_type, "llama3") == 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: rope_scaling of type llama3 is not "
-                       "supported for %s", p->hf_class);
+    SL_TRY(sl_arch_no_llama3(p, e));
     /* The factor 0.1 is a convention of these files; the product is made in
      * double, as the converter makes it. */
     SL_TRY(sl_config_float(p->rope, "rope_scaling.", "mscale_all_dim", &mscale, e));

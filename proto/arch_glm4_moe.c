@@ -3,7 +3,6 @@
  * prediction, kept behind the others. No permutation. */
 #include "proto/arch_table.h"
 
-#include <cjson/cJSON.h>
 #include <math.h>
 #include <string.h>
 
@@ -48,35 +47,19 @@ static const struct sl_field moe_fields[] = {
     {SL_N_NONE, NULL, 0, false, 0, 0, 0},
 };
 
-/* What the configuration class takes for an entry that is not there at all; null means that there is none. */
 static void take_class_defaults(struct sl_params *p)
 {
-    static const struct { enum sl_num num; const char *name; double v; } missing[] = {
-        {SL_N_CTX, "max_position_embeddings", 131072},
-        {SL_N_HEAD_KV, "num_key_value_heads", 8},
-        {SL_N_RMS_EPS, "rms_norm_eps", 1e-5},
-        {SL_N_EXPERT, "n_routed_experts", 128},
-        {SL_N_EXPERT_USED, "num_experts_per_tok", 8},
-        {SL_N_SHARED, "n_shared_experts", 1},
-        {SL_N_MOE_FF, "moe_intermediate_size", 1408},
-        {SL_N_DENSE, "first_k_dense_replace", 1},
-        {SL_N_GROUP, "n_group", 1},
-        {SL_N_GROUP_USED, "topk_group", 1},
-        {SL_N_EXPERT_SCALE, "routed_scaling_factor", 1},
-        {SL_N_EXPERT_NORM, "norm_topk_prob", 1},
+    static const struct { enum sl_num num; double v; } missing[] = {
+        {SL_N_CTX, 131072}, {SL_N_HEAD_KV, 8}, {SL_N_RMS_EPS, 1e-5}, {SL_N_EXPERT, 128}, {SL_N_EXPERT_USED, 8},
+        {SL_N_SHARED, 1}, {SL_N_MOE_FF, 1408}, {SL_N_DENSE, 1}, {SL_N_GROUP, 1}, {SL_N_GROUP_USED, 1},
+        {SL_N_EXPERT_SCALE, 1}, {SL_N_EXPERT_NORM, 1},
     };
     const char *type = sl_config_str(p->config, "model_type");
 
     if (!type || strcmp(type, "glm4_moe") != 0)
         return;
-    for (size_t i = 0; i < sizeof missing / sizeof *missing; i++) {
-        if (cJSON_GetObjectItemCaseSensitive(p->config, missing[i].name))
-            continue;
-        if (missing[i].num == SL_N_RMS_EPS || missing[i].num == SL_N_EXPERT_SCALE)
-            sl_num_set_f(p, missing[i].num, missing[i].v);
-        else
-            sl_num_set(p, missing[i].num, (uint64_t)missing[i].v);
-    }
+    for (size_t i = 0; i < sizeof missing / sizeof *missing; i++)
+        sl_field_default(p, missing[i].num, missing[i].v);
 }
 
 static int derive_experts(struct sl_params *p, struct sl_error *e)
@@ -111,10 +94,8 @@ static int derive_rope(struct sl_params *p, struct sl_error *e)
     uint64_t head = p->num[SL_N_HEAD_DIM].u, dim;
     double part = 0.5;
 
-    if (p->rope_type && strcmp(p->rope_type, "llama3") == 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: rope_scaling of type llama3 is not supported for %s", p->hf_class);
-    SL_TRY(sl_config_float(p->config, "", "partial_rotary_factor", &part, e));
-    SL_TRY(sl_config_float(p->rope, "rope_parameters.", "partial_rotary_factor", &part, e));
+    SL_TRY(sl_arch_no_llama3(p, e));
+    SL_TRY(sl_rope_float(p, "partial_rotary_factor", &part, e));
     dim = part > 0 && part <= 1 ? (uint64_t)((double)head * part) : 0;
     if (!dim || dim % 2)
         return sl_fail(e, SL_ESOURCE, "config.json: \"partial_rotary_factor\" is %g of heads of %u: an even number of "
@@ -125,13 +106,7 @@ static int derive_rope(struct sl_params *p, struct sl_error *e)
 
 static int derive(struct sl_params *p, struct sl_error *e)
 {
-    struct sl_number *n = p->num;
-
     take_class_defaults(p);
-    if (n[SL_N_HEAD_DIM].have) {
-        sl_num_set(p, SL_N_HEAD_DIM_K, n[SL_N_HEAD_DIM].u);
-        sl_num_set(p, SL_N_HEAD_DIM_V, n[SL_N_HEAD_DIM].u);
-    }
     SL_TRY(sl_arch_plain_attention(p, e));
     SL_TRY(derive_rope(p, e));
     SL_TRY(derive_experts(p, e));
@@ -140,10 +115,7 @@ static int derive(struct sl_params *p, struct sl_error *e)
         p->when |= SL_W_BIAS;
     if (sl_config_bool(p->config, "use_qk_norm", false))
         p->when |= SL_W_HEAD_NORM;
-    if (p->no_mtp)
-        n[SL_N_NEXTN] = (struct sl_number){0};
-    sl_num_set(p, SL_N_LAYER, n[SL_N_LAYER].u + n[SL_N_NEXTN].u);
-    sl_num_set(p, SL_N_TWO_EMBD, 2 * n[SL_N_EMBD].u);
+    sl_arch_keep_mtp(p);
     return 0;
 }
 
@@ -169,6 +141,6 @@ const struct sl_arch sl_arch_glm4_moe = {
     .tensors = tensors,
     .keys = keys,
     .derive = derive,
-    .glm_tokens = true,
+    .tokens = SL_TOKENS_GLM,
     .output_if_there = true,
 };

@@ -67,10 +67,13 @@ int sl_arch_plain_attention(struct sl_params *p, struct sl_error *e)
     if (heads % n[SL_N_HEAD_KV].u)
         return sl_fail(e, SL_ESOURCE, "config.json: %u heads cannot be divided among %u "
                        "\"num_key_value_heads\"", heads, (unsigned)n[SL_N_HEAD_KV].u);
-    if (!n[SL_N_HEAD_DIM].have) {
-        if (embd % heads)
-            return sl_fail(e, SL_ESOURCE, "config.json: \"hidden_size\" %u cannot be divided among %u "
-                           "\"num_attention_heads\"", embd, heads);
+    if (n[SL_N_HEAD_DIM].have) {
+        sl_num_set(p, SL_N_HEAD_DIM_K, n[SL_N_HEAD_DIM].u);
+        sl_num_set(p, SL_N_HEAD_DIM_V, n[SL_N_HEAD_DIM].u);
+    } else if (embd % heads) {
+        return sl_fail(e, SL_ESOURCE, "config.json: \"hidden_size\" %u cannot be divided among %u "
+                       "\"num_attention_heads\"", embd, heads);
+    } else {
         sl_num_set(p, SL_N_HEAD_DIM, embd / heads);
     }
     SL_TRY(sl_num_mul(p, SL_N_Q_ROWS, heads, n[SL_N_HEAD_DIM].u, e));

@@ -53,8 +53,7 @@ static int need_theta(const struct sl_params *p, struct sl_error *e)
 {
     double theta = NAN;
 
-    SL_TRY(sl_config_float(p->config, "", "rope_theta", &theta, e));
-    SL_TRY(sl_config_float(p->rope, "rope_parameters.", "rope_theta", &theta, e));
+    SL_TRY(sl_rope_float(p, "rope_theta", &theta, e));
     return isnan(theta) ? sl_fail(e, SL_ESOURCE, "config.json has no \"rope_theta\", which %s needs", p->hf_class) : 0;
 }
 
@@ -68,16 +67,11 @@ static int derive(struct sl_params *p, struct sl_error *e)
     if (rotary > dim || rotary % 2)
         return sl_fail(e, SL_ESOURCE, "config.json: \"rotary_dim\" is %u; expected an even number of the %u of \"head_dim\"",
                        rotary, dim);
-    if (n[SL_N_EXPERT_USED].u > n[SL_N_EXPERT].u)
-        return sl_fail(e, SL_ESOURCE, "config.json: \"num_experts_per_tok\" is %u of %u experts",
-                       (unsigned)n[SL_N_EXPERT_USED].u, (unsigned)n[SL_N_EXPERT].u);
+    SL_TRY(sl_arch_check_experts(p, e));
     if (p->tied)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"tie_word_embeddings\" is true, and llama.cpp's %s has a head "
                        "of its own", p->arch->name);
-    if (p->rope_type && strcmp(p->rope_type, "llama3") == 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: rope_scaling of type llama3 is not supported for %s", p->hf_class);
-    sl_num_set(p, SL_N_HEAD_DIM_K, dim);
-    sl_num_set(p, SL_N_HEAD_DIM_V, dim);
+    SL_TRY(sl_arch_no_llama3(p, e));
     sl_num_set(p, SL_N_MOE_FF, n[SL_N_FF].u);
     SL_TRY(sl_arch_gating(p, func ? func : "sigmoid", e)); /* without it llama.cpp does not run the model at all */
     return sl_arch_plain_attention(p, e);
@@ -91,5 +85,5 @@ const struct sl_arch sl_arch_minimax_m2 = {
     .fields = fields,
     .tensors = tensors,
     .derive = derive,
-    .minimax_tokens = true,
+    .tokens = SL_TOKENS_MINIMAX,
 };

@@ -24,17 +24,10 @@ static int derive_attention(struct sl_params *p, uint64_t heads_kv, uint64_t hea
 {
     if (!p->num[SL_N_CTX].have)
         sl_num_set(p, SL_N_CTX, 32768); /* the configuration classes' own */
-    if (!cJSON_GetObjectItemCaseSensitive(p->config, "num_key_value_heads"))
-        sl_num_set(p, SL_N_HEAD_KV, heads_kv); /* null means as many as heads */
-    if (head_dim && !cJSON_GetObjectItemCaseSensitive(p->config, "head_dim"))
-        sl_num_set(p, SL_N_HEAD_DIM, head_dim);
-    if (p->num[SL_N_HEAD_DIM].have) {
-        sl_num_set(p, SL_N_HEAD_DIM_K, p->num[SL_N_HEAD_DIM].u);
-        sl_num_set(p, SL_N_HEAD_DIM_V, p->num[SL_N_HEAD_DIM].u);
-    }
-    if (p->rope_type && strcmp(p->rope_type, "llama3") == 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: rope_scaling of type llama3 is not "
-                       "supported for %s", p->hf_class);
+    sl_field_default(p, SL_N_HEAD_KV, (double)heads_kv); /* null means as many as heads */
+    if (head_dim)
+        sl_field_default(p, SL_N_HEAD_DIM, (double)head_dim);
+    SL_TRY(sl_arch_no_llama3(p, e));
     return sl_arch_plain_attention(p, e);
 }
 
@@ -79,9 +72,7 @@ static int derive_moe(struct sl_params *p, struct sl_error *e)
         return sl_fail(e, SL_ESOURCE, "config.json has no \"num_experts\", which %s needs", p->hf_class);
     if (!n[SL_N_EXPERT_USED].have)
         sl_num_set(p, SL_N_EXPERT_USED, 8); /* the configuration class's own */
-    if (n[SL_N_EXPERT_USED].u > n[SL_N_EXPERT].u)
-        return sl_fail(e, SL_ESOURCE, "config.json: \"num_experts_per_tok\" is %u of %u experts",
-                       (unsigned)n[SL_N_EXPERT_USED].u, (unsigned)n[SL_N_EXPERT].u);
+    SL_TRY(sl_arch_check_experts(p, e));
     SL_TRY(all_have_experts(p, e));
     return derive_normed(p, 4, 0, e);
 }
