@@ -113,8 +113,17 @@ static int wrong_shape(const struct sl_src_tensor *t, bool vector, uint64_t rows
                    t->name, want, found);
 }
 
-/* Scales of a planned matrix: in I4 and F4 groups of a row; in FP8 blocks, or one for each row or for the tensor.
- * As published models have them: E8M0 for F4, BF16 for I4, F32 for FP8 but in DeepSeek-V4. */
+/* Bytes of a planned scale, as published models have them: E8M0 for F4, BF16 for I4, F32 for FP8 but in DeepSeek-V4. */
+static uint32_t planned_width(const struct build *b, enum sl_dtype dtype)
+{
+    switch (dtype) {
+    case SL_DTYPE_F4: return 1;
+    case SL_DTYPE_I4: return 2;
+    default: return b->p->arch->e8m0 ? 1 : 4;
+    }
+}
+
+/* Scales of a planned matrix: in I4 and F4 groups of a row; in FP8 blocks, or one for each row or for the tensor. */
 static struct sl_scale planned_scale(const struct build *b, enum sl_dtype dtype, uint64_t rows, uint64_t cols)
 {
     const struct sl_checkpoint *ck = b->ck;
@@ -122,7 +131,7 @@ static struct sl_scale planned_scale(const struct build *b, enum sl_dtype dtype,
     uint64_t group = dtype == SL_DTYPE_I4 ? ck->i4_group : dtype == SL_DTYPE_F4 ? SL_F4_GROUP : 0;
     struct sl_scale s = {.tensor = SL_NO_TENSOR};
 
-    s.width = dtype == SL_DTYPE_F4 || (dtype != SL_DTYPE_I4 && b->p->arch->e8m0) ? 1 : dtype == SL_DTYPE_I4 ? 2 : 4;
+    s.width = planned_width(b, dtype);
     s.block_rows = group ? 1 : blocks ? ck->fp8_block_rows : ck->fp8_by_row ? 1 : rows;
     s.block_cols = group ? group : blocks ? ck->fp8_block_cols : cols;
     s.rows = sl_ceil_div_u64(rows, s.block_rows);
