@@ -120,6 +120,26 @@ static int read_fields(struct sl_params *p, const struct sl_field *f, struct sl_
     return 0;
 }
 
+static const struct sl_field *find_field(const struct sl_field *f, enum sl_num n)
+{
+    while (f && f->num != SL_N_NONE && f->num != n)
+        f++;
+    return f && f->num == n ? f : NULL;
+}
+
+void sl_field_default(struct sl_params *p, enum sl_num n, double v)
+{
+    const struct sl_field *f = find_field(p->arch->fields, n);
+
+    f = f ? f : find_field(p->arch->more_fields, n);
+    if (!f || cJSON_GetObjectItemCaseSensitive(p->config, f->name))
+        return;
+    if (f->kind == SL_FIELD_FLOAT)
+        sl_num_set_f(p, n, v);
+    else
+        sl_num_set(p, n, (uint64_t)v);
+}
+
 /* Entries that say nothing of these architectures, but are passed on: a layer norm's epsilon, that attention looks
  * ahead, and that there are no experts. Of several names the first one counts that is there, be it null. */
 static void read_idle(struct sl_params *p)
@@ -150,6 +170,19 @@ static void read_idle(struct sl_params *p)
 }
 
 /* ---- rotary embedding ---- */
+
+int sl_rope_float(const struct sl_params *p, const char *name, double *v, struct sl_error *e)
+{
+    SL_TRY(sl_config_float(p->config, "", name, v, e));
+    return sl_config_float(p->rope, "rope_parameters.", name, v, e);
+}
+
+int sl_arch_no_llama3(const struct sl_params *p, struct sl_error *e)
+{
+    if (!p->rope_type || strcmp(p->rope_type, "llama3") != 0)
+        return 0;
+    return sl_fail(e, SL_EUNSUPPORTED, "config.json: rope_scaling of type llama3 is not supported for %s", p->hf_class);
+}
 
 static int read_yarn(struct sl_params *p, struct sl_error *e)
 {
@@ -192,8 +225,7 @@ static int read_rope(struct sl_params *p, struct sl_error *e)
     if (rope && !cJSON_IsObject(rope))
         return sl_fail(e, SL_ESOURCE, "config.json: rope_scaling is not an object");
     p->rope = rope;
-    SL_TRY(sl_config_float(p->config, "", "rope_theta", &theta, e));
-    SL_TRY(sl_config_float(rope, "rope_parameters.", "rope_theta", &theta, e));
+    SL_TRY(sl_rope_float(p, "rope_theta", &theta, e));
     if (theta <= 0)
         return sl_fail(e, SL_ESOURCE, "config.json: \"rope_theta\" is %g: expected a positive number",
                        theta);

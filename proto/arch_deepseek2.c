@@ -10,22 +10,10 @@
 #define L SL_W_LAYER
 #define NEXTN (SL_W_LAYER | SL_W_NEXTN)
 #define INDEXER (SL_W_LAYER | SL_W_INDEXER)
-#define EXPERTS "model.layers.{i}.mlp.experts.{e}."
-#define SHARED_EXPERTS "model.layers.{i}.mlp.shared_experts."
-#define ATTN "model.layers.{i}.self_attn."
-#define MLP "model.layers.{i}.mlp."
 #define OF_LAYER "model.layers.{i}."
+#define ATTN "model.layers.{i}.self_attn."
 
-const struct sl_tensor_tmpl sl_arch_latent_tensors[] = {
-    {"token_embd.weight", "model.embed_tokens.weight", 0, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output_norm.weight", "model.norm.weight", 0, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output.weight", "lm_head.weight", SL_W_OUTPUT, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-
-    {"blk.{i}.attn_norm.weight", "model.layers.{i}.input_layernorm.weight", L, SL_N_NONE, SL_N_EMBD,
-     0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_norm.weight", "model.layers.{i}.post_attention_layernorm.weight", L, SL_N_NONE,
-     SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-
+static const struct sl_tensor_tmpl attention[] = {
     {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", L | SL_W_NOQLORA, SL_N_Q_ROWS, SL_N_EMBD, 0,
      SL_SHIP_LINEAR, 0},
     {"blk.{i}.attn_q_a.weight", ATTN "q_a_proj.weight", L | SL_W_QLORA, SL_N_Q_LORA, SL_N_EMBD, 0,
@@ -46,31 +34,10 @@ const struct sl_tensor_tmpl sl_arch_latent_tensors[] = {
      SL_V_B, SL_SHIP_LINEAR, SL_N_HEAD},
     {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, SL_N_EMBD, SL_N_O_COLS, 0,
      SL_SHIP_LINEAR, 0},
+    {NULL, NULL, 0, 0, 0, 0, 0, 0},
+};
 
-    {"blk.{i}.ffn_gate.weight", MLP "gate_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up.weight", MLP "up_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down.weight", MLP "down_proj.weight", L | SL_W_DENSE, SL_N_EMBD, SL_N_FF, 0,
-     SL_SHIP_LINEAR, 0},
-
-    {"blk.{i}.ffn_gate_inp.weight", MLP "gate.weight", L | SL_W_MOE, SL_N_EXPERT, SL_N_EMBD, 0,
-     SL_SHIP_BASE, 0},
-    {"blk.{i}.exp_probs_b.bias", MLP "gate.e_score_correction_bias", L | SL_W_MOE | SL_W_CORR,
-     SL_N_NONE, SL_N_EXPERT, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "gate_proj.weight", L | SL_W_MOE, SL_N_MOE_FF,
-     SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", EXPERTS "up_proj.weight", L | SL_W_MOE, SL_N_MOE_FF, SL_N_EMBD, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", EXPERTS "down_proj.weight", L | SL_W_MOE, SL_N_EMBD,
-     SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_gate_shexp.weight", SHARED_EXPERTS "gate_proj.weight", L | SL_W_MOE | SL_W_SHARED,
-     SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_shexp.weight", SHARED_EXPERTS "up_proj.weight", L | SL_W_MOE | SL_W_SHARED,
-     SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_shexp.weight", SHARED_EXPERTS "down_proj.weight", L | SL_W_MOE | SL_W_SHARED,
-     SL_N_EMBD, SL_N_SHARED_FF, 0, SL_SHIP_LINEAR, 0},
-
+static const struct sl_tensor_tmpl indexer_and_nextn[] = {
     {"blk.{i}.indexer.attn_q_b.weight", ATTN "indexer.wq_b.weight", INDEXER, SL_N_INDEX_ROWS,
      SL_N_Q_LORA, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.indexer.attn_k.weight", ATTN "indexer.wk.weight", INDEXER, SL_N_INDEX_DIM, SL_N_EMBD, 0,
@@ -95,6 +62,10 @@ const struct sl_tensor_tmpl sl_arch_latent_tensors[] = {
     {"blk.{i}.nextn.shared_head_norm.weight", OF_LAYER "shared_head.norm.weight",
      NEXTN | SL_W_OPTIONAL, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {NULL, NULL, 0, 0, 0, 0, 0, 0},
+};
+
+const struct sl_tensor_tmpl *const sl_arch_latent_tensors[] = {
+    sl_arch_common_tensors, sl_arch_norm_tensors, attention, sl_arch_ffn_tensors, indexer_and_nextn, NULL,
 };
 
 const struct sl_field sl_arch_latent_fields[] = {
@@ -138,32 +109,22 @@ static bool is_v3(const struct sl_params *p)
     return strcmp(p->hf_class, "DeepseekV2ForCausalLM") != 0;
 }
 
-/* What the configuration classes take for an entry that is not there at all;
- * null means that the model does without. NAN: so does the class. */
+/* NAN: the class does without. */
 static void take_class_defaults(struct sl_params *p)
 {
-    static const struct { enum sl_num num; const char *name; double v2, v3; } missing[] = {
-        {SL_N_CTX, "max_position_embeddings", 2048, 4096},
-        {SL_N_Q_LORA, "q_lora_rank", 1536, 1536},
-        {SL_N_MOE_FF, "moe_intermediate_size", 1407, 2048},
-        {SL_N_DENSE, "first_k_dense_replace", 0, 3},
-        {SL_N_SHARED, "n_shared_experts", 2, 1},
-        {SL_N_EXPERT_USED, "num_experts_per_tok", NAN, 8},
-        {SL_N_GROUP, "n_group", NAN, 8},
-        {SL_N_GROUP_USED, "topk_group", NAN, 4},
-        {SL_N_EXPERT_SCALE, "routed_scaling_factor", 1.0, 2.5},
-        {SL_N_EXPERT_NORM, "norm_topk_prob", 0, 1},
+    static const struct { enum sl_num num; double v2, v3; } missing[] = {
+        {SL_N_CTX, 2048, 4096}, {SL_N_Q_LORA, 1536, 1536},
+        /* with experts alone */
+        {SL_N_MOE_FF, 1407, 2048}, {SL_N_DENSE, 0, 3}, {SL_N_SHARED, 2, 1}, {SL_N_EXPERT_USED, NAN, 8},
+        {SL_N_GROUP, NAN, 8}, {SL_N_GROUP_USED, NAN, 4}, {SL_N_EXPERT_SCALE, 1.0, 2.5}, {SL_N_EXPERT_NORM, 0, 1},
     };
-    for (size_t i = 0; i < sizeof missing / sizeof *missing; i++) {
+    size_t n = p->num[SL_N_EXPERT].have ? sizeof missing / sizeof *missing : 2;
+
+    for (size_t i = 0; i < n; i++) {
         double v = is_v3(p) ? missing[i].v3 : missing[i].v2;
 
-        if (isnan(v) || cJSON_GetObjectItemCaseSensitive(p->config, missing[i].name) ||
-            (missing[i].num != SL_N_CTX && missing[i].num != SL_N_Q_LORA && !p->num[SL_N_EXPERT].have))
-            continue;
-        if (missing[i].num == SL_N_EXPERT_SCALE)
-            sl_num_set_f(p, missing[i].num, v);
-        else
-            sl_num_set(p, missing[i].num, (uint64_t)v);
+        if (!isnan(v))
+            sl_field_default(p, missing[i].num, v);
     }
 }
 
@@ -267,9 +228,7 @@ int sl_arch_latent_derive(struct sl_params *p, struct sl_error *e)
     SL_TRY(derive_experts(p, e));
     SL_TRY(derive_routing(p, e));
     sl_num_set(p, SL_N_VOCAB_KEY, p->num[SL_N_VOCAB].u);
-    if (p->rope_type && strcmp(p->rope_type, "llama3") == 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: rope_scaling of type llama3 is not "
-                       "supported for %s", p->hf_class);
+    SL_TRY(sl_arch_no_llama3(p, e));
     /* The factor 0.1 is a convention of these files; the product is made in
      * double, as the converter makes it. */
     SL_TRY(sl_config_float(p->rope, "rope_scaling.", "mscale_all_dim", &mscale, e));

@@ -12,6 +12,16 @@ const struct sl_field sl_arch_indexed_fields[] = {
     {SL_N_NONE, NULL, 0, false, 0, 0, 0},
 };
 
+void sl_arch_keep_mtp(struct sl_params *p)
+{
+    struct sl_number *n = p->num;
+
+    if (p->no_mtp)
+        n[SL_N_NEXTN] = (struct sl_number){0};
+    sl_num_set(p, SL_N_LAYER, n[SL_N_LAYER].u + n[SL_N_NEXTN].u);
+    sl_num_set(p, SL_N_TWO_EMBD, 2 * n[SL_N_EMBD].u);
+}
+
 int sl_arch_indexed_derive(struct sl_params *p, struct sl_error *e)
 {
     const struct sl_number *n = p->num;
@@ -22,10 +32,7 @@ int sl_arch_indexed_derive(struct sl_params *p, struct sl_error *e)
             return sl_fail(e, SL_ESOURCE, "config.json has no \"%s\", which %s needs",
                            i ? "q_lora_rank" : "n_routed_experts", p->hf_class);
     p->when |= SL_W_INDEXER;
-    if (p->no_mtp)
-        p->num[SL_N_NEXTN] = (struct sl_number){0};
-    sl_num_set(p, SL_N_LAYER, n[SL_N_LAYER].u + n[SL_N_NEXTN].u);
-    sl_num_set(p, SL_N_TWO_EMBD, 2 * n[SL_N_EMBD].u);
+    sl_arch_keep_mtp(p);
     return sl_num_mul(p, SL_N_INDEX_ROWS, n[SL_N_INDEX_HEADS].u, n[SL_N_INDEX_DIM].u, e);
 }
 

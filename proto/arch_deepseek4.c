@@ -16,7 +16,7 @@
 #define EXPERTS "layers.{i}.ffn.experts.{e}."
 #define SHARED "layers.{i}.ffn.shared_experts."
 
-static const struct sl_tensor_tmpl tensors[] = {
+static const struct sl_tensor_tmpl all[] = {
     {"token_embd.weight", "embed.weight", 0, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"output_norm.weight", "norm.weight", 0, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"output.weight", "head.weight", 0, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
@@ -81,6 +81,8 @@ static const struct sl_tensor_tmpl tensors[] = {
     {"blk.{i}.ffn_down_shexp.weight", SHARED "w2.weight", L, SL_N_EMBD, SL_N_SHARED_FF, 0, SL_SHIP_LINEAR, 0},
     {NULL, NULL, 0, 0, 0, 0, 0, 0},
 };
+
+static const struct sl_tensor_tmpl *const tensors[] = {all, NULL};
 
 static const struct sl_key_tmpl keys[] = {
     {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM, 0},
@@ -170,11 +172,8 @@ static int check(const struct sl_params *p, struct sl_error *e)
     if (func && strcmp(func, "sqrtsoftplus") != 0)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"scoring_func\" is '%.60s'; supported for %s: sqrtsoftplus", func,
                        p->hf_class);
-    if (p->rope_type && strcmp(p->rope_type, "llama3") == 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: rope_scaling of type llama3 is not supported for %s", p->hf_class);
-    if (n[SL_N_EXPERT_USED].u > n[SL_N_EXPERT].u)
-        return sl_fail(e, SL_ESOURCE, "config.json: \"num_experts_per_tok\" is %u of %u experts",
-                       (unsigned)n[SL_N_EXPERT_USED].u, (unsigned)n[SL_N_EXPERT].u);
+    SL_TRY(sl_arch_no_llama3(p, e));
+    SL_TRY(sl_arch_check_experts(p, e));
     if (n[SL_N_HEAD].u % n[SL_N_OUT_GROUP].u)
         return sl_fail(e, SL_ESOURCE, "config.json: %u heads cannot be divided in %u groups (\"o_groups\")",
                        (unsigned)n[SL_N_HEAD].u, (unsigned)n[SL_N_OUT_GROUP].u);
@@ -218,17 +217,11 @@ static int derive(struct sl_params *p, struct sl_error *e)
  * would not load the file. */
 static bool drops(const struct sl_params *p, const char *name)
 {
-    static const char bias[] = "ffn.gate.bias", layer[] = "layers.";
-    const char *s = name;
-    uint64_t i = 0;
+    const char *rest;
+    uint64_t i;
 
-    if (strncmp(name, "mtp.", 4) == 0)
-        return true;
-    if (strncmp(name, layer, sizeof layer - 1) != 0)
-        return false;
-    for (s += sizeof layer - 1; *s >= '0' && *s <= '9' && i < SL_MAX_LAYER; s++)
-        i = i * 10 + (uint64_t)(*s - '0');
-    return *s == '.' && strcmp(s + 1, bias) == 0 && i < p->num[SL_N_HASHED].u;
+    return strncmp(name, "mtp.", 4) == 0 || (sl_arch_in_layer(name, "layers.", &i, &rest) &&
+                                             strcmp(rest, ".ffn.gate.bias") == 0 && i < p->num[SL_N_HASHED].u);
 }
 
 static const char *const classes[] = {"DeepseekV4ForCausalLM", NULL};
@@ -241,9 +234,9 @@ const struct sl_arch sl_arch_deepseek4 = {
     .keys = keys,
     .derive = derive,
     .drops = drops,
+    .tokens = SL_TOKENS_V4,
     .mla_only = true,
     .e8m0 = true,
-    .bare_texts = true,
     .template_first = true,
     .own_types = true,
 };

@@ -3,52 +3,20 @@
  * prediction, kept behind the others. No permutation. */
 #include "proto/arch_table.h"
 
-#include <cjson/cJSON.h>
 #include <math.h>
 #include <string.h>
 
-#define L SL_W_LAYER
-#define MOE (SL_W_LAYER | SL_W_MOE)
 #define NEXTN (SL_W_LAYER | SL_W_NEXTN)
 #define OF_LAYER "model.layers.{i}."
-#define ATTN "model.layers.{i}.self_attn."
-#define MLP "model.layers.{i}.mlp."
-#define EXPERTS "model.layers.{i}.mlp.experts.{e}."
-#define SHARED_EXPERTS "model.layers.{i}.mlp.shared_experts."
+
+static const struct sl_tensor_tmpl norm[] = {
+    {"blk.{i}.post_attention_norm.weight", OF_LAYER "post_attention_layernorm.weight", SL_W_LAYER, SL_N_NONE, SL_N_EMBD, 0,
+     SL_SHIP_BASE, 0},
+    {NULL, NULL, 0, 0, 0, 0, 0, 0},
+};
 
 /* In FP8 the second head ships with scales; the matrix before that layer is one that "ignore" names. */
-static const struct sl_tensor_tmpl tensors[] = {
-    {"token_embd.weight", "model.embed_tokens.weight", 0, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output_norm.weight", "model.norm.weight", 0, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output.weight", "lm_head.weight", SL_W_OUTPUT, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_norm.weight", OF_LAYER "input_layernorm.weight", L, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", L, SL_N_Q_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_q.bias", ATTN "q_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_Q_ROWS, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_q_norm.weight", ATTN "q_norm.weight", L | SL_W_HEAD_NORM, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", L, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_k.bias", ATTN "k_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_KV_ROWS, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_k_norm.weight", ATTN "k_norm.weight", L | SL_W_HEAD_NORM, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", L, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_v.bias", ATTN "v_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_KV_ROWS, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, SL_N_EMBD, SL_N_Q_ROWS, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.post_attention_norm.weight", OF_LAYER "post_attention_layernorm.weight", L, SL_N_NONE, SL_N_EMBD, 0,
-     SL_SHIP_BASE, 0},
-
-    {"blk.{i}.ffn_gate.weight", MLP "gate_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up.weight", MLP "up_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down.weight", MLP "down_proj.weight", L | SL_W_DENSE, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
-
-    {"blk.{i}.ffn_gate_inp.weight", MLP "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.exp_probs_b.bias", MLP "gate.e_score_correction_bias", MOE, SL_N_NONE, SL_N_EXPERT, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "gate_proj.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", EXPERTS "up_proj.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", EXPERTS "down_proj.weight", MOE, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_gate_shexp.weight", SHARED_EXPERTS "gate_proj.weight", MOE, SL_N_SHARED_FF, SL_N_EMBD, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_shexp.weight", SHARED_EXPERTS "up_proj.weight", MOE, SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_shexp.weight", SHARED_EXPERTS "down_proj.weight", MOE, SL_N_EMBD, SL_N_SHARED_FF, 0,
-     SL_SHIP_LINEAR, 0},
-
+static const struct sl_tensor_tmpl nextn[] = {
     {"blk.{i}.nextn.eh_proj.weight", OF_LAYER "eh_proj.weight", NEXTN, SL_N_EMBD, SL_N_TWO_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.nextn.enorm.weight", OF_LAYER "enorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.nextn.hnorm.weight", OF_LAYER "hnorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
@@ -59,6 +27,10 @@ static const struct sl_tensor_tmpl tensors[] = {
     {"blk.{i}.nextn.shared_head_norm.weight", OF_LAYER "shared_head.norm.weight", NEXTN | SL_W_OPTIONAL, SL_N_NONE,
      SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {NULL, NULL, 0, 0, 0, 0, 0, 0},
+};
+
+static const struct sl_tensor_tmpl *const tensors[] = {
+    sl_arch_common_tensors, sl_arch_attention_tensors, norm, sl_arch_ffn_tensors, nextn, NULL,
 };
 
 static const struct sl_field moe_fields[] = {
@@ -75,35 +47,19 @@ static const struct sl_field moe_fields[] = {
     {SL_N_NONE, NULL, 0, false, 0, 0, 0},
 };
 
-/* What the configuration class takes for an entry that is not there at all; null means that there is none. */
 static void take_class_defaults(struct sl_params *p)
 {
-    static const struct { enum sl_num num; const char *name; double v; } missing[] = {
-        {SL_N_CTX, "max_position_embeddings", 131072},
-        {SL_N_HEAD_KV, "num_key_value_heads", 8},
-        {SL_N_RMS_EPS, "rms_norm_eps", 1e-5},
-        {SL_N_EXPERT, "n_routed_experts", 128},
-        {SL_N_EXPERT_USED, "num_experts_per_tok", 8},
-        {SL_N_SHARED, "n_shared_experts", 1},
-        {SL_N_MOE_FF, "moe_intermediate_size", 1408},
-        {SL_N_DENSE, "first_k_dense_replace", 1},
-        {SL_N_GROUP, "n_group", 1},
-        {SL_N_GROUP_USED, "topk_group", 1},
-        {SL_N_EXPERT_SCALE, "routed_scaling_factor", 1},
-        {SL_N_EXPERT_NORM, "norm_topk_prob", 1},
+    static const struct { enum sl_num num; double v; } missing[] = {
+        {SL_N_CTX, 131072}, {SL_N_HEAD_KV, 8}, {SL_N_RMS_EPS, 1e-5}, {SL_N_EXPERT, 128}, {SL_N_EXPERT_USED, 8},
+        {SL_N_SHARED, 1}, {SL_N_MOE_FF, 1408}, {SL_N_DENSE, 1}, {SL_N_GROUP, 1}, {SL_N_GROUP_USED, 1},
+        {SL_N_EXPERT_SCALE, 1}, {SL_N_EXPERT_NORM, 1},
     };
     const char *type = sl_config_str(p->config, "model_type");
 
     if (!type || strcmp(type, "glm4_moe") != 0)
         return;
-    for (size_t i = 0; i < sizeof missing / sizeof *missing; i++) {
-        if (cJSON_GetObjectItemCaseSensitive(p->config, missing[i].name))
-            continue;
-        if (missing[i].num == SL_N_RMS_EPS || missing[i].num == SL_N_EXPERT_SCALE)
-            sl_num_set_f(p, missing[i].num, missing[i].v);
-        else
-            sl_num_set(p, missing[i].num, (uint64_t)missing[i].v);
-    }
+    for (size_t i = 0; i < sizeof missing / sizeof *missing; i++)
+        sl_field_default(p, missing[i].num, missing[i].v);
 }
 
 static int derive_experts(struct sl_params *p, struct sl_error *e)
@@ -117,6 +73,7 @@ static int derive_experts(struct sl_params *p, struct sl_error *e)
         if (!p->num[needed[i].num].have)
             return sl_fail(e, SL_ESOURCE, "config.json has no \"%s\", which %s needs", needed[i].name, p->hf_class);
     SL_TRY(sl_arch_check_experts(p, e));
+    p->when |= SL_W_CORR | SL_W_SHARED;
     return sl_num_mul(p, SL_N_SHARED_FF, p->num[SL_N_SHARED].u, p->num[SL_N_MOE_FF].u, e);
 }
 
@@ -137,10 +94,8 @@ static int derive_rope(struct sl_params *p, struct sl_error *e)
     uint64_t head = p->num[SL_N_HEAD_DIM].u, dim;
     double part = 0.5;
 
-    if (p->rope_type && strcmp(p->rope_type, "llama3") == 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: rope_scaling of type llama3 is not supported for %s", p->hf_class);
-    SL_TRY(sl_config_float(p->config, "", "partial_rotary_factor", &part, e));
-    SL_TRY(sl_config_float(p->rope, "rope_parameters.", "partial_rotary_factor", &part, e));
+    SL_TRY(sl_arch_no_llama3(p, e));
+    SL_TRY(sl_rope_float(p, "partial_rotary_factor", &part, e));
     dim = part > 0 && part <= 1 ? (uint64_t)((double)head * part) : 0;
     if (!dim || dim % 2)
         return sl_fail(e, SL_ESOURCE, "config.json: \"partial_rotary_factor\" is %g of heads of %u: an even number of "
@@ -151,13 +106,7 @@ static int derive_rope(struct sl_params *p, struct sl_error *e)
 
 static int derive(struct sl_params *p, struct sl_error *e)
 {
-    struct sl_number *n = p->num;
-
     take_class_defaults(p);
-    if (n[SL_N_HEAD_DIM].have) {
-        sl_num_set(p, SL_N_HEAD_DIM_K, n[SL_N_HEAD_DIM].u);
-        sl_num_set(p, SL_N_HEAD_DIM_V, n[SL_N_HEAD_DIM].u);
-    }
     SL_TRY(sl_arch_plain_attention(p, e));
     SL_TRY(derive_rope(p, e));
     SL_TRY(derive_experts(p, e));
@@ -166,10 +115,7 @@ static int derive(struct sl_params *p, struct sl_error *e)
         p->when |= SL_W_BIAS;
     if (sl_config_bool(p->config, "use_qk_norm", false))
         p->when |= SL_W_HEAD_NORM;
-    if (p->no_mtp)
-        n[SL_N_NEXTN] = (struct sl_number){0};
-    sl_num_set(p, SL_N_LAYER, n[SL_N_LAYER].u + n[SL_N_NEXTN].u);
-    sl_num_set(p, SL_N_TWO_EMBD, 2 * n[SL_N_EMBD].u);
+    sl_arch_keep_mtp(p);
     return 0;
 }
 
@@ -195,6 +141,6 @@ const struct sl_arch sl_arch_glm4_moe = {
     .tensors = tensors,
     .keys = keys,
     .derive = derive,
-    .glm_tokens = true,
+    .tokens = SL_TOKENS_GLM,
     .output_if_there = true,
 };

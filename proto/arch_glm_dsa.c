@@ -30,8 +30,7 @@ static int derive(struct sl_params *p, struct sl_error *e)
 {
     double part = 1;
 
-    SL_TRY(sl_config_float(p->config, "", "partial_rotary_factor", &part, e));
-    SL_TRY(sl_config_float(p->rope, "rope_parameters.", "partial_rotary_factor", &part, e));
+    SL_TRY(sl_rope_float(p, "partial_rotary_factor", &part, e));
     if (part != 1)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"partial_rotary_factor\" is %g; supported for %s: 1", part,
                        p->hf_class);
@@ -52,6 +51,6 @@ const struct sl_arch sl_arch_glm_dsa = {
     .tensors = sl_arch_latent_tensors,
     .derive = derive,
     .mla_only = true,
-    .glm_tokens = true,
+    .tokens = SL_TOKENS_GLM,
     .shares_heads = true,
 };

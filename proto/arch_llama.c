@@ -11,13 +11,8 @@
 #define ATTN "model.layers.{i}.self_attn."
 #define MLP "model.layers.{i}.mlp."
 
-static const struct sl_tensor_tmpl tensors[] = {
-    {"token_embd.weight", "model.embed_tokens.weight", 0, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output_norm.weight", "model.norm.weight", 0, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output.weight", "lm_head.weight", SL_W_OUTPUT, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+static const struct sl_tensor_tmpl own[] = {
     {"rope_freqs.weight", NULL, SL_W_FREQS, SL_N_NONE, SL_N_HALF_ROPE, SL_INLINE, SL_SHIP_F32, 0},
-    {"blk.{i}.attn_norm.weight", "model.layers.{i}.input_layernorm.weight", L, SL_N_NONE, SL_N_EMBD,
-     0, SL_SHIP_BASE, 0},
     {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", L, SL_N_Q_ROWS, SL_N_EMBD, SL_PERMUTE,
      SL_SHIP_LINEAR, SL_N_HEAD},
     {"blk.{i}.attn_q.bias", ATTN "q_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_Q_ROWS, SL_PERMUTE,
@@ -47,6 +42,8 @@ static const struct sl_tensor_tmpl tensors[] = {
     {NULL, NULL, 0, 0, 0, 0, 0, 0},
 };
 
+static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, own, NULL};
+
 const struct sl_field sl_arch_plain_fields[] = {
     {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER, 0},
     {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, NAN},
@@ -70,10 +67,13 @@ int sl_arch_plain_attention(struct sl_params *p, struct sl_error *e)
     if (heads % n[SL_N_HEAD_KV].u)
         return sl_fail(e, SL_ESOURCE, "config.json: %u heads cannot be divided among %u "
                        "\"num_key_value_heads\"", heads, (unsigned)n[SL_N_HEAD_KV].u);
-    if (!n[SL_N_HEAD_DIM].have) {
-        if (embd % heads)
-            return sl_fail(e, SL_ESOURCE, "config.json: \"hidden_size\" %u cannot be divided among %u "
-                           "\"num_attention_heads\"", embd, heads);
+    if (n[SL_N_HEAD_DIM].have) {
+        sl_num_set(p, SL_N_HEAD_DIM_K, n[SL_N_HEAD_DIM].u);
+        sl_num_set(p, SL_N_HEAD_DIM_V, n[SL_N_HEAD_DIM].u);
+    } else if (embd % heads) {
+        return sl_fail(e, SL_ESOURCE, "config.json: \"hidden_size\" %u cannot be divided among %u "
+                       "\"num_attention_heads\"", embd, heads);
+    } else {
         sl_num_set(p, SL_N_HEAD_DIM, embd / heads);
     }
     SL_TRY(sl_num_mul(p, SL_N_Q_ROWS, heads, n[SL_N_HEAD_DIM].u, e));

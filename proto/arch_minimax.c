@@ -12,11 +12,7 @@
 #define MOE "model.layers.{i}.block_sparse_moe."
 #define EXPERTS "model.layers.{i}.block_sparse_moe.experts.{e}."
 
-static const struct sl_tensor_tmpl tensors[] = {
-    {"token_embd.weight", "model.embed_tokens.weight", 0, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output_norm.weight", "model.norm.weight", 0, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output.weight", "lm_head.weight", SL_W_OUTPUT, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_norm.weight", "model.layers.{i}.input_layernorm.weight", L, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+static const struct sl_tensor_tmpl own[] = {
     {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", L, SL_N_Q_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.attn_q_norm.weight", ATTN "q_norm.weight", L, SL_N_NONE, SL_N_Q_ROWS, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", L, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
@@ -32,6 +28,8 @@ static const struct sl_tensor_tmpl tensors[] = {
     {"blk.{i}.ffn_up_exps.weight", EXPERTS "w3.weight", L, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {NULL, NULL, 0, 0, 0, 0, 0, 0},
 };
+
+static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, own, NULL};
 
 static const struct sl_field fields[] = {
     {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER, 0},
@@ -55,8 +53,7 @@ static int need_theta(const struct sl_params *p, struct sl_error *e)
 {
     double theta = NAN;
 
-    SL_TRY(sl_config_float(p->config, "", "rope_theta", &theta, e));
-    SL_TRY(sl_config_float(p->rope, "rope_parameters.", "rope_theta", &theta, e));
+    SL_TRY(sl_rope_float(p, "rope_theta", &theta, e));
     return isnan(theta) ? sl_fail(e, SL_ESOURCE, "config.json has no \"rope_theta\", which %s needs", p->hf_class) : 0;
 }
 
@@ -70,16 +67,11 @@ static int derive(struct sl_params *p, struct sl_error *e)
     if (rotary > dim || rotary % 2)
         return sl_fail(e, SL_ESOURCE, "config.json: \"rotary_dim\" is %u; expected an even number of the %u of \"head_dim\"",
                        rotary, dim);
-    if (n[SL_N_EXPERT_USED].u > n[SL_N_EXPERT].u)
-        return sl_fail(e, SL_ESOURCE, "config.json: \"num_experts_per_tok\" is %u of %u experts",
-                       (unsigned)n[SL_N_EXPERT_USED].u, (unsigned)n[SL_N_EXPERT].u);
+    SL_TRY(sl_arch_check_experts(p, e));
     if (p->tied)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"tie_word_embeddings\" is true, and llama.cpp's %s has a head "
                        "of its own", p->arch->name);
-    if (p->rope_type && strcmp(p->rope_type, "llama3") == 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: rope_scaling of type llama3 is not supported for %s", p->hf_class);
-    sl_num_set(p, SL_N_HEAD_DIM_K, dim);
-    sl_num_set(p, SL_N_HEAD_DIM_V, dim);
+    SL_TRY(sl_arch_no_llama3(p, e));
     sl_num_set(p, SL_N_MOE_FF, n[SL_N_FF].u);
     SL_TRY(sl_arch_gating(p, func ? func : "sigmoid", e)); /* without it llama.cpp does not run the model at all */
     return sl_arch_plain_attention(p, e);
@@ -93,5 +85,5 @@ const struct sl_arch sl_arch_minimax_m2 = {
     .fields = fields,
     .tensors = tensors,
     .derive = derive,
-    .minimax_tokens = true,
+    .tokens = SL_TOKENS_MINIMAX,
 };

@@ -6,42 +6,8 @@
 #include <math.h>
 #include <string.h>
 
-#define L SL_W_LAYER
-#define ATTN "model.layers.{i}.self_attn."
-#define MLP "model.layers.{i}.mlp."
-#define EXPERTS "model.layers.{i}.mlp.experts.{e}."
-
-static const struct sl_tensor_tmpl tensors[] = {
-    {"token_embd.weight", "model.embed_tokens.weight", 0, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output_norm.weight", "model.norm.weight", 0, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"output.weight", "lm_head.weight", SL_W_OUTPUT, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_norm.weight", "model.layers.{i}.input_layernorm.weight", L, SL_N_NONE, SL_N_EMBD,
-     0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", L, SL_N_Q_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_q.bias", ATTN "q_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_Q_ROWS, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_q_norm.weight", ATTN "q_norm.weight", L | SL_W_HEAD_NORM, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", L, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_k.bias", ATTN "k_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_KV_ROWS, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_k_norm.weight", ATTN "k_norm.weight", L | SL_W_HEAD_NORM, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", L, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_v.bias", ATTN "v_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_KV_ROWS, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, SL_N_EMBD, SL_N_Q_ROWS, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_norm.weight", "model.layers.{i}.post_attention_layernorm.weight", L, SL_N_NONE, SL_N_EMBD,
-     0, SL_SHIP_BASE, 0},
-
-    {"blk.{i}.ffn_gate.weight", MLP "gate_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up.weight", MLP "up_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down.weight", MLP "down_proj.weight", L | SL_W_DENSE, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
-
-    {"blk.{i}.ffn_gate_inp.weight", MLP "gate.weight", L | SL_W_MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "gate_proj.weight", L | SL_W_MOE, SL_N_MOE_FF, SL_N_EMBD, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", EXPERTS "up_proj.weight", L | SL_W_MOE, SL_N_MOE_FF, SL_N_EMBD, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", EXPERTS "down_proj.weight", L | SL_W_MOE, SL_N_EMBD, SL_N_MOE_FF, 0,
-     SL_SHIP_LINEAR, 0},
-    {NULL, NULL, 0, 0, 0, 0, 0, 0},
-};
+static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors,
+                                                       sl_arch_ffn_tensors, NULL};
 
 /* Newer libraries call the experts "local"; where both entries are there, theirs counts. */
 static const struct sl_field moe_fields[] = {
@@ -58,17 +24,10 @@ static int derive_attention(struct sl_params *p, uint64_t heads_kv, uint64_t hea
 {
     if (!p->num[SL_N_CTX].have)
         sl_num_set(p, SL_N_CTX, 32768); /* the configuration classes' own */
-    if (!cJSON_GetObjectItemCaseSensitive(p->config, "num_key_value_heads"))
-        sl_num_set(p, SL_N_HEAD_KV, heads_kv); /* null means as many as heads */
-    if (head_dim && !cJSON_GetObjectItemCaseSensitive(p->config, "head_dim"))
-        sl_num_set(p, SL_N_HEAD_DIM, head_dim);
-    if (p->num[SL_N_HEAD_DIM].have) {
-        sl_num_set(p, SL_N_HEAD_DIM_K, p->num[SL_N_HEAD_DIM].u);
-        sl_num_set(p, SL_N_HEAD_DIM_V, p->num[SL_N_HEAD_DIM].u);
-    }
-    if (p->rope_type && strcmp(p->rope_type, "llama3") == 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: rope_scaling of type llama3 is not "
-                       "supported for %s", p->hf_class);
+    sl_field_default(p, SL_N_HEAD_KV, (double)heads_kv); /* null means as many as heads */
+    if (head_dim)
+        sl_field_default(p, SL_N_HEAD_DIM, (double)head_dim);
+    SL_TRY(sl_arch_no_llama3(p, e));
     return sl_arch_plain_attention(p, e);
 }
 
@@ -113,9 +72,7 @@ static int derive_moe(struct sl_params *p, struct sl_error *e)
         return sl_fail(e, SL_ESOURCE, "config.json has no \"num_experts\", which %s needs", p->hf_class);
     if (!n[SL_N_EXPERT_USED].have)
         sl_num_set(p, SL_N_EXPERT_USED, 8); /* the configuration class's own */
-    if (n[SL_N_EXPERT_USED].u > n[SL_N_EXPERT].u)
-        return sl_fail(e, SL_ESOURCE, "config.json: \"num_experts_per_tok\" is %u of %u experts",
-                       (unsigned)n[SL_N_EXPERT_USED].u, (unsigned)n[SL_N_EXPERT].u);
+    SL_TRY(sl_arch_check_experts(p, e));
     SL_TRY(all_have_experts(p, e));
     return derive_normed(p, 4, 0, e);
 }

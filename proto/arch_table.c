@@ -177,11 +177,23 @@ bool sl_arch_name(char *buf, size_t cap, const char *tmpl, uint64_t i, uint64_t 
     return true;
 }
 
+bool sl_arch_in_layer(const char *name, const char *prefix, uint64_t *i, const char **rest)
+{
+    size_t n = strlen(prefix);
+    const char *s = name + n;
+
+    if (strncmp(name, prefix, n) != 0 || *s < '0' || *s > '9')
+        return false;
+    for (*i = 0; *s >= '0' && *s <= '9' && *i < UINT32_MAX; s++)
+        *i = *i * 10 + (uint64_t)(*s - '0');
+    *rest = s;
+    return true;
+}
+
 bool sl_arch_drops(const struct sl_params *p, const char *name)
 {
-    static const char layer[] = "model.layers.";
-    const char *s = name + sizeof layer - 1;
-    uint64_t i = 0;
+    const char *rest;
+    uint64_t i;
 
     if (p->arch->drops)
         return p->arch->drops(p, name);
@@ -190,11 +202,7 @@ bool sl_arch_drops(const struct sl_params *p, const char *name)
         return true;
     if (strcmp(name, "lm_head.weight") == 0)
         return p->tied && !p->arch->output_if_there;
-    if (!(p->arch->drops_mtp || p->no_mtp) || strncmp(name, layer, sizeof layer - 1) != 0 || *s < '0' || *s > '9')
-        return false;
-    for (; *s >= '0' && *s <= '9' && i < UINT32_MAX; s++)
-        i = i * 10 + (uint64_t)(*s - '0');
-    return i >= p->num[SL_N_LAYER].u;
+    return (p->arch->drops_mtp || p->no_mtp) && sl_arch_in_layer(name, "model.layers.", &i, &rest) && i >= p->num[SL_N_LAYER].u;
 }
 
 bool sl_arch_sees(const struct sl_params *p, const char *name)

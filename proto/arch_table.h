@@ -136,25 +136,31 @@ struct sl_params {
     struct sl_number num[SL_N_COUNT];
 };
 
+/* What is special about an architecture's tokenizer. */
+enum sl_tokens {
+    SL_TOKENS_USUAL,
+    SL_TOKENS_GLM,     /* its pre-tokenizer, and its names of special tokens */
+    SL_TOKENS_MINIMAX, /* the one with MiniMax-M2's pre-tokenizer */
+    SL_TOKENS_V4,      /* V3's pre-tokenizer has another name where no token stands before every text */
+};
+
 struct sl_arch {
     const char *name;                /* general.architecture */
     const char *const *classes;      /* of config.json's "architectures", NULL-terminated */
     const struct sl_field *fields, *more_fields; /* end with SL_N_NONE; more_fields may be NULL */
-    const struct sl_tensor_tmpl *tensors; /* ends with out NULL */
+    const struct sl_tensor_tmpl *const *tensors; /* tables, NULL-terminated; each ends with out NULL */
     const struct sl_key_tmpl *keys;  /* in place of arch_table.c's, behind those of all; ends with key NULL. NULL: those */
     /* Effect: fills derived numbers, facts, and values of inline tensors. */
     int (*derive)(struct sl_params *p, struct sl_error *e);
     /* Returns whether a tensor is dropped; NULL: as sl_arch_drops says of names that begin with "model.layers.". */
     bool (*drops)(const struct sl_params *p, const char *name);
+    enum sl_tokens tokens;
     bool drops_mtp;       /* layers from num_hidden_layers on are dropped */
     bool mla_only;        /* llama.cpp runs no other layout */
     bool adds_bos;        /* add_bos_token is true: the converter takes no other tokenizer */
-    bool glm_tokens;      /* GLM's pre-tokenizer, and its names of special tokens */
     bool e8m0;            /* ships FP8 under scales in E8M0 */
-    bool bare_texts;      /* V3's pre-tokenizer has another name where no token stands before every text */
     bool template_first;  /* the converter's chat template comes before all, and a checkpoint's takes its place */
     bool own_types;       /* the converter goes by the checkpoint's types, whatever --outtype: BF16 stays in routers too */
-    bool minimax_tokens;  /* the one with MiniMax-M2's pre-tokenizer */
     bool shares_heads;    /* layers for multi-token prediction ship without embedding and head */
     bool output_if_there; /* a tied model's lm_head.weight is kept when it is there */
     bool sentencepiece;   /* the converter prefers tokenizer.model where it exists */
@@ -195,12 +201,24 @@ const char *sl_config_str(const struct cJSON *config, const char *name);
 int sl_config_float(const struct cJSON *object, const char *where, const char *name, double *v,
                     struct sl_error *e) SL_MUST_USE;
 
+/* Effect: a float entry that may stand beside the others or, which counts then, in rope_parameters; as sl_config_float. */
+int sl_rope_float(const struct sl_params *p, const char *name, double *v, struct sl_error *e) SL_MUST_USE;
+/* Errors: SL_EUNSUPPORTED when rope_scaling is of type llama3. */
+int sl_arch_no_llama3(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+/* Effect: what a configuration class takes for an entry that is not there at all; null means that there is none. */
+void sl_field_default(struct sl_params *p, enum sl_num n, double v);
+
 /* Facts of config.json where attention has plain heads and there are no experts (arch_llama.c). */
 extern const struct sl_field sl_arch_plain_fields[];
 
+/* Tensors that several architectures have (arch_tensors.c): those of every model; attention with plain heads; the norm
+ * behind it by its usual name; feed-forward networks, dense and of experts. */
+extern const struct sl_tensor_tmpl sl_arch_common_tensors[], sl_arch_attention_tensors[], sl_arch_norm_tensors[],
+    sl_arch_ffn_tensors[];
+
 /* Tensors and facts of config.json where attention is latent, and what follows from them; indexer
  * and layers for multi-token prediction are described, and left to the caller (arch_deepseek2.c). */
-extern const struct sl_tensor_tmpl sl_arch_latent_tensors[];
+extern const struct sl_tensor_tmpl *const sl_arch_latent_tensors[];
 extern const struct sl_field sl_arch_latent_fields[];
 int sl_arch_latent_derive(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 
@@ -211,9 +229,11 @@ int sl_arch_check_experts(const struct sl_params *p, struct sl_error *e) SL_MUST
 /* What an indexer and layers for multi-token prediction that are kept add to these (arch_deepseek32.c). */
 extern const struct sl_field sl_arch_indexed_fields[];
 int sl_arch_indexed_derive(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+/* Effect: counts layers for multi-token prediction, unless they are not wanted, among the others (arch_deepseek32.c). */
+void sl_arch_keep_mtp(struct sl_params *p);
 
-/* Effect: rows of q and of k and v for attention with plain heads (arch_llama.c).
- * Errors: SL_ESOURCE when heads do not divide. */
+/* Effect: rows of q and of k and v for attention with plain heads, and the keys of a head's size where config.json
+ * tells of it (arch_llama.c). Errors: SL_ESOURCE when heads do not divide. */
 int sl_arch_plain_attention(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: how experts are scored, by config.json's word for it. Errors: SL_EUNSUPPORTED (another word). */
@@ -229,6 +249,9 @@ uint32_t sl_arch_layer_facts(const struct sl_params *p, uint64_t i);
 /* Effect: template with {i} and {e} filled in. Returns false when it does not
  * fit in cap bytes. */
 bool sl_arch_name(char *buf, size_t cap, const char *tmpl, uint64_t i, uint64_t e);
+
+/* Returns whether a name begins with prefix and a layer's number, *i; *rest = what stands behind it. */
+bool sl_arch_in_layer(const char *name, const char *prefix, uint64_t *i, const char **rest);
 
 /* Returns whether a checkpoint tensor of this name is dropped by conversion. */
 bool sl_arch_drops(const struct sl_params *p, const char *name);

@@ -36,42 +36,44 @@ static bool is_text(const cJSON *item, const char *text)
     return cJSON_IsString(item) && strcmp(item->valuestring, text) == 0;
 }
 
-static bool odd_fp4(const cJSON *w, char *buf, size_t cap)
+/* The next three write what is not supported of a group's weights to buf, and return false when there is nothing. */
+static bool odd_4bit(const cJSON *w, const char *expected, char *buf, size_t cap)
 {
     const cJSON *type = cJSON_GetObjectItemCaseSensitive(w, "type");
     const cJSON *symmetric = cJSON_GetObjectItemCaseSensitive(w, "symmetric");
-    uint64_t bits = 0, group = 0;
+    uint64_t bits = 0;
 
     if (!sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "num_bits"), 64, &bits) || bits != 4)
         snprintf(buf, cap, "num_bits %" PRIu64 " instead of 4", bits);
-    else if (type && !is_text(type, "float"))
-        snprintf(buf, cap, "a type that is not 'float'");
+    else if (type && !is_text(type, expected))
+        snprintf(buf, cap, "a type that is not '%s'", expected);
     else if (symmetric && !cJSON_IsTrue(symmetric))
         snprintf(buf, cap, "zero points ('symmetric' is not true)");
-    else if (!sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "group_size"), UINT32_MAX, &group) || group != SL_F4_GROUP)
-        snprintf(buf, cap, "group_size %" PRIu64 " instead of %u", group, SL_F4_GROUP);
     else
         return false;
     return true;
 }
 
-/* Effect: writes what is not supported of a group's weights to buf; returns false when nothing is. */
-static bool odd_weights(const cJSON *w, uint64_t *group, char *buf, size_t cap)
+static bool odd_mxfp4(const cJSON *w, char *buf, size_t cap)
 {
-    const cJSON *bits = cJSON_GetObjectItemCaseSensitive(w, "num_bits");
-    const cJSON *type = cJSON_GetObjectItemCaseSensitive(w, "type");
-    const cJSON *symmetric = cJSON_GetObjectItemCaseSensitive(w, "symmetric");
+    uint64_t group = 0;
+
+    if (odd_4bit(w, "float", buf, cap))
+        return true;
+    if (sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "group_size"), UINT32_MAX, &group) && group == SL_F4_GROUP)
+        return false;
+    snprintf(buf, cap, "group_size %" PRIu64 " instead of %u", group, SL_F4_GROUP);
+    return true;
+}
+
+static bool odd_integers(const cJSON *w, uint64_t *group, char *buf, size_t cap)
+{
     const cJSON *order = cJSON_GetObjectItemCaseSensitive(w, "actorder");
-    uint64_t n = 0;
 
     *group = 0;
-    if (!sl_json_uint(bits, 64, &n) || n != 4)
-        snprintf(buf, cap, "num_bits %" PRIu64 " instead of 4", n);
-    else if (type && !is_text(type, "int"))
-        snprintf(buf, cap, "a type that is not 'int'");
-    else if (symmetric && !cJSON_IsTrue(symmetric))
-        snprintf(buf, cap, "zero points ('symmetric' is not true)");
-    else if (order && !cJSON_IsNull(order) && !cJSON_IsFalse(order) && !is_text(order, "weight") && !is_text(order, "static"))
+    if (odd_4bit(w, "int", buf, cap))
+        return true;
+    if (order && !cJSON_IsNull(order) && !cJSON_IsFalse(order) && !is_text(order, "weight") && !is_text(order, "static"))
         snprintf(buf, cap, "an order of their own ('actorder')");
     else if (!is_text(cJSON_GetObjectItemCaseSensitive(w, "strategy"), "group"))
         snprintf(buf, cap, "a strategy that is not 'group'");
@@ -105,7 +107,7 @@ static int read_group(struct sl_checkpoint *ck, const cJSON *q, struct sl_error 
 
     if (!first || first->next)
         snprintf(odd, sizeof odd, "%d config_groups instead of one", first ? cJSON_GetArraySize(groups) : 0);
-    else if (ck->mxfp4 ? !odd_fp4(w, odd, sizeof odd) : !odd_weights(w, &ck->i4_group, odd, sizeof odd))
+    else if (ck->mxfp4 ? !odd_mxfp4(w, odd, sizeof odd) : !odd_integers(w, &ck->i4_group, odd, sizeof odd))
         return 0;
     sl_fail(e, SL_EUNSUPPORTED, "the weights are packed with %s, and only symmetric 4-bit %s in groups%s are "
             "supported: give an FP8 or BF16 checkpoint of the model", odd, ck->mxfp4 ? "floats" : "integers",
@@ -176,17 +178,6 @@ static int missing(const struct sl_checkpoint *ck, const char *packed, size_t n,
                    packed, suffix);
 }
 
-static int no_fp4(const struct sl_src_tensor *t, struct sl_error *e)
-{
-    return sl_fail(e, SL_ESOURCE, "'%.160s' is no matrix of MXFP4, as config.json says: expected U8 of two dimensions", t->name);
-}
-
-static int no_matrix(const struct sl_src_tensor *t, const struct sl_src_tensor *shape, struct sl_error *e)
-{
-    return sl_fail(e, SL_ESOURCE, "'%.160s' and '%.160s' are no matrix of 4-bit integers: expected I32 of two dimensions, "
-                   "and its two dimensions in I32 or I64", t->name, shape->name);
-}
-
 /* The headers say it as well, and nothing is made of it: of a file's shapes the first is read. All
  * 70,000 of Kimi-K2-Thinking's would be as many reads, each far from the next. */
 static int check_shape(const struct sl_checkpoint *ck, const struct sl_src_tensor *t, const struct sl_src_tensor *shape,
@@ -210,16 +201,42 @@ static int check_shape(const struct sl_checkpoint *ck, const struct sl_src_tenso
                    t->shape[0], t->shape[1] * IN_A_WORD, ck->i4_group);
 }
 
-/* X is the first n bytes of the name. */
+static int check_mxfp4(const struct sl_src_tensor *t, struct sl_error *e)
+{
+    uint64_t elems;
+
+    if (t->dtype == SL_DTYPE_U8 && t->n_dims == 2 && sl_mul_u64(t->elems, IN_A_BYTE, &elems))
+        return 0;
+    return sl_fail(e, SL_ESOURCE, "'%.160s' is no matrix of MXFP4, as config.json says: expected U8 of two dimensions", t->name);
+}
+
+/* X is the first n bytes of the name; *checked: the file of which a shape was read last. */
+static int check_integers(const struct sl_checkpoint *ck, const struct sl_src_tensor *t, size_t n, uint32_t *checked,
+                          struct sl_error *e)
+{
+    uint32_t at = sl_ck_find_joined(ck, t->name, n, ".weight_shape");
+    const struct sl_src_tensor *shape;
+    uint64_t elems;
+
+    if (at == SL_NO_TENSOR)
+        return missing(ck, t->name, n, ".weight_shape", e);
+    shape = &ck->tensors[at];
+    if (t->dtype != SL_DTYPE_I32 || t->n_dims != 2 || !sl_mul_u64(t->elems, IN_A_WORD, &elems) ||
+        (shape->dtype != SL_DTYPE_I32 && shape->dtype != SL_DTYPE_I64) || shape->n_dims != 1 || shape->elems != 2)
+        return sl_fail(e, SL_ESOURCE, "'%.160s' and '%.160s' are no matrix of 4-bit integers: expected I32 of two "
+                       "dimensions, and its two dimensions in I32 or I64", t->name, shape->name);
+    if (t->file == *checked)
+        return 0;
+    *checked = t->file;
+    return check_shape(ck, t, shape, e);
+}
+
 static int check_packed(const struct sl_checkpoint *ck, const struct sl_src_tensor *t, size_t n, uint32_t *checked,
                         struct sl_error *e)
 {
     static const struct { const char *suffix, *what; } odd[] = {
         {".weight_zero_point", "zero points"}, {".weight_g_idx", "an order of its own"},
         {".weight_global_scale", "a scale of the whole"}};
-    uint32_t at = sl_ck_find_joined(ck, t->name, n, ".weight_shape");
-    const struct sl_src_tensor *shape;
-    uint64_t elems;
 
     if (!ck->i4_group && !ck->mxfp4) {
         sl_fail(e, SL_ESOURCE, "'%.160s' is packed, and config.json does not say how: expected a quantization_config "
@@ -235,23 +252,13 @@ static int check_packed(const struct sl_checkpoint *ck, const struct sl_src_tens
         return sl_fail(e, SL_ESOURCE, "'%.160s' is there, and '%.*s%s' too; expected one", t->name, (int)n, t->name, WEIGHT);
     if (sl_ck_find_joined(ck, t->name, n, ".weight_scale") == SL_NO_TENSOR)
         return missing(ck, t->name, n, ".weight_scale", e);
-    if (ck->mxfp4)
-        return t->dtype == SL_DTYPE_U8 && t->n_dims == 2 && sl_mul_u64(t->elems, IN_A_BYTE, &elems) ? 0 : no_fp4(t, e);
-    if (at == SL_NO_TENSOR)
-        return missing(ck, t->name, n, ".weight_shape", e);
-    shape = &ck->tensors[at];
-    if (t->dtype != SL_DTYPE_I32 || t->n_dims != 2 || !sl_mul_u64(t->elems, IN_A_WORD, &elems) ||
-        (shape->dtype != SL_DTYPE_I32 && shape->dtype != SL_DTYPE_I64) || shape->n_dims != 1 || shape->elems != 2)
-        return no_matrix(t, shape, e);
-    if (t->file == *checked)
-        return 0;
-    *checked = t->file;
-    return check_shape(ck, t, shape, e);
+    return ck->mxfp4 ? check_mxfp4(t, e) : check_integers(ck, t, n, checked, e);
 }
 
 static int rename_all(struct sl_checkpoint *ck, size_t room, struct sl_error *e)
 {
     struct sl_ck_priv *p = sl_ck_priv(ck);
+    unsigned weights = ck->mxfp4 ? IN_A_BYTE : IN_A_WORD;
     char *to = p->arenas[p->n_arenas] = malloc(room);
 
     if (!to)
@@ -268,8 +275,8 @@ static int rename_all(struct sl_checkpoint *ck, size_t room, struct sl_error *e)
         t->name = to;
         to += n + sizeof WEIGHT;
         t->dtype = ck->mxfp4 ? SL_DTYPE_F4 : SL_DTYPE_I4;
-        t->shape[1] *= ck->mxfp4 ? IN_A_BYTE : IN_A_WORD;
-        t->elems *= ck->mxfp4 ? IN_A_BYTE : IN_A_WORD;
+        t->shape[1] *= weights;
+        t->elems *= weights;
     }
     return sl_ck_name_anew(ck, e);
 }

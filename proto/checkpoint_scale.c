@@ -1,3 +1,5 @@
+/* Which tensor is the scale of which weight, and whether its dtype and shape are right: of FP8 one for each block, row or
+ * tensor; of I4 and F4 (4-bit integers, MXFP4) one for each group of a row. */
 #include "proto/checkpoint_priv.h"
 #include "proto/cursor.h"
 
@@ -9,9 +11,15 @@
 /* Room for a tensor name and a suffix. */
 #define NAME_BUF (SL_SRC_MAX_NAME + 32)
 
+/* Four bits each, under a scale for each group of a row. */
+static bool is_grouped(enum sl_dtype t)
+{
+    return t == SL_DTYPE_I4 || t == SL_DTYPE_F4;
+}
+
 static bool has_scale(enum sl_dtype t)
 {
-    return t == SL_DTYPE_F8_E4M3 || t == SL_DTYPE_F8_E5M2 || t == SL_DTYPE_I4 || t == SL_DTYPE_F4;
+    return t == SL_DTYPE_F8_E4M3 || t == SL_DTYPE_F8_E5M2 || is_grouped(t);
 }
 
 uint32_t sl_ck_find_joined(const struct sl_checkpoint *ck, const char *name, size_t n, const char *suffix)
@@ -47,9 +55,6 @@ static const char *shape_text(const struct sl_src_tensor *t, char buf[200])
     strcpy(buf + at, "]");
     return buf;
 }
-
-/* Four bits each, under a scale for each group of a row. */
-static bool is_grouped(enum sl_dtype t) { return t == SL_DTYPE_I4 || t == SL_DTYPE_F4; }
 
 static uint64_t group_of(const struct sl_checkpoint *ck, enum sl_dtype t)
 {
@@ -123,6 +128,13 @@ static bool scales(enum sl_dtype weight, enum sl_dtype scale)
     return (exponent && weight != SL_DTYPE_I4) || (number && weight != SL_DTYPE_F4);
 }
 
+/* Those dtypes, for errors. */
+static const char *scale_dtypes(enum sl_dtype weight)
+{
+    return weight == SL_DTYPE_F4 ? "F8_E8M0 or U8" : weight == SL_DTYPE_I4 ? "F32, BF16 or F16"
+                                 : "F32, BF16, F16, F8_E8M0 or U8";
+}
+
 int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct sl_scale *out,
                         struct sl_error *e)
 {
@@ -148,8 +160,7 @@ int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct 
     s = &ck->tensors[out->tensor];
     if (!scales(w->dtype, s->dtype))
         return sl_fail(e, SL_ESOURCE, "scale '%.160s' of '%.160s' is %s: expected %s", s->name, w->name,
-                       sl_dtype_info(s->dtype)->name, w->dtype == SL_DTYPE_F4 ? "F8_E8M0 or U8" : w->dtype == SL_DTYPE_I4
-                       ? "F32, BF16 or F16" : "F32, BF16, F16, F8_E8M0 or U8");
+                       sl_dtype_info(s->dtype)->name, scale_dtypes(w->dtype));
     if (is_grouped(w->dtype))
         return match_groups(ck, w, s, out) ? 0 : wrong_shape(ck, w, s, e);
     rows = w->n_dims == 2 ? w->shape[0] : 1;

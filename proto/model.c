@@ -72,12 +72,13 @@ static int allocate(struct build *b, struct sl_error *e)
     uint64_t tensors = 0, src = 0;
     uint64_t cap = b->planned ? MAX_PLANNED : 2 * (uint64_t)b->ck->n_tensors + N_COUNT_SLACK;
 
-    for (const struct sl_tensor_tmpl *t = b->p->arch->tensors; t->out; t++) {
-        uint64_t n = instances(b, t);
+    for (const struct sl_tensor_tmpl *const *table = b->p->arch->tensors; *table; table++)
+        for (const struct sl_tensor_tmpl *t = *table; t->out; t++) {
+            uint64_t n = instances(b, t);
 
-        tensors += n;
-        src += n * sources(b, t);
-    }
+            tensors += n;
+            src += n * sources(b, t);
+        }
     if (src > cap || tensors > cap)
         return sl_fail(e, SL_ESOURCE, "config.json describes a model of %" PRIu64 " tensors; %s",
                        src, b->planned ? "at most 1000000 are supported"
@@ -122,8 +123,17 @@ static int wrong_dtype(const struct sl_src_tensor *t, bool ids, struct sl_error 
                    sl_dtype_info(t->dtype)->name, as);
 }
 
-/* Scales of a planned matrix: in I4 and F4 groups of a row; in FP8 blocks, or one for each row or for the tensor.
- * As published models have them: E8M0 for F4, BF16 for I4, F32 for FP8 but in DeepSeek-V4. */
+/* Bytes of a planned scale, as published models have them: E8M0 for F4, BF16 for I4, F32 for FP8 but in DeepSeek-V4. */
+static uint32_t planned_width(const struct build *b, enum sl_dtype dtype)
+{
+    switch (dtype) {
+    case SL_DTYPE_F4: return 1;
+    case SL_DTYPE_I4: return 2;
+    default: return b->p->arch->e8m0 ? 1 : 4;
+    }
+}
+
+/* Scales of a planned matrix: in I4 and F4 groups of a row; in FP8 blocks, or one for each row or for the tensor. */
 static struct sl_scale planned_scale(const struct build *b, enum sl_dtype dtype, uint64_t rows, uint64_t cols)
 {
     const struct sl_checkpoint *ck = b->ck;
@@ -131,7 +141,7 @@ static struct sl_scale planned_scale(const struct build *b, enum sl_dtype dtype,
     uint64_t group = dtype == SL_DTYPE_I4 ? ck->i4_group : dtype == SL_DTYPE_F4 ? SL_F4_GROUP : 0;
     struct sl_scale s = {.tensor = SL_NO_TENSOR};
 
-    s.width = dtype == SL_DTYPE_F4 || (dtype != SL_DTYPE_I4 && b->p->arch->e8m0) ? 1 : dtype == SL_DTYPE_I4 ? 2 : 4;
+    s.width = planned_width(b, dtype);
     s.block_rows = group ? 1 : blocks ? ck->fp8_block_rows : ck->fp8_by_row ? 1 : rows;
     s.block_cols = group ? group : blocks ? ck->fp8_block_cols : cols;
     s.rows = sl_ceil_div_u64(rows, s.block_rows);
@@ -269,18 +279,21 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
     return 0;
 }
 
+/* Those of layer i by its facts, or with the facts of the model those that it has once. */
+static int add_tensors(struct build *b, uint32_t facts, uint64_t i, struct sl_error *e)
+{
+    for (const struct sl_tensor_tmpl *const *table = b->p->arch->tensors; *table; table++)
+        for (const struct sl_tensor_tmpl *t = *table; t->out; t++)
+            if ((t->when & SL_W_LAYER) == (facts & SL_W_LAYER) && applies(b, t, facts, i))
+                SL_TRY(add_tensor(b, t, i, e));
+    return 0;
+}
+
 static int add_all(struct build *b, struct sl_error *e)
 {
-    for (const struct sl_tensor_tmpl *t = b->p->arch->tensors; t->out; t++)
-        if (!(t->when & SL_W_LAYER) && applies(b, t, b->p->when, 0))
-            SL_TRY(add_tensor(b, t, 0, e));
-    for (uint64_t i = 0; i < b->p->num[SL_N_LAYER].u; i++) {
-        uint32_t facts = sl_arch_layer_facts(b->p, i);
-
-        for (const struct sl_tensor_tmpl *t = b->p->arch->tensors; t->out; t++)
-            if ((t->when & SL_W_LAYER) && applies(b, t, facts, i))
-                SL_TRY(add_tensor(b, t, i, e));
-    }
+    SL_TRY(add_tensors(b, b->p->when, 0, e));
+    for (uint64_t i = 0; i < b->p->num[SL_N_LAYER].u; i++)
+        SL_TRY(add_tensors(b, sl_arch_layer_facts(b->p, i), i, e));
     return 0;
 }
 
@@ -484,6 +497,8 @@ void sl_model_close(struct sl_model *m)
 
 bool sl_model_is_mxfp4(const struct sl_model *m, const struct sl_out_tensor *t)
 {
+    if (t->src_type >= 0)
+        return t->src_type == SL_TYPE_MXFP4;
     for (uint32_t i = 0; i < t->n_src; i++) {
         const struct sl_model_src *s = &m->src[t->first_src + i];
 

@@ -490,7 +490,7 @@ static int check_rules(const cJSON *config, const struct sl_arch *arch, const ch
 {
     const char *type = sl_config_str(config, "model_type");
 
-    if (strcmp(pre, "minimax-m2") == 0 && !arch->minimax_tokens)
+    if (strcmp(pre, "minimax-m2") == 0 && arch->tokens != SL_TOKENS_MINIMAX)
         return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json splits texts by MiniMax-M2's rules, and config.json is of %s",
                        arch->name);
     if (!type || !starts(type, "kimi_k2") || strcmp(pre, "llama-bpe") != 0)

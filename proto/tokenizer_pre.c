@@ -137,9 +137,10 @@ int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, const cJSON *m
     *pre = r.odd ? NULL : match(&r);
     if (*pre && strcmp(*pre, "qwen2") == 0 && begins_texts(tokenizer, config, model))
         *pre = "deepseek-r1-qwen";
-    if (*pre && arch && arch->glm_tokens && strcmp(*pre, "llama-bpe") == 0)
+    if (*pre && arch && arch->tokens == SL_TOKENS_GLM && strcmp(*pre, "llama-bpe") == 0)
         *pre = "glm4";
-    if (*pre && arch && arch->bare_texts && strcmp(*pre, "deepseek-v3") == 0 && !begins_texts(tokenizer, config, model))
+    if (*pre && arch && arch->tokens == SL_TOKENS_V4 && strcmp(*pre, "deepseek-v3") == 0 &&
+        !begins_texts(tokenizer, config, model))
         *pre = "joyai-llm";
     if (*pre)
         return 0;

@@ -316,7 +316,7 @@ int sl_tokenizer_special(const struct sl_source_dir *dir, const cJSON *tokenizer
         tokenizer_config = NULL; /* an empty object counts as none */
     find_special(&s, tokenizer, tokenizer_config, config);
     s.add[BOS] |= arch && arch->adds_bos;
-    if (arch && arch->glm_tokens)
+    if (arch && arch->tokens == SL_TOKENS_GLM)
         SL_TRY(read_glm(&s, tokenizer, e));
     for (int i = 0; i < s.n_id && rc == 0; i++)
         if (types[s.id_order[i]].id_key)

@@ -21,6 +21,13 @@ $(B)/tests/%: tests/unit/%.c $(B)/libsluice.a $(CU_OBJS)
 	$(if $(V),,@echo "  TEST    $@")
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(CU_OBJS) $(B)/libsluice.a -lcmocka $(LIBS) $(CUDA_LIBS)
 
+# Without a library.
+GENERATOR := tests/tools/make_checkpoint.c $(wildcard tests/generator/*.c)
+$(B)/tools/make_checkpoint: $(GENERATOR) tests/generator/generator.h
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  TOOL    $@")
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE -I. $(WARN) $(WERROR) -O2 -o $@ $(GENERATOR) -lm
+
 $(B)/tools/%: tests/tools/%.c
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  TOOL    $@")

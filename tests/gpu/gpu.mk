@@ -39,7 +39,7 @@ gpu-kit: all $(GPU_BINS) $(B)/tools/make_checkpoint
 	@rm -rf $(KIT) $(KIT).tar.gz && mkdir -p $(KIT)/lib/glibc $(KIT)/data/tokenizer
 	$(Q)$(foreach p,$(PROGRAMS),$(KIT_LINK) -o $(KIT)/$(p) $(B)/$(MAIN_$(p)).o $(call gpu_of,$(p)) $(B)/libsluice.a $(LIBS) $(CUDA_LIBS) &&) :
 	$(Q)$(foreach p,gpu_check gpu_bench,$(KIT_LINK) -Itests/gpu -o $(KIT)/$(p) tests/gpu/$(p).c $(GPU_OBJS) $(CU_OBJS) -lm $(CUDA_LIBS) &&) :
-	$(Q)$(KIT_LINK) -o $(KIT)/make_checkpoint tests/tools/make_checkpoint.c -lxxhash -lm
+	$(Q)$(KIT_LINK) -o $(KIT)/make_checkpoint $(GENERATOR) -lm
 	@cp tests/gpu/gpu_run.sh $(KIT) && cp -r tests/golden $(KIT)/data && chmod -R u+w $(KIT)/data
 	@cp tests/tiny-v3/tokenizer.json tests/tiny-v3/tokenizer_config.json $(KIT)/data/tokenizer
 	@for p in $(PROGRAMS) gpu_check gpu_bench make_checkpoint; do ldd $(B)/gpu-kit/$$p; done | awk '$$3 ~ /^\// {print $$3} $$1 ~ /^\/.*\/ld-/ {print $$1}' \

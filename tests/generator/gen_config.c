@@ -1,0 +1,154 @@
+/* config.json, as published models of each form have it. */
+#include "generator.h"
+
+#include <string.h>
+
+static void write_fp8(FILE *f, const struct config *c)
+{
+    bool lists = c->arch != DEEPSEEK && c->arch != MINIMAX;
+    fprintf(f, "{\"quant_method\":\"fp8\",\"fmt\":\"e4m3\",\"activation_scheme\":\"dynamic\"%s",
+            !strcmp(c->scales, "tensor") || !strcmp(c->scales, "row") ? "" : ",\"weight_block_size\":[128,128]");
+    for (uint64_t i = 0; i < c->layers && lists; i++)
+        fprintf(f, "%s\"model.layers.%" PRIu64 ".input_layernorm\",\"model.layers.%" PRIu64 ".mlp.gate\"",
+                i ? "," : ",\"modules_to_not_convert\":[\"lm_head\",", i, i);
+    fputs(lists ? "]}" : "}", f);
+}
+
+/* As Kimi-K2-Thinking's: experts alone, as 4-bit integers or as MXFP4. */
+static void write_packed(FILE *f, const struct config *c)
+{
+    fprintf(f, "{\"quant_method\":\"compressed-tensors\",\"format\":\"%s\",\"quantization_status\":\"compressed\","
+               "\"config_groups\":{\"group_0\":{\"input_activations\":null,\"output_activations\":null,\"targets\":[\"Linear\"],"
+               "\"weights\":{\"actorder\":null,\"block_structure\":null,\"dynamic\":false,\"group_size\":32,\"num_bits\":4,"
+               "\"observer\":\"minmax\",\"observer_kwargs\":{},\"strategy\":\"group\",\"symmetric\":true,\"type\":\"%s\"}}},"
+               "\"ignore\":[\"lm_head\",\"re:.*self_attn.*\",\"re:.*shared_experts.*\","
+               "\"re:.*mlp\\\\.(gate|up|gate_up|down)_proj.*\"],\"kv_cache_scheme\":null}",
+            c->mxfp4 ? "mxfp4-pack-quantized" : "pack-quantized", c->mxfp4 ? "float" : "int");
+}
+
+static void write_quantized(FILE *f, const struct config *c)
+{
+    if (!strcmp(c->scales, "none"))
+        return;
+    fputs(",\"quantization_config\":", f);
+    write_fp8(f, c);
+}
+
+/* Qwen3's own entries: with experts as Qwen3-235B's, without as DeepSeek-R1-0528-Qwen3-8B's. */
+static void write_qwen3(FILE *f, const struct config *c)
+{
+    fprintf(f, ",\"bos_token_id\":256,\"eos_token_id\":257,\"head_dim\":%" PRIu64 ",\"attention_bias\":false,"
+               "\"use_sliding_window\":false,\"sliding_window\":null,\"max_window_layers\":%" PRIu64,
+            c->head_dim, c->layers);
+    if (c->arch == QWEN3)
+        fputs(",\"max_position_embeddings\":131072,\"rope_theta\":1000000,\"rope_scaling\":{\"attn_factor\":"
+              "0.8782488562869419,\"factor\":4.0,\"original_max_position_embeddings\":32768,\"rope_type\":\"yarn\"}", f);
+    else
+        fprintf(f, ",\"max_position_embeddings\":262144,\"rope_theta\":5000000,\"rope_scaling\":null,"
+                   "\"num_experts\":%" PRIu64 ",\"num_experts_per_tok\":%" PRIu64 ",\"moe_intermediate_size\":%" PRIu64
+                   ",\"norm_topk_prob\":true,\"decoder_sparse_step\":1,\"mlp_only_layers\":[]",
+                c->experts, c->used, c->moe_inter);
+    write_quantized(f, c);
+}
+
+static void write_minimax(FILE *f, const struct config *c)
+{
+    fprintf(f, ",\"head_dim\":%" PRIu64 ",\"rotary_dim\":%" PRIu64 ",\"num_local_experts\":%" PRIu64
+               ",\"num_experts_per_tok\":%" PRIu64 ",\"max_position_embeddings\":196608,\"rope_theta\":5000000,"
+               "\"scoring_func\":\"sigmoid\",\"use_routing_bias\":true,\"use_qk_norm\":true,\"qk_norm_type\":\"per_layer\","
+               "\"use_mtp\":true,\"num_mtp_modules\":3,\"mtp_transformer_layers\":1,\"shared_intermediate_size\":0",
+            c->head_dim, c->rope, c->experts, c->used);
+    write_quantized(f, c);
+}
+
+/* GLM-4.6's own entries. In FP8 "ignore" names all that is not quantized, whether it could be or not. */
+static void write_glm4(FILE *f, const struct config *c)
+{
+    fprintf(f, ",\"attention_bias\":true,\"attention_dropout\":0.0,\"pad_token_id\":321,\"eos_token_id\":[321,325,327],"
+               "\"head_dim\":%" PRIu64 ",\"max_position_embeddings\":202752,\"partial_rotary_factor\":0.5,\"rope_scaling\":null,"
+               "\"rope_theta\":1000000,\"moe_intermediate_size\":%" PRIu64 ",\"norm_topk_prob\":true,\"n_group\":1,\"topk_group\":1,"
+               "\"n_routed_experts\":%" PRIu64 ",\"n_shared_experts\":1,\"routed_scaling_factor\":2.5,\"num_experts_per_tok\":%" PRIu64
+               ",\"first_k_dense_replace\":%" PRIu64 ",\"use_qk_norm\":%s,\"num_nextn_predict_layers\":%d",
+            c->head_dim, c->moe_inter, c->experts, c->used, c->dense, c->head_norm ? "true" : "false", c->mtp);
+    if (!strcmp(c->scales, "none"))
+        return;
+    fputs(",\"quantization_config\":{\"config_groups\":{\"group_0\":{\"input_activations\":{\"actorder\":null,\"block_structure\":null,"
+          "\"dynamic\":true,\"group_size\":null,\"num_bits\":8,\"observer\":null,\"observer_kwargs\":{},\"strategy\":\"token\","
+          "\"symmetric\":true,\"type\":\"float\"},\"output_activations\":null,\"targets\":[\"Linear\"],\"weights\":{\"actorder\":null,"
+          "\"block_structure\":null,\"dynamic\":false,\"group_size\":null,\"num_bits\":8,\"observer\":\"minmax\",\"observer_kwargs\":{},"
+          "\"strategy\":\"channel\",\"symmetric\":true,\"type\":\"float\"}}},\"format\":\"float-quantized\","
+          "\"global_compression_ratio\":null,\"ignore\":[\"lm_head\",\"model.embed_tokens\",\"model.norm\"", f);
+    for (uint64_t i = 0; i < c->layers + c->mtp; i++) {
+        static const char *const names[] = { "input_layernorm", "post_attention_layernorm", "self_attn.q_proj.bias", "self_attn.k_proj.bias",
+                                            "self_attn.v_proj.bias", "mlp.gate", "mlp.gate.e_score_correction_bias", "embed_tokens",
+                                            "eh_proj", "enorm", "hnorm", "shared_head.norm" };
+        for (int k = 0; k < (i < c->dense ? 5 : i < c->layers ? 7 : 12); k++)
+            fprintf(f, ",\"model.layers.%" PRIu64 ".%s\"", i, names[k]);
+    }
+    fputs("],\"kv_cache_scheme\":null,\"quant_method\":\"compressed-tensors\",\"quantization_status\":\"compressed\"}", f);
+}
+
+/* DeepSeek-V3's own entries; with an indexer V3.2's. */
+static void write_deepseek(FILE *f, const struct config *c)
+{
+    if (c->index_heads)
+        fprintf(f, ",\"index_head_dim\":%" PRIu64 ",\"index_n_heads\":%" PRIu64 ",\"index_topk\":%" PRIu64,
+                c->index_dim, c->index_heads, c->index_top);
+    fprintf(f, ",\"bos_token_id\":0,\"eos_token_id\":1,\"max_position_embeddings\":163840,\"rope_theta\":10000,"
+               "\"first_k_dense_replace\":%" PRIu64 ",\"moe_intermediate_size\":%" PRIu64
+               ",\"n_routed_experts\":%" PRIu64 ",\"n_shared_experts\":1,\"num_experts_per_tok\":%" PRIu64
+               ",\"n_group\":%" PRIu64 ",\"topk_group\":%" PRIu64 ",\"q_lora_rank\":%" PRIu64
+               ",\"kv_lora_rank\":%" PRIu64 ",\"qk_nope_head_dim\":%" PRIu64 ",\"qk_rope_head_dim\":%" PRIu64
+               ",\"v_head_dim\":%" PRIu64,
+            c->dense, c->moe_inter, c->experts, c->used, c->groups, c->groups_used,
+            c->q_lora, c->kv_lora, c->nope, c->rope, c->v_dim);
+    fprintf(f, ",\"moe_layer_freq\":1,\"norm_topk_prob\":true,\"scoring_func\":\"sigmoid\",\"topk_method\":\"noaux_tc\","
+               "\"routed_scaling_factor\":2.5,\"num_nextn_predict_layers\":%d,\"rope_scaling\":{\"type\":\"yarn\","
+               "\"factor\":40,\"original_max_position_embeddings\":4096,\"beta_fast\":32,\"beta_slow\":1,"
+               "\"mscale\":1.0,\"mscale_all_dim\":1.0},\"quantization_config\":", c->mtp);
+    if (c->packed)
+        write_packed(f, c);
+    else
+        write_fp8(f, c);
+}
+
+void write_config(const struct config *c)
+{
+    static const char *const classes[] = { "DeepseekV3ForCausalLM", "Qwen2ForCausalLM", "LlamaForCausalLM",
+                                          "Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "MiniMaxM2ForCausalLM",
+                                          "Glm4MoeForCausalLM" };
+    static const char *const types[] = { "deepseek_v3", "qwen2", "llama", "qwen3", "qwen3_moe", "minimax_m2", "glm4_moe" };
+    FILE *f = open_out(c, "config.json");
+    fprintf(f, "{\"architectures\":[\"%s\"],\"model_type\":\"%s\",\"torch_dtype\":\"bfloat16\","
+               "\"hidden_size\":%" PRIu64 ",\"intermediate_size\":%" PRIu64 ",\"num_hidden_layers\":%" PRIu64
+               ",\"num_attention_heads\":%" PRIu64 ",\"num_key_value_heads\":%" PRIu64 ",\"vocab_size\":%" PRIu64
+               ",\"hidden_act\":\"silu\",\"rms_norm_eps\":1e-06,\"tie_word_embeddings\":%s",
+            c->index_heads ? "DeepseekV32ForCausalLM" : classes[c->arch],
+            c->index_heads ? "deepseek_v32" : types[c->arch], c->hidden, c->inter, c->layers, c->heads,
+            c->kv_heads, c->vocab, c->tied ? "true" : "false");
+    switch (c->arch) {
+    case DEEPSEEK:
+        write_deepseek(f, c);
+        break;
+    case QWEN2:
+        fputs(",\"bos_token_id\":256,\"eos_token_id\":257,\"max_position_embeddings\":32768,\"rope_theta\":1000000.0", f);
+        break;
+    case LLAMA:
+        fputs(",\"bos_token_id\":256,\"eos_token_id\":257,\"max_position_embeddings\":131072,\"rope_theta\":500000.0,"
+              "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,"
+              "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192}", f);
+        break;
+    case QWEN3:
+    case QWEN3MOE:
+        write_qwen3(f, c);
+        break;
+    case MINIMAX:
+        write_minimax(f, c);
+        break;
+    case GLM4MOE:
+        write_glm4(f, c);
+        break;
+    }
+    fputs("}\n", f);
+    close_out(f, "config.json");
+}
