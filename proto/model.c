@@ -446,6 +446,7 @@ static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o
     b.p = &p;
     m->arch = p.arch->name;
     m->layout = p.layout;
+    m->keeps_q8_0 = p.arch->own_types;
     set_hparams(&m->hp, &p);
     rc = build_tensors(&b, e);
     free(b.used);

@@ -76,6 +76,7 @@ struct sl_model {
                              general.quantization_version and split.* */
     char *base_name;      /* "DeepSeek-R1-256x20B"-like prefix for file names */
     char *model_name;     /* general.name */
+    bool keeps_q8_0;      /* what is FP8 stays q8_0 where it stays as it is: DeepSeek-V4's converter makes that of it */
     bool no_template;     /* a checkpoint's kvs lack a chat template, for which the converter has one of its own */
     bool no_tokenizer;    /* kvs lack the tokenizer's keys: good for a plan, not for a file */
     void *priv;

@@ -65,6 +65,8 @@ static int source_type(const struct assign *a, const struct sl_out_tensor *t)
     switch (a->m->src[t->first_src].dtype) {
     case SL_DTYPE_BF16: return SL_TYPE_BF16;
     case SL_DTYPE_F16: return SL_TYPE_F16;
+    case SL_DTYPE_F8_E4M3:
+    case SL_DTYPE_F8_E5M2: return a->m->keeps_q8_0 ? SL_TYPE_Q8_0 : SL_TYPE_F32;
     default: return SL_TYPE_F32;
     }
 }

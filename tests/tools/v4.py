@@ -2,7 +2,7 @@
 """A small checkpoint in DeepSeek-V4's form, and what llama.cpp's converter makes of such a one, in numpy.
 
   v4.py make DIR [--experts fp8] [--odd]   one shard, config.json, index and tokenizer (tests/tiny-v3's); odd: tables
-                                      in I32, and a bias where they choose, which is to be dropped
+                                      in I32, a bias where they choose, which is to be dropped, the head in FP8, wo_a in BF16
   v4.py keys DIR FILE.gguf            metadata and their order
   v4.py compare DIR FILE.gguf...      each tensor's exact bytes: F32, BF16 or F16 of its values, gguf-py's q8_0, I32, MXFP4
 
@@ -120,7 +120,8 @@ class Maker:
         self.fp8(p + "attn.wq_b", h * d, c["q_lora_rank"])
         self.fp8(p + "attn.wkv", d, n)
         self.norm(p + "attn.kv_norm.weight", d)
-        self.fp8(p + "attn.wo_a", c["o_groups"] * c["o_lora_rank"], h * d // c["o_groups"])
+        wo_a = (c["o_groups"] * c["o_lora_rank"], h * d // c["o_groups"])
+        self.bf16(p + "attn.wo_a.weight", *wo_a) if self.odd else self.fp8(p + "attn.wo_a", *wo_a)
         self.fp8(p + "attn.wo_b", n, c["o_groups"] * c["o_lora_rank"])
         if ratio:
             self.compressor(p + "attn.compressor.", ratio, d, n)
@@ -155,7 +156,7 @@ def cmd_make(a):
         c.pop("expert_dtype")
     m, n = Maker(a.experts, a.odd), c["hidden_size"]
     m.bf16("embed.weight", c["vocab_size"], n)
-    m.bf16("head.weight", c["vocab_size"], n)
+    m.fp8("head", c["vocab_size"], n) if a.odd else m.bf16("head.weight", c["vocab_size"], n)
     m.head(c, "")
     for i in range(c["num_hidden_layers"]):
         m.layer(c, f"layers.{i}.", c["compress_ratios"][i], i < c["num_hash_layers"])
