@@ -128,9 +128,10 @@ void convert_print_stats(const struct sl_engine_stats *st, uint64_t wall_ns, uin
             (double)st->ready_ns / ns, (double)st->writing_ns / ns, (unsigned long long)st->syncs,
             (double)st->sync_ns / 1e9);
     if (st->device_units || st->core_units)
-        fprintf(stderr, "stats: GPUs made %llu slabs of output, cores beside them %llu; %.0f MiB of each one's memory, slabs %spinned%s%s\n",
-                (unsigned long long)st->device_units, (unsigned long long)st->core_units, (double)st->vram_bytes / 1048576.0,
-                st->unpinned ? "not " : "", st->unpinned ? ": " : "", st->unpinned ? st->unpinned : "");
+        fprintf(stderr,
+                "stats: GPUs made %llu slabs of output, cores beside them %llu; ready after %.2f s, with %.0f MiB of each one's memory, slabs %spinned%s%s\n",
+                (unsigned long long)st->device_units, (unsigned long long)st->core_units, (double)st->open_ns / 1e9,
+                (double)st->vram_bytes / 1048576.0, st->unpinned ? "not " : "", st->unpinned ? ": " : "", st->unpinned ? st->unpinned : "");
     fprintf(stderr,
             "stats: processor time %.2f s in compute threads, %.2f s in all else (%.1f %% of a core); "
             "bound by %s\n", cpu, other, 100 * other / s, bound_by(st, busy));

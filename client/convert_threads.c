@@ -187,7 +187,7 @@ static int take_news(struct threads *r, struct sl_error *e)
     struct sl_msg m;
     int rc = daemon_link_next(r->link, TICK_MS, &m, e);
 
-    if (rc == DAEMON_LINK_BACK) /* all of them slept for hours: the coordinator has forgotten it */
+    if (rc == DAEMON_LINK_BACK) /* all of them slept for hours: it is another connection */
         return ask_for_news(r, e);
     if (rc != DAEMON_LINK_MESSAGE)
         return rc < 0 ? rc : 0;

@@ -168,17 +168,17 @@ static int make_target(const struct plan_cmd *c, const char *source, const struc
         rc = target_make(&t, source, &c->plan, &c->target, e);
     if (rc == 0 && !c->quiet)
         say_target(&t);
-    if (rc == 0 && !c->write_recipe && !c->json) {
-        fputs(t.text, stdout);
-        cli_job_notes(&t.probe, false, NULL);
-    } else if (rc == 0) {
+    if (rc == 0)
         rc = cli_job_open_text(&job, source, &c->plan, t.name, t.text, e);
-        if (rc == 0 && c->write_recipe)
-            rc = write_recipe(c->write_recipe, t.text, e);
-        if (rc == 0)
-            rc = show(c, &job, out, target_json(&t), e);
-        sl_job_plan_close(&job);
+    if (rc == 0 && c->write_recipe)
+        rc = write_recipe(c->write_recipe, t.text, e);
+    if (rc == 0 && (c->write_recipe || c->json)) {
+        rc = show(c, &job, out, target_json(&t), e);
+    } else if (rc == 0) {
+        fputs(t.text, stdout);
+        cli_job_notes(&job, false, NULL);
     }
+    sl_job_plan_close(&job);
     target_free(&t);
     return rc;
 }

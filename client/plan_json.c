@@ -75,6 +75,8 @@ static void add_plan(cJSON *root, const struct plan_view *v)
     cJSON_AddNumberToObject(root, "source_files", v->job->ck->n_files);
     cJSON_AddNumberToObject(root, "tasks", p->n_tasks);
     cJSON_AddNumberToObject(root, "fallback_tensors", p->n_fallback);
+    cJSON_AddNumberToObject(root, "mxfp4_grown_tensors", v->grown);
+    cJSON_AddNumberToObject(root, "mxfp4_grown_bytes", (double)v->grown_bytes);
     cJSON_AddStringToObject(root, "fingerprint", p->fingerprint);
     cJSON_AddStringToObject(root, "output_id", p->output_id);
     list = cJSON_AddArrayToObject(root, "files");

@@ -80,6 +80,7 @@ static void print_space(const struct plan_view *v)
 static void print_notes(const struct plan_view *v)
 {
     const struct sl_plan *p = v->job->plan;
+    char a[32];
 
     print_space(v);
     if (v->config_alone)
@@ -95,6 +96,10 @@ static void print_notes(const struct plan_view *v)
         line(FIELD, "Note    type mxfp4 is kept where the source has it, and not made of others");
     else if (v->unwritable >= 0)
         line(FIELD, "Note    this version cannot write type %s", sl_type_info(v->unwritable)->name);
+    if (v->grown)
+        line(FIELD, "Note    %u tensor%s MXFP4 in the source, 4.25 bits a weight: the larger types here take %s more than "
+                    "mxfp4 (keep) would, and hold nothing more", v->grown, v->grown == 1 ? " is" : "s are",
+             sl_size_text(a, v->grown_bytes));
     if (v->needs_imatrix)
         line(FIELD, "Note    %s and others need an importance matrix", v->needs_imatrix);
     if (v->requantized)

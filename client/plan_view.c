@@ -70,6 +70,17 @@ static int by_weights(const void *a, const void *b)
     return x->type - y->type;
 }
 
+/* A larger type than MXFP4 holds no more of what is MXFP4 already. */
+static void add_grown(struct plan_view *v, const struct sl_plan_tensor *t)
+{
+    uint64_t kept = sl_type_bytes(SL_TYPE_MXFP4, t->t->elems);
+
+    if (t->bytes <= kept || !sl_model_is_mxfp4(v->job->model, t->t))
+        return;
+    v->grown++;
+    v->grown_bytes += t->bytes - kept;
+}
+
 static int fill_groups(struct plan_view *v, bool rules_2025, struct sl_name_table *names, struct sl_error *e)
 {
     const struct sl_plan *p = v->job->plan;
@@ -82,6 +93,7 @@ static int fill_groups(struct plan_view *v, bool rules_2025, struct sl_name_tabl
         group_name(t->t->name, name);
         SL_TRY(find_group(v, names, name, &g, e));
         add_tensor(g, t);
+        add_grown(v, t);
         if (t->type == t->t->src_type || (t->type == SL_TYPE_MXFP4 && sl_model_is_mxfp4(p->model, t->t)))
             continue;
         if (!sl_type_info(t->type)->quantizes)

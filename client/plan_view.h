@@ -44,6 +44,8 @@ struct plan_view {
     int unwritable;            /* a type of the plan that cannot be written; -1 */
     const char *needs_imatrix; /* a tensor that needs one; NULL */
     uint32_t requantized;      /* tensors that --allow-requantize is needed for */
+    uint32_t grown;            /* tensors that are MXFP4 in the source, in a larger type here */
+    uint64_t grown_bytes;      /* that these take more than as they are */
 };
 
 /* Effect: computes the view. devices: "8x80G,8x64G", NULL: a common choice for

@@ -125,6 +125,12 @@ static uint64_t overhead(const struct target *t, const struct sl_plan *p)
     return p->file_bytes - tensors + SLACK;
 }
 
+/* Whether a tensor without a type may lack an imatrix: others than mxfp4 were tried. */
+static bool imatrix_may_help(const struct target *t)
+{
+    return !t->ro.has_imatrix && !(t->n_candidates == 1 && t->candidates[0] == SL_TYPE_MXFP4);
+}
+
 /* Errors: SL_EUSAGE when the smallest choices exceed the target. */
 static int check_small(const struct target *t, const struct problem *p, uint64_t other, struct sl_error *e)
 {
@@ -140,7 +146,7 @@ static int check_small(const struct target *t, const struct problem *p, uint64_t
         if (best == UINT64_MAX)
             return sl_fail(e, SL_EUSAGE, "%s: none of the types can be used for it%s; allow others with --types",
                            t->probe.model->tensors[p->m[p->first[g]].tensor].name,
-                           t->ro.has_imatrix ? "" : " without an importance matrix (--imatrix)");
+                           imatrix_may_help(t) ? " without an importance matrix (--imatrix)" : "");
         least += best;
     }
     if (least <= t->want)
@@ -154,13 +160,22 @@ static int check_small(const struct target *t, const struct problem *p, uint64_t
 static int check_large(const struct target *t, uint64_t other, struct sl_error *e)
 {
     uint64_t whole = other;
+    bool any_kept = false;
     char a[32], b[32];
 
-    for (uint32_t i = 0; i < t->probe.model->n_tensors; i++)
+    for (uint32_t i = 0; i < t->probe.model->n_tensors; i++) {
+        bool kept = t->free[i] && target_is_candidate(t, i, SL_TYPE_MXFP4);
+
         if (t->free[i])
-            whole += target_bytes(t, i, SL_TYPE_F16);
+            whole += target_bytes(t, i, kept ? SL_TYPE_MXFP4 : SL_TYPE_F16);
+        any_kept |= kept;
+    }
     if (t->want < whole)
         return 0;
+    if (any_kept)
+        return sl_fail(e, SL_EUSAGE, "a target of %s is not below the %s that the model takes with MXFP4 kept and 16 bits "
+                       "for each other weight: nothing has to be quantized; use --recipe bf16 and --tensor-type REGEX=mxfp4 "
+                       "for the tensors that are MXFP4", sl_size_text(a, t->want), sl_size_text(b, whole));
     return sl_fail(e, SL_EUSAGE, "a target of %s is not below the %s that the model takes in 16 bits a weight: nothing "
                    "has to be quantized; use --recipe bf16", sl_size_text(a, t->want), sl_size_text(b, whole));
 }
@@ -189,7 +204,7 @@ static void candidates_to_mask(struct target *t)
             int type = target_type(t, i, t->candidates[k]);
 
             if (type >= 0)
-                t->mask[i] |= UINT64_C(1) << type;
+                target_want_error(t, i, type);
         }
 }
 
@@ -206,6 +221,15 @@ static void judge_stock(struct target *t, uint64_t budget)
         if (s->error >= 0 && (t->best_stock < 0 || s->error < t->stock[t->best_stock].error))
             t->best_stock = (int)k;
     }
+}
+
+/* Whether some group is as the best stock recipe has it, and no candidate gives the same. */
+static bool picks_stock(const struct target *t, const struct problem *p, const struct sl_solution *s)
+{
+    for (uint32_t g = 0; g < p->n; g++)
+        if (s->pick[g] == t->n_candidates)
+            return true;
+    return false;
 }
 
 /* The best assignment within the budget of all tensors together. */
@@ -225,7 +249,7 @@ static int choose(struct target *t, struct problem *p, uint64_t budget, uint64_t
         sl_solution_free(&s);
         problem_choices(t, p, true);
         rc = sl_size_solve(p->g, p->n, room, p->start, &s, e);
-        t->from_stock = rc == 0;
+        t->from_stock = rc == 0 && picks_stock(t, p, &s);
     }
     if (rc == SL_EUSAGE)
         SL_TRY(check_small(t, p, fixed + other, e));
@@ -344,7 +368,7 @@ int target_measure(struct target *t, const char *source, const struct cli_plan_a
     SL_TRY(rc);
     for (uint32_t i = 0; i < t->probe.model->n_tensors; i++)
         if (t->free[i])
-            t->mask[i] = UINT64_C(1) << t->types[i];
+            target_want_error(t, i, t->types[i]);
     SL_TRY(target_run_measure(t, a, e));
     t->mean_error = target_error(t, t->types);
     return 0;

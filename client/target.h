@@ -74,6 +74,9 @@ int target_open(struct target *t, const char *source, const struct cli_plan_args
 int target_list_stock(struct target *t, uint64_t budget, struct sl_error *e) SL_MUST_USE;
 /* Returns the type that tensor i has where a rule says `type`, or -1 when it cannot. */
 int target_type(const struct target *t, uint32_t i, int type);
+bool target_is_candidate(const struct target *t, uint32_t i, int type);
+/* Effect: the tensor's error in a type will be measured; MXFP4 is kept and loses nothing, as t->error says from the start. */
+void target_want_error(struct target *t, uint32_t i, int type);
 /* Bytes of the tensor in a type, as t->want counts. */
 uint64_t target_bytes(const struct target *t, uint32_t i, int type);
 /* Effect: t->error for all types in t->mask. */

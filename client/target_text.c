@@ -89,18 +89,21 @@ static int type_of(const struct text *x, uint32_t k)
     return x->t->types[x->lines[k].tensor];
 }
 
-/* The type that most weights of lines [from, to) have; the lower id of two. */
-static int usual_type(const struct text *x, uint32_t from, uint32_t to)
+/* The type that most weights of lines [from, to) have; the lower id of two. made: of those that
+ * any tensor can have, which mxfp4 is not. */
+static int usual_type(const struct text *x, uint32_t from, uint32_t to, bool made)
 {
     uint64_t n[SL_TYPE_LIMIT] = {0};
     int best = 0;
 
     for (uint32_t k = from; k < to; k++)
         n[type_of(x, k)] += x->t->probe.model->tensors[x->lines[k].tensor].elems;
+    if (made)
+        n[SL_TYPE_MXFP4] = 0;
     for (int i = 1; i < SL_TYPE_LIMIT; i++)
         if (n[i] > n[best])
             best = i;
-    return best;
+    return n[best] ? best : SL_TYPE_Q8_0;
 }
 
 static void put_rule(const struct text *x, const char *kind, const char *layers, int type)
@@ -143,7 +146,7 @@ static void put_layers(const struct text *x, uint32_t from, uint32_t to, int typ
 
 static void put_kind(const struct text *x, uint32_t from, uint32_t to)
 {
-    int usual = usual_type(x, from, to);
+    int usual = usual_type(x, from, to, false);
     double sum = 0;
     uint64_t bytes = 0;
     uint32_t n = 0;
@@ -200,6 +203,8 @@ static void put_head(const struct text *x, const struct target_args *a)
         fprintf(x->f, " %s", sl_type_info(t->candidates[i])->name);
     fprintf(x->f, "\nadvice %.3f bits on the model that it was made for, by measured errors\nencoding %s\n",
             (double)tensors * 8 / (double)m->n_params, t->encoding);
+    if (usual_type(x, 0, x->n, false) == SL_TYPE_MXFP4)
+        fprintf(x->f, "file_type mxfp4_moe\n");
 }
 
 int target_write(struct target *t, const struct target_args *a, struct sl_error *e)
@@ -221,7 +226,7 @@ int target_write(struct target *t, const struct target_args *a, struct sl_error 
                 ;
             put_kind(&x, k, to);
         }
-        fprintf(x.f, "\n# What the model above does not have.\ndefault %s\n", sl_type_info(usual_type(&x, 0, x.n))->name);
+        fprintf(x.f, "\n# What the model above does not have.\ndefault %s\n", sl_type_info(usual_type(&x, 0, x.n, true))->name);
     }
     if (sl_text_close(x.f, &t->text) < 0 && rc == 0)
         rc = sl_fail(e, SL_EFAIL, "out of memory");

@@ -24,7 +24,7 @@ struct sl_metrics {
     double start_seconds;
     pthread_mutex_t lock;          /* the two below */
     struct sl_metrics_figures figures;
-    uint64_t published_ms;         /* CLOCK_BOOTTIME; 0: never */
+    uint64_t published_ms;         /* sl_run_ms: no loop turns while the machine sleeps; 0: never */
 };
 
 /* ---- what the process knows of itself */
@@ -59,7 +59,7 @@ static void look(const struct sl_metrics *m, uint64_t published_ms, struct sl_pr
     struct statvfs fs;
     struct rlimit lim;
     struct rusage ru;
-    uint64_t now = sl_boot_ms();
+    uint64_t now = sl_run_ms();
 
     *p = (struct sl_process_figures){.version = m->version, .bytes_version = m->bytes_version,
                                      .start_seconds = m->start_seconds};
@@ -150,7 +150,7 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *c, const ch
     f = m->figures;
     published_ms = m->published_ms;
     pthread_mutex_unlock(&m->lock);
-    alive = published_ms && sl_boot_ms() - published_ms <= m->stale_ms;
+    alive = published_ms && sl_run_ms() - published_ms <= m->stale_ms;
     if (strcmp(url, "/metrics") == 0)
         return metrics_page(c, m, &f, published_ms);
     if (strcmp(url, "/healthz") == 0)
@@ -317,7 +317,7 @@ void sl_metrics_publish(struct sl_metrics *m, const struct sl_metrics_figures *f
 
     if (!m)
         return;
-    now = sl_boot_ms();
+    now = sl_run_ms();
     pthread_mutex_lock(&m->lock);
     m->figures = *f;
     m->published_ms = now ? now : 1;

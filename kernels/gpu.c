@@ -6,7 +6,7 @@ bool sl_gpu_takes(int type, int dtype)
 {
     const struct sl_type_info *t = sl_type_info(type);
     bool source = dtype == SL_DTYPE_F8_E4M3 || dtype == SL_DTYPE_F8_E5M2 || dtype == SL_DTYPE_F16 ||
-                  dtype == SL_DTYPE_BF16 || dtype == SL_DTYPE_F32;
+                  dtype == SL_DTYPE_BF16 || dtype == SL_DTYPE_F32 || dtype == SL_DTYPE_F4;
 
     if (!t || !source)
         return false;

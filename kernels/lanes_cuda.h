@@ -28,7 +28,7 @@
 #define V_TABLE static __device__ const __attribute__((unused))
 /* A block's words are shared memory that several threads write bits of. */
 #define V_OR(place, v) ((void)atomicOr((int *)(place), (int)(v)))
-extern __shared__ float sl_pool[];
+extern __shared__ float sl_pool[] __attribute__((aligned(16))); /* the queue has 64-bit words there */
 #define V_SPOTS(name, n) float *const name = sl_pool + threadIdx.x
 #define V_UNROLL _Pragma("unroll")
 #define V_ROLLED _Pragma("unroll 1")

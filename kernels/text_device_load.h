@@ -13,19 +13,22 @@ struct device_cursor {
     uint64_t step, row, col;
     uint64_t left, span;
     float scale;
-    bool down;
+    bool down, odd; /* odd: of F4 the byte's second code */
 };
 
+/* Of F4 two. */
 V_FN uint32_t device_width(int dtype)
 {
     return dtype == SL_DTYPE_F32 ? 4 : dtype == SL_DTYPE_F16 || dtype == SL_DTYPE_BF16 ? 2 : 1;
 }
 
 /* No alignment is assumed. */
-V_FN float device_value(int dtype, const uint8_t *p)
+V_FN float device_value(int dtype, const uint8_t *p, bool odd)
 {
     uint32_t e = p[0];
 
+    if (dtype == SL_DTYPE_F4)
+        return from_e2m1(odd ? e >> 4 : e & 15);
     if (dtype == SL_DTYPE_F8_E4M3)
         return from_e4m3(e);
     if (dtype == SL_DTYPE_F8_E5M2)
@@ -92,6 +95,12 @@ V_CALL void device_seek(const struct sl_gpu_work *k, uint64_t at, struct device_
         c->step = k->width * width;
     }
     c->run = &k->run[run];
+    c->odd = false;
+    if (k->dtype == SL_DTYPE_F4) { /* from the middle of a byte no words are read */
+        c->odd = place % 2;
+        c->step = !c->odd;
+        place /= 2;
+    }
     c->p = k->in + c->run->data + place * width;
     c->row = (c->run->first + in) / c->run->cols;
     c->col = (c->run->first + in) % c->run->cols;
@@ -118,8 +127,13 @@ V_CALL float device_next(const struct sl_gpu_work *k, struct device_cursor *c)
 
     if (c->left == 0)
         device_span(k, c);
-    x = v_mul(device_value(k->dtype, c->p), c->scale);
-    c->p += c->step;
+    x = v_mul(device_value(k->dtype, c->p, c->odd), c->scale);
+    if (k->dtype == SL_DTYPE_F4) {
+        c->p += c->odd;
+        c->odd = !c->odd;
+    } else {
+        c->p += c->step;
+    }
     c->left--;
     return x;
 }
@@ -171,6 +185,26 @@ V_FN bool device_run_of(int dtype, const uint8_t *p, float scale, int n, vf *x)
     return bad != 0;
 }
 
+/* The same of F4, n a multiple of 16; there is no NaN. A code's bits are a float's in the same way, and the sum
+ * makes -0 a 0. */
+V_FN void device_run_f4(const uint8_t *p, float scale, int n, vf *x)
+{
+    const struct device_words *from = (const struct device_words *)(const void *)p;
+
+    V_UNROLL
+    for (int i = 0; i < n / 16; i++) {
+        struct device_words d = from[i];
+
+        V_UNROLL
+        for (int b = 0; b < 16; b++) {
+            uint32_t u = d.w[b / 8] << (28 - b % 8 * 4);
+            vf v = sl_float((u & 0x80000000) | (u >> 6 & 0x01c00000));
+
+            x[16 * i + b] = v_mul(v_add(v_mul(v, 0x1p126f), 0.f), scale);
+        }
+    }
+}
+
 /* x[0..n) = output elements from `at` on, n a constant. Returns whether one is not finite. */
 V_FN bool device_load(const struct sl_gpu_work *k, uint64_t at, int n, vf *x)
 {
@@ -178,7 +212,7 @@ V_FN bool device_load(const struct sl_gpu_work *k, uint64_t at, int n, vf *x)
     bool bad = false;
 
     device_seek(k, at, &c);
-    /* Finite values of FP8 stay so with such a scale. */
+    /* Finite values of FP8 and F4 stay so with such a scale. */
     if (n >= 16 && c.left >= (uint64_t)n && c.step == device_width(k->dtype) && ((uintptr_t)c.p & 7) == 0 && c.scale < 0x1p100f) {
         if (k->dtype == SL_DTYPE_F8_E4M3)
             bad = device_run_of(SL_DTYPE_F8_E4M3, c.p, c.scale, n, x);
@@ -188,6 +222,8 @@ V_FN bool device_load(const struct sl_gpu_work *k, uint64_t at, int n, vf *x)
             bad = device_run_of(SL_DTYPE_F32, c.p, c.scale, n, x);
         else if (k->dtype == SL_DTYPE_F16)
             bad = device_run_of(SL_DTYPE_F16, c.p, c.scale, n, x);
+        else if (k->dtype == SL_DTYPE_F4)
+            device_run_f4(c.p, c.scale, n, x);
         else
             bad = device_run_of(SL_DTYPE_F8_E5M2, c.p, c.scale, n, x);
     } else {

@@ -48,6 +48,7 @@ V_FN float widen(uint32_t mag, uint32_t sign, int shift, uint32_t least, float u
 
 V_FN float from_e4m3(uint32_t e) { return widen(e & 0x7f, (e & 0x80) << 24, 20, 8, 0x1p-9f, 0x7f, 0x3c000000); }
 V_FN float from_e5m2(uint32_t e) { return widen(e & 0x7f, (e & 0x80) << 24, 21, 4, 0x1p-16f, 0x7c, 0x38000000); }
+V_FN float from_e2m1(uint32_t e) { return widen(e & 7, (e & 8) << 28, 22, 2, 0.5f, 8, 0x3f000000) + 0.f; } /* -0 is 0 */
 V_FN float from_half(uint32_t e) { return widen(e & 0x7fff, (e & 0x8000) << 16, 13, 0x400, 0x1p-24f, 0x7c00, 0x38000000); }
 
 #endif

@@ -220,7 +220,7 @@ static int read_rope(struct sl_params *p, struct sl_error *e)
 
     if (entry(rope, "full_attention"))
         rope = entry(rope, "full_attention");
-    if (!rope)
+    if (!rope || entry(rope, "main")) /* DeepSeek-V4's kinds, which the converter does not look into */
         rope = entry(p->config, "rope_scaling");
     if (rope && !cJSON_IsObject(rope))
         return sl_fail(e, SL_ESOURCE, "config.json: rope_scaling is not an object");

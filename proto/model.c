@@ -113,6 +113,16 @@ static int wrong_shape(const struct sl_src_tensor *t, bool vector, uint64_t rows
                    t->name, want, found);
 }
 
+static int wrong_dtype(const struct sl_src_tensor *t, bool ids, struct sl_error *e)
+{
+    const char *as = ids ? "a list of experts: expected I64 or I32"
+                     : t->dtype == SL_DTYPE_I8 || t->dtype == SL_DTYPE_U8
+                     ? "weights; as MXFP4 it would have scales in F8_E8M0" : "weights";
+
+    return sl_fail(e, SL_EUNSUPPORTED, "tensor '%.200s' is %s, which cannot be read as %s", t->name,
+                   sl_dtype_info(t->dtype)->name, as);
+}
+
 /* Bytes of a planned scale, as published models have them: E8M0 for F4, BF16 for I4, F32 for FP8 but in DeepSeek-V4. */
 static uint32_t planned_width(const struct build *b, enum sl_dtype dtype)
 {
@@ -194,13 +204,12 @@ static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t
         return 0;
     }
     src = &b->ck->tensors[s->tensor];
+    if (t->transform == SL_IDS ? src->dtype != SL_DTYPE_I64 && src->dtype != SL_DTYPE_I32
+                               : !sl_dtype_info(src->dtype)->weight)
+        return wrong_dtype(src, t->transform == SL_IDS, e);
     if (vector ? src->n_dims != 1 || src->shape[0] != cols
                : src->n_dims != 2 || src->shape[0] != rows || src->shape[1] != cols)
         return wrong_shape(src, vector, rows, cols, e);
-    if (t->transform == SL_IDS ? src->dtype != SL_DTYPE_I64 && src->dtype != SL_DTYPE_I32
-                               : !sl_dtype_info(src->dtype)->weight)
-        return sl_fail(e, SL_EUNSUPPORTED, "tensor '%.200s' is %s, which cannot be read as %s", src->name,
-                       sl_dtype_info(src->dtype)->name, t->transform == SL_IDS ? "a list of experts: expected I64 or I32" : "weights");
     b->used[s->tensor] = 1;
     s->dtype = src->dtype;
     return sl_checkpoint_scale(b->ck, s->tensor, &s->scale, e);
@@ -487,6 +496,8 @@ void sl_model_close(struct sl_model *m)
 
 bool sl_model_is_mxfp4(const struct sl_model *m, const struct sl_out_tensor *t)
 {
+    if (t->src_type >= 0)
+        return t->src_type == SL_TYPE_MXFP4;
     for (uint32_t i = 0; i < t->n_src; i++) {
         const struct sl_model_src *s = &m->src[t->first_src + i];
 

@@ -101,7 +101,8 @@ int sl_model_open(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
                   struct sl_model **out, struct sl_error *e) SL_MUST_USE;
 void sl_model_close(struct sl_model *m);
 
-/* Returns whether a checkpoint's tensor is MXFP4 as it stands: each source F4 under a scale for each block. */
+/* Returns whether a tensor is MXFP4 in the source: in a GGUF file, or in a checkpoint, each of its sources F4 under a
+ * scale for each block. */
 bool sl_model_is_mxfp4(const struct sl_model *m, const struct sl_out_tensor *t);
 
 /* Orders tensor names as llama-quantize writes them; for qsort-like use. */

@@ -11,6 +11,7 @@
 
 #define THREADS_MAX 1024u
 #define THREAD_BYTES (2 * SL_MIB) /* of a job, for each thread that is not asked for */
+#define THREAD_TAKES (80u << 10) /* a compute thread's stack */
 
 void sl_task_push(struct sl_task_list *l, struct sl_engine_task *t)
 {
@@ -117,7 +118,8 @@ static int allocate(struct sl_engine *en, struct sl_error *e)
     en->longest_row = row;
     SL_TRY(sl_slabs_choose(en->opts.mem_bytes, en->devices.n ? en->threads * en->slots : en->threads,
                            (en->threads + en->spare) * sl_scratch_bytes(row) + weights, least,
-                           en->opts.beside_bytes, en->opts.slab_bytes, bytes, &en->slabs, e));
+                           en->opts.beside_bytes + (uint64_t)(en->threads + en->spare) * THREAD_TAKES, en->opts.slab_bytes,
+                           bytes, &en->slabs, e));
     SL_TRY(sl_slabs_open(&en->slabs, e));
     for (unsigned i = 0; i < en->n_members; i++)
         SL_TRY(open_member(en, i, e));
@@ -206,6 +208,7 @@ bool sl_engine_same_cuts(const struct sl_plan *a, const struct sl_plan *b)
 int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *const *plans,
                    const struct sl_engine_opts *o, unsigned n, struct sl_engine **out, struct sl_error *e)
 {
+    uint64_t since = sl_now_ns();
     struct sl_engine *en;
     int rc;
 
@@ -253,6 +256,7 @@ int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *const *
         sl_engine_close(en);
         return rc;
     }
+    en->open_ns = sl_now_ns() - since;
     *out = en;
     return 0;
 }
@@ -422,6 +426,7 @@ void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out)
         .registered = en->registered,
         .unpinned = en->unpinned,
         .vram_bytes = en->vram_bytes,
+        .open_ns = en->open_ns,
         .device_units = atomic_load(&en->device_units),
         .core_units = atomic_load(&en->core_units),
     };

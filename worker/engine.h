@@ -94,6 +94,7 @@ struct sl_engine_stats {
     bool registered;         /* io_uring has the slabs pinned once for all */
     const char *unpinned;    /* why the devices' runtime does not have them; NULL: it does, or there is none */
     uint64_t vram_bytes;     /* in use on each device */
+    uint64_t open_ns;        /* until the first task could begin: devices, buffers, threads */
     uint64_t device_units, core_units; /* units that GPUs made; that cores beside them made */
 };
 

@@ -131,7 +131,7 @@ struct sl_engine {
     unsigned slots;               /* of each thread of a device */
     unsigned spare;               /* threads of cores beside the devices, after those of the devices */
     uint64_t longest_row;         /* with weights */
-    uint64_t vram_bytes;
+    uint64_t vram_bytes, open_ns;
     bool pinned;
     const char *unpinned;         /* the runtime's words, where it does not pin */
     struct sl_engine_unit *units;

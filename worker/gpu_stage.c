@@ -14,8 +14,8 @@ static uint64_t up(uint64_t n)
     return (n + 255) / 256 * 256;
 }
 
-/* A row has 32 weights at least, and no source element has less than a byte. */
-static uint64_t means_bytes(uint64_t slab_bytes) { return up(slab_bytes / 32 * sizeof(float)); }
+/* A row has 32 weights at least, and no source element has less than half a byte. */
+static uint64_t means_bytes(uint64_t slab_bytes) { return up(slab_bytes / 16 * sizeof(float)); }
 
 uint64_t sl_gpu_slot_bytes(uint64_t slab_bytes, uint64_t longest_row)
 {
@@ -84,7 +84,8 @@ static void describe_runs(const struct sl_unit_env *env, const struct sl_unit *u
     for (uint32_t i = 0; i < u->n_runs; i++) {
         const struct sl_unit_run *r = &u->run[i];
         const struct sl_model_src *ms = &env->plan->model->src[r->src];
-        uint64_t stop = r->at + r->elems * sl_dtype_info((int)ms->dtype)->bytes;
+        const struct sl_dtype_info *d = sl_dtype_info((int)ms->dtype);
+        uint64_t stop = r->at + r->elems / d->block * d->bytes;
 
         end += r->elems;
         k->run[i] = (struct sl_gpu_run){
@@ -119,6 +120,8 @@ static bool describe(const struct sl_unit_env *env, const struct sl_unit *u, str
     for (uint32_t i = 0; i < u->n_runs; i++)
         if ((int)env->plan->model->src[u->run[i].src].dtype != k->dtype)
             return false;
+    if (k->dtype == SL_DTYPE_F4 && u->mode != SL_UNIT_IN_ORDER)
+        return false;
     switch (u->mode) {
     case SL_UNIT_IN_ORDER:
         for (uint32_t i = 0; i < u->n_runs; i++)

@@ -142,12 +142,9 @@ static int try_type(struct worker *k, int type, uint32_t at, uint64_t first, uin
 {
     const struct sl_out_tensor *t = &k->m->job->model->tensors[at];
     uint64_t cols = t->ne[0], matrix = t->n_dims > 1 ? t->ne[1] : 1, bad = 0;
-    int rc = type == SL_TYPE_MXFP4 ? 0 /* kept */
-             : sl_quantize_on(k->m->o->backend, type, k->x, weighted ? k->w : NULL, n * cols, cols, k->packed, &bad);
+    int rc = sl_quantize_on(k->m->o->backend, type, k->x, weighted ? k->w : NULL, n * cols, cols, k->packed, &bad);
 
-    if (type == SL_TYPE_MXFP4)
-        memcpy(k->y, k->x, n * cols * sizeof *k->y);
-    else if (rc == SL_ESOURCE)
+    if (rc == SL_ESOURCE)
         sum->failed = true;
     else if (rc == 0)
         rc = sl_dequantize(type, k->packed, n * cols, k->y);

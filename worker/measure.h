@@ -30,7 +30,8 @@ struct measure_stats {
  *   sum w (x - y)^2 / sum w x^2,
  * x the weights (rounded as the job says), y what their quantization stands for, w the
  * importance of their columns, 1 without any; the quantizer sees the same w. NaN: the type
- * cannot hold these values. Matrices without energy do not count; 0 when none has any. The
+ * cannot hold these values. Matrices without energy do not count; 0 when none has any. Only
+ * types that are made are measured: what is kept loses nothing. The
  * result depends on neither threads nor backend. job: with checkpoint, model, plan and
  * importance weights, whose plan quantizes every tensor that is asked for. Errors: SL_EUSAGE
  * for a source without weights (a config.json alone), SL_EUNSUPPORTED for rows of more than five million

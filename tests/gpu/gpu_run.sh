@@ -161,17 +161,18 @@ need_sluice() {
 
 part_convert() {
     need_sluice || return $?
-    bad=0
+    bad=0 device=auto
     # shellcheck disable=SC2086
     start "$maker" --preset demo $CHECKPOINT --tokenizer "$tokenizer" --out "$tmp/ck" >/dev/null || return 1
     while read -r recipe how; do
         rm -f "$tmp"/*.gguf*
         # shellcheck disable=SC2086
         if start "$bin/sluice" convert "$tmp/ck" -o "$tmp/cpu.gguf" -q --device cpu --recipe $recipe ${how%%--vram*} &&
-            start "$bin/sluice" convert "$tmp/ck" -o "$tmp/gpu.gguf" -q --device auto --recipe $recipe $how &&
+            start "$bin/sluice" convert "$tmp/ck" -o "$tmp/gpu.gguf" -q --device $device --recipe $recipe $how &&
             cmp "$tmp/cpu.gguf" "$tmp/gpu.gguf"
         then echo "convert --recipe $recipe $how: the GPU's file is the processor's"
         else echo "FAILED: convert --recipe $recipe $how"; bad=1; fi
+        device=cuda:0 # without cores from the second on
     done <<EOF
 q4_k_m
 q3_k_m --imatrix synthetic
@@ -185,7 +186,7 @@ EOF
 }
 
 part_worker() {
-    if [ -z "$WORK" ] && [ "$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 {print $4}')0" -gt 240000000 ]; then WORK=/dev/shm; fi
+    if [ -z "$WORK" ] && [ "$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 {print $4}')0" -gt 160000000 ]; then WORK=/dev/shm; fi
     need_sluice || return $?
     # shellcheck disable=SC2086
     start "$maker" --preset demo ${CHECKPOINT:---layers 6 --hidden 4096 --inter 8192 --moe-inter 2048 --experts 48} \
@@ -193,10 +194,14 @@ part_worker() {
     bad=0
     bytes=$(du -sb "$tmp/ck" | cut -f1)
     echo
-    echo "| whole worker, checkpoint of $((bytes / 1000000)) MB in ${tmp%/*} | seconds | its own figures |"
-    echo "|---|---|---|"
+    # A virtual machine's memory is slow where nothing wrote before: that is no worker's.
+    start "$bin/sluice" convert "$tmp/ck" -o "$tmp/x.gguf" --recipe q8_0 --mem 4Gi --quiet 2>"$tmp/err" || { cat "$tmp/err"; bad=1; }
+    mv "$tmp/x.gguf.xxh64" "$tmp/q8_0.sums"
+    rm -f "$tmp"/x.gguf*
+    echo "| whole worker, checkpoint of $((bytes / 1000000)) MB in ${tmp%/*} | seconds | GB/s read, once it was ready | its own figures |"
+    echo "|---|---|---|---|"
     t0=$(date +%s.%N); cat "$tmp"/ck/*.safetensors >/dev/null; t1=$(date +%s.%N)
-    echo "| reading it (page cache) | $(echo "$t0 $t1" | awk '{printf "%.2f", $2 - $1}') | |"
+    echo "$t0 $t1 $bytes" | awk '{printf "| reading it (page cache) | %.2f | %.2f | |\n", $2 - $1, $3 / ($2 - $1 + 1e-6) / 1e9}'
     # From memory io_uring copies in its one thread, a pool in several.
     for how in "auto q4_k_m" "auto q4_k_m --io pread" "auto q3_k_m" "auto q8_0" "auto q8_0 --io pread" "cuda:0 q4_k_m" "cpu q4_k_m"; do
         device=${how%% *} recipe=${how#* }
@@ -205,7 +210,11 @@ part_worker() {
         start "$bin/sluice" convert "$tmp/ck" -o "$tmp/x.gguf" --force --device "$device" --recipe $recipe --mem 4Gi --vram 8Gi --stats --quiet 2>"$tmp/err" ||
             { cat "$tmp/err"; bad=1; }
         t1=$(date +%s.%N)
-        echo "| $device, $recipe | $(echo "$t0 $t1" | awk '{printf "%.2f", $2 - $1}') | $(grep -h '^stats:' "$tmp/err" | tr '\n|' '; ') |"
+        net=$(awk '/^stats: convert/ {s = $3; g = $6} /ready after/ {sub(/.*ready after /, ""); s -= $1} END {if (s > 0) printf "%.2f", g / s}' "$tmp/err")
+        echo "| $device, $recipe | $(echo "$t0 $t1" | awk '{printf "%.2f", $2 - $1}') | $net | $(grep -h '^stats:' "$tmp/err" | tr '\n|' '; ') |"
+        sums=$tmp/${recipe%% *}.sums
+        [ -f "$sums" ] || cp "$tmp/x.gguf.xxh64" "$sums"
+        cmp -s "$tmp/x.gguf.xxh64" "$sums" || { echo "FAILED: $device, $recipe: other tensors than before"; bad=1; }
         rm -f "$tmp"/x.gguf*
     done
     return $bad

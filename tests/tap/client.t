@@ -299,6 +299,10 @@ run_ok('a copy', 'cp', '-r', $TINY, "$dir/src");
 my @turns = split ' ', run_ok('two jobs', $SLUICE, 'submit', "$dir/src", '-o', $out, '-r', 'q4_0,q5_0', '--attempts', 3, '--hold', '--parsable')->{out};
 unlink glob "$dir/src/*.safetensors";
 my $by_turns = start($SLUICE, 'watch', @turns);
+for (1 .. 600) {
+    last if slurp("$by_turns->{log}.out") =~ /job $turns[1]: held/; # it is there to hear of them
+    sleep 0.1;
+}
 run_ok('release', $SLUICE, 'release', @turns);
 flip_byte("$out/tiny-8x12M-v3-Q4_K_M.gguf", (-s "$out/tiny-8x12M-v3-Q4_K_M.gguf") - 5000);
 $r = fails('verify --job of a damaged file', 8, qr/^sluice verify: job 1 failed: (?:[2-9] failures; the first: )?\S+ tensor \S+ checksum \w+, must be \w+ \('sluice submit --force' makes it anew\)$/m,

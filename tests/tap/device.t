@@ -50,7 +50,7 @@ for my $how (['--device', 'cuda:1'], ['--device', 'cuda:1,cuda:0'], ['--device',
     my $file = scratch() . '/one.gguf';
     my $r = run($gpu, 'convert', $TINY, '-o', $file, '--recipe', 'q4_k_m', '--device', 'auto', '--stats');
     like($r->{err}, qr/cuda:0,cuda:1/, 'the devices are named');
-    like($r->{err}, qr/\d MiB of each one's memory, slabs pinned$/m, 'and what they take');
+    like($r->{err}, qr/; ready after [\d.]+ s, with \d+ MiB of each one's memory, slabs pinned$/m, 'and what they take');
     local $ENV{SLUICE_EMULATED} = 'devices=0';
     $r = run($gpu, 'convert', $TINY, '-o', scratch() . '/one.gguf', '--recipe', 'q4_k_m', '--device', 'auto', '--stats');
     unlike($r->{err}, qr/cuda:/, 'auto without a device: the processor');

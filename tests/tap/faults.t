@@ -223,8 +223,9 @@ unlink glob "$OUT/*";
 # ---- a clock that jumps, a machine that sleeps: leases are by a clock that does neither
 step('clock, sleep');
 stop_one('daemon');
-start_one('daemon', %under, args => ['--lease', '60s']); # that no slow machine loses one
+start_one('daemon', %under, args => ['--lease', '60s', '--metrics', '127.0.0.1:0']); # that no slow machine loses one
 wait_daemon();
+my ($metrics) = log_of('daemon') =~ m{http://(127\.0\.0\.1:\d+)/metrics};
 $id = submit(demo_spec('clock'));
 until_job($id, 30, sub { $_[0]{done} });
 fault(hold => 1, path => 'src/model'); # leases stand while the clocks change
@@ -233,7 +234,8 @@ for my $jump (365 * 86400, -20 * 365 * 86400, 3600) {
     fault(clock => $jump);
     run($SLUICE, 'set', $id, '-l', 'jump'); # an event with that time
 }
-fault(slept => 9 * 3600);
+my @health = map { fault(slept => $_ * 3600); (get($metrics, '/healthz'))[0] } 1 .. 9;
+is_deeply([grep { $_ != 200 } @health], [], 'no loop was to turn meanwhile');
 run_ok('after a night', $SLUICE, $_) for qw(queue workers);
 fault(hold => 0);
 $j = wait_job($id, 60);

@@ -86,9 +86,11 @@ is(scalar(() = slurp("$bin/found/random.lines") =~ / equal /g), 37, 'after a cut
     local $ENV{CHECKPOINT} = '--layers 2 --hidden 256 --inter 256 --moe-inter 256 --experts 2 --groups 1 --groups-used 1 --used 1 --heads 2 --kv-heads 2';
     $r = run_ok('convert and worker', @run, qw(convert worker));
     is(scalar(() = $r->{out} =~ /^convert .*: the GPU's file is the processor's$/mg), 7, 'convert: every recipe');
-    is(scalar(() = $r->{out} =~ /^\| (?:auto|cuda:0|cpu), \S.* \| [\d.]+ \| stats: convert /mg), 7, 'worker: every row');
+    is(scalar(() = $r->{out} =~ /^\| (?:auto|cuda:0|cpu), \S.* \| [\d.]+ \| \d[\d.]* \| stats: convert /mg), 7, 'worker: every row');
     $r = run(@run, 'convert', 'worker');
     like($r->{out}, qr/^convert +done before.*^worker +done before/ms, 'and done');
+    local $ENV{SLUICE_EMULATED} = 'flip=2';
+    like(run(@run, '--again', 'worker')->{out}, qr/^FAILED: auto, q8_0: other tensors than before\n.*^worker +FAILED/ms, 'worker: one wrong bit is found');
 }
 
 # Programs of the CUDA toolkit that are there and do not work.

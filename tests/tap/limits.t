@@ -31,6 +31,11 @@ for my $threads ('1', '64') {
     }
 }
 
+# Threads' stacks count.
+my @stacks = ($SLUICE, 'convert', $TINY, '-o', "$small/t.gguf", '-r', 'q4_k_m', '-q', '-t', 512);
+my ($need) = fails('more threads than stacks have room', 2, qr/ and 512 threads: \d+ MiB are needed$/m, @stacks, '--mem', '64Mi')->{err} =~ /(\d+) MiB are needed/;
+run_ok('with what they need', @stacks, '--mem', "${need}Mi");
+
 # ---- memory: one tensor of 256 MiB in BF16 (512 MiB in F32), 64 MiB allowed
 my $source = checkpoint(scratch(), '--arch', 'llama', '--preset', 'big-tensor');
 my $dir = scratch();

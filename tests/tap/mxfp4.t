@@ -19,6 +19,10 @@ my $r = run($SLUICE, 'inspect', $ck, '--json');
 my %type = map { $_->{type} => $_ } @{ (json_lines($r->{out}))[0]{types} };
 is($type{F4}{weights}, 2 * 16 * 3 * 256 * 256, 'inspect: the weights of all experts') or diag($r->{out});
 
+my ($planned, $there) = map { (json_lines(run($SLUICE, 'plan', $_, @legacy, '--recipe', 'mxfp4_moe', '--json')->{out}))[0] } "$packed/config.json", $packed;
+is($planned->{source_bytes}, $there->{source_bytes}, 'config.json alone: the same bytes, scales included');
+is_deeply([map { $_->{unwritable_type} } $planned, $there], [undef, undef], 'which mxfp4_moe can keep');
+
 my %made;
 sub made {
     my ($name, $source, @how) = @_;
@@ -39,6 +43,17 @@ for (['f32', $ck], ['kept', $ck], ['packed-f32', $packed], ['asked', $packed, '-
 made('q4_k_m', $ck, '--recipe', 'q4_k_m');
 made('mxfp4_moe', $ck, '--recipe', 'MXFP4_MOE');
 run_ok("$_: verify", $SLUICE, 'verify', $made{$_}, '--source', $ck, '--sample', '100%') for qw(q4_k_m mxfp4_moe);
+
+for my $recipe ('q4_k_m', "$dir/kept.recipe") { # the second: what is kept is the processor's
+    my $gpu = run_ok('on an emulated GPU', "$BUILD/tools/emulated_gpu", 'convert', $ck, '-o', "$dir/gpu.gguf", @legacy, '--recipe', $recipe,
+        qw(--device cuda:0 --stats --force));
+    my ($made) = $gpu->{err} =~ /GPUs made (\d+) slabs of output/;
+    cmp_ok($made, '>', 0, 'which works');
+    is_deeply(hashes("$dir/gpu.gguf"), hashes($made{ $recipe =~ /kept/ ? 'kept' : $recipe }), 'the same tensors');
+}
+
+run_ok('what is kept needs no importance matrix, and takes none: another model\'s', $SLUICE, 'convert', $ck, '-o', "$dir/im.gguf", @legacy,
+    '--recipe', "$dir/kept.recipe", '--imatrix', "$TINY/imatrix.legacy-layout.dat", '--quiet');
 
 # ---- a GGUF file that holds it
 sub quantize {
@@ -74,6 +89,22 @@ fails('of other types', 6, qr/blk\.1\.ffn_down_exps\.weight: recipe \S+ asks for
 fails('of experts alone', 6, qr/: recipe \S+ asks for mxfp4, which is kept/, $SLUICE, 'convert', $ck, '-o', "$dir/no.gguf", '--recipe', 'MXFP4_MOE',
     @legacy, '--tensor-type', 'attn_q_b=mxfp4');
 like(run($SLUICE, 'plan', $made{f32}, '--recipe', 'mxfp4_moe')->{out}, qr/^Note +type mxfp4 is kept where the source has it, and not made of others$/m, 'plan says it');
+
+# ---- recipes by size: mxfp4 for a fused group that has it whole, and not for others
+my @by_size = (qw(--target-bpw 6 --types q5_k,q6_k,q8_0,mxfp4 -q --allow-requantize));
+sub experts {
+    my $r = run_ok('a recipe by size', $SLUICE, 'plan', @_, @by_size);
+    my %type = map { $_ => join ' ', $r->{out} =~ /^\*\.ffn_${_}_exps\.weight .*= (\w+)$/mg } qw(gate up down);
+    return "@type{qw(gate up down)}";
+}
+is(experts($ck, @legacy), 'mxfp4 mxfp4 mxfp4', 'kept');
+is(experts($made{kept}), 'mxfp4 mxfp4 mxfp4', 'kept, of a GGUF file');
+made('part', $ck, '--recipe', 'f32', '--tensor-type', '(gate|down)_exps=mxfp4');
+like(experts($made{part}), qr/^(q\d_[k0]) \1 mxfp4$/, 'gate is MXFP4 and up is not: another type for both');
+my $line = qr/mxfp4 is kept where the source has it, and not made of other types/;
+fails('asked of other types', 2, qr/--types: $line; no tensor to choose a type for is MXFP4 here$/, $SLUICE, 'plan', $made{f32}, @by_size);
+fails('by an option', 6, qr/blk\.0\.attn_q_b\.weight: an option asks for mxfp4, which is kept/, $SLUICE, 'plan', $ck, @by_size, @legacy, '--tensor-type', 'attn_q_b=mxfp4');
+fails('alone', 2, qr/: none of the types can be used for it; allow others with --types$/, $SLUICE, 'plan', $ck, @legacy, qw(--target-bpw 6 --types mxfp4 -q));
 
 my $expert = 'model.layers.2.mlp.experts.7.up_proj';
 sub damaged {

@@ -45,6 +45,8 @@ $count{$_}++ for run($SLUICE, 'inspect', '-t', "$dir/own.gguf")->{out} =~ /^(\w+
 is_deeply(\%count, { mxfp4 => 15, q8_0 => 42, bf16 => 19, i32 => 2, f32 => 72 }, 'types');
 is(kv('own', 'general.file_type'), "38\n", 'file type');
 run_ok('verify', $SLUICE, 'verify', "$dir/own.gguf", '--source', $source);
+like(run($SLUICE, 'convert', $source, '-n', '-o', "$dir/x.gguf", '--recipe', 'v4-mxfp4', '--imatrix', 'synthetic')->{err},
+    qr/synthetic: 42 of 42 quantized tensors/, 'what is kept is not weighted');
 
 like(run_ok('--prune-layers', $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/x.gguf", 'F32', '-n', '--prune-layers', 4)->{err},
     qr/^sluice: note: deepseek4\.swiglu_clamp_exp still tells of 5 layers: llama\.cpp will not load the file$/m, 'a note');
@@ -68,9 +70,12 @@ like(run_ok('--prune-layers', $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/x.gguf
 my $chat = copy_checkpoint($source, "$dir/chat");
 spit("$chat/chat_template.jinja", "{{ messages }}\n");
 edit_json("$chat/tokenizer_config.json", sub { $_[0] = { %{ $_[0] }, add_bos_token => JSON::PP::true(), tokenizer_class => 'LlamaTokenizerFast' } });
+# rope_parameters by kinds, as transformers 5 has them, do not hide rope_scaling.
+edit_json("$chat/config.json", sub { $_[0]{rope_parameters} = { main => { rope_type => 'default', rope_theta => 10000 }, compress => { rope_type => 'yarn', factor => 4 } } });
 unlike(convert($chat, 'chat', '--recipe', 'q8_0')->{err}, $no_template, 'a template');
 like(keys_of('chat'), qr/^general\.architecture tokenizer\.chat_template general\.type /, 'its place');
 is(kv('chat', 'tokenizer.ggml.pre'), "deepseek-v3\n", 'with a token before every text');
+is(kv('chat', 'deepseek4.rope.scaling.factor'), "16\n", 'YaRN');
 
 # Tables in I32, a bias where they choose; experts in FP8, as the base model's.
 my %other = (odd => ['--odd'], fp8 => ['--experts', 'fp8']);
@@ -79,6 +84,8 @@ for my $form (sort keys %other) {
     convert("$dir/$form-src", $form, '--recipe', 'bf16', '--quiet');
     is(run(python('v4.py', 'compare', "$dir/$form-src", "$dir/$form.gguf"))->{out}, "equal\n", "$form: every bit");
 }
+fails('v4-mxfp4 of experts in FP8', 6, qr/blk\.0\.ffn_down_exps\.weight: recipe v4-mxfp4 asks for mxfp4, which is kept where the source has it/,
+    $SLUICE, 'convert', "$dir/fp8-src", '-o', "$dir/no.gguf", '--recipe', 'v4-mxfp4');
 
 # ---- plans
 sub plan_of {
@@ -91,6 +98,54 @@ is($_->{memory}[0]{cache} . ' ' . $_->{memory}[0]{cache_bytes}, 'windowed ' . 2 
 my $flash = plan_of('tests/data/deepseek-v4-flash-config.json');
 is("$flash->{model}{weights} $flash->{model}{tensors}", '284334567511 1328', 'the published model: weights and tensors');
 is($flash->{source_bytes}, 156_015_698_140, 'bytes to read');
+
+# The recipes with rules of their own leave what mixes the streams, and the compressors, as they are.
+sub groups {
+    my ($plan) = @_;
+    return map { my $g = $_; $g->{name} => join ' ', sort map { $_->{type} } @{ $g->{types} } } @{ $plan->{groups} // [] };
+}
+for my $recipe (qw(dq3_k_m q2_k_l ud-q2_k_xl ud-iq1_s ud-iq1_m ud-iq2_xxs)) {
+    my %type = groups((json_lines(run($SLUICE, 'plan', $source, '--recipe', $recipe, '--json')->{out}))[0]);
+    is_deeply({ map { $_ => $type{$_} } grep { /(?:^|_)(?:hc|compressor)_(?:.*fn|ape|kv|gate)$/ } keys %type },
+        { (map { $_ => 'f32' } qw(hc_attn_fn hc_ffn_fn output_hc_fn attn_compressor_ape indexer_compressor_ape)),
+          (map { $_ => 'bf16' } map { ("${_}_compressor_kv", "${_}_compressor_gate") } qw(attn indexer)) }, "$recipe: small ones stay");
+}
+
+# What is MXFP4 gains nothing in a larger type, which is said.
+$r = run($SLUICE, 'plan', $source, '--recipe', 'q4_k_m');
+my ($said) = $r->{out} =~ /^Note +15 tensors are MXFP4 in the source, 4\.25 bits a weight: the larger types here take (\S+ kB) more than mxfp4 /m;
+my $bytes = $plans[0]{mxfp4_grown_bytes};
+is($said // 'nothing', sprintf('%.1f kB', $bytes / 1000), "a note, $bytes bytes");
+is($bytes, sum_of($plans[0]) - 15 * 256 * 256 * 8 * 17 / 32, 'what they take more');
+is("$plans[$_]{mxfp4_grown_tensors}", [15, 15, 0]->[$_], 'tensors: checkpoint, config.json alone, F32') for 0 .. 2;
+sub sum_of {
+    my $n = 0;
+    $n += $_->{bytes} for grep { $_->{name} =~ /_exps$/ } @{ $_[0]{groups} };
+    return $n;
+}
+unlike(run($SLUICE, 'plan', $source, '--recipe', 'v4-mxfp4')->{out}, qr/MXFP4 in the source/, 'nothing where they are kept');
+
+# ---- recipes by size: kept experts cost no error and are not read
+for my $case ([9_000_000, 0, qr/^\w+$/], [12_000_000, 0, qr/^mxfp4_moe$/], [14_000_000, 1, qr/^v4-mxfp4$/]) {
+    my ($size, $from_stock, $best) = @$case;
+    my $recipe = "$dir/t$size.recipe";
+    my ($j) = json_lines(run_ok($size, $SLUICE, 'plan', $source, '--target-size', $size, '--write-recipe', $recipe, '--json', '-q')->{out});
+    my %type = groups($j);
+    is("@type{qw(ffn_gate_exps ffn_up_exps ffn_down_exps)}", 'mxfp4 mxfp4 mxfp4', 'experts are kept');
+    like($j->{target}{best_stock}, $best, "a rival: $j->{target}{best_stock}");
+    is_deeply([grep { $_->{mean_error} < $j->{measure}{mean_error} } @{ $j->{target}{stock} }], [], 'none is better');
+    is($j->{target}{from_stock} ? 1 : 0, $from_stock, 'whether types are its own');
+    convert($source, "t$size", '--recipe', $recipe, '--quiet');
+    is(-s "$dir/t$size.gguf", $j->{file_bytes}, 'the file, as planned');
+    cmp_ok($j->{file_bytes}, '<=', $size, 'fits');
+    is(kv("t$size", 'general.file_type'), "38\n", 'file type');
+}
+run_ok('verify', $SLUICE, 'verify', "$dir/t9000000.gguf", '--source', $source, '--sample', '100%');
+my %measure = map { $_ => (json_lines(run($SLUICE, 'plan', $source, '--recipe', $_, '--measure', '--json', '-q')->{out}))[0]{measure} } qw(q8_0 v4-mxfp4);
+is($measure{q8_0}{tensors} - $measure{'v4-mxfp4'}{tensors}, 15, 'kept tensors are not measured');
+fails('more than the whole', 2, qr/not below the 1\d\.\d MB that the model takes with MXFP4 kept and 16 bits for each other weight: .*use --recipe bf16 and --tensor-type REGEX=mxfp4/,
+    $SLUICE, 'plan', $source, '--target-size', '20M', '-q');
+is((json_lines(run($SLUICE, 'plan', $source, '--recipe', 'bf16', '--tensor-type', '_exps=mxfp4', '--json')->{out}))[0]{mxfp4_grown_tensors}, 0, 'which does it');
 
 # ---- a real llama.cpp
 SKIP: {
@@ -110,8 +165,8 @@ SKIP: {
     run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/f32.gguf", "$dir/theirs.gguf", 'Q4_K_M', @im, '--exclude-weights', 'attn_output_a'));
     is_deeply(hashes("$dir/im.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
     convert($source, 'dq3_k_m', '--recipe', 'dq3_k_m', '--quiet');
-    $r = run(python('llama.py', 'load', map { "$dir/$_.gguf" } qw(f32 own Q4_K_M Q2_K dq3_k_m ud)));
-    is(scalar grep({ @{ $_->{tokens} // [] } == 8 } json_lines($r->{out})), 6, 'six files make text') or diag($r->{out}, $r->{err});
+    $r = run(python('llama.py', 'load', map { "$dir/$_.gguf" } qw(f32 own Q4_K_M Q2_K dq3_k_m ud t9000000)));
+    is(scalar grep({ @{ $_->{tokens} // [] } == 8 } json_lines($r->{out})), 7, 'seven files make text') or diag($r->{out}, $r->{err});
 }
 
 # ---- refused in one line
@@ -144,6 +199,10 @@ for ([8, 8], [-1, -1], [2**40, 1 << 40]) {
 }
 refused('a table of floats', 6, qr/tensor '\Q$table\E' is F64, which cannot be read as a list of experts: expected I64 or I32$/,
     entry($table, sub { ${ $_[0] } =~ s/("\Q$table\E": \{"dtype": )"I64"/$1"F64"/ or die }));
+refused('an expert without scales', 6, qr/tensor 'layers\.2\.ffn\.experts\.3\.w1\.weight' is I8, which cannot be read as weights; as MXFP4 it would have scales in F8_E8M0$/, sub {
+    entry('layers.2.ffn.experts.3.w1.scale', sub { ${ $_[0] } =~ s/"layers\.2\.ffn(?=\.experts\.3\.w1\.scale")/"mtp.1.123456/ or die })->(@_);
+    unlink "$_[0]/model.safetensors.index.json";
+});
 refused('a table missing', 6, qr/1 tensor unknown for DeepseekV4ForCausalLM \(1 expected one missing: \Q$table\E\): layers\.1\.ffn\.gate\.tid2eix; /,
     sub {
         entry($table, sub { ${ $_[0] } =~ s/layers\.1\.ffn\.gate\.tid2eid/layers.1.ffn.gate.tid2eix/ or die })->(@_);

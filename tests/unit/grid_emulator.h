@@ -15,7 +15,7 @@ struct emulated_block {
     struct device_super super[DEVICE_THREADS / 8 + 1];
     struct device_small small[DEVICE_THREADS + 1];
     struct device_thread thread[DEVICE_THREADS];
-    float pool[16384];
+    _Alignas(16) float pool[16384];
 };
 
 /* Steps that visit each of a power of two of threads once. */

@@ -217,6 +217,46 @@ static void every_source(void **state)
     free(d);
 }
 
+/* MXFP4 in two runs, where words are read and where they are not, and a type without blocks that begins and ends
+ * inside a byte. */
+static void fp4_source(void **state)
+{
+    static const int each[] = {SL_TYPE_F32, SL_TYPE_Q2_K, SL_TYPE_Q4_K, SL_TYPE_Q8_0, SL_TYPE_IQ2_XXS, SL_TYPE_Q4_1};
+    struct data *d = make_data();
+    uint64_t n = 7 * ROW, cut = 2 * ROW + 512, bad;
+
+    (void)state;
+    for (unsigned t = 0; t < sizeof each / sizeof *each; t++)
+        for (int place = 0; place < 9; place += 3) {
+            uint64_t at = 3 * ROW + 32, scale_at = (uint64_t)(place + 63) / 64 * 64 + n, scales = (at + n) / 32;
+            struct sl_source src = {.dtype = SL_DTYPE_F4, .data = d->bytes + place, .first = at, .cols = ROW,
+                                    .scale = (const float *)(void *)(d->bytes + scale_at), .scale_row0 = 3,
+                                    .scale_cols = ROW / 32, .block_rows = 1, .block_cols = 32};
+            struct sl_gpu_work k = {.type = each[t], .dtype = SL_DTYPE_F4, .weighted = sl_needs_weights(each[t]) || t == 5,
+                                    .round = place == 3, .n_runs = 2, .elems = n, .row = ROW, .matrix = N_MAX};
+
+            for (uint64_t i = 0; i < n; i++)
+                d->bytes[i] = (uint8_t)next_random(&d->seed);
+            for (uint64_t i = 0; i < scales; i++)
+                memcpy(d->bytes + scale_at + 4 * i, &(float){ldexpf(1, (int)(next_random(&d->seed) % 16) - 12)}, 4);
+            assert_int_equal(sl_load_f32(&src, 0, n, d->x, &bad), 0);
+            if (k.round)
+                sl_round_bf16(d->x, n);
+            k.run[0] = (struct sl_gpu_run){.data = (uint64_t)place, .scale = scale_at, .end = cut, .first = at, .cols = ROW,
+                                           .scale_row0 = 3, .scale_cols = ROW / 32, .block_rows = 1, .block_cols = 32};
+            k.run[1] = k.run[0];
+            k.run[1].data += cut / 2;
+            k.run[1].first += cut;
+            k.run[1].end = n;
+            if (t == 0)
+                k.elems = k.run[1].end = n - 3, k.run[0].end = cut - 2, k.run[1].first -= 2, k.run[1].data -= 1;
+            reference(d, &k);
+            launch(d, &k);
+            same_bytes(d, &k);
+        }
+    free(d);
+}
+
 static void same_as_reference(struct data *d, struct sl_gpu_work *k)
 {
     reference(d, k);
@@ -388,10 +428,11 @@ static void what_is_taken(void **state)
 {
     (void)state;
     for (unsigned i = 0; i < N_TYPES; i++)
-        assert_true(sl_gpu_takes(types[i], SL_DTYPE_F8_E4M3));
+        assert_true(sl_gpu_takes(types[i], SL_DTYPE_F8_E4M3) && sl_gpu_takes(types[i], SL_DTYPE_F4));
     assert_false(sl_gpu_takes(SL_TYPE_I32, SL_DTYPE_F32));
     assert_false(sl_gpu_takes(SL_TYPE_Q4_K, SL_DTYPE_F64));
     assert_false(sl_gpu_takes(SL_TYPE_Q4_K, SL_DTYPE_Q8_0));
+    assert_false(sl_gpu_takes(SL_TYPE_MXFP4, SL_DTYPE_F4)); /* repacked by the processor */
     assert_false(sl_gpu_takes(-1, SL_DTYPE_F32));
 }
 
@@ -433,7 +474,7 @@ static void on_a_device(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_type), cmocka_unit_test(a_wrong_order_is_seen), cmocka_unit_test(weights_below_zero), cmocka_unit_test(every_source),
+        cmocka_unit_test(every_type), cmocka_unit_test(a_wrong_order_is_seen), cmocka_unit_test(weights_below_zero), cmocka_unit_test(every_source), cmocka_unit_test(fp4_source),
         cmocka_unit_test(other_orders), cmocka_unit_test(single_values), cmocka_unit_test(weights_of_slices),
         cmocka_unit_test(not_finite_is_told), cmocka_unit_test(not_a_number), cmocka_unit_test(what_is_taken),
         cmocka_unit_test(on_a_device)};
