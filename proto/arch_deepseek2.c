@@ -114,7 +114,7 @@ static void take_class_defaults(struct sl_params *p)
 {
     static const struct { enum sl_num num; double v2, v3; } missing[] = {
         {SL_N_CTX, 2048, 4096}, {SL_N_Q_LORA, 1536, 1536},
-        /* with experts alone */
+        /* from here on: of models with experts alone */
         {SL_N_MOE_FF, 1407, 2048}, {SL_N_DENSE, 0, 3}, {SL_N_SHARED, 2, 1}, {SL_N_EXPERT_USED, NAN, 8},
         {SL_N_GROUP, NAN, 8}, {SL_N_GROUP_USED, NAN, 4}, {SL_N_EXPERT_SCALE, 1.0, 2.5}, {SL_N_EXPERT_NORM, 0, 1},
     };

@@ -130,8 +130,8 @@ struct sl_params {
     const struct cJSON *rope; /* rope_parameters or rope_scaling, or NULL */
     uint32_t n_indexer_types; /* layers that config.json calls full or shared; 0: it does not, all are full */
     uint8_t indexer_full[SL_MAX_LAYER];
-    uint32_t n_ratios;      /* compress_ratios: tokens under one compressed, 0: none are; 0: there is no such list */
-    int32_t ratios[2 * SL_MAX_LAYER];
+    uint32_t n_ratios;      /* entries of compress_ratios; 0: there is no such list */
+    int32_t ratios[2 * SL_MAX_LAYER]; /* tokens under one compressed; 0: none are compressed */
     float *values;          /* of SL_INLINE, malloc'ed; taken over by the model */
     struct sl_number num[SL_N_COUNT];
 };

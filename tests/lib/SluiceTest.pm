@@ -15,7 +15,7 @@ use Time::HiRes qw(time sleep);
 
 our @EXPORT = qw($TOP $BUILD $SLUICE $TINY $IN_CI $SANITIZED $QUICK scratch run run_ok fails start finish
     tool python need_python need_llama absent slurp spit hashes golden whole_hash where json_lines
-    checkpoint copy_checkpoint ls place flip_byte sha256 own_mounts);
+    checkpoint copy_checkpoint edit_json config_edit ls place flip_byte sha256 own_mounts);
 
 our $TOP = abs_path(dirname(__FILE__) . '/../..');
 if ($TOP =~ m{[^\w./+-]}) { # by a name that no shell, pattern or LD_PRELOAD takes apart
@@ -193,6 +193,21 @@ sub whole_hash {
 sub json_lines {
     require JSON::PP;
     return map { JSON::PP::decode_json($_) } grep { /\S/ } split /\n/, $_[0];
+}
+
+# Changes what a JSON file holds; config_edit gives a sub that does so with a folder's config.json.
+sub edit_json {
+    my ($file, $change) = @_;
+    require JSON::PP;
+    my $json = JSON::PP->new->utf8->canonical;
+    my $c = $json->decode(slurp($file));
+    $change->($c);
+    spit($file, $json->encode($c));
+}
+
+sub config_edit {
+    my ($change) = @_;
+    return sub { edit_json("$_[0]/config.json", $change) };
 }
 
 # Makes a checkpoint with tests/tools/make_checkpoint.c.

@@ -20,13 +20,6 @@ sub edit_header {
     spit($path, pack('Q<', length $new) . $new . substr $text, 8 + $n);
 }
 
-sub edit_json {
-    my ($path, $change) = @_;
-    my $d = $json->decode(slurp($path));
-    $change->($d);
-    spit($path, $json->encode($d));
-}
-
 my $n = 0;
 sub case {
     my ($name, $rc, $pattern, $break) = @_;

@@ -16,13 +16,6 @@ my %source = (
     air  => checkpoint("$dir/air", @small, qw(--scales none --no-head-norm --shards 1)),
 );
 
-sub edit {
-    my ($file, $change) = @_;
-    my $c = JSON::PP->new->utf8->decode(slurp($file));
-    $change->($c);
-    spit($file, JSON::PP->new->utf8->encode($c));
-}
-
 # ---- metadata and tensors; the layer for multi-token prediction is the last of four
 my %f32 = map { $_ => "$dir/$_-f32.gguf" } keys %source;
 for my $form (sort keys %source) {
@@ -48,7 +41,7 @@ is_deeply(hashes("$dir/no.gguf"), \%main, 'tensors');
 
 # Two keys stand elsewhere where config.json says how experts are chosen, as GLM-4.7's does.
 my $said = copy_checkpoint($source{air}, "$dir/said");
-edit("$said/config.json", sub { $_[0] = { %{ $_[0] }, scoring_func => 'sigmoid', topk_method => 'noaux_tc', partial_rotary_factor => 0.25 } });
+edit_json("$said/config.json", sub { $_[0] = { %{ $_[0] }, scoring_func => 'sigmoid', topk_method => 'noaux_tc', partial_rotary_factor => 0.25 } });
 run_ok('scoring_func', $SLUICE, 'convert', $said, '-o', "$dir/said.gguf", '--recipe', 'f32', '--quiet');
 is(run(python('kimi.py', 'glm4_keys', $said, "$dir/said.gguf"))->{out}, "equal 33 keys\n", 'keys');
 my $r = run(python('kimi.py', 'glm4_keys', $source{air}, "$dir/said.gguf"));
@@ -58,7 +51,7 @@ ok($r->{rc} == 1 && $r->{out} =~ /^keys .*^glm4moe\.rope\.dimension_count: 16/ms
 sub full {
     my ($from, $to, $norm, $dense, %own) = @_;
     spit($to, slurp("$source{$from}/config.json"));
-    edit($to, sub {
+    edit_json($to, sub {
         my $c = $_[0] = { %{ $_[0] }, vocab_size => 151552, head_dim => 128, num_key_value_heads => 8, num_attention_heads => 96,
             first_k_dense_replace => $dense, use_qk_norm => $norm ? JSON::PP::true() : JSON::PP::false(), %own };
         my $n = $c->{num_hidden_layers};
@@ -108,7 +101,7 @@ SKIP: {
 sub refused {
     my ($form, $name, $rc, $pattern, $change) = @_;
     my $bad = copy_checkpoint($source{$form}, scratch() . '/m');
-    edit("$bad/config.json", $change);
+    edit_json("$bad/config.json", $change);
     my $f = fails($name, $rc, $pattern, $SLUICE, 'plan', $bad, '--recipe', 'q8_0');
     is($f->{err} =~ tr/\n//, 1, 'one line');
 }

@@ -2,7 +2,6 @@
 # and llama-quantize, files loaded by a real llama.cpp; and what is refused.
 use strict;
 use warnings;
-use JSON::PP ();
 use SluiceTest;
 use Test::More;
 
@@ -11,13 +10,6 @@ my $dir = scratch();
 my $source = checkpoint("$dir/src", qw(--arch minimax --layers 3 --hidden 256 --inter 256 --experts 8 --used 2 --heads 8 --kv-heads 2 --head-dim 64
     --rope 32));
 spit("$source/chat_template.jinja", "{% for m in messages %}{{ m.content }}{% endfor %}\n");
-
-sub edit {
-    my ($file, $change) = @_;
-    my $c = JSON::PP->new->utf8->decode(slurp($file));
-    $change->($c);
-    spit($file, JSON::PP->new->utf8->encode($c));
-}
 
 # ---- metadata and tensors
 for my $recipe (qw(f32 bf16)) {
@@ -28,9 +20,9 @@ for my $recipe (qw(f32 bf16)) {
 my $f32 = "$dir/f32.gguf";
 my $r = run(python('kimi.py', 'minimax', $source, $f32));
 is($r->{out}, "equal 24 keys\n", 'keys and their order') or diag($r->{err});
-edit("$source/config.json", sub { $_[0]{rotary_dim} = 16 });
+edit_json("$source/config.json", sub { $_[0]{rotary_dim} = 16 });
 like(run(python('kimi.py', 'minimax', $source, $f32))->{out}, qr/^minimax-m2\.rope\.dimension_count: 32, expected 16/, 'another key is noticed');
-edit("$source/config.json", sub { $_[0]{rotary_dim} = 32 });
+edit_json("$source/config.json", sub { $_[0]{rotary_dim} = 32 });
 run_ok('verify', $SLUICE, 'verify', $f32, '--source', $source, '--sample', '5%');
 my ($alone, $there) = map { (json_lines(run($SLUICE, 'plan', $_, '--recipe', 'q4_k_m', '--json')->{out}))[0] } "$source/config.json", $source;
 is($alone->{source_bytes}, $there->{source_bytes}, 'config.json alone: the bytes that are there');
@@ -70,16 +62,12 @@ sub refused {
     my $f = fails($name, $rc, $pattern, $SLUICE, 'plan', $bad, '--recipe', 'q8_0');
     is($f->{err} =~ tr/\n//, 1, 'one line');
 }
-sub config {
-    my ($change) = @_;
-    return sub { edit("$_[0]/config.json", $change) };
-}
 refused('norms of one head', 7, qr/tensor 'model\.layers\.0\.self_attn\.q_norm\.weight': expected shape \[1024\] by config\.json, found \[512\]|q_proj\.weight': expected shape \[1024, 256\]/,
-    config(sub { $_[0]{head_dim} = 128 }));
+    config_edit(sub { $_[0]{head_dim} = 128 }));
 refused('an expert more', 7, qr/9 tensors missing from the checkpoint: model\.layers\.0\.block_sparse_moe\.experts\.8\.w\d\.weight|expected shape \[9, 256\] by config\.json, found \[8, 256\]/,
-    config(sub { $_[0]{num_local_experts} = 9 }));
+    config_edit(sub { $_[0]{num_local_experts} = 9 }));
 refused('another\'s rules', 6, qr/tokenizer\.json: unknown pre_tokenizer of 1 rule, .*; supported: those of .*, MiniMax-M2, /,
-    sub { edit("$_[0]/tokenizer.json", sub { $_[0]{pre_tokenizer}{pretokenizers}[0]{pattern}{Regex} =~ s{/\]\*}{]*} or die }) });
+    sub { edit_json("$_[0]/tokenizer.json", sub { $_[0]{pre_tokenizer}{pretokenizers}[0]{pattern}{Regex} =~ s{/\]\*}{]*} or die }) });
 refused('its rules in another model', 6, qr/tokenizer\.json splits texts by MiniMax-M2's rules, and config\.json is of qwen3$/, sub {
     my $other = checkpoint("$dir/qwen3", qw(--arch qwen3 --layers 1));
     rename "$other/$_", "$_[0]/$_" or die for grep { !/^tokenizer/ } ls($other);
@@ -88,7 +76,7 @@ refused('its rules in another model', 6, qr/tokenizer\.json splits texts by Mini
 # A layer for multi-token prediction was not published; were it there, --no-mtp would leave it out.
 {
     my $more = copy_checkpoint($source, "$dir/more");
-    edit("$more/config.json", sub { $_[0]{num_hidden_layers} = 2 });
+    edit_json("$more/config.json", sub { $_[0]{num_hidden_layers} = 2 });
     fails('a layer more', 6, qr/^sluice plan: .*: 34 tensors unknown for MiniMaxM2ForCausalLM .*: model\.layers\.2\./, $SLUICE, 'plan', $more, '--recipe', 'q8_0');
     run_ok('--no-mtp', $SLUICE, 'plan', $more, '--recipe', 'q8_0', '--no-mtp');
 }

@@ -15,13 +15,6 @@ my %source = (
     moe   => checkpoint("$dir/moe", qw(--arch qwen3moe --moe-inter 256 --experts 16 --used 4), @small),
 );
 
-sub edit {
-    my ($file, $change) = @_;
-    my $c = JSON::PP->new->utf8->decode(slurp($file));
-    $change->($c);
-    spit($file, JSON::PP->new->utf8->encode($c));
-}
-
 # ---- metadata and tensors
 my %f32 = map { $_ => "$dir/$_-f32.gguf" } keys %source;
 for my $form (sort keys %source) {
@@ -43,7 +36,7 @@ for my $form (sort keys %source) {
 # The comparison itself can fail.
 {
     my $text = slurp("$source{moe}/config.json");
-    edit("$source{moe}/config.json", sub { $_[0]{rope_theta} = 1000000 });
+    edit_json("$source{moe}/config.json", sub { $_[0]{rope_theta} = 1000000 });
     my $r = run(python('kimi.py', 'qwen3', $source{moe}, $f32{moe}));
     ok($r->{rc} == 1 && $r->{out} =~ /^qwen3moe\.rope\.freq_base: /, 'another key is noticed');
     spit("$source{moe}/config.json", $text);
@@ -52,8 +45,8 @@ for my $form (sort keys %source) {
 # A token before every text decides the name of the rules, which are Qwen's.
 is(run($SLUICE, 'inspect', $f32{dense}, '--kv', 'tokenizer.ggml.pre')->{out}, "deepseek-r1-qwen\n", 'the rules of R1\'s distills');
 my $own = copy_checkpoint($source{moe}, "$dir/own");
-edit("$own/tokenizer_config.json", sub { $_[0] = { %{ $_[0] }, tokenizer_class => 'Qwen2Tokenizer', add_bos_token => JSON::PP::false() }; });
-edit("$own/tokenizer.json", sub { $_[0]{post_processor} = undef });
+edit_json("$own/tokenizer_config.json", sub { $_[0] = { %{ $_[0] }, tokenizer_class => 'Qwen2Tokenizer', add_bos_token => JSON::PP::false() }; });
+edit_json("$own/tokenizer.json", sub { $_[0]{post_processor} = undef });
 run_ok('without it', $SLUICE, 'convert', $own, '-o', "$dir/own.gguf", '--recipe', 'q4_k_m', '--quiet');
 is(run($SLUICE, 'inspect', "$dir/own.gguf", '--kv', 'tokenizer.ggml.pre')->{out}, "qwen2\n", 'Qwen\'s own');
 
@@ -61,7 +54,7 @@ is(run($SLUICE, 'inspect', "$dir/own.gguf", '--kv', 'tokenizer.ggml.pre')->{out}
 {
     my $full = "$TOP/tests/data/qwen3-235b-a22b-2507-fp8-config.json";
     spit("$dir/config.json", slurp($full));
-    edit("$dir/config.json", sub { $_[0] = { %{ $_[0] }, hidden_size => 6144, num_hidden_layers => 62, num_attention_heads => 96,
+    edit_json("$dir/config.json", sub { $_[0] = { %{ $_[0] }, hidden_size => 6144, num_hidden_layers => 62, num_attention_heads => 96,
         num_key_value_heads => 8, num_experts => 160, moe_intermediate_size => 2560, intermediate_size => 8192 } });
     for ([$full, 'q4_k_m', '142.1', '236.4'], [$full, 'dq3_k_m', '106.0', '236.4'], ["$dir/config.json", 'q4_k_m', '290.1', '482.2'],
          ["$dir/config.json", 'dq3_k_m', '217.4', '482.2']) {
@@ -95,10 +88,6 @@ sub refused {
     my $f = fails($name, $rc, $pattern, $SLUICE, 'plan', $bad, '--recipe', 'q8_0');
     is($f->{err} =~ tr/\n//, 1, 'one line');
 }
-sub config {
-    my ($change) = @_;
-    return sub { edit("$_[0]/config.json", $change) };
-}
 sub header {
     my ($from, $to) = @_; # of the same length
     return sub {
@@ -106,7 +95,7 @@ sub header {
         my $data = slurp($file);
         $data =~ s/"\Q$from\E"/"$to"/ or die;
         spit($file, $data);
-        edit("$_[0]/model.safetensors.index.json", sub { $_[0]{weight_map}{$to} = delete $_[0]{weight_map}{$from} });
+        edit_json("$_[0]/model.safetensors.index.json", sub { $_[0]{weight_map}{$to} = delete $_[0]{weight_map}{$from} });
     };
 }
 refused('dense', 'a reranker by its folder', 6, qr/the checkpoint is a reranker by the folder's name, .*supported: models that make text$/, sub { }, 'Qwen3-Reranker-8B');
@@ -121,13 +110,13 @@ run_ok('with other stages', $SLUICE, 'plan', do {
     $d;
 }, '--recipe', 'q8_0');
 refused('dense', 'other heads', 7, qr/tensor 'model\.layers\.0\.self_attn\.\w_norm\.weight': expected shape \[32\] by config\.json, found \[64\]/,
-    config(sub { $_[0]{head_dim} = 32; $_[0]{num_attention_heads} = 16; $_[0]{num_key_value_heads} = 4 }));
+    config_edit(sub { $_[0]{head_dim} = 32; $_[0]{num_attention_heads} = 16; $_[0]{num_key_value_heads} = 4 }));
 refused('dense', 'a bias', 6, qr/1 tensor unknown for Qwen3ForCausalLM \(1 expected one missing: model\.layers\.0\.input_layernorm\.weight\): model\.layers\.0\.self_attn\.q_proj\.bias-/,
     header('model.layers.0.input_layernorm.weight', 'model.layers.0.self_attn.q_proj.bias-'));
-refused('moe', 'a layer without experts', 6, qr/"mlp_only_layers" tells of layers without experts, which llama\.cpp's qwen3moe cannot have$/, config(sub { $_[0]{mlp_only_layers} = [1] }));
+refused('moe', 'a layer without experts', 6, qr/"mlp_only_layers" tells of layers without experts, which llama\.cpp's qwen3moe cannot have$/, config_edit(sub { $_[0]{mlp_only_layers} = [1] }));
 refused('moe', 'an expert more', 7, qr/9 tensors missing from the checkpoint: model\.layers\.0\.mlp\.experts\.16\.\w+_proj\.weight|expected shape \[17, 256\] by config\.json, found \[16, 256\]/,
-    config(sub { $_[0]{num_experts} = 17 }));
+    config_edit(sub { $_[0]{num_experts} = 17 }));
 refused('moe', 'dense by its class', 6, qr/\d+ tensors unknown for Qwen3ForCausalLM \(9 expected ones missing: model\.layers\.0\.mlp\.gate_proj\.weight\): model\.layers\.0\.mlp\.experts\.0\./,
-    config(sub { $_[0]{architectures} = ['Qwen3ForCausalLM'] }));
+    config_edit(sub { $_[0]{architectures} = ['Qwen3ForCausalLM'] }));
 
 done_testing();

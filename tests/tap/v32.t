@@ -13,15 +13,8 @@ service_setup(model => [qw(--layers 2 --hidden 256 --inter 512 --moe-inter 256 -
     --mtp --shards 1 --f32-proj)]);
 my ($dir, $source) = ($RUN, "$RUN/src");
 
-sub edit {
-    my ($file, $change) = @_;
-    my $c = JSON::PP->new->utf8->decode(slurp($file));
-    $change->($c);
-    spit($file, JSON::PP->new->utf8->encode($c));
-}
-
 # ---- metadata and tensors
-edit("$source/tokenizer_config.json", sub { $_[0]{add_bos_token} = JSON::PP::false() });
+edit_json("$source/tokenizer_config.json", sub { $_[0]{add_bos_token} = JSON::PP::false() });
 for my $recipe (qw(f32 bf16)) {
     run_ok($recipe, $SLUICE, 'convert', $source, '-o', "$dir/$recipe.gguf", '--recipe', $recipe, '--quiet');
     my $r = run(python('reference.py', 'compare', $source, "$dir/$recipe.gguf"));
@@ -140,7 +133,7 @@ sub refused {
     my ($name, $rc, $pattern, $change, @options) = @_;
     my $bad = scratch() . '/m';
     copy_checkpoint($source, $bad);
-    edit("$bad/config.json", $change);
+    edit_json("$bad/config.json", $change);
     my $f = fails($name, $rc, $pattern, $SLUICE, 'plan', $bad, '--recipe', 'q8_0', @options);
     is($f->{err} =~ tr/\n//, 1, 'one line');
 }
@@ -210,7 +203,7 @@ refused('indexer_types with one too few', 6, qr/\d+ tensors unknown for GlmMoeDs
     sub { $_[0]{indexer_types}[2] = 'shared' });
 {
     my $bad = copy_checkpoint($source, scratch() . '/m');
-    edit("$bad/tokenizer.json", sub { $_[0]{added_tokens} = [grep { $_->{content} ne '<|user|>' } @{ $_[0]{added_tokens} }] });
+    edit_json("$bad/tokenizer.json", sub { $_[0]{added_tokens} = [grep { $_->{content} ne '<|user|>' } @{ $_[0]{added_tokens} }] });
     fails('tokens of another model', 7, qr/tokenizer\.json: "added_tokens" lacks '<\|user\|>', which GLM's models have/, $SLUICE, 'plan', $bad, '--recipe', 'q8_0');
 }
 

@@ -12,12 +12,6 @@ my $dir = scratch();
 my $source = "$dir/DeepSeek-V4-Flash";
 run_ok('made', python('v4.py', 'make', $source));
 
-sub edit {
-    my ($file, $change) = @_;
-    my $c = JSON::PP->new->utf8->decode(slurp($file));
-    $change->($c);
-    spit($file, JSON::PP->new->utf8->encode($c));
-}
 sub convert {
     my ($from, $name, @options) = @_;
     return run_ok($name, $SLUICE, 'convert', $from, '-o', "$dir/$name.gguf", @options);
@@ -67,7 +61,7 @@ like(run_ok('--prune-layers', $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/x.gguf
     like(run($SLUICE, 'verify', "$dir/bad.gguf", '--source', $source, '--sample', '100%')->{out}, qr/blk\.1\.ffn_gate_tid2eid\.weight/, 'verify sees it');
     is(run($SLUICE, 'diff', $source, "$dir/bad.gguf")->{rc}, 1, 'diff, too');
     my $text = slurp("$source/config.json");
-    edit("$source/config.json", sub { $_[0]{compress_ratios}[5] = 4 });
+    edit_json("$source/config.json", sub { $_[0]{compress_ratios}[5] = 4 });
     is(run(python('v4.py', 'keys', $source, "$dir/f32.gguf"))->{rc}, 1, 'another key');
     spit("$source/config.json", $text);
 }
@@ -75,9 +69,9 @@ like(run_ok('--prune-layers', $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/x.gguf
 # A template of the checkpoint's stands where the converter's stood; BOS before every text changes the rules' name.
 my $chat = copy_checkpoint($source, "$dir/chat");
 spit("$chat/chat_template.jinja", "{{ messages }}\n");
-edit("$chat/tokenizer_config.json", sub { $_[0] = { %{ $_[0] }, add_bos_token => JSON::PP::true(), tokenizer_class => 'LlamaTokenizerFast' } });
+edit_json("$chat/tokenizer_config.json", sub { $_[0] = { %{ $_[0] }, add_bos_token => JSON::PP::true(), tokenizer_class => 'LlamaTokenizerFast' } });
 # rope_parameters by kinds, as transformers 5 has them, do not hide rope_scaling.
-edit("$chat/config.json", sub { $_[0]{rope_parameters} = { main => { rope_type => 'default', rope_theta => 10000 }, compress => { rope_type => 'yarn', factor => 4 } } });
+edit_json("$chat/config.json", sub { $_[0]{rope_parameters} = { main => { rope_type => 'default', rope_theta => 10000 }, compress => { rope_type => 'yarn', factor => 4 } } });
 unlike(convert($chat, 'chat', '--recipe', 'q8_0')->{err}, $no_template, 'a template');
 like(keys_of('chat'), qr/^general\.architecture tokenizer\.chat_template general\.type /, 'its place');
 is(kv('chat', 'tokenizer.ggml.pre'), "deepseek-v3\n", 'with a token before every text');
@@ -187,10 +181,6 @@ sub refused {
     is($f->{err} =~ tr/\n//, 1, 'one line');
     ok(!-e "$bad/x.gguf", 'no file');
 }
-sub config {
-    my ($change) = @_;
-    return sub { edit("$_[0]/config.json", $change) };
-}
 # The place of a tensor in the shard, and its header with something else in it, as long as before.
 sub entry {
     my ($name, $place) = @_;
@@ -221,11 +211,11 @@ refused('a table missing', 6, qr/1 tensor unknown for DeepseekV4ForCausalLM \(1 
         unlink "$_[0]/model.safetensors.index.json";
     });
 refused('a router without its bias', 7, qr/1 tensor missing from the checkpoint: layers\.1\.ffn\.gate\.bias; .*/, sub {
-    config(sub { $_[0]{num_hash_layers} = 1 })->(@_);
+    config_edit(sub { $_[0]{num_hash_layers} = 1 })->(@_);
     entry($table, sub { ${ $_[0] } =~ s/"layers\.1\.ffn\.gate\.tid2eid"/"mtp.1.11.ffn.gate.tid2eid"/ or die })->(@_);
     unlink "$_[0]/model.safetensors.index.json";
 });
-refused('another ratio', 7, qr/tensor 'layers\.3\.attn\.compressor\.ape': expected shape \[4, 256\] by config\.json, found \[128, 128\]/, config(sub { $_[0]{compress_ratios}[3] = 4 }));
+refused('another ratio', 7, qr/tensor 'layers\.3\.attn\.compressor\.ape': expected shape \[4, 256\] by config\.json, found \[128, 128\]/, config_edit(sub { $_[0]{compress_ratios}[3] = 4 }));
 refused('--layout legacy', 2, qr/--layout legacy: llama\.cpp runs DeepseekV4ForCausalLM in the layout mla alone/, sub { }, 'convert', '--layout', 'legacy');
 
 done_testing();

@@ -49,16 +49,34 @@ static void write_packed(const char *dir, const char *name, const struct packed 
     assert_int_equal(close(fd), 0);
 }
 
+/* Tensor 0 is 6 x 64 weights of four bits, tensor 1 their scales, one for 32. */
+static void check_groups(const struct sl_checkpoint *ck, enum sl_dtype dtype)
+{
+    struct sl_scale s;
+    struct sl_error e;
+
+    assert_int_equal(ck->tensors[0].dtype, dtype);
+    assert_int_equal(ck->tensors[0].shape[0], 6);
+    assert_int_equal(ck->tensors[0].shape[1], 64);
+    assert_int_equal(ck->tensors[0].elems, 6 * 64);
+    assert_int_equal(ck->tensors[0].bytes, 6 * 32);
+    assert_int_equal(sl_checkpoint_scale(ck, 0, &s, &e), 0);
+    assert_int_equal(s.tensor, 1);
+    assert_int_equal(s.rows, 6);
+    assert_int_equal(s.cols, 2);
+    assert_int_equal(s.block_rows, 1);
+    assert_int_equal(s.block_cols, 32);
+    assert_int_equal(s.any_sign, dtype == SL_DTYPE_I4);
+}
+
 static void becomes_a_weight(void **state)
 {
     static const char *const dtypes[] = {"I32", "I64"};
     struct packed p = good;
-    struct sl_error e = {.code = 0};
 
     write_config(*state, GOOD, "");
     for (int i = 0; i < 2; i++) {
         struct sl_checkpoint *ck;
-        struct sl_scale s;
 
         p.sizes_dtype = dtypes[i];
         write_packed(*state, "model.safetensors", &p);
@@ -69,18 +87,7 @@ static void becomes_a_weight(void **state)
         assert_int_equal(sl_checkpoint_find(ck, "x.weight_packed"), SL_NO_TENSOR);
         assert_int_equal(sl_checkpoint_find(ck, "x.weight_scale"), 1);
         assert_string_equal(ck->tensors[0].name, "x.weight");
-        assert_int_equal(ck->tensors[0].dtype, SL_DTYPE_I4);
-        assert_int_equal(ck->tensors[0].shape[0], 6);
-        assert_int_equal(ck->tensors[0].shape[1], 64);
-        assert_int_equal(ck->tensors[0].elems, 6 * 64);
-        assert_int_equal(ck->tensors[0].bytes, 6 * 32);
-        assert_int_equal(sl_checkpoint_scale(ck, 0, &s, &e), 0);
-        assert_int_equal(s.tensor, 1);
-        assert_int_equal(s.rows, 6);
-        assert_int_equal(s.cols, 2);
-        assert_int_equal(s.block_rows, 1);
-        assert_int_equal(s.block_cols, 32);
-        assert_true(s.any_sign);
+        check_groups(ck, SL_DTYPE_I4);
         assert_false(sl_checkpoint_is_scale(ck, 0));
         assert_true(sl_checkpoint_is_scale(ck, 1));
         assert_true(sl_checkpoint_is_scale(ck, 2));
@@ -168,7 +175,6 @@ static void becomes_fp4(void **state)
 
     for (size_t i = 0; i < sizeof good_fp4 / sizeof *good_fp4; i++) {
         struct sl_checkpoint *ck;
-        struct sl_scale s;
         uint32_t at;
 
         if (good_fp4[i].packed)
@@ -180,18 +186,7 @@ static void becomes_fp4(void **state)
         at = sl_checkpoint_find(ck, "x.weight");
         assert_int_equal(at, 0);
         assert_int_equal(ck->mxfp4, good_fp4[i].packed);
-        assert_int_equal(ck->tensors[0].dtype, SL_DTYPE_F4);
-        assert_int_equal(ck->tensors[0].shape[0], 6);
-        assert_int_equal(ck->tensors[0].shape[1], 64);
-        assert_int_equal(ck->tensors[0].elems, 6 * 64);
-        assert_int_equal(ck->tensors[0].bytes, 6 * 32);
-        assert_int_equal(sl_checkpoint_scale(ck, 0, &s, &e), 0);
-        assert_int_equal(s.tensor, 1);
-        assert_int_equal(s.rows, 6);
-        assert_int_equal(s.cols, 2);
-        assert_int_equal(s.block_rows, 1);
-        assert_int_equal(s.block_cols, 32);
-        assert_false(s.any_sign);
+        check_groups(ck, SL_DTYPE_F4);
         assert_true(sl_checkpoint_is_scale(ck, 1));
         assert_int_equal(ck->mxfp4, good_fp4[i].packed);
         assert_int_equal(sl_checkpoint_ignores(ck, "y.weight", &e), 0);
