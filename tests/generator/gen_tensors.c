@@ -87,20 +87,29 @@ static void network(struct list *l, const struct config *c, uint64_t inter, cons
     linear(l, c, inter, c->hidden, prefix, "up_proj");
 }
 
+/* The one network of a dense layer, or all experts'. */
+static void networks(struct list *l, const struct config *c, bool dense, const char *p)
+{
+    char q[128];
+    if (dense) {
+        snprintf(q, sizeof q, "%smlp.", p);
+        network(l, c, c->inter, q);
+    }
+    for (uint64_t e = 0; !dense && e < c->experts; e++) {
+        snprintf(q, sizeof q, "%smlp.experts.%" PRIu64 ".", p, e);
+        network(l, c, c->moe_inter, q);
+    }
+}
+
 /* A layer's feed-forward part in DeepSeek's form and GLM's: dense in the first ones, else experts, a shared one and a
  * router. */
 static void feed_forward(struct list *l, const struct config *c, uint64_t i, const char *p)
 {
     char q[128];
-    if (i < c->dense) {
-        snprintf(q, sizeof q, "%smlp.", p);
-        network(l, c, c->inter, q);
+    bool dense = i < c->dense;
+    networks(l, c, dense, p);
+    if (dense)
         return;
-    }
-    for (uint64_t e = 0; e < c->experts; e++) {
-        snprintf(q, sizeof q, "%smlp.experts.%" PRIu64 ".", p, e);
-        network(l, c, c->moe_inter, q);
-    }
     snprintf(q, sizeof q, "%smlp.shared_experts.", p);
     network(l, c, c->moe_inter, q);
     add(l, c->f32_bias ? F32 : BF16, SMALL, 0, c->experts, "%smlp.gate.e_score_correction_bias", p);
@@ -110,17 +119,9 @@ static void feed_forward(struct list *l, const struct config *c, uint64_t i, con
 /* The same in Qwen's form and Llama's: dense, or experts in every layer. */
 static void plain_feed_forward(struct list *l, const struct config *c, const char *p)
 {
-    char q[128];
-    if (c->arch != QWEN3MOE) {
-        snprintf(q, sizeof q, "%smlp.", p);
-        network(l, c, c->inter, q);
-        return;
-    }
-    for (uint64_t e = 0; e < c->experts; e++) {
-        snprintf(q, sizeof q, "%smlp.experts.%" PRIu64 ".", p, e);
-        network(l, c, c->moe_inter, q);
-    }
-    add(l, BF16, GAUSS, c->experts, c->hidden, "%smlp.gate.weight", p);
+    networks(l, c, c->arch != QWEN3MOE, p);
+    if (c->arch == QWEN3MOE)
+        add(l, BF16, GAUSS, c->experts, c->hidden, "%smlp.gate.weight", p);
 }
 
 static void deepseek_layer(struct list *l, const struct config *c, uint64_t i)
