@@ -184,6 +184,15 @@ int sl_arch_no_llama3(const struct sl_params *p, struct sl_error *e)
     return sl_fail(e, SL_EUNSUPPORTED, "config.json: rope_scaling of type llama3 is not supported for %s", p->hf_class);
 }
 
+int sl_arch_whole_rope(const struct sl_params *p, struct sl_error *e)
+{
+    double part = 1;
+
+    SL_TRY(sl_rope_float(p, "partial_rotary_factor", &part, e));
+    return part == 1 ? 0 : sl_fail(e, SL_EUNSUPPORTED, "config.json: \"partial_rotary_factor\" is %g; supported for %s: 1", part,
+                                   p->hf_class);
+}
+
 static int read_yarn(struct sl_params *p, struct sl_error *e)
 {
     static const struct { enum sl_num num; const char *name; } floats[] = {
@@ -252,8 +261,8 @@ static int read_rope(struct sl_params *p, struct sl_error *e)
 /* ---- the architecture ---- */
 
 static const struct sl_arch *const archs[] = {&sl_arch_deepseek2, &sl_arch_deepseek32, &sl_arch_deepseek4, &sl_arch_glm_dsa,
-                                            &sl_arch_glm4_moe, &sl_arch_minimax_m2, &sl_arch_qwen2, &sl_arch_qwen3,
-                                            &sl_arch_qwen3moe, &sl_arch_llama};
+                                            &sl_arch_glm4_moe, &sl_arch_glm_flash, &sl_arch_minimax_m2, &sl_arch_qwen2,
+                                            &sl_arch_qwen3, &sl_arch_qwen3moe, &sl_arch_llama};
 #define N_ARCHS (sizeof archs / sizeof *archs)
 
 static int unsupported(const char *class, struct sl_error *e)

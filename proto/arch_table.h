@@ -169,7 +169,7 @@ struct sl_arch {
 };
 
 extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_glm_dsa, sl_arch_glm4_moe,
-    sl_arch_minimax_m2, sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe, sl_arch_llama;
+    sl_arch_glm_flash, sl_arch_minimax_m2, sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe, sl_arch_llama;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
  * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED
@@ -205,6 +205,8 @@ int sl_config_float(const struct cJSON *object, const char *where, const char *n
 int sl_rope_float(const struct sl_params *p, const char *name, double *v, struct sl_error *e) SL_MUST_USE;
 /* Errors: SL_EUNSUPPORTED when rope_scaling is of type llama3. */
 int sl_arch_no_llama3(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+/* Errors: SL_EUNSUPPORTED when partial_rotary_factor is not 1. */
+int sl_arch_whole_rope(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 /* Effect: what a configuration class takes for an entry that is not there at all; null means that there is none. */
 void sl_field_default(struct sl_params *p, enum sl_num n, double v);
 

@@ -369,6 +369,7 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
     const struct sl_number *n = p->num;
     bool latent = n[SL_N_KV_LORA].have;
 
+    hp->mla_only = p->arch->mla_only;
     hp->n_layer = n[SL_N_LAYER].u;
     hp->n_head = n[SL_N_HEAD].u;
     hp->n_head_kv = n[SL_N_HEAD_KV].u;

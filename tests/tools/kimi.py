@@ -15,6 +15,8 @@ checkpoints in GLM-5.2's form.
                                    in some layers, the last one's embedding and head left out, GLM's tokens
   kimi.py glm_keys DIR FILE.gguf   the same as v32 of GLM-5.2, with the tokenizer
   kimi.py glm4_keys DIR FILE.gguf  the same of GLM-4.5 and those after it
+  kimi.py flash DIR                turns one in DeepSeek-V3's form, not quantized, into one in GLM-4.7-Flash's
+  kimi.py flash_keys DIR FILE.gguf the same as glm_keys of it
   kimi.py tokenize DIR FILE.gguf   llama.cpp splits texts as BPE by ranks does
 """
 import argparse
@@ -352,8 +354,9 @@ def expected_v32(folder, mtp, arch="deepseek32."):
     more = [("nextn_predict_layers", c["num_nextn_predict_layers"])] if mtp else []
     if mtp:
         c["num_hidden_layers"] += c["num_nextn_predict_layers"]
-    more += [("attention.indexer.head_count", c["index_n_heads"]), ("attention.indexer.key_length", c["index_head_dim"]),
-             ("attention.indexer.top_k", c["index_topk"])]
+    if "index_n_heads" in c:
+        more += [("attention.indexer.head_count", c["index_n_heads"]), ("attention.indexer.key_length", c["index_head_dim"]),
+                 ("attention.indexer.top_k", c["index_topk"])]
     if "indexer_types" in c:
         more.append(("attention.indexer.types", [t == "full" for t in c["indexer_types"]]))
     return [(arch + k, v) for k, v in arch_keys(c) + more]
@@ -392,7 +395,24 @@ def cmd_glm(a):
              mlp_layer_types=["dense"] * c["first_k_dense_replace"] + ["sparse"] * (layers - c["first_k_dense_replace"]),
              rope_parameters={"rope_theta": 8000000, "rope_type": "default"}, eos_token_id=[1, 4093, 4095], pad_token_id=1)
     json.dump(c, open(path_c, "w"))
-    path = os.path.join(a.dir, "tokenizer.json")
+    give_glm_tokens(a.dir)
+
+
+def cmd_flash(a):
+    path = os.path.join(a.dir, "config.json")
+    c = json.load(open(path))
+    for k in ("quantization_config", "scoring_func", "bos_token_id"):
+        c.pop(k)
+    c.update(architectures=["Glm4MoeLiteForCausalLM"], model_type="glm4_moe_lite", partial_rotary_factor=1.0, rope_scaling=None,
+             rope_theta=1000000, rms_norm_eps=1e-05, n_group=1, topk_group=1, routed_scaling_factor=1.8,
+             max_position_embeddings=202752, eos_token_id=[1, 4093, 4095], pad_token_id=1)
+    json.dump(c, open(path, "w"))
+    give_glm_tokens(a.dir)
+
+
+def give_glm_tokens(folder):
+    """GLM's special tokens and rules, in place of DeepSeek's in a generated checkpoint."""
+    path = os.path.join(folder, "tokenizer.json")
     t = json.load(open(path))
     for token, name in zip(t["added_tokens"], GLM_NAMES):
         t["model"]["vocab"] = {name if k == token["content"] else k: v for k, v in t["model"]["vocab"].items()}
@@ -405,8 +425,8 @@ def cmd_glm(a):
     json.dump({"backend": "tokenizers", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
                "extra_special_tokens": GLM_NAMES, "model_max_length": 202752,
                "padding_side": "left", "tokenizer_class": "TokenizersBackend"},
-              open(os.path.join(a.dir, "tokenizer_config.json"), "w"))
-    open(os.path.join(a.dir, "chat_template.jinja"), "w").write("[gMASK]<sop>{{ messages }}\n")
+              open(os.path.join(folder, "tokenizer_config.json"), "w"))
+    open(os.path.join(folder, "chat_template.jinja"), "w").write("[gMASK]<sop>{{ messages }}\n")
 
 
 def tokenizer_keys(folder, pre, n):
@@ -453,6 +473,10 @@ def expected_glm4(folder, mtp):
 
 def cmd_glm4_keys(a):
     return same_keys(a.file, ("glm4moe.", "tokenizer."), expected_glm4(a.dir, not a.no_mtp))
+
+
+def cmd_flash_keys(a):
+    return same_keys(a.file, ("deepseek2.", "tokenizer."), expected_v32(a.dir, not a.no_mtp, "deepseek2.") + glm_tokenizer(a.dir))
 
 
 def cmd_glm_keys(a):
@@ -536,8 +560,8 @@ def cmd_tokenize(a):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["make", "wrap", "compare", "v32", "qwen3", "minimax", "glm", "glm_keys", "glm4_keys",
-                                    "tokenize"])
+    p.add_argument("verb", choices=["make", "wrap", "compare", "v32", "qwen3", "minimax", "glm", "glm_keys", "glm4_keys", "flash",
+                                    "flash_keys", "tokenize"])
     p.add_argument("dir")
     p.add_argument("file", nargs="?")
     p.add_argument("--text", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../READERS.md"))

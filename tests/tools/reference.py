@@ -174,7 +174,7 @@ def tensors(ck, layout):
     """Yields (GGUF name, F32 array), in no particular order."""
     c = ck.config
     arch = c["architectures"][0]
-    v32 = arch in ("DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM")
+    v32 = arch in ("DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM", "Glm4MoeLiteForCausalLM")
     glm4 = arch == "Glm4MoeForCausalLM"
     table = V32 if v32 else GLM4 if glm4 else DEEPSEEK if arch.startswith("Deepseek") else \
         MINIMAX if arch.startswith("MiniMax") else DENSE
