@@ -23,6 +23,7 @@ enum sl_transform {
     SL_V_B,       /* likewise: out[h][r][c] = src[h*(nope+v) + nope + r][c], r < v */
     SL_INLINE,    /* no source: F32 values in `values` (rope_freqs) */
     SL_IDS,       /* integers as I32; each is below `heads` */
+    SL_PLUS_ONE,  /* as SL_COPY, and 1 is added: in F32, or in F16 where the source is F16 */
 };
 
 struct sl_out_tensor {

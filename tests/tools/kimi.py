@@ -5,12 +5,12 @@ checkpoints in GLM-5.2's form.
 
   kimi.py make DIR [--text FILE]   turns a generated DeepSeek checkpoint into one: a BPE trained on
                                    FILE as tiktoken.model, config.json, tokenizer_config.json
-  kimi.py wrap DIR                 makes a checkpoint in Kimi-K2.5's form of it: the text model inside, two
+  kimi.py wrap DIR                 makes a checkpoint in Kimi-K2.5's form, or MiniMax-M3's, of it: the text model inside,
                                    tensors of a vision part beside it
   kimi.py compare DIR FILE.gguf    FILE's metadata are what the converter would write
   kimi.py v32 DIR FILE.gguf        the same of DeepSeek-V3.2, but for the tokenizer; --no-mtp: without those layers
   kimi.py qwen3 DIR FILE.gguf      the same of Qwen3, with experts or without
-  kimi.py minimax DIR FILE.gguf    the same of MiniMax-M2, with the tokenizer
+  kimi.py minimax DIR FILE.gguf    the same of MiniMax-M2 and M3, with the tokenizer
   kimi.py glm DIR                  turns one in DeepSeek-V3.2's form, in one shard, into one in GLM-5.2's: an indexer
                                    in some layers, the last one's embedding and head left out, GLM's tokens
   kimi.py glm_keys DIR FILE.gguf   the same as v32 of GLM-5.2, with the tokenizer
@@ -251,6 +251,12 @@ def cmd_make(a):
 
 
 def cmd_wrap(a):
+    path_c = os.path.join(a.dir, "config.json")
+    text = json.load(open(path_c))
+    m3 = text["architectures"][0].startswith("MiniMaxM3")
+    sees = [("vision_tower.vision_model.pre_layrnorm.weight", [24]), ("multi_modal_projector.linear_1.weight", [6, 4]),
+            ("patch_merge_mlp.linear_2.bias", [24])] if m3 else \
+        [("vision_tower.encoder.blocks.0.wqkv.weight", [6, 4]), ("mm_projector.proj.0.bias", [24])]
     names = sorted(n for n in os.listdir(a.dir) if n.endswith(".safetensors"))
     for name in names:
         path = os.path.join(a.dir, name)
@@ -259,19 +265,22 @@ def cmd_wrap(a):
         old, data = json.loads(data[8:8 + n]), data[8 + n:]
         new = {"language_model." + k: v for k, v in old.items() if k != "__metadata__"}
         if name == names[-1]:
-            for k, shape in (("vision_tower.encoder.blocks.0.wqkv.weight", [6, 4]), ("mm_projector.proj.0.bias", [24])):
+            for k, shape in sees:
                 new[k] = {"dtype": "BF16", "shape": shape, "data_offsets": [len(data), len(data) + 48]}
                 data += bytes(48)
         header = json.dumps(new).encode()
         open(path, "wb").write(len(header).to_bytes(8, "little") + header + data)
     where = {k: n for n in names for k in read_header(os.path.join(a.dir, n))}
     json.dump({"weight_map": where}, open(os.path.join(a.dir, "model.safetensors.index.json"), "w"))
-    path = os.path.join(a.dir, "config.json")
-    text = json.load(open(path))
-    outer = {k: text[k] for k in ("bos_token_id", "eos_token_id")}
-    outer.update(architectures=["KimiK25ForConditionalGeneration"], model_type="kimi_k25", text_config=text, hidden_size=1,
-                 vision_config={"hidden_size": 1152}, tie_word_embeddings=False, rope_theta=1.0)
-    json.dump(outer, open(path, "w"))
+    if m3:
+        outer = {k: text.pop(k) for k in ("quantization_config", "torch_dtype")}
+        text.pop("model_type")
+        outer.update(architectures=["MiniMaxM3SparseForConditionalGeneration"], model_type="minimax_m3_vl")
+    else:
+        outer = {k: text[k] for k in ("bos_token_id", "eos_token_id")}
+        outer.update(architectures=["KimiK25ForConditionalGeneration"], model_type="kimi_k25", tie_word_embeddings=False)
+    outer.update(text_config=text, hidden_size=1, vision_config={"hidden_size": 1152}, rope_theta=1.0)
+    json.dump(outer, open(path_c, "w"))
 
 
 def read_header(path):
@@ -507,15 +516,26 @@ def cmd_qwen3(a):
 
 
 def cmd_minimax(a):
+    """MiniMax-M2's keys; of M3's text model, which may be inside, its own."""
     c = json.load(open(os.path.join(a.dir, "config.json")))
+    c = c.get("text_config", c)
+    m3 = "sparse_attention_config" in c
     keys = [("block_count", c["num_hidden_layers"]), ("context_length", c["max_position_embeddings"]),
-            ("embedding_length", c["hidden_size"]), ("feed_forward_length", c["intermediate_size"]),
+            ("embedding_length", c["hidden_size"]), ("feed_forward_length", c["dense_intermediate_size" if m3 else "intermediate_size"]),
             ("attention.head_count", c["num_attention_heads"]), ("attention.head_count_kv", c["num_key_value_heads"]),
             ("rope.freq_base", float(c["rope_theta"])), ("attention.layer_norm_rms_epsilon", c["rms_norm_eps"]),
             ("expert_count", c["num_local_experts"]), ("expert_used_count", c["num_experts_per_tok"]), ("expert_gating_func", 2),
             ("attention.key_length", c["head_dim"]), ("attention.value_length", c["head_dim"]),
             ("expert_feed_forward_length", c["intermediate_size"]), ("rope.dimension_count", c["rotary_dim"])]
-    return same_keys(a.file, ("minimax-m2.", "tokenizer."), [("minimax-m2." + k, v) for k, v in keys]
+    if m3:
+        s = c["sparse_attention_config"]
+        keys += [("expert_shared_count", c["n_shared_experts"]), ("expert_weights_scale", c["routed_scaling_factor"]),
+                 ("expert_weights_norm", True), ("attention.indexer.head_count", s["sparse_num_index_heads"]),
+                 ("attention.indexer.key_length", s["sparse_index_dim"]), ("attention.indexer.top_k", s["sparse_topk_blocks"]),
+                 ("attention.indexer.block_size", s["sparse_block_size"]), ("attention.indexer.local_blocks", s["sparse_local_block"]),
+                 ("leading_dense_block_count", c["moe_layer_freq"].index(1))]
+    arch = "minimax-m3." if m3 else "minimax-m2."
+    return same_keys(a.file, (arch, "tokenizer."), [(arch + k, v) for k, v in keys]
                      + tokenizer_keys(a.dir, "minimax-m2", c["vocab_size"]) + special_keys(a.dir))
 
 

@@ -189,7 +189,7 @@ static const struct change changes[] = {
     {"architectures", "[\"GrokForCausalLM\"]", SL_EUNSUPPORTED,
      "architecture 'GrokForCausalLM' is not supported; supported: DeepseekV2ForCausalLM, "
      "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, DeepseekV4ForCausalLM, "
-     "GlmMoeDsaForCausalLM, Glm4MoeForCausalLM, Glm4MoeLiteForCausalLM, MiniMaxM2ForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, "
+     "GlmMoeDsaForCausalLM, Glm4MoeForCausalLM, Glm4MoeLiteForCausalLM, MiniMaxM2ForCausalLM, MiniMaxM3SparseForCausalLM, MiniMaxM3SparseForConditionalGeneration, Qwen2ForCausalLM, Qwen3ForCausalLM, "
      "Qwen3MoeForCausalLM, LlamaForCausalLM"},
     {"architectures", "[]", SL_ESOURCE, "no \"architectures\""},
     {"architectures", "\"DeepseekV3ForCausalLM\"", SL_ESOURCE, "no \"architectures\""},
