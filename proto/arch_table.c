@@ -207,7 +207,7 @@ bool sl_arch_drops(const struct sl_params *p, const char *name)
 
 bool sl_arch_sees(const struct sl_params *p, const char *name)
 {
-    static const char *const parts[] = {"vision_tower.", "mm_projector."};
+    static const char *const parts[] = {"vision_tower.", "mm_projector.", "multi_modal_projector.", "patch_merge_mlp."};
 
     for (size_t i = 0; i < sizeof parts / sizeof *parts && p->vision; i++)
         if (strncmp(name, parts[i], strlen(parts[i])) == 0)
@@ -222,7 +222,8 @@ bool sl_arch_is_router(const char *name)
 
 bool sl_arch_keeps_f32(const char *name, uint32_t n_dims)
 {
-    return n_dims <= 1 || !sl_ends_with(name, "weight") || sl_ends_with(name, "_norm.weight") || sl_arch_is_router(name);
+    return n_dims <= 1 || !sl_ends_with(name, "weight") || sl_ends_with(name, "_norm.weight") || sl_arch_is_router(name) ||
+           sl_ends_with(name, ".indexer.q_proj.weight") || sl_ends_with(name, ".indexer.k_proj.weight");
 }
 
 bool sl_arch_outtype_f32(const char *name)

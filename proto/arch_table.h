@@ -26,7 +26,7 @@ enum sl_num {
     SL_N_EXPERT_NORM, SL_N_ROPE_DIM, SL_N_YARN_LOG, SL_N_NORM_EPS, SL_N_NO_EXPERT, SL_N_NO_EXPERT_USED,
     SL_N_NEXTN, SL_N_INDEX_HEADS, SL_N_INDEX_DIM, SL_N_INDEX_TOP, SL_N_CAUSAL, SL_N_SHARED_FF_KEY,
     SL_N_WINDOW, SL_N_CLAMP, SL_N_OUT_GROUP, SL_N_OUT_LORA, SL_N_COMPRESS_THETA, SL_N_HC, SL_N_HC_ITER, SL_N_HC_EPS,
-    SL_N_HASHED, SL_N_EMBD_OUT, SL_N_GATING_LATE,
+    SL_N_HASHED, SL_N_EMBD_OUT, SL_N_GATING_LATE, SL_N_INDEX_BLOCK, SL_N_INDEX_LOCAL,
     /* in no key */
     SL_N_HEAD_KV_SRC, /* num_key_value_heads; SL_N_HEAD_KV is what the GGUF says */
     SL_N_HEAD_DIM, SL_N_NOPE, SL_N_V_DIM, SL_N_Q_ROWS, SL_N_KV_ROWS, SL_N_KV_A_ROWS,
@@ -157,6 +157,7 @@ struct sl_arch {
     enum sl_tokens tokens;
     bool drops_mtp;       /* layers from num_hidden_layers on are dropped */
     bool mla_only;        /* llama.cpp runs no other layout */
+    bool norms_less_one;  /* to what is named "...norm.weight" 1 is added */
     bool adds_bos;        /* add_bos_token is true: the converter takes no other tokenizer */
     bool e8m0;            /* ships FP8 under scales in E8M0 */
     bool template_first;  /* the converter's chat template comes before all, and a checkpoint's takes its place */
@@ -169,7 +170,7 @@ struct sl_arch {
 };
 
 extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_glm_dsa, sl_arch_glm4_moe,
-    sl_arch_minimax_m2, sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe, sl_arch_llama;
+    sl_arch_glm_flash, sl_arch_minimax_m2, sl_arch_minimax_m3, sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe, sl_arch_llama;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
  * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED
@@ -205,6 +206,11 @@ int sl_config_float(const struct cJSON *object, const char *where, const char *n
 int sl_rope_float(const struct sl_params *p, const char *name, double *v, struct sl_error *e) SL_MUST_USE;
 /* Errors: SL_EUNSUPPORTED when rope_scaling is of type llama3. */
 int sl_arch_no_llama3(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+/* Errors: SL_EUNSUPPORTED when partial_rotary_factor is not 1. */
+int sl_arch_whole_rope(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+/* Effect: numbers that stand in an object of config.json. Errors: SL_ESOURCE (an absent or absurd value). */
+int sl_arch_read_fields(struct sl_params *p, const struct cJSON *object, const struct sl_field *f, struct sl_error *e)
+    SL_MUST_USE;
 /* Effect: what a configuration class takes for an entry that is not there at all; null means that there is none. */
 void sl_field_default(struct sl_params *p, enum sl_num n, double v);
 

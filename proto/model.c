@@ -7,6 +7,7 @@
 #include "proto/model.h"
 #include "proto/model_gguf.h"
 #include "proto/source_file.h"
+#include "proto/suffix.h"
 #include "proto/text_line.h"
 #include "proto/tokenizer.h"
 
@@ -253,7 +254,7 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
 
     if (!sl_arch_name(o->name, sizeof o->name, t->out, layer, 0))
         return sl_fail(e, SL_EFAIL, "the name of a tensor like '%s' is too long", t->out);
-    o->transform = t->transform;
+    o->transform = b->p->arch->norms_less_one && sl_ends_with(t->src, "norm.weight") ? SL_PLUS_ONE : t->transform;
     o->src_type = t->transform == SL_IDS ? SL_TYPE_I32 : -1;
     set_dims(b, t, o);
     o->elems = 1;
@@ -369,6 +370,7 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
     const struct sl_number *n = p->num;
     bool latent = n[SL_N_KV_LORA].have;
 
+    hp->mla_only = p->arch->mla_only;
     hp->n_layer = n[SL_N_LAYER].u;
     hp->n_head = n[SL_N_HEAD].u;
     hp->n_head_kv = n[SL_N_HEAD_KV].u;

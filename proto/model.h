@@ -23,6 +23,7 @@ enum sl_transform {
     SL_V_B,       /* likewise: out[h][r][c] = src[h*(nope+v) + nope + r][c], r < v */
     SL_INLINE,    /* no source: F32 values in `values` (rope_freqs) */
     SL_IDS,       /* integers as I32; each is below `heads` */
+    SL_PLUS_ONE,  /* as SL_COPY, and 1 is added: in F32, or in F16 where the source is F16 */
 };
 
 struct sl_out_tensor {
@@ -59,6 +60,7 @@ struct sl_hparams {
     uint64_t window, n_fine, n_coarse; /* tokens looked at one by one, 0: all; layers that look at compressed ones besides,
                                           SL_FINE or SL_COARSE to one */
     uint64_t n_nextn, index_dim; /* of n_layer those for multi-token prediction; an indexer's keys, 0: none */
+    bool mla_only;        /* there is no other layout, by the architecture */
 };
 
 struct sl_model {

@@ -182,6 +182,18 @@ static int fill_in_order(const struct job *j, uint64_t pos, uint64_t n, float *x
     return 0;
 }
 
+/* 1 more, in the source's own type where that is F16. */
+static int fill_plus_one(const struct job *j, uint64_t pos, uint64_t n, float *x)
+{
+    SL_TRY(fill_in_order(j, pos, n, x));
+    for (uint64_t i = 0; i < n; i++) {
+        x[i] += 1.0f;
+        if (j->src[0].dtype == SL_DTYPE_F16)
+            x[i] = sl_f32_from_f16(sl_f16_from_f32(x[i]));
+    }
+    return 0;
+}
+
 static int fill_permuted(const struct job *j, uint64_t pos, uint64_t n, float *x)
 {
     uint64_t cols = j->t->n_dims == 1 ? 1 : j->src[0].cols, d = j->t->elems / cols / j->t->heads;
@@ -254,6 +266,8 @@ static int fill(const struct job *j, uint64_t pos, uint64_t n, float *x)
     case SL_UNIT_VALUES:
         memcpy(x, j->t->values + j->u->elem0 + pos, n * sizeof *x);
         return 0;
+    case SL_UNIT_PLUS_ONE:
+        return fill_plus_one(j, pos, n, x);
     case SL_UNIT_IN_ORDER:
     case SL_UNIT_IDS:
         break;

@@ -249,6 +249,8 @@ int source_row(struct source_rows *r, const struct sl_out_tensor *t, uint64_t ro
             return elements(r, s, (in / t->v_dim * (t->nope + t->v_dim) + t->nope + in % t->v_dim) * n, n,
                             out, e);
         break;
+    case SL_PLUS_ONE:
+        break;
     default:
         return elements(r, s, in * n, n, out, e);
     }

@@ -162,7 +162,7 @@ static void locate(const struct sl_unit_env *env, const struct sl_cut *c,
 /* Whether output bytes of the tensor are source bytes. */
 static bool same_bytes(const struct sl_plan_tensor *pt, const struct sl_model_src *ms, bool round)
 {
-    if (pt->t->transform == SL_IDS || ms->scale.tensor != SL_NO_TENSOR ||
+    if (pt->t->transform == SL_IDS || pt->t->transform == SL_PLUS_ONE || ms->scale.tensor != SL_NO_TENSOR ||
         (round && ms->dtype != SL_DTYPE_BF16 && ms->dtype != SL_DTYPE_MXFP4))
         return false;
     return sl_type_of_dtype((int)ms->dtype) == pt->type;
@@ -243,7 +243,7 @@ static int cut_in_order(const struct sl_unit_env *env, const struct sl_cut *c,
                         const struct sl_out_tensor *t, uint64_t left, struct room *room,
                         struct sl_unit *u, struct sl_error *e)
 {
-    u->mode = t->transform == SL_IDS ? SL_UNIT_IDS : SL_UNIT_IN_ORDER;
+    u->mode = t->transform == SL_IDS ? SL_UNIT_IDS : t->transform == SL_PLUS_ONE ? SL_UNIT_PLUS_ONE : SL_UNIT_IN_ORDER;
     while (left && u->n_runs < SL_UNIT_RUNS) {
         uint64_t first, len, n;
         unsigned copied = 0;

@@ -55,7 +55,7 @@ static int check_shape(const struct sl_unit_env *env, const struct sl_out_tensor
     uint64_t part = t->transform == SL_K_B ? t->nope : t->v_dim, n;
 
     *head = 1;
-    if (t->transform == SL_COPY)
+    if (t->transform == SL_COPY || t->transform == SL_PLUS_ONE)
         return 0;
     if (t->n_src != 1 || !t->heads)
         return bad_plan(t, "heads", e);
@@ -115,7 +115,7 @@ int sl_cut_check(const struct sl_unit_env *env, struct sl_cut *c,
         const struct sl_model_src *ms = &env->plan->model->src[t->first_src + i];
 
         SL_TRY(check_source(env, ms, t, e));
-        if ((t->transform == SL_COPY || t->transform == SL_IDS) && ms->rows * ms->cols != c->per_src)
+        if ((t->transform == SL_COPY || t->transform == SL_IDS || t->transform == SL_PLUS_ONE) && ms->rows * ms->cols != c->per_src)
             return bad_plan(t, "elements", e);
         if (sl_dtype_info((int)ms->dtype)->block > block)
             block = sl_dtype_info((int)ms->dtype)->block;

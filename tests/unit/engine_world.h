@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "kernels/half.h"
 #include "proto/tensor_hash.h"
 #include "worker/engine.h"
 #include "worker/sysio.h"
@@ -346,6 +347,7 @@ static inline float world_element(const struct world *w, uint32_t src, uint64_t 
 static inline float world_value(const struct world *w, const struct sl_out_tensor *t, uint64_t i)
 {
     uint64_t ne0 = t->ne[0], a = i / ne0, b = i % ne0, d, j, h;
+    float x;
 
     switch (t->transform) {
     case SL_INLINE:
@@ -366,6 +368,9 @@ static inline float world_value(const struct world *w, const struct sl_out_tenso
     case SL_V_B:
         h = a / t->v_dim;
         return world_element(w, t->first_src, h * (t->nope + t->v_dim) + t->nope + a % t->v_dim, b);
+    case SL_PLUS_ONE:
+        x = world_element(w, t->first_src, 0, i) + 1;
+        return w->src[t->first_src].dtype == SL_DTYPE_F16 ? sl_f32_from_f16(sl_f16_from_f32(x)) : x;
     case SL_COPY:
     case SL_IDS: /* not weights */
         break;
