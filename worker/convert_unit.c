@@ -198,6 +198,20 @@ static int fill_permuted(const struct job *j, uint64_t pos, uint64_t n, float *x
     return 0;
 }
 
+static int fill_viewed(const struct job *j, uint64_t pos, uint64_t n, float *x)
+{
+    while (n) {
+        uint64_t k, from = sl_view_place(j->t->view, j->u->elem0 + pos, &k) - j->u->run[0].first;
+
+        k = k < n ? k : n;
+        SL_TRY(load(j, 0, &j->src[0], from, k, x));
+        x += k;
+        pos += k;
+        n -= k;
+    }
+    return 0;
+}
+
 /* Columns [c, c + k), rows [r0, r0 + rows) of a head's matrix, transposed. */
 static int fill_columns(const struct job *j, uint64_t head, uint64_t c, uint64_t k, uint64_t r0,
                         uint64_t rows, float *x)
@@ -248,6 +262,8 @@ static int fill(const struct job *j, uint64_t pos, uint64_t n, float *x)
     switch (j->u->mode) {
     case SL_UNIT_PERMUTED:
         return fill_permuted(j, pos, n, x);
+    case SL_UNIT_VIEWED:
+        return fill_viewed(j, pos, n, x);
     case SL_UNIT_HEADS_K:
     case SL_UNIT_COLUMNS_K:
         return fill_k(j, pos, n, x);
@@ -359,7 +375,7 @@ static bool straight(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out
 {
     uint32_t run = 0;
 
-    if (j->u->mode != SL_UNIT_IN_ORDER || j->u->weighted || j->u->round)
+    if (j->u->mode != SL_UNIT_IN_ORDER || j->u->weighted || j->u->round || j->t->change)
         return false;
     while (pos >= j->u->run[run].elems)
         pos -= j->u->run[run++].elems;
@@ -455,6 +471,17 @@ static int convert_all_ids(const struct job *j, uint8_t *out)
     return 0;
 }
 
+static int change(const struct job *j, uint64_t pos, uint64_t n, float *x)
+{
+    uint64_t bad = 0;
+
+    if (sl_change_values(j->t->change, j->src[0].dtype, x, n, &bad) == 0)
+        return 0;
+    return sl_fail(j->e, SL_ESOURCE, "tensor '%s' in '%s': element %llu of %s would be infinite; the source is damaged",
+                   tensor_of(j, 0)->name, j->env->ck->files[tensor_of(j, 0)->file].path,
+                   (unsigned long long)(j->u->elem0 + pos + bad), j->t->name);
+}
+
 int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *slab,
                     struct sl_scratch *s, struct sl_error *e)
 {
@@ -482,6 +509,7 @@ int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *s
         if (!u->raw && straight(&j, pos, n, out))
             continue;
         SL_TRY(fill(&j, pos, n, s->x));
+        SL_TRY(change(&j, pos, n, s->x));
         if (u->raw)
             continue;
         if (u->round)

@@ -280,6 +280,11 @@ static void source_place(const struct sl_out_tensor *t, const struct sl_model_sr
         *row = head * (t->nope + t->v_dim) + t->nope + in / t->lora;
         *col = in % t->lora;
         return;
+    case SL_VIEW:
+        in = sl_view_place(t->view, j, &head);
+        *row = in / cols;
+        *col = in % cols;
+        return;
     default:
         *row = j / cols;
         *col = j % cols;
@@ -299,7 +304,7 @@ static int element(struct source_reader *r, const struct sl_out_tensor *t, uint6
         SL_TRY(scale_of(r, &s->scale, row, col, &scale, e));
         *v = *v * scale;
     }
-    if (!isfinite(*v))
+    if (!isfinite(*v) || sl_change_values(t->change, s->dtype, v, 1, &run) < 0)
         return sl_fail(e, SL_ESOURCE, "tensor '%.160s' in '%s': row %llu, column %llu is NaN or infinite; the source is damaged",
                        r->ck->tensors[s->tensor].name, r->ck->files[r->ck->tensors[s->tensor].file].path,
                        (unsigned long long)row, (unsigned long long)col);
