@@ -354,14 +354,15 @@ static bool lacks_mtp(const struct build *b)
 
 static int unknown_tensors(struct build *b, struct sl_names *unknown, struct sl_error *e)
 {
+    bool more = has_mtp(b, b->p->num[SL_N_LAYER].u);
     uint32_t n = b->missing.n;
 
-    return sl_fail(e, SL_EUNSUPPORTED, "%" PRIu32 " tensor%s unknown for %s (%" PRIu32 " expected one%s missing%s%.*s): %s%s",
+    return sl_fail(e, SL_EUNSUPPORTED, "%" PRIu32 " tensor%s unknown for %s (%" PRIu32 " expected one%s missing%s%.*s): %s%s%s%s",
                    unknown->n, unknown->n == 1 ? "" : "s", b->p->hf_class, n, n == 1 ? "" : "s", n ? ": " : "",
                    (int)strcspn(b->missing.line.text, ","), b->missing.line.text, sl_names_text(unknown),
-                   has_mtp(b, b->p->num[SL_N_LAYER].u) ? "; config.json's num_nextn_predict_layers does not tell of all layers "
-                   "for multi-token prediction: correct it, or give --no-mtp"
-                   : n ? "; is config.json of the same model?" : "");
+                   more ? "; config.json's " : n ? "; is config.json of the same model?" : "",
+                   !more ? "" : b->p->arch->mtp_prefix ? "mtp_num_hidden_layers" : "num_nextn_predict_layers",
+                   more ? " does not tell of all layers for multi-token prediction: correct it, or give --no-mtp" : "");
 }
 
 /* Every tensor of the checkpoint is used, scales another one, or is dropped. */

@@ -28,7 +28,7 @@ TEXT = {
     "rope_parameters": {"mrope_interleaved": True, "mrope_section": [3, 3, 2], "partial_rotary_factor": 0.25,
                         "rope_theta": 10000000, "rope_type": "default"},
 }
-MOE = {"moe_intermediate_size": 256, "num_experts": 8, "num_experts_per_tok": 3, "shared_expert_intermediate_size": 256}
+MOE = {"moe_intermediate_size": 256, "num_experts": 4, "num_experts_per_tok": 2, "shared_expert_intermediate_size": 256}
 NAMES = {
     "input_layernorm.weight": "attn_norm.weight", "post_attention_layernorm.weight": "post_attention_norm.weight",
     "linear_attn.in_proj_qkv.weight": "attn_qkv.weight", "linear_attn.in_proj_z.weight": "attn_gate.weight",
