@@ -24,6 +24,7 @@ struct task {
     uint64_t granted_ms, not_before_ms, bytes_done;
     uint64_t tx;            /* transaction that made it ready */
     uint64_t avoid;         /* hash of the last worker's name that failed on it; 0: none */
+    bool avoid_others;      /* and it did not know how: workers of other releases may not either */
 };
 
 struct shard {
@@ -290,6 +291,8 @@ void coord_turns_free(struct sl_coord *c);
 void coord_turns_changed(struct sl_coord *c);
 /* Its dependencies are met. */
 bool coord_started(const struct job *j);
+/* Its program is not of the daemon's release. */
+bool coord_other_release(const struct sl_coord *c, const struct worker *w);
 /* The task may be granted now; w: to this worker, NULL: to any. */
 bool coord_grantable(const struct sl_coord *c, const struct task *t, const struct worker *w);
 bool coord_has_grantable(const struct sl_coord *c, const struct job *j);

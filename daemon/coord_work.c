@@ -45,11 +45,6 @@ static int check_hello(struct sl_coord *c, const struct sl_peer *from, const cJS
     return 0;
 }
 
-static bool other_release(const struct sl_coord *c, const struct worker *w)
-{
-    return strcmp(w->version, c->o.version) != 0;
-}
-
 static int find_worker(struct sl_coord *c, const struct sl_peer *from, const cJSON *t,
                        struct worker **out, struct sl_error *e)
 {
@@ -193,7 +188,7 @@ int coord_on_hello(struct sl_coord *c, const struct sl_peer *from, const struct 
     SL_TRY(coord_send(c, from->id, &welcome, e));
     c->changes++;
     return joined ? coord_event(c, "worker_joined", NULL, -1, w->name, e, "%s on %s, %s%s%s", w->device, w->host, from->user,
-                                other_release(c, w) ? ", of another release: " : "", other_release(c, w) ? w->version : "")
+                                coord_other_release(c, w) ? ", of another release: " : "", coord_other_release(c, w) ? w->version : "")
                   : 0;
 }
 
@@ -235,7 +230,7 @@ static int on_failure(struct sl_coord *c, const struct worker *w, struct job *j,
                       int code, const char *text, struct sl_error *e)
 {
     struct task *t = coord_task(j, task);
-    bool final = says_never(code) ? !other_release(c, w)
+    bool final = says_never(code) ? !coord_other_release(c, w)
                                   : code == -SL_EEXISTS || (code == -SL_EVERIFY && task == SL_TASK_VERIFY);
     const struct sl_task_failure f = {
         .worker = w->name, .code = code, .text = text,
@@ -247,6 +242,7 @@ static int on_failure(struct sl_coord *c, const struct worker *w, struct job *j,
     SL_TRY(sl_queue_fail(c->q, j->id, task, t->epoch, &f, &state, &t->attempts, e));
     coord_move(j, task, state);
     backoff(c, t, w);
+    t->avoid_others = says_never(code);
     SL_TRY(coord_event(c, state == SL_TASK_READY ? "task_failed" : "quarantined", j, task, w->name, e,
                        "%s", text));
     if (sl_job_ended(j->state) || j->state == SL_JOB_HELD || state == SL_TASK_READY)
@@ -309,7 +305,7 @@ static int on_fail(struct sl_coord *c, struct worker *w, struct job *j, uint32_t
 
     snprintf(told, sizeof told, "%.800s (worker %s is of release %s, the daemon of %s: use one everywhere)", text, w->name,
              w->version, c->o.version);
-    text = says_never(code) && other_release(c, w) ? told : text;
+    text = says_never(code) && coord_other_release(c, w) ? told : text;
     if (task == SL_TASK_STITCH && code == -SL_EVERIFY && cJSON_GetArraySize(bad) > 0 &&
         j->state == SL_JOB_STITCHING && j->stitch_rounds < STITCH_ROUNDS)
         SL_TRY(take_back(c, w, j, bad, text, e));
