@@ -342,7 +342,8 @@ static bool has_mtp(const struct build *b, uint64_t layer)
     char name[128];
 
     if (b->p->arch->mtp_prefix)
-        return sl_checkpoint_find(b->ck, "mtp.fc.weight") != SL_NO_TENSOR && !sl_arch_drops(b->p, "mtp.fc.weight");
+        return (layer < b->p->num[SL_N_LAYER].u || !b->p->num[SL_N_NEXTN].u) &&
+               sl_checkpoint_find(b->ck, "mtp.fc.weight") != SL_NO_TENSOR && !sl_arch_drops(b->p, "mtp.fc.weight");
     return sl_arch_name(name, sizeof name, "model.layers.{i}.eh_proj.weight", layer, 0) &&
            sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR && !sl_arch_drops(b->p, name);
 }

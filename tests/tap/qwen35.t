@@ -160,7 +160,7 @@ refused('fp8', 'two layers for multi-token prediction', 7, qr/"mtp_num_hidden_la
 refused('dense', 'one that config.json does not tell of', 6, qr/\d+ tensors unknown .*; config\.json's mtp_num_hidden_layers does not tell of all layers for multi-token prediction: correct it, or give --no-mtp$/,
     text_edit(sub { delete $_[0]{mtp_num_hidden_layers} }));
 refused('alike', 'one that is not there', 7, qr/\d+ tensors missing from the checkpoint: .* Without layers for multi-token prediction, give --no-mtp$/, text_edit(sub { $_[0]{mtp_num_hidden_layers} = 1 }));
-refused('moe', 'a tensor of another name', 6, qr/1 tensor unknown .*\(1 expected one missing: model\.layers\.1\.linear_attn\.A_log\): model\.layers\.1\.linear_attn\.A_lox; /,
+refused('moe', 'a tensor of another name', 6, qr/1 tensor unknown .*\(1 expected one missing: model\.layers\.1\.linear_attn\.A_log\): model\.layers\.1\.linear_attn\.A_lox; is config\.json of the same model\?$/,
     shard_edit(sub { ${ $_[0] } =~ s/(\Q${p}\E1\.linear_attn\.A_lo)g/$1x/ or die }));
 refused('moe', 'a decay without end', 7, qr/tensor 'model\.layers\.2\.linear_attn\.A_log' in '.*': element 1 of blk\.2\.ssm_a would be infinite; the source is damaged$/,
     shard_edit(sub { substr(${ $_[1] }, $_[2]->("${p}2.linear_attn.A_log") + 12, 4) = pack('f<', 89) }), 'convert');
