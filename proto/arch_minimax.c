@@ -5,6 +5,7 @@
  * MiniMax-M3: the same but for dense layers before those with experts, a shared expert, norms on each head, norms that are
  * stored less one, and attention to blocks of tokens that an indexer chooses; within a model that sees. */
 #include "proto/arch_table.h"
+#include "proto/suffix.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -226,6 +227,14 @@ static const struct sl_key_tmpl m3_keys[] = {
     {NULL, 0, 0, 0},
 };
 
+/* Norms' weights are stored less 1. */
+static void arrange_m3(const struct sl_params *p, const struct sl_tensor_tmpl *t, struct sl_arrangement *a)
+{
+    (void)p;
+    if (sl_ends_with(t->src, "norm.weight"))
+        a->change = SL_PLUS_ONE;
+}
+
 /* The second's text model says that it is of the first (checkpoint_text.c). */
 static const char *const m3_classes[] = {"MiniMaxM3SparseForCausalLM", "MiniMaxM3SparseForConditionalGeneration", NULL};
 
@@ -238,5 +247,5 @@ const struct sl_arch sl_arch_minimax_m3 = {
     .keys = m3_keys,
     .derive = derive_m3,
     .tokens = SL_TOKENS_MINIMAX,
-    .norms_less_one = true,
+    .arrange = arrange_m3,
 };

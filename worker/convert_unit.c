@@ -182,18 +182,6 @@ static int fill_in_order(const struct job *j, uint64_t pos, uint64_t n, float *x
     return 0;
 }
 
-/* 1 more, in the source's own type where that is F16. */
-static int fill_plus_one(const struct job *j, uint64_t pos, uint64_t n, float *x)
-{
-    SL_TRY(fill_in_order(j, pos, n, x));
-    for (uint64_t i = 0; i < n; i++) {
-        x[i] += 1.0f;
-        if (j->src[0].dtype == SL_DTYPE_F16)
-            x[i] = sl_f32_from_f16(sl_f16_from_f32(x[i]));
-    }
-    return 0;
-}
-
 static int fill_permuted(const struct job *j, uint64_t pos, uint64_t n, float *x)
 {
     uint64_t cols = j->t->n_dims == 1 ? 1 : j->src[0].cols, d = j->t->elems / cols / j->t->heads;
@@ -203,6 +191,20 @@ static int fill_permuted(const struct job *j, uint64_t pos, uint64_t n, float *x
         uint64_t from = row - i + i % 2 * (d / 2) + i / 2, k = cols - col < n ? cols - col : n;
 
         SL_TRY(load(j, 0, &j->src[0], from * cols + col, k, x));
+        x += k;
+        pos += k;
+        n -= k;
+    }
+    return 0;
+}
+
+static int fill_viewed(const struct job *j, uint64_t pos, uint64_t n, float *x)
+{
+    while (n) {
+        uint64_t k, from = sl_view_place(j->t->view, j->u->elem0 + pos, &k) - j->u->run[0].first;
+
+        k = k < n ? k : n;
+        SL_TRY(load(j, 0, &j->src[0], from, k, x));
         x += k;
         pos += k;
         n -= k;
@@ -260,14 +262,14 @@ static int fill(const struct job *j, uint64_t pos, uint64_t n, float *x)
     switch (j->u->mode) {
     case SL_UNIT_PERMUTED:
         return fill_permuted(j, pos, n, x);
+    case SL_UNIT_VIEWED:
+        return fill_viewed(j, pos, n, x);
     case SL_UNIT_HEADS_K:
     case SL_UNIT_COLUMNS_K:
         return fill_k(j, pos, n, x);
     case SL_UNIT_VALUES:
         memcpy(x, j->t->values + j->u->elem0 + pos, n * sizeof *x);
         return 0;
-    case SL_UNIT_PLUS_ONE:
-        return fill_plus_one(j, pos, n, x);
     case SL_UNIT_IN_ORDER:
     case SL_UNIT_IDS:
         break;
@@ -373,7 +375,7 @@ static bool straight(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out
 {
     uint32_t run = 0;
 
-    if (j->u->mode != SL_UNIT_IN_ORDER || j->u->weighted || j->u->round)
+    if (j->u->mode != SL_UNIT_IN_ORDER || j->u->weighted || j->u->round || j->t->change)
         return false;
     while (pos >= j->u->run[run].elems)
         pos -= j->u->run[run++].elems;
@@ -469,6 +471,17 @@ static int convert_all_ids(const struct job *j, uint8_t *out)
     return 0;
 }
 
+static int change(const struct job *j, uint64_t pos, uint64_t n, float *x)
+{
+    uint64_t bad = 0;
+
+    if (sl_change_values(j->t->change, j->src[0].dtype, x, n, &bad) == 0)
+        return 0;
+    return sl_fail(j->e, SL_ESOURCE, "tensor '%s' in '%s': element %llu of %s would be infinite; the source is damaged",
+                   tensor_of(j, 0)->name, j->env->ck->files[tensor_of(j, 0)->file].path,
+                   (unsigned long long)(j->u->elem0 + pos + bad), j->t->name);
+}
+
 int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *slab,
                     struct sl_scratch *s, struct sl_error *e)
 {
@@ -496,6 +509,7 @@ int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *s
         if (!u->raw && straight(&j, pos, n, out))
             continue;
         SL_TRY(fill(&j, pos, n, s->x));
+        SL_TRY(change(&j, pos, n, s->x));
         if (u->raw)
             continue;
         if (u->round)

@@ -109,8 +109,7 @@ static bool describe(const struct sl_unit_env *env, const struct sl_unit *u, str
     const struct sl_out_tensor *t = pt->t;
     uint64_t block = sl_type_info(pt->type)->block, cols;
 
-    if (u->raw || u->mode == SL_UNIT_VALUES || u->mode == SL_UNIT_IDS || u->mode == SL_UNIT_PLUS_ONE ||
-        u->n_runs == 0)
+    if (u->raw || u->mode == SL_UNIT_VALUES || u->mode == SL_UNIT_IDS || u->n_runs == 0 || t->change)
         return false;
     *k = (struct sl_gpu_work){.type = pt->type, .dtype = (int)env->plan->model->src[u->run[0].src].dtype,
                               .weighted = u->weighted && block > 1 && pt->type != SL_TYPE_Q8_0, .round = u->round,
@@ -136,6 +135,12 @@ static bool describe(const struct sl_unit_env *env, const struct sl_unit *u, str
         k->cols = cols;
         k->pair_rows = t->elems / cols / t->heads;
         return cols % block == 0;
+    case SL_UNIT_VIEWED:
+        k->order = SL_GPU_VIEWED;
+        k->view_run = t->view->part[0].run;
+        memcpy(k->view_n, t->view->part[0].n, sizeof k->view_n);
+        memcpy(k->view_step, t->view->part[0].step, sizeof k->view_step);
+        return k->view_run % (block < SL_GPU_LOAD ? block : SL_GPU_LOAD) == 0;
     default:
         k->order = SL_GPU_COLUMNS;
         k->height = t->nope;

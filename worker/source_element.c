@@ -184,17 +184,6 @@ float source_round_bf16(float x)
     return float_of((u + 0x7fff + (u >> 16 & 1)) & 0xffff0000u);
 }
 
-/* 1 more; in F16 of 11 significant bits. */
-static float plus_one(float v, enum sl_dtype dtype)
-{
-    float sum = v + 1.0f, unit;
-
-    if (dtype != SL_DTYPE_F16 || sum == 0 || !isfinite(sum))
-        return sum;
-    unit = ldexpf(1.0f, (ilogbf(sum) < -14 ? -14 : ilogbf(sum)) - 10);
-    return rintf(sum / unit) * unit;
-}
-
 /* Element `index` of a checkpoint tensor. */
 static int stored(struct source_reader *r, uint32_t tensor, uint64_t index, float *v,
                   struct sl_error *e)
@@ -291,6 +280,11 @@ static void source_place(const struct sl_out_tensor *t, const struct sl_model_sr
         *row = head * (t->nope + t->v_dim) + t->nope + in / t->lora;
         *col = in % t->lora;
         return;
+    case SL_VIEW:
+        in = sl_view_place(t->view, j, &head);
+        *row = in / cols;
+        *col = in % cols;
+        return;
     default:
         *row = j / cols;
         *col = j % cols;
@@ -310,9 +304,7 @@ static int element(struct source_reader *r, const struct sl_out_tensor *t, uint6
         SL_TRY(scale_of(r, &s->scale, row, col, &scale, e));
         *v = *v * scale;
     }
-    if (t->transform == SL_PLUS_ONE)
-        *v = plus_one(*v, r->ck->tensors[s->tensor].dtype);
-    if (!isfinite(*v))
+    if (!isfinite(*v) || sl_change_values(t->change, s->dtype, v, 1, &run) < 0)
         return sl_fail(e, SL_ESOURCE, "tensor '%.160s' in '%s': row %llu, column %llu is NaN or infinite; the source is damaged",
                        r->ck->tensors[s->tensor].name, r->ck->files[r->ck->tensors[s->tensor].file].path,
                        (unsigned long long)row, (unsigned long long)col);
