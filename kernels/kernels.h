@@ -36,6 +36,11 @@ struct sl_source {
 int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out,
                 uint64_t *bad) SL_MUST_USE;
 
+/* Effect: changes n values that were loaded from a source of that dtype, in place, as the converter does on tensors of
+ * F16 or else F32; the exponential is rounded to these from F64, the same on every machine. Errors: SL_ESOURCE when one
+ * is then infinite, with its index in *bad. */
+int sl_change_values(enum sl_change change, enum sl_dtype dtype, float *x, uint64_t n, uint64_t *bad) SL_MUST_USE;
+
 /* Effect: rounds each value to BF16 and back (nearest even), in place. */
 void sl_round_bf16(float *x, uint64_t n);
 

@@ -13,7 +13,7 @@
 enum sl_layout { SL_LAYOUT_MLA = 0, SL_LAYOUT_LEGACY = 1 };
 
 /* How an output tensor's elements come from its sources. In every case the
- * output is n_src equal runs, one for each source. */
+ * output is n_src equal runs, one for each source, but for SL_PRODUCT. */
 enum sl_transform {
     SL_COPY = 0,  /* source elements in order (a stack of experts when n_src > 1) */
     SL_PERMUTE,   /* llama Q/K: output row h*d + 2j + t = source row h*d + t*(d/2) + j,
@@ -23,6 +23,8 @@ enum sl_transform {
     SL_V_B,       /* likewise: out[h][r][c] = src[h*(nope+v) + nope + r][c], r < v */
     SL_INLINE,    /* no source: F32 values in `values` (rope_freqs) */
     SL_IDS,       /* integers as I32; each is below `heads` */
+    SL_FIRST,     /* source elements in order, of which there may be more */
+    SL_PRODUCT,   /* two sources, each as long as the output: element times element */
 };
 
 struct sl_out_tensor {
@@ -39,6 +41,7 @@ struct sl_out_tensor {
     uint32_t n_src;
     uint32_t heads, nope, v_dim; /* for SL_PERMUTE and SL_IDS (heads), SL_K_B, SL_V_B */
     uint64_t lora;
+    enum sl_change change; /* of the values, before they are rounded or quantized */
     const float *values;   /* SL_INLINE: elems values, owned by the model */
     const char *known_as;  /* name in an imatrix where it is another (pruned models); the checkpoint's */
 };

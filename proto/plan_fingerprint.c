@@ -96,6 +96,8 @@ static void put_tensors(struct sl_hash128 *d, const struct sl_plan_input *in, co
         put_str(d, sl_type_info(p->tensors[i].type)->name);
         if (t->transform == SL_INLINE && t->values)
             sl_hash128_update(d, t->values, t->elems * sizeof *t->values);
+        if (t->change)
+            put(d, t->change);
     }
     for (uint32_t i = 0; i < m->n_src; i++) {
         put_src_tensor(d, in->ck, m->src[i].tensor);

@@ -52,6 +52,13 @@ enum sl_dtype {
     SL_DTYPE_COUNT,
 };
 
+/* What conversion makes of the stored values of some tensors. */
+enum sl_change {
+    SL_AS_STORED = 0,
+    SL_PLUS_ONE,  /* 1 + x */
+    SL_MINUS_EXP, /* -exp(x) */
+};
+
 struct sl_dtype_info {
     const char *name; /* as in a safetensors header: "F8_E4M3" */
     uint32_t block;   /* elements in one block: 1, or 2 (I4, F4), or 32 or 256 for the quantized ones */

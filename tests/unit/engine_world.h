@@ -366,10 +366,15 @@ static inline float world_value(const struct world *w, const struct sl_out_tenso
     case SL_V_B:
         h = a / t->v_dim;
         return world_element(w, t->first_src, h * (t->nope + t->v_dim) + t->nope + a % t->v_dim, b);
+    case SL_PRODUCT:
+        return world_element(w, t->first_src, 0, i) * world_element(w, t->first_src + 1, 0, i);
     case SL_COPY:
+    case SL_FIRST:
     case SL_IDS: /* not weights */
         break;
     }
+    if (t->change == SL_MINUS_EXP)
+        return -(float)exp((double)world_element(w, t->first_src, 0, i));
     h = i / (t->elems / t->n_src);
     j = i % (t->elems / t->n_src);
     return world_element(w, t->first_src + (uint32_t)h, j / w->src[t->first_src + h].cols,
