@@ -26,13 +26,14 @@ enum sl_num {
     SL_N_EXPERT_NORM, SL_N_ROPE_DIM, SL_N_YARN_LOG, SL_N_NORM_EPS, SL_N_NO_EXPERT, SL_N_NO_EXPERT_USED,
     SL_N_NEXTN, SL_N_INDEX_HEADS, SL_N_INDEX_DIM, SL_N_INDEX_TOP, SL_N_CAUSAL, SL_N_SHARED_FF_KEY,
     SL_N_WINDOW, SL_N_CLAMP, SL_N_OUT_GROUP, SL_N_OUT_LORA, SL_N_COMPRESS_THETA, SL_N_HC, SL_N_HC_ITER, SL_N_HC_EPS,
-    SL_N_HASHED, SL_N_EMBD_OUT, SL_N_GATING_LATE,
+    SL_N_HASHED, SL_N_EMBD_OUT, SL_N_GATING_LATE, SL_N_CONV, SL_N_KDA_DIM, SL_N_KDA_BOUND, SL_N_LATENT_KEY, SL_N_SITU_BETA,
+    SL_N_SITU_LINEAR_BETA, SL_N_RES_BLOCK,
     /* in no key */
     SL_N_HEAD_KV_SRC, /* num_key_value_heads; SL_N_HEAD_KV is what the GGUF says */
     SL_N_HEAD_DIM, SL_N_NOPE, SL_N_V_DIM, SL_N_Q_ROWS, SL_N_KV_ROWS, SL_N_KV_A_ROWS,
     SL_N_KV_B_ROWS, SL_N_O_COLS, SL_N_SHARED_FF, SL_N_HALF_ROPE, SL_N_INDEX_ROWS, SL_N_TWO_EMBD,
     SL_N_ONE, SL_N_THREE, SL_N_FINE, SL_N_COARSE, SL_N_TWO_HEAD_DIM, SL_N_TWO_INDEX_DIM, SL_N_HC_MIX, SL_N_HC_COLS,
-    SL_N_OUT_A_ROWS, SL_N_OUT_A_COLS,
+    SL_N_OUT_A_ROWS, SL_N_OUT_A_COLS, SL_N_LATENT, SL_N_KDA_ROWS,
     SL_N_COUNT,
 };
 
@@ -61,6 +62,11 @@ enum sl_when {
     SL_W_FINE = 1 << 18,   /* in layers that look at compressed tokens, each of SL_FINE ... */
     SL_W_COARSE = 1 << 19, /* ... or of SL_COARSE */
     SL_W_HASHED = 1 << 20, /* in layers whose experts are chosen by the token's id */
+    SL_W_LINEAR = 1 << 21, /* in layers of linear attention ... */
+    SL_W_FULL = 1 << 22,   /* ... and in the others, where a model has both */
+    SL_W_LATENT = 1 << 25, /* experts live in a space of their own ... */
+    SL_W_LATENT_NORM = 1 << 26, /* ... with a norm behind them */
+    SL_W_OUT_GATE = 1 << 27, /* the output of full attention has a gate */
 };
 
 /* What such a tensor is shipped as, for plans from config.json alone. */
@@ -73,7 +79,7 @@ enum sl_ship {
 };
 
 /* A source of rows x cols; {i} = layer, {e} = expert. With {e} the output is
- * the stack of all experts. */
+ * the stack of all experts. {f} = "norm" and "proj", the sources of SL_PRODUCT. */
 struct sl_tensor_tmpl {
     const char *out;     /* GGUF name */
     const char *src;     /* Hugging Face name; NULL for SL_INLINE */
@@ -89,7 +95,8 @@ struct sl_key_tmpl {
     const char *key; /* after "<architecture>." */
     enum sl_gguf_type type;
     enum sl_num num;
-    enum { SL_KEY_ONE, SL_KEY_EACH_LAYER, SL_KEY_RATIOS } form; /* a value, as many of it as layers, or sl_params.ratios */
+    /* a value, as many of it as layers, sl_params.ratios, or the value for layers with a cache and 0 for the others */
+    enum { SL_KEY_ONE, SL_KEY_EACH_LAYER, SL_KEY_RATIOS, SL_KEY_CACHED_LAYERS } form;
 };
 
 /* Ids without a token are given names, so that vocab_size alone decides on memory: 0.1 GB here. Four
@@ -132,6 +139,8 @@ struct sl_params {
     uint8_t indexer_full[SL_MAX_LAYER];
     uint32_t n_ratios;      /* entries of compress_ratios; 0: there is no such list */
     int32_t ratios[2 * SL_MAX_LAYER]; /* tokens under one compressed; 0: none are compressed */
+    uint32_t n_linear;      /* layers of linear attention, where config.json lists the others */
+    uint8_t linear[SL_MAX_LAYER];
     float *values;          /* of SL_INLINE, malloc'ed; taken over by the model */
     struct sl_number num[SL_N_COUNT];
 };
@@ -158,8 +167,10 @@ struct sl_arch {
     bool drops_mtp;       /* layers from num_hidden_layers on are dropped */
     bool mla_only;        /* llama.cpp runs no other layout */
     bool adds_bos;        /* add_bos_token is true: the converter takes no other tokenizer */
+    bool config_eos;      /* the token at a text's end is config.json's, whatever the tokenizer says */
     bool e8m0;            /* ships FP8 under scales in E8M0 */
-    bool template_first;  /* the converter's chat template comes before all, and a checkpoint's takes its place */
+    const char *template_of; /* the model of which the converter has a chat template, for checkpoints without; NULL: none */
+    bool template_first;  /* it comes before all, and a checkpoint's takes its place */
     bool own_types;       /* the converter goes by the checkpoint's types, whatever --outtype: BF16 stays in routers too */
     bool shares_heads;    /* layers for multi-token prediction ship without embedding and head */
     bool output_if_there; /* a tied model's lm_head.weight is kept when it is there */
@@ -168,8 +179,8 @@ struct sl_arch {
     bool embeds, ranks;   /* the converter looks for signs of another task (arch_task.c) */
 };
 
-extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_glm_dsa, sl_arch_glm4_moe,
-    sl_arch_minimax_m2, sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe, sl_arch_llama;
+extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_kimi_k3, sl_arch_glm_dsa,
+    sl_arch_glm4_moe, sl_arch_minimax_m2, sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe, sl_arch_llama;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
  * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED

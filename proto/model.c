@@ -3,13 +3,16 @@
  * name by name and shape by shape. */
 #include "proto/arch_table.h"
 #include "proto/cursor.h"
+#include "proto/json_file.h"
 #include "proto/metadata_general.h"
 #include "proto/model.h"
 #include "proto/model_gguf.h"
 #include "proto/source_file.h"
+#include "proto/suffix.h"
 #include "proto/text_line.h"
 #include "proto/tokenizer.h"
 
+#include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
@@ -49,9 +52,14 @@ static bool is_stack(const struct sl_tensor_tmpl *t)
     return t->src && strstr(t->src, "{e}") != NULL;
 }
 
+static bool is_convolution(const struct sl_tensor_tmpl *t)
+{
+    return strstr(t->out, ".ssm_conv1d") != NULL;
+}
+
 static uint64_t sources(const struct build *b, const struct sl_tensor_tmpl *t)
 {
-    return !t->src ? 0 : is_stack(t) ? b->p->num[SL_N_EXPERT].u : 1;
+    return !t->src ? 0 : t->transform == SL_PRODUCT ? 2 : is_stack(t) ? b->p->num[SL_N_EXPERT].u : 1;
 }
 
 /* How many layers the template applies to (1 for the model's own tensors). */
@@ -176,6 +184,23 @@ static void plan_source(const struct build *b, const struct sl_tensor_tmpl *t,
         s->scale = planned_scale(b, s->dtype, s->rows, s->cols);
 }
 
+/* Convolutions are [rows, cols] or [rows, 1, cols], factors vectors or matrices of one row; of what SL_FIRST takes
+ * there may be more. */
+static bool has_shape(const struct sl_tensor_tmpl *t, const struct sl_src_tensor *src, bool vector, uint64_t rows,
+                      uint64_t cols)
+{
+    uint32_t last = src->n_dims - 1;
+
+    if (src->n_dims == 0)
+        return false;
+    if (vector && t->transform == SL_FIRST)
+        return last == 0 && src->shape[0] >= cols;
+    if (vector)
+        return src->shape[last] == cols && (last == 0 || (last == 1 && src->shape[0] == 1 && t->transform == SL_PRODUCT));
+    return src->shape[0] == rows && src->shape[last] == cols &&
+           (last == 1 || (last == 2 && src->shape[1] == 1 && is_convolution(t)));
+}
+
 static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t layer,
                        uint64_t expert, struct sl_model_src *s, struct sl_error *e)
 {
@@ -207,11 +232,12 @@ static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t
     if (t->transform == SL_IDS ? src->dtype != SL_DTYPE_I64 && src->dtype != SL_DTYPE_I32
                                : !sl_dtype_info(src->dtype)->weight)
         return wrong_dtype(src, t->transform == SL_IDS, e);
-    if (vector ? src->n_dims != 1 || src->shape[0] != cols
-               : src->n_dims != 2 || src->shape[0] != rows || src->shape[1] != cols)
+    if (!has_shape(t, src, vector, rows, cols))
         return wrong_shape(src, vector, rows, cols, e);
     b->used[s->tensor] = 1;
     s->dtype = src->dtype;
+    if (t->transform == SL_FIRST)
+        s->cols = src->elems;
     return sl_checkpoint_scale(b->ck, s->tensor, &s->scale, e);
 }
 
@@ -227,6 +253,11 @@ static void set_dims(const struct build *b, const struct sl_tensor_tmpl *t, stru
         ne[1] = 1;
     if (is_stack(t)) {
         ne[2] = n[SL_N_EXPERT].u;
+        o->n_dims = 3;
+    }
+    if (is_convolution(t)) { /* the converter writes a last dimension of 1, too; llama-quantize does not */
+        ne[2] = ne[1];
+        ne[1] = 1;
         o->n_dims = 3;
     }
     if (t->transform == SL_K_B || t->transform == SL_V_B) {
@@ -254,6 +285,7 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
     if (!sl_arch_name(o->name, sizeof o->name, t->out, layer, 0))
         return sl_fail(e, SL_EFAIL, "the name of a tensor like '%s' is too long", t->out);
     o->transform = t->transform;
+    o->change = sl_ends_with(o->name, ".ssm_a") ? SL_MINUS_EXP : SL_AS_STORED;
     o->src_type = t->transform == SL_IDS ? SL_TYPE_I32 : -1;
     set_dims(b, t, o);
     o->elems = 1;
@@ -364,6 +396,15 @@ static int build_tensors(struct build *b, struct sl_error *e)
 
 /* ---- the model ---- */
 
+/* A matrix for each head, and what the convolutions of q, k and v look back on. The fields' limits keep it from
+ * overflow. */
+static uint64_t delta_state(const struct sl_params *p)
+{
+    const struct sl_number *n = p->num;
+
+    return p->n_linear ? n[SL_N_KDA_ROWS].u * (n[SL_N_KDA_DIM].u + 3 * (n[SL_N_CONV].u - 1)) : 0;
+}
+
 static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
 {
     const struct sl_number *n = p->num;
@@ -371,7 +412,7 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
 
     hp->n_layer = n[SL_N_LAYER].u;
     hp->n_head = n[SL_N_HEAD].u;
-    hp->n_head_kv = n[SL_N_HEAD_KV].u;
+    hp->n_head_kv = p->linear[0] ? 0 : n[SL_N_HEAD_KV].u;
     hp->n_expert = n[SL_N_EXPERT].u;
     hp->n_layer_dense = n[SL_N_DENSE].u;
     hp->n_embd = n[SL_N_EMBD].u;
@@ -379,6 +420,8 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
     hp->n_nextn = n[SL_N_NEXTN].u;
     hp->index_dim = n[SL_N_INDEX_DIM].u;
     hp->window = n[SL_N_WINDOW].u;
+    hp->n_linear = p->n_linear;
+    hp->state = delta_state(p);
     for (uint64_t i = 0; i < hp->n_layer && i < p->n_ratios; i++) {
         hp->n_fine += p->ratios[i] == SL_FINE;
         hp->n_coarse += p->ratios[i] == SL_COARSE;
@@ -387,6 +430,24 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
     hp->rope_dim = latent ? n[SL_N_ROPE_DIM].u : n[SL_N_HEAD_DIM].u;
     hp->head_k = latent ? n[SL_N_NOPE].u + n[SL_N_ROPE_DIM].u : n[SL_N_HEAD_DIM].u;
     hp->head_v = latent ? n[SL_N_V_DIM].u : n[SL_N_HEAD_DIM].u;
+}
+
+/* In the tokenizer's place. */
+static int set_eos(struct sl_model *m, const struct sl_params *p, struct sl_error *e)
+{
+    static const char key[] = "tokenizer.ggml.eos_token_id";
+    const cJSON *eos = cJSON_GetObjectItemCaseSensitive(p->config, "eos_token_id");
+    const struct sl_kv *old = sl_kvs_find(&m->kvs, key);
+    uint64_t v, at = old ? (uint64_t)(old - m->kvs.kv) : m->kvs.n;
+
+    if ((!eos || cJSON_IsNull(eos)) && old)
+        return 0;
+    if (!sl_json_uint(eos, UINT32_MAX, &v))
+        return sl_fail(e, SL_ESOURCE, "config.json: \"eos_token_id\": expected the id of the token at a text's end");
+    if (sl_kvs_set_u32(&m->kvs, key, (uint32_t)v) < 0)
+        return sl_fail(e, SL_EFAIL, "out of memory for metadata");
+    sl_kvs_move(&m->kvs, key, at);
+    return 0;
 }
 
 static int set_keys(struct sl_model *m, const struct sl_params *p, const struct sl_checkpoint *ck,
@@ -417,10 +478,12 @@ static int set_keys(struct sl_model *m, const struct sl_params *p, const struct 
     if (m->no_tokenizer)
         return 0;
     SL_TRY(sl_tokenizer_keys(&dir, ck->config, p->arch, m->hp.n_vocab, &m->kvs, e));
-    if (p->arch->template_first) {
-        m->no_template = !sl_kvs_find(&m->kvs, "tokenizer.chat_template");
+    if (p->arch->config_eos)
+        SL_TRY(set_eos(m, p, e));
+    if (!sl_kvs_find(&m->kvs, "tokenizer.chat_template"))
+        m->template_of = p->arch->template_of;
+    else if (p->arch->template_first)
         sl_kvs_move(&m->kvs, "tokenizer.chat_template", 1);
-    }
     return 0;
 }
 

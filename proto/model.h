@@ -55,13 +55,14 @@ struct sl_model_src {
 
 /* What recipes and the memory estimate ask about a model. */
 struct sl_hparams {
-    uint64_t n_layer, n_head, n_head_kv; /* n_head_kv as the GGUF says */
+    uint64_t n_layer, n_head, n_head_kv; /* n_head_kv as the GGUF says, of the first layer */
     uint64_t n_expert, n_layer_dense;
     uint64_t n_embd, n_vocab;
     uint64_t kv_lora, rope_dim, head_k, head_v; /* per head, not the MLA-compressed sizes */
     uint64_t window, n_fine, n_coarse; /* tokens looked at one by one, 0: all; layers that look at compressed ones besides,
                                           SL_FINE or SL_COARSE to one */
     uint64_t n_nextn, index_dim; /* of n_layer those for multi-token prediction; an indexer's keys, 0: none */
+    uint64_t n_linear, state; /* layers of linear attention: no cache, but a state of so many F32 values each */
 };
 
 struct sl_model {
@@ -80,7 +81,7 @@ struct sl_model {
     char *base_name;      /* "DeepSeek-R1-256x20B"-like prefix for file names */
     char *model_name;     /* general.name */
     bool keeps_q8_0;      /* what is FP8 stays q8_0 where it stays as it is: DeepSeek-V4's converter makes that of it */
-    bool no_template;     /* a checkpoint's kvs lack a chat template, for which the converter has one of its own */
+    const char *template_of; /* a checkpoint's kvs lack a chat template, and the converter has one of this model; NULL: not so */
     bool no_tokenizer;    /* kvs lack the tokenizer's keys: good for a plan, not for a file */
     void *priv;
 };
