@@ -54,7 +54,7 @@ static bool is_stack(const struct sl_tensor_tmpl *t)
 
 static bool is_convolution(const struct sl_tensor_tmpl *t)
 {
-    return strstr(t->out, ".ssm_conv1d") != NULL;
+    return strstr(t->out, ".ssm_conv1d_") != NULL;
 }
 
 static uint64_t sources(const struct build *b, const struct sl_tensor_tmpl *t)

@@ -299,7 +299,7 @@ static int element_of(struct source_reader *r, const struct sl_out_tensor *t, co
         SL_TRY(scale_of(r, &s->scale, row, col, &scale, e));
         *v = *v * scale;
     }
-    if (!isfinite(*v) || sl_change_values(t->change, s->dtype, v, 1, &row) < 0)
+    if (!isfinite(*v) || sl_change_values(t->change, s->dtype, v, 1, &(uint64_t){0}) < 0)
         return sl_fail(e, SL_ESOURCE, "tensor '%.160s' in '%s': row %llu, column %llu is NaN or infinite; the source is damaged",
                        r->ck->tensors[s->tensor].name, r->ck->files[r->ck->tensors[s->tensor].file].path,
                        (unsigned long long)row, (unsigned long long)col);
