@@ -18,6 +18,7 @@ extern "C" {
 #endif
 
 #define SL_GPU_RUNS 16
+#define SL_GPU_LOAD 32 /* elements of a block that are loaded at once, at most */
 
 /* A run of elements of one source matrix, as struct sl_source (kernels.h) has it;
  * data and scale are offsets in the launch's input. */
@@ -31,6 +32,8 @@ enum sl_gpu_order {
     SL_GPU_IN_ORDER, /* the runs one after the other */
     SL_GPU_PAIRED,   /* one run; rows of a head are interleaved from its two halves */
     SL_GPU_COLUMNS,  /* each run is a head, `height` rows of it, transposed */
+    SL_GPU_VIEWED,   /* one run; pieces of `view_run` elements of it, piece q from q % n[0] * step[0] +
+                        q / n[0] % n[1] * step[1] + q / (n[0] * n[1]) * step[2] on */
 };
 
 /* One launch. Pointers are the device's. */
@@ -46,6 +49,8 @@ struct sl_gpu_work {
     uint64_t cols, pair_rows; /* SL_GPU_PAIRED: row length, rows of a head */
     uint64_t width, height;   /* SL_GPU_COLUMNS: columns of a head here, rows taken of it */
     uint64_t source_width;    /* columns of the source matrix */
+    uint64_t view_run;        /* SL_GPU_VIEWED: a multiple of SL_GPU_LOAD or of the type's block */
+    uint64_t view_n[2], view_step[3];
     const uint8_t *in;
     const float *w;           /* `row` column weights of each slice */
     float *means;             /* room for one value a row: q4_0 to q5_1 with weights */

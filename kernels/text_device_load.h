@@ -86,6 +86,12 @@ V_CALL void device_seek(const struct sl_gpu_work *k, uint64_t at, struct device_
 
         in = (row - i + i % 2 * (k->pair_rows / 2) + i / 2) * k->cols + at % k->cols;
         place = in;
+    } else if (k->order == SL_GPU_VIEWED) {
+        uint64_t q = at / k->view_run;
+
+        in = q % k->view_n[0] * k->view_step[0] + q / k->view_n[0] % k->view_n[1] * k->view_step[1] +
+             q / (k->view_n[0] * k->view_n[1]) * k->view_step[2] + at % k->view_run;
+        place = in;
     } else {
         uint64_t column = at / k->height % k->width, row = at % k->height;
 
@@ -111,7 +117,7 @@ V_CALL void device_seek(const struct sl_gpu_work *k, uint64_t at, struct device_
 /* Whether n output elements from `at` on, which are there, lie in one run, row or column. */
 V_FN bool device_together(const struct sl_gpu_work *k, uint64_t at, int n)
 {
-    uint64_t run = 0, row = k->order == SL_GPU_PAIRED ? k->cols : k->height;
+    uint64_t run = 0, row = k->order == SL_GPU_PAIRED ? k->cols : k->order == SL_GPU_VIEWED ? k->view_run : k->height;
 
     if (k->order != SL_GPU_IN_ORDER)
         return at % row + (uint64_t)n <= row;

@@ -28,20 +28,20 @@ static const struct sl_tensor_tmpl residuals[] = {
 };
 
 static const struct sl_tensor_tmpl delta_attention[] = {
-    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", KDA, SL_N_KDA_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", KDA, SL_N_KDA_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", KDA, SL_N_KDA_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ssm_conv1d_q.weight", ATTN "q_conv1d.weight", KDA, SL_N_KDA_ROWS, SL_N_CONV, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ssm_conv1d_k.weight", ATTN "k_conv1d.weight", KDA, SL_N_KDA_ROWS, SL_N_CONV, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ssm_conv1d_v.weight", ATTN "v_conv1d.weight", KDA, SL_N_KDA_ROWS, SL_N_CONV, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ssm_f_a.weight", ATTN "f_a_proj.weight", KDA, SL_N_KDA_DIM, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ssm_f_b.weight", ATTN "f_b_proj.weight", KDA, SL_N_KDA_ROWS, SL_N_KDA_DIM, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", KDA, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", KDA, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", KDA, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ssm_conv1d_q.weight", ATTN "q_conv1d.weight", KDA, SL_N_LINEAR_ROWS, SL_N_CONV, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.ssm_conv1d_k.weight", ATTN "k_conv1d.weight", KDA, SL_N_LINEAR_ROWS, SL_N_CONV, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.ssm_conv1d_v.weight", ATTN "v_conv1d.weight", KDA, SL_N_LINEAR_ROWS, SL_N_CONV, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.ssm_f_a.weight", ATTN "f_a_proj.weight", KDA, SL_N_LINEAR_DIM, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ssm_f_b.weight", ATTN "f_b_proj.weight", KDA, SL_N_LINEAR_ROWS, SL_N_LINEAR_DIM, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ssm_beta.weight", ATTN "b_proj.weight", KDA, SL_N_HEAD, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ssm_a", ATTN "A_log", KDA, SL_N_NONE, SL_N_HEAD, SL_FIRST, SL_SHIP_F32, 0},
-    {"blk.{i}.ssm_dt.bias", ATTN "dt_bias", KDA, SL_N_NONE, SL_N_KDA_ROWS, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.ssm_g.weight", ATTN "g_proj.weight", KDA, SL_N_KDA_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ssm_norm.weight", ATTN "o_norm.weight", KDA, SL_N_NONE, SL_N_KDA_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", KDA, SL_N_EMBD, SL_N_KDA_ROWS, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ssm_dt.bias", ATTN "dt_bias", KDA, SL_N_NONE, SL_N_LINEAR_ROWS, 0, SL_SHIP_F32, 0},
+    {"blk.{i}.ssm_g.weight", ATTN "g_proj.weight", KDA, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ssm_norm.weight", ATTN "o_norm.weight", KDA, SL_N_NONE, SL_N_LINEAR_DIM, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", KDA, SL_N_EMBD, SL_N_LINEAR_ROWS, 0, SL_SHIP_LINEAR, 0},
     END,
 };
 
@@ -95,7 +95,7 @@ static const struct sl_key_tmpl keys[] = {
     {"attention.value_length", SL_KV_U32, SL_N_VALUE_LEN, 0},
     {"vocab_size", SL_KV_U32, SL_N_VOCAB, 0},
     {"ssm.conv_kernel", SL_KV_U32, SL_N_CONV, 0},
-    {"kda.head_dim", SL_KV_U32, SL_N_KDA_DIM, 0},
+    {"kda.head_dim", SL_KV_U32, SL_N_LINEAR_DIM, 0},
     {"kda.gate_lower_bound", SL_KV_F32, SL_N_KDA_BOUND, 0},
     {"attention.q_lora_rank", SL_KV_U32, SL_N_Q_LORA, 0},
     {"attention.kv_lora_rank", SL_KV_U32, SL_N_KV_LORA, 0},
@@ -196,11 +196,12 @@ static int read_linear(struct sl_params *p, struct sl_error *e)
         return sl_fail(e, SL_ESOURCE, "config.json has no \"linear_attn_config\", which %s needs", p->hf_class);
     SL_TRY(read_layers(p, linear, e));
     SL_TRY(read_size(p, linear, "short_conv_kernel_size", SL_N_CONV, 1 << 10, e));
-    SL_TRY(read_size(p, linear, "head_dim", SL_N_KDA_DIM, 1 << 16, e));
+    SL_TRY(read_size(p, linear, "head_dim", SL_N_LINEAR_DIM, 1 << 16, e));
     SL_TRY(sl_config_float(linear, "linear_attn_config.", "gate_lower_bound", &bound, e));
     if (!isnan(bound))
         sl_num_set_f(p, SL_N_KDA_BOUND, bound);
-    return sl_num_mul(p, SL_N_KDA_ROWS, p->num[SL_N_HEAD].u, p->num[SL_N_KDA_DIM].u, e);
+    SL_TRY(sl_num_mul(p, SL_N_LINEAR_ROWS, p->num[SL_N_HEAD].u, p->num[SL_N_LINEAR_DIM].u, e));
+    return sl_num_mul(p, SL_N_LINEAR_QKV, 3, p->num[SL_N_LINEAR_ROWS].u, e);
 }
 
 /* What llama.cpp takes for granted. */
@@ -276,6 +277,13 @@ static int derive(struct sl_params *p, struct sl_error *e)
     return set_experts(p, e);
 }
 
+static void arrange(const struct sl_params *p, const struct sl_tensor_tmpl *t, struct sl_arrangement *a)
+{
+    (void)p;
+    if (t->transform == SL_FIRST)
+        a->change = SL_MINUS_EXP;
+}
+
 static const char *const classes[] = {"KimiK3ForConditionalGeneration", NULL};
 
 const struct sl_arch sl_arch_kimi_k3 = {
@@ -285,6 +293,7 @@ const struct sl_arch sl_arch_kimi_k3 = {
     .tensors = tensors,
     .keys = keys,
     .derive = derive,
+    .arrange = arrange,
     .mla_only = true,
     .config_eos = true,
     .output_if_there = true,

@@ -10,7 +10,7 @@ static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, s
                                                        sl_arch_ffn_tensors, NULL};
 
 /* Newer libraries call the experts "local"; where both entries are there, theirs counts. */
-static const struct sl_field moe_fields[] = {
+const struct sl_field sl_arch_qwen_moe_fields[] = {
     {SL_N_EXPERT, "num_experts", SL_FIELD_INT, false, 0, 1 << 14, NAN},
     {SL_N_EXPERT, "num_local_experts", SL_FIELD_INT, false, 1, 1 << 14, NAN},
     {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, false, 1, 1 << 14, NAN},
@@ -52,7 +52,7 @@ static int derive_qwen3(struct sl_params *p, struct sl_error *e)
 }
 
 /* llama.cpp's model has experts in every layer, whatever these entries say. */
-static int all_have_experts(const struct sl_params *p, struct sl_error *e)
+int sl_arch_all_have_experts(const struct sl_params *p, struct sl_error *e)
 {
     const cJSON *dense = cJSON_GetObjectItemCaseSensitive(p->config, "mlp_only_layers");
     double step = 1;
@@ -73,7 +73,7 @@ static int derive_moe(struct sl_params *p, struct sl_error *e)
     if (!n[SL_N_EXPERT_USED].have)
         sl_num_set(p, SL_N_EXPERT_USED, 8); /* the configuration class's own */
     SL_TRY(sl_arch_check_experts(p, e));
-    SL_TRY(all_have_experts(p, e));
+    SL_TRY(sl_arch_all_have_experts(p, e));
     return derive_normed(p, 4, 0, e);
 }
 
@@ -108,7 +108,7 @@ const struct sl_arch sl_arch_qwen3moe = {
     .name = "qwen3moe",
     .classes = moe_classes,
     .fields = sl_arch_plain_fields,
-    .more_fields = moe_fields,
+    .more_fields = sl_arch_qwen_moe_fields,
     .tensors = tensors,
     .derive = derive_moe,
     .output_if_there = true,

@@ -22,6 +22,7 @@ static const struct sl_key_tmpl common_keys[] = {
     {"rope.scaling.yarn_attn_factor", SL_KV_F32, SL_N_YARN_ATTN, 0},
     {"rope.scaling.yarn_beta_fast", SL_KV_F32, SL_N_YARN_FAST, 0},
     {"rope.scaling.yarn_beta_slow", SL_KV_F32, SL_N_YARN_SLOW, 0},
+    {"rope.dimension_sections", SL_KV_I32, SL_N_SECTIONS, SL_KEY_SECTIONS},
     {"rope.freq_base", SL_KV_F32, SL_N_ROPE_THETA, 0},
     {"attention.layer_norm_rms_epsilon", SL_KV_F32, SL_N_RMS_EPS, 0},
     {"attention.layer_norm_epsilon", SL_KV_F32, SL_N_NORM_EPS, 0},
@@ -95,6 +96,8 @@ static int set_key(const struct sl_params *p, const struct sl_key_tmpl *k, struc
     snprintf(key, sizeof key, "%s.%s", p->arch->name, k->key);
     if (k->form == SL_KEY_RATIOS)
         rc = sl_kvs_set_arr(kvs, key, SL_KV_I32, p->ratios, p->n_ratios);
+    else if (k->form == SL_KEY_SECTIONS)
+        rc = sl_kvs_set_arr(kvs, key, SL_KV_I32, p->sections, 4);
     else if (k->form == SL_KEY_EACH_LAYER)
         rc = set_each_layer(p, key, (float)n->f, kvs);
     else if (k->form == SL_KEY_CACHED_LAYERS)
@@ -147,12 +150,14 @@ uint32_t sl_arch_layer_facts(const struct sl_params *p, uint64_t i)
     bool dense = !p->num[SL_N_EXPERT].have || i < p->num[SL_N_DENSE].u;
     bool shared = i < p->n_indexer_types && !p->indexer_full[i], hashed = i < p->num[SL_N_HASHED].u;
     int32_t ratio = i < p->n_ratios ? p->ratios[i] : 0;
+    bool nextn = i + p->num[SL_N_NEXTN].u >= p->num[SL_N_LAYER].u, every = p->num[SL_N_FULL_EVERY].have;
+    bool linear = p->n_linear ? p->linear[i] : every && !nextn && (i + 1) % p->num[SL_N_FULL_EVERY].u != 0;
+    bool both = p->n_linear || every;
 
     return (p->when & ~(shared ? (uint32_t)SL_W_INDEXER : 0) & ~(hashed ? (uint32_t)SL_W_CORR : 0)) | SL_W_LAYER |
            (dense ? SL_W_DENSE : SL_W_MOE) | (hashed ? SL_W_HASHED : 0) |
            (ratio == SL_FINE ? SL_W_FINE : ratio ? SL_W_COARSE : 0) |
-           (!p->n_linear ? 0 : p->linear[i] ? SL_W_LINEAR : SL_W_FULL) |
-           (i + p->num[SL_N_NEXTN].u >= p->num[SL_N_LAYER].u ? SL_W_NEXTN : 0);
+           (linear ? SL_W_LINEAR : both ? SL_W_FULL : 0) | (nextn ? SL_W_NEXTN : 0);
 }
 
 static size_t put_number(char buf[20], uint64_t v)
@@ -227,7 +232,7 @@ bool sl_arch_drops(const struct sl_params *p, const char *name)
 
 bool sl_arch_sees(const struct sl_params *p, const char *name)
 {
-    static const char *const parts[] = {"vision_tower.", "mm_projector."};
+    static const char *const parts[] = {"vision_tower.", "mm_projector.", "model.visual.", "visual."};
 
     for (size_t i = 0; i < sizeof parts / sizeof *parts && p->vision; i++)
         if (strncmp(name, parts[i], strlen(parts[i])) == 0)
@@ -243,7 +248,7 @@ bool sl_arch_is_router(const char *name)
 bool sl_arch_keeps_f32(const char *name, uint32_t n_dims)
 {
     return n_dims <= 1 || !sl_ends_with(name, "weight") || sl_ends_with(name, "_norm.weight") || sl_arch_is_router(name) ||
-           strstr(name, ".ssm_conv1d") != NULL;
+           sl_ends_with(name, ".ffn_gate_inp_shexp.weight") || strstr(name, ".ssm_conv1d") != NULL;
 }
 
 bool sl_arch_outtype_f32(const char *name)

@@ -26,14 +26,15 @@ enum sl_num {
     SL_N_EXPERT_NORM, SL_N_ROPE_DIM, SL_N_YARN_LOG, SL_N_NORM_EPS, SL_N_NO_EXPERT, SL_N_NO_EXPERT_USED,
     SL_N_NEXTN, SL_N_INDEX_HEADS, SL_N_INDEX_DIM, SL_N_INDEX_TOP, SL_N_CAUSAL, SL_N_SHARED_FF_KEY,
     SL_N_WINDOW, SL_N_CLAMP, SL_N_OUT_GROUP, SL_N_OUT_LORA, SL_N_COMPRESS_THETA, SL_N_HC, SL_N_HC_ITER, SL_N_HC_EPS,
-    SL_N_HASHED, SL_N_EMBD_OUT, SL_N_GATING_LATE, SL_N_CONV, SL_N_KDA_DIM, SL_N_KDA_BOUND, SL_N_LATENT_KEY, SL_N_SITU_BETA,
-    SL_N_SITU_LINEAR_BETA, SL_N_RES_BLOCK,
+    SL_N_HASHED, SL_N_EMBD_OUT, SL_N_GATING_LATE,
+    SL_N_SECTIONS, SL_N_SECTIONS_LATE, SL_N_CONV, SL_N_LINEAR_DIM, SL_N_LINEAR_KEYS, SL_N_LINEAR_VALUES, SL_N_LINEAR_ROWS,
+    SL_N_FULL_EVERY, SL_N_KDA_BOUND, SL_N_LATENT_KEY, SL_N_SITU_BETA, SL_N_SITU_LINEAR_BETA, SL_N_RES_BLOCK,
     /* in no key */
     SL_N_HEAD_KV_SRC, /* num_key_value_heads; SL_N_HEAD_KV is what the GGUF says */
     SL_N_HEAD_DIM, SL_N_NOPE, SL_N_V_DIM, SL_N_Q_ROWS, SL_N_KV_ROWS, SL_N_KV_A_ROWS,
     SL_N_KV_B_ROWS, SL_N_O_COLS, SL_N_SHARED_FF, SL_N_HALF_ROPE, SL_N_INDEX_ROWS, SL_N_TWO_EMBD,
     SL_N_ONE, SL_N_THREE, SL_N_FINE, SL_N_COARSE, SL_N_TWO_HEAD_DIM, SL_N_TWO_INDEX_DIM, SL_N_HC_MIX, SL_N_HC_COLS,
-    SL_N_OUT_A_ROWS, SL_N_OUT_A_COLS, SL_N_LATENT, SL_N_KDA_ROWS,
+    SL_N_OUT_A_ROWS, SL_N_OUT_A_COLS, SL_N_LINEAR_V_DIM, SL_N_GATED_ROWS, SL_N_LINEAR_QKV, SL_N_LATENT,
     SL_N_COUNT,
 };
 
@@ -64,6 +65,8 @@ enum sl_when {
     SL_W_HASHED = 1 << 20, /* in layers whose experts are chosen by the token's id */
     SL_W_LINEAR = 1 << 21, /* in layers of linear attention ... */
     SL_W_FULL = 1 << 22,   /* ... and in the others, where a model has both */
+    SL_W_FUSED = 1 << 23,  /* no facts: where the checkpoint has a layer's experts in one tensor, ... */
+    SL_W_APART = 1 << 24,  /* ... or each apart */
     SL_W_LATENT = 1 << 25, /* experts live in a space of their own ... */
     SL_W_LATENT_NORM = 1 << 26, /* ... with a norm behind them */
     SL_W_OUT_GATE = 1 << 27, /* the output of full attention has a gate */
@@ -95,8 +98,9 @@ struct sl_key_tmpl {
     const char *key; /* after "<architecture>." */
     enum sl_gguf_type type;
     enum sl_num num;
-    /* a value, as many of it as layers, sl_params.ratios, or the value for layers with a cache and 0 for the others */
-    enum { SL_KEY_ONE, SL_KEY_EACH_LAYER, SL_KEY_RATIOS, SL_KEY_CACHED_LAYERS } form;
+    /* a value, as many of it as layers, sl_params.ratios or sections, or the value for layers with a cache and 0 for the
+     * others */
+    enum { SL_KEY_ONE, SL_KEY_EACH_LAYER, SL_KEY_RATIOS, SL_KEY_SECTIONS, SL_KEY_CACHED_LAYERS } form;
 };
 
 /* Ids without a token are given names, so that vocab_size alone decides on memory: 0.1 GB here. Four
@@ -139,6 +143,8 @@ struct sl_params {
     uint8_t indexer_full[SL_MAX_LAYER];
     uint32_t n_ratios;      /* entries of compress_ratios; 0: there is no such list */
     int32_t ratios[2 * SL_MAX_LAYER]; /* tokens under one compressed; 0: none are compressed */
+    int32_t sections[4];    /* of the rotary embedding, by kinds of position */
+    struct sl_view views[SL_VIEWS]; /* sl_arch.arrange's */
     uint32_t n_linear;      /* layers of linear attention, where config.json lists the others */
     uint8_t linear[SL_MAX_LAYER];
     float *values;          /* of SL_INLINE, malloc'ed; taken over by the model */
@@ -153,6 +159,14 @@ enum sl_tokens {
     SL_TOKENS_V4,      /* V3's pre-tokenizer has another name where no token stands before every text */
 };
 
+/* What is special about one tensor. */
+struct sl_arrangement {
+    const struct sl_view *view; /* of sl_params.views; NULL: as the template says */
+    enum sl_change change;
+    uint64_t shape[3];          /* the source's; shape[0] 0: the template's rows and columns */
+    bool stack;                 /* the output is a stack of all experts, of which each has the template's rows */
+};
+
 struct sl_arch {
     const char *name;                /* general.architecture */
     const char *const *classes;      /* of config.json's "architectures", NULL-terminated */
@@ -161,9 +175,12 @@ struct sl_arch {
     const struct sl_key_tmpl *keys;  /* in place of arch_table.c's, behind those of all; ends with key NULL. NULL: those */
     /* Effect: fills derived numbers, facts, and values of inline tensors. */
     int (*derive)(struct sl_params *p, struct sl_error *e);
+    /* Effect: *a, which is zeroed, = what is special about the template's tensors; NULL: nothing is. */
+    void (*arrange)(const struct sl_params *p, const struct sl_tensor_tmpl *t, struct sl_arrangement *a);
     /* Returns whether a tensor is dropped; NULL: as sl_arch_drops says of names that begin with "model.layers.". */
     bool (*drops)(const struct sl_params *p, const char *name);
     enum sl_tokens tokens;
+    const char *mtp_prefix; /* of layers for multi-token prediction, which count from 0; NULL: "model.layers.", as others */
     bool drops_mtp;       /* layers from num_hidden_layers on are dropped */
     bool mla_only;        /* llama.cpp runs no other layout */
     bool adds_bos;        /* add_bos_token is true: the converter takes no other tokenizer */
@@ -180,7 +197,8 @@ struct sl_arch {
 };
 
 extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_kimi_k3, sl_arch_glm_dsa,
-    sl_arch_glm4_moe, sl_arch_minimax_m2, sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe, sl_arch_llama;
+    sl_arch_glm4_moe, sl_arch_minimax_m2, sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe, sl_arch_qwen35, sl_arch_qwen35moe,
+    sl_arch_llama;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
  * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED
@@ -253,6 +271,11 @@ int sl_arch_gating(struct sl_params *p, const char *func, struct sl_error *e) SL
 /* Effect: appends the architecture's keys ("deepseek2.block_count" ...) in the
  * converter's order. */
 int sl_arch_keys(const struct sl_params *p, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
+
+/* Facts of Qwen's config.json where there are experts. Errors: SL_EUNSUPPORTED when it tells of layers without some
+ * (arch_qwen.c). */
+extern const struct sl_field sl_arch_qwen_moe_fields[];
+int sl_arch_all_have_experts(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 
 /* Facts of layer i, for `when`. */
 uint32_t sl_arch_layer_facts(const struct sl_params *p, uint64_t i);

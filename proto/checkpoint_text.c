@@ -1,4 +1,4 @@
-/* Models that see and have a text model inside (Kimi-K2.5, Kimi-K3): the text model's entries are config.json's
+/* Models that see and have a text model inside (Kimi-K2.5, Kimi-K3, Qwen3.5): the text model's entries are config.json's
  * "text_config", its tensors have names of their own. */
 #include "proto/checkpoint_priv.h"
 
@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define PREFIX "language_model."
+#define MODEL "model."
 
 const struct cJSON *sl_checkpoint_config(const struct sl_checkpoint *ck)
 {
@@ -36,7 +37,10 @@ int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e)
     const char *class = cJSON_IsArray(list) && cJSON_IsString(list->child) ? list->child->valuestring : "";
     cJSON *all;
 
-    if (strcmp(class, "KimiK25ForConditionalGeneration") != 0 && strcmp(class, "KimiK3ForConditionalGeneration") != 0)
+    if (strncmp(class, "Qwen3_5", 7) == 0 && !cJSON_IsObject(text))
+        return 0;
+    if (strcmp(class, "KimiK25ForConditionalGeneration") != 0 && strcmp(class, "KimiK3ForConditionalGeneration") != 0 &&
+        strncmp(class, "Qwen3_5", 7) != 0)
         return 0;
     if (!cJSON_IsObject(text))
         return sl_fail(e, SL_ESOURCE, "no \"text_config\", where %s has its text model", class);
@@ -45,14 +49,25 @@ int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e)
                : sl_fail(e, SL_EFAIL, "out of memory");
 }
 
+/* "model.language_model.X" is "model.X", "language_model.X" is "X". The name lies in the reader's own memory. */
+static bool without_prefix(const char **name)
+{
+    bool inside = strncmp(*name, MODEL PREFIX, sizeof MODEL PREFIX - 1) == 0;
+    const char *rest = *name + (inside ? sizeof MODEL - 1 : 0);
+
+    if (strncmp(rest, PREFIX, sizeof PREFIX - 1) != 0 || !rest[sizeof PREFIX - 1])
+        return false;
+    *name += sizeof PREFIX - 1;
+    if (inside)
+        memcpy((char *)(uintptr_t)*name, MODEL, sizeof MODEL - 1);
+    return true;
+}
+
 int sl_ck_take_text(struct sl_checkpoint *ck, struct sl_error *e)
 {
     bool any = false;
 
     for (uint32_t i = 0; i < ck->n_tensors && sl_ck_priv(ck)->text; i++)
-        if (strncmp(ck->tensors[i].name, PREFIX, sizeof PREFIX - 1) == 0 && ck->tensors[i].name[sizeof PREFIX - 1]) {
-            ck->tensors[i].name += sizeof PREFIX - 1;
-            any = true;
-        }
+        any |= without_prefix(&ck->tensors[i].name);
     return any ? sl_ck_name_anew(ck, e) : 0;
 }

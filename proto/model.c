@@ -28,22 +28,49 @@ struct build {
     const struct sl_params *p;
     struct sl_model *m;
     bool planned;     /* from config.json alone */
+    struct sl_arrangement how; /* the tensor at hand is arranged */
     int ignored;      /* planned: whether the sources of the tensor at hand are not quantized, unlike others */
     uint8_t *used;    /* of the checkpoint's tensors */
     struct sl_names missing;
     char last_missing[128]; /* kv_b_proj is the source of two tensors, one after the other */
 };
 
+/* Effect: the source's name. Returns false when it does not fit. */
+static bool source_name(const struct build *b, const struct sl_tensor_tmpl *t, uint64_t layer, uint64_t expert, char name[128])
+{
+    static const char in_layer[] = "model.layers.{i}.";
+    const struct sl_number *n = b->p->num;
+    const size_t len = sizeof in_layer - 1;
+    int at;
+
+    if (!b->p->arch->mtp_prefix || layer + n[SL_N_NEXTN].u < n[SL_N_LAYER].u || strncmp(t->src, in_layer, len) != 0)
+        return sl_arch_name(name, 128, t->src, layer, expert);
+    at = snprintf(name, 128, "%s%" PRIu64 ".", b->p->arch->mtp_prefix, layer + n[SL_N_NEXTN].u - n[SL_N_LAYER].u);
+    return sl_arch_name(name + at, 128 - (size_t)at, t->src + len, layer, expert);
+}
+
+/* Whether the checkpoint has experts as the template does. By config.json alone: apart in FP8, else in one tensor, as
+ * published models have them. */
+static bool joined_alike(const struct build *b, const struct sl_tensor_tmpl *t, uint64_t i)
+{
+    static const struct sl_tensor_tmpl up = {.src = "model.layers.{i}.mlp.experts.gate_up_proj"};
+    uint32_t joined = t->when & (SL_W_FUSED | SL_W_APART);
+    char name[128];
+    bool fused = b->planned ? !b->p->fp8 : source_name(b, &up, i, 0, name) && sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR;
+
+    return !joined || joined == (fused ? SL_W_FUSED : SL_W_APART);
+}
+
 /* Whether the template makes a tensor of layer i. */
 static bool applies(const struct build *b, const struct sl_tensor_tmpl *t, uint32_t facts, uint64_t i)
 {
     char name[128];
 
-    if ((t->when & ~facts & ~(uint32_t)SL_W_OPTIONAL) != 0)
+    if ((t->when & ~facts & ~(uint32_t)(SL_W_OPTIONAL | SL_W_FUSED | SL_W_APART)) != 0 || !joined_alike(b, t, i))
         return false;
     if ((t->when & SL_W_OPTIONAL) && b->planned)
         return !b->p->arch->shares_heads || t->rows != SL_N_VOCAB;
-    return !(t->when & SL_W_OPTIONAL) || !sl_arch_name(name, sizeof name, t->src, i, 0) ||
+    return !(t->when & SL_W_OPTIONAL) || !source_name(b, t, i, 0, name) ||
            sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR;
 }
 
@@ -101,13 +128,15 @@ static int allocate(struct build *b, struct sl_error *e)
 
 /* ---- one source ---- */
 
-static int wrong_shape(const struct sl_src_tensor *t, bool vector, uint64_t rows, uint64_t cols,
+static int wrong_shape(const struct sl_src_tensor *t, const uint64_t three[3], bool vector, uint64_t rows, uint64_t cols,
                        struct sl_error *e)
 {
-    char want[64], found[SL_SRC_MAX_DIMS * 22 + 4];
+    char want[80], found[SL_SRC_MAX_DIMS * 22 + 4];
     size_t at = 0;
 
-    if (vector)
+    if (three[0])
+        snprintf(want, sizeof want, "[%" PRIu64 ", %" PRIu64 ", %" PRIu64 "]", three[0], three[1], three[2]);
+    else if (vector)
         snprintf(want, sizeof want, "[%" PRIu64 "]", cols);
     else
         snprintf(want, sizeof want, "[%" PRIu64 ", %" PRIu64 "]", rows, cols);
@@ -205,10 +234,13 @@ static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t
                        uint64_t expert, struct sl_model_src *s, struct sl_error *e)
 {
     uint64_t rows = b->p->num[t->rows].u, cols = b->p->num[t->cols].u;
+    const uint64_t *three = b->how.shape;
     bool vector = t->rows == SL_N_NONE;
     const struct sl_src_tensor *src;
     char name[128];
 
+    if (three[0])
+        rows = three[0] * three[1];
     *s = (struct sl_model_src){.tensor = SL_NO_TENSOR, .rows = vector ? 1 : rows, .cols = cols};
     s->scale.tensor = SL_NO_TENSOR;
     if (vector && t->transform == SL_PERMUTE) {
@@ -219,7 +251,7 @@ static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t
         plan_source(b, t, s);
         return 0;
     }
-    if (!sl_arch_name(name, sizeof name, t->src, layer, expert))
+    if (!source_name(b, t, layer, expert, name))
         return sl_fail(e, SL_EFAIL, "the name of a tensor like '%s' is too long", t->src);
     s->tensor = sl_checkpoint_find(b->ck, name);
     if (s->tensor == SL_NO_TENSOR) {
@@ -232,8 +264,8 @@ static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t
     if (t->transform == SL_IDS ? src->dtype != SL_DTYPE_I64 && src->dtype != SL_DTYPE_I32
                                : !sl_dtype_info(src->dtype)->weight)
         return wrong_dtype(src, t->transform == SL_IDS, e);
-    if (!has_shape(t, src, vector, rows, cols))
-        return wrong_shape(src, vector, rows, cols, e);
+    if (three[0] ? src->n_dims != 3 || memcmp(src->shape, three, 3 * sizeof *three) != 0 : !has_shape(t, src, vector, rows, cols))
+        return wrong_shape(src, three, vector, rows, cols, e);
     b->used[s->tensor] = 1;
     s->dtype = src->dtype;
     if (t->transform == SL_FIRST)
@@ -251,7 +283,7 @@ static void set_dims(const struct build *b, const struct sl_tensor_tmpl *t, stru
     o->n_dims = t->rows == SL_N_NONE ? 1 : 2;
     if (o->n_dims == 1)
         ne[1] = 1;
-    if (is_stack(t)) {
+    if (is_stack(t) || b->how.stack) {
         ne[2] = n[SL_N_EXPERT].u;
         o->n_dims = 3;
     }
@@ -284,8 +316,12 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
 
     if (!sl_arch_name(o->name, sizeof o->name, t->out, layer, 0))
         return sl_fail(e, SL_EFAIL, "the name of a tensor like '%s' is too long", t->out);
-    o->transform = t->transform;
-    o->change = sl_ends_with(o->name, ".ssm_a") ? SL_MINUS_EXP : SL_AS_STORED;
+    b->how = (struct sl_arrangement){0};
+    if (b->p->arch->arrange)
+        b->p->arch->arrange(b->p, t, &b->how);
+    o->transform = b->how.view ? SL_VIEW : t->transform;
+    o->view = b->how.view ? &m->views[b->how.view - b->p->views] : NULL;
+    o->change = b->how.change;
     o->src_type = t->transform == SL_IDS ? SL_TYPE_I32 : -1;
     set_dims(b, t, o);
     o->elems = 1;
@@ -303,7 +339,7 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
     if (o->transform == SL_INLINE)
         o->values = b->p->values;
     b->ignored = 0;
-    if (b->planned && t->ship == SL_SHIP_LINEAR && sl_arch_name(first, sizeof first, t->src, layer, 0))
+    if (b->planned && t->ship == SL_SHIP_LINEAR && source_name(b, t, layer, 0, first))
         SL_TRY(b->ignored = sl_checkpoint_ignores(b->ck, first, e));
     for (uint64_t x = 0; x < n_src; x++)
         SL_TRY(take_source(b, t, layer, x, &m->src[m->n_src++], e));
@@ -334,6 +370,9 @@ static bool has_mtp(const struct build *b, uint64_t layer)
 {
     char name[128];
 
+    if (b->p->arch->mtp_prefix)
+        return (layer < b->p->num[SL_N_LAYER].u || !b->p->num[SL_N_NEXTN].u) &&
+               sl_checkpoint_find(b->ck, "mtp.fc.weight") != SL_NO_TENSOR && !sl_arch_drops(b->p, "mtp.fc.weight");
     return sl_arch_name(name, sizeof name, "model.layers.{i}.eh_proj.weight", layer, 0) &&
            sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR && !sl_arch_drops(b->p, name);
 }
@@ -346,14 +385,15 @@ static bool lacks_mtp(const struct build *b)
 
 static int unknown_tensors(struct build *b, struct sl_names *unknown, struct sl_error *e)
 {
+    bool more = has_mtp(b, b->p->num[SL_N_LAYER].u);
     uint32_t n = b->missing.n;
 
-    return sl_fail(e, SL_EUNSUPPORTED, "%" PRIu32 " tensor%s unknown for %s (%" PRIu32 " expected one%s missing%s%.*s): %s%s",
+    return sl_fail(e, SL_EUNSUPPORTED, "%" PRIu32 " tensor%s unknown for %s (%" PRIu32 " expected one%s missing%s%.*s): %s%s%s%s",
                    unknown->n, unknown->n == 1 ? "" : "s", b->p->hf_class, n, n == 1 ? "" : "s", n ? ": " : "",
                    (int)strcspn(b->missing.line.text, ","), b->missing.line.text, sl_names_text(unknown),
-                   has_mtp(b, b->p->num[SL_N_LAYER].u) ? "; config.json's num_nextn_predict_layers does not tell of all layers "
-                   "for multi-token prediction: correct it, or give --no-mtp"
-                   : n ? "; is config.json of the same model?" : "");
+                   more ? "; config.json's " : n ? "; is config.json of the same model?" : "",
+                   !more ? "" : b->p->arch->mtp_prefix ? "mtp_num_hidden_layers" : "num_nextn_predict_layers",
+                   more ? " does not tell of all layers for multi-token prediction: correct it, or give --no-mtp" : "");
 }
 
 /* Every tensor of the checkpoint is used, scales another one, or is dropped. */
@@ -396,15 +436,6 @@ static int build_tensors(struct build *b, struct sl_error *e)
 
 /* ---- the model ---- */
 
-/* A matrix for each head, and what the convolutions of q, k and v look back on. The fields' limits keep it from
- * overflow. */
-static uint64_t delta_state(const struct sl_params *p)
-{
-    const struct sl_number *n = p->num;
-
-    return p->n_linear ? n[SL_N_KDA_ROWS].u * (n[SL_N_KDA_DIM].u + 3 * (n[SL_N_CONV].u - 1)) : 0;
-}
-
 static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
 {
     const struct sl_number *n = p->num;
@@ -420,8 +451,11 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
     hp->n_nextn = n[SL_N_NEXTN].u;
     hp->index_dim = n[SL_N_INDEX_DIM].u;
     hp->window = n[SL_N_WINDOW].u;
-    hp->n_linear = p->n_linear;
-    hp->state = delta_state(p);
+    for (uint64_t i = 0; i < hp->n_layer; i++)
+        hp->n_linear += (sl_arch_layer_facts(p, i) & SL_W_LINEAR) != 0;
+    hp->state = n[SL_N_LINEAR_DIM].u * n[SL_N_LINEAR_ROWS].u;
+    if (n[SL_N_CONV].u)
+        hp->state += (n[SL_N_CONV].u - 1) * n[SL_N_LINEAR_QKV].u;
     for (uint64_t i = 0; i < hp->n_layer && i < p->n_ratios; i++) {
         hp->n_fine += p->ratios[i] == SL_FINE;
         hp->n_coarse += p->ratios[i] == SL_COARSE;
@@ -507,6 +541,7 @@ static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o
         sl_checkpoint_find(ck, "lm_head.weight") != SL_NO_TENSOR)
         p.when |= SL_W_OUTPUT;
     b.p = &p;
+    memcpy(m->views, p.views, sizeof m->views);
     m->arch = p.arch->name;
     m->layout = p.layout;
     m->keeps_q8_0 = p.arch->own_types;

@@ -23,8 +23,27 @@ enum sl_transform {
     SL_V_B,       /* likewise: out[h][r][c] = src[h*(nope+v) + nope + r][c], r < v */
     SL_INLINE,    /* no source: F32 values in `values` (rope_freqs) */
     SL_IDS,       /* integers as I32; each is below `heads` */
+    SL_VIEW,      /* from one source, runs of elements in the order that `view` says */
     SL_FIRST,     /* source elements in order, of which there may be more */
     SL_PRODUCT,   /* two sources, each as long as the output: element times element */
+};
+
+#define SL_VIEW_PARTS 2
+
+/* Runs of a source's elements: run q of a part begins at first + q % n[0] * step[0] + q / n[0] % n[1] * step[1]
+ * + q / (n[0] * n[1]) * step[2]. */
+struct sl_view_part {
+    uint64_t elems;        /* of the output: whole runs */
+    uint64_t first, run;   /* run: elements of one */
+    uint64_t n[2], step[3];
+};
+
+/* The output is the parts one after the other. */
+struct sl_view {
+    uint32_t n_parts;
+    struct sl_view_part part[SL_VIEW_PARTS];
+    uint64_t period;       /* the output's elements [k * period, (k + 1) * period) are the source's of these numbers, in
+                              another order; 0: there is no such number */
 };
 
 struct sl_out_tensor {
@@ -41,6 +60,7 @@ struct sl_out_tensor {
     uint32_t n_src;
     uint32_t heads, nope, v_dim; /* for SL_PERMUTE and SL_IDS (heads), SL_K_B, SL_V_B */
     uint64_t lora;
+    const struct sl_view *view; /* SL_VIEW: owned by the model */
     enum sl_change change; /* of the values, before they are rounded or quantized */
     const float *values;   /* SL_INLINE: elems values, owned by the model */
     const char *known_as;  /* name in an imatrix where it is another (pruned models); the checkpoint's */
@@ -65,6 +85,8 @@ struct sl_hparams {
     uint64_t n_linear, state; /* layers of linear attention: no cache, but a state of so many F32 values each */
 };
 
+#define SL_VIEWS 8
+
 struct sl_model {
     const char *arch;     /* "deepseek2", "qwen2", "llama", ...; owned by the model's kvs or static */
     enum sl_layout layout;
@@ -74,6 +96,7 @@ struct sl_model {
     uint32_t n_tensors;
     struct sl_model_src *src;
     uint32_t n_src;
+    struct sl_view views[SL_VIEWS];
     uint32_t n_vision;    /* tensors of the checkpoint that are of its vision, and left out */
     uint64_t n_params;    /* weights of all output tensors */
     struct sl_kvs kvs;    /* metadata, in convert's order, without general.file_type,
@@ -109,6 +132,9 @@ void sl_model_close(struct sl_model *m);
 /* Returns whether a tensor is MXFP4 in the source: in a GGUF file, or in a checkpoint, each of its sources F4 under a
  * scale for each block. */
 bool sl_model_is_mxfp4(const struct sl_model *m, const struct sl_out_tensor *t);
+
+/* Returns the source element that output element i of a view is; *len = how many lie there in order from it on. */
+uint64_t sl_view_place(const struct sl_view *v, uint64_t i, uint64_t *len);
 
 /* Orders tensor names as llama-quantize writes them; for qsort-like use. */
 int sl_tensor_name_cmp(const char *a, const char *b);

@@ -168,6 +168,20 @@ static void set_window(struct sl_model *m)
     }
 }
 
+/* Of Qwen3.5, whose other layers have linear attention. */
+static void set_state(struct sl_model *m)
+{
+    uint64_t every = number(m, "full_attention_interval", 0), dim = number(m, "ssm.state_size", 0), conv = number(m, "ssm.conv_kernel", 1);
+    uint64_t inner = number(m, "ssm.inner_size", 0), groups = number(m, "ssm.group_count", 0), most = UINT32_MAX;
+    struct sl_hparams *hp = &m->hp;
+    uint64_t layers = hp->n_nextn < hp->n_layer ? hp->n_layer - hp->n_nextn : 0;
+
+    if (!every || !conv || conv > 256 || dim > 1 << 12 || inner > most || groups > most || layers > most)
+        return;
+    hp->n_linear = layers - layers / every;
+    hp->state = dim * inner + (conv - 1) * (inner + 2 * groups * dim);
+}
+
 /* Layers with 0 heads for keys have linear attention, as Kimi-K3's. */
 static void set_linear(struct sl_model *m)
 {
@@ -212,6 +226,7 @@ static void set_hparams(struct sl_model *m)
     hp->n_nextn = number(m, "nextn_predict_layers", 0);
     hp->index_dim = number(m, "attention.indexer.key_length", 0);
     set_window(m);
+    set_state(m);
     set_linear(m);
 }
 

@@ -79,6 +79,17 @@ static void recipe_part(struct sl_hash128 *d, const struct sl_plan_input *in)
     put(d, sl_recipe_file_type(in->r));
 }
 
+static void put_view(struct sl_hash128 *d, const struct sl_view *v)
+{
+    for (uint32_t i = 0; i < v->n_parts; i++) {
+        const struct sl_view_part *p = &v->part[i];
+        const uint64_t numbers[] = {p->elems, p->first, p->run, p->n[0], p->n[1], p->step[0], p->step[1], p->step[2]};
+
+        for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++)
+            put(d, numbers[k]);
+    }
+}
+
 static void put_tensors(struct sl_hash128 *d, const struct sl_plan_input *in, const struct sl_plan *p)
 {
     const struct sl_model *m = in->m;
@@ -96,6 +107,8 @@ static void put_tensors(struct sl_hash128 *d, const struct sl_plan_input *in, co
         put_str(d, sl_type_info(p->tensors[i].type)->name);
         if (t->transform == SL_INLINE && t->values)
             sl_hash128_update(d, t->values, t->elems * sizeof *t->values);
+        if (t->transform == SL_VIEW)
+            put_view(d, t->view);
         if (t->change)
             put(d, t->change);
     }

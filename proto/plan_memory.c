@@ -58,20 +58,20 @@ void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uin
                     struct sl_memory *out)
 {
     const struct sl_hparams *h = &p->model->hp;
-    uint64_t left_out = (h->index_dim ? h->n_nextn : 0) + h->n_linear;
-    uint64_t layers = left_out < h->n_layer ? h->n_layer - left_out : h->n_layer;
+    bool cached = !h->index_dim && !h->n_linear; /* layers for multi-token prediction */
+    uint64_t layers = !cached && h->n_nextn < h->n_layer ? h->n_layer - h->n_nextn : h->n_layer;
     uint64_t seen = h->window ? window_cells(h, ctx) + cells(ctx / SL_FINE) : ctx;
     uint64_t buffers = mul(mul(h->n_head, seen), MICRO_BATCH * 2)
                        + mul(h->n_vocab, MICRO_BATCH * 4) + RUNTIME_BYTES;
 
     devices = devices ? devices : 1;
     out->weights = p->tensor_bytes;
-    out->kv_cache = mul(mul(cache_values(p->model, whole_heads), 2), mul(layers, ctx));
+    layers -= h->n_linear < layers ? h->n_linear : 0;
+    out->kv_cache = mul(mul(cache_values(p->model, whole_heads), 2), mul(layers, ctx)) + mul(4 * h->n_linear, h->state);
     if (h->window)
         out->kv_cache = windowed_cache(h, layers, ctx);
     else if (h->index_dim && !whole_heads)
         out->kv_cache += mul(mul(h->index_dim, 2), mul(indexers(p->model, layers), ctx));
-    out->kv_cache += mul(4 * h->n_linear, h->state);
     out->buffers = mul(buffers, devices);
     out->total = out->weights + out->kv_cache + out->buffers;
     out->per_device = (out->total + devices - 1) / devices;

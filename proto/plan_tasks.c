@@ -71,6 +71,8 @@ static void locate(const struct cutter *c, const struct sl_out_tensor *t, struct
     if (s->tensor == SL_NO_TENSOR)
         return;
     first = p->item.elem0 % per_src;
+    if (t->transform == SL_VIEW)
+        first = sl_view_place(t->view, first, &(uint64_t){0});
     if (t->transform == SL_K_B || t->transform == SL_V_B)
         first = first / (per_src / heads) * (s->rows / heads) * s->cols
                 + (t->transform == SL_V_B ? t->nope * s->cols : 0);
@@ -140,7 +142,7 @@ static int cut_tensor(struct cutter *c, uint32_t tensor)
 
     if (bytes <= c->target)
         return add_piece(c, tensor, 0, t->elems);
-    if (t->transform != SL_COPY && t->transform != SL_IDS)
+    if (t->transform != SL_COPY && t->transform != SL_IDS && t->transform != SL_VIEW)
         return cut_run(c, tensor, 0, t->elems, t->heads ? t->elems / t->heads : t->elems);
     if (t->n_src > 1 && bytes / t->n_src <= c->target)
         return cut_run(c, tensor, 0, t->elems, per_src);

@@ -32,6 +32,8 @@ static const struct { const char *pre; const char *rules[8]; } known[] = {
     {"minimax-m2", {O200K_WORD("*", "+") O200K_WORD("+", "*") "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+"
                     "|\\s+(?!\\S)|\\s+"}},
     {"qwen2", {CONTRACTIONS "\\p{N}" WORDS_REST}},
+    {"qwen35", {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*"
+                "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
     {"deepseek-llm",
      {"[\\r\\n]", "\\s?[A-Za-zµÀ-ÖØ-öø-ƺ...", "\\s?[!-/:-~！-／：-～‘-‟　-。]+", "\\s+$", CJK, DIGITS}},
     {"deepseek-coder", {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", CJK, DIGITS}},

@@ -198,6 +198,20 @@ static int fill_permuted(const struct job *j, uint64_t pos, uint64_t n, float *x
     return 0;
 }
 
+static int fill_viewed(const struct job *j, uint64_t pos, uint64_t n, float *x)
+{
+    while (n) {
+        uint64_t k, from = sl_view_place(j->t->view, j->u->elem0 + pos, &k) - j->u->run[0].first;
+
+        k = k < n ? k : n;
+        SL_TRY(load(j, 0, &j->src[0], from, k, x));
+        x += k;
+        pos += k;
+        n -= k;
+    }
+    return 0;
+}
+
 /* Columns [c, c + k), rows [r0, r0 + rows) of a head's matrix, transposed. */
 static int fill_columns(const struct job *j, uint64_t head, uint64_t c, uint64_t k, uint64_t r0,
                         uint64_t rows, float *x)
@@ -269,6 +283,8 @@ static int fill(const struct job *j, uint64_t pos, uint64_t n, float *x)
         return fill_product(j, pos, n, x);
     case SL_UNIT_PERMUTED:
         return fill_permuted(j, pos, n, x);
+    case SL_UNIT_VIEWED:
+        return fill_viewed(j, pos, n, x);
     case SL_UNIT_HEADS_K:
     case SL_UNIT_COLUMNS_K:
         return fill_k(j, pos, n, x);

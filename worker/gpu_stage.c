@@ -136,6 +136,12 @@ static bool describe(const struct sl_unit_env *env, const struct sl_unit *u, str
         k->cols = cols;
         k->pair_rows = t->elems / cols / t->heads;
         return cols % block == 0;
+    case SL_UNIT_VIEWED:
+        k->order = SL_GPU_VIEWED;
+        k->view_run = t->view->part[0].run;
+        memcpy(k->view_n, t->view->part[0].n, sizeof k->view_n);
+        memcpy(k->view_step, t->view->part[0].step, sizeof k->view_step);
+        return k->view_run % (block < SL_GPU_LOAD ? block : SL_GPU_LOAD) == 0;
     default:
         k->order = SL_GPU_COLUMNS;
         k->height = t->nope;

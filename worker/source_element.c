@@ -280,6 +280,11 @@ static void source_place(const struct sl_out_tensor *t, const struct sl_model_sr
         *row = head * (t->nope + t->v_dim) + t->nope + in / t->lora;
         *col = in % t->lora;
         return;
+    case SL_VIEW:
+        in = sl_view_place(t->view, j, &head);
+        *row = in / cols;
+        *col = in % cols;
+        return;
     default:
         *row = j / cols;
         *col = j % cols;

@@ -217,8 +217,22 @@ static int k_row(struct source_rows *r, const struct sl_out_tensor *t, const str
     return 0;
 }
 
-int source_row(struct source_rows *r, const struct sl_out_tensor *t, uint64_t row, float *out,
-               struct sl_error *e)
+static int viewed(struct source_rows *r, const struct sl_view *v, const struct sl_model_src *s, uint64_t first, uint64_t n,
+                  float *out, struct sl_error *e)
+{
+    while (n) {
+        uint64_t len, from = sl_view_place(v, first, &len);
+
+        len = len < n ? len : n;
+        SL_TRY(elements(r, s, from, len, out, e));
+        first += len;
+        out += len;
+        n -= len;
+    }
+    return 0;
+}
+
+static int row_as_stored(struct source_rows *r, const struct sl_out_tensor *t, uint64_t row, float *out, struct sl_error *e)
 {
     uint64_t n = t->ne[0], first = row * n, run = t->n_src ? t->elems / t->n_src : 0, in, d;
     const struct sl_model_src *s;
@@ -236,6 +250,8 @@ int source_row(struct source_rows *r, const struct sl_out_tensor *t, uint64_t ro
     s = &r->m->src[t->first_src + first / run];
     in = first % run / n;
     switch (t->transform) {
+    case SL_VIEW:
+        return viewed(r, t->view, s, first, n, out, e);
     case SL_PERMUTE:
         d = t->heads ? run / n / t->heads : 0;
         if (t->n_dims < 2 || d < 2)
@@ -255,4 +271,15 @@ int source_row(struct source_rows *r, const struct sl_out_tensor *t, uint64_t ro
         return elements(r, s, in * n, n, out, e);
     }
     return sl_fail(e, SL_EUNSUPPORTED, "tensor %s: its rows cannot be read one by one", t->name);
+}
+
+int source_row(struct source_rows *r, const struct sl_out_tensor *t, uint64_t row, float *out,
+               struct sl_error *e)
+{
+    uint64_t bad;
+
+    SL_TRY(row_as_stored(r, t, row, out, e));
+    if (!t->change || sl_change_values(t->change, r->m->src[t->first_src].dtype, out, t->ne[0], &bad) == 0)
+        return 0;
+    return sl_fail(e, SL_ESOURCE, "tensor %s: column %llu would be infinite; the source is damaged", t->name, (unsigned long long)bad);
 }

@@ -146,6 +146,8 @@ static void locate(const struct sl_unit_env *env, const struct sl_cut *c,
 
         *first = (h * ((uint64_t)t->nope + t->v_dim) + t->nope) * t->lora + o;
         *len = head - o;
+    } else if (t->transform == SL_VIEW) {
+        *first = sl_view_place(t->view, i, len);
     } else if (t->transform == SL_PERMUTE) {
         uint64_t cols = t->n_dims == 1 ? 1 : ms->cols, d = t->elems / cols / t->heads;
         uint64_t row = i / cols, j = row % d;
@@ -297,6 +299,26 @@ static bool cut_permuted(const struct sl_unit_env *env, const struct sl_out_tens
     return true;
 }
 
+/* Runs that are large are read one by one. */
+static bool cut_viewed(const struct sl_unit_env *env, const struct sl_out_tensor *t, uint64_t left, struct room *room,
+                       struct sl_unit *u)
+{
+    struct source s = source_of(env, t->first_src);
+    const struct sl_view *v = t->view;
+    uint64_t n;
+
+    if (!v->period || u->elem0 % v->period || s.narrow || elem_bytes(s.dt, v->part[0].run) >= SL_UNIT_BIG)
+        return false;
+    n = most(room, &s, t->first_src, u->elem0, left, v->period);
+    if (!n)
+        return false;
+    u->mode = SL_UNIT_VIEWED;
+    set_run(&s, t->first_src, u->elem0, n, &u->run[0]);
+    place(room, &s, &u->run[0], false);
+    u->n_runs = 1;
+    return true;
+}
+
 static int cut_k(const struct sl_unit_env *env, const struct sl_out_tensor *t, uint64_t left,
                  struct room *room, struct sl_unit *u, struct sl_error *e)
 {
@@ -405,7 +427,8 @@ static int cut_unit(const struct sl_unit_env *env, const struct sl_cut *c,
         SL_TRY(cut_k(env, t, left, &room, u, e));
     } else if (t->transform == SL_PRODUCT) {
         SL_TRY(cut_product(env, c, t, left, &room, u, e));
-    } else if (t->transform != SL_PERMUTE || !cut_permuted(env, t, left, &room, u)) {
+    } else if ((t->transform != SL_PERMUTE || !cut_permuted(env, t, left, &room, u)) &&
+               (t->transform != SL_VIEW || !cut_viewed(env, t, left, &room, u))) {
         SL_TRY(cut_in_order(env, c, t, left, &room, u, e));
     }
     u->elems = room.elems;

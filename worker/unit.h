@@ -12,6 +12,7 @@
 enum sl_unit_mode {
     SL_UNIT_IN_ORDER, /* output = the runs one after the other */
     SL_UNIT_PERMUTED, /* one run: whole heads, rows to be interleaved */
+    SL_UNIT_VIEWED,   /* one run: whole periods of a view, to be brought into its order */
     SL_UNIT_HEADS_K,  /* each run is a head's matrix, to be transposed */
     SL_UNIT_COLUMNS_K,/* one run: columns [col0, col0 + n_cols) of a head, its rows read one by one */
     SL_UNIT_VALUES,   /* no source: the model's own values */

@@ -46,8 +46,37 @@ static int check_source(const struct sl_unit_env *env, const struct sl_model_src
     return 0;
 }
 
-/* The transform's shapes; *head: output elements that an item may not cut (1: any). */
-static int check_shape(const struct sl_unit_env *env, const struct sl_out_tensor *t, uint64_t *head,
+/* Every run lies in the source. Where blocks span runs, an item is whole periods. */
+static int check_view(const struct sl_out_tensor *t, const struct sl_model_src *ms, uint64_t block, uint64_t *head,
+                      struct sl_error *e)
+{
+    const struct sl_view *v = t->view;
+    uint64_t sum = 0;
+
+    if (t->n_src != 1 || !v || v->n_parts < 1 || v->n_parts > SL_VIEW_PARTS)
+        return bad_plan(t, "parts", e);
+    for (uint32_t i = 0; i < v->n_parts; i++) {
+        const struct sl_view_part *p = &v->part[i];
+        uint64_t runs = p->run ? p->elems / p->run : 0, last = p->first, n = p->n[0] * p->n[1], k;
+
+        if (!runs || p->elems % p->run || !p->n[0] || !p->n[1] || (n < runs && runs % n))
+            return bad_plan(t, "runs", e);
+        k = p->n[0] < runs ? p->n[0] : runs;
+        last += (k - 1) * p->step[0];
+        k = p->n[1] < runs / k ? p->n[1] : runs / k;
+        last += (k - 1) * p->step[1] + ((n < runs ? runs / n : 1) - 1) * p->step[2] + p->run;
+        if (last > ms->rows * ms->cols)
+            return bad_plan(t, "runs beyond the source", e);
+        if (p->run % block)
+            *head = v->period;
+        sum += p->elems;
+    }
+    return sum == t->elems && *head ? 0 : bad_plan(t, "runs", e);
+}
+
+/* The transform's shapes; block: of the output's type or the source's, the larger; *head: output elements that an item
+ * may not cut (1: any). */
+static int check_shape(const struct sl_unit_env *env, const struct sl_out_tensor *t, uint64_t block, uint64_t *head,
                        struct sl_error *e)
 {
     const struct sl_model_src *ms = &env->plan->model->src[t->first_src];
@@ -57,6 +86,8 @@ static int check_shape(const struct sl_unit_env *env, const struct sl_out_tensor
     *head = 1;
     if (t->transform == SL_COPY)
         return 0;
+    if (t->transform == SL_VIEW)
+        return check_view(t, ms, block, head, e);
     if (t->transform == SL_PRODUCT)
         return t->n_src == 2 ? 0 : bad_plan(t, "factors", e);
     if (t->transform == SL_FIRST)
@@ -124,9 +155,9 @@ int sl_cut_check(const struct sl_unit_env *env, struct sl_cut *c,
         if (sl_dtype_info((int)ms->dtype)->block > block)
             block = sl_dtype_info((int)ms->dtype)->block;
     }
-    if (t->transform != SL_INLINE)
-        SL_TRY(check_shape(env, t, &head, e));
     c->grain = ti->block > block ? ti->block : block;
+    if (t->transform != SL_INLINE)
+        SL_TRY(check_shape(env, t, c->grain, &head, e));
     SL_TRY(check_weights(env, it->tensor, c, e));
     if (it->elem0 % c->grain || it->elems % c->grain || it->elem0 % head || it->elems % head ||
         c->per_src % c->grain ||

@@ -46,7 +46,7 @@ x86_64-* | aarch64-*)
     then ok "self-test: fused and approximate machine code is caught"
     else not_ok "self-test: fused and approximate machine code is caught" "the check saw nothing, or too much"; fi
     seen=0
-    for o in "$B"/kernels/quantize_*.o "$B"/kernels/load_f32.o "$B"/kernels/dequantize.o; do
+    for o in "$B"/kernels/quantize_*.o "$B"/kernels/load_f32.o "$B"/kernels/dequantize.o "$B"/kernels/change.o; do
         case $o in *.cu.o) continue ;; esac
         [ -f "$o" ] || continue
         seen=$((seen + 1))

@@ -182,6 +182,50 @@ static void add_heads(struct world *w)
     add(w, t, 0);
 }
 
+static uint32_t add_view(struct world *w, const char *name, int type, const struct sl_view *view, const uint64_t ne[3], uint32_t src,
+                         enum sl_change change, uint64_t item_elems)
+{
+    struct sl_out_tensor *t = world_out(w, name, type, view ? SL_VIEW : SL_COPY, ne[0], ne[1], ne[2], src, 1);
+
+    t->view = view;
+    t->change = change;
+    t->keep_f32 = t->n_dims == 1;
+    return add(w, t, item_elems);
+}
+
+/* Heads in another order: within rows, as rows behind others, one by one; experts in turns with others; changed values. */
+static void add_views(struct world *w)
+{
+    static const struct sl_view columns = {1, {{64 * 768, 0, 128, {2, 3}, {384, 128, 768}}}, 768},
+        narrow = {1, {{64 * 192, 0, 32, {2, 3}, {96, 32, 192}}}, 192},
+        rows = {2, {{32 * 512, 0, 32 * 512, {1, 1}, {0}}, {48 * 512, 32 * 512, 8 * 512, {3, 2}, {16 * 512, 8 * 512, 48 * 512}}}, 0},
+        few = {1, {{6 * 512, 0, 512, {2, 3}, {1536, 512, 3072}}}, 3072}, heads = {1, {{6, 0, 1, {2, 3}, {3, 1, 6}}}, 6},
+        up = {1, {{5 * 24 * 256, 24 * 256, 24 * 256, {5, 1}, {48 * 256}}}, 0};
+    static const int types[] = {SL_TYPE_Q4_K, SL_TYPE_IQ4_NL, SL_TYPE_F32, SL_TYPE_Q8_0};
+    const uint64_t wide[3] = {768, 64}, tall[3] = {512, 80};
+    uint32_t s = world_source(w, 0, "columns", SL_DTYPE_F8_E4M3, 64, 768, SL_DTYPE_F32, 128, 128);
+
+    for (int i = 0; i < 4; i++)
+        add_view(w, sl_type_info(types[i])->name, types[i], &columns, wide, s, 0, 768 * 20);
+    world_weigh(w, add_view(w, "columns.q2_k.weighted", SL_TYPE_Q2_K, &columns, wide, s, 0, 0));
+    s = world_source(w, 1, "narrow", SL_DTYPE_I4, 64, 192, SL_DTYPE_BF16, 1, 32);
+    add_view(w, "narrow.q5_1", SL_TYPE_Q5_1, &narrow, (uint64_t[3]){192, 64}, s, 0, 192 * 33);
+    s = world_source(w, 1, "rows", SL_DTYPE_F8_E4M3, 80, 512, SL_DTYPE_F32, 16, 128);
+    add_view(w, "rows.q6_k", SL_TYPE_Q6_K, &rows, tall, s, 0, 512 * 37);
+    s = world_source(w, 1, "by_row", SL_DTYPE_F8_E4M3, 80, 512, SL_DTYPE_F32, 1, 512);
+    add_view(w, "by_row.q6_k", SL_TYPE_Q6_K, &rows, tall, s, 0, 512 * 37);
+    s = world_source(w, 1, "bf16", SL_DTYPE_BF16, 80, 512, 0, 0, 0);
+    add_view(w, "bf16.bf16", SL_TYPE_BF16, &rows, tall, s, 0, 512 * 37);
+    s = world_source(w, 0, "few", SL_DTYPE_BF16, 6, 512, 0, 0, 0);
+    add_view(w, "few.q4_k", SL_TYPE_Q4_K, &few, (uint64_t[3]){512, 6}, s, 0, 0);
+    s = world_source(w, 0, "heads", SL_DTYPE_BF16, 1, 6, 0, 0, 0);
+    add_view(w, "heads", SL_TYPE_F32, &heads, (uint64_t[3]){6}, s, SL_MINUS_EXP, 0);
+    s = world_source(w, 0, "norm", SL_DTYPE_F32, 1, 700, 0, 0, 0);
+    add_view(w, "norm", SL_TYPE_F32, NULL, (uint64_t[3]){700}, s, SL_PLUS_ONE, 0);
+    s = world_source(w, 1, "experts", SL_DTYPE_BF16, 5 * 48, 256, 0, 0, 0);
+    world_weigh(w, add_view(w, "up.q3_k", SL_TYPE_Q3_K, &up, (uint64_t[3]){256, 24, 5}, s, 0, 256 * 31));
+}
+
 /* What a thread keeps from one piece of work to the next, column weights and a block of
  * zeros, is another tensor's or another type's the next time. */
 static void add_alike(struct world *w)
@@ -311,6 +355,13 @@ static void test_heads(void **state)
     convert(add_heads, false);
 }
 
+static void test_views(void **state)
+{
+    (void)state;
+    convert(add_views, false);
+    convert(add_views, true);
+}
+
 static void test_alike(void **state)
 {
     (void)state;
@@ -351,10 +402,10 @@ static void rows_of(struct world *w)
 
 static void test_single_rows(void **state)
 {
-    void (*const what[])(struct world *) = {add_copies, add_scaled, add_heads, add_packed, add_made};
+    void (*const what[])(struct world *) = {add_copies, add_scaled, add_heads, add_packed, add_views, add_made};
 
     (void)state;
-    for (int k = 0; k < 5; k++) {
+    for (int k = 0; k < 6; k++) {
         struct world w;
 
         world_open(&w);
@@ -483,12 +534,12 @@ static uint64_t read_together(struct world *w, unsigned n, uint64_t slab)
 /* Three recipes: each one's own bytes, and the source read once for all of them. */
 static void test_recipes_share_their_reads(void **state)
 {
-    void (*const what[])(struct world *) = {add_copies, add_scaled, add_heads};
+    void (*const what[])(struct world *) = {add_copies, add_scaled, add_heads, add_views};
     /* In the largest, outputs lie as their pages do and are written with O_DIRECT. */
     const uint64_t slabs[] = {1u << 18, 0, 2u << 20};
 
     (void)state;
-    for (unsigned k = 0; k < 9; k++) {
+    for (unsigned k = 0; k < 12; k++) {
         struct world w[3];
         uint64_t one, three;
 
@@ -497,7 +548,7 @@ static void test_recipes_share_their_reads(void **state)
             w[m].retype = m == 0 ? NULL : m == 1 ? second : third;
             world_file(&w[m], "a.safetensors");
             world_file(&w[m], "b.safetensors");
-            what[k % 3](&w[m]);
+            what[k % 4](&w[m]);
             for (uint32_t i = 0; m == 1 && i < WORLD_MAX; i++) /* each recipe's own weights, too */
                 for (uint64_t v = 0; v < w[m].n_weights[i]; v++)
                     w[m].weights[i][v] = 2.0f - w[m].weights[i][v];
@@ -506,8 +557,8 @@ static void test_recipes_share_their_reads(void **state)
                 w[m].weights[i] = NULL;
             }
         }
-        one = read_together(w, 1, slabs[k / 3]);
-        three = read_together(w, 3, slabs[k / 3]);
+        one = read_together(w, 1, slabs[k / 4]);
+        three = read_together(w, 3, slabs[k / 4]);
         /* Units may be shorter, and then read a row of scales once more. */
         assert_true(one > 0 && three <= one + one / 10);
         /* Plans that are cut differently are refused. */
@@ -573,6 +624,7 @@ int main(void)
         cmocka_unit_test(test_scaled),
         cmocka_unit_test(test_packed),
         cmocka_unit_test(test_heads),
+        cmocka_unit_test(test_views),
         cmocka_unit_test(test_alike),
         cmocka_unit_test(test_single_rows),
         cmocka_unit_test(test_many_in_one_task),

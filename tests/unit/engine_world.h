@@ -342,8 +342,34 @@ static inline float world_element(const struct world *w, uint32_t src, uint64_t 
     return x;
 }
 
-/* Output element i of a tensor, by the transforms' definitions. */
+/* Element i of a view, in its source. */
+static inline uint64_t world_place(const struct sl_view_part *p, uint64_t i)
+{
+    uint64_t j = 0, k = 0, l = 0;
+
+    for (; i >= p->elems; p++)
+        i -= p->elems;
+    for (; i >= p->run; i -= p->run)
+        if (++j == p->n[0]) {
+            j = 0;
+            if (++k == p->n[1])
+                k = 0, l++;
+        }
+    return p->first + j * p->step[0] + k * p->step[1] + l * p->step[2] + i;
+}
+
+static inline float world_stored(const struct world *w, const struct sl_out_tensor *t, uint64_t i);
+
+/* Output element i of a tensor, before it is rounded or quantized. */
 static inline float world_value(const struct world *w, const struct sl_out_tensor *t, uint64_t i)
+{
+    float x = world_stored(w, t, i);
+
+    return t->change == SL_PLUS_ONE ? 1 + x : t->change == SL_MINUS_EXP ? -(float)exp((double)x) : x;
+}
+
+/* As it is in the source, by the transforms' definitions. */
+static inline float world_stored(const struct world *w, const struct sl_out_tensor *t, uint64_t i)
 {
     uint64_t ne0 = t->ne[0], a = i / ne0, b = i % ne0, d, j, h;
 
@@ -368,13 +394,14 @@ static inline float world_value(const struct world *w, const struct sl_out_tenso
         return world_element(w, t->first_src, h * (t->nope + t->v_dim) + t->nope + a % t->v_dim, b);
     case SL_PRODUCT:
         return world_element(w, t->first_src, 0, i) * world_element(w, t->first_src + 1, 0, i);
+    case SL_VIEW:
+        j = world_place(t->view->part, i);
+        return world_element(w, t->first_src, j / w->src[t->first_src].cols, j % w->src[t->first_src].cols);
     case SL_COPY:
     case SL_FIRST:
     case SL_IDS: /* not weights */
         break;
     }
-    if (t->change == SL_MINUS_EXP)
-        return -(float)exp((double)world_element(w, t->first_src, 0, i));
     h = i / (t->elems / t->n_src);
     j = i % (t->elems / t->n_src);
     return world_element(w, t->first_src + (uint32_t)h, j / w->src[t->first_src + h].cols,

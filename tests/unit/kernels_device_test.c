@@ -307,6 +307,25 @@ static void transposed_heads(struct data *d, int type, uint64_t height, uint64_t
     same_as_reference(d, &t);
 }
 
+/* Heads of 32 columns: the first of each of three, then the second. */
+static void viewed_columns(struct data *d, int type)
+{
+    uint64_t n = 8 * ROW;
+    struct sl_gpu_work k = plain(d, type, false, n);
+
+    k.order = SL_GPU_VIEWED;
+    k.run[0].cols = ROW;
+    k.view_run = 32;
+    k.view_n[0] = 3, k.view_n[1] = ROW / 96;
+    k.view_step[0] = ROW / 3, k.view_step[1] = 32, k.view_step[2] = ROW;
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t column = i % ROW, head = column / 32;
+
+        memcpy(d->x + i, d->bytes + 4 * (i - column + head % 3 * (ROW / 3) + head / 3 * 32 + column % 32), 4);
+    }
+    same_as_reference(d, &k);
+}
+
 static void other_orders(void **state)
 {
     struct data *d = make_data();
@@ -314,6 +333,9 @@ static void other_orders(void **state)
     (void)state;
     paired_rows(d, SL_TYPE_Q5_0, ROW);
     transposed_heads(d, SL_TYPE_IQ4_NL, 96, 64);
+    for (unsigned i = 0; i < N_TYPES; i++)
+        if (!sl_needs_weights(types[i]))
+            viewed_columns(d, types[i]);
     free(d);
 }
 

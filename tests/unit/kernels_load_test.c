@@ -1,6 +1,7 @@
 /* Loading source elements: every code of the small formats, block scales at
  * ragged edges, and what is refused. */
 #include "kernels/backend.h"
+#include "kernels/half.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -353,13 +354,42 @@ static void bf16_rounding(void **state)
         same_float(x[i], want[i]);
 }
 
+/* Every BF16 but infinities and NaNs, against the exact exponential; sums are rounded once, in F16 a second time. */
+static void changed(void **state)
+{
+    uint64_t bad = 9;
+
+    (void)state;
+    for (uint32_t code = 0; code < 1 << 16; code++) {
+        float x = sl_f32_from_bf16((uint16_t)code), y = x, sum = x, exact = -(float)expl((long double)x);
+
+        if (!isfinite(x))
+            continue;
+        assert_int_equal(sl_change_values(SL_MINUS_EXP, SL_DTYPE_BF16, &y, 1, &bad), isfinite(exact) ? 0 : SL_ESOURCE);
+        assert_int_equal(bad, 0);
+        assert_memory_equal(&y, &exact, sizeof y);
+        assert_int_equal(sl_change_values(SL_PLUS_ONE, SL_DTYPE_BF16, &sum, 1, &bad), 0);
+        exact = 1.0f + x;
+        assert_memory_equal(&sum, &exact, sizeof sum);
+    }
+    {
+        float x[3] = {0.5f, 0x1p-11f, 0x1.8p-10f}, e[2] = {1, 12};
+
+        assert_int_equal(sl_change_values(SL_PLUS_ONE, SL_DTYPE_F16, x, 3, &bad), 0);
+        assert_true(x[0] == 1.5f && x[1] == 1.0f && x[2] == 1 + 0x1p-9f);
+        assert_int_equal(sl_change_values(SL_MINUS_EXP, SL_DTYPE_F16, e, 2, &bad), SL_ESOURCE); /* beyond F16 */
+        assert_int_equal(bad, 1);
+        assert_true(e[0] == -0x1.5cp+1f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_code),   cmocka_unit_test(block_scales),
                                        cmocka_unit_test(packed_integers), cmocka_unit_test(fp4_values), cmocka_unit_test(fp4_groups),
                                        cmocka_unit_test(wide_types),   cmocka_unit_test(refused),
                                        cmocka_unit_test(bf16_rounding), cmocka_unit_test(e4m3_halves),
-                                       cmocka_unit_test(e4m3_to_q8_0)};
+                                       cmocka_unit_test(e4m3_to_q8_0), cmocka_unit_test(changed)};
 
     return cmocka_run_group_tests_name("load", tests, NULL, NULL);
 }

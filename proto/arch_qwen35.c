@@ -1,0 +1,313 @@
+/* Qwen3.5, dense and with experts: of every four layers three have linear attention (a gated delta net), whose value
+ * heads llama.cpp wants in another order; a layer for multi-token prediction is kept behind the others. */
+#include "proto/arch_table.h"
+
+#include "proto/suffix.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <string.h>
+
+#define L SL_W_LAYER
+#define FULL (SL_W_LAYER | SL_W_FULL)
+#define LINEAR (SL_W_LAYER | SL_W_LINEAR)
+#define DENSE (SL_W_LAYER | SL_W_DENSE)
+#define MOE (SL_W_LAYER | SL_W_MOE)
+#define NEXTN (SL_W_LAYER | SL_W_NEXTN)
+#define OF_LAYER "model.layers.{i}."
+#define ATTN OF_LAYER "self_attn."
+#define DELTA OF_LAYER "linear_attn."
+#define MLP OF_LAYER "mlp."
+#define END {NULL, NULL, 0, 0, 0, 0, 0, 0}
+
+static const struct sl_tensor_tmpl attention[] = {
+    {"blk.{i}.post_attention_norm.weight", OF_LAYER "post_attention_layernorm.weight", L, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", FULL, SL_N_GATED_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_q_norm.weight", ATTN "q_norm.weight", FULL, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", FULL, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_k_norm.weight", ATTN "k_norm.weight", FULL, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", FULL, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", FULL, SL_N_EMBD, SL_N_Q_ROWS, 0, SL_SHIP_LINEAR, 0},
+
+    {"blk.{i}.attn_qkv.weight", DELTA "in_proj_qkv.weight", LINEAR, SL_N_LINEAR_QKV, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_gate.weight", DELTA "in_proj_z.weight", LINEAR, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ssm_alpha.weight", DELTA "in_proj_a.weight", LINEAR, SL_N_LINEAR_VALUES, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.ssm_beta.weight", DELTA "in_proj_b.weight", LINEAR, SL_N_LINEAR_VALUES, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.ssm_a", DELTA "A_log", LINEAR, SL_N_NONE, SL_N_LINEAR_VALUES, 0, SL_SHIP_F32, 0},
+    {"blk.{i}.ssm_dt.bias", DELTA "dt_bias", LINEAR, SL_N_NONE, SL_N_LINEAR_VALUES, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.ssm_conv1d.weight", DELTA "conv1d.weight", LINEAR, SL_N_LINEAR_QKV, SL_N_CONV, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.ssm_norm.weight", DELTA "norm.weight", LINEAR, SL_N_NONE, SL_N_LINEAR_V_DIM, 0, SL_SHIP_F32, 0},
+    {"blk.{i}.ssm_out.weight", DELTA "out_proj.weight", LINEAR, SL_N_EMBD, SL_N_LINEAR_ROWS, 0, SL_SHIP_LINEAR, 0},
+    END,
+};
+
+/* Several tensors of an expert, or one of all experts of a layer. */
+static const struct sl_tensor_tmpl feed_forward[] = {
+    {"blk.{i}.ffn_gate.weight", MLP "gate_proj.weight", DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_up.weight", MLP "up_proj.weight", DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_down.weight", MLP "down_proj.weight", DENSE, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
+
+    {"blk.{i}.ffn_gate_inp.weight", MLP "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.ffn_gate_exps.weight", MLP "experts.{e}.gate_proj.weight", MOE | SL_W_APART, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_up_exps.weight", MLP "experts.{e}.up_proj.weight", MOE | SL_W_APART, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_down_exps.weight", MLP "experts.{e}.down_proj.weight", MOE | SL_W_APART, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_gate_exps.weight", MLP "experts.gate_up_proj", MOE | SL_W_FUSED, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_up_exps.weight", MLP "experts.gate_up_proj", MOE | SL_W_FUSED, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_down_exps.weight", MLP "experts.down_proj", MOE | SL_W_FUSED, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_gate_inp_shexp.weight", MLP "shared_expert_gate.weight", MOE, SL_N_ONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.ffn_gate_shexp.weight", MLP "shared_expert.gate_proj.weight", MOE, SL_N_SHARED_FF_KEY, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_up_shexp.weight", MLP "shared_expert.up_proj.weight", MOE, SL_N_SHARED_FF_KEY, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_down_shexp.weight", MLP "shared_expert.down_proj.weight", MOE, SL_N_EMBD, SL_N_SHARED_FF_KEY, 0, SL_SHIP_LINEAR, 0},
+
+    {"blk.{i}.nextn.eh_proj.weight", "mtp.fc.weight", NEXTN, SL_N_EMBD, SL_N_TWO_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.nextn.enorm.weight", "mtp.pre_fc_norm_embedding.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.nextn.hnorm.weight", "mtp.pre_fc_norm_hidden.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.nextn.shared_head_norm.weight", "mtp.norm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    END,
+};
+
+static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, attention, feed_forward, NULL};
+
+#define COMMON_FIELDS \
+    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER - 1, 0}, \
+    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, NAN}, \
+    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0}, \
+    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0}, \
+    {SL_N_HEAD_KV, "num_key_value_heads", SL_FIELD_INT, true, 1, 1 << 14, 0}, \
+    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0}, \
+    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, true, 0, 1, 0}, \
+    {SL_N_HEAD_DIM, "head_dim", SL_FIELD_INT, false, 1, 1 << 16, NAN}, \
+    {SL_N_NEXTN, "mtp_num_hidden_layers", SL_FIELD_INT, false, 0, 1, NAN}, \
+    {SL_N_CONV, "linear_conv_kernel_dim", SL_FIELD_INT, true, 1, 1 << 8, 0}, \
+    {SL_N_LINEAR_DIM, "linear_key_head_dim", SL_FIELD_INT, true, 1, 1 << 12, 0}, \
+    {SL_N_LINEAR_V_DIM, "linear_value_head_dim", SL_FIELD_INT, true, 1, 1 << 12, 0}, \
+    {SL_N_LINEAR_KEYS, "linear_num_key_heads", SL_FIELD_INT, true, 1, 1 << 12, 0}, \
+    {SL_N_LINEAR_VALUES, "linear_num_value_heads", SL_FIELD_INT, true, 1, 1 << 12, 0}, \
+    {SL_N_FULL_EVERY, "full_attention_interval", SL_FIELD_INT, false, 1, SL_MAX_LAYER, 4}
+
+static const struct sl_field dense_fields[] = {
+    COMMON_FIELDS,
+    {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
+    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+};
+
+static const struct sl_field fields[] = {
+    COMMON_FIELDS,
+    {SL_N_FF, "intermediate_size", SL_FIELD_INT, false, 1, 1 << 24, NAN},
+    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+};
+
+/* ---- where elements come from ---- */
+
+enum { QKV, CONV, ROWS, HEAD_ROWS, HEADS, COLUMNS, GATE, UP };
+_Static_assert(UP < SL_VIEWS, "each has its place");
+
+/* Behind the first `skip` elements value heads are grouped by their keys' heads, `run` elements of each; the output has
+ * the first of each key's head, then the second of each, and so on. */
+static void tile(struct sl_params *p, int view, uint64_t elems, uint64_t skip, uint64_t run)
+{
+    uint64_t keys = p->num[SL_N_LINEAR_KEYS].u, each = p->num[SL_N_LINEAR_VALUES].u / keys;
+    struct sl_view *v = &p->views[view];
+
+    if (skip)
+        v->part[v->n_parts++] = (struct sl_view_part){.elems = skip, .run = skip, .n = {1, 1}};
+    else
+        v->period = run * keys * each;
+    v->part[v->n_parts++] = (struct sl_view_part){.elems = elems - skip, .first = skip, .run = run, .n = {keys, each},
+                                                  .step = {run * each, run, run * keys * each}};
+}
+
+static void derive_views(struct sl_params *p)
+{
+    uint64_t dim = p->num[SL_N_LINEAR_DIM].u, values = p->num[SL_N_LINEAR_VALUES].u, cols = p->num[SL_N_EMBD].u;
+    uint64_t before = 2 * dim * p->num[SL_N_LINEAR_KEYS].u, all = dim * values, kernel = p->num[SL_N_CONV].u;
+    uint64_t expert = p->num[SL_N_MOE_FF].u * cols, experts = p->num[SL_N_EXPERT].u;
+
+    if (values != p->num[SL_N_LINEAR_KEYS].u) {
+        tile(p, QKV, (before + all) * cols, before * cols, dim * cols);
+        tile(p, CONV, (before + all) * kernel, before * kernel, dim * kernel);
+        tile(p, ROWS, all * cols, 0, dim * cols);
+        tile(p, HEAD_ROWS, values * cols, 0, cols);
+        tile(p, HEADS, values, 0, 1);
+        tile(p, COLUMNS, cols * all, 0, dim);
+    }
+    for (int i = GATE; i <= UP && experts; i++)
+        p->views[i] = (struct sl_view){1, {{.elems = experts * expert, .first = i == UP ? expert : 0, .run = expert,
+                                            .n = {experts, 1}, .step = {2 * expert}}}, 0};
+}
+
+static bool of_linear(const struct sl_params *p, const char *name, struct sl_arrangement *a)
+{
+    static const struct { const char *name; int view; } tiled[] = {
+        {".attn_qkv.weight", QKV}, {".attn_gate.weight", ROWS}, {".ssm_alpha.weight", HEAD_ROWS}, {".ssm_beta.weight", HEAD_ROWS},
+        {".ssm_a", HEADS}, {".ssm_dt.bias", HEADS}, {".ssm_conv1d.weight", CONV}, {".ssm_out.weight", COLUMNS},
+    };
+
+    for (size_t i = 0; i < sizeof tiled / sizeof *tiled; i++)
+        if (sl_ends_with(name, tiled[i].name)) {
+            a->view = p->views[tiled[i].view].n_parts ? &p->views[tiled[i].view] : NULL;
+            return true;
+        }
+    return sl_ends_with(name, ".ssm_norm.weight");
+}
+
+/* The norms' weights are stored less 1, but for that of linear attention. */
+static void arrange(const struct sl_params *p, const struct sl_tensor_tmpl *t, struct sl_arrangement *a)
+{
+    const struct sl_number *n = p->num;
+
+    if (of_linear(p, t->out, a)) {
+        a->change = sl_ends_with(t->out, ".ssm_a") ? SL_MINUS_EXP : SL_AS_STORED;
+        if (sl_ends_with(t->out, ".ssm_conv1d.weight"))
+            memcpy(a->shape, (uint64_t[3]){n[SL_N_LINEAR_QKV].u, 1, n[SL_N_CONV].u}, sizeof a->shape);
+    } else if (sl_ends_with(t->src, "norm.weight") || strncmp(t->src, "mtp.pre_fc_norm_", 16) == 0) {
+        a->change = SL_PLUS_ONE;
+    } else if (t->when & SL_W_FUSED) {
+        bool down = sl_ends_with(t->out, ".ffn_down_exps.weight");
+
+        a->stack = true;
+        a->view = down ? NULL : &p->views[sl_ends_with(t->out, ".ffn_up_exps.weight") ? UP : GATE];
+        memcpy(a->shape, (uint64_t[3]){n[SL_N_EXPERT].u, n[t->rows].u * (down ? 1 : 2), n[t->cols].u}, sizeof a->shape);
+    }
+}
+
+static bool drops(const struct sl_params *p, const char *name)
+{
+    return p->no_mtp && strncmp(name, "mtp.", 4) == 0;
+}
+
+/* ---- facts ---- */
+
+static int derive_linear(struct sl_params *p, struct sl_error *e)
+{
+    const struct sl_number *n = p->num;
+    unsigned keys = (unsigned)n[SL_N_LINEAR_KEYS].u, values = (unsigned)n[SL_N_LINEAR_VALUES].u;
+
+    if (values % keys)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"linear_num_value_heads\" %u cannot be divided among %u "
+                       "\"linear_num_key_heads\"", values, keys);
+    if (n[SL_N_LINEAR_DIM].u != n[SL_N_LINEAR_V_DIM].u)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"linear_key_head_dim\" and \"linear_value_head_dim\" differ, which "
+                       "llama.cpp's %s cannot have", p->arch->name);
+    SL_TRY(sl_num_mul(p, SL_N_LINEAR_ROWS, n[SL_N_LINEAR_DIM].u, values, e));
+    return sl_num_mul(p, SL_N_LINEAR_QKV, n[SL_N_LINEAR_DIM].u, 2 * (uint64_t)keys + values, e);
+}
+
+/* llama.cpp goes by the interval, whatever this list says. */
+static int check_layers(const struct sl_params *p, struct sl_error *e)
+{
+    const cJSON *types = cJSON_GetObjectItemCaseSensitive(p->config, "layer_types"), *type;
+    uint64_t i = 0, every = p->num[SL_N_FULL_EVERY].u;
+
+    cJSON_ArrayForEach(type, types) {
+        const char *want = ++i % every ? "linear_attention" : "full_attention";
+
+        if (!cJSON_IsString(type) || strcmp(type->valuestring, want) != 0)
+            return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"layer_types\" has another layer %u than \"full_attention_interval\" "
+                           "%u, by which llama.cpp's %s goes", (unsigned)i - 1, (unsigned)every, p->arch->name);
+    }
+    return 0;
+}
+
+static int derive_rope(struct sl_params *p, struct sl_error *e)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(p->rope, "mrope_section"), *item;
+    double part = 0.25, theta = NAN;
+    int i = 0;
+
+    SL_TRY(sl_arch_no_llama3(p, e));
+    SL_TRY(sl_rope_float(p, "partial_rotary_factor", &part, e));
+    SL_TRY(sl_rope_float(p, "rope_theta", &theta, e));
+    p->num[SL_N_ROPE_THETA].have = !isnan(theta);
+    if (!(part > 0 && part <= 1))
+        return sl_fail(e, SL_ESOURCE, "config.json: \"partial_rotary_factor\" is %g: expected a number above 0, up to 1", part);
+    sl_num_set(p, SL_N_ROPE_DIM, (uint64_t)((double)p->num[SL_N_HEAD_DIM].u * part));
+    memcpy(p->sections, (int32_t[4]){11, 11, 10, 0}, sizeof p->sections); /* as the converter has it */
+    sl_num_set(p, list ? SL_N_SECTIONS : SL_N_SECTIONS_LATE, 0);
+    if (list)
+        memset(p->sections, 0, sizeof p->sections);
+    cJSON_ArrayForEach(item, list) {
+        if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble <= 1 << 16) || item->valuedouble != floor(item->valuedouble))
+            return sl_fail(e, SL_ESOURCE, "config.json: \"mrope_section\" is no list of small integers");
+        if (i < 4)
+            p->sections[i++] = (int32_t)item->valuedouble;
+    }
+    return list && !cJSON_IsArray(list) ? sl_fail(e, SL_ESOURCE, "config.json: \"mrope_section\" is no list of small integers") : 0;
+}
+
+static int derive(struct sl_params *p, struct sl_error *e)
+{
+    const struct sl_number *n = p->num;
+
+    if (sl_config_bool(p->config, "attention_bias", false))
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"attention_bias\" is true, which llama.cpp's %s cannot have", p->arch->name);
+    SL_TRY(sl_arch_plain_attention(p, e));
+    SL_TRY(sl_num_mul(p, SL_N_GATED_ROWS, 2, n[SL_N_Q_ROWS].u, e));
+    SL_TRY(derive_linear(p, e));
+    SL_TRY(check_layers(p, e));
+    SL_TRY(derive_rope(p, e));
+    sl_num_set(p, SL_N_ONE, 1);
+    derive_views(p);
+    if (!n[SL_N_NEXTN].u) /* no key */
+        p->num[SL_N_NEXTN] = (struct sl_number){0};
+    sl_arch_keep_mtp(p);
+    return 0;
+}
+
+static int derive_moe(struct sl_params *p, struct sl_error *e)
+{
+    const struct sl_number *n = p->num;
+
+    for (size_t i = 0; i < 3; i++)
+        if (!n[i == 0 ? SL_N_EXPERT : i == 1 ? SL_N_EXPERT_USED : SL_N_SHARED_FF_KEY].u)
+            return sl_fail(e, SL_ESOURCE, "config.json has no \"%s\", which %s needs", i == 0 ? "num_experts" : i == 1
+                           ? "num_experts_per_tok" : "shared_expert_intermediate_size", p->hf_class);
+    SL_TRY(sl_arch_check_experts(p, e));
+    SL_TRY(sl_arch_all_have_experts(p, e));
+    return derive(p, e);
+}
+
+static const struct sl_key_tmpl keys[] = {
+    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
+    {"expert_shared_feed_forward_length", SL_KV_U32, SL_N_SHARED_FF_KEY, 0},
+    {"nextn_predict_layers", SL_KV_U32, SL_N_NEXTN, 0},
+    {"ssm.conv_kernel", SL_KV_U32, SL_N_CONV, 0},
+    {"ssm.state_size", SL_KV_U32, SL_N_LINEAR_DIM, 0},
+    {"ssm.group_count", SL_KV_U32, SL_N_LINEAR_KEYS, 0},
+    {"ssm.time_step_rank", SL_KV_U32, SL_N_LINEAR_VALUES, 0},
+    {"ssm.inner_size", SL_KV_U32, SL_N_LINEAR_ROWS, 0},
+    {"full_attention_interval", SL_KV_U32, SL_N_FULL_EVERY, 0},
+    {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM, 0},
+    {"rope.dimension_sections", SL_KV_I32, SL_N_SECTIONS_LATE, SL_KEY_SECTIONS},
+    {NULL, 0, 0, 0},
+};
+
+static const char *const classes[] = {"Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM", NULL};
+static const char *const moe_classes[] = {"Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM", NULL};
+
+const struct sl_arch sl_arch_qwen35 = {
+    .name = "qwen35",
+    .classes = classes,
+    .fields = dense_fields,
+    .tensors = tensors,
+    .keys = keys,
+    .derive = derive,
+    .arrange = arrange,
+    .drops = drops,
+    .mtp_prefix = "mtp.layers.",
+    .output_if_there = true,
+};
+
+const struct sl_arch sl_arch_qwen35moe = {
+    .name = "qwen35moe",
+    .classes = moe_classes,
+    .fields = fields,
+    .more_fields = sl_arch_qwen_moe_fields,
+    .tensors = tensors,
+    .keys = keys,
+    .derive = derive_moe,
+    .arrange = arrange,
+    .drops = drops,
+    .mtp_prefix = "mtp.layers.",
+    .output_if_there = true,
+};

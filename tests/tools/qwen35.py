@@ -1,0 +1,328 @@
+#!/usr/bin/env python3
+"""Checkpoints in Qwen3.5's form, and their GGUF computed in numpy, sharing nothing with Sluice.
+
+  qwen35.py make DIR [--dense] [--fp8] [--apart] [--mtp 0|1] [--text] [--set NAME=VALUE...]
+      a small checkpoint: experts in one tensor, or apart with --fp8 or --apart; --text: the text model alone;
+      --set: an entry of the text model's config
+  qwen35.py keys DIR FILE.gguf [--no-mtp]     the architecture's keys and their order
+  qwen35.py compare DIR FILE.gguf...          each tensor's bytes: F32, or F16 or BF16 of it
+"""
+import argparse
+import json
+import os
+import sys
+
+import numpy as np
+
+from kimi import same_keys
+from reference import E4M3, Checkpoint, to_bf16
+
+RULES = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+         r"\s+(?!\S)|\s+")
+TEXT = {
+    "attention_bias": False, "attn_output_gate": True, "bos_token_id": None, "dtype": "bfloat16", "eos_token_id": 1,
+    "full_attention_interval": 4, "head_dim": 64, "hidden_act": "silu", "hidden_size": 256, "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128, "linear_num_key_heads": 2, "linear_num_value_heads": 6, "linear_value_head_dim": 128,
+    "mamba_ssm_dtype": "float32", "max_position_embeddings": 262144, "mtp_num_hidden_layers": 1, "num_attention_heads": 4,
+    "num_hidden_layers": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-06, "vocab_size": 4096,
+    "rope_parameters": {"mrope_interleaved": True, "mrope_section": [3, 3, 2], "partial_rotary_factor": 0.25,
+                        "rope_theta": 10000000, "rope_type": "default"},
+}
+MOE = {"moe_intermediate_size": 256, "num_experts": 4, "num_experts_per_tok": 2, "shared_expert_intermediate_size": 256}
+NAMES = {
+    "input_layernorm.weight": "attn_norm.weight", "post_attention_layernorm.weight": "post_attention_norm.weight",
+    "linear_attn.in_proj_qkv.weight": "attn_qkv.weight", "linear_attn.in_proj_z.weight": "attn_gate.weight",
+    "linear_attn.in_proj_a.weight": "ssm_alpha.weight", "linear_attn.in_proj_b.weight": "ssm_beta.weight",
+    "linear_attn.A_log": "ssm_a", "linear_attn.dt_bias": "ssm_dt.bias", "linear_attn.conv1d.weight": "ssm_conv1d.weight",
+    "linear_attn.norm.weight": "ssm_norm.weight", "linear_attn.out_proj.weight": "ssm_out.weight",
+    "mlp.gate.weight": "ffn_gate_inp.weight", "mlp.shared_expert_gate.weight": "ffn_gate_inp_shexp.weight",
+    "self_attn.o_proj.weight": "attn_output.weight",
+}
+NAMES.update({f"self_attn.{k}_norm.weight": f"attn_{k}_norm.weight" for k in "qk"})
+NAMES.update({f"self_attn.{k}_proj.weight": f"attn_{k}.weight" for k in "qkv"})
+for part in ("gate", "up", "down"):
+    NAMES[f"mlp.{part}_proj.weight"] = f"ffn_{part}.weight"
+    NAMES[f"mlp.shared_expert.{part}_proj.weight"] = f"ffn_{part}_shexp.weight"
+MTP = {"fc.weight": "nextn.eh_proj.weight", "norm.weight": "nextn.shared_head_norm.weight",
+       "pre_fc_norm_embedding.weight": "nextn.enorm.weight", "pre_fc_norm_hidden.weight": "nextn.hnorm.weight"}
+ONCE = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight", "lm_head.weight": "output.weight"}
+
+
+class Maker:
+    def __init__(self, fp8, apart):
+        self.rng = np.random.default_rng(35)
+        self.fp8, self.apart, self.header, self.parts, self.at = fp8, apart, {}, [], 0
+        self.codes = np.argsort(E4M3[:127], kind="stable")
+        self.values = E4M3[:127][self.codes]
+
+    def add(self, name, dtype, a):
+        data = np.ascontiguousarray(a).tobytes()
+        self.header[name] = {"dtype": dtype, "shape": list(a.shape), "data_offsets": [self.at, self.at + len(data)]}
+        self.parts.append(data)
+        self.at += len(data)
+
+    def gauss(self, *shape):
+        return self.rng.standard_normal(shape).astype(np.float32)
+
+    def bf16(self, name, *shape, fan=None, scale=1.0):
+        self.add(name, "BF16", to_bf16(np.float32(scale) * self.gauss(*shape) / np.float32((fan or shape[-1]) ** 0.5)).reshape(shape))
+
+    def norm(self, name, n, mean=0.0):
+        self.add(name, "BF16", to_bf16(np.float32(mean) + np.float32(0.1) * self.gauss(n)))
+
+    def linear(self, name, rows, cols):
+        if not self.fp8:
+            return self.bf16(name + ".weight", rows, cols)
+        x = 60 * self.gauss(rows, cols)
+        w = self.codes[np.searchsorted(self.values, np.minimum(np.abs(x), 448))].astype(np.uint8) | np.where(x < 0, 128, 0).astype(np.uint8)
+        self.add(name + ".weight", "F8_E4M3", w)
+        s = (0.75 + 0.5 * self.rng.random((-(-rows // 128), -(-cols // 128)))) / (60 * cols ** 0.5)
+        self.add(name + ".weight_scale_inv", "BF16", to_bf16(s.astype(np.float32)).reshape(s.shape))
+
+    def delta(self, c, p):
+        n, kh, vh, d = c["hidden_size"], c["linear_num_key_heads"], c["linear_num_value_heads"], c["linear_value_head_dim"]
+        channels = 2 * kh * c["linear_key_head_dim"] + vh * d
+        self.add(p + "A_log", "F32", np.log(self.rng.uniform(0.01, 16, vh)).astype(np.float32))
+        self.bf16(p + "conv1d.weight", channels, 1, c["linear_conv_kernel_dim"])
+        self.bf16(p + "dt_bias", vh, fan=1)
+        self.bf16(p + "in_proj_a.weight", vh, n)
+        self.bf16(p + "in_proj_b.weight", vh, n)
+        self.linear(p + "in_proj_qkv", channels, n)
+        self.linear(p + "in_proj_z", vh * d, n)
+        self.add(p + "norm.weight", "F32", 1 + np.float32(0.1) * self.gauss(d))
+        self.linear(p + "out_proj", n, vh * d)
+
+    def attention(self, c, p):
+        n, d = c["hidden_size"], c["head_dim"]
+        self.norm(p + "k_norm.weight", d)
+        self.linear(p + "k_proj", c["num_key_value_heads"] * d, n)
+        self.linear(p + "o_proj", n, c["num_attention_heads"] * d)
+        self.norm(p + "q_norm.weight", d)
+        self.linear(p + "q_proj", 2 * c["num_attention_heads"] * d, n)
+        self.linear(p + "v_proj", c["num_key_value_heads"] * d, n)
+
+    def network(self, p, ff, n):
+        self.linear(p + "down_proj", n, ff)
+        self.linear(p + "gate_proj", ff, n)
+        self.linear(p + "up_proj", ff, n)
+
+    def layer(self, c, p, full):
+        n = c["hidden_size"]
+        self.norm(p + "input_layernorm.weight", n)
+        self.norm(p + "post_attention_layernorm.weight", n)
+        if full:
+            self.attention(c, p + "self_attn.")
+        else:
+            self.delta(c, p + "linear_attn.")
+        if "num_experts" not in c:
+            return self.network(p + "mlp.", c["intermediate_size"], n)
+        ff, experts = c["moe_intermediate_size"], c["num_experts"]
+        self.bf16(p + "mlp.gate.weight", experts, n)
+        if self.apart:
+            for e in range(experts):
+                self.network(f"{p}mlp.experts.{e}.", ff, n)
+        else:
+            self.bf16(p + "mlp.experts.gate_up_proj", experts, 2 * ff, n)
+            self.bf16(p + "mlp.experts.down_proj", experts, n, ff)
+        self.network(p + "mlp.shared_expert.", c["shared_expert_intermediate_size"], n)
+        self.bf16(p + "mlp.shared_expert_gate.weight", 1, n)
+
+
+def config(a):
+    c = json.loads(json.dumps(TEXT))
+    c.update({"intermediate_size": 512} if a.dense else MOE)
+    c["mtp_num_hidden_layers"] = a.mtp
+    for item in a.set:
+        name, value = item.split("=", 1)
+        c[name] = json.loads(value)
+        if c[name] is None:
+            del c[name]
+    kind, every = "qwen3_5" if a.dense else "qwen3_5_moe", c.get("full_attention_interval", 4)
+    c["layer_types"] = ["linear_attention" if (i + 1) % every else "full_attention" for i in range(c["num_hidden_layers"])]
+    name = "Qwen3_5" if a.dense else "Qwen3_5Moe"
+    if a.text:
+        whole = dict(c, architectures=[name + "ForCausalLM"], model_type=kind + "_text", tie_word_embeddings=False)
+    else:
+        whole = {"architectures": [name + "ForConditionalGeneration"], "image_token_id": 5, "model_type": kind,
+                 "text_config": dict(c, model_type=kind + "_text"), "tie_word_embeddings": False, "transformers_version": "4.57.0.dev0",
+                 "video_token_id": 6, "vision_config": {"depth": 1, "hidden_size": 32, "model_type": kind}}
+    if a.fp8:
+        whole["quantization_config"] = {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128],
+                                        "modules_to_not_convert": ["lm_head", "model.visual", "mtp.fc"]}
+    return c, whole
+
+
+def tokenizer(folder):
+    tiny = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tiny-v3")
+    text = open(os.path.join(tiny, "tokenizer.json"), encoding="utf-8").read()
+    t = json.loads(text.replace("<｜end▁of▁sentence｜>", "<|endoftext|>"))
+    t["normalizer"] = {"type": "NFC"}
+    t["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": RULES}, "behavior": "Isolated", "invert": False},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}]}
+    t["post_processor"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    json.dump(t, open(os.path.join(folder, "tokenizer.json"), "w"))
+    c = {"add_bos_token": False, "add_prefix_space": False, "bos_token": None, "chat_template": "{{ messages }}",
+         "clean_up_tokenization_spaces": False, "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
+         "tokenizer_class": "Qwen2Tokenizer", "unk_token": None}
+    json.dump(c, open(os.path.join(folder, "tokenizer_config.json"), "w"))
+
+
+def cmd_make(a):
+    c, whole = config(a)
+    m, n, p = Maker(a.fp8, a.fp8 or a.apart), c["hidden_size"], "model." if a.text else "model.language_model."
+    m.bf16("lm_head.weight", c["vocab_size"], n)
+    m.bf16(p + "embed_tokens.weight", c["vocab_size"], n, fan=1)
+    for i in range(c["num_hidden_layers"]):
+        m.layer(c, f"{p}layers.{i}.", (i + 1) % c.get("full_attention_interval", 4) == 0)
+    m.norm(p + "norm.weight", n)
+    if not a.text:
+        m.bf16("model.visual.blocks.0.mlp.linear_fc1.weight", 32, 32)
+        m.bf16("model.visual.patch_embed.proj.bias", 32)
+    if a.mtp:
+        m.bf16("mtp.fc.weight", n, 2 * n)
+        m.layer(c, "mtp.layers.0.", True)
+        for name in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden"):
+            m.norm(f"mtp.{name}.weight", n)
+    os.makedirs(a.dir, exist_ok=True)
+    header = json.dumps(m.header).encode()
+    header += b" " * (-len(header) % 8)
+    with open(os.path.join(a.dir, "model.safetensors"), "wb") as f:
+        f.write(len(header).to_bytes(8, "little") + header + b"".join(m.parts))
+    for name, content in {"config.json": whole, "model.safetensors.index.json": {
+            "metadata": {"total_size": m.at}, "weight_map": dict.fromkeys(m.header, "model.safetensors")}}.items():
+        json.dump(content, open(os.path.join(a.dir, name), "w"))
+    tokenizer(a.dir)
+
+
+def text_config(folder):
+    c = json.load(open(os.path.join(folder, "config.json")))
+    return {**c, **c.get("text_config", {})}
+
+
+def expected_keys(c, no_mtp):
+    rp, n, mtp = c["rope_parameters"], c["num_hidden_layers"], 0 if no_mtp else c.get("mtp_num_hidden_layers", 0)
+    sections = ("rope.dimension_sections", (rp.get("mrope_section", [11, 11, 10]) + [0] * 4)[:4])
+    early = "mrope_section" in rp
+    keys = [("block_count", n + mtp), ("context_length", c["max_position_embeddings"]), ("embedding_length", c["hidden_size"])]
+    keys += [("feed_forward_length", c["intermediate_size"])] if "intermediate_size" in c else []
+    keys += [("attention.head_count", c["num_attention_heads"]), ("attention.head_count_kv", c["num_key_value_heads"])]
+    keys += [sections] if early else []
+    keys += [("rope.freq_base", float(rp["rope_theta"])), ("attention.layer_norm_rms_epsilon", c["rms_norm_eps"])]
+    keys += [("expert_count", c["num_experts"]), ("expert_used_count", c["num_experts_per_tok"])] if "num_experts" in c else []
+    keys += [("attention.key_length", c["head_dim"]), ("attention.value_length", c["head_dim"])]
+    if "num_experts" in c:
+        keys += [("expert_feed_forward_length", c["moe_intermediate_size"]),
+                 ("expert_shared_feed_forward_length", c["shared_expert_intermediate_size"])]
+    keys += [("nextn_predict_layers", mtp)] if mtp else []
+    keys += [("ssm.conv_kernel", c["linear_conv_kernel_dim"]), ("ssm.state_size", c["linear_key_head_dim"]),
+             ("ssm.group_count", c["linear_num_key_heads"]), ("ssm.time_step_rank", c["linear_num_value_heads"]),
+             ("ssm.inner_size", c["linear_value_head_dim"] * c["linear_num_value_heads"]),
+             ("full_attention_interval", c.get("full_attention_interval", 4)),
+             ("rope.dimension_count", int(c["head_dim"] * rp["partial_rotary_factor"]))]
+    keys += [] if early else [sections]
+    arch = "qwen35moe" if "num_experts" in c else "qwen35"
+    return [(f"{arch}.{k}", v) for k, v in keys]
+
+
+def cmd_keys(a):
+    c = text_config(a.dir)
+    return same_keys(a.files[0], "qwen35moe." if "num_experts" in c else "qwen35.", expected_keys(c, a.no_mtp))
+
+
+def tiled(c, x, before, each, axis=0):
+    """Behind `before`, heads of `each` along that axis: from [key head][which] to [which][key head]."""
+    kh, vh = c["linear_num_key_heads"], c["linear_num_value_heads"]
+    first, rest = np.split(x, [before], axis)
+    shape = rest.shape
+    rest = rest.reshape(shape[:axis] + (kh, vh // kh, each) + shape[axis + 1:]).swapaxes(axis, axis + 1).reshape(shape)
+    return np.concatenate([first, rest], axis)
+
+
+def changed(c, name, x):
+    d, before = c["linear_value_head_dim"], 2 * c["linear_num_key_heads"] * c["linear_key_head_dim"]
+    part = name.split("linear_attn.")[-1] if "linear_attn." in name else ""
+    if part == "A_log":
+        x = -np.exp(x.astype(np.float64)).astype(np.float32)
+    if part in ("A_log", "dt_bias", "in_proj_a.weight", "in_proj_b.weight"):
+        return tiled(c, x, 0, 1)
+    if part == "in_proj_qkv.weight" or part == "conv1d.weight":
+        return tiled(c, x.reshape(x.shape[0], -1), before, d)
+    if part == "in_proj_z.weight":
+        return tiled(c, x, 0, d)
+    if part == "out_proj.weight":
+        return tiled(c, x, 0, d, 1)
+    return x + np.float32(1) if not part and (name.endswith("norm.weight") or ".pre_fc_norm_" in name) else x
+
+
+def wanted(ck, c, mtp):
+    """{GGUF name: a function that gives the values}"""
+    want = {}
+
+    def put(key, *names, part=slice(None)):
+        def values():
+            x = [changed(c, n, ck.f32(n)) for n in names]
+            x = np.stack(x) if ".experts.0." in names[0] else x[0]
+            return x[:, part] if part != slice(None) else x
+        want[key] = values
+
+    layers = c["num_hidden_layers"]
+    for name in ck.where:
+        short = name.replace("language_model.", "")
+        if name.endswith("_scale_inv") or "visual." in name or (short.startswith("mtp.") and not mtp):
+            continue
+        if short in ONCE:
+            put(ONCE[short], name)
+            continue
+        if short.startswith("mtp.") and not short.startswith("mtp.layers."):
+            put(f"blk.{layers}.{MTP[short[4:]]}", name)
+            continue
+        number, rest = short.split("layers.", 1)[1].split(".", 1)
+        p = f"blk.{int(number) + (layers if short.startswith('mtp.') else 0)}."
+        if rest == "mlp.experts.gate_up_proj":
+            ff = c["moe_intermediate_size"]
+            put(p + "ffn_gate_exps.weight", name, part=slice(0, ff))
+            put(p + "ffn_up_exps.weight", name, part=slice(ff, 2 * ff))
+        elif rest == "mlp.experts.down_proj":
+            put(p + "ffn_down_exps.weight", name)
+        elif rest.startswith("mlp.experts."):
+            _, _, e, kind, _ = rest.split(".")
+            if e == "0":
+                put(f"{p}ffn_{kind[:-5]}_exps.weight", *[name.replace("experts.0.", f"experts.{i}.") for i in range(c["num_experts"])])
+        else:
+            put(p + NAMES[rest], name)
+    return want
+
+
+def cmd_compare(a):
+    import gguf
+    ck, c, bad = Checkpoint(a.dir), text_config(a.dir), []
+    as_type = {"F32": lambda x: x, "BF16": to_bf16, "F16": lambda x: x.astype(np.float16)}
+    for file in a.files:
+        want = wanted(ck, c, c.get("mtp_num_hidden_layers") and not a.no_mtp)
+        for t in gguf.GGUFReader(file).tensors:
+            values = want.pop(t.name, None)
+            if values is None:
+                bad.append(f"{t.name}: not in the checkpoint")
+            elif as_type[t.tensor_type.name](values()).tobytes() != t.data.tobytes():
+                bad.append(f"{t.name}: bytes differ ({t.tensor_type.name})")
+        bad += [f"{name}: missing" for name in want]
+    print("\n".join(bad) or "equal")
+    return 1 if bad else 0
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("verb", choices=["make", "keys", "compare"])
+    p.add_argument("dir")
+    p.add_argument("files", nargs="*")
+    for name in ("dense", "fp8", "apart", "text", "no-mtp"):
+        p.add_argument("--" + name, action="store_true")
+    p.add_argument("--mtp", type=int, default=1)
+    p.add_argument("--set", action="append", default=[])
+    a = p.parse_args()
+    return globals()["cmd_" + a.verb](a)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
