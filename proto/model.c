@@ -3,7 +3,6 @@
  * name by name and shape by shape. */
 #include "proto/arch_table.h"
 #include "proto/cursor.h"
-#include "proto/json_file.h"
 #include "proto/metadata_general.h"
 #include "proto/model.h"
 #include "proto/model_gguf.h"
@@ -12,7 +11,6 @@
 #include "proto/text_line.h"
 #include "proto/tokenizer.h"
 
-#include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
@@ -77,11 +75,6 @@ static bool applies(const struct build *b, const struct sl_tensor_tmpl *t, uint3
 static bool is_stack(const struct sl_tensor_tmpl *t)
 {
     return t->src && strstr(t->src, "{e}") != NULL;
-}
-
-static bool is_convolution(const struct sl_tensor_tmpl *t)
-{
-    return strstr(t->out, ".ssm_conv1d_") != NULL;
 }
 
 static uint64_t sources(const struct build *b, const struct sl_tensor_tmpl *t)
@@ -213,23 +206,6 @@ static void plan_source(const struct build *b, const struct sl_tensor_tmpl *t,
         s->scale = planned_scale(b, s->dtype, s->rows, s->cols);
 }
 
-/* Convolutions are [rows, cols] or [rows, 1, cols], factors vectors or matrices of one row; of what SL_FIRST takes
- * there may be more. */
-static bool has_shape(const struct sl_tensor_tmpl *t, const struct sl_src_tensor *src, bool vector, uint64_t rows,
-                      uint64_t cols)
-{
-    uint32_t last = src->n_dims - 1;
-
-    if (src->n_dims == 0)
-        return false;
-    if (vector && t->transform == SL_FIRST)
-        return last == 0 && src->shape[0] >= cols;
-    if (vector)
-        return src->shape[last] == cols && (last == 0 || (last == 1 && src->shape[0] == 1 && t->transform == SL_PRODUCT));
-    return src->shape[0] == rows && src->shape[last] == cols &&
-           (last == 1 || (last == 2 && src->shape[1] == 1 && is_convolution(t)));
-}
-
 static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t layer,
                        uint64_t expert, struct sl_model_src *s, struct sl_error *e)
 {
@@ -264,7 +240,7 @@ static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t
     if (t->transform == SL_IDS ? src->dtype != SL_DTYPE_I64 && src->dtype != SL_DTYPE_I32
                                : !sl_dtype_info(src->dtype)->weight)
         return wrong_dtype(src, t->transform == SL_IDS, e);
-    if (three[0] ? src->n_dims != 3 || memcmp(src->shape, three, 3 * sizeof *three) != 0 : !has_shape(t, src, vector, rows, cols))
+    if (three[0] ? src->n_dims != 3 || memcmp(src->shape, three, 3 * sizeof *three) != 0 : !sl_arch_takes_shape(t, src, rows, cols))
         return wrong_shape(src, three, vector, rows, cols, e);
     b->used[s->tensor] = 1;
     s->dtype = src->dtype;
@@ -287,7 +263,7 @@ static void set_dims(const struct build *b, const struct sl_tensor_tmpl *t, stru
         ne[2] = n[SL_N_EXPERT].u;
         o->n_dims = 3;
     }
-    if (is_convolution(t)) { /* the converter writes a last dimension of 1, too; llama-quantize does not */
+    if (sl_arch_is_convolution(t)) { /* the converter writes a last dimension of 1, too; llama-quantize does not */
         ne[2] = ne[1];
         ne[1] = 1;
         o->n_dims = 3;
@@ -441,6 +417,7 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
     const struct sl_number *n = p->num;
     bool latent = n[SL_N_KV_LORA].have;
 
+    hp->mla_only = p->arch->mla_only;
     hp->n_layer = n[SL_N_LAYER].u;
     hp->n_head = n[SL_N_HEAD].u;
     hp->n_head_kv = p->linear[0] ? 0 : n[SL_N_HEAD_KV].u;
@@ -464,24 +441,6 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
     hp->rope_dim = latent ? n[SL_N_ROPE_DIM].u : n[SL_N_HEAD_DIM].u;
     hp->head_k = latent ? n[SL_N_NOPE].u + n[SL_N_ROPE_DIM].u : n[SL_N_HEAD_DIM].u;
     hp->head_v = latent ? n[SL_N_V_DIM].u : n[SL_N_HEAD_DIM].u;
-}
-
-/* In the tokenizer's place. */
-static int set_eos(struct sl_model *m, const struct sl_params *p, struct sl_error *e)
-{
-    static const char key[] = "tokenizer.ggml.eos_token_id";
-    const cJSON *eos = cJSON_GetObjectItemCaseSensitive(p->config, "eos_token_id");
-    const struct sl_kv *old = sl_kvs_find(&m->kvs, key);
-    uint64_t v, at = old ? (uint64_t)(old - m->kvs.kv) : m->kvs.n;
-
-    if ((!eos || cJSON_IsNull(eos)) && old)
-        return 0;
-    if (!sl_json_uint(eos, UINT32_MAX, &v))
-        return sl_fail(e, SL_ESOURCE, "config.json: \"eos_token_id\": expected the id of the token at a text's end");
-    if (sl_kvs_set_u32(&m->kvs, key, (uint32_t)v) < 0)
-        return sl_fail(e, SL_EFAIL, "out of memory for metadata");
-    sl_kvs_move(&m->kvs, key, at);
-    return 0;
 }
 
 static int set_keys(struct sl_model *m, const struct sl_params *p, const struct sl_checkpoint *ck,
@@ -513,7 +472,7 @@ static int set_keys(struct sl_model *m, const struct sl_params *p, const struct 
         return 0;
     SL_TRY(sl_tokenizer_keys(&dir, ck->config, p->arch, m->hp.n_vocab, &m->kvs, e));
     if (p->arch->config_eos)
-        SL_TRY(set_eos(m, p, e));
+        SL_TRY(sl_tokenizer_eos(p->config, &m->kvs, e));
     if (!sl_kvs_find(&m->kvs, "tokenizer.chat_template"))
         m->template_of = p->arch->template_of;
     else if (p->arch->template_first)

@@ -329,13 +329,15 @@ static int element(struct source_reader *r, const struct sl_out_tensor *t, uint6
 /* What the formulas divide by. */
 static bool usable(const struct sl_out_tensor *t)
 {
+    if (t->transform == SL_PRODUCT)
+        return t->n_src == 2;
     if (t->n_src == 0 || t->elems % t->n_src)
         return false;
     if (t->transform == SL_PERMUTE)
         return t->heads && t->elems / t->n_src >= 2 * (uint64_t)t->heads;
     if (t->transform == SL_K_B || t->transform == SL_V_B)
         return t->nope && t->v_dim && t->lora;
-    return t->transform != SL_PRODUCT || t->n_src == 2;
+    return true;
 }
 
 int source_values(struct source_reader *r, const struct sl_out_tensor *t, uint64_t first,
