@@ -330,12 +330,13 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
     for (size_t i = 0; dtype && i < sizeof dtypes / sizeof *dtypes; i++)
         if (strcmp(dtype, dtypes[i].name) == 0)
             p->dtype = dtypes[i].dtype;
-    p->fp8 = method && strcmp(method, "fp8") == 0;
+    p->mxfp8 = method && strcmp(method, "mxfp8") == 0;
+    p->fp8 = p->mxfp8 || (method && strcmp(method, "fp8") == 0);
     if (packed && format && (strcmp(format, "float-quantized") == 0 || strcmp(format, "naive-quantized") == 0))
         p->fp8 = true;
     if (!none && !p->fp8 && !packed)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_method '%.60s' is "
-                       "not supported; supported: fp8, compressed-tensors, and checkpoints that are not quantized",
+                       "not supported; supported: fp8, mxfp8, compressed-tensors, and checkpoints that are not quantized",
                        method ? method : "(none)");
     return 0;
 }

@@ -42,8 +42,8 @@ static const struct sl_tensor_tmpl experts[] = {
 };
 
 static const struct sl_tensor_tmpl m3_own[] = {
-    {"blk.{i}.indexer.q_proj.weight", ATTN "index_q_proj.weight", MOE, SL_N_INDEX_ROWS, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.indexer.k_proj.weight", ATTN "index_k_proj.weight", MOE, SL_N_INDEX_DIM, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.indexer.q_proj.weight", ATTN "index_q_proj.weight", MOE, SL_N_INDEX_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.indexer.k_proj.weight", ATTN "index_k_proj.weight", MOE, SL_N_INDEX_DIM, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.indexer.q_norm.weight", ATTN "index_q_norm.weight", MOE, SL_N_NONE, SL_N_INDEX_DIM, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.indexer.k_norm.weight", ATTN "index_k_norm.weight", MOE, SL_N_NONE, SL_N_INDEX_DIM, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.ffn_gate.weight", MLP "gate_proj.weight", DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},

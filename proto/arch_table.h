@@ -133,6 +133,7 @@ struct sl_params {
     bool no_mtp;            /* layers for multi-token prediction are dropped in every architecture */
     uint32_t when;          /* facts of the whole model */
     bool fp8;               /* quantization_config tells of FP8 */
+    bool mxfp8;             /* and of exponents as its scales */
     bool tied;              /* tie_word_embeddings */
     bool vision;            /* has a vision_config */
     bool fp4_experts;       /* expert_dtype is fp4 */

@@ -153,13 +153,14 @@ static int wrong_dtype(const struct sl_src_tensor *t, bool ids, struct sl_error 
                    sl_dtype_info(t->dtype)->name, as);
 }
 
-/* Bytes of a planned scale, as published models have them: E8M0 for F4, BF16 for I4, F32 for FP8 but in DeepSeek-V4. */
+/* Bytes of a planned scale, as published models have them: E8M0 for F4, BF16 for I4, F32 for FP8 but in DeepSeek-V4 and
+ * in MXFP8. */
 static uint32_t planned_width(const struct build *b, enum sl_dtype dtype)
 {
     switch (dtype) {
     case SL_DTYPE_F4: return 1;
     case SL_DTYPE_I4: return 2;
-    default: return b->p->arch->e8m0 ? 1 : 4;
+    default: return b->p->arch->e8m0 || b->p->mxfp8 ? 1 : 4;
     }
 }
 

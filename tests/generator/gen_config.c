@@ -6,8 +6,9 @@
 static void write_fp8(FILE *f, const struct config *c)
 {
     bool lists = c->arch != DEEPSEEK && c->arch != MINIMAX && c->arch != MINIMAX3;
-    fprintf(f, "{\"quant_method\":\"fp8\",\"fmt\":\"e4m3\",\"activation_scheme\":\"dynamic\"%s",
-            !strcmp(c->scales, "tensor") || !strcmp(c->scales, "row") ? "" : ",\"weight_block_size\":[128,128]");
+    bool mx = !strcmp(c->scales, "mxfp8"), blocks = strcmp(c->scales, "tensor") != 0 && strcmp(c->scales, "row") != 0;
+    fprintf(f, "{\"quant_method\":\"%s\",\"fmt\":\"e4m3\",\"activation_scheme\":\"dynamic\"%s", mx ? "mxfp8" : "fp8",
+            mx ? ",\"weight_block_size\":[1,32]" : blocks ? ",\"weight_block_size\":[128,128]" : "");
     for (uint64_t i = 0; i < c->layers && lists; i++)
         fprintf(f, "%s\"model.layers.%" PRIu64 ".input_layernorm\",\"model.layers.%" PRIu64 ".mlp.gate\"",
                 i ? "," : ",\"modules_to_not_convert\":[\"lm_head\",", i, i);

@@ -70,12 +70,14 @@ static void linear(struct list *l, const struct config *c, uint64_t rows, uint64
         return;
     }
     add(l, FP8, GAUSS, rows, cols, "%s%s.weight", prefix, name);
-    enum kind k = !strcmp(c->scales, "e8m0") ? SCALE_E8M0 : !strncmp(c->scales, "bf16", 4) ? BF16 : SCALE_F32;
+    enum kind k = !strcmp(c->scales, "e8m0") ? SCALE_E8M0 : !strcmp(c->scales, "mxfp8") ? SCALE_U8 : !strncmp(c->scales, "bf16", 4) ? BF16 : SCALE_F32;
     uint64_t r = (rows + 127) / 128, w = (cols + 127) / 128;
     if (!strcmp(c->scales, "tensor"))
         r = 0, w = 1;
     else if (strstr(c->scales, "row"))
         r = rows, w = 1;
+    else if (k == SCALE_U8)
+        r = rows, w = (cols + 31) / 32;
     add(l, k, SCALES, r, w, "%s%s.%s", prefix, name, c->scale_suffix)->fan = cols;
 }
 
@@ -223,9 +225,9 @@ static void minimax3_layer(struct list *l, const struct config *c, uint64_t i)
         snprintf(q, sizeof q, "%sblock_sparse_moe.shared_experts.", p);
         network(l, c, c->moe_inter, q);
         add(l, BF16, SMALL, 0, c->index_dim, "%sself_attn.index_k_norm.weight", p);
-        add(l, BF16, GAUSS, c->index_dim, c->hidden, "%sself_attn.index_k_proj.weight", p);
+        linear(l, c, c->index_dim, c->hidden, p, "self_attn.index_k_proj");
         add(l, BF16, SMALL, 0, c->index_dim, "%sself_attn.index_q_norm.weight", p);
-        add(l, BF16, GAUSS, c->kv_heads * c->index_dim, c->hidden, "%sself_attn.index_q_proj.weight", p);
+        linear(l, c, c->kv_heads * c->index_dim, c->hidden, p, "self_attn.index_q_proj");
     }
     add(l, BF16, SMALL, 0, c->hidden, "%sinput_layernorm.weight", p);
     add(l, BF16, SMALL, 0, c->hidden, "%spost_attention_layernorm.weight", p);

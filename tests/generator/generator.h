@@ -31,7 +31,7 @@ struct config {
     uint64_t heads, kv_heads, head_dim, q_lora, kv_lora, nope, rope, v_dim, vocab, shards, seed;
     uint64_t index_heads, index_dim, index_top; /* of V3.2's indexer; no heads: none; MiniMax-M3's has kv_heads */
     bool mtp, tied, f32_bias, f32_proj, sparse, holes, packed, mxfp4, head_norm;
-    const char *scales; /* block, bf16, e8m0, tensor, row, bf16-row; none: the weights are BF16 */
+    const char *scales; /* block, bf16, e8m0, tensor, row, bf16-row, mxfp8; none: the weights are BF16 */
     const char *scale_suffix, *tokenizer, *config, *out;
 };
 

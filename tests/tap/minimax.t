@@ -52,6 +52,19 @@ run_ok('verify', $SLUICE, 'verify', "$dir/sees.gguf", '--source', $sees, '--samp
 run_ok('by way of BF16', $SLUICE, 'convert', $m3, '-o', "$dir/through.gguf", '--recipe', 'q4_k_m', '--round-through', 'bf16', '--quiet');
 run_ok('in two steps', $SLUICE, 'quantize', "$dir/m3-bf16.gguf", "$dir/steps.gguf", 'Q4_K_M');
 is_deeply(hashes("$dir/through.gguf"), hashes("$dir/steps.gguf"), 'the same tensors: norms and indexers stay F32');
+# As it was published in FP8: an exponent for 32 weights of a row, in the indexer too.
+my $mxfp8 = checkpoint("$dir/mxfp8", qw(--arch minimax3 --scales mxfp8 --dense 1 --hidden 256 --inter 512 --moe-inter 96 --experts 4 --heads 4 --kv-heads 2
+    --head-dim 32 --rope 16));
+for my $recipe (qw(f32 q4_k_m)) {
+    run_ok("MXFP8: $recipe", $SLUICE, 'convert', $mxfp8, '-o', "$dir/mxfp8-$recipe.gguf", '--recipe', $recipe, '--quiet');
+}
+is(run(python('reference.py', 'compare', $mxfp8, "$dir/mxfp8-f32.gguf"))->{out}, "equal\n", 'every bit of the tensors');
+run_ok('in two steps', $SLUICE, 'quantize', "$dir/mxfp8-f32.gguf", "$dir/mxfp8-steps.gguf", 'Q4_K_M');
+is_deeply(hashes("$dir/mxfp8-q4_k_m.gguf"), hashes("$dir/mxfp8-steps.gguf"), 'the same tensors');
+run_ok('verify', $SLUICE, 'verify', "$dir/mxfp8-q4_k_m.gguf", '--source', $mxfp8, '--sample', '20%');
+($alone, $there) = map { (json_lines(run($SLUICE, 'plan', $_, '--recipe', 'q4_k_m', '--json')->{out}))[0]{source_bytes} } "$mxfp8/config.json", $mxfp8;
+is($alone, $there, 'config.json alone: the bytes that are there');
+
 my ($plan) = json_lines(run($SLUICE, 'plan', "$TOP/tests/data/minimax-m3-config.json", '--recipe', 'q4_k_m', '--json', '--ctx', 1000)->{out});
 is_deeply([@{ $plan->{model} }{qw(weights tensors)}, $plan->{source_bytes}, $plan->{memory}[0]{cache_bytes}],
     [426_174_572_928, 3 + 3 * 11 + 57 * 20, 852_438_813_696, 2 * 1000 * (60 * 2 * 4 * 128 + 57 * 2 * 128)],

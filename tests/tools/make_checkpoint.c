@@ -27,7 +27,7 @@ static void usage(FILE *f)
           "  --groups-used --heads --kv-heads --q-lora --kv-lora --nope --rope --v-dim\n"
           "  --vocab --shards --seed --head-dim   numbers\n"
           "  --index-heads --index-dim --index-top   V3.2's form, by heads of the indexer (0, 64, 16)\n"
-          "  --scales block|bf16|e8m0|tensor|row|bf16-row|none   form of the FP8 scales (block); none: BF16 weights\n"
+          "  --scales block|bf16|e8m0|tensor|row|bf16-row|mxfp8|none   form of the FP8 scales (block); none: BF16 weights\n"
           "  --scale-suffix NAME           weight_scale_inv\n"
           "  --packed                      experts in 4-bit integers as Kimi-K2-Thinking's, the rest BF16\n"
           "  --mxfp4                       experts in MXFP4 as DeepSeek-V4's; with --packed as compressed-tensors'\n"
