@@ -160,13 +160,14 @@ static void note_imatrix(const struct sl_job_plan *j)
 /* llama-quantize leaves such a list as long as it is, too. Returns whether the model has one. */
 static bool note_lists(const struct sl_model *m, const struct args *a)
 {
-    static const char *const lists[] = {"attention.indexer.types", "swiglu_clamp_exp"};
+    static const char *const lists[] = {"attention.indexer.types", "swiglu_clamp_exp", "attention.head_count_kv"};
     char key[160], shown[CLI_SHOWN_BYTES];
     const struct sl_kv *list = NULL;
 
     for (size_t i = 0; i < sizeof lists / sizeof *lists && !list; i++) {
         snprintf(key, sizeof key, "%.80s.%s", m->arch, lists[i]);
         list = sl_kvs_find(&m->kvs, key);
+        list = list && list->type == SL_KV_ARR ? list : NULL;
     }
     if (a->plan.n_prune && list && a->layers[0] < list->n)
         fprintf(stderr, "sluice: note: %s still tells of %" PRIu64 " layers: llama.cpp will not load the file\n",

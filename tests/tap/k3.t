@@ -38,6 +38,9 @@ is_deeply(\%count, { mxfp4 => 12, bf16 => 63, f32 => 56 }, 'types');
 run_ok('verify', $SLUICE, 'verify', "$dir/$_.gguf", '--source', $source, '--sample', '100%') for qw(f32 own);
 run_ok('diff', $SLUICE, 'diff', $source, "$dir/f32.gguf");
 
+like(run_ok('--prune-layers', $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/x.gguf", 'F32', '-n', '--prune-layers', 4)->{err},
+    qr/^sluice: note: kimi-k3\.attention\.head_count_kv still tells of 5 layers: llama\.cpp will not load the file$/m, 'a note');
+
 # The comparisons can fail, and verify sees what they see: a product, an exponential.
 for my $name (qw(blk.1.attn_res_score.weight blk.0.ssm_a)) {
     my ($at) = map { $_->[1] } grep { $_->[0] eq $name } where("$dir/f32.gguf");
