@@ -26,7 +26,7 @@ enum sl_transform {
     SL_VIEW,      /* from one source, runs of elements in the order that `view` says */
 };
 
-#define SL_VIEW_PARTS 2
+#define SL_VIEW_PARTS 3
 
 /* Runs of a source's elements: run q of a part begins at first + q % n[0] * step[0] + q / n[0] % n[1] * step[1]
  * + q / (n[0] * n[1]) * step[2]. */

@@ -190,7 +190,7 @@ static const struct change changes[] = {
      "architecture 'GrokForCausalLM' is not supported; supported: DeepseekV2ForCausalLM, "
      "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, DeepseekV4ForCausalLM, "
      "GlmMoeDsaForCausalLM, Glm4MoeForCausalLM, MiniMaxM2ForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, "
-     "Qwen3MoeForCausalLM, Qwen3_5ForConditionalGeneration, Qwen3_5ForCausalLM, Qwen3_5MoeForConditionalGeneration, Qwen3_5MoeForCausalLM, LlamaForCausalLM"},
+     "Qwen3MoeForCausalLM, Qwen3NextForCausalLM, Qwen3_5ForConditionalGeneration, Qwen3_5ForCausalLM, Qwen3_5MoeForConditionalGeneration, Qwen3_5MoeForCausalLM, LlamaForCausalLM"},
     {"architectures", "[]", SL_ESOURCE, "no \"architectures\""},
     {"architectures", "\"DeepseekV3ForCausalLM\"", SL_ESOURCE, "no \"architectures\""},
     {"architectures", NULL, SL_ESOURCE, "no \"architectures\""},
