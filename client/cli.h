@@ -134,6 +134,11 @@ int cli_job_open(struct sl_job_plan *j, const char *source, bool config_only,
 int cli_job_open_text(struct sl_job_plan *j, const char *source, const struct cli_plan_args *a,
                       const char *name, const char *text, struct sl_error *e) SL_MUST_USE;
 
+/* Effect: where this is an earlier text of *j's stock recipe, and the plan made of it has this fingerprint, *j becomes
+ * that plan's. Returns whether it did. Errors: those of the steps; *j is as it was. */
+int cli_job_go_back(struct sl_job_plan *j, const char *source, const struct cli_plan_args *a, const char *recipe,
+                    const char *text, const char *fingerprint, struct sl_error *e) SL_MUST_USE;
+
 /* Returns how many tensors are quantized in the source already, and to be in another type:
  * without --allow-requantize that is refused. */
 uint32_t cli_requantized(const struct sl_job_plan *j);
@@ -142,6 +147,8 @@ uint32_t cli_requantized(const struct sl_job_plan *j);
  * json: the latter also as JSON lines, message_type "warning". What is in `said` is not said
  * again, and what is said is added (NULL: everything is said). */
 void cli_job_notes(const struct sl_job_plan *j, bool json, struct words *said);
+/* Effect: says one such line. */
+void cli_warn(const char *line, bool json);
 /* Effect: calls fn for each line of the latter. */
 void cli_each_warning(const struct sl_job_plan *j, void (*fn)(void *user, const char *line), void *user);
 

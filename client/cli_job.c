@@ -132,3 +132,29 @@ int cli_job_open_text(struct sl_job_plan *j, const char *source, const struct cl
     waiting_end(&w);
     return rc;
 }
+
+/* Checkpoint and model go to the one that stays. */
+int cli_job_go_back(struct sl_job_plan *j, const char *source, const struct cli_plan_args *a, const char *recipe,
+                    const char *text, const char *fingerprint, struct sl_error *e)
+{
+    struct sl_job_options o = {.prefix = j->prefix};
+    struct sl_job_plan then, other;
+    bool same = false;
+    int rc = open_options(&then, a, &o, e);
+
+    if (rc == 0)
+        rc = sl_recipe_earlier(j->recipe, recipe, text, &then.recipe, e);
+    if (rc == 1) {
+        then.ck = j->ck;
+        then.model = j->model;
+        rc = sl_job_plan_make(&then, source, &o, e);
+        same = rc == 0 && strcmp(then.plan->fingerprint, fingerprint) == 0;
+    }
+    other = same ? *j : then;
+    if (same)
+        *j = then;
+    other.ck = NULL;
+    other.model = NULL;
+    sl_job_plan_close(&other);
+    return rc < 0 ? rc : same;
+}

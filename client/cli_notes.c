@@ -126,6 +126,11 @@ static void warn_json(void *user, const char *line)
     json_line(o, "warning");
 }
 
+void cli_warn(const char *line, bool json)
+{
+    (json ? warn_json : warn)(NULL, line);
+}
+
 uint32_t cli_requantized(const struct sl_job_plan *j)
 {
     uint32_t n = 0;

@@ -17,6 +17,8 @@ static int convert(struct args *a, const char *source, struct sl_job_plan *j, st
     SL_TRY(convert_options(&a->run, &o, e));
     SL_TRY(output_parse(out, a->output ? a->output : "./", e));
     SL_TRY(cli_job_open(j, source, false, &a->plan, out->prefix, e));
+    if (!a->run.dry_run)
+        convert_as_begun(j, out, source, &a->plan, &o);
     if (!a->run.quiet)
         cli_job_notes(j, a->run.json, NULL);
     SL_TRY(output_attach(out, j->plan, e));

@@ -29,6 +29,12 @@ struct convert_opts {
 int convert_run(struct sl_job_plan *j, const struct output *out, const struct convert_opts *o,
                 struct sl_error *e) SL_MUST_USE;
 
+/* Effect: where unfinished work of this name was begun with an earlier release's text of j's recipe, and is otherwise
+ * the same, *j becomes its plan, and a line says so unless quiet. Anything else is as it was, and convert_run's to
+ * judge. Before output_attach. */
+void convert_as_begun(struct sl_job_plan *j, const struct output *out, const char *source,
+                      const struct cli_plan_args *a, const struct convert_opts *o);
+
 /* Options of both verbs: threads, memory, I/O, force and output of messages. */
 struct convert_args {
     int threads;

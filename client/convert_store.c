@@ -2,8 +2,11 @@
 
 #include "daemon/queue.h"
 #include "proto/clock.h"
+#include "proto/wire.h"
 
+#include <cjson/cJSON.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define WORKER "convert"
 
@@ -173,6 +176,38 @@ int convert_store_begin(struct convert_store *s, const struct sl_plan *p, const 
     free(out);
     free(shard);
     return rc;
+}
+
+static int take_begun(void *user, const struct sl_job_row *row)
+{
+    struct convert_begun *b = user;
+    cJSON *spec = cJSON_Parse(row->spec);
+    const char *recipe = sl_get_str(spec, "recipe"), *text = sl_get_str(spec, "recipe_text");
+
+    if (recipe && text) {
+        b->recipe = strdup(recipe);
+        b->recipe_text = strdup(text);
+        b->fingerprint = strdup(row->fingerprint);
+    }
+    cJSON_Delete(spec);
+    return 0;
+}
+
+int convert_store_begun(struct convert_store *s, struct convert_begun *b, struct sl_error *e)
+{
+    const struct sl_job_filter ours = {.id = s->job, .limit = 1};
+    int state;
+
+    *b = (struct convert_begun){NULL, NULL, NULL};
+    SL_TRY(state = convert_store_state(s, e));
+    return state == CONVERT_NEW || state == CONVERT_PUBLISHED ? 0 : sl_queue_each_job(s->q, &ours, take_begun, b, e);
+}
+
+void convert_begun_free(struct convert_begun *b)
+{
+    free(b->recipe);
+    free(b->recipe_text);
+    free(b->fingerprint);
 }
 
 struct each {

@@ -35,6 +35,14 @@ int convert_store_state(struct convert_store *s, struct sl_error *e) SL_MUST_USE
 int convert_store_begin(struct convert_store *s, const struct sl_plan *p, const char *source,
                         const char *spec, struct sl_error *e) SL_MUST_USE;
 
+/* What unfinished work was begun with; strings are the caller's (free). */
+struct convert_begun {
+    char *recipe, *recipe_text, *fingerprint;
+};
+/* Effect: fills *b; all NULL when nothing is recorded, or nothing is left to do but removing the store. */
+int convert_store_begun(struct convert_store *s, struct convert_begun *b, struct sl_error *e) SL_MUST_USE;
+void convert_begun_free(struct convert_begun *b);
+
 /* Effect: calls fn for each finished task. */
 int convert_store_each(struct convert_store *s,
                        void (*fn)(void *user, uint32_t task, uint64_t checksum), void *user,

@@ -124,6 +124,12 @@ static int make_groups(struct plan_view *v, bool rules_2025, struct sl_error *e)
     return 0;
 }
 
+/* Whether what is cached of a token can have one form alone. */
+static bool one_form(const struct sl_hparams *h)
+{
+    return h->kv_lora == 0 || h->index_dim || h->mla_only;
+}
+
 static void add_set(struct plan_view *v, uint32_t count, uint64_t bytes, bool whole_heads)
 {
     const struct sl_model *m = v->job->model;
@@ -132,7 +138,7 @@ static void add_set(struct plan_view *v, uint32_t count, uint64_t bytes, bool wh
     s->count = count;
     s->bytes = bytes;
     s->whole_heads = whole_heads;
-    s->own_layout = m->hp.kv_lora == 0 || m->hp.index_dim || whole_heads == (m->layout == SL_LAYOUT_LEGACY);
+    s->own_layout = one_form(&m->hp) || whole_heads == (m->layout == SL_LAYOUT_LEGACY);
     sl_plan_memory(v->job->plan, v->ctx, whole_heads, count, &s->mem);
     s->fits = s->mem.per_device <= bytes;
 }
@@ -165,7 +171,7 @@ static int parse_devices(struct plan_view *v, const char *text, struct sl_error 
             rc = sl_fail(e, SL_EUSAGE, "--devices: at most %d sets", PLAN_MAX_DEVICE_SETS / 2);
         if (rc < 0)
             break;
-        if (v->job->model->hp.kv_lora && !v->job->model->hp.index_dim)
+        if (!one_form(&v->job->model->hp))
             add_set(v, (uint32_t)count, bytes, true);
         add_set(v, (uint32_t)count, bytes, false);
     }

@@ -229,6 +229,8 @@ static int quantize(struct args *a, const char *source, const char *target, stru
     SL_TRY(cli_job_open(j, source, false, &a->plan, out->prefix, e));
     if (!j->ck->is_gguf)
         return no_gguf(source, e);
+    if (!a->run.dry_run)
+        convert_as_begun(j, out, source, &a->plan, &o);
     if (!a->run.quiet) {
         cli_job_notes(j, a->run.json, NULL);
         note_pruned(j->model, a, &j->extra_kvs);

@@ -24,6 +24,7 @@ struct task {
     uint64_t granted_ms, not_before_ms, bytes_done;
     uint64_t tx;            /* transaction that made it ready */
     uint64_t avoid;         /* hash of the last worker's name that failed on it; 0: none */
+    bool avoid_others;      /* and it did not know how: workers of other releases may not either */
 };
 
 struct shard {
@@ -68,6 +69,7 @@ struct held {
 
 struct worker {
     char instance[33], name[65], host[65], device[65], user[65], tensor[129];
+    char version[33];       /* of its program */
     uint64_t pid, mem, threads;
     uint64_t peer;          /* 0: not connected */
     uint64_t seen_ms, progress_ms, bytes, rate;
@@ -172,6 +174,8 @@ struct sl_coord {
     uint32_t turn;          /* worker that is served first in the next round */
     bool broken;            /* the queue failed: read everything again */
     struct sl_error failed; /* why; code 0 once a commit succeeded again */
+    uint64_t refused_hellos;
+    char refused_hello[1200];
     uint64_t changes;       /* rises with whatever a status shows */
     struct sl_coord_stats stats;
 };
@@ -185,6 +189,9 @@ int coord_grow(void *array, uint32_t n, uint32_t *cap, size_t size, struct sl_er
  * Errors: those of the queue. */
 int coord_dispatch(struct sl_coord *c, const struct sl_peer *from, const struct sl_msg *m,
                    const char *re, struct sl_error *e) SL_MUST_USE;
+/* Effect: coord_refuse of a hello, which is counted for the log. */
+int coord_refuse_hello(struct sl_coord *c, const struct sl_peer *from, const char *re, const struct sl_error *why,
+                       struct sl_error *e) SL_MUST_USE;
 /* The connection of this peer; the worker of this instance, connected or not. NULL: none. */
 struct session *coord_session(struct sl_coord *c, uint64_t peer);
 struct worker *coord_worker(struct sl_coord *c, const char *instance);
@@ -284,6 +291,8 @@ void coord_turns_free(struct sl_coord *c);
 void coord_turns_changed(struct sl_coord *c);
 /* Its dependencies are met. */
 bool coord_started(const struct job *j);
+/* Its program is not of the daemon's release. */
+bool coord_other_release(const struct sl_coord *c, const struct worker *w);
 /* The task may be granted now; w: to this worker, NULL: to any. */
 bool coord_grantable(const struct sl_coord *c, const struct task *t, const struct worker *w);
 bool coord_has_grantable(const struct sl_coord *c, const struct job *j);

@@ -59,12 +59,18 @@ bool coord_started(const struct job *j)
     return true;
 }
 
+bool coord_other_release(const struct sl_coord *c, const struct worker *w)
+{
+    return strcmp(w->version, c->o.version) != 0;
+}
+
 bool coord_grantable(const struct sl_coord *c, const struct task *t, const struct worker *w)
 {
     if (!t || !t->exists || t->state != SL_TASK_READY || t->not_before_ms > c->now.run_ms)
         return false;
     /* Another worker first, while there is one. */
-    return !w || !t->avoid || c->n_workers < 2 || t->avoid != sl_xxh64(w->name, strlen(w->name)) ||
+    return !w || !t->avoid || c->n_workers < 2 ||
+           (t->avoid != sl_xxh64(w->name, strlen(w->name)) && !(t->avoid_others && coord_other_release(c, w))) ||
            c->now.run_ms > t->not_before_ms + c->o.lease_ms;
 }
 

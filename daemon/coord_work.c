@@ -65,6 +65,7 @@ static int find_worker(struct sl_coord *c, const struct sl_peer *from, const cJS
     copy(w->name, sizeof w->name, sl_get_str(t, "name"));
     copy(w->host, sizeof w->host, sl_get_str(t, "host"));
     copy(w->device, sizeof w->device, sl_get_str(t, "device"));
+    copy(w->version, sizeof w->version, sl_get_str(t, "version"));
     w->pid = sl_get_uint(t, "pid", 0);
     w->mem = sl_get_uint(t, "mem", 0);
     w->threads = sl_get_uint(t, "threads", 0);
@@ -153,7 +154,7 @@ int coord_on_hello(struct sl_coord *c, const struct sl_peer *from, const struct 
     int rc;
 
     if (check_hello(c, from, m->tree, &is_worker, &why) < 0)
-        return coord_refuse(c, from->id, re, "hello", &why, e);
+        return coord_refuse_hello(c, from, re, &why, e);
     if (s)
         coord_drop_session(c, s);
     SL_TRY(coord_grow(&c->sessions, c->n_sessions, &c->cap_sessions, sizeof *c->sessions, e));
@@ -186,8 +187,8 @@ int coord_on_hello(struct sl_coord *c, const struct sl_peer *from, const struct 
         w->known = true;
     SL_TRY(coord_send(c, from->id, &welcome, e));
     c->changes++;
-    return joined ? coord_event(c, "worker_joined", NULL, -1, w->name, e, "%s on %s, %s", w->device,
-                                w->host, from->user)
+    return joined ? coord_event(c, "worker_joined", NULL, -1, w->name, e, "%s on %s, %s%s%s", w->device, w->host, from->user,
+                                coord_other_release(c, w) ? ", of another release: " : "", coord_other_release(c, w) ? w->version : "")
                   : 0;
 }
 
@@ -218,13 +219,19 @@ static void backoff(struct sl_coord *c, struct task *t, const struct worker *w)
     coord_turns_changed(c);
 }
 
+/* That it cannot work: of a worker of another release, one of the daemon's may know better. */
+static bool says_never(int code)
+{
+    return code == -SL_EUSAGE || code == -SL_EUNSUPPORTED;
+}
+
 /* A failure of a task that the worker holds. */
 static int on_failure(struct sl_coord *c, const struct worker *w, struct job *j, uint32_t task,
                       int code, const char *text, struct sl_error *e)
 {
     struct task *t = coord_task(j, task);
-    bool final = code == -SL_EUSAGE || code == -SL_EUNSUPPORTED || code == -SL_EEXISTS ||
-                 (code == -SL_EVERIFY && task == SL_TASK_VERIFY);
+    bool final = says_never(code) ? !coord_other_release(c, w)
+                                  : code == -SL_EEXISTS || (code == -SL_EVERIFY && task == SL_TASK_VERIFY);
     const struct sl_task_failure f = {
         .worker = w->name, .code = code, .text = text,
         .max_attempts = final ? 1 : j->attempts, .max_workers = c->o.quarantine_workers,
@@ -235,6 +242,7 @@ static int on_failure(struct sl_coord *c, const struct worker *w, struct job *j,
     SL_TRY(sl_queue_fail(c->q, j->id, task, t->epoch, &f, &state, &t->attempts, e));
     coord_move(j, task, state);
     backoff(c, t, w);
+    t->avoid_others = says_never(code);
     SL_TRY(coord_event(c, state == SL_TASK_READY ? "task_failed" : "quarantined", j, task, w->name, e,
                        "%s", text));
     if (sl_job_ended(j->state) || j->state == SL_JOB_HELD || state == SL_TASK_READY)
@@ -293,7 +301,11 @@ static int on_fail(struct sl_coord *c, struct worker *w, struct job *j, uint32_t
     const cJSON *bad = sl_get(t, "bad");
     int code = (int)sl_get_uint(t, "code", 1);
     const char *text = sl_get_str(t, "text");
+    char told[1024];
 
+    snprintf(told, sizeof told, "%.800s (worker %s is of release %s, the daemon of %s: use one everywhere)", text, w->name,
+             w->version, c->o.version);
+    text = says_never(code) && coord_other_release(c, w) ? told : text;
     if (task == SL_TASK_STITCH && code == -SL_EVERIFY && cJSON_GetArraySize(bad) > 0 &&
         j->state == SL_JOB_STITCHING && j->stitch_rounds < STITCH_ROUNDS)
         SL_TRY(take_back(c, w, j, bad, text, e));

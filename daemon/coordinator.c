@@ -1,5 +1,6 @@
 #include "daemon/coord_priv.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -140,7 +141,8 @@ int sl_coord_receive(struct sl_coord *c, const struct sl_peer *from, const uint8
     if (rc == SL_EFAIL) { /* memory: no fault of the sender's */
         *e = why;
     } else if (rc < 0) {
-        rc = coord_refuse(c, from->id, re, name, &why, e);
+        rc = strcmp(name, "hello") == 0 ? coord_refuse_hello(c, from, re, &why, e)
+                                        : coord_refuse(c, from->id, re, name, &why, e);
     } else if (c->committing && !needs_no_queue(s, &m)) {
         rc = coord_defer(c, s, from, &m, re, e);
     } else {
@@ -302,6 +304,20 @@ void sl_coord_close(struct sl_coord *c)
     free(c->grants);
     free(c->events);
     free(c);
+}
+
+int coord_refuse_hello(struct sl_coord *c, const struct sl_peer *from, const char *re, const struct sl_error *why,
+                       struct sl_error *e)
+{
+    c->refused_hellos++;
+    snprintf(c->refused_hello, sizeof c->refused_hello, "%s: %s", from->user, why->text);
+    return coord_refuse(c, from->id, re, "hello", why, e);
+}
+
+uint64_t sl_coord_refused_hellos(const struct sl_coord *c, const char **last)
+{
+    *last = c->refused_hello;
+    return c->refused_hellos;
 }
 
 void sl_coord_stats(const struct sl_coord *c, struct sl_coord_stats *out)

@@ -116,6 +116,9 @@ void sl_coord_gone(struct sl_coord *c, uint64_t peer);
  * sl_coord_settle that succeeded. */
 void sl_coord_say_bye(struct sl_coord *c, const char *text);
 
+/* Returns how many hellos were refused; *last: whose, and why. */
+uint64_t sl_coord_refused_hellos(const struct sl_coord *c, const char **last);
+
 /* Effect: *out = what /metrics shows of jobs, tasks, workers and GPUs now. */
 void sl_coord_stats(const struct sl_coord *c, struct sl_coord_stats *out);
 

@@ -209,7 +209,7 @@ int sl_queue_same_plan(struct sl_queue *q, uint64_t job, const struct sl_queue_p
                        struct sl_error *e)
 {
     static const char *const label[] = {"version of sluice", "recipe", "source", "set of options",
-                                        "config.json, tokenizer or model card"};
+                                        "config.json, tokenizer, model card or release of sluice"};
     const char *const now[] = {p->version, p->recipe, p->source, p->options, p->fingerprint};
     char option[200];
     struct sqlite3_stmt *st;

@@ -36,7 +36,7 @@ struct serve {
     struct sl_metrics_figures figures;
     char id[33];
     int signals, committed, events; /* events: either of the two */
-    uint64_t tick_ms, paused_ms, refused_ms, refused;
+    uint64_t tick_ms, paused_ms, refused_ms, refused, refused_hellos;
     uint64_t under_way;      /* commit that was, at the end of the last turn */
 };
 
@@ -286,13 +286,18 @@ static void wait_for_commit(const struct serve *s)
 /* A stranger tries again and again: one line now and then. */
 static void tell_refused(struct serve *s, uint64_t now_ms)
 {
-    uint64_t n = sl_router_refused(s->router);
+    const char *hello;
+    uint64_t n = sl_router_refused(s->router), hellos = sl_coord_refused_hellos(s->coord, &hello);
 
-    if (n == s->refused || (s->refused_ms && now_ms < s->refused_ms + REFUSED_EVERY_MS))
+    if ((n == s->refused && hellos == s->refused_hellos) || (s->refused_ms && now_ms < s->refused_ms + REFUSED_EVERY_MS))
         return;
-    sl_log_say(s->o->log, SL_LOG_WARNING, "refused", "%s is not in the allow-list (%llu connections refused so far)",
-               sl_router_last_refused(s->router), (unsigned long long)n);
+    if (n != s->refused)
+        sl_log_say(s->o->log, SL_LOG_WARNING, "refused", "%s is not in the allow-list (%llu connections refused so far)",
+                   sl_router_last_refused(s->router), (unsigned long long)n);
+    if (hellos != s->refused_hellos)
+        sl_log_say(s->o->log, SL_LOG_WARNING, "refused", "%s (%llu hellos refused so far)", hello, (unsigned long long)hellos);
     s->refused = n;
+    s->refused_hellos = hellos;
     s->refused_ms = now_ms;
 }
 

@@ -17,6 +17,7 @@ enum sl_grid_id { SL_GRID_IQ1, SL_GRID_IQ2_XXS, SL_GRID_IQ2_XS, SL_GRID_IQ2_S, S
 
 /* Lists start at multiples of this many codes and are filled up to it. */
 #define SL_GRID_UNIT 16
+#define SL_GRID_LONGEST 0x7ff /* codes in a list, at most */
 
 struct sl_grid {
     int bits;              /* 2: eight values of levels 0..2; 3: four values of levels 0..7 */
@@ -39,7 +40,7 @@ struct sl_grid {
 #else
 #define SL_GRID_FN static inline
 #endif
-SL_GRID_FN int sl_grid_list_length(int32_t entry) { return entry >> 20 & 0x7ff; }
+SL_GRID_FN int sl_grid_list_length(int32_t entry) { return entry >> 20 & SL_GRID_LONGEST; }
 SL_GRID_FN const uint16_t *sl_grid_list(const struct sl_grid *g, int32_t entry)
 {
     return g->lists + (entry & 0xfffff) * SL_GRID_UNIT;

@@ -27,6 +27,8 @@ V_FN vf v_div(vf a, vf b) { return _mm256_div_ps(a, b); }
 V_FN vf v_sqrt(vf a) { return _mm256_sqrt_ps(a); }
 V_FN vf v_abs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.f), a); }
 V_FN vf v_neg(vf a) { return _mm256_xor_ps(_mm256_set1_ps(-0.f), a); }
+V_FN vf v_min(vf a, vf b) { return _mm256_min_ps(a, b); }
+V_FN vf v_max(vf a, vf b) { return _mm256_max_ps(a, b); }
 V_FN vm v_lt(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
 V_FN vm v_ne(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_NEQ_UQ); }
 V_FN vm v_and(vm a, vm b) { return _mm256_and_ps(a, b); }

@@ -27,6 +27,8 @@ V_FN vf v_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 V_FN vf v_sqrt(vf a) { return _mm512_sqrt_ps(a); }
 V_FN vf v_abs(vf a) { return _mm512_andnot_ps(_mm512_set1_ps(-0.f), a); }
 V_FN vf v_neg(vf a) { return _mm512_xor_ps(_mm512_set1_ps(-0.f), a); }
+V_FN vf v_min(vf a, vf b) { return _mm512_min_ps(a, b); }
+V_FN vf v_max(vf a, vf b) { return _mm512_max_ps(a, b); }
 V_FN vm v_lt(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 V_FN vm v_ne(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ); }
 V_FN vm v_and(vm a, vm b) { return (vm)(a & b); }

@@ -40,6 +40,8 @@ V_FN vf v_sqrt(vf a)
 }
 V_FN vf v_abs(vf a) { return (vf)((vi)a & v_seti(0x7fffffff)); }
 V_FN vf v_neg(vf a) { return (vf)((vi)a ^ v_seti(INT_MIN)); }
+V_FN vf v_min(vf a, vf b) { return (vf)(((vi)a & (a < b)) | ((vi)b & ~(a < b))); }
+V_FN vf v_max(vf a, vf b) { return (vf)(((vi)a & (a > b)) | ((vi)b & ~(a > b))); }
 V_FN vm v_lt(vf a, vf b) { return (vm)(a < b); }
 V_FN vm v_ne(vf a, vf b) { return (vm)(a != b); }
 V_FN vm v_and(vm a, vm b) { return a & b; }

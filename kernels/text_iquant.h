@@ -6,6 +6,9 @@
 #define SLUICE_KERNELS_TEXT_IQUANT_H
 
 #include "kernels/text_grid.h"
+#ifndef V_COLUMNS
+#include "kernels/text_grid_runs.h"
+#endif
 #include "proto/types.h"
 
 /* Which groups are moved again with the scale that was found: all of them;
@@ -177,7 +180,9 @@ V_FN void grid_again(const struct grid_kind *t, const struct sl_grid *g, struct 
  * that the highest level is for; scale: what stays when no trial is better. */
 V_FN void grid_fit(const struct grid_kind *t, const struct sl_grid *g, struct grid_sub *s, vf range)
 {
-    int values = t->bits == 2 ? 8 : 4;
+    int values = t->bits == 2 ? 8 : 4, groups = grid_groups(t);
+    vi points[8][GRID_TRIALS], off[8];
+    struct grid_scales scales;
     struct grid_best best;
     struct grid_rows r;
     vf roots[32];
@@ -186,15 +191,22 @@ V_FN void grid_fit(const struct grid_kind *t, const struct sl_grid *g, struct gr
         roots[i] = v_sqrt(s->w[i]);
     to_rows(s->x, t->n, r.x);
     to_rows(roots, t->n, r.w);
+    scales.n = 2 * t->steps + 1;
+    for (int i = 0; i < scales.n; i++)
+        scales.over[i] = grid_spacing(t, i - t->steps, range);
+    scales_end(&scales);
+    for (int k = 0; k < groups; k++)
+        group_points(g, t->bits, grid_top(t), s->x + k * values, roots + k * values, &r, k * values, &scales, grid_odd[t->bits - 2],
+                     points[k], &off[k]);
     grid_start(t, s, &best);
-    for (int is = -t->steps; is <= t->steps; is++) {
-        vf inv = grid_spacing(t, is, range), scale = v_div(v_set(1.f), inv);
-        vi code[8], off[8];
+    for (int i = 0; i < scales.n; i++) {
+        vi code[8], away[8];
 
-        for (int k = 0; k < grid_groups(t); k++)
-            code[k] = to_points(g, t->bits, &r, k * values, grid_code(t->bits, grid_top(t), s->x + k * values, inv), scale,
-                                grid_odd[t->bits - 2], v_seti(0), &off[k]);
-        grid_take(t, s, code, off, &best);
+        for (int k = 0; k < groups; k++) {
+            code[k] = points[k][i];
+            away[k] = v_iand(v_shr(off[k], i), v_seti(1));
+        }
+        grid_take(t, s, code, away, &best);
     }
     grid_again(t, g, s, &r, &best);
 }

@@ -81,10 +81,10 @@ int sl_config_float(const cJSON *object, const char *where, const char *name, do
     return 0;
 }
 
-static int read_field(struct sl_params *p, const struct sl_field *f, struct sl_error *e)
+static int read_field(struct sl_params *p, const cJSON *object, const struct sl_field *f, struct sl_error *e)
 {
     static const char *const kinds[] = {"an integer", "a number", "true or false"};
-    const cJSON *j = entry(p->config, f->name);
+    const cJSON *j = entry(object, f->name);
     double v = f->otherwise;
     char buf[64];
     bool ok;
@@ -113,10 +113,10 @@ static int read_field(struct sl_params *p, const struct sl_field *f, struct sl_e
     return 0;
 }
 
-static int read_fields(struct sl_params *p, const struct sl_field *f, struct sl_error *e)
+int sl_arch_read_fields(struct sl_params *p, const cJSON *object, const struct sl_field *f, struct sl_error *e)
 {
     for (; f && f->num != SL_N_NONE; f++)
-        SL_TRY(read_field(p, f, e));
+        SL_TRY(read_field(p, object, f, e));
     return 0;
 }
 
@@ -182,6 +182,15 @@ int sl_arch_no_llama3(const struct sl_params *p, struct sl_error *e)
     if (!p->rope_type || strcmp(p->rope_type, "llama3") != 0)
         return 0;
     return sl_fail(e, SL_EUNSUPPORTED, "config.json: rope_scaling of type llama3 is not supported for %s", p->hf_class);
+}
+
+int sl_arch_whole_rope(const struct sl_params *p, struct sl_error *e)
+{
+    double part = 1;
+
+    SL_TRY(sl_rope_float(p, "partial_rotary_factor", &part, e));
+    return part == 1 ? 0 : sl_fail(e, SL_EUNSUPPORTED, "config.json: \"partial_rotary_factor\" is %g; supported for %s: 1", part,
+                                   p->hf_class);
 }
 
 static int read_yarn(struct sl_params *p, struct sl_error *e)
@@ -252,13 +261,14 @@ static int read_rope(struct sl_params *p, struct sl_error *e)
 /* ---- the architecture ---- */
 
 static const struct sl_arch *const archs[] = {&sl_arch_deepseek2, &sl_arch_deepseek32, &sl_arch_deepseek4, &sl_arch_glm_dsa,
-                                            &sl_arch_glm4_moe, &sl_arch_minimax_m2, &sl_arch_qwen2, &sl_arch_qwen3,
-                                            &sl_arch_qwen3moe, &sl_arch_qwen3next, &sl_arch_qwen35, &sl_arch_qwen35moe, &sl_arch_llama};
+                                            &sl_arch_glm4_moe, &sl_arch_glm_flash, &sl_arch_minimax_m2, &sl_arch_minimax_m3,
+                                            &sl_arch_qwen2, &sl_arch_qwen3, &sl_arch_qwen3moe, &sl_arch_qwen3next, &sl_arch_qwen35,
+                                            &sl_arch_qwen35moe, &sl_arch_llama};
 #define N_ARCHS (sizeof archs / sizeof *archs)
 
 static int unsupported(const char *class, struct sl_error *e)
 {
-    char list[512];
+    char list[1024];
     size_t at = 0;
 
     list[0] = '\0';
@@ -320,12 +330,13 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
     for (size_t i = 0; dtype && i < sizeof dtypes / sizeof *dtypes; i++)
         if (strcmp(dtype, dtypes[i].name) == 0)
             p->dtype = dtypes[i].dtype;
-    p->fp8 = method && strcmp(method, "fp8") == 0;
+    p->mxfp8 = method && strcmp(method, "mxfp8") == 0;
+    p->fp8 = p->mxfp8 || (method && strcmp(method, "fp8") == 0);
     if (packed && format && (strcmp(format, "float-quantized") == 0 || strcmp(format, "naive-quantized") == 0))
         p->fp8 = true;
     if (!none && !p->fp8 && !packed)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_method '%.60s' is "
-                       "not supported; supported: fp8, compressed-tensors, and checkpoints that are not quantized",
+                       "not supported; supported: fp8, mxfp8, compressed-tensors, and checkpoints that are not quantized",
                        method ? method : "(none)");
     return 0;
 }
@@ -348,8 +359,8 @@ int sl_params_read(const cJSON *config, enum sl_layout layout, bool no_mtp, stru
     SL_TRY(read_dtypes(p, e));
     if (layout == SL_LAYOUT_LEGACY && p->arch->mla_only)
         return sl_fail(e, SL_EUSAGE, "--layout legacy: llama.cpp runs %s in the layout mla alone", p->hf_class);
-    SL_TRY(read_fields(p, p->arch->fields, e));
-    SL_TRY(read_fields(p, p->arch->more_fields, e));
+    SL_TRY(sl_arch_read_fields(p, config, p->arch->fields, e));
+    SL_TRY(sl_arch_read_fields(p, config, p->arch->more_fields, e));
     read_idle(p);
     SL_TRY(read_rope(p, e));
     p->vision = cJSON_IsObject(entry(config, "vision_config"));

@@ -28,12 +28,7 @@ static int read_indexer_types(struct sl_params *p, struct sl_error *e)
 
 static int derive(struct sl_params *p, struct sl_error *e)
 {
-    double part = 1;
-
-    SL_TRY(sl_rope_float(p, "partial_rotary_factor", &part, e));
-    if (part != 1)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"partial_rotary_factor\" is %g; supported for %s: 1", part,
-                       p->hf_class);
+    SL_TRY(sl_arch_whole_rope(p, e));
     SL_TRY(read_indexer_types(p, e));
     SL_TRY(sl_arch_indexed_derive(p, e));
     if (!sl_config_str(p->config, "scoring_func"))

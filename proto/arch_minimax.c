@@ -1,16 +1,24 @@
 /* MiniMax-M2, 2.1, 2.5, 2.7: experts in every layer, routed by sigmoid with a correction bias; one norm over all heads
  * of q and one over those of k; rotary embedding of a part of each head. transformers 4 has no configuration class of
  * them, so that nothing is taken for an entry that is not there. The layers for multi-token prediction that
- * config.json tells of were not published. */
+ * config.json tells of were not published.
+ * MiniMax-M3: the same but for dense layers before those with experts, a shared expert, norms on each head, norms that are
+ * stored less one, and attention to blocks of tokens that an indexer chooses; within a model that sees. */
 #include "proto/arch_table.h"
+#include "proto/suffix.h"
 
+#include <cjson/cJSON.h>
 #include <math.h>
 #include <string.h>
 
 #define L SL_W_LAYER
+#define DENSE (SL_W_LAYER | SL_W_DENSE)
+#define MOE (SL_W_LAYER | SL_W_MOE)
 #define ATTN "model.layers.{i}.self_attn."
-#define MOE "model.layers.{i}.block_sparse_moe."
+#define MLP "model.layers.{i}.mlp."
+#define SPARSE "model.layers.{i}.block_sparse_moe."
 #define EXPERTS "model.layers.{i}.block_sparse_moe.experts.{e}."
+#define SHARED "model.layers.{i}.block_sparse_moe.shared_experts."
 
 static const struct sl_tensor_tmpl own[] = {
     {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", L, SL_N_Q_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
@@ -21,21 +29,42 @@ static const struct sl_tensor_tmpl own[] = {
     {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, SL_N_EMBD, SL_N_Q_ROWS, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_norm.weight", "model.layers.{i}.post_attention_layernorm.weight", L, SL_N_NONE, SL_N_EMBD, 0,
      SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_gate_inp.weight", MOE "gate.weight", L, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.exp_probs_b.bias", MOE "e_score_correction_bias", L, SL_N_NONE, SL_N_EXPERT, 0, SL_SHIP_F32, 0},
-    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "w1.weight", L, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", EXPERTS "w2.weight", L, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", EXPERTS "w3.weight", L, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {NULL, NULL, 0, 0, 0, 0, 0, 0},
 };
 
-static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, own, NULL};
+static const struct sl_tensor_tmpl experts[] = {
+    {"blk.{i}.ffn_gate_inp.weight", SPARSE "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_F32, 0},
+    {"blk.{i}.exp_probs_b.bias", SPARSE "e_score_correction_bias", MOE, SL_N_NONE, SL_N_EXPERT, 0, SL_SHIP_F32, 0},
+    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "w1.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_down_exps.weight", EXPERTS "w2.weight", MOE, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_up_exps.weight", EXPERTS "w3.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {NULL, NULL, 0, 0, 0, 0, 0, 0},
+};
+
+static const struct sl_tensor_tmpl m3_own[] = {
+    {"blk.{i}.indexer.q_proj.weight", ATTN "index_q_proj.weight", MOE, SL_N_INDEX_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.indexer.k_proj.weight", ATTN "index_k_proj.weight", MOE, SL_N_INDEX_DIM, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.indexer.q_norm.weight", ATTN "index_q_norm.weight", MOE, SL_N_NONE, SL_N_INDEX_DIM, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.indexer.k_norm.weight", ATTN "index_k_norm.weight", MOE, SL_N_NONE, SL_N_INDEX_DIM, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.ffn_gate.weight", MLP "gate_proj.weight", DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_up.weight", MLP "up_proj.weight", DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_down.weight", MLP "down_proj.weight", DENSE, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_gate_shexp.weight", SHARED "gate_proj.weight", MOE, SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_up_shexp.weight", SHARED "up_proj.weight", MOE, SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_down_shexp.weight", SHARED "down_proj.weight", MOE, SL_N_EMBD, SL_N_SHARED_FF, 0, SL_SHIP_LINEAR, 0},
+    {NULL, NULL, 0, 0, 0, 0, 0, 0},
+};
+
+static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, own, experts, NULL};
+static const struct sl_tensor_tmpl *const m3_tensors[] = {
+    sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors, m3_own, experts, NULL,
+};
 
 static const struct sl_field fields[] = {
     {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER, 0},
     {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
     {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
-    {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
+    {SL_N_MOE_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
     {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
     {SL_N_HEAD_KV, "num_key_value_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
     {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
@@ -57,7 +86,7 @@ static int need_theta(const struct sl_params *p, struct sl_error *e)
     return isnan(theta) ? sl_fail(e, SL_ESOURCE, "config.json has no \"rope_theta\", which %s needs", p->hf_class) : 0;
 }
 
-static int derive(struct sl_params *p, struct sl_error *e)
+static int derive_both(struct sl_params *p, struct sl_error *e)
 {
     const struct sl_number *n = p->num;
     const char *func = sl_config_str(p->config, "scoring_func");
@@ -72,9 +101,14 @@ static int derive(struct sl_params *p, struct sl_error *e)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"tie_word_embeddings\" is true, and llama.cpp's %s has a head "
                        "of its own", p->arch->name);
     SL_TRY(sl_arch_no_llama3(p, e));
-    sl_num_set(p, SL_N_MOE_FF, n[SL_N_FF].u);
     SL_TRY(sl_arch_gating(p, func ? func : "sigmoid", e)); /* without it llama.cpp does not run the model at all */
     return sl_arch_plain_attention(p, e);
+}
+
+static int derive(struct sl_params *p, struct sl_error *e)
+{
+    sl_num_set(p, SL_N_FF, p->num[SL_N_MOE_FF].u);
+    return derive_both(p, e);
 }
 
 static const char *const classes[] = {"MiniMaxM2ForCausalLM", NULL};
@@ -86,4 +120,132 @@ const struct sl_arch sl_arch_minimax_m2 = {
     .tensors = tensors,
     .derive = derive,
     .tokens = SL_TOKENS_MINIMAX,
+};
+
+/* ---- MiniMax-M3 ---- */
+
+static const struct sl_field m3_fields[] = {
+    {SL_N_FF, "dense_intermediate_size", SL_FIELD_INT, false, 1, 1 << 24, NAN},
+    {SL_N_SHARED, "n_shared_experts", SL_FIELD_INT, true, 1, 1 << 10, 0},
+    {SL_N_EXPERT_SCALE, "routed_scaling_factor", SL_FIELD_FLOAT, true, -1e6, 1e6, 0},
+    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+};
+
+/* Of "sparse_attention_config". */
+static const struct sl_field index_fields[] = {
+    {SL_N_INDEX_HEADS, "sparse_num_index_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
+    {SL_N_INDEX_DIM, "sparse_index_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
+    {SL_N_INDEX_TOP, "sparse_topk_blocks", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
+    {SL_N_INDEX_BLOCK, "sparse_block_size", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
+    {SL_N_INDEX_LOCAL, "sparse_local_block", SL_FIELD_INT, true, 0, UINT32_MAX, 0},
+    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+};
+
+/* What llama.cpp's text has, and no key says otherwise. */
+static int check_constants(const struct sl_params *p, struct sl_error *e)
+{
+    static const struct { const char *name; double v; } same[] = {
+        {"swiglu_alpha", 1.702}, {"swiglu_beta", 1}, {"swiglu_limit", 7},
+    };
+
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        double v = same[i].v;
+
+        SL_TRY(sl_config_float(p->config, "", same[i].name, &v, e));
+        if (v != same[i].v)
+            return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"%s\" is %g, and llama.cpp's %s has %g", same[i].name, v,
+                           p->arch->name, same[i].v);
+    }
+    return sl_config_bool(p->config, "use_gemma_norm", true) ? 0
+               : sl_fail(e, SL_EUNSUPPORTED, "config.json: \"use_gemma_norm\" is false, and %s's norms are stored less one",
+                         p->hf_class);
+}
+
+/* The dense layers are the first ones. */
+static int count_dense(struct sl_params *p, struct sl_error *e)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(p->config, "moe_layer_freq"), *x;
+    uint64_t n = p->num[SL_N_LAYER].u, dense = 0, i = 0;
+
+    if (!cJSON_IsArray(list) || (uint64_t)cJSON_GetArraySize(list) != n)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"moe_layer_freq\" is no list of %u entries, one for each layer", (unsigned)n);
+    cJSON_ArrayForEach(x, list) {
+        if (!cJSON_IsNumber(x) || (x->valuedouble != 0 && x->valuedouble != 1))
+            return sl_fail(e, SL_ESOURCE, "config.json: \"moe_layer_freq\" has an entry for layer %u that is not 0 or 1", (unsigned)i);
+        if (x->valuedouble == 0 && dense < i)
+            return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"moe_layer_freq\" tells of a dense layer, %u, behind those with "
+                           "experts, which llama.cpp cannot run", (unsigned)i);
+        dense += x->valuedouble == 0;
+        i++;
+    }
+    sl_num_set(p, SL_N_DENSE, dense);
+    return 0;
+}
+
+static int derive_indexer(struct sl_params *p, struct sl_error *e)
+{
+    const cJSON *sparse = cJSON_GetObjectItemCaseSensitive(p->config, "sparse_attention_config");
+    const struct sl_number *n = p->num;
+
+    if (!cJSON_IsObject(sparse))
+        return sl_fail(e, SL_ESOURCE, "config.json has no \"sparse_attention_config\", which %s needs", p->hf_class);
+    SL_TRY(sl_arch_read_fields(p, sparse, index_fields, e));
+    if (n[SL_N_INDEX_HEADS].u != n[SL_N_HEAD_KV].u)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"sparse_num_index_heads\" is %u, and llama.cpp's %s has one for each "
+                       "of \"num_key_value_heads\", %u", (unsigned)n[SL_N_INDEX_HEADS].u, p->arch->name, (unsigned)n[SL_N_HEAD_KV].u);
+    if (n[SL_N_INDEX_DIM].u < n[SL_N_ROPE_DIM].u)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"sparse_index_dim\" is %u; \"rotary_dim\" alone is %u",
+                       (unsigned)n[SL_N_INDEX_DIM].u, (unsigned)n[SL_N_ROPE_DIM].u);
+    return sl_num_mul(p, SL_N_INDEX_ROWS, n[SL_N_INDEX_HEADS].u, n[SL_N_INDEX_DIM].u, e);
+}
+
+static int derive_m3(struct sl_params *p, struct sl_error *e)
+{
+    if (!p->num[SL_N_FF].have)
+        sl_num_set(p, SL_N_FF, p->num[SL_N_MOE_FF].u);
+    SL_TRY(check_constants(p, e));
+    SL_TRY(count_dense(p, e));
+    SL_TRY(derive_both(p, e));
+    SL_TRY(derive_indexer(p, e));
+    p->when |= SL_W_HEAD_NORM;
+    sl_num_set(p, SL_N_EXPERT_NORM, 1);
+    return sl_num_mul(p, SL_N_SHARED_FF, p->num[SL_N_SHARED].u, p->num[SL_N_MOE_FF].u, e);
+}
+
+static const struct sl_key_tmpl m3_keys[] = {
+    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
+    {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM, 0},
+    {"expert_shared_count", SL_KV_U32, SL_N_SHARED, 0},
+    {"expert_weights_scale", SL_KV_F32, SL_N_EXPERT_SCALE, 0},
+    {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM, 0},
+    {"attention.indexer.head_count", SL_KV_U32, SL_N_INDEX_HEADS, 0},
+    {"attention.indexer.key_length", SL_KV_U32, SL_N_INDEX_DIM, 0},
+    {"attention.indexer.top_k", SL_KV_U32, SL_N_INDEX_TOP, 0},
+    {"attention.indexer.block_size", SL_KV_U32, SL_N_INDEX_BLOCK, 0},
+    {"attention.indexer.local_blocks", SL_KV_U32, SL_N_INDEX_LOCAL, 0},
+    {"leading_dense_block_count", SL_KV_U32, SL_N_DENSE, 0},
+    {NULL, 0, 0, 0},
+};
+
+/* Norms' weights are stored less 1. */
+static void arrange_m3(const struct sl_params *p, const struct sl_tensor_tmpl *t, struct sl_arrangement *a)
+{
+    (void)p;
+    if (sl_ends_with(t->src, "norm.weight"))
+        a->change = SL_PLUS_ONE;
+}
+
+/* The second's text model says that it is of the first (checkpoint_text.c). */
+static const char *const m3_classes[] = {"MiniMaxM3SparseForCausalLM", "MiniMaxM3SparseForConditionalGeneration", NULL};
+
+const struct sl_arch sl_arch_minimax_m3 = {
+    .name = "minimax-m3",
+    .classes = m3_classes,
+    .fields = fields,
+    .more_fields = m3_fields,
+    .tensors = m3_tensors,
+    .keys = m3_keys,
+    .derive = derive_m3,
+    .tokens = SL_TOKENS_MINIMAX,
+    .arrange = arrange_m3,
 };

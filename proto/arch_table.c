@@ -212,7 +212,8 @@ bool sl_arch_drops(const struct sl_params *p, const char *name)
 
 bool sl_arch_sees(const struct sl_params *p, const char *name)
 {
-    static const char *const parts[] = {"vision_tower.", "mm_projector.", "model.visual.", "visual."};
+    static const char *const parts[] = {"vision_tower.", "mm_projector.", "multi_modal_projector.", "patch_merge_mlp.",
+                                        "model.visual.", "visual."};
 
     for (size_t i = 0; i < sizeof parts / sizeof *parts && p->vision; i++)
         if (strncmp(name, parts[i], strlen(parts[i])) == 0)
@@ -228,6 +229,7 @@ bool sl_arch_is_router(const char *name)
 bool sl_arch_keeps_f32(const char *name, uint32_t n_dims)
 {
     return n_dims <= 1 || !sl_ends_with(name, "weight") || sl_ends_with(name, "_norm.weight") || sl_arch_is_router(name) ||
+           sl_ends_with(name, ".indexer.q_proj.weight") || sl_ends_with(name, ".indexer.k_proj.weight") ||
            sl_ends_with(name, ".ffn_gate_inp_shexp.weight") || sl_ends_with(name, ".ssm_conv1d.weight");
 }
 

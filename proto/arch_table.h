@@ -26,7 +26,7 @@ enum sl_num {
     SL_N_EXPERT_NORM, SL_N_ROPE_DIM, SL_N_YARN_LOG, SL_N_NORM_EPS, SL_N_NO_EXPERT, SL_N_NO_EXPERT_USED,
     SL_N_NEXTN, SL_N_INDEX_HEADS, SL_N_INDEX_DIM, SL_N_INDEX_TOP, SL_N_CAUSAL, SL_N_SHARED_FF_KEY,
     SL_N_WINDOW, SL_N_CLAMP, SL_N_OUT_GROUP, SL_N_OUT_LORA, SL_N_COMPRESS_THETA, SL_N_HC, SL_N_HC_ITER, SL_N_HC_EPS,
-    SL_N_HASHED, SL_N_EMBD_OUT, SL_N_GATING_LATE,
+    SL_N_HASHED, SL_N_EMBD_OUT, SL_N_GATING_LATE, SL_N_INDEX_BLOCK, SL_N_INDEX_LOCAL,
     SL_N_SECTIONS, SL_N_SECTIONS_LATE, SL_N_CONV, SL_N_LINEAR_DIM, SL_N_LINEAR_KEYS, SL_N_LINEAR_VALUES, SL_N_LINEAR_ROWS,
     SL_N_FULL_EVERY,
     /* in no key */
@@ -129,6 +129,7 @@ struct sl_params {
     bool no_mtp;            /* layers for multi-token prediction are dropped in every architecture */
     uint32_t when;          /* facts of the whole model */
     bool fp8;               /* quantization_config tells of FP8 */
+    bool mxfp8;             /* and of exponents as its scales */
     bool tied;              /* tie_word_embeddings */
     bool vision;            /* has a vision_config */
     bool fp4_experts;       /* expert_dtype is fp4 */
@@ -190,7 +191,8 @@ struct sl_arch {
 };
 
 extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_glm_dsa, sl_arch_glm4_moe,
-    sl_arch_minimax_m2, sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe, sl_arch_qwen3next, sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_llama;
+    sl_arch_glm_flash, sl_arch_minimax_m2, sl_arch_minimax_m3, sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe, sl_arch_qwen3next,
+    sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_llama;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
  * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED
@@ -226,6 +228,11 @@ int sl_config_float(const struct cJSON *object, const char *where, const char *n
 int sl_rope_float(const struct sl_params *p, const char *name, double *v, struct sl_error *e) SL_MUST_USE;
 /* Errors: SL_EUNSUPPORTED when rope_scaling is of type llama3. */
 int sl_arch_no_llama3(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+/* Errors: SL_EUNSUPPORTED when partial_rotary_factor is not 1. */
+int sl_arch_whole_rope(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+/* Effect: numbers that stand in an object of config.json. Errors: SL_ESOURCE (an absent or absurd value). */
+int sl_arch_read_fields(struct sl_params *p, const struct cJSON *object, const struct sl_field *f, struct sl_error *e)
+    SL_MUST_USE;
 /* Effect: what a configuration class takes for an entry that is not there at all; null means that there is none. */
 void sl_field_default(struct sl_params *p, enum sl_num n, double v);
 

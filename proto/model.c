@@ -7,6 +7,7 @@
 #include "proto/model.h"
 #include "proto/model_gguf.h"
 #include "proto/source_file.h"
+#include "proto/suffix.h"
 #include "proto/text_line.h"
 #include "proto/tokenizer.h"
 
@@ -153,13 +154,14 @@ static int wrong_dtype(const struct sl_src_tensor *t, bool ids, struct sl_error 
                    sl_dtype_info(t->dtype)->name, as);
 }
 
-/* Bytes of a planned scale, as published models have them: E8M0 for F4, BF16 for I4, F32 for FP8 but in DeepSeek-V4. */
+/* Bytes of a planned scale, as published models have them: E8M0 for F4, BF16 for I4, F32 for FP8 but in DeepSeek-V4 and
+ * in MXFP8. */
 static uint32_t planned_width(const struct build *b, enum sl_dtype dtype)
 {
     switch (dtype) {
     case SL_DTYPE_F4: return 1;
     case SL_DTYPE_I4: return 2;
-    default: return b->p->arch->e8m0 ? 1 : 4;
+    default: return b->p->arch->e8m0 || b->p->mxfp8 ? 1 : 4;
     }
 }
 
@@ -412,6 +414,7 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
     const struct sl_number *n = p->num;
     bool latent = n[SL_N_KV_LORA].have;
 
+    hp->mla_only = p->arch->mla_only;
     hp->n_layer = n[SL_N_LAYER].u;
     hp->n_head = n[SL_N_HEAD].u;
     hp->n_head_kv = n[SL_N_HEAD_KV].u;

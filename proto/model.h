@@ -80,6 +80,7 @@ struct sl_hparams {
     uint64_t window, n_fine, n_coarse; /* tokens looked at one by one, 0: all; layers that look at compressed ones besides,
                                           SL_FINE or SL_COARSE to one */
     uint64_t n_nextn, index_dim; /* of n_layer those for multi-token prediction; an indexer's keys, 0: none */
+    bool mla_only;        /* there is no other layout, by the architecture */
     uint64_t n_linear, state; /* layers of linear attention: no cache, but a state of so many F32 values each */
 };
 

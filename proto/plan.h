@@ -134,8 +134,8 @@ struct sl_memory {
  * weights: the plan's tensors. kv_cache: F16; for deepseek2 with whole_heads
  * (the legacy layout, as in the paper) n_head x (head_k + head_v) values a
  * token and layer, else kv_lora + rope_dim; for other models n_head_kv x
- * (head_k + head_v). In a layer whose attention has an indexer its key goes beside
- * kv_lora; a layer of linear attention has a state in F32 in place of a cache; where there is
+ * (head_k + head_v). In a layer whose attention has an indexer its key goes beside these (with head_v more where
+ * there is no kv_lora); a layer of linear attention has a state in F32 in place of a cache; where there is
  * either, layers for multi-token prediction have none. buffers, on each device: attention scores of one
  * micro-batch of 512 tokens in F16 (n_head x ctx x 512 x 2), its logits in F32
  * (n_vocab x 512 x 4) and 0.3 GiB for the runtime itself. With 8 devices this

@@ -27,11 +27,19 @@ static uint64_t indexers(const struct sl_model *m, uint64_t below)
     uint64_t n = 0, layer;
 
     for (uint32_t i = 0; i < m->n_tensors; i++) {
-        const char *name = m->tensors[i].name, *part = strstr(name, ".indexer.attn_k.weight");
+        const char *name = m->tensors[i].name;
+        bool keys = strstr(name, ".indexer.attn_k.weight") || strstr(name, ".indexer.k_proj.weight");
 
-        n += part && sl_tensor_layer(name, &layer) && layer < below;
+        n += keys && sl_tensor_layer(name, &layer) && layer < below;
     }
     return n;
+}
+
+/* What an indexer's keys take of a token; where attention has heads, llama.cpp sets as much aside as a head's values take,
+ * too. */
+static uint64_t index_values(const struct sl_hparams *h)
+{
+    return h->index_dim + (h->kv_lora ? 0 : h->head_v);
 }
 
 /* Cells for that many tokens, in llama.cpp's steps. */
@@ -71,7 +79,7 @@ void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uin
     if (h->window)
         out->kv_cache = windowed_cache(h, layers, ctx);
     else if (h->index_dim && !whole_heads)
-        out->kv_cache += mul(mul(h->index_dim, 2), mul(indexers(p->model, layers), ctx));
+        out->kv_cache += mul(mul(index_values(h), 2), mul(indexers(p->model, layers), ctx));
     out->buffers = mul(buffers, devices);
     out->total = out->weights + out->kv_cache + out->buffers;
     out->per_device = (out->total + devices - 1) / devices;

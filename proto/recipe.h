@@ -41,6 +41,11 @@ bool sl_recipe_needs_imatrix(const struct sl_recipe *r, const char *tensor, int 
 int sl_recipe_parse(const char *name, const char *where, const char *text,
                     struct sl_recipe **out, struct sl_error *e) SL_MUST_USE;
 
+/* Effect: parses an earlier release's text of the stock recipe `now`. Returns 1, or 0 where there is no such:
+ * `now` is no stock recipe, has another name or this very text. Errors: as sl_recipe_parse. */
+int sl_recipe_earlier(const struct sl_recipe *now, const char *name, const char *text, struct sl_recipe **out,
+                      struct sl_error *e) SL_MUST_USE;
+
 /* llama-quantize's options on top of a recipe. */
 struct sl_type_override {
     const char *pattern; /* regular expression, searched in the tensor name */

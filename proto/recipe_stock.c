@@ -230,6 +230,17 @@ int sl_recipe_load(const char *name_or_path, struct sl_recipe **out, struct sl_e
     return 0;
 }
 
+int sl_recipe_earlier(const struct sl_recipe *now, const char *name, const char *text, struct sl_recipe **out,
+                      struct sl_error *e)
+{
+    *out = NULL;
+    if (!now->stock || strcmp(now->name, name) != 0 || strcmp(now->text, text) == 0)
+        return 0;
+    SL_TRY(sl_recipe_parse(name, now->where, text, out, e));
+    (*out)->stock = true;
+    return 1;
+}
+
 bool sl_recipe_known(const char *name_or_path)
 {
     struct sl_recipe *r;

@@ -167,6 +167,13 @@ int output_free_space(const struct output *o, uint64_t *bytes, struct sl_error *
     return rc;
 }
 
+char *output_journal(const struct output *o, const char *prefix)
+{
+    char *path;
+
+    return asprintf(&path, "%s/%s.sluice-journal", o->dir, prefix) < 0 ? NULL : path;
+}
+
 int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error *e)
 {
     o->plan = plan;
@@ -190,8 +197,7 @@ int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error 
         if (o->prefix)
             o->prefix[sl_gguf_stem(o->prefix)] = 0;
     }
-    if (!o->prefix || asprintf(&o->journal, "%s/%s.sluice-journal", o->dir, o->prefix) < 0)
-        o->journal = NULL;
+    o->journal = o->prefix ? output_journal(o, o->prefix) : NULL;
     return o->journal ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 }
 

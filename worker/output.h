@@ -37,6 +37,8 @@ int output_make_dir(const struct output *o, struct sl_error *e) SL_MUST_USE;
 /* Effect: *bytes = what can be written where the output goes, its parent for a
  * new folder; UINT64_MAX where the filesystem does not count. Errors: SL_EFAIL. */
 int output_free_space(const struct output *o, uint64_t *bytes, struct sl_error *e) SL_MUST_USE;
+/* Returns the path of the job store of an output of this base name (the caller's, free), or NULL. */
+char *output_journal(const struct output *o, const char *prefix);
 /* Effect: builds the paths for a plan, which must outlive *o. Errors: SL_EFAIL. */
 int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error *e) SL_MUST_USE;
 void output_free(struct output *o);

@@ -5,9 +5,10 @@
 
 static void write_fp8(FILE *f, const struct config *c)
 {
-    bool lists = c->arch != DEEPSEEK && c->arch != MINIMAX;
-    fprintf(f, "{\"quant_method\":\"fp8\",\"fmt\":\"e4m3\",\"activation_scheme\":\"dynamic\"%s",
-            !strcmp(c->scales, "tensor") || !strcmp(c->scales, "row") ? "" : ",\"weight_block_size\":[128,128]");
+    bool lists = c->arch != DEEPSEEK && c->arch != MINIMAX && c->arch != MINIMAX3;
+    bool mx = !strcmp(c->scales, "mxfp8"), blocks = strcmp(c->scales, "tensor") != 0 && strcmp(c->scales, "row") != 0;
+    fprintf(f, "{\"quant_method\":\"%s\",\"fmt\":\"e4m3\",\"activation_scheme\":\"dynamic\"%s", mx ? "mxfp8" : "fp8",
+            mx ? ",\"weight_block_size\":[1,32]" : blocks ? ",\"weight_block_size\":[128,128]" : "");
     for (uint64_t i = 0; i < c->layers && lists; i++)
         fprintf(f, "%s\"model.layers.%" PRIu64 ".input_layernorm\",\"model.layers.%" PRIu64 ".mlp.gate\"",
                 i ? "," : ",\"modules_to_not_convert\":[\"lm_head\",", i, i);
@@ -51,13 +52,40 @@ static void write_qwen3(FILE *f, const struct config *c)
     write_quantized(f, c);
 }
 
+/* 0 for each dense layer, 1 for the others. */
+static void write_layers(FILE *f, const struct config *c, const char *name)
+{
+    for (uint64_t i = 0; i < c->layers; i++)
+        fprintf(f, "%s%s%s%d", i ? "," : "\"", i ? "" : name, i ? "" : "\":[", i >= c->dense);
+    fputs("]", f);
+}
+
+/* MiniMax-M3's own entries. */
+static void write_minimax3(FILE *f, const struct config *c)
+{
+    fprintf(f, "\"num_mtp_modules\":7,\"num_nextn_predict_layers\":1,\"dense_intermediate_size\":%" PRIu64
+               ",\"shared_intermediate_size\":%" PRIu64 ",\"n_shared_experts\":1,\"routed_scaling_factor\":2.0,\"swiglu_alpha\":1.702,"
+               "\"swiglu_beta\":1.0,\"swiglu_limit\":7.0,\"use_gemma_norm\":true,\"partial_rotary_factor\":0.5,"
+               "\"sparse_attention_config\":{\"use_sparse_attention\":true,\"sparse_index_dim\":%" PRIu64
+               ",\"sparse_num_index_heads\":%" PRIu64 ",\"sparse_topk_blocks\":%" PRIu64 ",\"sparse_block_size\":128,"
+               "\"sparse_score_type\":\"max\",\"sparse_init_block\":0,\"sparse_local_block\":1,",
+            c->inter, c->moe_inter, c->index_dim, c->kv_heads, c->index_top);
+    write_layers(f, c, "sparse_attention_freq");
+    fputs("},", f);
+    write_layers(f, c, "moe_layer_freq");
+}
+
 static void write_minimax(FILE *f, const struct config *c)
 {
+    bool m3 = c->arch == MINIMAX3;
     fprintf(f, ",\"head_dim\":%" PRIu64 ",\"rotary_dim\":%" PRIu64 ",\"num_local_experts\":%" PRIu64
-               ",\"num_experts_per_tok\":%" PRIu64 ",\"max_position_embeddings\":196608,\"rope_theta\":5000000,"
-               "\"scoring_func\":\"sigmoid\",\"use_routing_bias\":true,\"use_qk_norm\":true,\"qk_norm_type\":\"per_layer\","
-               "\"use_mtp\":true,\"num_mtp_modules\":3,\"mtp_transformer_layers\":1,\"shared_intermediate_size\":0",
-            c->head_dim, c->rope, c->experts, c->used);
+               ",\"num_experts_per_tok\":%" PRIu64 ",\"max_position_embeddings\":%s,\"rope_theta\":5000000,"
+               "\"scoring_func\":\"sigmoid\",\"use_routing_bias\":true,\"use_qk_norm\":true,\"qk_norm_type\":\"%s\",",
+            c->head_dim, c->rope, c->experts, c->used, m3 ? "1048576" : "196608", m3 ? "per_head" : "per_layer");
+    if (m3)
+        write_minimax3(f, c);
+    else
+        fputs("\"use_mtp\":true,\"num_mtp_modules\":3,\"mtp_transformer_layers\":1,\"shared_intermediate_size\":0", f);
     write_quantized(f, c);
 }
 
@@ -116,15 +144,16 @@ void write_config(const struct config *c)
 {
     static const char *const classes[] = { "DeepseekV3ForCausalLM", "Qwen2ForCausalLM", "LlamaForCausalLM",
                                           "Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "MiniMaxM2ForCausalLM",
-                                          "Glm4MoeForCausalLM" };
-    static const char *const types[] = { "deepseek_v3", "qwen2", "llama", "qwen3", "qwen3_moe", "minimax_m2", "glm4_moe" };
+                                          "MiniMaxM3SparseForCausalLM", "Glm4MoeForCausalLM" };
+    static const char *const types[] = { "deepseek_v3", "qwen2", "llama", "qwen3", "qwen3_moe", "minimax_m2", "minimax_m3",
+                                        "glm4_moe" };
     FILE *f = open_out(c, "config.json");
     fprintf(f, "{\"architectures\":[\"%s\"],\"model_type\":\"%s\",\"torch_dtype\":\"bfloat16\","
                "\"hidden_size\":%" PRIu64 ",\"intermediate_size\":%" PRIu64 ",\"num_hidden_layers\":%" PRIu64
                ",\"num_attention_heads\":%" PRIu64 ",\"num_key_value_heads\":%" PRIu64 ",\"vocab_size\":%" PRIu64
                ",\"hidden_act\":\"silu\",\"rms_norm_eps\":1e-06,\"tie_word_embeddings\":%s",
             c->index_heads ? "DeepseekV32ForCausalLM" : classes[c->arch],
-            c->index_heads ? "deepseek_v32" : types[c->arch], c->hidden, c->inter, c->layers, c->heads,
+            c->index_heads ? "deepseek_v32" : types[c->arch], c->hidden, c->arch == MINIMAX3 ? c->moe_inter : c->inter, c->layers, c->heads,
             c->kv_heads, c->vocab, c->tied ? "true" : "false");
     switch (c->arch) {
     case DEEPSEEK:
@@ -143,6 +172,7 @@ void write_config(const struct config *c)
         write_qwen3(f, c);
         break;
     case MINIMAX:
+    case MINIMAX3:
         write_minimax(f, c);
         break;
     case GLM4MOE:

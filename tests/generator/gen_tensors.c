@@ -70,12 +70,14 @@ static void linear(struct list *l, const struct config *c, uint64_t rows, uint64
         return;
     }
     add(l, FP8, GAUSS, rows, cols, "%s%s.weight", prefix, name);
-    enum kind k = !strcmp(c->scales, "e8m0") ? SCALE_E8M0 : !strncmp(c->scales, "bf16", 4) ? BF16 : SCALE_F32;
+    enum kind k = !strcmp(c->scales, "e8m0") ? SCALE_E8M0 : !strcmp(c->scales, "mxfp8") ? SCALE_U8 : !strncmp(c->scales, "bf16", 4) ? BF16 : SCALE_F32;
     uint64_t r = (rows + 127) / 128, w = (cols + 127) / 128;
     if (!strcmp(c->scales, "tensor"))
         r = 0, w = 1;
     else if (strstr(c->scales, "row"))
         r = rows, w = 1;
+    else if (k == SCALE_U8)
+        r = rows, w = (cols + 31) / 32;
     add(l, k, SCALES, r, w, "%s%s.%s", prefix, name, c->scale_suffix)->fan = cols;
 }
 
@@ -147,6 +149,12 @@ static void deepseek_layer(struct list *l, const struct config *c, uint64_t i)
     linear(l, c, c->heads * (c->nope + c->rope), c->q_lora, p, "self_attn.q_b_proj");
 }
 
+/* MiniMax-M3's norms are stored less one. */
+static enum fill norms(const struct config *c)
+{
+    return c->arch == MINIMAX3 ? SMALL : NORM;
+}
+
 static void attention(struct list *l, const struct config *c, const char *p)
 {
     uint64_t head = c->head_dim ? c->head_dim : c->hidden / c->heads, kv = head * c->kv_heads;
@@ -159,7 +167,7 @@ static void attention(struct list *l, const struct config *c, const char *p)
         snprintf(name, sizeof name, "self_attn.%s_proj", qkv[k]);
         linear(l, c, rows, c->hidden, p, name);
         if (k < 2 && c->head_norm)
-            add(l, BF16, NORM, 0, head, "%sself_attn.%s_norm.weight", p, qkv[k]);
+            add(l, BF16, norms(c), 0, head, "%sself_attn.%s_norm.weight", p, qkv[k]);
     }
     linear(l, c, c->hidden, head * c->heads, p, "self_attn.o_proj");
 }
@@ -178,18 +186,24 @@ static void plain_layer(struct list *l, const struct config *c, uint64_t i)
     attention(l, c, p);
 }
 
-static void minimax_layer(struct list *l, const struct config *c, uint64_t i)
+static void block_sparse(struct list *l, const struct config *c, uint64_t inter, const char *p)
 {
-    char p[64], q[128];
-    snprintf(p, sizeof p, "model.layers.%" PRIu64 ".", i);
+    char q[128];
     add(l, F32, SMALL, 0, c->experts, "%sblock_sparse_moe.e_score_correction_bias", p);
     for (uint64_t e = 0; e < c->experts; e++) {
         snprintf(q, sizeof q, "%sblock_sparse_moe.experts.%" PRIu64 ".", p, e);
-        linear(l, c, c->inter, c->hidden, q, "w1");
-        linear(l, c, c->hidden, c->inter, q, "w2");
-        linear(l, c, c->inter, c->hidden, q, "w3");
+        linear(l, c, inter, c->hidden, q, "w1");
+        linear(l, c, c->hidden, inter, q, "w2");
+        linear(l, c, inter, c->hidden, q, "w3");
     }
     add(l, F32, GAUSS, c->experts, c->hidden, "%sblock_sparse_moe.gate.weight", p);
+}
+
+static void minimax_layer(struct list *l, const struct config *c, uint64_t i)
+{
+    char p[64];
+    snprintf(p, sizeof p, "model.layers.%" PRIu64 ".", i);
+    block_sparse(l, c, c->inter, p);
     add(l, BF16, NORM, 0, c->hidden, "%sinput_layernorm.weight", p);
     add(l, BF16, NORM, 0, c->hidden, "%spost_attention_layernorm.weight", p);
     add(l, BF16, NORM, 0, c->head_dim * c->kv_heads, "%sself_attn.k_norm.weight", p);
@@ -198,6 +212,26 @@ static void minimax_layer(struct list *l, const struct config *c, uint64_t i)
     add(l, BF16, NORM, 0, c->head_dim * c->heads, "%sself_attn.q_norm.weight", p);
     linear(l, c, c->head_dim * c->heads, c->hidden, p, "self_attn.q_proj");
     linear(l, c, c->head_dim * c->kv_heads, c->hidden, p, "self_attn.v_proj");
+}
+
+static void minimax3_layer(struct list *l, const struct config *c, uint64_t i)
+{
+    char p[64], q[128];
+    snprintf(p, sizeof p, "model.layers.%" PRIu64 ".", i);
+    if (i < c->dense) {
+        networks(l, c, true, p);
+    } else {
+        block_sparse(l, c, c->moe_inter, p);
+        snprintf(q, sizeof q, "%sblock_sparse_moe.shared_experts.", p);
+        network(l, c, c->moe_inter, q);
+        add(l, BF16, SMALL, 0, c->index_dim, "%sself_attn.index_k_norm.weight", p);
+        linear(l, c, c->index_dim, c->hidden, p, "self_attn.index_k_proj");
+        add(l, BF16, SMALL, 0, c->index_dim, "%sself_attn.index_q_norm.weight", p);
+        linear(l, c, c->kv_heads * c->index_dim, c->hidden, p, "self_attn.index_q_proj");
+    }
+    add(l, BF16, SMALL, 0, c->hidden, "%sinput_layernorm.weight", p);
+    add(l, BF16, SMALL, 0, c->hidden, "%spost_attention_layernorm.weight", p);
+    attention(l, c, p);
 }
 
 /* The layer for multi-token prediction: one of DeepSeek's or GLM's, and what stands around it. */
@@ -223,8 +257,9 @@ void list_tensors(struct list *l, const struct config *c)
         add(l, BF16, GAUSS, c->vocab, c->hidden, "lm_head.weight");
     add(l, BF16, GAUSS, c->vocab, c->hidden, "model.embed_tokens.weight");
     for (uint64_t i = 0; i < c->layers; i++)
-        (c->arch == DEEPSEEK ? deepseek_layer : c->arch == MINIMAX ? minimax_layer : plain_layer)(l, c, i);
+        (c->arch == DEEPSEEK ? deepseek_layer : c->arch == MINIMAX ? minimax_layer : c->arch == MINIMAX3 ? minimax3_layer
+         : plain_layer)(l, c, i);
     if (c->mtp)
         mtp_layer(l, c);
-    add(l, BF16, NORM, 0, c->hidden, "model.norm.weight");
+    add(l, BF16, norms(c), 0, c->hidden, "model.norm.weight");
 }

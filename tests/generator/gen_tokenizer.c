@@ -18,6 +18,11 @@ static void byte_token(FILE *f, int byte)
         fprintf(f, "\\u%04x", code);
 }
 
+static bool is_minimax(const struct config *c)
+{
+    return c->arch == MINIMAX || c->arch == MINIMAX3;
+}
+
 /* How text is split, and what is put before it: MiniMax-M2's, GLM's, and those of DeepSeek-R1's distillations. */
 static void write_rules(FILE *f, const struct config *c, const char *bos)
 {
@@ -25,7 +30,7 @@ static void write_rules(FILE *f, const struct config *c, const char *bos)
 #define LOWER "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]"
 #define BEFORE "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?"
 #define SHORT "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-    bool minimax = c->arch == MINIMAX, glm = c->arch == GLM4MOE;
+    bool minimax = is_minimax(c), glm = c->arch == GLM4MOE;
     const char *words = minimax ? BEFORE UPPER "*" LOWER "+" SHORT "?|" BEFORE UPPER "+" LOWER "*" SHORT "?"
                                 : SHORT "|" BEFORE "\\\\p{L}+";
     fprintf(f, "\"normalizer\":%s,\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
@@ -48,7 +53,7 @@ static void write_rules(FILE *f, const struct config *c, const char *bos)
 static void write_tokenizer_config(const struct config *c, const char *const *special)
 {
     FILE *f = open_out(c, "tokenizer_config.json");
-    if (c->arch == MINIMAX)
+    if (is_minimax(c))
         fprintf(f, "{\"add_prefix_space\":false,\"bos_token\":\"%s\",\"clean_up_tokenization_spaces\":false,\"eos_token\":\"%s\","
                    "\"unk_token\":\"%s\",\"model_max_length\":40960000,\"tokenizer_class\":\"GPT2Tokenizer\"}\n",
                 special[0], special[1], special[1]);
@@ -72,7 +77,7 @@ void write_tokenizer(const struct config *c)
     static const char *const minimax_names[] = { "]~!b[", "[e~[" };
     static const char *const glm_names[] = { "[gMASK]", "<|endoftext|>", "[sMASK]", "<sop>", "<think>", "<|user|>",
                                              "<|assistant|>", "<|observation|>" };
-    bool minimax = c->arch == MINIMAX, glm = c->arch == GLM4MOE, last = minimax || glm;
+    bool minimax = is_minimax(c), glm = c->arch == GLM4MOE, last = minimax || glm;
     const char *const *special = glm ? glm_names : minimax ? minimax_names : names;
     int n = glm ? 8 : 2;
     FILE *f = open_out(c, "tokenizer.json");

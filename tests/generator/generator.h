@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum arch { DEEPSEEK, QWEN2, LLAMA, QWEN3, QWEN3MOE, MINIMAX, GLM4MOE };
+enum arch { DEEPSEEK, QWEN2, LLAMA, QWEN3, QWEN3MOE, MINIMAX, MINIMAX3, GLM4MOE };
 enum kind { FP8, BF16, F32, SCALE_F32, SCALE_E8M0, PACKED, SHAPE, FP4, FP4_U8, SCALE_U8 };
 enum fill { GAUSS, NORM, SMALL, SCALES, SIZES };
 
@@ -29,9 +29,9 @@ struct config {
     enum arch arch;
     uint64_t layers, dense, hidden, inter, moe_inter, experts, used, groups, groups_used;
     uint64_t heads, kv_heads, head_dim, q_lora, kv_lora, nope, rope, v_dim, vocab, shards, seed;
-    uint64_t index_heads, index_dim, index_top; /* of V3.2's indexer; no heads: none */
+    uint64_t index_heads, index_dim, index_top; /* of V3.2's indexer; no heads: none; MiniMax-M3's has kv_heads */
     bool mtp, tied, f32_bias, f32_proj, sparse, holes, packed, mxfp4, head_norm;
-    const char *scales; /* block, bf16, e8m0, tensor, row, bf16-row; none: the weights are BF16 */
+    const char *scales; /* block, bf16, e8m0, tensor, row, bf16-row, mxfp8; none: the weights are BF16 */
     const char *scale_suffix, *tokenizer, *config, *out;
 };
 

@@ -24,6 +24,15 @@ for my $case ($QUICK ? @all[0, 2] : @all) {
     unlink glob "$dir/*";
 }
 
+# Norms that are stored less one are made on the processor.
+{
+    my $dir = scratch();
+    my $m3 = checkpoint("$dir/m3", qw(--arch minimax3 --hidden 64 --inter 64 --moe-inter 32 --head-dim 32 --heads 2 --rope 16 --shards 1));
+    run_ok('MiniMax-M3', $_->[0], 'convert', $m3, '-o', @{ $_ }[1 .. $#$_], '--recipe', 'f32', '--quiet')
+        for [$SLUICE, "$dir/cpu.gguf"], [$gpu, "$dir/gpu.gguf", '--device', 'cuda:0'];
+    is(sha256("$dir/gpu.gguf"), sha256("$dir/cpu.gguf"), 'the same file');
+}
+
 my $one = scratch() . '/one.gguf';
 run_ok('on the processor', $SLUICE, 'convert', $TINY, '-o', $one, '--recipe', 'q4_k_m');
 my $sum = sha256($one);

@@ -1,5 +1,5 @@
 # Checkpoints in GLM-4.5's form (4.5, 4.5-Air, 4.6, 4.7): in FP8 with a scale for each row, tied with BF16 scales, and
-# not quantized without norms on the heads. Metadata against an independent computation, tensors
+# not quantized without norms on the heads; and in GLM-4.7-Flash's. Metadata against an independent computation, tensors
 # against numpy and llama-quantize, files loaded by a real llama.cpp; and what is refused.
 use strict;
 use warnings;
@@ -97,6 +97,45 @@ SKIP: {
     is_deeply(hashes("$dir/less.gguf"), \%want, 'two tensors fewer');
 }
 
+# ---- GLM-4.7-Flash: DeepSeek-V3's form
+my $flash = checkpoint("$dir/flash", qw(--layers 3 --dense 1 --mtp --hidden 256 --inter 512 --moe-inter 256 --experts 8 --heads 4
+    --kv-heads 4 --q-lora 128 --kv-lora 128 --groups 1 --groups-used 1 --scales none --shards 1));
+run_ok('its form', python('kimi.py', 'flash', $flash));
+for my $mtp (1, 0) {
+    my $file = "$dir/flash-$mtp.gguf";
+    my @no = $mtp ? () : '--no-mtp';
+    run_ok('f32', $SLUICE, 'convert', $flash, '-o', $file, '--recipe', 'f32', '--quiet', @no);
+    is(run(python('kimi.py', 'flash_keys', $flash, $file, @no))->{out}, 'equal ' . (38 + $mtp) . " keys\n", 'keys, tokens and their order');
+}
+is(run(python('reference.py', 'compare', $flash, "$dir/flash-1.gguf"))->{out}, "equal\n", 'every bit of the tensors');
+is_deeply([grep { /^blk\.3\./ } keys %{ hashes("$dir/flash-0.gguf") }], [], 'no layer for multi-token prediction');
+run_ok('verify', $SLUICE, 'verify', "$dir/flash-1.gguf", '--source', $flash, '--sample', '5%');
+my $none = copy_checkpoint($flash, "$dir/none");
+edit_json("$none/config.json", sub { $_[0]{num_nextn_predict_layers} = 0 });
+run_ok('none told of', $SLUICE, 'convert', $none, '-o', "$dir/none.gguf", '--recipe', 'f32', '--quiet');
+is_deeply(hashes("$dir/none.gguf"), hashes("$dir/flash-0.gguf"), 'is as none wanted');
+for (['q4_k_m', '18.9'], ['dq3_k_m', '14.6']) {
+    my ($recipe, $size) = @$_;
+    $r = run($SLUICE, 'plan', "$TOP/tests/data/glm-4.7-flash-config.json", '--recipe', $recipe, '--ctx', 1000, '--devices', '1x24G', '--json');
+    my ($p) = json_lines($r->{out});
+    is(sprintf('%.1f', $p->{tensor_bytes} / 1e9), $size, "$recipe: $size GB");
+    is($p->{source_bytes}, 62_442_983_168, 'the bytes that were published');
+    is_deeply([map { @$_{qw(cache cache_bytes)} } @{ $p->{memory} }], ['compressed', 48 * 2 * (512 + 64) * 1000], 'cache');
+}
+SKIP: {
+    skip 'llama.cpp is not here', 9 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    for my $mixture (qw(Q4_K_M Q2_K)) {
+        run_ok($mixture, $SLUICE, 'convert', $flash, '-o', "$dir/flash-$mixture.gguf", '--recipe', $mixture, '--quiet');
+        run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/flash-1.gguf", "$dir/theirs.gguf", $mixture));
+        is_deeply(hashes("$dir/flash-$mixture.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+    }
+    run_ok('dq3_k_m', $SLUICE, 'convert', $flash, '-o', "$dir/flash-dq3.gguf", '--recipe', 'dq3_k_m', '--quiet');
+    for my $file (qw(flash-1 flash-dq3)) {
+        $r = run(python('llama.py', 'load', "$dir/$file.gguf"));
+        is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, "$file makes text") or diag($r->{out}, $r->{err});
+    }
+}
+
 # ---- refused in one line
 sub refused {
     my ($form, $name, $rc, $pattern, $change) = @_;
@@ -113,5 +152,6 @@ refused('air', 'an odd part', 7, qr/"partial_rotary_factor" is 0\.08 of heads of
     sub { $_[0]{rope_parameters} = { rope_type => 'default', partial_rotary_factor => 0.08 } });
 refused('air', 'more experts than there are', 7, qr/"num_experts_per_tok" is 17 of 16 experts$/, sub { $_[0]{num_experts_per_tok} = 17 });
 refused('air', 'no experts', 7, qr/config\.json has no "n_routed_experts", which Glm4MoeForCausalLM needs$/, sub { $_[0]{n_routed_experts} = undef });
+fails('legacy', 2, qr/--layout legacy: llama\.cpp runs Glm4MoeLiteForCausalLM in the layout mla alone$/, $SLUICE, 'plan', $flash, '--recipe', 'q8_0', '--layout', 'legacy');
 
 done_testing();

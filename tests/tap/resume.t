@@ -194,6 +194,48 @@ run_ok('--force drops it', @other[0 .. $#other - 1], '--force', '-o', "$dir/x.gg
 is_deeply([ls($dir)], ['x.gguf', 'x.gguf.xxh64'], 'nothing of it is left');
 unlink glob "$dir/*";
 
+# ---- a stock recipe whose text is another than when this was begun, as after an upgrade
+my $then = scratch(); # the recipe of then
+(my $text = slurp("$TOP/proto/recipes/dq3_k_m.recipe")) =~ s/^# What mixes.*\n.*\n\n//m;
+spit("$then/dq3_k_m.recipe", $text);
+sub by_then { # what is done with it
+    my ($do) = @_;
+    local $ENV{SLUICE_RECIPES} = $then;
+    return $do->();
+}
+my $said = qr/another text of dq3_k_m than this release's, and goes on with that one; --force begins it anew/;
+my @dq3 = map { $_ eq 'q4_k_m' ? 'dq3_k_m' : $_ } @big;
+run_ok('F32', $SLUICE, 'convert', $TINY, '-q', '--recipe', 'f32', '-o', "$then/f32.gguf");
+my @quantize = ($SLUICE, 'quantize', "$then/f32.gguf", '--recipe', 'dq3_k_m', '--threads', 1, '--backend', 'scalar');
+for my $cmd (\@dq3, \@quantize) {
+    my ($verb, @to) = ($cmd->[1], $cmd == \@dq3 ? pop @$cmd : ());
+    by_then(sub { run_ok("$verb by the recipe of then", @$cmd, '--force', @to, "$then/$verb.gguf") });
+    ok(by_then(sub { unfinished($cmd == \@dq3 ? 0.1 : 0, @$cmd, @to) }), 'begun with it');
+    fails('another option is refused', 13, qr/unfinished work with another recipe /, @$cmd, '--model-name', 'Other', @to, "$dir/x.gguf");
+    $r = run_ok('the same command goes on', @$cmd, '--json', @to, "$dir/x.gguf");
+    my ($line) = grep { $_->{message_type} eq 'warning' } json_lines($r->{out});
+    ok($r->{err} =~ $said && $line->{text} =~ $said, 'and says by which text') or diag($r->{err});
+    is(sha256("$dir/x.gguf"), sha256("$then/$verb.gguf"), 'the file is the one that was begun');
+}
+ok(by_then(sub { unfinished(0, @dq3, '-o') }), 'begun once more');
+$r = run_ok('--force begins anew', @dq3, '--force', '-o', "$dir/x.gguf");
+unlike($r->{err}, qr/another text/, 'without a word');
+isnt(sha256("$dir/x.gguf"), sha256("$then/convert.gguf"), "with this release's text");
+ok(by_then(sub { unfinished(0, @dq3, '-o') }), 'and again');
+spit("$then/dq3_k_m.recipe", "$text\n# changed by its owner\n");
+fails("a file's text that was changed is refused", 13, qr/another recipe \(then dq3_k_m .*, now dq3_k_m /,
+    map({ $_ eq 'dq3_k_m' ? "$then/dq3_k_m.recipe" : $_ } @dq3), '-o', "$dir/x.gguf");
+SKIP: {
+    skip 'strace cannot trace here', 2 unless $strace;
+    my @parts = map { $_ eq 'q4_k_m' ? 'dq3_k_m' : $_ } @small;
+    unlink glob "$dir/*";
+    by_then(sub { run('strace', '-f', '-qq', '-o', "$then/trace", '-e', 'trace=renameat2', '-e', 'inject=renameat2:signal=SIGKILL:when=2', @parts, "$dir/x.gguf") });
+    my $half = there('*-of-*.gguf');
+    run_ok('a set that was published in part', @parts, "$dir/x.gguf");
+    ok($half == 1 && !there('*.partial') && !there('*journal'), 'is finished');
+}
+unlink glob "$dir/*";
+
 # ---- what it is that differs: each option that decides bytes or tasks, by its name
 my $copy = copy_checkpoint($TINY, scratch() . '/tiny', map { sprintf 'model-%05d-of-00003.safetensors', $_ } 1 .. 3);
 my @base = ($SLUICE, 'convert', $copy, '--recipe', 'q4_k_m', '--layout', 'legacy', '--threads', '1', '--backend', 'scalar');
@@ -224,7 +266,7 @@ fails('a shard with another time is another source', 13, qr/another source \(the
 run('touch', '-r', "$copy/time", $tiny_shards[1]);
 my $config = slurp("$copy/generation_config.json");
 spit("$copy/generation_config.json", '{"temperature": 0.123}');
-fails('another generation_config.json', 13, qr/another config\.json, tokenizer or model card/, @base, '-o', "$dir/x.gguf");
+fails('another generation_config.json', 13, qr/another config\.json, tokenizer, model card or release of sluice/, @base, '-o', "$dir/x.gguf");
 spit("$copy/generation_config.json", $config);
 run_ok('another limit that splits nothing is the same work', @base, '-o', "$dir/x.gguf", '--split-max-size', '90G');
 unlink glob "$dir/*";

@@ -144,6 +144,9 @@ is($a && $a->{m}, 'nack', 'a forged epoch is refused');
 spit("$RUN/big", '{"v":3,"m":"list","labels":["' . 'x' x (9 << 20) . '"]}');
 ask("\@$RUN/big", '-t', 1);
 ok(wait_daemon(), 'a message over the limit: the daemon stays');
+ask('{"v":2,"m":"hello","role":"worker","version":"0","instance":"00000000000000000000000000000001","name":"old","host":"h"}');
+ok(wait_log('daemon', qr/refused: uid:\d+: message: protocol version 2; version 3 is spoken here: use sluice, sluiced and sluice-worker of one release/, 10),
+    'a worker of another release: the log says so');
 ($a) = ask('{"v":3,"m":"nonsense"}');
 is($a && $a->{code}, 2, 'an unknown message is refused');
 is(job($id)->{state}, 'held', 'the job is as it was');

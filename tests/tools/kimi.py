@@ -5,16 +5,18 @@ checkpoints in GLM-5.2's form.
 
   kimi.py make DIR [--text FILE]   turns a generated DeepSeek checkpoint into one: a BPE trained on
                                    FILE as tiktoken.model, config.json, tokenizer_config.json
-  kimi.py wrap DIR                 makes a checkpoint in Kimi-K2.5's form of it: the text model inside, two
+  kimi.py wrap DIR                 makes a checkpoint in Kimi-K2.5's form, or MiniMax-M3's, of it: the text model inside,
                                    tensors of a vision part beside it
   kimi.py compare DIR FILE.gguf    FILE's metadata are what the converter would write
   kimi.py v32 DIR FILE.gguf        the same of DeepSeek-V3.2, but for the tokenizer; --no-mtp: without those layers
   kimi.py qwen3 DIR FILE.gguf      the same of Qwen3, with experts or without
-  kimi.py minimax DIR FILE.gguf    the same of MiniMax-M2, with the tokenizer
+  kimi.py minimax DIR FILE.gguf    the same of MiniMax-M2 and M3, with the tokenizer
   kimi.py glm DIR                  turns one in DeepSeek-V3.2's form, in one shard, into one in GLM-5.2's: an indexer
                                    in some layers, the last one's embedding and head left out, GLM's tokens
   kimi.py glm_keys DIR FILE.gguf   the same as v32 of GLM-5.2, with the tokenizer
   kimi.py glm4_keys DIR FILE.gguf  the same of GLM-4.5 and those after it
+  kimi.py flash DIR                turns one in DeepSeek-V3's form, not quantized, into one in GLM-4.7-Flash's
+  kimi.py flash_keys DIR FILE.gguf the same as glm_keys of it
   kimi.py tokenize DIR FILE.gguf   llama.cpp splits texts as BPE by ranks does
 """
 import argparse
@@ -249,6 +251,12 @@ def cmd_make(a):
 
 
 def cmd_wrap(a):
+    path_c = os.path.join(a.dir, "config.json")
+    text = json.load(open(path_c))
+    m3 = text["architectures"][0].startswith("MiniMaxM3")
+    sees = [("vision_tower.vision_model.pre_layrnorm.weight", [24]), ("multi_modal_projector.linear_1.weight", [6, 4]),
+            ("patch_merge_mlp.linear_2.bias", [24])] if m3 else \
+        [("vision_tower.encoder.blocks.0.wqkv.weight", [6, 4]), ("mm_projector.proj.0.bias", [24])]
     names = sorted(n for n in os.listdir(a.dir) if n.endswith(".safetensors"))
     for name in names:
         path = os.path.join(a.dir, name)
@@ -257,19 +265,22 @@ def cmd_wrap(a):
         old, data = json.loads(data[8:8 + n]), data[8 + n:]
         new = {"language_model." + k: v for k, v in old.items() if k != "__metadata__"}
         if name == names[-1]:
-            for k, shape in (("vision_tower.encoder.blocks.0.wqkv.weight", [6, 4]), ("mm_projector.proj.0.bias", [24])):
+            for k, shape in sees:
                 new[k] = {"dtype": "BF16", "shape": shape, "data_offsets": [len(data), len(data) + 48]}
                 data += bytes(48)
         header = json.dumps(new).encode()
         open(path, "wb").write(len(header).to_bytes(8, "little") + header + data)
     where = {k: n for n in names for k in read_header(os.path.join(a.dir, n))}
     json.dump({"weight_map": where}, open(os.path.join(a.dir, "model.safetensors.index.json"), "w"))
-    path = os.path.join(a.dir, "config.json")
-    text = json.load(open(path))
-    outer = {k: text[k] for k in ("bos_token_id", "eos_token_id")}
-    outer.update(architectures=["KimiK25ForConditionalGeneration"], model_type="kimi_k25", text_config=text, hidden_size=1,
-                 vision_config={"hidden_size": 1152}, tie_word_embeddings=False, rope_theta=1.0)
-    json.dump(outer, open(path, "w"))
+    if m3:
+        outer = {k: text.pop(k) for k in ("quantization_config", "torch_dtype")}
+        text.pop("model_type")
+        outer.update(architectures=["MiniMaxM3SparseForConditionalGeneration"], model_type="minimax_m3_vl")
+    else:
+        outer = {k: text[k] for k in ("bos_token_id", "eos_token_id")}
+        outer.update(architectures=["KimiK25ForConditionalGeneration"], model_type="kimi_k25", tie_word_embeddings=False)
+    outer.update(text_config=text, hidden_size=1, vision_config={"hidden_size": 1152}, rope_theta=1.0)
+    json.dump(outer, open(path_c, "w"))
 
 
 def read_header(path):
@@ -352,8 +363,9 @@ def expected_v32(folder, mtp, arch="deepseek32."):
     more = [("nextn_predict_layers", c["num_nextn_predict_layers"])] if mtp else []
     if mtp:
         c["num_hidden_layers"] += c["num_nextn_predict_layers"]
-    more += [("attention.indexer.head_count", c["index_n_heads"]), ("attention.indexer.key_length", c["index_head_dim"]),
-             ("attention.indexer.top_k", c["index_topk"])]
+    if "index_n_heads" in c:
+        more += [("attention.indexer.head_count", c["index_n_heads"]), ("attention.indexer.key_length", c["index_head_dim"]),
+                 ("attention.indexer.top_k", c["index_topk"])]
     if "indexer_types" in c:
         more.append(("attention.indexer.types", [t == "full" for t in c["indexer_types"]]))
     return [(arch + k, v) for k, v in arch_keys(c) + more]
@@ -392,7 +404,24 @@ def cmd_glm(a):
              mlp_layer_types=["dense"] * c["first_k_dense_replace"] + ["sparse"] * (layers - c["first_k_dense_replace"]),
              rope_parameters={"rope_theta": 8000000, "rope_type": "default"}, eos_token_id=[1, 4093, 4095], pad_token_id=1)
     json.dump(c, open(path_c, "w"))
-    path = os.path.join(a.dir, "tokenizer.json")
+    give_glm_tokens(a.dir)
+
+
+def cmd_flash(a):
+    path = os.path.join(a.dir, "config.json")
+    c = json.load(open(path))
+    for k in ("quantization_config", "scoring_func", "bos_token_id"):
+        c.pop(k)
+    c.update(architectures=["Glm4MoeLiteForCausalLM"], model_type="glm4_moe_lite", partial_rotary_factor=1.0, rope_scaling=None,
+             rope_theta=1000000, rms_norm_eps=1e-05, n_group=1, topk_group=1, routed_scaling_factor=1.8,
+             max_position_embeddings=202752, eos_token_id=[1, 4093, 4095], pad_token_id=1)
+    json.dump(c, open(path, "w"))
+    give_glm_tokens(a.dir)
+
+
+def give_glm_tokens(folder):
+    """GLM's special tokens and rules, in place of DeepSeek's in a generated checkpoint."""
+    path = os.path.join(folder, "tokenizer.json")
     t = json.load(open(path))
     for token, name in zip(t["added_tokens"], GLM_NAMES):
         t["model"]["vocab"] = {name if k == token["content"] else k: v for k, v in t["model"]["vocab"].items()}
@@ -405,8 +434,8 @@ def cmd_glm(a):
     json.dump({"backend": "tokenizers", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
                "extra_special_tokens": GLM_NAMES, "model_max_length": 202752,
                "padding_side": "left", "tokenizer_class": "TokenizersBackend"},
-              open(os.path.join(a.dir, "tokenizer_config.json"), "w"))
-    open(os.path.join(a.dir, "chat_template.jinja"), "w").write("[gMASK]<sop>{{ messages }}\n")
+              open(os.path.join(folder, "tokenizer_config.json"), "w"))
+    open(os.path.join(folder, "chat_template.jinja"), "w").write("[gMASK]<sop>{{ messages }}\n")
 
 
 def tokenizer_keys(folder, pre, n):
@@ -455,6 +484,10 @@ def cmd_glm4_keys(a):
     return same_keys(a.file, ("glm4moe.", "tokenizer."), expected_glm4(a.dir, not a.no_mtp))
 
 
+def cmd_flash_keys(a):
+    return same_keys(a.file, ("deepseek2.", "tokenizer."), expected_v32(a.dir, not a.no_mtp, "deepseek2.") + glm_tokenizer(a.dir))
+
+
 def cmd_glm_keys(a):
     return same_keys(a.file, ("glm-dsa.", "tokenizer."), expected_v32(a.dir, not a.no_mtp, "glm-dsa.") + glm_tokenizer(a.dir))
 
@@ -483,15 +516,26 @@ def cmd_qwen3(a):
 
 
 def cmd_minimax(a):
+    """MiniMax-M2's keys; of M3's text model, which may be inside, its own."""
     c = json.load(open(os.path.join(a.dir, "config.json")))
+    c = c.get("text_config", c)
+    m3 = "sparse_attention_config" in c
     keys = [("block_count", c["num_hidden_layers"]), ("context_length", c["max_position_embeddings"]),
-            ("embedding_length", c["hidden_size"]), ("feed_forward_length", c["intermediate_size"]),
+            ("embedding_length", c["hidden_size"]), ("feed_forward_length", c["dense_intermediate_size" if m3 else "intermediate_size"]),
             ("attention.head_count", c["num_attention_heads"]), ("attention.head_count_kv", c["num_key_value_heads"]),
             ("rope.freq_base", float(c["rope_theta"])), ("attention.layer_norm_rms_epsilon", c["rms_norm_eps"]),
             ("expert_count", c["num_local_experts"]), ("expert_used_count", c["num_experts_per_tok"]), ("expert_gating_func", 2),
             ("attention.key_length", c["head_dim"]), ("attention.value_length", c["head_dim"]),
             ("expert_feed_forward_length", c["intermediate_size"]), ("rope.dimension_count", c["rotary_dim"])]
-    return same_keys(a.file, ("minimax-m2.", "tokenizer."), [("minimax-m2." + k, v) for k, v in keys]
+    if m3:
+        s = c["sparse_attention_config"]
+        keys += [("expert_shared_count", c["n_shared_experts"]), ("expert_weights_scale", c["routed_scaling_factor"]),
+                 ("expert_weights_norm", True), ("attention.indexer.head_count", s["sparse_num_index_heads"]),
+                 ("attention.indexer.key_length", s["sparse_index_dim"]), ("attention.indexer.top_k", s["sparse_topk_blocks"]),
+                 ("attention.indexer.block_size", s["sparse_block_size"]), ("attention.indexer.local_blocks", s["sparse_local_block"]),
+                 ("leading_dense_block_count", c["moe_layer_freq"].index(1))]
+    arch = "minimax-m3." if m3 else "minimax-m2."
+    return same_keys(a.file, (arch, "tokenizer."), [(arch + k, v) for k, v in keys]
                      + tokenizer_keys(a.dir, "minimax-m2", c["vocab_size"]) + special_keys(a.dir))
 
 
@@ -536,8 +580,8 @@ def cmd_tokenize(a):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["make", "wrap", "compare", "v32", "qwen3", "minimax", "glm", "glm_keys", "glm4_keys",
-                                    "tokenize"])
+    p.add_argument("verb", choices=["make", "wrap", "compare", "v32", "qwen3", "minimax", "glm", "glm_keys", "glm4_keys", "flash",
+                                    "flash_keys", "tokenize"])
     p.add_argument("dir")
     p.add_argument("file", nargs="?")
     p.add_argument("--text", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../READERS.md"))

@@ -1,5 +1,5 @@
 /* Makes a checkpoint: DeepSeek-V3's form in FP8 with block scales, or with experts packed as 4-bit integers or as
- * MXFP4; V3.2's too; Qwen2, Qwen3 and Llama in BF16; Qwen3 with experts and MiniMax-M2 in FP8; GLM-4.5's form with a
+ * MXFP4; V3.2's too; Qwen2, Qwen3 and Llama in BF16; Qwen3 with experts, MiniMax-M2 and M3 in FP8; GLM-4.5's form with a
  * scale for each row. */
 #include "tests/generator/generator.h"
 
@@ -19,7 +19,7 @@ static void copy_tokenizer(const struct config *c, const char *name)
 static void usage(FILE *f)
 {
     fputs("usage: make_checkpoint [--arch ARCH] [OPTION...] --out DIR\n"
-          "  --arch deepseek|qwen2|llama|qwen3|qwen3moe|minimax|glm4moe   comes first (deepseek)\n"
+          "  --arch deepseek|qwen2|llama|qwen3|qwen3moe|minimax|minimax3|glm4moe   comes first (deepseek)\n"
           "  --preset small|demo|big-tensor|r1|k2\n"
           "      small: 15 MB; demo: 350 MB; big-tensor: one BF16 tensor of 256 MiB;\n"
           "      r1, k2: DeepSeek-R1's and Kimi-K2's own shapes (with --holes)\n"
@@ -27,7 +27,7 @@ static void usage(FILE *f)
           "  --groups-used --heads --kv-heads --q-lora --kv-lora --nope --rope --v-dim\n"
           "  --vocab --shards --seed --head-dim   numbers\n"
           "  --index-heads --index-dim --index-top   V3.2's form, by heads of the indexer (0, 64, 16)\n"
-          "  --scales block|bf16|e8m0|tensor|row|bf16-row|none   form of the FP8 scales (block); none: BF16 weights\n"
+          "  --scales block|bf16|e8m0|tensor|row|bf16-row|mxfp8|none   form of the FP8 scales (block); none: BF16 weights\n"
           "  --scale-suffix NAME           weight_scale_inv\n"
           "  --packed                      experts in 4-bit integers as Kimi-K2-Thinking's, the rest BF16\n"
           "  --mxfp4                       experts in MXFP4 as DeepSeek-V4's; with --packed as compressed-tensors'\n"
@@ -53,8 +53,8 @@ static struct config defaults(enum arch a)
     if (a != DEEPSEEK) {
         c.kv_heads = 2;
         c.vocab = 512;
-        c.scales = a == QWEN3MOE ? "bf16" : a == MINIMAX ? "block" : "none";
-        c.head_norm = a == QWEN3 || a == QWEN3MOE || a == GLM4MOE;
+        c.scales = a == QWEN3MOE ? "bf16" : a == MINIMAX || a == MINIMAX3 ? "block" : "none";
+        c.head_norm = a == QWEN3 || a == QWEN3MOE || a == GLM4MOE || a == MINIMAX3;
         c.head_dim = c.head_norm || a == MINIMAX ? 128 : 0;
     }
     if (a == GLM4MOE)
@@ -112,11 +112,11 @@ static void write_checkpoint(const struct config *c)
 
 static enum arch arch_of(const char *name)
 {
-    static const char *const names[] = { "deepseek", "qwen2", "llama", "qwen3", "qwen3moe", "minimax", "glm4moe" };
+    static const char *const names[] = { "deepseek", "qwen2", "llama", "qwen3", "qwen3moe", "minimax", "minimax3", "glm4moe" };
     for (enum arch a = DEEPSEEK; a <= GLM4MOE; a++)
         if (!strcmp(name, names[a]))
             return a;
-    die("--arch %s: deepseek, qwen2, llama, qwen3, qwen3moe, minimax or glm4moe", name);
+    die("--arch %s: deepseek, qwen2, llama, qwen3, qwen3moe, minimax, minimax3 or glm4moe", name);
 }
 
 int main(int argc, char **argv)

@@ -140,7 +140,9 @@ DENSE = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
          "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
          "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate": "ffn_gate_inp",
          "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
-MINIMAX = dict(DENSE, **{"block_sparse_moe.gate": "ffn_gate_inp"})
+MINIMAX = dict(DENSE, **{"block_sparse_moe.gate": "ffn_gate_inp"},
+               **{f"block_sparse_moe.shared_experts.{k}_proj": f"ffn_{k}_shexp" for k in ("gate", "up", "down")},
+               **{f"self_attn.index_{k}": f"indexer.{k}" for k in ("q_proj", "k_proj", "q_norm", "k_norm")})
 GLM4 = {**DENSE, **{hf: name for hf, name in V32.items() if "shared" in hf or "." not in hf},
         "post_attention_layernorm": "post_attention_norm"}
 TOP = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
@@ -174,14 +176,16 @@ def tensors(ck, layout):
     """Yields (GGUF name, F32 array), in no particular order."""
     c = ck.config
     arch = c["architectures"][0]
-    v32 = arch in ("DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM")
+    v32 = arch in ("DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM", "Glm4MoeLiteForCausalLM")
     glm4 = arch == "Glm4MoeForCausalLM"
     table = V32 if v32 else GLM4 if glm4 else DEEPSEEK if arch.startswith("Deepseek") else \
         MINIMAX if arch.startswith("MiniMax") else DENSE
     layers = c["num_hidden_layers"] + (c.get("num_nextn_predict_layers") or 0 if v32 or glm4 else 0)
+    less_one = arch.startswith("MiniMaxM3")
+    value = lambda name: ck.f32(name) + np.float32(1) if less_one and name.endswith("norm.weight") else ck.f32(name)
     for hf, name in TOP.items():
         if hf in ck.where:
-            yield name, ck.f32(hf)
+            yield name, value(hf)
     if (c.get("rope_scaling") or {}).get("rope_type") == "llama3":
         yield "rope_freqs.weight", llama3_rope(c)
     for i in range(layers):
@@ -194,7 +198,7 @@ def tensors(ck, layout):
                 full = f"{p}{hf}.{kind}"
                 if not ck.has(full):
                     continue
-                w = ck.f32(full)
+                w = value(full)
                 if arch == "LlamaForCausalLM" and name in ("attn_q", "attn_k"):
                     heads = c["num_attention_heads" if name == "attn_q" else "num_key_value_heads"]
                     w = permute(w.reshape(w.shape[0], -1), heads).reshape(w.shape)
@@ -205,7 +209,8 @@ def tensors(ck, layout):
                     yield f"blk.{i}.attn_v_b.weight", np.ascontiguousarray(kv[:, nope:])
                     continue
                 yield f"blk.{i}.{name}.{kind}", w
-        for kind, w in (("gate", "w1"), ("down", "w2"), ("up", "w3")) if table is MINIMAX else ():
+        sparse = table is MINIMAX and f"{p}block_sparse_moe.gate.weight" in ck.where
+        for kind, w in (("gate", "w1"), ("down", "w2"), ("up", "w3")) if sparse else ():
             yield f"blk.{i}.ffn_{kind}_exps.weight", np.stack(
                 [ck.f32(f"{p}block_sparse_moe.experts.{e}.{w}.weight") for e in range(c["num_local_experts"])])
         if ck.has(p + "mlp.experts.0.gate_proj.weight"):

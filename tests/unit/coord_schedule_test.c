@@ -539,6 +539,39 @@ static void sums_stay_within_their_fields(void **state)
     assert_true(sl_get_uint(t->next, "bytes", 0) == 499999999999999);
 }
 
+/* While workers are upgraded one after the other. */
+static void what_another_release_does_not_know_is_tried_again(void **state)
+{
+    const unsigned alive[] = {1, 2, 3, C};
+    struct world *w = *state;
+    struct got g = {0};
+    const cJSON *failures;
+    uint64_t id;
+
+    client(w, C);
+    for (unsigned p = 2; p <= 3; p++) {
+        say(w, p, "{\"v\":3,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"s\",\"instance\":"
+            "\"0000000000000000000000000000000%u\",\"name\":\"old%u\",\"host\":\"h\",\"bytes\":\"1\"}", p, p);
+        expect(w, p, SL_M_WELCOME);
+    }
+    id = submit(w, C, "a", "");
+    pull(w, 2, 1);
+    assert_int_equal(granted(w, 2, &g, 1), 1);
+    failed(w, 2, g, 6, "");
+    assert_string_equal(state_of(w, C, id), "running: a task failed; tried again in 1 s");
+    say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
+    failures = sl_get(expect(w, C, SL_M_JOB), "failures");
+    assert_non_null(strstr(sl_get_str(failures->child, "text"), "worker old2 is of release s, the daemon of t"));
+    worker(w, 1);
+    later(w, 2000, alive, 4);
+    for (unsigned p = 3; p >= 1; p--) {
+        pull(w, p, 1);
+        assert_int_equal(granted(w, p, &g, 1), p == 1);
+    }
+    failed(w, 1, g, 6, ""); /* the daemon's own release knows */
+    assert_string_equal(state_of(w, C, id), "failed");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -557,6 +590,7 @@ int main(void)
         TEST(a_grant_costs_no_more_than_a_walk),
         TEST(a_grant_waits_for_what_it_rests_on),
         TEST(sums_stay_within_their_fields),
+        TEST(what_another_release_does_not_know_is_tried_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

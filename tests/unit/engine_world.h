@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "kernels/half.h"
 #include "proto/tensor_hash.h"
 #include "worker/engine.h"
 #include "worker/sysio.h"
@@ -365,7 +366,8 @@ static inline float world_value(const struct world *w, const struct sl_out_tenso
 {
     float x = world_stored(w, t, i);
 
-    return t->change == SL_PLUS_ONE ? 1 + x : t->change == SL_MINUS_EXP ? -(float)exp((double)x) : x;
+    x = t->change == SL_PLUS_ONE ? 1 + x : t->change == SL_MINUS_EXP ? -(float)exp((double)x) : x;
+    return t->change && w->src[t->first_src].dtype == SL_DTYPE_F16 ? sl_f32_from_f16(sl_f16_from_f32(x)) : x;
 }
 
 /* As it is in the source, by the transforms' definitions. */

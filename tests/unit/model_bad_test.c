@@ -189,8 +189,9 @@ static const struct change changes[] = {
     {"architectures", "[\"GrokForCausalLM\"]", SL_EUNSUPPORTED,
      "architecture 'GrokForCausalLM' is not supported; supported: DeepseekV2ForCausalLM, "
      "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, DeepseekV4ForCausalLM, "
-     "GlmMoeDsaForCausalLM, Glm4MoeForCausalLM, MiniMaxM2ForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, "
-     "Qwen3MoeForCausalLM, Qwen3NextForCausalLM, Qwen3_5ForConditionalGeneration, Qwen3_5ForCausalLM, Qwen3_5MoeForConditionalGeneration, Qwen3_5MoeForCausalLM, LlamaForCausalLM"},
+     "GlmMoeDsaForCausalLM, Glm4MoeForCausalLM, Glm4MoeLiteForCausalLM, MiniMaxM2ForCausalLM, MiniMaxM3SparseForCausalLM, "
+     "MiniMaxM3SparseForConditionalGeneration, Qwen2ForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, "
+     "Qwen3NextForCausalLM, Qwen3_5ForConditionalGeneration, Qwen3_5ForCausalLM, Qwen3_5MoeForConditionalGeneration, Qwen3_5MoeForCausalLM, LlamaForCausalLM"},
     {"architectures", "[]", SL_ESOURCE, "no \"architectures\""},
     {"architectures", "\"DeepseekV3ForCausalLM\"", SL_ESOURCE, "no \"architectures\""},
     {"architectures", NULL, SL_ESOURCE, "no \"architectures\""},
@@ -297,6 +298,12 @@ static const struct change glm_changes[] = {
     {"q_lora_rank", "null", SL_ESOURCE, "has no \"q_lora_rank\", which GlmMoeDsa"},
 };
 
+static const struct change flash_changes[] = {
+    {"partial_rotary_factor", "0.5", SL_EUNSUPPORTED, "\"partial_rotary_factor\" is 0.5; supported for Glm4MoeLiteForCausalLM: 1"},
+    {"scoring_func", "\"noisy\"", SL_EUNSUPPORTED, "\"scoring_func\" is 'noisy'; supported: softmax, sigmoid"},
+    {"num_nextn_predict_layers", "-1", SL_ESOURCE, "\"num_nextn_predict_layers\" is -1"},
+};
+
 #define V4_RATIOS SIX SIX SIX SIX SIX SIX SIX
 static const struct change v4_changes[] = {
     {"compress_ratios", "[0,0,4]", SL_ESOURCE, "\"compress_ratios\" is no list of 43 entries or more"},
@@ -348,6 +355,7 @@ static void test_hostile_configs(void **state)
     refuse_changes(*state, "tests/data/deepseek-v4-flash-config.json", v4_changes, sizeof v4_changes / sizeof *v4_changes);
     refuse_changes(*state, "tests/data/minimax-m2.5-config.json", minimax_changes, sizeof minimax_changes / sizeof *minimax_changes);
     refuse_changes(*state, "tests/data/glm-5.2-fp8-config.json", glm_changes, sizeof glm_changes / sizeof *glm_changes);
+    refuse_changes(*state, "tests/data/glm-4.7-flash-config.json", flash_changes, sizeof flash_changes / sizeof *flash_changes);
 }
 
 static void test_heads_that_do_not_divide(void **state)

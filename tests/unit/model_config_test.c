@@ -13,6 +13,22 @@ static void open_config(const char *path, enum sl_layout layout, struct sl_check
         fail_msg("%s", e.text);
 }
 
+/* The keys have these values, and this order. Returns the last one's place. */
+static uint64_t in_order(const struct sl_model *m, const char *const (*want)[2], size_t n)
+{
+    uint64_t at = 0;
+    char buf[128];
+
+    for (size_t i = 0; i < n; i++) {
+        const struct sl_kv *kv = sl_kvs_find(&m->kvs, want[i][0]);
+
+        assert_string_equal(fx_value(&m->kvs, want[i][0], buf, sizeof buf), want[i][1]);
+        assert_true((uint64_t)(kv - m->kvs.kv) > at);
+        at = (uint64_t)(kv - m->kvs.kv);
+    }
+    return at;
+}
+
 /* The rows of one mixture in the table: "<version>\t<layout>\tQ4_0\t0\t<name>\t<ne>\t..." */
 static void same_as_table(const struct sl_model *m, const char *prefix)
 {
@@ -154,8 +170,6 @@ static void test_v32(void **state)
     struct sl_checkpoint *ck;
     struct sl_model *m;
     struct sl_error e;
-    uint64_t at = 0;
-    char buf[128];
 
     (void)state;
     assert_int_equal(fx_open(path, SL_LAYOUT_LEGACY, &ck, &m, &e), SL_EUSAGE);
@@ -164,13 +178,7 @@ static void test_v32(void **state)
     assert_int_equal(m->n_tensors, 1086 + 24 + 62 * 5);
     assert_true(m->n_params == 685355329792);
     assert_true(m->hp.n_layer == 62 && m->hp.n_nextn == 1 && m->hp.index_dim == 128);
-    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
-        const struct sl_kv *kv = sl_kvs_find(&m->kvs, want[i][0]);
-
-        assert_string_equal(fx_value(&m->kvs, want[i][0], buf, sizeof buf), want[i][1]);
-        assert_true((uint64_t)(kv - m->kvs.kv) > at);
-        at = (uint64_t)(kv - m->kvs.kv);
-    }
+    (void)in_order(m, want, sizeof want / sizeof *want);
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const struct sl_out_tensor *t = fx_tensor(m, shapes[i].name);
 
@@ -204,21 +212,14 @@ static void test_glm(void **state)
     const struct sl_kv *types;
     struct sl_checkpoint *ck;
     struct sl_model *m;
-    uint64_t at = 0;
-    char buf[128];
+    uint64_t at;
 
     (void)state;
     open_config("tests/data/glm-5.2-fp8-config.json", SL_LAYOUT_MLA, &ck, &m);
     assert_int_equal(m->n_tensors, 3 + 79 * 10 + 3 * 3 + 76 * 8 + 22 * 5 + 4);
     assert_true(m->n_params == 753329940480);
     assert_true(m->hp.n_layer == 79 && m->hp.n_nextn == 1 && m->hp.index_dim == 128);
-    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
-        const struct sl_kv *kv = sl_kvs_find(&m->kvs, want[i][0]);
-
-        assert_string_equal(fx_value(&m->kvs, want[i][0], buf, sizeof buf), want[i][1]);
-        assert_true((uint64_t)(kv - m->kvs.kv) > at);
-        at = (uint64_t)(kv - m->kvs.kv);
-    }
+    at = in_order(m, want, sizeof want / sizeof *want);
     types = sl_kvs_find(&m->kvs, "glm-dsa.attention.indexer.types");
     assert_true(types == &m->kvs.kv[at + 1] && types->elem == SL_KV_BOOL && types->n == 78);
     for (uint32_t i = 0; i < 78; i++)
@@ -227,6 +228,35 @@ static void test_glm(void **state)
         assert_non_null(fx_tensor(m, indexed[i]));
     for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
         assert_null(fx_tensor(m, absent[i]));
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+}
+
+/* llama.cpp knows the model by its size, and how it routes; of one of another size a key says it. */
+static void test_glm_flash(void **state)
+{
+    static const char *const want[][2] = {
+        {"deepseek2.block_count", "u32 48"}, {"deepseek2.expert_group_used_count", "u32 1"},
+        {"deepseek2.leading_dense_block_count", "u32 1"}, {"deepseek2.attention.key_length_mla", "u32 256"},
+        {"deepseek2.expert_weights_scale", "f32 1.79999995"}, {"deepseek2.nextn_predict_layers", "u32 1"},
+    };
+    static const struct sl_model_opts o = {.no_mtp = true};
+    struct sl_checkpoint *ck;
+    struct sl_error e;
+    struct sl_model *m;
+    char buf[128];
+
+    (void)state;
+    open_config("tests/data/glm-4.7-flash-config.json", SL_LAYOUT_MLA, &ck, &m);
+    assert_true(m->n_params == 31221488576);
+    (void)in_order(m, want, sizeof want / sizeof *want);
+    assert_null(sl_kvs_find(&m->kvs, "deepseek2.expert_gating_func"));
+    assert_non_null(fx_tensor(m, "blk.47.nextn.shared_head_head.weight"));
+    sl_model_close(m);
+    assert_int_equal(sl_model_open(ck, &o, &m, &e), 0);
+    assert_string_equal(fx_value(&m->kvs, "deepseek2.block_count", buf, sizeof buf), "u32 47");
+    assert_null(sl_kvs_find(&m->kvs, "deepseek2.nextn_predict_layers"));
+    assert_null(sl_kvs_find(&m->kvs, "deepseek2.expert_gating_func"));
     sl_model_close(m);
     sl_checkpoint_close(ck);
 }
@@ -334,21 +364,15 @@ static void test_minimax(void **state)
     const struct sl_out_tensor *t;
     struct sl_checkpoint *ck;
     struct sl_model *m;
-    uint64_t at = 0;
-    char buf[128];
+    uint64_t at;
 
     (void)state;
     open_config("tests/data/minimax-m2.5-config.json", SL_LAYOUT_MLA, &ck, &m);
     assert_int_equal(m->n_tensors, 3 + 62 * 13);
     assert_int_equal(m->n_src, 3 + 62 * (10 + 3 * 256));
     assert_true(m->n_params == 228689764864);
-    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
-        const struct sl_kv *kv = sl_kvs_find(&m->kvs, want[i][0]);
-
-        assert_string_equal(fx_value(&m->kvs, want[i][0], buf, sizeof buf), want[i][1]);
-        assert_true(i < 2 || (uint64_t)(kv - m->kvs.kv) == at + 1);
-        at = (uint64_t)(kv - m->kvs.kv);
-    }
+    at = in_order(m, want, sizeof want / sizeof *want);
+    assert_int_equal(at, (uint64_t)(sl_kvs_find(&m->kvs, want[1][0]) - m->kvs.kv) + sizeof want / sizeof *want - 2);
     t = fx_tensor(m, "blk.61.attn_q_norm.weight");
     assert_true(t->keep_f32 && t->n_dims == 1 && t->ne[0] == 6144);
     assert_int_equal(fx_tensor(m, "blk.61.attn_k_norm.weight")->ne[0], 1024);
@@ -560,7 +584,7 @@ static void test_absent_entries(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_r1), cmocka_unit_test(test_r1_sources), cmocka_unit_test(test_v2_lite),
+        cmocka_unit_test(test_r1), cmocka_unit_test(test_r1_sources), cmocka_unit_test(test_glm_flash), cmocka_unit_test(test_v2_lite),
         cmocka_unit_test(test_kimi_k2), cmocka_unit_test(test_v32), cmocka_unit_test(test_glm),
         cmocka_unit_test(test_qwen), cmocka_unit_test(test_qwen3), cmocka_unit_test(test_minimax), cmocka_unit_test(test_llama),
         cmocka_unit_test(test_absent_entries), cmocka_unit_test(test_head_dim_moves_keys),
