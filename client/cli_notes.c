@@ -145,17 +145,19 @@ uint32_t cli_requantized(const struct sl_job_plan *j)
 
 void cli_job_notes(const struct sl_job_plan *j, bool json, struct words *said)
 {
-    char line[160];
+    char line[320];
 
     if (j->model->n_vision) {
         snprintf(line, sizeof line, "the vision part (%u tensors) is left out: llama.cpp has it in a file of its own, which its "
                  "converter makes with --mmproj", j->model->n_vision);
         say(said, line);
     }
-    if (j->model->no_template && !sl_kvs_find(&j->extra_kvs, "tokenizer.chat_template"))
-        say(said, "the checkpoint has no chat template, and llama.cpp's converter would write its own: give llama-server "
-            "--chat-template-file with that of DeepSeek-V4 (models/templates in llama.cpp's source), or put it into the "
-            "checkpoint's folder as chat_template.jinja");
+    if (j->model->template_of && !sl_kvs_find(&j->extra_kvs, "tokenizer.chat_template")) {
+        snprintf(line, sizeof line, "the checkpoint has no chat template, and llama.cpp's converter would write its own: give "
+                 "llama-server --chat-template-file with that of %s (models/templates in llama.cpp's source), or put it into "
+                 "the checkpoint's folder as chat_template.jinja", j->model->template_of);
+        say(said, line);
+    }
     sl_imatrix_use_notes(&j->weights, say, said);
     cli_each_warning(j, json ? warn_json : warn, said);
 }

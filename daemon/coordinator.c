@@ -217,6 +217,14 @@ int sl_coord_tick(struct sl_coord *c, struct sl_now now, struct sl_error *e)
     return coord_broke(c, rc, e);
 }
 
+void sl_coord_woke(struct sl_coord *c, struct sl_now now)
+{
+    for (uint32_t i = 0; i < c->n_workers; i++)
+        c->workers[i]->progress_ms = now.run_ms;
+    for (uint32_t i = 0; i < c->n_sessions; i++)
+        c->sessions[i]->seen_ms = now.run_ms;
+}
+
 void sl_coord_gone(struct sl_coord *c, uint64_t peer)
 {
     struct session *s = coord_session(c, peer);

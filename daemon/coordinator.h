@@ -90,6 +90,10 @@ int sl_coord_receive(struct sl_coord *c, const struct sl_peer *from, const uint8
  * and status. Call it at least each heartbeat_ms / 4. Errors: as sl_coord_receive. */
 int sl_coord_tick(struct sl_coord *c, struct sl_now now, struct sl_error *e) SL_MUST_USE;
 
+/* Effect: every lease begins anew, and everybody counts as heard, as after a restart: for a caller that could not
+ * listen for a while. Before the next tick. */
+void sl_coord_woke(struct sl_coord *c, struct sl_now now);
+
 /* Effect: hands out work and commits what an answer waits for; leases alone are
  * committed within SL_COORD_LEASES_MS. Answers whose commit succeeded may leave
  * (sl_coord_next), and so may grants of epochs reserved before. When a commit failed,

@@ -36,6 +36,7 @@ struct serve {
     struct sl_metrics_figures figures;
     char id[33];
     int signals, committed, events; /* events: either of the two */
+    uint64_t heard_ms;       /* CLOCK_BOOTTIME: when messages were last looked for */
     uint64_t tick_ms, paused_ms, refused_ms, refused, refused_hellos;
     uint64_t under_way;      /* commit that was, at the end of the last turn */
 };
@@ -301,6 +302,19 @@ static void tell_refused(struct serve *s, uint64_t now_ms)
     s->refused_ms = now_ms;
 }
 
+/* This process was stopped, its machine slept, or a disk held it up: who spoke meanwhile is heard first. */
+static void notice_gap(struct serve *s)
+{
+    uint64_t lease = s->o->coord.lease_ms ? s->o->coord.lease_ms : 60000, ms = sl_boot_ms(), gap = ms - s->heard_ms;
+
+    if (s->heard_ms && gap > lease / 4) {
+        sl_log_say(s->o->log, SL_LOG_WARNING, "deaf", "nobody was heard for %llu ms: every lease begins anew",
+                   (unsigned long long)gap);
+        sl_coord_woke(s->coord, now());
+    }
+    s->heard_ms = ms;
+}
+
 static int turn(struct serve *s, struct sl_error *e)
 {
     uint32_t beat = s->o->coord.heartbeat_ms ? s->o->coord.heartbeat_ms : 5000;
@@ -315,10 +329,12 @@ static int turn(struct serve *s, struct sl_error *e)
         nanosleep(&ms50, NULL);
         return 0;
     }
-    if (sl_coord_full(s->coord)) /* no more is taken: the commit's end is the next event */
+    if (sl_coord_full(s->coord)) { /* no more is taken: the commit's end is the next event */
         wait_for_commit(s);
-    else
+    } else {
         SL_TRY(sl_router_wait(s->router, s->events, (int)(beat / 4 < 250 ? beat / 4 + 1 : 250), e));
+        notice_gap(s);
+    }
     while (read(s->committed, &ended, sizeof ended) > 0)
         ;
     SL_TRY(failed = take_messages(s, &why, e));

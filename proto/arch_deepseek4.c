@@ -237,6 +237,7 @@ const struct sl_arch sl_arch_deepseek4 = {
     .tokens = SL_TOKENS_V4,
     .mla_only = true,
     .e8m0 = true,
+    .template_of = "DeepSeek-V4",
     .template_first = true,
     .own_types = true,
 };

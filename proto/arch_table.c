@@ -14,7 +14,7 @@ static const struct sl_key_tmpl common_keys[] = {
     {"embedding_length", SL_KV_U32, SL_N_EMBD, 0},
     {"feed_forward_length", SL_KV_U32, SL_N_FF, 0},
     {"attention.head_count", SL_KV_U32, SL_N_HEAD, 0},
-    {"attention.head_count_kv", SL_KV_U32, SL_N_HEAD_KV, 0},
+    {"attention.head_count_kv", SL_KV_U32, SL_N_HEAD_KV, SL_KEY_CACHED_LAYERS},
     {"attention.causal", SL_KV_BOOL, SL_N_CAUSAL, 0},
     {"rope.scaling.factor", SL_KV_F32, SL_N_ROPE_FACTOR, 0},
     {"rope.scaling.original_context_length", SL_KV_U32, SL_N_ROPE_ORIG_CTX, 0},
@@ -73,6 +73,19 @@ static int set_each_layer(const struct sl_params *p, const char *key, float v, s
     return sl_kvs_set_arr(kvs, key, SL_KV_F32, values, n);
 }
 
+/* One value, where all layers have a cache. */
+static int set_cached_layers(const struct sl_params *p, const char *key, uint64_t v, struct sl_kvs *kvs)
+{
+    int32_t values[SL_MAX_LAYER];
+    uint64_t n = p->num[SL_N_LAYER].u;
+
+    if (!p->n_linear)
+        return sl_kvs_set_u32(kvs, key, (uint32_t)v);
+    for (uint64_t i = 0; i < n; i++)
+        values[i] = p->linear[i] ? 0 : (int32_t)v;
+    return sl_kvs_set_arr(kvs, key, SL_KV_I32, values, n);
+}
+
 static int set_key(const struct sl_params *p, const struct sl_key_tmpl *k, struct sl_kvs *kvs,
                    struct sl_error *e)
 {
@@ -87,6 +100,8 @@ static int set_key(const struct sl_params *p, const struct sl_key_tmpl *k, struc
         rc = sl_kvs_set_arr(kvs, key, SL_KV_I32, p->sections, 4);
     else if (k->form == SL_KEY_EACH_LAYER)
         rc = set_each_layer(p, key, (float)n->f, kvs);
+    else if (k->form == SL_KEY_CACHED_LAYERS)
+        rc = set_cached_layers(p, key, n->u, kvs);
     else if (k->type == SL_KV_F32)
         rc = sl_kvs_set_f32(kvs, key, (float)n->f);
     else if (k->type == SL_KV_BOOL)
@@ -135,8 +150,9 @@ uint32_t sl_arch_layer_facts(const struct sl_params *p, uint64_t i)
     bool dense = !p->num[SL_N_EXPERT].have || i < p->num[SL_N_DENSE].u;
     bool shared = i < p->n_indexer_types && !p->indexer_full[i], hashed = i < p->num[SL_N_HASHED].u;
     int32_t ratio = i < p->n_ratios ? p->ratios[i] : 0;
-    bool nextn = i + p->num[SL_N_NEXTN].u >= p->num[SL_N_LAYER].u, both = p->num[SL_N_FULL_EVERY].have;
-    bool linear = both && !nextn && (i + 1) % p->num[SL_N_FULL_EVERY].u != 0;
+    bool nextn = i + p->num[SL_N_NEXTN].u >= p->num[SL_N_LAYER].u, every = p->num[SL_N_FULL_EVERY].have;
+    bool linear = p->n_linear ? p->linear[i] : every && !nextn && (i + 1) % p->num[SL_N_FULL_EVERY].u != 0;
+    bool both = p->n_linear || every;
 
     return (p->when & ~(shared ? (uint32_t)SL_W_INDEXER : 0) & ~(hashed ? (uint32_t)SL_W_CORR : 0)) | SL_W_LAYER |
            (dense ? SL_W_DENSE : SL_W_MOE) | (hashed ? SL_W_HASHED : 0) |
@@ -166,7 +182,11 @@ bool sl_arch_name(char *buf, size_t cap, const char *tmpl, uint64_t i, uint64_t 
         size_t n = 1;
         const char *from = s;
 
-        if (strncmp(s, "{i}", 3) == 0 || strncmp(s, "{e}", 3) == 0) {
+        if (strncmp(s, "{f}", 3) == 0) {
+            from = e == 0 ? "norm" : "proj";
+            n = 4;
+            s += 3;
+        } else if (strncmp(s, "{i}", 3) == 0 || strncmp(s, "{e}", 3) == 0) {
             n = put_number(digits, s[1] == 'i' ? i : e);
             from = digits;
             s += 3;
@@ -230,7 +250,7 @@ bool sl_arch_keeps_f32(const char *name, uint32_t n_dims)
 {
     return n_dims <= 1 || !sl_ends_with(name, "weight") || sl_ends_with(name, "_norm.weight") || sl_arch_is_router(name) ||
            sl_ends_with(name, ".indexer.q_proj.weight") || sl_ends_with(name, ".indexer.k_proj.weight") ||
-           sl_ends_with(name, ".ffn_gate_inp_shexp.weight") || sl_ends_with(name, ".ssm_conv1d.weight");
+           sl_ends_with(name, ".ffn_gate_inp_shexp.weight") || strstr(name, ".ssm_conv1d") != NULL;
 }
 
 bool sl_arch_outtype_f32(const char *name)

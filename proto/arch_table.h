@@ -28,13 +28,14 @@ enum sl_num {
     SL_N_WINDOW, SL_N_CLAMP, SL_N_OUT_GROUP, SL_N_OUT_LORA, SL_N_COMPRESS_THETA, SL_N_HC, SL_N_HC_ITER, SL_N_HC_EPS,
     SL_N_HASHED, SL_N_EMBD_OUT, SL_N_GATING_LATE, SL_N_INDEX_BLOCK, SL_N_INDEX_LOCAL,
     SL_N_SECTIONS, SL_N_SECTIONS_LATE, SL_N_CONV, SL_N_LINEAR_DIM, SL_N_LINEAR_KEYS, SL_N_LINEAR_VALUES, SL_N_LINEAR_ROWS,
-    SL_N_FULL_EVERY,
+    SL_N_FULL_EVERY, SL_N_KDA_BOUND, SL_N_LATENT_KEY, SL_N_SITU_BETA, SL_N_SITU_LINEAR_BETA, SL_N_RES_BLOCK,
     /* in no key */
     SL_N_HEAD_KV_SRC, /* num_key_value_heads; SL_N_HEAD_KV is what the GGUF says */
     SL_N_HEAD_DIM, SL_N_NOPE, SL_N_V_DIM, SL_N_Q_ROWS, SL_N_KV_ROWS, SL_N_KV_A_ROWS,
     SL_N_KV_B_ROWS, SL_N_O_COLS, SL_N_SHARED_FF, SL_N_HALF_ROPE, SL_N_INDEX_ROWS, SL_N_TWO_EMBD,
     SL_N_ONE, SL_N_THREE, SL_N_FINE, SL_N_COARSE, SL_N_TWO_HEAD_DIM, SL_N_TWO_INDEX_DIM, SL_N_HC_MIX, SL_N_HC_COLS,
     SL_N_OUT_A_ROWS, SL_N_OUT_A_COLS, SL_N_LINEAR_V_DIM, SL_N_GATED_ROWS, SL_N_LINEAR_QKV, SL_N_LINEAR_PAIRS,
+    SL_N_LATENT,
     SL_N_COUNT,
 };
 
@@ -67,6 +68,9 @@ enum sl_when {
     SL_W_FULL = 1 << 22,   /* ... and in the others, where a model has both */
     SL_W_FUSED = 1 << 23,  /* no facts: where the checkpoint has a layer's experts in one tensor, ... */
     SL_W_APART = 1 << 24,  /* ... or each apart */
+    SL_W_LATENT = 1 << 25, /* experts live in a space of their own ... */
+    SL_W_LATENT_NORM = 1 << 26, /* ... with a norm behind them */
+    SL_W_OUT_GATE = 1 << 27, /* the output of full attention has a gate */
 };
 
 /* What such a tensor is shipped as, for plans from config.json alone. */
@@ -79,7 +83,7 @@ enum sl_ship {
 };
 
 /* A source of rows x cols; {i} = layer, {e} = expert. With {e} the output is
- * the stack of all experts. */
+ * the stack of all experts. {f} = "norm" and "proj", the sources of SL_PRODUCT. */
 struct sl_tensor_tmpl {
     const char *out;     /* GGUF name */
     const char *src;     /* Hugging Face name; NULL for SL_INLINE */
@@ -95,8 +99,9 @@ struct sl_key_tmpl {
     const char *key; /* after "<architecture>." */
     enum sl_gguf_type type;
     enum sl_num num;
-    enum { SL_KEY_ONE, SL_KEY_EACH_LAYER, SL_KEY_RATIOS, SL_KEY_SECTIONS } form; /* a value, as many of it as layers, or
-                                                                                    sl_params.ratios or sections */
+    /* a value, as many of it as layers, sl_params.ratios or sections, or the value for layers with a cache and 0 for the
+     * others */
+    enum { SL_KEY_ONE, SL_KEY_EACH_LAYER, SL_KEY_RATIOS, SL_KEY_SECTIONS, SL_KEY_CACHED_LAYERS } form;
 };
 
 /* Ids without a token are given names, so that vocab_size alone decides on memory: 0.1 GB here. Four
@@ -142,6 +147,8 @@ struct sl_params {
     int32_t ratios[2 * SL_MAX_LAYER]; /* tokens under one compressed; 0: none are compressed */
     int32_t sections[4];    /* of the rotary embedding, by kinds of position */
     struct sl_view views[SL_VIEWS]; /* sl_arch.arrange's */
+    uint32_t n_linear;      /* layers of linear attention, where config.json lists the others */
+    uint8_t linear[SL_MAX_LAYER];
     float *values;          /* of SL_INLINE, malloc'ed; taken over by the model */
     struct sl_number num[SL_N_COUNT];
 };
@@ -180,8 +187,10 @@ struct sl_arch {
     bool drops_mtp;       /* layers from num_hidden_layers on are dropped */
     bool mla_only;        /* llama.cpp runs no other layout */
     bool adds_bos;        /* add_bos_token is true: the converter takes no other tokenizer */
+    bool config_eos;      /* the token at a text's end is config.json's, whatever the tokenizer says */
     bool e8m0;            /* ships FP8 under scales in E8M0 */
-    bool template_first;  /* the converter's chat template comes before all, and a checkpoint's takes its place */
+    const char *template_of; /* the model of which the converter has a chat template, for checkpoints without; NULL: none */
+    bool template_first;  /* it comes before all, and a checkpoint's takes its place */
     bool own_types;       /* the converter goes by the checkpoint's types, whatever --outtype: BF16 stays in routers too */
     bool shares_heads;    /* layers for multi-token prediction ship without embedding and head */
     bool output_if_there; /* a tied model's lm_head.weight is kept when it is there */
@@ -190,9 +199,9 @@ struct sl_arch {
     bool embeds, ranks;   /* the converter looks for signs of another task (arch_task.c) */
 };
 
-extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_glm_dsa, sl_arch_glm4_moe,
-    sl_arch_glm_flash, sl_arch_minimax_m2, sl_arch_minimax_m3, sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe, sl_arch_qwen3next,
-    sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_llama;
+extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_kimi_k3, sl_arch_glm_dsa,
+    sl_arch_glm4_moe, sl_arch_glm_flash, sl_arch_minimax_m2, sl_arch_minimax_m3, sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe,
+    sl_arch_qwen3next, sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_llama;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
  * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED
@@ -275,6 +284,12 @@ int sl_arch_keys(const struct sl_params *p, struct sl_kvs *kvs, struct sl_error 
  * (arch_qwen.c). */
 extern const struct sl_field sl_arch_qwen_moe_fields[];
 int sl_arch_all_have_experts(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+
+/* Returns whether the template's tensor is a convolution of Kimi-K3's. */
+bool sl_arch_is_convolution(const struct sl_tensor_tmpl *t);
+/* Returns whether src has rows x cols as the template's source may have them: convolutions as [rows, cols] or
+ * [rows, 1, cols], factors as vectors or matrices of one row, and of what SL_FIRST takes there may be more. */
+bool sl_arch_takes_shape(const struct sl_tensor_tmpl *t, const struct sl_src_tensor *src, uint64_t rows, uint64_t cols);
 
 /* Facts of layer i, for `when`. */
 uint32_t sl_arch_layer_facts(const struct sl_params *p, uint64_t i);

@@ -80,7 +80,7 @@ static bool is_stack(const struct sl_tensor_tmpl *t)
 
 static uint64_t sources(const struct build *b, const struct sl_tensor_tmpl *t)
 {
-    return !t->src ? 0 : is_stack(t) ? b->p->num[SL_N_EXPERT].u : 1;
+    return !t->src ? 0 : t->transform == SL_PRODUCT ? 2 : is_stack(t) ? b->p->num[SL_N_EXPERT].u : 1;
 }
 
 /* How many layers the template applies to (1 for the model's own tensors). */
@@ -242,12 +242,12 @@ static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t
     if (t->transform == SL_IDS ? src->dtype != SL_DTYPE_I64 && src->dtype != SL_DTYPE_I32
                                : !sl_dtype_info(src->dtype)->weight)
         return wrong_dtype(src, t->transform == SL_IDS, e);
-    if (three[0] ? src->n_dims != 3 || memcmp(src->shape, three, 3 * sizeof *three) != 0
-        : vector ? src->n_dims != 1 || src->shape[0] != cols
-                 : src->n_dims != 2 || src->shape[0] != rows || src->shape[1] != cols)
+    if (three[0] ? src->n_dims != 3 || memcmp(src->shape, three, 3 * sizeof *three) != 0 : !sl_arch_takes_shape(t, src, rows, cols))
         return wrong_shape(src, three, vector, rows, cols, e);
     b->used[s->tensor] = 1;
     s->dtype = src->dtype;
+    if (t->transform == SL_FIRST)
+        s->cols = src->elems;
     return sl_checkpoint_scale(b->ck, s->tensor, &s->scale, e);
 }
 
@@ -263,6 +263,11 @@ static void set_dims(const struct build *b, const struct sl_tensor_tmpl *t, stru
         ne[1] = 1;
     if (is_stack(t) || b->how.stack) {
         ne[2] = n[SL_N_EXPERT].u;
+        o->n_dims = 3;
+    }
+    if (sl_arch_is_convolution(t)) { /* the converter writes a last dimension of 1, too; llama-quantize does not */
+        ne[2] = ne[1];
+        ne[1] = 1;
         o->n_dims = 3;
     }
     if (t->transform == SL_K_B || t->transform == SL_V_B) {
@@ -417,7 +422,7 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
     hp->mla_only = p->arch->mla_only;
     hp->n_layer = n[SL_N_LAYER].u;
     hp->n_head = n[SL_N_HEAD].u;
-    hp->n_head_kv = n[SL_N_HEAD_KV].u;
+    hp->n_head_kv = p->linear[0] ? 0 : n[SL_N_HEAD_KV].u;
     hp->n_expert = n[SL_N_EXPERT].u;
     hp->n_layer_dense = n[SL_N_DENSE].u;
     hp->n_embd = n[SL_N_EMBD].u;
@@ -468,10 +473,12 @@ static int set_keys(struct sl_model *m, const struct sl_params *p, const struct 
     if (m->no_tokenizer)
         return 0;
     SL_TRY(sl_tokenizer_keys(&dir, ck->config, p->arch, m->hp.n_vocab, &m->kvs, e));
-    if (p->arch->template_first) {
-        m->no_template = !sl_kvs_find(&m->kvs, "tokenizer.chat_template");
+    if (p->arch->config_eos)
+        SL_TRY(sl_tokenizer_eos(p->config, &m->kvs, e));
+    if (!sl_kvs_find(&m->kvs, "tokenizer.chat_template"))
+        m->template_of = p->arch->template_of;
+    else if (p->arch->template_first)
         sl_kvs_move(&m->kvs, "tokenizer.chat_template", 1);
-    }
     return 0;
 }
 

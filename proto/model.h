@@ -13,7 +13,7 @@
 enum sl_layout { SL_LAYOUT_MLA = 0, SL_LAYOUT_LEGACY = 1 };
 
 /* How an output tensor's elements come from its sources. In every case the
- * output is n_src equal runs, one for each source. */
+ * output is n_src equal runs, one for each source, but for SL_PRODUCT. */
 enum sl_transform {
     SL_COPY = 0,  /* source elements in order (a stack of experts when n_src > 1) */
     SL_PERMUTE,   /* llama Q/K: output row h*d + 2j + t = source row h*d + t*(d/2) + j,
@@ -24,6 +24,8 @@ enum sl_transform {
     SL_INLINE,    /* no source: F32 values in `values` (rope_freqs) */
     SL_IDS,       /* integers as I32; each is below `heads` */
     SL_VIEW,      /* from one source, runs of elements in the order that `view` says */
+    SL_FIRST,     /* source elements in order, of which there may be more */
+    SL_PRODUCT,   /* two sources, each as long as the output: element times element */
 };
 
 #define SL_VIEW_PARTS 3
@@ -73,7 +75,7 @@ struct sl_model_src {
 
 /* What recipes and the memory estimate ask about a model. */
 struct sl_hparams {
-    uint64_t n_layer, n_head, n_head_kv; /* n_head_kv as the GGUF says */
+    uint64_t n_layer, n_head, n_head_kv; /* n_head_kv as the GGUF says, of the first layer */
     uint64_t n_expert, n_layer_dense;
     uint64_t n_embd, n_vocab;
     uint64_t kv_lora, rope_dim, head_k, head_v; /* per head, not the MLA-compressed sizes */
@@ -103,7 +105,7 @@ struct sl_model {
     char *base_name;      /* "DeepSeek-R1-256x20B"-like prefix for file names */
     char *model_name;     /* general.name */
     bool keeps_q8_0;      /* what is FP8 stays q8_0 where it stays as it is: DeepSeek-V4's converter makes that of it */
-    bool no_template;     /* a checkpoint's kvs lack a chat template, for which the converter has one of its own */
+    const char *template_of; /* a checkpoint's kvs lack a chat template, and the converter has one of this model; NULL: not so */
     bool no_tokenizer;    /* kvs lack the tokenizer's keys: good for a plan, not for a file */
     void *priv;
 };

@@ -182,6 +182,29 @@ static void set_state(struct sl_model *m)
     hp->state = dim * inner + (conv - 1) * (inner + 2 * groups * dim);
 }
 
+/* Layers with 0 heads for keys have linear attention, as Kimi-K3's. */
+static void set_linear(struct sl_model *m)
+{
+    struct sl_hparams *hp = &m->hp;
+    uint64_t dim = number(m, "kda.head_dim", 0), conv = number(m, "ssm.conv_kernel", 0);
+    const struct sl_kv *kv;
+    char key[160];
+    int32_t heads;
+
+    snprintf(key, sizeof key, "%.80s.attention.head_count_kv", m->arch);
+    kv = sl_kvs_find(&m->kvs, key);
+    if (!kv || kv->type != SL_KV_ARR || kv->elem != SL_KV_I32 || kv->n < hp->n_layer || dim > UINT16_MAX || conv > UINT16_MAX)
+        return;
+    for (uint64_t i = 0; i < hp->n_layer; i++) {
+        memcpy(&heads, (const uint8_t *)kv->data + i * sizeof heads, sizeof heads);
+        hp->n_linear += dim && heads == 0;
+        if (i == 0 && heads >= 0)
+            hp->n_head_kv = (uint64_t)heads;
+    }
+    if (hp->n_linear && conv && hp->n_head <= UINT16_MAX)
+        hp->state = hp->n_head * dim * (dim + 3 * (conv - 1));
+}
+
 static void set_hparams(struct sl_model *m)
 {
     struct sl_hparams *hp = &m->hp;
@@ -204,6 +227,7 @@ static void set_hparams(struct sl_model *m)
     hp->index_dim = number(m, "attention.indexer.key_length", 0);
     set_window(m);
     set_state(m);
+    set_linear(m);
 }
 
 /* "dir/Name-Q8_0-00001-of-00003.gguf" without the folder and what follows Name

@@ -74,7 +74,7 @@ void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uin
 
     devices = devices ? devices : 1;
     out->weights = p->tensor_bytes;
-    layers -= h->n_linear;
+    layers -= h->n_linear < layers ? h->n_linear : 0;
     out->kv_cache = mul(mul(cache_values(p->model, whole_heads), 2), mul(layers, ctx)) + mul(4 * h->n_linear, h->state);
     if (h->window)
         out->kv_cache = windowed_cache(h, layers, ctx);

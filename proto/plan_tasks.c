@@ -46,6 +46,8 @@ static uint64_t src_bytes_of(const struct sl_checkpoint *ck, const struct sl_mod
     if (t->transform == SL_INLINE || t->n_src == 0)
         return 0;
     s = &m->src[t->first_src];
+    if (t->transform == SL_PRODUCT)
+        return elems * (sl_dtype_info(s[0].dtype)->bytes + sl_dtype_info(s[1].dtype)->bytes);
     d = sl_dtype_info(s->dtype);
     matrix = s->rows * s->cols;
     return elems / d->block * d->bytes

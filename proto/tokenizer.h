@@ -50,6 +50,10 @@ int sl_tokenizer_special(const struct sl_source_dir *dir, const struct cJSON *to
                          const struct cJSON *tokenizer_config, const struct cJSON *config,
                          const struct sl_arch *arch, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
+/* Effect: the token at a text's end becomes config.json's, in the place of the tokenizer's. Errors: SL_ESOURCE (neither
+ * has one, or it is no id). */
+int sl_tokenizer_eos(const struct cJSON *config, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
+
 /* Effect: appends the same keys as sl_tokenizer_keys from tiktoken.model and tokenizer_config.json
  * (may be NULL), as Kimi-K2 ships them: ordinary tokens are the file's, the 258 ids behind them
  * are special, and have the names of added_tokens_decoder or one that says that they are

@@ -332,3 +332,20 @@ int sl_tokenizer_special(const struct sl_source_dir *dir, const cJSON *tokenizer
     rc = rc < 0 ? rc : set_normalizer(tokenizer, kvs);
     return rc < 0 && e && !e->text[0] ? sl_fail(e, rc, "out of memory for metadata") : rc;
 }
+
+int sl_tokenizer_eos(const cJSON *config, struct sl_kvs *kvs, struct sl_error *e)
+{
+    static const char key[] = "tokenizer.ggml.eos_token_id";
+    const cJSON *eos = cJSON_GetObjectItemCaseSensitive(config, "eos_token_id");
+    const struct sl_kv *old = sl_kvs_find(kvs, key);
+    uint64_t v, at = old ? (uint64_t)(old - kvs->kv) : kvs->n;
+
+    if ((!eos || cJSON_IsNull(eos)) && old)
+        return 0;
+    if (!sl_json_uint(eos, UINT32_MAX, &v))
+        return sl_fail(e, SL_ESOURCE, "config.json: \"eos_token_id\": expected the id of the token at a text's end");
+    if (sl_kvs_set_u32(kvs, key, (uint32_t)v) < 0)
+        return sl_fail(e, SL_EFAIL, "out of memory for metadata");
+    sl_kvs_move(kvs, key, at);
+    return 0;
+}

@@ -257,9 +257,30 @@ static int fill_k(const struct job *j, uint64_t pos, uint64_t n, float *x)
     return 0;
 }
 
+static int infinite(const struct job *j, uint64_t at)
+{
+    return sl_fail(j->e, SL_ESOURCE, "tensor '%s' in '%s': element %llu of %s would be infinite; the source is damaged",
+                   tensor_of(j, 0)->name, j->env->ck->files[tensor_of(j, 0)->file].path,
+                   (unsigned long long)(j->u->elem0 + at), j->t->name);
+}
+
+static int fill_product(const struct job *j, uint64_t pos, uint64_t n, float *x)
+{
+    SL_TRY(load(j, 0, &j->src[0], pos, n, x));
+    SL_TRY(load(j, 1, &j->src[1], pos, n, j->s->t));
+    for (uint64_t i = 0; i < n; i++) {
+        x[i] *= j->s->t[i];
+        if (!isfinite(x[i]))
+            return infinite(j, pos + i);
+    }
+    return 0;
+}
+
 static int fill(const struct job *j, uint64_t pos, uint64_t n, float *x)
 {
     switch (j->u->mode) {
+    case SL_UNIT_PRODUCT:
+        return fill_product(j, pos, n, x);
     case SL_UNIT_PERMUTED:
         return fill_permuted(j, pos, n, x);
     case SL_UNIT_VIEWED:
@@ -475,11 +496,7 @@ static int change(const struct job *j, uint64_t pos, uint64_t n, float *x)
 {
     uint64_t bad = 0;
 
-    if (sl_change_values(j->t->change, j->src[0].dtype, x, n, &bad) == 0)
-        return 0;
-    return sl_fail(j->e, SL_ESOURCE, "tensor '%s' in '%s': element %llu of %s would be infinite; the source is damaged",
-                   tensor_of(j, 0)->name, j->env->ck->files[tensor_of(j, 0)->file].path,
-                   (unsigned long long)(j->u->elem0 + pos + bad), j->t->name);
+    return sl_change_values(j->t->change, j->src[0].dtype, x, n, &bad) == 0 ? 0 : infinite(j, pos + bad);
 }
 
 int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *slab,

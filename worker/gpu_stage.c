@@ -109,7 +109,8 @@ static bool describe(const struct sl_unit_env *env, const struct sl_unit *u, str
     const struct sl_out_tensor *t = pt->t;
     uint64_t block = sl_type_info(pt->type)->block, cols;
 
-    if (u->raw || u->mode == SL_UNIT_VALUES || u->mode == SL_UNIT_IDS || u->n_runs == 0 || t->change)
+    if (u->raw || u->mode == SL_UNIT_VALUES || u->mode == SL_UNIT_IDS || u->mode == SL_UNIT_PRODUCT ||
+        u->n_runs == 0 || t->change)
         return false;
     *k = (struct sl_gpu_work){.type = pt->type, .dtype = (int)env->plan->model->src[u->run[0].src].dtype,
                               .weighted = u->weighted && block > 1 && pt->type != SL_TYPE_Q8_0, .round = u->round,

@@ -291,29 +291,46 @@ static void source_place(const struct sl_out_tensor *t, const struct sl_model_sr
     }
 }
 
-static int element(struct source_reader *r, const struct sl_out_tensor *t, uint64_t i, float *v,
-                   struct sl_error *e)
+/* Element j of source s, as t orders them. */
+static int element_of(struct source_reader *r, const struct sl_out_tensor *t, const struct sl_model_src *s, uint64_t j,
+                      float *v, struct sl_error *e)
 {
-    uint64_t run = t->elems / t->n_src, row, col;
-    const struct sl_model_src *s = &r->m->src[t->first_src + i / run];
+    uint64_t row, col;
     float scale;
 
-    source_place(t, s, i % run, &row, &col);
+    source_place(t, s, j, &row, &col);
     SL_TRY(stored(r, s->tensor, row * s->cols + col, v, e));
     if (s->scale.tensor != SL_NO_TENSOR) {
         SL_TRY(scale_of(r, &s->scale, row, col, &scale, e));
         *v = *v * scale;
     }
-    if (!isfinite(*v) || sl_change_values(t->change, s->dtype, v, 1, &run) < 0)
+    if (!isfinite(*v) || sl_change_values(t->change, s->dtype, v, 1, &(uint64_t){0}) < 0)
         return sl_fail(e, SL_ESOURCE, "tensor '%.160s' in '%s': row %llu, column %llu is NaN or infinite; the source is damaged",
                        r->ck->tensors[s->tensor].name, r->ck->files[r->ck->tensors[s->tensor].file].path,
                        (unsigned long long)row, (unsigned long long)col);
     return 0;
 }
 
+static int element(struct source_reader *r, const struct sl_out_tensor *t, uint64_t i, float *v, struct sl_error *e)
+{
+    const struct sl_model_src *s = &r->m->src[t->first_src];
+    uint64_t run = t->elems / t->n_src;
+    float factor;
+
+    if (t->transform != SL_PRODUCT)
+        return element_of(r, t, s + i / run, i % run, v, e);
+    SL_TRY(element_of(r, t, s, i, v, e));
+    SL_TRY(element_of(r, t, s + 1, i, &factor, e));
+    *v *= factor;
+    return isfinite(*v) ? 0 : sl_fail(e, SL_ESOURCE, "tensor '%.160s': element %llu would be infinite; the source is damaged",
+                                      t->name, (unsigned long long)i);
+}
+
 /* What the formulas divide by. */
 static bool usable(const struct sl_out_tensor *t)
 {
+    if (t->transform == SL_PRODUCT)
+        return t->n_src == 2;
     if (t->n_src == 0 || t->elems % t->n_src)
         return false;
     if (t->transform == SL_PERMUTE)

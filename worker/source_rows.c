@@ -243,6 +243,8 @@ static int row_as_stored(struct source_rows *r, const struct sl_out_tensor *t, u
         memcpy(out, t->values + first, n * sizeof *out);
         return 0;
     }
+    if (t->transform == SL_PRODUCT || t->transform == SL_FIRST)
+        return sl_fail(e, SL_EUNSUPPORTED, "tensor %s: its rows cannot be read one by one", t->name);
     if (run == 0 || first % run + n > run)
         return sl_fail(e, SL_EUNSUPPORTED, "tensor %s: a row spans two tensors of the source", t->name);
     s = &r->m->src[t->first_src + first / run];

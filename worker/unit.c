@@ -366,6 +366,35 @@ static int cut_k(const struct sl_unit_env *env, const struct sl_out_tensor *t, u
     return 0;
 }
 
+/* As many elements as fit of both factors; at most half of the room for the first leaves room for the other. */
+static int cut_product(const struct sl_unit_env *env, const struct sl_cut *c, const struct sl_out_tensor *t, uint64_t left,
+                       struct room *room, struct sl_unit *u, struct sl_error *e)
+{
+    struct source s[2] = {source_of(env, t->first_src), source_of(env, t->first_src + 1)};
+    uint64_t n = env->slab_bytes / (2 * SRC_BYTES_MAX + room->type->bytes) / c->grain * c->grain, first = u->elem0;
+
+    n = n < left ? n : left;
+    u->mode = SL_UNIT_PRODUCT;
+    for (; n; n = n / 2 / c->grain * c->grain) {
+        struct room tried = *room;
+
+        for (uint32_t i = 0; i < 2; i++) {
+            tried.elems = 0;
+            set_run(&s[i], t->first_src + i, first, n, &u->run[i]);
+            if (!fits(&tried, &s[i], &u->run[i]))
+                break;
+            place(&tried, &s[i], &u->run[i], false);
+            u->n_runs = i + 1;
+        }
+        if (u->n_runs == 2) {
+            *room = tried;
+            return 0;
+        }
+        u->n_runs = 0;
+    }
+    return too_big(env, t, e);
+}
+
 void sl_cut_begin(struct sl_cut *c, const struct sl_plan_task *task)
 {
     memset(c, 0, sizeof *c);
@@ -396,6 +425,8 @@ static int cut_unit(const struct sl_unit_env *env, const struct sl_cut *c,
             return too_big(env, t, e);
     } else if (t->transform == SL_K_B) {
         SL_TRY(cut_k(env, t, left, &room, u, e));
+    } else if (t->transform == SL_PRODUCT) {
+        SL_TRY(cut_product(env, c, t, left, &room, u, e));
     } else if ((t->transform != SL_PERMUTE || !cut_permuted(env, t, left, &room, u)) &&
                (t->transform != SL_VIEW || !cut_viewed(env, t, left, &room, u))) {
         SL_TRY(cut_in_order(env, c, t, left, &room, u, e));

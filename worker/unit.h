@@ -16,6 +16,7 @@ enum sl_unit_mode {
     SL_UNIT_HEADS_K,  /* each run is a head's matrix, to be transposed */
     SL_UNIT_COLUMNS_K,/* one run: columns [col0, col0 + n_cols) of a head, its rows read one by one */
     SL_UNIT_VALUES,   /* no source: the model's own values */
+    SL_UNIT_PRODUCT,  /* two runs, element times element */
     SL_UNIT_IDS,      /* as SL_UNIT_IN_ORDER, integers that are to be I32 */
 };
 

@@ -88,6 +88,10 @@ static int check_shape(const struct sl_unit_env *env, const struct sl_out_tensor
         return 0;
     if (t->transform == SL_VIEW)
         return check_view(t, ms, block, head, e);
+    if (t->transform == SL_PRODUCT)
+        return t->n_src == 2 ? 0 : bad_plan(t, "factors", e);
+    if (t->transform == SL_FIRST)
+        return t->n_src == 1 && t->elems <= ms->rows * ms->cols ? 0 : bad_plan(t, "elements", e);
     if (t->n_src != 1 || !t->heads)
         return bad_plan(t, "heads", e);
     if (t->transform == SL_IDS)
@@ -141,12 +145,12 @@ int sl_cut_check(const struct sl_unit_env *env, struct sl_cut *c,
         t->first_src > env->plan->model->n_src ||
         t->n_src > env->plan->model->n_src - t->first_src)
         return bad_plan(t, "sources", e);
-    c->per_src = t->n_src ? t->elems / t->n_src : t->elems;
+    c->per_src = t->n_src && t->transform != SL_PRODUCT ? t->elems / t->n_src : t->elems;
     for (uint32_t i = 0; i < t->n_src && t->transform != SL_INLINE; i++) {
         const struct sl_model_src *ms = &env->plan->model->src[t->first_src + i];
 
         SL_TRY(check_source(env, ms, t, e));
-        if ((t->transform == SL_COPY || t->transform == SL_IDS) && ms->rows * ms->cols != c->per_src)
+        if ((t->transform == SL_COPY || t->transform == SL_IDS || t->transform == SL_PRODUCT) && ms->rows * ms->cols != c->per_src)
             return bad_plan(t, "elements", e);
         if (sl_dtype_info((int)ms->dtype)->block > block)
             block = sl_dtype_info((int)ms->dtype)->block;
@@ -156,7 +160,8 @@ int sl_cut_check(const struct sl_unit_env *env, struct sl_cut *c,
         SL_TRY(check_shape(env, t, c->grain, &head, e));
     SL_TRY(check_weights(env, it->tensor, c, e));
     if (it->elem0 % c->grain || it->elems % c->grain || it->elem0 % head || it->elems % head ||
-        c->per_src % c->grain || c->per_src * (t->n_src ? t->n_src : 1) != t->elems)
+        c->per_src % c->grain ||
+        (t->transform != SL_PRODUCT && c->per_src * (t->n_src ? t->n_src : 1) != t->elems))
         return bad_plan(t, "item cut inside a block", e);
     return 0;
 }

@@ -118,23 +118,26 @@ diag(sprintf '%d kills over %d jobs in %.1f s', $killed, $rounds, time - $t0);
 is_deeply(\@wrong, [], "$killed times SIGKILL of daemon or worker: every job ends with the same file")
     or diag(map { "--- $_\n" . tail($_) . "\n" } qw(daemon w1 w2));
 
-# ---- seconds without a daemon: what was finished meanwhile counts
-my @lost;
-for my $try (1 .. 5) { # a busy machine may let a worker stand still for a lease
-    $id = submit(demo_spec('e'));
-    until_job($id, 30, sub { $_[0]{done} });
-    kill_one('daemon');
-    sleep 3;
-    start_one('daemon');
-    ok(wait_daemon(), 'a new daemon after 3 s');
-    is_state(wait_job($id, 90), 'succeeded', 'the job goes on');
-    is_the_file('e', 'the same file');
-    last unless @lost = map { $_->{text} } events($id, qr/lease_lost/);
+# ---- seconds without a daemon, or with one that is stopped: what was finished meanwhile counts
+for my $stop (0, 1) {
+    my @lost;
+    for my $try (1 .. 5) { # a busy machine may let a worker stand still for a lease
+        $id = submit(demo_spec('e'));
+        until_job($id, 30, sub { $_[0]{done} });
+        $stop ? signal_one('daemon', 'STOP') : kill_one('daemon');
+        sleep 3;
+        $stop ? signal_one('daemon', 'CONT') : start_one('daemon');
+        ok(wait_daemon(), $stop ? 'the daemon goes on after 3 s' : 'a new daemon after 3 s');
+        is_state(wait_job($id, 90), 'succeeded', 'the job goes on');
+        is_the_file('e', 'the same file');
+        last unless @lost = map { $_->{text} } events($id, qr/lease_lost/);
+    }
+    SKIP: {
+        skip 'sanitized programs are slower than this lease', 1 if $SANITIZED;
+        is_deeply(\@lost, [], 'a worker is back within its lease of 2 s: nothing is done again');
+    }
 }
-SKIP: {
-    skip 'sanitized programs are slower than this lease', 1 if $SANITIZED;
-    is_deeply(\@lost, [], 'a worker is back within its lease of 2 s: nothing is done again');
-}
+like(log_of('daemon'), qr/deaf: nobody was heard for [3-9]\d{3} ms: every lease begins anew/, 'the stopped one says so');
 
 # ---- what a stranger says changes nothing
 $id = submit(demo_spec('f'), hold => JSON::PP::true);

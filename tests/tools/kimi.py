@@ -39,9 +39,9 @@ TEXTS = ["Sluice reads a huge checkpoint and writes one file; what isn't there c
          "[BOS]<|im_user|>user<|im_middle|>hi<|im_end|>",
          "\u2581\u00e9\u00e8 \U0001f600\U0001f680!!! ...\r\n-- x_y CamelCaseWords HTTPServer",
          ""]
-# Not in the training text.
+TEXT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../READERS.md")
 HELD = ["Quixotic zebras juxtapose phenomenological jargon; 98765432109 ÆØÅ þorn", "翻訳機能をテスト123します。Привет, мир!",
-        "def f(x):\n    return {'a': x**2}  # ok\n\n\nclass KimiK2Model(nn.Module): pass"]
+        "def f(x):\n    return {'a': x**2}  # ok\n\n\nclass KimiK2Model(nn.Module): pass"]  # not in TEXT
 PATTERNS = r"""pat_str = "|".join([
     r"[\p{Han}]+",
     r"\p{N}{1,3}",
@@ -227,20 +227,24 @@ def encode(ranks, special, text):
 
 # ---- the verbs
 
-def cmd_make(a):
-    tokens = train(open(a.text, encoding="utf-8").read() + " ".join(TEXTS * 3), BASE)
-    with open(os.path.join(a.dir, "tiktoken.model"), "wb") as f:
+def make_tokenizer(folder, text):
+    tokens = train(open(text, encoding="utf-8").read() + " ".join(TEXTS * 3), BASE)
+    with open(os.path.join(folder, "tiktoken.model"), "wb") as f:
         for rank, t in enumerate(tokens):
             f.write(base64.b64encode(t) + b" %d\n" % rank)
-    os.remove(os.path.join(a.dir, "tokenizer.json"))
     added = {str(BASE + k): {"content": v, "lstrip": False, "normalized": False, "rstrip": False,
                              "single_word": False, "special": True} for k, v in NAMES.items()}
     json.dump({"added_tokens_decoder": added, "bos_token": "[BOS]", "eos_token": "[EOS]", "unk_token": "[UNK]",
                "pad_token": "[PAD]", "additional_special_tokens": ["<|im_end|>"], "model_max_length": int(1e30),
                "tokenizer_class": "TikTokenTokenizer", "chat_template": "{{ messages }}",
                "auto_map": {"AutoTokenizer": ["tokenization_kimi.TikTokenTokenizer", None]}},
-              open(os.path.join(a.dir, "tokenizer_config.json"), "w"))
-    open(os.path.join(a.dir, "tokenization_kimi.py"), "w").write(PATTERNS)
+              open(os.path.join(folder, "tokenizer_config.json"), "w"))
+    open(os.path.join(folder, "tokenization_kimi.py"), "w").write(PATTERNS)
+
+
+def cmd_make(a):
+    make_tokenizer(a.dir, a.text)
+    os.remove(os.path.join(a.dir, "tokenizer.json"))
     path = os.path.join(a.dir, "config.json")
     c = json.load(open(path))
     assert c["vocab_size"] == VOCAB
@@ -334,10 +338,7 @@ def arch_keys(c):
             ("rope.dimension_count", c["qk_rope_head_dim"]), *mscale]
 
 
-def expected(folder):
-    """Key-values from the architecture on, in the converter's order."""
-    c = json.load(open(os.path.join(folder, "config.json")))
-    c = c.get("text_config", c)
+def tiktoken_keys(folder, vocab):
     t = json.load(open(os.path.join(folder, "tokenizer_config.json")))
     ranks = read_ranks(folder)
     special = {t["added_tokens_decoder"].get(str(i), {}).get("content", f"<|reserved_token_{i}|>"): i
@@ -350,12 +351,17 @@ def expected(folder):
             pair = joined(ranks, token, rank)
             if len(pair) == 2:
                 merges.append(" ".join(map(shown, pair)))
-    n = range(c["vocab_size"])
-    return [("deepseek2." + k, v) for k, v in arch_keys(c)] + [
-        ("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", "kimi-k2"),
-        ("tokenizer.ggml.tokens", [of_id.get(i, f"[PAD{i}]") for i in n]),
-        ("tokenizer.ggml.token_type", [5 if i not in of_id else 3 if i in ids else 1 for i in n]),
-        ("tokenizer.ggml.merges", merges)] + special_keys(folder)
+    return [("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", "kimi-k2"),
+            ("tokenizer.ggml.tokens", [of_id.get(i, f"[PAD{i}]") for i in range(vocab)]),
+            ("tokenizer.ggml.token_type", [5 if i not in of_id else 3 if i in ids else 1 for i in range(vocab)]),
+            ("tokenizer.ggml.merges", merges)] + special_keys(folder)
+
+
+def expected(folder):
+    """Key-values from the architecture on, in the converter's order."""
+    c = json.load(open(os.path.join(folder, "config.json")))
+    c = c.get("text_config", c)
+    return [("deepseek2." + k, v) for k, v in arch_keys(c)] + tiktoken_keys(folder, c["vocab_size"])
 
 
 def expected_v32(folder, mtp, arch="deepseek32."):
@@ -584,7 +590,7 @@ def main():
                                     "flash_keys", "tokenize"])
     p.add_argument("dir")
     p.add_argument("file", nargs="?")
-    p.add_argument("--text", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../READERS.md"))
+    p.add_argument("--text", default=TEXT)
     p.add_argument("--no-mtp", action="store_true")
     a = p.parse_args()
     return globals()["cmd_" + a.verb](a)

@@ -146,6 +146,23 @@ static void gpus_are_those_of_connected_workers(void **state)
     assert_int_equal(st.n_gpus, 0); /* silent */
 }
 
+static void a_sleep_keeps_leases(void **state)
+{
+    struct world *w = *state;
+    struct got g = {0};
+
+    client(w, C);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 4, 2);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    w->now.run_ms += 60000;
+    sl_coord_woke(w->c, w->now);
+    assert_int_equal(sl_coord_tick(w->c, w->now, &w->e), 0);
+    result(w, 1, g);
+    expect(w, 1, SL_M_ACK);
+}
+
 static void a_restart_keeps_leases(void **state)
 {
     struct world *w = *state;
@@ -563,6 +580,7 @@ int main(void)
         TEST(progress_keeps_a_lease),
         TEST(gpus_are_those_of_connected_workers),
         TEST(stages_are_added_up_from_the_first_one_told),
+        TEST(a_sleep_keeps_leases),
         TEST(a_restart_keeps_leases),
         TEST(a_grant_ahead_of_the_disk),
         TEST(an_instance_belongs_to_its_user),

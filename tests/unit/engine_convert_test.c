@@ -70,6 +70,23 @@ static void add_copies(struct world *w)
     add_norms(w);
 }
 
+/* Vectors: two multiplied, longer than a slab; the first of one made negative exponentials. */
+static void add_made(struct world *w)
+{
+    uint32_t s = world_source(w, 0, "norm", SL_DTYPE_BF16, 1, 50001, 0, 0, 0);
+    struct sl_out_tensor *t;
+
+    (void)world_source(w, 1, "proj", SL_DTYPE_F32, 1, 50001, 0, 0, 0);
+    t = world_out(w, "score", SL_TYPE_F32, SL_PRODUCT, 50001, 0, 0, s, 2);
+    t->keep_f32 = true;
+    add(w, t, 30000);
+    s = world_source(w, 1, "A_log", SL_DTYPE_F32, 1, 30000, 0, 0, 0);
+    t = world_out(w, "ssm_a", SL_TYPE_F32, SL_FIRST, 20000, 0, 0, s, 1);
+    t->keep_f32 = true;
+    t->change = SL_MINUS_EXP;
+    add(w, t, 0);
+}
+
 static void add_scaled(struct world *w)
 {
     uint32_t s = 0;
@@ -329,6 +346,8 @@ static void test_copies(void **state)
     (void)state;
     convert(add_copies, false);
     convert(add_copies, true);
+    convert(add_made, false);
+    convert(add_made, true);
 }
 
 static void test_scaled(void **state)
@@ -385,7 +404,7 @@ static void rows_of(struct world *w)
 
             if (t->transform != SL_IDS && source_values(reader, t, row * n, n, y, &e) < 0)
                 fail_msg("%s, row %llu: %s", t->name, (unsigned long long)row, e.text);
-            if (t->transform == SL_IDS || (t->transform == SL_PERMUTE && t->n_dims == 1)) {
+            if (t->transform == SL_IDS || t->transform == SL_PRODUCT || t->transform == SL_FIRST || (t->transform == SL_PERMUTE && t->n_dims == 1)) {
                 assert_int_equal(source_row(rows, t, row, x, &e), SL_EUNSUPPORTED);
                 continue;
             }
@@ -402,10 +421,10 @@ static void rows_of(struct world *w)
 
 static void test_single_rows(void **state)
 {
-    void (*const what[])(struct world *) = {add_copies, add_scaled, add_heads, add_packed, add_views};
+    void (*const what[])(struct world *) = {add_copies, add_scaled, add_heads, add_packed, add_views, add_made};
 
     (void)state;
-    for (int k = 0; k < 5; k++) {
+    for (int k = 0; k < 6; k++) {
         struct world w;
 
         world_open(&w);

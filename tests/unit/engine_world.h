@@ -394,10 +394,13 @@ static inline float world_stored(const struct world *w, const struct sl_out_tens
     case SL_V_B:
         h = a / t->v_dim;
         return world_element(w, t->first_src, h * (t->nope + t->v_dim) + t->nope + a % t->v_dim, b);
+    case SL_PRODUCT:
+        return world_element(w, t->first_src, 0, i) * world_element(w, t->first_src + 1, 0, i);
     case SL_VIEW:
         j = world_place(t->view->part, i);
         return world_element(w, t->first_src, j / w->src[t->first_src].cols, j % w->src[t->first_src].cols);
     case SL_COPY:
+    case SL_FIRST:
     case SL_IDS: /* not weights */
         break;
     }

@@ -189,8 +189,8 @@ static const struct change changes[] = {
     {"architectures", "[\"GrokForCausalLM\"]", SL_EUNSUPPORTED,
      "architecture 'GrokForCausalLM' is not supported; supported: DeepseekV2ForCausalLM, "
      "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, DeepseekV4ForCausalLM, "
-     "GlmMoeDsaForCausalLM, Glm4MoeForCausalLM, Glm4MoeLiteForCausalLM, MiniMaxM2ForCausalLM, MiniMaxM3SparseForCausalLM, "
-     "MiniMaxM3SparseForConditionalGeneration, Qwen2ForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, "
+     "KimiK3ForConditionalGeneration, GlmMoeDsaForCausalLM, Glm4MoeForCausalLM, Glm4MoeLiteForCausalLM, MiniMaxM2ForCausalLM, "
+     "MiniMaxM3SparseForCausalLM, MiniMaxM3SparseForConditionalGeneration, Qwen2ForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, "
      "Qwen3NextForCausalLM, Qwen3_5ForConditionalGeneration, Qwen3_5ForCausalLM, Qwen3_5MoeForConditionalGeneration, Qwen3_5MoeForCausalLM, LlamaForCausalLM"},
     {"architectures", "[]", SL_ESOURCE, "no \"architectures\""},
     {"architectures", "\"DeepseekV3ForCausalLM\"", SL_ESOURCE, "no \"architectures\""},
@@ -323,19 +323,41 @@ static const struct change v4_changes[] = {
     {"hc_mult", "0", SL_ESOURCE, "\"hc_mult\" is 0"},
 };
 
+#define K3_LINEAR "\"short_conv_kernel_size\":4,\"full_attn_layers\":"
+static const struct change k3_changes[] = {
+    {"hidden_act", "\"silu\"", SL_EUNSUPPORTED, "\"hidden_act\" is 'silu'; supported for KimiK3ForConditionalGeneration: situ"},
+    {"moe_router_activation_func", NULL, SL_EUNSUPPORTED, "\"moe_router_activation_func\" is '(none)'; supported for"},
+    {"mla_use_nope", NULL, SL_EUNSUPPORTED, "\"mla_use_nope\" is not true: llama.cpp runs KimiK3"},
+    {"num_key_value_heads", "2", SL_ESOURCE, "\"num_key_value_heads\" is 2: with latent attention it is \"num_attention_heads\", 96"},
+    {"rope_scaling", "{\"type\":\"llama3\"}", SL_EUNSUPPORTED, "llama3 is not supported for KimiK3"},
+    {"num_experts_per_token", "897", SL_ESOURCE, "\"num_experts_per_tok\" is 897 of 896 experts"},
+    {"first_k_dense_replace", "94", SL_ESOURCE, "\"first_k_dense_replace\" is 94 of 93 layers"},
+    {"activation_situ_beta", NULL, SL_ESOURCE, "has no \"activation_situ_beta\", which KimiK3"},
+    {"linear_attn_config", NULL, SL_ESOURCE, "has no \"linear_attn_config\", which KimiK3"},
+    {"linear_attn_config", "{\"full_attn_layers\":4}", SL_ESOURCE, "full_attn_layers: expected a list of layers"},
+    {"linear_attn_config", "{\"full_attn_layers\":[4,94]}", SL_ESOURCE, "has an entry that is no layer, 1 to 93"},
+    {"linear_attn_config", "{\"full_attn_layers\":[0]}", SL_ESOURCE, "has an entry that is no layer, 1 to 93"},
+    {"linear_attn_config", "{\"full_attn_layers\":[]}", SL_EUNSUPPORTED, "names no layer: llama.cpp runs the model with layers of both kinds alone"},
+    {"num_hidden_layers", "1", SL_ESOURCE, "has an entry that is no layer, 1 to 1"},
+    {"linear_attn_config", "{\"full_attn_layers\":[4,4]}", SL_ESOURCE, "short_conv_kernel_size: expected an integer from 1 to 1024"},
+    {"linear_attn_config", "{" K3_LINEAR "[4]}", SL_ESOURCE, "head_dim: expected an integer from 1 to 65536"},
+    {"linear_attn_config", "{" K3_LINEAR "[4],\"head_dim\":128,\"gate_lower_bound\":\"x\"}", SL_ESOURCE,
+     "linear_attn_config.gate_lower_bound is \"x\""},
+};
+
 static void refuse_changes(const char *dir, const char *of, const struct change *c, size_t n)
 {
     char *text = fx_read(of), path[256];
 
     snprintf(path, sizeof path, "%s/config.json", dir);
     for (size_t i = 0; i < n; i++) {
-        cJSON *config = cJSON_Parse(text);
+        cJSON *config = cJSON_Parse(text), *inner = cJSON_GetObjectItemCaseSensitive(config, "text_config");
         char *changed;
 
         assert_non_null(config);
-        cJSON_DeleteItemFromObjectCaseSensitive(config, c[i].key);
+        cJSON_DeleteItemFromObjectCaseSensitive(inner ? inner : config, c[i].key);
         if (c[i].value)
-            cJSON_AddRawToObject(config, c[i].key, c[i].value);
+            cJSON_AddRawToObject(inner ? inner : config, c[i].key, c[i].value);
         changed = cJSON_Print(config);
         fx_text(dir, "config.json", changed);
         assert_refused(path, c[i].code, c[i].words);
@@ -353,6 +375,7 @@ static void test_hostile_configs(void **state)
     refuse_changes(*state, "tests/data/qwen3-235b-a22b-2507-fp8-config.json", qwen3moe_changes,
                    sizeof qwen3moe_changes / sizeof *qwen3moe_changes);
     refuse_changes(*state, "tests/data/deepseek-v4-flash-config.json", v4_changes, sizeof v4_changes / sizeof *v4_changes);
+    refuse_changes(*state, "tests/data/kimi-k3-config.json", k3_changes, sizeof k3_changes / sizeof *k3_changes);
     refuse_changes(*state, "tests/data/minimax-m2.5-config.json", minimax_changes, sizeof minimax_changes / sizeof *minimax_changes);
     refuse_changes(*state, "tests/data/glm-5.2-fp8-config.json", glm_changes, sizeof glm_changes / sizeof *glm_changes);
     refuse_changes(*state, "tests/data/glm-4.7-flash-config.json", flash_changes, sizeof flash_changes / sizeof *flash_changes);

@@ -1,0 +1,301 @@
+/* Kimi-K3's text model: in most layers Kimi delta attention, a recurrent state behind short convolutions, in the
+ * others latent attention; experts in a space of their own; each layer chooses among what earlier ones gave. */
+#include "proto/arch_table.h"
+#include "proto/json_file.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <string.h>
+
+#define L SL_W_LAYER
+#define KDA (SL_W_LAYER | SL_W_LINEAR)
+#define FULL (SL_W_LAYER | SL_W_FULL)
+#define MOE (SL_W_LAYER | SL_W_MOE)
+#define LATENT (MOE | SL_W_LATENT)
+#define OF_LAYER "model.layers.{i}."
+#define ATTN "model.layers.{i}.self_attn."
+#define FFN "model.layers.{i}.block_sparse_moe."
+#define EXPERTS "model.layers.{i}.block_sparse_moe.experts.{e}."
+#define SHARED "model.layers.{i}.block_sparse_moe.shared_experts."
+#define END {NULL, NULL, 0, 0, 0, 0, 0, 0}
+
+static const struct sl_tensor_tmpl residuals[] = {
+    {"output_res_score.weight", "model.output_attn_res_{f}.weight", 0, SL_N_NONE, SL_N_EMBD, SL_PRODUCT, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_res_score.weight", OF_LAYER "self_attention_res_{f}.weight", L, SL_N_NONE, SL_N_EMBD, SL_PRODUCT,
+     SL_SHIP_BASE, 0},
+    {"blk.{i}.ffn_res_score.weight", OF_LAYER "mlp_res_{f}.weight", L, SL_N_NONE, SL_N_EMBD, SL_PRODUCT, SL_SHIP_BASE, 0},
+    END,
+};
+
+static const struct sl_tensor_tmpl delta_attention[] = {
+    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", KDA, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", KDA, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", KDA, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ssm_conv1d_q.weight", ATTN "q_conv1d.weight", KDA, SL_N_LINEAR_ROWS, SL_N_CONV, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.ssm_conv1d_k.weight", ATTN "k_conv1d.weight", KDA, SL_N_LINEAR_ROWS, SL_N_CONV, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.ssm_conv1d_v.weight", ATTN "v_conv1d.weight", KDA, SL_N_LINEAR_ROWS, SL_N_CONV, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.ssm_f_a.weight", ATTN "f_a_proj.weight", KDA, SL_N_LINEAR_DIM, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ssm_f_b.weight", ATTN "f_b_proj.weight", KDA, SL_N_LINEAR_ROWS, SL_N_LINEAR_DIM, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ssm_beta.weight", ATTN "b_proj.weight", KDA, SL_N_HEAD, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ssm_a", ATTN "A_log", KDA, SL_N_NONE, SL_N_HEAD, SL_FIRST, SL_SHIP_F32, 0},
+    {"blk.{i}.ssm_dt.bias", ATTN "dt_bias", KDA, SL_N_NONE, SL_N_LINEAR_ROWS, 0, SL_SHIP_F32, 0},
+    {"blk.{i}.ssm_g.weight", ATTN "g_proj.weight", KDA, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ssm_norm.weight", ATTN "o_norm.weight", KDA, SL_N_NONE, SL_N_LINEAR_DIM, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", KDA, SL_N_EMBD, SL_N_LINEAR_ROWS, 0, SL_SHIP_LINEAR, 0},
+    END,
+};
+
+static const struct sl_tensor_tmpl full_attention[] = {
+    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", FULL | SL_W_NOQLORA, SL_N_Q_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_q_a.weight", ATTN "q_a_proj.weight", FULL | SL_W_QLORA, SL_N_Q_LORA, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_q_a_norm.weight", ATTN "q_a_layernorm.weight", FULL | SL_W_QLORA, SL_N_NONE, SL_N_Q_LORA, 0,
+     SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_q_b.weight", ATTN "q_b_proj.weight", FULL | SL_W_QLORA, SL_N_Q_ROWS, SL_N_Q_LORA, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_kv_a_mqa.weight", ATTN "kv_a_proj_with_mqa.weight", FULL, SL_N_KV_A_ROWS, SL_N_EMBD, 0,
+     SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_kv_a_norm.weight", ATTN "kv_a_layernorm.weight", FULL, SL_N_NONE, SL_N_KV_LORA, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_k_b.weight", ATTN "kv_b_proj.weight", FULL, SL_N_KV_B_ROWS, SL_N_KV_LORA, SL_K_B, SL_SHIP_LINEAR,
+     SL_N_HEAD},
+    {"blk.{i}.attn_v_b.weight", ATTN "kv_b_proj.weight", FULL, SL_N_KV_B_ROWS, SL_N_KV_LORA, SL_V_B, SL_SHIP_LINEAR,
+     SL_N_HEAD},
+    {"blk.{i}.attn_gate.weight", ATTN "g_proj.weight", FULL | SL_W_OUT_GATE, SL_N_O_COLS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", FULL, SL_N_EMBD, SL_N_O_COLS, 0, SL_SHIP_LINEAR, 0},
+    END,
+};
+
+static const struct sl_tensor_tmpl networks[] = {
+    {"blk.{i}.ffn_gate.weight", OF_LAYER "mlp.gate_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_up.weight", OF_LAYER "mlp.up_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_down.weight", OF_LAYER "mlp.down_proj.weight", L | SL_W_DENSE, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_gate_inp.weight", FFN "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.exp_probs_b.bias", FFN "gate.e_score_correction_bias", MOE, SL_N_NONE, SL_N_EXPERT, 0, SL_SHIP_F32, 0},
+    {"blk.{i}.ffn_routed_down.weight", FFN "routed_expert_down_proj.weight", LATENT, SL_N_LATENT, SL_N_EMBD, 0,
+     SL_SHIP_BASE, 0},
+    {"blk.{i}.ffn_routed_up.weight", FFN "routed_expert_up_proj.weight", LATENT, SL_N_EMBD, SL_N_LATENT, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.ffn_routed_norm.weight", FFN "routed_expert_norm.weight", LATENT | SL_W_LATENT_NORM, SL_N_NONE, SL_N_LATENT, 0,
+     SL_SHIP_BASE, 0},
+    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "w1.weight", MOE, SL_N_MOE_FF, SL_N_LATENT, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_up_exps.weight", EXPERTS "w3.weight", MOE, SL_N_MOE_FF, SL_N_LATENT, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_down_exps.weight", EXPERTS "w2.weight", MOE, SL_N_LATENT, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_gate_shexp.weight", SHARED "gate_proj.weight", MOE | SL_W_SHARED, SL_N_SHARED_FF, SL_N_EMBD, 0,
+     SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_up_shexp.weight", SHARED "up_proj.weight", MOE | SL_W_SHARED, SL_N_SHARED_FF, SL_N_EMBD, 0,
+     SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_down_shexp.weight", SHARED "down_proj.weight", MOE | SL_W_SHARED, SL_N_EMBD, SL_N_SHARED_FF, 0,
+     SL_SHIP_LINEAR, 0},
+    END,
+};
+
+static const struct sl_tensor_tmpl *const tensors[] = {
+    sl_arch_common_tensors, sl_arch_norm_tensors, residuals, delta_attention, full_attention, networks, NULL,
+};
+
+static const struct sl_key_tmpl keys[] = {
+    {"attention.key_length", SL_KV_U32, SL_N_KEY_LEN, 0},
+    {"attention.value_length", SL_KV_U32, SL_N_VALUE_LEN, 0},
+    {"vocab_size", SL_KV_U32, SL_N_VOCAB, 0},
+    {"ssm.conv_kernel", SL_KV_U32, SL_N_CONV, 0},
+    {"kda.head_dim", SL_KV_U32, SL_N_LINEAR_DIM, 0},
+    {"kda.gate_lower_bound", SL_KV_F32, SL_N_KDA_BOUND, 0},
+    {"attention.q_lora_rank", SL_KV_U32, SL_N_Q_LORA, 0},
+    {"attention.kv_lora_rank", SL_KV_U32, SL_N_KV_LORA, 0},
+    {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM, 0},
+    {"attention.key_length", SL_KV_U32, SL_N_KEY_LEN_LATE, 0},
+    {"attention.value_length", SL_KV_U32, SL_N_VALUE_LEN_LATE, 0},
+    {"attention.key_length_mla", SL_KV_U32, SL_N_KEY_LEN_MLA, 0},
+    {"attention.value_length_mla", SL_KV_U32, SL_N_VALUE_LEN_MLA, 0},
+    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
+    {"expert_shared_count", SL_KV_U32, SL_N_SHARED, 0},
+    {"leading_dense_block_count", SL_KV_U32, SL_N_DENSE, 0},
+    {"expert_weights_scale", SL_KV_F32, SL_N_EXPERT_SCALE, 0},
+    {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM, 0},
+    {"expert_latent_length", SL_KV_U32, SL_N_LATENT_KEY, 0},
+    {"activation.situ_beta", SL_KV_F32, SL_N_SITU_BETA, 0},
+    {"activation.situ_linear_beta", SL_KV_F32, SL_N_SITU_LINEAR_BETA, 0},
+    {"attn_res.block_size", SL_KV_U32, SL_N_RES_BLOCK, 0},
+    {NULL, 0, 0, 0},
+};
+
+/* Of two names of a number the later one counts. */
+static const struct sl_field fields[] = {
+    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER, 0},
+    {SL_N_CTX, "model_max_length", SL_FIELD_INT, false, 1, UINT32_MAX, NAN},
+    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, NAN},
+    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
+    {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
+    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
+    {SL_N_HEAD_KV_SRC, "num_key_value_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
+    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
+    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, true, 0, 1, 0},
+    {SL_N_EXPERT, "num_experts", SL_FIELD_INT, true, 1, 1 << 14, 0},
+    {SL_N_EXPERT_USED, "num_experts_per_token", SL_FIELD_INT, false, 1, 1 << 14, NAN},
+    {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, false, 1, 1 << 14, NAN},
+    {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 16, NAN},
+    {SL_N_GROUP_USED, "topk_group", SL_FIELD_INT, false, 1, 1 << 16, NAN},
+    {SL_N_DENSE, "first_k_dense_replace", SL_FIELD_INT, true, 0, SL_MAX_LAYER, 0},
+    {SL_N_Q_LORA, "q_lora_rank", SL_FIELD_INT, false, 1, 1 << 20, NAN},
+    {SL_N_KV_LORA, "kv_lora_rank", SL_FIELD_INT, true, 1, 1 << 20, 0},
+    {SL_N_NOPE, "qk_nope_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
+    {SL_N_ROPE_DIM, "qk_rope_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
+    {SL_N_V_DIM, "v_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
+    {SL_N_MOE_FF, "moe_intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
+    {SL_N_SHARED, "num_shared_experts", SL_FIELD_INT, true, 0, 1 << 10, 0},
+    {SL_N_EXPERT_SCALE, "routed_scaling_factor", SL_FIELD_FLOAT, true, -1e6, 1e6, 0},
+    {SL_N_EXPERT_NORM, "moe_renormalize", SL_FIELD_BOOL, true, 0, 1, 0},
+    {SL_N_LATENT_KEY, "routed_expert_hidden_size", SL_FIELD_INT, false, 1, 1 << 22, NAN},
+    {SL_N_SITU_BETA, "activation_situ_beta", SL_FIELD_FLOAT, true, -1e6, 1e6, 0},
+    {SL_N_SITU_LINEAR_BETA, "activation_situ_linear_beta", SL_FIELD_FLOAT, true, -1e6, 1e6, 0},
+    {SL_N_RES_BLOCK, "attn_res_block_size", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
+    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+};
+
+/* ---- what config.json says of delta attention ---- */
+
+/* An entry of linear_attn_config, 1 to max. */
+static int read_size(struct sl_params *p, const cJSON *linear, const char *name, enum sl_num to, uint64_t max,
+                     struct sl_error *e)
+{
+    uint64_t v;
+
+    if (!sl_json_uint(cJSON_GetObjectItemCaseSensitive(linear, name), max, &v) || !v)
+        return sl_fail(e, SL_ESOURCE, "config.json: linear_attn_config.%s: expected an integer from 1 to %u", name,
+                       (unsigned)max);
+    sl_num_set(p, to, v);
+    return 0;
+}
+
+/* Layers of full attention, counted from 1; the others have linear attention. */
+static int read_layers(struct sl_params *p, const cJSON *linear, struct sl_error *e)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(linear, "full_attn_layers"), *x;
+    uint64_t n = p->num[SL_N_LAYER].u, v;
+
+    if (!cJSON_IsArray(list))
+        return sl_fail(e, SL_ESOURCE, "config.json: linear_attn_config.full_attn_layers: expected a list of layers");
+    memset(p->linear, 1, n);
+    p->n_linear = (uint32_t)n;
+    cJSON_ArrayForEach(x, list) {
+        if (!sl_json_uint(x, n, &v) || !v)
+            return sl_fail(e, SL_ESOURCE, "config.json: linear_attn_config.full_attn_layers has an entry that is no layer, "
+                           "1 to %u", (unsigned)n);
+        p->n_linear -= p->linear[v - 1];
+        p->linear[v - 1] = 0;
+    }
+    if (p->n_linear == 0 || p->n_linear == n)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: linear_attn_config.full_attn_layers names %s: llama.cpp runs the "
+                       "model with layers of both kinds alone", p->n_linear ? "no layer" : "all layers");
+    return 0;
+}
+
+static int read_linear(struct sl_params *p, struct sl_error *e)
+{
+    const cJSON *linear = cJSON_GetObjectItemCaseSensitive(p->config, "linear_attn_config");
+    double bound = NAN;
+
+    if (!cJSON_IsObject(linear))
+        return sl_fail(e, SL_ESOURCE, "config.json has no \"linear_attn_config\", which %s needs", p->hf_class);
+    SL_TRY(read_layers(p, linear, e));
+    SL_TRY(read_size(p, linear, "short_conv_kernel_size", SL_N_CONV, 1 << 10, e));
+    SL_TRY(read_size(p, linear, "head_dim", SL_N_LINEAR_DIM, 1 << 16, e));
+    SL_TRY(sl_config_float(linear, "linear_attn_config.", "gate_lower_bound", &bound, e));
+    if (!isnan(bound))
+        sl_num_set_f(p, SL_N_KDA_BOUND, bound);
+    SL_TRY(sl_num_mul(p, SL_N_LINEAR_ROWS, p->num[SL_N_HEAD].u, p->num[SL_N_LINEAR_DIM].u, e));
+    return sl_num_mul(p, SL_N_LINEAR_QKV, 3, p->num[SL_N_LINEAR_ROWS].u, e);
+}
+
+/* What llama.cpp takes for granted. */
+static int check(const struct sl_params *p, struct sl_error *e)
+{
+    static const struct { const char *name, *value; } words[] = {
+        {"moe_router_activation_func", "sigmoid"}, {"hidden_act", "situ"},
+    };
+    const struct sl_number *n = p->num;
+
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        const char *v = sl_config_str(p->config, words[i].name);
+
+        if (!v || strcmp(v, words[i].value) != 0)
+            return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"%s\" is '%.60s'; supported for %s: %s", words[i].name,
+                           v ? v : "(none)", p->hf_class, words[i].value);
+    }
+    if (!sl_config_bool(p->config, "mla_use_nope", false))
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"mla_use_nope\" is not true: llama.cpp runs %s without positions "
+                       "alone", p->hf_class);
+    if (n[SL_N_HEAD_KV_SRC].u != n[SL_N_HEAD].u)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"num_key_value_heads\" is %u: with latent attention it is "
+                       "\"num_attention_heads\", %u", (unsigned)n[SL_N_HEAD_KV_SRC].u, (unsigned)n[SL_N_HEAD].u);
+    SL_TRY(sl_arch_no_llama3(p, e));
+    return sl_arch_check_experts(p, e);
+}
+
+static int set_attention(struct sl_params *p, struct sl_error *e)
+{
+    const struct sl_number *n = p->num;
+    uint64_t heads = n[SL_N_HEAD].u, nope = n[SL_N_NOPE].u, rope = n[SL_N_ROPE_DIM].u, v = n[SL_N_V_DIM].u;
+    const cJSON *head_dim = cJSON_GetObjectItemCaseSensitive(p->config, "head_dim");
+    bool late = !head_dim || cJSON_IsNull(head_dim);
+
+    p->when |= n[SL_N_Q_LORA].have ? SL_W_QLORA : SL_W_NOQLORA;
+    if (sl_config_bool(p->config, "mla_use_output_gate", false))
+        p->when |= SL_W_OUT_GATE;
+    sl_num_set(p, SL_N_HEAD_KV, 1);
+    sl_num_set(p, late ? SL_N_KEY_LEN_LATE : SL_N_KEY_LEN, n[SL_N_KV_LORA].u + rope);
+    sl_num_set(p, late ? SL_N_VALUE_LEN_LATE : SL_N_VALUE_LEN, n[SL_N_KV_LORA].u);
+    sl_num_set(p, SL_N_KEY_LEN_MLA, nope + rope);
+    sl_num_set(p, SL_N_VALUE_LEN_MLA, v);
+    sl_num_set(p, SL_N_KV_A_ROWS, n[SL_N_KV_LORA].u + rope);
+    SL_TRY(sl_num_mul(p, SL_N_Q_ROWS, heads, nope + rope, e));
+    SL_TRY(sl_num_mul(p, SL_N_KV_B_ROWS, heads, nope + v, e));
+    return sl_num_mul(p, SL_N_O_COLS, heads, v, e);
+}
+
+static int set_experts(struct sl_params *p, struct sl_error *e)
+{
+    const struct sl_number *n = p->num;
+    bool latent = n[SL_N_LATENT_KEY].have;
+
+    sl_num_set(p, SL_N_GATING, 2); /* sigmoid */
+    sl_num_set(p, SL_N_LATENT, n[latent ? SL_N_LATENT_KEY : SL_N_EMBD].u);
+    if (latent)
+        p->when |= SL_W_LATENT;
+    if (sl_config_bool(p->config, "latent_moe_use_norm", false))
+        p->when |= SL_W_LATENT_NORM;
+    if (n[SL_N_SHARED].u)
+        p->when |= SL_W_SHARED;
+    return sl_num_mul(p, SL_N_SHARED_FF, n[SL_N_SHARED].u, n[SL_N_MOE_FF].u, e);
+}
+
+static int derive(struct sl_params *p, struct sl_error *e)
+{
+    SL_TRY(check(p, e));
+    SL_TRY(read_linear(p, e));
+    SL_TRY(set_attention(p, e));
+    if (!cJSON_GetObjectItemCaseSensitive(p->config, "rope_theta") &&
+        !cJSON_GetObjectItemCaseSensitive(p->rope, "rope_theta"))
+        p->num[SL_N_ROPE_THETA].have = false; /* it has no positions */
+    return set_experts(p, e);
+}
+
+static void arrange(const struct sl_params *p, const struct sl_tensor_tmpl *t, struct sl_arrangement *a)
+{
+    (void)p;
+    if (t->transform == SL_FIRST)
+        a->change = SL_MINUS_EXP;
+}
+
+static const char *const classes[] = {"KimiK3ForConditionalGeneration", NULL};
+
+const struct sl_arch sl_arch_kimi_k3 = {
+    .name = "kimi-k3",
+    .classes = classes,
+    .fields = fields,
+    .tensors = tensors,
+    .keys = keys,
+    .derive = derive,
+    .arrange = arrange,
+    .mla_only = true,
+    .config_eos = true,
+    .output_if_there = true,
+    .template_of = "Kimi-K3",
+};

@@ -1,0 +1,139 @@
+# A checkpoint in Kimi-K3's form: layers of delta attention and of full attention, experts in a space of their own and
+# in MXFP4, a vision part beside the text model. Metadata and tensors against an independent computation (which the real
+# converter's file was held against, too) and llama-quantize, files loaded by a real llama.cpp; and what is refused.
+use strict;
+use warnings;
+use JSON::PP ();
+use SluiceTest;
+use Test::More;
+
+need_python();
+my $dir = scratch();
+my $source = "$dir/Kimi-K3";
+run_ok('made', python('k3.py', 'make', $source));
+
+sub convert {
+    my ($from, $name, @options) = @_;
+    return run_ok($name, $SLUICE, 'convert', $from, '-o', "$dir/$name.gguf", @options);
+}
+sub kv {
+    my ($file, $key) = @_;
+    return run($SLUICE, 'inspect', "$dir/$file.gguf", '--kv', $key)->{out};
+}
+
+# ---- metadata and tensors; by v4-mxfp4 the converter's own file
+my $r = convert($source, 'f32', '--recipe', 'f32');
+like($r->{err}, qr/^sluice: note: the checkpoint has no chat template, .* with that of Kimi-K3 \(models\/templates .*chat_template\.jinja$/m, 'it has no chat template');
+like($r->{err}, qr/^sluice: note: the vision part \(2 tensors\) is left out: /m, 'what is left out is said');
+convert($source, 'own', '--recipe', 'v4-mxfp4', '--quiet');
+$r = run(python('k3.py', 'compare', $source, map { "$dir/$_.gguf" } qw(f32 own)));
+is($r->{out}, "equal\n", 'every bit of the tensors') or diag($r->{out}, $r->{err});
+$r = run(python('k3.py', 'keys', $source, "$dir/own.gguf"));
+is($r->{out}, "equal 39 keys\n", 'keys and their order') or diag($r->{out}, $r->{err});
+is(kv('own', 'general.file_type'), "38\n", 'file type');
+is(kv('own', 'general.size_label'), "16x12M\n", 'size label');
+my %count;
+$count{$_}++ for run($SLUICE, 'inspect', '-t', "$dir/own.gguf")->{out} =~ /^(\w+) .*\]  +\S+$/mg;
+is_deeply(\%count, { mxfp4 => 12, bf16 => 63, f32 => 56 }, 'types');
+run_ok('verify', $SLUICE, 'verify', "$dir/$_.gguf", '--source', $source, '--sample', '100%') for qw(f32 own);
+run_ok('diff', $SLUICE, 'diff', $source, "$dir/f32.gguf");
+
+# The comparisons can fail, and verify sees what they see: a product, an exponential.
+for my $name (qw(blk.1.attn_res_score.weight blk.0.ssm_a)) {
+    my ($at) = map { $_->[1] } grep { $_->[0] eq $name } where("$dir/f32.gguf");
+    my $data = slurp("$dir/f32.gguf");
+    substr($data, $at + 12, 1) ^= "\1";
+    spit("$dir/bad.gguf", $data);
+    is(run(python('k3.py', 'compare', $source, "$dir/bad.gguf"))->{out}, "$name: bytes differ (F32)\n", "$name differs");
+    like(run($SLUICE, 'verify', "$dir/bad.gguf", '--source', $source, '--sample', '100%')->{out}, qr/\Q$name\E: block 3 /, 'verify sees it');
+}
+
+# Nothing packed; q in one matrix, experts in the model's own space, other names of some entries, the convolutions as
+# matrices, layer 1 of full attention.
+run_ok('made: odd', python('k3.py', 'make', "$dir/odd", '--bf16', '--odd'));
+for my $recipe (qw(f32 bf16)) {
+    convert("$dir/odd", "odd-$recipe", '--recipe', $recipe, '--quiet');
+    is(run(python('k3.py', 'compare', "$dir/odd", "$dir/odd-$recipe.gguf"))->{out}, "equal\n", "$recipe: every bit");
+}
+is(run(python('k3.py', 'keys', "$dir/odd", "$dir/odd-f32.gguf"))->{out}, "equal 38 keys\n", 'keys and their order');
+spit("$dir/odd/chat_template.jinja", "{{ messages }}\n");
+unlike(run($SLUICE, 'plan', "$dir/odd", '--recipe', 'f32')->{err}, qr/chat template/, 'a template');
+
+# ---- plans
+sub plan_of {
+    return (json_lines(run($SLUICE, 'plan', @_, '--recipe', 'q4_k_m', '--json')->{out}))[0];
+}
+my @plans = map { plan_of($_, '--ctx', 32768) } $source, "$source/config.json", "$dir/f32.gguf";
+is($plans[1]{source_bytes}, $plans[0]{source_bytes}, 'config.json alone: the bytes that are there');
+# Two layers have a cache, three a state: a matrix for each head, and three tokens before of q, k and v.
+my $cache = 2 * 2 * (256 + 64) * 32768 + 3 * 4 * 4 * 64 * (64 + 3 * 3);
+for my $plan (@plans) {
+    my %bytes = map { $_->{cache_bytes} => 1 } grep { $_->{cache} eq 'compressed' } @{ $plan->{memory} };
+    is(join(' ', keys %bytes), $cache, 'cache');
+}
+my $k3 = plan_of('tests/data/kimi-k3-config.json');
+is("$k3->{model}{weights} $k3->{model}{tensors}", '2779483135584 2573', 'the published model: weights and tensors');
+is($k3->{source_bytes}, 1_559_945_231_488, 'bytes to read');
+
+# ---- a real llama.cpp
+SKIP: {
+    skip 'llama.cpp is not here', 12 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    for my $case (['f32', 'Q4_K_M'], ['own', 'Q2_K', '--allow-requantize'], ['odd-f32', 'Q3_K_M']) {
+        my ($from, $mixture, @options) = @$case;
+        my $name = $from =~ /odd/ ? "odd-$mixture" : $mixture;
+        convert($from =~ /odd/ ? "$dir/odd" : $source, $name, '--recipe', $mixture, '--quiet');
+        run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/$from.gguf", "$dir/theirs.gguf", $mixture, @options));
+        is_deeply(hashes("$dir/$name.gguf"), hashes("$dir/theirs.gguf"), "$from: the same tensors");
+    }
+    convert($source, 'dq3_k_m', '--recipe', 'dq3_k_m', '--quiet');
+    $r = run(python('llama.py', 'load', map { "$dir/$_.gguf" } qw(f32 own Q4_K_M Q2_K dq3_k_m odd-bf16)));
+    is(scalar grep({ @{ $_->{tokens} // [] } == 8 } json_lines($r->{out})), 6, 'six files make text') or diag($r->{out}, $r->{err});
+    $r = run(python('kimi.py', 'tokenize', $source, "$dir/own.gguf"));
+    is($r->{out}, "equal 12 texts\n", 'llama.cpp splits texts as BPE by ranks does') or diag($r->{err});
+}
+
+# ---- refused in one line
+sub refused {
+    my ($name, $rc, $pattern, $change, @verb) = @_;
+    my $bad = scratch() . '/m';
+    copy_checkpoint($source, $bad, 'model.safetensors');
+    spit("$bad/$_", slurp("$source/$_")) for qw(tiktoken.model tokenization_kimi.py);
+    $change->($bad);
+    my $f = fails($name, $rc, $pattern, $SLUICE, 'convert', $bad, '--recipe', 'q8_0', '-o', "$bad/x.gguf", '--quiet', @verb);
+    is($f->{err} =~ tr/\n//, 1, 'one line');
+    ok(!-e "$bad/x.gguf", 'no file');
+}
+sub text {
+    my ($edit) = @_;
+    return config_edit(sub { $edit->($_[0]{text_config}) });
+}
+# The first bytes of a tensor, or its header with something else in it, as long as before.
+sub bytes {
+    my ($name, $value) = @_;
+    return sub {
+        my ($file, $at) = place($_[0], $name);
+        open my $f, '+<:raw', $file or die "$file: $!";
+        seek $f, $at, 0;
+        print $f $value;
+        close $f or die "$file: $!";
+    };
+}
+sub renamed {
+    my ($from, $to) = @_;
+    return sub {
+        my $data = slurp("$_[0]/model.safetensors");
+        $data =~ s/"\Q$from\E":/"$to":/ or die $from;
+        spit("$_[0]/model.safetensors", $data);
+    };
+}
+my $attn = 'language_model.model.layers.0.self_attn';
+refused('no end of a text', 7, qr/"eos_token_id": expected the id of the token at a text's end$/, config_edit(sub { delete $_[0]{eos_token_id}; delete $_[0]{text_config}{eos_token_id} }));
+refused('a gate too many', 6, qr/2 tensors unknown for KimiK3ForConditionalGeneration .*: model\.layers\.2\.self_attn\.g_proj\.weight, /, text(sub { $_[0]{mla_use_output_gate} = JSON::PP::false() }));
+refused('another layer', 7, qr/tensor 'model\.layers\.1\.self_attn\.g_proj\.weight': expected shape \[512, 512\] by config\.json, found \[256, 512\]$/, text(sub { $_[0]{linear_attn_config}{full_attn_layers} = [2, 3, 5] }));
+refused('a factor missing', 6, qr/1 tensor unknown .* \(1 expected one missing: model\.layers\.3\.mlp_res_proj\.weight\)/, renamed('language_model.model.layers.3.mlp_res_proj.weight', 'language_model.model.layers.3.mlp_res_prox.weight'));
+refused('an infinite exponential', 7, qr/tensor '\Q${\ ($attn =~ s{^language_model\.}{}r)}.A_log\E' in '.*': element 0 of blk\.0\.ssm_a would be infinite; the source is damaged$/, bytes("$attn.A_log", pack('f<', 90)));
+refused('a factor that is no number', 7, qr/self_attention_res_proj\.weight' in '.*': row 0, column 0 is NaN or infinite \(BF16\); the source is damaged$/,
+    bytes('language_model.model.layers.0.self_attention_res_proj.weight', pack('v', 0x7fc0)));
+refused('--layout legacy', 2, qr/--layout legacy: llama\.cpp runs KimiK3ForConditionalGeneration in the layout mla alone/, sub { }, '--layout', 'legacy');
+
+done_testing();
