@@ -1,5 +1,6 @@
-/* Qwen3.5, dense and with experts: of every four layers three have linear attention (a gated delta net), whose value
- * heads llama.cpp wants in another order; a layer for multi-token prediction is kept behind the others. */
+/* Qwen3.5, dense and with experts, and Qwen3-Next: of every four layers three have linear attention (a gated delta net).
+ * Of Qwen3.5 llama.cpp wants the value heads in another order, of Qwen3-Next what is joined by heads of keys apart. A layer
+ * for multi-token prediction is kept behind the others. */
 #include "proto/arch_table.h"
 
 #include "proto/suffix.h"
@@ -29,15 +30,26 @@ static const struct sl_tensor_tmpl attention[] = {
     {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", FULL, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", FULL, SL_N_EMBD, SL_N_Q_ROWS, 0, SL_SHIP_LINEAR, 0},
 
-    {"blk.{i}.attn_qkv.weight", DELTA "in_proj_qkv.weight", LINEAR, SL_N_LINEAR_QKV, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_gate.weight", DELTA "in_proj_z.weight", LINEAR, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ssm_alpha.weight", DELTA "in_proj_a.weight", LINEAR, SL_N_LINEAR_VALUES, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ssm_beta.weight", DELTA "in_proj_b.weight", LINEAR, SL_N_LINEAR_VALUES, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.ssm_a", DELTA "A_log", LINEAR, SL_N_NONE, SL_N_LINEAR_VALUES, 0, SL_SHIP_F32, 0},
     {"blk.{i}.ssm_dt.bias", DELTA "dt_bias", LINEAR, SL_N_NONE, SL_N_LINEAR_VALUES, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.ssm_conv1d.weight", DELTA "conv1d.weight", LINEAR, SL_N_LINEAR_QKV, SL_N_CONV, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.ssm_norm.weight", DELTA "norm.weight", LINEAR, SL_N_NONE, SL_N_LINEAR_V_DIM, 0, SL_SHIP_F32, 0},
     {"blk.{i}.ssm_out.weight", DELTA "out_proj.weight", LINEAR, SL_N_EMBD, SL_N_LINEAR_ROWS, 0, SL_SHIP_LINEAR, 0},
+    END,
+};
+
+static const struct sl_tensor_tmpl apart[] = {
+    {"blk.{i}.attn_qkv.weight", DELTA "in_proj_qkv.weight", LINEAR, SL_N_LINEAR_QKV, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_gate.weight", DELTA "in_proj_z.weight", LINEAR, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ssm_alpha.weight", DELTA "in_proj_a.weight", LINEAR, SL_N_LINEAR_VALUES, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.ssm_beta.weight", DELTA "in_proj_b.weight", LINEAR, SL_N_LINEAR_VALUES, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    END,
+};
+
+static const struct sl_tensor_tmpl joined[] = {
+    {"blk.{i}.attn_qkv.weight", DELTA "in_proj_qkvz.weight", LINEAR, SL_N_LINEAR_QKV, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_gate.weight", DELTA "in_proj_qkvz.weight", LINEAR, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ssm_ba.weight", DELTA "in_proj_ba.weight", LINEAR, SL_N_LINEAR_PAIRS, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     END,
 };
 
@@ -66,7 +78,8 @@ static const struct sl_tensor_tmpl feed_forward[] = {
     END,
 };
 
-static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, attention, feed_forward, NULL};
+static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, attention, apart, feed_forward, NULL};
+static const struct sl_tensor_tmpl *const next_tensors[] = {sl_arch_common_tensors, attention, joined, feed_forward, NULL};
 
 #define COMMON_FIELDS \
     {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER - 1, 0}, \
@@ -77,7 +90,7 @@ static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, a
     {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0}, \
     {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, true, 0, 1, 0}, \
     {SL_N_HEAD_DIM, "head_dim", SL_FIELD_INT, false, 1, 1 << 16, NAN}, \
-    {SL_N_NEXTN, "mtp_num_hidden_layers", SL_FIELD_INT, false, 0, 1, NAN}, \
+    {SL_N_NEXTN, "mtp_num_hidden_layers", SL_FIELD_INT, false, 0, 1, 1}, /* silent: by the tensors */ \
     {SL_N_CONV, "linear_conv_kernel_dim", SL_FIELD_INT, true, 1, 1 << 8, 0}, \
     {SL_N_LINEAR_DIM, "linear_key_head_dim", SL_FIELD_INT, true, 1, 1 << 12, 0}, \
     {SL_N_LINEAR_V_DIM, "linear_value_head_dim", SL_FIELD_INT, true, 1, 1 << 12, 0}, \
@@ -85,6 +98,7 @@ static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, a
     {SL_N_LINEAR_VALUES, "linear_num_value_heads", SL_FIELD_INT, true, 1, 1 << 12, 0}, \
     {SL_N_FULL_EVERY, "full_attention_interval", SL_FIELD_INT, false, 1, SL_MAX_LAYER, 4}
 
+/* An "intermediate_size" there must be. */
 static const struct sl_field dense_fields[] = {
     COMMON_FIELDS,
     {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
@@ -117,13 +131,29 @@ static void tile(struct sl_params *p, int view, uint64_t elems, uint64_t skip, u
                                                   .step = {run * each, run, run * keys * each}};
 }
 
+/* Each head of keys has rows of queries, of keys, of its values' heads and of their gates. */
+static void split(struct sl_params *p)
+{
+    uint64_t keys = p->num[SL_N_LINEAR_KEYS].u, head = p->num[SL_N_LINEAR_DIM].u * p->num[SL_N_EMBD].u;
+    uint64_t values = p->num[SL_N_LINEAR_VALUES].u / keys * head, group = 2 * head + 2 * values;
+    const struct sl_view_part part[4] = {
+        {keys * head, 0, head, {keys, 1}, {group, 0, 0}}, {keys * head, head, head, {keys, 1}, {group, 0, 0}},
+        {keys * values, 2 * head, values, {keys, 1}, {group, 0, 0}}, {keys * values, 2 * head + values, values, {keys, 1}, {group, 0, 0}},
+    };
+
+    p->views[QKV] = (struct sl_view){3, {part[0], part[1], part[2]}, 0};
+    p->views[ROWS] = (struct sl_view){1, {part[3]}, 0};
+}
+
 static void derive_views(struct sl_params *p)
 {
     uint64_t dim = p->num[SL_N_LINEAR_DIM].u, values = p->num[SL_N_LINEAR_VALUES].u, cols = p->num[SL_N_EMBD].u;
     uint64_t before = 2 * dim * p->num[SL_N_LINEAR_KEYS].u, all = dim * values, kernel = p->num[SL_N_CONV].u;
     uint64_t expert = p->num[SL_N_MOE_FF].u * cols, experts = p->num[SL_N_EXPERT].u;
 
-    if (values != p->num[SL_N_LINEAR_KEYS].u) {
+    if (p->arch == &sl_arch_qwen3next) {
+        split(p);
+    } else if (values != p->num[SL_N_LINEAR_KEYS].u) {
         tile(p, QKV, (before + all) * cols, before * cols, dim * cols);
         tile(p, CONV, (before + all) * kernel, before * kernel, dim * kernel);
         tile(p, ROWS, all * cols, 0, dim * cols);
@@ -160,6 +190,8 @@ static void arrange(const struct sl_params *p, const struct sl_tensor_tmpl *t, s
         a->change = sl_ends_with(t->out, ".ssm_a") ? SL_MINUS_EXP : SL_AS_STORED;
         if (sl_ends_with(t->out, ".ssm_conv1d.weight"))
             memcpy(a->shape, (uint64_t[3]){n[SL_N_LINEAR_QKV].u, 1, n[SL_N_CONV].u}, sizeof a->shape);
+        if (sl_ends_with(t->src, ".in_proj_qkvz.weight"))
+            a->rows = n[SL_N_LINEAR_QKV].u + n[SL_N_LINEAR_ROWS].u;
     } else if (sl_ends_with(t->src, "norm.weight") || strncmp(t->src, "mtp.pre_fc_norm_", 16) == 0) {
         a->change = SL_PLUS_ONE;
     } else if (t->when & SL_W_FUSED) {
@@ -218,10 +250,12 @@ static int derive_rope(struct sl_params *p, struct sl_error *e)
     SL_TRY(sl_arch_no_llama3(p, e));
     SL_TRY(sl_rope_float(p, "partial_rotary_factor", &part, e));
     SL_TRY(sl_rope_float(p, "rope_theta", &theta, e));
-    p->num[SL_N_ROPE_THETA].have = !isnan(theta);
     if (!(part > 0 && part <= 1))
         return sl_fail(e, SL_ESOURCE, "config.json: \"partial_rotary_factor\" is %g: expected a number above 0, up to 1", part);
     sl_num_set(p, SL_N_ROPE_DIM, (uint64_t)((double)p->num[SL_N_HEAD_DIM].u * part));
+    if (p->arch == &sl_arch_qwen3next)
+        return 0;
+    p->num[SL_N_ROPE_THETA].have = !isnan(theta);
     memcpy(p->sections, (int32_t[4]){11, 11, 10, 0}, sizeof p->sections); /* as the converter has it */
     sl_num_set(p, list ? SL_N_SECTIONS : SL_N_SECTIONS_LATE, 0);
     if (list)
@@ -247,6 +281,7 @@ static int derive(struct sl_params *p, struct sl_error *e)
     SL_TRY(check_layers(p, e));
     SL_TRY(derive_rope(p, e));
     sl_num_set(p, SL_N_ONE, 1);
+    sl_num_set(p, SL_N_LINEAR_PAIRS, 2 * n[SL_N_LINEAR_VALUES].u);
     derive_views(p);
     if (!n[SL_N_NEXTN].u) /* no key */
         p->num[SL_N_NEXTN] = (struct sl_number){0};
@@ -267,6 +302,14 @@ static int derive_moe(struct sl_params *p, struct sl_error *e)
     return derive(p, e);
 }
 
+static int derive_next(struct sl_params *p, struct sl_error *e)
+{
+    if (!p->num[SL_N_CTX].have)
+        sl_num_set(p, SL_N_CTX, 32768); /* the configuration class's own */
+    sl_field_default(p, SL_N_HEAD_DIM, 256);
+    return derive_moe(p, e);
+}
+
 static const struct sl_key_tmpl keys[] = {
     {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
     {"expert_shared_feed_forward_length", SL_KV_U32, SL_N_SHARED_FF_KEY, 0},
@@ -283,6 +326,7 @@ static const struct sl_key_tmpl keys[] = {
 };
 
 static const char *const classes[] = {"Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM", NULL};
+static const char *const next_classes[] = {"Qwen3NextForCausalLM", NULL};
 static const char *const moe_classes[] = {"Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM", NULL};
 
 const struct sl_arch sl_arch_qwen35 = {
@@ -306,6 +350,20 @@ const struct sl_arch sl_arch_qwen35moe = {
     .tensors = tensors,
     .keys = keys,
     .derive = derive_moe,
+    .arrange = arrange,
+    .drops = drops,
+    .mtp_prefix = "mtp.layers.",
+    .output_if_there = true,
+};
+
+const struct sl_arch sl_arch_qwen3next = {
+    .name = "qwen3next",
+    .classes = next_classes,
+    .fields = dense_fields,
+    .more_fields = sl_arch_qwen_moe_fields,
+    .tensors = next_tensors,
+    .keys = keys,
+    .derive = derive_next,
     .arrange = arrange,
     .drops = drops,
     .mtp_prefix = "mtp.layers.",

@@ -34,7 +34,8 @@ enum sl_num {
     SL_N_HEAD_DIM, SL_N_NOPE, SL_N_V_DIM, SL_N_Q_ROWS, SL_N_KV_ROWS, SL_N_KV_A_ROWS,
     SL_N_KV_B_ROWS, SL_N_O_COLS, SL_N_SHARED_FF, SL_N_HALF_ROPE, SL_N_INDEX_ROWS, SL_N_TWO_EMBD,
     SL_N_ONE, SL_N_THREE, SL_N_FINE, SL_N_COARSE, SL_N_TWO_HEAD_DIM, SL_N_TWO_INDEX_DIM, SL_N_HC_MIX, SL_N_HC_COLS,
-    SL_N_OUT_A_ROWS, SL_N_OUT_A_COLS, SL_N_LINEAR_V_DIM, SL_N_GATED_ROWS, SL_N_LINEAR_QKV, SL_N_LATENT,
+    SL_N_OUT_A_ROWS, SL_N_OUT_A_COLS, SL_N_LINEAR_V_DIM, SL_N_GATED_ROWS, SL_N_LINEAR_QKV, SL_N_LINEAR_PAIRS,
+    SL_N_LATENT,
     SL_N_COUNT,
 };
 
@@ -164,7 +165,8 @@ enum sl_tokens {
 struct sl_arrangement {
     const struct sl_view *view; /* of sl_params.views; NULL: as the template says */
     enum sl_change change;
-    uint64_t shape[3];          /* the source's; shape[0] 0: the template's rows and columns */
+    uint64_t shape[3];          /* the source's; shape[0] 0: the template's rows and columns ... */
+    uint64_t rows;              /* ... but for these rows, 0: no others */
     bool stack;                 /* the output is a stack of all experts, of which each has the template's rows */
 };
 
@@ -199,7 +201,7 @@ struct sl_arch {
 
 extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_kimi_k3, sl_arch_glm_dsa,
     sl_arch_glm4_moe, sl_arch_glm_flash, sl_arch_minimax_m2, sl_arch_minimax_m3, sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe,
-    sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_llama;
+    sl_arch_qwen3next, sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_llama;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
  * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED

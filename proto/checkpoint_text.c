@@ -37,11 +37,9 @@ int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e)
     const char *class = cJSON_IsArray(list) && cJSON_IsString(list->child) ? list->child->valuestring : "";
     cJSON *all;
 
-    if (strncmp(class, "Qwen3_5", 7) == 0 && !cJSON_IsObject(text))
-        return 0;
     if (strcmp(class, "KimiK25ForConditionalGeneration") != 0 && strcmp(class, "KimiK3ForConditionalGeneration") != 0 &&
         strcmp(class, "MiniMaxM3SparseForConditionalGeneration") != 0 &&
-        strncmp(class, "Qwen3_5", 7) != 0)
+        !(strncmp(class, "Qwen3_5", 7) == 0 && text))
         return 0;
     if (!cJSON_IsObject(text))
         return sl_fail(e, SL_ESOURCE, "no \"text_config\", where %s has its text model", class);

@@ -11,6 +11,7 @@
 #include "proto/text_line.h"
 #include "proto/tokenizer.h"
 
+#include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
@@ -216,8 +217,8 @@ static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t
     const struct sl_src_tensor *src;
     char name[128];
 
-    if (three[0])
-        rows = three[0] * three[1];
+    if (three[0] || b->how.rows)
+        rows = three[0] ? three[0] * three[1] : b->how.rows;
     *s = (struct sl_model_src){.tensor = SL_NO_TENSOR, .rows = vector ? 1 : rows, .cols = cols};
     s->scale.tensor = SL_NO_TENSOR;
     if (vector && t->transform == SL_PERMUTE) {
@@ -481,6 +482,13 @@ static int set_keys(struct sl_model *m, const struct sl_params *p, const struct 
     return 0;
 }
 
+/* Whether neither config.json nor a tensor tells of a layer for multi-token prediction, which such models have. */
+static bool silent_without_mtp(const struct sl_checkpoint *ck, const struct sl_params *p)
+{
+    return p->arch->mtp_prefix && !cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(p->config, "mtp_num_hidden_layers")) &&
+           sl_checkpoint_find(ck, "mtp.fc.weight") == SL_NO_TENSOR;
+}
+
 static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
                    struct sl_model *m, struct sl_error *e)
 {
@@ -493,6 +501,8 @@ static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o
         return sl_fail(e, SL_ESOURCE, "the checkpoint has no config.json: give the folder that holds "
                        "the model's config.json, tokenizer and .safetensors files");
     rc = sl_params_read(sl_checkpoint_config(ck), o->layout, o->no_mtp, &p, e);
+    if (rc == 0 && !b.planned && silent_without_mtp(ck, &p))
+        rc = sl_params_read(sl_checkpoint_config(ck), o->layout, true, &p, e);
     m->priv = p.values;
     rc = rc < 0 ? rc : sl_arch_check_task(&p, &dir, e);
     if (rc < 0)

@@ -28,7 +28,7 @@ enum sl_transform {
     SL_PRODUCT,   /* two sources, each as long as the output: element times element */
 };
 
-#define SL_VIEW_PARTS 2
+#define SL_VIEW_PARTS 3
 
 /* Runs of a source's elements: run q of a part begins at first + q % n[0] * step[0] + q / n[0] % n[1] * step[1]
  * + q / (n[0] * n[1]) * step[2]. */

@@ -37,6 +37,7 @@ static const struct tokenizer_class *class_of(const cJSON *config, const cJSON *
     static const struct { const char *model_type, *name; } kinds[] = {
         {"deepseek_v2", "LlamaTokenizer"}, {"deepseek_v3", "LlamaTokenizer"},
         {"llama", "LlamaTokenizer"}, {"qwen2", "Qwen2Tokenizer"}, {"qwen3", "Qwen2Tokenizer"}, {"qwen3_moe", "Qwen2Tokenizer"},
+        {"qwen3_next", "Qwen2Tokenizer"},
     };
     const char *name = sl_config_str(config, "tokenizer_class"), *type = sl_config_str(model, "model_type");
 

@@ -1,6 +1,6 @@
-# Checkpoints in Qwen3.5's form, with experts and dense, in BF16 and in FP8, whole and as text models alone. Metadata and
-# tensors against an independent computation (which the real converter's files were held against, too) and
-# llama-quantize, files loaded by a real llama.cpp; and what is refused.
+# Checkpoints in Qwen3.5's form, with experts and dense, in BF16 and in FP8, whole and as text models alone, and in
+# Qwen3-Next's. Metadata and tensors against an independent computation (which the real converter's files were held
+# against, too) and llama-quantize, files loaded by a real llama.cpp; and what is refused.
 use strict;
 use warnings;
 use JSON::PP ();
@@ -9,10 +9,10 @@ use Test::More;
 
 need_python();
 my $dir = scratch();
-my %source = map { $_ => "$dir/$_" } qw(moe fp8 dense alike);
+my %source = map { $_ => "$dir/$_" } qw(moe fp8 dense alike next);
 my %options = (moe => [], fp8 => ['--fp8'], dense => [qw(--dense --fp8 --text)],
-    alike => ['--apart', '--mtp', 0, '--set', 'linear_num_key_heads=6', '--set', 'num_hidden_layers=2', '--set', 'full_attention_interval=2']);
-my %keys = (moe => 22, fp8 => 22, dense => 19, alike => 21);
+    next => [qw(--next --fp8)], alike => ['--apart', '--mtp', 0, '--set', 'linear_num_key_heads=6', '--set', 'num_hidden_layers=2', '--set', 'full_attention_interval=2']);
+my %keys = (moe => 22, fp8 => 22, dense => 19, alike => 21, next => 22);
 run_ok("made: $_", python('qwen35.py', 'make', $source{$_}, @{ $options{$_} })) for sort keys %source;
 
 sub convert {
@@ -35,8 +35,9 @@ sub plan_of {
 
 # ---- metadata and tensors
 for my $form (sort keys %source) {
-    convert($source{$form}, "$form-$_", '--recipe', $_) for qw(f32 bf16);
-    same("$form: every bit of the tensors", 'compare', $source{$form}, map { "$dir/$form-$_.gguf" } qw(f32 bf16));
+    my @recipes = $form =~ /^(?:fp8|moe)$/ ? qw(f32 bf16) : 'f32';
+    convert($source{$form}, "$form-$_", '--recipe', $_) for @recipes;
+    same("$form: every bit of the tensors", 'compare', $source{$form}, map { "$dir/$form-$_.gguf" } @recipes);
     is(same('keys and their order', 'keys', $source{$form}, "$dir/$form-f32.gguf"), "equal $keys{$form} keys\n", 'how many');
     run_ok('verify', $SLUICE, 'verify', "$dir/$form-f32.gguf", '--source', $source{$form});
     run_ok('diff', $SLUICE, 'diff', $source{$form}, "$dir/$form-f32.gguf");
@@ -56,12 +57,12 @@ convert($plain, 'plain', '--recipe', 'bf16', '--no-mtp');
 same('without sections', 'keys', $plain, "$dir/plain.gguf", '--no-mtp');
 
 # Every order on a GPU, and with importance weights made from the source.
-for my $case (['q4_k_m'], ['q3_k_m', '--imatrix', 'synthetic']) {
-    my ($recipe, @weights) = @$case;
-    convert($source{fp8}, "cpu-$recipe", '--recipe', $recipe, @weights);
-    my $r = run($BUILD . '/tools/emulated_gpu', 'convert', $source{fp8}, '-o', "$dir/gpu.gguf", '--recipe', $recipe, @weights, '--device', 'cuda:0', '--quiet', '--force');
+for my $case (['fp8', 'q4_k_m'], ['fp8', 'q3_k_m', '--imatrix', 'synthetic'], ['next', 'q6_k']) {
+    my ($form, $recipe, @weights) = @$case;
+    convert($source{$form}, "cpu-$recipe", '--recipe', $recipe, @weights);
+    my $r = run($BUILD . '/tools/emulated_gpu', 'convert', $source{$form}, '-o', "$dir/gpu.gguf", '--recipe', $recipe, @weights, '--device', 'cuda:0', '--quiet', '--force');
     is($r->{rc} ? $r->{err} : sha256("$dir/gpu.gguf"), sha256("$dir/cpu-$recipe.gguf"), "$recipe @weights: the same file of an emulated GPU");
-    run_ok('verify', $SLUICE, 'verify', "$dir/cpu-$recipe.gguf", '--source', $source{fp8}, '--sample', '20%');
+    run_ok('verify', $SLUICE, 'verify', "$dir/cpu-$recipe.gguf", '--source', $source{$form}, '--sample', '20%');
 }
 
 # The comparisons can fail: two heads in the wrong order.
@@ -106,15 +107,15 @@ for my $size (sort keys %small) {
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 15 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
-    for my $case (['fp8', 'Q4_K_M'], ['moe', 'Q2_K'], ['dense', 'IQ4_XS']) {
+    skip 'llama.cpp is not here', 19 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    for my $case (['fp8', 'Q4_K_M'], ['moe', 'Q2_K'], ['dense', 'IQ4_XS'], ['next', 'Q5_K_S']) {
         my ($form, $mixture) = @$case;
         convert($source{$form}, "$form-$mixture", '--recipe', $mixture);
         run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/$form-f32.gguf", "$dir/theirs.gguf", $mixture));
         is_deeply(hashes("$dir/$form-$mixture.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
     }
     convert($source{$_}, "$_-dq3", '--recipe', 'dq3_k_m') for qw(fp8 dense);
-    for my $file (qw(fp8-f32 fp8-Q4_K_M moe-Q2_K fp8-dq3 dense-dq3)) {
+    for my $file (qw(fp8-f32 fp8-Q4_K_M moe-Q2_K fp8-dq3 dense-dq3 next-Q5_K_S)) {
         my $r = run(python('llama.py', 'load', "$dir/$file.gguf"));
         is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, "$file makes text") or diag($r->{out}, $r->{err});
     }
@@ -157,8 +158,10 @@ refused('fp8', 'a shared expert without a size', 7, qr/has no "shared_expert_int
 refused('moe', 'other experts', 7, qr/tensor 'model\.layers\.0\.mlp\.experts\.gate_up_proj': expected shape \[4, 384, 256\] by config\.json, found \[4, 512, 256\]$/, text_edit(sub { $_[0]{moe_intermediate_size} = 192 }));
 refused('fp8', 'another kernel', 7, qr/conv1d\.weight': expected shape \[1280, 1, 3\] by config\.json, found \[1280, 1, 4\]$/, text_edit(sub { $_[0]{linear_conv_kernel_dim} = 3 }));
 refused('fp8', 'two layers for multi-token prediction', 7, qr/"mtp_num_hidden_layers" is 2: expected an integer from 0 to 1$/, text_edit(sub { $_[0]{mtp_num_hidden_layers} = 2 }));
-refused('dense', 'one that config.json does not tell of', 6, qr/\d+ tensors unknown .*; config\.json's mtp_num_hidden_layers does not tell of all layers for multi-token prediction: correct it, or give --no-mtp$/,
-    text_edit(sub { delete $_[0]{mtp_num_hidden_layers} }));
+refused('dense', 'one that is not there by config.json', 6, qr/\d+ tensors unknown .*; config\.json's mtp_num_hidden_layers does not tell of all layers for multi-token prediction: correct it, or give --no-mtp$/,
+    text_edit(sub { $_[0]{mtp_num_hidden_layers} = 0 }));
+refused('next', 'what is joined under another name', 6, qr/1 tensor unknown for Qwen3NextForCausalLM \(1 expected one missing: model\.layers\.2\.linear_attn\.in_proj_ba\.weight\): model\.layers\.2\.linear_attn\.in_proj_bx\.weight; /,
+    shard_edit(sub { ${ $_[0] } =~ s/(model\.layers\.2\.linear_attn\.in_proj_b)a/$1x/ or die }));
 refused('alike', 'one that is not there', 7, qr/\d+ tensors missing from the checkpoint: .* Without layers for multi-token prediction, give --no-mtp$/, text_edit(sub { $_[0]{mtp_num_hidden_layers} = 1 }));
 refused('moe', 'a tensor of another name', 6, qr/1 tensor unknown .*\(1 expected one missing: model\.layers\.1\.linear_attn\.A_log\): model\.layers\.1\.linear_attn\.A_lox; is config\.json of the same model\?$/,
     shard_edit(sub { ${ $_[0] } =~ s/(\Q${p}\E1\.linear_attn\.A_lo)g/$1x/ or die }));

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Checkpoints in Qwen3.5's form, and their GGUF computed in numpy, sharing nothing with Sluice.
 
-  qwen35.py make DIR [--dense] [--fp8] [--apart] [--mtp 0|1] [--text] [--set NAME=VALUE...]
-      a small checkpoint: experts in one tensor, or apart with --fp8 or --apart; --text: the text model alone;
+  qwen35.py make DIR [--dense | --next] [--fp8] [--apart] [--mtp 0|1] [--text] [--set NAME=VALUE...]
+      a small checkpoint: experts in one tensor, or apart with --fp8 or --apart; --text: the text model alone; --next: in Qwen3-Next's form;
       --set: an entry of the text model's config
   qwen35.py keys DIR FILE.gguf [--no-mtp]     the architecture's keys and their order
   qwen35.py compare DIR FILE.gguf...          each tensor's bytes: F32, or F16 or BF16 of it
@@ -33,7 +33,7 @@ NAMES = {
     "input_layernorm.weight": "attn_norm.weight", "post_attention_layernorm.weight": "post_attention_norm.weight",
     "linear_attn.in_proj_qkv.weight": "attn_qkv.weight", "linear_attn.in_proj_z.weight": "attn_gate.weight",
     "linear_attn.in_proj_a.weight": "ssm_alpha.weight", "linear_attn.in_proj_b.weight": "ssm_beta.weight",
-    "linear_attn.A_log": "ssm_a", "linear_attn.dt_bias": "ssm_dt.bias", "linear_attn.conv1d.weight": "ssm_conv1d.weight",
+    "linear_attn.in_proj_ba.weight": "ssm_ba.weight", "linear_attn.A_log": "ssm_a", "linear_attn.dt_bias": "ssm_dt.bias", "linear_attn.conv1d.weight": "ssm_conv1d.weight",
     "linear_attn.norm.weight": "ssm_norm.weight", "linear_attn.out_proj.weight": "ssm_out.weight",
     "mlp.gate.weight": "ffn_gate_inp.weight", "mlp.shared_expert_gate.weight": "ffn_gate_inp_shexp.weight",
     "self_attn.o_proj.weight": "attn_output.weight",
@@ -49,7 +49,8 @@ ONCE = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "
 
 
 class Maker:
-    def __init__(self, fp8, apart):
+    def __init__(self, fp8, apart, following):
+        self.next = following
         self.rng = np.random.default_rng(35)
         self.fp8, self.apart, self.header, self.parts, self.at = fp8, apart, {}, [], 0
         self.codes = np.argsort(E4M3[:127], kind="stable")
@@ -85,10 +86,14 @@ class Maker:
         self.add(p + "A_log", "F32", np.log(self.rng.uniform(0.01, 16, vh)).astype(np.float32))
         self.bf16(p + "conv1d.weight", channels, 1, c["linear_conv_kernel_dim"])
         self.bf16(p + "dt_bias", vh, fan=1)
-        self.bf16(p + "in_proj_a.weight", vh, n)
-        self.bf16(p + "in_proj_b.weight", vh, n)
-        self.linear(p + "in_proj_qkv", channels, n)
-        self.linear(p + "in_proj_z", vh * d, n)
+        if self.next:
+            self.bf16(p + "in_proj_ba.weight", 2 * vh, n)
+            self.linear(p + "in_proj_qkvz", channels + vh * d, n)
+        else:
+            self.bf16(p + "in_proj_a.weight", vh, n)
+            self.bf16(p + "in_proj_b.weight", vh, n)
+            self.linear(p + "in_proj_qkv", channels, n)
+            self.linear(p + "in_proj_z", vh * d, n)
         self.add(p + "norm.weight", "F32", 1 + np.float32(0.1) * self.gauss(d))
         self.linear(p + "out_proj", n, vh * d)
 
@@ -140,7 +145,15 @@ def config(a):
     kind, every = "qwen3_5" if a.dense else "qwen3_5_moe", c.get("full_attention_interval", 4)
     c["layer_types"] = ["linear_attention" if (i + 1) % every else "full_attention" for i in range(c["num_hidden_layers"])]
     name = "Qwen3_5" if a.dense else "Qwen3_5Moe"
-    if a.text:
+    if a.next:
+        rope = c.pop("rope_parameters")
+        c.pop("mtp_num_hidden_layers", None)
+        c.update(rope_theta=rope["rope_theta"], partial_rotary_factor=rope["partial_rotary_factor"], rope_scaling=None,
+                 decoder_sparse_step=1, mlp_only_layers=[], bos_token_id=0)
+        c.setdefault("intermediate_size", 640)
+        c.pop("layer_types")
+        whole = dict(c, architectures=["Qwen3NextForCausalLM"], model_type="qwen3_next", tie_word_embeddings=False)
+    elif a.text:
         whole = dict(c, architectures=[name + "ForCausalLM"], model_type=kind + "_text", tie_word_embeddings=False)
     else:
         whole = {"architectures": [name + "ForConditionalGeneration"], "image_token_id": 5, "model_type": kind,
@@ -170,13 +183,13 @@ def tokenizer(folder):
 
 def cmd_make(a):
     c, whole = config(a)
-    m, n, p = Maker(a.fp8, a.fp8 or a.apart), c["hidden_size"], "model." if a.text else "model.language_model."
+    m, n, p = Maker(a.fp8, a.fp8 or a.apart or a.next, a.next), c["hidden_size"], "model." if a.text or a.next else "model.language_model."
     m.bf16("lm_head.weight", c["vocab_size"], n)
     m.bf16(p + "embed_tokens.weight", c["vocab_size"], n, fan=1)
     for i in range(c["num_hidden_layers"]):
         m.layer(c, f"{p}layers.{i}.", (i + 1) % c.get("full_attention_interval", 4) == 0)
     m.norm(p + "norm.weight", n)
-    if not a.text:
+    if not a.text and not a.next:
         m.bf16("model.visual.blocks.0.mlp.linear_fc1.weight", 32, 32)
         m.bf16("model.visual.patch_embed.proj.bias", 32)
     if a.mtp:
@@ -197,7 +210,15 @@ def cmd_make(a):
 
 def text_config(folder):
     c = json.load(open(os.path.join(folder, "config.json")))
-    return {**c, **c.get("text_config", {})}
+    c = {**c, **c.get("text_config", {})}
+    if c["model_type"] == "qwen3_next":
+        c["rope_parameters"] = {k: c[k] for k in ("rope_theta", "partial_rotary_factor")}
+        c["mtp_num_hidden_layers"] = int("mtp.fc.weight" in json.load(open(os.path.join(folder, "model.safetensors.index.json")))["weight_map"])
+    return c
+
+
+def arch_of(c):
+    return "qwen3next" if c["model_type"] == "qwen3_next" else "qwen35moe" if "num_experts" in c else "qwen35"
 
 
 def expected_keys(c, no_mtp):
@@ -220,14 +241,13 @@ def expected_keys(c, no_mtp):
              ("ssm.inner_size", c["linear_value_head_dim"] * c["linear_num_value_heads"]),
              ("full_attention_interval", c.get("full_attention_interval", 4)),
              ("rope.dimension_count", int(c["head_dim"] * rp["partial_rotary_factor"]))]
-    keys += [] if early else [sections]
-    arch = "qwen35moe" if "num_experts" in c else "qwen35"
-    return [(f"{arch}.{k}", v) for k, v in keys]
+    keys += [] if early or arch_of(c) == "qwen3next" else [sections]
+    return [(f"{arch_of(c)}.{k}", v) for k, v in keys]
 
 
 def cmd_keys(a):
     c = text_config(a.dir)
-    return same_keys(a.files[0], "qwen35moe." if "num_experts" in c else "qwen35.", expected_keys(c, a.no_mtp))
+    return same_keys(a.files[0], arch_of(c) + ".", expected_keys(c, a.no_mtp))
 
 
 def tiled(c, x, before, each, axis=0):
@@ -242,8 +262,12 @@ def tiled(c, x, before, each, axis=0):
 def changed(c, name, x):
     d, before = c["linear_value_head_dim"], 2 * c["linear_num_key_heads"] * c["linear_key_head_dim"]
     part = name.split("linear_attn.")[-1] if "linear_attn." in name else ""
+    if c["model_type"] == "qwen3_next" and part not in ("A_log", ""):
+        return x.reshape(x.shape[0], -1) if part == "conv1d.weight" else x
     if part == "A_log":
         x = -np.exp(x.astype(np.float64)).astype(np.float32)
+        if c["model_type"] == "qwen3_next":
+            return x
     if part in ("A_log", "dt_bias", "in_proj_a.weight", "in_proj_b.weight"):
         return tiled(c, x, 0, 1)
     if part == "in_proj_qkv.weight" or part == "conv1d.weight":
@@ -253,6 +277,14 @@ def changed(c, name, x):
     if part == "out_proj.weight":
         return tiled(c, x, 0, d, 1)
     return x + np.float32(1) if not part and (name.endswith("norm.weight") or ".pre_fc_norm_" in name) else x
+
+
+def split_rows(c, x):
+    """Queries, keys and values of all heads, and the values' gates; each head of keys has its part of each."""
+    kh, vh, d = c["linear_num_key_heads"], c["linear_num_value_heads"], c["linear_value_head_dim"]
+    parts = np.split(x.reshape(kh, -1, x.shape[1]), np.cumsum([d, d, vh // kh * d]), 1)
+    parts = [part.reshape(-1, x.shape[1]) for part in parts]
+    return np.concatenate(parts[:3]), parts[3]
 
 
 def wanted(ck, c, mtp):
@@ -283,6 +315,9 @@ def wanted(ck, c, mtp):
             ff = c["moe_intermediate_size"]
             put(p + "ffn_gate_exps.weight", name, part=slice(0, ff))
             put(p + "ffn_up_exps.weight", name, part=slice(ff, 2 * ff))
+        elif rest == "linear_attn.in_proj_qkvz.weight":
+            for i, key in enumerate(("attn_qkv.weight", "attn_gate.weight")):
+                want[p + key] = lambda name=name, i=i: split_rows(c, ck.f32(name))[i]
         elif rest == "mlp.experts.down_proj":
             put(p + "ffn_down_exps.weight", name)
         elif rest.startswith("mlp.experts."):
@@ -316,7 +351,7 @@ def main():
     p.add_argument("verb", choices=["make", "keys", "compare"])
     p.add_argument("dir")
     p.add_argument("files", nargs="*")
-    for name in ("dense", "fp8", "apart", "text", "no-mtp"):
+    for name in ("dense", "next", "fp8", "apart", "text", "no-mtp"):
         p.add_argument("--" + name, action="store_true")
     p.add_argument("--mtp", type=int, default=1)
     p.add_argument("--set", action="append", default=[])
