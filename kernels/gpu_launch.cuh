@@ -21,12 +21,20 @@ __device__ __forceinline__ void meet_and_do(const struct sl_gpu_work *k, struct 
     super_phase(type, weighted, phase, turn, k, blockIdx.x, (int)threadIdx.x, t, s, sl_pool);
 }
 
-template <int type, bool weighted>
-__global__ void __launch_bounds__(DEVICE_THREADS) quantize_super(const __grid_constant__ struct sl_gpu_work k)
+// Blocks on a processor that the registers must leave room for: those that shared memory does (GPU.md), where the
+// assembler would take more registers, or spill with fewer.
+constexpr int blocks_wanted(int type)
 {
-    __shared__ struct device_super s[DEVICE_THREADS / device_subs(type)];
+    return type == SL_TYPE_IQ2_XXS || type == SL_TYPE_IQ1_S ? 3 : 0; // 0: the assembler chooses
+}
+
+template <int type, bool weighted>
+__global__ void __launch_bounds__(DEVICE_THREADS, blocks_wanted(type)) quantize_super(const __grid_constant__ struct sl_gpu_work k)
+{
+    __shared__ __align__(16) struct device_super s[DEVICE_THREADS / device_subs(type)];
     struct device_thread t;
 
+    static_assert(queue_aside(type) <= (int)sizeof s || !device_iquant(type), "the queue takes the place of the words");
     meet_and_do<type, weighted, DEVICE_BEGIN>(&k, &t, s);
     meet_and_do<type, weighted, DEVICE_SUM>(&k, &t, s);
     meet_and_do<type, weighted, DEVICE_FIT>(&k, &t, s);
@@ -39,6 +47,7 @@ __global__ void __launch_bounds__(DEVICE_THREADS) quantize_super(const __grid_co
         meet_and_do<type, weighted, DEVICE_UNSURE>(&k, &t, s, turn);
         meet_and_do<type, weighted, DEVICE_NAMED>(&k, &t, s, turn);
     }
+    meet_and_do<type, weighted, DEVICE_CLEAR>(&k, &t, s);
     meet_and_do<type, weighted, DEVICE_TAKE>(&k, &t, s);
     meet_and_do<type, weighted, DEVICE_HALF>(&k, &t, s);
     meet_and_do<type, weighted, DEVICE_TOP>(&k, &t, s);

@@ -7,6 +7,7 @@
  *     sum     lane = superblock: what weights need of all 256 values, in order
  *     fit     the sub-block's own scale; on grids, what the search for it begins with
  *     codes, starts, place, nearest, unsure, named   on grids, in turns: text_queue.h
+ *     clear   iq2, iq3: bits cleared, in whose place the queue had been
  *     take    what the last turn found
  *     half    lane = superblock, and scales or minimums: their levels
  *     top     lane = superblock: its scale
@@ -28,7 +29,8 @@
 
 enum device_phase {
     DEVICE_BEGIN, DEVICE_SUM, DEVICE_FIT,
-    DEVICE_CODES, DEVICE_STARTS, DEVICE_PLACE, DEVICE_NEAREST, DEVICE_UNSURE, DEVICE_NAMED, DEVICE_TAKE, /* but the last: device_turns times */
+    DEVICE_CODES, DEVICE_STARTS, DEVICE_PLACE, DEVICE_NEAREST, DEVICE_UNSURE, DEVICE_NAMED, /* device_turns times */
+    DEVICE_CLEAR, DEVICE_TAKE,
     DEVICE_HALF, DEVICE_TOP, DEVICE_TERMS, DEVICE_WHOLE, DEVICE_LEVELS, DEVICE_STORE,
     DEVICE_PHASES
 };
@@ -56,7 +58,9 @@ struct device_thread {
     struct grid_best best;
     struct iq1_sub iq1;
     struct device_places places;
-    vf range;
+    uint32_t later[4];       /* iq2, iq3: the last of four trials' points, two each, until the two before are taken */
+    uint32_t later_off, off; /* which of them, and of the best trial's, were no points */
+    vf range, all; /* all: the sum of its values' magnitudes */
     vm again;
 };
 
@@ -115,10 +119,10 @@ V_SHAPE bool device_iquant(int type)
            type == SL_TYPE_IQ3_XXS || type == SL_TYPE_IQ3_S;
 }
 
-/* Turns of the searches for grid points: trials and the last move, or iq1's one. */
+/* Turns of the searches for grid points: two for four trials, and the last move, or iq1's one. */
 V_SHAPE int device_turns(int type)
 {
-    return queue_iq1(type) ? 1 : device_iquant(type) ? 2 * grid_kind_of(type).steps + 2 : 0;
+    return queue_iq1(type) ? 1 : device_iquant(type) ? 2 * (grid_kind_of(type).steps / 2 + 1) + 1 : 0;
 }
 
 /* Whether a phase of a superblock type does anything; of two neighbours that do, the threads meet between. */
@@ -129,6 +133,8 @@ V_SHAPE bool device_has(int type, bool weighted, enum device_phase phase)
         return type != SL_TYPE_Q6_K && (weighted || type == SL_TYPE_IQ4_XS || type == SL_TYPE_IQ1_M || device_iquant(type));
     case DEVICE_CODES: case DEVICE_STARTS: case DEVICE_PLACE: case DEVICE_NEAREST: case DEVICE_UNSURE: case DEVICE_TAKE:
         return device_turns(type) > 0;
+    case DEVICE_CLEAR:
+        return device_iquant(type);
     case DEVICE_NAMED:
         return device_turns(type) > 0 && queue_bits(type) == 2;
     case DEVICE_HALF:
@@ -177,17 +183,23 @@ V_FN const float *device_weights(const struct sl_gpu_work *k, uint64_t at)
 
 /* ---- phases of a superblock type; n: superblocks of this block of threads */
 
+V_FN void super_clear(int n, int tid, struct device_super *s)
+{
+    for (int i = tid; i < n * MAX_WORDS; i += DEVICE_THREADS)
+        s[i / MAX_WORDS].words[i % MAX_WORDS] = 0;
+}
+
 V_FN void super_begin(int type, bool weighted, const struct sl_gpu_work *k, uint64_t first, int n, int tid,
                       struct device_thread *t, struct device_super *s, float *pool)
 {
     int subs = device_subs(type), j = tid % subs, values = 256 / subs;
     float *place = pool + device_place(subs, tid / subs, j);
 
-    for (int i = tid; i < n * MAX_WORDS; i += DEVICE_THREADS)
-        s[i / MAX_WORDS].words[i % MAX_WORDS] = 0;
+    if (!device_iquant(type))
+        super_clear(n, tid, s);
     if (device_turns(type)) {
         if (tid < QUEUE_LENGTHS)
-            queue_of(type, pool).count[tid] = 0;
+            queue_of(type, pool, s).count[tid] = 0;
         t->sub.dead = t->iq1.dead = true; /* of threads without a sub-block */
         t->again = false;
     }
@@ -253,7 +265,7 @@ V_FN void super_fit(int type, bool weighted, const struct sl_gpu_work *k, uint64
     else if (type == SL_TYPE_IQ4_XS)
         e->scale[j] = fit_iq4(t->x, w, e->sigma2);
     else
-        queue_fit(type, j, w, tid, t, e, pool);
+        queue_fit(type, j, w, tid, t, s, pool);
 }
 
 V_FN void super_half(int type, bool weighted, int n, int tid, struct device_super *s)
@@ -390,30 +402,32 @@ V_FN void super_phase(int type, bool weighted, enum device_phase phase, int turn
     } else if (phase == DEVICE_FIT) {
         super_fit(type, weighted, k, first, n, tid, t, s, pool);
     } else if (phase == DEVICE_CODES) {
-        super_codes(type, k, turn, n, tid, t, pool);
+        super_codes(type, k, turn, n, tid, t, s, pool);
     } else if (phase == DEVICE_STARTS) {
-        struct device_queue q = queue_of(type, pool);
+        struct device_queue q = queue_of(type, pool, s);
 
         queue_starts(&q, lane);
     } else if (phase == DEVICE_PLACE) {
-        struct device_queue q = queue_of(type, pool);
+        struct device_queue q = queue_of(type, pool, s);
 
         queue_place(type, &q, tid, queue_iq1(type) ? t->iq1.down : NULL, &t->places);
     } else if (phase == DEVICE_NEAREST) {
-        struct device_queue q = queue_of(type, pool);
+        struct device_queue q = queue_of(type, pool, s);
 
         queue_nearest(type, &k->grid, &q, tid);
     } else if (phase == DEVICE_UNSURE) {
-        struct device_queue q = queue_of(type, pool);
+        struct device_queue q = queue_of(type, pool, s);
 
         if (queue_bits(type) == 2)
             queue_unsure_8(type, &k->grid, &q, lane);
         else
-            queue_unsure_4(&k->grid, &q, lane);
+            queue_unsure_4(type, &k->grid, &q, lane);
     } else if (phase == DEVICE_NAMED) {
-        struct device_queue q = queue_of(type, pool);
+        struct device_queue q = queue_of(type, pool, s);
 
-        queue_named_8(&k->grid, &q, lane);
+        queue_named_8(type, &k->grid, &q, lane);
+    } else if (phase == DEVICE_CLEAR) {
+        super_clear(n, tid, s);
     } else if (phase == DEVICE_TAKE) {
         super_last(type, k, n, tid, t, s, pool);
     } else if (phase == DEVICE_HALF) {

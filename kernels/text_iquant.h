@@ -112,8 +112,8 @@ V_FN vf grid_spacing(const struct grid_kind *t, int is, vf range)
     return v_div(v_set((float)(2 * grid_top(t) + 1) + (float)is * t->step), range);
 }
 
-/* Takes a trial's points where their score is higher. */
-V_FN void grid_take(const struct grid_kind *t, struct grid_sub *s, const vi *code, const vi *off, struct grid_best *b)
+/* Takes a trial's scale and points where their score is higher; returns where. */
+V_FN vm grid_better(const struct grid_kind *t, struct grid_sub *s, const vi *code, struct grid_best *b)
 {
     vf zero = v_set(0.f), sum_qx, sum_q2, scale;
     vm better;
@@ -123,10 +123,18 @@ V_FN void grid_take(const struct grid_kind *t, struct grid_sub *s, const vi *cod
     scale = v_div(sum_qx, sum_q2);
     s->scale = v_sel(better, scale, s->scale);
     b->score = v_sel(better, v_mul(scale, sum_qx), b->score);
-    for (int k = 0; k < grid_groups(t); k++) {
+    for (int k = 0; k < grid_groups(t); k++)
         s->code[k] = v_seli(better, code[k], s->code[k]);
+    return better;
+}
+
+/* The same, and which groups were no points. */
+V_FN void grid_take(const struct grid_kind *t, struct grid_sub *s, const vi *code, const vi *off, struct grid_best *b)
+{
+    vm better = grid_better(t, s, code, b);
+
+    for (int k = 0; k < grid_groups(t); k++)
         b->off[k] = v_seli(better, off[k], b->off[k]);
-    }
 }
 
 /* The second move, with the scale found: in which lanes, in which of them group k, and the scale then. */

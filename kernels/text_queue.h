@@ -11,6 +11,11 @@
  *   unsure  searches that whole numbers did not settle, in floats
  *   named   with three levels: what came of those, which several threads shared
  *
+ * Of iq2 and iq3 a turn has two trials: most groups have the same code in both, and so the same list, which is then walked
+ * once for both. These are the first and the last of four, then the two between. Where the code is the same, so it is between;
+ * and two neighbours' sums differ by scale^2 times what is linear in 1 / scale, so that the one that is clearly the least at both
+ * ends is the least between, and need not be searched for.
+ *
  * Which thread searches, and in which order, changes no sum. */
 #ifndef SLUICE_KERNELS_TEXT_QUEUE_H
 #define SLUICE_KERNELS_TEXT_QUEUE_H
@@ -20,12 +25,16 @@
 
 #define QUEUE_LENGTHS 32
 
-/* In shared memory. A search is its thread | group << 7, and 1 << 10 where iq1's levels are moved down. */
+/* In shared memory. A search is its thread | group << 7 | QUEUE_FIRST, QUEUE_SECOND or both; of iq1 not these, but 1 << 10
+ * where its levels are moved down. */
+enum { QUEUE_CELL = 1023, QUEUE_FIRST = 1 << 10, QUEUE_SECOND = 1 << 11 };
+
 struct device_queue {
     float *x, *w;           /* columns: the values of a thread's sub-block, and what their squares are weighted by */
-    float *scale, *inv;     /* by thread; inv: of the scale (iq1: twice that), where queue_settle may use it, else no number */
-    uint16_t *code, *order; /* code: by group and thread; once searched for, the point's */
-    uint16_t *unsure;       /* searches, n_unsure of them */
+    float *scale, *inv;     /* by trial and thread; inv: of the scale (iq1: twice that), where queue_settle may use it, else no number */
+    uint16_t *code, *order; /* code: by trial, group and thread; once searched for, the point's. order: then, whether both
+                             * trials' are clearly the same */
+    uint16_t *unsure;       /* searches for one trial, n_unsure of them */
     int32_t *count, *start; /* by length, longest first; start[QUEUE_LENGTHS]: all searches */
     int32_t *n_unsure;
     unsigned long long *least; /* with three levels, by place in unsure: queue_rank of a sum << 32 | its place in the list */
@@ -35,9 +44,12 @@ struct device_queue {
  * eight may be far below 0. */
 V_SHAPE int queue_reach(int type) { return type == SL_TYPE_IQ3_S || type == SL_TYPE_IQ2_S ? 4 : 8; }
 
-/* A thread's places in the queue: length | place there << 8, or -1. */
+/* A thread's places in the queue, by trial: length | place there << 8, or none, or that of the first trial. off: a bit for
+ * each group that is no point, of the second trial from bit 8 on. */
+enum { PLACE_NONE = -1, PLACE_SAME = -2 };
 struct device_places {
-    int32_t at[8];
+    int32_t at[2][8];
+    uint32_t off;
 };
 
 V_SHAPE bool queue_iq1(int type) { return type == SL_TYPE_IQ1_S || type == SL_TYPE_IQ1_M; }
@@ -48,13 +60,19 @@ V_SHAPE int queue_values(int type)
 }
 V_SHAPE int queue_groups(int type) { return queue_values(type) / (queue_bits(type) == 2 ? 8 : 4); }
 
+/* Trials of a turn. */
+V_SHAPE int queue_trials(int type) { return queue_iq1(type) ? 1 : 2; }
+
+/* Where a search's code is. */
+V_FN int queue_cell(int type, int id, bool second) { return (id & QUEUE_CELL) + (second ? V_SPOT(queue_groups(type)) : 0); }
+
 /* What is added to the levels 1, 3, 5 of a search: twice iq1's are -2, 0, 2, moved up or down by a fourth. */
-V_FN vf queue_shift(int type, int id) { return !queue_iq1(type) ? 0.f : id >> 10 ? -3.25f : -2.75f; }
+V_FN vf queue_shift(int type, int id) { return !queue_iq1(type) ? 0.f : id >> 10 & 1 ? -3.25f : -2.75f; }
 
 /* Columns before the counts, which nothing that comes before the searches may touch. */
 V_SHAPE int queue_columns(int type)
 {
-    int n = 2 * queue_values(type) + 2 + (queue_bits(type) == 2 ? 2 * queue_groups(type) : 0);
+    int n = 2 * (queue_values(type) + queue_trials(type)) + (queue_iq1(type) ? 2 * queue_groups(type) : 0);
 
     return type == SL_TYPE_IQ1_M && n < IQ1M_COLUMNS ? IQ1M_COLUMNS : n;
 }
@@ -62,24 +80,31 @@ V_SHAPE int queue_columns(int type)
 /* Floats of shared memory. */
 V_SHAPE int queue_floats(int type)
 {
-    return queue_columns(type) * V_COLUMNS + queue_groups(type) * V_COLUMNS * 3 / 2 + 2 * QUEUE_LENGTHS + 2;
+    int words = queue_iq1(type) ? 3 : queue_bits(type) == 2 ? 6 : 2;
+
+    return queue_columns(type) * V_COLUMNS + queue_groups(type) * V_COLUMNS * words / 2 + 2 * QUEUE_LENGTHS + 2;
 }
 
-V_FN struct device_queue queue_of(int type, float *pool)
+/* Bytes that lie where the superblocks' words do, which are not used as long as there are turns: with three bits order and
+ * unsure, with two least. */
+V_SHAPE int queue_aside(int type) { return queue_iq1(type) ? 0 : 2 * queue_groups(type) * V_COLUMNS * (queue_bits(type) == 2 ? 8 : 4); }
+
+V_FN struct device_queue queue_of(int type, float *pool, void *aside)
 {
+    const int cells = V_SPOT(queue_groups(type) * queue_trials(type));
     struct device_queue q;
 
     q.x = pool;
     q.w = q.x + V_SPOT(queue_values(type));
     q.scale = q.w + V_SPOT(queue_values(type));
-    q.inv = q.scale + V_SPOT(1);
-    q.least = (unsigned long long *)(void *)(q.inv + V_SPOT(1));
+    q.inv = q.scale + V_SPOT(queue_trials(type));
+    q.least = (unsigned long long *)(queue_iq1(type) ? (void *)(q.inv + V_SPOT(1)) : aside);
     q.count = (int32_t *)(void *)(pool + V_SPOT(queue_columns(type)));
     q.start = q.count + QUEUE_LENGTHS;
     q.n_unsure = q.start + QUEUE_LENGTHS + 1;
     q.code = (uint16_t *)(void *)(q.n_unsure + 1);
-    q.order = q.code + V_SPOT(queue_groups(type));
-    q.unsure = q.order + V_SPOT(queue_groups(type));
+    q.order = queue_bits(type) == 2 ? q.code + cells : (uint16_t *)aside;
+    q.unsure = q.order + cells;
     return q;
 }
 
@@ -91,19 +116,42 @@ V_FN int queue_length(int type, int n)
     return l < QUEUE_LENGTHS ? QUEUE_LENGTHS - 1 - l : 0;
 }
 
-/* Puts group k's code in; here: whether it is to be moved where it is no point. */
-V_FN void queue_put(int type, const struct sl_grid *g, const struct device_queue *q, int tid, int k, vi code, bool here,
+/* Puts group k's code of a trial in; here: whether it is to be moved where it is no point. */
+V_FN void queue_put(int type, const struct sl_grid *g, const struct device_queue *q, int tid, int trial, int k, vi code, bool here,
                     struct device_places *p)
 {
     int32_t entry = here ? g->map[code] : 0;
 
-    q->code[V_SPOT(k) + tid] = (uint16_t)code;
-    p->at[k] = -1;
+    q->code[V_SPOT(trial * queue_groups(type) + k) + tid] = (uint16_t)code;
+    p->at[trial][k] = PLACE_NONE;
     if (entry < 0) {
         int length = queue_length(type, sl_grid_list_length(entry));
 
-        p->at[k] = length | V_COUNT(&q->count[length]) << 8;
+        p->at[trial][k] = length | V_COUNT(&q->count[length]) << 8;
+        p->off |= 1u << (8 * trial + k);
     }
+}
+
+/* The same for a code that both trials have, or for each trial's own. */
+V_FN void queue_put_both(int type, const struct sl_grid *g, const struct device_queue *q, int tid, int k, vi first, vi second,
+                         bool here, struct device_places *p)
+{
+    queue_put(type, g, q, tid, 0, k, first, here, p);
+    if (first != second) {
+        queue_put(type, g, q, tid, 1, k, second, here, p);
+        return;
+    }
+    q->code[V_SPOT(queue_groups(type) + k) + tid] = (uint16_t)second;
+    p->at[1][k] = PLACE_SAME;
+    p->off |= (p->off & 1u << k) << 8;
+}
+
+/* Whether both trials have the same code, and between them there can be no other point. */
+V_FN bool queue_clear(const struct device_queue *q, int k, const struct device_places *p)
+{
+    int at = p->at[0][k];
+
+    return p->at[1][k] == PLACE_SAME && (at < 0 || q->order[q->start[at & 255] + (at >> 8)]);
 }
 
 V_FN void queue_starts(const struct device_queue *q, int tid)
@@ -118,7 +166,7 @@ V_FN void queue_starts(const struct device_queue *q, int tid)
     q->start[tid] = sum;
 }
 
-/* down: iq1's moves by group, or NULL. Empties the counts. */
+/* down: iq1's moves by group. Empties the counts. */
 V_FN void queue_place(int type, const struct device_queue *q, int tid, const vi *down, const struct device_places *p)
 {
     if (tid < QUEUE_LENGTHS)
@@ -126,10 +174,15 @@ V_FN void queue_place(int type, const struct device_queue *q, int tid, const vi 
     if (tid == 0)
         *q->n_unsure = 0;
     V_UNROLL
-    for (int k = 0; k < queue_groups(type); k++)
-        if (p->at[k] >= 0)
-            q->order[q->start[p->at[k] & 255] + (p->at[k] >> 8)] =
-                (uint16_t)(tid | k << 7 | (down && down[k] ? 1 << 10 : 0));
+    for (int k = 0; k < queue_groups(type); k++) {
+        int at = p->at[0][k], too = queue_iq1(type) ? (down[k] ? 1 << 10 : 0) : QUEUE_FIRST | (p->at[1][k] == PLACE_SAME ? QUEUE_SECOND : 0);
+
+        if (at >= 0)
+            q->order[q->start[at & 255] + (at >> 8)] = (uint16_t)(tid | k << 7 | too);
+        at = queue_iq1(type) ? PLACE_NONE : p->at[1][k];
+        if (at >= 0)
+            q->order[q->start[at & 255] + (at >> 8)] = (uint16_t)(tid | k << 7 | QUEUE_SECOND);
+    }
 }
 
 /* The first point of a list with the least sum of w * (scale * level - x)^2, of four values of eight levels. Where no
@@ -167,9 +220,11 @@ V_FN int queue_walk_4(const struct device_words *list, int n, const vf *x, const
  * sum of m[i]^2. p less 1 makes of it a lower bound of each neighbour's; the winner's own may be higher by
  * twice as much. Sums in floats, whose terms and totals are rounded, are off by less than a unit, since |e| is below
  * reach, 4 or 8. So where the second lowest bound is clearly above the lowest, any sums have that one as their least.
- * iq1's levels differ by m[i]: without the 4, and e[i] is twice as much. */
+ * iq1's levels differ by m[i]: without the 4, and e[i] is twice as much.
+ * e, and with it how far one point's sum is above another's in these units, is linear in 1 / scale: a point that is clear of the
+ * others at two scales is so between, by no less than at one of them. */
 struct queue_pairs {
-    uint32_t p[4], q[4]; /* two values each */
+    uint32_t p[4], q[2][4]; /* two values each; q by trial */
 };
 
 /* The differences and squares of a neighbour, a byte each, four times; filled up: 0 and 255. */
@@ -184,48 +239,54 @@ V_FN void queue_move(int bits, const uint32_t *move, uint32_t *by, uint32_t *squ
         }
 }
 
-/* Of each half of the values, with those of two for p and q: sum + p square + q by. */
-V_FN int queue_bound(int bits, const uint32_t *move, const struct queue_pairs *f, int sum)
+/* Adds p square, or q by. */
+V_FN int queue_bound(int bits, bool sign, const uint32_t *f, const uint32_t *bytes, int sum)
 {
-    uint32_t by[2], square[2];
-
-    queue_move(bits, move, by, square);
-    for (int h = 0; h < 4 - bits; h++) {
-        sum = v_dot2(true, true, f->q[2 * h + 1], by[h], v_dot2(false, true, f->q[2 * h], by[h], sum));
-        sum = v_dot2(true, false, f->p[2 * h + 1], square[h], v_dot2(false, false, f->p[2 * h], square[h], sum));
-    }
+    for (int h = 0; h < 4 - bits; h++)
+        sum = v_dot2(true, sign, f[2 * h + 1], bytes[h], v_dot2(false, sign, f[2 * h], bytes[h], sum));
     return sum;
 }
 
-/* Of eight values with three levels (two bits) or four with eight. Returns whether p and q are in hand. shift: added to
- * iq1's levels 1, 3, 5, or 0. inv: as in the queue. */
-V_FN bool queue_halves(int bits, int reach, const vf *x, const vf *w, vf inv, vf shift, vi code, struct queue_pairs *f)
+/* p of eight values (two bits) or four, and wu, the weights in the search's units. Returns whether they are in hand. */
+V_FN bool queue_weights(int bits, int reach, const vf *w, vf *wu, uint32_t *p)
 {
     const uint32_t least = 87u << 23, span = 80u << 23; /* weights from 2^-40 to 2^40 */
-    const int values = 8 * (4 - bits) / 2;
-    uint32_t most = sl_bits(w[0]), p[8], q[8];
-    vf far = v_set(0.f), unit, e[8];
+    const int values = bits == 2 ? 8 : 4;
+    uint32_t most = sl_bits(w[0]);
+    vf unit;
 
     V_UNROLL
-    for (int i = 0; i < values; i++) {
-        e[i] = v_sub(shift != 0.f ? v_add(v_odd(bits, code, i), shift) : v_odd(bits, code, i), v_mul(x[i], inv));
-        far = i ? fmaxf(far, fabsf(e[i])) : fabsf(e[0]);
+    for (int i = 1; i < values; i++)
         most = sl_bits(w[i]) > most ? sl_bits(w[i]) : most; /* what is not above 0, or no number: the largest */
-    }
     unit = v_frombits((vi)(((reach == 4 ? 266u : 265u) << 23) - (most & 0x7f800000)));
     V_UNROLL
-    for (int i = 0; i < values; i++) {
-        vf wu = v_mul(w[i], unit);
+    for (int i = 0; i < values; i++)
+        wu[i] = v_mul(w[i], unit);
+    V_UNROLL
+    for (int i = 0; i < values; i += 2)
+        p[i / 2] = v_halves_of(sl_bits(v_add(wu[i], 12582911.f)), sl_bits(v_add(wu[i + 1], 12582911.f)));
+    return most - least < span;
+}
 
-        p[i] = sl_bits(v_add(wu, 12582911.f));
-        q[i] = sl_bits(v_add(v_mul(wu, e[i]), 12582912.f));
+/* q of a scale. Returns how far |e| goes. level: the code's, odd ones; iq1's with the shift. inv: of the scale, iq1: twice
+ * that. */
+V_FN vf queue_errors(int bits, const vf *level, const vf *x, const vf *wu, vf inv, uint32_t *q)
+{
+    const int values = bits == 2 ? 8 : 4;
+    vf far = v_set(0.f);
+    uint32_t we[8];
+
+    V_UNROLL
+    for (int i = 0; i < values; i++) {
+        vf e = v_sub(level[i], v_mul(x[i], inv));
+
+        far = i ? fmaxf(far, fabsf(e)) : fabsf(e);
+        we[i] = sl_bits(v_add(v_mul(wu[i], e), 12582912.f));
     }
     V_UNROLL
-    for (int i = 0; i < values; i += 2) {
-        f->p[i / 2] = v_halves_of(p[i], p[i + 1]);
-        f->q[i / 2] = v_halves_of(q[i], q[i + 1]);
-    }
-    return most - least < span && far < (float)reach - 0x1p-6f;
+    for (int i = 0; i < values; i += 2)
+        q[i / 2] = v_halves_of(we[i], we[i + 1]);
+    return far;
 }
 
 /* The sum of w * (scale * level - x)^2 over eight values of three levels; iq1: the shift is added to its levels. */
@@ -246,70 +307,107 @@ V_FN vf queue_sum_8(bool iq1, uint32_t point, const vf *x, const vf *w, vf scale
     return sum;
 }
 
-/* first: where its list begins in all moves, in words. In *code: the code, then the point's. pair, of iq1_m: equal values
- * make many sums equal, mostly two; those two are summed in floats at once. Returns false, and leaves the code, where it
- * is not clear. */
-V_FN bool queue_settle(int bits, int reach, bool pair, const struct sl_grid *g, uint32_t first, int n, const vf *x, const vf *w,
-                       vf scale, vf inv, vf shift, uint16_t *code)
+/* The point that is `move` from a code. */
+V_FN uint16_t queue_moved(int bits, const uint32_t *by, uint32_t code)
 {
-    const int clear = 16; /* in quarters of a unit: places 3, floats 8, roundings of q and e 2 */
-    const uint32_t words = (uint32_t)(bits - 1), end = first + words * (uint32_t)n;
-    int best = INT_MAX, second = INT_MAX, third = INT_MAX, margin = clear, point = 4 * *code;
-    uint32_t at = first, other = first, j = first;
-    uint32_t by[2], square[2];
-    struct queue_pairs f;
-    bool in_hand = queue_halves(bits, reach, x, w, inv, shift, *code, &f);
+    int point = 4 * (int)code;
 
-    V_ROLLED
-    do {
-        const struct device_quad *from = (const struct device_quad *)(const void *)(g->moves + j);
-        struct device_quad four[2];
-        int before = best, then = second;
-
-        four[0] = from[0];
-        if (bits == 3)
-            four[1] = from[1];
-        V_UNROLL
-        for (int c = 0; c < 4; c++) {
-            int sum = queue_bound(bits, &four[c * (bits - 1) / 4].w[c * (bits - 1) % 4], &f, c);
-
-            third = pair ? v_imin(third, v_imax(second, sum)) : third;
-            second = v_imin(second, v_imax(best, sum));
-            best = v_imin(best, sum);
-        }
-        if (pair && second < then)
-            other = best < before && second == before ? at : j;
-        at = best < before ? j : at;
-        j += 4 * words;
-    } while (j < end);
-    queue_move(bits, g->moves + (at + words * (uint32_t)(best & 3)), by, square);
-    for (int h = 0; h < 4 - bits; h++)
-        margin = v_dot2(true, false, 0x20002, square[h], v_dot2(false, false, 0x20002, square[h], margin));
-    if (pair && in_hand && second - best <= margin && third - best > margin) {
-        uint32_t a = at + (uint32_t)(best & 3), b = other + (uint32_t)(second & 3), one = g->lists[a < b ? a : b], two = g->lists[a < b ? b : a];
-
-        *code = (uint16_t)(queue_sum_8(true, two, x, w, scale, shift) < queue_sum_8(true, one, x, w, scale, shift) ? two : one);
-        return true;
-    }
-    if (!in_hand || second - best <= margin)
-        return false;
     if (bits == 3)
         point = v_dot2(true, true, 512 << 16 | 64, by[0], v_dot2(false, true, 8 << 16 | 1, by[0], point));
     else
         for (int h = 0; h < 2; h++)
             point = v_dot2(true, true, (uint32_t)(64 << 16 | 16) << 8 * h, by[h],
                            v_dot2(false, true, (uint32_t)(4 << 16 | 1) << 8 * h, by[h], point));
-    *code = (uint16_t)(point >> 2);
-    return true;
+    return (uint16_t)(point >> 2);
+}
+
+/* A search for one or two scales. first: where its list begins in all moves, in words. inv: by scale, as in
+ * queue_errors, the larger last: if levels are the nearest |e| is not beyond reach at the first scale if it is not at the last.
+ * code[0]: the code; then by scale the point. pair, of iq1_m, one scale: equal values
+ * make many sums equal, mostly two; those two are summed in floats at once. Returns a bit for each scale, 0 and its code left
+ * where it is not clear. */
+V_FN int queue_settle(int bits, int ends, int reach, bool pair, const struct sl_grid *g, uint32_t first, int n, const vf *x,
+                      const vf *w, vf scale, const vf *inv, vf shift, uint16_t *code)
+{
+    const int clear = 16; /* in quarters of a unit: places 3, floats 8, roundings of q and e 2 */
+    const int values = bits == 2 ? 8 : 4;
+    const uint32_t words = (uint32_t)(bits - 1), end = first + words * (uint32_t)n, from_code = code[0];
+    int best[2] = {INT_MAX, INT_MAX}, second[2] = {INT_MAX, INT_MAX}, third = INT_MAX, settled = 0;
+    uint32_t at[2] = {first, first}, other = first, j = first;
+    struct queue_pairs f;
+    bool in_hand, near = false;
+    vf wu[8], level[8];
+
+    in_hand = queue_weights(bits, reach, w, wu, f.p);
+    V_UNROLL
+    for (int i = 0; i < values; i++)
+        level[i] = shift != 0.f ? v_add(v_odd(bits, (vi)from_code, i), shift) : v_odd(bits, (vi)from_code, i);
+    V_UNROLL
+    for (int t = 0; t < ends; t++)
+        near = queue_errors(bits, level, x, wu, inv[t], f.q[t]) < (float)reach - 0x1p-6f;
+    in_hand = in_hand && near;
+    V_ROLLED
+    do {
+        const struct device_quad *from = (const struct device_quad *)(const void *)(g->moves + j);
+        struct device_quad four[2];
+        int before[2] = {best[0], best[1]}, then = second[0];
+
+        four[0] = from[0];
+        if (bits == 3)
+            four[1] = from[1];
+        V_UNROLL
+        for (int c = 0; c < 4; c++) {
+            uint32_t by[2], square[2];
+            int common;
+
+            queue_move(bits, &four[c * (bits - 1) / 4].w[c * (bits - 1) % 4], by, square);
+            common = queue_bound(bits, false, f.p, square, c);
+            V_UNROLL
+            for (int t = 0; t < ends; t++) {
+                int sum = queue_bound(bits, true, f.q[t], by, common);
+
+                third = pair ? v_imin(third, v_imax(second[t], sum)) : third;
+                second[t] = v_imin(second[t], v_imax(best[t], sum));
+                best[t] = v_imin(best[t], sum);
+            }
+        }
+        if (pair && second[0] < then)
+            other = best[0] < before[0] && second[0] == before[0] ? at[0] : j;
+        V_UNROLL
+        for (int t = 0; t < ends; t++)
+            at[t] = best[t] < before[t] ? j : at[t];
+        j += 4 * words;
+    } while (j < end);
+    V_UNROLL
+    for (int t = 0; t < ends; t++) {
+        uint32_t by[2], square[2];
+        int margin = clear;
+
+        queue_move(bits, g->moves + (at[t] + words * (uint32_t)(best[t] & 3)), by, square);
+        for (int h = 0; h < 4 - bits; h++)
+            margin = v_dot2(true, false, 0x20002, square[h], v_dot2(false, false, 0x20002, square[h], margin));
+        if (pair && in_hand && second[t] - best[t] <= margin && third - best[t] > margin) {
+            uint32_t a = at[t] + (uint32_t)(best[t] & 3), b = other + (uint32_t)(second[t] & 3), one = g->lists[a < b ? a : b],
+                     two = g->lists[a < b ? b : a];
+
+            *code = (uint16_t)(queue_sum_8(true, two, x, w, scale, shift) < queue_sum_8(true, one, x, w, scale, shift) ? two : one);
+            return 1;
+        }
+        if (in_hand && second[t] - best[t] > margin) {
+            code[t] = queue_moved(bits, by, from_code);
+            settled |= 1 << t;
+        }
+    }
+    return settled;
 }
 
 /* A thread's part of what whole numbers did not settle of iq3's. */
-V_FN void queue_unsure_4(const struct sl_grid *g, const struct device_queue *q, int tid)
+V_FN void queue_unsure_4(int type, const struct sl_grid *g, const struct device_queue *q, int tid)
 {
     V_ROLLED
     for (int s = tid; s < *q->n_unsure; s += V_COLUMNS) {
-        int id = q->unsure[s], owner = id & 127, k = id >> 7 & 7;
-        uint16_t *code = &q->code[id & 1023];
+        int id = q->unsure[s], owner = id & 127, k = id >> 7 & 7, second = id >> 11;
+        uint16_t *code = &q->code[queue_cell(type, id, second)];
         int32_t entry = g->map[*code];
         const uint16_t *list = sl_grid_list(g, entry);
         vf x[4], w[4];
@@ -319,7 +417,8 @@ V_FN void queue_unsure_4(const struct sl_grid *g, const struct device_queue *q, 
             x[i] = q->x[V_SPOT(4 * k + i) + owner];
             w[i] = q->w[V_SPOT(4 * k + i) + owner];
         }
-        *code = list[queue_walk_4((const struct device_words *)(const void *)list, sl_grid_list_length(entry), x, w, q->scale[owner])];
+        *code = list[queue_walk_4((const struct device_words *)(const void *)list, sl_grid_list_length(entry), x, w,
+                                  q->scale[V_SPOT(second) + owner])];
     }
 }
 
@@ -339,10 +438,10 @@ V_FN void queue_unsure_8(int type, const struct sl_grid *g, const struct device_
 
     V_ROLLED
     for (int s = tid / threads; s < *q->n_unsure; s += V_COLUMNS / threads) {
-        int id = q->unsure[s], owner = id & 127, k = id >> 7 & 7, at = 0;
-        int32_t entry = g->map[q->code[id & 1023]];
+        int id = q->unsure[s], owner = id & 127, k = id >> 7 & 7, second = id >> 11, at = 0;
+        int32_t entry = g->map[q->code[queue_cell(type, id, second)]];
         const uint16_t *list = sl_grid_list(g, entry);
-        vf x[8], w[8], scale = q->scale[owner], best = v_set(FLT_MAX), shift = queue_shift(type, id);
+        vf x[8], w[8], scale = q->scale[V_SPOT(second) + owner], best = v_set(FLT_MAX), shift = queue_shift(type, id);
 
         V_UNROLL
         for (int i = 0; i < 8; i++) {
@@ -361,10 +460,10 @@ V_FN void queue_unsure_8(int type, const struct sl_grid *g, const struct device_
     }
 }
 
-V_FN void queue_named_8(const struct sl_grid *g, const struct device_queue *q, int tid)
+V_FN void queue_named_8(int type, const struct sl_grid *g, const struct device_queue *q, int tid)
 {
     for (int s = tid; s < *q->n_unsure; s += V_COLUMNS) {
-        uint16_t *code = &q->code[q->unsure[s] & 1023];
+        uint16_t *code = &q->code[queue_cell(type, q->unsure[s], q->unsure[s] >> 11)];
 
         *code = sl_grid_list(g, g->map[*code])[(uint32_t)q->least[s]];
     }
@@ -379,27 +478,43 @@ V_FN void queue_leave(int bits, const struct device_queue *q, int id)
         q->least[s] = v_pair(queue_rank(FLT_MAX), 0);
 }
 
+V_FN void queue_end(int bits, const struct device_queue *q, bool settled, uint16_t point, int id, uint16_t *code)
+{
+    if (settled)
+        *code = point;
+    else
+        queue_leave(bits, q, id);
+}
+
 /* A thread's part of all searches. */
 V_FN void queue_nearest(int type, const struct sl_grid *g, const struct device_queue *q, int tid)
 {
-    const int bits = queue_bits(type), values = bits == 2 ? 8 : 4;
+    const int bits = queue_bits(type), values = bits == 2 ? 8 : 4, ends = queue_trials(type);
 
     V_ROLLED
     for (int s = tid; s < q->start[QUEUE_LENGTHS]; s += V_COLUMNS) {
-        int id = q->order[s], owner = id & 127, k = id >> 7 & 7;
-        uint16_t *code = &q->code[id & 1023];
-        int32_t entry = g->map[*code];
+        int id = q->order[s], owner = id & 127, k = id >> 7 & 7, settled;
+        uint16_t *cell = &q->code[id & QUEUE_CELL], *other = cell + V_SPOT(queue_groups(type));
+        uint16_t code[2] = {ends == 1 || id & QUEUE_FIRST ? *cell : *other, 0};
+        int32_t entry = g->map[code[0]];
         uint32_t first = ((uint32_t)entry & 0xfffff) * (uint32_t)(SL_GRID_UNIT * (bits - 1));
-        vf x[8], w[8];
+        vf x[8], w[8], inv[2];
 
         V_UNROLL
         for (int i = 0; i < values; i++) {
             x[i] = q->x[V_SPOT(values * k + i) + owner];
             w[i] = q->w[V_SPOT(values * k + i) + owner];
         }
-        if (!queue_settle(bits, queue_reach(type), type == SL_TYPE_IQ1_M, g, first, sl_grid_list_length(entry), x, w, q->scale[owner],
-                          q->inv[owner], queue_shift(type, id), code))
-            queue_leave(bits, q, id);
+        inv[0] = q->inv[owner];
+        inv[1] = ends == 1 ? inv[0] : q->inv[V_SPOT(1) + owner];
+        settled = queue_settle(bits, ends, queue_reach(type), type == SL_TYPE_IQ1_M, g, first, sl_grid_list_length(entry), x, w,
+                               q->scale[owner], inv, queue_shift(type, id), code);
+        if (ends == 2)
+            q->order[s] = settled == 3 && code[0] == code[1];
+        if (ends == 1 || id & QUEUE_FIRST)
+            queue_end(bits, q, settled & 1, code[0], id & (ends == 1 ? 0xffff : ~QUEUE_SECOND), cell);
+        if (ends == 2 && id & QUEUE_SECOND)
+            queue_end(bits, q, settled & 2, code[1], id & ~QUEUE_FIRST, other);
     }
 }
 

@@ -12,7 +12,7 @@
 #include <string.h>
 
 struct emulated_block {
-    struct device_super super[DEVICE_THREADS / 8 + 1];
+    _Alignas(16) struct device_super super[DEVICE_THREADS / 8 + 1];
     struct device_small small[DEVICE_THREADS + 1];
     struct device_thread thread[DEVICE_THREADS];
     _Alignas(16) float pool[16384];

@@ -1,7 +1,7 @@
 /* The searches for grid points on a GPU: what whole numbers settle is what the sums in
  * floats, in order, give; where two sums are as near as floats come, values or weights equal, and numbers far
  * from each other or very large or small; and where every rounding of p and q goes against the point that
- * the floats choose. */
+ * the floats choose. And what both ends of a run of trials settle is so in all of it. */
 #include "grid_emulator.h"
 
 #include <math.h>
@@ -111,27 +111,43 @@ static float float_sum(const struct settle *s, uint16_t point)
     return sum;
 }
 
-static bool same_point(struct settle *s, int reach)
+/* The point of the least sum in floats. */
+static uint16_t least_by_floats(const struct settle *s)
+{
+    int32_t entry = s->grid->map[s->code];
+    const uint16_t *list = sl_grid_list(s->grid, entry);
+    float best = FLT_MAX;
+    int want = 0;
+
+    for (int j = 0; j < sl_grid_list_length(entry); j++)
+        if (float_sum(s, list[j]) < best)
+            best = float_sum(s, list[want = j]);
+    return list[want];
+}
+
+static int settle(const struct settle *s, int ends, int reach, const float *inv, uint16_t *code)
 {
     const struct sl_grid *g = s->grid;
     int32_t entry = g->map[s->code];
-    const uint16_t *list = sl_grid_list(g, entry);
     uint32_t first = (uint32_t)(entry & 0xfffff) * SL_GRID_UNIT * (uint32_t)(g->bits - 1);
-    int n = sl_grid_list_length(entry), want = 0;
-    float best = FLT_MAX, inv;
-    struct device_queue q = {.scale = &s->scale, .inv = &inv};
-    uint16_t code = s->code;
 
-    queue_invert(&q, 0, s->shift != 0 ? 2.f / s->scale : s->inv);
-    for (int j = 0; j < n; j++)
-        if (float_sum(s, list[j]) < best)
-            best = float_sum(s, list[want = j]);
-    if (!queue_settle(g->bits, reach, s->shift != 0, g, first, n, s->x, s->w, s->scale, inv, s->shift, &code)) {
+    code[0] = s->code;
+    return queue_settle(g->bits, ends, reach, s->shift != 0, g, first, sl_grid_list_length(entry), s->x, s->w, s->scale, inv, s->shift,
+                        code);
+}
+
+static bool same_point(struct settle *s, int reach)
+{
+    struct device_queue q = {.inv = (float[1]){0}};
+    uint16_t code[2];
+
+    queue_invert(&q, 0, 0, queue_usual(s->scale, s->scale), s->shift != 0 ? 2.f / s->scale : s->inv);
+    if (!settle(s, 1, reach, q.inv, code)) {
         s->unsure++;
-        return code == s->code;
+        return code[0] == s->code;
     }
     s->settled++;
-    return code == list[want];
+    return code[0] == least_by_floats(s);
 }
 
 static double cost(const struct settle *s, uint32_t point)
@@ -186,6 +202,73 @@ static void what_is_settled_is_the_least(void **state)
         }
     }
     assert_true(s.settled > 50000 && s.unsure > 50000); /* both ways are taken */
+}
+
+/* A run of trials of one code: what is settled at both ends, where the same point is, is what floats give in all of it. The
+ * sub-block's range is such that `middle` has the scale. Returns the trial that has another point, or -1. */
+static int another_between(struct settle *s, int type, int first, int middle, int last)
+{
+    const struct grid_kind kind = grid_kind_of(type);
+    float range = s->scale * grid_spacing(&kind, middle - kind.steps, 1.f), scale[2];
+    struct device_queue q = {.inv = (float[2]){0}};
+    uint16_t code[2];
+    int settled;
+
+    for (int i = 0; i < 2; i++) {
+        s->inv = grid_spacing(&kind, (i ? last : first) - kind.steps, range);
+        scale[i] = 1.f / s->inv;
+        if (!set_code(s) || (i && s->code != code[0]))
+            return -1;
+        code[0] = s->code;
+    }
+    queue_invert(&q, 0, 0, queue_usual(scale[1], scale[0]), 1.f / scale[0]);
+    queue_invert(&q, 0, 1, queue_usual(scale[1], scale[0]), 1.f / scale[1]);
+    settled = settle(s, 2, queue_reach(type), q.inv, code);
+    s->settled += settled == 3 && code[0] == code[1];
+    s->unsure += settled != 3;
+    for (int t = first; t <= last; t++) {
+        s->scale = 1.f / grid_spacing(&kind, t - kind.steps, range);
+        if (t == first ? settled & 1 : t == last ? settled & 2 : settled == 3 && code[0] == code[1])
+            if (least_by_floats(s) != code[t == last])
+                return t;
+    }
+    return -1;
+}
+
+/* Two points whose sums are next to each other at an end of a run, or inside it. */
+static void what_both_ends_settle_holds_between(void **state)
+{
+    static const int types[] = {SL_TYPE_IQ3_XXS, SL_TYPE_IQ3_S, SL_TYPE_IQ2_XXS, SL_TYPE_IQ2_XS, SL_TYPE_IQ2_S};
+    struct settle s = {.seed = 0x9e3779b97f4a7c15};
+
+    (void)state;
+    for (int t = 0; t < 16000 * KINDS; t++) {
+        int type = types[t % 7 % 5], first, middle, last;
+        const struct grid_kind kind = grid_kind_of(type);
+
+        s.grid = sl_grid_for_writing(kind.grid);
+        s.values = s.grid->bits == 2 ? 8 : 4;
+        fill(&s, t % KINDS);
+        for (int turn = 0; turn < 3 && set_code(&s); turn++) {
+            const uint16_t *list = sl_grid_list(s.grid, s.grid->map[s.code]);
+            uint32_t n = (uint32_t)sl_grid_list_length(s.grid->map[s.code]);
+            float scale = s.scale;
+            int wrong;
+
+            first = (int)below(&s, (uint32_t)(2 * kind.steps - 2));
+            last = first + 3;
+            middle = first + (int)below(&s, 4);
+            wrong = another_between(&s, type, first, middle, last);
+            if (wrong >= 0)
+                fail_msg("kind %d, group %d, turn %d: another point than by sums in order in trial %d of %d to %d", t % KINDS, t, turn, wrong, first, last);
+            s.scale = scale;
+            s.inv = 1.f / scale;
+            if (!set_code(&s))
+                break;
+            make_a_tie(&s, list[below(&s, n)], list[below(&s, n)]);
+        }
+    }
+    assert_true(s.settled > 20000 && s.unsure > 20000);
 }
 
 /* How many levels a point is from the code. */
@@ -333,7 +416,8 @@ static void moves_are_small(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(moves_are_small), cmocka_unit_test(what_is_settled_is_the_least), cmocka_unit_test(roundings_do_not_matter)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(moves_are_small), cmocka_unit_test(what_is_settled_is_the_least), cmocka_unit_test(what_both_ends_settle_holds_between),
+                                       cmocka_unit_test(roundings_do_not_matter)};
 
     return cmocka_run_group_tests_name("settle", tests, NULL, NULL);
 }
