@@ -7,7 +7,7 @@
  *
  * What is lowest by more than roundings come to is the point that the sums in floats have, in their order. Roundings: let u be
  * 2^-24, T = s * highest level + |x|, M the sum of w T^2 at the largest scale. A sum in floats of eight is off by 13 u M at most (d =
- * s b - x by 2 u T, a term by 6 u w T^2, adding by 7 u M), s (s P - Q) by 10 u M; two of each make 46, so 64 u M over the smallest
+ * s b - x by 2 u T, a term by 6 u w T^2, adding by 7 u M), s (s P - Q) by 11 u M; two of each make 48, so 64 u M over the smallest
  * scale is asked for. Where a number is so large or small that terms may be infinite or rounded to nothing, and where it is not
  * clear, the sums are made in floats. */
 #ifndef SLUICE_KERNELS_TEXT_GRID_RUNS_H
@@ -39,7 +39,8 @@ V_FN void scales_end(struct grid_scales *s)
             s->row[k][i] = t[i < 32 ? i : 31][k];
 }
 
-/* By how much the lowest s P - Q is to be below the others; infinite where that would prove nothing. */
+/* By how much the lowest s P - Q is to be below the others; infinite where that would prove nothing. The last scale's inverse
+ * has to have a finite square: then scales are above 2^-64, and no T^2 is rounded to nothing. */
 V_FN vf lines_margin(int bits, const vf *x, const vf *w, const struct grid_scales *s)
 {
     vf top = v_mul(s->scale[0], v_set(bits == 2 ? 5.f : 15.f)), last = s->over[s->n - 1], most = v_set(0x1p100f);

@@ -1,5 +1,6 @@
 /* A group's points for all scales that are tried: those that sums in floats, in order, give for each scale; where two
- * points' sums are as near as floats come, values or weights equal, zero, very large, very small, or no numbers. */
+ * points' sums are as near as floats come, values or weights equal, zero, very large, very small, or no numbers, values far
+ * from the scales or below zero, scales below zero. */
 #include "kernels/lanes_portable.h"
 #include "kernels/text_iquant.h"
 
@@ -33,12 +34,21 @@ struct group {
     int values;
 };
 
-enum { USUAL, EQUAL, FEW, UNLIKE, FAR, ZEROS, ANY_SIZE, NO_NUMBERS, KINDS };
+enum { USUAL, EQUAL, FEW, UNLIKE, FAR, OPPOSITE, ZEROS, TINY, ANY_SIZE, NO_NUMBERS, KINDS };
+
+/* The value that is as far below zero as the highest level of the largest scale is above it. */
+static float opposite(const struct grid_kind *t, float range)
+{
+    float highest = (float)(2 * grid_top(t) + 1);
+
+    return -range * highest / (highest - (float)t->steps * t->step);
+}
 
 static void fill(struct group *g, int lane, int kind)
 {
     float *x = g->rows.x[lane], *w = g->rows.w[lane];
-    float size = kind == ANY_SIZE ? ldexpf(1.f, (int)below(240) - 120) : 1, by = kind == ANY_SIZE ? ldexpf(1.f, (int)below(240) - 120) : 1;
+    float size = kind == ANY_SIZE ? ldexpf(1.f, (int)below(240) - 120) : kind == TINY ? ldexpf(1.f, (int)below(8) - 79) : 1;
+    float by = kind == ANY_SIZE ? ldexpf(1.f, (int)below(240) - 120) : kind == TINY ? 0x1p63f : 1;
 
     for (int i = 0; i < g->values; i++) {
         x[i] = kind == FEW ? (float)(1 + below(15)) / 15 : from(0, 1) * size;
@@ -48,8 +58,8 @@ static void fill(struct group *g, int lane, int kind)
 
             x[i] = x[other];
             w[i] = below(2) ? w[other] : w[other] * (1 + (float)below(3) * 0x1p-23f);
-        } else if (kind == UNLIKE) {
-            w[i] = ldexpf(w[i], -(int)below(140));
+        } else if (kind == UNLIKE || kind == TINY) {
+            w[i] = ldexpf(w[i], -(int)below(kind == TINY ? 60 : 140));
         } else if (kind == FAR) {
             x[i] *= below(2) ? -2 : 3;
         } else if (kind == ZEROS) {
@@ -61,7 +71,13 @@ static void fill(struct group *g, int lane, int kind)
     }
     g->range[lane] = size * from(0.9f, 1.1f);
     if (kind == NO_NUMBERS && below(4) == 0)
-        g->range[lane] = below(2) ? 0.f : -size;
+        g->range[lane] = 0;
+    if (kind == FAR)
+        g->range[lane] *= ldexpf(below(4) ? 1.f : -1.f, -(int)below(24));
+    if (kind == OPPOSITE) {
+        x[0] = opposite(&g->kind, g->range[lane]);
+        w[0] = ldexpf(w[0], (int)below(30));
+    }
 }
 
 static double cost(const struct group *g, int lane, uint32_t point, double scale)
@@ -182,7 +198,7 @@ static void points_are_those_of_sums(void **state)
     for (int turn = 0; turn < 1000 * KINDS; turn++) {
         struct group g;
 
-        g.kind = grid_kind_of(types[turn % 5]);
+        g.kind = grid_kind_of(types[turn / KINDS % 5]);
         g.grid = sl_grid_for_writing(g.kind.grid);
         g.values = g.kind.bits == 2 ? 8 : 4;
         for (int lane = 0; lane < LANES; lane++)
