@@ -1,4 +1,4 @@
-/* What conversion makes of the stored values of some tensors (Qwen3.5). */
+/* What conversion makes of the stored values of some tensors: norms that are stored less 1, logarithms. */
 #include "kernels/half.h"
 #include "kernels/kernels.h"
 
