@@ -27,6 +27,8 @@ import os
 import sys
 import unicodedata
 
+from gguf_same import same_keys
+
 BASE, VOCAB, SPECIAL = 900, 1200, 258
 NAMES = {0: "[BOS]", 1: "[EOS]", 2: "<|im_end|>", 3: "<|im_user|>", 4: "<|im_assistant|>", 7: "[EOT]",
          10: "<|im_system|>", 17: "<|im_middle|>", 254: "[UNK]", 255: "[PAD]"}
@@ -551,19 +553,6 @@ def cmd_compare(a):
 
 def cmd_v32(a):
     return same_keys(a.file, "deepseek32.", expected_v32(a.dir, not a.no_mtp))
-
-
-def same_keys(file, prefix, want):
-    import gguf
-    import numpy as np
-    fields = gguf.GGUFReader(file).fields
-    ours = [(k, f.contents()) for k, f in fields.items() if k.startswith(prefix)]
-    bad = [] if [k for k, _ in ours] == [k for k, _ in want] else [f"keys {[k for k, _ in ours]}"]
-    for (k, v), (_, w) in zip(ours, want):
-        if (np.float32(v) != np.float32(w)) if isinstance(w, float) else v != w:
-            bad.append(f"{k}: {str(v)[:300]}, expected {str(w)[:300]}")
-    print("\n".join(bad) or f"equal {len(want)} keys")
-    return 1 if bad else 0
 
 
 def cmd_tokenize(a):

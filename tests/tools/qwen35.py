@@ -14,7 +14,7 @@ import sys
 
 import numpy as np
 
-from kimi import same_keys
+from gguf_same import same_keys, same_tensors
 from reference import E4M3, Checkpoint, to_bf16
 
 RULES = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|"
@@ -330,20 +330,11 @@ def wanted(ck, c, mtp):
 
 
 def cmd_compare(a):
-    import gguf
-    ck, c, bad = Checkpoint(a.dir), text_config(a.dir), []
+    ck, c = Checkpoint(a.dir), text_config(a.dir)
     as_type = {"F32": lambda x: x, "BF16": to_bf16, "F16": lambda x: x.astype(np.float16)}
-    for file in a.files:
-        want = wanted(ck, c, c.get("mtp_num_hidden_layers") and not a.no_mtp)
-        for t in gguf.GGUFReader(file).tensors:
-            values = want.pop(t.name, None)
-            if values is None:
-                bad.append(f"{t.name}: not in the checkpoint")
-            elif as_type[t.tensor_type.name](values()).tobytes() != t.data.tobytes():
-                bad.append(f"{t.name}: bytes differ ({t.tensor_type.name})")
-        bad += [f"{name}: missing" for name in want]
-    print("\n".join(bad) or "equal")
-    return 1 if bad else 0
+    return same_tensors(a.files, lambda: {
+        name: lambda kind, values=values: as_type[kind](values())
+        for name, values in wanted(ck, c, c.get("mtp_num_hidden_layers") and not a.no_mtp).items()})
 
 
 def main():
