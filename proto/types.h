@@ -15,7 +15,7 @@ enum sl_type {
     SL_TYPE_IQ4_NL = 20, SL_TYPE_IQ3_S = 21, SL_TYPE_IQ2_S = 22, SL_TYPE_IQ4_XS = 23,
     SL_TYPE_I8 = 24, SL_TYPE_I16 = 25, SL_TYPE_I32 = 26, SL_TYPE_I64 = 27, SL_TYPE_F64 = 28,
     SL_TYPE_IQ1_M = 29, SL_TYPE_BF16 = 30, SL_TYPE_TQ1_0 = 34, SL_TYPE_TQ2_0 = 35, SL_TYPE_MXFP4 = 39,
-    SL_TYPE_Q1_0 = 41, SL_TYPE_Q2_0 = 42,
+    SL_TYPE_NVFP4 = 40, SL_TYPE_Q1_0 = 41, SL_TYPE_Q2_0 = 42,
     SL_TYPE_LIMIT = 43, /* one past the largest id above */
 };
 

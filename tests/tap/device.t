@@ -8,8 +8,8 @@ use Test::More;
 my $gpu = "$BUILD/tools/emulated_gpu";
 my $imatrix = "$TINY/imatrix.legacy-layout.dat";
 
-# Bytes: every kind of type, with and without an importance matrix, both layouts.
-my @all = (['q4_k_m'], ['iq3_xxs'], ['q4_1', 1], ['iq1_m', 1]);
+# Bytes: every kind of type, with and without an importance matrix, both layouts; tq2_0 is the processor's, but for its q4_k.
+my @all = (['q4_k_m'], ['iq3_xxs'], ['q4_1', 1], ['iq1_m', 1], ['tq2_0', 1]);
 for my $case ($QUICK ? @all[0, 2] : @all) {
     my ($recipe, $weights) = @$case;
     my @how = ('--recipe', $recipe, '--layout', 'legacy', $weights ? ('--imatrix', $imatrix) : ());

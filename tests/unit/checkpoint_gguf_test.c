@@ -46,9 +46,9 @@ static void write_gguf(const char *dir, const struct part *p)
 static void opens_gguf(void **state)
 {
     static const int types[] = {SL_TYPE_F32, SL_TYPE_F16, SL_TYPE_BF16, SL_TYPE_Q8_0, SL_TYPE_I32,
-                                SL_TYPE_Q4_0, SL_TYPE_Q5_1, SL_TYPE_IQ4_NL};
+                                SL_TYPE_Q4_0, SL_TYPE_Q5_1, SL_TYPE_IQ4_NL, SL_TYPE_Q2_0};
     static const int dtypes[] = {SL_DTYPE_F32, SL_DTYPE_F16, SL_DTYPE_BF16, SL_DTYPE_Q8_0,
-                                 SL_DTYPE_I32, SL_DTYPE_Q4_0, SL_DTYPE_Q5_1, SL_DTYPE_IQ4_NL};
+                                 SL_DTYPE_I32, SL_DTYPE_Q4_0, SL_DTYPE_Q5_1, SL_DTYPE_IQ4_NL, SL_DTYPE_Q2_0};
     struct sl_checkpoint *ck;
 
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
@@ -99,6 +99,8 @@ static void refuses_gguf(void **state)
     refuse(in(*state, P1), SL_ESOURCE, P2);
     write_gguf(*state, &(struct part){"m.gguf", 0, 2, 2, "a", SL_TYPE_F32});
     refuse(in(*state, "m.gguf"), SL_ESOURCE, "is part 1 of 2");
+    write_gguf(*state, &(struct part){"m.gguf", 0, 0, 0, "a", SL_TYPE_NVFP4});
+    refuse(in(*state, "m.gguf"), SL_EUNSUPPORTED, "tensor 'a' is nvfp4, which Sluice does not read");
 }
 
 /* A part may be a link: what is outside the roots is not read, not even to say what is wrong with it. */
