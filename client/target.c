@@ -152,9 +152,9 @@ static int check_small(const struct target *t, const struct problem *p, uint64_t
     if (least <= t->want)
         return 0;
     return sl_fail(e, SL_EUSAGE, "a target of %s (%llu bytes) is too small: with %s the model takes at least %s (%llu bytes)%s",
-                   sl_size_text(a, t->want), (unsigned long long)t->want, t->limited ? "these types" : "all types",
+                   sl_size_text(a, t->want), (unsigned long long)t->want, t->limited ? "these types" : "all types that are tried",
                    sl_size_text(b, least), (unsigned long long)least,
-                   t->limited ? "; allow smaller ones with --types" : t->ro.has_imatrix ? "" : "; smaller types need an importance matrix (--imatrix)");
+                   t->limited ? "; allow smaller ones with --types" : t->ro.has_imatrix ? "" : "; smaller ones need an importance matrix (--imatrix)");
 }
 
 static int check_large(const struct target *t, uint64_t other, struct sl_error *e)

@@ -110,14 +110,12 @@ static const char *stock_text(const char *name, const char **stock_name)
 
 static int unknown_name(const char *name, struct sl_error *e)
 {
-    static const char *const llamas[] = {"q1_0", "q2_0", "tq1_0", "tq2_0", "nvfp4"};
     char list[600] = "", lower[LOWER_MAX];
     size_t n = 0;
 
-    for (size_t i = 0; i < sizeof llamas / sizeof *llamas; i++)
-        if (same_name(name, llamas[i]))
-            return sl_fail(e, SL_EUSAGE, "%s is a type of llama-quantize's that Sluice does not write; "
-                           "'sluice recipes' lists what it writes", name);
+    if (same_name(name, "nvfp4"))
+        return sl_fail(e, SL_EUSAGE, "%s is a type of llama.cpp's that Sluice does not write; "
+                       "'sluice recipes' lists what it writes", name);
     if (isdigit((unsigned char)*name) && strspn(name, "0123456789") == strlen(name))
         return sl_fail(e, SL_EUSAGE, "%s is no number of a file type (llama.cpp's ftype) that Sluice writes; "
                        "'sluice recipes --json' shows them as file_type", name);

@@ -94,7 +94,7 @@ cmp_ok($j->{file_bytes}, '<=', 12_000_000, 'and count');
 
 # ---- refused in one line, before anything is measured
 my @no = ($SLUICE, 'plan', $TINY, '-q');
-fails('too small', 2, qr/a target of 3\.\d+ MB \(3000000 bytes\) is too small: with all types the model takes at least .* smaller types need an importance matrix/, @no, '--target-size', '3M');
+fails('too small', 2, qr/a target of 3\.\d+ MB \(3000000 bytes\) is too small: with all types that are tried the model takes at least .* smaller ones need an importance matrix/, @no, '--target-size', '3M');
 fails('too small for these', 2, qr/with these types the model takes at least 11\.7 MB .*; allow smaller ones with --types/, @no, '--target-size', '9M', '--types', 'q4_k,q8_0');
 fails('too large', 2, qr/nothing has to be quantized; use --recipe bf16/, @no, '--target-size', '2G');
 fails('no size', 2, qr/--target-size/, @no, '--target-size', 'many');
