@@ -7,6 +7,7 @@
  * contenders take turns (A B C A B C), each for a slice of processor time, pinned to one
  * processor; the best and the median of the rounds are given. Unit: million weights a second. */
 #include "bench_moves.h"
+#include "tests/unit/written_types.h"
 
 #include <dlfcn.h>
 #include <getopt.h>
@@ -26,7 +27,8 @@ static const struct counted { int type; float ops, ops_weighted, wanted, wanted_
     {SL_TYPE_IQ3_XXS, 8343, 8343, 7, 7}, {SL_TYPE_IQ3_S, 5840, 5840, 10, 10},
     {SL_TYPE_Q8_0, 12, 0, 0, 0}, {SL_TYPE_Q4_0, 0, 0, 0, 0}, {SL_TYPE_Q4_1, 0, 0, 0, 0},
     {SL_TYPE_Q5_0, 0, 0, 0, 0}, {SL_TYPE_Q5_1, 0, 0, 0, 0}, {SL_TYPE_F16, 0, 0, 0, 0},
-    {SL_TYPE_BF16, 0, 0, 0, 0}};
+    {SL_TYPE_BF16, 0, 0, 0, 0}, {SL_TYPE_Q1_0, 0, 0, 0, 0}, {SL_TYPE_Q2_0, 0, 0, 0, 0}, {SL_TYPE_TQ1_0, 0, 0, 0, 0},
+    {SL_TYPE_TQ2_0, 0, 0, 0, 0}};
 
 /* ---- each type, each backend, and ggml */
 
@@ -173,7 +175,7 @@ static void bench_types(struct bench *b, char **names, int count)
     for (size_t i = 0; i < COUNT(counted); i++)
         for (int weighted = 0; weighted < 2; weighted++) {
             int t = counted[i].type;
-            bool same = weighted && (t == SL_TYPE_Q8_0 || t == SL_TYPE_F16 || t == SL_TYPE_BF16);
+            bool same = weighted && (t == SL_TYPE_Q8_0 || t == SL_TYPE_F16 || t == SL_TYPE_BF16 || of_few_levels(t));
 
             if (asked(sl_type_info(t)->name, names, count) && !same && (weighted || !sl_needs_weights(t)))
                 bench_type(b, &counted[i], weighted);

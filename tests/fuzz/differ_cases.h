@@ -27,7 +27,7 @@ struct subject {
 };
 
 struct fuzz {
-    struct subject subject[96];
+    struct subject subject[128];
     size_t n_subjects;
     enum sl_backend only;      /* AUTO: all */
     const char *program, *ggml_path;

@@ -94,6 +94,8 @@ static void add_scaled(struct world *w)
         s = world_source(w, (uint32_t)(i % 2), name, SL_DTYPE_F8_E4M3, 200, 768, SL_DTYPE_F32, 128, 128);
     }
     add(w, world_out(w, "stack.q3_k", SL_TYPE_Q3_K, SL_COPY, 768, 200, 5, s - 4, 5), 768 * 300);
+    add(w, world_out(w, "stack.q2_0", SL_TYPE_Q2_0, SL_COPY, 768, 200, 5, s - 4, 5), 768 * 61);
+    world_weigh(w, add(w, world_out(w, "stack.q1_0.weighted", SL_TYPE_Q1_0, SL_COPY, 768, 200, 5, s - 4, 5), 0));
     world_weigh(w, add(w, world_out(w, "stack.q4_k.weighted", SL_TYPE_Q4_K, SL_COPY, 768, 200, 5, s - 4, 5),
                        768 * 333)); /* what is computed in one go spans two experts */
     s = world_source(w, 0, "by_row", SL_DTYPE_F8_E4M3, 70, 512, SL_DTYPE_BF16, 1, 512);

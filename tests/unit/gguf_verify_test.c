@@ -236,6 +236,11 @@ static void numbers_must_be_finite(void **state)
         {SL_TYPE_Q6_K, 256, 208, 2, {0, 0x7c}, {0xff, 0x7b}},
         {SL_TYPE_Q4_K, 256, 2, 2, {0, 0x7c}, {0xff, 0x7b}},
         {SL_TYPE_IQ1_M, 256, 53, 3, {0xc0, 0, 0x70}, {0xb0, 0, 0x70}},
+        {SL_TYPE_Q1_0, 256, 18, 2, {0, 0x7c}, {0xff, 0x7b}},
+        {SL_TYPE_Q2_0, 128, 18, 2, {0, 0x7c}, {0xff, 0x7b}},
+        {SL_TYPE_TQ1_0, 512, 54 + 52, 2, {0, 0x7c}, {0xff, 0x7b}},
+        {SL_TYPE_TQ2_0, 512, 66 + 64, 2, {0, 0x7c}, {0xff, 0x7b}},
+        {SL_TYPE_NVFP4, 64, 0, 4, {0}, {0xff, 0x7f, 0xff, 0x7f}},
         {SL_TYPE_I8, 32, 0, 4, {0}, {0xff, 0x7f, 0xff, 0x7f}},
     };
     struct bytes b = {0};
@@ -253,7 +258,7 @@ static void numbers_must_be_finite(void **state)
         memcpy(b.p + data + cases[i].at, cases[i].fine, cases[i].n);
         assert_int_equal(b_write(&b, path), 0);
         assert_int_equal(verify(path), 0);
-        if (cases[i].type == SL_TYPE_I8)
+        if (cases[i].type == SL_TYPE_I8 || cases[i].type == SL_TYPE_NVFP4)
             continue;
         memcpy(b.p + data + cases[i].at, cases[i].bad, cases[i].n);
         assert_int_equal(b_write(&b, path), 0);

@@ -50,12 +50,6 @@ static void load(const char *dist, struct vectors *v)
         memcpy(v->w + r * COLS, v->w, COLS * 4);
 }
 
-/* Of these weights change nothing, and there is one vector for both. */
-static bool takes_no_weights(int type)
-{
-    return type == SL_TYPE_Q1_0 || type == SL_TYPE_Q2_0 || type == SL_TYPE_TQ1_0 || type == SL_TYPE_TQ2_0;
-}
-
 /* Returns the number of blocks that differ; says where the first one is. */
 static int compare(enum sl_backend b, const char *dist, int type, bool weighted, const struct vectors *v)
 {
@@ -66,7 +60,7 @@ static int compare(enum sl_backend b, const char *dist, int type, bool weighted,
     int differ = 0;
     char name[64];
 
-    snprintf(name, sizeof name, "%s%s.bin", t->name, weighted && !takes_no_weights(type) ? ".imatrix" : "");
+    snprintf(name, sizeof name, "%s%s.bin", t->name, weighted && !of_few_levels(type) ? ".imatrix" : "");
     assert_int_equal(slurp(dist, name, want, sizeof want), bytes);
     memset(got, 0xaa, sizeof got);
     assert_int_equal(sl_quantize_on(b, type, v->x, weighted ? v->w : NULL, N, COLS, got, &bad), 0);

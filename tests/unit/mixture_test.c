@@ -215,6 +215,10 @@ static void test_column_fallback(void **state)
     assert_int_equal(sl_mixture_fallback(SL_TYPE_Q8_0, 120, false), SL_TYPE_F16);
     assert_int_equal(sl_mixture_fallback(SL_TYPE_IQ4_NL, 72, false), SL_TYPE_F16);
     assert_int_equal(sl_mixture_fallback(SL_TYPE_Q8_0, 120, true), -1);
+    assert_int_equal(sl_mixture_fallback(SL_TYPE_TQ1_0, 128, true), SL_TYPE_Q4_0);
+    assert_int_equal(sl_mixture_fallback(SL_TYPE_Q2_0, 96, false), SL_TYPE_Q4_0);
+    assert_int_equal(sl_mixture_fallback(SL_TYPE_Q2_0, 72, false), SL_TYPE_F16);
+    assert_int_equal(sl_mixture_fallback(SL_TYPE_Q1_0, 64, false), -1);
 }
 
 int main(void)
