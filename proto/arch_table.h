@@ -65,7 +65,7 @@ enum sl_when {
     SL_W_COARSE = 1 << 19, /* ... or of SL_COARSE */
     SL_W_HASHED = 1 << 20, /* in layers whose experts are chosen by the token's id */
     SL_W_LINEAR = 1 << 21, /* in layers of linear attention ... */
-    SL_W_FULL = 1 << 22,   /* ... and in the others, where a model has both */
+    SL_W_FULL = 1 << 22,   /* ... and in the others */
     SL_W_FUSED = 1 << 23,  /* no facts: where the checkpoint has a layer's experts in one tensor, ... */
     SL_W_APART = 1 << 24,  /* ... or each apart */
     SL_W_LATENT = 1 << 25, /* experts live in a space of their own ... */
@@ -253,7 +253,11 @@ extern const struct sl_field sl_arch_plain_fields[];
 extern const struct sl_tensor_tmpl sl_arch_common_tensors[], sl_arch_attention_tensors[], sl_arch_norm_tensors[],
     sl_arch_ffn_tensors[];
 
-/* Tensors and facts of config.json where attention is latent, and what follows from them; indexer
+/* Latent attention: its tensors, and what follows from config.json. Errors: SL_ESOURCE (arch_deepseek2.c). */
+extern const struct sl_tensor_tmpl sl_arch_latent_attention_tensors[];
+int sl_arch_latent_attention(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+
+/* Tensors and facts of config.json of DeepSeek-V3's form, and what follows from them; indexer
  * and layers for multi-token prediction are described, and left to the caller (arch_deepseek2.c). */
 extern const struct sl_tensor_tmpl *const sl_arch_latent_tensors[];
 extern const struct sl_field sl_arch_latent_fields[];
