@@ -61,7 +61,8 @@ static const struct sl_tensor_tmpl indexer_and_nextn[] = {
 };
 
 const struct sl_tensor_tmpl *const sl_arch_latent_tensors[] = {
-    sl_arch_common_tensors, sl_arch_norm_tensors, sl_arch_latent_attention_tensors, sl_arch_ffn_tensors, indexer_and_nextn, NULL,
+    sl_arch_common_tensors, sl_arch_norm_tensors, sl_arch_latent_attention_tensors, sl_arch_dense_tensors,
+    sl_arch_expert_tensors, indexer_and_nextn, NULL,
 };
 
 const struct sl_field sl_arch_latent_fields[] = {

@@ -30,7 +30,7 @@ static const struct sl_tensor_tmpl nextn[] = {
 };
 
 static const struct sl_tensor_tmpl *const tensors[] = {
-    sl_arch_common_tensors, sl_arch_attention_tensors, norm, sl_arch_ffn_tensors, nextn, NULL,
+    sl_arch_common_tensors, sl_arch_attention_tensors, norm, sl_arch_dense_tensors, sl_arch_expert_tensors, nextn, NULL,
 };
 
 static const struct sl_field moe_fields[] = {

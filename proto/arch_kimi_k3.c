@@ -44,10 +44,7 @@ static const struct sl_tensor_tmpl delta_attention[] = {
     END,
 };
 
-static const struct sl_tensor_tmpl networks[] = {
-    {"blk.{i}.ffn_gate.weight", OF_LAYER "mlp.gate_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up.weight", OF_LAYER "mlp.up_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down.weight", OF_LAYER "mlp.down_proj.weight", L | SL_W_DENSE, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
+static const struct sl_tensor_tmpl experts[] = {
     {"blk.{i}.ffn_gate_inp.weight", FFN "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.exp_probs_b.bias", FFN "gate.e_score_correction_bias", MOE, SL_N_NONE, SL_N_EXPERT, 0, SL_SHIP_F32, 0},
     {"blk.{i}.ffn_routed_down.weight", FFN "routed_expert_down_proj.weight", LATENT, SL_N_LATENT, SL_N_EMBD, 0,
@@ -68,7 +65,8 @@ static const struct sl_tensor_tmpl networks[] = {
 };
 
 static const struct sl_tensor_tmpl *const tensors[] = {
-    sl_arch_common_tensors, sl_arch_norm_tensors, residuals, delta_attention, sl_arch_latent_attention_tensors, networks, NULL,
+    sl_arch_common_tensors, sl_arch_norm_tensors, residuals, delta_attention, sl_arch_latent_attention_tensors,
+    sl_arch_dense_tensors, experts, NULL,
 };
 
 static const struct sl_key_tmpl keys[] = {

@@ -7,7 +7,7 @@
 #include <string.h>
 
 static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors,
-                                                       sl_arch_ffn_tensors, NULL};
+                                                       sl_arch_dense_tensors, sl_arch_expert_tensors, NULL};
 
 /* Newer libraries call the experts "local"; where both entries are there, theirs counts. */
 const struct sl_field sl_arch_qwen_moe_fields[] = {

@@ -12,7 +12,6 @@
 #define L SL_W_LAYER
 #define FULL (SL_W_LAYER | SL_W_FULL)
 #define LINEAR (SL_W_LAYER | SL_W_LINEAR)
-#define DENSE (SL_W_LAYER | SL_W_DENSE)
 #define MOE (SL_W_LAYER | SL_W_MOE)
 #define NEXTN (SL_W_LAYER | SL_W_NEXTN)
 #define OF_LAYER "model.layers.{i}."
@@ -54,11 +53,7 @@ static const struct sl_tensor_tmpl joined[] = {
 };
 
 /* Several tensors of an expert, or one of all experts of a layer. */
-static const struct sl_tensor_tmpl feed_forward[] = {
-    {"blk.{i}.ffn_gate.weight", MLP "gate_proj.weight", DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up.weight", MLP "up_proj.weight", DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down.weight", MLP "down_proj.weight", DENSE, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
-
+static const struct sl_tensor_tmpl experts[] = {
     {"blk.{i}.ffn_gate_inp.weight", MLP "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.ffn_gate_exps.weight", MLP "experts.{e}.gate_proj.weight", MOE | SL_W_APART, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_up_exps.weight", MLP "experts.{e}.up_proj.weight", MOE | SL_W_APART, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
@@ -70,7 +65,10 @@ static const struct sl_tensor_tmpl feed_forward[] = {
     {"blk.{i}.ffn_gate_shexp.weight", MLP "shared_expert.gate_proj.weight", MOE, SL_N_SHARED_FF_KEY, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_up_shexp.weight", MLP "shared_expert.up_proj.weight", MOE, SL_N_SHARED_FF_KEY, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_down_shexp.weight", MLP "shared_expert.down_proj.weight", MOE, SL_N_EMBD, SL_N_SHARED_FF_KEY, 0, SL_SHIP_LINEAR, 0},
+    END,
+};
 
+static const struct sl_tensor_tmpl nextn[] = {
     {"blk.{i}.nextn.eh_proj.weight", "mtp.fc.weight", NEXTN, SL_N_EMBD, SL_N_TWO_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.nextn.enorm.weight", "mtp.pre_fc_norm_embedding.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.nextn.hnorm.weight", "mtp.pre_fc_norm_hidden.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
@@ -78,8 +76,12 @@ static const struct sl_tensor_tmpl feed_forward[] = {
     END,
 };
 
-static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, attention, apart, feed_forward, NULL};
-static const struct sl_tensor_tmpl *const next_tensors[] = {sl_arch_common_tensors, attention, joined, feed_forward, NULL};
+static const struct sl_tensor_tmpl *const tensors[] = {
+    sl_arch_common_tensors, attention, apart, sl_arch_dense_tensors, experts, nextn, NULL,
+};
+static const struct sl_tensor_tmpl *const next_tensors[] = {
+    sl_arch_common_tensors, attention, joined, sl_arch_dense_tensors, experts, nextn, NULL,
+};
 
 #define COMMON_FIELDS \
     {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER - 1, 0}, \
@@ -149,7 +151,7 @@ static void derive_views(struct sl_params *p)
 {
     uint64_t dim = p->num[SL_N_LINEAR_DIM].u, values = p->num[SL_N_LINEAR_VALUES].u, cols = p->num[SL_N_EMBD].u;
     uint64_t before = 2 * dim * p->num[SL_N_LINEAR_KEYS].u, all = dim * values, kernel = p->num[SL_N_CONV].u;
-    uint64_t expert = p->num[SL_N_MOE_FF].u * cols, experts = p->num[SL_N_EXPERT].u;
+    uint64_t expert = p->num[SL_N_MOE_FF].u * cols, n_expert = p->num[SL_N_EXPERT].u;
 
     if (p->arch == &sl_arch_qwen3next) {
         split(p);
@@ -161,9 +163,9 @@ static void derive_views(struct sl_params *p)
         tile(p, HEADS, values, 0, 1);
         tile(p, COLUMNS, cols * all, 0, dim);
     }
-    for (int i = GATE; i <= UP && experts; i++)
-        p->views[i] = (struct sl_view){1, {{.elems = experts * expert, .first = i == UP ? expert : 0, .run = expert,
-                                            .n = {experts, 1}, .step = {2 * expert}}}, 0};
+    for (int i = GATE; i <= UP && n_expert; i++)
+        p->views[i] = (struct sl_view){1, {{.elems = n_expert * expert, .first = i == UP ? expert : 0, .run = expert,
+                                            .n = {n_expert, 1}, .step = {2 * expert}}}, 0};
 }
 
 static bool of_linear(const struct sl_params *p, const char *name, struct sl_arrangement *a)

@@ -249,9 +249,9 @@ void sl_field_default(struct sl_params *p, enum sl_num n, double v);
 extern const struct sl_field sl_arch_plain_fields[];
 
 /* Tensors that several architectures have (arch_tensors.c): those of every model; attention with plain heads; the norm
- * behind it by its usual name; feed-forward networks, dense and of experts. */
+ * behind it by its usual name; feed-forward networks, dense and, as DeepSeek-V3 has them, of experts. */
 extern const struct sl_tensor_tmpl sl_arch_common_tensors[], sl_arch_attention_tensors[], sl_arch_norm_tensors[],
-    sl_arch_ffn_tensors[];
+    sl_arch_dense_tensors[], sl_arch_expert_tensors[];
 
 /* Latent attention: its tensors, and what follows from config.json. Errors: SL_ESOURCE (arch_deepseek2.c). */
 extern const struct sl_tensor_tmpl sl_arch_latent_attention_tensors[];

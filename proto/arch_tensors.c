@@ -39,11 +39,14 @@ const struct sl_tensor_tmpl sl_arch_norm_tensors[] = {
     END,
 };
 
-const struct sl_tensor_tmpl sl_arch_ffn_tensors[] = {
+const struct sl_tensor_tmpl sl_arch_dense_tensors[] = {
     {"blk.{i}.ffn_gate.weight", MLP "gate_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_up.weight", MLP "up_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_down.weight", MLP "down_proj.weight", L | SL_W_DENSE, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
+    END,
+};
 
+const struct sl_tensor_tmpl sl_arch_expert_tensors[] = {
     {"blk.{i}.ffn_gate_inp.weight", MLP "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.exp_probs_b.bias", MLP "gate.e_score_correction_bias", MOE | SL_W_CORR, SL_N_NONE, SL_N_EXPERT, 0,
      SL_SHIP_F32, 0},
