@@ -68,8 +68,7 @@ static int derive_moe(struct sl_params *p, struct sl_error *e)
 {
     const struct sl_number *n = p->num;
 
-    if (!n[SL_N_EXPERT].u)
-        return sl_fail(e, SL_ESOURCE, "config.json has no \"num_experts\", which %s needs", p->hf_class);
+    SL_TRY(sl_arch_need(p, SL_N_EXPERT, e));
     if (!n[SL_N_EXPERT_USED].have)
         sl_num_set(p, SL_N_EXPERT_USED, 8); /* the configuration class's own */
     SL_TRY(sl_arch_check_experts(p, e));

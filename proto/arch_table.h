@@ -242,6 +242,8 @@ int sl_arch_whole_rope(const struct sl_params *p, struct sl_error *e) SL_MUST_US
 /* Effect: numbers that stand in an object of config.json. Errors: SL_ESOURCE (an absent or absurd value). */
 int sl_arch_read_fields(struct sl_params *p, const struct cJSON *object, const struct sl_field *f, struct sl_error *e)
     SL_MUST_USE;
+/* Errors: SL_ESOURCE when an integer that is read as optional is 0 or not there. */
+int sl_arch_need(const struct sl_params *p, enum sl_num n, struct sl_error *e) SL_MUST_USE;
 /* Effect: what a configuration class takes for an entry that is not there at all; null means that there is none. */
 void sl_field_default(struct sl_params *p, enum sl_num n, double v);
 
