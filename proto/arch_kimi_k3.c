@@ -238,6 +238,7 @@ static void arrange(const struct sl_params *p, const struct sl_tensor_tmpl *t, s
     (void)p;
     if (t->transform == SL_FIRST)
         a->change = SL_MINUS_EXP;
+    a->convolution = strstr(t->out, ".ssm_conv1d_") != NULL;
 }
 
 static const char *const classes[] = {"KimiK3ForConditionalGeneration", NULL};

@@ -168,6 +168,7 @@ struct sl_arrangement {
     uint64_t shape[3];          /* the source's; shape[0] 0: the template's rows and columns ... */
     uint64_t rows;              /* ... but for these rows, 0: no others */
     bool stack;                 /* the output is a stack of all experts, of which each has the template's rows */
+    bool convolution;           /* the output has a dimension of 1 between columns and rows, and the source may have it */
 };
 
 struct sl_arch {
@@ -290,12 +291,6 @@ int sl_arch_keys(const struct sl_params *p, struct sl_kvs *kvs, struct sl_error 
  * (arch_qwen.c). */
 extern const struct sl_field sl_arch_qwen_moe_fields[];
 int sl_arch_all_have_experts(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
-
-/* Returns whether the template's tensor is a convolution of Kimi-K3's. */
-bool sl_arch_is_convolution(const struct sl_tensor_tmpl *t);
-/* Returns whether src has rows x cols as the template's source may have them: convolutions as [rows, cols] or
- * [rows, 1, cols], factors as vectors or matrices of one row, and of what SL_FIRST takes there may be more. */
-bool sl_arch_takes_shape(const struct sl_tensor_tmpl *t, const struct sl_src_tensor *src, uint64_t rows, uint64_t cols);
 
 /* Facts of layer i, for `when`. */
 uint32_t sl_arch_layer_facts(const struct sl_params *p, uint64_t i);

@@ -548,3 +548,14 @@ uint32_t sl_checkpoint_find(const struct sl_checkpoint *ck, const char *name)
 {
     return sl_name_table_find(&sl_ck_priv(ck)->by_name, name);
 }
+
+const char *sl_src_shape_text(const struct sl_src_tensor *t, char buf[SL_SHAPE_TEXT])
+{
+    size_t at = 1;
+
+    strcpy(buf, "[");
+    for (uint32_t i = 0; i < t->n_dims; i++)
+        at += (size_t)snprintf(buf + at, SL_SHAPE_TEXT - at, "%s%" PRIu64, i ? ", " : "", t->shape[i]);
+    strcpy(buf + at, "]");
+    return buf;
+}

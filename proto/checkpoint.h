@@ -32,6 +32,11 @@ struct sl_src_tensor {
     uint64_t bytes;
 };
 
+#define SL_SHAPE_TEXT (SL_SRC_MAX_DIMS * 22 + 3)
+
+/* Effect: the shape as safetensors has it, "[7168, 2048]". Returns buf. */
+const char *sl_src_shape_text(const struct sl_src_tensor *t, char buf[SL_SHAPE_TEXT]);
+
 struct sl_gguf; /* proto/gguf.h */
 struct cJSON;
 struct sl_roots; /* proto/roots.h */

@@ -45,17 +45,6 @@ uint32_t sl_ck_find_scale(const struct sl_checkpoint *ck, const char *weight)
     return t;
 }
 
-static const char *shape_text(const struct sl_src_tensor *t, char buf[200])
-{
-    size_t at = 0;
-
-    buf[at++] = '[';
-    for (uint32_t i = 0; i < t->n_dims; i++)
-        at += (size_t)snprintf(buf + at, 200 - at, "%s%" PRIu64, i ? ", " : "", t->shape[i]);
-    strcpy(buf + at, "]");
-    return buf;
-}
-
 static uint64_t group_of(const struct sl_checkpoint *ck, enum sl_dtype t)
 {
     return t == SL_DTYPE_F4 ? SL_F4_GROUP : ck->i4_group;
@@ -104,7 +93,7 @@ static bool match_shape(const struct sl_checkpoint *ck, const struct sl_src_tens
 static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tensor *w,
                        const struct sl_src_tensor *s, struct sl_error *e)
 {
-    char ws[200], ss[200], want[128] = "[] or [1]";
+    char ws[SL_SHAPE_TEXT], ss[SL_SHAPE_TEXT], want[128] = "[] or [1]";
 
     if (is_grouped(w->dtype))
         snprintf(want, sizeof want, "[%" PRIu64 ", n], %" PRIu64 " weights for each", w->shape[0], group_of(ck, w->dtype));
@@ -116,7 +105,7 @@ static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tenso
         snprintf(want, sizeof want, "[1] or [%" PRIu64 ", 1] (config.json gives no "
                  "weight_block_size; is it of this model?)", w->shape[0]);
     return sl_fail(e, SL_ESOURCE, "scale '%.120s' of shape %s does not fit '%.120s' of shape %s: "
-                   "expected %s", s->name, shape_text(s, ss), w->name, shape_text(w, ws), want);
+                   "expected %s", s->name, sl_src_shape_text(s, ss), w->name, sl_src_shape_text(w, ws), want);
 }
 
 /* Whether weights of one dtype may have scales of another. */
