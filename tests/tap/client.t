@@ -410,4 +410,27 @@ for my $verb (['queue', '-o', 'all'], ['show', $job], ['logs', $job]) {
 is(scalar(grep { ($_->{source} // '') eq $evil =~ s/\xc2\x9b/\x{9b}/r } json_lines(run($SLUICE, 'queue', '--json')->{out})), 1, 'JSON has it whole');
 is(stop($daemon)->{rc}, 0, 'the daemon stops');
 
+# Programs of a release in which a stock recipe has another text: the request of before is known.
+my @once = ('submit', $TINY, '-o', $out, '--hold', '--once');
+my $next = scratch();
+for my $program ('sluice', 'sluiced') {
+    (my $bytes = slurp("$BUILD/$program")) =~ s/Q8_0, for every architecture/Q8_0, for each architecture /g;
+    spit("$next/$program", $bytes);
+    chmod 0755, "$next/$program";
+}
+$daemon = daemon();
+spit("$dir/q8_0.recipe", slurp("$TOP/proto/recipes/q8_0.recipe") . "# mine\n");
+run_ok("a recipe of one's own", $SLUICE, @once, 'mine', '-r', "$dir/q8_0.recipe");
+stop($daemon);
+$daemon = start("$next/sluiced", '--listen', $ENV{SLUICE_ENDPOINT}, '--state', "$dir/state", @roots);
+run($SLUICE, 'queue', '--timeout', 20);
+like(run("$next/sluice", 'recipes', 'q8_0')->{out}, qr/for each architecture/, 'another text');
+$r = run_ok('once more, after an upgrade', "$next/sluice", @once, 'k1', '-r', 'q8_0', '--parsable');
+is($r->{out}, "3\n", 'is the same job');
+run_ok("a recipe of one's own again", "$next/sluice", @once, 'mine', '-r', "$dir/q8_0.recipe");
+spit("$dir/q8_0.recipe", slurp("$dir/q8_0.recipe") . "# changed\n");
+fails('which its owner changed', 2, qr/the key 'mine' was used for another request/, "$next/sluice", @once, 'mine', '-r', "$dir/q8_0.recipe");
+fails('or which is the stock one now', 2, qr/the key 'mine' was used for another request/, "$next/sluice", @once, 'mine', '-r', 'q8_0');
+stop($daemon);
+
 done_testing();
