@@ -184,8 +184,8 @@ static int set(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
 
 static int wrong_state(struct ask *a, uint64_t id, enum sl_job_state s, const char *what)
 {
-    return sl_fail(&a->why, SL_EUSAGE, "job %llu is %s; %s", (unsigned long long)id,
-                   sl_job_state_name(s), what);
+    return sl_fail(&a->why, SL_EUSAGE, "job %llu %s %s; %s", (unsigned long long)id,
+                   s == SL_JOB_SUCCEEDED || s == SL_JOB_FAILED ? "has" : "is", sl_job_state_name(s), what);
 }
 
 static int stitch(struct ask *a, struct job *j, const struct found *s, uint64_t id,

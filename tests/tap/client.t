@@ -212,7 +212,8 @@ run_ok('set', $SLUICE, 'set', 2, '-p', 80, '-l', 'big', '--remove-label', 'a');
 is(run($SLUICE, 'queue', '--parsable', '-o', 'id,priority', '--label', 'big')->{out}, "2|80\n", 'found by its label');
 like(run($SLUICE, 'logs', 2)->{out}, qr/set: by \Q$me\E priority 80$/m, 'logs name who changed it');
 fails('logs of no job', 5, qr/no job 99$/, 'timeout', 20, $SLUICE, 'logs', 99, '-f');
-like(run($SLUICE, 'logs', 2, '--parsable')->{out}, qr/by uid:$> priority 80$/m, 'with its number for programs');
+like(run($SLUICE, 'logs', 2)->{out}, qr/submitted: \Q$me\E: /m, 'and who submitted it');
+like(run($SLUICE, 'logs', 2, '--parsable')->{out}, qr/submitted\|uid:$>: .*by uid:$> priority 80$/ms, 'with its number for programs');
 $r = run_ok('a sweep with a rule that decides nothing', $SLUICE, 'submit', $TINY, '-o', "$out/", '-r', 'q4_k_m,q6_k,q8_0', '--tensor-type', 'attn_x=q6_k', '-n');
 is(scalar(() = $r->{err} =~ /matches no tensor/g), 1, 'is told once');
 $r = run_ok('once', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--once', 'k1', '--after', '1', '--parsable');
@@ -310,7 +311,7 @@ $r = fails('verify --job of a damaged file', 8, qr/^sluice verify: job 1 failed:
 is(scalar(() = $r->{err} =~ /checksum/g), 1, 'tells it once') or diag($r->{err});
 unlike($r->{err}, qr/ made /, 'nothing was made');
 flip_byte("$out/tiny-8x12M-v3-Q4_K_M.gguf", (-s "$out/tiny-8x12M-v3-Q4_K_M.gguf") - 5000);
-fails('once more', 2, qr/job 1 is failed; 'sluice retry' tries again what failed, a verification too$/m, $SLUICE, 'verify', '--job', 1);
+fails('once more', 2, qr/job 1 has failed; 'sluice retry' tries again what failed, a verification too$/m, $SLUICE, 'verify', '--job', 1);
 run_ok('retry', $SLUICE, 'retry', 1);
 run_ok('which is right again', $SLUICE, 'wait', 1);
 $r = run_ok('submit --wait', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--wait', '--force', '--verify', '--json');
