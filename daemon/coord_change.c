@@ -248,7 +248,8 @@ static int check_job(struct ask *a, const struct found *s, uint64_t id, struct s
     case SL_M_STITCH:
         SL_TRY(revive(a, j, id, &j, e));
         if (j->n_tasks == 0 || j->n_done != j->n_tasks || (ended && s->state != SL_JOB_FAILED))
-            return wrong_state(a, id, s->state, "it can be stitched when all its tasks are done");
+            return wrong_state(a, id, s->state, s->state == SL_JOB_SUCCEEDED ? "it is stitched already"
+                                                                             : "it can be stitched when all its tasks are done");
         return s->state == SL_JOB_FAILED ? may_begin(a, j) : 0;
     case SL_M_VERIFY:
         if (s->state != SL_JOB_VERIFYING && s->state != SL_JOB_SUCCEEDED)

@@ -279,6 +279,8 @@ run_ok('wait for a retried job', $SLUICE, 'wait', 2);
 ok(-f "$out/tiny-8x12M-v3-DQ3_K_M.gguf", 'its file is there');
 run_ok('which is right', $SLUICE, 'verify', "$out/tiny-8x12M-v3-DQ3_K_M.gguf", '--source', $TINY);
 run_ok('verify --job', $SLUICE, 'verify', '--job', 1);
+fails('stitch once more', 2, qr/job 2 has succeeded; it is stitched already/, $SLUICE, 'stitch', 2);
+like(run($SLUICE, 'resume', 2)->{err}, qr/job 2 has succeeded: nothing to resume/, 'resume too');
 like(run($SLUICE, 'logs', 1)->{out}, qr/submitted: .*planned: .*succeeded/s, 'logs');
 is(run($SLUICE, 'history', '--parsable', '-s', 'failed,succeeded,', '-o', 'id,state,code')->{out}, "3|succeeded|0\n2|succeeded|0\n1|succeeded|0\n", 'history');
 is((run($SLUICE, 'history', '--parsable', '-o', 'id,files')->{out} =~ /^2\|(.*)/m)[0], "$out/tiny-8x12M-v3-DQ3_K_M.gguf", 'with its files');
