@@ -14,7 +14,7 @@ my $source = checkpoint(scratch(), '--layers', '9', '--experts', '4', '--hidden'
 run_ok('F32', $SLUICE, 'convert', $source, '-o', "$dir/f32.gguf", '--recipe', 'f32', '-q');
 run_ok('in parts', $SLUICE, 'convert', $source, '-o', "$dir/parts.gguf", '--recipe', 'f32', '-q', '--split-max-size', '4M');
 my ($parts) = glob "$dir/parts-00001-of-*.gguf";
-for my $t (qw(Q8_0 Q4_K_M Q5_1 Q3_K_L IQ4_XS)) {
+for my $t (qw(Q8_0 Q4_K_M Q5_1 Q3_K_L IQ4_XS MXFP4_MOE)) {
     run_ok("a source in $t", $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/$t.gguf", $t, '-q');
 }
 # Rows of 72 and 40 weights, which no block of 32 divides; and 1 head: its dimension of 1 is not written.
@@ -59,6 +59,11 @@ my @cases = (
     ['F16', ['--allow-requantize'], 'Q3_K_L'],
     ['Q4_0', ['--allow-requantize', '--leave-output-tensor'], 'Q5_1'],
     ['Q8_0', ['--allow-requantize'], 'IQ4_XS'],
+    ['MXFP4_MOE', [], 'odd'],
+    ['MXFP4_MOE', ['--pure', '--imatrix', $im], 'f32'],
+    ['Q4_K_M', ['--tensor-type', 'attn_(q|k)_b=mxfp4', '--output-tensor-type', 'mxfp4', '--token-embedding-type', 'mxfp4'], 'f32'],
+    ['MXFP4_MOE', ['--allow-requantize', '--tensor-type', 'attn_k_b=q8_0'], 'MXFP4_MOE'],
+    ['Q4_K_M', ['--allow-requantize'], 'MXFP4_MOE'],
     ['COPY', [], 'Q4_K_M'],
     ['COPY', ['--override-kv', 'general.name=str:Copied'], 'f32'],
     (map { ['COPY', [], "untyped-$_"] } qw(f32 Q4_K_M Q8_0 IQ4_XS)),
