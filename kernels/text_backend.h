@@ -6,6 +6,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/text_block32.h"
+#include "kernels/text_few_levels.h"
 #include "kernels/text_iq1.h"
 #include "kernels/text_mxfp4.h"
 #include "kernels/text_values.h"
@@ -43,6 +44,13 @@ typedef void block_fn(const vf *x, const vf *w, vf sigma2, vi *out);
         name##_block(x, w, s, out);                                                         \
     }
 
+#define BLOCK_PLAIN(name)                                                                   \
+    static __attribute__((noinline)) void name##_plain(const vf *x, const vf *w, vf s, vi *out) \
+    {                                                                                       \
+        (void)w, (void)s;                                                                   \
+        name##_block(x, out);                                                               \
+    }
+
 BLOCK_256(q2_k)
 BLOCK_256(q3_k)
 BLOCK_256(q4_k)
@@ -62,9 +70,13 @@ BLOCK_32(q5_0)
 BLOCK_32(q5_1)
 BLOCK_32(iq4_nl)
 BLOCK_32(mxfp4)
+BLOCK_PLAIN(q1_0)
+BLOCK_PLAIN(q2_0)
+BLOCK_PLAIN(tq1_0)
+BLOCK_PLAIN(tq2_0)
 
 static const struct {
-    block_fn *plain, *weighted; /* plain: NULL where a type needs weights */
+    block_fn *plain, *weighted; /* plain: NULL where a type needs weights, weighted: where it takes none */
     bool row_mean; /* with weights, the mean square of the whole row is used */
 } block_fns[SL_TYPE_LIMIT] = {
     [SL_TYPE_Q2_K] = {q2_k_plain, q2_k_weighted, false},
@@ -86,6 +98,10 @@ static const struct {
     [SL_TYPE_Q4_1] = {q4_1_plain, q4_1_weighted, true},
     [SL_TYPE_Q5_0] = {q5_0_plain, q5_0_weighted, true},
     [SL_TYPE_Q5_1] = {q5_1_plain, q5_1_weighted, true},
+    [SL_TYPE_Q1_0] = {q1_0_plain, NULL, false},
+    [SL_TYPE_Q2_0] = {q2_0_plain, NULL, false},
+    [SL_TYPE_TQ1_0] = {tq1_0_plain, NULL, false},
+    [SL_TYPE_TQ2_0] = {tq2_0_plain, NULL, false},
 };
 
 static float row_mean_square(const float *x, uint64_t n)
@@ -171,7 +187,9 @@ static int backend_quantize(int type, const float *x, const float *w, uint64_t n
 
     if (type < 0 || type >= SL_TYPE_LIMIT)
         return SL_EUNSUPPORTED;
-    if (w ? block_fns[type].weighted : block_fns[type].plain) {
+    if (!block_fns[type].weighted)
+        w = NULL;
+    if (w || block_fns[type].plain) {
         quantize_blocks(type, x, w, n, row, out);
         return 0;
     }

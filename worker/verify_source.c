@@ -302,7 +302,8 @@ static int check_sample(struct checker *c, const struct pair *p)
 static bool plain_type(int type)
 {
     return type == SL_TYPE_F32 || type == SL_TYPE_F16 || type == SL_TYPE_BF16 ||
-           type == SL_TYPE_Q8_0 || type == SL_TYPE_MXFP4;
+           type == SL_TYPE_Q8_0 || type == SL_TYPE_MXFP4 || type == SL_TYPE_Q1_0 || type == SL_TYPE_Q2_0 ||
+           type == SL_TYPE_TQ1_0 || type == SL_TYPE_TQ2_0;
 }
 
 static int check_tensor(struct checker *c, const struct verify_file *f,

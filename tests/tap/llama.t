@@ -36,6 +36,15 @@ for my $recipe (@small, $full ? qw(q4_k_m q3_k_m q2_k_s) : ()) {
     run_ok("$recipe with an imatrix", $SLUICE, 'convert', $TINY, '-o', $file, '--recipe', $recipe, '--layout', 'legacy',
         '--imatrix', "$TINY/imatrix.legacy-layout.dat", '--quiet');
 }
+# Types of few levels, of which q1_0 does not fit attn_k_b's rows here; llama-quantize's own files are the same.
+for my $recipe (qw(q1_0 q2_0 tq1_0 tq2_0)) {
+    push @files, my $file = "$dir/$recipe-few.gguf";
+    run_ok("$recipe legacy", $SLUICE, 'convert', $TINY, '-o', $file, '--recipe', $recipe, '--layout', 'legacy', '--rules', '2026', '--quiet');
+    run_ok("$recipe by llama-quantize", python('llama.py', 'quantize', $file{legacy}{f32}, "$dir/theirs.gguf", uc $recipe));
+    is_deeply(hashes($file), hashes("$dir/theirs.gguf"), "$recipe: the same tensors");
+    my ($ours, $theirs) = map { (json_lines(run($SLUICE, 'inspect', $_, '--json', '--kv', 'general.file_type')->{out}))[0]{value} } $file, "$dir/theirs.gguf";
+    is($ours, $theirs, "$recipe: general.file_type");
+}
 run_ok('q4_k_m in parts', $SLUICE, 'convert', $TINY, '-o', "$dir/parts.gguf", '--recipe', 'q4_k_m', '--split-max-size', '4M', '--quiet');
 push @files, (glob "$dir/parts-*.gguf")[0];
 
