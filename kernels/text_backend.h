@@ -8,6 +8,7 @@
 #include "kernels/text_block32.h"
 #include "kernels/text_few_levels.h"
 #include "kernels/text_iq1.h"
+#include "kernels/text_mxfp4.h"
 #include "kernels/text_values.h"
 #include "kernels/text_stream.h"
 
@@ -68,6 +69,7 @@ BLOCK_32(q4_1)
 BLOCK_32(q5_0)
 BLOCK_32(q5_1)
 BLOCK_32(iq4_nl)
+BLOCK_32(mxfp4)
 BLOCK_PLAIN(q1_0)
 BLOCK_PLAIN(q2_0)
 BLOCK_PLAIN(tq1_0)
@@ -91,6 +93,7 @@ static const struct {
     [SL_TYPE_IQ3_XXS] = {iq3_xxs_plain, iq3_xxs_weighted, false},
     [SL_TYPE_IQ3_S] = {iq3_s_plain, iq3_s_weighted, false},
     [SL_TYPE_IQ4_NL] = {iq4_nl_plain, iq4_nl_weighted, false},
+    [SL_TYPE_MXFP4] = {mxfp4_plain, mxfp4_weighted, false},
     [SL_TYPE_Q4_0] = {q4_0_plain, q4_0_weighted, true},
     [SL_TYPE_Q4_1] = {q4_1_plain, q4_1_weighted, true},
     [SL_TYPE_Q5_0] = {q5_0_plain, q5_0_weighted, true},
@@ -128,7 +131,6 @@ static vf gather_means(const float *x, uint64_t row_len, uint64_t first, int lan
     return v_load(m);
 }
 
-/* A block has an even number of bytes. */
 static void store_blocks(const vi *words, int lanes, size_t bytes, uint8_t *out)
 {
     int32_t t[MAX_WORDS][LANES];
@@ -139,8 +141,10 @@ static void store_blocks(const vi *words, int lanes, size_t bytes, uint8_t *out)
     for (int k = 0; k < lanes; k++, out += bytes) {
         for (size_t i = 0; i < whole; i++)
             memcpy(out + 4 * i, &t[i][k], 4);
-        if (bytes % 4)
+        if (bytes % 4 >= 2)
             memcpy(out + 4 * whole, &t[whole][k], 2);
+        if (bytes % 2)
+            out[bytes - 1] = (uint8_t)(t[whole][k] >> (bytes % 4 - 1) * 8);
     }
 }
 

@@ -127,11 +127,25 @@ static const struct sl_field *find_field(const struct sl_field *f, enum sl_num n
     return f && f->num == n ? f : NULL;
 }
 
-void sl_field_default(struct sl_params *p, enum sl_num n, double v)
+/* The first of its names. */
+static const struct sl_field *field_of(const struct sl_params *p, enum sl_num n)
 {
     const struct sl_field *f = find_field(p->arch->fields, n);
 
-    f = f ? f : find_field(p->arch->more_fields, n);
+    return f ? f : find_field(p->arch->more_fields, n);
+}
+
+int sl_arch_need(const struct sl_params *p, enum sl_num n, struct sl_error *e)
+{
+    const struct sl_field *f = field_of(p, n);
+
+    return p->num[n].u || !f ? 0 : sl_fail(e, SL_ESOURCE, "config.json has no \"%s\", which %s needs", f->name, p->hf_class);
+}
+
+void sl_field_default(struct sl_params *p, enum sl_num n, double v)
+{
+    const struct sl_field *f = field_of(p, n);
+
     if (!f || cJSON_GetObjectItemCaseSensitive(p->config, f->name))
         return;
     if (f->kind == SL_FIELD_FLOAT)

@@ -7,33 +7,29 @@
 #include <math.h>
 #include <string.h>
 
-#define L SL_W_LAYER
+#define FULL (SL_W_LAYER | SL_W_FULL)
 #define NEXTN (SL_W_LAYER | SL_W_NEXTN)
 #define INDEXER (SL_W_LAYER | SL_W_INDEXER)
 #define OF_LAYER "model.layers.{i}."
 #define ATTN "model.layers.{i}.self_attn."
 
-static const struct sl_tensor_tmpl attention[] = {
-    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", L | SL_W_NOQLORA, SL_N_Q_ROWS, SL_N_EMBD, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_q_a.weight", ATTN "q_a_proj.weight", L | SL_W_QLORA, SL_N_Q_LORA, SL_N_EMBD, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_q_a_norm.weight", ATTN "q_a_layernorm.weight", L | SL_W_QLORA, SL_N_NONE,
-     SL_N_Q_LORA, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_q_b.weight", ATTN "q_b_proj.weight", L | SL_W_QLORA, SL_N_Q_ROWS, SL_N_Q_LORA, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_kv_a_mqa.weight", ATTN "kv_a_proj_with_mqa.weight", L, SL_N_KV_A_ROWS, SL_N_EMBD,
-     0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_kv_a_norm.weight", ATTN "kv_a_layernorm.weight", L, SL_N_NONE, SL_N_KV_LORA, 0,
+const struct sl_tensor_tmpl sl_arch_latent_attention_tensors[] = {
+    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", FULL | SL_W_NOQLORA, SL_N_Q_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_q_a.weight", ATTN "q_a_proj.weight", FULL | SL_W_QLORA, SL_N_Q_LORA, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_q_a_norm.weight", ATTN "q_a_layernorm.weight", FULL | SL_W_QLORA, SL_N_NONE, SL_N_Q_LORA, 0,
      SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_kv_b.weight", ATTN "kv_b_proj.weight", L | SL_W_LEGACY, SL_N_KV_B_ROWS,
-     SL_N_KV_LORA, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_k_b.weight", ATTN "kv_b_proj.weight", L | SL_W_MLA, SL_N_KV_B_ROWS, SL_N_KV_LORA,
-     SL_K_B, SL_SHIP_LINEAR, SL_N_HEAD},
-    {"blk.{i}.attn_v_b.weight", ATTN "kv_b_proj.weight", L | SL_W_MLA, SL_N_KV_B_ROWS, SL_N_KV_LORA,
-     SL_V_B, SL_SHIP_LINEAR, SL_N_HEAD},
-    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, SL_N_EMBD, SL_N_O_COLS, 0,
+    {"blk.{i}.attn_q_b.weight", ATTN "q_b_proj.weight", FULL | SL_W_QLORA, SL_N_Q_ROWS, SL_N_Q_LORA, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_kv_a_mqa.weight", ATTN "kv_a_proj_with_mqa.weight", FULL, SL_N_KV_A_ROWS, SL_N_EMBD, 0,
      SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_kv_a_norm.weight", ATTN "kv_a_layernorm.weight", FULL, SL_N_NONE, SL_N_KV_LORA, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_kv_b.weight", ATTN "kv_b_proj.weight", FULL | SL_W_LEGACY, SL_N_KV_B_ROWS, SL_N_KV_LORA, 0,
+     SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_k_b.weight", ATTN "kv_b_proj.weight", FULL | SL_W_MLA, SL_N_KV_B_ROWS, SL_N_KV_LORA, SL_K_B,
+     SL_SHIP_LINEAR, SL_N_HEAD},
+    {"blk.{i}.attn_v_b.weight", ATTN "kv_b_proj.weight", FULL | SL_W_MLA, SL_N_KV_B_ROWS, SL_N_KV_LORA, SL_V_B,
+     SL_SHIP_LINEAR, SL_N_HEAD},
+    {"blk.{i}.attn_gate.weight", ATTN "g_proj.weight", FULL | SL_W_OUT_GATE, SL_N_O_COLS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", FULL, SL_N_EMBD, SL_N_O_COLS, 0, SL_SHIP_LINEAR, 0},
     {NULL, NULL, 0, 0, 0, 0, 0, 0},
 };
 
@@ -65,7 +61,8 @@ static const struct sl_tensor_tmpl indexer_and_nextn[] = {
 };
 
 const struct sl_tensor_tmpl *const sl_arch_latent_tensors[] = {
-    sl_arch_common_tensors, sl_arch_norm_tensors, attention, sl_arch_ffn_tensors, indexer_and_nextn, NULL,
+    sl_arch_common_tensors, sl_arch_norm_tensors, sl_arch_latent_attention_tensors, sl_arch_dense_tensors,
+    sl_arch_expert_tensors, indexer_and_nextn, NULL,
 };
 
 const struct sl_field sl_arch_latent_fields[] = {
@@ -189,7 +186,7 @@ static int derive_routing(struct sl_params *p, struct sl_error *e)
     return sl_arch_gating(p, func ? func : "sigmoid", e);
 }
 
-static int derive_attention(struct sl_params *p, struct sl_error *e)
+int sl_arch_latent_attention(struct sl_params *p, struct sl_error *e)
 {
     const struct sl_number *n = p->num;
     uint64_t heads = n[SL_N_HEAD].u, nope = n[SL_N_NOPE].u, rope = n[SL_N_ROPE_DIM].u;
@@ -224,7 +221,7 @@ int sl_arch_latent_derive(struct sl_params *p, struct sl_error *e)
 
     if (has_class(p))
         take_class_defaults(p);
-    SL_TRY(derive_attention(p, e));
+    SL_TRY(sl_arch_latent_attention(p, e));
     SL_TRY(derive_experts(p, e));
     SL_TRY(derive_routing(p, e));
     sl_num_set(p, SL_N_VOCAB_KEY, p->num[SL_N_VOCAB].u);

@@ -27,10 +27,8 @@ int sl_arch_indexed_derive(struct sl_params *p, struct sl_error *e)
     const struct sl_number *n = p->num;
 
     SL_TRY(sl_arch_latent_derive(p, e));
-    for (size_t i = 0; i < 2; i++)
-        if (!n[i ? SL_N_Q_LORA : SL_N_EXPERT].have)
-            return sl_fail(e, SL_ESOURCE, "config.json has no \"%s\", which %s needs",
-                           i ? "q_lora_rank" : "n_routed_experts", p->hf_class);
+    SL_TRY(sl_arch_need(p, SL_N_EXPERT, e));
+    SL_TRY(sl_arch_need(p, SL_N_Q_LORA, e));
     p->when |= SL_W_INDEXER;
     sl_arch_keep_mtp(p);
     return sl_num_mul(p, SL_N_INDEX_ROWS, n[SL_N_INDEX_HEADS].u, n[SL_N_INDEX_DIM].u, e);

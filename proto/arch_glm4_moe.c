@@ -30,7 +30,7 @@ static const struct sl_tensor_tmpl nextn[] = {
 };
 
 static const struct sl_tensor_tmpl *const tensors[] = {
-    sl_arch_common_tensors, sl_arch_attention_tensors, norm, sl_arch_ffn_tensors, nextn, NULL,
+    sl_arch_common_tensors, sl_arch_attention_tensors, norm, sl_arch_dense_tensors, sl_arch_expert_tensors, nextn, NULL,
 };
 
 static const struct sl_field moe_fields[] = {
@@ -64,14 +64,10 @@ static void take_class_defaults(struct sl_params *p)
 
 static int derive_experts(struct sl_params *p, struct sl_error *e)
 {
-    static const struct { enum sl_num num; const char *name; } needed[] = {
-        {SL_N_EXPERT, "n_routed_experts"}, {SL_N_EXPERT_USED, "num_experts_per_tok"},
-        {SL_N_SHARED, "n_shared_experts"}, {SL_N_MOE_FF, "moe_intermediate_size"},
-    };
+    static const enum sl_num needed[] = {SL_N_EXPERT, SL_N_EXPERT_USED, SL_N_SHARED, SL_N_MOE_FF};
 
     for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
-        if (!p->num[needed[i].num].have)
-            return sl_fail(e, SL_ESOURCE, "config.json has no \"%s\", which %s needs", needed[i].name, p->hf_class);
+        SL_TRY(sl_arch_need(p, needed[i], e));
     SL_TRY(sl_arch_check_experts(p, e));
     p->when |= SL_W_CORR | SL_W_SHARED;
     return sl_num_mul(p, SL_N_SHARED_FF, p->num[SL_N_SHARED].u, p->num[SL_N_MOE_FF].u, e);

@@ -9,7 +9,6 @@
 
 #define L SL_W_LAYER
 #define KDA (SL_W_LAYER | SL_W_LINEAR)
-#define FULL (SL_W_LAYER | SL_W_FULL)
 #define MOE (SL_W_LAYER | SL_W_MOE)
 #define LATENT (MOE | SL_W_LATENT)
 #define OF_LAYER "model.layers.{i}."
@@ -45,28 +44,7 @@ static const struct sl_tensor_tmpl delta_attention[] = {
     END,
 };
 
-static const struct sl_tensor_tmpl full_attention[] = {
-    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", FULL | SL_W_NOQLORA, SL_N_Q_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_q_a.weight", ATTN "q_a_proj.weight", FULL | SL_W_QLORA, SL_N_Q_LORA, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_q_a_norm.weight", ATTN "q_a_layernorm.weight", FULL | SL_W_QLORA, SL_N_NONE, SL_N_Q_LORA, 0,
-     SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_q_b.weight", ATTN "q_b_proj.weight", FULL | SL_W_QLORA, SL_N_Q_ROWS, SL_N_Q_LORA, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_kv_a_mqa.weight", ATTN "kv_a_proj_with_mqa.weight", FULL, SL_N_KV_A_ROWS, SL_N_EMBD, 0,
-     SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_kv_a_norm.weight", ATTN "kv_a_layernorm.weight", FULL, SL_N_NONE, SL_N_KV_LORA, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.attn_k_b.weight", ATTN "kv_b_proj.weight", FULL, SL_N_KV_B_ROWS, SL_N_KV_LORA, SL_K_B, SL_SHIP_LINEAR,
-     SL_N_HEAD},
-    {"blk.{i}.attn_v_b.weight", ATTN "kv_b_proj.weight", FULL, SL_N_KV_B_ROWS, SL_N_KV_LORA, SL_V_B, SL_SHIP_LINEAR,
-     SL_N_HEAD},
-    {"blk.{i}.attn_gate.weight", ATTN "g_proj.weight", FULL | SL_W_OUT_GATE, SL_N_O_COLS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", FULL, SL_N_EMBD, SL_N_O_COLS, 0, SL_SHIP_LINEAR, 0},
-    END,
-};
-
-static const struct sl_tensor_tmpl networks[] = {
-    {"blk.{i}.ffn_gate.weight", OF_LAYER "mlp.gate_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up.weight", OF_LAYER "mlp.up_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down.weight", OF_LAYER "mlp.down_proj.weight", L | SL_W_DENSE, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
+static const struct sl_tensor_tmpl experts[] = {
     {"blk.{i}.ffn_gate_inp.weight", FFN "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.exp_probs_b.bias", FFN "gate.e_score_correction_bias", MOE, SL_N_NONE, SL_N_EXPERT, 0, SL_SHIP_F32, 0},
     {"blk.{i}.ffn_routed_down.weight", FFN "routed_expert_down_proj.weight", LATENT, SL_N_LATENT, SL_N_EMBD, 0,
@@ -87,7 +65,8 @@ static const struct sl_tensor_tmpl networks[] = {
 };
 
 static const struct sl_tensor_tmpl *const tensors[] = {
-    sl_arch_common_tensors, sl_arch_norm_tensors, residuals, delta_attention, full_attention, networks, NULL,
+    sl_arch_common_tensors, sl_arch_norm_tensors, residuals, delta_attention, sl_arch_latent_attention_tensors,
+    sl_arch_dense_tensors, experts, NULL,
 };
 
 static const struct sl_key_tmpl keys[] = {
@@ -210,7 +189,6 @@ static int check(const struct sl_params *p, struct sl_error *e)
     static const struct { const char *name, *value; } words[] = {
         {"moe_router_activation_func", "sigmoid"}, {"hidden_act", "situ"},
     };
-    const struct sl_number *n = p->num;
 
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
         const char *v = sl_config_str(p->config, words[i].name);
@@ -222,32 +200,8 @@ static int check(const struct sl_params *p, struct sl_error *e)
     if (!sl_config_bool(p->config, "mla_use_nope", false))
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"mla_use_nope\" is not true: llama.cpp runs %s without positions "
                        "alone", p->hf_class);
-    if (n[SL_N_HEAD_KV_SRC].u != n[SL_N_HEAD].u)
-        return sl_fail(e, SL_ESOURCE, "config.json: \"num_key_value_heads\" is %u: with latent attention it is "
-                       "\"num_attention_heads\", %u", (unsigned)n[SL_N_HEAD_KV_SRC].u, (unsigned)n[SL_N_HEAD].u);
     SL_TRY(sl_arch_no_llama3(p, e));
     return sl_arch_check_experts(p, e);
-}
-
-static int set_attention(struct sl_params *p, struct sl_error *e)
-{
-    const struct sl_number *n = p->num;
-    uint64_t heads = n[SL_N_HEAD].u, nope = n[SL_N_NOPE].u, rope = n[SL_N_ROPE_DIM].u, v = n[SL_N_V_DIM].u;
-    const cJSON *head_dim = cJSON_GetObjectItemCaseSensitive(p->config, "head_dim");
-    bool late = !head_dim || cJSON_IsNull(head_dim);
-
-    p->when |= n[SL_N_Q_LORA].have ? SL_W_QLORA : SL_W_NOQLORA;
-    if (sl_config_bool(p->config, "mla_use_output_gate", false))
-        p->when |= SL_W_OUT_GATE;
-    sl_num_set(p, SL_N_HEAD_KV, 1);
-    sl_num_set(p, late ? SL_N_KEY_LEN_LATE : SL_N_KEY_LEN, n[SL_N_KV_LORA].u + rope);
-    sl_num_set(p, late ? SL_N_VALUE_LEN_LATE : SL_N_VALUE_LEN, n[SL_N_KV_LORA].u);
-    sl_num_set(p, SL_N_KEY_LEN_MLA, nope + rope);
-    sl_num_set(p, SL_N_VALUE_LEN_MLA, v);
-    sl_num_set(p, SL_N_KV_A_ROWS, n[SL_N_KV_LORA].u + rope);
-    SL_TRY(sl_num_mul(p, SL_N_Q_ROWS, heads, nope + rope, e));
-    SL_TRY(sl_num_mul(p, SL_N_KV_B_ROWS, heads, nope + v, e));
-    return sl_num_mul(p, SL_N_O_COLS, heads, v, e);
 }
 
 static int set_experts(struct sl_params *p, struct sl_error *e)
@@ -270,7 +224,9 @@ static int derive(struct sl_params *p, struct sl_error *e)
 {
     SL_TRY(check(p, e));
     SL_TRY(read_linear(p, e));
-    SL_TRY(set_attention(p, e));
+    SL_TRY(sl_arch_latent_attention(p, e));
+    if (sl_config_bool(p->config, "mla_use_output_gate", false))
+        p->when |= SL_W_OUT_GATE;
     if (!cJSON_GetObjectItemCaseSensitive(p->config, "rope_theta") &&
         !cJSON_GetObjectItemCaseSensitive(p->rope, "rope_theta"))
         p->num[SL_N_ROPE_THETA].have = false; /* it has no positions */
@@ -282,6 +238,7 @@ static void arrange(const struct sl_params *p, const struct sl_tensor_tmpl *t, s
     (void)p;
     if (t->transform == SL_FIRST)
         a->change = SL_MINUS_EXP;
+    a->convolution = strstr(t->out, ".ssm_conv1d_") != NULL;
 }
 
 static const char *const classes[] = {"KimiK3ForConditionalGeneration", NULL};

@@ -12,10 +12,8 @@
 #include <string.h>
 
 #define L SL_W_LAYER
-#define DENSE (SL_W_LAYER | SL_W_DENSE)
 #define MOE (SL_W_LAYER | SL_W_MOE)
 #define ATTN "model.layers.{i}.self_attn."
-#define MLP "model.layers.{i}.mlp."
 #define SPARSE "model.layers.{i}.block_sparse_moe."
 #define EXPERTS "model.layers.{i}.block_sparse_moe.experts.{e}."
 #define SHARED "model.layers.{i}.block_sparse_moe.shared_experts."
@@ -41,14 +39,15 @@ static const struct sl_tensor_tmpl experts[] = {
     {NULL, NULL, 0, 0, 0, 0, 0, 0},
 };
 
-static const struct sl_tensor_tmpl m3_own[] = {
+static const struct sl_tensor_tmpl indexer[] = {
     {"blk.{i}.indexer.q_proj.weight", ATTN "index_q_proj.weight", MOE, SL_N_INDEX_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.indexer.k_proj.weight", ATTN "index_k_proj.weight", MOE, SL_N_INDEX_DIM, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.indexer.q_norm.weight", ATTN "index_q_norm.weight", MOE, SL_N_NONE, SL_N_INDEX_DIM, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.indexer.k_norm.weight", ATTN "index_k_norm.weight", MOE, SL_N_NONE, SL_N_INDEX_DIM, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_gate.weight", MLP "gate_proj.weight", DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up.weight", MLP "up_proj.weight", DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down.weight", MLP "down_proj.weight", DENSE, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
+    {NULL, NULL, 0, 0, 0, 0, 0, 0},
+};
+
+static const struct sl_tensor_tmpl shared_expert[] = {
     {"blk.{i}.ffn_gate_shexp.weight", SHARED "gate_proj.weight", MOE, SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_up_shexp.weight", SHARED "up_proj.weight", MOE, SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_down_shexp.weight", SHARED "down_proj.weight", MOE, SL_N_EMBD, SL_N_SHARED_FF, 0, SL_SHIP_LINEAR, 0},
@@ -57,7 +56,8 @@ static const struct sl_tensor_tmpl m3_own[] = {
 
 static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, own, experts, NULL};
 static const struct sl_tensor_tmpl *const m3_tensors[] = {
-    sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors, m3_own, experts, NULL,
+    sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors, indexer, sl_arch_dense_tensors, shared_expert,
+    experts, NULL,
 };
 
 static const struct sl_field fields[] = {

@@ -7,7 +7,7 @@
 #include <string.h>
 
 static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors,
-                                                       sl_arch_ffn_tensors, NULL};
+                                                       sl_arch_dense_tensors, sl_arch_expert_tensors, NULL};
 
 /* Newer libraries call the experts "local"; where both entries are there, theirs counts. */
 const struct sl_field sl_arch_qwen_moe_fields[] = {
@@ -68,8 +68,7 @@ static int derive_moe(struct sl_params *p, struct sl_error *e)
 {
     const struct sl_number *n = p->num;
 
-    if (!n[SL_N_EXPERT].u)
-        return sl_fail(e, SL_ESOURCE, "config.json has no \"num_experts\", which %s needs", p->hf_class);
+    SL_TRY(sl_arch_need(p, SL_N_EXPERT, e));
     if (!n[SL_N_EXPERT_USED].have)
         sl_num_set(p, SL_N_EXPERT_USED, 8); /* the configuration class's own */
     SL_TRY(sl_arch_check_experts(p, e));

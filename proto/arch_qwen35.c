@@ -12,7 +12,6 @@
 #define L SL_W_LAYER
 #define FULL (SL_W_LAYER | SL_W_FULL)
 #define LINEAR (SL_W_LAYER | SL_W_LINEAR)
-#define DENSE (SL_W_LAYER | SL_W_DENSE)
 #define MOE (SL_W_LAYER | SL_W_MOE)
 #define NEXTN (SL_W_LAYER | SL_W_NEXTN)
 #define OF_LAYER "model.layers.{i}."
@@ -54,11 +53,7 @@ static const struct sl_tensor_tmpl joined[] = {
 };
 
 /* Several tensors of an expert, or one of all experts of a layer. */
-static const struct sl_tensor_tmpl feed_forward[] = {
-    {"blk.{i}.ffn_gate.weight", MLP "gate_proj.weight", DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up.weight", MLP "up_proj.weight", DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down.weight", MLP "down_proj.weight", DENSE, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
-
+static const struct sl_tensor_tmpl experts[] = {
     {"blk.{i}.ffn_gate_inp.weight", MLP "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.ffn_gate_exps.weight", MLP "experts.{e}.gate_proj.weight", MOE | SL_W_APART, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_up_exps.weight", MLP "experts.{e}.up_proj.weight", MOE | SL_W_APART, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
@@ -70,7 +65,10 @@ static const struct sl_tensor_tmpl feed_forward[] = {
     {"blk.{i}.ffn_gate_shexp.weight", MLP "shared_expert.gate_proj.weight", MOE, SL_N_SHARED_FF_KEY, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_up_shexp.weight", MLP "shared_expert.up_proj.weight", MOE, SL_N_SHARED_FF_KEY, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_down_shexp.weight", MLP "shared_expert.down_proj.weight", MOE, SL_N_EMBD, SL_N_SHARED_FF_KEY, 0, SL_SHIP_LINEAR, 0},
+    END,
+};
 
+static const struct sl_tensor_tmpl nextn[] = {
     {"blk.{i}.nextn.eh_proj.weight", "mtp.fc.weight", NEXTN, SL_N_EMBD, SL_N_TWO_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.nextn.enorm.weight", "mtp.pre_fc_norm_embedding.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.nextn.hnorm.weight", "mtp.pre_fc_norm_hidden.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
@@ -78,36 +76,30 @@ static const struct sl_tensor_tmpl feed_forward[] = {
     END,
 };
 
-static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, attention, apart, feed_forward, NULL};
-static const struct sl_tensor_tmpl *const next_tensors[] = {sl_arch_common_tensors, attention, joined, feed_forward, NULL};
-
-#define COMMON_FIELDS \
-    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER - 1, 0}, \
-    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, NAN}, \
-    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0}, \
-    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0}, \
-    {SL_N_HEAD_KV, "num_key_value_heads", SL_FIELD_INT, true, 1, 1 << 14, 0}, \
-    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0}, \
-    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, true, 0, 1, 0}, \
-    {SL_N_HEAD_DIM, "head_dim", SL_FIELD_INT, false, 1, 1 << 16, NAN}, \
-    {SL_N_NEXTN, "mtp_num_hidden_layers", SL_FIELD_INT, false, 0, 1, 1}, /* silent: by the tensors */ \
-    {SL_N_CONV, "linear_conv_kernel_dim", SL_FIELD_INT, true, 1, 1 << 8, 0}, \
-    {SL_N_LINEAR_DIM, "linear_key_head_dim", SL_FIELD_INT, true, 1, 1 << 12, 0}, \
-    {SL_N_LINEAR_V_DIM, "linear_value_head_dim", SL_FIELD_INT, true, 1, 1 << 12, 0}, \
-    {SL_N_LINEAR_KEYS, "linear_num_key_heads", SL_FIELD_INT, true, 1, 1 << 12, 0}, \
-    {SL_N_LINEAR_VALUES, "linear_num_value_heads", SL_FIELD_INT, true, 1, 1 << 12, 0}, \
-    {SL_N_FULL_EVERY, "full_attention_interval", SL_FIELD_INT, false, 1, SL_MAX_LAYER, 4}
-
-/* An "intermediate_size" there must be. */
-static const struct sl_field dense_fields[] = {
-    COMMON_FIELDS,
-    {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
-    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+static const struct sl_tensor_tmpl *const tensors[] = {
+    sl_arch_common_tensors, attention, apart, sl_arch_dense_tensors, experts, nextn, NULL,
+};
+static const struct sl_tensor_tmpl *const next_tensors[] = {
+    sl_arch_common_tensors, attention, joined, sl_arch_dense_tensors, experts, nextn, NULL,
 };
 
 static const struct sl_field fields[] = {
-    COMMON_FIELDS,
+    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER - 1, 0},
+    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, false, 1, UINT32_MAX, NAN},
+    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
     {SL_N_FF, "intermediate_size", SL_FIELD_INT, false, 1, 1 << 24, NAN},
+    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
+    {SL_N_HEAD_KV, "num_key_value_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
+    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
+    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, true, 0, 1, 0},
+    {SL_N_HEAD_DIM, "head_dim", SL_FIELD_INT, false, 1, 1 << 16, NAN},
+    {SL_N_NEXTN, "mtp_num_hidden_layers", SL_FIELD_INT, false, 0, 1, 1}, /* silent: by the tensors */
+    {SL_N_CONV, "linear_conv_kernel_dim", SL_FIELD_INT, true, 1, 1 << 8, 0},
+    {SL_N_LINEAR_DIM, "linear_key_head_dim", SL_FIELD_INT, true, 1, 1 << 12, 0},
+    {SL_N_LINEAR_V_DIM, "linear_value_head_dim", SL_FIELD_INT, true, 1, 1 << 12, 0},
+    {SL_N_LINEAR_KEYS, "linear_num_key_heads", SL_FIELD_INT, true, 1, 1 << 12, 0},
+    {SL_N_LINEAR_VALUES, "linear_num_value_heads", SL_FIELD_INT, true, 1, 1 << 12, 0},
+    {SL_N_FULL_EVERY, "full_attention_interval", SL_FIELD_INT, false, 1, SL_MAX_LAYER, 4},
     {SL_N_NONE, NULL, 0, false, 0, 0, 0},
 };
 
@@ -149,7 +141,7 @@ static void derive_views(struct sl_params *p)
 {
     uint64_t dim = p->num[SL_N_LINEAR_DIM].u, values = p->num[SL_N_LINEAR_VALUES].u, cols = p->num[SL_N_EMBD].u;
     uint64_t before = 2 * dim * p->num[SL_N_LINEAR_KEYS].u, all = dim * values, kernel = p->num[SL_N_CONV].u;
-    uint64_t expert = p->num[SL_N_MOE_FF].u * cols, experts = p->num[SL_N_EXPERT].u;
+    uint64_t expert = p->num[SL_N_MOE_FF].u * cols, n_expert = p->num[SL_N_EXPERT].u;
 
     if (p->arch == &sl_arch_qwen3next) {
         split(p);
@@ -161,9 +153,9 @@ static void derive_views(struct sl_params *p)
         tile(p, HEADS, values, 0, 1);
         tile(p, COLUMNS, cols * all, 0, dim);
     }
-    for (int i = GATE; i <= UP && experts; i++)
-        p->views[i] = (struct sl_view){1, {{.elems = experts * expert, .first = i == UP ? expert : 0, .run = expert,
-                                            .n = {experts, 1}, .step = {2 * expert}}}, 0};
+    for (int i = GATE; i <= UP && n_expert; i++)
+        p->views[i] = (struct sl_view){1, {{.elems = n_expert * expert, .first = i == UP ? expert : 0, .run = expert,
+                                            .n = {n_expert, 1}, .step = {2 * expert}}}, 0};
 }
 
 static bool of_linear(const struct sl_params *p, const char *name, struct sl_arrangement *a)
@@ -273,6 +265,8 @@ static int derive(struct sl_params *p, struct sl_error *e)
 {
     const struct sl_number *n = p->num;
 
+    if (p->arch != &sl_arch_qwen35moe) /* whose config.json may have none */
+        SL_TRY(sl_arch_need(p, SL_N_FF, e));
     if (sl_config_bool(p->config, "attention_bias", false))
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"attention_bias\" is true, which llama.cpp's %s cannot have", p->arch->name);
     SL_TRY(sl_arch_plain_attention(p, e));
@@ -291,12 +285,9 @@ static int derive(struct sl_params *p, struct sl_error *e)
 
 static int derive_moe(struct sl_params *p, struct sl_error *e)
 {
-    const struct sl_number *n = p->num;
-
-    for (size_t i = 0; i < 3; i++)
-        if (!n[i == 0 ? SL_N_EXPERT : i == 1 ? SL_N_EXPERT_USED : SL_N_SHARED_FF_KEY].u)
-            return sl_fail(e, SL_ESOURCE, "config.json has no \"%s\", which %s needs", i == 0 ? "num_experts" : i == 1
-                           ? "num_experts_per_tok" : "shared_expert_intermediate_size", p->hf_class);
+    SL_TRY(sl_arch_need(p, SL_N_EXPERT, e));
+    SL_TRY(sl_arch_need(p, SL_N_EXPERT_USED, e));
+    SL_TRY(sl_arch_need(p, SL_N_SHARED_FF_KEY, e));
     SL_TRY(sl_arch_check_experts(p, e));
     SL_TRY(sl_arch_all_have_experts(p, e));
     return derive(p, e);
@@ -332,7 +323,7 @@ static const char *const moe_classes[] = {"Qwen3_5MoeForConditionalGeneration", 
 const struct sl_arch sl_arch_qwen35 = {
     .name = "qwen35",
     .classes = classes,
-    .fields = dense_fields,
+    .fields = fields,
     .tensors = tensors,
     .keys = keys,
     .derive = derive,
@@ -359,7 +350,7 @@ const struct sl_arch sl_arch_qwen35moe = {
 const struct sl_arch sl_arch_qwen3next = {
     .name = "qwen3next",
     .classes = next_classes,
-    .fields = dense_fields,
+    .fields = fields,
     .more_fields = sl_arch_qwen_moe_fields,
     .tensors = next_tensors,
     .keys = keys,

@@ -152,12 +152,11 @@ uint32_t sl_arch_layer_facts(const struct sl_params *p, uint64_t i)
     int32_t ratio = i < p->n_ratios ? p->ratios[i] : 0;
     bool nextn = i + p->num[SL_N_NEXTN].u >= p->num[SL_N_LAYER].u, every = p->num[SL_N_FULL_EVERY].have;
     bool linear = p->n_linear ? p->linear[i] : every && !nextn && (i + 1) % p->num[SL_N_FULL_EVERY].u != 0;
-    bool both = p->n_linear || every;
 
     return (p->when & ~(shared ? (uint32_t)SL_W_INDEXER : 0) & ~(hashed ? (uint32_t)SL_W_CORR : 0)) | SL_W_LAYER |
            (dense ? SL_W_DENSE : SL_W_MOE) | (hashed ? SL_W_HASHED : 0) |
            (ratio == SL_FINE ? SL_W_FINE : ratio ? SL_W_COARSE : 0) |
-           (linear ? SL_W_LINEAR : both ? SL_W_FULL : 0) | (nextn ? SL_W_NEXTN : 0);
+           (linear ? SL_W_LINEAR : SL_W_FULL) | (nextn ? SL_W_NEXTN : 0);
 }
 
 static size_t put_number(char buf[20], uint64_t v)

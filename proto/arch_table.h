@@ -65,7 +65,7 @@ enum sl_when {
     SL_W_COARSE = 1 << 19, /* ... or of SL_COARSE */
     SL_W_HASHED = 1 << 20, /* in layers whose experts are chosen by the token's id */
     SL_W_LINEAR = 1 << 21, /* in layers of linear attention ... */
-    SL_W_FULL = 1 << 22,   /* ... and in the others, where a model has both */
+    SL_W_FULL = 1 << 22,   /* ... and in the others */
     SL_W_FUSED = 1 << 23,  /* no facts: where the checkpoint has a layer's experts in one tensor, ... */
     SL_W_APART = 1 << 24,  /* ... or each apart */
     SL_W_LATENT = 1 << 25, /* experts live in a space of their own ... */
@@ -168,6 +168,7 @@ struct sl_arrangement {
     uint64_t shape[3];          /* the source's; shape[0] 0: the template's rows and columns ... */
     uint64_t rows;              /* ... but for these rows, 0: no others */
     bool stack;                 /* the output is a stack of all experts, of which each has the template's rows */
+    bool convolution;           /* the output has a dimension of 1 between columns and rows, and the source may have it */
 };
 
 struct sl_arch {
@@ -242,6 +243,8 @@ int sl_arch_whole_rope(const struct sl_params *p, struct sl_error *e) SL_MUST_US
 /* Effect: numbers that stand in an object of config.json. Errors: SL_ESOURCE (an absent or absurd value). */
 int sl_arch_read_fields(struct sl_params *p, const struct cJSON *object, const struct sl_field *f, struct sl_error *e)
     SL_MUST_USE;
+/* Errors: SL_ESOURCE when an integer that is read as optional is 0 or not there. */
+int sl_arch_need(const struct sl_params *p, enum sl_num n, struct sl_error *e) SL_MUST_USE;
 /* Effect: what a configuration class takes for an entry that is not there at all; null means that there is none. */
 void sl_field_default(struct sl_params *p, enum sl_num n, double v);
 
@@ -249,11 +252,15 @@ void sl_field_default(struct sl_params *p, enum sl_num n, double v);
 extern const struct sl_field sl_arch_plain_fields[];
 
 /* Tensors that several architectures have (arch_tensors.c): those of every model; attention with plain heads; the norm
- * behind it by its usual name; feed-forward networks, dense and of experts. */
+ * behind it by its usual name; feed-forward networks, dense and, as DeepSeek-V3 has them, of experts. */
 extern const struct sl_tensor_tmpl sl_arch_common_tensors[], sl_arch_attention_tensors[], sl_arch_norm_tensors[],
-    sl_arch_ffn_tensors[];
+    sl_arch_dense_tensors[], sl_arch_expert_tensors[];
 
-/* Tensors and facts of config.json where attention is latent, and what follows from them; indexer
+/* Latent attention: its tensors, and what follows from config.json. Errors: SL_ESOURCE (arch_deepseek2.c). */
+extern const struct sl_tensor_tmpl sl_arch_latent_attention_tensors[];
+int sl_arch_latent_attention(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+
+/* Tensors and facts of config.json of DeepSeek-V3's form, and what follows from them; indexer
  * and layers for multi-token prediction are described, and left to the caller (arch_deepseek2.c). */
 extern const struct sl_tensor_tmpl *const sl_arch_latent_tensors[];
 extern const struct sl_field sl_arch_latent_fields[];
@@ -284,12 +291,6 @@ int sl_arch_keys(const struct sl_params *p, struct sl_kvs *kvs, struct sl_error 
  * (arch_qwen.c). */
 extern const struct sl_field sl_arch_qwen_moe_fields[];
 int sl_arch_all_have_experts(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
-
-/* Returns whether the template's tensor is a convolution of Kimi-K3's. */
-bool sl_arch_is_convolution(const struct sl_tensor_tmpl *t);
-/* Returns whether src has rows x cols as the template's source may have them: convolutions as [rows, cols] or
- * [rows, 1, cols], factors as vectors or matrices of one row, and of what SL_FIRST takes there may be more. */
-bool sl_arch_takes_shape(const struct sl_tensor_tmpl *t, const struct sl_src_tensor *src, uint64_t rows, uint64_t cols);
 
 /* Facts of layer i, for `when`. */
 uint32_t sl_arch_layer_facts(const struct sl_params *p, uint64_t i);

@@ -2,8 +2,6 @@
  * their order. */
 #include "proto/arch_table.h"
 
-#include <string.h>
-
 #define L SL_W_LAYER
 #define MOE (SL_W_LAYER | SL_W_MOE)
 #define OF_LAYER "model.layers.{i}."
@@ -39,11 +37,14 @@ const struct sl_tensor_tmpl sl_arch_norm_tensors[] = {
     END,
 };
 
-const struct sl_tensor_tmpl sl_arch_ffn_tensors[] = {
+const struct sl_tensor_tmpl sl_arch_dense_tensors[] = {
     {"blk.{i}.ffn_gate.weight", MLP "gate_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_up.weight", MLP "up_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_down.weight", MLP "down_proj.weight", L | SL_W_DENSE, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
+    END,
+};
 
+const struct sl_tensor_tmpl sl_arch_expert_tensors[] = {
     {"blk.{i}.ffn_gate_inp.weight", MLP "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.exp_probs_b.bias", MLP "gate.e_score_correction_bias", MOE | SL_W_CORR, SL_N_NONE, SL_N_EXPERT, 0,
      SL_SHIP_F32, 0},
@@ -58,23 +59,3 @@ const struct sl_tensor_tmpl sl_arch_ffn_tensors[] = {
      SL_SHIP_LINEAR, 0},
     END,
 };
-
-bool sl_arch_is_convolution(const struct sl_tensor_tmpl *t)
-{
-    return strstr(t->out, ".ssm_conv1d_") != NULL;
-}
-
-bool sl_arch_takes_shape(const struct sl_tensor_tmpl *t, const struct sl_src_tensor *src, uint64_t rows, uint64_t cols)
-{
-    bool vector = t->rows == SL_N_NONE;
-    uint32_t last = src->n_dims - 1;
-
-    if (src->n_dims == 0)
-        return false;
-    if (vector && t->transform == SL_FIRST)
-        return last == 0 && src->shape[0] >= cols;
-    if (vector)
-        return src->shape[last] == cols && (last == 0 || (last == 1 && src->shape[0] == 1 && t->transform == SL_PRODUCT));
-    return src->shape[0] == rows && src->shape[last] == cols &&
-           (last == 1 || (last == 2 && src->shape[1] == 1 && sl_arch_is_convolution(t)));
-}

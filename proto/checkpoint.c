@@ -196,46 +196,6 @@ static int no_config(const char *dir, struct sl_error *e)
 
 /* ---- config.json ---- */
 
-/* What compressed-tensors says of its one group's weights, or NULL. */
-static const cJSON *group_weights(const cJSON *q)
-{
-    const cJSON *groups = cJSON_GetObjectItemCaseSensitive(q, "config_groups");
-
-    return cJSON_IsObject(groups) && groups->child && !groups->child->next
-           ? cJSON_GetObjectItemCaseSensitive(groups->child, "weights") : NULL;
-}
-
-/* "weight_block_size"; compressed-tensors has it as "block_structure". */
-static const cJSON *block_size(const cJSON *q, const char **name)
-{
-    const cJSON *weights = group_weights(q);
-    const cJSON *block = cJSON_GetObjectItemCaseSensitive(q, *name = "weight_block_size");
-
-    if ((!block || cJSON_IsNull(block)) && weights)
-        block = cJSON_GetObjectItemCaseSensitive(weights, *name = "block_structure");
-    return block;
-}
-
-static int read_block_size(struct sl_checkpoint *ck, struct sl_error *e)
-{
-    const char *name;
-    const cJSON *q = cJSON_GetObjectItemCaseSensitive(sl_checkpoint_config(ck), "quantization_config");
-    const cJSON *block = block_size(q, &name);
-    const cJSON *rows = block ? block->child : NULL;
-    const char *strategy = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(group_weights(q), "strategy"));
-
-    ck->fp8_by_row = strategy && strcmp(strategy, "channel") == 0;
-    if (!block || cJSON_IsNull(block))
-        return 0;
-    if (!cJSON_IsArray(block) || !rows || !rows->next || rows->next->next ||
-        !sl_json_uint(rows, 1 << 20, &ck->fp8_block_rows) ||
-        !sl_json_uint(rows->next, 1 << 20, &ck->fp8_block_cols) ||
-        ck->fp8_block_rows == 0 || ck->fp8_block_cols == 0)
-        return sl_fail(e, SL_ESOURCE, "quantization_config's %s is not an array of two "
-                       "integers from 1 to 2^20", name);
-    return 0;
-}
-
 static int take_config(struct sl_checkpoint *ck, int fd, const char *label, struct sl_error *e)
 {
     int rc = sl_json_read_fd(fd, label, CONFIG_MAX_BYTES, &ck->config, e);
@@ -246,9 +206,7 @@ static int take_config(struct sl_checkpoint *ck, int fd, const char *label, stru
         return sl_fail(e, SL_ESOURCE, "%s: expected a JSON object", label);
     rc = sl_ck_read_text(ck, e);
     if (rc == 0)
-        rc = read_block_size(ck, e);
-    if (rc == 0)
-        rc = sl_ck_read_packing(ck, e);
+        rc = sl_ck_read_quantization(ck, e);
     return rc < 0 ? sl_fail_context(e, "%s", label) : 0;
 }
 
@@ -547,4 +505,15 @@ void sl_checkpoint_close(struct sl_checkpoint *ck)
 uint32_t sl_checkpoint_find(const struct sl_checkpoint *ck, const char *name)
 {
     return sl_name_table_find(&sl_ck_priv(ck)->by_name, name);
+}
+
+const char *sl_src_shape_text(const struct sl_src_tensor *t, char buf[SL_SHAPE_TEXT])
+{
+    size_t at = 1;
+
+    strcpy(buf, "[");
+    for (uint32_t i = 0; i < t->n_dims; i++)
+        at += (size_t)snprintf(buf + at, SL_SHAPE_TEXT - at, "%s%" PRIu64, i ? ", " : "", t->shape[i]);
+    strcpy(buf + at, "]");
+    return buf;
 }

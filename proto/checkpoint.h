@@ -32,6 +32,11 @@ struct sl_src_tensor {
     uint64_t bytes;
 };
 
+#define SL_SHAPE_TEXT (SL_SRC_MAX_DIMS * 22 + 3)
+
+/* Effect: the shape as safetensors has it, "[7168, 2048]". Returns buf. */
+const char *sl_src_shape_text(const struct sl_src_tensor *t, char buf[SL_SHAPE_TEXT]);
+
 struct sl_gguf; /* proto/gguf.h */
 struct cJSON;
 struct sl_roots; /* proto/roots.h */
@@ -103,11 +108,11 @@ struct sl_scale {
     bool any_sign;       /* of integers: 0 and negative scales mean what they say; of FP8 they are damage */
 };
 
-/* Effect: finds the scale tensor of the weight (names "X.weight_scale_inv",
- * "X.weight_scale", "X.scale" for "X.weight") and checks its dtype (F32, BF16,
- * F16, F8_E8M0, U8 as E8M0) and its shape: one value for the tensor, one for each row,
- * or ceil(rows / block_rows) x ceil(cols / block_cols); of I4 (BF16, F16 or F32 as
- * "X.weight_scale") and F4 (F8_E8M0, U8) one for each group of a row. Other weights have none. Errors: SL_ESOURCE when it is missing or wrongly shaped. */
+/* Effect: finds the scale tensor of the weight (names "X.weight_scale_inv", "X.weight_scale", "X.scale" for "X.weight")
+ * and checks its dtype and shape. Of FP8 (F32, BF16, F16, F8_E8M0, U8 as E8M0): one value for the tensor, one for each
+ * row, or ceil(rows / block_rows) x ceil(cols / block_cols); of I4 (F32, BF16, F16) and F4 (F8_E8M0, U8): one for each
+ * group of a row. Other weights have none. Errors: SL_ESOURCE when it is missing, or of another dtype or shape;
+ * SL_EUNSUPPORTED (a weight of three dimensions or more). */
 int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct sl_scale *out,
                         struct sl_error *e) SL_MUST_USE;
 

@@ -2,14 +2,10 @@
  * (I32, eight weights each, the first in the lowest bits), X.weight_scale (one for each group of a
  * row) and X.weight_shape. By bytes that is two weights each, the first in the low half: X.weight of I4.
  * And those that it packs as MXFP4: X.weight_packed (U8, two weights each) and X.weight_scale: X.weight of F4. */
-#include "proto/arch_table.h"
 #include "proto/checkpoint_priv.h"
 #include "proto/cursor.h"
-#include "proto/json_file.h"
-#include "proto/recipe_pattern.h"
 #include "proto/source_file.h"
 
-#include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,156 +14,8 @@
 
 #define IN_A_WORD 8u    /* weights */
 #define IN_A_BYTE 2u
-#define GROUP_MAX (1u << 20)
-#define NAMES_MAX 4096   /* entries of "ignore" that are looked at: GLM-4.6-FP8 names 800 layers, */
-#define PATTERNS_MAX 100 /* and of these the expressions */
 #define PACKED ".weight_packed"
 #define WEIGHT ".weight"
-
-/* ---- config.json ---- */
-
-static const cJSON *quantization(const struct sl_checkpoint *ck)
-{
-    return cJSON_GetObjectItemCaseSensitive(sl_checkpoint_config(ck), "quantization_config");
-}
-
-static bool is_text(const cJSON *item, const char *text)
-{
-    return cJSON_IsString(item) && strcmp(item->valuestring, text) == 0;
-}
-
-/* The next three write what is not supported of a group's weights to buf, and return false when there is nothing. */
-static bool odd_4bit(const cJSON *w, const char *expected, char *buf, size_t cap)
-{
-    const cJSON *type = cJSON_GetObjectItemCaseSensitive(w, "type");
-    const cJSON *symmetric = cJSON_GetObjectItemCaseSensitive(w, "symmetric");
-    uint64_t bits = 0;
-
-    if (!sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "num_bits"), 64, &bits) || bits != 4)
-        snprintf(buf, cap, "num_bits %" PRIu64 " instead of 4", bits);
-    else if (type && !is_text(type, expected))
-        snprintf(buf, cap, "a type that is not '%s'", expected);
-    else if (symmetric && !cJSON_IsTrue(symmetric))
-        snprintf(buf, cap, "zero points ('symmetric' is not true)");
-    else
-        return false;
-    return true;
-}
-
-static bool odd_mxfp4(const cJSON *w, char *buf, size_t cap)
-{
-    uint64_t group = 0;
-
-    if (odd_4bit(w, "float", buf, cap))
-        return true;
-    if (sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "group_size"), UINT32_MAX, &group) && group == SL_F4_GROUP)
-        return false;
-    snprintf(buf, cap, "group_size %" PRIu64 " instead of %u", group, SL_F4_GROUP);
-    return true;
-}
-
-static bool odd_integers(const cJSON *w, uint64_t *group, char *buf, size_t cap)
-{
-    const cJSON *order = cJSON_GetObjectItemCaseSensitive(w, "actorder");
-
-    *group = 0;
-    if (odd_4bit(w, "int", buf, cap))
-        return true;
-    if (order && !cJSON_IsNull(order) && !cJSON_IsFalse(order) && !is_text(order, "weight") && !is_text(order, "static"))
-        snprintf(buf, cap, "an order of their own ('actorder')");
-    else if (!is_text(cJSON_GetObjectItemCaseSensitive(w, "strategy"), "group"))
-        snprintf(buf, cap, "a strategy that is not 'group'");
-    else if (!sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "group_size"), UINT32_MAX, group) || !*group)
-        snprintf(buf, cap, "a group_size that is no number of weights");
-    else if (*group > GROUP_MAX)
-        snprintf(buf, cap, "a group_size above %u", GROUP_MAX);
-    else if (*group % IN_A_WORD)
-        snprintf(buf, cap, "a group_size that is no multiple of %u", IN_A_WORD);
-    else
-        return false;
-    return true;
-}
-
-/* A model whose class is not known is refused for that, whatever its weights are packed as. */
-static int rather_the_class(const struct sl_checkpoint *ck, struct sl_error *e)
-{
-    struct sl_error class;
-
-    if (sl_arch_check_class(sl_checkpoint_config(ck), &class) < 0)
-        *e = class;
-    return e->code;
-}
-
-static int read_group(struct sl_checkpoint *ck, const cJSON *q, struct sl_error *e)
-{
-    const cJSON *groups = cJSON_GetObjectItemCaseSensitive(q, "config_groups");
-    const cJSON *first = cJSON_IsObject(groups) ? groups->child : NULL;
-    const cJSON *w = cJSON_GetObjectItemCaseSensitive(first, "weights");
-    char odd[80];
-
-    if (!first || first->next)
-        snprintf(odd, sizeof odd, "%d config_groups instead of one", first ? cJSON_GetArraySize(groups) : 0);
-    else if (ck->mxfp4 ? !odd_mxfp4(w, odd, sizeof odd) : !odd_integers(w, &ck->i4_group, odd, sizeof odd))
-        return 0;
-    sl_fail(e, SL_EUNSUPPORTED, "the weights are packed with %s, and only symmetric 4-bit %s in groups%s are "
-            "supported: give an FP8 or BF16 checkpoint of the model", odd, ck->mxfp4 ? "floats" : "integers",
-            ck->mxfp4 ? " of 32" : "");
-    return rather_the_class(ck, e);
-}
-
-int sl_ck_read_packing(struct sl_checkpoint *ck, struct sl_error *e)
-{
-    static const char *const plain[] = {"float-quantized", "naive-quantized", "dense"};
-    const cJSON *q = quantization(ck), *format = cJSON_GetObjectItemCaseSensitive(q, "format");
-
-    if (!is_text(cJSON_GetObjectItemCaseSensitive(q, "quant_method"), "compressed-tensors") || !cJSON_IsString(format))
-        return 0;
-    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
-        if (is_text(format, plain[i]))
-            return 0;
-    ck->mxfp4 = is_text(format, "mxfp4-pack-quantized");
-    if (ck->mxfp4 || is_text(format, "pack-quantized"))
-        return read_group(ck, q, e);
-    sl_fail(e, SL_EUNSUPPORTED, "the weights are packed by quant_method 'compressed-tensors', "
-            "format '%.60s', and only FP8, unquantized weights, 'pack-quantized' and 'mxfp4-pack-quantized' ones are "
-            "supported: give an FP8 or BF16 checkpoint of the model", format->valuestring);
-    return rather_the_class(ck, e);
-}
-
-/* An entry names a layer, or after "re:" it is an expression for the beginning of its name; one that
- * is none, or needs too long, ignores nothing. */
-static int ignores(const char *entry, const char *layer, struct sl_error *e)
-{
-    struct sl_pattern *p;
-    char text[1024];
-    int rc;
-
-    if (strncmp(entry, "re:", 3) != 0)
-        return strcmp(entry, layer) == 0;
-    if (snprintf(text, sizeof text, "^(?:%s)", entry + 3) >= (int)sizeof text)
-        return 0;
-    rc = sl_pattern_compile(text, true, false, &p, e);
-    if (rc == 0) {
-        rc = sl_pattern_match(p, layer, e);
-        sl_pattern_free(p);
-    }
-    return rc == SL_EUSAGE ? 0 : rc;
-}
-
-int sl_checkpoint_ignores(const struct sl_checkpoint *ck, const char *name, struct sl_error *e)
-{
-    const cJSON *entry = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(quantization(ck), "ignore"), 0);
-    char layer[SL_SRC_MAX_NAME + 1];
-    int hit = 0, n_patterns = 0;
-
-    snprintf(layer, sizeof layer, "%.*s", (int)sl_stem(name, WEIGHT), name);
-    for (int i = 0; i < NAMES_MAX && entry && !hit; i++, entry = entry->next)
-        if (cJSON_IsString(entry) && (strncmp(entry->valuestring, "re:", 3) != 0 || n_patterns++ < PATTERNS_MAX))
-            hit = ignores(entry->valuestring, layer, e);
-    return hit;
-}
-
-/* ---- tensors ---- */
 
 static int missing(const struct sl_checkpoint *ck, const char *packed, size_t n, const char *suffix, struct sl_error *e)
 {
@@ -242,7 +90,7 @@ static int check_packed(const struct sl_checkpoint *ck, const struct sl_src_tens
         sl_fail(e, SL_ESOURCE, "'%.160s' is packed, and config.json does not say how: expected a quantization_config "
                 "with quant_method 'compressed-tensors' and format 'pack-quantized' or 'mxfp4-pack-quantized'; is it of "
                 "this model?", t->name);
-        return rather_the_class(ck, e) == SL_EUNSUPPORTED ? sl_fail_context(e, "config.json") : e->code;
+        return sl_ck_class_first(ck, e) == SL_EUNSUPPORTED ? sl_fail_context(e, "config.json") : e->code;
     }
     for (size_t i = 0; i < sizeof odd / sizeof *odd; i++)
         if (sl_ck_find_joined(ck, t->name, n, odd[i].suffix) != SL_NO_TENSOR)

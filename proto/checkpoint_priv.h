@@ -56,9 +56,13 @@ int sl_ck_name_anew(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 int sl_ck_take_text(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: ck->i4_group and mxfp4 = what config.json's quantization_config says of packed weights. Errors:
- * SL_EUNSUPPORTED (weights packed in another way) (checkpoint_packed.c). */
-int sl_ck_read_packing(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
+/* Effect: ck->fp8_*, i4_group and mxfp4 = what config.json's quantization_config says. Errors: SL_ESOURCE (absurd blocks),
+ * SL_EUNSUPPORTED (weights packed in another way) (checkpoint_quant.c). */
+int sl_ck_read_quantization(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: where config.json names a class that is not known, that is the error in e, whatever the weights are packed as.
+ * Returns e's code. */
+int sl_ck_class_first(const struct sl_checkpoint *ck, struct sl_error *e);
 
 /* Effect: each X.weight_packed becomes a tensor X.weight of I4 or F4. Once, when all files are there.
  * Errors: SL_ESOURCE, SL_EUNSUPPORTED. */

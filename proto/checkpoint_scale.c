@@ -22,6 +22,12 @@ static bool has_scale(enum sl_dtype t)
     return t == SL_DTYPE_F8_E4M3 || t == SL_DTYPE_F8_E5M2 || is_grouped(t);
 }
 
+/* For errors. */
+static const char *kind(enum sl_dtype t)
+{
+    return is_grouped(t) ? sl_dtype_info(t)->name : "FP8";
+}
+
 uint32_t sl_ck_find_joined(const struct sl_checkpoint *ck, const char *name, size_t n, const char *suffix)
 {
     char buf[NAME_BUF];
@@ -43,17 +49,6 @@ uint32_t sl_ck_find_scale(const struct sl_checkpoint *ck, const char *weight)
     if (t == SL_NO_TENSOR && base)
         t = sl_ck_find_joined(ck, weight, base, ".scale");
     return t;
-}
-
-static const char *shape_text(const struct sl_src_tensor *t, char buf[200])
-{
-    size_t at = 0;
-
-    buf[at++] = '[';
-    for (uint32_t i = 0; i < t->n_dims; i++)
-        at += (size_t)snprintf(buf + at, 200 - at, "%s%" PRIu64, i ? ", " : "", t->shape[i]);
-    strcpy(buf + at, "]");
-    return buf;
 }
 
 static uint64_t group_of(const struct sl_checkpoint *ck, enum sl_dtype t)
@@ -104,7 +99,7 @@ static bool match_shape(const struct sl_checkpoint *ck, const struct sl_src_tens
 static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tensor *w,
                        const struct sl_src_tensor *s, struct sl_error *e)
 {
-    char ws[200], ss[200], want[128] = "[] or [1]";
+    char ws[SL_SHAPE_TEXT], ss[SL_SHAPE_TEXT], want[128] = "[] or [1]";
 
     if (is_grouped(w->dtype))
         snprintf(want, sizeof want, "[%" PRIu64 ", n], %" PRIu64 " weights for each", w->shape[0], group_of(ck, w->dtype));
@@ -116,7 +111,7 @@ static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tenso
         snprintf(want, sizeof want, "[1] or [%" PRIu64 ", 1] (config.json gives no "
                  "weight_block_size; is it of this model?)", w->shape[0]);
     return sl_fail(e, SL_ESOURCE, "scale '%.120s' of shape %s does not fit '%.120s' of shape %s: "
-                   "expected %s", s->name, shape_text(s, ss), w->name, shape_text(w, ws), want);
+                   "expected %s", s->name, sl_src_shape_text(s, ss), w->name, sl_src_shape_text(w, ws), want);
 }
 
 /* Whether weights of one dtype may have scales of another. */
@@ -153,10 +148,10 @@ int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct 
                        "the folder, %s", ck->files[0].path, w->name, ck->dir);
     if (out->tensor == SL_NO_TENSOR)
         return sl_fail(e, SL_ESOURCE, "%s tensor '%.160s' has no scale: expected '%.160s_scale%s'",
-                       w->dtype == SL_DTYPE_F4 ? "F4" : "FP8", w->name, w->name, w->dtype == SL_DTYPE_F4 ? "" : "_inv");
+                       kind(w->dtype), w->name, w->name, is_grouped(w->dtype) ? "" : "_inv");
     if (w->n_dims > 2)
-        return sl_fail(e, SL_EUNSUPPORTED, "FP8 tensor '%.160s' has %" PRIu32 " dimensions; only "
-                       "matrices and vectors are supported", w->name, w->n_dims);
+        return sl_fail(e, SL_EUNSUPPORTED, "%s tensor '%.160s' has %" PRIu32 " dimensions; only "
+                       "matrices and vectors are supported", kind(w->dtype), w->name, w->n_dims);
     s = &ck->tensors[out->tensor];
     if (!scales(w->dtype, s->dtype))
         return sl_fail(e, SL_ESOURCE, "scale '%.160s' of '%.160s' is %s: expected %s", s->name, w->name,
@@ -217,7 +212,7 @@ static bool weight_name(const char *name, char buf[NAME_BUF], bool *sure)
     return true;
 }
 
-/* A name such as "x.scale" is a scale only beside an FP8 weight "x.weight";
+/* A name such as "x.scale" is a scale only beside a weight "x.weight" in FP8, I4 or F4;
  * "x.weight_scale" and "..._scale_inv" must have one. */
 static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error *e)
 {
@@ -250,8 +245,8 @@ static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error
     if (w == SL_NO_TENSOR)
         return sl_fail(e, SL_ESOURCE, "scale '%.160s' belongs to no tensor: expected '%.160s' in the "
                        "checkpoint", name, weight);
-    return sl_fail(e, SL_EUNSUPPORTED, "scale '%.160s' belongs to '%.160s', which is %s: only FP8 "
-                   "weights with scales are supported", name, weight,
+    return sl_fail(e, SL_EUNSUPPORTED, "scale '%.160s' belongs to '%.160s', which is %s: only FP8, "
+                   "MXFP4 and packed 4-bit integers with scales are supported", name, weight,
                    sl_dtype_info(ck->tensors[w].dtype)->name);
 }
 

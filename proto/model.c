@@ -6,6 +6,7 @@
 #include "proto/metadata_general.h"
 #include "proto/model.h"
 #include "proto/model_gguf.h"
+#include "proto/model_source.h"
 #include "proto/source_file.h"
 #include "proto/suffix.h"
 #include "proto/text_line.h"
@@ -27,8 +28,8 @@ struct build {
     const struct sl_params *p;
     struct sl_model *m;
     bool planned;     /* from config.json alone */
-    struct sl_arrangement how; /* the tensor at hand is arranged */
-    int ignored;      /* planned: whether the sources of the tensor at hand are not quantized, unlike others */
+    struct sl_arrangement how; /* what is special about the tensor at hand */
+    int ignored;      /* planned: 1 when that tensor's sources are not quantized, unlike others */
     uint8_t *used;    /* of the checkpoint's tensors */
     struct sl_names missing;
     char last_missing[128]; /* kv_b_proj is the source of two tensors, one after the other */
@@ -122,111 +123,22 @@ static int allocate(struct build *b, struct sl_error *e)
 
 /* ---- one source ---- */
 
-static int wrong_shape(const struct sl_src_tensor *t, const uint64_t three[3], bool vector, uint64_t rows, uint64_t cols,
-                       struct sl_error *e)
-{
-    char want[80], found[SL_SRC_MAX_DIMS * 22 + 4];
-    size_t at = 0;
-
-    if (three[0])
-        snprintf(want, sizeof want, "[%" PRIu64 ", %" PRIu64 ", %" PRIu64 "]", three[0], three[1], three[2]);
-    else if (vector)
-        snprintf(want, sizeof want, "[%" PRIu64 "]", cols);
-    else
-        snprintf(want, sizeof want, "[%" PRIu64 ", %" PRIu64 "]", rows, cols);
-    found[at++] = '[';
-    for (uint32_t d = 0; d < t->n_dims && d < SL_SRC_MAX_DIMS; d++)
-        at += (size_t)snprintf(found + at, sizeof found - at, "%s%" PRIu64, d ? ", " : "",
-                               t->shape[d]);
-    found[at] = ']';
-    found[at + 1] = '\0';
-    return sl_fail(e, SL_ESOURCE, "tensor '%.200s': expected shape %s by config.json, found %s",
-                   t->name, want, found);
-}
-
-static int wrong_dtype(const struct sl_src_tensor *t, bool ids, struct sl_error *e)
-{
-    const char *as = ids ? "a list of experts: expected I64 or I32"
-                     : t->dtype == SL_DTYPE_I8 || t->dtype == SL_DTYPE_U8
-                     ? "weights; as MXFP4 it would have scales in F8_E8M0" : "weights";
-
-    return sl_fail(e, SL_EUNSUPPORTED, "tensor '%.200s' is %s, which cannot be read as %s", t->name,
-                   sl_dtype_info(t->dtype)->name, as);
-}
-
-/* Bytes of a planned scale, as published models have them: E8M0 for F4, BF16 for I4, F32 for FP8 but in DeepSeek-V4 and
- * in MXFP8. */
-static uint32_t planned_width(const struct build *b, enum sl_dtype dtype)
-{
-    switch (dtype) {
-    case SL_DTYPE_F4: return 1;
-    case SL_DTYPE_I4: return 2;
-    default: return b->p->arch->e8m0 || b->p->mxfp8 ? 1 : 4;
-    }
-}
-
-/* Scales of a planned matrix: in I4 and F4 groups of a row; in FP8 blocks, or one for each row or for the tensor. */
-static struct sl_scale planned_scale(const struct build *b, enum sl_dtype dtype, uint64_t rows, uint64_t cols)
-{
-    const struct sl_checkpoint *ck = b->ck;
-    bool blocks = ck->fp8_block_rows && ck->fp8_block_cols;
-    uint64_t group = dtype == SL_DTYPE_I4 ? ck->i4_group : dtype == SL_DTYPE_F4 ? SL_F4_GROUP : 0;
-    struct sl_scale s = {.tensor = SL_NO_TENSOR};
-
-    s.width = planned_width(b, dtype);
-    s.block_rows = group ? 1 : blocks ? ck->fp8_block_rows : ck->fp8_by_row ? 1 : rows;
-    s.block_cols = group ? group : blocks ? ck->fp8_block_cols : cols;
-    s.rows = sl_ceil_div_u64(rows, s.block_rows);
-    s.cols = sl_ceil_div_u64(cols, s.block_cols);
-    return s;
-}
-
-static enum sl_dtype planned_dtype(const struct build *b, enum sl_ship ship)
-{
-    switch (ship) {
-    case SL_SHIP_F32: return SL_DTYPE_F32;
-    case SL_SHIP_I64: return SL_DTYPE_I64;
-    case SL_SHIP_BASE: return b->p->dtype;
-    case SL_SHIP_EXPERT:
-        if (b->p->fp4_experts)
-            return SL_DTYPE_F4;
-        break;
-    case SL_SHIP_LINEAR: break;
-    }
-    if (b->ignored)
-        return b->p->dtype;
-    if (b->ck->mxfp4 || b->ck->i4_group)
-        return b->ck->mxfp4 ? SL_DTYPE_F4 : SL_DTYPE_I4;
-    return b->p->fp8 ? SL_DTYPE_F8_E4M3 : b->p->dtype;
-}
-
-static void plan_source(const struct build *b, const struct sl_tensor_tmpl *t,
-                        struct sl_model_src *s)
-{
-    s->dtype = planned_dtype(b, t->ship);
-    if (s->dtype == SL_DTYPE_F8_E4M3 || s->dtype == SL_DTYPE_F4 || s->dtype == SL_DTYPE_I4)
-        s->scale = planned_scale(b, s->dtype, s->rows, s->cols);
-}
-
 static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t layer,
                        uint64_t expert, struct sl_model_src *s, struct sl_error *e)
 {
-    uint64_t rows = b->p->num[t->rows].u, cols = b->p->num[t->cols].u;
-    const uint64_t *three = b->how.shape;
-    bool vector = t->rows == SL_N_NONE;
     const struct sl_src_tensor *src;
+    uint64_t rows, cols;
     char name[128];
 
-    if (three[0] || b->how.rows)
-        rows = three[0] ? three[0] * three[1] : b->how.rows;
-    *s = (struct sl_model_src){.tensor = SL_NO_TENSOR, .rows = vector ? 1 : rows, .cols = cols};
+    sl_model_source_size(b->p, t, &b->how, &rows, &cols);
+    *s = (struct sl_model_src){.tensor = SL_NO_TENSOR, .rows = t->rows == SL_N_NONE ? 1 : rows, .cols = cols};
     s->scale.tensor = SL_NO_TENSOR;
-    if (vector && t->transform == SL_PERMUTE) {
+    if (t->rows == SL_N_NONE && t->transform == SL_PERMUTE) {
         s->rows = cols;
         s->cols = 1;
     }
     if (b->planned) {
-        plan_source(b, t, s);
+        sl_model_source_plan(b->p, b->ck, t->ship, b->ignored, s);
         return 0;
     }
     if (!source_name(b, t, layer, expert, name))
@@ -239,11 +151,7 @@ static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t
         return 0;
     }
     src = &b->ck->tensors[s->tensor];
-    if (t->transform == SL_IDS ? src->dtype != SL_DTYPE_I64 && src->dtype != SL_DTYPE_I32
-                               : !sl_dtype_info(src->dtype)->weight)
-        return wrong_dtype(src, t->transform == SL_IDS, e);
-    if (three[0] ? src->n_dims != 3 || memcmp(src->shape, three, 3 * sizeof *three) != 0 : !sl_arch_takes_shape(t, src, rows, cols))
-        return wrong_shape(src, three, vector, rows, cols, e);
+    SL_TRY(sl_model_source_check(src, t, &b->how, rows, cols, e));
     b->used[s->tensor] = 1;
     s->dtype = src->dtype;
     if (t->transform == SL_FIRST)
@@ -265,7 +173,7 @@ static void set_dims(const struct build *b, const struct sl_tensor_tmpl *t, stru
         ne[2] = n[SL_N_EXPERT].u;
         o->n_dims = 3;
     }
-    if (sl_arch_is_convolution(t)) { /* the converter writes a last dimension of 1, too; llama-quantize does not */
+    if (b->how.convolution) { /* the converter writes a last dimension of 1, too; llama-quantize does not */
         ne[2] = ne[1];
         ne[1] = 1;
         o->n_dims = 3;
@@ -472,6 +380,7 @@ static int set_keys(struct sl_model *m, const struct sl_params *p, const struct 
                                            !sl_source_exists(ck->dir, "tiktoken.model"));
     if (m->no_tokenizer)
         return 0;
+    m->no_tokenizer_config = !sl_source_exists(dir.path, "tokenizer_config.json");
     SL_TRY(sl_tokenizer_keys(&dir, ck->config, p->arch, m->hp.n_vocab, &m->kvs, e));
     if (p->arch->config_eos)
         SL_TRY(sl_tokenizer_eos(p->config, &m->kvs, e));

@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 use JSON::PP ();
+use ModelTest;
 use SluiceTest;
 use Test::More;
 
@@ -27,7 +28,7 @@ for my $form (sort keys %source) {
     my $r = run(python('kimi.py', 'glm4_keys', $source{$form}, $f32{$form}));
     is($r->{out}, "equal 33 keys\n", 'keys, tokens and their order') or diag($r->{out}, $r->{err});
     run_ok('verify', $SLUICE, 'verify', $f32{$form}, '--source', $source{$form}, '--sample', '5%');
-    my ($alone, $there) = map { (json_lines(run($SLUICE, 'plan', $_, '--recipe', 'q4_k_m', '--json', '--ctx', 1000)->{out}))[0] } "$source{$form}/config.json", $source{$form};
+    my ($alone, $there) = map { plan_of($_, '--ctx', 1000) } "$source{$form}/config.json", $source{$form};
     # Scales are planned as F32, and are BF16 in one: of attention and experts in four layers, two dense ones among these, and the second head.
     my $scales = $form eq 'tied' ? 2 * (4 * (512 + 2 * 128 + 256) + 2 * (2 * 512 + 256) + 2 * 17 * (2 * 256 + 256) + 512) : 0;
     is($alone->{source_bytes} - $there->{source_bytes}, $scales, 'config.json alone: the bytes that are there');
@@ -70,18 +71,14 @@ for ([$big, 'q4_k_m', '216.2', '361.3'], [$big, 'dq3_k_m', '161.3', '361.3'], [$
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 18 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip 'llama.cpp is not here', 14 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     for (['fp8', 'Q4_K_M'], ['fp8', 'Q2_K'], ['tied', 'Q3_K_M'], ['air', 'IQ4_XS']) {
         my ($form, $mixture) = @$_;
         run_ok("$form: $mixture", $SLUICE, 'convert', $source{$form}, '-o', "$dir/$form-$mixture.gguf", '--recipe', $mixture, '--quiet');
-        run_ok('llama-quantize', python('llama.py', 'quantize', $f32{$form}, "$dir/theirs.gguf", $mixture));
-        is_deeply(hashes("$dir/$form-$mixture.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+        as_llama_quantize("$dir/$form-$mixture.gguf", $f32{$form}, $mixture);
     }
     run_ok('dq3_k_m', $SLUICE, 'convert', $source{fp8}, '-o', "$dir/fp8-dq3.gguf", '--recipe', 'dq3_k_m', '--quiet');
-    for my $file (qw(fp8-Q4_K_M fp8-Q2_K fp8-dq3 tied-f32 air-IQ4_XS)) {
-        $r = run(python('llama.py', 'load', "$dir/$file.gguf"));
-        is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, "$file makes text") or diag($r->{out}, $r->{err});
-    }
+    make_text(map { "$dir/$_.gguf" } qw(fp8-Q4_K_M fp8-Q2_K fp8-dq3 tied-f32 air-IQ4_XS));
 }
 
 # GLM-4.6 in BF16 shares embedding and head with the layer for multi-token prediction.
@@ -116,42 +113,30 @@ run_ok('none told of', $SLUICE, 'convert', $none, '-o', "$dir/none.gguf", '--rec
 is_deeply(hashes("$dir/none.gguf"), hashes("$dir/flash-0.gguf"), 'is as none wanted');
 for (['q4_k_m', '18.9'], ['dq3_k_m', '14.6']) {
     my ($recipe, $size) = @$_;
-    $r = run($SLUICE, 'plan', "$TOP/tests/data/glm-4.7-flash-config.json", '--recipe', $recipe, '--ctx', 1000, '--devices', '1x24G', '--json');
-    my ($p) = json_lines($r->{out});
+    my $p = plan_of("$TOP/tests/data/glm-4.7-flash-config.json", '--recipe', $recipe, '--ctx', 1000, '--devices', '1x24G');
     is(sprintf('%.1f', $p->{tensor_bytes} / 1e9), $size, "$recipe: $size GB");
     is($p->{source_bytes}, 62_442_983_168, 'the bytes that were published');
     is_deeply([map { @$_{qw(cache cache_bytes)} } @{ $p->{memory} }], ['compressed', 48 * 2 * (512 + 64) * 1000], 'cache');
 }
 SKIP: {
-    skip 'llama.cpp is not here', 9 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip 'llama.cpp is not here', 8 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     for my $mixture (qw(Q4_K_M Q2_K)) {
         run_ok($mixture, $SLUICE, 'convert', $flash, '-o', "$dir/flash-$mixture.gguf", '--recipe', $mixture, '--quiet');
-        run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/flash-1.gguf", "$dir/theirs.gguf", $mixture));
-        is_deeply(hashes("$dir/flash-$mixture.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+        as_llama_quantize("$dir/flash-$mixture.gguf", "$dir/flash-1.gguf", $mixture);
     }
     run_ok('dq3_k_m', $SLUICE, 'convert', $flash, '-o', "$dir/flash-dq3.gguf", '--recipe', 'dq3_k_m', '--quiet');
-    for my $file (qw(flash-1 flash-dq3)) {
-        $r = run(python('llama.py', 'load', "$dir/$file.gguf"));
-        is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, "$file makes text") or diag($r->{out}, $r->{err});
-    }
+    make_text(map { "$dir/$_.gguf" } qw(flash-1 flash-dq3));
 }
 
 # ---- refused in one line
-sub refused {
-    my ($form, $name, $rc, $pattern, $change) = @_;
-    my $bad = copy_checkpoint($source{$form}, scratch() . '/m');
-    edit_json("$bad/config.json", $change);
-    my $f = fails($name, $rc, $pattern, $SLUICE, 'plan', $bad, '--recipe', 'q8_0');
-    is($f->{err} =~ tr/\n//, 1, 'one line');
-}
-refused('fp8', 'no norms', 6, qr/8 tensors unknown for Glm4MoeForCausalLM \(0 expected ones missing\): model\.layers\.0\.self_attn\.k_norm\.weight/, sub { delete $_[0]{use_qk_norm} });
-refused('fp8', 'a layer fewer', 6, qr/config\.json's num_nextn_predict_layers does not tell of all layers for multi-token prediction: correct it, or give --no-mtp$/,
-    sub { $_[0]{num_nextn_predict_layers} = 0 });
-refused('fp8', 'another router', 6, qr/"scoring_func" is 'softmax'; supported for Glm4MoeForCausalLM: sigmoid$/, sub { $_[0]{scoring_func} = 'softmax' });
-refused('air', 'an odd part', 7, qr/"partial_rotary_factor" is 0\.08 of heads of 64: an even number of their rows is needed$/,
-    sub { $_[0]{rope_parameters} = { rope_type => 'default', partial_rotary_factor => 0.08 } });
-refused('air', 'more experts than there are', 7, qr/"num_experts_per_tok" is 17 of 16 experts$/, sub { $_[0]{num_experts_per_tok} = 17 });
-refused('air', 'no experts', 7, qr/config\.json has no "n_routed_experts", which Glm4MoeForCausalLM needs$/, sub { $_[0]{n_routed_experts} = undef });
-fails('legacy', 2, qr/--layout legacy: llama\.cpp runs Glm4MoeLiteForCausalLM in the layout mla alone$/, $SLUICE, 'plan', $flash, '--recipe', 'q8_0', '--layout', 'legacy');
+refused($source{fp8}, 'no norms', 6, qr/8 tensors unknown for Glm4MoeForCausalLM \(0 expected ones missing\): model\.layers\.0\.self_attn\.k_norm\.weight/, config_edit(sub { delete $_[0]{use_qk_norm} }));
+refused($source{fp8}, 'a layer fewer', 6, qr/config\.json's num_nextn_predict_layers does not tell of all layers for multi-token prediction: correct it, or give --no-mtp$/,
+    config_edit(sub { $_[0]{num_nextn_predict_layers} = 0 }));
+refused($source{fp8}, 'another router', 6, qr/"scoring_func" is 'softmax'; supported for Glm4MoeForCausalLM: sigmoid$/, config_edit(sub { $_[0]{scoring_func} = 'softmax' }));
+refused($source{air}, 'an odd part', 7, qr/"partial_rotary_factor" is 0\.08 of heads of 64: an even number of their rows is needed$/,
+    config_edit(sub { $_[0]{rope_parameters} = { rope_type => 'default', partial_rotary_factor => 0.08 } }));
+refused($source{air}, 'more experts than there are', 7, qr/"num_experts_per_tok" is 17 of 16 experts$/, config_edit(sub { $_[0]{num_experts_per_tok} = 17 }));
+refused($source{air}, 'no experts', 7, qr/config\.json has no "n_routed_experts", which Glm4MoeForCausalLM needs$/, config_edit(sub { $_[0]{n_routed_experts} = undef }));
+refused($flash, '--layout legacy', 2, qr/--layout legacy: llama\.cpp runs Glm4MoeLiteForCausalLM in the layout mla alone$/, sub { }, 'plan', '--layout', 'legacy');
 
 done_testing();

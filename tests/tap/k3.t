@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 use JSON::PP ();
+use ModelTest;
 use SluiceTest;
 use Test::More;
 
@@ -16,10 +17,6 @@ sub convert {
     my ($from, $name, @options) = @_;
     return run_ok($name, $SLUICE, 'convert', $from, '-o', "$dir/$name.gguf", @options);
 }
-sub kv {
-    my ($file, $key) = @_;
-    return run($SLUICE, 'inspect', "$dir/$file.gguf", '--kv', $key)->{out};
-}
 
 # ---- metadata and tensors; by v4-mxfp4 the converter's own file
 my $r = convert($source, 'f32', '--recipe', 'f32');
@@ -30,8 +27,8 @@ $r = run(python('k3.py', 'compare', $source, map { "$dir/$_.gguf" } qw(f32 own))
 is($r->{out}, "equal\n", 'every bit of the tensors') or diag($r->{out}, $r->{err});
 $r = run(python('k3.py', 'keys', $source, "$dir/own.gguf"));
 is($r->{out}, "equal 39 keys\n", 'keys and their order') or diag($r->{out}, $r->{err});
-is(kv('own', 'general.file_type'), "38\n", 'file type');
-is(kv('own', 'general.size_label'), "16x12M\n", 'size label');
+is(kv_of("$dir/own.gguf", 'general.file_type'), "38\n", 'file type');
+is(kv_of("$dir/own.gguf", 'general.size_label'), "16x12M\n", 'size label');
 my %count;
 $count{$_}++ for run($SLUICE, 'inspect', '-t', "$dir/own.gguf")->{out} =~ /^(\w+) .*\]  +\S+$/mg;
 is_deeply(\%count, { mxfp4 => 12, bf16 => 63, f32 => 56 }, 'types');
@@ -63,9 +60,6 @@ spit("$dir/odd/chat_template.jinja", "{{ messages }}\n");
 unlike(run($SLUICE, 'plan', "$dir/odd", '--recipe', 'f32')->{err}, qr/chat template/, 'a template');
 
 # ---- plans
-sub plan_of {
-    return (json_lines(run($SLUICE, 'plan', @_, '--recipe', 'q4_k_m', '--json')->{out}))[0];
-}
 my @plans = map { plan_of($_, '--ctx', 32768) } $source, "$source/config.json", "$dir/f32.gguf";
 is($plans[1]{source_bytes}, $plans[0]{source_bytes}, 'config.json alone: the bytes that are there');
 # Two layers have a cache, three a state: a matrix for each head, and three tokens before of q, k and v.
@@ -85,58 +79,27 @@ SKIP: {
         my ($from, $mixture, @options) = @$case;
         my $name = $from =~ /odd/ ? "odd-$mixture" : $mixture;
         convert($from =~ /odd/ ? "$dir/odd" : $source, $name, '--recipe', $mixture, '--quiet');
-        run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/$from.gguf", "$dir/theirs.gguf", $mixture, @options));
-        is_deeply(hashes("$dir/$name.gguf"), hashes("$dir/theirs.gguf"), "$from: the same tensors");
+        as_llama_quantize("$dir/$name.gguf", "$dir/$from.gguf", $mixture, @options);
     }
     convert($source, 'dq3_k_m', '--recipe', 'dq3_k_m', '--quiet');
-    $r = run(python('llama.py', 'load', map { "$dir/$_.gguf" } qw(f32 own Q4_K_M Q2_K dq3_k_m odd-bf16)));
-    is(scalar grep({ @{ $_->{tokens} // [] } == 8 } json_lines($r->{out})), 6, 'six files make text') or diag($r->{out}, $r->{err});
+    make_text(map { "$dir/$_.gguf" } qw(f32 own Q4_K_M Q2_K dq3_k_m odd-bf16));
     $r = run(python('kimi.py', 'tokenize', $source, "$dir/own.gguf"));
     is($r->{out}, "equal 12 texts\n", 'llama.cpp splits texts as BPE by ranks does') or diag($r->{err});
 }
 
 # ---- refused in one line
-sub refused {
-    my ($name, $rc, $pattern, $change, @verb) = @_;
-    my $bad = scratch() . '/m';
-    copy_checkpoint($source, $bad, 'model.safetensors');
-    spit("$bad/$_", slurp("$source/$_")) for qw(tiktoken.model tokenization_kimi.py);
-    $change->($bad);
-    my $f = fails($name, $rc, $pattern, $SLUICE, 'convert', $bad, '--recipe', 'q8_0', '-o', "$bad/x.gguf", '--quiet', @verb);
-    is($f->{err} =~ tr/\n//, 1, 'one line');
-    ok(!-e "$bad/x.gguf", 'no file');
-}
 sub text {
     my ($edit) = @_;
     return config_edit(sub { $edit->($_[0]{text_config}) });
 }
-# The first bytes of a tensor, or its header with something else in it, as long as before.
-sub bytes {
-    my ($name, $value) = @_;
-    return sub {
-        my ($file, $at) = place($_[0], $name);
-        open my $f, '+<:raw', $file or die "$file: $!";
-        seek $f, $at, 0;
-        print $f $value;
-        close $f or die "$file: $!";
-    };
-}
-sub renamed {
-    my ($from, $to) = @_;
-    return sub {
-        my $data = slurp("$_[0]/model.safetensors");
-        $data =~ s/"\Q$from\E":/"$to":/ or die $from;
-        spit("$_[0]/model.safetensors", $data);
-    };
-}
 my $attn = 'language_model.model.layers.0.self_attn';
-refused('no end of a text', 7, qr/"eos_token_id": expected the id of the token at a text's end$/, config_edit(sub { delete $_[0]{eos_token_id}; delete $_[0]{text_config}{eos_token_id} }));
-refused('a gate too many', 6, qr/2 tensors unknown for KimiK3ForConditionalGeneration .*: model\.layers\.2\.self_attn\.g_proj\.weight, /, text(sub { $_[0]{mla_use_output_gate} = JSON::PP::false() }));
-refused('another layer', 7, qr/tensor 'model\.layers\.1\.self_attn\.g_proj\.weight': expected shape \[512, 512\] by config\.json, found \[256, 512\]$/, text(sub { $_[0]{linear_attn_config}{full_attn_layers} = [2, 3, 5] }));
-refused('a factor missing', 6, qr/1 tensor unknown .* \(1 expected one missing: model\.layers\.3\.mlp_res_proj\.weight\)/, renamed('language_model.model.layers.3.mlp_res_proj.weight', 'language_model.model.layers.3.mlp_res_prox.weight'));
-refused('an infinite exponential', 7, qr/tensor '\Q${\ ($attn =~ s{^language_model\.}{}r)}.A_log\E' in '.*': element 0 of blk\.0\.ssm_a would be infinite; the source is damaged$/, bytes("$attn.A_log", pack('f<', 90)));
-refused('a factor that is no number', 7, qr/self_attention_res_proj\.weight' in '.*': row 0, column 0 is NaN or infinite \(BF16\); the source is damaged$/,
-    bytes('language_model.model.layers.0.self_attention_res_proj.weight', pack('v', 0x7fc0)));
-refused('--layout legacy', 2, qr/--layout legacy: llama\.cpp runs KimiK3ForConditionalGeneration in the layout mla alone/, sub { }, '--layout', 'legacy');
+refused($source, 'no end of a text', 7, qr/"eos_token_id": expected the id of the token at a text's end$/, config_edit(sub { delete $_[0]{eos_token_id}; delete $_[0]{text_config}{eos_token_id} }));
+refused($source, 'a gate too many', 6, qr/2 tensors unknown for KimiK3ForConditionalGeneration .*: model\.layers\.2\.self_attn\.g_proj\.weight, /, text(sub { $_[0]{mla_use_output_gate} = JSON::PP::false() }));
+refused($source, 'another layer', 7, qr/tensor 'model\.layers\.1\.self_attn\.g_proj\.weight': expected shape \[512, 512\] by config\.json, found \[256, 512\]$/, text(sub { $_[0]{linear_attn_config}{full_attn_layers} = [2, 3, 5] }));
+refused($source, 'a factor missing', 6, qr/1 tensor unknown .* \(1 expected one missing: model\.layers\.3\.mlp_res_proj\.weight\)/, header_edit(sub { s/layers\.3\.mlp_res_pro\Kj/x/ or die }));
+refused($source, 'an infinite exponential', 7, qr/tensor '\Q${\ ($attn =~ s{^language_model\.}{}r)}.A_log\E' in '.*': element 0 of blk\.0\.ssm_a would be infinite; the source is damaged$/, tensor_edit("$attn.A_log", 0, pack('f<', 90)), 'convert');
+refused($source, 'a factor that is no number', 7, qr/self_attention_res_proj\.weight' in '.*': row 0, column 0 is NaN or infinite \(BF16\); the source is damaged$/,
+    tensor_edit('language_model.model.layers.0.self_attention_res_proj.weight', 0, pack('v', 0x7fc0)), 'convert');
+refused($source, '--layout legacy', 2, qr/--layout legacy: llama\.cpp runs KimiK3ForConditionalGeneration in the layout mla alone/, sub { }, 'plan', '--layout', 'legacy');
 
 done_testing();

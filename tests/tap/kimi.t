@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 use JSON::PP ();
+use ModelTest qw(as_llama_quantize make_text plan_of);
 use SluiceService;
 use SluiceTest;
 use Test::More;
@@ -42,10 +43,8 @@ SKIP: {
     $r = run(python('kimi.py', 'tokenize', $source, $f32));
     is($r->{out}, "equal 12 texts\n", 'llama.cpp splits texts as BPE by ranks does') or diag($r->{err});
     run_ok('q4_k_m', $SLUICE, 'convert', $source, '-o', "$dir/k2-q4.gguf", '--recipe', 'q4_k_m', '--quiet');
-    run_ok('llama-quantize', python('llama.py', 'quantize', $f32, "$dir/theirs.gguf", 'Q4_K_M'));
-    is_deeply(hashes("$dir/k2-q4.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
-    $r = run(python('llama.py', 'load', "$dir/k2-q4.gguf"));
-    is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, 'it makes text') or diag($r->{out}, $r->{err});
+    as_llama_quantize("$dir/k2-q4.gguf", $f32, 'Q4_K_M');
+    make_text("$dir/k2-q4.gguf");
 }
 
 # ---- Kimi-K2-Thinking: the experts' weights are 4-bit integers, the others BF16
@@ -57,7 +56,7 @@ $r = run($SLUICE, 'inspect', $k2t, '--json');
 my %type = map { $_->{type} => $_ } @{ (json_lines($r->{out}))[0]{types} };
 is($type{I4}{weights}, 2 * 16 * 3 * 256 * 256, 'inspect: the weights of all experts') or diag($r->{out});
 like(run($SLUICE, 'inspect', $k2t)->{out}, qr/^packed 4-bit integers: groups of 32$/m, 'and their groups');
-my ($planned, $there) = map { (json_lines(run($SLUICE, 'plan', $_, '--recipe', 'q4_k_m', '--json')->{out}))[0] } "$k2t/config.json", $k2t;
+my ($planned, $there) = map { plan_of($_) } "$k2t/config.json", $k2t;
 is($planned->{source_bytes}, $there->{source_bytes}, 'config.json alone: the same bytes, scales included');
 {
     my ($full, $small) = map { JSON::PP::decode_json(slurp($_)) } "$TOP/tests/data/kimi-k2-instruct-config.json", "$k2t/config.json";
@@ -84,11 +83,9 @@ SKIP: {
     skip 'llama.cpp is not here', 9 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     for my $to (['q4_k_m', 'f32'], ['q3_k_m', 'f32'], ['iq4_xs', 'f32'], ['q5_k_m', 'bf16']) {
         my ($recipe, $from) = @$to;
-        run_ok("llama-quantize: $recipe", python('llama.py', 'quantize', $made{$from}, "$dir/theirs.gguf", uc $recipe));
-        is_deeply(hashes($made{$recipe}), hashes("$dir/theirs.gguf"), 'the same tensors');
+        as_llama_quantize($made{$recipe}, $made{$from}, uc $recipe);
     }
-    $r = run(python('llama.py', 'load', $made{q4_k_m}));
-    is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, 'it makes text') or diag($r->{out}, $r->{err});
+    make_text($made{q4_k_m});
 }
 
 # ---- Kimi-K2.5: the same with a vision part beside it, which is left out
@@ -103,7 +100,7 @@ is_deeply(hashes("$dir/k25.gguf"), hashes($made{f32}), 'the same tensors');
 $r = run(python('kimi.py', 'compare', $k25, "$dir/k25.gguf"));
 is($r->{out}, "equal 41 keys\n", 'keys and tokens') or diag($r->{err});
 run_ok('verify', $SLUICE, 'verify', "$dir/k25.gguf", '--source', $k25, '--sample', '5%');
-is((json_lines(run($SLUICE, 'plan', "$k25/config.json", '--recipe', 'q4_k_m', '--json')->{out}))[0]{source_bytes}, $planned->{source_bytes},
+is(plan_of("$k25/config.json")->{source_bytes}, $planned->{source_bytes},
     'config.json alone');
 
 # As a service's job; then one weight, and one scale, are others.

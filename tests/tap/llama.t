@@ -19,7 +19,7 @@ sub llama {
 }
 
 my @k    = qw(q2_k q3_k_s q3_k_m q3_k_l q4_k_s q4_k_m q5_k_s q5_k_m q6_k dq3_k_m);
-my @rest = qw(q8_0 f16 bf16 q4_0 q4_1 q5_0 q5_1 iq4_nl iq4_xs);
+my @rest = qw(q8_0 f16 bf16 q4_0 q4_1 q5_0 q5_1 iq4_nl iq4_xs mxfp4_moe);
 my (@files, %file);
 for my $recipe ('f32', @k, @rest) {
     for my $layout (qw(mla legacy)) {

@@ -15,7 +15,7 @@ run_ok('F32', $SLUICE, 'convert', $source, '-o', "$dir/f32.gguf", '--recipe', 'f
 run_ok('in parts', $SLUICE, 'convert', $source, '-o', "$dir/parts.gguf", '--recipe', 'f32', '-q', '--split-max-size', '4M');
 my ($parts) = glob "$dir/parts-00001-of-*.gguf";
 my @no_128 = ('--tensor-type', 'attn_k_b=q4_0'); # its rows have 64
-for my $t (qw(Q8_0 Q4_K_M Q5_1 Q3_K_L IQ4_XS Q1_0 Q2_0 TQ1_0 TQ2_0)) {
+for my $t (qw(Q8_0 Q4_K_M Q5_1 Q3_K_L IQ4_XS MXFP4_MOE Q1_0 Q2_0 TQ1_0 TQ2_0)) {
     run_ok("a source in $t", $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/$t.gguf", $t, '-q', $t eq 'Q1_0' ? @no_128 : ());
 }
 # Rows of 72 and 40 weights, which no block of 32 divides; and 1 head: its dimension of 1 is not written.
@@ -60,6 +60,11 @@ my @cases = (
     ['F16', ['--allow-requantize'], 'Q3_K_L'],
     ['Q4_0', ['--allow-requantize', '--leave-output-tensor'], 'Q5_1'],
     ['Q8_0', ['--allow-requantize'], 'IQ4_XS'],
+    ['MXFP4_MOE', [], 'odd'],
+    ['MXFP4_MOE', ['--pure', '--imatrix', $im], 'f32'],
+    ['Q4_K_M', ['--tensor-type', 'attn_(q|k)_b=mxfp4', '--output-tensor-type', 'mxfp4', '--token-embedding-type', 'mxfp4'], 'f32'],
+    ['MXFP4_MOE', ['--allow-requantize', '--tensor-type', 'attn_k_b=q8_0'], 'MXFP4_MOE'],
+    ['Q4_K_M', ['--allow-requantize'], 'MXFP4_MOE'],
     ['Q2_0', ['--pure', '--tensor-type', 'ffn_down=tq1_0', '--tensor-type', 'attn_q=q1_0'], 'f32'],
     ['TQ2_0', ['--token-embedding-type', 'q2_0', '--output-tensor-type', 'tq2_0'], 'f32'],
     ['TQ1_0', ['--imatrix', $im], 'f32'],

@@ -2,6 +2,7 @@
 # numpy and llama-quantize, files loaded by a real llama.cpp; and what is refused.
 use strict;
 use warnings;
+use ModelTest;
 use SluiceTest;
 use Test::More;
 
@@ -27,7 +28,7 @@ edit_json("$source/config.json", sub { $_[0]{rotary_dim} = 16 });
 like(run(python('kimi.py', 'minimax', $source, $f32))->{out}, qr/^minimax-m2\.rope\.dimension_count: 32, expected 16/, 'another key is noticed');
 edit_json("$source/config.json", sub { $_[0]{rotary_dim} = 32 });
 run_ok('verify', $SLUICE, 'verify', $f32, '--source', $source, '--sample', '5%');
-my ($alone, $there) = map { (json_lines(run($SLUICE, 'plan', $_, '--recipe', 'q4_k_m', '--json')->{out}))[0] } "$source/config.json", $source;
+my ($alone, $there) = map { plan_of($_) } "$source/config.json", $source;
 is($alone->{source_bytes}, $there->{source_bytes}, 'config.json alone: the bytes that are there');
 is($there->{memory}[0]{cache}, 'heads', 'nothing latent is cached');
 
@@ -62,10 +63,10 @@ is(run(python('reference.py', 'compare', $mxfp8, "$dir/mxfp8-f32.gguf"))->{out},
 run_ok('in two steps', $SLUICE, 'quantize', "$dir/mxfp8-f32.gguf", "$dir/mxfp8-steps.gguf", 'Q4_K_M');
 is_deeply(hashes("$dir/mxfp8-q4_k_m.gguf"), hashes("$dir/mxfp8-steps.gguf"), 'the same tensors');
 run_ok('verify', $SLUICE, 'verify', "$dir/mxfp8-q4_k_m.gguf", '--source', $mxfp8, '--sample', '20%');
-($alone, $there) = map { (json_lines(run($SLUICE, 'plan', $_, '--recipe', 'q4_k_m', '--json')->{out}))[0]{source_bytes} } "$mxfp8/config.json", $mxfp8;
+($alone, $there) = map { plan_of($_)->{source_bytes} } "$mxfp8/config.json", $mxfp8;
 is($alone, $there, 'config.json alone: the bytes that are there');
 
-my ($plan) = json_lines(run($SLUICE, 'plan', "$TOP/tests/data/minimax-m3-config.json", '--recipe', 'q4_k_m', '--json', '--ctx', 1000)->{out});
+my $plan = plan_of("$TOP/tests/data/minimax-m3-config.json", '--ctx', 1000);
 is_deeply([@{ $plan->{model} }{qw(weights tensors)}, $plan->{source_bytes}, $plan->{memory}[0]{cache_bytes}],
     [426_174_572_928, 3 + 3 * 11 + 57 * 20, 852_438_813_696, 2 * 1000 * (60 * 2 * 4 * 128 + 57 * 2 * 128)],
     'weights and bytes that were published; the cache is llama.cpp\'s');
@@ -73,66 +74,48 @@ is(sprintf('%.1f', $plan->{tensor_bytes} / 1e9), '258.0', 'q4_k_m: as README say
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 28 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip 'llama.cpp is not here', 23 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     for my $mixture (qw(Q4_K_M Q2_K IQ4_XS)) {
         run_ok($mixture, $SLUICE, 'convert', $source, '-o', "$dir/$mixture.gguf", '--recipe', $mixture, '--quiet');
-        run_ok('llama-quantize', python('llama.py', 'quantize', $f32, "$dir/theirs.gguf", $mixture));
-        is_deeply(hashes("$dir/$mixture.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+        as_llama_quantize("$dir/$mixture.gguf", $f32, $mixture);
     }
     run_ok('imatrix', python('llama.py', 'imatrix', $f32, "$dir/imatrix.gguf", '--chunks', 1));
     run_ok('iq2_xs', $SLUICE, 'convert', $source, '-o', "$dir/iq2_xs.gguf", '--recipe', 'iq2_xs', '--imatrix', "$dir/imatrix.gguf", '--quiet');
-    run_ok('llama-quantize', python('llama.py', 'quantize', $f32, "$dir/theirs.gguf", 'IQ2_XS', '--imatrix', "$dir/imatrix.gguf"));
-    is_deeply(hashes("$dir/iq2_xs.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+    as_llama_quantize("$dir/iq2_xs.gguf", $f32, 'IQ2_XS', '--imatrix', "$dir/imatrix.gguf");
     run_ok('dq3_k_m', $SLUICE, 'convert', $source, '-o', "$dir/dq3_k_m.gguf", '--recipe', 'dq3_k_m', '--quiet');
-    for my $file (qw(f32 Q4_K_M Q2_K dq3_k_m)) {
-        $r = run(python('llama.py', 'load', "$dir/$file.gguf"));
-        is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, "$file makes text") or diag($r->{out}, $r->{err});
-    }
+    make_text(map { "$dir/$_.gguf" } qw(f32 Q4_K_M Q2_K dq3_k_m));
     for my $mixture (qw(Q4_K_M Q2_K)) {
         run_ok("M3: $mixture", $SLUICE, 'convert', $sees, '-o', "$dir/m3-$mixture.gguf", '--recipe', $mixture, '--quiet');
-        run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/m3-f32.gguf", "$dir/theirs.gguf", $mixture));
-        is_deeply(hashes("$dir/m3-$mixture.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+        as_llama_quantize("$dir/m3-$mixture.gguf", "$dir/m3-f32.gguf", $mixture);
     }
     run_ok('M3: dq3_k_m', $SLUICE, 'convert', $m3, '-o', "$dir/m3-dq3_k_m.gguf", '--recipe', 'dq3_k_m', '--quiet');
-    for my $file (qw(m3-f32 m3-Q2_K m3-dq3_k_m)) {
-        $r = run(python('llama.py', 'load', "$dir/$file.gguf"));
-        is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, "$file makes text") or diag($r->{out}, $r->{err});
-    }
+    make_text(map { "$dir/$_.gguf" } qw(m3-f32 m3-Q2_K m3-dq3_k_m));
 }
 
 # ---- refused in one line
-sub refused {
-    my ($name, $rc, $pattern, $change, $of) = @_;
-    my $bad = scratch() . '/m';
-    copy_checkpoint($of // $source, $bad, 'model-00001-of-00002.safetensors');
-    $change->($bad);
-    my $f = fails($name, $rc, $pattern, $SLUICE, 'plan', $bad, '--recipe', 'q8_0');
-    is($f->{err} =~ tr/\n//, 1, 'one line');
-}
-refused('norms of one head', 7, qr/tensor 'model\.layers\.0\.self_attn\.q_norm\.weight': expected shape \[1024\] by config\.json, found \[512\]|q_proj\.weight': expected shape \[1024, 256\]/,
+refused($source, 'norms of one head', 7, qr/tensor 'model\.layers\.0\.self_attn\.q_norm\.weight': expected shape \[1024\] by config\.json, found \[512\]|q_proj\.weight': expected shape \[1024, 256\]/,
     config_edit(sub { $_[0]{head_dim} = 128 }));
-refused('an expert more', 7, qr/9 tensors missing from the checkpoint: model\.layers\.0\.block_sparse_moe\.experts\.8\.w\d\.weight|expected shape \[9, 256\] by config\.json, found \[8, 256\]/,
+refused($source, 'an expert more', 7, qr/9 tensors missing from the checkpoint: model\.layers\.0\.block_sparse_moe\.experts\.8\.w\d\.weight|expected shape \[9, 256\] by config\.json, found \[8, 256\]/,
     config_edit(sub { $_[0]{num_local_experts} = 9 }));
-refused('another\'s rules', 6, qr/tokenizer\.json: unknown pre_tokenizer of 1 rule, .*; supported: those of .*, MiniMax-M2, /,
+refused($source, 'another\'s rules', 6, qr/tokenizer\.json: unknown pre_tokenizer of 1 rule, .*; supported: those of .*, MiniMax-M2, /,
     sub { edit_json("$_[0]/tokenizer.json", sub { $_[0]{pre_tokenizer}{pretokenizers}[0]{pattern}{Regex} =~ s{/\]\*}{]*} or die }) });
-refused('its rules in another model', 6, qr/tokenizer\.json splits texts by MiniMax-M2's rules, and config\.json is of qwen3$/, sub {
+refused($source, 'its rules in another model', 6, qr/tokenizer\.json splits texts by MiniMax-M2's rules, and config\.json is of qwen3$/, sub {
     my $other = checkpoint("$dir/qwen3", qw(--arch qwen3 --layers 1));
     rename "$other/$_", "$_[0]/$_" or die for grep { !/^tokenizer/ } ls($other);
 });
 
-sub refused_m3 { refused($_[0], $_[1], $_[2], config_edit($_[3]), $m3) }
-refused_m3('another activation', 6, qr/"swiglu_alpha" is 1\.5, and llama\.cpp's minimax-m3 has 1\.702$/, sub { $_[0]{swiglu_alpha} = 1.5 });
-refused_m3('norms as they are', 6, qr/"use_gemma_norm" is false, and MiniMaxM3SparseForCausalLM's norms are stored less one$/, sub { $_[0]{use_gemma_norm} = JSON::PP::false() });
-refused_m3('no list of layers', 7, qr/"moe_layer_freq" is no list of 4 entries, one for each layer$/, sub { pop @{ $_[0]{moe_layer_freq} } });
-refused_m3('an entry for a layer', 7, qr/"moe_layer_freq" has an entry for layer 1 that is not 0 or 1$/, sub { $_[0]{moe_layer_freq}[1] = 2 });
-refused_m3('a dense layer last', 6, qr/"moe_layer_freq" tells of a dense layer, 3, behind those with experts, which llama\.cpp cannot run$/,
-    sub { $_[0]{moe_layer_freq}[3] = 0 });
-refused_m3('no indexer', 7, qr/config\.json has no "sparse_attention_config", which MiniMaxM3SparseForCausalLM needs$/, sub { delete $_[0]{sparse_attention_config} });
-refused_m3('half an indexer', 7, qr/config\.json has no "sparse_local_block", which MiniMaxM3SparseForCausalLM needs$/,
-    sub { delete $_[0]{sparse_attention_config}{sparse_local_block} });
-refused_m3('another head', 6, qr/"sparse_num_index_heads" is 4, and llama\.cpp's minimax-m3 has one for each of "num_key_value_heads", 2$/,
-    sub { $_[0]{sparse_attention_config}{sparse_num_index_heads} = 4 });
-refused_m3('a short indexer', 7, qr/"sparse_index_dim" is 16; "rotary_dim" alone is 32$/, sub { $_[0]{sparse_attention_config}{sparse_index_dim} = 16 });
+refused($m3, 'another activation', 6, qr/"swiglu_alpha" is 1\.5, and llama\.cpp's minimax-m3 has 1\.702$/, config_edit(sub { $_[0]{swiglu_alpha} = 1.5 }));
+refused($m3, 'norms as they are', 6, qr/"use_gemma_norm" is false, and MiniMaxM3SparseForCausalLM's norms are stored less one$/, config_edit(sub { $_[0]{use_gemma_norm} = JSON::PP::false() }));
+refused($m3, 'no list of layers', 7, qr/"moe_layer_freq" is no list of 4 entries, one for each layer$/, config_edit(sub { pop @{ $_[0]{moe_layer_freq} } }));
+refused($m3, 'an entry for a layer', 7, qr/"moe_layer_freq" has an entry for layer 1 that is not 0 or 1$/, config_edit(sub { $_[0]{moe_layer_freq}[1] = 2 }));
+refused($m3, 'a dense layer last', 6, qr/"moe_layer_freq" tells of a dense layer, 3, behind those with experts, which llama\.cpp cannot run$/,
+    config_edit(sub { $_[0]{moe_layer_freq}[3] = 0 }));
+refused($m3, 'no indexer', 7, qr/config\.json has no "sparse_attention_config", which MiniMaxM3SparseForCausalLM needs$/, config_edit(sub { delete $_[0]{sparse_attention_config} }));
+refused($m3, 'half an indexer', 7, qr/config\.json has no "sparse_local_block", which MiniMaxM3SparseForCausalLM needs$/,
+    config_edit(sub { delete $_[0]{sparse_attention_config}{sparse_local_block} }));
+refused($m3, 'another head', 6, qr/"sparse_num_index_heads" is 4, and llama\.cpp's minimax-m3 has one for each of "num_key_value_heads", 2$/,
+    config_edit(sub { $_[0]{sparse_attention_config}{sparse_num_index_heads} = 4 }));
+refused($m3, 'a short indexer', 7, qr/"sparse_index_dim" is 16; "rotary_dim" alone is 32$/, config_edit(sub { $_[0]{sparse_attention_config}{sparse_index_dim} = 16 }));
 
 # A layer for multi-token prediction was not published; were it there, --no-mtp would leave it out.
 {

@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 use JSON::PP ();
+use ModelTest;
 use SluiceTest;
 use Test::More;
 
@@ -26,7 +27,7 @@ for my $form (sort keys %source) {
     my $r = run(python('kimi.py', 'qwen3', $source{$form}, $f32{$form}));
     is($r->{out}, $form eq 'moe' ? "equal 13 keys\n" : "equal 14 keys\n", 'keys and their order') or diag($r->{err});
     run_ok('verify', $SLUICE, 'verify', $f32{$form}, '--source', $source{$form}, '--sample', '5%');
-    my ($alone, $there) = map { (json_lines(run($SLUICE, 'plan', $_, '--recipe', 'q4_k_m', '--json')->{out}))[0] } "$source{$form}/config.json", $source{$form};
+    my ($alone, $there) = map { plan_of($_) } "$source{$form}/config.json", $source{$form};
     # Scales are planned as F32, and are BF16 here.
     my $scales = $form eq 'moe' ? 2 * 3 * (2 * (4 * 2 + 1 * 2) + 16 * 3 * 4) : 0;
     is($alone->{source_bytes} - $there->{source_bytes}, $scales, 'config.json alone: the bytes that are there');
@@ -43,12 +44,12 @@ for my $form (sort keys %source) {
 }
 
 # A token before every text decides the name of the rules, which are Qwen's.
-is(run($SLUICE, 'inspect', $f32{dense}, '--kv', 'tokenizer.ggml.pre')->{out}, "deepseek-r1-qwen\n", 'the rules of R1\'s distills');
+is(kv_of($f32{dense}, 'tokenizer.ggml.pre'), "deepseek-r1-qwen\n", 'the rules of R1\'s distills');
 my $own = copy_checkpoint($source{moe}, "$dir/own");
 edit_json("$own/tokenizer_config.json", sub { $_[0] = { %{ $_[0] }, tokenizer_class => 'Qwen2Tokenizer', add_bos_token => JSON::PP::false() }; });
 edit_json("$own/tokenizer.json", sub { $_[0]{post_processor} = undef });
 run_ok('without it', $SLUICE, 'convert', $own, '-o', "$dir/own.gguf", '--recipe', 'q4_k_m', '--quiet');
-is(run($SLUICE, 'inspect', "$dir/own.gguf", '--kv', 'tokenizer.ggml.pre')->{out}, "qwen2\n", 'Qwen\'s own');
+is(kv_of("$dir/own.gguf", 'tokenizer.ggml.pre'), "qwen2\n", 'Qwen\'s own');
 
 # ---- the models' own sizes, as README says
 {
@@ -65,58 +66,37 @@ is(run($SLUICE, 'inspect', "$dir/own.gguf", '--kv', 'tokenizer.ggml.pre')->{out}
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 14 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip 'llama.cpp is not here', 12 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     for my $how (map { ['moe', $_] } qw(Q4_K_M Q2_K IQ4_XS)) {
         my ($form, $mixture) = @$how;
         run_ok("$form: $mixture", $SLUICE, 'convert', $source{$form}, '-o', "$dir/$form-$mixture.gguf", '--recipe', $mixture, '--quiet');
-        run_ok('llama-quantize', python('llama.py', 'quantize', $f32{$form}, "$dir/theirs.gguf", $mixture));
-        is_deeply(hashes("$dir/$form-$mixture.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+        as_llama_quantize("$dir/$form-$mixture.gguf", $f32{$form}, $mixture);
     }
     run_ok("$_: dq3_k_m", $SLUICE, 'convert', $source{$_}, '-o', "$dir/$_-dq3.gguf", '--recipe', 'dq3_k_m', '--quiet') for sort keys %source;
-    for my $file ('moe-Q4_K_M', 'moe-dq3', 'dense-dq3') {
-        my $r = run(python('llama.py', 'load', "$dir/$file.gguf"));
-        is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, "$file makes text") or diag($r->{out}, $r->{err});
-    }
+    make_text(map { "$dir/$_.gguf" } qw(moe-Q4_K_M moe-dq3 dense-dq3));
 }
 
 # ---- refused in one line
-sub refused {
-    my ($form, $name, $rc, $pattern, $change, $folder) = @_;
-    my $bad = scratch() . '/' . ($folder // 'm');
-    copy_checkpoint($source{$form}, $bad, 'model-00001-of-00002.safetensors');
-    $change->($bad);
-    my $f = fails($name, $rc, $pattern, $SLUICE, 'plan', $bad, '--recipe', 'q8_0');
-    is($f->{err} =~ tr/\n//, 1, 'one line');
-}
-sub header {
-    my ($from, $to) = @_; # of the same length
-    return sub {
-        my ($file) = glob "$_[0]/model-00001-of-*.safetensors";
-        my $data = slurp($file);
-        $data =~ s/"\Q$from\E"/"$to"/ or die;
-        spit($file, $data);
-        edit_json("$_[0]/model.safetensors.index.json", sub { $_[0]{weight_map}{$to} = delete $_[0]{weight_map}{$from} });
-    };
-}
-refused('dense', 'a reranker by its folder', 6, qr/the checkpoint is a reranker by the folder's name, .*supported: models that make text$/, sub { }, 'Qwen3-Reranker-8B');
-refused('dense', 'a reranker by its card', 6, qr/the checkpoint is a reranker by README\.md/, sub { spit("$_[0]/README.md", "\n# Qwen3-Reranker-8B\n") });
-refused('dense', 'embeddings', 6, qr/the checkpoint is of a model for embeddings \(modules\.json has a stage for pooling\)/,
+fails('a reranker by its folder', 6, qr/the checkpoint is a reranker by the folder's name, .*supported: models that make text$/,
+    $SLUICE, 'plan', copy_checkpoint($source{dense}, scratch() . '/Qwen3-Reranker-8B'), '--recipe', 'q8_0');
+refused($source{dense}, 'a reranker by its card', 6, qr/the checkpoint is a reranker by README\.md/, sub { spit("$_[0]/README.md", "\n# Qwen3-Reranker-8B\n") });
+refused($source{dense}, 'embeddings', 6, qr/the checkpoint is of a model for embeddings \(modules\.json has a stage for pooling\)/,
     sub { spit("$_[0]/modules.json", '[{"idx":0,"type":"sentence_transformers.models.Transformer"},{"idx":1,"path":"1_Pooling","type":"sentence_transformers.models.Pooling"}]') });
-refused('dense', 'modules.json cut short', 7, qr/modules\.json/, sub { spit("$_[0]/modules.json", '[{') });
+refused($source{dense}, 'modules.json cut short', 7, qr/modules\.json/, sub { spit("$_[0]/modules.json", '[{') });
 run_ok('with other stages', $SLUICE, 'plan', do {
     my $d = copy_checkpoint($source{dense}, scratch() . '/m');
     spit("$d/modules.json", '[{"type":"sentence_transformers.models.Transformer"}]');
     spit("$d/README.md", "# Qwen3-8B\n\nSee also Qwen3-Reranker.\n");
     $d;
 }, '--recipe', 'q8_0');
-refused('dense', 'other heads', 7, qr/tensor 'model\.layers\.0\.self_attn\.\w_norm\.weight': expected shape \[32\] by config\.json, found \[64\]/,
+refused($source{dense}, 'other heads', 7, qr/tensor 'model\.layers\.0\.self_attn\.\w_norm\.weight': expected shape \[32\] by config\.json, found \[64\]/,
     config_edit(sub { $_[0]{head_dim} = 32; $_[0]{num_attention_heads} = 16; $_[0]{num_key_value_heads} = 4 }));
-refused('dense', 'a bias', 6, qr/1 tensor unknown for Qwen3ForCausalLM \(1 expected one missing: model\.layers\.0\.input_layernorm\.weight\): model\.layers\.0\.self_attn\.q_proj\.bias-/,
-    header('model.layers.0.input_layernorm.weight', 'model.layers.0.self_attn.q_proj.bias-'));
-refused('moe', 'a layer without experts', 6, qr/"mlp_only_layers" tells of layers without experts, which llama\.cpp's qwen3moe cannot have$/, config_edit(sub { $_[0]{mlp_only_layers} = [1] }));
-refused('moe', 'an expert more', 7, qr/9 tensors missing from the checkpoint: model\.layers\.0\.mlp\.experts\.16\.\w+_proj\.weight|expected shape \[17, 256\] by config\.json, found \[16, 256\]/,
+refused($source{dense}, 'a bias', 6, qr/1 tensor unknown for Qwen3ForCausalLM \(1 expected one missing: model\.layers\.0\.input_layernorm\.weight\): model\.layers\.0\.self_attn\.q_proj\.bias-/,
+    header_edit(sub { s/"model\.layers\.0\.\Kinput_layernorm\.weight"/self_attn.q_proj.bias-"/ or die }));
+refused($source{moe}, 'a layer without experts', 6, qr/"mlp_only_layers" tells of layers without experts, which llama\.cpp's qwen3moe cannot have$/, config_edit(sub { $_[0]{mlp_only_layers} = [1] }));
+refused($source{moe}, 'an expert more', 7, qr/9 tensors missing from the checkpoint: model\.layers\.0\.mlp\.experts\.16\.\w+_proj\.weight|expected shape \[17, 256\] by config\.json, found \[16, 256\]/,
     config_edit(sub { $_[0]{num_experts} = 17 }));
-refused('moe', 'dense by its class', 6, qr/\d+ tensors unknown for Qwen3ForCausalLM \(9 expected ones missing: model\.layers\.0\.mlp\.gate_proj\.weight\): model\.layers\.0\.mlp\.experts\.0\./,
+refused($source{moe}, 'dense by its class', 6, qr/\d+ tensors unknown for Qwen3ForCausalLM \(9 expected ones missing: model\.layers\.0\.mlp\.gate_proj\.weight\): model\.layers\.0\.mlp\.experts\.0\./,
     config_edit(sub { $_[0]{architectures} = ['Qwen3ForCausalLM'] }));
 
 done_testing();

@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 use JSON::PP ();
+use ModelTest;
 use SluiceTest;
 use Test::More;
 
@@ -19,18 +20,11 @@ sub convert {
     my ($from, $name, @options) = @_;
     return run_ok($name, $SLUICE, 'convert', $from, '-o', "$dir/$name.gguf", '--quiet', @options);
 }
-sub kv {
-    my ($file, $key) = @_;
-    return run($SLUICE, 'inspect', "$dir/$file.gguf", '--kv', $key)->{out};
-}
 sub same {
     my ($name, $verb, @args) = @_;
     my $r = run(python('qwen35.py', $verb, @args));
     like($r->{out}, qr/^equal( \d+ keys)?\n\z/, $name) or diag($r->{out}, $r->{err});
     return $r->{out};
-}
-sub plan_of {
-    return (json_lines(run($SLUICE, 'plan', @_, '--recipe', 'q4_k_m', '--json')->{out}))[0];
 }
 
 # ---- metadata and tensors
@@ -42,8 +36,8 @@ for my $form (sort keys %source) {
     run_ok('verify', $SLUICE, 'verify', "$dir/$form-f32.gguf", '--source', $source{$form});
     run_ok('diff', $SLUICE, 'diff', $source{$form}, "$dir/$form-f32.gguf");
 }
-is(kv('fp8-f32', 'tokenizer.ggml.pre'), "qwen35\n", 'the rules that split text');
-is(kv('fp8-f32', 'general.size_label'), "4x6.9M\n", 'size label');
+is(kv_of("$dir/fp8-f32.gguf", 'tokenizer.ggml.pre'), "qwen35\n", 'the rules that split text');
+is(kv_of("$dir/fp8-f32.gguf", 'general.size_label'), "4x6.9M\n", 'size label');
 like(run($SLUICE, 'plan', $source{moe}, '--recipe', 'q8_0')->{err}, qr/note: the vision part \(2 tensors\) is left out/, 'its vision');
 
 convert($source{fp8}, 'short', '--recipe', 'f32', '--no-mtp');
@@ -107,65 +101,40 @@ for my $size (sort keys %small) {
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 19 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip 'llama.cpp is not here', 15 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     for my $case (['fp8', 'Q4_K_M'], ['moe', 'Q2_K'], ['dense', 'IQ4_XS'], ['next', 'Q5_K_S']) {
         my ($form, $mixture) = @$case;
         convert($source{$form}, "$form-$mixture", '--recipe', $mixture);
-        run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/$form-f32.gguf", "$dir/theirs.gguf", $mixture));
-        is_deeply(hashes("$dir/$form-$mixture.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+        as_llama_quantize("$dir/$form-$mixture.gguf", "$dir/$form-f32.gguf", $mixture);
     }
     convert($source{$_}, "$_-dq3", '--recipe', 'dq3_k_m') for qw(fp8 dense);
-    for my $file (qw(fp8-f32 fp8-Q4_K_M moe-Q2_K fp8-dq3 dense-dq3 next-Q5_K_S)) {
-        my $r = run(python('llama.py', 'load', "$dir/$file.gguf"));
-        is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, "$file makes text") or diag($r->{out}, $r->{err});
-    }
+    make_text(map { "$dir/$_.gguf" } qw(fp8-f32 fp8-Q4_K_M moe-Q2_K fp8-dq3 dense-dq3 next-Q5_K_S));
 }
 
 # ---- refused in one line
-sub refused {
-    my ($form, $name, $rc, $pattern, $change, @verb) = @_;
-    my $bad = scratch() . '/m';
-    copy_checkpoint($source{$form}, $bad);
-    $change->($bad);
-    my $f = fails($name, $rc, $pattern, $SLUICE, @verb ? @verb : 'plan', $bad, '--recipe', 'q8_0', @verb ? ('-o', "$bad/x.gguf", '--quiet') : ());
-    is($f->{err} =~ tr/\n//, 1, 'one line');
-    ok(!-e "$bad/x.gguf", 'no file');
-}
 sub text_edit {
     my ($change) = @_;
     return config_edit(sub { $change->($_[0]{text_config} // $_[0]) });
 }
-# A tensor's bytes, or the header, changed to some of the same length.
-sub shard_edit {
-    my ($change) = @_;
-    return sub {
-        my $data = slurp("$_[0]/model.safetensors");
-        my $n = unpack('Q<', $data);
-        my $header = substr($data, 8, $n);
-        $change->(\$header, \$data, sub { 8 + $n + JSON::PP->new->utf8->decode($header)->{ $_[0] }{data_offsets}[0] });
-        unlink "$_[0]/model.safetensors", "$_[0]/model.safetensors.index.json"; # the first is a link
-        spit("$_[0]/model.safetensors", substr($data, 0, 8) . $header . substr($data, 8 + $n));
-    };
-}
 my $p = 'model.language_model.layers.';
-refused('fp8', 'heads that do not divide', 7, qr/"linear_num_value_heads" 6 cannot be divided among 4 "linear_num_key_heads"$/, text_edit(sub { $_[0]{linear_num_key_heads} = 4 }));
-refused('fp8', 'heads of two widths', 6, qr/"linear_key_head_dim" and "linear_value_head_dim" differ, which llama\.cpp's qwen35moe cannot have$/, text_edit(sub { $_[0]{linear_key_head_dim} = 64 }));
-refused('dense', 'layers in another order', 6, qr/"layer_types" has another layer 1 than "full_attention_interval" 4, by which llama\.cpp's qwen35 goes$/,
+refused($source{fp8}, 'heads that do not divide', 7, qr/"linear_num_value_heads" 6 cannot be divided among 4 "linear_num_key_heads"$/, text_edit(sub { $_[0]{linear_num_key_heads} = 4 }));
+refused($source{fp8}, 'heads of two widths', 6, qr/"linear_key_head_dim" and "linear_value_head_dim" differ, which llama\.cpp's qwen35moe cannot have$/, text_edit(sub { $_[0]{linear_key_head_dim} = 64 }));
+refused($source{dense}, 'layers in another order', 6, qr/"layer_types" has another layer 1 than "full_attention_interval" 4, by which llama\.cpp's qwen35 goes$/,
     text_edit(sub { $_[0]{layer_types}[1] = 'full_attention' }));
-refused('dense', 'biases', 6, qr/"attention_bias" is true, which llama\.cpp's qwen35 cannot have$/, text_edit(sub { $_[0]{attention_bias} = JSON::PP::true() }));
-refused('dense', 'odd sections', 7, qr/"mrope_section" is no list of small integers$/, text_edit(sub { $_[0]{rope_parameters}{mrope_section} = [1, 1.5] }));
-refused('fp8', 'a shared expert without a size', 7, qr/has no "shared_expert_intermediate_size", which Qwen3_5MoeForConditionalGeneration needs$/, text_edit(sub { delete $_[0]{shared_expert_intermediate_size} }));
-refused('moe', 'other experts', 7, qr/tensor 'model\.layers\.0\.mlp\.experts\.gate_up_proj': expected shape \[4, 384, 256\] by config\.json, found \[4, 512, 256\]$/, text_edit(sub { $_[0]{moe_intermediate_size} = 192 }));
-refused('fp8', 'another kernel', 7, qr/conv1d\.weight': expected shape \[1280, 1, 3\] by config\.json, found \[1280, 1, 4\]$/, text_edit(sub { $_[0]{linear_conv_kernel_dim} = 3 }));
-refused('fp8', 'two layers for multi-token prediction', 7, qr/"mtp_num_hidden_layers" is 2: expected an integer from 0 to 1$/, text_edit(sub { $_[0]{mtp_num_hidden_layers} = 2 }));
-refused('dense', 'one that is not there by config.json', 6, qr/\d+ tensors unknown .*; config\.json's mtp_num_hidden_layers does not tell of all layers for multi-token prediction: correct it, or give --no-mtp$/,
+refused($source{dense}, 'biases', 6, qr/"attention_bias" is true, which llama\.cpp's qwen35 cannot have$/, text_edit(sub { $_[0]{attention_bias} = JSON::PP::true() }));
+refused($source{dense}, 'odd sections', 7, qr/"mrope_section" is no list of small integers$/, text_edit(sub { $_[0]{rope_parameters}{mrope_section} = [1, 1.5] }));
+refused($source{fp8}, 'a shared expert without a size', 7, qr/has no "shared_expert_intermediate_size", which Qwen3_5MoeForConditionalGeneration needs$/, text_edit(sub { delete $_[0]{shared_expert_intermediate_size} }));
+refused($source{moe}, 'other experts', 7, qr/tensor 'model\.layers\.0\.mlp\.experts\.gate_up_proj': expected shape \[4, 384, 256\] by config\.json, found \[4, 512, 256\]$/, text_edit(sub { $_[0]{moe_intermediate_size} = 192 }));
+refused($source{fp8}, 'another kernel', 7, qr/conv1d\.weight': expected shape \[1280, 1, 3\] by config\.json, found \[1280, 1, 4\]$/, text_edit(sub { $_[0]{linear_conv_kernel_dim} = 3 }));
+refused($source{fp8}, 'two layers for multi-token prediction', 7, qr/"mtp_num_hidden_layers" is 2: expected an integer from 0 to 1$/, text_edit(sub { $_[0]{mtp_num_hidden_layers} = 2 }));
+refused($source{dense}, 'one that is not there by config.json', 6, qr/\d+ tensors unknown .*; config\.json's mtp_num_hidden_layers does not tell of all layers for multi-token prediction: correct it, or give --no-mtp$/,
     text_edit(sub { $_[0]{mtp_num_hidden_layers} = 0 }));
-refused('next', 'what is joined under another name', 6, qr/1 tensor unknown for Qwen3NextForCausalLM \(1 expected one missing: model\.layers\.2\.linear_attn\.in_proj_ba\.weight\): model\.layers\.2\.linear_attn\.in_proj_bx\.weight; /,
-    shard_edit(sub { ${ $_[0] } =~ s/(model\.layers\.2\.linear_attn\.in_proj_b)a/$1x/ or die }));
-refused('alike', 'one that is not there', 7, qr/\d+ tensors missing from the checkpoint: .* Without layers for multi-token prediction, give --no-mtp$/, text_edit(sub { $_[0]{mtp_num_hidden_layers} = 1 }));
-refused('moe', 'a tensor of another name', 6, qr/1 tensor unknown .*\(1 expected one missing: model\.layers\.1\.linear_attn\.A_log\): model\.layers\.1\.linear_attn\.A_lox; is config\.json of the same model\?$/,
-    shard_edit(sub { ${ $_[0] } =~ s/(\Q${p}\E1\.linear_attn\.A_lo)g/$1x/ or die }));
-refused('moe', 'a decay without end', 7, qr/tensor 'model\.layers\.2\.linear_attn\.A_log' in '.*': element 1 of blk\.2\.ssm_a would be infinite; the source is damaged$/,
-    shard_edit(sub { substr(${ $_[1] }, $_[2]->("${p}2.linear_attn.A_log") + 12, 4) = pack('f<', 89) }), 'convert');
+refused($source{next}, 'what is joined under another name', 6, qr/1 tensor unknown for Qwen3NextForCausalLM \(1 expected one missing: model\.layers\.2\.linear_attn\.in_proj_ba\.weight\): model\.layers\.2\.linear_attn\.in_proj_bx\.weight; /,
+    header_edit(sub { s/(model\.layers\.2\.linear_attn\.in_proj_b)a/$1x/ or die }));
+refused($source{alike}, 'one that is not there', 7, qr/\d+ tensors missing from the checkpoint: .* Without layers for multi-token prediction, give --no-mtp$/, text_edit(sub { $_[0]{mtp_num_hidden_layers} = 1 }));
+refused($source{moe}, 'a tensor of another name', 6, qr/1 tensor unknown .*\(1 expected one missing: model\.layers\.1\.linear_attn\.A_log\): model\.layers\.1\.linear_attn\.A_lox; is config\.json of the same model\?$/,
+    header_edit(sub { s/(\Q${p}\E1\.linear_attn\.A_lo)g/$1x/ or die }));
+refused($source{moe}, 'a decay without end', 7, qr/tensor 'model\.layers\.2\.linear_attn\.A_log' in '.*': element 1 of blk\.2\.ssm_a would be infinite; the source is damaged$/,
+    tensor_edit("${p}2.linear_attn.A_log", 12, pack('f<', 89)), 'convert');
 
 done_testing();

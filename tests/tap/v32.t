@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 use JSON::PP ();
+use ModelTest;
 use SluiceService;
 use SluiceTest;
 use Test::More;
@@ -23,7 +24,7 @@ for my $recipe (qw(f32 bf16)) {
 my $f32 = "$dir/f32.gguf";
 my $r = run(python('kimi.py', 'v32', $source, $f32));
 is($r->{out}, "equal 36 keys\n", 'keys and their order') or diag($r->{err});
-is(run($SLUICE, 'inspect', $f32, '--kv', 'tokenizer.ggml.add_bos_token')->{out}, "true\n", 'BOS is added, whatever tokenizer_config.json says');
+is(kv_of($f32, 'tokenizer.ggml.add_bos_token'), "true\n", 'BOS is added, whatever tokenizer_config.json says');
 run_ok('verify', $SLUICE, 'verify', $f32, '--source', $source, '--sample', '5%');
 
 # What the converter writes by itself has indexer.proj in F32; quantized by llama-quantize, it has the mixture's type.
@@ -83,25 +84,20 @@ END
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 19 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip 'llama.cpp is not here', 18 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     isnt(run(python('llama.py', 'load', "$dir/over.gguf"))->{rc}, 0, 'it refuses what was warned of');
     for my $mixture (qw(Q4_K_M Q2_K IQ4_XS)) {
         run_ok($mixture, $SLUICE, 'convert', $source, '-o', "$dir/$mixture.gguf", '--recipe', $mixture, '--quiet');
-        run_ok('llama-quantize', python('llama.py', 'quantize', $f32, "$dir/theirs.gguf", $mixture));
-        is_deeply(hashes("$dir/$mixture.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+        as_llama_quantize("$dir/$mixture.gguf", $f32, $mixture);
     }
     run_ok('imatrix', python('llama.py', 'imatrix', $f32, "$dir/imatrix.gguf", '--chunks', 1));
     my @iq = ($SLUICE, 'convert', $source, '-o', "$dir/iq2_xs.gguf", '--recipe', 'iq2_xs', '--imatrix', "$dir/imatrix.gguf", '--quiet');
     fails('not run by llama-imatrix', 2, qr/no data for 17 tensors .* llama-imatrix does not run layers for multi-token prediction: give them another type \(--tensor-type\), or --no-mtp$/, @iq);
     fails('a GGUF file', 2, qr/no data for 17 tensors .*: give them another type \(--tensor-type\)$/, $SLUICE, 'quantize', $f32, "$dir/x.gguf", 'IQ2_XS', '-f', '--imatrix', "$dir/imatrix.gguf");
     run_ok('iq2_xs', @iq, '--no-mtp');
-    run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/no.gguf", "$dir/theirs.gguf", 'IQ2_XS', '--imatrix', "$dir/imatrix.gguf"));
-    is_deeply(hashes("$dir/iq2_xs.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+    as_llama_quantize("$dir/iq2_xs.gguf", "$dir/no.gguf", 'IQ2_XS', '--imatrix', "$dir/imatrix.gguf");
     run_ok('dq3_k_m', $SLUICE, 'convert', $source, '-o', "$dir/dq3_k_m.gguf", '--recipe', 'dq3_k_m', '--quiet');
-    for my $file (qw(Q4_K_M dq3_k_m)) {
-        $r = run(python('llama.py', 'load', "$dir/$file.gguf"));
-        is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, "$file makes text") or diag($r->{out}, $r->{err});
-    }
+    make_text(map { "$dir/$_.gguf" } qw(Q4_K_M dq3_k_m));
 }
 
 # ---- a recipe by size: attn_q_b's rule comes after that of the indexer's, which its pattern has too
@@ -111,7 +107,7 @@ like(slurp("$dir/my.recipe"), qr/^\*\.indexer\.attn_q_b\.weight .*^\*\.attn_q_b\
 like(run_ok('without', $SLUICE, 'plan', $source, '--target-bpw', '3.5', '--no-mtp')->{out}, qr/^# Made by 'sluice plan src --target-bpw 3\.5 --no-mtp' for /, 'and without what');
 
 # ---- memory: latent values and the indexer's key, in F16, of the layers that attend
-my $plan = JSON::PP::decode_json(run_ok('plan', $SLUICE, 'plan', $source, '--recipe', 'q8_0', '--json', '--ctx', 1000)->{out});
+my $plan = plan_of($source, '--recipe', 'q8_0', '--ctx', 1000);
 is_deeply([map { [@$_{qw(cache own_layout cache_bytes)}] } $plan->{memory}[0]], [['compressed', JSON::PP::true(), (512 + 64 + 64) * 2 * 2 * 1000]], 'cache');
 is(scalar grep({ $_->{cache} ne 'compressed' } @{ $plan->{memory} }), 0, 'and there is no other form');
 
@@ -129,24 +125,16 @@ is(scalar grep({ $_->{cache} ne 'compressed' } @{ $plan->{memory} }), 0, 'and th
 }
 
 # ---- refused in one line
-sub refused {
-    my ($name, $rc, $pattern, $change, @options) = @_;
-    my $bad = scratch() . '/m';
-    copy_checkpoint($source, $bad);
-    edit_json("$bad/config.json", $change);
-    my $f = fails($name, $rc, $pattern, $SLUICE, 'plan', $bad, '--recipe', 'q8_0', @options);
-    is($f->{err} =~ tr/\n//, 1, 'one line');
-}
-refused('--layout legacy', 2, qr/--layout legacy: llama\.cpp runs DeepseekV32ForCausalLM in the layout mla alone/, sub { }, '--layout', 'legacy');
+refused($source, '--layout legacy', 2, qr/--layout legacy: llama\.cpp runs DeepseekV32ForCausalLM in the layout mla alone/, sub { }, 'plan', '--layout', 'legacy');
 fails('an imatrix of another layout', 2, qr/has no data for \d+ tensors .*; it was made in the legacy layout$/, $SLUICE, 'plan', $source,
     '--recipe', 'iq2_xs', '--imatrix', "$TINY/imatrix.legacy-layout.dat", '--include-weights', 'attn_kv_b');
-refused('no index_topk', 7, qr/config\.json has no "index_topk", which DeepseekV32ForCausalLM needs/, sub { delete $_[0]{index_topk} });
-refused('other heads', 7, qr/tensor 'model\.layers\.0\.self_attn\.indexer\.wq_b\.weight': expected shape \[512, 512\] by config\.json, found \[256, 512\]/,
-    sub { $_[0]{index_n_heads} = 8 });
-refused('a layer more', 7, qr/\d+ tensors missing from the checkpoint: .*model\.layers\.3\.mlp\.gate\.weight.*Without layers for multi-token prediction, give --no-mtp$/, sub { $_[0]{num_nextn_predict_layers} = 2 });
-refused('a layer fewer', 6, qr/\d+ tensors unknown for DeepseekV32ForCausalLM \(0 expected ones missing\): model\.layers\.2.*; config\.json's num_nextn_predict_layers does not tell of all layers for multi-token prediction: correct it, or give --no-mtp$/, sub { $_[0]{num_nextn_predict_layers} = 0 });
-refused('no indexer', 6, qr/10 tensors unknown for DeepseekV3ForCausalLM \(0 expected ones missing\): model\.layers\.0\.self_attn\.indexer\.(?!.*--no-mtp)/,
-    sub { $_[0]{architectures} = ['DeepseekV3ForCausalLM'] });
+refused($source, 'no index_topk', 7, qr/config\.json has no "index_topk", which DeepseekV32ForCausalLM needs/, config_edit(sub { delete $_[0]{index_topk} }));
+refused($source, 'other heads', 7, qr/tensor 'model\.layers\.0\.self_attn\.indexer\.wq_b\.weight': expected shape \[512, 512\] by config\.json, found \[256, 512\]/,
+    config_edit(sub { $_[0]{index_n_heads} = 8 }));
+refused($source, 'a layer more', 7, qr/\d+ tensors missing from the checkpoint: .*model\.layers\.3\.mlp\.gate\.weight.*Without layers for multi-token prediction, give --no-mtp$/, config_edit(sub { $_[0]{num_nextn_predict_layers} = 2 }));
+refused($source, 'a layer fewer', 6, qr/\d+ tensors unknown for DeepseekV32ForCausalLM \(0 expected ones missing\): model\.layers\.2.*; config\.json's num_nextn_predict_layers does not tell of all layers for multi-token prediction: correct it, or give --no-mtp$/, config_edit(sub { $_[0]{num_nextn_predict_layers} = 0 }));
+refused($source, 'no indexer', 6, qr/10 tensors unknown for DeepseekV3ForCausalLM \(0 expected ones missing\): model\.layers\.0\.self_attn\.indexer\.(?!.*--no-mtp)/,
+    config_edit(sub { $_[0]{architectures} = ['DeepseekV3ForCausalLM'] }));
 
 # ---- GLM-5.2's form: an indexer in some layers, its own tokens, rope_parameters, no second embedding and head
 my $layers = 3;
@@ -179,32 +167,25 @@ like(run_ok('--prune-layers 3 alone', $SLUICE, 'quantize', "$dir/glm-f32.gguf", 
 is(run(python('kimi.py', 'glm_keys', $source, "$dir/glm-no.gguf"))->{rc}, 1, 'keys that are missing');
 like(run(python('reference.py', 'compare', $source, "$dir/glm-no.gguf"))->{out}, qr/^blk\.3\.nextn\.eh_proj\.weight: missing$/m, 'tensors that are missing');
 SKIP: {
-    skip 'llama.cpp is not here', 10 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip 'llama.cpp is not here', 8 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     for my $mixture (qw(Q4_K_M Q2_K)) {
         run_ok($mixture, $SLUICE, 'convert', $source, '-o', "$dir/glm-$mixture.gguf", '--recipe', $mixture, '--quiet');
-        run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/glm-f32.gguf", "$dir/theirs.gguf", $mixture));
-        is_deeply(hashes("$dir/glm-$mixture.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+        as_llama_quantize("$dir/glm-$mixture.gguf", "$dir/glm-f32.gguf", $mixture);
     }
     run_ok('dq3_k_m', $SLUICE, 'convert', $source, '-o', "$dir/glm-dq3_k_m.gguf", '--recipe', 'dq3_k_m', '--quiet');
-    for my $file (qw(Q4_K_M dq3_k_m no)) {
-        $r = run(python('llama.py', 'load', "$dir/glm-$file.gguf"));
-        is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, "$file makes text") or diag($r->{out}, $r->{err});
-    }
+    make_text(map { "$dir/glm-$_.gguf" } qw(Q4_K_M dq3_k_m no));
 }
-$plan = JSON::PP::decode_json(run_ok('plan', $SLUICE, 'plan', $source, '--recipe', 'q8_0', '--json', '--ctx', 1000)->{out});
+$plan = plan_of($source, '--recipe', 'q8_0', '--ctx', 1000);
 is($plan->{memory}[0]{cache_bytes}, ((512 + 64) * $layers + 64 * 2) * 2 * 1000, 'cache: keys of the layers with an indexer alone');
 # A published checkpoint of this form (GLM-5.3) has 755,617,140,416 bytes of tensors; the indexer's norms are BF16 there, F32 in V3.2's.
-$plan = JSON::PP::decode_json(run_ok('config.json alone', $SLUICE, 'plan', 'tests/data/glm-5.2-fp8-config.json', '--recipe', 'q4_k_m', '--json')->{out});
+$plan = plan_of('tests/data/glm-5.2-fp8-config.json');
 is($plan->{source_bytes}, 755_617_140_416 + 22 * 2 * 128 * 2, 'bytes to read');
 
-refused('--layout legacy', 2, qr/--layout legacy: llama\.cpp runs GlmMoeDsaForCausalLM in the layout mla alone/, sub { }, '--layout', 'legacy');
-refused('indexer_types that miss one', 7, qr/5 tensors missing from the checkpoint: model\.layers\.1\.self_attn\.indexer\./, sub { $_[0]{indexer_types}[1] = 'full' });
-refused('indexer_types with one too few', 6, qr/\d+ tensors unknown for GlmMoeDsaForCausalLM \(0 expected ones missing\): model\.layers\.2\.self_attn\.indexer\./,
-    sub { $_[0]{indexer_types}[2] = 'shared' });
-{
-    my $bad = copy_checkpoint($source, scratch() . '/m');
-    edit_json("$bad/tokenizer.json", sub { $_[0]{added_tokens} = [grep { $_->{content} ne '<|user|>' } @{ $_[0]{added_tokens} }] });
-    fails('tokens of another model', 7, qr/tokenizer\.json: "added_tokens" lacks '<\|user\|>', which GLM's models have/, $SLUICE, 'plan', $bad, '--recipe', 'q8_0');
-}
+refused($source, '--layout legacy', 2, qr/--layout legacy: llama\.cpp runs GlmMoeDsaForCausalLM in the layout mla alone/, sub { }, 'plan', '--layout', 'legacy');
+refused($source, 'indexer_types that miss one', 7, qr/5 tensors missing from the checkpoint: model\.layers\.1\.self_attn\.indexer\./, config_edit(sub { $_[0]{indexer_types}[1] = 'full' }));
+refused($source, 'indexer_types with one too few', 6, qr/\d+ tensors unknown for GlmMoeDsaForCausalLM \(0 expected ones missing\): model\.layers\.2\.self_attn\.indexer\./,
+    config_edit(sub { $_[0]{indexer_types}[2] = 'shared' }));
+refused($source, 'tokens of another model', 7, qr/tokenizer\.json: "added_tokens" lacks '<\|user\|>', which GLM's models have/,
+    sub { edit_json("$_[0]/tokenizer.json", sub { $_[0]{added_tokens} = [grep { $_->{content} ne '<|user|>' } @{ $_[0]{added_tokens} }] }) });
 
 done_testing();

@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 use JSON::PP ();
+use ModelTest;
 use SluiceTest;
 use Test::More;
 
@@ -15,10 +16,6 @@ run_ok('made', python('v4.py', 'make', $source));
 sub convert {
     my ($from, $name, @options) = @_;
     return run_ok($name, $SLUICE, 'convert', $from, '-o', "$dir/$name.gguf", @options);
-}
-sub kv {
-    my ($file, $key) = @_;
-    return run($SLUICE, 'inspect', "$dir/$file.gguf", '--kv', $key)->{out};
 }
 sub keys_of {
     return join ' ', map { /^(\S+)/ } split /\n/, run(tool('gguf_hash'), '--keys', "$dir/$_[0].gguf")->{out};
@@ -32,8 +29,8 @@ my $r = run(python('v4.py', 'compare', $source, map { "$dir/$_.gguf" } qw(f32 bf
 is($r->{out}, "equal\n", 'every bit of the tensors') or diag($r->{out}, $r->{err});
 $r = run(python('v4.py', 'keys', $source, "$dir/f32.gguf"));
 is($r->{out}, "equal 38 keys\n", 'keys and their order') or diag($r->{out}, $r->{err});
-is(kv('f32', 'tokenizer.ggml.pre'), "joyai-llm\n", 'no token before every text: the rules are called so');
-is(kv('f32', 'general.size_label'), "8x6.8M\n", 'size label');
+is(kv_of("$dir/f32.gguf", 'tokenizer.ggml.pre'), "joyai-llm\n", 'no token before every text: the rules are called so');
+is(kv_of("$dir/f32.gguf", 'general.size_label'), "8x6.8M\n", 'size label');
 run_ok('verify', $SLUICE, 'verify', "$dir/q8_0.gguf", '--source', $source);
 run_ok('diff', $SLUICE, 'diff', $source, "$dir/f32.gguf");
 
@@ -43,7 +40,7 @@ is(run(python('v4.py', 'compare', $source, "$dir/own.gguf"))->{out}, "equal\n", 
 my %count;
 $count{$_}++ for run($SLUICE, 'inspect', '-t', "$dir/own.gguf")->{out} =~ /^(\w+) .*\]  +\S+$/mg;
 is_deeply(\%count, { mxfp4 => 15, q8_0 => 42, bf16 => 19, i32 => 2, f32 => 72 }, 'types');
-is(kv('own', 'general.file_type'), "38\n", 'file type');
+is(kv_of("$dir/own.gguf", 'general.file_type'), "38\n", 'file type');
 run_ok('verify', $SLUICE, 'verify', "$dir/own.gguf", '--source', $source);
 like(run($SLUICE, 'convert', $source, '-n', '-o', "$dir/x.gguf", '--recipe', 'v4-mxfp4', '--imatrix', 'synthetic')->{err},
     qr/synthetic: 42 of 42 quantized tensors/, 'what is kept is not weighted');
@@ -74,8 +71,8 @@ edit_json("$chat/tokenizer_config.json", sub { $_[0] = { %{ $_[0] }, add_bos_tok
 edit_json("$chat/config.json", sub { $_[0]{rope_parameters} = { main => { rope_type => 'default', rope_theta => 10000 }, compress => { rope_type => 'yarn', factor => 4 } } });
 unlike(convert($chat, 'chat', '--recipe', 'q8_0')->{err}, $no_template, 'a template');
 like(keys_of('chat'), qr/^general\.architecture tokenizer\.chat_template general\.type /, 'its place');
-is(kv('chat', 'tokenizer.ggml.pre'), "deepseek-v3\n", 'with a token before every text');
-is(kv('chat', 'deepseek4.rope.scaling.factor'), "16\n", 'YaRN');
+is(kv_of("$dir/chat.gguf", 'tokenizer.ggml.pre'), "deepseek-v3\n", 'with a token before every text');
+is(kv_of("$dir/chat.gguf", 'deepseek4.rope.scaling.factor'), "16\n", 'YaRN');
 
 # Tables in I32, a bias where they choose, the head in FP8, a linear layer in BF16; experts in FP8, as the base model's.
 my %other = (odd => ['--odd'], fp8 => ['--experts', 'fp8']);
@@ -90,9 +87,6 @@ for my $form (sort keys %other) {
 }
 
 # ---- plans
-sub plan_of {
-    return (json_lines(run($SLUICE, 'plan', @_, '--recipe', 'q4_k_m', '--json')->{out}))[0];
-}
 my @plans = map { plan_of($_, '--ctx', 32768) } $source, "$source/config.json", "$dir/f32.gguf";
 is($plans[1]{source_bytes}, $plans[0]{source_bytes}, 'config.json alone: the bytes that are there');
 # What llama.cpp allocates, in F16: 768 cells of the window in each layer, 8192 and 256 of compressed tokens, the indexer's.
@@ -107,7 +101,7 @@ sub groups {
     return map { my $g = $_; $g->{name} => join ' ', sort map { $_->{type} } @{ $g->{types} } } @{ $plan->{groups} // [] };
 }
 for my $recipe (qw(dq3_k_m q2_k_l ud-q2_k_xl ud-iq1_s ud-iq1_m ud-iq2_xxs)) {
-    my %type = groups((json_lines(run($SLUICE, 'plan', $source, '--recipe', $recipe, '--json')->{out}))[0]);
+    my %type = groups(plan_of($source, '--recipe', $recipe));
     is_deeply({ map { $_ => $type{$_} } grep { /(?:^|_)(?:hc|compressor)_(?:.*fn|ape|kv|gate)$/ } keys %type },
         { (map { $_ => 'f32' } qw(hc_attn_fn hc_ffn_fn output_hc_fn attn_compressor_ape indexer_compressor_ape)),
           (map { $_ => 'bf16' } map { ("${_}_compressor_kv", "${_}_compressor_gate") } qw(attn indexer)) }, "$recipe: small ones stay");
@@ -131,7 +125,7 @@ unlike(run($SLUICE, 'plan', $source, '--recipe', 'v4-mxfp4')->{out}, qr/MXFP4 in
 for my $case ([9_000_000, 0, qr/^\w+$/], [12_000_000, 0, qr/^mxfp4_moe$/], [14_000_000, 1, qr/^v4-mxfp4$/]) {
     my ($size, $from_stock, $best) = @$case;
     my $recipe = "$dir/t$size.recipe";
-    my ($j) = json_lines(run_ok($size, $SLUICE, 'plan', $source, '--target-size', $size, '--write-recipe', $recipe, '--json', '-q')->{out});
+    my ($j) = json_lines(run_ok("a recipe for $size", $SLUICE, 'plan', $source, '--target-size', $size, '--write-recipe', $recipe, '--json', '-q')->{out});
     my %type = groups($j);
     is("@type{qw(ffn_gate_exps ffn_up_exps ffn_down_exps)}", 'mxfp4 mxfp4 mxfp4', 'experts are kept');
     like($j->{target}{best_stock}, $best, "a rival: $j->{target}{best_stock}");
@@ -140,22 +134,21 @@ for my $case ([9_000_000, 0, qr/^\w+$/], [12_000_000, 0, qr/^mxfp4_moe$/], [14_0
     convert($source, "t$size", '--recipe', $recipe, '--quiet');
     is(-s "$dir/t$size.gguf", $j->{file_bytes}, 'the file, as planned');
     cmp_ok($j->{file_bytes}, '<=', $size, 'fits');
-    is(kv("t$size", 'general.file_type'), "38\n", 'file type');
+    is(kv_of("$dir/t$size.gguf", 'general.file_type'), "38\n", 'file type');
 }
 run_ok('verify', $SLUICE, 'verify', "$dir/t9000000.gguf", '--source', $source, '--sample', '100%');
-my %measure = map { $_ => (json_lines(run($SLUICE, 'plan', $source, '--recipe', $_, '--measure', '--json', '-q')->{out}))[0]{measure} } qw(q8_0 v4-mxfp4);
+my %measure = map { $_ => plan_of($source, '--recipe', $_, '--measure', '-q')->{measure} } qw(q8_0 v4-mxfp4);
 is($measure{q8_0}{tensors} - $measure{'v4-mxfp4'}{tensors}, 15, 'kept tensors are not measured');
 fails('more than the whole', 2, qr/not below the 1\d\.\d MB that the model takes with MXFP4 kept and 16 bits for each other weight: .*use --recipe bf16 and --tensor-type REGEX=mxfp4/,
     $SLUICE, 'plan', $source, '--target-size', '20M', '-q');
-is((json_lines(run($SLUICE, 'plan', $source, '--recipe', 'bf16', '--tensor-type', '_exps=mxfp4', '--json')->{out}))[0]{mxfp4_grown_tensors}, 0, 'which does it');
+is(plan_of($source, qw(--recipe bf16 --tensor-type _exps=mxfp4))->{mxfp4_grown_tensors}, 0, 'which does it');
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 24 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip 'llama.cpp is not here', 17 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     for my $mixture (qw(Q4_K_M Q2_K IQ4_XS)) {
         convert($source, $mixture, '--recipe', $mixture, '--quiet');
-        run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/f32.gguf", "$dir/theirs.gguf", $mixture));
-        is_deeply(hashes("$dir/$mixture.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+        as_llama_quantize("$dir/$mixture.gguf", "$dir/f32.gguf", $mixture);
     }
     # llama-imatrix sees attn_output_a in groups: its data do not fit the tensor, in llama-quantize neither.
     run_ok('imatrix', python('llama.py', 'imatrix', "$dir/f32.gguf", "$dir/imatrix.gguf", '--chunks', 1));
@@ -164,58 +157,29 @@ SKIP: {
         $SLUICE, 'plan', $source, '--recipe', 'ud-iq1_s', @im);
     convert($source, 'ud', '--recipe', 'ud-iq1_s', @im, '--exclude-weights', 'attn_output_a', '--quiet');
     convert($source, 'im', '--recipe', 'q4_k_m', @im, '--exclude-weights', 'attn_output_a', '--quiet');
-    run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/f32.gguf", "$dir/theirs.gguf", 'Q4_K_M', @im, '--exclude-weights', 'attn_output_a'));
-    is_deeply(hashes("$dir/im.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
+    as_llama_quantize("$dir/im.gguf", "$dir/f32.gguf", 'Q4_K_M', @im, '--exclude-weights', 'attn_output_a');
     convert($source, 'dq3_k_m', '--recipe', 'dq3_k_m', '--quiet');
-    $r = run(python('llama.py', 'load', map { "$dir/$_.gguf" } qw(f32 own Q4_K_M Q2_K dq3_k_m ud t9000000)));
-    is(scalar grep({ @{ $_->{tokens} // [] } == 8 } json_lines($r->{out})), 7, 'seven files make text') or diag($r->{out}, $r->{err});
+    make_text(map { "$dir/$_.gguf" } qw(f32 own Q4_K_M Q2_K dq3_k_m ud t9000000));
 }
 
 # ---- refused in one line
-sub refused {
-    my ($name, $rc, $pattern, $change, @verb) = @_;
-    my $bad = scratch() . '/m';
-    copy_checkpoint($source, $bad, 'model.safetensors');
-    $change->($bad);
-    my $f = fails($name, $rc, $pattern, $SLUICE, @verb ? @verb : 'plan', $bad, '--recipe', 'q8_0', @verb ? ('-o', "$bad/x.gguf", '--quiet') : ());
-    is($f->{err} =~ tr/\n//, 1, 'one line');
-    ok(!-e "$bad/x.gguf", 'no file');
-}
-# The place of a tensor in the shard, and its header with something else in it, as long as before.
-sub entry {
-    my ($name, $place) = @_;
-    return sub {
-        my $data = slurp("$_[0]/model.safetensors");
-        my $n = unpack('Q<', $data);
-        my $header = substr($data, 8, $n);
-        my $info = JSON::PP->new->utf8->decode($header)->{$name} or die $name;
-        $place->(\$header, \$data, 8 + $n + $info->{data_offsets}[0]);
-        spit("$_[0]/model.safetensors", substr($data, 0, 8) . $header . substr($data, 8 + $n));
-    };
-}
 my $table = 'layers.1.ffn.gate.tid2eid';
 for ([8, 8], [-1, -1], [2**40, 1 << 40]) {
     my ($value, $shown) = @$_;
-    refused("expert $shown", 7, qr/tensor '\Q$table\E' in '.*': row 5, column 2 is $shown, expected 0 to 7; the source is damaged$/,
-        entry($table, sub { substr(${ $_[1] }, $_[2] + 8 * 17, 8) = pack('q<', $value) }), 'convert');
+    refused($source, "expert $shown", 7, qr/tensor '\Q$table\E' in '.*': row 5, column 2 is $shown, expected 0 to 7; the source is damaged$/,
+        tensor_edit($table, 8 * 17, pack('q<', $value)), 'convert');
 }
-refused('a table of floats', 6, qr/tensor '\Q$table\E' is F64, which cannot be read as a list of experts: expected I64 or I32$/,
-    entry($table, sub { ${ $_[0] } =~ s/("\Q$table\E": \{"dtype": )"I64"/$1"F64"/ or die }));
-refused('an expert without scales', 6, qr/tensor 'layers\.2\.ffn\.experts\.3\.w1\.weight' is I8, which cannot be read as weights; as MXFP4 it would have scales in F8_E8M0$/, sub {
-    entry('layers.2.ffn.experts.3.w1.scale', sub { ${ $_[0] } =~ s/"layers\.2\.ffn(?=\.experts\.3\.w1\.scale")/"mtp.1.123456/ or die })->(@_);
-    unlink "$_[0]/model.safetensors.index.json";
-});
-refused('a table missing', 6, qr/1 tensor unknown for DeepseekV4ForCausalLM \(1 expected one missing: \Q$table\E\): layers\.1\.ffn\.gate\.tid2eix; /,
-    sub {
-        entry($table, sub { ${ $_[0] } =~ s/layers\.1\.ffn\.gate\.tid2eid/layers.1.ffn.gate.tid2eix/ or die })->(@_);
-        unlink "$_[0]/model.safetensors.index.json";
-    });
-refused('a router without its bias', 7, qr/1 tensor missing from the checkpoint: layers\.1\.ffn\.gate\.bias; .*/, sub {
+refused($source, 'a table of floats', 6, qr/tensor '\Q$table\E' is F64, which cannot be read as a list of experts: expected I64 or I32$/,
+    header_edit(sub { s/("\Q$table\E": \{"dtype": )"I64"/$1"F64"/ or die }));
+refused($source, 'an expert without scales', 6, qr/tensor 'layers\.2\.ffn\.experts\.3\.w1\.weight' is I8, which cannot be read as weights; as MXFP4 it would have scales in F8_E8M0$/,
+    header_edit(sub { s/"layers\.2\.ffn(?=\.experts\.3\.w1\.scale")/"mtp.1.123456/ or die }));
+refused($source, 'a table missing', 6, qr/1 tensor unknown for DeepseekV4ForCausalLM \(1 expected one missing: \Q$table\E\): layers\.1\.ffn\.gate\.tid2eix; /,
+    header_edit(sub { s/layers\.1\.ffn\.gate\.tid2eid/layers.1.ffn.gate.tid2eix/ or die }));
+refused($source, 'a router without its bias', 7, qr/1 tensor missing from the checkpoint: layers\.1\.ffn\.gate\.bias; .*/, sub {
     config_edit(sub { $_[0]{num_hash_layers} = 1 })->(@_);
-    entry($table, sub { ${ $_[0] } =~ s/"layers\.1\.ffn\.gate\.tid2eid"/"mtp.1.11.ffn.gate.tid2eid"/ or die })->(@_);
-    unlink "$_[0]/model.safetensors.index.json";
+    header_edit(sub { s/"layers\.1\.ffn\.gate\.tid2eid"/"mtp.1.11.ffn.gate.tid2eid"/ or die })->(@_);
 });
-refused('another ratio', 7, qr/tensor 'layers\.3\.attn\.compressor\.ape': expected shape \[4, 256\] by config\.json, found \[128, 128\]/, config_edit(sub { $_[0]{compress_ratios}[3] = 4 }));
-refused('--layout legacy', 2, qr/--layout legacy: llama\.cpp runs DeepseekV4ForCausalLM in the layout mla alone/, sub { }, 'convert', '--layout', 'legacy');
+refused($source, 'another ratio', 7, qr/tensor 'layers\.3\.attn\.compressor\.ape': expected shape \[4, 256\] by config\.json, found \[128, 128\]/, config_edit(sub { $_[0]{compress_ratios}[3] = 4 }));
+refused($source, '--layout legacy', 2, qr/--layout legacy: llama\.cpp runs DeepseekV4ForCausalLM in the layout mla alone/, sub { }, 'convert', '--layout', 'legacy');
 
 done_testing();

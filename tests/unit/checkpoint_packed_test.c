@@ -213,7 +213,7 @@ static void refuses_fp4(void **state)
         {{"x.weight", "F4", "[6,64]"}, {NULL}, 0, SL_ESOURCE, "F4 tensor 'x.weight' has no scale: expected 'x.weight_scale'", false},
         {{"x.weight", "F4", "[6,64]"}, {"x.scale", "BF16", "[6,2]"}, 24, SL_ESOURCE,
          "scale 'x.scale' of 'x.weight' is BF16: expected F8_E8M0 or U8", false},
-        {{"x.weight", "F4", "[2,3,64]"}, {"x.scale", "F8_E8M0", "[6,2]"}, 12, SL_EUNSUPPORTED, "has 3 dimensions", false},
+        {{"x.weight", "F4", "[2,3,64]"}, {"x.scale", "F8_E8M0", "[6,2]"}, 12, SL_EUNSUPPORTED, "F4 tensor 'x.weight' has 3 dimensions", false},
         {{"x.weight", "F4", "[384]"}, {"x.scale", "F8_E8M0", "[12]"}, 12, SL_ESOURCE, "does not fit 'x.weight' of shape [384]", false},
         {{"x.weight_packed", "U8", "[6,32]"}, {"x.weight_scale", "BF16", "[6,2]"}, 24, SL_ESOURCE, "is BF16: expected F8_E8M0 or U8", true},
         {{"x.weight_packed", "I32", "[6,8]"}, {"x.weight_scale", "U8", "[6,2]"}, 12, SL_ESOURCE,

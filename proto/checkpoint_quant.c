@@ -1,0 +1,207 @@
+/* What config.json's quantization_config says of weights: blocks of FP8, groups of packed ones, what is not quantized. */
+#include "proto/arch_table.h"
+#include "proto/checkpoint_priv.h"
+#include "proto/json_file.h"
+#include "proto/recipe_pattern.h"
+
+#include <cjson/cJSON.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define GROUP_MAX (1u << 20)
+#define WORD_WEIGHTS 8u  /* packed in one I32 */
+#define NAMES_MAX 4096   /* entries of "ignore" that are looked at: GLM-4.6-FP8 names 800 layers, */
+#define PATTERNS_MAX 100 /* and of these the expressions */
+
+static const cJSON *quantization(const struct sl_checkpoint *ck)
+{
+    return cJSON_GetObjectItemCaseSensitive(sl_checkpoint_config(ck), "quantization_config");
+}
+
+static bool is_text(const cJSON *item, const char *text)
+{
+    return cJSON_IsString(item) && strcmp(item->valuestring, text) == 0;
+}
+
+/* What compressed-tensors says of its one group's weights, or NULL. */
+static const cJSON *group_weights(const cJSON *q)
+{
+    const cJSON *groups = cJSON_GetObjectItemCaseSensitive(q, "config_groups");
+
+    return cJSON_IsObject(groups) && groups->child && !groups->child->next
+           ? cJSON_GetObjectItemCaseSensitive(groups->child, "weights") : NULL;
+}
+
+/* ---- FP8 ---- */
+
+/* "weight_block_size"; compressed-tensors has it as "block_structure". */
+static const cJSON *block_size(const cJSON *q, const char **name)
+{
+    const cJSON *weights = group_weights(q);
+    const cJSON *block = cJSON_GetObjectItemCaseSensitive(q, *name = "weight_block_size");
+
+    if ((!block || cJSON_IsNull(block)) && weights)
+        block = cJSON_GetObjectItemCaseSensitive(weights, *name = "block_structure");
+    return block;
+}
+
+static int read_block_size(struct sl_checkpoint *ck, struct sl_error *e)
+{
+    const char *name;
+    const cJSON *q = quantization(ck);
+    const cJSON *block = block_size(q, &name);
+    const cJSON *rows = block ? block->child : NULL;
+    const char *strategy = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(group_weights(q), "strategy"));
+
+    ck->fp8_by_row = strategy && strcmp(strategy, "channel") == 0;
+    if (!block || cJSON_IsNull(block))
+        return 0;
+    if (!cJSON_IsArray(block) || !rows || !rows->next || rows->next->next ||
+        !sl_json_uint(rows, 1 << 20, &ck->fp8_block_rows) ||
+        !sl_json_uint(rows->next, 1 << 20, &ck->fp8_block_cols) ||
+        ck->fp8_block_rows == 0 || ck->fp8_block_cols == 0)
+        return sl_fail(e, SL_ESOURCE, "quantization_config's %s is not an array of two "
+                       "integers from 1 to 2^20", name);
+    return 0;
+}
+
+/* ---- packed ---- */
+
+/* The next three write what is not supported of a group's weights to buf, and return false when there is nothing. */
+static bool odd_4bit(const cJSON *w, const char *expected, char *buf, size_t cap)
+{
+    const cJSON *type = cJSON_GetObjectItemCaseSensitive(w, "type");
+    const cJSON *symmetric = cJSON_GetObjectItemCaseSensitive(w, "symmetric");
+    uint64_t bits = 0;
+
+    if (!sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "num_bits"), 64, &bits) || bits != 4)
+        snprintf(buf, cap, "num_bits %" PRIu64 " instead of 4", bits);
+    else if (type && !is_text(type, expected))
+        snprintf(buf, cap, "a type that is not '%s'", expected);
+    else if (symmetric && !cJSON_IsTrue(symmetric))
+        snprintf(buf, cap, "zero points ('symmetric' is not true)");
+    else
+        return false;
+    return true;
+}
+
+static bool odd_mxfp4(const cJSON *w, char *buf, size_t cap)
+{
+    uint64_t group = 0;
+
+    if (odd_4bit(w, "float", buf, cap))
+        return true;
+    if (sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "group_size"), UINT32_MAX, &group) && group == SL_F4_GROUP)
+        return false;
+    snprintf(buf, cap, "group_size %" PRIu64 " instead of %u", group, SL_F4_GROUP);
+    return true;
+}
+
+static bool odd_integers(const cJSON *w, uint64_t *group, char *buf, size_t cap)
+{
+    const cJSON *order = cJSON_GetObjectItemCaseSensitive(w, "actorder");
+
+    *group = 0;
+    if (odd_4bit(w, "int", buf, cap))
+        return true;
+    if (order && !cJSON_IsNull(order) && !cJSON_IsFalse(order) && !is_text(order, "weight") && !is_text(order, "static"))
+        snprintf(buf, cap, "an order of their own ('actorder')");
+    else if (!is_text(cJSON_GetObjectItemCaseSensitive(w, "strategy"), "group"))
+        snprintf(buf, cap, "a strategy that is not 'group'");
+    else if (!sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "group_size"), UINT32_MAX, group) || !*group)
+        snprintf(buf, cap, "a group_size that is no number of weights");
+    else if (*group > GROUP_MAX)
+        snprintf(buf, cap, "a group_size above %u", GROUP_MAX);
+    else if (*group % WORD_WEIGHTS)
+        snprintf(buf, cap, "a group_size that is no multiple of %u", WORD_WEIGHTS);
+    else
+        return false;
+    return true;
+}
+
+int sl_ck_class_first(const struct sl_checkpoint *ck, struct sl_error *e)
+{
+    struct sl_error class;
+
+    if (sl_arch_check_class(sl_checkpoint_config(ck), &class) < 0)
+        *e = class;
+    return e->code;
+}
+
+static int read_group(struct sl_checkpoint *ck, const cJSON *q, struct sl_error *e)
+{
+    const cJSON *groups = cJSON_GetObjectItemCaseSensitive(q, "config_groups"), *w = group_weights(q);
+    int n = cJSON_IsObject(groups) ? cJSON_GetArraySize(groups) : 0;
+    char odd[80];
+
+    if (n != 1)
+        snprintf(odd, sizeof odd, "%d config_groups instead of one", n);
+    else if (ck->mxfp4 ? !odd_mxfp4(w, odd, sizeof odd) : !odd_integers(w, &ck->i4_group, odd, sizeof odd))
+        return 0;
+    sl_fail(e, SL_EUNSUPPORTED, "the weights are packed with %s, and only symmetric 4-bit %s in groups%s are "
+            "supported: give an FP8 or BF16 checkpoint of the model", odd, ck->mxfp4 ? "floats" : "integers",
+            ck->mxfp4 ? " of 32" : "");
+    return sl_ck_class_first(ck, e);
+}
+
+static int read_packing(struct sl_checkpoint *ck, struct sl_error *e)
+{
+    static const char *const plain[] = {"float-quantized", "naive-quantized", "dense"};
+    const cJSON *q = quantization(ck), *format = cJSON_GetObjectItemCaseSensitive(q, "format");
+
+    if (!is_text(cJSON_GetObjectItemCaseSensitive(q, "quant_method"), "compressed-tensors") || !cJSON_IsString(format))
+        return 0;
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+        if (is_text(format, plain[i]))
+            return 0;
+    ck->mxfp4 = is_text(format, "mxfp4-pack-quantized");
+    if (ck->mxfp4 || is_text(format, "pack-quantized"))
+        return read_group(ck, q, e);
+    sl_fail(e, SL_EUNSUPPORTED, "the weights are packed by quant_method 'compressed-tensors', "
+            "format '%.60s', and only FP8, unquantized weights, 'pack-quantized' and 'mxfp4-pack-quantized' ones are "
+            "supported: give an FP8 or BF16 checkpoint of the model", format->valuestring);
+    return sl_ck_class_first(ck, e);
+}
+
+int sl_ck_read_quantization(struct sl_checkpoint *ck, struct sl_error *e)
+{
+    SL_TRY(read_block_size(ck, e));
+    return read_packing(ck, e);
+}
+
+/* ---- what is not quantized ---- */
+
+/* An entry names a layer, or after "re:" it is an expression for the beginning of its name; one that
+ * is none, or needs too long, ignores nothing. */
+static int ignores(const char *entry, const char *layer, struct sl_error *e)
+{
+    struct sl_pattern *p;
+    char text[1024];
+    int rc;
+
+    if (strncmp(entry, "re:", 3) != 0)
+        return strcmp(entry, layer) == 0;
+    if (snprintf(text, sizeof text, "^(?:%s)", entry + 3) >= (int)sizeof text)
+        return 0;
+    rc = sl_pattern_compile(text, true, false, &p, e);
+    if (rc == 0) {
+        rc = sl_pattern_match(p, layer, e);
+        sl_pattern_free(p);
+    }
+    return rc == SL_EUSAGE ? 0 : rc;
+}
+
+int sl_checkpoint_ignores(const struct sl_checkpoint *ck, const char *name, struct sl_error *e)
+{
+    const cJSON *entry = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(quantization(ck), "ignore"), 0);
+    char layer[SL_SRC_MAX_NAME + 1];
+    int hit = 0, n_patterns = 0;
+
+    snprintf(layer, sizeof layer, "%.*s", (int)sl_stem(name, ".weight"), name);
+    for (int i = 0; i < NAMES_MAX && entry && !hit; i++, entry = entry->next)
+        if (cJSON_IsString(entry) && (strncmp(entry->valuestring, "re:", 3) != 0 || n_patterns++ < PATTERNS_MAX))
+            hit = ignores(entry->valuestring, layer, e);
+    return hit;
+}
+
