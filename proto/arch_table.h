@@ -1,7 +1,12 @@
 /* Architectures as tables. config.json is read into a list of numbers; metadata
  * keys, tensor names and tensor shapes are templates over these numbers. What
  * is special about an architecture is its tables and one `derive` function.
- * Names and keys: llama.cpp's, as of August 2026. */
+ * Names and keys: llama.cpp's, as of August 2026.
+ *
+ * A new one is a file arch_NAME.c with its struct sl_arch, declared here and listed in arch_config.c. Elsewhere it asks for
+ * numbers and facts that no other has (the enums here), tensors that are never quantized (sl_arch_keeps_f32, mixture.c),
+ * rules that split texts (tokenizer_pre.c), its class where the text model lies inside another (checkpoint_text.c), and
+ * what the memory estimate asks of a GGUF file's keys (model_gguf.c). */
 #ifndef SLUICE_PROTO_ARCH_TABLE_H
 #define SLUICE_PROTO_ARCH_TABLE_H
 
