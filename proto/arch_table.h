@@ -248,6 +248,8 @@ int sl_arch_whole_rope(const struct sl_params *p, struct sl_error *e) SL_MUST_US
 /* Effect: numbers that stand in an object of config.json. Errors: SL_ESOURCE (an absent or absurd value). */
 int sl_arch_read_fields(struct sl_params *p, const struct cJSON *object, const struct sl_field *f, struct sl_error *e)
     SL_MUST_USE;
+/* Returns the name by which config.json has a number of sl_arch's fields (of several the one that counts), or the first. */
+const char *sl_arch_field_name(const struct sl_params *p, enum sl_num n);
 /* Errors: SL_ESOURCE when an integer that is read as optional is 0 or not there. */
 int sl_arch_need(const struct sl_params *p, enum sl_num n, struct sl_error *e) SL_MUST_USE;
 /* Effect: what a configuration class takes for an entry that is not there at all; null means that there is none. */
