@@ -115,8 +115,8 @@ static int resume_one(struct daemon_link *l, const struct change_args *a, uint64
     if (strcmp(state, "failed") == 0 || strcmp(state, "cancelled") == 0
         || strcmp(state, "interrupted") == 0)
         return ask_simple(l, a, SL_M_RETRY, &one, false, "retried", e);
-    fprintf(stderr, "sluice resume: job %llu is %s: nothing to resume\n", (unsigned long long)id,
-            state);
+    fprintf(stderr, "sluice resume: job %llu %s %s: nothing to resume\n", (unsigned long long)id,
+            strcmp(state, "succeeded") == 0 ? "has" : "is", state);
     return 0;
 }
 

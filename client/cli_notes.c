@@ -158,6 +158,12 @@ void cli_job_notes(const struct sl_job_plan *j, bool json, struct words *said)
                  "the checkpoint's folder as chat_template.jinja", j->model->template_of);
         say(said, line);
     }
+    if (j->model->no_tokenizer_config) {
+        snprintf(line, sizeof line, "tokenizer_config.json is missing beside tokenizer.json: the special tokens are those of "
+                 "its kind of tokenizer%s; download it too",
+                 sl_kvs_find(&j->model->kvs, "tokenizer.chat_template") ? "" : ", and there is no chat template");
+        say(said, line);
+    }
     sl_imatrix_use_notes(&j->weights, say, said);
     cli_each_warning(j, json ? warn_json : warn, said);
 }

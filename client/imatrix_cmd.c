@@ -188,13 +188,11 @@ static int show_or_convert(const char *path, const struct imatrix_args *a, struc
     if (a->format && !a->convert)
         return sl_fail(e, SL_EUSAGE, "--format needs --convert OUT");
     SL_TRY(sl_imatrix_open(path, &im, e));
-    if (!a->convert) {
+    rc = a->convert ? sl_imatrix_check(im, e) : 0;
+    if (rc == 0 && a->convert)
+        rc = sl_imatrix_write(im, format_for(a, im->format), a->convert, e);
+    if (rc == 0 && (a->json || a->entries || !a->convert))
         rc = a->json ? print_json(im, e) : print_text(im, a, e);
-    } else {
-        rc = sl_imatrix_check(im, e);
-        if (rc == 0)
-            rc = sl_imatrix_write(im, format_for(a, im->format), a->convert, e);
-    }
     sl_imatrix_close(im);
     return rc;
 }

@@ -92,9 +92,7 @@ static void print_notes(const struct plan_view *v)
     if (p->n_fallback)
         line(FIELD, "Note    %u tensor%s rows that the recipe's type does not divide; another type takes its place",
              p->n_fallback, p->n_fallback == 1 ? " has" : "s have");
-    if (v->unwritable == SL_TYPE_MXFP4)
-        line(FIELD, "Note    type mxfp4 is kept where the source has it, and not made of others");
-    else if (v->unwritable >= 0)
+    if (v->unwritable >= 0)
         line(FIELD, "Note    this version cannot write type %s", sl_type_info(v->unwritable)->name);
     if (v->grown)
         line(FIELD, "Note    %u tensor%s MXFP4 in the source, 4.25 bits a weight: the larger types here take %s more than "

@@ -2,8 +2,10 @@
 
 #include "client/interrupt.h"
 #include "client/model_arg.h"
+#include "proto/mixture.h"
 #include "proto/suffix.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -40,17 +42,36 @@ static int set_threads(struct args *a, const char *text, struct sl_error *e)
     return 0;
 }
 
-/* IN's folder, "ggml-model-" and the type: llama-quantize's name where none is given. Of a
+/* The first name that llama-quantize's table has for a number: its Q3_K, Q4_K and Q5_K stand before Q3_K_M ... */
+static const char *name_of_number(const char *number)
+{
+    unsigned long v = strtoul(number, NULL, 10);
+    uint32_t i = 0;
+
+    if (v == 12 || v == 15 || v == 17)
+        return v == 12 ? "q3_k" : v == 15 ? "q4_k" : "q5_k";
+    while (sl_mixture_at(i) && sl_mixture_file_type(sl_mixture_at(i)) != v)
+        i++;
+    return sl_mixture_at(i) ? sl_mixture_name(sl_mixture_at(i)) : number;
+}
+
+/* IN's folder, "ggml-model-" and the type in capitals: llama-quantize's name where none is given. Of a
  * recipe file its own name. */
 static char *usual_output(const char *in, const char *type)
 {
-    const char *slash = strrchr(in, '/'), *name = strrchr(type, '/') ? strrchr(type, '/') + 1 : type;
+    const char *slash = strrchr(in, '/'), *base = strrchr(type, '/'), *name = base ? base + 1 : type;
     size_t n = sl_stem(name, ".recipe");
+    bool file = base || n;
     char *out;
 
-    if (n == 0)
-        n = strlen(name);
-    return asprintf(&out, "%.*sggml-model-%.*s.gguf", slash ? (int)(slash - in) + 1 : 0, in, (int)n, name) < 0 ? NULL : out;
+    if (is_number(name))
+        name = name_of_number(name);
+    n = n ? n : strlen(name);
+    if (asprintf(&out, "%.*sggml-model-%.*s.gguf", slash ? (int)(slash - in) + 1 : 0, in, (int)n, name) < 0)
+        return NULL;
+    for (char *c = out + strlen(out) - strlen(".gguf") - n; !file && *c != '.'; c++)
+        *c = (char)toupper((unsigned char)*c);
+    return out;
 }
 
 /* llama-quantize's order of arguments: IN [OUT] TYPE [THREADS]. What stands second

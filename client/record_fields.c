@@ -411,7 +411,7 @@ static const char *name_of_uid(struct names *names, const char *text, size_t *n)
     if (strncmp(text, "uid:", 4) != 0)
         return NULL;
     uid = strtoul(text + 4, &end, 10);
-    if (end == text + 4 || (*end && *end != ' '))
+    if (end == text + 4 || (*end && *end != ' ' && *end != ':'))
         return NULL;
     *n = (size_t)(end - text);
     name = look_up(names, uid);
@@ -451,6 +451,8 @@ static void name_all(struct names *names, struct cJSON *record)
     name_user(names, record, "reason", "held by ", false);
     if (kind && strcmp(kind, "set") == 0)
         name_user(names, record, "text", "by ", false);
+    else if (kind && strcmp(kind, "submitted") == 0)
+        name_user(names, record, "text", "", false);
     else if (kind && strcmp(kind, "state") == 0)
         name_user(names, record, "text", "held: held by ", false);
     else if (kind && strcmp(kind, "worker_joined") == 0)

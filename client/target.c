@@ -125,12 +125,6 @@ static uint64_t overhead(const struct target *t, const struct sl_plan *p)
     return p->file_bytes - tensors + SLACK;
 }
 
-/* Whether a tensor without a type may lack an imatrix: others than mxfp4 were tried. */
-static bool imatrix_may_help(const struct target *t)
-{
-    return !t->ro.has_imatrix && !(t->n_candidates == 1 && t->candidates[0] == SL_TYPE_MXFP4);
-}
-
 /* Errors: SL_EUSAGE when the smallest choices exceed the target. */
 static int check_small(const struct target *t, const struct problem *p, uint64_t other, struct sl_error *e)
 {
@@ -146,7 +140,7 @@ static int check_small(const struct target *t, const struct problem *p, uint64_t
         if (best == UINT64_MAX)
             return sl_fail(e, SL_EUSAGE, "%s: none of the types can be used for it%s; allow others with --types",
                            t->probe.model->tensors[p->m[p->first[g]].tensor].name,
-                           imatrix_may_help(t) ? " without an importance matrix (--imatrix)" : "");
+                           !t->ro.has_imatrix ? " without an importance matrix (--imatrix)" : "");
         least += best;
     }
     if (least <= t->want)
@@ -164,7 +158,7 @@ static int check_large(const struct target *t, uint64_t other, struct sl_error *
     char a[32], b[32];
 
     for (uint32_t i = 0; i < t->probe.model->n_tensors; i++) {
-        bool kept = t->free[i] && target_is_candidate(t, i, SL_TYPE_MXFP4);
+        bool kept = t->free[i] && target_is_candidate(t, i, SL_TYPE_MXFP4) && target_keeps(t, i, SL_TYPE_MXFP4);
 
         if (t->free[i])
             whole += target_bytes(t, i, kept ? SL_TYPE_MXFP4 : SL_TYPE_F16);

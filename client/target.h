@@ -75,7 +75,10 @@ int target_list_stock(struct target *t, uint64_t budget, struct sl_error *e) SL_
 /* Returns the type that tensor i has where a rule says `type`, or -1 when it cannot. */
 int target_type(const struct target *t, uint32_t i, int type);
 bool target_is_candidate(const struct target *t, uint32_t i, int type);
-/* Effect: the tensor's error in a type will be measured; MXFP4 is kept and loses nothing, as t->error says from the start. */
+/* Returns whether the tensor is MXFP4 in the source and kept so by that type. */
+bool target_keeps(const struct target *t, uint32_t i, int type);
+
+/* Effect: the tensor's error in a type will be measured; what is kept loses nothing, as t->error says from the start. */
 void target_want_error(struct target *t, uint32_t i, int type);
 /* Bytes of the tensor in a type, as t->want counts. */
 uint64_t target_bytes(const struct target *t, uint32_t i, int type);

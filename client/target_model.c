@@ -28,7 +28,7 @@ static int parse_types(struct target *t, const char *text, struct sl_error *e)
 
         if (type < 0)
             rc = sl_no_type("--types", word, e);
-        else if (!sl_type_info(type)->quantizes && type != SL_TYPE_MXFP4)
+        else if (!sl_type_info(type)->quantizes)
             rc = sl_fail(e, SL_EUSAGE, "--types: '%s' is no type that can be written; 'sluice types' lists them",
                          word);
         for (uint32_t i = 0; rc == 0 && i < t->n_candidates; i++)
@@ -84,28 +84,16 @@ static int find_free(struct target *t, struct sl_error *e)
     return rc;
 }
 
-/* MXFP4 is tried where some tensor has it, and not asked for elsewhere. */
-static int choose_kept(struct target *t, struct sl_error *e)
+/* Without --types MXFP4 is tried for what has it, and for nothing else (target_type). */
+static void choose_kept(struct target *t)
 {
     const struct sl_model *m = t->probe.model;
-    bool asked = false, there = false;
 
-    for (uint32_t k = 0; k < t->n_candidates; k++)
-        asked |= t->candidates[k] == SL_TYPE_MXFP4;
-    for (uint32_t i = 0; i < m->n_tensors; i++) {
-        bool has = sl_model_is_mxfp4(m, &m->tensors[i]);
-
-        there |= t->free[i] && has;
-        if (!t->free[i] && !has && t->types[i] == SL_TYPE_MXFP4)
-            return sl_fail(e, SL_EUNSUPPORTED, "%s: an option asks for mxfp4, which is kept where the source has it, and not "
-                           "made of other types", m->tensors[i].name);
-    }
-    if (asked && !there)
-        return sl_fail(e, SL_EUSAGE, "--types: mxfp4 is kept where the source has it, and not made of other types; no "
-                       "tensor to choose a type for is MXFP4 here");
-    if (there && !t->limited)
-        t->candidates[t->n_candidates++] = SL_TYPE_MXFP4;
-    return 0;
+    for (uint32_t i = 0; i < m->n_tensors && !t->limited; i++)
+        if (t->free[i] && target_keeps(t, i, SL_TYPE_MXFP4)) {
+            t->candidates[t->n_candidates++] = SL_TYPE_MXFP4;
+            return;
+        }
 }
 
 /* A block's product makes one of the 2 n_layer parts that are added up in the residual
@@ -164,7 +152,7 @@ int target_open(struct target *t, const char *source, const struct cli_plan_args
     if (!t->free || !t->types || !t->mask || !t->share || !t->error)
         return no_memory(e);
     SL_TRY(find_free(t, e));
-    SL_TRY(choose_kept(t, e));
+    choose_kept(t);
     set_shares(t);
     return 0;
 }
@@ -189,7 +177,7 @@ int target_type(const struct target *t, uint32_t i, int type)
     int got = sl_mixture_fallback(type, x->ne[0], t->ro.rules_2025);
     bool has = sl_imatrix_use_has((void *)(uintptr_t)&t->probe.weights, i);
 
-    if (got < 0 || x->ne[0] % sl_type_info(got)->block || (got == SL_TYPE_MXFP4 && !sl_model_is_mxfp4(t->probe.model, x)))
+    if (got < 0 || x->ne[0] % sl_type_info(got)->block || (got == SL_TYPE_MXFP4 && !t->limited && !target_keeps(t, i, got)))
         return -1;
     if (!has && (sl_needs_weights(got) || sl_mixture_needs_imatrix(NULL, x->name, got, t->ro.rules_2025)))
         return -1;
@@ -211,9 +199,14 @@ bool target_is_candidate(const struct target *t, uint32_t i, int type)
     return false;
 }
 
+bool target_keeps(const struct target *t, uint32_t i, int type)
+{
+    return type == SL_TYPE_MXFP4 && sl_model_is_mxfp4(t->probe.model, &t->probe.model->tensors[i]);
+}
+
 void target_want_error(struct target *t, uint32_t i, int type)
 {
-    if (type != SL_TYPE_MXFP4)
+    if (!target_keeps(t, i, type))
         t->mask[i] |= UINT64_C(1) << type;
 }
 
@@ -241,7 +234,7 @@ int target_list_stock(struct target *t, uint64_t budget, struct sl_error *e)
         sl_recipe_close(r);
         for (uint32_t i = 0; s->fits && i < t->probe.model->n_tensors; i++) {
             s->bytes += target_bytes(t, i, s->types[i]);
-            s->fits &= !t->free[i] || sl_type_info(s->types[i])->quantizes || s->types[i] == SL_TYPE_MXFP4;
+            s->fits &= !t->free[i] || sl_type_info(s->types[i])->quantizes;
             s->allowed &= !t->limited || !t->free[i] || target_is_candidate(t, i, s->types[i]);
         }
         s->fits &= s->bytes <= budget;

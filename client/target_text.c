@@ -89,17 +89,15 @@ static int type_of(const struct text *x, uint32_t k)
     return x->t->types[x->lines[k].tensor];
 }
 
-/* The type that most weights of lines [from, to) have; the lower id of two. made: of those that
- * any tensor can have, which mxfp4 is not. */
+/* The type that most weights of lines [from, to) have; the lower id of two. made: without those that are kept. */
 static int usual_type(const struct text *x, uint32_t from, uint32_t to, bool made)
 {
     uint64_t n[SL_TYPE_LIMIT] = {0};
     int best = 0;
 
     for (uint32_t k = from; k < to; k++)
-        n[type_of(x, k)] += x->t->probe.model->tensors[x->lines[k].tensor].elems;
-    if (made)
-        n[SL_TYPE_MXFP4] = 0;
+        if (!made || !target_keeps(x->t, x->lines[k].tensor, type_of(x, k)))
+            n[type_of(x, k)] += x->t->probe.model->tensors[x->lines[k].tensor].elems;
     for (int i = 1; i < SL_TYPE_LIMIT; i++)
         if (n[i] > n[best])
             best = i;

@@ -51,7 +51,7 @@ static void print_list(void)
 
         if (listed(i)) {
             int at = printf("%-8s  %7.4f  %5u  %5s  ", t->name, bits(t), t->block,
-                            t->quantizes ? "yes" : i == SL_TYPE_MXFP4 ? "kept" : "no");
+                            t->quantizes ? "yes" : "no");
 
             term_fold(stdout, t->advice, at, width);
         }

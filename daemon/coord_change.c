@@ -184,8 +184,8 @@ static int set(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
 
 static int wrong_state(struct ask *a, uint64_t id, enum sl_job_state s, const char *what)
 {
-    return sl_fail(&a->why, SL_EUSAGE, "job %llu is %s; %s", (unsigned long long)id,
-                   sl_job_state_name(s), what);
+    return sl_fail(&a->why, SL_EUSAGE, "job %llu %s %s; %s", (unsigned long long)id,
+                   s == SL_JOB_SUCCEEDED || s == SL_JOB_FAILED ? "has" : "is", sl_job_state_name(s), what);
 }
 
 static int stitch(struct ask *a, struct job *j, const struct found *s, uint64_t id,
@@ -248,7 +248,8 @@ static int check_job(struct ask *a, const struct found *s, uint64_t id, struct s
     case SL_M_STITCH:
         SL_TRY(revive(a, j, id, &j, e));
         if (j->n_tasks == 0 || j->n_done != j->n_tasks || (ended && s->state != SL_JOB_FAILED))
-            return wrong_state(a, id, s->state, "it can be stitched when all its tasks are done");
+            return wrong_state(a, id, s->state, s->state == SL_JOB_SUCCEEDED ? "it is stitched already"
+                                                                             : "it can be stitched when all its tasks are done");
         return s->state == SL_JOB_FAILED ? may_begin(a, j) : 0;
     case SL_M_VERIFY:
         if (s->state != SL_JOB_VERIFYING && s->state != SL_JOB_SUCCEEDED)

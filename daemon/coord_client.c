@@ -1,9 +1,6 @@
 /* What clients ask. */
 #include "daemon/coord_priv.h"
 
-#include "proto/recipe.h"
-#include "proto/tensor_hash.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +19,7 @@ static int done(struct ask *a, struct sl_error *e)
     return coord_send(a->c, a->s->peer, &m, e);
 }
 
-static uint32_t strings(const cJSON *array, const char **out, uint32_t max)
+uint32_t coord_strings(const cJSON *array, const char **out, uint32_t max)
 {
     const cJSON *x;
     uint32_t n = 0;
@@ -31,173 +28,6 @@ static uint32_t strings(const cJSON *array, const char **out, uint32_t max)
         if (n < max)
             out[n++] = x->valuestring;
     return n;
-}
-
-/* ---- submit */
-
-bool coord_same_output(const struct sl_coord *c, const cJSON *a, const cJSON *b)
-{
-    const char *x = sl_get_str(a, "output"), *y = sl_get_str(b, "output");
-    size_t n = strlen(x), k = strlen(y);
-
-    if (strcmp(sl_get_str(a, "prefix"), sl_get_str(b, "prefix")) != 0)
-        return false;
-    while (n > 1 && x[n - 1] == '/')
-        n--;
-    while (k > 1 && y[k - 1] == '/')
-        k--;
-    return (n == k && memcmp(x, y, n) == 0) || (c->o.same_folder && c->o.same_folder(c->o.user, x, y));
-}
-
-uint64_t coord_output_hash(const cJSON *spec)
-{
-    const char *prefix = sl_get_str(spec, "prefix");
-
-    return sl_xxh64(prefix, strlen(prefix));
-}
-
-int coord_output_free(struct ask *a, const cJSON *spec, uint64_t self)
-{
-    uint64_t hash = coord_output_hash(spec);
-
-    for (uint32_t i = 0; i < a->c->n_jobs; i++)
-        if (a->c->jobs[i]->output_hash == hash && a->c->jobs[i]->id != self && !sl_job_ended(a->c->jobs[i]->state) &&
-            coord_same_output(a->c, a->c->jobs[i]->spec, spec))
-            return sl_fail(&a->why, SL_EEXISTS, "job %llu writes to %s/%s already; choose another output",
-                           (unsigned long long)a->c->jobs[i]->id, sl_get_str(spec, "output"),
-                           sl_get_str(spec, "prefix"));
-    return 0;
-}
-
-static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
-{
-    const struct sl_coord_opts *o = &a->c->o;
-    const char *prefix = sl_get_str(spec, "prefix");
-    const char *imatrix = sl_get_str(sl_get(spec, "options"), "imatrix");
-    struct sl_recipe *r = NULL;
-    const cJSON *other;
-
-    if (strcmp(sl_get_str(spec, "source"), sl_get_str(first, "source")) != 0)
-        return sl_fail(&a->why, SL_EUSAGE, "the jobs of a sweep have one source");
-    if (!prefix[0] || strpbrk(prefix, "/\t\n\r") || prefix[0] == '.') /* the wire holds no others */
-        return sl_fail(&a->why, SL_EUSAGE, "prefix '%s': a file's base name is expected", prefix);
-    for (other = first; other != spec; other = other->next)
-        if (coord_same_output(a->c, other, spec))
-            return sl_fail(&a->why, SL_EUSAGE, "two jobs of the sweep have the output %s/%s",
-                           sl_get_str(spec, "output"), prefix);
-    if (o->check_path && (imatrix ? o->check_path(o->user, imatrix, false, &a->why) : 0) < 0)
-        return a->why.code;
-    if (o->check_path && (o->check_path(o->user, sl_get_str(spec, "source"), false, &a->why) < 0 ||
-                          o->check_path(o->user, sl_get_str(spec, "output"), true, &a->why) < 0))
-        return a->why.code;
-    SL_TRY(sl_recipe_parse(sl_get_str(spec, "recipe"), sl_get_str(spec, "recipe"),
-                           sl_get_str(spec, "recipe_text"), &r, &a->why));
-    sl_recipe_close(r);
-    return coord_output_free(a, spec, 0);
-}
-
-static int exists(void *user, const struct sl_job_row *r)
-{
-    (void)r;
-    *(bool *)user = true;
-    return 0;
-}
-
-static int check_submit(struct ask *a, struct sl_error *e)
-{
-    const cJSON *specs = sl_get(a->m->tree, "specs"), *x;
-    const char *label[SL_LABELS_MAX];
-    uint32_t n = strings(sl_get(a->m->tree, "labels"), label, SL_LABELS_MAX);
-
-    if (!specs->child)
-        return sl_fail(&a->why, SL_EUSAGE, "no specification");
-    for (uint32_t i = 0; i < n; i++)
-        if (!label[i][0] || strlen(label[i]) > 63)
-            return sl_fail(&a->why, SL_EUSAGE, "a label has 1 to 63 bytes");
-    cJSON_ArrayForEach(x, specs)
-        SL_TRY(check_spec(a, x, specs->child));
-    cJSON_ArrayForEach(x, sl_get(a->m->tree, "after")) {
-        const struct sl_job_filter f = sl_job_only((uint64_t)x->valuedouble);
-        bool there = false;
-
-        SL_TRY(sl_queue_each_job(a->c->q, &f, exists, &there, e));
-        if (!there)
-            return sl_fail(&a->why, SL_ENOJOB, "after: no job %llu", (unsigned long long)f.id);
-    }
-    return 0;
-}
-
-static int insert_jobs(struct ask *a, uint64_t ids[SL_SWEEP_MAX], uint32_t *n, struct sl_error *e)
-{
-    const cJSON *t = a->m->tree, *specs = sl_get(t, "specs"), *x;
-    const char *labels[SL_LABELS_MAX];
-    uint64_t after[SL_AFTER_MAX];
-    struct sl_new_job j = {
-        .user = a->s->user, .labels = labels, .after = after,
-        .state = sl_get_bool(t, "hold") ? SL_JOB_HELD : SL_JOB_QUEUED,
-        .priority = (uint32_t)sl_get_uint(t, "priority", 50),
-        .attempts = (uint32_t)sl_get_uint(t, "attempts", a->c->o.attempts),
-        .manual_stitch = sl_get_bool(t, "manual_stitch"), .verify = sl_get_bool(t, "verify"),
-        .group = specs->child->next ? UINT64_MAX : 0};
-
-    j.n_labels = strings(sl_get(t, "labels"), labels, SL_LABELS_MAX);
-    j.attempts = j.attempts ? j.attempts : 1;
-    cJSON_ArrayForEach(x, sl_get(t, "after"))
-        after[j.n_after++] = (uint64_t)x->valuedouble;
-    *n = 0;
-    cJSON_ArrayForEach(x, specs) {
-        char *spec = cJSON_PrintUnformatted(x);
-        int rc = spec ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
-
-        j.spec = spec;
-        if (rc == 0)
-            rc = sl_queue_submit(a->c->q, &j, a->c->now.wall_ms, &ids[*n], e);
-        cJSON_free(spec);
-        SL_TRY(rc);
-        if (j.group)
-            j.group = ids[0];
-        SL_TRY(coord_load_jobs(a->c, ids[(*n)++], e));
-        if (j.state == SL_JOB_HELD)
-            SL_TRY(coord_hold(a->c, coord_job(a->c, ids[*n - 1]), a->s->user, e));
-        SL_TRY(coord_event(a->c, "submitted", coord_job(a->c, ids[*n - 1]), -1, NULL, e, "%s: %.300s by %s",
-                           a->s->user, sl_get_str(x, "source"), sl_get_str(x, "recipe")));
-    }
-    return 0;
-}
-
-static int on_submit(struct ask *a, struct sl_error *e)
-{
-    const char *key = sl_get_str(a->m->tree, "key");
-    char *specs = cJSON_PrintUnformatted(sl_get(a->m->tree, "specs"));
-    uint64_t ids[SL_SWEEP_MAX], digest;
-    uint32_t n;
-    struct sl_msg m;
-    int seen;
-
-    if (!specs)
-        return sl_fail(e, SL_EFAIL, "out of memory");
-    digest = sl_xxh64(specs, strlen(specs));
-    cJSON_free(specs);
-    seen = sl_queue_seen(a->c->q, a->s->user, key, digest, ids, &a->why);
-    if (seen == SL_EUSAGE)
-        return coord_refuse_ask(a, e);
-    if (seen < 0) {
-        *e = a->why;
-        return seen;
-    }
-    n = (uint32_t)seen;
-    if (seen == 0) {
-        int rc = check_submit(a, e);
-
-        if (rc < 0)
-            return a->why.code ? coord_refuse_ask(a, e) : rc;
-        SL_TRY(insert_jobs(a, ids, &n, e));
-        SL_TRY(sl_queue_remember(a->c->q, a->s->user, key, digest, ids, n, a->c->now.wall_ms, e));
-    }
-    SL_TRY(sl_msg_new(SL_M_SUBMITTED, a->re, &m, e));
-    sl_put_uints(m.tree, "jobs", ids, n);
-    sl_put_bool(m.tree, "again", seen > 0);
-    return coord_send(a->c, a->s->peer, &m, e);
 }
 
 /* ---- lists */
@@ -248,12 +78,12 @@ static int on_list(struct ask *a, struct sl_error *e)
     struct sl_job_filter f = {.states = a->m->id == SL_M_HISTORY ? SL_JOBS_ENDED : ~SL_JOBS_ENDED,
                               .before = sl_get_uint(t, "before", 0), .labels = labels, .newest_first = true};
     struct listing l = {.c = a->c, .limit = (uint32_t)sl_get_uint(t, "limit", 200)};
-    uint32_t n = strings(sl_get(t, "states"), names, 16);
+    uint32_t n = coord_strings(sl_get(t, "states"), names, 16);
     struct sl_msg m;
     int rc;
 
     l.limit = l.limit > SL_JOBS_MAX || l.limit == 0 ? SL_JOBS_MAX : l.limit;
-    f.n_labels = strings(sl_get(t, "labels"), labels, SL_LABELS_MAX);
+    f.n_labels = coord_strings(sl_get(t, "labels"), labels, SL_LABELS_MAX);
     if (n)
         f.states = 0;
     for (uint32_t i = 0; i < n; i++) {
@@ -578,7 +408,7 @@ int coord_on_client(struct sl_coord *c, struct session *s, const struct sl_msg *
     struct ask a = {.c = c, .s = s, .m = m, .re = re};
 
     switch (m->id) {
-    case SL_M_SUBMIT: return on_submit(&a, e);
+    case SL_M_SUBMIT: return coord_on_submit(&a, e);
     case SL_M_LIST:
     case SL_M_HISTORY: return on_list(&a, e);
     case SL_M_SHOW: return on_show(&a, e);

@@ -330,6 +330,10 @@ struct ask {
 };
 /* Answers with `error` from why. */
 int coord_refuse_ask(struct ask *a, struct sl_error *e) SL_MUST_USE;
+/* Effect: out[] = the first strings of an array, which keeps them. Returns how many. */
+uint32_t coord_strings(const cJSON *array, const char **out, uint32_t max);
+/* ---- coord_submit.c */
+int coord_on_submit(struct ask *a, struct sl_error *e) SL_MUST_USE;
 /* Returns 0, or SL_EEXISTS in why when a job other than self is under way with
  * this output. */
 int coord_output_free(struct ask *a, const cJSON *spec, uint64_t self);

@@ -55,7 +55,7 @@ int sl_queue_submit(struct sl_queue *q, const struct sl_new_job *j, uint64_t now
 }
 
 int sl_queue_seen(struct sl_queue *q, const char *user, const char *key, uint64_t digest,
-                  uint64_t ids[SL_SWEEP_MAX], struct sl_error *e)
+                  uint64_t other, uint64_t ids[SL_SWEEP_MAX], struct sl_error *e)
 {
     struct sqlite3_stmt *st;
     char *end;
@@ -64,7 +64,7 @@ int sl_queue_seen(struct sl_queue *q, const char *user, const char *key, uint64_
     SL_TRY(db_query(q, &st, e, "SELECT digest, jobs FROM requests WHERE user = ? AND key = ?", "ss",
                     user, key));
     SL_TRY(rc = db_next(q, st, e));
-    if (rc == 1 && db_number(st, 0) != digest)
+    if (rc == 1 && db_number(st, 0) != digest && db_number(st, 0) != other)
         rc = sl_fail(e, SL_EUSAGE, "the key '%s' was used for another request, which made job %llu; take "
                      "another (--once) for this one", key, strtoull(db_text(st, 1), NULL, 10));
     if (rc == 1)

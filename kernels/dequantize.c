@@ -325,6 +325,56 @@ static void from_iq1_m(const void *in, float *out)
     }
 }
 
+static void from_q1_0(const void *in, float *out)
+{
+    struct blk_q1_0 b;
+
+    memcpy(&b, in, sizeof b);
+    for (int i = 0; i < 128; i++)
+        out[i] = b.qs[i / 8] >> i % 8 & 1 ? sl_f32_from_f16(b.d) : -sl_f32_from_f16(b.d);
+}
+
+static float from_level(int level, uint16_t d) { return (float)(level - 1) * sl_f32_from_f16(d); }
+
+static void from_q2_0(const void *in, float *out)
+{
+    struct blk_q2_0 b;
+
+    memcpy(&b, in, sizeof b);
+    for (int i = 0; i < 64; i++)
+        out[i] = from_level(b.qs[i / 4] >> 2 * (i % 4) & 3, b.d);
+}
+
+static void from_tq2_0(const void *in, float *out)
+{
+    struct blk_tq2_0 b;
+
+    memcpy(&b, in, sizeof b);
+    for (int i = 0; i < 256; i++)
+        out[i] = from_level(two_bits(b.qs, i), b.d);
+}
+
+/* Digit n of the fraction byte / 256. */
+static int trit(uint8_t byte, int n)
+{
+    static const uint8_t pow3[5] = {1, 3, 9, 27, 81};
+
+    return (uint8_t)(byte * pow3[n]) * 3 >> 8;
+}
+
+static void from_tq1_0(const void *in, float *out)
+{
+    struct blk_tq1_0 b;
+
+    memcpy(&b, in, sizeof b);
+    for (int i = 0; i < 160; i++)
+        out[i] = from_level(trit(b.qs[i % 32], i / 32), b.d);
+    for (int i = 0; i < 80; i++)
+        out[160 + i] = from_level(trit(b.qs[32 + i % 16], i / 16), b.d);
+    for (int i = 0; i < 16; i++)
+        out[240 + i] = from_level(trit(b.qh[i % 4], i / 4), b.d);
+}
+
 static void (*const from_block[SL_TYPE_LIMIT])(const void *in, float *out) = {
     [SL_TYPE_Q4_0] = from_q4_0,     [SL_TYPE_Q4_1] = from_q4_1, [SL_TYPE_Q5_0] = from_q5_0,
     [SL_TYPE_Q5_1] = from_q5_1,     [SL_TYPE_Q8_0] = from_q8_0, [SL_TYPE_IQ4_NL] = from_iq4_nl,
@@ -333,6 +383,8 @@ static void (*const from_block[SL_TYPE_LIMIT])(const void *in, float *out) = {
     [SL_TYPE_IQ1_S] = from_iq1_s,   [SL_TYPE_IQ1_M] = from_iq1_m, [SL_TYPE_IQ2_XXS] = from_iq2_xxs,
     [SL_TYPE_IQ2_XS] = from_iq2_xs, [SL_TYPE_IQ2_S] = from_iq2_s, [SL_TYPE_IQ3_XXS] = from_iq3_xxs,
     [SL_TYPE_IQ3_S] = from_iq3_s,   [SL_TYPE_MXFP4] = from_mxfp4,
+    [SL_TYPE_Q1_0] = from_q1_0,     [SL_TYPE_Q2_0] = from_q2_0, [SL_TYPE_TQ1_0] = from_tq1_0,
+    [SL_TYPE_TQ2_0] = from_tq2_0,
 };
 
 int sl_dequantize(int type, const void *in, uint64_t n, float *out)

@@ -61,7 +61,8 @@ int sl_backend_usable(enum sl_backend b);
  * whole rows, since some types take a mean over the row. Errors:
  * SL_EUNSUPPORTED for a backend that this machine cannot run, for a type that is not written, for one
  * that needs weights and has none, or for an n that is no multiple of its block; SL_ESOURCE when a scale
- * does not fit in F16 (for f16 and bf16: a value in its type; *bad: index in x of the first weight of that
+ * does not fit in F16 (for f16 and bf16: a value in its type; for mxfp4: where ggml's exponent is a NaN,
+ * which is where the largest weight is in [2^-126, 2^-125); *bad: index in x of the first weight of that
  * block; out is written all the same). */
 int sl_quantize_on(enum sl_backend b, int type, const float *x, const float *w, uint64_t n,
                    uint64_t row, void *out, uint64_t *bad) SL_MUST_USE;

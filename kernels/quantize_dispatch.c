@@ -88,6 +88,10 @@ static bool scale_places(int type, int *first, int *second)
         [SL_TYPE_Q5_1] = {true, {0, 2}},
         [SL_TYPE_Q8_0] = {true, {0, -1}},
         [SL_TYPE_IQ4_NL] = {true, {0, -1}},
+        [SL_TYPE_Q1_0] = {true, {0, -1}},
+        [SL_TYPE_Q2_0] = {true, {0, -1}},
+        [SL_TYPE_TQ1_0] = {true, {offsetof(struct blk_tq1_0, d), -1}},
+        [SL_TYPE_TQ2_0] = {true, {offsetof(struct blk_tq2_0, d), -1}},
         [SL_TYPE_IQ4_XS] = {true, {0, -1}},
         [SL_TYPE_IQ1_S] = {true, {0, -1}},
         [SL_TYPE_IQ2_XXS] = {true, {0, -1}},
@@ -159,6 +163,17 @@ static int check_iq1_m(const uint8_t *out, uint64_t n, uint64_t *bad)
     return 0;
 }
 
+/* mxfp4's NaN, which ggml makes of a block whose largest weight is in [2^-126, 2^-125). */
+static int check_mxfp4(const uint8_t *out, uint64_t n, uint64_t *bad)
+{
+    for (uint64_t b = 0; b < n / 32; b++)
+        if (out[b * sizeof(struct blk_mxfp4)] == 255) {
+            *bad = b * 32;
+            return SL_ESOURCE;
+        }
+    return 0;
+}
+
 /* A half whose exponent is all ones is an infinity or a NaN. */
 int sl_check_scales(int type, const uint8_t *out, uint64_t n, uint64_t *bad)
 {
@@ -169,6 +184,8 @@ int sl_check_scales(int type, const uint8_t *out, uint64_t n, uint64_t *bad)
 
     if (type == SL_TYPE_IQ1_M)
         return check_iq1_m(out, n, bad);
+    if (type == SL_TYPE_MXFP4)
+        return check_mxfp4(out, n, bad);
     if (type != SL_TYPE_BF16 && !scale_places(type, &first, &second))
         return 0;
     if (!check_half(out + first, blocks, t->bytes, special) &&

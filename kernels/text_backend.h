@@ -6,7 +6,9 @@
 
 #include "kernels/backend.h"
 #include "kernels/text_block32.h"
+#include "kernels/text_few_levels.h"
 #include "kernels/text_iq1.h"
+#include "kernels/text_mxfp4.h"
 #include "kernels/text_values.h"
 #include "kernels/text_stream.h"
 
@@ -42,6 +44,13 @@ typedef void block_fn(const vf *x, const vf *w, vf sigma2, vi *out);
         name##_block(x, w, s, out);                                                         \
     }
 
+#define BLOCK_PLAIN(name)                                                                   \
+    static __attribute__((noinline)) void name##_plain(const vf *x, const vf *w, vf s, vi *out) \
+    {                                                                                       \
+        (void)w, (void)s;                                                                   \
+        name##_block(x, out);                                                               \
+    }
+
 BLOCK_256(q2_k)
 BLOCK_256(q3_k)
 BLOCK_256(q4_k)
@@ -60,9 +69,14 @@ BLOCK_32(q4_1)
 BLOCK_32(q5_0)
 BLOCK_32(q5_1)
 BLOCK_32(iq4_nl)
+BLOCK_32(mxfp4)
+BLOCK_PLAIN(q1_0)
+BLOCK_PLAIN(q2_0)
+BLOCK_PLAIN(tq1_0)
+BLOCK_PLAIN(tq2_0)
 
 static const struct {
-    block_fn *plain, *weighted; /* plain: NULL where a type needs weights */
+    block_fn *plain, *weighted; /* plain: NULL where a type needs weights, weighted: where it takes none */
     bool row_mean; /* with weights, the mean square of the whole row is used */
 } block_fns[SL_TYPE_LIMIT] = {
     [SL_TYPE_Q2_K] = {q2_k_plain, q2_k_weighted, false},
@@ -79,10 +93,15 @@ static const struct {
     [SL_TYPE_IQ3_XXS] = {iq3_xxs_plain, iq3_xxs_weighted, false},
     [SL_TYPE_IQ3_S] = {iq3_s_plain, iq3_s_weighted, false},
     [SL_TYPE_IQ4_NL] = {iq4_nl_plain, iq4_nl_weighted, false},
+    [SL_TYPE_MXFP4] = {mxfp4_plain, mxfp4_weighted, false},
     [SL_TYPE_Q4_0] = {q4_0_plain, q4_0_weighted, true},
     [SL_TYPE_Q4_1] = {q4_1_plain, q4_1_weighted, true},
     [SL_TYPE_Q5_0] = {q5_0_plain, q5_0_weighted, true},
     [SL_TYPE_Q5_1] = {q5_1_plain, q5_1_weighted, true},
+    [SL_TYPE_Q1_0] = {q1_0_plain, NULL, false},
+    [SL_TYPE_Q2_0] = {q2_0_plain, NULL, false},
+    [SL_TYPE_TQ1_0] = {tq1_0_plain, NULL, false},
+    [SL_TYPE_TQ2_0] = {tq2_0_plain, NULL, false},
 };
 
 static float row_mean_square(const float *x, uint64_t n)
@@ -112,7 +131,6 @@ static vf gather_means(const float *x, uint64_t row_len, uint64_t first, int lan
     return v_load(m);
 }
 
-/* A block has an even number of bytes. */
 static void store_blocks(const vi *words, int lanes, size_t bytes, uint8_t *out)
 {
     int32_t t[MAX_WORDS][LANES];
@@ -123,8 +141,10 @@ static void store_blocks(const vi *words, int lanes, size_t bytes, uint8_t *out)
     for (int k = 0; k < lanes; k++, out += bytes) {
         for (size_t i = 0; i < whole; i++)
             memcpy(out + 4 * i, &t[i][k], 4);
-        if (bytes % 4)
+        if (bytes % 4 >= 2)
             memcpy(out + 4 * whole, &t[whole][k], 2);
+        if (bytes % 2)
+            out[bytes - 1] = (uint8_t)(t[whole][k] >> (bytes % 4 - 1) * 8);
     }
 }
 
@@ -167,7 +187,9 @@ static int backend_quantize(int type, const float *x, const float *w, uint64_t n
 
     if (type < 0 || type >= SL_TYPE_LIMIT)
         return SL_EUNSUPPORTED;
-    if (w ? block_fns[type].weighted : block_fns[type].plain) {
+    if (!block_fns[type].weighted)
+        w = NULL;
+    if (w || block_fns[type].plain) {
         quantize_blocks(type, x, w, n, row, out);
         return 0;
     }

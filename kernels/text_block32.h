@@ -22,7 +22,7 @@ V_FN vf inverse_or_zero(vf d)
     return v_sel(v_ne(d, zero), v_div(v_set(1.f), d), zero);
 }
 
-/* Low nibbles of 32 levels at byte `at`, two bytes after a word boundary or on one. */
+/* Low nibbles of 32 levels at byte `at`. */
 V_FN void put_nibbles(vi *out, int at, const vi *l)
 {
     vi four = v_seti(15);

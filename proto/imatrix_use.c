@@ -8,9 +8,11 @@
 
 #define LLAMA_VALUE_MAX 127 /* bytes of a string that llama-quantize adds */
 
-static bool quantized(const struct sl_plan_tensor *t)
+static bool quantized(const struct sl_plan *p, const struct sl_plan_tensor *t)
 {
-    return t->type != t->t->src_type && t->type != SL_TYPE_MXFP4 && sl_type_info(t->type)->block > 1;
+    bool kept = t->type == t->t->src_type || (t->type == SL_TYPE_MXFP4 && sl_model_is_mxfp4(p->model, t->t));
+
+    return !kept && sl_type_info(t->type)->block > 1;
 }
 
 static int take_plan(struct sl_imatrix_use *u, const struct sl_plan *plan, struct sl_error *e)
@@ -32,7 +34,7 @@ int sl_imatrix_use_make(struct sl_imatrix_use *u, const struct sl_imatrix *im,
         int rc;
 
         u->entry[i] = SL_NO_NAME;
-        if (!quantized(t))
+        if (!quantized(plan, t))
             continue;
         SL_TRY(rc = sl_imatrix_for(im, t->t, &u->entry[i], e));
         u->n_with += rc == 1;
@@ -56,11 +58,11 @@ int sl_imatrix_use_synthetic(struct sl_imatrix_use *u, const struct sl_plan *pla
     SL_TRY(take_plan(u, plan, e));
     for (uint32_t i = 0; i < plan->n_tensors; i++) {
         const struct sl_plan_tensor *t = &plan->tensors[i];
-        bool has = quantized(t) && sl_weight_words_use(words, t->t->name);
+        bool has = quantized(plan, t) && sl_weight_words_use(words, t->t->name);
 
         u->entry[i] = has ? 0 : SL_NO_NAME;
         u->n_with += has;
-        u->n_without += quantized(t) && !has;
+        u->n_without += quantized(plan, t) && !has;
     }
     return 0;
 }
@@ -98,7 +100,7 @@ static bool lacks(const struct sl_imatrix_use *u, uint32_t i)
 {
     const struct sl_plan_tensor *t = &u->plan->tensors[i];
 
-    return quantized(t) && u->entry[i] == SL_NO_NAME && !edge(t->t->name);
+    return quantized(u->plan, t) && u->entry[i] == SL_NO_NAME && !edge(t->t->name);
 }
 
 static uint32_t note_without(const struct sl_imatrix_use *u, struct sl_line *l)

@@ -34,6 +34,10 @@ static const struct sl_mixture mixtures[] = {
     {.name = "bf16", .file_type = 32, .base = T(BF16)},
     {.name = "q8_0", .file_type = 7, .base = T(Q8_0)},
     {.name = "mxfp4_moe", .file_type = 38, .base = T(MXFP4)},
+    {.name = "q1_0", .file_type = 40, .base = T(Q1_0)},
+    {.name = "q2_0", .file_type = 41, .base = T(Q2_0), .embd = T(Q4_K)},
+    {.name = "tq1_0", .file_type = 36, .base = T(TQ1_0), .embd = T(Q4_K)},
+    {.name = "tq2_0", .file_type = 37, .base = T(TQ2_0), .embd = T(Q4_K)},
     {.name = "q4_0", .file_type = 2, .base = T(Q4_0), .down_when = WITH_IMATRIX,
      .down_first = T(Q4_1), .down_first_div = 8},
     {.name = "q4_1", .file_type = 3, .base = T(Q4_1)},
@@ -405,6 +409,10 @@ int sl_mixture_fallback(int type, uint64_t cols, bool rules_2025)
     switch (type) {
     case SL_TYPE_Q2_K:
     case SL_TYPE_Q3_K: other = rules_2025 ? SL_TYPE_IQ4_NL : SL_TYPE_Q4_0; break;
+    case SL_TYPE_Q2_0:
+    case SL_TYPE_TQ1_0:
+    case SL_TYPE_TQ2_0: other = SL_TYPE_Q4_0; break;
+    case SL_TYPE_Q1_0: return -1;
     case SL_TYPE_Q4_K: other = SL_TYPE_Q5_0; break;
     case SL_TYPE_Q5_K: other = SL_TYPE_Q5_1; break;
     case SL_TYPE_Q6_K: other = SL_TYPE_Q8_0; break;

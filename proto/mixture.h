@@ -46,7 +46,7 @@ bool sl_mixture_quantizable(const struct sl_out_tensor *t);
 
 /* Returns the type that llama.cpp takes when rows of `cols` weights do not
  * divide into the type's blocks; the type itself when they do; -1 when no
- * other type is defined for it (in 2025: types with blocks of 32). */
+ * other type is defined for it (q1_0; in 2025: types with blocks of 32). */
 int sl_mixture_fallback(int type, uint64_t cols, bool rules_2025);
 
 /* Returns whether llama-quantize refuses to write this tensor in this type

@@ -380,6 +380,7 @@ static int set_keys(struct sl_model *m, const struct sl_params *p, const struct 
                                            !sl_source_exists(ck->dir, "tiktoken.model"));
     if (m->no_tokenizer)
         return 0;
+    m->no_tokenizer_config = !sl_source_exists(dir.path, "tokenizer_config.json");
     SL_TRY(sl_tokenizer_keys(&dir, ck->config, p->arch, m->hp.n_vocab, &m->kvs, e));
     if (p->arch->config_eos)
         SL_TRY(sl_tokenizer_eos(p->config, &m->kvs, e));

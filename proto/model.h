@@ -107,6 +107,7 @@ struct sl_model {
     bool keeps_q8_0;      /* what is FP8 stays q8_0 where it stays as it is: DeepSeek-V4's converter makes that of it */
     const char *template_of; /* a checkpoint's kvs lack a chat template, and the converter has one of this model; NULL: not so */
     bool no_tokenizer;    /* kvs lack the tokenizer's keys: good for a plan, not for a file */
+    bool no_tokenizer_config; /* kvs are without what that file says */
     void *priv;
 };
 

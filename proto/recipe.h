@@ -28,6 +28,9 @@ const char *sl_recipe_encoding(const struct sl_recipe *r); /* for file names: "D
 /* Stock recipes in the order `sluice recipes` lists them; NULL past the last. */
 const char *sl_recipe_stock_name(uint32_t i);
 
+/* Returns whether this is this release's text of the stock recipe of that name. */
+bool sl_recipe_is_stock(const char *name, const char *text);
+
 /* Returns the first type that the recipe names and Sluice cannot write, or -1. */
 int sl_recipe_unwritable(const struct sl_recipe *r);
 

@@ -151,19 +151,14 @@ static int chosen_type(struct assign *a, const struct sl_out_tensor *t, bool *fi
     return recipe_type(a, t, e);
 }
 
-static bool may_be_asked_for(int type)
-{
-    return sl_type_info(type)->quantizes || type == SL_TYPE_MXFP4;
-}
-
 int sl_recipe_unwritable(const struct sl_recipe *r)
 {
     int base = r->mixture ? sl_mixture_base_type(r->mixture) : r->default_type;
 
     for (uint32_t i = 0; i < r->n_rules; i++)
-        if (r->rules[i].type >= 0 && !may_be_asked_for(r->rules[i].type))
+        if (r->rules[i].type >= 0 && !sl_type_info(r->rules[i].type)->quantizes)
             return r->rules[i].type;
-    return may_be_asked_for(base) ? -1 : base;
+    return sl_type_info(base)->quantizes ? -1 : base;
 }
 
 bool sl_recipe_needs_imatrix(const struct sl_recipe *r, const char *tensor, int type,
@@ -314,11 +309,6 @@ static int check_type(struct assign *a, const struct sl_out_tensor *t, int type,
                        t->name, (unsigned long long)t->ne[0], info->name, info->block);
     if (type == t->src_type || (type == SL_TYPE_MXFP4 && sl_model_is_mxfp4(a->m, t)))
         return 0;
-    if (type == SL_TYPE_MXFP4 && !a->o->any_type)
-        return sl_fail(e, SL_EUNSUPPORTED,
-                       "%s: recipe %s asks for mxfp4, which is kept where the source has it, and not made of other types "
-                       "(ggml's quantizer takes a logarithm, which not every processor rounds alike); choose another type",
-                       t->name, a->r->name);
     if (t->src_type >= 0 && sl_type_info(t->src_type)->block > 1 && !a->o->allow_requantize && !a->o->any_type)
         return sl_fail(e, SL_EUSAGE,
                        "%s: it is %s in the source already, and quantizing twice loses more; quantize from the "

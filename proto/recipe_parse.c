@@ -26,8 +26,7 @@ static int bad(const struct parser *p, const char *what, const char *word, const
 
 static bool writable_kind(int type)
 {
-    return (type >= 0 && type <= SL_TYPE_IQ4_XS) || type == SL_TYPE_IQ1_M || type == SL_TYPE_BF16 ||
-           type == SL_TYPE_MXFP4;
+    return sl_type_info(type) && (type < SL_TYPE_I8 || type > SL_TYPE_F64);
 }
 
 static int known_types_error(const struct parser *p, const char *word)
@@ -36,7 +35,7 @@ static int known_types_error(const struct parser *p, const char *word)
     size_t n = strlen(list);
 
     for (int i = 0; i < SL_TYPE_LIMIT; i++)
-        if (writable_kind(i) && sl_type_info(i) && n < sizeof list)
+        if (writable_kind(i) && n < sizeof list)
             n += (size_t)snprintf(list + n, sizeof list - n, " %s", sl_type_info(i)->name);
     return bad(p, "unknown type", word, list);
 }

@@ -230,6 +230,14 @@ int sl_recipe_load(const char *name_or_path, struct sl_recipe **out, struct sl_e
     return 0;
 }
 
+bool sl_recipe_is_stock(const char *name, const char *text)
+{
+    for (size_t i = 0; i < N_STOCK; i++)
+        if (strcmp(stock[i].name, name) == 0)
+            return strcmp(stock[i].text, text) == 0;
+    return false;
+}
+
 int sl_recipe_earlier(const struct sl_recipe *now, const char *name, const char *text, struct sl_recipe **out,
                       struct sl_error *e)
 {

@@ -140,6 +140,20 @@ int64_t sl_source_mtime_ns(const struct stat *s)
     return (int64_t)((uint64_t)s->st_mtim.tv_sec * 1000000000u + (uint64_t)s->st_mtim.tv_nsec);
 }
 
+/* Some programs give a file its whole size before its bytes are there, and keep a file beside it until they are. */
+static int check_downloaded(const char *path, struct sl_error *e)
+{
+    static const char *const beside[] = {".aria2", ".st"}; /* aria2's, axel's */
+    char name[PATH_MAX];
+    struct stat s;
+
+    for (size_t i = 0; i < sizeof beside / sizeof *beside; i++)
+        if ((size_t)snprintf(name, sizeof name, "%s%s", path, beside[i]) < sizeof name && lstat(name, &s) == 0)
+            return sl_fail(e, SL_ESOURCE, "%s: its download has not ended, for %s is there; go on with it, or remove the latter "
+                           "if the file is whole", path, strrchr(name, '/') ? strrchr(name, '/') + 1 : name);
+    return 0;
+}
+
 static int check_regular(int fd, const char *path, struct sl_source_stat *st, struct sl_error *e)
 {
     struct stat s;
@@ -148,6 +162,7 @@ static int check_regular(int fd, const char *path, struct sl_source_stat *st, st
         return sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
     if (!S_ISREG(s.st_mode))
         return sl_fail(e, SL_ESOURCE, "%s: not a regular file", path);
+    SL_TRY(check_downloaded(path, e));
     st->size = (uint64_t)s.st_size;
     st->mtime_ns = sl_source_mtime_ns(&s);
     return 0;

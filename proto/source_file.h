@@ -35,7 +35,8 @@ struct sl_source_dir {
  * to a file directly in R/blobs, for any folder (one that "download --local-dir"
  * made) to models--NAME/blobs/HASH. So whoever packed the folder cannot make
  * Sluice read files elsewhere. With roots, what was opened must lie below them
- * too. Errors: SL_ESOURCE naming the file; SL_EUSAGE outside the roots. */
+ * too. Errors: SL_ESOURCE naming the file, also one that a program is still downloading;
+ * SL_EUSAGE outside the roots. */
 int sl_source_open(const struct sl_source_dir *dir, const char *name, int *fd,
                    struct sl_source_stat *st, struct sl_error *e) SL_MUST_USE;
 

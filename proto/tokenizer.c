@@ -77,6 +77,8 @@ int sl_tokenizer_read(const struct sl_source_dir *dir, const char *name, char **
     close(fd);
     if (rc == 0 && memchr(*text, 0, *len))
         rc = sl_fail(e, SL_ESOURCE, "%s holds NUL bytes: it is no text", name);
+    if (rc == 0 && sl_source_is_lfs(*text, *len))
+        rc = sl_fail(e, SL_ESOURCE, "%s: %s", name, SL_SOURCE_LFS);
     if (rc < 0) {
         free(*text);
         return rc;

@@ -27,7 +27,11 @@ static const struct sl_type_info types[SL_TYPE_LIMIT] = {
     [SL_TYPE_IQ3_S] = {"iq3_s", 256, 110, true, "3.4 bits"},
     [SL_TYPE_IQ1_S] = {"iq1_s", 256, 50, true, "1.6 bits; needs an importance matrix"},
     [SL_TYPE_IQ1_M] = {"iq1_m", 256, 56, true, "1.75 bits; needs an importance matrix"},
-    [SL_TYPE_MXFP4] = {"mxfp4", 32, 17, false, "4.25 bits; read, and kept where the source has it"},
+    [SL_TYPE_MXFP4] = {"mxfp4", 32, 17, true, "4.25 bits; what the experts of some models ship in, and kept then"},
+    [SL_TYPE_Q1_0] = {"q1_0", 128, 18, true, "1.125 bits, a sign each; for models that were trained so"},
+    [SL_TYPE_Q2_0] = {"q2_0", 64, 18, true, "2.25 bits, three levels; for models that were trained so"},
+    [SL_TYPE_TQ1_0] = {"tq1_0", 256, 54, true, "1.69 bits, three levels; for models that were trained so"},
+    [SL_TYPE_TQ2_0] = {"tq2_0", 256, 66, true, "2.06 bits, three levels; larger and faster than tq1_0, the same values"},
     [SL_TYPE_I8] = {"i8", 1, 1, false, "integer data, copied"},
     [SL_TYPE_I16] = {"i16", 1, 2, false, "integer data, copied"},
     [SL_TYPE_I32] = {"i32", 1, 4, false, "integer data, copied"},
@@ -53,6 +57,7 @@ static const struct sl_dtype_info dtypes[SL_DTYPE_COUNT] = {
     BOTH(IQ3_XXS, 256, 98, true), BOTH(IQ3_S, 256, 110, true), BOTH(IQ2_XXS, 256, 66, true),
     BOTH(IQ2_XS, 256, 74, true), BOTH(IQ2_S, 256, 82, true), BOTH(IQ1_S, 256, 50, true),
     BOTH(IQ1_M, 256, 56, true), BOTH(MXFP4, 32, 17, true),
+    BOTH(Q1_0, 128, 18, true), BOTH(Q2_0, 64, 18, true), BOTH(TQ1_0, 256, 54, true), BOTH(TQ2_0, 256, 66, true),
     [SL_DTYPE_I4] = {"I4", 2, 1, true, -1},
 };
 

@@ -14,8 +14,9 @@ enum sl_type {
     SL_TYPE_IQ2_XXS = 16, SL_TYPE_IQ2_XS = 17, SL_TYPE_IQ3_XXS = 18, SL_TYPE_IQ1_S = 19,
     SL_TYPE_IQ4_NL = 20, SL_TYPE_IQ3_S = 21, SL_TYPE_IQ2_S = 22, SL_TYPE_IQ4_XS = 23,
     SL_TYPE_I8 = 24, SL_TYPE_I16 = 25, SL_TYPE_I32 = 26, SL_TYPE_I64 = 27, SL_TYPE_F64 = 28,
-    SL_TYPE_IQ1_M = 29, SL_TYPE_BF16 = 30, SL_TYPE_MXFP4 = 39,
-    SL_TYPE_LIMIT = 40, /* one past the largest id above */
+    SL_TYPE_IQ1_M = 29, SL_TYPE_BF16 = 30, SL_TYPE_TQ1_0 = 34, SL_TYPE_TQ2_0 = 35, SL_TYPE_MXFP4 = 39,
+    SL_TYPE_Q1_0 = 41, SL_TYPE_Q2_0 = 42,
+    SL_TYPE_LIMIT = 43, /* one past the largest id above */
 };
 
 struct sl_type_info {
@@ -48,6 +49,7 @@ enum sl_dtype {
     SL_DTYPE_Q2_K, SL_DTYPE_Q3_K, SL_DTYPE_Q4_K, SL_DTYPE_Q5_K, SL_DTYPE_Q6_K,
     SL_DTYPE_IQ4_NL, SL_DTYPE_IQ4_XS, SL_DTYPE_IQ3_XXS, SL_DTYPE_IQ3_S, SL_DTYPE_IQ2_XXS,
     SL_DTYPE_IQ2_XS, SL_DTYPE_IQ2_S, SL_DTYPE_IQ1_S, SL_DTYPE_IQ1_M, SL_DTYPE_MXFP4,
+    SL_DTYPE_Q1_0, SL_DTYPE_Q2_0, SL_DTYPE_TQ1_0, SL_DTYPE_TQ2_0,
     SL_DTYPE_I4, /* a byte holds two, less 8 each, the first in its low half; in safetensors packed (checkpoint_packed.c) */
     SL_DTYPE_COUNT,
 };
@@ -61,7 +63,7 @@ enum sl_change {
 
 struct sl_dtype_info {
     const char *name; /* as in a safetensors header: "F8_E4M3" */
-    uint32_t block;   /* elements in one block: 1, or 2 (I4, F4), or 32 or 256 for the quantized ones */
+    uint32_t block;   /* elements in one block: 1, or 2 (I4, F4), or 32 to 256 for the quantized ones */
     uint32_t bytes;   /* bytes of one block */
     bool weight;      /* can be read as F32 weights */
     int type;         /* the ggml type with the same bytes, or -1 */

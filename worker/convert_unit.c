@@ -348,9 +348,9 @@ static bool quantize_zeros(const struct job *j, uint64_t n, uint8_t *out)
     return true;
 }
 
-/* Finite weights from output element `at` on whose scale the type cannot hold:
+/* Finite weights from output element `at` on whose scale the type cannot hold (mxfp4: one of 2^-128):
  * the source is well, the choice of the type is not. */
-static int too_large(const struct job *j, uint64_t at)
+static int out_of_range(const struct job *j, uint64_t at)
 {
     const struct sl_plan *p = j->env->plan;
     const struct sl_checkpoint *ck = j->env->ck;
@@ -366,8 +366,9 @@ static int too_large(const struct job *j, uint64_t at)
     }
     return sl_fail(j->e, SL_EUNSUPPORTED,
                    "tensor '%s' (from '%s' in '%s'): the weights from row %llu, column %llu on are too "
-                   "large for %s; give it a wider type: --tensor-type %s=bf16", j->t->name, from, file,
-                   (unsigned long long)(at / row), (unsigned long long)(at % row), type, j->t->name);
+                   "%s for %s; give it a wider type: --tensor-type %s=bf16", j->t->name, from, file,
+                   (unsigned long long)(at / row), (unsigned long long)(at % row),
+                   j->type == SL_TYPE_MXFP4 ? "small" : "large", type, j->t->name);
 }
 
 static int quantize(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out)
@@ -384,7 +385,7 @@ static int quantize(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out)
     if (rc < 0)
         at += bad;
     if (rc == SL_ESOURCE)
-        return too_large(j, at);
+        return out_of_range(j, at);
     if (rc < 0)
         return sl_fail(j->e, rc, "tensor '%s': type %s cannot be written", j->t->name,
                        sl_type_info(j->type)->name);
@@ -517,7 +518,7 @@ int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *s
         place_copy(u, slab);
         return 0;
     }
-    if (j.type == SL_TYPE_MXFP4 && !u->raw)
+    if (j.type == SL_TYPE_MXFP4 && !u->raw && sl_model_is_mxfp4(env->plan->model, pt->t))
         return repack(&j, slab + u->out_at);
     for (uint64_t pos = 0; pos < u->elems; pos += chunk) {
         uint64_t n = u->elems - pos < chunk ? u->elems - pos : chunk;

@@ -34,6 +34,8 @@ static void scale_places(int type, int at[2])
     case SL_TYPE_Q2_K: at[0] = 80; at[1] = 82; break;
     case SL_TYPE_Q3_K: at[0] = 108; break;
     case SL_TYPE_Q6_K: at[0] = 208; break;
+    case SL_TYPE_TQ1_0: at[0] = 52; break;
+    case SL_TYPE_TQ2_0: at[0] = 64; break;
     case SL_TYPE_I8: case SL_TYPE_I16: case SL_TYPE_I32: case SL_TYPE_I64: at[0] = -1; break;
     default: break;
     }

@@ -214,7 +214,7 @@ static int make_again(struct checker *c, const struct pair *p, uint64_t block, u
         return source_ids(c->src, p->want, block, n, c->made, c->e);
     if (p->want->src_type == p->t->type && (p->block > 1 || !sl_type_info(p->t->type)->quantizes)) /* a copy */
         return source_stored(c->src, p->want, block, n, c->made, c->e);
-    if (p->t->type == SL_TYPE_MXFP4)
+    if (p->t->type == SL_TYPE_MXFP4 && sl_model_is_mxfp4(c->m, p->want))
         return source_mxfp4(c->src, p->want, block, n, c->made, c->e);
     if (c->im && p->block > 1 && p->want->src_type != p->t->type)
         SL_TRY(rc = sl_imatrix_for(c->im, p->want, &entry, c->e));
@@ -302,7 +302,8 @@ static int check_sample(struct checker *c, const struct pair *p)
 static bool plain_type(int type)
 {
     return type == SL_TYPE_F32 || type == SL_TYPE_F16 || type == SL_TYPE_BF16 ||
-           type == SL_TYPE_Q8_0 || type == SL_TYPE_MXFP4;
+           type == SL_TYPE_Q8_0 || type == SL_TYPE_MXFP4 || type == SL_TYPE_Q1_0 || type == SL_TYPE_Q2_0 ||
+           type == SL_TYPE_TQ1_0 || type == SL_TYPE_TQ2_0;
 }
 
 static int check_tensor(struct checker *c, const struct verify_file *f,
@@ -316,7 +317,7 @@ static int check_tensor(struct checker *c, const struct verify_file *f,
         was_looked_at(c);
         return 0;
     }
-    if (!info->quantizes && want->src_type != t->type && (t->type != SL_TYPE_MXFP4 || !sl_model_is_mxfp4(c->m, want))) {
+    if (!info->quantizes && want->src_type != t->type) {
         verify_unchecked(c->r, "%s: tensor %s: %s is not made by Sluice and was not compared", f->g.path,
                          t->name, info->name);
         c->tally->skipped_tensors++;

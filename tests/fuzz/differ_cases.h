@@ -168,7 +168,7 @@ static int case_quantize(struct fuzz *f, struct subject *s, uint64_t *r)
         if (memcmp(f->want, f->got, bytes))
             return differ_bytes(f, s, sl_backend_name(b), t->bytes, bytes);
     }
-    if (f->ggml_quantize && kinds != KINDS && !want && (!weighted || columns))
+    if (f->ggml_quantize && (kinds != KINDS || s->type == SL_TYPE_MXFP4) && !want && (!weighted || columns))
         return against_ggml(f, s, n, row, bytes);
     return 0;
 }

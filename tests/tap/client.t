@@ -212,7 +212,8 @@ run_ok('set', $SLUICE, 'set', 2, '-p', 80, '-l', 'big', '--remove-label', 'a');
 is(run($SLUICE, 'queue', '--parsable', '-o', 'id,priority', '--label', 'big')->{out}, "2|80\n", 'found by its label');
 like(run($SLUICE, 'logs', 2)->{out}, qr/set: by \Q$me\E priority 80$/m, 'logs name who changed it');
 fails('logs of no job', 5, qr/no job 99$/, 'timeout', 20, $SLUICE, 'logs', 99, '-f');
-like(run($SLUICE, 'logs', 2, '--parsable')->{out}, qr/by uid:$> priority 80$/m, 'with its number for programs');
+like(run($SLUICE, 'logs', 2)->{out}, qr/submitted: \Q$me\E: /m, 'and who submitted it');
+like(run($SLUICE, 'logs', 2, '--parsable')->{out}, qr/submitted\|uid:$>: .*by uid:$> priority 80$/ms, 'with its number for programs');
 $r = run_ok('a sweep with a rule that decides nothing', $SLUICE, 'submit', $TINY, '-o', "$out/", '-r', 'q4_k_m,q6_k,q8_0', '--tensor-type', 'attn_x=q6_k', '-n');
 is(scalar(() = $r->{err} =~ /matches no tensor/g), 1, 'is told once');
 $r = run_ok('once', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--once', 'k1', '--after', '1', '--parsable');
@@ -278,6 +279,8 @@ run_ok('wait for a retried job', $SLUICE, 'wait', 2);
 ok(-f "$out/tiny-8x12M-v3-DQ3_K_M.gguf", 'its file is there');
 run_ok('which is right', $SLUICE, 'verify', "$out/tiny-8x12M-v3-DQ3_K_M.gguf", '--source', $TINY);
 run_ok('verify --job', $SLUICE, 'verify', '--job', 1);
+fails('stitch once more', 2, qr/job 2 has succeeded; it is stitched already/, $SLUICE, 'stitch', 2);
+like(run($SLUICE, 'resume', 2)->{err}, qr/job 2 has succeeded: nothing to resume/, 'resume too');
 like(run($SLUICE, 'logs', 1)->{out}, qr/submitted: .*planned: .*succeeded/s, 'logs');
 is(run($SLUICE, 'history', '--parsable', '-s', 'failed,succeeded,', '-o', 'id,state,code')->{out}, "3|succeeded|0\n2|succeeded|0\n1|succeeded|0\n", 'history');
 is((run($SLUICE, 'history', '--parsable', '-o', 'id,files')->{out} =~ /^2\|(.*)/m)[0], "$out/tiny-8x12M-v3-DQ3_K_M.gguf", 'with its files');
@@ -310,7 +313,7 @@ $r = fails('verify --job of a damaged file', 8, qr/^sluice verify: job 1 failed:
 is(scalar(() = $r->{err} =~ /checksum/g), 1, 'tells it once') or diag($r->{err});
 unlike($r->{err}, qr/ made /, 'nothing was made');
 flip_byte("$out/tiny-8x12M-v3-Q4_K_M.gguf", (-s "$out/tiny-8x12M-v3-Q4_K_M.gguf") - 5000);
-fails('once more', 2, qr/job 1 is failed; 'sluice retry' tries again what failed, a verification too$/m, $SLUICE, 'verify', '--job', 1);
+fails('once more', 2, qr/job 1 has failed; 'sluice retry' tries again what failed, a verification too$/m, $SLUICE, 'verify', '--job', 1);
 run_ok('retry', $SLUICE, 'retry', 1);
 run_ok('which is right again', $SLUICE, 'wait', 1);
 $r = run_ok('submit --wait', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--wait', '--force', '--verify', '--json');
@@ -409,5 +412,28 @@ for my $verb (['queue', '-o', 'all'], ['show', $job], ['logs', $job]) {
 }
 is(scalar(grep { ($_->{source} // '') eq $evil =~ s/\xc2\x9b/\x{9b}/r } json_lines(run($SLUICE, 'queue', '--json')->{out})), 1, 'JSON has it whole');
 is(stop($daemon)->{rc}, 0, 'the daemon stops');
+
+# Programs of a release in which a stock recipe has another text: the request of before is known.
+my @once = ('submit', $TINY, '-o', $out, '--hold', '--once');
+my $next = scratch();
+for my $program ('sluice', 'sluiced') {
+    (my $bytes = slurp("$BUILD/$program")) =~ s/Q8_0, for every architecture/Q8_0, for each architecture /g;
+    spit("$next/$program", $bytes);
+    chmod 0755, "$next/$program";
+}
+$daemon = daemon();
+spit("$dir/q8_0.recipe", slurp("$TOP/proto/recipes/q8_0.recipe") . "# mine\n");
+run_ok("a recipe of one's own", $SLUICE, @once, 'mine', '-r', "$dir/q8_0.recipe");
+stop($daemon);
+$daemon = start("$next/sluiced", '--listen', $ENV{SLUICE_ENDPOINT}, '--state', "$dir/state", @roots);
+run($SLUICE, 'queue', '--timeout', 20);
+like(run("$next/sluice", 'recipes', 'q8_0')->{out}, qr/for each architecture/, 'another text');
+$r = run_ok('once more, after an upgrade', "$next/sluice", @once, 'k1', '-r', 'q8_0', '--parsable');
+is($r->{out}, "3\n", 'is the same job');
+run_ok("a recipe of one's own again", "$next/sluice", @once, 'mine', '-r', "$dir/q8_0.recipe");
+spit("$dir/q8_0.recipe", slurp("$dir/q8_0.recipe") . "# changed\n");
+fails('which its owner changed', 2, qr/the key 'mine' was used for another request/, "$next/sluice", @once, 'mine', '-r', "$dir/q8_0.recipe");
+fails('or which is the stock one now', 2, qr/the key 'mine' was used for another request/, "$next/sluice", @once, 'mine', '-r', 'q8_0');
+stop($daemon);
 
 done_testing();

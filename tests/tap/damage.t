@@ -63,6 +63,11 @@ case('a page in place of the config', 7, qr{/ck: config\.json: .* at byte 0: exp
     sub { spit("$_[0]/config.json", $page) });
 case("Git LFS's pointer in place of a shard", 7, qr{/ck: $shard[1]: is a Git LFS pointer, .*git lfs pull}, sub {
     spit("$_[0]/$shard[1]", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4302\n") });
+case('or of the tokenizer', 7, qr{/ck: tokenizer\.json: is a Git LFS pointer, .*git lfs pull}, sub {
+    spit("$_[0]/tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 127344\n") });
+for my $file ($shard[1], 'tokenizer.json') { # of its whole size from the beginning on
+    case("aria2 is not done with $file", 7, qr{/ck/\Q$file\E: its download has not ended, for \Q$file\E\.aria2 is there}, sub { spit("$_[0]/$file.aria2", 'x') });
+}
 case('a copy of a shard in place of another', 7, qr{ is in two files, $shard[0] and $shard[1]; is one a copy}, sub {
     spit("$_[0]/$shard[1]", slurp("$_[0]/$shard[0]")) });
 case('one shard under the name of the whole', 7, qr{/ck: \d+ tensors missing .*; is the download complete, and config\.json of the same model\?$}m,

@@ -53,7 +53,7 @@ convert('a long path', "$dir/long.gguf", '--recipe', 'q4_k_m', @PLAN, '--imatrix
 is(kv("$dir/long.gguf", 'quantize.imatrix.file'), substr($long, 0, 127), 'its name is cut at 127 bytes, as there');
 
 # Both formats give the same bytes, there and back.
-run_ok('to GGUF', $SLUICE, 'imatrix', $IMATRIX, '--convert', "$dir/im.gguf");
+is((json_lines(run_ok('to GGUF', $SLUICE, 'imatrix', $IMATRIX, '--convert', "$dir/im.gguf", '--json')->{out}))[0]{path}, $IMATRIX, 'and shown');
 run_ok('and back', $SLUICE, 'imatrix', "$dir/im.gguf", '--convert', "$dir/im.dat");
 run_ok('GGUF again', $SLUICE, 'imatrix', "$dir/im.dat", '--convert', "$dir/im2.gguf", '--format', 'gguf');
 for my $im ("$dir/im.gguf", "$dir/im.dat", "$dir/im2.gguf") {

@@ -14,14 +14,15 @@ my $source = checkpoint(scratch(), '--layers', '9', '--experts', '4', '--hidden'
 run_ok('F32', $SLUICE, 'convert', $source, '-o', "$dir/f32.gguf", '--recipe', 'f32', '-q');
 run_ok('in parts', $SLUICE, 'convert', $source, '-o', "$dir/parts.gguf", '--recipe', 'f32', '-q', '--split-max-size', '4M');
 my ($parts) = glob "$dir/parts-00001-of-*.gguf";
-for my $t (qw(Q8_0 Q4_K_M Q5_1 Q3_K_L IQ4_XS)) {
-    run_ok("a source in $t", $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/$t.gguf", $t, '-q');
+my @no_128 = ('--tensor-type', 'attn_k_b=q4_0'); # its rows have 64
+for my $t (qw(Q8_0 Q4_K_M Q5_1 Q3_K_L IQ4_XS MXFP4_MOE Q1_0 Q2_0 TQ1_0 TQ2_0)) {
+    run_ok("a source in $t", $SLUICE, 'quantize', "$dir/f32.gguf", "$dir/$t.gguf", $t, '-q', $t eq 'Q1_0' ? @no_128 : ());
 }
 # Rows of 72 and 40 weights, which no block of 32 divides; and 1 head: its dimension of 1 is not written.
 my $odd = checkpoint(scratch(), '--layers', '3', '--experts', '4', '--hidden', '72', '--inter', '40', '--heads', '1', '--kv-heads', '1');
 run_ok('rows of 72', $SLUICE, 'convert', $odd, '-o', "$dir/odd.gguf", '--recipe', 'f32', '-q');
 # Sources without general.file_type.
-spit("$dir/untyped-$_.gguf", slurp("$dir/$_.gguf") =~ s/general\.file_type/general.file_was./r) for qw(f32 Q4_K_M Q8_0 IQ4_XS);
+spit("$dir/untyped-$_.gguf", slurp("$dir/$_.gguf") =~ s/general\.file_type/general.file_was./r) for qw(f32 Q4_K_M Q8_0 IQ4_XS Q1_0 TQ2_0);
 # Names that end with "weight" without a dot are weights to llama-quantize.
 spit("$dir/dotless.gguf", slurp("$dir/f32.gguf") =~ s/attn_q_a\.weight/attn_q_a_weight/gr);
 # A second table of embeddings, as in Gemma: --token-embedding-type is for it too, unless a pattern names it.
@@ -59,9 +60,22 @@ my @cases = (
     ['F16', ['--allow-requantize'], 'Q3_K_L'],
     ['Q4_0', ['--allow-requantize', '--leave-output-tensor'], 'Q5_1'],
     ['Q8_0', ['--allow-requantize'], 'IQ4_XS'],
+    ['MXFP4_MOE', [], 'odd'],
+    ['MXFP4_MOE', ['--pure', '--imatrix', $im], 'f32'],
+    ['Q4_K_M', ['--tensor-type', 'attn_(q|k)_b=mxfp4', '--output-tensor-type', 'mxfp4', '--token-embedding-type', 'mxfp4'], 'f32'],
+    ['MXFP4_MOE', ['--allow-requantize', '--tensor-type', 'attn_k_b=q8_0'], 'MXFP4_MOE'],
+    ['Q4_K_M', ['--allow-requantize'], 'MXFP4_MOE'],
+    ['Q2_0', ['--pure', '--tensor-type', 'ffn_down=tq1_0', '--tensor-type', 'attn_q=q1_0'], 'f32'],
+    ['TQ2_0', ['--token-embedding-type', 'q2_0', '--output-tensor-type', 'tq2_0'], 'f32'],
+    ['TQ1_0', ['--imatrix', $im], 'f32'],
+    ['Q2_0', [], 'odd'],
+    ['Q4_K_M', ['--allow-requantize'], 'Q1_0'],
+    ['Q1_0', ['--allow-requantize', @no_128], 'Q2_0'],
+    ['Q2_0', ['--allow-requantize'], 'TQ1_0'],
+    ['TQ1_0', ['--allow-requantize'], 'TQ2_0'],
     ['COPY', [], 'Q4_K_M'],
     ['COPY', ['--override-kv', 'general.name=str:Copied'], 'f32'],
-    (map { ['COPY', [], "untyped-$_"] } qw(f32 Q4_K_M Q8_0 IQ4_XS)),
+    (map { ['COPY', [], "untyped-$_"] } qw(f32 Q4_K_M Q8_0 IQ4_XS Q1_0 TQ2_0)),
     ['COPY', ['--prune-layers', '0,1,2,3,4,5,6'], 'untyped-Q8_0'],
     ['COPY', ['--override-kv', 'general.file_type=int:7'], 'untyped-f32'],
     ['Q2_K', [], 'untyped-f32'],
@@ -89,7 +103,7 @@ for my $c (@cases) {
 }
 
 # What one refuses the other refuses.
-for my $c (['Q4_K_M', 'Q8_0', qr/output\.weight: it is q8_0 .*--allow-requantize/], ['Q2_K', 'Q4_K_M', qr/--allow-requantize/],
+for my $c (['Q1_0', 'f32', qr/attn_k_b.weight: rows of 64 weights do not divide into q1_0's blocks of 128/], ['Q4_K_M', 'Q8_0', qr/output\.weight: it is q8_0 .*--allow-requantize/], ['Q2_K', 'Q4_K_M', qr/--allow-requantize/],
     ['IQ2_XXS', 'f32', qr/--imatrix/], ['Q2_K_S', 'f32', qr/--imatrix/]) {
     my ($type, $from, $why) = @$c;
     isnt(run(python('llama.py', 'quantize', "$dir/$from.gguf", "$dir/theirs.gguf", $type))->{rc}, 0, "$from to $type: llama-quantize refuses");

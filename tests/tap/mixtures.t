@@ -9,7 +9,8 @@ need_llama();
 my $golden = run(python('llama.py', 'golden', "$TOP/tests/golden"));
 plan(skip_all => "llama.cpp's package gives other bytes than tests/golden") if $golden->{out} !~ /"different": \[\]/;
 
-my @mixtures = qw(Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 IQ4_NL IQ4_XS);
+my @mixtures = qw(Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 IQ4_NL IQ4_XS MXFP4_MOE Q1_0 Q2_0
+                  TQ1_0 TQ2_0);
 my %models = (
     'DeepSeek, 9 layers, E8M0 scales' => ['--layers', '9', '--experts', '4', '--scales', 'e8m0', '--hidden', '256', '--inter', '512', '--groups', '2'],
     'DeepSeek, odd sizes'     => ['--layers', '3', '--moe-inter', '320', '--kv-lora', '192', '--q-lora', '224', '--vocab', '4096'],

@@ -1,5 +1,5 @@
 # Experts in MXFP4, as DeepSeek-V4's and as compressed-tensors packs them, and as blocks of a GGUF file: tensors
-# against numpy and llama-quantize; kept as they are by mxfp4_moe and by rules; and what is refused.
+# against numpy and llama-quantize; kept as they are by mxfp4_moe and by rules; MXFP4 made of other types; and what is refused.
 use strict;
 use warnings;
 use SluiceTest;
@@ -83,29 +83,58 @@ SKIP: {
     is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, 'it makes text') or diag($r->{out}, $r->{err});
 }
 
-# ---- what is refused, and found
-fails('of other types', 6, qr/blk\.1\.ffn_down_exps\.weight: recipe \S+ asks for mxfp4, which is kept where the source has it, and not made of other types/,
-    $SLUICE, 'quantize', $made{f32}, "$dir/no.gguf", 'MXFP4_MOE');
-fails('of experts alone', 6, qr/: recipe \S+ asks for mxfp4, which is kept/, $SLUICE, 'convert', $ck, '-o', "$dir/no.gguf", '--recipe', 'MXFP4_MOE',
-    @legacy, '--tensor-type', 'attn_q_b=mxfp4');
-like(run($SLUICE, 'plan', $made{f32}, '--recipe', 'mxfp4_moe')->{out}, qr/^Note +type mxfp4 is kept where the source has it, and not made of others$/m, 'plan says it');
+# ---- made of other types: by a mixture, by an option, from FP8 and BF16, the same on a GPU, which leaves it to the processor
+my $fp8 = checkpoint("$dir/fp8", grep { $_ ne '--mxfp4' } @shape);
+made('fp8', $fp8, '--recipe', 'mxfp4_moe');
+made('weighted', $fp8, '--recipe', 'mxfp4_moe', '--imatrix', 'synthetic');
+made('bf16', $fp8, '--recipe', 'bf16');
+made('rounded', $fp8, '--recipe', 'mxfp4_moe', '--round-through', 'bf16');
+made('both', $ck, '--recipe', 'mxfp4_moe', '--tensor-type', 'attn_q_b=mxfp4'); # experts are kept, this is made
+run_ok("$_->[0]: verify", $SLUICE, 'verify', $made{ $_->[0] }, '--source', $_->[1], '--sample', '100%') for ['fp8', $fp8], ['rounded', $fp8], ['both', $ck];
+is_deeply(hashes($made{weighted}), hashes($made{fp8}), 'importance weights change nothing');
+is_deeply([map { hashes($made{both})->{$_} } grep { /_exps/ } sort keys %{ hashes($made{kept}) }],
+    [map { hashes($made{kept})->{$_} } grep { /_exps/ } sort keys %{ hashes($made{kept}) }], 'kept and made, side by side');
+run_ok('from BF16', $SLUICE, 'quantize', $made{bf16}, "$dir/of-bf16.gguf", 'MXFP4_MOE');
+is_deeply(hashes("$dir/of-bf16.gguf"), hashes($made{rounded}), 'what --round-through makes');
+for my $gpu (["$BUILD/tools/emulated_gpu", '--device', 'cuda:0'], map { [$SLUICE, '--backend', $_] } qw(scalar portable auto)) {
+    my ($program, @how) = @$gpu;
+    run_ok("@how", $program, 'convert', $fp8, '-o', "$dir/gpu.gguf", @legacy, '--recipe', 'mxfp4_moe', '-q', '--force', @how);
+    is_deeply(hashes("$dir/gpu.gguf"), hashes($made{fp8}), 'the same tensors');
+}
+SKIP: {
+    skip 'llama.cpp is not here', 5 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    run_ok('llama-quantize: from BF16', python('llama.py', 'quantize', $made{bf16}, "$dir/theirs.gguf", 'MXFP4_MOE'));
+    is_deeply(hashes("$dir/theirs.gguf"), hashes($made{rounded}), 'the same tensors');
+    is_deeply([grep { /"key":/ && !/sluice\./ } split /\n/, run($SLUICE, 'diff', '--json', '-q', "$dir/theirs.gguf", "$dir/of-bf16.gguf")->{out}], [], 'and keys');
+    $r = run(python('llama.py', 'load', $made{fp8}));
+    is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, 'it makes text') or diag($r->{out}, $r->{err});
+    # A block whose largest weight is 2^-126: ggml's exponent is a NaN, which neither writes.
+    my ($t) = grep { $_->[0] eq 'blk.2.ffn_up_exps.weight' } where($made{f32});
+    my $tiny = slurp($made{f32});
+    substr($tiny, $t->[1] + 4 * 256 * 9 + 4 * 160, 128) = pack 'V*', (0) x 31, 0x80800000;
+    spit("$dir/tiny.gguf", $tiny);
+    fails('an exponent that is none', 6, qr/'blk\.2\.ffn_up_exps\.weight' .*row 9, column 160 on are too small for mxfp4; give it a wider type/,
+        $SLUICE, 'quantize', "$dir/tiny.gguf", "$dir/no.gguf", 'MXFP4_MOE');
+    isnt(run(python('llama.py', 'quantize', "$dir/tiny.gguf", "$dir/theirs.gguf", 'MXFP4_MOE'))->{rc}, 0, 'llama-quantize refuses it, too');
+}
 
-# ---- recipes by size: mxfp4 for a fused group that has it whole, and not for others
-my @by_size = (qw(--target-bpw 6 --types q5_k,q6_k,q8_0,mxfp4 -q --allow-requantize));
-sub experts {
-    my $r = run_ok('a recipe by size', $SLUICE, 'plan', @_, @by_size);
+# ---- recipes by size: mxfp4 for a fused group that has it whole; with --types for any tensor
+sub by_size {
+    my $r = run_ok('a recipe by size', $SLUICE, 'plan', '-q', '--allow-requantize', '--target-bpw', @_);
     my %type = map { $_ => join ' ', $r->{out} =~ /^\*\.ffn_${_}_exps\.weight .*= (\w+)$/mg } qw(gate up down);
     return "@type{qw(gate up down)}";
 }
-is(experts($ck, @legacy), 'mxfp4 mxfp4 mxfp4', 'kept');
-is(experts($made{kept}), 'mxfp4 mxfp4 mxfp4', 'kept, of a GGUF file');
-made('part', $ck, '--recipe', 'f32', '--tensor-type', '(gate|down)_exps=mxfp4');
-like(experts($made{part}), qr/^(q\d_[k0]) \1 mxfp4$/, 'gate is MXFP4 and up is not: another type for both');
-my $line = qr/mxfp4 is kept where the source has it, and not made of other types/;
-fails('asked of other types', 2, qr/--types: $line; no tensor to choose a type for is MXFP4 here$/, $SLUICE, 'plan', $made{f32}, @by_size);
-fails('by an option', 6, qr/blk\.0\.attn_q_b\.weight: an option asks for mxfp4, which is kept/, $SLUICE, 'plan', $ck, @by_size, @legacy, '--tensor-type', 'attn_q_b=mxfp4');
-fails('alone', 2, qr/: none of the types can be used for it; allow others with --types$/, $SLUICE, 'plan', $ck, @legacy, qw(--target-bpw 6 --types mxfp4 -q));
+my @types = ('--types', 'q5_k,q6_k,q8_0,mxfp4');
+is(by_size(6, $ck, @legacy, @types), 'mxfp4 mxfp4 mxfp4', 'kept');
+is(by_size(6, $made{kept}, @types), 'mxfp4 mxfp4 mxfp4', 'kept, of a GGUF file');
+made('part', $fp8, '--recipe', 'f32', '--tensor-type', '(gate|down)_exps=mxfp4');
+like(by_size(6, $made{part}), qr/^((?!mxfp4)\w+) \1 mxfp4$/, 'gate is MXFP4 and up is not: another type for both');
+is(by_size(4.6, $made{bf16}, '--types', 'q8_0,mxfp4'), 'mxfp4 mxfp4 mxfp4', 'made, since it is listed');
+unlike(by_size(4.6, $made{bf16}), qr/mxfp4/, 'and not tried otherwise');
+is(by_size(6, $ck, @legacy, qw(--types mxfp4)), 'mxfp4 mxfp4 mxfp4', 'alone');
+unlike(run($SLUICE, 'plan', $made{f32}, '--recipe', 'mxfp4_moe')->{out}, qr/mxfp4 is kept|cannot write/, 'plan has nothing against it');
 
+# ---- what is refused, and found
 my $expert = 'model.layers.2.mlp.experts.7.up_proj';
 sub damaged {
     my ($name, $tensor, $offset, $bits, @expected) = @_;

@@ -56,6 +56,11 @@ is(json($bare)->{tensor_bytes}, json($TINY)->{tensor_bytes}, 'the sizes are the 
 unlike(run_ok('plan', @plan, $TINY, @recipe)->{out}, qr/tokenizer/, 'with one, nothing is said');
 like(run(@plan, $TINY, '-r', 'f16', '--tensor-type', 'blk\.0\.attn_k_b=q4_k')->{out}, qr/^Note +1 tensor has rows/m, 'one of one kind');
 fails('convert needs it', 7, qr/tokenizer\.json is missing, and so is tiktoken\.model, .*; download the one that yours has/, $SLUICE, 'convert', $bare, @recipe, '-o', "$dir/x.gguf");
+my $room = checkpoint("$dir/room", '--preset', 'small', '--vocab', 4352);
+my $missing = qr/note: tokenizer_config\.json is missing .*, and there is no chat template; download it too$/m;
+unlike(run_ok('with tokenizer_config.json', @plan, $room, @recipe)->{err}, $missing, 'nothing is said');
+unlink "$room/tokenizer_config.json";
+like(run_ok('without', @plan, $room, @recipe)->{err}, $missing, 'it is');
 spit("$bare/tokenizer.json", '{');
 fails('a damaged one is refused', 7, qr/tokenizer\.json/, @plan, $bare, @recipe);
 

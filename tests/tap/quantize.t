@@ -100,7 +100,11 @@ fails("a type that only llama-quantize writes: $_", 2, qr/\Q$_\E is a type of ll
 chdir $dir or die;
 END { chdir '/' } # so that the folder can be removed
 run_ok('IN TYPE', $SLUICE, 'quantize', 'f32.gguf', 'q5_0');
-ok(-f 'ggml-model-q5_0.gguf', 'makes ggml-model-TYPE.gguf');
+ok(-f 'ggml-model-Q5_0.gguf', 'makes ggml-model-TYPE.gguf, as llama-quantize in capitals');
+for (['7', 'Q8_0'], ['15', 'Q4_K'], ['copy', 'COPY']) {
+    run_ok("IN $_->[0]", $SLUICE, 'quantize', '-f', 'f32.gguf', $_->[0]);
+    ok(-f "ggml-model-$_->[1].gguf", "makes ggml-model-$_->[1].gguf");
+}
 run_ok('IN OUT 7', $SLUICE, 'quantize', 'f32.gguf', 'seven.gguf', '7');
 is_deeply(hashes('seven.gguf'), hashes('q8.gguf'), 'a number in third place is a type');
 run_ok('IN OUT TYPE THREADS', $SLUICE, 'quantize', 'f32.gguf', 'seven.gguf', '7', '1', '-f');

@@ -88,7 +88,7 @@ FTYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1"
           "Q3_K_S": 11, "Q3_K_M": 12, "Q3_K_L": 13, "Q4_K_S": 14, "Q4_K_M": 15, "Q5_K_S": 16,
           "Q5_K_M": 17, "Q6_K": 18, "IQ2_XXS": 19, "IQ2_XS": 20, "Q2_K_S": 21, "IQ3_XS": 22, "IQ3_XXS": 23,
           "IQ1_S": 24, "IQ4_NL": 25, "IQ3_S": 26, "IQ3_M": 27, "IQ2_S": 28, "IQ2_M": 29, "IQ4_XS": 30,
-          "IQ1_M": 31, "BF16": 32, "MXFP4_MOE": 38}
+          "IQ1_M": 31, "BF16": 32, "TQ1_0": 36, "TQ2_0": 37, "MXFP4_MOE": 38, "Q1_0": 40, "Q2_0": 41}
 
 
 def absent(why):
@@ -425,7 +425,7 @@ def quantize_options(qp, a, alive):
 
 def type_id(name):
     import gguf
-    return int(gguf.GGMLQuantizationType[name.upper()])
+    return 42 if name.upper() == "Q2_0" else int(gguf.GGMLQuantizationType[name.upper()])  # it does not know this one
 
 
 def cmd_quantize(l, a):
@@ -488,8 +488,7 @@ def cmd_golden(l, a):
             if not name.endswith(".bin") or name in ("f16.bin", "bf16.bin"):
                 continue
             kind = name[:-4]
-            type_id = int(gguf.GGMLQuantizationType[kind.split(".")[0].upper()])
-            got = g.quantize(type_id, x, w if kind.endswith(".imatrix") else None)
+            got = g.quantize(type_id(kind.split(".")[0]), x, w if kind.endswith(".imatrix") else None)
             n += 1
             if (d, kind) not in KNOWN and got.tobytes() != open(os.path.join(folder, name), "rb").read():
                 bad.append(f"{d}/{kind}")

@@ -37,7 +37,7 @@ static void a_job_runs_to_its_end(void **state)
     assert_string_equal(sl_get_str(t->child, "kind"), "submitted");
     assert_true(cJSON_GetArraySize(t) >= 6);
     say(w, C, "{\"v\":3,\"m\":\"stitch\",\"job\":%llu}", (unsigned long long)id);
-    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "is succeeded"));
+    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "has succeeded"));
     say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[%llu]}", (unsigned long long)id);
     expect(w, C, SL_M_DONE);
     say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);

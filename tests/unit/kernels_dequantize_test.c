@@ -33,7 +33,9 @@ static const struct { int type; uint64_t hash; double least, most; } table[] = {
     {SL_TYPE_IQ1_S, 0xdcf5167b6bf6b220, 0.4, 0.55}, {SL_TYPE_IQ1_M, 0x32d539fee3b8c1f9, 0.38, 0.52},
     {SL_TYPE_IQ2_XXS, 0x7514907fcbe63fd2, 0.28, 0.4}, {SL_TYPE_IQ2_XS, 0xded1250ef74c4fda, 0.25, 0.35},
     {SL_TYPE_IQ2_S, 0x0bdee078b029a900, 0.2, 0.32}, {SL_TYPE_IQ3_XXS, 0x1ed51924aeb0104a, 0.17, 0.26},
-    {SL_TYPE_IQ3_S, 0xe20323fc5e6ef325, 0.12, 0.2},
+    {SL_TYPE_IQ3_S, 0xe20323fc5e6ef325, 0.12, 0.2}, {SL_TYPE_Q1_0, 0xac9c11729dba0105, 0.55, 0.65},
+    {SL_TYPE_Q2_0, 0x3f1b88680df85bd0, 0.65, 0.8}, {SL_TYPE_TQ1_0, 0x84d10388c0e85dbd, 0.75, 0.9},
+    {SL_TYPE_TQ2_0, 0x84d10388c0e85dbd, 0.75, 0.9},
 };
 
 static void slurp(const char *dist, const char *name, void *buf, size_t bytes)
@@ -71,7 +73,7 @@ static uint64_t hash_of(int type, int flip)
         snprintf(name, sizeof name, "%s%s.bin", sl_type_info(type)->name, weighted_only(type) ? ".imatrix" : "");
         slurp(dists[d], name, q, sl_type_bytes(type, N));
         if (flip >= 0 && d == 0)
-            q[flip] ^= 1;
+            q[flip] ^= 0x40;
         assert_int_equal(sl_dequantize(type, q, N, out), 0);
         XXH64_update(s, out, sizeof out);
     }

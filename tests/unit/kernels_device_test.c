@@ -19,7 +19,7 @@
 #define ROW 768
 #define N_MAX (ROW * 24)
 
-static const int types[] = {SL_TYPE_F32, WRITTEN_TYPES};
+static const int types[] = {SL_TYPE_F32, DEVICE_TYPES};
 #define N_TYPES (sizeof types / sizeof types[0])
 
 struct data {
@@ -454,7 +454,10 @@ static void what_is_taken(void **state)
     assert_false(sl_gpu_takes(SL_TYPE_I32, SL_DTYPE_F32));
     assert_false(sl_gpu_takes(SL_TYPE_Q4_K, SL_DTYPE_F64));
     assert_false(sl_gpu_takes(SL_TYPE_Q4_K, SL_DTYPE_Q8_0));
-    assert_false(sl_gpu_takes(SL_TYPE_MXFP4, SL_DTYPE_F4)); /* repacked by the processor */
+    assert_false(sl_gpu_takes(SL_TYPE_MXFP4, SL_DTYPE_F4)); /* repacked by the processor, and made by it */
+    assert_false(sl_gpu_takes(SL_TYPE_MXFP4, SL_DTYPE_F8_E4M3));
+    assert_false(sl_gpu_takes(SL_TYPE_Q1_0, SL_DTYPE_F32) || sl_gpu_takes(SL_TYPE_Q2_0, SL_DTYPE_F32));
+    assert_false(sl_gpu_takes(SL_TYPE_TQ1_0, SL_DTYPE_F32) || sl_gpu_takes(SL_TYPE_TQ2_0, SL_DTYPE_F32));
     assert_false(sl_gpu_takes(-1, SL_DTYPE_F32));
 }
 

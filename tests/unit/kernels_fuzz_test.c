@@ -1,5 +1,6 @@
 /* Wide backends against the scalar one on hostile numbers: any finite bit
  * pattern, subnormals, huge values, signed zeros, ties, zero weights. */
+#include "kernels/half.h"
 #include "kernels/kernels.h"
 #include "written_types.h"
 
@@ -165,6 +166,8 @@ static void refuses_overflow(void **state)
     for (int i = 0; i < COUNT(types); i++) {
         const struct sl_type_info *t = sl_type_info(types[i]);
 
+        if (types[i] == SL_TYPE_MXFP4) /* no number is too large for it */
+            continue;
         for (int k = 0; k < N; k++)
             d->x[k] = number(USUAL, &seed);
         for (int weighted = sl_needs_weights(types[i]); weighted < 2; weighted++) {
@@ -260,6 +263,73 @@ static void goes_on_after_a_nan(void **state)
     assert_memory_equal(out, want, sizeof want);
 }
 
+/* mxfp4 of 32 values the slow way: the exponent from a double's logarithm, rounded to a float; the nearest level by its
+ * distance, the lower one where two are as near. */
+static void slow_mxfp4(const float *x, uint8_t *out)
+{
+    static const double levels[8] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+    float top = 0;
+
+    for (int i = 0; i < 32; i++)
+        top = fmaxf(top, fabsf(x[i]));
+    memset(out, 0, 17);
+    out[0] = top > 0 ? (uint8_t)((int)floorf((float)log2((double)top)) - 2 + 127) : 0;
+    for (int i = 0; i < 32; i++) {
+        double a = fabs((double)x[i]), least = a;
+        int best = 0;
+
+        for (int k = 1; k < 8; k++) {
+            double level = ldexp(levels[k], out[0] - 127);
+
+            if (level > 0x1.fffffep127 || fabs(level - a) >= least)
+                continue;
+            best = k;
+            least = fabs(level - a);
+        }
+        out[1 + i % 16] |= (uint8_t)((x[i] < 0 && best ? best + 8 : best) << i / 16 * 4);
+    }
+}
+
+/* Where log2f rounds up to a whole number, and all around it; refused where the exponent is none. */
+static void powers_of_two(void **state)
+{
+    enum sl_backend b = *(const enum sl_backend *)*state;
+    struct data *d;
+    uint64_t seed = 7;
+
+    needs(b);
+    d = malloc(sizeof *d);
+    assert_non_null(d);
+    for (int k = -149; k <= 128; k++) {
+        uint64_t bad = UINT64_MAX, refused = UINT64_MAX;
+        int n = 0;
+
+        for (int64_t j = -66; j < 40; j++) {
+            int64_t bits = k < -126 ? (INT64_C(1) << (k + 149)) + j : ((int64_t)k + 127) * 0x800000 + j;
+
+            if (bits < 0 || bits >= 0x7f800000)
+                continue;
+            for (int i = 0; i < 32; i++) { /* at the middles and beside them, and anywhere */
+                int64_t near = (bits & 0x7f800000) - (int64_t)(next_random(&seed) % 4) * 0x800000 +
+                               (int64_t)(next_random(&seed) % 4) * 0x200000 + (int64_t)(next_random(&seed) % 3) - 1;
+                int64_t u = next_random(&seed) % 2 ? near : (int64_t)(next_random(&seed) % (uint64_t)(bits + 1));
+
+                u = u < 0 || u > bits || i == (j + 66) % 32 ? bits : u;
+                d->x[n + i] = sl_float((uint32_t)u | (next_random(&seed) % 2 ? 0x80000000u : 0));
+            }
+            slow_mxfp4(d->x + n, d->want + n / 32 * 17);
+            if (d->want[n / 32 * 17] == 255 && refused == UINT64_MAX)
+                refused = (uint64_t)n;
+            n += 32;
+        }
+        assert_int_equal(sl_quantize_on(b, SL_TYPE_MXFP4, d->x, NULL, (uint64_t)n, (uint64_t)n, d->got, &bad),
+                         refused == UINT64_MAX ? 0 : SL_ESOURCE);
+        assert_int_equal(bad, refused);
+        assert_memory_equal(d->got, d->want, (size_t)n / 32 * 17);
+    }
+    free(d);
+}
+
 int main(void)
 {
     static enum sl_backend b[] = {SL_BACKEND_PORTABLE, SL_BACKEND_AVX2, SL_BACKEND_AVX512, SL_BACKEND_SCALAR};
@@ -271,6 +341,8 @@ int main(void)
         cmocka_unit_test_prestate(tails, &b[1]),            cmocka_unit_test_prestate(tails, &b[2]),
         cmocka_unit_test_prestate(refuses_overflow, &b[3]), cmocka_unit_test_prestate(refuses_overflow, &b[0]),
         cmocka_unit_test_prestate(refuses_overflow, &b[1]), cmocka_unit_test_prestate(refuses_overflow, &b[2]),
+        cmocka_unit_test_prestate(powers_of_two, &b[3]),    cmocka_unit_test_prestate(powers_of_two, &b[0]),
+        cmocka_unit_test_prestate(powers_of_two, &b[1]),    cmocka_unit_test_prestate(powers_of_two, &b[2]),
         cmocka_unit_test_prestate(limits_of_halves, &b[3]), cmocka_unit_test_prestate(limits_of_halves, &b[0]),
         cmocka_unit_test_prestate(limits_of_halves, &b[1]), cmocka_unit_test_prestate(limits_of_halves, &b[2]),
         cmocka_unit_test_prestate(limits_of_scales, &b[3]), cmocka_unit_test_prestate(limits_of_scales, &b[0]),

@@ -277,14 +277,15 @@ static void requests_are_remembered(void **state)
     const uint64_t ids[] = {4, 5, 900};
     uint64_t got[64];
 
-    assert_int_equal(sl_queue_seen(f->q, "u", "k", 11, got, &e), 0);
+    assert_int_equal(sl_queue_seen(f->q, "u", "k", 11, 11, got, &e), 0);
     assert_int_equal(sl_queue_remember(f->q, "u", "k", 11, ids, 3, (uint64_t)4e12, &e), 0);
     assert_int_equal(sl_queue_commit(f->q, &e), 0);
     reopen(f);
-    assert_int_equal(sl_queue_seen(f->q, "u", "k", 11, got, &e), 3);
+    assert_int_equal(sl_queue_seen(f->q, "u", "k", 11, 11, got, &e), 3);
     assert_memory_equal(got, ids, sizeof ids);
-    assert_int_equal(sl_queue_seen(f->q, "u", "k", 12, got, &e), SL_EUSAGE);
-    assert_int_equal(sl_queue_seen(f->q, "v", "k", 11, got, &e), 0);
+    assert_int_equal(sl_queue_seen(f->q, "u", "k", 12, 13, got, &e), SL_EUSAGE);
+    assert_int_equal(sl_queue_seen(f->q, "u", "k", 12, 11, got, &e), 3);
+    assert_int_equal(sl_queue_seen(f->q, "v", "k", 11, 11, got, &e), 0);
 }
 
 static void another_plan_is_named(void **state)
