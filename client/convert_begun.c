@@ -5,14 +5,13 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-/* What is recorded there; all NULL where nothing can be read. */
+/* Effect: *b, all NULL, = what is recorded there, if it can be read. */
 static void look(const char *journal, struct convert_begun *b)
 {
     struct convert_store *s;
     struct sl_error e;
     struct stat st;
 
-    *b = (struct convert_begun){NULL, NULL, NULL};
     if (lstat(journal, &st) != 0 || !S_ISREG(st.st_mode) || convert_store_open(journal, &s, &e) < 0)
         return;
     (void)!convert_store_begun(s, b, &e);

@@ -3,7 +3,8 @@
  *
  *     sum w (s b - x)^2 = sum w x^2 + s (s P - Q),   P = sum w b^2,   Q = 2 sum w x b,
  *
- * at scale s: P and Q are made once for a run, s P - Q for each of its trials. A lane is a trial.
+ * at scale s: P and Q are made once for a run, where a lane is a neighbour, s P - Q for each of its trials, where it is one of
+ * these.
  *
  * What is lowest by more than roundings come to is the point that the sums in floats have, in their order. Roundings: let u be
  * 2^-24, T = s * highest level + |x|, M the sum of w T^2 at the largest scale. A sum in floats of eight is off by 13 u M at most (d =
@@ -26,6 +27,7 @@ struct grid_scales {
     float row[LANES][32 + LANES]; /* the scales of each lane */
 };
 
+/* What follows from n and over; behind the last scale it is repeated. */
 V_FN void scales_end(struct grid_scales *s)
 {
     float t[32][LANES];

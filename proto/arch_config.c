@@ -135,11 +135,20 @@ static const struct sl_field *field_of(const struct sl_params *p, enum sl_num n)
     return f ? f : find_field(p->arch->more_fields, n);
 }
 
+const char *sl_arch_field_name(const struct sl_params *p, enum sl_num n)
+{
+    const struct sl_field *first = field_of(p, n), *found = first;
+
+    for (const struct sl_field *f = first; f && f->num != SL_N_NONE; f++)
+        if (f->num == n && entry(p->config, f->name))
+            found = f;
+    return found ? found->name : "?";
+}
+
 int sl_arch_need(const struct sl_params *p, enum sl_num n, struct sl_error *e)
 {
-    const struct sl_field *f = field_of(p, n);
-
-    return p->num[n].u || !f ? 0 : sl_fail(e, SL_ESOURCE, "config.json has no \"%s\", which %s needs", f->name, p->hf_class);
+    return p->num[n].u ? 0 : sl_fail(e, SL_ESOURCE, "config.json has no \"%s\", which %s needs", sl_arch_field_name(p, n),
+                                     p->hf_class);
 }
 
 void sl_field_default(struct sl_params *p, enum sl_num n, double v)

@@ -135,8 +135,8 @@ int sl_arch_check_experts(const struct sl_params *p, struct sl_error *e)
     if (!n[SL_N_EXPERT].have)
         return 0;
     if (n[SL_N_EXPERT_USED].have && n[SL_N_EXPERT_USED].u > n[SL_N_EXPERT].u)
-        return sl_fail(e, SL_ESOURCE, "config.json: \"num_experts_per_tok\" is %u of %u experts",
-                       (unsigned)n[SL_N_EXPERT_USED].u, (unsigned)n[SL_N_EXPERT].u);
+        return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" is %u of %u experts",
+                       sl_arch_field_name(p, SL_N_EXPERT_USED), (unsigned)n[SL_N_EXPERT_USED].u, (unsigned)n[SL_N_EXPERT].u);
     if (n[SL_N_GROUP].have && n[SL_N_EXPERT].u % n[SL_N_GROUP].u)
         return sl_fail(e, SL_ESOURCE, "config.json: %u experts cannot be divided in %u groups "
                        "(\"n_group\")", (unsigned)n[SL_N_EXPERT].u, (unsigned)n[SL_N_GROUP].u);

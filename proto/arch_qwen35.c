@@ -2,7 +2,7 @@
  * Of Qwen3.5 llama.cpp wants the value heads in another order, of Qwen3-Next what is joined by heads of keys apart. A layer
  * for multi-token prediction is kept behind the others. */
 #include "proto/arch_table.h"
-
+#include "proto/json_file.h"
 #include "proto/suffix.h"
 
 #include <cjson/cJSON.h>
@@ -233,11 +233,28 @@ static int check_layers(const struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
-static int derive_rope(struct sl_params *p, struct sl_error *e)
+/* Of the rotary embedding, by kinds of position; the converter's own where config.json has none. */
+static int read_sections(struct sl_params *p, struct sl_error *e)
 {
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(p->rope, "mrope_section"), *item;
-    double part = 0.25, theta = NAN;
+    bool good = !list || cJSON_IsArray(list);
     int i = 0;
+
+    memcpy(p->sections, list ? (int32_t[4]){0} : (int32_t[4]){11, 11, 10, 0}, sizeof p->sections);
+    cJSON_ArrayForEach(item, list) {
+        uint64_t v = 0;
+
+        good = good && sl_json_uint(item, 1 << 16, &v);
+        if (i < 4)
+            p->sections[i++] = (int32_t)v;
+    }
+    sl_num_set(p, list ? SL_N_SECTIONS : SL_N_SECTIONS_LATE, 0);
+    return good ? 0 : sl_fail(e, SL_ESOURCE, "config.json: \"mrope_section\" is no list of small integers");
+}
+
+static int derive_rope(struct sl_params *p, struct sl_error *e)
+{
+    double part = 0.25, theta = NAN;
 
     SL_TRY(sl_arch_no_llama3(p, e));
     SL_TRY(sl_rope_float(p, "partial_rotary_factor", &part, e));
@@ -248,17 +265,7 @@ static int derive_rope(struct sl_params *p, struct sl_error *e)
     if (p->arch == &sl_arch_qwen3next)
         return 0;
     p->num[SL_N_ROPE_THETA].have = !isnan(theta);
-    memcpy(p->sections, (int32_t[4]){11, 11, 10, 0}, sizeof p->sections); /* as the converter has it */
-    sl_num_set(p, list ? SL_N_SECTIONS : SL_N_SECTIONS_LATE, 0);
-    if (list)
-        memset(p->sections, 0, sizeof p->sections);
-    cJSON_ArrayForEach(item, list) {
-        if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble <= 1 << 16) || item->valuedouble != floor(item->valuedouble))
-            return sl_fail(e, SL_ESOURCE, "config.json: \"mrope_section\" is no list of small integers");
-        if (i < 4)
-            p->sections[i++] = (int32_t)item->valuedouble;
-    }
-    return list && !cJSON_IsArray(list) ? sl_fail(e, SL_ESOURCE, "config.json: \"mrope_section\" is no list of small integers") : 0;
+    return read_sections(p, e);
 }
 
 static int derive(struct sl_params *p, struct sl_error *e)

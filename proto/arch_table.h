@@ -1,7 +1,12 @@
 /* Architectures as tables. config.json is read into a list of numbers; metadata
  * keys, tensor names and tensor shapes are templates over these numbers. What
  * is special about an architecture is its tables and one `derive` function.
- * Names and keys: llama.cpp's, as of August 2026. */
+ * Names and keys: llama.cpp's, as of August 2026.
+ *
+ * A new one is a file arch_NAME.c with its struct sl_arch, declared here and listed in arch_config.c. Elsewhere it asks for
+ * numbers and facts that no other has (the enums here), tensors that are never quantized (sl_arch_keeps_f32, mixture.c),
+ * rules that split texts (tokenizer_pre.c), its class where the text model lies inside another (checkpoint_text.c), and
+ * what the memory estimate asks of a GGUF file's keys (model_gguf.c). */
 #ifndef SLUICE_PROTO_ARCH_TABLE_H
 #define SLUICE_PROTO_ARCH_TABLE_H
 
@@ -243,6 +248,8 @@ int sl_arch_whole_rope(const struct sl_params *p, struct sl_error *e) SL_MUST_US
 /* Effect: numbers that stand in an object of config.json. Errors: SL_ESOURCE (an absent or absurd value). */
 int sl_arch_read_fields(struct sl_params *p, const struct cJSON *object, const struct sl_field *f, struct sl_error *e)
     SL_MUST_USE;
+/* Returns the name by which config.json has a number of sl_arch's fields (of several the one that counts), or the first. */
+const char *sl_arch_field_name(const struct sl_params *p, enum sl_num n);
 /* Errors: SL_ESOURCE when an integer that is read as optional is 0 or not there. */
 int sl_arch_need(const struct sl_params *p, enum sl_num n, struct sl_error *e) SL_MUST_USE;
 /* Effect: what a configuration class takes for an entry that is not there at all; null means that there is none. */

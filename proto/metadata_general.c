@@ -80,29 +80,26 @@ static int set_text(struct sl_kvs *kvs, const char *key, const char *v)
 
 /* ---- files ---- */
 
+/* A file that cannot be read is as an empty one; lack of memory is no such thing. */
 static int read_card(const struct sl_source_dir *dir, cJSON **card)
 {
+    static const char name[] = "README.md";
     struct sl_source_stat st;
     struct sl_error ignored;
     char *text = NULL;
-    int fd = -1, rc = dir->path && sl_source_exists(dir->path, "README.md")
-                          ? sl_source_open(dir, "README.md", &fd, &st, &ignored) : SL_ESOURCE;
+    size_t n = 0;
+    int fd, rc = dir->path && sl_source_exists(dir->path, name) ? sl_source_open(dir, name, &fd, &st, &ignored) : SL_ESOURCE;
 
-    if (rc == SL_EFAIL)
-        return rc;
     if (rc == 0) {
-        size_t n = st.size < MAX_CARD ? (size_t)st.size : MAX_CARD;
-
+        n = st.size < MAX_CARD ? (size_t)st.size : MAX_CARD;
         text = malloc(n + 1);
-        if (text && sl_source_read(fd, "README.md", text, n, 0, &ignored) == 0)
-            rc = sl_card_parse(text, n, card);
-        else
-            rc = text ? sl_card_parse("", 0, card) : SL_EFAIL;
-        free(text);
+        rc = text ? sl_source_read(fd, name, text, n, 0, &ignored) : SL_EFAIL;
         close(fd);
-        return rc;
     }
-    return sl_card_parse("", 0, card);
+    if (rc != SL_EFAIL)
+        rc = sl_card_parse(rc == 0 ? text : "", rc == 0 ? n : 0, card);
+    free(text);
+    return rc;
 }
 
 static int parse_generation_config(int fd, const char *name, size_t size, cJSON **json)

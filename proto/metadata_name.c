@@ -127,7 +127,7 @@ static bool is_finetune(const char *s)
 enum { BASE = 1, SIZE = 2, FINETUNE = 4, VERSION = 8, TYPE = 16 };
 
 struct parts {
-    char *s[MAX_PARTS]; /* into one buffer; a part can only shrink or keep its length */
+    char *s[MAX_PARTS]; /* into one buffer, with room for a byte more behind each */
     int kind[MAX_PARTS];
     int n;
 };
@@ -256,7 +256,7 @@ static int join(const struct parts *p, int kind, int without, char **out)
 static int split_parts(const char *name, uint64_t total, struct sl_name_parts *out)
 {
     size_t len = strlen(name), at = 0;
-    char *buf = malloc(2 * len + 2); /* a part may grow by one byte */
+    char *buf = malloc(2 * len + 2);
     struct parts p = {.n = 0};
     int rc;
 

@@ -3,6 +3,17 @@
 
 #include <string.h>
 
+const struct arch_names arch_names[N_ARCHS] = {
+    [DEEPSEEK] = { "deepseek", "DeepseekV3ForCausalLM", "deepseek_v3" },
+    [QWEN2] = { "qwen2", "Qwen2ForCausalLM", "qwen2" },
+    [LLAMA] = { "llama", "LlamaForCausalLM", "llama" },
+    [QWEN3] = { "qwen3", "Qwen3ForCausalLM", "qwen3" },
+    [QWEN3MOE] = { "qwen3moe", "Qwen3MoeForCausalLM", "qwen3_moe" },
+    [MINIMAX] = { "minimax", "MiniMaxM2ForCausalLM", "minimax_m2" },
+    [MINIMAX3] = { "minimax3", "MiniMaxM3SparseForCausalLM", "minimax_m3" },
+    [GLM4MOE] = { "glm4moe", "Glm4MoeForCausalLM", "glm4_moe" },
+};
+
 static void write_fp8(FILE *f, const struct config *c)
 {
     bool lists = c->arch != DEEPSEEK && c->arch != MINIMAX && c->arch != MINIMAX3;
@@ -142,18 +153,13 @@ static void write_deepseek(FILE *f, const struct config *c)
 
 void write_config(const struct config *c)
 {
-    static const char *const classes[] = { "DeepseekV3ForCausalLM", "Qwen2ForCausalLM", "LlamaForCausalLM",
-                                          "Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "MiniMaxM2ForCausalLM",
-                                          "MiniMaxM3SparseForCausalLM", "Glm4MoeForCausalLM" };
-    static const char *const types[] = { "deepseek_v3", "qwen2", "llama", "qwen3", "qwen3_moe", "minimax_m2", "minimax_m3",
-                                        "glm4_moe" };
     FILE *f = open_out(c, "config.json");
     fprintf(f, "{\"architectures\":[\"%s\"],\"model_type\":\"%s\",\"torch_dtype\":\"bfloat16\","
                "\"hidden_size\":%" PRIu64 ",\"intermediate_size\":%" PRIu64 ",\"num_hidden_layers\":%" PRIu64
                ",\"num_attention_heads\":%" PRIu64 ",\"num_key_value_heads\":%" PRIu64 ",\"vocab_size\":%" PRIu64
                ",\"hidden_act\":\"silu\",\"rms_norm_eps\":1e-06,\"tie_word_embeddings\":%s",
-            c->index_heads ? "DeepseekV32ForCausalLM" : classes[c->arch],
-            c->index_heads ? "deepseek_v32" : types[c->arch], c->hidden, c->arch == MINIMAX3 ? c->moe_inter : c->inter, c->layers, c->heads,
+            c->index_heads ? "DeepseekV32ForCausalLM" : arch_names[c->arch].class,
+            c->index_heads ? "deepseek_v32" : arch_names[c->arch].type, c->hidden, c->arch == MINIMAX3 ? c->moe_inter : c->inter, c->layers, c->heads,
             c->kv_heads, c->vocab, c->tied ? "true" : "false");
     switch (c->arch) {
     case DEEPSEEK:
@@ -177,6 +183,8 @@ void write_config(const struct config *c)
         break;
     case GLM4MOE:
         write_glm4(f, c);
+        break;
+    case N_ARCHS:
         break;
     }
     fputs("}\n", f);

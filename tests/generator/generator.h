@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum arch { DEEPSEEK, QWEN2, LLAMA, QWEN3, QWEN3MOE, MINIMAX, MINIMAX3, GLM4MOE };
+enum arch { DEEPSEEK, QWEN2, LLAMA, QWEN3, QWEN3MOE, MINIMAX, MINIMAX3, GLM4MOE, N_ARCHS };
 enum kind { FP8, BF16, F32, SCALE_F32, SCALE_E8M0, PACKED, SHAPE, FP4, FP4_U8, SCALE_U8 };
 enum fill { GAUSS, NORM, SMALL, SCALES, SIZES };
 
@@ -62,6 +62,8 @@ void draw(const struct tensor *t, uint64_t n, void *buf, uint64_t *s);
 /* Effect: spreads the tensors over the shards; writes these and their index (gen_shards.c). Returns the bytes of all. */
 uint64_t write_shards(const struct config *c, struct list *l);
 
+/* --arch's word, and config.json's entries "architectures" and "model_type" (gen_config.c). */
+extern const struct arch_names { const char *option, *class, *type; } arch_names[N_ARCHS];
 /* Effect: writes config.json (gen_config.c). */
 void write_config(const struct config *c);
 /* Effect: writes tokenizer.json and tokenizer_config.json, in forms but DeepSeek's (gen_tokenizer.c). */

@@ -166,7 +166,7 @@ sub need_llama {
 # name => XXH64 of a GGUF file's (or several parts') tensors, read independently.
 sub hashes {
     my $r = run(tool('gguf_hash'), @_);
-    return { error => $r->{err} } if $r->{rc};
+    return { error => "@_: exit $r->{rc}: $r->{err}" } if $r->{rc}; # which no other file has
     return { map { /^xxh64 +([0-9a-f]+)  .*:(.*)$/ ? ($2 => $1) : () } split /\n/, $r->{out} };
 }
 

@@ -25,7 +25,7 @@ for my $form (sort keys %source) {
         my $r = run(python('reference.py', 'compare', $source{$form}, "$dir/$form-$recipe.gguf"));
         is($r->{out}, "equal\n", 'every bit of the tensors') or diag($r->{out}, $r->{err});
     }
-    my $r = run(python('kimi.py', 'glm4_keys', $source{$form}, $f32{$form}));
+    my $r = run(python('model_keys.py', 'glm4', $source{$form}, $f32{$form}));
     is($r->{out}, "equal 33 keys\n", 'keys, tokens and their order') or diag($r->{out}, $r->{err});
     run_ok('verify', $SLUICE, 'verify', $f32{$form}, '--source', $source{$form}, '--sample', '5%');
     my ($alone, $there) = map { plan_of($_, '--ctx', 1000) } "$source{$form}/config.json", $source{$form};
@@ -35,7 +35,7 @@ for my $form (sort keys %source) {
     is_deeply([@{ $there->{memory}[0] }{qw(cache cache_bytes)}], ['heads', 4 * 2 * (64 + 64) * 2 * 1000], 'cache');
 }
 run_ok('--no-mtp', $SLUICE, 'convert', $source{fp8}, '-o', "$dir/no.gguf", '--recipe', 'f32', '--no-mtp', '--quiet');
-is(run(python('kimi.py', 'glm4_keys', $source{fp8}, "$dir/no.gguf", '--no-mtp'))->{out}, "equal 32 keys\n", 'keys');
+is(run(python('model_keys.py', 'glm4', $source{fp8}, "$dir/no.gguf", '--no-mtp'))->{out}, "equal 32 keys\n", 'keys');
 my %main = %{ hashes($f32{fp8}) };
 delete @main{grep { /^blk\.3\./ } keys %main};
 is_deeply(hashes("$dir/no.gguf"), \%main, 'tensors');
@@ -44,8 +44,8 @@ is_deeply(hashes("$dir/no.gguf"), \%main, 'tensors');
 my $said = copy_checkpoint($source{air}, "$dir/said");
 edit_json("$said/config.json", sub { $_[0] = { %{ $_[0] }, scoring_func => 'sigmoid', topk_method => 'noaux_tc', partial_rotary_factor => 0.25 } });
 run_ok('scoring_func', $SLUICE, 'convert', $said, '-o', "$dir/said.gguf", '--recipe', 'f32', '--quiet');
-is(run(python('kimi.py', 'glm4_keys', $said, "$dir/said.gguf"))->{out}, "equal 33 keys\n", 'keys');
-my $r = run(python('kimi.py', 'glm4_keys', $source{air}, "$dir/said.gguf"));
+is(run(python('model_keys.py', 'glm4', $said, "$dir/said.gguf"))->{out}, "equal 33 keys\n", 'keys');
+my $r = run(python('model_keys.py', 'glm4', $source{air}, "$dir/said.gguf"));
 ok($r->{rc} == 1 && $r->{out} =~ /^keys .*^glm4moe\.rope\.dimension_count: 16/ms, 'other keys, and another value, are noticed') or diag($r->{out});
 
 # ---- the models' own sizes, as README says: GLM-4.6 and 4.5-Air in FP8
@@ -97,12 +97,12 @@ SKIP: {
 # ---- GLM-4.7-Flash: DeepSeek-V3's form
 my $flash = checkpoint("$dir/flash", qw(--layers 3 --dense 1 --mtp --hidden 256 --inter 512 --moe-inter 256 --experts 8 --heads 4
     --kv-heads 4 --q-lora 128 --kv-lora 128 --groups 1 --groups-used 1 --scales none --shards 1));
-run_ok('its form', python('kimi.py', 'flash', $flash));
+run_ok('its form', python('model_forms.py', 'flash', $flash));
 for my $mtp (1, 0) {
     my $file = "$dir/flash-$mtp.gguf";
     my @no = $mtp ? () : '--no-mtp';
     run_ok('f32', $SLUICE, 'convert', $flash, '-o', $file, '--recipe', 'f32', '--quiet', @no);
-    is(run(python('kimi.py', 'flash_keys', $flash, $file, @no))->{out}, 'equal ' . (38 + $mtp) . " keys\n", 'keys, tokens and their order');
+    is(run(python('model_keys.py', 'flash', $flash, $file, @no))->{out}, 'equal ' . (38 + $mtp) . " keys\n", 'keys, tokens and their order');
 }
 is(run(python('reference.py', 'compare', $flash, "$dir/flash-1.gguf"))->{out}, "equal\n", 'every bit of the tensors');
 is_deeply([grep { /^blk\.3\./ } keys %{ hashes("$dir/flash-0.gguf") }], [], 'no layer for multi-token prediction');

@@ -118,7 +118,7 @@ my $mla = convert('MLA layout', "$dir/mla.gguf", '--recipe', 'q4_k_m', '--imatri
 like($mla->{err}, qr/8 of 47 quantized tensors have no data in the imatrix and are quantized without: blk\.0\.attn_k_b\.weight, .*\.\.\.\n/, 'tensors without data are told');
 like($mla->{err}, qr/made with a model in the legacy layout; --layout legacy uses all of it/, 'and why');
 my $q = run($SLUICE, 'convert', $TINY, '-o', "$dir/mla2.gguf", '--recipe', 'q4_k_m', '--imatrix', $IMATRIX, '--quiet');
-unlike(run($SLUICE, 'convert', $TINY, '-o', "$dir/mla3.gguf", '--recipe', 'q4_k_m', @PLAN, '--imatrix', $IMATRIX)->{err}, qr/note/, 'nothing to note in the layout it was made with');
+unlike(run_ok('convert', $SLUICE, 'convert', $TINY, '-o', "$dir/mla3.gguf", '--recipe', 'q4_k_m', @PLAN, '--imatrix', $IMATRIX)->{err}, qr/note/, 'nothing to note in the layout it was made with');
 is($q->{err}, '', 'not with --quiet');
 run_ok('F32 in today\'s layout', $SLUICE, 'convert', $TINY, '-o', "$dir/mla-f32.gguf", '--recipe', 'f32', '-q');
 like(run_ok('a GGUF source', $SLUICE, 'quantize', "$dir/mla-f32.gguf", "$dir/mla4.gguf", 'q4_k_m', '--imatrix', $IMATRIX)->{err},

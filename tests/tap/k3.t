@@ -57,7 +57,7 @@ for my $recipe (qw(f32 bf16)) {
 }
 is(run(python('k3.py', 'keys', "$dir/odd", "$dir/odd-f32.gguf"))->{out}, "equal 38 keys\n", 'keys and their order');
 spit("$dir/odd/chat_template.jinja", "{{ messages }}\n");
-unlike(run($SLUICE, 'plan', "$dir/odd", '--recipe', 'f32')->{err}, qr/chat template/, 'a template');
+unlike(run_ok('plan', $SLUICE, 'plan', "$dir/odd", '--recipe', 'f32')->{err}, qr/chat template/, 'a template');
 
 # ---- plans
 my @plans = map { plan_of($_, '--ctx', 32768) } $source, "$source/config.json", "$dir/f32.gguf";

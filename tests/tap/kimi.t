@@ -91,7 +91,7 @@ SKIP: {
 # ---- Kimi-K2.5: the same with a vision part beside it, which is left out
 my $k25 = "$dir/k25";
 run('cp', '-r', $k2t, $k25);
-run_ok('K2.5: made', python('kimi.py', 'wrap', $k25));
+run_ok('K2.5: made', python('model_forms.py', 'wrap', $k25));
 for my $verb (['plan', $k25], ['convert', $k25, '-o', "$dir/k25.gguf"]) {
     $r = run_ok("K2.5: $verb->[0]", $SLUICE, @$verb, '--recipe', 'f32');
     like($r->{err}, qr/^sluice: note: the vision part \(2 tensors\) is left out: [^\n]*--mmproj$/m, 'what is left out is said');

@@ -22,10 +22,10 @@ for my $recipe (qw(f32 bf16)) {
     is($r->{out}, "equal\n", 'every bit of the tensors') or diag($r->{err});
 }
 my $f32 = "$dir/f32.gguf";
-my $r = run(python('kimi.py', 'minimax', $source, $f32));
+my $r = run(python('model_keys.py', 'minimax', $source, $f32));
 is($r->{out}, "equal 24 keys\n", 'keys and their order') or diag($r->{err});
 edit_json("$source/config.json", sub { $_[0]{rotary_dim} = 16 });
-like(run(python('kimi.py', 'minimax', $source, $f32))->{out}, qr/^minimax-m2\.rope\.dimension_count: 32, expected 16/, 'another key is noticed');
+like(run(python('model_keys.py', 'minimax', $source, $f32))->{out}, qr/^minimax-m2\.rope\.dimension_count: 32, expected 16/, 'another key is noticed');
 edit_json("$source/config.json", sub { $_[0]{rotary_dim} = 32 });
 run_ok('verify', $SLUICE, 'verify', $f32, '--source', $source, '--sample', '5%');
 my ($alone, $there) = map { plan_of($_) } "$source/config.json", $source;
@@ -40,7 +40,7 @@ for (['q4_k_m', '138.3'], ['dq3_k_m', '103.5']) {
 
 # ---- MiniMax-M3: its text model alone, and within a model that sees
 my $sees = copy_checkpoint($m3, "$dir/sees", grep { /safetensors/ } ls($m3));
-run_ok('its form', python('kimi.py', 'wrap', $sees));
+run_ok('its form', python('model_forms.py', 'wrap', $sees));
 for my $recipe (qw(f32 bf16)) {
     run_ok($recipe, $SLUICE, 'convert', $m3, '-o', "$dir/m3-$recipe.gguf", '--recipe', $recipe, '--quiet');
     is(run(python('reference.py', 'compare', $m3, "$dir/m3-$recipe.gguf"))->{out}, "equal\n", 'every bit of the tensors');
@@ -48,7 +48,7 @@ for my $recipe (qw(f32 bf16)) {
 like(run_ok('a model that sees', $SLUICE, 'convert', $sees, '-o', "$dir/sees.gguf", '--recipe', 'f32')->{err},
     qr/^sluice: note: the vision part \(3 tensors\) is left out/m, 'its vision is left out');
 is_deeply(hashes("$dir/sees.gguf"), hashes("$dir/m3-f32.gguf"), 'the same tensors');
-is(run(python('kimi.py', 'minimax', $_->[0], $_->[1]))->{out}, "equal 32 keys\n", 'keys and their order') for [$m3, "$dir/m3-f32.gguf"], [$sees, "$dir/sees.gguf"];
+is(run(python('model_keys.py', 'minimax', $_->[0], $_->[1]))->{out}, "equal 32 keys\n", 'keys and their order') for [$m3, "$dir/m3-f32.gguf"], [$sees, "$dir/sees.gguf"];
 run_ok('verify', $SLUICE, 'verify', "$dir/sees.gguf", '--source', $sees, '--sample', '20%');
 run_ok('by way of BF16', $SLUICE, 'convert', $m3, '-o', "$dir/through.gguf", '--recipe', 'q4_k_m', '--round-through', 'bf16', '--quiet');
 run_ok('in two steps', $SLUICE, 'quantize', "$dir/m3-bf16.gguf", "$dir/steps.gguf", 'Q4_K_M');

@@ -53,7 +53,7 @@ $r = run_ok('no tokenizer', @plan, $bare, @recipe);
 like($r->{out}, qr/^Note +\Q$bare\E has no tokenizer \(tokenizer\.json or tiktoken\.model\); convert will need it/m, 'is said in one line');
 is_deeply(json($bare)->{missing}, ['tokenizer.json'], 'and by --json');
 is(json($bare)->{tensor_bytes}, json($TINY)->{tensor_bytes}, 'the sizes are the same');
-unlike(run(@plan, $TINY, @recipe)->{out}, qr/tokenizer/, 'with one, nothing is said');
+unlike(run_ok('plan', @plan, $TINY, @recipe)->{out}, qr/tokenizer/, 'with one, nothing is said');
 like(run(@plan, $TINY, '-r', 'f16', '--tensor-type', 'blk\.0\.attn_k_b=q4_k')->{out}, qr/^Note +1 tensor has rows/m, 'one of one kind');
 fails('convert needs it', 7, qr/tokenizer\.json is missing, and so is tiktoken\.model, .*; download the one that yours has/, $SLUICE, 'convert', $bare, @recipe, '-o', "$dir/x.gguf");
 my $room = checkpoint("$dir/room", '--preset', 'small', '--vocab', 4352);
@@ -82,7 +82,7 @@ run_ok('convert of a snapshot', $SLUICE, 'convert', $revision, @recipe, '-o', "$
 is_deeply(hashes("$dir/snapshot.gguf"), $want, 'the same tensors');
 
 like(run(@plan, $revision, @recipe)->{out}, qr/^File +tiny-8x12M-v3-Q4_K_M\.gguf$/m, 'it is called by its repository, not by its revision');
-unlike(run($SLUICE, 'inspect', "$dir/snapshot.gguf")->{out}, qr/0123456789abcdef/, 'in the metadata, too');
+unlike(run_ok('inspect', $SLUICE, 'inspect', "$dir/snapshot.gguf")->{out}, qr/0123456789abcdef/, 'in the metadata, too');
 fails('the folder above', 7, qr{give one of its revisions, \Q$hub\E/snapshots/REVISION}, @plan, $hub, @recipe);
 fails('that of the revisions', 7, qr{snapshots: config\.json is missing, and there is one in \Q$revision\E: give that folder$}m,
     @plan, "$hub/snapshots", @recipe);

@@ -24,7 +24,7 @@ for my $form (sort keys %source) {
         my $r = run(python('reference.py', 'compare', $source{$form}, "$dir/$form-$recipe.gguf"));
         is($r->{out}, "equal\n", 'every bit of the tensors') or diag($r->{err});
     }
-    my $r = run(python('kimi.py', 'qwen3', $source{$form}, $f32{$form}));
+    my $r = run(python('model_keys.py', 'qwen3', $source{$form}, $f32{$form}));
     is($r->{out}, $form eq 'moe' ? "equal 13 keys\n" : "equal 14 keys\n", 'keys and their order') or diag($r->{err});
     run_ok('verify', $SLUICE, 'verify', $f32{$form}, '--source', $source{$form}, '--sample', '5%');
     my ($alone, $there) = map { plan_of($_) } "$source{$form}/config.json", $source{$form};
@@ -38,7 +38,7 @@ for my $form (sort keys %source) {
 {
     my $text = slurp("$source{moe}/config.json");
     edit_json("$source{moe}/config.json", sub { $_[0]{rope_theta} = 1000000 });
-    my $r = run(python('kimi.py', 'qwen3', $source{moe}, $f32{moe}));
+    my $r = run(python('model_keys.py', 'qwen3', $source{moe}, $f32{moe}));
     ok($r->{rc} == 1 && $r->{out} =~ /^qwen3moe\.rope\.freq_base: /, 'another key is noticed');
     spit("$source{moe}/config.json", $text);
 }

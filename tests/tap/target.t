@@ -108,7 +108,7 @@ fails('config.json alone', 2, qr/has no weights, and errors are measured on weig
 {
     my @option = ('--output-tensor-type', 'q8_0');
     plan($TINY, '--target-size', '10MiB', @few, @option, '--write-recipe', "$dir/out.recipe");
-    is(run($SLUICE, 'plan', $TINY, '--recipe', "$dir/out.recipe", @option)->{err}, '', 'the option that the recipe holds is no mistake');
+    is(run_ok('plan', $SLUICE, 'plan', $TINY, '--recipe', "$dir/out.recipe", @option)->{err}, '', 'the option that the recipe holds is no mistake');
     like(run($SLUICE, 'plan', $TINY, '--recipe', "$dir/out.recipe", '--output-tensor-type', 'q6_k')->{err}, qr/'output\.weight' decides nothing/, 'another may be');
 }
 fails('the file is there', 13, qr/t9000000\.recipe exists already/, @no, '--target-size', '9M', '--write-recipe', "$dir/t9000000.recipe");

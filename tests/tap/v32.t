@@ -22,7 +22,7 @@ for my $recipe (qw(f32 bf16)) {
     is($r->{out}, "equal\n", 'every bit of the tensors') or diag($r->{err});
 }
 my $f32 = "$dir/f32.gguf";
-my $r = run(python('kimi.py', 'v32', $source, $f32));
+my $r = run(python('model_keys.py', 'v32', $source, $f32));
 is($r->{out}, "equal 36 keys\n", 'keys and their order') or diag($r->{err});
 is(kv_of($f32, 'tokenizer.ggml.add_bos_token'), "true\n", 'BOS is added, whatever tokenizer_config.json says');
 run_ok('verify', $SLUICE, 'verify', $f32, '--source', $source, '--sample', '5%');
@@ -46,7 +46,7 @@ start_one($_) for qw(daemon worker);
 run_ok('convert --no-mtp', $SLUICE, 'convert', $source, '-o', "$dir/no.gguf", '--recipe', 'f32', '--no-mtp', '--quiet');
 run_ok('submit --no-mtp', $SLUICE, 'submit', $source, '-o', "$OUT/no.gguf", '--recipe', 'f32', '--no-mtp', '--wait');
 is(sha256("$OUT/no.gguf"), sha256("$dir/no.gguf"), 'the same file');
-is(run(python('kimi.py', 'v32', $source, "$dir/no.gguf", '--no-mtp'))->{out}, "equal 35 keys\n", 'keys');
+is(run(python('model_keys.py', 'v32', $source, "$dir/no.gguf", '--no-mtp'))->{out}, "equal 35 keys\n", 'keys');
 my %main = %{ hashes($f32) };
 delete @main{grep { /^blk\.2\./ } keys %main};
 is_deeply(hashes("$dir/no.gguf"), \%main, 'tensors');
@@ -75,7 +75,7 @@ my @over = map { ('--override-kv', $_) } 'deepseek32.nextn_predict_layers=int:0'
 $r = run_ok('keys against the tensors', $SLUICE, 'convert', $source, '-o', "$dir/over.gguf", '--recipe', 'q8_0', @over[0 .. 3]);
 my $against = 'sluice: warning: --override-kv deepseek32.nextn_predict_layers: the tensors written are those of 1, so llama.cpp may refuse the file';
 is(join('', $r->{err} =~ /^sluice: warning:.*\n/mg), "$against; --no-mtp leaves these layers out\n", 'one warning');
-is(run($SLUICE, 'convert', $source, '-o', "$dir/x.gguf", '--recipe', 'q8_0', @over[0, 1], '--no-mtp', '-n')->{err}, '', 'none without the layer');
+is(run_ok('without the layer', $SLUICE, 'convert', $source, '-o', "$dir/x.gguf", '--recipe', 'q8_0', @over[0, 1], '--no-mtp', '-n')->{err}, '', 'none without the layer');
 $r = run_ok('another source, other keys', $SLUICE, 'quantize', $f32, "$dir/x.gguf", 'COPY', '-n', @over);
 is($r->{err}, "$against\n" . <<'END', 'told, too');
 sluice: warning: --override-kv deepseek32.block_count: the tensors written are those of 3, so llama.cpp may refuse the file
@@ -140,7 +140,7 @@ refused($source, 'no indexer', 6, qr/10 tensors unknown for DeepseekV3ForCausalL
 my $layers = 3;
 $source = checkpoint("$dir/glm", qw(--preset demo --hidden 256 --inter 512 --moe-inter 256 --experts 16 --used 4 --groups 1 --groups-used 1
     --heads 4 --kv-heads 4 --index-heads 4 --mtp --shards 1), '--layers', $layers);
-run_ok('in GLM-5.2\'s form', python('kimi.py', 'glm', $source));
+run_ok('in GLM-5.2\'s form', python('model_forms.py', 'glm', $source));
 for my $recipe (qw(f32 bf16)) {
     run_ok($recipe, $SLUICE, 'convert', $source, '-o', "$dir/glm-$recipe.gguf", '--recipe', $recipe, '--quiet');
     $r = run(python('reference.py', 'compare', $source, "$dir/glm-$recipe.gguf"));
@@ -149,7 +149,7 @@ for my $recipe (qw(f32 bf16)) {
 run_ok('--no-mtp', $SLUICE, 'convert', $source, '-o', "$dir/glm-no.gguf", '--recipe', 'f32', '--no-mtp', '--quiet');
 for ([[], 'f32', 43], [['--no-mtp'], 'no', 42]) {
     my ($options, $name, $n) = @$_;
-    $r = run(python('kimi.py', 'glm_keys', $source, "$dir/glm-$name.gguf", @$options));
+    $r = run(python('model_keys.py', 'glm', $source, "$dir/glm-$name.gguf", @$options));
     is($r->{out}, "equal $n keys\n", 'keys, tokens and their order') or diag($r->{out}, $r->{err});
     run_ok('verify', $SLUICE, 'verify', "$dir/glm-$name.gguf", '--source', $source, '--sample', '5%');
 }
@@ -164,7 +164,7 @@ for (['3', ''], ['1,3', "sluice: note: glm-dsa.attention.indexer.types still tel
 like(run_ok('--prune-layers 3 alone', $SLUICE, 'quantize', "$dir/glm-f32.gguf", "$dir/x.gguf", 'F32', '-f', '--prune-layers', 3)->{err},
     qr/^sluice: note: .*, and glm-dsa\.nextn_predict_layers stays 1: llama\.cpp would not load the file; give --override-kv/m, 'a note');
 # These checks find what is missing.
-is(run(python('kimi.py', 'glm_keys', $source, "$dir/glm-no.gguf"))->{rc}, 1, 'keys that are missing');
+is(run(python('model_keys.py', 'glm', $source, "$dir/glm-no.gguf"))->{rc}, 1, 'keys that are missing');
 like(run(python('reference.py', 'compare', $source, "$dir/glm-no.gguf"))->{out}, qr/^blk\.3\.nextn\.eh_proj\.weight: missing$/m, 'tensors that are missing');
 SKIP: {
     skip 'llama.cpp is not here', 8 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;

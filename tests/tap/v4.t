@@ -119,7 +119,7 @@ sub sum_of {
     $n += $_->{bytes} for grep { $_->{name} =~ /_exps$/ } @{ $_[0]{groups} };
     return $n;
 }
-unlike(run($SLUICE, 'plan', $source, '--recipe', 'v4-mxfp4')->{out}, qr/MXFP4 in the source/, 'nothing where they are kept');
+unlike(run_ok('plan', $SLUICE, 'plan', $source, '--recipe', 'v4-mxfp4')->{out}, qr/MXFP4 in the source/, 'nothing where they are kept');
 
 # ---- recipes by size: kept experts cost no error and are not read
 for my $case ([9_000_000, 0, qr/^\w+$/], [12_000_000, 0, qr/^mxfp4_moe$/], [14_000_000, 1, qr/^v4-mxfp4$/]) {

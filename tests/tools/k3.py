@@ -162,11 +162,7 @@ def make(folder, c, bf16, odd):
         m.layer(c, i)
     m.bf16("vision_tower.encoder.blocks.0.wqkv.weight", 6, 4)
     m.bf16("mm_projector.proj.0.bias", 24)
-    os.makedirs(folder, exist_ok=True)
-    header = json.dumps(m.header).encode()
-    header += b" " * (-len(header) % 8)
-    with open(os.path.join(folder, "model.safetensors"), "wb") as f:
-        f.write(len(header).to_bytes(8, "little") + header + b"".join(m.parts))
+    m.write(folder)
     json.dump(dict(CONFIG, text_config=c), open(os.path.join(folder, "config.json"), "w"))
     make_tokenizer(folder, TEXT)
     path = os.path.join(folder, "tokenizer_config.json")

@@ -112,70 +112,92 @@ static void write_checkpoint(const struct config *c)
 
 static enum arch arch_of(const char *name)
 {
-    static const char *const names[] = { "deepseek", "qwen2", "llama", "qwen3", "qwen3moe", "minimax", "minimax3", "glm4moe" };
-    for (enum arch a = DEEPSEEK; a <= GLM4MOE; a++)
-        if (!strcmp(name, names[a]))
+    for (enum arch a = 0; a < N_ARCHS; a++)
+        if (!strcmp(name, arch_names[a].option))
             return a;
-    die("--arch %s: deepseek, qwen2, llama, qwen3, qwen3moe, minimax, minimax3 or glm4moe", name);
+    die("--arch %s: there is no such one; see --help", name);
+}
+
+static const char *scales_of(const char *name)
+{
+    static const char *const forms[] = { "block", "bf16", "e8m0", "tensor", "row", "bf16-row", "mxfp8", "none" };
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+        if (!strcmp(name, forms[i]))
+            return forms[i];
+    die("--scales %s: there is no such form; see --help", name);
+}
+
+#define NUMBER(name, field) { name, offsetof(struct config, field) }
+static const struct { const char *name; size_t at; } numbers[] = {
+    NUMBER("layers", layers), NUMBER("dense", dense), NUMBER("hidden", hidden), NUMBER("inter", inter),
+    NUMBER("moe-inter", moe_inter), NUMBER("experts", experts), NUMBER("used", used), NUMBER("groups", groups),
+    NUMBER("groups-used", groups_used), NUMBER("heads", heads), NUMBER("kv-heads", kv_heads), NUMBER("q-lora", q_lora),
+    NUMBER("kv-lora", kv_lora), NUMBER("nope", nope), NUMBER("rope", rope), NUMBER("v-dim", v_dim), NUMBER("vocab", vocab),
+    NUMBER("shards", shards), NUMBER("seed", seed), NUMBER("index-heads", index_heads), NUMBER("index-dim", index_dim),
+    NUMBER("index-top", index_top), NUMBER("head-dim", head_dim),
+};
+enum { N_NUMBERS = sizeof numbers / sizeof *numbers, NUMBER_0 = 256 };
+
+static const struct option words[] = {
+    { "arch", 1, NULL, 'a' }, { "preset", 1, NULL, 'p' }, { "scales", 1, NULL, 's' }, { "scale-suffix", 1, NULL, 'x' },
+    { "bf16-bias", 0, NULL, 'b' }, { "packed", 0, NULL, 'P' }, { "mxfp4", 0, NULL, '4' }, { "f32-proj", 0, NULL, 'j' },
+    { "mtp", 0, NULL, 'm' }, { "no-mtp", 0, NULL, 'M' }, { "tied", 0, NULL, 't' }, { "no-head-norm", 0, NULL, 'N' },
+    { "sparse", 0, NULL, 'S' }, { "holes", 0, NULL, 'H' }, { "config", 1, NULL, 'c' }, { "tokenizer", 1, NULL, 'k' },
+    { "out", 1, NULL, 'o' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 },
+};
+
+static void take_number(struct config *c, int i, const char *text)
+{
+    char *end;
+    uint64_t v = strtoull(text, &end, 10);
+    if (*end || end == text)
+        die("--%s %s: a number is expected", numbers[i].name, text);
+    memcpy((char *)c + numbers[i].at, &v, sizeof v);
+}
+
+/* Returns false for what is no option. */
+static bool take_word(struct config *c, int o, const char *arg)
+{
+    switch (o) {
+    case 'a':
+        if (c->out)
+            die("--arch comes before the other options");
+        *c = defaults(arch_of(arg));
+        break;
+    case 'p': preset(c, arg); break;
+    case 's': c->scales = scales_of(arg); break;
+    case 'x': c->scale_suffix = arg; break;
+    case 'b': c->f32_bias = false; break;
+    case 'P': c->packed = true; break;
+    case '4': c->mxfp4 = true; break;
+    case 'j': c->f32_proj = true; break;
+    case 'm': c->mtp = true; break;
+    case 'M': c->mtp = false; break;
+    case 't': c->tied = true; break;
+    case 'N': c->head_norm = false; break;
+    case 'S': c->sparse = true; break;
+    case 'k': c->tokenizer = arg; break;
+    case 'H': c->holes = true; break;
+    case 'c': c->config = arg; break;
+    case 'o': c->out = arg; break;
+    default: return false;
+    }
+    return true;
 }
 
 int main(int argc, char **argv)
 {
-    enum { NUM0 = 256 };
-    static const char *const nums[] = { "layers", "dense", "hidden", "inter", "moe-inter", "experts", "used",
-                                        "groups", "groups-used", "heads", "kv-heads", "q-lora", "kv-lora", "nope",
-                                        "rope", "v-dim", "vocab", "shards", "seed", "index-heads", "index-dim",
-                                        "index-top", "head-dim" };
-    enum { N = sizeof nums / sizeof *nums };
-    const struct option rest[] = { { "arch", 1, NULL, 'a' }, { "preset", 1, NULL, 'p' }, { "scales", 1, NULL, 's' },
-                                   { "scale-suffix", 1, NULL, 'x' }, { "bf16-bias", 0, NULL, 'b' },
-                                   { "packed", 0, NULL, 'P' }, { "mxfp4", 0, NULL, '4' }, { "f32-proj", 0, NULL, 'j' },
-                                   { "mtp", 0, NULL, 'm' }, { "no-mtp", 0, NULL, 'M' }, { "tied", 0, NULL, 't' },
-                                   { "no-head-norm", 0, NULL, 'N' },
-                                   { "sparse", 0, NULL, 'S' }, { "holes", 0, NULL, 'H' }, { "config", 1, NULL, 'c' },
-                                   { "tokenizer", 1, NULL, 'k' }, { "out", 1, NULL, 'o' },
-                                   { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 } };
-    struct option opts[N + sizeof rest / sizeof *rest];
+    struct option opts[N_NUMBERS + sizeof words / sizeof *words];
     struct config c = defaults(DEEPSEEK);
-    for (int i = 0; i < N; i++)
-        opts[i] = (struct option){ nums[i], required_argument, NULL, NUM0 + i };
-    memcpy(opts + N, rest, sizeof rest);
+    for (int i = 0; i < N_NUMBERS; i++)
+        opts[i] = (struct option){ numbers[i].name, required_argument, NULL, NUMBER_0 + i };
+    memcpy(opts + N_NUMBERS, words, sizeof words);
     for (int o; (o = getopt_long(argc, argv, "", opts, NULL)) != -1;) {
-        if (o >= NUM0) {
-            uint64_t *field[] = { &c.layers, &c.dense, &c.hidden, &c.inter, &c.moe_inter, &c.experts, &c.used,
-                                  &c.groups, &c.groups_used, &c.heads, &c.kv_heads, &c.q_lora, &c.kv_lora, &c.nope,
-                                  &c.rope, &c.v_dim, &c.vocab, &c.shards, &c.seed, &c.index_heads, &c.index_dim,
-                                  &c.index_top, &c.head_dim };
-            char *end;
-            *field[o - NUM0] = strtoull(optarg, &end, 10);
-            if (*end || end == optarg)
-                die("--%s %s: a number is expected", nums[o - NUM0], optarg);
-            continue;
-        }
-        switch (o) {
-        case 'a':
-            if (c.out)
-                die("--arch comes before the other options");
-            c = defaults(arch_of(optarg));
-            break;
-        case 'p': preset(&c, optarg); break;
-        case 's': c.scales = optarg; break;
-        case 'x': c.scale_suffix = optarg; break;
-        case 'b': c.f32_bias = false; break;
-        case 'P': c.packed = true; break;
-        case '4': c.mxfp4 = true; break;
-        case 'j': c.f32_proj = true; break;
-        case 'm': c.mtp = true; break;
-        case 'M': c.mtp = false; break;
-        case 't': c.tied = true; break;
-        case 'N': c.head_norm = false; break;
-        case 'S': c.sparse = true; break;
-        case 'k': c.tokenizer = optarg; break;
-        case 'H': c.holes = true; break;
-        case 'c': c.config = optarg; break;
-        case 'o': c.out = optarg; break;
-        case 'h': usage(stdout); return 0;
-        default: usage(stderr); return 2;
+        if (o >= NUMBER_0) {
+            take_number(&c, o - NUMBER_0, optarg);
+        } else if (!take_word(&c, o, optarg)) {
+            usage(o == 'h' ? stdout : stderr);
+            return o == 'h' ? 0 : 2;
         }
     }
     if (!c.out || optind != argc || c.shards == 0 || c.shards > 99999) {

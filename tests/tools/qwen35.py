@@ -15,7 +15,8 @@ import sys
 import numpy as np
 
 from gguf_same import same_keys, same_tensors
-from reference import E4M3, Checkpoint, to_bf16
+from reference import Checkpoint, to_bf16
+from shard_maker import ShardMaker
 
 RULES = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|"
          r"\s+(?!\S)|\s+")
@@ -48,22 +49,10 @@ MTP = {"fc.weight": "nextn.eh_proj.weight", "norm.weight": "nextn.shared_head_no
 ONCE = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight", "lm_head.weight": "output.weight"}
 
 
-class Maker:
+class Maker(ShardMaker):
     def __init__(self, fp8, apart, following):
-        self.next = following
-        self.rng = np.random.default_rng(35)
-        self.fp8, self.apart, self.header, self.parts, self.at = fp8, apart, {}, [], 0
-        self.codes = np.argsort(E4M3[:127], kind="stable")
-        self.values = E4M3[:127][self.codes]
-
-    def add(self, name, dtype, a):
-        data = np.ascontiguousarray(a).tobytes()
-        self.header[name] = {"dtype": dtype, "shape": list(a.shape), "data_offsets": [self.at, self.at + len(data)]}
-        self.parts.append(data)
-        self.at += len(data)
-
-    def gauss(self, *shape):
-        return self.rng.standard_normal(shape).astype(np.float32)
+        super().__init__(35)
+        self.fp8, self.apart, self.next = fp8, apart, following
 
     def bf16(self, name, *shape, fan=None, scale=1.0):
         self.add(name, "BF16", to_bf16(np.float32(scale) * self.gauss(*shape) / np.float32((fan or shape[-1]) ** 0.5)).reshape(shape))
@@ -74,9 +63,7 @@ class Maker:
     def linear(self, name, rows, cols):
         if not self.fp8:
             return self.bf16(name + ".weight", rows, cols)
-        x = 60 * self.gauss(rows, cols)
-        w = self.codes[np.searchsorted(self.values, np.minimum(np.abs(x), 448))].astype(np.uint8) | np.where(x < 0, 128, 0).astype(np.uint8)
-        self.add(name + ".weight", "F8_E4M3", w)
+        self.e4m3(name + ".weight", rows, cols)
         s = (0.75 + 0.5 * self.rng.random((-(-rows // 128), -(-cols // 128)))) / (60 * cols ** 0.5)
         self.add(name + ".weight_scale_inv", "BF16", to_bf16(s.astype(np.float32)).reshape(s.shape))
 
@@ -197,11 +184,7 @@ def cmd_make(a):
         m.layer(c, "mtp.layers.0.", True)
         for name in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden"):
             m.norm(f"mtp.{name}.weight", n)
-    os.makedirs(a.dir, exist_ok=True)
-    header = json.dumps(m.header).encode()
-    header += b" " * (-len(header) % 8)
-    with open(os.path.join(a.dir, "model.safetensors"), "wb") as f:
-        f.write(len(header).to_bytes(8, "little") + header + b"".join(m.parts))
+    m.write(a.dir)
     for name, content in {"config.json": whole, "model.safetensors.index.json": {
             "metadata": {"total_size": m.at}, "weight_map": dict.fromkeys(m.header, "model.safetensors")}}.items():
         json.dump(content, open(os.path.join(a.dir, name), "w"))

@@ -19,6 +19,7 @@ import numpy as np
 
 from gguf_same import same_keys, same_tensors
 from reference import DTYPES, E4M3, Checkpoint, to_bf16
+from shard_maker import ShardMaker
 
 DTYPES.setdefault("I8", np.int8)
 RATIOS = [0, 0, 4, 128, 4]
@@ -57,22 +58,10 @@ for part, name in (("ape", "ape"), ("wkv.weight", "kv"), ("wgate.weight", "gate"
     NAMES[f"attn.indexer.compressor.{part}"] = f"indexer_compressor_{name}.weight"
 
 
-class Maker:
+class Maker(ShardMaker):
     def __init__(self, experts, odd):
-        self.rng = np.random.default_rng(4)
-        self.experts, self.odd, self.header, self.parts, self.at = experts, odd, {}, [], 0
-        positive = E4M3[:127]
-        self.codes = np.argsort(positive, kind="stable")
-        self.values = positive[self.codes]
-
-    def add(self, name, dtype, a):
-        data = np.ascontiguousarray(a).tobytes()
-        self.header[name] = {"dtype": dtype, "shape": list(a.shape), "data_offsets": [self.at, self.at + len(data)]}
-        self.parts.append(data)
-        self.at += len(data)
-
-    def gauss(self, *shape):
-        return self.rng.standard_normal(shape).astype(np.float32)
+        super().__init__(4)
+        self.experts, self.odd = experts, odd
 
     def bf16(self, name, *shape):
         self.add(name, "BF16", to_bf16(self.gauss(*shape) / np.float32(shape[-1] ** 0.5)).reshape(shape))
@@ -88,9 +77,7 @@ class Maker:
         return self.rng.integers(near - 1, near + 2, (rows, cols)).astype(np.uint8)
 
     def fp8(self, name, rows, cols):
-        x = 60 * self.gauss(rows, cols)
-        w = self.codes[np.searchsorted(self.values, np.minimum(np.abs(x), 448))].astype(np.uint8) | np.where(x < 0, 128, 0).astype(np.uint8)
-        self.add(name + ".weight", "F8_E4M3", w)
+        self.e4m3(name + ".weight", rows, cols)
         self.add(name + ".scale", "F8_E8M0", self.exponents(-(-rows // 128), -(-cols // 128), cols, 60))
 
     def expert(self, name, rows, cols):
@@ -165,11 +152,7 @@ def cmd_make(a):
     for k in ("e", "h"):
         m.fp8(f"mtp.0.{k}_proj", n, n)
         m.norm(f"mtp.0.{k}norm.weight", n)
-    os.makedirs(a.dir, exist_ok=True)
-    header = json.dumps(m.header).encode()
-    header += b" " * (-len(header) % 8)
-    with open(os.path.join(a.dir, "model.safetensors"), "wb") as f:
-        f.write(len(header).to_bytes(8, "little") + header + b"".join(m.parts))
+    m.write(a.dir)
     files = {"config.json": c, "model.safetensors.index.json": {"metadata": {"total_size": m.at},
                                                                 "weight_map": dict.fromkeys(m.header, "model.safetensors")}}
     tiny = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tiny-v3")

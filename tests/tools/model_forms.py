@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Turns generated checkpoints into other models' forms.
+
+  model_forms.py wrap DIR   one in Kimi-K2's form, or MiniMax-M3's, into that of Kimi-K2.5, or of M3 as it was published: the
+                            text model inside, tensors of a vision part beside it
+  model_forms.py glm DIR    one in DeepSeek-V3.2's, in one shard, into GLM-5.2's: an indexer in some layers, the last one's
+                            embedding and head left out, GLM's tokens
+  model_forms.py flash DIR  one in DeepSeek-V3's, not quantized, into GLM-4.7-Flash's
+"""
+import argparse
+import json
+import os
+import sys
+
+GLM_NAMES = ["[gMASK]", "<|endoftext|>", "[sMASK]", "<sop>", "<think>", "<|user|>", "<|assistant|>", "<|observation|>"]
+GLM_RULE = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+            r"|\s+(?!\S)|\s+")
+
+
+def read_header(path):
+    with open(path, "rb") as f:
+        return json.loads(f.read(int.from_bytes(f.read(8), "little")))
+
+
+def cmd_wrap(a):
+    path_c = os.path.join(a.dir, "config.json")
+    text = json.load(open(path_c))
+    m3 = text["architectures"][0].startswith("MiniMaxM3")
+    sees = [("vision_tower.vision_model.pre_layrnorm.weight", [24]), ("multi_modal_projector.linear_1.weight", [6, 4]),
+            ("patch_merge_mlp.linear_2.bias", [24])] if m3 else \
+        [("vision_tower.encoder.blocks.0.wqkv.weight", [6, 4]), ("mm_projector.proj.0.bias", [24])]
+    names = sorted(n for n in os.listdir(a.dir) if n.endswith(".safetensors"))
+    for name in names:
+        path = os.path.join(a.dir, name)
+        data = open(path, "rb").read()
+        n = int.from_bytes(data[:8], "little")
+        old, data = json.loads(data[8:8 + n]), data[8 + n:]
+        new = {"language_model." + k: v for k, v in old.items() if k != "__metadata__"}
+        if name == names[-1]:
+            for k, shape in sees:
+                new[k] = {"dtype": "BF16", "shape": shape, "data_offsets": [len(data), len(data) + 48]}
+                data += bytes(48)
+        header = json.dumps(new).encode()
+        open(path, "wb").write(len(header).to_bytes(8, "little") + header + data)
+    where = {k: n for n in names for k in read_header(os.path.join(a.dir, n))}
+    json.dump({"weight_map": where}, open(os.path.join(a.dir, "model.safetensors.index.json"), "w"))
+    if m3:
+        outer = {k: text.pop(k) for k in ("quantization_config", "torch_dtype")}
+        text.pop("model_type")
+        outer.update(architectures=["MiniMaxM3SparseForConditionalGeneration"], model_type="minimax_m3_vl")
+    else:
+        outer = {k: text[k] for k in ("bos_token_id", "eos_token_id")}
+        outer.update(architectures=["KimiK25ForConditionalGeneration"], model_type="kimi_k25", tie_word_embeddings=False)
+    outer.update(text_config=text, hidden_size=1, vision_config={"hidden_size": 1152}, rope_theta=1.0)
+    json.dump(outer, open(path_c, "w"))
+
+
+def give_glm_tokens(folder):
+    """GLM's special tokens and rules, in place of DeepSeek's in a generated checkpoint."""
+    path = os.path.join(folder, "tokenizer.json")
+    t = json.load(open(path))
+    for token, name in zip(t["added_tokens"], GLM_NAMES):
+        t["model"]["vocab"] = {name if k == token["content"] else k: v for k, v in t["model"]["vocab"].items()}
+        token.update(content=name, special=name != "<think>", normalized=False)
+    t["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": GLM_RULE}, "behavior": "Isolated", "invert": False},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}]}
+    t.update(normalizer=None, post_processor=None)
+    json.dump(t, open(path, "w"))
+    json.dump({"backend": "tokenizers", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
+               "extra_special_tokens": GLM_NAMES, "model_max_length": 202752,
+               "padding_side": "left", "tokenizer_class": "TokenizersBackend"},
+              open(os.path.join(folder, "tokenizer_config.json"), "w"))
+    open(os.path.join(folder, "chat_template.jinja"), "w").write("[gMASK]<sop>{{ messages }}\n")
+
+
+def cmd_glm(a):
+    path = os.path.join(a.dir, "model.safetensors")
+    data = open(path, "rb").read()
+    old = read_header(path)
+    base = 8 + int.from_bytes(data[:8], "little")
+    path_c = os.path.join(a.dir, "config.json")
+    c = json.load(open(path_c))
+    layers = c["num_hidden_layers"]
+    types = ["full" if i % 2 == 0 else "shared" for i in range(layers)]
+    drop = [f"layers.{i}.self_attn.indexer." for i in range(layers) if types[i] == "shared"]
+    drop += [f"layers.{layers}.{s}" for s in ("embed_tokens.", "shared_head.head.")]
+    new, parts, at = {}, [], 0
+    for k, v in old.items():
+        if k == "__metadata__" or any(d in k for d in drop):
+            continue
+        begin, end = v["data_offsets"]
+        parts.append(data[base + begin:base + end])
+        new[k] = dict(v, data_offsets=[at, at + end - begin])
+        at += end - begin
+    header = json.dumps(new).encode()
+    open(path, "wb").write(len(header).to_bytes(8, "little") + header + b"".join(parts))
+    json.dump({"weight_map": dict.fromkeys(new, "model.safetensors")}, open(path + ".index.json", "w"))
+    for k in ("rope_scaling", "rope_theta", "bos_token_id"):
+        c.pop(k)
+    c.update(architectures=["GlmMoeDsaForCausalLM"], model_type="glm_moe_dsa", head_dim=192, indexer_types=types,
+             mlp_layer_types=["dense"] * c["first_k_dense_replace"] + ["sparse"] * (layers - c["first_k_dense_replace"]),
+             rope_parameters={"rope_theta": 8000000, "rope_type": "default"}, eos_token_id=[1, 4093, 4095], pad_token_id=1)
+    json.dump(c, open(path_c, "w"))
+    give_glm_tokens(a.dir)
+
+
+def cmd_flash(a):
+    path = os.path.join(a.dir, "config.json")
+    c = json.load(open(path))
+    for k in ("quantization_config", "scoring_func", "bos_token_id"):
+        c.pop(k)
+    c.update(architectures=["Glm4MoeLiteForCausalLM"], model_type="glm4_moe_lite", partial_rotary_factor=1.0, rope_scaling=None,
+             rope_theta=1000000, rms_norm_eps=1e-05, n_group=1, topk_group=1, routed_scaling_factor=1.8,
+             max_position_embeddings=202752, eos_token_id=[1, 4093, 4095], pad_token_id=1)
+    json.dump(c, open(path, "w"))
+    give_glm_tokens(a.dir)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("verb", choices=["wrap", "glm", "flash"])
+    p.add_argument("dir")
+    a = p.parse_args()
+    return globals()["cmd_" + a.verb](a)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
