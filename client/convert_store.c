@@ -28,8 +28,6 @@ int convert_store_open(const char *path, struct convert_store **out, struct sl_e
     int rc = s ? sl_queue_open(path, &s->q, e) : sl_fail(e, SL_EFAIL, "out of memory");
 
     *out = NULL;
-    if (rc == SL_EEXISTS)
-        rc = sl_fail(e, SL_EEXISTS, "%s: another process makes this output; wait for it, or choose another name", path);
     if (rc == 0)
         rc = sl_queue_each_job(s->q, &first, take_job, &s->job, e);
     if (rc < 0) {

@@ -152,7 +152,7 @@ SKIP: {
         last if -e "$dir/tty2" && slurp("$dir/tty2") =~ /convert \[/;
         select undef, undef, undef, 0.01;
     }
-    fails('the same command beside it', 13, qr{z\.sluice-journal: another process makes this output; wait for it}, $SLUICE, 'convert', $source, '-o', "$dir/z", '-r', 'q2_k');
+    fails('the same command beside it', 13, qr{z\.sluice-journal: another process is at work with it; wait for that}, $SLUICE, 'convert', $source, '-o', "$dir/z", '-r', 'q2_k');
     kill 'INT', slurp("$dir/pid") + 0;
     is(finish($p)->{rc}, 75, 'interrupted');
     like(slurp("$dir/tty2"), qr/\rstopping \(again: at once\) .*stopped at a safe point; the same command goes on/s, 'the bar tells what it does');
