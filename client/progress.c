@@ -1,6 +1,7 @@
 #include "client/progress.h"
 
 #include "client/cli.h"
+#include "client/interrupt.h"
 #include "client/term.h"
 #include "proto/size_text.h"
 #include "proto/utf8.h"
@@ -183,6 +184,8 @@ static void draw_bar(struct progress *p, uint64_t done)
     int width = width_now();
     char line[300];
 
+    if (interrupt_asked())
+        p->phase = "stopping (again: at once)";
     progress_line(line, sizeof line, p, done, width);
     go_back(p, width);
     fprintf(stderr, "\r%s\033[K", line);

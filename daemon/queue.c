@@ -319,7 +319,7 @@ static int set_up(struct sl_queue *q, struct sl_error *e)
     if (sqlite3_exec(q->db, "PRAGMA locking_mode=EXCLUSIVE; BEGIN IMMEDIATE; COMMIT;", NULL, NULL,
                      NULL) != SQLITE_OK) {
         if (sqlite3_errcode(q->db) == SQLITE_BUSY)
-            return sl_fail(e, SL_EEXISTS, "%s: another process works on this queue; wait for it, or "
+            return sl_fail(e, SL_EEXISTS, "%s: another process is at work with it; wait for that, or "
                                           "choose another place", q->path);
         return db_fail(q, e, "cannot be opened as a queue");
     }

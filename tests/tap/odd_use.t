@@ -139,11 +139,23 @@ run_ok('and goes on with the folder named through a link', $SLUICE, 'convert', "
 # A narrow terminal: no line of progress is wider than it.
 SKIP: {
     my $has = run('script', '--version');
-    skip 'no script(1)', 1 if $has->{rc};
+    skip 'no script(1)', 4 if $has->{rc};
     local $ENV{TERM} = 'xterm';
     run('script', '-qec', "stty cols 40; $SLUICE convert $source -o $dir/y --recipe q2_k --force", "$dir/tty");
     my @drawn = slurp("$dir/tty") =~ /\r(convert \[[^\r\e]*)\e\[K/g;
     ok(@drawn && !grep({ length($_) > 39 } @drawn), 'the bar fits 40 columns') or diag("@drawn");
+
+    # Ctrl-C ends a task or two first: the bar says so.
+    spit("$dir/stop", "echo \$\$ >$dir/pid; exec $SLUICE convert $source -o $dir/z --recipe q2_k --threads 1 --backend scalar\n");
+    my $p = start('script', '-qefc', "sh $dir/stop", "$dir/tty2");
+    for (1 .. 3000) {
+        last if -e "$dir/tty2" && slurp("$dir/tty2") =~ /convert \[/;
+        select undef, undef, undef, 0.01;
+    }
+    fails('the same command beside it', 13, qr{z\.sluice-journal: another process is at work with it; wait for that}, $SLUICE, 'convert', $source, '-o', "$dir/z", '-r', 'q2_k');
+    kill 'INT', slurp("$dir/pid") + 0;
+    is(finish($p)->{rc}, 75, 'interrupted');
+    like(slurp("$dir/tty2"), qr/\rstopping \(again: at once\) .*stopped at a safe point; the same command goes on/s, 'the bar tells what it does');
 }
 
 done_testing();

@@ -368,7 +368,7 @@ static void a_second_process_is_refused(void **state)
 
     planned(f);
     assert_int_equal(sl_queue_open(f->path, &second, &e), SL_EEXISTS);
-    assert_non_null(strstr(e.text, "another process works on this queue"));
+    assert_non_null(strstr(e.text, "another process is at work with it"));
 }
 
 static void run_raw(const char *path, const char *sql)
