@@ -73,7 +73,7 @@ is(sprintf('%.1f', $plan->{tensor_bytes} / 1e9), '258.0', 'q4_k_m: as README say
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 28 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip 'llama.cpp is not here', 31 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     for my $mixture (qw(Q4_K_M Q2_K IQ4_XS)) {
         run_ok($mixture, $SLUICE, 'convert', $source, '-o', "$dir/$mixture.gguf", '--recipe', $mixture, '--quiet');
         run_ok('llama-quantize', python('llama.py', 'quantize', $f32, "$dir/theirs.gguf", $mixture));
@@ -88,7 +88,7 @@ SKIP: {
         $r = run(python('llama.py', 'load', "$dir/$file.gguf"));
         is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, "$file makes text") or diag($r->{out}, $r->{err});
     }
-    for my $mixture (qw(Q4_K_M Q2_K)) {
+    for my $mixture (qw(Q4_K_M Q2_K MXFP4_MOE)) {
         run_ok("M3: $mixture", $SLUICE, 'convert', $sees, '-o', "$dir/m3-$mixture.gguf", '--recipe', $mixture, '--quiet');
         run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/m3-f32.gguf", "$dir/theirs.gguf", $mixture));
         is_deeply(hashes("$dir/m3-$mixture.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');

@@ -107,8 +107,8 @@ for my $size (sort keys %small) {
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 19 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
-    for my $case (['fp8', 'Q4_K_M'], ['moe', 'Q2_K'], ['dense', 'IQ4_XS'], ['next', 'Q5_K_S']) {
+    skip 'llama.cpp is not here', 22 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    for my $case (['fp8', 'Q4_K_M'], ['moe', 'Q2_K'], ['dense', 'IQ4_XS'], ['next', 'Q5_K_S'], ['next', 'MXFP4_MOE']) {
         my ($form, $mixture) = @$case;
         convert($source{$form}, "$form-$mixture", '--recipe', $mixture);
         run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/$form-f32.gguf", "$dir/theirs.gguf", $mixture));

@@ -151,12 +151,16 @@ is((json_lines(run($SLUICE, 'plan', $source, '--recipe', 'bf16', '--tensor-type'
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 24 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip 'llama.cpp is not here', 27 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     for my $mixture (qw(Q4_K_M Q2_K IQ4_XS)) {
         convert($source, $mixture, '--recipe', $mixture, '--quiet');
         run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/f32.gguf", "$dir/theirs.gguf", $mixture));
         is_deeply(hashes("$dir/$mixture.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
     }
+    # Experts that are MXFP4 are kept; attn_output_a and others of three dimensions become that.
+    run_ok('MXFP4_MOE', $SLUICE, 'quantize', "$dir/own.gguf", "$dir/MXFP4_MOE.gguf", 'MXFP4_MOE', '--allow-requantize', '-q');
+    run_ok('llama-quantize', python('llama.py', 'quantize', "$dir/own.gguf", "$dir/theirs.gguf", 'MXFP4_MOE', '--allow-requantize'));
+    is_deeply(hashes("$dir/MXFP4_MOE.gguf"), hashes("$dir/theirs.gguf"), 'the same tensors');
     # llama-imatrix sees attn_output_a in groups: its data do not fit the tensor, in llama-quantize neither.
     run_ok('imatrix', python('llama.py', 'imatrix', "$dir/f32.gguf", "$dir/imatrix.gguf", '--chunks', 1));
     my @im = ('--imatrix', "$dir/imatrix.gguf");
