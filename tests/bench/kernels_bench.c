@@ -27,8 +27,8 @@ static const struct counted { int type; float ops, ops_weighted, wanted, wanted_
     {SL_TYPE_IQ3_XXS, 8343, 8343, 7, 7}, {SL_TYPE_IQ3_S, 5840, 5840, 10, 10},
     {SL_TYPE_Q8_0, 12, 0, 0, 0}, {SL_TYPE_Q4_0, 0, 0, 0, 0}, {SL_TYPE_Q4_1, 0, 0, 0, 0},
     {SL_TYPE_Q5_0, 0, 0, 0, 0}, {SL_TYPE_Q5_1, 0, 0, 0, 0}, {SL_TYPE_F16, 0, 0, 0, 0},
-    {SL_TYPE_BF16, 0, 0, 0, 0}, {SL_TYPE_Q1_0, 0, 0, 0, 0}, {SL_TYPE_Q2_0, 0, 0, 0, 0}, {SL_TYPE_TQ1_0, 0, 0, 0, 0},
-    {SL_TYPE_TQ2_0, 0, 0, 0, 0}};
+    {SL_TYPE_BF16, 0, 0, 0, 0}, {SL_TYPE_MXFP4, 0, 0, 0, 0}, {SL_TYPE_Q1_0, 0, 0, 0, 0}, {SL_TYPE_Q2_0, 0, 0, 0, 0},
+    {SL_TYPE_TQ1_0, 0, 0, 0, 0}, {SL_TYPE_TQ2_0, 0, 0, 0, 0}};
 
 /* ---- each type, each backend, and ggml */
 

@@ -74,7 +74,7 @@ is(sprintf('%.1f', $plan->{tensor_bytes} / 1e9), '258.0', 'q4_k_m: as README say
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 23 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip 'llama.cpp is not here', 26 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     for my $mixture (qw(Q4_K_M Q2_K IQ4_XS)) {
         run_ok($mixture, $SLUICE, 'convert', $source, '-o', "$dir/$mixture.gguf", '--recipe', $mixture, '--quiet');
         as_llama_quantize("$dir/$mixture.gguf", $f32, $mixture);
@@ -84,7 +84,7 @@ SKIP: {
     as_llama_quantize("$dir/iq2_xs.gguf", $f32, 'IQ2_XS', '--imatrix', "$dir/imatrix.gguf");
     run_ok('dq3_k_m', $SLUICE, 'convert', $source, '-o', "$dir/dq3_k_m.gguf", '--recipe', 'dq3_k_m', '--quiet');
     make_text(map { "$dir/$_.gguf" } qw(f32 Q4_K_M Q2_K dq3_k_m));
-    for my $mixture (qw(Q4_K_M Q2_K)) {
+    for my $mixture (qw(Q4_K_M Q2_K MXFP4_MOE)) {
         run_ok("M3: $mixture", $SLUICE, 'convert', $sees, '-o', "$dir/m3-$mixture.gguf", '--recipe', $mixture, '--quiet');
         as_llama_quantize("$dir/m3-$mixture.gguf", "$dir/m3-f32.gguf", $mixture);
     }

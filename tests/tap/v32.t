@@ -84,9 +84,9 @@ END
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 18 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip 'llama.cpp is not here', 21 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     isnt(run(python('llama.py', 'load', "$dir/over.gguf"))->{rc}, 0, 'it refuses what was warned of');
-    for my $mixture (qw(Q4_K_M Q2_K IQ4_XS)) {
+    for my $mixture (qw(Q4_K_M Q2_K IQ4_XS MXFP4_MOE)) {
         run_ok($mixture, $SLUICE, 'convert', $source, '-o', "$dir/$mixture.gguf", '--recipe', $mixture, '--quiet');
         as_llama_quantize("$dir/$mixture.gguf", $f32, $mixture);
     }

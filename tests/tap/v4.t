@@ -145,11 +145,14 @@ is(plan_of($source, qw(--recipe bf16 --tensor-type _exps=mxfp4))->{mxfp4_grown_t
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 17 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip 'llama.cpp is not here', 20 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     for my $mixture (qw(Q4_K_M Q2_K IQ4_XS)) {
         convert($source, $mixture, '--recipe', $mixture, '--quiet');
         as_llama_quantize("$dir/$mixture.gguf", "$dir/f32.gguf", $mixture);
     }
+    # Experts that are MXFP4 are kept; attn_output_a and others of three dimensions become that.
+    run_ok('MXFP4_MOE', $SLUICE, 'quantize', "$dir/own.gguf", "$dir/MXFP4_MOE.gguf", 'MXFP4_MOE', '--allow-requantize', '-q');
+    as_llama_quantize("$dir/MXFP4_MOE.gguf", "$dir/own.gguf", 'MXFP4_MOE', '--allow-requantize');
     # llama-imatrix sees attn_output_a in groups: its data do not fit the tensor, in llama-quantize neither.
     run_ok('imatrix', python('llama.py', 'imatrix', "$dir/f32.gguf", "$dir/imatrix.gguf", '--chunks', 1));
     my @im = ('--imatrix', "$dir/imatrix.gguf");

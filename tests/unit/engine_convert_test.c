@@ -230,7 +230,7 @@ static void test_many_in_one_task(void **state)
 static int turn_types(int type, unsigned by)
 {
     static const int kinds[3][3] = {{SL_TYPE_F32, SL_TYPE_F16, SL_TYPE_BF16},
-                                    {SL_TYPE_Q8_0, SL_TYPE_Q4_1, SL_TYPE_IQ4_NL},
+                                    {SL_TYPE_Q8_0, SL_TYPE_MXFP4, SL_TYPE_IQ4_NL},
                                     {SL_TYPE_Q4_K, SL_TYPE_Q6_K, SL_TYPE_Q3_K}};
 
     for (unsigned k = 0; k < 3; k++)

@@ -458,7 +458,7 @@ static inline uint8_t *world_expected(const struct world *w, uint32_t tensor, bo
         const float *iw = w->weights[tensor]
                               ? w->weights[tensor] + r / t->ne[1] * t->ne[0] : NULL;
 
-        if (pt->type == SL_TYPE_MXFP4) {
+        if (pt->type == SL_TYPE_MXFP4 && sl_model_is_mxfp4(w->plan.model, t)) {
             world_mxfp4_row(w, t->first_src + (uint32_t)(r / of_src), r % of_src, out + r * row);
             continue;
         }

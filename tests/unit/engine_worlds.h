@@ -100,6 +100,7 @@ static void add_scaled(struct world *w)
                        768 * 333)); /* what is computed in one go spans two experts */
     s = world_source(w, 0, "by_row", SL_DTYPE_F8_E4M3, 70, 512, SL_DTYPE_BF16, 1, 512);
     add(w, world_out(w, "by_row.q6_k", SL_TYPE_Q6_K, SL_COPY, 512, 70, 0, s, 1), 0);
+    add(w, world_out(w, "by_row.mxfp4", SL_TYPE_MXFP4, SL_COPY, 512, 70, 0, s, 1), 512 * 3);
     s = world_source(w, 0, "whole", SL_DTYPE_F8_E4M3, 70, 512, SL_DTYPE_F16, 70, 512);
     add(w, world_out(w, "whole.f32", SL_TYPE_F32, SL_COPY, 512, 70, 0, s, 1), 512 * 3);
     s = world_source(w, 1, "e8m0", SL_DTYPE_F8_E4M3, 64, 1024, SL_DTYPE_F8_E8M0, 32, 32);
