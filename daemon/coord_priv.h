@@ -24,7 +24,7 @@ struct task {
     uint64_t granted_ms, not_before_ms, bytes_done;
     uint64_t tx;            /* transaction that made it ready */
     uint64_t avoid;         /* hash of the last worker's name that failed on it; 0: none */
-    bool avoid_others;      /* and it did not know how: workers of other releases may not either */
+    bool avoid_others;      /* it did not know how: workers of other releases may not either */
 };
 
 struct shard {

@@ -69,7 +69,7 @@ bool coord_grantable(const struct sl_coord *c, const struct task *t, const struc
     if (!t || !t->exists || t->state != SL_TASK_READY || t->not_before_ms > c->now.run_ms)
         return false;
     /* Another worker first, while there is one. */
-    return !w || !t->avoid || c->n_workers < 2 ||
+    return !w || (!t->avoid && !t->avoid_others) || c->n_workers < 2 ||
            (t->avoid != sl_xxh64(w->name, strlen(w->name)) && !(t->avoid_others && coord_other_release(c, w))) ||
            c->now.run_ms > t->not_before_ms + c->o.lease_ms;
 }

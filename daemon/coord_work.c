@@ -243,6 +243,8 @@ static int on_failure(struct sl_coord *c, const struct worker *w, struct job *j,
     coord_move(j, task, state);
     backoff(c, t, w);
     t->avoid_others = says_never(code);
+    if (t->avoid_others) /* by its name it may be upgraded, or another's that begins beside it */
+        t->avoid = 0;
     SL_TRY(coord_event(c, state == SL_TASK_READY ? "task_failed" : "quarantined", j, task, w->name, e,
                        "%s", text));
     if (sl_job_ended(j->state) || j->state == SL_JOB_HELD || state == SL_TASK_READY)

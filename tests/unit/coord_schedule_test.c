@@ -539,7 +539,7 @@ static void sums_stay_within_their_fields(void **state)
     assert_true(sl_get_uint(t->next, "bytes", 0) == 499999999999999);
 }
 
-/* While workers are upgraded one after the other. */
+/* While workers are upgraded one after the other, each under the name that it had. */
 static void what_another_release_does_not_know_is_tried_again(void **state)
 {
     const unsigned alive[] = {1, 2, 3, C};
@@ -551,7 +551,7 @@ static void what_another_release_does_not_know_is_tried_again(void **state)
     client(w, C);
     for (unsigned p = 2; p <= 3; p++) {
         say(w, p, "{\"v\":3,\"m\":\"hello\",\"role\":\"worker\",\"version\":\"s\",\"instance\":"
-            "\"0000000000000000000000000000000%u\",\"name\":\"old%u\",\"host\":\"h\",\"bytes\":\"1\"}", p, p);
+            "\"0000000000000000000000000000000%u\",\"name\":\"n%u\",\"host\":\"h\",\"bytes\":\"1\"}", p, p - 1);
         expect(w, p, SL_M_WELCOME);
     }
     id = submit(w, C, "a", "");
@@ -561,7 +561,7 @@ static void what_another_release_does_not_know_is_tried_again(void **state)
     assert_string_equal(state_of(w, C, id), "running: a task failed; tried again in 1 s");
     say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
     failures = sl_get(expect(w, C, SL_M_JOB), "failures");
-    assert_non_null(strstr(sl_get_str(failures->child, "text"), "worker old2 is of release s, the daemon of t"));
+    assert_non_null(strstr(sl_get_str(failures->child, "text"), "worker n1 is of release s, the daemon of t"));
     worker(w, 1);
     later(w, 2000, alive, 4);
     for (unsigned p = 3; p >= 1; p--) {
