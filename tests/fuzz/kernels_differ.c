@@ -70,18 +70,17 @@ static int open_ggml(struct fuzz *f)
     }
     *(void **)&f->ggml_quantize = dlsym(lib, "ggml_quantize_chunk");
     *(void **)&f->ggml_init = dlsym(lib, "ggml_quantize_init");
-    for (size_t i = 0; i <= COUNT(types); i++) {
+    for (size_t i = 0; i < COUNT(types); i++) {
         char symbol[60];
         void *p;
-        int type = i < COUNT(types) ? types[i] : SL_TYPE_MXFP4;
-        const char *name = sl_type_info(type)->name;
+        const char *name = sl_type_info(types[i])->name;
         size_t n = (size_t)snprintf(symbol, sizeof symbol, "dequantize_row_%s", name);
 
         if (symbol[n - 2] == '_' && symbol[n - 1] == 'k')
             symbol[n - 1] = 'K';
         if ((p = dlsym(lib, symbol)) == NULL)
             continue;
-        add(f, DEQUANTIZE, type, "dequantize.", name, "");
+        add(f, DEQUANTIZE, types[i], "dequantize.", name, "");
         *(void **)&f->subject[f->n_subjects - 1].ggml_dequantize = p;
     }
     if (!f->ggml_quantize)

@@ -72,7 +72,7 @@ for ([$big, 'q4_k_m', '216.2', '361.3'], [$big, 'dq3_k_m', '161.3', '361.3'], [$
 # ---- a real llama.cpp
 SKIP: {
     skip 'llama.cpp is not here', 17 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
-    for (['fp8', 'Q4_K_M'], ['fp8', 'Q2_K'], ['tied', 'Q3_K_M'], ['air', 'IQ4_XS'], ['air', 'MXFP4_MOE']) {
+    for (['fp8', 'Q4_K_M'], ['fp8', 'Q2_K'], ['tied', 'Q3_K_M'], ['air', 'IQ4_XS'], ['air', 'MXFP4_MOE'], ['air', 'Q2_0']) {
         my ($form, $mixture) = @$_;
         run_ok("$form: $mixture", $SLUICE, 'convert', $source{$form}, '-o', "$dir/$form-$mixture.gguf", '--recipe', $mixture, '--quiet');
         as_llama_quantize("$dir/$form-$mixture.gguf", $f32{$form}, $mixture);

@@ -75,7 +75,7 @@ is($k3->{source_bytes}, 1_559_945_231_488, 'bytes to read');
 # ---- a real llama.cpp
 SKIP: {
     skip 'llama.cpp is not here', 15 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
-    for my $case (['f32', 'Q4_K_M'], ['own', 'Q2_K', '--allow-requantize'], ['own', 'MXFP4_MOE', '--allow-requantize'], ['odd-f32', 'Q3_K_M']) {
+    for my $case (['f32', 'Q4_K_M'], ['own', 'Q2_K', '--allow-requantize'], ['own', 'MXFP4_MOE', '--allow-requantize'], ['odd-f32', 'Q3_K_M'], ['odd-f32', 'TQ2_0']) {
         my ($from, $mixture, @options) = @$case;
         my $name = $from =~ /odd/ ? "odd-$mixture" : $mixture;
         convert($from =~ /odd/ ? "$dir/odd" : $source, $name, '--recipe', $mixture, '--quiet');

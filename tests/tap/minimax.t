@@ -84,7 +84,7 @@ SKIP: {
     as_llama_quantize("$dir/iq2_xs.gguf", $f32, 'IQ2_XS', '--imatrix', "$dir/imatrix.gguf");
     run_ok('dq3_k_m', $SLUICE, 'convert', $source, '-o', "$dir/dq3_k_m.gguf", '--recipe', 'dq3_k_m', '--quiet');
     make_text(map { "$dir/$_.gguf" } qw(f32 Q4_K_M Q2_K dq3_k_m));
-    for my $mixture (qw(Q4_K_M Q2_K MXFP4_MOE)) {
+    for my $mixture (qw(Q4_K_M Q2_K MXFP4_MOE TQ1_0)) {
         run_ok("M3: $mixture", $SLUICE, 'convert', $sees, '-o', "$dir/m3-$mixture.gguf", '--recipe', $mixture, '--quiet');
         as_llama_quantize("$dir/m3-$mixture.gguf", "$dir/m3-f32.gguf", $mixture);
     }

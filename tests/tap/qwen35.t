@@ -102,7 +102,7 @@ for my $size (sort keys %small) {
 # ---- a real llama.cpp
 SKIP: {
     skip 'llama.cpp is not here', 18 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
-    for my $case (['fp8', 'Q4_K_M'], ['moe', 'Q2_K'], ['dense', 'IQ4_XS'], ['next', 'Q5_K_S'], ['next', 'MXFP4_MOE']) {
+    for my $case (['fp8', 'Q4_K_M'], ['moe', 'Q2_K'], ['dense', 'IQ4_XS'], ['next', 'Q5_K_S'], ['next', 'MXFP4_MOE'], ['moe', 'Q1_0']) {
         my ($form, $mixture) = @$case;
         convert($source{$form}, "$form-$mixture", '--recipe', $mixture);
         as_llama_quantize("$dir/$form-$mixture.gguf", "$dir/$form-f32.gguf", $mixture);

@@ -116,7 +116,7 @@ my @plain = qw(q4_k_m q3_k_l q2_k q2_k_l dq3_k_m ud-q2_k_xl iq4_xs iq3_m q5_k_s)
 for my $c (['tiny', 'legacy', @im], ['tiny', 'mla'], ['qwen2', 'mla'], ['llama', 'mla']) {
     my ($model, $layout, @with) = @$c;
     my @wrong;
-    for my $recipe (grep { $_ ne 'mxfp4_moe' } @with ? @recipes : @plain) { # which is no type of theirs
+    for my $recipe (grep { !/^(?:mxfp4_moe|t?q[12]_0)$/ } @with ? @recipes : @plain) { # which are no types of theirs
         my $dry = run($SLUICE, 'convert', $checkpoint{$model}, '-o', "$dir/x.gguf", '-n', '-q', '--recipe', $recipe, '--layout', $layout, @with)->{out};
         my %t = $dry =~ /^(\S+\.(?:weight|bias)) +(\w+) +\d+$/mg;
         push @wrong, "$recipe: nothing planned" if keys %t < 20;

@@ -86,7 +86,7 @@ END
 SKIP: {
     skip 'llama.cpp is not here', 21 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     isnt(run(python('llama.py', 'load', "$dir/over.gguf"))->{rc}, 0, 'it refuses what was warned of');
-    for my $mixture (qw(Q4_K_M Q2_K IQ4_XS MXFP4_MOE)) {
+    for my $mixture (qw(Q4_K_M Q2_K IQ4_XS MXFP4_MOE Q2_0)) {
         run_ok($mixture, $SLUICE, 'convert', $source, '-o', "$dir/$mixture.gguf", '--recipe', $mixture, '--quiet');
         as_llama_quantize("$dir/$mixture.gguf", $f32, $mixture);
     }
