@@ -19,7 +19,8 @@
 struct cJSON;
 
 /* What a config says, and what follows from it. The same number is never both
- * a metadata value in one layout and a shape in another. */
+ * a metadata value in one layout and a shape in another. ..._KEY is there when the number has a key, ..._LATE
+ * when its key comes later among the converter's. LINEAR: of linear attention; HC: hyper-connections, V4's streams. */
 enum sl_num {
     SL_N_NONE, /* as rows of a template: the tensor is a vector */
     SL_N_LAYER, SL_N_CTX, SL_N_EMBD, SL_N_FF, SL_N_HEAD, SL_N_HEAD_KV, SL_N_VOCAB,
