@@ -30,7 +30,7 @@ const struct sl_tensor_tmpl sl_arch_latent_attention_tensors[] = {
      SL_SHIP_LINEAR, SL_N_HEAD},
     {"blk.{i}.attn_gate.weight", ATTN "g_proj.weight", FULL | SL_W_OUT_GATE, SL_N_O_COLS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", FULL, SL_N_EMBD, SL_N_O_COLS, 0, SL_SHIP_LINEAR, 0},
-    {NULL, NULL, 0, 0, 0, 0, 0, 0},
+    SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl indexer_and_nextn[] = {
@@ -57,7 +57,7 @@ static const struct sl_tensor_tmpl indexer_and_nextn[] = {
      NEXTN | SL_W_OPTIONAL, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.nextn.shared_head_norm.weight", OF_LAYER "shared_head.norm.weight",
      NEXTN | SL_W_OPTIONAL, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {NULL, NULL, 0, 0, 0, 0, 0, 0},
+    SL_END_TENSORS,
 };
 
 const struct sl_tensor_tmpl *const sl_arch_latent_tensors[] = {
@@ -88,7 +88,7 @@ const struct sl_field sl_arch_latent_fields[] = {
     {SL_N_SHARED, "n_shared_experts", SL_FIELD_INT, false, 0, 1 << 10, 0},
     {SL_N_EXPERT_SCALE, "routed_scaling_factor", SL_FIELD_FLOAT, false, -1e6, 1e6, NAN},
     {SL_N_EXPERT_NORM, "norm_topk_prob", SL_FIELD_BOOL, false, 0, 1, NAN},
-    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+    SL_END_FIELDS,
 };
 
 /* The converter reads config.json through the configuration class that model_type names, and as

@@ -9,7 +9,7 @@ const struct sl_field sl_arch_indexed_fields[] = {
     {SL_N_INDEX_DIM, "index_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
     {SL_N_INDEX_TOP, "index_topk", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
     {SL_N_NEXTN, "num_nextn_predict_layers", SL_FIELD_INT, false, 0, 64, NAN},
-    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+    SL_END_FIELDS,
 };
 
 void sl_arch_keep_mtp(struct sl_params *p)

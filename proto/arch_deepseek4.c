@@ -79,7 +79,7 @@ static const struct sl_tensor_tmpl all[] = {
     {"blk.{i}.ffn_gate_shexp.weight", SHARED "w1.weight", L, SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_up_shexp.weight", SHARED "w3.weight", L, SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_down_shexp.weight", SHARED "w2.weight", L, SL_N_EMBD, SL_N_SHARED_FF, 0, SL_SHIP_LINEAR, 0},
-    {NULL, NULL, 0, 0, 0, 0, 0, 0},
+    SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl *const tensors[] = {all, NULL};
@@ -106,7 +106,7 @@ static const struct sl_key_tmpl keys[] = {
     {"hyper_connection.epsilon", SL_KV_F32, SL_N_HC_EPS, 0},
     {"hash_layer_count", SL_KV_U32, SL_N_HASHED, 0},
     {"embedding_length_out", SL_KV_U32, SL_N_EMBD_OUT, 0},
-    {NULL, 0, 0, 0},
+    SL_END_KEYS,
 };
 
 static const struct sl_field fields[] = {
@@ -141,7 +141,7 @@ static const struct sl_field fields[] = {
     {SL_N_HC_ITER, "hc_sinkhorn_iters", SL_FIELD_INT, true, 0, UINT32_MAX, 0},
     {SL_N_HC_EPS, "hc_eps", SL_FIELD_FLOAT, true, 0, 1, 0},
     {SL_N_HASHED, "num_hash_layers", SL_FIELD_INT, true, 0, SL_MAX_LAYER, 0},
-    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+    SL_END_FIELDS,
 };
 
 /* One for each layer, and more for layers for multi-token prediction, all of which are passed on. */

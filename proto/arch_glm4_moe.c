@@ -12,7 +12,7 @@
 static const struct sl_tensor_tmpl norm[] = {
     {"blk.{i}.post_attention_norm.weight", OF_LAYER "post_attention_layernorm.weight", SL_W_LAYER, SL_N_NONE, SL_N_EMBD, 0,
      SL_SHIP_BASE, 0},
-    {NULL, NULL, 0, 0, 0, 0, 0, 0},
+    SL_END_TENSORS,
 };
 
 /* In FP8 the second head ships with scales; the matrix before that layer is one that "ignore" names. */
@@ -26,7 +26,7 @@ static const struct sl_tensor_tmpl nextn[] = {
      SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.nextn.shared_head_norm.weight", OF_LAYER "shared_head.norm.weight", NEXTN | SL_W_OPTIONAL, SL_N_NONE,
      SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {NULL, NULL, 0, 0, 0, 0, 0, 0},
+    SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl *const tensors[] = {
@@ -44,7 +44,7 @@ static const struct sl_field moe_fields[] = {
     {SL_N_EXPERT_SCALE, "routed_scaling_factor", SL_FIELD_FLOAT, false, -1e6, 1e6, NAN},
     {SL_N_EXPERT_NORM, "norm_topk_prob", SL_FIELD_BOOL, false, 0, 1, NAN},
     {SL_N_NEXTN, "num_nextn_predict_layers", SL_FIELD_INT, false, 0, 64, NAN},
-    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+    SL_END_FIELDS,
 };
 
 static void take_class_defaults(struct sl_params *p)
@@ -124,7 +124,7 @@ static const struct sl_key_tmpl keys[] = {
     {"expert_weights_scale", SL_KV_F32, SL_N_EXPERT_SCALE, 0},
     {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM, 0},
     {"nextn_predict_layers", SL_KV_U32, SL_N_NEXTN, 0},
-    {NULL, 0, 0, 0},
+    SL_END_KEYS,
 };
 
 static const char *const classes[] = {"Glm4MoeForCausalLM", NULL};

@@ -5,7 +5,7 @@
 
 static const struct sl_field more_fields[] = {
     {SL_N_NEXTN, "num_nextn_predict_layers", SL_FIELD_INT, false, 0, 64, NAN},
-    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+    SL_END_FIELDS,
 };
 
 /* By its size llama.cpp knows the model, and that it routes by sigmoid. */

@@ -16,14 +16,13 @@
 #define FFN "model.layers.{i}.block_sparse_moe."
 #define EXPERTS "model.layers.{i}.block_sparse_moe.experts.{e}."
 #define SHARED "model.layers.{i}.block_sparse_moe.shared_experts."
-#define END {NULL, NULL, 0, 0, 0, 0, 0, 0}
 
 static const struct sl_tensor_tmpl residuals[] = {
     {"output_res_score.weight", "model.output_attn_res_{f}.weight", 0, SL_N_NONE, SL_N_EMBD, SL_PRODUCT, SL_SHIP_BASE, 0},
     {"blk.{i}.attn_res_score.weight", OF_LAYER "self_attention_res_{f}.weight", L, SL_N_NONE, SL_N_EMBD, SL_PRODUCT,
      SL_SHIP_BASE, 0},
     {"blk.{i}.ffn_res_score.weight", OF_LAYER "mlp_res_{f}.weight", L, SL_N_NONE, SL_N_EMBD, SL_PRODUCT, SL_SHIP_BASE, 0},
-    END,
+    SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl delta_attention[] = {
@@ -41,7 +40,7 @@ static const struct sl_tensor_tmpl delta_attention[] = {
     {"blk.{i}.ssm_g.weight", ATTN "g_proj.weight", KDA, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ssm_norm.weight", ATTN "o_norm.weight", KDA, SL_N_NONE, SL_N_LINEAR_DIM, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", KDA, SL_N_EMBD, SL_N_LINEAR_ROWS, 0, SL_SHIP_LINEAR, 0},
-    END,
+    SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl experts[] = {
@@ -61,7 +60,7 @@ static const struct sl_tensor_tmpl experts[] = {
      SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_down_shexp.weight", SHARED "down_proj.weight", MOE | SL_W_SHARED, SL_N_EMBD, SL_N_SHARED_FF, 0,
      SL_SHIP_LINEAR, 0},
-    END,
+    SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl *const tensors[] = {
@@ -92,7 +91,7 @@ static const struct sl_key_tmpl keys[] = {
     {"activation.situ_beta", SL_KV_F32, SL_N_SITU_BETA, 0},
     {"activation.situ_linear_beta", SL_KV_F32, SL_N_SITU_LINEAR_BETA, 0},
     {"attn_res.block_size", SL_KV_U32, SL_N_RES_BLOCK, 0},
-    {NULL, 0, 0, 0},
+    SL_END_KEYS,
 };
 
 /* Of two names of a number the later one counts. */
@@ -125,7 +124,7 @@ static const struct sl_field fields[] = {
     {SL_N_SITU_BETA, "activation_situ_beta", SL_FIELD_FLOAT, true, -1e6, 1e6, 0},
     {SL_N_SITU_LINEAR_BETA, "activation_situ_linear_beta", SL_FIELD_FLOAT, true, -1e6, 1e6, 0},
     {SL_N_RES_BLOCK, "attn_res_block_size", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
-    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+    SL_END_FIELDS,
 };
 
 /* ---- what config.json says of delta attention ---- */

@@ -39,7 +39,7 @@ static const struct sl_tensor_tmpl own[] = {
     {"blk.{i}.ffn_down.weight", MLP "down_proj.weight", L, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_down.bias", MLP "down_proj.bias", L | SL_W_FBIAS, SL_N_NONE, SL_N_EMBD, 0,
      SL_SHIP_BASE, 0},
-    {NULL, NULL, 0, 0, 0, 0, 0, 0},
+    SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, own, NULL};
@@ -54,7 +54,7 @@ const struct sl_field sl_arch_plain_fields[] = {
     {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
     {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, false, 0, 1, 1e-6},
     {SL_N_HEAD_DIM, "head_dim", SL_FIELD_INT, false, 1, 1 << 16, NAN},
-    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+    SL_END_FIELDS,
 };
 
 int sl_arch_plain_attention(struct sl_params *p, struct sl_error *e)

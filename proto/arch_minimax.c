@@ -27,7 +27,7 @@ static const struct sl_tensor_tmpl own[] = {
     {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, SL_N_EMBD, SL_N_Q_ROWS, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_norm.weight", "model.layers.{i}.post_attention_layernorm.weight", L, SL_N_NONE, SL_N_EMBD, 0,
      SL_SHIP_BASE, 0},
-    {NULL, NULL, 0, 0, 0, 0, 0, 0},
+    SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl experts[] = {
@@ -36,7 +36,7 @@ static const struct sl_tensor_tmpl experts[] = {
     {"blk.{i}.ffn_gate_exps.weight", EXPERTS "w1.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_down_exps.weight", EXPERTS "w2.weight", MOE, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_up_exps.weight", EXPERTS "w3.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {NULL, NULL, 0, 0, 0, 0, 0, 0},
+    SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl indexer[] = {
@@ -44,14 +44,14 @@ static const struct sl_tensor_tmpl indexer[] = {
     {"blk.{i}.indexer.k_proj.weight", ATTN "index_k_proj.weight", MOE, SL_N_INDEX_DIM, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.indexer.q_norm.weight", ATTN "index_q_norm.weight", MOE, SL_N_NONE, SL_N_INDEX_DIM, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.indexer.k_norm.weight", ATTN "index_k_norm.weight", MOE, SL_N_NONE, SL_N_INDEX_DIM, 0, SL_SHIP_BASE, 0},
-    {NULL, NULL, 0, 0, 0, 0, 0, 0},
+    SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl shared_expert[] = {
     {"blk.{i}.ffn_gate_shexp.weight", SHARED "gate_proj.weight", MOE, SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_up_shexp.weight", SHARED "up_proj.weight", MOE, SL_N_SHARED_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_down_shexp.weight", SHARED "down_proj.weight", MOE, SL_N_EMBD, SL_N_SHARED_FF, 0, SL_SHIP_LINEAR, 0},
-    {NULL, NULL, 0, 0, 0, 0, 0, 0},
+    SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, own, experts, NULL};
@@ -75,7 +75,7 @@ static const struct sl_field fields[] = {
     {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, true, 1, 1 << 14, 0},
     {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 14, NAN},
     {SL_N_GROUP_USED, "topk_group", SL_FIELD_INT, false, 1, 1 << 14, NAN},
-    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+    SL_END_FIELDS,
 };
 
 static int need_theta(const struct sl_params *p, struct sl_error *e)
@@ -128,7 +128,7 @@ static const struct sl_field m3_fields[] = {
     {SL_N_FF, "dense_intermediate_size", SL_FIELD_INT, false, 1, 1 << 24, NAN},
     {SL_N_SHARED, "n_shared_experts", SL_FIELD_INT, true, 1, 1 << 10, 0},
     {SL_N_EXPERT_SCALE, "routed_scaling_factor", SL_FIELD_FLOAT, true, -1e6, 1e6, 0},
-    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+    SL_END_FIELDS,
 };
 
 /* Of "sparse_attention_config". */
@@ -138,7 +138,7 @@ static const struct sl_field index_fields[] = {
     {SL_N_INDEX_TOP, "sparse_topk_blocks", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
     {SL_N_INDEX_BLOCK, "sparse_block_size", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
     {SL_N_INDEX_LOCAL, "sparse_local_block", SL_FIELD_INT, true, 0, UINT32_MAX, 0},
-    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+    SL_END_FIELDS,
 };
 
 /* What llama.cpp's text has, and no key says otherwise. */
@@ -224,7 +224,7 @@ static const struct sl_key_tmpl m3_keys[] = {
     {"attention.indexer.block_size", SL_KV_U32, SL_N_INDEX_BLOCK, 0},
     {"attention.indexer.local_blocks", SL_KV_U32, SL_N_INDEX_LOCAL, 0},
     {"leading_dense_block_count", SL_KV_U32, SL_N_DENSE, 0},
-    {NULL, 0, 0, 0},
+    SL_END_KEYS,
 };
 
 /* Norms' weights are stored less 1. */

@@ -16,7 +16,7 @@ const struct sl_field sl_arch_qwen_moe_fields[] = {
     {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, false, 1, 1 << 14, NAN},
     {SL_N_MOE_FF, "moe_intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
     {SL_N_SHARED_FF_KEY, "shared_expert_intermediate_size", SL_FIELD_INT, false, 0, 1 << 24, NAN},
-    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+    SL_END_FIELDS,
 };
 
 /* What a class takes where num_key_value_heads is absent, and head_dim (0: nothing). */

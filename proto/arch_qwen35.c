@@ -18,7 +18,6 @@
 #define ATTN OF_LAYER "self_attn."
 #define DELTA OF_LAYER "linear_attn."
 #define MLP OF_LAYER "mlp."
-#define END {NULL, NULL, 0, 0, 0, 0, 0, 0}
 
 static const struct sl_tensor_tmpl attention[] = {
     {"blk.{i}.post_attention_norm.weight", OF_LAYER "post_attention_layernorm.weight", L, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
@@ -34,7 +33,7 @@ static const struct sl_tensor_tmpl attention[] = {
     {"blk.{i}.ssm_conv1d.weight", DELTA "conv1d.weight", LINEAR, SL_N_LINEAR_QKV, SL_N_CONV, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.ssm_norm.weight", DELTA "norm.weight", LINEAR, SL_N_NONE, SL_N_LINEAR_V_DIM, 0, SL_SHIP_F32, 0},
     {"blk.{i}.ssm_out.weight", DELTA "out_proj.weight", LINEAR, SL_N_EMBD, SL_N_LINEAR_ROWS, 0, SL_SHIP_LINEAR, 0},
-    END,
+    SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl apart[] = {
@@ -42,14 +41,14 @@ static const struct sl_tensor_tmpl apart[] = {
     {"blk.{i}.attn_gate.weight", DELTA "in_proj_z.weight", LINEAR, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ssm_alpha.weight", DELTA "in_proj_a.weight", LINEAR, SL_N_LINEAR_VALUES, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.ssm_beta.weight", DELTA "in_proj_b.weight", LINEAR, SL_N_LINEAR_VALUES, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    END,
+    SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl joined[] = {
     {"blk.{i}.attn_qkv.weight", DELTA "in_proj_qkvz.weight", LINEAR, SL_N_LINEAR_QKV, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.attn_gate.weight", DELTA "in_proj_qkvz.weight", LINEAR, SL_N_LINEAR_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ssm_ba.weight", DELTA "in_proj_ba.weight", LINEAR, SL_N_LINEAR_PAIRS, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    END,
+    SL_END_TENSORS,
 };
 
 /* Several tensors of an expert, or one of all experts of a layer. */
@@ -65,7 +64,7 @@ static const struct sl_tensor_tmpl experts[] = {
     {"blk.{i}.ffn_gate_shexp.weight", MLP "shared_expert.gate_proj.weight", MOE, SL_N_SHARED_FF_KEY, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_up_shexp.weight", MLP "shared_expert.up_proj.weight", MOE, SL_N_SHARED_FF_KEY, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_down_shexp.weight", MLP "shared_expert.down_proj.weight", MOE, SL_N_EMBD, SL_N_SHARED_FF_KEY, 0, SL_SHIP_LINEAR, 0},
-    END,
+    SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl nextn[] = {
@@ -73,7 +72,7 @@ static const struct sl_tensor_tmpl nextn[] = {
     {"blk.{i}.nextn.enorm.weight", "mtp.pre_fc_norm_embedding.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.nextn.hnorm.weight", "mtp.pre_fc_norm_hidden.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.nextn.shared_head_norm.weight", "mtp.norm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    END,
+    SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl *const tensors[] = {
@@ -100,7 +99,7 @@ static const struct sl_field fields[] = {
     {SL_N_LINEAR_KEYS, "linear_num_key_heads", SL_FIELD_INT, true, 1, 1 << 12, 0},
     {SL_N_LINEAR_VALUES, "linear_num_value_heads", SL_FIELD_INT, true, 1, 1 << 12, 0},
     {SL_N_FULL_EVERY, "full_attention_interval", SL_FIELD_INT, false, 1, SL_MAX_LAYER, 4},
-    {SL_N_NONE, NULL, 0, false, 0, 0, 0},
+    SL_END_FIELDS,
 };
 
 /* ---- where elements come from ---- */
@@ -320,7 +319,7 @@ static const struct sl_key_tmpl keys[] = {
     {"full_attention_interval", SL_KV_U32, SL_N_FULL_EVERY, 0},
     {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM, 0},
     {"rope.dimension_sections", SL_KV_I32, SL_N_SECTIONS_LATE, SL_KEY_SECTIONS},
-    {NULL, 0, 0, 0},
+    SL_END_KEYS,
 };
 
 static const char *const classes[] = {"Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM", NULL};

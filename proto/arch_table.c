@@ -35,7 +35,7 @@ static const struct sl_key_tmpl common_keys[] = {
     {"expert_gating_func", SL_KV_U32, SL_N_GATING, 0},
     {"attention.key_length", SL_KV_U32, SL_N_HEAD_DIM_K, 0},
     {"attention.value_length", SL_KV_U32, SL_N_HEAD_DIM_V, 0},
-    {NULL, 0, 0, 0},
+    SL_END_KEYS,
 };
 
 static const struct sl_key_tmpl usual_keys[] = {
@@ -60,7 +60,7 @@ static const struct sl_key_tmpl usual_keys[] = {
     {"attention.indexer.head_count", SL_KV_U32, SL_N_INDEX_HEADS, 0},
     {"attention.indexer.key_length", SL_KV_U32, SL_N_INDEX_DIM, 0},
     {"attention.indexer.top_k", SL_KV_U32, SL_N_INDEX_TOP, 0},
-    {NULL, 0, 0, 0},
+    SL_END_KEYS,
 };
 
 static int set_each_layer(const struct sl_params *p, const char *key, float v, struct sl_kvs *kvs)

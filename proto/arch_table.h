@@ -19,7 +19,8 @@
 struct cJSON;
 
 /* What a config says, and what follows from it. The same number is never both
- * a metadata value in one layout and a shape in another. */
+ * a metadata value in one layout and a shape in another. ..._KEY is there when the number has a key, ..._LATE
+ * when its key comes later among the converter's. LINEAR: of linear attention; HC: hyper-connections, V4's streams. */
 enum sl_num {
     SL_N_NONE, /* as rows of a template: the tensor is a vector */
     SL_N_LAYER, SL_N_CTX, SL_N_EMBD, SL_N_FF, SL_N_HEAD, SL_N_HEAD_KV, SL_N_VOCAB,
@@ -98,6 +99,7 @@ struct sl_tensor_tmpl {
     enum sl_ship ship;
     enum sl_num heads;   /* of SL_PERMUTE, SL_K_B and SL_V_B; of SL_IDS what they are below */
 };
+#define SL_END_TENSORS {NULL, NULL, 0, 0, 0, 0, 0, 0}
 
 /* A metadata key, written when the model has this number. */
 struct sl_key_tmpl {
@@ -108,6 +110,7 @@ struct sl_key_tmpl {
      * others */
     enum { SL_KEY_ONE, SL_KEY_EACH_LAYER, SL_KEY_RATIOS, SL_KEY_SECTIONS, SL_KEY_CACHED_LAYERS } form;
 };
+#define SL_END_KEYS {NULL, 0, 0, 0}
 
 /* Ids without a token are given names, so that vocab_size alone decides on memory: 0.1 GB here. Four
  * times the largest vocabulary of a large language model. */
@@ -124,6 +127,7 @@ struct sl_field {
     double min, max;
     double otherwise; /* when absent and not required; NAN: stays absent */
 };
+#define SL_END_FIELDS {SL_N_NONE, NULL, 0, false, 0, 0, 0}
 
 struct sl_number {
     bool have;
@@ -179,9 +183,9 @@ struct sl_arrangement {
 struct sl_arch {
     const char *name;                /* general.architecture */
     const char *const *classes;      /* of config.json's "architectures", NULL-terminated */
-    const struct sl_field *fields, *more_fields; /* end with SL_N_NONE; more_fields may be NULL */
-    const struct sl_tensor_tmpl *const *tensors; /* tables, NULL-terminated; each ends with out NULL */
-    const struct sl_key_tmpl *keys;  /* in place of arch_table.c's, behind those of all; ends with key NULL. NULL: those */
+    const struct sl_field *fields, *more_fields; /* more_fields may be NULL */
+    const struct sl_tensor_tmpl *const *tensors; /* tables, NULL-terminated */
+    const struct sl_key_tmpl *keys;  /* in place of arch_table.c's, behind those of all; NULL: those */
     /* Effect: fills derived numbers, facts, and values of inline tensors. */
     int (*derive)(struct sl_params *p, struct sl_error *e);
     /* Effect: *a, which is zeroed, = what is special about the template's tensors; NULL: nothing is. */

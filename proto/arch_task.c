@@ -4,7 +4,6 @@
 #include "proto/arch_table.h"
 #include "proto/json_file.h"
 #include "proto/suffix.h"
-#include "proto/tokenizer.h"
 
 #include <cjson/cJSON.h>
 #include <limits.h>
@@ -23,7 +22,7 @@ static bool card_says_reranker(const struct sl_source_dir *dir)
     size_t len;
     bool yes;
 
-    if (sl_tokenizer_read(dir, "README.md", &text, &len, &ignored) != 1)
+    if (sl_source_text(dir, "README.md", &text, &len, &ignored) != 1)
         return false;
     yes = strcasestr(text, "# qwen3-reranker") || strcasestr(text, "# qwen3-vl-reranker");
     free(text);
@@ -57,7 +56,7 @@ static int check_embeds(const struct sl_source_dir *dir, struct sl_error *e)
     const cJSON *item;
     char *text;
     size_t len;
-    int rc = dir->path ? sl_tokenizer_read(dir, "modules.json", &text, &len, e) : 0;
+    int rc = dir->path ? sl_source_text(dir, "modules.json", &text, &len, e) : 0;
 
     if (rc <= 0)
         return rc;

@@ -9,14 +9,13 @@
 #define MLP "model.layers.{i}.mlp."
 #define EXPERTS "model.layers.{i}.mlp.experts.{e}."
 #define SHARED_EXPERTS "model.layers.{i}.mlp.shared_experts."
-#define END {NULL, NULL, 0, 0, 0, 0, 0, 0}
 
 const struct sl_tensor_tmpl sl_arch_common_tensors[] = {
     {"token_embd.weight", "model.embed_tokens.weight", 0, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"output_norm.weight", "model.norm.weight", 0, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"output.weight", "lm_head.weight", SL_W_OUTPUT, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.attn_norm.weight", OF_LAYER "input_layernorm.weight", L, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    END,
+    SL_END_TENSORS,
 };
 
 const struct sl_tensor_tmpl sl_arch_attention_tensors[] = {
@@ -29,19 +28,19 @@ const struct sl_tensor_tmpl sl_arch_attention_tensors[] = {
     {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", L, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.attn_v.bias", ATTN "v_proj.bias", L | SL_W_BIAS, SL_N_NONE, SL_N_KV_ROWS, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, SL_N_EMBD, SL_N_Q_ROWS, 0, SL_SHIP_LINEAR, 0},
-    END,
+    SL_END_TENSORS,
 };
 
 const struct sl_tensor_tmpl sl_arch_norm_tensors[] = {
     {"blk.{i}.ffn_norm.weight", OF_LAYER "post_attention_layernorm.weight", L, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    END,
+    SL_END_TENSORS,
 };
 
 const struct sl_tensor_tmpl sl_arch_dense_tensors[] = {
     {"blk.{i}.ffn_gate.weight", MLP "gate_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_up.weight", MLP "up_proj.weight", L | SL_W_DENSE, SL_N_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_down.weight", MLP "down_proj.weight", L | SL_W_DENSE, SL_N_EMBD, SL_N_FF, 0, SL_SHIP_LINEAR, 0},
-    END,
+    SL_END_TENSORS,
 };
 
 const struct sl_tensor_tmpl sl_arch_expert_tensors[] = {
@@ -57,5 +56,5 @@ const struct sl_tensor_tmpl sl_arch_expert_tensors[] = {
      SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_down_shexp.weight", SHARED_EXPERTS "down_proj.weight", MOE | SL_W_SHARED, SL_N_EMBD, SL_N_SHARED_FF, 0,
      SL_SHIP_LINEAR, 0},
-    END,
+    SL_END_TENSORS,
 };

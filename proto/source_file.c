@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 
 /* O_NONBLOCK: a FIFO with a good name must not hang the program. */
 #define OPEN_FLAGS (O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
+#define MAX_TEXT (256u << 20)
 
 bool sl_source_plain_name(const char *name)
 {
@@ -251,4 +253,35 @@ int sl_source_read(int fd, const char *label, void *to, size_t n, uint64_t offse
             return sl_fail(e, SL_ESOURCE, "%s: cannot be read: %s", label, strerror(errno));
     }
     return 0;
+}
+
+int sl_source_text(const struct sl_source_dir *dir, const char *name, char **text, size_t *len,
+                   struct sl_error *e)
+{
+    struct sl_source_stat st;
+    int fd, rc;
+
+    if (!sl_source_exists(dir->path, name))
+        return 0;
+    SL_TRY(sl_source_open(dir, name, &fd, &st, e));
+    if (st.size > MAX_TEXT) {
+        close(fd);
+        return sl_fail(e, SL_ESOURCE, "%s has %" PRIu64 " bytes: expected at most %u", name, st.size,
+                       MAX_TEXT);
+    }
+    *len = (size_t)st.size;
+    *text = malloc(*len + 1);
+    rc = *text ? sl_source_read(fd, name, *text, *len, 0, e)
+               : sl_fail(e, SL_EFAIL, "out of memory for %s", name);
+    close(fd);
+    if (rc == 0 && memchr(*text, 0, *len))
+        rc = sl_fail(e, SL_ESOURCE, "%s holds NUL bytes: it is no text", name);
+    if (rc == 0 && sl_source_is_lfs(*text, *len))
+        rc = sl_fail(e, SL_ESOURCE, "%s: %s", name, SL_SOURCE_LFS);
+    if (rc < 0) {
+        free(*text);
+        return rc;
+    }
+    (*text)[*len] = '\0';
+    return 1;
 }

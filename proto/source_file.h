@@ -69,4 +69,9 @@ size_t sl_source_shown(const void *head, size_t n);
 int sl_source_read(int fd, const char *label, void *to, size_t n, uint64_t offset,
                    struct sl_error *e) SL_MUST_USE;
 
+/* Effect: the whole of dir/name as text (NUL-terminated, no NUL inside, *len bytes); the caller's. Returns 1, or 0 when
+ * there is no such file. Errors: SL_ESOURCE (more than 256 MiB, no text, a Git LFS pointer), SL_EFAIL (memory). */
+int sl_source_text(const struct sl_source_dir *dir, const char *name, char **text, size_t *len,
+                   struct sl_error *e) SL_MUST_USE;
+
 #endif

@@ -11,9 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#define MAX_FILE (256u << 20)
 
 struct vocab {
     uint64_t n;
@@ -56,37 +54,6 @@ static bool looks_special(const char *s)
 
 /* ---- files ---- */
 
-int sl_tokenizer_read(const struct sl_source_dir *dir, const char *name, char **text,
-                      size_t *len, struct sl_error *e)
-{
-    struct sl_source_stat st;
-    int fd, rc;
-
-    if (!sl_source_exists(dir->path, name))
-        return 0;
-    SL_TRY(sl_source_open(dir, name, &fd, &st, e));
-    if (st.size > MAX_FILE) {
-        close(fd);
-        return sl_fail(e, SL_ESOURCE, "%s has %" PRIu64 " bytes: expected at most %u", name, st.size,
-                       MAX_FILE);
-    }
-    *len = (size_t)st.size;
-    *text = malloc(*len + 1);
-    rc = *text ? sl_source_read(fd, name, *text, *len, 0, e)
-               : sl_fail(e, SL_EFAIL, "out of memory for %s", name);
-    close(fd);
-    if (rc == 0 && memchr(*text, 0, *len))
-        rc = sl_fail(e, SL_ESOURCE, "%s holds NUL bytes: it is no text", name);
-    if (rc == 0 && sl_source_is_lfs(*text, *len))
-        rc = sl_fail(e, SL_ESOURCE, "%s: %s", name, SL_SOURCE_LFS);
-    if (rc < 0) {
-        free(*text);
-        return rc;
-    }
-    (*text)[*len] = '\0';
-    return 1;
-}
-
 int sl_tokenizer_read_json(const struct sl_source_dir *dir, const char *name, cJSON **out,
                            struct sl_error *e)
 {
@@ -95,7 +62,7 @@ int sl_tokenizer_read_json(const struct sl_source_dir *dir, const char *name, cJ
     int rc;
 
     *out = NULL;
-    rc = sl_tokenizer_read(dir, name, &text, &len, e);
+    rc = sl_source_text(dir, name, &text, &len, e);
     if (rc <= 0)
         return rc;
     rc = sl_json_parse_python(name, text, len, out, e);

@@ -88,11 +88,6 @@ size_t sl_byte_level_encode(const uint8_t *bytes, size_t n, char *to);
  * object with "content"; else NULL. */
 const char *sl_token_text(const struct cJSON *item);
 
-/* Effect: the whole file as text (NUL-terminated, no NUL inside, *len bytes); the
- * caller's. Returns 1, or 0 when dir has no such file. Errors: SL_ESOURCE. */
-int sl_tokenizer_read(const struct sl_source_dir *dir, const char *name, char **text,
-                      size_t *len, struct sl_error *e) SL_MUST_USE;
-
 /* Effect: the file as a JSON object, the caller's; *out = NULL when dir has no such file.
  * Errors: SL_ESOURCE. */
 int sl_tokenizer_read_json(const struct sl_source_dir *dir, const char *name, struct cJSON **out,

@@ -98,7 +98,7 @@ static int set_template(const cJSON *j, const char *file, struct sl_kvs *kvs, st
 static int read_template(const struct sl_source_dir *dir, const char *name, char **text, struct sl_error *e)
 {
     size_t len;
-    int rc = sl_tokenizer_read(dir, name, text, &len, e);
+    int rc = sl_source_text(dir, name, text, &len, e);
     char *to;
 
     if (rc <= 0)
@@ -214,7 +214,7 @@ int sl_tokenizer_chat(const struct sl_source_dir *dir, const cJSON *config, stru
         return rc;
     }
     if (rc == 0)
-        rc = sl_tokenizer_read(dir, "chat_template.json", &text, &len, e);
+        rc = sl_source_text(dir, "chat_template.json", &text, &len, e);
     if (rc <= 0)
         return rc;
     rc = sl_json_parse_python("chat_template.json", text, len, &file, e);

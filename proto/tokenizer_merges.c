@@ -126,7 +126,7 @@ int sl_tokenizer_merges(const struct sl_source_dir *dir, const cJSON *tokenizer,
 
     if (cJSON_IsArray(list) && list->child)
         return set_json_merges(list, kvs, e);
-    rc = sl_tokenizer_read(dir, "merges.txt", &text, &len, e);
+    rc = sl_source_text(dir, "merges.txt", &text, &len, e);
     if (rc == 0)
         return sl_fail(e, SL_ESOURCE, "tokenizer.json has no merges, and there is no merges.txt");
     if (rc < 0)

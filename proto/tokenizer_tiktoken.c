@@ -70,7 +70,7 @@ static int check_rules(const struct sl_source_dir *dir, const cJSON *config, str
                        cJSON_IsString(class) ? class->valuestring : "(none)");
     if (!module_file(config, file))
         return 0;
-    rc = sl_tokenizer_read(dir, file, &code, &len, e);
+    rc = sl_source_text(dir, file, &code, &len, e);
     if (rc <= 0)
         return rc;
     known = strstr(code, "[\\p{Han}]+") && strstr(code, "\\p{N}{1,3}");
@@ -207,7 +207,7 @@ int sl_tokenizer_tiktoken(const struct sl_source_dir *dir, const cJSON *tokenize
     int rc;
 
     SL_TRY(check_rules(dir, tokenizer_config, e));
-    rc = sl_tokenizer_read(dir, MODEL, &text, &len, e);
+    rc = sl_source_text(dir, MODEL, &text, &len, e);
     if (rc <= 0)
         return rc < 0 ? rc : sl_fail(e, SL_ESOURCE, MODEL " is missing");
     rc = sl_tiktoken_parse(MODEL, text, len, n_vocab, &t, e);

@@ -2,6 +2,7 @@
 # against numpy and llama-quantize; kept as they are by mxfp4_moe and by rules; MXFP4 made of other types; and what is refused.
 use strict;
 use warnings;
+use ModelTest;
 use SluiceTest;
 use Test::More;
 
@@ -19,7 +20,7 @@ my $r = run($SLUICE, 'inspect', $ck, '--json');
 my %type = map { $_->{type} => $_ } @{ (json_lines($r->{out}))[0]{types} };
 is($type{F4}{weights}, 2 * 16 * 3 * 256 * 256, 'inspect: the weights of all experts') or diag($r->{out});
 
-my ($planned, $there) = map { (json_lines(run($SLUICE, 'plan', $_, @legacy, '--recipe', 'mxfp4_moe', '--json')->{out}))[0] } "$packed/config.json", $packed;
+my ($planned, $there) = map { plan_of($_, @legacy, '--recipe', 'mxfp4_moe') } "$packed/config.json", $packed;
 is($planned->{source_bytes}, $there->{source_bytes}, 'config.json alone: the same bytes, scales included');
 is_deeply([map { $_->{unwritable_type} } $planned, $there], [undef, undef], 'which mxfp4_moe can keep');
 
@@ -69,18 +70,16 @@ is_deeply(hashes($made{again}), hashes($made{q4_k_m}), 'its blocks stand for the
 is_deeply(hashes($made{moe}), hashes($made{mxfp4_moe}), 'and are kept');
 is_deeply(hashes($made{copied}), hashes($made{kept}), 'or copied');
 fails('quantized already', 2, qr/it is mxfp4 in the source already.*--allow-requantize/, $SLUICE, 'quantize', $made{kept}, "$dir/no.gguf", 'Q4_K_M');
-is((json_lines(run($SLUICE, 'inspect', $made{moe}, '--json', '--kv', 'general.file_type')->{out}))[0]{value}, 38, 'general.file_type');
+is(kv_of($made{moe}, 'general.file_type'), "38\n", 'general.file_type');
 like(run($SLUICE, 'inspect', $made{moe})->{out}, qr/^mxfp4 +557\.1 kB +\[256, 256, 16\] +blk\.2\.ffn_up_exps/m, 'inspect');
 like(run($SLUICE, 'diff', $made{kept}, $made{f32})->{out}, qr/\S/, 'diff');
 SKIP: {
     skip 'llama.cpp is not here', 7 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     for (['again', 'Q4_K_M', '--allow-requantize'], ['moe', 'MXFP4_MOE', '--allow-requantize'], ['q4_k_m', 'Q4_K_M']) {
         my ($name, $type, @more) = @$_;
-        run_ok("llama-quantize: $name", python('llama.py', 'quantize', $made{@more ? 'kept' : 'f32'}, "$dir/theirs.gguf", $type, @more));
-        is_deeply(hashes($made{$name}), hashes("$dir/theirs.gguf"), 'the same tensors');
+        as_llama_quantize($made{$name}, $made{@more ? 'kept' : 'f32'}, $type, @more);
     }
-    $r = run(python('llama.py', 'load', $made{mxfp4_moe}));
-    is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, 'it makes text') or diag($r->{out}, $r->{err});
+    make_text($made{mxfp4_moe});
 }
 
 # ---- made of other types: by a mixture, by an option, from FP8 and BF16, the same on a GPU, which leaves it to the processor
@@ -106,8 +105,7 @@ SKIP: {
     run_ok('llama-quantize: from BF16', python('llama.py', 'quantize', $made{bf16}, "$dir/theirs.gguf", 'MXFP4_MOE'));
     is_deeply(hashes("$dir/theirs.gguf"), hashes($made{rounded}), 'the same tensors');
     is_deeply([grep { /"key":/ && !/sluice\./ } split /\n/, run($SLUICE, 'diff', '--json', '-q', "$dir/theirs.gguf", "$dir/of-bf16.gguf")->{out}], [], 'and keys');
-    $r = run(python('llama.py', 'load', $made{fp8}));
-    is(scalar @{ (eval { (json_lines($r->{out}))[0] } // {})->{tokens} // [] }, 8, 'it makes text') or diag($r->{out}, $r->{err});
+    make_text($made{fp8});
     # A block whose largest weight is 2^-126: ggml's exponent is a NaN, which neither writes.
     my ($t) = grep { $_->[0] eq 'blk.2.ffn_up_exps.weight' } where($made{f32});
     my $tiny = slurp($made{f32});
