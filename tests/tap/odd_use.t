@@ -135,6 +135,10 @@ select undef, undef, undef, 0.3;
 kill 'INT', $p->{pid};
 $r = finish($p);
 is($r->{rc}, 75, 'interrupted') or diag($r->{err});
+(my $man = slurp("$TOP/client/sluice.1")) =~ s/\\-/-/g;
+for my $left (grep { /^y\./ } ls($dir)) {
+    like($man, qr/NAME\Q@{[substr $left, 1]}\E(,|$)/m, "the manual tells of $left");
+}
 ok($r->{secs} < 60, 'and soon') or diag($r->{secs});
 run_ok('and goes on with the folder named through a link', $SLUICE, 'convert', "$dir/link/", @big);
 
