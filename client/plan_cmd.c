@@ -224,6 +224,8 @@ static int check_args(const struct plan_cmd *c, const char *source, struct sl_er
     if (!target && (c->target.types || c->write_recipe))
         return sl_fail(e, SL_EUSAGE, "%s needs --target-size or --target-bpw",
                        c->target.types ? "--types" : "--write-recipe");
+    if (c->write_recipe && strcmp(c->write_recipe, "-") == 0)
+        return sl_fail(e, SL_EUSAGE, "--write-recipe -: the recipe goes to standard output without this option");
     if ((target || c->measure) && is_config(source))
         return sl_fail(e, SL_EUSAGE, "%s has no weights, and errors are measured on weights: give the checkpoint's "
                        "folder, downloaded, or choose a --recipe", source);

@@ -155,7 +155,7 @@ static void print_memory(const struct plan_view *v)
     bool wide = !columns || columns >= WIDE;
     int c = wide ? 8 : 7, d = wide ? 16 : 11, f = wide ? 18 : 16;
 
-    printf("\nMemory with a context of %llu tokens, estimated, in GiB\n",
+    printf("\nMemory with a context of %llu tokens, estimated, in GB\n",
            (unsigned long long)v->ctx);
     printf("%-*s  %-*s  %*s  %*s  %*s  %*s  %8s  %s\n", d, "Devices", f, "Cache form", c, "Weights", c - !wide, "Cache",
            c, "Buffers", c - !wide, "Total", "A device", "Fits");
@@ -166,9 +166,9 @@ static void print_memory(const struct plan_view *v)
         snprintf(devices, sizeof devices, "%u x %s", s->count, sl_size_text(size, s->bytes));
         printf("%-*s  %-*s  %*.1f  %*.1f  %*.1f  %*.1f  %8.1f  %s\n", d, devices, f,
                v->job->model->hp.window ? "windowed" : !mla ? "heads" : s->whole_heads ? "whole heads" : "compressed (MLA)", c,
-               (double)s->mem.weights / GIB, c - !wide, (double)s->mem.kv_cache / GIB, c,
-               (double)s->mem.buffers / GIB, c - !wide, (double)s->mem.total / GIB,
-               (double)s->mem.per_device / GIB, s->fits ? "yes" : "no");
+               (double)s->mem.weights / 1e9, c - !wide, (double)s->mem.kv_cache / 1e9, c,
+               (double)s->mem.buffers / 1e9, c - !wide, (double)s->mem.total / 1e9,
+               (double)s->mem.per_device / 1e9, s->fits ? "yes" : "no");
     }
     if (mla && !v->job->model->hp.index_dim)
         line(0, "Whole heads are cached with --layout legacy, the compressed form with --layout mla; "

@@ -139,7 +139,7 @@ int main(int argc, char **argv)
         print_usage(stdout);
         return written();
     }
-    if (strcmp(name, "--version") == 0 || strcmp(name, "version") == 0) {
+    if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0 || strcmp(name, "version") == 0) {
         puts("sluice " SLUICE_VERSION);
         return written();
     }

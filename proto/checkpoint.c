@@ -335,25 +335,41 @@ static int keep_name(struct sl_checkpoint *ck, const char *path, struct sl_error
     return sl_ck_priv(ck)->label ? 0 : sl_fail(e, SL_EFAIL, "%s: out of memory", path);
 }
 
+/* Whether a file is GGUF by its first bytes: Ollama's have no such name. */
+static bool begins_as_gguf(const struct sl_checkpoint *ck, const char *path)
+{
+    struct sl_source_stat st;
+    struct sl_error e;
+    char head[4];
+    bool is;
+    int fd;
+
+    if (sl_source_open_path(path, ck->roots, &fd, &st, &e) < 0)
+        return false;
+    is = st.size >= sizeof head && sl_source_read(fd, path, head, sizeof head, 0, &e) == 0 && memcmp(head, "GGUF", sizeof head) == 0;
+    close(fd);
+    return is;
+}
+
 static int open_file(struct sl_checkpoint *ck, const char *path, struct sl_error *e)
 {
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    bool shard = sl_stem(path, shard_suffix) > 0, index = sl_stem(path, ".safetensors.index.json") > 0;
 
-    if (sl_stem(path, ".gguf"))
+    if (sl_stem(path, ".gguf") || (!shard && !index && begins_as_gguf(ck, path)))
         return sl_ck_open_gguf(ck, path, e);
+    if (!shard && !index)
+        return sl_fail(e, SL_ESOURCE, "%s: not a checkpoint; expected a folder with config.json and "
+                       ".safetensors files, a .safetensors file, its .index.json, or a GGUF file", path);
     SL_TRY(keep_dir(ck, path, slash == path ? 1 : (size_t)(base - path), e));
-    if (sl_stem(path, shard_suffix)) {
-        SL_TRY(keep_name(ck, path, e));
-        SL_TRY(read_config(ck, ck->dir, false, e));
-        SL_TRY(sl_ck_reserve_files(ck, 1, e));
-        return add_safetensors(ck, NULL, path, e);
-    }
-    if (sl_stem(path, ".safetensors.index.json")) {
+    if (index) {
         SL_TRY(read_config(ck, ck->dir, true, e));
         return open_index(ck, ck->dir, base, e);
     }
-    return sl_fail(e, SL_ESOURCE, "%s: not a checkpoint; expected a folder with config.json and "
-                   ".safetensors files, a .safetensors file, its .index.json, or a .gguf file", path);
+    SL_TRY(keep_name(ck, path, e));
+    SL_TRY(read_config(ck, ck->dir, false, e));
+    SL_TRY(sl_ck_reserve_files(ck, 1, e));
+    return add_safetensors(ck, NULL, path, e);
 }
 
 /* An address, or "deepseek-ai/DeepSeek-R1" where there is no such folder as the first. */

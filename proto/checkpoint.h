@@ -62,8 +62,8 @@ struct sl_checkpoint {
 };
 
 /* Effect: reads the headers of the checkpoint at path (a folder, a
- * .safetensors file, a model.safetensors.index.json, or a .gguf file, which
- * may be the first of a split set) and cross-checks them. Nothing is trusted
+ * .safetensors file, a model.safetensors.index.json, or a GGUF file, which
+ * may be the first of a split set and may have any name) and cross-checks them. Nothing is trusted
  * before it is held against the file's length. In a folder, symbolic links are
  * followed only to files inside it or in a Hugging Face cache (sl_source_open). *out is the caller's; free it
  * with sl_checkpoint_close. Errors: SL_ESOURCE (damaged or missing, naming the

@@ -45,7 +45,7 @@ static bool other_kind(const char *name)
     const char *dot = strrchr(name, '.');
     size_t n = dot ? strlen(dot + 1) : 0;
 
-    if (n < 2 || n > 11)
+    if (n < 2 || n > 11 || dot == name)
         return false;
     for (const char *p = dot + 1; *p; p++)
         if ((*p | 0x20) < 'a' || (*p | 0x20) > 'z')
@@ -55,6 +55,8 @@ static bool other_kind(const char *name)
 
 static int take_name(struct output *o, const char *name, struct sl_error *e)
 {
+    if (strcmp(name, ".gguf") == 0)
+        return sl_fail(e, SL_EUSAGE, "%s: the output's name is missing before .gguf", name);
     o->prefix = strdup(name);
     if (!o->prefix)
         return sl_fail(e, SL_EFAIL, "out of memory");

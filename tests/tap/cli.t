@@ -12,7 +12,7 @@ is($r->{out}, '', 'on standard error');
 $r = run_ok('--help', $SLUICE, '--help');
 my @verbs = $r->{out} =~ /^  ([a-z]+) +\S/mg;
 ok(@verbs >= 6, 'verbs are listed') or diag($r->{out});
-$r = run_ok('--version', $SLUICE, '--version');
+$r = run_ok($_, $SLUICE, $_) for '-V', '--version';
 like($r->{out}, qr/^sluice \d+\.\d+\.\d+/, 'a version');
 fails('unknown verb', 2, qr/nonsense/, $SLUICE, 'nonsense');
 

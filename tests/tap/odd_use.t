@@ -27,6 +27,8 @@ for my $name (qw(x.bin x.safetensors x.GGUF)) {
     fails("-o $name", 2, qr/\Q$name\E: the output is a GGUF file; name it x\.gguf/, @convert, "$dir/$name");
     fails("plan -o $name", 2, qr/name it x\.gguf/, $SLUICE, 'plan', $TINY, '-r', 'q4_k_m', '-o', "$dir/$name");
 }
+fails('-o $NAME.gguf without a NAME', 2, qr/^sluice convert: \.gguf: the output's name is missing before \.gguf$/m, @convert, "$dir/.gguf");
+run_ok('a hidden name', @convert, "$dir/.hidden", '--dry-run');
 is_deeply([grep { /^x/ } ls($dir)], [], 'nothing is left');
 for my $name (qw(R1-v1.0 x.Q4_K_M m.gguf)) {
     (my $file = $name) =~ s/\.gguf$//;
@@ -133,6 +135,10 @@ select undef, undef, undef, 0.3;
 kill 'INT', $p->{pid};
 $r = finish($p);
 is($r->{rc}, 75, 'interrupted') or diag($r->{err});
+(my $man = slurp("$TOP/client/sluice.1")) =~ s/\\-/-/g;
+for my $left (grep { /^y\./ } ls($dir)) {
+    like($man, qr/NAME\Q@{[substr $left, 1]}\E(,|$)/m, "the manual tells of $left");
+}
 ok($r->{secs} < 60, 'and soon') or diag($r->{secs});
 run_ok('and goes on with the folder named through a link', $SLUICE, 'convert', "$dir/link/", @big);
 

@@ -105,6 +105,10 @@ for (['7', 'Q8_0'], ['15', 'Q4_K'], ['copy', 'COPY']) {
     run_ok("IN $_->[0]", $SLUICE, 'quantize', '-f', 'f32.gguf', $_->[0]);
     ok(-f "ggml-model-$_->[1].gguf", "makes ggml-model-$_->[1].gguf");
 }
+link 'f32.gguf', 'sha256-0123abcd' or die $!; # as Ollama has it
+run_ok('a GGUF file of another name', $SLUICE, 'quantize', 'sha256-0123abcd', 'blob.gguf', 'q5_0');
+is_deeply(hashes('blob.gguf'), hashes('ggml-model-Q5_0.gguf'), 'the same bytes');
+run_ok('verify reads it', $SLUICE, 'verify', 'blob.gguf', '--source', 'sha256-0123abcd');
 run_ok('IN OUT 7', $SLUICE, 'quantize', 'f32.gguf', 'seven.gguf', '7');
 is_deeply(hashes('seven.gguf'), hashes('q8.gguf'), 'a number in third place is a type');
 run_ok('IN OUT TYPE THREADS', $SLUICE, 'quantize', 'f32.gguf', 'seven.gguf', '7', '1', '-f');

@@ -50,6 +50,8 @@ fails('devices without a size', 2, qr/'8x': expected COUNTxSIZE/, $SLUICE, 'plan
 fails('devices', 2, qr/8y80G/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_m', '--devices', '8y80G');
 my $text = run_ok('as text', $SLUICE, 'plan', $config, '--recipe', 'dq3_k_m', '--layout', 'legacy')->{out};
 like($text, qr/^Size +300\.\d GB = 280\.1 GiB, 3\.586 bits/m, 'size');
+like($text, qr/^Memory .*, in GB$/m, 'memory in the unit of its devices');
+like($text, qr/^8 x 64\.0 GB +whole heads +300\.8 +163\.7 +39\.1 +503\.6 +62\.9 +yes$/m, 'and within them');
 like($text, qr/^ffn_down_exps .*q3_k 75\.9 % \(44\), q4_k 20\.7 % \(12\), q6_k 3\.4 % \(2\)/m, 'groups');
 
 like(run($SLUICE, 'recipes')->{out}, qr/^dq3_k_m +3\.59 bits/m, 'recipes');
