@@ -130,6 +130,16 @@ V_FN unsigned long long v_pair(uint32_t high, uint32_t low)
 #endif
 }
 
+/* The place of the highest bit of a word that has one. */
+V_FN int v_top(uint32_t a)
+{
+#ifdef __CUDACC__
+    return 31 - __clz((int)a);
+#else
+    return 31 - __builtin_clz(a);
+#endif
+}
+
 /* The low halves of two words. */
 V_FN uint32_t v_halves_of(uint32_t first, uint32_t second)
 {

@@ -35,7 +35,7 @@ static float positive(struct splits *s, int low, int high)
 
 static float either(struct splits *s, float a) { return below(s, 2) ? a : -a; }
 
-enum { USUAL, ANY_SIZE, FEW, EQUAL_PRODUCTS, NEAR_EQUAL, LIGHT_ENDS, LIGHT_ZEROS, NEGATIVE, SUBNORMAL, KINDS };
+enum { USUAL, ANY_SIZE, FEW, EQUAL_PRODUCTS, NEAR_EQUAL, LIGHT_ENDS, LIGHT_ZEROS, NEGATIVE, SUBNORMAL, ONE_VALUE, KINDS };
 
 static void one_value(struct splits *s, int kind, int i)
 {
@@ -66,6 +66,8 @@ static void one_value(struct splits *s, int kind, int i)
     } else if (kind == SUBNORMAL) { /* which a product with a level rounds by up to a half */
         *x = either(s, positive(s, 100, 110));
         *w = sl_float(below(s, 6));
+    } else if (kind == ONE_VALUE) { /* all low, all middle and all high are as good */
+        *x = i ? s->x[0] : *x;
     }
 }
 
@@ -84,19 +86,48 @@ static bool same_best(struct splits *s, struct iq1_best *all)
 {
     struct iq1_best b;
     struct iq1m_near near;
-    struct iq1m_list l = {0, 0, 0, 0.f, 0.f};
-    bool listed = false;
+    struct iq1m_list l;
+    bool listed;
 
     iq1m_search(&s->terms, all);
-    if (iq1m_near(&s->terms, &near)) {
-        iq1m_look(&near, true, &l);
-        listed = iq1m_take(&s->terms, &l, &b);
-    }
+    listed = iq1m_near(&s->terms, &near) && iq1m_look(&near, &l) && iq1m_take(&s->terms, &l, &b);
     s->listed += listed;
     s->in_order += !listed;
     b = iq1m_best(&s->terms, false);
     return b.i1 == all->i1 && b.i2 == all->i2 && b.kind == all->kind && sl_bits(b.scale) == sl_bits(all->scale) &&
            sl_bits(b.score) == sl_bits(all->score);
+}
+
+/* A split whose score in order is not below a bound, by a rounding, is found by that bound; and what is said to be below the
+ * best split's score is. */
+static bool bounds_hold(const struct splits *s, const struct iq1_best *all)
+{
+    uint32_t id = (uint32_t)(all->i1 | all->i2 << 5 | all->kind << 10);
+    struct iq1m_near near;
+    struct iq1m_places p;
+    struct iq1m_list l;
+    float x, w;
+    double score;
+    bool found = false;
+
+    iq1m_split(&s->terms, id, &x, &w);
+    if (all->kind < 0 || !iq1m_near(&s->terms, &near))
+        return true;
+    score = (double)x * x / w;
+    if (iq1m_look(&near, &l) && l.least > score)
+        return false;
+    l = (struct iq1m_list){.least = nextafterf((float)score, 0.f)};
+    p = iq1m_scan(&near, l.least);
+    if (p.n > IQ1M_PLACES)
+        return true;
+    for (int i = 0; i < p.n; i++)
+        found |= iq1m_place(&p, i) == (id & 0x3ff);
+    if (!found)
+        return false;
+    iq1m_note(&near, &p, &l);
+    for (int i = 0; i < l.n && i < IQ1M_LIST; i++)
+        found &= iq1m_id(&l, i) != id;
+    return !found || l.n > IQ1M_LIST;
 }
 
 /* Moves one number until the scores of two splits are next to each other. */
@@ -135,6 +166,8 @@ static void the_best_is_kept(void **state)
 
             if (!same_best(&s, &all))
                 fail_msg("kind %d, sub-block %d, turn %d: another split is taken than by sums in order", t % KINDS, t, turn);
+            if (!bounds_hold(&s, &all))
+                fail_msg("kind %d, sub-block %d, turn %d: a bound does not hold", t % KINDS, t, turn);
             if (all.kind < 0)
                 break;
             make_a_tie(&s, (uint32_t)(all.i1 | all.i2 << 5 | all.kind << 10), i1 | i2 << 5 | below(&s, 4) << 10);
