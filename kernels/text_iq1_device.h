@@ -1,7 +1,9 @@
 /* iq1_s and iq1_m for a GPU's thread: what data indexes is in columns of shared memory, and
- * iq1_m's splits are judged by running sums before any is summed in order. Included by text_iq1.h. */
+ * splits are judged by running sums (text_iq1_near.h) before any is summed as on the processor. Included by text_iq1.h. */
 #ifndef SLUICE_KERNELS_TEXT_IQ1_DEVICE_H
 #define SLUICE_KERNELS_TEXT_IQ1_DEVICE_H
+
+#include "kernels/text_iq1_near.h"
 
 V_FN void in_order(const vf *v, int n, const vi *rank, float *to)
 {
@@ -15,8 +17,9 @@ V_FN void in_order(const vf *v, int n, const vi *rank, float *to)
 
 struct iq1s_prefix {
     float *x, *w; /* columns of 33; the high parts are made where they are needed */
+    vf all, all_w; /* what magnitudes add up to */
 };
-#define IQ1S_PREFIX(name) V_SPOTS(name##_spots, 66); struct iq1s_prefix name = {name##_spots, name##_spots + V_SPOT(33)}
+#define IQ1S_PREFIX(name) V_SPOTS(name##_spots, 66); struct iq1s_prefix name = {.x = name##_spots, .w = name##_spots + V_SPOT(33)}
 
 V_FN void iq1s_prefix(const vf *x, const vf *w, const vi *rank, struct iq1s_prefix *f)
 {
@@ -26,8 +29,10 @@ V_FN void iq1s_prefix(const vf *x, const vf *w, const vi *rank, struct iq1s_pref
         wx[i] = v_mul(w[i], x[i]);
     in_order(wx, 32, rank, f->x + V_SPOT(1));
     in_order(w, 32, rank, f->w + V_SPOT(1));
-    f->x[0] = f->w[0] = v_set(0.f);
+    f->x[0] = f->w[0] = f->all = f->all_w = v_set(0.f);
     for (int i = 1; i <= 32; i++) {
+        f->all = v_add(f->all, fabsf(f->x[V_SPOT(i)]));
+        f->all_w = v_add(f->all_w, fabsf(f->w[V_SPOT(i)]));
         f->x[V_SPOT(i)] = sum_x = v_add(sum_x, f->x[V_SPOT(i)]);
         f->w[V_SPOT(i)] = sum_w = v_add(sum_w, f->w[V_SPOT(i)]);
     }
@@ -58,6 +63,59 @@ V_FN struct iq1s_sums iq1s_split(const struct iq1s_prefix *f, struct iq1s_low l,
 
     (void)i1;
     return s;
+}
+
+V_CALL void iq1s_search(const struct iq1s_prefix *f, struct iq1_best *out);
+
+V_FN struct iq1_near iq1s_near(const struct iq1s_prefix *f)
+{
+    struct iq1_near n = {.x = f->x, .w = f->w, .eighth = {v_mul(f->x[V_SPOT(32)], 0.125f)}, .all = f->all, .all_w = f->all_w};
+
+    return n;
+}
+
+/* Sums of one split. */
+V_FN void iq1s_sums_of(const struct iq1s_prefix *f, uint32_t id, vf *sum_x, vf *sum_w)
+{
+    struct iq1s_sums s = iq1s_split(f, iq1s_low_part(f, iq1_i1(id)), iq1_i1(id), iq1_i2(id));
+
+    *sum_x = id >> 12 ? s.xm : s.xp;
+    *sum_w = id >> 12 ? s.wm : s.wp;
+}
+
+/* Of the listed splits the one that all in turn would leave; returns whether they tell. */
+V_FN bool iq1s_take(const struct iq1s_prefix *f, const struct iq1_list *l, vf least, struct iq1_best *b)
+{
+    struct iq1_taken t = iq1_untaken(least);
+
+    V_ROLLED
+    for (int i = v_imin(l->n, IQ1_LIST) - 1; i >= 0; i--) {
+        uint32_t id = iq1_get(l, i);
+        vf x, w;
+
+        iq1s_sums_of(f, id, &x, &w);
+        iq1_next(&t, id, x, w);
+    }
+    *b = t.b;
+    return t.known && l->n <= IQ1_LIST;
+}
+
+V_FN struct iq1_best iq1s_best(const struct iq1s_prefix *f, vm small)
+{
+    struct iq1_near n = iq1s_near(f);
+    struct iq1_best b = iq1_start();
+
+    if (small)
+        return b;
+    if (iq1_usual(&n)) {
+        vf least;
+        struct iq1_list l = iq1_look(32, &n, &least);
+
+        if (iq1s_take(f, &l, least, &b))
+            return b;
+    }
+    iq1s_search(f, &b);
+    return b;
 }
 
 /* ---- iq1_m: values and weights in order, and where the second half's are */
@@ -107,11 +165,11 @@ V_FN vf iq1m_mid(const struct iq1m_terms *f, int j, int kind)
 
 V_FN vf iq1m_mid_w(const struct iq1m_terms *f, int j) { return v_mul(v_mul(f->w[V_SPOT(j)], 0.125f), 0.125f); }
 
-/* Sums of one split in one kind, in order. id: i1 | i2 << 5 | kind << 10; without the kind it is a place. */
+/* Sums of one split, in order. */
 V_FN void iq1m_split(const struct iq1m_terms *f, uint32_t id, vf *sum_x, vf *sum_w)
 {
-    uint32_t low = (1u << (id & 31)) - 1, mid = low ^ ((1u << (id >> 5 & 31)) - 1);
-    uint32_t down = (id >> 10 & 1 ? f->second : 0) | (id >> 11 & 1 ? ~f->second : 0);
+    uint32_t low = (1u << iq1_i1(id)) - 1, mid = low ^ ((1u << iq1_i2(id)) - 1);
+    uint32_t down = (id >> 12 & 1 ? f->second : 0) | (id >> 13 & 1 ? ~f->second : 0);
     uint32_t more = ~(low ^ down), negative = low | (mid & down);
     vf x = v_set(0.f), w = x;
 
@@ -129,306 +187,46 @@ V_FN void iq1m_split(const struct iq1m_terms *f, uint32_t id, vf *sum_x, vf *sum
     *sum_w = w;
 }
 
-/* Running sums over the values in order, up to each place: of w * x, of w, and of w where
- * those of the second half count as negative. A value's level falls by 1 where it leaves the high part,
- * and again where it leaves the middle, so a split's sums follow from those at i1 and at i2. They and the sums in
- * order differ by less than 128 roundings, each of at most 2^-24 of what all terms' magnitudes add up to;
- * slack is 2^-16 of that. */
-#define IQ1M_SLACK 0x1p-16f
-struct iq1m_near {
-    float *x, *w, *v; /* columns of 17 */
-    vf eighth[2];     /* of all w * x, and of the first half's less the second's: what up adds to a split's sum */
-    vf all, all_w;    /* what magnitudes add up to */
-};
-
-/* Returns whether no number is so large or small that roundings are not what they usually are. */
-V_FN bool iq1m_near(const struct iq1m_terms *f, struct iq1m_near *n)
+/* Running sums. */
+V_FN struct iq1_near iq1m_near(const struct iq1m_terms *f)
 {
+    float *x = f->x + V_SPOT(32), *w = f->x + V_SPOT(49), *v = f->x + V_SPOT(66);
     vf zero = v_set(0.f), sum_x = zero, sum_w = zero, sum_v = zero, halves = zero;
+    struct iq1_near n = {.x = x, .w = w, .v = v, .all = zero, .all_w = zero};
 
-    n->x = f->x + V_SPOT(32);
-    n->w = f->x + V_SPOT(49);
-    n->v = f->x + V_SPOT(66);
-    n->x[0] = n->w[0] = n->v[0] = n->all = n->all_w = zero;
+    x[0] = w[0] = v[0] = zero;
     V_UNROLL
     for (int j = 0; j < 16; j++) {
-        vf w = f->w[V_SPOT(j)], p = v_mul(w, f->x[V_SPOT(j)]);
+        vf weight = f->w[V_SPOT(j)], p = v_mul(weight, f->x[V_SPOT(j)]);
         uint32_t second = f->second << (31 - j) & 0x80000000;
 
-        n->x[V_SPOT(j + 1)] = sum_x = v_add(sum_x, p);
-        n->w[V_SPOT(j + 1)] = sum_w = v_add(sum_w, w);
-        n->v[V_SPOT(j + 1)] = sum_v = v_add(sum_v, sl_float(sl_bits(w) ^ second));
+        x[V_SPOT(j + 1)] = sum_x = v_add(sum_x, p);
+        w[V_SPOT(j + 1)] = sum_w = v_add(sum_w, weight);
+        v[V_SPOT(j + 1)] = sum_v = v_add(sum_v, sl_float(sl_bits(weight) ^ second));
         halves = v_add(halves, sl_float(sl_bits(p) ^ second));
-        n->all = v_add(n->all, fabsf(p));
-        n->all_w = v_add(n->all_w, fabsf(w));
+        n.all = v_add(n.all, fabsf(p));
+        n.all_w = v_add(n.all_w, fabsf(weight));
     }
-    n->eighth[0] = v_mul(sum_x, 0.125f);
-    n->eighth[1] = v_mul(halves, 0.125f);
-    return n->all > 0x1p-45f && n->all < 0x1p45f && n->all_w > 0x1p-36f && n->all_w < 0x1p36f;
+    n.eighth[0] = v_mul(sum_x, 0.125f);
+    n.eighth[1] = v_mul(halves, 0.125f);
+    return n;
 }
 
-/* The sums at a place, in all kinds. */
-V_FN void iq1m_near_sums(const struct iq1m_near *n, uint32_t place, vf *x, vf *w)
+/* Of the listed splits the one that all in turn would leave; returns whether they tell. */
+V_FN bool iq1m_take(const struct iq1m_terms *f, const struct iq1_list *l, vf least, struct iq1_best *b)
 {
-    int i1 = (int)(place & 31), i2 = (int)(place >> 5);
-    vf w1 = n->w[V_SPOT(i1)], w2 = n->w[V_SPOT(i2)], all_w = n->w[V_SPOT(16)];
-    vf common = v_sub(v_sub(n->x[V_SPOT(16)], n->x[V_SPOT(i1)]), n->x[V_SPOT(i2)]);
-    vf common_w = v_sub(v_add(v_mul(all_w, 1.015625f), w1), w2);
-    vf by[2] = {v_sub(v_sub(all_w, w1), w2), v_sub(v_sub(n->v[V_SPOT(16)], n->v[V_SPOT(i1)]), n->v[V_SPOT(i2)])};
-
-    V_UNROLL
-    for (int k = 0; k < 2; k++) {
-        vf fourth = v_mul(by[k], 0.25f);
-
-        x[k] = v_add(common, n->eighth[k]);
-        x[3 - k] = v_sub(common, n->eighth[k]);
-        w[k] = v_add(common_w, fourth);
-        w[3 - k] = v_sub(common_w, fourth);
-    }
-}
-
-/* The best split that was looked at: its score is square / of. */
-struct iq1m_guess {
-    vf square, of;
-    uint32_t place;
-};
-
-V_FN void iq1m_try(const struct iq1m_near *n, uint32_t place, struct iq1m_guess *g)
-{
-    vf x[4], w[4];
-
-    iq1m_near_sums(n, place, x, w);
-    V_UNROLL
-    for (int k = 0; k < 4; k++) {
-        vf square = sqr(x[k]);
-        bool better = v_mul(g->square, w[k]) < v_mul(square, g->of);
-
-        g->square = better ? square : g->square;
-        g->of = better ? w[k] : g->of;
-        g->place = better ? place : g->place;
-    }
-}
-
-/* Nine places, and from the best of them up the hill: on normally distributed values mostly the best, or within 1 %. */
-V_FN struct iq1m_guess iq1m_guess(const struct iq1m_near *n)
-{
-    struct iq1m_guess g = {v_set(0.f), v_set(1.f), 0};
+    struct iq1_taken t = iq1_untaken(least);
 
     V_ROLLED
-    for (uint32_t i1 = 1; i1 < 8; i1 += 3)
-        V_ROLLED
-        for (uint32_t i2 = 9; i2 < 16; i2 += 3)
-            iq1m_try(n, i1 | i2 << 5, &g);
-    V_ROLLED
-    for (int step = 0; step < 8; step++) {
-        int by = step & 1 ? 1 : -1, i1 = (int)(g.place & 31) + (step & 2 ? 0 : by), i2 = (int)(g.place >> 5) + (step & 2 ? by : 0);
-
-        iq1m_try(n, (uint32_t)(v_imax(v_imin(i1, i2), 0) | v_imin(i2, 16) << 5), &g);
-    }
-    return g;
-}
-
-/* What that split's score is above, by little, as a real number; 0: nothing is known. */
-V_FN vf iq1m_below(const struct iq1m_near *n, const struct iq1m_guess *g)
-{
-    vf down = v_sub(g->square, v_mul(sqr(n->all), 4 * IQ1M_SLACK)), over = v_add(g->of, v_mul(n->all_w, IQ1M_SLACK));
-    vf below = v_mul(v_div(down, over), 1 - 0x1p-15f);
-
-    return down > 0.f && over > 0.f && below > 0x1p-100f && below < 0x1p60f ? below : v_set(0.f);
-}
-
-/* Places in order, the last one lowest: six in at, of 10 bits each, those before them in before. */
-#define IQ1M_PLACES 12
-struct iq1m_places {
-    uint64_t at, before;
-    int n; /* more than IQ1M_PLACES: some were lost */
-};
-
-V_FN void iq1m_put(struct iq1m_places *p, int i1, int i2)
-{
-    p->before = p->before << 10 | p->at >> 50;
-    p->at = (p->at << 10 & ((1ull << 60) - 1)) | (uint32_t)(i1 | i2 << 5);
-    p->n++;
-}
-
-V_FN uint32_t iq1m_place(const struct iq1m_places *p, int i)
-{
-    return (uint32_t)(i < 6 ? p->at >> 10 * i : p->before >> 10 * (i - 6)) & 0x3ff;
-}
-
-/* A split's score is (u + a)^2 / (m + e) in kind 0 and (u - a)^2 / (m - e) in kind 3, and so, with others in place of
- * a and e, in 1 and 2. So one of two is L or more where u^2 - L m + a^2 + |2 a u - L e| is 0 or more. u, m and e are
- * a number less (m: less and more) one of i1's and one of i2's, and so is 2 a u - L e; u^2 has the product of two such besides. What
- * is rounded here, and slack, moves that by less than 2^-13 of all^2 + L all_w, which is added to it. */
-struct iq1m_row {
-    vf twice, rest[2], turn[2]; /* rest: what i1 has in it, turn: in 2 a u - L e */
-};
-
-V_FN void iq1m_turn(const struct iq1m_near *n, vf fourth, int i, vf *turn)
-{
-    turn[0] = v_sub(v_mul(v_mul(n->eighth[0], 2.f), n->x[V_SPOT(i)]), v_mul(fourth, n->w[V_SPOT(i)]));
-    turn[1] = v_sub(v_mul(v_mul(n->eighth[1], 2.f), n->x[V_SPOT(i)]), v_mul(fourth, n->v[V_SPOT(i)]));
-}
-
-V_FN struct iq1m_row iq1m_row_of(const struct iq1m_near *n, vf least, vf added, int i1)
-{
-    vf u = v_sub(n->x[V_SPOT(16)], n->x[V_SPOT(i1)]), m = v_add(v_mul(n->w[V_SPOT(16)], 1.015625f), n->w[V_SPOT(i1)]);
-    vf rest = v_add(v_sub(sqr(u), v_mul(least, m)), added), all[2], turn[2];
-    struct iq1m_row r = {.twice = v_add(u, u)};
-
-    iq1m_turn(n, v_mul(least, 0.25f), 16, all);
-    iq1m_turn(n, v_mul(least, 0.25f), i1, turn);
-    V_UNROLL
-    for (int k = 0; k < 2; k++) {
-        r.rest[k] = v_add(rest, sqr(n->eighth[k]));
-        r.turn[k] = v_sub(all[k], turn[k]);
-    }
-    return r;
-}
-
-/* The places in four rows of i1 that may have a score of `least` or more. Returns whether (0, 0) is one. */
-V_FN bool iq1m_scan_rows(const struct iq1m_near *n, vf least, const struct iq1m_row *r, int i1, struct iq1m_places *p)
-{
-    uint32_t below[4] = {0, 0, 0, 0};
-
-    V_ROLLED
-    for (int i2 = i1; i2 <= 16; i2++) {
-        vf x2 = n->x[V_SPOT(i2)], rest = v_add(sqr(x2), v_mul(least, n->w[V_SPOT(i2)])), turn[2];
-
-        iq1m_turn(n, v_mul(least, 0.25f), i2, turn);
-        V_UNROLL
-        for (int q = 0; q < 4; q++) {
-            vf one = v_add(r[q].rest[0], fabsf(v_sub(r[q].turn[0], turn[0])));
-            vf two = v_add(r[q].rest[1], fabsf(v_sub(r[q].turn[1], turn[1])));
-            vf over = v_add(v_sub(rest, v_mul(r[q].twice, x2)), fmaxf(one, two));
-
-            below[q] = below[q] << 1 | sl_bits(over) >> 31;
-        }
-    }
-    V_UNROLL
-    for (int q = 0; q < 4; q++) {
-        uint32_t left = ~below[q] & 0x1ffffu >> (i1 + q); /* i2 = 16 is the lowest */
-
-        V_ROLLED
-        while (left) {
-            int top = v_top(left);
-
-            iq1m_put(p, i1 + q, 16 - top);
-            left ^= 1u << top;
-        }
-    }
-    return i1 == 0 && !(below[0] >> 16 & 1);
-}
-
-V_FN struct iq1m_places iq1m_scan(const struct iq1m_near *n, vf least)
-{
-    vf added = v_mul(v_add(sqr(n->all), v_mul(least, n->all_w)), 8 * IQ1M_SLACK);
-    struct iq1m_places p = {0, 0, 0};
-    bool high = false;
-
-    V_ROLLED
-    for (int i1 = 0; i1 < 16; i1 += 4) {
-        struct iq1m_row r[4];
-
-        V_UNROLL
-        for (int q = 0; q < 4; q++)
-            r[q] = iq1m_row_of(n, least, added, i1 + q);
-        high = iq1m_scan_rows(n, least, r, i1, &p) || high;
-    }
-    if (high) /* all values low have the scores of all high */
-        iq1m_put(&p, 16, 16);
-    return p;
-}
-
-/* Splits that may be the best, in order, the last one lowest: five in id, of 12 bits each, those before them
- * in places of 16. Of all others the score, as a real number, is below `least`. */
-#define IQ1M_LIST 9
-struct iq1m_list {
-    uint64_t id, before;
-    int n; /* more than IQ1M_LIST: some were lost */
-    vf least;
-};
-
-V_FN uint32_t iq1m_id(const struct iq1m_list *l, int i)
-{
-    return (uint32_t)(i < 5 ? l->id >> 12 * i : l->before >> 16 * (i - 5)) & 0xfff;
-}
-
-/* Lists the splits of the places. */
-V_FN void iq1m_note(const struct iq1m_near *n, const struct iq1m_places *p, struct iq1m_list *l)
-{
-    vf slack_x = v_mul(n->all, IQ1M_SLACK), slack_w = v_mul(n->all_w, IQ1M_SLACK);
-
-    V_ROLLED
-    for (int i = p->n - 1; i >= 0; i--) {
-        uint32_t place = iq1m_place(p, i), which = 0;
-        vf x[4], w[4];
-
-        iq1m_near_sums(n, place, x, w);
-        V_UNROLL
-        for (int k = 0; k < 4; k++)
-            which |= sqr(v_add(fabsf(x[k]), slack_x)) < v_mul(l->least, v_sub(w[k], slack_w)) ? 0 : 1u << k;
-        V_ROLLED
-        for (uint32_t k = 0; which; which >>= 1, k++) {
-            if (!(which & 1))
-                continue;
-            l->before = l->before << 16 | l->id >> 48;
-            l->id = l->id << 12 | place | k << 10;
-            l->n++;
-        }
-    }
-}
-
-/* Looks at all splits. Returns whether the list is whole. What is found says how high scores are, and the list stands on that; where
- * too much was found, the next look finds less. */
-V_FN bool iq1m_look(const struct iq1m_near *n, struct iq1m_list *l)
-{
-    struct iq1m_guess g = iq1m_guess(n);
-    struct iq1m_places p;
-    vf before, now;
-
-    *l = (struct iq1m_list){0, 0, 0, iq1m_below(n, &g)};
-    V_ROLLED
-    do {
-        before = l->least;
-        p = iq1m_scan(n, before);
-        V_ROLLED
-        for (int i = v_imin(p.n, IQ1M_PLACES) - 1; i >= 0; i--)
-            iq1m_try(n, iq1m_place(&p, i), &g);
-        now = iq1m_below(n, &g);
-        l->least = now > before ? now : before;
-    } while (p.n > IQ1M_PLACES && l->least > v_mul(before, 1 + 0x1p-10f));
-    if (p.n > IQ1M_PLACES)
-        return false;
-    iq1m_note(n, &p, l);
-    return l->n <= IQ1M_LIST;
-}
-
-/* Of the splits in the list the last that is taken, as iq1m_search takes them. What it took before the
- * first one that is clearly above `least` does not matter, since its score was not; one that is too near to
- * tell (a margin of 2^-18 against three roundings) may have been taken or not, and the next has to be above
- * it as well. Returns false where no split is clearly above. */
-V_FN bool iq1m_take(const struct iq1m_terms *f, const struct iq1m_list *l, struct iq1_best *b)
-{
-    bool known = false;
-    vf bound = l->least;
-
-    *b = iq1_start();
-    if (!(l->n <= IQ1M_LIST && bound > 0x1p-100f && bound < 0x1p100f))
-        return false;
-    V_ROLLED
-    for (int i = l->n - 1; i >= 0; i--) {
-        uint32_t id = iq1m_id(l, i);
+    for (int i = v_imin(l->n, IQ1_LIST) - 1; i >= 0; i--) {
+        uint32_t id = iq1_get(l, i);
         vf x, w;
 
         iq1m_split(f, id, &x, &w);
-        known = known || (w > 0.f && v_mul(v_mul(bound, 1 + 0x1p-18f), w) < sqr(x));
-        if (known)
-            iq1_try(b, x, w, (int)(id & 31), (int)(id >> 5 & 31), (int)(id >> 10));
-        else if (!(v_mul(v_mul(bound, 1 - 0x1p-18f), w) > sqr(x)))
-            bound = v_mul(bound, 1 + 0x1p-16f);
+        iq1_next(&t, id, x, w);
     }
-    return known;
+    *b = t.b;
+    return t.known && l->n <= IQ1_LIST;
 }
 
 V_CALL void iq1m_search(const struct iq1m_terms *f, struct iq1_best *b);
@@ -436,11 +234,18 @@ V_CALL void iq1m_search(const struct iq1m_terms *f, struct iq1_best *b);
 V_FN struct iq1_best iq1m_best(const struct iq1m_terms *f, vm small)
 {
     struct iq1_best b = iq1_start();
-    struct iq1m_list l;
-    struct iq1m_near n;
+    struct iq1_near n;
 
-    if (small || (iq1m_near(f, &n) && iq1m_look(&n, &l) && iq1m_take(f, &l, &b)))
+    if (small)
         return b;
+    n = iq1m_near(f);
+    if (iq1_usual(&n)) {
+        vf least;
+        struct iq1_list l = iq1_look(16, &n, &least);
+
+        if (iq1m_take(f, &l, least, &b))
+            return b;
+    }
     iq1m_search(f, &b);
     return b;
 }
