@@ -30,6 +30,7 @@ V_FN void iq1s_prefix(const vf *x, const vf *w, const vi *rank, struct iq1s_pref
     in_order(wx, 32, rank, f->x + V_SPOT(1));
     in_order(w, 32, rank, f->w + V_SPOT(1));
     f->x[0] = f->w[0] = f->all = f->all_w = v_set(0.f);
+    V_UNROLL
     for (int i = 1; i <= 32; i++) {
         f->all = v_add(f->all, fabsf(f->x[V_SPOT(i)]));
         f->all_w = v_add(f->all_w, fabsf(f->w[V_SPOT(i)]));
