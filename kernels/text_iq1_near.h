@@ -94,10 +94,10 @@ V_FN struct iq1_guess iq1_guess(int n, const struct iq1_near *f)
 /* What that split's score is above, by little, as a real number; 0: nothing is known. */
 V_FN vf iq1_below(const struct iq1_near *f, const struct iq1_guess *g)
 {
-    vf down = v_sub(g->square, v_mul(sqr(f->all), 4 * IQ1_SLACK)), over = v_add(g->of, v_mul(f->all_w, IQ1_SLACK));
-    vf below = v_mul(v_div(down, over), 1 - 0x1p-15f);
+    vf slack_w = v_mul(f->all_w, IQ1_SLACK), down = v_sub(g->square, v_mul(sqr(f->all), 4 * IQ1_SLACK));
+    vf below = v_mul(v_div(down, v_add(g->of, slack_w)), 1 - 0x1p-15f);
 
-    return down > 0.f && over > 0.f && below > 0x1p-100f && below < 0x1p60f ? below : v_set(0.f);
+    return down > 0.f && g->of > slack_w && below > 0x1p-100f && below < 0x1p60f ? below : v_set(0.f);
 }
 
 /* Places or splits in order, the last one lowest: four in at, of 16 bits each, then those before. */
@@ -121,16 +121,18 @@ V_FN uint32_t iq1_get(const struct iq1_list *l, int i)
 }
 
 /* A split's score is (u + a)^2 / (m + e) in kind 0 and (u - a)^2 / (m - e) in the last kind, and so, with others in place of
- * a and e, in the two between. So one of two is L or more where u^2 - L m + a^2 + |2 a u - L e| is 0 or more. u, m and e are
- * a number less (m: less and more) one of i1's and one of i2's, and so is 2 a u - L e; u^2 has the product of two such besides. What
- * is rounded here, and slack, moves that by less than 2^-13 of all^2 + L all_w, which is added to it. */
+ * a and e, in the two between. So one of two is L or more where u^2 - L m + a^2 + |2 a u - L e| is 0 or more. u, m, e and
+ * 2 a u - L e are a number less one of i1's and one of i2's (m: more one of i1's), and u^2 has the product of two such besides.
+ * What is rounded here, and slack, moves the whole by less than 2^-13 of all^2 + L all_w, which is added to it. */
 struct iq1_row {
     vf twice, rest, turn[2]; /* rest: what i1 has in it for the first pair, turn: in 2 a u - L e */
 };
 
 V_FN vf iq1_turn(const struct iq1_near *f, vf least, int i, int k)
 {
-    return v_sub(v_mul(v_mul(f->eighth[k], 2.f), f->x[V_SPOT(i)]), v_mul(v_mul(least, 0.25f), k ? f->v[V_SPOT(i)] : f->w[V_SPOT(i)]));
+    const float *w = k ? f->v : f->w;
+
+    return v_sub(v_mul(v_mul(f->eighth[k], 2.f), f->x[V_SPOT(i)]), v_mul(v_mul(least, 0.25f), w[V_SPOT(i)]));
 }
 
 V_FN struct iq1_row iq1_row_of(int n, const struct iq1_near *f, vf least, int i1)

@@ -29,7 +29,7 @@ static const struct { int type; double floor[2], issued[2]; } counts[] = {
     {SL_TYPE_IQ4_NL, {0, 0}, {413, 429}},
     {SL_TYPE_IQ4_XS, {0, 0}, {440, 456}},
     {SL_TYPE_IQ1_S, {0, 800}, {0, 699}},
-    {SL_TYPE_IQ1_M, {900, 900}, {861, 821}},
+    {SL_TYPE_IQ1_M, {900, 900}, {860, 821}},
     {SL_TYPE_IQ2_XXS, {0, 1900}, {0, 1985}},
     {SL_TYPE_IQ2_XS, {0, 4700}, {0, 3424}},
     {SL_TYPE_IQ2_S, {0, 0}, {1908, 1477}},
