@@ -89,8 +89,10 @@ V_FN bool iq1s_take(const struct iq1s_prefix *f, const struct iq1_list *l, vf le
 {
     struct iq1_taken t = iq1_untaken(least);
 
+    if (l->n > IQ1_LIST)
+        return false;
     V_ROLLED
-    for (int i = v_imin(l->n, IQ1_LIST) - 1; i >= 0; i--) {
+    for (int i = l->n - 1; i >= 0; i--) {
         uint32_t id = iq1_get(l, i);
         vf x, w;
 
@@ -98,7 +100,7 @@ V_FN bool iq1s_take(const struct iq1s_prefix *f, const struct iq1_list *l, vf le
         iq1_next(&t, id, x, w);
     }
     *b = t.b;
-    return t.known && l->n <= IQ1_LIST;
+    return t.known;
 }
 
 V_FN struct iq1_best iq1s_best(const struct iq1s_prefix *f, vm small)
@@ -218,8 +220,10 @@ V_FN bool iq1m_take(const struct iq1m_terms *f, const struct iq1_list *l, vf lea
 {
     struct iq1_taken t = iq1_untaken(least);
 
+    if (l->n > IQ1_LIST)
+        return false;
     V_ROLLED
-    for (int i = v_imin(l->n, IQ1_LIST) - 1; i >= 0; i--) {
+    for (int i = l->n - 1; i >= 0; i--) {
         uint32_t id = iq1_get(l, i);
         vf x, w;
 
@@ -227,7 +231,7 @@ V_FN bool iq1m_take(const struct iq1m_terms *f, const struct iq1_list *l, vf lea
         iq1_next(&t, id, x, w);
     }
     *b = t.b;
-    return t.known && l->n <= IQ1_LIST;
+    return t.known;
 }
 
 V_CALL void iq1m_search(const struct iq1m_terms *f, struct iq1_best *b);
