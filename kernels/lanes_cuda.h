@@ -130,6 +130,26 @@ V_FN unsigned long long v_pair(uint32_t high, uint32_t low)
 #endif
 }
 
+/* A word one bit up, and in its lowest the highest of another. */
+V_FN uint32_t v_shift_in(uint32_t a, uint32_t from)
+{
+#ifdef __CUDACC__
+    return __funnelshift_l(from, a, 1);
+#else
+    return a << 1 | from >> 31;
+#endif
+}
+
+/* The place of the highest bit of a word that has one. */
+V_FN int v_top(uint32_t a)
+{
+#ifdef __CUDACC__
+    return 31 - __clz((int)a);
+#else
+    return 31 - __builtin_clz(a);
+#endif
+}
+
 /* The low halves of two words. */
 V_FN uint32_t v_halves_of(uint32_t first, uint32_t second)
 {

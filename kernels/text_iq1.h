@@ -249,20 +249,31 @@ V_SEARCH struct iq1_best iq1s_scan(const struct iq1s_prefix *f, vf least, vm *un
  * taking a split costs more than looking at one. Where it is not clear (a margin of 2^-18, when four
  * roundings move a comparison by less than 2^-21; the sums of q^2 of all splits are within a factor of
  * 100 of each other, so none underflows alone) the scan begins at nothing. */
-V_FN struct iq1_best iq1s_search(const struct iq1s_prefix *f)
+V_CALL void iq1s_search(const struct iq1s_prefix *f, struct iq1_best *out)
 {
     vf least = iq1s_least(f);
 
     for (;;) {
         vm unsure;
-        struct iq1_best b = iq1s_scan(f, least, &unsure);
 
-        unsure = v_or(unsure, v_and(v_lt(v_set(0.f), least), v_not(v_ine(b.kind, v_seti(-1)))));
+        *out = iq1s_scan(f, least, &unsure);
+        unsure = v_or(unsure, v_and(v_lt(v_set(0.f), least), v_not(v_ine(out->kind, v_seti(-1)))));
         if (!v_any(unsure))
-            return b;
+            return;
         least = v_set(-FLT_MAX);
     }
 }
+
+#ifndef V_COLUMNS
+V_FN struct iq1_best iq1s_best(const struct iq1s_prefix *f, vm small)
+{
+    struct iq1_best b;
+
+    (void)small;
+    iq1s_search(f, &b);
+    return b;
+}
+#endif
 
 V_FN vf iq1_sigma2(vf squares) { return k_sigma2(2.f, squares); }
 
@@ -272,13 +283,13 @@ V_FN void iq1_s_begin(int j, const vf *x, const vf *w, struct exchange *e, vf *w
     IQ1S_PREFIX(f);
     struct iq1_best b;
     vi rank[32];
-    vm turned;
+    vm small = iq1_too_small(x, 32, 1e-12f), turned;
 
     spread_weights(32, x, w, e->sigma2, wt);
     rank_values(x, 32, rank);
     iq1s_prefix(x, wt, rank, &f);
-    b = iq1s_search(&f);
-    s->dead = v_or(iq1_too_small(x, 32, 1e-12f), v_not(v_ine(b.kind, v_seti(-1))));
+    b = iq1s_best(&f, small);
+    s->dead = v_or(small, v_not(v_ine(b.kind, v_seti(-1))));
     turned = v_lt(b.scale, v_set(0.f));
     e->lm[j] = v_seli(s->dead, v_seti(0), v_seli(turned, v_isub(v_seti(1), b.kind), b.kind));
     for (int k = 0; k < 4; k++)

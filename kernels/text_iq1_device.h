@@ -1,7 +1,9 @@
 /* iq1_s and iq1_m for a GPU's thread: what data indexes is in columns of shared memory, and
- * iq1_m's splits are judged by running sums before any is summed in order. Included by text_iq1.h. */
+ * splits are judged by running sums (text_iq1_near.h) before any is summed as on the processor. Included by text_iq1.h. */
 #ifndef SLUICE_KERNELS_TEXT_IQ1_DEVICE_H
 #define SLUICE_KERNELS_TEXT_IQ1_DEVICE_H
+
+#include "kernels/text_iq1_near.h"
 
 V_FN void in_order(const vf *v, int n, const vi *rank, float *to)
 {
@@ -15,8 +17,9 @@ V_FN void in_order(const vf *v, int n, const vi *rank, float *to)
 
 struct iq1s_prefix {
     float *x, *w; /* columns of 33; the high parts are made where they are needed */
+    vf all, all_w; /* what magnitudes add up to */
 };
-#define IQ1S_PREFIX(name) V_SPOTS(name##_spots, 66); struct iq1s_prefix name = {name##_spots, name##_spots + V_SPOT(33)}
+#define IQ1S_PREFIX(name) V_SPOTS(name##_spots, 66); struct iq1s_prefix name = {.x = name##_spots, .w = name##_spots + V_SPOT(33)}
 
 V_FN void iq1s_prefix(const vf *x, const vf *w, const vi *rank, struct iq1s_prefix *f)
 {
@@ -26,8 +29,11 @@ V_FN void iq1s_prefix(const vf *x, const vf *w, const vi *rank, struct iq1s_pref
         wx[i] = v_mul(w[i], x[i]);
     in_order(wx, 32, rank, f->x + V_SPOT(1));
     in_order(w, 32, rank, f->w + V_SPOT(1));
-    f->x[0] = f->w[0] = v_set(0.f);
+    f->x[0] = f->w[0] = f->all = f->all_w = v_set(0.f);
+    V_UNROLL
     for (int i = 1; i <= 32; i++) {
+        f->all = v_add(f->all, fabsf(f->x[V_SPOT(i)]));
+        f->all_w = v_add(f->all_w, fabsf(f->w[V_SPOT(i)]));
         f->x[V_SPOT(i)] = sum_x = v_add(sum_x, f->x[V_SPOT(i)]);
         f->w[V_SPOT(i)] = sum_w = v_add(sum_w, f->w[V_SPOT(i)]);
     }
@@ -58,6 +64,61 @@ V_FN struct iq1s_sums iq1s_split(const struct iq1s_prefix *f, struct iq1s_low l,
 
     (void)i1;
     return s;
+}
+
+V_CALL void iq1s_search(const struct iq1s_prefix *f, struct iq1_best *out);
+
+V_FN struct iq1_near iq1s_near(const struct iq1s_prefix *f)
+{
+    struct iq1_near n = {.x = f->x, .w = f->w, .eighth = {v_mul(f->x[V_SPOT(32)], 0.125f)}, .all = f->all, .all_w = f->all_w};
+
+    return n;
+}
+
+/* Sums of one split. */
+V_FN void iq1s_sums_of(const struct iq1s_prefix *f, uint32_t id, vf *sum_x, vf *sum_w)
+{
+    struct iq1s_sums s = iq1s_split(f, iq1s_low_part(f, iq1_i1(id)), iq1_i1(id), iq1_i2(id));
+
+    *sum_x = id >> 12 ? s.xm : s.xp;
+    *sum_w = id >> 12 ? s.wm : s.wp;
+}
+
+/* Of the listed splits the one that all in turn would leave; returns whether they tell. */
+V_FN bool iq1s_take(const struct iq1s_prefix *f, const struct iq1_list *l, vf least, struct iq1_best *b)
+{
+    struct iq1_taken t = iq1_untaken(least);
+
+    if (l->n > IQ1_LIST)
+        return false;
+    V_ROLLED
+    for (int i = l->n - 1; i >= 0; i--) {
+        uint32_t id = iq1_get(l, i);
+        vf x, w;
+
+        iq1s_sums_of(f, id, &x, &w);
+        iq1_next(&t, id, x, w);
+    }
+    *b = t.b;
+    return t.known;
+}
+
+V_FN struct iq1_best iq1s_best(const struct iq1s_prefix *f, vm small)
+{
+    struct iq1_near n = iq1s_near(f);
+    struct iq1_best b = iq1_start();
+
+    if (small)
+        return b;
+    if (iq1_usual(&n)) {
+        vf least;
+        struct iq1_list l = iq1_look(32, &n, &least);
+
+        if (iq1s_take(f, &l, least, &b))
+            return b;
+    }
+    iq1s_search(f, &b);
+    return b;
 }
 
 /* ---- iq1_m: values and weights in order, and where the second half's are */
@@ -107,194 +168,87 @@ V_FN vf iq1m_mid(const struct iq1m_terms *f, int j, int kind)
 
 V_FN vf iq1m_mid_w(const struct iq1m_terms *f, int j) { return v_mul(v_mul(f->w[V_SPOT(j)], 0.125f), 0.125f); }
 
-/* Sums of one split in one kind, in order. */
+/* Sums of one split, in order. */
 V_FN void iq1m_split(const struct iq1m_terms *f, uint32_t id, vf *sum_x, vf *sum_w)
 {
-    int i1 = (int)(id & 31), i2 = (int)(id >> 5 & 31);
-    uint32_t down = (id >> 10 & 1 ? f->second : 0) | (id >> 11 & 1 ? ~f->second : 0);
+    uint32_t low = (1u << iq1_i1(id)) - 1, mid = low ^ ((1u << iq1_i2(id)) - 1);
+    uint32_t down = (id >> 12 & 1 ? f->second : 0) | (id >> 13 & 1 ? ~f->second : 0);
+    uint32_t more = ~(low ^ down), negative = low | (mid & down);
     vf x = v_set(0.f), w = x;
 
-    for (int j = 0; j < 16; j++) {
-        bool low = j < i1, mid = !low && j < i2, lower = down >> j & 1;
-        vf by = mid ? 0.125f : low == lower ? 1.125f : 0.875f;
-        vf weighted = v_mul(f->w[V_SPOT(j)], by), product = v_mul(weighted, f->x[V_SPOT(j)]);
+    V_ROLLED
+    for (int from = 0; from < 16; from += 8, mid >>= 8, more >>= 8, negative >>= 8) /* all at once would take registers */
+        V_UNROLL
+        for (int j = 0; j < 8; j++) {
+            vf by = mid >> j & 1 ? 0.125f : more >> j & 1 ? 1.125f : 0.875f;
+            vf weighted = v_mul(f->w[V_SPOT(from + j)], by), product = v_mul(weighted, f->x[V_SPOT(from + j)]);
 
-        x = v_add(x, low || (mid && lower) ? v_neg(product) : product);
-        w = v_add(w, v_mul(weighted, by));
-    }
+            x = v_add(x, sl_float(sl_bits(product) ^ (negative << (31 - j) & 0x80000000)));
+            w = v_add(w, v_mul(weighted, by));
+        }
     *sum_x = x;
     *sum_w = w;
 }
 
-/* Running sums over the values in order, up to each place: of w * x, of w, and of w where
- * those of the second half count as negative. A value's level falls by 1 where it leaves the high part,
- * and again where it leaves the middle, so a split's sums follow from those at i1 and at i2. They and the sums in
- * order differ by less than 100 roundings, each of at most 2^-24 of what all terms' magnitudes add up to;
- * slack is 2^-16 of that. */
-struct iq1m_near {
-    float *x, *w, *v; /* columns of 17 */
-    vf base_x[4], base_w[4]; /* all values high */
-    vf slack_x, slack_w;
-};
-
-/* Returns whether no number is so large or small that roundings are not what they usually are. */
-V_FN bool iq1m_near(const struct iq1m_terms *f, struct iq1m_near *n)
+/* Running sums. */
+V_FN struct iq1_near iq1m_near(const struct iq1m_terms *f)
 {
-    vf zero = v_set(0.f), sum_x = zero, sum_w = zero, sum_v = zero, all = zero, all_w = zero;
+    float *x = f->x + V_SPOT(32), *w = f->x + V_SPOT(49), *v = f->x + V_SPOT(66);
+    vf zero = v_set(0.f), sum_x = zero, sum_w = zero, sum_v = zero, halves = zero;
+    struct iq1_near n = {.x = x, .w = w, .v = v, .all = zero, .all_w = zero};
 
-    n->x = f->x + V_SPOT(32);
-    n->w = f->x + V_SPOT(49);
-    n->v = f->x + V_SPOT(66);
-    n->x[0] = n->w[0] = n->v[0] = zero;
-    for (int k = 0; k < 4; k++)
-        n->base_x[k] = n->base_w[k] = zero;
+    x[0] = w[0] = v[0] = zero;
+    V_UNROLL
     for (int j = 0; j < 16; j++) {
-        vf w = f->w[V_SPOT(j)], p = v_mul(w, f->x[V_SPOT(j)]);
-        bool second = f->second >> j & 1;
+        vf weight = f->w[V_SPOT(j)], p = v_mul(weight, f->x[V_SPOT(j)]);
+        uint32_t second = f->second << (31 - j) & 0x80000000;
 
-        n->x[V_SPOT(j + 1)] = sum_x = v_add(sum_x, p);
-        n->w[V_SPOT(j + 1)] = sum_w = v_add(sum_w, w);
-        n->v[V_SPOT(j + 1)] = sum_v = v_add(sum_v, second ? v_neg(w) : w);
-        all = v_add(all, v_abs(p));
-        all_w = v_add(all_w, v_abs(w));
-        for (int k = 0; k < 4; k++) {
-            vf q = (second ? k & 1 : k >> 1) ? 0.875f : 1.125f;
-
-            n->base_x[k] = v_add(n->base_x[k], v_mul(p, q));
-            n->base_w[k] = v_add(n->base_w[k], v_mul(v_mul(w, q), q));
-        }
+        x[V_SPOT(j + 1)] = sum_x = v_add(sum_x, p);
+        w[V_SPOT(j + 1)] = sum_w = v_add(sum_w, weight);
+        v[V_SPOT(j + 1)] = sum_v = v_add(sum_v, sl_float(sl_bits(weight) ^ second));
+        halves = v_add(halves, sl_float(sl_bits(p) ^ second));
+        n.all = v_add(n.all, fabsf(p));
+        n.all_w = v_add(n.all_w, fabsf(weight));
     }
-    n->slack_x = v_mul(all, 0x1p-16f);
-    n->slack_w = v_mul(all_w, 0x1p-16f);
-    return all > 0x1p-45f && all < 0x1p45f && all_w > 0x1p-60f && all_w < 0x1p60f;
+    n.eighth[0] = v_mul(sum_x, 0.125f);
+    n.eighth[1] = v_mul(halves, 0.125f);
+    return n;
 }
 
-/* Rows: the sums of (i1, i2) are x[k] less n->x at i2, and w[k] less 1 +- 1/4 of those at i2. */
-struct iq1m_row { vf x[4], w[4]; };
-
-V_FN struct iq1m_row iq1m_row_of(const struct iq1m_near *n, int i1)
+/* Of the listed splits the one that all in turn would leave; returns whether they tell. */
+V_FN bool iq1m_take(const struct iq1m_terms *f, const struct iq1_list *l, vf least, struct iq1_best *b)
 {
-    vf x1 = n->x[V_SPOT(i1)], w1 = n->w[V_SPOT(i1)], v1 = n->v[V_SPOT(i1)];
-    struct iq1m_row r;
+    struct iq1_taken t = iq1_untaken(least);
 
-    for (int k = 0; k < 4; k++) {
-        vf fourth = v_mul(k == 0 || k == 3 ? w1 : v1, 0.25f);
-
-        r.x[k] = v_sub(n->base_x[k], x1);
-        r.w[k] = v_sub(v_add(n->base_w[k], w1), k < 2 ? fourth : v_neg(fourth));
-    }
-    return r;
-}
-
-V_FN void iq1m_near_sums(const struct iq1m_near *n, const struct iq1m_row *r, int i2, vf *x, vf *w)
-{
-    vf x2 = n->x[V_SPOT(i2)], w2 = n->w[V_SPOT(i2)], v2 = n->v[V_SPOT(i2)];
-
-    for (int k = 0; k < 4; k++) {
-        vf fourth = v_mul(k == 0 || k == 3 ? w2 : v2, 0.25f);
-
-        x[k] = v_sub(r->x[k], x2);
-        w[k] = v_sub(r->w[k], k < 2 ? v_add(w2, fourth) : v_sub(w2, fourth));
-    }
-}
-
-/* Splits that may be the best, in order, the last one lowest: five in id, of 12 bits each, those before them
- * in places of 16. Of all others the score, as a real number, is below `least`. */
-#define IQ1M_LIST 9 /* normally distributed values have more in one of 5,000 sub-blocks */
-struct iq1m_list {
-    uint64_t id, before;
-    int n; /* more than IQ1M_LIST: some were lost */
-    vf least, highest;
-};
-
-V_FN void iq1m_note(const struct iq1m_near *n, struct iq1m_list *l, vf x, vf w, uint32_t id)
-{
-    vf up = v_add(v_abs(x), n->slack_x), down = v_sub(v_abs(x), n->slack_x);
-    vf over = v_add(w, n->slack_w), under = v_sub(w, n->slack_w), sure, most;
-
-    sure = v_mul(v_div(sqr(down), over), 1 - 0x1p-15f); /* the best's score is above that, where down and under are */
-    most = v_mul(sure, 1 + 0x1p-10f);
-    if (!(v_mul(sqr(up), over) < v_mul(v_mul(sqr(down), under), 1 + 0x1p-11f)))
-        most = under > 0.f ? v_mul(v_div(sqr(up), under), 1 + 0x1p-18f) : 0x1p120f;
-    if (down > 0.f && under > 0.f && sure > l->least)
-        l->least = sure;
-    if (l->highest < l->least) { /* all that were noted are out */
-        l->n = 0;
-        l->highest = v_set(0.f);
-    }
-    l->highest = most > l->highest ? most : l->highest;
-    l->before = l->before << 16 | l->id >> 48;
-    l->id = l->id << 12 | id;
-    l->n++;
-}
-
-/* Looks at all splits, or at some. */
-V_FN void iq1m_look(const struct iq1m_near *n, bool all, struct iq1m_list *l)
-{
-    V_ROLLED
-    for (int i1 = all ? 0 : 2; i1 <= 16; i1 += all ? 1 : 3) {
-        struct iq1m_row r = iq1m_row_of(n, i1);
-
-        V_ROLLED
-        for (int i2 = all ? i1 : i1 + 2; i2 <= 16; i2 += all ? 1 : 3) {
-            uint32_t which = 0;
-            vf x[4], w[4];
-
-            iq1m_near_sums(n, &r, i2, x, w);
-            for (int k = 0; k < 4; k++)
-                which |= sqr(v_add(v_abs(x[k]), n->slack_x)) < v_mul(l->least, v_sub(w[k], n->slack_w)) ? 0 : 1u << k;
-            V_ROLLED
-            for (int k = 0; which; which >>= 1, k++)
-                if (which & 1)
-                    iq1m_note(n, l, k == 0 ? x[0] : k == 1 ? x[1] : k == 2 ? x[2] : x[3],
-                              k == 0 ? w[0] : k == 1 ? w[1] : k == 2 ? w[2] : w[3], (uint32_t)(i1 | i2 << 5 | k << 10));
-        }
-    }
-}
-
-/* Of the splits in the list the last that is taken, as iq1m_search takes them. What it took before the
- * first one that is clearly above `least` does not matter, since its score was not; one that is too near to
- * tell (a margin of 2^-18 against three roundings) may have been taken or not, and the next has to be above
- * it as well. Returns false where no split is clearly above. */
-V_FN bool iq1m_take(const struct iq1m_terms *f, const struct iq1m_list *l, struct iq1_best *b)
-{
-    bool known = false;
-    vf bound = l->least;
-
-    *b = iq1_start();
-    if (!(l->n <= IQ1M_LIST && bound > 0x1p-100f && bound < 0x1p100f))
+    if (l->n > IQ1_LIST)
         return false;
     V_ROLLED
     for (int i = l->n - 1; i >= 0; i--) {
-        uint32_t id = (uint32_t)(i < 5 ? l->id >> 12 * i : l->before >> 16 * (i - 5)) & 0xfff;
+        uint32_t id = iq1_get(l, i);
         vf x, w;
 
         iq1m_split(f, id, &x, &w);
-        known = known || (w > 0.f && v_mul(v_mul(bound, 1 + 0x1p-18f), w) < sqr(x));
-        if (known)
-            iq1_try(b, x, w, (int)(id & 31), (int)(id >> 5 & 31), (int)(id >> 10));
-        else if (!(v_mul(v_mul(bound, 1 - 0x1p-18f), w) > sqr(x)))
-            bound = v_mul(bound, 1 + 0x1p-16f);
+        iq1_next(&t, id, x, w);
     }
-    return known;
+    *b = t.b;
+    return t.known;
 }
 
 V_CALL void iq1m_search(const struct iq1m_terms *f, struct iq1_best *b);
 
 V_FN struct iq1_best iq1m_best(const struct iq1m_terms *f, vm small)
 {
-    struct iq1m_list l = {0, 0, 0, v_set(0.f), v_set(0.f)};
     struct iq1_best b = iq1_start();
-    struct iq1m_near n;
+    struct iq1_near n;
 
     if (small)
         return b;
-    if (iq1m_near(f, &n)) {
-        iq1m_look(&n, false, &l);
-        l.n = 0;
-        l.highest = v_set(0.f);
-        iq1m_look(&n, true, &l);
-        if (iq1m_take(f, &l, &b))
+    n = iq1m_near(f);
+    if (iq1_usual(&n)) {
+        vf least;
+        struct iq1_list l = iq1_look(16, &n, &least);
+
+        if (iq1m_take(f, &l, least, &b))
             return b;
     }
     iq1m_search(f, &b);
