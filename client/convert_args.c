@@ -166,10 +166,21 @@ static void dry_run_json(const struct sl_plan *p, const struct output *out)
     json_line(o, "dry_run");
 }
 
-int convert_dry_run(const struct sl_plan *p, const struct output *out, bool json)
+/* What would keep the run itself from beginning. */
+static void note_place(const struct output *out, bool force)
+{
+    char shown[CLI_SHOWN_BYTES];
+    struct sl_error why;
+
+    if (output_absent(out, force, &why) < 0 || (!out->new_dir && output_check_space(out, &why) < 0))
+        fprintf(stderr, "sluice: note: this cannot be made there: %s\n", cli_shown(shown, why.text));
+}
+
+int convert_dry_run(const struct sl_plan *p, const struct output *out, bool force, bool json)
 {
     char a[32], b[32], shown[CLI_SHOWN_BYTES];
 
+    note_place(out, force);
     if (json) {
         dry_run_json(p, out);
         return 0;

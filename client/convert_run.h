@@ -53,8 +53,8 @@ void convert_print_stats(const struct sl_engine_stats *st, uint64_t wall_ns, uin
 /* Effect: the same for the check that follows. */
 void convert_print_check(uint64_t bytes, uint64_t wall_ns);
 
-/* Effect: prints the files, tensors and types that would be made; json: as one JSON line,
- * message_type "dry_run". Returns 0. */
-int convert_dry_run(const struct sl_plan *p, const struct output *out, bool json);
+/* Effect: prints the files, tensors and types that would be made, and notes what would keep them from being made;
+ * json: as one JSON line, message_type "dry_run". Returns 0. */
+int convert_dry_run(const struct sl_plan *p, const struct output *out, bool force, bool json);
 
 #endif

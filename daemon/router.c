@@ -217,18 +217,20 @@ static bool others_allowed(const struct sl_router *r)
  * the allow-list names some. */
 static int check_folder(const struct sl_router *r, const char *path, struct sl_error *e)
 {
+    static const char own[] = "name one of your own with --listen ipc:///PATH ($XDG_RUNTIME_DIR/sluice, where a login has set that)";
     char dir[256];
     const char *slash = strrchr(path, '/');
     struct stat st;
 
     snprintf(dir, sizeof dir, "%.*s", slash == path ? 1 : (int)(slash - path), path);
     if (mkdir(dir, 0700) == 0 ? others_allowed(r) && chmod(dir, 0711) != 0 : errno != EEXIST)
-        return sl_fail(e, SL_EUSAGE, "%s: cannot be created: %s", dir, strerror(errno));
+        return sl_fail(e, SL_EUSAGE, "%s: cannot be created: %s; %s", dir, strerror(errno), own);
     if (stat(dir, &st) != 0 || !S_ISDIR(st.st_mode))
         return sl_fail(e, SL_EUSAGE, "%s: no folder", dir);
-    if (st.st_uid != geteuid() || (st.st_mode & 022))
-        return sl_fail(e, SL_EUSAGE, "%s: the socket's folder must be this user's and closed to others' writing (chmod 700)",
-                       dir);
+    if (st.st_uid != geteuid())
+        return sl_fail(e, SL_EUSAGE, "%s: the socket's folder is another user's; %s", dir, own);
+    if (st.st_mode & 022)
+        return sl_fail(e, SL_EUSAGE, "%s: the socket's folder must be closed to others' writing (chmod 700)", dir);
     return 0;
 }
 

@@ -117,6 +117,9 @@ like($r->{out}, qr/^token_embd\.weight +q4_k /m, 'and shows the types');
 
 $r = run_ok('--sha256', @convert, '--recipe', 'q8_0', '--sha256');
 like(slurp("$dir/x.gguf.xxh64"), qr/^sha256    [0-9a-f]{64}  x\.gguf:output\.weight$/m, 'SHA-256 in the manifest');
+$r = run_ok('--dry-run of what exists', @convert, '--recipe', 'q8_0', '--dry-run');
+like($r->{err}, qr{^sluice: note: this cannot be made there: \S*x\.gguf exists already; --force replaces it$}m, 'says so');
+is(run_ok('with --force', @convert, '--recipe', 'q8_0', '--dry-run', '--force')->{err}, '', 'there is nothing to say');
 run_ok('plan of a folder', $SLUICE, 'plan', $TINY, '--recipe', 'dq3_k_m');
 run_ok('plan of a config alone', $SLUICE, 'plan', "$TINY/config.json", '--recipe', 'dq3_k_m');
 $r = run_ok('inspect', $SLUICE, 'inspect', "$dir/x.gguf");
