@@ -34,18 +34,29 @@ __global__ void __launch_bounds__(DEVICE_THREADS, blocks_wanted(type)) quantize_
     __shared__ __align__(16) struct device_super s[DEVICE_THREADS / device_subs(type)];
     struct device_thread t;
 
-    static_assert(queue_aside(type) <= (int)sizeof s || !device_iquant(type), "the queue takes the place of the words");
+    static_assert((queue_runs(type) ? runs_aside(type) : queue_aside(type)) <= (int)sizeof s || !device_iquant(type),
+                  "the queue takes the place of the words");
     meet_and_do<type, weighted, DEVICE_BEGIN>(&k, &t, s);
     meet_and_do<type, weighted, DEVICE_SUM>(&k, &t, s);
     meet_and_do<type, weighted, DEVICE_FIT>(&k, &t, s);
 #pragma unroll 1
     for (int turn = 0; turn < device_turns(type); turn++) {
         meet_and_do<type, weighted, DEVICE_CODES>(&k, &t, s, turn);
+        meet_and_do<type, weighted, DEVICE_RUNS>(&k, &t, s, turn);
+        meet_and_do<type, weighted, DEVICE_LISTS>(&k, &t, s, turn);
         meet_and_do<type, weighted, DEVICE_STARTS>(&k, &t, s, turn);
         meet_and_do<type, weighted, DEVICE_PLACE>(&k, &t, s, turn);
-        meet_and_do<type, weighted, DEVICE_NEAREST>(&k, &t, s, turn);
-        meet_and_do<type, weighted, DEVICE_UNSURE>(&k, &t, s, turn);
-        meet_and_do<type, weighted, DEVICE_NAMED>(&k, &t, s, turn);
+#pragma unroll 1
+        for (int pass = 0; pass < device_passes(type, turn); pass++)
+            meet_and_do<type, weighted, DEVICE_NEAREST>(&k, &t, s, turn);
+#pragma unroll 1
+        do {
+            meet_and_do<type, weighted, DEVICE_COLLECT>(&k, &t, s, turn);
+            meet_and_do<type, weighted, DEVICE_UNSURE>(&k, &t, s, turn);
+            meet_and_do<type, weighted, DEVICE_NAMED>(&k, &t, s, turn);
+        } while (device_more(type, &t, s, sl_pool));
+        meet_and_do<type, weighted, DEVICE_FILL>(&k, &t, s, turn);
+        meet_and_do<type, weighted, DEVICE_TRIALS>(&k, &t, s, turn);
     }
     meet_and_do<type, weighted, DEVICE_CLEAR>(&k, &t, s);
     meet_and_do<type, weighted, DEVICE_TAKE>(&k, &t, s);

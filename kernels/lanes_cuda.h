@@ -34,6 +34,8 @@ extern __shared__ float sl_pool[] __attribute__((aligned(16))); /* the queue has
 #define V_ROLLED _Pragma("unroll 1")
 /* Adds 1, and returns what was there; several threads of a block may. */
 #define V_COUNT(place) atomicAdd((place), 1)
+/* Adds n, and returns what was there. */
+#define V_MORE(place, n) atomicAdd((place), (n))
 /* The least of what is there and of n; several threads of a block may. */
 #define V_LEAST(place, n) ((void)atomicMin((place), (n)))
 #define RN_ADD(a, b) __fadd_rn(a, b)
@@ -50,6 +52,7 @@ extern __shared__ float sl_pool[] __attribute__((aligned(16))); /* the queue has
 #define V_UNROLL
 #define V_ROLLED
 #define V_COUNT(place) ((*(place))++)
+#define V_MORE(place, n) ((*(place) += (n)) - (n))
 #define V_LEAST(place, n) (*(place) = *(place) < (n) ? *(place) : (n))
 #define RN_ADD(a, b) ((a) + (b))
 #define RN_SUB(a, b) ((a) - (b))
@@ -116,6 +119,25 @@ V_FN uint32_t v_bytes_of(uint32_t low, uint32_t high, uint32_t nibbles)
         out |= ((nibbles >> 4 * i & 4 ? high : low) >> 8 * (nibbles >> 4 * i & 3) & 255) << 8 * i;
 #endif
     return out;
+}
+
+/* The place of the highest bit that is set. */
+V_FN int v_last_bit(uint32_t a)
+{
+#ifdef __CUDACC__
+    return 31 - __clz((int)a);
+#else
+    return 31 - __builtin_clz(a);
+#endif
+}
+
+V_FN int v_bits_set(uint32_t a)
+{
+#ifdef __CUDACC__
+    return __popc(a);
+#else
+    return __builtin_popcount(a);
+#endif
 }
 
 V_FN unsigned long long v_pair(uint32_t high, uint32_t low)

@@ -6,7 +6,7 @@
  *     begin   bits cleared, values loaded
  *     sum     lane = superblock: what weights need of all 256 values, in order
  *     fit     the sub-block's own scale; on grids, what the search for it begins with
- *     codes, starts, place, nearest, unsure, named   on grids, in turns: text_queue.h
+ *     codes to trials   on grids, in turns: text_queue.h, text_device_runs.h
  *     clear   iq2, iq3: bits cleared, in whose place the queue had been
  *     take    what the last turn found
  *     half    lane = superblock, and scales or minimums: their levels
@@ -29,7 +29,10 @@
 
 enum device_phase {
     DEVICE_BEGIN, DEVICE_SUM, DEVICE_FIT,
-    DEVICE_CODES, DEVICE_STARTS, DEVICE_PLACE, DEVICE_NEAREST, DEVICE_UNSURE, DEVICE_NAMED, /* device_turns times */
+    DEVICE_CODES, DEVICE_RUNS, DEVICE_LISTS, DEVICE_STARTS, DEVICE_PLACE, /* device_turns times all to trials; in each: */
+    DEVICE_NEAREST, /* device_passes times */
+    DEVICE_COLLECT, DEVICE_UNSURE, DEVICE_NAMED, /* while device_more */
+    DEVICE_FILL, DEVICE_TRIALS,
     DEVICE_CLEAR, DEVICE_TAKE,
     DEVICE_HALF, DEVICE_TOP, DEVICE_TERMS, DEVICE_WHOLE, DEVICE_LEVELS, DEVICE_STORE,
     DEVICE_PHASES
@@ -58,10 +61,11 @@ struct device_thread {
     struct grid_best best;
     struct iq1_sub iq1;
     struct device_places places;
-    uint32_t later[4];       /* iq2, iq3: the last of four trials' points, two each, until the two before are taken */
+    uint32_t later[4];       /* iq2: the last of four trials' points, two each, until the two before are taken */
     uint32_t later_off, off; /* which of them, and of the best trial's, were no points */
     vf range, all; /* all: the sum of its values' magnitudes */
     vm again;
+    int pass, call;          /* iq3: of a turn's searches, and of those in floats */
 };
 
 /* Sub-blocks of a superblock type; 1: a block of 32; 0: single values. */
@@ -80,6 +84,8 @@ V_SHAPE int device_subs(int type)
         return 1;
     }
 }
+
+#include "kernels/text_device_rounds.h"
 
 V_FN int device_bytes(int type)
 {
@@ -119,11 +125,15 @@ V_SHAPE bool device_iquant(int type)
            type == SL_TYPE_IQ3_XXS || type == SL_TYPE_IQ3_S;
 }
 
-/* Turns of the searches for grid points: two for four trials, and the last move, or iq1's one. */
+/* Turns of the searches for grid points: iq2's two for four trials, and the last move; iq3's two for a round; iq1's one. */
 V_SHAPE int device_turns(int type)
 {
-    return queue_iq1(type) ? 1 : device_iquant(type) ? 2 * (grid_kind_of(type).steps / 2 + 1) + 1 : 0;
+    return queue_iq1(type) ? 1 : queue_runs(type) ? 2 * V_COLUMNS / RUNS_COLUMNS
+           : device_iquant(type) ? 2 * (grid_kind_of(type).steps / 2 + 1) + 1 : 0;
 }
+
+/* How often a turn's searches are made. */
+V_SHAPE int device_passes(int type, int turn) { return queue_runs(type) && !(turn & 1) ? RUNS_PASSES : 1; }
 
 /* Whether a phase of a superblock type does anything; of two neighbours that do, the threads meet between. */
 V_SHAPE bool device_has(int type, bool weighted, enum device_phase phase)
@@ -135,8 +145,10 @@ V_SHAPE bool device_has(int type, bool weighted, enum device_phase phase)
         return device_turns(type) > 0;
     case DEVICE_CLEAR:
         return device_iquant(type);
+    case DEVICE_RUNS: case DEVICE_LISTS: case DEVICE_COLLECT: case DEVICE_FILL: case DEVICE_TRIALS:
+        return queue_runs(type);
     case DEVICE_NAMED:
-        return device_turns(type) > 0 && queue_bits(type) == 2;
+        return device_turns(type) > 0 && !queue_runs(type);
     case DEVICE_HALF:
         return type == SL_TYPE_Q2_K || type == SL_TYPE_Q4_K || type == SL_TYPE_Q5_K;
     case DEVICE_TERMS: case DEVICE_WHOLE:
@@ -161,6 +173,8 @@ V_FN int device_place(int subs, int superblock, int j)
 /* Floats of the pool that a type takes: 0 where none. */
 V_SHAPE int device_pool(int type, bool weighted)
 {
+    if (queue_runs(type))
+        return runs_floats(type);
     if (device_turns(type)) /* more than the sums take */
         return queue_floats(type);
     return device_subs(type) > 1 && device_has(type, weighted, DEVICE_SUM) ? DEVICE_POOL : 0;
@@ -199,7 +213,7 @@ V_FN void super_begin(int type, bool weighted, const struct sl_gpu_work *k, uint
         super_clear(n, tid, s);
     if (device_turns(type)) {
         if (tid < QUEUE_LENGTHS)
-            queue_of(type, pool, s).count[tid] = 0;
+            (queue_runs(type) ? runs_of(type, pool, s).count : queue_of(type, pool, s).count)[tid] = 0;
         t->sub.dead = t->iq1.dead = true; /* of threads without a sub-block */
         t->again = false;
     }
@@ -401,12 +415,14 @@ V_FN void super_phase(int type, bool weighted, enum device_phase phase, int turn
         super_sum(type, n, lane, s, pool);
     } else if (phase == DEVICE_FIT) {
         super_fit(type, weighted, k, first, n, tid, t, s, pool);
+    } else if (queue_runs(type) && phase >= DEVICE_CODES && phase <= DEVICE_TRIALS) {
+        runs_phase(type, phase, &k->grid, turn, tid, lane, t, s, pool);
     } else if (phase == DEVICE_CODES) {
         super_codes(type, k, turn, n, tid, t, s, pool);
     } else if (phase == DEVICE_STARTS) {
         struct device_queue q = queue_of(type, pool, s);
 
-        queue_starts(&q, lane);
+        queue_starts(q.count, q.start, lane);
     } else if (phase == DEVICE_PLACE) {
         struct device_queue q = queue_of(type, pool, s);
 
@@ -418,10 +434,7 @@ V_FN void super_phase(int type, bool weighted, enum device_phase phase, int turn
     } else if (phase == DEVICE_UNSURE) {
         struct device_queue q = queue_of(type, pool, s);
 
-        if (queue_bits(type) == 2)
-            queue_unsure_8(type, &k->grid, &q, lane);
-        else
-            queue_unsure_4(type, &k->grid, &q, lane);
+        queue_unsure_8(type, &k->grid, &q, lane);
     } else if (phase == DEVICE_NAMED) {
         struct device_queue q = queue_of(type, pool, s);
 
@@ -429,7 +442,10 @@ V_FN void super_phase(int type, bool weighted, enum device_phase phase, int turn
     } else if (phase == DEVICE_CLEAR) {
         super_clear(n, tid, s);
     } else if (phase == DEVICE_TAKE) {
-        super_last(type, k, n, tid, t, s, pool);
+        if (queue_runs(type))
+            runs_end(type, &k->grid, n, tid, t, s, pool);
+        else
+            super_last(type, k, n, tid, t, s, pool);
     } else if (phase == DEVICE_HALF) {
         super_half(type, weighted, n, lane, s);
     } else if (phase == DEVICE_TOP) {
@@ -446,6 +462,14 @@ V_FN void super_phase(int type, bool weighted, enum device_phase phase, int turn
         device_store(k->out + first * (uint64_t)bytes, n * (bytes / 2), bytes / 2, tid, s->words, (int)(sizeof *s / sizeof(vi)),
                      &s->e.none);
     }
+}
+
+/* Whether the phases from collect to named are to be done again. */
+V_FN bool device_more(int type, const struct device_thread *t, struct device_super *s, float *pool)
+{
+    struct device_runs r = runs_of(type, pool, s);
+
+    return queue_runs(type) && runs_more(t, &r);
 }
 
 #include "kernels/text_device_small.h"

@@ -26,7 +26,7 @@ V_FN void queue_fit(int type, int j, const vf *w, int tid, struct device_thread 
             t->all = v_add(t->all, v_abs(t->sub.x[i]));
     }
     V_UNROLL
-    for (int i = 0; i < queue_values(type); i++) {
+    for (int i = 0; i < queue_values(type) && !queue_runs(type); i++) {
         q.x[V_SPOT(i) + tid] = queue_iq1(type) ? t->x[i] : t->sub.x[i];
         q.w[V_SPOT(i) + tid] = queue_iq1(type) ? wt[i] : v_sqrt(t->sub.w[i]);
     }
@@ -81,9 +81,6 @@ V_FN void super_take(int type, const struct device_queue *q, int turn, int tid, 
         t->later[k / 2] = v_halves_of(q->code[V_SPOT(queue_groups(type) + k) + tid], q->code[V_SPOT(queue_groups(type) + k + 1) + tid]);
     t->later_off = t->places.off >> 8;
 }
-
-/* Scales whose squares times weights, 2^40 at most, and squares of levels F32 holds: the smallest and the largest. */
-V_FN vm queue_usual(vf small, vf large) { return v_and(v_lt(v_set(0x1p-40f), small), v_lt(large, v_set(0x1p38f))); }
 
 V_FN void queue_invert(const struct device_queue *q, int trial, int tid, vm usual, vf inv)
 {

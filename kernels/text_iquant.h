@@ -112,17 +112,25 @@ V_FN vf grid_spacing(const struct grid_kind *t, int is, vf range)
     return v_div(v_set((float)(2 * grid_top(t) + 1) + (float)is * t->step), range);
 }
 
-/* Takes a trial's scale and points where their score is higher; returns where. */
+/* Takes a trial's scale where its score is higher; returns where. */
+V_FN vm grid_judge(vf sum_qx, vf sum_q2, struct grid_sub *s, struct grid_best *b)
+{
+    vm better = v_and(v_lt(v_set(0.f), sum_q2), v_lt(v_mul(b->score, sum_q2), sqr(sum_qx)));
+    vf scale = v_div(sum_qx, sum_q2);
+
+    s->scale = v_sel(better, scale, s->scale);
+    b->score = v_sel(better, v_mul(scale, sum_qx), b->score);
+    return better;
+}
+
+/* The same, and its points. */
 V_FN vm grid_better(const struct grid_kind *t, struct grid_sub *s, const vi *code, struct grid_best *b)
 {
-    vf zero = v_set(0.f), sum_qx, sum_q2, scale;
+    vf sum_qx, sum_q2;
     vm better;
 
     grid_sums(t, s, code, &sum_qx, &sum_q2);
-    better = v_and(v_lt(zero, sum_q2), v_lt(v_mul(b->score, sum_q2), sqr(sum_qx)));
-    scale = v_div(sum_qx, sum_q2);
-    s->scale = v_sel(better, scale, s->scale);
-    b->score = v_sel(better, v_mul(scale, sum_qx), b->score);
+    better = grid_judge(sum_qx, sum_q2, s, b);
     for (int k = 0; k < grid_groups(t); k++)
         s->code[k] = v_seli(better, code[k], s->code[k]);
     return better;

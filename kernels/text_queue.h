@@ -9,12 +9,12 @@
  *   place   the order
  *   nearest each search, by any thread
  *   unsure  searches that whole numbers did not settle, in floats
- *   named   with three levels: what came of those, which several threads shared
+ *   named   what came of those, which several threads shared
  *
- * Of iq2 and iq3 a turn has two trials: most groups have the same code in both, and so the same list, which is then walked
+ * Of iq2 a turn has two trials: most groups have the same code in both, and so the same list, which is then walked
  * once for both. These are the first and the last of four, then the two between. Where the code is the same, so it is between;
  * and two neighbours' sums differ by scale^2 times what is linear in 1 / scale, so that the one that is clearly the least at both
- * ends is the least between, and need not be searched for.
+ * ends is the least between, and need not be searched for. iq3's are in text_device_runs.h.
  *
  * Which thread searches, and in which order, changes no sum. */
 #ifndef SLUICE_KERNELS_TEXT_QUEUE_H
@@ -24,6 +24,9 @@
 #include "kernels/text_iq1.h"
 
 #define QUEUE_LENGTHS 32
+
+/* Whether text_device_runs.h has the searches. */
+V_SHAPE bool queue_runs(int type) { return type == SL_TYPE_IQ3_XXS || type == SL_TYPE_IQ3_S; }
 
 /* In shared memory. A search is its thread | group << 7 | QUEUE_FIRST, QUEUE_SECOND or both; of iq1 not these, but 1 << 10
  * where its levels are moved down. */
@@ -37,12 +40,15 @@ struct device_queue {
     uint16_t *unsure;       /* searches for one trial, n_unsure of them */
     int32_t *count, *start; /* by length, longest first; start[QUEUE_LENGTHS]: all searches */
     int32_t *n_unsure;
-    unsigned long long *least; /* with three levels, by place in unsure: queue_rank of a sum << 32 | its place in the list */
+    unsigned long long *least; /* by place in unsure: queue_rank of a sum << 32 | its place in the list */
 };
+
+/* Scales whose squares times weights, 2^40 at most, and squares of levels F32 holds: the smallest and the largest. */
+V_FN vm queue_usual(vf small, vf large) { return v_and(v_lt(v_set(0x1p-40f), small), v_lt(large, v_set(0x1p38f))); }
 
 /* How far x / scale may be from a code's level for a search in whole numbers: where signs have a parity, one value of
  * eight may be far below 0. */
-V_SHAPE int queue_reach(int type) { return type == SL_TYPE_IQ3_S || type == SL_TYPE_IQ2_S ? 4 : 8; }
+V_SHAPE int queue_reach(int type) { return type == SL_TYPE_IQ2_S ? 4 : 8; }
 
 /* A thread's places in the queue, by trial: length | place there << 8, or none, or that of the first trial. off: a bit for
  * each group that is no point, of the second trial from bit 8 on. */
@@ -53,12 +59,11 @@ struct device_places {
 };
 
 V_SHAPE bool queue_iq1(int type) { return type == SL_TYPE_IQ1_S || type == SL_TYPE_IQ1_M; }
-V_SHAPE int queue_bits(int type) { return type == SL_TYPE_IQ3_XXS || type == SL_TYPE_IQ3_S ? 3 : 2; }
 V_SHAPE int queue_values(int type)
 {
     return type == SL_TYPE_IQ2_XS || type == SL_TYPE_IQ2_S || type == SL_TYPE_IQ1_M ? 16 : 32;
 }
-V_SHAPE int queue_groups(int type) { return queue_values(type) / (queue_bits(type) == 2 ? 8 : 4); }
+V_SHAPE int queue_groups(int type) { return queue_values(type) / 8; }
 
 /* Trials of a turn. */
 V_SHAPE int queue_trials(int type) { return queue_iq1(type) ? 1 : 2; }
@@ -80,14 +85,13 @@ V_SHAPE int queue_columns(int type)
 /* Floats of shared memory. */
 V_SHAPE int queue_floats(int type)
 {
-    int words = queue_iq1(type) ? 3 : queue_bits(type) == 2 ? 6 : 2;
+    int words = queue_iq1(type) ? 3 : 6;
 
     return queue_columns(type) * V_COLUMNS + queue_groups(type) * V_COLUMNS * words / 2 + 2 * QUEUE_LENGTHS + 2;
 }
 
-/* Bytes that lie where the superblocks' words do, which are not used as long as there are turns: with three bits order and
- * unsure, with two least. */
-V_SHAPE int queue_aside(int type) { return queue_iq1(type) ? 0 : 2 * queue_groups(type) * V_COLUMNS * (queue_bits(type) == 2 ? 8 : 4); }
+/* Bytes that lie where the superblocks' words do, which are not used as long as there are turns: least. */
+V_SHAPE int queue_aside(int type) { return queue_iq1(type) ? 0 : 2 * queue_groups(type) * V_COLUMNS * 8; }
 
 V_FN struct device_queue queue_of(int type, float *pool, void *aside)
 {
@@ -103,7 +107,7 @@ V_FN struct device_queue queue_of(int type, float *pool, void *aside)
     q.start = q.count + QUEUE_LENGTHS;
     q.n_unsure = q.start + QUEUE_LENGTHS + 1;
     q.code = (uint16_t *)(void *)(q.n_unsure + 1);
-    q.order = queue_bits(type) == 2 ? q.code + cells : (uint16_t *)aside;
+    q.order = q.code + cells;
     q.unsure = q.order + cells;
     return q;
 }
@@ -154,7 +158,7 @@ V_FN bool queue_clear(const struct device_queue *q, int k, const struct device_p
     return p->at[1][k] == PLACE_SAME && (at < 0 || q->order[q->start[at & 255] + (at >> 8)]);
 }
 
-V_FN void queue_starts(const struct device_queue *q, int tid)
+V_FN void queue_starts(const int32_t *count, int32_t *start, int tid)
 {
     int32_t sum = 0;
 
@@ -162,8 +166,8 @@ V_FN void queue_starts(const struct device_queue *q, int tid)
         return;
     V_UNROLL
     for (int i = 0; i < QUEUE_LENGTHS; i++)
-        sum += i < tid ? q->count[i] : 0;
-    q->start[tid] = sum;
+        sum += i < tid ? count[i] : 0;
+    start[tid] = sum;
 }
 
 /* down: iq1's moves by group. Empties the counts. */
@@ -183,35 +187,6 @@ V_FN void queue_place(int type, const struct device_queue *q, int tid, const vi 
         if (at >= 0)
             q->order[q->start[at & 255] + (at >> 8)] = (uint16_t)(tid | k << 7 | QUEUE_SECOND);
     }
-}
-
-/* The first point of a list with the least sum of w * (scale * level - x)^2, of four values of eight levels. Where no
- * sum is a number below FLT_MAX: the first. */
-V_FN int queue_walk_4(const struct device_words *list, int n, const vf *x, const vf *w, vf scale)
-{
-    vf best = v_set(FLT_MAX);
-    int at = 0;
-
-    V_ROLLED
-    for (int j = 0; j < n; j += 4) {
-        struct device_words codes = list[j / 4];
-
-        V_UNROLL
-        for (int c = 0; c < 4; c++) {
-            vf sum = v_set(0.f);
-
-            V_UNROLL
-            for (int i = 0; i < 4; i++) {
-                vf diff = v_sub(v_mul(scale, v_odd(3, (vi)(codes.w[c / 2] >> 16 * (c & 1)), i)), x[i]);
-                vf term = v_mul(v_mul(w[i], diff), diff);
-
-                sum = i ? v_add(sum, term) : term;
-            }
-            at = sum < best ? j + c : at;
-            best = sum < best ? sum : best;
-        }
-    }
-    return at;
 }
 
 /* Searches in whole numbers. A point whose levels differ from the code's by 2 m[i] has a sum that is larger than the
@@ -247,8 +222,9 @@ V_FN int queue_bound(int bits, bool sign, const uint32_t *f, const uint32_t *byt
     return sum;
 }
 
-/* p of eight values (two bits) or four, and wu, the weights in the search's units. Returns whether they are in hand. */
-V_FN bool queue_weights(int bits, int reach, const vf *w, vf *wu, uint32_t *p)
+/* wu: weights of eight values (two bits) or four, in the search's units: the largest times far is below 2^15. Returns whether
+ * they are in hand. */
+V_FN bool queue_units(int bits, vf far, const vf *w, vf *wu)
 {
     const uint32_t least = 87u << 23, span = 80u << 23; /* weights from 2^-40 to 2^40 */
     const int values = bits == 2 ? 8 : 4;
@@ -258,34 +234,40 @@ V_FN bool queue_weights(int bits, int reach, const vf *w, vf *wu, uint32_t *p)
     V_UNROLL
     for (int i = 1; i < values; i++)
         most = sl_bits(w[i]) > most ? sl_bits(w[i]) : most; /* what is not above 0, or no number: the largest */
-    unit = v_frombits((vi)(((reach == 4 ? 266u : 265u) << 23) - (most & 0x7f800000)));
+    unit = v_frombits((vi)((268u << 23) - (sl_bits(v_mul(sl_float(most), far)) & 0x7f800000)));
     V_UNROLL
     for (int i = 0; i < values; i++)
         wu[i] = v_mul(w[i], unit);
-    V_UNROLL
-    for (int i = 0; i < values; i += 2)
-        p[i / 2] = v_halves_of(sl_bits(v_add(wu[i], 12582911.f)), sl_bits(v_add(wu[i + 1], 12582911.f)));
     return most - least < span;
 }
 
-/* q of a scale. Returns how far |e| goes. level: the code's, odd ones; iq1's with the shift. inv: of the scale, iq1: twice
- * that. */
-V_FN vf queue_errors(int bits, const vf *level, const vf *x, const vf *wu, vf inv, uint32_t *q)
+/* p of these. */
+V_FN void queue_factors(int bits, const vf *wu, uint32_t *p)
 {
-    const int values = bits == 2 ? 8 : 4;
+    V_UNROLL
+    for (int i = 0; i < (bits == 2 ? 8 : 4); i += 2)
+        p[i / 2] = v_halves_of(sl_bits(v_add(wu[i], 12582911.f)), sl_bits(v_add(wu[i + 1], 12582911.f)));
+}
+
+/* q of e. */
+V_FN void queue_products(int bits, const vf *wu, const vf *e, uint32_t *q)
+{
+    V_UNROLL
+    for (int i = 0; i < (bits == 2 ? 8 : 4); i += 2)
+        q[i / 2] = v_halves_of(sl_bits(v_add(v_mul(wu[i], e[i]), 12582912.f)), sl_bits(v_add(v_mul(wu[i + 1], e[i + 1]), 12582912.f)));
+}
+
+/* e of a scale. Returns how far it goes. level: the code's, odd ones; iq1's with the shift. inv: of the scale, iq1: twice
+ * that. */
+V_FN vf queue_errors(int bits, const vf *level, const vf *x, vf inv, vf *e)
+{
     vf far = v_set(0.f);
-    uint32_t we[8];
 
     V_UNROLL
-    for (int i = 0; i < values; i++) {
-        vf e = v_sub(level[i], v_mul(x[i], inv));
-
-        far = i ? fmaxf(far, fabsf(e)) : fabsf(e);
-        we[i] = sl_bits(v_add(v_mul(wu[i], e), 12582912.f));
+    for (int i = 0; i < (bits == 2 ? 8 : 4); i++) {
+        e[i] = v_sub(level[i], v_mul(x[i], inv));
+        far = i ? fmaxf(far, fabsf(e[i])) : fabsf(e[i]);
     }
-    V_UNROLL
-    for (int i = 0; i < values; i += 2)
-        q[i / 2] = v_halves_of(we[i], we[i + 1]);
     return far;
 }
 
@@ -321,31 +303,19 @@ V_FN uint16_t queue_moved(int bits, const uint32_t *by, uint32_t code)
     return (uint16_t)(point >> 2);
 }
 
-/* A search for one or two scales. first: where its list begins in all moves, in words. inv: by scale, as in
- * queue_errors, the larger last: if levels are the nearest |e| is not beyond reach at the first scale if it is not at the last.
- * code[0]: the code; then by scale the point. pair, of iq1_m, one scale: equal values
+/* A search for one or two scales, of what was made of them. first: where its list begins in all moves, in words.
+ * code[0]: the code; then by scale the point. part, unless NULL: where the two are different, at what part of the
+ * way between the scales' inverses their sums are equal. pair, of iq1_m, one scale: equal values
  * make many sums equal, mostly two; those two are summed in floats at once. Returns a bit for each scale, 0 and its code left
  * where it is not clear. */
-V_FN int queue_settle(int bits, int ends, int reach, bool pair, const struct sl_grid *g, uint32_t first, int n, const vf *x,
-                      const vf *w, vf scale, const vf *inv, vf shift, uint16_t *code)
+V_FN int queue_walk(int bits, int ends, int clear, bool pair, bool in_hand, const struct sl_grid *g, uint32_t first, int n,
+                    const struct queue_pairs *f, const vf *x, const vf *w, vf scale, vf shift, uint16_t *code, vf *part)
 {
-    const int clear = 16; /* in quarters of a unit: places 3, floats 8, roundings of q and e 2 */
-    const int values = bits == 2 ? 8 : 4;
     const uint32_t words = (uint32_t)(bits - 1), end = first + words * (uint32_t)n, from_code = code[0];
     int best[2] = {INT_MAX, INT_MAX}, second[2] = {INT_MAX, INT_MAX}, third = INT_MAX, settled = 0;
     uint32_t at[2] = {first, first}, other = first, j = first;
-    struct queue_pairs f;
-    bool in_hand, near = false;
-    vf wu[8], level[8];
+    uint32_t move[2][2], power[2][2];
 
-    in_hand = queue_weights(bits, reach, w, wu, f.p);
-    V_UNROLL
-    for (int i = 0; i < values; i++)
-        level[i] = shift != 0.f ? v_add(v_odd(bits, (vi)from_code, i), shift) : v_odd(bits, (vi)from_code, i);
-    V_UNROLL
-    for (int t = 0; t < ends; t++)
-        near = queue_errors(bits, level, x, wu, inv[t], f.q[t]) < (float)reach - 0x1p-6f;
-    in_hand = in_hand && near;
     V_ROLLED
     do {
         const struct device_quad *from = (const struct device_quad *)(const void *)(g->moves + j);
@@ -361,10 +331,10 @@ V_FN int queue_settle(int bits, int ends, int reach, bool pair, const struct sl_
             int common;
 
             queue_move(bits, &four[c * (bits - 1) / 4].w[c * (bits - 1) % 4], by, square);
-            common = queue_bound(bits, false, f.p, square, c);
+            common = queue_bound(bits, false, f->p, square, c);
             V_UNROLL
             for (int t = 0; t < ends; t++) {
-                int sum = queue_bound(bits, true, f.q[t], by, common);
+                int sum = queue_bound(bits, true, f->q[t], by, common);
 
                 third = pair ? v_imin(third, v_imax(second[t], sum)) : third;
                 second[t] = v_imin(second[t], v_imax(best[t], sum));
@@ -380,7 +350,7 @@ V_FN int queue_settle(int bits, int ends, int reach, bool pair, const struct sl_
     } while (j < end);
     V_UNROLL
     for (int t = 0; t < ends; t++) {
-        uint32_t by[2], square[2];
+        uint32_t *by = move[t], *square = power[t];
         int margin = clear;
 
         queue_move(bits, g->moves + (at[t] + words * (uint32_t)(best[t] & 3)), by, square);
@@ -398,28 +368,38 @@ V_FN int queue_settle(int bits, int ends, int reach, bool pair, const struct sl_
             settled |= 1 << t;
         }
     }
+    if (part && settled == 3 && code[0] != code[1]) {
+        int above[2];
+
+        V_UNROLL
+        for (int t = 0; t < 2; t++)
+            above[t] = queue_bound(bits, true, f->q[t], move[!t], queue_bound(bits, false, f->p, power[!t], 0)) - best[t];
+        *part = v_div(v_tofloat(above[0]), v_tofloat(above[0] + above[1]));
+    }
     return settled;
 }
 
-/* A thread's part of what whole numbers did not settle of iq3's. */
-V_FN void queue_unsure_4(int type, const struct sl_grid *g, const struct device_queue *q, int tid)
+/* A search for one or two scales, of iq1 and iq2. inv: by scale, as in queue_errors, the larger last: if levels are the
+ * nearest |e| is not beyond reach at the first scale if it is not at the last. */
+V_FN int queue_settle(int ends, int reach, bool pair, const struct sl_grid *g, uint32_t first, int n, const vf *x, const vf *w, vf scale,
+                      const vf *inv, vf shift, uint16_t *code)
 {
-    V_ROLLED
-    for (int s = tid; s < *q->n_unsure; s += V_COLUMNS) {
-        int id = q->unsure[s], owner = id & 127, k = id >> 7 & 7, second = id >> 11;
-        uint16_t *code = &q->code[queue_cell(type, id, second)];
-        int32_t entry = g->map[*code];
-        const uint16_t *list = sl_grid_list(g, entry);
-        vf x[4], w[4];
+    const int clear = 16; /* in quarters of a unit: places 3, floats 8, roundings of q and e 2 */
+    struct queue_pairs f;
+    vf wu[8], level[8], e[8];
+    bool in_hand = queue_units(2, v_set((float)reach), w, wu), near = false;
 
-        V_UNROLL
-        for (int i = 0; i < 4; i++) {
-            x[i] = q->x[V_SPOT(4 * k + i) + owner];
-            w[i] = q->w[V_SPOT(4 * k + i) + owner];
-        }
-        *code = list[queue_walk_4((const struct device_words *)(const void *)list, sl_grid_list_length(entry), x, w,
-                                  q->scale[V_SPOT(second) + owner])];
+    queue_factors(2, wu, f.p);
+    V_UNROLL
+    for (int i = 0; i < 8; i++)
+        level[i] = shift != 0.f ? v_add(v_odd(2, (vi)*code, i), shift) : v_odd(2, (vi)*code, i);
+    V_UNROLL
+    for (int t = 0; t < ends; t++) {
+        near = queue_errors(2, level, x, inv[t], e) < (float)reach - 0x1p-6f;
+        queue_products(2, wu, e, f.q[t]);
     }
+    /* &: with && ptxas puts it off, and takes 13 registers more */
+    return queue_walk(2, ends, clear, pair, in_hand & near, g, first, n, &f, x, w, scale, shift, code, NULL);
 }
 
 /* What orders as a number does, as unsigned bits. A search has sums of 0 or of -0, never both: a term has its
@@ -469,27 +449,26 @@ V_FN void queue_named_8(int type, const struct sl_grid *g, const struct device_q
     }
 }
 
-V_FN void queue_leave(int bits, const struct device_queue *q, int id)
+V_FN void queue_leave(const struct device_queue *q, int id)
 {
     int s = V_COUNT(q->n_unsure);
 
     q->unsure[s] = (uint16_t)id;
-    if (bits == 2)
-        q->least[s] = v_pair(queue_rank(FLT_MAX), 0);
+    q->least[s] = v_pair(queue_rank(FLT_MAX), 0);
 }
 
-V_FN void queue_end(int bits, const struct device_queue *q, bool settled, uint16_t point, int id, uint16_t *code)
+V_FN void queue_end(const struct device_queue *q, bool settled, uint16_t point, int id, uint16_t *code)
 {
     if (settled)
         *code = point;
     else
-        queue_leave(bits, q, id);
+        queue_leave(q, id);
 }
 
 /* A thread's part of all searches. */
 V_FN void queue_nearest(int type, const struct sl_grid *g, const struct device_queue *q, int tid)
 {
-    const int bits = queue_bits(type), values = bits == 2 ? 8 : 4, ends = queue_trials(type);
+    const int ends = queue_trials(type);
 
     V_ROLLED
     for (int s = tid; s < q->start[QUEUE_LENGTHS]; s += V_COLUMNS) {
@@ -497,24 +476,24 @@ V_FN void queue_nearest(int type, const struct sl_grid *g, const struct device_q
         uint16_t *cell = &q->code[id & QUEUE_CELL], *other = cell + V_SPOT(queue_groups(type));
         uint16_t code[2] = {ends == 1 || id & QUEUE_FIRST ? *cell : *other, 0};
         int32_t entry = g->map[code[0]];
-        uint32_t first = ((uint32_t)entry & 0xfffff) * (uint32_t)(SL_GRID_UNIT * (bits - 1));
+        uint32_t first = ((uint32_t)entry & 0xfffff) * SL_GRID_UNIT;
         vf x[8], w[8], inv[2];
 
         V_UNROLL
-        for (int i = 0; i < values; i++) {
-            x[i] = q->x[V_SPOT(values * k + i) + owner];
-            w[i] = q->w[V_SPOT(values * k + i) + owner];
+        for (int i = 0; i < 8; i++) {
+            x[i] = q->x[V_SPOT(8 * k + i) + owner];
+            w[i] = q->w[V_SPOT(8 * k + i) + owner];
         }
         inv[0] = q->inv[owner];
         inv[1] = ends == 1 ? inv[0] : q->inv[V_SPOT(1) + owner];
-        settled = queue_settle(bits, ends, queue_reach(type), type == SL_TYPE_IQ1_M, g, first, sl_grid_list_length(entry), x, w,
+        settled = queue_settle(ends, queue_reach(type), type == SL_TYPE_IQ1_M, g, first, sl_grid_list_length(entry), x, w,
                                q->scale[owner], inv, queue_shift(type, id), code);
         if (ends == 2)
             q->order[s] = settled == 3 && code[0] == code[1];
         if (ends == 1 || id & QUEUE_FIRST)
-            queue_end(bits, q, settled & 1, code[0], id & (ends == 1 ? 0xffff : ~QUEUE_SECOND), cell);
+            queue_end(q, settled & 1, code[0], id & (ends == 1 ? 0xffff : ~QUEUE_SECOND), cell);
         if (ends == 2 && id & QUEUE_SECOND)
-            queue_end(bits, q, settled & 2, code[1], id & ~QUEUE_FIRST, other);
+            queue_end(q, settled & 2, code[1], id & ~QUEUE_FIRST, other);
     }
 }
 

@@ -41,6 +41,21 @@ static inline void emulated_phase(const struct sl_gpu_work *k, uint64_t block, e
     }
 }
 
+/* The searches' turns, as the kernels have them. */
+static inline void emulated_turn(const struct sl_gpu_work *k, uint64_t block, int turn, uint32_t seed, struct emulated_block *b)
+{
+    for (int p = DEVICE_CODES; p < DEVICE_NEAREST; p++)
+        emulated_phase(k, block, (enum device_phase)p, turn, seed, b);
+    for (int pass = 0; pass < device_passes(k->type, turn); pass++)
+        emulated_phase(k, block, DEVICE_NEAREST, turn, seed + (uint32_t)pass * 61, b);
+    do
+        for (int p = DEVICE_COLLECT; p <= DEVICE_NAMED; p++)
+            emulated_phase(k, block, (enum device_phase)p, turn, seed, b);
+    while (device_more(k->type, &b->thread[0], b->super, b->pool));
+    emulated_phase(k, block, DEVICE_FILL, turn, seed, b);
+    emulated_phase(k, block, DEVICE_TRIALS, turn, seed, b);
+}
+
 static inline bool emulated_untouched(const void *p, size_t n)
 {
     const uint8_t *b = (const uint8_t *)p;
@@ -65,10 +80,10 @@ static inline bool emulate_launch(const struct sl_gpu_work *k, uint32_t seed, st
         memset(b, 0x5a, sizeof *b);
         for (int phase = 0; phase < DEVICE_PHASES; phase++) {
             if (phase == DEVICE_CODES)
-                for (int turn = 0; turn < device_turns(k->type) - 1; turn++)
-                    for (int p = DEVICE_CODES; p <= DEVICE_NAMED; p++)
-                        emulated_phase(k, block, (enum device_phase)p, turn, seed, b);
-            emulated_phase(k, block, (enum device_phase)phase, device_turns(k->type) - 1, seed, b);
+                for (int turn = 0; turn < device_turns(k->type); turn++)
+                    emulated_turn(k, block, turn, seed, b);
+            if (phase < DEVICE_CODES || phase > DEVICE_TRIALS)
+                emulated_phase(k, block, (enum device_phase)phase, 0, seed, b);
         }
         if (!emulated_untouched(&b->super[DEVICE_THREADS / 8], sizeof b->super[0]) ||
             !emulated_untouched(&b->pool[pool], sizeof b->pool - (size_t)pool * sizeof(float)) ||
