@@ -4,14 +4,14 @@
 
 #define GUESSED 1024u /* llama.cpp's mark of a file type that no key gave */
 
-/* llama.cpp's file type of a file that mostly has tensors of this type. */
+/* llama.cpp's file type of a file that mostly has tensors of this type; of mxfp4 it takes f32's. */
 static const uint32_t mostly[SL_TYPE_LIMIT] = {
     [SL_TYPE_F32] = 0, [SL_TYPE_F16] = 1, [SL_TYPE_BF16] = 32, [SL_TYPE_Q4_0] = 2, [SL_TYPE_Q4_1] = 3,
     [SL_TYPE_Q5_0] = 8, [SL_TYPE_Q5_1] = 9, [SL_TYPE_Q8_0] = 7, [SL_TYPE_Q2_K] = 10, [SL_TYPE_Q3_K] = 12,
     [SL_TYPE_Q4_K] = 15, [SL_TYPE_Q5_K] = 17, [SL_TYPE_Q6_K] = 18, [SL_TYPE_IQ2_XXS] = 19,
     [SL_TYPE_IQ2_XS] = 20, [SL_TYPE_IQ2_S] = 28, [SL_TYPE_IQ3_XXS] = 23, [SL_TYPE_IQ1_S] = 24,
     [SL_TYPE_IQ1_M] = 31, [SL_TYPE_IQ4_NL] = 25, [SL_TYPE_IQ4_XS] = 30, [SL_TYPE_IQ3_S] = 26,
-    [SL_TYPE_MXFP4] = 38, [SL_TYPE_TQ1_0] = 36, [SL_TYPE_TQ2_0] = 37, [SL_TYPE_Q1_0] = 40, [SL_TYPE_Q2_0] = 41,
+    [SL_TYPE_TQ1_0] = 36, [SL_TYPE_TQ2_0] = 37, [SL_TYPE_Q1_0] = 40, [SL_TYPE_Q2_0] = 41,
 };
 
 static int no_memory(struct sl_error *e)

@@ -22,7 +22,9 @@ for my $t (qw(Q8_0 Q4_K_M Q5_1 Q3_K_L IQ4_XS MXFP4_MOE Q1_0 Q2_0 TQ1_0 TQ2_0)) {
 my $odd = checkpoint(scratch(), '--layers', '3', '--experts', '4', '--hidden', '72', '--inter', '40', '--heads', '1', '--kv-heads', '1');
 run_ok('rows of 72', $SLUICE, 'convert', $odd, '-o', "$dir/odd.gguf", '--recipe', 'f32', '-q');
 # Sources without general.file_type.
-spit("$dir/untyped-$_.gguf", slurp("$dir/$_.gguf") =~ s/general\.file_type/general.file_was./r) for qw(f32 Q4_K_M Q8_0 IQ4_XS Q1_0 TQ2_0);
+run_ok('most tensors in mxfp4', $SLUICE, 'quantize', '--pure', "$dir/f32.gguf", "$dir/pure-MXFP4.gguf", 'MXFP4_MOE', '-q');
+my @untyped = qw(f32 Q4_K_M Q8_0 IQ4_XS Q1_0 TQ2_0 pure-MXFP4);
+spit("$dir/untyped-$_.gguf", slurp("$dir/$_.gguf") =~ s/general\.file_type/general.file_was./r) for @untyped;
 # Names that end with "weight" without a dot are weights to llama-quantize.
 spit("$dir/dotless.gguf", slurp("$dir/f32.gguf") =~ s/attn_q_a\.weight/attn_q_a_weight/gr);
 # A second table of embeddings, as in Gemma: --token-embedding-type is for it too, unless a pattern names it.
@@ -75,7 +77,7 @@ my @cases = (
     ['TQ1_0', ['--allow-requantize'], 'TQ2_0'],
     ['COPY', [], 'Q4_K_M'],
     ['COPY', ['--override-kv', 'general.name=str:Copied'], 'f32'],
-    (map { ['COPY', [], "untyped-$_"] } qw(f32 Q4_K_M Q8_0 IQ4_XS Q1_0 TQ2_0)),
+    (map { ['COPY', [], "untyped-$_"] } @untyped),
     ['COPY', ['--prune-layers', '0,1,2,3,4,5,6'], 'untyped-Q8_0'],
     ['COPY', ['--override-kv', 'general.file_type=int:7'], 'untyped-f32'],
     ['Q2_K', [], 'untyped-f32'],
