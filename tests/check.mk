@@ -11,7 +11,7 @@ TAP_LONG  := $(addprefix tests/tap/,resume.t kernels_differ.t llama.t mixtures.t
 TAP_TESTS := $(wildcard $(TAP_LONG)) $(filter-out $(TAP_LONG),$(sort $(wildcard tests/tap/*.t)))
 # Those worth running with sanitized programs, where all is some ten times slower.
 TAP_SAN   := $(wildcard $(addprefix tests/tap/,service.t resume.t convert.t quantize.t verify.t cli.t damage.t \
-             odd_use.t operate.t client.t manual.t diff.t imatrix.t limits.t sanitizer.t))
+             odd_use.t operate.t client.t manual.t diff.t imatrix.t limits.t device.t sanitizer.t))
 # Those with threads, sockets and several processes.
 TAP_TSAN  := $(wildcard $(addprefix tests/tap/,service.t convert.t client.t operate.t sanitizer.t))
 

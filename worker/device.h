@@ -5,13 +5,14 @@
 #include "kernels/gpu.h"
 
 #define SL_DEVICES_MAX 16
+#define SL_DEVICES_LABEL (SL_DEVICES_MAX * 8 + 8)
 
 struct sl_devices {
     const struct sl_gpu_api *api; /* NULL: none in this build */
     unsigned n;                   /* GPUs; 0: the processor's cores */
     bool cores;                   /* the cores beside the GPUs, where the GPUs are behind */
     int number[SL_DEVICES_MAX];   /* as the runtime counts, after CUDA_VISIBLE_DEVICES */
-    char label[SL_DEVICES_MAX * 8 + 8]; /* "cpu", "cuda:0", "cuda:0,cuda:2,cpu" */
+    char label[SL_DEVICES_LABEL]; /* "cpu", "cuda:0", "cuda:0,cuda:2,cpu" */
 };
 
 /* Effect: settles `text`: "cpu"; "cuda:N" and "GPU-UUID" or "MIG-UUID" (or its beginning, where

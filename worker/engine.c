@@ -412,7 +412,6 @@ void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out)
         .slab_wait_ns = atomic_load(&en->slab_wait_ns),
         .compute_ns = atomic_load(&en->compute_ns),
         .io_name = en->io_name,
-        .backend_name = en->devices.n ? en->devices.label : sl_backend_name(en->env.backend),
         .reading_ns = atomic_load(&en->reading.area_ns),
         .ready_ns = atomic_load(&en->ready_units.area_ns),
         .writing_ns = atomic_load(&en->writing.area_ns),
@@ -430,6 +429,7 @@ void sl_engine_stats(const struct sl_engine *en, struct sl_engine_stats *out)
         .device_units = atomic_load(&en->device_units),
         .core_units = atomic_load(&en->core_units),
     };
+    snprintf(out->backend_name, sizeof out->backend_name, "%s", en->devices.n ? en->devices.label : sl_backend_name(en->env.backend));
     for (unsigned i = 0; i < en->threads + en->spare; i++)
         out->compute_cpu_ns += atomic_load(&en->compute[i].cpu_ns);
 }

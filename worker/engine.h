@@ -86,7 +86,7 @@ struct sl_engine_stats {
                                 time that passed it is a queue's mean length */
     uint64_t sync_ns, syncs; /* in sl_engine_sync */
     const char *io_name;     /* "io_uring", "pread" */
-    const char *backend_name;
+    char backend_name[SL_DEVICES_LABEL]; /* the processor's, or the devices; it may outlive the engine */
     bool direct, direct_out; /* O_DIRECT in use for at least one shard, one segment */
     unsigned threads;
     uint64_t slab_bytes;
