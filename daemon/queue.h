@@ -130,9 +130,10 @@ int sl_queue_submit(struct sl_queue *q, const struct sl_new_job *j, uint64_t now
                     struct sl_error *e) SL_MUST_USE;
 
 /* Requests seen: ids of the jobs that this key of this user made. Returns how
- * many (0: unknown key). Errors: SL_EUSAGE when what was remembered is neither digest: another request. */
+ * many (0: unknown key). Errors: SL_EUSAGE, another request: what was remembered is neither digest nor whole, and
+ * whole is not that of the jobs' specifications. */
 int sl_queue_seen(struct sl_queue *q, const char *user, const char *key, uint64_t digest,
-                  uint64_t other, uint64_t ids[SL_SWEEP_MAX], struct sl_error *e) SL_MUST_USE;
+                  uint64_t whole, uint64_t ids[SL_SWEEP_MAX], struct sl_error *e) SL_MUST_USE;
 int sl_queue_remember(struct sl_queue *q, const char *user, const char *key, uint64_t digest,
                       const uint64_t *ids, uint32_t n, uint64_t now_ms, struct sl_error *e)
     SL_MUST_USE;

@@ -1,5 +1,6 @@
 #include "daemon/queue_priv.h"
 #include "proto/plan.h"
+#include "proto/tensor_hash.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,26 +55,44 @@ int sl_queue_submit(struct sl_queue *q, const struct sl_new_job *j, uint64_t now
     return j->verify ? sl_queue_add_task(q, *id, SL_TASK_VERIFY, e) : 0;
 }
 
+/* Whether the jobs from the first to the last have these specifications, together and in their order. Errors: as db_next. */
+static int have_specs(struct sl_queue *q, uint64_t first, uint64_t last, uint64_t whole, struct sl_error *e)
+{
+    struct sqlite3_stmt *st;
+    const char *text;
+    int rc;
+
+    SL_TRY(db_query(q, &st, e, "SELECT '[' || group_concat(spec) || ']' FROM"
+                               " (SELECT spec FROM jobs WHERE id BETWEEN ? AND ? ORDER BY id)", "ii", first, last));
+    SL_TRY(rc = db_next(q, st, e));
+    text = rc == 1 ? db_text(st, 0) : NULL;
+    rc = text && sl_xxh64(text, strlen(text)) == whole;
+    db_reset(st);
+    return rc;
+}
+
 int sl_queue_seen(struct sl_queue *q, const char *user, const char *key, uint64_t digest,
-                  uint64_t other, uint64_t ids[SL_SWEEP_MAX], struct sl_error *e)
+                  uint64_t whole, uint64_t ids[SL_SWEEP_MAX], struct sl_error *e)
 {
     struct sqlite3_stmt *st;
     char *end;
-    int n = 0, rc;
+    int n = 0, rc, same = 0;
 
     SL_TRY(db_query(q, &st, e, "SELECT digest, jobs FROM requests WHERE user = ? AND key = ?", "ss",
                     user, key));
     SL_TRY(rc = db_next(q, st, e));
-    if (rc == 1 && db_number(st, 0) != digest && db_number(st, 0) != other)
-        rc = sl_fail(e, SL_EUSAGE, "the key '%s' was used for another request, which made job %llu; take "
-                     "another (--once) for this one", key, strtoull(db_text(st, 1), NULL, 10));
-    if (rc == 1)
+    if (rc == 1) {
+        same = db_number(st, 0) == digest || db_number(st, 0) == whole;
         for (const char *s = db_text(st, 1); *s && n < (int)SL_SWEEP_MAX; s = end) {
             ids[n++] = strtoull(s, &end, 10);
             end += *end == ',';
         }
+    }
     db_reset(st);
-    return rc < 0 ? rc : n;
+    if (n > 0 && !same)
+        SL_TRY(same = have_specs(q, ids[0], ids[n - 1], whole, e));
+    return same || n == 0 ? n : sl_fail(e, SL_EUSAGE, "the key '%s' was used for another request, which made job %llu; take "
+                                        "another (--once) for this one", key, (unsigned long long)ids[0]);
 }
 
 int sl_queue_remember(struct sl_queue *q, const char *user, const char *key, uint64_t digest,

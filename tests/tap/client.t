@@ -424,12 +424,16 @@ for my $program ('sluice', 'sluiced') {
 $daemon = daemon();
 spit("$dir/q8_0.recipe", slurp("$TOP/proto/recipes/q8_0.recipe") . "# mine\n");
 run_ok("a recipe of one's own", $SLUICE, @once, 'mine', '-r', "$dir/q8_0.recipe");
+my @kept = ($SLUICE, 'submit', $TINY, '-o', "$out/kept", '--hold', '--once', 'kept', '-r', 'q8_0', '--parsable');
+my $kept = run_ok('a stock recipe', @kept)->{out};
 stop($daemon);
 $daemon = start("$next/sluiced", '--listen', $ENV{SLUICE_ENDPOINT}, '--state', "$dir/state", @roots);
 run($SLUICE, 'queue', '--timeout', 20);
 like(run("$next/sluice", 'recipes', 'q8_0')->{out}, qr/for each architecture/, 'another text');
 $r = run_ok('once more, after an upgrade', "$next/sluice", @once, 'k1', '-r', 'q8_0', '--parsable');
 is($r->{out}, "3\n", 'is the same job');
+is(run_ok('once more, by a client that was not upgraded', @kept)->{out}, $kept, 'that job too');
+fails('another option by it', 2, qr/the key 'kept' was used for another request/, @kept, '--pure');
 run_ok("a recipe of one's own again", "$next/sluice", @once, 'mine', '-r', "$dir/q8_0.recipe");
 spit("$dir/q8_0.recipe", slurp("$dir/q8_0.recipe") . "# changed\n");
 fails('which its owner changed', 2, qr/the key 'mine' was used for another request/, "$next/sluice", @once, 'mine', '-r', "$dir/q8_0.recipe");
