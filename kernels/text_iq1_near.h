@@ -15,7 +15,8 @@ struct iq1_near {
     vf all, all_w;          /* what magnitudes add up to */
 };
 
-/* Whether no number is so large or small that roundings are not what they usually are. */
+/* Whether no number is so large or small that roundings are not what they usually are. A value is below 2^64 then, since the
+ * square of a larger one makes its weights infinite: what a subnormal weight loses, times a value, is far below slack. */
 V_FN bool iq1_usual(const struct iq1_near *f)
 {
     return f->all > 0x1p-45f && f->all < 0x1p45f && f->all_w > 0x1p-36f && f->all_w < 0x1p36f;
