@@ -75,8 +75,8 @@ my @over = map { ('--override-kv', $_) } 'deepseek32.nextn_predict_layers=int:0'
 $r = run_ok('keys against the tensors', $SLUICE, 'convert', $source, '-o', "$dir/over.gguf", '--recipe', 'q8_0', @over[0 .. 3]);
 my $against = 'sluice: warning: --override-kv deepseek32.nextn_predict_layers: the tensors written are those of 1, so llama.cpp may refuse the file';
 is(join('', $r->{err} =~ /^sluice: warning:.*\n/mg), "$against; --no-mtp leaves these layers out\n", 'one warning');
-is(run_ok('without the layer', $SLUICE, 'convert', $source, '-o', "$dir/x.gguf", '--recipe', 'q8_0', @over[0, 1], '--no-mtp', '-n')->{err}, '', 'none without the layer');
-$r = run_ok('another source, other keys', $SLUICE, 'quantize', $f32, "$dir/x.gguf", 'COPY', '-n', @over);
+is(run_ok('without the layer', $SLUICE, 'convert', $source, '-o', "$dir/none.gguf", '--recipe', 'q8_0', @over[0, 1], '--no-mtp', '-n')->{err}, '', 'none without the layer');
+$r = run_ok('another source, other keys', $SLUICE, 'quantize', $f32, "$dir/none.gguf", 'COPY', '-n', @over);
 is($r->{err}, "$against\n" . <<'END', 'told, too');
 sluice: warning: --override-kv deepseek32.block_count: the tensors written are those of 3, so llama.cpp may refuse the file
 sluice: warning: --override-kv deepseek2.expert_used_count: no program will read this of the model, whose key is deepseek32.expert_used_count
