@@ -22,7 +22,7 @@ void convert_table(struct convert_args *a, struct poptOption table[CONVERT_TABLE
          "instruction set of the kernels (default auto); the bytes are the same",
          "auto|scalar|portable|avx2|avx512"},
         {"device", 0, POPT_ARG_STRING, &a->device, 0,
-         "where it is computed (default cpu): cpu, cuda:N, GPU-UUID, several with commas, or auto: every GPU, and cores where GPUs are behind; the bytes are the same",
+         "where it is computed (default cpu): cpu, cuda:N, GPU-UUID, several with commas, or auto: every GPU, and cores where they help; the bytes are the same",
          "DEVICE"},
         {"vram", 0, POPT_ARG_STRING, &a->vram, 0, "device memory allowed on each GPU (default 2Gi, at most half of what is free)", "SIZE"},
         {"force", 'f', POPT_ARG_NONE, &a->force, 0,
