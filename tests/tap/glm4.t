@@ -48,7 +48,7 @@ is(run(python('model_keys.py', 'glm4', $said, "$dir/said.gguf"))->{out}, "equal 
 my $r = run(python('model_keys.py', 'glm4', $source{air}, "$dir/said.gguf"));
 ok($r->{rc} == 1 && $r->{out} =~ /^keys .*^glm4moe\.rope\.dimension_count: 16/ms, 'other keys, and another value, are noticed') or diag($r->{out});
 
-# ---- the models' own sizes, as README says: GLM-4.6 and 4.5-Air in FP8
+# ---- the models' own sizes, as MODELS.md says: GLM-4.6 and 4.5-Air in FP8
 sub full {
     my ($from, $to, $norm, $dense, %own) = @_;
     spit($to, slurp("$source{$from}/config.json"));

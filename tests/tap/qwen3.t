@@ -51,7 +51,7 @@ edit_json("$own/tokenizer.json", sub { $_[0]{post_processor} = undef });
 run_ok('without it', $SLUICE, 'convert', $own, '-o', "$dir/own.gguf", '--recipe', 'q4_k_m', '--quiet');
 is(kv_of("$dir/own.gguf", 'tokenizer.ggml.pre'), "qwen2\n", 'Qwen\'s own');
 
-# ---- the models' own sizes, as README says
+# ---- the models' own sizes, as MODELS.md says
 {
     my $full = "$TOP/tests/data/qwen3-235b-a22b-2507-fp8-config.json";
     spit("$dir/config.json", slurp($full));
