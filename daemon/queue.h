@@ -206,9 +206,10 @@ int sl_queue_each_task(struct sl_queue *q, uint64_t job,
 /* ---- epochs. One counter for all tasks; a number is taken once and never again.
  * Of each the disk says in advance, by blocks, that it may have been taken, so that a
  * grant needs no sync of its own (proto/PROTOCOL.md, "Leases"): after a restart
- * the counter begins behind every block that was reserved. A new queue's counter begins
- * at the time, 100000 a second since 1970: so its epochs are higher than those of a queue
- * that was there before it, which outputs may still carry (worker/claim.h). */
+ * the counter begins behind every block that was reserved. And behind the time, 100000 a
+ * second since 1970, when the queue is opened: so the epochs of a new one, and of one that
+ * is an older copy, are higher than those of the queue that was there before, which outputs
+ * may still carry (worker/claim.h). */
 
 /* Returns the next epoch. Touches memory alone: may be called during a commit. */
 uint64_t sl_queue_take_epoch(struct sl_queue *q);
