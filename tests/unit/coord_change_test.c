@@ -98,6 +98,63 @@ static void a_refused_request_changes_nothing(void **state)
     assert_string_equal(sl_get_str(shown(w, two), "state"), "cancelled");
 }
 
+/* Who is no admin changes what is their own alone. */
+static void a_job_is_its_owners(void **state)
+{
+    static const char *const verbs[] = {"hold", "set", "release", "cancel", "forget"};
+    struct world *w = *state;
+    uint64_t id;
+
+    w->role[C] = w->role[8] = SL_ROLE_SUBMITTER;
+    w->user[8] = "v";
+    client(w, C);
+    client(w, 8);
+    id = submit(w, C, "a", "");
+    for (unsigned i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
+        say(w, 8, "{\"v\":3,\"m\":\"%s\",\"jobs\":[%llu]}", verbs[i], (unsigned long long)id);
+        assert_non_null(strstr(sl_get_str(expect(w, 8, SL_M_ERROR), "text"), "job 1 belongs to u"));
+        ask(w, verbs[i], id, "", SL_M_DONE);
+    }
+}
+
+/* The number of attempts that `set` gives holds at once, and after a restart. */
+static void attempts_are_those_set_last(void **state)
+{
+    struct world *w = *state;
+    struct got g = {0};
+
+    client(w, C);
+    worker(w, 1);
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t id = submit(w, C, i ? "b" : "a", ",\"attempts\":5");
+
+        ask(w, "set", id, ",\"attempts\":1", SL_M_DONE);
+        if (i)
+            restart(w);
+        pull(w, 1, 1);
+        assert_int_equal(granted(w, 1, &g, 1), 1);
+        failed(w, 1, g, 7, "");
+        assert_string_equal(state_of(w, C, id), "failed");
+    }
+}
+
+/* A job whose files were all made, and could not be sealed: `stitch` tries that again, as `retry` does. */
+static void a_failed_stitch_is_asked_for(void **state)
+{
+    struct world *w = *state;
+    uint64_t id;
+
+    client(w, C);
+    worker(w, 1);
+    id = ready_job(w, C, 1, "a", 3, 3);
+    fail_for_good(w, SL_TASK_STITCH, 1);
+    assert_string_equal(state_of(w, C, id), "failed");
+    say(w, C, "{\"v\":3,\"m\":\"stitch\",\"job\":%llu}", (unsigned long long)id);
+    expect(w, C, SL_M_DONE);
+    run_all(w, 1);
+    assert_string_equal(state_of(w, C, id), "succeeded");
+}
+
 static void a_refused_stitch_changes_nothing(void **state)
 {
     struct world *w = *state;
@@ -425,6 +482,10 @@ static void what_was_cancelled_is_discarded_later(void **state)
     for (unsigned i = 0; i < 4; i++) {
         say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
         assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 0);
+        if (i < 3) { /* and it is not forgotten before */
+            say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[1]}");
+            assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "still to remove its files"));
+        }
         if (i == 1) {
             assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
             world_stop(w);
@@ -458,6 +519,9 @@ int main(void)
         TEST(what_was_cancelled_is_discarded_later),
         TEST(a_refused_set_changes_nothing),
         TEST(a_refused_request_changes_nothing),
+        TEST(a_job_is_its_owners),
+        TEST(attempts_are_those_set_last),
+        TEST(a_failed_stitch_is_asked_for),
         TEST(a_refused_stitch_changes_nothing),
         TEST(a_stitch_asked_for_outlives_the_daemon),
         TEST(a_retry_publishes),
