@@ -1,5 +1,6 @@
 /* The verbs that change jobs: what is refused changes nothing, what is
- * acknowledged outlives the daemon, and what a retry finds published stays. */
+ * acknowledged outlives the daemon, and what a retry finds published stays. What
+ * workers say that cannot be changes nothing either. */
 #include <sqlite3.h>
 
 #include "tests/unit/coord_world.h"
@@ -512,6 +513,44 @@ static void what_was_cancelled_is_discarded_later(void **state)
     assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "it has ended"));
 }
 
+/* What a worker of another mind says is no plan, and no end of a task. */
+static void results_that_cannot_be_are_refused(void **state)
+{
+#define PLAN(version, src, out, shard)                                                                         \
+    ",\"plan\":{\"fingerprint\":\"000102030405060708090a0b0c0d0e0f\",\"source\":\"s\",\"recipe\":\"r\",\"options\":\"o\"," \
+    "\"file_bytes\":7,\"version\":\"" version "\",\"src_bytes\":" src ",\"out_bytes\":" out ",\"shard\":" shard "}"
+    static const struct { const char *key, *more, *why; } bad[] = {
+        {"a", "", "field 'plan' is missing"},
+        {"b", PLAN("1", "[]", "[]", "[]"), "of one length, at least 1"},
+        {"c", PLAN("1", "[1,2]", "[1]", "[0,0]"), "of one length"},
+        {"d", PLAN("2", "[1]", "[1]", "[0]"), "bytes of version 2, 1 is expected"},
+        {"e", PLAN("1", "[1,2]", "[1,2]", "[1,0]"), "shard must not fall"},
+        {"f", PLAN("1", "[999999999999999,1]", "[1,2]", "[0,0]"), "too many bytes"},
+    };
+    struct world *w = *state;
+    struct got g = {0};
+
+    client(w, C);
+    worker(w, 1);
+    for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        uint64_t id = submit(w, C, bad[i].key, ",\"attempts\":1");
+
+        pull(w, 1, 1);
+        assert_int_equal(granted(w, 1, &g, 1), 1);
+        say(w, 1, "{\"v\":3,\"m\":\"result\",\"job\":%llu,\"task\":65536,\"epoch\":%llu,\"bytes\":0%s}", (unsigned long long)g.job,
+            (unsigned long long)g.epoch, bad[i].more);
+        assert_non_null(strstr(sl_get_str(expect(w, 1, SL_M_NACK), "text"), bad[i].why));
+        assert_string_equal(state_of(w, C, id), "failed");
+    }
+    ready_job(w, C, 1, "g", 1, 1);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    say(w, 1, "{\"v\":3,\"m\":\"result\",\"job\":%llu,\"task\":0,\"epoch\":%llu,\"bytes\":100}", (unsigned long long)g.job,
+        (unsigned long long)g.epoch);
+    assert_non_null(strstr(sl_get_str(expect(w, 1, SL_M_NACK), "text"), "field 'checksum' is missing"));
+#undef PLAN
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -532,6 +571,7 @@ int main(void)
         TEST(long_names_are_cut_between_characters),
         TEST(a_damaged_queue_is_refused),
         TEST(a_list_names_the_files),
+        TEST(results_that_cannot_be_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

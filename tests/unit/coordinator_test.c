@@ -362,44 +362,6 @@ static void what_cannot_work_fails_at_once(void **state)
     }
 }
 
-/* What a worker of another mind says is no plan, and no end of a task. */
-static void results_that_cannot_be_are_refused(void **state)
-{
-#define PLAN(version, src, out, shard)                                                                         \
-    ",\"plan\":{\"fingerprint\":\"000102030405060708090a0b0c0d0e0f\",\"source\":\"s\",\"recipe\":\"r\",\"options\":\"o\"," \
-    "\"file_bytes\":7,\"version\":\"" version "\",\"src_bytes\":" src ",\"out_bytes\":" out ",\"shard\":" shard "}"
-    static const struct { const char *key, *more, *why; } bad[] = {
-        {"a", "", "field 'plan' is missing"},
-        {"b", PLAN("1", "[]", "[]", "[]"), "of one length, at least 1"},
-        {"c", PLAN("1", "[1,2]", "[1]", "[0,0]"), "of one length"},
-        {"d", PLAN("2", "[1]", "[1]", "[0]"), "bytes of version 2, 1 is expected"},
-        {"e", PLAN("1", "[1,2]", "[1,2]", "[1,0]"), "shard must not fall"},
-        {"f", PLAN("1", "[999999999999999,1]", "[1,2]", "[0,0]"), "too many bytes"},
-    };
-    struct world *w = *state;
-    struct got g = {0};
-
-    client(w, C);
-    worker(w, 1);
-    for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        uint64_t id = submit(w, C, bad[i].key, ",\"attempts\":1");
-
-        pull(w, 1, 1);
-        assert_int_equal(granted(w, 1, &g, 1), 1);
-        say(w, 1, "{\"v\":3,\"m\":\"result\",\"job\":%llu,\"task\":65536,\"epoch\":%llu,\"bytes\":0%s}", (unsigned long long)g.job,
-            (unsigned long long)g.epoch, bad[i].more);
-        assert_non_null(strstr(sl_get_str(expect(w, 1, SL_M_NACK), "text"), bad[i].why));
-        assert_string_equal(state_of(w, C, id), "failed");
-    }
-    ready_job(w, C, 1, "g", 1, 1);
-    pull(w, 1, 1);
-    assert_int_equal(granted(w, 1, &g, 1), 1);
-    say(w, 1, "{\"v\":3,\"m\":\"result\",\"job\":%llu,\"task\":0,\"epoch\":%llu,\"bytes\":100}", (unsigned long long)g.job,
-        (unsigned long long)g.epoch);
-    assert_non_null(strstr(sl_get_str(expect(w, 1, SL_M_NACK), "text"), "field 'checksum' is missing"));
-#undef PLAN
-}
-
 static void bad_bytes_are_made_again(void **state)
 {
     struct world *w = *state;
@@ -560,12 +522,6 @@ static void watchers_hear_everything(void **state)
             assert_int_not_equal(sl_get_uint(sl_get(t, "event"), "job", 0), 2);
         assert_int_equal(n, i ? 0 : 2);
     }
-    say(w, 8, "{\"v\":3,\"m\":\"watch\"}");
-    expect(w, 8, SL_M_WATCHING);
-    say(w, 8, "{\"v\":3,\"m\":\"unwatch\"}");
-    expect(w, 8, SL_M_DONE);
-    submit(w, C, "d", "");
-    assert_null(heard(w, 8, SL_M_EVENT));
     /* Silence: the daemon pings, then forgets. */
     later(w, 5000, (unsigned[]){C}, 1);
     expect(w, 8, SL_M_PING);
@@ -630,7 +586,6 @@ int main(void)
         TEST(an_instance_belongs_to_its_user),
         TEST(failures_quarantine_and_retry_does_the_rest),
         TEST(what_cannot_work_fails_at_once),
-        TEST(results_that_cannot_be_are_refused),
         TEST(bad_bytes_are_made_again),
         TEST(draining_and_leaving),
         TEST(roles_are_kept),
