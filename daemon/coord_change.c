@@ -259,8 +259,9 @@ static int check_job(struct ask *a, const struct found *s, uint64_t id, struct s
         SL_TRY(revive(a, j, id, &j, e));
         return coord_within_roots(a->c, j, &a->why);
     default: /* forget */
-        return ended && !(j && coord_discards(j))
-               ? 0 : wrong_state(a, id, s->state, "only what has ended can be forgotten");
+        if (j && coord_discards(j))
+            return wrong_state(a, id, s->state, "a worker is still to remove its files, then it can be forgotten");
+        return ended ? 0 : wrong_state(a, id, s->state, "only what has ended can be forgotten");
     }
 }
 
