@@ -117,6 +117,10 @@ like($r->{out}, qr/^token_embd\.weight +q4_k /m, 'and shows the types');
 
 $r = run_ok('--sha256', @convert, '--recipe', 'q8_0', '--sha256');
 like(slurp("$dir/x.gguf.xxh64"), qr/^sha256    [0-9a-f]{64}  x\.gguf:output\.weight$/m, 'SHA-256 in the manifest');
+my ($sums) = slurp("$dir/x.gguf.xxh64") =~ /^(xxh64 .*  x\.gguf\nsha256 .*  x\.gguf\n)/m;
+like(run_ok('verify --sha256', $SLUICE, 'verify', "$dir/x.gguf", '--sha256')->{out}, qr/^\Q$sums\E\z/m, 'prints what the manifest has of the whole');
+my ($verified) = grep { $_->{message_type} eq 'verify' } json_lines(run($SLUICE, 'verify', "$dir/x.gguf", '--sha256', '--json')->{out});
+like($sums, qr/^sha256 +\Q$verified->{files}[0]{sha256}\E /m, 'and so as JSON');
 $r = run_ok('--dry-run of what exists', @convert, '--recipe', 'q8_0', '--dry-run');
 like($r->{err}, qr{^sluice: note: this cannot be made there: \S*x\.gguf exists already; --force replaces it$}m, 'says so');
 is(run_ok('with --force', @convert, '--recipe', 'q8_0', '--dry-run', '--force')->{err}, '', 'there is nothing to say');

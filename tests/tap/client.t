@@ -208,7 +208,7 @@ $r = run('bash', '-c', "timeout 60 $SLUICE watch 1 2 | head -n 1");
 like($r->{out}, qr/^job 1: held \(held by \Q$me\E since /m, 'watch names the user');
 fails('a label that a terminal would obey', 2, qr/label 'a\?b': expected 1 to 63 bytes of UTF-8/, $SLUICE, @$_, "a\eb")
     for ['set', 2, '-l'], ['queue', '-l'], ['submit', $TINY, '-o', $out, '-r', 'q8_0', '--label'];
-run_ok('set', $SLUICE, 'set', 2, '-p', 80, '-l', 'big', '--remove-label', 'a');
+run_ok('set', $SLUICE, 'set', 2, '-p', 80, '-l', 'big', '--remove-label', 'a', '--attempts', 3);
 is(run($SLUICE, 'queue', '--parsable', '-o', 'id,priority', '--label', 'big')->{out}, "2|80\n", 'found by its label');
 like(run($SLUICE, 'logs', 2)->{out}, qr/set: by \Q$me\E priority 80$/m, 'logs name who changed it');
 fails('logs of no job', 5, qr/no job 99$/, 'timeout', 20, $SLUICE, 'logs', 99, '-f');
@@ -282,6 +282,10 @@ run_ok('verify --job', $SLUICE, 'verify', '--job', 1);
 fails('stitch once more', 2, qr/job 2 has succeeded; it is stitched already/, $SLUICE, 'stitch', 2);
 like(run($SLUICE, 'resume', 2)->{err}, qr/job 2 has succeeded: nothing to resume/, 'resume too');
 like(run($SLUICE, 'logs', 1)->{out}, qr/submitted: .*planned: .*succeeded/s, 'logs');
+my ($detail, @more) = json_lines(run_ok('show --json', $SLUICE, 'show', 1, '--json')->{out});
+is_deeply([@$detail{qw(message_type schema)}, $detail->{job}{state}, length $detail->{map}, scalar @more], ['job_detail', 1, 'succeeded', $detail->{job}{tasks}, 0],
+    'one line, with its plan and tasks');
+like(run($SLUICE, 'show', 1, '--tasks')->{out}, qr/^fingerprint +\Q$detail->{fingerprint}\E\n.*^tasks \(.*\):\n +0  \Q$detail->{map}\E\n\z/ms, 'show --tasks');
 is(run($SLUICE, 'history', '--parsable', '-s', 'failed,succeeded,', '-o', 'id,state,code')->{out}, "3|succeeded|0\n2|succeeded|0\n1|succeeded|0\n", 'history');
 is((run($SLUICE, 'history', '--parsable', '-o', 'id,files')->{out} =~ /^2\|(.*)/m)[0], "$out/tiny-8x12M-v3-DQ3_K_M.gguf", 'with its files');
 is(run($SLUICE, 'workers', '--parsable', '-o', 'name,device')->{out}, "w1|cpu\n", 'workers');
