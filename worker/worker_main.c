@@ -55,8 +55,6 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
     SL_TRY(sl_devices_choose(sl_config_text(c, SL_CONFIG_DEVICE), &devices, e));
     if (roots->n == 0)
         return sl_fail(e, SL_EUSAGE, "no root: --root DIR says below which folder this worker may read and write");
-    if (!*sl_config_text(c, SL_CONFIG_ENDPOINT))
-        return sl_fail(e, SL_EUSAGE, "no daemon: --connect ENDPOINT says where it is");
     SL_TRY(sl_config_there(c, SL_CONFIG_ROOT, e));
     tcp = strncmp(sl_config_text(c, SL_CONFIG_ENDPOINT), "tcp:", 4) == 0;
     if (tcp) {

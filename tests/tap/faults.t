@@ -368,6 +368,22 @@ for my $n (1, 2) {
     is_the_file("stop$n", 'the same file');
 }
 
+# ---- cancel without --discard takes the prepare back from its worker, which removes what it has made so far
+step('a prepare that is revoked');
+fault(delay_ms => 200, path => 'stopped-0');
+$id = submit(demo_spec('stopped', split_max_bytes => 10_000_000));
+for (1 .. 1000) {
+    last if glob "$OUT/stopped-0*.partial";
+    sleep 0.02;
+}
+run_ok('cancel', $SLUICE, 'cancel', $id);
+for (1 .. 1000) {
+    last unless my @left = ls($OUT);
+    sleep 0.02;
+}
+is_deeply([ls($OUT)], [], 'nothing is left');
+no_fault();
+
 # ---- a prepare that takes longer than its lease, file by file
 step('long prepare');
 my @lost;

@@ -128,7 +128,7 @@ static void a_ring_that_broke_idle_costs_one_task(void **state)
     close(null);
     for (n = interrupt_others(); interrupt_others() == n;)
         usleep(1000); /* until the engine's thread is gone */
-    fails(w, 1, SL_EFAIL, "io_uring failed");
+    fails(w, 1, SL_EFAIL, "; --io pread does without io_uring");
     succeeds(w, 1);
 }
 
