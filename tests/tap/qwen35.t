@@ -45,6 +45,9 @@ my $old = copy_checkpoint($source{moe}, "$dir/old", 'model.safetensors');
 header_edit(sub { s/model\.visual\.patch_embed\.proj\.bias/model.layers.0.rotary_emb.inv_freq/ or die })->($old);
 convert($old, 'old', '--recipe', 'f32');
 is_deeply(hashes("$dir/old.gguf"), hashes("$dir/moe-f32.gguf"), 'stored frequencies');
+header_edit(sub { s/"\Kmtp\./model.mtp./g or die })->($old);
+convert($old, 'old', '--recipe', 'f32', '--force');
+is_deeply(hashes("$dir/old.gguf"), hashes("$dir/moe-f32.gguf"), 'multi-token prediction under the other name');
 
 convert($source{fp8}, 'short', '--recipe', 'f32', '--no-mtp');
 same('--no-mtp: tensors', 'compare', $source{fp8}, "$dir/short.gguf", '--no-mtp');
