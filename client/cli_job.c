@@ -29,15 +29,19 @@ static int add_tensor_type(struct sl_job_plan *j, const char *origin, const char
 
 static int read_tensor_types(struct sl_job_plan *j, const char *path, struct sl_error *e)
 {
+    static const char bom[] = "\xef\xbb\xbf"; /* some editors begin a file with it */
     FILE *f = fopen(path, "re");
-    char word[512];
+    char word[512], *begin;
     int rc = 0;
 
     if (!f)
         return sl_fail(e, SL_EUSAGE, "--tensor-type-file %s: %s", path, strerror(errno));
-    while (rc == 0 && fscanf(f, "%511s", word) == 1)
-        rc = j->n_overrides < TENSOR_TYPES_MAX ? add_tensor_type(j, path, word, e)
-             : sl_fail(e, SL_EUSAGE, "--tensor-type-file %s: more than %u pairs", path, TENSOR_TYPES_MAX);
+    for (bool first = true; rc == 0 && fscanf(f, "%511s", word) == 1; first = false) {
+        begin = word + (first && strncmp(word, bom, 3) == 0 ? 3 : 0);
+        if (*begin)
+            rc = j->n_overrides < TENSOR_TYPES_MAX ? add_tensor_type(j, path, begin, e)
+                 : sl_fail(e, SL_EUSAGE, "--tensor-type-file %s: more than %u pairs", path, TENSOR_TYPES_MAX);
+    }
     if (rc == 0 && ferror(f))
         rc = sl_fail(e, SL_EUSAGE, "--tensor-type-file %s: %s", path, strerror(errno));
     fclose(f);

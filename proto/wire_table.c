@@ -49,7 +49,7 @@ static const struct sl_field options_fields[] = {
     {"model_name", SL_F_STR, false, 255, NULL},
     {"output_type", SL_F_STR, false, 16, NULL},
     {"embedding_type", SL_F_STR, false, 16, NULL},
-    {"tensor_types", SL_F_RECS, false, 1000, &type_rule_record},
+    {"tensor_types", SL_F_RECS, false, 4096, &type_rule_record},
     {"override_kv", SL_F_STRS, false, 256, NULL},
     {"imatrix", SL_F_PATH, false, PATH_BYTES, NULL},
     {"synthetic_imatrix", SL_F_BOOL, false, 0, NULL},

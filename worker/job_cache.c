@@ -429,7 +429,7 @@ int sl_job_cache_output(struct sl_job_cache *c, const struct cJSON *spec, struct
     *fd = -1;
     if (!prefix || strchr(prefix, '/'))
         return sl_fail(e, SL_EFAIL, "the names of the output's files are not known without its source");
-    SL_TRY(*fd = sl_roots_open_path(c->o.roots, sl_get_str(spec, "output"), O_PATH | O_DIRECTORY, e));
+    SL_TRY(*fd = open_place(c, sl_get_str(spec, "output"), O_PATH | O_DIRECTORY, e));
     sl_roots_pin(*fd, pin);
     out->dir = strdup(pin);
     out->prefix = strdup(prefix);

@@ -370,7 +370,8 @@ static int discard(struct special *s)
     }
     rc = sl_job_cache_output(s->cache, w->spec, &o, &fd, s->e);
     if (rc == SL_ESOURCE && fingerprint) {
-        rc = sl_fail(s->e, SL_EUSAGE, "%s: there is no such folder; if it was renamed, remove the .partial "
+        /* another worker's machine may have it */
+        rc = sl_fail(s->e, SL_EFAIL, "%s: there is no such folder; if it was renamed, remove the .partial "
                      "files in it by hand", sl_get_str(w->spec, "output"));
     } else if (rc == 0 && fingerprint) {
         rc = remove_unfinished(s, &o, fingerprint);

@@ -428,6 +428,8 @@ for my $program ('sluice', 'sluiced') {
     chmod 0755, "$next/$program";
 }
 $daemon = daemon();
+spit("$dir/types", join '', map { "^blk.$_.attn_q_b.weight\$=q8_0\n" } 0 .. 2999);
+run_ok('as many types as a large model has tensors', $SLUICE, 'submit', $TINY, '-o', "$out/", '-r', 'q5_1', '--tensor-type-file', "$dir/types", '--hold');
 spit("$dir/q8_0.recipe", slurp("$TOP/proto/recipes/q8_0.recipe") . "# mine\n");
 run_ok("a recipe of one's own", $SLUICE, @once, 'mine', '-r', "$dir/q8_0.recipe");
 my @kept = ($SLUICE, 'submit', $TINY, '-o', "$out/kept", '--hold', '--once', 'kept', '-r', 'q8_0', '--parsable');

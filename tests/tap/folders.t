@@ -325,6 +325,31 @@ for my $lacks (['another root', "$RUN/elsewhere", qr{^\Q$OUT\E: lies outside the
     unlink glob "$there/*";
 }
 start_one('w1', %under);
+# Nor are unfinished files left for it.
+for my $root ("$RUN/elsewhere", "$RUN/late") {
+    my $there = $root eq "$RUN/late" ? "$root/out" : $OUT;
+    my $id = submit({ %{ demo_spec('lacks') }, output => $there }, manual_stitch => JSON::PP::true);
+    is_state(until_job($id, 60, sub { $_[0]{state} eq 'stitching' }), 'stitching', 'all but the stitch');
+    stop_one('w1');
+    start_one('w2', args => ['--root', $root]);
+    has_workers('w2') or BAIL_OUT('no worker');
+    rename $there, "$there.away" or die $! if $root eq "$RUN/late";
+    run_ok('cancel --discard', $SLUICE, 'cancel', '--discard', $id);
+    my $failed;
+    for (1 .. 400) {
+        ($failed) = grep { ($_->{task} // 0) == 65540 } events($id, qr/task_failed|quarantined/) and last;
+        sleep 0.05;
+    }
+    is($failed && $failed->{kind}, 'task_failed', 'the worker cannot remove them');
+    rename "$there.away", $there or die $! if $root eq "$RUN/late";
+    start_one('w1', %under);
+    for (1 .. 400) {
+        my @left = ls($there) or last;
+        sleep 0.05;
+    }
+    is_deeply([ls($there)], [], 'another one does');
+    stop_one('w2');
+}
 
 # ---- verify reads the source as the other tasks do: not from outside the roots
 $id = submit(demo_spec('outside'));
