@@ -344,7 +344,9 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
     };
     const cJSON *q = entry(p->config, "quantization_config");
     const char *method = sl_config_str(q, "quant_method"), *format = sl_config_str(q, "format"), *dtype;
+    const char *algo = sl_config_str(q, "quant_algo");
     bool none = !q || (cJSON_IsObject(q) && !q->child), packed = method && strcmp(method, "compressed-tensors") == 0;
+    bool modelopt = method && strcmp(method, "modelopt") == 0;
 
     p->dtype = SL_DTYPE_BF16;
     dtype = sl_config_str(p->config, "torch_dtype");
@@ -354,12 +356,15 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
         if (strcmp(dtype, dtypes[i].name) == 0)
             p->dtype = dtypes[i].dtype;
     p->mxfp8 = method && strcmp(method, "mxfp8") == 0;
-    p->fp8 = p->mxfp8 || (method && strcmp(method, "fp8") == 0);
+    p->fp8 = p->mxfp8 || (method && strcmp(method, "fp8") == 0) || (modelopt && algo && strncmp(algo, "FP8", 3) == 0);
     if (packed && format && (strcmp(format, "float-quantized") == 0 || strcmp(format, "naive-quantized") == 0))
         p->fp8 = true;
+    if (modelopt && !p->fp8)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_algo '%.60s' of modelopt is not supported; "
+                       "supported of it: FP8", algo ? algo : "(none)");
     if (!none && !p->fp8 && !packed)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_method '%.60s' is "
-                       "not supported; supported: fp8, mxfp8, compressed-tensors, and checkpoints that are not quantized",
+                       "not supported; supported: fp8, mxfp8, modelopt, compressed-tensors, and checkpoints that are not quantized",
                        method ? method : "(none)");
     return 0;
 }

@@ -43,6 +43,14 @@ for my $recipe (qw(f32 q4_k_m)) {
     is_deeply(hashes("$dir/joined.gguf"), hashes("$dir/apart.gguf"), 'the same tensors');
 }
 
+# FP8 as ModelOpt writes it: a scale for each tensor, by its own name in config.json.
+my $modelopt = checkpoint("$dir/modelopt", qw(--arch qwen3moe --moe-inter 256 --experts 4 --used 2 --scales tensor --scale-suffix weight_scale), @small);
+edit_json("$modelopt/config.json", sub { $_[0]{quantization_config} = { quant_method => 'modelopt', quant_algo => 'FP8', ignore => ['lm_head'] } });
+run_ok('ModelOpt', $SLUICE, 'convert', $modelopt, '-o', "$dir/modelopt.gguf", '--recipe', 'f32', '--quiet');
+is(run(python('reference.py', 'compare', $modelopt, "$dir/modelopt.gguf"))->{out}, "equal\n", 'every bit of the tensors');
+refused($modelopt, 'another of its algorithms', 6, qr/quant_algo 'NVFP4' of modelopt is not supported; supported of it: FP8$/,
+    config_edit(sub { $_[0]{quantization_config}{quant_algo} = 'NVFP4' }));
+
 # The comparison itself can fail.
 {
     my $text = slurp("$source{moe}/config.json");
