@@ -42,6 +42,7 @@ struct run {
     uint64_t done_bytes; /* source bytes of the tasks that were done before this run */
     struct told told;
     bool checking;       /* the progress shown is that of the check */
+    bool said_again;     /* and why tasks are made again was said, of what was checked last */
     struct progress progress;
     uint64_t t0_ns, convert_ns, convert_cpu_ns;
 };
@@ -253,6 +254,7 @@ static void show_progress(void *user)
         r->convert_cpu_ns = cpu_ns();
         progress_begin(&r->progress, r->o->progress, "check", r->plan->file_bytes, 0);
         r->checking = true;
+        r->said_again = false;
     }
     if (r->checking)
         progress_update(&r->progress, checked, checked, 0);
@@ -261,16 +263,18 @@ static void show_progress(void *user)
                         st.written_bytes);
 }
 
+/* Called for each task; why is the same for all that one check found. */
 static void on_again(void *user, const char *why)
 {
     struct run *r = user;
 
-    if (r->checking) {
+    if (!r->said_again) {
         progress_end(&r->progress);
         fprintf(stderr, "sluice: %s; making them again\n", why);
         progress_begin(&r->progress, r->o->progress, "convert", r->plan->src_bytes, r->done_bytes);
     }
     r->checking = false;
+    r->said_again = true;
     pthread_mutex_lock(&r->told.lock);
     r->told.checked = 0;
     pthread_mutex_unlock(&r->told.lock);

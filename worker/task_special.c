@@ -380,7 +380,8 @@ static int discard(struct special *s)
     } else if (!fingerprint && (rc < 0 || !claim_there(&o))) {
         rc = 0; /* what cannot be planned was never prepared */
     } else {
-        rc = sl_fail(s->e, rc < 0 ? rc : why.code, "%s; the .partial files must be removed by hand", why.text);
+        rc = sl_fail(s->e, rc < 0 ? rc : why.code, "%.600s; the .partial files of '%s' in %s must be removed by hand", why.text,
+                     sl_get_str(w->spec, "prefix"), sl_get_str(w->spec, "output"));
     }
     output_free(&o);
     if (fd >= 0)

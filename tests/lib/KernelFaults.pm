@@ -25,16 +25,17 @@ sub faults_env {
 # clock => seconds, read, write, sync => errno, left => calls, delay_ms, stop, from, slept, path, hold.
 sub fault {
     my (%change) = @_;
+    my $held = delete $change{held} // [];
     %now = (%now, %change);
     open my $f, '+<:raw', $file or die "$file: $!";
-    syswrite $f, pack('q l6 q2 Z256 l', @now{qw(clock read write sync left delay_ms stop from slept path hold)});
+    syswrite $f, pack('q l6 q2 Z256 l', @now{qw(clock read write sync left delay_ms stop from slept path hold)}) . pack('l*', @$held);
     close $f or die "$file: $!";
 }
 
 sub no_fault {
     %now = (clock => 0, read => 0, write => 0, sync => 0, left => -1, delay_ms => 0, stop => 0, from => 0, slept => 0,
             path => '/no such file/', hold => 0);
-    fault();
+    fault(held => [0]); # of what comes: those that waited go on
 }
 
 # Until a read waits (hold), or $over says that none will. Returns whether one does.

@@ -77,6 +77,23 @@ unlink "$RUN/full.gguf";
 }
 no_fault();
 
+# ---- a disk that gives back another byte than was written
+{
+    local %ENV = (%ENV, %{ faults_env() });
+    fault(hold => 1, path => 'rot.gguf.partial');
+    my $p = start('timeout', '--foreground', '60', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M',
+        '--io', 'pread', '-o', "$RUN/rot.gguf", '--quiet');
+    ok(await_held(sub { waitpid($p->{pid}, WNOHANG) }), 'before its check');
+    flip_byte("$RUN/rot.gguf.partial", 15_000_000);
+    no_fault();
+    finish($p);
+    is($p->{rc}, 0, 'a conversion makes the task again') or diag($p->{err});
+    like($p->{err}, qr/^sluice: 1 of \d+ tasks are not on the disk as they were written, the first of them in \S+; check the disk; making them again$/m,
+        'and says so');
+    is(sha256("$RUN/rot.gguf"), $want, 'with the same file');
+    unlink "$RUN/rot.gguf";
+}
+
 sub is_the_file {
     my ($prefix, $name) = @_;
     ok(-e "$OUT/$prefix.gguf" && sha256("$OUT/$prefix.gguf") eq $want, $name);

@@ -108,6 +108,21 @@ static void a_claim_names_its_job(void **state)
     assert_int_equal(claim_absent(&o, &e), 0);
 }
 
+/* A prepare of which nothing is known, and whose plan cannot be made any more. */
+static void what_cannot_be_planned_is_named(void **state)
+{
+    struct world *w = *state;
+
+    prepare(w);
+    *w->fingerprint = '\0';
+    cJSON_ReplaceItemInObject(w->spec, "source", cJSON_CreateString(path_of(w, "gone")));
+    fails(w, SL_TASK_DISCARD, SL_ESOURCE, path_of(w, "gone: No such file"));
+    fails(w, SL_TASK_DISCARD, SL_ESOURCE, "the .partial files of 'x' in /");
+    assert_true(exists(w, "x-00001-of-00002.gguf.partial"));
+    unlink(path_of(w, "x.sluice-job"));
+    succeeds(w, SL_TASK_DISCARD); /* nobody's */
+}
+
 static ino_t inode(struct world *w, const char *name)
 {
     struct stat st;
@@ -188,6 +203,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_lies_outside_the_roots_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(links_out_of_the_roots_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_claim_names_its_job, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_cannot_be_planned_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(who_is_late_gives_way, setup, teardown),
         cmocka_unit_test_setup_teardown(what_another_job_took_over_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(parts_of_a_former_set_are_refused, setup, teardown),
