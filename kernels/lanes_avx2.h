@@ -52,6 +52,9 @@ V_FN vi v_imax(vi a, vi b) { return _mm256_max_epi32(a, b); }
 V_FN vi v_shl(vi a, int n) { return _mm256_sll_epi32(a, _mm_cvtsi32_si128(n)); }
 V_FN vi v_shr(vi a, int n) { return _mm256_srl_epi32(a, _mm_cvtsi32_si128(n)); }
 V_FN vm v_ine(vi a, vi b) { return v_not(_mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b))); }
+V_FN vi v_more_one(vm m, vi a) { return _mm256_sub_epi32(a, _mm256_castps_si256(m)); }
+V_FN vi v_less_one(vm m, vi a) { return _mm256_add_epi32(a, _mm256_castps_si256(m)); }
+V_FN vi v_bit(vi i) { return _mm256_sllv_epi32(v_seti(1), i); }
 V_FN vf v_tofloat(vi a) { return _mm256_cvtepi32_ps(a); }
 V_FN vi v_trunc(vf a) { return _mm256_cvttps_epi32(a); }
 V_FN vf v_frombits(vi a) { return _mm256_castsi256_ps(a); }
@@ -101,6 +104,21 @@ V_FN vi v_halves(vf a)
 }
 
 V_FN void v_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
+V_FN void v_store_pairs(uint64_t *p, vf a, vf b)
+{
+    vf low = _mm256_unpacklo_ps(a, b), high = _mm256_unpackhi_ps(a, b);
+
+    _mm256_storeu_ps((float *)p, _mm256_permute2f128_ps(low, high, 0x20));
+    _mm256_storeu_ps((float *)(p + 4), _mm256_permute2f128_ps(low, high, 0x31));
+}
+V_FN void v_load_pairs(const uint64_t *p, vf *a, vf *b)
+{
+    vf first = _mm256_loadu_ps((const float *)p), second = _mm256_loadu_ps((const float *)(p + 4));
+    vf low = _mm256_permute2f128_ps(first, second, 0x20), high = _mm256_permute2f128_ps(first, second, 0x31);
+
+    *a = _mm256_shuffle_ps(low, high, 0x88);
+    *b = _mm256_shuffle_ps(low, high, 0xdd);
+}
 V_FN vi v_loadi(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 V_FN vi v_load_u16(const uint16_t *p) { return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)); }
 V_FN void v_store_u16(uint16_t *p, vi a)

@@ -49,6 +49,9 @@ V_FN vi v_imax(vi a, vi b) { return _mm512_max_epi32(a, b); }
 V_FN vi v_shl(vi a, int n) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128(n)); }
 V_FN vi v_shr(vi a, int n) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(n)); }
 V_FN vm v_ine(vi a, vi b) { return _mm512_cmpneq_epi32_mask(a, b); }
+V_FN vi v_more_one(vm m, vi a) { return _mm512_mask_add_epi32(a, m, a, v_seti(1)); }
+V_FN vi v_less_one(vm m, vi a) { return _mm512_mask_sub_epi32(a, m, a, v_seti(1)); }
+V_FN vi v_bit(vi i) { return _mm512_sllv_epi32(v_seti(1), i); }
 V_FN vf v_tofloat(vi a) { return _mm512_cvtepi32_ps(a); }
 V_FN vi v_trunc(vf a) { return _mm512_cvttps_epi32(a); }
 V_FN vf v_frombits(vi a) { return _mm512_castsi512_ps(a); }
@@ -86,6 +89,21 @@ V_FN vi v_halves(vf a) /* 1.5 * 2^22 + 128: an ulp is 1/2 */
 }
 
 V_FN void v_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
+V_FN void v_store_pairs(uint64_t *p, vf a, vf b)
+{
+    vi low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+
+    _mm512_storeu_ps(p, _mm512_permutex2var_ps(a, low, b));
+    _mm512_storeu_ps(p + 8, _mm512_permutex2var_ps(a, _mm512_add_epi32(low, v_seti(8)), b));
+}
+V_FN void v_load_pairs(const uint64_t *p, vf *a, vf *b)
+{
+    vf low = _mm512_loadu_ps(p), high = _mm512_loadu_ps(p + 8);
+    vi even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+
+    *a = _mm512_permutex2var_ps(low, even, high);
+    *b = _mm512_permutex2var_ps(low, _mm512_add_epi32(even, v_seti(1)), high);
+}
 V_FN vi v_loadi(const int32_t *p) { return _mm512_loadu_si512(p); }
 V_FN vi v_load_u16(const uint16_t *p)
 {

@@ -40,6 +40,9 @@ V_FN vi v_imax(vi a, vi b) { return a > b ? a : b; }
 V_FN vi v_shl(vi a, int n) { return (vi)((uint32_t)a << n); }
 V_FN vi v_shr(vi a, int n) { return (vi)((uint32_t)a >> n); }
 V_FN vm v_ine(vi a, vi b) { return a != b; }
+V_FN vi v_more_one(vm m, vi a) { return v_iadd(a, m); }
+V_FN vi v_less_one(vm m, vi a) { return v_isub(a, m); }
+V_FN vi v_bit(vi i) { return (vi)(1u << i); }
 V_FN vi v_trunc(vf a) { return a > -2147483648.f && a < 2147483648.f ? (vi)a : INT_MIN; }
 V_FN vf v_frombits(vi a) { return sl_float((uint32_t)a); }
 V_FN vi v_bits(vf a) { return (vi)sl_bits(a); }
@@ -49,6 +52,8 @@ V_FN vf v_f16val(vi a) { return sl_f32_from_f16((uint16_t)a); }
 V_FN vf v_lookup16(const float *table, vi i) { return table[i & 15]; }
 V_FN vi v_lookup32(const v_entry *table, vi i) { return table[i & 31]; }
 V_FN void v_store(float *p, vf a) { *p = a; }
+V_FN void v_store_pairs(uint64_t *p, vf a, vf b) { *p = sl_bits(a) | (uint64_t)sl_bits(b) << 32; }
+V_FN void v_load_pairs(const uint64_t *p, vf *a, vf *b) { *a = sl_float((uint32_t)*p), *b = sl_float((uint32_t)(*p >> 32)); }
 V_FN vi v_loadi(const int32_t *p) { return *p; }
 V_FN vi v_load_u16(const uint16_t *p) { return *p; }
 V_FN vi v_index(void) { return 0; }

@@ -62,6 +62,9 @@ V_FN vi v_imax(vi a, vi b) { return v_seli((vm)(a > b), a, b); }
 V_FN vi v_shl(vi a, int n) { return (vi)((vu)a << (uint32_t)n); }
 V_FN vi v_shr(vi a, int n) { return (vi)((vu)a >> (uint32_t)n); }
 V_FN vm v_ine(vi a, vi b) { return (vm)(a != b); }
+V_FN vi v_more_one(vm m, vi a) { return v_isub(a, m); }
+V_FN vi v_less_one(vm m, vi a) { return v_iadd(a, m); }
+V_FN vi v_bit(vi i) { return (vi){1 << i[0], 1 << i[1], 1 << i[2], 1 << i[3]}; }
 V_FN vf v_tofloat(vi a) { return __builtin_convertvector(a, vf); }
 V_FN vi v_trunc(vf a)
 {
@@ -123,6 +126,22 @@ V_FN vi v_halves(vf a)
 }
 
 V_FN void v_store(float *p, vf a) { memcpy(p, &a, sizeof a); }
+V_FN void v_store_pairs(uint64_t *p, vf a, vf b)
+{
+    vf low = {a[0], b[0], a[1], b[1]}, high = {a[2], b[2], a[3], b[3]};
+
+    memcpy(p, &low, sizeof low);
+    memcpy(p + 2, &high, sizeof high);
+}
+V_FN void v_load_pairs(const uint64_t *p, vf *a, vf *b)
+{
+    vf low, high;
+
+    memcpy(&low, p, sizeof low);
+    memcpy(&high, p + 2, sizeof high);
+    *a = (vf){low[0], low[2], high[0], high[2]};
+    *b = (vf){low[1], low[3], high[1], high[3]};
+}
 V_FN vi v_loadi(const int32_t *p)
 {
     vi a;

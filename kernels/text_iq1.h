@@ -18,23 +18,6 @@ struct iq1_best {
     vi i1, i2, kind;
 };
 
-/* Places in ascending order: a value comes after those that are smaller, and after
- * equal ones before it. */
-V_FN void rank_values(const vf *x, int n, vi *rank)
-{
-    for (int i = 0; i < n; i++)
-        rank[i] = v_seti(i);
-    V_UNROLL
-    for (int i = 1; i < n; i++)
-        V_UNROLL
-        for (int j = 0; j < i; j++) {
-            vi one = v_seli(v_lt(x[i], x[j]), v_seti(1), v_seti(0));
-
-            rank[i] = v_isub(rank[i], one);
-            rank[j] = v_iadd(rank[j], one);
-        }
-}
-
 /* Takes a candidate where it is better. */
 V_FN void iq1_take(struct iq1_best *b, vm better, vf sum_qx, vf sum_q2, int i1, int i2, int kind)
 {
@@ -45,15 +28,6 @@ V_FN void iq1_take(struct iq1_best *b, vm better, vf sum_qx, vf sum_q2, int i1, 
     b->i1 = v_seli(better, v_seti(i1), b->i1);
     b->i2 = v_seli(better, v_seti(i2), b->i2);
     b->kind = v_seli(better, v_seti(kind), b->kind);
-}
-
-/* The same where its score is higher. */
-V_FN void iq1_try(struct iq1_best *b, vf sum_qx, vf sum_q2, int i1, int i2, int kind)
-{
-    vm better = v_and(v_lt(v_set(0.f), sum_q2), v_lt(v_mul(b->score, sum_q2), sqr(sum_qx)));
-
-    if (v_any(better))
-        iq1_take(b, better, sum_qx, sum_q2, i1, i2, kind);
 }
 
 V_FN struct iq1_best iq1_start(void)
@@ -172,40 +146,9 @@ V_FN vm iq1_too_small(const vf *x, int n, float least)
 #include "kernels/text_iq1_lanes.h"
 #endif
 
-/* The larger of the quotients square / sum_q2, without a division. */
-V_FN void iq1s_larger(vf sum_qx, vf sum_q2, vf *square, vf *of)
-{
-    vf s = sqr(sum_qx);
-    vm larger = v_and(v_lt(v_set(0.f), sum_q2), v_lt(v_mul(*square, sum_q2), v_mul(s, *of)));
-
-    *square = v_sel(larger, s, *square);
-    *of = v_sel(larger, sum_q2, *of);
-}
-
-/* A score just below the best of some splits, or -FLT_MAX where they say nothing. */
-V_FN vf iq1s_least(const struct iq1s_prefix *f)
-{
-    vf sp = v_set(0.f), sm = sp, op = v_set(1.f), om = op, best;
-
-    for (int i1 = 2; i1 < 32; i1 += 3) { /* measured: a third of the places leaves 39 of 213 splits to be taken */
-        struct iq1s_low l = iq1s_low_part(f, i1);
-
-        for (int i2 = i1 + 3; i2 < 32; i2 += 3) {
-            struct iq1s_sums s = iq1s_split(f, l, i1, i2);
-
-            iq1s_larger(s.xp, s.wp, &sp, &op);
-            iq1s_larger(s.xm, s.wm, &sm, &om);
-        }
-    }
-    sp = v_div(sp, op);
-    sm = v_div(sm, om);
-    best = v_sel(v_lt(sp, sm), sm, sp);
-    return v_sel(v_and(v_lt(v_set(0x1p-60f), best), v_lt(best, v_set(0x1p60f))), v_mul(best, v_set(1 - 0x1p-12f)), v_set(-FLT_MAX));
-}
-
-/* iq1_try, which also says in *unsure where the first candidate above `least` is so near to it that
- * one of those below might have kept it out. */
-V_FN void iq1s_try(struct iq1_best *b, vf least, vm *unsure, vf sum_qx, vf sum_q2, int i1, int i2, int kind)
+/* Takes a candidate where its score is higher; b's was `least` when nothing was taken. *unsure: where the first one is so near to
+ * `least` that one below might have kept it out. */
+V_FN void iq1_try_above(struct iq1_best *b, vf least, vm *unsure, vf sum_qx, vf sum_q2, int i1, int i2, int kind)
 {
     vf zero = v_set(0.f), square = sqr(sum_qx);
     vm better = v_and(v_lt(zero, sum_q2), v_lt(v_mul(b->score, sum_q2), square)), first, clear;
@@ -214,13 +157,13 @@ V_FN void iq1s_try(struct iq1_best *b, vf least, vm *unsure, vf sum_qx, vf sum_q
         return;
     first = v_and(v_and(better, v_lt(zero, least)), v_not(v_ine(b->kind, v_seti(-1))));
     clear = v_and(v_lt(v_mul(v_mul(least, v_set(1 + 0x1p-18f)), sum_q2), square),
-                  v_and(v_lt(v_set(0x1p-80f), square), v_lt(square, v_set(0x1p80f))));
+                  v_and(v_lt(v_set(0x1p-100f), square), v_lt(square, v_set(0x1p80f))));
     *unsure = v_or(*unsure, v_and(first, v_not(clear)));
     iq1_take(b, better, sum_qx, sum_q2, i1, i2, kind);
 }
 
-/* All splits whose score is above least, in order. */
-V_SEARCH struct iq1_best iq1s_scan(const struct iq1s_prefix *f, vf least, vm *unsure)
+/* The last split that is taken when places are tried in order, each moved up (kind 0) and down (kind 1), from a score of `least` on. */
+V_SEARCH struct iq1_best iq1s_scan(const struct iq1s_prefix *f, const struct iq1_places *places, vf least, vm *unsure)
 {
     struct iq1_best b = iq1_start();
 
@@ -229,48 +172,116 @@ V_SEARCH struct iq1_best iq1s_scan(const struct iq1s_prefix *f, vf least, vm *un
     for (int i1 = 0; i1 <= 32; i1++) {
         struct iq1s_low l = iq1s_low_part(f, i1);
 
-        for (int i2 = i1; i2 <= 32; i2++) {
+        for (int i2 = iq1_from(places, i1, i1); i2 <= 32; i2 = iq1_from(places, i1, i2 + 1)) {
             struct iq1s_sums s = iq1s_split(f, l, i1, i2);
 
 #ifdef V_COLUMNS /* one branch for both */
             if ((int)!(v_mul(b.score, s.wp) < sqr(s.xp)) & (int)!(v_mul(b.score, s.wm) < sqr(s.xm)))
                 continue;
 #endif
-            iq1s_try(&b, least, unsure, s.xp, s.wp, i1, i2, 0);
-            iq1s_try(&b, least, unsure, s.xm, s.wm, i1, i2, 1);
+            iq1_try_above(&b, least, unsure, s.xp, s.wp, i1, i2, 0);
+            iq1_try_above(&b, least, unsure, s.xm, s.wm, i1, i2, 1);
         }
     }
     return b;
 }
 
-/* The last split that is taken, of all 561, moved up (kind 0) and down (kind 1). Each is held against the
- * score of the last one taken, which is rounded, so the order matters; but whatever was taken below
- * `least` gives way to the first split clearly above it, and there is one. So the scan begins there:
- * taking a split costs more than looking at one. Where it is not clear (a margin of 2^-18, when four
- * roundings move a comparison by less than 2^-21; the sums of q^2 of all splits are within a factor of
- * 100 of each other, so none underflows alone) the scan begins at nothing. */
+/* The same of 16 values in all four kinds. Each sum is one chain over the values
+ * in order; what the low and the middle part have in common with the split before
+ * is kept. */
+V_SEARCH struct iq1_best iq1m_scan(const struct iq1m_terms *f, const struct iq1_places *places, vf least, vm *unsure)
+{
+    struct iq1_best b = iq1_start();
+    vf low_x[4], low_w[4], high_x[4], high_w[4];
+
+    b.score = least;
+    *unsure = v_none();
+    for (int k = 0; k < 4; k++)
+        low_x[k] = low_w[k] = v_set(0.f);
+    for (int i1 = 0; i1 <= 16; i1++) {
+        vf mid_x[4], mid_w[4];
+
+        for (int k = 0; k < 4; k++) {
+            mid_x[k] = low_x[k];
+            mid_w[k] = low_w[k];
+        }
+        for (int i2 = iq1_from(places, i1, i1), at = i1; i2 <= 16; i2 = iq1_from(places, i1, i2 + 1)) {
+            vf sum_x[4], sum_w[4];
+
+            for (; at < i2; at++)
+                for (int k = 0; k < 4; k++) {
+                    vf m = iq1m_mid(f, at, k == 1 || k == 2);
+
+                    mid_x[k] = k < 2 ? v_add(mid_x[k], m) : v_sub(mid_x[k], m);
+                    mid_w[k] = v_add(mid_w[k], iq1m_mid_w(f, at));
+                }
+            for (int k = 0; k < 4; k++) {
+                sum_x[k] = mid_x[k];
+                sum_w[k] = mid_w[k];
+            }
+            for (int j = i2; j < 16; j++) {
+                iq1m_high(f, j, high_x, high_w);
+                for (int k = 0; k < 4; k++) {
+                    sum_x[k] = v_add(sum_x[k], high_x[k]);
+                    sum_w[k] = v_add(sum_w[k], high_w[k]);
+                }
+            }
+            for (int k = 0; k < 4; k++)
+                iq1_try_above(&b, least, unsure, sum_x[k], sum_w[k], i1, i2, k);
+        }
+        if (i1 < 16)
+            iq1m_high(f, i1, high_x, high_w);
+        for (int k = 0; k < 4 && i1 < 16; k++) {
+            low_x[k] = v_sub(low_x[k], high_x[3 - k]);
+            low_w[k] = v_add(low_w[k], high_w[3 - k]);
+        }
+    }
+    return b;
+}
+
+/* All places in order. */
 V_CALL void iq1s_search(const struct iq1s_prefix *f, struct iq1_best *out)
 {
-    vf least = iq1s_least(f);
+    vm unsure;
 
-    for (;;) {
-        vm unsure;
+    *out = iq1s_scan(f, iq1_all, v_set(-FLT_MAX), &unsure);
+}
 
-        *out = iq1s_scan(f, least, &unsure);
-        unsure = v_or(unsure, v_and(v_lt(v_set(0.f), least), v_not(v_ine(out->kind, v_seti(-1)))));
-        if (!v_any(unsure))
-            return;
-        least = v_set(-FLT_MAX);
-    }
+V_CALL void iq1m_search(const struct iq1m_terms *f, struct iq1_best *out)
+{
+    vm unsure;
+
+    *out = iq1m_scan(f, iq1_all, v_set(-FLT_MAX), &unsure);
 }
 
 #ifndef V_COLUMNS
+/* The last split that is taken of all in order. Each is held against the score of the last one taken, which is rounded, so the
+ * order matters; but whatever was taken below `least` gives way to the first split clearly above it. So the scan begins
+ * there, and passes over places that have no such score: taking a split costs more than looking at one. Where it is not
+ * clear (a margin of 2^-18, when four roundings move a comparison by less than 2^-21; a product of a score and a sum of q^2 that
+ * becomes subnormal is far below the square) or nothing is known, the scan is of all places. */
 V_FN struct iq1_best iq1s_best(const struct iq1s_prefix *f, vm small)
 {
-    struct iq1_best b;
+    struct iq1_near n = iq1s_near(f);
+    struct iq1_places places;
+    vf least = iq1_look(32, &n, small, &places);
+    vm unsure;
+    struct iq1_best b = iq1s_scan(f, &places, least, &unsure);
 
-    (void)small;
-    iq1s_search(f, &b);
+    if (v_any(iq1_untold(&b, least, unsure, small)))
+        iq1s_search(f, &b);
+    return b;
+}
+
+V_FN struct iq1_best iq1m_best(const struct iq1m_terms *f, vm small)
+{
+    struct iq1_places places;
+    vf least = iq1_look(16, &f->near, small, &places);
+    vm unsure;
+    struct iq1_best b = iq1m_scan(f, &places, least, &unsure);
+
+    if (v_any(iq1_untold(&b, least, unsure, small)))
+        iq1m_search(f, &b);
     return b;
 }
 #endif
@@ -338,67 +349,6 @@ V_FN void iq1_s_block(const vf *x, const vf *w, vi *out)
         iq1_s_end(j, &s, &e, out);
     }
     iq1_s_top(&e, out);
-}
-#endif
-
-/* All splits of 16 values in all four kinds. Each sum is one chain over the values
- * in order; what the low and the middle part have in common with the split before
- * is kept. */
-V_CALL void iq1m_search(const struct iq1m_terms *f, struct iq1_best *out)
-{
-    struct iq1_best b = iq1_start();
-    vf low_x[4], low_w[4], high_x[4], high_w[4];
-
-    for (int k = 0; k < 4; k++)
-        low_x[k] = low_w[k] = v_set(0.f);
-    for (int i1 = 0; i1 <= 16; i1++) {
-        vf mid_x[4], mid_w[4];
-
-        for (int k = 0; k < 4; k++) {
-            mid_x[k] = low_x[k];
-            mid_w[k] = low_w[k];
-        }
-        for (int i2 = i1; i2 <= 16; i2++) {
-            vf sum_x[4], sum_w[4];
-
-            for (int k = 0; k < 4; k++) {
-                sum_x[k] = mid_x[k];
-                sum_w[k] = mid_w[k];
-            }
-            for (int j = i2; j < 16; j++) {
-                iq1m_high(f, j, high_x, high_w);
-                for (int k = 0; k < 4; k++) {
-                    sum_x[k] = v_add(sum_x[k], high_x[k]);
-                    sum_w[k] = v_add(sum_w[k], high_w[k]);
-                }
-            }
-            for (int k = 0; k < 4; k++)
-                iq1_try(&b, sum_x[k], sum_w[k], i1, i2, k);
-            for (int k = 0; k < 4 && i2 < 16; k++) {
-                vf m = iq1m_mid(f, i2, k == 1 || k == 2);
-
-                mid_x[k] = k < 2 ? v_add(mid_x[k], m) : v_sub(mid_x[k], m);
-                mid_w[k] = v_add(mid_w[k], iq1m_mid_w(f, i2));
-            }
-        }
-        if (i1 < 16)
-            iq1m_high(f, i1, high_x, high_w);
-        for (int k = 0; k < 4 && i1 < 16; k++) {
-            low_x[k] = v_sub(low_x[k], high_x[3 - k]);
-            low_w[k] = v_add(low_w[k], high_w[3 - k]);
-        }
-    }
-    *out = b;
-}
-
-#ifndef V_COLUMNS
-V_FN struct iq1_best iq1m_best(const struct iq1m_terms *f, vm small)
-{
-    struct iq1_best b;
-
-    (void)small;
-    iq1m_search(f, &b);
-    return b;
 }
 #endif
 

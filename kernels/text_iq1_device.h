@@ -5,6 +5,23 @@
 
 #include "kernels/text_iq1_near.h"
 
+/* Places in ascending order: a value comes after those that are smaller, and after
+ * equal ones before it. */
+V_FN void rank_values(const vf *x, int n, vi *rank)
+{
+    for (int i = 0; i < n; i++)
+        rank[i] = v_seti(i);
+    V_UNROLL
+    for (int i = 1; i < n; i++)
+        V_UNROLL
+        for (int j = 0; j < i; j++) {
+            vi one = v_seli(v_lt(x[i], x[j]), v_seti(1), v_seti(0));
+
+            rank[i] = v_isub(rank[i], one);
+            rank[j] = v_iadd(rank[j], one);
+        }
+}
+
 V_FN void in_order(const vf *v, int n, const vi *rank, float *to)
 {
     for (int i = 0; i < n; i++)
@@ -12,6 +29,15 @@ V_FN void in_order(const vf *v, int n, const vi *rank, float *to)
 }
 
 #define V_SEARCH V_FN
+
+/* Of those that all splits in turn are to tell, all places are looked at. */
+struct iq1_places;
+#define iq1_all ((const struct iq1_places *)0)
+V_FN int iq1_from(const struct iq1_places *all, int i1, int i2)
+{
+    (void)all, (void)i1;
+    return i2;
+}
 
 /* ---- iq1_s: running sums over the values in order */
 

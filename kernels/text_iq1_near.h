@@ -1,31 +1,10 @@
-/* Which splits of iq1_s and iq1_m may be the best, by running sums, for a GPU's thread: of 561 and 153 places with two
- * and four kinds each, one or two splits are left to be summed as the processor sums them. Included by text_iq1_device.h. */
+/* Which splits of iq1_s and iq1_m are left to be summed as the processor sums them, for a GPU's thread. Included by text_iq1_device.h. */
 #ifndef SLUICE_KERNELS_TEXT_IQ1_NEAR_H
 #define SLUICE_KERNELS_TEXT_IQ1_NEAR_H
 
-/* Running sums over n values in order (16: iq1_m, 32: iq1_s), up to each place: of w * x, of w, and for iq1_m of w where
- * those of the second half count as negative. A value's level falls by 1 where it leaves the high part,
- * and again where it leaves the middle, so a split's sums follow from those at i1 and at i2. They and the processor's sums
- * differ by less than 128 roundings, each of at most 2^-24 of what all terms' magnitudes add up to;
- * slack is 2^-16 of that. */
-#define IQ1_SLACK 0x1p-16f
-struct iq1_near {
-    const float *x, *w, *v; /* columns of n + 1 */
-    vf eighth[2];           /* an eighth of the sum of w * x, and of the first half's sum less the second's: levels move by
-                             * 1 / 8, up or down, all alike or the halves apart, and a split's sum by this */
-    vf all, all_w;          /* sums of the magnitudes of w * x, and of w */
-};
+#include "kernels/text_iq1_bound.h"
 
-/* Whether no number is so large or small that roundings are not what they usually are. A value is below 2^64 then, since the
- * square of a larger one makes its weights infinite: what a subnormal weight loses, times a value, is far below slack. */
-V_FN bool iq1_usual(const struct iq1_near *f)
-{
-    return f->all > 0x1p-45f && f->all < 0x1p45f && f->all_w > 0x1p-36f && f->all_w < 0x1p36f;
-}
-
-/* A place is i1 | i2 << 6, a split that and its kind << 12. Kind 0: moved up, the last one: moved down; iq1_m's two between
- * have the halves apart. */
-V_SHAPE int iq1_pairs(int n) { return n == 16 ? 2 : 1; }
+/* A place is i1 | i2 << 6, a split that and its kind << 12. */
 V_FN int iq1_i1(uint32_t place) { return (int)(place & 63); }
 V_FN int iq1_i2(uint32_t place) { return (int)(place >> 6 & 63); }
 V_FN uint32_t iq1_place(int i1, int i2) { return (uint32_t)(i1 | i2 << 6); }
@@ -122,43 +101,6 @@ V_FN uint32_t iq1_get(const struct iq1_list *l, int i)
     return (uint32_t)((i < 4 ? l->at : i < 8 ? l->before : l->first) >> 16 * (i & 3)) & 0xffff;
 }
 
-/* A split's score is (u + a)^2 / (m + e) in kind 0 and (u - a)^2 / (m - e) in the last kind, and so, with others in place of
- * a and e, in the two between. So one of two is L or more where u^2 - L m + a^2 + |2 a u - L e| is 0 or more. u, m, e and
- * 2 a u - L e are a number less one of i1's and one of i2's (m: more one of i1's), and u^2 has the product of two such besides.
- * What is rounded here, and slack, moves the whole by less than 2^-13 of all^2 + L all_w, which is added to it. */
-struct iq1_row {
-    vf twice, rest, turn[2]; /* rest: what i1 has in it for the first pair, turn: in 2 a u - L e */
-};
-
-V_FN vf iq1_turn(const struct iq1_near *f, vf least, int i, int k)
-{
-    const float *w = k ? f->v : f->w;
-
-    return v_sub(v_mul(v_mul(f->eighth[k], 2.f), f->x[V_SPOT(i)]), v_mul(v_mul(least, 0.25f), w[V_SPOT(i)]));
-}
-
-V_FN struct iq1_row iq1_row_of(int n, const struct iq1_near *f, vf least, int i1)
-{
-    vf added = v_mul(v_add(sqr(f->all), v_mul(least, f->all_w)), 8 * IQ1_SLACK);
-    vf u = v_sub(f->x[V_SPOT(n)], f->x[V_SPOT(i1)]), m = v_add(v_mul(f->w[V_SPOT(n)], 1.015625f), f->w[V_SPOT(i1)]);
-    struct iq1_row r = {v_add(u, u), v_add(v_add(v_sub(sqr(u), v_mul(least, m)), added), sqr(f->eighth[0])), {0}};
-
-    V_UNROLL
-    for (int k = 0; k < iq1_pairs(n); k++)
-        r.turn[k] = v_sub(iq1_turn(f, least, n, k), iq1_turn(f, least, i1, k));
-    return r;
-}
-
-/* The whole of (i1, i2), of the larger pair: x2, rest and turn are i2's running sum and what it has in the whole. */
-V_FN vf iq1_over(int n, const struct iq1_near *f, const struct iq1_row *r, vf x2, vf rest, const vf *turn)
-{
-    vf over = fabsf(v_sub(r->turn[0], turn[0]));
-
-    if (iq1_pairs(n) == 2)
-        over = fmaxf(over, v_add(fabsf(v_sub(r->turn[1], turn[1])), v_sub(sqr(f->eighth[1]), sqr(f->eighth[0]))));
-    return v_add(v_sub(rest, v_mul(r->twice, x2)), v_add(r->rest, over));
-}
-
 /* The places in four rows of i1 that may have a score of `least` or more, without (0, 0). */
 V_FN void iq1_scan_rows(int n, const struct iq1_near *f, vf least, int i1, struct iq1_list *l)
 {
@@ -170,14 +112,14 @@ V_FN void iq1_scan_rows(int n, const struct iq1_near *f, vf least, int i1, struc
         r[q] = iq1_row_of(n, f, least, i1 + q);
     V_ROLLED
     for (int i2 = v_imax(i1, 1); i2 <= n; i2++) {
-        vf x2 = f->x[V_SPOT(i2)], rest = v_add(sqr(x2), v_mul(least, f->w[V_SPOT(i2)])), turn[2];
+        vf x2 = f->x[V_SPOT(i2)], rest = iq1_rest(f, least, i2), turn[2];
 
         V_UNROLL
         for (int k = 0; k < iq1_pairs(n); k++)
             turn[k] = iq1_turn(f, least, i2, k);
         V_UNROLL
         for (int q = 0; q < 4; q++)
-            below[q] = v_shift_in(below[q], sl_bits(iq1_over(n, f, &r[q], x2, rest, turn)));
+            below[q] = v_shift_in(below[q], sl_bits(v_add(iq1_over(n, f, &r[q], x2, rest, turn), r[q].rest)));
     }
     V_UNROLL
     for (int q = 0; q < 4; q++) {
@@ -197,7 +139,7 @@ V_FN struct iq1_list iq1_scan(int n, const struct iq1_near *f, vf least)
 {
     const vf none[2] = {v_set(0.f), v_set(0.f)};
     struct iq1_row first = iq1_row_of(n, f, least, 0);
-    bool high = !(iq1_over(n, f, &first, none[0], none[0], none) < 0.f); /* all values high; all low have the same scores */
+    bool high = !(v_add(iq1_over(n, f, &first, none[0], none[0], none), first.rest) < 0.f); /* all values high; all low have the same scores */
     struct iq1_list l = {0, 0, 0, 0};
 
     if (high)
@@ -254,6 +196,15 @@ V_FN struct iq1_list iq1_look(int n, const struct iq1_near *f, vf *least)
     } while (l.n > IQ1_LIST && now > v_mul(before, 1 + 0x1p-10f));
     *least = now;
     return l.n <= IQ1_LIST ? iq1_splits(n, f, &l, now) : l;
+}
+
+/* Takes a candidate where its score is higher. */
+V_FN void iq1_try(struct iq1_best *b, vf sum_qx, vf sum_q2, int i1, int i2, int kind)
+{
+    vm better = v_and(v_lt(v_set(0.f), sum_q2), v_lt(v_mul(b->score, sum_q2), sqr(sum_qx)));
+
+    if (v_any(better))
+        iq1_take(b, better, sum_qx, sum_q2, i1, i2, kind);
 }
 
 /* Of the listed splits the last that is taken, as all in turn are. What was taken before the

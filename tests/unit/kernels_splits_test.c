@@ -3,8 +3,8 @@
  * of the weight is in the middle (there the sums' errors are largest beside the sums), and
  * where numbers are too small for the bound. */
 #include "grid_emulator.h"
+#include "split_values.h"
 
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,94 +13,32 @@
 #include <cmocka.h>
 
 struct splits {
-    int n; /* 16: iq1_m, 32: iq1_s */
-    float x[32], w[32], columns[V_SPOT(IQ1M_COLUMNS)];
+    struct split_values v;
+    float columns[V_SPOT(IQ1M_COLUMNS)];
     struct iq1m_terms terms;
     struct iq1s_prefix prefix;
-    uint64_t seed;
     int listed, in_order; /* sub-blocks that ended with the list, and that took all splits in order */
 };
-
-static uint32_t below(struct splits *s, uint32_t n)
-{
-    s->seed ^= s->seed << 13;
-    s->seed ^= s->seed >> 7;
-    s->seed ^= s->seed << 17;
-    return (uint32_t)(s->seed >> 32) % n;
-}
-
-/* 1 to 2, times 2^low to 2^high. */
-static float positive(struct splits *s, int low, int high)
-{
-    return ldexpf(1.f + (float)below(s, 1 << 23) * 0x1p-23f, low + (int)below(s, (uint32_t)(high - low + 1)));
-}
-
-static float either(struct splits *s, float a) { return below(s, 2) ? a : -a; }
-
-enum { USUAL, ANY_SIZE, FEW, EQUAL_PRODUCTS, NEAR_EQUAL, LIGHT_ENDS, LIGHT_ZEROS, NEGATIVE, SUBNORMAL, ONE_VALUE, CANCELLING, KINDS };
-
-static void one_value(struct splits *s, int kind, int i)
-{
-    float *x = &s->x[i], *w = &s->w[i];
-
-    *x = either(s, positive(s, -4, 0));
-    *w = positive(s, -4, 0);
-    if (kind == ANY_SIZE) {
-        *x = either(s, positive(s, -40, 40));
-        *w = positive(s, -100, 100);
-    } else if (kind == FEW) {
-        *x = (float)below(s, 7) - 3.f;
-        *w = (float)below(s, 3);
-    } else if (kind == EQUAL_PRODUCTS) {
-        *x = either(s, positive(s, -20, 20));
-        *w = 1.f / fabsf(*x);
-    } else if (kind == NEAR_EQUAL) {
-        *x = either(s, 1.f + (float)below(s, 3000) * 0x1p-23f);
-        *w = 1.f + (float)below(s, 3000) * 0x1p-23f;
-    } else if (kind == LIGHT_ENDS) {
-        *x = either(s, positive(s, i > 2 ? -30 : 0, i > 2 ? -20 : 0));
-        *w = positive(s, i > 2 ? 0 : -20, i > 2 ? 0 : -4);
-    } else if (kind == LIGHT_ZEROS) {
-        *x = i > 5 ? (float)below(s, 2) * -0x1p-20f : either(s, positive(s, 0, 0));
-        *w = positive(s, i > 5 ? 0 : -10, i > 5 ? 2 : -10);
-    } else if (kind == NEGATIVE) {
-        *w = below(s, 2) ? 0.f : below(s, 4) ? *w : -*w;
-    } else if (kind == SUBNORMAL) { /* which a product with a level rounds by up to a half */
-        *x = either(s, positive(s, 100, 110));
-        *w = sl_float(below(s, 6));
-    } else if (kind == ONE_VALUE) { /* all low, all middle and all high are as good */
-        *x = i ? s->x[0] : *x;
-    } else if (kind == CANCELLING) { /* the sum of w of a split with few at the ends is nothing but roundings */
-        int ends = s->n / 16;
-        float sum = 0.f;
-
-        *x = (float)(2 * i - s->n + 1);
-        for (int j = 1; j < s->n && i == s->n - 1; j++)
-            sum += s->w[j] * (j < ends ? 0.765625f : j < s->n - ends ? 0.015625f : 1.265625f);
-        if (i == s->n - 1)
-            s->w[0] = sum / -0.765625f;
-    }
-}
 
 static void set_terms(struct splits *s)
 {
     vi rank[32];
 
-    rank_values(s->x, s->n, rank);
+    rank_values(s->v.x, s->v.n, rank);
     s->terms.x = s->prefix.x = s->columns;
     s->terms.w = s->columns + V_SPOT(16);
     s->prefix.w = s->columns + V_SPOT(33);
-    if (s->n == 16)
-        iq1m_terms(s->x, s->w, rank, &s->terms);
+    if (s->v.n == 16)
+        iq1m_terms(s->v.x, s->v.w, rank, &s->terms);
     else
-        iq1s_prefix(s->x, s->w, rank, &s->prefix);
+        iq1s_prefix(s->v.x, s->v.w, rank, &s->prefix);
 }
 
-static struct iq1_near near_of(const struct splits *s) { return s->n == 16 ? iq1m_near(&s->terms) : iq1s_near(&s->prefix); }
+static struct iq1_near near_of(const struct splits *s) { return s->v.n == 16 ? iq1m_near(&s->terms) : iq1s_near(&s->prefix); }
 
 static void sums_of(const struct splits *s, uint32_t id, float *x, float *w)
 {
-    if (s->n == 16)
+    if (s->v.n == 16)
         iq1m_split(&s->terms, id, x, w);
     else
         iq1s_sums_of(&s->prefix, id, x, w);
@@ -110,7 +48,7 @@ static struct iq1_best best_of_all(const struct splits *s)
 {
     struct iq1_best b = iq1_start();
 
-    if (s->n == 16) {
+    if (s->v.n == 16) {
         iq1m_search(&s->terms, &b);
         return b;
     }
@@ -136,13 +74,13 @@ static bool same_best(struct splits *s, const struct iq1_best *all)
     bool listed = false;
 
     if (iq1_usual(&near)) {
-        struct iq1_list l = iq1_look(s->n, &near, &least);
+        struct iq1_list l = iq1_look(s->v.n, &near, &least);
 
-        listed = s->n == 16 ? iq1m_take(&s->terms, &l, least, &b) : iq1s_take(&s->prefix, &l, least, &b);
+        listed = s->v.n == 16 ? iq1m_take(&s->terms, &l, least, &b) : iq1s_take(&s->prefix, &l, least, &b);
     }
     s->listed += listed;
     s->in_order += !listed;
-    b = s->n == 16 ? iq1m_best(&s->terms, false) : iq1s_best(&s->prefix, false);
+    b = s->v.n == 16 ? iq1m_best(&s->terms, false) : iq1s_best(&s->prefix, false);
     return b.i1 == all->i1 && b.i2 == all->i2 && b.kind == all->kind && sl_bits(b.scale) == sl_bits(all->scale) &&
            sl_bits(b.score) == sl_bits(all->score);
 }
@@ -163,7 +101,7 @@ static bool below_holds(const struct splits *s, uint32_t id)
     float x[4], w[4], sum_x, sum_w, below;
     struct iq1_guess g;
 
-    iq1_near_sums(s->n, &near, id & 0xfff, x, w);
+    iq1_near_sums(s->v.n, &near, id & 0xfff, x, w);
     g = (struct iq1_guess){x[id >> 12] * x[id >> 12], w[id >> 12], id & 0xfff};
     below = iq1_usual(&near) ? iq1_below(&near, &g) : 0.f;
     sums_of(s, id, &sum_x, &sum_w);
@@ -183,23 +121,23 @@ static bool bounds_hold(const struct splits *s, const struct iq1_best *all)
         return true;
     sums_of(s, id_of(all), &x, &w);
     score = (double)x * x / w;
-    l = iq1_look(s->n, &near, &least);
+    l = iq1_look(s->v.n, &near, &least);
     if (l.n <= IQ1_LIST && least > score)
         return false;
     least = nextafterf((float)score, 0.f);
-    l = iq1_scan(s->n, &near, least);
+    l = iq1_scan(s->v.n, &near, least);
     if (!in_list(&l, iq1_place(all->i1, all->i2)) || l.n > IQ1_LIST)
         return l.n > IQ1_LIST;
-    l = iq1_splits(s->n, &near, &l, least);
+    l = iq1_splits(s->v.n, &near, &l, least);
     return in_list(&l, id_of(all));
 }
 
 /* Moves one number until the scores of two splits are next to each other. */
 static void make_a_tie(struct splits *s, uint32_t one, uint32_t other)
 {
-    uint32_t i = below(s, (uint32_t)s->n);
-    float *number = below(s, 2) ? &s->w[i] : &s->x[i], from = *number;
-    float to = from * (below(s, 2) ? 0.6f : 1.7f);
+    uint32_t i = below(&s->v, (uint32_t)s->v.n);
+    float *number = below(&s->v, 2) ? &s->v.w[i] : &s->v.x[i], from = *number;
+    float to = from * (below(&s->v, 2) ? 0.6f : 1.7f);
 
     for (int step = 0; step < 40 && from + (to - from) * 0.5f != from && from + (to - from) * 0.5f != to; step++) {
         float x1, w1, x2, w2;
@@ -218,15 +156,15 @@ static void make_a_tie(struct splits *s, uint32_t one, uint32_t other)
 
 static void the_best_is_kept(int n, int times)
 {
-    struct splits s = {.n = n, .seed = 0x2545f4914f6cdd1d};
+    struct splits s = {.v = {.n = n, .seed = 0x2545f4914f6cdd1d}};
 
     for (int t = 0; t < times * KINDS; t++) {
         for (int i = 0; i < n; i++)
-            one_value(&s, t % KINDS, i);
+            one_value(&s.v, t % KINDS, i);
         set_terms(&s);
         for (int turn = 0; turn < 4; turn++) {
-            int i1 = (int)below(&s, (uint32_t)n + 1), i2 = i1 + (int)below(&s, (uint32_t)(n + 1 - i1));
-            uint32_t kind = below(&s, n == 16 ? 4 : 2);
+            int i1 = (int)below(&s.v, (uint32_t)n + 1), i2 = i1 + (int)below(&s.v, (uint32_t)(n + 1 - i1));
+            uint32_t kind = below(&s.v, n == 16 ? 4 : 2);
             struct iq1_best all = best_of_all(&s);
 
             if (!same_best(&s, &all))
