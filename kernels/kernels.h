@@ -81,6 +81,10 @@ int sl_quantize_source(enum sl_backend b, int type, const struct sl_source *s, u
  * no multiple of 32. */
 int sl_repack_mxfp4(const struct sl_source *s, uint64_t skip, uint64_t n, void *out, uint64_t *bad) SL_MUST_USE;
 
+/* Effect: the same of a run of F4 under scales that are E4M3's values without a sign, one for 16, as blocks of NVFP4; n
+ * a multiple of 64. */
+int sl_repack_nvfp4(const struct sl_source *s, uint64_t skip, uint64_t n, void *out) SL_MUST_USE;
+
 /* Effect: out[0..n) = the values that n weights in `type` stand for, exactly
  * as ggml's dequantizers give them, but for a NaN where MXFP4's scale is one (255). Errors: SL_EUNSUPPORTED. */
 int sl_dequantize(int type, const void *in, uint64_t n, float *out) SL_MUST_USE;
