@@ -487,17 +487,31 @@ static bool is_grouped(const struct sl_model *m, const struct sl_out_tensor *t, 
         if (s->dtype != SL_DTYPE_F4 || s->scale.block_rows != 1 || s->scale.block_cols != group)
             return false;
     }
-    return t->n_src && t->transform == SL_COPY;
+    return t->n_src > 0;
 }
 
 bool sl_model_is_mxfp4(const struct sl_model *m, const struct sl_out_tensor *t)
 {
-    return is_grouped(m, t, SL_TYPE_MXFP4, SL_F4_GROUP);
+    return is_grouped(m, t, SL_TYPE_MXFP4, SL_F4_GROUP) && t->transform == SL_COPY;
+}
+
+/* Whether n elements that lie in order in the output do so in the source, wherever n divides their place. */
+static bool in_order_by(const struct sl_out_tensor *t, uint64_t n)
+{
+    if (t->transform != SL_VIEW)
+        return t->transform == SL_COPY || (t->transform == SL_PERMUTE && t->n_dims > 1 && t->ne[0] % n == 0);
+    for (uint32_t i = 0; i < t->view->n_parts; i++) {
+        const struct sl_view_part *p = &t->view->part[i];
+
+        if (p->first % n || p->run % n || p->step[0] % n || p->step[1] % n || p->step[2] % n)
+            return false;
+    }
+    return t->ne[0] % n == 0;
 }
 
 bool sl_model_is_nvfp4(const struct sl_model *m, const struct sl_out_tensor *t)
 {
-    return is_grouped(m, t, SL_TYPE_NVFP4, SL_NVFP4_GROUP);
+    return is_grouped(m, t, SL_TYPE_NVFP4, SL_NVFP4_GROUP) && in_order_by(t, sl_type_info(SL_TYPE_NVFP4)->block);
 }
 
 bool sl_model_keeps(const struct sl_model *m, const struct sl_out_tensor *t, int type)

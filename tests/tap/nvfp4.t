@@ -87,17 +87,23 @@ refused($ck{packed}, 'two formats', 6, qr/ffn_up_exps\.weight: 7 of its 8 source
 my $llama = checkpoint("$dir/plain-llama", qw(--arch llama --scales none --layers 2 --hidden 256 --inter 512 --heads 4 --kv-heads 2));
 $ck{llama} = "$dir/llama";
 run_ok('llama: made', python('nvfp4.py', 'make', $llama, $ck{llama}, $matrices));
-is(run(python('nvfp4.py', 'compare', $ck{llama}, convert('llama', 'f32')))->{out}, "equal\n", 'every bit');
-like(run($SLUICE, 'inspect', convert('llama', 'nvfp4-kept'))->{out}, qr/^bf16 .* blk\.0\.attn_q\.weight$/m, 'exact, not kept');
+is(run(python('nvfp4.py', 'compare', $ck{llama}, convert('llama', $_)))->{out}, "equal\n", 'every bit') for qw(f32 nvfp4-kept);
+like(run($SLUICE, 'inspect', $made{'llama nvfp4-kept'})->{out}, qr/^nvfp4 .* blk\.0\.attn_q\.weight$/m, 'kept in another order');
+# and columns
+run_ok('Qwen3.5: made', python('qwen35.py', 'make', "$dir/plain-qwen", '--dense'));
+run_ok('in NVFP4', python('nvfp4.py', 'make', "$dir/plain-qwen", $ck{qwen35} = "$dir/qwen35", '_proj(_qkv|_z|_a|_b)?\.weight$'));
+convert('qwen35', $_) for qw(f32 nvfp4-kept);
+is(scalar(() = run($SLUICE, 'inspect', $made{'qwen35 nvfp4-kept'})->{out} =~ /^nvfp4 .* blk\.1\.(?:ssm_(?:out|alpha|beta)|attn_(?:qkv|gate))\.weight$/mg), 5, 'linear attention');
 SKIP: {
-    skip 'llama.cpp is not here', 9 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip 'llama.cpp is not here', 13 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     as_llama_quantize($made{"modelopt $_->[0]"}, $made{'modelopt nvfp4-kept'}, $_->[1], '--allow-requantize') for ['q4_k_m', 'Q4_K_M'], ['f32', 'F32'], ['mxfp4_moe', 'MXFP4_MOE'];
+    as_llama_quantize($made{'qwen35 f32'}, $made{'qwen35 nvfp4-kept'}, 'F32', '--allow-requantize');
     for my $f32 (map { $made{"$_ f32"} } qw(modelopt llama)) {
         run_ok('its scales folded into F32', python('nvfp4.py', 'fold', $f32, "$dir/folded.gguf"));
         my @tokens = map { run(python('llama.py', 'load', $_))->{out} =~ /("tokens": .*)/ ? $1 : $_ } $f32, "$dir/folded.gguf";
         is($tokens[0], $tokens[1], 'llama.cpp applies them');
     }
-    make_text($made{'modelopt q4_k_m'}, $made{'packed nvfp4-kept'}, $made{'llama nvfp4-kept'});
+    make_text($made{'modelopt q4_k_m'}, $made{'packed nvfp4-kept'}, $made{'llama nvfp4-kept'}, $made{'qwen35 nvfp4-kept'});
 }
 
 # ---- what is refused

@@ -119,9 +119,10 @@ def expected(ck, names, as_blocks, heads):
         codes = ck.raw(n + (".weight_packed" if n + ".weight_packed" in ck.where else ".weight"))[1]
         scale = ck.raw(n + ".weight_scale")[1] & 0x7f
         q = np.stack([codes & 15, codes >> 4], -1).reshape(len(codes), -1, 16)
-        values = (E2M1[q] * E4M3[scale][:, :, None]).astype(np.float32).reshape(len(codes), -1)
         if heads:
-            values = values.reshape(heads, 2, -1, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
+            order = np.arange(len(codes)).reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1)
+            codes, scale, q = codes[order], scale[order], q[order]
+        values = (E2M1[q] * E4M3[scale][:, :, None]).astype(np.float32).reshape(len(codes), -1)
         out.append(blocks(codes, scale) if as_blocks else values)
     return np.stack(out)
 
