@@ -47,8 +47,8 @@ static const char *advice(const struct daemon_link *l, int error)
     return strncmp(l->endpoint, "ipc:", 4) == 0
                ? "start it with 'systemctl start sluiced' or 'sluiced', or name another with "
                  "--connect ENDPOINT"
-               : "is it running there, and is this client's key in its allow-list? --connect "
-                 "ENDPOINT names another";
+               : "is it running there, is this client's key in its allow-list, and the one of --server-key "
+                 "the daemon's of today? --connect ENDPOINT names another";
 }
 
 static int unreachable(const struct daemon_link *l, const char *why, int error, struct sl_error *e)
@@ -267,14 +267,15 @@ static int no_welcome(const struct daemon_link *l, struct sl_error *e)
     char why[128];
     struct stat st;
     int error = path_errno(l);
+    bool ipc = strncmp(l->endpoint, "ipc:", 4) == 0;
 
     if (interrupt_asked())
         return sl_fail(e, SL_EINTERRUPTED, "interrupted");
-    if (l->ever || (strncmp(l->endpoint, "ipc:", 4) == 0 && error == 0)) {
+    if (ipc ? error == 0 : l->ever) {
         bool listed = l->ever || geteuid() == 0 || (stat(l->endpoint + 6, &st) == 0 && st.st_uid == geteuid());
 
-        return sl_fail(e, SL_EUNREACHABLE, "the daemon at %s runs, but gave no answer in %.1f s; %sits log says why "
-                       "('journalctl -u sluiced')", l->endpoint, l->timeout_ms / 1000.0,
+        return sl_fail(e, SL_EUNREACHABLE, "the daemon at %s %s, but gave no answer in %.1f s; %sits log says why "
+                       "('journalctl -u sluiced')", l->endpoint, ipc ? "runs" : "answered before", l->timeout_ms / 1000.0,
                        listed ? "" : "is this user in its allow-list ('submitter uid NUMBER NAME')? ");
     }
     snprintf(why, sizeof why, "no answer in %.1f s%s%s", l->timeout_ms / 1000.0, error ? ": " : "",

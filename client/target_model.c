@@ -245,11 +245,10 @@ int target_list_stock(struct target *t, uint64_t budget, struct sl_error *e)
     return 0;
 }
 
-static int show(void *bar, uint64_t done, uint64_t total, uint64_t read)
+static void show(void *bar, uint64_t done, uint64_t total, uint64_t read)
 {
     (void)total;
     progress_update(bar, done, read, 0);
-    return 0;
 }
 
 int target_run_measure(struct target *t, const struct target_args *a, struct sl_error *e)

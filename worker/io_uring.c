@@ -13,6 +13,9 @@
 /* Submissions refused in a row (kernel out of memory) before the ring counts as broken. */
 #define REFUSED_MAX 1000
 
+/* What a user can do about a ring that fails while it is used. */
+#define WITHOUT "; --io pread does without io_uring"
+
 struct uring {
     struct io_uring ring;
     unsigned depth, under_way;
@@ -203,14 +206,14 @@ static int uring_wait(void *priv, struct sl_io_op **done, struct sl_error *e)
             const struct timespec ms = {0, 1000000};
 
             if (++refused > REFUSED_MAX)
-                return sl_fail(e, SL_EFAIL, "io_uring takes no more requests: %s", strerror(-rc));
+                return sl_fail(e, SL_EFAIL, "io_uring takes no more requests: %s" WITHOUT, strerror(-rc));
             nanosleep(&ms, NULL);
         } else if (rc < 0 && rc != -EINTR) {
-            return sl_fail(e, SL_EFAIL, "io_uring failed: %s", strerror(-rc));
+            return sl_fail(e, SL_EFAIL, "io_uring failed: %s" WITHOUT, strerror(-rc));
         }
     } while (!reap(u, done));
     if (u->wake_err)
-        return sl_fail(e, SL_EFAIL, "io_uring cannot read an eventfd: %s", strerror(u->wake_err));
+        return sl_fail(e, SL_EFAIL, "io_uring cannot read an eventfd: %s" WITHOUT, strerror(u->wake_err));
     return 0;
 }
 

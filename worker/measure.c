@@ -262,17 +262,13 @@ static int list_tensors(struct measure *m, struct sl_error *e)
 
 static int wait_for_all(struct measure *m)
 {
-    int rc = 0;
-
     pthread_mutex_lock(&m->lock);
     while (m->running) {
         const struct timespec until = sl_deadline(WAIT_MS);
 
         pthread_cond_timedwait(&m->ended, &m->lock, &until);
         if (m->o->progress && m->rc == 0)
-            rc = m->o->progress(m->o->user, m->done, m->total, m->read);
-        if (rc < 0 && m->rc == 0)
-            m->rc = m->first.code = rc;
+            m->o->progress(m->o->user, m->done, m->total, m->read);
     }
     pthread_mutex_unlock(&m->lock);
     return m->rc;
@@ -327,10 +323,7 @@ static int run_threads(struct measure *m, struct sl_error *e)
     pthread_mutex_unlock(&m->lock);
     if (wait_for_all(m) < 0 && rc == 0) {
         rc = m->rc;
-        if (m->first.text[0])
-            *e = m->first;
-        else
-            (void)sl_fail(e, rc, "stopped");
+        *e = m->first;
     }
     for (unsigned i = 0; i < started; i++)
         pthread_join(id[i], NULL);

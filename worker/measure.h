@@ -14,8 +14,8 @@ struct measure_opts {
     enum sl_backend backend;
     uint64_t weights;        /* of each tensor; 0: SL_MEASURE_WEIGHTS */
     /* Called by the caller's thread a few times a second with sampled weights and bytes
-     * read so far; a negative value stops with that code. NULL: none. */
-    int (*progress)(void *user, uint64_t done, uint64_t total, uint64_t read);
+     * read so far. NULL: none. */
+    void (*progress)(void *user, uint64_t done, uint64_t total, uint64_t read);
     void *user;
 };
 

@@ -11,7 +11,7 @@
 static const struct sl_config_option options[] = {
     {"connect", 'c', SL_CONFIG_ENDPOINT, "ENDPOINT", "the daemon: ipc:///PATH or tcp://HOST:PORT"},
     {"root", 'r', SL_CONFIG_ROOT, "DIR", "folder below which it reads and writes; may be repeated, one at least is needed"},
-    {"device", 'd', SL_CONFIG_DEVICE, "DEVICE", "cpu, cuda:N, GPU-UUID, several with commas, or auto: every GPU, and cores where GPUs are behind or none is there"},
+    {"device", 'd', SL_CONFIG_DEVICE, "DEVICE", "cpu, cuda:N, GPU-UUID, several with commas, or auto: every GPU, and cores where they help or no GPU is there"},
     {"threads", 't', SL_CONFIG_THREADS, "N", "compute threads; 0: all processors"},
     {"mem", 'm', SL_CONFIG_MEM, "SIZE", "memory that it may use (default 1Gi)"},
     {"name", 'n', SL_CONFIG_OWN, "NAME", "name for people, the same over restarts (default HOST-DEVICE)"},
@@ -55,8 +55,6 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
     SL_TRY(sl_devices_choose(sl_config_text(c, SL_CONFIG_DEVICE), &devices, e));
     if (roots->n == 0)
         return sl_fail(e, SL_EUSAGE, "no root: --root DIR says below which folder this worker may read and write");
-    if (!*sl_config_text(c, SL_CONFIG_ENDPOINT))
-        return sl_fail(e, SL_EUSAGE, "no daemon: --connect ENDPOINT says where it is");
     SL_TRY(sl_config_there(c, SL_CONFIG_ROOT, e));
     tcp = strncmp(sl_config_text(c, SL_CONFIG_ENDPOINT), "tcp:", 4) == 0;
     if (tcp) {

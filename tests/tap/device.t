@@ -24,11 +24,13 @@ for my $case ($QUICK ? @all[0, 2] : @all) {
     unlink glob "$dir/*";
 }
 
-# Norms that are stored less one are made on the processor.
-{
+# Norms that are stored less one are made on the processor; heads whose rows are paired, on the device.
+for my $case (['MiniMax-M3', qw(f32 --arch minimax3 --hidden 64 --inter 64 --moe-inter 32 --head-dim 32 --heads 2 --rope 16 --shards 1)],
+              ['Llama', qw(q4_k_m --arch llama --hidden 512 --inter 256 --vocab 512 --layers 2)]) {
+    my ($name, $recipe, @form) = @$case;
     my $dir = scratch();
-    my $m3 = checkpoint("$dir/m3", qw(--arch minimax3 --hidden 64 --inter 64 --moe-inter 32 --head-dim 32 --heads 2 --rope 16 --shards 1));
-    run_ok('MiniMax-M3', $_->[0], 'convert', $m3, '-o', @{ $_ }[1 .. $#$_], '--recipe', 'f32', '--quiet')
+    my $model = checkpoint("$dir/model", @form);
+    run_ok($name, $_->[0], 'convert', $model, '-o', @{ $_ }[1 .. $#$_], '--recipe', $recipe, '--quiet')
         for [$SLUICE, "$dir/cpu.gguf"], [$gpu, "$dir/gpu.gguf", '--device', 'cuda:0'];
     is(sha256("$dir/gpu.gguf"), sha256("$dir/cpu.gguf"), 'the same file');
 }

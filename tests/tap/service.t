@@ -63,6 +63,16 @@ ok(-e "$OUT/syn.gguf" && sha256("$OUT/syn.gguf") eq sha256("$RUN/synthetic.gguf"
 ok(sha256("$RUN/synthetic.gguf") ne $want, 'which is not the one without');
 unlink glob "$OUT/syn.*";
 
+# ---- a source that is one file, an importance matrix, and each option that holds a list
+spit("$RUN/tiny.dat", slurp("$TINY/imatrix.legacy-layout.dat"));
+run_ok('a GGUF file', $SLUICE, 'convert', $TINY, '--layout', 'legacy', '--recipe', 'bf16', '-o', "$RUN/tiny.gguf", '--quiet');
+my @listed = ("$RUN/tiny.gguf", qw(--recipe q4_k_m --imatrix), "$RUN/tiny.dat", qw(--tensor-type ffn_up_exps=q5_k --tensor-type attn_output=iq3_s
+    --override-kv general.author=str:me --override-kv general.version=str:2 --exclude-weights blk.3. --exclude-weights ffn_gate));
+run_ok('convert with the lists', $SLUICE, 'convert', @listed, '-o', "$RUN/listed.gguf", '--quiet');
+run_ok('submit with them', $SLUICE, 'submit', @listed, '-o', "$OUT/listed.gguf", '--verify', '--wait', '--timeout', 60);
+ok(-e "$OUT/listed.gguf" && sha256("$OUT/listed.gguf") eq sha256("$RUN/listed.gguf"), 'the same file as convert');
+unlink glob "$OUT/listed.* $RUN/listed.* $RUN/tiny.gguf";
+
 # ---- SIGTERM: what has not begun goes back, the rest is finished
 $id = submit(demo_spec('b'));
 $j = until_job($id, 30, sub { $_[0]{done} });
@@ -271,6 +281,16 @@ run_ok('and release', $SLUICE, 'release', $held);
 is_state(wait_job($held, 60), 'succeeded', 'the held one is done');
 is_the_file('s', 'the same file');
 is(stop_one('w2'), 0, 'SIGTERM of an idle worker');
+
+# ---- a client that was answered before, and the daemon is gone
+my $log = start($SLUICE, 'logs', '--follow', '--timeout', 1);
+for (1 .. 400) {
+    last if -s "$log->{log}.out";
+    sleep 0.02;
+}
 is(stop_one('daemon'), 0, 'and of the daemon');
+$r = finish($log);
+ok($r->{rc} == 4 && $r->{err} =~ /: no daemon at \Q$ENDPOINT\E: no answer in 1\.0 s: No such file or directory; start it /,
+    'is told what became of it') or diag("$r->{rc} $r->{err}");
 diag(sprintf '%.1f s in all', time - $begin);
 done_testing();

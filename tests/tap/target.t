@@ -81,6 +81,21 @@ is_deeply([\@apart, scalar keys %{ { reverse %type } } > 4], [[], 1], 'one type 
     %of = map { $_->{name} => [map { $_->{type} } @{ $_->{types} }] } @{ $whole->{groups} };
     is_deeply([@of{qw(attn_q_a attn_kv_a_mqa)}, $whole->{target}{from_stock} ? 1 : 0], [['q4_k'], ['q4_k'], 0],
         'not where no such recipe fits');
+    my ($file, $at) = place($source, 'model.layers.1.mlp.shared_experts.up_proj.weight');
+    open my $f, '+<:raw', $file or die "$file: $!";
+    seek $f, $at, 0;
+    print $f "\x7f";
+    close $f or die "$file: $!";
+    fails('a damaged weight', 7, qr{^sluice plan: tensor 'model\.layers\.1\.mlp\.shared_experts\.up_proj\.weight' in '\Q$file\E': row 0, column 0 is NaN or infinite; },
+        $SLUICE, 'plan', $source, '--target-bpw', 5);
+}
+
+# ---- an embedding that is the output, too
+{
+    my $tied = checkpoint(scratch(), qw(--arch qwen2 --hidden 256 --inter 256 --vocab 512 --layers 2 --tied));
+    run_ok('a tied embedding', $SLUICE, 'plan', $tied, '--target-bpw', 5, '--write-recipe', "$dir/tied.recipe");
+    like(slurp("$dir/tied.recipe"), qr/^output\.weight +=/m, 'is named as the output that it is');
+    like(run_ok('a plan by that recipe', $SLUICE, 'plan', $tied, '--recipe', "$dir/tied.recipe")->{out}, qr/\b4\.\d\d+ bits|\b5\.0\d* bits/, 'has the size');
 }
 
 # ---- types that are no candidates

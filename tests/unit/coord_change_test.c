@@ -1,5 +1,6 @@
 /* The verbs that change jobs: what is refused changes nothing, what is
- * acknowledged outlives the daemon, and what a retry finds published stays. */
+ * acknowledged outlives the daemon, and what a retry finds published stays. What
+ * workers say that cannot be changes nothing either. */
 #include <sqlite3.h>
 
 #include "tests/unit/coord_world.h"
@@ -96,6 +97,63 @@ static void a_refused_request_changes_nothing(void **state)
     assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "1 of 2 jobs changed, then: job 1 writes to"));
     assert_string_equal(sl_get_str(shown(w, one), "state"), "queued");
     assert_string_equal(sl_get_str(shown(w, two), "state"), "cancelled");
+}
+
+/* Who is no admin changes what is their own alone. */
+static void a_job_is_its_owners(void **state)
+{
+    static const char *const verbs[] = {"hold", "set", "release", "cancel", "forget"};
+    struct world *w = *state;
+    uint64_t id;
+
+    w->role[C] = w->role[8] = SL_ROLE_SUBMITTER;
+    w->user[8] = "v";
+    client(w, C);
+    client(w, 8);
+    id = submit(w, C, "a", "");
+    for (unsigned i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
+        say(w, 8, "{\"v\":3,\"m\":\"%s\",\"jobs\":[%llu]}", verbs[i], (unsigned long long)id);
+        assert_non_null(strstr(sl_get_str(expect(w, 8, SL_M_ERROR), "text"), "job 1 belongs to u"));
+        ask(w, verbs[i], id, "", SL_M_DONE);
+    }
+}
+
+/* The number of attempts that `set` gives holds at once, and after a restart. */
+static void attempts_are_those_set_last(void **state)
+{
+    struct world *w = *state;
+    struct got g = {0};
+
+    client(w, C);
+    worker(w, 1);
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t id = submit(w, C, i ? "b" : "a", ",\"attempts\":5");
+
+        ask(w, "set", id, ",\"attempts\":1", SL_M_DONE);
+        if (i)
+            restart(w);
+        pull(w, 1, 1);
+        assert_int_equal(granted(w, 1, &g, 1), 1);
+        failed(w, 1, g, 7, "");
+        assert_string_equal(state_of(w, C, id), "failed");
+    }
+}
+
+/* A job whose files were all made, and could not be sealed: `stitch` tries that again, as `retry` does. */
+static void a_failed_stitch_is_asked_for(void **state)
+{
+    struct world *w = *state;
+    uint64_t id;
+
+    client(w, C);
+    worker(w, 1);
+    id = ready_job(w, C, 1, "a", 3, 3);
+    fail_for_good(w, SL_TASK_STITCH, 1);
+    assert_string_equal(state_of(w, C, id), "failed");
+    say(w, C, "{\"v\":3,\"m\":\"stitch\",\"job\":%llu}", (unsigned long long)id);
+    expect(w, C, SL_M_DONE);
+    run_all(w, 1);
+    assert_string_equal(state_of(w, C, id), "succeeded");
 }
 
 static void a_refused_stitch_changes_nothing(void **state)
@@ -425,6 +483,10 @@ static void what_was_cancelled_is_discarded_later(void **state)
     for (unsigned i = 0; i < 4; i++) {
         say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
         assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 0);
+        if (i < 3) { /* and it is not forgotten before */
+            say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[1]}");
+            assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "still to remove its files"));
+        }
         if (i == 1) {
             assert_int_equal(sl_coord_settle(w->c, w->now, &w->e), 0);
             world_stop(w);
@@ -451,6 +513,44 @@ static void what_was_cancelled_is_discarded_later(void **state)
     assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "it has ended"));
 }
 
+/* What a worker of another mind says is no plan, and no end of a task. */
+static void results_that_cannot_be_are_refused(void **state)
+{
+#define PLAN(version, src, out, shard)                                                                         \
+    ",\"plan\":{\"fingerprint\":\"000102030405060708090a0b0c0d0e0f\",\"source\":\"s\",\"recipe\":\"r\",\"options\":\"o\"," \
+    "\"file_bytes\":7,\"version\":\"" version "\",\"src_bytes\":" src ",\"out_bytes\":" out ",\"shard\":" shard "}"
+    static const struct { const char *key, *more, *why; } bad[] = {
+        {"a", "", "field 'plan' is missing"},
+        {"b", PLAN("1", "[]", "[]", "[]"), "of one length, at least 1"},
+        {"c", PLAN("1", "[1,2]", "[1]", "[0,0]"), "of one length"},
+        {"d", PLAN("2", "[1]", "[1]", "[0]"), "bytes of version 2, 1 is expected"},
+        {"e", PLAN("1", "[1,2]", "[1,2]", "[1,0]"), "shard must not fall"},
+        {"f", PLAN("1", "[999999999999999,1]", "[1,2]", "[0,0]"), "too many bytes"},
+    };
+    struct world *w = *state;
+    struct got g = {0};
+
+    client(w, C);
+    worker(w, 1);
+    for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        uint64_t id = submit(w, C, bad[i].key, ",\"attempts\":1");
+
+        pull(w, 1, 1);
+        assert_int_equal(granted(w, 1, &g, 1), 1);
+        say(w, 1, "{\"v\":3,\"m\":\"result\",\"job\":%llu,\"task\":65536,\"epoch\":%llu,\"bytes\":0%s}", (unsigned long long)g.job,
+            (unsigned long long)g.epoch, bad[i].more);
+        assert_non_null(strstr(sl_get_str(expect(w, 1, SL_M_NACK), "text"), bad[i].why));
+        assert_string_equal(state_of(w, C, id), "failed");
+    }
+    ready_job(w, C, 1, "g", 1, 1);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    say(w, 1, "{\"v\":3,\"m\":\"result\",\"job\":%llu,\"task\":0,\"epoch\":%llu,\"bytes\":100}", (unsigned long long)g.job,
+        (unsigned long long)g.epoch);
+    assert_non_null(strstr(sl_get_str(expect(w, 1, SL_M_NACK), "text"), "field 'checksum' is missing"));
+#undef PLAN
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -458,6 +558,9 @@ int main(void)
         TEST(what_was_cancelled_is_discarded_later),
         TEST(a_refused_set_changes_nothing),
         TEST(a_refused_request_changes_nothing),
+        TEST(a_job_is_its_owners),
+        TEST(attempts_are_those_set_last),
+        TEST(a_failed_stitch_is_asked_for),
         TEST(a_refused_stitch_changes_nothing),
         TEST(a_stitch_asked_for_outlives_the_daemon),
         TEST(a_retry_publishes),
@@ -468,6 +571,7 @@ int main(void)
         TEST(long_names_are_cut_between_characters),
         TEST(a_damaged_queue_is_refused),
         TEST(a_list_names_the_files),
+        TEST(results_that_cannot_be_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

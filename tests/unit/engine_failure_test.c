@@ -243,6 +243,59 @@ static void test_every_call(void **state)
     }
 }
 
+/* A filesystem that takes O_DIRECT when a file is opened, but no direct reads or writes, or that makes no
+ * holes: the same bytes another way. */
+static void test_refused_ways(void **state)
+{
+    static const struct { enum sl_sys_call call; int err, code; uint32_t nth; } f[] = {
+        {SL_SYS_READ, EINVAL, 0, 1}, {SL_SYS_WRITE, EINVAL, 0, 2 /* the first is of a part of a page */},
+        {SL_SYS_PUNCH, EOPNOTSUPP, 0, 1}, {SL_SYS_PUNCH, ENOSPC, SL_ENOSPACE, 1},
+    };
+    static const uint8_t zeros[64 * 1024];
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof f / sizeof f[0]; i++) {
+        struct sl_faults faults = {.n = 0};
+        struct sl_engine_opts o;
+        struct sl_engine *en;
+        struct sl_task_result r;
+        struct world w;
+        uint32_t before;
+        int fd;
+
+        make(&w);
+        world_seal(&w);
+        fd = open(w.segment_path, O_WRONLY | O_DIRECT); /* an old tmpfs has none */
+        if (fd < 0 && f[i].err == EINVAL) {
+            world_close(&w);
+            continue;
+        }
+        close(fd);
+        o = options(&w, SL_IO_URING);
+        o.slab_bytes = 1u << 20;
+        o.direct = SL_DIRECT_ON;
+        o.sparse = true;
+        o.faults = &faults;
+        en = open_engine(&w, &o);
+        expect_good(&w, do_task(en, 2));
+        if (f[i].call == SL_SYS_PUNCH) {
+            damage(&w, w.src[w.out[2].first_src].tensor, 0, zeros, sizeof zeros);
+            world_seal(&w);
+        }
+        before = atomic_load(&faults.calls[f[i].call]);
+        faults.rule[0] = (struct sl_fault){f[i].call, f[i].err, before + f[i].nth, 1};
+        faults.n = 1;
+        r = do_task(en, 2);
+        assert_true(atomic_load(&faults.calls[f[i].call]) >= before + f[i].nth);
+        if (f[i].code)
+            expect(r, f[i].code, "no room left", "out.gguf");
+        else
+            expect_good(&w, r);
+        sl_engine_close(en);
+        world_close(&w);
+    }
+}
+
 static void test_sync(void **state)
 {
     struct sl_faults faults = {.rule = {{SL_SYS_FDATASYNC, EIO, 1, 1}}, .n = 1};
@@ -567,7 +620,7 @@ int main(void)
         cmocka_unit_test(test_forbidden_uring), /* first: it forks */
         cmocka_unit_test(test_bad_values),      cmocka_unit_test(test_lowest_error),
         cmocka_unit_test(test_changed_files),   cmocka_unit_test(test_pipe),
-        cmocka_unit_test(test_every_call),
+        cmocka_unit_test(test_every_call),      cmocka_unit_test(test_refused_ways),
         cmocka_unit_test(test_sync),            cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_hostile_plan),    cmocka_unit_test(test_usage),
         cmocka_unit_test(test_few_descriptors), cmocka_unit_test(test_no_room),

@@ -182,6 +182,32 @@ static void large(void **state)
     }
 }
 
+/* Sums that are all possible and none of which fills the budget: not every one is kept, and the answer says so. */
+static void says_what_it_left_out(void **state)
+{
+    struct instance *t = *state;
+    uint64_t seed = 3, all = 0, budget;
+    struct sl_solution s;
+    struct sl_error e;
+
+    t->n = 60;
+    for (uint32_t i = 0; i < t->n; i++) {
+        uint64_t bytes = 1000 * (1 + random_bits(&seed) % 100000);
+
+        t->g[i] = (struct sl_choice_group){t->c[i], 2};
+        t->c[i][0] = (struct sl_choice){.bytes = 0, .error = (double)bytes};
+        t->c[i][1] = (struct sl_choice){.bytes = bytes, .error = 0};
+        all += bytes;
+    }
+    budget = all / 2000 * 1000 + 500;
+    assert_int_equal(sl_size_solve(t->g, t->n, budget, NULL, &s, &e), 0);
+    holds(t, &s, budget);
+    assert_false(s.exact);
+    assert_true(fabs(s.bound - (double)(all - budget)) < 1);
+    assert_true(s.error <= s.bound * 1.005);
+    sl_solution_free(&s);
+}
+
 static void refuses(void **state)
 {
     struct instance *t = *state;
@@ -221,6 +247,7 @@ int main(void)
         cmocka_unit_test(equals_every_assignment_tried),
         cmocka_unit_test(equals_a_table_over_bytes),
         cmocka_unit_test(large),
+        cmocka_unit_test(says_what_it_left_out),
         cmocka_unit_test(refuses),
     };
 
