@@ -94,7 +94,7 @@ static int fill_groups(struct plan_view *v, bool rules_2025, struct sl_name_tabl
         SL_TRY(find_group(v, names, name, &g, e));
         add_tensor(g, t);
         add_grown(v, t);
-        if (t->type == t->t->src_type || (t->type == SL_TYPE_MXFP4 && sl_model_is_mxfp4(p->model, t->t)))
+        if (sl_model_keeps(p->model, t->t, t->type))
             continue;
         if (!sl_type_info(t->type)->quantizes)
             v->unwritable = t->type;

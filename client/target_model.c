@@ -228,8 +228,8 @@ int target_list_stock(struct target *t, uint64_t budget, struct sl_error *e)
             return no_memory(e);
         }
         t->n_stock++;
-        /* One that this source or the lack of an imatrix forbids is no rival. */
-        s->fits = (t->probe.ck->is_gguf || !sl_recipe_is_copy(r)) &&
+        /* One that this source or the lack of an imatrix forbids is no rival, nor what NVFP4 is copied by. */
+        s->fits = strcmp(name, "nvfp4-kept") != 0 && (t->probe.ck->is_gguf || !sl_recipe_is_copy(r)) &&
                   sl_recipe_assign(r, t->probe.model, &t->ro, s->types, &n_fallback, &why) == 0;
         sl_recipe_close(r);
         for (uint32_t i = 0; s->fits && i < t->probe.model->n_tensors; i++) {

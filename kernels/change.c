@@ -22,13 +22,17 @@ static double exponential(double x)
 int sl_change_values(enum sl_change change, enum sl_dtype dtype, float *x, uint64_t n, uint64_t *bad)
 {
     for (uint64_t i = 0; i < n && change != SL_AS_STORED; i++) {
+        *bad = i;
+        if ((change == SL_ABOVE_0 || change == SL_RECIPROCAL) && !(x[i] > 0))
+            return SL_ESOURCE;
         if (change == SL_PLUS_ONE)
             x[i] = x[i] + 1.0f;
-        else
+        else if (change == SL_RECIPROCAL)
+            x[i] = 1.0f / x[i];
+        else if (change == SL_MINUS_EXP)
             x[i] = -(float)exponential(x[i] > 200 ? 200 : x[i] < -200 ? -200 : (double)x[i]);
         if (dtype == SL_DTYPE_F16)
             x[i] = sl_f32_from_f16(sl_f16_from_f32(x[i]));
-        *bad = i;
         if (!isfinite(x[i]))
             return SL_ESOURCE;
     }

@@ -82,6 +82,10 @@ int sl_quantize_source(enum sl_backend b, int type, const struct sl_source *s, u
  * one scale that is a power of two, or the run, skip or n is not of whole blocks. */
 int sl_repack_mxfp4(const struct sl_source *s, uint64_t skip, uint64_t n, void *out, uint64_t *bad) SL_MUST_USE;
 
+/* Effect: the same as blocks of NVFP4 (n / 64 * 36 bytes), of a run whose scales are values that E4M3 has without a sign.
+ * Errors: SL_EUNSUPPORTED where not each 16 weights are under one such scale, or the run, skip or n is not of whole blocks. */
+int sl_repack_nvfp4(const struct sl_source *s, uint64_t skip, uint64_t n, void *out) SL_MUST_USE;
+
 /* Effect: out[0..n) = the values that n weights in `type` (sl_type_bytes(type, n) bytes, of any alignment) stand for,
  * exactly as ggml's dequantizers give them, but for a NaN where MXFP4's scale is one (255). Errors: SL_EUNSUPPORTED for
  * a type that is not known or not read, or an n that is no multiple of its block. */

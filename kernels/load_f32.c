@@ -312,6 +312,39 @@ int sl_repack_mxfp4(const struct sl_source *s, uint64_t skip, uint64_t n, void *
     return 0;
 }
 
+/* The code of a value that E4M3 has, 0 to 448. */
+static uint8_t to_ue4m3(float x)
+{
+    uint32_t bits = sl_bits(x);
+
+    return x < 0x1p-6f ? (uint8_t)(x * 512) : (uint8_t)((bits >> 20) - (120 << 3));
+}
+
+int sl_repack_nvfp4(const struct sl_source *s, uint64_t skip, uint64_t n, void *out)
+{
+    const uint8_t *codes = (const uint8_t *)s->data + skip / 2;
+    struct blk_nvfp4 *to = out;
+    struct place p;
+
+    if (s->dtype != SL_DTYPE_F4 || !s->scale || !s->cols || s->block_rows != 1 || s->block_cols != 16 || n % 64 ||
+        skip % 64 || s->first % 64)
+        return SL_EUNSUPPORTED;
+    p = place_of(s, s->first + skip);
+    for (uint64_t done = 0; done < n; done += 16, codes += 8) {
+        uint64_t k = done / 16 % 4;
+
+        if (p.cols_left != 16 || !(*p.scale >= 0 && *p.scale <= 448))
+            return SL_EUNSUPPORTED;
+        to[done / 64].d[k] = to_ue4m3(*p.scale);
+        for (int i = 0; i < 4; i++) {
+            to[done / 64].qs[8 * k + 2 * (uint64_t)i] = (uint8_t)((codes[i] & 15) | codes[4 + i] << 4);
+            to[done / 64].qs[8 * k + 2 * (uint64_t)i + 1] = (uint8_t)(codes[i] >> 4 | (codes[4 + i] & 0xf0));
+        }
+        advance(s, &p, 16);
+    }
+    return 0;
+}
+
 void sl_round_bf16(float *x, uint64_t n)
 {
     for (uint64_t i = 0; i < n; i++)

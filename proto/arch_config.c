@@ -337,6 +337,13 @@ static int find_arch(struct sl_params *p, struct sl_error *e)
     return sl_fail_context(e, "config.json");
 }
 
+bool sl_arch_modelopt_nvfp4(const cJSON *q)
+{
+    const char *method = sl_config_str(q, "quant_method"), *algo = sl_config_str(q, "quant_algo");
+
+    return method && algo && strcmp(method, "modelopt") == 0 && (strcmp(algo, "NVFP4") == 0 || strcmp(algo, "W4A16_NVFP4") == 0);
+}
+
 static int read_dtypes(struct sl_params *p, struct sl_error *e)
 {
     static const struct { const char *name; enum sl_dtype dtype; } dtypes[] = {
@@ -359,10 +366,10 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
     p->fp8 = p->mxfp8 || (method && strcmp(method, "fp8") == 0) || (modelopt && algo && strncmp(algo, "FP8", 3) == 0);
     if (packed && format && (strcmp(format, "float-quantized") == 0 || strcmp(format, "naive-quantized") == 0))
         p->fp8 = true;
-    if (modelopt && !p->fp8)
+    if (modelopt && !p->fp8 && !sl_arch_modelopt_nvfp4(q))
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_algo '%.60s' of modelopt is not supported; "
-                       "supported of it: FP8", algo ? algo : "(none)");
-    if (!none && !p->fp8 && !packed)
+                       "supported of it: FP8, NVFP4", algo ? algo : "(none)");
+    if (!none && !p->fp8 && !packed && !modelopt)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_method '%.60s' is "
                        "not supported; supported: fp8, mxfp8, modelopt, compressed-tensors, and checkpoints that are not quantized",
                        method ? method : "(none)");

@@ -36,6 +36,10 @@ int sl_arch_indexed_derive(struct sl_params *p, struct sl_error *e)
 
 static const char *const classes[] = {"DeepseekV32ForCausalLM", NULL};
 
+const char sl_arch_latent_own_scales[] =
+    " attn_output ffn_gate ffn_up ffn_down ffn_gate_exps ffn_up_exps ffn_down_exps ffn_gate_shexp ffn_up_shexp ffn_down_shexp "
+    "nextn.eh_proj nextn.shared_head_head ";
+
 const struct sl_arch sl_arch_deepseek32 = {
     .name = "deepseek32",
     .classes = classes,
@@ -45,4 +49,5 @@ const struct sl_arch sl_arch_deepseek32 = {
     .derive = sl_arch_indexed_derive,
     .mla_only = true,
     .adds_bos = true,
+    .own_scales = sl_arch_latent_own_scales,
 };

@@ -48,4 +48,5 @@ const struct sl_arch sl_arch_glm_dsa = {
     .mla_only = true,
     .tokens = SL_TOKENS_GLM,
     .shares_heads = true,
+    .own_scales = sl_arch_latent_own_scales,
 };

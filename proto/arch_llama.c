@@ -153,4 +153,5 @@ const struct sl_arch sl_arch_llama = {
     .output_if_there = true,
     .sentencepiece = true,
     .space_prefix = true,
+    .own_scales = " attn_q attn_k attn_v attn_output ffn_gate ffn_up ffn_down output ",
 };

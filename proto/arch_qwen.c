@@ -141,6 +141,7 @@ const struct sl_arch sl_arch_qwen3 = {
     .sentencepiece = true,
     .embeds = true,
     .ranks = true,
+    .own_scales = " attn_q attn_k attn_v attn_output ffn_gate ffn_up ffn_down output ",
 };
 
 const struct sl_arch sl_arch_qwen3moe = {
@@ -152,4 +153,5 @@ const struct sl_arch sl_arch_qwen3moe = {
     .derive = derive_moe,
     .arrange = sl_arch_qwen_moe_arrange,
     .output_if_there = true,
+    .own_scales = " attn_q attn_k attn_v attn_output ffn_gate_exps ffn_up_exps ffn_down_exps output ",
 };

@@ -312,6 +312,10 @@ static const char *const classes[] = {"Qwen3_5ForConditionalGeneration", "Qwen3_
 static const char *const next_classes[] = {"Qwen3NextForCausalLM", NULL};
 static const char *const moe_classes[] = {"Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM", NULL};
 
+#define OWN_SCALES " attn_q attn_k attn_v attn_output output nextn.eh_proj "
+#define LINEAR_OWN_SCALES OWN_SCALES "attn_qkv attn_gate ssm_alpha ssm_beta ssm_out "
+#define EXPERT_OWN_SCALES "ffn_gate_exps ffn_up_exps ffn_down_exps ffn_gate_shexp ffn_up_shexp ffn_down_shexp "
+
 const struct sl_arch sl_arch_qwen35 = {
     .name = "qwen35",
     .classes = classes,
@@ -323,6 +327,7 @@ const struct sl_arch sl_arch_qwen35 = {
     .drops = drops,
     .mtp_prefix = "mtp.layers.",
     .output_if_there = true,
+    .own_scales = LINEAR_OWN_SCALES "ffn_gate ffn_up ffn_down ",
 };
 
 const struct sl_arch sl_arch_qwen35moe = {
@@ -338,6 +343,7 @@ const struct sl_arch sl_arch_qwen35moe = {
     .drops = drops,
     .mtp_prefix = "mtp.layers.",
     .output_if_there = true,
+    .own_scales = LINEAR_OWN_SCALES EXPERT_OWN_SCALES,
 };
 
 const struct sl_arch sl_arch_qwen3next = {
@@ -352,4 +358,5 @@ const struct sl_arch sl_arch_qwen3next = {
     .drops = drops,
     .mtp_prefix = "mtp.layers.",
     .output_if_there = true,
+    .own_scales = OWN_SCALES EXPERT_OWN_SCALES,
 };

@@ -207,6 +207,8 @@ struct sl_arch {
     bool output_if_there; /* a tied model's lm_head.weight is kept when it is there */
     bool sentencepiece;   /* the converter prefers tokenizer.model where it exists */
     bool space_prefix;    /* writes tokenizer.ggml.add_space_prefix */
+    /* tensors, each between spaces, whose products llama.cpp multiplies by a scale of the whole beside them; NULL: none */
+    const char *own_scales;
     bool embeds, ranks;   /* the converter looks for signs of another task (arch_task.c) */
 };
 
@@ -228,6 +230,9 @@ int sl_arch_check_task(const struct sl_params *p, const struct sl_source_dir *di
 
 /* Errors: SL_EUNSUPPORTED, as sl_params_read's but for "config.json: ", when a config names a class that is not known. */
 int sl_arch_check_class(const struct cJSON *config, struct sl_error *e) SL_MUST_USE;
+
+/* Returns whether a quantization_config is ModelOpt's of NVFP4. */
+bool sl_arch_modelopt_nvfp4(const struct cJSON *quantization);
 
 /* Setters, and products that must stay below 2^53. */
 void sl_num_set(struct sl_params *p, enum sl_num n, uint64_t v);
@@ -281,6 +286,9 @@ int sl_arch_latent_derive(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 /* Errors: SL_ESOURCE when experts, their groups or the dense layers before them are more than there can be
  * (arch_deepseek2.c). */
 int sl_arch_check_experts(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+
+/* Tensors whose scale of the whole llama.cpp applies, where there is an indexer (arch_deepseek32.c). */
+extern const char sl_arch_latent_own_scales[];
 
 /* What an indexer and layers for multi-token prediction that are kept add to these (arch_deepseek32.c). */
 extern const struct sl_field sl_arch_indexed_fields[];

@@ -57,7 +57,7 @@ struct sl_checkpoint {
     bool fp8_by_row;               /* it tells of one scale for each row (compressed-tensors' strategy "channel") */
     uint64_t i4_group;             /* weights of a row under one scale where quantization_config tells of packed
                                     * 4-bit integers; 0: it does not */
-    bool mxfp4;                    /* quantization_config tells of weights packed as MXFP4 */
+    bool mxfp4, nvfp4;             /* quantization_config tells of weights packed as MXFP4; as NVFP4, or a weight is that */
     void *priv;                    /* name table and arenas */
 };
 
@@ -96,7 +96,8 @@ void sl_checkpoint_close(struct sl_checkpoint *ck);
 /* Returns the index of the tensor with this name, or SL_NO_TENSOR. O(1). */
 uint32_t sl_checkpoint_find(const struct sl_checkpoint *ck, const char *name);
 
-#define SL_F4_GROUP 32u /* weights of a row under one scale: MXFP4's block */
+#define SL_F4_GROUP 32u /* weights of a row under one scale: MXFP4's block; ... */
+#define SL_NVFP4_GROUP 16u /* ... NVFP4's */
 
 /* The scales of a weight in FP8, I4 or F4. */
 struct sl_scale {
@@ -105,16 +106,28 @@ struct sl_scale {
     uint64_t block_rows; /* weight rows under one scale */
     uint64_t block_cols; /* weight columns under one scale */
     uint32_t width;      /* bytes of one as stored, when planned from config.json alone */
-    bool any_sign;       /* of integers: 0 and negative scales mean what they say; of FP8 they are damage */
+    bool any_sign;       /* of integers: 0 and negative scales mean what they say; of FP8 they are damage ... */
+    bool zero;           /* ... and 0 is none of NVFP4's groups */
 };
 
 /* Effect: finds the scale tensor of the weight (names "X.weight_scale_inv", "X.weight_scale", "X.scale" for "X.weight")
  * and checks its dtype and shape. Of FP8 (F32, BF16, F16, F8_E8M0, U8 as E8M0): one value for the tensor, one for each
- * row, or ceil(rows / block_rows) x ceil(cols / block_cols); of I4 (F32, BF16, F16) and F4 (F8_E8M0, U8): one for each
- * group of a row. Other weights have none. Errors: SL_ESOURCE when it is missing, or of another dtype or shape;
+ * row, or ceil(rows / block_rows) x ceil(cols / block_cols); of I4 (F32, BF16, F16) and F4 (F8_E8M0, U8; F8_E4M3: NVFP4):
+ * one for each group of a row. Other weights have none. Errors: SL_ESOURCE when it is missing, or of another dtype or shape;
  * SL_EUNSUPPORTED (a weight of three dimensions or more). */
 int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct sl_scale *out,
                         struct sl_error *e) SL_MUST_USE;
+
+/* What scales a whole weight in NVFP4, one number each, by the names of two formats: "X.weight_scale_2" and "X.input_scale"
+ * (ModelOpt's), or "X.weight_global_scale" and "X.input_global_scale" (compressed-tensors'), which are reciprocals. */
+struct sl_own_scale {
+    uint32_t weight, input; /* SL_NO_TENSOR: the weight is no NVFP4; it has none of its input */
+    bool reciprocal;
+};
+
+/* Effect: *out = those of a weight. Errors: SL_ESOURCE when the weight's is missing, or one is not a number in F32. */
+int sl_checkpoint_own_scale(const struct sl_checkpoint *ck, uint32_t weight, struct sl_own_scale *out, struct sl_error *e)
+    SL_MUST_USE;
 
 /* Returns whether this tensor only scales another one (or is an activation
  * scale, or the shape of a packed weight, that conversion drops): it is no weight of the model. */

@@ -1,12 +1,13 @@
 /* Weights in MXFP4 as DeepSeek-V4's experts: X.weight, by its dtype bytes (I8, U8) of two weights each, the
- * first in the low half, and X.scale or X.weight_scale (F8_E8M0, U8), one for 32 weights of a row. Such an
- * X.weight is one of F4, with twice as many columns; what a header calls F4 has them already. */
+ * first in the low half, and X.scale or X.weight_scale (F8_E8M0, U8), one for 32 weights of a row; or in NVFP4 as ModelOpt
+ * writes it: X.weight_scale (F8_E4M3), one for 16. Such an X.weight is one of F4, with twice as many columns; what a header
+ * calls F4 has them already. */
 #include "proto/checkpoint_priv.h"
 #include "proto/cursor.h"
 
 #define IN_A_BYTE 2u /* weights */
 
-/* Bytes under exponents can be nothing else; under bytes they are where the shapes say so. */
+/* Bytes under exponents or E4M3 can be nothing else; under bytes they are where the shapes say so. */
 static bool is_fp4(const struct sl_checkpoint *ck, const struct sl_src_tensor *t, uint64_t *elems)
 {
     const struct sl_src_tensor *s;
@@ -19,7 +20,7 @@ static bool is_fp4(const struct sl_checkpoint *ck, const struct sl_src_tensor *t
     if (at == SL_NO_TENSOR)
         return false;
     s = &ck->tensors[at];
-    return s->dtype == SL_DTYPE_F8_E8M0 ||
+    return s->dtype == SL_DTYPE_F8_E8M0 || s->dtype == SL_DTYPE_F8_E4M3 ||
            (s->dtype == SL_DTYPE_U8 && s->n_dims == 2 && s->shape[0] == t->shape[0] &&
             t->shape[1] % (SL_F4_GROUP / IN_A_BYTE) == 0 && s->shape[1] == t->shape[1] / (SL_F4_GROUP / IN_A_BYTE));
 }

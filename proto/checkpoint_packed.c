@@ -1,7 +1,7 @@
 /* Weights that compressed-tensors packs as 4-bit integers, as Kimi-K2-Thinking's experts: X.weight_packed
  * (I32, eight weights each, the first in the lowest bits), X.weight_scale (one for each group of a
  * row) and X.weight_shape. By bytes that is two weights each, the first in the low half: X.weight of I4.
- * And those that it packs as MXFP4: X.weight_packed (U8, two weights each) and X.weight_scale: X.weight of F4. */
+ * And those that it packs as MXFP4 or NVFP4: X.weight_packed (U8, two weights each) and X.weight_scale: X.weight of F4. */
 #include "proto/checkpoint_priv.h"
 #include "proto/cursor.h"
 #include "proto/source_file.h"
@@ -49,13 +49,14 @@ static int check_shape(const struct sl_checkpoint *ck, const struct sl_src_tenso
                    t->shape[0], t->shape[1] * IN_A_WORD, ck->i4_group);
 }
 
-static int check_mxfp4(const struct sl_src_tensor *t, struct sl_error *e)
+static int check_floats(const struct sl_checkpoint *ck, const struct sl_src_tensor *t, struct sl_error *e)
 {
     uint64_t elems;
 
     if (t->dtype == SL_DTYPE_U8 && t->n_dims == 2 && sl_mul_u64(t->elems, IN_A_BYTE, &elems))
         return 0;
-    return sl_fail(e, SL_ESOURCE, "'%.160s' is no matrix of MXFP4, as config.json says: expected U8 of two dimensions", t->name);
+    return sl_fail(e, SL_ESOURCE, "'%.160s' is no matrix of %s, as config.json says: expected U8 of two dimensions", t->name,
+                   ck->nvfp4 ? "NVFP4" : "MXFP4");
 }
 
 /* X is the first n bytes of the name; *checked: the file of which a shape was read last. */
@@ -86,27 +87,27 @@ static int check_packed(const struct sl_checkpoint *ck, const struct sl_src_tens
         {".weight_zero_point", "zero points"}, {".weight_g_idx", "an order of its own"},
         {".weight_global_scale", "a scale of the whole"}};
 
-    if (!ck->i4_group && !ck->mxfp4) {
+    if (!ck->i4_group && !ck->mxfp4 && !ck->nvfp4) {
         sl_fail(e, SL_ESOURCE, "'%.160s' is packed, and config.json does not say how: expected a quantization_config "
-                "with quant_method 'compressed-tensors' and format 'pack-quantized' or 'mxfp4-pack-quantized'; is it of "
-                "this model?", t->name);
+                "with quant_method 'compressed-tensors' and format 'pack-quantized', 'mxfp4-pack-quantized' or "
+                "'nvfp4-pack-quantized'; is it of this model?", t->name);
         return sl_ck_class_first(ck, e) == SL_EUNSUPPORTED ? sl_fail_context(e, "config.json") : e->code;
     }
     for (size_t i = 0; i < sizeof odd / sizeof *odd; i++)
-        if (sl_ck_find_joined(ck, t->name, n, odd[i].suffix) != SL_NO_TENSOR)
+        if ((i < 2 || !ck->nvfp4) && sl_ck_find_joined(ck, t->name, n, odd[i].suffix) != SL_NO_TENSOR)
             return sl_fail(e, SL_EUNSUPPORTED, "packed tensor '%.160s' has %s ('%.*s%s'), which are not supported: give an "
                            "FP8 or BF16 checkpoint of the model", t->name, odd[i].what, (int)n, t->name, odd[i].suffix);
     if (sl_ck_find_joined(ck, t->name, n, WEIGHT) != SL_NO_TENSOR)
         return sl_fail(e, SL_ESOURCE, "'%.160s' is there, and '%.*s%s' too; expected one", t->name, (int)n, t->name, WEIGHT);
     if (sl_ck_find_joined(ck, t->name, n, ".weight_scale") == SL_NO_TENSOR)
         return missing(ck, t->name, n, ".weight_scale", e);
-    return ck->mxfp4 ? check_mxfp4(t, e) : check_integers(ck, t, n, checked, e);
+    return ck->mxfp4 || ck->nvfp4 ? check_floats(ck, t, e) : check_integers(ck, t, n, checked, e);
 }
 
 static int rename_all(struct sl_checkpoint *ck, size_t room, struct sl_error *e)
 {
     struct sl_ck_priv *p = sl_ck_priv(ck);
-    unsigned weights = ck->mxfp4 ? IN_A_BYTE : IN_A_WORD;
+    unsigned weights = ck->mxfp4 || ck->nvfp4 ? IN_A_BYTE : IN_A_WORD;
     char *to = p->arenas[p->n_arenas] = malloc(room);
 
     if (!to)
@@ -122,7 +123,7 @@ static int rename_all(struct sl_checkpoint *ck, size_t room, struct sl_error *e)
         strcpy(to + n, WEIGHT);
         t->name = to;
         to += n + sizeof WEIGHT;
-        t->dtype = ck->mxfp4 ? SL_DTYPE_F4 : SL_DTYPE_I4;
+        t->dtype = ck->mxfp4 || ck->nvfp4 ? SL_DTYPE_F4 : SL_DTYPE_I4;
         t->shape[1] *= weights;
         t->elems *= weights;
     }

@@ -56,7 +56,7 @@ int sl_ck_name_anew(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 int sl_ck_take_text(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: ck->fp8_*, i4_group and mxfp4 = what config.json's quantization_config says. Errors: SL_ESOURCE (absurd blocks),
+/* Effect: ck->fp8_*, i4_group, mxfp4 and nvfp4 = what config.json's quantization_config says. Errors: SL_ESOURCE (absurd blocks),
  * SL_EUNSUPPORTED (weights packed in another way) (checkpoint_quant.c). */
 int sl_ck_read_quantization(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
@@ -71,6 +71,10 @@ int sl_ck_take_packed(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 /* Effect: each matrix X.weight of bytes under scales of E8M0 becomes one of F4. Once, after
  * sl_ck_take_packed (checkpoint_fp4.c). */
 void sl_ck_take_fp4(struct sl_checkpoint *ck);
+
+/* Returns 1 when a tensor of this name scales a whole weight in NVFP4, or 0 when no such tensor has this name. Errors:
+ * SL_ESOURCE (that weight is not there), SL_EUNSUPPORTED (or no NVFP4) (checkpoint_nvfp4.c). */
+int sl_ck_own_scale_role(const struct sl_checkpoint *ck, const char *name, struct sl_error *e) SL_MUST_USE;
 
 /* Returns the index of the scale that a weight of this name would have, or SL_NO_TENSOR. */
 uint32_t sl_ck_find_scale(const struct sl_checkpoint *ck, const char *weight);

@@ -86,15 +86,15 @@ static bool odd_4bit(const cJSON *w, const char *expected, char *buf, size_t cap
     return true;
 }
 
-static bool odd_mxfp4(const cJSON *w, char *buf, size_t cap)
+static bool odd_floats(const cJSON *w, unsigned expected, char *buf, size_t cap)
 {
     uint64_t group = 0;
 
     if (odd_4bit(w, "float", buf, cap))
         return true;
-    if (sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "group_size"), UINT32_MAX, &group) && group == SL_F4_GROUP)
+    if (sl_json_uint(cJSON_GetObjectItemCaseSensitive(w, "group_size"), UINT32_MAX, &group) && group == expected)
         return false;
-    snprintf(buf, cap, "group_size %" PRIu64 " instead of %u", group, SL_F4_GROUP);
+    snprintf(buf, cap, "group_size %" PRIu64 " instead of %u", group, expected);
     return true;
 }
 
@@ -133,15 +133,17 @@ static int read_group(struct sl_checkpoint *ck, const cJSON *q, struct sl_error 
 {
     const cJSON *groups = cJSON_GetObjectItemCaseSensitive(q, "config_groups"), *w = group_weights(q);
     int n = cJSON_IsObject(groups) ? cJSON_GetArraySize(groups) : 0;
-    char odd[80];
+    unsigned floats = ck->mxfp4 ? SL_F4_GROUP : ck->nvfp4 ? SL_NVFP4_GROUP : 0;
+    char odd[80], of[16] = "";
 
+    if (floats)
+        snprintf(of, sizeof of, " of %u", floats);
     if (n != 1)
         snprintf(odd, sizeof odd, "%d config_groups instead of one", n);
-    else if (ck->mxfp4 ? !odd_mxfp4(w, odd, sizeof odd) : !odd_integers(w, &ck->i4_group, odd, sizeof odd))
+    else if (floats ? !odd_floats(w, floats, odd, sizeof odd) : !odd_integers(w, &ck->i4_group, odd, sizeof odd))
         return 0;
     sl_fail(e, SL_EUNSUPPORTED, "the weights are packed with %s, and only symmetric 4-bit %s in groups%s are "
-            "supported: give an FP8 or BF16 checkpoint of the model", odd, ck->mxfp4 ? "floats" : "integers",
-            ck->mxfp4 ? " of 32" : "");
+            "supported: give an FP8 or BF16 checkpoint of the model", odd, floats ? "floats" : "integers", of);
     return sl_ck_class_first(ck, e);
 }
 
@@ -150,17 +152,19 @@ static int read_packing(struct sl_checkpoint *ck, struct sl_error *e)
     static const char *const plain[] = {"float-quantized", "naive-quantized", "dense"};
     const cJSON *q = quantization(ck), *format = cJSON_GetObjectItemCaseSensitive(q, "format");
 
+    ck->nvfp4 = sl_arch_modelopt_nvfp4(q);
     if (!is_text(cJSON_GetObjectItemCaseSensitive(q, "quant_method"), "compressed-tensors") || !cJSON_IsString(format))
         return 0;
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
         if (is_text(format, plain[i]))
             return 0;
     ck->mxfp4 = is_text(format, "mxfp4-pack-quantized");
-    if (ck->mxfp4 || is_text(format, "pack-quantized"))
+    ck->nvfp4 = is_text(format, "nvfp4-pack-quantized");
+    if (ck->mxfp4 || ck->nvfp4 || is_text(format, "pack-quantized"))
         return read_group(ck, q, e);
     sl_fail(e, SL_EUNSUPPORTED, "the weights are packed by quant_method 'compressed-tensors', "
-            "format '%.60s', and only FP8, unquantized weights, 'pack-quantized' and 'mxfp4-pack-quantized' ones are "
-            "supported: give an FP8 or BF16 checkpoint of the model", format->valuestring);
+            "format '%.60s', and only FP8, unquantized weights, 'pack-quantized', 'mxfp4-pack-quantized' and "
+            "'nvfp4-pack-quantized' ones are supported: give an FP8 or BF16 checkpoint of the model", format->valuestring);
     return sl_ck_class_first(ck, e);
 }
 
@@ -172,7 +176,7 @@ int sl_ck_read_quantization(struct sl_checkpoint *ck, struct sl_error *e)
 
 /* ---- what is not quantized ---- */
 
-/* An entry names a layer, or after "re:" it is an expression for the beginning of its name; one that
+/* An entry names a layer, or with a star at its end some (ModelOpt's), or after "re:" it is an expression for the beginning of its name; one that
  * is none, or needs too long, ignores nothing. */
 static int ignores(const char *entry, const char *layer, struct sl_error *e)
 {
@@ -180,8 +184,10 @@ static int ignores(const char *entry, const char *layer, struct sl_error *e)
     char text[1024];
     int rc;
 
+    size_t n = sl_stem(entry, "*");
+
     if (strncmp(entry, "re:", 3) != 0)
-        return strcmp(entry, layer) == 0;
+        return n ? strncmp(entry, layer, n) == 0 : strcmp(entry, layer) == 0;
     if (snprintf(text, sizeof text, "^(?:%s)", entry + 3) >= (int)sizeof text)
         return 0;
     rc = sl_pattern_compile(text, true, false, &p, e);

@@ -1,5 +1,5 @@
 /* Which tensor is the scale of which weight, and whether its dtype and shape are right: of FP8 one for each block, row or
- * tensor; of I4 and F4 (4-bit integers, MXFP4) one for each group of a row. */
+ * tensor; of I4 and F4 (4-bit integers, MXFP4, NVFP4) one for each group of a row. */
 #include "proto/checkpoint_priv.h"
 #include "proto/cursor.h"
 
@@ -51,22 +51,25 @@ uint32_t sl_ck_find_scale(const struct sl_checkpoint *ck, const char *weight)
     return t;
 }
 
-static uint64_t group_of(const struct sl_checkpoint *ck, enum sl_dtype t)
+static uint64_t group_of(const struct sl_checkpoint *ck, enum sl_dtype weight, enum sl_dtype scale)
 {
-    return t == SL_DTYPE_F4 ? SL_F4_GROUP : ck->i4_group;
+    if (weight != SL_DTYPE_F4)
+        return ck->i4_group;
+    return scale == SL_DTYPE_F8_E4M3 ? SL_NVFP4_GROUP : SL_F4_GROUP;
 }
 
 /* One for each group of a row, which holds whole ones (the converter reads no others). */
 static bool match_groups(const struct sl_checkpoint *ck, const struct sl_src_tensor *w, const struct sl_src_tensor *s,
                          struct sl_scale *out)
 {
-    uint64_t group = group_of(ck, w->dtype);
+    uint64_t group = group_of(ck, w->dtype, s->dtype);
 
     out->rows = w->shape[0];
     out->cols = w->shape[1] / group;
     out->block_rows = 1;
     out->block_cols = group;
     out->any_sign = w->dtype == SL_DTYPE_I4;
+    out->zero = w->dtype == SL_DTYPE_F4 && s->dtype == SL_DTYPE_F8_E4M3;
     return w->n_dims == 2 && w->shape[1] % group == 0 && s->n_dims == 2 && s->shape[0] == out->rows && s->shape[1] == out->cols;
 }
 
@@ -102,7 +105,8 @@ static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tenso
     char ws[SL_SHAPE_TEXT], ss[SL_SHAPE_TEXT], want[128] = "[] or [1]";
 
     if (is_grouped(w->dtype))
-        snprintf(want, sizeof want, "[%" PRIu64 ", n], %" PRIu64 " weights for each", w->shape[0], group_of(ck, w->dtype));
+        snprintf(want, sizeof want, "[%" PRIu64 ", n], %" PRIu64 " weights for each", w->shape[0],
+                 group_of(ck, w->dtype, s->dtype));
     else if (w->n_dims == 2 && ck->fp8_block_rows && ck->fp8_block_cols)
         snprintf(want, sizeof want, "[%" PRIu64 ", %" PRIu64 "]",
                  sl_ceil_div_u64(w->shape[0], ck->fp8_block_rows),
@@ -120,13 +124,14 @@ static bool scales(enum sl_dtype weight, enum sl_dtype scale)
     bool exponent = scale == SL_DTYPE_F8_E8M0 || scale == SL_DTYPE_U8;
     bool number = scale == SL_DTYPE_F32 || scale == SL_DTYPE_BF16 || scale == SL_DTYPE_F16;
 
-    return (exponent && weight != SL_DTYPE_I4) || (number && weight != SL_DTYPE_F4);
+    return (exponent && weight != SL_DTYPE_I4) || (number && weight != SL_DTYPE_F4) ||
+           (weight == SL_DTYPE_F4 && scale == SL_DTYPE_F8_E4M3);
 }
 
 /* Those dtypes, for errors. */
 static const char *scale_dtypes(enum sl_dtype weight)
 {
-    return weight == SL_DTYPE_F4 ? "F8_E8M0 or U8" : weight == SL_DTYPE_I4 ? "F32, BF16 or F16"
+    return weight == SL_DTYPE_F4 ? "F8_E8M0, U8 or F8_E4M3" : weight == SL_DTYPE_I4 ? "F32, BF16 or F16"
                                  : "F32, BF16, F16, F8_E8M0 or U8";
 }
 
@@ -177,7 +182,7 @@ bool sl_checkpoint_is_scale(const struct sl_checkpoint *ck, uint32_t tensor)
 static bool is_activation_scale(const char *name)
 {
     static const char *const suffixes[] = {
-        ".activation_scale", "_activation_scale", ".input_scale", "_input_scale",
+        ".activation_scale", "_activation_scale", ".input_scale", "_input_scale", ".input_global_scale",
         ".output_scale", "_output_scale", ".q_scale", ".k_scale", ".v_scale", ".kv_scale",
     };
 
@@ -220,9 +225,13 @@ static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error
     char weight[NAME_BUF];
     bool sure;
     uint32_t w;
+    int rc;
 
     if (is_activation_scale(name))
         return SL_ROLE_ACTIVATION;
+    SL_TRY(rc = sl_ck_own_scale_role(ck, name, e));
+    if (rc == 1)
+        return SL_ROLE_SCALE;
     w = sl_stem(name, ".weight_shape") ? sl_ck_find_joined(ck, name, sl_stem(name, "_shape"), "") : SL_NO_TENSOR;
     if (w != SL_NO_TENSOR && ck->tensors[w].dtype == SL_DTYPE_I4)
         return SL_ROLE_SHAPE;
@@ -246,13 +255,14 @@ static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error
         return sl_fail(e, SL_ESOURCE, "scale '%.160s' belongs to no tensor: expected '%.160s' in the "
                        "checkpoint", name, weight);
     return sl_fail(e, SL_EUNSUPPORTED, "scale '%.160s' belongs to '%.160s', which is %s: only FP8, "
-                   "MXFP4 and packed 4-bit integers with scales are supported", name, weight,
+                   "MXFP4, NVFP4 and packed 4-bit integers with scales are supported", name, weight,
                    sl_dtype_info(ck->tensors[w].dtype)->name);
 }
 
 int sl_ck_check_scales(struct sl_checkpoint *ck, struct sl_error *e)
 {
     struct sl_ck_priv *p = sl_ck_priv(ck);
+    struct sl_own_scale own;
     struct sl_scale scale;
 
     p->role = calloc((size_t)ck->n_tensors + 1, 1);
@@ -267,6 +277,8 @@ int sl_ck_check_scales(struct sl_checkpoint *ck, struct sl_error *e)
     }
     for (uint32_t i = 0; i < ck->n_tensors; i++) {
         SL_TRY(sl_checkpoint_scale(ck, i, &scale, e));
+        SL_TRY(sl_checkpoint_own_scale(ck, i, &own, e));
+        ck->nvfp4 |= own.weight != SL_NO_TENSOR;
         if (scale.tensor != SL_NO_TENSOR && p->role[scale.tensor] != SL_ROLE_SCALE)
             return sl_fail(e, SL_ESOURCE, "'%.160s' is both a weight and the scale of '%.160s'",
                            ck->tensors[scale.tensor].name, ck->tensors[i].name);

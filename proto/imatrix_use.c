@@ -10,9 +10,7 @@
 
 static bool quantized(const struct sl_plan *p, const struct sl_plan_tensor *t)
 {
-    bool kept = t->type == t->t->src_type || (t->type == SL_TYPE_MXFP4 && sl_model_is_mxfp4(p->model, t->t));
-
-    return !kept && sl_type_info(t->type)->block > 1;
+    return !sl_model_keeps(p->model, t->t, t->type) && sl_type_info(t->type)->block > 1;
 }
 
 static int take_plan(struct sl_imatrix_use *u, const struct sl_plan *plan, struct sl_error *e)

@@ -112,6 +112,10 @@ static int allocate(struct build *b, struct sl_error *e)
         return sl_fail(e, SL_ESOURCE, "config.json describes a model of %" PRIu64 " tensors; %s",
                        src, b->planned ? "at most 1000000 are supported"
                        : "the checkpoint holds far fewer: the config is not of this checkpoint");
+    if (b->ck->nvfp4) { /* and two scales of each */
+        tensors *= 3;
+        src *= 3;
+    }
     b->m->tensors = calloc(tensors + 1, sizeof *b->m->tensors);
     b->m->src = calloc(src + 1, sizeof *b->m->src);
     b->used = calloc((size_t)b->ck->n_tensors + 1, 1);
@@ -229,7 +233,7 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
     for (uint64_t x = 0; x < n_src; x++)
         SL_TRY(take_source(b, t, layer, x, &m->src[m->n_src++], e));
     m->n_tensors++;
-    return 0;
+    return sl_model_add_own_scales(m, b->ck, b->p->arch, o, e);
 }
 
 /* Those of layer i by its facts, or with the facts of the model those that it has once. */
@@ -471,17 +475,48 @@ void sl_model_close(struct sl_model *m)
     free(m);
 }
 
-bool sl_model_is_mxfp4(const struct sl_model *m, const struct sl_out_tensor *t)
+/* Whether a tensor is of that type in a GGUF file, or of F4 in such groups in a checkpoint. */
+static bool is_grouped(const struct sl_model *m, const struct sl_out_tensor *t, int type, uint64_t group)
 {
     if (t->src_type >= 0)
-        return t->src_type == SL_TYPE_MXFP4;
+        return t->src_type == type;
     for (uint32_t i = 0; i < t->n_src; i++) {
         const struct sl_model_src *s = &m->src[t->first_src + i];
 
-        if (s->dtype != SL_DTYPE_F4 || s->scale.block_rows != 1 || s->scale.block_cols != SL_F4_GROUP)
+        if (s->dtype != SL_DTYPE_F4 || s->scale.block_rows != 1 || s->scale.block_cols != group)
             return false;
     }
-    return t->n_src && t->transform == SL_COPY;
+    return t->n_src > 0;
+}
+
+bool sl_model_is_mxfp4(const struct sl_model *m, const struct sl_out_tensor *t)
+{
+    return is_grouped(m, t, SL_TYPE_MXFP4, SL_F4_GROUP) && t->transform == SL_COPY;
+}
+
+/* Whether n elements that lie in order in the output do so in the source, wherever n divides their place. */
+static bool in_order_by(const struct sl_out_tensor *t, uint64_t n)
+{
+    if (t->transform != SL_VIEW)
+        return t->transform == SL_COPY || (t->transform == SL_PERMUTE && t->n_dims > 1 && t->ne[0] % n == 0);
+    for (uint32_t i = 0; i < t->view->n_parts; i++) {
+        const struct sl_view_part *p = &t->view->part[i];
+
+        if (p->first % n || p->run % n || p->step[0] % n || p->step[1] % n || p->step[2] % n)
+            return false;
+    }
+    return t->ne[0] % n == 0;
+}
+
+bool sl_model_is_nvfp4(const struct sl_model *m, const struct sl_out_tensor *t)
+{
+    return is_grouped(m, t, SL_TYPE_NVFP4, SL_NVFP4_GROUP) && in_order_by(t, sl_type_info(SL_TYPE_NVFP4)->block);
+}
+
+bool sl_model_keeps(const struct sl_model *m, const struct sl_out_tensor *t, int type)
+{
+    return type == t->src_type || (type == SL_TYPE_MXFP4 && sl_model_is_mxfp4(m, t)) ||
+           (type == SL_TYPE_NVFP4 && sl_model_is_nvfp4(m, t));
 }
 
 /* N of "blk.N.", or -1 for names outside layers. */

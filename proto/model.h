@@ -111,6 +111,12 @@ struct sl_model {
     void *priv;
 };
 
+/* Whether a checkpoint's tensor is NVFP4. */
+static inline bool sl_model_src_nvfp4(const struct sl_model_src *s)
+{
+    return s->dtype == SL_DTYPE_F4 && s->scale.block_cols == SL_NVFP4_GROUP;
+}
+
 struct sl_model_opts {
     enum sl_layout layout;
     bool no_mtp;          /* checkpoints: without layers for multi-token prediction */
@@ -134,6 +140,13 @@ void sl_model_close(struct sl_model *m);
 /* Returns whether a tensor is MXFP4 in the source: in a GGUF file, or in a checkpoint, each of its sources F4 under a
  * scale for each block. */
 bool sl_model_is_mxfp4(const struct sl_model *m, const struct sl_out_tensor *t);
+
+/* Returns whether a checkpoint's tensor is NVFP4 as ggml's blocks hold it: each of its sources F4 under a scale in E4M3 for
+ * each 16 weights, in order; or a GGUF file's is. What scales the whole is a tensor of its own beside it. */
+bool sl_model_is_nvfp4(const struct sl_model *m, const struct sl_out_tensor *t);
+
+/* Returns whether a tensor is of this type in the source: a GGUF file's own, or MXFP4 or NVFP4. */
+bool sl_model_keeps(const struct sl_model *m, const struct sl_out_tensor *t, int type);
 
 /* Returns the source element that output element i of a view is; *len = how many lie there in order from it on. */
 uint64_t sl_view_place(const struct sl_view *v, uint64_t i, uint64_t *len);

@@ -84,7 +84,7 @@ static uint32_t planned_width(const struct sl_params *p, enum sl_dtype dtype)
 static struct sl_scale planned_scale(const struct sl_params *p, const struct sl_checkpoint *ck, const struct sl_model_src *of)
 {
     bool blocks = ck->fp8_block_rows && ck->fp8_block_cols;
-    uint64_t group = of->dtype == SL_DTYPE_I4 ? ck->i4_group : of->dtype == SL_DTYPE_F4 ? SL_F4_GROUP : 0;
+    uint64_t group = of->dtype == SL_DTYPE_I4 ? ck->i4_group : of->dtype != SL_DTYPE_F4 ? 0 : ck->nvfp4 ? SL_NVFP4_GROUP : SL_F4_GROUP;
     struct sl_scale s = {.tensor = SL_NO_TENSOR};
 
     s.width = planned_width(p, of->dtype);
@@ -109,8 +109,8 @@ static enum sl_dtype planned_dtype(const struct sl_params *p, const struct sl_ch
     }
     if (ignored)
         return p->dtype;
-    if (ck->mxfp4 || ck->i4_group)
-        return ck->mxfp4 ? SL_DTYPE_F4 : SL_DTYPE_I4;
+    if (ck->mxfp4 || ck->nvfp4 || ck->i4_group)
+        return ck->i4_group ? SL_DTYPE_I4 : SL_DTYPE_F4;
     return p->fp8 ? SL_DTYPE_F8_E4M3 : p->dtype;
 }
 

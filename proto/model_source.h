@@ -19,4 +19,10 @@ int sl_model_source_check(const struct sl_src_tensor *src, const struct sl_tenso
 void sl_model_source_plan(const struct sl_params *p, const struct sl_checkpoint *ck, enum sl_ship ship, bool ignored,
                           struct sl_model_src *s);
 
+/* Effect: where the output tensor's sources are NVFP4, appends what scales each of them as a whole, and its input where the
+ * checkpoint has that; m->tensors and m->src have room for them. Errors: SL_EUNSUPPORTED (some of the sources alone; one
+ * whose scale llama.cpp does not apply), SL_ESOURCE (proto/model_nvfp4.c). */
+int sl_model_add_own_scales(struct sl_model *m, const struct sl_checkpoint *ck, const struct sl_arch *arch,
+                            const struct sl_out_tensor *o, struct sl_error *e) SL_MUST_USE;
+
 #endif

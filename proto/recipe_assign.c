@@ -62,9 +62,13 @@ static int source_type(const struct assign *a, const struct sl_out_tensor *t)
         return SL_TYPE_F32;
     if (sl_model_is_mxfp4(a->m, t))
         return SL_TYPE_MXFP4;
+    if (sl_model_is_nvfp4(a->m, t) && t->ne[0] % sl_type_info(SL_TYPE_NVFP4)->block == 0)
+        return SL_TYPE_NVFP4;
     switch (a->m->src[t->first_src].dtype) {
     case SL_DTYPE_BF16: return SL_TYPE_BF16;
     case SL_DTYPE_F16: return SL_TYPE_F16;
+    case SL_DTYPE_F4: /* BF16 holds NVFP4's values */
+        return sl_model_src_nvfp4(&a->m->src[t->first_src]) ? SL_TYPE_BF16 : SL_TYPE_F32;
     case SL_DTYPE_F8_E4M3:
     case SL_DTYPE_F8_E5M2: return a->m->keeps_q8_0 ? SL_TYPE_Q8_0 : SL_TYPE_F32;
     default: return SL_TYPE_F32;
@@ -302,7 +306,7 @@ static bool loses_scale(const struct assign *a, const struct sl_out_tensor *t, i
 {
     bool has = false;
 
-    if (t->src_type != SL_TYPE_NVFP4 || type == SL_TYPE_NVFP4 || strcmp(t->name, "output.weight") != 0)
+    if (type == SL_TYPE_NVFP4 || strcmp(t->name, "output.weight") != 0 || !sl_model_is_nvfp4(a->m, t))
         return false;
     for (uint32_t i = 0; i < a->m->n_tensors && !has; i++)
         has = strcmp(a->m->tensors[i].name, "output.scale") == 0 || strcmp(a->m->tensors[i].name, "output.input_scale") == 0;
@@ -319,7 +323,7 @@ static int check_type(struct assign *a, const struct sl_out_tensor *t, int type,
                        "%s: rows of %llu weights do not divide into %s's blocks of %u; choose "
                        "another type for this tensor, f16 always fits",
                        t->name, (unsigned long long)t->ne[0], info->name, info->block);
-    if (type == t->src_type || (type == SL_TYPE_MXFP4 && sl_model_is_mxfp4(a->m, t)))
+    if (sl_model_keeps(a->m, t, type))
         return 0;
     if (t->src_type >= 0 && sl_type_info(t->src_type)->block > 1 && !a->o->allow_requantize && !a->o->any_type)
         return sl_fail(e, SL_EUSAGE,

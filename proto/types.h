@@ -60,6 +60,8 @@ enum sl_change {
     SL_AS_STORED = 0,
     SL_PLUS_ONE,  /* 1 + x */
     SL_MINUS_EXP, /* -exp(x) */
+    SL_ABOVE_0,   /* x, a number above 0 */
+    SL_RECIPROCAL, /* 1 / x, of a number above 0 */
 };
 
 struct sl_dtype_info {

@@ -88,7 +88,7 @@ static int bad_scale(const struct job *j, uint32_t run, uint64_t at, double valu
                    "tensor '%s': scale [%llu, %llu] in '%s' ('%s') is %g, expected a finite "
                    "number%s: the source is damaged", tensor_of(j, run)->name,
                    (unsigned long long)(at / ms->scale.cols), (unsigned long long)(at % ms->scale.cols),
-                   st->name, j->env->ck->files[st->file].path, value, ms->scale.any_sign ? "" : " above 0");
+                   st->name, j->env->ck->files[st->file].path, value, ms->scale.any_sign ? "" : ms->scale.zero ? ", 0 or above" : " above 0");
 }
 
 /* Scales as stored, to F32: 2^(e - 127) for E8M0, whose 255 is NaN. */
@@ -109,15 +109,17 @@ static int decode_scales(const struct job *j, uint32_t run, uint8_t *slab)
         }
         return 0;
     }
-    if (dtype == SL_DTYPE_F32 || dtype == SL_DTYPE_BF16 || dtype == SL_DTYPE_F16) {
+    if (dtype == SL_DTYPE_F32 || dtype == SL_DTYPE_BF16 || dtype == SL_DTYPE_F16 || dtype == SL_DTYPE_F8_E4M3) {
         const struct sl_source s = {.dtype = dtype, .data = slab + r->scale_raw, .cols = r->n_scales,
                                     .block_rows = 1, .block_cols = 1};
 
         if (sl_load_f32(&s, 0, r->n_scales, out, &bad) < 0)
             return bad_scale(j, run, bad, (double)out[bad]);
-        for (uint64_t i = 0; i < r->n_scales && !sc->any_sign; i++)
-            if (!(out[i] > 0))
+        for (uint64_t i = 0; i < r->n_scales && !sc->any_sign; i++) {
+            if (!(out[i] > 0 || (sc->zero && out[i] == 0)))
                 return bad_scale(j, run, i, (double)out[i]);
+            out[i] = fabsf(out[i]); /* of a zero the sign is lost, as in ggml's blocks */
+        }
         return 0;
     }
     return sl_fail(j->e, SL_EUNSUPPORTED, "tensor '%s' holds scales as %s",
@@ -182,26 +184,23 @@ static int fill_in_order(const struct job *j, uint64_t pos, uint64_t n, float *x
     return 0;
 }
 
-static int fill_permuted(const struct job *j, uint64_t pos, uint64_t n, float *x)
+/* Where output element pos of a unit that is permuted or viewed lies in its one run; *len = how many lie there in order. */
+static uint64_t place_in_run(const struct job *j, uint64_t pos, uint64_t *len)
 {
-    uint64_t cols = j->t->n_dims == 1 ? 1 : j->src[0].cols, d = j->t->elems / cols / j->t->heads;
+    uint64_t cols = j->t->n_dims == 1 ? 1 : j->src[0].cols, d, row = pos / cols, i;
 
-    while (n) {
-        uint64_t row = pos / cols, col = pos % cols, i = row % d;
-        uint64_t from = row - i + i % 2 * (d / 2) + i / 2, k = cols - col < n ? cols - col : n;
-
-        SL_TRY(load(j, 0, &j->src[0], from * cols + col, k, x));
-        x += k;
-        pos += k;
-        n -= k;
-    }
-    return 0;
+    if (j->u->mode == SL_UNIT_VIEWED)
+        return sl_view_place(j->t->view, j->u->elem0 + pos, len) - j->u->run[0].first;
+    d = j->t->elems / cols / j->t->heads;
+    i = row % d;
+    *len = cols - pos % cols;
+    return (row - i + i % 2 * (d / 2) + i / 2) * cols + pos % cols;
 }
 
-static int fill_viewed(const struct job *j, uint64_t pos, uint64_t n, float *x)
+static int fill_reordered(const struct job *j, uint64_t pos, uint64_t n, float *x)
 {
     while (n) {
-        uint64_t k, from = sl_view_place(j->t->view, j->u->elem0 + pos, &k) - j->u->run[0].first;
+        uint64_t k, from = place_in_run(j, pos, &k);
 
         k = k < n ? k : n;
         SL_TRY(load(j, 0, &j->src[0], from, k, x));
@@ -259,9 +258,12 @@ static int fill_k(const struct job *j, uint64_t pos, uint64_t n, float *x)
 
 static int infinite(const struct job *j, uint64_t at)
 {
-    return sl_fail(j->e, SL_ESOURCE, "tensor '%s' in '%s': element %llu of %s would be infinite; the source is damaged",
-                   tensor_of(j, 0)->name, j->env->ck->files[tensor_of(j, 0)->file].path,
-                   (unsigned long long)(j->u->elem0 + at), j->t->name);
+    bool factor = j->t->change == SL_ABOVE_0 || j->t->change == SL_RECIPROCAL; /* one number of each source */
+    const struct sl_src_tensor *st = tensor_of(j, factor ? (uint32_t)at : 0);
+
+    return sl_fail(j->e, SL_ESOURCE, "tensor '%s' in '%s': element %llu of %s would be %s; the source is damaged",
+                   st->name, j->env->ck->files[st->file].path, (unsigned long long)(j->u->elem0 + at), j->t->name,
+                   factor ? "0, negative or infinite" : "infinite");
 }
 
 static int fill_product(const struct job *j, uint64_t pos, uint64_t n, float *x)
@@ -282,9 +284,8 @@ static int fill(const struct job *j, uint64_t pos, uint64_t n, float *x)
     case SL_UNIT_PRODUCT:
         return fill_product(j, pos, n, x);
     case SL_UNIT_PERMUTED:
-        return fill_permuted(j, pos, n, x);
     case SL_UNIT_VIEWED:
-        return fill_viewed(j, pos, n, x);
+        return fill_reordered(j, pos, n, x);
     case SL_UNIT_HEADS_K:
     case SL_UNIT_COLUMNS_K:
         return fill_k(j, pos, n, x);
@@ -404,20 +405,35 @@ static bool straight(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out
     return j->u->run[run].elems - pos >= n && sl_quantize_source(j->env->backend, j->type, &j->src[run], pos, n, out);
 }
 
-/* F4 as blocks of MXFP4; BF16 holds all its values, so that rounding through it is nothing. */
+/* F4 as blocks of MXFP4 or NVFP4; BF16 holds all their values, so that rounding through it is nothing. */
+static int repack_run(const struct job *j, uint32_t run, uint64_t skip, uint64_t n, uint8_t *out)
+{
+    const struct sl_unit_run *r = &j->u->run[run];
+    uint64_t bad = 0;
+    int rc = j->type == SL_TYPE_NVFP4 ? sl_repack_nvfp4(&j->src[run], skip, n, out) : sl_repack_mxfp4(&j->src[run], skip, n, out, &bad);
+
+    if (rc == SL_ESOURCE)
+        return bad_element(j, run, r->narrow ? bad - j->src[run].first + r->first : bad);
+    if (rc < 0)
+        return sl_fail(j->e, rc, "tensor '%s': type %s cannot be written of %s", j->t->name, sl_type_info(j->type)->name,
+                       sl_dtype_info((int)j->src[run].dtype)->name);
+    return 0;
+}
+
 static int repack(const struct job *j, uint8_t *out)
 {
-    for (uint32_t run = 0; run < j->u->n_runs; run++) {
-        const struct sl_unit_run *r = &j->u->run[run];
-        uint64_t bad = 0;
-        int rc = sl_repack_mxfp4(&j->src[run], 0, r->elems, out, &bad);
+    uint64_t k;
 
-        if (rc == SL_ESOURCE)
-            return bad_element(j, run, r->narrow ? bad - j->src[run].first + r->first : bad);
-        if (rc < 0)
-            return sl_fail(j->e, rc, "tensor '%s': type mxfp4 cannot be written of %s", j->t->name,
-                           sl_dtype_info((int)j->src[run].dtype)->name);
-        out += sl_type_bytes(SL_TYPE_MXFP4, r->elems);
+    if (j->u->mode == SL_UNIT_IN_ORDER) {
+        for (uint32_t run = 0; run < j->u->n_runs; out += sl_type_bytes(j->type, j->u->run[run++].elems))
+            SL_TRY(repack_run(j, run, 0, j->u->run[run].elems, out));
+        return 0;
+    }
+    for (uint64_t pos = 0; pos < j->u->elems; pos += k, out += sl_type_bytes(j->type, k)) {
+        uint64_t from = place_in_run(j, pos, &k);
+
+        k = k < j->u->elems - pos ? k : j->u->elems - pos;
+        SL_TRY(repack_run(j, 0, from, k, out));
     }
     return 0;
 }
@@ -518,7 +534,7 @@ int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *s
         place_copy(u, slab);
         return 0;
     }
-    if (j.type == SL_TYPE_MXFP4 && !u->raw && sl_model_is_mxfp4(env->plan->model, pt->t))
+    if (!u->raw && pt->t->src_type < 0 && sl_model_keeps(env->plan->model, pt->t, j.type))
         return repack(&j, slab + u->out_at);
     for (uint64_t pos = 0; pos < u->elems; pos += chunk) {
         uint64_t n = u->elems - pos < chunk ? u->elems - pos : chunk;

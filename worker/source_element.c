@@ -237,6 +237,8 @@ static int scale_of(struct source_reader *r, const struct sl_scale *s, uint64_t 
 
     if (s->tensor != r->scale_tensor || index != r->scale_index) {
         SL_TRY(stored(r, s->tensor, index, &r->scale, e));
+        if (s->zero)
+            r->scale = fabsf(r->scale);
         r->scale_tensor = s->tensor;
         r->scale_index = index;
     }
@@ -404,6 +406,35 @@ static int repacked(struct source_reader *r, const struct sl_out_tensor *t, uint
         if (i == 0)
             SL_TRY(fetch(r, sc->file, sc->offset + row * s->scale.cols + col / 32, 1, &to[0], e));
     }
+    return 0;
+}
+
+/* The same of NVFP4: 64 codes, and four scales without their signs. */
+static int repacked_nvfp4(struct source_reader *r, const struct sl_out_tensor *t, uint64_t block, uint8_t to[36], struct sl_error *e)
+{
+    uint64_t run = t->elems / t->n_src, row, col;
+
+    memset(to, 0, 36);
+    for (uint64_t i = 0; i < 64; i++) {
+        uint64_t at = block * 64 + i;
+        const struct sl_model_src *s = &r->m->src[t->first_src + at / run];
+        const struct sl_src_tensor *st = &r->ck->tensors[s->tensor], *sc = &r->ck->tensors[s->scale.tensor];
+        uint8_t byte;
+
+        source_place(t, s, at % run, &row, &col);
+        SL_TRY(fetch(r, st->file, st->offset + (row * s->cols + col) / 2, 1, &byte, e));
+        to[4 + i / 16 * 8 + i % 8] |= (uint8_t)((col % 2 ? byte >> 4 : byte % 16) << i % 16 / 8 * 4);
+        SL_TRY(fetch(r, sc->file, sc->offset + row * s->scale.cols + col / 16, 1, &byte, e));
+        to[i / 16] = byte % 128;
+    }
+    return 0;
+}
+
+int source_nvfp4(struct source_reader *r, const struct sl_out_tensor *t, uint64_t block, uint64_t n, uint8_t *bytes,
+                 struct sl_error *e)
+{
+    for (uint64_t i = 0; i < n; i++, bytes += 36)
+        SL_TRY(repacked_nvfp4(r, t, block + i, bytes, e));
     return 0;
 }
 

@@ -35,6 +35,10 @@ int source_ids(struct source_reader *r, const struct sl_out_tensor *t, uint64_t 
 int source_mxfp4(struct source_reader *r, const struct sl_out_tensor *t, uint64_t block, uint64_t n,
                  uint8_t *bytes, struct sl_error *e) SL_MUST_USE;
 
+/* Effect: the same of NVFP4 (sl_model_is_nvfp4). */
+int source_nvfp4(struct source_reader *r, const struct sl_out_tensor *t, uint64_t block, uint64_t n,
+                 uint8_t *bytes, struct sl_error *e) SL_MUST_USE;
+
 /* Rounds to BF16 and back, nearest even. */
 float source_round_bf16(float x);
 

@@ -216,6 +216,8 @@ static int make_again(struct checker *c, const struct pair *p, uint64_t block, u
         return source_stored(c->src, p->want, block, n, c->made, c->e);
     if (p->t->type == SL_TYPE_MXFP4 && sl_model_is_mxfp4(c->m, p->want))
         return source_mxfp4(c->src, p->want, block, n, c->made, c->e);
+    if (p->t->type == SL_TYPE_NVFP4 && sl_model_is_nvfp4(c->m, p->want))
+        return source_nvfp4(c->src, p->want, block, n, c->made, c->e);
     if (c->im && p->block > 1 && p->want->src_type != p->t->type)
         SL_TRY(rc = sl_imatrix_for(c->im, p->want, &entry, c->e));
     if (rc == 1)
@@ -317,7 +319,7 @@ static int check_tensor(struct checker *c, const struct verify_file *f,
         was_looked_at(c);
         return 0;
     }
-    if (!info->quantizes && want->src_type != t->type) {
+    if (!info->quantizes && !sl_model_keeps(c->m, want, (int)t->type)) {
         verify_unchecked(c->r, "%s: tensor %s: %s is not made by Sluice and was not compared", f->g.path,
                          t->name, info->name);
         c->tally->skipped_tensors++;

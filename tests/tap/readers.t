@@ -69,7 +69,7 @@ isnt($r->{tensors}[0][1], $type{ $first[0][3] }, 'another type would be noticed'
 flip_byte($f, index($header, 'output.weight') + 13 + 4 + 16, 4);
 
 # ---- the quantization that its site reads in a name, which Ollama's hf.co/USER/REPO:LABEL takes
-my %other = (dq3_k_m => 'Q3_K_M', 'uniform-q3_k' => undef, 'uniform-q4_k' => undef, q2_k_l => 'Q2_K_L', 'v4-mxfp4' => 'MXFP4_MOE');
+my %other = (dq3_k_m => 'Q3_K_M', 'uniform-q3_k' => undef, 'uniform-q4_k' => undef, q2_k_l => 'Q2_K_L', 'v4-mxfp4' => 'MXFP4_MOE', 'nvfp4-kept' => 'NVFP4');
 my @names = map { run($SLUICE, 'plan', $TINY, '--json', '--recipe', $_, '--layout', 'legacy', '--split-max-size', 0, @im)->{out} =~ /"name":"([^"]+\.gguf)"/ ? $1
     : "no plan of $_" } @recipes;
 my %label = map { $_->{name} => $_->{label} } hf('label', @names);

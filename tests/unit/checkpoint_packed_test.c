@@ -1,4 +1,4 @@
-/* Weights packed as 4-bit integers or as MXFP4, and text models inside others: what they become, and what is refused. */
+/* Weights packed as 4-bit integers, as MXFP4 or as NVFP4, and text models inside others: what they become, and what is refused. */
 #include "proto/checkpoint_priv.h"
 #include "tests/unit/checkpoint_world.h"
 
@@ -212,10 +212,10 @@ static void refuses_fp4(void **state)
         {{"x.weight", "I8", "[8,24]"}, {"x.scale", "F8_E8M0", "[8,2]"}, 16, SL_ESOURCE, "does not fit 'x.weight' of shape [8, 48]", false},
         {{"x.weight", "F4", "[6,64]"}, {NULL}, 0, SL_ESOURCE, "F4 tensor 'x.weight' has no scale: expected 'x.weight_scale'", false},
         {{"x.weight", "F4", "[6,64]"}, {"x.scale", "BF16", "[6,2]"}, 24, SL_ESOURCE,
-         "scale 'x.scale' of 'x.weight' is BF16: expected F8_E8M0 or U8", false},
+         "scale 'x.scale' of 'x.weight' is BF16: expected F8_E8M0, U8 or F8_E4M3", false},
         {{"x.weight", "F4", "[2,3,64]"}, {"x.scale", "F8_E8M0", "[6,2]"}, 12, SL_EUNSUPPORTED, "F4 tensor 'x.weight' has 3 dimensions", false},
         {{"x.weight", "F4", "[384]"}, {"x.scale", "F8_E8M0", "[12]"}, 12, SL_ESOURCE, "does not fit 'x.weight' of shape [384]", false},
-        {{"x.weight_packed", "U8", "[6,32]"}, {"x.weight_scale", "BF16", "[6,2]"}, 24, SL_ESOURCE, "is BF16: expected F8_E8M0 or U8", true},
+        {{"x.weight_packed", "U8", "[6,32]"}, {"x.weight_scale", "BF16", "[6,2]"}, 24, SL_ESOURCE, "is BF16: expected F8_E8M0, U8 or F8_E4M3", true},
         {{"x.weight_packed", "I32", "[6,8]"}, {"x.weight_scale", "U8", "[6,2]"}, 12, SL_ESOURCE,
          "'x.weight_packed' is no matrix of MXFP4, as config.json says: expected U8 of two dimensions", true},
         {{"x.weight_packed", "U8", "[6,32]"}, {NULL}, 0, SL_ESOURCE, "packed tensor 'x.weight_packed' has no 'x.weight_scale'", true},
@@ -241,6 +241,97 @@ static void refuses_fp4(void **state)
         mx_config(*state, configs[i][0]);
         refuse(*state, SL_EUNSUPPORTED, configs[i][1]);
     }
+}
+
+#define NV "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"nvfp4-pack-quantized\"," \
+           "\"config_groups\":{\"group_0\":{\"weights\":{%s}}}}}"
+#define NV_GOOD "\"num_bits\":4,\"type\":\"float\",\"strategy\":\"tensor_group\",\"group_size\":16,\"symmetric\":true"
+
+static void nv_config(const char *dir, const char *weights)
+{
+    char text[1000];
+
+    snprintf(text, sizeof text, NV, weights);
+    maker_write(dir, "config.json", text);
+}
+
+/* 6 x 64 weights with their scales, and up to two more tensors of four bytes. */
+static void write_nvfp4(const char *dir, bool packed, const char *const more[2][3])
+{
+    struct maker_file f = {.end = 0};
+
+    maker_tensor(&f, packed ? "x.weight_packed" : "x.weight", "U8", "[6,32]", 192);
+    maker_tensor(&f, "x.weight_scale", "F8_E4M3", "[6,4]", 24);
+    for (int i = 0; i < 2; i++)
+        if (more[i][0])
+            maker_tensor(&f, more[i][0], more[i][1], more[i][2], 4);
+    maker_finish(&f, dir, "model.safetensors", 0);
+}
+
+static void becomes_nvfp4(void **state)
+{
+    static const char *const names[2][2] = {{"x.weight_scale_2", "x.input_scale"}, {"x.weight_global_scale", "x.input_global_scale"}};
+
+    for (int packed = 0; packed < 2; packed++)
+        for (int input = 0; input < 2; input++) {
+            const char *more[2][3] = {{names[packed][0], "F32", "[1]"}, {input ? names[packed][1] : NULL, "F32", "[]"}};
+            struct sl_checkpoint *ck;
+            struct sl_own_scale own;
+            struct sl_scale s;
+            struct sl_error e;
+
+            if (packed)
+                nv_config(*state, NV_GOOD);
+            else
+                maker_write(*state, "config.json", plain_config);
+            write_nvfp4(*state, packed, more);
+            ck = open_ok(*state);
+            assert_int_equal(ck->tensors[0].dtype, SL_DTYPE_F4);
+            assert_int_equal(ck->tensors[0].shape[1], 64);
+            assert_true(ck->nvfp4);
+            assert_int_equal(sl_checkpoint_scale(ck, 0, &s, &e), 0);
+            assert_true(s.tensor == 1 && s.cols == 4 && s.block_rows == 1 && s.block_cols == 16 && s.zero && !s.any_sign);
+            assert_int_equal(sl_checkpoint_own_scale(ck, 0, &own, &e), 0);
+            assert_int_equal(own.weight, 2);
+            assert_int_equal(own.input, input ? 3 : SL_NO_TENSOR);
+            assert_int_equal(own.reciprocal, packed);
+            assert_int_equal(sl_checkpoint_own_scale(ck, 1, &own, &e), 0);
+            assert_int_equal(own.weight, SL_NO_TENSOR);
+            for (uint32_t i = 1; i < ck->n_tensors; i++)
+                assert_true(sl_checkpoint_is_scale(ck, i));
+            sl_checkpoint_close(ck);
+        }
+}
+
+static void refuses_nvfp4(void **state)
+{
+    static const struct { const char *more[2][3]; int code; const char *why; bool packed; } bad[] = {
+        {{{NULL}, {NULL}}, SL_ESOURCE, "NVFP4 tensor 'x.weight' has no scale of the whole: expected 'x.weight_scale_2' or", false},
+        {{{NULL}, {NULL}}, SL_ESOURCE, "has no scale of the whole: expected 'x.weight_scale_2' or 'x.weight_global_scale'", true},
+        {{{"x.weight_scale_2", "F32", "[1]"}, {"x.weight_global_scale", "F32", "[1]"}}, SL_ESOURCE,
+         "'x.weight' has two scales of the whole, 'x.weight_scale_2' and 'x.weight_global_scale'; expected one", false},
+        {{{"x.weight_scale_2", "BF16", "[2]"}, {NULL}}, SL_ESOURCE,
+         "scale 'x.weight_scale_2' is BF16 of shape [2]: expected one number in F32", false},
+        {{{"x.weight_scale_2", "F32", "[1]"}, {"x.input_scale", "BF16", "[2]"}}, SL_ESOURCE, "scale 'x.input_scale' is BF16", false},
+        {{{"x.weight_scale_2", "F32", "[1]"}, {"y.weight_scale_2", "F32", "[1]"}}, SL_ESOURCE,
+         "scale 'y.weight_scale_2' belongs to no tensor: expected 'y.weight' in the checkpoint", false},
+    };
+
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        if (bad[i].packed)
+            nv_config(*state, NV_GOOD);
+        else
+            maker_write(*state, "config.json", plain_config);
+        write_nvfp4(*state, bad[i].packed, bad[i].more);
+        refuse(*state, bad[i].code, bad[i].why);
+    }
+    nv_config(*state, "\"num_bits\":4,\"group_size\":32");
+    refuse(*state, SL_EUNSUPPORTED, "group_size 32 instead of 16, and only symmetric 4-bit floats in groups of 16 are supported");
+    maker_write(*state, "config.json", plain_config);
+    write_fp4(*state, (const char *[]){"x.weight", "U8", "[6,32]"}, (const char *[]){"x.weight_scale", "F8_E4M3", "[6,2]"}, 192, 12);
+    refuse(*state, SL_ESOURCE, "does not fit 'x.weight' of shape [6, 64]: expected [6, n], 16 weights for each");
+    write_fp4(*state, (const char *[]){"x.weight", "BF16", "[6,32]"}, (const char *[]){"x.weight_scale_2", "F32", "[1]"}, 384, 4);
+    refuse(*state, SL_EUNSUPPORTED, "scale 'x.weight_scale_2' belongs to 'x.weight', which is BF16: only NVFP4 has one of a whole tensor");
 }
 
 static void refuses_configs(void **state)
@@ -284,11 +375,12 @@ static void plans_by_config(void **state)
         {"lm_head.weight", true},
         {"not_the_lm_head.weight", false},
         {"head.model.weight", false}, /* an expression is for the beginning */
+        {"model.layers.61.eh_proj.weight", true},
     };
     struct sl_error e = {.code = 0};
     struct sl_checkpoint *ck;
 
-    write_config(*state, GOOD, "},\"ignore\":[\"lm_head\",\"re:.*self_attn.*\",\"re:.*shared_experts.*\",7,\"re:model$\",\"re:(\","
+    write_config(*state, GOOD, "},\"ignore\":[\"lm_head\",\"model.layers.61*\",\"re:.*self_attn.*\",\"re:.*shared_experts.*\",7,\"re:model$\",\"re:(\","
                                "\"re:.*mlp\\\\.(gate|up|gate_up|down)_proj.*\"],\"x\":{");
     assert_int_equal(sl_checkpoint_open_config(in(*state, "config.json"), &ck, &e), 0);
     for (size_t i = 0; i < sizeof layers / sizeof *layers; i++)
@@ -342,7 +434,8 @@ static void takes_the_text_model(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(becomes_a_weight), TEST(refuses_packed), TEST(becomes_fp4), TEST(refuses_fp4), TEST(refuses_configs), TEST(plans_by_config),
+    const struct CMUnitTest tests[] = {TEST(becomes_a_weight), TEST(refuses_packed), TEST(becomes_fp4), TEST(refuses_fp4),
+                                       TEST(becomes_nvfp4), TEST(refuses_nvfp4), TEST(refuses_configs), TEST(plans_by_config),
                                        TEST(takes_the_text_model)};
 
     return cmocka_run_group_tests_name("packed", tests, NULL, NULL);

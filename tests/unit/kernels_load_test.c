@@ -354,6 +354,37 @@ static void bf16_rounding(void **state)
         same_float(x[i], want[i]);
 }
 
+/* Every scale that E4M3 has without a sign; blocks stand for what sl_load_f32 gives; and what is no such run. */
+static void repacks_nvfp4(void **state)
+{
+    static uint8_t codes[127 * 32], blocks[127 * 36];
+    static float scale[127 * 4], want[127 * 64], got[127 * 64];
+    struct sl_source s = {.dtype = SL_DTYPE_F4, .data = codes, .scale = scale, .cols = 64, .scale_cols = 4, .block_rows = 1, .block_cols = 16};
+    uint64_t bad;
+
+    (void)state;
+    for (int i = 0; i < 127 * 4; i++) {
+        int code = (i * 5 + i / 127) % 127, m = code & 7, x = code >> 3;
+
+        scale[i] = ldexpf((float)(x ? 8 + m : m), x ? x - 10 : -9);
+    }
+    for (size_t i = 0; i < sizeof codes; i++)
+        codes[i] = (uint8_t)(i * 37 + i / 256);
+    assert_int_equal(sl_load_f32(&s, 0, 127 * 64, want, &bad), 0);
+    assert_int_equal(sl_repack_nvfp4(&s, 0, 127 * 64, blocks), 0);
+    assert_int_equal(sl_dequantize(SL_TYPE_NVFP4, blocks, 127 * 64, got), 0);
+    assert_memory_equal(got, want, sizeof want);
+    assert_int_equal(sl_repack_nvfp4(&s, 64, 64, blocks + 36), 0);
+    assert_int_equal(sl_dequantize(SL_TYPE_NVFP4, blocks, 127 * 64, got), 0);
+    assert_memory_equal(got, want, sizeof want);
+    assert_int_equal(sl_repack_nvfp4(&s, 0, 32, blocks), SL_EUNSUPPORTED);
+    s.block_cols = 32;
+    assert_int_equal(sl_repack_nvfp4(&s, 0, 64, blocks), SL_EUNSUPPORTED);
+    s.block_cols = 16;
+    scale[3] = 449;
+    assert_int_equal(sl_repack_nvfp4(&s, 0, 64, blocks), SL_EUNSUPPORTED);
+}
+
 /* Every BF16 but infinities and NaNs, against the exact exponential; sums are rounded once, in F16 a second time. */
 static void changed(void **state)
 {
@@ -372,6 +403,20 @@ static void changed(void **state)
         exact = 1.0f + x;
         assert_memory_equal(&sum, &exact, sizeof sum);
     }
+    for (int recip = 0; recip < 2; recip++) { /* what must be above 0 */
+        static const float odd[5] = {0, -0.f, -1, NAN, INFINITY};
+        enum sl_change change = recip ? SL_RECIPROCAL : SL_ABOVE_0;
+        float x[3] = {3, 0x1p-140f, 7};
+
+        assert_int_equal(sl_change_values(change, SL_DTYPE_F32, x, 1, &bad), 0);
+        assert_true(x[0] == (recip ? 1.0f / 3 : 3));
+        assert_int_equal(sl_change_values(change, SL_DTYPE_F32, x, 2, &bad), recip ? SL_ESOURCE : 0); /* beyond F32 */
+        for (int i = 0; i < 4 + !recip; i++) {
+            x[0] = x[1] = 1, x[2] = odd[i];
+            assert_int_equal(sl_change_values(change, SL_DTYPE_F32, x, 3, &bad), SL_ESOURCE);
+            assert_int_equal(bad, 2);
+        }
+    }
     {
         float x[3] = {0.5f, 0x1p-11f, 0x1.8p-10f}, e[2] = {1, 12};
 
@@ -386,7 +431,7 @@ static void changed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_code),   cmocka_unit_test(block_scales),
-                                       cmocka_unit_test(packed_integers), cmocka_unit_test(fp4_values), cmocka_unit_test(fp4_groups),
+                                       cmocka_unit_test(packed_integers), cmocka_unit_test(fp4_values), cmocka_unit_test(fp4_groups), cmocka_unit_test(repacks_nvfp4),
                                        cmocka_unit_test(wide_types),   cmocka_unit_test(refused),
                                        cmocka_unit_test(bf16_rounding), cmocka_unit_test(e4m3_halves),
                                        cmocka_unit_test(e4m3_to_q8_0), cmocka_unit_test(changed)};
