@@ -133,7 +133,7 @@ static void jobs_wait_for_others(void **state)
     assert_string_equal(state_of(w, C, c), "queued: waits until the files of job 1 are removed");
     say(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)c);
     say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[1]}");
-    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "only what has ended"));
+    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "still to remove its files"));
     failed(w, 1, g, 1, "");
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &g, 1), 1);
