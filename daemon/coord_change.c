@@ -146,19 +146,17 @@ static int set(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
     const cJSON *t = a->m->tree, *x;
     uint64_t priority = sl_get_uint(t, "priority", 101), attempts = sl_get_uint(t, "attempts", 0);
     char text[64] = "";
-    int n = 0;
 
     SL_TRY(revive(a, j, id, &j, e));
     if (priority <= 100) {
         SL_TRY(sl_queue_set_priority(a->c->q, id, (uint32_t)priority, e));
         j->priority = (uint32_t)priority;
         coord_turns_changed(a->c);
-        n = snprintf(text, sizeof text, " priority %u", (unsigned)priority);
+        snprintf(text, sizeof text, "priority %u", (unsigned)priority);
     }
     if (attempts) {
         SL_TRY(sl_queue_set_attempts(a->c->q, id, (uint32_t)attempts, e));
         j->attempts = (uint32_t)attempts;
-        snprintf(text + n, sizeof text - (size_t)n, " attempts %u", (unsigned)attempts);
     }
     cJSON_ArrayForEach(x, sl_get(t, "remove_labels")) {
         SL_TRY(sl_queue_set_label(a->c->q, id, x->valuestring, false, e));
@@ -181,7 +179,7 @@ static int set(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
             j->labels[j->n_labels++] = copy;
         }
     }
-    return coord_event(a->c, "set", j, -1, NULL, e, "by %s%s", a->s->user, text);
+    return coord_event(a->c, "set", j, -1, NULL, e, "by %s %s", a->s->user, text);
 }
 
 static int wrong_state(struct ask *a, uint64_t id, enum sl_job_state s, const char *what)
