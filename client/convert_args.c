@@ -3,6 +3,8 @@
 #include "client/model_arg.h"
 #include "proto/size_text.h"
 #include "proto/text_line.h"
+#include "worker/former_set.h"
+#include "worker/slab.h"
 
 #include <cjson/cJSON.h>
 #include <stdio.h>
@@ -22,7 +24,7 @@ void convert_table(struct convert_args *a, struct poptOption table[CONVERT_TABLE
          "instruction set of the kernels (default auto); the bytes are the same",
          "auto|scalar|portable|avx2|avx512"},
         {"device", 0, POPT_ARG_STRING, &a->device, 0,
-         "where it is computed (default cpu): cpu, cuda:N, GPU-UUID, several with commas, or auto: every GPU, and cores where GPUs are behind; the bytes are the same",
+         "where it is computed (default cpu): cpu, cuda:N, GPU-UUID, several with commas, or auto: every GPU, and cores where they help; the bytes are the same",
          "DEVICE"},
         {"vram", 0, POPT_ARG_STRING, &a->vram, 0, "device memory allowed on each GPU (default 2Gi, at most half of what is free)", "SIZE"},
         {"force", 'f', POPT_ARG_NONE, &a->force, 0,
@@ -72,8 +74,7 @@ int convert_options(const struct convert_args *a, struct convert_opts *o, struct
         return sl_fail(e, SL_EUSAGE, "--threads: expected 1 to 1024, or 0 for all cores");
     o->threads = a->threads;
     SL_TRY(cli_parse_size("--mem", a->mem ? a->mem : "1Gi", &o->mem_bytes, e));
-    if (o->mem_bytes == 0)
-        return sl_fail(e, SL_EUSAGE, "--mem: expected a size such as 1Gi, not 0");
+    SL_TRY(sl_slabs_enough(o->mem_bytes, e));
     SL_TRY(choice("--io", a->io, io, &i, e));
     o->io = (enum sl_io_mode)i;
     SL_TRY(choice("--direct", a->direct, direct, &i, e));
@@ -167,20 +168,22 @@ static void dry_run_json(const struct sl_plan *p, const struct output *out)
 }
 
 /* What would keep the run itself from beginning. */
-static void note_place(const struct output *out, bool force)
+static void note_place(const struct output *out, const struct sl_checkpoint *ck, bool force)
 {
     char shown[CLI_SHOWN_BYTES];
     struct sl_error why;
 
-    if (output_absent(out, force, &why) < 0 || (!out->new_dir && output_check_space(out, &why) < 0))
+    if (output_not_source(out, ck, &why) < 0 || output_absent(out, force, &why) < 0 ||
+        former_set_absent(out, force, ck, &why) < 0 || (!out->new_dir && output_check_space(out, &why) < 0))
         fprintf(stderr, "sluice: note: this cannot be made there: %s\n", cli_shown(shown, why.text));
 }
 
-int convert_dry_run(const struct sl_plan *p, const struct output *out, bool force, bool json)
+int convert_dry_run(const struct sl_job_plan *j, const struct output *out, bool force, bool json)
 {
+    const struct sl_plan *p = j->plan;
     char a[32], b[32], shown[CLI_SHOWN_BYTES];
 
-    note_place(out, force);
+    note_place(out, j->ck, force);
     if (json) {
         dry_run_json(p, out);
         return 0;

@@ -24,7 +24,7 @@ static int convert(struct args *a, const char *source, struct sl_job_plan *j, st
     SL_TRY(output_attach(out, j->plan, e));
     out->sparse = o.sparse;
     if (a->run.dry_run)
-        return convert_dry_run(j->plan, out, a->run.force, a->run.json);
+        return convert_dry_run(j, out, a->run.force, a->run.json);
     interrupt_install();
     return convert_run(j, out, &o, e);
 }

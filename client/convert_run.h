@@ -55,6 +55,6 @@ void convert_print_check(uint64_t bytes, uint64_t wall_ns);
 
 /* Effect: prints the files, tensors and types that would be made, and notes what would keep them from being made;
  * json: as one JSON line, message_type "dry_run". Returns 0. */
-int convert_dry_run(const struct sl_plan *p, const struct output *out, bool force, bool json);
+int convert_dry_run(const struct sl_job_plan *j, const struct output *out, bool force, bool json);
 
 #endif

@@ -47,8 +47,8 @@ static const char *advice(const struct daemon_link *l, int error)
     return strncmp(l->endpoint, "ipc:", 4) == 0
                ? "start it with 'systemctl start sluiced' or 'sluiced', or name another with "
                  "--connect ENDPOINT"
-               : "is it running there, and is this client's key in its allow-list? --connect "
-                 "ENDPOINT names another";
+               : "is it running there, is this client's key in its allow-list, and the one of --server-key "
+                 "the daemon's of today? --connect ENDPOINT names another";
 }
 
 static int unreachable(const struct daemon_link *l, const char *why, int error, struct sl_error *e)

@@ -347,6 +347,7 @@ static int verdict(const struct state *s, struct sl_error *e)
         more += !ended_well(s->ended[i]);
     if (more)
         snprintf(others, sizeof others, "; %u more did not end well", more);
+    record_name_users(s->ended[first]);
     state = sl_get_str(s->ended[first], "state");
     why = s->told[first] ? "see above" : sl_get_str(s->ended[first], "error");
     code = (int)sl_get_uint(s->ended[first], "code", 0);

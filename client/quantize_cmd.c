@@ -260,7 +260,7 @@ static int quantize(struct args *a, const char *source, const char *target, stru
     SL_TRY(output_attach(out, j->plan, e));
     out->sparse = o.sparse;
     if (a->run.dry_run) {
-        SL_TRY(convert_dry_run(j->plan, out, a->run.force, a->run.json));
+        SL_TRY(convert_dry_run(j, out, a->run.force, a->run.json));
         note_imatrix(j);
         note_requantized(j, &a->plan);
         return 0;

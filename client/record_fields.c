@@ -449,13 +449,15 @@ static void name_all(struct names *names, struct cJSON *record)
     }
     name_user(names, record, "user", "", false);
     name_user(names, record, "reason", "held by ", false);
+    name_user(names, record, "error", "cancelled by ", false);
     if (kind && strcmp(kind, "set") == 0)
         name_user(names, record, "text", "by ", false);
     else if (kind && strcmp(kind, "submitted") == 0)
         name_user(names, record, "text", "", false);
-    else if (kind && strcmp(kind, "state") == 0)
+    else if (kind && strcmp(kind, "state") == 0) {
         name_user(names, record, "text", "held: held by ", false);
-    else if (kind && strcmp(kind, "worker_joined") == 0)
+        name_user(names, record, "text", "cancelled: cancelled by ", false);
+    } else if (kind && strcmp(kind, "worker_joined") == 0)
         name_user(names, record, "text", ", ", true);
 }
 

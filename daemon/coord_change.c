@@ -1,5 +1,6 @@
 /* The verbs that change jobs. */
 #include "daemon/coord_priv.h"
+#include "proto/text_line.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,6 +78,14 @@ static int add_special(struct ask *a, struct job *j, uint32_t task, struct sl_er
     return 0;
 }
 
+static int set_cancelled(struct ask *a, struct job *j, struct sl_error *e)
+{
+    char why[96];
+
+    snprintf(why, sizeof why, "cancelled by %s", a->s->user);
+    return coord_set_state(a->c, j, SL_JOB_CANCELLED, -SL_EFAIL, why, e);
+}
+
 /* A prepare under way is waited for when its files are to go: what it makes after
  * their removal would stay. */
 static int cancel(struct ask *a, struct job *j, struct sl_error *e)
@@ -87,7 +96,7 @@ static int cancel(struct ask *a, struct job *j, struct sl_error *e)
         SL_TRY(coord_revoke_all(a->c, j, "the job was cancelled", e));
     if (discard)
         SL_TRY(add_special(a, j, SL_TASK_DISCARD, e));
-    return coord_set_state(a->c, j, SL_JOB_CANCELLED, -SL_EFAIL, "cancelled by a user", e);
+    return set_cancelled(a, j, e);
 }
 
 static bool is_to_be_discarded(struct job *j)
@@ -109,7 +118,7 @@ static int discard(struct ask *a, struct job *j, uint64_t id, bool *did, struct 
     a->c->changes++;
     SL_TRY(coord_event(a->c, "set", j, -1, NULL, e, "by %s discard", a->s->user));
     return j->state == SL_JOB_CANCELLED
-           ? 0 : coord_set_state(a->c, j, SL_JOB_CANCELLED, -SL_EFAIL, "cancelled by a user", e);
+           ? 0 : set_cancelled(a, j, e);
 }
 
 static bool has_string(const cJSON *list, const char *text)
@@ -145,21 +154,23 @@ static int set(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
 {
     const cJSON *t = a->m->tree, *x;
     uint64_t priority = sl_get_uint(t, "priority", 101), attempts = sl_get_uint(t, "attempts", 0);
-    char text[64] = "";
+    struct sl_line text = {.n = 0};
 
     SL_TRY(revive(a, j, id, &j, e));
     if (priority <= 100) {
         SL_TRY(sl_queue_set_priority(a->c->q, id, (uint32_t)priority, e));
         j->priority = (uint32_t)priority;
         coord_turns_changed(a->c);
-        snprintf(text, sizeof text, "priority %u", (unsigned)priority);
+        sl_line_add(&text, " priority %u", (unsigned)priority);
     }
     if (attempts) {
         SL_TRY(sl_queue_set_attempts(a->c->q, id, (uint32_t)attempts, e));
         j->attempts = (uint32_t)attempts;
+        sl_line_add(&text, " attempts %u", (unsigned)attempts);
     }
     cJSON_ArrayForEach(x, sl_get(t, "remove_labels")) {
         SL_TRY(sl_queue_set_label(a->c->q, id, x->valuestring, false, e));
+        sl_line_add(&text, " -label %s", x->valuestring);
         for (uint32_t i = 0; i < j->n_labels; i++)
             if (strcmp(j->labels[i], x->valuestring) == 0) {
                 free(j->labels[i]);
@@ -173,13 +184,14 @@ static int set(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
         for (uint32_t i = 0; i < j->n_labels; i++)
             known |= strcmp(j->labels[i], x->valuestring) == 0;
         SL_TRY(sl_queue_set_label(a->c->q, id, x->valuestring, true, e));
+        sl_line_add(&text, " +label %s", x->valuestring);
         if (!known) {
             if (!(copy = strdup(x->valuestring)))
                 return sl_fail(e, SL_EFAIL, "out of memory");
             j->labels[j->n_labels++] = copy;
         }
     }
-    return coord_event(a->c, "set", j, -1, NULL, e, "by %s %s", a->s->user, text);
+    return coord_event(a->c, "set", j, -1, NULL, e, "by %s%s", a->s->user, text.text);
 }
 
 static int wrong_state(struct ask *a, uint64_t id, enum sl_job_state s, const char *what)

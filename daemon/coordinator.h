@@ -104,15 +104,15 @@ void sl_coord_woke(struct sl_coord *c, struct sl_now now);
 int sl_coord_flush(struct sl_coord *c, struct sl_now now, struct sl_error *e) SL_MUST_USE;
 /* Effect: the same, until nothing is left to commit; waits for the disk. */
 int sl_coord_settle(struct sl_coord *c, struct sl_now now, struct sl_error *e) SL_MUST_USE;
-/* A number for the commit under way in the background; 0: none is. */
+/* Returns a number for the commit under way in the background; 0: none is. */
 uint64_t sl_coord_committing(const struct sl_coord *c);
-/* So much waits for the commit under way that no more should be taken. */
+/* Returns whether so much waits for the commit under way that no more messages should be taken. */
 bool sl_coord_full(const struct sl_coord *c);
 
-/* Returns 1 with the next message to send, 0 when there is none. */
+/* Returns 1 with the next message to send in *out (its bytes are then the caller's), 0 when there is none. */
 int sl_coord_next(struct sl_coord *c, struct sl_outgoing *out);
 
-/* The transport has lost this connection. Its leases run on: the worker may
+/* Effect: forgets a connection that the transport has lost. Its leases run on: the worker may
  * come back with them. */
 void sl_coord_gone(struct sl_coord *c, uint64_t peer);
 

@@ -12,6 +12,9 @@
 #define STATEMENTS 64
 #define REQUESTS_KEPT_S 2592000   /* a submit is not repeated after a month */
 #define EPOCH_BLOCK 4096u          /* epochs reserved at a time */
+#define EPOCH_OF_NOW \
+    "(SELECT iif(file = '', 0, max(0, min(unixepoch(), 5000000000)) * 100000)" \
+    "  FROM pragma_database_list WHERE name = 'main')"
 #define EVENTS_KEPT 200000        /* of all jobs; older ones go */
 
 /* Version 0 is an empty file. Each step brings version i to i + 1. */
@@ -51,8 +54,7 @@ static const char *const migrations[QUEUE_VERSION] = {
      * before, of which that is not known, go back. A new queue's begin at the time (one in
      * memory alone: at 0). */
     "CREATE TABLE counters(name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
-    "INSERT INTO counters SELECT 'epochs', coalesce(max(epoch), (SELECT iif(file = '', 0, unixepoch() * 100000)"
-    "  FROM pragma_database_list WHERE name = 'main')) FROM tasks;"
+    "INSERT INTO counters SELECT 'epochs', coalesce(max(epoch), " EPOCH_OF_NOW ") FROM tasks;"
     "ALTER TABLE tasks ADD COLUMN owner TEXT NOT NULL DEFAULT '';"
     "UPDATE tasks SET state = 0, worker = '' WHERE state = 1;",
 };
@@ -62,6 +64,7 @@ struct sl_queue {
     char *path;
     bool open;                   /* a transaction is */
     uint64_t epoch;              /* last one taken */
+    uint64_t behind;             /* the next one is higher than this, too */
     uint64_t reserved, reserved_synced; /* epochs up to here: written, and on disk */
     struct {
         const char *sql;         /* by address */
@@ -198,6 +201,8 @@ const char *db_path(const struct sl_queue *q)
 
 uint64_t sl_queue_take_epoch(struct sl_queue *q)
 {
+    if (q->epoch < q->behind)
+        q->epoch = q->behind;
     return ++q->epoch;
 }
 
@@ -213,24 +218,28 @@ uint64_t sl_queue_epochs_synced(const struct sl_queue *q)
 
 int db_reserve_epochs(struct sl_queue *q, struct sl_error *e)
 {
-    if (q->epoch + EPOCH_BLOCK / 2 < q->reserved)
+    uint64_t last = q->epoch > q->behind ? q->epoch : q->behind;
+
+    if (last + EPOCH_BLOCK / 2 < q->reserved)
         return 0;
-    CHANGE(q, e, "UPDATE counters SET value = ? WHERE name = 'epochs'", "i", q->epoch + EPOCH_BLOCK);
-    q->reserved = q->epoch + EPOCH_BLOCK;
+    CHANGE(q, e, "UPDATE counters SET value = ? WHERE name = 'epochs'", "i", last + EPOCH_BLOCK);
+    q->reserved = last + EPOCH_BLOCK;
     return 0;
 }
 
-/* What an earlier process reserved may have been used: begin behind it. */
+/* What an earlier process reserved may have been used: begin behind it. And behind the time, as a
+ * new queue does: this one can be a copy from which a later queue was restored. */
 static int start_epochs(struct sl_queue *q, struct sl_error *e)
 {
     sqlite3_stmt *st;
     int rc;
 
-    SL_TRY(db_query(q, &st, e, "SELECT value FROM counters WHERE name = 'epochs'", ""));
+    SL_TRY(db_query(q, &st, e, "SELECT value, " EPOCH_OF_NOW " FROM counters WHERE name = 'epochs'", ""));
     SL_TRY(rc = db_next(q, st, e));
     if (rc == 0)
         return sl_fail(e, SL_EFAIL, "%s: the counter of epochs is missing: the queue is damaged", q->path);
     q->epoch = q->reserved = q->reserved_synced = db_number(st, 0);
+    q->behind = db_number(st, 1);
     sqlite3_reset(st);
     return db_reserve_epochs(q, e);
 }

@@ -118,22 +118,25 @@ void sl_queue_remove(const char *path);
  * nothing. After an error nothing of it happened: what was built on it in
  * memory must be read again. Errors: SL_ENOSPACE, SL_EFAIL. */
 int sl_queue_commit(struct sl_queue *q, struct sl_error *e) SL_MUST_USE;
-/* Something was written since the last commit. */
+/* Returns whether something was written since the last commit. */
 bool sl_queue_uncommitted(const struct sl_queue *q);
+/* Effect: drops what was written since the last commit. */
 void sl_queue_rollback(struct sl_queue *q);
 
-/* ---- jobs */
+/* ---- jobs. Errors here and below: SL_ENOSPACE, SL_EFAIL, and what is said beside them. */
 
-/* Effect: a new job with its prepare, stitch, publish (and verify) tasks. *id is
- * never used again, not even after forget. */
+/* Effect: a new job with its prepare, stitch, publish (and verify) tasks; what j points to is
+ * copied. *id is never used again, not even after forget. */
 int sl_queue_submit(struct sl_queue *q, const struct sl_new_job *j, uint64_t now_ms, uint64_t *id,
                     struct sl_error *e) SL_MUST_USE;
 
-/* Requests seen: ids of the jobs that this key of this user made. Returns how
- * many (0: unknown key). Errors: SL_EUSAGE, another request: what was remembered is neither digest nor whole, and
- * whole is not that of the jobs' specifications. */
+/* Effect: ids = the jobs that the request with this key of this user made. digest: XXH64 of the request's
+ * specifications without the texts of stock recipes; whole: with them, which earlier releases remembered. Returns how
+ * many jobs (0: the key is not known). Errors: SL_EUSAGE when the key was another request's: what was remembered is
+ * neither digest nor whole, and whole is not that of the jobs' specifications. */
 int sl_queue_seen(struct sl_queue *q, const char *user, const char *key, uint64_t digest,
                   uint64_t whole, uint64_t ids[SL_SWEEP_MAX], struct sl_error *e) SL_MUST_USE;
+/* Effect: remembers a request and its jobs for sl_queue_seen. */
 int sl_queue_remember(struct sl_queue *q, const char *user, const char *key, uint64_t digest,
                       const uint64_t *ids, uint32_t n, uint64_t now_ms, struct sl_error *e)
     SL_MUST_USE;
@@ -169,6 +172,8 @@ int sl_queue_same_plan(struct sl_queue *q, uint64_t job, const struct sl_queue_p
 /* Effect: sets state, times, exit code and error (NULL: none). */
 int sl_queue_set_state(struct sl_queue *q, uint64_t job, enum sl_job_state s, int code,
                        const char *error, uint64_t now_ms, struct sl_error *e) SL_MUST_USE;
+/* Effect: each sets what its name says. files: a JSON array of final names; present: whether the job is to have the
+ * label. */
 int sl_queue_set_priority(struct sl_queue *q, uint64_t job, uint32_t priority, struct sl_error *e)
     SL_MUST_USE;
 int sl_queue_set_attempts(struct sl_queue *q, uint64_t job, uint32_t attempts, struct sl_error *e)
@@ -201,9 +206,10 @@ int sl_queue_each_task(struct sl_queue *q, uint64_t job,
 /* ---- epochs. One counter for all tasks; a number is taken once and never again.
  * Of each the disk says in advance, by blocks, that it may have been taken, so that a
  * grant needs no sync of its own (proto/PROTOCOL.md, "Leases"): after a restart
- * the counter begins behind every block that was reserved. A new queue's counter begins
- * at the time, 100000 a second since 1970: so its epochs are higher than those of a queue
- * that was there before it, which outputs may still carry (worker/claim.h). */
+ * the counter begins behind every block that was reserved. And behind the time, 100000 a
+ * second since 1970, when the queue is opened: so the epochs of a new one, and of one that
+ * is an older copy, are higher than those of the queue that was there before, which outputs
+ * may still carry (worker/claim.h). */
 
 /* Returns the next epoch. Touches memory alone: may be called during a commit. */
 uint64_t sl_queue_take_epoch(struct sl_queue *q);
@@ -222,6 +228,7 @@ struct sl_new_lease {
  * Returns 1, or 0 when it is not ready or had that epoch or a later one. */
 int sl_queue_lease(struct sl_queue *q, const struct sl_new_lease *l, struct sl_error *e)
     SL_MUST_USE;
+/* Effect: the leased task is done; checksum as in struct sl_task_row. */
 int sl_queue_finish(struct sl_queue *q, uint64_t job, uint32_t task, uint64_t epoch,
                     uint64_t checksum, struct sl_error *e) SL_MUST_USE;
 /* Effect: back to ready (given back, expired): no attempt is counted. */

@@ -23,6 +23,8 @@ struct blk_q8_0 { uint16_t d; int8_t qs[32]; };
 struct blk_iq4_nl { uint16_t d; uint8_t qs[16]; };
 struct blk_mxfp4 { uint8_t e; uint8_t qs[16]; }; /* e: the scale is 2^(e - 127) */
 
+struct blk_nvfp4 { uint8_t d[4]; uint8_t qs[32]; }; /* 64 weights; each 16 with an E4M3 scale without a sign, and 8 bytes of codes */
+
 /* Few levels. q1_0: 128 weights, a bit each: plus or minus d. q2_0: 64 weights of two bits, tq2_0: 256, in halves whose
  * byte i has weights i, i + 32, i + 64 and i + 96: d times (level - 1). tq1_0: 256 weights; the bytes have five digits to the base
  * of three (160 + 80 weights, from byte to byte 32 or 16 apart), in qh four (16), as the fraction of 256 that is just above them. */
@@ -57,6 +59,7 @@ SL_LAYOUT(blk_q5_1, 24);
 SL_LAYOUT(blk_q8_0, 34);
 SL_LAYOUT(blk_iq4_nl, 18);
 SL_LAYOUT(blk_mxfp4, 17);
+SL_LAYOUT(blk_nvfp4, 36);
 SL_LAYOUT(blk_q1_0, 18);
 SL_LAYOUT(blk_q2_0, 18);
 SL_LAYOUT(blk_tq1_0, 54);

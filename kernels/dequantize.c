@@ -81,6 +81,30 @@ static void from_mxfp4(const void *in, float *out)
         out[i] = values[q[i]] * d;
 }
 
+/* E4M3 without its sign, as ggml reads it: the code of its NaN is 0, that of the other one 480. */
+static float from_ue4m3(uint8_t code)
+{
+    uint32_t m = code & 7, x = code >> 3 & 15;
+
+    if (code == 0x7f)
+        return 0;
+    return x ? (float)(8 + m) * sl_f32_from_e8m0((uint8_t)(x + 117)) : (float)m * 0x1p-9f;
+}
+
+static void from_nvfp4(const void *in, float *out)
+{
+    static const float values[16] = {SL_E2M1_VALUES};
+    struct blk_nvfp4 b;
+
+    memcpy(&b, in, sizeof b);
+    for (int k = 0; k < 4; k++, out += 16) {
+        float d = from_ue4m3(b.d[k]);
+
+        for (int i = 0; i < 16; i++)
+            out[i] = values[b.qs[8 * k + i % 8] >> i / 8 * 4 & 15] * d;
+    }
+}
+
 static void from_iq4_xs(const void *in, float *out)
 {
     struct blk_iq4_xs b;
@@ -382,7 +406,7 @@ static void (*const from_block[SL_TYPE_LIMIT])(const void *in, float *out) = {
     [SL_TYPE_Q4_K] = from_q4_k,     [SL_TYPE_Q5_K] = from_q5_k, [SL_TYPE_Q6_K] = from_q6_k,
     [SL_TYPE_IQ1_S] = from_iq1_s,   [SL_TYPE_IQ1_M] = from_iq1_m, [SL_TYPE_IQ2_XXS] = from_iq2_xxs,
     [SL_TYPE_IQ2_XS] = from_iq2_xs, [SL_TYPE_IQ2_S] = from_iq2_s, [SL_TYPE_IQ3_XXS] = from_iq3_xxs,
-    [SL_TYPE_IQ3_S] = from_iq3_s,   [SL_TYPE_MXFP4] = from_mxfp4,
+    [SL_TYPE_IQ3_S] = from_iq3_s,   [SL_TYPE_MXFP4] = from_mxfp4, [SL_TYPE_NVFP4] = from_nvfp4,
     [SL_TYPE_Q1_0] = from_q1_0,     [SL_TYPE_Q2_0] = from_q2_0, [SL_TYPE_TQ1_0] = from_tq1_0,
     [SL_TYPE_TQ2_0] = from_tq2_0,
 };

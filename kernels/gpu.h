@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#define SL_GPU_RUNS 16
+#define SL_GPU_RUNS 16 /* of a launch, at most */
 #define SL_GPU_LOAD 32 /* elements of a block that are loaded at once, at most */
 
 /* A run of elements of one source matrix, as struct sl_source (kernels.h) has it;
@@ -133,13 +133,12 @@ const char *sl_gpu_absence(const struct sl_gpu_api *api);
 int sl_gpu_open(const struct sl_gpu_api *api, int device, struct sl_gpu_device *out, struct sl_error *e) SL_MUST_USE;
 void sl_gpu_close(struct sl_gpu_device *d);
 
-/* Effect: fails with SL_EDEVICE, naming the device, what was tried, and the runtime's
- * words for err. */
+/* Effect: *e names the device, what was tried, and the runtime's words for err. Returns SL_EDEVICE. */
 int sl_gpu_fail(const struct sl_gpu_device *d, int err, const char *what, struct sl_error *e);
 
-/* Effect: one launch, blocking: in, w and out are host memory of the given sizes,
- * taken from and copied to. *status as in struct sl_gpu_work. For checks and
- * benchmarks; a worker keeps its buffers. */
+/* Effect: one launch, blocking. w's in (in_bytes), w (w_floats) and out are host memory, copied from and to the
+ * device; its grid, means and status are not looked at. *status as in struct sl_gpu_work, from 0. For checks and
+ * benchmarks; a worker keeps its buffers. Errors: SL_EDEVICE. */
 int sl_gpu_quantize(const struct sl_gpu_device *d, const struct sl_gpu_work *w, size_t in_bytes, size_t w_floats,
                     uint32_t *status, struct sl_error *e) SL_MUST_USE;
 

@@ -36,15 +36,15 @@ struct sl_source {
 int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out,
                 uint64_t *bad) SL_MUST_USE;
 
-/* Effect: changes n values that were loaded from a source of that dtype, in place, as the converter does on tensors of
- * F16 or else F32; the exponential is rounded to these from F64, the same on every machine. Errors: SL_ESOURCE when one
- * is then infinite, with its index in *bad. */
+/* Effect: changes n values, loaded from a source of that dtype, in place. Results are rounded to F16 where dtype is F16,
+ * else to F32, as the converter has its tensors; the exponential comes from F64, the same on every machine. Errors:
+ * SL_ESOURCE when one is then infinite, with its index in x in *bad. */
 int sl_change_values(enum sl_change change, enum sl_dtype dtype, float *x, uint64_t n, uint64_t *bad) SL_MUST_USE;
 
 /* Effect: rounds each value to BF16 and back (nearest even), in place. */
 void sl_round_bf16(float *x, uint64_t n);
 
-/* One text of the quantizers, compiled for several widths. All give the same bytes. */
+/* The quantizers are one text, compiled for several widths. All give the same bytes. */
 enum sl_backend { SL_BACKEND_AUTO = 0, SL_BACKEND_SCALAR, SL_BACKEND_PORTABLE, SL_BACKEND_AVX2,
                   SL_BACKEND_AVX512 };
 
@@ -70,19 +70,21 @@ int sl_quantize_on(enum sl_backend b, int type, const float *x, const float *w, 
 /* Returns whether the type is written with weights only (iq1_s, iq2_xxs, iq2_xs). */
 int sl_needs_weights(int type);
 
-/* Effect: the bytes of sl_load_f32 followed by sl_quantize_on without importance weights, with no
- * values in between. Returns 1, or 0 when there is no such way for the type and the source, or
- * when one of the two would refuse something: then out means nothing, and they are to be called. */
+/* Effect: out (sl_type_bytes(type, n) bytes) = what sl_load_f32 and then sl_quantize_on without importance
+ * weights would give, without values in F32 in memory. Returns 1, or 0 when there is no such way for the type
+ * and the source, or when one of the two would refuse something: then out means nothing, and they are to be
+ * called. */
 int sl_quantize_source(enum sl_backend b, int type, const struct sl_source *s, uint64_t skip,
                        uint64_t n, void *out) SL_MUST_USE;
 
-/* Effect: writes elements [skip, skip + n) of a run of F4 as blocks of MXFP4: the same codes, and the exponents of
- * the scales. Errors: SL_ESOURCE as sl_load_f32; SL_EUNSUPPORTED where blocks are not under a power of two each, or n is
- * no multiple of 32. */
+/* Effect: writes elements [skip, skip + n) of a run of F4 as blocks of MXFP4 (n / 32 * 17 bytes): the same codes, and
+ * the exponents of the scales. Errors: SL_ESOURCE as sl_load_f32; SL_EUNSUPPORTED where not each block of 32 is under
+ * one scale that is a power of two, or the run, skip or n is not of whole blocks. */
 int sl_repack_mxfp4(const struct sl_source *s, uint64_t skip, uint64_t n, void *out, uint64_t *bad) SL_MUST_USE;
 
-/* Effect: out[0..n) = the values that n weights in `type` stand for, exactly
- * as ggml's dequantizers give them, but for a NaN where MXFP4's scale is one (255). Errors: SL_EUNSUPPORTED. */
+/* Effect: out[0..n) = the values that n weights in `type` (sl_type_bytes(type, n) bytes, of any alignment) stand for,
+ * exactly as ggml's dequantizers give them, but for a NaN where MXFP4's scale is one (255). Errors: SL_EUNSUPPORTED for
+ * a type that is not known or not read, or an n that is no multiple of its block. */
 int sl_dequantize(int type, const void *in, uint64_t n, float *out) SL_MUST_USE;
 
 #endif

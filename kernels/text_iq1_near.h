@@ -11,8 +11,9 @@
 #define IQ1_SLACK 0x1p-16f
 struct iq1_near {
     const float *x, *w, *v; /* columns of n + 1 */
-    vf eighth[2];           /* of all w * x, and of the first half's less the second's: what a move adds to a split's sum */
-    vf all, all_w;          /* what magnitudes add up to */
+    vf eighth[2];           /* an eighth of the sum of w * x, and of the first half's sum less the second's: levels move by
+                             * 1 / 8, up or down, all alike or the halves apart, and a split's sum by this */
+    vf all, all_w;          /* sums of the magnitudes of w * x, and of w */
 };
 
 /* Whether no number is so large or small that roundings are not what they usually are. A value is below 2^64 then, since the

@@ -1,13 +1,31 @@
 /* Qwen2 (biases on q, k and v), Qwen3 (norms on the heads of q and k), the R1 distills made from both, and
  * Qwen3 with many experts in each layer. No permutation. */
 #include "proto/arch_table.h"
+#include "proto/suffix.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
 #include <string.h>
 
+#define MOE (SL_W_LAYER | SL_W_MOE)
+#define MLP "model.layers.{i}.mlp."
+
 static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors,
-                                                       sl_arch_dense_tensors, sl_arch_expert_tensors, NULL};
+                                                       sl_arch_dense_tensors, NULL};
+
+const struct sl_tensor_tmpl sl_arch_qwen_moe_tensors[] = {
+    {"blk.{i}.ffn_gate_inp.weight", MLP "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.ffn_gate_exps.weight", MLP "experts.{e}.gate_proj.weight", MOE | SL_W_APART, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_up_exps.weight", MLP "experts.{e}.up_proj.weight", MOE | SL_W_APART, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_down_exps.weight", MLP "experts.{e}.down_proj.weight", MOE | SL_W_APART, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_gate_exps.weight", MLP "experts.gate_up_proj", MOE | SL_W_FUSED, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_up_exps.weight", MLP "experts.gate_up_proj", MOE | SL_W_FUSED, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_down_exps.weight", MLP "experts.down_proj", MOE | SL_W_FUSED, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
+    SL_END_TENSORS,
+};
+
+static const struct sl_tensor_tmpl *const moe_tensors[] = {sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors,
+                                                           sl_arch_qwen_moe_tensors, NULL};
 
 /* Newer libraries call the experts "local"; where both entries are there, theirs counts. */
 const struct sl_field sl_arch_qwen_moe_fields[] = {
@@ -64,6 +82,27 @@ int sl_arch_all_have_experts(const struct sl_params *p, struct sl_error *e)
                    "cannot have", step == 1 ? "mlp_only_layers" : "decoder_sparse_step", p->arch->name);
 }
 
+/* Of each expert the rows of gate are above those of up. */
+void sl_arch_qwen_moe_views(struct sl_params *p)
+{
+    uint64_t expert = p->num[SL_N_MOE_FF].u * p->num[SL_N_EMBD].u, n = p->num[SL_N_EXPERT].u;
+
+    for (int i = SL_VIEW_GATE; i <= SL_VIEW_UP; i++)
+        p->views[i] = (struct sl_view){1, {{.elems = n * expert, .first = i == SL_VIEW_UP ? expert : 0, .run = expert,
+                                            .n = {n, 1}, .step = {2 * expert}}}, 0};
+}
+
+void sl_arch_qwen_moe_arrange(const struct sl_params *p, const struct sl_tensor_tmpl *t, struct sl_arrangement *a)
+{
+    bool down = sl_ends_with(t->out, ".ffn_down_exps.weight"), up = sl_ends_with(t->out, ".ffn_up_exps.weight");
+
+    if (!(t->when & SL_W_FUSED))
+        return;
+    a->stack = true;
+    a->view = down ? NULL : &p->views[up ? SL_VIEW_UP : SL_VIEW_GATE];
+    memcpy(a->shape, (uint64_t[3]){p->num[SL_N_EXPERT].u, p->num[t->rows].u * (down ? 1 : 2), p->num[t->cols].u}, sizeof a->shape);
+}
+
 static int derive_moe(struct sl_params *p, struct sl_error *e)
 {
     const struct sl_number *n = p->num;
@@ -73,6 +112,7 @@ static int derive_moe(struct sl_params *p, struct sl_error *e)
         sl_num_set(p, SL_N_EXPERT_USED, 8); /* the configuration class's own */
     SL_TRY(sl_arch_check_experts(p, e));
     SL_TRY(sl_arch_all_have_experts(p, e));
+    sl_arch_qwen_moe_views(p);
     return derive_normed(p, 4, 0, e);
 }
 
@@ -108,7 +148,8 @@ const struct sl_arch sl_arch_qwen3moe = {
     .classes = moe_classes,
     .fields = sl_arch_plain_fields,
     .more_fields = sl_arch_qwen_moe_fields,
-    .tensors = tensors,
+    .tensors = moe_tensors,
     .derive = derive_moe,
+    .arrange = sl_arch_qwen_moe_arrange,
     .output_if_there = true,
 };

@@ -51,15 +51,7 @@ static const struct sl_tensor_tmpl joined[] = {
     SL_END_TENSORS,
 };
 
-/* Several tensors of an expert, or one of all experts of a layer. */
-static const struct sl_tensor_tmpl experts[] = {
-    {"blk.{i}.ffn_gate_inp.weight", MLP "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.ffn_gate_exps.weight", MLP "experts.{e}.gate_proj.weight", MOE | SL_W_APART, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", MLP "experts.{e}.up_proj.weight", MOE | SL_W_APART, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", MLP "experts.{e}.down_proj.weight", MOE | SL_W_APART, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_gate_exps.weight", MLP "experts.gate_up_proj", MOE | SL_W_FUSED, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_up_exps.weight", MLP "experts.gate_up_proj", MOE | SL_W_FUSED, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_down_exps.weight", MLP "experts.down_proj", MOE | SL_W_FUSED, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
+static const struct sl_tensor_tmpl shared_expert[] = {
     {"blk.{i}.ffn_gate_inp_shexp.weight", MLP "shared_expert_gate.weight", MOE, SL_N_ONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.ffn_gate_shexp.weight", MLP "shared_expert.gate_proj.weight", MOE, SL_N_SHARED_FF_KEY, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_up_shexp.weight", MLP "shared_expert.up_proj.weight", MOE, SL_N_SHARED_FF_KEY, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
@@ -76,10 +68,10 @@ static const struct sl_tensor_tmpl nextn[] = {
 };
 
 static const struct sl_tensor_tmpl *const tensors[] = {
-    sl_arch_common_tensors, attention, apart, sl_arch_dense_tensors, experts, nextn, NULL,
+    sl_arch_common_tensors, attention, apart, sl_arch_dense_tensors, sl_arch_qwen_moe_tensors, shared_expert, nextn, NULL,
 };
 static const struct sl_tensor_tmpl *const next_tensors[] = {
-    sl_arch_common_tensors, attention, joined, sl_arch_dense_tensors, experts, nextn, NULL,
+    sl_arch_common_tensors, attention, joined, sl_arch_dense_tensors, sl_arch_qwen_moe_tensors, shared_expert, nextn, NULL,
 };
 
 static const struct sl_field fields[] = {
@@ -104,8 +96,8 @@ static const struct sl_field fields[] = {
 
 /* ---- where elements come from ---- */
 
-enum { QKV, CONV, ROWS, HEAD_ROWS, HEADS, COLUMNS, GATE, UP };
-_Static_assert(UP < SL_VIEWS, "each has its place");
+enum { QKV, CONV, ROWS, HEAD_ROWS, HEADS, COLUMNS };
+_Static_assert((int)COLUMNS < (int)SL_VIEW_GATE, "each has its place");
 
 /* Behind the first `skip` elements value heads are grouped by their keys' heads, `run` elements of each; the output has
  * the first of each key's head, then the second of each, and so on. */
@@ -140,7 +132,6 @@ static void derive_views(struct sl_params *p)
 {
     uint64_t dim = p->num[SL_N_LINEAR_DIM].u, values = p->num[SL_N_LINEAR_VALUES].u, cols = p->num[SL_N_EMBD].u;
     uint64_t before = 2 * dim * p->num[SL_N_LINEAR_KEYS].u, all = dim * values, kernel = p->num[SL_N_CONV].u;
-    uint64_t expert = p->num[SL_N_MOE_FF].u * cols, n_expert = p->num[SL_N_EXPERT].u;
 
     if (p->arch == &sl_arch_qwen3next) {
         split(p);
@@ -152,9 +143,8 @@ static void derive_views(struct sl_params *p)
         tile(p, HEADS, values, 0, 1);
         tile(p, COLUMNS, cols * all, 0, dim);
     }
-    for (int i = GATE; i <= UP && n_expert; i++)
-        p->views[i] = (struct sl_view){1, {{.elems = n_expert * expert, .first = i == UP ? expert : 0, .run = expert,
-                                            .n = {n_expert, 1}, .step = {2 * expert}}}, 0};
+    if (p->num[SL_N_EXPERT].u)
+        sl_arch_qwen_moe_views(p);
 }
 
 static bool of_linear(const struct sl_params *p, const char *name, struct sl_arrangement *a)
@@ -185,12 +175,8 @@ static void arrange(const struct sl_params *p, const struct sl_tensor_tmpl *t, s
             a->rows = n[SL_N_LINEAR_QKV].u + n[SL_N_LINEAR_ROWS].u;
     } else if (sl_ends_with(t->src, "norm.weight") || strncmp(t->src, "mtp.pre_fc_norm_", 16) == 0) {
         a->change = SL_PLUS_ONE;
-    } else if (t->when & SL_W_FUSED) {
-        bool down = sl_ends_with(t->out, ".ffn_down_exps.weight");
-
-        a->stack = true;
-        a->view = down ? NULL : &p->views[sl_ends_with(t->out, ".ffn_up_exps.weight") ? UP : GATE];
-        memcpy(a->shape, (uint64_t[3]){n[SL_N_EXPERT].u, n[t->rows].u * (down ? 1 : 2), n[t->cols].u}, sizeof a->shape);
+    } else {
+        sl_arch_qwen_moe_arrange(p, t, a);
     }
 }
 
@@ -342,6 +328,7 @@ const struct sl_arch sl_arch_qwen35 = {
 const struct sl_arch sl_arch_qwen35moe = {
     .name = "qwen35moe",
     .classes = moe_classes,
+    .joins_experts = true,
     .fields = fields,
     .more_fields = sl_arch_qwen_moe_fields,
     .tensors = tensors,

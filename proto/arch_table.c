@@ -219,11 +219,11 @@ bool sl_arch_drops(const struct sl_params *p, const char *name)
     const char *rest;
     uint64_t i;
 
-    if (p->arch->drops)
-        return p->arch->drops(p, name);
     if (sl_ends_with(name, ".attention.masked_bias") || sl_ends_with(name, ".attention.bias") ||
         sl_ends_with(name, ".rotary_emb.inv_freq"))
         return true;
+    if (p->arch->drops)
+        return p->arch->drops(p, name);
     if (strcmp(name, "lm_head.weight") == 0)
         return p->tied && !p->arch->output_if_there;
     return (p->arch->drops_mtp || p->no_mtp) && sl_arch_in_layer(name, "model.layers.", &i, &rest) && i >= p->num[SL_N_LAYER].u;

@@ -202,6 +202,7 @@ struct sl_arch {
     const char *template_of; /* the model of which the converter has a chat template, for checkpoints without; NULL: none */
     bool template_first;  /* it comes before all, and a checkpoint's takes its place */
     bool own_types;       /* the converter goes by the checkpoint's types, whatever --outtype: BF16 stays in routers too */
+    bool joins_experts;   /* where they are not FP8, it ships a layer's experts in one tensor */
     bool shares_heads;    /* layers for multi-token prediction ship without embedding and head */
     bool output_if_there; /* a tied model's lm_head.weight is kept when it is there */
     bool sentencepiece;   /* the converter prefers tokenizer.model where it exists */
@@ -302,6 +303,13 @@ int sl_arch_keys(const struct sl_params *p, struct sl_kvs *kvs, struct sl_error 
  * (arch_qwen.c). */
 extern const struct sl_field sl_arch_qwen_moe_fields[];
 int sl_arch_all_have_experts(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+
+/* Qwen's experts and their router: of an expert several tensors, or one of all experts of a layer. For the latter two views
+ * must be filled, which are the last ones, and the templates arranged (arch_qwen.c). */
+enum { SL_VIEW_GATE = SL_VIEWS - 2, SL_VIEW_UP };
+extern const struct sl_tensor_tmpl sl_arch_qwen_moe_tensors[];
+void sl_arch_qwen_moe_views(struct sl_params *p);
+void sl_arch_qwen_moe_arrange(const struct sl_params *p, const struct sl_tensor_tmpl *t, struct sl_arrangement *a);
 
 /* Facts of layer i, for `when`. */
 uint32_t sl_arch_layer_facts(const struct sl_params *p, uint64_t i);

@@ -14,9 +14,6 @@ static int take_tensor(const struct sl_gguf *g, const struct sl_gguf_tensor *fro
     const struct sl_type_info *info = sl_type_info(from->type);
     int dtype = sl_dtype_of_type(from->type);
 
-    if (from->type == SL_TYPE_NVFP4)
-        return sl_fail(e, SL_EUNSUPPORTED, "%s: tensor '%s' is nvfp4, which Sluice does not read: what scales all of it lies "
-                       "in a tensor of its own; start from the checkpoint in BF16 or FP8", g->path, from->name);
     if (dtype < 0)
         return sl_fail(e, SL_EUNSUPPORTED, "%s: tensor '%s' is %s, which Sluice cannot read", g->path,
                        from->name, info ? info->name : "of an unknown type");

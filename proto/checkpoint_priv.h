@@ -51,8 +51,8 @@ int sl_ck_check_scales(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE
 /* Effect: makes the table of names anew, after some were changed. Errors: SL_ESOURCE (one is there twice). */
 int sl_ck_name_anew(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: the text model's config where the class has one inside; and its tensors' names without
- * their prefix. Errors: SL_ESOURCE (checkpoint_text.c). */
+/* Effect: where the class has a text model inside: sl_ck_priv's `text`; and its tensors under their names without
+ * the prefix. Errors: SL_ESOURCE (checkpoint_text.c). */
 int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 int sl_ck_take_text(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 

@@ -7,10 +7,18 @@
 
 #define PREFIX "language_model."
 #define MODEL "model."
+#define MTP "mtp."
 
 const struct cJSON *sl_checkpoint_config(const struct sl_checkpoint *ck)
 {
     return sl_ck_priv(ck)->text ? sl_ck_priv(ck)->text : ck->config;
+}
+
+static const char *class_of(const cJSON *config)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(config, "architectures");
+
+    return cJSON_IsArray(list) && cJSON_IsString(list->child) ? list->child->valuestring : "";
 }
 
 /* Effect: appends the object's entries to `to`, but for one. Returns false out of memory. */
@@ -32,9 +40,8 @@ static bool append(cJSON *to, const cJSON *object, const char *but)
  * has no class with defaults. */
 int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e)
 {
-    const cJSON *list = cJSON_GetObjectItemCaseSensitive(ck->config, "architectures");
     const cJSON *text = cJSON_GetObjectItemCaseSensitive(ck->config, "text_config");
-    const char *class = cJSON_IsArray(list) && cJSON_IsString(list->child) ? list->child->valuestring : "";
+    const char *class = class_of(ck->config);
     cJSON *all;
 
     if (strcmp(class, "KimiK25ForConditionalGeneration") != 0 && strcmp(class, "KimiK3ForConditionalGeneration") != 0 &&
@@ -62,11 +69,23 @@ static bool without_prefix(const char **name)
     return true;
 }
 
+/* "model.mtp.X" is "mtp.X", as some checkpoints of Qwen have what predicts several tokens. */
+static bool without_model(const char **name)
+{
+    bool inside = strncmp(*name, MODEL MTP, sizeof MODEL MTP - 1) == 0;
+
+    *name += inside ? sizeof MODEL - 1 : 0;
+    return inside;
+}
+
 int sl_ck_take_text(struct sl_checkpoint *ck, struct sl_error *e)
 {
-    bool any = false;
+    const char *class = class_of(ck->config);
+    bool text = sl_ck_priv(ck)->text != NULL, qwen = strncmp(class, "Qwen3", 5) == 0, any = false;
 
-    for (uint32_t i = 0; i < ck->n_tensors && sl_ck_priv(ck)->text; i++)
-        any |= without_prefix(&ck->tensors[i].name);
+    for (uint32_t i = 0; i < ck->n_tensors && (text || qwen); i++) {
+        any |= text && without_prefix(&ck->tensors[i].name);
+        any |= qwen && without_model(&ck->tensors[i].name);
+    }
     return any ? sl_ck_name_anew(ck, e) : 0;
 }

@@ -58,18 +58,19 @@ int sl_kvs_set_u64(struct sl_kvs *kvs, const char *key, uint64_t v) SL_MUST_USE;
 int sl_kvs_set_f32(struct sl_kvs *kvs, const char *key, float v) SL_MUST_USE;
 int sl_kvs_set_bool(struct sl_kvs *kvs, const char *key, bool v) SL_MUST_USE;
 int sl_kvs_set_str(struct sl_kvs *kvs, const char *key, const char *v) SL_MUST_USE;
-/* n elements of a numeric type, copied from v in memory layout. */
+/* n elements of a numeric type, which lie in v as in the file, one after the other. */
 int sl_kvs_set_arr(struct sl_kvs *kvs, const char *key, enum sl_gguf_type elem, const void *v,
                    uint64_t n) SL_MUST_USE;
 int sl_kvs_set_strs(struct sl_kvs *kvs, const char *key, const char *const *v, uint64_t n)
     SL_MUST_USE;
 /* A copy of another kv. */
 int sl_kvs_copy(struct sl_kvs *kvs, const struct sl_kv *from) SL_MUST_USE;
-/* Effect: the key, where it is there and stands behind that place, stands there. */
-void sl_kvs_move(struct sl_kvs *kvs, const char *key, uint64_t to);
 /* The same, but the value stays its owner's, who must keep it as long as the list is there: a
  * vocabulary takes megabytes. */
 int sl_kvs_borrow(struct sl_kvs *kvs, const struct sl_kv *from) SL_MUST_USE;
+/* Effect: moves the key forward to index `to`, and those between one back; nothing when it is not
+ * there or stands before that. */
+void sl_kvs_move(struct sl_kvs *kvs, const char *key, uint64_t to);
 /* Effect: room for one key more behind the last. Errors: SL_EFAIL. */
 int sl_kvs_reserve(struct sl_kvs *kvs) SL_MUST_USE;
 /* Effect: removes the key, if it is there. */

@@ -11,7 +11,7 @@ static const uint32_t mostly[SL_TYPE_LIMIT] = {
     [SL_TYPE_Q4_K] = 15, [SL_TYPE_Q5_K] = 17, [SL_TYPE_Q6_K] = 18, [SL_TYPE_IQ2_XXS] = 19,
     [SL_TYPE_IQ2_XS] = 20, [SL_TYPE_IQ2_S] = 28, [SL_TYPE_IQ3_XXS] = 23, [SL_TYPE_IQ1_S] = 24,
     [SL_TYPE_IQ1_M] = 31, [SL_TYPE_IQ4_NL] = 25, [SL_TYPE_IQ4_XS] = 30, [SL_TYPE_IQ3_S] = 26,
-    [SL_TYPE_TQ1_0] = 36, [SL_TYPE_TQ2_0] = 37, [SL_TYPE_Q1_0] = 40, [SL_TYPE_Q2_0] = 41,
+    [SL_TYPE_NVFP4] = 39, [SL_TYPE_TQ1_0] = 36, [SL_TYPE_TQ2_0] = 37, [SL_TYPE_Q1_0] = 40, [SL_TYPE_Q2_0] = 41,
 };
 
 static int no_memory(struct sl_error *e)

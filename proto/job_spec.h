@@ -64,7 +64,7 @@ int sl_job_plan_open(struct sl_job_plan *j, const struct cJSON *spec, const char
                      struct sl_error *e) SL_MUST_USE;
 void sl_job_plan_close(struct sl_job_plan *j);
 
-/* Return about how many bytes of memory checkpoint and model take, and the rest. */
+/* Return about how many bytes of memory checkpoint and model take, and all the rest of j. */
 uint64_t sl_job_plan_model_bytes(const struct sl_job_plan *j);
 uint64_t sl_job_plan_bytes(const struct sl_job_plan *j);
 
@@ -90,12 +90,16 @@ int sl_job_copy_file_type(struct sl_job_plan *j, struct sl_error *e) SL_MUST_USE
 int sl_job_imatrix_open(const struct sl_job_options *o, const struct sl_roots *roots, struct sl_imatrix **out,
                         struct sl_error *e) SL_MUST_USE;
 
-/* The options' texts, shared with the command line. sl_job_add_override appends
- * to j->overrides; the pattern is lower-cased, as llama-quantize does. */
+/* The options' texts, shared with the command line. */
+
+/* Effect: appends PATTERN=TYPE to j->overrides; the pattern is copied and lower-cased, as llama-quantize does.
+ * origin names the option in errors. Errors: SL_EUSAGE (no such type), SL_EFAIL. */
 int sl_job_add_override(struct sl_job_plan *j, const char *origin, const char *pattern,
                         const char *type, struct sl_error *e) SL_MUST_USE;
+/* Effect: sets a key from KEY=TYPE:VALUE, as llama-quantize writes it (int: u32). Errors: SL_EUSAGE (another form, a
+ * value out of range, a key that describes the file itself), SL_EFAIL. */
 int sl_parse_override_kv(struct sl_kvs *kvs, const char *text, struct sl_error *e) SL_MUST_USE;
-/* SL_EUSAGE: no type has this name, and which one has nearly. */
+/* Effect: *e = no type has this name, and which one nearly has. Returns SL_EUSAGE. */
 int sl_no_type(const char *origin, const char *text, struct sl_error *e) SL_MUST_USE;
 
 #endif

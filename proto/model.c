@@ -49,14 +49,13 @@ static bool source_name(const struct build *b, const struct sl_tensor_tmpl *t, u
     return sl_arch_name(name + at, 128 - (size_t)at, t->src + len, layer, expert);
 }
 
-/* Whether the checkpoint has experts as the template does. By config.json alone: apart in FP8, else in one tensor, as
- * published models have them. */
+/* Whether the checkpoint has experts as the template does; by config.json alone: as published models have them. */
 static bool joined_alike(const struct build *b, const struct sl_tensor_tmpl *t, uint64_t i)
 {
     static const struct sl_tensor_tmpl up = {.src = "model.layers.{i}.mlp.experts.gate_up_proj"};
     uint32_t joined = t->when & (SL_W_FUSED | SL_W_APART);
     char name[128];
-    bool fused = b->planned ? !b->p->fp8 : source_name(b, &up, i, 0, name) && sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR;
+    bool fused = b->planned ? b->p->arch->joins_experts && !b->p->fp8 : source_name(b, &up, i, 0, name) && sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR;
 
     return !joined || joined == (fused ? SL_W_FUSED : SL_W_APART);
 }

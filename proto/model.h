@@ -42,8 +42,8 @@ struct sl_view_part {
 struct sl_view {
     uint32_t n_parts;
     struct sl_view_part part[SL_VIEW_PARTS];
-    uint64_t period;       /* the output's elements [k * period, (k + 1) * period) are the source's of these numbers, in
-                              another order; 0: there is no such number */
+    uint64_t period;       /* elements [k * period, (k + 1) * period) of the output are the source's elements of the same
+                              numbers, in another order; 0: there is no such period */
 };
 
 struct sl_out_tensor {
@@ -79,9 +79,9 @@ struct sl_hparams {
     uint64_t n_expert, n_layer_dense;
     uint64_t n_embd, n_vocab;
     uint64_t kv_lora, rope_dim, head_k, head_v; /* per head, not the MLA-compressed sizes */
-    uint64_t window, n_fine, n_coarse; /* tokens looked at one by one, 0: all; layers that look at compressed ones besides,
-                                          SL_FINE or SL_COARSE to one */
-    uint64_t n_nextn, index_dim; /* of n_layer those for multi-token prediction; an indexer's keys, 0: none */
+    uint64_t window, n_fine, n_coarse; /* tokens looked at one by one, 0: all; layers that besides look at tokens
+                                          compressed SL_FINE or SL_COARSE to one */
+    uint64_t n_nextn, index_dim; /* layers of n_layer for multi-token prediction; length of an indexer's key, 0: none */
     bool mla_only;        /* there is no other layout, by the architecture */
     uint64_t n_linear, state; /* layers of linear attention: no cache, but a state of so many F32 values each */
 };
@@ -107,7 +107,7 @@ struct sl_model {
     bool keeps_q8_0;      /* what is FP8 stays q8_0 where it stays as it is: DeepSeek-V4's converter makes that of it */
     const char *template_of; /* a checkpoint's kvs lack a chat template, and the converter has one of this model; NULL: not so */
     bool no_tokenizer;    /* kvs lack the tokenizer's keys: good for a plan, not for a file */
-    bool no_tokenizer_config; /* kvs are without what that file says */
+    bool no_tokenizer_config; /* there is no tokenizer_config.json: kvs lack what it would say */
     void *priv;
 };
 

@@ -37,7 +37,7 @@ struct sl_plan_segment {
 };
 
 /* Hashes (hex) of what a plan depends on, to say what differs between two. The
- * first four are of what was given, each without the others' doing. */
+ * first four are each of one thing that was given, and do not depend on the others. */
 struct sl_plan_parts {
     char source[33];  /* files (name, size, mtime) and the tensors in them */
     char recipe[33];  /* recipe's name, text and file type */
@@ -130,18 +130,19 @@ const char *sl_plan_option_difference(const char *then, const char *now, char *b
 struct sl_memory {
     uint64_t weights, kv_cache, buffers, total, per_device;
 };
-/* An estimate for one sequence of ctx tokens on `devices` devices (0: as 1).
- * weights: the plan's tensors. kv_cache: F16; for deepseek2 with whole_heads
- * (the legacy layout, as in the paper) n_head x (head_k + head_v) values a
- * token and layer, else kv_lora + rope_dim; for other models n_head_kv x
- * (head_k + head_v). In a layer whose attention has an indexer its key goes beside these (with head_v more where
- * there is no kv_lora); a layer of linear attention has a state in F32 in place of a cache; where there is
- * either, layers for multi-token prediction have none. buffers, on each device: attention scores of one
- * micro-batch of 512 tokens in F16 (n_head x ctx x 512 x 2), its logits in F32
- * (n_vocab x 512 x 4) and 0.3 GiB for the runtime itself. With 8 devices this
- * gives the totals of arXiv 2505.02390, table 1 ("GB" there is GiB) within
- * 0.5 %. total = weights + kv_cache + devices x buffers; per_device is its
- * even share; `buffers` is the sum over devices. */
+/* Effect: *out = an estimate for one sequence of ctx tokens on `devices` devices (0: as 1).
+ *   weights     the plan's tensors
+ *   kv_cache    F16 values for each token and layer: for deepseek2 with whole_heads (the legacy
+ *               layout, as in the paper) n_head x (head_k + head_v), else kv_lora + rope_dim;
+ *               for other models n_head_kv x (head_k + head_v). A layer with an indexer has its
+ *               key besides (and head_v more where there is no kv_lora), one of linear attention a
+ *               state in F32 instead; in models with either, layers for multi-token prediction
+ *               have nothing
+ *   buffers     the sum over devices of: attention scores of one micro-batch of 512 tokens in F16
+ *               (n_head x ctx x 512 x 2), its logits in F32 (n_vocab x 512 x 4), and 0.3 GiB for
+ *               the runtime itself
+ *   total       the sum of these; per_device: its even share
+ * With 8 devices this gives the totals of arXiv 2505.02390, table 1 ("GB" there is GiB), within 0.5 %. */
 void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uint32_t devices,
                     struct sl_memory *out);
 

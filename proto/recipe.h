@@ -8,7 +8,7 @@
 struct sl_recipe;
 struct sl_imatrix;
 
-/* Effect: loads a recipe by name (installed or compiled in; letter case is
+/* Effect: loads a recipe by name (from the user's folders or compiled in; letter case is
  * ignored, "Q4_K_M" = "q4_k_m"; "q4_k" and "15", llama-quantize's alias and number,
  * are q4_k_m too) or, when name_or_path has a '/' or ends with ".recipe", from a
  * file. Errors: SL_EUSAGE with file, line and what was
@@ -77,7 +77,7 @@ struct sl_recipe_opts {
  * whose columns forced another type. Errors: SL_EUSAGE (pattern that does not
  * compile, columns that no type divides, an imatrix of another size, a tensor that
  * is quantized already), naming the tensor; SL_EUSAGE for types that need data of an imatrix and have none, naming the
- * first ten tensors and their number; SL_EUNSUPPORTED (a type that Sluice cannot write). The rules in
+ * tensors, as many as the line has room for, and their number; SL_EUNSUPPORTED (a type that Sluice cannot write). The rules in
  * full: proto/RECIPES.md. */
 int sl_recipe_assign(const struct sl_recipe *r, const struct sl_model *m,
                      const struct sl_recipe_opts *o, int *types, uint32_t *n_fallback,

@@ -297,6 +297,18 @@ static int missing_data(struct assign *a, const int *types, struct sl_error *e)
                    "matrix: %s%s", a->o->imatrix->path, a->n_missing, list.text, missing_advice(a));
 }
 
+/* llama.cpp reads what scales output.weight beside nvfp4 alone, and loads no file with a tensor that it does not read. */
+static bool loses_scale(const struct assign *a, const struct sl_out_tensor *t, int type)
+{
+    bool has = false;
+
+    if (t->src_type != SL_TYPE_NVFP4 || type == SL_TYPE_NVFP4 || strcmp(t->name, "output.weight") != 0)
+        return false;
+    for (uint32_t i = 0; i < a->m->n_tensors && !has; i++)
+        has = strcmp(a->m->tensors[i].name, "output.scale") == 0 || strcmp(a->m->tensors[i].name, "output.input_scale") == 0;
+    return has;
+}
+
 static int check_type(struct assign *a, const struct sl_out_tensor *t, int type,
                       struct sl_error *e)
 {
@@ -314,6 +326,10 @@ static int check_type(struct assign *a, const struct sl_out_tensor *t, int type,
                        "%s: it is %s in the source already, and quantizing twice loses more; quantize from the "
                        "F32, F16 or BF16 file, or give --allow-requantize",
                        t->name, sl_type_info(t->src_type)->name);
+    if (loses_scale(a, t, type) && !a->o->any_type)
+        return sl_fail(e, SL_EUSAGE,
+                       "%s: it is nvfp4 under a scale of its own, which llama.cpp reads beside nvfp4 alone: it would not load "
+                       "the file; keep it, by --leave-output-tensor or '%s = keep' in a recipe", t->name, t->name);
     if (!info->quantizes && !a->o->any_type)
         return sl_fail(e, SL_EUNSUPPORTED,
                        "%s: recipe %s asks for type %s, which this version cannot write; see "

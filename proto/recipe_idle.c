@@ -14,6 +14,7 @@ struct found {
     uint32_t in_layers;
     uint32_t open;      /* and nothing but an option or another rule was in the way */
     uint32_t agree;     /* which gave the same type */
+    uint32_t kept;      /* never quantized, but of that type */
     bool tied;          /* the embedding, which rules see as the output */
 };
 
@@ -40,6 +41,8 @@ static struct found find(const struct sl_pattern *p, const struct sl_rule *rule,
         if (sl_recipe_may_quantize(t)) {
             f.open++;
             f.agree += types[i] == type;
+        } else {
+            f.kept += types[i] == type;
         }
     }
     return f;
@@ -48,7 +51,7 @@ static struct found find(const struct sl_pattern *p, const struct sl_rule *rule,
 /* NULL: it is not worth a word. */
 static const char *why(const struct found *f)
 {
-    if (f->open && f->agree == f->open)
+    if (f->open ? f->agree == f->open : f->in_layers && f->kept == f->in_layers)
         return NULL;
     if (f->open)
         return "decides nothing: an option or a rule before it decides every tensor that it matches";

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -127,8 +128,23 @@ static int open_below(const struct sl_roots *r, const char *path, int flags, int
     return -1;
 }
 
+/* A root above path whose name leads to another folder than the one that is open; NULL: none. */
+static const char *other_root(const struct sl_roots *r, const char *path)
+{
+    for (unsigned i = 0; i < r->n; i++) {
+        const struct root *root = &r->root[i];
+        struct stat now, own;
+
+        if ((below(root->path, path) || below(root->real, path)) && stat(root->path, &now) == 0 &&
+            fstat(root->fd, &own) == 0 && (now.st_dev != own.st_dev || now.st_ino != own.st_ino))
+            return root->path;
+    }
+    return NULL;
+}
+
 int sl_roots_open_path(const struct sl_roots *r, const char *path, int flags, struct sl_error *e)
 {
+    const char *other;
     int first, fd;
 
     if (path[0] != '/')
@@ -149,6 +165,9 @@ int sl_roots_open_path(const struct sl_roots *r, const char *path, int flags, st
         return sl_fail(e, SL_EUSAGE, "%s: lies outside the folders allowed here (--root of sluiced and its workers)", path);
     if (first == EXDEV || first == ELOOP)
         return sl_fail(e, SL_EUSAGE, "%s: leads outside the folders allowed here (--root of sluiced and its workers)", path);
+    if (first == ENOENT && (other = other_root(r, path)) != NULL)
+        return sl_fail(e, SL_EFAIL, "%s: not found, for the root %s is another folder now than when this program "
+                       "began (was it mounted since?); restart the program", path, other);
     return sl_fail(e, first == ENOENT || first == ENOTDIR ? SL_ESOURCE : SL_EFAIL, "%s: %s", path,
                    strerror(first));
 }

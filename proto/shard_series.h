@@ -11,8 +11,9 @@ struct sl_shard_series {
     uint32_t n;   /* 0: the folder has none */
 };
 
-/* Effect: lists them, and checks that those numbered X-NNNNN-of-NNNNN are one set, of which none is
- * missing; counted from 0, none up to the last that is there. *out is the caller's (sl_shard_series_free), empty after an error. Errors: SL_ESOURCE. */
+/* Effect: lists them, and checks that those numbered X-NNNNN-of-NNNNN are one set without a gap (of a set counted
+ * from 0: up to the last that is there). *out is the caller's (sl_shard_series_free), empty after an error. Errors:
+ * SL_ESOURCE. */
 int sl_shard_series_read(const char *dir, struct sl_shard_series *out, struct sl_error *e) SL_MUST_USE;
 void sl_shard_series_free(struct sl_shard_series *s);
 

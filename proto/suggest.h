@@ -12,8 +12,8 @@ struct suggestion {
  * has more than 40. */
 unsigned suggest_distance(const char *a, const char *b);
 
-/* Effect: takes a candidate when it is nearer than what there is: letters wrong,
- * missing, too many or swapped, at most one in three; or it begins with the word. */
+/* Effect: takes a candidate when it is nearer than s->best: at most one letter in three wrong, missing, too
+ * many or swapped; or it begins with the word. It is borrowed. */
 void suggest_try(struct suggestion *s, const char *candidate);
 
 #endif

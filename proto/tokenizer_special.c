@@ -70,16 +70,22 @@ static void set_add(struct special *s, int type, bool v)
     s->add[type] = v;
 }
 
+static void take_id(struct special *s, int type, uint32_t id)
+{
+    if (s->have_id[type])
+        return;
+    s->have_id[type] = true;
+    s->id[type] = id;
+    s->id_order[s->n_id++] = type;
+}
+
 /* An id outside the vocabulary is passed on: llama.cpp says so and takes its own. */
 static void set_id(struct special *s, int type, const cJSON *id)
 {
     uint64_t v;
 
-    if (s->have_id[type] || !sl_json_uint(id, UINT32_MAX, &v))
-        return;
-    s->have_id[type] = true;
-    s->id[type] = (uint32_t)v;
-    s->id_order[s->n_id++] = type;
+    if (sl_json_uint(id, UINT32_MAX, &v))
+        take_id(s, type, (uint32_t)v);
 }
 
 /* ---- the post-processor ---- */
@@ -249,20 +255,31 @@ static void find_special(struct special *s, const cJSON *tokenizer, const cJSON 
     }
 }
 
+/* Where the list of tokens has that text: transformers numbers added tokens anew where ids are left out between them. */
+static bool listed(const struct sl_kvs *kvs, const char *text, uint32_t *id)
+{
+    const struct sl_kv *list = sl_kvs_find(kvs, "tokenizer.ggml.tokens");
+
+    for (*id = 0; list && *id < list->n; ++*id)
+        if (strcmp(list->strs[*id], text) == 0)
+            return true;
+    return false;
+}
+
 /* In the converter's order. */
-static int read_glm(struct special *s, const cJSON *tokenizer, struct sl_error *e)
+static int read_glm(struct special *s, const cJSON *tokenizer, const struct sl_kvs *kvs, struct sl_error *e)
 {
     static const struct { int type; const char *text; } glm[] = {
         {BOS, "[gMASK]"}, {EOT, "<|user|>"}, {UNK, "<|endoftext|>"}, {EOM, "<|observation|>"},
     };
 
     for (size_t i = 0; i < sizeof glm / sizeof *glm; i++) {
-        const cJSON *x = find_added(tokenizer, glm[i].text);
+        uint32_t id;
 
-        if (!x)
+        if (!find_added(tokenizer, glm[i].text) || !listed(kvs, glm[i].text, &id))
             return sl_fail(e, SL_ESOURCE, "tokenizer.json: \"added_tokens\" lacks '%s', which GLM's models have; is it of the "
                            "same model?", glm[i].text);
-        set_id(s, glm[i].type, entry(x, "id"));
+        take_id(s, glm[i].type, id);
     }
     return 0;
 }
@@ -317,7 +334,7 @@ int sl_tokenizer_special(const struct sl_source_dir *dir, const cJSON *tokenizer
     find_special(&s, tokenizer, tokenizer_config, config);
     s.add[BOS] |= arch && arch->adds_bos;
     if (arch && arch->tokens == SL_TOKENS_GLM)
-        SL_TRY(read_glm(&s, tokenizer, e));
+        SL_TRY(read_glm(&s, tokenizer, kvs, e));
     for (int i = 0; i < s.n_id && rc == 0; i++)
         if (types[s.id_order[i]].id_key)
             rc = sl_kvs_set_u32(kvs, types[s.id_order[i]].id_key, s.id[s.id_order[i]]);

@@ -28,7 +28,7 @@ static const struct sl_type_info types[SL_TYPE_LIMIT] = {
     [SL_TYPE_IQ1_S] = {"iq1_s", 256, 50, true, "1.6 bits; needs an importance matrix"},
     [SL_TYPE_IQ1_M] = {"iq1_m", 256, 56, true, "1.75 bits; needs an importance matrix"},
     [SL_TYPE_MXFP4] = {"mxfp4", 32, 17, true, "4.25 bits; what the experts of some models ship in, and kept then"},
-    [SL_TYPE_NVFP4] = {"nvfp4", 64, 36, false, "4.5 bits; not read: a tensor's scale lies in another one beside it"},
+    [SL_TYPE_NVFP4] = {"nvfp4", 64, 36, false, "4.5 bits; read and kept, not made of others; what scales a whole tensor lies beside it"},
     [SL_TYPE_Q1_0] = {"q1_0", 128, 18, true, "1.125 bits, a sign each; for models that were trained so"},
     [SL_TYPE_Q2_0] = {"q2_0", 64, 18, true, "2.25 bits, three levels; for models that were trained so"},
     [SL_TYPE_TQ1_0] = {"tq1_0", 256, 54, true, "1.69 bits, three levels; for models that were trained so"},
@@ -59,7 +59,7 @@ static const struct sl_dtype_info dtypes[SL_DTYPE_COUNT] = {
     BOTH(IQ2_XS, 256, 74, true), BOTH(IQ2_S, 256, 82, true), BOTH(IQ1_S, 256, 50, true),
     BOTH(IQ1_M, 256, 56, true), BOTH(MXFP4, 32, 17, true),
     BOTH(Q1_0, 128, 18, true), BOTH(Q2_0, 64, 18, true), BOTH(TQ1_0, 256, 54, true), BOTH(TQ2_0, 256, 66, true),
-    [SL_DTYPE_I4] = {"I4", 2, 1, true, -1},
+    [SL_DTYPE_I4] = {"I4", 2, 1, true, -1}, BOTH(NVFP4, 64, 36, true),
 };
 
 const struct sl_type_info *sl_type_info(int64_t type)

@@ -17,7 +17,7 @@
 enum sl_io_mode { SL_IO_AUTO = 0, SL_IO_URING, SL_IO_PREAD };
 enum sl_direct { SL_DIRECT_AUTO = 0, SL_DIRECT_ON, SL_DIRECT_OFF };
 
-/* Importance weights (proto/imatrix_use.h); all NULL: none. Both are called by
+/* Importance weights (proto/imatrix_use.h); all NULL: none. Both functions are called by
  * any thread. */
 struct sl_engine_weights {
     bool (*has)(void *user, uint32_t plan_tensor);
@@ -30,7 +30,7 @@ struct sl_engine_weights {
 struct sl_engine_opts {
     unsigned threads;        /* compute threads; 0: as many as usable cores, fewer for a small job */
     uint64_t mem_bytes;      /* resident memory the engine may use (slabs, scratch); 0: 1 GiB */
-    uint64_t beside_bytes;   /* of it, what the process needs for other things; a fifth, 160 MiB at
+    uint64_t beside_bytes;   /* of mem_bytes, what the process needs for other things; a fifth, 160 MiB at
                                 most, is left to them in any case */
     enum sl_io_mode io;
     enum sl_direct direct;   /* O_DIRECT for source reads, and for writes to large segments */
@@ -122,8 +122,8 @@ int sl_engine_open(const struct sl_checkpoint *ck, const struct sl_plan *const *
 /* Source bytes converted for one member: its part of sl_engine_stats.source_bytes. */
 uint64_t sl_engine_member_bytes(const struct sl_engine *en, uint32_t member);
 
-/* Effect: queues a task of those members whose bits are set: one result each. Never blocks. Tasks are
- * worked on in the order they were queued. Errors: SL_EFAIL. */
+/* Effect: queues a task (index into plan->tasks) for those members whose bits are set: one result each. Never
+ * blocks. Tasks are worked on in the order in which they were queued. Errors: SL_EFAIL. */
 int sl_engine_submit(struct sl_engine *en, uint32_t task, uint64_t members, struct sl_error *e)
     SL_MUST_USE;
 

@@ -127,6 +127,27 @@ int sl_job_cache_told(const struct sl_cached_job *j, struct sl_error *e)
     return e->code;
 }
 
+static const char *this_host(char name[65])
+{
+    snprintf(name, 65, "this machine");
+    gethostname(name, 64);
+    return name;
+}
+
+/* The daemon has found the path below its own roots, and another's workers may: that this one does not
+ * (SL_EUSAGE) must not end the job. */
+static int open_place(const struct sl_job_cache *c, const char *path, int flags, struct sl_error *e)
+{
+    int fd = sl_roots_open_path(c->o.roots, path, flags, e);
+    struct sl_error here;
+    char host[65];
+
+    if (fd != SL_EUSAGE)
+        return fd;
+    here = *e;
+    return sl_fail(e, SL_EFAIL, "%.900s, on %s", here.text, this_host(host));
+}
+
 /* Pins the folder of the source: its own, or that of its file. */
 static int pin_source(struct sl_job_cache *c, struct sl_cached_job *j, struct sl_error *e)
 {
@@ -134,7 +155,7 @@ static int pin_source(struct sl_job_cache *c, struct sl_cached_job *j, struct sl
     struct stat st;
     char *dir;
 
-    SL_TRY(j->source_fd = sl_roots_open_path(c->o.roots, j->source, O_PATH, e));
+    SL_TRY(j->source_fd = open_place(c, j->source, O_PATH, e));
     if (fstat(j->source_fd, &st) != 0)
         return sl_fail(e, SL_ESOURCE, "%s: %s", j->source, strerror(errno));
     sl_roots_pin(j->source_fd, j->source_pin);
@@ -147,7 +168,7 @@ static int pin_source(struct sl_job_cache *c, struct sl_cached_job *j, struct sl
     dir = strndup(j->source, base == j->source ? 1 : (size_t)(base - j->source));
     if (!dir)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    j->source_fd = sl_roots_open_path(c->o.roots, dir, O_PATH | O_DIRECTORY, e);
+    j->source_fd = open_place(c, dir, O_PATH | O_DIRECTORY, e);
     if (j->source_fd >= 0)
         sl_roots_pin(j->source_fd, j->source_pin);
     if (j->source_fd >= 0 && asprintf(&j->source_path, "%s%s", j->source_pin, base) < 0)
@@ -187,10 +208,12 @@ int sl_job_cache_same_folder(struct sl_cached_job *j, struct sl_error *e)
 
 static int pin_output(struct sl_job_cache *c, struct sl_cached_job *j, bool prepared, struct sl_error *e)
 {
-    j->output_fd = sl_roots_open_path(c->o.roots, j->output, O_PATH | O_DIRECTORY, e);
+    char host[65];
+
+    j->output_fd = open_place(c, j->output, O_PATH | O_DIRECTORY, e);
     if (j->output_fd < 0)
         return j->output_fd != SL_ESOURCE ? j->output_fd : prepared ? sl_job_cache_lost(j, e)
-               : sl_fail(e, SL_EUSAGE, "%s: no such folder; create it first", j->output);
+               : sl_fail(e, SL_EFAIL, "%s: no such folder on %s; create it, or mount it there", j->output, this_host(host));
     sl_roots_pin(j->output_fd, j->output_pin);
     j->out.dir = strdup(j->output_pin);
     return j->out.dir ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
@@ -258,7 +281,7 @@ static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct c
     if (!j->source || !j->output)
         return sl_fail(e, SL_EFAIL, "out of memory");
     if (imatrix) {
-        SL_TRY(fd = sl_roots_open_path(c->o.roots, imatrix, O_PATH, e));
+        SL_TRY(fd = open_place(c, imatrix, O_PATH, e));
         close(fd);
     }
     SL_TRY(pin_output(c, j, prepared, e));

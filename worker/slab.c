@@ -23,16 +23,23 @@ static uint64_t enough_for(uint64_t job_bytes, uint64_t least, uint64_t budget)
     return share < budget ? share : budget;
 }
 
+int sl_slabs_enough(uint64_t mem_bytes, struct sl_error *e)
+{
+    char a[32], b[32];
+
+    if (mem_bytes >= SL_MEM_MIN)
+        return 0;
+    return sl_fail(e, SL_EUSAGE, "memory of %s is too little: at least %s are needed", sl_size_text(a, mem_bytes),
+                   sl_size_text(b, SL_MEM_MIN));
+}
+
 int sl_slabs_choose(uint64_t mem_bytes, unsigned threads, uint64_t scratch, uint64_t least,
                     uint64_t beside, uint64_t forced, uint64_t job_bytes, struct sl_slabs *out, struct sl_error *e)
 {
     uint64_t rest = mem_bytes / 5 < 160 * SL_MIB ? mem_bytes / 5 : 160 * SL_MIB;
     uint64_t wanted = 2 * (uint64_t)threads + READS_AHEAD, size = SLAB_USUAL, budget, need;
 
-    if (mem_bytes < SL_MEM_MIN)
-        return sl_fail(e, SL_EUSAGE, "memory of %s is too little: at least %s are needed",
-                       sl_size_text((char[32]){0}, mem_bytes),
-                       sl_size_text((char[32]){0}, SL_MEM_MIN));
+    SL_TRY(sl_slabs_enough(mem_bytes, e));
     rest = rest > beside ? rest : beside;
     budget = mem_bytes > rest && mem_bytes - rest > scratch ? mem_bytes - rest - scratch : 0;
     if (job_bytes && !forced)

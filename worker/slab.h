@@ -22,6 +22,9 @@ struct sl_slabs {
     unsigned n;
 };
 
+/* Effect: refuses less memory than any job needs. Errors: SL_EUSAGE. */
+int sl_slabs_enough(uint64_t mem_bytes, struct sl_error *e) SL_MUST_USE;
+
 /* Effect: chooses number and size of slabs for mem_bytes of memory in all, of which a fifth, 160 MiB at
  * most but `beside` bytes at least, is left to the rest of the process and `scratch` bytes to the compute
  * threads. A small job, of job_bytes read and written (0: not known), gets no more than a quarter of that.

@@ -165,7 +165,7 @@ static void locate(const struct sl_unit_env *env, const struct sl_cut *c,
 static bool same_bytes(const struct sl_plan_tensor *pt, const struct sl_model_src *ms, bool round)
 {
     if (pt->t->transform == SL_IDS || pt->t->change || ms->scale.tensor != SL_NO_TENSOR ||
-        (round && ms->dtype != SL_DTYPE_BF16 && ms->dtype != SL_DTYPE_MXFP4))
+        (round && ms->dtype != SL_DTYPE_BF16 && ms->dtype != SL_DTYPE_MXFP4 && ms->dtype != SL_DTYPE_NVFP4))
         return false;
     return sl_type_of_dtype((int)ms->dtype) == pt->type;
 }

@@ -11,7 +11,7 @@
 static const struct sl_config_option options[] = {
     {"connect", 'c', SL_CONFIG_ENDPOINT, "ENDPOINT", "the daemon: ipc:///PATH or tcp://HOST:PORT"},
     {"root", 'r', SL_CONFIG_ROOT, "DIR", "folder below which it reads and writes; may be repeated, one at least is needed"},
-    {"device", 'd', SL_CONFIG_DEVICE, "DEVICE", "cpu, cuda:N, GPU-UUID, several with commas, or auto: every GPU, and cores where GPUs are behind or none is there"},
+    {"device", 'd', SL_CONFIG_DEVICE, "DEVICE", "cpu, cuda:N, GPU-UUID, several with commas, or auto: every GPU, and cores where they help or no GPU is there"},
     {"threads", 't', SL_CONFIG_THREADS, "N", "compute threads; 0: all processors"},
     {"mem", 'm', SL_CONFIG_MEM, "SIZE", "memory that it may use (default 1Gi)"},
     {"name", 'n', SL_CONFIG_OWN, "NAME", "name for people, the same over restarts (default HOST-DEVICE)"},

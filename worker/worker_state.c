@@ -363,8 +363,8 @@ int sl_worker_tick(struct sl_worker *w, const struct sl_worker_progress *p, uint
     }
     if (w->link == LINK_HELLO && now_ms - w->hello_ms > at_most(w, WELCOME_MS, w->out ? 4 : 2)) {
         if (w->tries == 1)
-            lose(w, "the daemon does not answer: it is not running there, or this worker is not in its "
-                    "allow-list", now_ms);
+            lose(w, "the daemon does not answer: it is not running there, this worker is not in its "
+                    "allow-list, or (by tcp) has another key than the daemon's of today for server_key", now_ms);
         else
             lose(w, w->refused.code ? w->refused.text : "the daemon still does not answer", now_ms);
         return 1;

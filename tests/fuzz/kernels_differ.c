@@ -23,7 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const int types[] = {WRITTEN_TYPES};
+static const int types[] = {WRITTEN_TYPES}, read_types[] = {WRITTEN_TYPES, SL_TYPE_NVFP4};
 static const enum sl_dtype dtypes[] = {SL_DTYPE_F8_E4M3, SL_DTYPE_F8_E5M2, SL_DTYPE_F16, SL_DTYPE_BF16, SL_DTYPE_F32,
                                        SL_DTYPE_F64};
 
@@ -70,17 +70,17 @@ static int open_ggml(struct fuzz *f)
     }
     *(void **)&f->ggml_quantize = dlsym(lib, "ggml_quantize_chunk");
     *(void **)&f->ggml_init = dlsym(lib, "ggml_quantize_init");
-    for (size_t i = 0; i < COUNT(types); i++) {
+    for (size_t i = 0; i < COUNT(read_types); i++) {
         char symbol[60];
         void *p;
-        const char *name = sl_type_info(types[i])->name;
+        const char *name = sl_type_info(read_types[i])->name;
         size_t n = (size_t)snprintf(symbol, sizeof symbol, "dequantize_row_%s", name);
 
         if (symbol[n - 2] == '_' && symbol[n - 1] == 'k')
             symbol[n - 1] = 'K';
         if ((p = dlsym(lib, symbol)) == NULL)
             continue;
-        add(f, DEQUANTIZE, types[i], "dequantize.", name, "");
+        add(f, DEQUANTIZE, read_types[i], "dequantize.", name, "");
         *(void **)&f->subject[f->n_subjects - 1].ggml_dequantize = p;
     }
     if (!f->ggml_quantize)
@@ -244,8 +244,8 @@ int main(int argc, char **argv)
         return 2;
     }
     add_subjects(f);
-    for (size_t i = 0; sums > 0 && i < COUNT(types); i++)
-        add(f, DEQUANTIZE, types[i], "dequantize.", sl_type_info(types[i])->name, "");
+    for (size_t i = 0; sums > 0 && i < COUNT(read_types); i++)
+        add(f, DEQUANTIZE, read_types[i], "dequantize.", sl_type_info(read_types[i])->name, "");
     if (f->ggml_path && open_ggml(f))
         return 2;
     if (subject && choose(f, subject))

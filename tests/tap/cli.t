@@ -44,7 +44,7 @@ fails('no checkpoint', 2, qr/./, $SLUICE, 'convert', '--recipe', 'q4_k_m');
 fails('--threads -1', 2, qr/--threads/, @convert, '--recipe', 'q4_k_m', '--threads', '-1');
 fails('--threads x', 2, qr/--?t/, @convert, '--recipe', 'q4_k_m', '--threads', 'x');
 fails('--mem 12Q', 2, qr/--mem/, @convert, '--recipe', 'q4_k_m', '--mem', '12Q');
-fails('--mem 1K', 2, qr/mem/, @convert, '--recipe', 'q4_k_m', '--mem', '1K');
+fails("--mem 1K @$_", 2, qr/memory of 1\.0 kB is too little/, @convert, '--recipe', 'q4_k_m', '--mem', '1K', @$_) for [], ['--dry-run'];
 fails('--io pigeon', 2, qr/--io/, @convert, '--recipe', 'q4_k_m', '--io', 'pigeon');
 fails('--layout x', 2, qr/layout/, @convert, '--recipe', 'q4_k_m', '--layout', 'x');
 fails('--tensor-type x', 2, qr/tensor-type/, @convert, '--recipe', 'q4_k_m', '--tensor-type', 'x');

@@ -208,12 +208,12 @@ $r = run('bash', '-c', "timeout 60 $SLUICE watch 1 2 | head -n 1");
 like($r->{out}, qr/^job 1: held \(held by \Q$me\E since /m, 'watch names the user');
 fails('a label that a terminal would obey', 2, qr/label 'a\?b': expected 1 to 63 bytes of UTF-8/, $SLUICE, @$_, "a\eb")
     for ['set', 2, '-l'], ['queue', '-l'], ['submit', $TINY, '-o', $out, '-r', 'q8_0', '--label'];
-run_ok('set', $SLUICE, 'set', 2, '-p', 80, '-l', 'big', '--remove-label', 'a', '--attempts', 3);
+run_ok('set', $SLUICE, 'set', 2, '-p', 80, '-l', 'big', '--remove-label', 'a', '--attempts', 4);
 is(run($SLUICE, 'queue', '--parsable', '-o', 'id,priority', '--label', 'big')->{out}, "2|80\n", 'found by its label');
-like(run($SLUICE, 'logs', 2)->{out}, qr/set: by \Q$me\E priority 80$/m, 'logs name who changed it');
+like(run($SLUICE, 'logs', 2)->{out}, qr/set: by \Q$me\E priority 80 attempts 4 -label a \+label big$/m, 'logs name who changed what');
 fails('logs of no job', 5, qr/no job 99$/, 'timeout', 20, $SLUICE, 'logs', 99, '-f');
 like(run($SLUICE, 'logs', 2)->{out}, qr/submitted: \Q$me\E: /m, 'and who submitted it');
-like(run($SLUICE, 'logs', 2, '--parsable')->{out}, qr/submitted\|uid:$>: .*by uid:$> priority 80$/ms, 'with its number for programs');
+like(run($SLUICE, 'logs', 2, '--parsable')->{out}, qr/submitted\|uid:$>: .*by uid:$> priority 80 .*big$/ms, 'with its number for programs');
 $r = run_ok('a sweep with a rule that decides nothing', $SLUICE, 'submit', $TINY, '-o', "$out/", '-r', 'q4_k_m,q6_k,q8_0', '--tensor-type', 'attn_x=q6_k', '-n');
 is(scalar(() = $r->{err} =~ /matches no tensor/g), 1, 'is told once');
 $r = run_ok('once', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--once', 'k1', '--after', '1', '--parsable');
@@ -249,7 +249,9 @@ for (1 .. 1000) {
 }
 run_ok('cancel what is watched', $SLUICE, 'cancel', $third);
 $r = finish($watcher);
-is("$r->{rc} " . ($r->{out} =~ s/^job.*\n|^\S+  //mgr) . $r->{err}, "1 job $third: cancelled\nsluice watch: job $third cancelled: cancelled by a user\n", 'watch tells it once');
+is("$r->{rc} " . ($r->{out} =~ s/^job.*\n|^\S+  //mgr) . $r->{err}, "1 job $third: cancelled\nsluice watch: job $third cancelled: cancelled by $me\n", 'watch tells it once, and by whom');
+like(run($SLUICE, 'history', '-o', 'id,reason')->{out}, qr/^ *$third +cancelled by \Q$me\E$/m, 'so does history');
+like(run($SLUICE, 'logs', $third)->{out}, qr/state: cancelled: cancelled by \Q$me\E$/m, 'and logs');
 run_ok('forget', $SLUICE, 'forget', $third);
 like(run($SLUICE, 'show', 1)->{out}, qr/^prefix +tiny-8x12M-v3-Q4_K_M$/m, 'show');
 like(run($SLUICE, 'show', 1, '--recipe')->{out}, qr/^mixture|^default/m, 'show --recipe');

@@ -98,6 +98,15 @@ for my $case ([[qw(--tensor-type attn_kv_a_mqa=q8_0)], 'blk.1.attn_kv_a_mqa.weig
     my ($t) = -f $file ? grep { $_->[0] eq $tensor } where($file) : ();
     is($t ? $t->[3] : 'none', $type, "@$options: type of $tensor");
 }
+# The types of a file as the manual has it, by jq: the same tensors without the options that made them.
+$dir = scratch();
+run_ok('types by options', $SLUICE, 'convert', $TINY, '-o', "$dir/a.gguf", '-r', 'q4_k_m', '--tensor-type', 'attn=q5_k', '--leave-output-tensor');
+spit("$dir/types", join '', map { "^$_->{name}\$=$_->{type}\n" } map { @{ $_->{tensors} } }
+    json_lines(run($SLUICE, 'inspect', '-t', '--json', "$dir/a.gguf")->{out}));
+my $again = run_ok('by its list of types', $SLUICE, 'convert', $TINY, '-o', "$dir/b.gguf", '-r', 'q4_k_m', '--tensor-type-file', "$dir/types");
+unlike($again->{err}, qr/warning/, 'of which none is idle');
+same_tensors('the same tensors', hashes("$dir/a.gguf"), "$dir/b.gguf");
+
 $dir = scratch();
 run_ok('--override-kv and --model-name', $SLUICE, 'convert', $TINY, '-o', "$dir/x.gguf", '--recipe', 'q8_0',
     '--override-kv', 'my.number=int:7', '--override-kv', 'my.text=str:hello', '--model-name', 'Renamed');

@@ -545,7 +545,9 @@ step('keys');
 run_ok('a known key comes in', $SLUICE, 'queue', @server, '--key', "$RUN/known.key", '--timeout', 10);
 fails('an unknown key does not', 4, qr{no daemon at \Q$tcp\E: no answer in 1\.0 s; .*is this client's key in its allow-list}, $SLUICE, 'queue', @server,
     '--key', "$RUN/unknown.key", '--timeout', 1);
-ok(wait_log('wx', qr/connection-lost.*allow-list/, 15), 'a worker with an unknown key says where to look');
+fails("nor who has another key for the daemon's", 4, qr/the one of --server-key the daemon's of today\?/, $SLUICE, 'queue', '--connect', $tcp,
+    '--server-key', "$RUN/unknown.key.pub", '--key', "$RUN/known.key", '--timeout', 1);
+ok(wait_log('wx', qr/connection-lost.*allow-list, or .*server_key/, 15), 'a worker with an unknown key says where to look');
 my ($unknown) = slurp("$RUN/unknown.key.pub") =~ /^public (\S+)/m;
 ok(wait_log('tcp', qr/refused: key \Q$unknown\E from 127\.0\.0\.1 is not in the allow-list/, 5), 'the daemon says whom it refused');
 is(stop_one('wx'), 0, 'the worker still ends in order');

@@ -294,6 +294,38 @@ is_state($j = wait_job($id, 60), 'succeeded', 'a soft limit of 40 open files: th
 cmp_ok(scalar(grep { /gguf$/ } ls($OUT)), '>', 20, 'in more than 20 parts, all open at once');
 unlink glob "$OUT/*";
 
+# ---- a worker whose machine lacks the folder, for it was mounted after the worker's start or is below none of
+# its roots: another one does the job
+stop_one('w1');
+my $host = (POSIX::uname())[1];
+mkdir $_ or die $! for "$RUN/late", "$RUN/elsewhere";
+for my $lacks (['another root', "$RUN/elsewhere", qr{^\Q$OUT\E: lies outside the folders allowed here .*, on \Q$host\E$}],
+               ['a root that was replaced', "$RUN/late", qr{^\Q$RUN\E/late/out: not found, for the root \Q$RUN\E/late is another folder now .*restart the program$}],
+               ['no folder', $RUN, qr{^\Q$RUN\E/late/out: no such folder on \Q$host\E; create it, or mount it there$}]) {
+    my ($name, $root, $says) = @$lacks;
+    start_one('w2', args => ['--root', $root]);
+    has_workers('w2') or BAIL_OUT('no worker');
+    my $there = $root eq "$RUN/elsewhere" ? $OUT : "$RUN/late/out";
+    if ($root eq "$RUN/late") {
+        rename "$RUN/late", "$RUN/gone" or die $!;
+        mkdir "$RUN/late" or die $!;
+    }
+    mkdir $there;
+    my $id = submit({ %{ demo_spec('lacks') }, output => $there }, hold => JSON::PP::true);
+    rmdir $there if $root eq $RUN;
+    run_ok('release', $SLUICE, 'release', $id);
+    my $j = until_job($id, 20, sub { @{ $_[0]{failures} } > 0 });
+    like($j->{failures}[0]{text}, $says, "$name: the worker says so");
+    is($j->{state}, 'running', 'and the job has not ended');
+    mkdir $there;
+    start_one('w1', %under);
+    is_state(wait_job($id, 60), 'succeeded', 'another worker does it');
+    is(sha256("$there/lacks.gguf"), $want, 'the same file');
+    stop_one($_) for qw(w1 w2);
+    unlink glob "$there/*";
+}
+start_one('w1', %under);
+
 # ---- verify reads the source as the other tasks do: not from outside the roots
 $id = submit(demo_spec('outside'));
 is_state(wait_job($id, 60), 'succeeded', 'a job whose source lies where it may');

@@ -48,7 +48,13 @@ is(run(python('model_keys.py', 'glm4', $said, "$dir/said.gguf"))->{out}, "equal 
 my $r = run(python('model_keys.py', 'glm4', $source{air}, "$dir/said.gguf"));
 ok($r->{rc} == 1 && $r->{out} =~ /^keys .*^glm4moe\.rope\.dimension_count: 16/ms, 'other keys, and another value, are noticed') or diag($r->{out});
 
-# ---- the models' own sizes, as README says: GLM-4.6 and 4.5-Air in FP8
+# An id left out between added tokens: transformers numbers those behind it anew, and so do the tokens that have a role.
+my $hole = copy_checkpoint($source{air}, "$dir/hole");
+edit_json("$hole/tokenizer.json", sub { $_->{id}++ for grep { $_->{id} > 322 } @{ $_[0]{added_tokens} } });
+run_ok('an id left out', $SLUICE, 'convert', $hole, '-o', "$dir/hole.gguf", '--recipe', 'f32', '--quiet');
+is(kv_of("$dir/hole.gguf", "tokenizer.ggml.$_"), kv_of($f32{air}, "tokenizer.ggml.$_"), $_) for qw(tokens eot_token_id eom_token_id);
+
+# ---- the models' own sizes, as MODELS.md says: GLM-4.6 and 4.5-Air in FP8
 sub full {
     my ($from, $to, $norm, $dense, %own) = @_;
     spit($to, slurp("$source{$from}/config.json"));

@@ -63,7 +63,7 @@ is($planned->{source_bytes}, $there->{source_bytes}, 'config.json alone: the sam
     mkdir "$dir/full" or die;
     spit("$dir/full/config.json", JSON::PP::encode_json({ %$full, quantization_config => $small->{quantization_config} }));
     for (['q4_k_m', '620.6'], ['dq3_k_m', '461.8']) {
-        like(run($SLUICE, 'plan', "$dir/full/config.json", '--recipe', $_->[0])->{out}, qr/^Size +\Q$_->[1]\E GB .*^Read +594\.2 GB/ms, "$_->[0] at full size, as README says");
+        like(run($SLUICE, 'plan', "$dir/full/config.json", '--recipe', $_->[0])->{out}, qr/^Size +\Q$_->[1]\E GB .*^Read +594\.2 GB/ms, "$_->[0] at full size, as MODELS.md says");
     }
 }
 

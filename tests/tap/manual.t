@@ -47,6 +47,13 @@ for my $verb (sort keys %options) {
     is_deeply([grep { !$known{$_} } $own =~ /^((?:-\w, )?--[\w-]+(?:=.*)?)$/mg], [], "no option that $verb has not");
 }
 
+for (['jobs', 'queue'], ['workers', 'workers'], ['events', 'logs']) {
+    my ($what, $verb) = @$_;
+    my ($list) = $sluice =~ /^Fields of $what: *\n(.*?)^(?:\.PP|\.SS)/ms;
+    my ($fields) = run($SLUICE, $verb, '-o', 'nosuch')->{err} =~ /there are: (.*), and all/;
+    is(join(', ', $list =~ /^\.B (\w+)$/mg), $fields, "the fields of $what, in their order");
+}
+
 for my $daemon (['sluiced.8', 'sluiced'], ['sluice-worker.8', 'sluice-worker']) {
     my ($name, $program) = @$daemon;
     my @all = run("$BUILD/$program", '--help')->{out} =~ /^\s+((?:-\w, )?--[\w-]+(?:=\S+)?)(?: |$)/mg;

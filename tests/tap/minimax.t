@@ -32,7 +32,7 @@ my ($alone, $there) = map { plan_of($_) } "$source/config.json", $source;
 is($alone->{source_bytes}, $there->{source_bytes}, 'config.json alone: the bytes that are there');
 is($there->{memory}[0]{cache}, 'heads', 'nothing latent is cached');
 
-# ---- the model's own sizes, as README says; read are the bytes that were published
+# ---- the model's own sizes, as MODELS.md says; read are the bytes that were published
 for (['q4_k_m', '138.3'], ['dq3_k_m', '103.5']) {
     my ($recipe, $size) = @$_;
     like(run($SLUICE, 'plan', "$TOP/tests/data/minimax-m2.5-config.json", '--recipe', $recipe)->{out}, qr/^Size +\Q$size\E GB .*^Read +230\.1 GB/ms, "$recipe: $size GB");
@@ -70,7 +70,7 @@ my $plan = plan_of("$TOP/tests/data/minimax-m3-config.json", '--ctx', 1000);
 is_deeply([@{ $plan->{model} }{qw(weights tensors)}, $plan->{source_bytes}, $plan->{memory}[0]{cache_bytes}],
     [426_174_572_928, 3 + 3 * 11 + 57 * 20, 852_438_813_696, 2 * 1000 * (60 * 2 * 4 * 128 + 57 * 2 * 128)],
     'weights and bytes that were published; the cache is llama.cpp\'s');
-is(sprintf('%.1f', $plan->{tensor_bytes} / 1e9), '258.0', 'q4_k_m: as README says');
+is(sprintf('%.1f', $plan->{tensor_bytes} / 1e9), '258.0', 'q4_k_m: as MODELS.md says');
 
 # ---- a real llama.cpp
 SKIP: {

@@ -138,6 +138,7 @@ is(run($SLUICE, 'inspect', 'copy.gguf', '--kv', 'general.file_type')->{out}, "15
 fails('COPY and --pure', 2, qr/COPY leaves every tensor as it is: --pure/, $SLUICE, 'quantize', 'chain.gguf', 'c.gguf', 'COPY', '--pure');
 fails('COPY of a checkpoint', 2, qr/recipe copy takes its file_type from a GGUF file, and this is a checkpoint: .* f32/, $SLUICE, 'convert', $TINY, '-o', 'c.gguf', '-r', 'copy');
 unlike(run_ok('--dry-run, synthetic', $SLUICE, 'quantize', '--dry-run', 'f32.gguf', 'IQ2_XXS', '--imatrix', 'synthetic')->{err}, qr/cannot be made/, 'needs no other');
+like(run_ok('--dry-run onto the source', $SLUICE, 'quantize', '--dry-run', 'f32.gguf', 'f32.gguf', 'Q8_0')->{err}, qr/^sluice: note: .* is the source itself; choose another output name$/m, 'suggests no --force');
 my $dry = run_ok('--dry-run without the imatrix that it needs', $SLUICE, 'quantize', '--dry-run', 'f32.gguf', 'IQ2_XXS');
 like($dry->{err}, qr/\d+ tensors need an importance matrix/, 'says so');
 like($dry->{out}, qr/^blk\.1\.ffn_up_exps\.weight +iq2_xxs /m, 'and shows the types');

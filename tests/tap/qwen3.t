@@ -34,6 +34,15 @@ for my $form (sort keys %source) {
     is($there->{memory}[0]{cache}, 'heads', 'nothing latent is cached');
 }
 
+# Experts of a layer in two tensors.
+my @bf16 = (qw(--arch qwen3moe --moe-inter 192 --experts 3 --used 2 --scales none --shards 1), @small);
+checkpoint("$dir/$_", @bf16) for qw(apart joined);
+run_ok('joined', python('model_forms.py', 'join', "$dir/joined"));
+for my $recipe (qw(f32 q4_k_m)) {
+    run_ok("$_: $recipe", $SLUICE, 'convert', "$dir/$_", '-o', "$dir/$_.gguf", '--recipe', $recipe, '--quiet', '--force') for qw(apart joined);
+    is_deeply(hashes("$dir/joined.gguf"), hashes("$dir/apart.gguf"), 'the same tensors');
+}
+
 # The comparison itself can fail.
 {
     my $text = slurp("$source{moe}/config.json");
@@ -51,7 +60,7 @@ edit_json("$own/tokenizer.json", sub { $_[0]{post_processor} = undef });
 run_ok('without it', $SLUICE, 'convert', $own, '-o', "$dir/own.gguf", '--recipe', 'q4_k_m', '--quiet');
 is(kv_of("$dir/own.gguf", 'tokenizer.ggml.pre'), "qwen2\n", 'Qwen\'s own');
 
-# ---- the models' own sizes, as README says
+# ---- the models' own sizes, as MODELS.md says
 {
     my $full = "$TOP/tests/data/qwen3-235b-a22b-2507-fp8-config.json";
     spit("$dir/config.json", slurp($full));

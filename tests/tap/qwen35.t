@@ -40,6 +40,15 @@ is(kv_of("$dir/fp8-f32.gguf", 'tokenizer.ggml.pre'), "qwen35\n", 'the rules that
 is(kv_of("$dir/fp8-f32.gguf", 'general.size_label'), "4x6.9M\n", 'size label');
 like(run($SLUICE, 'plan', $source{moe}, '--recipe', 'q8_0')->{err}, qr/note: the vision part \(2 tensors\) is left out/, 'its vision');
 
+# Frequencies of the rotary embedding, as older libraries stored them, are left out.
+my $old = copy_checkpoint($source{moe}, "$dir/old", 'model.safetensors');
+header_edit(sub { s/model\.visual\.patch_embed\.proj\.bias/model.layers.0.rotary_emb.inv_freq/ or die })->($old);
+convert($old, 'old', '--recipe', 'f32');
+is_deeply(hashes("$dir/old.gguf"), hashes("$dir/moe-f32.gguf"), 'stored frequencies');
+header_edit(sub { s/"\Kmtp\./model.mtp./g or die })->($old);
+convert($old, 'old', '--recipe', 'f32', '--force');
+is_deeply(hashes("$dir/old.gguf"), hashes("$dir/moe-f32.gguf"), 'multi-token prediction under the other name');
+
 convert($source{fp8}, 'short', '--recipe', 'f32', '--no-mtp');
 same('--no-mtp: tensors', 'compare', $source{fp8}, "$dir/short.gguf", '--no-mtp');
 same('--no-mtp: keys', 'keys', $source{fp8}, "$dir/short.gguf", '--no-mtp');

@@ -6,6 +6,7 @@
   model_forms.py glm DIR    one in DeepSeek-V3.2's, in one shard, into GLM-5.2's: an indexer in some layers, the last one's
                             embedding and head left out, GLM's tokens
   model_forms.py flash DIR  one in DeepSeek-V3's, not quantized, into GLM-4.7-Flash's
+  model_forms.py join DIR   one whose experts are apart, not quantized, in one shard, into one with a layer's in two tensors
 """
 import argparse
 import json
@@ -20,6 +21,26 @@ GLM_RULE = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| 
 def read_header(path):
     with open(path, "rb") as f:
         return json.loads(f.read(int.from_bytes(f.read(8), "little")))
+
+
+def read_shard(path):
+    """{name: (dtype, shape, bytes)}"""
+    data, header = open(path, "rb").read(), read_header(path)
+    base = 8 + int.from_bytes(data[:8], "little")
+    return {k: (v["dtype"], v["shape"], data[base + v["data_offsets"][0]:base + v["data_offsets"][1]])
+            for k, v in header.items() if k != "__metadata__"}
+
+
+def write_shard(path, tensors):
+    """With an index beside it."""
+    header, at = {}, 0
+    for k, (dtype, shape, data) in tensors.items():
+        header[k] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + len(data)]}
+        at += len(data)
+    text = json.dumps(header).encode()
+    with open(path, "wb") as f:
+        f.write(len(text).to_bytes(8, "little") + text + b"".join(data for _, _, data in tensors.values()))
+    json.dump({"weight_map": dict.fromkeys(tensors, os.path.basename(path))}, open(path + ".index.json", "w"))
 
 
 def cmd_wrap(a):
@@ -76,26 +97,13 @@ def give_glm_tokens(folder):
 
 def cmd_glm(a):
     path = os.path.join(a.dir, "model.safetensors")
-    data = open(path, "rb").read()
-    old = read_header(path)
-    base = 8 + int.from_bytes(data[:8], "little")
     path_c = os.path.join(a.dir, "config.json")
     c = json.load(open(path_c))
     layers = c["num_hidden_layers"]
     types = ["full" if i % 2 == 0 else "shared" for i in range(layers)]
     drop = [f"layers.{i}.self_attn.indexer." for i in range(layers) if types[i] == "shared"]
     drop += [f"layers.{layers}.{s}" for s in ("embed_tokens.", "shared_head.head.")]
-    new, parts, at = {}, [], 0
-    for k, v in old.items():
-        if k == "__metadata__" or any(d in k for d in drop):
-            continue
-        begin, end = v["data_offsets"]
-        parts.append(data[base + begin:base + end])
-        new[k] = dict(v, data_offsets=[at, at + end - begin])
-        at += end - begin
-    header = json.dumps(new).encode()
-    open(path, "wb").write(len(header).to_bytes(8, "little") + header + b"".join(parts))
-    json.dump({"weight_map": dict.fromkeys(new, "model.safetensors")}, open(path + ".index.json", "w"))
+    write_shard(path, {k: v for k, v in read_shard(path).items() if not any(d in k for d in drop)})
     for k in ("rope_scaling", "rope_theta", "bos_token_id"):
         c.pop(k)
     c.update(architectures=["GlmMoeDsaForCausalLM"], model_type="glm_moe_dsa", head_dim=192, indexer_types=types,
@@ -117,9 +125,22 @@ def cmd_flash(a):
     give_glm_tokens(a.dir)
 
 
+def cmd_join(a):
+    path = os.path.join(a.dir, "model.safetensors")
+    old = read_shard(path)
+    new = {k: v for k, v in old.items() if ".experts." not in k}
+    for p in {k[:k.index(".experts.") + 9] for k in old if k not in new}:
+        n = sum(k.startswith(p) for k in old) // 3
+        for name, words in (("gate_up_proj", ("gate", "up")), ("down_proj", ("down",))):
+            all_ = [old[f"{p}{e}.{w}_proj.weight"] for e in range(n) for w in words]
+            dtype, (rows, cols), _ = all_[0]
+            new[p + name] = dtype, [n, len(words) * rows, cols], b"".join(x[2] for x in all_)
+    write_shard(path, new)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["wrap", "glm", "flash"])
+    p.add_argument("verb", choices=["wrap", "glm", "flash", "join"])
     p.add_argument("dir")
     a = p.parse_args()
     return globals()["cmd_" + a.verb](a)

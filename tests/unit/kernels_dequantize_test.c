@@ -92,6 +92,26 @@ static void equals_ggml(void **state)
     }
 }
 
+/* Every code under every scale; the sign is not looked at, and one NaN is 0. */
+static void nvfp4_equals_ggml(void **state)
+{
+    static const float level[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+
+    (void)state;
+    for (int scale = 0; scale < 256; scale++) {
+        int m = scale & 7, x = scale >> 3 & 15;
+        float d = scale == 127 ? 0 : ldexpf((float)(x ? 8 + m : m), x ? x - 10 : -9), out[64];
+        uint8_t block[36] = {0x08, 0x38, (uint8_t)scale, 0x7e};
+
+        for (int i = 0; i < 8; i++)
+            block[4 + 16 + i] = (uint8_t)(i | (8 + i) << 4);
+        assert_int_equal(sl_dequantize(SL_TYPE_NVFP4, block, 64, out), 0);
+        for (int i = 0; i < 16; i++)
+            if (out[32 + i] != (i < 8 ? d * level[i] : -d * level[i - 8]))
+                fail_msg("scale %d, code %d: %g", scale, i, (double)out[32 + i]);
+    }
+}
+
 static void error_is_plausible(void **state)
 {
     static float x[N], w[N], out[N];
@@ -131,7 +151,7 @@ static void refuses(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(equals_ggml), cmocka_unit_test(error_is_plausible),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(equals_ggml), cmocka_unit_test(nvfp4_equals_ggml), cmocka_unit_test(error_is_plausible),
                                        cmocka_unit_test(refuses)};
 
     return cmocka_run_group_tests_name("dequantize", tests, NULL, NULL);

@@ -310,6 +310,8 @@ static void test_idle(void **state)
             idle_of("dq3_k_m", over, 4, false, false));
     /* What gives the same type is no mistake: an option beside the recipe that was made with it. */
     idle_is(NULL, idle_of("*.ffn_down_exps.weight = q6_k\ndefault q4_k\n", over, 1, false, false));
+    idle_is(NULL, idle_of("default q4_k\n/norm/ = f32\n", (const struct sl_type_override[]){{"norm", SL_TYPE_F32}}, 1, false,
+                          false)); /* a list of another file's types names those too */
     idle_is("recipe t.recipe, line 1: '*_exps.weight' decides nothing: an option or a rule before it decides every tensor that "
             "it matches\n",
             idle_of("*_exps.weight layers 3- = q5_k\ndefault q4_k\n", (const struct sl_type_override[]){{"exps", SL_TYPE_Q6_K}}, 1,
