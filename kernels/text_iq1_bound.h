@@ -4,7 +4,7 @@
 #ifndef SLUICE_KERNELS_TEXT_IQ1_BOUND_H
 #define SLUICE_KERNELS_TEXT_IQ1_BOUND_H
 
-/* Of lanes, columns are arrays; no operation has a sign for nothing. */
+/* On a GPU a magnitude or a sign costs nothing where the compiler knows of it. Of lanes, columns are plain arrays. */
 #ifdef V_COLUMNS
 V_FN vf iq1_size(vf a) { return fabsf(a); }
 V_FN vf iq1_larger(vf a, vf b) { return fmaxf(a, b); }

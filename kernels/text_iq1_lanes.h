@@ -180,8 +180,8 @@ V_CALL void iq1_mark(int n, const struct iq1_near *f, vf least, vm none, struct 
     }
 }
 
-/* Returns a score to begin from, just below one that some split has, and the places whose splits may have as much;
- * where nothing is known of a lane, -FLT_MAX, and all places. Dead lanes have none. */
+/* Returns a score to begin from, just below what running sums say that some split has (none need have it: iq1_untold), and the
+ * places whose splits may have as much; where nothing is known of a lane, -FLT_MAX, and all places. Dead lanes have none. */
 V_FN vf iq1_look(int n, const struct iq1_near *f, vm dead, struct iq1_places *places)
 {
     struct iq1_guess g = iq1_first_guess(n, f);

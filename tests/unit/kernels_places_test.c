@@ -74,6 +74,23 @@ static bool tells_nothing(const struct lanes *l, int n, const struct iq1_best *a
     return !v_any(v_and(scored, v_not(iq1_untold(&none, above, unsure, l->dead))));
 }
 
+/* Whether a score so near to the best that roundings decide is not told to be any lane's, or leads to the same split. */
+static bool near_tells_no_other(const struct lanes *l, int n, const struct iq1_best *all)
+{
+    bool good = true;
+
+    for (int ulps = -4; ulps <= 4; ulps++) {
+        vm unsure, scored = v_and(iq1_between(0x1p-60f, all->score, 0x1p60f), iq1_usual(&l->near));
+        vf least = v_sel(scored, v_frombits(v_iadd(v_bits(all->score), v_seti(ulps))), v_set(-FLT_MAX));
+        struct iq1_best b = scan(l, n, iq1_all, least, &unsure);
+        vm untold = iq1_untold(&b, least, unsure, l->dead);
+
+        for (int k = 0; k < LANES; k++)
+            good &= l->dead[k] || untold[k] || same(&b, all, k);
+    }
+    return good;
+}
+
 /* Whether each lane's split is all splits' best, to the bit, as the text says and lane by lane where it is told. */
 static bool same_best(struct lanes *l, int n, const struct iq1_best *all)
 {
@@ -83,7 +100,7 @@ static bool same_best(struct lanes *l, int n, const struct iq1_best *all)
     struct iq1_best some = scan(l, n, &places, least, &unsure);
     struct iq1_best b = n == 16 ? iq1m_best(&l->terms, l->dead) : iq1s_best(&l->prefix, l->dead);
     vm untold = iq1_untold(&some, least, unsure, l->dead);
-    bool good = tells_nothing(l, n, all) && !v_any(v_and(untold, l->dead));
+    bool good = tells_nothing(l, n, all) && near_tells_no_other(l, n, all) && !v_any(v_and(untold, l->dead));
 
     l->all += places.row[0] == UINT64_MAX;
     l->untold += places.row[0] != UINT64_MAX && v_any(untold);
