@@ -259,6 +259,15 @@ static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error
                    sl_dtype_info(ck->tensors[w].dtype)->name);
 }
 
+/* NVFP4's are FP8; what scaled them would be left out unseen. */
+static int check_unscaled(const struct sl_checkpoint *ck, const struct sl_src_tensor *scale, struct sl_error *e)
+{
+    uint32_t own = has_scale(scale->dtype) ? sl_ck_find_scale(ck, scale->name) : SL_NO_TENSOR;
+
+    return own == SL_NO_TENSOR ? 0 : sl_fail(e, SL_EUNSUPPORTED, "scale '%.160s' belongs to '%.160s', which is a scale itself",
+                                             ck->tensors[own].name, scale->name);
+}
+
 int sl_ck_check_scales(struct sl_checkpoint *ck, struct sl_error *e)
 {
     struct sl_ck_priv *p = sl_ck_priv(ck);
@@ -276,6 +285,8 @@ int sl_ck_check_scales(struct sl_checkpoint *ck, struct sl_error *e)
         p->role[i] = (uint8_t)role;
     }
     for (uint32_t i = 0; i < ck->n_tensors; i++) {
+        if (p->role[i] == SL_ROLE_SCALE)
+            SL_TRY(check_unscaled(ck, &ck->tensors[i], e));
         SL_TRY(sl_checkpoint_scale(ck, i, &scale, e));
         SL_TRY(sl_checkpoint_own_scale(ck, i, &own, e));
         ck->nvfp4 |= own.weight != SL_NO_TENSOR;
