@@ -335,6 +335,8 @@ static void refuses_nvfp4(void **state)
     refuse(*state, SL_ESOURCE, "does not fit 'x.weight' of shape [6, 64]: expected [6, n], 16 weights for each");
     write_fp4(*state, (const char *[]){"x", "F4", "[6,64]"}, (const char *[]){"x_scale", "F8_E4M3", "[6,4]"}, 192, 24);
     refuse(*state, SL_ESOURCE, "NVFP4 tensor 'x' has no scale of the whole: expected 'x.weight_scale_2'");
+    write_fp4(*state, (const char *[]){"x", "U8", "[2,6,32]"}, (const char *[]){"x_scale", "F8_E4M3", "[2,6,4]"}, 384, 48);
+    refuse(*state, SL_EUNSUPPORTED, "scale 'x_scale' belongs to 'x', which is U8 of shape [2, 6, 32]: only matrices in FP8, MXFP4, NVFP4");
     write_fp4(*state, (const char *[]){"x.weight", "U8", "[6,32]"}, (const char *[]){"x.weight_scale_2", "F32", "[1]"}, 192, 4);
     refuse(*state, SL_ESOURCE, "NVFP4 tensor 'x.weight' has no scale: expected 'x.weight_scale'");
     snprintf(whole, sizeof whole, "%s/model.safetensors", (const char *)*state);
