@@ -17,6 +17,18 @@ static bool is_nvfp4(const struct sl_checkpoint *ck, uint32_t weight)
     return scale != SL_NO_TENSOR && ck->tensors[scale].dtype == SL_DTYPE_F8_E4M3;
 }
 
+/* Bytes of two weights each, whose scales are not there. */
+static int check_scaled(const struct sl_checkpoint *ck, const struct sl_src_tensor *w, struct sl_error *e)
+{
+    if ((w->dtype != SL_DTYPE_U8 && w->dtype != SL_DTYPE_I8 && w->dtype != SL_DTYPE_F4) ||
+        sl_ck_find_scale(ck, w->name) != SL_NO_TENSOR)
+        return 0;
+    if (sl_checkpoint_is_shard(ck))
+        return sl_fail(e, SL_ESOURCE, "%s is one shard of a checkpoint, and the scale of '%.160s' is in another; give "
+                       "the folder, %s", ck->files[0].path, w->name, ck->dir);
+    return sl_fail(e, SL_ESOURCE, "NVFP4 tensor '%.160s' has no scale: expected '%.160s_scale'", w->name, w->name);
+}
+
 int sl_ck_own_scale_role(const struct sl_checkpoint *ck, const char *name, struct sl_error *e)
 {
     size_t n = sl_stem(name, OF_2);
@@ -35,6 +47,7 @@ int sl_ck_own_scale_role(const struct sl_checkpoint *ck, const char *name, struc
     if (w == SL_NO_TENSOR)
         return sl_fail(e, SL_ESOURCE, "scale '%.160s' belongs to no tensor: expected '%.*s.weight' in the checkpoint", name,
                        (int)n, name);
+    SL_TRY(check_scaled(ck, &ck->tensors[w], e));
     return sl_fail(e, SL_EUNSUPPORTED, "scale '%.160s' belongs to '%.160s', which is %s: only NVFP4 has one of a whole tensor",
                    name, ck->tensors[w].name, sl_dtype_info(ck->tensors[w].dtype)->name);
 }
@@ -59,6 +72,7 @@ int sl_checkpoint_own_scale(const struct sl_checkpoint *ck, uint32_t weight, str
     *out = (struct sl_own_scale){SL_NO_TENSOR, SL_NO_TENSOR, false};
     if (!is_nvfp4(ck, weight))
         return 0;
+    n = n ? n : strlen(name);
     out->weight = sl_ck_find_joined(ck, name, n, OF_2);
     other = sl_ck_find_joined(ck, name, n, OF_ALL);
     if (out->weight != SL_NO_TENSOR && other != SL_NO_TENSOR)

@@ -217,12 +217,20 @@ static bool weight_name(const char *name, char buf[NAME_BUF], bool *sure)
     return true;
 }
 
+/* As a layer's experts in one tensor of NVFP4: no FP8 tensor of its own. */
+static bool scales_bytes(const struct sl_checkpoint *ck, uint32_t weight, uint32_t scale)
+{
+    enum sl_dtype w = ck->tensors[weight].dtype, s = ck->tensors[scale].dtype;
+
+    return (w == SL_DTYPE_U8 || w == SL_DTYPE_I8) && (s == SL_DTYPE_F8_E4M3 || s == SL_DTYPE_F8_E8M0);
+}
+
 /* A name such as "x.scale" is a scale only beside a weight "x.weight" in FP8, I4 or F4;
  * "x.weight_scale" and "..._scale_inv" must have one. */
 static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error *e)
 {
     const char *name = ck->tensors[i].name;
-    char weight[NAME_BUF];
+    char weight[NAME_BUF], shape[SL_SHAPE_TEXT];
     bool sure;
     uint32_t w;
     int rc;
@@ -246,7 +254,7 @@ static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error
         return sl_fail(e, SL_ESOURCE, "'%.160s' has two scales, '%.160s' and '%.160s'; expected one",
                        weight, used == SL_NO_TENSOR ? "" : ck->tensors[used].name, name);
     }
-    if (!sure)
+    if (!sure && !(w != SL_NO_TENSOR && scales_bytes(ck, w, i)))
         return SL_ROLE_WEIGHT;
     if (w == SL_NO_TENSOR && sl_checkpoint_is_shard(ck))
         return sl_fail(e, SL_ESOURCE, "%s is one shard of a checkpoint, and the tensor that '%.160s' scales is in "
@@ -254,9 +262,18 @@ static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error
     if (w == SL_NO_TENSOR)
         return sl_fail(e, SL_ESOURCE, "scale '%.160s' belongs to no tensor: expected '%.160s' in the "
                        "checkpoint", name, weight);
-    return sl_fail(e, SL_EUNSUPPORTED, "scale '%.160s' belongs to '%.160s', which is %s: only FP8, "
+    return sl_fail(e, SL_EUNSUPPORTED, "scale '%.160s' belongs to '%.160s', which is %s of shape %s: only matrices in FP8, "
                    "MXFP4, NVFP4 and packed 4-bit integers with scales are supported", name, weight,
-                   sl_dtype_info(ck->tensors[w].dtype)->name);
+                   sl_dtype_info(ck->tensors[w].dtype)->name, sl_src_shape_text(&ck->tensors[w], shape));
+}
+
+/* NVFP4's are FP8; what scaled them would be left out unseen. */
+static int check_unscaled(const struct sl_checkpoint *ck, const struct sl_src_tensor *scale, struct sl_error *e)
+{
+    uint32_t own = has_scale(scale->dtype) ? sl_ck_find_scale(ck, scale->name) : SL_NO_TENSOR;
+
+    return own == SL_NO_TENSOR ? 0 : sl_fail(e, SL_EUNSUPPORTED, "scale '%.160s' belongs to '%.160s', which is a scale itself",
+                                             ck->tensors[own].name, scale->name);
 }
 
 int sl_ck_check_scales(struct sl_checkpoint *ck, struct sl_error *e)
@@ -276,6 +293,8 @@ int sl_ck_check_scales(struct sl_checkpoint *ck, struct sl_error *e)
         p->role[i] = (uint8_t)role;
     }
     for (uint32_t i = 0; i < ck->n_tensors; i++) {
+        if (p->role[i] == SL_ROLE_SCALE)
+            SL_TRY(check_unscaled(ck, &ck->tensors[i], e));
         SL_TRY(sl_checkpoint_scale(ck, i, &scale, e));
         SL_TRY(sl_checkpoint_own_scale(ck, i, &own, e));
         ck->nvfp4 |= own.weight != SL_NO_TENSOR;

@@ -315,7 +315,10 @@ static void refuses_nvfp4(void **state)
         {{{"x.weight_scale_2", "F32", "[1]"}, {"x.input_scale", "BF16", "[2]"}}, SL_ESOURCE, "scale 'x.input_scale' is BF16", false},
         {{{"x.weight_scale_2", "F32", "[1]"}, {"y.weight_scale_2", "F32", "[1]"}}, SL_ESOURCE,
          "scale 'y.weight_scale_2' belongs to no tensor: expected 'y.weight' in the checkpoint", false},
+        {{{"x.weight_scale_2", "F32", "[1]"}, {"x.weight_scale_scale", "F32", "[1]"}}, SL_EUNSUPPORTED,
+         "scale 'x.weight_scale_scale' belongs to 'x.weight_scale', which is a scale itself", false},
     };
+    char whole[4096];
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         if (bad[i].packed)
@@ -330,6 +333,16 @@ static void refuses_nvfp4(void **state)
     maker_write(*state, "config.json", plain_config);
     write_fp4(*state, (const char *[]){"x.weight", "U8", "[6,32]"}, (const char *[]){"x.weight_scale", "F8_E4M3", "[6,2]"}, 192, 12);
     refuse(*state, SL_ESOURCE, "does not fit 'x.weight' of shape [6, 64]: expected [6, n], 16 weights for each");
+    write_fp4(*state, (const char *[]){"x", "F4", "[6,64]"}, (const char *[]){"x_scale", "F8_E4M3", "[6,4]"}, 192, 24);
+    refuse(*state, SL_ESOURCE, "NVFP4 tensor 'x' has no scale of the whole: expected 'x.weight_scale_2'");
+    write_fp4(*state, (const char *[]){"x", "U8", "[2,6,32]"}, (const char *[]){"x_scale", "F8_E4M3", "[2,6,4]"}, 384, 48);
+    refuse(*state, SL_EUNSUPPORTED, "scale 'x_scale' belongs to 'x', which is U8 of shape [2, 6, 32]: only matrices in FP8, MXFP4, NVFP4");
+    write_fp4(*state, (const char *[]){"x.weight", "U8", "[6,32]"}, (const char *[]){"x.weight_scale_2", "F32", "[1]"}, 192, 4);
+    refuse(*state, SL_ESOURCE, "NVFP4 tensor 'x.weight' has no scale: expected 'x.weight_scale'");
+    snprintf(whole, sizeof whole, "%s/model.safetensors", (const char *)*state);
+    assert_int_equal(link(whole, in(*state, "m-00001-of-00002.safetensors")), 0);
+    refuse(in(*state, "m-00001-of-00002.safetensors"), SL_ESOURCE, "is one shard of a checkpoint, and the scale of 'x.weight' is in another; give the folder");
+    unlink(in(*state, "m-00001-of-00002.safetensors"));
     write_fp4(*state, (const char *[]){"x.weight", "BF16", "[6,32]"}, (const char *[]){"x.weight_scale_2", "F32", "[1]"}, 384, 4);
     refuse(*state, SL_EUNSUPPORTED, "scale 'x.weight_scale_2' belongs to 'x.weight', which is BF16: only NVFP4 has one of a whole tensor");
 }
