@@ -347,6 +347,15 @@ static int get_job(struct special *s, const char *fingerprint, struct sl_error *
     return rc;
 }
 
+/* Whether a job that has no plan, for the reason `why`, left nothing; rc: what opening its output's folder gave. One that
+ * is not here may be on the machine of the worker that began the prepare. */
+static bool left_nothing(const struct sl_work *w, const struct output *o, int rc, const struct sl_error *why)
+{
+    if (rc == 0)
+        return !claim_there(o);
+    return !sl_get_str(w->spec, "prefix") || why->code == SL_EUSAGE || why->code == SL_EUNSUPPORTED;
+}
+
 /* A job whose prepare did not end may have left files as well: its plan says which. */
 static int discard(struct special *s)
 {
@@ -369,7 +378,9 @@ static int discard(struct special *s)
         return rc;
     }
     rc = sl_job_cache_output(s->cache, w->spec, &o, &fd, s->e);
-    if (rc == SL_ESOURCE && fingerprint) {
+    if (!fingerprint && left_nothing(w, &o, rc, &why)) {
+        rc = 0;
+    } else if (rc == SL_ESOURCE) {
         /* another worker's machine may have it */
         rc = sl_fail(s->e, SL_EFAIL, "%s: there is no such folder; if it was renamed, remove the .partial "
                      "files in it by hand", sl_get_str(w->spec, "output"));
@@ -377,8 +388,6 @@ static int discard(struct special *s)
         rc = remove_unfinished(s, &o, fingerprint);
         if (rc == 0)
             rc = output_sync_dir(&o, s->e);
-    } else if (!fingerprint && (rc < 0 || !claim_there(&o))) {
-        rc = 0; /* what cannot be planned was never prepared */
     } else {
         rc = sl_fail(s->e, rc < 0 ? rc : why.code, "%.600s; the .partial files of '%s' in %s must be removed by hand", why.text,
                      sl_get_str(w->spec, "prefix"), sl_get_str(w->spec, "output"));

@@ -350,6 +350,32 @@ for my $root ("$RUN/elsewhere", "$RUN/late") {
     is_deeply([ls($there)], [], 'another one does');
     stop_one('w2');
 }
+# Nor those of a prepare that did not end.
+my $failed;
+fault(delay_ms => 200, path => 'begun-0');
+$id = submit(demo_spec('begun', split_max_bytes => 10_000_000));
+for (1 .. 400) {
+    last if glob "$OUT/begun-0*.partial";
+    sleep 0.05;
+}
+kill_one('w1');
+no_fault();
+isnt(scalar(ls($OUT)), 0, 'a prepare that was killed leaves files');
+start_one('w2', args => ['--root', "$RUN/elsewhere"]);
+has_workers('w2') or BAIL_OUT('no worker');
+run_ok('cancel --discard', $SLUICE, 'cancel', '--discard', $id);
+for (1 .. 400) {
+    last if ($failed) = grep { ($_->{task} // 0) == 65540 } events($id, qr/task_failed/);
+    sleep 0.05;
+}
+like($failed && $failed->{text}, qr{^\Q$OUT\E: lies outside .*the \.partial files of 'begun' in \Q$OUT\E must be removed by hand$}, 'the worker says so');
+start_one('w1', %under);
+for (1 .. 400) {
+    my @left = ls($OUT) or last;
+    sleep 0.05;
+}
+is_deeply([ls($OUT)], [], 'which the worker that lacks the folder leaves to another one');
+stop_one('w2');
 
 # ---- verify reads the source as the other tasks do: not from outside the roots
 $id = submit(demo_spec('outside'));
