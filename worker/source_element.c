@@ -388,44 +388,43 @@ int source_stored(struct source_reader *r, const struct sl_out_tensor *t, uint64
     return 0;
 }
 
-/* The 32 codes and the exponent of one block of MXFP4. */
-static int repacked(struct source_reader *r, const struct sl_out_tensor *t, uint64_t block, uint8_t to[17], struct sl_error *e)
+/* Element `at` of t: its code of four bits, and the byte that scales it and those beside it, `group` in all. */
+static int code_at(struct source_reader *r, const struct sl_out_tensor *t, uint64_t at, unsigned group, uint8_t *code,
+                   uint8_t *scale, struct sl_error *e)
 {
     uint64_t run = t->elems / t->n_src, row, col;
+    const struct sl_model_src *s = &r->m->src[t->first_src + at / run];
+    const struct sl_src_tensor *st = &r->ck->tensors[s->tensor], *sc = &r->ck->tensors[s->scale.tensor];
+
+    source_place(t, s, at % run, &row, &col);
+    SL_TRY(fetch(r, st->file, st->offset + (row * s->cols + col) / 2, 1, code, e));
+    *code = col % 2 ? *code >> 4 : *code % 16;
+    return fetch(r, sc->file, sc->offset + row * s->scale.cols + col / group, 1, scale, e);
+}
+
+/* One block of MXFP4: the exponent, and 32 codes. */
+static int repacked_mxfp4(struct source_reader *r, const struct sl_out_tensor *t, uint64_t block, uint8_t to[17], struct sl_error *e)
+{
+    uint8_t code;
 
     memset(to, 0, 17);
     for (uint64_t i = 0; i < 32; i++) {
-        uint64_t at = block * 32 + i;
-        const struct sl_model_src *s = &r->m->src[t->first_src + at / run];
-        const struct sl_src_tensor *st = &r->ck->tensors[s->tensor], *sc = &r->ck->tensors[s->scale.tensor];
-        uint8_t byte;
-
-        source_place(t, s, at % run, &row, &col);
-        SL_TRY(fetch(r, st->file, st->offset + (row * s->cols + col) / 2, 1, &byte, e));
-        to[1 + i % 16] |= (uint8_t)((col % 2 ? byte >> 4 : byte % 16) << i / 16 * 4);
-        if (i == 0)
-            SL_TRY(fetch(r, sc->file, sc->offset + row * s->scale.cols + col / 32, 1, &to[0], e));
+        SL_TRY(code_at(r, t, block * 32 + i, 32, &code, &to[0], e));
+        to[1 + i % 16] |= (uint8_t)(code << i / 16 * 4);
     }
     return 0;
 }
 
-/* The same of NVFP4: 64 codes, and four scales without their signs. */
+/* One of NVFP4: four scales without their signs, and 64 codes. */
 static int repacked_nvfp4(struct source_reader *r, const struct sl_out_tensor *t, uint64_t block, uint8_t to[36], struct sl_error *e)
 {
-    uint64_t run = t->elems / t->n_src, row, col;
+    uint8_t code;
 
     memset(to, 0, 36);
     for (uint64_t i = 0; i < 64; i++) {
-        uint64_t at = block * 64 + i;
-        const struct sl_model_src *s = &r->m->src[t->first_src + at / run];
-        const struct sl_src_tensor *st = &r->ck->tensors[s->tensor], *sc = &r->ck->tensors[s->scale.tensor];
-        uint8_t byte;
-
-        source_place(t, s, at % run, &row, &col);
-        SL_TRY(fetch(r, st->file, st->offset + (row * s->cols + col) / 2, 1, &byte, e));
-        to[4 + i / 16 * 8 + i % 8] |= (uint8_t)((col % 2 ? byte >> 4 : byte % 16) << i % 16 / 8 * 4);
-        SL_TRY(fetch(r, sc->file, sc->offset + row * s->scale.cols + col / 16, 1, &byte, e));
-        to[i / 16] = byte % 128;
+        SL_TRY(code_at(r, t, block * 64 + i, 16, &code, &to[i / 16], e));
+        to[i / 16] %= 128;
+        to[4 + i / 16 * 8 + i % 8] |= (uint8_t)(code << i % 16 / 8 * 4);
     }
     return 0;
 }
@@ -445,7 +444,7 @@ int source_mxfp4(struct source_reader *r, const struct sl_out_tensor *t, uint64_
 
     for (uint64_t i = 0; i < n; i++, bytes += 17) {
         SL_TRY(source_values(r, t, 32 * (block + i), 32, v, e)); /* which are to be finite */
-        SL_TRY(repacked(r, t, block + i, bytes, e));
+        SL_TRY(repacked_mxfp4(r, t, block + i, bytes, e));
     }
     return 0;
 }

@@ -149,15 +149,14 @@ static void write_fp4(const char *dir, const char *const weight[3], const char *
     maker_finish(&f, dir, "model.safetensors", 0);
 }
 
-#define MX "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"mxfp4-pack-quantized\"," \
-           "\"config_groups\":{\"group_0\":{\"weights\":{%s}}}}}"
 #define MX_GOOD "\"num_bits\":4,\"type\":\"float\",\"strategy\":\"group\",\"group_size\":32,\"symmetric\":true"
 
-static void mx_config(const char *dir, const char *weights)
+static void fp4_config(const char *dir, const char *format, const char *weights)
 {
     char text[1000];
 
-    snprintf(text, sizeof text, MX, weights);
+    snprintf(text, sizeof text, "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"%s-pack-quantized\","
+             "\"config_groups\":{\"group_0\":{\"weights\":{%s}}}}}", format, weights);
     maker_write(dir, "config.json", text);
 }
 
@@ -178,7 +177,7 @@ static void becomes_fp4(void **state)
         uint32_t at;
 
         if (good_fp4[i].packed)
-            mx_config(*state, MX_GOOD);
+            fp4_config(*state, "mxfp4", MX_GOOD);
         else
             maker_write(*state, "config.json", plain_config);
         write_fp4(*state, good_fp4[i].weight, good_fp4[i].scale, 6 * 32, 12);
@@ -231,29 +230,19 @@ static void refuses_fp4(void **state)
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         if (bad[i].packed)
-            mx_config(*state, MX_GOOD);
+            fp4_config(*state, "mxfp4", MX_GOOD);
         else
             maker_write(*state, "config.json", plain_config);
         write_fp4(*state, bad[i].weight, bad[i].scale, 192, bad[i].scale_bytes);
         refuse(*state, bad[i].code, bad[i].why);
     }
     for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
-        mx_config(*state, configs[i][0]);
+        fp4_config(*state, "mxfp4", configs[i][0]);
         refuse(*state, SL_EUNSUPPORTED, configs[i][1]);
     }
 }
 
-#define NV "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"nvfp4-pack-quantized\"," \
-           "\"config_groups\":{\"group_0\":{\"weights\":{%s}}}}}"
 #define NV_GOOD "\"num_bits\":4,\"type\":\"float\",\"strategy\":\"tensor_group\",\"group_size\":16,\"symmetric\":true"
-
-static void nv_config(const char *dir, const char *weights)
-{
-    char text[1000];
-
-    snprintf(text, sizeof text, NV, weights);
-    maker_write(dir, "config.json", text);
-}
 
 /* 6 x 64 weights with their scales, and up to two more tensors of four bytes. */
 static void write_nvfp4(const char *dir, bool packed, const char *const more[2][3])
@@ -281,7 +270,7 @@ static void becomes_nvfp4(void **state)
             struct sl_error e;
 
             if (packed)
-                nv_config(*state, NV_GOOD);
+                fp4_config(*state, "nvfp4", NV_GOOD);
             else
                 maker_write(*state, "config.json", plain_config);
             write_nvfp4(*state, packed, more);
@@ -322,13 +311,13 @@ static void refuses_nvfp4(void **state)
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         if (bad[i].packed)
-            nv_config(*state, NV_GOOD);
+            fp4_config(*state, "nvfp4", NV_GOOD);
         else
             maker_write(*state, "config.json", plain_config);
         write_nvfp4(*state, bad[i].packed, bad[i].more);
         refuse(*state, bad[i].code, bad[i].why);
     }
-    nv_config(*state, "\"num_bits\":4,\"group_size\":32");
+    fp4_config(*state, "nvfp4", "\"num_bits\":4,\"group_size\":32");
     refuse(*state, SL_EUNSUPPORTED, "group_size 32 instead of 16, and only symmetric 4-bit floats in groups of 16 are supported");
     maker_write(*state, "config.json", plain_config);
     write_fp4(*state, (const char *[]){"x.weight", "U8", "[6,32]"}, (const char *[]){"x.weight_scale", "F8_E4M3", "[6,2]"}, 192, 12);
