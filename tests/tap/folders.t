@@ -325,6 +325,26 @@ for my $lacks (['another root', "$RUN/elsewhere", qr{^\Q$OUT\E: lies outside the
     unlink glob "$there/*";
 }
 start_one('w1', %under);
+
+# What failed of the discard of a job, when that is known.
+sub discard_failed {
+    my ($id) = @_;
+    for (1 .. 400) {
+        my ($failed) = grep { ($_->{task} // 0) == 65540 } events($id, qr/task_failed|quarantined/);
+        return $failed if $failed;
+        sleep 0.05;
+    }
+    return { kind => 'none', text => '' };
+}
+sub is_emptied {
+    my ($there, $name) = @_;
+    for (1 .. 400) {
+        my @left = ls($there) or last;
+        sleep 0.05;
+    }
+    is_deeply([ls($there)], [], $name);
+}
+
 # Nor are unfinished files left for it.
 for my $root ("$RUN/elsewhere", "$RUN/late") {
     my $there = $root eq "$RUN/late" ? "$root/out" : $OUT;
@@ -335,23 +355,13 @@ for my $root ("$RUN/elsewhere", "$RUN/late") {
     has_workers('w2') or BAIL_OUT('no worker');
     rename $there, "$there.away" or die $! if $root eq "$RUN/late";
     run_ok('cancel --discard', $SLUICE, 'cancel', '--discard', $id);
-    my $failed;
-    for (1 .. 400) {
-        ($failed) = grep { ($_->{task} // 0) == 65540 } events($id, qr/task_failed|quarantined/) and last;
-        sleep 0.05;
-    }
-    is($failed && $failed->{kind}, 'task_failed', 'the worker cannot remove them');
+    is(discard_failed($id)->{kind}, 'task_failed', 'the worker cannot remove them');
     rename "$there.away", $there or die $! if $root eq "$RUN/late";
     start_one('w1', %under);
-    for (1 .. 400) {
-        my @left = ls($there) or last;
-        sleep 0.05;
-    }
-    is_deeply([ls($there)], [], 'another one does');
+    is_emptied($there, 'another one does');
     stop_one('w2');
 }
 # Nor those of a prepare that did not end.
-my $failed;
 fault(delay_ms => 200, path => 'begun-0');
 $id = submit(demo_spec('begun', split_max_bytes => 10_000_000));
 for (1 .. 400) {
@@ -364,17 +374,9 @@ isnt(scalar(ls($OUT)), 0, 'a prepare that was killed leaves files');
 start_one('w2', args => ['--root', "$RUN/elsewhere"]);
 has_workers('w2') or BAIL_OUT('no worker');
 run_ok('cancel --discard', $SLUICE, 'cancel', '--discard', $id);
-for (1 .. 400) {
-    last if ($failed) = grep { ($_->{task} // 0) == 65540 } events($id, qr/task_failed/);
-    sleep 0.05;
-}
-like($failed && $failed->{text}, qr{^\Q$OUT\E: lies outside .*the \.partial files of 'begun' in \Q$OUT\E must be removed by hand$}, 'the worker says so');
+like(discard_failed($id)->{text}, qr{^\Q$OUT\E: lies outside .*the \.partial files of 'begun' in \Q$OUT\E must be removed by hand$}, 'the worker says so');
 start_one('w1', %under);
-for (1 .. 400) {
-    my @left = ls($OUT) or last;
-    sleep 0.05;
-}
-is_deeply([ls($OUT)], [], 'which the worker that lacks the folder leaves to another one');
+is_emptied($OUT, 'which the worker that lacks the folder leaves to another one');
 stop_one('w2');
 
 # ---- verify reads the source as the other tasks do: not from outside the roots
