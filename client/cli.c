@@ -1,5 +1,6 @@
 #include "client/cli.h"
 
+#include "client/other_tools.h"
 #include "client/progress.h"
 #include "proto/suggest.h"
 #include "proto/option_help.h"
@@ -89,22 +90,21 @@ static void try_option(void *user, const struct poptOption *t)
     suggest_try(user, t->longName);
 }
 
-/* What convert_hf_to_gguf.py calls the same. */
-static const struct { const char *theirs, *ours; } converter[] = {{"outfile", "output"}, {"outtype", "recipe"}};
-
 static int unknown_option(const char *bad, const struct cli_verb *verb, const struct poptOption *table,
                           struct sl_error *e)
 {
     char word[64];
     struct suggestion s = {.word = word};
     const struct visit v = {try_option, &s};
+    const char *instead;
 
     snprintf(word, sizeof word, "%.*s", (int)strcspn(bad, "="), bad);
+    instead = other_tools_option(verb->name, word);
+    if (instead)
+        return sl_fail(e, SL_EUSAGE, "%s: no option of 'sluice %s': %s", word, verb->name, instead);
     if (strncmp(word, "--", 2) == 0) {
         memmove(word, word + 2, strlen(word) - 1);
-        for (size_t i = 0; i < sizeof converter / sizeof *converter; i++)
-            if (strcmp(word, converter[i].theirs) == 0)
-                s.word = converter[i].ours;
+        s.word = other_tools_name(word);
         visit_options(table, &v);
     }
     if (s.best)

@@ -1,4 +1,5 @@
 #include "client/cli.h"
+#include "client/other_tools.h"
 #include "client/progress.h"
 #include "client/term.h"
 #include "proto/option_help.h"
@@ -43,7 +44,12 @@ static const struct cli_verb *find(const char *name)
 static int no_verb(const char *name)
 {
     struct suggestion s = {.word = name};
+    const char *instead = other_tools_verb(name);
 
+    if (instead) {
+        fprintf(stderr, "sluice: '%s' is no verb: %s\n", name, instead);
+        return -SL_EUSAGE;
+    }
     if (name[0] == '-') {
         fprintf(stderr, "sluice: %s: a verb stands first, then its options; 'sluice --help' lists the verbs\n", name);
         return -SL_EUSAGE;

@@ -51,7 +51,12 @@ fails("--timeout $_", 2, qr/--timeout $_: expected 1 to 86400/, $SLUICE, 'queue'
 fails("--interval $_", 2, qr/--interval $_: expected 1 to 3600/, $SLUICE, 'watch', '--interval', $_) for 0, -1, 3601;
 fails('what is nearly an option', 2, qr/--jsom: unknown option; did you mean --json\?/, $SLUICE, 'queue', '--jsom');
 fails("$_->[0] of convert_hf_to_gguf.py", 2, qr/$_->[0]: unknown option; did you mean $_->[1]\?/, $SLUICE, 'convert', $TINY, $_->[0], 'x')
-    for ['--outfile', '--output'], ['--outtype', '--recipe'];
+    for ['--outfile', '--output'], ['--outtype', '--recipe'], ['--no-nextn', '--no-mtp'];
+fails("$_->[1] of another tool", 2, qr/^sluice $_->[0]: $_->[1]: no option of 'sluice $_->[0]': .*\Q$_->[2]\E/, $SLUICE, @$_[0, 1], 'x')
+    for [convert => '--mmproj', '--mmproj makes'], [plan => '--remote', "'hf download'"], [submit => '--metadata', '--override-kv KEY=str:TEXT'],
+        [imatrix => '-m', 'llama-imatrix collects one'], [imatrix => '--output-format', 'use --format'];
+fails("'$_->[0]', a tool of another's", 2, qr/^sluice: '$_->[0]' is no verb: \Q$_->[1]\E/, $SLUICE, $_->[0], 'x')
+    for ['llama-gguf-split', "'sluice quantize FIRST.gguf OUT.gguf COPY'"], [merge => "'sluice quantize FIRST"], [dump => "'sluice inspect"];
 fails('nearly an option of sluiced', 2, qr/--metrcis: unknown option; did you mean --metrics\?/, "$BUILD/sluiced", '--metrcis', 'x');
 fails('nearly an option of sluice-worker', 2, qr/--thread: unknown option; did you mean --threads\?/, "$BUILD/sluice-worker", '--thread');
 fails('what is nearly a verb', 2, qr/did you mean 'submit'\?/, $SLUICE, 'sumbit');
