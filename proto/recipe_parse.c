@@ -251,6 +251,9 @@ static int parse_line(struct parser *p, char *s)
         return bad(p, "line too long at", "...", "1024 bytes at most");
     if (!sl_utf8_valid(s))
         return bad(p, "this is no UTF-8:", s, "text in UTF-8");
+    for (const char *c = s; *c; c++)
+        if (iscntrl((unsigned char)*c) && *c != '\t' && *c != '\r')
+            return bad(p, "a control character in", s, "plain text");
     cut_comment(s);
     s += strspn(s, " \t\r");
     for (size_t len = strlen(s); len && strchr(" \t\r", s[len - 1]); len--)

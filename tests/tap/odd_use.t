@@ -107,7 +107,7 @@ for my $cmd (['convert', $TINY, '--recipe', 'q2_k', '--force', '--json', '-o', "
 
 # And so are a file's strings; gguf-py reads no others.
 SKIP: {
-    skip 'no Python with gguf (make test-tools)', 4 unless -e "$TOP/build/venv/.ready";
+    skip 'no Python with gguf (make test-tools)', 5 unless -e "$TOP/build/venv/.ready";
     system('cp', '-r', $TINY, "$dir/caf\xe9") == 0 or die;
     system('cp', "$TINY/imatrix.legacy-layout.dat", "$dir/im\xe9.dat") == 0 or die;
     spit("$dir/r\xe9.recipe", "encoding X\ndefault q4_k\n");
@@ -119,6 +119,8 @@ SKIP: {
         'U+FFFD in each') or diag($r->{err});
     spit("$dir/r.recipe", "default q4_k\n# caf\xe9\n");
     fails('a recipe in Latin-1', 2, qr/r\.recipe:2: this is no UTF-8: '# caf\?'; expected/, @convert[0 .. 2], '-r', "$dir/r.recipe", '-o', "$dir/x");
+    spit("$dir/r.recipe", "default q4_k\n# a\e[2Jb\n");
+    fails('a recipe that a terminal would obey', 2, qr/r\.recipe:2: a control character in '# a\?\[2Jb'; expected/, @convert[0 .. 2], '-r', "$dir/r.recipe", '-o', "$dir/x");
     fails('--override-kv in Latin-1', 2, qr/expected UTF-8/, @convert, "$dir/x", '--override-kv', "a=str:caf\xe9");
 }
 
