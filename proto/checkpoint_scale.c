@@ -77,11 +77,13 @@ static bool match_groups(const struct sl_checkpoint *ck, const struct sl_src_ten
     return w->n_dims == 2 && w->shape[1] % group == 0 && s->n_dims == 2 && s->shape[0] == out->rows && s->shape[1] == out->cols;
 }
 
-/* The three shapes that an FP8 or INT8 weight's scale may have; false when it has none of them. */
+/* The three shapes that an FP8 or INT8 weight's scale may have; false when it has none of them. Where there are blocks, one
+ * scale is that of one block. */
 static bool match_shape(const struct sl_checkpoint *ck, const struct sl_src_tensor *s,
                         uint64_t rows, uint64_t cols, bool matrix, struct sl_scale *out)
 {
     uint64_t br = ck->fp8_block_rows, bc = ck->fp8_block_cols;
+    bool whole = !matrix || !br || !bc || (rows <= br && cols <= bc); /* one scale is enough */
 
     if (matrix && br && bc && s->n_dims == 2 && s->shape[0] == sl_ceil_div_u64(rows, br) &&
         s->shape[1] == sl_ceil_div_u64(cols, bc)) {
@@ -93,7 +95,7 @@ static bool match_shape(const struct sl_checkpoint *ck, const struct sl_src_tens
     }
     out->cols = 1;
     out->block_cols = cols ? cols : 1;
-    if (s->elems == 1) {
+    if (s->elems == 1 && whole) {
         out->rows = 1;
         out->block_rows = rows ? rows : 1;
         return true;
