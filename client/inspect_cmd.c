@@ -304,7 +304,7 @@ static void print_checkpoint(const struct sl_checkpoint *ck, struct total *dtype
         putchar('\n');
     }
     if (ck->fp8_block_rows)
-        printf("FP8 scale blocks: %" PRIu64 " x %" PRIu64 "\n", ck->fp8_block_rows, ck->fp8_block_cols);
+        printf("%s scale blocks: %" PRIu64 " x %" PRIu64 "\n", ck->int8 ? "INT8" : "FP8", ck->fp8_block_rows, ck->fp8_block_cols);
     if (ck->i4_group)
         printf("packed 4-bit integers: groups of %" PRIu64 "\n", ck->i4_group);
     print_totals(dtypes, SL_DTYPE_COUNT, bytes);

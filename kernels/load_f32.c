@@ -66,6 +66,18 @@ static bool load_i4(const uint8_t *data, uint64_t at, uint64_t n, float scale, f
     return bad;
 }
 
+/* n codes. */
+static bool load_int8(const uint8_t *data, uint64_t n, float scale, float *restrict out)
+{
+    bool bad = false;
+
+    for (uint64_t i = 0; i < n; i++)
+        out[i] = (float)(int8_t)data[i] * scale;
+    for (uint64_t i = 0; i < n && !(fabsf(scale) < 0x1p120f); i++)
+        bad |= !isfinite(out[i]);
+    return bad;
+}
+
 /* n codes from `at` on. */
 static bool load_f4(const uint8_t *data, uint64_t at, uint64_t n, float scale, float *restrict out)
 {
@@ -175,6 +187,8 @@ int sl_load_f32(const struct sl_source *s, uint64_t skip, uint64_t n, float *out
         }
         if (s->dtype == SL_DTYPE_I4)
             broken = load_i4(data, skip + done, len, scale, out + done);
+        else if (s->dtype == SL_DTYPE_INT8)
+            broken = load_int8(data + skip + done, len, scale, out + done);
         else if (s->dtype == SL_DTYPE_F4)
             broken = load_f4(data, skip + done, len, scale, out + done);
         else if (t->block > 1)

@@ -354,6 +354,7 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
     const char *algo = sl_config_str(q, "quant_algo");
     bool none = !q || (cJSON_IsObject(q) && !q->child), packed = method && strcmp(method, "compressed-tensors") == 0;
     bool modelopt = method && strcmp(method, "modelopt") == 0;
+    bool int8 = method && (strcmp(method, "blockwise_int8") == 0 || strcmp(method, "w8a8_int8") == 0);
 
     p->dtype = SL_DTYPE_BF16;
     dtype = sl_config_str(p->config, "torch_dtype");
@@ -369,9 +370,9 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
     if (modelopt && !p->fp8 && !sl_arch_modelopt_nvfp4(q))
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_algo '%.60s' of modelopt is not supported; "
                        "supported of it: FP8, NVFP4", algo ? algo : "(none)");
-    if (!none && !p->fp8 && !packed && !modelopt)
+    if (!none && !p->fp8 && !packed && !modelopt && !int8)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_method '%.60s' is "
-                       "not supported; supported: fp8, mxfp8, modelopt, compressed-tensors, and checkpoints that are not quantized",
+                       "not supported; supported: fp8, mxfp8, blockwise_int8, w8a8_int8, modelopt, compressed-tensors, and checkpoints that are not quantized",
                        method ? method : "(none)");
     return 0;
 }

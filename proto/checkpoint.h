@@ -54,7 +54,9 @@ struct sl_checkpoint {
                                     * .safetensors file without one beside it */
     uint64_t fp8_block_rows;       /* quantization_config.weight_block_size; 0: not given */
     uint64_t fp8_block_cols;
-    bool fp8_by_row;               /* it tells of one scale for each row (compressed-tensors' strategy "channel") */
+    bool fp8_by_row;               /* it tells of one scale for each row (compressed-tensors' strategy "channel"); these
+                                    * three are of INT8 as well */
+    bool int8;                     /* it tells of 8-bit integers */
     uint64_t i4_group;             /* weights of a row under one scale where quantization_config tells of packed
                                     * 4-bit integers; 0: it does not */
     bool mxfp4, nvfp4;             /* quantization_config tells of weights packed as MXFP4; as NVFP4, or a weight is that */
@@ -99,7 +101,7 @@ uint32_t sl_checkpoint_find(const struct sl_checkpoint *ck, const char *name);
 #define SL_F4_GROUP 32u /* weights of a row under one scale: MXFP4's block; ... */
 #define SL_NVFP4_GROUP 16u /* ... NVFP4's */
 
-/* The scales of a weight in FP8, I4 or F4. */
+/* The scales of a weight in FP8, INT8, I4 or F4. */
 struct sl_scale {
     uint32_t tensor;     /* the scale tensor; SL_NO_TENSOR: the weight has none */
     uint64_t rows, cols; /* of the scale matrix */
@@ -112,7 +114,7 @@ struct sl_scale {
 
 /* Effect: finds the scale tensor of the weight (names "X.weight_scale_inv", "X.weight_scale", "X.scale" for "X.weight")
  * and checks its dtype and shape. Of FP8 (F32, BF16, F16, F8_E8M0, U8 as E8M0): one value for the tensor, one for each
- * row, or ceil(rows / block_rows) x ceil(cols / block_cols); of I4 (F32, BF16, F16) and F4 (F8_E8M0, U8; F8_E4M3: NVFP4):
+ * row, or ceil(rows / block_rows) x ceil(cols / block_cols); of INT8 (F32, BF16, F16) the same; of I4 (F32, BF16, F16) and F4 (F8_E8M0, U8; F8_E4M3: NVFP4):
  * one for each group of a row. Other weights have none. Errors: SL_ESOURCE when it is missing, or of another dtype or shape;
  * SL_EUNSUPPORTED (a weight of three dimensions or more). */
 int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct sl_scale *out,

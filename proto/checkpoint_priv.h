@@ -44,7 +44,7 @@ int sl_ck_add_file(struct sl_checkpoint *ck, const char *dir, const char *name, 
 /* Effect: fills ck from the GGUF file or split set at path (checkpoint_gguf.c). */
 int sl_ck_open_gguf(struct sl_checkpoint *ck, const char *path, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: tells weights from scales and checks every FP8, I4 and F4 weight's scale and that
+/* Effect: tells weights from scales and checks every scale of FP8, INT8, I4 and F4 and that
  * every scale has its weight (checkpoint_scale.c). */
 int sl_ck_check_scales(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
@@ -56,7 +56,7 @@ int sl_ck_name_anew(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 int sl_ck_take_text(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: ck->fp8_*, i4_group, mxfp4 and nvfp4 = what config.json's quantization_config says. Errors: SL_ESOURCE (absurd blocks),
+/* Effect: ck->fp8_*, int8, i4_group, mxfp4 and nvfp4 = what config.json's quantization_config says. Errors: SL_ESOURCE (absurd blocks),
  * SL_EUNSUPPORTED (weights packed in another way) (checkpoint_quant.c). */
 int sl_ck_read_quantization(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
@@ -71,6 +71,10 @@ int sl_ck_take_packed(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 /* Effect: each matrix X.weight of bytes under scales of E8M0 becomes one of F4. Once, after
  * sl_ck_take_packed (checkpoint_fp4.c). */
 void sl_ck_take_fp4(struct sl_checkpoint *ck);
+
+/* Effect: each tensor of I8 under scales that are numbers becomes one of INT8. Once, after sl_ck_take_fp4. Errors:
+ * SL_EUNSUPPORTED (it has zero points) (checkpoint_int8.c). */
+int sl_ck_take_int8(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
 /* Returns 1 when a tensor of this name scales a whole weight in NVFP4, or 0 when no such tensor has this name. Errors:
  * SL_ESOURCE (that weight is not there), SL_EUNSUPPORTED (or no NVFP4) (checkpoint_nvfp4.c). */

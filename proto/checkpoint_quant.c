@@ -1,4 +1,4 @@
-/* What config.json's quantization_config says of weights: blocks of FP8, groups of packed ones, what is not quantized. */
+/* What config.json's quantization_config says of weights: blocks of FP8 and INT8, groups of packed ones, what is not quantized. */
 #include "proto/arch_table.h"
 #include "proto/checkpoint_priv.h"
 #include "proto/json_file.h"
@@ -33,7 +33,7 @@ static const cJSON *group_weights(const cJSON *q)
            ? cJSON_GetObjectItemCaseSensitive(groups->child, "weights") : NULL;
 }
 
-/* ---- FP8 ---- */
+/* ---- FP8 and INT8 ---- */
 
 /* "weight_block_size"; compressed-tensors has it as "block_structure". */
 static const cJSON *block_size(const cJSON *q, const char **name)
@@ -46,6 +46,11 @@ static const cJSON *block_size(const cJSON *q, const char **name)
     return block;
 }
 
+static const cJSON *method_of(const cJSON *q)
+{
+    return cJSON_GetObjectItemCaseSensitive(q, "quant_method");
+}
+
 static int read_block_size(struct sl_checkpoint *ck, struct sl_error *e)
 {
     const char *name;
@@ -54,7 +59,7 @@ static int read_block_size(struct sl_checkpoint *ck, struct sl_error *e)
     const cJSON *rows = block ? block->child : NULL;
     const char *strategy = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(group_weights(q), "strategy"));
 
-    ck->fp8_by_row = strategy && strcmp(strategy, "channel") == 0;
+    ck->fp8_by_row = (strategy && strcmp(strategy, "channel") == 0) || is_text(method_of(q), "w8a8_int8");
     if (!block || cJSON_IsNull(block))
         return 0;
     if (!cJSON_IsArray(block) || !rows || !rows->next || rows->next->next ||
@@ -64,6 +69,23 @@ static int read_block_size(struct sl_checkpoint *ck, struct sl_error *e)
         return sl_fail(e, SL_ESOURCE, "quantization_config's %s is not an array of two "
                        "integers from 1 to 2^20", name);
     return 0;
+}
+
+/* compressed-tensors' format says it, or "naive-quantized" and the weights' type; or one of SGLang's methods. */
+static int read_int8(struct sl_checkpoint *ck, struct sl_error *e)
+{
+    const cJSON *q = quantization(ck), *w = group_weights(q), *method = method_of(q);
+    const cJSON *format = cJSON_GetObjectItemCaseSensitive(q, "format"), *symmetric = cJSON_GetObjectItemCaseSensitive(w, "symmetric");
+    bool integers = is_text(cJSON_GetObjectItemCaseSensitive(w, "type"), "int");
+
+    ck->int8 = is_text(method, "blockwise_int8") || is_text(method, "w8a8_int8") ||
+               (is_text(method, "compressed-tensors") &&
+                (is_text(format, "int-quantized") || (integers && is_text(format, "naive-quantized"))));
+    if (!ck->int8 || !symmetric || cJSON_IsTrue(symmetric))
+        return 0;
+    sl_fail(e, SL_EUNSUPPORTED, "the weights are 8-bit integers with zero points ('symmetric' is not true), which are not supported: "
+            "give an FP8 or BF16 checkpoint of the model");
+    return sl_ck_class_first(ck, e);
 }
 
 /* ---- packed ---- */
@@ -149,11 +171,11 @@ static int read_group(struct sl_checkpoint *ck, const cJSON *q, struct sl_error 
 
 static int read_packing(struct sl_checkpoint *ck, struct sl_error *e)
 {
-    static const char *const plain[] = {"float-quantized", "naive-quantized", "dense"};
+    static const char *const plain[] = {"float-quantized", "int-quantized", "naive-quantized", "dense"};
     const cJSON *q = quantization(ck), *format = cJSON_GetObjectItemCaseSensitive(q, "format");
 
     ck->nvfp4 = sl_arch_modelopt_nvfp4(q);
-    if (!is_text(cJSON_GetObjectItemCaseSensitive(q, "quant_method"), "compressed-tensors") || !cJSON_IsString(format))
+    if (!is_text(method_of(q), "compressed-tensors") || !cJSON_IsString(format))
         return 0;
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
         if (is_text(format, plain[i]))
@@ -163,7 +185,7 @@ static int read_packing(struct sl_checkpoint *ck, struct sl_error *e)
     if (ck->mxfp4 || ck->nvfp4 || is_text(format, "pack-quantized"))
         return read_group(ck, q, e);
     sl_fail(e, SL_EUNSUPPORTED, "the weights are packed by quant_method 'compressed-tensors', "
-            "format '%.60s', and only FP8, unquantized weights, 'pack-quantized', 'mxfp4-pack-quantized' and "
+            "format '%.60s', and only FP8, INT8, unquantized weights, 'pack-quantized', 'mxfp4-pack-quantized' and "
             "'nvfp4-pack-quantized' ones are supported: give an FP8 or BF16 checkpoint of the model", format->valuestring);
     return sl_ck_class_first(ck, e);
 }
@@ -171,6 +193,7 @@ static int read_packing(struct sl_checkpoint *ck, struct sl_error *e)
 int sl_ck_read_quantization(struct sl_checkpoint *ck, struct sl_error *e)
 {
     SL_TRY(read_block_size(ck, e));
+    SL_TRY(read_int8(ck, e));
     return read_packing(ck, e);
 }
 

@@ -1,4 +1,4 @@
-/* Which tensor is the scale of which weight, and whether its dtype and shape are right: of FP8 one for each block, row or
+/* Which tensor is the scale of which weight, and whether its dtype and shape are right: of FP8 and INT8 one for each block, row or
  * tensor; of I4 and F4 (4-bit integers, MXFP4, NVFP4) one for each group of a row. */
 #include "proto/checkpoint_priv.h"
 #include "proto/cursor.h"
@@ -17,15 +17,20 @@ static bool is_grouped(enum sl_dtype t)
     return t == SL_DTYPE_I4 || t == SL_DTYPE_F4;
 }
 
+static bool is_integer(enum sl_dtype t)
+{
+    return t == SL_DTYPE_I4 || t == SL_DTYPE_INT8;
+}
+
 static bool has_scale(enum sl_dtype t)
 {
-    return t == SL_DTYPE_F8_E4M3 || t == SL_DTYPE_F8_E5M2 || is_grouped(t);
+    return t == SL_DTYPE_F8_E4M3 || t == SL_DTYPE_F8_E5M2 || t == SL_DTYPE_INT8 || is_grouped(t);
 }
 
 /* For errors. */
 static const char *kind(enum sl_dtype t)
 {
-    return is_grouped(t) ? sl_dtype_info(t)->name : "FP8";
+    return is_grouped(t) || is_integer(t) ? sl_dtype_info(t)->name : "FP8";
 }
 
 uint32_t sl_ck_find_joined(const struct sl_checkpoint *ck, const char *name, size_t n, const char *suffix)
@@ -68,16 +73,17 @@ static bool match_groups(const struct sl_checkpoint *ck, const struct sl_src_ten
     out->cols = w->shape[1] / group;
     out->block_rows = 1;
     out->block_cols = group;
-    out->any_sign = w->dtype == SL_DTYPE_I4;
     out->zero = w->dtype == SL_DTYPE_F4 && s->dtype == SL_DTYPE_F8_E4M3;
     return w->n_dims == 2 && w->shape[1] % group == 0 && s->n_dims == 2 && s->shape[0] == out->rows && s->shape[1] == out->cols;
 }
 
-/* The three shapes that an FP8 weight's scale may have; false when it has none of them. */
+/* The three shapes that an FP8 or INT8 weight's scale may have; false when it has none of them. Where there are blocks, one
+ * scale is that of one block. */
 static bool match_shape(const struct sl_checkpoint *ck, const struct sl_src_tensor *s,
                         uint64_t rows, uint64_t cols, bool matrix, struct sl_scale *out)
 {
     uint64_t br = ck->fp8_block_rows, bc = ck->fp8_block_cols;
+    bool whole = !matrix || !br || !bc || (rows <= br && cols <= bc); /* one scale is enough */
 
     if (matrix && br && bc && s->n_dims == 2 && s->shape[0] == sl_ceil_div_u64(rows, br) &&
         s->shape[1] == sl_ceil_div_u64(cols, bc)) {
@@ -89,7 +95,7 @@ static bool match_shape(const struct sl_checkpoint *ck, const struct sl_src_tens
     }
     out->cols = 1;
     out->block_cols = cols ? cols : 1;
-    if (s->elems == 1) {
+    if (s->elems == 1 && whole) {
         out->rows = 1;
         out->block_rows = rows ? rows : 1;
         return true;
@@ -124,14 +130,14 @@ static bool scales(enum sl_dtype weight, enum sl_dtype scale)
     bool exponent = scale == SL_DTYPE_F8_E8M0 || scale == SL_DTYPE_U8;
     bool number = scale == SL_DTYPE_F32 || scale == SL_DTYPE_BF16 || scale == SL_DTYPE_F16;
 
-    return (exponent && weight != SL_DTYPE_I4) || (number && weight != SL_DTYPE_F4) ||
+    return (exponent && !is_integer(weight)) || (number && weight != SL_DTYPE_F4) ||
            (weight == SL_DTYPE_F4 && scale == SL_DTYPE_F8_E4M3);
 }
 
 /* Those dtypes, for errors. */
 static const char *scale_dtypes(enum sl_dtype weight)
 {
-    return weight == SL_DTYPE_F4 ? "F8_E8M0, U8 or F8_E4M3" : weight == SL_DTYPE_I4 ? "F32, BF16 or F16"
+    return weight == SL_DTYPE_F4 ? "F8_E8M0, U8 or F8_E4M3" : is_integer(weight) ? "F32, BF16 or F16"
                                  : "F32, BF16, F16, F8_E8M0 or U8";
 }
 
@@ -161,6 +167,7 @@ int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct 
     if (!scales(w->dtype, s->dtype))
         return sl_fail(e, SL_ESOURCE, "scale '%.160s' of '%.160s' is %s: expected %s", s->name, w->name,
                        sl_dtype_info(s->dtype)->name, scale_dtypes(w->dtype));
+    out->any_sign = is_integer(w->dtype);
     if (is_grouped(w->dtype))
         return match_groups(ck, w, s, out) ? 0 : wrong_shape(ck, w, s, e);
     rows = w->n_dims == 2 ? w->shape[0] : 1;
@@ -225,7 +232,7 @@ static bool scales_bytes(const struct sl_checkpoint *ck, uint32_t weight, uint32
     return (w == SL_DTYPE_U8 || w == SL_DTYPE_I8) && (s == SL_DTYPE_F8_E4M3 || s == SL_DTYPE_F8_E8M0);
 }
 
-/* A name such as "x.scale" is a scale only beside a weight "x.weight" in FP8, I4 or F4;
+/* A name such as "x.scale" is a scale only beside a weight "x.weight" in FP8, INT8, I4 or F4;
  * "x.weight_scale" and "..._scale_inv" must have one. */
 static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error *e)
 {
@@ -263,7 +270,7 @@ static int find_role(const struct sl_checkpoint *ck, uint32_t i, struct sl_error
         return sl_fail(e, SL_ESOURCE, "scale '%.160s' belongs to no tensor: expected '%.160s' in the "
                        "checkpoint", name, weight);
     return sl_fail(e, SL_EUNSUPPORTED, "scale '%.160s' belongs to '%.160s', which is %s of shape %s: only matrices in FP8, "
-                   "MXFP4, NVFP4 and packed 4-bit integers with scales are supported", name, weight,
+                   "INT8, MXFP4, NVFP4 and packed 4-bit integers with scales are supported", name, weight,
                    sl_dtype_info(ck->tensors[w].dtype)->name, sl_src_shape_text(&ck->tensors[w], shape));
 }
 

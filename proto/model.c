@@ -55,7 +55,7 @@ static bool joined_alike(const struct build *b, const struct sl_tensor_tmpl *t, 
     static const struct sl_tensor_tmpl up = {.src = "model.layers.{i}.mlp.experts.gate_up_proj"};
     uint32_t joined = t->when & (SL_W_FUSED | SL_W_APART);
     char name[128];
-    bool fused = b->planned ? b->p->arch->joins_experts && !b->p->fp8 : source_name(b, &up, i, 0, name) && sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR;
+    bool fused = b->planned ? b->p->arch->joins_experts && !b->p->fp8 && !b->ck->int8 : source_name(b, &up, i, 0, name) && sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR;
 
     return !joined || joined == (fused ? SL_W_FUSED : SL_W_APART);
 }

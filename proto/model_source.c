@@ -50,8 +50,8 @@ static int wrong_shape(const struct sl_src_tensor *src, const struct sl_tensor_t
 static int wrong_dtype(const struct sl_src_tensor *src, bool ids, struct sl_error *e)
 {
     const char *as = ids ? "a list of experts: expected I64 or I32"
-                     : src->dtype == SL_DTYPE_I8 || src->dtype == SL_DTYPE_U8
-                     ? "weights; as MXFP4 it would have scales in F8_E8M0" : "weights";
+                     : src->dtype == SL_DTYPE_I8 ? "weights; as MXFP4 it would have scales in F8_E8M0, as INT8 in F32, BF16 or F16"
+                     : src->dtype == SL_DTYPE_U8 ? "weights; as MXFP4 it would have scales in F8_E8M0" : "weights";
 
     return sl_fail(e, SL_EUNSUPPORTED, "tensor '%.200s' is %s, which cannot be read as %s", src->name,
                    sl_dtype_info(src->dtype)->name, as);
@@ -69,25 +69,26 @@ int sl_model_source_check(const struct sl_src_tensor *src, const struct sl_tenso
 
 /* ---- config.json alone ---- */
 
-/* Bytes of a planned scale, as published models have them: E8M0 for F4, BF16 for I4, F32 for FP8 but in DeepSeek-V4 and
- * in MXFP8. */
-static uint32_t planned_width(const struct sl_params *p, enum sl_dtype dtype)
+/* Bytes of a planned scale, as published models have them: E8M0 for F4, BF16 for I4 and INT8 but in
+ * blocks, F32 for FP8 but in DeepSeek-V4 and in MXFP8. */
+static uint32_t planned_width(const struct sl_params *p, const struct sl_checkpoint *ck, enum sl_dtype dtype)
 {
     switch (dtype) {
     case SL_DTYPE_F4: return 1;
     case SL_DTYPE_I4: return 2;
+    case SL_DTYPE_INT8: return ck->fp8_block_rows ? 4 : 2;
     default: return p->arch->e8m0 || p->mxfp8 ? 1 : 4;
     }
 }
 
-/* Scales of a planned matrix: in I4 and F4 groups of a row; in FP8 blocks, or one for each row or for the tensor. */
+/* Scales of a planned matrix: in I4 and F4 groups of a row; in FP8 and INT8 blocks, or one for each row or for the tensor. */
 static struct sl_scale planned_scale(const struct sl_params *p, const struct sl_checkpoint *ck, const struct sl_model_src *of)
 {
     bool blocks = ck->fp8_block_rows && ck->fp8_block_cols;
     uint64_t group = of->dtype == SL_DTYPE_I4 ? ck->i4_group : of->dtype != SL_DTYPE_F4 ? 0 : ck->nvfp4 ? SL_NVFP4_GROUP : SL_F4_GROUP;
     struct sl_scale s = {.tensor = SL_NO_TENSOR};
 
-    s.width = planned_width(p, of->dtype);
+    s.width = planned_width(p, ck, of->dtype);
     s.block_rows = group ? 1 : blocks ? ck->fp8_block_rows : ck->fp8_by_row ? 1 : of->rows;
     s.block_cols = group ? group : blocks ? ck->fp8_block_cols : of->cols;
     s.rows = sl_ceil_div_u64(of->rows, s.block_rows);
@@ -111,13 +112,13 @@ static enum sl_dtype planned_dtype(const struct sl_params *p, const struct sl_ch
         return p->dtype;
     if (ck->mxfp4 || ck->nvfp4 || ck->i4_group)
         return ck->i4_group ? SL_DTYPE_I4 : SL_DTYPE_F4;
-    return p->fp8 ? SL_DTYPE_F8_E4M3 : p->dtype;
+    return ck->int8 ? SL_DTYPE_INT8 : p->fp8 ? SL_DTYPE_F8_E4M3 : p->dtype;
 }
 
 void sl_model_source_plan(const struct sl_params *p, const struct sl_checkpoint *ck, enum sl_ship ship, bool ignored,
                           struct sl_model_src *s)
 {
     s->dtype = planned_dtype(p, ck, ship, ignored);
-    if (s->dtype == SL_DTYPE_F8_E4M3 || s->dtype == SL_DTYPE_F4 || s->dtype == SL_DTYPE_I4)
+    if (s->dtype == SL_DTYPE_F8_E4M3 || s->dtype == SL_DTYPE_F4 || s->dtype == SL_DTYPE_I4 || s->dtype == SL_DTYPE_INT8)
         s->scale = planned_scale(p, ck, s);
 }

@@ -52,6 +52,7 @@ enum sl_dtype {
     SL_DTYPE_Q1_0, SL_DTYPE_Q2_0, SL_DTYPE_TQ1_0, SL_DTYPE_TQ2_0,
     SL_DTYPE_I4, /* a byte holds two, less 8 each, the first in its low half; in safetensors packed (checkpoint_packed.c) */
     SL_DTYPE_NVFP4, /* GGUF sources only */
+    SL_DTYPE_INT8, /* what safetensors has as I8, under scales (checkpoint_int8.c) */
     SL_DTYPE_COUNT,
 };
 

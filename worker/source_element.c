@@ -219,6 +219,7 @@ static int stored(struct source_reader *r, uint32_t tensor, uint64_t index, floa
     switch (t->dtype) {
     case SL_DTYPE_F8_E4M3: *v = r->e4m3[b[0]]; return 0;
     case SL_DTYPE_F8_E5M2: *v = r->e5m2[b[0]]; return 0;
+    case SL_DTYPE_INT8: *v = (float)b[0] - (b[0] < 128 ? 0 : 256); return 0;
     case SL_DTYPE_F8_E8M0: case SL_DTYPE_U8: *v = b[0] == 255 ? NAN : ldexpf(1, (int)b[0] - 127); return 0;
     case SL_DTYPE_BF16: *v = float_of((uint32_t)b[1] << 24 | (uint32_t)b[0] << 16); return 0;
     case SL_DTYPE_F16: *v = half_value((uint16_t)(b[0] | b[1] << 8)); return 0;

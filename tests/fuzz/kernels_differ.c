@@ -205,6 +205,7 @@ static void add_subjects(struct fuzz *f)
         add(f, STRAIGHT, (int)dtypes[i], "straight.", sl_dtype_info((int)dtypes[i])->name, "");
     }
     add(f, SOURCE, SL_DTYPE_I4, "source.", sl_dtype_info(SL_DTYPE_I4)->name, "");
+    add(f, SOURCE, SL_DTYPE_INT8, "source.", sl_dtype_info(SL_DTYPE_INT8)->name, "");
     add(f, SOURCE, SL_DTYPE_F4, "source.", sl_dtype_info(SL_DTYPE_F4)->name, "");
 }
 

@@ -38,12 +38,35 @@ static void write_packed(FILE *f, const struct config *c)
             c->mxfp4 ? "mxfp4-pack-quantized" : "pack-quantized", c->mxfp4 ? "float" : "int");
 }
 
+/* As RedHat's w8a8 of compressed-tensors; in blocks as SGLang's. */
+static void write_int8(FILE *f, const struct config *c)
+{
+    if (!strcmp(c->scales, "block"))
+        fputs("{\"activation_scheme\":\"dynamic\",\"quant_method\":\"blockwise_int8\",\"weight_block_size\":[128,128]}", f);
+    else
+        fprintf(f, "{\"config_groups\":{\"group_0\":{\"input_activations\":{\"dynamic\":true,\"num_bits\":8,\"strategy\":\"token\","
+                   "\"symmetric\":true,\"type\":\"int\"},\"output_activations\":null,\"targets\":[\"Linear\"],\"weights\":{\"actorder\":null,"
+                   "\"block_structure\":null,\"dynamic\":false,\"group_size\":null,\"num_bits\":8,\"observer\":\"minmax\",\"strategy\":\"%s\","
+                   "\"symmetric\":true,\"type\":\"int\"}}},\"format\":\"int-quantized\",\"ignore\":[\"lm_head\"],"
+                   "\"kv_cache_scheme\":null,\"quant_method\":\"compressed-tensors\",\"quantization_status\":\"compressed\"}",
+                strcmp(c->scales, "tensor") ? "channel" : "tensor");
+}
+
+static void write_quantization(FILE *f, const struct config *c)
+{
+    fputs(",\"quantization_config\":", f);
+    if (c->packed)
+        write_packed(f, c);
+    else if (c->int8)
+        write_int8(f, c);
+    else
+        write_fp8(f, c);
+}
+
 static void write_quantized(FILE *f, const struct config *c)
 {
-    if (!strcmp(c->scales, "none"))
-        return;
-    fputs(",\"quantization_config\":", f);
-    write_fp8(f, c);
+    if (strcmp(c->scales, "none"))
+        write_quantization(f, c);
 }
 
 /* Qwen3's own entries: with experts as Qwen3-235B's, without as DeepSeek-R1-0528-Qwen3-8B's. */
@@ -144,11 +167,8 @@ static void write_deepseek(FILE *f, const struct config *c)
     fprintf(f, ",\"moe_layer_freq\":1,\"norm_topk_prob\":true,\"scoring_func\":\"sigmoid\",\"topk_method\":\"noaux_tc\","
                "\"routed_scaling_factor\":2.5,\"num_nextn_predict_layers\":%d,\"rope_scaling\":{\"type\":\"yarn\","
                "\"factor\":40,\"original_max_position_embeddings\":4096,\"beta_fast\":32,\"beta_slow\":1,"
-               "\"mscale\":1.0,\"mscale_all_dim\":1.0},\"quantization_config\":", c->mtp);
-    if (c->packed)
-        write_packed(f, c);
-    else
-        write_fp8(f, c);
+               "\"mscale\":1.0,\"mscale_all_dim\":1.0}", c->mtp);
+    write_quantization(f, c);
 }
 
 void write_config(const struct config *c)
@@ -167,11 +187,13 @@ void write_config(const struct config *c)
         break;
     case QWEN2:
         fputs(",\"bos_token_id\":256,\"eos_token_id\":257,\"max_position_embeddings\":32768,\"rope_theta\":1000000.0", f);
+        write_quantized(f, c);
         break;
     case LLAMA:
         fputs(",\"bos_token_id\":256,\"eos_token_id\":257,\"max_position_embeddings\":131072,\"rope_theta\":500000.0,"
               "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,"
               "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192}", f);
+        write_quantized(f, c);
         break;
     case QWEN3:
     case QWEN3MOE:

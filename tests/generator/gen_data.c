@@ -77,7 +77,7 @@ static void draw_fp8(uint64_t n, uint8_t *b, uint64_t *s)
 /* Scales, norms and weights that are not quantized. */
 static void draw_numbers(const struct tensor *t, uint64_t n, void *buf, uint64_t *s)
 {
-    float sigma = 1 / sqrtf((float)t->fan), level = t->grouped ? 2.5f : 96;
+    float sigma = 1 / sqrtf((float)t->fan);
     uint8_t *b = buf;
     uint16_t *h = buf;
     float *f = buf;
@@ -87,7 +87,7 @@ static void draw_numbers(const struct tensor *t, uint64_t n, void *buf, uint64_t
         switch (t->fill) {
         case NORM: x = 1 + 0.1f * g; break;
         case SMALL: x = 0.02f * g; break;
-        case SCALES: x = sigma / level * (0.6f + 0.8f * uniform(s)); break;
+        case SCALES: x = sigma / t->level * (0.6f + 0.8f * uniform(s)); break;
         default: x = sigma * g; break;
         }
         if (t->kind == SCALE_E8M0 || t->kind == SCALE_U8)
@@ -105,6 +105,10 @@ void draw(const struct tensor *t, uint64_t n, void *buf, uint64_t *s)
     switch (t->kind) {
     case FP8:
         draw_fp8(n, b, s);
+        break;
+    case INT8:
+        for (uint64_t i = 0; i < n; i++)
+            b[i] = (uint8_t)(int)fmaxf(-128, fminf(127, rintf(gauss[next(s) & (TABLE - 1)] * 36)));
         break;
     case PACKED:
         for (uint64_t i = 0; i < 4 * n; i++) {

@@ -22,7 +22,8 @@ static const char *dtype_name(enum kind k)
     case SCALE_E8M0: return "F8_E8M0";
     case PACKED:
     case SHAPE: return "I32";
-    case FP4: return "I8";
+    case FP4:
+    case INT8: return "I8";
     case FP4_U8:
     case SCALE_U8: return "U8";
     default: return "F32";

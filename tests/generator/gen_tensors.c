@@ -23,7 +23,7 @@ static struct tensor *add(struct list *l, enum kind k, enum fill f, uint64_t row
     }
     struct tensor *t = &l->t[l->n++];
     va_list ap;
-    *t = (struct tensor){ .kind = k, .fill = f, .rows = rows, .cols = cols, .fan = cols,
+    *t = (struct tensor){ .kind = k, .fill = f, .rows = rows, .cols = cols, .fan = cols, .level = 96,
                           .bytes = (rows ? rows : 1) * cols * kind_bytes(k) };
     va_start(ap, fmt);
     vsnprintf(t->name, sizeof t->name, fmt, ap);
@@ -37,7 +37,7 @@ static void packed(struct list *l, uint64_t rows, uint64_t cols, const char *pre
     add(l, PACKED, GAUSS, rows, cols / 8, "%s%s.weight_packed", prefix, name);
     struct tensor *t = add(l, BF16, SCALES, rows, cols / 32, "%s%s.weight_scale", prefix, name);
     t->fan = cols;
-    t->grouped = true;
+    t->level = 2.5f;
     t = add(l, SHAPE, SIZES, 0, 2, "%s%s.weight_shape", prefix, name);
     t->sizes[0] = rows;
     t->sizes[1] = cols;
@@ -50,10 +50,10 @@ static void mxfp4(struct list *l, bool packed, uint64_t rows, uint64_t cols, con
     struct tensor *t = add(l, packed ? SCALE_U8 : SCALE_E8M0, SCALES, rows, cols / 32, packed ? "%s%s.weight_scale" : "%s%s.scale",
                            prefix, name);
     t->fan = cols;
-    t->grouped = true;
+    t->level = 2.5f;
 }
 
-/* A linear layer's weight, FP8 with its scales, packed (experts alone) or BF16. */
+/* A linear layer's weight, FP8 or INT8 with its scales, packed (experts alone) or BF16. */
 static void linear(struct list *l, const struct config *c, uint64_t rows, uint64_t cols,
                    const char *prefix, const char *name)
 {
@@ -69,7 +69,7 @@ static void linear(struct list *l, const struct config *c, uint64_t rows, uint64
         add(l, BF16, GAUSS, rows, cols, "%s%s.weight", prefix, name);
         return;
     }
-    add(l, FP8, GAUSS, rows, cols, "%s%s.weight", prefix, name);
+    add(l, c->int8 ? INT8 : FP8, GAUSS, rows, cols, "%s%s.weight", prefix, name);
     enum kind k = !strcmp(c->scales, "e8m0") ? SCALE_E8M0 : !strcmp(c->scales, "mxfp8") ? SCALE_U8 : !strncmp(c->scales, "bf16", 4) ? BF16 : SCALE_F32;
     uint64_t r = (rows + 127) / 128, w = (cols + 127) / 128;
     if (!strcmp(c->scales, "tensor"))
@@ -78,7 +78,9 @@ static void linear(struct list *l, const struct config *c, uint64_t rows, uint64
         r = rows, w = 1;
     else if (k == SCALE_U8)
         r = rows, w = (cols + 31) / 32;
-    add(l, k, SCALES, r, w, "%s%s.%s", prefix, name, c->scale_suffix)->fan = cols;
+    struct tensor *t = add(l, k, SCALES, r, w, "%s%s.%s", prefix, name, c->scale_suffix);
+    t->fan = cols;
+    t->level = c->int8 ? 36 : 96;
 }
 
 /* A feed-forward network, dense or one expert; prefix ends with its name. */

@@ -10,7 +10,7 @@
 #include <stdio.h>
 
 enum arch { DEEPSEEK, QWEN2, LLAMA, QWEN3, QWEN3MOE, MINIMAX, MINIMAX3, GLM4MOE, N_ARCHS };
-enum kind { FP8, BF16, F32, SCALE_F32, SCALE_E8M0, PACKED, SHAPE, FP4, FP4_U8, SCALE_U8 };
+enum kind { FP8, BF16, F32, SCALE_F32, SCALE_E8M0, PACKED, SHAPE, FP4, FP4_U8, SCALE_U8, INT8 };
 enum fill { GAUSS, NORM, SMALL, SCALES, SIZES };
 
 struct tensor {
@@ -20,7 +20,7 @@ struct tensor {
     uint64_t rows, cols; /* rows 0: one dimension */
     uint64_t fan;        /* weights feeding one output: sigma is 1 / sqrt(fan) */
     uint64_t sizes[2];   /* SHAPE: what it says */
-    bool grouped;        /* a scale of a group of 4-bit weights */
+    float level;         /* of scales: sigma in units of the weights' codes */
     uint64_t bytes;
     unsigned shard;
 };
@@ -30,7 +30,7 @@ struct config {
     uint64_t layers, dense, hidden, inter, moe_inter, experts, used, groups, groups_used;
     uint64_t heads, kv_heads, head_dim, q_lora, kv_lora, nope, rope, v_dim, vocab, shards, seed;
     uint64_t index_heads, index_dim, index_top; /* of V3.2's indexer; no heads: none; MiniMax-M3's has kv_heads */
-    bool mtp, tied, f32_bias, f32_proj, sparse, holes, packed, mxfp4, head_norm;
+    bool mtp, tied, f32_bias, f32_proj, sparse, holes, packed, mxfp4, int8, head_norm;
     const char *scales; /* block, bf16, e8m0, tensor, row, bf16-row, mxfp8; none: the weights are BF16 */
     const char *scale_suffix, *tokenizer, *config, *out;
 };

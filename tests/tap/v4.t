@@ -174,7 +174,7 @@ for ([8, 8], [-1, -1], [2**40, 1 << 40]) {
 }
 refused($source, 'a table of floats', 6, qr/tensor '\Q$table\E' is F64, which cannot be read as a list of experts: expected I64 or I32$/,
     header_edit(sub { s/("\Q$table\E": \{"dtype": )"I64"/$1"F64"/ or die }));
-refused($source, 'an expert without scales', 6, qr/tensor 'layers\.2\.ffn\.experts\.3\.w1\.weight' is I8, which cannot be read as weights; as MXFP4 it would have scales in F8_E8M0$/,
+refused($source, 'an expert without scales', 6, qr/tensor 'layers\.2\.ffn\.experts\.3\.w1\.weight' is I8, which cannot be read as weights; as MXFP4 it would have scales in F8_E8M0, as INT8 in F32, BF16 or F16$/,
     header_edit(sub { s/"layers\.2\.ffn(?=\.experts\.3\.w1\.scale")/"mtp.1.123456/ or die }));
 refused($source, 'a table missing', 6, qr/1 tensor unknown for DeepseekV4ForCausalLM \(1 expected one missing: \Q$table\E\): layers\.1\.ffn\.gate\.tid2eix; /,
     header_edit(sub { s/layers\.1\.ffn\.gate\.tid2eid/layers.1.ffn.gate.tid2eix/ or die }));

@@ -1,5 +1,5 @@
-/* Makes a checkpoint: DeepSeek-V3's form in FP8 with block scales, or with experts packed as 4-bit integers or as
- * MXFP4; V3.2's too; Qwen2, Qwen3 and Llama in BF16; Qwen3 with experts, MiniMax-M2 and M3 in FP8; GLM-4.5's form with a
+/* Makes a checkpoint: DeepSeek-V3's form in FP8 or INT8 with block scales, or with experts packed as 4-bit integers
+ * or as MXFP4; V3.2's too; Qwen2, Qwen3 and Llama in BF16; Qwen3 with experts, MiniMax-M2 and M3 in FP8; GLM-4.5's form with a
  * scale for each row. */
 #include "tests/generator/generator.h"
 
@@ -31,6 +31,7 @@ static void usage(FILE *f)
           "  --scale-suffix NAME           weight_scale_inv\n"
           "  --packed                      experts in 4-bit integers as Kimi-K2-Thinking's, the rest BF16\n"
           "  --mxfp4                       experts in MXFP4 as DeepSeek-V4's; with --packed as compressed-tensors'\n"
+          "  --int8                        8-bit integers in place of FP8, as compressed-tensors', in blocks as SGLang's\n"
           "  --bf16-bias                   router bias in BF16 instead of F32\n"
           "  --f32-proj                    the indexer's weights_proj in F32 instead of BF16\n"
           "  --no-mtp                      without it, where a preset has it\n"
@@ -140,7 +141,7 @@ enum { N_NUMBERS = sizeof numbers / sizeof *numbers, NUMBER_0 = 256 };
 
 static const struct option words[] = {
     { "arch", 1, NULL, 'a' }, { "preset", 1, NULL, 'p' }, { "scales", 1, NULL, 's' }, { "scale-suffix", 1, NULL, 'x' },
-    { "bf16-bias", 0, NULL, 'b' }, { "packed", 0, NULL, 'P' }, { "mxfp4", 0, NULL, '4' }, { "f32-proj", 0, NULL, 'j' },
+    { "bf16-bias", 0, NULL, 'b' }, { "packed", 0, NULL, 'P' }, { "mxfp4", 0, NULL, '4' }, { "int8", 0, NULL, '8' }, { "f32-proj", 0, NULL, 'j' },
     { "mtp", 0, NULL, 'm' }, { "no-mtp", 0, NULL, 'M' }, { "tied", 0, NULL, 't' }, { "no-head-norm", 0, NULL, 'N' },
     { "sparse", 0, NULL, 'S' }, { "holes", 0, NULL, 'H' }, { "config", 1, NULL, 'c' }, { "tokenizer", 1, NULL, 'k' },
     { "out", 1, NULL, 'o' }, { "help", 0, NULL, 'h' }, { NULL, 0, NULL, 0 },
@@ -170,6 +171,7 @@ static bool take_word(struct config *c, int o, const char *arg)
     case 'b': c->f32_bias = false; break;
     case 'P': c->packed = true; break;
     case '4': c->mxfp4 = true; break;
+    case '8': c->int8 = true; break;
     case 'j': c->f32_proj = true; break;
     case 'm': c->mtp = true; break;
     case 'M': c->mtp = false; break;

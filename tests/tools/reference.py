@@ -10,7 +10,8 @@ with Sluice: the tests hold Sluice's output against it.
 
 Facts: safetensors (u64 header length, JSON, data), e4m3fn (no infinity, 0x7f
 and 0xff are NaN), weight = value x scale of its 128 x 128 block; packed weights:
-(nibble - 8) x scale of its group, the first nibble in the lowest bits; MXFP4:
+(nibble - 8) x scale of its group, the first nibble in the lowest bits; INT8: code x
+scale, as of FP8; MXFP4:
 the value of an E2M1 code x 2^(e - 127), two codes a byte, the first in the low
 half; -0 is 0, as in ggml.
 """
@@ -91,10 +92,10 @@ class Checkpoint:
             dtype, a = self.raw(name + "_packed")
             return self.packed(name) if dtype == "I32" else self.mxfp4(a, name + "_scale")[0]
         dtype, a = self.raw(name)
-        if dtype == "I8":
+        if dtype == "I8" and name[:-len("weight")] + "scale" in self.where:
             return self.mxfp4(a, name[:-len("weight")] + "scale")[0]
-        if dtype == "F8_E4M3":
-            w = E4M3[a]
+        if dtype in ("F8_E4M3", "I8"):
+            w = E4M3[a] if dtype == "F8_E4M3" else a.view(np.int8).astype(np.float32)
             for suffix in ("_scale_inv", "_scale"):
                 if name + suffix in self.where:
                     return w * self.scale(name + suffix, a.shape)

@@ -1,4 +1,4 @@
-/* Weights packed as 4-bit integers, as MXFP4 or as NVFP4, and text models inside others: what they become, and what is refused. */
+/* Weights in 8-bit integers, packed as 4-bit ones, as MXFP4 or as NVFP4, and text models inside others: what they become, and what is refused. */
 #include "proto/checkpoint_priv.h"
 #include "tests/unit/checkpoint_world.h"
 
@@ -325,7 +325,7 @@ static void refuses_nvfp4(void **state)
     write_fp4(*state, (const char *[]){"x", "F4", "[6,64]"}, (const char *[]){"x_scale", "F8_E4M3", "[6,4]"}, 192, 24);
     refuse(*state, SL_ESOURCE, "NVFP4 tensor 'x' has no scale of the whole: expected 'x.weight_scale_2'");
     write_fp4(*state, (const char *[]){"x", "U8", "[2,6,32]"}, (const char *[]){"x_scale", "F8_E4M3", "[2,6,4]"}, 384, 48);
-    refuse(*state, SL_EUNSUPPORTED, "scale 'x_scale' belongs to 'x', which is U8 of shape [2, 6, 32]: only matrices in FP8, MXFP4, NVFP4");
+    refuse(*state, SL_EUNSUPPORTED, "scale 'x_scale' belongs to 'x', which is U8 of shape [2, 6, 32]: only matrices in FP8, INT8, MXFP4, NVFP4");
     write_fp4(*state, (const char *[]){"x.weight", "U8", "[6,32]"}, (const char *[]){"x.weight_scale_2", "F32", "[1]"}, 192, 4);
     refuse(*state, SL_ESOURCE, "NVFP4 tensor 'x.weight' has no scale: expected 'x.weight_scale'");
     snprintf(whole, sizeof whole, "%s/model.safetensors", (const char *)*state);
@@ -334,6 +334,66 @@ static void refuses_nvfp4(void **state)
     unlink(in(*state, "m-00001-of-00002.safetensors"));
     write_fp4(*state, (const char *[]){"x.weight", "BF16", "[6,32]"}, (const char *[]){"x.weight_scale_2", "F32", "[1]"}, 384, 4);
     refuse(*state, SL_EUNSUPPORTED, "scale 'x.weight_scale_2' belongs to 'x.weight', which is BF16: only NVFP4 has one of a whole tensor");
+}
+
+/* A weight of I8 and its scale, as SGLang names them and as compressed-tensors does. */
+static void becomes_int8(void **state)
+{
+    static const struct { const char *config, *scale[3]; uint64_t bytes, rows, block_rows; bool told; } forms[] = {
+        {"{\"quantization_config\":{\"quant_method\":\"blockwise_int8\",\"weight_block_size\":[4,64]}}",
+         {"x.weight_scale_inv", "F32", "[2,1]"}, 8, 2, 4, true},
+        {"{\"quantization_config\":{\"quant_method\":\"w8a8_int8\"}}", {"x.weight_scale", "F32", "[6,1]"}, 24, 6, 1, true},
+        {"{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"int-quantized\"}}",
+         {"x.weight_scale", "BF16", "[6,1]"}, 12, 6, 1, true},
+        {"{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"naive-quantized\",\"config_groups\":{\"a\":{\"weights\":"
+         "{\"type\":\"int\",\"symmetric\":true}}}}}", {"x.weight_scale", "F16", "[1]"}, 2, 1, 6, true},
+        {plain_config, {"x.weight_scale", "BF16", "[6]"}, 12, 6, 1, false},
+    };
+    struct sl_checkpoint *ck;
+    struct sl_scale s;
+    struct sl_error e;
+
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        maker_write(*state, "config.json", forms[i].config);
+        write_fp4(*state, (const char *[]){"x.weight", "I8", "[6,64]"}, forms[i].scale, 6 * 64, forms[i].bytes);
+        ck = open_ok(*state);
+        assert_int_equal(ck->tensors[0].dtype, SL_DTYPE_INT8);
+        assert_int_equal(ck->tensors[0].elems, 6 * 64);
+        assert_int_equal(ck->int8, forms[i].told);
+        assert_true(sl_checkpoint_is_scale(ck, 1));
+        assert_int_equal(sl_checkpoint_scale(ck, 0, &s, &e), 0);
+        assert_true(s.tensor == 1 && s.rows == forms[i].rows && s.cols == 1 && s.block_rows == forms[i].block_rows && s.block_cols == 64 && s.any_sign);
+        sl_checkpoint_close(ck);
+    }
+    write_fp4(*state, (const char *[]){"x.weight", "I8", "[6,64]"}, (const char *[3]){NULL}, 6 * 64, 0);
+    ck = open_ok(*state); /* of a model it is no weight */
+    assert_int_equal(ck->tensors[0].dtype, SL_DTYPE_I8);
+    sl_checkpoint_close(ck);
+}
+
+static void refuses_int8(void **state)
+{
+    static const struct { const char *weight[3], *other[3]; uint64_t bytes; int code; const char *why; } bad[] = {
+        {{"x.weight", "I8", "[6,64]"}, {"x.weight_scale", "F32", "[6,2]"}, 48, SL_ESOURCE,
+         "scale 'x.weight_scale' of shape [6, 2] does not fit 'x.weight' of shape [6, 64]: expected [1] or [6, 1]"},
+        {{"x.weight", "I8", "[6,64]"}, {"x.weight_scale", "F64", "[6]"}, 48, SL_EUNSUPPORTED, "belongs to 'x.weight', which is I8 of shape [6, 64]"},
+        {{"x.weight", "U8", "[6,64]"}, {"x.weight_scale", "F32", "[6]"}, 24, SL_EUNSUPPORTED, "belongs to 'x.weight', which is U8 of shape [6, 64]"},
+        {{"x.weight", "I8", "[2,3,64]"}, {"x.weight_scale", "F32", "[2]"}, 8, SL_EUNSUPPORTED, "INT8 tensor 'x.weight' has 3 dimensions"},
+    };
+    struct maker_file f = {.end = 0};
+
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        write_fp4(*state, bad[i].weight, bad[i].other, 6 * 64, bad[i].bytes);
+        refuse(*state, bad[i].code, bad[i].why);
+    }
+    maker_tensor(&f, "x.weight", "I8", "[6,64]", 6 * 64);
+    maker_tensor(&f, "x.weight_scale", "BF16", "[6,1]", 12);
+    maker_tensor(&f, "x.weight_zero_point", "I8", "[6,1]", 6);
+    maker_finish(&f, *state, "model.safetensors", 0);
+    refuse(*state, SL_EUNSUPPORTED, "INT8 tensor 'x.weight' has zero points ('x.weight_zero_point'), which are not supported: give an FP8");
+    maker_write(*state, "config.json", "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"int-quantized\","
+                "\"config_groups\":{\"a\":{\"weights\":{\"symmetric\":false}}}}}");
+    refuse(*state, SL_EUNSUPPORTED, "config.json: the weights are 8-bit integers with zero points ('symmetric' is not true), which are not");
 }
 
 static void refuses_configs(void **state)
@@ -437,7 +497,7 @@ static void takes_the_text_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {TEST(becomes_a_weight), TEST(refuses_packed), TEST(becomes_fp4), TEST(refuses_fp4),
-                                       TEST(becomes_nvfp4), TEST(refuses_nvfp4), TEST(refuses_configs), TEST(plans_by_config),
+                                       TEST(becomes_nvfp4), TEST(refuses_nvfp4), TEST(becomes_int8), TEST(refuses_int8), TEST(refuses_configs), TEST(plans_by_config),
                                        TEST(takes_the_text_model)};
 
     return cmocka_run_group_tests_name("packed", tests, NULL, NULL);

@@ -401,7 +401,8 @@ static void finds_scales(void **state)
     expect_scale(*state, 3, 4, 128, 128);
     fp8_pair(*state, "x.scale", "U8", "[3,4]", 12);
     expect_scale(*state, 3, 4, 128, 128);
-    fp8_pair(*state, "x.weight_scale", "F16", "[]", 2);
+    maker_write(*state, "config.json", "{\"quantization_config\":{\"weight_block_size\":[288,512]}}"); /* one block */
+    fp8_pair(*state, "x.weight_scale_inv", "F32", "[1]", 4);
     expect_scale(*state, 1, 1, 288, 512);
     maker_write(*state, "config.json", "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":"
                 "\"float-quantized\",\"config_groups\":{\"group_0\":{\"weights\":{\"block_structure\":[128,128]}}}}}");
@@ -410,6 +411,8 @@ static void finds_scales(void **state)
 
     maker_write(*state, "config.json", plain_config);
     fp8_pair(*state, "x.weight_scale", "F32", "[1,1]", 4);
+    expect_scale(*state, 1, 1, 288, 512);
+    fp8_pair(*state, "x.weight_scale", "F16", "[]", 2);
     expect_scale(*state, 1, 1, 288, 512);
     fp8_pair(*state, "x.weight_scale", "F32", "[288]", 288 * 4);
     expect_scale(*state, 288, 1, 1, 512);
@@ -429,6 +432,8 @@ static void refuses_scales(void **state)
         {"x.weight_scale_inv", "F32", "[0,4]", 0, SL_ESOURCE, "expected [3, 4]"},
         {"x.weight_scale_inv", "F32", "[1,288]", 1152, SL_ESOURCE, "expected [3, 4]"},
         {"x.weight_scale_inv", "F32", "[3,4,1]", 48, SL_ESOURCE, "expected [3, 4]"},
+        {"x.weight_scale_inv", "F32", "[1,1]", 4, SL_ESOURCE, "of shape [1, 1] does not fit 'x.weight' of shape [288, 512]: expected [3, 4]"},
+        {"x.weight_scale", "BF16", "[]", 2, SL_ESOURCE, "of shape [] does not fit"},
         {"x.weight_scale_inv", "F64", "[3,4]", 96, SL_ESOURCE,
          "scale 'x.weight_scale_inv' of 'x.weight' is F64: expected F32"},
         {"y.weight_scale_inv", "F32", "[3,4]", 48, SL_ESOURCE,
@@ -452,7 +457,7 @@ static void refuses_scales(void **state)
     maker_tensor(&f, "x.weight", "BF16", "[2,2]", 8);
     maker_tensor(&f, "x.weight_scale_inv", "F32", "[1,1]", 4);
     maker_finish(&f, *state, "model.safetensors", 0);
-    refuse(*state, SL_EUNSUPPORTED, "belongs to 'x.weight', which is BF16 of shape [2, 2]: only matrices in FP8, MXFP4, NVFP4 and packed 4-bit integers");
+    refuse(*state, SL_EUNSUPPORTED, "belongs to 'x.weight', which is BF16 of shape [2, 2]: only matrices in FP8, INT8, MXFP4, NVFP4 and packed 4-bit integers");
 
     maker_tensor(&f, "x.weight", "F8_E4M3", "[2,2]", 4);
     maker_tensor(&f, "x.weight_scale_inv", "F32", "[1]", 4);

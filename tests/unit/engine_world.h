@@ -135,7 +135,7 @@ static inline void *world_values(struct world *w, enum sl_dtype dtype, uint64_t 
             p[i] = (uint8_t)r;
             p[i] = (p[i] & 0x7f) == 0x7f ? 0x31 : p[i];
             break;
-        case SL_DTYPE_F4: case SL_DTYPE_I4: /* of twice as many bytes the first half */
+        case SL_DTYPE_F4: case SL_DTYPE_I4: case SL_DTYPE_INT8: /* of the first two twice as many bytes */
             p[i] = (uint8_t)r;
             break;
         case SL_DTYPE_I64: /* little-endian: of small numbers the first byte */
@@ -160,7 +160,7 @@ static inline void *world_values(struct world *w, enum sl_dtype dtype, uint64_t 
     return p;
 }
 
-/* A source matrix with random contents and, when br > 0, scales on br x bc blocks, of I4 of either sign. */
+/* A source matrix with random contents and, when br > 0, scales on br x bc blocks, of integers of either sign. */
 static inline uint32_t world_source(struct world *w, uint32_t file, const char *name,
                                     enum sl_dtype dtype, uint64_t rows, uint64_t cols,
                                     enum sl_dtype scale_dtype, uint64_t br, uint64_t bc)
@@ -177,7 +177,7 @@ static inline uint32_t world_source(struct world *w, uint32_t file, const char *
 
         snprintf(scale_name, sizeof scale_name, "%s_scale_inv", name);
         s->scale = (struct sl_scale){.rows = sr, .cols = sc, .block_rows = br, .block_cols = bc,
-                                     .any_sign = dtype == SL_DTYPE_I4};
+                                     .any_sign = dtype == SL_DTYPE_I4 || dtype == SL_DTYPE_INT8};
         s->scale.tensor = world_tensor(w, w->ck.n_files - 1, scale_name, scale_dtype, sr, sc,
                                        world_values(w, scale_dtype, sr * sc, !s->scale.any_sign));
     }
@@ -305,6 +305,8 @@ static inline float world_decode(enum sl_dtype dtype, const uint8_t *p, uint64_t
         x = p[i] >> 3 & 15 ? ldexpf(1 + (float)(p[i] & 7) / 8, (p[i] >> 3 & 15) - 7)
                            : ldexpf((float)(p[i] & 7) / 8, -6);
         return p[i] & 0x80 ? -x : x;
+    case SL_DTYPE_INT8:
+        return (float)(p[i] < 128 ? p[i] : p[i] - 256);
     case SL_DTYPE_I4:
         return (float)((i % 2 ? p[i / 2] / 16 : p[i / 2] % 16) - 8);
     case SL_DTYPE_F4: {

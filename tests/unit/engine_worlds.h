@@ -114,7 +114,8 @@ static void add_scaled(struct world *w)
     add(w, world_out(w, "pairs.q4_k", SL_TYPE_Q4_K, SL_COPY, 32768, 7, 0, s, 1), 0);
 }
 
-/* 4-bit integers, a byte for two: in order, a head's columns, rows in pairs, longer rows than a slab. */
+/* 4-bit integers, a byte for two: in order, a head's columns, rows in pairs, longer rows than a slab; and of eight bits, by
+ * blocks and by rows. */
 static void add_packed(struct world *w)
 {
     struct sl_out_tensor *t;
@@ -142,6 +143,14 @@ static void add_packed(struct world *w)
     add(w, t, 256 * 16 * 3);
     s = world_source(w, 1, "packed_row", SL_DTYPE_I4, 3, 1 << 17, SL_DTYPE_BF16, 1, 8);
     add(w, world_out(w, "packed_row.bf16", SL_TYPE_BF16, SL_COPY, 1 << 17, 3, 0, s, 1), 1 << 17);
+    s = world_source(w, 0, "int8_kv_b", SL_DTYPE_INT8, 2 * (128 + 32), 1024, SL_DTYPE_F32, 128, 128);
+    t = world_out(w, "int8_k_b", SL_TYPE_Q4_1, SL_K_B, 128, 1024, 2, s, 1);
+    t->heads = 2, t->nope = 128, t->v_dim = 32, t->lora = 1024;
+    add(w, t, 0);
+    s = world_source(w, 1, "int8_q", SL_DTYPE_INT8, 8 * 16, 256, SL_DTYPE_BF16, 1, 256);
+    t = world_out(w, "int8_q", SL_TYPE_Q8_0, SL_PERMUTE, 256, 8 * 16, 0, s, 1);
+    t->heads = 8;
+    add(w, t, 256 * 16 * 3);
 }
 
 /* MXFP4: a stack, and rows longer than a slab. */

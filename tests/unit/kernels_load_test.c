@@ -181,6 +181,28 @@ static void packed_integers(void **state)
         }
 }
 
+/* Every code under a number's two signs and 0, in blocks that end within the codes. */
+static void int8_values(void **state)
+{
+    static const float scale[] = {0x1.fffffep-9f, -3.3f, 0, -0.f, 1e-44f, 0x1.8p119f};
+    float out[6 * 250];
+    uint8_t codes[6 * 250];
+    struct sl_source s = {SL_DTYPE_INT8, codes, 0, 500, scale, 0, 2, 1, 250};
+    uint64_t bad;
+
+    (void)state;
+    for (int turn = 0; turn < 2; turn++) {
+        for (int i = 0; i < 1500; i++)
+            codes[i] = (uint8_t)(i % 250 + 128 * turn);
+        assert_int_equal(sl_load_f32(&s, 7, 1493, out, &bad), 0);
+        for (int i = 7; i < 1500; i++) {
+            int code = (i % 250 + 128 * turn) % 256;
+
+            same_float(out[i - 7], (float)(code < 128 ? code : code - 256) * scale[i / 250]);
+        }
+    }
+}
+
 /* ggml's values, bit by bit: twice a code's under half of 2^(e - 127), for every code and every scale, and that
  * a run of F4 and a block of MXFP4 stand for the same. */
 static void fp4_values(void **state)
@@ -338,6 +360,13 @@ static void refused(void **state)
     assert_int_equal(load_one(SL_DTYPE_I4, e4m3, &big, 77, out, &bad), 0);
     assert_int_equal(load_one(SL_DTYPE_I4, e4m3, &big, 100, out, &bad), SL_ESOURCE);
     assert_int_equal(bad, 640 + 77);
+    memset(e4m3, 3, sizeof e4m3);
+    e4m3[77] = 0x80; /* -128 times 2^121 is beyond F32 */
+    big = 0x1p121f;
+    assert_int_equal(load_one(SL_DTYPE_INT8, e4m3, &big, 77, out, &bad), 0);
+    assert_int_equal(load_one(SL_DTYPE_INT8, e4m3, &big, 100, out, &bad), SL_ESOURCE);
+    assert_int_equal(bad, 640 + 77);
+    assert_int_equal(load_one(SL_DTYPE_I8, e4m3, NULL, 1, out, &bad), SL_EUNSUPPORTED);
     assert_int_equal(load_one(SL_DTYPE_I32, e4m3, NULL, 1, out, &bad), SL_EUNSUPPORTED);
     assert_int_equal(load_one(SL_DTYPE_F8_E8M0, e4m3, NULL, 1, out, &bad), SL_EUNSUPPORTED);
     assert_int_equal(load_one((enum sl_dtype)99, e4m3, NULL, 1, out, &bad), SL_EUNSUPPORTED);
@@ -431,7 +460,7 @@ static void changed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_code),   cmocka_unit_test(block_scales),
-                                       cmocka_unit_test(packed_integers), cmocka_unit_test(fp4_values), cmocka_unit_test(fp4_groups), cmocka_unit_test(repacks_nvfp4),
+                                       cmocka_unit_test(packed_integers), cmocka_unit_test(int8_values), cmocka_unit_test(fp4_values), cmocka_unit_test(fp4_groups), cmocka_unit_test(repacks_nvfp4),
                                        cmocka_unit_test(wide_types),   cmocka_unit_test(refused),
                                        cmocka_unit_test(bf16_rounding), cmocka_unit_test(e4m3_halves),
                                        cmocka_unit_test(e4m3_to_q8_0), cmocka_unit_test(changed)};
