@@ -55,6 +55,7 @@ static int retry(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
 {
     SL_TRY(revive(a, j, id, &j, e));
     SL_TRY(coord_revoke_all(a->c, j, "the job begins again", e));
+    coord_forget_lacks(a->c, j);
     SL_TRY(sl_queue_retry(a->c->q, id, e));
     SL_TRY(coord_set_state(a->c, j, SL_JOB_QUEUED, 0, NULL, e));
     leave_memory(a->c, j);
