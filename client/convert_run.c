@@ -45,6 +45,7 @@ struct run {
     bool said_again;     /* and why tasks are made again was said, of what was checked last */
     struct progress progress;
     uint64_t t0_ns, convert_ns, convert_cpu_ns;
+    uint64_t cpu_before_ns; /* processor time until tasks were made again */
 };
 
 static void on_done(void *user, uint32_t task, uint64_t checksum)
@@ -263,33 +264,42 @@ static void show_progress(void *user)
                         st.written_bytes);
 }
 
-/* Called for each task; why is the same for all that one check found. */
+/* Of an engine, and of the check that followed. */
+static void print_stats(const struct run *r, const struct sl_engine_stats *st)
+{
+    uint64_t passed = now_ns() - r->progress.t0_ns;
+
+    if (!r->o->stats || !st->threads)
+        return;
+    if (!r->checking) {
+        convert_print_stats(st, passed, cpu_ns() - r->cpu_before_ns);
+        return;
+    }
+    convert_print_stats(st, r->convert_ns, r->convert_cpu_ns - r->cpu_before_ns);
+    convert_print_check(r->plan->file_bytes, passed);
+}
+
+/* Called for each task; why is the same for all that one check found. Another engine makes them. */
 static void on_again(void *user, const char *why)
 {
     struct run *r = user;
+    struct sl_engine_stats st;
 
+    pthread_mutex_lock(&r->told.lock);
+    st = r->told.st;
+    r->told.checked = 0;
+    if (!r->said_again)
+        r->told.st = (struct sl_engine_stats){0};
+    pthread_mutex_unlock(&r->told.lock);
     if (!r->said_again) {
         progress_end(&r->progress);
         fprintf(stderr, "sluice: %s; making them again\n", why);
+        print_stats(r, &st);
+        r->cpu_before_ns = cpu_ns();
         progress_begin(&r->progress, r->o->progress, "convert", r->plan->src_bytes, r->done_bytes);
     }
     r->checking = false;
     r->said_again = true;
-    pthread_mutex_lock(&r->told.lock);
-    r->told.checked = 0;
-    pthread_mutex_unlock(&r->told.lock);
-}
-
-static void print_stats(const struct run *r)
-{
-    uint64_t passed = now_ns() - r->progress.t0_ns;
-
-    if (!r->checking) {
-        convert_print_stats(&r->told.st, passed, cpu_ns());
-        return;
-    }
-    convert_print_stats(&r->told.st, r->convert_ns, r->convert_cpu_ns);
-    convert_print_check(r->plan->file_bytes, passed);
 }
 
 /* Tasks, stitch and publication. */
@@ -311,8 +321,8 @@ static int work(struct run *r, struct sl_error *e)
     progress_begin(&r->progress, r->o->progress, "convert", r->plan->src_bytes, r->done_bytes);
     rc = convert_threads_run(&t, e);
     progress_end(&r->progress);
-    if (r->o->stats && rc == 0 && r->told.st.threads)
-        print_stats(r);
+    if (rc == 0)
+        print_stats(r, &r->told.st);
     return rc;
 }
 

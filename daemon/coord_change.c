@@ -51,10 +51,18 @@ static void leave_memory(struct sl_coord *c, struct job *j)
     coord_free_job(j);
 }
 
+/* Who asked, and for what: the states that follow name nobody. */
+static int tell_who(struct ask *a, const struct job *j, struct sl_error *e)
+{
+    return coord_event(a->c, "set", j, -1, NULL, e, "by %s %s", a->s->user, sl_message(a->m->id)->name);
+}
+
 static int retry(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
 {
     SL_TRY(revive(a, j, id, &j, e));
+    SL_TRY(tell_who(a, j, e));
     SL_TRY(coord_revoke_all(a->c, j, "the job begins again", e));
+    coord_forget_lacks(a->c, j);
     SL_TRY(sl_queue_retry(a->c->q, id, e));
     SL_TRY(coord_set_state(a->c, j, SL_JOB_QUEUED, 0, NULL, e));
     leave_memory(a->c, j);
@@ -206,7 +214,10 @@ static int stitch(struct ask *a, struct job *j, const struct found *s, uint64_t 
     SL_TRY(revive(a, j, id, &j, e));
     SL_TRY(sl_queue_stitch_asked(a->c->q, id, e));
     j->manual_stitch = false;
-    return s->state == SL_JOB_FAILED ? retry(a, j, id, e) : coord_advance(a->c, j, e);
+    if (s->state == SL_JOB_FAILED)
+        return retry(a, j, id, e);
+    SL_TRY(tell_who(a, j, e));
+    return coord_advance(a->c, j, e);
 }
 
 static int verify(struct ask *a, struct job *j, const struct found *s, uint64_t id,
@@ -215,6 +226,7 @@ static int verify(struct ask *a, struct job *j, const struct found *s, uint64_t 
     if (s->state == SL_JOB_VERIFYING)
         return 0;
     SL_TRY(revive(a, j, id, &j, e));
+    SL_TRY(tell_who(a, j, e));
     SL_TRY(add_special(a, j, SL_TASK_VERIFY, e));
     return coord_set_state(a->c, j, SL_JOB_VERIFYING, 0, NULL, e);
 }
@@ -300,6 +312,7 @@ static int change_job(struct ask *a, const struct found *s, uint64_t id, bool *d
         *did = s->state == SL_JOB_HELD;
         if (!*did)
             return 0;
+        SL_TRY(tell_who(a, j, e));
         SL_TRY(coord_set_state(a->c, j, j->started_ms ? SL_JOB_RUNNING : SL_JOB_QUEUED, 0, NULL, e));
         return coord_advance(a->c, j, e);
     case SL_M_RETRY:

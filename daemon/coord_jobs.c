@@ -117,6 +117,10 @@ int coord_lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t ta
             return sl_fail(e, SL_EFAIL, "queue: task %u of job %llu is not ready on disk", task,
                            (unsigned long long)j->id);
     }
+    if (task == SL_TASK_PREPARE) {
+        j->begun_before = j->begun;
+        j->begun = true;
+    }
     coord_move(j, task, SL_TASK_LEASED);
     SL_TRY(hold_task(w, j, task, e));
     t->epoch = epoch;
@@ -189,6 +193,8 @@ static int on_task(void *user, const struct sl_task_row *r)
     t->out = r->out_bytes;
     t->checksum = r->checksum;
     t->exists = true;
+    if (r->task == SL_TASK_PREPARE)
+        j->begun = j->begun_before = r->epoch != 0;
     return r->state == SL_TASK_LEASED ? adopt_holder(l, r->worker, r->owner, r->task) : 0;
 }
 
@@ -377,23 +383,25 @@ int coord_set_state(struct sl_coord *c, struct job *j, enum sl_job_state s, int 
     return sl_job_ended(s) ? coord_tell_waiters(c, j, e) : 0;
 }
 
+int coord_revoke_from(struct sl_coord *c, struct worker *w, struct job *j, const char *why, struct sl_error *e)
+{
+    uint64_t tasks[SL_HELD_MAX];
+    uint32_t n = 0;
+
+    for (uint32_t k = w->n_held; k-- > 0;) {
+        if (w->held[k].job != j)
+            continue;
+        if (n < SL_HELD_MAX)
+            tasks[n++] = w->held[k].task;
+        SL_TRY(coord_return(c, j, w->held[k].task, e));
+    }
+    return n > 0 && w->peer ? coord_send_revoke(c, w, j->id, tasks, n, why, e) : 0;
+}
+
 int coord_revoke_all(struct sl_coord *c, struct job *j, const char *why, struct sl_error *e)
 {
-    for (uint32_t i = 0; i < c->n_workers; i++) {
-        struct worker *w = c->workers[i];
-        uint64_t tasks[SL_HELD_MAX];
-        uint32_t n = 0;
-
-        for (uint32_t k = w->n_held; k-- > 0;) {
-            if (w->held[k].job != j)
-                continue;
-            if (n < SL_HELD_MAX)
-                tasks[n++] = w->held[k].task;
-            SL_TRY(coord_return(c, j, w->held[k].task, e));
-        }
-        if (n > 0 && w->peer)
-            SL_TRY(coord_send_revoke(c, w, j->id, tasks, n, why, e));
-    }
+    for (uint32_t i = 0; i < c->n_workers; i++)
+        SL_TRY(coord_revoke_from(c, c->workers[i], j, why, e));
     return 0;
 }
 
@@ -547,7 +555,8 @@ void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size
     for (uint32_t i = 0; i < c->n_workers; i++) {
         connected += c->workers[i]->peer != 0;
         draining += c->workers[i]->peer != 0 && c->workers[i]->draining;
-        idle += c->workers[i]->peer != 0 && !c->workers[i]->draining && c->workers[i]->n_held == 0;
+        idle += c->workers[i]->peer != 0 && !c->workers[i]->draining && c->workers[i]->n_held == 0 &&
+                !coord_lacks(c, c->workers[i], j);
     }
     if (j->state == SL_JOB_HELD) {
         snprintf(buf, cap, "%s", j->error[0] ? j->error : "held by a user"); /* an older release kept nobody */

@@ -59,12 +59,18 @@ struct job {
     uint32_t n_ready, n_leased, n_done, n_quarantined; /* plan's tasks */
     uint64_t src_bytes, done_bytes, file_bytes;
     uint32_t stitch_rounds;
+    bool begun, begun_before; /* a prepare may have made files; one before the last granted */
     double pass;            /* of its stream, for fair shares */
 };
 
 struct held {
     struct job *job;
     uint32_t task;
+};
+
+/* A job whose folder or files a worker did not find, until it may look again. */
+struct lack {
+    uint64_t job, until_ms;
 };
 
 struct worker {
@@ -84,6 +90,8 @@ struct worker {
     uint64_t last_job;      /* where its disk is */
     uint32_t last_task;
     uint64_t done, done_bytes;
+    struct lack *lacks;     /* since it said hello */
+    uint32_t n_lacks, cap_lacks;
     uint64_t *specs;        /* jobs whose specification this connection has */
     uint32_t n_specs, cap_specs;
 };
@@ -256,7 +264,9 @@ int coord_set_state(struct sl_coord *c, struct job *j, enum sl_job_state s, int 
                     const char *error, struct sl_error *e) SL_MUST_USE;
 /* The job is held: its error says by whom and since when, and is shown as its reason. */
 int coord_hold(struct sl_coord *c, struct job *j, const char *user, struct sl_error *e) SL_MUST_USE;
-/* Takes all leases of a job back and tells their workers. */
+/* Takes the leases of a job back, one worker's or all, and tells who had them. */
+int coord_revoke_from(struct sl_coord *c, struct worker *w, struct job *j, const char *why, struct sl_error *e)
+    SL_MUST_USE;
 int coord_revoke_all(struct sl_coord *c, struct job *j, const char *why, struct sl_error *e)
     SL_MUST_USE;
 /* Effect: the workers that were granted tasks of the job hear that it needs nothing more of them now. */
@@ -303,6 +313,14 @@ bool coord_has_work(const struct sl_coord *c, const struct job *j);
 uint64_t coord_cleared_by(const struct sl_coord *c, const struct job *j);
 /* The job of the same user and priority that keeps j from beginning, or 0. */
 uint64_t coord_turn_behind(const struct sl_coord *c, const struct job *j);
+/* ---- coord_lack.c */
+/* Effect: the worker's machine lacks the job's folder or files: for ten minutes, until it says hello again
+ * or coord_forget_lacks. *another: whether a worker is connected that is not known to lack them. Errors: SL_EFAIL. */
+int coord_note_lack(struct sl_coord *c, struct worker *w, const struct job *j, bool *another, struct sl_error *e)
+    SL_MUST_USE;
+void coord_forget_lacks(struct sl_coord *c, const struct job *j);
+/* The job's tasks are not for w: it lacks them, and another may have them. */
+bool coord_lacks(const struct sl_coord *c, const struct worker *w, const struct job *j);
 /* ---- coord_schedule.c */
 /* Whether some worker could be granted a task of the job now. */
 bool coord_runnable(const struct sl_coord *c, const struct job *j);

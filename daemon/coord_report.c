@@ -1,6 +1,7 @@
 /* Records for clients, and those who watch or wait. */
 #include "daemon/coord_priv.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static void put_time(cJSON *into, const char *field, uint64_t ms)
@@ -104,6 +105,25 @@ void coord_put_event(cJSON *into, const struct sl_event *ev)
         sl_put_str(into, "worker", ev->worker);
     sl_put_str(into, "kind", ev->kind);
     sl_put_text(into, "text", ev->text);
+}
+
+void coord_gpu_stats(const struct worker *w, struct sl_coord_stats *out)
+{
+    const cJSON *g;
+
+    cJSON_ArrayForEach(g, w->gpus) {
+        struct sl_coord_gpu *to = &out->gpus[out->n_gpus];
+
+        if (out->n_gpus == SL_COORD_GPUS || !sl_get(g, "celsius"))
+            continue;
+        snprintf(to->worker, sizeof to->worker, "%s", w->name);
+        snprintf(to->device, sizeof to->device, "%s", sl_get_str(g, "device"));
+        to->celsius = sl_get_uint(g, "celsius", 0);
+        to->watts = sl_get_uint(g, "watts", 0);
+        to->memory = sl_get_uint(g, "memory", 0);
+        to->memory_used = sl_get_uint(g, "memory_used", 0);
+        out->n_gpus++;
+    }
 }
 
 void coord_put_worker(const struct sl_coord *c, cJSON *into, const struct worker *w)

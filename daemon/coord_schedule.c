@@ -105,6 +105,8 @@ static int64_t pick_task(const struct sl_coord *c, struct job *j, const struct w
     uint32_t special = next_special(c, j, w), most = 0;
     int64_t t = -1;
 
+    if (coord_lacks(c, w, j))
+        return -1;
     if (special)
         return special;
     if (!coord_has_work(c, j))
@@ -175,7 +177,8 @@ static bool twin(const struct sl_coord *c, const struct worker *w, const struct 
                  uint32_t task)
 {
     return k != j && k->group == j->group && k->state == SL_JOB_RUNNING && k->n_tasks == j->n_tasks &&
-           k->tasks[task].src == j->tasks[task].src && coord_started(k) && coord_grantable(c, &k->tasks[task], w);
+           k->tasks[task].src == j->tasks[task].src && coord_started(k) && coord_grantable(c, &k->tasks[task], w) &&
+           !coord_lacks(c, w, k);
 }
 
 static int lease(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, uint32_t with,

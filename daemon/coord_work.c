@@ -71,7 +71,7 @@ static int find_worker(struct sl_coord *c, const struct sl_peer *from, const cJS
     w->threads = sl_get_uint(t, "threads", 0);
     w->peer = from->id;
     w->seen_ms = w->progress_ms = c->now.run_ms;
-    w->want = w->n_specs = 0;
+    w->want = w->n_specs = w->n_lacks = 0;
     w->draining = w->silent = false;
     coord_turns_changed(c);
     *out = w;
@@ -225,15 +225,15 @@ static bool says_never(int code)
     return code == -SL_EUSAGE || code == -SL_EUNSUPPORTED;
 }
 
-/* A failure of a task that the worker holds. */
+/* A failure of a task that the worker holds; it is no attempt of the task where it does not count. */
 static int on_failure(struct sl_coord *c, const struct worker *w, struct job *j, uint32_t task,
-                      int code, const char *text, struct sl_error *e)
+                      int code, bool counts, const char *text, struct sl_error *e)
 {
     struct task *t = coord_task(j, task);
     bool final = says_never(code) ? !coord_other_release(c, w)
                                   : code == -SL_EEXISTS || (code == -SL_EVERIFY && task == SL_TASK_VERIFY);
     const struct sl_task_failure f = {
-        .worker = w->name, .code = code, .text = text,
+        .worker = w->name, .code = code, .text = text, .counts = counts,
         .max_attempts = final ? 1 : j->attempts, .max_workers = c->o.quarantine_workers,
         .now_ms = c->now.wall_ms};
     enum sl_task_state state = SL_TASK_READY;
@@ -241,7 +241,8 @@ static int on_failure(struct sl_coord *c, const struct worker *w, struct job *j,
     c->stats.failures++;
     SL_TRY(sl_queue_fail(c->q, j->id, task, t->epoch, &f, &state, &t->attempts, e));
     coord_move(j, task, state);
-    backoff(c, t, w);
+    if (counts)
+        backoff(c, t, w);
     t->avoid_others = says_never(code);
     if (t->avoid_others) /* by its name it may be upgraded, or another's that begins beside it */
         t->avoid = 0;
@@ -295,28 +296,6 @@ static int stitch_again(struct sl_coord *c, struct worker *w, struct job *j, con
     SL_TRY(sl_queue_revoke(c->q, j->id, &task, 1, e));
     coord_move(j, SL_TASK_STITCH, SL_TASK_READY);
     return coord_event(c, "revoked", j, SL_TASK_STITCH, w->name, e, "%s", text);
-}
-
-static int on_fail(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task,
-                   const cJSON *t, struct sl_error *e)
-{
-    const cJSON *bad = sl_get(t, "bad");
-    int code = (int)sl_get_uint(t, "code", 1);
-    const char *text = sl_get_str(t, "text");
-    char told[1024];
-
-    snprintf(told, sizeof told, "%.800s (worker %s is of release %s, the daemon of %s: use one everywhere)", text, w->name,
-             w->version, c->o.version);
-    text = says_never(code) && coord_other_release(c, w) ? told : text;
-    if (task == SL_TASK_STITCH && code == -SL_EVERIFY && cJSON_GetArraySize(bad) > 0 &&
-        j->state == SL_JOB_STITCHING && j->stitch_rounds < STITCH_ROUNDS)
-        SL_TRY(take_back(c, w, j, bad, text, e));
-    else if (task == SL_TASK_PUBLISH && code == -SL_EVERIFY && j->state == SL_JOB_STITCHING &&
-             j->stitch_rounds < STITCH_ROUNDS)
-        SL_TRY(stitch_again(c, w, j, text, e));
-    else
-        SL_TRY(on_failure(c, w, j, task, code ? code : 1, text, e));
-    return answer(c, w, t, NULL, 0, e);
 }
 
 /* ---- results */
@@ -446,15 +425,54 @@ static int on_result(struct sl_coord *c, struct worker *w, struct job *j, uint32
                      const cJSON *m, struct sl_error *e)
 {
     struct sl_error why = {0};
+    bool another = false;
 
     if (check_result(task, coord_task(j, task), m, &why) == 0 && task == SL_TASK_PREPARE)
         SL_TRY(take_plan(c, j, sl_get(m, "plan"), &why, e));
     if (why.code < 0) {
-        SL_TRY(on_failure(c, w, j, task, why.code == SL_EVERIFY ? -SL_EVERIFY : -SL_EFAIL, why.text, e));
+        SL_TRY(on_failure(c, w, j, task, why.code == SL_EVERIFY ? -SL_EVERIFY : -SL_EFAIL, true, why.text, e));
         return answer(c, w, m, why.text, why.code, e);
+    }
+    /* An empty folder may have the name of one that is mounted at another worker's. */
+    if (task == SL_TASK_DISCARD && sl_get_uint(m, "bytes", 0) == 0)
+        SL_TRY(coord_note_lack(c, w, j, &another, e));
+    if (another) {
+        SL_TRY(coord_return(c, j, task, e));
+        return answer(c, w, m, NULL, 0, e);
     }
     SL_TRY(finish(c, w, j, task, m, e));
     return answer(c, w, m, NULL, 0, e);
+}
+
+static int on_fail(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task,
+                   const cJSON *t, struct sl_error *e)
+{
+    const cJSON *bad = sl_get(t, "bad");
+    int code = (int)sl_get_uint(t, "code", 1);
+    const char *text = sl_get_str(t, "text");
+    bool lacks = code == -SL_ELACKS, another = false;
+    char told[1024];
+
+    snprintf(told, sizeof told, "%.800s (worker %s is of release %s, the daemon of %s: use one everywhere)", text, w->name,
+             w->version, c->o.version);
+    text = says_never(code) && coord_other_release(c, w) ? told : text;
+    if (lacks)
+        SL_TRY(coord_note_lack(c, w, j, &another, e));
+    if (lacks && task == SL_TASK_PREPARE)
+        j->begun = j->begun_before;
+    if (lacks && task == SL_TASK_DISCARD && !j->begun && !another) /* there was never a file of it */
+        SL_TRY(finish(c, w, j, task, t, e));
+    else if (task == SL_TASK_STITCH && code == -SL_EVERIFY && cJSON_GetArraySize(bad) > 0 &&
+             j->state == SL_JOB_STITCHING && j->stitch_rounds < STITCH_ROUNDS)
+        SL_TRY(take_back(c, w, j, bad, text, e));
+    else if (task == SL_TASK_PUBLISH && code == -SL_EVERIFY && j->state == SL_JOB_STITCHING &&
+             j->stitch_rounds < STITCH_ROUNDS)
+        SL_TRY(stitch_again(c, w, j, text, e));
+    else
+        SL_TRY(on_failure(c, w, j, task, code && !lacks ? code : 1, !another, text, e));
+    if (another)
+        SL_TRY(coord_revoke_from(c, w, j, "this worker lacks the job's folder or files", e));
+    return answer(c, w, t, NULL, 0, e);
 }
 
 /* result, fail and giveback: only with the current lease. */
@@ -558,25 +576,6 @@ static int on_gpus(struct sl_coord *c, struct worker *w, const cJSON *m, struct 
     w->gpus = copied;
     c->changes++;
     return 0;
-}
-
-void coord_gpu_stats(const struct worker *w, struct sl_coord_stats *out)
-{
-    const cJSON *g;
-
-    cJSON_ArrayForEach(g, w->gpus) {
-        struct sl_coord_gpu *to = &out->gpus[out->n_gpus];
-
-        if (out->n_gpus == SL_COORD_GPUS || !sl_get(g, "celsius"))
-            continue;
-        copy(to->worker, sizeof to->worker, w->name);
-        copy(to->device, sizeof to->device, sl_get_str(g, "device"));
-        to->celsius = sl_get_uint(g, "celsius", 0);
-        to->watts = sl_get_uint(g, "watts", 0);
-        to->memory = sl_get_uint(g, "memory", 0);
-        to->memory_used = sl_get_uint(g, "memory_used", 0);
-        out->n_gpus++;
-    }
 }
 
 int coord_on_work(struct sl_coord *c, struct session *s, const struct sl_msg *m, struct sl_error *e)

@@ -47,6 +47,7 @@ static void free_session(struct session *s)
 static void free_worker(struct worker *w)
 {
     free(w->held);
+    free(w->lacks);
     free(w->specs);
     cJSON_Delete(w->gpus);
     free(w);

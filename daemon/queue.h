@@ -239,11 +239,12 @@ struct sl_task_failure {
     const char *worker;        /* name: tells one worker's failures from another's */
     int code;                  /* exit code, positive */
     const char *text;
+    bool counts;               /* as an attempt, for the quarantine */
     uint32_t max_attempts, max_workers;
     uint64_t now_ms;
 };
-/* Effect: records the failure; the task is ready again, or quarantined when it
- * has failed max_attempts times or on max_workers workers since the last
+/* Effect: records the failure; the task is ready again, or quarantined when it counts and the task
+ * has failed so max_attempts times or on max_workers workers since the last
  * retry. *state and *attempts are then set. */
 int sl_queue_fail(struct sl_queue *q, uint64_t job, uint32_t task, uint64_t epoch,
                   const struct sl_task_failure *f, enum sl_task_state *state, uint32_t *attempts,

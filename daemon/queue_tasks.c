@@ -55,14 +55,14 @@ int sl_queue_fail(struct sl_queue *q, uint64_t job, uint32_t task, uint64_t epoc
 {
     struct sqlite3_stmt *st;
     uint64_t workers;
-    int rc = db_change(q, e, "UPDATE tasks SET state = 0, worker = '', attempts = attempts + 1"
+    int rc = db_change(q, e, "UPDATE tasks SET state = 0, worker = '', attempts = attempts + ?"
                              " WHERE job = ? AND task = ? AND epoch = ? AND state = 1",
-                       "iii", job, (uint64_t)task, epoch);
+                       "iiii", (uint64_t)f->counts, job, (uint64_t)task, epoch);
 
     if (rc != 1)
         return rc;
-    CHANGE(q, e, "INSERT INTO failures VALUES(?, ?, ?, ?, ?, ?, ?, 1)", "iiisisi", job,
-           (uint64_t)task, epoch, f->worker, (uint64_t)f->code, f->text, f->now_ms);
+    CHANGE(q, e, "INSERT INTO failures VALUES(?, ?, ?, ?, ?, ?, ?, ?)", "iiisisii", job,
+           (uint64_t)task, epoch, f->worker, (uint64_t)f->code, f->text, f->now_ms, (uint64_t)f->counts);
     SL_TRY(db_query(q, &st, e, "SELECT (SELECT attempts FROM tasks WHERE job = ?1 AND task = ?2),"
                                " (SELECT count(DISTINCT worker) FROM failures"
                                "  WHERE job = ?1 AND task = ?2 AND counts = 1)", "ii", job, (uint64_t)task));
@@ -71,7 +71,7 @@ int sl_queue_fail(struct sl_queue *q, uint64_t job, uint32_t task, uint64_t epoc
     workers = db_number(st, 1);
     db_reset(st);
     *state = SL_TASK_READY;
-    if (*attempts >= f->max_attempts || workers >= f->max_workers) {
+    if (f->counts && (*attempts >= f->max_attempts || workers >= f->max_workers)) {
         *state = SL_TASK_QUARANTINED;
         CHANGE(q, e, "UPDATE tasks SET state = 3 WHERE job = ? AND task = ?", "ii", job, (uint64_t)task);
     }

@@ -134,18 +134,20 @@ static const char *this_host(char name[65])
     return name;
 }
 
-/* The daemon has found the path below its own roots, and another's workers may: that this one does not
- * (SL_EUSAGE) must not end the job. */
+/* The daemon has found the path below its own roots, and another machine's workers may: that this one does not
+ * must not end the job. Errors: SL_ESOURCE when it is not there, else SL_ELACKS. */
 static int open_place(const struct sl_job_cache *c, const char *path, int flags, struct sl_error *e)
 {
     int fd = sl_roots_open_path(c->o.roots, path, flags, e);
     struct sl_error here;
     char host[65];
 
-    if (fd != SL_EUSAGE)
+    if (fd >= 0 || fd == SL_ESOURCE)
         return fd;
+    if (fd != SL_EUSAGE)
+        return e->code = SL_ELACKS;
     here = *e;
-    return sl_fail(e, SL_EFAIL, "%.900s, on %s", here.text, this_host(host));
+    return sl_fail(e, SL_ELACKS, "%.900s, on %s", here.text, this_host(host));
 }
 
 /* Pins the folder of the source: its own, or that of its file. */
@@ -189,7 +191,7 @@ int sl_job_cache_lost(struct sl_cached_job *j, struct sl_error *e)
     if (j->given)
         return sl_fail(e, SL_EFAIL, "%s/%s: the unfinished files are gone; begin again", j->out.dir, j->out.prefix);
     j->lost = true;
-    return sl_fail(e, SL_EFAIL, "%s: the files of job %llu are not there: the folder was renamed, removed or "
+    return sl_fail(e, SL_ELACKS, "%s: the files of job %llu are not there: the folder was renamed, removed or "
                    "replaced, or something else is mounted there. Put it back, and 'sluice retry %llu' goes on; "
                    "if it is gone for good, 'sluice cancel --discard %llu' and submit it again",
                    j->output, id, id, id);
@@ -213,7 +215,7 @@ static int pin_output(struct sl_job_cache *c, struct sl_cached_job *j, bool prep
     j->output_fd = open_place(c, j->output, O_PATH | O_DIRECTORY, e);
     if (j->output_fd < 0)
         return j->output_fd != SL_ESOURCE ? j->output_fd : prepared ? sl_job_cache_lost(j, e)
-               : sl_fail(e, SL_EFAIL, "%s: no such folder on %s; create it, or mount it there", j->output, this_host(host));
+               : sl_fail(e, SL_ELACKS, "%s: no such folder on %s; create it, or mount it there", j->output, this_host(host));
     sl_roots_pin(j->output_fd, j->output_pin);
     j->out.dir = strdup(j->output_pin);
     return j->out.dir ? 0 : sl_fail(e, SL_EFAIL, "out of memory");

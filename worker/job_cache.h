@@ -88,7 +88,7 @@ void sl_job_cache_close(struct sl_job_cache *c);
  * fingerprint comes out. Plans that are not in use go, the one unused for longest first, when
  * there are more than 64 or they take more than a sixteenth of mem_bytes; one may always be kept.
  * Returns 1 when those in use leave no room for another, or another cache is making one: ask again.
- * *out is the cache's; valid until sl_job_cache_drop, _idle or the next _get. Errors: SL_EUSAGE (a path
+ * *out is the cache's; valid until sl_job_cache_drop, _idle or the next _get. Errors: SL_ELACKS (a path
  * outside the roots, no folder for the output), SL_ESOURCE (another fingerprint), SL_EFAIL (it is busy
  * with another plan), those of sl_job_cache_lost (with a fingerprint) and of sl_job_plan_open. */
 int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *spec,
@@ -119,8 +119,8 @@ int sl_job_cache_same_files(struct sl_cached_job *j, struct sl_error *e) SL_MUST
  * to wherever it went; what is told afterwards is told of its name. Errors: those of
  * sl_job_cache_lost. */
 int sl_job_cache_same_folder(struct sl_cached_job *j, struct sl_error *e) SL_MUST_USE;
-/* Returns SL_EFAIL: the output's folder or files are not there as the job left them, and
- * what to do. */
+/* Returns SL_ELACKS, of a given job SL_EFAIL: the output's folder or files are not there as the job
+ * left them, and what to do. */
 int sl_job_cache_lost(struct sl_cached_job *j, struct sl_error *e);
 
 /* Effect: forgets the job and frees it; its engine is closed for all that share it. */
@@ -143,7 +143,7 @@ int sl_job_cache_told(const struct sl_cached_job *j, struct sl_error *e);
 
 /* Effect: an output by folder and base name alone, for a job whose plan cannot be
  * built any more. *fd: the folder's pin, or -1. Both are the caller's in every case. Errors:
- * SL_EFAIL (the specification has no base name), those of sl_roots_open_path. */
+ * SL_EFAIL (the specification has no base name), SL_ESOURCE (there is no such folder), SL_ELACKS. */
 int sl_job_cache_output(struct sl_job_cache *c, const struct cJSON *spec, struct output *out,
                         int *fd, struct sl_error *e) SL_MUST_USE;
 

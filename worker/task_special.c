@@ -71,7 +71,7 @@ static int still_ours(void *user, uint64_t n)
         return sl_fail(s->e, SL_EINTERRUPTED, "the lease has ended");
     s->alive_ms = now;
     if (s->j && sl_job_cache_same_folder(s->j, s->e) < 0) /* prepare begins again, where the name leads */
-        return s->w->task == SL_TASK_PREPARE ? s->e->code = SL_EINTERRUPTED : SL_EFAIL;
+        return s->w->task == SL_TASK_PREPARE ? s->e->code = SL_EINTERRUPTED : s->e->code;
     return s->claim.fd >= 0 ? claim_check(&s->claim, s->e) : 0;
 }
 
@@ -311,7 +311,7 @@ static int publish(struct special *s)
     return 0;
 }
 
-/* Nothing, when nothing of this job is there. Parts of a publication that did not end go too, so
+/* Nothing, when nothing of this job is there; else the outcome counts a byte. Parts of a publication that did not end go too, so
  * that no set is half of this job's and half of the one it was to replace; a complete set stays. */
 static int remove_unfinished(struct special *s, const struct output *o, const char *fingerprint)
 {
@@ -322,6 +322,7 @@ static int remove_unfinished(struct special *s, const struct output *o, const ch
     SL_TRY(rc);
     if (rc != CLAIM_HELD)
         return 0;
+    s->out->bytes = 1;
     if (s->claim.ending && o->plan && !publish_is_done(o))
         rc = publish_undo(o, &watch, s->e);
     else
@@ -381,8 +382,7 @@ static int discard(struct special *s)
     if (!fingerprint && left_nothing(w, &o, rc, &why)) {
         rc = 0;
     } else if (rc == SL_ESOURCE) {
-        /* another worker's machine may have it */
-        rc = sl_fail(s->e, SL_EFAIL, "%s: there is no such folder; if it was renamed, remove the .partial "
+        rc = sl_fail(s->e, SL_ELACKS, "%s: there is no such folder; if it was renamed, remove the .partial "
                      "files in it by hand", sl_get_str(w->spec, "output"));
     } else if (rc == 0 && fingerprint) {
         rc = remove_unfinished(s, &o, fingerprint);

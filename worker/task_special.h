@@ -30,7 +30,7 @@ struct sl_outcome {
     uint32_t task;
     enum sl_outcome_kind kind;
     struct sl_error error;   /* fail */
-    uint64_t bytes;          /* of output */
+    uint64_t bytes;          /* of output; discard: 1 when there were files of the job */
     uint64_t checksum;
     bool has_checksum;       /* a plan's task */
     struct cJSON *plan;      /* prepare */

@@ -82,7 +82,7 @@ no_fault();
     local %ENV = (%ENV, %{ faults_env() });
     fault(hold => 1, path => 'rot.gguf.partial');
     my $p = start('timeout', '--foreground', '60', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M',
-        '--io', 'pread', '-o', "$RUN/rot.gguf", '--quiet');
+        '--io', 'pread', '-o', "$RUN/rot.gguf", '--quiet', '--stats');
     ok(await_held(sub { waitpid($p->{pid}, WNOHANG) }), 'before its check');
     flip_byte("$RUN/rot.gguf.partial", 15_000_000);
     no_fault();
@@ -90,6 +90,7 @@ no_fault();
     is($p->{rc}, 0, 'a conversion makes the task again') or diag($p->{err});
     like($p->{err}, qr/^sluice: 1 of \d+ tasks are not on the disk as they were written, the first of them in \S+; check the disk; making them again$/m,
         'and says so');
+    like($p->{err}, qr/^stats: convert \S+ s; read 0\.10 GB.*^stats: convert \S+ s; read 0\.00 GB/ms, '--stats tells of both times');
     is(sha256("$RUN/rot.gguf"), $want, 'with the same file');
     unlink "$RUN/rot.gguf";
 }

@@ -326,6 +326,16 @@ for my $lacks (['another root', "$RUN/elsewhere", qr{^\Q$OUT\E: lies outside the
 }
 start_one('w1', %under);
 
+# Beside one that has it, such a worker costs no task an attempt, and fails once.
+start_one('w2', args => ['--root', "$RUN/elsewhere"]);
+has_workers(qw(w1 w2)) or BAIL_OUT('no workers');
+$id = submit(demo_spec('beside'), attempts => 1);
+$j = wait_job($id, 60);
+is_state($j, 'succeeded', 'a job beside a worker that lacks its folder, with one attempt for each task');
+cmp_ok(scalar @{ $j->{failures} }, '<=', 1, 'which got one of them at most');
+stop_one('w2');
+unlink glob "$OUT/*";
+
 # What failed of the discard of a job, when that is known.
 sub discard_failed {
     my ($id) = @_;

@@ -551,6 +551,28 @@ static void results_that_cannot_be_are_refused(void **state)
 #undef PLAN
 }
 
+static void who_asked_is_named(void **state)
+{
+    static const char *const verbs[] = {"release", "cancel", "retry", "stitch", "verify"};
+    static const char *const said[] = {"by alice release", "cancelled by alice", "by alice retry", "by alice stitch", "by alice verify"};
+    struct world *w = *state;
+    char *log;
+
+    w->user[C] = "alice";
+    client(w, C);
+    worker(w, 1);
+    submit(w, C, "a", ",\"hold\":true,\"manual_stitch\":true");
+    for (unsigned i = 0; i < 5; i++) {
+        say(w, C, "{\"v\":3,\"m\":\"%s\",%s}", verbs[i], i < 3 ? "\"jobs\":[1]" : "\"job\":1");
+        run_all(w, 1);
+    }
+    say(w, C, "{\"v\":3,\"m\":\"logs\",\"job\":1}");
+    log = cJSON_PrintUnformatted(expect(w, C, SL_M_LOG));
+    for (unsigned i = 0; i < 5; i++)
+        assert_non_null(strstr(log, said[i]));
+    free(log);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -572,6 +594,7 @@ int main(void)
         TEST(a_damaged_queue_is_refused),
         TEST(a_list_names_the_files),
         TEST(results_that_cannot_be_are_refused),
+        TEST(who_asked_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,7 @@ struct world {
     cJSON *spec;
     char fingerprint[33];
     uint32_t n_tasks, with;
-    uint64_t job, epoch;
+    uint64_t job, group, epoch;
     char *sums;
 };
 
@@ -105,6 +105,7 @@ static inline void push(struct world *w, uint32_t task)
     work->task = task;
     work->epoch = ++w->epoch;
     work->with = w->with;
+    work->group = w->group;
     work->spec = cJSON_Duplicate(w->spec, 1);
     if (task != SL_TASK_PREPARE)
         strcpy(work->fingerprint, w->fingerprint);
@@ -170,19 +171,25 @@ static inline void prepare(struct world *w)
     assert_non_null(w->sums);
 }
 
+/* Of the next task done; jobs have numbers from the first one's on. */
+static inline void take_sum(struct world *w, struct world *first)
+{
+    struct sl_outcome *o = good(wait_outcome(w));
+    struct world *of = first + (o->job - first->job);
+    char digits[17];
+
+    assert_true(o->has_checksum);
+    snprintf(digits, sizeof digits, "%016llx", (unsigned long long)o->checksum);
+    memcpy(of->sums + 16 * (size_t)o->task, digits, 16);
+    sl_outcome_free(o);
+}
+
 static inline void convert(struct world *w)
 {
     for (uint32_t t = 0; t < w->n_tasks; t++)
         push(w, t);
-    for (uint32_t t = 0; t < w->n_tasks; t++) {
-        struct sl_outcome *o = good(wait_outcome(w));
-        char digits[17];
-
-        assert_true(o->has_checksum);
-        snprintf(digits, sizeof digits, "%016llx", (unsigned long long)o->checksum);
-        memcpy(w->sums + 16 * (size_t)o->task, digits, 16);
-        sl_outcome_free(o);
-    }
+    for (uint32_t t = 0; t < w->n_tasks; t++)
+        take_sum(w, w);
 }
 
 /* Until the next call. */

@@ -244,7 +244,7 @@ static void only_the_current_epoch_counts(void **state)
 
 static int fail_once(struct fixture *f, uint64_t id, const char *worker, uint32_t *attempts)
 {
-    const struct sl_task_failure failure = {.worker = worker, .code = 7, .text = "bad disk",
+    const struct sl_task_failure failure = {.worker = worker, .code = 7, .text = "bad disk", .counts = true,
                                             .max_attempts = 5, .max_workers = 3};
     enum sl_task_state state = SL_TASK_DONE;
     uint64_t epoch;

@@ -221,6 +221,56 @@ static void two_jobs_take_turns(void **state)
     free(other.sums);
 }
 
+/* A sweep's tasks of one number that read other places of the source, since one of its plans is cut differently: those
+ * that are cut alike go together, the other by itself, and each job gets the bytes that it has alone. */
+static void plans_cut_differently_are_done_apart(void **state)
+{
+    static const char *const recipes[] = {"default q4_k\n", "default q5_k\n", "default q4_k\n"};
+    struct world *w = *state, job[3];
+    uint32_t most = 0;
+    char *alone[3];
+
+    close_lane(w);
+    open_lane(w, 512 << 20);
+    for (unsigned i = 0; i < 3; i++) {
+        char prefix[2] = {(char)('a' + i), 0};
+
+        job[i] = *w;
+        job[i].job = 7 + i;
+        job[i].spec = cJSON_Duplicate(w->spec, 1);
+        cJSON_ReplaceItemInObject(job[i].spec, "prefix", cJSON_CreateString(prefix));
+        cJSON_ReplaceItemInObject(job[i].spec, "recipe_text", cJSON_CreateString(recipes[i]));
+        if (i == 2)
+            cJSON_ReplaceItemInObject(sl_get(job[i].spec, "options"), "task_bytes", cJSON_CreateNumber(700000));
+        prepare(&job[i]);
+        convert(&job[i]);
+        alone[i] = strdup(job[i].sums);
+        memset(job[i].sums, 0, 16 * (size_t)job[i].n_tasks);
+        most = job[i].n_tasks > most ? job[i].n_tasks : most;
+    }
+    assert_int_equal(job[0].n_tasks, job[1].n_tasks);
+    assert_true(job[2].n_tasks > job[0].n_tasks);
+    for (uint32_t t = 0; t < most; t++) {
+        for (unsigned i = 0; i < 3; i++) {
+            job[i].group = t < job[0].n_tasks ? 7 : 0;
+            job[i].with = t < job[0].n_tasks ? 2 : 0;
+            if (t < job[i].n_tasks)
+                push(&job[i], t);
+        }
+        for (unsigned i = 0; i < 3; i++)
+            if (t < job[i].n_tasks)
+                take_sum(&job[0], job);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        assert_string_equal(job[i].sums, alone[i]);
+        job[i].group = job[i].with = 0;
+        succeeds(&job[i], SL_TASK_STITCH);
+        cJSON_Delete(job[i].spec);
+        free(job[i].sums);
+        free(alone[i]);
+    }
+}
+
 #define MANY (SL_FILES_MAX + 1)
 
 /* Their result must be one that can be sent. */
@@ -284,6 +334,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_nobody_wants_is_given_up, setup, teardown),
         cmocka_unit_test_setup_teardown(what_was_put_off_is_given_up, setup, teardown),
         cmocka_unit_test_setup_teardown(two_jobs_take_turns, setup, teardown),
+        cmocka_unit_test_setup_teardown(plans_cut_differently_are_done_apart, setup, teardown),
         cmocka_unit_test_setup_teardown(a_set_of_many_files_is_told, setup, teardown),
     };
 

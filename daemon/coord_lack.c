@@ -1,0 +1,55 @@
+/* Workers on whose machine the folder or the files of a job are not: a disk that is not mounted, a root
+ * too few. While another worker may have them, such a one gets nothing of the job. */
+#include "daemon/coord_priv.h"
+
+#define LACKS_MS 600000u
+
+static bool is_lacking(const struct sl_coord *c, const struct worker *w, const struct job *j)
+{
+    for (uint32_t i = 0; i < w->n_lacks; i++)
+        if (w->lacks[i].job == j->id && w->lacks[i].until_ms > c->now.run_ms)
+            return true;
+    return false;
+}
+
+static bool another_may(const struct sl_coord *c, const struct worker *w, const struct job *j)
+{
+    for (uint32_t i = 0; i < c->n_workers; i++) {
+        const struct worker *o = c->workers[i];
+
+        if (o != w && o->peer && !o->draining && !is_lacking(c, o, j))
+            return true;
+    }
+    return false;
+}
+
+/* Takes out this job's, and what is over. */
+static void tidy(const struct sl_coord *c, struct worker *w, uint64_t job)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < w->n_lacks; i++)
+        if (w->lacks[i].job != job && w->lacks[i].until_ms > c->now.run_ms)
+            w->lacks[n++] = w->lacks[i];
+    w->n_lacks = n;
+}
+
+int coord_note_lack(struct sl_coord *c, struct worker *w, const struct job *j, bool *another, struct sl_error *e)
+{
+    tidy(c, w, j->id);
+    SL_TRY(coord_grow(&w->lacks, w->n_lacks, &w->cap_lacks, sizeof *w->lacks, e));
+    w->lacks[w->n_lacks++] = (struct lack){j->id, c->now.run_ms + LACKS_MS};
+    *another = another_may(c, w, j);
+    return 0;
+}
+
+void coord_forget_lacks(struct sl_coord *c, const struct job *j)
+{
+    for (uint32_t i = 0; i < c->n_workers; i++)
+        tidy(c, c->workers[i], j->id);
+}
+
+bool coord_lacks(const struct sl_coord *c, const struct worker *w, const struct job *j)
+{
+    return w->n_lacks && is_lacking(c, w, j) && another_may(c, w, j);
+}

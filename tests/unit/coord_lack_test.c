@@ -1,0 +1,191 @@
+/* Workers whose machine has not a job's folder: they keep nobody from doing it, and a discard is not
+ * done because one of them finds nothing. */
+#include "coord_world.h"
+
+#define LACKS (-SL_ELACKS)
+
+static unsigned pulled(struct world *w, unsigned v, struct got *g, unsigned max)
+{
+    pull(w, v, 1);
+    return granted(w, v, g, max);
+}
+
+/* It is not its any more. */
+static void failed_late(struct world *w, unsigned v, struct got g)
+{
+    say(w, v, "{\"v\":3,\"m\":\"fail\",\"job\":%llu,\"task\":%llu,\"epoch\":%llu,\"code\":11,\"text\":\"x\"}",
+        (unsigned long long)g.job, (unsigned long long)g.task, (unsigned long long)g.epoch);
+    expect(w, v, SL_M_NACK);
+}
+
+static void passes(struct world *w, unsigned seconds)
+{
+    static const unsigned all[] = {1, 2, 3, 4, C};
+
+    while (seconds--) {
+        later(w, 1000, all, 5);
+        for (unsigned i = 0; i < 5; i++)
+            heard(w, all[i], SL_M_BYE); /* what they heard is forgotten */
+    }
+}
+
+/* Three that lack the folder fail one task each, however few attempts a task has and though three workers are enough
+ * for quarantine; then they get nothing of the job until they say hello again, or for ten minutes. */
+static void others_go_on_without_them(void **state)
+{
+    struct world *w = *state;
+    struct got g, two[2], b;
+    uint64_t id;
+
+    client(w, C);
+    worker(w, 1);
+    for (unsigned v = 2; v <= 4; v++)
+        worker(w, v);
+    submit(w, C, "b", ",\"priority\":40");
+    assert_int_equal(pulled(w, 4, &b, 1), 1); /* keeps it busy */
+    id = submit(w, C, "a", ",\"attempts\":1");
+    assert_int_equal(pulled(w, 4, &g, 1), 1);
+    prepared(w, 4, g, 6, 3);
+    pull(w, 1, 2);
+    assert_int_equal(granted(w, 1, two, 2), 2);
+    failed(w, 1, two[0], LACKS, "");
+    failed_late(w, 1, two[1]);
+    for (unsigned v = 2; v <= 3; v++) {
+        assert_int_equal(pulled(w, v, &g, 1), 1); /* at once */
+        failed(w, v, g, LACKS, "");
+    }
+    for (unsigned v = 1; v <= 3; v++)
+        assert_int_equal(pulled(w, v, &g, 1), 0);
+    assert_string_equal(state_of(w, C, id), "running: workers are busy with other jobs");
+    for (unsigned v = 1; v <= 3; v++)
+        pull(w, v, 0);
+    hello(w, 1, "worker", "[]");
+    expect(w, 1, SL_M_WELCOME);
+    assert_int_equal(pulled(w, 1, &g, 1), 1);
+    result(w, 1, g);
+    failed(w, 4, b, 6, "");
+    passes(w, 599);
+    assert_int_equal(pulled(w, 2, &g, 1), 0);
+    passes(w, 1);
+    assert_int_equal(granted(w, 2, &g, 1), 1);
+    failed(w, 2, g, LACKS, "");
+    run_all(w, 4);
+    run_all(w, 1);
+    assert_string_equal(state_of(w, C, id), "succeeded");
+}
+
+/* Where no other worker is left, it is an attempt as any other; what is failed by is no exit code of its own.
+ * retry asks all of them again. */
+static void without_others_the_job_fails(void **state)
+{
+    struct world *w = *state;
+    struct got g;
+    uint64_t id;
+
+    client(w, C);
+    worker(w, 1);
+    worker(w, 2);
+    id = submit(w, C, "a", ",\"attempts\":1");
+    assert_int_equal(pulled(w, 1, &g, 1), 1);
+    failed(w, 1, g, LACKS, "");
+    assert_int_equal(pulled(w, 1, &g, 1), 0);
+    say(w, 2, "{\"v\":3,\"m\":\"bye\"}");
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    failed(w, 1, g, LACKS, "");
+    assert_string_equal(state_of(w, C, id), "failed");
+    say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
+    assert_int_equal(sl_get_uint(sl_get(expect(w, C, SL_M_JOB), "job"), "code", 0), 1);
+    worker(w, 2);
+    say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[%llu]}", (unsigned long long)id);
+    assert_int_equal(pulled(w, 1, &g, 1), 1);
+}
+
+static void cancelled(struct world *w, uint64_t id)
+{
+    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[%llu],\"discard\":true}", (unsigned long long)id);
+    expect(w, C, SL_M_DONE);
+}
+
+static bool is_forgotten(struct world *w, uint64_t id)
+{
+    say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[%llu]}", (unsigned long long)id);
+    return heard(w, C, SL_M_DONE) != NULL;
+}
+
+static void discards(struct world *w, unsigned v, uint64_t id, const char *how)
+{
+    struct got g;
+
+    assert_int_equal(pulled(w, v, &g, 1), 1);
+    assert_true(g.job == id && g.task == SL_TASK_DISCARD);
+    say(w, v, "{\"v\":3,\"m\":\"%s,\"job\":%llu,\"task\":%llu,\"epoch\":%llu}", how, (unsigned long long)g.job,
+        (unsigned long long)g.task, (unsigned long long)g.epoch);
+    expect(w, v, SL_M_ACK);
+}
+#define FOUND "result\",\"bytes\":1"
+#define NOTHING "result\",\"bytes\":0"
+#define NO_FOLDER "fail\",\"code\":11,\"text\":\"x\""
+
+/* An empty folder may be one that is not mounted. */
+static void who_finds_nothing_asks_another(void **state)
+{
+    struct world *w = *state;
+    struct got g;
+    uint64_t id;
+
+    client(w, C);
+    worker(w, 1);
+    worker(w, 2);
+    id = ready_job(w, C, 1, "a", 6, 3);
+    cancelled(w, id);
+    discards(w, 1, id, NOTHING);
+    assert_false(is_forgotten(w, id));
+    assert_int_equal(pulled(w, 1, &g, 1), 0);
+    discards(w, 2, id, FOUND);
+    assert_true(is_forgotten(w, id));
+    pull(w, 1, 0);
+    id = ready_job(w, C, 1, "b", 6, 3);
+    cancelled(w, id);
+    discards(w, 1, id, NOTHING);
+    discards(w, 2, id, NOTHING); /* nobody has them */
+    assert_true(is_forgotten(w, id));
+}
+
+/* Of a job whose prepare was never begun, or failed for want of the folder, there is nothing to remove by hand. */
+static void a_job_that_never_began_leaves_nothing(void **state)
+{
+    struct world *w = *state;
+    struct got g;
+    uint64_t id;
+
+    client(w, C);
+    id = submit(w, C, "a", "");
+    cancelled(w, id);
+    worker(w, 1);
+    discards(w, 1, id, NO_FOLDER);
+    assert_true(is_forgotten(w, id));
+    id = submit(w, C, "b", ",\"attempts\":1");
+    assert_int_equal(pulled(w, 1, &g, 1), 1);
+    failed(w, 1, g, LACKS, "");
+    cancelled(w, id);
+    discards(w, 1, id, NO_FOLDER);
+    assert_true(is_forgotten(w, id));
+    id = submit(w, C, "c", "");
+    assert_int_equal(pulled(w, 1, &g, 1), 1);
+    hello(w, 1, "worker", "[]"); /* it began that, and knows no more of it */
+    cancelled(w, id);
+    discards(w, 1, id, NO_FOLDER);
+    assert_false(is_forgotten(w, id));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(others_go_on_without_them),
+        TEST(without_others_the_job_fails),
+        TEST(who_finds_nothing_asks_another),
+        TEST(a_job_that_never_began_leaves_nothing),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
