@@ -385,6 +385,8 @@ int coord_on_change(struct ask *a, struct sl_error *e)
 
             if (a->why.code && n_did > 0)
                 sl_fail_context(&a->why, "%u of %u jobs changed, then", n_did, n);
+            else if (a->why.code && n > 1)
+                sl_fail_context(&a->why, "none of %u jobs changed", n);
             if (a->why.code)
                 return coord_refuse_ask(a, e);
             SL_TRY(rc);

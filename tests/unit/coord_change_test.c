@@ -81,7 +81,7 @@ static void a_refused_request_changes_nothing(void **state)
     two = submit(w, C, "b", "");
     ask(w, "cancel", two, "", SL_M_DONE);
     say(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[%llu,%llu]}", (unsigned long long)one, (unsigned long long)two);
-    expect(w, C, SL_M_ERROR);
+    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "none of 2 jobs changed: "));
     assert_string_equal(sl_get_str(shown(w, one), "state"), "queued");
     say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[%llu,%llu]}", (unsigned long long)two, (unsigned long long)two);
     assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_DONE), "jobs")), 1);
