@@ -36,6 +36,7 @@ V_FN vm v_or(vm a, vm b) { return _mm256_or_ps(a, b); }
 V_FN vm v_not(vm a) { return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(-1))); }
 V_FN vm v_none(void) { return _mm256_setzero_ps(); }
 V_FN bool v_any(vm a) { return _mm256_movemask_ps(a) != 0; }
+V_FN uint32_t v_lanes(vm a) { return (uint32_t)_mm256_movemask_ps(a); }
 V_FN vf v_sel(vm m, vf a, vf b) { return _mm256_blendv_ps(b, a, m); }
 V_FN vi v_seli(vm m, vi a, vi b)
 {

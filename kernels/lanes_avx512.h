@@ -36,6 +36,7 @@ V_FN vm v_or(vm a, vm b) { return (vm)(a | b); }
 V_FN vm v_not(vm a) { return (vm)~a; }
 V_FN vm v_none(void) { return 0; }
 V_FN bool v_any(vm a) { return a != 0; }
+V_FN uint32_t v_lanes(vm a) { return a; }
 V_FN vf v_sel(vm m, vf a, vf b) { return _mm512_mask_blend_ps(m, b, a); }
 V_FN vi v_seli(vm m, vi a, vi b) { return _mm512_mask_blend_epi32(m, b, a); }
 

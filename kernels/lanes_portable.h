@@ -49,6 +49,7 @@ V_FN vm v_or(vm a, vm b) { return a | b; }
 V_FN vm v_not(vm a) { return ~a; }
 V_FN vm v_none(void) { return v_seti(0); }
 V_FN bool v_any(vm a) { return (a[0] | a[1] | a[2] | a[3]) != 0; }
+V_FN uint32_t v_lanes(vm a) { return (uint32_t)((a[0] & 1) | (a[1] & 2) | (a[2] & 4) | (a[3] & 8)); }
 V_FN vi v_seli(vm m, vi a, vi b) { return (m & a) | (~m & b); }
 V_FN vf v_sel(vm m, vf a, vf b) { return (vf)v_seli(m, (vi)a, (vi)b); }
 

@@ -20,6 +20,7 @@ V_FN vf v_div(vf a, vf b) { return a / b; }
 V_FN vf v_sqrt(vf a) { return sqrtf(a); }
 V_FN vf v_min(vf a, vf b) { return a < b ? a : b; }
 V_FN vf v_max(vf a, vf b) { return a > b ? a : b; }
+V_FN uint32_t v_lanes(vm a) { return a; }
 V_FN vf v_tofloat(vi a) { return (float)a; }
 V_FN vi v_magic(vf a)
 {

@@ -24,21 +24,16 @@
 struct grid_scales {
     int n;
     vf over[GRID_TRIALS], scale[32];
-    float row[LANES][32 + LANES]; /* the scales of each lane */
+    float row[LANES + 1][32]; /* the scales of each lane */
 };
 
 /* What follows from n and over; behind the last scale it is repeated. */
 V_FN void scales_end(struct grid_scales *s)
 {
-    float t[32][LANES];
-
-    for (int i = 0; i < 32; i++) {
-        s->scale[i] = v_div(v_set(1.f), s->over[i < s->n ? i : s->n - 1]);
-        v_store(t[i], s->scale[i]);
-    }
-    for (int k = 0; k < LANES; k++)
-        for (int i = 0; i < 32 + LANES; i++)
-            s->row[k][i] = t[i < 32 ? i : 31][k];
+    for (int i = 0; i < 32; i++)
+        s->scale[i] = i < s->n ? v_div(v_set(1.f), s->over[i]) : s->scale[s->n - 1];
+    to_rows(s->scale, 32, s->row);
+    v_store(s->row[LANES], v_set(0.f)); /* loaded behind the last row, not looked at */
 }
 
 /* By how much the lowest s P - Q is to be below the others; infinite where that would prove nothing. The last scale's inverse
@@ -111,24 +106,72 @@ V_FN void run_in_floats(int bits, const struct grid_lines *l, int32_t entry, con
                                         : nearest_of_4(l->grid, entry, l->x, l->w, l->scale[t], l->levels));
 }
 
+/* The neighbour that is lowest at a scale. */
+V_FN int run_lowest(int n, float scale, const float *p, const float *q)
+{
+    vf s = v_set(scale), best = v_sub(v_mul(s, v_load(p)), v_load(q));
+    vi best_at = v_index(), at = best_at;
+
+    for (int j = LANES; j < n; j += LANES) {
+        vf value = v_sub(v_mul(s, v_load(p + j)), v_load(q + j));
+
+        at = v_iadd(at, v_seti(LANES));
+        best_at = v_seli(v_lt(value, best), at, best_at);
+        best = v_min(best, value);
+    }
+    return v_first_least(best, best_at);
+}
+
+/* In which places others than number one, which is lowest in the middle, may be lowest: they are not above it by more than the
+ * margin at both ends, when a difference is a line. Returns how many they are. */
+V_FN int run_others(const struct grid_lines *l, int n, int one, int from, int to, const float *p, const float *q, int *other)
+{
+    float first = l->scale[from], last = l->scale[to];
+    vf at_first = v_set(first * p[one] - q[one] + l->margin), at_last = v_set(last * p[one] - q[one] + l->margin);
+    int others = 0;
+
+    for (int j = 0; j < n; j += LANES) {
+        vf vp = v_load(p + j), vq = v_load(q + j);
+        vm above = v_and(v_lt(at_first, v_sub(v_mul(v_set(first), vp), vq)), v_lt(at_last, v_sub(v_mul(v_set(last), vp), vq)));
+
+        for (uint32_t left = v_lanes(v_not(above)); left; left &= left - 1) {
+            int k = j + __builtin_ctz(left);
+
+            other[others] = k;
+            others += k != one && k < n;
+        }
+    }
+    return others;
+}
+
+/* Longer lists are made shorter before their trials are looked at. */
+#define GRID_LONG 32
+
 /* The points of trials from..to, whose code has the list `entry`. Writes LANES more. */
 V_FN void run_points(int bits, const struct grid_lines *l, int32_t entry, int from, int to, float *out)
 {
     float p[SL_GRID_LONGEST + LANES], q[SL_GRID_LONGEST + LANES];
     int32_t code[SL_GRID_LONGEST + LANES];
-    int n;
+    int other[SL_GRID_LONGEST + LANES], n, one = 0;
+    bool is_long;
 
     if (!(l->margin < INFINITY)) {
         run_in_floats(bits, l, entry, NULL, from, to, out);
         return;
     }
     n = run_neighbours(bits, l, entry, p, q, code);
+    is_long = n > GRID_LONG;
+    if (is_long) {
+        one = run_lowest(n, l->scale[(from + to) / 2], p, q);
+        n = 1 + run_others(l, n, one, from, to, p, q, other + 1);
+    }
     for (int t = from; t <= to; t += LANES) {
-        vf s = v_load(l->scale + t), best = v_sub(v_mul(s, v_set(p[0])), v_set(q[0])), second = v_set(INFINITY);
-        vi point = v_seti(code[0]);
+        vf s = v_load(l->scale + t), best = v_sub(v_mul(s, v_set(p[one])), v_set(q[one])), second = v_set(INFINITY);
+        vi point = v_seti(code[one]);
         float gap[LANES];
 
-        for (int j = 1; j < n; j++) {
+        for (int i = 1; i < n; i++) {
+            int j = is_long ? other[i] : i;
             vf value = v_sub(v_mul(s, v_set(p[j])), v_set(q[j]));
 
             point = v_seli(v_lt(value, best), v_seti(code[j]), point);
@@ -203,7 +246,7 @@ V_FN void group_points(const struct sl_grid *g, int bits, int top, const vf *x, 
         l.x = rows->x[k] + at;
         l.w = rows->w[k] + at;
         l.levels = levels;
-        l.scale = s->row[k];
+        l.scale = s->row[0] + 32 * k;
         l.margin = margin[k];
         lines_begin(bits, &l);
         offs[k] = (int32_t)lane_points(bits, &l, code[0] + k, (uint32_t)changed[k], s->n, out[k]);
