@@ -46,7 +46,11 @@ $(B)/tools/emulated_worker: tests/tools/emulated_gpu.c $(B)/worker/worker_main.o
 TOOL_BINS += $(B)/tools/emulated_worker
 
 # The GPU's check and benchmark, on the same.
-TOOL_BINS += $(B)/tools/emulated_check $(B)/tools/emulated_bench
+TOOL_BINS += $(addprefix $(B)/tools/emulated_,check bench cases)
+$(B)/tools/emulated_cases: tests/unit/kernels_device_test.c tests/tools/emulated_gpu.c $(B)/libsluice.a
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  TOOL    $@")
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -MMD -MP -MF $@.d -o $@ $< tests/tools/emulated_gpu.c $(B)/libsluice.a -lcmocka $(LIBS)
 $(B)/tools/emulated_%: tests/gpu/gpu_%.c tests/tools/emulated_gpu.c $(B)/libsluice.a
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  TOOL    $@")

@@ -6,7 +6,7 @@
  * usage: gpu_bench [-d DEVICE] [-n WEIGHTS] [-t TYPE] [-x TYPES] [-1]
  *   -x  types to leave out, with spaces between
  *   -1  launches each kernel once, and times nothing: for a profiler
- * Exit: 0, 1 a failure, 77 no device. Nothing should be timed before its bytes were equal to
+ * Exit: 0, 1 a failure, 3 a kernel did not end (those before it have their rows), 77 no device. Nothing should be timed before its bytes were equal to
  * the processor's: gpu_run.sh sees to that. */
 #include "gpu_common.h"
 
@@ -47,6 +47,8 @@ struct bench {
     void *in, *w, *means, *status;
     void *out[SLOTS], *stream[SLOTS], *host_in[SLOTS], *host_out[SLOTS], *device_in[SLOTS];
     double lanes; /* thread instructions a second */
+    int only;            /* a type, or negative */
+    const char *without; /* types, with spaces between */
     bool failed, once;
 };
 
@@ -163,9 +165,12 @@ static void print_share(const struct bench *b, double rate, double instructions)
 /* A type that fails costs its row; a device that is lost, the rest. */
 static int one_kernel(struct bench *b, int type, bool weighted)
 {
-    double rate = kernel_rate(b, type, weighted);
+    double rate;
     uint64_t room;
 
+    common_patience(b->once ? 0 : 30, sl_type_info(type)->name, weighted ? " with weights" : ""); /* profilers take theirs */
+    rate = kernel_rate(b, type, weighted);
+    alarm(0);
     printf("| %s%s |", sl_type_info(type)->name, weighted ? ", weighted" : "");
     if (rate <= 0) {
         printf(" failed | - | - | - | - |\n");
@@ -182,21 +187,25 @@ static int one_kernel(struct bench *b, int type, bool weighted)
     return 0;
 }
 
-static int kernels(struct bench *b, int only, const char *without)
+static bool left_out(const struct bench *b, int type)
 {
-    char list[256];
+    char list[256], name[32];
 
-    snprintf(list, sizeof list, " %s ", without);
-    if (*without)
-        printf("Not timed, since they are not right:%s\n", list);
+    snprintf(list, sizeof list, " %s ", b->without);
+    snprintf(name, sizeof name, " %s ", sl_type_info(type)->name);
+    return (b->only >= 0 && b->only != type) || strstr(list, name);
+}
+
+static int kernels(struct bench *b)
+{
+    if (*b->without)
+        printf("Not timed, since they are not right: %s \n", b->without);
     printf("\n| type | 10^9 weights/s | floor, as first written in floats | share | predicted, as it is | share |\n|---|---|---|---|---|---|\n");
     for (unsigned i = 0; i < COMMON_TYPES; i++)
         for (int w = 0; w < 2; w++) {
             int type = common_types[i];
-            char name[32];
 
-            snprintf(name, sizeof name, " %s ", sl_type_info(type)->name);
-            if ((only >= 0 && only != type) || strstr(list, name) || (!w && sl_needs_weights(type)) || (w && !common_weighted(type)))
+            if (left_out(b, type) || (!w && sl_needs_weights(type)) || (w && !common_weighted(type)))
                 continue;
             if (one_kernel(b, type, w) < 0)
                 return -1;
@@ -236,7 +245,7 @@ static int copies(struct bench *b)
 }
 
 /* Copy in, launch, copy out, in 16 MiB units over a few streams, as the worker does. */
-static int pipeline(struct bench *b, int only)
+static int pipeline(struct bench *b)
 {
     const int types[] = {SL_TYPE_Q4_K, SL_TYPE_Q3_K, SL_TYPE_Q2_K, SL_TYPE_Q6_K, SL_TYPE_Q8_0, SL_TYPE_IQ2_XXS};
     const uint64_t unit = b->copy < 16 << 20 ? b->copy : 16 << 20;
@@ -248,7 +257,7 @@ static int pipeline(struct bench *b, int only)
         uint64_t out = sl_type_bytes(types[t], unit);
         double t0 = common_seconds(), s;
 
-        if (only >= 0 && only != types[t])
+        if (left_out(b, types[t]))
             continue;
         for (int i = 0; i < units; i++) {
             int slot = i % SLOTS;
@@ -274,9 +283,8 @@ static int pipeline(struct bench *b, int only)
 
 int main(int argc, char **argv)
 {
-    struct bench b = {.api = sl_gpu_api(), .n = 256ull << 20};
-    const char *without = "";
-    int device = 0, opt, only = -1;
+    struct bench b = {.api = sl_gpu_api(), .n = 256ull << 20, .only = -1, .without = ""};
+    int device = 0, opt;
     struct sl_error e;
     char date[32];
     time_t now = time(NULL);
@@ -285,8 +293,8 @@ int main(int argc, char **argv)
         switch (opt) {
         case 'd': device = atoi(optarg); break;
         case 'n': b.n = strtoull(optarg, NULL, 0) / (128 * COMMON_ROW) * (128 * COMMON_ROW); break;
-        case 't': only = sl_type_by_name(optarg); break;
-        case 'x': without = optarg; break;
+        case 't': b.only = sl_type_by_name(optarg); break;
+        case 'x': b.without = optarg; break;
         case '1': b.once = true; break;
         default: return 2;
         }
@@ -312,7 +320,7 @@ int main(int argc, char **argv)
         return 1;
     if (!b.once)
         warm_up(&b);
-    if (kernels(&b, only, without) < 0 || (!b.once && (copies(&b) < 0 || pipeline(&b, only) < 0)))
+    if (kernels(&b) < 0 || (!b.once && (copies(&b) < 0 || pipeline(&b) < 0)))
         return 1;
     return b.failed;
 }

@@ -1,16 +1,18 @@
 /* A GPU against the processor, byte for byte: the golden vectors, then random weights of
- * every type in FP8 with block scales and in F32 of every size, compared in full, with
- * a checksum of what was compared.
+ * every type in FP8 with block scales, in F32 of every size and in F4 as MXFP4 and NVFP4 have it,
+ * compared in full, with a checksum of what was compared.
  *
  * usage: gpu_check [-d DEVICE] [-n WEIGHTS] [-t TYPE] [-g tests/golden] [-s] [-G | -R | -l] [-o FILE] [-T SECONDS]
+ *                  [-w SECONDS]
  *   -n  random weights of each type (default 1e9)   -t  one type alone
  *   -s  small, and time that is up is no failure: for compute-sanitizer
  *   -G  golden vectors alone, -R random weights alone, -l only names the device
  *   -o  appends a line for each type that is begun, and for each that was equal; leaves out those
  *       that were, and takes those that were begun and did not end after all others
  *   -T  begins no type that is not expected to end so many seconds after the start
- * Exit: 0 all equal, 1 a difference or a failure, 3 the device was lost to this process (with -o
- * the same call goes on with the other types), 75 time was up with types left, 77 no device. */
+ *   -w  a launch may take so long (default 10; with -s 120), and a second more for each 10 million weights
+ * Exit: 0 all equal, 1 a difference or a failure, 3 the device was lost to this process, or did not end
+ * its work (with -o the same call goes on with the other types), 75 time was up with types left, 77 no device. */
 #include "gpu_common.h"
 
 #include <math.h>
@@ -19,6 +21,7 @@
 #define GOLDEN_COLS 1024
 #define GOLDEN_N (GOLDEN_ROWS * GOLDEN_COLS)
 #define CHUNK (48ull << 20)
+#define FORMS 3 /* of a source, which take turns */
 
 struct check {
     struct sl_gpu_device gpu;
@@ -27,6 +30,7 @@ struct check {
     int only;
     unsigned failures, vectors;
     bool wrong, lost;   /* of this type: something failed; the device does nothing more */
+    unsigned patience;
     const char *lines;  /* -o, or NULL */
     double began, time; /* time: 0 without -T */
     /* one chunk */
@@ -53,8 +57,12 @@ static bool launched(struct check *c, size_t in_bytes, size_t w_floats, uint32_t
 {
     struct sl_error e;
     uint64_t room;
+    int rc;
 
-    if (sl_gpu_quantize(&c->gpu, &c->k, in_bytes, w_floats, status, &e) == 0)
+    common_patience(c->patience + (unsigned)(c->k.elems / 10000000), sl_type_info(c->type)->name, c->weighted ? " with weights" : "");
+    rc = sl_gpu_quantize(&c->gpu, &c->k, in_bytes, w_floats, status, &e);
+    alarm(0);
+    if (rc == 0)
         return true;
     failed(c, e.text);
     c->lost = c->gpu.api->memory(&room) != 0;
@@ -139,6 +147,11 @@ static void fill_part(void *user, unsigned part, unsigned parts)
         common_fp8(c->in + from * COMMON_ROW, (to - from) * COMMON_ROW, s);
         return;
     }
+    if (c->dtype == SL_DTYPE_F4) {
+        for (uint64_t i = from * COMMON_ROW / 2; i < to * COMMON_ROW / 2; i += 8)
+            memcpy(c->in + i, &(uint64_t){common_random(&s)}, 8);
+        return;
+    }
     for (uint64_t i = from * COMMON_ROW; i < to * COMMON_ROW; i++) {
         uint32_t r = (uint32_t)common_random(&s), kind = (uint32_t)(i / 256 * 2654435761u >> 28);
 
@@ -150,6 +163,20 @@ static void fill_part(void *user, unsigned part, unsigned parts)
                         : (r & 7 ? 0 : (r & 0x80ffffff) | 0x3c000000);
         memcpy(c->in + 4 * i, &r, 4);
     }
+}
+
+/* A scale's block: 128 x 128 of FP8; of F4 as MXFP4 has it, and with weights as NVFP4. */
+static uint64_t scale_rows(const struct check *c) { return c->dtype == SL_DTYPE_F4 ? 1 : 128; }
+static uint64_t scale_cols(const struct check *c) { return c->dtype != SL_DTYPE_F4 ? 128 : c->weighted ? 16 : 32; }
+static uint64_t scales_of(const struct check *c, uint64_t rows)
+{
+    return c->dtype == SL_DTYPE_F32 ? 0 : (rows + scale_rows(c) - 1) / scale_rows(c) * (COMMON_ROW / scale_cols(c));
+}
+
+/* Bytes of n weights, whole rows. */
+static uint64_t source_bytes(const struct check *c, uint64_t n)
+{
+    return n / sl_dtype_info(c->dtype)->block * sl_dtype_info(c->dtype)->bytes;
 }
 
 /* The processor's bytes, by 16 rows. */
@@ -166,10 +193,11 @@ static void reference_part(void *user, unsigned part, unsigned parts)
         memcpy(w + i * COMMON_ROW, c->w, COMMON_ROW * sizeof *w);
     for (uint64_t r = from; x && r < to; r += step) {
         uint64_t n = (to - r < step ? to - r : step) * COMMON_ROW;
-        struct sl_source s = {.dtype = c->dtype, .data = c->in + r * COMMON_ROW * sl_dtype_info(c->dtype)->bytes,
-                              .first = r * COMMON_ROW, .cols = COMMON_ROW, .block_rows = 128, .block_cols = 128,
-                              .scale = c->dtype == SL_DTYPE_F8_E4M3 ? c->scales + r / 128 * (COMMON_ROW / 128) : NULL,
-                              .scale_row0 = r / 128, .scale_cols = COMMON_ROW / 128};
+        uint64_t row0 = r / scale_rows(c), per_row = COMMON_ROW / scale_cols(c);
+        struct sl_source s = {.dtype = c->dtype, .data = c->in + source_bytes(c, r * COMMON_ROW),
+                              .first = r * COMMON_ROW, .cols = COMMON_ROW, .block_rows = scale_rows(c), .block_cols = scale_cols(c),
+                              .scale = c->dtype == SL_DTYPE_F32 ? NULL : c->scales + row0 * per_row,
+                              .scale_row0 = row0, .scale_cols = per_row};
 
         if (sl_load_f32(&s, 0, n, x, &bad) < 0 ||
             sl_quantize_on(SL_BACKEND_AUTO, c->type, x, c->k.weighted ? w : NULL, n, COMMON_ROW, c->want + r * row_bytes, &bad) < 0)
@@ -196,7 +224,7 @@ static void compare_part(void *user, unsigned part, unsigned parts)
 
 static void random_chunk(struct check *c)
 {
-    uint64_t in_bytes = c->n * sl_dtype_info(c->dtype)->bytes, scales = (c->n / COMMON_ROW / 128 + 1) * (COMMON_ROW / 128);
+    uint64_t in_bytes = source_bytes(c, c->n), scales = scales_of(c, c->n / COMMON_ROW);
     size_t bytes = sl_type_bytes(c->type, c->n);
     uint32_t status;
     char text[200];
@@ -207,11 +235,14 @@ static void random_chunk(struct check *c)
     c->scales = (float *)(void *)(c->in + in_bytes);
     for (uint64_t i = 0; i < scales; i++)
         c->scales[i] = ldexpf(1.f + (float)(common_random(&c->seed) % 1000) * 0.001f, -12 - (int)(common_random(&c->seed) % 4));
+    if (c->dtype == SL_DTYPE_F4 && !c->weighted) /* powers of two, as E8M0 */
+        for (uint64_t i = 0; i < scales; i++)
+            c->scales[i] = ldexpf(1, -3 - (int)(common_random(&c->seed) % 12));
     c->k = (struct sl_gpu_work){.type = c->type, .dtype = (int)c->dtype, .weighted = c->weighted, .n_runs = 1, .elems = c->n,
                                 .row = COMMON_ROW, .matrix = c->n, .in = c->in, .w = c->w, .out = c->got};
-    c->k.run[0] = (struct sl_gpu_run){.scale = c->dtype == SL_DTYPE_F8_E4M3 ? in_bytes : UINT64_MAX, .end = c->n,
-                                      .cols = COMMON_ROW, .block_rows = 128, .block_cols = 128,
-                                      .scale_cols = COMMON_ROW / 128};
+    c->k.run[0] = (struct sl_gpu_run){.scale = scales ? in_bytes : UINT64_MAX, .end = c->n,
+                                      .cols = COMMON_ROW, .block_rows = scale_rows(c), .block_cols = scale_cols(c),
+                                      .scale_cols = COMMON_ROW / scale_cols(c)};
     common_in_parallel(reference_part, c);
     for (unsigned i = 0; i < COMMON_THREADS; i++)
         if (c->refused[i]) {
@@ -230,7 +261,7 @@ static void random_chunk(struct check *c)
             uint64_t i = c->differs[p];
 
             snprintf(text, sizeof text, "block %llu of %s differs (byte %llu: %02x, not %02x)",
-                     (unsigned long long)(i / sl_type_info(c->type)->bytes), c->dtype == SL_DTYPE_F32 ? "F32" : "FP8",
+                     (unsigned long long)(i / sl_type_info(c->type)->bytes), sl_dtype_info(c->dtype)->name,
                      (unsigned long long)i, c->got[i], c->want[i]);
             failed(c, text);
             break;
@@ -304,13 +335,14 @@ static void add_line(struct check *c, const char *name, const char *what)
 
 static void random_type(struct check *c)
 {
+    static const enum sl_dtype forms[FORMS] = {SL_DTYPE_F8_E4M3, SL_DTYPE_F32, SL_DTYPE_F4};
     uint64_t done = 0;
 
     c->seed = 1000003 * (uint64_t)c->type + (uint64_t)c->weighted;
     for (unsigned part = 0; done < c->weights && !c->wrong; part++, done += c->n) {
         c->n = c->weights - done < c->chunk ? c->weights - done : c->chunk;
         c->n = (c->n + COMMON_ROW - 1) / COMMON_ROW * COMMON_ROW;
-        c->dtype = part % 2 ? SL_DTYPE_F32 : SL_DTYPE_F8_E4M3;
+        c->dtype = forms[part % FORMS];
         random_chunk(c);
     }
     printf("%-8s %s %12llu weights: checksum %016llx, %s", sl_type_info(c->type)->name, c->weighted ? "weighted" : "plain   ",
@@ -408,10 +440,8 @@ static bool take_memory(struct check *c)
     void *p[2] = {NULL};
     size_t room;
 
-    if (c->weights < 2 * c->chunk) /* FP8 and F32 take turns */
-        c->chunk = (c->weights / 2 + COMMON_ROW - 1) / COMMON_ROW * COMMON_ROW;
-    if (c->chunk < 4 * GOLDEN_N)
-        c->chunk = 4 * COMMON_ROW;
+    if (c->weights < FORMS * c->chunk)
+        c->chunk = (c->weights / FORMS / COMMON_ROW + 1) * COMMON_ROW;
     room = 4 * (c->chunk + GOLDEN_N);
     if (api->host_alloc(room + (1u << 20) * 8, &p[0]) || api->host_alloc(room, &p[1]))
         return fprintf(stderr, "gpu_check: no pinned memory of %zu MB\n", room / 1000000), false;
@@ -427,7 +457,7 @@ static bool take_memory(struct check *c)
 int main(int argc, char **argv)
 {
     struct check *c = calloc(1, sizeof *c);
-    const char *absent = sl_gpu_absence(sl_gpu_api());
+    const char *absent;
     bool golden_only = false, random_only = false, small = false, look = false, left = false;
     int device = 0, opt;
 
@@ -438,31 +468,36 @@ int main(int argc, char **argv)
     c->only = -1;
     c->chunk = CHUNK;
     c->began = common_seconds();
-    while ((opt = getopt(argc, argv, "d:n:t:g:sGRlo:T:")) != -1)
+    while ((opt = getopt(argc, argv, "d:n:t:g:sGRlo:T:w:")) != -1)
         switch (opt) {
         case 'd': device = atoi(optarg); break;
         case 'n': c->weights = strtoull(optarg, NULL, 0); break;
         case 't': c->only = sl_type_by_name(optarg); break;
         case 'g': c->golden = optarg; break;
-        case 's': small = true; c->weights = 8 * COMMON_ROW; c->chunk = 4 * COMMON_ROW; break;
+        case 's': small = true; c->weights = 9 * COMMON_ROW; c->chunk = 3 * COMMON_ROW; break;
         case 'G': golden_only = true; break;
         case 'R': random_only = true; break;
         case 'l': look = true; break;
         case 'o': c->lines = optarg; break;
         case 'T': c->time = atof(optarg); break;
+        case 'w': c->patience = (unsigned)strtoul(optarg, NULL, 0); break;
         default: return 2;
         }
+    common_patience(60, "opening it", "");
+    absent = sl_gpu_absence(sl_gpu_api());
     if (absent) {
         fprintf(stderr, "gpu_check: SKIPPED, NOTHING WAS CHECKED: %s\n", absent);
         return 77;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
+    c->patience = c->patience ? c->patience : small ? 120 : 10;
     if (!open_check(c, device))
         return 1;
     if (look)
         return sl_gpu_close(&c->gpu), 0;
     if (!take_memory(c))
         return 1;
+    alarm(0);
     if (!random_only)
         (void)every_kind(c, 0);
     if (!golden_only && !c->lost)

@@ -10,6 +10,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -96,6 +97,29 @@ static inline void common_normal(uint8_t *out, uint64_t n, float *scales, uint64
         scales[i] = (float)(0.0002 * (1 + 0.1 * common_gauss(&s)));
     for (uint64_t i = 0; i < n_w; i++)
         w[i] = (float)exp(common_gauss(&s));
+}
+
+/* What is under way on the device, and for how long it may be: then the program ends with 3. seconds: 0: it ended. */
+static char common_under_way[160];
+
+static inline void common_too_long(int signal)
+{
+    ssize_t said;
+    size_t n = 0;
+
+    (void)signal;
+    while (common_under_way[n])
+        n++;
+    said = write(STDERR_FILENO, common_under_way, n);
+    (void)said;
+    _exit(3);
+}
+
+static inline void common_patience(unsigned seconds, const char *what, const char *more)
+{
+    snprintf(common_under_way, sizeof common_under_way, "FAILED: %s%s: the device does not end it\n", what, more);
+    signal(SIGALRM, common_too_long);
+    alarm(seconds);
 }
 
 /* A job for every thread of the machine: part i of n. */

@@ -152,11 +152,16 @@ like($r->{err}, qr/device memory of .* is too little .* are needed/, 'too little
     my $check = "$BUILD/tools/emulated_check";
     my $r = run_ok('gpu_check', $check, '-s', '-g', "$TOP/tests/golden");
     like($r->{out}, qr/golden vectors: [34]\d\d compared/, 'gpu_check: golden vectors');
-    like($r->{out}, qr/^iq3_s +weighted +32768 weights: .* equal/m, 'gpu_check: random weights');
+    like($r->{out}, qr/^iq3_s +weighted +36864 weights: .* equal/m, 'gpu_check: random weights');
     local $ENV{SLUICE_EMULATED} = 'flip=3';
     $r = run($check, '-G', '-g', "$TOP/tests/golden");
     is($r->{rc}, 1, 'gpu_check: one wrong bit is found');
     like($r->{err}, qr/FAILED: .*golden vector \S+\/\S+ differs/, 'gpu_check: and named');
+    $ENV{SLUICE_EMULATED} = 'flip=6';
+    like(run($check, '-s', '-R', '-t', 'q4_k')->{err}, qr/FAILED: q4_k with weights: block 0 of F4 differs/, 'gpu_check: in F4 too');
+    $ENV{SLUICE_EMULATED} = 'hang=2';
+    $r = run($check, '-s', '-R', '-w', 1);
+    is("$r->{rc} $r->{err}", "3 FAILED: q2_k: the device does not end it\n", 'gpu_check: a launch that does not end');
     $ENV{SLUICE_EMULATED} = 'devices=0';
     is(run($check)->{rc}, 77, 'gpu_check: no device');
     $ENV{SLUICE_EMULATED} = '';

@@ -7,14 +7,14 @@ use SluiceTest;
 use Test::More;
 
 my $bin = scratch();
-for (['gpu_check', 'emulated_check'], ['gpu_bench', 'emulated_bench'], ['sluice', 'emulated_gpu'], ['make_checkpoint', 'make_checkpoint']) {
+for (['gpu_check', 'emulated_check'], ['gpu_bench', 'emulated_bench'], ['gpu_cases', 'emulated_cases'], ['sluice', 'emulated_gpu'], ['make_checkpoint', 'make_checkpoint']) {
     symlink "$BUILD/tools/$_->[1]", "$bin/$_->[0]" or die $!;
 }
 @ENV{qw(GPU_BIN WEIGHTS SMALL BENCH)} = ($bin, 30000, 20000, '-n 600000 -t q4_k');
-my @run = ('sh', "$TOP/tests/gpu/gpu_run.sh", '--results', "$bin/found");
+my @run = ('sh', "$TOP/tests/gpu/gpu_run.sh", '--results', "$bin/found", '--pack', "$bin/found.tar.gz");
 
 my $r = run_ok('the parts', @run, '--list');
-is_deeply([$r->{out} =~ /^(\w+):/mg], [qw(about golden small kernels convert worker random profile sanitizer)], 'most telling first');
+is_deeply([$r->{out} =~ /^(\w+):/mg], [qw(about golden cases small kernels convert worker random profile sanitizer)], 'most telling first');
 {
     local $ENV{SLUICE_EMULATED} = 'devices=0';
     $r = run(@run);
@@ -34,6 +34,9 @@ ok(-s "$bin/found/golden.txt" && -e "$bin/found/golden.done", 'and it is written
 $r = run(@run, qw(about golden kernels random));
 is($r->{rc}, 0, 'the next call: exit 0') or diag($r->{out}, $r->{err});
 like($r->{out}, qr/^golden +done before/m, 'it does not do it twice');
+$r = run(@run[0, 1], '--results', "$bin/packed", '--pack', "$bin/found.tar.gz", qw(about golden kernels random));
+like($r->{out}, qr/^golden +done before.*^kernels +done before.*^random +done before/ms, 'nor elsewhere, from the packed findings');
+is(slurp("$bin/packed/bench.md"), slurp("$bin/found/bench.md"), 'which are all there');
 like(slurp("$bin/found/bench.md"), qr/^\| q4_k \| [\d.]+ \|/m, 'the table of rates');
 my @lines = slurp("$bin/found/random.lines") =~ /^(\w+ (?:plain|weighted) 30000 checksum [0-9a-f]{16} equal .*)$/mg;
 is(scalar @lines, 37, 'a line for each kind of weights');
@@ -68,6 +71,17 @@ is(scalar(() = slurp("$bin/found/random.lines") =~ / equal /g), 37, 'after a cut
     is($r->{rc}, 1, 'a lost device: exit 1');
     like($r->{out}, qr/^FAILED: (\w+).*lost to this process.*^\1 [^\n]*, equal,[^\n]* 0 to go/ms, 'a lost device: that type is taken last');
     is(scalar(() = slurp("$bin/found/small.lines") =~ / equal /g), 37, 'a lost device: the other types are checked all the same');
+    $ENV{SLUICE_EMULATED} = 'run=1';
+    is(run(@run, '--again', 'small')->{rc}, 1, 'lost in the first launch of each process: exit 1');
+    is(scalar(() = slurp("$bin/found/small.lines") =~ / begun$/mg), 38, 'every type is begun, and the last process ends it');
+
+    # A launch that does not end costs its limit.
+    local $ENV{PATIENCE} = 1;
+    $ENV{SLUICE_EMULATED} = 'hang=80';
+    $r = run(@run, '--again', 'small');
+    like($r->{out}, qr/^FAILED: \w+.*: the device does not end it$/m, 'a kernel that hangs: named');
+    is($r->{rc}, 1, 'a kernel that hangs: exit 1');
+    is(scalar(() = slurp("$bin/found/small.lines") =~ / equal /g), 37, 'a kernel that hangs: the other types are checked all the same');
 }
 # The instructions that rates are held against are those of the table.
 {
@@ -84,13 +98,23 @@ is(scalar(() = slurp("$bin/found/random.lines") =~ / equal /g), 37, 'after a cut
 # Whole conversions, and a whole worker: every line of theirs, on little.
 {
     local $ENV{CHECKPOINT} = '--layers 2 --hidden 256 --inter 256 --moe-inter 256 --experts 2 --groups 1 --groups-used 1 --used 1 --heads 2 --kv-heads 2';
-    $r = run_ok('convert and worker', @run, qw(convert worker));
+    $r = run_ok('cases, convert and worker', @run, qw(cases convert worker));
     is(scalar(() = $r->{out} =~ /^convert .*: the GPU's file is the processor's$/mg), 7, 'convert: every recipe');
+    like($r->{out}, qr/^\[  PASSED  \] 1[2-9] test\(s\)\..*^cases +well/ms, 'cases: all of them');
     is(scalar(() = $r->{out} =~ /^\| (?:auto|cuda:0|cpu), \S.* \| [\d.]+ \| \d[\d.]* \| stats: convert /mg), 7, 'worker: every row');
     $r = run(@run, 'convert', 'worker');
     like($r->{out}, qr/^convert +done before.*^worker +done before/ms, 'and done');
     local $ENV{SLUICE_EMULATED} = 'flip=2';
     like(run(@run, '--again', 'worker')->{out}, qr/^FAILED: auto, q8_0: other tensors than before\n.*^worker +FAILED/ms, 'worker: one wrong bit is found');
+
+    # What fails keeps no other recipe from being tried; after two that do not end the rest is left out.
+    $ENV{SLUICE_EMULATED} = 'run=3';
+    is(scalar(() = run(@run, '--again', 'convert')->{out} =~ /device is lost to this process.*\nFAILED: convert /g), 7, 'convert: a lost device loses its own');
+    $ENV{SLUICE_EMULATED} = 'hang=1';
+    local $ENV{CONVERSION} = 2;
+    $r = run(@run, 'convert');
+    is(scalar(() = $r->{out} =~ /^FAILED: a conversion did not end in 2 s\nFAILED: convert /mg), 2, 'convert: two do not end');
+    is(scalar(() = $r->{out} =~ /^convert .*: left out$/mg), 5, 'convert: the rest is left out');
 }
 
 # Programs of the CUDA toolkit that are there and do not work.
@@ -142,12 +166,13 @@ SKIP: {
     delete @ENV{qw(GPU_BIN)};
     $r = run('make', '-C', $TOP, 'gpu-kit', "B=$BUILD");
     is($r->{rc}, 0, 'make gpu-kit') or diag($r->{out}, $r->{err}), last;
-    my ($packed) = $r->{out} =~ /gpu-kit\.tar\.gz: (\d+) bytes/;
-    cmp_ok($packed, '<', 30 << 20, 'its size');
+    my ($packed) = $r->{out} =~ /gpu-kit\.tar\.xz: (\d+) bytes/;
+    cmp_ok($packed, '<', 16 << 20, 'its size');
     my $far = scratch() . '/elsewhere';
-    run_ok('moved', 'cp', '-a', "$BUILD/gpu-kit", $far);
+    mkdir $far or die $!;
+    run_ok('unpacked', 'tar', '-C', $far, '--strip-components=1', '-xf', "$BUILD/gpu-kit.tar.xz");
     is(run('env', '-i', "$far/sluice", '--version')->{rc}, 0, 'sluice starts without any environment');
-    for my $p (qw(sluice sluiced sluice-worker gpu_check gpu_bench make_checkpoint)) {
+    for my $p (qw(sluice sluiced sluice-worker gpu_check gpu_bench gpu_cases make_checkpoint)) {
         my @missing = grep { !m{=> \Q$far\E/lib/|linux-vdso|/ld-linux|=> \S*/lib(?:c|m|pthread|dl|rt|resolv)\.so} } split /\n/, run('ldd', "$far/$p")->{out};
         is("@missing", '', "$p finds all but the libc beside itself");
     }

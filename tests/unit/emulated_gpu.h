@@ -11,7 +11,8 @@
  *   part=N                         device N is an instance of a divided one
  *   count=35                       asking for devices fails: the driver is older than the runtime
  *   count=999                      the same: the driver does not start
- *   flip=N                         the Nth launch ends with one wrong bit */
+ *   flip=N                         the Nth launch ends with one wrong bit
+ *   hang=N                         the Nth launch does not end */
 #ifndef SLUICE_TESTS_EMULATED_GPU_H
 #define SLUICE_TESTS_EMULATED_GPU_H
 
@@ -21,6 +22,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 enum { EMULATED_NO_MEMORY = 2, EMULATED_BAD_CALL = 1, EMULATED_OLD = 35, EMULATED_UNKNOWN = 999, EMULATED_LOST = 700, EMULATED_NOT_SUPPORTED = 801 };
 enum { EMULATED_COPY, EMULATED_LAUNCH };
@@ -46,7 +48,7 @@ struct emulated_stream {
 };
 
 static struct {
-    _Atomic unsigned allocs, runs, waits, pins, launches;
+    _Atomic unsigned allocs, runs, waits, pins, launches, begun;
     _Atomic int lost;
     _Atomic uint64_t used;
 } emulated;
@@ -171,6 +173,9 @@ static void *emulated_stream_main(void *arg)
         if (!s->head)
             s->tail = &s->head;
         pthread_mutex_unlock(&s->lock);
+        if (op->kind == EMULATED_LAUNCH && emulated_due("hang", &emulated.begun))
+            for (;;)
+                pause();
         if (op->kind == EMULATED_COPY)
             memcpy(op->to, op->from, op->n);
         else if (!emulate_launch(&op->work, s->seed += 7919, s->block))

@@ -217,8 +217,8 @@ static void every_source(void **state)
     free(d);
 }
 
-/* MXFP4 in two runs, where words are read and where they are not, and a type without blocks that begins and ends
- * inside a byte. */
+/* MXFP4, and NVFP4 with its 16 weights to a scale, in two runs, where words are read and where they are not, and a type
+ * without blocks that begins and ends inside a byte. */
 static void fp4_source(void **state)
 {
     static const int each[] = {SL_TYPE_F32, SL_TYPE_Q2_K, SL_TYPE_Q4_K, SL_TYPE_Q8_0, SL_TYPE_IQ2_XXS, SL_TYPE_Q4_1};
@@ -227,23 +227,24 @@ static void fp4_source(void **state)
 
     (void)state;
     for (unsigned t = 0; t < sizeof each / sizeof *each; t++)
-        for (int place = 0; place < 9; place += 3) {
-            uint64_t at = 3 * ROW + 32, scale_at = (uint64_t)(place + 63) / 64 * 64 + n, scales = (at + n) / 32;
+        for (int place = 0; place < 9; place += place == 6 ? 2 : 3) {
+            uint64_t group = place < 6 ? 32 : 16;
+            uint64_t at = 3 * ROW + 32, scale_at = (uint64_t)(place + 63) / 64 * 64 + n, scales = (at + n) / group;
             struct sl_source src = {.dtype = SL_DTYPE_F4, .data = d->bytes + place, .first = at, .cols = ROW,
                                     .scale = (const float *)(void *)(d->bytes + scale_at), .scale_row0 = 3,
-                                    .scale_cols = ROW / 32, .block_rows = 1, .block_cols = 32};
+                                    .scale_cols = ROW / group, .block_rows = 1, .block_cols = group};
             struct sl_gpu_work k = {.type = each[t], .dtype = SL_DTYPE_F4, .weighted = sl_needs_weights(each[t]) || t == 5,
                                     .round = place == 3, .n_runs = 2, .elems = n, .row = ROW, .matrix = N_MAX};
 
             for (uint64_t i = 0; i < n; i++)
                 d->bytes[i] = (uint8_t)next_random(&d->seed);
             for (uint64_t i = 0; i < scales; i++)
-                memcpy(d->bytes + scale_at + 4 * i, &(float){ldexpf(1, (int)(next_random(&d->seed) % 16) - 12)}, 4);
+                memcpy(d->bytes + scale_at + 4 * i, &(float){ldexpf(group == 16 ? 1.375f : 1, (int)(next_random(&d->seed) % 16) - 12)}, 4);
             assert_int_equal(sl_load_f32(&src, 0, n, d->x, &bad), 0);
             if (k.round)
                 sl_round_bf16(d->x, n);
             k.run[0] = (struct sl_gpu_run){.data = (uint64_t)place, .scale = scale_at, .end = cut, .first = at, .cols = ROW,
-                                           .scale_row0 = 3, .scale_cols = ROW / 32, .block_rows = 1, .block_cols = 32};
+                                           .scale_row0 = 3, .scale_cols = ROW / group, .block_rows = 1, .block_cols = group};
             k.run[1] = k.run[0];
             k.run[1].data += cut / 2;
             k.run[1].first += cut;
