@@ -278,7 +278,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
         {"ctx", 'c', POPT_ARG_INT, &c.ctx, 0, "context of the memory estimate (default 32768)",
          "TOKENS"},
         {"devices", 0, POPT_ARG_STRING, &c.devices, 0,
-         "sets of devices that the model should fit, for example 8x80G,8x64G", "NxSIZE,..."},
+         "sets of devices that the model should fit, for example 8x80G,8x64G, or 1x24G+512G with RAM", "NxSIZE[+RAM],..."},
         {"json", 0, POPT_ARG_NONE, &c.json, 0, "one JSON object on stdout", NULL},
         {"quiet", 'q', POPT_ARG_NONE, &c.quiet, 0, "no progress, no summary of what was measured", NULL},
         POPT_TABLEEND,

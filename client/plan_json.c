@@ -26,6 +26,41 @@ static cJSON *group_json(const struct plan_group *g)
     return o;
 }
 
+static cJSON *place_json(const char *where, const struct sl_place *p, uint64_t bytes)
+{
+    cJSON *o = cJSON_CreateObject();
+
+    cJSON_AddStringToObject(o, "where", where);
+    cJSON_AddNumberToObject(o, "bytes", (double)bytes);
+    cJSON_AddNumberToObject(o, "weights_bytes", (double)p->weights);
+    cJSON_AddNumberToObject(o, "cache_bytes", (double)p->kv_cache);
+    cJSON_AddNumberToObject(o, "buffer_bytes", (double)p->buffers);
+    cJSON_AddNumberToObject(o, "total_bytes", (double)p->total);
+    return o;
+}
+
+/* What a set beside host memory has in place of one share for each device. */
+static void add_offload(cJSON *o, const struct plan_view *v, const struct plan_device_set *s)
+{
+    const struct sl_offload *l = &s->offload;
+    cJSON *places, *split;
+    char options[256];
+
+    cJSON_AddNumberToObject(o, "host_bytes", (double)s->host_bytes);
+    cJSON_AddNumberToObject(o, "gpu_layers", l->gpu_layers);
+    cJSON_AddNumberToObject(o, "layers", l->layers);
+    cJSON_AddNumberToObject(o, "n_cpu_moe", l->cpu_moe);
+    split = cJSON_AddArrayToObject(o, "tensor_split");
+    places = cJSON_AddArrayToObject(o, "places");
+    for (uint32_t g = 0; g < s->count; g++) {
+        cJSON_AddItemToArray(split, cJSON_CreateNumber(l->split[g]));
+        cJSON_AddItemToArray(places, place_json("gpu", &l->gpu[g], s->bytes));
+    }
+    cJSON_AddItemToArray(places, place_json("ram", &l->host, s->host_bytes));
+    if (s->fits)
+        cJSON_AddStringToObject(o, "llama_server", plan_view_server(v, s, options));
+}
+
 static cJSON *set_json(const struct plan_view *v, const struct plan_device_set *s)
 {
     const struct sl_hparams *hp = &v->job->model->hp;
@@ -36,11 +71,15 @@ static cJSON *set_json(const struct plan_view *v, const struct plan_device_set *
     cJSON_AddNumberToObject(o, "context", (double)v->ctx);
     cJSON_AddStringToObject(o, "cache", hp->window ? "windowed" : !hp->kv_lora ? "heads" : s->whole_heads ? "whole_heads" : "compressed");
     cJSON_AddBoolToObject(o, "own_layout", s->own_layout);
-    cJSON_AddNumberToObject(o, "weights_bytes", (double)s->mem.weights);
-    cJSON_AddNumberToObject(o, "cache_bytes", (double)s->mem.kv_cache);
-    cJSON_AddNumberToObject(o, "buffer_bytes", (double)s->mem.buffers);
-    cJSON_AddNumberToObject(o, "total_bytes", (double)s->mem.total);
-    cJSON_AddNumberToObject(o, "per_device_bytes", (double)s->mem.per_device);
+    if (s->beside_host) {
+        add_offload(o, v, s);
+    } else {
+        cJSON_AddNumberToObject(o, "weights_bytes", (double)s->mem.weights);
+        cJSON_AddNumberToObject(o, "cache_bytes", (double)s->mem.kv_cache);
+        cJSON_AddNumberToObject(o, "buffer_bytes", (double)s->mem.buffers);
+        cJSON_AddNumberToObject(o, "total_bytes", (double)s->mem.total);
+        cJSON_AddNumberToObject(o, "per_device_bytes", (double)s->mem.per_device);
+    }
     cJSON_AddBoolToObject(o, "fits", s->fits);
     return o;
 }

@@ -148,7 +148,74 @@ static void print_groups(const struct plan_view *v)
     }
 }
 
-static void print_memory(const struct plan_view *v)
+static void print_place(const char *where, const struct sl_place *p, uint64_t size)
+{
+    printf("%-8s  %8.1f  %8.1f  %8.1f  %8.1f  %8.1f\n", where, (double)p->weights / 1e9, (double)p->kv_cache / 1e9,
+           (double)p->buffers / 1e9, (double)p->total / 1e9, (double)size / 1e9);
+}
+
+static void print_lack(const struct plan_device_set *s)
+{
+    uint64_t gpu = s->count ? s->offload.gpu[s->count - 1].total : 0, host = s->offload.host.total;
+    char a[32], b[32];
+
+    if (gpu > s->bytes && host > s->host_bytes)
+        line(0, "Does not fit, even with all experts in RAM: a GPU lacks %s, and RAM %s.", sl_size_text(a, gpu - s->bytes),
+             sl_size_text(b, host - s->host_bytes));
+    else if (gpu > s->bytes)
+        line(0, "Does not fit, even with all experts in RAM: a GPU lacks %s.", sl_size_text(a, gpu - s->bytes));
+    else
+        line(0, "Does not fit: RAM lacks %s.", sl_size_text(b, host - s->host_bytes));
+}
+
+static void print_fit(const struct plan_view *v, const struct plan_device_set *s)
+{
+    const struct sl_offload *o = &s->offload;
+    char options[256], name[CLI_SHOWN_BYTES];
+    int columns = term_width(STDOUT_FILENO);
+
+    if (!s->fits) {
+        print_lack(s);
+        return;
+    }
+    if (!s->count || !o->gpu_layers)
+        line(0, "Fits, all in RAM:");
+    else if (o->gpu_layers < o->layers)
+        line(0, "Fits, with %u of %u layers on the GPU%s, the output among them:", o->gpu_layers, o->layers, s->count > 1 ? "s" : "");
+    else if (o->cpu_moe)
+        line(0, "Fits, with the experts of the first %u of %u layers in RAM:", o->cpu_moe, o->layers - 1);
+    else
+        line(0, "Fits, with all layers on the GPU%s:", s->count > 1 ? "s" : "");
+    plan_view_server(v, s, options);
+    cli_shown(name, v->job->plan->segments[0].name);
+    if (columns && (size_t)columns < sizeof "    llama-server -m  " - 1 + strlen(name) + strlen(options))
+        printf("    llama-server -m %s \\\n        %s\n", name, options);
+    else
+        printf("    llama-server -m %s %s\n", name, options);
+}
+
+/* A set beside host memory, place by place. */
+static void print_offload(const struct plan_view *v, const struct plan_device_set *s)
+{
+    char gpus[48] = "", a[32], b[32];
+
+    if (s->count)
+        snprintf(gpus, sizeof gpus, "%u x %s and ", s->count, sl_size_text(a, s->bytes));
+    putchar('\n');
+    line(0, "%s%s of RAM with llama.cpp, a context of %llu tokens, estimated, in GB", gpus, sl_size_text(b, s->host_bytes),
+         (unsigned long long)v->ctx);
+    printf("%-8s  %8s  %8s  %8s  %8s  %8s\n", "Where", "Weights", "Cache", "Buffers", "Total", "Of");
+    for (uint32_t g = 0; g < s->count; g++) {
+        char where[16];
+
+        snprintf(where, sizeof where, s->count > 1 ? "GPU %u" : "GPU", g);
+        print_place(where, &s->offload.gpu[g], s->bytes);
+    }
+    print_place("RAM", &s->offload.host, s->host_bytes);
+    print_fit(v, s);
+}
+
+static void print_even_sets(const struct plan_view *v)
 {
     bool mla = v->job->model->hp.kv_lora != 0;
     int columns = term_width(STDOUT_FILENO);
@@ -163,6 +230,9 @@ static void print_memory(const struct plan_view *v)
         const struct plan_device_set *s = &v->sets[i];
         char devices[48], size[32];
 
+        if (s->beside_host)
+            continue;
+
         snprintf(devices, sizeof devices, "%u x %s", s->count, sl_size_text(size, s->bytes));
         printf("%-*s  %-*s  %*.1f  %*.1f  %*.1f  %*.1f  %8.1f  %s\n", d, devices, f,
                v->job->model->hp.window ? "windowed" : !mla ? "heads" : s->whole_heads ? "whole heads" : "compressed (MLA)", c,
@@ -173,6 +243,19 @@ static void print_memory(const struct plan_view *v)
     if (mla && !v->job->model->hp.index_dim)
         line(0, "Whole heads are cached with --layout legacy, the compressed form with --layout mla; "
                 "this plan is %s.", v->job->model->layout == SL_LAYOUT_LEGACY ? "legacy" : "mla");
+}
+
+static void print_memory(const struct plan_view *v)
+{
+    uint32_t beside = 0;
+
+    for (uint32_t i = 0; i < v->n_sets; i++)
+        beside += v->sets[i].beside_host;
+    if (beside < v->n_sets)
+        print_even_sets(v);
+    for (uint32_t i = 0; i < v->n_sets; i++)
+        if (v->sets[i].beside_host)
+            print_offload(v, &v->sets[i]);
 }
 
 void plan_view_print(const struct plan_view *v)

@@ -143,40 +143,104 @@ static void add_set(struct plan_view *v, uint32_t count, uint64_t bytes, bool wh
     s->fits = s->mem.per_device <= bytes;
 }
 
-/* "8x80G" or "80G", several with commas. */
+static int add_beside_host(struct plan_view *v, uint32_t count, uint64_t bytes, uint64_t host, struct sl_error *e)
+{
+    const struct sl_model *m = v->job->model;
+    struct plan_device_set *s = &v->sets[v->n_sets++];
+
+    s->count = count;
+    s->bytes = bytes;
+    s->whole_heads = !one_form(&m->hp) && m->layout == SL_LAYOUT_LEGACY;
+    s->own_layout = true;
+    s->beside_host = true;
+    s->host_bytes = host;
+    if (sl_plan_offload(v->job->plan, v->ctx, count, bytes, host, &s->offload) < 0)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    s->fits = s->offload.fits;
+    return 0;
+}
+
+static int add_sets(struct plan_view *v, uint32_t count, uint64_t bytes)
+{
+    if (!one_form(&v->job->model->hp))
+        add_set(v, count, bytes, true);
+    add_set(v, count, bytes, false);
+    return 0;
+}
+
+/* "8x80G" or "80G". */
+static int parse_count(const char *item, unsigned long *count, uint64_t *bytes, struct sl_error *e)
+{
+    const char *size = strchr(item, 'x');
+    char *end;
+
+    *count = size ? strtoul(item, &end, 10) : 1;
+    if (size && (end != size || !size[1] || *item == '-' || *count < 1 || *count > 65536))
+        return sl_fail(e, SL_EUSAGE, "--devices: '%s': expected COUNTxSIZE, such as 8x80G", item);
+    SL_TRY(cli_parse_size("--devices", size ? size + 1 : item, bytes, e));
+    return *bytes < DEVICE_LEAST
+               ? sl_fail(e, SL_EUSAGE, "--devices: '%s': expected COUNTxSIZE, such as 8x80G", item) : 0;
+}
+
+/* "8x80G"; "1x24G+512G" and "+512G", beside host memory. */
+static int parse_set(struct plan_view *v, char *item, struct sl_error *e)
+{
+    char *plus = strchr(item, '+');
+    unsigned long count = 0;
+    uint64_t bytes = 0, host = 0;
+
+    if (plus)
+        *plus = '\0';
+    if (!plus || plus > item)
+        SL_TRY(parse_count(item, &count, &bytes, e));
+    if (v->n_sets + 2 > PLAN_MAX_DEVICE_SETS)
+        return sl_fail(e, SL_EUSAGE, "--devices: at most %d sets", PLAN_MAX_DEVICE_SETS / 2);
+    if (!plus)
+        return add_sets(v, (uint32_t)count, bytes);
+    SL_TRY(cli_parse_size("--devices", plus + 1, &host, e));
+    if (host < DEVICE_LEAST)
+        return sl_fail(e, SL_EUSAGE, "--devices: '+%s': expected the size of host memory, such as 1x24G+512G", plus + 1);
+    if (count > SL_MAX_GPUS)
+        return sl_fail(e, SL_EUSAGE, "--devices: '%s+%s': at most %d devices beside host memory", item, plus + 1, SL_MAX_GPUS);
+    return add_beside_host(v, (uint32_t)count, bytes, host, e);
+}
+
+/* Several sets, with commas. */
 static int parse_devices(struct plan_view *v, const char *text, struct sl_error *e)
 {
     char *copy = strdup(text), *rest = copy, *item;
     int rc = copy ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 
-    while (rc == 0 && (item = strsep(&rest, ",")) != NULL) {
-        char *size = strchr(item, 'x');
-        unsigned long count = 1;
-        uint64_t bytes;
-
-        if (size) {
-            char *end;
-
-            count = strtoul(item, &end, 10);
-            if (end != size || !size[1] || *item == '-' || count < 1 || count > 65536)
-                rc = sl_fail(e, SL_EUSAGE, "--devices: '%s': expected COUNTxSIZE, such as 8x80G",
-                             item);
-            size++;
-        }
-        if (rc == 0)
-            rc = cli_parse_size("--devices", size ? size : item, &bytes, e);
-        if (rc == 0 && bytes < DEVICE_LEAST)
-            rc = sl_fail(e, SL_EUSAGE, "--devices: '%s': expected COUNTxSIZE, such as 8x80G", item);
-        if (rc == 0 && v->n_sets + 2 > PLAN_MAX_DEVICE_SETS)
-            rc = sl_fail(e, SL_EUSAGE, "--devices: at most %d sets", PLAN_MAX_DEVICE_SETS / 2);
-        if (rc < 0)
-            break;
-        if (!one_form(&v->job->model->hp))
-            add_set(v, (uint32_t)count, bytes, true);
-        add_set(v, (uint32_t)count, bytes, false);
-    }
+    while (rc == 0 && (item = strsep(&rest, ",")) != NULL)
+        rc = parse_set(v, item, e);
     free(copy);
     return rc;
+}
+
+/* Sets that are common for a model of this size. */
+static const char *common_devices(const struct sl_job_plan *job)
+{
+    bool experts = job->model->hp.n_expert > 0;
+
+    if (job->plan->tensor_bytes > 80000000000)
+        return experts ? "8x80G,8x64G,1x24G+512G" : "8x80G,8x64G";
+    return experts && job->plan->tensor_bytes > 20000000000 ? "1x80G,1x24G,1x24G+64G" : "1x80G,1x24G";
+}
+
+const char *plan_view_server(const struct plan_view *v, const struct plan_device_set *s, char buf[256])
+{
+    const struct sl_offload *o = &s->offload;
+    uint32_t all = o->layers > 99 ? 9999 : 99;
+    int n = snprintf(buf, 256, "-c %llu -ngl %u", (unsigned long long)v->ctx,
+                     o->gpu_layers < o->layers ? o->gpu_layers : all);
+
+    if (v->job->model->hp.n_linear || v->job->model->hp.window) /* a state or window of each sequence */
+        n += snprintf(buf + n, 256 - (size_t)n, " -np 1");
+    if (o->cpu_moe)
+        n += snprintf(buf + n, 256 - (size_t)n, " --n-cpu-moe %u", o->cpu_moe);
+    for (uint32_t g = 0; s->count > 1 && g < s->count; g++)
+        n += snprintf(buf + n, 256 - (size_t)n, g ? ",%u" : " -ts %u", o->split[g]);
+    return buf;
 }
 
 int plan_view_make(struct plan_view *v, const struct sl_job_plan *job, uint64_t ctx,
@@ -190,10 +254,8 @@ int plan_view_make(struct plan_view *v, const struct sl_job_plan *job, uint64_t 
     v->out_dir = out->dir;
     v->out_given = given;
     v->config_alone = job->ck->n_files == 0;
-    if (!devices)
-        devices = job->plan->tensor_bytes > 80000000000 ? "8x80G,8x64G" : "1x80G,1x24G";
     SL_TRY(make_groups(v, rules_2025, e));
-    SL_TRY(parse_devices(v, devices, e));
+    SL_TRY(parse_devices(v, devices ? devices : common_devices(job), e));
     return output_free_space(out, &v->free_bytes, e);
 }
 

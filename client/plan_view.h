@@ -27,6 +27,9 @@ struct plan_device_set {
     bool own_layout;    /* that is the cache this plan's layout has */
     struct sl_memory mem;
     bool fits;
+    bool beside_host;   /* these devices (count may be 0) beside so much host memory, as `offload` says; without `mem` */
+    uint64_t host_bytes;
+    struct sl_offload offload;
 };
 
 #define PLAN_MAX_DEVICE_SETS 32
@@ -48,13 +51,17 @@ struct plan_view {
     uint64_t grown_bytes;      /* that these take more than as they are */
 };
 
-/* Effect: computes the view. devices: "8x80G,8x64G", NULL: a common choice for
+/* Effect: computes the view. devices: "8x80G,1x24G+512G", NULL: a common choice for
  * the model's size. out: the place of the output; given: by the user. Errors: SL_EUSAGE
  * (devices), SL_EFAIL. Release with plan_view_free in every case. */
 int plan_view_make(struct plan_view *v, const struct sl_job_plan *job, uint64_t ctx,
                    const char *devices, const struct output *out, bool given, bool rules_2025,
                    struct sl_error *e) SL_MUST_USE;
 void plan_view_free(struct plan_view *v);
+
+/* Effect: writes the options with which llama-server lays the model as the set's `offload` has it: "-c 32768 -ngl 99
+ * --n-cpu-moe 58". Returns buf. */
+const char *plan_view_server(const struct plan_view *v, const struct plan_device_set *s, char buf[256]);
 
 struct cJSON;
 /* Effect: prints the view to stdout; as one JSON object with "schema": 1, the fields of

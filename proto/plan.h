@@ -146,4 +146,30 @@ struct sl_memory {
 void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uint32_t devices,
                     struct sl_memory *out);
 
+#define SL_MAX_GPUS 16
+struct sl_place {
+    uint64_t weights, kv_cache, buffers, total;
+};
+/* Where llama.cpp lays a model that GPUs and the host's memory share. */
+struct sl_offload {
+    struct sl_place gpu[SL_MAX_GPUS], host;
+    uint32_t split[SL_MAX_GPUS]; /* layers on each GPU, as --tensor-split takes them; the output counts as one */
+    uint32_t cpu_moe;            /* --n-cpu-moe: the routed experts of so many layers, the first ones, are in host memory */
+    uint32_t gpu_layers, layers; /* -ngl: so many of all, the last ones and the output */
+    bool fits;
+};
+/* Effect: *out = an estimate for one sequence of ctx tokens on `gpus` (0: none, at most SL_MAX_GPUS) of gpu_bytes each
+ * beside host_bytes, in the plan's layout. With routed experts all layers are on the GPUs, and cpu_moe is the least that
+ * fits; otherwise gpu_layers is the most. What does not fit is on the last GPU, or in host memory, past its size.
+ *   weights     token_embd is in host memory; a head that shares it is on the last GPU besides. Layers for multi-token
+ *               prediction are not loaded
+ *   kv_cache    as sl_plan_memory has it, in even shares of the layers, where they are
+ *   buffers     llama.cpp's compute buffers for a micro-batch of 512 tokens: the mask, what is widest of a layer, the
+ *               logits; where weights are in host memory, their largest tensor on the first GPU, where batches are
+ *               computed, or two of a layer that is on another GPU. Scores of attention (F32) where CUDA has no flash
+ *               attention for the form of the heads. And 1 GiB of each for what else is there, as llama.cpp's --fit leaves
+ * Errors: SL_EFAIL (memory). */
+int sl_plan_offload(const struct sl_plan *p, uint64_t ctx, uint32_t gpus, uint64_t gpu_bytes, uint64_t host_bytes,
+                    struct sl_offload *out) SL_MUST_USE;
+
 #endif

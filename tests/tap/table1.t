@@ -52,7 +52,47 @@ my $text = run_ok('as text', $SLUICE, 'plan', $config, '--recipe', 'dq3_k_m', '-
 like($text, qr/^Size +300\.\d GB = 280\.1 GiB, 3\.586 bits/m, 'size');
 like($text, qr/^Memory .*, in GB$/m, 'memory in the unit of its devices');
 like($text, qr/^8 x 64\.0 GB +whole heads +300\.8 +163\.7 +39\.1 +503\.6 +62\.9 +yes$/m, 'and within them');
+like($text, qr/^1 x 24\.0 GB and 512\.0 GB of RAM .*^GPU .*^RAM .*^Does not fit, /ms, 'and at home: a cache of whole heads is too large');
 like($text, qr/^ffn_down_exps .*q3_k 75\.9 % \(44\), q4_k 20\.7 % \(12\), q6_k 3\.4 % \(2\)/m, 'groups');
+
+# ---- beside host memory: what llama.cpp (v0.5.0) counts for weights, cache and buffers of files of these models with these
+# options, in MB on each GPU and in RAM, on devices that answer as CUDA's do and compute nothing; without the GiB to spare.
+for (['deepseek-r1', 'dq3_k_m', '1x24G+512G', 32768, '-ngl 99 --n-cpu-moe 60', 21467, 285142],
+     ['deepseek-r1', 'dq3_k_m', '2x24G+512G', 32768, '-ngl 99 --n-cpu-moe 56 -ts 57,5', 19462, 21812, 265765],
+     ['deepseek-r1', 'dq3_k_m', '4x96G+512G', 32768, '-ngl 99 -ts 17,15,15,15', 76693, 77607, 77607, 73337, 685],
+     ['deepseek-r1', 'dq3_k_m', '+512G', 32768, '-ngl 0', 303677],
+     ['deepseek-r1', 'dq3_k_m', '1x80G+512G', 4096, '-ngl 99 --n-cpu-moe 52', 78705, 245863, '--layout', 'legacy'],
+     ['qwen3-235b-a22b-2507-fp8', 'q4_k_m', '2x24G+128G', 65536, '-ngl 99 --n-cpu-moe 77 -ts 82,13', 22344, 21753, 111925],
+     ['kimi-k2-instruct', 'q4_k_m', '2x32G+768G', 131072, '-ngl 99 --n-cpu-moe 58 -ts 59,3', 30656, 23776, 580834],
+     ['minimax-m2.5', 'q4_k_m', '2x32G+128G', 131072, '-ngl 99 --n-cpu-moe 52 -ts 50,13', 29936, 30581, 113342],
+     ['qwen3.5-397b-a17b-fp8', 'q4_k_m', '1x24G+256G', 32768, '-ngl 99 -np 1 --n-cpu-moe 58', 19119, 225756],
+     ['glm-5.2-fp8', 'q4_k_m', '1x24G+512G', 4096, '-ngl 99 --n-cpu-moe 77', 20644, 431056],
+     ['deepseek-v4-flash', 'q4_k_m', '1x24G+192G', 32768, '-ngl 99 -np 1 --n-cpu-moe 40', 20501, 155253],
+     ['r1-distill-llama-70b', 'q4_k_m', '1x24G+64G', 32768, '-ngl 34', 22790, 30996]) {
+    my ($name, $recipe, $devices, $ctx, $options, @rest) = @$_;
+    my @want = grep { /^\d/ } @rest;
+    my $p = decode_json(run_ok("$name, $devices", $SLUICE, 'plan', "$TOP/tests/data/$name-config.json", '--recipe', $recipe, '--json',
+        '--ctx', $ctx, '--devices', $devices, grep { !/^\d/ } @rest)->{out});
+    my ($set) = @{ $p->{memory} };
+    is($set->{llama_server}, "-c $ctx $options", "$name, $devices: options");
+    ok($set->{fits}, 'it fits');
+    is(join(' ', map { $_->{where} } @{ $set->{places} }), join(' ', ('gpu') x (@want - 1), 'ram'), 'places');
+    for (0 .. $#want) {
+        my $mb = ($set->{places}[$_]{total_bytes} - 2**30) / 1e6;
+        ok(abs($mb - $want[$_]) < 0.013 * $want[$_], sprintf '%s, %s: %.0f MB, %.0f counted', $name, $devices, $mb, $want[$_]);
+    }
+}
+fails('no size of RAM', 2, qr/'' is no size/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_m', '--devices', '1x24G+');
+fails('too little of it', 2, qr/'\+8': expected the size of host memory/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_m', '--devices', '1x24G+8');
+fails('too many devices', 2, qr/'17x24G\+512G': at most 16 devices/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_m', '--devices', '17x24G+512G');
+$text = run_ok('beside RAM', $SLUICE, 'plan', $config, '--recipe', 'dq3_k_m', '--devices', '2x24G+512G,1x16G+256G,1x24G+256G,+512G')->{out};
+like($text, qr/^2 x 24\.0 GB and 512\.0 GB of RAM with llama\.cpp, a context of 32768 tokens, estimated, in GB$/m, 'heading');
+like($text, qr/^GPU 0 +14\.0 +2\.2 +4\.4 +20\.5 +24\.0\nGPU 1 +21\.2 +0\.2 +1\.5 +22\.9 +24\.0\nRAM +265\.7 +0\.0 +1\.1 +266\.8 +512\.0$/m, 'each place');
+like($text, qr/^Fits, with the experts of the first 56 of 61 layers in RAM:\n +llama-server -m \S+-00001-of-00007\.gguf -c 32768 -ngl 99 --n-cpu-moe 56 -ts 57,5$/m, 'a command line');
+like($text, qr/^Does not fit, even with all experts in RAM: a GPU lacks 1\.\d GB, and RAM \d\d\.\d GB\.$/m, 'what is missing');
+like($text, qr/^Does not fit: RAM lacks \d\d\.\d GB\.$/m, 'of RAM alone');
+like($text, qr/^Fits, all in RAM:\n +llama-server .* -ngl 0$/m, 'without a GPU');
+unlike($text, qr/Fits$/m, 'no table of equal devices');
 
 like(run($SLUICE, 'recipes')->{out}, qr/^dq3_k_m +3\.59 bits/m, 'recipes');
 is(run($SLUICE, 'recipes', 'dq3_k_m')->{out}, slurp("$TOP/proto/recipes/dq3_k_m.recipe"),

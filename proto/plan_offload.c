@@ -1,0 +1,288 @@
+#include "proto/mixture.h"
+#include "proto/plan.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define ROW (512u * 4u)     /* a value for each token of a micro-batch, in F32 */
+#define LAYERS_MOST 4096u
+#define SPARE (1ull << 30)  /* the runtime, its pools, the system */
+
+/* A layer's bytes. `moved`: of the two largest tensors among those that may be in host memory. */
+struct layer {
+    uint64_t rest, experts, cache, moved[2];
+};
+
+struct offload {
+    const struct sl_hparams *h;
+    struct layer *layers;          /* the last one is the output */
+    uint64_t n, input;
+    bool experts;                  /* it has routed ones */
+    uint64_t mask, attention, wide, logits; /* parts of buffers */
+    uint64_t chosen, indexed;      /* what the experts of a layer take and give; an indexer's scores */
+    uint64_t cpu_moe, first;       /* layers whose experts are in host memory; the first one on a GPU */
+    uint64_t moved, moved_far;     /* of those in host memory: the largest tensor; the two largest of a layer */
+    uint64_t ahead;                /* further copies of what goes in, for micro-batches that overlap on several GPUs */
+};
+
+static uint64_t mul(uint64_t a, uint64_t b)
+{
+    uint64_t r;
+
+    return __builtin_mul_overflow(a, b, &r) || r > UINT64_MAX / 65536 ? UINT64_MAX / 65536 : r;
+}
+
+static uint64_t max(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* What --n-cpu-moe matches: ffn_{up,down,gate,gate_up}_{,ch}exps of a layer. */
+static bool is_experts(const char *name)
+{
+    static const char *const parts[] = {".ffn_up_", ".ffn_down_", ".ffn_gate_", ".ffn_gate_up_"};
+
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        const char *at = strstr(name, parts[i]);
+
+        if (at && (strncmp(at += strlen(parts[i]), "exps", 4) == 0 || strncmp(at, "chexps", 6) == 0))
+            return true;
+    }
+    return false;
+}
+
+/* Without those for multi-token prediction. */
+static uint64_t layers_loaded(const struct offload *o)
+{
+    uint64_t all = o->n - 1;
+
+    return all - (o->h->n_nextn < all ? o->h->n_nextn : 0);
+}
+
+static void add_to_layer(struct layer *l, uint64_t bytes, bool experts, bool may_move)
+{
+    *(experts ? &l->experts : &l->rest) += bytes;
+    if (!may_move)
+        return;
+    l->moved[1] = max(l->moved[1], bytes < l->moved[0] ? bytes : l->moved[0]);
+    l->moved[0] = max(l->moved[0], bytes);
+}
+
+static void add_weights(struct offload *o, const struct sl_plan *p, uint32_t gpus)
+{
+    uint64_t loaded = layers_loaded(o), layer;
+    bool tied = true;
+
+    for (uint32_t i = 0; i < p->n_tensors; i++)
+        o->experts = o->experts || is_experts(p->tensors[i].t->name);
+    for (uint32_t i = 0; i < p->n_tensors; i++) {
+        const struct sl_plan_tensor *t = &p->tensors[i];
+        bool experts = is_experts(t->t->name);
+
+        if (strcmp(t->t->name, "token_embd.weight") == 0)
+            o->input += t->bytes;
+        else if (!sl_tensor_layer(t->t->name, &layer))
+            o->layers[o->n - 1].rest += t->bytes;
+        else if (layer < loaded)
+            add_to_layer(&o->layers[layer], t->bytes, experts, experts || !o->experts);
+        tied = tied && strcmp(t->t->name, "output.weight") != 0;
+        if (strstr(t->t->name, ".ffn_up.weight"))
+            o->wide = max(o->wide, mul(ROW, 2 * t->t->ne[1] + 3 * o->h->n_embd));
+        if (experts && strstr(t->t->name, ".ffn_down_exps.weight"))
+            o->chosen = max(o->chosen, mul(2 * ROW, t->t->ne[0]));
+    }
+    o->layers[o->n - 1].rest += tied && gpus ? o->input : 0;
+}
+
+/* Whether CUDA's flash attention has this form of heads. */
+static bool has_flash(const struct sl_hparams *h, bool whole_heads)
+{
+    uint64_t k = h->head_k, v = h->head_v, group = h->n_head_kv ? h->n_head / h->n_head_kv : 0;
+
+    if (h->kv_lora && !whole_heads)
+        return h->n_head > 1 && ((h->kv_lora == 512 && h->rope_dim == 64) || (h->kv_lora == 256 && h->rope_dim == 64));
+    if (h->kv_lora)
+        group = 1;
+    return (k == v && (k == 64 || k == 80 || k == 96 || k == 112 || k == 128 || k == 256))
+           || (k == v && k == 512 && group > 1) || (k == 192 && v == 128 && group && group % 8 == 0);
+}
+
+static void add_work(struct offload *o, const struct sl_model *m, uint64_t ctx)
+{
+    const struct sl_hparams *h = o->h;
+    bool whole_heads = m->layout == SL_LAYOUT_LEGACY, flash = has_flash(h, whole_heads);
+    uint64_t seen = h->window ? h->window + ROW / 4 + ctx / SL_FINE : ctx;
+    uint64_t cells = mul((seen + 255) / 256, 256), used = 0;
+    char key[SL_NAME_MAX];
+
+    snprintf(key, sizeof key, "%s.expert_used_count", m->arch);
+    sl_kvs_get_uint(&m->kvs, key, &used);
+    o->mask = mul(cells, flash ? ROW / 2 : ROW);
+    o->logits = mul(ROW, h->n_vocab + (h->n_nextn ? 3 : 1) * h->n_embd);
+    if (h->kv_lora && !whole_heads)
+        o->attention = mul(ROW, mul(h->n_head, h->head_k + 2 * h->kv_lora + h->rope_dim) + 4 * h->n_embd + 2 * h->kv_lora);
+    else
+        o->attention = mul(ROW, mul(h->n_head, 2 * h->head_k + h->head_v) + 3 * h->n_embd);
+    if (!flash)
+        o->attention += mul(ROW, mul(h->n_head, cells));
+    if (!flash && (!h->kv_lora || whole_heads))
+        o->attention += mul(2 * cells, mul(h->kv_lora ? h->n_head : h->n_head_kv, h->head_v));
+    if (h->index_dim)
+        o->indexed = h->kv_lora || h->window ? 5 * o->mask : 2 * o->mask + mul(2 * ROW, mul(h->n_head_kv, cells));
+    o->chosen = mul(o->chosen, used) + mul(ROW, mul(used + 2, h->n_embd));
+    o->wide = max(o->wide, mul(ROW, mul(2 * used + 3, h->n_embd)));
+}
+
+static void add_cache(struct offload *o, const struct sl_plan *p, uint64_t ctx)
+{
+    uint64_t all = o->n - 1, loaded = layers_loaded(o);
+    bool counted = !o->h->index_dim && !o->h->n_linear; /* those for multi-token prediction, in what follows */
+    struct sl_memory mem;
+
+    sl_plan_memory(p, ctx, p->model->layout == SL_LAYOUT_LEGACY, 1, &mem);
+    for (uint64_t i = 0; i < loaded; i++)
+        o->layers[i].cache = mem.kv_cache / (counted ? all : loaded);
+}
+
+static uint64_t gpu_buffers(const struct offload *o, uint32_t gpu, uint64_t end)
+{
+    uint64_t work = o->h->index_dim ? o->attention + o->wide : max(o->attention, o->wide);
+    uint64_t most = work + o->mask + o->indexed;
+
+    if (end == o->n)
+        most = max(most, o->logits + (o->ahead ? o->mask : 0));
+    if (gpu == 0 && o->first) /* a layer's cache is copied with its weights */
+        most = max(most, work + o->moved + o->mask + o->layers[0].cache);
+    if (gpu == 0 && o->cpu_moe) /* where layers differ, the second one does not take the first one's place */
+        most = max(most, (o->h->n_linear || o->h->window ? 2 : 1) * o->moved + o->chosen + o->mask
+                             + (o->h->index_dim ? o->attention + o->mask : 0));
+    if (gpu == 0 && o->cpu_moe > end)
+        most = max(most, o->moved_far + o->mask + mul(ROW, 2 * o->h->n_embd));
+    return most + (o->ahead ? o->ahead * o->mask + mul(ROW, 8 * o->h->n_embd) : 0) + SPARE;
+}
+
+/* The bytes of a layer that are where its attention is. */
+static uint64_t at_attention(const struct offload *o, uint64_t i)
+{
+    return o->layers[i].rest + (i < o->cpu_moe ? 0 : o->layers[i].experts);
+}
+
+static void sum(struct sl_place *p)
+{
+    p->total = p->weights + p->kv_cache + p->buffers;
+}
+
+/* As many layers from `at` on as fit on one GPU, or all of the rest; returns the first that is left. */
+static uint64_t fill_gpu(const struct offload *o, uint32_t gpu, bool rest, uint64_t at, uint64_t cap, struct sl_place *out)
+{
+    struct sl_place now = {0};
+    uint64_t end = at;
+
+    memset(out, 0, sizeof *out);
+    for (uint64_t i = at; i < o->n; i++) {
+        now.weights += at_attention(o, i);
+        now.kv_cache += o->layers[i].cache;
+        now.buffers = gpu_buffers(o, gpu, i + 1);
+        sum(&now);
+        if (now.total <= cap || (rest && i + 1 == o->n)) {
+            *out = now;
+            end = i + 1;
+        }
+    }
+    return end;
+}
+
+static void fill_host(const struct offload *o, struct sl_place *out)
+{
+    uint64_t work = max(max(o->attention, o->wide), o->logits);
+
+    memset(out, 0, sizeof *out);
+    out->weights = o->input;
+    for (uint64_t i = 0; i < o->n; i++) {
+        out->weights += o->layers[i].rest + o->layers[i].experts;
+        if (i >= o->first)
+            out->weights -= at_attention(o, i);
+        else
+            out->kv_cache += o->layers[i].cache;
+    }
+    out->buffers = SPARE + (1 + o->ahead + (o->h->index_dim > 0)) * o->mask + mul(ROW, 2 * o->h->n_embd) + (o->first < o->n ? 0 : work + o->mask);
+    sum(out);
+}
+
+/* All of it, with the experts of cpu_moe layers or the layers before `first` in host memory. Returns whether no GPU
+ * holds more than cap. */
+static bool lay(struct offload *o, uint64_t cpu_moe, uint64_t first, uint32_t gpus, uint64_t cap, struct sl_offload *out)
+{
+    uint64_t at = first;
+
+    o->cpu_moe = cpu_moe;
+    o->first = first;
+    o->moved = o->moved_far = 0;
+    o->ahead = gpus > 1 && !cpu_moe && !first ? 3 : 0;
+    for (uint64_t i = 0; i < max(cpu_moe, first); i++) {
+        o->moved = max(o->moved, o->layers[i].moved[0]);
+        o->moved_far = max(o->moved_far, o->layers[i].moved[0] + o->layers[i].moved[1]);
+    }
+    out->cpu_moe = (uint32_t)cpu_moe;
+    out->layers = (uint32_t)o->n;
+    out->gpu_layers = (uint32_t)(o->n - first);
+    for (uint32_t g = 0; g < gpus; g++) {
+        uint64_t end = fill_gpu(o, g, g + 1 == gpus, at, cap, &out->gpu[g]);
+
+        out->split[g] = (uint32_t)(end - at);
+        at = end;
+    }
+    fill_host(o, &out->host);
+    return !gpus || out->gpu[gpus - 1].total <= cap;
+}
+
+/* The same with the fullest GPU as empty as it can be. */
+static void level(struct offload *o, uint32_t gpus, uint64_t cap, struct sl_offload *out)
+{
+    uint64_t least = 0, most = cap;
+    uint64_t cpu_moe = out->cpu_moe, first = o->first;
+
+    while (most - least > 1u << 20) {
+        uint64_t mid = least + (most - least) / 2;
+
+        if (lay(o, cpu_moe, first, gpus, mid, out))
+            most = mid;
+        else
+            least = mid;
+    }
+    lay(o, cpu_moe, first, gpus, most, out);
+}
+
+static void search(struct offload *o, uint32_t gpus, uint64_t cap, struct sl_offload *out)
+{
+    uint64_t cpu_moe = 0, first = gpus ? 0 : o->n;
+    bool fits = lay(o, 0, first, gpus, cap, out);
+
+    for (uint64_t i = 0; i < o->n && o->experts && !fits; i++)
+        if (o->layers[i].experts)
+            fits = lay(o, cpu_moe = i + 1, 0, gpus, cap, out);
+    while (!o->experts && !fits && first < o->n)
+        fits = lay(o, 0, ++first, gpus, cap, out);
+    if (fits && gpus > 1)
+        level(o, gpus, cap, out);
+    out->fits = fits;
+}
+
+int sl_plan_offload(const struct sl_plan *p, uint64_t ctx, uint32_t gpus, uint64_t gpu_bytes, uint64_t host_bytes,
+                    struct sl_offload *out)
+{
+    struct offload o = {.h = &p->model->hp, .n = p->model->hp.n_layer};
+
+    memset(out, 0, sizeof *out);
+    o.n = 1 + (o.n > LAYERS_MOST ? LAYERS_MOST : o.n); /* a GGUF file may say anything */
+    o.layers = calloc(o.n, sizeof *o.layers);
+    if (!o.layers)
+        return SL_EFAIL;
+    add_weights(&o, p, gpus);
+    add_work(&o, p->model, ctx);
+    add_cache(&o, p, ctx);
+    search(&o, gpus, gpu_bytes, out);
+    out->fits = out->fits && out->host.total <= host_bytes;
+    free(o.layers);
+    return 0;
+}
