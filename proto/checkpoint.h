@@ -108,8 +108,8 @@ struct sl_scale {
     uint64_t block_rows; /* weight rows under one scale */
     uint64_t block_cols; /* weight columns under one scale */
     uint32_t width;      /* bytes of one as stored, when planned from config.json alone */
-    bool any_sign;       /* of integers: 0 and negative scales mean what they say; of FP8 they are damage ... */
-    bool zero;           /* ... and 0 is none of NVFP4's groups */
+    bool any_sign;       /* of integers: negative scales mean what they say; of FP8, F4 they are damage */
+    bool no_sign;        /* of NVFP4's groups: of a 0 the sign is lost, as in ggml's blocks */
 };
 
 /* Effect: finds the scale tensor of the weight (names "X.weight_scale_inv", "X.weight_scale", "X.scale" for "X.weight")

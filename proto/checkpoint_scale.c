@@ -73,7 +73,7 @@ static bool match_groups(const struct sl_checkpoint *ck, const struct sl_src_ten
     out->cols = w->shape[1] / group;
     out->block_rows = 1;
     out->block_cols = group;
-    out->zero = w->dtype == SL_DTYPE_F4 && s->dtype == SL_DTYPE_F8_E4M3;
+    out->no_sign = w->dtype == SL_DTYPE_F4 && s->dtype == SL_DTYPE_F8_E4M3;
     return w->n_dims == 2 && w->shape[1] % group == 0 && s->n_dims == 2 && s->shape[0] == out->rows && s->shape[1] == out->cols;
 }
 

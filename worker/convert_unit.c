@@ -88,7 +88,7 @@ static int bad_scale(const struct job *j, uint32_t run, uint64_t at, double valu
                    "tensor '%s': scale [%llu, %llu] in '%s' ('%s') is %g, expected a finite "
                    "number%s: the source is damaged", tensor_of(j, run)->name,
                    (unsigned long long)(at / ms->scale.cols), (unsigned long long)(at % ms->scale.cols),
-                   st->name, j->env->ck->files[st->file].path, value, ms->scale.any_sign ? "" : ms->scale.zero ? ", 0 or above" : " above 0");
+                   st->name, j->env->ck->files[st->file].path, value, ms->scale.any_sign ? "" : ", 0 or above");
 }
 
 /* Scales as stored, to F32: 2^(e - 127) for E8M0, whose 255 is NaN. */
@@ -116,9 +116,10 @@ static int decode_scales(const struct job *j, uint32_t run, uint8_t *slab)
         if (sl_load_f32(&s, 0, r->n_scales, out, &bad) < 0)
             return bad_scale(j, run, bad, (double)out[bad]);
         for (uint64_t i = 0; i < r->n_scales && !sc->any_sign; i++) {
-            if (!(out[i] > 0 || (sc->zero && out[i] == 0)))
+            if (!(out[i] >= 0))
                 return bad_scale(j, run, i, (double)out[i]);
-            out[i] = fabsf(out[i]); /* of a zero the sign is lost, as in ggml's blocks */
+            if (sc->no_sign)
+                out[i] = fabsf(out[i]);
         }
         return 0;
     }

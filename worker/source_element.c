@@ -238,7 +238,7 @@ static int scale_of(struct source_reader *r, const struct sl_scale *s, uint64_t 
 
     if (s->tensor != r->scale_tensor || index != r->scale_index) {
         SL_TRY(stored(r, s->tensor, index, &r->scale, e));
-        if (s->zero)
+        if (s->no_sign)
             r->scale = fabsf(r->scale);
         r->scale_tensor = s->tensor;
         r->scale_index = index;

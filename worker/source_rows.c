@@ -150,10 +150,10 @@ static int load_scales(struct source_rows *r, const struct sl_scale *s, uint64_t
     for (uint64_t i = 0; i < s->cols; i++) {
         if (exponents)
             r->scale[i] = r->raw[i] == 255 ? NAN : ldexpf(1.0f, (int)r->raw[i] - 127);
-        if (!isfinite(r->scale[i]) || (!s->any_sign && (s->zero ? r->scale[i] < 0 : r->scale[i] <= 0)))
+        if (!isfinite(r->scale[i]) || (!s->any_sign && r->scale[i] < 0))
             return sl_fail(e, SL_ESOURCE, "tensor '%s': scale [%llu, %llu] is %g, expected a finite "
                            "number%s: the source is damaged", t->name, (unsigned long long)row, (unsigned long long)i,
-                           (double)r->scale[i], s->any_sign ? "" : s->zero ? ", 0 or above" : " above 0");
+                           (double)r->scale[i], s->any_sign ? "" : ", 0 or above");
     }
     r->scale_tensor = s->tensor;
     r->scale_row = row;

@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 use JSON::PP ();
+use ModelTest;
 use SluiceTest;
 use Test::More;
 
@@ -49,6 +50,20 @@ for my $form (sort keys %forms) {
     run_ok($form, $SLUICE, 'convert', $source, '-o', $file, '--recipe', 'f32');
     compare("$form: every bit", $source, 'mla', $file);
     unlink $file, glob "$source/*";
+}
+
+# Blocks under scales of 0 and -0 are zeros, with the signs of the products.
+{
+    my $source = checkpoint(scratch(), '--shards', 1, '--dense', 2);
+    my $made = scratch();
+    tensor_edit('model.layers.1.mlp.up_proj.weight_scale_inv', 4 * $_->[0], $_->[1])->($source) for [5, "\0\0\0\0"], [6, "\0\0\0\x80"];
+    for my $recipe (qw(f32 q4_k_m)) {
+        run_ok("zeros: $recipe", $SLUICE, 'convert', $source, '-o', "$made/$recipe.gguf", '--recipe', $recipe, '-q');
+        run_ok('verify', $SLUICE, 'verify', "$made/$recipe.gguf", '--source', $source, '--sample', '100%');
+    }
+    compare('every bit', $source, 'mla', "$made/f32.gguf");
+    refused($source, 'a scale below 0', 7, qr/scale \[1, 1\] in .* is -[\d.e-]+, expected a finite number, 0 or above: the source is damaged/,
+        tensor_edit('model.layers.1.mlp.up_proj.weight_scale_inv', 4 * 5, "\1\0\0\x80"), 'convert');
 }
 
 # Both readers of another house read the quantized files, too.

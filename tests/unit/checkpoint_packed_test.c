@@ -279,7 +279,7 @@ static void becomes_nvfp4(void **state)
             assert_int_equal(ck->tensors[0].shape[1], 64);
             assert_true(ck->nvfp4);
             assert_int_equal(sl_checkpoint_scale(ck, 0, &s, &e), 0);
-            assert_true(s.tensor == 1 && s.cols == 4 && s.block_rows == 1 && s.block_cols == 16 && s.zero && !s.any_sign);
+            assert_true(s.tensor == 1 && s.cols == 4 && s.block_rows == 1 && s.block_cols == 16 && s.no_sign && !s.any_sign);
             assert_int_equal(sl_checkpoint_own_scale(ck, 0, &own, &e), 0);
             assert_int_equal(own.weight, 2);
             assert_int_equal(own.input, input ? 3 : SL_NO_TENSOR);

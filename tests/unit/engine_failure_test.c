@@ -14,8 +14,8 @@ static void test_bad_values(void **state)
     static const struct { uint32_t tensor; uint64_t at; uint32_t bits; size_t n; const char *say; } bad[] = {
         {0, 5 * 1024 + 700, 0x7f, 1, "row 5, column 700"},
         {0, 63 * 1024 + 1023, 0xff, 1, "row 63, column 1023"},
-        {1, 4 * 9, 0x00000000, 4, "scale [1, 1]"},
-        {1, 4 * 9, 0xbf800000, 4, "is -1"},
+        {1, 4 * 9, 0x80000001, 4, "scale [1, 1]"},
+        {1, 4 * 9, 0xbf800000, 4, "is -1, expected a finite number, 0 or above"},
         {1, 4 * 15, 0x7fc00000, 4, "scale [1, 7]"},
         {1, 0, 0x7f800000, 4, "scale [0, 0]"},
     };

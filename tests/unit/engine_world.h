@@ -118,7 +118,7 @@ static inline uint16_t world_bf16(float x)
     return (uint16_t)(u >> 16);
 }
 
-/* Random bytes of a dtype: finite weights, or (positive) scales near 1/64. */
+/* Random bytes of a dtype: finite weights, or (positive) scales near 1/64, some of them 0 and -0. */
 static inline void *world_values(struct world *w, enum sl_dtype dtype, uint64_t n, bool positive)
 {
     uint8_t *p = calloc(n + 1, 8);
@@ -128,7 +128,7 @@ static inline void *world_values(struct world *w, enum sl_dtype dtype, uint64_t 
         float x = (float)(r & 0xffff) / 65536.0f + 1.0f / 1024;
         uint16_t h;
 
-        x = positive ? x / 64 : (r & 0x10000 ? -x : x);
+        x = positive ? x / 64 * (i % 37 == 5 ? 0 : i % 211 == 100 ? -0.f : 1) : (r & 0x10000 ? -x : x);
         h = world_bf16(x);
         switch (dtype) {
         case SL_DTYPE_F8_E4M3:

@@ -198,7 +198,7 @@ static void every_source(void **state)
                 for (uint64_t i = 0; i < n * width; i++) /* exponents near 1: no infinity in any format */
                     d->bytes[5 + i] = (uint8_t)(i % width == width - 1 ? 0x28 + next_random(&d->seed) % 20 : next_random(&d->seed));
                 for (uint64_t i = 0; i < 200 * (per_row ? per_row : 1) && scale_at + 4 * i + 4 < sizeof d->bytes; i++)
-                    memcpy(d->bytes + scale_at + 4 * i, &(float){(float)(1 + i % 50) * 0.037f}, 4);
+                    memcpy(d->bytes + scale_at + 4 * i, &(float){(float)(i % 50) * (i % 100 ? 0.037f : -0.f)}, 4);
                 src.scale_row0 = per_row ? at / ROW / src.block_rows : 0;
                 assert_int_equal(sl_load_f32(&src, 0, n, d->x, &bad), 0);
                 if (round)

@@ -118,6 +118,20 @@ static void e4m3_to_q8_0(void **state)
         }
     }
     assert_true(ups > 0); /* ties went up in some, down in others */
+    for (int i = 0; i < b; i++) { /* scales of 0, with either sign: straight where there is a way, and by way of floats */
+        struct sl_source s = {SL_DTYPE_F8_E4M3, codes, 0, (uint64_t)b * 32, scale, 0, (uint64_t)b, 1, 32};
+
+        scale[i] = i % 2 ? 0.f : -0.f;
+        if (i % 50 && i < b - 1)
+            continue;
+        assert_int_equal(sl_load_f32(&s, 0, (uint64_t)b * 32, x, &bad), 0);
+        for (int k = 0; k < 32 * b; k++)
+            same_float(x[k], (float)value_of(codes[k], 4, 3, true) * scale[k / 32]);
+        assert_int_equal(sl_quantize_on(SL_BACKEND_SCALAR, SL_TYPE_Q8_0, x, NULL, (uint64_t)b * 32, (uint64_t)b * 32, want, &bad), 0);
+        for (int k = SL_BACKEND_SCALAR; k <= SL_BACKEND_AVX512; k++)
+            if (sl_quantize_source((enum sl_backend)k, SL_TYPE_Q8_0, &s, 0, (uint64_t)b * 32, got))
+                assert_memory_equal(got, want, (size_t)b * 34);
+    }
 }
 
 #define ROWS 10
