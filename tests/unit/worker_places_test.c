@@ -42,10 +42,10 @@ static void what_lies_outside_the_roots_is_refused(void **state)
     struct world *w = *state;
 
     cJSON_ReplaceItemInObject(w->spec, "output", cJSON_CreateString("/var/tmp"));
-    fails(w, SL_TASK_PREPARE, SL_EFAIL, "outside");
+    fails(w, SL_TASK_PREPARE, SL_ELACKS, "outside");
     cJSON_ReplaceItemInObject(w->spec, "output", cJSON_CreateString(w->dir));
     cJSON_ReplaceItemInObject(w->spec, "source", cJSON_CreateString("/etc/ssl"));
-    fails(w, SL_TASK_PREPARE, SL_EFAIL, "outside");
+    fails(w, SL_TASK_PREPARE, SL_ELACKS, "outside");
     cJSON_ReplaceItemInObject(w->spec, "source", cJSON_CreateString(w->source));
     cJSON_ReplaceItemInObject(w->spec, "prefix", cJSON_CreateString("../x"));
     fails(w, SL_TASK_PREPARE, SL_EUSAGE, "prefix");
