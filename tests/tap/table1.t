@@ -77,6 +77,7 @@ for (['deepseek-r1', 'dq3_k_m', '1x24G+512G', 32768, '-ngl 99 --n-cpu-moe 60', 2
     my ($set) = @{ $p->{memory} };
     is($set->{llama_server}, "-c $ctx $options", "$name, $devices: options");
     ok($set->{fits}, 'it fits');
+    cmp_ok($set->{longest_context}, '>=', $ctx - 1023, 'the longest context is no shorter');
     is(join(' ', map { $_->{where} } @{ $set->{places} }), join(' ', ('gpu') x (@want - 1), 'ram'), 'places');
     for (0 .. $#want) {
         my $mb = ($set->{places}[$_]{total_bytes} - 2**30) / 1e6;
@@ -92,7 +93,10 @@ like($text, qr/^GPU 0 +14\.0 +2\.2 +4\.4 +20\.5 +24\.0\nGPU 1 +21\.2 +0\.2 +1\.5
 like($text, qr/^Fits, with the experts of the first 56 of 61 layers in RAM:\n +llama-server -m \S+-00001-of-00007\.gguf -c 32768 -ngl 99 --n-cpu-moe 56 -ts 57,5$/m, 'a command line');
 like($text, qr/^Does not fit, even with all experts in RAM: a GPU lacks 1\.\d GB, and RAM \d\d\.\d GB\.$/m, 'what is missing');
 like($text, qr/^Does not fit: RAM lacks \d\d\.\d GB\.$/m, 'of RAM alone');
-like($text, qr/^Fits, all in RAM:\n +llama-server .* -ngl 0$/m, 'without a GPU');
+like($text, qr/^Fits, all in RAM:\n +llama-server .* -ngl 0\nLongest context that fits: 163840 tokens$/m, 'without a GPU');
+is(() = $text =~ /^Longest/mg, 2, 'no context where RAM is too little');
+my @at = map { plan_json('--recipe', 'dq3_k_m', '--devices', '1x24G+512G', '--ctx', $_)->{memory}[0] } 128_000, 129_024;
+is_deeply([map { $_->{longest_context}, !!$_->{fits} } @at], [128_000, !!1, 128_000, !!0], 'the longest context fits, and no longer one');
 unlike($text, qr/Fits$/m, 'no table of equal devices');
 
 like(run($SLUICE, 'recipes')->{out}, qr/^dq3_k_m +3\.59 bits/m, 'recipes');
