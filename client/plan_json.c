@@ -57,6 +57,7 @@ static void add_offload(cJSON *o, const struct plan_view *v, const struct plan_d
         cJSON_AddItemToArray(places, place_json("gpu", &l->gpu[g], s->bytes));
     }
     cJSON_AddItemToArray(places, place_json("ram", &l->host, s->host_bytes));
+    cJSON_AddNumberToObject(o, "longest_context", (double)s->longest_ctx);
     if (s->fits)
         cJSON_AddStringToObject(o, "llama_server", plan_view_server(v, s, options));
 }

@@ -213,6 +213,8 @@ static void print_offload(const struct plan_view *v, const struct plan_device_se
     }
     print_place("RAM", &s->offload.host, s->host_bytes);
     print_fit(v, s);
+    if (s->longest_ctx)
+        printf("Longest context that fits: %llu tokens\n", (unsigned long long)s->longest_ctx);
 }
 
 static void print_even_sets(const struct plan_view *v)

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define CTX_STEP 1024u
+#define CTX_UNKNOWN (1u << 24) /* tokens; where the model does not say how many it takes */
 #define DEVICE_LEAST 1000000u /* bytes; "8" is no device of 8 bytes */
 
 /* "blk.3.ffn_down_exps.weight" -> "ffn_down_exps" */
@@ -143,6 +145,26 @@ static void add_set(struct plan_view *v, uint32_t count, uint64_t bytes, bool wh
     s->fits = s->mem.per_device <= bytes;
 }
 
+/* To 1024 tokens. */
+static int find_longest_ctx(const struct plan_view *v, struct plan_device_set *s, struct sl_error *e)
+{
+    uint64_t least = 0, most = CTX_UNKNOWN, at;
+    struct sl_offload lay;
+    char key[SL_NAME_MAX];
+
+    snprintf(key, sizeof key, "%s.context_length", v->job->model->arch);
+    sl_kvs_get_uint(&v->job->model->kvs, key, &most);
+    most = (most < CTX_UNKNOWN ? most : CTX_UNKNOWN) / CTX_STEP + 1;
+    while (most - least > 1) {
+        at = least + (most - least) / 2;
+        if (sl_plan_offload(v->job->plan, at * CTX_STEP, s->count, s->bytes, s->host_bytes, &lay) < 0)
+            return sl_fail(e, SL_EFAIL, "out of memory");
+        *(lay.fits ? &least : &most) = at;
+    }
+    s->longest_ctx = least * CTX_STEP;
+    return 0;
+}
+
 static int add_beside_host(struct plan_view *v, uint32_t count, uint64_t bytes, uint64_t host, struct sl_error *e)
 {
     const struct sl_model *m = v->job->model;
@@ -157,7 +179,7 @@ static int add_beside_host(struct plan_view *v, uint32_t count, uint64_t bytes, 
     if (sl_plan_offload(v->job->plan, v->ctx, count, bytes, host, &s->offload) < 0)
         return sl_fail(e, SL_EFAIL, "out of memory");
     s->fits = s->offload.fits;
-    return 0;
+    return find_longest_ctx(v, s, e);
 }
 
 static int add_sets(struct plan_view *v, uint32_t count, uint64_t bytes)

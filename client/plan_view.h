@@ -30,6 +30,7 @@ struct plan_device_set {
     bool beside_host;   /* these devices (count may be 0) beside so much host memory, as `offload` says; without `mem` */
     uint64_t host_bytes;
     struct sl_offload offload;
+    uint64_t longest_ctx; /* that fits beside host memory, at most the model's own; 0: none */
 };
 
 #define PLAN_MAX_DEVICE_SETS 32

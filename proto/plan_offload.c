@@ -184,6 +184,8 @@ static uint64_t fill_gpu(const struct offload *o, uint32_t gpu, bool rest, uint6
         now.kv_cache += o->layers[i].cache;
         now.buffers = gpu_buffers(o, gpu, i + 1);
         sum(&now);
+        if (!rest && now.weights + now.kv_cache > cap)
+            break;
         if (now.total <= cap || (rest && i + 1 == o->n)) {
             *out = now;
             end = i + 1;

@@ -61,7 +61,8 @@ for (['deepseek-r1', 'dq3_k_m', '1x24G+512G', 32768, '-ngl 99 --n-cpu-moe 60', 2
      ['deepseek-r1', 'dq3_k_m', '2x24G+512G', 32768, '-ngl 99 --n-cpu-moe 56 -ts 57,5', 19462, 21812, 265765],
      ['deepseek-r1', 'dq3_k_m', '4x96G+512G', 32768, '-ngl 99 -ts 17,15,15,15', 76693, 77607, 77607, 73337, 685],
      ['deepseek-r1', 'dq3_k_m', '+512G', 32768, '-ngl 0', 303677],
-     ['deepseek-r1', 'dq3_k_m', '1x80G+512G', 4096, '-ngl 99 --n-cpu-moe 52', 78705, 245863, '--layout', 'legacy'],
+     ['deepseek-r1', 'dq3_k_m', '8x48G+512G', 32768, '-ngl 99 --n-cpu-moe 42 -ts 12,13,13,7,4,4,4,5', 44510, 46678, 46678,
+         44226, 41076, 41076, 41076, 41836, 196479, '--layout', 'legacy'],
      ['qwen3-235b-a22b-2507-fp8', 'q4_k_m', '2x24G+128G', 65536, '-ngl 99 --n-cpu-moe 77 -ts 82,13', 22344, 21753, 111925],
      ['kimi-k2-instruct', 'q4_k_m', '2x32G+768G', 131072, '-ngl 99 --n-cpu-moe 58 -ts 59,3', 30656, 23776, 580834],
      ['minimax-m2.5', 'q4_k_m', '2x32G+128G', 131072, '-ngl 99 --n-cpu-moe 52 -ts 50,13', 29936, 30581, 113342],
@@ -76,6 +77,7 @@ for (['deepseek-r1', 'dq3_k_m', '1x24G+512G', 32768, '-ngl 99 --n-cpu-moe 60', 2
     my ($set) = @{ $p->{memory} };
     is($set->{llama_server}, "-c $ctx $options", "$name, $devices: options");
     ok($set->{fits}, 'it fits');
+    cmp_ok($set->{longest_context}, '>=', $ctx - 1023, 'the longest context is no shorter');
     is(join(' ', map { $_->{where} } @{ $set->{places} }), join(' ', ('gpu') x (@want - 1), 'ram'), 'places');
     for (0 .. $#want) {
         my $mb = ($set->{places}[$_]{total_bytes} - 2**30) / 1e6;
@@ -91,7 +93,10 @@ like($text, qr/^GPU 0 +14\.0 +2\.2 +4\.4 +20\.5 +24\.0\nGPU 1 +21\.2 +0\.2 +1\.5
 like($text, qr/^Fits, with the experts of the first 56 of 61 layers in RAM:\n +llama-server -m \S+-00001-of-00007\.gguf -c 32768 -ngl 99 --n-cpu-moe 56 -ts 57,5$/m, 'a command line');
 like($text, qr/^Does not fit, even with all experts in RAM: a GPU lacks 1\.\d GB, and RAM \d\d\.\d GB\.$/m, 'what is missing');
 like($text, qr/^Does not fit: RAM lacks \d\d\.\d GB\.$/m, 'of RAM alone');
-like($text, qr/^Fits, all in RAM:\n +llama-server .* -ngl 0$/m, 'without a GPU');
+like($text, qr/^Fits, all in RAM:\n +llama-server .* -ngl 0\nLongest context that fits: 163840 tokens$/m, 'without a GPU');
+is(() = $text =~ /^Longest/mg, 2, 'no context where RAM is too little');
+my @at = map { plan_json('--recipe', 'dq3_k_m', '--devices', '1x24G+512G', '--ctx', $_)->{memory}[0] } 128_000, 129_024;
+is_deeply([map { $_->{longest_context}, !!$_->{fits} } @at], [128_000, !!1, 128_000, !!0], 'the longest context fits, and no longer one');
 unlike($text, qr/Fits$/m, 'no table of equal devices');
 
 like(run($SLUICE, 'recipes')->{out}, qr/^dq3_k_m +3\.59 bits/m, 'recipes');
