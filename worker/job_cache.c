@@ -346,6 +346,17 @@ static int make_job(struct sl_job_cache *c, uint64_t id, const struct cJSON *spe
     return 0;
 }
 
+/* Whether the plan kept is of this very job. A queue that was restored or begun anew gives numbers again, and a
+ * fingerprint does not tell where the files go, nor how. */
+static bool is_of(const struct sl_cached_job *j, const struct cJSON *spec, const char *fingerprint)
+{
+    const cJSON *o = sl_get(spec, "options");
+
+    return strcmp(j->j.plan->fingerprint, fingerprint) == 0 &&
+           (j->given || (strcmp(j->output, sl_get_str(spec, "output")) == 0 && j->j.force == sl_get_bool(o, "force") &&
+                         j->j.sparse == sl_get_bool(o, "sparse") && j->j.sha256 == sl_get_bool(o, "sha256")));
+}
+
 int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *spec,
                      const char *fingerprint, uint64_t now_ms, struct sl_cached_job **out,
                      struct sl_error *e)
@@ -357,7 +368,7 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
 
     while (j && j->id != id)
         j = j->next;
-    rc = j && fingerprint && strcmp(j->j.plan->fingerprint, fingerprint) == 0
+    rc = j && fingerprint && is_of(j, spec, fingerprint)
          ? j->lost ? sl_job_cache_lost(j, e) : sl_job_cache_same_folder(j, e)
          : sl_fail(e, SL_EFAIL, "job %llu got another plan while this worker is at it", (unsigned long long)id);
     if (j && rc == 0) {

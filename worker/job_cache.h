@@ -82,7 +82,7 @@ int sl_job_cache_open(const struct sl_job_cache_opts *o, struct sl_job_cache **o
 /* Closes all engines and jobs. NULL is allowed. */
 void sl_job_cache_close(struct sl_job_cache *c);
 
-/* Effect: the job's plan, built when it is not there or has another fingerprint.
+/* Effect: the job's plan, built when it is not there, has another fingerprint or goes elsewhere.
  * fingerprint: 32 hex digits that it must have; NULL: whatever it is now, built
  * anew. Jobs of one source and the same options share checkpoint and model, as long as the
  * fingerprint comes out. Plans that are not in use go, the one unused for longest first, when
