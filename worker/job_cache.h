@@ -89,7 +89,7 @@ void sl_job_cache_close(struct sl_job_cache *c);
  * there are more than 64 or they take more than a sixteenth of mem_bytes; one may always be kept.
  * Returns 1 when those in use leave no room for another, or another cache is making one: ask again.
  * *out is the cache's; valid until sl_job_cache_drop, _idle or the next _get. Errors: SL_ELACKS (a path
- * outside the roots, no folder for the output), SL_ESOURCE (another fingerprint), SL_EFAIL (it is busy
+ * outside the roots, no folder for the output), SL_ENOSOURCE, SL_ESOURCE (another fingerprint), SL_EFAIL (it is busy
  * with another plan), those of sl_job_cache_lost (with a fingerprint) and of sl_job_plan_open. */
 int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *spec,
                      const char *fingerprint, uint64_t now_ms, struct sl_cached_job **out,
