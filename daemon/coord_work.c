@@ -450,7 +450,7 @@ static int on_fail(struct sl_coord *c, struct worker *w, struct job *j, uint32_t
     const cJSON *bad = sl_get(t, "bad");
     int code = (int)sl_get_uint(t, "code", 1);
     const char *text = sl_get_str(t, "text");
-    bool lacks = code == -SL_ELACKS, another = false;
+    bool lacks = code == -SL_ELACKS || code == -SL_ENOSOURCE, another = false;
     char told[1024];
 
     snprintf(told, sizeof told, "%.800s (worker %s is of release %s, the daemon of %s: use one everywhere)", text, w->name,
@@ -458,6 +458,8 @@ static int on_fail(struct sl_coord *c, struct worker *w, struct job *j, uint32_t
     text = says_never(code) && coord_other_release(c, w) ? told : text;
     if (lacks)
         SL_TRY(coord_note_lack(c, w, j, &another, e));
+    if (lacks) /* as what it is told and kept */
+        code = code == -SL_ENOSOURCE ? -SL_ESOURCE : -SL_EFAIL;
     if (lacks && task == SL_TASK_PREPARE)
         j->begun = j->begun_before;
     if (lacks && task == SL_TASK_DISCARD && !j->begun && !another) /* there was never a file of it */
@@ -469,7 +471,7 @@ static int on_fail(struct sl_coord *c, struct worker *w, struct job *j, uint32_t
              j->stitch_rounds < STITCH_ROUNDS)
         SL_TRY(stitch_again(c, w, j, text, e));
     else
-        SL_TRY(on_failure(c, w, j, task, code && !lacks ? code : 1, !another, text, e));
+        SL_TRY(on_failure(c, w, j, task, code ? code : 1, !another, text, e));
     if (another)
         SL_TRY(coord_revoke_from(c, w, j, "this worker lacks the job's folder or files", e));
     return answer(c, w, t, NULL, 0, e);

@@ -25,6 +25,7 @@ enum sl_code {
     SL_ENOSPACE = -9,      /* not enough room on the disk */
     SL_EDEVICE = -10,      /* a GPU failed or was lost; the same command goes on */
     SL_ELACKS = -11,       /* a folder of the job is not on this machine; another's may have it. Of a worker's `fail` alone */
+    SL_ENOSOURCE = -12,    /* so the source; where no machine has it, it ends as SL_ESOURCE */
     SL_EEXISTS = -13,      /* output exists already */
     SL_EINTERRUPTED = -75, /* stopped at a safe point; the same command goes on */
     SL_ETIMEOUT = -124,    /* `sluice wait --timeout`, as timeout(1); never in a message */

@@ -150,6 +150,14 @@ static int open_place(const struct sl_job_cache *c, const char *path, int flags,
     return sl_fail(e, SL_ELACKS, "%.900s, on %s", here.text, this_host(host));
 }
 
+/* The same for what is read. Errors: SL_ENOSOURCE, SL_ELACKS. */
+static int open_source(const struct sl_job_cache *c, const char *path, int flags, struct sl_error *e)
+{
+    int fd = open_place(c, path, flags, e);
+
+    return fd == SL_ESOURCE ? e->code = SL_ENOSOURCE : fd;
+}
+
 /* Pins the folder of the source: its own, or that of its file. */
 static int pin_source(struct sl_job_cache *c, struct sl_cached_job *j, struct sl_error *e)
 {
@@ -157,7 +165,7 @@ static int pin_source(struct sl_job_cache *c, struct sl_cached_job *j, struct sl
     struct stat st;
     char *dir;
 
-    SL_TRY(j->source_fd = open_place(c, j->source, O_PATH, e));
+    SL_TRY(j->source_fd = open_source(c, j->source, O_PATH, e));
     if (fstat(j->source_fd, &st) != 0)
         return sl_fail(e, SL_ESOURCE, "%s: %s", j->source, strerror(errno));
     sl_roots_pin(j->source_fd, j->source_pin);
@@ -170,7 +178,7 @@ static int pin_source(struct sl_job_cache *c, struct sl_cached_job *j, struct sl
     dir = strndup(j->source, base == j->source ? 1 : (size_t)(base - j->source));
     if (!dir)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    j->source_fd = open_place(c, dir, O_PATH | O_DIRECTORY, e);
+    j->source_fd = open_source(c, dir, O_PATH | O_DIRECTORY, e);
     if (j->source_fd >= 0)
         sl_roots_pin(j->source_fd, j->source_pin);
     if (j->source_fd >= 0 && asprintf(&j->source_path, "%s%s", j->source_pin, base) < 0)
@@ -283,7 +291,7 @@ static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct c
     if (!j->source || !j->output)
         return sl_fail(e, SL_EFAIL, "out of memory");
     if (imatrix) {
-        SL_TRY(fd = open_place(c, imatrix, O_PATH, e));
+        SL_TRY(fd = open_source(c, imatrix, O_PATH, e));
         close(fd);
     }
     SL_TRY(pin_output(c, j, prepared, e));
@@ -346,6 +354,17 @@ static int make_job(struct sl_job_cache *c, uint64_t id, const struct cJSON *spe
     return 0;
 }
 
+/* Whether the plan kept is of this very job. A queue that was restored or begun anew gives numbers again, and a
+ * fingerprint does not tell where the files go, nor how. */
+static bool is_of(const struct sl_cached_job *j, const struct cJSON *spec, const char *fingerprint)
+{
+    const cJSON *o = sl_get(spec, "options");
+
+    return strcmp(j->j.plan->fingerprint, fingerprint) == 0 &&
+           (j->given || (strcmp(j->output, sl_get_str(spec, "output")) == 0 && j->j.force == sl_get_bool(o, "force") &&
+                         j->j.sparse == sl_get_bool(o, "sparse") && j->j.sha256 == sl_get_bool(o, "sha256")));
+}
+
 int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *spec,
                      const char *fingerprint, uint64_t now_ms, struct sl_cached_job **out,
                      struct sl_error *e)
@@ -357,7 +376,7 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
 
     while (j && j->id != id)
         j = j->next;
-    rc = j && fingerprint && strcmp(j->j.plan->fingerprint, fingerprint) == 0
+    rc = j && fingerprint && is_of(j, spec, fingerprint)
          ? j->lost ? sl_job_cache_lost(j, e) : sl_job_cache_same_folder(j, e)
          : sl_fail(e, SL_EFAIL, "job %llu got another plan while this worker is at it", (unsigned long long)id);
     if (j && rc == 0) {

@@ -82,14 +82,14 @@ int sl_job_cache_open(const struct sl_job_cache_opts *o, struct sl_job_cache **o
 /* Closes all engines and jobs. NULL is allowed. */
 void sl_job_cache_close(struct sl_job_cache *c);
 
-/* Effect: the job's plan, built when it is not there or has another fingerprint.
+/* Effect: the job's plan, built when it is not there, has another fingerprint or goes elsewhere.
  * fingerprint: 32 hex digits that it must have; NULL: whatever it is now, built
  * anew. Jobs of one source and the same options share checkpoint and model, as long as the
  * fingerprint comes out. Plans that are not in use go, the one unused for longest first, when
  * there are more than 64 or they take more than a sixteenth of mem_bytes; one may always be kept.
  * Returns 1 when those in use leave no room for another, or another cache is making one: ask again.
  * *out is the cache's; valid until sl_job_cache_drop, _idle or the next _get. Errors: SL_ELACKS (a path
- * outside the roots, no folder for the output), SL_ESOURCE (another fingerprint), SL_EFAIL (it is busy
+ * outside the roots, no folder for the output), SL_ENOSOURCE, SL_ESOURCE (another fingerprint), SL_EFAIL (it is busy
  * with another plan), those of sl_job_cache_lost (with a fingerprint) and of sl_job_plan_open. */
 int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *spec,
                      const char *fingerprint, uint64_t now_ms, struct sl_cached_job **out,

@@ -335,6 +335,12 @@ is_state($j, 'succeeded', 'a job beside a worker that lacks its folder, with one
 cmp_ok(scalar @{ $j->{failures} }, '<=', 1, 'which got one of them at most');
 stop_one('w2');
 unlink glob "$OUT/*";
+start_one('w2', args => ['--root', $OUT]);
+has_workers(qw(w1 w2)) or BAIL_OUT('no workers');
+$id = submit(demo_spec('beside'), attempts => 1);
+is_state(wait_job($id, 60), 'succeeded', 'nor does one that lacks its source');
+stop_one('w2');
+unlink glob "$OUT/*";
 
 # What failed of the discard of a job, when that is known.
 sub discard_failed {

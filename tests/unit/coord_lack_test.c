@@ -76,9 +76,8 @@ static void others_go_on_without_them(void **state)
 
 /* Where no other worker is left, it is an attempt as any other; what is failed by is no exit code of its own.
  * retry asks all of them again. */
-static void without_others_the_job_fails(void **state)
+static void fails_without_others(struct world *w, int code, unsigned exit)
 {
-    struct world *w = *state;
     struct got g;
     uint64_t id;
 
@@ -87,17 +86,27 @@ static void without_others_the_job_fails(void **state)
     worker(w, 2);
     id = submit(w, C, "a", ",\"attempts\":1");
     assert_int_equal(pulled(w, 1, &g, 1), 1);
-    failed(w, 1, g, LACKS, "");
+    failed(w, 1, g, code, "");
     assert_int_equal(pulled(w, 1, &g, 1), 0);
     say(w, 2, "{\"v\":3,\"m\":\"bye\"}");
     assert_int_equal(granted(w, 1, &g, 1), 1);
-    failed(w, 1, g, LACKS, "");
+    failed(w, 1, g, code, "");
     assert_string_equal(state_of(w, C, id), "failed");
     say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
-    assert_int_equal(sl_get_uint(sl_get(expect(w, C, SL_M_JOB), "job"), "code", 0), 1);
+    assert_int_equal(sl_get_uint(sl_get(expect(w, C, SL_M_JOB), "job"), "code", 0), exit);
     worker(w, 2);
     say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[%llu]}", (unsigned long long)id);
     assert_int_equal(pulled(w, 1, &g, 1), 1);
+}
+
+static void without_the_folder_the_job_fails(void **state)
+{
+    fails_without_others(*state, LACKS, 1);
+}
+
+static void without_the_source_the_job_fails(void **state)
+{
+    fails_without_others(*state, -SL_ENOSOURCE, 7);
 }
 
 static void cancelled(struct world *w, uint64_t id)
@@ -182,7 +191,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(others_go_on_without_them),
-        TEST(without_others_the_job_fails),
+        TEST(without_the_folder_the_job_fails),
+        TEST(without_the_source_the_job_fails),
         TEST(who_finds_nothing_asks_another),
         TEST(a_job_that_never_began_leaves_nothing),
     };

@@ -402,6 +402,31 @@ static void only_what_was_made_goes_with_the_claim(void **state)
     cJSON_Delete(spec);
 }
 
+/* A number given again, by a queue that was restored: what was kept of the other job is not taken for it. */
+static void a_number_given_again_is_another_job(void **state)
+{
+    struct world *w = *state;
+    struct sl_job_cache *c = open_cache(w, UINT64_C(1) << 30);
+    cJSON *spec = spec_of(w, 1, "mla");
+    char other[96], fingerprint[33];
+    struct sl_cached_job *j;
+    struct sl_error e;
+
+    assert_int_equal(get(w, c, 1, &j), 0);
+    strcpy(fingerprint, j->j.plan->fingerprint);
+    snprintf(other, sizeof other, "%.60s/other", w->dir);
+    assert_int_equal(mkdir(other, 0700), 0);
+    cJSON_ReplaceItemInObject(spec, "output", cJSON_CreateString(other));
+    assert_int_equal(sl_job_cache_get(c, 1, spec, fingerprint, ++w->now, &j, &e), 0);
+    assert_string_equal(j->output, other);
+    assert_false(j->j.force);
+    cJSON_AddTrueToObject(sl_get(spec, "options"), "force");
+    assert_int_equal(sl_job_cache_get(c, 1, spec, fingerprint, ++w->now, &j, &e), 0);
+    assert_true(j->j.force);
+    sl_job_cache_close(c);
+    cJSON_Delete(spec);
+}
+
 /* What has gone with the claim is not made anew, not even for a moment. */
 static void what_is_published_is_not_missed(void **state)
 {
@@ -435,6 +460,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_estimate_is_about_right, setup, teardown),
         cmocka_unit_test(an_engine_leaves_room_for_the_plan),
         cmocka_unit_test_setup_teardown(only_what_was_made_goes_with_the_claim, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_number_given_again_is_another_job, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_published_is_not_missed, setup, teardown),
     };
 

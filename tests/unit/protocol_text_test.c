@@ -219,6 +219,7 @@ static void numbers_are_the_program_s(void **state)
     row_is(t, "SL_ENOSPACE", (uint64_t)-SL_ENOSPACE);
     row_is(t, "SL_EDEVICE", (uint64_t)-SL_EDEVICE);
     row_is(t, "SL_ELACKS", (uint64_t)-SL_ELACKS);
+    row_is(t, "SL_ENOSOURCE", (uint64_t)-SL_ENOSOURCE);
     row_is(t, "SL_EEXISTS", (uint64_t)-SL_EEXISTS);
     row_is(t, "SL_EINTERRUPTED", (uint64_t)-SL_EINTERRUPTED);
 }

@@ -116,8 +116,8 @@ static void what_cannot_be_planned_is_named(void **state)
     prepare(w);
     *w->fingerprint = '\0';
     cJSON_ReplaceItemInObject(w->spec, "source", cJSON_CreateString(path_of(w, "gone")));
-    fails(w, SL_TASK_DISCARD, SL_ESOURCE, path_of(w, "gone: No such file"));
-    fails(w, SL_TASK_DISCARD, SL_ESOURCE, "the .partial files of 'x' in /");
+    fails(w, SL_TASK_DISCARD, SL_ENOSOURCE, path_of(w, "gone: No such file"));
+    fails(w, SL_TASK_DISCARD, SL_ENOSOURCE, "the .partial files of 'x' in /");
     assert_true(exists(w, "x-00001-of-00002.gguf.partial"));
     unlink(path_of(w, "x.sluice-job"));
     succeeds(w, SL_TASK_DISCARD); /* nobody's */
