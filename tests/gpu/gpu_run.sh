@@ -148,9 +148,9 @@ by_type() {
     lines=$1 end=$(($(date +%s) + $2)) lost=
     shift 2
     while :; do
-        had=$(tried "$lines")
+        had=$(tried "$lines") left=$((end - $(date +%s)))
         # shellcheck disable=SC2086
-        start "$gpu/gpu_check" -o "$lines" ${PATIENCE:+-w $PATIENCE} "$@" -T $((end - $(date +%s)))
+        start "$gpu/gpu_check" -o "$lines" ${PATIENCE:+-w $PATIENCE} "$@" -T $((left > 0 ? left : 1))
         rc=$?
         [ $rc -eq 3 ] && [ "$(tried "$lines")" -gt "$had" ] || return $((rc ? rc : ${lost:-0}))
         lost=1
