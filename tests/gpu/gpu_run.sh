@@ -148,9 +148,9 @@ by_type() {
     lines=$1 end=$(($(date +%s) + $2)) lost=
     shift 2
     while :; do
-        had=$(tried "$lines")
+        had=$(tried "$lines") left=$((end - $(date +%s)))
         # shellcheck disable=SC2086
-        start "$gpu/gpu_check" -o "$lines" ${PATIENCE:+-w $PATIENCE} "$@" -T $((end - $(date +%s)))
+        start "$gpu/gpu_check" -o "$lines" ${PATIENCE:+-w $PATIENCE} "$@" -T $((left > 0 ? left : 1))
         rc=$?
         [ $rc -eq 3 ] && [ "$(tried "$lines")" -gt "$had" ] || return $((rc ? rc : ${lost:-0}))
         lost=1
@@ -189,7 +189,7 @@ need_sluice() {
 # A conversion with a limit of its own; where the device does not end its work, two are enough to know.
 hung=0
 conversion() {
-    before="timeout --foreground -k 5 ${CONVERSION:-40}"
+    before="timeout --foreground -k 3 ${CONVERSION:-40}"
     start "$bin/sluice" convert "$@" -q
     rc=$?
     before=
@@ -246,7 +246,7 @@ part_worker() {
     t0=$(date +%s.%N); cat "$tmp"/ck/*.safetensors >/dev/null; t1=$(date +%s.%N)
     echo "$t0 $t1 $bytes" | awk '{printf "| reading it (page cache) | %.2f | %.2f | |\n", $2 - $1, $3 / ($2 - $1 + 1e-6) / 1e9}'
     # From memory io_uring copies in its one thread, a pool in several.
-    for how in "auto q4_k_m" "auto q4_k_m --io pread" "auto q3_k_m" "auto q8_0" "auto q8_0 --io pread" "cuda:0 q4_k_m" "cpu q4_k_m"; do
+    for how in "auto q4_k_m" "auto q4_k_m --io pread" "auto q3_k_m" "auto q8_0" "auto q8_0 --io pread" "auto q8_0 --io pread --threads 8" "cuda:0 q4_k_m" "cpu q4_k_m"; do
         device=${how%% *} recipe=${how#* }
         [ $hung -lt 2 ] || break
         t0=$(date +%s.%N)
@@ -352,14 +352,15 @@ $(printf '%-10s %-34s %s' "$1" "$2" "$(what_is "$1")")"
 one_part() {
     : >"$results/$1.txt"
     timeout -k 10 "$limit" sh "$here/$(basename "$0")" --inside "$1" --seconds "$limit" --results "$results" >>"$results/$1.txt" 2>&1 </dev/null &
-    pid=$!
+    pid=$! by=$(($(date +%s) + limit + 20))
     timeout -k 1 $((limit + 20)) tail -n +1 -s 0.2 --pid=$pid -f "$results/$1.txt"
+    while kill -0 $pid 2>/dev/null && [ "$(date +%s)" -lt $by ]; do sleep 1; done # another tail, maybe
     rc=137
     kill -0 $pid 2>/dev/null || { wait $pid; rc=$?; stuck=; }
 }
 
 for p in ${*:-$PARTS}; do
-    if [ -z "$again" ] && [ -f "$results/$p.done" ]; then
+    if [ -z "$again" ] && [ "$p" != about ] && [ -f "$results/$p.done" ]; then # the machine may be another
         note "$p" "done before ($(cat "$results/$p.done"))"
         continue
     fi

@@ -29,6 +29,7 @@ is_deeply([$r->{out} =~ /^(\w+):/mg], [qw(about golden cases small kernels conve
 $r = run(@run, '--seconds', 12, qw(about golden kernels random));
 is($r->{rc}, 75, 'little time: exit 75');
 like($r->{err}, qr/the same call goes on with: kernels random/, 'little time: what is left');
+like(slurp("$bin/found/summary.txt"), qr/^golden +well.*^kernels +left.*^random +left/ms, 'little time: and in a file');
 like($r->{out}, qr/^golden +well/m, 'little time: what is done');
 ok(-s "$bin/found/golden.txt" && -e "$bin/found/golden.done", 'and it is written down');
 $r = run(@run, qw(about golden kernels random));
@@ -98,22 +99,23 @@ is(scalar(() = slurp("$bin/found/random.lines") =~ / equal /g), 37, 'after a cut
 # Whole conversions, and a whole worker: every line of theirs, on little.
 {
     local $ENV{CHECKPOINT} = '--layers 2 --hidden 256 --inter 256 --moe-inter 256 --experts 2 --groups 1 --groups-used 1 --used 1 --heads 2 --kv-heads 2';
+    local $ENV{SLUICE_EMULATED} = 'memory=4000000000';
     $r = run_ok('cases, convert and worker', @run, qw(cases convert worker));
     is(scalar(() = $r->{out} =~ /^convert .*: the GPU's file is the processor's$/mg), 7, 'convert: every recipe');
     like($r->{out}, qr/^\[  PASSED  \] 1[2-9] test\(s\)\..*^cases +well/ms, 'cases: all of them');
-    is(scalar(() = $r->{out} =~ /^\| (?:auto|cuda:0|cpu), \S.* \| [\d.]+ \| \d[\d.]* \| stats: convert /mg), 7, 'worker: every row');
+    is(scalar(() = $r->{out} =~ /^\| (?:auto|cuda:0|cpu), \S.* \| [\d.]+ \| \d[\d.]* \| stats: convert /mg), 8, 'worker: every row');
     $r = run(@run, 'convert', 'worker');
     like($r->{out}, qr/^convert +done before.*^worker +done before/ms, 'and done');
-    local $ENV{SLUICE_EMULATED} = 'flip=2';
+    $ENV{SLUICE_EMULATED} = 'memory=4000000000,flip=2';
     like(run(@run, '--again', 'worker')->{out}, qr/^FAILED: auto, q8_0: other tensors than before\n.*^worker +FAILED/ms, 'worker: one wrong bit is found');
 
     # What fails keeps no other recipe from being tried; after two that do not end the rest is left out.
     $ENV{SLUICE_EMULATED} = 'run=3';
     is(scalar(() = run(@run, '--again', 'convert')->{out} =~ /device is lost to this process.*\nFAILED: convert /g), 7, 'convert: a lost device loses its own');
     $ENV{SLUICE_EMULATED} = 'hang=1';
-    local $ENV{CONVERSION} = 2;
+    local $ENV{CONVERSION} = 1;
     $r = run(@run, 'convert');
-    is(scalar(() = $r->{out} =~ /^FAILED: a conversion did not end in 2 s\nFAILED: convert /mg), 2, 'convert: two do not end');
+    is(scalar(() = $r->{out} =~ /^FAILED: a conversion did not end in 1 s\nFAILED: convert /mg), 2, 'convert: two do not end');
     is(scalar(() = $r->{out} =~ /^convert .*: left out$/mg), 5, 'convert: the rest is left out');
 }
 
