@@ -239,10 +239,10 @@ V_FN void grid_weights(const struct grid_kind *t, const vf *x, const vf *w, vf s
             out[i] = t->grid == SL_GRID_IQ2_S ? v_add(v_mul(v_set(0.25f), sigma2), sqr(x[i])) : sqr(x[i]);
 }
 
-/* What the trials begin from; returns the range. */
-V_FN vf grid_begin(const struct grid_kind *t, const vf *x, const vf *w, vf sigma2, struct grid_sub *s)
+/* Weights, magnitudes and signs of a sub-block; returns the largest magnitude. */
+V_FN vf grid_values(const struct grid_kind *t, const vf *x, const vf *w, vf sigma2, struct grid_sub *s)
 {
-    vf zero = v_set(0.f), range;
+    vf range;
 
     grid_weights(t, x, w, sigma2, s->w);
     for (int k = 0; k < t->n / 8; k++)
@@ -252,16 +252,40 @@ V_FN vf grid_begin(const struct grid_kind *t, const vf *x, const vf *w, vf sigma
         range = v_sel(v_lt(s->x[i], range), range, s->x[i]);
         s->wx[i] = v_mul(s->w[i], s->x[i]);
     }
-    s->dead = t->least > 0 ? v_lt(range, v_set(t->least)) : v_not(v_ne(range, zero));
-    if (t->fit_first) {
-        vi unused[32];
+    s->dead = t->least > 0 ? v_lt(range, v_set(t->least)) : v_not(v_ne(range, v_set(0.f)));
+    return range;
+}
 
-        s->scale = fit_positive(32, 4, s->x, s->w, unused);
-        range = v_mul(s->scale, v_set(3.f));
-        s->dead = v_or(s->dead, v_or(v_lt(range, zero), v_not(v_ne(range, zero)))); /* not a NaN */
-    } else {
-        s->scale = v_div(range, v_set(t->bits == 2 ? 5.f : 15.f));
+/* What the trials of n sub-blocks (<= 4) begin from; range: in, the largest magnitude, out, the range. */
+V_FN void grid_ranges(const struct grid_kind *t, int n, struct grid_sub *s, vf *range)
+{
+    const vf *x[4], *w[4];
+    vi unused[4][32], *levels[4];
+    vf scale[4], zero = v_set(0.f);
+
+    for (int c = 0; c < n; c++) {
+        x[c] = s[c].x;
+        w[c] = s[c].w;
+        levels[c] = unused[c];
+        scale[c] = v_div(range[c], v_set(t->bits == 2 ? 5.f : 15.f));
     }
+    if (t->fit_first)
+        fit_positives(n, 32, 4, x, w, levels, scale);
+    for (int c = 0; c < n; c++) {
+        s[c].scale = scale[c];
+        if (t->fit_first) {
+            range[c] = v_mul(scale[c], v_set(3.f));
+            s[c].dead = v_or(s[c].dead, v_or(v_lt(range[c], zero), v_not(v_ne(range[c], zero)))); /* not a NaN */
+        }
+    }
+}
+
+/* What the trials of one begin from; returns the range. */
+V_FN vf grid_begin(const struct grid_kind *t, const vf *x, const vf *w, vf sigma2, struct grid_sub *s)
+{
+    vf range = grid_values(t, x, w, sigma2, s);
+
+    grid_ranges(t, 1, s, &range);
     return range;
 }
 
@@ -411,16 +435,22 @@ V_FN void iquant_block(int type, const vf *x, const vf *w, vi *out)
     const struct sl_grid *g = sl_grid_for_writing(t.grid);
     struct grid_codes keep;
     struct exchange e;
+    int chains = t.fit_first ? CHAINS : 1;
 
     e.sigma2 = iquant_sigma2(type, sum_of_squares(x, 256));
-    for (int j = 0; j < 256 / t.n; j++) {
-        struct grid_sub s;
-        vf range = grid_begin(&t, x + t.n * j, w ? w + t.n * j : NULL, e.sigma2, &s);
+    for (int j = 0; j < 256 / t.n; j += chains) {
+        struct grid_sub s[CHAINS];
+        vf range[CHAINS];
 
-        grid_fit(&t, g, &s, range);
-        grid_end(&t, g, &s);
-        iquant_put(type, j, &s, &e, &keep, out);
-        iquant_levels(type, j, &keep, &e, out);
+        for (int c = 0; c < chains; c++)
+            range[c] = grid_values(&t, x + t.n * (j + c), w ? w + t.n * (j + c) : NULL, e.sigma2, &s[c]);
+        grid_ranges(&t, chains, s, range);
+        for (int c = 0; c < chains; c++) {
+            grid_fit(&t, g, &s[c], range[c]);
+            grid_end(&t, g, &s[c]);
+            iquant_put(type, j + c, &s[c], &e, &keep, out);
+            iquant_levels(type, j + c, &keep, &e, out);
+        }
     }
     iquant_top(type, &e, out);
     clear_none(&e, out);

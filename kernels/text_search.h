@@ -415,73 +415,91 @@ V_FN void fit_sweeps(int chains, const vf *x, vi *out, vf *scales)
     }
 }
 
-/* Levels for n sub-block scales or minimums (n <= 16), weights w: nine
+/* Levels for n sub-block scales or minimums, or values (n <= 32), weights w: nine
  * spacings by error, then up to five sweeps. A level is a byte: what does not
- * fit wraps. Returns the scale of the levels. */
-V_FN vf fit_positive(int n, int nmax, const vf *x, const vf *w, vi *out)
+ * fit wraps. scales: of the levels. Chains (<= 4) as for fit_sweeps, each with its own x, w and out. */
+V_FN void fit_positives(int chains, int n, int nmax, const vf *const *x, const vf *const *w, vi *const *out, vf *scales)
 {
-    vf none = v_set(0.f), max = none, best = none, inv, sum_lx = none, sum_l2 = none;
+    vf none = v_set(0.f), max[4], best[4], inv[4], sum_lx[4], sum_l2[4];
     vi byte = v_seti(255), top = v_seti(nmax);
-    vm zero;
 
-    for (int i = 0; i < n; i++)
-        max = v_sel(v_lt(x[i], max), max, x[i]);
-    zero = v_lt(max, v_set(GROUP_EPS));
-    inv = v_div(v_set((float)nmax), max);
+    for (int c = 0; c < chains; c++) {
+        max[c] = best[c] = sum_lx[c] = sum_l2[c] = none;
+        for (int i = 0; i < n; i++)
+            max[c] = v_sel(v_lt(x[c][i], max[c]), max[c], x[c][i]);
+        inv[c] = v_div(v_set((float)nmax), max[c]);
+    }
     for (int t = 0; t < 9; t++) {
         int is = t == 0 ? 0 : t < 5 ? t - 5 : t - 4; /* 0, -4..-1, 1..4 */
-        vf trial = v_div(v_add(v_mul(v_set(0.1f), v_set((float)is)), v_set((float)nmax)), max);
-        vf step = v_div(v_set(1.f), trial), err = none;
-        vm better;
+        vf trial[4], step[4], err[4];
 
-        for (int i = 0; i < n; i++) {
-            vi l = nearest(v_mul(trial, x[i]));
-            vf diff;
-
-            l = t == 0 ? v_iand(l, byte) : v_imin(l, top);
-            diff = v_sub(x[i], v_mul(step, v_tofloat(l)));
-            err = v_add(err, v_mul(v_mul(w[i], diff), diff));
+        for (int c = 0; c < chains; c++) {
+            trial[c] = v_div(v_add(v_mul(v_set(0.1f), v_set((float)is)), v_set((float)nmax)), max[c]);
+            step[c] = v_div(v_set(1.f), trial[c]);
+            err[c] = none;
         }
-        if (t == 0) {
-            best = err;
-            continue;
-        }
-        better = v_lt(err, best);
-        best = v_sel(better, err, best);
-        inv = v_sel(better, trial, inv);
-    }
-    for (int i = 0; i < n; i++) {
-        vi l = v_imin(nearest(v_mul(inv, x[i])), top);
-        vf lf = v_tofloat(l);
+        for (int i = 0; i < n; i++)
+            for (int c = 0; c < chains; c++) {
+                vi l = nearest(v_mul(trial[c], x[c][i]));
+                vf diff;
 
-        out[i] = v_iand(l, byte);
-        sum_lx = v_add(sum_lx, v_mul(v_mul(w[i], x[i]), lf));
-        sum_l2 = v_add(sum_l2, v_mul(v_mul(w[i], lf), lf));
+                l = t == 0 ? v_iand(l, byte) : v_imin(l, top);
+                diff = v_sub(x[c][i], v_mul(step[c], v_tofloat(l)));
+                err[c] = v_add(err[c], v_mul(v_mul(w[c][i], diff), diff));
+            }
+        for (int c = 0; c < chains; c++) {
+            vm better = v_lt(err[c], best[c]);
+
+            best[c] = t == 0 ? err[c] : v_sel(better, err[c], best[c]);
+            inv[c] = t == 0 ? inv[c] : v_sel(better, trial[c], inv[c]);
+        }
     }
+    for (int i = 0; i < n; i++)
+        for (int c = 0; c < chains; c++) {
+            vi l = v_imin(nearest(v_mul(inv[c], x[c][i])), top);
+            vf lf = v_tofloat(l);
+
+            out[c][i] = v_iand(l, byte);
+            sum_lx[c] = v_add(sum_lx[c], v_mul(v_mul(w[c][i], x[c][i]), lf));
+            sum_l2[c] = v_add(sum_l2[c], v_mul(v_mul(w[c][i], lf), lf));
+        }
     for (int sweep = 0; sweep < 5; sweep++) {
         vm moved = v_none();
 
-        for (int i = 0; i < n; i++) {
-            vf l = v_tofloat(out[i]), wx = v_mul(w[i], x[i]), tf;
-            vf slx = v_sub(sum_lx, v_mul(wx, l)), sl2 = v_sub(sum_l2, v_mul(v_mul(w[i], l), l));
-            vi to = v_imin(nearest(v_div(v_mul(x[i], sl2), slx)), top);
-            vm take = v_and(v_and(v_lt(none, slx), v_lt(none, sl2)), v_ine(to, out[i]));
+        for (int i = 0; i < n; i++)
+            for (int c = 0; c < chains; c++) {
+                vf l = v_tofloat(out[c][i]), wx = v_mul(w[c][i], x[c][i]), tf;
+                vf slx = v_sub(sum_lx[c], v_mul(wx, l)), sl2 = v_sub(sum_l2[c], v_mul(v_mul(w[c][i], l), l));
+                vi to = v_imin(nearest(v_div(v_mul(x[c][i], sl2), slx)), top);
+                vm take = v_and(v_and(v_lt(none, slx), v_lt(none, sl2)), v_ine(to, out[c][i]));
 
-            tf = v_tofloat(to);
-            slx = v_add(slx, v_mul(wx, tf));
-            sl2 = v_add(sl2, v_mul(v_mul(w[i], tf), tf));
-            take = v_and(take, v_lt(v_mul(sqr(sum_lx), sl2), v_mul(sqr(slx), sum_l2)));
-            out[i] = v_seli(take, v_iand(to, byte), out[i]);
-            sum_lx = v_sel(take, slx, sum_lx);
-            sum_l2 = v_sel(take, sl2, sum_l2);
-            moved = v_or(moved, take);
-        }
+                tf = v_tofloat(to);
+                slx = v_add(slx, v_mul(wx, tf));
+                sl2 = v_add(sl2, v_mul(v_mul(w[c][i], tf), tf));
+                take = v_and(take, v_lt(v_mul(sqr(sum_lx[c]), sl2), v_mul(sqr(slx), sum_l2[c])));
+                out[c][i] = v_seli(take, v_iand(to, byte), out[c][i]);
+                sum_lx[c] = v_sel(take, slx, sum_lx[c]);
+                sum_l2[c] = v_sel(take, sl2, sum_l2[c]);
+                moved = v_or(moved, take);
+            }
         if (!v_any(moved))
             break;
     }
-    for (int i = 0; i < n; i++)
-        out[i] = v_seli(zero, v_seti(0), out[i]);
-    return v_sel(zero, none, v_sel(v_lt(none, sum_l2), v_div(sum_lx, sum_l2), none));
+    for (int c = 0; c < chains; c++) {
+        vm zero = v_lt(max[c], v_set(GROUP_EPS));
+
+        for (int i = 0; i < n; i++)
+            out[c][i] = v_seli(zero, v_seti(0), out[c][i]);
+        scales[c] = v_sel(zero, none, v_sel(v_lt(none, sum_l2[c]), v_div(sum_lx[c], sum_l2[c]), none));
+    }
+}
+
+V_FN vf fit_positive(int n, int nmax, const vf *x, const vf *w, vi *out)
+{
+    vf scale;
+
+    fit_positives(1, n, nmax, &x, &w, &out, &scale);
+    return scale;
 }
 
 #endif
