@@ -342,6 +342,11 @@ int coord_load_jobs(struct sl_coord *c, uint64_t id, struct sl_error *e)
         l.j = c->jobs[i];
         l.j->pass = c->vtime;
         SL_TRY(sl_queue_each_task(c->q, l.j->id, on_task, &l, e));
+        /* Its plan's tasks are there, and those that every job has. */
+        for (uint32_t n = l.j->n_tasks, t = n ? 0 : SL_TASK_PREPARE; t <= SL_TASK_PUBLISH; t = t + 1 == n ? SL_TASK_PREPARE : t + 1)
+            if (!coord_task(l.j, t) || !coord_task(l.j, t)->exists)
+                return sl_fail(e, SL_EFAIL, "queue: job %llu lacks its task %u, the queue is damaged",
+                               (unsigned long long)l.j->id, t);
         SL_TRY(index_tasks(l.j, e));
         SL_TRY(resolve_deps(c, l.j, e));
     }

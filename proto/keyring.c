@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -233,11 +234,13 @@ int sl_key_save(const char *path, const struct sl_key *k, struct sl_error *e)
 
 /* ---- the allow-list */
 
-static bool is_number(const char *text)
+/* A user's number as the kernel knows it: the largest is nobody's. */
+static bool is_uid(const char *text)
 {
     size_t n = strlen(text);
 
-    return n > 0 && n <= 10 && strspn(text, "0123456789") == n && (text[0] != '0' || n == 1);
+    return n > 0 && n <= 10 && strspn(text, "0123456789") == n && (text[0] != '0' || n == 1) &&
+           strtoull(text, NULL, 10) < UINT32_MAX;
 }
 
 static int add_entry(struct lines *l, struct sl_allow_list *list, char *const word[4], unsigned n,
@@ -254,7 +257,7 @@ static int add_entry(struct lines *l, struct sl_allow_list *list, char *const wo
                        l->number, word[0]);
     entry.is_uid = strcmp(word[1], "uid") == 0;
     if ((!entry.is_uid && strcmp(word[1], "key") != 0) ||
-        !(entry.is_uid ? is_number(word[2]) : is_key(word[2])))
+        !(entry.is_uid ? is_uid(word[2]) : is_key(word[2])))
         return sl_fail(e, SL_EUSAGE, "%s:%u: '%s %s' is no 'key KEY' and no 'uid NUMBER'", l->path,
                        l->number, word[1], word[2]);
     if (strlen(word[3]) >= sizeof entry.name)

@@ -108,6 +108,14 @@ static const char *stock_text(const char *name, const char **stock_name)
     return NULL;
 }
 
+/* Whether a recipe's name is nearly what was typed, or begins with it. */
+static bool is_near(const char *stock_name, const char *typed)
+{
+    size_t n = strlen(typed);
+
+    return suggest_distance(typed, stock_name) <= 2 || (n > 1 && strncmp(typed, stock_name, n) == 0);
+}
+
 static int unknown_name(const char *name, struct sl_error *e)
 {
     char list[600] = "", lower[LOWER_MAX];
@@ -121,7 +129,7 @@ static int unknown_name(const char *name, struct sl_error *e)
                        "'sluice recipes --json' shows them as file_type", name);
     for (int near = 1; near >= 0 && n == 0; near--)
         for (uint32_t i = 0; sl_recipe_stock_name(i) && n < sizeof list; i++)
-            if (!near || suggest_distance(lower_case(lower, name), sl_recipe_stock_name(i)) <= 2)
+            if (!near || is_near(sl_recipe_stock_name(i), lower_case(lower, name)))
                 n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "",
                                       sl_recipe_stock_name(i));
     return sl_fail(e, SL_EUSAGE, "unknown recipe '%s'; expected a path to a .recipe file, or a name that 'sluice "

@@ -40,6 +40,8 @@ fails('an unknown backend', 2, qr/--backend: 'mmx': expected auto, scalar, porta
 fails('no recipe', 2, qr/recipe/, @convert);
 fails('unknown recipe', 2, qr/q4_k_x/i, @convert, '--recipe', 'q4_k_x');
 fails('a name near another', 2, qr/a name that 'sluice recipes' lists, such as: copy$/, @convert, '--recipe', 'nope');
+fails("the beginning of names, $_->[0]", 2, qr/lists, such as: $_->[1]$/, @convert, '--recipe', $_->[0])
+    for ['Q4', 'q4_k_m, q4_0, q4_1, q4_k_s'], ['MXFP4', 'mxfp4_moe'], ['iq4', 'iq4_nl, iq4_xs'];
 fails('no checkpoint', 2, qr/./, $SLUICE, 'convert', '--recipe', 'q4_k_m');
 fails('--threads -1', 2, qr/--threads/, @convert, '--recipe', 'q4_k_m', '--threads', '-1');
 fails('--threads x', 2, qr/--?t/, @convert, '--recipe', 'q4_k_m', '--threads', 'x');
@@ -160,9 +162,9 @@ SKIP: {
         my $words = sub { join ' ', grep { !/^(?:[\d.]*|\\)$/ } split / +/, join ' ', @_ };
         is($words->(@lines), $words->(@whole), 'and nothing is cut');
     }
-    spit("$dir/esc.recipe", "# \e]0;mine\a\tcaf\xc3\xa9\r\ndefault q4_k\r\n");
+    spit("$dir/esc.recipe", "# \xc2\x9b0;mine\tcaf\xc3\xa9\r\ndefault q4_k\r\n");
     run('script', '-qec', "$SLUICE recipes $dir/esc.recipe", $log);
-    like(slurp($log), qr/^# \?\]0;mine\?\tcaf\xc3\xa9\r+\ndefault q4_k\r+\n/m, 'a recipe on a terminal, without what that would obey');
+    like(slurp($log), qr/^# \?\?0;mine\tcaf\xc3\xa9\r+\ndefault q4_k\r+\n/m, 'a recipe on a terminal, without what that would obey');
     is(run($SLUICE, 'recipes', "$dir/esc.recipe")->{out}, slurp("$dir/esc.recipe"), 'in a file as it is');
     my $source = checkpoint(scratch(), '--preset', 'demo');
     run('script', '-qec', "$SLUICE convert $source -o $dir/t.gguf --recipe q2_k --force", $log);

@@ -357,6 +357,8 @@ static void a_damaged_queue_is_refused(void **state)
          "UPDATE jobs SET spec = replace(spec, 'outpux', 'output')"},
         {"UPDATE jobs SET spec = substr(spec, 2)", "UPDATE jobs SET spec = '{' || spec"},
         {"UPDATE jobs SET n_tasks = 99999", "UPDATE jobs SET n_tasks = 3"},
+        {"UPDATE jobs SET n_tasks = 4", "UPDATE jobs SET n_tasks = 3"},
+        {"UPDATE tasks SET job = 7 WHERE task = 65537", "UPDATE tasks SET job = 1 WHERE task = 65537"},
     };
     const struct sl_coord_opts o = {.version = "t", .daemon_id = "000102030405060708090a0b0c0d0e0f"};
     struct world *w = *state;

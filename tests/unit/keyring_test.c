@@ -132,6 +132,7 @@ static void bad_allow_lists_are_refused(void **state)
 {
     static const char *const bad[] = {
         "root uid 0 x\n", "worker key short x\n", "worker uid -1 x\n", "worker uid 01 x\n",
+        "worker uid 4294967295 x\n",
         "worker name 1 x\n", "worker uid 1\n", "worker uid 1 x y\n", "none uid 1 x\n",
         "worker uid 1 x\nadmin uid 1 y\n", "worker key " KEY_A " M\374ller\n", "worker uid 1 \033[2J\n",
     };
