@@ -116,7 +116,8 @@ struct sl_scale {
  * and checks its dtype and shape. Of FP8 (F32, BF16, F16, F8_E8M0, U8 as E8M0): one value for the tensor, one for each
  * row, or ceil(rows / block_rows) x ceil(cols / block_cols); of INT8 (F32, BF16, F16) the same; of I4 (F32, BF16, F16) and F4 (F8_E8M0, U8; F8_E4M3: NVFP4):
  * one for each group of a row. Other weights have none. Errors: SL_ESOURCE when it is missing, or of another dtype or shape;
- * SL_EUNSUPPORTED (a weight of three dimensions or more). */
+ * SL_EUNSUPPORTED (a weight of four dimensions or more; of three where scales are those of groups). Several FP8 or INT8
+ * matrices in one tensor of three, with a scale for each or a matrix of scales for each, are one of all their rows. */
 int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct sl_scale *out,
                         struct sl_error *e) SL_MUST_USE;
 

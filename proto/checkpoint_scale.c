@@ -105,6 +105,24 @@ static bool match_shape(const struct sl_checkpoint *ck, const struct sl_src_tens
     return matrix && s->elems == rows && s->n_dims >= 1 && s->n_dims <= 2 && s->shape[0] == rows;
 }
 
+/* The same of several matrices in one tensor, which are one of all their rows where no block is of two. */
+static bool match_stack(const struct sl_checkpoint *ck, const struct sl_src_tensor *w, const struct sl_src_tensor *s,
+                        struct sl_scale *out)
+{
+    struct sl_src_tensor first = *s;
+    uint64_t n = w->shape[0], rows;
+
+    if (s->elems == 1 && !ck->fp8_block_rows && sl_mul_u64(n, w->shape[1], &rows))
+        return match_shape(ck, s, rows, w->shape[2], false, out);
+    if (!n || !s->n_dims || s->shape[0] != n)
+        return false;
+    first.n_dims--;
+    memmove(first.shape, s->shape + 1, first.n_dims * sizeof *s->shape);
+    first.elems = s->elems / n;
+    return match_shape(ck, &first, w->shape[1], w->shape[2], true, out) && w->shape[1] % out->block_rows == 0 &&
+           sl_mul_u64(out->rows, n, &out->rows);
+}
+
 static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tensor *w,
                        const struct sl_src_tensor *s, struct sl_error *e)
 {
@@ -113,6 +131,13 @@ static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tenso
     if (is_grouped(w->dtype))
         snprintf(want, sizeof want, "[%" PRIu64 ", n], %" PRIu64 " weights for each", w->shape[0],
                  group_of(ck, w->dtype, s->dtype));
+    else if (w->n_dims == 3 && ck->fp8_block_rows && ck->fp8_block_cols && w->shape[1] % ck->fp8_block_rows)
+        snprintf(want, sizeof want, "matrices of whole blocks, whose %" PRIu64 " rows divide %" PRIu64, ck->fp8_block_rows, w->shape[1]);
+    else if (w->n_dims == 3 && ck->fp8_block_rows && ck->fp8_block_cols)
+        snprintf(want, sizeof want, "[%" PRIu64 ", %" PRIu64 ", %" PRIu64 "]", w->shape[0], w->shape[1] / ck->fp8_block_rows,
+                 sl_ceil_div_u64(w->shape[2], ck->fp8_block_cols));
+    else if (w->n_dims == 3)
+        snprintf(want, sizeof want, "[1], [%" PRIu64 "] or [%" PRIu64 ", %" PRIu64 ", 1]", w->shape[0], w->shape[0], w->shape[1]);
     else if (w->n_dims == 2 && ck->fp8_block_rows && ck->fp8_block_cols)
         snprintf(want, sizeof want, "[%" PRIu64 ", %" PRIu64 "]",
                  sl_ceil_div_u64(w->shape[0], ck->fp8_block_rows),
@@ -160,7 +185,7 @@ int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct 
     if (out->tensor == SL_NO_TENSOR)
         return sl_fail(e, SL_ESOURCE, "%s tensor '%.160s' has no scale: expected '%.160s_scale%s'",
                        kind(w->dtype), w->name, w->name, is_grouped(w->dtype) ? "" : "_inv");
-    if (w->n_dims > 2)
+    if (w->n_dims > (is_grouped(w->dtype) ? 2 : 3))
         return sl_fail(e, SL_EUNSUPPORTED, "%s tensor '%.160s' has %" PRIu32 " dimensions; only "
                        "matrices and vectors are supported", kind(w->dtype), w->name, w->n_dims);
     s = &ck->tensors[out->tensor];
@@ -170,6 +195,8 @@ int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct 
     out->any_sign = is_integer(w->dtype);
     if (is_grouped(w->dtype))
         return match_groups(ck, w, s, out) ? 0 : wrong_shape(ck, w, s, e);
+    if (w->n_dims == 3)
+        return match_stack(ck, w, s, out) ? 0 : wrong_shape(ck, w, s, e);
     rows = w->n_dims == 2 ? w->shape[0] : 1;
     cols = w->n_dims == 2 ? w->shape[1] : w->elems;
     if (!match_shape(ck, s, rows, cols, w->n_dims == 2, out))

@@ -10,10 +10,10 @@ use Test::More;
 
 need_python();
 my $dir = scratch();
-my %source = map { $_ => "$dir/$_" } qw(moe fp8 dense alike next);
-my %options = (moe => [], fp8 => ['--fp8'], dense => [qw(--dense --fp8 --text)],
+my %source = map { $_ => "$dir/$_" } qw(moe fp8 joined dense alike next);
+my %options = (moe => [], fp8 => ['--fp8'], joined => [qw(--fp8 --joined)], dense => [qw(--dense --fp8 --text)],
     next => [qw(--next --fp8)], alike => ['--apart', '--mtp', 0, '--set', 'linear_num_key_heads=6', '--set', 'num_hidden_layers=2', '--set', 'full_attention_interval=2']);
-my %keys = (moe => 22, fp8 => 22, dense => 19, alike => 21, next => 22);
+my %keys = (moe => 22, fp8 => 22, joined => 22, dense => 19, alike => 21, next => 22);
 run_ok("made: $_", python('qwen35.py', 'make', $source{$_}, @{ $options{$_} })) for sort keys %source;
 
 sub convert {
@@ -60,7 +60,7 @@ convert($plain, 'plain', '--recipe', 'bf16', '--no-mtp');
 same('without sections', 'keys', $plain, "$dir/plain.gguf", '--no-mtp');
 
 # Every order on a GPU, and with importance weights made from the source.
-for my $case (['fp8', 'q4_k_m'], ['fp8', 'q3_k_m', '--imatrix', 'synthetic'], ['next', 'q6_k']) {
+for my $case (['fp8', 'q4_k_m'], ['joined', 'q3_k_m', '--imatrix', 'synthetic'], ['next', 'q6_k']) {
     my ($form, $recipe, @weights) = @$case;
     convert($source{$form}, "cpu-$recipe", '--recipe', $recipe, @weights);
     my $r = run($BUILD . '/tools/emulated_gpu', 'convert', $source{$form}, '-o', "$dir/gpu.gguf", '--recipe', $recipe, @weights, '--device', 'cuda:0', '--quiet', '--force');

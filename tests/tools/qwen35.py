@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Checkpoints in Qwen3.5's form, and their GGUF computed in numpy, sharing nothing with Sluice.
 
-  qwen35.py make DIR [--dense | --next] [--fp8] [--apart] [--mtp 0|1] [--text] [--set NAME=VALUE...]
-      a small checkpoint: experts in one tensor, or apart with --fp8 or --apart; --text: the text model alone; --next: in Qwen3-Next's form;
+  qwen35.py make DIR [--dense | --next] [--fp8] [--apart | --joined] [--mtp 0|1] [--text] [--set NAME=VALUE...]
+      a small checkpoint: experts in one tensor, or apart with --apart, or --fp8 but --joined; --text: the text model alone; --next: in Qwen3-Next's form;
       --set: an entry of the text model's config
   qwen35.py keys DIR FILE.gguf [--no-mtp]     the architecture's keys and their order
   qwen35.py compare DIR FILE.gguf...          each tensor's bytes: F32, or F16 or BF16 of it
@@ -67,6 +67,13 @@ class Maker(ShardMaker):
         s = (0.75 + 0.5 * self.rng.random((-(-rows // 128), -(-cols // 128)))) / (60 * cols ** 0.5)
         self.add(name + ".weight_scale_inv", "BF16", to_bf16(s.astype(np.float32)).reshape(s.shape))
 
+    def stack(self, name, *shape):
+        if not self.fp8:
+            return self.bf16(name, *shape)
+        self.e4m3(name, *shape)
+        s = (0.75 + 0.5 * self.rng.random((shape[0], -(-shape[1] // 128), -(-shape[2] // 128)))) / (60 * shape[2] ** 0.5)
+        self.add(name + "_scale_inv", "BF16", to_bf16(s.astype(np.float32)).reshape(s.shape))
+
     def delta(self, c, p):
         n, kh, vh, d = c["hidden_size"], c["linear_num_key_heads"], c["linear_num_value_heads"], c["linear_value_head_dim"]
         channels = 2 * kh * c["linear_key_head_dim"] + vh * d
@@ -114,8 +121,8 @@ class Maker(ShardMaker):
             for e in range(experts):
                 self.network(f"{p}mlp.experts.{e}.", ff, n)
         else:
-            self.bf16(p + "mlp.experts.gate_up_proj", experts, 2 * ff, n)
-            self.bf16(p + "mlp.experts.down_proj", experts, n, ff)
+            self.stack(p + "mlp.experts.gate_up_proj", experts, 2 * ff, n)
+            self.stack(p + "mlp.experts.down_proj", experts, n, ff)
         self.network(p + "mlp.shared_expert.", c["shared_expert_intermediate_size"], n)
         self.bf16(p + "mlp.shared_expert_gate.weight", 1, n)
 
@@ -170,7 +177,7 @@ def tokenizer(folder):
 
 def cmd_make(a):
     c, whole = config(a)
-    m, n, p = Maker(a.fp8, a.fp8 or a.apart or a.next, a.next), c["hidden_size"], "model." if a.text or a.next else "model.language_model."
+    m, n, p = Maker(a.fp8, (a.fp8 and not a.joined) or a.apart or a.next, a.next), c["hidden_size"], "model." if a.text or a.next else "model.language_model."
     m.bf16("lm_head.weight", c["vocab_size"], n)
     m.bf16(p + "embed_tokens.weight", c["vocab_size"], n, fan=1)
     for i in range(c["num_hidden_layers"]):
@@ -325,7 +332,7 @@ def main():
     p.add_argument("verb", choices=["make", "keys", "compare"])
     p.add_argument("dir")
     p.add_argument("files", nargs="*")
-    for name in ("dense", "next", "fp8", "apart", "text", "no-mtp"):
+    for name in ("dense", "next", "fp8", "apart", "joined", "text", "no-mtp"):
         p.add_argument("--" + name, action="store_true")
     p.add_argument("--mtp", type=int, default=1)
     p.add_argument("--set", action="append", default=[])

@@ -117,7 +117,7 @@ class Checkpoint:
         if s.size == shape[0] and (s.ndim == 1 or s.shape[1] == 1):
             return s.reshape(-1, 1)
         rows, cols = self.config["quantization_config"]["weight_block_size"]
-        return np.repeat(np.repeat(s, rows, 0), cols, 1)[:shape[0], :shape[1]]
+        return np.repeat(np.repeat(s, rows, -2), cols, -1)[..., :shape[-2], :shape[-1]]
 
 
 DEEPSEEK = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",

@@ -23,9 +23,9 @@ class ShardMaker:
     def gauss(self, *shape):
         return self.rng.standard_normal(shape).astype(np.float32)
 
-    def e4m3(self, name, rows, cols):
+    def e4m3(self, name, *shape):
         """Random values, of about 60."""
-        x = 60 * self.gauss(rows, cols)
+        x = 60 * self.gauss(*shape)
         w = self.codes[np.searchsorted(self.values, np.minimum(np.abs(x), 448))].astype(np.uint8)
         self.add(name, "F8_E4M3", w | np.where(x < 0, 128, 0).astype(np.uint8))
 

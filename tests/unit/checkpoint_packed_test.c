@@ -1,4 +1,4 @@
-/* Weights in 8-bit integers, packed as 4-bit ones, as MXFP4 or as NVFP4, and text models inside others: what they become, and what is refused. */
+/* Weights in 8-bit integers, packed as 4-bit ones, as MXFP4 or as NVFP4, several in one tensor, and text models inside others: what they become, and what is refused. */
 #include "proto/checkpoint_priv.h"
 #include "tests/unit/checkpoint_world.h"
 
@@ -378,7 +378,7 @@ static void refuses_int8(void **state)
          "scale 'x.weight_scale' of shape [6, 2] does not fit 'x.weight' of shape [6, 64]: expected [1] or [6, 1]"},
         {{"x.weight", "I8", "[6,64]"}, {"x.weight_scale", "F64", "[6]"}, 48, SL_EUNSUPPORTED, "belongs to 'x.weight', which is I8 of shape [6, 64]"},
         {{"x.weight", "U8", "[6,64]"}, {"x.weight_scale", "F32", "[6]"}, 24, SL_EUNSUPPORTED, "belongs to 'x.weight', which is U8 of shape [6, 64]"},
-        {{"x.weight", "I8", "[2,3,64]"}, {"x.weight_scale", "F32", "[2]"}, 8, SL_EUNSUPPORTED, "INT8 tensor 'x.weight' has 3 dimensions"},
+        {{"x.weight", "I8", "[1,2,3,64]"}, {"x.weight_scale", "F32", "[2]"}, 8, SL_EUNSUPPORTED, "INT8 tensor 'x.weight' has 4 dimensions"},
     };
     struct maker_file f = {.end = 0};
 
@@ -394,6 +394,49 @@ static void refuses_int8(void **state)
     maker_write(*state, "config.json", "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"int-quantized\","
                 "\"config_groups\":{\"a\":{\"weights\":{\"symmetric\":false}}}}}");
     refuse(*state, SL_EUNSUPPORTED, "config.json: the weights are 8-bit integers with zero points ('symmetric' is not true), which are not");
+}
+
+/* Three matrices of FP8, 64 x 100, in one tensor. */
+static void stacks(void **state)
+{
+    static const char blocks[] = "{\"quantization_config\":{\"weight_block_size\":[32,64]}}";
+    static const struct { const char *config, *shape; uint64_t n, rows, cols, br, bc; const char *why; } forms[] = {
+        {blocks, "[3,2,2]", 12, 6, 2, 32, 64, NULL},
+        {plain_config, "[3,64,1]", 192, 192, 1, 1, 100, NULL},
+        {plain_config, "[3,64]", 192, 192, 1, 1, 100, NULL},
+        {plain_config, "[3,1,1]", 3, 3, 1, 64, 100, NULL},
+        {plain_config, "[3]", 3, 3, 1, 64, 100, NULL},
+        {plain_config, "[]", 1, 1, 1, 192, 100, NULL},
+        {blocks, "[6,2]", 12, 0, 0, 0, 0, "scale 'x_scale_inv' of shape [6, 2] does not fit 'x' of shape [3, 64, 100]: expected [3, 2, 2]"},
+        {blocks, "[1]", 1, 0, 0, 0, 0, "expected [3, 2, 2]"},
+        {blocks, "[3]", 3, 0, 0, 0, 0, "expected [3, 2, 2]"},
+        {blocks, "[2,3,2]", 12, 0, 0, 0, 0, "expected [3, 2, 2]"},
+        {plain_config, "[192]", 192, 0, 0, 0, 0, "expected [1], [3] or [3, 64, 1]"},
+        {"{\"quantization_config\":{\"weight_block_size\":[48,64]}}", "[3,2,2]", 12, 0, 0, 0, 0, "expected matrices of whole blocks, whose 48 rows divide 64"},
+    };
+    struct maker_file f = {.end = 0};
+    struct sl_checkpoint *ck;
+    struct sl_scale s;
+    struct sl_error e;
+
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        maker_write(*state, "config.json", forms[i].config);
+        maker_tensor(&f, "x", "F8_E4M3", "[3,64,100]", 19200);
+        maker_tensor(&f, "x_scale_inv", "F32", forms[i].shape, 4 * forms[i].n);
+        maker_finish(&f, *state, "model.safetensors", 0);
+        if (forms[i].why) {
+            refuse(*state, SL_ESOURCE, forms[i].why);
+            continue;
+        }
+        ck = open_ok(*state);
+        assert_int_equal(sl_checkpoint_scale(ck, 0, &s, &e), 0);
+        assert_true(s.tensor == 1 && s.rows == forms[i].rows && s.cols == forms[i].cols && s.block_rows == forms[i].br && s.block_cols == forms[i].bc);
+        sl_checkpoint_close(ck);
+    }
+    maker_tensor(&f, "x", "F8_E4M3", "[0,64,100]", 0);
+    maker_tensor(&f, "x_scale_inv", "F32", "[0,2,2]", 0);
+    maker_finish(&f, *state, "model.safetensors", 0);
+    refuse(*state, SL_ESOURCE, "does not fit 'x'");
 }
 
 static void refuses_configs(void **state)
@@ -497,7 +540,7 @@ static void takes_the_text_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {TEST(becomes_a_weight), TEST(refuses_packed), TEST(becomes_fp4), TEST(refuses_fp4),
-                                       TEST(becomes_nvfp4), TEST(refuses_nvfp4), TEST(becomes_int8), TEST(refuses_int8), TEST(refuses_configs), TEST(plans_by_config),
+                                       TEST(becomes_nvfp4), TEST(refuses_nvfp4), TEST(becomes_int8), TEST(refuses_int8), TEST(stacks), TEST(refuses_configs), TEST(plans_by_config),
                                        TEST(takes_the_text_model)};
 
     return cmocka_run_group_tests_name("packed", tests, NULL, NULL);

@@ -465,10 +465,10 @@ static void refuses_scales(void **state)
     maker_finish(&f, *state, "model.safetensors", 0);
     refuse(*state, SL_ESOURCE, "'x.weight' has two scales, 'x.weight_scale_inv' and 'x.scale'");
 
-    maker_tensor(&f, "x.weight", "F8_E4M3", "[2,2,2]", 8);
+    maker_tensor(&f, "x.weight", "F8_E4M3", "[2,2,2,2]", 16);
     maker_tensor(&f, "x.weight_scale_inv", "F32", "[1]", 4);
     maker_finish(&f, *state, "model.safetensors", 0);
-    refuse(*state, SL_EUNSUPPORTED, "'x.weight' has 3 dimensions");
+    refuse(*state, SL_EUNSUPPORTED, "'x.weight' has 4 dimensions");
 }
 
 static void tells_roles(void **state)
