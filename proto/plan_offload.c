@@ -100,7 +100,7 @@ static bool has_flash(const struct sl_hparams *h, bool whole_heads)
     uint64_t k = h->head_k, v = h->head_v, group = h->n_head_kv ? h->n_head / h->n_head_kv : 0;
 
     if (h->kv_lora && !whole_heads)
-        return h->n_head > 1 && ((h->kv_lora == 512 && h->rope_dim == 64) || (h->kv_lora == 256 && h->rope_dim == 64));
+        return h->rope_dim == 64 && ((h->kv_lora == 512 && h->n_head > 1) || (h->kv_lora == 256 && h->n_head % 32 == 0));
     if (h->kv_lora)
         group = 1;
     return (k == v && (k == 64 || k == 80 || k == 96 || k == 112 || k == 128 || k == 256))
