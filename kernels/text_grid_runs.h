@@ -10,7 +10,8 @@
  * 2^-24, T = s * highest level + |x|, M the sum of w T^2 at the largest scale. A sum in floats of eight is off by 13 u M at most (d =
  * s b - x by 2 u T, a term by 6 u w T^2, adding by 7 u M), s (s P - Q) by 11 u M; two of each make 48, so 64 u M over the smallest
  * scale is asked for. Where a number is so large or small that terms may be infinite or rounded to nothing, and where it is not
- * clear, the sums are made in floats. */
+ * clear, the sums are made in floats. What is above another by as much at both ends of a run is so in between, a difference being
+ * a line: of the 11, what an end's own product and difference are off by is 2 at any scale of the run too. */
 #ifndef SLUICE_KERNELS_TEXT_GRID_RUNS_H
 #define SLUICE_KERNELS_TEXT_GRID_RUNS_H
 
@@ -106,7 +107,7 @@ V_FN void run_in_floats(int bits, const struct grid_lines *l, int32_t entry, con
                                         : nearest_of_4(l->grid, entry, l->x, l->w, l->scale[t], l->levels));
 }
 
-/* The neighbour that is lowest at a scale. */
+/* Returns the neighbour that is lowest at a scale. */
 V_FN int run_lowest(int n, float scale, const float *p, const float *q)
 {
     vf s = v_set(scale), best = v_sub(v_mul(s, v_load(p)), v_load(q));
@@ -122,8 +123,8 @@ V_FN int run_lowest(int n, float scale, const float *p, const float *q)
     return v_first_least(best, best_at);
 }
 
-/* In which places others than number one, which is lowest in the middle, may be lowest: they are not above it by more than the
- * margin at both ends, when a difference is a line. Returns how many they are. */
+/* Which neighbours other than number one may be lowest at a trial from..to: those that are not above it by more than the margin at
+ * both ends. Returns how many. one: any; the fewer are left, the lower it is. */
 V_FN int run_others(const struct grid_lines *l, int n, int one, int from, int to, const float *p, const float *q, int *other)
 {
     float first = l->scale[from], last = l->scale[to];

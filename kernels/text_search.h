@@ -448,10 +448,15 @@ V_FN void fit_positives(int chains, int n, int nmax, const vf *const *x, const v
                 err[c] = v_add(err[c], v_mul(v_mul(w[c][i], diff), diff));
             }
         for (int c = 0; c < chains; c++) {
-            vm better = v_lt(err[c], best[c]);
+            vm better;
 
-            best[c] = t == 0 ? err[c] : v_sel(better, err[c], best[c]);
-            inv[c] = t == 0 ? inv[c] : v_sel(better, trial[c], inv[c]);
+            if (t == 0) {
+                best[c] = err[c];
+                continue;
+            }
+            better = v_lt(err[c], best[c]);
+            best[c] = v_sel(better, err[c], best[c]);
+            inv[c] = v_sel(better, trial[c], inv[c]);
         }
     }
     for (int i = 0; i < n; i++)
