@@ -32,13 +32,15 @@ static int read_tensor_types(struct sl_job_plan *j, const char *path, struct sl_
     static const char bom[] = "\xef\xbb\xbf"; /* some editors begin a file with it */
     FILE *f = fopen(path, "re");
     char word[512], *begin;
-    int rc = 0;
+    int rc = 0, from = 0, to = 0;
 
     if (!f)
         return sl_fail(e, SL_EUSAGE, "--tensor-type-file %s: %s", path, strerror(errno));
-    for (bool first = true; rc == 0 && fscanf(f, "%511s", word) == 1; first = false) {
+    for (bool first = true; rc == 0 && fscanf(f, " %n%511s%n", &from, word, &to) == 1; first = false) {
+        if (strlen(word) != (size_t)(to - from))
+            rc = sl_fail(e, SL_EUSAGE, "--tensor-type-file %s: a NUL byte; expected text in UTF-8", path);
         begin = word + (first && strncmp(word, bom, 3) == 0 ? 3 : 0);
-        if (*begin)
+        if (rc == 0 && *begin)
             rc = j->n_overrides < TENSOR_TYPES_MAX ? add_tensor_type(j, path, begin, e)
                  : sl_fail(e, SL_EUSAGE, "--tensor-type-file %s: more than %u pairs", path, TENSOR_TYPES_MAX);
     }

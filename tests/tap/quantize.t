@@ -136,6 +136,8 @@ run_ok('every one of them', $SLUICE, 'verify', 'copy.gguf', '--source', 'chain.g
 spit('bom', "\xef\xbb\xbfattn_q_a=q8_0\r\noutput=q6_k");
 unlike(run_ok('--tensor-type-file that an editor began with its mark', $SLUICE, 'quantize', '--dry-run', 'f32.gguf', 'Q4_K_M', '--tensor-type-file', 'bom')->{err},
     qr/warning/, 'has its first pair');
+spit('nul', "attn_v=q8_0\0\0\nffn=q6_k\n");
+fails('--tensor-type-file that is no text', 2, qr/--tensor-type-file nul: a NUL byte; expected text in UTF-8$/, $SLUICE, 'quantize', '--dry-run', 'f32.gguf', 'Q8_0', '--tensor-type-file', 'nul');
 fails('--tensor-type-file that is a folder', 2, qr/--tensor-type-file \.: Is a directory/, $SLUICE, 'quantize', '--dry-run', 'f32.gguf', 'Q8_0', '--tensor-type-file', '.');
 is(run($SLUICE, 'inspect', 'copy.gguf', '--kv', 'general.file_type')->{out}, "15\n", 'the source\'s file type');
 fails('COPY and --pure', 2, qr/COPY leaves every tensor as it is: --pure/, $SLUICE, 'quantize', 'chain.gguf', 'c.gguf', 'COPY', '--pure');
