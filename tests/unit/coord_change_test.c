@@ -1,8 +1,6 @@
 /* The verbs that change jobs: what is refused changes nothing, what is
  * acknowledged outlives the daemon, and what a retry finds published stays. What
  * workers say that cannot be changes nothing either. */
-#include <sqlite3.h>
-
 #include "tests/unit/coord_world.h"
 
 static cJSON *shown(struct world *w, uint64_t id)
@@ -336,46 +334,6 @@ static void long_names_are_cut_between_characters(void **state)
     assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_LOG), "events")), 2);
 }
 
-static void alter(struct world *w, const char *sql)
-{
-    sqlite3 *db;
-
-    world_stop(w);
-    assert_int_equal(sqlite3_open(w->path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
-    sqlite3_close(db);
-    w->c = NULL;
-    w->q = NULL;
-}
-
-/* What a disk has changed is not believed. */
-static void a_damaged_queue_is_refused(void **state)
-{
-    static const char *const damage[][2] = {
-        {"UPDATE tasks SET state = 9 WHERE task = 1", "UPDATE tasks SET state = 0 WHERE task = 1"},
-        {"UPDATE jobs SET spec = replace(spec, 'output', 'outpux')",
-         "UPDATE jobs SET spec = replace(spec, 'outpux', 'output')"},
-        {"UPDATE jobs SET spec = substr(spec, 2)", "UPDATE jobs SET spec = '{' || spec"},
-        {"UPDATE jobs SET n_tasks = 99999", "UPDATE jobs SET n_tasks = 3"},
-        {"UPDATE jobs SET n_tasks = 4", "UPDATE jobs SET n_tasks = 3"},
-        {"UPDATE tasks SET job = 7 WHERE task = 65537", "UPDATE tasks SET job = 1 WHERE task = 65537"},
-    };
-    const struct sl_coord_opts o = {.version = "t", .daemon_id = "000102030405060708090a0b0c0d0e0f"};
-    struct world *w = *state;
-
-    client(w, C);
-    worker(w, 1);
-    ready_job(w, C, 1, "a", 3, 3);
-    for (unsigned i = 0; i < sizeof damage / sizeof damage[0]; i++) {
-        alter(w, damage[i][0]);
-        assert_int_equal(sl_queue_open(w->path, &w->q, &w->e), 0);
-        assert_int_equal(sl_coord_open(w->q, &o, w->now, &w->c, &w->e), SL_EFAIL);
-        assert_non_null(strstr(w->e.text, "is damaged"));
-        alter(w, damage[i][1]);
-        world_start(w);
-    }
-}
-
 /* With each job its files; where their names are long, in several answers. */
 static void a_list_names_the_files(void **state)
 {
@@ -593,7 +551,6 @@ int main(void)
         TEST(a_failed_verification_alone_is_tried_again),
         TEST(a_session_is_its_users),
         TEST(long_names_are_cut_between_characters),
-        TEST(a_damaged_queue_is_refused),
         TEST(a_list_names_the_files),
         TEST(results_that_cannot_be_are_refused),
         TEST(who_asked_is_named),
