@@ -263,6 +263,37 @@ static void goes_on_after_a_nan(void **state)
     assert_memory_equal(out, want, sizeof want);
 }
 
+/* iq2_xxs where a magnitude that parity has made negative is so large that its level wraps to one above zero: cut to the
+ * highest level it counts against the sub-block. Where nothing else has a weight the first fit's scale is below zero, and the
+ * sub-block is zeros as in ggml; where another value has a little, it is not, and would be with the level that was not cut. */
+static void fit_below_zero(void **state)
+{
+    enum sl_backend b = *(const enum sl_backend *)*state;
+    uint8_t out[66], other[66], zeros[8] = {0};
+    uint64_t bad;
+
+    needs(b);
+    for (int at = 0; at < 256; at += 32) {
+        float x[256], w[256];
+
+        for (int i = 0; i < 256; i++) {
+            x[i] = i / 32 == at / 32 ? 0.1f : (float)(1 + i % 5) * 1e5f;
+            w[i] = i / 32 == at / 32 && i % 32 > 7 ? 0 : 1;
+        }
+        x[at] = 1.25e6f; /* 5e6 at four levels for 1: beyond 2^22 */
+        w[at] = 1e-20f;  /* the one that matters least of eight with one sign */
+        x[at + 1] = -x[at + 1];
+        x[at + 8] = 1;
+        assert_int_equal(sl_quantize_on(b, SL_TYPE_IQ2_XXS, x, w, 256, 256, out, &bad), 0);
+        assert_memory_equal(out + 2 + at / 4, zeros, 8);
+        w[at + 8] = 1e-12f;
+        assert_int_equal(sl_quantize_on(b, SL_TYPE_IQ2_XXS, x, w, 256, 256, other, &bad), 0);
+        assert_memory_not_equal(other + 2 + at / 4, zeros, 8);
+        memcpy(other + 2 + at / 4, zeros, 8);
+        assert_memory_equal(out, other, sizeof out);
+    }
+}
+
 /* mxfp4 of 32 values the slow way: the exponent from a double's logarithm, rounded to a float; the nearest level by its
  * distance, the lower one where two are as near. */
 static void slow_mxfp4(const float *x, uint8_t *out)
@@ -336,6 +367,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(goes_on_after_a_nan, &b[3]), cmocka_unit_test_prestate(goes_on_after_a_nan, &b[0]),
         cmocka_unit_test_prestate(goes_on_after_a_nan, &b[1]), cmocka_unit_test_prestate(goes_on_after_a_nan, &b[2]),
+        cmocka_unit_test_prestate(fit_below_zero, &b[3]),   cmocka_unit_test_prestate(fit_below_zero, &b[0]),
+        cmocka_unit_test_prestate(fit_below_zero, &b[1]),   cmocka_unit_test_prestate(fit_below_zero, &b[2]),
         cmocka_unit_test_prestate(equals_scalar, &b[0]),    cmocka_unit_test_prestate(equals_scalar, &b[1]),
         cmocka_unit_test_prestate(equals_scalar, &b[2]),    cmocka_unit_test_prestate(tails, &b[0]),
         cmocka_unit_test_prestate(tails, &b[1]),            cmocka_unit_test_prestate(tails, &b[2]),
