@@ -88,8 +88,10 @@ $(B)/%.o: %.c $(B)/gen/compiled_in
 # One text, several widths: a file name ends with the instruction set it is for.
 # On another processor those of x86 are empty units, and get no flags of its.
 X86 := $(filter x86_64-% amd64-%,$(shell $(CC) -dumpmachine 2>/dev/null))
-$(B)/kernels/%_avx2.o: FILE_CFLAGS := $(if $(X86),-mavx2 -mf16c -mno-fma) -O3
-$(B)/kernels/%_avx512.o: FILE_CFLAGS := $(if $(X86),-mavx512f -mavx512bw -mavx512vl -mavx512dq -mf16c) -O3
+FLAGS_avx2   := $(if $(X86),-mavx2 -mf16c -mno-fma)
+FLAGS_avx512 := $(if $(X86),-mavx512f -mavx512bw -mavx512vl -mavx512dq -mf16c)
+$(B)/kernels/%_avx2.o: FILE_CFLAGS := $(FLAGS_avx2) -O3
+$(B)/kernels/%_avx512.o: FILE_CFLAGS := $(FLAGS_avx512) -O3
 $(B)/kernels/%_portable.o: FILE_CFLAGS := -O3
 # Sanitized, these take a compiler ten minutes each; the same text as scalar C is sanitized.
 $(B)/kernels/%_avx2.o $(B)/kernels/%_avx512.o $(B)/kernels/%_portable.o: FILE_CFLAGS += $(if $(SAN),-fno-sanitize=all)

@@ -16,10 +16,12 @@ TAP_SAN   := $(wildcard $(addprefix tests/tap/,service.t resume.t convert.t quan
 TAP_TSAN  := $(wildcard $(addprefix tests/tap/,service.t convert.t client.t operate.t sanitizer.t))
 
 HEADERS_cmocka := stdarg.h stddef.h setjmp.h stdint.h cmocka.h
+$(B)/tests/%_avx2_test: FILE_CFLAGS := $(FLAGS_avx2)
+$(B)/tests/%_avx512_test: FILE_CFLAGS := $(FLAGS_avx512)
 $(B)/tests/%: tests/unit/%.c $(B)/libsluice.a $(CU_OBJS)
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  TEST    $@")
-	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(CU_OBJS) $(B)/libsluice.a -lcmocka $(LIBS) $(CUDA_LIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) $(FILE_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(CU_OBJS) $(B)/libsluice.a -lcmocka $(LIBS) $(CUDA_LIBS)
 
 # Without a library.
 GENERATOR := tests/tools/make_checkpoint.c $(wildcard tests/generator/*.c)
