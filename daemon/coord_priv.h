@@ -59,7 +59,7 @@ struct job {
     uint32_t n_ready, n_leased, n_done, n_quarantined; /* plan's tasks */
     uint64_t src_bytes, done_bytes, file_bytes;
     uint32_t stitch_rounds;
-    bool begun, begun_before; /* a prepare may have made files; one before the last granted */
+    bool begun, begun_before; /* a prepare may have made files (its epoch is not 0); one before the last granted */
     double pass;            /* of its stream, for fair shares */
 };
 

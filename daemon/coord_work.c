@@ -234,6 +234,7 @@ static int on_failure(struct sl_coord *c, const struct worker *w, struct job *j,
                                   : code == -SL_EEXISTS || (code == -SL_EVERIFY && task == SL_TASK_VERIFY);
     const struct sl_task_failure f = {
         .worker = w->name, .code = code, .text = text, .counts = counts,
+        .untouched = task == SL_TASK_PREPARE && !j->begun,
         .max_attempts = final ? 1 : j->attempts, .max_workers = c->o.quarantine_workers,
         .now_ms = c->now.wall_ms};
     enum sl_task_state state = SL_TASK_READY;

@@ -158,6 +158,45 @@ static void who_finds_nothing_asks_another(void **state)
     discards(w, 1, id, NOTHING);
     discards(w, 2, id, NOTHING); /* nobody has them */
     assert_true(is_forgotten(w, id));
+    id = ready_job(w, C, 1, "c", 6, 3);
+    assert_int_equal(pulled(w, 1, &g, 1), 1);
+    failed(w, 1, g, LACKS, "");
+    cancelled(w, id);
+    discards(w, 2, id, NOTHING);
+    discards(w, 1, id, FOUND); /* they are mounted there again */
+    assert_true(is_forgotten(w, id));
+}
+
+/* One that died while it removed them is not waited for; three that failed are asked once more when a client asks. */
+static void a_discard_ends(void **state)
+{
+    static const unsigned alive[] = {1, C};
+    struct world *w = *state;
+    struct got g;
+    uint64_t id;
+
+    client(w, C);
+    worker(w, 1);
+    worker(w, 2);
+    id = ready_job(w, C, 2, "a", 6, 3);
+    cancelled(w, id);
+    discards(w, 1, id, NOTHING);
+    assert_int_equal(pulled(w, 2, &g, 1), 1);
+    later(w, 11000, alive, 2);
+    discards(w, 1, id, NOTHING);
+    assert_true(is_forgotten(w, id));
+    worker(w, 2);
+    worker(w, 3);
+    id = ready_job(w, C, 1, "b", 6, 3);
+    cancelled(w, id);
+    for (unsigned v = 1; v <= 3; v++) {
+        discards(w, v, id, "fail\",\"code\":1,\"text\":\"x\"");
+        passes(w, 4);
+        assert_true(v == 3 || !is_forgotten(w, id));
+    }
+    cancelled(w, id);
+    discards(w, 1, id, "fail\",\"code\":1,\"text\":\"x\"");
+    assert_false(is_forgotten(w, id));
 }
 
 /* Of a job whose prepare was never begun, or failed for want of the folder, there is nothing to remove by hand. */
@@ -174,10 +213,17 @@ static void a_job_that_never_began_leaves_nothing(void **state)
     discards(w, 1, id, NO_FOLDER);
     assert_true(is_forgotten(w, id));
     id = submit(w, C, "b", ",\"attempts\":1");
-    assert_int_equal(pulled(w, 1, &g, 1), 1);
-    failed(w, 1, g, LACKS, "");
+    for (int again = 0; again < 2; again++) {
+        assert_int_equal(pulled(w, 1, &g, 1), 1);
+        failed(w, 1, g, LACKS, "");
+        assert_string_equal(state_of(w, C, id), "failed");
+        if (!again)
+            say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[%llu]}", (unsigned long long)id);
+    }
     cancelled(w, id);
     discards(w, 1, id, NO_FOLDER);
+    say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_JOB), "failures")), 2); /* this is none */
     assert_true(is_forgotten(w, id));
     id = submit(w, C, "c", "");
     assert_int_equal(pulled(w, 1, &g, 1), 1);
@@ -194,6 +240,7 @@ int main(void)
         TEST(without_the_folder_the_job_fails),
         TEST(without_the_source_the_job_fails),
         TEST(who_finds_nothing_asks_another),
+        TEST(a_discard_ends),
         TEST(a_job_that_never_began_leaves_nothing),
     };
 
