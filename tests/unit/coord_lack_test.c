@@ -165,6 +165,11 @@ static void who_finds_nothing_asks_another(void **state)
     discards(w, 2, id, NOTHING);
     discards(w, 1, id, FOUND); /* they are mounted there again */
     assert_true(is_forgotten(w, id));
+    id = ready_job(w, C, 1, "d", 6, 3);
+    cancelled(w, id);
+    discards(w, 1, id, NOTHING);
+    discards(w, 2, id, NO_FOLDER);
+    assert_true(is_forgotten(w, id));
 }
 
 /* One that died while it removed them is not waited for; three that failed are asked once more when a client asks. */
