@@ -39,7 +39,25 @@ static cJSON *place_json(const char *where, const struct sl_place *p, uint64_t b
     return o;
 }
 
-/* What a set beside host memory has in place of one share for each device. */
+/* Over all places; of one device, the most that lies on a GPU. */
+static struct sl_memory sum_of(const struct plan_device_set *s)
+{
+    struct sl_memory m = {0};
+
+    for (uint32_t g = 0; g <= s->count; g++) {
+        const struct sl_place *p = g < s->count ? &s->offload.gpu[g] : &s->offload.host;
+
+        m.weights += p->weights;
+        m.kv_cache += p->kv_cache;
+        m.buffers += p->buffers;
+        m.total += p->total;
+        if (g < s->count && p->total > m.per_device)
+            m.per_device = p->total;
+    }
+    return m;
+}
+
+/* What a set beside host memory has besides. */
 static void add_offload(cJSON *o, const struct plan_view *v, const struct plan_device_set *s)
 {
     const struct sl_offload *l = &s->offload;
@@ -65,6 +83,7 @@ static void add_offload(cJSON *o, const struct plan_view *v, const struct plan_d
 static cJSON *set_json(const struct plan_view *v, const struct plan_device_set *s)
 {
     const struct sl_hparams *hp = &v->job->model->hp;
+    const struct sl_memory mem = s->beside_host ? sum_of(s) : s->mem;
     cJSON *o = cJSON_CreateObject();
 
     cJSON_AddNumberToObject(o, "devices", s->count);
@@ -72,15 +91,13 @@ static cJSON *set_json(const struct plan_view *v, const struct plan_device_set *
     cJSON_AddNumberToObject(o, "context", (double)v->ctx);
     cJSON_AddStringToObject(o, "cache", hp->window ? "windowed" : !hp->kv_lora ? "heads" : s->whole_heads ? "whole_heads" : "compressed");
     cJSON_AddBoolToObject(o, "own_layout", s->own_layout);
-    if (s->beside_host) {
+    cJSON_AddNumberToObject(o, "weights_bytes", (double)mem.weights);
+    cJSON_AddNumberToObject(o, "cache_bytes", (double)mem.kv_cache);
+    cJSON_AddNumberToObject(o, "buffer_bytes", (double)mem.buffers);
+    cJSON_AddNumberToObject(o, "total_bytes", (double)mem.total);
+    cJSON_AddNumberToObject(o, "per_device_bytes", (double)mem.per_device);
+    if (s->beside_host)
         add_offload(o, v, s);
-    } else {
-        cJSON_AddNumberToObject(o, "weights_bytes", (double)s->mem.weights);
-        cJSON_AddNumberToObject(o, "cache_bytes", (double)s->mem.kv_cache);
-        cJSON_AddNumberToObject(o, "buffer_bytes", (double)s->mem.buffers);
-        cJSON_AddNumberToObject(o, "total_bytes", (double)s->mem.total);
-        cJSON_AddNumberToObject(o, "per_device_bytes", (double)s->mem.per_device);
-    }
     cJSON_AddBoolToObject(o, "fits", s->fits);
     return o;
 }

@@ -78,6 +78,7 @@ static int add_special(struct ask *a, struct job *j, uint32_t task, struct sl_er
     struct task *t = &j->special[task - SL_TASKS_MAX];
 
     SL_TRY(sl_queue_add_task(a->c->q, j->id, task, e));
+    coord_forget_lacks(a->c, j);
     t->exists = true;
     t->state = SL_TASK_READY;
     coord_turns_changed(a->c);

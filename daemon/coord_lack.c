@@ -4,12 +4,12 @@
 
 #define LACKS_MS 600000u
 
-static bool is_lacking(const struct sl_coord *c, const struct worker *w, const struct job *j)
+static const struct lack *find_lack(const struct sl_coord *c, const struct worker *w, const struct job *j)
 {
     for (uint32_t i = 0; i < w->n_lacks; i++)
         if (w->lacks[i].job == j->id && w->lacks[i].until_ms > c->now.run_ms)
-            return true;
-    return false;
+            return &w->lacks[i];
+    return NULL;
 }
 
 static bool another_may(const struct sl_coord *c, const struct worker *w, const struct job *j)
@@ -17,7 +17,7 @@ static bool another_may(const struct sl_coord *c, const struct worker *w, const 
     for (uint32_t i = 0; i < c->n_workers; i++) {
         const struct worker *o = c->workers[i];
 
-        if (o != w && o->peer && !o->draining && !is_lacking(c, o, j))
+        if (o != w && o->peer && !o->draining && !find_lack(c, o, j))
             return true;
     }
     return false;
@@ -34,13 +34,25 @@ static void tidy(const struct sl_coord *c, struct worker *w, uint64_t job)
     w->n_lacks = n;
 }
 
-int coord_note_lack(struct sl_coord *c, struct worker *w, const struct job *j, bool *another, struct sl_error *e)
+int coord_note_lack(struct sl_coord *c, struct worker *w, const struct job *j, bool empty, bool *another,
+                    struct sl_error *e)
 {
     tidy(c, w, j->id);
     SL_TRY(coord_grow(&w->lacks, w->n_lacks, &w->cap_lacks, sizeof *w->lacks, e));
-    w->lacks[w->n_lacks++] = (struct lack){j->id, c->now.run_ms + LACKS_MS};
+    w->lacks[w->n_lacks++] = (struct lack){j->id, c->now.run_ms + LACKS_MS, empty};
     *another = another_may(c, w, j);
     return 0;
+}
+
+bool coord_saw_none(const struct sl_coord *c, const struct job *j)
+{
+    for (uint32_t i = 0; i < c->n_workers; i++) {
+        const struct lack *l = c->workers[i]->peer ? find_lack(c, c->workers[i], j) : NULL;
+
+        if (l && l->empty)
+            return true;
+    }
+    return false;
 }
 
 void coord_forget_lacks(struct sl_coord *c, const struct job *j)
@@ -51,5 +63,5 @@ void coord_forget_lacks(struct sl_coord *c, const struct job *j)
 
 bool coord_lacks(const struct sl_coord *c, const struct worker *w, const struct job *j)
 {
-    return w->n_lacks && is_lacking(c, w, j) && another_may(c, w, j);
+    return w->n_lacks && find_lack(c, w, j) && another_may(c, w, j);
 }

@@ -59,7 +59,7 @@ struct job {
     uint32_t n_ready, n_leased, n_done, n_quarantined; /* plan's tasks */
     uint64_t src_bytes, done_bytes, file_bytes;
     uint32_t stitch_rounds;
-    bool begun, begun_before; /* a prepare may have made files; one before the last granted */
+    bool begun, begun_before; /* a prepare may have made files (its epoch is not 0); one before the last granted */
     double pass;            /* of its stream, for fair shares */
 };
 
@@ -71,6 +71,7 @@ struct held {
 /* A job whose folder or files a worker did not find, until it may look again. */
 struct lack {
     uint64_t job, until_ms;
+    bool empty;             /* there is such a folder, without files of the job */
 };
 
 struct worker {
@@ -315,9 +316,11 @@ uint64_t coord_cleared_by(const struct sl_coord *c, const struct job *j);
 uint64_t coord_turn_behind(const struct sl_coord *c, const struct job *j);
 /* ---- coord_lack.c */
 /* Effect: the worker's machine lacks the job's folder or files: for ten minutes, until it says hello again
- * or coord_forget_lacks. *another: whether a worker is connected that is not known to lack them. Errors: SL_EFAIL. */
-int coord_note_lack(struct sl_coord *c, struct worker *w, const struct job *j, bool *another, struct sl_error *e)
-    SL_MUST_USE;
+ * or coord_forget_lacks. empty: it has the folder. *another: whether a worker is connected that is not known to lack them. Errors: SL_EFAIL. */
+int coord_note_lack(struct sl_coord *c, struct worker *w, const struct job *j, bool empty, bool *another,
+                    struct sl_error *e) SL_MUST_USE;
+/* A worker is connected that has the folder, and no files of the job there. */
+bool coord_saw_none(const struct sl_coord *c, const struct job *j);
 void coord_forget_lacks(struct sl_coord *c, const struct job *j);
 /* The job's tasks are not for w: it lacks them, and another may have them. */
 bool coord_lacks(const struct sl_coord *c, const struct worker *w, const struct job *j);

@@ -234,6 +234,7 @@ static int on_failure(struct sl_coord *c, const struct worker *w, struct job *j,
                                   : code == -SL_EEXISTS || (code == -SL_EVERIFY && task == SL_TASK_VERIFY);
     const struct sl_task_failure f = {
         .worker = w->name, .code = code, .text = text, .counts = counts,
+        .untouched = task == SL_TASK_PREPARE && !j->begun,
         .max_attempts = final ? 1 : j->attempts, .max_workers = c->o.quarantine_workers,
         .now_ms = c->now.wall_ms};
     enum sl_task_state state = SL_TASK_READY;
@@ -435,7 +436,7 @@ static int on_result(struct sl_coord *c, struct worker *w, struct job *j, uint32
     }
     /* An empty folder may have the name of one that is mounted at another worker's. */
     if (task == SL_TASK_DISCARD && sl_get_uint(m, "bytes", 0) == 0)
-        SL_TRY(coord_note_lack(c, w, j, &another, e));
+        SL_TRY(coord_note_lack(c, w, j, true, &another, e));
     if (another) {
         SL_TRY(coord_return(c, j, task, e));
         return answer(c, w, m, NULL, 0, e);
@@ -457,12 +458,12 @@ static int on_fail(struct sl_coord *c, struct worker *w, struct job *j, uint32_t
              w->version, c->o.version);
     text = says_never(code) && coord_other_release(c, w) ? told : text;
     if (lacks)
-        SL_TRY(coord_note_lack(c, w, j, &another, e));
+        SL_TRY(coord_note_lack(c, w, j, false, &another, e));
     if (lacks) /* as what it is told and kept */
         code = code == -SL_ENOSOURCE ? -SL_ESOURCE : -SL_EFAIL;
     if (lacks && task == SL_TASK_PREPARE)
         j->begun = j->begun_before;
-    if (lacks && task == SL_TASK_DISCARD && !j->begun && !another) /* there was never a file of it */
+    if (lacks && task == SL_TASK_DISCARD && !another && (!j->begun || coord_saw_none(c, j))) /* there is no file of it */
         SL_TRY(finish(c, w, j, task, t, e));
     else if (task == SL_TASK_STITCH && code == -SL_EVERIFY && cJSON_GetArraySize(bad) > 0 &&
              j->state == SL_JOB_STITCHING && j->stitch_rounds < STITCH_ROUNDS)

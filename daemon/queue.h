@@ -185,7 +185,7 @@ int sl_queue_set_label(struct sl_queue *q, uint64_t job, const char *label, bool
 /* Effect: clears quarantine and attempts of all its tasks, and forgets that verify was done;
  * what else is done stays done, unless a discard was asked for: then nothing is. */
 int sl_queue_retry(struct sl_queue *q, uint64_t job, struct sl_error *e) SL_MUST_USE;
-/* Effect: a ready task of that number, whatever it was before (verify, discard). */
+/* Effect: a ready task of that number, whatever it was before, without attempts (verify, discard). */
 int sl_queue_add_task(struct sl_queue *q, uint64_t job, uint32_t task, struct sl_error *e)
     SL_MUST_USE;
 /* Effect: the job is no more one that waits for its stitch to be asked for. */
@@ -240,6 +240,7 @@ struct sl_task_failure {
     int code;                  /* exit code, positive */
     const char *text;
     bool counts;               /* as an attempt, for the quarantine */
+    bool untouched;            /* nothing was made: its epoch is 0 again, as of a task that was never leased */
     uint32_t max_attempts, max_workers;
     uint64_t now_ms;
 };

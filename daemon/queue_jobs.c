@@ -314,6 +314,7 @@ int sl_queue_add_task(struct sl_queue *q, uint64_t job, uint32_t task, struct sl
 {
     CHANGE(q, e, "INSERT INTO tasks(job, task, state) VALUES(?, ?, 0)"
                  " ON CONFLICT DO UPDATE SET state = 0, attempts = 0", "ii", job, (uint64_t)task);
+    CHANGE(q, e, "UPDATE failures SET counts = 0 WHERE job = ? AND task = ?", "ii", job, (uint64_t)task);
     return 0;
 }
 

@@ -55,9 +55,9 @@ int sl_queue_fail(struct sl_queue *q, uint64_t job, uint32_t task, uint64_t epoc
 {
     struct sqlite3_stmt *st;
     uint64_t workers;
-    int rc = db_change(q, e, "UPDATE tasks SET state = 0, worker = '', attempts = attempts + ?"
+    int rc = db_change(q, e, "UPDATE tasks SET state = 0, worker = '', attempts = attempts + ?, epoch = epoch * ?"
                              " WHERE job = ? AND task = ? AND epoch = ? AND state = 1",
-                       "iiii", (uint64_t)f->counts, job, (uint64_t)task, epoch);
+                       "iiiii", (uint64_t)f->counts, (uint64_t)!f->untouched, job, (uint64_t)task, epoch);
 
     if (rc != 1)
         return rc;

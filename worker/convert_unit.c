@@ -5,6 +5,7 @@
 #include "kernels/half.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -358,7 +359,13 @@ static int out_of_range(const struct job *j, uint64_t at)
     const struct sl_checkpoint *ck = j->env->ck;
     const char *type = sl_type_info(j->type)->name, *from = "its values", *file = "config.json";
     uint64_t row = j->t->ne[0], each = j->t->n_src ? j->t->elems / j->t->n_src : 0;
+    char advice[SL_NAME_MAX + 64];
 
+    if (j->type == SL_TYPE_F32) /* rounded */
+        snprintf(advice, sizeof advice, "bf16; leave --round-through bf16 out");
+    else
+        snprintf(advice, sizeof advice, "%s; give it a wider type: --tensor-type %s=%s", type, j->t->name,
+                 j->type == SL_TYPE_BF16 ? "f32" : "bf16");
     if (each && at / each < j->t->n_src) {
         const struct sl_src_tensor *st =
             &ck->tensors[p->model->src[j->t->first_src + at / each].tensor];
@@ -368,9 +375,19 @@ static int out_of_range(const struct job *j, uint64_t at)
     }
     return sl_fail(j->e, SL_EUNSUPPORTED,
                    "tensor '%s' (from '%s' in '%s'): the weights from row %llu, column %llu on are too "
-                   "%s for %s; give it a wider type: --tensor-type %s=bf16", j->t->name, from, file,
+                   "%s for %s", j->t->name, from, file,
                    (unsigned long long)(at / row), (unsigned long long)(at % row),
-                   j->type == SL_TYPE_MXFP4 ? "small" : "large", type, j->t->name);
+                   j->type == SL_TYPE_MXFP4 ? "small" : "large", advice);
+}
+
+/* F32 alone keeps what BF16 has no number for; other types refuse it. */
+static int round_bf16(const struct job *j, uint64_t pos, uint64_t n)
+{
+    sl_round_bf16(j->s->x, n);
+    for (uint64_t i = 0; i < n && j->type == SL_TYPE_F32; i++)
+        if (!isfinite(j->s->x[i]))
+            return out_of_range(j, j->u->elem0 + pos + i);
+    return 0;
 }
 
 static int quantize(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out)
@@ -548,7 +565,7 @@ int sl_unit_convert(const struct sl_unit_env *env, struct sl_unit *u, uint8_t *s
         if (u->raw)
             continue;
         if (u->round)
-            sl_round_bf16(s->x, n);
+            SL_TRY(round_bf16(&j, pos, n));
         SL_TRY(quantize(&j, pos, n, out));
     }
     place_copy(u, slab);

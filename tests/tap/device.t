@@ -2,6 +2,7 @@
 # and what becomes of it when the device fails. No GPU is needed.
 use strict;
 use warnings;
+use ModelTest;
 use SluiceTest;
 use Test::More;
 
@@ -132,6 +133,15 @@ for my $case (['run=9', 10, qr/cuda:0 \(emulated GPU\): (?:starting work|convert
     like($want->{err}, qr/row \d+, column \d+ is NaN/, 'a NaN code: its place');
     is($got->{rc}, 7, 'a NaN code on the device: exit 7');
     is($got->{err}, $want->{err}, 'a NaN code on the device: the same words');
+}
+
+# A number of F32 that BF16 has not.
+{
+    my ($dir, $o) = (scratch() . '/edge', 'model.layers.1.self_attn.o_proj.weight');
+    checkpoint($dir, qw(--hidden 256 --inter 512 --heads 4 --kv-heads 4 --shards 1));
+    $_->($dir) for tensor_edit("${o}_scale_inv", 0, pack 'f<', 3.4e38 / 448), tensor_edit($o, 5, "\x7e");
+    fails('rounded through BF16', 6, qr/too large for bf16; leave --round-through bf16 out$/, $gpu, 'convert', $dir, '-o', "$dir/x.gguf",
+        qw(--recipe f32 --round-through bf16 --device cuda:0 --quiet));
 }
 
 # What --device takes.

@@ -59,6 +59,11 @@ for (['nan', "\xc0\x7f"], ['-inf', "\x80\xff"]) {
 }
 refused($ck{qwen2}, 'a product', 7, qr/tensor '$q\.weight' in '.*': row 5, column \d+ is NaN or infinite \(INT8\); the source is damaged/,
     tensor_edit("$q.weight_scale", 2 * 5, "\x7f\x7f"), 'convert');
+my $o = 'model.layers.1.self_attn.o_proj.weight';
+my @edge = (tensor_edit("${o}_scale_inv", 0, pack 'f<', 3.4e38 / 128), tensor_edit($o, 5, "\x80"));
+refused($ck{deepseek}, 'a number of F32 alone', 6, qr/'$o' in '.*'\): the weights from row 0, column \d+ on are too large for $_->[1]/, sub { $_->($_[0]) for @edge }, 'convert',
+    '--tensor-type', "blk.1.attn_output.weight=$_->[0]", @$_[2 .. $#$_])
+    for ['bf16', 'bf16; .* --tensor-type blk\.1\.attn_output\.weight=f32$'], ['f32', 'bf16; leave --round-through bf16 out$', '--round-through', 'bf16'];
 refused($ck{qwen2}, 'no scale', 6, qr/tensor '$q\.weight' is I8, which cannot be read as weights; as MXFP4 .*, as INT8 in F32, BF16 or F16$/,
     header_edit(sub { s/"\Q$q\E\.weight_\Kscale"/skale"/ or die }));
 refused($ck{deepseek}, 'blocks of another size', 7, qr/expected \[\d+, \d+\]$/, config_edit(sub { $_[0]{quantization_config}{weight_block_size} = [64, 128] }));

@@ -79,6 +79,11 @@ for (['deepseek-r1', 'dq3_k_m', '1x24G+512G', 32768, '-ngl 99 --n-cpu-moe 60', 2
     ok($set->{fits}, 'it fits');
     cmp_ok($set->{longest_context}, '>=', $ctx - 1023, 'the longest context is no shorter');
     is(join(' ', map { $_->{where} } @{ $set->{places} }), join(' ', ('gpu') x (@want - 1), 'ram'), 'places');
+    my $sum = sub { my $n = 0; $n += $_->{$_[0]} for @{ $set->{places} }; return $n };
+    my @sums = qw(weights_bytes cache_bytes buffer_bytes total_bytes);
+    is_deeply([@$set{@sums}], [map { $sum->($_) } @sums], 'sums, as in every entry');
+    my ($most) = sort { $b <=> $a } map { $_->{total_bytes} } grep { $_->{where} eq 'gpu' } @{ $set->{places} };
+    is($set->{per_device_bytes}, $most // 0, 'and the most on a GPU');
     for (0 .. $#want) {
         my $mb = ($set->{places}[$_]{total_bytes} - 2**30) / 1e6;
         ok(abs($mb - $want[$_]) < 0.013 * $want[$_], sprintf '%s, %s: %.0f MB, %.0f counted', $name, $devices, $mb, $want[$_]);

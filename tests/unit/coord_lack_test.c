@@ -109,6 +109,73 @@ static void without_the_source_the_job_fails(void **state)
     fails_without_others(*state, -SL_ENOSOURCE, 7);
 }
 
+/* Two that lack it do not wait for each other: each fails once before it counts, then as often as a task may. The
+ * daemon's restart forgets who lacked it. */
+static void all_that_lack_it_end_the_job(void **state)
+{
+    struct world *w = *state;
+    unsigned n = 0;
+    struct got g;
+    uint64_t id;
+
+    client(w, C);
+    worker(w, 1);
+    worker(w, 2);
+    id = submit(w, C, "a", ",\"attempts\":2");
+    assert_int_equal(pulled(w, 1, &g, 1), 1);
+    failed(w, 1, g, LACKS, "");
+    world_stop(w);
+    world_start(w);
+    client(w, C);
+    worker(w, 1);
+    worker(w, 2);
+    for (unsigned s = 0; s < 30; s++, passes(w, 1))
+        for (unsigned v = 1; v <= 2; v++)
+            if (pulled(w, v, &g, 1)) {
+                failed(w, v, g, LACKS, "");
+                n++;
+            }
+    assert_int_equal(n, 3);
+    assert_string_equal(state_of(w, C, id), "failed");
+}
+
+/* Of a sweep with two folders a worker that lacks one does what goes to the other, and is told of no other job. */
+static void a_sweep_goes_on_by_folders(void **state)
+{
+    struct world *w = *state;
+    struct got g[2];
+    char spec[2][400];
+    uint64_t id[2];
+    cJSON *t;
+
+    client(w, C);
+    worker(w, 1);
+    worker(w, 2);
+    for (unsigned i = 0; i < 2; i++)
+        snprintf(spec[i], sizeof spec[i], world_spec, "m", i ? "b" : "a");
+    say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"s\",\"specs\":[%s,%s],\"attempts\":1}", spec[0], spec[1]);
+    t = sl_get(expect(w, C, SL_M_SUBMITTED), "jobs");
+    for (unsigned i = 0; i < 2; i++)
+        id[i] = (uint64_t)cJSON_GetArrayItem(t, (int)i)->valuedouble;
+    pull(w, 2, 2);
+    assert_int_equal(granted(w, 2, g, 2), 2);
+    for (unsigned i = 0; i < 2; i++)
+        prepared(w, 2, g[i], 6, 3);
+    assert_int_equal(pulled(w, 1, g, 2), 2); /* one place of the source for both */
+    failed(w, 1, g[1], LACKS, "");
+    result(w, 1, g[0]);
+    for (unsigned i = 0; i < 5; i++) {
+        struct got one;
+
+        assert_int_equal(pulled(w, 1, &one, 1), 1);
+        assert_int_equal(one.job, g[0].job);
+        result(w, 1, one);
+    }
+    run_all(w, 2);
+    for (unsigned i = 0; i < 2; i++)
+        assert_string_equal(state_of(w, C, id[i]), "succeeded");
+}
+
 static void cancelled(struct world *w, uint64_t id)
 {
     say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[%llu],\"discard\":true}", (unsigned long long)id);
@@ -158,6 +225,50 @@ static void who_finds_nothing_asks_another(void **state)
     discards(w, 1, id, NOTHING);
     discards(w, 2, id, NOTHING); /* nobody has them */
     assert_true(is_forgotten(w, id));
+    id = ready_job(w, C, 1, "c", 6, 3);
+    assert_int_equal(pulled(w, 1, &g, 1), 1);
+    failed(w, 1, g, LACKS, "");
+    cancelled(w, id);
+    discards(w, 2, id, NOTHING);
+    discards(w, 1, id, FOUND); /* they are mounted there again */
+    assert_true(is_forgotten(w, id));
+    id = ready_job(w, C, 1, "d", 6, 3);
+    cancelled(w, id);
+    discards(w, 1, id, NOTHING);
+    discards(w, 2, id, NO_FOLDER);
+    assert_true(is_forgotten(w, id));
+}
+
+/* One that died while it removed them is not waited for; three that failed are asked once more when a client asks. */
+static void a_discard_ends(void **state)
+{
+    static const unsigned alive[] = {1, C};
+    struct world *w = *state;
+    struct got g;
+    uint64_t id;
+
+    client(w, C);
+    worker(w, 1);
+    worker(w, 2);
+    id = ready_job(w, C, 2, "a", 6, 3);
+    cancelled(w, id);
+    discards(w, 1, id, NOTHING);
+    assert_int_equal(pulled(w, 2, &g, 1), 1);
+    later(w, 11000, alive, 2);
+    discards(w, 1, id, NOTHING);
+    assert_true(is_forgotten(w, id));
+    worker(w, 2);
+    worker(w, 3);
+    id = ready_job(w, C, 1, "b", 6, 3);
+    cancelled(w, id);
+    for (unsigned v = 1; v <= 3; v++) {
+        discards(w, v, id, "fail\",\"code\":1,\"text\":\"x\"");
+        passes(w, 4);
+        assert_true(v == 3 || !is_forgotten(w, id));
+    }
+    cancelled(w, id);
+    discards(w, 1, id, "fail\",\"code\":1,\"text\":\"x\"");
+    assert_false(is_forgotten(w, id));
 }
 
 /* Of a job whose prepare was never begun, or failed for want of the folder, there is nothing to remove by hand. */
@@ -174,10 +285,17 @@ static void a_job_that_never_began_leaves_nothing(void **state)
     discards(w, 1, id, NO_FOLDER);
     assert_true(is_forgotten(w, id));
     id = submit(w, C, "b", ",\"attempts\":1");
-    assert_int_equal(pulled(w, 1, &g, 1), 1);
-    failed(w, 1, g, LACKS, "");
+    for (int again = 0; again < 2; again++) {
+        assert_int_equal(pulled(w, 1, &g, 1), 1);
+        failed(w, 1, g, LACKS, "");
+        assert_string_equal(state_of(w, C, id), "failed");
+        if (!again)
+            say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[%llu]}", (unsigned long long)id);
+    }
     cancelled(w, id);
     discards(w, 1, id, NO_FOLDER);
+    say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
+    assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, C, SL_M_JOB), "failures")), 2); /* this is none */
     assert_true(is_forgotten(w, id));
     id = submit(w, C, "c", "");
     assert_int_equal(pulled(w, 1, &g, 1), 1);
@@ -193,7 +311,10 @@ int main(void)
         TEST(others_go_on_without_them),
         TEST(without_the_folder_the_job_fails),
         TEST(without_the_source_the_job_fails),
+        TEST(all_that_lack_it_end_the_job),
+        TEST(a_sweep_goes_on_by_folders),
         TEST(who_finds_nothing_asks_another),
+        TEST(a_discard_ends),
         TEST(a_job_that_never_began_leaves_nothing),
     };
 
