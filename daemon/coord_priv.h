@@ -316,11 +316,13 @@ uint64_t coord_cleared_by(const struct sl_coord *c, const struct job *j);
 uint64_t coord_turn_behind(const struct sl_coord *c, const struct job *j);
 /* ---- coord_lack.c */
 /* Effect: the worker's machine lacks the job's folder or files: for ten minutes, until it says hello again
- * or coord_forget_lacks. empty: it has the folder. *another: whether a worker is connected that is not known to lack them. Errors: SL_EFAIL. */
+ * or coord_forget_lacks. empty: it has the folder, and no file of the job there. *another: whether a worker is connected
+ * that is not known to lack them. Errors: SL_EFAIL. */
 int coord_note_lack(struct sl_coord *c, struct worker *w, const struct job *j, bool empty, bool *another,
                     struct sl_error *e) SL_MUST_USE;
 /* A worker is connected that has the folder, and no files of the job there. */
 bool coord_saw_none(const struct sl_coord *c, const struct job *j);
+/* Effect: every worker may be asked for the job again. */
 void coord_forget_lacks(struct sl_coord *c, const struct job *j);
 /* The job's tasks are not for w: it lacks them, and another may have them. */
 bool coord_lacks(const struct sl_coord *c, const struct worker *w, const struct job *j);
