@@ -16,10 +16,10 @@
 /* A weight's instructions, plain and weighted, 0: there is no such, or it was not counted: those
  * behind the first floors, and the machine's, of the kernels as they are on sm_90 (the table in kernels/GPU.md). */
 static const struct { int type; double floor[2], issued[2]; } counts[] = {
-    {SL_TYPE_Q2_K, {385, 870}, {494, 1083}},
+    {SL_TYPE_Q2_K, {385, 870}, {494, 1098}},
     {SL_TYPE_Q3_K, {225, 290}, {265, 457}},
-    {SL_TYPE_Q4_K, {470, 820}, {568, 943}},
-    {SL_TYPE_Q5_K, {370, 820}, {478, 959}},
+    {SL_TYPE_Q4_K, {470, 820}, {568, 944}},
+    {SL_TYPE_Q5_K, {370, 820}, {478, 960}},
     {SL_TYPE_Q6_K, {290, 290}, {406, 411}},
     {SL_TYPE_Q8_0, {0, 0}, {114, 0}},
     {SL_TYPE_Q4_0, {0, 0}, {72, 337}},
@@ -29,7 +29,7 @@ static const struct { int type; double floor[2], issued[2]; } counts[] = {
     {SL_TYPE_IQ4_NL, {0, 0}, {413, 429}},
     {SL_TYPE_IQ4_XS, {0, 0}, {440, 456}},
     {SL_TYPE_IQ1_S, {0, 800}, {0, 699}},
-    {SL_TYPE_IQ1_M, {900, 900}, {860, 821}},
+    {SL_TYPE_IQ1_M, {900, 900}, {861, 822}},
     {SL_TYPE_IQ2_XXS, {0, 1900}, {0, 1992}},
     {SL_TYPE_IQ2_XS, {0, 4700}, {0, 3425}},
     {SL_TYPE_IQ2_S, {0, 0}, {1909, 1478}},
