@@ -202,6 +202,15 @@ static void discards(struct world *w, unsigned v, uint64_t id, const char *how)
 #define NOTHING "result\",\"bytes\":0"
 #define NO_FOLDER "fail\",\"code\":11,\"text\":\"x\""
 
+/* Prepared by worker `by`. */
+static uint64_t cancelled_job(struct world *w, unsigned by, const char *name)
+{
+    uint64_t id = ready_job(w, C, by, name, 6, 3);
+
+    cancelled(w, id);
+    return id;
+}
+
 /* An empty folder may be one that is not mounted. */
 static void who_finds_nothing_asks_another(void **state)
 {
@@ -212,16 +221,14 @@ static void who_finds_nothing_asks_another(void **state)
     client(w, C);
     worker(w, 1);
     worker(w, 2);
-    id = ready_job(w, C, 1, "a", 6, 3);
-    cancelled(w, id);
+    id = cancelled_job(w, 1, "a");
     discards(w, 1, id, NOTHING);
     assert_false(is_forgotten(w, id));
     assert_int_equal(pulled(w, 1, &g, 1), 0);
     discards(w, 2, id, FOUND);
     assert_true(is_forgotten(w, id));
     pull(w, 1, 0);
-    id = ready_job(w, C, 1, "b", 6, 3);
-    cancelled(w, id);
+    id = cancelled_job(w, 1, "b");
     discards(w, 1, id, NOTHING);
     discards(w, 2, id, NOTHING); /* nobody has them */
     assert_true(is_forgotten(w, id));
@@ -232,8 +239,7 @@ static void who_finds_nothing_asks_another(void **state)
     discards(w, 2, id, NOTHING);
     discards(w, 1, id, FOUND); /* they are mounted there again */
     assert_true(is_forgotten(w, id));
-    id = ready_job(w, C, 1, "d", 6, 3);
-    cancelled(w, id);
+    id = cancelled_job(w, 1, "d");
     discards(w, 1, id, NOTHING);
     discards(w, 2, id, NO_FOLDER);
     assert_true(is_forgotten(w, id));
@@ -250,8 +256,7 @@ static void a_discard_ends(void **state)
     client(w, C);
     worker(w, 1);
     worker(w, 2);
-    id = ready_job(w, C, 2, "a", 6, 3);
-    cancelled(w, id);
+    id = cancelled_job(w, 2, "a");
     discards(w, 1, id, NOTHING);
     assert_int_equal(pulled(w, 2, &g, 1), 1);
     later(w, 11000, alive, 2);
@@ -259,8 +264,7 @@ static void a_discard_ends(void **state)
     assert_true(is_forgotten(w, id));
     worker(w, 2);
     worker(w, 3);
-    id = ready_job(w, C, 1, "b", 6, 3);
-    cancelled(w, id);
+    id = cancelled_job(w, 1, "b");
     for (unsigned v = 1; v <= 3; v++) {
         discards(w, v, id, "fail\",\"code\":1,\"text\":\"x\"");
         passes(w, 4);
