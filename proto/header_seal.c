@@ -6,41 +6,32 @@
 
 #include <stdlib.h>
 
-/* Where the record of a key-value begins and its value does. */
-static int kv_places(const struct sl_kvs *kvs, uint64_t i, uint64_t *start, uint64_t *value)
+/* Bytes of the key-value's record before its value. */
+static uint64_t bytes_before(const struct sl_kv *kv)
 {
-    const struct sl_kv *kv = &kvs->kv[i];
-
-    SL_TRY(sl_gguf_value_offset(kvs, kv->key, value));
-    *start = *value - (8 + strlen(kv->key) + 4) - (kv->type == SL_KV_ARR ? 12 : 0);
-    return 0;
+    return 8 + strlen(kv->key) + 4 + (kv->type == SL_KV_ARR ? 12 : 0);
 }
 
-/* Where the key-values end and the tensor infos begin. */
-static int kvs_end(const struct sl_kvs *kvs, uint64_t *end)
+static uint64_t value_bytes(const struct sl_kv *kv)
 {
-    const struct sl_kv *last = &kvs->kv[kvs->n - 1]; /* there are the checksums at least */
+    uint64_t n = kv->n * (kv->elem == SL_KV_STR ? 8 : sl_gguf_type_size(kv->elem));
 
-    SL_TRY(sl_gguf_value_offset(kvs, last->key, end));
-    *end += last->n * (last->elem == SL_KV_STR ? 8 : sl_gguf_type_size(last->elem));
-    for (uint64_t i = 0; last->elem == SL_KV_STR && i < last->n; i++)
-        *end += last->str_len[i];
-    return 0;
+    for (uint64_t i = 0; kv->elem == SL_KV_STR && i < kv->n; i++)
+        n += kv->str_len[i];
+    return n;
 }
 
-static int seal_kvs(const uint8_t *header, const struct sl_kvs *kvs, uint64_t end, uint64_t *out)
+static int seal_kvs(struct sl_cursor *c, const struct sl_kvs *kvs, uint64_t *out)
 {
-    for (uint64_t i = kvs->n; i-- > 0;) {
-        const char *key = kvs->kv[i].key;
-        uint64_t start, value, upto = end;
+    for (uint64_t i = 0; i < kvs->n; i++) {
+        const struct sl_kv *kv = &kvs->kv[i];
+        uint64_t before = bytes_before(kv), all = before + value_bytes(kv);
+        bool own = strcmp(kv->key, SL_KEY_SUM_RECORDS) == 0 || strcmp(kv->key, SL_KEY_SUM_HEADER) == 0;
+        const uint8_t *bytes;
 
-        SL_TRY(kv_places(kvs, i, &start, &value));
-        if (value > end)
+        if (!sl_cursor_bytes(c, all, &bytes))
             return SL_EFAIL;
-        if (strcmp(key, SL_KEY_SUM_RECORDS) == 0 || strcmp(key, SL_KEY_SUM_HEADER) == 0)
-            upto = value;
-        out[i] = sl_xxh64(header + start, upto - start);
-        end = start;
+        out[i] = sl_xxh64(bytes, own ? before : all);
     }
     return 0;
 }
@@ -77,13 +68,13 @@ int sl_gguf_seal_header(uint8_t *header, uint64_t len, const struct sl_kvs *kvs,
         int rc;
 
         SL_TRY(sl_gguf_value_offset(kvs, SL_KEY_SUM_RECORDS, &at_records));
-        SL_TRY(kvs_end(kvs, &c.at));
-        if (records->n != kvs->n + n_tensors || at_records > len || records->n > (len - at_records) / 8 || c.at > len)
+        if (records->n != kvs->n + n_tensors || at_records > len || records->n > (len - at_records) / 8)
             return SL_EFAIL;
         out = malloc(8 * records->n);
         if (!out)
             return SL_EFAIL;
-        rc = seal_kvs(header, kvs, c.at, out);
+        c.at = 24; /* behind magic, version and counts */
+        rc = seal_kvs(&c, kvs, out);
         if (rc == 0)
             rc = seal_tensors(&c, n_tensors, out + kvs->n);
         if (rc == 0)
