@@ -1,6 +1,7 @@
 #include "proto/plan_build.h"
 #include "proto/source_file.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -249,13 +250,17 @@ int sl_plan_header(const struct sl_plan *p, uint32_t segment, uint8_t **buf)
     return segment_header(p, &p->segments[segment], buf, &bytes);
 }
 
-static int place_headers(struct sl_plan *p)
+static int place_headers(struct sl_plan *p, struct sl_error *e)
 {
     for (uint32_t i = 0; i < p->n_segments; i++) {
         struct sl_plan_segment *s = &p->segments[i];
 
-        SL_TRY(segment_kvs(p, i));
-        SL_TRY(segment_header(p, s, NULL, &s->header_bytes));
+        if (segment_kvs(p, i) < 0 || segment_header(p, s, NULL, &s->header_bytes) < 0)
+            return no_memory(e);
+        /* What the reader does not take could never be verified. */
+        if (s->kvs.n > SL_GGUF_MAX_KEYS || s->header_bytes > SL_GGUF_MAX_HEADER)
+            return sl_fail(e, SL_EUNSUPPORTED, "%s would have %" PRIu64 " metadata keys in a header of %" PRIu64 " bytes; %u and %u "
+                           "at most are read", s->name, s->kvs.n, s->header_bytes, SL_GGUF_MAX_KEYS, SL_GGUF_MAX_HEADER);
         s->file_bytes = s->header_bytes + s->data_bytes;
         p->file_bytes += s->file_bytes;
         for (uint32_t k = 0; k < s->n_tensors; k++)
@@ -275,7 +280,7 @@ static int build(const struct sl_plan_input *in, struct sl_plan *p, struct sl_er
     if (model_kvs(in, p) < 0 || sl_plan_options(in, p) < 0)
         return no_memory(e);
     SL_TRY(sl_plan_fingerprint(in, p, e));
-    return place_headers(p) < 0 ? no_memory(e) : 0;
+    return place_headers(p, e);
 }
 
 int sl_plan_build(const struct sl_checkpoint *ck, const struct sl_model *m,

@@ -426,12 +426,34 @@ static void test_option_difference(void **state)
     }
 }
 
+/* A file that could not be verified afterwards is not begun. */
+static void test_too_many_keys(void **state)
+{
+    const struct sl_recipe_opts ro = {.output_type = -1, .embedding_type = -1};
+    struct world *w = make_world();
+    struct sl_recipe *r;
+    struct sl_plan *p;
+    struct sl_error e;
+    char key[16];
+
+    (void)state;
+    for (uint32_t i = 0; i < SL_GGUF_MAX_KEYS - 2; i++) {
+        snprintf(key, sizeof key, "k%u", i);
+        assert_int_equal(sl_kvs_set_u32(&w->m.kvs, key, i), 0);
+    }
+    assert_int_equal(sl_recipe_load("q4_k_m", &r, &e), 0);
+    assert_int_equal(sl_plan_build(&w->ck, &w->m, r, &ro, NULL, &p, &e), SL_EUNSUPPORTED);
+    assert_non_null(strstr(e.text, " metadata keys in a header of "));
+    sl_recipe_close(r);
+    free_world(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_file), cmocka_unit_test(test_split), cmocka_unit_test(test_tasks),
         cmocka_unit_test(test_fingerprint), cmocka_unit_test(test_options_are_told),
-        cmocka_unit_test(test_option_difference),
+        cmocka_unit_test(test_option_difference), cmocka_unit_test(test_too_many_keys),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
