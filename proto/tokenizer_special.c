@@ -249,9 +249,12 @@ static void find_special(struct special *s, const cJSON *tokenizer, const cJSON 
     if (config)
         read_tokens(s, tokenizer, config);
     for (int t = 0; t < N_TYPES; t++) {
+        const cJSON *id;
+
         snprintf(name, sizeof name, "%s_token_id", types[t].name);
+        id = entry(model_config, name);
         if (s->active[t])
-            set_id(s, t, entry(entry(model_config, name) ? model_config : entry(model_config, "text_config"), name));
+            set_id(s, t, id && !cJSON_IsNull(id) ? id : entry(entry(model_config, "text_config"), name));
     }
 }
 

@@ -359,6 +359,23 @@ static void test_post_processor(void **state)
     sl_kvs_free(&kvs);
 }
 
+/* An id that config.json has not, or as null, is its text model's. */
+static void test_text_model_ids(void **state)
+{
+    static const char config[] = "{\"bos_token_id\":null,\"pad_token_id\":5,\"text_config\":"
+                                 "{\"bos_token_id\":3,\"eos_token_id\":4,\"pad_token_id\":6}}";
+    struct sl_error e;
+    struct sl_kvs kvs;
+    char buf[128];
+
+    fx_text(*state, "tokenizer.json", TOKENIZER);
+    assert_int_equal(keys_of(*state, &sl_arch_llama, 8, config, &kvs, &e), 0);
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.bos_token_id", buf, 128), "u32 3");
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.eos_token_id", buf, 128), "u32 4");
+    assert_string_equal(fx_value(&kvs, "tokenizer.ggml.padding_token_id", buf, 128), "u32 5");
+    sl_kvs_free(&kvs);
+}
+
 #define SPECIAL(t) "{\"SpecialToken\":{\"id\":\"" t "\"}}"
 #define SEQUENCE(t) "{\"Sequence\":{\"id\":\"" t "\"}}"
 
@@ -460,6 +477,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_template_files, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_template_folder, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_post_processor, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_text_model_ids, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_separators, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_merges_txt, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_refused, fx_setup, fx_teardown),
