@@ -335,28 +335,28 @@ static int keep_name(struct sl_checkpoint *ck, const char *path, struct sl_error
     return sl_ck_priv(ck)->label ? 0 : sl_fail(e, SL_EFAIL, "%s: out of memory", path);
 }
 
-/* Whether a file is GGUF by its first bytes: Ollama's have no such name. */
-static bool begins_as_gguf(const struct sl_checkpoint *ck, const char *path)
+/* Returns 1 when a file is GGUF by its first bytes, or 0: Ollama's have no such name. */
+static int begins_as_gguf(const struct sl_checkpoint *ck, const char *path, struct sl_error *e)
 {
     struct sl_source_stat st;
-    struct sl_error e;
-    char head[4];
-    bool is;
-    int fd;
+    char head[4] = "";
+    int fd, rc;
 
-    if (sl_source_open_path(path, ck->roots, &fd, &st, &e) < 0)
-        return false;
-    is = st.size >= sizeof head && sl_source_read(fd, path, head, sizeof head, 0, &e) == 0 && memcmp(head, "GGUF", sizeof head) == 0;
+    SL_TRY(sl_source_open_path(path, ck->roots, &fd, &st, e));
+    rc = sl_source_read(fd, path, head, st.size < sizeof head ? (size_t)st.size : sizeof head, 0, e);
     close(fd);
-    return is;
+    return rc < 0 ? rc : memcmp(head, "GGUF", sizeof head) == 0;
 }
 
 static int open_file(struct sl_checkpoint *ck, const char *path, struct sl_error *e)
 {
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
     bool shard = sl_stem(path, shard_suffix) > 0, index = sl_stem(path, ".safetensors.index.json") > 0;
+    int gguf = sl_stem(path, ".gguf") > 0;
 
-    if (sl_stem(path, ".gguf") || (!shard && !index && begins_as_gguf(ck, path)))
+    if (!gguf && !shard && !index)
+        SL_TRY(gguf = begins_as_gguf(ck, path, e));
+    if (gguf)
         return sl_ck_open_gguf(ck, path, e);
     if (!shard && !index)
         return sl_fail(e, SL_ESOURCE, "%s: not a checkpoint; expected a folder with config.json and "

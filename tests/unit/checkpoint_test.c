@@ -216,6 +216,10 @@ static void refuses_folders(void **state)
     refuse(in(dir, "absent"), SL_ESOURCE, "No such file");
     refuse(dir, SL_ESOURCE, "no other .safetensors file");
     refuse(in(dir, "config.json"), SL_ESOURCE, "not a checkpoint; expected a folder");
+    /* What cannot be looked into is not said to be something else. */
+    maker_write(dir, "sha256-0a", "GGUF");
+    maker_write(dir, "sha256-0a.aria2", "");
+    refuse(in(dir, "sha256-0a"), SL_ESOURCE, "its download has not ended, for sha256-0a.aria2 is there");
     maker_write(dir, "x.bin", "");
     refuse(dir, SL_EUNSUPPORTED, "PyTorch pickles");
     maker_write(dir, "x.gguf", "");
