@@ -36,16 +36,18 @@ static void fill_table(const struct sl_config_program *p, struct poptOption *tab
     }
 }
 
-/* The value of --config: the file must be known before the first option is set. */
+/* The last value of --config: the file must be known before the first option is set. */
 static const char *path_option(int argc, const char **argv)
 {
+    const char *path = NULL;
+
     for (int i = 1; i < argc; i++) {
         if (strncmp(argv[i], "--config=", 9) == 0)
-            return argv[i] + 9;
-        if (strcmp(argv[i], "--config") == 0 && i + 1 < argc)
-            return argv[i + 1];
+            path = argv[i] + 9;
+        else if (strcmp(argv[i], "--config") == 0 && i + 1 < argc)
+            path = argv[++i];
     }
-    return NULL;
+    return path;
 }
 
 static int take(const struct sl_config_program *p, struct sl_config *c,

@@ -142,6 +142,7 @@ refuses('a bad time', qr/\Q$conf\E:\d+: daemon\.lease: expected a time/, lease =
 refuses('an unknown key', qr/no such key: daemon\.leese/, leese => '60s');
 configure();
 fails('a bad option', 2, qr/--lease: daemon\.lease: expected 1s to 24h/, $SLUICED, '--config', $conf, '--lease', '1ms');
+fails('of two files the last', 2, qr/--lease: daemon\.lease: expected 1s to 24h/, $SLUICED, '--config', "$run/none.conf", "--config=$conf", '--lease', '1ms');
 my $theirs = $> ? '/' : "$run/theirs"; # another user's
 mkdir $theirs and chown 1, 1, $theirs if !$>;
 fails("a socket in another user's folder", 2, qr{\Q$theirs\E: the socket's folder is another user's; name one of your own with --listen},
