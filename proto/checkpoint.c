@@ -478,10 +478,7 @@ int sl_checkpoint_open_config(const char *path, struct sl_checkpoint **out, stru
 
 bool sl_checkpoint_is_shard(const struct sl_checkpoint *ck)
 {
-    const char *of = !ck->is_gguf && ck->n_files == 1 ? strstr(ck->files[0].name, "-of-") : NULL;
-    unsigned n;
-
-    return of && sscanf(of, "-of-%5u.safetensors", &n) == 1 && n > 1;
+    return !ck->is_gguf && ck->n_files == 1 && sl_shard_set_size(ck->files[0].name) > 1;
 }
 
 void sl_checkpoint_fail(const struct sl_checkpoint *ck, struct sl_error *e)

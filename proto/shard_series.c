@@ -51,6 +51,13 @@ static bool is_numbered(const char *name, struct numbered *x)
     return read_number(from, x->rest, &x->number) && read_number(of, end, &x->of) && x->of && x->number <= x->of;
 }
 
+uint32_t sl_shard_set_size(const char *name)
+{
+    struct numbered x;
+
+    return is_numbered(name, &x) ? x.of : 0;
+}
+
 static bool same_set(const struct numbered *a, const struct numbered *b)
 {
     return a->before == b->before && strncmp(a->name, b->name, (size_t)a->before) == 0 && strcmp(a->rest, b->rest) == 0;

@@ -17,4 +17,7 @@ struct sl_shard_series {
 int sl_shard_series_read(const char *dir, struct sl_shard_series *out, struct sl_error *e) SL_MUST_USE;
 void sl_shard_series_free(struct sl_shard_series *s);
 
+/* Returns how many shards are in the set of a file named X-NNNNN-of-NNNNN.safetensors; 0: it has no such name. */
+uint32_t sl_shard_set_size(const char *name);
+
 #endif

@@ -128,8 +128,8 @@ static void refuses_packed(void **state)
         write_packed(*state, "model.safetensors", &bad[i].p);
         refuse(*state, bad[i].code, bad[i].why);
     }
-    write_packed(*state, "m-00001-of-00002.safetensors", &bad[3].p);
-    refuse(in(*state, "m-00001-of-00002.safetensors"), SL_ESOURCE,
+    write_packed(*state, "best-of-all-00001-of-00002.safetensors", &bad[3].p);
+    refuse(in(*state, "best-of-all-00001-of-00002.safetensors"), SL_ESOURCE,
            "is one shard of a checkpoint, and 'x.weight_scale' is in another; give the folder");
     maker_write(*state, "config.json", plain_config);
     write_packed(*state, "model.safetensors", &good);
@@ -329,9 +329,9 @@ static void refuses_nvfp4(void **state)
     write_fp4(*state, (const char *[]){"x.weight", "U8", "[6,32]"}, (const char *[]){"x.weight_scale_2", "F32", "[1]"}, 192, 4);
     refuse(*state, SL_ESOURCE, "NVFP4 tensor 'x.weight' has no scale: expected 'x.weight_scale'");
     snprintf(whole, sizeof whole, "%s/model.safetensors", (const char *)*state);
-    assert_int_equal(link(whole, in(*state, "m-00001-of-00002.safetensors")), 0);
-    refuse(in(*state, "m-00001-of-00002.safetensors"), SL_ESOURCE, "is one shard of a checkpoint, and the scale of 'x.weight' is in another; give the folder");
-    unlink(in(*state, "m-00001-of-00002.safetensors"));
+    assert_int_equal(link(whole, in(*state, "best-of-all-00001-of-00002.safetensors")), 0);
+    refuse(in(*state, "best-of-all-00001-of-00002.safetensors"), SL_ESOURCE, "is one shard of a checkpoint, and the scale of 'x.weight' is in another; give the folder");
+    unlink(in(*state, "best-of-all-00001-of-00002.safetensors"));
     write_fp4(*state, (const char *[]){"x.weight", "BF16", "[6,32]"}, (const char *[]){"x.weight_scale_2", "F32", "[1]"}, 384, 4);
     refuse(*state, SL_EUNSUPPORTED, "scale 'x.weight_scale_2' belongs to 'x.weight', which is BF16: only NVFP4 has one of a whole tensor");
 }
