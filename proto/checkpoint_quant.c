@@ -13,6 +13,8 @@
 #define WORD_WEIGHTS 8u  /* packed in one I32 */
 #define NAMES_MAX 4096   /* entries of "ignore" that are looked at: GLM-4.6-FP8 names 800 layers, */
 #define PATTERNS_MAX 100 /* and of these the expressions */
+#define LAYER_NAMES 3    /* of one layer */
+#define LAYER_BUF (SL_SRC_MAX_NAME + 32)
 
 static const cJSON *quantization(const struct sl_checkpoint *ck)
 {
@@ -221,16 +223,28 @@ static int ignores(const char *entry, const char *layer, struct sl_error *e)
     return rc == SL_EUSAGE ? 0 : rc;
 }
 
+/* The names that a weight's layer may have there: that of a text model inside another has a prefix. Returns how many. */
+static size_t layer_names(const struct sl_checkpoint *ck, const char *weight, char names[LAYER_NAMES][LAYER_BUF])
+{
+    int n = (int)(sl_stem(weight, ".weight") ? sl_stem(weight, ".weight") : strlen(weight));
+    int in_model = strncmp(weight, "model.", 6) == 0 ? 6 : 0; /* bytes of that */
+
+    snprintf(names[0], LAYER_BUF, "%.*s", n, weight);
+    snprintf(names[1], LAYER_BUF, "language_model.%.*s", n, weight);
+    snprintf(names[2], LAYER_BUF, "model.language_model.%.*s", n - in_model, weight + in_model);
+    return !sl_ck_priv(ck)->text ? 1 : in_model ? 3 : 2;
+}
+
 int sl_checkpoint_ignores(const struct sl_checkpoint *ck, const char *name, struct sl_error *e)
 {
     const cJSON *entry = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(quantization(ck), "ignore"), 0);
-    char layer[SL_SRC_MAX_NAME + 1];
+    char names[LAYER_NAMES][LAYER_BUF];
+    size_t n = layer_names(ck, name, names);
     int hit = 0, n_patterns = 0;
 
-    snprintf(layer, sizeof layer, "%.*s", (int)sl_stem(name, ".weight"), name);
     for (int i = 0; i < NAMES_MAX && entry && !hit; i++, entry = entry->next)
         if (cJSON_IsString(entry) && (strncmp(entry->valuestring, "re:", 3) != 0 || n_patterns++ < PATTERNS_MAX))
-            hit = ignores(entry->valuestring, layer, e);
+            for (size_t k = 0; k < n && !hit; k++)
+                hit = ignores(entry->valuestring, names[k], e);
     return hit;
 }
-

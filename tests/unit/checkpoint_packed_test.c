@@ -468,6 +468,8 @@ static void refuses_configs(void **state)
     sl_checkpoint_close(open_ok(*state));
 }
 
+#define SEES "\"architectures\":[\"KimiK25ForConditionalGeneration\"],\"model_type\":\"kimi_k25\",\"hidden_size\":1"
+
 /* What ships as it was, by config.json alone: as the library reads "ignore". */
 static void plans_by_config(void **state)
 {
@@ -497,7 +499,30 @@ static void plans_by_config(void **state)
     sl_checkpoint_close(ck);
 }
 
-#define SEES "\"architectures\":[\"KimiK25ForConditionalGeneration\"],\"model_type\":\"kimi_k25\",\"hidden_size\":1"
+/* A text model's layers are named there as the whole model has them. */
+static void plans_by_whole_names(void **state)
+{
+    static const struct { const char *name; bool ignored; } layers[] = {
+        {"model.layers.0.mlp.gate_proj.weight", true},
+        {"model.layers.1.mlp.gate_proj.weight", true},
+        {"model.layers.2.mlp.gate_proj.weight", true},
+        {"model.layers.3.mlp.gate_proj.weight", true},
+        {"model.layers.4.mlp.gate_proj.weight", false},
+        {"model.layers.5.mlp.experts.gate_up_proj", true},
+        {"lm_head.weight", true},
+    };
+    struct sl_error e = {.code = 0};
+    struct sl_checkpoint *ck;
+
+    maker_write(*state, "config.json", "{" SEES ",\"text_config\":{},\"quantization_config\":{\"ignore\":["
+                "\"model.language_model.layers.0.mlp*\",\"language_model.model.layers.1.mlp.gate_proj\",\"model.layers.2.mlp*\","
+                "\"re:model\\\\.language_model\\\\.layers\\\\.3\\\\.\",\"model.language_model.layers.5.mlp.experts*\","
+                "\"language_model.lm_head\"]}}");
+    assert_int_equal(sl_checkpoint_open_config(in(*state, "config.json"), &ck, &e), 0);
+    for (size_t i = 0; i < sizeof layers / sizeof *layers; i++)
+        assert_int_equal(sl_checkpoint_ignores(ck, layers[i].name, &e), layers[i].ignored);
+    sl_checkpoint_close(ck);
+}
 
 static void takes_the_text_model(void **state)
 {
@@ -541,6 +566,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {TEST(becomes_a_weight), TEST(refuses_packed), TEST(becomes_fp4), TEST(refuses_fp4),
                                        TEST(becomes_nvfp4), TEST(refuses_nvfp4), TEST(becomes_int8), TEST(refuses_int8), TEST(stacks), TEST(refuses_configs), TEST(plans_by_config),
+                                       TEST(plans_by_whole_names),
                                        TEST(takes_the_text_model)};
 
     return cmocka_run_group_tests_name("packed", tests, NULL, NULL);
