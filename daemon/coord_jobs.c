@@ -29,7 +29,6 @@ void coord_free_job(struct job *j)
     for (uint32_t i = 0; i < j->n_labels; i++)
         free(j->labels[i]);
     free(j->user);
-    free(j->spec_text);
     free(j->files);
     free(j->tasks);
     free(j->shards);
@@ -243,6 +242,31 @@ int coord_set_tasks(struct job *j, const struct sl_queue_plan *p, struct sl_erro
     return index_tasks(j, e);
 }
 
+int coord_read_spec(const struct sl_job_row *r, cJSON **spec, struct sl_error *e)
+{
+    struct sl_error why;
+    cJSON *files = NULL;
+    char forget[80] = "";
+    int rc;
+
+    *spec = NULL;
+    rc = sl_json_parse("specification", r->spec, strlen(r->spec), NULL, spec, &why);
+    if (rc == 0)
+        rc = sl_record_check("spec", *spec, &why);
+    if (rc == 0 && r->files[0])
+        rc = sl_json_parse("files", r->files, strlen(r->files), NULL, &files, &why);
+    cJSON_Delete(files);
+    if (rc == 0)
+        return 0;
+    cJSON_Delete(*spec);
+    *spec = NULL;
+    if (sl_job_ended(r->state))
+        snprintf(forget, sizeof forget, "; 'sluice forget %llu' takes it out", (unsigned long long)r->id);
+    return rc == SL_EFAIL ? sl_fail(e, SL_EFAIL, "%s", why.text)
+                          : sl_fail(e, SL_EUSAGE, "queue: job %llu cannot be read, the queue is damaged: %.700s%s",
+                                    (unsigned long long)r->id, why.text, forget);
+}
+
 static int copy_row(struct job *j, const struct sl_job_row *r, struct sl_error *e)
 {
     if (r->n_tasks > SL_TASKS_MAX)
@@ -267,23 +291,15 @@ static int copy_row(struct job *j, const struct sl_job_row *r, struct sl_error *
     snprintf(j->error, sizeof j->error, "%s", r->error);
     snprintf(j->fingerprint, sizeof j->fingerprint, "%s", r->fingerprint);
     j->user = strdup(r->user);
-    j->spec_text = strdup(r->spec);
     j->files = strdup(r->files);
     j->tasks = calloc(r->n_tasks ? r->n_tasks : 1, sizeof *j->tasks);
     for (j->n_labels = 0; j->n_labels < r->n_labels; j->n_labels++)
         if (!(j->labels[j->n_labels] = strdup(r->labels[j->n_labels])))
             break;
-    if (!j->user || !j->spec_text || !j->files || !j->tasks || j->n_labels != r->n_labels)
+    if (!j->user || !j->files || !j->tasks || j->n_labels != r->n_labels)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    if (sl_json_parse("specification", j->spec_text, strlen(j->spec_text), NULL, &j->spec, e) < 0 ||
-        sl_record_check("spec", j->spec, e) < 0) {
-        struct sl_error why = *e;
-
-        if (why.code == SL_EFAIL)
-            return SL_EFAIL;
-        return sl_fail(e, SL_EFAIL, "queue: job %llu cannot be read, the queue is damaged: %.700s",
-                       (unsigned long long)r->id, why.text);
-    }
+    if (coord_read_spec(r, &j->spec, e) < 0)
+        return e->code = SL_EFAIL;
     j->output_hash = coord_output_hash(j->spec);
     return 0;
 }

@@ -16,10 +16,8 @@ static void put_sum(cJSON *into, const char *field, uint64_t sum)
     sl_put_uint(into, field, sum < SL_WIRE_UINT_MAX ? sum : SL_WIRE_UINT_MAX);
 }
 
-void coord_put_row(cJSON *into, const struct sl_job_row *r, bool files)
+void coord_put_row(cJSON *into, const struct sl_job_row *r, const cJSON *spec, bool files)
 {
-    cJSON *spec = cJSON_Parse(r->spec);
-
     sl_put_uint(into, "id", r->id);
     sl_put_str(into, "state", sl_job_state_name(r->state));
     sl_put_uint(into, "priority", r->priority);
@@ -30,13 +28,10 @@ void coord_put_row(cJSON *into, const struct sl_job_row *r, bool files)
     if (r->n_labels)
         sl_put_strs(into, "labels", r->labels, r->n_labels);
     sl_put_str(into, "user", r->user);
-    if (!spec) /* memory was out */
-        sl_put(into, "source", NULL);
     sl_put_str(into, "source", sl_get_str(spec, "source"));
     sl_put_str(into, "output", sl_get_str(spec, "output"));
     sl_put_str(into, "prefix", sl_get_str(spec, "prefix"));
     sl_put_str(into, "recipe", sl_get_str(spec, "recipe"));
-    cJSON_Delete(spec);
     sl_put_uint(into, "submitted", r->submitted_ms);
     put_time(into, "started", r->started_ms);
     put_time(into, "ended", r->ended_ms);
@@ -57,7 +52,7 @@ void coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool fi
 {
     struct sl_job_row r = {
         .id = j->id, .group = j->group, .state = j->state, .priority = j->priority,
-        .user = j->user, .spec = j->spec_text, .submitted_ms = j->submitted_ms,
+        .user = j->user, .submitted_ms = j->submitted_ms,
         .started_ms = j->started_ms, .ended_ms = j->ended_ms, .code = j->code,
         .error = j->state == SL_JOB_HELD ? "" : j->error, /* its reason */
         .files = j->files, .n_tasks = j->n_tasks, .n_done = j->n_done,
@@ -69,7 +64,7 @@ void coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool fi
 
     memcpy(r.after, j->after, sizeof r.after);
     memcpy(r.labels, j->labels, sizeof r.labels);
-    coord_put_row(into, &r, files);
+    coord_put_row(into, &r, j->spec, files);
     for (uint32_t i = 0; i < c->n_workers; i++) {
         const struct worker *w = c->workers[i];
         bool here = false;
