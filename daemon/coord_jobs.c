@@ -540,19 +540,6 @@ void coord_sweep_ended(struct sl_coord *c)
     c->n_jobs = n;
 }
 
-static uint64_t next_try(const struct job *j, uint64_t now)
-{
-    uint64_t first = UINT64_MAX;
-
-    for (uint32_t i = 0; i < j->n_tasks + SPECIAL_TASKS; i++) {
-        const struct task *t = i < j->n_tasks ? &j->tasks[i] : &j->special[i - j->n_tasks];
-
-        if (t->state == SL_TASK_READY && t->not_before_ms > now && t->not_before_ms < first)
-            first = t->not_before_ms;
-    }
-    return first == UINT64_MAX ? 0 : first - now;
-}
-
 int coord_hold(struct sl_coord *c, struct job *j, const char *user, struct sl_error *e)
 {
     time_t at = (time_t)(c->now.wall_ms / 1000);
@@ -563,50 +550,4 @@ int coord_hold(struct sl_coord *c, struct job *j, const char *user, struct sl_er
         strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S UTC", &tm);
     snprintf(why, sizeof why, "held by %s since %s", user, when);
     return coord_set_state(c, j, SL_JOB_HELD, 0, why, e);
-}
-
-void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap)
-{
-    uint32_t connected = 0, draining = 0, idle = 0;
-    uint64_t wait, before;
-
-    *buf = 0;
-    if (sl_job_ended(j->state))
-        return;
-    for (uint32_t i = 0; i < c->n_workers; i++) {
-        connected += c->workers[i]->peer != 0;
-        draining += c->workers[i]->peer != 0 && c->workers[i]->draining;
-        idle += c->workers[i]->peer != 0 && !c->workers[i]->draining && c->workers[i]->n_held == 0 &&
-                !coord_lacks(c, c->workers[i], j);
-    }
-    if (j->state == SL_JOB_HELD) {
-        snprintf(buf, cap, "%s", j->error[0] ? j->error : "held by a user"); /* an older release kept nobody */
-        return;
-    }
-    for (uint32_t i = 0; i < j->n_after; i++)
-        if (j->dep[i] != DEP_MET) {
-            snprintf(buf, cap, j->dep[i] == DEP_PENDING ? "waits for job %llu"
-                                                        : "waits for job %llu, which did not succeed",
-                     (unsigned long long)j->after[i]);
-            return;
-        }
-    if (c->failed.code) /* workers cannot say hello either */
-        snprintf(buf, cap, "the daemon's queue failed: %s", c->failed.text);
-    else if (connected == 0)
-        snprintf(buf, cap, "no worker is connected");
-    else if (j->n_tasks == 0 && (before = coord_cleared_by(c, j)) != 0)
-        snprintf(buf, cap, "waits until the files of job %llu are removed", (unsigned long long)before);
-    else if ((before = coord_turn_behind(c, j)) != 0)
-        snprintf(buf, cap, "waits for its turn behind job %llu", (unsigned long long)before);
-    else if (connected == draining)
-        snprintf(buf, cap, "all workers are draining");
-    else if (j->state == SL_JOB_STITCHING && j->manual_stitch)
-        snprintf(buf, cap, "waits for 'sluice stitch %llu'", (unsigned long long)j->id);
-    else if (coord_runnable(c, j))
-        snprintf(buf, cap, "%s", j->n_leased ? "" : idle ? "waits until a worker asks for work"
-                                                         : "workers are busy with other jobs");
-    else if (j->n_leased == 0 && (wait = next_try(j, c->now.run_ms)) > 0)
-        snprintf(buf, cap, "a task failed; tried again in %llu s", (unsigned long long)(wait + 999) / 1000);
-    else if (j->state == SL_JOB_RUNNING && j->group && j->n_ready && j->n_leased == 0)
-        snprintf(buf, cap, "waits for the plans of its sweep");
 }

@@ -291,8 +291,6 @@ bool coord_discards(struct job *j);
 void coord_sweep_ended(struct sl_coord *c);
 /* Effect: an rc below 0 is the queue's failure: everything is to be read again. Returns rc. */
 int coord_broke(struct sl_coord *c, int rc, const struct sl_error *e) SL_MUST_USE;
-/* Effect: buf = why the job is not running, "" when it is or has ended. */
-void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap);
 
 /* ---- coord_turns.c: when a job may begin. What is asked walks over all jobs once, and again
  * after coord_turns_changed. */
@@ -335,10 +333,11 @@ bool coord_runnable(const struct sl_coord *c, const struct job *j);
 /* Effect: grants tasks to the workers that asked for some, one each in turn. Errors: those of the queue. */
 int coord_schedule(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
 
-/* ---- coord_work.c, coord_client.c: one message each */
+/* ---- coord_hello.c */
 /* Effect: makes the session, and answers with `welcome` or `error`. */
 int coord_on_hello(struct sl_coord *c, const struct sl_peer *from, const struct sl_msg *m,
                    const char *re, struct sl_error *e) SL_MUST_USE;
+/* ---- coord_work.c, coord_client.c: one message each */
 /* A worker's message. */
 int coord_on_work(struct sl_coord *c, struct session *s, const struct sl_msg *m,
                   struct sl_error *e) SL_MUST_USE;
