@@ -24,6 +24,7 @@
 #define STOP_MS 3000u        /* for tasks under way when a stop is asked for */
 #define THREADS_BYTES (128u << 20)
 #define TICK_MS 100
+#define AHEAD 3              /* tasks, so that the engine never waits for the queue */
 #define HELLO_MS 30000u
 
 struct side {
@@ -78,7 +79,7 @@ static void *worker_main(void *user)
         .worker = {.instance = INSTANCE, .name = "convert", .host = "localhost",
                    .device = r->t->worker.devices ? r->t->worker.devices->label : "cpu",
                    .pid = (uint64_t)getpid(), .threads = r->t->worker.threads,
-                   .mem_bytes = r->t->worker.mem_bytes},
+                   .mem_bytes = r->t->worker.mem_bytes, .ahead = AHEAD},
         .stop_fd = r->worker.stop_fd, .finish_ms = STOP_MS};
 
     r->worker.rc = sl_worker_run(&o, &r->worker.e);

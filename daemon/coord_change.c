@@ -8,6 +8,8 @@
 
 /* What the queue says of a job. */
 struct found {
+    struct ask *a;
+    struct sl_error *e;
     bool there;
     enum sl_job_state state;
     char user[65];
@@ -16,11 +18,19 @@ struct found {
 static int on_found(void *user, const struct sl_job_row *r)
 {
     struct found *s = user;
+    cJSON *spec;
+    int rc;
 
     s->there = true;
     s->state = r->state;
     snprintf(s->user, sizeof s->user, "%s", r->user);
-    return 0;
+    if (!sl_job_ended(r->state) || s->a->m->id == SL_M_FORGET)
+        return 0;
+    rc = coord_read_spec(r, &spec, s->e); /* nobody has read it since it ended */
+    cJSON_Delete(spec);
+    if (rc == SL_EUSAGE)
+        sl_fail(&s->a->why, SL_EFAIL, "%s", s->e->text);
+    return rc;
 }
 
 static int may_change(struct ask *a, const char *owner, uint64_t id)
@@ -355,7 +365,7 @@ static uint32_t add_once(uint64_t *ids, uint32_t n, uint64_t id)
 static int visit(struct ask *a, uint64_t id, bool change, struct sl_error *e)
 {
     const struct sl_job_filter f = sl_job_only(id);
-    struct found s = {.there = false};
+    struct found s = {.a = a, .e = e};
     bool did = change;
 
     SL_TRY(sl_queue_each_job(a->c->q, &f, on_found, &s, e));

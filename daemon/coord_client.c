@@ -13,10 +13,7 @@ int coord_refuse_ask(struct ask *a, struct sl_error *e)
 
 static int done(struct ask *a, struct sl_error *e)
 {
-    struct sl_msg m;
-
-    SL_TRY(sl_msg_new(SL_M_DONE, a->re, &m, e));
-    return coord_send(a->c, a->s->peer, &m, e);
+    return coord_send_simple(a->c, a->s->peer, SL_M_DONE, a->re, NULL, 0, e);
 }
 
 uint32_t coord_strings(const cJSON *array, const char **out, uint32_t max)
@@ -36,25 +33,34 @@ uint32_t coord_strings(const cJSON *array, const char **out, uint32_t max)
 #define LISTED_FILES (1u << 20)
 
 struct listing {
+    struct ask *a;
+    struct sl_error *e;
     cJSON *jobs;
-    struct sl_coord *c;
     uint32_t n, limit;
     size_t files;
     bool more;
 };
 
-/* From memory, which knows more, while the job has not ended. */
-static void put_job(struct sl_coord *c, cJSON *into, const struct sl_job_row *r)
+/* From memory, which knows more, while the job has not ended. A row that is damaged is the client's to hear of. */
+static int put_job(struct ask *a, cJSON *into, const struct sl_job_row *r, struct sl_error *e)
 {
-    const struct job *j = coord_job(c, r->id);
+    const struct job *j = coord_job(a->c, r->id);
+    cJSON *spec;
+    int rc;
 
     if (j && !sl_job_ended(j->state)) {
-        coord_put_job(c, into, j, true);
-        return;
+        coord_put_job(a->c, into, j, true);
+        return 0;
     }
+    rc = coord_read_spec(r, &spec, e);
+    if (rc == SL_EUSAGE)
+        sl_fail(&a->why, SL_EFAIL, "%s", e->text);
+    SL_TRY(rc);
     sl_put_uint(into, "leased", 0);
     sl_put_uint(into, "done_bytes", r->done_bytes);
-    coord_put_row(into, r, true);
+    coord_put_row(into, r, spec, true);
+    cJSON_Delete(spec);
+    return 0;
 }
 
 static int on_list_row(void *user, const struct sl_job_row *r)
@@ -67,8 +73,7 @@ static int on_list_row(void *user, const struct sl_job_row *r)
         return 1;
     }
     l->n++;
-    put_job(l->c, sl_add_object(l->jobs), r);
-    return 0;
+    return put_job(l->a, sl_add_object(l->jobs), r, l->e);
 }
 
 static int on_list(struct ask *a, struct sl_error *e)
@@ -77,7 +82,7 @@ static int on_list(struct ask *a, struct sl_error *e)
     const char *labels[SL_LABELS_MAX], *names[16];
     struct sl_job_filter f = {.states = a->m->id == SL_M_HISTORY ? SL_JOBS_ENDED : ~SL_JOBS_ENDED,
                               .before = sl_get_uint(t, "before", 0), .labels = labels, .newest_first = true};
-    struct listing l = {.c = a->c, .limit = (uint32_t)sl_get_uint(t, "limit", 200)};
+    struct listing l = {.a = a, .e = e, .limit = (uint32_t)sl_get_uint(t, "limit", 200)};
     uint32_t n = coord_strings(sl_get(t, "states"), names, 16);
     struct sl_msg m;
     int rc;
@@ -101,7 +106,7 @@ static int on_list(struct ask *a, struct sl_error *e)
     sl_put_bool(m.tree, "more", l.more);
     if (rc < 0) {
         sl_msg_free(&m);
-        return rc;
+        return a->why.code ? coord_refuse_ask(a, e) : rc;
     }
     return coord_send(a->c, a->s->peer, &m, e);
 }
@@ -109,7 +114,8 @@ static int on_list(struct ask *a, struct sl_error *e)
 /* ---- one job */
 
 struct showing {
-    struct sl_coord *c;
+    struct ask *a;
+    struct sl_error *e;
     cJSON *tree, *into;
     bool found;
     enum sl_job_state state;
@@ -131,8 +137,7 @@ static int on_show_row(void *user, const struct sl_job_row *r)
         if (r->fingerprint[0])
             sl_put_str(s->tree, "fingerprint", r->fingerprint);
     }
-    put_job(s->c, s->into, r);
-    return 0;
+    return put_job(s->a, s->into, r, s->e);
 }
 
 static int on_show_task(void *user, const struct sl_task_row *r)
@@ -180,7 +185,7 @@ static int fill_show(struct ask *a, struct showing *s, uint64_t id, struct sl_er
 static int on_show(struct ask *a, struct sl_error *e)
 {
     uint64_t id = sl_get_uint(a->m->tree, "job", 0);
-    struct showing s = {.c = a->c};
+    struct showing s = {.a = a, .e = e};
     struct sl_msg m;
     int rc;
 
@@ -192,9 +197,9 @@ static int on_show(struct ask *a, struct sl_error *e)
     if (rc == 0 && s.found)
         return coord_send(a->c, a->s->peer, &m, e);
     sl_msg_free(&m);
-    SL_TRY(rc);
-    sl_fail(&a->why, SL_ENOJOB, "no job %llu", (unsigned long long)id);
-    return coord_refuse_ask(a, e);
+    if (rc == 0)
+        sl_fail(&a->why, SL_ENOJOB, "no job %llu", (unsigned long long)id);
+    return a->why.code ? coord_refuse_ask(a, e) : rc;
 }
 
 /* ---- waiting, watching */
@@ -214,6 +219,15 @@ static int note_wait(struct session *s, uint64_t job, const char *re, struct sl_
     return 0;
 }
 
+/* One job of several: the others are answered too. */
+static int refuse_one(struct ask *a, struct sl_error *e)
+{
+    int rc = coord_refuse_ask(a, e);
+
+    memset(&a->why, 0, sizeof a->why);
+    return rc;
+}
+
 static int on_wait(struct ask *a, struct sl_error *e)
 {
     const cJSON *x;
@@ -221,15 +235,14 @@ static int on_wait(struct ask *a, struct sl_error *e)
     cJSON_ArrayForEach(x, sl_get(a->m->tree, "jobs")) {
         uint64_t id = (uint64_t)x->valuedouble;
         const struct sl_job_filter f = sl_job_only(id);
-        struct showing s = {.c = a->c};
+        struct showing s = {.a = a, .e = e};
         struct sl_msg m;
         int rc;
 
         SL_TRY(sl_queue_each_job(a->c->q, &f, on_show_row, &s, e));
         if (!s.found) {
             sl_fail(&a->why, SL_ENOJOB, "no job %llu", (unsigned long long)id);
-            SL_TRY(coord_refuse_ask(a, e));
-            memset(&a->why, 0, sizeof a->why);
+            SL_TRY(refuse_one(a, e));
             continue;
         }
         if (!sl_job_ended(s.state)) {
@@ -240,11 +253,12 @@ static int on_wait(struct ask *a, struct sl_error *e)
         sl_put(m.tree, "job", cJSON_CreateObject());
         s.into = sl_get(m.tree, "job");
         rc = sl_queue_each_job(a->c->q, &f, on_show_row, &s, e);
-        if (rc < 0) {
-            sl_msg_free(&m);
-            return rc;
+        if (rc == 0) {
+            SL_TRY(coord_send(a->c, a->s->peer, &m, e));
+            continue;
         }
-        SL_TRY(coord_send(a->c, a->s->peer, &m, e));
+        sl_msg_free(&m);
+        SL_TRY(a->why.code ? refuse_one(a, e) : rc);
     }
     return 0;
 }
@@ -316,7 +330,7 @@ static int on_logs(struct ask *a, struct sl_error *e)
 {
     uint64_t limit = sl_get_uint(a->m->tree, "limit", 200), job = sl_get_uint(a->m->tree, "job", 0);
     const struct sl_job_filter only = sl_job_only(job);
-    struct showing s = {.c = a->c};
+    struct showing s = {.a = a, .e = e};
     struct sl_msg m;
     cJSON *events;
     int rc;

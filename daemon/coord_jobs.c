@@ -29,7 +29,6 @@ void coord_free_job(struct job *j)
     for (uint32_t i = 0; i < j->n_labels; i++)
         free(j->labels[i]);
     free(j->user);
-    free(j->spec_text);
     free(j->files);
     free(j->tasks);
     free(j->shards);
@@ -243,6 +242,31 @@ int coord_set_tasks(struct job *j, const struct sl_queue_plan *p, struct sl_erro
     return index_tasks(j, e);
 }
 
+int coord_read_spec(const struct sl_job_row *r, cJSON **spec, struct sl_error *e)
+{
+    struct sl_error why;
+    cJSON *files = NULL;
+    char forget[80] = "";
+    int rc;
+
+    *spec = NULL;
+    rc = sl_json_parse("specification", r->spec, strlen(r->spec), NULL, spec, &why);
+    if (rc == 0)
+        rc = sl_record_check("spec", *spec, &why);
+    if (rc == 0 && r->files[0])
+        rc = sl_json_parse("files", r->files, strlen(r->files), NULL, &files, &why);
+    cJSON_Delete(files);
+    if (rc == 0)
+        return 0;
+    cJSON_Delete(*spec);
+    *spec = NULL;
+    if (sl_job_ended(r->state))
+        snprintf(forget, sizeof forget, "; 'sluice forget %llu' takes it out", (unsigned long long)r->id);
+    return rc == SL_EFAIL ? sl_fail(e, SL_EFAIL, "%s", why.text)
+                          : sl_fail(e, SL_EUSAGE, "queue: job %llu cannot be read, the queue is damaged: %.700s%s",
+                                    (unsigned long long)r->id, why.text, forget);
+}
+
 static int copy_row(struct job *j, const struct sl_job_row *r, struct sl_error *e)
 {
     if (r->n_tasks > SL_TASKS_MAX)
@@ -267,23 +291,15 @@ static int copy_row(struct job *j, const struct sl_job_row *r, struct sl_error *
     snprintf(j->error, sizeof j->error, "%s", r->error);
     snprintf(j->fingerprint, sizeof j->fingerprint, "%s", r->fingerprint);
     j->user = strdup(r->user);
-    j->spec_text = strdup(r->spec);
     j->files = strdup(r->files);
     j->tasks = calloc(r->n_tasks ? r->n_tasks : 1, sizeof *j->tasks);
     for (j->n_labels = 0; j->n_labels < r->n_labels; j->n_labels++)
         if (!(j->labels[j->n_labels] = strdup(r->labels[j->n_labels])))
             break;
-    if (!j->user || !j->spec_text || !j->files || !j->tasks || j->n_labels != r->n_labels)
+    if (!j->user || !j->files || !j->tasks || j->n_labels != r->n_labels)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    if (sl_json_parse("specification", j->spec_text, strlen(j->spec_text), NULL, &j->spec, e) < 0 ||
-        sl_record_check("spec", j->spec, e) < 0) {
-        struct sl_error why = *e;
-
-        if (why.code == SL_EFAIL)
-            return SL_EFAIL;
-        return sl_fail(e, SL_EFAIL, "queue: job %llu cannot be read, the queue is damaged: %.700s",
-                       (unsigned long long)r->id, why.text);
-    }
+    if (coord_read_spec(r, &j->spec, e) < 0)
+        return e->code = SL_EFAIL;
     j->output_hash = coord_output_hash(j->spec);
     return 0;
 }
@@ -524,19 +540,6 @@ void coord_sweep_ended(struct sl_coord *c)
     c->n_jobs = n;
 }
 
-static uint64_t next_try(const struct job *j, uint64_t now)
-{
-    uint64_t first = UINT64_MAX;
-
-    for (uint32_t i = 0; i < j->n_tasks + SPECIAL_TASKS; i++) {
-        const struct task *t = i < j->n_tasks ? &j->tasks[i] : &j->special[i - j->n_tasks];
-
-        if (t->state == SL_TASK_READY && t->not_before_ms > now && t->not_before_ms < first)
-            first = t->not_before_ms;
-    }
-    return first == UINT64_MAX ? 0 : first - now;
-}
-
 int coord_hold(struct sl_coord *c, struct job *j, const char *user, struct sl_error *e)
 {
     time_t at = (time_t)(c->now.wall_ms / 1000);
@@ -547,50 +550,4 @@ int coord_hold(struct sl_coord *c, struct job *j, const char *user, struct sl_er
         strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S UTC", &tm);
     snprintf(why, sizeof why, "held by %s since %s", user, when);
     return coord_set_state(c, j, SL_JOB_HELD, 0, why, e);
-}
-
-void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap)
-{
-    uint32_t connected = 0, draining = 0, idle = 0;
-    uint64_t wait, before;
-
-    *buf = 0;
-    if (sl_job_ended(j->state))
-        return;
-    for (uint32_t i = 0; i < c->n_workers; i++) {
-        connected += c->workers[i]->peer != 0;
-        draining += c->workers[i]->peer != 0 && c->workers[i]->draining;
-        idle += c->workers[i]->peer != 0 && !c->workers[i]->draining && c->workers[i]->n_held == 0 &&
-                !coord_lacks(c, c->workers[i], j);
-    }
-    if (j->state == SL_JOB_HELD) {
-        snprintf(buf, cap, "%s", j->error[0] ? j->error : "held by a user"); /* an older release kept nobody */
-        return;
-    }
-    for (uint32_t i = 0; i < j->n_after; i++)
-        if (j->dep[i] != DEP_MET) {
-            snprintf(buf, cap, j->dep[i] == DEP_PENDING ? "waits for job %llu"
-                                                        : "waits for job %llu, which did not succeed",
-                     (unsigned long long)j->after[i]);
-            return;
-        }
-    if (c->failed.code) /* workers cannot say hello either */
-        snprintf(buf, cap, "the daemon's queue failed: %s", c->failed.text);
-    else if (connected == 0)
-        snprintf(buf, cap, "no worker is connected");
-    else if (j->n_tasks == 0 && (before = coord_cleared_by(c, j)) != 0)
-        snprintf(buf, cap, "waits until the files of job %llu are removed", (unsigned long long)before);
-    else if ((before = coord_turn_behind(c, j)) != 0)
-        snprintf(buf, cap, "waits for its turn behind job %llu", (unsigned long long)before);
-    else if (connected == draining)
-        snprintf(buf, cap, "all workers are draining");
-    else if (j->state == SL_JOB_STITCHING && j->manual_stitch)
-        snprintf(buf, cap, "waits for 'sluice stitch %llu'", (unsigned long long)j->id);
-    else if (coord_runnable(c, j))
-        snprintf(buf, cap, "%s", j->n_leased ? "" : idle ? "waits until a worker asks for work"
-                                                         : "workers are busy with other jobs");
-    else if (j->n_leased == 0 && (wait = next_try(j, c->now.run_ms)) > 0)
-        snprintf(buf, cap, "a task failed; tried again in %llu s", (unsigned long long)(wait + 999) / 1000);
-    else if (j->state == SL_JOB_RUNNING && j->group && j->n_ready && j->n_leased == 0)
-        snprintf(buf, cap, "waits for the plans of its sweep");
 }

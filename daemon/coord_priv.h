@@ -40,7 +40,7 @@ struct job {
     enum sl_job_state state;
     uint32_t priority, attempts;
     bool manual_stitch, verify;
-    char *user, *spec_text, *files, error[1024];
+    char *user, *files, error[1024];
     cJSON *spec;
     uint64_t output_hash;
     int code;
@@ -245,6 +245,9 @@ int coord_event(struct sl_coord *c, const char *kind, const struct job *j, int64
 /* The job in memory; its task of this number, prepare, stitch and the like included. NULL: there is none. */
 struct job *coord_job(struct sl_coord *c, uint64_t id);
 struct task *coord_task(struct job *j, uint32_t task);
+/* Effect: *spec (the caller's) = the row's specification. Errors: SL_EUSAGE when that or its files are no longer
+ * what the coordinator writes, SL_EFAIL; *spec is NULL then. */
+int coord_read_spec(const struct sl_job_row *r, cJSON **spec, struct sl_error *e) SL_MUST_USE;
 /* Effect: reads a job from the queue; id 0: all that have not ended, and cancelled ones whose files are
  * still there. Errors: those of the queue. */
 int coord_load_jobs(struct sl_coord *c, uint64_t id, struct sl_error *e) SL_MUST_USE;
@@ -288,8 +291,6 @@ bool coord_discards(struct job *j);
 void coord_sweep_ended(struct sl_coord *c);
 /* Effect: an rc below 0 is the queue's failure: everything is to be read again. Returns rc. */
 int coord_broke(struct sl_coord *c, int rc, const struct sl_error *e) SL_MUST_USE;
-/* Effect: buf = why the job is not running, "" when it is or has ended. */
-void coord_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap);
 
 /* ---- coord_turns.c: when a job may begin. What is asked walks over all jobs once, and again
  * after coord_turns_changed. */
@@ -332,10 +333,11 @@ bool coord_runnable(const struct sl_coord *c, const struct job *j);
 /* Effect: grants tasks to the workers that asked for some, one each in turn. Errors: those of the queue. */
 int coord_schedule(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
 
-/* ---- coord_work.c, coord_client.c: one message each */
+/* ---- coord_hello.c */
 /* Effect: makes the session, and answers with `welcome` or `error`. */
 int coord_on_hello(struct sl_coord *c, const struct sl_peer *from, const struct sl_msg *m,
                    const char *re, struct sl_error *e) SL_MUST_USE;
+/* ---- coord_work.c, coord_client.c: one message each */
 /* A worker's message. */
 int coord_on_work(struct sl_coord *c, struct session *s, const struct sl_msg *m,
                   struct sl_error *e) SL_MUST_USE;
@@ -371,10 +373,10 @@ int coord_on_change(struct ask *a, struct sl_error *e) SL_MUST_USE;
 /* ---- coord_report.c: records, watchers */
 /* Whether this session is told of the job's events. */
 bool coord_watches(const struct session *s, uint64_t job);
-/* Effect: fills the record `job` of PROTOCOL.md, from memory; from a row of the queue. files: with its
- * files. */
+/* Effect: fills the record `job` of PROTOCOL.md, from memory; from a row of the queue and its specification
+ * (coord_read_spec). files: with its files. */
 void coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool files);
-void coord_put_row(cJSON *into, const struct sl_job_row *r, bool files);
+void coord_put_row(cJSON *into, const struct sl_job_row *r, const cJSON *spec, bool files);
 /* Effect: fills the record `event`. */
 void coord_put_event(cJSON *into, const struct sl_event *ev);
 /* Effect: adds the worker's GPUs to those that metrics tell of. */

@@ -16,10 +16,8 @@ static void put_sum(cJSON *into, const char *field, uint64_t sum)
     sl_put_uint(into, field, sum < SL_WIRE_UINT_MAX ? sum : SL_WIRE_UINT_MAX);
 }
 
-void coord_put_row(cJSON *into, const struct sl_job_row *r, bool files)
+void coord_put_row(cJSON *into, const struct sl_job_row *r, const cJSON *spec, bool files)
 {
-    cJSON *spec = cJSON_Parse(r->spec);
-
     sl_put_uint(into, "id", r->id);
     sl_put_str(into, "state", sl_job_state_name(r->state));
     sl_put_uint(into, "priority", r->priority);
@@ -30,13 +28,10 @@ void coord_put_row(cJSON *into, const struct sl_job_row *r, bool files)
     if (r->n_labels)
         sl_put_strs(into, "labels", r->labels, r->n_labels);
     sl_put_str(into, "user", r->user);
-    if (!spec) /* memory was out */
-        sl_put(into, "source", NULL);
     sl_put_str(into, "source", sl_get_str(spec, "source"));
     sl_put_str(into, "output", sl_get_str(spec, "output"));
     sl_put_str(into, "prefix", sl_get_str(spec, "prefix"));
     sl_put_str(into, "recipe", sl_get_str(spec, "recipe"));
-    cJSON_Delete(spec);
     sl_put_uint(into, "submitted", r->submitted_ms);
     put_time(into, "started", r->started_ms);
     put_time(into, "ended", r->ended_ms);
@@ -53,11 +48,71 @@ void coord_put_row(cJSON *into, const struct sl_job_row *r, bool files)
         sl_put(into, "files", cJSON_Parse(r->files));
 }
 
+static uint64_t next_try(const struct job *j, uint64_t now)
+{
+    uint64_t first = UINT64_MAX;
+
+    for (uint32_t i = 0; i < j->n_tasks + SPECIAL_TASKS; i++) {
+        const struct task *t = i < j->n_tasks ? &j->tasks[i] : &j->special[i - j->n_tasks];
+
+        if (t->state == SL_TASK_READY && t->not_before_ms > now && t->not_before_ms < first)
+            first = t->not_before_ms;
+    }
+    return first == UINT64_MAX ? 0 : first - now;
+}
+
+/* buf = why the job is not running, "" when it is or has ended. */
+static void put_reason(const struct sl_coord *c, const struct job *j, char *buf, size_t cap)
+{
+    uint32_t connected = 0, draining = 0, idle = 0;
+    uint64_t wait, before;
+
+    *buf = 0;
+    if (sl_job_ended(j->state))
+        return;
+    for (uint32_t i = 0; i < c->n_workers; i++) {
+        connected += c->workers[i]->peer != 0;
+        draining += c->workers[i]->peer != 0 && c->workers[i]->draining;
+        idle += c->workers[i]->peer != 0 && !c->workers[i]->draining && c->workers[i]->n_held == 0 &&
+                !coord_lacks(c, c->workers[i], j);
+    }
+    if (j->state == SL_JOB_HELD) {
+        snprintf(buf, cap, "%s", j->error[0] ? j->error : "held by a user"); /* an older release kept nobody */
+        return;
+    }
+    for (uint32_t i = 0; i < j->n_after; i++)
+        if (j->dep[i] != DEP_MET) {
+            snprintf(buf, cap, j->dep[i] == DEP_PENDING ? "waits for job %llu"
+                                                        : "waits for job %llu, which did not succeed",
+                     (unsigned long long)j->after[i]);
+            return;
+        }
+    if (c->failed.code) /* workers cannot say hello either */
+        snprintf(buf, cap, "the daemon's queue failed: %.980s", c->failed.text);
+    else if (connected == 0)
+        snprintf(buf, cap, "no worker is connected");
+    else if (j->n_tasks == 0 && (before = coord_cleared_by(c, j)) != 0)
+        snprintf(buf, cap, "waits until the files of job %llu are removed", (unsigned long long)before);
+    else if ((before = coord_turn_behind(c, j)) != 0)
+        snprintf(buf, cap, "waits for its turn behind job %llu", (unsigned long long)before);
+    else if (connected == draining)
+        snprintf(buf, cap, "all workers are draining");
+    else if (j->state == SL_JOB_STITCHING && j->manual_stitch)
+        snprintf(buf, cap, "waits for 'sluice stitch %llu'", (unsigned long long)j->id);
+    else if (coord_runnable(c, j))
+        snprintf(buf, cap, "%s", j->n_leased ? "" : idle ? "waits until a worker asks for work"
+                                                         : "workers are busy with other jobs");
+    else if (j->n_leased == 0 && (wait = next_try(j, c->now.run_ms)) > 0)
+        snprintf(buf, cap, "a task failed; tried again in %llu s", (unsigned long long)(wait + 999) / 1000);
+    else if (j->state == SL_JOB_RUNNING && j->group && j->n_ready && j->n_leased == 0)
+        snprintf(buf, cap, "waits for the plans of its sweep");
+}
+
 void coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool files)
 {
     struct sl_job_row r = {
         .id = j->id, .group = j->group, .state = j->state, .priority = j->priority,
-        .user = j->user, .spec = j->spec_text, .submitted_ms = j->submitted_ms,
+        .user = j->user, .submitted_ms = j->submitted_ms,
         .started_ms = j->started_ms, .ended_ms = j->ended_ms, .code = j->code,
         .error = j->state == SL_JOB_HELD ? "" : j->error, /* its reason */
         .files = j->files, .n_tasks = j->n_tasks, .n_done = j->n_done,
@@ -65,11 +120,11 @@ void coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool fi
         .n_after = j->n_after, .n_labels = j->n_labels};
     uint64_t bytes = j->done_bytes, rate = 0;
     uint32_t leased = 0;
-    char reason[256];
+    char reason[1024];
 
     memcpy(r.after, j->after, sizeof r.after);
     memcpy(r.labels, j->labels, sizeof r.labels);
-    coord_put_row(into, &r, files);
+    coord_put_row(into, &r, j->spec, files);
     for (uint32_t i = 0; i < c->n_workers; i++) {
         const struct worker *w = c->workers[i];
         bool here = false;
@@ -88,7 +143,7 @@ void coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool fi
     sl_put_uint(into, "done_bytes", bytes);
     if (rate)
         put_sum(into, "rate", rate);
-    coord_reason(c, j, reason, sizeof reason);
+    put_reason(c, j, reason, sizeof reason);
     if (reason[0])
         sl_put_text(into, "reason", reason);
 }

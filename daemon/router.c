@@ -315,7 +315,8 @@ static int bind_socket(struct sl_router *r, struct listener *l, struct sl_error 
     if (rc != 0 && (why == EADDRINUSE || why == EADDRNOTAVAIL))
         return sl_fail(e, why == EADDRINUSE ? SL_EEXISTS : SL_EUSAGE, "%s: %s", l->endpoint, zmq_strerror(why));
     if (rc != 0)
-        return sl_fail(e, SL_EUSAGE, "%s: cannot be bound: %s", l->endpoint, zmq_strerror(why));
+        return sl_fail(e, SL_EUSAGE, "%s: cannot be bound: %s%s", l->endpoint, zmq_strerror(why),
+                       why == ENODEV ? "; expected an address in digits (127.0.0.1) or the name of a network interface" : "");
     /* Others are on the allow-list: the folder's mode and ZAP decide, not the socket's mode. */
     if (l->kind == LISTEN_IPC && others_allowed(r) && chmod(l->path, 0666) != 0)
         return sl_fail(e, SL_EFAIL, "%s: %s", l->path, strerror(errno));

@@ -142,6 +142,21 @@ static const char *other_root(const struct sl_roots *r, const char *path)
     return NULL;
 }
 
+/* A link with an absolute text may lead to a root all the same; the kernel looks again. *first is then the reason there.
+ * What is missing (realpath leaves its name) is not opened, though it may have come meanwhile. */
+static int open_linked(const struct sl_roots *r, const char *path, int flags, int *first)
+{
+    char real[PATH_MAX] = "";
+    int missing = realpath(path, real) ? 0 : errno, again;
+    int fd = open_below(r, real, missing ? O_PATH : flags, &again);
+
+    if (missing && fd >= 0)
+        close(fd);
+    if (again)
+        *first = missing ? missing : again;
+    return missing ? -1 : fd;
+}
+
 int sl_roots_open_path(const struct sl_roots *r, const char *path, int flags, struct sl_error *e)
 {
     const char *other;
@@ -150,15 +165,8 @@ int sl_roots_open_path(const struct sl_roots *r, const char *path, int flags, st
     if (path[0] != '/')
         return sl_fail(e, SL_EUSAGE, "%s: an absolute path is expected", path);
     fd = open_below(r, path, flags, &first);
-    if (fd < 0 && first == EXDEV) {
-        /* A link with an absolute text may lead to a root all the same; the kernel looks again. */
-        char *real = realpath(path, NULL);
-        int again;
-
-        if (real)
-            fd = open_below(r, real, flags, &again);
-        free(real);
-    }
+    if (fd < 0 && first == EXDEV)
+        fd = open_linked(r, path, flags, &first);
     if (fd >= 0)
         return fd;
     if (!first)

@@ -5,6 +5,7 @@
 #include "proto/wire.h"
 
 #include <errno.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,8 @@
 struct sl_dealer {
     void *context, *socket;
     bool own_context, curve;
+    bool six;                           /* of a name's addresses an IPv6 one is taken: libzmq tries one alone */
+    bool heard;                         /* there somebody answered */
     char *endpoint;
     struct sl_key key;                  /* own */
     char server_key[SL_KEY_CHARS + 1];
@@ -41,13 +44,14 @@ static int set_options(struct sl_dealer *d, struct sl_error *e)
         {ZMQ_HEARTBEAT_IVL, SL_WIRE_HEARTBEAT_MS}, {ZMQ_HEARTBEAT_TIMEOUT, 4 * SL_WIRE_HEARTBEAT_MS},
         {ZMQ_HEARTBEAT_TTL, 4 * SL_WIRE_HEARTBEAT_MS}, {ZMQ_HANDSHAKE_IVL, SL_WIRE_HANDSHAKE_MS},
         {ZMQ_RECONNECT_IVL, RECONNECT_MS}, {ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS},
-        {ZMQ_IMMEDIATE, 1}, {ZMQ_IPV6, 1},
+        {ZMQ_IMMEDIATE, 1},
     };
     int64_t most = SL_WIRE_MAX;
     bool bad = zmq_setsockopt(d->socket, ZMQ_MAXMSGSIZE, &most, sizeof most) != 0;
 
     for (unsigned i = 0; i < sizeof ints / sizeof ints[0]; i++)
         bad |= set_int(d->socket, ints[i].option, ints[i].value) != 0;
+    bad |= set_int(d->socket, ZMQ_IPV6, d->six) != 0;
     if (d->curve)
         bad |= zmq_setsockopt(d->socket, ZMQ_CURVE_SERVERKEY, d->server_key, SL_KEY_CHARS) != 0 ||
                zmq_setsockopt(d->socket, ZMQ_CURVE_PUBLICKEY, d->key.public_key, SL_KEY_CHARS) != 0 ||
@@ -72,6 +76,21 @@ static int connect_socket(struct sl_dealer *d, struct sl_error *e)
 static bool begins(const char *text, const char *with)
 {
     return strncmp(text, with, strlen(with)) == 0;
+}
+
+/* A tcp endpoint with an IPv4 address, in digits or of its name. */
+static bool has_ipv4(const char *endpoint)
+{
+    const struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
+    const char *colon = strrchr(endpoint, ':');
+    struct addrinfo *found = NULL;
+    char *host = begins(endpoint, "tcp://") ? strndup(endpoint + 6, (size_t)(colon - endpoint - 6)) : NULL;
+    bool yes = host && getaddrinfo(host, NULL, &hints, &found) == 0;
+
+    if (found)
+        freeaddrinfo(found);
+    free(host);
+    return yes;
 }
 
 /* tcp is encrypted, but for a loopback that somebody asked for in so many words. */
@@ -133,6 +152,7 @@ int sl_dealer_open(const struct sl_dealer_opts *o, struct sl_dealer **out, struc
     }
     rc = take_keys(d, o, e);
     if (rc == 0) {
+        d->six = !has_ipv4(d->endpoint);
         d->own_context = o->context == NULL;
         rc = !d->own_context ? 0 : sl_open_files_room(SL_ZMQ_FILES, e);
     }
@@ -167,6 +187,8 @@ int sl_dealer_reconnect(struct sl_dealer *d, struct sl_error *e)
         zmq_close(d->socket);
         d->socket = NULL;
     }
+    if (!d->heard && begins(d->endpoint, "tcp://") && d->endpoint[6] != '[')
+        d->six = !d->six;
     return connect_socket(d, e);
 }
 
@@ -209,6 +231,7 @@ int sl_dealer_receive(struct sl_dealer *d, uint8_t **bytes, size_t *n, struct sl
     } while (got);
     if (!*bytes)
         return sl_fail(e, SL_EFAIL, "out of memory");
+    d->heard = true;
     if (parts > 1)
         *n = 0; /* no JSON: refused like anything else that cannot be read */
     return 1;

@@ -27,7 +27,8 @@ int sl_dealer_open(const struct sl_dealer_opts *o, struct sl_dealer **out, struc
 /* Effect: gives unsent messages SL_WIRE_LINGER_MS. */
 void sl_dealer_close(struct sl_dealer *d);
 
-/* Effect: drops the connection and what is queued, and connects anew. */
+/* Effect: drops the connection and what is queued, and connects anew; to an address of the other family, where the
+ * endpoint's name may have one and nobody was heard yet. */
 int sl_dealer_reconnect(struct sl_dealer *d, struct sl_error *e) SL_MUST_USE;
 
 /* Returns 1 when handed over, 0 when there is no connection or its queue is

@@ -104,8 +104,8 @@ bool sl_job_cache_ready(struct sl_job_cache *c, uint64_t id);
  * all of them share already stays, whoever else does. Partial files that are gone are made
  * anew while the claim says whose they are. Returns 1, or 0 when engines are busy. Errors:
  * SL_EFAIL when a partial file is not the one that was prepared; those of sl_job_cache_lost,
- * output_reserve and sl_engine_open. */
-int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, unsigned n,
+ * output_reserve and sl_engine_open. *whose is then the job that it is of; n: of all. */
+int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, unsigned n, unsigned *whose,
                         struct sl_error *e) SL_MUST_USE;
 /* Effect: closes the job's engine; all that share it have none then. */
 void sl_job_cache_close_engine(struct sl_job_cache *c, struct sl_cached_job *j);

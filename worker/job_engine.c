@@ -189,17 +189,18 @@ static uint64_t beside_engines(const struct sl_job_cache *c)
     return PROGRAM_BYTES + (c->o.given ? bytes : SERVICE_BYTES + 3 * (bytes > share ? bytes : share));
 }
 
-int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, unsigned n,
+int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, unsigned n, unsigned *whose,
                         struct sl_error *e)
 {
     struct sl_engine_opts eo[SL_ENGINE_MEMBERS];
     const struct sl_plan *plans[SL_ENGINE_MEMBERS];
     struct sl_engine *en;
     int rc = shared(c, j, n);
+    unsigned i;
 
     if (rc < 2)
         return rc;
-    for (unsigned i = 0; i < n && rc >= 0; i++) {
+    for (i = 0; i < n; i++) {
         plans[i] = j[i]->j.plan;
         eo[i] = (struct sl_engine_opts){
             .threads = c->o.threads,
@@ -217,13 +218,16 @@ int sl_job_cache_engine(struct sl_job_cache *c, struct sl_cached_job *const *j, 
         rc = take_file_ids(j[i], e);
         if (rc == 0)
             rc = job_weights_open(&j[i]->weights, &j[i]->j, &eo[i].weights, e);
+        if (rc < 0)
+            break;
     }
+    *whose = i;
     if (rc >= 0)
         rc = sl_engine_open(j[0]->j.ck, plans, eo, n, &en, e);
-    for (unsigned i = 0; rc < 0 && i < n; i++)
+    for (i = 0; rc < 0 && i < n; i++)
         forget_engine(j[i]);
     SL_TRY(rc);
-    for (unsigned i = 0; i < n; i++) {
+    for (i = 0; i < n; i++) {
         j[i]->engine = en;
         j[i]->member = i;
     }

@@ -70,21 +70,23 @@ static void find_jobs(struct sl_lane *l, struct set *s, struct sl_work ***held)
         s->j[i]->busy--;
 }
 
-/* Begins the tasks of s, which have one number and whose jobs' plans are cut alike. Returns
- * 1 when they were begun (or concluded), 0 when they must wait. */
+/* Begins the tasks of s, which have one number and whose jobs' plans are cut alike; one whose files are not
+ * right fails alone. Returns 1 when they were begun (or concluded), 0 when they must wait. */
 static int begin_set(struct sl_lane *l, struct set *s)
 {
     uint64_t members = 0;
     struct flight *f[SL_ENGINE_MEMBERS] = {0};
     struct sl_error e;
+    unsigned whose;
     int rc = 1;
 
     for (unsigned i = 0; i < s->n; i++)
         if (!lane_room(l, s->j[i]) || lane_in_flight(l, s->j[i], s->w[i]->task))
             return 0;
+    while (s->n && (rc = sl_job_cache_engine(l->cache, s->j, s->n, &whose, &e)) < 0 && whose < s->n)
+        conclude_one(l, s, whose, &e, rc);
     if (s->n == 0)
         return 1;
-    rc = sl_job_cache_engine(l->cache, s->j, s->n, &e);
     if (rc == 0)
         return 0;
     for (unsigned i = 0; rc > 0 && i < s->n; i++) {

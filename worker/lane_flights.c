@@ -65,17 +65,16 @@ static void count_bytes(struct sl_lane *l, struct sl_cached_job *j)
     memcpy(j->seen_stages, stages, sizeof stages);
 }
 
-/* Closes an engine whose files or threads failed. What had finished is lost: it has
- * failed. The rest is done again by a new engine, or has failed too. So it is with the
- * other jobs of the engine. */
-static void engine_failed(struct sl_lane *l, struct sl_cached_job *j, bool again_rest,
+/* Closes an engine: j's files failed, or (all) its threads did. What had not been synced is lost: j's
+ * finished tasks have failed, or all tasks of the engine; the rest is done again by a new one. */
+static void engine_failed(struct sl_lane *l, struct sl_cached_job *j, bool all,
                           const struct sl_error *why)
 {
     struct sl_work *again = NULL, **end = &again;
 
     for (struct flight *f = l->flights, *next; f; f = next) {
         struct sl_work *w = f->w;
-        bool failed = f->finished || !again_rest;
+        bool failed = all || (f->finished && f->j == j);
 
         next = f->next;
         if (f->j->engine != j->engine)
@@ -169,7 +168,7 @@ static void sync_job(struct sl_lane *l, struct sl_cached_job *j)
         rc = sl_job_cache_same_files(j, &e);
     if (rc < 0) {
         sl_job_cache_told(j, &e);
-        engine_failed(l, j, true, &e);
+        engine_failed(l, j, false, &e);
         return;
     }
     for (struct flight *f = l->flights, *next; f; f = next) {
@@ -274,7 +273,7 @@ void lane_reap(struct sl_lane *l)
         }
         count_bytes(l, j);
         if (rc < 0)
-            engine_failed(l, j, false, &e);
+            engine_failed(l, j, true, &e);
     }
 }
 

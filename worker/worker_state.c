@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define AHEAD 3u
 #define WANT_MAX 64u
 #define WELCOME_MS 5000u      /* for an answer to hello */
 #define REPEAT_MS 10000u      /* for an answer to a result */
@@ -66,10 +65,9 @@ static unsigned unfinished(const struct sl_worker *w)
  * so that none waits for the daemon. */
 static unsigned target(const struct sl_worker *w)
 {
-    unsigned ahead = w->o.ahead ? w->o.ahead : AHEAD, each_second;
+    unsigned each_second = w->window_before > w->window_done ? w->window_before : w->window_done;
+    unsigned ahead = each_second * 2 > w->o.ahead ? each_second * 2 : w->o.ahead;
 
-    each_second = w->window_before > w->window_done ? w->window_before : w->window_done;
-    ahead = each_second * 2 > ahead ? each_second * 2 : ahead;
     return ahead + 1 < WANT_MAX ? ahead + 1 : WANT_MAX;
 }
 

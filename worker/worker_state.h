@@ -11,7 +11,7 @@ struct sl_worker_opts {
     const char *instance;    /* 32 hex digits, random */
     const char *name, *host, *device;
     uint64_t pid, threads, mem_bytes;
-    unsigned ahead;          /* tasks held beside those in hand; 0: 3, more where they are short */
+    unsigned ahead;          /* tasks held beside the one in hand; more where they are short */
     /* Takes w: a task to be done. */
     void (*work)(void *user, struct sl_work *w);
     /* The task is not this worker's any more. */

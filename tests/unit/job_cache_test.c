@@ -390,10 +390,12 @@ static void only_what_was_made_goes_with_the_claim(void **state)
     char claim[OUTPUT_PATH_BYTES + 16];
     struct sl_cached_job *j = prepared(w, c, spec, claim);
     struct sl_error e;
+    unsigned whose = 1;
 
     assert_int_equal(unlink(j->out.partial[0]), 0);
     claim_that_goes = claim;
-    assert_int_equal(sl_job_cache_engine(c, &j, 1, &e), SL_ENOSPACE);
+    assert_int_equal(sl_job_cache_engine(c, &j, 1, &whose, &e), SL_ENOSPACE);
+    assert_int_equal(whose, 0);
     assert_null(claim_that_goes);
     assert_int_not_equal(access(j->out.partial[0], F_OK), 0);
     for (uint32_t i = 1; i < j->j.plan->n_segments; i++)
@@ -436,11 +438,13 @@ static void what_is_published_is_not_missed(void **state)
     char claim[OUTPUT_PATH_BYTES + 16];
     struct sl_cached_job *j = prepared(w, c, spec, claim);
     struct sl_error e;
+    unsigned whose = 1;
     int made = n_made;
 
     claim_that_goes = claim;
     part_that_goes = j->out.partial[0];
-    assert_int_equal(sl_job_cache_engine(c, &j, 1, &e), SL_ELACKS);
+    assert_int_equal(sl_job_cache_engine(c, &j, 1, &whose, &e), SL_ELACKS);
+    assert_int_equal(whose, 0);
     assert_null(part_that_goes);
     assert_int_equal(n_made, made);
     sl_job_cache_close(c);

@@ -153,6 +153,27 @@ static void what_leads_out_does_not(void **state)
     assert_int_equal(sl_roots_open_path(w->r, "a", O_RDONLY, &e), SL_EUSAGE);
 }
 
+/* A link with an absolute text to what is not there now, below the root: a folder that is not mounted. */
+static void what_is_missing_behind_a_link_is_missing(void **state)
+{
+    struct world *w = *state;
+    struct sl_error e;
+    char to[128];
+
+    snprintf(to, sizeof to, "%s/sub/disk", w->root);
+    make_link(w->root, "link", to);
+    assert_int_equal(try_open(w, "/", "link", &e), SL_ESOURCE);
+    assert_int_equal(try_open(w, "/", "link/out", &e), SL_ESOURCE);
+    assert_non_null(strstr(e.text, "link/out: No such file or directory"));
+    assert_int_equal(mkdir(to, 0700), 0);
+    assert_int_equal(try_open(w, "/", "link", &e), 0);
+    assert_int_equal(try_open(w, "/", "link/out", &e), SL_ESOURCE);
+    snprintf(to, sizeof to, "%s/none", w->other);
+    make_link(w->root, "link_out", to);
+    assert_int_equal(try_open(w, "/", "link_out", &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "leads outside"));
+}
+
 /* The kernel does not follow ".." while something is renamed, wherever that is. */
 static void a_rename_elsewhere_is_waited_for(void **state)
 {
@@ -304,6 +325,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_lies_below_opens, setup, teardown),
         cmocka_unit_test_setup_teardown(what_leads_out_does_not, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_missing_behind_a_link_is_missing, setup, teardown),
         cmocka_unit_test_setup_teardown(a_rename_elsewhere_is_waited_for, setup, teardown),
         cmocka_unit_test_setup_teardown(an_open_file_is_known_by_its_place, setup, teardown),
         cmocka_unit_test_setup_teardown(a_source_is_looked_at_again, setup, teardown),

@@ -5,6 +5,8 @@
 
 #include "proto/wire.h"
 
+#include <dlfcn.h>
+#include <netdb.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,6 +19,17 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+
+/* localhost has an address of each family, as on most machines. libzmq asks here too. */
+int getaddrinfo(const char *name, const char *port, const struct addrinfo *hints, struct addrinfo **out)
+{
+    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **) =
+        (int (*)(const char *, const char *, const struct addrinfo *, struct addrinfo **))dlsym(RTLD_NEXT, "getaddrinfo");
+
+    if (name && strcmp(name, "localhost") == 0 && !(hints->ai_flags & AI_NUMERICHOST))
+        name = hints->ai_family == AF_INET ? "127.0.0.1" : "::1";
+    return real(name, port, hints, out);
+}
 
 struct place {
     char dir[64], ipc[100], key[4][100], pub[4][110], allow[100];
@@ -225,6 +238,8 @@ static void plain_tcp_is_for_loopback(void **state)
     assert_int_equal(open_router(p, "tcp://0.0.0.0:*", &plain, &r), SL_EUSAGE);
     assert_non_null(strstr(e.text, "loopback address alone"));
     assert_int_equal(open_router(p, "tcp://*:*", &plain, &r), SL_EUSAGE);
+    assert_int_equal(open_router(p, "tcp://localhost:*", &plain, &r), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "expected an address in digits"));
     assert_int_equal(open_router(p, "tcp://127.0.0.1:*", &plain, &r), 0);
     assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = sl_router_endpoint(r, 0),
                                                              .plain_tcp = true}, &d, &e), 0);
@@ -283,6 +298,37 @@ static void only_keys_of_the_list_come_in(void **state)
     sl_router_close(r);
 }
 
+/* A name with two addresses leads to a daemon that listens on either, at once on IPv4, otherwise with the next attempt. */
+static void a_name_of_both_families_leads_there(void **state)
+{
+    static const char *const at[] = {"tcp://127.0.0.1:*", "tcp://[::1]:*"};
+    const struct sl_router_opts plain = {.plain_tcp = true};
+    struct place *p = *state;
+    FILE *ipv6 = fopen("/proc/net/if_inet6", "r");
+    unsigned families = ipv6 && fgetc(ipv6) != EOF ? 2 : 1;
+
+    for (unsigned i = 0; i < families; i++) {
+        struct sl_received m = {0};
+        struct sl_router *r;
+        struct sl_dealer *d;
+        char name[64];
+
+        assert_int_equal(open_router(p, at[i], &plain, &r), 0);
+        snprintf(name, sizeof name, "tcp://localhost%s", strrchr(sl_router_endpoint(r, 0), ':'));
+        assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = name, .plain_tcp = true}, &d, &e), 0);
+        if (i == 1) {
+            assert_int_equal(pass(r, d, "ping", 4, &m, 300), 0);
+            assert_int_equal(sl_dealer_reconnect(d, &e), 0);
+        }
+        assert_int_equal(pass(r, d, "ping", 4, &m, 60000), 1);
+        free(m.bytes);
+        sl_dealer_close(d);
+        sl_router_close(r);
+    }
+    if (ipv6)
+        fclose(ipv6);
+}
+
 static void threads_speak_inproc(void **state)
 {
     struct place *p = *state;
@@ -315,6 +361,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(open_folders_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(plain_tcp_is_for_loopback, set_up, tear_down),
         cmocka_unit_test_setup_teardown(only_keys_of_the_list_come_in, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_name_of_both_families_leads_there, set_up, tear_down),
         cmocka_unit_test_setup_teardown(threads_speak_inproc, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

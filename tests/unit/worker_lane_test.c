@@ -271,6 +271,50 @@ static void plans_cut_differently_are_done_apart(void **state)
     }
 }
 
+/* Of two jobs that are read together the one whose partial file is not its own any more fails alone: before an engine
+ * has it open (task 0), and while one writes to it (2). */
+static void a_bad_file_is_no_fault_of_the_sweep(void **state)
+{
+    struct world *w = *state, job[2];
+
+    for (unsigned i = 0; i < 2; i++) {
+        job[i] = *w;
+        job[i].job = 7 + i;
+        job[i].group = 7;
+        job[i].sums = NULL;
+        job[i].spec = cJSON_Duplicate(w->spec, 1);
+        cJSON_ReplaceItemInObject(job[i].spec, "prefix", cJSON_CreateString(i ? "b" : "a"));
+        prepare(&job[i]);
+        job[i].with = 1;
+    }
+    for (uint32_t t = 0; t < 3; t++) {
+        if (t == 0)
+            assert_int_equal(truncate(path_of(w, "a-00002-of-00002.gguf.partial"), 1), 0);
+        if (t == 2)
+            assert_int_equal(unlink(path_of(w, "a-00002-of-00002.gguf.partial")), 0);
+        push(&job[0], t);
+        push(&job[1], t);
+        for (unsigned i = 0; i < 2; i++) {
+            struct sl_outcome *o = wait_outcome(w);
+
+            if (o->job == 8 || t == 1)
+                good(o);
+            else if (o->kind != SL_OUTCOME_FAIL || !strstr(o->error.text, "a-00002-of-00002.gguf.partial: "))
+                fail_msg("kind %d: %s", (int)o->kind, o->error.text);
+            assert_null(strstr(o->error.text, "/proc/"));
+            sl_outcome_free(o);
+        }
+        job[0].with = 0;
+        if (t == 0)
+            prepare(&job[0]);
+        job[0].with = 1;
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        cJSON_Delete(job[i].spec);
+        free(job[i].sums);
+    }
+}
+
 #define MANY (SL_FILES_MAX + 1)
 
 /* Their result must be one that can be sent. */
@@ -335,6 +379,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_was_put_off_is_given_up, setup, teardown),
         cmocka_unit_test_setup_teardown(two_jobs_take_turns, setup, teardown),
         cmocka_unit_test_setup_teardown(plans_cut_differently_are_done_apart, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_bad_file_is_no_fault_of_the_sweep, setup, teardown),
         cmocka_unit_test_setup_teardown(a_set_of_many_files_is_told, setup, teardown),
     };
 

@@ -44,12 +44,12 @@ static void on_over(void *user, uint64_t job)
     ((struct world *)user)->n_over++;
 }
 
-static int setup(void **state)
+static int setup_ahead(void **state, unsigned ahead)
 {
     struct world *w = calloc(1, sizeof *w);
     struct sl_worker_opts o = {.instance = "00112233445566778899aabbccddeeff", .name = "a-cpu",
                                .host = "a", .device = "cpu", .pid = 5, .threads = 2,
-                               .mem_bytes = 1 << 30, .work = on_work, .drop = on_drop, .over = on_over,
+                               .mem_bytes = 1 << 30, .ahead = ahead, .work = on_work, .drop = on_drop, .over = on_over,
                                .user = w};
     struct sl_error e;
 
@@ -57,6 +57,16 @@ static int setup(void **state)
     assert_int_equal(sl_worker_new(&o, w->now, &w->w, &e), 0);
     *state = w;
     return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_ahead(state, 3);
+}
+
+static int setup_none_ahead(void **state)
+{
+    return setup_ahead(state, 0);
 }
 
 static int teardown(void **state)
@@ -186,6 +196,16 @@ static void an_answer_that_memory_lacks_for_ends_the_worker(void **state)
     cJSON_InitHooks(NULL);
     assert_int_equal(sl_worker_refused(w->w, &e), SL_EFAIL);
     assert_string_equal(e.text, "out of memory");
+}
+
+static void one_that_holds_none_ahead_asks_for_one(void **state)
+{
+    struct world *w = *state;
+    struct sl_msg m;
+
+    connect_worker(w);
+    assert_int_equal(sl_get_uint(heard(w, &m), "want", 0), 1);
+    sl_msg_free(&m);
 }
 
 static void a_task_from_pull_to_ack(void **state)
@@ -461,6 +481,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_task_from_pull_to_ack, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_that_holds_none_ahead_asks_for_one, setup_none_ahead, teardown),
         cmocka_unit_test_setup_teardown(progress_goes_on_beyond_the_field, setup, teardown),
         cmocka_unit_test_setup_teardown(a_result_is_repeated_until_acknowledged, setup, teardown),
         cmocka_unit_test_setup_teardown(an_idle_worker_backs_off, setup, teardown),
