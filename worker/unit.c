@@ -161,11 +161,13 @@ static void locate(const struct sl_unit_env *env, const struct sl_cut *c,
     }
 }
 
-/* Whether output bytes of the tensor are source bytes. */
+/* Whether output bytes of the tensor are source bytes. Blocks and integers that keep their type are not rounded. */
 static bool same_bytes(const struct sl_plan_tensor *pt, const struct sl_model_src *ms, bool round)
 {
+    const struct sl_type_info *ti = sl_type_info(pt->type);
+
     if (pt->t->transform == SL_IDS || pt->t->change || ms->scale.tensor != SL_NO_TENSOR ||
-        (round && ms->dtype != SL_DTYPE_BF16 && ms->dtype != SL_DTYPE_MXFP4 && ms->dtype != SL_DTYPE_NVFP4))
+        (round && pt->type != SL_TYPE_BF16 && ti->block == 1 && ti->quantizes))
         return false;
     return sl_type_of_dtype((int)ms->dtype) == pt->type;
 }

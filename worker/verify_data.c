@@ -122,7 +122,6 @@ static int on_tensor(void *user, uint64_t index)
 
     SL_TRY(sl_hash_final(p->tensor, &sum, NULL));
     p->reported = false;
-    p->carry_n = 0;
     if (p->f->sums && p->f->sums[index] != sum)
         verify_failed(p->r, "%s: tensor %s: checksum %016llx, must be %016llx", p->f->g.path,
                       p->f->g.tensors[index].name, (unsigned long long)sum,

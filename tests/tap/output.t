@@ -53,13 +53,15 @@ SKIP: {
     my @as = qw(setpriv --clear-groups --regid 4242 --reuid 4242);
     chmod 0711, $outside =~ s{/[^/]+$}{}r or die $!;
     chmod 01777, $dir or die $!;
-    skip 'no other user gets to the tests\' folder', 2 if run(@as, $SLUICE, 'inspect', $TINY)->{rc} || run(@as, 'touch', "$dir/x")->{rc};
+    skip 'no other user gets to the tests\' folder', 3 if run(@as, $SLUICE, 'inspect', $TINY)->{rc} || run(@as, 'touch', "$dir/x")->{rc};
     unlink "$dir/x";
     run(@four, '--quiet');
     fails('--force says before it begins what it may not remove', 13, qr/x-0000\d-of-00004\.gguf cannot be replaced: it is another user's, in a folder with the sticky bit/,
         @as, @two, '--force');
     is_deeply([ls($dir)], [sort keys %$four], 'nothing was begun');
     unlink glob "$dir/*";
+    chmod 0755, $dir or die $!;
+    fails('a folder that this user may not write in', 1, qr/^sluice convert: \Q$dir\E: no file can be made in this folder: Permission denied$/, @as, @convert);
 }
 
 # The source's own parts are no former set.

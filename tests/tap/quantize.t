@@ -29,6 +29,9 @@ is_deeply(hashes("$dir/through.gguf"), $chain, '--round-through bf16 is the two-
 isnt($chain->{'blk.1.ffn_up_exps.weight'}, golden("$TINY/golden/mla/Q4_K_M.xxh64")->{'blk.1.ffn_up_exps.weight'},
     'and differs from the direct one');
 
+run_ok('what is quantized already', $SLUICE, 'quantize', "$dir/chain.gguf", "$dir/kept.gguf", 'Q4_K_M', '--round-through', 'bf16');
+is_deeply(hashes("$dir/kept.gguf"), $chain, 'keeps its bytes where it keeps its type');
+
 # Legacy layout stays legacy.
 run_ok('F32, legacy layout', $SLUICE, 'convert', $TINY, '-o', "$dir/legacy.gguf", '--recipe', 'f32', '--layout', 'legacy');
 run_ok('Q4_K_M from it', $SLUICE, 'quantize', "$dir/legacy.gguf", "$dir/legacy-q.gguf", 'Q4_K_M', '--rules', '2025');

@@ -143,6 +143,9 @@ fails('more than the whole', 2, qr/not below the 1\d\.\d MB that the model takes
     $SLUICE, 'plan', $source, '--target-size', '20M', '-q');
 is(plan_of($source, qw(--recipe bf16 --tensor-type _exps=mxfp4))->{mxfp4_grown_tensors}, 0, 'which does it');
 
+run_ok('by way of BF16', $SLUICE, 'quantize', "$dir/own.gguf", "$dir/rounded.gguf", 'v4-mxfp4', qw(--round-through bf16 -q));
+run_ok('which keeps tables and blocks', $SLUICE, 'verify', "$dir/rounded.gguf", '--source', "$dir/own.gguf", qw(--sample all));
+
 # ---- a real llama.cpp
 SKIP: {
     skip 'llama.cpp is not here', 20 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,6 +20,19 @@
 
 #define PLAN "00112233445566778899aabbccddeeff"
 #define OTHER "ffeeddccbbaa99887766554433221100"
+
+/* What was synced, in order: f a file, d a folder. */
+static char synced[16];
+
+int fsync(int fd)
+{
+    struct stat st;
+    size_t n = strlen(synced);
+
+    if (n < sizeof synced - 1 && fstat(fd, &st) == 0)
+        synced[n] = S_ISDIR(st.st_mode) ? 'd' : 'f';
+    return (int)syscall(SYS_fsync, fd);
+}
 
 struct world {
     char dir[64], path[96], ending[96];
@@ -126,6 +140,21 @@ static void its_lines(void **state)
     assert_int_equal(claim_check(&w->h[1], &w->e), 0);
     claim_drop(&w->h[1]);
     assert_true(inode(w->path) == 0);
+}
+
+/* However it is held: its text, then its name. */
+static void it_outlives_a_power_loss(void **state)
+{
+    struct world *w = *state;
+
+    for (unsigned i = 0; i < 3; i++) {
+        memset(synced, 0, sizeof synced);
+        assert_int_equal(i == 1 ? take(w, 1, PLAN, 7, 42, 0) : make(w, i ? 0 : 1, PLAN, 7, 41 + i, 0), i == 1 ? CLAIM_HELD : 0);
+        assert_string_equal(synced, "fd");
+        if (!i)
+            claim_release(&w->h[1]);
+    }
+    assert_int_equal(claim_check(&w->h[1], &w->e), SL_EINTERRUPTED); /* the third was another file */
 }
 
 /* Claims of older releases: without epoch, mark or job. */
@@ -245,6 +274,7 @@ static void a_holder_that_goes_on(void **state)
 static void names(void **state)
 {
     struct world *w = *state;
+    int fd;
 
     assert_int_equal(take(w, 0, PLAN, 7, 41, 0), CLAIM_NONE);
     assert_false(claim_there(&w->o));
@@ -256,6 +286,10 @@ static void names(void **state)
     assert_int_equal(claim_end(&w->h[0], true, &w->e), 0);
     assert_int_equal(claim_end(&w->h[0], true, &w->e), 0);
     claim_release(&w->h[0]);
+    fd = open(w->dir, O_RDONLY | O_CLOEXEC);
+    claim_release(&w->h[0]); /* nothing: the number is another file's now */
+    assert_int_equal(close(fd), 0);
+    assert_true(claim_there(&w->o) && !claim_is_of(&w->o, PLAN, 7));
     assert_int_equal(take(w, 0, OTHER, 7, 43, 0), CLAIM_OTHERS);
     assert_int_equal(take(w, 0, PLAN, 7, 43, 0), CLAIM_HELD);
     assert_true(w->h[0].ending);
@@ -313,6 +347,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(its_lines, setup, teardown),
+        cmocka_unit_test_setup_teardown(it_outlives_a_power_loss, setup, teardown),
         cmocka_unit_test_setup_teardown(old_claims_are_read, setup, teardown),
         cmocka_unit_test_setup_teardown(a_lower_epoch_gives_way, setup, teardown),
         cmocka_unit_test_setup_teardown(a_holder_that_stands_still, setup, teardown),

@@ -340,6 +340,36 @@ static void split_sets(void **state)
     free(b.p);
 }
 
+/* A key twice, a tensor twice, whatever is between. */
+static void names_are_there_once(void **state)
+{
+    static const char *const names[] = {"b", "a", "b", "c"};
+    const uint64_t ne = 8;
+    struct bytes b = {0};
+
+    (void)state;
+    for (unsigned first = 0; first < 2; first++) { /* 1: the three are different */
+        b_start(&b, 3, 0, 3);
+        for (unsigned i = first; i < first + 3; i++) {
+            b_key(&b, names[i], SL_KV_U8);
+            b_u8(&b, 1);
+        }
+        b_pad(&b, SL_GGUF_ALIGN);
+        assert_int_equal(b_write(&b, path), 0);
+        assert_int_equal(verify(path), first ? 0 : SL_EVERIFY);
+        assert_true(first || strstr(said, "metadata key b: is there twice"));
+        b_start(&b, 3, 3, 0);
+        for (unsigned i = first; i < first + 3; i++)
+            b_tensor(&b, names[i], 1, &ne, SL_TYPE_F32, 32 * (i - first));
+        b_pad(&b, SL_GGUF_ALIGN);
+        b_zeros(&b, 3 * 32);
+        assert_int_equal(b_write(&b, path), 0);
+        assert_int_equal(verify(path), first ? 0 : SL_EVERIFY);
+        assert_true(first || strstr(said, "tensor b is there twice"));
+    }
+    free(b.p);
+}
+
 /* A file with "sluice." keys but without checksums is not taken for somebody
  * else's. */
 static void checksums_are_required(void **state)
@@ -515,6 +545,7 @@ int main(void)
         cmocka_unit_test(numbers_must_be_finite),
         cmocka_unit_test(blocks_straddle_pieces),
         cmocka_unit_test(split_sets),
+        cmocka_unit_test(names_are_there_once),
         cmocka_unit_test(checksums_are_required),
         cmocka_unit_test(many_wrong_records),
         cmocka_unit_test(many_keys_are_sealed),

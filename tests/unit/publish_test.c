@@ -219,12 +219,19 @@ static void a_former_file_is_not_ours(void **state)
 static void what_is_in_the_way(void **state)
 {
     struct world *w = *state;
+    char manifest[OUTPUT_PATH_BYTES];
 
     for (uint32_t i = 0; i < PARTS; i++)
         put_part(w, i, w->o.partial[i]);
     put(w->o.final[1], "mine", 4);
     assert_int_equal(publish(w, false), SL_EEXISTS);
     assert_false(there(w->o.final[0]));
+    snprintf(manifest, sizeof manifest, "%s.xxh64", w->o.final[1]);
+    assert_int_equal(mkdir(manifest, 0700), 0);
+    assert_int_equal(publish(w, true), SL_EEXISTS);
+    assert_non_null(strstr(w->e.text, "xxh64: a folder has the name of the finished file"));
+    assert_false(there(w->o.final[0]));
+    assert_int_equal(rmdir(manifest), 0);
     assert_int_equal(publish(w, true), 0);
     is_part(w, 1, w->o.final[1]);
     /* Another output's, of the very same length. */
@@ -335,6 +342,43 @@ static void what_stays_is_told(void **state)
     w->o.dir = dir;
 }
 
+/* Puts another file in the place of the first part, before the second is made. */
+static int replace_first(void *user, uint64_t n)
+{
+    struct world *w = user;
+    char other[96];
+
+    if (n || !there(w->o.partial[0]))
+        return 0;
+    snprintf(other, sizeof other, "%s/other", w->dir);
+    put(other, "mine", 4);
+    assert_int_equal(rename(other, w->o.partial[0]), 0);
+    return SL_EINTERRUPTED;
+}
+
+/* Temporary files that cannot all be made: none stays, but for those of somebody else. */
+static void what_was_made_goes_again(void **state)
+{
+    struct world *w = *state;
+    const struct output_watch watch = {replace_first, w};
+    bool kept[PARTS];
+
+    put(w->o.partial[1], "mine", 4);
+    assert_int_equal(output_reserve(&w->o, true, kept, NULL, &w->e), SL_EEXISTS);
+    assert_non_null(strstr(w->e.text, w->o.partial[1]));
+    assert_false(there(w->o.partial[0]));
+    assert_true(there(w->o.partial[1]));
+    assert_int_equal(unlink(w->o.partial[1]), 0);
+    assert_int_equal(output_reserve(&w->o, true, kept, &watch, &w->e), SL_EINTERRUPTED);
+    assert_true(there(w->o.partial[0]));
+    assert_int_equal(unlink(w->o.partial[0]), 0);
+    assert_int_equal(output_reserve(&w->o, false, kept, NULL, &w->e), 0);
+    assert_false(kept[0] || kept[1]);
+    put(w->o.partial[1], "short", 5);
+    assert_int_equal(output_reserve(&w->o, false, kept, NULL, &w->e), 0);
+    assert_true(kept[0] && !kept[1]);
+}
+
 /* A folder that somebody else makes at the same time is not taken back. */
 static void a_folder_is_its_makers(void **state)
 {
@@ -440,6 +484,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_part_has_one_place, setup, teardown),
         cmocka_unit_test_setup_teardown(an_answer_may_be_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(what_stays_is_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_was_made_goes_again, setup, teardown),
         cmocka_unit_test_setup_teardown(a_folder_is_its_makers, setup, teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_replaced_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(names_are_taken_back, setup, teardown),
