@@ -61,8 +61,9 @@ void __cudaRegisterFunction(void **handle, const char *host, char *device, const
 void __cudaRegisterVar(void **handle, char *host, char *device, const char *name, int ext, size_t size, int constant, int global);
 unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared, void *stream);
 cudaError_t __cudaPopCallConfiguration(dim3 *grid, dim3 *block, size_t *shared, void *stream);
-cudaError_t __cudaGetKernel(cudaKernel_t *out, const void *host);
-cudaError_t __cudaLaunchKernel(cudaKernel_t k, dim3 grid, dim3 block, void **args, size_t shared, cudaStream_t stream);
+/* These since CUDA 12; before, cudaLaunchKernel alone. */
+cudaError_t __cudaGetKernel(struct kernel **out, const void *host);
+cudaError_t __cudaLaunchKernel(struct kernel *k, dim3 grid, dim3 block, void **args, size_t shared, cudaStream_t stream);
 
 static uint64_t setting(const char *name, uint64_t usual)
 {
@@ -225,11 +226,11 @@ cudaError_t __cudaPopCallConfiguration(dim3 *grid, dim3 *block, size_t *shared, 
     return cudaSuccess;
 }
 
-cudaError_t __cudaGetKernel(cudaKernel_t *out, const void *host)
+cudaError_t __cudaGetKernel(struct kernel **out, const void *host)
 {
     for (unsigned i = 0; i < all.n_kernels; i++)
         if (all.kernel[i].host == host) {
-            *out = (cudaKernel_t)(void *)&all.kernel[i];
+            *out = &all.kernel[i];
             return cudaSuccess;
         }
     return told(cudaErrorInvalidDeviceFunction);
@@ -281,9 +282,8 @@ static int run_kernel(const struct kernel *k, const struct ptx_func *f, dim3 gri
     return err;
 }
 
-cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void **args, size_t shared, cudaStream_t stream)
+cudaError_t __cudaLaunchKernel(struct kernel *k, dim3 grid, dim3 block, void **args, size_t shared, cudaStream_t stream)
 {
-    const struct kernel *k = (const struct kernel *)(void *)kernel;
     const struct ptx_func *f = NULL;
     uint64_t threads = (uint64_t)block.x * block.y * block.z;
     int err = state();
@@ -307,7 +307,7 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void 
 
 cudaError_t cudaLaunchKernel(const void *host, dim3 grid, dim3 block, void **args, size_t shared, cudaStream_t stream)
 {
-    cudaKernel_t k;
+    struct kernel *k;
     cudaError_t e = __cudaGetKernel(&k, host);
 
     return e ? e : __cudaLaunchKernel(k, grid, block, args, shared, stream);
@@ -315,9 +315,8 @@ cudaError_t cudaLaunchKernel(const void *host, dim3 grid, dim3 block, void **arg
 
 cudaError_t cudaFuncSetAttribute(const void *host, enum cudaFuncAttribute attribute, int value)
 {
-    cudaKernel_t kernel;
-    cudaError_t e = __cudaGetKernel(&kernel, host);
-    struct kernel *k = (struct kernel *)(void *)kernel;
+    struct kernel *k;
+    cudaError_t e = __cudaGetKernel(&k, host);
 
     if (e)
         return e;
