@@ -108,6 +108,7 @@ static int parse_list(char *rest, struct plan_devices *sets, uint32_t max, uint3
         char *plus = strchr(item, '+');
         uint64_t host;
 
+        item += strspn(item, " ");
         if (!*item)
             return sl_fail(e, SL_EUSAGE, "--devices: nothing before or after a comma; expected sizes, such as 24G,16G,12G");
         if (plus)
