@@ -12,11 +12,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#define UBATCH_MOST 65536
+#define VAL_DEVICES 1
+
 struct plan_cmd {
     struct cli_plan_args plan;
     struct target_args target;
-    const char *devices, *out, *write_recipe;
-    int ctx, json, measure, quiet;
+    struct words devices;
+    const char *out, *write_recipe;
+    int ctx, ubatch, json, measure, quiet;
 };
 
 /* A config.json alone; not a checkpoint's index. */
@@ -29,10 +33,12 @@ static bool is_config(const char *path)
 static int show(const struct plan_cmd *c, const struct sl_job_plan *job, const struct output *out,
                 struct cJSON *extra, struct sl_error *e)
 {
-    bool rules_2025 = c->plan.rules ? strcmp(c->plan.rules, "2025") == 0
-                                    : job->model->layout == SL_LAYOUT_LEGACY;
+    struct plan_question q = {
+        .ctx = (uint64_t)c->ctx, .ubatch = (uint32_t)c->ubatch, .devices = c->devices, .out_given = c->out != NULL,
+        .rules_2025 = c->plan.rules ? strcmp(c->plan.rules, "2025") == 0 : job->model->layout == SL_LAYOUT_LEGACY,
+    };
     struct plan_view view = {0};
-    int rc = plan_view_make(&view, job, (uint64_t)c->ctx, c->devices, out, c->out != NULL, rules_2025, e);
+    int rc = plan_view_make(&view, job, &q, out, e);
 
     view.requantized = rc == 0 && !c->plan.allow_requantize ? cli_requantized(job) : 0;
     if (rc == 0 && c->json) {
@@ -211,6 +217,8 @@ static int check_args(const struct plan_cmd *c, const char *source, struct sl_er
 
     if (c->ctx < 1)
         return sl_fail(e, SL_EUSAGE, "--ctx: expected 1 token or more");
+    if (c->ubatch < 1 || c->ubatch > UBATCH_MOST)
+        return sl_fail(e, SL_EUSAGE, "--ubatch: expected 1 to %d tokens", UBATCH_MOST);
     if (c->target.threads < 0 || c->target.threads > 1024)
         return sl_fail(e, SL_EUSAGE, "--threads: expected 1 to 1024, or 0 for all cores");
     if (c->target.size && c->target.bpw)
@@ -258,9 +266,16 @@ static int plan_and_show(struct plan_cmd *c, const char *source, struct sl_error
     return rc;
 }
 
+static int on_val(int val, const char *arg, void *user, struct sl_error *e)
+{
+    struct plan_cmd *c = user;
+
+    return val == VAL_DEVICES ? words_add(&c->devices, arg, e) : cli_plan_on_val(val, arg, &c->plan, e);
+}
+
 static int run(int argc, const char **argv, struct sl_error *e)
 {
-    struct plan_cmd c = {.plan = {.sizes_only = 1}, .ctx = 32768};
+    struct plan_cmd c = {.plan = {.sizes_only = 1}, .ctx = 32768, .ubatch = SL_UBATCH};
     struct poptOption plan_table[CLI_PLAN_TABLE_MAX];
     struct poptOption table[] = {
         {"target-size", 0, POPT_ARG_STRING, &c.target.size, 0,
@@ -277,8 +292,9 @@ static int run(int argc, const char **argv, struct sl_error *e)
          "where the output would go: its free space is shown (default: here)", "PATH"},
         {"ctx", 'c', POPT_ARG_INT, &c.ctx, 0, "context of the memory estimate (default 32768)",
          "TOKENS"},
-        {"devices", 0, POPT_ARG_STRING, &c.devices, 0,
-         "sets of devices that the model should fit, for example 8x80G,8x64G, or 1x24G+512G with RAM", "NxSIZE[+RAM],..."},
+        {"ubatch", 0, POPT_ARG_INT, &c.ubatch, 0, "micro-batch of that estimate, llama.cpp's -ub (default 512)", "TOKENS"},
+        {"devices", 0, POPT_ARG_STRING, NULL, VAL_DEVICES,
+         "devices that the model should fit: 8x80G,8x64G, or a machine, such as 1x24G+512G with RAM, or 24G,16G,12G", "NxSIZE[+RAM],..."},
         {"json", 0, POPT_ARG_NONE, &c.json, 0, "one JSON object on stdout", NULL},
         {"quiet", 'q', POPT_ARG_NONE, &c.quiet, 0, "no progress, no summary of what was measured", NULL},
         POPT_TABLEEND,
@@ -287,11 +303,12 @@ static int run(int argc, const char **argv, struct sl_error *e)
     int rc;
 
     cli_plan_table(&c.plan, plan_table);
-    rc = cli_parse(&a, &cli_plan, argc, argv, table, 1, 1, cli_plan_on_val, &c.plan, e);
+    rc = cli_parse(&a, &cli_plan, argc, argv, table, 1, 1, on_val, &c, e);
     if (rc == 0) {
         rc = plan_and_show(&c, a.pos[0], e);
         cli_args_free(&a);
     }
+    words_free(&c.devices);
     cli_plan_args_free(&c.plan);
     return rc < 0 ? rc : 0;
 }

@@ -31,7 +31,8 @@ static cJSON *place_json(const char *where, const struct sl_place *p, uint64_t b
     cJSON *o = cJSON_CreateObject();
 
     cJSON_AddStringToObject(o, "where", where);
-    cJSON_AddNumberToObject(o, "bytes", (double)bytes);
+    if (bytes != SL_HOST_UNKNOWN)
+        cJSON_AddNumberToObject(o, "bytes", (double)bytes);
     cJSON_AddNumberToObject(o, "weights_bytes", (double)p->weights);
     cJSON_AddNumberToObject(o, "cache_bytes", (double)p->kv_cache);
     cJSON_AddNumberToObject(o, "buffer_bytes", (double)p->buffers);
@@ -44,37 +45,38 @@ static struct sl_memory sum_of(const struct plan_device_set *s)
 {
     struct sl_memory m = {0};
 
-    for (uint32_t g = 0; g <= s->count; g++) {
-        const struct sl_place *p = g < s->count ? &s->offload.gpu[g] : &s->offload.host;
+    for (uint32_t g = 0; g <= s->devices.count; g++) {
+        const struct sl_place *p = g < s->devices.count ? &s->offload.gpu[g] : &s->offload.host;
 
         m.weights += p->weights;
         m.kv_cache += p->kv_cache;
         m.buffers += p->buffers;
         m.total += p->total;
-        if (g < s->count && p->total > m.per_device)
+        if (g < s->devices.count && p->total > m.per_device)
             m.per_device = p->total;
     }
     return m;
 }
 
-/* What a set beside host memory has besides. */
+/* What a machine has besides. */
 static void add_offload(cJSON *o, const struct plan_view *v, const struct plan_device_set *s)
 {
     const struct sl_offload *l = &s->offload;
     cJSON *places, *split;
-    char options[256];
+    char options[PLAN_SERVER_TEXT];
 
-    cJSON_AddNumberToObject(o, "host_bytes", (double)s->host_bytes);
+    if (s->devices.m.host != SL_HOST_UNKNOWN)
+        cJSON_AddNumberToObject(o, "host_bytes", (double)s->devices.m.host);
     cJSON_AddNumberToObject(o, "gpu_layers", l->gpu_layers);
     cJSON_AddNumberToObject(o, "layers", l->layers);
     cJSON_AddNumberToObject(o, "n_cpu_moe", l->cpu_moe);
     split = cJSON_AddArrayToObject(o, "tensor_split");
     places = cJSON_AddArrayToObject(o, "places");
-    for (uint32_t g = 0; g < s->count; g++) {
+    for (uint32_t g = 0; g < s->devices.count; g++) {
         cJSON_AddItemToArray(split, cJSON_CreateNumber(l->split[g]));
-        cJSON_AddItemToArray(places, place_json("gpu", &l->gpu[g], s->bytes));
+        cJSON_AddItemToArray(places, place_json("gpu", &l->gpu[g], s->devices.m.gpu[g]));
     }
-    cJSON_AddItemToArray(places, place_json("ram", &l->host, s->host_bytes));
+    cJSON_AddItemToArray(places, place_json("ram", &l->host, s->devices.m.host));
     cJSON_AddNumberToObject(o, "longest_context", (double)s->longest_ctx);
     if (s->fits)
         cJSON_AddStringToObject(o, "llama_server", plan_view_server(v, s, options));
@@ -83,12 +85,14 @@ static void add_offload(cJSON *o, const struct plan_view *v, const struct plan_d
 static cJSON *set_json(const struct plan_view *v, const struct plan_device_set *s)
 {
     const struct sl_hparams *hp = &v->job->model->hp;
-    const struct sl_memory mem = s->beside_host ? sum_of(s) : s->mem;
+    const struct sl_memory mem = s->devices.machine ? sum_of(s) : s->mem;
     cJSON *o = cJSON_CreateObject();
 
-    cJSON_AddNumberToObject(o, "devices", s->count);
-    cJSON_AddNumberToObject(o, "device_bytes", (double)s->bytes);
+    cJSON_AddNumberToObject(o, "devices", s->devices.count);
+    if (s->devices.bytes || !s->devices.count)
+        cJSON_AddNumberToObject(o, "device_bytes", (double)s->devices.bytes);
     cJSON_AddNumberToObject(o, "context", (double)v->ctx);
+    cJSON_AddNumberToObject(o, "ubatch", v->ubatch);
     cJSON_AddStringToObject(o, "cache", hp->window ? "windowed" : !hp->kv_lora ? "heads" : s->whole_heads ? "whole_heads" : "compressed");
     cJSON_AddBoolToObject(o, "own_layout", s->own_layout);
     cJSON_AddNumberToObject(o, "weights_bytes", (double)mem.weights);
@@ -96,7 +100,7 @@ static cJSON *set_json(const struct plan_view *v, const struct plan_device_set *
     cJSON_AddNumberToObject(o, "buffer_bytes", (double)mem.buffers);
     cJSON_AddNumberToObject(o, "total_bytes", (double)mem.total);
     cJSON_AddNumberToObject(o, "per_device_bytes", (double)mem.per_device);
-    if (s->beside_host)
+    if (s->devices.machine)
         add_offload(o, v, s);
     cJSON_AddBoolToObject(o, "fits", s->fits);
     return o;

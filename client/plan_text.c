@@ -150,42 +150,69 @@ static void print_groups(const struct plan_view *v)
 
 static void print_place(const char *where, const struct sl_place *p, uint64_t size)
 {
-    printf("%-8s  %8.1f  %8.1f  %8.1f  %8.1f  %8.1f\n", where, (double)p->weights / 1e9, (double)p->kv_cache / 1e9,
-           (double)p->buffers / 1e9, (double)p->total / 1e9, (double)size / 1e9);
+    printf("%-8s  %8.1f  %8.1f  %8.1f  %8.1f", where, (double)p->weights / 1e9, (double)p->kv_cache / 1e9,
+           (double)p->buffers / 1e9, (double)p->total / 1e9);
+    if (size == SL_HOST_UNKNOWN)
+        printf("  %8s\n", "-");
+    else
+        printf("  %8.1f\n", (double)size / 1e9);
 }
 
 static void print_lack(const struct plan_device_set *s)
 {
-    uint64_t gpu = s->count ? s->offload.gpu[s->count - 1].total : 0, host = s->offload.host.total;
+    const struct sl_machine *m = &s->devices.m;
+    uint64_t gpus = 0, host = s->offload.host.total;
     char a[32], b[32];
 
-    if (gpu > s->bytes && host > s->host_bytes)
-        line(0, "Does not fit, even with all experts in RAM: a GPU lacks %s, and RAM %s.", sl_size_text(a, gpu - s->bytes),
-             sl_size_text(b, host - s->host_bytes));
-    else if (gpu > s->bytes)
-        line(0, "Does not fit, even with all experts in RAM: a GPU lacks %s.", sl_size_text(a, gpu - s->bytes));
+    for (uint32_t g = 0; g < m->gpus; g++)
+        gpus += s->offload.gpu[g].total > m->gpu[g] ? s->offload.gpu[g].total - m->gpu[g] : 0;
+    if (m->host == SL_HOST_UNKNOWN)
+        line(0, "Does not fit: the GPUs lack %s. Part of it may lie in RAM: add its size, as in 24G,16G+192G.",
+             sl_size_text(a, gpus));
+    else if (gpus && host > m->host)
+        line(0, "Does not fit, even with all experts in RAM: a GPU lacks %s, and RAM %s.", sl_size_text(a, gpus),
+             sl_size_text(b, host - m->host));
+    else if (gpus)
+        line(0, "Does not fit, even with all experts in RAM: a GPU lacks %s.", sl_size_text(a, gpus));
     else
-        line(0, "Does not fit: RAM lacks %s.", sl_size_text(b, host - s->host_bytes));
+        line(0, "Does not fit: RAM lacks %s.", sl_size_text(b, host - m->host));
+}
+
+/* " without GPU 2", " without 3 GPUs"; "" when all hold something. */
+static const char *left_out(const struct plan_device_set *s, char buf[32])
+{
+    uint32_t n = 0, last = 0;
+
+    for (uint32_t g = 0; g < s->devices.count; g++)
+        if (!s->offload.split[g]) {
+            last = g;
+            n++;
+        }
+    if (n)
+        snprintf(buf, 32, n > 1 ? " without %u GPUs" : " without GPU %u", n > 1 ? n : last);
+    return n ? buf : "";
 }
 
 static void print_fit(const struct plan_view *v, const struct plan_device_set *s)
 {
     const struct sl_offload *o = &s->offload;
-    char options[256], name[CLI_SHOWN_BYTES];
+    char options[PLAN_SERVER_TEXT], name[CLI_SHOWN_BYTES], without[32];
+    const char *more = s->devices.count > 1 ? "s" : "";
     int columns = term_width(STDOUT_FILENO);
 
     if (!s->fits) {
         print_lack(s);
         return;
     }
-    if (!s->count || !o->gpu_layers)
+    if (!s->devices.count || !o->gpu_layers)
         line(0, "Fits, all in RAM:");
     else if (o->gpu_layers < o->layers)
-        line(0, "Fits, with %u of %u layers on the GPU%s, the output among them:", o->gpu_layers, o->layers, s->count > 1 ? "s" : "");
+        line(0, "Fits%s, with %u of %u layers on the GPU%s, the output among them:", left_out(s, without), o->gpu_layers,
+             o->layers, more);
     else if (o->cpu_moe)
-        line(0, "Fits, with the experts of the first %u of %u layers in RAM:", o->cpu_moe, o->layers - 1);
+        line(0, "Fits%s, with the experts of the first %u of %u layers in RAM:", left_out(s, without), o->cpu_moe, o->layers - 1);
     else
-        line(0, "Fits, with all layers on the GPU%s:", s->count > 1 ? "s" : "");
+        line(0, "Fits%s, with all layers on the GPU%s:", left_out(s, without), more);
     plan_view_server(v, s, options);
     cli_shown(name, v->job->plan->segments[0].name);
     if (columns && (size_t)columns < sizeof "    llama-server -m  " - 1 + strlen(name) + strlen(options))
@@ -194,24 +221,22 @@ static void print_fit(const struct plan_view *v, const struct plan_device_set *s
         printf("    llama-server -m %s %s\n", name, options);
 }
 
-/* A set beside host memory, place by place. */
+/* A machine, place by place. */
 static void print_offload(const struct plan_view *v, const struct plan_device_set *s)
 {
-    char gpus[48] = "", a[32], b[32];
+    char devices[PLAN_DEVICES_TEXT];
 
-    if (s->count)
-        snprintf(gpus, sizeof gpus, "%u x %s and ", s->count, sl_size_text(a, s->bytes));
     putchar('\n');
-    line(0, "%s%s of RAM with llama.cpp, a context of %llu tokens, estimated, in GB", gpus, sl_size_text(b, s->host_bytes),
+    line(0, "%s with llama.cpp, a context of %llu tokens, estimated, in GB", plan_devices_text(&s->devices, devices),
          (unsigned long long)v->ctx);
     printf("%-8s  %8s  %8s  %8s  %8s  %8s\n", "Where", "Weights", "Cache", "Buffers", "Total", "Of");
-    for (uint32_t g = 0; g < s->count; g++) {
+    for (uint32_t g = 0; g < s->devices.count; g++) {
         char where[16];
 
-        snprintf(where, sizeof where, s->count > 1 ? "GPU %u" : "GPU", g);
-        print_place(where, &s->offload.gpu[g], s->bytes);
+        snprintf(where, sizeof where, s->devices.count > 1 ? "GPU %u" : "GPU", g);
+        print_place(where, &s->offload.gpu[g], s->devices.m.gpu[g]);
     }
-    print_place("RAM", &s->offload.host, s->host_bytes);
+    print_place("RAM", &s->offload.host, s->devices.m.host);
     print_fit(v, s);
     if (s->longest_ctx)
         printf("Longest context that fits: %llu tokens\n", (unsigned long long)s->longest_ctx);
@@ -230,13 +255,11 @@ static void print_even_sets(const struct plan_view *v)
            c, "Buffers", c - !wide, "Total", "A device", "Fits");
     for (uint32_t i = 0; i < v->n_sets; i++) {
         const struct plan_device_set *s = &v->sets[i];
-        char devices[48], size[32];
+        char devices[PLAN_DEVICES_TEXT];
 
-        if (s->beside_host)
+        if (s->devices.machine)
             continue;
-
-        snprintf(devices, sizeof devices, "%u x %s", s->count, sl_size_text(size, s->bytes));
-        printf("%-*s  %-*s  %*.1f  %*.1f  %*.1f  %*.1f  %8.1f  %s\n", d, devices, f,
+        printf("%-*s  %-*s  %*.1f  %*.1f  %*.1f  %*.1f  %8.1f  %s\n", d, plan_devices_text(&s->devices, devices), f,
                v->job->model->hp.window ? "windowed" : !mla ? "heads" : s->whole_heads ? "whole heads" : "compressed (MLA)", c,
                (double)s->mem.weights / 1e9, c - !wide, (double)s->mem.kv_cache / 1e9, c,
                (double)s->mem.buffers / 1e9, c - !wide, (double)s->mem.total / 1e9,
@@ -249,14 +272,14 @@ static void print_even_sets(const struct plan_view *v)
 
 static void print_memory(const struct plan_view *v)
 {
-    uint32_t beside = 0;
+    uint32_t machines = 0;
 
     for (uint32_t i = 0; i < v->n_sets; i++)
-        beside += v->sets[i].beside_host;
-    if (beside < v->n_sets)
+        machines += v->sets[i].devices.machine;
+    if (machines < v->n_sets)
         print_even_sets(v);
     for (uint32_t i = 0; i < v->n_sets; i++)
-        if (v->sets[i].beside_host)
+        if (v->sets[i].devices.machine)
             print_offload(v, &v->sets[i]);
 }
 

@@ -7,8 +7,8 @@
 #include <string.h>
 
 #define CTX_STEP 1024u
+#define BATCH 2048u       /* llama.cpp's, within which a micro-batch is */
 #define CTX_UNKNOWN (1u << 24) /* tokens; where the model does not say how many it takes */
-#define DEVICE_LEAST 1000000u /* bytes; "8" is no device of 8 bytes */
 
 /* "blk.3.ffn_down_exps.weight" -> "ffn_down_exps" */
 static void group_name(const char *tensor, char name[SL_NAME_MAX])
@@ -132,17 +132,16 @@ static bool one_form(const struct sl_hparams *h)
     return h->kv_lora == 0 || h->index_dim || h->mla_only;
 }
 
-static void add_set(struct plan_view *v, uint32_t count, uint64_t bytes, bool whole_heads)
+static void add_set(struct plan_view *v, const struct plan_devices *d, bool whole_heads)
 {
     const struct sl_model *m = v->job->model;
     struct plan_device_set *s = &v->sets[v->n_sets++];
 
-    s->count = count;
-    s->bytes = bytes;
+    s->devices = *d;
     s->whole_heads = whole_heads;
     s->own_layout = one_form(&m->hp) || whole_heads == (m->layout == SL_LAYOUT_LEGACY);
-    sl_plan_memory(v->job->plan, v->ctx, whole_heads, count, &s->mem);
-    s->fits = s->mem.per_device <= bytes;
+    sl_plan_memory(v->job->plan, v->ctx, whole_heads, d->count, v->ubatch, &s->mem);
+    s->fits = s->mem.per_device <= d->bytes;
 }
 
 /* To 1024 tokens. */
@@ -157,7 +156,7 @@ static int find_longest_ctx(const struct plan_view *v, struct plan_device_set *s
     most = (most < CTX_UNKNOWN ? most : CTX_UNKNOWN) / CTX_STEP + 1;
     while (most - least > 1) {
         at = least + (most - least) / 2;
-        if (sl_plan_offload(v->job->plan, at * CTX_STEP, s->count, s->bytes, s->host_bytes, &lay) < 0)
+        if (sl_plan_offload(v->job->plan, &s->devices.m, at * CTX_STEP, v->ubatch, &lay) < 0)
             return sl_fail(e, SL_EFAIL, "out of memory");
         *(lay.fits ? &least : &most) = at;
     }
@@ -165,119 +164,107 @@ static int find_longest_ctx(const struct plan_view *v, struct plan_device_set *s
     return 0;
 }
 
-static int add_beside_host(struct plan_view *v, uint32_t count, uint64_t bytes, uint64_t host, struct sl_error *e)
+static int add_machine(struct plan_view *v, const struct plan_devices *d, struct sl_error *e)
 {
     const struct sl_model *m = v->job->model;
     struct plan_device_set *s = &v->sets[v->n_sets++];
 
-    s->count = count;
-    s->bytes = bytes;
+    s->devices = *d;
     s->whole_heads = !one_form(&m->hp) && m->layout == SL_LAYOUT_LEGACY;
     s->own_layout = true;
-    s->beside_host = true;
-    s->host_bytes = host;
-    if (sl_plan_offload(v->job->plan, v->ctx, count, bytes, host, &s->offload) < 0)
+    if (sl_plan_offload(v->job->plan, &d->m, v->ctx, v->ubatch, &s->offload) < 0)
         return sl_fail(e, SL_EFAIL, "out of memory");
     s->fits = s->offload.fits;
     return find_longest_ctx(v, s, e);
 }
 
-static int add_sets(struct plan_view *v, uint32_t count, uint64_t bytes)
+static int add_devices(struct plan_view *v, const char *text, struct sl_error *e)
 {
-    if (!one_form(&v->job->model->hp))
-        add_set(v, count, bytes, true);
-    add_set(v, count, bytes, false);
+    struct plan_devices sets[PLAN_MAX_DEVICE_SETS / 2];
+    uint32_t n;
+
+    SL_TRY(plan_devices_parse(text, sets, PLAN_MAX_DEVICE_SETS / 2, &n, e));
+    if (v->n_sets + 2 * n > PLAN_MAX_DEVICE_SETS)
+        return sl_fail(e, SL_EUSAGE, "--devices: at most %d sets", PLAN_MAX_DEVICE_SETS / 2);
+    for (uint32_t i = 0; i < n; i++) {
+        if (sets[i].machine)
+            SL_TRY(add_machine(v, &sets[i], e));
+        if (!sets[i].machine && !one_form(&v->job->model->hp))
+            add_set(v, &sets[i], true);
+        if (!sets[i].machine)
+            add_set(v, &sets[i], false);
+    }
     return 0;
 }
 
-/* "8x80G" or "80G". */
-static int parse_count(const char *item, unsigned long *count, uint64_t *bytes, struct sl_error *e)
-{
-    const char *size = strchr(item, 'x');
-    char *end;
-
-    *count = size ? strtoul(item, &end, 10) : 1;
-    if (size && (end != size || !size[1] || *item == '-' || *count < 1 || *count > 65536))
-        return sl_fail(e, SL_EUSAGE, "--devices: '%s': expected COUNTxSIZE, such as 8x80G", item);
-    SL_TRY(cli_parse_size("--devices", size ? size + 1 : item, bytes, e));
-    return *bytes < DEVICE_LEAST
-               ? sl_fail(e, SL_EUSAGE, "--devices: '%s': expected COUNTxSIZE, such as 8x80G", item) : 0;
-}
-
-/* "8x80G"; "1x24G+512G" and "+512G", beside host memory. */
-static int parse_set(struct plan_view *v, char *item, struct sl_error *e)
-{
-    char *plus = strchr(item, '+');
-    unsigned long count = 0;
-    uint64_t bytes = 0, host = 0;
-
-    if (plus)
-        *plus = '\0';
-    if (!plus || plus > item)
-        SL_TRY(parse_count(item, &count, &bytes, e));
-    if (v->n_sets + 2 > PLAN_MAX_DEVICE_SETS)
-        return sl_fail(e, SL_EUSAGE, "--devices: at most %d sets", PLAN_MAX_DEVICE_SETS / 2);
-    if (!plus)
-        return add_sets(v, (uint32_t)count, bytes);
-    SL_TRY(cli_parse_size("--devices", plus + 1, &host, e));
-    if (host < DEVICE_LEAST)
-        return sl_fail(e, SL_EUSAGE, "--devices: '+%s': expected the size of host memory, such as 1x24G+512G", plus + 1);
-    if (count > SL_MAX_GPUS)
-        return sl_fail(e, SL_EUSAGE, "--devices: '%s+%s': at most %d devices beside host memory", item, plus + 1, SL_MAX_GPUS);
-    return add_beside_host(v, (uint32_t)count, bytes, host, e);
-}
-
-/* Several sets, with commas. */
-static int parse_devices(struct plan_view *v, const char *text, struct sl_error *e)
-{
-    char *copy = strdup(text), *rest = copy, *item;
-    int rc = copy ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
-
-    while (rc == 0 && (item = strsep(&rest, ",")) != NULL)
-        rc = parse_set(v, item, e);
-    free(copy);
-    return rc;
-}
-
 /* Sets that are common for a model of this size. */
-static const char *common_devices(const struct sl_job_plan *job)
+static int add_common_devices(struct plan_view *v, struct sl_error *e)
 {
-    bool experts = job->model->hp.n_expert > 0;
+    const struct sl_job_plan *job = v->job;
+    bool experts = job->model->hp.n_expert > 0, large = job->plan->tensor_bytes > 80000000000;
 
-    if (job->plan->tensor_bytes > 80000000000)
-        return experts ? "8x80G,8x64G,1x24G+512G" : "8x80G,8x64G";
-    return experts && job->plan->tensor_bytes > 20000000000 ? "1x80G,1x24G,1x24G+64G" : "1x80G,1x24G";
+    SL_TRY(add_devices(v, large ? "8x80G,8x64G" : "1x80G,1x24G", e));
+    if (experts && job->plan->tensor_bytes > 20000000000)
+        SL_TRY(add_devices(v, large ? "1x24G+512G" : "1x24G+64G", e));
+    return 0;
 }
 
-const char *plan_view_server(const struct plan_view *v, const struct plan_device_set *s, char buf[256])
+/* GPUs that hold anything: their names, and their layers. */
+static int put_gpus(const struct plan_device_set *s, char *buf, size_t cap)
+{
+    uint32_t used = 0, seen = 0;
+    int n = 0;
+
+    for (uint32_t g = 0; g < s->devices.count; g++)
+        used += s->offload.split[g] > 0;
+    if (s->devices.count && !used)
+        return snprintf(buf, cap, " -dev none");
+    for (uint32_t g = 0; used < s->devices.count && g < s->devices.count; g++)
+        if (s->offload.split[g])
+            n += snprintf(buf + n, cap - (size_t)n, "%sCUDA%u", seen++ ? "," : " -dev ", g);
+    seen = 0;
+    for (uint32_t g = 0; used > 1 && g < s->devices.count; g++)
+        if (s->offload.split[g])
+            n += snprintf(buf + n, cap - (size_t)n, "%s%u", seen++ ? "," : " -ts ", s->offload.split[g]);
+    return n;
+}
+
+const char *plan_view_server(const struct plan_view *v, const struct plan_device_set *s, char buf[PLAN_SERVER_TEXT])
 {
     const struct sl_offload *o = &s->offload;
     uint32_t all = o->layers > 99 ? 9999 : 99;
-    int n = snprintf(buf, 256, "-c %llu -ngl %u", (unsigned long long)v->ctx,
-                     o->gpu_layers < o->layers ? o->gpu_layers : all);
+    size_t cap = PLAN_SERVER_TEXT;
+    int n = snprintf(buf, cap, "-c %llu", (unsigned long long)v->ctx);
 
+    if (v->ubatch > BATCH)
+        n += snprintf(buf + n, cap - (size_t)n, " -b %u", v->ubatch);
+    if (v->ubatch != SL_UBATCH)
+        n += snprintf(buf + n, cap - (size_t)n, " -ub %u", v->ubatch);
+    n += snprintf(buf + n, cap - (size_t)n, " -ngl %u", o->gpu_layers < o->layers ? o->gpu_layers : all);
     if (v->job->model->hp.n_linear || v->job->model->hp.window) /* a state or window of each sequence */
-        n += snprintf(buf + n, 256 - (size_t)n, " -np 1");
+        n += snprintf(buf + n, cap - (size_t)n, " -np 1");
     if (o->cpu_moe)
-        n += snprintf(buf + n, 256 - (size_t)n, " --n-cpu-moe %u", o->cpu_moe);
-    for (uint32_t g = 0; s->count > 1 && g < s->count; g++)
-        n += snprintf(buf + n, 256 - (size_t)n, g ? ",%u" : " -ts %u", o->split[g]);
+        n += snprintf(buf + n, cap - (size_t)n, " --n-cpu-moe %u", o->cpu_moe);
+    put_gpus(s, buf + n, cap - (size_t)n);
     return buf;
 }
 
-int plan_view_make(struct plan_view *v, const struct sl_job_plan *job, uint64_t ctx,
-                   const char *devices, const struct output *out, bool given, bool rules_2025,
-                   struct sl_error *e)
+int plan_view_make(struct plan_view *v, const struct sl_job_plan *job, const struct plan_question *q,
+                   const struct output *out, struct sl_error *e)
 {
     memset(v, 0, sizeof *v);
     v->job = job;
-    v->ctx = ctx;
+    v->ctx = q->ctx;
+    v->ubatch = q->ubatch;
     v->unwritable = -1;
     v->out_dir = out->dir;
-    v->out_given = given;
+    v->out_given = q->out_given;
     v->config_alone = job->ck->n_files == 0;
-    SL_TRY(make_groups(v, rules_2025, e));
-    SL_TRY(parse_devices(v, devices ? devices : common_devices(job), e));
+    SL_TRY(make_groups(v, q->rules_2025, e));
+    for (int i = 0; i < q->devices.n; i++)
+        SL_TRY(add_devices(v, q->devices.word[i], e));
+    if (!q->devices.n)
+        SL_TRY(add_common_devices(v, e));
     return output_free_space(out, &v->free_bytes, e);
 }
 

@@ -2,7 +2,7 @@
 #ifndef SLUICE_CLIENT_PLAN_VIEW_H
 #define SLUICE_CLIENT_PLAN_VIEW_H
 
-#include "client/cli.h"
+#include "client/plan_devices.h"
 #include "worker/output.h"
 
 struct plan_group_type {
@@ -21,16 +21,13 @@ struct plan_group {
 };
 
 struct plan_device_set {
-    uint32_t count;
-    uint64_t bytes;     /* of one device */
+    struct plan_devices devices;
     bool whole_heads;   /* the cache of this row */
     bool own_layout;    /* that is the cache this plan's layout has */
     struct sl_memory mem;
     bool fits;
-    bool beside_host;   /* these devices (count may be 0) beside so much host memory, as `offload` says; without `mem` */
-    uint64_t host_bytes;
-    struct sl_offload offload;
-    uint64_t longest_ctx; /* that fits beside host memory, at most the model's own; 0: none */
+    struct sl_offload offload; /* of a machine, in place of `mem` */
+    uint64_t longest_ctx; /* that fits a machine, at most the model's own; 0: none */
 };
 
 #define PLAN_MAX_DEVICE_SETS 32
@@ -39,6 +36,7 @@ struct plan_view {
     struct plan_group *groups; /* most bytes first */
     uint32_t n_groups;
     uint64_t ctx;
+    uint32_t ubatch;           /* tokens of a micro-batch */
     struct plan_device_set sets[PLAN_MAX_DEVICE_SETS];
     uint32_t n_sets;
     const char *out_dir;       /* where the output would go */
@@ -52,17 +50,25 @@ struct plan_view {
     uint64_t grown_bytes;      /* that these take more than as they are */
 };
 
-/* Effect: computes the view. devices: "8x80G,1x24G+512G", NULL: a common choice for
- * the model's size. out: the place of the output; given: by the user. Errors: SL_EUSAGE
+/* What is asked of a plan. */
+struct plan_question {
+    uint64_t ctx;
+    uint32_t ubatch;
+    struct words devices;      /* texts of sets; none: a common choice for the model's size */
+    bool out_given;            /* the place of the output is the user's */
+    bool rules_2025;
+};
+
+/* Effect: computes the view. out: the place of the output. Errors: SL_EUSAGE
  * (devices), SL_EFAIL. Release with plan_view_free in every case. */
-int plan_view_make(struct plan_view *v, const struct sl_job_plan *job, uint64_t ctx,
-                   const char *devices, const struct output *out, bool given, bool rules_2025,
-                   struct sl_error *e) SL_MUST_USE;
+int plan_view_make(struct plan_view *v, const struct sl_job_plan *job, const struct plan_question *q,
+                   const struct output *out, struct sl_error *e) SL_MUST_USE;
 void plan_view_free(struct plan_view *v);
 
+#define PLAN_SERVER_TEXT 512
 /* Effect: writes the options with which llama-server lays the model as the set's `offload` has it: "-c 32768 -ngl 99
  * --n-cpu-moe 58". Returns buf. */
-const char *plan_view_server(const struct plan_view *v, const struct plan_device_set *s, char buf[256]);
+const char *plan_view_server(const struct plan_view *v, const struct plan_device_set *s, char buf[PLAN_SERVER_TEXT]);
 
 struct cJSON;
 /* Effect: prints the view to stdout; as one JSON object with "schema": 1, the fields of

@@ -130,7 +130,8 @@ const char *sl_plan_option_difference(const char *then, const char *now, char *b
 struct sl_memory {
     uint64_t weights, kv_cache, buffers, total, per_device;
 };
-/* Effect: *out = an estimate for one sequence of ctx tokens on `devices` devices (0: as 1).
+#define SL_UBATCH 512u /* tokens of a micro-batch, unless said */
+/* Effect: *out = an estimate for one sequence of ctx tokens, in micro-batches of `ubatch`, on `devices` devices (0: as 1).
  *   weights     the plan's tensors
  *   kv_cache    F16 values for each token and layer: for deepseek2 with whole_heads (the legacy
  *               layout, as in the paper) n_head x (head_k + head_v), else kv_lora + rope_dim;
@@ -138,38 +139,48 @@ struct sl_memory {
  *               key besides (and head_v more where there is no kv_lora), one of linear attention a
  *               state in F32 instead; in models with either, layers for multi-token prediction
  *               have nothing
- *   buffers     the sum over devices of: attention scores of one micro-batch of 512 tokens in F16
- *               (n_head x ctx x 512 x 2), its logits in F32 (n_vocab x 512 x 4), and 0.3 GiB for
+ *   buffers     the sum over devices of: attention scores of one micro-batch in F16
+ *               (n_head x ctx x ubatch x 2), its logits in F32 (n_vocab x ubatch x 4), and 0.3 GiB for
  *               the runtime itself
  *   total       the sum of these; per_device: its even share
- * With 8 devices this gives the totals of arXiv 2505.02390, table 1 ("GB" there is GiB), within 0.5 %. */
-void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uint32_t devices,
+ * With 8 devices and SL_UBATCH this gives the totals of arXiv 2505.02390, table 1 ("GB" there is GiB), within 0.5 %. */
+void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uint32_t devices, uint32_t ubatch,
                     struct sl_memory *out);
 
 #define SL_MAX_GPUS 16
+#define SL_HOST_UNKNOWN UINT64_MAX
+/* GPUs in the order in which llama.cpp has them. */
+struct sl_machine {
+    uint64_t gpu[SL_MAX_GPUS]; /* bytes of each */
+    uint32_t gpus;
+    uint64_t host;             /* bytes of the host's memory; SL_HOST_UNKNOWN: all layers have to be on GPUs */
+};
 struct sl_place {
     uint64_t weights, kv_cache, buffers, total;
 };
 /* Where llama.cpp lays a model that GPUs and the host's memory share. */
 struct sl_offload {
     struct sl_place gpu[SL_MAX_GPUS], host;
-    uint32_t split[SL_MAX_GPUS]; /* layers on each GPU, as --tensor-split takes them; the output counts as one */
+    uint32_t split[SL_MAX_GPUS]; /* layers on each GPU, as --tensor-split takes them; the output counts as one. 0 of a
+                                    set that fits: llama.cpp has to leave this GPU out */
     uint32_t cpu_moe;            /* --n-cpu-moe: the routed experts of so many layers, the first ones, are in host memory */
     uint32_t gpu_layers, layers; /* -ngl: so many of all, the last ones and the output */
     bool fits;
 };
-/* Effect: *out = an estimate for one sequence of ctx tokens on `gpus` (0: none, at most SL_MAX_GPUS) of gpu_bytes each
- * beside host_bytes, in the plan's layout. With routed experts all layers are on the GPUs, and cpu_moe is the least that
- * fits; otherwise gpu_layers is the most. What does not fit is on the last GPU, or in host memory, past its size.
+/* Effect: *out = an estimate for one sequence of ctx tokens in micro-batches of `ubatch` on a machine, in the plan's
+ * layout. With routed experts all layers are on the GPUs, and cpu_moe is the least that fits; otherwise gpu_layers is the
+ * most. Layers are spread so that the fullest GPU, by its size, is as empty as it can be, and the others evenly; one that
+ * is too small for a layer, or for which there is none, is left out. What does not fit is on the last GPU, or in host
+ * memory, past its size.
  *   weights     token_embd is in host memory; a head that shares it is on the last GPU besides. Layers for multi-token
  *               prediction are not loaded
  *   kv_cache    as sl_plan_memory has it, in even shares of the layers, where they are
- *   buffers     llama.cpp's compute buffers for a micro-batch of 512 tokens: the mask, what is widest of a layer, the
+ *   buffers     llama.cpp's compute buffers for a micro-batch: the mask, what is widest of a layer, the
  *               logits; where weights are in host memory, their largest tensor on the first GPU, where batches are
  *               computed, or two of a layer that is on another GPU. Scores of attention (F32) where CUDA has no flash
  *               attention for the form of the heads. And 1 GiB of each for what else is there, as llama.cpp's --fit leaves
  * Errors: SL_EFAIL (memory). */
-int sl_plan_offload(const struct sl_plan *p, uint64_t ctx, uint32_t gpus, uint64_t gpu_bytes, uint64_t host_bytes,
+int sl_plan_offload(const struct sl_plan *p, const struct sl_machine *m, uint64_t ctx, uint32_t ubatch,
                     struct sl_offload *out) SL_MUST_USE;
 
 #endif

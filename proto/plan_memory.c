@@ -1,7 +1,6 @@
 #include "proto/mixture.h"
 #include "proto/plan.h"
 
-#define MICRO_BATCH 512u
 #define RUNTIME_BYTES (3ull * (1u << 30) / 10) /* context and libraries of a GPU runtime */
 
 static uint64_t mul(uint64_t a, uint64_t b)
@@ -49,35 +48,35 @@ static uint64_t cells(uint64_t tokens)
 }
 
 /* What is looked at beside the window: a micro-batch is in its cache with it. */
-static uint64_t window_cells(const struct sl_hparams *h, uint64_t ctx)
+static uint64_t window_cells(const struct sl_hparams *h, uint64_t ctx, uint32_t ubatch)
 {
-    return cells(h->window + MICRO_BATCH < ctx ? h->window + MICRO_BATCH : ctx);
+    return cells(h->window + ubatch < ctx ? h->window + ubatch : ctx);
 }
 
 /* DeepSeek-V4: keys that are values too, of a window in each layer and of compressed tokens, and an indexer's keys. */
-static uint64_t windowed_cache(const struct sl_hparams *h, uint64_t layers, uint64_t ctx)
+static uint64_t windowed_cache(const struct sl_hparams *h, uint64_t layers, uint64_t ctx, uint32_t ubatch)
 {
     uint64_t fine = mul(mul(h->n_fine, cells(ctx / SL_FINE)), h->head_k + h->index_dim);
 
-    return 2 * (mul(mul(layers, window_cells(h, ctx)), h->head_k) + fine + mul(mul(h->n_coarse, cells(ctx / SL_COARSE)), h->head_k));
+    return 2 * (mul(mul(layers, window_cells(h, ctx, ubatch)), h->head_k) + fine + mul(mul(h->n_coarse, cells(ctx / SL_COARSE)), h->head_k));
 }
 
-void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uint32_t devices,
+void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uint32_t devices, uint32_t ubatch,
                     struct sl_memory *out)
 {
     const struct sl_hparams *h = &p->model->hp;
     bool cached = !h->index_dim && !h->n_linear; /* layers for multi-token prediction */
     uint64_t layers = !cached && h->n_nextn < h->n_layer ? h->n_layer - h->n_nextn : h->n_layer;
-    uint64_t seen = h->window ? window_cells(h, ctx) + cells(ctx / SL_FINE) : ctx;
-    uint64_t buffers = mul(mul(h->n_head, seen), MICRO_BATCH * 2)
-                       + mul(h->n_vocab, MICRO_BATCH * 4) + RUNTIME_BYTES;
+    uint64_t seen = h->window ? window_cells(h, ctx, ubatch) + cells(ctx / SL_FINE) : ctx;
+    uint64_t buffers = mul(mul(h->n_head, seen), 2 * (uint64_t)ubatch)
+                       + mul(h->n_vocab, 4 * (uint64_t)ubatch) + RUNTIME_BYTES;
 
     devices = devices ? devices : 1;
     out->weights = p->tensor_bytes;
     layers -= h->n_linear < layers ? h->n_linear : 0;
     out->kv_cache = mul(mul(cache_values(p->model, whole_heads), 2), mul(layers, ctx)) + mul(4 * h->n_linear, h->state);
     if (h->window)
-        out->kv_cache = windowed_cache(h, layers, ctx);
+        out->kv_cache = windowed_cache(h, layers, ctx, ubatch);
     else if (h->index_dim && !whole_heads)
         out->kv_cache += mul(mul(index_values(h), 2), mul(indexers(p->model, layers), ctx));
     out->buffers = mul(buffers, devices);

@@ -1,22 +1,35 @@
 #include "proto/mixture.h"
 #include "proto/plan.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define ROW (512u * 4u)     /* a value for each token of a micro-batch, in F32 */
 #define LAYERS_MOST 4096u
+#define EVEN_MOST 512u      /* layers that are spread evenly; more come from no real model */
+#define WHOLE 65536u        /* of a GPU's size */
 #define SPARE (1ull << 30)  /* the runtime, its pools, the system */
 
 /* A layer's bytes. `moved`: of the two largest tensors among those that may be in host memory. */
 struct layer {
     uint64_t rest, experts, cache, moved[2];
+    uint64_t held, cached;         /* weights and cache, on GPUs, of the layers before it */
+};
+
+/* Layers before one on the GPUs before one: least sum of squared shares, and where the last GPU's begin. */
+struct spread {
+    double least;
+    uint64_t at;
 };
 
 struct offload {
     const struct sl_hparams *h;
-    struct layer *layers;          /* the last one is the output */
+    const struct sl_machine *m;
+    uint32_t used[SL_MAX_GPUS], n_used; /* GPUs that hold anything */
+    struct layer *layers;          /* the last one is the output; `held` and `cached` have one more */
+    struct spread *spread;         /* for each GPU and layer; NULL: too many */
     uint64_t n, input;
+    uint64_t row;                  /* a value for each token of a micro-batch, in F32 */
     bool experts;                  /* it has routed ones */
     uint64_t mask, attention, wide, logits; /* parts of buffers */
     uint64_t chosen, indexed;      /* what the experts of a layer take and give; an indexer's scores */
@@ -68,7 +81,7 @@ static void add_to_layer(struct layer *l, uint64_t bytes, bool experts, bool may
     l->moved[0] = max(l->moved[0], bytes);
 }
 
-static void add_weights(struct offload *o, const struct sl_plan *p, uint32_t gpus)
+static void add_weights(struct offload *o, const struct sl_plan *p)
 {
     uint64_t loaded = layers_loaded(o), layer;
     bool tied = true;
@@ -87,11 +100,11 @@ static void add_weights(struct offload *o, const struct sl_plan *p, uint32_t gpu
             add_to_layer(&o->layers[layer], t->bytes, experts, experts || !o->experts);
         tied = tied && strcmp(t->t->name, "output.weight") != 0;
         if (strstr(t->t->name, ".ffn_up.weight"))
-            o->wide = max(o->wide, mul(ROW, 2 * t->t->ne[1] + 3 * o->h->n_embd));
+            o->wide = max(o->wide, mul(o->row, 2 * t->t->ne[1] + 3 * o->h->n_embd));
         if (experts && strstr(t->t->name, ".ffn_down_exps.weight"))
-            o->chosen = max(o->chosen, mul(2 * ROW, t->t->ne[0]));
+            o->chosen = max(o->chosen, mul(2 * o->row, t->t->ne[0]));
     }
-    o->layers[o->n - 1].rest += tied && gpus ? o->input : 0;
+    o->layers[o->n - 1].rest += tied && o->m->gpus ? o->input : 0;
 }
 
 /* Whether CUDA's flash attention has this form of heads. */
@@ -111,26 +124,26 @@ static void add_work(struct offload *o, const struct sl_model *m, uint64_t ctx)
 {
     const struct sl_hparams *h = o->h;
     bool whole_heads = m->layout == SL_LAYOUT_LEGACY, flash = has_flash(h, whole_heads);
-    uint64_t seen = h->window ? h->window + ROW / 4 + ctx / SL_FINE : ctx;
+    uint64_t seen = h->window ? h->window + o->row / 4 + ctx / SL_FINE : ctx;
     uint64_t cells = mul((seen + 255) / 256, 256), used = 0;
     char key[SL_NAME_MAX];
 
     snprintf(key, sizeof key, "%s.expert_used_count", m->arch);
     sl_kvs_get_uint(&m->kvs, key, &used);
-    o->mask = mul(cells, flash ? ROW / 2 : ROW);
-    o->logits = mul(ROW, h->n_vocab + (h->n_nextn ? 3 : 1) * h->n_embd);
+    o->mask = mul(cells, flash ? o->row / 2 : o->row);
+    o->logits = mul(o->row, h->n_vocab + (h->n_nextn ? 3 : 1) * h->n_embd);
     if (h->kv_lora && !whole_heads)
-        o->attention = mul(ROW, mul(h->n_head, h->head_k + 2 * h->kv_lora + h->rope_dim) + 4 * h->n_embd + 2 * h->kv_lora);
+        o->attention = mul(o->row, mul(h->n_head, h->head_k + 2 * h->kv_lora + h->rope_dim) + 4 * h->n_embd + 2 * h->kv_lora);
     else
-        o->attention = mul(ROW, mul(h->n_head, 2 * h->head_k + h->head_v) + 3 * h->n_embd);
+        o->attention = mul(o->row, mul(h->n_head, 2 * h->head_k + h->head_v) + 3 * h->n_embd);
     if (!flash)
-        o->attention += mul(ROW, mul(h->n_head, cells));
+        o->attention += mul(o->row, mul(h->n_head, cells));
     if (!flash && (!h->kv_lora || whole_heads))
         o->attention += mul(2 * cells, mul(h->kv_lora ? h->n_head : h->n_head_kv, h->head_v));
     if (h->index_dim)
-        o->indexed = h->kv_lora || h->window ? 5 * o->mask : 2 * o->mask + mul(2 * ROW, mul(h->n_head_kv, cells));
-    o->chosen = mul(o->chosen, used) + mul(ROW, mul(used + 2, h->n_embd));
-    o->wide = max(o->wide, mul(ROW, mul(2 * used + 3, h->n_embd)));
+        o->indexed = h->kv_lora || h->window ? 5 * o->mask : 2 * o->mask + mul(2 * o->row, mul(h->n_head_kv, cells));
+    o->chosen = mul(o->chosen, used) + mul(o->row, mul(used + 2, h->n_embd));
+    o->wide = max(o->wide, mul(o->row, mul(2 * used + 3, h->n_embd)));
 }
 
 static void add_cache(struct offload *o, const struct sl_plan *p, uint64_t ctx)
@@ -139,7 +152,7 @@ static void add_cache(struct offload *o, const struct sl_plan *p, uint64_t ctx)
     bool counted = !o->h->index_dim && !o->h->n_linear; /* those for multi-token prediction, in what follows */
     struct sl_memory mem;
 
-    sl_plan_memory(p, ctx, p->model->layout == SL_LAYOUT_LEGACY, 1, &mem);
+    sl_plan_memory(p, ctx, p->model->layout == SL_LAYOUT_LEGACY, 1, (uint32_t)(o->row / 4), &mem);
     for (uint64_t i = 0; i < loaded; i++)
         o->layers[i].cache = mem.kv_cache / (counted ? all : loaded);
 }
@@ -157,8 +170,8 @@ static uint64_t gpu_buffers(const struct offload *o, uint32_t gpu, uint64_t end)
         most = max(most, (o->h->n_linear || o->h->window ? 2 : 1) * o->moved + o->chosen + o->mask
                              + (o->h->index_dim ? o->attention + o->mask : 0));
     if (gpu == 0 && o->cpu_moe > end)
-        most = max(most, o->moved_far + o->mask + mul(ROW, 2 * o->h->n_embd));
-    return most + (o->ahead ? o->ahead * o->mask + mul(ROW, 8 * o->h->n_embd) : 0) + SPARE;
+        most = max(most, o->moved_far + o->mask + mul(o->row, 2 * o->h->n_embd));
+    return most + (o->ahead ? o->ahead * o->mask + mul(o->row, 8 * o->h->n_embd) : 0) + SPARE;
 }
 
 /* The bytes of a layer that are where its attention is. */
@@ -172,26 +185,52 @@ static void sum(struct sl_place *p)
     p->total = p->weights + p->kv_cache + p->buffers;
 }
 
-/* As many layers from `at` on as fit on one GPU, or all of the rest; returns the first that is left. */
-static uint64_t fill_gpu(const struct offload *o, uint32_t gpu, bool rest, uint64_t at, uint64_t cap, struct sl_place *out)
+/* What one of the used GPUs holds of layers. */
+static struct sl_place gpu_place(const struct offload *o, uint32_t gpu, uint64_t at, uint64_t end)
 {
-    struct sl_place now = {0};
+    struct sl_place p = {0};
+
+    if (at == end)
+        return p;
+    p.weights = o->layers[end].held - o->layers[at].held;
+    p.kv_cache = o->layers[end].cached - o->layers[at].cached;
+    p.buffers = gpu_buffers(o, gpu, end);
+    sum(&p);
+    return p;
+}
+
+static uint64_t gpu_size(const struct offload *o, uint32_t gpu)
+{
+    return o->m->gpu[o->used[gpu]];
+}
+
+static uint64_t gpu_cap(const struct offload *o, uint32_t gpu, uint64_t share)
+{
+    uint64_t size = gpu_size(o, gpu);
+
+    return size / WHOLE * share + size % WHOLE * share / WHOLE;
+}
+
+/* As many layers from `at` on as fit on one GPU; returns the first that is left. */
+static uint64_t fill_gpu(const struct offload *o, uint32_t gpu, uint64_t at, uint64_t cap)
+{
     uint64_t end = at;
 
-    memset(out, 0, sizeof *out);
-    for (uint64_t i = at; i < o->n; i++) {
-        now.weights += at_attention(o, i);
-        now.kv_cache += o->layers[i].cache;
-        now.buffers = gpu_buffers(o, gpu, i + 1);
-        sum(&now);
-        if (!rest && now.weights + now.kv_cache > cap)
+    for (uint64_t i = at + 1; i <= o->n; i++) {
+        struct sl_place now = gpu_place(o, gpu, at, i);
+
+        if (now.weights + now.kv_cache > cap)
             break;
-        if (now.total <= cap || (rest && i + 1 == o->n)) {
-            *out = now;
-            end = i + 1;
-        }
+        if (now.total <= cap)
+            end = i;
     }
     return end;
+}
+
+static void put_gpu(const struct offload *o, uint32_t gpu, uint64_t at, uint64_t end, struct sl_offload *out)
+{
+    out->gpu[o->used[gpu]] = gpu_place(o, gpu, at, end);
+    out->split[o->used[gpu]] = (uint32_t)(end - at);
 }
 
 static void fill_host(const struct offload *o, struct sl_place *out)
@@ -207,84 +246,152 @@ static void fill_host(const struct offload *o, struct sl_place *out)
         else
             out->kv_cache += o->layers[i].cache;
     }
-    out->buffers = SPARE + (1 + o->ahead + (o->h->index_dim > 0)) * o->mask + mul(ROW, 2 * o->h->n_embd) + (o->first < o->n ? 0 : work + o->mask);
+    out->buffers = SPARE + (1 + o->ahead + (o->h->index_dim > 0)) * o->mask + mul(o->row, 2 * o->h->n_embd) + (o->first < o->n ? 0 : work + o->mask);
     sum(out);
 }
 
-/* All of it, with the experts of cpu_moe layers or the layers before `first` in host memory. Returns whether no GPU
- * holds more than cap. */
-static bool lay(struct offload *o, uint64_t cpu_moe, uint64_t first, uint32_t gpus, uint64_t cap, struct sl_offload *out)
+/* The experts of cpu_moe layers, or the layers before `first`, are in host memory. */
+static void set_host_part(struct offload *o, uint64_t cpu_moe, uint64_t first)
 {
-    uint64_t at = first;
-
     o->cpu_moe = cpu_moe;
     o->first = first;
     o->moved = o->moved_far = 0;
-    o->ahead = gpus > 1 && !cpu_moe && !first ? 3 : 0;
+    o->ahead = o->n_used > 1 && !cpu_moe && !first ? 3 : 0;
     for (uint64_t i = 0; i < max(cpu_moe, first); i++) {
         o->moved = max(o->moved, o->layers[i].moved[0]);
         o->moved_far = max(o->moved_far, o->layers[i].moved[0] + o->layers[i].moved[1]);
     }
+    for (uint64_t i = 0; i < o->n; i++) {
+        o->layers[i + 1].held = o->layers[i].held + at_attention(o, i);
+        o->layers[i + 1].cached = o->layers[i].cached + o->layers[i].cache;
+    }
+}
+
+/* All of it. Returns whether no GPU holds more than that share of its size. */
+static bool lay(struct offload *o, uint64_t cpu_moe, uint64_t first, uint64_t share, struct sl_offload *out)
+{
+    uint64_t at = first;
+
+    memset(out, 0, sizeof *out);
+    set_host_part(o, cpu_moe, first);
     out->cpu_moe = (uint32_t)cpu_moe;
     out->layers = (uint32_t)o->n;
     out->gpu_layers = (uint32_t)(o->n - first);
-    for (uint32_t g = 0; g < gpus; g++) {
-        uint64_t end = fill_gpu(o, g, g + 1 == gpus, at, cap, &out->gpu[g]);
+    for (uint32_t g = 0; g < o->n_used; g++) {
+        uint64_t end = g + 1 == o->n_used ? o->n : fill_gpu(o, g, at, gpu_cap(o, g, share));
 
-        out->split[g] = (uint32_t)(end - at);
+        put_gpu(o, g, at, end, out);
         at = end;
     }
     fill_host(o, &out->host);
-    return !gpus || out->gpu[gpus - 1].total <= cap;
+    return !o->n_used || out->gpu[o->used[o->n_used - 1]].total <= gpu_cap(o, o->n_used - 1, share);
 }
 
-/* The same with the fullest GPU as empty as it can be. */
-static void level(struct offload *o, uint32_t gpus, uint64_t cap, struct sl_offload *out)
+/* Where the layers of one GPU best begin, when the next one's begin at `end`. */
+static struct spread spread_to(const struct offload *o, uint32_t gpu, uint64_t end, uint64_t cap)
 {
-    uint64_t least = 0, most = cap;
-    uint64_t cpu_moe = out->cpu_moe, first = o->first;
+    struct spread best = {HUGE_VAL, end};
 
-    while (most - least > 1u << 20) {
+    for (uint64_t at = gpu ? end + 1 : o->first + 1; at-- > o->first;) {
+        struct sl_place p = gpu_place(o, gpu, at, end);
+        double before = gpu ? o->spread[(gpu - 1) * (o->n + 1) + at].least : 0;
+        double part = (double)(p.weights + p.kv_cache) / (double)gpu_size(o, gpu);
+
+        if (p.total <= cap && before + part * part < best.least)
+            best = (struct spread){before + part * part, at};
+    }
+    return best;
+}
+
+/* Layers as the GPUs' sizes are to each other, as nearly as whole layers allow; on none more than that share. */
+static void spread(struct offload *o, uint64_t share, struct sl_offload *out)
+{
+    uint64_t end = o->n;
+
+    if (!o->spread)
+        return;
+    for (uint32_t g = 0; g < o->n_used; g++)
+        for (uint64_t i = o->first; i <= o->n; i++)
+            o->spread[g * (o->n + 1) + i] = spread_to(o, g, i, gpu_cap(o, g, share));
+    for (uint32_t g = o->n_used; g-- > 0;) {
+        uint64_t at = o->spread[g * (o->n + 1) + end].at;
+
+        put_gpu(o, g, at, end, out);
+        end = at;
+    }
+}
+
+/* The same with the fullest GPU as empty as it can be, and the others evenly. */
+static void level(struct offload *o, struct sl_offload *out)
+{
+    uint64_t least = 0, most = WHOLE;
+    uint64_t cpu_moe = o->cpu_moe, first = o->first;
+
+    while (most - least > 1) {
         uint64_t mid = least + (most - least) / 2;
 
-        if (lay(o, cpu_moe, first, gpus, mid, out))
+        if (lay(o, cpu_moe, first, mid, out))
             most = mid;
         else
             least = mid;
     }
-    lay(o, cpu_moe, first, gpus, most, out);
+    lay(o, cpu_moe, first, most, out);
+    spread(o, most, out);
 }
 
-static void search(struct offload *o, uint32_t gpus, uint64_t cap, struct sl_offload *out)
+static void search(struct offload *o, struct sl_offload *out)
 {
-    uint64_t cpu_moe = 0, first = gpus ? 0 : o->n;
-    bool fits = lay(o, 0, first, gpus, cap, out);
+    bool host = o->m->host != SL_HOST_UNKNOWN;
+    uint64_t first = o->n_used ? 0 : o->n;
+    bool fits = lay(o, 0, first, WHOLE, out);
 
-    for (uint64_t i = 0; i < o->n && o->experts && !fits; i++)
+    for (uint64_t i = 0; i < o->n && o->experts && host && !fits; i++)
         if (o->layers[i].experts)
-            fits = lay(o, cpu_moe = i + 1, 0, gpus, cap, out);
-    while (!o->experts && !fits && first < o->n)
-        fits = lay(o, 0, ++first, gpus, cap, out);
-    if (fits && gpus > 1)
-        level(o, gpus, cap, out);
+            fits = lay(o, i + 1, 0, WHOLE, out);
+    while (!o->experts && host && !fits && first < o->n)
+        fits = lay(o, 0, ++first, WHOLE, out);
+    if (fits && o->n_used > 1)
+        level(o, out);
     out->fits = fits;
 }
 
-int sl_plan_offload(const struct sl_plan *p, uint64_t ctx, uint32_t gpus, uint64_t gpu_bytes, uint64_t host_bytes,
-                    struct sl_offload *out)
+/* Whether there are GPUs without a layer; they are used no more. */
+static bool leave_out(struct offload *o, const struct sl_offload *out)
 {
-    struct offload o = {.h = &p->model->hp, .n = p->model->hp.n_layer};
+    uint32_t n = 0;
+
+    for (uint32_t g = 0; g < o->n_used; g++)
+        if (out->split[o->used[g]])
+            o->used[n++] = o->used[g];
+    if (n == o->n_used)
+        return false;
+    o->n_used = n;
+    return true;
+}
+
+int sl_plan_offload(const struct sl_plan *p, const struct sl_machine *m, uint64_t ctx, uint32_t ubatch, struct sl_offload *out)
+{
+    struct offload o = {.h = &p->model->hp, .m = m, .n = p->model->hp.n_layer, .n_used = m->gpus, .row = 4 * (uint64_t)ubatch};
 
     memset(out, 0, sizeof *out);
     o.n = 1 + (o.n > LAYERS_MOST ? LAYERS_MOST : o.n); /* a GGUF file may say anything */
-    o.layers = calloc(o.n, sizeof *o.layers);
-    if (!o.layers)
+    o.layers = calloc(o.n + 1, sizeof *o.layers);
+    if (o.layers && m->gpus > 1 && o.n <= EVEN_MOST)
+        o.spread = calloc((o.n + 1) * m->gpus, sizeof *o.spread);
+    if (!o.layers || (!o.spread && m->gpus > 1 && o.n <= EVEN_MOST)) {
+        free(o.layers);
         return SL_EFAIL;
-    add_weights(&o, p, gpus);
+    }
+    for (uint32_t g = 0; g < m->gpus; g++)
+        o.used[g] = g;
+    add_weights(&o, p);
     add_work(&o, p->model, ctx);
     add_cache(&o, p, ctx);
-    search(&o, gpus, gpu_bytes, out);
-    out->fits = out->fits && out->host.total <= host_bytes;
+    do
+        search(&o, out);
+    while (out->fits && leave_out(&o, out));
+    out->fits = out->fits && out->host.total <= m->host;
+    free(o.spread);
     free(o.layers);
     return 0;
 }

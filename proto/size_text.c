@@ -65,7 +65,7 @@ bool sl_parse_size(const char *text, uint64_t *bytes)
         return false;
     memcpy(plain, text, n + 1);
     last = plain + n - 1;
-    if (*last == 'B')
+    if (*last == 'B' || *last == 'b')
         *last-- = '\0';
     if (last > plain && *last == 'i')
         last--;

@@ -10,7 +10,7 @@ const char *sl_size_text(char buf[32], uint64_t bytes);
 
 #define SL_SIZE_MAX UINT64_C(9000000000000000000)
 
-/* Effect: *bytes from "48G", "1.5Gi", "300MB", "2k", "4096": powers of 1000, with an i of 1024, at
+/* Effect: *bytes from "48G", "1.5Gi", "300MB", "24gb", "2k", "4096": powers of 1000, with an i of 1024, at
  * most six decimals, for options and configuration alike. Returns false for anything else: a
  * sign, a space, an exponent, a unit that is none, more than SL_SIZE_MAX. */
 bool sl_parse_size(const char *text, uint64_t *bytes);

@@ -89,9 +89,39 @@ for (['deepseek-r1', 'dq3_k_m', '1x24G+512G', 32768, '-ngl 99 --n-cpu-moe 60', 2
         ok(abs($mb - $want[$_]) < 0.013 * $want[$_], sprintf '%s, %s: %.0f MB, %.0f counted', $name, $devices, $mb, $want[$_]);
     }
 }
-fails('no size of RAM', 2, qr/'' is no size/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_m', '--devices', '1x24G+');
-fails('too little of it', 2, qr/'\+8': expected the size of host memory/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_m', '--devices', '1x24G+8');
-fails('too many devices', 2, qr/'17x24G\+512G': at most 16 devices/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_m', '--devices', '17x24G+512G');
+
+# ---- what is no set of devices
+for (['1x24G+', "'1x24G\\+': expected the size of host memory after '\\+', such as 1x24G\\+512G"],
+     ['1x24G+8', "'1x24G\\+8': expected the size of host memory .*: '8' is 8 bytes without a unit"],
+     ['8x64G+0', "'8x64G\\+0': expected the size of host memory"],
+     ['24G+16G+64G', "expected one size of host memory after '\\+'; commas stand between GPUs, as in 2x24G,1x12G\\+192G"],
+     ['1x24G+1x12G', "'1x24G\\+1x12G': expected one size of host memory"],
+     ['17x24G+512G', 'at most 16 GPUs in one machine'], ['9x24G,8x12G+512G', 'at most 16 GPUs in one machine'],
+     [join(',', ('24G') x 17), 'at most 16 sets, or devices of one machine'],
+     ['x24G', "'x24G': expected COUNTxSIZE, such as 8x80G: how many\\?"],
+     ['0x24G', "'0x24G': expected 1 to 65536 devices"], ['65537x24G', 'expected 1 to 65536 devices'],
+     ['-1x24G', "'-1x24G': expected COUNTxSIZE"], ['24Gx2', "'24Gx2': expected COUNTxSIZE"],
+     ['24', "'24': expected COUNTxSIZE, such as 8x80G: '24' is 24 bytes without a unit"],
+     ['8x64', "'8x64': .*: '64' is 64 bytes without a unit"], ['8x', "'8x': .*: of what size\\?"],
+     [',24G', 'nothing before or after a comma'], ['24G,,12G', 'nothing before or after a comma'], ['24G,', 'nothing before'],
+     ['', 'nothing before'], ['24Q', "'24Q' is no size; write a number with K, M, G or T"]) {
+    fails("devices '$_->[0]'", 2, qr/^sluice plan: --devices: .*$_->[1]/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_m', '--devices', $_->[0]);
+}
+fails('a micro-batch of nothing', 2, qr/--ubatch: expected 1 to 65536 tokens/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_m', '--ubatch', '0');
+fails('more sets than there is room', 2, qr/at most 16 sets/, $SLUICE, 'plan', $config, '--recipe', 'q4_k_m', map { ('--devices', '8x64G') } 1 .. 17);
+
+# ---- how sets are told apart
+sub sets_of {
+    my $p = plan_json('--recipe', 'dq3_k_m', map { ('--devices', $_) } @_);
+    return [map { my $s = $_; join ',', $s->{places} ? (map { ($_->{bytes} // 'any') =~ s/0{9}$//r } @{ $s->{places} }) : "$s->{devices}x" . $s->{device_bytes} / 1e9 }
+        grep { $_->{places} || $_->{own_layout} } @{ $p->{memory} }];
+}
+for ([['8x80G,8x64G'], '8x80', '8x64'], [['24G'], '1x24'], [['8x64G', '1x24G+512G'], '8x64', '24,512'],
+     [['24G,16G,12G'], '24,16,12,any'], [['2x24G,12G'], '24,24,12,any'], [['2x24G,1x12G+192G'], '24,24,12,192'],
+     [['24g, 16GB,12gb+192Gb,+512G,8x64G'], '24,16,12,192', '512', '8x64'], [['24G,+64G'], '24,64'], [['2X24G'], '2x24']) {
+    my ($devices, @want) = @$_;
+    is_deeply(sets_of(@$devices), \@want, "@$devices");
+}
 $text = run_ok('beside RAM', $SLUICE, 'plan', $config, '--recipe', 'dq3_k_m', '--devices', '2x24G+512G,1x16G+256G,1x24G+256G,+512G')->{out};
 like($text, qr/^2 x 24\.0 GB and 512\.0 GB of RAM with llama\.cpp, a context of 32768 tokens, estimated, in GB$/m, 'heading');
 like($text, qr/^GPU 0 +14\.0 +2\.2 +4\.4 +20\.5 +24\.0\nGPU 1 +21\.2 +0\.2 +1\.5 +22\.9 +24\.0\nRAM +265\.7 +0\.0 +1\.1 +266\.8 +512\.0$/m, 'each place');

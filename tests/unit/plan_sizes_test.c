@@ -77,7 +77,7 @@ static void test_table1(void **state)
 
         assert_int_equal((unsigned)ceil((double)p->tensor_bytes / GIB), table1[i].gib);
         assert_true(fabs(bits - table1[i].bits) < 0.005);
-        sl_plan_memory(p, 32768, true, 8, &mem);
+        sl_plan_memory(p, 32768, true, 8, SL_UBATCH, &mem);
         assert_true(fabs((double)mem.total / GIB / table1[i].memory_gib - 1) < 0.006);
         assert_true(fabs((double)mem.per_device / GIB - table1[i].per_device_gib) < 0.6);
         assert_int_equal(mem.total, mem.weights + mem.kv_cache + mem.buffers);
@@ -134,9 +134,9 @@ static void test_mla_layout(void **state)
     assert_int_equal(k_b, SL_TYPE_Q8_0);
     assert_int_equal(v_b, SL_TYPE_Q6_K);
     assert_int_equal(p->n_fallback, 61);
-    sl_plan_memory(p, 32768, false, 8, &mem);
+    sl_plan_memory(p, 32768, false, 8, SL_UBATCH, &mem);
     assert_int_equal(mem.kv_cache, 576ull * 2 * 61 * 32768);
-    sl_plan_memory(p, 32768, true, 8, &mem);
+    sl_plan_memory(p, 32768, true, 8, SL_UBATCH, &mem);
     assert_int_equal(mem.kv_cache, 320ull * 128 * 2 * 61 * 32768);
     sl_plan_close(p);
 }
