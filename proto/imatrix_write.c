@@ -134,7 +134,7 @@ static int open_part(const char *part, int *fd, struct sl_error *e)
             return another_run(part, e);
         errno = EEXIST;
     }
-    return sl_fail(e, SL_EFAIL, "%s: cannot be made: %s", part, strerror(errno));
+    return sl_fail(e, sl_write_code(errno), "%s: cannot be made: %s", part, strerror(errno));
 }
 
 int sl_imatrix_write(const struct sl_imatrix *im, enum sl_imatrix_format format, const char *path,
@@ -158,7 +158,7 @@ int sl_imatrix_write(const struct sl_imatrix *im, enum sl_imatrix_format format,
         rc = another_run(part, e);
     if (rc == 0 && sl_rename_new(part, path) != 0)
         rc = errno == EEXIST ? exists(path, e)
-                             : sl_fail(e, SL_EFAIL, "%s: cannot be renamed: %s", path, strerror(errno));
+                             : sl_fail(e, sl_write_code(errno), "%s: cannot be renamed: %s", path, strerror(errno));
     if (rc < 0 && is_own(s.fd, part))
         unlink(part);
     if (rc == 0)

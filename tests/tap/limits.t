@@ -120,7 +120,7 @@ unlink glob "$dir/*";
 
 # ---- no space: a small filesystem in a mount namespace of its own
 SKIP: {
-    my @own = own_mounts($dir) or skip 'no filesystem can be mounted here', 7;
+    my @own = own_mounts($dir) or skip 'no filesystem can be mounted here', 8;
     $r = run(@own, 'sh', '-c', 'd=$1; shift; mount -t tmpfs -o size=8m none "$d" || exit 99
         "$@"; rc=$?; ls -A "$d" | sed "s/^/left: /"; exit $rc', 'sh', $dir, $SLUICE, 'convert', $TINY, '-o',
         "$dir/x.gguf", '--recipe', 'q8_0');
@@ -133,6 +133,11 @@ SKIP: {
         $SLUICE, 'convert', $TINY, '-o', "$dir/x.gguf", '--recipe', 'q8_0', '--sparse', '-q');
     is($r->{rc}, 9, '--sparse on a disk that fills up: exit 9');
     like($r->{err}, qr/x\.(?:sluice-journal: .* full \(free some room there\)|gguf\.partial: .*No space)/, 'and what is full');
+
+    # Room for bytes, none for another file.
+    $r = run(@own, 'sh', '-c', 'd=$1; shift; mount -t tmpfs -o nr_inodes=1 none "$d" || exit 99; exec "$@"', 'sh', $dir,
+        $SLUICE, 'imatrix', "$TINY/imatrix.legacy-layout.dat", '--convert', "$dir/m.gguf");
+    is($r->{rc}, 9, 'no inode for an imatrix: exit 9') or diag($r->{err});
 
     # Space that goes away in the middle: another writer takes it.
     $r = run(@own, 'sh', '-c', 'd=$1; shift; mount -t tmpfs -o size=30m none "$d" || exit 99
