@@ -261,12 +261,6 @@ static int by_id(const void *a, const void *b)
     return x->id != y->id ? (x->id > y->id) - (x->id < y->id) : (x->at > y->at) - (x->at < y->at);
 }
 
-static void sort(struct added_list *l)
-{
-    if (l->n)
-        qsort(l->all, l->n, sizeof *l->all, by_id);
-}
-
 static bool has_role(const struct vocab *v, const char *text)
 {
     return sl_name_table_find(&v->roles.named, text) != SL_NO_NAME;
@@ -293,14 +287,13 @@ static int push_tokenizer(const struct vocab *v, const cJSON *tokenizer, bool ro
     return 0;
 }
 
-/* Those of tokenizer.json. A vocabulary with holes has no next free id: there their own stand. */
+/* Those of tokenizer.json, in its order. A vocabulary with holes has no next free id: there their own stand. */
 static int take_added(struct vocab *v, const cJSON *tokenizer, struct sl_error *e)
 {
     struct added_list l = {NULL, 0, 0};
     int rc = push_tokenizer(v, tokenizer, false, &l, e);
 
     v->loading = true;
-    sort(&l);
     for (size_t i = 0; i < l.n && rc == 0; i++)
         rc = v->end_base == v->n_base ? add_numbered(v, l.all[i].text, l.all[i].flags, e)
                                       : add_token(v, l.all[i].text, (uint64_t)l.all[i].id, l.all[i].flags, e);
@@ -345,9 +338,9 @@ static int take_roles(struct vocab *v, struct sl_error *e)
 {
     for (size_t i = 0; i < v->roles.n; i++) {
         const struct sl_role *r = &v->roles.list[i];
-        const struct sl_name_table *known = cJSON_IsObject(r->item) ? &v->listed : &v->added;
+        const struct sl_name_table *known = r->object ? &v->listed : &v->added;
 
-        if ((cJSON_IsObject(r->item) && !r->single) || sl_name_table_find(known, r->text) == SL_NO_NAME)
+        if ((r->object && !r->single) || sl_name_table_find(known, r->text) == SL_NO_NAME)
             SL_TRY(add_numbered(v, r->text, flags_of(r->item, true), e));
     }
     return 0;
@@ -360,7 +353,8 @@ static int take_more(struct vocab *v, const cJSON *tokenizer, const cJSON *confi
     struct added_list l = {NULL, 0, 0};
     int rc = decoder ? push_decoder(v, decoder, &l, e) : push_legacy(v, tokenizer, &l, e);
 
-    sort(&l);
+    if (l.n)
+        qsort(l.all, l.n, sizeof *l.all, by_id);
     for (size_t i = 0; i < l.n && rc == 0; i++)
         if (i + 1 == l.n || l.all[i + 1].id != l.all[i].id)
             rc = add_numbered(v, l.all[i].text, l.all[i].flags, e);

@@ -98,6 +98,7 @@ struct sl_role {
     const char *text;
     const struct cJSON *item; /* its text, or an object with "content"; NULL: its text alone */
     bool single;              /* bos_token and its kin; not one of a list */
+    bool object;              /* given as an object, or made one by the tokenizer's class */
 };
 
 struct sl_roles {

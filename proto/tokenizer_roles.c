@@ -18,12 +18,13 @@ static const char *const keys[N_KEYS] = {"bos_token", "eos_token", "unk_token", 
 struct tokenizer_class {
     const char *name; /* "Fast" may follow */
     const char *token[N_KEYS];
+    bool objects; /* it makes an object of a bos, eos, unk or pad token that is a text */
 };
 
 static const struct tokenizer_class classes[] = {
-    {"LlamaTokenizer", {[BOS] = "<s>", [EOS] = "</s>", [UNK] = "<unk>"}},
-    {"Qwen2Tokenizer", {[EOS] = "<|endoftext|>", [UNK] = "<|endoftext|>", [PAD] = "<|endoftext|>"}},
-    {"GPT2Tokenizer", {[BOS] = "<|endoftext|>", [EOS] = "<|endoftext|>", [UNK] = "<|endoftext|>"}},
+    {"LlamaTokenizer", {[BOS] = "<s>", [EOS] = "</s>", [UNK] = "<unk>"}, false},
+    {"Qwen2Tokenizer", {[EOS] = "<|endoftext|>", [UNK] = "<|endoftext|>", [PAD] = "<|endoftext|>"}, true},
+    {"GPT2Tokenizer", {[BOS] = "<|endoftext|>", [EOS] = "<|endoftext|>", [UNK] = "<|endoftext|>"}, false},
 };
 
 static const cJSON *entry(const cJSON *object, const char *name)
@@ -55,7 +56,7 @@ static const struct tokenizer_class *class_of(const cJSON *config, const cJSON *
     return NULL;
 }
 
-static int push(struct sl_roles *r, const char *text, const cJSON *item, bool single, struct sl_error *e)
+static int push(struct sl_roles *r, struct sl_role role, struct sl_error *e)
 {
     if (r->n == r->cap) {
         size_t cap = r->cap ? 2 * r->cap : 16;
@@ -66,7 +67,7 @@ static int push(struct sl_roles *r, const char *text, const cJSON *item, bool si
         r->list = grown;
         r->cap = cap;
     }
-    r->list[r->n++] = (struct sl_role){text, item, single};
+    r->list[r->n++] = role;
     return 0;
 }
 
@@ -75,24 +76,18 @@ static bool is_new(const struct sl_roles *r, const char *text)
     return text && *text && sl_name_table_find(&r->named, text) == SL_NO_NAME;
 }
 
-/* item: as sl_role has it; NULL for a text alone. */
-static int add_text(struct sl_roles *r, const char *text, const cJSON *item, bool single, struct sl_error *e)
+static int add(struct sl_roles *r, struct sl_role role, struct sl_error *e)
 {
-    if (!is_new(r, text))
+    if (!is_new(r, role.text))
         return 0;
-    SL_TRY(sl_name_table_add(&r->named, text, (uint32_t)r->n, NULL, e));
-    return push(r, text, item, single, e);
-}
-
-static int add(struct sl_roles *r, const cJSON *item, bool single, struct sl_error *e)
-{
-    return add_text(r, sl_token_text(item), item, single, e);
+    SL_TRY(sl_name_table_add(&r->named, role.text, (uint32_t)r->n, NULL, e));
+    return push(r, role, e);
 }
 
 static int add_each(struct sl_roles *r, const cJSON *list, struct sl_error *e)
 {
     for (const cJSON *x = list ? list->child : NULL; x; x = x->next)
-        SL_TRY(add(r, x, false, e));
+        SL_TRY(add(r, (struct sl_role){sl_token_text(x), x, false, cJSON_IsObject(x)}, e));
     return 0;
 }
 
@@ -102,12 +97,12 @@ static int add_extra(struct sl_roles *r, const cJSON *list, struct sl_error *e)
 {
     for (const cJSON *x = list->child; x; x = x->next)
         if (is_new(r, sl_token_text(x)))
-            SL_TRY(push(r, sl_token_text(x), NULL, false, e));
+            SL_TRY(push(r, (struct sl_role){.text = sl_token_text(x)}, e));
     return 0;
 }
 
 /* A key of the map stands for the one of tokenizer_config.json, be it null; but a list is joined to it. */
-static int collect(struct sl_roles *r, const cJSON *config, const char *const absent[N_KEYS],
+static int collect(struct sl_roles *r, const cJSON *config, const char *const absent[N_KEYS], bool objects,
                    struct sl_error *e)
 {
     const cJSON *more = entry(config, MORE), *mapped = entry(r->map, MORE);
@@ -115,8 +110,9 @@ static int collect(struct sl_roles *r, const cJSON *config, const char *const ab
 
     for (size_t i = 0; i < N_KEYS; i++) {
         const cJSON *item = entry(entry(r->map, keys[i]) ? r->map : config, keys[i]);
+        bool object = (objects && (i == BOS || i == EOS || i == UNK || i == PAD)) || cJSON_IsObject(item);
 
-        SL_TRY(item ? add(r, item, true, e) : add_text(r, absent[i], NULL, true, e));
+        SL_TRY(add(r, (struct sl_role){item ? sl_token_text(item) : absent[i], item, true, object}, e));
     }
     if (cJSON_IsArray(more) && (!mapped || cJSON_IsArray(mapped)))
         SL_TRY(add_each(r, more, e));
@@ -145,7 +141,7 @@ int sl_roles_read(const struct sl_source_dir *dir, const cJSON *tokenizer, const
         rc = rc < 0 ? rc : sl_tokenizer_read_json(dir, "added_tokens.json", &r->added, e);
     }
     rc = rc < 0 ? rc : sl_name_table_init(&r->named, 16, e);
-    rc = rc < 0 ? rc : collect(r, config, absent, e);
+    rc = rc < 0 ? rc : collect(r, config, absent, class && class->objects, e);
     if (rc < 0)
         sl_roles_free(r);
     return rc;

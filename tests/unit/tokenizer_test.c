@@ -64,15 +64,15 @@ static void test_keys(void **state)
 
 static void test_token_types(void **state)
 {
-    static const char *const texts[] = {"a", "b", "ab", "<s>", "<|x|>", "u v", "<pad>", "late",
+    static const char *const texts[] = {"a", "b", "ab", "<pad>", "<s>", "<|x|>", "u v", "late",
                                         "[PAD8]", "[PAD9]"};
-    static const int32_t types[] = {1, 1, 3, 3, 3, 4, 3, 3, 5, 5};
+    static const int32_t types[] = {1, 1, 3, 3, 3, 3, 4, 3, 5, 5};
     struct sl_kvs kvs;
     struct sl_error e;
     const struct sl_kv *t, *y;
 
     /* "ab" stays where the vocabulary has it, whatever its id; the others follow each other
-     * in the order of theirs, without gaps; "late" comes after them. */
+     * in the file's order, without gaps; "late" comes after them. */
     fx_text(*state, "tokenizer.json", "{\"added_tokens\":[{\"id\":30,\"content\":\"<pad>\",\"special\":false},"
             "{\"id\":1,\"content\":\"<s>\",\"special\":true},{\"id\":9,\"content\":\"ab\",\"special\":true},"
             "{\"id\":4,\"content\":\"<|x|>\"},{\"id\":6,\"content\":\"u▁v\"}],"
@@ -142,6 +142,12 @@ static void test_roles(void **state)
          {"a", "b", "Ġx", "c", "p ", "<unk>"}, {3, 1, 1, 1, 4, 3, 5}, NULL},
         {"{\"tokenizer_class\":\"Qwen2Tokenizer\"}", "{}", "{}",
          {"a", "b", "Ġx", "c", "p ", "<|endoftext|>"}, {1, 1, 1, 1, 4, 3, 5}, NULL},
+        /* Qwen's class makes an object of a text, which changes the token that is there */
+        {"{\"tokenizer_class\":\"Qwen2TokenizerFast\",\"pad_token\":\"p▁\",\"sep_token\":\"Ġx\",\"added_tokens_decoder\":{}}", "{}", "{}",
+         {"a", "b", " x", "c", "p▁", "<|endoftext|>"}, {1, 1, 3, 1, 3, 3, 5}, NULL},
+        {"{\"tokenizer_class\":\"LlamaTokenizerFast\",\"bos_token\":\"a\",\"eos_token\":\"b\",\"unk_token\":\"c\",\"pad_token\":\"p▁\","
+         "\"added_tokens_decoder\":{}}", "{}", "{}",
+         {"a", "b", "Ġx", "c", "p "}, {3, 3, 1, 3, 4, 5, 5}, NULL},
         {"{\"tokenizer_class\":\"PreTrainedTokenizerFast\"}", "{}", "{}",
          {"a", "b", "Ġx", "c", "p "}, {1, 1, 1, 1, 4, 5, 5}, "{\"model_type\":\"llama\"}"},
         {"{\"unk_token\":\"b\"}", "{}", "{}", {"a", "b", "Ġx", "c", "p ", "<s>", "</s>"},
