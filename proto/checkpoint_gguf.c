@@ -69,8 +69,7 @@ static int check_part(const struct sl_gguf *g, const struct sl_gguf *first, uint
         return 0;
     if (n == 1)
         return sl_fail(e, SL_ESOURCE, "%s: is part %" PRIu64 " of %" PRIu64 " (split.no, split.count), "
-                       "but its name does not end in -00001-of-%05" PRIu64 ".gguf", g->path, no + 1,
-                       count, count);
+                       "but its name does not end in -%05" PRIu64 "-of-%05" PRIu64 ".gguf", g->path, no + 1, count, no + 1, count);
     if (count != n)
         return sl_fail(e, SL_ESOURCE, "%s: split.count is %" PRIu64 ", its name says %" PRIu32,
                        g->path, count, n);

@@ -99,6 +99,8 @@ static void refuses_gguf(void **state)
     refuse(in(*state, P1), SL_ESOURCE, P2);
     write_gguf(*state, &(struct part){"m.gguf", 0, 2, 2, "a", SL_TYPE_F32});
     refuse(in(*state, "m.gguf"), SL_ESOURCE, "is part 1 of 2");
+    write_gguf(*state, &(struct part){"m.gguf", 1, 2, 2, "a", SL_TYPE_F32});
+    refuse(in(*state, "m.gguf"), SL_ESOURCE, "is part 2 of 2 (split.no, split.count), but its name does not end in -00002-of-00002.gguf");
 }
 
 /* A part may be a link: what is outside the roots is not read, not even to say what is wrong with it. */
