@@ -145,9 +145,8 @@ static void test_roles(void **state)
         /* Qwen's class makes an object of a text, which changes the token that is there */
         {"{\"tokenizer_class\":\"Qwen2TokenizerFast\",\"pad_token\":\"p▁\",\"sep_token\":\"Ġx\",\"added_tokens_decoder\":{}}", "{}", "{}",
          {"a", "b", " x", "c", "p▁", "<|endoftext|>"}, {1, 1, 3, 1, 3, 3, 5}, NULL},
-        {"{\"tokenizer_class\":\"LlamaTokenizerFast\",\"bos_token\":\"a\",\"eos_token\":\"b\",\"unk_token\":\"c\",\"pad_token\":\"p▁\","
-         "\"added_tokens_decoder\":{}}", "{}", "{}",
-         {"a", "b", "Ġx", "c", "p "}, {3, 3, 1, 3, 4, 5, 5}, NULL},
+        {"{\"tokenizer_class\":\"PreTrainedTokenizerFast\",\"pad_token\":\"p▁\",\"added_tokens_decoder\":{}}", "{}", "{}",
+         {"a", "b", "Ġx", "c", "p "}, {1, 1, 1, 1, 4, 5, 5}, NULL},
         {"{\"tokenizer_class\":\"PreTrainedTokenizerFast\"}", "{}", "{}",
          {"a", "b", "Ġx", "c", "p "}, {1, 1, 1, 1, 4, 5, 5}, "{\"model_type\":\"llama\"}"},
         {"{\"unk_token\":\"b\"}", "{}", "{}", {"a", "b", "Ġx", "c", "p ", "<s>", "</s>"},
