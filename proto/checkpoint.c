@@ -165,7 +165,7 @@ static int list_folder(const char *dir, struct listing *l, struct sl_error *e)
 
     memset(l, 0, sizeof *l);
     if (!d)
-        return sl_fail(e, SL_ESOURCE, "%s: %s", dir, strerror(errno));
+        return sl_fail(e, sl_source_code(errno), "%s: %s", dir, strerror(errno));
     while ((errno = 0, entry = readdir(d)) != NULL)
         list_entry(dir, entry->d_name, l);
     if (errno)

@@ -132,7 +132,7 @@ int sl_shard_series_read(const char *dir, struct sl_shard_series *out, struct sl
 
     *out = (struct sl_shard_series){NULL, 0};
     if (n < 0)
-        return sl_fail(e, SL_ESOURCE, "%s: %s", dir, strerror(errno));
+        return sl_fail(e, sl_source_code(errno), "%s: %s", dir, strerror(errno));
     out->names = calloc((size_t)n + 1, sizeof *out->names);
     for (int i = 0; i < n; i++) {
         if (rc == 0 && (!out->names || !(out->names[out->n++] = strdup(found[i]->d_name))))

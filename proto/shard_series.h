@@ -13,7 +13,7 @@ struct sl_shard_series {
 
 /* Effect: lists them, and checks that those numbered X-NNNNN-of-NNNNN are one set without a gap (of a set counted
  * from 0: up to the last that is there). *out is the caller's (sl_shard_series_free), empty after an error. Errors:
- * SL_ESOURCE. */
+ * SL_ESOURCE, SL_EFAIL. */
 int sl_shard_series_read(const char *dir, struct sl_shard_series *out, struct sl_error *e) SL_MUST_USE;
 void sl_shard_series_free(struct sl_shard_series *s);
 

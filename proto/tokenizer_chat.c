@@ -167,7 +167,7 @@ static int read_folder(const char *path, const struct sl_roots *roots, cJSON *li
         return sl_fail(e, SL_ESOURCE, "%s: expected a folder", path);
     n = scandir(path, &files, is_template, by_name);
     if (n < 0)
-        return sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
+        return sl_fail(e, sl_source_code(errno), "%s: %s", path, strerror(errno));
     if (n > MAX_TEMPLATES)
         rc = sl_fail(e, SL_ESOURCE, "%s: %d templates; expected %d at most", path, n, MAX_TEMPLATES);
     for (int i = 0; i < n; i++) {

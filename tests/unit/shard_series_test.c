@@ -1,6 +1,10 @@
 /* Shards whose index is lost: which are read, and which one is missing. */
 #include "tests/unit/checkpoint_world.h"
 
+#include "proto/shard_series.h"
+
+#include <sys/resource.h>
+
 /* As llama.cpp's converter, all of model*.safetensors. */
 static void opens_a_set(void **state)
 {
@@ -51,9 +55,25 @@ static void counts_from_zero(void **state)
     refuse(*state, SL_ESOURCE, ": model-00000-of-00005.safetensors and model-00003-of-00003.safetensors are of two sets");
 }
 
+/* What this process lacks is no fault of the folder. */
+static void no_more_files(void **state)
+{
+    struct rlimit old, none;
+    struct sl_shard_series s;
+    struct sl_error e;
+
+    one_tensor(*state, "model-00001-of-00001.safetensors", "a");
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    none = (struct rlimit){0, old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    assert_int_equal(sl_shard_series_read(*state, &s, &e), SL_EFAIL);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+    assert_non_null(strstr(e.text, "Too many open files"));
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(opens_a_set), TEST(names_a_missing_shard), TEST(counts_from_zero)};
+    const struct CMUnitTest tests[] = {TEST(opens_a_set), TEST(names_a_missing_shard), TEST(counts_from_zero), TEST(no_more_files)};
 
     return cmocka_run_group_tests_name("shard_series", tests, NULL, NULL);
 }
