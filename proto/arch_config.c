@@ -185,7 +185,7 @@ static void read_idle(struct sl_params *p)
             continue;
         if (idle[i].num == SL_N_NORM_EPS && isfinite((float)j->valuedouble))
             sl_num_set_f(p, SL_N_NORM_EPS, j->valuedouble);
-        else if (idle[i].num != SL_N_NORM_EPS && j->valuedouble == 0 && !p->num[SL_N_KV_LORA].have)
+        else if (idle[i].num != SL_N_NORM_EPS && j->valuedouble == 0 && !p->num[SL_N_EXPERT].have)
             sl_num_set(p, idle[i].num, 0);
     }
     if (!sl_config_bool(p->config, "is_causal", true))
@@ -218,10 +218,10 @@ int sl_arch_whole_rope(const struct sl_params *p, struct sl_error *e)
 
 static int read_yarn(struct sl_params *p, struct sl_error *e)
 {
-    static const struct { enum sl_num num; const char *name; } floats[] = {
+    const char *attn = cJSON_GetObjectItemCaseSensitive(p->rope, "attention_factor") ? "attention_factor" : "attn_factor";
+    const struct { enum sl_num num; const char *name; } floats[] = {
         {SL_N_YARN_EXT, "extrapolation_factor"},
-        {SL_N_YARN_ATTN, "attn_factor"},
-        {SL_N_YARN_ATTN, "attention_factor"}, /* the later one wins */
+        {SL_N_YARN_ATTN, attn}, /* the first one counts that is there, be it null */
         {SL_N_YARN_FAST, "beta_fast"},
         {SL_N_YARN_SLOW, "beta_slow"},
     };

@@ -25,8 +25,6 @@ static const struct sl_tensor_tmpl own[] = {
     {"blk.{i}.attn_k_norm.weight", ATTN "k_norm.weight", L, SL_N_NONE, SL_N_KV_ROWS, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", L, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, SL_N_EMBD, SL_N_Q_ROWS, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.ffn_norm.weight", "model.layers.{i}.post_attention_layernorm.weight", L, SL_N_NONE, SL_N_EMBD, 0,
-     SL_SHIP_BASE, 0},
     SL_END_TENSORS,
 };
 
@@ -54,7 +52,7 @@ static const struct sl_tensor_tmpl shared_expert[] = {
     SL_END_TENSORS,
 };
 
-static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, own, experts, NULL};
+static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, own, sl_arch_norm_tensors, experts, NULL};
 static const struct sl_tensor_tmpl *const m3_tensors[] = {
     sl_arch_common_tensors, sl_arch_attention_tensors, sl_arch_norm_tensors, indexer, sl_arch_dense_tensors, shared_expert,
     experts, NULL,

@@ -194,7 +194,7 @@ static cJSON *parse_block(struct card *c, const char *v, size_t indent)
         was_deeper = indent_of(l) > deep;
         if (!first && folds && !blanks)
             s = joined(s, " ", "");
-        for (size_t i = 0; s && !first && i < blanks + !folds; i++)
+        for (size_t i = 0; s && i < blanks + (!first && !folds); i++)
             s = joined(s, "", "\n");
         s = s ? joined(s, "", l + (indent_of(l) < deep ? indent_of(l) : deep)) : NULL;
         first = false;
@@ -334,9 +334,9 @@ static char *parse_key(char *s, char **v)
 
     if (*s == '"' || *s == '\'') {
         key = quoted(&s);
-        if (!key || *s != ':')
+        colon = s + strspn(s, " ");
+        if (!key || *colon != ':')
             return NULL;
-        colon = s;
     } else {
         for (colon = s; *colon && !(*colon == ':' && (colon[1] == ' ' || !colon[1]));)
             colon++;
@@ -344,6 +344,8 @@ static char *parse_key(char *s, char **v)
             return NULL;
     }
     *v = colon + 1 + strspn(colon + 1, " ");
+    while (colon > s && colon[-1] == ' ')
+        colon--;
     *colon = '\0';
     return key;
 }

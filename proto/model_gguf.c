@@ -225,6 +225,7 @@ static void set_hparams(struct sl_model *m)
     hp->rope_dim = number(m, "rope.dimension_count", hp->head_k);
     hp->n_nextn = number(m, "nextn_predict_layers", 0);
     hp->index_dim = number(m, "attention.indexer.key_length", 0);
+    hp->mla_only = strcmp(m->arch, sl_arch_kimi_k3.name) == 0; /* of the others an indexer tells */
     set_window(m);
     set_state(m);
     set_linear(m);

@@ -90,6 +90,15 @@ static void put_view(struct sl_hash128 *d, const struct sl_view *v)
     }
 }
 
+/* Blocks of another size may be as many: the size is config.json's. The usual one goes without saying. */
+static void put_blocks(struct sl_hash128 *d, const struct sl_scale *s)
+{
+    if (s->block_rows <= 1 || s->block_cols <= 1 || s->rows * s->cols == 1 || (s->block_rows == 128 && s->block_cols == 128))
+        return;
+    put(d, s->block_rows);
+    put(d, s->block_cols);
+}
+
 static void put_tensors(struct sl_hash128 *d, const struct sl_plan_input *in, const struct sl_plan *p)
 {
     const struct sl_model *m = in->m;
@@ -115,6 +124,7 @@ static void put_tensors(struct sl_hash128 *d, const struct sl_plan_input *in, co
     for (uint32_t i = 0; i < m->n_src; i++) {
         put_src_tensor(d, in->ck, m->src[i].tensor);
         put_src_tensor(d, in->ck, m->src[i].scale.tensor);
+        put_blocks(d, &m->src[i].scale);
     }
 }
 

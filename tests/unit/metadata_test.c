@@ -133,6 +133,8 @@ static const struct card_case cards[] = {
      "h: >\n  i\n  j\n    deeper\n\n  k\nl: |+\n  m\n\nn: o\n---\n",
      "{\"a\":\"one\",\"b\":\"two lines\\nofs\\\"\",\"c\":\"it's x: y\",\"d\":[\"f\",\"g\"],"
      "\"h\":\"i j\\n  deeper\\n\\nk\\n\",\"l\":\"m\\n\\n\",\"n\":\"o\"}"},
+    {"---\nlicense : mit\n'q'  : x\na: |\n\n  b\nc: >\n\n\n  d\n  e\n---\n",
+     "{\"license\":\"mit\",\"q\":\"x\",\"a\":\"\\nb\\n\",\"c\":\"\\n\\nd e\\n\"}"},
     {"---\nlanguage: no # c\na: \"no\"\nb: [no]\nc:\n- no\nd: On\ne: none\n---\n",
      "{\"language\":false,\"a\":\"no\",\"b\":[\"no\"],\"c\":[\"no\"],\"d\":false,\"e\":\"none\"}"},
     /* odd things are skipped, what follows is read */

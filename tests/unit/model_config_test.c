@@ -522,6 +522,7 @@ static const struct { const char *class, *more, *want[12][2]; } absent_cases[] =
      {{"deepseek2.context_length", "-"}, {"deepseek2.leading_dense_block_count", "u32 0"},
       {"deepseek2.expert_count", "u32 8"}, {"deepseek2.expert_shared_count", "u32 0"}}},
     {"DeepseekV3ForCausalLM", "", {{"deepseek2.leading_dense_block_count", "u32 4"}, {"deepseek2.expert_count", "-"}}},
+    {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":null,\"num_experts\":0" V3, {{"deepseek2.expert_count", "u32 0"}}},
     {"DeepseekV3ForCausalLM", ",\"n_routed_experts\":null" V3,
      {{"deepseek2.leading_dense_block_count", "u32 4"}, {"deepseek2.expert_count", "-"},
       {"deepseek2.expert_feed_forward_length", "u32 512"}}},
@@ -531,6 +532,10 @@ static const struct { const char *class, *more, *want[12][2]; } absent_cases[] =
      {{"qwen2.rope.scaling.type", "str 'linear'"}, {"qwen2.rope.freq_base", "f32 5000"}}},
     {"LlamaForCausalLM", ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2},\"original_max_position_embeddings\":64",
      {{"llama.rope.scaling.type", "str 'yarn'"}, {"llama.rope.scaling.original_context_length", "u32 64"}}},
+    {"LlamaForCausalLM", ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2,\"original_max_position_embeddings\":64,\"attn_factor\":1.5}",
+     {{"llama.rope.scaling.yarn_attn_factor", "f32 1.5"}}},
+    {"LlamaForCausalLM", ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2,\"original_max_position_embeddings\":64,\"attn_factor\":1.5,"
+     "\"attention_factor\":null}", {{"llama.rope.scaling.yarn_attn_factor", "-"}}},
     /* What says nothing of the architecture, and yet is passed on; the first name decides. */
     {"Qwen2ForCausalLM", ",\"num_experts\":0,\"top_k_experts\":0,\"layer_norm_epsilon\":1e-5",
      {{"qwen2.expert_count", "u32 0"}, {"qwen2.expert_used_count", "u32 0"},
@@ -558,8 +563,8 @@ static const struct { const char *class, *more, *want[12][2]; } absent_cases[] =
       {"glm4moe.expert_shared_count", "u32 1"}, {"glm4moe.expert_feed_forward_length", "u32 1408"},
       {"glm4moe.leading_dense_block_count", "u32 1"}, {"glm4moe.expert_weights_norm", "bool true"}}},
     {"Glm4MoeForCausalLM", ",\"n_routed_experts\":8,\"num_experts_per_tok\":2,\"n_shared_experts\":1,\"moe_intermediate_size\":64,"
-     "\"routed_scaling_factor\":null,\"norm_topk_prob\":false,\"num_nextn_predict_layers\":0",
-     {{"glm4moe.context_length", "-"}, {"glm4moe.expert_group_count", "-"}, {"glm4moe.leading_dense_block_count", "-"},
+     "\"routed_scaling_factor\":null,\"norm_topk_prob\":false,\"num_nextn_predict_layers\":0,\"num_experts\":0",
+     {{"glm4moe.expert_count", "u32 8"}, {"glm4moe.context_length", "-"}, {"glm4moe.expert_group_count", "-"}, {"glm4moe.leading_dense_block_count", "-"},
       {"glm4moe.expert_weights_scale", "-"}, {"glm4moe.expert_weights_norm", "bool false"}, {"glm4moe.nextn_predict_layers", "u32 0"},
       {"glm4moe.expert_gating_func", "u32 2"}, {"glm4moe.block_count", "u32 4"}}},
 };

@@ -356,6 +356,13 @@ static void test_fingerprint(void **state)
     assert_string_equal(a->fingerprint, b->fingerprint);
     sl_plan_close(b);
     po.split_max_bytes = 0;
+    w->msrc[2].scale.rows = 4;
+    w->msrc[2].scale.cols = 2;
+    w->msrc[2].scale.block_rows = w->msrc[2].scale.block_cols = 150; /* as many as of 128 */
+    b = plan_of(w, "dq3_k_m", &po);
+    assert_string_not_equal(a->output_id, b->output_id);
+    assert_string_equal(difference(a, b), "metadata");
+    sl_plan_close(b);
     sl_plan_close(a);
     free_world(w);
 }
