@@ -439,6 +439,8 @@ static void what_was_cancelled_is_discarded_later(void **state)
     assert_int_equal(granted(w, 1, &g, 1), 1);
     assert_true(g.job == 1 && g.task == SL_TASK_DISCARD);
     assert_string_equal(state_of(w, C, 1), "cancelled");
+    say(w, C, "{\"v\":3,\"m\":\"about\"}");
+    assert_int_equal(sl_get_uint(expect(w, C, SL_M_DAEMON), "jobs", 9), 0);
     /* While it is under way, over a restart of the daemon, and after it: nothing more to do. */
     for (unsigned i = 0; i < 4; i++) {
         say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
