@@ -97,6 +97,22 @@ static void a_refused_request_changes_nothing(void **state)
     assert_string_equal(sl_get_str(shown(w, two), "state"), "cancelled");
 }
 
+/* A file whose path has no room in a message: its publish could never be told. */
+static void a_path_too_long_to_tell_is_refused(void **state)
+{
+    struct world *w = *state;
+
+    client(w, C);
+    for (int n = 4072; n <= 4073; n++) {
+        say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"%d\",\"specs\":[{\"source\":\"/s\",\"output\":\"/%0*d\",\"prefix\":\"a\","
+            "\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\"}]}", n, n, 0);
+        if (n == 4072)
+            expect(w, C, SL_M_SUBMITTED);
+        else
+            assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "choose a folder with a shorter one"));
+    }
+}
+
 /* Who is no admin changes what is their own alone. */
 static void a_job_is_its_owners(void **state)
 {
@@ -538,6 +554,7 @@ static void who_asked_is_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(a_path_too_long_to_tell_is_refused),
         TEST(cancelling_takes_tasks_back),
         TEST(what_was_cancelled_is_discarded_later),
         TEST(a_refused_set_changes_nothing),
