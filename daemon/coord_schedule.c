@@ -284,7 +284,7 @@ static int send_grants(struct sl_coord *c, uint32_t first, uint32_t last, struct
         sl_put_uint(m.tree, "group", j->group);
     if (c->grants[first].with)
         sl_put_uint(m.tree, "with", c->grants[first].with);
-    if (j->fingerprint[0])
+    if (j->fingerprint[0] && c->grants[first].task != SL_TASK_PREPARE)
         sl_put_str(m.tree, "fingerprint", j->fingerprint);
     if (!has_spec(w, j->id)) {
         sl_put(m.tree, "spec", cJSON_CreateObjectReference(j->spec->child));
