@@ -97,22 +97,6 @@ static void a_refused_request_changes_nothing(void **state)
     assert_string_equal(sl_get_str(shown(w, two), "state"), "cancelled");
 }
 
-/* A file whose path has no room in a message: its publish could never be told. */
-static void a_path_too_long_to_tell_is_refused(void **state)
-{
-    struct world *w = *state;
-
-    client(w, C);
-    for (int n = 4072; n <= 4073; n++) {
-        say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"%d\",\"specs\":[{\"source\":\"/s\",\"output\":\"/%0*d\",\"prefix\":\"a\","
-            "\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\"}]}", n, n, 0);
-        if (n == 4072)
-            expect(w, C, SL_M_SUBMITTED);
-        else
-            assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "choose a folder with a shorter one"));
-    }
-}
-
 /* The plan of discarded files is no more: a prepare that does not end may have made files by another one, since the
  * source was changed, and their discard must not look for those of the first. */
 static void a_discarded_plan_is_forgotten(void **state)
@@ -591,7 +575,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_discarded_plan_is_forgotten),
-        TEST(a_path_too_long_to_tell_is_refused),
         TEST(cancelling_takes_tasks_back),
         TEST(what_was_cancelled_is_discarded_later),
         TEST(a_refused_set_changes_nothing),
