@@ -403,14 +403,17 @@ static int on_about(struct ask *a, struct sl_error *e)
     const struct sl_coord_opts *o = &a->c->o;
     struct sl_coord_stats st;
     struct sl_msg m;
+    uint32_t jobs = 0;
 
     sl_coord_stats(a->c, &st);
+    for (int s = 0; s < SL_JOB_STATES; s++)
+        jobs += sl_job_ended((enum sl_job_state)s) ? 0 : st.jobs[s];
     SL_TRY(sl_msg_new(SL_M_DAEMON, a->re, &m, e));
     sl_put_str(m.tree, "version", o->version);
     sl_put_uint(m.tree, "pid", (uint64_t)getpid());
     sl_put_uint(m.tree, "uptime_ms", a->c->now.run_ms - a->c->opened.run_ms);
     sl_put_uint(m.tree, "workers", st.workers);
-    sl_put_uint(m.tree, "jobs", a->c->n_jobs);
+    sl_put_uint(m.tree, "jobs", jobs);
     sl_put_strs(m.tree, "roots", o->roots, o->n_roots);
     sl_put_text(m.tree, "state", o->state_dir ? o->state_dir : "/");
     return coord_send(a->c, a->s->peer, &m, e);

@@ -13,6 +13,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* Tasks at one worker, a sweep's counted each: what it cannot take it gives back, and a set that was torn so is read
+ * again for each job. The rest is for those whose answers are on the way. */
+#define HELD_ENOUGH (SL_HELD_MAX / 2)
+
 static bool same_stream(const struct job *a, const struct job *b)
 {
     return a == b || (a->group && a->group == b->group);
@@ -284,7 +288,7 @@ static int send_grants(struct sl_coord *c, uint32_t first, uint32_t last, struct
         sl_put_uint(m.tree, "group", j->group);
     if (c->grants[first].with)
         sl_put_uint(m.tree, "with", c->grants[first].with);
-    if (j->fingerprint[0])
+    if (j->fingerprint[0] && c->grants[first].task != SL_TASK_PREPARE)
         sl_put_str(m.tree, "fingerprint", j->fingerprint);
     if (!has_spec(w, j->id)) {
         sl_put(m.tree, "spec", cJSON_CreateObjectReference(j->spec->child));
@@ -297,16 +301,16 @@ static int send_grants(struct sl_coord *c, uint32_t first, uint32_t last, struct
     return c->grants[first].early ? coord_send_early(c, w->peer, &m, e) : coord_send(c, w->peer, &m, e);
 }
 
-/* Brings each worker's grants together, in the order in which they were made. */
-static void sort_grants(struct grant *g, uint32_t n)
+/* Brings each worker's grants of a job together, in the order in which they were made. */
+static int by_worker(const void *a, const void *b)
 {
-    for (uint32_t i = 1; i < n; i++)
-        for (uint32_t k = i; k > 0 && g[k - 1].w > g[k].w; k--) {
-            struct grant swap = g[k];
+    const struct grant *x = a, *y = b;
 
-            g[k] = g[k - 1];
-            g[k - 1] = swap;
-        }
+    if (x->w != y->w)
+        return x->w < y->w ? -1 : 1;
+    if (x->j != y->j)
+        return x->j->id < y->j->id ? -1 : 1;
+    return x->epoch < y->epoch ? -1 : 1;
 }
 
 int coord_schedule(struct sl_coord *c, struct sl_error *e)
@@ -326,14 +330,16 @@ int coord_schedule(struct sl_coord *c, struct sl_error *e)
             struct job *j;
             uint32_t task = 0;
 
-            if (!w->peer || w->draining || w->want == 0 || !(j = pick(c, w, workers, &task)))
+            if (!w->peer || w->draining || w->want == 0 || w->n_held + SL_SWEEP_MAX > HELD_ENOUGH ||
+                !(j = pick(c, w, workers, &task)))
                 continue;
             SL_TRY(lease_all(c, w, j, task, e));
             any = true;
         }
         c->turn++;
     }
-    sort_grants(c->grants, c->n_grants);
+    if (c->n_grants)
+        qsort(c->grants, c->n_grants, sizeof *c->grants, by_worker);
     for (uint32_t i = 0, k; i < c->n_grants; i = k) {
         for (k = i + 1; k < c->n_grants && k - i < 64 && c->grants[k].w == c->grants[i].w &&
                         c->grants[k].j == c->grants[i].j && c->grants[k].early == c->grants[i].early &&

@@ -4,6 +4,7 @@
 #include "proto/recipe.h"
 #include "proto/tensor_hash.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,6 +54,9 @@ static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
         return sl_fail(&a->why, SL_EUSAGE, "the jobs of a sweep have one source");
     if (!prefix[0] || strpbrk(prefix, "/\t\n\r") || prefix[0] == '.') /* the wire holds no others */
         return sl_fail(&a->why, SL_EUSAGE, "prefix '%s': a file's base name is expected", prefix);
+    if (strlen(sl_get_str(spec, "output")) + 1 + strlen(prefix) + strlen("-00001-of-00002.gguf") >= PATH_MAX)
+        return sl_fail(&a->why, SL_EUSAGE, "the paths of %s's files would have more than %d bytes; choose a folder with a "
+                       "shorter one", prefix, PATH_MAX - 1);
     for (other = first; other != spec; other = other->next)
         if (coord_same_output(a->c, other, spec))
             return sl_fail(&a->why, SL_EUSAGE, "two jobs of the sweep have the output %s/%s",

@@ -65,7 +65,7 @@ struct sl_coord_stats {
     uint64_t messages, grants, results, stale, failures, expired, commits, refused;
     uint64_t done_bytes;         /* source bytes of results committed since the start */
     uint64_t stages[SL_STAGES];  /* ms, of all workers, since they were first heard */
-    uint32_t jobs[SL_JOB_STATES]; /* not ended, by state */
+    uint32_t jobs[SL_JOB_STATES]; /* not ended, by state; of ended ones those whose files are to be removed */
     uint32_t workers, clients, leased, ready;
     struct sl_coord_gpu gpus[SL_COORD_GPUS]; /* of connected workers; the first so many that told all */
     uint32_t n_gpus;

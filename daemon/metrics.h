@@ -23,7 +23,7 @@ struct sl_metrics_figures {
     struct sl_event_tally events;
     uint64_t refused_connections;  /* sl_router_refused */
     uint64_t loop_turns;           /* turns of the event loop whose work succeeded */
-    bool ready;                    /* answers peers; false while starting and stopping */
+    bool ready;                    /* answers peers; false while starting and stopping, and while the queue cannot be written */
 };
 
 struct sl_metrics_opts {

@@ -135,7 +135,7 @@ static void process_part(FILE *f, const struct sl_metrics_figures *g,
           "Turns of the event loop whose work succeeded.");
     if (p->loop_age_seconds >= 0)
         real(f, "event_loop_age_seconds", "gauge", p->loop_age_seconds,
-             "Time since the event loop last ended such a turn.");
+             "Time since the event loop last ended a turn.");
     if (p->has_state) {
         whole(f, "state_free_bytes", "gauge", p->state_free_bytes,
               "Free space on the file system of the queue.");

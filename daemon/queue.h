@@ -182,8 +182,8 @@ int sl_queue_set_files(struct sl_queue *q, uint64_t job, const char *files, stru
     SL_MUST_USE;
 int sl_queue_set_label(struct sl_queue *q, uint64_t job, const char *label, bool present,
                        struct sl_error *e) SL_MUST_USE;
-/* Effect: clears quarantine and attempts of all its tasks, and forgets that verify was done;
- * what else is done stays done, unless a discard was asked for: then nothing is. */
+/* Effect: clears quarantine and attempts of all its tasks; what is done stays done, unless a discard was asked
+ * for: then nothing is, and once that was done there is no plan. */
 int sl_queue_retry(struct sl_queue *q, uint64_t job, struct sl_error *e) SL_MUST_USE;
 /* Effect: a ready task of that number, whatever it was before, without attempts (verify, discard). */
 int sl_queue_add_task(struct sl_queue *q, uint64_t job, uint32_t task, struct sl_error *e)

@@ -295,9 +295,15 @@ int sl_queue_set_label(struct sl_queue *q, uint64_t job, const char *label, bool
 
 int sl_queue_retry(struct sl_queue *q, uint64_t job, struct sl_error *e)
 {
+    int gone;
+
     CHANGE(q, e, "UPDATE failures SET counts = 0 WHERE job = ?", "i", job);
     CHANGE(q, e, "UPDATE tasks SET attempts = 0, state = iif(state = 3, 0, state) WHERE job = ?", "i", job);
-    /* Discarded files are to be made from the beginning. */
+    /* Discarded files are to be made from the beginning; when they are gone, by whatever plan comes out then. */
+    SL_TRY(gone = db_change(q, e, "DELETE FROM tasks WHERE job = ?1 AND task < 65536 AND EXISTS"
+                                  " (SELECT 1 FROM tasks WHERE job = ?1 AND task = 65540 AND state = 2)", "i", job));
+    if (gone)
+        CHANGE(q, e, "UPDATE jobs SET fingerprint = '', n_tasks = 0, src_bytes = 0, file_bytes = 0 WHERE id = ?", "i", job);
     CHANGE(q, e, "UPDATE tasks SET state = 0 WHERE job = ?1 AND EXISTS"
                  " (SELECT 1 FROM tasks WHERE job = ?1 AND task = 65540)", "i", job);
     CHANGE(q, e, "DELETE FROM tasks WHERE job = ? AND task = 65540", "i", job);

@@ -116,6 +116,28 @@ SKIP: {
     my $bad = scratch() . '/bad.yml';
     spit($bad, slurp($rules) =~ s/ == 0/ === 0/r);
     ok(run($promtool, 'check', 'rules', $bad)->{rc} != 0, 'it sees a bad expression');
+
+    # A queued job has no tasks yet, a held one is not to run.
+    my $test = scratch() . '/rules_test.yml';
+    for my $case ([queued => 1], [verifying => 1], [held => 0]) {
+        my ($state, $fires) = @$case;
+        my $alert = $fires ? qq([{exp_labels: {instance: a, severity: warning}, exp_annotations: {summary: )
+            . '"Jobs wait on a and no worker is connected", description: "1 of them. sluice workers"}}]' : '[]';
+        spit($test, <<"END");
+rule_files: [$rules]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - {series: 'sluice_jobs{instance="a",state="$state"}', values: '1x20'}
+      - {series: 'sluice_jobs{instance="a",state="running"}', values: '0x20'}
+      - {series: 'sluice_tasks{instance="a",state="ready"}', values: '@{[$state eq 'held' ? 7 : 0]}x20'}
+      - {series: 'sluice_workers{instance="a"}', values: '0x20'}
+    alert_rule_test:
+      - {eval_time: 15m, alertname: SluiceNoWorkers, exp_alerts: $alert}
+END
+        run_ok("no worker, and a job is $state", $promtool, 'test', 'rules', $test);
+    }
 }
 
 done_testing();

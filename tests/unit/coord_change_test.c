@@ -97,6 +97,42 @@ static void a_refused_request_changes_nothing(void **state)
     assert_string_equal(sl_get_str(shown(w, two), "state"), "cancelled");
 }
 
+/* The plan of discarded files is no more: a prepare that does not end may have made files by another one, since the
+ * source was changed, and their discard must not look for those of the first. */
+static void a_discarded_plan_is_forgotten(void **state)
+{
+    struct world *w = *state;
+    struct got g = {0};
+
+    client(w, C);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 8, 4);
+    ask(w, "cancel", 1, ",\"discard\":true", SL_M_DONE);
+    for (unsigned i = 0; i < 2; i++) {
+        cJSON *m;
+
+        pull(w, 1, 1);
+        m = expect(w, 1, SL_M_GRANT);
+        assert_true((sl_get_str(m, "fingerprint") != NULL) == (i == 0));
+        g = (struct got){1, SL_TASK_DISCARD, sl_get_uint(sl_get(m, "tasks")->child, "epoch", 0)};
+        assert_int_equal(sl_get_uint(sl_get(m, "tasks")->child, "task", 0), SL_TASK_DISCARD);
+        if (i == 1)
+            break;
+        result(w, 1, g);
+        expect(w, 1, SL_M_ACK);
+        ask(w, "retry", 1, "", SL_M_DONE);
+        assert_int_equal(sl_get_uint(shown(w, 1), "tasks", 9), 0);
+        pull(w, 1, 1);
+        m = expect(w, 1, SL_M_GRANT);
+        assert_int_equal(sl_get_uint(sl_get(m, "tasks")->child, "task", 0), SL_TASK_PREPARE);
+        assert_null(sl_get(m, "fingerprint"));
+        say(w, 1, "{\"v\":3,\"m\":\"giveback\",\"job\":1,\"task\":65536,\"epoch\":%llu}",
+            (unsigned long long)sl_get_uint(sl_get(m, "tasks")->child, "epoch", 0));
+        expect(w, 1, SL_M_ACK);
+        ask(w, "cancel", 1, ",\"discard\":true", SL_M_DONE);
+    }
+}
+
 /* Who is no admin changes what is their own alone. */
 static void a_job_is_its_owners(void **state)
 {
@@ -439,6 +475,8 @@ static void what_was_cancelled_is_discarded_later(void **state)
     assert_int_equal(granted(w, 1, &g, 1), 1);
     assert_true(g.job == 1 && g.task == SL_TASK_DISCARD);
     assert_string_equal(state_of(w, C, 1), "cancelled");
+    say(w, C, "{\"v\":3,\"m\":\"about\"}");
+    assert_int_equal(sl_get_uint(expect(w, C, SL_M_DAEMON), "jobs", 9), 0);
     /* While it is under way, over a restart of the daemon, and after it: nothing more to do. */
     for (unsigned i = 0; i < 4; i++) {
         say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
@@ -536,6 +574,7 @@ static void who_asked_is_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(a_discarded_plan_is_forgotten),
         TEST(cancelling_takes_tasks_back),
         TEST(what_was_cancelled_is_discarded_later),
         TEST(a_refused_set_changes_nothing),

@@ -62,47 +62,6 @@ static void jobs_share_by_priority(void **state)
     assert_true(n[0] >= 9 && n[0] <= 11 && n[1] >= 19 && n[1] <= 21);
 }
 
-static void a_sweep_reads_its_source_once(void **state)
-{
-    struct world *w = *state;
-    char one[400], two[400];
-    struct got g[4] = {{0}};
-    cJSON *t;
-
-    client(w, C);
-    worker(w, 1);
-    snprintf(one, sizeof one, world_spec, "m", "x");
-    snprintf(two, sizeof two, world_spec, "m", "y");
-    say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"k\",\"specs\":[%s,%s]}", one, two);
-    t = sl_get(expect(w, C, SL_M_SUBMITTED), "jobs");
-    assert_int_equal(cJSON_GetArraySize(t), 2);
-    pull(w, 1, 4);
-    assert_int_equal(granted(w, 1, g, 4), 2);
-    prepared(w, 1, g[0], 8, 4);
-    pull(w, 1, 4); /* nothing before both are planned */
-    assert_int_equal(granted(w, 1, g + 2, 2), 0);
-    prepared(w, 1, g[1], 8, 4);
-    for (unsigned i = 0; i < 2; i++) {
-        struct got h[4];
-        unsigned n = granted(w, 1, h, 4);
-
-        if (n == 0) {
-            pull(w, 1, 4);
-            n = granted(w, 1, h, 4);
-        }
-        assert_int_equal(n, 4);
-        /* Grouped by job on the way, so compare the sets. */
-        assert_true(h[0].task + h[1].task + h[2].task + h[3].task == 2 * (h[0].task + h[0].task + 1) ||
-                    (h[0].task == h[1].task && h[2].task == h[3].task));
-        for (unsigned k = 0; k < 4; k++)
-            result(w, 1, h[k]);
-    }
-    snprintf(two, sizeof two, world_spec, "other", "z");
-    snprintf(one, sizeof one, world_spec, "m", "v");
-    say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"k2\",\"specs\":[%s,%s]}", one, two);
-    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "one source"));
-}
-
 static void jobs_wait_for_others(void **state)
 {
     struct world *w = *state;
@@ -577,7 +536,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(shards_stay_together),
         TEST(jobs_share_by_priority),
-        TEST(a_sweep_reads_its_source_once),
         TEST(jobs_wait_for_others),
         TEST(a_job_waits_for_busy_workers),
         TEST(jobs_of_a_line_begin_one_after_another),

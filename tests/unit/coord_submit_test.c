@@ -1,0 +1,105 @@
+/* What is submitted: sweeps, whose tasks go out together, and an output that is refused. */
+#include "tests/unit/coord_world.h"
+
+static void a_sweep_reads_its_source_once(void **state)
+{
+    struct world *w = *state;
+    char one[400], two[400];
+    struct got g[4] = {{0}};
+    cJSON *t;
+
+    client(w, C);
+    worker(w, 1);
+    snprintf(one, sizeof one, world_spec, "m", "x");
+    snprintf(two, sizeof two, world_spec, "m", "y");
+    say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"k\",\"specs\":[%s,%s]}", one, two);
+    t = sl_get(expect(w, C, SL_M_SUBMITTED), "jobs");
+    assert_int_equal(cJSON_GetArraySize(t), 2);
+    pull(w, 1, 4);
+    assert_int_equal(granted(w, 1, g, 4), 2);
+    prepared(w, 1, g[0], 8, 4);
+    pull(w, 1, 4); /* nothing before both are planned */
+    assert_int_equal(granted(w, 1, g + 2, 2), 0);
+    prepared(w, 1, g[1], 8, 4);
+    for (unsigned done = 0; done < 16;) {
+        struct got h[16];
+        unsigned n = granted(w, 1, h, 16);
+
+        if (n == 0) {
+            pull(w, 1, 4);
+            n = granted(w, 1, h, 16);
+        }
+        /* A message for each job, of the same tasks. */
+        assert_true(n > 0 && n % 2 == 0);
+        for (unsigned k = 0; k < n; k++) {
+            assert_true(h[k].job == 1 + k / (n / 2) && h[k].task == h[k % (n / 2)].task);
+            result(w, 1, h[k]);
+        }
+        done += n;
+    }
+    snprintf(two, sizeof two, world_spec, "other", "z");
+    snprintf(one, sizeof one, world_spec, "m", "v");
+    say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"k2\",\"specs\":[%s,%s]}", one, two);
+    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "one source"));
+}
+
+/* What a worker is to hold is bounded, though a sweep's tasks of one number count as one of what it asks for. */
+static void a_large_sweep_does_not_flood_a_worker(void **state)
+{
+    struct world *w = *state;
+    char *text = malloc(60000), *s = text;
+    struct got g[SL_HELD_MAX];
+    unsigned n, messages = 0;
+    cJSON *m;
+
+    client(w, C);
+    worker(w, 1);
+    s += sprintf(s, "{\"v\":3,\"m\":\"submit\",\"key\":\"k\",\"specs\":[");
+    for (unsigned i = 0; i < SL_SWEEP_MAX; i++) {
+        char prefix[8];
+
+        snprintf(prefix, sizeof prefix, "p%u", i);
+        s += sprintf(s, i ? "," : "");
+        s += sprintf(s, world_spec, "m", prefix);
+    }
+    strcpy(s, "]}");
+    say(w, C, "%s", text);
+    expect(w, C, SL_M_SUBMITTED);
+    pull(w, 1, SL_SWEEP_MAX);
+    n = granted(w, 1, g, SL_HELD_MAX);
+    assert_int_equal(n, SL_SWEEP_MAX);
+    for (unsigned i = 0; i < n; i++)
+        prepared(w, 1, g[i], 40, 40);
+    pull(w, 1, 40);
+    for (n = 0; (m = heard(w, 1, SL_M_GRANT)) != NULL; messages++)
+        n += (unsigned)cJSON_GetArraySize(sl_get(m, "tasks"));
+    assert_int_equal(messages, SL_SWEEP_MAX);
+    assert_true(n <= SL_HELD_MAX && n % SL_SWEEP_MAX == 0 && n >= 4 * SL_SWEEP_MAX);
+    free(text);
+}
+
+/* A file whose path has no room in a message: its publish could never be told. */
+static void a_path_too_long_to_tell_is_refused(void **state)
+{
+    struct world *w = *state;
+
+    client(w, C);
+    for (int n = 4072; n <= 4073; n++) {
+        say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"%d\",\"specs\":[{\"source\":\"/s\",\"output\":\"/%0*d\",\"prefix\":\"a\","
+            "\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\"}]}", n, n, 0);
+        if (n == 4072)
+            expect(w, C, SL_M_SUBMITTED);
+        else
+            assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "choose a folder with a shorter one"));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_sweep_reads_its_source_once),
+        TEST(a_large_sweep_does_not_flood_a_worker),
+        TEST(a_path_too_long_to_tell_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
