@@ -473,6 +473,19 @@ static void nobody_waits_for_a_fifo(void **state)
     free(s.bad);
 }
 
+/* A pass that does not end well is no seal: the file has more bytes than the plan. */
+static void what_is_not_read_is_not_sealed(void **state)
+{
+    struct world *w = *state;
+    struct stitch s = {.plan = &w->plan, .out = &w->o};
+
+    put_part(w, 0, w->o.partial[0]);
+    assert_int_equal(stitch_seal(&s, &w->e), SL_EVERIFY);
+    assert_int_equal(s.n_bad, 0);
+    assert_null(s.bad);
+    is_part(w, 0, w->o.partial[0]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -489,6 +502,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_cannot_be_replaced_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(names_are_taken_back, setup, teardown),
         cmocka_unit_test_setup_teardown(nobody_waits_for_a_fifo, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_not_read_is_not_sealed, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
