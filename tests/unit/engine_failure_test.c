@@ -82,9 +82,11 @@ static void test_changed_files(void **state)
         sl_engine_close(en);
         w.file[0].mtime_ns++;
 
+        /* Written to, then cut, while the engine has it open. */
         en = open_engine(&w, &o);
         expect_good(&w, do_task(en, 0));
-        /* Cut while the engine has it open. */
+        assert_int_equal(futimens(w.fd[0], (struct timespec[]){{0, UTIME_OMIT}, {1, 0}}), 0);
+        expect(do_task(en, 1), SL_ESOURCE, "a.safetensors", "changed since the plan was made");
         assert_int_equal(ftruncate(w.fd[0], (off_t)w.tensor[2].offset + 10), 0);
         expect(do_task(en, 1), SL_ESOURCE, "a.safetensors", "shorter");
         expect(do_task(en, 1), SL_ESOURCE, "a.safetensors", "shorter");
@@ -94,6 +96,54 @@ static void test_changed_files(void **state)
         expect(do_task(en, 1), SL_ESOURCE, "a.safetensors", "No such file");
         sl_engine_close(en);
         world_close(&w);
+    }
+}
+
+static int f16_as_bf16(int type)
+{
+    return type == SL_TYPE_F16 ? SL_TYPE_BF16 : type;
+}
+
+/* Of two recipes that share what is read, one has no number for a weight: the other one is made. */
+static void test_one_recipe_fails(void **state)
+{
+    const float huge = 1e38f;
+
+    (void)state;
+    for (uint32_t bad = 0; bad < 2; bad++) {
+        struct sl_engine_opts o[2];
+        const struct sl_plan *plans[2];
+        struct sl_engine *en = NULL;
+        struct sl_error e = {0, ""};
+        struct world w[2];
+
+        for (uint32_t m = 0; m < 2; m++) {
+            uint32_t s;
+
+            world_open(&w[m]);
+            w[m].retype = m == bad ? NULL : f16_as_bf16;
+            world_file(&w[m], "a.safetensors");
+            s = world_source(&w[m], 0, "t", SL_DTYPE_F32, 256, 1024, 0, 0, 0);
+            world_out(&w[m], "t", SL_TYPE_F16, SL_COPY, 1024, 256, 0, s, 1);
+            world_task(&w[m], 0, 0);
+            damage(&w[m], 0, (100 * 1024 + 3) * 4, &huge, 4);
+            world_seal(&w[m]);
+            o[m] = options(&w[m], SL_IO_AUTO);
+            plans[m] = &w[m].plan;
+        }
+        assert_int_equal(sl_engine_open(&w[0].ck, plans, o, 2, &en, &e), 0);
+        assert_int_equal(sl_engine_submit(en, 0, 3, &e), 0);
+        for (uint32_t i = 0; i < 2; i++) {
+            struct sl_task_result r = world_wait(en);
+
+            if (r.member == bad)
+                expect(r, SL_EUNSUPPORTED, "'t'", "row 100, column 3 on are too large for f16");
+            else
+                expect_good(&w[r.member], r);
+        }
+        sl_engine_close(en);
+        world_close(&w[0]);
+        world_close(&w[1]);
     }
 }
 
@@ -354,6 +404,7 @@ int main(void)
         cmocka_unit_test(test_bad_values),
         cmocka_unit_test(test_lowest_error),
         cmocka_unit_test(test_changed_files),
+        cmocka_unit_test(test_one_recipe_fails),
         cmocka_unit_test(test_pipe),
         cmocka_unit_test(test_every_call),
         cmocka_unit_test(test_refused_ways),
