@@ -304,6 +304,35 @@ static void test_sync(void **state)
     world_close(&w);
 }
 
+/* Holes alone are synced too. */
+static void test_sync_of_holes(void **state)
+{
+    static const uint8_t zeros[64 * 1024];
+    struct sl_faults faults = {.n = 0};
+    struct sl_engine_stats st;
+    struct sl_error e = {0, ""};
+    struct sl_engine_opts o;
+    struct sl_engine *en;
+    struct world w;
+
+    (void)state;
+    make(&w);
+    damage(&w, 4, 0, zeros, w.tensor[4].bytes);
+    damage(&w, 5, 0, zeros, w.tensor[5].bytes); /* a scale of -0 makes other zeros */
+    world_seal(&w);
+    o = options(&w, SL_IO_AUTO);
+    o.faults = &faults;
+    o.sparse = true;
+    en = open_engine(&w, &o);
+    expect_good(&w, do_task(en, 2));
+    sl_engine_stats(en, &st);
+    assert_int_equal(st.hole_bytes, w.pt[2].bytes);
+    assert_int_equal(sl_engine_sync(en, 0, &e), 0);
+    assert_int_equal(atomic_load(&faults.calls[SL_SYS_FDATASYNC]), 1);
+    sl_engine_close(en);
+    world_close(&w);
+}
+
 static void test_full_disk(void **state)
 {
     (void)state;
@@ -409,6 +438,7 @@ int main(void)
         cmocka_unit_test(test_every_call),
         cmocka_unit_test(test_refused_ways),
         cmocka_unit_test(test_sync),
+        cmocka_unit_test(test_sync_of_holes),
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_hostile_plan),
         cmocka_unit_test(test_usage),
