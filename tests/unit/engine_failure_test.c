@@ -1,5 +1,6 @@
 /* What the engine does when something is wrong: with the source, the disk, the
  * system or its caller. */
+#include "proto/roots.h"
 #include "tests/unit/engine_tasks.h"
 
 /* Bytes of tensor i at `at` replaced by others. */
@@ -97,6 +98,38 @@ static void test_changed_files(void **state)
         sl_engine_close(en);
         world_close(&w);
     }
+}
+
+/* The same file, by a link that leads out of the folders allowed. */
+static void test_left_roots(void **state)
+{
+    char outside[] = "/tmp/sluice-outside-XXXXXX", path[96];
+    struct sl_engine_opts o;
+    struct sl_engine *en;
+    struct sl_roots *roots;
+    struct sl_error e;
+    struct world w;
+
+    (void)state;
+    make(&w);
+    world_seal(&w);
+    assert_int_equal(sl_roots_open((const char *const[]){w.dir}, 1, &roots, &e), 0);
+    w.ck.roots = roots;
+    o = options(&w, SL_IO_AUTO);
+    en = open_engine(&w, &o);
+    expect_good(&w, do_task(en, 0));
+    sl_engine_close(en);
+    assert_non_null(mkdtemp(outside));
+    snprintf(path, sizeof path, "%s/a.safetensors", outside);
+    assert_int_equal(rename(w.file[0].path, path), 0);
+    assert_int_equal(symlink(path, w.file[0].path), 0);
+    en = open_engine(&w, &o);
+    expect(do_task(en, 0), SL_EUSAGE, "a.safetensors", "outside the folders allowed");
+    sl_engine_close(en);
+    sl_roots_close(roots);
+    unlink(path);
+    rmdir(outside);
+    world_close(&w);
 }
 
 static int f16_as_bf16(int type)
@@ -304,6 +337,42 @@ static void test_sync(void **state)
     world_close(&w);
 }
 
+/* Of two segments, the second one's sync fails. */
+static void test_sync_of_each(void **state)
+{
+    struct sl_faults faults = {.rule = {{SL_SYS_FDATASYNC, EIO, 2, 1}}, .n = 1};
+    struct sl_plan_segment segment[2];
+    struct sl_error e = {0, ""};
+    struct sl_engine_opts o;
+    const char *paths[2];
+    struct sl_engine *en;
+    char second[128];
+    struct world w;
+
+    (void)state;
+    make(&w);
+    world_seal(&w);
+    segment[0] = segment[1] = w.segment;
+    w.plan.segments = segment;
+    w.plan.n_segments = 2;
+    w.pt[1].segment = 1;
+    snprintf(second, sizeof second, "%s/second.gguf", w.dir);
+    close(open(second, O_RDWR | O_CREAT, 0600));
+    paths[0] = w.segment_path;
+    paths[1] = second;
+    o = options(&w, SL_IO_AUTO);
+    o.segment_paths = paths;
+    o.faults = &faults;
+    en = open_engine(&w, &o);
+    assert_int_equal(do_task(en, 0).code, 0);
+    assert_int_equal(do_task(en, 1).code, 0);
+    assert_int_equal(sl_engine_sync(en, 0, &e), SL_EFAIL);
+    assert_non_null(strstr(e.text, "second.gguf"));
+    sl_engine_close(en);
+    unlink(second);
+    world_close(&w);
+}
+
 /* Holes alone are synced too. */
 static void test_sync_of_holes(void **state)
 {
@@ -433,11 +502,13 @@ int main(void)
         cmocka_unit_test(test_bad_values),
         cmocka_unit_test(test_lowest_error),
         cmocka_unit_test(test_changed_files),
+        cmocka_unit_test(test_left_roots),
         cmocka_unit_test(test_one_recipe_fails),
         cmocka_unit_test(test_pipe),
         cmocka_unit_test(test_every_call),
         cmocka_unit_test(test_refused_ways),
         cmocka_unit_test(test_sync),
+        cmocka_unit_test(test_sync_of_each),
         cmocka_unit_test(test_sync_of_holes),
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_hostile_plan),

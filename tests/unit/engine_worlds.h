@@ -59,6 +59,14 @@ static void add_copies(struct world *w)
     s = world_source(w, 0, "f16", SL_DTYPE_F16, 64, 96, 0, 0, 0);
     add(w, world_out(w, "f16.f16", SL_TYPE_F16, SL_COPY, 96, 64, 0, s, 1), 0);
     add(w, world_out(w, "f16.q8_0", SL_TYPE_Q8_0, SL_COPY, 96, 64, 0, s, 1), 32 * 3);
+    s = world_source(w, 0, "expert0", SL_DTYPE_BF16, 4, 96, 0, 0, 0);
+    for (int i = 1; i < 4; i++) { /* of several sources some are copied */
+        char name[24];
+
+        snprintf(name, sizeof name, "expert%d", i);
+        world_source(w, 0, name, i == 1 ? SL_DTYPE_F16 : SL_DTYPE_F32, 4, 96, 0, 0, 0);
+    }
+    add(w, world_out(w, "mixed.f32", SL_TYPE_F32, SL_COPY, 96, 4, 4, s, 4), 0);
     t = world_out(w, "values", SL_TYPE_F32, SL_INLINE, 40, 0, 0, 0, 0);
     t->values = inline_values;
     add(w, t, 0);
