@@ -43,6 +43,20 @@ static void add_norms(struct world *w)
     }
 }
 
+/* Rows of zeros of either sign, each as long as what is quantized in one go. */
+static void add_zeros(struct world *w)
+{
+    uint32_t s = world_source(w, 0, "zeros", SL_DTYPE_BF16, 4, 8192, 0, 0, 0), tensor = w->src[s].tensor;
+    const struct sl_src_tensor *t = &w->tensor[tensor];
+
+    memset(w->data[tensor], 0, t->bytes);
+    for (uint64_t i = 1; i < t->bytes; i += 2)
+        w->data[tensor][i] = i / (2 * 8192) % 2 ? 0x80 : 0;
+    assert_int_equal(pwrite(w->fd[0], w->data[tensor], t->bytes, (off_t)t->offset), (ssize_t)t->bytes);
+    add(w, world_out(w, "zeros.f32", SL_TYPE_F32, SL_COPY, 8192, 4, 0, s, 1), 0);
+    add(w, world_out(w, "zeros.f16", SL_TYPE_F16, SL_COPY, 8192, 4, 0, s, 1), 0);
+}
+
 static void add_copies(struct world *w)
 {
     uint32_t s = world_source(w, 0, "bf16", SL_DTYPE_BF16, 96, 768, 0, 0, 0);
@@ -72,6 +86,7 @@ static void add_copies(struct world *w)
     add(w, t, 0);
     add_ids(w);
     add_norms(w);
+    add_zeros(w);
 }
 
 /* Vectors: two multiplied, longer than a slab; the first of one made negative exponentials. */
