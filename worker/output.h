@@ -63,7 +63,7 @@ int output_check_space(const struct output *o, struct sl_error *e) SL_MUST_USE;
 
 /* Who watches a change to the files. step is called before each file is made, removed or
  * renamed, after each piece of work (n: bytes reserved since the last call, 1 for a file
- * removed), and when all is done and synced; its negative result ends the change there. */
+ * removed), and by output_reserve when all is synced; its negative result ends the change there. */
 struct output_watch {
     int (*step)(void *user, uint64_t n);
     void *user;

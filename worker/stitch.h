@@ -24,7 +24,8 @@ struct stitch {
 /* Effect: reads each segment, writes the padding between its tensors anew, its header with its
  * checksums and its manifest ("NAME.gguf.xxh64", llama-gguf-hash's format, still under a temporary
  * name) and syncs them; then holds every task's bytes against task_sum. s->bad is the caller's in
- * every case (free). Errors: SL_EVERIFY with s->bad naming the tasks to be made again; SL_ENOSPACE,
+ * every case (free). Errors: SL_EVERIFY with s->bad naming the tasks to be made again, none where a
+ * file has another length than the plan says; SL_ENOSPACE,
  * SL_EFAIL, what progress said. */
 int stitch_seal(struct stitch *s, struct sl_error *e) SL_MUST_USE;
 

@@ -326,6 +326,13 @@ static void test_recipes_share_their_reads(void **state)
         /* Units may be shorter, and then read a row of scales once more. */
         assert_true(one > 0 && three <= one + one / 10);
         /* Plans that are cut differently are refused. */
+        assert_true(sl_engine_same_cuts(&w[0].plan, &w[1].plan));
+        w[1].src[0].cols++;
+        assert_false(sl_engine_same_cuts(&w[0].plan, &w[1].plan));
+        w[1].src[0].cols--;
+        w[1].out[0].heads++;
+        assert_false(sl_engine_same_cuts(&w[0].plan, &w[1].plan));
+        w[1].out[0].heads--;
         w[1].item[0].elems--;
         assert_false(sl_engine_same_cuts(&w[0].plan, &w[1].plan));
         for (unsigned m = 0; m < 3; m++)

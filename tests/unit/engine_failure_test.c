@@ -1,5 +1,6 @@
 /* What the engine does when something is wrong: with the source, the disk, the
  * system or its caller. */
+#include "proto/roots.h"
 #include "tests/unit/engine_tasks.h"
 
 /* Bytes of tensor i at `at` replaced by others. */
@@ -82,9 +83,11 @@ static void test_changed_files(void **state)
         sl_engine_close(en);
         w.file[0].mtime_ns++;
 
+        /* Written to, then cut, while the engine has it open. */
         en = open_engine(&w, &o);
         expect_good(&w, do_task(en, 0));
-        /* Cut while the engine has it open. */
+        assert_int_equal(futimens(w.fd[0], (struct timespec[]){{0, UTIME_OMIT}, {1, 0}}), 0);
+        expect(do_task(en, 1), SL_ESOURCE, "a.safetensors", "changed since the plan was made");
         assert_int_equal(ftruncate(w.fd[0], (off_t)w.tensor[2].offset + 10), 0);
         expect(do_task(en, 1), SL_ESOURCE, "a.safetensors", "shorter");
         expect(do_task(en, 1), SL_ESOURCE, "a.safetensors", "shorter");
@@ -94,6 +97,86 @@ static void test_changed_files(void **state)
         expect(do_task(en, 1), SL_ESOURCE, "a.safetensors", "No such file");
         sl_engine_close(en);
         world_close(&w);
+    }
+}
+
+/* The same file, by a link that leads out of the folders allowed. */
+static void test_left_roots(void **state)
+{
+    char outside[] = "/tmp/sluice-outside-XXXXXX", path[96];
+    struct sl_engine_opts o;
+    struct sl_engine *en;
+    struct sl_roots *roots;
+    struct sl_error e;
+    struct world w;
+
+    (void)state;
+    make(&w);
+    world_seal(&w);
+    assert_int_equal(sl_roots_open((const char *const[]){w.dir}, 1, &roots, &e), 0);
+    w.ck.roots = roots;
+    o = options(&w, SL_IO_AUTO);
+    en = open_engine(&w, &o);
+    expect_good(&w, do_task(en, 0));
+    sl_engine_close(en);
+    assert_non_null(mkdtemp(outside));
+    snprintf(path, sizeof path, "%s/a.safetensors", outside);
+    assert_int_equal(rename(w.file[0].path, path), 0);
+    assert_int_equal(symlink(path, w.file[0].path), 0);
+    en = open_engine(&w, &o);
+    expect(do_task(en, 0), SL_EUSAGE, "a.safetensors", "outside the folders allowed");
+    sl_engine_close(en);
+    sl_roots_close(roots);
+    unlink(path);
+    rmdir(outside);
+    world_close(&w);
+}
+
+static int f16_as_bf16(int type)
+{
+    return type == SL_TYPE_F16 ? SL_TYPE_BF16 : type;
+}
+
+/* Of two recipes that share what is read, one has no number for a weight: the other one is made. */
+static void test_one_recipe_fails(void **state)
+{
+    const float huge = 1e38f;
+
+    (void)state;
+    for (uint32_t bad = 0; bad < 2; bad++) {
+        struct sl_engine_opts o[2];
+        const struct sl_plan *plans[2];
+        struct sl_engine *en = NULL;
+        struct sl_error e = {0, ""};
+        struct world w[2];
+
+        for (uint32_t m = 0; m < 2; m++) {
+            uint32_t s;
+
+            world_open(&w[m]);
+            w[m].retype = m == bad ? NULL : f16_as_bf16;
+            world_file(&w[m], "a.safetensors");
+            s = world_source(&w[m], 0, "t", SL_DTYPE_F32, 256, 1024, 0, 0, 0);
+            world_out(&w[m], "t", SL_TYPE_F16, SL_COPY, 1024, 256, 0, s, 1);
+            world_task(&w[m], 0, 0);
+            damage(&w[m], 0, (100 * 1024 + 3) * 4, &huge, 4);
+            world_seal(&w[m]);
+            o[m] = options(&w[m], SL_IO_AUTO);
+            plans[m] = &w[m].plan;
+        }
+        assert_int_equal(sl_engine_open(&w[0].ck, plans, o, 2, &en, &e), 0);
+        assert_int_equal(sl_engine_submit(en, 0, 3, &e), 0);
+        for (uint32_t i = 0; i < 2; i++) {
+            struct sl_task_result r = world_wait(en);
+
+            if (r.member == bad)
+                expect(r, SL_EUNSUPPORTED, "'t'", "row 100, column 3 on are too large for f16");
+            else
+                expect_good(&w[r.member], r);
+        }
+        sl_engine_close(en);
+        world_close(&w[0]);
+        world_close(&w[1]);
     }
 }
 
@@ -254,6 +337,71 @@ static void test_sync(void **state)
     world_close(&w);
 }
 
+/* Of two segments, the second one's sync fails. */
+static void test_sync_of_each(void **state)
+{
+    struct sl_faults faults = {.rule = {{SL_SYS_FDATASYNC, EIO, 2, 1}}, .n = 1};
+    struct sl_plan_segment segment[2];
+    struct sl_error e = {0, ""};
+    struct sl_engine_opts o;
+    const char *paths[2];
+    struct sl_engine *en;
+    char second[128];
+    struct world w;
+
+    (void)state;
+    make(&w);
+    world_seal(&w);
+    segment[0] = segment[1] = w.segment;
+    w.plan.segments = segment;
+    w.plan.n_segments = 2;
+    w.pt[1].segment = 1;
+    snprintf(second, sizeof second, "%s/second.gguf", w.dir);
+    close(open(second, O_RDWR | O_CREAT, 0600));
+    paths[0] = w.segment_path;
+    paths[1] = second;
+    o = options(&w, SL_IO_AUTO);
+    o.segment_paths = paths;
+    o.faults = &faults;
+    en = open_engine(&w, &o);
+    assert_int_equal(do_task(en, 0).code, 0);
+    assert_int_equal(do_task(en, 1).code, 0);
+    assert_int_equal(sl_engine_sync(en, 0, &e), SL_EFAIL);
+    assert_non_null(strstr(e.text, "second.gguf"));
+    sl_engine_close(en);
+    unlink(second);
+    world_close(&w);
+}
+
+/* Holes alone are synced too. */
+static void test_sync_of_holes(void **state)
+{
+    static const uint8_t zeros[64 * 1024];
+    struct sl_faults faults = {.n = 0};
+    struct sl_engine_stats st;
+    struct sl_error e = {0, ""};
+    struct sl_engine_opts o;
+    struct sl_engine *en;
+    struct world w;
+
+    (void)state;
+    make(&w);
+    damage(&w, 4, 0, zeros, w.tensor[4].bytes);
+    damage(&w, 5, 0, zeros, w.tensor[5].bytes); /* a scale of -0 makes other zeros */
+    world_seal(&w);
+    o = options(&w, SL_IO_AUTO);
+    o.faults = &faults;
+    o.sparse = true;
+    en = open_engine(&w, &o);
+    expect_good(&w, do_task(en, 2));
+    sl_engine_stats(en, &st);
+    assert_int_equal(st.hole_bytes, w.pt[2].bytes);
+    assert_int_equal(sl_engine_sync(en, 0, &e), 0);
+    assert_int_equal(atomic_load(&faults.calls[SL_SYS_FDATASYNC]), 1);
+    sl_engine_close(en);
+    world_close(&w);
+}
+
 static void test_full_disk(void **state)
 {
     (void)state;
@@ -354,10 +502,14 @@ int main(void)
         cmocka_unit_test(test_bad_values),
         cmocka_unit_test(test_lowest_error),
         cmocka_unit_test(test_changed_files),
+        cmocka_unit_test(test_left_roots),
+        cmocka_unit_test(test_one_recipe_fails),
         cmocka_unit_test(test_pipe),
         cmocka_unit_test(test_every_call),
         cmocka_unit_test(test_refused_ways),
         cmocka_unit_test(test_sync),
+        cmocka_unit_test(test_sync_of_each),
+        cmocka_unit_test(test_sync_of_holes),
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_hostile_plan),
         cmocka_unit_test(test_usage),

@@ -43,6 +43,20 @@ static void add_norms(struct world *w)
     }
 }
 
+/* Rows of zeros of either sign, each as long as what is quantized in one go. */
+static void add_zeros(struct world *w)
+{
+    uint32_t s = world_source(w, 0, "zeros", SL_DTYPE_BF16, 4, 8192, 0, 0, 0), tensor = w->src[s].tensor;
+    const struct sl_src_tensor *t = &w->tensor[tensor];
+
+    memset(w->data[tensor], 0, t->bytes);
+    for (uint64_t i = 1; i < t->bytes; i += 2)
+        w->data[tensor][i] = i / (2 * 8192) % 2 ? 0x80 : 0;
+    assert_int_equal(pwrite(w->fd[0], w->data[tensor], t->bytes, (off_t)t->offset), (ssize_t)t->bytes);
+    add(w, world_out(w, "zeros.f32", SL_TYPE_F32, SL_COPY, 8192, 4, 0, s, 1), 0);
+    add(w, world_out(w, "zeros.f16", SL_TYPE_F16, SL_COPY, 8192, 4, 0, s, 1), 0);
+}
+
 static void add_copies(struct world *w)
 {
     uint32_t s = world_source(w, 0, "bf16", SL_DTYPE_BF16, 96, 768, 0, 0, 0);
@@ -59,11 +73,20 @@ static void add_copies(struct world *w)
     s = world_source(w, 0, "f16", SL_DTYPE_F16, 64, 96, 0, 0, 0);
     add(w, world_out(w, "f16.f16", SL_TYPE_F16, SL_COPY, 96, 64, 0, s, 1), 0);
     add(w, world_out(w, "f16.q8_0", SL_TYPE_Q8_0, SL_COPY, 96, 64, 0, s, 1), 32 * 3);
+    s = world_source(w, 0, "expert0", SL_DTYPE_BF16, 4, 96, 0, 0, 0);
+    for (int i = 1; i < 4; i++) { /* of several sources some are copied */
+        char name[24];
+
+        snprintf(name, sizeof name, "expert%d", i);
+        world_source(w, 0, name, i == 1 ? SL_DTYPE_F16 : SL_DTYPE_F32, 4, 96, 0, 0, 0);
+    }
+    add(w, world_out(w, "mixed.f32", SL_TYPE_F32, SL_COPY, 96, 4, 4, s, 4), 0);
     t = world_out(w, "values", SL_TYPE_F32, SL_INLINE, 40, 0, 0, 0, 0);
     t->values = inline_values;
     add(w, t, 0);
     add_ids(w);
     add_norms(w);
+    add_zeros(w);
 }
 
 /* Vectors: two multiplied, longer than a slab; the first of one made negative exponentials. */

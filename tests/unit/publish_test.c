@@ -379,6 +379,34 @@ static void what_was_made_goes_again(void **state)
     assert_true(kept[0] && !kept[1]);
 }
 
+/* By their names alone: what an output of this name leaves while it is unfinished, and nobody else's. */
+static void whose_temporary_files(void **state)
+{
+    static const struct { const char *name; bool ours, part; } cases[] = {
+        {"x.gguf.partial", true, true}, {"x-00001-of-00009.gguf.partial", true, true},
+        {"x.gguf.xxh64.partial", true, false}, {"x-00003-of-00004.gguf.xxh64.partial", true, false},
+        {"x.sluice-job.partial", true, false}, {"y.gguf.partial", false, false}, {"xy.gguf.partial", false, false},
+        {"x-1-of-2.gguf.partial", false, false}, {"x-00001-of-2.gguf.partial", false, false},
+        {"x-0000a-of-00002.gguf.partial", false, false}, {"x-00001-of-0000b.gguf.partial", false, false}, {"x-000001-of-00002.gguf.partial", false, false},
+        {"x-00001-of-000002.gguf.partial", false, false}, {"x-00001-of-00002.gguf", false, false}, {"x.gguf", false, false},
+        {"x.gguf.partial.old", false, false}, {"x.bin.partial", false, false},
+    };
+    struct world *w = *state;
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char path[128];
+
+        snprintf(path, sizeof path, "%s/%s", w->dir, cases[i].name);
+        put(path, "", 0);
+        if (output_unfinished(&w->o) != cases[i].part)
+            fail_msg("%s: a part or not", cases[i].name);
+        assert_int_equal(output_remove(&w->o, NULL, &w->e), 0);
+        if (there(path) == cases[i].ours)
+            fail_msg("%s: it %s", cases[i].name, cases[i].ours ? "stays" : "is gone");
+        unlink(path);
+    }
+}
+
 /* A folder that somebody else makes at the same time is not taken back. */
 static void a_folder_is_its_makers(void **state)
 {
@@ -473,6 +501,19 @@ static void nobody_waits_for_a_fifo(void **state)
     free(s.bad);
 }
 
+/* A pass that does not end well is no seal: the file has more bytes than the plan. */
+static void what_is_not_read_is_not_sealed(void **state)
+{
+    struct world *w = *state;
+    struct stitch s = {.plan = &w->plan, .out = &w->o};
+
+    put_part(w, 0, w->o.partial[0]);
+    assert_int_equal(stitch_seal(&s, &w->e), SL_EVERIFY);
+    assert_int_equal(s.n_bad, 0);
+    assert_null(s.bad);
+    is_part(w, 0, w->o.partial[0]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -485,10 +526,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_answer_may_be_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(what_stays_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(what_was_made_goes_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(whose_temporary_files, setup, teardown),
         cmocka_unit_test_setup_teardown(a_folder_is_its_makers, setup, teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_replaced_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(names_are_taken_back, setup, teardown),
         cmocka_unit_test_setup_teardown(nobody_waits_for_a_fifo, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_not_read_is_not_sealed, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
