@@ -50,9 +50,12 @@ static void print_job(const cJSON *tree, bool tasks)
     char cell[CELL_MAX];
 
     for (const struct column *c = job_columns; c->name; c++) {
-        c->text(job, false, cell);
-        if (cell[0])
-            printf("%-12s %s\n", c->name, cell);
+        column_cell(c, job, false, cell);
+        if (!cell[0])
+            continue;
+        printf("%-12s ", c->name);
+        column_print(stdout, c, job, false);
+        putchar('\n');
     }
     if (print)
         printf("%-12s %s\n", "fingerprint", print);
