@@ -212,6 +212,7 @@ static int show_log(const struct log_args *a, uint64_t job, struct sl_error *e)
 {
     struct service s;
     uint64_t since = (uint64_t)a->since;
+    bool patient = a->service.timeout == UNSET, away = false;
     int rc = service_open(&s, &a->service, e);
 
     if (rc == 0)
@@ -223,7 +224,12 @@ static int show_log(const struct log_args *a, uint64_t job, struct sl_error *e)
         if (rc == DAEMON_LINK_MESSAGE)
             sl_msg_free(&m);
         if (rc >= 0)
-            rc = rc == DAEMON_LINK_LOST ? 0 : read_log(&s, a, job, &since, e);
+            rc = rc == DAEMON_LINK_LOST && patient ? SL_EUNREACHABLE : read_log(&s, a, job, &since, e);
+        if (rc == SL_EUNREACHABLE && patient && !away)
+            fprintf(stderr, "sluice logs: the daemon at %s is away; waiting for it\n", daemon_link_endpoint(s.link));
+        away = rc == SL_EUNREACHABLE && patient;
+        if (away)
+            rc = output_alive(e);
         if (rc == SL_EINTERRUPTED)
             rc = 0;
     }
