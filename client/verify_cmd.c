@@ -235,7 +235,7 @@ static bool is_manifest(const char *path)
 
 static int run_verify(int argc, const char **argv, struct sl_error *e)
 {
-    struct verify_args a = {.seed = 1};
+    struct verify_args a = {.seed = UNSET};
     struct service_args sa = {0};
     const char *job = NULL;
     struct poptOption service[SERVICE_TABLE_MAX];
@@ -260,7 +260,7 @@ static int run_verify(int argc, const char **argv, struct sl_error *e)
     rc = cli_parse(&args, &cli_verify, argc, argv, table, 0, 1, NULL, NULL, e);
     if (rc != 0)
         return rc > 0 ? 0 : rc;
-    if (job ? args.n_pos > 0 || a.source || a.sample || a.sha256 || a.imatrix : args.n_pos == 0)
+    if (job ? args.n_pos > 0 || a.source || a.sample || a.seed != UNSET || a.sha256 || a.imatrix : args.n_pos == 0)
         rc = sl_fail(e, SL_EUSAGE, job ? "--job goes with no file and no other option but --json and --quiet"
                                        : "an argument is missing: a GGUF file, or --job JOB");
     else if (job)
@@ -270,9 +270,9 @@ static int run_verify(int argc, const char **argv, struct sl_error *e)
         return rc;
     }
     rc = parse_sample(a.sample, &sample, e);
-    sample.seed = (uint64_t)a.seed;
-    if (rc == 0 && a.sample && !a.source)
-        rc = sl_fail(e, SL_EUSAGE, "--sample needs --source");
+    sample.seed = a.seed == UNSET ? 1 : (uint64_t)a.seed;
+    if (rc == 0 && !a.source && (a.sample || a.seed != UNSET))
+        rc = sl_fail(e, SL_EUSAGE, "%s needs --source", a.sample ? "--sample" : "--seed");
     if (rc == 0 && a.imatrix && !a.source)
         rc = sl_fail(e, SL_EUSAGE, "--imatrix needs --source");
     if (rc == 0 && is_manifest(args.pos[0]))
