@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define UBATCH_MOST 65536
@@ -129,7 +130,7 @@ static int write_recipe(const char *path, const char *text, struct sl_error *e)
     int rc = 0;
 
     if (fd < 0)
-        return errno == EEXIST ? sl_fail(e, SL_EEXISTS, "%s exists already", path)
+        return errno == EEXIST ? sl_fail(e, SL_EEXISTS, "%s exists already; choose another name", path)
                                : sl_fail(e, SL_EUSAGE, "%s: cannot be made: %s", path, strerror(errno));
     while (at < n && (got = write(fd, text + at, n - at)) > 0)
         at += (size_t)got;
@@ -147,11 +148,12 @@ static int write_recipe(const char *path, const char *text, struct sl_error *e)
 static int recipe_place(const char *path, struct sl_error *e)
 {
     const char *slash = strrchr(path, '/');
+    struct stat st;
     char *dir;
     int no;
 
-    if (access(path, F_OK) == 0)
-        return sl_fail(e, SL_EEXISTS, "%s exists already", path);
+    if (lstat(path, &st) == 0) /* a link that leads nowhere is in the way, too */
+        return sl_fail(e, SL_EEXISTS, "%s exists already; choose another name", path);
     dir = !slash ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
     if (!dir)
         return sl_fail(e, SL_EFAIL, "out of memory");

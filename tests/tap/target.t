@@ -127,7 +127,10 @@ fails('config.json alone', 2, qr/has no weights, and errors are measured on weig
     like(run($SLUICE, 'plan', $TINY, '--recipe', "$dir/out.recipe", '--output-tensor-type', 'q6_k')->{err}, qr/'output\.weight' decides nothing/, 'another may be');
 }
 fails('the file is there', 13, qr/t9000000\.recipe exists already/, @no, '--target-size', '9M', '--write-recipe', "$dir/t9000000.recipe");
-my $r = fails('its folder is not there', 2, qr{^sluice plan: /no/such/n\.recipe: cannot be made: No such file or directory$}, @no, '--target-size', '9M', '--write-recipe', '/no/such/n.recipe');
+symlink 'gone', "$dir/dangling.recipe" or die $!;
+my $r = fails('a link in its place', 13, qr/dangling\.recipe exists already; choose another name/, @no, '--target-size', '9M', '--write-recipe', "$dir/dangling.recipe");
+unlike($r->{err}, qr/measured/, 'known before anything is measured');
+$r = fails('its folder is not there', 2, qr{^sluice plan: /no/such/n\.recipe: cannot be made: No such file or directory$}, @no, '--target-size', '9M', '--write-recipe', '/no/such/n.recipe');
 unlike($r->{err}, qr/measured/, 'known before anything is measured');
 fails('--write-recipe -', 2, qr/goes to standard output without this option$/m, @no, '--target-size', '9M', '--write-recipe', '-');
 fails('--write-recipe alone', 2, qr/needs --target-size/, @no, '--recipe', 'q4_k', '--write-recipe', "$dir/n.recipe");
