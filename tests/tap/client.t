@@ -62,6 +62,7 @@ fails("'$_->[0]', a tool of another's", 2, qr/^sluice: '$_->[0]' is no verb: \Q$
     for ['llama-gguf-split', "'sluice quantize FIRST.gguf OUT.gguf COPY'"], [merge => "'sluice quantize FIRST"], [dump => "'sluice inspect"];
 fails("verify @$_[0, 1]", 2, $_->[2], $SLUICE, 'verify', @$_[0, 1], '--seed', 2)
     for ['--job', 1, qr/--job goes with no file and no other option/], ["$TINY/config.json", '-q', qr/--seed needs --source/];
+fails('a ~ that no shell expands', 2, qr{^sluice plan: --output=~/x: shells leave ~ as it is there; write --output ~/x$}, $SLUICE, 'plan', $TINY, '-r', 'q4_k', '--output=~/x');
 fails('nearly an option of sluiced', 2, qr/--metrcis: unknown option; did you mean --metrics\?/, "$BUILD/sluiced", '--metrcis', 'x');
 fails('nearly an option of sluice-worker', 2, qr/--thread: unknown option; did you mean --threads\?/, "$BUILD/sluice-worker", '--thread');
 fails('what is nearly a verb', 2, qr/did you mean 'submit'\?/, $SLUICE, 'sumbit');
