@@ -231,6 +231,8 @@ static int check_args(const struct plan_cmd *c, const char *source, struct sl_er
         return sl_fail(e, SL_EUSAGE, "--target-size makes a recipe; it cannot be used with --recipe");
     if (target && c->measure)
         return sl_fail(e, SL_EUSAGE, "--target-size measures anyway; --measure is for --recipe");
+    if (c->measure && !c->plan.recipe)
+        return sl_fail(e, SL_EUSAGE, "--measure measures a recipe: give --recipe NAME ('sluice recipes' lists them)");
     if (!target && (c->target.types || c->write_recipe))
         return sl_fail(e, SL_EUSAGE, "%s needs --target-size or --target-bpw",
                        c->target.types ? "--types" : "--write-recipe");
@@ -238,7 +240,7 @@ static int check_args(const struct plan_cmd *c, const char *source, struct sl_er
         return sl_fail(e, SL_EUSAGE, "--write-recipe -: the recipe goes to standard output without this option");
     if ((target || c->measure) && is_config(source))
         return sl_fail(e, SL_EUSAGE, "%s has no weights, and errors are measured on weights: give the checkpoint's "
-                       "folder, downloaded, or choose a --recipe", source);
+                       "folder, downloaded, or %s", source, target ? "choose a --recipe" : "leave --measure out");
     return 0;
 }
 
