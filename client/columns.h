@@ -21,7 +21,6 @@ struct column {
      * for programs: plain numbers, RFC 3339 times. NULL: the record's field of that
      * name as it is: text, a number, or a list of them with commas between. */
     void (*text)(const struct cJSON *record, bool raw, char out[CELL_MAX]);
-    const char *help;     /* for the manual */
 };
 
 /* The fields that were chosen. */
