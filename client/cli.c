@@ -148,6 +148,19 @@ static int no_empty_numbers(int argc, const char **argv, const struct cli_verb *
     return 0;
 }
 
+/* --output=~/x: shells expand ~ at the beginning of a word alone. */
+static int no_tildes(int argc, const char **argv, struct sl_error *e)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        const char *eq = strncmp(argv[i], "--", 2) == 0 ? strchr(argv[i], '=') : NULL;
+
+        if (eq && strncmp(eq, "=~/", 3) == 0)
+            return sl_fail(e, SL_EUSAGE, "%s: shells leave ~ as it is there; write %.*s %s", argv[i], (int)(eq - argv[i]), argv[i],
+                           eq + 1);
+    }
+    return 0;
+}
+
 static int next_options(poptContext ctx, const struct cli_verb *verb, const struct poptOption *table,
                         int argc, const char **argv,
                         int (*on_val)(int, const char *, void *, struct sl_error *), void *user,
@@ -157,6 +170,7 @@ static int next_options(poptContext ctx, const struct cli_verb *verb, const stru
     int val;
 
     SL_TRY(no_empty_numbers(argc, argv, verb, table, e));
+    SL_TRY(no_tildes(argc, argv, e));
     while ((val = poptGetNextOpt(ctx)) > 0) {
         char *arg;
         int rc;

@@ -2,6 +2,7 @@
 
 #include "client/term.h"
 #include "proto/utf8.h"
+#include "proto/wire.h"
 
 #include <cjson/cJSON.h>
 #include <ctype.h>
@@ -53,30 +54,69 @@ int columns_choose(const struct column *all, const char *names, struct columns *
     }
 }
 
-static void print_escaped(FILE *to, const char *text)
+/* A text or a number; "" of anything else. */
+static const char *plain(const cJSON *v, char number[32])
+{
+    number[0] = 0;
+    if (cJSON_IsNumber(v))
+        snprintf(number, 32, "%.0f", v->valuedouble);
+    return cJSON_IsString(v) ? v->valuestring : number;
+}
+
+void column_cell(const struct column *c, const cJSON *record, bool raw, char out[CELL_MAX])
+{
+    const cJSON *v, *item;
+    char number[32];
+    size_t n = 0;
+
+    if (c->text) {
+        c->text(record, raw, out);
+        return;
+    }
+    v = sl_get(record, c->name);
+    snprintf(out, CELL_MAX, "%s", plain(v, number));
+    cJSON_ArrayForEach(item, v)
+        if (n < CELL_MAX)
+            n += (size_t)snprintf(out + n, CELL_MAX - n, "%s%s", n ? "," : "", plain(item, number));
+}
+
+static void print_part(FILE *to, const char *text, bool escaped)
 {
     for (; *text; text++) {
-        if (*text == '\n') {
+        if (escaped && *text == '\n') {
             fputs("\\n", to);
             continue;
         }
-        if (*text == '|' || *text == '\\')
+        if (escaped && (*text == '|' || *text == '\\'))
             putc('\\', to);
         putc(*text, to);
+    }
+}
+
+void column_print(FILE *to, const struct column *c, const cJSON *record, bool raw)
+{
+    const cJSON *v = c->text ? NULL : sl_get(record, c->name), *item;
+    char cell[CELL_MAX] = "";
+
+    if (c->text)
+        c->text(record, raw, cell);
+    print_part(to, v ? plain(v, cell) : cell, raw);
+    cJSON_ArrayForEach(item, v) {
+        if (item != v->child)
+            putc(',', to);
+        print_part(to, plain(item, cell), raw);
     }
 }
 
 static void print_parsable(FILE *to, const struct columns *c, const cJSON *array)
 {
     const cJSON *record;
-    char cell[CELL_MAX];
 
     cJSON_ArrayForEach(record, array) {
         for (unsigned i = 0; i < c->n; i++) {
-            c->column[i]->text(record, true, cell);
             if (i)
                 putc('|', to);
-            print_escaped(to, cell);
+            column_print(to, c->column[i], record, true);
         }
         putc('\n', to);
     }
@@ -143,7 +183,7 @@ static void print_line(FILE *to, const struct columns *c, const int *widths, con
         bool last = i + 1 == c->n;
 
         if (record)
-            c->column[i]->text(record, false, cell);
+            column_cell(c->column[i], record, false, cell);
         else
             title(c->column[i], cell);
         sl_utf8_disarm(cell);
@@ -169,7 +209,7 @@ static int measure(const struct columns *c, const cJSON *array, int *widths)
         cJSON_ArrayForEach(record, array) {
             int n;
 
-            c->column[i]->text(record, false, cell);
+            column_cell(c->column[i], record, false, cell);
             sl_utf8_disarm(cell);
             n = term_columns(cell, strlen(cell));
             widths[i] = n > widths[i] ? n : widths[i];

@@ -18,9 +18,9 @@ struct column {
     const char *name;     /* for -o, and in the table's head in capitals */
     bool right;           /* numbers */
     /* Effect: writes the field of a record as text ("" when it has none). raw:
-     * for programs: plain numbers, RFC 3339 times. */
+     * for programs: plain numbers, RFC 3339 times. NULL: the record's field of that
+     * name as it is: text, a number, or a list of them with commas between. */
     void (*text)(const struct cJSON *record, bool raw, char out[CELL_MAX]);
-    const char *help;     /* for the manual */
 };
 
 /* The fields that were chosen. */
@@ -34,6 +34,12 @@ struct columns {
  * ended by a NULL name. Errors: SL_EUSAGE naming the field and those there are. */
 int columns_choose(const struct column *all, const char *names, struct columns *out,
                    struct sl_error *e) SL_MUST_USE;
+
+/* Effect: writes a record's cell, cut to fit. */
+void column_cell(const struct column *c, const struct cJSON *record, bool raw, char out[CELL_MAX]);
+
+/* Effect: prints it whole; raw: as in columns_print's parsable form. */
+void column_print(FILE *to, const struct column *c, const struct cJSON *record, bool raw);
 
 enum columns_form { COLUMNS_TABLE, COLUMNS_PARSABLE };
 

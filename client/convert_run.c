@@ -11,6 +11,7 @@
 #include "worker/srcfile.h"
 
 #include <cjson/cJSON.h>
+#include <errno.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -101,6 +102,9 @@ static int open_file(struct run *r, struct sl_error *e)
     if (lstat(r->out->journal, &st) == 0 && !S_ISREG(st.st_mode))
         return sl_fail(e, SL_EEXISTS, "%s: a %s has the name of the file that keeps what is done; move it away or choose "
                        "another name", r->out->journal, S_ISDIR(st.st_mode) ? "folder" : S_ISLNK(st.st_mode) ? "link" : "device");
+    if (there && access(r->out->journal, R_OK | W_OK) != 0 && errno == EACCES)
+        return sl_fail(e, SL_EEXISTS, "%s: unfinished work that another user began; let its owner finish it or remove it with its "
+                       ".partial files, or choose another name", r->out->journal);
     rc = convert_store_open(r->out->journal, &r->store, e);
     if (rc < 0 && rc != SL_EEXISTS && !there)
         convert_store_remove(r->out->journal);

@@ -27,6 +27,7 @@ struct daemon_link {
     const char *endpoint;             /* the configuration's */
     char instance[33], name[65], host[65];
     char role[17];
+    bool plain;                       /* tcp without keys */
     bool open;                        /* welcome has come */
     bool ever;                        /* and had come before */
     uint32_t heartbeat_ms, timeout_ms;
@@ -44,9 +45,10 @@ static const char *advice(const struct daemon_link *l, int error)
                      "that daemon.allow names ('id -u' tells the number)"
                    : "this user may not use it: its operator opens the socket's folder (chmod 711) and adds "
                      "'submitter uid NUMBER NAME' to the file that daemon.allow names ('id -u' tells the number)";
-    return strncmp(l->endpoint, "ipc:", 4) == 0
-               ? "start it with 'systemctl start sluiced' or 'sluiced', or name another with "
-                 "--connect ENDPOINT"
+    if (strncmp(l->endpoint, "ipc:", 4) == 0)
+        return "start it with 'systemctl start sluiced' or 'sluiced --root FOLDER', or name another with --connect ENDPOINT";
+    return l->plain
+               ? "is it running there, with --plain-tcp too? --connect ENDPOINT names another"
                : "is it running there, is this client's key in its allow-list, and the one of --server-key "
                  "the daemon's of today? --connect ENDPOINT names another";
 }
@@ -308,6 +310,7 @@ static int begin(struct daemon_link *l, const struct sl_dealer_opts *o, bool pat
     int error;
 
     l->endpoint = o->endpoint;
+    l->plain = o->plain_tcp;
     l->heartbeat_ms = HEARTBEAT_MS;
     SL_TRY(sl_random_hex(l->instance, e));
     copy(l->name, sizeof l->name, user && *user ? user : "sluice");

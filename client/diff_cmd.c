@@ -283,7 +283,8 @@ static int compare(struct diff *d, const struct side_tensor *a, const struct sid
     add_sums(&d->all, &s);
     if (b->type >= 0)
         add_sums(&d->by_type[b->type], &s);
-    report_pair(d, a, b, first != UINT64_MAX ? "bytes" : "type", first, rc == 0 ? &s : NULL);
+    report_pair(d, a, b, first != UINT64_MAX ? "bytes" : strcmp(a->type_name, b->type_name) == 0 ? "values" : "type",
+                first, rc == 0 ? &s : NULL);
     return 0;
 }
 

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 bool model_arg_is_part(const char *arg)
 {
@@ -49,13 +50,25 @@ static int in_folder(const char *dir, char **path, bool *shards, struct sl_error
     return rc;
 }
 
+static int not_there(const char *arg, int why, struct sl_error *e)
+{
+    char partial[PATH_MAX];
+
+    snprintf(partial, sizeof partial, "%s.partial", arg);
+    if (why == ENOENT && access(partial, F_OK) == 0)
+        return sl_fail(e, SL_ESOURCE, "%s is unfinished (%s); the command that began it goes on with it", arg, partial);
+    return sl_fail(e, SL_ESOURCE, "%s: %s; expected a .gguf file, or the folder of a model", arg, strerror(why));
+}
+
 static int find_gguf(const char *arg, char **path, bool *shards, struct sl_error *e)
 {
     struct stat st;
 
     *path = NULL;
     if (stat(arg, &st) != 0)
-        return sl_fail(e, SL_ESOURCE, "%s: %s; expected a .gguf file, or the folder of a model", arg, strerror(errno));
+        return not_there(arg, errno, e);
+    if (sl_stem(arg, ".gguf.partial") && S_ISREG(st.st_mode))
+        return sl_fail(e, SL_ESOURCE, "%s: an unfinished file; the command that began it goes on with it", arg);
     if (S_ISDIR(st.st_mode))
         return in_folder(arg, path, shards, e);
     if (model_arg_is_part(arg))

@@ -28,6 +28,9 @@ static const struct pair converter[] = {
     {NULL, NULL},
 };
 
+#define SECOND "the output stands second, without an option: IN.gguf OUT.gguf RECIPE"
+static const struct pair quantize[] = {{"-o", SECOND}, {"--output", SECOND}, {"--outfile", SECOND}, {NULL, NULL}};
+
 /* llama-imatrix, for `sluice imatrix`. */
 #define COLLECTS "llama-imatrix collects one, with a GGUF file of the model (--recipe q8_0 will do); here its FILE is shown or converted"
 static const struct pair imatrix[] = {
@@ -69,6 +72,8 @@ const char *other_tools_option(const char *verb, const char *option)
 {
     if (strcmp(verb, "imatrix") == 0)
         return find(imatrix, option);
+    if (strcmp(verb, "quantize") == 0)
+        return find(quantize, option);
     if (strcmp(verb, "plan") == 0 || strcmp(verb, "convert") == 0 || strcmp(verb, "submit") == 0)
         return find(converter, option);
     return NULL;

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define UBATCH_MOST 65536
@@ -129,7 +130,7 @@ static int write_recipe(const char *path, const char *text, struct sl_error *e)
     int rc = 0;
 
     if (fd < 0)
-        return errno == EEXIST ? sl_fail(e, SL_EEXISTS, "%s exists already", path)
+        return errno == EEXIST ? sl_fail(e, SL_EEXISTS, "%s exists already; choose another name", path)
                                : sl_fail(e, SL_EUSAGE, "%s: cannot be made: %s", path, strerror(errno));
     while (at < n && (got = write(fd, text + at, n - at)) > 0)
         at += (size_t)got;
@@ -147,11 +148,12 @@ static int write_recipe(const char *path, const char *text, struct sl_error *e)
 static int recipe_place(const char *path, struct sl_error *e)
 {
     const char *slash = strrchr(path, '/');
+    struct stat st;
     char *dir;
     int no;
 
-    if (access(path, F_OK) == 0)
-        return sl_fail(e, SL_EEXISTS, "%s exists already", path);
+    if (lstat(path, &st) == 0) /* a link that leads nowhere is in the way, too */
+        return sl_fail(e, SL_EEXISTS, "%s exists already; choose another name", path);
     dir = !slash ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
     if (!dir)
         return sl_fail(e, SL_EFAIL, "out of memory");
@@ -229,6 +231,8 @@ static int check_args(const struct plan_cmd *c, const char *source, struct sl_er
         return sl_fail(e, SL_EUSAGE, "--target-size makes a recipe; it cannot be used with --recipe");
     if (target && c->measure)
         return sl_fail(e, SL_EUSAGE, "--target-size measures anyway; --measure is for --recipe");
+    if (c->measure && !c->plan.recipe)
+        return sl_fail(e, SL_EUSAGE, "--measure measures a recipe: give --recipe NAME ('sluice recipes' lists them)");
     if (!target && (c->target.types || c->write_recipe))
         return sl_fail(e, SL_EUSAGE, "%s needs --target-size or --target-bpw",
                        c->target.types ? "--types" : "--write-recipe");
@@ -236,7 +240,7 @@ static int check_args(const struct plan_cmd *c, const char *source, struct sl_er
         return sl_fail(e, SL_EUSAGE, "--write-recipe -: the recipe goes to standard output without this option");
     if ((target || c->measure) && is_config(source))
         return sl_fail(e, SL_EUSAGE, "%s has no weights, and errors are measured on weights: give the checkpoint's "
-                       "folder, downloaded, or choose a --recipe", source);
+                       "folder, downloaded, or %s", source, target ? "choose a --recipe" : "leave --measure out");
     return 0;
 }
 

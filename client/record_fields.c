@@ -24,19 +24,6 @@ static void put_number(char out[CELL_MAX], const cJSON *r, const char *field)
         snprintf(out, CELL_MAX, "%llu", (unsigned long long)sl_get_uint(r, field, 0));
 }
 
-/* A field as it is. */
-#define TEXT(fn, field)                                                    \
-    static void fn(const cJSON *r, bool raw, char out[CELL_MAX])           \
-    {                                                                      \
-        (void)raw;                                                         \
-        put(out, sl_get_str(r, field));                                    \
-    }
-#define NUMBER(fn, field)                                                  \
-    static void fn(const cJSON *r, bool raw, char out[CELL_MAX])           \
-    {                                                                      \
-        (void)raw;                                                         \
-        put_number(out, r, field);                                         \
-    }
 /* Bytes, per second where `unit` says so. */
 #define BYTES(fn, field, unit)                                             \
     static void fn(const cJSON *r, bool raw, char out[CELL_MAX])           \
@@ -73,58 +60,15 @@ static void put_time(char out[CELL_MAX], const cJSON *r, const char *field, bool
         put(out, raw ? time_utc(text, ms) : time_short(text, ms, sl_wall_ms()));
 }
 
-/* "a,b" of an array of strings or numbers. */
-static void put_list(char out[CELL_MAX], const cJSON *r, const char *field)
-{
-    const cJSON *item;
-    size_t n = 0;
-
-    out[0] = 0;
-    cJSON_ArrayForEach(item, sl_get(r, field)) {
-        if (n < CELL_MAX && cJSON_IsString(item))
-            n += (size_t)snprintf(out + n, CELL_MAX - n, "%s%s", n ? "," : "", item->valuestring);
-        else if (n < CELL_MAX)
-            n += (size_t)snprintf(out + n, CELL_MAX - n, "%s%.0f", n ? "," : "", item->valuedouble);
-    }
-}
-
-NUMBER(id, "id")
-TEXT(state, "state")
-NUMBER(priority, "priority")
-NUMBER(group, "group")
-TEXT(user, "user")
-TEXT(source, "source")
-TEXT(output, "output")
-TEXT(prefix, "prefix")
-TEXT(recipe, "recipe")
 TIME(submitted, "submitted")
 TIME(started, "started")
 TIME(ended, "ended")
-NUMBER(tasks, "tasks")
-NUMBER(done, "done")
-NUMBER(leased, "leased")
-NUMBER(quarantined, "quarantined")
 BYTES(src_bytes, "src_bytes", "")
 BYTES(done_bytes, "done_bytes", "")
 BYTES(size, "file_bytes", "")
 BYTES(rate, "rate", "/s")
-NUMBER(code, "code")
-TEXT(error, "error")
 TIME(event_time, "time")
-NUMBER(job, "job")
-NUMBER(task, "task")
-TEXT(worker, "worker")
-TEXT(kind, "kind")
-TEXT(event_text, "text")
-TEXT(name, "name")
-TEXT(instance, "instance")
-TEXT(host, "host")
-NUMBER(pid, "pid")
-TEXT(device, "device")
-NUMBER(threads, "threads")
 BYTES(mem, "mem", "")
-NUMBER(held, "held")
-TEXT(tensor, "tensor")
 BYTES(bytes, "bytes", "")
 
 /* One of each GPU, "61,58"; nothing for a worker without. */
@@ -159,24 +103,6 @@ GPUS(gpu, "name")
 GPUS(celsius, "celsius")
 GPUS(watts, "watts")
 GPUS(vram, "memory_used")
-
-static void after(const cJSON *r, bool raw, char out[CELL_MAX])
-{
-    (void)raw;
-    put_list(out, r, "after");
-}
-
-static void labels(const cJSON *r, bool raw, char out[CELL_MAX])
-{
-    (void)raw;
-    put_list(out, r, "labels");
-}
-
-static void files(const cJSON *r, bool raw, char out[CELL_MAX])
-{
-    (void)raw;
-    put_list(out, r, "files");
-}
 
 void record_why(const cJSON *job, char *buf, size_t cap)
 {
@@ -275,74 +201,29 @@ static void seen(const cJSON *r, bool raw, char out[CELL_MAX])
 const char *const job_states[] = {"queued",    "held",   "running",   "stitching",   "verifying",
                                   "succeeded", "failed", "cancelled", "interrupted", NULL};
 
+/* What each means is in sluice(1), "Form of lists". */
 const struct column job_columns[] = {
-    {"id", true, id, "number of the job"},
-    {"state", false, state, "queued, held, running, stitching, verifying, succeeded, failed, "
-                            "cancelled or interrupted"},
-    {"reason", false, reason, "why it is not further, or why it failed"},
-    {"priority", true, priority, "0 to 100; ten more is twice the share"},
-    {"recipe", false, recipe, "name of the recipe"},
-    {"name", false, record_source_name, "last part of the source's path"},
-    {"source", false, source, "the checkpoint"},
-    {"output", false, output, "folder of the output"},
-    {"prefix", false, prefix, "base name of the output's files"},
-    {"user", false, user, "who submitted it (parsable: uid:NUMBER for this machine's)"},
-    {"labels", false, labels, "its labels"},
-    {"after", false, after, "jobs that must succeed first"},
-    {"group", true, group, "first job of its sweep"},
-    {"progress", true, progress, "share of the source that is done"},
-    {"rate", true, rate, "source bytes a second, now"},
-    {"eta", true, eta, "time left at that rate (parsable: seconds)"},
-    {"elapsed", true, elapsed, "time since its first task (parsable: seconds)"},
-    {"submitted", false, submitted, "when it was submitted"},
-    {"started", false, started, "when its first task began"},
-    {"ended", false, ended, "when it ended"},
-    {"tasks", true, tasks, "tasks of its plan"},
-    {"done", true, done, "tasks that are done"},
-    {"leased", true, leased, "tasks at workers"},
-    {"quarantined", true, quarantined, "tasks given up after failing on several workers"},
-    {"src_bytes", true, src_bytes, "bytes to be read"},
-    {"done_bytes", true, done_bytes, "bytes of them that are done"},
-    {"size", true, size, "bytes of the output"},
-    {"code", true, code, "exit code of an ended job"},
-    {"error", false, error, "why it failed"},
-    {"files", false, files, "names of the output's files"},
-    {NULL, false, NULL, NULL},
+    {"id", true, NULL}, {"state", false, NULL}, {"reason", false, reason}, {"priority", true, NULL},
+    {"recipe", false, NULL}, {"name", false, record_source_name}, {"source", false, NULL}, {"output", false, NULL},
+    {"prefix", false, NULL}, {"user", false, NULL}, {"labels", false, NULL}, {"after", false, NULL},
+    {"group", true, NULL}, {"progress", true, progress}, {"rate", true, rate}, {"eta", true, eta},
+    {"elapsed", true, elapsed}, {"submitted", false, submitted}, {"started", false, started}, {"ended", false, ended},
+    {"tasks", true, NULL}, {"done", true, NULL}, {"leased", true, NULL}, {"quarantined", true, NULL},
+    {"src_bytes", true, src_bytes}, {"done_bytes", true, done_bytes}, {"size", true, size}, {"code", true, NULL},
+    {"error", false, NULL}, {"files", false, NULL}, {NULL, false, NULL},
 };
 
 const struct column worker_columns[] = {
-    {"name", false, name, "its name"},
-    {"host", false, host, "the machine"},
-    {"device", false, device, "cpu or cuda:N"},
-    {"state", false, state, "idle, busy, draining or silent"},
-    {"held", true, held, "tasks that it holds"},
-    {"job", true, job, "job of the task in hand"},
-    {"task", true, task, "the task in hand"},
-    {"tensor", false, tensor, "the tensor in hand"},
-    {"rate", true, rate, "source bytes a second, now"},
-    {"done", true, done, "tasks done since it registered"},
-    {"bytes", true, bytes, "source bytes of them"},
-    {"seen", true, seen, "since its last message (parsable: milliseconds)"},
-    {"threads", true, threads, "compute threads"},
-    {"mem", true, mem, "memory that it may use"},
-    {"gpu", false, gpu, "names of its GPUs, with commas between"},
-    {"celsius", true, celsius, "their temperatures"},
-    {"watts", true, watts, "the power they draw"},
-    {"vram", true, vram, "their memory in use, by everybody"},
-    {"pid", true, pid, "process"},
-    {"instance", false, instance, "number of this run of it"},
-    {NULL, false, NULL, NULL},
+    {"name", false, NULL}, {"host", false, NULL}, {"device", false, NULL}, {"state", false, NULL},
+    {"held", true, NULL}, {"job", true, NULL}, {"task", true, NULL}, {"tensor", false, NULL}, {"rate", true, rate},
+    {"done", true, NULL}, {"bytes", true, bytes}, {"seen", true, seen}, {"threads", true, NULL}, {"mem", true, mem},
+    {"gpu", false, gpu}, {"celsius", true, celsius}, {"watts", true, watts}, {"vram", true, vram},
+    {"pid", true, NULL}, {"instance", false, NULL}, {NULL, false, NULL},
 };
 
 const struct column event_columns[] = {
-    {"id", true, id, "number of the event; it rises"},
-    {"time", false, event_time, "when"},
-    {"job", true, job, "job"},
-    {"task", true, task, "task"},
-    {"worker", false, worker, "worker"},
-    {"kind", false, kind, "what happened"},
-    {"text", false, event_text, "in words"},
-    {NULL, false, NULL, NULL},
+    {"id", true, NULL}, {"time", false, event_time}, {"job", true, NULL}, {"task", true, NULL},
+    {"worker", false, NULL}, {"kind", false, NULL}, {"text", false, NULL}, {NULL, false, NULL},
 };
 
 #define N_TIMES 4

@@ -50,9 +50,12 @@ static void print_job(const cJSON *tree, bool tasks)
     char cell[CELL_MAX];
 
     for (const struct column *c = job_columns; c->name; c++) {
-        c->text(job, false, cell);
-        if (cell[0])
-            printf("%-12s %s\n", c->name, cell);
+        column_cell(c, job, false, cell);
+        if (!cell[0])
+            continue;
+        printf("%-12s ", c->name);
+        column_print(stdout, c, job, false);
+        putchar('\n');
     }
     if (print)
         printf("%-12s %s\n", "fingerprint", print);
@@ -209,6 +212,7 @@ static int show_log(const struct log_args *a, uint64_t job, struct sl_error *e)
 {
     struct service s;
     uint64_t since = (uint64_t)a->since;
+    bool patient = a->service.timeout == UNSET, away = false;
     int rc = service_open(&s, &a->service, e);
 
     if (rc == 0)
@@ -220,7 +224,12 @@ static int show_log(const struct log_args *a, uint64_t job, struct sl_error *e)
         if (rc == DAEMON_LINK_MESSAGE)
             sl_msg_free(&m);
         if (rc >= 0)
-            rc = rc == DAEMON_LINK_LOST ? 0 : read_log(&s, a, job, &since, e);
+            rc = rc == DAEMON_LINK_LOST && patient ? SL_EUNREACHABLE : read_log(&s, a, job, &since, e);
+        if (rc == SL_EUNREACHABLE && patient && !away)
+            fprintf(stderr, "sluice logs: the daemon at %s is away; waiting for it\n", daemon_link_endpoint(s.link));
+        away = rc == SL_EUNREACHABLE && patient;
+        if (away)
+            rc = output_alive(e);
         if (rc == SL_EINTERRUPTED)
             rc = 0;
     }

@@ -1,5 +1,7 @@
 #include "client/submit_spec.h"
 
+#include "client/model_arg.h"
+#include "proto/suffix.h"
 #include "proto/utf8.h"
 #include "proto/wire.h"
 #include "worker/output.h"
@@ -20,10 +22,35 @@ static int put_name(cJSON *o, const char *field, const char *name, struct sl_err
     return 0;
 }
 
+/* Whether a name says what the file is. */
+static bool says_kind(const char *path)
+{
+    return model_arg_is_part(path) || sl_stem(path, ".gguf");
+}
+
+/* The absolute path, the caller's (free), without links; but a file's own name stays where the link leads to a name that
+ * does not say what it is, as into a Hugging Face cache: by the name its other parts are found. NULL: errno says why. */
+static char *absolute(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    char *full = realpath(path, NULL), *folder, *dir, *own = NULL;
+
+    if (!full || !says_kind(path) || says_kind(full))
+        return full;
+    free(full);
+    folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    dir = folder ? realpath(folder, NULL) : NULL;
+    if (dir && asprintf(&own, "%s/%s", dir[1] ? dir : "", name) < 0)
+        own = NULL;
+    free(folder);
+    free(dir);
+    return own;
+}
+
 /* Sets a field to the absolute form of a path. missing: code when it is not there. */
 static int put_path(cJSON *o, const char *field, const char *path, int missing, struct sl_error *e)
 {
-    char *full = realpath(path, NULL);
+    char *full = absolute(path);
     int rc;
 
     if (!full)
@@ -132,8 +159,12 @@ int submit_spec(const struct submit_spec_args *a, struct cJSON **spec, uint64_t 
 
     *src_bytes = *file_bytes = 0;
     *spec = cJSON_CreateObject();
-    rc = far_away(a, here) && a->output ? output_parse_far(&out, a->output, e)
-                                        : output_parse(&out, a->output ? a->output : "./", e);
+    if (far_away(a, here))
+        rc = a->output ? output_parse_far(&out, a->output, e)
+             : sl_fail(e, SL_ESOURCE, "%s: not here; for another machine give absolute paths, that of the output by -o FOLDER/NAME",
+                       a->source);
+    else
+        rc = output_parse(&out, a->output ? a->output : "./", e);
     if (rc == 0 && out.new_dir)
         rc = sl_fail(e, SL_EUSAGE, "%s: no such folder; create it first: the workers write there, who may be "
                                    "another user", out.dir);

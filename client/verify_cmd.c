@@ -21,6 +21,7 @@ struct run {
     const struct verify_args *a;
     struct progress progress;
     uint64_t done;
+    double weight_bytes; /* of the output, on average over the sample */
 };
 
 static void print_line(struct run *r, const char *text, const char *type, const char *head)
@@ -53,6 +54,46 @@ static int on_progress(void *user, uint64_t bytes)
     r->done += bytes;
     progress_update(&r->progress, r->done, r->done, 0);
     return 0;
+}
+
+static int on_made(void *user, uint64_t weights)
+{
+    struct run *r = user;
+
+    return on_progress(r, (uint64_t)((double)weights * r->weight_bytes));
+}
+
+/* Returns the bytes of the output that the sample is of, nearly. */
+static uint64_t sample_bytes(struct run *r, const struct verify_set *s, const struct verify_sample *sample)
+{
+    double weights = 0, bytes = 0;
+
+    for (uint32_t f = 0; f < s->n; f++)
+        for (uint64_t i = 0; i < s->files[f].g.n_tensors; i++) {
+            const struct sl_gguf_tensor *t = &s->files[f].g.tensors[i];
+            double n = (double)gguf_elems(t), want = (double)sample->blocks * sl_type_info(t->type)->block;
+
+            want = sample->all ? n : !sample->blocks ? n * sample->share : want < n ? want : n;
+            weights += want;
+            bytes += want / n * (double)t->bytes;
+        }
+    r->weight_bytes = bytes / weights;
+    return (uint64_t)bytes;
+}
+
+static int compare(struct run *run, const struct verify_set *s, const struct verify_sample *chosen, struct verify_report *r,
+                   struct verify_tally *tally, struct sl_error *e)
+{
+    struct verify_sample sample = *chosen;
+    int rc;
+
+    sample.progress = on_made;
+    sample.user = run;
+    run->done = 0;
+    progress_begin(&run->progress, run->progress.mode, "compare", sample_bytes(run, s, &sample), 0);
+    rc = verify_source(s, run->a->source, run->a->imatrix, &sample, r, tally, e);
+    progress_end(&run->progress);
+    return rc;
 }
 
 static int parse_sample(const char *text, struct verify_sample *s, struct sl_error *e)
@@ -175,7 +216,7 @@ static int check(struct run *run, const struct verify_set *s, struct sl_hash_tot
     SL_TRY(verify_data(s, a->sha256, totals, r, on_progress, run, e));
     progress_end(&run->progress);
     if (a->source)
-        SL_TRY(verify_source(s, a->source, a->imatrix, sample, r, &tally, e));
+        SL_TRY(compare(run, s, sample, r, &tally, e));
     if (a->json)
         print_json(s, totals, r, &tally, a->source != NULL);
     else if (r->failures == 0)
@@ -235,7 +276,7 @@ static bool is_manifest(const char *path)
 
 static int run_verify(int argc, const char **argv, struct sl_error *e)
 {
-    struct verify_args a = {.seed = 1};
+    struct verify_args a = {.seed = UNSET};
     struct service_args sa = {0};
     const char *job = NULL;
     struct poptOption service[SERVICE_TABLE_MAX];
@@ -260,7 +301,7 @@ static int run_verify(int argc, const char **argv, struct sl_error *e)
     rc = cli_parse(&args, &cli_verify, argc, argv, table, 0, 1, NULL, NULL, e);
     if (rc != 0)
         return rc > 0 ? 0 : rc;
-    if (job ? args.n_pos > 0 || a.source || a.sample || a.sha256 || a.imatrix : args.n_pos == 0)
+    if (job ? args.n_pos > 0 || a.source || a.sample || a.seed != UNSET || a.sha256 || a.imatrix : args.n_pos == 0)
         rc = sl_fail(e, SL_EUSAGE, job ? "--job goes with no file and no other option but --json and --quiet"
                                        : "an argument is missing: a GGUF file, or --job JOB");
     else if (job)
@@ -270,9 +311,9 @@ static int run_verify(int argc, const char **argv, struct sl_error *e)
         return rc;
     }
     rc = parse_sample(a.sample, &sample, e);
-    sample.seed = (uint64_t)a.seed;
-    if (rc == 0 && a.sample && !a.source)
-        rc = sl_fail(e, SL_EUSAGE, "--sample needs --source");
+    sample.seed = a.seed == UNSET ? 1 : (uint64_t)a.seed;
+    if (rc == 0 && !a.source && (a.sample || a.seed != UNSET))
+        rc = sl_fail(e, SL_EUSAGE, "%s needs --source", a.sample ? "--sample" : "--seed");
     if (rc == 0 && a.imatrix && !a.source)
         rc = sl_fail(e, SL_EUSAGE, "--imatrix needs --source");
     if (rc == 0 && is_manifest(args.pos[0]))

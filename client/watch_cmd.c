@@ -18,12 +18,14 @@ struct args {
 static int time_limit(const char *text, uint64_t *ms, struct sl_error *e)
 {
     char seconds[24];
+    bool number;
 
     *ms = 0;
     if (!text)
         return 0;
+    number = text[strspn(text, "0123456789.")] == '\0';
     snprintf(seconds, sizeof seconds, "%.20ss", text);
-    if (!sl_parse_duration(text, ms) && !sl_parse_duration(seconds, ms))
+    if (!sl_parse_duration(number ? seconds : text, ms))
         *ms = 0;
     if (*ms < 1 || *ms > 365 * (uint64_t)DAY_MS)
         return sl_fail(e, SL_EUSAGE, "--timeout '%s': expected a time up to 365d (500ms, 30s, 2min, 1h)", text);

@@ -77,6 +77,8 @@ static int drain_all(struct daemon_link *l, bool json, struct sl_error *e)
     int rc;
 
     SL_TRY(list_workers(l, &answer, e));
+    if (cJSON_GetArraySize(sl_get(answer.tree, "workers")) == 0)
+        fputs("sluice drain: no worker is connected\n", stderr);
     rc = 0;
     cJSON_ArrayForEach(w, sl_get(answer.tree, "workers")) {
         if (rc == 0)

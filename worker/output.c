@@ -90,6 +90,8 @@ static int check_folder(struct output *o, bool may_make, struct sl_error *e)
     if (may_make && is_dir(up) && lstat(o->dir, &st) != 0 && errno == ENOENT)
         o->new_dir = true;
     free(up);
+    if (o->new_dir && sl_stem(o->dir, ".gguf"))
+        return sl_fail(e, SL_EUSAGE, "%s/: the slash asks for a folder of that name; leave it out for a file", o->dir);
     if (o->new_dir)
         return 0;
     if (stat(o->dir, &st) == 0)

@@ -26,12 +26,15 @@ for my $verb (['queue'], ['show', 1], ['watch', 1], ['logs'], ['wait', 1], ['can
               ['release', 1], ['resume', 1], ['retry', 1], ['set', 1, '-p', 3], ['stitch', 1], ['history'],
               ['forget', 1], ['workers'], ['drain', 'x'], ['verify', '--job', 1],
               ['submit', $TINY, '-o', $out, '-r', 'q4_k_m']) {
-    fails("$verb->[0]: no daemon", 4, qr{^sluice $verb->[0]: no daemon at ipc://\Q$private\E/d.sock: .*'sluiced'},
+    fails("$verb->[0]: no daemon", 4, qr{^sluice $verb->[0]: no daemon at ipc://\Q$private\E/d.sock: .*'sluiced --root FOLDER'},
           $SLUICE, @$verb);
 }
 my $t0 = time;
 fails('--timeout waits', 4, qr/no answer in 1\.0 s/, $SLUICE, 'queue', '--timeout', 1);
 cmp_ok(time - $t0, '>=', 1, 'so long');
+my @nobody = ('--connect', 'tcp://127.0.0.1:9', '--plain-tcp', '--timeout', 1);
+fails('nobody without keys', 4, qr/; is it running there, with --plain-tcp too\? --connect/, $SLUICE, 'queue', @nobody);
+fails('a source of another machine without -o', 7, qr{^sluice submit: /no/model: not here; for another machine give absolute paths, .* -o FOLDER/NAME$}, $SLUICE, 'submit', '/no/model', '-r', 'q4_k', @nobody);
 fails('tcp without keys', 2, qr/--key/, $SLUICE, 'queue', '--connect', 'tcp://127.0.0.1:9');
 fails('no endpoint', 2, qr/expected ipc:/, $SLUICE, 'queue', '--connect', 'nowhere');
 
@@ -54,9 +57,12 @@ fails("$_->[0] of convert_hf_to_gguf.py", 2, qr/$_->[0]: unknown option; did you
     for ['--outfile', '--output'], ['--outtype', '--recipe'], ['--no-nextn', '--no-mtp'];
 fails("$_->[1] of another tool", 2, qr/^sluice $_->[0]: $_->[1]: no option of 'sluice $_->[0]': .*\Q$_->[2]\E/, $SLUICE, @$_[0, 1], 'x')
     for [convert => '--mmproj', '--mmproj makes'], [plan => '--remote', "'hf download'"], [submit => '--metadata', '--override-kv KEY=str:TEXT'],
-        [imatrix => '-m', 'llama-imatrix collects one'], [imatrix => '--output-format', 'use --format'];
+        [quantize => '-o', 'the output stands second'], [quantize => '--outfile', 'the output stands second'], [imatrix => '-m', 'llama-imatrix collects one'], [imatrix => '--output-format', 'use --format'];
 fails("'$_->[0]', a tool of another's", 2, qr/^sluice: '$_->[0]' is no verb: \Q$_->[1]\E/, $SLUICE, $_->[0], 'x')
     for ['llama-gguf-split', "'sluice quantize FIRST.gguf OUT.gguf COPY'"], [merge => "'sluice quantize FIRST"], [dump => "'sluice inspect"];
+fails("verify @$_[0, 1]", 2, $_->[2], $SLUICE, 'verify', @$_[0, 1], '--seed', 2)
+    for ['--job', 1, qr/--job goes with no file and no other option/], ["$TINY/config.json", '-q', qr/--seed needs --source/];
+fails('a ~ that no shell expands', 2, qr{^sluice plan: --output=~/x: shells leave ~ as it is there; write --output ~/x$}, $SLUICE, 'plan', $TINY, '-r', 'q4_k', '--output=~/x');
 fails('nearly an option of sluiced', 2, qr/--metrcis: unknown option; did you mean --metrics\?/, "$BUILD/sluiced", '--metrcis', 'x');
 fails('nearly an option of sluice-worker', 2, qr/--thread: unknown option; did you mean --threads\?/, "$BUILD/sluice-worker", '--thread');
 fails('what is nearly a verb', 2, qr/did you mean 'submit'\?/, $SLUICE, 'sumbit');
@@ -261,13 +267,26 @@ run_ok('forget', $SLUICE, 'forget', $third);
 like(run($SLUICE, 'show', 1)->{out}, qr/^prefix +tiny-8x12M-v3-Q4_K_M$/m, 'show');
 like(run($SLUICE, 'show', 1, '--recipe')->{out}, qr/^mixture|^default/m, 'show --recipe');
 
+# Logs that are followed go on after a restart.
+{
+    my $log = start($SLUICE, 'logs', '-f');
+    my $told = sub { my ($to, $what) = @_; for (1 .. 200) { return 1 if slurp("$log->{log}.$to") =~ $what; sleep 0.1 } return 0 };
+    ok($told->('out', qr/job 3 /), 'logs -f');
+    stop($daemon);
+    ok($told->('err', qr/^sluice logs: the daemon at \S+ is away; waiting for it$/m), 'says that it waits');
+    $daemon = daemon();
+    run_ok('something happens', $SLUICE, 'set', 3, '-p', 51);
+    ok($told->('out', qr/job 3 .*priority 51$/m), 'and is told');
+    is(stop($log, 'INT')->{rc}, 0, 'until Ctrl-C');
+}
+
 for my $time ('0.3s', '300ms') {
     $r = fails("wait --timeout $time", 124, qr/^sluice wait: job 1 and 1 more have not ended in that time; they go on$/m,
         $SLUICE, 'wait', 1, 3, '--timeout', $time);
     cmp_ok($r->{secs}, '>=', 0.3, 'not before');
 }
 fails('a number alone is seconds', 124, qr/^sluice wait: job 1 has not ended/m, $SLUICE, 'wait', 1, '--timeout', 1);
-fails("--timeout $_", 2, qr/--timeout '\Q$_\E': expected a time/, $SLUICE, 'wait', 1, '--timeout', $_) for '0', '5x', '-1s', '';
+fails("--timeout $_", 2, qr/--timeout '\Q$_\E': expected a time/, $SLUICE, 'wait', 1, '--timeout', $_) for '0', '5x', '30m', '-1s', '';
 is(run($SLUICE, 'wait', 2, '--timeout', '1h')->{rc}, run($SLUICE, 'wait', 2)->{rc}, 'an ended job needs no time');
 
 # A client that waits lives through the daemon's death.
@@ -304,7 +323,7 @@ my ($failed) = $r->{out} =~ /job (\d+)/;
 run_ok('retry', $SLUICE, 'retry', $failed);
 $r = fails('watch', 13, qr/^sluice watch: job $failed failed: \S+ exists already; --force replaces it$/m, $SLUICE, 'watch', $failed);
 is(scalar(() = "$r->{out}$r->{err}" =~ /exists already/g), 1, 'tells it once too') or diag("$r->{out}$r->{err}");
-$r = fails('a sweep of which both fail', 13, qr/^sluice submit: job \d+ failed: see above; 1 more did not end well$/m,
+$r = fails('a sweep of which both fail', 13, qr/^sluice submit: job \d+ failed: (?:see above|\S+ exists already; --force replaces it); 1 more did not end well$/m,
     $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q4_k_m,dq3_k_m', '--wait');
 is(scalar(() = $r->{err} =~ /exists already/g), 2, 'tells each once') or diag($r->{err});
 fails('wait for both', 13, qr/^sluice wait: job $failed failed: .*; 1 more did not end well$/m, $SLUICE, 'wait', $failed, $failed + 1);
@@ -422,6 +441,25 @@ for my $verb (['queue', '-o', 'all'], ['show', $job], ['logs', $job]) {
     unlike($r->{out}, qr/[\r\x9b]/, 'without what a terminal would obey');
 }
 is(scalar(grep { ($_->{source} // '') eq $evil =~ s/\xc2\x9b/\x{9b}/r } json_lines(run($SLUICE, 'queue', '--json')->{out})), 1, 'JSON has it whole');
+
+# A file in a Hugging Face cache is a link to a name that says nothing: the other parts are found by the link's.
+{
+    mkdir "$dir/$_" or die "$_: $!" for qw(made hub hub/blobs hub/snapshots hub/snapshots/1);
+    run_ok('a set', $SLUICE, 'convert', $TINY, '-o', "$dir/made/set", '-r', 'q8_0', '--split-max-size', '8M', '--quiet');
+    my @files = (glob("$TINY/*.json"), glob("$TINY/*.safetensors"), glob("$dir/made/*.gguf"));
+    for my $i (0 .. $#files) {
+        my ($name) = $files[$i] =~ m{([^/]+)$};
+        link $files[$i], "$dir/hub/blobs/$i" or spit("$dir/hub/blobs/$i", slurp($files[$i]));
+        symlink "../../blobs/$i", "$dir/hub/snapshots/1/$name" or die "$name: $!";
+    }
+    my $w = worker();
+    my @submit = ($SLUICE, 'submit', '--wait', '-o');
+    run_ok('the index of a checkpoint there', @submit, "$out/by-index", '-r', 'q8_0', "$dir/hub/snapshots/1/model.safetensors.index.json");
+    my ($first) = glob "$dir/hub/snapshots/1/*-00001-of-*.gguf";
+    run_ok('a set there', @submit, "$out/by-set", '-r', 'copy', $first);
+    run_ok('both are right', $SLUICE, 'diff', "$out/by-index.gguf", "$out/by-set.gguf", '--tensors-only');
+    is(stop($w)->{rc}, 0, 'the worker ends');
+}
 is(stop($daemon)->{rc}, 0, 'the daemon stops');
 
 # Programs of a release in which a stock recipe has another text: the request of before is known.

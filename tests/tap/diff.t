@@ -45,6 +45,13 @@ like($r->{out}, qr/^only in A  f32  blk\.0\.attn_kv_b\.weight$/m, 'a tensor of A
 like($r->{out}, qr/^only in B  f32  blk\.0\.attn_k_b\.weight$/m, 'a tensor of B alone');
 is($r->{rc}, 1, 'exit 1');
 
+# Two checkpoints: one value.
+my $other = copy_checkpoint($TINY, "$dir/other", 'model-00001-of-00003.safetensors');
+flip_byte("$other/model-00001-of-00003.safetensors", -2 + -s "$other/model-00001-of-00003.safetensors", 1);
+$r = run($SLUICE, 'diff', $TINY, $other, '--tensors-only');
+like($r->{out}, qr/^values +BF16  \S+  rmse/m, 'of two checkpoints the values differ, not the type');
+like($r->{out}, qr/^69 tensors equal, 1 different/m, 'of one tensor');
+
 # One byte.
 my $c = "$dir/c.gguf";
 spit($c, slurp($a));

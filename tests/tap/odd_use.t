@@ -48,6 +48,7 @@ unlink glob "$dir/late.gguf*";
 my $new = run_ok('-o FOLDER/ that is not there', @convert, "$dir/new/");
 like($new->{err}, qr{^sluice: made the folder \Q$dir\E/new$}m, 'it is said');
 like($new->{out}, qr{^\Q$dir\E/new/\S+-Q4_K_M\.gguf$}m, 'the file is in it');
+fails('a slash after the name of a file', 2, qr{x\.gguf/: the slash asks for a folder of that name; leave it out for a file$}, @convert, "$dir/x.gguf/");
 fails('two levels', 2, qr{\Q$dir\E/a/b: no such folder; create it first}, @convert, "$dir/a/b/");
 fails('a file in a folder that is not there', 2, qr{\Q$dir\E/b: no such folder; create it first}, @convert, "$dir/b/x.gguf");
 fails('a folder with the name of a file', 2, qr{\.gguf: a file, and a folder is expected}, @convert, "$dir/new/" . (ls("$dir/new"))[0] . '/');

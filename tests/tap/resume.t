@@ -178,6 +178,16 @@ sub unfinished {
 }
 my @big = grep { !/^--split-max-size$|^25M$/ } @command;
 ok(unfinished(0.1, @big), 'unfinished work');
+for my $verb ('verify', 'inspect') {
+    fails("$verb by the name to come", 7, qr{x\.gguf is unfinished \(\S+x\.gguf\.partial\); the command that began it goes on}, $SLUICE, $verb, "$dir/x.gguf");
+    fails("$verb of it", 7, qr/x\.gguf\.partial: an unfinished file; the command that began it goes on/, $SLUICE, $verb, "$dir/x.gguf.partial");
+}
+SKIP: {
+    my @as = qw(setpriv --clear-groups --regid 4242 --reuid 4242);
+    chmod 0711, $dir =~ s{/[^/]+$}{}r or die $!;
+    skip 'no other user gets to the tests\' folder', 1 if $> || run(@as, 'test', '-r', "$dir/x.gguf.partial", '-a', '-x', $SLUICE)->{rc};
+    fails('for another user', 13, qr/x\.sluice-journal: unfinished work that another user began; let its owner/, @as, @big, "$dir/x.gguf");
+}
 my @other = map { $_ eq 'q4_k_m' ? 'q2_k' : $_ } @big;
 fails('another recipe', 13, qr/another recipe /, @other, "$dir/x.gguf");
 fails('another option', 13, qr/another --round-through \(then not given, now bf16\)/, @big[0 .. $#big - 1], '--round-through', 'bf16', '-o', "$dir/x.gguf");

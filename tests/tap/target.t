@@ -119,6 +119,8 @@ fails('a recipe too', 2, qr/makes a recipe; it cannot be used with --recipe/, @n
 fails('--pure', 2, qr/--pure gives every tensor one type/, @no, '--target-size', '9M', '--pure');
 fails('no such type', 2, qr/--types: 'q9_k' is no type; did you mean q2_k\? /, @no, '--target-size', '9M', '--types', 'q4_k,q9_k');
 fails('only types that need an imatrix', 2, qr/none of the types can be used for it without an importance matrix/, @no, '--target-size', '9M', '--types', 'iq1_s,iq2_xxs');
+fails('--measure without a recipe', 2, qr/^sluice plan: --measure measures a recipe: give --recipe NAME/, @no, '--measure');
+fails('--measure of config.json alone', 2, qr/has no weights, .* folder, downloaded, or leave --measure out$/, $SLUICE, 'plan', "$TINY/config.json", '-r', 'q4_k', '--measure');
 fails('config.json alone', 2, qr/has no weights, and errors are measured on weights: give the checkpoint's folder/, $SLUICE, 'plan', "$TINY/config.json", '--target-size', '9M');
 {
     my @option = ('--output-tensor-type', 'q8_0');
@@ -127,7 +129,10 @@ fails('config.json alone', 2, qr/has no weights, and errors are measured on weig
     like(run($SLUICE, 'plan', $TINY, '--recipe', "$dir/out.recipe", '--output-tensor-type', 'q6_k')->{err}, qr/'output\.weight' decides nothing/, 'another may be');
 }
 fails('the file is there', 13, qr/t9000000\.recipe exists already/, @no, '--target-size', '9M', '--write-recipe', "$dir/t9000000.recipe");
-my $r = fails('its folder is not there', 2, qr{^sluice plan: /no/such/n\.recipe: cannot be made: No such file or directory$}, @no, '--target-size', '9M', '--write-recipe', '/no/such/n.recipe');
+symlink 'gone', "$dir/dangling.recipe" or die $!;
+my $r = fails('a link in its place', 13, qr/dangling\.recipe exists already; choose another name/, @no, '--target-size', '9M', '--write-recipe', "$dir/dangling.recipe");
+unlike($r->{err}, qr/measured/, 'known before anything is measured');
+$r = fails('its folder is not there', 2, qr{^sluice plan: /no/such/n\.recipe: cannot be made: No such file or directory$}, @no, '--target-size', '9M', '--write-recipe', '/no/such/n.recipe');
 unlike($r->{err}, qr/measured/, 'known before anything is measured');
 fails('--write-recipe -', 2, qr/goes to standard output without this option$/m, @no, '--target-size', '9M', '--write-recipe', '-');
 fails('--write-recipe alone', 2, qr/needs --target-size/, @no, '--recipe', 'q4_k', '--write-recipe', "$dir/n.recipe");

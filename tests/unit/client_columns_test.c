@@ -88,6 +88,24 @@ static void lines_for_programs_are_unambiguous(void **state)
     cJSON_Delete(a);
 }
 
+static void lines_for_programs_are_whole(void **state)
+{
+    char path[2 * CELL_MAX] = "", *t, *want;
+    cJSON *a = jobs("[{\"id\":7,\"files\":[]}]"), *files = cJSON_GetObjectItem(a->child, "files");
+
+    (void)state;
+    memset(path, 'x', sizeof path - 1);
+    cJSON_AddStringToObject(a->child, "source", path);
+    cJSON_AddItemToArray(files, cJSON_CreateString(path));
+    cJSON_AddItemToArray(files, cJSON_CreateString("a|b"));
+    t = printed("source,files,output,id", a, COLUMNS_PARSABLE, 0, false);
+    assert_true(asprintf(&want, "%s|%s,a\\|b||7\n", path, path) > 0);
+    assert_string_equal(t, want);
+    free(want);
+    free(t);
+    cJSON_Delete(a);
+}
+
 static void progress_does_not_promise(void **state)
 {
     cJSON *a = jobs("[{\"state\":\"running\",\"src_bytes\":1000000,\"done_bytes\":999999,\"tasks\":3,"
@@ -158,6 +176,7 @@ int main(void)
         cmocka_unit_test(fields_are_chosen),
         cmocka_unit_test(columns_are_aligned),
         cmocka_unit_test(lines_for_programs_are_unambiguous),
+        cmocka_unit_test(lines_for_programs_are_whole),
         cmocka_unit_test(progress_does_not_promise),
         cmocka_unit_test(times_are_told),
         cmocka_unit_test(json_times_are_rfc_3339),
