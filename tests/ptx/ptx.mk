@@ -7,7 +7,7 @@ PTX_OBJS  := $(patsubst tests/ptx/%.c,$(B)/ptx/%.o,$(PTX_SRCS))
 # AVX2 where this machine has it: the results are the same, the lanes run side by side.
 PTX_WIDE  := $(if $(X86),$(shell grep -qsw avx2 /proc/cpuinfo && echo -mavx2))
 PTX_FLAGS := -O3 -fno-math-errno -fno-trapping-math -fno-strict-aliasing $(PTX_WIDE) \
-             -isystem $(dir $(NVCC))../include -isystem /usr/local/cuda/include -Itests/ptx -Itests/gpu
+             $(CUDA_INC) -Itests/ptx -Itests/gpu
 PTX_BINS  := $(addprefix $(B)/ptx/,ptx_check ptx_count ptx_sluice ptx_device_test ptx_faults ptx_values)
 PTX_LIBS  := -lzstd -lm -ldl -lstdc++
 
@@ -31,7 +31,7 @@ $(B)/ptx/ptx_device_test: tests/unit/kernels_device_test.c $(PTX_OBJS) $(GPU_OBJ
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(PTX_OBJS) $(GPU_OBJS) $(CU_OBJS) -lcmocka $(PTX_LIBS)
 
 # Kernels with planted faults, and single instructions beside their values: compiled as the product is.
-$(B)/ptx/%.cu.o: tests/ptx/%.cu
+$(B)/ptx/%.cu.o: tests/ptx/%.cu $(B)/gen/nvcc_works
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  NVCC    $<")
 	$(Q)$(NVCC) $(NVFLAGS) -I. -gencode arch=compute_80,code=compute_80 -MMD -MP -MF $(@:.o=.d) -c $< -o $@

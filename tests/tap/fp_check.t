@@ -64,8 +64,8 @@ if [ -z "$NVCC" ]; then
 else
     printf '__global__ void f(float *a) { a[0] = a[0] * a[1] + a[2]; }\n' >"$tmp/fused.cu"
     printf '__global__ void f(float *a) { a[0] = a[0] / a[1]; }\n' >"$tmp/approx.cu"
-    $NVCC -ptx -arch=compute_90 "$tmp/fused.cu" -o "$tmp/fused.ptx" &&
-        $NVCC -ptx -arch=compute_90 -use_fast_math "$tmp/approx.cu" -o "$tmp/approx.ptx"
+    $NVCC ${NVCC_CCBIN:+-ccbin $NVCC_CCBIN} -ptx -arch=compute_90 "$tmp/fused.cu" -o "$tmp/fused.ptx" &&
+        $NVCC ${NVCC_CCBIN:+-ccbin $NVCC_CCBIN} -ptx -arch=compute_90 -use_fast_math "$tmp/approx.cu" -o "$tmp/approx.ptx"
     if bad_ptx "$tmp/fused.ptx" >/dev/null && bad_ptx "$tmp/approx.ptx" >/dev/null
     then ok "self-test: fused and approximate PTX is caught"
     else not_ok "self-test: fused and approximate PTX is caught" "the check saw nothing"; fi
