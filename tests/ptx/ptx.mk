@@ -54,7 +54,7 @@ ptx-count: $(B)/ptx/ptx_count
 	@$< $(PTX_ARGS)
 # Beside the slots, machine instructions: make sass-count SASS_ARGS="sm_90 -t q4_k".
 sass-count: $(B)/ptx/ptx_count test-tools
-	@PATH="$$PATH:$(dir $(NVCC)):$$(ls -d $(CURDIR)/build/venv/lib/python3*/site-packages/nvidia/cu*/bin 2>/dev/null | head -1)" perl tests/gpu/gpu_sass.pl $< $(SASS_ARGS)
+	@PATH="$(NEWEST_DUMP)$(dir $(NVCC)):$$PATH" perl tests/gpu/gpu_sass.pl $< $(SASS_ARGS)
 else
 .PHONY: ptx-check ptx-count sass-count
 ptx-check ptx-count sass-count:
