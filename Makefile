@@ -52,7 +52,10 @@ CU_SRCS := $(wildcard kernels/*.cu)
 ifneq ($(and $(NVCC),$(CU_SRCS)),)
 CU_OBJS := $(patsubst %.cu,$(B)/%.cu.o,$(CU_SRCS))
 ALL_CFLAGS += -DSLUICE_CUDA=1
-CUDA_LIBS := -L$(dir $(NVCC))../lib64 -L/usr/local/cuda/lib64 -lcudart_static -ldl -lrt -lstdc++
+# Where this nvcc has its own libraries and headers, by its own word: another toolkit may be there too.
+NVSAYS    := $(NVCC) --dryrun -c $(firstword $(CU_SRCS)) 2>&1
+CUDA_LIBS := $(shell $(NVSAYS) | sed -n 's/^\#\$$ LIBRARIES=//p') -lcudart_static -ldl -lrt -lstdc++
+CUDA_INC  := $(shell $(NVSAYS) | sed -n 's/^\#\$$ INCLUDES=//p' | sed 's/-I/-isystem/g')
 endif
 
 .PHONY: all deps help clean install uninstall
@@ -96,16 +99,27 @@ $(B)/kernels/%_portable.o: FILE_CFLAGS := -O3
 # Sanitized, these take a compiler ten minutes each; the same text as scalar C is sanitized.
 $(B)/kernels/%_avx2.o $(B)/kernels/%_avx512.o $(B)/kernels/%_portable.o: FILE_CFLAGS += $(if $(SAN),-fno-sanitize=all)
 
+# A host compiler for an nvcc that does not take g++ (nvcc 12.4 and before do not read this variable themselves).
+NVHOST   := $(if $(NVCC_CCBIN),-ccbin $(NVCC_CCBIN))
 # PTX is made once, for the oldest target; each target's own assembler does the rest.
-NVFLAGS   = -O3 -std=c++17 -fmad=false -prec-div=true -prec-sqrt=true -ftz=false -cudart static -Xcompiler -ffp-contract=off $(NVSMALL)
-# Five targets of unrolled loops: 25 MB as they are, 3.5 MB so (nvcc 12.8 and later).
+NVFLAGS   = -O3 -std=c++17 -fmad=false -prec-div=true -prec-sqrt=true -ftz=false -cudart static -Xcompiler -ffp-contract=off $(NVSMALL) $(NVHOST)
+# Five targets of unrolled loops: 25 MB as they are, 3.5 MB so; with nvcc before 12.8, three targets: 13 MB and 6 MB.
 NVHELP   := $(if $(CU_OBJS),$(shell $(NVCC) --help))
-NVSMALL  := $(if $(findstring --compress-mode,$(NVHELP)),--compress-mode=size)
+NVSMALL  := $(if $(findstring --compress-mode,$(NVHELP)),--compress-mode=size,-Xfatbin -compress-all)
 # Of those, the targets that this nvcc knows: for others the driver compiles the PTX when a kernel is first used.
 CUDA_SM  := $(foreach sm,80 89 90 100 120,$(if $(findstring 'sm_$(sm)',$(NVHELP)),sm_$(sm)))
 CUDA_FOR := arch=compute_80,code=[$(subst $(empty) $(empty),$(comma),$(strip compute_80 $(CUDA_SM)))]
-$(eval $(call stamp,$(B)/gen/cuda_for,$(CUDA_SM)))
-$(B)/kernels/%.cu.o: kernels/%.cu $(B)/gen/cuda_for
+NVNUMBER := $(if $(CU_OBJS),$(shell $(NVCC) --version | sed -n 's/.*, V//p'))
+$(eval $(call stamp,$(B)/gen/cuda_for,$(NVNUMBER) $(NVHOST) $(CUDA_SM)))
+
+# Tried before the first kernel: does it take what they are written in, and the host's compiler and headers?
+$(B)/gen/nvcc_works: $(B)/gen/cuda_for
+	@printf '#include <cuda_runtime.h>\n#include <math.h>\n__global__ void k(const __grid_constant__ int a) {}\n' >$@.cu
+	@$(NVCC) $(NVFLAGS) -gencode '$(CUDA_FOR)' -c $@.cu -o $@.o || { \
+	    echo "make: nvcc $(NVNUMBER) cannot compile the kernels here: that takes 11.8 or later, and a host compiler that it accepts (kernels/GPU.md)." >&2; \
+	    echo "make: with another host compiler: make NVCC_CCBIN=g++-11; without CUDA: make NVCC=" >&2; exit 1; }
+	@touch $@
+$(B)/kernels/%.cu.o: kernels/%.cu $(B)/gen/nvcc_works
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  NVCC    $<")
 	$(Q)$(NVCC) $(NVFLAGS) -I. -gencode '$(CUDA_FOR)' -MMD -MP -MF $(@:.o=.d) -c $< -o $@

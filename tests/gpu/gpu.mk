@@ -30,10 +30,13 @@ gpu-bench: gpu-programs
 gpu-all: gpu-programs
 	@$(call gpu_run,)
 
+# PyPI's disassemblers first: an older toolkit's own leave instructions out.
+NEWEST_DUMP = $$(ls -d $(CURDIR)/build/venv/lib/python3*/site-packages/nvidia/cu*/bin 2>/dev/null | sed 's/$$/:/;q')
+
 # Registers, spills, stack and instructions that must not be there, by cuobjdump; where that cannot
 # be had, the first three by ptxas. No GPU is needed.
 gpu-report: $(CU_OBJS) test-tools
-	@PATH="$$PATH:$$(ls -d $(CURDIR)/build/venv/lib/python3*/site-packages/nvidia/cu*/bin 2>/dev/null | head -1)" NVCC="$(NVCC)" NVFLAGS="$(NVFLAGS)" CUDA_FOR='$(CUDA_FOR)' perl tests/gpu/gpu_report.pl $(CU_OBJS)
+	@PATH="$(NEWEST_DUMP)$$PATH" NVCC="$(NVCC)" NVFLAGS="$(NVFLAGS)" CUDA_FOR='$(CUDA_FOR)' perl tests/gpu/gpu_report.pl $(CU_OBJS)
 
 # Programs, their libraries and what they are checked with, in one folder, and packed: for a
 # machine with a GPU, and neither packages nor compiler nor internet. The programs look for their

@@ -7,7 +7,7 @@ PTX_OBJS  := $(patsubst tests/ptx/%.c,$(B)/ptx/%.o,$(PTX_SRCS))
 # AVX2 where this machine has it: the results are the same, the lanes run side by side.
 PTX_WIDE  := $(if $(X86),$(shell grep -qsw avx2 /proc/cpuinfo && echo -mavx2))
 PTX_FLAGS := -O3 -fno-math-errno -fno-trapping-math -fno-strict-aliasing $(PTX_WIDE) \
-             -isystem $(dir $(NVCC))../include -isystem /usr/local/cuda/include -Itests/ptx -Itests/gpu
+             $(CUDA_INC) -Itests/ptx -Itests/gpu
 PTX_BINS  := $(addprefix $(B)/ptx/,ptx_check ptx_count ptx_sluice ptx_device_test ptx_faults ptx_values)
 PTX_LIBS  := -lzstd -lm -ldl -lstdc++
 
@@ -31,7 +31,7 @@ $(B)/ptx/ptx_device_test: tests/unit/kernels_device_test.c $(PTX_OBJS) $(GPU_OBJ
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(PTX_OBJS) $(GPU_OBJS) $(CU_OBJS) -lcmocka $(PTX_LIBS)
 
 # Kernels with planted faults, and single instructions beside their values: compiled as the product is.
-$(B)/ptx/%.cu.o: tests/ptx/%.cu
+$(B)/ptx/%.cu.o: tests/ptx/%.cu $(B)/gen/nvcc_works
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  NVCC    $<")
 	$(Q)$(NVCC) $(NVFLAGS) -I. -gencode arch=compute_80,code=compute_80 -MMD -MP -MF $(@:.o=.d) -c $< -o $@
@@ -54,7 +54,7 @@ ptx-count: $(B)/ptx/ptx_count
 	@$< $(PTX_ARGS)
 # Beside the slots, machine instructions: make sass-count SASS_ARGS="sm_90 -t q4_k".
 sass-count: $(B)/ptx/ptx_count test-tools
-	@PATH="$$PATH:$(dir $(NVCC)):$$(ls -d $(CURDIR)/build/venv/lib/python3*/site-packages/nvidia/cu*/bin 2>/dev/null | head -1)" perl tests/gpu/gpu_sass.pl $< $(SASS_ARGS)
+	@PATH="$(NEWEST_DUMP)$(dir $(NVCC)):$$PATH" perl tests/gpu/gpu_sass.pl $< $(SASS_ARGS)
 else
 .PHONY: ptx-check ptx-count sass-count
 ptx-check ptx-count sass-count:

@@ -67,10 +67,25 @@ for my $round (1, 2) {
 like(run(@mini, '-n')->{out}, qr/is up to date/, 'and then there is nothing to do');
 
 # The targets are those that nvcc knows.
-spit("$mini/nvcc-old", "#!/bin/sh\necho \"'sm_80', 'sm_90'\"\n");
+spit("$mini/nvcc-old", <<'END');
+#!/bin/sh
+case $1 in
+--help) echo "'sm_80', 'sm_90'" ;;
+--version) echo 'Cuda compilation tools, release 11.8, V11.8.89' ;;
+--dryrun) echo '#$ LIBRARIES=  "-L/its own/lib"' >&2 ;;
+*) echo 'unsupported GNU version!' >&2; exit 1 ;;
+esac
+END
 chmod 0755, "$mini/nvcc-old";
 like(run('make', '-n', 'V=1', '-C', $mini, 'B=w', "NVCC=$mini/nvcc-old", 'w/kernels/a.cu.o')->{out},
     qr/-gencode 'arch=compute_80,code=\[compute_80,sm_80,sm_90\]'/, 'an nvcc that does not know the latest GPUs');
+like(run('make', '-n', 'V=1', '-C', $TOP, "B=$mini/n", "NVCC=$mini/nvcc-old", "$mini/n/sluice")->{out},
+    qr{ -o \S+/n/sluice .* "-L/its own/lib" -lcudart_static }, 'its runtime, not that of another toolkit');
+like(run('make', '-n', 'V=1', '-C', $mini, 'B=w', "NVCC=$mini/nvcc-old", 'NVCC_CCBIN=g++-11', 'w/kernels/a.cu.o')->{out},
+    qr/nvcc-old -O3 .* -ccbin g\+\+-11 .* -c kernels\/a\.cu/, 'the host compiler that the user names');
+$r = run('make', '-C', $mini, 'B=w', "NVCC=$mini/nvcc-old", 'w/kernels/a.cu.o');
+ok($r->{rc} && $r->{err} =~ /^unsupported GNU version!\nmake: nvcc 11\.8\.89 cannot .*GPU\.md.*\nmake: .*make NVCC_CCBIN=.*make NVCC=$/m, 'one that takes no compiler here: what to do')
+    or diag($r->{err});
 
 # Flags of x86 are for compilers that write code for it.
 spit("$mini/cc-arm", "#!/bin/sh\n[ \"\$1\" = -dumpmachine ] && echo aarch64-linux-gnu\n");

@@ -64,8 +64,8 @@ if [ -z "$NVCC" ]; then
 else
     printf '__global__ void f(float *a) { a[0] = a[0] * a[1] + a[2]; }\n' >"$tmp/fused.cu"
     printf '__global__ void f(float *a) { a[0] = a[0] / a[1]; }\n' >"$tmp/approx.cu"
-    $NVCC -ptx -arch=compute_90 "$tmp/fused.cu" -o "$tmp/fused.ptx" &&
-        $NVCC -ptx -arch=compute_90 -use_fast_math "$tmp/approx.cu" -o "$tmp/approx.ptx"
+    $NVCC ${NVCC_CCBIN:+-ccbin $NVCC_CCBIN} -ptx -arch=compute_90 "$tmp/fused.cu" -o "$tmp/fused.ptx" &&
+        $NVCC ${NVCC_CCBIN:+-ccbin $NVCC_CCBIN} -ptx -arch=compute_90 -use_fast_math "$tmp/approx.cu" -o "$tmp/approx.ptx"
     if bad_ptx "$tmp/fused.ptx" >/dev/null && bad_ptx "$tmp/approx.ptx" >/dev/null
     then ok "self-test: fused and approximate PTX is caught"
     else not_ok "self-test: fused and approximate PTX is caught" "the check saw nothing"; fi
@@ -87,11 +87,13 @@ for bad in 'FFMA R1, R2, R3, R4' 'MUFU.EX2 R1, R2' 'HFMA2 R1, R2, R3, R4' 'FADD.
     printf '\tFunction : a\n %s ;\n' "$bad" >"$tmp/bad.sass"
     if $sass "$tmp/bad.sass" >/dev/null; then not_ok "self-test: $bad is caught" "the check saw nothing"; bad=; break; fi
 done
+printf '\tFunction : a\n        /*0000*/ FADD R1, R2, R3 ;\n        /*0020*/ FADD R1, R2, R3 ;\n' >"$tmp/hole.sass"
+if $sass "$tmp/hole.sass" >/dev/null; then not_ok "self-test: a disassembler that leaves instructions out is caught" "the check saw nothing"; fi
 if [ -n "$bad" ]; then
     if $sass "$tmp/good.sass" >"$tmp/found"; then ok "self-test: fused and approximate machine code of a GPU is caught"
     else not_ok "self-test: good machine code of a GPU passes" "$(head -1 "$tmp/found")"; fi
 fi
-for d in build/venv/lib/python3*/site-packages/nvidia/cu*/bin; do PATH=$PATH:$PWD/$d; done # tests/tools/requirements.txt
+for d in build/venv/lib/python3*/site-packages/nvidia/cu*/bin; do PATH=$PWD/$d:$PATH; done # tests/tools/requirements.txt
 dump=${CUOBJDUMP:-$(command -v cuobjdump)}
 if [ -z "$dump" ] || [ ! -f "$B/kernels/gpu_q4.cu.o" ]; then
     skip "no cuobjdump, or no CUDA objects in $B: the GPU's machine code was NOT checked"
