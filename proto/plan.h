@@ -170,7 +170,7 @@ struct sl_offload {
 /* Effect: *out = an estimate for one sequence of ctx tokens in micro-batches of `ubatch` on a machine, in the plan's
  * layout. With routed experts all layers are on the GPUs, and cpu_moe is the least that fits; otherwise gpu_layers is the
  * most. Layers are spread so that the fullest GPU, by its size, is as empty as it can be, and the others evenly; one that
- * is too small for a layer, or for which there is none, is left out. What does not fit is on the last GPU, or in host
+ * is too small for a layer, or for which there is none, is left out; so is the smallest of 16, since llama.cpp takes 15. What does not fit is on the last GPU, or in host
  * memory, past its size.
  *   weights     token_embd is in host memory; a head that shares it is on the last GPU besides. Layers for multi-token
  *               prediction are not loaded
