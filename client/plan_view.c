@@ -231,6 +231,7 @@ static int put_gpus(const struct plan_device_set *s, char *buf, size_t cap)
 
 const char *plan_view_server(const struct plan_view *v, const struct plan_device_set *s, char buf[PLAN_SERVER_TEXT])
 {
+    const struct sl_hparams *h = &v->job->model->hp;
     const struct sl_offload *o = &s->offload;
     uint32_t all = o->layers > 99 ? 9999 : 99;
     size_t cap = PLAN_SERVER_TEXT;
@@ -241,7 +242,7 @@ const char *plan_view_server(const struct plan_view *v, const struct plan_device
     if (v->ubatch != SL_UBATCH)
         n += snprintf(buf + n, cap - (size_t)n, " -ub %u", v->ubatch);
     n += snprintf(buf + n, cap - (size_t)n, " -ngl %u", o->gpu_layers < o->layers ? o->gpu_layers : all);
-    if (v->job->model->hp.n_linear || v->job->model->hp.window) /* a state or window of each sequence */
+    if (h->n_linear || h->window || (h->index_dim && !h->kv_lora)) /* a state, window or choice of blocks of each sequence */
         n += snprintf(buf + n, cap - (size_t)n, " -np 1");
     if (o->cpu_moe)
         n += snprintf(buf + n, cap - (size_t)n, " --n-cpu-moe %u", o->cpu_moe);

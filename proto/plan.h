@@ -170,15 +170,16 @@ struct sl_offload {
 /* Effect: *out = an estimate for one sequence of ctx tokens in micro-batches of `ubatch` on a machine, in the plan's
  * layout. With routed experts all layers are on the GPUs, and cpu_moe is the least that fits; otherwise gpu_layers is the
  * most. Layers are spread so that the fullest GPU, by its size, is as empty as it can be, and the others evenly; one that
- * is too small for a layer, or for which there is none, is left out. What does not fit is on the last GPU, or in host
- * memory, past its size.
+ * is too small for a layer, or for which there is none, is left out, as is the smallest of 16: llama.cpp takes 15. What
+ * does not fit is on the last GPU, or in host memory, past its size.
  *   weights     token_embd is in host memory; a head that shares it is on the last GPU besides. Layers for multi-token
  *               prediction are not loaded
  *   kv_cache    as sl_plan_memory has it, in even shares of the layers, where they are
- *   buffers     llama.cpp's compute buffers for a micro-batch: the mask, what is widest of a layer, the
- *               logits; where weights are in host memory, their largest tensor on the first GPU, where batches are
- *               computed, or two of a layer that is on another GPU. Scores of attention (F32) where CUDA has no flash
- *               attention for the form of the heads. And 1 GiB of each for what else is there, as llama.cpp's --fit leaves
+ *   buffers     llama.cpp's compute buffers for a micro-batch: the mask, what is widest of a layer, the logits, copies of
+ *               what goes from GPU to GPU; where weights are in host memory, their largest tensor on the first GPU, where
+ *               batches are computed, or two of a layer that is on another GPU. Scores of attention (F32) where CUDA has no
+ *               flash attention for the form of the heads. And 1 GiB of each for what else is there, as llama.cpp's --fit
+ *               leaves
  * Errors: SL_EFAIL (memory). */
 int sl_plan_offload(const struct sl_plan *p, const struct sl_machine *m, uint64_t ctx, uint32_t ubatch,
                     struct sl_offload *out) SL_MUST_USE;

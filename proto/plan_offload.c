@@ -8,6 +8,7 @@
 #define LAYERS_MOST 4096u
 #define EVEN_MOST 512u      /* layers that are spread evenly; more come from no real model */
 #define WHOLE 65536u        /* of a GPU's size */
+#define GPUS_MOST 15u       /* that llama.cpp takes beside the processor */
 #define SPARE (1ull << 30)  /* the runtime, its pools, the system */
 
 /* A layer's bytes. `moved`: of the two largest tensors among those that may be in host memory. */
@@ -35,6 +36,8 @@ struct offload {
     uint64_t chosen, indexed;      /* what the experts of a layer take and give; an indexer's scores */
     uint64_t cpu_moe, first;       /* layers whose experts are in host memory; the first one on a GPU */
     uint64_t moved, moved_far;     /* of those in host memory: the largest tensor; the two largest of a layer */
+    bool blocks;                   /* the indexer chooses blocks of attention with heads */
+    uint64_t passed, residuals;    /* values of a token that a layer gives the next one; half layers that share a residual, 0: none */
     uint64_t ahead;                /* further copies of what goes in, for micro-batches that overlap on several GPUs */
 };
 
@@ -120,16 +123,27 @@ static bool has_flash(const struct sl_hparams *h, bool whole_heads)
            || (k == v && k == 512 && group > 1) || (k == 192 && v == 128 && group && group % 8 == 0);
 }
 
+/* A number of the model's metadata, or `otherwise`. */
+static uint64_t model_number(const struct sl_model *m, const char *name, uint64_t otherwise)
+{
+    char key[SL_NAME_MAX];
+    uint64_t n = otherwise;
+
+    snprintf(key, sizeof key, "%s.%s", m->arch, name);
+    sl_kvs_get_uint(&m->kvs, key, &n);
+    return n;
+}
+
 static void add_work(struct offload *o, const struct sl_model *m, uint64_t ctx)
 {
     const struct sl_hparams *h = o->h;
     bool whole_heads = m->layout == SL_LAYOUT_LEGACY, flash = has_flash(h, whole_heads);
     uint64_t seen = h->window ? h->window + o->row / 4 + ctx / SL_FINE : ctx;
-    uint64_t cells = mul((seen + 255) / 256, 256), used = 0;
-    char key[SL_NAME_MAX];
+    uint64_t cells = mul((seen + 255) / 256, 256), used = model_number(m, "expert_used_count", 0);
 
-    snprintf(key, sizeof key, "%s.expert_used_count", m->arch);
-    sl_kvs_get_uint(&m->kvs, key, &used);
+    o->passed = mul(h->n_embd, model_number(m, "hyper_connection.count", 1));
+    o->residuals = model_number(m, "attn_res.block_size", 0);
+    o->blocks = h->index_dim && !h->kv_lora && !h->window;
     o->mask = mul(cells, flash ? o->row / 2 : o->row);
     o->logits = mul(o->row, h->n_vocab + (h->n_nextn ? 3 : 1) * h->n_embd);
     if (h->kv_lora && !whole_heads)
@@ -157,11 +171,34 @@ static void add_cache(struct offload *o, const struct sl_plan *p, uint64_t ctx)
         o->layers[i].cache = mem.kv_cache / (counted ? all : loaded);
 }
 
-static uint64_t gpu_buffers(const struct offload *o, uint32_t gpu, uint64_t end)
+/* Of the layers from one to another, those after the dense ones. */
+static uint64_t sparse_layers(const struct offload *o, uint64_t at, uint64_t end)
+{
+    uint64_t first = max(at, o->h->n_layer_dense);
+
+    return end > first ? end - first : 0;
+}
+
+/* What comes to a GPU from elsewhere: a copy for each micro-batch that is under way. */
+static uint64_t copied(const struct offload *o, uint32_t gpu, uint64_t at, uint64_t end)
+{
+    uint64_t values = gpu ? 4 * o->h->n_embd + 8 * o->passed : 8 * o->h->n_embd;
+    uint64_t n = o->ahead ? o->ahead * o->mask + mul(o->row, values) : 0;
+
+    if (gpu && o->residuals)
+        n += mul((1 + o->ahead) * o->row, mul(2 * at / o->residuals, o->h->n_embd));
+    if (o->blocks && (o->ahead || gpu)) /* masks, for each layer by itself */
+        n += mul((1 + o->ahead) * (o->ahead && gpu ? 2 : 1), mul(sparse_layers(o, at, end), 2 * o->mask));
+    return n;
+}
+
+static uint64_t gpu_buffers(const struct offload *o, uint32_t gpu, uint64_t at, uint64_t end)
 {
     uint64_t work = o->h->index_dim ? o->attention + o->wide : max(o->attention, o->wide);
     uint64_t most = work + o->mask + o->indexed;
 
+    if (o->blocks && !o->cpu_moe && !o->ahead)
+        most += 16 * o->mask;
     if (end == o->n)
         most = max(most, o->logits + (o->ahead ? o->mask : 0));
     if (gpu == 0 && o->first) /* a layer's cache is copied with its weights */
@@ -171,7 +208,7 @@ static uint64_t gpu_buffers(const struct offload *o, uint32_t gpu, uint64_t end)
                              + (o->h->index_dim ? o->attention + o->mask : 0));
     if (gpu == 0 && o->cpu_moe > end)
         most = max(most, o->moved_far + o->mask + mul(o->row, 2 * o->h->n_embd));
-    return most + (o->ahead ? o->ahead * o->mask + mul(o->row, 8 * o->h->n_embd) : 0) + SPARE;
+    return most + copied(o, gpu, at, end) + SPARE;
 }
 
 /* The bytes of a layer that are where its attention is. */
@@ -194,7 +231,7 @@ static struct sl_place gpu_place(const struct offload *o, uint32_t gpu, uint64_t
         return p;
     p.weights = o->layers[end].held - o->layers[at].held;
     p.kv_cache = o->layers[end].cached - o->layers[at].cached;
-    p.buffers = gpu_buffers(o, gpu, end);
+    p.buffers = gpu_buffers(o, gpu, at, end);
     sum(&p);
     return p;
 }
@@ -246,7 +283,8 @@ static void fill_host(const struct offload *o, struct sl_place *out)
         else
             out->kv_cache += o->layers[i].cache;
     }
-    out->buffers = SPARE + (1 + o->ahead + (o->h->index_dim > 0)) * o->mask + mul(o->row, 2 * o->h->n_embd) + (o->first < o->n ? 0 : work + o->mask);
+    out->buffers = SPARE + ((1 + o->ahead) * (o->h->window ? 2 : 1) + (o->h->index_dim > 0)) * o->mask
+                   + mul(o->row, (2 + o->ahead) * o->h->n_embd) + (o->first < o->n ? 0 : work + o->mask);
     sum(out);
 }
 
@@ -355,6 +393,19 @@ static void search(struct offload *o, struct sl_offload *out)
     out->fits = fits;
 }
 
+/* Without the smallest. */
+static void leave_smallest(struct offload *o)
+{
+    uint32_t least = 0;
+
+    for (uint32_t g = 1; g < o->n_used; g++)
+        if (gpu_size(o, g) <= gpu_size(o, least))
+            least = g;
+    o->n_used--;
+    for (uint32_t g = least; g < o->n_used; g++)
+        o->used[g] = o->used[g + 1];
+}
+
 /* Whether there are GPUs without a layer; they are used no more. */
 static bool leave_out(struct offload *o, const struct sl_offload *out)
 {
@@ -384,6 +435,8 @@ int sl_plan_offload(const struct sl_plan *p, const struct sl_machine *m, uint64_
     }
     for (uint32_t g = 0; g < m->gpus; g++)
         o.used[g] = g;
+    while (o.n_used > GPUS_MOST)
+        leave_smallest(&o);
     add_weights(&o, p);
     add_work(&o, p->model, ctx);
     add_cache(&o, p, ctx);
