@@ -186,6 +186,9 @@ int sl_imatrix_put_dat(const struct sl_imatrix *im, const uint32_t *order, struc
     const char *dataset = im->n_datasets ? im->datasets[0] : "";
     float piece[SL_IMATRIX_PIECE / 4];
 
+    if (strlen(dataset) > DATASET_MOST)
+        return sl_fail(e, SL_EUSAGE, "%s: the data set's name has %zu bytes; at most %d are read from a dat file", s->path,
+                       strlen(dataset), DATASET_MOST);
     SL_TRY(put_number(s, im->n_entries, "entries", e));
     for (uint32_t k = 0; k < im->n_entries; k++) {
         const struct sl_imatrix_entry *x = &im->entries[order[k]];

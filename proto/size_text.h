@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Effect: writes "281.3 GB" style text (decimal, 4 significant digits) to buf. Returns buf. */
+/* Effect: writes "281.3 GB" style text (powers of 1000, one decimal) to buf. Returns buf. */
 const char *sl_size_text(char buf[32], uint64_t bytes);
 
 #define SL_SIZE_MAX UINT64_C(9000000000000000000)

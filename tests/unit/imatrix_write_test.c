@@ -127,6 +127,13 @@ static void test_write_too_large(void **state)
     assert_int_equal(sl_imatrix_write(im, SL_IMATRIX_DAT, path2, &e), SL_EUSAGE);
     assert_non_null(strstr(e.text, "entry 'a' is too large for the dat format"));
     assert_int_equal(access(path2, F_OK), -1);
+    free(im->datasets[0]);
+    im->datasets[0] = malloc((1 << 20) + 2);
+    memset(im->datasets[0], 'd', (1 << 20) + 1);
+    im->datasets[0][(1 << 20) + 1] = 0;
+    assert_int_equal(sl_imatrix_write(im, SL_IMATRIX_DAT, path2, &e), SL_EUSAGE);
+    assert_non_null(strstr(e.text, "the data set's name has 1048577 bytes; at most 1048576 are read"));
+    assert_int_equal(access(path2, F_OK), -1);
     sl_imatrix_close(im);
     i32(&b, 1);
     dat_entry(&b, "a", 1, 2, 3e38f);
