@@ -244,7 +244,7 @@ static void print_offload(const struct plan_view *v, const struct plan_device_se
 
 static void print_even_sets(const struct plan_view *v)
 {
-    bool mla = v->job->model->hp.kv_lora != 0;
+    bool mla = v->job->model->hp.kv_lora != 0, both = false;
     int columns = term_width(STDOUT_FILENO);
     bool wide = !columns || columns >= WIDE;
     int c = wide ? 8 : 7, d = wide ? 16 : 11, f = wide ? 18 : 16;
@@ -259,15 +259,17 @@ static void print_even_sets(const struct plan_view *v)
 
         if (s->devices.machine)
             continue;
+        both = both || s->whole_heads;
         printf("%-*s  %-*s  %*.1f  %*.1f  %*.1f  %*.1f  %8.1f  %s\n", d, plan_devices_text(&s->devices, devices), f,
                v->job->model->hp.window ? "windowed" : !mla ? "heads" : s->whole_heads ? "whole heads" : "compressed (MLA)", c,
                (double)s->mem.weights / 1e9, c - !wide, (double)s->mem.kv_cache / 1e9, c,
                (double)s->mem.buffers / 1e9, c - !wide, (double)s->mem.total / 1e9,
                (double)s->mem.per_device / 1e9, s->fits ? "yes" : "no");
     }
-    if (mla && !v->job->model->hp.index_dim)
-        line(0, "Whole heads are cached with --layout legacy, the compressed form with --layout mla; "
-                "this plan is %s.", v->job->model->layout == SL_LAYOUT_LEGACY ? "legacy" : "mla");
+    if (both)
+        line(0, "Whole heads are cached with %s, the compressed form with %s; this plan is %s.",
+             v->job->ck->is_gguf ? "the legacy layout" : "--layout legacy", v->job->ck->is_gguf ? "the MLA layout" : "--layout mla",
+             v->job->model->layout == SL_LAYOUT_LEGACY ? "legacy" : "mla");
 }
 
 static void print_memory(const struct plan_view *v)

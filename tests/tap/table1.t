@@ -53,6 +53,8 @@ like($text, qr/^Size +300\.\d GB = 280\.1 GiB, 3\.586 bits/m, 'size');
 like($text, qr/^Memory .*, in GB$/m, 'memory in the unit of its devices');
 like($text, qr/^8 x 64\.0 GB +whole heads +300\.8 +163\.7 +39\.1 +503\.6 +62\.9 +yes$/m, 'and within them');
 like($text, qr/^1 x 24\.0 GB and 512\.0 GB of RAM .*^GPU .*^RAM .*^Does not fit, /ms, 'and at home: a cache of whole heads is too large');
+like($text, qr/^Whole heads are cached with --layout legacy, .*this plan is legacy\.$/ms, 'how to choose the cache');
+unlike(run($SLUICE, 'plan', 'tests/data/kimi-k3-config.json', '--recipe', 'q4_k_m', '--devices', '8x64G')->{out}, qr/--layout/, 'where there is no choice, none is told');
 like($text, qr/^ffn_down_exps .*q3_k 75\.9 % \(44\), q4_k 20\.7 % \(12\), q6_k 3\.4 % \(2\)/m, 'groups');
 
 # ---- machines: what llama.cpp counts for weights, cache and buffers of files of these models with these options, in MB on
