@@ -139,15 +139,20 @@ static void test_short(void **state)
         assert_true(atomic_load(&f.faults.calls[SL_SYS_READ]) > 10);
         end(&f);
 
-        begin(&f, both[b], &write_half);
-        memset(f.arena + SLAB, 0x5a, 9999);
-        op = (struct sl_io_op){.kind = SL_IO_WRITE, .fd = f.fd, .buf = f.arena + SLAB, .off = 50, .len = 9999};
-        one(&f, &op);
-        assert_int_equal(op.err, 0);
-        assert_true(atomic_load(&f.faults.calls[SL_SYS_WRITE]) > 10);
-        assert_int_equal(pread(f.fd, back, 9999, 50), 9999);
-        assert_memory_equal(back, f.arena + SLAB, 9999);
-        end(&f);
+        for (unsigned k = 0; k < 2; k++) { /* from registered memory, and from other */
+            uint8_t own[9999], *from;
+
+            begin(&f, both[b], &write_half);
+            from = k ? own : f.arena + SLAB;
+            memset(from, 0x5a, 9999);
+            op = (struct sl_io_op){.kind = SL_IO_WRITE, .fd = f.fd, .buf = from, .off = 50, .len = 9999};
+            one(&f, &op);
+            assert_int_equal(op.err, 0);
+            assert_true(atomic_load(&f.faults.calls[SL_SYS_WRITE]) > 10);
+            assert_int_equal(pread(f.fd, back, 9999, 50), 9999);
+            assert_memory_equal(back, from, 9999);
+            end(&f);
+        }
     }
 }
 
