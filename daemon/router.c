@@ -18,6 +18,7 @@
 
 #define ZAP_ENDPOINT "inproc://zeromq.zap.01"
 #define ZAP_FRAMES 7
+#define SEND_HWM (4 * SL_ASK_MAX) /* one request has an answer for each of its jobs (wait), and events beside them */
 
 enum kind { LISTEN_IPC, LISTEN_CURVE, LISTEN_PLAIN, LISTEN_INPROC };
 
@@ -183,7 +184,7 @@ static int set_options(struct sl_router *r, struct listener *l, unsigned i, stru
     static const struct {
         int option, value;
     } ints[] = {
-        {ZMQ_SNDHWM, SL_WIRE_HWM}, {ZMQ_RCVHWM, SL_WIRE_HWM}, {ZMQ_LINGER, SL_WIRE_LINGER_MS},
+        {ZMQ_SNDHWM, SEND_HWM}, {ZMQ_RCVHWM, SL_WIRE_HWM}, {ZMQ_LINGER, SL_WIRE_LINGER_MS},
         {ZMQ_HEARTBEAT_IVL, SL_WIRE_HEARTBEAT_MS}, {ZMQ_HEARTBEAT_TIMEOUT, 4 * SL_WIRE_HEARTBEAT_MS},
         {ZMQ_HEARTBEAT_TTL, 4 * SL_WIRE_HEARTBEAT_MS}, {ZMQ_HANDSHAKE_IVL, SL_WIRE_HANDSHAKE_MS},
         {ZMQ_ROUTER_MANDATORY, 1},

@@ -298,6 +298,25 @@ static void only_keys_of_the_list_come_in(void **state)
     sl_router_close(r);
 }
 
+/* What one request asks for is queued whole, though its peer reads nothing meanwhile: it is dropped otherwise, and asks again. */
+static void all_answers_to_a_request_are_queued(void **state)
+{
+    static const uint8_t answer[4096];
+    struct place *p = *state;
+    struct sl_received m = {0};
+    struct sl_router *r;
+    struct sl_dealer *d;
+
+    assert_int_equal(open_router(p, p->ipc, NULL, &r), 0);
+    assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = p->ipc}, &d, &e), 0);
+    assert_int_equal(pass(r, d, "wait", 4, &m, 60000), 1);
+    free(m.bytes);
+    for (unsigned i = 0; i < 3 * SL_ASK_MAX; i++)
+        assert_int_equal(sl_router_send(r, m.peer, answer, sizeof answer, &e), 1);
+    sl_dealer_close(d);
+    sl_router_close(r);
+}
+
 /* A name with two addresses leads to a daemon that listens on either, at once on IPv4, otherwise with the next attempt. */
 static void a_name_of_both_families_leads_there(void **state)
 {
@@ -361,6 +380,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(open_folders_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(plain_tcp_is_for_loopback, set_up, tear_down),
         cmocka_unit_test_setup_teardown(only_keys_of_the_list_come_in, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(all_answers_to_a_request_are_queued, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_name_of_both_families_leads_there, set_up, tear_down),
         cmocka_unit_test_setup_teardown(threads_speak_inproc, set_up, tear_down),
     };
