@@ -9,7 +9,7 @@
 #define EVEN_MOST 512u      /* layers that are spread evenly; more come from no real model */
 #define WHOLE 65536u        /* of a GPU's size */
 #define GPUS_MOST 15u       /* that llama.cpp takes beside the processor */
-#define BLOCK_MASKS 8u
+#define BLOCK_MASKS 8u      /* of layers on one GPU, at a time */
 #define SPARE (1ull << 30)  /* the runtime, its pools, the system */
 
 /* A layer's bytes. `moved`: of the two largest tensors among those that may be in host memory. */
@@ -38,7 +38,8 @@ struct offload {
     uint64_t cpu_moe, first;       /* layers whose experts are in host memory; the first one on a GPU */
     uint64_t moved, moved_far;     /* of those in host memory: the largest tensor; the two largest of a layer */
     bool blocks;                   /* the indexer chooses blocks of attention with heads */
-    uint64_t passed, residuals;    /* values of a token that a layer gives the next one; half layers that share a residual, 0: none */
+    uint64_t passed;               /* values of a token that a layer gives the next one */
+    uint64_t residuals;            /* half layers that share a residual; 0: there are none */
     uint64_t ahead;                /* further copies of what goes in, for micro-batches that overlap on several GPUs */
 };
 
@@ -203,7 +204,7 @@ static uint64_t gpu_buffers(const struct offload *o, uint32_t gpu, uint64_t at, 
     uint64_t work = o->h->index_dim ? o->attention + o->wide : max(o->attention, o->wide);
     uint64_t most = work + o->mask + o->indexed;
 
-    if (o->blocks && !o->ahead && gpu == 0) /* of layers without a break; some are alive at a time */
+    if (o->blocks && !o->ahead && gpu == 0) /* of the layers without a break */
         most += 2 * min(BLOCK_MASKS, sparse_layers(o, max(at, o->cpu_moe), end)) * o->mask;
     if (end == o->n)
         most = max(most, o->logits + (o->ahead ? o->mask : 0));
