@@ -9,6 +9,7 @@
 #define EVEN_MOST 512u      /* layers that are spread evenly; more come from no real model */
 #define WHOLE 65536u        /* of a GPU's size */
 #define GPUS_MOST 15u       /* that llama.cpp takes beside the processor */
+#define BLOCK_MASKS 8u      /* of layers on one GPU, at a time */
 #define SPARE (1ull << 30)  /* the runtime, its pools, the system */
 
 /* A layer's bytes. `moved`: of the two largest tensors among those that may be in host memory. */
@@ -37,7 +38,8 @@ struct offload {
     uint64_t cpu_moe, first;       /* layers whose experts are in host memory; the first one on a GPU */
     uint64_t moved, moved_far;     /* of those in host memory: the largest tensor; the two largest of a layer */
     bool blocks;                   /* the indexer chooses blocks of attention with heads */
-    uint64_t passed, residuals;    /* values of a token that a layer gives the next one; half layers that share a residual, 0: none */
+    uint64_t passed;               /* values of a token that a layer gives the next one */
+    uint64_t residuals;            /* half layers that share a residual; 0: there are none */
     uint64_t ahead;                /* further copies of what goes in, for micro-batches that overlap on several GPUs */
 };
 
@@ -51,6 +53,11 @@ static uint64_t mul(uint64_t a, uint64_t b)
 static uint64_t max(uint64_t a, uint64_t b)
 {
     return a > b ? a : b;
+}
+
+static uint64_t min(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
 }
 
 /* What --n-cpu-moe matches: ffn_{up,down,gate,gate_up}_{,ch}exps of a layer. */
@@ -182,7 +189,7 @@ static uint64_t sparse_layers(const struct offload *o, uint64_t at, uint64_t end
 /* What comes to a GPU from elsewhere: a copy for each micro-batch that is under way. */
 static uint64_t copied(const struct offload *o, uint32_t gpu, uint64_t at, uint64_t end)
 {
-    uint64_t values = gpu ? 4 * o->h->n_embd + 8 * o->passed : 8 * o->h->n_embd;
+    uint64_t values = 8 * o->h->n_embd + (gpu ? 4 * o->passed : 0);
     uint64_t n = o->ahead ? o->ahead * o->mask + mul(o->row, values) : 0;
 
     if (gpu && o->residuals)
@@ -197,8 +204,8 @@ static uint64_t gpu_buffers(const struct offload *o, uint32_t gpu, uint64_t at, 
     uint64_t work = o->h->index_dim ? o->attention + o->wide : max(o->attention, o->wide);
     uint64_t most = work + o->mask + o->indexed;
 
-    if (o->blocks && !o->cpu_moe && !o->ahead)
-        most += 16 * o->mask;
+    if (o->blocks && !o->ahead && gpu == 0) /* of the layers without a break */
+        most += 2 * min(BLOCK_MASKS, sparse_layers(o, max(at, o->cpu_moe), end)) * o->mask;
     if (end == o->n)
         most = max(most, o->logits + (o->ahead ? o->mask : 0));
     if (gpu == 0 && o->first) /* a layer's cache is copied with its weights */

@@ -59,7 +59,7 @@ like($text, qr/^ffn_down_exps .*q3_k 75\.9 % \(44\), q4_k 20\.7 % \(12\), q6_k 3
 
 # ---- machines: what llama.cpp counts for weights, cache and buffers of files of these models with these options, in MB on
 # each GPU and in RAM, on devices that answer as CUDA's do and compute nothing; without the GiB to spare. Rows of GPUs that
-# differ are of August 2026, the others of v0.5.0.
+# differ are of August 2026, the others of v0.5.0. Of MiniMax-M3, whose buffers grow with the tokens, when the context is full.
 my @fifteen = (20356, 20771, (21270) x 4, 20771, (21270) x 4, 20771, 21270, 21270, 17000);
 for (['deepseek-r1', 'dq3_k_m', '1x24G+512G', 32768, '-ngl 99 --n-cpu-moe 60', 21467, 285142],
      ['deepseek-r1', 'dq3_k_m', '2x24G+512G', 32768, '-ngl 99 --n-cpu-moe 56 -ts 57,5', 19462, 21812, 265765],
@@ -91,7 +91,15 @@ for (['deepseek-r1', 'dq3_k_m', '1x24G+512G', 32768, '-ngl 99 --n-cpu-moe 60', 2
      ['deepseek-v4-flash', 'q4_k_m', '24G,16G+192G', 65536, '-ngl 99 -np 1 --n-cpu-moe 37 -ts 40,4', 20001, 13562, 142738],
      ['deepseek-v3.2-exp', 'q4_k_m', '48G,24G+512G', 65536, '-ub 1024 -ngl 99 --n-cpu-moe 56 -ts 59,4', 40953, 17190, 357310],
      ['kimi-k3', 'q4_k_m', '96G,48G+2000G', 32768, '-ngl 99 -np 1 --n-cpu-moe 89 -ts 91,3', 89564, 40525, 1569953],
-     ['minimax-m3', 'q4_k_m', '48G,24G+256G', 32768, '-ngl 99 -np 1 --n-cpu-moe 49 -ts 56,5', 45151, 21476, 199498],
+     ['kimi-k3', 'q2_k', '6x192G,2x96G+64G', 32768, '-b 4096 -ub 4096 -ngl 99 -np 1 -ts 15,14,13,13,13,13,6,7', 159322, 161072,
+         151286, 152284, 153269, 154398, 78727, 79322, 1694],
+     ['deepseek-v4-flash', 'q4_k_m', '2x80G,32G,40G+64G', 16384, '-b 4096 -ub 4096 -ngl 99 -np 1 -ts 16,16,5,7', 66556, 67337,
+         23680, 31080, 853],
+     ['minimax-m3', 'q4_k_m', '48G,24G+256G', 32768, '-ngl 99 -np 1 --n-cpu-moe 49 -ts 56,5', 45574, 21745, 199565],
+     ['minimax-m3', 'q4_k_m', '3x128G,48G+128G', 65536, '-ngl 99 -np 1 -ts 21,17,17,6', 95834, 97440, 98697, 32592, 1121],
+     ['minimax-m3', 'q4_k_m', '1x320G+64G', 65536, '-ngl 99 -np 1', 269647, 920],
+     ['r1-distill-llama-70b', 'q4_k_m', '24G,16G,24G', 16384, '-ub 2048 -ngl 99 -ts 32,19,30', 20076, 12522, 19770, 994],
+     ['r1-distill-qwen-32b', 'q4_k_m', '16G,12G', 8192, '-ngl 99 -ts 39,26', 12966, 9305, 493],
      ['r1-distill-llama-70b', 'q4_k_m', '24G,12G+64G', 32768, '-ub 2048 -ngl 48 -ts 34,14', 22850, 10674, 22257],
      ['r1-0528-qwen3-8b', 'q4_k_m', '1G,12G', 16384, '-ngl 99 -dev CUDA1', 0, 7407, 384]) {
     my ($name, $recipe, $devices, $ctx, $options, @rest) = @$_;
@@ -110,7 +118,7 @@ for (['deepseek-r1', 'dq3_k_m', '1x24G+512G', 32768, '-ngl 99 --n-cpu-moe 60', 2
     is($set->{per_device_bytes}, $most // 0, 'and the most on a GPU');
     for (0 .. $#want) {
         my $mb = $set->{places}[$_]{total_bytes} ? ($set->{places}[$_]{total_bytes} - 2**30) / 1e6 : 0;
-        ok($mb > 0.987 * $want[$_] - 1 && $mb < 1.05 * $want[$_] + 64, sprintf '%s, %s: %.0f MB, %.0f counted', $name, $devices, $mb, $want[$_]);
+        ok($mb > 0.987 * $want[$_] - 64 && $mb < 1.05 * $want[$_] + ($_ == $#want ? 450 : 64), sprintf '%s, %s: %.0f MB, %.0f counted', $name, $devices, $mb, $want[$_]);
     }
 }
 
