@@ -189,6 +189,7 @@ sub worker { return start("$BUILD/sluice-worker", '--connect', $ENV{SLUICE_ENDPO
 sub stop { my ($p, $signal) = @_; kill $signal // 'TERM', $p->{pid}; return finish($p) }
 
 my $daemon = daemon();
+is(run_ok('drain --all of none', $SLUICE, 'drain', '--all')->{err}, "sluice drain: no worker is connected\n", 'is said');
 fails("$_: no such job", 5, qr/no job 99|99/, $SLUICE, $_, 99) for qw(show wait watch cancel retry stitch forget resume);
 fails('after a job that there is not', 5, qr/^sluice submit: after: no job 99$/m, $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--after', 99);
 fails('no such worker', 5, qr/nobody/, $SLUICE, 'drain', 'nobody');
