@@ -292,8 +292,8 @@ static int open_unindexed(struct sl_checkpoint *ck, const char *dir, struct sl_e
         return sl_fail(e, SL_EUNSUPPORTED, "%s: no .safetensors file; PyTorch pickles (.bin, .pth) "
                        "are not supported", dir);
     if (l.safetensors == 0)
-        return sl_fail(e, SL_ESOURCE, "%s: no %s, no %s and no other .safetensors file", dir,
-                       index_name, single_name);
+        return sl_fail(e, SL_ESOURCE, "%s: no %s, no %s and no other .safetensors file%s", dir, index_name,
+                       single_name, sl_source_exists(dir, "config.json") ? "; 'sluice plan' needs no weights when config.json itself is named" : "");
     SL_TRY(sl_shard_series_read(dir, &s, e));
     if (s.n) {
         rc = open_series(ck, dir, &s, e);

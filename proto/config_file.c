@@ -310,7 +310,7 @@ static int fill(struct sl_config *c, const struct sl_config_opts *o, struct sl_e
         c->was_read[i] = rc == 1;
     }
     if ((o->path || env(c, "SLUICE_CONFIG")) && !c->was_read[0])
-        return sl_fail(e, SL_EUSAGE, "%s: no such file", c->files[0]);
+        return sl_fail(e, SL_EUSAGE, "%s%s: no such file", o->path ? "" : "SLUICE_CONFIG: ", c->files[0]);
     return read_env(c, e);
 }
 

@@ -87,7 +87,7 @@ static int put_all(const struct sl_imatrix *im, enum sl_imatrix_format format,
 
 static int exists(const char *path, struct sl_error *e)
 {
-    return sl_fail(e, SL_EEXISTS, "%s exists already", path);
+    return sl_fail(e, SL_EEXISTS, "%s exists already; choose another name", path);
 }
 
 /* Whether the file is at `part`, and no other run has it locked. Where a filesystem has no locks,

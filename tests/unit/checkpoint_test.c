@@ -214,7 +214,7 @@ static void refuses_folders(void **state)
     char *dir = *state;
 
     refuse(in(dir, "absent"), SL_ESOURCE, "No such file");
-    refuse(dir, SL_ESOURCE, "no other .safetensors file");
+    refuse(dir, SL_ESOURCE, "no other .safetensors file; 'sluice plan' needs no weights when config.json itself is named");
     refuse(in(dir, "config.json"), SL_ESOURCE, "not a checkpoint; expected a folder");
     /* What cannot be looked into is not said to be something else. */
     maker_write(dir, "sha256-0a", "GGUF");

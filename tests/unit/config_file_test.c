@@ -323,7 +323,7 @@ static void test_files(void **state)
     sl_config_close(c);
     w.env[1][1] = "/nowhere/sluice.conf";
     assert_int_equal(sl_config_open(&o, &c, &e), SL_EUSAGE);
-    assert_string_equal(e.text, "/nowhere/sluice.conf: no such file");
+    assert_string_equal(e.text, "SLUICE_CONFIG: /nowhere/sluice.conf: no such file");
     w.env[1][1] = w.dir;
     assert_int_equal(sl_config_open(&o, &c, &e), SL_EUSAGE);
     assert_non_null(strstr(e.text, "is not a file"));
