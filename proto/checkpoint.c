@@ -87,7 +87,7 @@ int sl_ck_add_file(struct sl_checkpoint *ck, const char *dir, const char *name, 
                            t->name, ck->files[ck->tensors[held].file].name, f->name);
         ck->n_tensors++;
     }
-    return 0;
+    return p->watch ? p->watch->step(p->watch->user, e) : 0;
 }
 
 int sl_ck_name_anew(struct sl_checkpoint *ck, struct sl_error *e)
@@ -427,7 +427,7 @@ static int new_checkpoint(struct sl_checkpoint **out, struct sl_error *e)
     return 0;
 }
 
-int sl_checkpoint_open_within(const char *path, const struct sl_roots *roots,
+int sl_checkpoint_open_within(const char *path, const struct sl_roots *roots, const struct sl_header_watch *watch,
                               struct sl_checkpoint **out, struct sl_error *e)
 {
     struct sl_checkpoint *ck = NULL;
@@ -436,7 +436,9 @@ int sl_checkpoint_open_within(const char *path, const struct sl_roots *roots,
     *out = NULL;
     SL_TRY(new_checkpoint(&ck, e));
     ck->roots = roots;
+    sl_ck_priv(ck)->watch = watch;
     rc = open_any(ck, path, e);
+    sl_ck_priv(ck)->watch = NULL;
     if (rc < 0) {
         sl_checkpoint_fail(ck, e);
         sl_checkpoint_close(ck);
@@ -448,7 +450,7 @@ int sl_checkpoint_open_within(const char *path, const struct sl_roots *roots,
 
 int sl_checkpoint_open(const char *path, struct sl_checkpoint **out, struct sl_error *e)
 {
-    return sl_checkpoint_open_within(path, NULL, out, e);
+    return sl_checkpoint_open_within(path, NULL, NULL, out, e);
 }
 
 int sl_checkpoint_open_config(const char *path, struct sl_checkpoint **out, struct sl_error *e)

@@ -73,10 +73,16 @@ struct sl_checkpoint {
 int sl_checkpoint_open(const char *path, struct sl_checkpoint **out, struct sl_error *e)
     SL_MUST_USE;
 
+/* Told of each file whose header was read, while a checkpoint is opened; an error of its ends that. */
+struct sl_header_watch {
+    int (*step)(void *user, struct sl_error *e);
+    void *user;
+};
+
 /* Effect: the same for a process that reads for others: what a link leads to
- * must lie below one of the roots as well, which must outlive the checkpoint.
- * Errors: SL_EUSAGE besides. */
-int sl_checkpoint_open_within(const char *path, const struct sl_roots *roots,
+ * must lie below one of the roots as well, which must outlive the checkpoint. watch: NULL: nobody is told.
+ * Errors: SL_EUSAGE besides, and the watch's. */
+int sl_checkpoint_open_within(const char *path, const struct sl_roots *roots, const struct sl_header_watch *watch,
                               struct sl_checkpoint **out, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: the same from a config.json alone (before anything is downloaded):

@@ -23,6 +23,7 @@ struct sl_ck_priv {
     uint32_t n_arenas;
     uint32_t cap_tensors;
     uint8_t *role;                /* enum sl_src_role of each tensor */
+    const struct sl_header_watch *watch; /* while it is opened; NULL: none */
     struct cJSON *text;           /* config.json with the text model's entries; NULL: it has none apart */
 };
 

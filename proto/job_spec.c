@@ -299,7 +299,7 @@ static int open_model(struct sl_job_plan *j, const char *source, const struct sl
                       const struct sl_model_opts *mo, struct sl_error *e)
 {
     SL_TRY(o->config_only ? sl_checkpoint_open_config(source, &j->ck, e)
-                          : sl_checkpoint_open_within(source, j->roots, &j->ck, e));
+                          : sl_checkpoint_open_within(source, j->roots, j->watch, &j->ck, e));
     SL_TRY(sl_model_open(j->ck, mo, &j->model, e));
     if (o->layout && j->ck->is_gguf && j->model->hp.kv_lora && j->model->layout != mo->layout)
         return sl_fail(e, SL_EUSAGE, "--layout %s: the source is a GGUF file in the other layout, and keeps it",

@@ -24,6 +24,7 @@ struct sl_job_plan {
     uint32_t n_overrides;
     struct sl_kvs extra_kvs;
     const struct sl_roots *roots;       /* the source must not leave them; set before. NULL: none */
+    const struct sl_header_watch *watch; /* of the source's headers, for as long as it is opened; set before. NULL: none */
     char *prefix;                       /* base name of the output's files */
     struct sl_imatrix *imatrix;         /* NULL: none, or synthetic */
     bool synthetic;                     /* --imatrix synthetic */
@@ -58,7 +59,7 @@ int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_
 
 /* Effect: builds the plan of a specification, which sl_record_check("spec") has
  * passed. source: path to open in place of the specification's (a pinned one,
- * proto/roots.h); NULL: the specification's own. *j must be zeroed, but for roots, and for
+ * proto/roots.h); NULL: the specification's own. *j must be zeroed, but for roots and watch, and for
  * checkpoint and model where they are there already; release with sl_job_plan_close in every case. Errors: as sl_job_plan_make. */
 int sl_job_plan_open(struct sl_job_plan *j, const struct cJSON *spec, const char *source,
                      struct sl_error *e) SL_MUST_USE;

@@ -31,6 +31,11 @@ int sl_job_cache_open(const struct sl_job_cache_opts *o, struct sl_job_cache **o
     return 0;
 }
 
+void sl_job_cache_watch(struct sl_job_cache *c, const struct sl_header_watch *w)
+{
+    c->watch = w;
+}
+
 /* Another job, listed before `until`, whose checkpoint and model are those of j; or NULL. */
 static struct sl_cached_job *sharer(const struct sl_job_cache *c, const struct sl_cached_job *j,
                                     const struct sl_cached_job *until)
@@ -301,7 +306,9 @@ static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct c
         SL_TRY(rc = share_model(c, j, e));
     *shared = rc;
     j->j.roots = c->o.roots;
+    j->j.watch = c->watch;
     SL_TRY(sl_job_plan_open(&j->j, spec, j->source_path, e));
+    j->j.watch = NULL;
     j->out.sparse = j->j.sparse;
     j->out.prefix = strdup(j->j.prefix);
     if (!j->out.prefix)
@@ -392,7 +399,7 @@ int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *sp
     if (!make_room(c, JOBS - 1, NULL) || (c->o.planning && pthread_mutex_trylock(c->o.planning) != 0))
         return 1;
     rc = make_job(c, id, spec, fingerprint, now_ms, &share, &j, e);
-    if (rc < 0 && share) { /* the model of before is not this job's */
+    if (rc < 0 && rc != SL_EINTERRUPTED && share) { /* the model of before is not this job's */
         share = false;
         rc = make_job(c, id, spec, fingerprint, now_ms, &share, &j, e);
     }

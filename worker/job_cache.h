@@ -79,6 +79,9 @@ uint64_t sl_job_cache_bytes(const struct sl_job_cache *c);
 /* Effect: an empty cache; *o is copied, what it points to must outlive it. Errors: SL_EFAIL. */
 int sl_job_cache_open(const struct sl_job_cache_opts *o, struct sl_job_cache **out,
                       struct sl_error *e) SL_MUST_USE;
+/* Effect: while plans are built, w is told of each header that was read, and may end that (see sl_job_cache_get);
+ * NULL: nobody. Borrowed until the next call. */
+void sl_job_cache_watch(struct sl_job_cache *c, const struct sl_header_watch *w);
 /* Closes all engines and jobs. NULL is allowed. */
 void sl_job_cache_close(struct sl_job_cache *c);
 
@@ -90,7 +93,7 @@ void sl_job_cache_close(struct sl_job_cache *c);
  * Returns 1 when those in use leave no room for another, or another cache is making one: ask again.
  * *out is the cache's; valid until sl_job_cache_drop, _idle or the next _get. Errors: SL_ELACKS (a path
  * outside the roots, no folder for the output), SL_ENOSOURCE, SL_ESOURCE (another fingerprint), SL_EFAIL (it is busy
- * with another plan), those of sl_job_cache_lost (with a fingerprint) and of sl_job_plan_open. */
+ * with another plan), those of sl_job_cache_lost (with a fingerprint), of sl_job_plan_open and of the watch. */
 int sl_job_cache_get(struct sl_job_cache *c, uint64_t id, const struct cJSON *spec,
                      const char *fingerprint, uint64_t now_ms, struct sl_cached_job **out,
                      struct sl_error *e) SL_MUST_USE;

@@ -11,6 +11,7 @@ struct sl_job_cache {
     struct sl_job_cache_opts o;
     struct sl_cached_job *jobs;
     unsigned n_jobs, max_engines;
+    const struct sl_header_watch *watch; /* NULL: none */
 };
 
 /* Returns how many engines the cache's memory is good for. */

@@ -335,16 +335,32 @@ static int remove_unfinished(struct special *s, const struct output *o, const ch
     return rc;
 }
 
+/* A header was read: of a source far away all of them may take longer than a lease. */
+static int on_header(void *user, struct sl_error *e)
+{
+    struct special *s = user;
+    int rc = on_step(s, 1);
+
+    if (rc < 0 && e != s->e)
+        *e = *s->e;
+    return rc;
+}
+
 /* The job's plan; fingerprint NULL: as it is now. Waits while the other lane makes one. */
 static int get_job(struct special *s, const char *fingerprint, struct sl_error *e)
 {
+    const struct sl_header_watch watch = {on_header, s};
     int rc;
 
+    sl_job_cache_watch(s->cache, &watch);
     while ((rc = sl_job_cache_get(s->cache, s->w->job, s->w->spec, fingerprint, sl_boot_ms(), &s->j, e)) == 1) {
-        if (on_progress(s, 0) < 0)
-            return sl_fail(e, SL_EINTERRUPTED, "stopped at a safe point");
+        if (on_progress(s, 0) < 0) {
+            rc = sl_fail(e, SL_EINTERRUPTED, "stopped at a safe point");
+            break;
+        }
         nanosleep(&(struct timespec){.tv_nsec = PLAN_POLL_MS * 1000000}, NULL);
     }
+    sl_job_cache_watch(s->cache, NULL);
     return rc;
 }
 

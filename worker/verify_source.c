@@ -492,7 +492,7 @@ int verify_source(const struct verify_set *s, const char *checkpoint, const char
     c.m = sample->model;
     rc = open_imatrix(&c, imatrix);
     if (rc == 0 && !c.ck)
-        rc = sl_checkpoint_open_within(checkpoint, sample->roots, &c.ck, e);
+        rc = sl_checkpoint_open_within(checkpoint, sample->roots, NULL, &c.ck, e);
     if (rc == 0 && !c.m)
         rc = sl_model_open(c.ck, &opts, &c.m, e);
     if (rc == 0)

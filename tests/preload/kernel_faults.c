@@ -5,7 +5,7 @@
  *   clock      seconds added to CLOCK_REALTIME
  *   read, write, sync   errno for pread, pwrite and write, fsync and fdatasync; 0: none
  *   left       how many calls fail; below 0: all
- *   delay_ms   pause before space is reserved (fallocate)
+ *   delay_ms   pause before space is reserved (fallocate), and before a read of a file's beginning
  *   stop       the process stops itself (SIGSTOP) when such a folder is opened for the stop-th
  *              time; 0: never
  *   path       part of the name of the files that this is about; its end, behind which comes a '$'
@@ -110,15 +110,32 @@ typedef int (*fallocate_fn)(int, int, off_t, off_t);
 typedef int (*clock_fn)(clockid_t, struct timespec *);
 typedef DIR *(*opendir_fn)(const char *);
 
+static void dawdle(int fd)
+{
+    const struct faults *f = table();
+    int ms = f && is_meant(f, fd) ? atomic_load(&f->delay_ms) : 0;
+    struct timespec t = {ms / 1000, ms % 1000 * 1000000L};
+
+    if (ms > 0)
+        nanosleep(&t, NULL);
+}
+
+static void before_read(int fd, off_t at)
+{
+    if (at == 0)
+        dawdle(fd);
+    wait_held(table(), fd, at);
+}
+
 ssize_t pread(int fd, void *buf, size_t n, off_t at)
 {
-    wait_held(table(), fd, at);
+    before_read(fd, at);
     return FAULT(read, fd, at) ? -1 : NEXT(pread_fn, "pread")(fd, buf, n, at);
 }
 
 ssize_t pread64(int fd, void *buf, size_t n, off_t at)
 {
-    wait_held(table(), fd, at);
+    before_read(fd, at);
     return FAULT(read, fd, at) ? -1 : NEXT(pread_fn, "pread64")(fd, buf, n, at);
 }
 
@@ -145,16 +162,6 @@ int fsync(int fd)
 int fdatasync(int fd)
 {
     return FAULT(sync, fd, -1) ? -1 : NEXT(sync_fn, "fdatasync")(fd);
-}
-
-static void dawdle(int fd)
-{
-    const struct faults *f = table();
-    int ms = f && is_meant(f, fd) ? atomic_load(&f->delay_ms) : 0;
-    struct timespec t = {ms / 1000, ms % 1000 * 1000000L};
-
-    if (ms > 0)
-        nanosleep(&t, NULL);
 }
 
 int fallocate(int fd, int mode, off_t at, off_t n)

@@ -419,6 +419,21 @@ is(scalar(map { log_of($_) =~ /task-granted job=$id task=prepare/g } qw(w1 w2)),
 no_fault();
 unlink glob "$OUT/*";
 
+# Header by header, of a source that is far away.
+for my $try (1 .. 5) {
+    fault(delay_ms => 300, path => "$RUN/src/");
+    unlink glob "$OUT/*";
+    $id = submit(demo_spec('far'));
+    $j = wait_job($id, 60);
+    last unless @lost = grep { ($_->{task} // 0) == 65536 } events($id, qr/^lease_lost$/);
+}
+is_state($j, 'succeeded', 'headers that take longer than a lease');
+my @headers = glob "$RUN/src/*.safetensors";
+cmp_ok(0.3 * @headers, '>', 1, 'each of ' . @headers . ' in 0.3 s');
+is_deeply(\@lost, [], 'they kept it');
+no_fault();
+unlink glob "$OUT/*";
+
 # ---- a prepare that failed is done again
 step('retry of prepare');
 rename "$RUN/src/config.json", "$RUN/config.away";

@@ -120,15 +120,40 @@ static void stays_within(void **state)
     write_gguf(root, &(struct part){P1, 0, 2, 2, "a", 0});
     for (int i = 0; i < 2; i++) {
         assert_int_equal(symlink(elsewhere, in(root, i ? "m.gguf" : P2)), 0);
-        assert_int_equal(sl_checkpoint_open_within(in(root, i ? "m.gguf" : P1), r, &ck, &e), SL_EUSAGE);
+        assert_int_equal(sl_checkpoint_open_within(in(root, i ? "m.gguf" : P1), r, NULL, &ck, &e), SL_EUSAGE);
         assert_non_null(strstr(e.text, "lies outside the folders"));
     }
     sl_roots_close(r);
 }
 
+static int count_headers(void *user, struct sl_error *e)
+{
+    int *left = user;
+
+    return (*left)-- ? 0 : sl_fail(e, SL_EINTERRUPTED, "enough");
+}
+
+static void tells_of_headers(void **state)
+{
+    int left = 5;
+    const struct sl_header_watch watch = {count_headers, &left};
+    struct sl_checkpoint *ck;
+    struct sl_error e;
+
+    write_gguf(*state, &(struct part){P1, 0, 2, 2, "a", SL_TYPE_F32});
+    write_gguf(*state, &(struct part){P2, 1, 2, 2, "b", SL_TYPE_F32});
+    assert_int_equal(sl_checkpoint_open_within(in(*state, P1), NULL, &watch, &ck, &e), 0);
+    assert_int_equal(left, 3);
+    sl_checkpoint_close(ck);
+    left = 1;
+    assert_int_equal(sl_checkpoint_open_within(in(*state, P1), NULL, &watch, &ck, &e), SL_EINTERRUPTED);
+    assert_string_equal(e.text, "enough");
+    assert_null(ck);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(opens_gguf), TEST(refuses_gguf), TEST(stays_within)};
+    const struct CMUnitTest tests[] = {TEST(opens_gguf), TEST(refuses_gguf), TEST(stays_within), TEST(tells_of_headers)};
 
     return cmocka_run_group_tests_name("checkpoint_gguf", tests, NULL, NULL);
 }
