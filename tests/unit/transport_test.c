@@ -20,6 +20,8 @@
 
 #include <cmocka.h>
 
+static bool six_alone; /* localhost's IPv4 address is one to which there is no way */
+
 /* localhost has an address of each family, as on most machines. libzmq asks here too. */
 int getaddrinfo(const char *name, const char *port, const struct addrinfo *hints, struct addrinfo **out)
 {
@@ -27,7 +29,7 @@ int getaddrinfo(const char *name, const char *port, const struct addrinfo *hints
         (int (*)(const char *, const char *, const struct addrinfo *, struct addrinfo **))dlsym(RTLD_NEXT, "getaddrinfo");
 
     if (name && strcmp(name, "localhost") == 0 && !(hints->ai_flags & AI_NUMERICHOST))
-        name = hints->ai_family == AF_INET ? "127.0.0.1" : "::1";
+        name = hints->ai_family != AF_INET ? "::1" : six_alone ? "255.255.255.255" : "127.0.0.1";
     return real(name, port, hints, out);
 }
 
@@ -317,21 +319,23 @@ static void all_answers_to_a_request_are_queued(void **state)
     sl_router_close(r);
 }
 
-/* A name with two addresses leads to a daemon that listens on either, at once on IPv4, otherwise with the next attempt. */
+/* A name with two addresses leads to a daemon that listens on either, at once on IPv4, otherwise with the next attempt;
+ * at once on IPv6 where there is no way to the other. */
 static void a_name_of_both_families_leads_there(void **state)
 {
-    static const char *const at[] = {"tcp://127.0.0.1:*", "tcp://[::1]:*"};
+    static const char *const at[] = {"tcp://127.0.0.1:*", "tcp://[::1]:*", "tcp://[::1]:*"};
     const struct sl_router_opts plain = {.plain_tcp = true};
     struct place *p = *state;
     FILE *ipv6 = fopen("/proc/net/if_inet6", "r");
-    unsigned families = ipv6 && fgetc(ipv6) != EOF ? 2 : 1;
+    unsigned cases = ipv6 && fgetc(ipv6) != EOF ? 3 : 1;
 
-    for (unsigned i = 0; i < families; i++) {
+    for (unsigned i = 0; i < cases; i++) {
         struct sl_received m = {0};
         struct sl_router *r;
         struct sl_dealer *d;
         char name[64];
 
+        six_alone = i == 2;
         assert_int_equal(open_router(p, at[i], &plain, &r), 0);
         snprintf(name, sizeof name, "tcp://localhost%s", strrchr(sl_router_endpoint(r, 0), ':'));
         assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = name, .plain_tcp = true}, &d, &e), 0);
@@ -344,6 +348,7 @@ static void a_name_of_both_families_leads_there(void **state)
         sl_dealer_close(d);
         sl_router_close(r);
     }
+    six_alone = false;
     if (ipv6)
         fclose(ipv6);
 }
