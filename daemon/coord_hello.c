@@ -84,7 +84,8 @@ static bool holds(const struct worker *w, uint64_t job, uint64_t task, uint64_t 
 }
 
 /* A lease whose grant left before it was on disk, and which the queue therefore does
- * not know: nobody had the task since, so that it is the worker's as before. */
+ * not know: nobody had the task since, so that it is the worker's as before. Those of an
+ * earlier plan are older than this one's prepare. */
 static int adopt(struct sl_coord *c, struct worker *w, uint64_t job, uint64_t task, uint64_t epoch,
                  struct sl_error *e)
 {
@@ -92,7 +93,7 @@ static int adopt(struct sl_coord *c, struct worker *w, uint64_t job, uint64_t ta
     const struct task *t = j && task < SL_TASKS_MAX ? coord_task(j, (uint32_t)task) : NULL;
 
     if (!t || j->state != SL_JOB_RUNNING || j->special[0].state != SL_TASK_DONE ||
-        t->state != SL_TASK_READY || epoch <= t->epoch || epoch > c->adoptable)
+        t->state != SL_TASK_READY || epoch <= t->epoch || epoch <= j->special[0].epoch || epoch > c->adoptable)
         return 0;
     SL_TRY(coord_lease(c, w, j, (uint32_t)task, epoch, e));
     return 1;

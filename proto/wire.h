@@ -44,7 +44,7 @@ const char *sl_task_name(uint64_t task);
 
 /* Transport settings that both sides share. */
 #define SL_WIRE_HWM 1000            /* messages of one peer that are not yet read; of a worker or client, not yet sent */
-#define SL_WIRE_HEARTBEAT_MS 2000   /* ZMTP's own heartbeats; time-out and TTL four times this */
+#define SL_WIRE_HEARTBEAT_MS 2000   /* ZMTP's own heartbeats, of workers and clients; time-out and TTL four times this */
 #define SL_WIRE_HANDSHAKE_MS 10000
 #define SL_WIRE_LINGER_MS 500       /* for what is still unsent when a program ends */
 #define SL_ZAP_DOMAIN "sluice"

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #define RECONNECT_MS 1000
@@ -78,14 +80,25 @@ static bool begins(const char *text, const char *with)
     return strncmp(text, with, strlen(with)) == 0;
 }
 
-/* A tcp endpoint with an IPv4 address, in digits or of its name. */
+/* This machine has a way to the address: of a machine with IPv6 alone there is none to IPv4's. Nothing is sent. */
+static bool has_route(const struct addrinfo *a)
+{
+    int fd = socket(a->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool yes = fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) == 0;
+
+    if (fd >= 0)
+        close(fd);
+    return yes;
+}
+
+/* A tcp endpoint with an IPv4 address, in digits or of its name, to which there is a way. */
 static bool has_ipv4(const char *endpoint)
 {
     const struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
     const char *colon = strrchr(endpoint, ':');
     struct addrinfo *found = NULL;
     char *host = begins(endpoint, "tcp://") ? strndup(endpoint + 6, (size_t)(colon - endpoint - 6)) : NULL;
-    bool yes = host && getaddrinfo(host, NULL, &hints, &found) == 0;
+    bool yes = host && getaddrinfo(host, NULL, &hints, &found) == 0 && has_route(found);
 
     if (found)
         freeaddrinfo(found);
