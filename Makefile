@@ -52,8 +52,10 @@ CU_SRCS := $(wildcard kernels/*.cu)
 ifneq ($(and $(NVCC),$(CU_SRCS)),)
 CU_OBJS := $(patsubst %.cu,$(B)/%.cu.o,$(CU_SRCS))
 ALL_CFLAGS += -DSLUICE_CUDA=1
+# A host compiler for an nvcc that does not take g++ (nvcc 12.4 and before do not read this variable themselves).
+NVHOST    := $(if $(NVCC_CCBIN),-ccbin $(NVCC_CCBIN))
 # Where this nvcc has its own libraries and headers, by its own word: another toolkit may be there too.
-NVSAYS    := $(NVCC) --dryrun -c $(firstword $(CU_SRCS)) 2>&1
+NVSAYS    := $(NVCC) $(NVHOST) --dryrun -c $(firstword $(CU_SRCS)) 2>&1
 CUDA_LIBS := $(shell $(NVSAYS) | sed -n 's/^\#\$$ LIBRARIES=//p') -lcudart_static -ldl -lrt -lstdc++
 CUDA_INC  := $(shell $(NVSAYS) | sed -n 's/^\#\$$ INCLUDES=//p' | sed 's/-I/-isystem/g')
 endif
@@ -99,8 +101,6 @@ $(B)/kernels/%_portable.o: FILE_CFLAGS := -O3
 # Sanitized, these take a compiler ten minutes each; the same text as scalar C is sanitized.
 $(B)/kernels/%_avx2.o $(B)/kernels/%_avx512.o $(B)/kernels/%_portable.o: FILE_CFLAGS += $(if $(SAN),-fno-sanitize=all)
 
-# A host compiler for an nvcc that does not take g++ (nvcc 12.4 and before do not read this variable themselves).
-NVHOST   := $(if $(NVCC_CCBIN),-ccbin $(NVCC_CCBIN))
 # PTX is made once, for the oldest target; each target's own assembler does the rest.
 NVFLAGS   = -O3 -std=c++17 -fmad=false -prec-div=true -prec-sqrt=true -ftz=false -cudart static -Xcompiler -ffp-contract=off $(NVSMALL) $(NVHOST)
 # Five targets of unrolled loops: 25 MB as they are, 3.5 MB so; with nvcc before 12.8, three targets: 13 MB and 6 MB.

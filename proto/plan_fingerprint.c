@@ -90,13 +90,16 @@ static void put_view(struct sl_hash128 *d, const struct sl_view *v)
     }
 }
 
-/* Blocks of another size may be as many: the size is config.json's. The usual one goes without saying. */
-static void put_blocks(struct sl_hash128 *d, const struct sl_scale *s)
+/* Blocks of another size may be as many: the size is config.json's. The usual ones go without saying. */
+static void put_blocks(struct sl_hash128 *d, const struct sl_checkpoint *ck, const struct sl_scale *s)
 {
-    if (s->block_rows <= 1 || s->block_cols <= 1 || s->rows * s->cols == 1 || (s->block_rows == 128 && s->block_cols == 128))
+    uint64_t br = s->block_rows, bc = s->block_cols;
+
+    if (!ck->fp8_block_rows || br != ck->fp8_block_rows || bc != ck->fp8_block_cols || s->rows * s->cols == 1 ||
+        (br == 128 && bc == 128) || (br == 1 && bc == 32))
         return;
-    put(d, s->block_rows);
-    put(d, s->block_cols);
+    put(d, br);
+    put(d, bc);
 }
 
 static void put_tensors(struct sl_hash128 *d, const struct sl_plan_input *in, const struct sl_plan *p)
@@ -124,7 +127,7 @@ static void put_tensors(struct sl_hash128 *d, const struct sl_plan_input *in, co
     for (uint32_t i = 0; i < m->n_src; i++) {
         put_src_tensor(d, in->ck, m->src[i].tensor);
         put_src_tensor(d, in->ck, m->src[i].scale.tensor);
-        put_blocks(d, &m->src[i].scale);
+        put_blocks(d, in->ck, &m->src[i].scale);
     }
 }
 

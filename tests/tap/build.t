@@ -69,10 +69,11 @@ like(run(@mini, '-n')->{out}, qr/is up to date/, 'and then there is nothing to d
 # The targets are those that nvcc knows.
 spit("$mini/nvcc-old", <<'END');
 #!/bin/sh
-case $1 in
+case $* in
 --help) echo "'sm_80', 'sm_90'" ;;
 --version) echo 'Cuda compilation tools, release 11.8, V11.8.89' ;;
---dryrun) echo '#$ LIBRARIES=  "-L/its own/lib"' >&2 ;;
+--dryrun*) echo '#$ LIBRARIES=  "-L/its own/lib"' >&2 ;;
+'-ccbin g++-11 --dryrun'*) echo '#$ LIBRARIES=  "-L/by that/lib"' >&2 ;;
 *) echo 'unsupported GNU version!' >&2; exit 1 ;;
 esac
 END
@@ -81,6 +82,8 @@ like(run('make', '-n', 'V=1', '-C', $mini, 'B=w', "NVCC=$mini/nvcc-old", 'w/kern
     qr/-gencode 'arch=compute_80,code=\[compute_80,sm_80,sm_90\]'/, 'an nvcc that does not know the latest GPUs');
 like(run('make', '-n', 'V=1', '-C', $TOP, "B=$mini/n", "NVCC=$mini/nvcc-old", "$mini/n/sluice")->{out},
     qr{ -o \S+/n/sluice .* "-L/its own/lib" -lcudart_static }, 'its runtime, not that of another toolkit');
+like(run('make', '-n', 'V=1', '-C', $TOP, "B=$mini/n", "NVCC=$mini/nvcc-old", 'NVCC_CCBIN=g++-11', "$mini/n/sluice")->{out},
+    qr{ "-L/by that/lib" -lcudart_static }, 'which it names only where it has a host compiler');
 like(run('make', '-n', 'V=1', '-C', $mini, 'B=w', "NVCC=$mini/nvcc-old", 'NVCC_CCBIN=g++-11', 'w/kernels/a.cu.o')->{out},
     qr/nvcc-old -O3 .* -ccbin g\+\+-11 .* -c kernels\/a\.cu/, 'the host compiler that the user names');
 $r = run('make', '-C', $mini, 'B=w', "NVCC=$mini/nvcc-old", 'w/kernels/a.cu.o');
