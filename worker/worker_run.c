@@ -211,14 +211,18 @@ static int watch(struct run *r, int fd)
     return epoll_ctl(r->poll, EPOLL_CTL_ADD, fd, &ev);
 }
 
-/* Signals are blocked before any thread starts, so that only the loop sees them. */
+/* Signals are blocked before any thread starts, so that only the loop sees them. SIGHUP, of a terminal that
+ * closes, is one of them, but not under nohup. */
 static int take_signal_fd(void)
 {
+    struct sigaction hangup;
     sigset_t set;
 
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN)
+        sigaddset(&set, SIGHUP);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a file past the limit is an error like a full disk */

@@ -280,7 +280,8 @@ is_the_file('r', 'the same file');
 run_ok('and release', $SLUICE, 'release', $held);
 is_state(wait_job($held, 60), 'succeeded', 'the held one is done');
 is_the_file('s', 'the same file');
-is(stop_one('w2'), 0, 'SIGTERM of an idle worker');
+signal_one('w2', 'HUP');
+is(ended('w2', 30), 0, 'SIGHUP of an idle worker, of a terminal that closes: as SIGTERM');
 
 # ---- a client that was answered before, and the daemon is gone
 my $log = start($SLUICE, 'logs', '--follow', '--timeout', $SANITIZED ? 10 : 1);
