@@ -335,12 +335,16 @@ static int remove_unfinished(struct special *s, const struct output *o, const ch
     return rc;
 }
 
-/* A header was read: of a source far away all of them may take longer than a lease. */
+/* A header was read: of a source far away all of them may take longer than a lease. Nothing is changed yet, so that
+ * a task that waited long for its turn is not given back for that. */
 static int on_header(void *user, struct sl_error *e)
 {
     struct special *s = user;
-    int rc = on_step(s, 1);
+    uint64_t now = sl_boot_ms();
+    int rc = on_progress(s, 1);
 
+    if (now < s->alive_ms + s->w->lease_ms)
+        s->alive_ms = now;
     if (rc < 0 && e != s->e)
         *e = *s->e;
     return rc;
