@@ -22,6 +22,13 @@ struct task *coord_task(struct job *j, uint32_t task)
     return &j->special[task - SL_TASKS_MAX];
 }
 
+static void free_tasks(struct job *j)
+{
+    for (uint32_t i = 0; i < j->n_tasks; i++)
+        free(j->tasks[i].tensor);
+    free(j->tasks);
+}
+
 void coord_free_job(struct job *j)
 {
     coord_turns_changed(j->c);
@@ -30,7 +37,7 @@ void coord_free_job(struct job *j)
         free(j->labels[i]);
     free(j->user);
     free(j->files);
-    free(j->tasks);
+    free_tasks(j);
     free(j->shards);
     free(j);
 }
@@ -226,7 +233,7 @@ int coord_set_tasks(struct job *j, const struct sl_queue_plan *p, struct sl_erro
 
     if (!tasks)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    free(j->tasks);
+    free_tasks(j);
     j->tx = j->c->tx;
     coord_turns_changed(j->c);
     j->tasks = tasks;

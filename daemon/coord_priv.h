@@ -19,12 +19,14 @@ struct task {
     uint8_t state;          /* enum sl_task_state */
     bool exists;
     uint32_t shard, attempts;
+    uint32_t losses;        /* workers in a row that went away with it; since the queue was read */
     uint64_t epoch, src, out, checksum;
     struct worker *holder;  /* while leased */
     uint64_t granted_ms, not_before_ms, bytes_done;
     uint64_t tx;            /* transaction that made it ready */
     uint64_t avoid;         /* hash of the last worker's name that failed on it; 0: none */
     bool avoid_others;      /* it did not know how: workers of other releases may not either */
+    char *tensor;           /* that one of those workers had in hand; NULL: none said it */
 };
 
 struct shard {
@@ -59,6 +61,7 @@ struct job {
     uint32_t n_ready, n_leased, n_done, n_quarantined; /* plan's tasks */
     uint64_t src_bytes, done_bytes, file_bytes;
     uint32_t stitch_rounds;
+    bool any_lost;          /* a task of the plan may have losses */
     bool begun, begun_before; /* a prepare may have made files (its epoch is not 0); one before the last granted */
     double pass;            /* of its stream, for fair shares */
 };
@@ -327,6 +330,19 @@ bool coord_saw_none(const struct sl_coord *c, const struct job *j);
 void coord_forget_lacks(struct sl_coord *c, const struct job *j);
 /* The job's tasks are not for w: it lacks them, and another may have them. */
 bool coord_lacks(const struct sl_coord *c, const struct worker *w, const struct job *j);
+/* ---- coord_lost.c */
+/* Effect: the lease of w's task has run out: it is ready again, or quarantined when w is the last of so many workers in
+ * a row that went away with it. Errors: those of the queue. */
+int coord_lose(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, struct sl_error *e) SL_MUST_USE;
+/* A worker that had the task lives. NULL is allowed. */
+void coord_outlived(struct task *t);
+/* The task was lost with a worker: it goes out after others, and alone. */
+bool coord_is_suspect(struct job *j, uint32_t task);
+/* The worker has such a task, and gets nothing beside it. */
+bool coord_has_suspect(const struct worker *w);
+/* Returns the suspect task of the plan that may go to w and was lost least often, or -1. */
+int64_t coord_least_lost(const struct sl_coord *c, const struct job *j, const struct worker *w);
+
 /* ---- coord_schedule.c */
 /* Whether some worker could be granted a task of the job now. */
 bool coord_runnable(const struct sl_coord *c, const struct job *j);
@@ -338,6 +354,10 @@ int coord_schedule(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
 int coord_on_hello(struct sl_coord *c, const struct sl_peer *from, const struct sl_msg *m,
                    const char *re, struct sl_error *e) SL_MUST_USE;
 /* ---- coord_work.c, coord_client.c: one message each */
+enum counted { NO_ATTEMPT, ATTEMPT, LAST_ATTEMPT };
+/* Effect: a failure of a task that the worker holds: it is ready again or quarantined, and the job may have failed. */
+int coord_task_failed(struct sl_coord *c, const struct worker *w, struct job *j, uint32_t task, int code,
+                      enum counted counts, const char *text, struct sl_error *e) SL_MUST_USE;
 /* A worker's message. */
 int coord_on_work(struct sl_coord *c, struct session *s, const struct sl_msg *m,
                   struct sl_error *e) SL_MUST_USE;

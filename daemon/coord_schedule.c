@@ -5,8 +5,8 @@
  * worker goes on in the shard where it is, else takes the first shard that
  * nobody works on (a sweep's jobs all at once: their tasks of one number go to one
  * worker together), else shares the one with the most left from its middle. When
- * fewer tasks are ready than two for each worker, the largest goes first. When a job
- * may begin is coord_turns.c's. */
+ * fewer tasks are ready than two for each worker, the largest goes first; what was lost
+ * with a worker goes after all that (coord_lost.c). When a job may begin is coord_turns.c's. */
 #include "daemon/coord_priv.h"
 
 #include <math.h>
@@ -62,7 +62,12 @@ bool coord_runnable(const struct sl_coord *c, const struct job *j)
     return coord_has_work(c, j) && coord_has_grantable(c, j);
 }
 
-/* First grantable task of a shard at or after `from`, skipping `skip` of them; -1: none. */
+static bool may_go(const struct sl_coord *c, const struct task *t, const struct worker *w)
+{
+    return t->losses == 0 && coord_grantable(c, t, w);
+}
+
+/* First task of a shard at or after `from` that may go to w, skipping `skip` of them; -1: none. */
 static int64_t in_shard(const struct sl_coord *c, const struct job *j, uint32_t s, uint32_t from,
                         uint32_t skip, const struct worker *w)
 {
@@ -71,7 +76,7 @@ static int64_t in_shard(const struct sl_coord *c, const struct job *j, uint32_t 
     if (sh->ready == 0)
         return -1;
     for (uint32_t i = from > sh->first ? from : sh->first; i < sh->first + sh->n; i++)
-        if (coord_grantable(c, &j->tasks[i], w) && skip-- == 0)
+        if (may_go(c, &j->tasks[i], w) && skip-- == 0)
             return i;
     return -1;
 }
@@ -84,7 +89,7 @@ static int64_t largest(const struct sl_coord *c, const struct job *j, const stru
         for (uint32_t i = 0; j->shards[s].ready && i < j->shards[s].n; i++) {
             uint32_t t = j->shards[s].first + i;
 
-            if (coord_grantable(c, &j->tasks[t], w) && (best < 0 || j->tasks[t].src > j->tasks[best].src))
+            if (may_go(c, &j->tasks[t], w) && (best < 0 || j->tasks[t].src > j->tasks[best].src))
                 best = t;
         }
     return best;
@@ -103,18 +108,12 @@ static bool taken(const struct sl_coord *c, const struct job *j, uint32_t s, con
     return false;
 }
 
-static int64_t pick_task(const struct sl_coord *c, struct job *j, const struct worker *w,
-                         uint32_t workers)
+/* A task of the plan that was not lost before. */
+static int64_t pick_fresh(const struct sl_coord *c, const struct job *j, const struct worker *w, uint32_t workers)
 {
-    uint32_t special = next_special(c, j, w), most = 0;
+    uint32_t most = 0;
     int64_t t = -1;
 
-    if (coord_lacks(c, w, j))
-        return -1;
-    if (special)
-        return special;
-    if (!coord_has_work(c, j))
-        return -1;
     if (j->n_ready <= COORD_ENOUGH_AHEAD * workers)
         return largest(c, j, w);
     if (w->last_job == j->id && w->last_task < j->n_tasks) {
@@ -134,6 +133,21 @@ static int64_t pick_task(const struct sl_coord *c, struct job *j, const struct w
             most = s;
     t = in_shard(c, j, most, 0, j->shards[most].ready / 2, w);
     return t >= 0 ? t : largest(c, j, w);
+}
+
+static int64_t pick_task(const struct sl_coord *c, struct job *j, const struct worker *w, uint32_t workers)
+{
+    uint32_t special = next_special(c, j, w);
+    int64_t t;
+
+    if (coord_lacks(c, w, j))
+        return -1;
+    if (special)
+        return special;
+    if (!coord_has_work(c, j))
+        return -1;
+    t = pick_fresh(c, j, w, workers);
+    return t < 0 && j->any_lost ? coord_least_lost(c, j, w) : t;
 }
 
 /* A job that could not run for a while does not catch up. */
@@ -331,7 +345,9 @@ int coord_schedule(struct sl_coord *c, struct sl_error *e)
             uint32_t task = 0;
 
             if (!w->peer || w->draining || w->want == 0 || w->n_held + SL_SWEEP_MAX > HELD_ENOUGH ||
-                !(j = pick(c, w, workers, &task)))
+                coord_has_suspect(w) || !(j = pick(c, w, workers, &task)))
+                continue;
+            if (coord_is_suspect(j, task) && w->n_held > 0) /* when it holds nothing else */
                 continue;
             SL_TRY(lease_all(c, w, j, task, e));
             any = true;

@@ -38,24 +38,23 @@ static bool says_never(int code)
     return code == -SL_EUSAGE || code == -SL_EUNSUPPORTED;
 }
 
-/* A failure of a task that the worker holds; it is no attempt of the task where it does not count. */
-static int on_failure(struct sl_coord *c, const struct worker *w, struct job *j, uint32_t task,
-                      int code, bool counts, const char *text, struct sl_error *e)
+int coord_task_failed(struct sl_coord *c, const struct worker *w, struct job *j, uint32_t task, int code,
+                      enum counted counts, const char *text, struct sl_error *e)
 {
     struct task *t = coord_task(j, task);
     bool final = says_never(code) ? !coord_other_release(c, w)
                                   : code == -SL_EEXISTS || (code == -SL_EVERIFY && task == SL_TASK_VERIFY);
     const struct sl_task_failure f = {
-        .worker = w->name, .code = code, .text = text, .counts = counts,
+        .worker = w->name, .code = code, .text = text, .counts = counts != NO_ATTEMPT,
         .untouched = task == SL_TASK_PREPARE && !j->begun,
-        .max_attempts = final ? 1 : j->attempts, .max_workers = c->o.quarantine_workers,
+        .max_attempts = final || counts == LAST_ATTEMPT ? 1 : j->attempts, .max_workers = c->o.quarantine_workers,
         .now_ms = c->now.wall_ms};
     enum sl_task_state state = SL_TASK_READY;
 
     c->stats.failures++;
     SL_TRY(sl_queue_fail(c->q, j->id, task, t->epoch, &f, &state, &t->attempts, e));
     coord_move(j, task, state);
-    if (counts)
+    if (counts != NO_ATTEMPT)
         backoff(c, t, w);
     t->avoid_others = says_never(code);
     if (t->avoid_others) /* by its name it may be upgraded, or another's that begins beside it */
@@ -244,7 +243,7 @@ static int on_result(struct sl_coord *c, struct worker *w, struct job *j, uint32
     if (check_result(task, coord_task(j, task), m, &why) == 0 && task == SL_TASK_PREPARE)
         SL_TRY(take_plan(c, j, sl_get(m, "plan"), &why, e));
     if (why.code < 0) {
-        SL_TRY(on_failure(c, w, j, task, why.code == SL_EVERIFY ? -SL_EVERIFY : -SL_EFAIL, true, why.text, e));
+        SL_TRY(coord_task_failed(c, w, j, task, why.code == SL_EVERIFY ? -SL_EVERIFY : -SL_EFAIL, ATTEMPT, why.text, e));
         return answer(c, w, m, why.text, why.code, e);
     }
     /* An empty folder may have the name of one that is mounted at another worker's. */
@@ -285,7 +284,7 @@ static int on_fail(struct sl_coord *c, struct worker *w, struct job *j, uint32_t
              j->stitch_rounds < STITCH_ROUNDS)
         SL_TRY(stitch_again(c, w, j, text, e));
     else
-        SL_TRY(on_failure(c, w, j, task, code ? code : 1, !another, text, e));
+        SL_TRY(coord_task_failed(c, w, j, task, code ? code : 1, another ? NO_ATTEMPT : ATTEMPT, text, e));
     if (another)
         SL_TRY(coord_revoke_from(c, w, j, "this worker lacks the job's folder or files", e));
     return answer(c, w, t, NULL, 0, e);
@@ -298,8 +297,10 @@ static int on_task_message(struct sl_coord *c, struct worker *w, const struct sl
     uint64_t id = sl_get_uint(m->tree, "job", 0);
     uint32_t task = (uint32_t)sl_get_uint(m->tree, "task", 0);
     struct job *j = coord_job(c, id);
-    const struct task *t = j ? coord_task(j, task) : NULL;
+    struct task *t = j ? coord_task(j, task) : NULL;
 
+    if (m->id != SL_M_GIVEBACK)
+        coord_outlived(t);
     if (!t || t->state != SL_TASK_LEASED || t->holder != w ||
         t->epoch != sl_get_uint(m->tree, "epoch", 0)) {
         /* The acknowledgement of a result that was committed may have been lost. */

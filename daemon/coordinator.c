@@ -172,7 +172,7 @@ static int expire_worker(struct sl_coord *c, struct worker *w, struct sl_error *
                            "no progress for %u ms; the task goes back", c->o.lease_ms));
         if (w->peer)
             SL_TRY(coord_send_revoke(c, w, j->id, &(uint64_t){task}, 1, "no progress: the lease has expired", e));
-        SL_TRY(coord_return(c, j, task, e));
+        SL_TRY(coord_lose(c, w, j, task, e));
     }
     return 0;
 }

@@ -62,7 +62,7 @@ static void queue_part(FILE *f, const struct sl_metrics_figures *g)
     whole(f, "task_leases_expired_total", "counter", c->expired,
           "Leases that ended without a result.");
     whole(f, "tasks_quarantined_total", "counter", t->quarantined,
-          "Tasks set aside after failing too often.");
+          "Tasks set aside after failing, or losing their workers, too often.");
     whole(f, "source_bytes_total", "counter", c->done_bytes,
           "Bytes of source behind the results committed.");
     whole(f, "queue_commits_total", "counter", c->commits, "Commits of the queue to its disk.");

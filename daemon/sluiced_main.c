@@ -17,6 +17,7 @@ static const struct sl_config_option options[] = {
     {"heartbeat", 0, SL_CONFIG_HEARTBEAT, "TIME", "a peer silent for four times as long is lost (5s)"},
     {"attempts", 0, SL_CONFIG_ATTEMPTS, "N", "failures after which a task is set aside (5)"},
     {"quarantine-workers", 0, SL_CONFIG_QUARANTINE_WORKERS, "N", "workers on which a task fails before it is set aside (3)"},
+    {"losses", 0, SL_CONFIG_LOSSES, "N", "workers in a row that go away with a task before it is set aside (10); 0: any number"},
     {"metrics", 0, SL_CONFIG_METRICS, "ADDRESS:PORT", "/metrics, /healthz and /readyz, or off"},
     {"metrics-remote", 0, SL_CONFIG_METRICS_REMOTE, NULL, "metrics on an address other than loopback"},
 };
@@ -62,7 +63,8 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
         .heartbeat_ms = (uint32_t)sl_config_number(c, SL_CONFIG_HEARTBEAT),
         .lease_ms = (uint32_t)sl_config_number(c, SL_CONFIG_LEASE),
         .attempts = (uint32_t)sl_config_number(c, SL_CONFIG_ATTEMPTS),
-        .quarantine_workers = (uint32_t)sl_config_number(c, SL_CONFIG_QUARANTINE_WORKERS)};
+        .quarantine_workers = (uint32_t)sl_config_number(c, SL_CONFIG_QUARANTINE_WORKERS),
+        .losses = (uint32_t)sl_config_number(c, SL_CONFIG_LOSSES)};
     o.metrics_address = sl_config_text_or_null(c, SL_CONFIG_METRICS);
     if (o.metrics_address && strcmp(o.metrics_address, "off") == 0)
         o.metrics_address = NULL;

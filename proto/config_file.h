@@ -41,6 +41,7 @@ enum sl_config_key {
     SL_CONFIG_LEASE,                /* number: ms */
     SL_CONFIG_ATTEMPTS,             /* of a task */
     SL_CONFIG_QUARANTINE_WORKERS,   /* a task that failed on so many is set aside */
+    SL_CONFIG_LOSSES,               /* so is one with which so many went away in a row */
     /* [worker] */
     SL_CONFIG_DEVICE,               /* auto, cpu, cuda:N */
     SL_CONFIG_THREADS,              /* 0: all processors */

@@ -145,24 +145,29 @@ static void feed(struct sl_lane *l)
     }
 }
 
+static void add_task(const struct sl_lane *l, const struct flight *f, struct sl_lane_state *s)
+{
+    if (s->n_tasks < SL_LANE_TASKS)
+        s->tasks[s->n_tasks++] = (struct sl_lane_task){f->w->job, f->w->epoch, lane_share(l, f), f->w->task};
+}
+
 static void tell_state(struct sl_lane *l)
 {
     struct sl_lane_state s = {0};
-    const struct flight *first = NULL;
+    const struct flight *first = l->flights;
 
-    for (const struct flight *f = l->flights; f; f = f->next) {
-        if (s.n_tasks < SL_LANE_TASKS)
-            s.tasks[s.n_tasks++] = (struct sl_lane_task){f->w->job, f->w->epoch, lane_share(l, f),
-                                                         f->w->task};
-        if (!first && !f->finished)
-            first = f;
-    }
+    while (first && first->finished)
+        first = first->next;
     if (first) {
         const struct sl_plan *p = first->j->j.plan;
 
+        add_task(l, first, &s);
         snprintf(s.tensor, sizeof s.tensor, "%s",
                  p->tensors[p->items[p->tasks[first->w->task].first_item].tensor].t->name);
     }
+    for (const struct flight *f = l->flights; f; f = f->next)
+        if (f != first)
+            add_task(l, f, &s);
     s.bytes = l->engine_bytes;
     memcpy(s.stages, l->stages, sizeof s.stages);
     pthread_mutex_lock(&l->lock);

@@ -47,7 +47,7 @@ struct sl_lane_task {
 struct sl_lane_state {
     uint64_t bytes;          /* since the lane was opened; only work makes it grow */
     struct sl_lane_task tasks[SL_LANE_TASKS];
-    unsigned n_tasks;        /* under way */
+    unsigned n_tasks;        /* under way; the first is what the tensor is of */
     unsigned unfinished;     /* under way or waiting */
     uint64_t finished;       /* since the lane was opened, failed ones included */
     uint64_t stages[SL_STAGES]; /* ms since the lane was opened */

@@ -53,6 +53,7 @@ struct sl_worker {
     uint64_t window_ms;
     unsigned window_done, window_before;
     uint64_t rate_ms, rate_bytes, rate;
+    char tensor[129];         /* the last that was told */
     uint64_t pings;
 };
 

@@ -167,8 +167,9 @@ void sl_worker_send_progress(struct sl_worker *w, const struct sl_worker_progres
         sl_put_uint(o, "bytes", p->tasks[i].bytes);
     }
     sl_put_uint(t, "rate", w->rate);
-    if (p->tensor && *p->tensor)
-        sl_put_text(t, "tensor", p->tensor);
+    snprintf(w->tensor, sizeof w->tensor, "%s", p->tensor ? p->tensor : "");
+    if (w->tensor[0])
+        sl_put_text(t, "tensor", w->tensor);
     if (p->stages) {
         cJSON *o = cJSON_CreateObject();
 

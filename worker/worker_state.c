@@ -315,6 +315,14 @@ void sl_worker_receive(struct sl_worker *w, const uint8_t *bytes, size_t n, uint
 
 /* ---- time */
 
+/* Another tensor in hand is told sooner: it is what a worker that dies was at. */
+static bool progress_is_due(const struct sl_worker *w, const struct sl_worker_progress *p, uint64_t now_ms)
+{
+    bool another = p->tensor && *p->tensor && strcmp(p->tensor, w->tensor) != 0;
+
+    return w->n_held && now_ms - w->progress_ms >= w->heartbeat_ms / (another ? 5 : 1);
+}
+
 static void keep_talking(struct sl_worker *w, const struct sl_worker_progress *p, uint64_t now_ms)
 {
     unsigned busy = unfinished(w), want;
@@ -328,7 +336,7 @@ static void keep_talking(struct sl_worker *w, const struct sl_worker_progress *p
     /* Said once more now and then, since a message can be lost with its connection. */
     if (want > w->asked || (want && now_ms - w->pull_ms > REPEAT_MS))
         sl_worker_send_pull(w, want, now_ms);
-    if (w->n_held && now_ms - w->progress_ms >= w->heartbeat_ms)
+    if (progress_is_due(w, p, now_ms))
         sl_worker_send_progress(w, p, now_ms);
     if (p->n_gpus && now_ms - w->gpus_ms >= w->heartbeat_ms)
         sl_worker_send_gpus(w, p, now_ms);

@@ -267,6 +267,31 @@ static void progress_goes_on_beyond_the_field(void **state)
     sl_msg_free(&m);
 }
 
+/* What a worker that dies was at is told before the next heartbeat. */
+static void another_tensor_in_hand_is_told_sooner(void **state)
+{
+    struct world *w = *state;
+    struct sl_worker_progress p = {.tensor = ""};
+    struct sl_msg m;
+
+    connect_worker(w);
+    hears(w, SL_M_PULL);
+    grant(w, SPEC, "{\"task\":3,\"epoch\":9}");
+    tick(w, 100, 0);
+    hears(w, SL_M_PROGRESS);
+    p.tensor = "a.weight";
+    w->now += 199;
+    sl_worker_tick(w->w, &p, w->now);
+    hears_nothing(w);
+    sl_worker_tick(w->w, &p, ++w->now);
+    assert_string_equal(sl_get_str(heard(w, &m), "tensor"), "a.weight");
+    assert_int_equal(m.id, SL_M_PROGRESS);
+    sl_msg_free(&m);
+    w->now += 999;
+    sl_worker_tick(w->w, &p, w->now);
+    hears_nothing(w);
+}
+
 static void a_result_is_repeated_until_acknowledged(void **state)
 {
     struct world *w = *state;
@@ -483,6 +508,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_task_from_pull_to_ack, setup, teardown),
         cmocka_unit_test_setup_teardown(one_that_holds_none_ahead_asks_for_one, setup_none_ahead, teardown),
         cmocka_unit_test_setup_teardown(progress_goes_on_beyond_the_field, setup, teardown),
+        cmocka_unit_test_setup_teardown(another_tensor_in_hand_is_told_sooner, setup, teardown),
         cmocka_unit_test_setup_teardown(a_result_is_repeated_until_acknowledged, setup, teardown),
         cmocka_unit_test_setup_teardown(an_idle_worker_backs_off, setup, teardown),
         cmocka_unit_test_setup_teardown(silence_ends_a_connection, setup, teardown),

@@ -1,0 +1,49 @@
+# A task that ends whatever worker has it, as the kernel does when memory is out: real workers are killed while they
+# read a certain place of the source (tests/preload/kernel_faults.c holds them there).
+use strict;
+use warnings;
+use KernelFaults;
+use SluiceService;
+use SluiceTest;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+my $LOSSES = 3;
+service_setup(daemon => { heartbeat => '100ms', lease => '1s', losses => $LOSSES });
+faults_at("$RUN/faults");
+run_ok('convert', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M', '-o', "$RUN/ref.gguf", '--quiet');
+start_one('daemon');
+ok(wait_daemon(), 'daemon');
+
+# In the midst of the job: the last megabyte of its first file.
+my ($first, @more) = glob "$RUN/src/*.safetensors";
+cmp_ok(scalar @more, '>', 0, 'the source has files behind that');
+(my $name = $first) =~ s{.*/}{};
+fault(hold => 1, path => $name, from => (-s $first) - 1_000_000);
+my $id = submit(demo_spec('lost'));
+for my $n (1 .. $LOSSES) {
+    start_one("w$n", env => faults_env(), args => ['--io', 'pread']);
+    ok(await_held(sub { has_ended(job($id)) }), "w$n is at it") or last;
+    sleep 0.5; # and has told of what
+    kill_one("w$n");
+    fault(held => [0]);
+}
+my $j = wait_job($id, 20);
+is_state($j, 'failed', 'a task that ends its workers fails its job');
+like($j->{error}, qr/^\S+\.weight \(task (\d+)\): $LOSSES workers in a row went away while they had it, w$LOSSES the last; .*'sluice retry $id' goes on \(1 of /,
+    'with its tensor, the last worker and what to do');
+my ($task) = ($j->{error} // '') =~ /\(task (\d+)\)/;
+is($j->{done}, $j->{tasks} - 1, 'the others are done');
+my %lost;
+$lost{ $_->{task} }++ for events($id, qr/^lease_lost$/);
+is($lost{ $task // '' }, $LOSSES, 'so often it was lost');
+delete $lost{ $task // '' };
+ok(%lost && !grep({ $_ >= $LOSSES } values %lost), 'what was held beside it was lost too, and then done') or diag(explain(\%lost));
+
+no_fault();
+start_one('again');
+run_ok('retry', $SLUICE, 'retry', $id);
+is_state(wait_job($id, 60), 'succeeded', 'with a worker that stays it goes on');
+is(sha256("$OUT/lost.gguf"), sha256("$RUN/ref.gguf"), 'to the same file');
+stop_one($_) for qw(again daemon);
+done_testing;

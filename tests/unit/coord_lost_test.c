@@ -1,0 +1,280 @@
+/* Tasks whose workers go away: counted in a row, granted last and alone, set aside in the end. */
+#include "coord_world.h"
+
+#define LOSSES 3
+
+static void start(struct world *w)
+{
+    static const char *const roots[] = {"/"};
+    const struct sl_coord_opts o = {.heartbeat_ms = 1000, .lease_ms = 10000, .version = "t", .bytes_version = "1",
+                                    .state_dir = "/x", .roots = roots, .n_roots = 1, .losses = LOSSES,
+                                    .daemon_id = "000102030405060708090a0b0c0d0e0f"};
+
+    if (sl_queue_open(w->path, &w->q, &w->e) < 0 || sl_coord_open(w->q, &o, w->now, &w->c, &w->e) < 0)
+        fail_msg("%s", w->e.text);
+}
+
+static void again(struct world *w)
+{
+    world_stop(w);
+    start(w);
+    client(w, C);
+}
+
+static const char *error_of(struct world *w, uint64_t id)
+{
+    static char text[1024];
+    const char *s;
+
+    say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
+    s = sl_get_str(sl_get(expect(w, C, SL_M_JOB), "job"), "error");
+    snprintf(text, sizeof text, "%s", s ? s : "");
+    return text;
+}
+
+/* Nothing is heard of anybody else until leases are over. */
+static void pass_lease(struct world *w)
+{
+    later(w, 11000, (const unsigned[]){C}, 1);
+    heard(w, C, SL_M_STATUS); /* pings are not kept */
+}
+
+static void at_work(struct world *w, unsigned p, struct got g, const char *tensor)
+{
+    say(w, p, "{\"v\":3,\"m\":\"progress\",\"bytes\":1,\"tensor\":\"%s\",\"tasks\":[{\"job\":%llu,\"task\":%llu,\"epoch\":%llu,"
+        "\"bytes\":1}]}", tensor, (unsigned long long)g.job, (unsigned long long)g.task, (unsigned long long)g.epoch);
+}
+
+/* A job of 8 tasks, all done but 0 to 3, with which worker 1 has gone. Returns the job. */
+static uint64_t four_lost(struct world *w)
+{
+    struct got g[8];
+    uint64_t id;
+
+    again(w);
+    worker(w, 1);
+    worker(w, 2);
+    id = ready_job(w, C, 1, "a", 8, 8);
+    pull(w, 1, 4); /* in sequence */
+    pull(w, 2, 4);
+    assert_int_equal(granted(w, 1, g, 8), 4);
+    assert_int_equal(granted(w, 2, g, 8), 4);
+    for (unsigned i = 0; i < 4; i++)
+        result(w, 2, g[i]);
+    say(w, 2, "{\"v\":3,\"m\":\"bye\"}");
+    pass_lease(w);
+    return id;
+}
+
+/* Until the task, the others of it done; at most `most` grants, each of one task alone. */
+static struct got take_until(struct world *w, unsigned p, uint64_t task, unsigned most)
+{
+    struct got g[8];
+
+    while (most--) {
+        pull(w, p, 4);
+        assert_int_equal(granted(w, p, g, 8), 1);
+        if (g[0].task == task)
+            return g[0];
+        result(w, p, g[0]);
+    }
+    fail_msg("task %u was not granted", (unsigned)task);
+    return g[0];
+}
+
+static void what_ends_its_workers_fails_its_job(void **state)
+{
+    struct world *w = *state;
+    uint64_t id = four_lost(w);
+    struct got g;
+
+    for (unsigned n = 2; n <= LOSSES; n++) {
+        worker(w, n);
+        g = take_until(w, n, 2, 4); /* those that were held beside it are done */
+        at_work(w, n, g, "blk.2.ffn_up.weight");
+        assert_string_equal(state_of(w, C, id), "running");
+        pass_lease(w);
+    }
+    assert_string_equal(state_of(w, C, id), "failed");
+    assert_string_equal(error_of(w, id), "blk.2.ffn_up.weight (task 2): 3 workers in a row went away while they had it, n3 the "
+                        "last; see its log and whether its memory was enough, then 'sluice retry 1' goes on (1 of 8 tasks "
+                        "failed, 'sluice show 1' lists why)");
+    say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[1]}");
+    expect(w, C, SL_M_DONE);
+    worker(w, 4);
+    run_all(w, 4);
+    assert_string_equal(state_of(w, C, id), "succeeded");
+}
+
+static void a_worker_that_lives_begins_the_count_anew(void **state)
+{
+    struct world *w = *state;
+    uint64_t id = four_lost(w);
+    struct got g = {0};
+    char held[100];
+
+    for (unsigned n = 0; n < 4; n++)
+        for (unsigned k = 0; k < LOSSES - 1; k++) {
+            unsigned p = 2 + k;
+
+            worker(w, p);
+            g = take_until(w, p, 3, 4);
+            if (k == 0 && n == 0) { /* it failed on this one, which told it */
+                failed(w, p, g, 1, "");
+                w->now.run_ms += 1000;
+                g = take_until(w, p, 3, 1);
+            }
+            pass_lease(w);
+            if (k == 0) { /* it comes back with what is not its own any more */
+                snprintf(held, sizeof held, "[{\"job\":%llu,\"task\":3,\"epoch\":%llu}]", (unsigned long long)g.job,
+                         (unsigned long long)g.epoch);
+                hello(w, p, "worker", held);
+                assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, p, SL_M_WELCOME), "dropped")), 1);
+                say(w, p, "{\"v\":3,\"m\":\"bye\"}");
+            }
+        }
+    assert_string_equal(state_of(w, C, id), "running: no worker is connected");
+    /* Who hands it back says nothing of it. */
+    worker(w, 8);
+    g = take_until(w, 8, 3, 1);
+    say(w, 8, "{\"v\":3,\"m\":\"giveback\",\"job\":1,\"task\":3,\"epoch\":%llu}", (unsigned long long)g.epoch);
+    say(w, 8, "{\"v\":3,\"m\":\"bye\"}");
+    for (unsigned p = 2; p <= 3; p++) {
+        assert_string_equal(state_of(w, C, id), "running: no worker is connected");
+        worker(w, p);
+        g = take_until(w, p, 3, 1);
+        pass_lease(w);
+    }
+    assert_string_equal(state_of(w, C, id), "failed");
+    assert_non_null(strstr(error_of(w, id), "task 3: 3 workers in a row"));
+}
+
+/* A disk hangs: its workers talk, and do nothing. */
+static void who_stands_still_is_not_gone(void **state)
+{
+    struct world *w = *state;
+    struct got g[8];
+    uint64_t id;
+
+    again(w);
+    worker(w, 1);
+    id = ready_job(w, C, 1, "a", 1, 1);
+    for (unsigned n = 0; n < 3 * LOSSES; n++) {
+        pull(w, 1, 1);
+        assert_int_equal(granted(w, 1, g, 8), 1);
+        later(w, 11000, (const unsigned[]){C, 1}, 2);
+        assert_int_equal(cJSON_GetArraySize(sl_get(expect(w, 1, SL_M_REVOKE), "tasks")), 1);
+    }
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, g, 8), 1);
+    assert_string_equal(state_of(w, C, id), "running");
+}
+
+static void a_restart_counts_nobody(void **state)
+{
+    struct world *w = *state;
+    struct got g[8];
+    uint64_t id;
+
+    again(w);
+    worker(w, 1);
+    id = ready_job(w, C, 1, "a", 1, 1);
+    for (unsigned n = 0; n < 3 * LOSSES; n++) {
+        if (n)
+            worker(w, 1);
+        pull(w, 1, 1);
+        assert_int_equal(granted(w, 1, g, 8), 1);
+        again(w); /* and the worker does not come back to this one */
+        pass_lease(w);
+    }
+    assert_string_equal(state_of(w, C, id), "running: no worker is connected");
+}
+
+/* A worker with other tasks in hand runs dry for it, and gets nothing beside it. */
+static void nothing_goes_beside_it(void **state)
+{
+    struct world *w = *state;
+    struct got g[8], lost = {0};
+    uint64_t a, b;
+
+    again(w);
+    worker(w, 1);
+    a = ready_job(w, C, 1, "a", 1, 1);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, g, 8), 1);
+    pass_lease(w);
+    say(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[1]}");
+    worker(w, 2);
+    b = ready_job(w, C, 2, "b", 20, 20);
+    pull(w, 2, 3);
+    assert_int_equal(granted(w, 2, g, 8), 3);
+    say(w, C, "{\"v\":3,\"m\":\"release\",\"jobs\":[1]}");
+    for (unsigned i = 0; i < 3; i++) {
+        pull(w, 2, 3);
+        assert_int_equal(granted(w, 2, &lost, 1), 0);
+        result(w, 2, g[i]);
+    }
+    assert_int_equal(granted(w, 2, g, 8), 1);
+    assert_true(g[0].job == a);
+    lost = g[0];
+    pull(w, 2, 3);
+    assert_int_equal(granted(w, 2, g, 8), 0);
+    worker(w, 3);
+    pull(w, 3, 3);
+    assert_int_equal(granted(w, 3, g, 8), 3); /* others go on */
+    assert_true(g[0].job == b);
+    result(w, 2, lost);
+    assert_int_equal(granted(w, 2, g, 8), 3);
+}
+
+static void a_jobs_own_tasks_count_too(void **state)
+{
+    struct world *w = *state;
+    struct got g[8];
+    uint64_t id;
+
+    again(w);
+    id = submit(w, C, "a", "");
+    for (unsigned p = 1; p <= LOSSES; p++) {
+        worker(w, p);
+        pull(w, p, 1);
+        assert_int_equal(granted(w, p, g, 8), 1);
+        assert_int_equal(g[0].task, SL_TASK_PREPARE);
+        pass_lease(w);
+    }
+    assert_string_equal(state_of(w, C, id), "failed");
+    assert_string_equal(error_of(w, id), "prepare: 3 workers in a row went away while they had it, n3 the last; see its log and "
+                        "whether its memory was enough, then 'sluice retry 1' goes on");
+}
+
+static void without_a_limit_it_goes_round(void **state)
+{
+    struct world *w = *state;
+    struct got g[8];
+    uint64_t id;
+
+    client(w, C);
+    worker(w, 1);
+    id = ready_job(w, C, 1, "a", 1, 1);
+    for (unsigned n = 0; n < 30; n++) {
+        pull(w, 1, 1);
+        assert_int_equal(granted(w, 1, g, 8), 1);
+        pass_lease(w);
+        worker(w, 1);
+    }
+    assert_string_equal(state_of(w, C, id), "running: waits until a worker asks for work");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(what_ends_its_workers_fails_its_job),
+        TEST(a_worker_that_lives_begins_the_count_anew),
+        TEST(who_stands_still_is_not_gone),
+        TEST(a_restart_counts_nobody),
+        TEST(nothing_goes_beside_it),
+        TEST(a_jobs_own_tasks_count_too),
+        TEST(without_a_limit_it_goes_round),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
