@@ -368,6 +368,7 @@ bool claim_there(const struct output *o)
 int claim_absent(const struct output *o, struct sl_error *e)
 {
     char path[OUTPUT_PATH_BYTES], id[32] = "";
+    const char *job = " JOB"; /* an older release named none */
     struct claim c;
 
     claim_path(o, CLAIM, path);
@@ -378,10 +379,11 @@ int claim_absent(const struct output *o, struct sl_error *e)
         if (!c.there)
             return 0;
     }
-    if (c.job)
+    if (c.job) {
         snprintf(id, sizeof id, " %llu", (unsigned long long)c.job);
-    return sl_fail(e, SL_EEXISTS, "%s: job%s of the service is at work on this output; wait for it "
-                   "('sluice wait%s'), 'sluice cancel --discard%s', or choose another name (when that "
-                   "service is gone for good: remove this file and the .partial files)", path,
-                   id, c.job ? id : " JOB", c.job ? id : " JOB");
+        job = id;
+    }
+    return sl_fail(e, SL_EEXISTS, "%s: job%s of the service has this output and is at work on it, or ended without it; wait for "
+                   "it ('sluice wait%s'), let it go on ('sluice retry%s'), 'sluice cancel --discard%s', or choose another name "
+                   "(when that service is gone for good: remove this file and the .partial files)", path, id, job, job, job);
 }

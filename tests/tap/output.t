@@ -80,7 +80,7 @@ unlink glob "$dir/*";
 for my $end ('', '-ending') {
     spit("$dir/x.sluice-job$end", '0' x 32 . "\njob 12\n");
     for my $force ([], ['--force']) {
-        fails("a service's job @$force", 13, qr/x\.sluice-job$end: job 12 of the service .*sluice wait 12.*sluice cancel --discard 12/,
+        fails("a service's job @$force", 13, qr/x\.sluice-job$end: job 12 of the service .*sluice wait 12.*sluice retry 12.*sluice cancel --discard 12/,
             @convert, @$force);
     }
     is_deeply([ls($dir)], ["x.sluice-job$end"], 'nothing was begun');
