@@ -26,7 +26,7 @@ static int on_found(void *user, const struct sl_job_row *r)
     snprintf(s->user, sizeof s->user, "%s", r->user);
     if (!sl_job_ended(r->state) || s->a->m->id == SL_M_FORGET)
         return 0;
-    rc = coord_read_spec(r, &spec, s->e); /* nobody has read it since it ended */
+    rc = coord_read_spec(s->a->c, r, &spec, s->e); /* nobody has read it since it ended */
     cJSON_Delete(spec);
     if (rc == SL_EUSAGE)
         sl_fail(&s->a->why, SL_EFAIL, "%s", s->e->text);
@@ -40,11 +40,15 @@ static int may_change(struct ask *a, const char *owner, uint64_t id)
     return sl_fail(&a->why, SL_EUSAGE, "job %llu belongs to %s", (unsigned long long)id, owner);
 }
 
-/* Begins a job again that has ended or was interrupted. */
+/* *out = the job, which is read when it has ended or was interrupted. That it is damaged goes to a->why. */
 static int revive(struct ask *a, struct job *j, uint64_t id, struct job **out, struct sl_error *e)
 {
     if (!j) {
-        SL_TRY(coord_load_jobs(a->c, id, e));
+        int rc = coord_load_jobs(a->c, id, e);
+
+        if (rc == SL_EUSAGE)
+            sl_fail(&a->why, SL_EFAIL, "%s", e->text);
+        SL_TRY(rc);
         j = coord_job(a->c, id);
     }
     if (!j)
@@ -245,7 +249,7 @@ static int verify(struct ask *a, struct job *j, const struct found *s, uint64_t 
 /* An ended job may go on: within the roots of now, with an output that no other has. */
 static int may_begin(struct ask *a, const struct job *j)
 {
-    SL_TRY(coord_within_roots(a->c, j, &a->why));
+    SL_TRY(coord_possible(a->c, j, &a->why));
     return coord_output_free(a, j->spec, j->id);
 }
 
@@ -267,7 +271,7 @@ static int check_job(struct ask *a, const struct found *s, uint64_t id, struct s
     case SL_M_RELEASE:
         if (ended)
             return wrong_state(a, id, s->state, "it has ended");
-        return s->state == SL_JOB_HELD && a->m->id == SL_M_RELEASE ? coord_within_roots(a->c, j, &a->why) : 0;
+        return s->state == SL_JOB_HELD && a->m->id == SL_M_RELEASE ? coord_possible(a->c, j, &a->why) : 0;
     case SL_M_RETRY:
         if (s->state == SL_JOB_SUCCEEDED)
             return wrong_state(a, id, s->state, "there is nothing to do again");
@@ -292,7 +296,7 @@ static int check_job(struct ask *a, const struct found *s, uint64_t id, struct s
                                s->state == SL_JOB_FAILED ? "'sluice retry' tries again what failed, a verification too"
                                                          : "it can be verified when it has succeeded");
         SL_TRY(revive(a, j, id, &j, e));
-        return coord_within_roots(a->c, j, &a->why);
+        return coord_possible(a->c, j, &a->why);
     default: /* forget */
         if (j && coord_discards(j))
             return wrong_state(a, id, s->state, "a worker is still to remove its files, then it can be forgotten");

@@ -52,7 +52,7 @@ static int put_job(struct ask *a, cJSON *into, const struct sl_job_row *r, struc
         coord_put_job(a->c, into, j, true);
         return 0;
     }
-    rc = coord_read_spec(r, &spec, e);
+    rc = coord_read_spec(a->c, r, &spec, e);
     if (rc == SL_EUSAGE)
         sl_fail(&a->why, SL_EFAIL, "%s", e->text);
     SL_TRY(rc);
@@ -61,6 +61,49 @@ static int put_job(struct ask *a, cJSON *into, const struct sl_job_row *r, struc
     coord_put_row(into, r, spec, true);
     cJSON_Delete(spec);
     return 0;
+}
+
+/* What is known of a job that cannot be read: that it was, and how it is taken out. */
+static void put_damaged(cJSON *into, const struct sl_job_row *r, const char *why)
+{
+    const struct sl_job_row known = {.id = r->id, .state = r->state, .user = "?", .code = -SL_EFAIL, .error = why, .files = ""};
+
+    coord_put_row(into, &known, NULL, false);
+    sl_put_str(into, "source", "/");
+    sl_put_str(into, "output", "/");
+    sl_put_str(into, "prefix", "?");
+    sl_put_str(into, "recipe", "?");
+    sl_put_uint(into, "leased", 0);
+    sl_put_uint(into, "done_bytes", 0);
+}
+
+/* A job that has ended; one that is damaged does not keep the others from being shown. */
+static int list_ended(struct listing *l, const struct sl_job_row *r)
+{
+    cJSON *job = cJSON_CreateObject();
+    struct sl_error why = {0};
+    int rc = job ? put_job(l->a, job, r, l->e) : sl_fail(l->e, SL_EFAIL, "out of memory");
+
+    if (rc == 0) {
+        rc = sl_record_check("job", job, &why);
+        if (rc < 0)
+            *l->e = why;
+        if (rc == SL_EUSAGE)
+            rc = coord_damaged(l->a->c, r->id, r->state, why.text, l->e);
+    }
+    if (rc == SL_EUSAGE) {
+        memset(&l->a->why, 0, sizeof l->a->why);
+        cJSON_Delete(job);
+        job = cJSON_CreateObject();
+        if (job)
+            put_damaged(job, r, l->e->text);
+        rc = 0;
+    }
+    if (rc < 0)
+        cJSON_Delete(job);
+    else if (!cJSON_AddItemToArray(l->jobs, job))
+        rc = sl_fail(l->e, SL_EFAIL, "out of memory");
+    return rc;
 }
 
 static int on_list_row(void *user, const struct sl_job_row *r)
@@ -73,7 +116,7 @@ static int on_list_row(void *user, const struct sl_job_row *r)
         return 1;
     }
     l->n++;
-    return put_job(l->a, sl_add_object(l->jobs), r, l->e);
+    return sl_job_ended(r->state) ? list_ended(l, r) : put_job(l->a, sl_add_object(l->jobs), r, l->e);
 }
 
 static int on_list(struct ask *a, struct sl_error *e)

@@ -176,6 +176,14 @@ static int adopt_holder(struct loading *l, const char *instance, const char *own
     return hold_task(w, l->j, task, l->e);
 }
 
+static int damaged_task(const struct loading *l, uint32_t task, const char *what)
+{
+    char why[96];
+
+    snprintf(why, sizeof why, "its task %u %s", task, what);
+    return coord_damaged(l->c, l->j->id, l->j->state, why, l->e);
+}
+
 static int on_task(void *user, const struct sl_task_row *r)
 {
     struct loading *l = user;
@@ -183,11 +191,9 @@ static int on_task(void *user, const struct sl_task_row *r)
     struct task *t;
 
     if (r->task < SL_TASKS_MAX ? r->task >= j->n_tasks : r->task > SL_TASK_LAST)
-        return sl_fail(l->e, SL_EFAIL, "queue: job %llu has a task %u beyond its plan",
-                       (unsigned long long)j->id, r->task);
+        return damaged_task(l, r->task, "is beyond its plan");
     if (r->state > SL_TASK_QUARANTINED)
-        return sl_fail(l->e, SL_EFAIL, "queue: task %u of job %llu is in no state that there is: the queue is "
-                       "damaged", r->task, (unsigned long long)j->id);
+        return damaged_task(l, r->task, "is in no state that there is");
     if (r->task >= SL_TASKS_MAX)
         j->special[r->task - SL_TASKS_MAX].exists = true;
     t = coord_task(j, r->task);
@@ -249,11 +255,20 @@ int coord_set_tasks(struct job *j, const struct sl_queue_plan *p, struct sl_erro
     return index_tasks(j, e);
 }
 
-int coord_read_spec(const struct sl_job_row *r, cJSON **spec, struct sl_error *e)
+int coord_damaged(const struct sl_coord *c, uint64_t job, enum sl_job_state state, const char *why, struct sl_error *e)
+{
+    char advice[80] = "restore a copy of it, or move it away and begin anew";
+
+    if (sl_job_ended(state))
+        snprintf(advice, sizeof advice, "'sluice forget %llu' takes it out", (unsigned long long)job);
+    return sl_fail(e, SL_EUSAGE, "%.200s: job %llu cannot be read, the queue is damaged: %.600s; %s", sl_queue_path(c->q),
+                   (unsigned long long)job, why, advice);
+}
+
+int coord_read_spec(const struct sl_coord *c, const struct sl_job_row *r, cJSON **spec, struct sl_error *e)
 {
     struct sl_error why;
     cJSON *files = NULL;
-    char forget[80] = "";
     int rc;
 
     *spec = NULL;
@@ -267,18 +282,13 @@ int coord_read_spec(const struct sl_job_row *r, cJSON **spec, struct sl_error *e
         return 0;
     cJSON_Delete(*spec);
     *spec = NULL;
-    if (sl_job_ended(r->state))
-        snprintf(forget, sizeof forget, "; 'sluice forget %llu' takes it out", (unsigned long long)r->id);
-    return rc == SL_EFAIL ? sl_fail(e, SL_EFAIL, "%s", why.text)
-                          : sl_fail(e, SL_EUSAGE, "queue: job %llu cannot be read, the queue is damaged: %.700s%s",
-                                    (unsigned long long)r->id, why.text, forget);
+    return rc == SL_EFAIL ? sl_fail(e, SL_EFAIL, "%s", why.text) : coord_damaged(c, r->id, r->state, why.text, e);
 }
 
 static int copy_row(struct job *j, const struct sl_job_row *r, struct sl_error *e)
 {
-    if (r->n_tasks > SL_TASKS_MAX)
-        return sl_fail(e, SL_EFAIL, "queue: job %llu has %u tasks, the queue is damaged", (unsigned long long)r->id,
-                       r->n_tasks);
+    char why[64];
+
     j->id = r->id;
     j->group = r->group;
     j->state = r->state;
@@ -290,7 +300,9 @@ static int copy_row(struct job *j, const struct sl_job_row *r, struct sl_error *
     j->started_ms = r->started_ms;
     j->ended_ms = r->ended_ms;
     j->code = r->code;
-    j->n_tasks = r->n_tasks;
+    snprintf(why, sizeof why, "%u tasks are more than there can be", r->n_tasks);
+    if (r->n_tasks > SL_TASKS_MAX)
+        return coord_damaged(j->c, r->id, r->state, why, e);
     j->src_bytes = r->src_bytes;
     j->file_bytes = r->file_bytes;
     j->n_after = r->n_after;
@@ -300,13 +312,13 @@ static int copy_row(struct job *j, const struct sl_job_row *r, struct sl_error *
     j->user = strdup(r->user);
     j->files = strdup(r->files);
     j->tasks = calloc(r->n_tasks ? r->n_tasks : 1, sizeof *j->tasks);
+    j->n_tasks = j->tasks ? r->n_tasks : 0;
     for (j->n_labels = 0; j->n_labels < r->n_labels; j->n_labels++)
         if (!(j->labels[j->n_labels] = strdup(r->labels[j->n_labels])))
             break;
     if (!j->user || !j->files || !j->tasks || j->n_labels != r->n_labels)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    if (coord_read_spec(r, &j->spec, e) < 0)
-        return e->code = SL_EFAIL;
+    SL_TRY(coord_read_spec(j->c, r, &j->spec, e));
     j->output_hash = coord_output_hash(j->spec);
     return 0;
 }
@@ -350,30 +362,48 @@ static int resolve_deps(struct sl_coord *c, struct job *j, struct sl_error *e)
     return 0;
 }
 
+/* Its tasks, which are those of its plan and those that every job has. */
+static int load_tasks(struct loading *l)
+{
+    struct job *j = l->j;
+
+    SL_TRY(sl_queue_each_task(l->c->q, j->id, on_task, l, l->e));
+    for (uint32_t n = j->n_tasks, t = n ? 0 : SL_TASK_PREPARE; t <= SL_TASK_PUBLISH; t = t + 1 == n ? SL_TASK_PREPARE : t + 1)
+        if (!coord_task(j, t) || !coord_task(j, t)->exists)
+            return damaged_task(l, t, "is missing");
+    SL_TRY(index_tasks(j, l->e));
+    return resolve_deps(l->c, j, l->e);
+}
+
+/* Takes out what was loaded of a job. */
+static void unload(struct sl_coord *c, struct job *j)
+{
+    for (uint32_t i = 0; i < c->n_workers; i++)
+        for (uint32_t k = c->workers[i]->n_held; k-- > 0;)
+            if (c->workers[i]->held[k].job == j)
+                let_go(c->workers[i], j, c->workers[i]->held[k].task);
+    coord_free_job(j);
+}
+
 int coord_load_jobs(struct sl_coord *c, uint64_t id, struct sl_error *e)
 {
     const struct sl_job_filter f = {.id = id, .states = id ? 0 : ~SL_JOBS_ENDED};
     const struct sl_job_filter cancelled = {.states = 1u << SL_JOB_CANCELLED};
     struct loading l = {c, e, NULL, false};
     uint32_t first = c->n_jobs;
+    int rc = sl_queue_each_job(c->q, &f, on_job, &l, e);
 
-    SL_TRY(sl_queue_each_job(c->q, &f, on_job, &l, e));
     l.discards = true;
-    if (!id)
-        SL_TRY(sl_queue_each_job(c->q, &cancelled, on_job, &l, e));
-    for (uint32_t i = first; i < c->n_jobs; i++) {
+    if (rc == 0 && !id)
+        rc = sl_queue_each_job(c->q, &cancelled, on_job, &l, e);
+    for (uint32_t i = first; rc == 0 && i < c->n_jobs; i++) {
         l.j = c->jobs[i];
         l.j->pass = c->vtime;
-        SL_TRY(sl_queue_each_task(c->q, l.j->id, on_task, &l, e));
-        /* Its plan's tasks are there, and those that every job has. */
-        for (uint32_t n = l.j->n_tasks, t = n ? 0 : SL_TASK_PREPARE; t <= SL_TASK_PUBLISH; t = t + 1 == n ? SL_TASK_PREPARE : t + 1)
-            if (!coord_task(l.j, t) || !coord_task(l.j, t)->exists)
-                return sl_fail(e, SL_EFAIL, "queue: job %llu lacks its task %u, the queue is damaged",
-                               (unsigned long long)l.j->id, t);
-        SL_TRY(index_tasks(l.j, e));
-        SL_TRY(resolve_deps(c, l.j, e));
+        rc = load_tasks(&l);
     }
-    return 0;
+    while (rc < 0 && c->n_jobs > first)
+        unload(c, c->jobs[--c->n_jobs]);
+    return rc == SL_EUSAGE && !id ? (e->code = SL_EFAIL) : rc;
 }
 
 /* ---- states */
@@ -393,6 +423,8 @@ int coord_set_state(struct sl_coord *c, struct job *j, enum sl_job_state s, int 
     bool same = j->state == s;
 
     SL_TRY(sl_queue_set_state(c->q, j->id, s, code, error, c->now.wall_ms, e));
+    if (s != SL_JOB_VERIFYING && !(s == SL_JOB_SUCCEEDED && j->state == SL_JOB_VERIFYING && j->ended_ms))
+        j->ended_ms = sl_job_ended(s) ? c->now.wall_ms : 0;
     j->state = s;
     coord_turns_changed(c);
     j->tx = c->tx;
@@ -400,7 +432,6 @@ int coord_set_state(struct sl_coord *c, struct job *j, enum sl_job_state s, int 
     snprintf(j->error, sizeof j->error, "%s", error ? error : "");
     if (s == SL_JOB_RUNNING && !j->started_ms)
         j->started_ms = c->now.wall_ms;
-    j->ended_ms = sl_job_ended(s) ? c->now.wall_ms : 0;
     c->changes++;
     tell_dependents(c, j);
     if (!same)
@@ -492,13 +523,14 @@ int coord_advance(struct sl_coord *c, struct job *j, struct sl_error *e)
     return s == j->state ? 0 : coord_set_state(c, j, s, s == SL_JOB_SUCCEEDED ? 0 : j->code, NULL, e);
 }
 
-int coord_within_roots(const struct sl_coord *c, const struct job *j, struct sl_error *why)
+int coord_possible(const struct sl_coord *c, const struct job *j, struct sl_error *why)
 {
     const char *paths[] = {sl_get_str(j->spec, "source"), sl_get_str(j->spec, "output"),
                            sl_get_str(sl_get(j->spec, "options"), "imatrix")};
     struct sl_error found; /* as much as that it is not there now */
     char roots[450] = "it has none";
 
+    SL_TRY(coord_paths_fit(j->spec, why));
     for (uint32_t i = 0, n = 0; i < c->o.n_roots && n < sizeof roots; i++)
         n += (uint32_t)snprintf(roots + n, sizeof roots - n, "%s%s", i ? ", " : "", c->o.roots[i]);
     for (unsigned i = 0; i < 3; i++)
@@ -507,17 +539,20 @@ int coord_within_roots(const struct sl_coord *c, const struct job *j, struct sl_
     return 0;
 }
 
-int coord_fail_outside(struct sl_coord *c, struct sl_error *e)
+int coord_fail_impossible(struct sl_coord *c, struct sl_error *e)
 {
     for (uint32_t i = 0; i < c->n_jobs; i++) {
         struct job *j = c->jobs[i];
-        char text[1024];
+        char advice[96] = "", text[1024];
         struct sl_error why;
+        bool fits = coord_paths_fit(j->spec, &why) == 0;
 
-        if (sl_job_ended(j->state) || j->state == SL_JOB_HELD || coord_within_roots(c, j, &why) == 0)
+        if (sl_job_ended(j->state) || j->state == SL_JOB_HELD || (fits && coord_possible(c, j, &why) == 0))
             continue;
-        snprintf(text, sizeof text, "%.900s; start sluiced with a root for it again, and 'sluice retry "
-                 "%llu' goes on", why.text, (unsigned long long)j->id);
+        if (fits)
+            snprintf(advice, sizeof advice, "; start sluiced with a root for it again, and 'sluice retry %llu' goes on",
+                     (unsigned long long)j->id);
+        snprintf(text, sizeof text, "%.900s%s", why.text, advice);
         SL_TRY(coord_revoke_all(c, j, "the job has failed", e));
         SL_TRY(coord_set_state(c, j, SL_JOB_FAILED, -SL_EUSAGE, text, e));
     }

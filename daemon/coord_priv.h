@@ -250,9 +250,12 @@ struct job *coord_job(struct sl_coord *c, uint64_t id);
 struct task *coord_task(struct job *j, uint32_t task);
 /* Effect: *spec (the caller's) = the row's specification. Errors: SL_EUSAGE when that or its files are no longer
  * what the coordinator writes, SL_EFAIL; *spec is NULL then. */
-int coord_read_spec(const struct sl_job_row *r, cJSON **spec, struct sl_error *e) SL_MUST_USE;
+int coord_read_spec(const struct sl_coord *c, const struct sl_job_row *r, cJSON **spec, struct sl_error *e) SL_MUST_USE;
+/* Returns SL_EUSAGE, with a line that names the job, why, and what to do. */
+int coord_damaged(const struct sl_coord *c, uint64_t job, enum sl_job_state state, const char *why, struct sl_error *e)
+    SL_MUST_USE;
 /* Effect: reads a job from the queue; id 0: all that have not ended, and cancelled ones whose files are
- * still there. Errors: those of the queue. */
+ * still there. Errors: those of the queue; of one job SL_EUSAGE when it is damaged: it is not in memory then. */
 int coord_load_jobs(struct sl_coord *c, uint64_t id, struct sl_error *e) SL_MUST_USE;
 /* The plan's tasks, all of them ready, in place of what was there. */
 int coord_set_tasks(struct job *j, const struct sl_queue_plan *p, struct sl_error *e) SL_MUST_USE;
@@ -280,12 +283,11 @@ int coord_revoke_all(struct sl_coord *c, struct job *j, const char *why, struct 
 int coord_tell_over(struct sl_coord *c, const struct job *j, struct sl_error *e) SL_MUST_USE;
 /* Goes on to the state that the job's tasks say. */
 int coord_advance(struct sl_coord *c, struct job *j, struct sl_error *e) SL_MUST_USE;
-/* Returns 0, or SL_EUSAGE in why when a path of the job lies outside the daemon's roots; one that is not there
- * now is no reason. */
-int coord_within_roots(const struct sl_coord *c, const struct job *j, struct sl_error *why);
-/* Effect: jobs that have not ended, are not held and lie outside the roots, which were others when they
- * were taken, fail. */
-int coord_fail_outside(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
+/* Returns 0, or SL_EUSAGE in why when a path of the job lies outside the daemon's roots (one that is not there
+ * now is no reason), or its output's have no room in a message, as an earlier release took them. */
+int coord_possible(const struct sl_coord *c, const struct job *j, struct sl_error *why) SL_MUST_USE;
+/* Effect: jobs that have not ended, are not held and are so, fail. */
+int coord_fail_impossible(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
 /* A failure's text says itself what to do. */
 bool coord_advises(const char *text);
 /* The job has ended and its files are still to be removed. */
@@ -382,6 +384,8 @@ int coord_on_submit(struct ask *a, struct sl_error *e) SL_MUST_USE;
 /* Returns 0, or SL_EEXISTS in why when a job other than self is under way with
  * this output. */
 int coord_output_free(struct ask *a, const cJSON *spec, uint64_t self);
+/* Returns 0, or SL_EUSAGE in why when the paths of the output's files have no room in a message. */
+int coord_paths_fit(const cJSON *spec, struct sl_error *why) SL_MUST_USE;
 /* Whether two jobs' specs name the same output file. */
 bool coord_same_output(const struct sl_coord *c, const cJSON *a, const cJSON *b);
 /* Equal for equal outputs. */

@@ -108,6 +108,15 @@ static void put_reason(const struct sl_coord *c, const struct job *j, char *buf,
         snprintf(buf, cap, "waits for the plans of its sweep");
 }
 
+/* Of what it holds: what it told last, if it has that still; else what it got first. */
+static const struct held *in_hand(const struct worker *w)
+{
+    for (uint32_t i = 0; i < w->n_held; i++)
+        if (w->held[i].job->id == w->cur_job && w->held[i].task == w->cur_task)
+            return &w->held[i];
+    return w->held;
+}
+
 void coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool files)
 {
     struct sl_job_row r = {
@@ -132,12 +141,12 @@ void coord_put_job(struct sl_coord *c, cJSON *into, const struct job *j, bool fi
         for (uint32_t k = 0; k < w->n_held; k++) {
             if (w->held[k].job != j)
                 continue;
-            here |= w->cur_job == j->id;
+            here = true;
             leased++;
             if (w->held[k].task < SL_TASKS_MAX)
                 bytes += coord_task((struct job *)(uintptr_t)j, w->held[k].task)->bytes_done;
         }
-        rate += here ? w->rate : 0;
+        rate += here && in_hand(w)->job == j ? w->rate : 0;
     }
     sl_put_uint(into, "leased", leased);
     sl_put_uint(into, "done_bytes", bytes);
@@ -199,10 +208,12 @@ void coord_put_worker(const struct sl_coord *c, cJSON *into, const struct worker
                                                                              : "idle");
     sl_put_uint(into, "seen", c->now.run_ms - w->seen_ms);
     sl_put_uint(into, "held", w->n_held);
-    if (w->n_held && w->cur_job) {
-        sl_put_uint(into, "job", w->cur_job);
-        sl_put_uint(into, "task", w->cur_task);
-        if (w->tensor[0])
+    if (w->n_held) {
+        const struct held *h = in_hand(w);
+
+        sl_put_uint(into, "job", h->job->id);
+        sl_put_uint(into, "task", h->task);
+        if (w->tensor[0] && h->job->id == w->cur_job && h->task == w->cur_task)
             sl_put_str(into, "tensor", w->tensor);
     }
     if (w->n_held && w->rate)

@@ -42,6 +42,16 @@ int coord_output_free(struct ask *a, const cJSON *spec, uint64_t self)
     return 0;
 }
 
+int coord_paths_fit(const cJSON *spec, struct sl_error *why)
+{
+    const char *prefix = sl_get_str(spec, "prefix");
+
+    if (strlen(sl_get_str(spec, "output")) + 1 + strlen(prefix) + strlen("-00001-of-00002.gguf") < PATH_MAX)
+        return 0;
+    return sl_fail(why, SL_EUSAGE, "the paths of %s's files would have more than %d bytes; choose a folder with a shorter one",
+                   prefix, PATH_MAX - 1);
+}
+
 static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
 {
     const struct sl_coord_opts *o = &a->c->o;
@@ -54,9 +64,7 @@ static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
         return sl_fail(&a->why, SL_EUSAGE, "the jobs of a sweep have one source");
     if (!prefix[0] || strpbrk(prefix, "/\t\n\r") || prefix[0] == '.') /* the wire holds no others */
         return sl_fail(&a->why, SL_EUSAGE, "prefix '%s': a file's base name is expected", prefix);
-    if (strlen(sl_get_str(spec, "output")) + 1 + strlen(prefix) + strlen("-00001-of-00002.gguf") >= PATH_MAX)
-        return sl_fail(&a->why, SL_EUSAGE, "the paths of %s's files would have more than %d bytes; choose a folder with a "
-                       "shorter one", prefix, PATH_MAX - 1);
+    SL_TRY(coord_paths_fit(spec, &a->why));
     for (other = first; other != spec; other = other->next)
         if (coord_same_output(a->c, other, spec))
             return sl_fail(&a->why, SL_EUSAGE, "two jobs of the sweep have the output %s/%s",

@@ -274,7 +274,7 @@ int sl_coord_open(struct sl_queue *q, const struct sl_coord_opts *o, struct sl_n
     c->adoptable = sl_queue_last_epoch(q);
     rc = coord_load_jobs(c, 0, e);
     if (rc == 0)
-        rc = coord_fail_outside(c, e);
+        rc = coord_fail_impossible(c, e);
     if (rc == 0)
         rc = sl_queue_commit(q, e);
     c->epochs_synced = sl_queue_epochs_synced(q);

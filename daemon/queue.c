@@ -192,11 +192,6 @@ uint64_t db_last_id(const struct sl_queue *q)
     return (uint64_t)sqlite3_last_insert_rowid(q->db);
 }
 
-const char *db_path(const struct sl_queue *q)
-{
-    return q->path;
-}
-
 /* ---- epochs */
 
 uint64_t sl_queue_take_epoch(struct sl_queue *q)
@@ -389,6 +384,11 @@ void sl_queue_close(struct sl_queue *q)
     sqlite3_close(q->db);
     free(q->path);
     free(q);
+}
+
+const char *sl_queue_path(const struct sl_queue *q)
+{
+    return q->path;
 }
 
 void sl_queue_remove(const char *path)

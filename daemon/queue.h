@@ -111,6 +111,8 @@ struct sl_queue;
 int sl_queue_open(const char *path, struct sl_queue **out, struct sl_error *e) SL_MUST_USE;
 /* What was not committed is dropped. */
 void sl_queue_close(struct sl_queue *q);
+/* The path that it was opened with, for messages. */
+const char *sl_queue_path(const struct sl_queue *q);
 /* Effect: removes the queue's files (after close). */
 void sl_queue_remove(const char *path);
 
@@ -169,7 +171,8 @@ int sl_queue_set_plan(struct sl_queue *q, uint64_t job, const struct sl_queue_pl
 int sl_queue_same_plan(struct sl_queue *q, uint64_t job, const struct sl_queue_plan *p,
                        struct sl_error *e) SL_MUST_USE;
 
-/* Effect: sets state, times, exit code and error (NULL: none). */
+/* Effect: sets state, times, exit code and error (NULL: none). A job that had ended and is verified, and is what it
+ * must be, keeps the time of its end. */
 int sl_queue_set_state(struct sl_queue *q, uint64_t job, enum sl_job_state s, int code,
                        const char *error, uint64_t now_ms, struct sl_error *e) SL_MUST_USE;
 /* Effect: each sets what its name says. files: a JSON array of final names; present: whether the job is to have the

@@ -9,7 +9,7 @@
 /* What the statements name by number. */
 _Static_assert(SL_TASKS_MAX == 65536 && SL_TASK_VERIFY == 65539 && SL_TASK_DISCARD == 65540 &&
                SL_TASK_READY == 0 && SL_TASK_LEASED == 1 && SL_TASK_DONE == 2 && SL_TASK_QUARANTINED == 3 &&
-               SL_JOB_RUNNING == 2 && SL_JOB_SUCCEEDED == 5 && SL_JOB_FAILED == 6 && SL_JOB_CANCELLED == 7 &&
+               SL_JOB_RUNNING == 2 && SL_JOB_VERIFYING == 4 && SL_JOB_SUCCEEDED == 5 && SL_JOB_FAILED == 6 && SL_JOB_CANCELLED == 7 &&
                SL_JOB_STATES == 9 && SL_AFTER_MAX == 64 && SL_LABELS_MAX == 32, "change the statements too");
 
 const char *sl_job_state_name(enum sl_job_state s)
@@ -238,19 +238,19 @@ int sl_queue_same_plan(struct sl_queue *q, uint64_t job, const struct sl_queue_p
                                " FROM jobs WHERE id = ?", "i", job));
     SL_TRY(rc = db_next(q, st, e));
     if (rc == 0)
-        return sl_fail(e, SL_ENOJOB, "%s: no job %llu", db_path(q), (unsigned long long)job);
+        return sl_fail(e, SL_ENOJOB, "%s: no job %llu", sl_queue_path(q), (unsigned long long)job);
     rc = 0;
     /* The same fingerprint is the same work, however its options were spelled. */
     for (int i = 0; i < 5 && rc == 0 && db_text(st, 4)[0] && strcmp(db_text(st, 4), now[4]) != 0; i++)
         if (i == 3 && sl_plan_option_difference(db_text(st, i), now[i], option, sizeof option))
-            rc = sl_fail(e, SL_EEXISTS, "%s: unfinished work with another %s", db_path(q), option);
+            rc = sl_fail(e, SL_EEXISTS, "%s: unfinished work with another %s", sl_queue_path(q), option);
         else if (strcmp(db_text(st, i), now[i]) != 0)
             rc = sl_fail(e, SL_EEXISTS, "%s: unfinished work with another %s (then %s, now %s)",
-                         db_path(q), label[i], db_text(st, i), now[i]);
+                         sl_queue_path(q), label[i], db_text(st, i), now[i]);
     if (rc == 0 && db_text(st, 4)[0] && db_number(st, 5) != p->n_tasks)
         rc = sl_fail(e, SL_EEXISTS, "%s: unfinished work with another number of tasks (then %llu, "
                                     "now %u)",
-                     db_path(q), (unsigned long long)db_number(st, 5), p->n_tasks);
+                     sl_queue_path(q), (unsigned long long)db_number(st, 5), p->n_tasks);
     db_reset(st);
     return rc;
 }
@@ -260,7 +260,8 @@ int sl_queue_set_state(struct sl_queue *q, uint64_t job, enum sl_job_state s, in
 {
     CHANGE(q, e, "UPDATE jobs SET state = ?1, code = ?2, error = ?3,"
                  " started = iif(started = 0 AND ?1 = 2, ?4, started),"
-                 " ended = iif(?1 IN (5, 6, 7), ?4, 0) WHERE id = ?5",
+                 " ended = CASE WHEN ?1 = 4 OR (?1 = 5 AND state = 4 AND ended) THEN ended"
+                 " WHEN ?1 IN (5, 6, 7) THEN ?4 ELSE 0 END WHERE id = ?5",
            "iisii", (uint64_t)s, (uint64_t)code, error ? error : "", now_ms, job);
     return 0;
 }

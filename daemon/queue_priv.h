@@ -37,7 +37,4 @@ int db_reserve_epochs(struct sl_queue *q, struct sl_error *e) SL_MUST_USE;
 /* Effect: removes events and submits' keys that are older than what is kept. */
 int db_trim(struct sl_queue *q, struct sl_error *e) SL_MUST_USE;
 
-/* The database's path, for messages. */
-const char *db_path(const struct sl_queue *q);
-
 #endif

@@ -48,7 +48,7 @@ static void a_damaged_ended_job_is_told(void **state)
     static const char *const damage[] = {"UPDATE jobs SET spec = 'x' || spec WHERE id = 1",
                                          "UPDATE jobs SET spec = substr(spec, 3) WHERE id = 1",
                                          "UPDATE jobs SET spec = '{' || spec, files = '[' WHERE id = 1"};
-    static const char *const asks[] = {"\"history\"", "\"show\",\"job\":1", "\"wait\",\"jobs\":[1]",
+    static const char *const asks[] = {"\"show\",\"job\":1", "\"wait\",\"jobs\":[1]",
                                        "\"cancel\",\"jobs\":[1],\"discard\":true", "\"retry\",\"jobs\":[1]"};
     struct world *w = *state;
 
@@ -77,11 +77,112 @@ static void a_damaged_ended_job_is_told(void **state)
     expect(w, C, SL_M_JOBS);
 }
 
+/* The others of the history are shown, and it is named. */
+static void a_damaged_job_hides_no_other(void **state)
+{
+    static const char *const damage[] = {"UPDATE jobs SET spec = 'x' || spec WHERE id = 2",
+                                         "UPDATE jobs SET spec = substr(spec, 2), files = '[' WHERE id = 2",
+                                         "UPDATE jobs SET files = '', user = hex(zeroblob(100)) WHERE id = 2",
+                                         "UPDATE jobs SET user = 'u', src_bytes = 99999999999999999 WHERE id = 2"};
+    struct world *w = *state;
+
+    client(w, C);
+    for (unsigned i = 0; i < 3; i++)
+        submit(w, C, (const char *[]){"a", "b", "c"}[i], "");
+    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1,2,3]}");
+    expect(w, C, SL_M_DONE);
+    for (unsigned i = 0; i < sizeof damage / sizeof damage[0]; i++) {
+        const cJSON *list, *job;
+
+        alter(w, damage[i]);
+        world_start(w);
+        client(w, C);
+        say(w, C, "{\"v\":3,\"m\":\"history\"}");
+        list = sl_get(expect(w, C, SL_M_JOBS), "jobs");
+        assert_int_equal(cJSON_GetArraySize(list), 3);
+        for (int k = 0; k < 3; k++) {
+            job = cJSON_GetArrayItem(list, k);
+            assert_int_equal(sl_get_uint(job, "id", 0), 3 - k);
+            assert_string_equal(sl_get_str(job, "state"), "cancelled");
+            if (!!strstr(sl_get_str(job, "error"), "job 2 cannot be read, the queue is damaged") != (k == 1))
+                fail_msg("%u: %s", i, sl_get_str(job, "error"));
+        }
+        assert_string_equal(sl_get_str(cJSON_GetArrayItem(list, 1), "source"), "/");
+    }
+}
+
+/* It cannot be read: its verbs say so, once, and the queue goes on. */
+static void a_job_with_damaged_tasks_is_told(void **state)
+{
+    static const char *const damage[] = {"UPDATE tasks SET state = 9 WHERE job = 1 AND task = 1",
+                                         "UPDATE tasks SET state = 1, worker = 'w' WHERE job = 1 AND task = 0;"
+                                         "UPDATE tasks SET state = 0, job = 7 WHERE job = 1 AND task = 1",
+                                         "UPDATE tasks SET job = 1, task = 70000 WHERE job = 7",
+                                         "UPDATE tasks SET task = 1 WHERE task = 70000; UPDATE jobs SET n_tasks = 99999 WHERE id = 1"};
+    static const char *const asks[] = {"\"cancel\",\"jobs\":[1],\"discard\":true", "\"retry\",\"jobs\":[2,1]",
+                                       "\"set\",\"jobs\":[1],\"priority\":3"};
+    struct world *w = *state;
+
+    client(w, C);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 3, 3);
+    submit(w, C, "b", "");
+    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1,2]}");
+    expect(w, C, SL_M_DONE);
+    for (unsigned i = 0; i < sizeof damage / sizeof damage[0]; i++) {
+        alter(w, damage[i]);
+        world_start(w);
+        client(w, C);
+        for (unsigned k = 0; k < sizeof asks / sizeof asks[0]; k++) {
+            cJSON *m;
+
+            say(w, C, "{\"v\":3,\"m\":%s}", asks[k]);
+            m = expect(w, C, SL_M_ERROR);
+            assert_int_equal(sl_get_uint(m, "code", 0), -SL_EFAIL);
+            if (!strstr(sl_get_str(m, "text"), "job 1 cannot be read, the queue is damaged: ") ||
+                !strstr(sl_get_str(m, "text"), "; 'sluice forget 1' takes it out"))
+                fail_msg("%s", sl_get_str(m, "text"));
+        }
+    }
+    say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[1]}");
+    expect(w, C, SL_M_DONE);
+    say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[2]}");
+    expect(w, C, SL_M_DONE);
+    worker(w, 1);
+    run_all(w, 1);
+    assert_string_equal(state_of(w, C, 2), "succeeded");
+}
+
+/* As an earlier release took it: it would be published, and that told, without an end. */
+static void too_long_an_output_fails_once(void **state)
+{
+    struct world *w = *state;
+
+    client(w, C);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 3, 3);
+    submit(w, C, "b", ",\"hold\":true");
+    alter(w, "UPDATE jobs SET spec = replace(spec, '\"/out\"', '\"/' || hex(zeroblob(2040)) || '\"')");
+    world_start(w);
+    client(w, C);
+    assert_string_equal(state_of(w, C, 1), "failed");
+    say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":1}");
+    assert_string_equal(sl_get_str(sl_get(expect(w, C, SL_M_JOB), "job"), "error"), "the paths of a's files would have more than "
+                        "4095 bytes; choose a folder with a shorter one");
+    say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[1]}");
+    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "choose a folder with a shorter one"));
+    say(w, C, "{\"v\":3,\"m\":\"release\",\"jobs\":[2]}");
+    assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "choose a folder with a shorter one"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_damaged_queue_is_refused),
         TEST(a_damaged_ended_job_is_told),
+        TEST(a_damaged_job_hides_no_other),
+        TEST(a_job_with_damaged_tasks_is_told),
+        TEST(too_long_an_output_fails_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

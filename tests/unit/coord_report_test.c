@@ -1,0 +1,89 @@
+/* What clients are shown of jobs and workers. */
+#include "coord_world.h"
+
+static uint64_t shown(struct world *w, const char *field)
+{
+    say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":1}");
+    return sl_get_uint(sl_get(expect(w, C, SL_M_JOB), "job"), field, 0);
+}
+
+/* A verification of the next day does not count as work of this one; one that fails ends the job then. */
+static void a_later_verification_changes_no_end(void **state)
+{
+    struct world *w = *state;
+    struct got g = {0};
+    uint64_t ended;
+
+    client(w, C);
+    worker(w, 1);
+    submit(w, C, "a", "");
+    run_all(w, 1);
+    ended = shown(w, "ended");
+    assert_true(ended != 0);
+    for (unsigned i = 0; i < 3; i++) {
+        w->now.wall_ms += 86400000;
+        say(w, C, "{\"v\":3,\"m\":\"verify\",\"job\":1}");
+        expect(w, C, SL_M_DONE);
+        if (i == 1) { /* from the disk, too */
+            world_stop(w);
+            world_start(w);
+            client(w, C);
+            worker(w, 1);
+        }
+        assert_int_equal(strncmp(state_of(w, C, 1), "verifying", 9), 0);
+        assert_true(shown(w, "ended") == ended);
+        pull(w, 1, 1);
+        assert_int_equal(granted(w, 1, &g, 1), 1);
+        assert_int_equal(g.task, SL_TASK_VERIFY);
+        if (i < 2) {
+            result(w, 1, g);
+            assert_string_equal(state_of(w, C, 1), "succeeded");
+            assert_true(shown(w, "ended") == ended);
+        } else {
+            failed(w, 1, g, 8, "");
+            assert_string_equal(state_of(w, C, 1), "failed");
+            assert_true(shown(w, "ended") == w->now.wall_ms);
+        }
+    }
+}
+
+static const cJSON *shown_worker(struct world *w)
+{
+    say(w, C, "{\"v\":3,\"m\":\"workers\"}");
+    return cJSON_GetArrayItem(sl_get(expect(w, C, SL_M_WORKER_LIST), "workers"), 0);
+}
+
+/* Not what it told of before. */
+static void a_worker_is_at_what_it_holds(void **state)
+{
+    struct world *w = *state;
+    struct got g = {0}, next = {0};
+
+    client(w, C);
+    worker(w, 1);
+    ready_job(w, C, 1, "a", 1, 1);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    say(w, 1, "{\"v\":3,\"m\":\"progress\",\"bytes\":1,\"rate\":5,\"tensor\":\"old\",\"tasks\":[{\"job\":1,\"task\":0,\"epoch\":%llu,"
+        "\"bytes\":1}]}", (unsigned long long)g.epoch);
+    assert_string_equal(sl_get_str(shown_worker(w), "tensor"), "old");
+    assert_int_equal(shown(w, "rate"), 5);
+    submit(w, C, "b", ",\"priority\":51");
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, &next, 1), 1);
+    assert_int_equal(sl_get_uint(shown_worker(w), "job", 0), 1);
+    result(w, 1, g);
+    pull(w, 1, 0);
+    assert_int_equal(sl_get_uint(shown_worker(w), "job", 0), 2);
+    assert_int_equal(sl_get_uint(shown_worker(w), "task", 0), SL_TASK_PREPARE);
+    assert_null(sl_get_str(shown_worker(w), "tensor"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_later_verification_changes_no_end),
+        TEST(a_worker_is_at_what_it_holds),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
