@@ -18,8 +18,6 @@
 
 #define ZAP_ENDPOINT "inproc://zeromq.zap.01"
 #define ZAP_FRAMES 7
-#define TCP_IDLE_S 30  /* without a sign of the other machine; then it is asked for one */
-#define TCP_PROBE_S 10 /* so often, three times */
 #define SEND_HWM (4 * SL_ASK_MAX) /* one request has an answer for each of its jobs (wait), and events beside them */
 
 enum kind { LISTEN_IPC, LISTEN_CURVE, LISTEN_PLAIN, LISTEN_INPROC };
@@ -188,10 +186,9 @@ static int set_options(struct sl_router *r, struct listener *l, unsigned i, stru
     } ints[] = {
         {ZMQ_SNDHWM, SEND_HWM}, {ZMQ_RCVHWM, SL_WIRE_HWM}, {ZMQ_LINGER, SL_WIRE_LINGER_MS},
         {ZMQ_HANDSHAKE_IVL, SL_WIRE_HANDSHAKE_MS}, {ZMQ_ROUTER_MANDATORY, 1},
-        /* No heartbeats here: libzmq ends the program when one is due on a connection that is gone while what it sent is
-         * not read. A machine that is gone is found by TCP. */
-        {ZMQ_HEARTBEAT_IVL, 0}, {ZMQ_TCP_KEEPALIVE, 1}, {ZMQ_TCP_KEEPALIVE_IDLE, TCP_IDLE_S},
-        {ZMQ_TCP_KEEPALIVE_INTVL, TCP_PROBE_S}, {ZMQ_TCP_KEEPALIVE_CNT, 3}, {ZMQ_TCP_MAXRT, 1000 * TCP_IDLE_S},
+        {ZMQ_HEARTBEAT_IVL, 0}, {ZMQ_TCP_KEEPALIVE, 1}, {ZMQ_TCP_KEEPALIVE_IDLE, SL_WIRE_TCP_IDLE_S},
+        {ZMQ_TCP_KEEPALIVE_INTVL, SL_WIRE_TCP_PROBE_S}, {ZMQ_TCP_KEEPALIVE_CNT, 3},
+        {ZMQ_TCP_MAXRT, 1000 * SL_WIRE_TCP_IDLE_S},
     };
     int64_t most = SL_WIRE_MAX;
     char domain[32];

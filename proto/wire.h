@@ -44,7 +44,10 @@ const char *sl_task_name(uint64_t task);
 
 /* Transport settings that both sides share. */
 #define SL_WIRE_HWM 1000            /* messages of one peer that are not yet read; of a worker or client, not yet sent */
-#define SL_WIRE_HEARTBEAT_MS 2000   /* ZMTP's own heartbeats, of workers and clients; time-out and TTL four times this */
+/* No ZMTP heartbeats: libzmq ends the program when one is due on a connection that is gone while what it sent is not
+ * read. The protocol has its own, and TCP finds a machine that is gone. */
+#define SL_WIRE_TCP_IDLE_S 30       /* without a sign of the other machine; then it is asked for one */
+#define SL_WIRE_TCP_PROBE_S 10      /* so often, three times */
 #define SL_WIRE_HANDSHAKE_MS 10000
 #define SL_WIRE_LINGER_MS 500       /* for what is still unsent when a program ends */
 #define SL_ZAP_DOMAIN "sluice"

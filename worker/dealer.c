@@ -36,17 +36,17 @@ static int set_int(void *socket, int option, int v)
     return zmq_setsockopt(socket, option, &v, sizeof v);
 }
 
-/* Bounds, heartbeats and keys; before connecting. */
+/* Bounds and keys; before connecting. */
 static int set_options(struct sl_dealer *d, struct sl_error *e)
 {
     static const struct {
         int option, value;
     } ints[] = {
         {ZMQ_SNDHWM, SL_WIRE_HWM}, {ZMQ_RCVHWM, SL_WIRE_HWM}, {ZMQ_LINGER, SL_WIRE_LINGER_MS},
-        {ZMQ_HEARTBEAT_IVL, SL_WIRE_HEARTBEAT_MS}, {ZMQ_HEARTBEAT_TIMEOUT, 4 * SL_WIRE_HEARTBEAT_MS},
-        {ZMQ_HEARTBEAT_TTL, 4 * SL_WIRE_HEARTBEAT_MS}, {ZMQ_HANDSHAKE_IVL, SL_WIRE_HANDSHAKE_MS},
-        {ZMQ_RECONNECT_IVL, RECONNECT_MS}, {ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS},
-        {ZMQ_IMMEDIATE, 1},
+        {ZMQ_HANDSHAKE_IVL, SL_WIRE_HANDSHAKE_MS}, {ZMQ_HEARTBEAT_IVL, 0}, {ZMQ_TCP_KEEPALIVE, 1},
+        {ZMQ_TCP_KEEPALIVE_IDLE, SL_WIRE_TCP_IDLE_S}, {ZMQ_TCP_KEEPALIVE_INTVL, SL_WIRE_TCP_PROBE_S},
+        {ZMQ_TCP_KEEPALIVE_CNT, 3}, {ZMQ_TCP_MAXRT, 1000 * SL_WIRE_TCP_IDLE_S},
+        {ZMQ_RECONNECT_IVL, RECONNECT_MS}, {ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS}, {ZMQ_IMMEDIATE, 1},
     };
     int64_t most = SL_WIRE_MAX;
     bool bad = zmq_setsockopt(d->socket, ZMQ_MAXMSGSIZE, &most, sizeof most) != 0;

@@ -342,10 +342,46 @@ static void who_floods_and_goes_harms_nobody(void **state)
             nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
     }
     sl_dealer_close(d);
-    nanosleep(&(struct timespec){.tv_sec = 1 + SL_WIRE_HEARTBEAT_MS / 1000}, NULL);
+    nanosleep(&(struct timespec){.tv_sec = 3}, NULL);
     assert_int_equal(sl_router_receive(r, &m, &e), 1);
     free(m.bytes);
     sl_router_close(r);
+}
+
+/* The same at the other end: a client that is stopped or writes to a full pipe, while the daemon goes. */
+static void a_daemon_that_goes_harms_no_slow_reader(void **state)
+{
+    static const uint8_t message[4096];
+    struct place *p = *state;
+    struct sl_received m = {0};
+    struct sl_router *r;
+    struct sl_dealer *d;
+    uint8_t *bytes;
+    unsigned in_a_row = 0, n_sent = 0, n_read = 0;
+    size_t n;
+
+    assert_int_equal(open_router(p, p->ipc, NULL, &r), 0);
+    assert_int_equal(sl_dealer_open(&(struct sl_dealer_opts){.endpoint = p->ipc}, &d, &e), 0);
+    assert_int_equal(pass(r, d, "hello", 5, &m, 60000), 1);
+    free(m.bytes);
+    while (in_a_row < 20) { /* until all queues are full, the dealer's too */
+        int rc = sl_router_send(r, m.peer, message, sizeof message, &e);
+
+        assert_true(rc >= 0);
+        in_a_row = rc ? 0 : in_a_row + 1;
+        n_sent += rc == 1;
+        if (!rc)
+            nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    }
+    assert_true(n_sent > SL_WIRE_HWM);
+    sl_router_close(r);
+    nanosleep(&(struct timespec){.tv_sec = 3}, NULL);
+    while (sl_dealer_receive(d, &bytes, &n, &e) == 1) {
+        free(bytes);
+        n_read++;
+    }
+    assert_true(n_read > 0); /* a connection that ends may lose some */
+    sl_dealer_close(d);
 }
 
 /* A name with two addresses leads to a daemon that listens on either, at once on IPv4, otherwise with the next attempt;
@@ -416,6 +452,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(only_keys_of_the_list_come_in, set_up, tear_down),
         cmocka_unit_test_setup_teardown(all_answers_to_a_request_are_queued, set_up, tear_down),
         cmocka_unit_test_setup_teardown(who_floods_and_goes_harms_nobody, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_daemon_that_goes_harms_no_slow_reader, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_name_of_both_families_leads_there, set_up, tear_down),
         cmocka_unit_test_setup_teardown(threads_speak_inproc, set_up, tear_down),
     };
