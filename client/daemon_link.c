@@ -5,6 +5,7 @@
 #include "proto/clock.h"
 #include "proto/config_options.h"
 #include "proto/random_hex.h"
+#include "proto/utf8.h"
 #include "worker/dealer.h"
 
 #include <errno.h>
@@ -303,6 +304,16 @@ static int wait_welcome(struct daemon_link *l, struct sl_error *e)
     return 0;
 }
 
+static void on_slow_lookup(void *user, const char *host)
+{
+    char shown[256]; /* as long as a name is */
+
+    (void)user;
+    snprintf(shown, sizeof shown, "%s", host);
+    sl_utf8_disarm(shown);
+    fprintf(stderr, "sluice: waiting for a name server to tell the address of %s\n", shown);
+}
+
 static int begin(struct daemon_link *l, const struct sl_dealer_opts *o, bool patient,
                  struct sl_error *e)
 {
@@ -349,6 +360,7 @@ int daemon_link_open(const struct sl_config *c, uint32_t timeout_ms, struct daem
         .key_path = sl_config_text_or_null(c, SL_CONFIG_KEY),
         .server_key_path = sl_config_text_or_null(c, SL_CONFIG_SERVER_KEY),
         .plain_tcp = sl_config_number(c, SL_CONFIG_PLAIN_TCP) != 0,
+        .slow_lookup = on_slow_lookup,
     };
 
     if (strncmp(o.endpoint, "tcp://", 6) != 0)

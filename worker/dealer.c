@@ -3,14 +3,12 @@
 #include "proto/endpoint.h"
 #include "proto/open_files.h"
 #include "proto/wire.h"
+#include "worker/lookup.h"
 
 #include <errno.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 #include <zmq.h>
 
 #define RECONNECT_MS 1000
@@ -80,30 +78,24 @@ static bool begins(const char *text, const char *with)
     return strncmp(text, with, strlen(with)) == 0;
 }
 
-/* This machine has a way to the address: of a machine with IPv6 alone there is none to IPv4's. Nothing is sent. */
-static bool has_route(const struct addrinfo *a)
+/* Which family of addresses is tried first: a tcp endpoint's IPv4, in digits or of its name, where there is a way to it. */
+static int choose_family(struct sl_dealer *d, const struct sl_dealer_opts *o, struct sl_error *e)
 {
-    int fd = socket(a->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    bool yes = fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) == 0;
+    const char *colon = strrchr(d->endpoint, ':');
+    enum sl_lookup found;
+    char *host;
 
-    if (fd >= 0)
-        close(fd);
-    return yes;
-}
-
-/* A tcp endpoint with an IPv4 address, in digits or of its name, to which there is a way. */
-static bool has_ipv4(const char *endpoint)
-{
-    const struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
-    const char *colon = strrchr(endpoint, ':');
-    struct addrinfo *found = NULL;
-    char *host = begins(endpoint, "tcp://") ? strndup(endpoint + 6, (size_t)(colon - endpoint - 6)) : NULL;
-    bool yes = host && getaddrinfo(host, NULL, &hints, &found) == 0 && has_route(found);
-
-    if (found)
-        freeaddrinfo(found);
+    if (!begins(d->endpoint, "tcp://"))
+        return 0;
+    host = strndup(d->endpoint + 6, (size_t)(colon - d->endpoint - 6));
+    if (!host)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    found = sl_lookup_ipv4(host, o->slow_lookup, o->user);
     free(host);
-    return yes;
+    d->six = found == SL_LOOKUP_NONE;
+    return found != SL_LOOKUP_UNANSWERED || o->patient
+               ? 0 : sl_fail(e, SL_EUNREACHABLE, "%s: no name server tells its address; is there a network, and what does "
+                             "/etc/resolv.conf say?", d->endpoint);
 }
 
 /* tcp is encrypted, but for a loopback that somebody asked for in so many words. */
@@ -165,10 +157,11 @@ int sl_dealer_open(const struct sl_dealer_opts *o, struct sl_dealer **out, struc
     }
     rc = take_keys(d, o, e);
     if (rc == 0) {
-        d->six = !has_ipv4(d->endpoint);
         d->own_context = o->context == NULL;
-        rc = !d->own_context ? 0 : sl_open_files_room(SL_ZMQ_FILES, e);
+        rc = choose_family(d, o, e);
     }
+    if (rc == 0 && d->own_context)
+        rc = sl_open_files_room(SL_ZMQ_FILES, e);
     if (rc == 0) {
         d->context = o->context ? o->context : zmq_ctx_new();
         rc = d->context ? connect_socket(d, e) : zmq_failed(e, "no context", d->endpoint);

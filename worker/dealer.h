@@ -16,12 +16,16 @@ struct sl_dealer_opts {
     const char *server_key_path; /* the daemon's public key file */
     bool plain_tcp;              /* tcp without keys, loopback only */
     void *context;               /* of sl_router_context_new for inproc; NULL: own */
+    bool patient;                /* a name server that does not answer is no error: it is asked again with each attempt */
+    /* The endpoint's name is still being looked up; by another thread. May be NULL. */
+    void (*slow_lookup)(void *user, const char *host);
+    void *user;
 };
 
 struct sl_dealer;
 
 /* Effect: begins to connect. Errors: SL_EUSAGE (endpoint or keys not right),
- * SL_EUNSUPPORTED (libzmq older than 4.3.3), SL_EFAIL. */
+ * SL_EUNSUPPORTED (libzmq older than 4.3.3), SL_EUNREACHABLE (unless patient), SL_EFAIL. */
 int sl_dealer_open(const struct sl_dealer_opts *o, struct sl_dealer **out, struct sl_error *e)
     SL_MUST_USE;
 /* Effect: gives unsent messages SL_WIRE_LINGER_MS. */

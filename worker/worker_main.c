@@ -1,6 +1,7 @@
 /* sluice-worker: does the tasks that sluiced hands out. */
 #include "proto/config_options.h"
 #include "proto/open_files.h"
+#include "proto/tensor_hash.h"
 #include "worker/worker_run.h"
 
 #include <stdio.h>
@@ -39,6 +40,23 @@ static int take_name(void *user, const char *option, const char *arg, struct sl_
     return *name ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 }
 
+static void on_slow_lookup(void *user, const char *host)
+{
+    sl_log_say(user, SL_LOG_NOTICE, "lookup", "waiting for a name server to tell the address of %s", host);
+}
+
+/* HOST-DEVICE; where that is too long, with a mark that those who are alike in what is shown of them do not share. */
+static void make_name(const char *host, const char *device, char name[65])
+{
+    char whole[160];
+    int n = snprintf(whole, sizeof whole, "%s-%s", host, device);
+
+    if (n <= 64)
+        memcpy(name, whole, (size_t)n + 1);
+    else
+        snprintf(name, 65, "%.31s-%08x-%.23s", host, (unsigned)sl_xxh64(whole, strlen(whole)), device);
+}
+
 /* user: the name given, or NULL. */
 static int run(void *user, const struct sl_config *c, struct sl_error *e)
 {
@@ -48,7 +66,7 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
     struct sl_notify notify = {.fd = -1};
     struct sl_devices devices;
     struct sl_log log;
-    char host[65] = "localhost", name[80], *const *given = user;
+    char host[65] = "localhost", name[65], *const *given = user;
     bool tcp;
     int rc;
 
@@ -64,7 +82,7 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
     sl_open_files_allow();
     SL_TRY(sl_roots_open(roots->items, roots->n, &r, e));
     gethostname(host, sizeof host - 1);
-    snprintf(name, sizeof name, "%.40s-%.23s", host, devices.label);
+    make_name(host, devices.label, name);
     sl_log_open(&log, 2, (enum sl_log_form)sl_config_number(c, SL_CONFIG_LOG),
                 (enum sl_log_level)sl_config_number(c, SL_CONFIG_LOG_LEVEL), "sluice-worker");
     o.dealer = (struct sl_dealer_opts){
@@ -72,6 +90,7 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
         .key_path = tcp ? sl_config_text_or_null(c, SL_CONFIG_KEY) : NULL,
         .server_key_path = tcp ? sl_config_text_or_null(c, SL_CONFIG_SERVER_KEY) : NULL,
         .plain_tcp = sl_config_number(c, SL_CONFIG_PLAIN_TCP) != 0,
+        .patient = true, .slow_lookup = on_slow_lookup, .user = &log,
     };
     o.cache = (struct sl_job_cache_opts){
         .roots = r, .threads = (unsigned)sl_config_number(c, SL_CONFIG_THREADS),

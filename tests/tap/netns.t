@@ -3,6 +3,7 @@
 # longer than a lease, and comes back.
 use strict;
 use warnings;
+use IO::Socket::INET;
 use SluiceService;
 use SluiceTest;
 use Test::More;
@@ -86,6 +87,37 @@ sub connects {
 
 start_one('daemon', args => ['--listen', "ipc://$RUN/sock/d", '--listen', $tcp, '--key', "$RUN/daemon.key", '--allow', "$RUN/allow"]);
 ok(wait_daemon(), 'a daemon on ipc and on tcp with keys') or BAIL_OUT('no daemon');
+
+# ---- hosts that differ behind what a worker's name has room for
+start_one("host$_", cmd => ['unshare', '-u', 'sh', '-c', 'hostname "$0" && exec "$@"', 'h' x 57 . "-node$_", "$BUILD/sluice-worker",
+    '--device', 'cpu', '--threads', 1, '--mem', '128Mi']) for 1 .. 2;
+my %named;
+for (1 .. 200) {
+    ($named{ $_->{name} }) = $_->{host} for map { @{ $_->{workers} // [] } } ask({ m => 'workers' });
+    last if keys %named == 2;
+    sleep 0.05;
+}
+is_deeply([sort values %named], [map { 'h' x 57 . "-node$_" } 1, 2], 'two workers of two hosts have two names') or diag(explain(\%named));
+is(scalar(grep { /^h{31}-[0-9a-f]{8}-cpu$/ } keys %named), 2, 'with the device in them');
+stop_one("host$_") for 1 .. 2;
+start_one('short', cmd => ['unshare', '-u', 'sh', '-c', 'hostname node7 && exec "$@"', 'sh', "$BUILD/sluice-worker", '--device', 'cpu', '--threads', 1]);
+ok(has_workers('node7-cpu'), 'a short one is as it was');
+stop_one('short');
+
+# ---- a name server that does not answer
+step('name server');
+my $silent = IO::Socket::INET->new(LocalAddr => '127.0.0.9:53', Proto => 'udp') or die "$!";
+spit("$RUN/resolv.conf", "nameserver 127.0.0.9\noptions timeout:3 attempts:1\n");
+my @dead = ('unshare', '-m', 'sh', '-c', 'mount --bind "$0" /etc/resolv.conf && exec "$@"', "$RUN/resolv.conf");
+my @name = ('--connect', 'tcp://daemon.example:7117', '--server-key', "$RUN/daemon.key.pub", '--key');
+$r = run(@dead, $SLUICE, 'queue', @name, "$RUN/me.key");
+is($r->{rc}, 4, 'a client whose name server is dead ends');
+like($r->{err}, qr{^sluice: waiting for a name server to tell the address of daemon\.example\nsluice queue: tcp://daemon\.example:7117: no name server tells its address; [^\n]*\n$},
+    'and says what it waits for, and what it waited for');
+start_one('nameless', before => \@dead, args => [@name, "$RUN/w1.key"]);
+ok(wait_log('nameless', qr/ lookup: waiting for a name server to tell the address of daemon\.example/), 'so does a worker');
+ok(wait_log('nameless', qr/connection-lost/, 20), 'which goes on trying');
+kill_one('nameless');
 
 # ---- a whole job by a worker over tcp with CURVE, for a client over tcp
 step('over tcp');
