@@ -323,10 +323,35 @@ static int copy_row(struct job *j, const struct sl_job_row *r, struct sl_error *
     return 0;
 }
 
+/* Takes out what was loaded of a job. */
+static void unload(struct sl_coord *c, struct job *j)
+{
+    for (uint32_t i = 0; i < c->n_workers; i++)
+        for (uint32_t k = c->workers[i]->n_held; k-- > 0;)
+            if (c->workers[i]->held[k].job == j)
+                let_go(c->workers[i], j, c->workers[i]->held[k].task);
+    coord_free_job(j);
+}
+
+/* A job that has ended and is damaged keeps nobody: it stays in the history, and its files where they are. */
+static int pass_over(struct loading *l, uint32_t at)
+{
+    struct job *j = l->c->jobs[at];
+    char why[1024];
+    int rc;
+
+    snprintf(why, sizeof why, "%s", l->e->text);
+    rc = coord_event(l->c, "state", j, -1, NULL, l->e, "%s: %.900s", sl_job_state_name(j->state), why);
+    unload(l->c, j);
+    l->c->jobs[at] = l->c->jobs[l->c->n_jobs];
+    return rc;
+}
+
 static int on_job(void *user, const struct sl_job_row *r)
 {
     struct loading *l = user;
     struct sl_coord *c = l->c;
+    int rc;
 
     if (l->discards && !r->discard)
         return 0;
@@ -337,7 +362,10 @@ static int on_job(void *user, const struct sl_job_row *r)
         return sl_fail(l->e, SL_EFAIL, "out of memory");
     l->j->c = c;
     c->jobs[c->n_jobs++] = l->j;
-    return copy_row(l->j, r, l->e);
+    rc = copy_row(l->j, r, l->e);
+    if (rc != SL_EUSAGE || !l->discards)
+        return rc;
+    return pass_over(l, --c->n_jobs);
 }
 
 static uint8_t dep_of(enum sl_job_state s)
@@ -375,16 +403,6 @@ static int load_tasks(struct loading *l)
     return resolve_deps(l->c, j, l->e);
 }
 
-/* Takes out what was loaded of a job. */
-static void unload(struct sl_coord *c, struct job *j)
-{
-    for (uint32_t i = 0; i < c->n_workers; i++)
-        for (uint32_t k = c->workers[i]->n_held; k-- > 0;)
-            if (c->workers[i]->held[k].job == j)
-                let_go(c->workers[i], j, c->workers[i]->held[k].task);
-    coord_free_job(j);
-}
-
 int coord_load_jobs(struct sl_coord *c, uint64_t id, struct sl_error *e)
 {
     const struct sl_job_filter f = {.id = id, .states = id ? 0 : ~SL_JOBS_ENDED};
@@ -400,6 +418,10 @@ int coord_load_jobs(struct sl_coord *c, uint64_t id, struct sl_error *e)
         l.j = c->jobs[i];
         l.j->pass = c->vtime;
         rc = load_tasks(&l);
+        if (rc == SL_EUSAGE && !id && sl_job_ended(l.j->state)) {
+            c->n_jobs--;
+            rc = pass_over(&l, i--);
+        }
     }
     while (rc < 0 && c->n_jobs > first)
         unload(c, c->jobs[--c->n_jobs]);
@@ -521,42 +543,6 @@ int coord_advance(struct sl_coord *c, struct job *j, struct sl_error *e)
         return coord_set_state(c, j, SL_JOB_FAILED, f.code, f.text, e);
     }
     return s == j->state ? 0 : coord_set_state(c, j, s, s == SL_JOB_SUCCEEDED ? 0 : j->code, NULL, e);
-}
-
-int coord_possible(const struct sl_coord *c, const struct job *j, struct sl_error *why)
-{
-    const char *paths[] = {sl_get_str(j->spec, "source"), sl_get_str(j->spec, "output"),
-                           sl_get_str(sl_get(j->spec, "options"), "imatrix")};
-    struct sl_error found; /* as much as that it is not there now */
-    char roots[450] = "it has none";
-
-    SL_TRY(coord_paths_fit(j->spec, why));
-    for (uint32_t i = 0, n = 0; i < c->o.n_roots && n < sizeof roots; i++)
-        n += (uint32_t)snprintf(roots + n, sizeof roots - n, "%s%s", i ? ", " : "", c->o.roots[i]);
-    for (unsigned i = 0; i < 3; i++)
-        if (c->o.check_path && paths[i] && c->o.check_path(c->o.user, paths[i], false, &found) == SL_EUSAGE)
-            return sl_fail(why, SL_EUSAGE, "%.400s: is below no root of the daemon (%s)", paths[i], roots);
-    return 0;
-}
-
-int coord_fail_impossible(struct sl_coord *c, struct sl_error *e)
-{
-    for (uint32_t i = 0; i < c->n_jobs; i++) {
-        struct job *j = c->jobs[i];
-        char advice[96] = "", text[1024];
-        struct sl_error why;
-        bool fits = coord_paths_fit(j->spec, &why) == 0;
-
-        if (sl_job_ended(j->state) || j->state == SL_JOB_HELD || (fits && coord_possible(c, j, &why) == 0))
-            continue;
-        if (fits)
-            snprintf(advice, sizeof advice, "; start sluiced with a root for it again, and 'sluice retry %llu' goes on",
-                     (unsigned long long)j->id);
-        snprintf(text, sizeof text, "%.900s%s", why.text, advice);
-        SL_TRY(coord_revoke_all(c, j, "the job has failed", e));
-        SL_TRY(coord_set_state(c, j, SL_JOB_FAILED, -SL_EUSAGE, text, e));
-    }
-    return 0;
 }
 
 bool coord_discards(struct job *j)

@@ -283,11 +283,6 @@ int coord_revoke_all(struct sl_coord *c, struct job *j, const char *why, struct 
 int coord_tell_over(struct sl_coord *c, const struct job *j, struct sl_error *e) SL_MUST_USE;
 /* Goes on to the state that the job's tasks say. */
 int coord_advance(struct sl_coord *c, struct job *j, struct sl_error *e) SL_MUST_USE;
-/* Returns 0, or SL_EUSAGE in why when a path of the job lies outside the daemon's roots (one that is not there
- * now is no reason), or its output's have no room in a message, as an earlier release took them. */
-int coord_possible(const struct sl_coord *c, const struct job *j, struct sl_error *why) SL_MUST_USE;
-/* Effect: jobs that have not ended, are not held and are so, fail. */
-int coord_fail_impossible(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
 /* A failure's text says itself what to do. */
 bool coord_advises(const char *text);
 /* The job has ended and its files are still to be removed. */
@@ -384,8 +379,11 @@ int coord_on_submit(struct ask *a, struct sl_error *e) SL_MUST_USE;
 /* Returns 0, or SL_EEXISTS in why when a job other than self is under way with
  * this output. */
 int coord_output_free(struct ask *a, const cJSON *spec, uint64_t self);
-/* Returns 0, or SL_EUSAGE in why when the paths of the output's files have no room in a message. */
-int coord_paths_fit(const cJSON *spec, struct sl_error *why) SL_MUST_USE;
+/* Returns 0, or SL_EUSAGE in why when a path of the job lies outside the daemon's roots (one that is not there
+ * now is no reason), or its output's have no room in a message, as an earlier release took them. */
+int coord_possible(const struct sl_coord *c, const struct job *j, struct sl_error *why) SL_MUST_USE;
+/* Effect: jobs that have not ended, are not held and are so, fail. */
+int coord_fail_impossible(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
 /* Whether two jobs' specs name the same output file. */
 bool coord_same_output(const struct sl_coord *c, const cJSON *a, const cJSON *b);
 /* Equal for equal outputs. */

@@ -1,10 +1,11 @@
-/* New jobs, and the keys by which a repeated request is known. */
+/* New jobs, the keys by which a repeated request is known, and jobs of before that may not be any more. */
 #include "daemon/coord_priv.h"
 
 #include "proto/recipe.h"
 #include "proto/tensor_hash.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,7 +43,8 @@ int coord_output_free(struct ask *a, const cJSON *spec, uint64_t self)
     return 0;
 }
 
-int coord_paths_fit(const cJSON *spec, struct sl_error *why)
+/* The names of the output's files have room in a message. */
+static int paths_fit(const cJSON *spec, struct sl_error *why)
 {
     const char *prefix = sl_get_str(spec, "prefix");
 
@@ -50,6 +52,42 @@ int coord_paths_fit(const cJSON *spec, struct sl_error *why)
         return 0;
     return sl_fail(why, SL_EUSAGE, "the paths of %s's files would have more than %d bytes; choose a folder with a shorter one",
                    prefix, PATH_MAX - 1);
+}
+
+int coord_possible(const struct sl_coord *c, const struct job *j, struct sl_error *why)
+{
+    const char *paths[] = {sl_get_str(j->spec, "source"), sl_get_str(j->spec, "output"),
+                           sl_get_str(sl_get(j->spec, "options"), "imatrix")};
+    struct sl_error found; /* as much as that it is not there now */
+    char roots[450] = "it has none";
+
+    SL_TRY(paths_fit(j->spec, why));
+    for (uint32_t i = 0, n = 0; i < c->o.n_roots && n < sizeof roots; i++)
+        n += (uint32_t)snprintf(roots + n, sizeof roots - n, "%s%s", i ? ", " : "", c->o.roots[i]);
+    for (unsigned i = 0; i < 3; i++)
+        if (c->o.check_path && paths[i] && c->o.check_path(c->o.user, paths[i], false, &found) == SL_EUSAGE)
+            return sl_fail(why, SL_EUSAGE, "%.400s: is below no root of the daemon (%s)", paths[i], roots);
+    return 0;
+}
+
+int coord_fail_impossible(struct sl_coord *c, struct sl_error *e)
+{
+    for (uint32_t i = 0; i < c->n_jobs; i++) {
+        struct job *j = c->jobs[i];
+        char advice[96] = "", text[1024];
+        struct sl_error why;
+        bool fits = paths_fit(j->spec, &why) == 0;
+
+        if (sl_job_ended(j->state) || j->state == SL_JOB_HELD || (fits && coord_possible(c, j, &why) == 0))
+            continue;
+        if (fits)
+            snprintf(advice, sizeof advice, "; start sluiced with a root for it again, and 'sluice retry %llu' goes on",
+                     (unsigned long long)j->id);
+        snprintf(text, sizeof text, "%.900s%s", why.text, advice);
+        SL_TRY(coord_revoke_all(c, j, "the job has failed", e));
+        SL_TRY(coord_set_state(c, j, SL_JOB_FAILED, -SL_EUSAGE, text, e));
+    }
+    return 0;
 }
 
 static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
@@ -64,7 +102,7 @@ static int check_spec(struct ask *a, const cJSON *spec, const cJSON *first)
         return sl_fail(&a->why, SL_EUSAGE, "the jobs of a sweep have one source");
     if (!prefix[0] || strpbrk(prefix, "/\t\n\r") || prefix[0] == '.') /* the wire holds no others */
         return sl_fail(&a->why, SL_EUSAGE, "prefix '%s': a file's base name is expected", prefix);
-    SL_TRY(coord_paths_fit(spec, &a->why));
+    SL_TRY(paths_fit(spec, &a->why));
     for (other = first; other != spec; other = other->next)
         if (coord_same_output(a->c, other, spec))
             return sl_fail(&a->why, SL_EUSAGE, "two jobs of the sweep have the output %s/%s",

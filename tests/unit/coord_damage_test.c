@@ -153,6 +153,35 @@ static void a_job_with_damaged_tasks_is_told(void **state)
     assert_string_equal(state_of(w, C, 2), "succeeded");
 }
 
+/* Its files were to be removed: it is told, and stays in the history. */
+static void a_damaged_discard_is_passed_over(void **state)
+{
+    static const char *const damage[] = {"UPDATE tasks SET state = 9 WHERE job = 1 AND task = 65536",
+                                         "UPDATE jobs SET spec = 'x' || spec WHERE id = 1"};
+    struct world *w = *state;
+
+    client(w, C);
+    submit(w, C, "a", "");
+    submit(w, C, "b", "");
+    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1,2],\"discard\":true}");
+    expect(w, C, SL_M_DONE);
+    for (unsigned i = 0; i < sizeof damage / sizeof damage[0]; i++) {
+        const cJSON *events;
+
+        alter(w, damage[i]);
+        world_start(w);
+        client(w, C);
+        say(w, C, "{\"v\":3,\"m\":\"logs\",\"job\":1}");
+        events = sl_get(expect(w, C, SL_M_LOG), "events");
+        assert_non_null(strstr(sl_get_str(cJSON_GetArrayItem(events, cJSON_GetArraySize(events) - 1), "text"),
+                               "job 1 cannot be read, the queue is damaged"));
+    }
+    worker(w, 1);
+    run_all(w, 1); /* the other one's go */
+    say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[1,2]}");
+    expect(w, C, SL_M_DONE);
+}
+
 /* As an earlier release took it: it would be published, and that told, without an end. */
 static void too_long_an_output_fails_once(void **state)
 {
@@ -182,6 +211,7 @@ int main(void)
         TEST(a_damaged_ended_job_is_told),
         TEST(a_damaged_job_hides_no_other),
         TEST(a_job_with_damaged_tasks_is_told),
+        TEST(a_damaged_discard_is_passed_over),
         TEST(too_long_an_output_fails_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
