@@ -25,7 +25,8 @@ my $harness = TAP::Harness->new({
     exec      => sub {
         my ($h, $file) = @_;
         my @how = $file !~ /\.t$/ ? ($^X, "$lib/cmocka_tap.pl") : interpreter($file);
-        return ['timeout', '-k', '10', $limit, @how, $file];
+        # What it starts does not outlive it, when Ctrl-C ends it, say.
+        return [qw(setpriv --pdeathsig TERM timeout -k 10), $limit, @how, $file];
     },
 });
 

@@ -85,7 +85,7 @@ sub connects {
 }
 
 start_one('daemon', args => ['--listen', "ipc://$RUN/sock/d", '--listen', $tcp, '--key', "$RUN/daemon.key", '--allow', "$RUN/allow"]);
-ok(wait_daemon(), 'a daemon on ipc and on tcp with keys') or BAIL_OUT('no daemon');
+ok(wait_daemon(), 'a daemon on ipc and on tcp with keys') or die('no daemon');
 
 # ---- a whole job by a worker over tcp with CURVE, for a client over tcp
 step('over tcp');
