@@ -13,6 +13,7 @@ my ($folder, @programs) = @ARGV;
 die "usage: run_tests.pl FOLDER PROGRAM...\n" unless @programs;
 my $lib   = dirname(__FILE__);
 my $limit = $ENV{SLUICE_TEST_SECONDS} || 900;
+umask 022;
 remove_tree($folder);
 make_path($folder);
 $ENV{PERL_TEST_HARNESS_DUMP_TAP} = $folder;
