@@ -10,11 +10,10 @@ use JSON::PP ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-my $dir = scratch();
-my $out = "$dir/out";
 my $private = File::Temp::tempdir('/tmp/sl-XXXXXX', CLEANUP => 1);
-mkdir $out;
-mkdir "$dir/state";
+my $dir = "$private/run"; # the service tells paths without their links: the tree's own may have spaces
+my $out = "$dir/out";
+mkdir $_ or die "$_: $!" for $dir, $out, "$dir/state";
 $ENV{XDG_CONFIG_HOME} = "$dir/config";
 $ENV{SLUICE_ENDPOINT} = "ipc://$private/d.sock";
 my @roots = ('--root', $dir, '--root', "$TOP/tests");
