@@ -41,8 +41,6 @@ sub service_setup {
     return;
 }
 
-# However the test ends, what it started ends with it.
-$SIG{$_} = sub { exit 1 } for qw(HUP INT PIPE TERM);
 END {
     if ($$ == $parent) {
         my $status = $?;

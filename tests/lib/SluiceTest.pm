@@ -19,7 +19,7 @@ our @EXPORT = qw($TOP $BUILD $SLUICE $TINY $IN_CI $SANITIZED $QUICK scratch run 
 
 our $TOP = abs_path(dirname(__FILE__) . '/../..');
 if ($TOP =~ m{[^\w./+-]}) { # by a name that no shell, pattern or LD_PRELOAD takes apart
-    my $link = tempdir('sluice_XXXXXX', TMPDIR => 1, CLEANUP => 1) . '/tree';
+    my $link = tempdir('/tmp/sluice_XXXXXX', CLEANUP => 1) . '/tree';
     symlink $TOP, $link or die "$link: $!";
     $TOP = $link;
 }
@@ -31,11 +31,26 @@ our $IN_CI  = ($ENV{CI} // '') eq 'true';
 our $SANITIZED = $ENV{SLUICE_SAN} // '';
 our $QUICK     = $ENV{SLUICE_QUICK} // '';
 
-delete @ENV{qw(NO_COLOR CLICOLOR_FORCE FORCE_COLOR)};
+# Nothing of the user's: colours, language, settings of Sluice, and files of settings.
+delete @ENV{qw(NO_COLOR CLICOLOR_FORCE FORCE_COLOR LANGUAGE),
+    grep { /^SLUICE_/ && !/^SLUICE_(?:BUILD|SAN|QUICK|NETNS|PERPLEXITY|PTX_ALL)$/ } keys %ENV};
 $ENV{LC_ALL} = 'C.UTF-8';
+$ENV{SLUICE_CONFIG} = '/dev/null';
 make_path("$BUILD/check/tmp");
 my $scratch = tempdir('XXXXXX', DIR => "$BUILD/check/tmp", CLEANUP => 1);
 my $count = 0;
+my $parent = $$;
+my %running;
+
+# However the test ends, what it started ends with it.
+$SIG{$_} = sub { exit 1 } for qw(HUP INT PIPE TERM);
+END {
+    my $status = $?;
+    if ($$ == $parent) {
+        kill 'KILL', map { -$_ } keys %running;
+    }
+    $? = $status;
+}
 
 # A new empty folder.
 sub scratch {
@@ -68,6 +83,7 @@ sub start {
     open my $err, '>', "$log.err" or die "$log.err: $!";
     my $pid = fork // die "fork: $!";
     if (!$pid) {
+        $SIG{$_} = 'DEFAULT' for qw(HUP INT PIPE TERM);
         # Nobody traces what is traced already: no search for leaks then.
         $ENV{ASAN_OPTIONS} = ($ENV{ASAN_OPTIONS} // '') . ':detect_leaks=0' if $cmd[0] eq 'strace';
         setpgrp(0, 0);
@@ -77,6 +93,7 @@ sub start {
         exec { $cmd[0] } @cmd or POSIX::_exit(127);
     }
     setpgrp($pid, $pid);
+    $running{$pid} = 1;
     return { pid => $pid, log => $log, t0 => time, cmd => "@cmd" };
 }
 
@@ -84,6 +101,7 @@ sub start {
 sub finish {
     my ($p) = @_;
     waitpid $p->{pid}, 0;
+    delete $running{ $p->{pid} };
     $p->{rc} = WIFSIGNALED($?) ? 128 + WTERMSIG($?) : WEXITSTATUS($?);
     $p->{secs} = time - $p->{t0};
     $p->{out} = slurp("$p->{log}.out");
@@ -115,12 +133,7 @@ sub fails {
 # Something that this machine lacks: a failure under CI, a loud skip elsewhere.
 sub absent {
     my ($why) = @_;
-    BAIL_OUT_LOCAL($why) if $IN_CI;
-    plan(skip_all => $why);
-}
-
-sub BAIL_OUT_LOCAL {
-    my ($why) = @_;
+    plan(skip_all => $why) unless $IN_CI;
     plan(tests => 1) unless Test::More->builder->has_plan;
     fail("CI must have it: $why");
     exit 1;

@@ -13,6 +13,7 @@ my ($folder, @programs) = @ARGV;
 die "usage: run_tests.pl FOLDER PROGRAM...\n" unless @programs;
 my $lib   = dirname(__FILE__);
 my $limit = $ENV{SLUICE_TEST_SECONDS} || 900;
+umask 022;
 remove_tree($folder);
 make_path($folder);
 $ENV{PERL_TEST_HARNESS_DUMP_TAP} = $folder;
@@ -25,7 +26,8 @@ my $harness = TAP::Harness->new({
     exec      => sub {
         my ($h, $file) = @_;
         my @how = $file !~ /\.t$/ ? ($^X, "$lib/cmocka_tap.pl") : interpreter($file);
-        return ['timeout', '-k', '10', $limit, @how, $file];
+        # What it starts does not outlive it, when Ctrl-C ends it, say.
+        return [qw(setpriv --pdeathsig TERM timeout -k 10), $limit, @how, $file];
     },
 });
 

@@ -61,7 +61,7 @@ $deep .= '/d' x int($more / 2) . 'd' x ($more % 2);
 make_path($deep);
 fails('a path too long for the journal', 2, qr/oo\.sluice-journal: the path has 505 bytes, and a database's may have 504; choose a folder with a shorter path$/,
     $SLUICE, 'convert', $TINY, '-o', "$deep/oo.gguf", '-r', 'q4_k_m', '-q');
-is_deeply([glob "$deep/*"], [], 'and nothing is left');
+is_deeply([ls($deep)], [], 'and nothing is left');
 run_ok('the longest', $SLUICE, 'convert', $TINY, '-o', "$deep/o.gguf", '-r', 'q4_k_m', '-q');
 
 fails('an output that is none', 2, qr/^sluice convert: -: the output is not written from its beginning/, $SLUICE, 'convert', $TINY, '-r', 'q4_k_m', '-o', '-');

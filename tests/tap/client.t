@@ -10,11 +10,10 @@ use JSON::PP ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-my $dir = scratch();
-my $out = "$dir/out";
 my $private = File::Temp::tempdir('/tmp/sl-XXXXXX', CLEANUP => 1);
-mkdir $out;
-mkdir "$dir/state";
+my $dir = "$private/run"; # the service tells paths without their links: the tree's own may have spaces
+my $out = "$dir/out";
+mkdir $_ or die "$_: $!" for $dir, $out, "$dir/state";
 $ENV{XDG_CONFIG_HOME} = "$dir/config";
 $ENV{SLUICE_ENDPOINT} = "ipc://$private/d.sock";
 my @roots = ('--root', $dir, '--root', "$TOP/tests");
@@ -81,13 +80,14 @@ my $r = run_ok('dry run', $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q4_0,q8_0
 is(scalar(() = $r->{out} =~ /to write/g), 2, 'shows both');
 
 # ---- configuration
+my $none = delete $ENV{SLUICE_CONFIG};
 mkdir "$dir/config";
 mkdir "$dir/config/sluice";
 spit("$dir/config/sluice/sluice.conf", "[sluice]\nlog = json\n[daemon]\nlease = 2min\n");
 my %setting = map { ("$_->{section}.$_->{name}" => $_) } json_lines(run($SLUICE, 'config', 'show', '--json')->{out});
 is($setting{'sluice.endpoint'}{origin}, 'SLUICE_ENDPOINT', 'environment over file');
 like($setting{'daemon.lease'}{origin}, qr{\Q$dir\E/config/sluice/sluice\.conf:4}, 'user file with its line');
-is($setting{'daemon.attempts'}{origin}, 'built-in', 'built-in');
+like(run($SLUICE, 'config', 'show', '--origin', '--config', $none)->{out}, qr/, from built-in\nattempts = 5$/m, 'built-in');
 like(run($SLUICE, 'config', 'show', '--origin')->{out}, qr/from SLUICE_ENDPOINT\nendpoint = ipc:/, 'as text');
 fails('unknown setting', 2, qr/f\.conf:2/, $SLUICE, 'config', 'show', '--config',
       do { spit("$dir/f.conf", "[nowhere]\nx = 1\n"); "$dir/f.conf" });
@@ -95,6 +95,7 @@ is((json_lines(run($SLUICE, 'config', 'files', '--json')->{out}))[1]{read}, JSON
 fails('a key that is not there', 2, qr{f\.conf:2: sluice\.key: /nowhere: No such file}, $SLUICE, 'queue', '--connect', 'tcp://127.0.0.1:9', '--config',
       do { spit("$dir/f.conf", "[sluice]\nkey = /nowhere\nserver_key = /nowhere\n"); "$dir/f.conf" });
 unlink "$dir/config/sluice/sluice.conf";
+$ENV{SLUICE_CONFIG} = $none;
 
 # ---- keys
 $r = run_ok('keys', $SLUICE, 'keys', "$dir/k", '--role', 'worker', '--name', 'w1');

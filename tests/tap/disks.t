@@ -116,7 +116,7 @@ unlink "$RUN/probe";
 my $r = run_ok('convert', $SLUICE, 'convert', "$RUN/src", '--recipe', 'q4_k_m', '--task-size', '1M', '-o', "$RUN/ref.gguf", '--quiet');
 $want = sha256("$RUN/ref.gguf");
 start_one('daemon');
-ok(wait_daemon(), 'the daemon answers') or BAIL_OUT('no daemon');
+ok(wait_daemon(), 'the daemon answers') or die('no daemon');
 
 # ---- a source that cannot be read everywhere
 ok(start_mounted(<<"END"), 'a worker sees a source on a disk of its own');

@@ -137,7 +137,7 @@ sub repaired {
 start_one('daemon', %under);
 start_one('w1', %under, @io);
 start_one('w2', %under, @io);
-ok(wait_daemon(), 'the daemon answers') or BAIL_OUT('no daemon');
+ok(wait_daemon(), 'the daemon answers') or die('no daemon');
 
 # For later: a daemon on tcp, and a worker whose key it does not know.
 for my $k (qw(daemon known unknown)) {

@@ -19,7 +19,7 @@ my $want = sha256("$RUN/ref.gguf");
 my ($shard) = (sort glob "$RUN/src/*.safetensors")[1] =~ m{([^/]+)$};
 start_one('daemon');
 start_one('w1', %under);
-ok(wait_daemon(), 'the daemon answers') or BAIL_OUT('no daemon');
+ok(wait_daemon(), 'the daemon answers') or die('no daemon');
 
 # A job with a part of its tasks done: the rest of the source could not be read.
 sub half_done {
@@ -304,7 +304,7 @@ for my $lacks (['another root', "$RUN/elsewhere", qr{^\Q$OUT\E: lies outside the
                ['no folder', $RUN, qr{^\Q$RUN\E/late/out: no such folder on \Q$host\E; create it, or mount it there$}]) {
     my ($name, $root, $says) = @$lacks;
     start_one('w2', args => ['--root', $root]);
-    has_workers('w2') or BAIL_OUT('no worker');
+    has_workers('w2') or die('no worker');
     my $there = $root eq "$RUN/elsewhere" ? $OUT : "$RUN/late/out";
     if ($root eq "$RUN/late") {
         rename "$RUN/late", "$RUN/gone" or die $!;
@@ -328,7 +328,7 @@ start_one('w1', %under);
 
 # Beside one that has it, such a worker costs no task an attempt, and fails once.
 start_one('w2', args => ['--root', "$RUN/elsewhere"]);
-has_workers(qw(w1 w2)) or BAIL_OUT('no workers');
+has_workers(qw(w1 w2)) or die('no workers');
 $id = submit(demo_spec('beside'), attempts => 1);
 $j = wait_job($id, 60);
 is_state($j, 'succeeded', 'a job beside a worker that lacks its folder, with one attempt for each task');
@@ -336,7 +336,7 @@ cmp_ok(scalar @{ $j->{failures} }, '<=', 1, 'which got one of them at most');
 stop_one('w2');
 unlink glob "$OUT/*";
 start_one('w2', args => ['--root', $OUT]);
-has_workers(qw(w1 w2)) or BAIL_OUT('no workers');
+has_workers(qw(w1 w2)) or die('no workers');
 $id = submit(demo_spec('beside'), attempts => 1);
 is_state(wait_job($id, 60), 'succeeded', 'nor does one that lacks its source');
 stop_one('w2');
@@ -368,7 +368,7 @@ for my $root ("$RUN/elsewhere", "$RUN/late") {
     is_state(until_job($id, 60, sub { $_[0]{state} eq 'stitching' }), 'stitching', 'all but the stitch');
     stop_one('w1');
     start_one('w2', args => ['--root', $root]);
-    has_workers('w2') or BAIL_OUT('no worker');
+    has_workers('w2') or die('no worker');
     rename $there, "$there.away" or die $! if $root eq "$RUN/late";
     run_ok('cancel --discard', $SLUICE, 'cancel', '--discard', $id);
     is(discard_failed($id)->{kind}, 'task_failed', 'the worker cannot remove them');
@@ -388,7 +388,7 @@ kill_one('w1');
 no_fault();
 isnt(scalar(ls($OUT)), 0, 'a prepare that was killed leaves files');
 start_one('w2', args => ['--root', "$RUN/elsewhere"]);
-has_workers('w2') or BAIL_OUT('no worker');
+has_workers('w2') or die('no worker');
 run_ok('cancel --discard', $SLUICE, 'cancel', '--discard', $id);
 like(discard_failed($id)->{text}, qr{^\Q$OUT\E: lies outside .*the \.partial files of 'begun' in \Q$OUT\E must be removed by hand$}, 'the worker says so');
 start_one('w1', %under);

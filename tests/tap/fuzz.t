@@ -10,8 +10,7 @@ delete @ENV{qw(MAKEFLAGS MAKELEVEL MFLAGS B CC CFLAGS SAN)};
 my $dir = scratch();
 spit("$dir/x.c", "#include <stddef.h>\n#include <stdint.h>\nint LLVMFuzzerTestOneInput(const uint8_t *d, size_t n) { (void)d; (void)n; return 0; }\n");
 if (run('clang', '-fsanitize=fuzzer,address,undefined', '-o', "$dir/x", "$dir/x.c")->{rc}) {
-    plan(skip_all => 'no clang with libFuzzer here (package libclang-rt-dev): the daemon is not fuzzed') unless $IN_CI;
-    BAIL_OUT('CI must have clang with libFuzzer');
+    absent('no clang with libFuzzer (package libclang-rt-dev): the daemon is not fuzzed');
 }
 run_ok('the fuzzer builds', 'make', '-C', $TOP, '--no-print-directory', "B=$BUILD", "$BUILD/fuzz-wire");
 

@@ -21,7 +21,7 @@ my $source = File::Temp::tempdir('/tmp/sluice_XXXXXX', CLEANUP => 1) . '/src';
 checkpoint($source, qw(--preset demo --layers 3 --hidden 512 --inter 1024 --moe-inter 256 --experts 4 --groups 1 --groups-used 1 --used 2));
 service_setup(daemon => { metrics => '127.0.0.1:0' }, source => $source, sluice => { root => '/tmp' });
 start_one('daemon');
-ok(wait_daemon(), 'a daemon') or BAIL_OUT('no daemon');
+ok(wait_daemon(), 'a daemon') or die('no daemon');
 
 sub gpu_worker {
     my ($name, $device, %env) = @_;

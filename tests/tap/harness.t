@@ -4,6 +4,7 @@ use strict;
 use warnings;
 use SluiceTest;
 use Test::More;
+use Time::HiRes qw(sleep);
 
 my $dir = scratch();
 my $lib = "$TOP/tests/lib";
@@ -47,6 +48,23 @@ is_deeply([(result($good, $whole))[0, 1]], [0, '1 passed, 0 failed, 2 skipped'],
 like((result($good, $tap, $whole))[2], qr{^skipped: \S+/whole.t: not here\nskipped: \S+/good: 1 of its tests: no b here\nskipped: \S+/x.t: 1 of its tests: no$}m,
     'what is skipped is said with its reason');
 is((result("$dir/absent.t"))[0], 1, 'a test that is not there');
+
+# Ctrl-C ends the runner; a test's programs end with it.
+spit("$dir/long.t", "use SluiceTest; my \$p = start('sleep', 600); spit('$dir/pids', \"\$\$ \$p->{pid}\"); sleep 600;\n");
+my $runner = start($^X, "$lib/run_tests.pl", "$dir/log", "$dir/long.t");
+for (1 .. 1000) {
+    last if -s "$dir/pids";
+    sleep 0.02;
+}
+my @pids = split ' ', slurp("$dir/pids");
+kill 'INT', $runner->{pid};
+isnt(finish($runner)->{rc}, 0, 'Ctrl-C ends the runner');
+my $alive = sub { return grep { (eval { slurp("/proc/$_/stat") } // ') Z') !~ /\) Z/ } @pids };
+for (1 .. 1000) {
+    last unless $alive->();
+    sleep 0.02;
+}
+is_deeply([$alive->()], [], 'and the test, and what that started');
 
 # ---- a tree whose path a shell would take apart
 system 'mkdir', '-p', "$dir/it's a tree/tests/lib";
@@ -98,6 +116,7 @@ like(lint('proto/a.c' => "/* TO" . "DO */\n"), qr/unfinished/, 'lint: unfinished
 like(lint('proto/a.c' => "    exit(1);\n"), qr/outside a main/, 'lint: exit');
 is(lint('worker/worker_main.c' => "    exit(1);\n"), '', 'lint: exit in a main');
 like(lint('worker/a.c' => "    assert(x);\n"), qr/outside a main/, 'lint: assert');
+like(lint('tests/tap/a.t' => 'BAIL' . "_OUT('no daemon');\n"), qr/ends the tests of other files/, 'lint: a test that ends the others');
 
 my $c = scratch();
 mkdir "$c/proto";

@@ -86,7 +86,7 @@ sub connects {
 }
 
 start_one('daemon', args => ['--listen', "ipc://$RUN/sock/d", '--listen', $tcp, '--key', "$RUN/daemon.key", '--allow', "$RUN/allow"]);
-ok(wait_daemon(), 'a daemon on ipc and on tcp with keys') or BAIL_OUT('no daemon');
+ok(wait_daemon(), 'a daemon on ipc and on tcp with keys') or die('no daemon');
 
 # ---- hosts that differ behind what a worker's name has room for
 start_one("host$_", cmd => ['unshare', '-u', 'sh', '-c', 'hostname "$0" && exec "$@"', 'h' x 57 . "-node$_", "$BUILD/sluice-worker",

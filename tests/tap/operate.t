@@ -59,7 +59,7 @@ ok(defined heard(qr/^WATCHDOG=1$/, 5), 'and it goes on');
 
 my $line = logged('metrics');
 my ($address) = ($line->{text} // '') =~ m{^http://(127\.0\.0\.1:\d+)/metrics$};
-ok($address, 'the log says where the metrics are') or BAIL_OUT('no metrics');
+ok($address, 'the log says where the metrics are') or die('no metrics');
 is((get($address, '/healthz'))[0], 200, '/healthz');
 is_deeply([get($address, '/readyz')], [200, "ready\n"], '/readyz');
 my ($status, $page) = get($address, '/metrics');

@@ -166,7 +166,7 @@ sub say_line {
 
 # ---- the rounds
 start_one($_) for qw(daemon w1 w2);
-ok(wait_daemon(), 'the daemon answers') or BAIL_OUT('no daemon');
+ok(wait_daemon(), 'the daemon answers') or die('no daemon');
 next_job();
 my $n = 0;
 while ($n < $rounds && @wrong < 5) {

@@ -12,7 +12,7 @@ delete @ENV{qw(MAKEFLAGS MAKELEVEL MFLAGS B CC CFLAGS SAN)};
 sub have { return run('sh', '-c', "command -v $_[0]")->{rc} == 0 }
 sub installed {
     my $r = run('make', '-C', $TOP, '--no-print-directory', "B=$BUILD", @_, 'install');
-    BAIL_OUT("make install: $r->{err}") if $r->{rc};
+    die("make install: $r->{err}") if $r->{rc};
 }
 
 my $prefix = scratch() . '/opt for 100% of us'; # names that a shell and systemd would take apart

@@ -8,17 +8,17 @@ build="build-essential pkg-config liburing-dev libzmq3-dev libzstd-dev libcjson-
        libmicrohttpd-dev libinih-dev"
 check="libcmocka-dev perl xz-utils strace clang systemd zsh fish iproute2 e2fsprogs"
 
-missing=
-want() { # package: missing unless dpkg has it installed
-    status=$(dpkg-query -W -f='${db:Status-Abbrev}' "$1" 2>/dev/null || true)
-    [ "$status" = "ii " ] || missing="$missing $1"
-}
-
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
     echo "make deps: this is no Debian: install the equivalents of" $build >&2
     [ "${1:-all}" = build ] || echo "make deps: and for the tests of" $check >&2
     exit 1
 fi
+
+missing=
+arch=$(dpkg --print-architecture)
+want() { # package: missing unless dpkg has it installed for this machine, held or not
+    dpkg-query -W -f='${db:Status-Status} ${Architecture}\n' "$1" 2>/dev/null | grep -Eqx "installed ($arch|all)" || missing="$missing $1"
+}
 for p in $build; do want "$p"; done
 if [ "${1:-all}" != build ]; then
     for p in $check; do want "$p"; done
@@ -28,7 +28,7 @@ if [ "${1:-all}" != build ]; then
     python3 -c 'import venv, ensurepip' 2>/dev/null || want python3-venv
     command -v npm >/dev/null || { want nodejs; want npm; }
     # arm64 to compile for and to run as (tests/tap/arm64.t): 60 MB.
-    if [ "$(dpkg --print-architecture)" = amd64 ]; then
+    if [ "$arch" = amd64 ]; then
         for p in gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user; do want "$p"; done
     fi
 fi
@@ -51,7 +51,8 @@ else
 fi
 echo "make deps: installing$missing"
 # Another apt, of the machine's own updates say, has its locks for some minutes. Only `install` can be told to wait.
-apt() { $as_root env LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=600 "$@" </dev/null; }
+quiet() { $as_root env LC_ALL=C DEBIAN_FRONTEND=noninteractive "$@" </dev/null; }
+apt() { quiet apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=600 "$@"; }
 tries=0
 until said=$(apt update 2>&1); do
     tries=$((tries + 1))
@@ -63,4 +64,9 @@ until said=$(apt update 2>&1); do
     sleep 5
 done
 echo "$said"
-apt install --no-install-recommends $missing
+apt install --no-install-recommends $missing || {
+    # One that was interrupted before leaves packages half installed.
+    echo "make deps: once more, after what was left half installed"
+    quiet dpkg --configure -a || true
+    apt install -f --no-install-recommends $missing
+}

@@ -99,6 +99,7 @@ for my $path (@files) {
         my ($line, $at) = ($lines[$i], "$path:" . ($i + 1));
         push @bad, "$at: white space at the end of the line" if $line =~ /[ \t]\n/;
         push @bad, "$at: unfinished: $1" if $name ne 'lint.pl' && $line =~ /\b(TODO|FIXME|XXX)\b/;
+        push @bad, "$at: BAIL_OUT ends the tests of other files, too: die" if $name =~ /\.(?:t|pm)$/ && $line =~ /\bBAIL_OUT\b/;
         next unless $product;
         if ($line =~ /^\s*#\s*include\s+"([^"]+)"/) {
             my ($dir) = $1 =~ m{^([^/]+)/};

@@ -1,7 +1,7 @@
 #!/bin/sh
 # What the tests alone need from PyPI, npm and Debian: numpy, gguf and cuobjdump in build/venv,
-# llama.cpp's shared libraries and Hugging Face's GGUF reader in build/npm; promtool in build/prometheus. Instant when they are there. What
-# cannot be had is said, and fails under CI=true only: its tests are skipped.
+# llama.cpp's shared libraries and Hugging Face's GGUF reader in build/npm; promtool in build/prometheus. Instant when they
+# are there. What cannot be had is said, and fails under CI=true only: its tests are skipped.
 # usage: setup.sh [llama]     "llama": the libraries alone
 set -u
 cd "$(dirname "$0")/../.."
@@ -15,11 +15,12 @@ lack() {
     rc=1
 }
 
-want=$(cat tests/tools/requirements.txt)
-if [ "$what" = all ] && [ "$(cat build/venv/.ready 2>/dev/null)" != "$want" ]; then
+# What was installed for a Python that is another by now (Debian 12's, on Debian 13) is of no use to it.
+venv_is_ready() { cmp -s tests/tools/requirements.txt build/venv/.ready && build/venv/bin/python -c 'import gguf' 2>/dev/null; }
+if [ "$what" = all ] && ! venv_is_ready; then
     echo "test-tools: numpy, gguf, cuobjdump into build/venv"
     rm -rf build/venv
-    if { python3 -m venv build/venv && build/venv/bin/python -m pip install -q \
+    if { python3 -m venv build/venv && PIP_USER=0 build/venv/bin/python -m pip install -q \
          --disable-pip-version-check --no-input -r tests/tools/requirements.txt; } >build/venv.log 2>&1 </dev/null; then
         cp tests/tools/requirements.txt build/venv/.ready
     else

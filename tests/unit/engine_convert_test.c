@@ -1,6 +1,7 @@
 /* The engine's bytes against an element-by-element computation, for every
  * transform, on both backends, with large and tiny slabs and 1 to 3 threads. */
 #include "tests/unit/engine_worlds.h"
+#include "tests/unit/io_ways.h"
 #include "worker/measure.h"
 #include "worker/source_element.h"
 #include "worker/source_rows.h"
@@ -56,13 +57,12 @@ static void run(struct world *w, const struct sl_engine_opts *o, uint8_t **expec
 static void all_ways(struct world *w, bool round)
 {
     uint8_t *expected[WORLD_MAX] = {NULL};
-    const enum sl_io_mode ways[] = {SL_IO_URING, SL_IO_PREAD};
     const uint64_t slabs[] = {1u << 17, 3u << 16, 0};
 
     for (uint32_t i = 0; i < w->plan.n_tensors; i++)
         expected[i] = world_expected(w, i, round);
     for (unsigned i = 0; i < 12; i++) {
-        struct sl_engine_opts o = {.threads = 1 + i % 3, .mem_bytes = 64u << 20, .io = ways[i % 2],
+        struct sl_engine_opts o = {.threads = 1 + i % 3, .mem_bytes = 64u << 20, .io = io_way(i),
                                    .direct = i % 4 < 2 ? SL_DIRECT_ON : SL_DIRECT_OFF,
                                    .round_bf16 = round, .segment_paths = w->segment_paths,
                                    .weights = world_weights(w),

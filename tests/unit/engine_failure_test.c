@@ -30,7 +30,7 @@ static void test_bad_values(void **state)
         make(&w);
         damage(&w, bad[i / 2].tensor, bad[i / 2].at, &bad[i / 2].bits, bad[i / 2].n);
         world_seal(&w);
-        o = options(&w, ways[i % 2]);
+        o = options(&w, io_way(i));
         en = open_engine(&w, &o);
         expect(do_task(en, 0), SL_ESOURCE, "'t0'", bad[i / 2].say);
         expect_good(&w, do_task(en, 1)); /* the engine goes on */
@@ -76,7 +76,7 @@ static void test_changed_files(void **state)
 
         make(&w);
         world_seal(&w);
-        o = options(&w, ways[i]);
+        o = options(&w, io_way(i));
         w.file[0].mtime_ns--;
         en = open_engine(&w, &o);
         expect(do_task(en, 0), SL_ESOURCE, "a.safetensors", "changed since the plan was made; begin anew");
@@ -192,7 +192,7 @@ static void test_pipe(void **state)
 
         make(&w);
         world_seal(&w);
-        o = options(&w, ways[i]);
+        o = options(&w, io_way(i));
         en = open_engine(&w, &o);
         assert_int_equal(unlink(w.segment_path) | mkfifo(w.segment_path, 0600), 0);
         if (i)
@@ -237,7 +237,7 @@ static void test_every_call(void **state)
 
             make(&w);
             world_seal(&w);
-            o = options(&w, ways[nth % 2]);
+            o = options(&w, io_way(nth));
             o.faults = &faults;
             en = open_engine(&w, &o);
             r = do_task(en, 2);
@@ -285,7 +285,7 @@ static void test_refused_ways(void **state)
             continue;
         }
         close(fd);
-        o = options(&w, SL_IO_URING);
+        o = options(&w, uring_here());
         o.slab_bytes = 1u << 20;
         o.direct = SL_DIRECT_ON;
         o.sparse = true;
@@ -413,7 +413,7 @@ static void test_full_disk(void **state)
         make(&w);
         world_seal(&w);
         w.segment_paths[0] = "/dev/full";
-        o = options(&w, ways[i]);
+        o = options(&w, io_way(i));
         en = open_engine(&w, &o);
         expect(do_task(en, 0), SL_ENOSPACE, "/dev/full", "no room");
         sl_engine_close(en);

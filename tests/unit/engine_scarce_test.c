@@ -86,7 +86,7 @@ static void test_close(void **state)
 
         make(&w);
         world_seal(&w);
-        o = options(&w, ways[i % 2]);
+        o = options(&w, io_way(i));
         en = open_engine(&w, &o);
         for (uint32_t t = 0; t < 60; t++)
             assert_int_equal(sl_engine_submit(en, t % 3, 1, &e), 0);

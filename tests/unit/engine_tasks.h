@@ -3,8 +3,7 @@
 #define SLUICE_TESTS_ENGINE_TASKS_H
 
 #include "tests/unit/engine_world.h"
-
-static const enum sl_io_mode ways[] = {SL_IO_URING, SL_IO_PREAD};
+#include "tests/unit/io_ways.h"
 
 /* Two FP8 tensors of 64 x 1024 to q4_k, one to F32; a task each. */
 static inline void make(struct world *w)

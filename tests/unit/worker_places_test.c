@@ -58,11 +58,11 @@ static void make_links(struct world *w, const char *hub, const char *only)
     char command[16384];
 
     snprintf(command, sizeof command,
-             "b='%s/models--a--b/blobs'; mkdir -p \"$b\" '%s/ck'; for f in '%s'/*.json '%s'/*.safetensors; do"
+             "b='%s/models--a--b/blobs'; mkdir -p \"$b\" '%s/ck'; for f in \"$S\"/*.json \"$S\"/*.safetensors; do"
              " n=${f##*/}; h=$(printf %%s $n | sha1sum | cut -c1-40); case \"%s\" in ''|*$n*)"
              " cp \"$f\" \"$b/$h\" && ln -sfn \"$b/$h\" '%s/ck'/$n;; *) cp --remove-destination \"$f\" '%s/ck'/$n;;"
-             " esac || exit 1; done", hub, w->dir, w->source, w->source, only ? only : "", w->dir,
-             w->dir);
+             " esac || exit 1; done", hub, w->dir, only ? only : "", w->dir, w->dir);
+    assert_int_equal(setenv("S", w->source, 1), 0); /* a path of any characters */
     assert_int_equal(system(command), 0);
 }
 
