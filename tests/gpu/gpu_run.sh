@@ -350,7 +350,10 @@ $(printf '%-10s %-34s %s' "$1" "$2" "$(what_is "$1")")"
     cat "$results/kernels.txt" "$results/worker.txt" 2>/dev/null >"$results/bench.md"
     [ -s "$results/bench.md" ] || rm -f "$results/bench.md"
     echo "${summary#?}" >"$results/summary.txt"
-    [ -z "$pack" ] || { tar -C "$results" -czf "$pack.new" . && mv "$pack.new" "$pack"; }
+    [ -n "$pack" ] || return 0
+    # 1: something changed meanwhile, as DIR itself where the pack lies in it.
+    tar -C "$results" --exclude="./${pack##*/}*" -czf "$pack.new" . 2>/dev/null
+    if [ $? -gt 1 ] || ! mv "$pack.new" "$pack"; then echo "gpu_run: $pack could not be written" >&2; fi
 }
 
 # One part, whose words are shown while they are written; it may leave programs behind that no signal ends. Sets rc.

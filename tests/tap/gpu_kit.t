@@ -39,6 +39,8 @@ $r = run(@run[0, 1], '--results', "$bin/packed", '--pack', "$bin/found.tar.gz", 
 like($r->{out}, qr/^golden +done before.*^kernels +done before.*^random +done before/ms, 'nor elsewhere, from the packed findings');
 is(slurp("$bin/packed/bench.md"), slurp("$bin/found/bench.md"), 'which are all there');
 like(slurp("$bin/found/bench.md"), qr/^\| q4_k \| [\d.]+ \|/m, 'the table of rates');
+run_ok('packed beside the findings', @run[0, 1], '--results', "$bin/beside", '--pack', "$bin/beside/all.tar.gz", '--again', 'golden') for 1, 2;
+unlike(run_ok('which is there', 'tar', '-tzf', "$bin/beside/all.tar.gz")->{out}, qr/all\.tar/, 'and not in itself');
 my @lines = slurp("$bin/found/random.lines") =~ /^(\w+ (?:plain|weighted) 30000 checksum [0-9a-f]{16} equal .*)$/mg;
 is(scalar @lines, 37, 'a line for each kind of weights');
 
