@@ -60,7 +60,7 @@ static struct data *make_data(void)
     assert_non_null(d);
     d->seed = 0x2545f4914f6cdd1d;
     for (uint64_t i = 0; i < 2 * ROW; i++)
-        d->w[i] = next_random(&d->seed) % 4 ? (float)(next_random(&d->seed) % 1000) * 0.01f : 0;
+        d->w[i] = next_random(&d->seed) % 4 ? ldexpf((float)(next_random(&d->seed) % 1000), -(int)(next_random(&d->seed) % 32)) : 0;
     for (uint64_t i = 0; i < N_MAX; i++)
         d->x[i] = value(&d->seed, i, d->w[i % ROW] > 0 || i % 16);
     return d;
@@ -167,7 +167,8 @@ static void a_wrong_order_is_seen(void **state)
 
     (void)state;
     reference(d, &k);
-    d->bytes[3] ^= 0x80;
+    for (int i = 0; i < 32; i++)
+        d->bytes[4 * i + 3] ^= 0x80;
     launch(d, &k);
     assert_memory_not_equal(d->want, d->got, sl_type_bytes(SL_TYPE_Q4_K, k.elems));
     memset(&d->block, 0x5a, sizeof d->block);
