@@ -152,6 +152,7 @@ is(scalar(() = slurp("$bin/found/random.lines") =~ / equal /g), 37, 'after a cut
     is($r->{rc}, 0, 'and all well');
 }
 is(run(@run, 'nonsense')->{rc}, 2, 'an unknown part: exit 2');
+is(run("$bin/$_", '-t', 'mxfp4')->{rc}, 2, "$_ of a type that no GPU makes: exit 2") for qw(gpu_check gpu_bench);
 
 # Programs that do not start with this machine's libc: the kit's is for them, and for nothing else here. A loader ends with 1
 # where a program wants a newer libc, with 127 where a library is not there; sluice wants a newer one than gpu_check.
