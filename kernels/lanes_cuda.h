@@ -121,7 +121,7 @@ V_FN uint32_t v_bytes_of(uint32_t low, uint32_t high, uint32_t nibbles)
     return out;
 }
 
-/* The place of the highest bit that is set. */
+/* The place of the highest bit of a word that has one. */
 V_FN int v_last_bit(uint32_t a)
 {
 #ifdef __CUDACC__
@@ -159,16 +159,6 @@ V_FN uint32_t v_shift_in(uint32_t a, uint32_t from)
     return __funnelshift_l(from, a, 1);
 #else
     return a << 1 | from >> 31;
-#endif
-}
-
-/* The place of the highest bit of a word that has one. */
-V_FN int v_top(uint32_t a)
-{
-#ifdef __CUDACC__
-    return 31 - __clz((int)a);
-#else
-    return 31 - __builtin_clz(a);
 #endif
 }
 

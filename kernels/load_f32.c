@@ -326,12 +326,15 @@ int sl_repack_mxfp4(const struct sl_source *s, uint64_t skip, uint64_t n, void *
     return 0;
 }
 
-/* The code of a value that E4M3 has, 0 to 448. */
-static uint8_t to_ue4m3(float x)
+/* *code: of a value that E4M3 has without a sign. Returns whether it has this one. */
+static bool to_ue4m3(float x, uint8_t *code)
 {
     uint32_t bits = sl_bits(x);
 
-    return x < 0x1p-6f ? (uint8_t)(x * 512) : (uint8_t)((bits >> 20) - (120 << 3));
+    if (!(x >= 0 && x <= 448))
+        return false;
+    *code = x < 0x1p-6f ? (uint8_t)(x * 512) : (uint8_t)((bits >> 20) - (120 << 3));
+    return x < 0x1p-6f ? (float)*code == x * 512 : bits << 12 == 0;
 }
 
 int sl_repack_nvfp4(const struct sl_source *s, uint64_t skip, uint64_t n, void *out)
@@ -347,9 +350,8 @@ int sl_repack_nvfp4(const struct sl_source *s, uint64_t skip, uint64_t n, void *
     for (uint64_t done = 0; done < n; done += 16, codes += 8) {
         uint64_t k = done / 16 % 4;
 
-        if (p.cols_left != 16 || !(*p.scale >= 0 && *p.scale <= 448))
+        if (p.cols_left != 16 || !to_ue4m3(*p.scale, &to[done / 64].d[k]))
             return SL_EUNSUPPORTED;
-        to[done / 64].d[k] = to_ue4m3(*p.scale);
         for (int i = 0; i < 4; i++) {
             to[done / 64].qs[8 * k + 2 * (uint64_t)i] = (uint8_t)((codes[i] & 15) | codes[4 + i] << 4);
             to[done / 64].qs[8 * k + 2 * (uint64_t)i + 1] = (uint8_t)(codes[i] >> 4 | (codes[4 + i] & 0xf0));

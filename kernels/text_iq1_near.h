@@ -127,7 +127,7 @@ V_FN void iq1_scan_rows(int n, const struct iq1_near *f, vf least, int i1, struc
 
         V_ROLLED
         while (left) {
-            int top = v_top(left);
+            int top = v_last_bit(left);
 
             iq1_put(l, iq1_place(i1 + q, n - top));
             left ^= 1u << top;

@@ -254,6 +254,14 @@ int main(int argc, char **argv)
                             "[--cpu N] [--only types|rows|threads] [TYPE ...]\n");
             return 2;
         }
+    for (int i = optind; i < argc; i++) {
+        size_t k = 0;
+
+        while (k < COUNT(counted) && strcmp(sl_type_info(counted[k].type)->name, argv[i]))
+            k++;
+        if (k == COUNT(counted))
+            return fprintf(stderr, "kernels_bench: no type '%s'\n", argv[i]), 2;
+    }
     if (b.rounds < 1 || b.rounds > MAX_ROUNDS || (ggml && open_ggml(&b, ggml)))
         return 2;
     if (!b.x || !b.w || !b.want || !b.got || !b.source || !b.copy || !b.scales)

@@ -41,7 +41,7 @@ gpu-report: $(CU_OBJS) test-tools
 # Programs, their libraries and what they are checked with, in one folder, and packed: for a
 # machine with a GPU, and neither packages nor compiler nor internet. The programs look for their
 # libraries beside themselves; a libc for machines with an older one is in lib/glibc, which
-# gpu_run.sh takes when the programs do not start otherwise. Those that profilers and sanitizers
+# gpu_run.sh takes when the programs do not start otherwise, with what drivers want of it. Those that profilers and sanitizers
 # start have C++ within. The kernels are in most programs: xz looks back far enough to pack them once.
 # KIT_MAX: bytes of the packed folder.
 KIT     := $(B)/gpu-kit
@@ -55,7 +55,8 @@ gpu-kit: all $(GPU_BINS) $(B)/gen/has_cmocka $(B)/tools/make_checkpoint
 	$(Q)$(KIT_LINK) -o $(KIT)/make_checkpoint $(GENERATOR) -lm
 	@cp tests/gpu/gpu_run.sh $(KIT) && cp -r tests/golden $(KIT)/data && chmod -R u+w $(KIT)/data
 	@cp tests/tiny-v3/tokenizer.json tests/tiny-v3/tokenizer_config.json $(KIT)/data/tokenizer
-	@for p in $(PROGRAMS) gpu_check gpu_bench gpu_cases make_checkpoint; do ldd $(B)/gpu-kit/$$p; done | awk '$$3 ~ /^\// {print $$3} $$1 ~ /^\/.*\/ld-/ {print $$1}' \
+	@for p in $(PROGRAMS) gpu_check gpu_bench gpu_cases make_checkpoint; do ldd $(B)/gpu-kit/$$p; done | awk '$$3 ~ /^\// {print $$3} $$1 ~ /^\/.*\/ld-/ {print $$1} \
+	        $$1 == "libc.so.6" {sub(/[^\/]*$$/, "", $$3); print $$3 "libdl.so.2"; print $$3 "librt.so.1"}' \
 	    | sort -u | while read -r f; do case $${f##*/} in \
 	        libc.so.*|libm.so.*|libpthread.so.*|libdl.so.*|librt.so.*|libresolv.so.*|ld-*) cp -L "$$f" $(KIT)/lib/glibc ;; \
 	        *) cp -L "$$f" $(KIT)/lib ;; esac || exit 1; done

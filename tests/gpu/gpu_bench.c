@@ -293,7 +293,10 @@ int main(int argc, char **argv)
         switch (opt) {
         case 'd': device = atoi(optarg); break;
         case 'n': b.n = strtoull(optarg, NULL, 0) / (128 * COMMON_ROW) * (128 * COMMON_ROW); break;
-        case 't': b.only = sl_type_by_name(optarg); break;
+        case 't':
+            if ((b.only = common_type_named(optarg)) < 0)
+                return 2;
+            break;
         case 'x': b.without = optarg; break;
         case '1': b.once = true; break;
         default: return 2;

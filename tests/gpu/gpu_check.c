@@ -11,7 +11,7 @@
  *       that were, and takes those that were begun and did not end after all others
  *   -T  begins no type that is not expected to end so many seconds after the start
  *   -w  a launch may take so long (default 10; with -s 120), and a second more for each 10 million weights
- * Exit: 0 all equal, 1 a difference or a failure, 3 the device was lost to this process, or did not end
+ * Exit: 0 all equal, 1 a difference or a failure, 2 no such option or type, 3 the device was lost to this process, or did not end
  * its work (with -o the same call goes on with the other types), 75 time was up with types left, 77 no device. */
 #include "gpu_common.h"
 
@@ -472,7 +472,10 @@ int main(int argc, char **argv)
         switch (opt) {
         case 'd': device = atoi(optarg); break;
         case 'n': c->weights = strtoull(optarg, NULL, 0); break;
-        case 't': c->only = sl_type_by_name(optarg); break;
+        case 't':
+            if ((c->only = common_type_named(optarg)) < 0)
+                return 2;
+            break;
         case 'g': c->golden = optarg; break;
         case 's': small = true; c->weights = 9 * COMMON_ROW; c->chunk = 3 * COMMON_ROW; break;
         case 'G': golden_only = true; break;

@@ -25,6 +25,16 @@ static const int common_types[] = {
     SL_TYPE_IQ2_XS, SL_TYPE_IQ2_S, SL_TYPE_IQ3_XXS, SL_TYPE_IQ3_S, SL_TYPE_F32, SL_TYPE_F16, SL_TYPE_BF16};
 #define COMMON_TYPES (sizeof common_types / sizeof common_types[0])
 
+/* -1: no such type on a GPU, which is said. */
+static inline int common_type_named(const char *name)
+{
+    for (unsigned i = 0; i < COMMON_TYPES; i++)
+        if (strcmp(sl_type_info(common_types[i])->name, name) == 0)
+            return common_types[i];
+    fprintf(stderr, "no type '%s' that GPUs make\n", name);
+    return -1;
+}
+
 static inline bool common_weighted(int type)
 {
     return sl_type_info(type)->block > 1 && type != SL_TYPE_Q8_0;

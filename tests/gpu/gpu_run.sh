@@ -83,11 +83,12 @@ if [ ! -x "$gpu/gpu_check" ]; then
 fi
 command -v timeout >/dev/null || { echo "gpu_run: no timeout (coreutils) in PATH" >&2; exit 1; }
 
-# The kit's own libc is for its programs alone: no other would start with it. before: words before the program.
-loader=$GPU_LOADER libs=$bin/lib:$bin/lib/glibc before=
+# The kit's own libc is for its programs alone: no other would start with it. Its loader looks for the driver where
+# LD_LIBRARY_PATH says only if it is told so. before: words before the program.
+loader=$GPU_LOADER libs=$bin/lib:$bin/lib/glibc${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} before=
 start() {
     # shellcheck disable=SC2086
-    if [ -n "$loader" ]; then $before "$loader" --library-path "$libs${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" "$@"; else $before "$@"; fi
+    if [ -n "$loader" ]; then $before "$loader" --library-path "$libs" "$@"; else $before "$@"; fi
 }
 looks() {
     before="timeout -k 5 75"
@@ -95,13 +96,17 @@ looks() {
     rc=$?
     before=
 }
+# Whether the programs start. gpu_check has no -h, and ends with 2; a loader ends with 1 where the libc is too old, which sluice notices first.
+all_start() {
+    start "$gpu/gpu_check" -h >/dev/null 2>&1
+    [ $? -eq 2 ] && { [ ! -x "$bin/sluice" ] || start "$bin/sluice" --version >/dev/null 2>&1; }
+}
 if [ -z "$inside" ]; then
-    looks
     # Programs that do not start: this libc is older than theirs, and the kit brings one along.
-    if { [ $rc -eq 126 ] || [ $rc -eq 127 ]; } && [ -d "$bin/lib/glibc" ]; then
+    if [ -d "$bin/lib/glibc" ] && ! all_start; then
         for l in "$bin"/lib/glibc/ld-*; do loader=$l; done
-        looks
     fi
+    looks
     # A driver that lies where nothing looks for it, as in some containers.
     for d in /usr/local/nvidia/lib64 /usr/local/nvidia/lib; do
         [ $rc -ne 77 ] || [ ! -e $d/libcuda.so.1 ] || export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$d"
@@ -345,7 +350,10 @@ $(printf '%-10s %-34s %s' "$1" "$2" "$(what_is "$1")")"
     cat "$results/kernels.txt" "$results/worker.txt" 2>/dev/null >"$results/bench.md"
     [ -s "$results/bench.md" ] || rm -f "$results/bench.md"
     echo "${summary#?}" >"$results/summary.txt"
-    [ -z "$pack" ] || { tar -C "$results" -czf "$pack.new" . && mv "$pack.new" "$pack"; }
+    [ -n "$pack" ] || return 0
+    # 1: something changed meanwhile, as DIR itself where the pack lies in it.
+    tar -C "$results" --exclude="./${pack##*/}*" -czf "$pack.new" . 2>/dev/null
+    if [ $? -gt 1 ] || ! mv "$pack.new" "$pack"; then echo "gpu_run: $pack could not be written" >&2; fi
 }
 
 # One part, whose words are shown while they are written; it may leave programs behind that no signal ends. Sets rc.

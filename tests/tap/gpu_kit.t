@@ -39,6 +39,8 @@ $r = run(@run[0, 1], '--results', "$bin/packed", '--pack', "$bin/found.tar.gz", 
 like($r->{out}, qr/^golden +done before.*^kernels +done before.*^random +done before/ms, 'nor elsewhere, from the packed findings');
 is(slurp("$bin/packed/bench.md"), slurp("$bin/found/bench.md"), 'which are all there');
 like(slurp("$bin/found/bench.md"), qr/^\| q4_k \| [\d.]+ \|/m, 'the table of rates');
+run_ok('packed beside the findings', @run[0, 1], '--results', "$bin/beside", '--pack', "$bin/beside/all.tar.gz", '--again', 'golden') for 1, 2;
+unlike(run_ok('which is there', 'tar', '-tzf', "$bin/beside/all.tar.gz")->{out}, qr/all\.tar/, 'and not in itself');
 my @lines = slurp("$bin/found/random.lines") =~ /^(\w+ (?:plain|weighted) 30000 checksum [0-9a-f]{16} equal .*)$/mg;
 is(scalar @lines, 37, 'a line for each kind of weights');
 
@@ -150,16 +152,34 @@ is(scalar(() = slurp("$bin/found/random.lines") =~ / equal /g), 37, 'after a cut
     is($r->{rc}, 0, 'and all well');
 }
 is(run(@run, 'nonsense')->{rc}, 2, 'an unknown part: exit 2');
+is(run("$bin/$_", '-t', 'mxfp4')->{rc}, 2, "$_ of a type that no GPU makes: exit 2") for qw(gpu_check gpu_bench);
 
-# Programs that do not start with this machine's libc: the kit's is for them, and for nothing else here.
-{
+# Programs that do not start with this machine's libc: the kit's is for them, and for nothing else here. A loader ends with 1
+# where a program wants a newer libc, with 127 where a library is not there; sluice wants a newer one than gpu_check.
+for (['gpu_check', 1], ['gpu_check', 127], ['sluice', 1], ['none', 0]) {
+    my ($old, $code) = @$_;
     local $ENV{GPU_BIN} = scratch();
     mkdir "$ENV{GPU_BIN}/$_" or die $! for 'lib', 'lib/glibc';
     spit("$ENV{GPU_BIN}/lib/glibc/libc.so.6", "of another machine\n");
-    spit("$ENV{GPU_BIN}/gpu_check", "#!/bin/sh\nexit 127\n");
-    spit("$ENV{GPU_BIN}/lib/glibc/ld-kit", "#!/bin/sh\nshift 3; exec '$BUILD/tools/emulated_check' \"\$\@\"\n");
-    chmod 0755, map { "$ENV{GPU_BIN}/$_" } 'gpu_check', 'lib/glibc/ld-kit';
-    like(run_ok('by the kit\'s libc', @run[0, 1], 'golden')->{out}, qr/golden vectors: \d+ compared.*^golden +well/ms, 'and the rest by its own');
+    my %is = (gpu_check => 'emulated_check', sluice => 'emulated_gpu');
+    spit("$ENV{GPU_BIN}/$_", $_ eq $old ? "#!/bin/sh\nexit $code\n" : "#!/bin/sh\nexec '$BUILD/tools/$is{$_}' \"\$@\"\n") for keys %is;
+    spit("$ENV{GPU_BIN}/lib/glibc/ld-kit", "#!/bin/sh\nshift 2; p=\$1; shift; case \$p in */gpu_check) exec '$BUILD/tools/emulated_check' \"\$@\" ;; esac\nexec '$BUILD/tools/emulated_gpu' \"\$@\"\n");
+    chmod 0755, map { "$ENV{GPU_BIN}/$_" } keys %is, 'lib/glibc/ld-kit';
+    my $by = $old eq 'none' ? 'its own' : "the kit's";
+    $r = run_ok("$old ends with $code", @run[0, 1], qw(about golden));
+    like($r->{out}, qr/golden vectors: \d+ compared.*^golden +well/ms, "$old ends with $code: and goes on");
+    is($r->{out} =~ /^with the kit's own libc$/m ? "the kit's" : 'its own', $by, "$old ends with $code: by $by libc");
+    next if $old ne 'gpu_check';
+    # The driver's folder, too, where a profiler or a sanitizer starts them.
+    local $ENV{PATH} = "$bin:$ENV{PATH}";
+    for my $tool (['ncu', 'profile'], ['compute-sanitizer', 'sanitizer']) {
+        spit("$bin/$tool->[0]", "#!/bin/sh\necho \"\$@\" >>'$bin/started'\n");
+        chmod 0755, "$bin/$tool->[0]";
+        local $ENV{LD_LIBRARY_PATH} = '/of/the/driver';
+        run(@run[0, 1], $tool->[1]);
+        like(slurp("$bin/started"), qr{ --library-path \Q$ENV{GPU_BIN}\E/lib:\Q$ENV{GPU_BIN}\E/lib/glibc:/of/the/driver }, "$tool->[0] finds the driver");
+        unlink "$bin/started", "$bin/$tool->[0]";
+    }
 }
 
 # ---- the folder itself
@@ -178,6 +198,7 @@ SKIP: {
         my @missing = grep { !m{=> \Q$far\E/lib/|linux-vdso|/ld-linux|=> \S*/lib(?:c|m|pthread|dl|rt|resolv)\.so} } split /\n/, run('ldd', "$far/$p")->{out};
         is("@missing", '', "$p finds all but the libc beside itself");
     }
+    is_deeply([grep { !-e "$far/lib/glibc/$_" } qw(libc.so.6 libm.so.6 libpthread.so.0 libdl.so.2 librt.so.1)], [], 'all of the libc that a driver wants');
     $r = run('env', '-i', 'PATH=/usr/bin:/bin', 'CUDA_VISIBLE_DEVICES=', 'sh', "$far/gpu_run.sh");
     is($r->{rc}, 77, 'gpu_run.sh there, without a GPU: exit 77');
     like($r->{out}, qr/SKIPPED, NOTHING WAS CHECKED: (?:no |this build has no CUDA)/, 'and why');

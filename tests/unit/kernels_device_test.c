@@ -37,15 +37,18 @@ static uint64_t next_random(uint64_t *s)
     return *s ^= *s << 17;
 }
 
-/* Values of usual size, subnormals, ties, few different ones, zeros; by group. */
-static float value(uint64_t *s, uint64_t i)
+/* Values of usual size, subnormals, ties, few different ones, zeros; by group. Runs of zeros and subnormals beside others: the
+ * inverse of a scale is infinite. Values without weight that are so far from the others that codes wrap where parity turns them. */
+static float value(uint64_t *s, uint64_t i, bool weighs)
 {
-    uint32_t u = (uint32_t)next_random(s), kind = (uint32_t)(i / 256 % 6);
+    uint32_t u = (uint32_t)next_random(s), kind = (uint32_t)(i / 256 % 8), far = 134 + (u >> 24) % 2, low = 109 + (u >> 24) % 3;
 
-    u = kind == 0 || kind == 5 ? (u & 0x807fffff) | (110 + (u >> 24) % 12) << 23
+    u = kind == 0 || kind == 5 || (kind == 6 && i / 32 % 2) ? (u & 0x807fffff) | (110 + (u >> 24) % 12) << 23
         : kind == 1 ? u & 0x80ffffff
         : kind == 2 ? (u & 0x80000000) | 0x3f000000
         : kind == 3 ? (u & 0x80700000) | 0x3d000000
+        : kind == 6 && u & 0x01000000 ? u & 0x807fffff
+        : kind == 7 ? (u & 0x807fffff) | (weighs ? low : far) << 23
         : u & 0x80000000;
     return sl_float(u);
 }
@@ -56,10 +59,10 @@ static struct data *make_data(void)
 
     assert_non_null(d);
     d->seed = 0x2545f4914f6cdd1d;
-    for (uint64_t i = 0; i < N_MAX; i++)
-        d->x[i] = value(&d->seed, i);
     for (uint64_t i = 0; i < 2 * ROW; i++)
-        d->w[i] = next_random(&d->seed) % 4 ? (float)(next_random(&d->seed) % 1000) * 0.01f : 0;
+        d->w[i] = next_random(&d->seed) % 4 ? ldexpf((float)(next_random(&d->seed) % 1000), -(int)(next_random(&d->seed) % 32)) : 0;
+    for (uint64_t i = 0; i < N_MAX; i++)
+        d->x[i] = value(&d->seed, i, d->w[i % ROW] > 0 || i % 16);
     return d;
 }
 
@@ -164,7 +167,8 @@ static void a_wrong_order_is_seen(void **state)
 
     (void)state;
     reference(d, &k);
-    d->bytes[3] ^= 0x80;
+    for (int i = 0; i < 32; i++)
+        d->bytes[4 * i + 3] ^= 0x80;
     launch(d, &k);
     assert_memory_not_equal(d->want, d->got, sl_type_bytes(SL_TYPE_Q4_K, k.elems));
     memset(&d->block, 0x5a, sizeof d->block);

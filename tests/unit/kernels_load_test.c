@@ -424,8 +424,10 @@ static void repacks_nvfp4(void **state)
     s.block_cols = 32;
     assert_int_equal(sl_repack_nvfp4(&s, 0, 64, blocks), SL_EUNSUPPORTED);
     s.block_cols = 16;
-    scale[3] = 449;
-    assert_int_equal(sl_repack_nvfp4(&s, 0, 64, blocks), SL_EUNSUPPORTED);
+    for (int i = 0; i < 5; i++) { /* beyond its range, and between its values */
+        scale[3] = (const float[]){449, NAN, 0.3f, 0x1.1p-9f, 440}[i];
+        assert_int_equal(sl_repack_nvfp4(&s, 0, 64, blocks), SL_EUNSUPPORTED);
+    }
 }
 
 /* Every BF16 but infinities and NaNs, against the exact exponential; sums are rounded once, in F16 a second time. */
