@@ -118,10 +118,9 @@ tap: test-tools test-programs
 
 # SIGKILL of daemon, workers and client, over and over: make soak ROUNDS=1000 SECONDS=3600
 ROUNDS  ?= 1000
-SECONDS ?= 3600
 .PHONY: soak
 soak: test-programs
-	@SLUICE_BUILD=$(B) ROUNDS=$(ROUNDS) SECONDS=$(SECONDS) SEED=$(SEED) perl -Itests/lib tests/tap/soak.t
+	@SLUICE_BUILD=$(B) ROUNDS=$(ROUNDS) SECONDS=$(or $(SECONDS),3600) SEED=$(SEED) perl -Itests/lib tests/tap/soak.t
 
 # Sanitized programs: their own folders, without CUDA, the unit tests, and a part of the rest.
 san = @$(MAKE) --no-print-directory $(JOBS) B=build/$(1) SAN=$(2) NVCC= CFLAGS="-O1 -g" WERROR=$(WERROR) san-programs
@@ -161,9 +160,8 @@ error-table: test-tools test-programs
 #   fuzz-kernels  every backend against the scalar one, and that against ggml where it is there
 #   fuzz-readers  libFuzzer on every reader of strangers' bytes, SECONDS for each
 #                 (needs clang and its runtime: Debian's libclang-rt-14-dev)
-SECONDS ?= 60
 SEED    ?=
-FUZZ_SECONDS ?= $(SECONDS)
+FUZZ_SECONDS ?= $(or $(SECONDS),60)
 FUZZ_BINS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
 DIFFER    := $(B)/fuzz/kernels_differ
 GGML_LIB   = $(wildcard build/npm/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64/libggml-base.so)
@@ -198,7 +196,7 @@ fuzz:
 	@$(MAKE) --no-print-directory fuzz-kernels
 	@$(MAKE) --no-print-directory fuzz-readers
 fuzz-kernels: $(DIFFER)
-	@$(DIFFER) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --jobs $(shell nproc) --counts \
+	@$(DIFFER) --seconds $(FUZZ_SECONDS) $(if $(SEED),--seed $(SEED)) --jobs $(shell nproc) --counts \
 	    $(if $(GGML_LIB),--ggml $(GGML_LIB))
 fuzz-readers:
 	@$(MAKE) --no-print-directory $(JOBS) B=build/fuzz CC=clang NVCC= CFLAGS="-O1 -g" \
