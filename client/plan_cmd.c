@@ -131,7 +131,7 @@ static int write_recipe(const char *path, const char *text, struct sl_error *e)
 
     if (fd < 0)
         return errno == EEXIST ? sl_fail(e, SL_EEXISTS, "%s exists already; choose another name", path)
-                               : sl_fail(e, SL_EUSAGE, "%s: cannot be made: %s", path, strerror(errno));
+                               : sl_fail(e, sl_make_code(errno), "%s: cannot be made: %s", path, strerror(errno));
     while (at < n && (got = write(fd, text + at, n - at)) > 0)
         at += (size_t)got;
     if (at < n || fsync(fd) != 0)
@@ -159,7 +159,7 @@ static int recipe_place(const char *path, struct sl_error *e)
         return sl_fail(e, SL_EFAIL, "out of memory");
     no = access(dir, W_OK | X_OK) != 0 ? errno : 0;
     free(dir);
-    return no ? sl_fail(e, SL_EUSAGE, "%s: cannot be made: %s", path, strerror(no)) : 0;
+    return no ? sl_fail(e, sl_make_code(no), "%s: cannot be made: %s", path, strerror(no)) : 0;
 }
 
 /* From a size to a recipe, and to its plan. */

@@ -89,7 +89,7 @@ static int positions(struct args *a, const struct cli_args *args, char **out, st
         *out = args->n_pos == 2 ? strdup(args->pos[1]) : usual_output(args->pos[0], a->plan.recipe);
         return *out ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
     }
-    if (args->n_pos == 1)
+    if (args->n_pos == 1 || (args->n_pos == 2 && sl_stem(type, ".gguf") && !sl_recipe_known(type)))
         return sl_fail(e, SL_EUSAGE, "no recipe given: it stands last ('sluice recipes' lists them)");
     if (args->n_pos > 2 + named)
         SL_TRY(set_threads(a, args->pos[args->n_pos - 1], e));

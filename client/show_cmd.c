@@ -271,6 +271,6 @@ static int run_logs(int argc, const char **argv, struct sl_error *e)
 }
 
 const struct cli_verb cli_show = {"show", "JOB... [OPTION...]",
-                                  "Show everything about jobs: options, progress, failures", run_show};
+                                  "Show jobs in detail: options, progress, failures", run_show};
 const struct cli_verb cli_logs = {"logs", "[JOB] [OPTION...]",
                                   "Show what happened to a job, or to all", run_logs};

@@ -25,11 +25,11 @@ static void print_usage(FILE *to)
     }
     fputs("\n'sluice VERB --help' shows a verb's options, 'man sluice' all of them.\n\n"
           "Exit codes: 0 ok, 1 failed, 2 usage, 3 finished with warnings,\n"
-          "4 daemon unreachable, 5 no such job or worker, 6 unsupported model or tensor,\n"
-          "7 source damaged or missing, 8 verification mismatch, 9 no space,\n"
-          "10 GPU failed or lost, 13 output exists, 75 interrupted, goes on with the same\n"
-          "command, 124 wait --timeout: not ended in that time, 130 and 143 ended at once\n"
-          "by a second signal.\n", to);
+          "4 daemon unreachable, 5 no such job or worker, 6 unsupported model,\n"
+          "tensor or device, 7 source damaged or missing, 8 verification mismatch,\n"
+          "9 no space, 10 GPU failed or lost, 13 output exists, 75 interrupted, goes on\n"
+          "with the same command, 124 wait --timeout: not ended in that time, 130 and 143\n"
+          "ended at once by a second signal.\n", to);
 }
 
 static const struct cli_verb *find(const char *name)

@@ -98,7 +98,7 @@ static char *next_line(char *buf, int size, void *user)
     n = strlen(buf);
     r->bytes += n;
     if (n + 1 == (size_t)size && buf[n - 1] != '\n')
-        refuse(r, "the line is too long (197 bytes are allowed)", "");
+        refuse(r, "the line is too long (198 bytes are allowed)", "");
     else if (n == 0 || (buf[n - 1] != '\n' && !feof(r->f)))
         refuse(r, "a NUL byte", "");
     else if (r->bytes > FILE_MAX)

@@ -85,3 +85,8 @@ int sl_write_code(int err)
 {
     return err == ENOSPC || err == EDQUOT ? SL_ENOSPACE : SL_EFAIL;
 }
+
+int sl_make_code(int err)
+{
+    return err == ENOENT || err == ENOTDIR ? SL_EUSAGE : sl_write_code(err);
+}

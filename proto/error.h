@@ -65,6 +65,9 @@ int sl_fail_thread(struct sl_error *e, int err);
  * that the disk or a quota is full, else SL_EFAIL. */
 int sl_write_code(int err);
 
+/* The same of a new file that cannot be made: SL_EUSAGE where its folder is not there. */
+int sl_make_code(int err);
+
 /* Passes a failure on. */
 #define SL_TRY(call)                 \
     do {                             \

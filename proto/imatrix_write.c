@@ -134,7 +134,7 @@ static int open_part(const char *part, int *fd, struct sl_error *e)
             return another_run(part, e);
         errno = EEXIST;
     }
-    return sl_fail(e, sl_write_code(errno), "%s: cannot be made: %s", part, strerror(errno));
+    return sl_fail(e, sl_make_code(errno), "%s: cannot be made: %s", part, strerror(errno));
 }
 
 int sl_imatrix_write(const struct sl_imatrix *im, enum sl_imatrix_format format, const char *path,

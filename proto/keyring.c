@@ -194,7 +194,7 @@ static int write_new(const char *path, mode_t mode, const char *text, struct sl_
     if (fd < 0 && errno == EEXIST)
         return is_there(path, e);
     if (fd < 0)
-        return sl_fail(e, SL_EFAIL, "%s: %s", path, strerror(errno));
+        return sl_fail(e, sl_make_code(errno), "%s: cannot be made: %s", path, strerror(errno));
     if (write(fd, text, n) != (ssize_t)n || fsync(fd) != 0) {
         rc = sl_fail(e, sl_write_code(errno), "%s: cannot be written: %s", path, strerror(errno));
         close(fd);

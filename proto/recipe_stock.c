@@ -113,7 +113,8 @@ static bool is_near(const char *stock_name, const char *typed)
 {
     size_t n = strlen(typed);
 
-    return suggest_distance(typed, stock_name) <= 2 || (n > 1 && strncmp(typed, stock_name, n) == 0);
+    return suggest_distance(typed, stock_name) <= (*typed == *stock_name ? 2 : 1)
+           || (n > 1 && strncmp(typed, stock_name, n) == 0);
 }
 
 static int unknown_name(const char *name, struct sl_error *e)
@@ -127,13 +128,12 @@ static int unknown_name(const char *name, struct sl_error *e)
     if (isdigit((unsigned char)*name) && strspn(name, "0123456789") == strlen(name))
         return sl_fail(e, SL_EUSAGE, "%s is no number of a file type (llama.cpp's ftype) that Sluice writes; "
                        "'sluice recipes --json' shows them as file_type", name);
-    for (int near = 1; near >= 0 && n == 0; near--)
-        for (uint32_t i = 0; sl_recipe_stock_name(i) && n < sizeof list; i++)
-            if (!near || is_near(sl_recipe_stock_name(i), lower_case(lower, name)))
-                n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "",
-                                      sl_recipe_stock_name(i));
+    for (uint32_t i = 0; sl_recipe_stock_name(i) && n < sizeof list; i++)
+        if (is_near(sl_recipe_stock_name(i), lower_case(lower, name)))
+            n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : ", such as: ",
+                                  sl_recipe_stock_name(i));
     return sl_fail(e, SL_EUSAGE, "unknown recipe '%s'; expected a path to a .recipe file, or a name that 'sluice "
-                   "recipes' lists, such as: %s", name, list);
+                   "recipes' lists%s", name, list);
 }
 
 static int load_file(const char *path, const char *name, struct sl_recipe **out,

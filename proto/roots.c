@@ -142,6 +142,20 @@ static const char *other_root(const struct sl_roots *r, const char *path)
     return NULL;
 }
 
+/* Effect: writes that a path is outside, and the roots by name. verb: "lies" or "leads". Returns SL_EUSAGE. */
+static int outside(const struct sl_roots *r, const char *path, const char *verb, struct sl_error *e)
+{
+    char names[400] = "";
+    size_t n = 0;
+
+    for (unsigned i = 0; i < r->n && n < sizeof names; i++)
+        n += (size_t)snprintf(names + n, sizeof names - n, "%s %s", i ? "," : "", r->root[i].path);
+    if (n >= sizeof names)
+        memcpy(names + sizeof names - 4, "...", 4);
+    return sl_fail(e, SL_EUSAGE, "%s: %s outside the folders allowed here (--root of sluiced and its workers:%s)", path,
+                   verb, r->n ? names : " none");
+}
+
 /* A link with an absolute text may lead to a root all the same; the kernel looks again. *first is then the reason there.
  * What is missing (realpath leaves its name) is not opened, though it may have come meanwhile. */
 static int open_linked(const struct sl_roots *r, const char *path, int flags, int *first)
@@ -170,9 +184,9 @@ int sl_roots_open_path(const struct sl_roots *r, const char *path, int flags, st
     if (fd >= 0)
         return fd;
     if (!first)
-        return sl_fail(e, SL_EUSAGE, "%s: lies outside the folders allowed here (--root of sluiced and its workers)", path);
+        return outside(r, path, "lies", e);
     if (first == EXDEV || first == ELOOP)
-        return sl_fail(e, SL_EUSAGE, "%s: leads outside the folders allowed here (--root of sluiced and its workers)", path);
+        return outside(r, path, "leads", e);
     if (first == ENOENT && (other = other_root(r, path)) != NULL)
         return sl_fail(e, SL_EFAIL, "%s: not found, for the root %s is another folder now than when this program "
                        "began (was it mounted since?); restart the program", path, other);
@@ -203,7 +217,7 @@ int sl_roots_check_fd(const struct sl_roots *r, int fd, const char *what, struct
         if (below(at, path))
             return 0;
     }
-    return sl_fail(e, SL_EUSAGE, "%s: lies outside the folders allowed here (--root of sluiced and its workers)", what);
+    return outside(r, what, "lies", e);
 }
 
 void sl_roots_pin(int fd, char path[32])

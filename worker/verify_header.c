@@ -252,29 +252,35 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Of the records that do not match, those that are whole in another's place: programs
- * that write a header anew change the order of its keys, damage does not. */
-static uint64_t moved_records(const struct walk *w)
+/* Effect: counts, of the records that do not match, those that are whole in another's place (*moved: programs
+ * that write a header anew change the order of its keys, damage does not), and the tensors' that are nowhere
+ * (*strange). */
+static void compare_records(const struct walk *w, uint64_t *moved, uint64_t *strange)
 {
     struct sl_cursor c = sl_cursor(w->buf, w->have);
-    uint64_t moved = 0, *sorted = malloc(8 * w->n_sums);
+    uint64_t *sorted = malloc(8 * w->n_sums + 8);
 
+    *moved = *strange = 0;
     if (!sorted)
-        return 0;
+        return;
     memcpy(sorted, w->buf + w->sums, 8 * w->n_sums);
     qsort(sorted, w->n_sums, 8, by_value);
     c.at = 24;
-    for (uint64_t i = 0; i < w->n_sums; i++) {
+    for (uint64_t i = 0; i < w->n_kv + w->n_tensors; i++) {
         struct record r = {0};
+        bool tensor = i >= w->n_kv, there;
         uint64_t sum;
 
-        if (!read_record(&c, i >= w->n_kv, &r))
+        if (!read_record(&c, tensor, &r)) {
+            *strange = 0; /* nothing is known of the others */
             break;
-        sum = sum_of(w->buf, i >= w->n_kv, &r);
-        moved += sum != u64_at(w->buf + w->sums + 8 * i) && bsearch(&sum, sorted, w->n_sums, 8, by_value);
+        }
+        sum = sum_of(w->buf, tensor, &r);
+        there = bsearch(&sum, sorted, w->n_sums, 8, by_value) != NULL;
+        *moved += there && (i >= w->n_sums || sum != u64_at(w->buf + w->sums + 8 * i));
+        *strange += tensor && !there;
     }
     free(sorted);
-    return moved;
 }
 
 /* The checksum of the bad record is itself what is damaged: with the right one the
@@ -342,12 +348,13 @@ static void say_rest(const struct walk *w, uint64_t header_bytes, const char *pa
 }
 
 bool verify_diagnose(uint8_t *buf, uint64_t have, uint64_t header_bytes, bool sum_ok, const char *path,
-                     char *text, size_t cap, bool *sums_damaged)
+                     char *text, size_t cap, bool *sums_damaged, bool *other)
 {
     struct walk w = {.buf = buf, .have = have};
+    uint64_t moved, strange;
     int found;
 
-    *sums_damaged = false;
+    *sums_damaged = *other = false;
     if (have < 24 || memcmp(buf, "GGUF", 4) != 0 || (found = find_sums(&w)) == 0)
         return false;
     if (memcmp(buf + 4, "\3\0\0\0", 4) != 0) {
@@ -361,6 +368,14 @@ bool verify_diagnose(uint8_t *buf, uint64_t have, uint64_t header_bytes, bool su
                  SL_KEY_SUM_RECORDS);
         return true;
     }
+    compare_records(&w, &moved, &strange);
+    *other = strange > 1 && strange > w.n_tensors / 2;
+    if (*other) {
+        snprintf(text, cap, "%s: another program made it of a file of Sluice's: %llu of its %llu tensors have other types "
+                 "or places, and its checksums are of those before; verify what it was made of", path,
+                 (unsigned long long)strange, (unsigned long long)w.n_tensors);
+        return true;
+    }
     if (w.n_kv > w.n_sums || w.n_tensors != w.n_sums - w.n_kv) {
         snprintf(text, cap, "%s: header: it counts %llu tensors and %llu key-values, metadata key %s holds %llu "
                  "checksums of them: one of these numbers is damaged" HARMLESS, path, (unsigned long long)w.n_tensors,
@@ -368,7 +383,7 @@ bool verify_diagnose(uint8_t *buf, uint64_t have, uint64_t header_bytes, bool su
         return true;
     }
     walk_records(&w);
-    if (w.n_bad > 1 && header_bytes && w.readable && 2 * moved_records(&w) > w.n_bad)
+    if (w.n_bad > 1 && header_bytes && w.readable && 2 * moved > w.n_bad)
         snprintf(text, cap, "%s: another program wrote this header anew: %llu of its records are not where Sluice had "
                  "them; the tensors are checked all the same", path, (unsigned long long)w.n_bad);
     else if (w.n_bad && sum_is_damaged(&w, header_bytes))

@@ -16,8 +16,9 @@ uint32_t verify_value_bytes(uint32_t type);
  * as scratch, restored). header_bytes: the header's length with its padding, 0 when it
  * is not known. sum_ok: it matches SL_KEY_SUM_HEADER (which leaves the tensors'
  * checksums out). Returns false when all is well, or when the checksums of the records
- * are not in these bytes; *sums_damaged: the checksums of the tensors are what is damaged. Takes up to a second. */
+ * are not in these bytes; *sums_damaged: the checksums of the tensors are what is damaged; *other: most tensors are
+ * not those of the checksums, as in what llama-quantize makes of a file. Takes up to a second. */
 bool verify_diagnose(uint8_t *buf, uint64_t have, uint64_t header_bytes, bool sum_ok, const char *path,
-                     char *text, size_t cap, bool *sums_damaged);
+                     char *text, size_t cap, bool *sums_damaged, bool *other);
 
 #endif

@@ -483,7 +483,7 @@ static int read_bytes(int fd, const char *path, uint8_t *to, uint64_t from, uint
 static int name_damage(int fd, struct verify_file *f, int rc, uint8_t **buf, uint64_t have, struct sl_error *e)
 {
     uint64_t size = f->g.file_size, want = size < DIAGNOSE_MAX ? size : DIAGNOSE_MAX;
-    bool whole = rc == 0, sums_damaged = false;
+    bool whole = rc == 0, sums_damaged, other;
     struct sl_error unread;
     char text[sizeof e->text];
 
@@ -499,10 +499,11 @@ static int name_damage(int fd, struct verify_file *f, int rc, uint8_t **buf, uin
             return rc;
         have = want;
     }
-    if (!verify_diagnose(*buf, have, whole ? f->g.header_bytes : 0, whole && f->header_sum_ok, f->g.path, text, sizeof text, &sums_damaged))
+    if (!verify_diagnose(*buf, have, whole ? f->g.header_bytes : 0, whole && f->header_sum_ok, f->g.path, text, sizeof text,
+                         &sums_damaged, &other))
         return rc;
-    if (!whole)
-        return sl_fail(e, rc, "%s", text);
+    if (!whole || other)
+        return sl_fail(e, SL_EVERIFY, "%s", text);
     f->damage = strdup(text);
     if (sums_damaged) { /* then the tensors cannot be held against them */
         free(f->sums);

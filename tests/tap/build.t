@@ -20,6 +20,13 @@ SKIP: {
 run_ok('gcc without optimization, warnings are errors, no CUDA', @make, '-j2', 'B=build/plain', 'CC=gcc', 'CFLAGS=-O1', 'WERROR=-Werror', 'NVCC=', 'all');
 run_ok('and converts', "$TOP/build/plain/sluice", 'convert', $TINY, '-o', scratch() . '/x.gguf', '--recipe', 'q4_k_m', '--quiet');
 
+# How long what looks for failures takes, as `make help` says.
+for (['fuzz-kernels', '--seconds 60 '], ['fuzz-wire', '-max_total_time=60 '], ['fuzz-kernels', '--seconds 7 ', 'SECONDS=7'],
+     ['soak', ' SECONDS=3600 '], ['soak', ' SECONDS=7 ', 'SECONDS=7']) {
+    my ($target, $says, @with) = @$_;
+    cmp_ok(index(run(@make, '-n', 'B=build/plain', 'NVCC=', $target, @with)->{out}, $says), '>', 0, "make $target @with");
+}
+
 # No nvcc is no failure, not even under CI; nvcc and no kernels is one.
 my @ptx = ('env', 'CI=true', "SLUICE_BUILD=$TOP/build/plain", $^X, "-I$TOP/tests/lib", "$TOP/tests/tap/ptx.t");
 like(run_ok('no nvcc under CI', @ptx[0 .. 2], 'NVCC=', @ptx[3 .. $#ptx])->{out}, qr/^1\.\.0 # SKIP no CUDA.*NOT run$/m, 'is a skip that says so');

@@ -39,7 +39,9 @@ fails('an unknown backend', 2, qr/--backend: 'mmx': expected auto, scalar, porta
 # Wrong use: exit 2, one line, which option.
 fails('no recipe', 2, qr/recipe/, @convert);
 fails('unknown recipe', 2, qr/q4_k_x/i, @convert, '--recipe', 'q4_k_x');
-fails('a name near another', 2, qr/a name that 'sluice recipes' lists, such as: copy$/, @convert, '--recipe', 'nope');
+fails("a name '$_'", 2, qr/or a name that 'sluice recipes' lists$/, @convert, '--recipe', $_) for 'nope', '';
+fails("a name near another, $_->[0]", 2, qr/lists, such as: $_->[1]$/, @convert, '--recipe', $_->[0])
+    for ['copi', 'copy'], ['dq3km', 'dq3_k_m'], ['5_k_m', 'q5_k_m'];
 fails("the beginning of names, $_->[0]", 2, qr/lists, such as: $_->[1]$/, @convert, '--recipe', $_->[0])
     for ['Q4', 'q4_k_m, q4_0, q4_1, q4_k_s'], ['MXFP4', 'mxfp4_moe'], ['iq4', 'iq4_nl, iq4_xs'];
 fails('no checkpoint', 2, qr/./, $SLUICE, 'convert', '--recipe', 'q4_k_m');

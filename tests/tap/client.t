@@ -113,6 +113,7 @@ like(run($SLUICE, 'keys', "$dir/old.pub", '--show')->{out}, qr/^submitter key \Q
 is((json_lines(run($SLUICE, 'keys', "$dir/k\xff", '--json')->{out}))[0]{file}, "$dir/k\x{fffd}", 'a path that is no UTF-8');
 fails('never over a key', 13, qr/k\.pub: is there already; choose another name/, $SLUICE, 'keys', "$dir/k");
 fails('nor over a folder', 13, qr/\Q$dir\E: is there already; choose/, $SLUICE, 'keys', $dir);
+fails('nor in a folder that is not there', 2, qr{none/k: cannot be made: No such file}, $SLUICE, 'keys', "$dir/none/k");
 fails('no such role', 2, qr/submitter or admin/, $SLUICE, 'keys', "$dir/k2", '--role', 'root');
 fails("a name that the allow-list would refuse", 2, qr/expected a name in UTF-8/, $SLUICE, 'keys', "$dir/k2", '--name', "M\xfcller");
 
@@ -195,7 +196,7 @@ fails("$_: no such job", 5, qr/no job 99|99/, $SLUICE, $_, 99) for qw(show wait 
 fails('after a job that there is not', 5, qr/^sluice submit: after: no job 99$/m, $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--after', 99);
 fails('no such worker', 5, qr/nobody/, $SLUICE, 'drain', 'nobody');
 my @far = ($SLUICE, 'submit', '/far/R1', '-r', 'q4_k_m', '--connect', $tcp, '--plain-tcp', '-o');
-fails('what is far away is for the daemon to judge', 2, qr{submit: /far/R1: lies outside}, @far, '/far/out/x');
+fails('what is far away is for the daemon to judge', 2, qr{submit: /far/R1: lies outside the folders allowed here \(--root of sluiced and its workers: /[^ ,]+(?:, /[^ ,]+)*\)$}m, @far, '/far/out/x');
 fails('its name is not known here', 2, qr/give -o FOLDER/, @far, '/far/out/');
 fails('nor what a relative path means', 2, qr{far/out: for another machine give the absolute path}, @far, 'far/out');
 fails('a folder that is not there', 2, qr{\Q$dir\E/none: no such folder; create it first}, $SLUICE, 'submit', $TINY, '-r', 'q4_k_m', '-o', "$dir/none/");

@@ -62,6 +62,7 @@ for my $im ("$dir/im.gguf", "$dir/im.dat", "$dir/im2.gguf") {
 }
 run_ok("a name that says which format: $_->[1]", $SLUICE, 'imatrix', "$dir/$_->[0]", '--convert', "$dir/$_->[1]") for ['im.gguf', 'copy.gguf'], ['im.dat', 'copy.dat'];
 is(substr(slurp("$dir/copy.$_"), 0, 4) eq 'GGUF', $_ eq 'gguf', "the name's format: $_") for qw(gguf dat);
+fails('a folder that is not there', 2, qr{/none/im\.gguf\.partial: cannot be made: No such file}, $SLUICE, 'imatrix', $IMATRIX, '--convert', "$dir/none/im.gguf");
 fails('an existing file is not replaced', 13, qr/im\.dat exists already; choose another name/, $SLUICE, 'imatrix', "$dir/im.gguf", '--convert', "$dir/im.dat");
 my ($a) = json_lines(run_ok('as JSON', $SLUICE, 'imatrix', $IMATRIX, '--json')->{out});
 my ($b) = json_lines(run_ok('as JSON', $SLUICE, 'imatrix', "$dir/im.gguf", '--json')->{out});

@@ -125,7 +125,7 @@ for (["$TINY/model-00001-of-00003.safetensors", $TINY], ["$TINY/model.safetensor
     fails("a part of a checkpoint: $_->[0]", 2, qr/^sluice quantize: \Q$_->[0]\E is no GGUF file but a part of a checkpoint; 'sluice convert' takes its folder, \Q$_->[1]\E$/m,
         $SLUICE, 'quantize', $_->[0], 'o.gguf', 'q4_k_m');
 }
-fails('no recipe', 2, qr/no recipe given/, $SLUICE, 'quantize', 'f32.gguf');
+fails("no recipe @$_", 2, qr/no recipe given/, $SLUICE, 'quantize', 'f32.gguf', @$_) for [], ['out.gguf'];
 spit('mine.recipe', "default q8_0\n");
 run_ok('IN FILE.recipe', $SLUICE, 'quantize', 'f32.gguf', './mine.recipe');
 ok(-f 'ggml-model-mine.gguf', 'makes ggml-model-FILE.gguf');

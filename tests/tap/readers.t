@@ -146,6 +146,12 @@ run_ok("llama-quantize's COPY of one file", python('llama.py', 'quantize', $file
 $r = run($SLUICE, 'verify', "$dir/copy.gguf");
 like($r->{out}, qr/another program wrote this header anew: \d+ of its records are not where Sluice had them/, 'verify of their copy');
 unlike($r->{out}, qr/tensor blk/, 'whose tensors are right');
+run_ok('a file to be quantized by others', $SLUICE, 'convert', $checkpoint{qwen2}, '-o', "$dir/f32.gguf", '-q', '--recipe', 'f32');
+for my $how (['Q4_K_M'], ['F16', '--prune-layers', '1']) {
+    run_ok("llama-quantize's @$how", python('llama.py', 'quantize', "$dir/f32.gguf", "$dir/quantized.gguf", @$how));
+    like(run($SLUICE, 'verify', "$dir/quantized.gguf")->{out}, qr/\AFAILED  \S+: another program made it of a file of Sluice's: \d+ of its \d+ tensors have other types or places.*\n\z/,
+        'verify of that: one line, and nothing is damaged');
+}
 my ($t) = grep { $_->[0] eq 'blk.1.attn_q_b.weight' } where("$dir/copy.gguf");
 flip_byte("$dir/copy.gguf", $t->[1] + 100, 1);
 like(run($SLUICE, 'verify', "$dir/copy.gguf")->{out}, qr/tensor blk\.1\.attn_q_b\.weight: checksum/, 'and one wrong bit in them is found');

@@ -296,8 +296,10 @@ static void test_refusals(void **state)
     refuse("[sluice]\nplain_tcp = maybe\n", "expected yes or no");
     refuse("[sluice\n", ":1: expected [section] or name = value");
     refuse("[daemon]\nlease\n", ":2: expected [section] or name = value");
-    snprintf(line, sizeof line, "[sluice]\nroot = /%0300d\n", 1);
-    refuse(line, ":2: the line is too long");
+    snprintf(line, sizeof line, "[sluice]\nroot = /%0191d\n", 1); /* 199 bytes */
+    refuse(line, ":2: the line is too long (198 bytes are allowed)");
+    snprintf(line, sizeof line, "[sluice]\nroot = /%0190d\nx = 1\n", 1);
+    refuse(line, ":3: no such key");
 }
 
 static void test_files(void **state)

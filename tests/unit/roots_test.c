@@ -140,6 +140,7 @@ static void what_leads_out_does_not(void **state)
 {
     struct world *w = *state;
     struct sl_error e;
+    char names[128];
 
     assert_int_equal(try_open(w, "/", "../other/secret", &e), SL_EUSAGE);
     assert_non_null(strstr(e.text, "leads outside"));
@@ -148,6 +149,8 @@ static void what_leads_out_does_not(void **state)
     assert_int_equal(try_open(w, "/", "sub/../../other/secret", &e), SL_EUSAGE);
     assert_int_equal(try_open(w, "", "2/a", &e), SL_EUSAGE);
     assert_non_null(strstr(e.text, "lies outside"));
+    snprintf(names, sizeof names, "its workers: %s)", w->root);
+    assert_non_null(strstr(e.text, names));
     assert_int_equal(try_open(w, "/", "none", &e), SL_ESOURCE);
     assert_int_equal(sl_roots_open_path(w->r, "/etc/passwd", O_RDONLY, &e), SL_EUSAGE);
     assert_int_equal(sl_roots_open_path(w->r, "a", O_RDONLY, &e), SL_EUSAGE);
