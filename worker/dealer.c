@@ -167,7 +167,7 @@ int sl_dealer_open(const struct sl_dealer_opts *o, struct sl_dealer **out, struc
     if (rc == 0) {
         d->six = !has_ipv4(d->endpoint);
         d->own_context = o->context == NULL;
-        rc = !d->own_context ? 0 : sl_open_files_room(SL_ZMQ_FILES, e);
+        rc = !d->own_context ? 0 : sl_zmq_room(e);
     }
     if (rc == 0) {
         d->context = o->context ? o->context : zmq_ctx_new();
