@@ -106,7 +106,7 @@ static struct claim_lease lease_of(const struct special *s, const char *fingerpr
 
 static int no_journal(const struct special *s)
 {
-    if (access(s->j->out.journal, F_OK) != 0)
+    if (!output_has(s->j->out.journal))
         return 0;
     return sl_fail(s->e, SL_EEXISTS, "%s: unfinished work of 'sluice convert' is there; finish it, or "
                    "remove it with its .partial files", s->j->out.journal);

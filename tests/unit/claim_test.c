@@ -327,6 +327,17 @@ static void finished_files_are_kept(void **state)
     assert_true(inode(w->ending) == 0);
 }
 
+/* A claim that cannot be read is not taken for none. */
+static void cannot_be_read(struct world *w)
+{
+    const struct claim_lease l = {PLAN, 7, 41, 0};
+
+    assert_int_equal(claim_free(&w->o, &l, false, &w->e), SL_EFAIL);
+    assert_non_null(strstr(w->e.text, "x.sluice-job: cannot be read: "));
+    assert_int_equal(claim_absent(&w->o, &w->e), SL_EFAIL);
+    assert_true(claim_there(&w->o) && !claim_is_of(&w->o, PLAN, 7));
+}
+
 /* What is no file of ours is neither followed nor waited for. */
 static void strange_files(void **state)
 {
@@ -337,7 +348,11 @@ static void strange_files(void **state)
     put(target, PLAN "\njob 7\n");
     assert_int_equal(symlink(target, w->path), 0);
     assert_int_equal(make(w, 0, PLAN, 7, 41, 0), SL_EFAIL);
+    cannot_be_read(w);
     assert_int_equal(unlink(w->path), 0);
+    assert_int_equal(mkdir(w->path, 0700), 0);
+    cannot_be_read(w);
+    assert_int_equal(rmdir(w->path), 0);
     assert_int_equal(mkfifo(w->path, 0600), 0);
     assert_int_equal(make(w, 0, PLAN, 7, 41, 0), SL_EFAIL);
     assert_non_null(strstr(w->e.text, "not a regular file"));
