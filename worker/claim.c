@@ -52,14 +52,14 @@ static int cannot_read(const char *path, struct sl_error *e)
 
 static int read_fd(int fd, const char *path, struct claim *c, struct sl_error *e)
 {
+    size_t at = 0;
     ssize_t n;
 
-    do
-        n = pread(fd, c->text, sizeof c->text - 1, 0);
-    while (n < 0 && errno == EINTR);
+    while ((n = pread(fd, c->text + at, sizeof c->text - 1 - at, (off_t)at)) > 0 || (n < 0 && errno == EINTR))
+        at += n > 0 ? (size_t)n : 0;
     if (n < 0)
         return cannot_read(path, e);
-    c->text[n] = '\0';
+    c->text[at] = '\0';
     c->fingerprint[0] = '\0';
     if (strlen(c->text) >= 32)
         snprintf(c->fingerprint, sizeof c->fingerprint, "%.32s", c->text);
@@ -298,7 +298,7 @@ int claim_make(const struct output *o, const struct claim_lease *l, bool any_pla
     if (rc == 0) {
         unlink(path);
     } else {
-        claim_drop(h);
+        (void)!claim_drop(h, NULL);
         claim_release(h);
     }
     return rc;
@@ -323,9 +323,8 @@ int claim_check(const struct claim_hold *h, struct sl_error *e)
     claim_path(h->o, end_of(h->ending), path);
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd >= 0) {
-        rc = read_fd(fd, path, &c, e);
-        mine = rc == 0 && fstat(fd, &st) == 0 && st.st_dev == h->dev && st.st_ino == h->ino &&
-               strstr(c.text, h->mark) != NULL;
+        rc = fstat(fd, &st) == 0 ? read_fd(fd, path, &c, e) : cannot_read(path, e);
+        mine = rc == 0 && st.st_dev == h->dev && st.st_ino == h->ino && strstr(c.text, h->mark) != NULL;
         close(fd);
     } else if (errno != ENOENT) {
         rc = cannot_read(path, e);
@@ -349,14 +348,16 @@ int claim_end(struct claim_hold *h, bool ending, struct sl_error *e)
     return 0;
 }
 
-void claim_drop(const struct claim_hold *h)
+int claim_drop(const struct claim_hold *h, struct sl_error *e)
 {
     char path[OUTPUT_PATH_BYTES];
-    struct sl_error ignored;
+    int rc = claim_check(h, e);
 
+    if (rc < 0)
+        return rc == SL_EINTERRUPTED ? 0 : rc;
     claim_path(h->o, end_of(h->ending), path);
-    if (claim_check(h, &ignored) == 0)
-        unlink(path);
+    return unlink(path) == 0 || errno == ENOENT
+               ? 0 : sl_fail(e, sl_write_code(errno), "%s: cannot be removed: %s", path, strerror(errno));
 }
 
 void claim_release(struct claim_hold *h)

@@ -76,8 +76,8 @@ int claim_check(const struct claim_hold *h, struct sl_error *e) SL_MUST_USE;
 /* Effect: gives the held claim its ending name, or with ending false its first one again.
  * Errors: SL_EINTERRUPTED, SL_EFAIL. */
 int claim_end(struct claim_hold *h, bool ending, struct sl_error *e) SL_MUST_USE;
-/* Effect: removes the claim if it is still this hold's. */
-void claim_drop(const struct claim_hold *h);
+/* Effect: removes the claim if it is still this hold's. Errors: SL_EFAIL: it is left. */
+int claim_drop(const struct claim_hold *h, struct sl_error *e) SL_MUST_USE;
 /* Effect: gives up the lock; the claim stays as it is. */
 void claim_release(struct claim_hold *h);
 
