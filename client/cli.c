@@ -9,6 +9,7 @@
 #include "proto/wire.h"
 
 #include <cjson/cJSON.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -298,4 +299,13 @@ const char *cli_shown(char line[CLI_SHOWN_BYTES], const char *text)
 int cli_print_json(cJSON *object, struct sl_error *e)
 {
     return json_print(object) ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+}
+
+int cli_flush(struct sl_error *e)
+{
+    int err = fflush(stdout) != 0 ? errno : 0;
+
+    if (!err && !ferror(stdout))
+        return 0;
+    return sl_fail(e, SL_EFAIL, "standard output cannot be written%s%s", err ? ": " : "", err ? strerror(err) : "");
 }

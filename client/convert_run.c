@@ -95,7 +95,7 @@ static const char *source_name(const struct sl_checkpoint *ck, char buf[PATH_MAX
 /* A store that this very call began and could not open stays behind as a file. */
 static int open_file(struct run *r, struct sl_error *e)
 {
-    bool there = access(r->out->journal, F_OK) == 0;
+    bool there = output_has(r->out->journal);
     struct stat st;
     int rc;
 
@@ -116,12 +116,18 @@ static int open_file(struct run *r, struct sl_error *e)
 static int make_spec(const struct run *r, char **text, struct sl_error *e)
 {
     const char *path = r->j->ck->dir ? r->j->ck->dir : r->j->ck->files[0].path;
-    char *source = realpath(path, NULL), *dir = realpath(r->out->dir, NULL);
-    cJSON *o = cJSON_CreateObject();
+    char *source = realpath(path, NULL), *dir = source ? realpath(r->out->dir, NULL) : NULL;
+    cJSON *o;
     int rc;
 
-    sl_put_text(o, "source", source ? source : path);
-    sl_put_text(o, "output", dir ? dir : r->out->dir);
+    if (!dir) {
+        rc = sl_fail(e, SL_EFAIL, "%s: its full path cannot be found out: %s", source ? r->out->dir : path, strerror(errno));
+        free(source);
+        return rc;
+    }
+    o = cJSON_CreateObject();
+    sl_put_text(o, "source", source);
+    sl_put_text(o, "output", dir);
     sl_put_text(o, "prefix", r->j->prefix);
     sl_put_str(o, "recipe", sl_recipe_name(r->j->recipe));
     sl_put_str(o, "recipe_text", sl_recipe_text(r->j->recipe));

@@ -465,8 +465,7 @@ static int finish(struct diff *d)
         }
         print_totals(d);
     }
-    if (fflush(stdout) != 0)
-        return sl_fail(d->e, SL_EFAIL, "standard output cannot be written");
+    SL_TRY(cli_flush(d->e));
     return same ? 0 : sl_fail(d->e, SL_EFAIL, "%s and %s differ", d->a.arg, d->b.arg);
 }
 

@@ -83,11 +83,13 @@ static void end_without_reader(void)
 /* After the usage or the version, which are no verb's. */
 static int written(void)
 {
-    if (fflush(stdout) == 0 && !ferror(stdout))
+    struct sl_error e;
+
+    if (cli_flush(&e) == 0)
         return 0;
     if (term_reader_gone())
         end_without_reader();
-    fputs("sluice: standard output cannot be written\n", stderr);
+    fprintf(stderr, "sluice: %s\n", e.text);
     return -SL_EFAIL;
 }
 
@@ -103,17 +105,17 @@ static int may_lack(int rc, struct sl_error *e)
 
 static int run_verb(const struct cli_verb *verb, int argc, const char **argv)
 {
-    struct sl_error e = {0};
+    struct sl_error e = {0}, out;
     int rc = verb->run(argc, argv, &e);
-    bool lost = fflush(stdout) != 0 || ferror(stdout);
+    bool lost = cli_flush(&out) < 0;
 
     /* A verb that goes on for long notices it itself, and has nothing to say. */
     if ((lost || (rc < 0 && !e.text[0])) && term_reader_gone())
         end_without_reader();
     if (json_lost())
         rc = may_lack(rc, &e);
-    if (lost && rc == 0)
-        rc = sl_fail(&e, SL_EFAIL, "standard output cannot be written");
+    if (lost && (rc == 0 || rc == SL_EWARN))
+        rc = sl_fail(&e, SL_EFAIL, "%s", out.text);
     if (rc < 0 && e.text[0])
         fprintf(stderr, "sluice %s: %s\n", verb->name, e.text);
     return rc < 0 ? -rc : 0;

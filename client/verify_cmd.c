@@ -221,8 +221,7 @@ static int check(struct run *run, const struct verify_set *s, struct sl_hash_tot
         print_json(s, totals, r, &tally, a->source != NULL);
     else if (r->failures == 0)
         print_text(a, s, totals, &tally);
-    if (fflush(stdout) != 0)
-        return sl_fail(e, SL_EFAIL, "standard output cannot be written");
+    SL_TRY(cli_flush(e));
     if (r->failures)
         return failed(a, s->files[0].g.path, r->failures, r->first.text, e);
     return r->gaps ? sl_fail(e, SL_EWARN, "nothing wrong was found, but not all was checked; see above") : 0;
@@ -241,8 +240,7 @@ static int damaged(struct run *run, const char *path, struct sl_error *e)
         cJSON_AddNumberToObject(o, "failures", 1);
         json_line(o, "verify");
     }
-    if (fflush(stdout) != 0)
-        return sl_fail(e, SL_EFAIL, "standard output cannot be written");
+    SL_TRY(cli_flush(e));
     return failed(run->a, path, 1, first.text, e);
 }
 

@@ -76,13 +76,30 @@ struct sl_queue {
 
 #define DAMAGED " (the queue is damaged: restore a copy of it, or move it away and begin anew)"
 
+/* The errno behind an I/O error, or 0: sqlite3_system_errno does not have it of a commit. */
+static int system_errno(struct sl_queue *q)
+{
+    const int which[] = {SQLITE_FCNTL_JOURNAL_POINTER, SQLITE_FCNTL_FILE_POINTER};
+    int err = 0;
+
+    for (unsigned i = 0; i < 2 && !err; i++) {
+        sqlite3_file *f = NULL;
+
+        if (sqlite3_file_control(q->db, "main", which[i], &f) == SQLITE_OK && f && f->pMethods)
+            f->pMethods->xFileControl(f, SQLITE_FCNTL_LAST_ERRNO, &err);
+    }
+    return err;
+}
+
 static int db_fail(struct sl_queue *q, struct sl_error *e, const char *what)
 {
-    int sql = sqlite3_errcode(q->db), code = sql == SQLITE_FULL ? SL_ENOSPACE : SL_EFAIL;
+    int sql = sqlite3_errcode(q->db), err = sql == SQLITE_IOERR ? system_errno(q) : 0;
+    int code = sql == SQLITE_FULL ? SL_ENOSPACE : sl_write_code(err);
 
-    return sl_fail(e, code, "%s: %s: %s%s", q->path, what, sqlite3_errmsg(q->db),
-                   sql == SQLITE_FULL                              ? " (free some room there)"
-                   : sql == SQLITE_CORRUPT || sql == SQLITE_NOTADB ? DAMAGED : "");
+    sl_fail(e, code, "%s: %s: %s%s%s%s", q->path, what, sqlite3_errmsg(q->db), err ? ": " : "", err ? strerror(err) : "",
+            code == SL_ENOSPACE                             ? " (free some room there)"
+            : sql == SQLITE_CORRUPT || sql == SQLITE_NOTADB ? DAMAGED : "");
+    return code;
 }
 
 static int run_sql(struct sl_queue *q, const char *sql, struct sl_error *e)

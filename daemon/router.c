@@ -427,10 +427,21 @@ const char *sl_router_endpoint(const struct sl_router *r, unsigned i)
 
 int sl_router_context_new(void **out, struct sl_error *e)
 {
+    void *first;
+
     *out = NULL;
-    SL_TRY(sl_open_files_room(SL_ZMQ_FILES, e));
+    SL_TRY(sl_zmq_room(e));
     *out = zmq_ctx_new();
-    return *out ? 0 : sl_fail(e, SL_EFAIL, "no context for sockets: %s", zmq_strerror(zmq_errno()));
+    first = *out ? zmq_socket(*out, ZMQ_PAIR) : NULL; /* libzmq's threads start with it */
+    if (!first) {
+        int err = zmq_errno();
+
+        sl_router_context_free(*out);
+        *out = NULL;
+        return sl_fail(e, SL_EFAIL, "no context for sockets: %s", zmq_strerror(err));
+    }
+    zmq_close(first);
+    return 0;
 }
 
 void sl_router_context_free(void *context)

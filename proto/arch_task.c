@@ -6,43 +6,52 @@
 #include "proto/suffix.h"
 
 #include <cjson/cJSON.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define MAX_CARD (256u << 20)
 
 static bool is_reranker(const char *text)
 {
     return text && (strcasestr(text, "qwen3-reranker") || strcasestr(text, "qwen3-vl-reranker"));
 }
 
-static bool card_says_reranker(const struct sl_source_dir *dir)
+/* Both return 1 or 0. */
+static int card_says_reranker(const struct sl_source_dir *dir, struct sl_error *e)
 {
-    struct sl_error ignored;
     char *text;
     size_t len;
-    bool yes;
+    int rc = sl_source_head(dir, "README.md", MAX_CARD, &text, &len, e);
 
-    if (sl_source_text(dir, "README.md", &text, &len, &ignored) != 1)
-        return false;
-    yes = strcasestr(text, "# qwen3-reranker") || strcasestr(text, "# qwen3-vl-reranker");
+    if (rc <= 0)
+        return rc;
+    rc = strcasestr(text, "# qwen3-reranker") || strcasestr(text, "# qwen3-vl-reranker");
     free(text);
-    return yes;
+    return rc;
 }
 
-static bool folder_says_reranker(const struct sl_source_dir *dir)
+static int folder_says_reranker(const struct sl_source_dir *dir, struct sl_error *e)
 {
-    char real[PATH_MAX];
-    size_t n;
+    char *name;
+    int yes;
 
-    return realpath(dir->path, real) && is_reranker(sl_source_folder_name(real, &n));
+    SL_TRY(sl_source_full_name(dir->path, &name, e));
+    yes = is_reranker(name);
+    free(name);
+    return yes;
 }
 
 static int check_ranks(const struct sl_params *p, const struct sl_source_dir *dir, struct sl_error *e)
 {
     const char *by = is_reranker(sl_config_str(p->config, "_name_or_path")) ? "config.json's _name_or_path" : NULL;
 
-    if (!by && dir->path)
-        by = card_says_reranker(dir) ? "README.md" : folder_says_reranker(dir) ? "the folder's name" : NULL;
+    if (!by && dir->path) {
+        int card = card_says_reranker(dir, e), folder = card == 0 ? folder_says_reranker(dir, e) : 0;
+
+        SL_TRY(card);
+        SL_TRY(folder);
+        by = card ? "README.md" : folder ? "the folder's name" : NULL;
+    }
     return by ? sl_fail(e, SL_EUNSUPPORTED, "the checkpoint is a reranker by %s, which llama.cpp runs in a form of its "
                         "own; supported: models that make text", by) : 0;
 }

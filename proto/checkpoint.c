@@ -152,8 +152,8 @@ static void list_entry(const char *dir, const char *name, struct listing *l)
     l->gguf += sl_stem(name, ".gguf") > 0;
     l->bin += sl_stem(name, ".bin") || sl_stem(name, ".pth");
     l->is_hub |= strncmp(name, "models--", 8) == 0;
-    if (name[0] != '.' && (size_t)snprintf(path, sizeof path, "%s/%s", dir, name) < sizeof path &&
-        sl_source_exists(path, "config.json") && (!l->below[0] || strcmp(name, l->below) < 0))
+    if (name[0] != '.' && (size_t)snprintf(path, sizeof path, "%s/%s/config.json", dir, name) < sizeof path &&
+        access(path, F_OK) == 0 && (!l->below[0] || strcmp(name, l->below) < 0))
         snprintf(l->below, sizeof l->below, "%s", name);
 }
 
@@ -216,13 +216,8 @@ static int read_config(struct sl_checkpoint *ck, const char *dir, bool required,
     struct sl_source_stat st;
     int fd, rc;
 
-    if (!sl_source_exists(dir, "config.json")) {
-        if (!required)
-            return 0;
-        if (errno != ENOENT)
-            return sl_fail(e, SL_ESOURCE, "%s/config.json: %s", dir, strerror(errno));
-        return no_config(dir, e);
-    }
+    if (!sl_source_exists(dir, "config.json"))
+        return required ? no_config(dir, e) : 0;
     SL_TRY(sl_source_open(&from, "config.json", &fd, &st, e));
     rc = take_config(ck, fd, "config.json", e);
     close(fd);

@@ -3,6 +3,7 @@
 #include "proto/option_help.h"
 #include "proto/suggest.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,7 +130,7 @@ int sl_config_main(const struct sl_config_program *p, int argc, const char **arg
     if (rc == 0)
         rc = p->run(p->user, c, &e);
     else if (rc > 0)
-        rc = fflush(stdout) == 0 ? 0 : sl_fail(&e, SL_EFAIL, "standard output: cannot be written");
+        rc = fflush(stdout) == 0 ? 0 : sl_fail(&e, SL_EFAIL, "standard output cannot be written: %s", strerror(errno));
     if (rc < 0 && e.text[0])
         fprintf(stderr, "%s: %s\n", p->name, e.text);
     sl_config_close(c);

@@ -189,19 +189,21 @@ static int is_there(const char *path, struct sl_error *e)
 static int write_new(const char *path, mode_t mode, const char *text, struct sl_error *e)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode), rc;
-    size_t n = strlen(text);
+    size_t n = strlen(text), at = 0;
+    ssize_t got;
 
     if (fd < 0 && errno == EEXIST)
         return is_there(path, e);
     if (fd < 0)
         return sl_fail(e, sl_make_code(errno), "%s: cannot be made: %s", path, strerror(errno));
-    if (write(fd, text, n) != (ssize_t)n || fsync(fd) != 0) {
-        rc = sl_fail(e, sl_write_code(errno), "%s: cannot be written: %s", path, strerror(errno));
-        close(fd);
+    while (at < n && ((got = write(fd, text + at, n - at)) > 0 || errno == EINTR))
+        at += got > 0 ? (size_t)got : 0;
+    rc = at == n && fsync(fd) == 0 ? 0
+         : sl_fail(e, sl_write_code(errno), "%s: cannot be written: %s", path, strerror(errno));
+    close(fd); /* synced before */
+    if (rc < 0)
         unlink(path);
-        return rc;
-    }
-    return close(fd) == 0 ? 0 : sl_fail(e, SL_EFAIL, "%s: %s", path, strerror(errno));
+    return rc;
 }
 
 int sl_key_save(const char *path, const struct sl_key *k, struct sl_error *e)

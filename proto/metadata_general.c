@@ -6,12 +6,10 @@
 #include "proto/source_file.h"
 
 #include <cjson/cJSON.h>
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define MAX_CARD (4u << 20)
 #define MAX_GENERATION_CONFIG (1u << 20)
@@ -80,64 +78,40 @@ static int set_text(struct sl_kvs *kvs, const char *key, const char *v)
 
 /* ---- files ---- */
 
-/* A file that cannot be read is as an empty one; lack of memory is no such thing. */
-static int read_card(const struct sl_source_dir *dir, cJSON **card)
+static int read_card(const struct sl_source_dir *dir, cJSON **card, struct sl_error *e)
 {
-    static const char name[] = "README.md";
-    struct sl_source_stat st;
-    struct sl_error ignored;
     char *text = NULL;
     size_t n = 0;
-    int fd, rc = dir->path && sl_source_exists(dir->path, name) ? sl_source_open(dir, name, &fd, &st, &ignored) : SL_ESOURCE;
+    int rc = dir->path ? sl_source_head(dir, "README.md", MAX_CARD, &text, &n, e) : 0;
 
-    if (rc == 0) {
-        n = st.size < MAX_CARD ? (size_t)st.size : MAX_CARD;
-        text = malloc(n + 1);
-        rc = text ? sl_source_read(fd, name, text, n, 0, &ignored) : SL_EFAIL;
-        close(fd);
-    }
-    if (rc != SL_EFAIL)
-        rc = sl_card_parse(rc == 0 ? text : "", rc == 0 ? n : 0, card);
+    if (rc < 0)
+        return rc;
+    rc = sl_card_parse(rc ? text : "", n, card);
     free(text);
-    return rc;
+    return rc < 0 ? no_memory(e) : 0;
 }
 
-static int parse_generation_config(int fd, const char *name, size_t size, cJSON **json)
-{
-    char *text = size <= MAX_GENERATION_CONFIG ? malloc(size + 1) : NULL;
-    struct sl_error ignored;
-    int rc = size > MAX_GENERATION_CONFIG ? SL_ESOURCE
-             : text ? sl_source_read(fd, name, text, size, 0, &ignored) : SL_EFAIL;
-
-    if (rc == 0)
-        rc = sl_json_parse_python(name, text, size, json, &ignored);
-    free(text);
-    return rc;
-}
-
-/* A file that cannot be read is as none; lack of memory is no such thing. */
-static int read_generation_config(const struct sl_source_dir *dir, cJSON **json)
+/* What is no JSON is as none; lack of memory is no such thing. */
+static int read_generation_config(const struct sl_source_dir *dir, cJSON **json, struct sl_error *e)
 {
     static const char name[] = "generation_config.json";
-    struct sl_source_stat st;
     struct sl_error ignored;
-    int fd, rc;
+    char *text;
+    size_t n;
+    int rc;
 
     *json = NULL;
-    if (!dir->path || !sl_source_exists(dir->path, name))
-        return 0;
-    rc = sl_source_open(dir, name, &fd, &st, &ignored);
-    if (rc == 0) {
-        rc = parse_generation_config(fd, name, (size_t)st.size, json);
-        close(fd);
-    }
-    return rc == SL_EFAIL ? rc : 0;
+    rc = dir->path ? sl_source_head(dir, name, MAX_GENERATION_CONFIG + 1, &text, &n, e) : 0;
+    if (rc <= 0)
+        return rc;
+    rc = n <= MAX_GENERATION_CONFIG ? sl_json_parse_python(name, text, n, json, &ignored) : 0;
+    free(text);
+    return rc == SL_EFAIL ? no_memory(e) : 0;
 }
 
-static int set_sampling(const struct sl_source_dir *dir, struct sl_kvs *kvs)
+static int set_sampling(const cJSON *json, struct sl_kvs *kvs)
 {
-    cJSON *json;
-    int rc = read_generation_config(dir, &json);
+    int rc = 0;
 
     for (size_t i = 0; i < sizeof sampling / sizeof *sampling && rc == 0; i++) {
         const cJSON *j = entry(json, sampling[i].name);
@@ -150,7 +124,6 @@ static int set_sampling(const struct sl_source_dir *dir, struct sl_kvs *kvs)
         else if (sampling[i].type == SL_KV_I32 && v >= INT32_MIN && v <= INT32_MAX && v == rint(v))
             rc = sl_kvs_set_i32(kvs, sampling[i].key, (int32_t)v);
     }
-    cJSON_Delete(json);
     return rc;
 }
 
@@ -239,20 +212,6 @@ static int take_config_name(const struct sl_metadata_in *in, char *field[N_FIELD
     if (!cJSON_IsString(j) || (slash && strchr(slash + 1, '/')))
         return 0;
     return take_name(j->valuestring, in->total, field);
-}
-
-static int take_dir_name(const struct sl_metadata_in *in, char *field[N_FIELDS])
-{
-    char real[PATH_MAX];
-    size_t n = 0;
-    const char *name = in->dir.path && realpath(in->dir.path, real) ? sl_source_folder_name(real, &n) : NULL;
-    char *copy = n ? strndup(name, n) : NULL;
-    int rc = n && !copy ? SL_EFAIL : 0;
-
-    if (copy)
-        rc = take_name(copy, in->total, field);
-    free(copy);
-    return rc;
 }
 
 static int take_size(const struct sl_metadata_in *in, char *field[N_FIELDS])
@@ -397,11 +356,25 @@ static int set_list(const cJSON *card, const char *key, const char *first, const
 
 /* ---- all of it ---- */
 
-static int gather(const struct sl_metadata_in *in, const cJSON *card, char *field[N_FIELDS])
+/* What the files say; all of it is the caller's. */
+struct said {
+    cJSON *sampling, *card;
+    char *folder; /* its name, or NULL */
+};
+
+static int read_files(const struct sl_source_dir *dir, struct said *s, struct sl_error *e)
 {
-    SL_TRY(take_card(card, field));
+    SL_TRY(read_generation_config(dir, &s->sampling, e));
+    SL_TRY(read_card(dir, &s->card, e));
+    return dir->path ? sl_source_full_name(dir->path, &s->folder, e) : 0;
+}
+
+static int gather(const struct sl_metadata_in *in, const struct said *s, char *field[N_FIELDS])
+{
+    SL_TRY(take_card(s->card, field));
     SL_TRY(take_config_name(in, field));
-    SL_TRY(take_dir_name(in, field));
+    if (s->folder && *s->folder)
+        SL_TRY(take_name(s->folder, in->total, field));
     SL_TRY(take_size(in, field));
     if (in->model_name) {
         free(field[NAME]);
@@ -411,12 +384,14 @@ static int gather(const struct sl_metadata_in *in, const cJSON *card, char *fiel
     return 0;
 }
 
-static int set_all(const struct sl_metadata_in *in, const cJSON *card, char *field[N_FIELDS],
-                   struct sl_kvs *kvs)
+static int set_all(const struct sl_metadata_in *in, const struct said *s, char *field[N_FIELDS], struct sl_kvs *kvs)
 {
     static const char *const base_models[3] = {"base_model", "base_models", "base_model_sources"};
     static const char *const datasets[3] = {"datasets", "dataset", "dataset_sources"};
+    const cJSON *card = s->card;
 
+    SL_TRY(set_sampling(s->sampling, kvs));
+    SL_TRY(gather(in, s, field));
     for (int f = 0; f < N_FIELDS; f++)
         SL_TRY(set_text(kvs, field_keys[f], field[f]));
     SL_TRY(set_origins(card, "base_model", base_models, in->total, kvs));
@@ -429,22 +404,23 @@ int sl_metadata_general(const struct sl_metadata_in *in, struct sl_kvs *kvs, cha
                         char **model_name, struct sl_error *e)
 {
     char *field[N_FIELDS] = {NULL};
-    cJSON *card = NULL;
+    struct said s = {NULL, NULL, NULL};
     int rc;
 
     *base_name = *model_name = NULL;
-    rc = set_sampling(&in->dir, kvs);
-    rc = rc < 0 ? rc : read_card(&in->dir, &card);
-    rc = rc < 0 ? rc : gather(in, card, field);
-    rc = rc < 0 ? rc : set_all(in, card, field, kvs);
+    rc = read_files(&in->dir, &s, e);
+    if (rc == 0 && set_all(in, &s, field, kvs) < 0)
+        rc = no_memory(e);
     if (rc == 0) {
         *base_name = sl_file_base_name(field[NAME], field[BASENAME], field[SIZE_LABEL],
                                        field[FINETUNE], field[VERSION]);
         *model_name = strdup(field[NAME] ? field[NAME] : "");
-        rc = *base_name && *model_name ? 0 : SL_EFAIL;
+        rc = *base_name && *model_name ? 0 : no_memory(e);
     }
-    cJSON_Delete(card);
+    cJSON_Delete(s.sampling);
+    cJSON_Delete(s.card);
+    free(s.folder);
     for (int f = 0; f < N_FIELDS; f++)
         free(field[f]);
-    return rc < 0 ? no_memory(e) : 0;
+    return rc;
 }

@@ -1,8 +1,13 @@
 #include "proto/open_files.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define ZMQ_THREADS 2
 
 void sl_open_files_allow(void)
 {
@@ -30,4 +35,23 @@ int sl_open_files_room(unsigned n, struct sl_error *e)
                      : sl_fail(e, SL_EFAIL, "no more than %llu files may be open, which is too few; allow more: "
                                "ulimit -n %llu, or LimitNOFILE=", (unsigned long long)l.rlim_cur,
                                (unsigned long long)advice);
+}
+
+/* A process that has ended counts as much as a thread does, until it is waited for. */
+int sl_zmq_room(struct sl_error *e)
+{
+    pid_t child[ZMQ_THREADS] = {0};
+    int err = 0;
+
+    SL_TRY(sl_open_files_room(SL_ZMQ_FILES, e));
+    for (unsigned i = 0; i < ZMQ_THREADS && !err; i++) {
+        child[i] = vfork();
+        if (child[i] == 0)
+            _exit(0);
+        err = child[i] < 0 ? errno : 0;
+    }
+    for (unsigned i = 0; i < ZMQ_THREADS; i++)
+        while (child[i] > 0 && waitpid(child[i], NULL, 0) < 0 && errno == EINTR)
+            ;
+    return err == EAGAIN || err == ENOMEM ? sl_fail_thread(e, err) : 0;
 }

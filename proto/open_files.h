@@ -1,4 +1,4 @@
-/* How many files a process may have open. */
+/* How many files a process may have open, and what libzmq needs. */
 #ifndef SLUICE_PROTO_OPEN_FILES_H
 #define SLUICE_PROTO_OPEN_FILES_H
 
@@ -11,8 +11,11 @@
  * open at once. What cannot be had stays as it is. */
 void sl_open_files_allow(void);
 
-/* Effect: whether n more can be opened. Asked before libzmq, which aborts without its own.
- * Errors: SL_EFAIL. */
+/* Effect: whether n more can be opened. Errors: SL_EFAIL. */
 int sl_open_files_room(unsigned n, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: whether the first socket of a context of libzmq's can be made now: libzmq aborts without
+ * its files and its two threads. Errors: SL_EFAIL. */
+int sl_zmq_room(struct sl_error *e) SL_MUST_USE;
 
 #endif

@@ -13,8 +13,9 @@ int sl_rename_new(const char *from, const char *to)
         return 0;
     if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
         return -1;
-    if (lstat(to, &st) != 0)
+    if (lstat(to, &st) == 0)
+        errno = EEXIST;
+    else if (errno == ENOENT)
         return rename(from, to);
-    errno = EEXIST;
     return -1;
 }

@@ -38,11 +38,8 @@ bool sl_source_exists(const char *dir, const char *name)
     char path[PATH_MAX];
     struct stat st;
 
-    if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, name) >= sizeof path) {
-        errno = ENAMETOOLONG;
-        return false;
-    }
-    return lstat(path, &st) == 0;
+    return (size_t)snprintf(path, sizeof path, "%s/%s", dir, name) >= sizeof path || lstat(path, &st) == 0 ||
+           (errno != ENOENT && errno != ENOTDIR);
 }
 
 /* Whether the resolved path lies below the resolved folder. */
@@ -119,6 +116,20 @@ const char *sl_source_folder_name(const char *dir, size_t *n)
             name = p + 2;
         }
     return name;
+}
+
+int sl_source_full_name(const char *dir, char **name, struct sl_error *e)
+{
+    char real[PATH_MAX];
+    const char *own;
+    size_t n;
+
+    if (!realpath(dir, real))
+        return sl_fail(e, sl_source_code(errno), "%s: its full path, which names the model, cannot be found out: %s", dir,
+                       strerror(errno));
+    own = sl_source_folder_name(real, &n);
+    *name = strndup(own, n);
+    return *name ? 0 : sl_fail(e, SL_EFAIL, "%s: out of memory", dir);
 }
 
 /* Opens the target of the link at path, if the folder may hold such a link. */
@@ -253,6 +264,30 @@ int sl_source_read(int fd, const char *label, void *to, size_t n, uint64_t offse
             return sl_fail(e, SL_ESOURCE, "%s: cannot be read: %s", label, strerror(errno));
     }
     return 0;
+}
+
+int sl_source_head(const struct sl_source_dir *dir, const char *name, size_t most, char **text, size_t *n,
+                   struct sl_error *e)
+{
+    struct sl_source_stat st;
+    struct stat s;
+    char path[PATH_MAX];
+    int fd, rc;
+
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", dir->path, name) < sizeof path &&
+        (stat(path, &s) == 0 ? !S_ISREG(s.st_mode) : errno == ENOENT || errno == ENOTDIR || errno == ELOOP))
+        return 0;
+    SL_TRY(sl_source_open(dir, name, &fd, &st, e));
+    *n = st.size < most ? (size_t)st.size : most;
+    *text = malloc(*n + 1);
+    rc = *text ? sl_source_read(fd, name, *text, *n, 0, e) : sl_fail(e, SL_EFAIL, "out of memory for %s", name);
+    close(fd);
+    if (rc < 0) {
+        free(*text);
+        return rc;
+    }
+    (*text)[*n] = '\0';
+    return 1;
 }
 
 int sl_source_text(const struct sl_source_dir *dir, const char *name, char **text, size_t *len,

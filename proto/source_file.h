@@ -49,7 +49,11 @@ int sl_source_open_path(const char *path, const struct sl_roots *roots, int *fd,
  * Hugging Face cache NAME, since a revision is no name. */
 const char *sl_source_folder_name(const char *dir, size_t *n);
 
-/* Returns whether dir/name exists (a dangling link does); errno tells why not. */
+/* Effect: *name = that of the folder's full path; the caller's. Errors: SL_ESOURCE (dir first), SL_EFAIL. */
+int sl_source_full_name(const char *dir, char **name, struct sl_error *e) SL_MUST_USE;
+
+/* Returns whether dir/name is there (a dangling link is). What cannot be looked up counts as there:
+ * who opens it hears why. */
 bool sl_source_exists(const char *dir, const char *name);
 
 /* "dir/name" in new memory, or NULL. */
@@ -67,6 +71,11 @@ size_t sl_source_shown(const void *head, size_t n);
 
 /* Effect: reads exactly n bytes at offset. Errors: SL_ESOURCE, label first. */
 int sl_source_read(int fd, const char *label, void *to, size_t n, uint64_t offset,
+                   struct sl_error *e) SL_MUST_USE;
+
+/* Effect: the first bytes of dir/name, `most` at most (NUL-terminated, *n of them); the caller's. Returns 1, or 0 when
+ * there is no such file, or no regular one. Errors: SL_ESOURCE (it cannot be read), SL_EFAIL (memory). */
+int sl_source_head(const struct sl_source_dir *dir, const char *name, size_t most, char **text, size_t *n,
                    struct sl_error *e) SL_MUST_USE;
 
 /* Effect: the whole of dir/name as text (NUL-terminated, no NUL inside, *len bytes); the caller's. Returns 1, or 0 when

@@ -162,7 +162,7 @@ static int read_folder(const char *path, const struct sl_roots *roots, cJSON *li
     int n, rc = 0;
 
     if (lstat(path, &st) != 0)
-        return 0;
+        return errno == ENOENT ? 0 : sl_fail(e, sl_source_code(errno), "%s: %s", path, strerror(errno));
     if (!S_ISDIR(st.st_mode))
         return sl_fail(e, SL_ESOURCE, "%s: expected a folder", path);
     n = scandir(path, &files, is_template, by_name);

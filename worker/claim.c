@@ -45,39 +45,50 @@ static uint64_t number_behind(const char *text, const char *word)
     return at ? strtoull(at + strlen(word), NULL, 10) : 0;
 }
 
-static void read_fd(int fd, struct claim *c)
+static int cannot_read(const char *path, struct sl_error *e)
 {
-    ssize_t n = pread(fd, c->text, sizeof c->text - 1, 0);
+    return sl_fail(e, SL_EFAIL, "%s: cannot be read: %s; it says whose unfinished files are here", path, strerror(errno));
+}
 
-    c->text[n > 0 ? n : 0] = '\0';
+static int read_fd(int fd, const char *path, struct claim *c, struct sl_error *e)
+{
+    size_t at = 0;
+    ssize_t n;
+
+    while ((n = pread(fd, c->text + at, sizeof c->text - 1 - at, (off_t)at)) > 0 || (n < 0 && errno == EINTR))
+        at += n > 0 ? (size_t)n : 0;
+    if (n < 0)
+        return cannot_read(path, e);
+    c->text[at] = '\0';
     c->fingerprint[0] = '\0';
     if (strlen(c->text) >= 32)
         snprintf(c->fingerprint, sizeof c->fingerprint, "%.32s", c->text);
     c->job = number_behind(c->text, "\njob ");
     c->epoch = number_behind(c->text, "\nepoch ");
+    return 0;
 }
 
-static void read_claim(const struct output *o, bool ending, struct claim *c)
+static int read_claim(const struct output *o, bool ending, struct claim *c, struct sl_error *e)
 {
     char path[OUTPUT_PATH_BYTES];
-    int fd;
+    int fd, rc;
 
     memset(c, 0, sizeof *c);
     claim_path(o, end_of(ending), path);
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
-        return;
+        return errno == ENOENT ? 0 : cannot_read(path, e);
     c->there = true;
-    read_fd(fd, c);
+    rc = read_fd(fd, path, c, e);
     close(fd);
+    return rc;
 }
 
 bool claim_is_of(const struct output *o, const char *fingerprint, uint64_t job)
 {
     struct claim c;
 
-    read_claim(o, false, &c);
-    return strcmp(c.fingerprint, fingerprint) == 0 && (!c.job || c.job == job);
+    return read_claim(o, false, &c, NULL) == 0 && strcmp(c.fingerprint, fingerprint) == 0 && (!c.job || c.job == job);
 }
 
 /* The fields are of one length, so that one write replaces a claim whole. */
@@ -126,7 +137,7 @@ int claim_free(const struct output *o, const struct claim_lease *l, bool any_pla
     char path[OUTPUT_PATH_BYTES];
 
     for (unsigned i = 0; i < 2; i++) {
-        read_claim(o, i, &c[i]);
+        SL_TRY(read_claim(o, i, &c[i], e));
         claim_path(o, end_of(i), path);
         if (c[i].epoch > l->epoch)
             return late(&c[i], path, e);
@@ -218,13 +229,13 @@ static int try_hold(const struct claim_lease *l, enum want want, const char *pat
     if (!S_ISREG(st.st_mode))
         return sl_fail(e, SL_EFAIL, "%s: not a regular file", path);
     /* A later lease is told from its text, without waiting for its lock. */
-    read_fd(h->fd, &c);
+    SL_TRY(read_fd(h->fd, path, &c, e));
     rc = judge(&c, l, want, path, e);
     if (rc != CLAIM_HELD)
         return rc;
     if (!try_lock(h->fd) || !is_at(path, &st))
         return BUSY;
-    read_fd(h->fd, &c);
+    SL_TRY(read_fd(h->fd, path, &c, e));
     rc = judge(&c, l, want, path, e);
     if (rc != CLAIM_HELD)
         return rc;
@@ -279,15 +290,15 @@ int claim_make(const struct output *o, const struct claim_lease *l, bool any_pla
     if (rc != CLAIM_HELD)
         return others(o, e);
     claim_path(o, CLAIM_ENDING, path);
-    read_claim(o, true, &ending);
-    if (ending.epoch > l->epoch)
+    rc = read_claim(o, true, &ending, e);
+    if (rc == 0 && ending.epoch > l->epoch)
         rc = late(&ending, path, e);
-    else
-        rc = !any_plan && keeps_files(o, &ending, l) ? others(o, e) : 0;
+    else if (rc == 0 && !any_plan && keeps_files(o, &ending, l))
+        rc = others(o, e);
     if (rc == 0) {
         unlink(path);
     } else {
-        claim_drop(h);
+        (void)!claim_drop(h, NULL);
         claim_release(h);
     }
     return rc;
@@ -307,16 +318,18 @@ int claim_check(const struct claim_hold *h, struct sl_error *e)
     struct claim c = {0};
     struct stat st;
     bool mine = false;
-    int fd;
+    int fd, rc = 0;
 
     claim_path(h->o, end_of(h->ending), path);
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd >= 0) {
-        read_fd(fd, &c);
-        mine = fstat(fd, &st) == 0 && st.st_dev == h->dev && st.st_ino == h->ino &&
-               strstr(c.text, h->mark) != NULL;
+        rc = fstat(fd, &st) == 0 ? read_fd(fd, path, &c, e) : cannot_read(path, e);
+        mine = rc == 0 && st.st_dev == h->dev && st.st_ino == h->ino && strstr(c.text, h->mark) != NULL;
         close(fd);
+    } else if (errno != ENOENT) {
+        rc = cannot_read(path, e);
     }
+    SL_TRY(rc);
     return mine ? 0 : sl_fail(e, SL_EINTERRUPTED, "%s: another lease has this output now", path);
 }
 
@@ -335,14 +348,16 @@ int claim_end(struct claim_hold *h, bool ending, struct sl_error *e)
     return 0;
 }
 
-void claim_drop(const struct claim_hold *h)
+int claim_drop(const struct claim_hold *h, struct sl_error *e)
 {
     char path[OUTPUT_PATH_BYTES];
-    struct sl_error ignored;
+    int rc = claim_check(h, e);
 
+    if (rc < 0)
+        return rc == SL_EINTERRUPTED ? 0 : rc;
     claim_path(h->o, end_of(h->ending), path);
-    if (claim_check(h, &ignored) == 0)
-        unlink(path);
+    return unlink(path) == 0 || errno == ENOENT
+               ? 0 : sl_fail(e, sl_write_code(errno), "%s: cannot be removed: %s", path, strerror(errno));
 }
 
 void claim_release(struct claim_hold *h)
@@ -359,10 +374,10 @@ bool claim_there(const struct output *o)
     char path[OUTPUT_PATH_BYTES];
 
     claim_path(o, CLAIM, path);
-    if (access(path, F_OK) == 0)
+    if (output_has(path))
         return true;
     claim_path(o, CLAIM_ENDING, path);
-    return access(path, F_OK) == 0;
+    return output_has(path);
 }
 
 int claim_absent(const struct output *o, struct sl_error *e)
@@ -372,10 +387,10 @@ int claim_absent(const struct output *o, struct sl_error *e)
     struct claim c;
 
     claim_path(o, CLAIM, path);
-    read_claim(o, false, &c);
+    SL_TRY(read_claim(o, false, &c, e));
     if (!c.there) {
         claim_path(o, CLAIM_ENDING, path);
-        read_claim(o, true, &c);
+        SL_TRY(read_claim(o, true, &c, e));
         if (!c.there)
             return 0;
     }

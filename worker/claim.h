@@ -43,13 +43,14 @@ struct claim_hold {
     int fd;                  /* has the lock */
 };
 
-/* Whether there is a claim of this plan and this job (of any, when an older release
+/* Whether there is, readable, a claim of this plan and this job (of any, when an older release
  * made it), and not under its ending name. */
 bool claim_is_of(const struct output *o, const char *fingerprint, uint64_t job);
 
 /* Returns 0 when claim_make would find nothing against it, touching nothing.
  * Errors: SL_EEXISTS: a later lease has the output, or (unless any_plan) another
- * plan; under the ending name that counts while temporary files are there. */
+ * plan; under the ending name that counts while temporary files are there. SL_EFAIL:
+ * it is not known, for a claim cannot be read. */
 int claim_free(const struct output *o, const struct claim_lease *l, bool any_plan,
                struct sl_error *e) SL_MUST_USE;
 
@@ -70,13 +71,13 @@ enum claim_found {
 int claim_take(const struct output *o, const struct claim_lease *l, struct claim_hold *h,
                struct sl_error *e) SL_MUST_USE;
 
-/* Returns 0 while the claim is still this hold's. Errors: SL_EINTERRUPTED. */
+/* Returns 0 while the claim is still this hold's. Errors: SL_EINTERRUPTED, SL_EFAIL. */
 int claim_check(const struct claim_hold *h, struct sl_error *e) SL_MUST_USE;
 /* Effect: gives the held claim its ending name, or with ending false its first one again.
  * Errors: SL_EINTERRUPTED, SL_EFAIL. */
 int claim_end(struct claim_hold *h, bool ending, struct sl_error *e) SL_MUST_USE;
-/* Effect: removes the claim if it is still this hold's. */
-void claim_drop(const struct claim_hold *h);
+/* Effect: removes the claim if it is still this hold's. Errors: SL_EFAIL: it is left. */
+int claim_drop(const struct claim_hold *h, struct sl_error *e) SL_MUST_USE;
 /* Effect: gives up the lock; the claim stays as it is. */
 void claim_release(struct claim_hold *h);
 
@@ -84,7 +85,7 @@ void claim_release(struct claim_hold *h);
 bool claim_there(const struct output *o);
 
 /* For who is no service: returns 0, or SL_EEXISTS naming the job and what to do
- * when there is a claim under either name. */
+ * when there is a claim under either name. Errors: SL_EFAIL: it cannot be read. */
 int claim_absent(const struct output *o, struct sl_error *e) SL_MUST_USE;
 
 #endif

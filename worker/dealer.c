@@ -161,7 +161,7 @@ int sl_dealer_open(const struct sl_dealer_opts *o, struct sl_dealer **out, struc
         rc = choose_family(d, o, e);
     }
     if (rc == 0 && d->own_context)
-        rc = sl_open_files_room(SL_ZMQ_FILES, e);
+        rc = sl_zmq_room(e);
     if (rc == 0) {
         d->context = o->context ? o->context : zmq_ctx_new();
         rc = d->context ? connect_socket(d, e) : zmq_failed(e, "no context", d->endpoint);

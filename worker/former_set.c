@@ -9,17 +9,18 @@
 #include <unistd.h>
 
 #define NAMED_MAX 3 /* parts that a message names */
+#define MANIFEST_BYTES (OUTPUT_PATH_BYTES + sizeof ".xxh64")
 
-/* Whether the file's own header says that it is this part of that many. */
-static bool says_so(const char *path, uint32_t no, uint32_t count)
+/* Whether the file's own header says that it is this part of that many. Errors: SL_EFAIL (memory, files open). */
+static int says_so(const char *path, uint32_t no, uint32_t count, struct sl_error *e)
 {
     struct sl_gguf *g = NULL;
-    struct sl_error ignored;
     uint16_t k = 0, n = 0;
+    int rc = sl_gguf_open(path, &g, e);
     bool ok;
 
-    if (sl_gguf_open(path, &g, &ignored) < 0)
-        return false;
+    if (rc < 0)
+        return rc == SL_EFAIL ? rc : 0;
     ok = sl_kvs_get_u16(&g->kvs, "split.no", &k) && sl_kvs_get_u16(&g->kvs, "split.count", &n) &&
          k + 1u == no && n == count;
     sl_gguf_close(g);
@@ -47,8 +48,9 @@ static int each_part(const struct output *o, const struct sl_checkpoint *ck,
             (o->plan->n_segments > 1 && count == o->plan->n_segments))
             continue;
         snprintf(path, sizeof path, "%s/%s", o->dir, ent->d_name);
-        if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && !output_is_source(&st, ck) &&
-            says_so(path, no, count))
+        if (lstat(path, &st) != 0)
+            rc = errno == ENOENT ? 0 : sl_fail(e, SL_EFAIL, "%s: %s", path, strerror(errno));
+        else if (S_ISREG(st.st_mode) && !output_is_source(&st, ck) && (rc = says_so(path, no, count, e)) == 1)
             rc = fn(user, path);
     }
     if (rc == 0 && errno)
@@ -90,9 +92,18 @@ static int note(void *user, const char *path)
     return 0;
 }
 
+static void manifest_of(char buf[MANIFEST_BYTES], const char *path)
+{
+    snprintf(buf, MANIFEST_BYTES, "%s.xxh64", path);
+}
+
 static int check_removable(void *user, const char *path)
 {
-    return output_replaceable(path, user);
+    char manifest[MANIFEST_BYTES];
+
+    manifest_of(manifest, path);
+    SL_TRY(output_replaceable(path, user));
+    return output_replaceable(manifest, user);
 }
 
 int former_set_absent(const struct output *o, bool force, const struct sl_checkpoint *ck, struct sl_error *e)
@@ -135,19 +146,24 @@ struct removal {
     struct sl_error *e;
 };
 
+static int remove_file(const char *path, struct sl_error *e)
+{
+    if (unlink(path) == 0 || errno == ENOENT)
+        return 0;
+    return sl_fail(e, SL_EFAIL, "%s: this file of the former set cannot be removed: %s", path, strerror(errno));
+}
+
 /* The manifest first: a part that is left shows what is to be done. */
 static int remove_part(void *user, const char *path)
 {
     struct removal *r = user;
-    char manifest[OUTPUT_PATH_BYTES + sizeof ".xxh64"];
+    char manifest[MANIFEST_BYTES];
     struct stat st;
 
-    snprintf(manifest, sizeof manifest, "%s.xxh64", path);
-    if (lstat(manifest, &st) == 0 && S_ISREG(st.st_mode))
-        unlink(manifest);
-    if (unlink(path) != 0 && errno != ENOENT)
-        return sl_fail(r->e, SL_EFAIL, "%s: this part of the former set cannot be removed: %s", path,
-                       strerror(errno));
+    manifest_of(manifest, path);
+    if (lstat(manifest, &st) != 0 ? errno != ENOENT : S_ISREG(st.st_mode))
+        SL_TRY(remove_file(manifest, r->e));
+    SL_TRY(remove_file(path, r->e));
     r->n++;
     return 0;
 }

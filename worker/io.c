@@ -42,6 +42,15 @@ bool sl_io_advance(struct sl_io_op *op, int64_t res)
     return false;
 }
 
+int64_t sl_io_transfer(struct sl_faults *f, const struct sl_io_op *op)
+{
+    uint8_t *buf = op->buf + op->got;
+    uint32_t len = op->len - op->got, unit = op->direct ? SL_IO_ALIGN : 1;
+
+    return op->kind == SL_IO_WRITE ? sl_sys_pwrite(f, op->fd, buf, len, op->off + op->got, unit)
+                                   : sl_sys_pread(f, op->fd, buf, len, op->off + op->got, unit);
+}
+
 int sl_io_open(enum sl_io_mode mode, const struct sl_io_conf *c, struct sl_io **out,
                struct sl_error *e)
 {

@@ -84,4 +84,7 @@ extern const struct sl_io_backend sl_io_backend_uring, sl_io_backend_pread;
  * is to be started again. */
 bool sl_io_advance(struct sl_io_op *op, int64_t res);
 
+/* Effect: one transfer of what is left of the operation, by pread or pwrite. Returns bytes, or -errno. */
+int64_t sl_io_transfer(struct sl_faults *f, const struct sl_io_op *op) SL_MUST_USE;
+
 #endif

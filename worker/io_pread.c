@@ -19,18 +19,6 @@ struct pool {
     pthread_t thread[POOL_MAX];
 };
 
-static int64_t transfer(struct pool *p, struct sl_io_op *op)
-{
-    uint8_t *buf = op->buf + op->got;
-    uint32_t len = op->len - op->got;
-
-    if (op->kind == SL_IO_WRITE)
-        return sl_sys_pwrite(p->faults, op->fd, buf, len, op->off + op->got,
-                             op->direct ? SL_IO_ALIGN : 1);
-    return sl_sys_pread(p->faults, op->fd, buf, len, op->off + op->got,
-                        op->direct ? SL_IO_ALIGN : 1);
-}
-
 static void *pool_thread(void *arg)
 {
     struct pool *p = arg;
@@ -48,7 +36,7 @@ static void *pool_thread(void *arg)
         if (!p->head)
             p->tail = &p->head;
         pthread_mutex_unlock(&p->lock);
-        while (!sl_io_advance(op, transfer(p, op)))
+        while (!sl_io_advance(op, sl_io_transfer(p->faults, op)))
             ;
         pthread_mutex_lock(&p->lock);
         op->next = p->finished;

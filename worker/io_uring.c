@@ -170,6 +170,7 @@ static bool reap(struct uring *u, struct sl_io_op **done)
     io_uring_for_each_cqe(&u->ring, head, cqe) {
         void *data = io_uring_cqe_get_data(cqe);
         struct sl_io_op *op = data;
+        int64_t res;
 
         n++;
         if (data == u) {
@@ -180,7 +181,10 @@ static bool reap(struct uring *u, struct sl_io_op **done)
             continue;
         }
         u->under_way--;
-        if (sl_io_advance(op, op->injected ? -op->injected : cqe->res)) {
+        res = op->injected ? -op->injected : cqe->res;
+        if (res == -ECANCELED) /* the kernel could not start a thread for it */
+            res = sl_io_transfer(u->faults, op);
+        if (sl_io_advance(op, res)) {
             op->next = *done;
             *done = op;
             heard = true;

@@ -79,8 +79,9 @@ static int take_file_ids(struct sl_cached_job *j, struct sl_error *e)
     for (uint32_t i = 0; i < p->n_segments; i++) {
         struct stat st;
 
-        if (lstat(j->out.partial[i], &st) != 0 || !S_ISREG(st.st_mode) ||
-            (uint64_t)st.st_size != p->segments[i].file_bytes)
+        if (lstat(j->out.partial[i], &st) != 0)
+            return sl_fail(e, SL_EFAIL, "%s: %s", j->out.partial[i], strerror(errno));
+        if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != p->segments[i].file_bytes)
             return sl_fail(e, SL_EFAIL, "%s: is not the file that was prepared; remove it, and it is "
                            "made again", j->out.partial[i]);
         j->files[i] = (struct sl_file_id){st.st_dev, st.st_ino};
@@ -93,11 +94,14 @@ int sl_job_cache_same_files(struct sl_cached_job *j, struct sl_error *e)
     SL_TRY(sl_job_cache_same_folder(j, e));
     for (uint32_t i = 0; i < j->j.plan->n_segments; i++) {
         struct stat st;
+        int there = lstat(j->out.partial[i], &st);
 
-        /* Published meanwhile: the same file under its final name. */
-        if ((lstat(j->out.partial[i], &st) == 0 || lstat(j->out.final[i], &st) == 0) &&
-            st.st_dev == j->files[i].dev && st.st_ino == j->files[i].ino)
+        if (there != 0 && errno == ENOENT) /* published meanwhile: the same file under its final name */
+            there = lstat(j->out.final[i], &st);
+        if (there == 0 && st.st_dev == j->files[i].dev && st.st_ino == j->files[i].ino)
             continue;
+        if (there != 0 && errno != ENOENT)
+            return sl_fail(e, SL_EFAIL, "%s: %s", j->out.partial[i], strerror(errno));
         return sl_fail(e, SL_EFAIL, "%s: was removed or replaced while it was written to",
                        j->out.partial[i]);
     }

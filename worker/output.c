@@ -80,9 +80,10 @@ static char *parent_of(const char *dir)
 static int check_folder(struct output *o, bool may_make, struct sl_error *e)
 {
     struct stat st;
+    int err = stat(o->dir, &st) == 0 ? 0 : errno;
     char *up;
 
-    if (is_dir(o->dir))
+    if (!err && S_ISDIR(st.st_mode))
         return 0;
     up = parent_of(o->dir);
     if (!up)
@@ -94,10 +95,10 @@ static int check_folder(struct output *o, bool may_make, struct sl_error *e)
         return sl_fail(e, SL_EUSAGE, "%s/: the slash asks for a folder of that name; leave it out for a file", o->dir);
     if (o->new_dir)
         return 0;
-    if (stat(o->dir, &st) == 0)
+    if (!err)
         return sl_fail(e, SL_EUSAGE, "%s: a file, and a folder is expected there; choose another output", o->dir);
-    if (errno != ENOENT && errno != ENOTDIR)
-        return sl_fail(e, SL_EUSAGE, "%s: %s", o->dir, strerror(errno));
+    if (err != ENOENT && err != ENOTDIR)
+        return sl_fail(e, SL_EUSAGE, "%s: %s", o->dir, strerror(err));
     return sl_fail(e, SL_EUSAGE, "%s: no such folder; create it first", o->dir);
 }
 
@@ -233,6 +234,13 @@ int output_replaceable(const char *path, struct sl_error *e)
                    "immutable; have its owner remove it, or choose another name", path);
 }
 
+bool output_has(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0 || (errno != ENOENT && errno != ENOTDIR);
+}
+
 int output_absent(const struct output *o, bool force, struct sl_error *e)
 {
     struct stat st;
@@ -269,9 +277,14 @@ int output_not_source(const struct output *o, const struct sl_checkpoint *ck, st
 {
     struct stat st;
 
-    for (uint32_t i = 0; i < o->plan->n_segments; i++)
-        if (stat(o->final[i], &st) == 0 && output_is_source(&st, ck))
+    for (uint32_t i = 0; i < o->plan->n_segments; i++) {
+        bool there = stat(o->final[i], &st) == 0;
+
+        if (!there && errno != ENOENT)
+            return sl_fail(e, SL_EFAIL, "%s: %s", o->final[i], strerror(errno));
+        if (there && output_is_source(&st, ck))
             return sl_fail(e, SL_EUSAGE, "%s is the source itself; choose another output name", o->final[i]);
+    }
     return 0;
 }
 
@@ -326,9 +339,10 @@ static int reserve_space(int fd, const char *path, uint64_t bytes, bool sparse,
     if (err == 0)
         return 0;
     return sl_fail(e, err == EFBIG ? SL_ENOSPACE : sl_write_code(err),
-                   "%s: cannot reserve %llu bytes: %s; %s or choose another folder", path,
+                   "%s: cannot reserve %llu bytes: %s; %schoose another folder", path,
                    (unsigned long long)bytes, strerror(err),
-                   err == EFBIG ? "make smaller files with --split-max-size" : "free some space");
+                   err == EFBIG                           ? "make smaller files with --split-max-size or "
+                   : sl_write_code(err) == SL_ENOSPACE ? "free some space or " : "");
 }
 
 /* A file that was made here. */

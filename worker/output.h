@@ -47,6 +47,8 @@ void output_free(struct output *o);
  * one by a file that this process may not replace (a manifest's too), or unless force by a file. Parts of
  * another set are worker/former_set.h's. */
 int output_absent(const struct output *o, bool force, struct sl_error *e) SL_MUST_USE;
+/* Whether something has that name; what cannot be looked up counts as there. */
+bool output_has(const char *path);
 /* Returns 0, or SL_EEXISTS when this process may neither remove that file nor give its name to another. */
 int output_replaceable(const char *path, struct sl_error *e) SL_MUST_USE;
 

@@ -12,12 +12,14 @@ static void manifest_of(char buf[OUTPUT_PATH_BYTES], const struct output *o, uin
     snprintf(buf, OUTPUT_PATH_BYTES, "%s.xxh64%s", o->final[i], partial ? ".partial" : "");
 }
 
-static bool is_whole(const struct output *o, uint32_t i, const char *path)
+/* Returns 1, or 0 where it is not. */
+static int is_whole(const struct output *o, uint32_t i, const char *path, struct sl_error *e)
 {
     struct stat st;
 
-    return lstat(path, &st) == 0 && S_ISREG(st.st_mode) &&
-           (uint64_t)st.st_size == o->plan->segments[i].file_bytes;
+    if (lstat(path, &st) != 0)
+        return errno == ENOENT ? 0 : sl_fail(e, SL_EFAIL, "%s: %s", path, strerror(errno));
+    return S_ISREG(st.st_mode) && (uint64_t)st.st_size == o->plan->segments[i].file_bytes;
 }
 
 /* Whether the file under the final name is part i of this very output, by its own header. */
@@ -29,7 +31,7 @@ static bool is_published(const struct output *o, uint32_t i)
     uint16_t no = 0;
     bool yes;
 
-    if (!is_whole(o, i, o->final[i]) || sl_gguf_open(o->final[i], &g, &ignored) < 0)
+    if (is_whole(o, i, o->final[i], &ignored) <= 0 || sl_gguf_open(o->final[i], &g, &ignored) < 0)
         return false;
     sl_kvs_get_str(&g->kvs, SL_KEY_FINGERPRINT, &id);
     yes = id && strcmp(id, o->plan->output_id) == 0 &&
@@ -64,11 +66,13 @@ static int missing(const struct output *o, uint32_t i, struct sl_error *e)
 int publish_check(const struct output *o, bool force, const char *go_on, struct sl_error *e)
 {
     char manifest[OUTPUT_PATH_BYTES];
+    int whole;
 
     for (uint32_t i = 0; i < o->plan->n_segments; i++) {
         manifest_of(manifest, o, i, false);
         SL_TRY(in_the_way(manifest, true, go_on, e));
-        if (is_whole(o, i, o->partial[i]))
+        SL_TRY(whole = is_whole(o, i, o->partial[i], e));
+        if (whole)
             SL_TRY(in_the_way(o->final[i], force, go_on, e));
         else if (!is_published(o, i))
             return missing(o, i, e);
@@ -76,12 +80,15 @@ int publish_check(const struct output *o, bool force, const char *go_on, struct 
     return 0;
 }
 
-static int give_name(const char *from, const char *to, bool replace, struct sl_error *e)
+static int not_renamed(const char *from, const char *to, struct sl_error *e)
 {
-    if ((replace ? rename(from, to) : sl_rename_new(from, to)) == 0)
-        return 0;
     return sl_fail(e, errno == EEXIST ? SL_EEXISTS : sl_write_code(errno), "%s: cannot be renamed to %s: %s", from,
                    strrchr(to, '/') + 1, strerror(errno));
+}
+
+static int give_name(const char *from, const char *to, bool replace, struct sl_error *e)
+{
+    return (replace ? rename(from, to) : sl_rename_new(from, to)) == 0 ? 0 : not_renamed(from, to, e);
 }
 
 /* What has the temporary name of a part that is published already may be anybody's: it stays
@@ -93,13 +100,14 @@ static int publish_part(const struct output *o, uint32_t i, bool force, const ch
     bool manifest;
     int rc;
 
-    if (!is_whole(o, i, o->partial[i]))
+    SL_TRY(rc = is_whole(o, i, o->partial[i], e));
+    if (!rc)
         return is_published(o, i) ? 0 : missing(o, i, e);
     manifest_of(from, o, i, true);
     manifest_of(to, o, i, false);
-    manifest = lstat(from, &st) == 0;
-    if (manifest)
-        SL_TRY(give_name(from, to, true, e));
+    manifest = rename(from, to) == 0;
+    if (!manifest && errno != ENOENT)
+        return not_renamed(from, to, e);
     rc = give_name(o->partial[i], o->final[i], force, e);
     /* NFS may say of a rename that it did that there is no such file. */
     if (rc < 0 && lstat(o->partial[i], &st) != 0 && is_published(o, i))

@@ -156,14 +156,14 @@ done:
     return rc;
 }
 
-static int close_manifest(struct pass *p, const struct sl_hash_total *total, struct sl_error *e)
+static int close_manifest(struct pass *p, const char *final, const struct sl_hash_total *total, struct sl_error *e)
 {
     int bad = sl_manifest_file(p->manifest, p->name, total) < 0;
 
     bad |= fflush(p->manifest) != 0 || fsync(fileno(p->manifest)) != 0;
     bad |= fclose(p->manifest) != 0;
     p->manifest = NULL;
-    return bad ? sl_fail(e, sl_write_code(errno), "%s.xxh64: cannot be written: %s", p->name, strerror(errno)) : 0;
+    return bad ? sl_fail(e, sl_write_code(errno), "%s.xxh64: cannot be written: %s", final, strerror(errno)) : 0;
 }
 
 /* What is checked is what the disk has. After a sync that failed the cache may show more. */
@@ -193,7 +193,7 @@ static int stream_segment(struct pass *p, uint32_t i, struct sl_error *e)
     SL_TRY(rc);
     if (sl_hash_final(p->file, &total.xxh64, total.has_sha256 ? total.sha256 : NULL) < 0)
         return out_of_memory(e);
-    SL_TRY(close_manifest(p, &total, e));
+    SL_TRY(close_manifest(p, p->s->out->final[i], &total, e));
     return write_header(p, p->s->out->partial[i], e);
 }
 

@@ -106,7 +106,7 @@ static struct claim_lease lease_of(const struct special *s, const char *fingerpr
 
 static int no_journal(const struct special *s)
 {
-    if (access(s->j->out.journal, F_OK) != 0)
+    if (!output_has(s->j->out.journal))
         return 0;
     return sl_fail(s->e, SL_EEXISTS, "%s: unfinished work of 'sluice convert' is there; finish it, or "
                    "remove it with its .partial files", s->j->out.journal);
@@ -165,7 +165,7 @@ static int prepare(struct special *s)
             (void)!output_remove(o, &cleaning, &ignored);
     }
     if (rc < 0)
-        claim_drop(&s->claim);
+        (void)!claim_drop(&s->claim, &ignored);
     return rc;
 }
 
@@ -300,7 +300,7 @@ static int publish(struct special *s)
             SL_TRY(former_set_remove(&s->j->out, s->j->j.ck, s->e));
     }
     if (s->claim.fd >= 0)
-        claim_drop(&s->claim);
+        SL_TRY(claim_drop(&s->claim, s->e));
     s->out->files = cJSON_CreateArray();
     for (uint32_t i = 0; i < p->n_segments && i < SL_FILES_MAX; i++) {
         snprintf(path, sizeof path, "%s/%s", s->j->output, p->segments[i].name);
@@ -330,7 +330,7 @@ static int remove_unfinished(struct special *s, const struct output *o, const ch
     if (rc >= 0)
         rc = output_remove(o, &watch, s->e);
     if (rc == 0)
-        claim_drop(&s->claim);
+        rc = claim_drop(&s->claim, s->e);
     claim_release(&s->claim); /* o goes before s */
     return rc;
 }

@@ -50,10 +50,12 @@ for my $c (['one.key', 'keys', "$RUN/one.key"], ['one.recipe', 'plan', $TINY, '-
 no_fault();
 
 # ---- no room for what is noted of finished tasks, while the conversion runs
-fault(write => ENOSPC, path => 'full.sluice-journal-wal', from => 200_000);
-{
+for ([EDQUOT, qr/Disk quota exceeded/], [ENOSPC, qr/disk is full/]) {
+    my ($errno, $words) = @$_;
+    unlink glob "$RUN/full.*";
+    fault(write => $errno, path => 'full.sluice-journal-wal', from => 200_000);
     local %ENV = (%ENV, %{ faults_env() });
-    fails('no room for the journal', 9, qr{full\.sluice-journal: .*disk is full}, $SLUICE, 'convert', "$RUN/src",
+    fails("no room for the journal ($errno)", 9, qr{full\.sluice-journal: .*$words \(free some room there\)}, $SLUICE, 'convert', "$RUN/src",
         '--recipe', 'q4_k_m', '--task-size', '1M', '-o', "$RUN/full.gguf", '--quiet');
 }
 no_fault();

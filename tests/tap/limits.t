@@ -2,6 +2,7 @@
 # well or says which limit it met, with nothing left behind.
 use strict;
 use warnings;
+use File::Temp qw(tempdir);
 use KernelFaults;
 use POSIX ();
 use SluiceTest;
@@ -182,6 +183,23 @@ for my $n (17 .. 30) { # as many as libzmq has need of, but not the rest
 }
 is_deeply(\@bad, [], 'a few open files: refused in a line');
 ok(!-e "$dir/n.gguf", 'nothing is made');
+# Nor without its threads: as few as a user may have, which root has without limit.
+SKIP: {
+    my @user = $> ? () : qw(env HOME=/nonexistent setpriv --reuid 54321 --regid 54321 --clear-groups);
+    my $own = tempdir(TMPDIR => 1, CLEANUP => 1);
+    chmod 0777, $own;
+    skip 'no other user can run this', 1 if run(@user, 'prlimit', '--nproc=1', $SLUICE, 'inspect', $TINY)->{rc};
+    for my $n (2 .. 10) {
+        for my $c ([$SLUICE, 'queue', '--connect', "ipc://$own/none"], [$SLUICE, 'convert', $TINY, '-o', "$own/n.gguf", '-r', 'q4_k_m', '-q'],
+            $n > 3 ? () : (["$BUILD/sluiced", '--listen', "ipc://$own/sock/s", '--state', "$own/state", '--root', $own],
+            ["$BUILD/sluice-worker", '--connect', "ipc://$own/none", '--root', $own])) {
+            my $r = run('timeout', '-k1', 20, @user, 'prlimit', "--nproc=$n", @$c);
+            push @bad, "$n: $r->{rc} $r->{cmd}: $r->{err}" unless $r->{rc} == 0 || $r->{rc} == 4 || ($r->{rc} == 1 && $r->{err} =~ /cannot start a thread: /);
+            unlink glob "$own/n.*";
+        }
+    }
+    is_deeply(\@bad, [], 'a few threads: enough, or refused in a line');
+}
 # 70 parts, each open once more for O_DIRECT where that is used: before all else it is known whether that can be.
 sub parts_with {
     my ($n, @direct) = @_;

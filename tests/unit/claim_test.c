@@ -1,6 +1,7 @@
 /* The claim on an output: who may touch the unfinished files of that name. */
 #include "worker/claim.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -32,6 +33,19 @@ int fsync(int fd)
     if (n < sizeof synced - 1 && fstat(fd, &st) == 0)
         synced[n] = S_ISDIR(st.st_mode) ? 'd' : 'f';
     return (int)syscall(SYS_fsync, fd);
+}
+
+static int unlink_err; /* of the next one, or 0 */
+
+int unlink(const char *path)
+{
+    int err = unlink_err;
+
+    unlink_err = 0;
+    if (!err)
+        return (int)syscall(SYS_unlink, path);
+    errno = err;
+    return -1;
 }
 
 struct world {
@@ -135,10 +149,13 @@ static void its_lines(void **state)
     text_of(w->path, again);
     assert_int_equal(strlen(again), strlen(text));
     assert_int_equal(claim_check(&w->h[0], &w->e), SL_EINTERRUPTED);
-    claim_drop(&w->h[0]); /* not its own any more */
+    assert_int_equal(claim_drop(&w->h[0], &w->e), 0); /* not its own any more */
     assert_true(inode(w->path) != 0);
     assert_int_equal(claim_check(&w->h[1], &w->e), 0);
-    claim_drop(&w->h[1]);
+    unlink_err = EIO;
+    assert_int_equal(claim_drop(&w->h[1], &w->e), SL_EFAIL);
+    assert_non_null(strstr(w->e.text, "x.sluice-job: cannot be removed: "));
+    assert_int_equal(claim_drop(&w->h[1], &w->e), 0);
     assert_true(inode(w->path) == 0);
 }
 
@@ -231,7 +248,7 @@ static void a_holder_that_stands_still(void **state)
     assert_true(inode(w->path) != first);
     assert_int_equal(claim_check(&w->h[0], &w->e), SL_EINTERRUPTED);
     assert_int_equal(claim_end(&w->h[0], true, &w->e), SL_EINTERRUPTED);
-    claim_drop(&w->h[0]);
+    assert_int_equal(claim_drop(&w->h[0], &w->e), 0);
     assert_int_equal(claim_check(&w->h[1], &w->e), 0);
     claim_release(&w->h[0]);
     /* The new one is locked in its turn, under whichever name it has. */
@@ -240,9 +257,9 @@ static void a_holder_that_stands_still(void **state)
     assert_int_equal(take(w, 0, PLAN, 7, 43, 100), CLAIM_HELD);
     assert_true(w->h[0].ending && inode(w->ending) != first);
     assert_int_equal(claim_check(&w->h[1], &w->e), SL_EINTERRUPTED);
-    claim_drop(&w->h[1]);
+    assert_int_equal(claim_drop(&w->h[1], &w->e), 0);
     assert_int_equal(claim_check(&w->h[0], &w->e), 0);
-    claim_drop(&w->h[0]);
+    assert_int_equal(claim_drop(&w->h[0], &w->e), 0);
     assert_false(claim_there(&w->o));
 }
 
@@ -317,7 +334,7 @@ static void finished_files_are_kept(void **state)
     assert_true(inode(w->path) == 0 && inode(w->ending) != 0);
     assert_int_equal(claim_free(&w->o, &other, true, &w->e), 0);
     assert_int_equal(make(w, 1, PLAN, 8, 51, 0), 0);
-    claim_drop(&w->h[1]);
+    assert_int_equal(claim_drop(&w->h[1], &w->e), 0);
     claim_release(&w->h[1]);
     /* Of one that ended, nothing but its claim is left: no obstacle. */
     put(w->ending, PLAN "\njob 7\n");
@@ -325,6 +342,17 @@ static void finished_files_are_kept(void **state)
     assert_int_equal(claim_free(&w->o, &other, false, &w->e), 0);
     assert_int_equal(make(w, 0, OTHER, 8, 52, 0), 0);
     assert_true(inode(w->ending) == 0);
+}
+
+/* A claim that cannot be read is not taken for none. */
+static void cannot_be_read(struct world *w)
+{
+    const struct claim_lease l = {PLAN, 7, 41, 0};
+
+    assert_int_equal(claim_free(&w->o, &l, false, &w->e), SL_EFAIL);
+    assert_non_null(strstr(w->e.text, "x.sluice-job: cannot be read: "));
+    assert_int_equal(claim_absent(&w->o, &w->e), SL_EFAIL);
+    assert_true(claim_there(&w->o) && !claim_is_of(&w->o, PLAN, 7));
 }
 
 /* What is no file of ours is neither followed nor waited for. */
@@ -337,7 +365,11 @@ static void strange_files(void **state)
     put(target, PLAN "\njob 7\n");
     assert_int_equal(symlink(target, w->path), 0);
     assert_int_equal(make(w, 0, PLAN, 7, 41, 0), SL_EFAIL);
+    cannot_be_read(w);
     assert_int_equal(unlink(w->path), 0);
+    assert_int_equal(mkdir(w->path, 0700), 0);
+    cannot_be_read(w);
+    assert_int_equal(rmdir(w->path), 0);
     assert_int_equal(mkfifo(w->path, 0600), 0);
     assert_int_equal(make(w, 0, PLAN, 7, 41, 0), SL_EFAIL);
     assert_non_null(strstr(w->e.text, "not a regular file"));

@@ -242,6 +242,31 @@ static void test_errors(void **state)
     }
 }
 
+/* What io_uring has no thread for is done all the same. */
+static void test_cancelled(void **state)
+{
+    const struct sl_fault reads = {SL_SYS_READ, ECANCELED, 1, 1}, writes = {SL_SYS_WRITE, ECANCELED, 1, 1};
+    struct sl_io_op op;
+    struct fixture f;
+    uint8_t back[64];
+
+    (void)state;
+    begin(&f, SL_IO_URING, &reads);
+    op = reading(&f, f.fd, 100, 9999);
+    one(&f, &op);
+    assert_int_equal(op.err, 0);
+    assert_memory_equal(f.arena, f.content + 100, 9999);
+    end(&f);
+    begin(&f, SL_IO_URING, &writes);
+    memset(f.arena, 0x5a, 64);
+    op = (struct sl_io_op){.kind = SL_IO_WRITE, .fd = f.fd, .buf = f.arena, .off = 50, .len = 64};
+    one(&f, &op);
+    assert_int_equal(op.err, 0);
+    assert_int_equal(pread(f.fd, back, 64, 50), 64);
+    assert_memory_equal(back, f.arena, 64);
+    end(&f);
+}
+
 /* Failures that the kernel itself reports. */
 static void test_real_errors(void **state)
 {
@@ -402,6 +427,7 @@ int main(void)
         cmocka_unit_test(test_many),        cmocka_unit_test(test_short),
         cmocka_unit_test(test_end_of_file), cmocka_unit_test(test_direct),
         cmocka_unit_test(test_errors),      cmocka_unit_test(test_real_errors),
+        cmocka_unit_test(test_cancelled),
         cmocka_unit_test(test_again),       cmocka_unit_test(test_wake),
         cmocka_unit_test(test_advance),     cmocka_unit_test(test_broken),
     };
