@@ -216,6 +216,29 @@ int sl_arch_whole_rope(const struct sl_params *p, struct sl_error *e)
                                    p->hf_class);
 }
 
+int sl_arch_need_theta(const struct sl_params *p, struct sl_error *e)
+{
+    double theta = NAN;
+
+    SL_TRY(sl_rope_float(p, "rope_theta", &theta, e));
+    return isnan(theta) ? sl_fail(e, SL_ESOURCE, "config.json has no \"rope_theta\", which %s needs", p->hf_class) : 0;
+}
+
+int sl_arch_half_rope(struct sl_params *p, struct sl_error *e)
+{
+    uint64_t head = p->num[SL_N_HEAD_DIM].u, dim;
+    double part = 0.5;
+
+    SL_TRY(sl_arch_no_llama3(p, e));
+    SL_TRY(sl_rope_float(p, "partial_rotary_factor", &part, e));
+    dim = part > 0 && part <= 1 ? (uint64_t)((double)head * part) : 0;
+    if (!dim || dim % 2)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"partial_rotary_factor\" is %g of heads of %u: an even number of "
+                       "their rows is needed", part, (unsigned)head);
+    sl_num_set(p, SL_N_ROPE_DIM, dim);
+    return 0;
+}
+
 static int read_yarn(struct sl_params *p, struct sl_error *e)
 {
     const char *attn = cJSON_GetObjectItemCaseSensitive(p->rope, "attention_factor") ? "attention_factor" : "attn_factor";
@@ -286,7 +309,8 @@ static int read_rope(struct sl_params *p, struct sl_error *e)
 static const struct sl_arch *const archs[] = {&sl_arch_deepseek2, &sl_arch_deepseek32, &sl_arch_deepseek4, &sl_arch_kimi_k3,
                                             &sl_arch_glm_dsa, &sl_arch_glm4_moe, &sl_arch_glm_flash, &sl_arch_minimax_m2,
                                             &sl_arch_minimax_m3, &sl_arch_qwen2, &sl_arch_qwen3, &sl_arch_qwen3moe,
-                                            &sl_arch_qwen3next, &sl_arch_qwen35, &sl_arch_qwen35moe, &sl_arch_llama};
+                                            &sl_arch_qwen3next, &sl_arch_qwen35, &sl_arch_qwen35moe, &sl_arch_llama,
+                                            &sl_arch_bailing2};
 #define N_ARCHS (sizeof archs / sizeof *archs)
 
 static int unsupported(const char *class, struct sl_error *e)
@@ -377,12 +401,18 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
-int sl_arch_gating(struct sl_params *p, const char *func, struct sl_error *e)
+int sl_arch_own_head(const struct sl_params *p, struct sl_error *e)
+{
+    return !p->tied ? 0 : sl_fail(e, SL_EUNSUPPORTED, "config.json: \"tie_word_embeddings\" is true, and llama.cpp's %s has a head "
+                                  "of its own", p->arch->name);
+}
+
+int sl_arch_gating(struct sl_params *p, const char *name, const char *func, struct sl_error *e)
 {
     bool sigmoid = strcmp(func, "sigmoid") == 0;
 
     if (!sigmoid && strcmp(func, "softmax") != 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"scoring_func\" is '%.60s'; supported: softmax, sigmoid", func);
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"%s\" is '%.60s'; supported: softmax, sigmoid", name, func);
     sl_num_set(p, SL_N_GATING, sigmoid ? 2 : 1);
     return 0;
 }

@@ -176,7 +176,7 @@ static int derive_routing(struct sl_params *p, struct sl_error *e)
         p->when |= SL_W_CORR;
     if (!func && !v3)
         return 0;
-    return sl_arch_gating(p, func ? func : "sigmoid", e);
+    return sl_arch_gating(p, "scoring_func", func ? func : "sigmoid", e);
 }
 
 int sl_arch_latent_attention(struct sl_params *p, struct sl_error *e)

@@ -85,26 +85,11 @@ static int derive_routing(struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
-static int derive_rope(struct sl_params *p, struct sl_error *e)
-{
-    uint64_t head = p->num[SL_N_HEAD_DIM].u, dim;
-    double part = 0.5;
-
-    SL_TRY(sl_arch_no_llama3(p, e));
-    SL_TRY(sl_rope_float(p, "partial_rotary_factor", &part, e));
-    dim = part > 0 && part <= 1 ? (uint64_t)((double)head * part) : 0;
-    if (!dim || dim % 2)
-        return sl_fail(e, SL_ESOURCE, "config.json: \"partial_rotary_factor\" is %g of heads of %u: an even number of "
-                       "their rows is needed", part, (unsigned)head);
-    sl_num_set(p, SL_N_ROPE_DIM, dim);
-    return 0;
-}
-
 static int derive(struct sl_params *p, struct sl_error *e)
 {
     take_class_defaults(p);
     SL_TRY(sl_arch_plain_attention(p, e));
-    SL_TRY(derive_rope(p, e));
+    SL_TRY(sl_arch_half_rope(p, e));
     SL_TRY(derive_experts(p, e));
     SL_TRY(derive_routing(p, e));
     if (sl_config_bool(p->config, "attention_bias", false))

@@ -76,30 +76,20 @@ static const struct sl_field fields[] = {
     SL_END_FIELDS,
 };
 
-static int need_theta(const struct sl_params *p, struct sl_error *e)
-{
-    double theta = NAN;
-
-    SL_TRY(sl_rope_float(p, "rope_theta", &theta, e));
-    return isnan(theta) ? sl_fail(e, SL_ESOURCE, "config.json has no \"rope_theta\", which %s needs", p->hf_class) : 0;
-}
-
 static int derive_both(struct sl_params *p, struct sl_error *e)
 {
     const struct sl_number *n = p->num;
     const char *func = sl_config_str(p->config, "scoring_func");
     unsigned dim = (unsigned)n[SL_N_HEAD_DIM].u, rotary = (unsigned)n[SL_N_ROPE_DIM].u;
 
-    SL_TRY(need_theta(p, e));
+    SL_TRY(sl_arch_need_theta(p, e));
     if (rotary > dim || rotary % 2)
         return sl_fail(e, SL_ESOURCE, "config.json: \"rotary_dim\" is %u; expected an even number of the %u of \"head_dim\"",
                        rotary, dim);
     SL_TRY(sl_arch_check_experts(p, e));
-    if (p->tied)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"tie_word_embeddings\" is true, and llama.cpp's %s has a head "
-                       "of its own", p->arch->name);
+    SL_TRY(sl_arch_own_head(p, e));
     SL_TRY(sl_arch_no_llama3(p, e));
-    SL_TRY(sl_arch_gating(p, func ? func : "sigmoid", e)); /* without it llama.cpp does not run the model at all */
+    SL_TRY(sl_arch_gating(p, "scoring_func", func ? func : "sigmoid", e)); /* without it llama.cpp does not run the model at all */
     return sl_arch_plain_attention(p, e);
 }
 

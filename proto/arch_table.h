@@ -41,7 +41,7 @@ enum sl_num {
     SL_N_KV_B_ROWS, SL_N_O_COLS, SL_N_SHARED_FF, SL_N_HALF_ROPE, SL_N_INDEX_ROWS, SL_N_TWO_EMBD,
     SL_N_ONE, SL_N_THREE, SL_N_FINE, SL_N_COARSE, SL_N_TWO_HEAD_DIM, SL_N_TWO_INDEX_DIM, SL_N_HC_MIX, SL_N_HC_COLS,
     SL_N_OUT_A_ROWS, SL_N_OUT_A_COLS, SL_N_LINEAR_V_DIM, SL_N_GATED_ROWS, SL_N_LINEAR_QKV, SL_N_LINEAR_PAIRS,
-    SL_N_LATENT,
+    SL_N_LATENT, SL_N_QKV_ROWS,
     SL_N_COUNT,
 };
 
@@ -167,6 +167,7 @@ enum sl_tokens {
     SL_TOKENS_USUAL,
     SL_TOKENS_GLM,     /* its pre-tokenizer, and its names of special tokens */
     SL_TOKENS_MINIMAX, /* the one with MiniMax-M2's pre-tokenizer */
+    SL_TOKENS_LING,    /* Ling's pre-tokenizer has the name of Ling 2.0's */
     SL_TOKENS_V4,      /* V3's pre-tokenizer has another name where no token stands before every text */
 };
 
@@ -214,7 +215,7 @@ struct sl_arch {
 
 extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_kimi_k3, sl_arch_glm_dsa,
     sl_arch_glm4_moe, sl_arch_glm_flash, sl_arch_minimax_m2, sl_arch_minimax_m3, sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe,
-    sl_arch_qwen3next, sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_llama;
+    sl_arch_qwen3next, sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_llama, sl_arch_bailing2;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
  * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED
@@ -255,6 +256,13 @@ int sl_rope_float(const struct sl_params *p, const char *name, double *v, struct
 int sl_arch_no_llama3(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 /* Errors: SL_EUNSUPPORTED when partial_rotary_factor is not 1. */
 int sl_arch_whole_rope(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+/* Errors: SL_ESOURCE when config.json has no rope_theta. */
+int sl_arch_need_theta(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+/* Effect: the rows of a head that are rotated, a half where partial_rotary_factor does not say. Errors: SL_EUNSUPPORTED (type
+ * llama3), SL_ESOURCE (an odd number, or none). */
+int sl_arch_half_rope(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+/* Errors: SL_EUNSUPPORTED when config.json says that the embedding serves as the head. */
+int sl_arch_own_head(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 /* Effect: numbers that stand in an object of config.json. Errors: SL_ESOURCE (an absent or absurd value). */
 int sl_arch_read_fields(struct sl_params *p, const struct cJSON *object, const struct sl_field *f, struct sl_error *e)
     SL_MUST_USE;
@@ -300,8 +308,9 @@ void sl_arch_keep_mtp(struct sl_params *p);
  * tells of it (arch_llama.c). Errors: SL_ESOURCE when heads do not divide. */
 int sl_arch_plain_attention(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: how experts are scored, by config.json's word for it. Errors: SL_EUNSUPPORTED (another word). */
-int sl_arch_gating(struct sl_params *p, const char *func, struct sl_error *e) SL_MUST_USE;
+/* Effect: how experts are scored, by config.json's word for it in the entry of that name. Errors: SL_EUNSUPPORTED (another
+ * word). */
+int sl_arch_gating(struct sl_params *p, const char *name, const char *func, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: appends the architecture's keys ("deepseek2.block_count" ...) in the
  * converter's order. */

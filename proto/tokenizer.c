@@ -447,15 +447,16 @@ static int check_kind(const struct sl_source_dir *dir, const cJSON *tokenizer,
     return 0;
 }
 
-/* MiniMax-M2's rules are those of others, too, under other names. transformers 5 makes a tokenizer.json of any
+/* MiniMax-M2's and Ling's rules are those of others, too, under other names. transformers 5 makes a tokenizer.json of any
  * tiktoken.model, with Llama 3's rules. */
 static int check_rules(const cJSON *config, const struct sl_arch *arch, const char *pre, struct sl_error *e)
 {
-    const char *type = sl_config_str(config, "model_type");
+    const char *type = sl_config_str(config, "model_type"), *of = strcmp(pre, "bailingmoe") == 0 ? "Ling" : NULL;
 
     if (strcmp(pre, "minimax-m2") == 0 && arch->tokens != SL_TOKENS_MINIMAX)
-        return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json splits texts by MiniMax-M2's rules, and config.json is of %s",
-                       arch->name);
+        of = "MiniMax-M2";
+    if (of)
+        return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json splits texts by %s's rules, and config.json is of %s", of, arch->name);
     if (!type || !starts(type, "kimi_k2") || strcmp(pre, "llama-bpe") != 0)
         return 0;
     return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json splits texts by Llama 3's rules, as transformers 5 writes it for "

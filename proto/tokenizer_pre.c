@@ -34,6 +34,8 @@ static const struct { const char *pre; const char *rules[8]; } known[] = {
     {"qwen2", {CONTRACTIONS "\\p{N}" WORDS_REST}},
     {"qwen35", {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*"
                 "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
+    {"bailingmoe", {"'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*|\\s*[\\r\\n]"
+                    "|\\s+(?!\\S)|\\s+"}},
     {"deepseek-llm",
      {"[\\r\\n]", "\\s?[A-Za-zµÀ-ÖØ-öø-ƺ...", "\\s?[!-/:-~！-／：-～‘-‟　-。]+", "\\s+$", CJK, DIGITS}},
     {"deepseek-coder", {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", CJK, DIGITS}},
@@ -144,12 +146,14 @@ int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, const cJSON *m
     if (*pre && arch && arch->tokens == SL_TOKENS_V4 && strcmp(*pre, "deepseek-v3") == 0 &&
         !begins_texts(tokenizer, config, model))
         *pre = "joyai-llm";
+    if (*pre && arch && arch->tokens == SL_TOKENS_LING && strcmp(*pre, "bailingmoe") == 0)
+        *pre = "bailingmoe2";
     if (*pre)
         return 0;
     if (r.odd)
         return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: pre_tokenizer with '%.80s' is not "
-                       "supported; supported: those of DeepSeek V2 to V4, R1, GLM, Kimi-K2, MiniMax-M2, Qwen and Llama 3", r.odd);
+                       "supported; supported: those of DeepSeek V2 to V4, R1, GLM, Kimi-K2, Ling, MiniMax-M2, Qwen and Llama 3", r.odd);
     return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: unknown pre_tokenizer of %d rule%s, first "
-                   "'%.200s'; supported: those of DeepSeek V2 to V4, R1, GLM, Kimi-K2, MiniMax-M2, Qwen and Llama 3", r.n,
+                   "'%.200s'; supported: those of DeepSeek V2 to V4, R1, GLM, Kimi-K2, Ling, MiniMax-M2, Qwen and Llama 3", r.n,
                    r.n == 1 ? "" : "s", r.n ? r.rule[0] : "");
 }

@@ -12,11 +12,12 @@ const struct arch_names arch_names[N_ARCHS] = {
     [MINIMAX] = { "minimax", "MiniMaxM2ForCausalLM", "minimax_m2" },
     [MINIMAX3] = { "minimax3", "MiniMaxM3SparseForCausalLM", "minimax_m3" },
     [GLM4MOE] = { "glm4moe", "Glm4MoeForCausalLM", "glm4_moe" },
+    [LING] = { "ling", "BailingMoeV2ForCausalLM", "bailing_moe" },
 };
 
 static void write_fp8(FILE *f, const struct config *c)
 {
-    bool lists = c->arch != DEEPSEEK && c->arch != MINIMAX && c->arch != MINIMAX3;
+    bool lists = c->arch != DEEPSEEK && c->arch != MINIMAX && c->arch != MINIMAX3 && c->arch != LING;
     bool mx = !strcmp(c->scales, "mxfp8"), blocks = strcmp(c->scales, "tensor") != 0 && strcmp(c->scales, "row") != 0;
     fprintf(f, "{\"quant_method\":\"%s\",\"fmt\":\"e4m3\",\"activation_scheme\":\"dynamic\"%s", mx ? "mxfp8" : "fp8",
             mx ? ",\"weight_block_size\":[1,32]" : blocks ? ",\"weight_block_size\":[128,128]" : "");
@@ -123,6 +124,22 @@ static void write_minimax(FILE *f, const struct config *c)
     write_quantized(f, c);
 }
 
+/* compressed-tensors' FP8 with a scale for each row, to the beginning of the list of what is not quantized; and its end. */
+static void begin_rows(FILE *f)
+{
+    fputs(",\"quantization_config\":{\"config_groups\":{\"group_0\":{\"input_activations\":{\"actorder\":null,\"block_structure\":null,"
+          "\"dynamic\":true,\"group_size\":null,\"num_bits\":8,\"observer\":null,\"observer_kwargs\":{},\"strategy\":\"token\","
+          "\"symmetric\":true,\"type\":\"float\"},\"output_activations\":null,\"targets\":[\"Linear\"],\"weights\":{\"actorder\":null,"
+          "\"block_structure\":null,\"dynamic\":false,\"group_size\":null,\"num_bits\":8,\"observer\":\"minmax\",\"observer_kwargs\":{},"
+          "\"strategy\":\"channel\",\"symmetric\":true,\"type\":\"float\"}}},\"format\":\"float-quantized\","
+          "\"global_compression_ratio\":null,\"ignore\":[\"lm_head\"", f);
+}
+
+static void end_rows(FILE *f)
+{
+    fputs("],\"kv_cache_scheme\":null,\"quant_method\":\"compressed-tensors\",\"quantization_status\":\"compressed\"}", f);
+}
+
 /* GLM-4.6's own entries. In FP8 "ignore" names all that is not quantized, whether it could be or not. */
 static void write_glm4(FILE *f, const struct config *c)
 {
@@ -134,12 +151,8 @@ static void write_glm4(FILE *f, const struct config *c)
             c->head_dim, c->moe_inter, c->experts, c->used, c->dense, c->head_norm ? "true" : "false", c->mtp);
     if (!strcmp(c->scales, "none"))
         return;
-    fputs(",\"quantization_config\":{\"config_groups\":{\"group_0\":{\"input_activations\":{\"actorder\":null,\"block_structure\":null,"
-          "\"dynamic\":true,\"group_size\":null,\"num_bits\":8,\"observer\":null,\"observer_kwargs\":{},\"strategy\":\"token\","
-          "\"symmetric\":true,\"type\":\"float\"},\"output_activations\":null,\"targets\":[\"Linear\"],\"weights\":{\"actorder\":null,"
-          "\"block_structure\":null,\"dynamic\":false,\"group_size\":null,\"num_bits\":8,\"observer\":\"minmax\",\"observer_kwargs\":{},"
-          "\"strategy\":\"channel\",\"symmetric\":true,\"type\":\"float\"}}},\"format\":\"float-quantized\","
-          "\"global_compression_ratio\":null,\"ignore\":[\"lm_head\",\"model.embed_tokens\",\"model.norm\"", f);
+    begin_rows(f);
+    fputs(",\"model.embed_tokens\",\"model.norm\"", f);
     for (uint64_t i = 0; i < c->layers + c->mtp; i++) {
         static const char *const names[] = { "input_layernorm", "post_attention_layernorm", "self_attn.q_proj.bias", "self_attn.k_proj.bias",
                                             "self_attn.v_proj.bias", "mlp.gate", "mlp.gate.e_score_correction_bias", "embed_tokens",
@@ -147,7 +160,32 @@ static void write_glm4(FILE *f, const struct config *c)
         for (int k = 0; k < (i < c->dense ? 5 : i < c->layers ? 7 : 12); k++)
             fprintf(f, ",\"model.layers.%" PRIu64 ".%s\"", i, names[k]);
     }
-    fputs("],\"kv_cache_scheme\":null,\"quant_method\":\"compressed-tensors\",\"quantization_status\":\"compressed\"}", f);
+    end_rows(f);
+}
+
+/* Ling 2.0's own entries, as its publisher's tools write them. */
+static void write_ling(FILE *f, const struct config *c)
+{
+    fprintf(f, ",\"attention_dropout\":0.0,\"eos_token_id\":321,\"pad_token_id\":321,\"first_k_dense_replace\":%" PRIu64
+               ",\"max_position_embeddings\":32768,\"moe_intermediate_size\":%" PRIu64 ",\"norm_topk_prob\":true,"
+               "\"num_experts_per_tok\":%" PRIu64 ",\"num_experts\":%" PRIu64 ",\"rope_theta\":600000,\"rope_scaling\":null,"
+               "\"use_bias\":false,\"use_rmsnorm\":true,\"head_dim\":%" PRIu64 ",\"num_shared_experts\":1,\"use_qkv_bias\":false,"
+               "\"partial_rotary_factor\":0.5,\"router_dtype\":\"fp32\",\"moe_router_enable_expert_bias\":true,"
+               "\"routed_scaling_factor\":2.5,\"n_group\":%" PRIu64 ",\"topk_group\":%" PRIu64 ",\"use_qk_norm\":true,"
+               "\"score_function\":\"sigmoid\",\"moe_shared_expert_intermediate_size\":%" PRIu64,
+            c->dense, c->moe_inter, c->used, c->experts, c->head_dim, c->groups, c->groups_used, c->moe_inter);
+    if (c->mtp)
+        fputs(",\"num_nextn_predict_layers\":1", f);
+    if (strcmp(c->scales, "row")) {
+        write_quantized(f, c);
+        return;
+    }
+    begin_rows(f);
+    for (uint64_t i = c->dense; i < c->layers + c->mtp; i++)
+        fprintf(f, ",\"model.layers.%" PRIu64 ".mlp.gate\"", i);
+    if (c->mtp)
+        fprintf(f, ",\"model.layers.%" PRIu64 ".eh_proj\"", c->layers);
+    end_rows(f);
 }
 
 /* DeepSeek-V3's own entries; with an indexer V3.2's. */
@@ -205,6 +243,9 @@ void write_config(const struct config *c)
         break;
     case GLM4MOE:
         write_glm4(f, c);
+        break;
+    case LING:
+        write_ling(f, c);
         break;
     case N_ARCHS:
         break;

@@ -105,7 +105,7 @@ static void networks(struct list *l, const struct config *c, bool dense, const c
     }
 }
 
-/* A layer's feed-forward part in DeepSeek's form and GLM's: dense in the first ones, else experts, a shared one and a
+/* A layer's feed-forward part in DeepSeek's form, GLM's and Ling's: dense in the first ones, else experts, a shared one and a
  * router. */
 static void feed_forward(struct list *l, const struct config *c, uint64_t i, const char *p)
 {
@@ -116,7 +116,7 @@ static void feed_forward(struct list *l, const struct config *c, uint64_t i, con
         return;
     snprintf(q, sizeof q, "%smlp.shared_experts.", p);
     network(l, c, c->moe_inter, q);
-    add(l, c->f32_bias ? F32 : BF16, SMALL, 0, c->experts, "%smlp.gate.e_score_correction_bias", p);
+    add(l, c->f32_bias ? F32 : BF16, SMALL, 0, c->experts, c->arch == LING ? "%smlp.gate.expert_bias" : "%smlp.gate.e_score_correction_bias", p);
     add(l, BF16, GAUSS, c->experts, c->hidden, "%smlp.gate.weight", p);
 }
 
@@ -236,15 +236,32 @@ static void minimax3_layer(struct list *l, const struct config *c, uint64_t i)
     attention(l, c, p);
 }
 
-/* The layer for multi-token prediction: one of DeepSeek's or GLM's, and what stands around it. */
+static void ling_layer(struct list *l, const struct config *c, uint64_t i)
+{
+    char p[64];
+    snprintf(p, sizeof p, "model.layers.%" PRIu64 ".", i);
+    linear(l, c, c->hidden, c->head_dim * c->heads, p, "attention.dense");
+    add(l, BF16, NORM, 0, c->head_dim, "%sattention.key_layernorm.weight", p);
+    add(l, BF16, NORM, 0, c->head_dim, "%sattention.query_layernorm.weight", p);
+    linear(l, c, c->head_dim * (c->heads + 2 * c->kv_heads), c->hidden, p, "attention.query_key_value");
+    add(l, BF16, NORM, 0, c->hidden, "%sinput_layernorm.weight", p);
+    feed_forward(l, c, i, p);
+    add(l, BF16, NORM, 0, c->hidden, "%spost_attention_layernorm.weight", p);
+}
+
+/* The layer for multi-token prediction: one of DeepSeek's, GLM's or Ling's, and what stands around it. */
 static void mtp_layer(struct list *l, const struct config *c)
 {
     char p[64];
     snprintf(p, sizeof p, "model.layers.%" PRIu64 ".", c->layers);
-    (c->arch == GLM4MOE ? plain_layer : deepseek_layer)(l, c, c->layers);
+    (c->arch == GLM4MOE ? plain_layer : c->arch == LING ? ling_layer : deepseek_layer)(l, c, c->layers);
     add(l, BF16, GAUSS, c->hidden, 2 * c->hidden, "%seh_proj.weight", p);
     add(l, BF16, NORM, 0, c->hidden, "%senorm.weight", p);
     add(l, BF16, NORM, 0, c->hidden, "%shnorm.weight", p);
+    if (c->arch == LING) {
+        add(l, BF16, NORM, 0, c->hidden, "%sfinal_layernorm.weight", p);
+        return;
+    }
     add(l, BF16, GAUSS, c->vocab, c->hidden, "%sembed_tokens.weight", p);
     add(l, BF16, NORM, 0, c->hidden, "%sshared_head.norm.weight", p);
     if (c->arch == GLM4MOE)
@@ -257,10 +274,10 @@ void list_tensors(struct list *l, const struct config *c)
 {
     if (!c->tied)
         add(l, BF16, GAUSS, c->vocab, c->hidden, "lm_head.weight");
-    add(l, BF16, GAUSS, c->vocab, c->hidden, "model.embed_tokens.weight");
+    add(l, BF16, GAUSS, c->vocab, c->hidden, c->arch == LING ? "model.word_embeddings.weight" : "model.embed_tokens.weight");
     for (uint64_t i = 0; i < c->layers; i++)
         (c->arch == DEEPSEEK ? deepseek_layer : c->arch == MINIMAX ? minimax_layer : c->arch == MINIMAX3 ? minimax3_layer
-         : plain_layer)(l, c, i);
+         : c->arch == LING ? ling_layer : plain_layer)(l, c, i);
     if (c->mtp)
         mtp_layer(l, c);
     add(l, BF16, norms(c), 0, c->hidden, "model.norm.weight");

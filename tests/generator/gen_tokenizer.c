@@ -23,23 +23,24 @@ static bool is_minimax(const struct config *c)
     return c->arch == MINIMAX || c->arch == MINIMAX3;
 }
 
-/* How text is split, and what is put before it: MiniMax-M2's, GLM's, and those of DeepSeek-R1's distillations. */
+/* How text is split, and what is put before it: MiniMax-M2's, GLM's, Ling's, and those of DeepSeek-R1's distillations. */
 static void write_rules(FILE *f, const struct config *c, const char *bos)
 {
 #define UPPER "[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]"
 #define LOWER "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]"
 #define BEFORE "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?"
 #define SHORT "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-    bool minimax = is_minimax(c), glm = c->arch == GLM4MOE;
-    const char *words = minimax ? BEFORE UPPER "*" LOWER "+" SHORT "?|" BEFORE UPPER "+" LOWER "*" SHORT "?"
-                                : SHORT "|" BEFORE "\\\\p{L}+";
+    bool minimax = is_minimax(c), glm = c->arch == GLM4MOE, ling = c->arch == LING;
+    const char *words = ling ? "'(?i:[sdmt]|ll|ve|re)|" BEFORE "+\\\\p{L}+"
+                        : minimax ? BEFORE UPPER "*" LOWER "+" SHORT "?|" BEFORE UPPER "+" LOWER "*" SHORT "?"
+                        : SHORT "|" BEFORE "\\\\p{L}+";
     fprintf(f, "\"normalizer\":%s,\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
-               "\"pattern\":{\"Regex\":\"%s|\\\\p{N}%s| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n%s]*|\\\\s*[\\\\r\\\\n]+|"
+               "\"pattern\":{\"Regex\":\"%s|\\\\p{N}%s| ?[^\\\\s\\\\p{L}\\\\p{N}]+%s[\\\\r\\\\n%s]*|\\\\s*[\\\\r\\\\n]%s|"
                "\\\\s+(?!\\\\S)|\\\\s+\"},\"behavior\":\"%s\",\"invert\":%s},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
                "\"trim_offsets\":true,\"use_regex\":false}]},\"post_processor\":",
             minimax ? "{\"type\":\"NFC\"}" : "null", words, minimax || glm || c->arch == LLAMA ? "{1,3}" : "",
-            minimax ? "/" : "", minimax ? "Removed" : "Isolated", minimax ? "true" : "false");
-    if (minimax)
+            ling ? "+" : "", minimax ? "/" : "", ling ? "" : "+", minimax ? "Removed" : "Isolated", minimax ? "true" : "false");
+    if (minimax || ling)
         fputs("{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":false,\"use_regex\":true}", f);
     else if (glm)
         fputs("null", f);
@@ -57,6 +58,11 @@ static void write_tokenizer_config(const struct config *c, const char *const *sp
         fprintf(f, "{\"add_prefix_space\":false,\"bos_token\":\"%s\",\"clean_up_tokenization_spaces\":false,\"eos_token\":\"%s\","
                    "\"unk_token\":\"%s\",\"model_max_length\":40960000,\"tokenizer_class\":\"GPT2Tokenizer\"}\n",
                 special[0], special[1], special[1]);
+    else if (c->arch == LING)
+        fprintf(f, "{\"add_bos_token\":false,\"add_eos_token\":false,\"bos_token\":\"%s\",\"clean_up_tokenization_spaces\":false,"
+                   "\"cls_token\":\"%s\",\"eos_token\":\"%s\",\"fast_tokenizer\":true,\"gmask_token\":\"%s\",\"merges_file\":null,"
+                   "\"pad_token\":\"%s\",\"tokenizer_class\":\"PreTrainedTokenizerFast\",\"trust_remote_code\":true}\n",
+                special[0], special[2], special[4], special[3], special[1]);
     else if (c->arch == GLM4MOE)
         fputs("{\"clean_up_tokenization_spaces\":false,\"do_lower_case\":false,\"eos_token\":\"<|endoftext|>\",\"extra_special_tokens\":{},"
               "\"model_max_length\":128000,\"pad_token\":\"<|endoftext|>\",\"padding_side\":\"left\",\"remove_space\":false,"
@@ -68,8 +74,8 @@ static void write_tokenizer_config(const struct config *c, const char *const *sp
     close_out(f, "tokenizer_config.json");
 }
 
-/* 256 bytes, 64 merges of letter pairs, and two specials or GLM's eight: before the merges, in MiniMax-M2's and GLM's
- * form behind them. */
+/* 256 bytes, 64 merges of letter pairs, and two specials, GLM's eight or Ling's five: before the merges, in MiniMax-M2's,
+ * GLM's and Ling's form behind them. */
 void write_tokenizer(const struct config *c)
 {
     static const char *const names[] = { "<\\uff5cbegin\\u2581of\\u2581sentence\\uff5c>",
@@ -77,14 +83,15 @@ void write_tokenizer(const struct config *c)
     static const char *const minimax_names[] = { "]~!b[", "[e~[" };
     static const char *const glm_names[] = { "[gMASK]", "<|endoftext|>", "[sMASK]", "<sop>", "<think>", "<|user|>",
                                              "<|assistant|>", "<|observation|>" };
-    bool minimax = is_minimax(c), glm = c->arch == GLM4MOE, last = minimax || glm;
-    const char *const *special = glm ? glm_names : minimax ? minimax_names : names;
-    int n = glm ? 8 : 2;
+    static const char *const ling_names[] = { "<|startoftext|>", "<|endoftext|>", "[CLS]", "[gMASK]", "<|role_end|>" };
+    bool minimax = is_minimax(c), glm = c->arch == GLM4MOE, ling = c->arch == LING, last = minimax || glm || ling;
+    const char *const *special = glm ? glm_names : ling ? ling_names : minimax ? minimax_names : names;
+    int n = glm ? 8 : ling ? 5 : 2;
     FILE *f = open_out(c, "tokenizer.json");
     fputs("{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":[", f);
     for (int i = 0; i < n; i++)
         fprintf(f, "%s{\"id\":%d,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
-                   "\"normalized\":false,\"special\":%s}", i ? "," : "", (last ? 320 : 256) + i, special[i], i == 4 ? "false" : "true");
+                   "\"normalized\":false,\"special\":%s}", i ? "," : "", (last ? 320 : 256) + i, special[i], glm && i == 4 ? "false" : "true");
     fputs("],", f);
     write_rules(f, c, special[0]);
     fprintf(f, ",\"decoder\":{\"type\":\"ByteLevel\"%s},\"model\":{\"type\":\"BPE\",\"vocab\":{",

@@ -1,6 +1,6 @@
 /* Makes a checkpoint: DeepSeek-V3's form in FP8 or INT8 with block scales, or with experts packed as 4-bit integers
  * or as MXFP4; V3.2's too; Qwen2, Qwen3 and Llama in BF16; Qwen3 with experts, MiniMax-M2 and M3 in FP8; GLM-4.5's form with a
- * scale for each row. */
+ * scale for each row; Ling 2.0's in FP8. */
 #include "tests/generator/generator.h"
 
 #include <errno.h>
@@ -19,7 +19,7 @@ static void copy_tokenizer(const struct config *c, const char *name)
 static void usage(FILE *f)
 {
     fputs("usage: make_checkpoint [--arch ARCH] [OPTION...] --out DIR\n"
-          "  --arch deepseek|qwen2|llama|qwen3|qwen3moe|minimax|minimax3|glm4moe   comes first (deepseek)\n"
+          "  --arch deepseek|qwen2|llama|qwen3|qwen3moe|minimax|minimax3|glm4moe|ling   comes first (deepseek)\n"
           "  --preset small|demo|big-tensor|r1|k2\n"
           "      small: 15 MB; demo: 350 MB; big-tensor: one BF16 tensor of 256 MiB;\n"
           "      r1, k2: DeepSeek-R1's and Kimi-K2's own shapes (with --holes)\n"
@@ -54,10 +54,12 @@ static struct config defaults(enum arch a)
     if (a != DEEPSEEK) {
         c.kv_heads = 2;
         c.vocab = 512;
-        c.scales = a == QWEN3MOE ? "bf16" : a == MINIMAX || a == MINIMAX3 ? "block" : "none";
+        c.scales = a == QWEN3MOE ? "bf16" : a == MINIMAX || a == MINIMAX3 || a == LING ? "block" : "none";
         c.head_norm = a == QWEN3 || a == QWEN3MOE || a == GLM4MOE || a == MINIMAX3;
         c.head_dim = c.head_norm || a == MINIMAX ? 128 : 0;
     }
+    if (a == LING)
+        c.head_dim = 64, c.mtp = true;
     if (a == GLM4MOE)
         c.scales = "row", c.scale_suffix = "weight_scale", c.mtp = true;
     return c;

@@ -7,6 +7,7 @@ nothing with Sluice.
   model_keys.py flash DIR FILE.gguf    of GLM-4.7-Flash
   model_keys.py glm4 DIR FILE.gguf     of GLM-4.5 and those after it
   model_keys.py minimax DIR FILE.gguf  of MiniMax-M2 and M3
+  model_keys.py ling DIR FILE.gguf     of Ling 2.0
   model_keys.py qwen3 DIR FILE.gguf    of Qwen3, with experts or without, but for the tokenizer
 --no-mtp: without layers for multi-token prediction
 """
@@ -119,6 +120,28 @@ def expected_glm4(folder, mtp):
     return [("glm4moe." + k, v) for k, v in keys] + glm_tokenizer(folder)
 
 
+def expected_ling(folder, mtp):
+    c = json.load(open(os.path.join(folder, "config.json")))
+    nextn, yarn = c.get("num_nextn_predict_layers") if mtp else None, c["rope_scaling"]
+    keys = [("block_count", c["num_hidden_layers"] + (nextn or 0)), ("context_length", c["max_position_embeddings"]),
+            ("embedding_length", c["hidden_size"]), ("feed_forward_length", c["intermediate_size"]),
+            ("attention.head_count", c["num_attention_heads"]), ("attention.head_count_kv", c["num_key_value_heads"]),
+            *([("rope.scaling.type", "yarn"), ("rope.scaling.factor", yarn["factor"]),
+               ("rope.scaling.original_context_length", yarn["original_max_position_embeddings"])] if yarn else []),
+            ("rope.freq_base", float(c["rope_theta"])), ("attention.layer_norm_rms_epsilon", c["rms_norm_eps"]),
+            ("expert_count", c["num_experts"]), ("expert_used_count", c["num_experts_per_tok"]),
+            ("expert_group_count", c["n_group"]), ("expert_group_used_count", c["topk_group"]),
+            ("expert_gating_func", {"softmax": 1, "sigmoid": 2}[c["score_function"]]),
+            ("attention.key_length", c["head_dim"]), ("attention.value_length", c["head_dim"]),
+            ("rope.dimension_count", int(c["head_dim"] * c["partial_rotary_factor"])),
+            ("leading_dense_block_count", c["first_k_dense_replace"]), ("vocab_size", c["vocab_size"]),
+            ("expert_feed_forward_length", c["moe_intermediate_size"]),
+            ("expert_shared_feed_forward_length", c["moe_shared_expert_intermediate_size"]),
+            ("expert_weights_scale", float(c["routed_scaling_factor"])), ("expert_shared_count", c["num_shared_experts"]),
+            ("expert_weights_norm", c["norm_topk_prob"]), *([] if nextn is None else [("nextn_predict_layers", nextn)])]
+    return [("bailingmoe2." + k, v) for k, v in keys] + tokenizer_keys(folder, "bailingmoe2", c["vocab_size"]) + special_keys(folder)
+
+
 def expected_qwen3(folder):
     c = json.load(open(os.path.join(folder, "config.json")))
     rs, moe = c["rope_scaling"], "num_experts" in c
@@ -178,13 +201,17 @@ def cmd_minimax(a):
                      + tokenizer_keys(a.dir, "minimax-m2", c["vocab_size"]) + special_keys(a.dir))
 
 
+def cmd_ling(a):
+    return same_keys(a.file, ("bailingmoe2.", "tokenizer."), expected_ling(a.dir, not a.no_mtp))
+
+
 def cmd_qwen3(a):
     return same_keys(a.file, "qwen3", expected_qwen3(a.dir))
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["v32", "glm", "flash", "glm4", "minimax", "qwen3"])
+    p.add_argument("verb", choices=["v32", "glm", "flash", "glm4", "minimax", "ling", "qwen3"])
     p.add_argument("dir")
     p.add_argument("file")
     p.add_argument("--no-mtp", action="store_true")

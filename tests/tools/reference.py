@@ -146,7 +146,10 @@ MINIMAX = dict(DENSE, **{"block_sparse_moe.gate": "ffn_gate_inp"},
                **{f"self_attn.index_{k}": f"indexer.{k}" for k in ("q_proj", "k_proj", "q_norm", "k_norm")})
 GLM4 = {**DENSE, **{hf: name for hf, name in V32.items() if "shared" in hf or "." not in hf},
         "post_attention_layernorm": "post_attention_norm"}
-TOP = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
+LING = {hf: name for hf, name in GLM4.items() if not hf.startswith("self_attn.") and "shared_head" not in hf}
+LING.update({"post_attention_layernorm": "ffn_norm", "attention.query_key_value": "attn_qkv", "attention.query_layernorm": "attn_q_norm",
+             "attention.key_layernorm": "attn_k_norm", "attention.dense": "attn_output", "final_layernorm": "layer_output_norm"})
+TOP = {"model.embed_tokens.weight": "token_embd.weight", "model.word_embeddings.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
        "lm_head.weight": "output.weight"}
 
 
@@ -178,10 +181,10 @@ def tensors(ck, layout):
     c = ck.config
     arch = c["architectures"][0]
     v32 = arch in ("DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM", "Glm4MoeLiteForCausalLM")
-    glm4 = arch == "Glm4MoeForCausalLM"
-    table = V32 if v32 else GLM4 if glm4 else DEEPSEEK if arch.startswith("Deepseek") else \
+    glm4, ling = arch == "Glm4MoeForCausalLM", arch == "BailingMoeV2ForCausalLM"
+    table = V32 if v32 else GLM4 if glm4 else LING if ling else DEEPSEEK if arch.startswith("Deepseek") else \
         MINIMAX if arch.startswith("MiniMax") else DENSE
-    layers = c["num_hidden_layers"] + (c.get("num_nextn_predict_layers") or 0 if v32 or glm4 else 0)
+    layers = c["num_hidden_layers"] + (c.get("num_nextn_predict_layers") or 0 if v32 or glm4 or ling else 0)
     less_one = arch.startswith("MiniMaxM3")
     value = lambda name: ck.f32(name) + np.float32(1) if less_one and name.endswith("norm.weight") else ck.f32(name)
     for hf, name in TOP.items():
@@ -191,7 +194,7 @@ def tensors(ck, layout):
         yield "rope_freqs.weight", llama3_rope(c)
     for i in range(layers):
         p = f"model.layers.{i}."
-        for hf in ("mlp.gate.e_score_correction_bias", "block_sparse_moe.e_score_correction_bias"):
+        for hf in ("mlp.gate.e_score_correction_bias", "block_sparse_moe.e_score_correction_bias", "mlp.gate.expert_bias"):
             if p + hf in ck.where:
                 yield f"blk.{i}.exp_probs_b.bias", ck.f32(p + hf)
         for hf, name in table.items():

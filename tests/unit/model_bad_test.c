@@ -191,7 +191,7 @@ static const struct change changes[] = {
      "DeepseekV3ForCausalLM, KimiK25ForConditionalGeneration, DeepseekV32ForCausalLM, DeepseekV4ForCausalLM, "
      "KimiK3ForConditionalGeneration, GlmMoeDsaForCausalLM, Glm4MoeForCausalLM, Glm4MoeLiteForCausalLM, MiniMaxM2ForCausalLM, "
      "MiniMaxM3SparseForCausalLM, MiniMaxM3SparseForConditionalGeneration, Qwen2ForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, "
-     "Qwen3NextForCausalLM, Qwen3_5ForConditionalGeneration, Qwen3_5ForCausalLM, Qwen3_5MoeForConditionalGeneration, Qwen3_5MoeForCausalLM, LlamaForCausalLM"},
+     "Qwen3NextForCausalLM, Qwen3_5ForConditionalGeneration, Qwen3_5ForCausalLM, Qwen3_5MoeForConditionalGeneration, Qwen3_5MoeForCausalLM, LlamaForCausalLM, BailingMoeV2ForCausalLM"},
     {"architectures", "[]", SL_ESOURCE, "no \"architectures\""},
     {"architectures", "\"DeepseekV3ForCausalLM\"", SL_ESOURCE, "no \"architectures\""},
     {"architectures", NULL, SL_ESOURCE, "no \"architectures\""},
@@ -274,6 +274,26 @@ static const struct change minimax_changes[] = {
     {"scoring_func", "\"tanh\"", SL_EUNSUPPORTED, "\"scoring_func\" is 'tanh'; supported: softmax, sigmoid"},
     {"tie_word_embeddings", "true", SL_EUNSUPPORTED, "\"tie_word_embeddings\" is true, and llama.cpp's minimax-m2 has a head of its own"},
     {"rope_scaling", "{\"rope_type\":\"llama3\"}", SL_EUNSUPPORTED, "llama3 is not supported for MiniMaxM2"},
+};
+
+static const struct change ling_changes[] = {
+    {"max_position_embeddings", NULL, SL_ESOURCE, "config.json has no \"max_position_embeddings\", which BailingMoeV2ForCausalLM needs"},
+    {"rope_theta", NULL, SL_ESOURCE, "config.json has no \"rope_theta\", which BailingMoeV2"},
+    {"first_k_dense_replace", NULL, SL_ESOURCE, "config.json has no \"first_k_dense_replace\""},
+    {"first_k_dense_replace", "81", SL_ESOURCE, "\"first_k_dense_replace\" is 81 of 80 layers"},
+    {"num_experts", NULL, SL_ESOURCE, "config.json has no \"num_experts\", which BailingMoeV2"},
+    {"num_experts_per_tok", "257", SL_ESOURCE, "\"num_experts_per_tok\" is 257 of 256 experts"},
+    {"n_group", "7", SL_ESOURCE, "256 experts cannot be divided in 7 groups"},
+    {"topk_group", "9", SL_ESOURCE, "\"topk_group\" is 9 of 8 groups"},
+    {"num_shared_experts", "0", SL_ESOURCE, "\"num_shared_experts\" is 0: expected an integer from 1"},
+    {"norm_topk_prob", "null", SL_ESOURCE, "has no \"norm_topk_prob\""},
+    {"num_key_value_heads", "7", SL_ESOURCE, "64 heads cannot be divided among 7"},
+    {"head_dim", "64", SL_EUNSUPPORTED, "64 heads of 64 rows, and llama.cpp's bailingmoe2 has as many as \"hidden_size\", 8192"},
+    {"partial_rotary_factor", "0.06", SL_ESOURCE, "\"partial_rotary_factor\" is 0.06 of heads of 128"},
+    {"score_function", "\"sqrtsoftplus\"", SL_EUNSUPPORTED, "\"score_function\" is 'sqrtsoftplus'; supported: softmax, sigmoid"},
+    {"use_bias", "true", SL_EUNSUPPORTED, "\"use_bias\" is true, and llama.cpp's bailingmoe2 has no biases"},
+    {"tie_word_embeddings", "true", SL_EUNSUPPORTED, "\"tie_word_embeddings\" is true, and llama.cpp's bailingmoe2 has a head of its own"},
+    {"rope_scaling", "{\"rope_type\":\"llama3\"}", SL_EUNSUPPORTED, "llama3 is not supported for BailingMoeV2"},
 };
 
 static const struct change qwen3_changes[] = {
@@ -377,6 +397,7 @@ static void test_hostile_configs(void **state)
                    sizeof qwen3moe_changes / sizeof *qwen3moe_changes);
     refuse_changes(*state, "tests/data/deepseek-v4-flash-config.json", v4_changes, sizeof v4_changes / sizeof *v4_changes);
     refuse_changes(*state, "tests/data/kimi-k3-config.json", k3_changes, sizeof k3_changes / sizeof *k3_changes);
+    refuse_changes(*state, "tests/data/ling-1t-fp8-config.json", ling_changes, sizeof ling_changes / sizeof *ling_changes);
     refuse_changes(*state, "tests/data/minimax-m2.5-config.json", minimax_changes, sizeof minimax_changes / sizeof *minimax_changes);
     refuse_changes(*state, "tests/data/glm-5.2-fp8-config.json", glm_changes, sizeof glm_changes / sizeof *glm_changes);
     refuse_changes(*state, "tests/data/glm-4.7-flash-config.json", flash_changes, sizeof flash_changes / sizeof *flash_changes);

@@ -5,6 +5,8 @@
     "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}&&[^\\\\p{Han}]]" lower "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
 #define O200K(upper, lower) "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]" upper \
     "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]" lower "(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+#define LING(more) "'(?i:[sdmt]|ll|ve|re)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?+\\\\p{L}+|\\\\p{N}| ?[^\\\\s\\\\p{L}\\\\p{N}]" more "[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]|" \
+    "\\\\s+(?!\\\\S)|\\\\s+"
 #define CJK "[一-龥ࠀ-一가-퟿]+"
 
 struct pre_case {
@@ -18,6 +20,8 @@ static const struct pre_case pres[] = {
     {SPLIT(O200K("*", "+") O200K("+", "*") "\\\\p{N}{1,3}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+") ","
      BYTES, "minimax-m2"},
     {SPLIT(O200K("*", "+") O200K("+", "*") "\\\\p{N}{1,3}" REST) "," BYTES, NULL}, /* without the slash: MiniMax-M3 */
+    {SPLIT(LING("++")) "," BYTES, "bailingmoe"},
+    {SPLIT(LING("+")) "," BYTES, NULL},
     {SPLIT("[\\r\\n]") "," SPLIT("\\\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿ]+") ","
      SPLIT("\\\\s?[!-/:-~！-／：-～‘-‟　-。]+") "," SPLIT("\\\\s+$") "," SPLIT(CJK)
      ",{\"type\":\"Digits\",\"individual_digits\":true}," BYTES, "deepseek-llm"},
@@ -51,6 +55,10 @@ static void test_pre(void **state)
         if (pres[i].pre && strcmp(pre, "llama-bpe") == 0) {
             assert_int_equal(sl_tokenizer_pre(j, NULL, NULL, &sl_arch_glm_dsa, &pre, &e), 0);
             assert_string_equal(pre, "glm4");
+        }
+        if (pres[i].pre && strcmp(pre, "bailingmoe") == 0) {
+            assert_int_equal(sl_tokenizer_pre(j, NULL, NULL, &sl_arch_bailing2, &pre, &e), 0);
+            assert_string_equal(pre, "bailingmoe2");
         }
         cJSON_Delete(j);
     }
