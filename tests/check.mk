@@ -133,7 +133,7 @@ check-tsan:
 .PHONY: san-programs
 san-programs: test-programs
 	@SLUICE_QUICK=1 ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:exitcode=99 UBSAN_OPTIONS=print_stacktrace=1:exitcode=99 \
-	    TSAN_OPTIONS="exitcode=99 history_size=4 suppressions=$(CURDIR)/tests/tools/tsan.supp" \
+	    TSAN_OPTIONS="exitcode=99 history_size=4 suppressions=\"$(CURDIR)/tests/tools/tsan.supp\"" \
 	    $(run_tests) $(UNIT_BINS) $(if $(filter thread,$(SAN)),$(TAP_TSAN),$(TAP_SAN))
 
 # Nothing fused, nothing approximate in the objects.

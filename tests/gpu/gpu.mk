@@ -31,7 +31,7 @@ gpu-all: gpu-programs
 	@$(call gpu_run,)
 
 # PyPI's disassemblers first: an older toolkit's own leave instructions out.
-NEWEST_DUMP = $$(ls -d $(CURDIR)/build/venv/lib/python3*/site-packages/nvidia/cu*/bin 2>/dev/null | sed 's/$$/:/;q')
+NEWEST_DUMP = $$(ls -d "$(CURDIR)"/build/venv/lib/python3*/site-packages/nvidia/cu*/bin 2>/dev/null | sed 's/$$/:/;q')
 
 # Registers, spills, stack and instructions that must not be there, by cuobjdump; where that cannot
 # be had, the first three by ptxas. No GPU is needed.

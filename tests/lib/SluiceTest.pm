@@ -116,6 +116,7 @@ sub run { return finish(start(@_)) }
 sub run_ok {
     my ($name, @cmd) = @_;
     my $r = run(@cmd);
+    local $Test::Builder::Level = $Test::Builder::Level + 1; # the caller's line is told
     ok($r->{rc} == 0, $name) or diag("$r->{cmd}\nexit $r->{rc}\n$r->{out}$r->{err}");
     return $r;
 }
@@ -125,6 +126,7 @@ sub run_ok {
 sub fails {
     my ($name, $rc, $pattern, @cmd) = @_;
     my $r = run(@cmd);
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
     ok($r->{rc} == $rc && $r->{err} =~ $pattern, $name)
         or diag("$r->{cmd}\nexit $r->{rc}, expected $rc; expected /$pattern/ in\n$r->{err}");
     return $r;

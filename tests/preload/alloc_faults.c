@@ -234,7 +234,7 @@ char *strndup(const char *s, size_t most)
 }
 
 /* What *to is after a failure is not said; this is no pointer to anything. */
-static int print(char **to, bool failed, const char *format, va_list ap)
+__attribute__((format(printf, 3, 0))) static int print(char **to, bool failed, const char *format, va_list ap)
 {
     va_list again;
     int n;

@@ -67,6 +67,12 @@ program('apt-get', "case \$* in *update) [ -e $tree/free ] || { touch $tree/free
 $r = $deps->();
 ok($r->{rc} == 0 && $r->{out} =~ /another apt-get is at work/, 'another apt-get: waits') or diag($r->{out}, $r->{err});
 program('id', 'echo 1000');
+program('sudo', 'shift; exec env -i PATH="$PATH" "$@"');
+program('apt-get', "echo \"apt-get by \$http_proxy\" >>$log; exit 0");
+{
+    local $ENV{http_proxy} = 'http://proxy:3128';
+    like(join("\n", @{ $deps->()->{asked} }), qr{^apt-get by http://proxy:3128$}m, 'by sudo, which drops variables: the proxy is told');
+}
 program('sudo', 'exit 1');
 $r = $deps->();
 ok($r->{rc} == 1 && $r->{err} =~ /^make deps: sudo refuses; run as root: apt-get install libzstd-dev$/m, 'a user without rights: what to say to root') or diag($r->{err});

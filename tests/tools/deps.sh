@@ -3,7 +3,7 @@
 # usage: deps.sh build   what the programs need
 #        deps.sh all     and what the tests need
 set -eu
-build="build-essential pkg-config liburing-dev libzmq3-dev libzstd-dev libcjson-dev
+build="build-essential liburing-dev libzmq3-dev libzstd-dev libcjson-dev
        libxxhash-dev libpcre2-dev libssl-dev libsqlite3-dev libpopt-dev
        libmicrohttpd-dev libinih-dev"
 check="libcmocka-dev perl xz-utils strace clang systemd zsh fish iproute2 e2fsprogs"
@@ -50,8 +50,12 @@ else
     exit 1
 fi
 echo "make deps: installing$missing"
+# sudo drops a proxy's name, which apt-get may need.
+quiet() {
+    $as_root env LC_ALL=C DEBIAN_FRONTEND=noninteractive ${http_proxy:+"http_proxy=$http_proxy"} ${https_proxy:+"https_proxy=$https_proxy"} \
+        "$@" </dev/null
+}
 # Another apt, of the machine's own updates say, has its locks for some minutes. Only `install` can be told to wait.
-quiet() { $as_root env LC_ALL=C DEBIAN_FRONTEND=noninteractive "$@" </dev/null; }
 apt() { quiet apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=600 "$@"; }
 tries=0
 until said=$(apt update 2>&1); do
