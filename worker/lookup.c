@@ -72,10 +72,11 @@ static bool has_route(const struct addrinfo *a)
 
 enum sl_lookup sl_lookup_ipv4(const char *host, void (*slow)(void *user, const char *host), void *user)
 {
-    const struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
+    /* Of both families: a name that /etc/hosts has with IPv6's alone is no matter for a server. */
+    const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     struct watch w = {.slow = slow, .user = user, .host = host};
     struct addrinfo *found = NULL;
-    bool there;
+    bool there = false;
     int rc;
 
     begin(&w);
@@ -83,7 +84,8 @@ enum sl_lookup sl_lookup_ipv4(const char *host, void (*slow)(void *user, const c
     end(&w);
     if (rc != 0)
         return rc == EAI_AGAIN ? SL_LOOKUP_UNANSWERED : SL_LOOKUP_NONE;
-    there = has_route(found);
+    for (const struct addrinfo *a = found; a && !there; a = a->ai_next)
+        there = a->ai_family == AF_INET && has_route(a);
     freeaddrinfo(found);
     return there ? SL_LOOKUP_THERE : SL_LOOKUP_NONE;
 }

@@ -114,6 +114,10 @@ $r = run(@dead, $SLUICE, 'queue', @name, "$RUN/me.key");
 is($r->{rc}, 4, 'a client whose name server is dead ends');
 like($r->{err}, qr{^sluice: waiting for a name server to tell the address of daemon\.example\nsluice queue: tcp://daemon\.example:7117: no name server tells its address; [^\n]*\n$},
     'and says what it waits for, and what it waited for');
+spit("$RUN/hosts", "fd00::7 daemon.example\n");
+$r = run(@dead, 'sh', '-c', 'mount --bind "$0" /etc/hosts && exec "$@"', "$RUN/hosts", $SLUICE, 'queue', @name, "$RUN/me.key", '--timeout', 1);
+is($r->{rc}, 4, 'a name that /etc/hosts has with an IPv6 address alone');
+unlike($r->{err}, qr/name server/, '... is asked of no server');
 start_one('nameless', before => \@dead, args => [@name, "$RUN/w1.key"]);
 ok(wait_log('nameless', qr/ lookup: waiting for a name server to tell the address of daemon\.example/), 'so does a worker');
 ok(wait_log('nameless', qr/connection-lost/, 20), 'which goes on trying');
