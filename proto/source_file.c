@@ -172,7 +172,7 @@ static int check_regular(int fd, const char *path, struct sl_source_stat *st, st
     struct stat s;
 
     if (fstat(fd, &s) < 0)
-        return sl_fail(e, SL_ESOURCE, "%s: %s", path, strerror(errno));
+        return sl_fail(e, sl_source_code(errno), "%s: %s", path, strerror(errno));
     if (!S_ISREG(s.st_mode))
         return sl_fail(e, SL_ESOURCE, "%s: not a regular file", path);
     SL_TRY(check_downloaded(path, e));
@@ -261,7 +261,7 @@ int sl_source_read(int fd, const char *label, void *to, size_t n, uint64_t offse
         else if (r == 0)
             return sl_fail(e, SL_ESOURCE, "%s: became shorter while it was read", label);
         else if (errno != EINTR)
-            return sl_fail(e, SL_ESOURCE, "%s: cannot be read: %s", label, strerror(errno));
+            return sl_fail(e, sl_source_code(errno), "%s: cannot be read: %s", label, strerror(errno));
     }
     return 0;
 }

@@ -69,7 +69,7 @@ size_t sl_source_shown(const void *head, size_t n);
 /* What is said of such a pointer, behind the file's name. */
 #define SL_SOURCE_LFS "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
 
-/* Effect: reads exactly n bytes at offset. Errors: SL_ESOURCE, label first. */
+/* Effect: reads exactly n bytes at offset. Errors: SL_ESOURCE, SL_EFAIL (memory), label first. */
 int sl_source_read(int fd, const char *label, void *to, size_t n, uint64_t offset,
                    struct sl_error *e) SL_MUST_USE;
 

@@ -99,7 +99,7 @@ static void read_failed(struct sl_engine *en, struct sl_engine_op *op)
                           (unsigned long long)(op->io.off + op->io.need),
                           (unsigned long long)(op->io.off + op->io.got));
     else
-        u->code = sl_fail(&u->err, SL_ESOURCE, "cannot read tensor '%s' in '%s' at byte %llu: %s", name,
+        u->code = sl_fail(&u->err, sl_source_code(op->io.err), "cannot read tensor '%s' in '%s' at byte %llu: %s", name,
                           path, (unsigned long long)(op->io.off + op->io.got), strerror(op->io.err));
 }
 

@@ -95,6 +95,12 @@ spit("$tree/upgraded", '');
 is_deeply($setup->()->{asked}, ['python pip 0'], 'another Python: made anew');
 spit("$tree/build/venv/.ready", slurp("$tree/build/venv/.ready") . 'x');
 is_deeply($setup->()->{asked}, ['python pip 0'], 'of other versions, too');
+{
+    local $ENV{HOME} = '/nonexistent';
+    program('npm', "[ -d \"\${npm_config_cache%/*}\" ]");
+    unlink "$tree/build/npm/.ready";
+    is($setup->()->{err}, '', 'a user without a home: npm keeps its files beside what it installs');
+}
 program('npm', 'exit 1');
 unlink "$tree/build/npm/.ready";
 for my $ci (['', 0], ['true', 1]) {

@@ -31,6 +31,7 @@ if [ "$(cat build/npm/.ready 2>/dev/null)" != "$llama $hf" ]; then
     echo "test-tools: llama.cpp ($llama) and $hf into build/npm"
     rm -rf build/npm
     mkdir -p build/npm
+    [ -w "${HOME-/tmp}" ] || export npm_config_cache="$PWD/build/npm/.cache" # npm writes below HOME otherwise
     if [ "$(uname -m)" != x86_64 ]; then
         # No lack: what other processors make of ggml's source has other bytes.
         echo "test-tools: this llama.cpp is for x86-64: the tests that need it are skipped" >&2

@@ -101,7 +101,7 @@ static void test_r1_distill(void **state)
         struct sl_error e;
         char buf[4096];
 
-        snprintf(buf, sizeof buf, "{\"post_processor\":%s,%s", cases[i].post, TOKENIZER + 1);
+        snprintf(buf, sizeof buf, "{\"post_processor\":%s,%s", cases[i].post, &TOKENIZER[1]);
         fx_text(*state, "tokenizer.json", buf);
         snprintf(buf, sizeof buf, "{\"%s\":\"%s\",\"bos_token\":{\"content\":\"%s\"}%s}", cases[i].class ? "tokenizer_class" : "_",
                  cases[i].class ? cases[i].class : "", cases[i].bos, cases[i].add);

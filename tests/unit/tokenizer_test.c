@@ -208,7 +208,7 @@ static void test_padding(void **state)
 static void test_decoded_tokens(void **state)
 {
     static const char *const texts[] = {"a", "\xef\xbf\xbd", "\xc3\xa9", "\xc3\xb8", "x y", "Ġ▁ ",
-                                        "\xef\xbf\xbd" "A\xef\xbf\xbd\xef\xbf\xbd"};
+                                        ("\xef\xbf\xbd" "A\xef\xbf\xbd\xef\xbf\xbd")};
     struct sl_kvs kvs;
     struct sl_error e;
     const struct sl_kv *t;
