@@ -197,28 +197,44 @@ static int check_routing(struct sl_params *p, struct sl_error *e)
     return sl_arch_check_experts(p, e);
 }
 
-/* The base for windows stands beside the other, or in a part of rope_parameters. */
+/* The base for windows: the first of its names that is there, be it null, unless rope_parameters has a part for each kind of layer. */
+static int read_theta(struct sl_params *p, const cJSON *rope, struct sl_error *e)
+{
+    static const char *const names[] = {"local_rope_theta", "rope_local_theta", "rope_theta_local", "swa_rope_theta", "rope_local_base_freq"};
+    const cJSON *near = cJSON_GetObjectItemCaseSensitive(rope, "sliding_attention"), *from = p->config;
+    const char *name = "rope_theta";
+    double theta = NAN;
+
+    if (near || cJSON_GetObjectItemCaseSensitive(rope, "full_attention"))
+        from = near;
+    for (size_t i = 0; from == p->config && i < sizeof names / sizeof *names; i++)
+        if (cJSON_GetObjectItemCaseSensitive(from, name = names[i]))
+            break;
+    SL_TRY(sl_config_float(from, from == near ? "rope_parameters.sliding_attention." : "", name, &theta, e));
+    if (theta <= 0)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" is %g: expected a positive number", name, theta);
+    if (!isnan(theta))
+        sl_num_set_f(p, SL_N_ROPE_THETA_WINDOW, theta);
+    return 0;
+}
+
 static int derive_rope(struct sl_params *p, struct sl_error *e)
 {
     const cJSON *rope = cJSON_GetObjectItemCaseSensitive(p->config, "rope_parameters");
-    const cJSON *near = cJSON_GetObjectItemCaseSensitive(rope, "sliding_attention");
     uint64_t head = p->num[SL_N_HEAD_DIM].u, dim;
-    double part = NAN, theta = NAN;
+    double part = NAN;
 
     SL_TRY(sl_arch_no_llama3(p, e));
     SL_TRY(sl_rope_float(p, "partial_rotary_factor", &part, e));
+    SL_TRY(sl_config_float(rope, "rope_parameters.", "partial_rotary_factor", &part, e));
+    if (isnan(part))
+        return sl_fail(e, SL_ESOURCE, "config.json has no \"partial_rotary_factor\", which %s needs", p->hf_class);
     dim = part > 0 && part <= 1 ? (uint64_t)((double)head * part) : 0;
     if (!dim || dim % 2)
         return sl_fail(e, SL_ESOURCE, "config.json: \"partial_rotary_factor\" is %g of heads of %u: an even number of "
                        "their rows is needed", part, (unsigned)head);
     sl_num_set(p, SL_N_ROPE_DIM, dim);
-    SL_TRY(sl_config_float(p->config, "", "swa_rope_theta", &theta, e));
-    SL_TRY(sl_config_float(near, "rope_parameters.sliding_attention.", "rope_theta", &theta, e));
-    if (theta <= 0)
-        return sl_fail(e, SL_ESOURCE, "config.json: \"swa_rope_theta\" is %g: expected a positive number", theta);
-    if (!isnan(theta))
-        sl_num_set_f(p, SL_N_ROPE_THETA_WINDOW, theta);
-    return 0;
+    return read_theta(p, rope, e);
 }
 
 /* Older names of the same number come earlier among the keys. */

@@ -456,7 +456,9 @@ static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o
     set_hparams(&m->hp, &p);
     rc = build_tensors(&b, e);
     free(b.used);
-    return rc < 0 ? rc : set_keys(m, &p, ck, o, e);
+    SL_TRY(rc);
+    SL_TRY(set_keys(m, &p, ck, o, e));
+    return sl_model_set_near(m, e);
 }
 
 static int by_name(const void *a, const void *b)
@@ -497,6 +499,7 @@ void sl_model_close(struct sl_model *m)
     free(m->src);
     free(m->base_name);
     free(m->model_name);
+    free(m->near);
     free(m->priv);
     free(m);
 }

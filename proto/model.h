@@ -84,6 +84,7 @@ struct sl_hparams {
     uint64_t n_nextn, index_dim; /* layers of n_layer for multi-token prediction; length of an indexer's key, 0: none */
     bool mla_only;        /* there is no other layout, by the architecture */
     uint64_t n_linear, state; /* layers of linear attention: no cache, but a state of so many F32 values each */
+    uint64_t near_window, n_head_kv_near; /* of sl_model.near's layers: tokens looked at, and heads of keys */
 };
 
 #define SL_VIEWS 8
@@ -98,7 +99,8 @@ struct sl_model {
     struct sl_model_src *src;
     uint32_t n_src;
     struct sl_view views[SL_VIEWS];
-    uint32_t n_vision;    /* tensors of the checkpoint that are of its vision, and left out */
+    uint8_t *near;        /* of each layer, whether it looks at a window of tokens alone; NULL: none does. Owned */
+    uint32_t n_vision;    /* tensors of the checkpoint that are of its vision or hearing, and left out */
     uint64_t n_params;    /* weights of all output tensors */
     struct sl_kvs kvs;    /* metadata, in convert's order, without general.file_type,
                              general.quantization_version and split.* */
