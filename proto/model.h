@@ -76,7 +76,7 @@ struct sl_model_src {
 /* What recipes and the memory estimate ask about a model. */
 struct sl_hparams {
     uint64_t n_layer, n_head, n_head_kv; /* n_head_kv as the GGUF says, of the first layer */
-    uint64_t n_expert, n_layer_dense;
+    uint64_t n_expert, n_layer_dense, n_dense_last; /* dense layers before those with experts, and behind them */
     uint64_t n_embd, n_vocab;
     uint64_t kv_lora, rope_dim, head_k, head_v; /* per head, not the MLA-compressed sizes */
     uint64_t window, n_fine, n_coarse; /* tokens looked at one by one, 0: all; layers that besides look at tokens

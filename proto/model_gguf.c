@@ -212,6 +212,7 @@ int sl_model_set_near(struct sl_model *m, struct sl_error *e)
     if (!m->near)
         return sl_fail(e, SL_EFAIL, "out of memory for %" PRIu64 " layers", hp->n_layer);
     hp->near_window = number(m, "attention.sliding_window", 0);
+    hp->n_dense_last = hp->n_nextn < hp->n_layer ? hp->n_nextn : 0;
     for (uint64_t i = 0; i < hp->n_layer; i++) {
         int32_t n = list_at(heads, i);
 
