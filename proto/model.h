@@ -84,7 +84,8 @@ struct sl_hparams {
     uint64_t n_nextn, index_dim; /* layers of n_layer for multi-token prediction; length of an indexer's key, 0: none */
     bool mla_only;        /* there is no other layout, by the architecture */
     uint64_t n_linear, state; /* layers of linear attention: no cache, but a state of so many F32 values each */
-    uint64_t near_window, n_head_kv_near; /* of sl_model.near's layers: tokens looked at, and heads of keys */
+    uint64_t near_window; /* tokens that sl_model.near's layers look at; 0: there are none */
+    uint64_t n_head_kv_near, n_head_kv_far; /* heads of keys of those, and of the others */
 };
 
 #define SL_VIEWS 8

@@ -218,7 +218,7 @@ int sl_model_set_near(struct sl_model *m, struct sl_error *e)
 
         m->near[i] = list_at(windows, i) != 0;
         if (n > 0)
-            *(m->near[i] ? &hp->n_head_kv_near : &hp->n_head_kv) = (uint64_t)n;
+            *(m->near[i] ? &hp->n_head_kv_near : &hp->n_head_kv_far) = (uint64_t)n;
     }
     return 0;
 }

@@ -56,7 +56,7 @@ static uint64_t window_cells(uint64_t window, uint64_t ctx, uint32_t ubatch)
 uint64_t sl_plan_layer_cache(const struct sl_model *m, uint64_t layer, uint64_t ctx, uint32_t ubatch)
 {
     const struct sl_hparams *h = &m->hp;
-    uint64_t heads = m->near[layer] ? h->n_head_kv_near : h->n_head_kv;
+    uint64_t heads = m->near[layer] ? h->n_head_kv_near : h->n_head_kv_far;
 
     return mul(mul(heads, 2 * (h->head_k + h->head_v)), m->near[layer] ? window_cells(h->near_window, ctx, ubatch) : ctx);
 }

@@ -11,7 +11,7 @@ use Test::More;
 need_python();
 my $dir = scratch();
 my %source = map { $_ => "$dir/$_" } qw(flash four eight bare);
-my %options = (flash => [], four => [qw(--parts 4)], eight => [qw(--parts 8)], bare => [qw(--bf16 --no-mtp --set attention_value_scale=null)]);
+my %options = (flash => [], four => [qw(--parts 4)], eight => [qw(--parts 8)], bare => [qw(--bf16 --no-mtp --set attention_value_scale=null --set hybrid_layer_pattern=[1,0,1,1] --set num_key_value_heads=8 --set swa_num_key_value_heads=2)]);
 run_ok("made: $_", python('mimo.py', 'make', $source{$_}, @{ $options{$_} })) for sort keys %source;
 
 sub convert {
@@ -38,12 +38,12 @@ like(run($SLUICE, 'plan', $source{four}, '--recipe', 'q8_0')->{err}, qr/note: th
 
 # Without layers for multi-token prediction, asked for or not there: the same keys, one less.
 convert($source{four}, 'short', '--recipe', 'f32', '--no-mtp');
-convert($source{bare}, 'bare', '--recipe', 'f32');
-for (['short', $source{four}], ['bare', $source{bare}]) {
+convert($source{bare}, 'bare-f32', '--recipe', 'f32');
+for (['short', $source{four}], ['bare-f32', $source{bare}]) {
     same("$_->[0]: tensors", 'compare', $_->[1], "$dir/$_->[0].gguf", '--no-mtp');
 }
 is(same('--no-mtp: keys', 'keys', $source{four}, "$dir/short.gguf", '--no-mtp'), "equal 30 keys\n", 'how many');
-is(kv_of("$dir/bare.gguf", $_->[0]), $_->[1], "without them: $_->[0]") for ['mimo2.block_count', "4\n"], ['mimo2.attention.value_scale', ''];
+is(kv_of("$dir/bare-f32.gguf", $_->[0]), $_->[1], "without them: $_->[0]") for ['mimo2.block_count', "4\n"], ['mimo2.attention.value_scale', ''];
 
 # Parts on a GPU, and with importance weights made from the source.
 for my $case (['four', 'q4_k_m'], ['eight', 'q3_k_m', '--imatrix', 'synthetic']) {
@@ -94,8 +94,8 @@ for my $model (sort keys %published) {
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 14 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
-    for my $case (['flash', 'Q4_K_M'], ['four', 'Q2_K'], ['flash', 'MXFP4_MOE']) {
+    skip 'llama.cpp is not here', 17 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    for my $case (['flash', 'Q4_K_M'], ['four', 'Q3_K_M'], ['bare', 'Q2_K'], ['flash', 'MXFP4_MOE']) { # of bare the first layer has a window: its heads count
         my ($form, $mixture) = @$case;
         convert($source{$form}, "$form-$mixture", '--recipe', $mixture);
         as_llama_quantize("$dir/$form-$mixture.gguf", "$dir/$form-f32.gguf", $mixture);
@@ -103,7 +103,7 @@ SKIP: {
     run_ok('imatrix', python('llama.py', 'imatrix', "$dir/short.gguf", "$dir/imatrix.gguf", '--chunks', 1));
     convert($source{four}, 'iq2_xs', '--recipe', 'iq2_xs', '--no-mtp', '--imatrix', "$dir/imatrix.gguf");
     as_llama_quantize("$dir/iq2_xs.gguf", "$dir/short.gguf", 'IQ2_XS', '--imatrix', "$dir/imatrix.gguf");
-    make_text(map { "$dir/$_.gguf" } qw(flash-f32 four-f32 bare flash-Q4_K_M four-Q2_K ours-dq3_k_m iq2_xs));
+    make_text(map { "$dir/$_.gguf" } qw(flash-f32 four-f32 flash-Q4_K_M four-Q3_K_M bare-Q2_K ours-dq3_k_m iq2_xs));
 }
 
 # ---- refused in one line
