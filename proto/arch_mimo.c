@@ -3,7 +3,6 @@
  * prediction, kept behind the others. V2.5 ships queries, keys and values in one matrix, each in the parts that several machines
  * had, and scales of FP8 that begin anew with each part. */
 #include "proto/arch_table.h"
-#include "proto/suffix.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -11,7 +10,6 @@
 
 #define MTP_LAYERS 3 /* that were published; the converter writes no other number */
 #define L SL_W_LAYER
-#define MOE (SL_W_LAYER | SL_W_MOE)
 #define FULL (SL_W_LAYER | SL_W_FULL)
 #define WINDOW (SL_W_LAYER | SL_W_WINDOW)
 #define NEXTN (SL_W_LAYER | SL_W_NEXTN)

@@ -134,7 +134,8 @@ static inline uint64_t sl_scale_row(const struct sl_scale *s, uint64_t row)
 /* Effect: finds the scale tensor of the weight (names "X.weight_scale_inv", "X.weight_scale", "X.scale" for "X.weight")
  * and checks its dtype and shape. Of FP8 (F32, BF16, F16, F8_E8M0, U8 as E8M0): one value for the tensor, one for each
  * row, or ceil(rows / block_rows) x ceil(cols / block_cols); of INT8 (F32, BF16, F16) the same; of I4 (F32, BF16, F16) and F4 (F8_E8M0, U8; F8_E4M3: NVFP4):
- * one for each group of a row. Other weights have none. Errors: SL_ESOURCE when it is missing, or of another dtype or shape;
+ * one for each group of a row. Queries, keys and values in one matrix ("X.self_attn.qkv_proj.weight", where quant_method is fp8)
+ * have blocks that begin anew with each of 8 or 4 parts. Other weights have none. Errors: SL_ESOURCE when it is missing, or of another dtype or shape;
  * SL_EUNSUPPORTED (a weight of four dimensions or more; of three where scales are those of groups). Several FP8 or INT8
  * matrices in one tensor of three, with a scale for each or a matrix of scales for each, are one of all their rows. */
 int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct sl_scale *out,
