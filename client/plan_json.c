@@ -93,7 +93,7 @@ static cJSON *set_json(const struct plan_view *v, const struct plan_device_set *
         cJSON_AddNumberToObject(o, "device_bytes", (double)s->devices.bytes);
     cJSON_AddNumberToObject(o, "context", (double)v->ctx);
     cJSON_AddNumberToObject(o, "ubatch", v->ubatch);
-    cJSON_AddStringToObject(o, "cache", hp->window ? "windowed" : !hp->kv_lora ? "heads" : s->whole_heads ? "whole_heads" : "compressed");
+    cJSON_AddStringToObject(o, "cache", hp->window || hp->near_window ? "windowed" : !hp->kv_lora ? "heads" : s->whole_heads ? "whole_heads" : "compressed");
     cJSON_AddBoolToObject(o, "own_layout", s->own_layout);
     cJSON_AddNumberToObject(o, "weights_bytes", (double)mem.weights);
     cJSON_AddNumberToObject(o, "cache_bytes", (double)mem.kv_cache);

@@ -261,7 +261,7 @@ static void print_even_sets(const struct plan_view *v)
             continue;
         both = both || s->whole_heads;
         printf("%-*s  %-*s  %*.1f  %*.1f  %*.1f  %*.1f  %8.1f  %s\n", d, plan_devices_text(&s->devices, devices), f,
-               v->job->model->hp.window ? "windowed" : !mla ? "heads" : s->whole_heads ? "whole heads" : "compressed (MLA)", c,
+               v->job->model->hp.window || v->job->model->hp.near_window ? "windowed" : !mla ? "heads" : s->whole_heads ? "whole heads" : "compressed (MLA)", c,
                (double)s->mem.weights / 1e9, c - !wide, (double)s->mem.kv_cache / 1e9, c,
                (double)s->mem.buffers / 1e9, c - !wide, (double)s->mem.total / 1e9,
                (double)s->mem.per_device / 1e9, s->fits ? "yes" : "no");

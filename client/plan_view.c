@@ -242,7 +242,7 @@ const char *plan_view_server(const struct plan_view *v, const struct plan_device
     if (v->ubatch != SL_UBATCH)
         n += snprintf(buf + n, cap - (size_t)n, " -ub %u", v->ubatch);
     n += snprintf(buf + n, cap - (size_t)n, " -ngl %u", o->gpu_layers < o->layers ? o->gpu_layers : all);
-    if (h->n_linear || h->window || (h->index_dim && !h->kv_lora)) /* a state, window or choice of blocks of each sequence */
+    if (h->n_linear || h->window || h->near_window || (h->index_dim && !h->kv_lora)) /* a state, window or choice of blocks of each sequence */
         n += snprintf(buf + n, cap - (size_t)n, " -np 1");
     if (o->cpu_moe)
         n += snprintf(buf + n, cap - (size_t)n, " --n-cpu-moe %u", o->cpu_moe);

@@ -326,6 +326,7 @@ const struct sl_arch sl_arch_qwen35 = {
     .arrange = arrange,
     .drops = drops,
     .mtp_prefix = "mtp.layers.",
+    .mtp_sign = "mtp.fc.weight",
     .output_if_there = true,
     .own_scales = LINEAR_OWN_SCALES "ffn_gate ffn_up ffn_down ",
 };
@@ -342,6 +343,7 @@ const struct sl_arch sl_arch_qwen35moe = {
     .arrange = arrange,
     .drops = drops,
     .mtp_prefix = "mtp.layers.",
+    .mtp_sign = "mtp.fc.weight",
     .output_if_there = true,
     .own_scales = LINEAR_OWN_SCALES EXPERT_OWN_SCALES,
 };
@@ -357,6 +359,7 @@ const struct sl_arch sl_arch_qwen3next = {
     .arrange = arrange,
     .drops = drops,
     .mtp_prefix = "mtp.layers.",
+    .mtp_sign = "mtp.fc.weight",
     .output_if_there = true,
     .own_scales = OWN_SCALES EXPERT_OWN_SCALES,
 };

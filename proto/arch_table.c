@@ -24,6 +24,7 @@ static const struct sl_key_tmpl common_keys[] = {
     {"rope.scaling.yarn_beta_slow", SL_KV_F32, SL_N_YARN_SLOW, 0},
     {"rope.dimension_sections", SL_KV_I32, SL_N_SECTIONS, SL_KEY_SECTIONS},
     {"rope.freq_base", SL_KV_F32, SL_N_ROPE_THETA, 0},
+    {"rope.freq_base_swa", SL_KV_F32, SL_N_ROPE_THETA_WINDOW, 0},
     {"attention.layer_norm_rms_epsilon", SL_KV_F32, SL_N_RMS_EPS, 0},
     {"attention.layer_norm_epsilon", SL_KV_F32, SL_N_NORM_EPS, 0},
     {"expert_count", SL_KV_U32, SL_N_EXPERT, 0},
@@ -79,10 +80,20 @@ static int set_cached_layers(const struct sl_params *p, const char *key, uint64_
     int32_t values[SL_MAX_LAYER];
     uint64_t n = p->num[SL_N_LAYER].u;
 
-    if (!p->n_linear)
+    if (!p->n_linear && !p->has_kinds)
         return sl_kvs_set_u32(kvs, key, (uint32_t)v);
     for (uint64_t i = 0; i < n; i++)
-        values[i] = p->linear[i] ? 0 : (int32_t)v;
+        values[i] = p->linear[i] ? 0 : (int32_t)(p->kinds[i] & SL_LAYER_WINDOW ? p->num[SL_N_HEAD_KV_WINDOW].u : v);
+    return sl_kvs_set_arr(kvs, key, SL_KV_I32, values, n);
+}
+
+static int set_windows(const struct sl_params *p, const char *key, struct sl_kvs *kvs)
+{
+    int32_t values[SL_MAX_LAYER];
+    uint64_t n = p->num[SL_N_LAYER].u;
+
+    for (uint64_t i = 0; i < n; i++)
+        values[i] = (p->kinds[i] & SL_LAYER_WINDOW) != 0;
     return sl_kvs_set_arr(kvs, key, SL_KV_I32, values, n);
 }
 
@@ -102,6 +113,8 @@ static int set_key(const struct sl_params *p, const struct sl_key_tmpl *k, struc
         rc = set_each_layer(p, key, (float)n->f, kvs);
     else if (k->form == SL_KEY_CACHED_LAYERS)
         rc = set_cached_layers(p, key, n->u, kvs);
+    else if (k->form == SL_KEY_WINDOWS)
+        rc = set_windows(p, key, kvs);
     else if (k->type == SL_KV_F32)
         rc = sl_kvs_set_f32(kvs, key, (float)n->f);
     else if (k->type == SL_KV_BOOL)
@@ -147,7 +160,8 @@ int sl_arch_keys(const struct sl_params *p, struct sl_kvs *kvs, struct sl_error 
 
 uint32_t sl_arch_layer_facts(const struct sl_params *p, uint64_t i)
 {
-    bool dense = !p->num[SL_N_EXPERT].have || i < p->num[SL_N_DENSE].u;
+    uint8_t kind = p->has_kinds ? p->kinds[i] : i < p->num[SL_N_DENSE].u ? SL_LAYER_DENSE : 0;
+    bool dense = !p->num[SL_N_EXPERT].have || (kind & SL_LAYER_DENSE);
     bool shared = i < p->n_indexer_types && !p->indexer_full[i], hashed = i < p->num[SL_N_HASHED].u;
     int32_t ratio = i < p->n_ratios ? p->ratios[i] : 0;
     bool nextn = i + p->num[SL_N_NEXTN].u >= p->num[SL_N_LAYER].u, every = p->num[SL_N_FULL_EVERY].have;
@@ -156,7 +170,8 @@ uint32_t sl_arch_layer_facts(const struct sl_params *p, uint64_t i)
     return (p->when & ~(shared ? (uint32_t)SL_W_INDEXER : 0) & ~(hashed ? (uint32_t)SL_W_CORR : 0)) | SL_W_LAYER |
            (dense ? SL_W_DENSE : SL_W_MOE) | (hashed ? SL_W_HASHED : 0) |
            (ratio == SL_FINE ? SL_W_FINE : ratio ? SL_W_COARSE : 0) |
-           (linear ? SL_W_LINEAR : SL_W_FULL) | (nextn ? SL_W_NEXTN : 0);
+           (linear ? SL_W_LINEAR : kind & SL_LAYER_WINDOW ? SL_W_WINDOW : SL_W_FULL) |
+           (kind & SL_LAYER_SINKS ? SL_W_SINKS : 0) | (nextn ? SL_W_NEXTN : SL_W_TRUNK);
 }
 
 static size_t put_number(char buf[20], uint64_t v)
@@ -232,7 +247,7 @@ bool sl_arch_drops(const struct sl_params *p, const char *name)
 bool sl_arch_sees(const struct sl_params *p, const char *name)
 {
     static const char *const parts[] = {"vision_tower.", "mm_projector.", "multi_modal_projector.", "patch_merge_mlp.",
-                                        "model.visual.", "visual."};
+                                        "model.visual.", "visual.", "audio_encoder.", "speech_embeddings."};
 
     for (size_t i = 0; i < sizeof parts / sizeof *parts && p->vision; i++)
         if (strncmp(name, parts[i], strlen(parts[i])) == 0)

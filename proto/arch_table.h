@@ -35,13 +35,14 @@ enum sl_num {
     SL_N_HASHED, SL_N_EMBD_OUT, SL_N_GATING_LATE, SL_N_INDEX_BLOCK, SL_N_INDEX_LOCAL,
     SL_N_SECTIONS, SL_N_SECTIONS_LATE, SL_N_CONV, SL_N_LINEAR_DIM, SL_N_LINEAR_KEYS, SL_N_LINEAR_VALUES, SL_N_LINEAR_ROWS,
     SL_N_FULL_EVERY, SL_N_KDA_BOUND, SL_N_LATENT_KEY, SL_N_SITU_BETA, SL_N_SITU_LINEAR_BETA, SL_N_RES_BLOCK,
+    SL_N_ROPE_THETA_WINDOW, SL_N_RMS_EPS_LATE, SL_N_VALUE_SCALE,
     /* in no key */
     SL_N_HEAD_KV_SRC, /* num_key_value_heads; SL_N_HEAD_KV is what the GGUF says */
     SL_N_HEAD_DIM, SL_N_NOPE, SL_N_V_DIM, SL_N_Q_ROWS, SL_N_KV_ROWS, SL_N_KV_A_ROWS,
     SL_N_KV_B_ROWS, SL_N_O_COLS, SL_N_SHARED_FF, SL_N_HALF_ROPE, SL_N_INDEX_ROWS, SL_N_TWO_EMBD,
     SL_N_ONE, SL_N_THREE, SL_N_FINE, SL_N_COARSE, SL_N_TWO_HEAD_DIM, SL_N_TWO_INDEX_DIM, SL_N_HC_MIX, SL_N_HC_COLS,
     SL_N_OUT_A_ROWS, SL_N_OUT_A_COLS, SL_N_LINEAR_V_DIM, SL_N_GATED_ROWS, SL_N_LINEAR_QKV, SL_N_LINEAR_PAIRS,
-    SL_N_LATENT, SL_N_QKV_ROWS,
+    SL_N_LATENT, SL_N_HEAD_KV_WINDOW, SL_N_V_ROWS, SL_N_QKV_ROWS, SL_N_K_ROWS_WINDOW, SL_N_V_ROWS_WINDOW, SL_N_QKV_ROWS_WINDOW,
     SL_N_COUNT,
 };
 
@@ -71,12 +72,15 @@ enum sl_when {
     SL_W_COARSE = 1 << 19, /* ... or of SL_COARSE */
     SL_W_HASHED = 1 << 20, /* in layers whose experts are chosen by the token's id */
     SL_W_LINEAR = 1 << 21, /* in layers of linear attention ... */
-    SL_W_FULL = 1 << 22,   /* ... and in the others */
-    SL_W_FUSED = 1 << 23,  /* no facts: where the checkpoint has a layer's experts in one tensor, ... */
+    SL_W_FULL = 1 << 22,   /* ... and in the others, but for those of SL_W_WINDOW */
+    SL_W_FUSED = 1 << 23,  /* no facts: where the checkpoint has a layer's experts, or sl_arch.joined, in one tensor, ... */
     SL_W_APART = 1 << 24,  /* ... or each apart */
     SL_W_LATENT = 1 << 25, /* experts live in a space of their own ... */
     SL_W_LATENT_NORM = 1 << 26, /* ... with a norm behind them */
     SL_W_OUT_GATE = 1 << 27, /* the output of full attention has a gate */
+    SL_W_WINDOW = 1 << 28, /* in layers that look at a window of tokens alone */
+    SL_W_SINKS = 1 << 29,  /* in layers whose attention has a sink for each head */
+    SL_W_TRUNK = 1 << 30,  /* in layers that are not for multi-token prediction */
 };
 
 /* What such a tensor is shipped as, for plans from config.json alone. */
@@ -106,9 +110,9 @@ struct sl_key_tmpl {
     const char *key; /* after "<architecture>." */
     enum sl_gguf_type type;
     enum sl_num num;
-    /* a value, as many of it as layers, sl_params.ratios or sections, or the value for layers with a cache and 0 for the
-     * others */
-    enum { SL_KEY_ONE, SL_KEY_EACH_LAYER, SL_KEY_RATIOS, SL_KEY_SECTIONS, SL_KEY_CACHED_LAYERS } form;
+    /* a value, as many of it as layers, sl_params.ratios or sections, the value for layers with a cache and 0 for the
+     * others (where sl_params.kinds are known: of keys' heads, those of each layer), or 1 for layers of a window and 0 for the others */
+    enum { SL_KEY_ONE, SL_KEY_EACH_LAYER, SL_KEY_RATIOS, SL_KEY_SECTIONS, SL_KEY_CACHED_LAYERS, SL_KEY_WINDOWS } form;
 };
 #define SL_END_KEYS {NULL, 0, 0, 0}
 
@@ -135,6 +139,9 @@ struct sl_number {
     double f;   /* the same, or the float */
 };
 
+/* Bits of what one layer is. */
+enum sl_layer_kind { SL_LAYER_WINDOW = 1, SL_LAYER_DENSE = 2, SL_LAYER_SINKS = 4 };
+
 struct sl_params {
     const struct sl_arch *arch;
     const char *hf_class;
@@ -158,6 +165,9 @@ struct sl_params {
     struct sl_view views[SL_VIEWS]; /* sl_arch.arrange's */
     uint32_t n_linear;      /* layers of linear attention, where config.json lists the others */
     uint8_t linear[SL_MAX_LAYER];
+    bool has_kinds;         /* config.json tells of each layer what it is */
+    uint8_t kinds[SL_MAX_LAYER]; /* enum sl_layer_kind */
+    bool joined;            /* config.json alone: sl_arch.joined is one tensor */
     float *values;          /* of SL_INLINE, malloc'ed; taken over by the model */
     struct sl_number num[SL_N_COUNT];
 };
@@ -177,6 +187,8 @@ struct sl_arrangement {
     enum sl_change change;
     uint64_t shape[3];          /* the source's; shape[0] 0: the template's rows and columns ... */
     uint64_t rows;              /* ... but for these rows, 0: no others */
+    const struct sl_view *of_parts; /* of a source whose scales begin anew with each part: one for each of sl_scale_parts; NULL: it
+                                       has no such form */
     bool stack;                 /* the output is a stack of all experts, of which each has the template's rows */
     bool convolution;           /* the output has a dimension of 1 between columns and rows, and the source may have it */
 };
@@ -195,6 +207,7 @@ struct sl_arch {
     bool (*drops)(const struct sl_params *p, const char *name);
     enum sl_tokens tokens;
     const char *mtp_prefix; /* of layers for multi-token prediction, which count from 0; NULL: "model.layers.", as others */
+    const char *mtp_sign; /* with mtp_prefix: a tensor that is there when they are */
     bool drops_mtp;       /* layers from num_hidden_layers on are dropped */
     bool mla_only;        /* llama.cpp runs no other layout */
     bool adds_bos;        /* add_bos_token is true: the converter takes no other tokenizer */
@@ -204,6 +217,7 @@ struct sl_arch {
     bool template_first;  /* it comes before all, and a checkpoint's takes its place */
     bool own_types;       /* the converter goes by the checkpoint's types, whatever --outtype: BF16 stays in routers too */
     bool joins_experts;   /* where they are not FP8, it ships a layer's experts in one tensor */
+    const char *joined;   /* the source that SL_W_FUSED asks for; NULL: a layer's experts */
     bool shares_heads;    /* layers for multi-token prediction ship without embedding and head */
     bool output_if_there; /* a tied model's lm_head.weight is kept when it is there */
     bool sentencepiece;   /* the converter prefers tokenizer.model where it exists */
@@ -214,8 +228,8 @@ struct sl_arch {
 };
 
 extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_kimi_k3, sl_arch_glm_dsa,
-    sl_arch_glm4_moe, sl_arch_glm_flash, sl_arch_minimax_m2, sl_arch_minimax_m3, sl_arch_qwen2, sl_arch_qwen3, sl_arch_qwen3moe,
-    sl_arch_qwen3next, sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_llama, sl_arch_bailing2;
+    sl_arch_glm4_moe, sl_arch_glm_flash, sl_arch_mimo2, sl_arch_minimax_m2, sl_arch_minimax_m3, sl_arch_qwen2, sl_arch_qwen3,
+    sl_arch_qwen3moe, sl_arch_qwen3next, sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_llama, sl_arch_bailing2;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
  * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED
@@ -341,7 +355,7 @@ bool sl_arch_in_layer(const char *name, const char *prefix, uint64_t *i, const c
 /* Returns whether a checkpoint tensor of this name is dropped by conversion. */
 bool sl_arch_drops(const struct sl_params *p, const char *name);
 
-/* Returns whether a checkpoint tensor of this name is of the model's vision, for which llama.cpp has
+/* Returns whether a checkpoint tensor of this name is of the model's vision, or of its hearing, for which llama.cpp has
  * a file of its own. */
 bool sl_arch_sees(const struct sl_params *p, const char *name);
 

@@ -57,6 +57,7 @@ struct sl_checkpoint {
     bool fp8_by_row;               /* it tells of one scale for each row (compressed-tensors' strategy "channel"); these
                                     * three are of INT8 as well */
     bool int8;                     /* it tells of 8-bit integers */
+    bool fp8_method;               /* quant_method is fp8 */
     uint64_t i4_group;             /* weights of a row under one scale where quantization_config tells of packed
                                     * 4-bit integers; 0: it does not */
     bool mxfp4, nvfp4;             /* quantization_config tells of weights packed as MXFP4; as NVFP4, or a weight is that */
@@ -113,15 +114,28 @@ struct sl_scale {
     uint64_t rows, cols; /* of the scale matrix */
     uint64_t block_rows; /* weight rows under one scale */
     uint64_t block_cols; /* weight columns under one scale */
+    uint64_t part_rows;  /* weight rows after which blocks begin anew; 0: they do not ... */
+    uint64_t part_blocks; /* ... and the rows of scales of so many */
     uint32_t width;      /* bytes of one as stored, when planned from config.json alone */
     bool any_sign;       /* of integers: negative scales mean what they say; of FP8, F4 they are damage */
     bool no_sign;        /* of NVFP4's groups: of a 0 the sign is lost, as in ggml's blocks */
 };
 
+/* How many parts a matrix may have of which each has blocks of its own: queries, keys and values in one, as MiMo-V2.5 ships them. */
+enum { SL_SCALE_PARTS = 2 };
+extern const uint8_t sl_scale_parts[SL_SCALE_PARTS];
+
+/* Returns the row of scales of a weight's row. */
+static inline uint64_t sl_scale_row(const struct sl_scale *s, uint64_t row)
+{
+    return s->part_rows ? row / s->part_rows * s->part_blocks + row % s->part_rows / s->block_rows : row / s->block_rows;
+}
+
 /* Effect: finds the scale tensor of the weight (names "X.weight_scale_inv", "X.weight_scale", "X.scale" for "X.weight")
  * and checks its dtype and shape. Of FP8 (F32, BF16, F16, F8_E8M0, U8 as E8M0): one value for the tensor, one for each
  * row, or ceil(rows / block_rows) x ceil(cols / block_cols); of INT8 (F32, BF16, F16) the same; of I4 (F32, BF16, F16) and F4 (F8_E8M0, U8; F8_E4M3: NVFP4):
- * one for each group of a row. Other weights have none. Errors: SL_ESOURCE when it is missing, or of another dtype or shape;
+ * one for each group of a row. Queries, keys and values in one matrix ("X.self_attn.qkv_proj.weight", where quant_method is fp8)
+ * have blocks that begin anew with each of 8 or 4 parts. Other weights have none. Errors: SL_ESOURCE when it is missing, or of another dtype or shape;
  * SL_EUNSUPPORTED (a weight of four dimensions or more; of three where scales are those of groups). Several FP8 or INT8
  * matrices in one tensor of three, with a scale for each or a matrix of scales for each, are one of all their rows. */
 int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct sl_scale *out,

@@ -194,6 +194,7 @@ static int read_packing(struct sl_checkpoint *ck, struct sl_error *e)
 
 int sl_ck_read_quantization(struct sl_checkpoint *ck, struct sl_error *e)
 {
+    ck->fp8_method = is_text(method_of(quantization(ck)), "fp8");
     SL_TRY(read_block_size(ck, e));
     SL_TRY(read_int8(ck, e));
     return read_packing(ck, e);

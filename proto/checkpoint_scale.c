@@ -105,6 +105,31 @@ static bool match_shape(const struct sl_checkpoint *ck, const struct sl_src_tens
     return matrix && s->elems == rows && s->n_dims >= 1 && s->n_dims <= 2 && s->shape[0] == rows;
 }
 
+const uint8_t sl_scale_parts[SL_SCALE_PARTS] = {8, 4}; /* the first that fits, as the converter has it */
+
+/* Whether the weight is of those that may come in parts. */
+static bool has_parts(const struct sl_checkpoint *ck, const struct sl_src_tensor *w)
+{
+    return ck->fp8_method && ck->fp8_block_rows && ck->fp8_block_cols && w->n_dims == 2 && sl_stem(w->name, ".self_attn.qkv_proj.weight");
+}
+
+static bool match_parts(const struct sl_checkpoint *ck, const struct sl_src_tensor *w, const struct sl_src_tensor *s, struct sl_scale *out)
+{
+    out->block_rows = ck->fp8_block_rows;
+    out->block_cols = ck->fp8_block_cols;
+    for (int i = 0; i < SL_SCALE_PARTS && s->n_dims == 2; i++) {
+        uint64_t n = sl_scale_parts[i];
+
+        out->part_rows = w->shape[0] / n;
+        out->part_blocks = sl_ceil_div_u64(out->part_rows, out->block_rows);
+        out->rows = s->shape[0];
+        out->cols = s->shape[1];
+        if (out->part_rows && w->shape[0] % n == 0 && out->rows == n * out->part_blocks && out->cols == sl_ceil_div_u64(w->shape[1], out->block_cols))
+            return true;
+    }
+    return false;
+}
+
 /* The same of several matrices in one tensor, which are one of all their rows where no block is of two. */
 static bool match_stack(const struct sl_checkpoint *ck, const struct sl_src_tensor *w, const struct sl_src_tensor *s,
                         struct sl_scale *out)
@@ -138,6 +163,8 @@ static int wrong_shape(const struct sl_checkpoint *ck, const struct sl_src_tenso
                  sl_ceil_div_u64(w->shape[2], ck->fp8_block_cols));
     else if (w->n_dims == 3)
         snprintf(want, sizeof want, "[1], [%" PRIu64 "] or [%" PRIu64 ", %" PRIu64 ", 1]", w->shape[0], w->shape[0], w->shape[1]);
+    else if (has_parts(ck, w))
+        snprintf(want, sizeof want, "blocks of 8 or of 4 parts of its rows");
     else if (w->n_dims == 2 && ck->fp8_block_rows && ck->fp8_block_cols)
         snprintf(want, sizeof want, "[%" PRIu64 ", %" PRIu64 "]",
                  sl_ceil_div_u64(w->shape[0], ck->fp8_block_rows),
@@ -197,6 +224,8 @@ int sl_checkpoint_scale(const struct sl_checkpoint *ck, uint32_t weight, struct 
         return match_groups(ck, w, s, out) ? 0 : wrong_shape(ck, w, s, e);
     if (w->n_dims == 3)
         return match_stack(ck, w, s, out) ? 0 : wrong_shape(ck, w, s, e);
+    if (has_parts(ck, w))
+        return match_parts(ck, w, s, out) ? 0 : wrong_shape(ck, w, s, e);
     rows = w->n_dims == 2 ? w->shape[0] : 1;
     cols = w->n_dims == 2 ? w->shape[1] : w->elems;
     if (!match_shape(ck, s, rows, cols, w->n_dims == 2, out))

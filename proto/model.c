@@ -55,9 +55,16 @@ static bool joined_alike(const struct build *b, const struct sl_tensor_tmpl *t, 
     static const struct sl_tensor_tmpl up = {.src = "model.layers.{i}.mlp.experts.gate_up_proj"};
     uint32_t joined = t->when & (SL_W_FUSED | SL_W_APART);
     char name[128];
-    bool fused = b->planned ? b->p->arch->joins_experts && !b->p->fp8 && !b->ck->int8 : source_name(b, &up, i, 0, name) && sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR;
+    const struct sl_tensor_tmpl own = {.src = b->p->arch->joined};
+    bool fused;
 
-    return !joined || joined == (fused ? SL_W_FUSED : SL_W_APART);
+    if (!joined)
+        return true;
+    if (b->planned)
+        fused = own.src ? b->p->joined : b->p->arch->joins_experts && !b->p->fp8 && !b->ck->int8;
+    else
+        fused = source_name(b, own.src ? &own : &up, i, 0, name) && sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR;
+    return joined == (fused ? SL_W_FUSED : SL_W_APART);
 }
 
 /* Whether the template makes a tensor of layer i. */
@@ -164,6 +171,24 @@ static int take_source(struct build *b, const struct sl_tensor_tmpl *t, uint64_t
 
 /* ---- one output tensor ---- */
 
+/* Where the scales of the tensor's source begin anew with each part, its rows lie in the order of the parts. */
+static int order_parts(const struct build *b, struct sl_out_tensor *o, struct sl_error *e)
+{
+    const struct sl_scale *s = &b->m->src[o->first_src].scale;
+    const struct sl_view *v = b->how.of_parts;
+
+    if (!v || !s->part_rows)
+        return 0;
+    for (int i = 0; i < SL_SCALE_PARTS; i++, v++)
+        if (sl_scale_parts[i] == s->rows / s->part_blocks && v->n_parts) {
+            o->transform = SL_VIEW;
+            o->view = &b->m->views[v - b->p->views];
+            return 0;
+        }
+    return sl_fail(e, SL_ESOURCE, "tensor '%.200s': its scales are of %u parts, which do not divide the heads of config.json",
+                   b->ck->tensors[b->m->src[o->first_src].tensor].name, (unsigned)(s->rows / s->part_blocks));
+}
+
 static void set_dims(const struct build *b, const struct sl_tensor_tmpl *t, struct sl_out_tensor *o)
 {
     const struct sl_number *n = b->p->num;
@@ -232,6 +257,7 @@ static int add_tensor(struct build *b, const struct sl_tensor_tmpl *t, uint64_t 
         SL_TRY(b->ignored = sl_checkpoint_ignores(b->ck, first, e));
     for (uint64_t x = 0; x < n_src; x++)
         SL_TRY(take_source(b, t, layer, x, &m->src[m->n_src++], e));
+    SL_TRY(order_parts(b, o, e));
     m->n_tensors++;
     return sl_model_add_own_scales(m, b->ck, b->p->arch, o, e);
 }
@@ -261,7 +287,7 @@ static bool has_mtp(const struct build *b, uint64_t layer)
 
     if (b->p->arch->mtp_prefix)
         return (layer < b->p->num[SL_N_LAYER].u || !b->p->num[SL_N_NEXTN].u) &&
-               sl_checkpoint_find(b->ck, "mtp.fc.weight") != SL_NO_TENSOR && !sl_arch_drops(b->p, "mtp.fc.weight");
+               sl_checkpoint_find(b->ck, b->p->arch->mtp_sign) != SL_NO_TENSOR && !sl_arch_drops(b->p, b->p->arch->mtp_sign);
     return sl_arch_name(name, sizeof name, "model.layers.{i}.eh_proj.weight", layer, 0) &&
            sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR && !sl_arch_drops(b->p, name);
 }
@@ -281,7 +307,7 @@ static int unknown_tensors(struct build *b, struct sl_names *unknown, struct sl_
                    unknown->n, unknown->n == 1 ? "" : "s", b->p->hf_class, n, n == 1 ? "" : "s", n ? ": " : "",
                    (int)strcspn(b->missing.line.text, ","), b->missing.line.text, sl_names_text(unknown),
                    more ? "; config.json's " : n ? "; is config.json of the same model?" : "",
-                   !more ? "" : b->p->arch->mtp_prefix ? "mtp_num_hidden_layers" : "num_nextn_predict_layers",
+                   more ? sl_arch_field_name(b->p, SL_N_NEXTN) : "",
                    more ? " does not tell of all layers for multi-token prediction: correct it, or give --no-mtp" : "");
 }
 
@@ -333,14 +359,14 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
     hp->mla_only = p->arch->mla_only;
     hp->n_layer = n[SL_N_LAYER].u;
     hp->n_head = n[SL_N_HEAD].u;
-    hp->n_head_kv = p->linear[0] ? 0 : n[SL_N_HEAD_KV].u;
+    hp->n_head_kv = p->linear[0] ? 0 : n[p->kinds[0] & SL_LAYER_WINDOW ? SL_N_HEAD_KV_WINDOW : SL_N_HEAD_KV].u;
     hp->n_expert = n[SL_N_EXPERT].u;
     hp->n_layer_dense = n[SL_N_DENSE].u;
     hp->n_embd = n[SL_N_EMBD].u;
     hp->n_vocab = n[SL_N_VOCAB].u;
     hp->n_nextn = n[SL_N_NEXTN].u;
     hp->index_dim = n[SL_N_INDEX_DIM].u;
-    hp->window = n[SL_N_WINDOW].u;
+    hp->window = p->has_kinds ? 0 : n[SL_N_WINDOW].u;
     for (uint64_t i = 0; i < hp->n_layer; i++)
         hp->n_linear += (sl_arch_layer_facts(p, i) & SL_W_LINEAR) != 0;
     hp->state = n[SL_N_LINEAR_DIM].u * n[SL_N_LINEAR_ROWS].u;
@@ -353,7 +379,7 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
     hp->kv_lora = n[SL_N_KV_LORA].u;
     hp->rope_dim = latent ? n[SL_N_ROPE_DIM].u : n[SL_N_HEAD_DIM].u;
     hp->head_k = latent ? n[SL_N_NOPE].u + n[SL_N_ROPE_DIM].u : n[SL_N_HEAD_DIM].u;
-    hp->head_v = latent ? n[SL_N_V_DIM].u : n[SL_N_HEAD_DIM].u;
+    hp->head_v = n[SL_N_V_DIM].have ? n[SL_N_V_DIM].u : n[SL_N_HEAD_DIM].u;
 }
 
 static int set_keys(struct sl_model *m, const struct sl_params *p, const struct sl_checkpoint *ck,
@@ -397,8 +423,8 @@ static int set_keys(struct sl_model *m, const struct sl_params *p, const struct 
 /* Whether neither config.json nor a tensor tells of a layer for multi-token prediction, which such models have. */
 static bool silent_without_mtp(const struct sl_checkpoint *ck, const struct sl_params *p)
 {
-    return p->arch->mtp_prefix && !cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(p->config, "mtp_num_hidden_layers")) &&
-           sl_checkpoint_find(ck, "mtp.fc.weight") == SL_NO_TENSOR;
+    return p->arch->mtp_prefix && !cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(p->config, sl_arch_field_name(p, SL_N_NEXTN))) &&
+           sl_checkpoint_find(ck, p->arch->mtp_sign) == SL_NO_TENSOR;
 }
 
 static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
@@ -430,7 +456,9 @@ static int open_hf(const struct sl_checkpoint *ck, const struct sl_model_opts *o
     set_hparams(&m->hp, &p);
     rc = build_tensors(&b, e);
     free(b.used);
-    return rc < 0 ? rc : set_keys(m, &p, ck, o, e);
+    SL_TRY(rc);
+    SL_TRY(set_keys(m, &p, ck, o, e));
+    return sl_model_set_near(m, e);
 }
 
 static int by_name(const void *a, const void *b)
@@ -471,6 +499,7 @@ void sl_model_close(struct sl_model *m)
     free(m->src);
     free(m->base_name);
     free(m->model_name);
+    free(m->near);
     free(m->priv);
     free(m);
 }

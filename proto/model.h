@@ -76,7 +76,7 @@ struct sl_model_src {
 /* What recipes and the memory estimate ask about a model. */
 struct sl_hparams {
     uint64_t n_layer, n_head, n_head_kv; /* n_head_kv as the GGUF says, of the first layer */
-    uint64_t n_expert, n_layer_dense;
+    uint64_t n_expert, n_layer_dense, n_dense_last; /* dense layers before those with experts, and behind them */
     uint64_t n_embd, n_vocab;
     uint64_t kv_lora, rope_dim, head_k, head_v; /* per head, not the MLA-compressed sizes */
     uint64_t window, n_fine, n_coarse; /* tokens looked at one by one, 0: all; layers that besides look at tokens
@@ -84,6 +84,8 @@ struct sl_hparams {
     uint64_t n_nextn, index_dim; /* layers of n_layer for multi-token prediction; length of an indexer's key, 0: none */
     bool mla_only;        /* there is no other layout, by the architecture */
     uint64_t n_linear, state; /* layers of linear attention: no cache, but a state of so many F32 values each */
+    uint64_t near_window; /* tokens that sl_model.near's layers look at; 0: there are none */
+    uint64_t n_head_kv_near, n_head_kv_far; /* heads of keys of those, and of the others */
 };
 
 #define SL_VIEWS 8
@@ -98,7 +100,8 @@ struct sl_model {
     struct sl_model_src *src;
     uint32_t n_src;
     struct sl_view views[SL_VIEWS];
-    uint32_t n_vision;    /* tensors of the checkpoint that are of its vision, and left out */
+    uint8_t *near;        /* of each layer, whether it looks at a window of tokens alone; NULL: none does. Owned */
+    uint32_t n_vision;    /* tensors of the checkpoint that are of its vision or hearing, and left out */
     uint64_t n_params;    /* weights of all output tensors */
     struct sl_kvs kvs;    /* metadata, in convert's order, without general.file_type,
                              general.quantization_version and split.* */

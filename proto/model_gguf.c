@@ -182,27 +182,76 @@ static void set_state(struct sl_model *m)
     hp->state = dim * inner + (conv - 1) * (inner + 2 * groups * dim);
 }
 
+/* The architecture's list of integers, one for each layer, or NULL. */
+static const uint8_t *layer_list(const struct sl_model *m, const char *name)
+{
+    const struct sl_kv *kv;
+    char key[160];
+
+    snprintf(key, sizeof key, "%.80s.%s", m->arch, name);
+    kv = sl_kvs_find(&m->kvs, key);
+    return kv && kv->type == SL_KV_ARR && kv->elem == SL_KV_I32 && kv->n >= m->hp.n_layer ? kv->data : NULL;
+}
+
+static int32_t list_at(const uint8_t *list, uint64_t i)
+{
+    int32_t v;
+
+    memcpy(&v, list + i * sizeof v, sizeof v);
+    return v;
+}
+
+int sl_model_set_near(struct sl_model *m, struct sl_error *e)
+{
+    const uint8_t *windows = layer_list(m, "attention.sliding_window_pattern"), *heads = layer_list(m, "attention.head_count_kv");
+    struct sl_hparams *hp = &m->hp;
+
+    if (strcmp(m->arch, sl_arch_mimo2.name) != 0 || !windows || !heads || !hp->n_layer)
+        return 0;
+    m->near = calloc(hp->n_layer, 1);
+    if (!m->near)
+        return sl_fail(e, SL_EFAIL, "out of memory for %" PRIu64 " layers", hp->n_layer);
+    hp->near_window = number(m, "attention.sliding_window", 0);
+    hp->n_dense_last = hp->n_nextn < hp->n_layer ? hp->n_nextn : 0;
+    for (uint64_t i = 0; i < hp->n_layer; i++) {
+        int32_t n = list_at(heads, i);
+
+        m->near[i] = list_at(windows, i) != 0;
+        if (n > 0)
+            *(m->near[i] ? &hp->n_head_kv_near : &hp->n_head_kv_far) = (uint64_t)n;
+    }
+    return 0;
+}
+
 /* Layers with 0 heads for keys have linear attention, as Kimi-K3's. */
 static void set_linear(struct sl_model *m)
 {
     struct sl_hparams *hp = &m->hp;
     uint64_t dim = number(m, "kda.head_dim", 0), conv = number(m, "ssm.conv_kernel", 0);
-    const struct sl_kv *kv;
-    char key[160];
-    int32_t heads;
+    const uint8_t *list = layer_list(m, "attention.head_count_kv");
 
-    snprintf(key, sizeof key, "%.80s.attention.head_count_kv", m->arch);
-    kv = sl_kvs_find(&m->kvs, key);
-    if (!kv || kv->type != SL_KV_ARR || kv->elem != SL_KV_I32 || kv->n < hp->n_layer || dim > UINT16_MAX || conv > UINT16_MAX)
+    if (!list || dim > UINT16_MAX || conv > UINT16_MAX)
         return;
     for (uint64_t i = 0; i < hp->n_layer; i++) {
-        memcpy(&heads, (const uint8_t *)kv->data + i * sizeof heads, sizeof heads);
+        int32_t heads = list_at(list, i);
+
         hp->n_linear += dim && heads == 0;
         if (i == 0 && heads >= 0)
             hp->n_head_kv = (uint64_t)heads;
     }
     if (hp->n_linear && conv && hp->n_head <= UINT16_MAX)
         hp->state = hp->n_head * dim * (dim + 3 * (conv - 1));
+}
+
+/* The first layers that have no router, where no key counts them. */
+static uint64_t dense_layers(const struct sl_model *m)
+{
+    uint64_t least = m->hp.n_layer, layer;
+
+    for (uint32_t i = 0; i < m->n_tensors; i++)
+        if (sl_arch_is_router(m->tensors[i].name) && sl_tensor_layer(m->tensors[i].name, &layer) && layer < least)
+            least = layer;
+    return least;
 }
 
 static void set_hparams(struct sl_model *m)
@@ -214,7 +263,7 @@ static void set_hparams(struct sl_model *m)
     hp->n_head = number(m, "attention.head_count", 0);
     hp->n_head_kv = number(m, "attention.head_count_kv", hp->n_head);
     hp->n_expert = number(m, "expert_count", 0);
-    hp->n_layer_dense = number(m, "leading_dense_block_count", 0);
+    hp->n_layer_dense = number(m, "leading_dense_block_count", strcmp(m->arch, sl_arch_mimo2.name) == 0 ? dense_layers(m) : 0);
     hp->n_embd = number(m, "embedding_length", 0);
     hp->kv_lora = number(m, "attention.kv_lora_rank", 0);
     hp->n_vocab = number(m, "vocab_size", tokens ? tokens->n : 0);
@@ -282,6 +331,7 @@ int sl_model_from_gguf(const struct sl_checkpoint *ck, const struct sl_model_opt
     m->layout = has_tensor(m, ".attn_kv_b.weight") && !has_tensor(m, ".attn_k_b.weight")
                     ? SL_LAYOUT_LEGACY : SL_LAYOUT_MLA;
     set_hparams(m);
+    SL_TRY(sl_model_set_near(m, e));
     SL_TRY(set_pruned(o, m, e));
     return set_names(ck, o, m, e);
 }

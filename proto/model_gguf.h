@@ -10,4 +10,7 @@
 int sl_model_from_gguf(const struct sl_checkpoint *ck, const struct sl_model_opts *o,
                        struct sl_model *m, struct sl_error *e) SL_MUST_USE;
 
+/* Effect: sets m->near and what belongs to it, by the keys of a model that has such layers. Errors: SL_EFAIL. */
+int sl_model_set_near(struct sl_model *m, struct sl_error *e) SL_MUST_USE;
+
 #endif

@@ -137,8 +137,8 @@ struct sl_memory {
  *               layout, as in the paper) n_head x (head_k + head_v), else kv_lora + rope_dim;
  *               for other models n_head_kv x (head_k + head_v). A layer with an indexer has its
  *               key besides (and head_v more where there is no kv_lora), one of linear attention a
- *               state in F32 instead; in models with either, layers for multi-token prediction
- *               have nothing
+ *               state in F32 instead; one that looks at a window alone has its tokens and a micro-batch's;
+ *               in models with any of them, layers for multi-token prediction have nothing
  *   buffers     the sum over devices of: attention scores of one micro-batch in F16
  *               (n_head x ctx x ubatch x 2), its logits in F32 (n_vocab x ubatch x 4), and 0.3 GiB for
  *               the runtime itself

@@ -26,4 +26,7 @@ int sl_plan_make_tasks(const struct sl_plan_input *in, struct sl_plan *p, struct
 int sl_plan_fingerprint(const struct sl_plan_input *in, struct sl_plan *p, struct sl_error *e)
     SL_MUST_USE;
 
+/* plan_memory.c. Returns the bytes that a layer caches of one sequence, in a model that has sl_model.near. */
+uint64_t sl_plan_layer_cache(const struct sl_model *m, uint64_t layer, uint64_t ctx, uint32_t ubatch);
+
 #endif

@@ -1,5 +1,5 @@
 #include "proto/mixture.h"
-#include "proto/plan.h"
+#include "proto/plan_build.h"
 
 #define RUNTIME_BYTES (3ull * (1u << 30) / 10) /* context and libraries of a GPU runtime */
 
@@ -48,9 +48,26 @@ static uint64_t cells(uint64_t tokens)
 }
 
 /* What is looked at beside the window: a micro-batch is in its cache with it. */
-static uint64_t window_cells(const struct sl_hparams *h, uint64_t ctx, uint32_t ubatch)
+static uint64_t window_cells(uint64_t window, uint64_t ctx, uint32_t ubatch)
 {
-    return cells(h->window + ubatch < ctx ? h->window + ubatch : ctx);
+    return cells(window + ubatch < ctx ? window + ubatch : ctx);
+}
+
+uint64_t sl_plan_layer_cache(const struct sl_model *m, uint64_t layer, uint64_t ctx, uint32_t ubatch)
+{
+    const struct sl_hparams *h = &m->hp;
+    uint64_t heads = m->near[layer] ? h->n_head_kv_near : h->n_head_kv_far;
+
+    return mul(mul(heads, 2 * (h->head_k + h->head_v)), m->near[layer] ? window_cells(h->near_window, ctx, ubatch) : ctx);
+}
+
+static uint64_t near_cache(const struct sl_model *m, uint64_t layers, uint64_t ctx, uint32_t ubatch)
+{
+    uint64_t bytes = 0;
+
+    for (uint64_t i = 0; i < layers && bytes < UINT64_MAX / 1024; i++) /* a GGUF file may say anything */
+        bytes += sl_plan_layer_cache(m, i, ctx, ubatch);
+    return bytes;
 }
 
 /* DeepSeek-V4: keys that are values too, of a window in each layer and of compressed tokens, and an indexer's keys. */
@@ -58,16 +75,17 @@ static uint64_t windowed_cache(const struct sl_hparams *h, uint64_t layers, uint
 {
     uint64_t fine = mul(mul(h->n_fine, cells(ctx / SL_FINE)), h->head_k + h->index_dim);
 
-    return 2 * (mul(mul(layers, window_cells(h, ctx, ubatch)), h->head_k) + fine + mul(mul(h->n_coarse, cells(ctx / SL_COARSE)), h->head_k));
+    return 2 * (mul(mul(layers, window_cells(h->window, ctx, ubatch)), h->head_k) + fine + mul(mul(h->n_coarse, cells(ctx / SL_COARSE)), h->head_k));
 }
 
 void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uint32_t devices, uint32_t ubatch,
                     struct sl_memory *out)
 {
     const struct sl_hparams *h = &p->model->hp;
-    bool cached = !h->index_dim && !h->n_linear; /* layers for multi-token prediction */
+    const struct sl_model *m = p->model;
+    bool cached = !h->index_dim && !h->n_linear && !m->near; /* layers for multi-token prediction */
     uint64_t layers = !cached && h->n_nextn < h->n_layer ? h->n_layer - h->n_nextn : h->n_layer;
-    uint64_t seen = h->window ? window_cells(h, ctx, ubatch) + cells(ctx / SL_FINE) : ctx;
+    uint64_t seen = h->window ? window_cells(h->window, ctx, ubatch) + cells(ctx / SL_FINE) : ctx;
     uint64_t buffers = mul(mul(h->n_head, seen), 2 * (uint64_t)ubatch)
                        + mul(h->n_vocab, 4 * (uint64_t)ubatch) + RUNTIME_BYTES;
 
@@ -75,6 +93,8 @@ void sl_plan_memory(const struct sl_plan *p, uint64_t ctx, bool whole_heads, uin
     out->weights = p->tensor_bytes;
     layers -= h->n_linear < layers ? h->n_linear : 0;
     out->kv_cache = mul(mul(cache_values(p->model, whole_heads), 2), mul(layers, ctx)) + mul(4 * h->n_linear, h->state);
+    if (m->near)
+        out->kv_cache = near_cache(m, layers, ctx, ubatch);
     if (h->window)
         out->kv_cache = windowed_cache(h, layers, ctx, ubatch);
     else if (h->index_dim && !whole_heads)

@@ -1,5 +1,5 @@
 #include "proto/mixture.h"
-#include "proto/plan.h"
+#include "proto/plan_build.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -175,7 +175,7 @@ static void add_cache(struct offload *o, const struct sl_plan *p, uint64_t ctx)
 
     sl_plan_memory(p, ctx, p->model->layout == SL_LAYOUT_LEGACY, 1, (uint32_t)(o->row / 4), &mem);
     for (uint64_t i = 0; i < loaded; i++)
-        o->layers[i].cache = mem.kv_cache / (counted ? all : loaded);
+        o->layers[i].cache = p->model->near ? sl_plan_layer_cache(p->model, i, ctx, (uint32_t)(o->row / 4)) : mem.kv_cache / (counted ? all : loaded);
 }
 
 /* Of the layers from one to another, those after the dense ones. */

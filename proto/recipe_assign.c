@@ -21,15 +21,16 @@ struct assign {
 
 static bool in_layers(const struct sl_layers *l, uint64_t i, const struct sl_hparams *hp)
 {
-    uint64_t n = hp->n_layer, dense = hp->n_expert > 1 ? hp->n_layer_dense : 0;
+    uint64_t n = hp->n_layer;
+    bool dense = i < hp->n_layer_dense || (hp->n_dense_last && i + hp->n_dense_last >= n);
 
     switch (l->kind) {
     case SL_LAYERS_RANGE: return i >= l->a && i <= l->b && (i - l->a) % l->step == 0;
     case SL_LAYERS_MORE_BITS: return sl_mixture_more_bits(i, n);
     case SL_LAYERS_FIRST: return i < n / l->a;
     case SL_LAYERS_LAST: return i >= (l->a - 1) * n / l->a;
-    case SL_LAYERS_DENSE: return i < dense;
-    case SL_LAYERS_MOE: return hp->n_expert > 1 && i >= dense;
+    case SL_LAYERS_DENSE: return hp->n_expert > 1 && dense;
+    case SL_LAYERS_MOE: return hp->n_expert > 1 && !dense;
     }
     return false;
 }

@@ -143,6 +143,12 @@ static void set_source(struct job *j, uint32_t run)
     s->block_cols = ms->scale.block_cols;
     s->scale_row0 = r->scale_row0;
     s->scale_cols = ms->scale.cols;
+    if (ms->scale.part_rows) { /* of a matrix that begins with the part */
+        uint64_t part = r->first / ms->cols / ms->scale.part_rows;
+
+        s->first -= part * ms->scale.part_rows * ms->cols;
+        s->scale_row0 -= part * ms->scale.part_blocks;
+    }
     if (!r->narrow)
         return;
     /* One row of a matrix without end that begins at the first scale's column. */
@@ -156,11 +162,11 @@ static void set_source(struct job *j, uint32_t run)
 static int load(const struct job *j, uint32_t run, const struct sl_source *s, uint64_t skip,
                 uint64_t n, float *x)
 {
-    uint64_t bad = 0;
+    uint64_t bad = 0, part_rows = j->env->plan->model->src[j->u->run[run].src].scale.part_rows;
     int rc = sl_load_f32(s, skip, n, x, &bad);
 
     if (rc == SL_ESOURCE)
-        return bad_element(j, run, j->u->run[run].narrow
+        return bad_element(j, run, j->u->run[run].narrow || part_rows
                                        ? bad - s->first + j->u->run[run].first : bad);
     if (rc < 0)
         return sl_fail(j->e, rc, "tensor '%s' holds %s, which are no weights",

@@ -234,7 +234,7 @@ static int stored(struct source_reader *r, uint32_t tensor, uint64_t index, floa
 static int scale_of(struct source_reader *r, const struct sl_scale *s, uint64_t row, uint64_t col,
                     float *v, struct sl_error *e)
 {
-    uint64_t index = row / s->block_rows * s->cols + col / s->block_cols;
+    uint64_t index = sl_scale_row(s, row) * s->cols + col / s->block_cols;
 
     if (s->tensor != r->scale_tensor || index != r->scale_index) {
         SL_TRY(stored(r, s->tensor, index, &r->scale, e));

@@ -176,7 +176,7 @@ static int elements(struct source_rows *r, const struct sl_model_src *s, uint64_
         int rc;
 
         if (s->scale.tensor != SL_NO_TENSOR) {
-            SL_TRY(load_scales(r, &s->scale, row / s->scale.block_rows, e));
+            SL_TRY(load_scales(r, &s->scale, sl_scale_row(&s->scale, row), e));
             src.scale = r->scale;
             src.scale_cols = s->scale.cols;
             src.block_cols = s->scale.block_cols;

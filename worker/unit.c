@@ -64,7 +64,7 @@ static void set_run(const struct source *s, uint32_t src, uint64_t first, uint64
     r->elems = n;
     if (!s->scale_bytes)
         return;
-    r->scale_row0 = row0 / sc->block_rows;
+    r->scale_row0 = sl_scale_row(sc, row0);
     r->narrow = s->narrow;
     if (s->narrow) {
         uint64_t col = first % s->ms->cols, b = col / sc->block_cols;
@@ -73,7 +73,7 @@ static void set_run(const struct source *s, uint32_t src, uint64_t first, uint64
         r->n_scales = (col + n - 1) / sc->block_cols - b + 1;
     } else {
         r->scale_first = r->scale_row0 * sc->cols;
-        r->n_scales = (row1 / sc->block_rows - r->scale_row0 + 1) * sc->cols;
+        r->n_scales = (sl_scale_row(sc, row1) - r->scale_row0 + 1) * sc->cols;
     }
 }
 
@@ -243,6 +243,12 @@ static int too_big(const struct sl_unit_env *env, const struct sl_out_tensor *t,
                    "give more memory", t->name, (unsigned long long)(env->slab_bytes / 1024));
 }
 
+/* At most len elements from `first` on, to the end of the piece of `whole` that it is in. */
+static uint64_t to_end(uint64_t first, uint64_t whole, uint64_t len)
+{
+    return whole - first % whole < len ? whole - first % whole : len;
+}
+
 static int cut_in_order(const struct sl_unit_env *env, const struct sl_cut *c,
                         const struct sl_out_tensor *t, uint64_t left, struct room *room,
                         struct sl_unit *u, struct sl_error *e)
@@ -265,8 +271,10 @@ static int cut_in_order(const struct sl_unit_env *env, const struct sl_cut *c,
         if (copied && u->n_runs)
             break;
         room->raw = u->raw;
-        if (s.narrow && s.ms->cols - first % s.ms->cols < len)
-            len = s.ms->cols - first % s.ms->cols;
+        if (s.narrow)
+            len = to_end(first, s.ms->cols, len);
+        if (s.scale_bytes && s.ms->scale.part_rows)
+            len = to_end(first, s.ms->scale.part_rows * s.ms->cols, len);
         n = most(room, &s, src, first, len < left ? len : left, c->grain);
         if (!n)
             break;

@@ -37,10 +37,10 @@ static int check_source(const struct sl_unit_env *env, const struct sl_model_src
     SL_TRY(check_extent(env->ck, ms->tensor, ms->rows, ms->cols, e));
     if (sc->tensor == SL_NO_TENSOR)
         return 0;
-    if (sc->tensor >= env->ck->n_tensors || !sc->block_rows || !sc->block_cols)
+    if (sc->tensor >= env->ck->n_tensors || !sc->block_rows || !sc->block_cols || (sc->part_rows && !sc->part_blocks))
         return bad_plan(t, "scales", e);
     SL_TRY(check_extent(env->ck, sc->tensor, sc->rows, sc->cols, e));
-    if ((ms->rows - 1) / sc->block_rows >= sc->rows || (ms->cols - 1) / sc->block_cols >= sc->cols)
+    if (sl_scale_row(sc, ms->rows - 1) >= sc->rows || (ms->cols - 1) / sc->block_cols >= sc->cols)
         return sl_fail(e, SL_ESOURCE, "tensor '%s' has fewer block scales ('%s') than blocks",
                        st->name, env->ck->tensors[sc->tensor].name);
     return 0;

@@ -1,4 +1,4 @@
-"""A checkpoint's one shard, made of random tensors."""
+"""A checkpoint's shards, one or more, made of random tensors."""
 import json
 import os
 
@@ -10,9 +10,13 @@ from reference import E4M3
 class ShardMaker:
     def __init__(self, seed):
         self.rng = np.random.default_rng(seed)
-        self.header, self.parts, self.at = {}, [], 0
+        self.begin()
         self.codes = np.argsort(E4M3[:127], kind="stable")
         self.values = E4M3[:127][self.codes]
+
+    def begin(self):
+        """Another shard."""
+        self.header, self.parts, self.at = {}, [], 0
 
     def add(self, name, dtype, a):
         data = np.ascontiguousarray(a).tobytes()
@@ -29,9 +33,9 @@ class ShardMaker:
         w = self.codes[np.searchsorted(self.values, np.minimum(np.abs(x), 448))].astype(np.uint8)
         self.add(name, "F8_E4M3", w | np.where(x < 0, 128, 0).astype(np.uint8))
 
-    def write(self, folder):
+    def write(self, folder, name="model.safetensors"):
         os.makedirs(folder, exist_ok=True)
         header = json.dumps(self.header).encode()
         header += b" " * (-len(header) % 8)
-        with open(os.path.join(folder, "model.safetensors"), "wb") as f:
+        with open(os.path.join(folder, name), "wb") as f:
             f.write(len(header).to_bytes(8, "little") + header + b"".join(self.parts))

@@ -124,6 +124,13 @@ static void test_views(void **state)
     convert(add_views, true);
 }
 
+static void test_parts(void **state)
+{
+    (void)state;
+    convert(add_parts, false);
+    convert(add_parts, true);
+}
+
 static void test_alike(void **state)
 {
     (void)state;
@@ -166,7 +173,7 @@ static void rows_of(struct world *w)
 
 static void test_single_rows(void **state)
 {
-    void (*const what[])(struct world *) = {add_copies, add_scaled, add_heads, add_packed, add_views, add_made};
+    void (*const what[])(struct world *) = {add_copies, add_scaled, add_heads, add_packed, add_views, add_parts, add_made};
 
     (void)state;
     for (int k = 0; k < 6; k++) {
@@ -395,6 +402,7 @@ int main(void)
         cmocka_unit_test(test_packed),
         cmocka_unit_test(test_heads),
         cmocka_unit_test(test_views),
+        cmocka_unit_test(test_parts),
         cmocka_unit_test(test_alike),
         cmocka_unit_test(test_single_rows),
         cmocka_unit_test(test_many_in_one_task),

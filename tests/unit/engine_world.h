@@ -339,9 +339,12 @@ static inline float world_element(const struct world *w, uint32_t src, uint64_t 
     const struct sl_model_src *s = &w->src[src];
     float x = world_decode(s->dtype, w->data[s->tensor], row * s->cols + col);
 
-    if (s->scale.tensor != SL_NO_TENSOR)
+    if (s->scale.tensor != SL_NO_TENSOR) {
+        uint64_t part = s->scale.part_rows ? row / s->scale.part_rows : 0, in = row - part * s->scale.part_rows;
+
         x *= world_decode(w->tensor[s->scale.tensor].dtype, w->data[s->scale.tensor],
-                          row / s->scale.block_rows * s->scale.cols + col / s->scale.block_cols);
+                          (part * s->scale.part_blocks + in / s->scale.block_rows) * s->scale.cols + col / s->scale.block_cols);
+    }
     return x;
 }
 

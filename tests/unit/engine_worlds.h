@@ -274,6 +274,36 @@ static void add_views(struct world *w)
     world_weigh(w, add_view(w, "up.q3_k", SL_TYPE_Q3_K, &up, (uint64_t[3]){256, 24, 5}, s, 0, 256 * 31));
 }
 
+/* A source of several parts, whose blocks of br rows begin anew with each. */
+static uint32_t source_of_parts(struct world *w, const char *name, uint64_t parts, uint64_t each, uint64_t cols, uint64_t br, uint64_t bc)
+{
+    uint64_t blocks = (each + br - 1) / br, rows = parts * each;
+    uint32_t s = world_source(w, 1, name, SL_DTYPE_F8_E4M3, rows, cols, SL_DTYPE_F32, (rows + parts * blocks - 1) / (parts * blocks), bc);
+
+    assert_int_equal(w->src[s].scale.rows, parts * blocks);
+    w->src[s].scale.block_rows = br;
+    w->src[s].scale.part_rows = each;
+    w->src[s].scale.part_blocks = blocks;
+    return s;
+}
+
+/* Queries, keys and values of four parts, one kind after the other; in order, as rows longer than a slab, and with a scale for
+ * every three weights of a row, which fit none. */
+static void add_parts(struct world *w)
+{
+    static const struct sl_view kinds = {3, {{48 * 512, 0, 12 * 512, {4, 1}, {20 * 512}}, {16 * 512, 12 * 512, 4 * 512, {4, 1}, {20 * 512}},
+                                             {16 * 512, 16 * 512, 4 * 512, {4, 1}, {20 * 512}}}, 0};
+    const uint64_t tall[3] = {512, 80};
+    uint32_t s = source_of_parts(w, "kinds", 4, 20, 512, 16, 128);
+
+    add_view(w, "kinds.f32", SL_TYPE_F32, &kinds, tall, s, 0, 0);
+    add_view(w, "kinds.q6_k", SL_TYPE_Q6_K, &kinds, tall, s, 0, 512 * 37);
+    world_weigh(w, add_view(w, "kinds.q3_k.weighted", SL_TYPE_Q3_K, &kinds, tall, s, 0, 512 * 13));
+    add(w, world_out(w, "parts.q4_k", SL_TYPE_Q4_K, SL_COPY, 512, 80, 0, s, 1), 512 * 33);
+    s = source_of_parts(w, "threes", 2, 4, 32768, 3, 3);
+    add(w, world_out(w, "threes.q4_k", SL_TYPE_Q4_K, SL_COPY, 32768, 8, 0, s, 1), 0);
+}
+
 /* What a thread keeps from one piece of work to the next, column weights and a block of
  * zeros, is another tensor's or another type's the next time. */
 static void add_alike(struct world *w)

@@ -1,0 +1,314 @@
+/* MiMo-V2-Flash, V2.5: layers that look at a window of tokens between those that look at all, the former with more heads of keys
+ * and with sinks; keys' heads longer than values'; experts without a shared one, routed by sigmoid; three layers for multi-token
+ * prediction, kept behind the others. V2.5 ships queries, keys and values in one matrix, each in the parts that several machines
+ * had, and scales of FP8 that begin anew with each part. */
+#include "proto/arch_table.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <string.h>
+
+#define MTP_LAYERS 3 /* that were published; the converter writes no other number */
+#define L SL_W_LAYER
+#define FULL (SL_W_LAYER | SL_W_FULL)
+#define WINDOW (SL_W_LAYER | SL_W_WINDOW)
+#define NEXTN (SL_W_LAYER | SL_W_NEXTN)
+#define OF_LAYER "model.layers.{i}."
+#define ATTN OF_LAYER "self_attn."
+
+static const struct sl_tensor_tmpl attention[] = {
+    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", L | SL_W_APART, SL_N_Q_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", FULL | SL_W_APART, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", WINDOW | SL_W_APART, SL_N_K_ROWS_WINDOW, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", FULL | SL_W_APART, SL_N_V_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", WINDOW | SL_W_APART, SL_N_V_ROWS_WINDOW, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_qkv.weight", ATTN "qkv_proj.weight", FULL | SL_W_FUSED, SL_N_QKV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_qkv.weight", ATTN "qkv_proj.weight", WINDOW | SL_W_FUSED, SL_N_QKV_ROWS_WINDOW, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", L, SL_N_EMBD, SL_N_O_COLS, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_sinks.weight", ATTN "attention_sink_bias", L | SL_W_SINKS, SL_N_NONE, SL_N_HEAD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.ffn_norm.weight", OF_LAYER "post_attention_layernorm.weight", L | SL_W_TRUNK, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    SL_END_TENSORS,
+};
+
+static const struct sl_tensor_tmpl nextn[] = {
+    {"blk.{i}.ffn_norm.weight", OF_LAYER "pre_mlp_layernorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.layer_output_norm.weight", OF_LAYER "final_layernorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.nextn.eh_proj.weight", OF_LAYER "eh_proj.weight", NEXTN, SL_N_EMBD, SL_N_TWO_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.nextn.enorm.weight", OF_LAYER "enorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.nextn.hnorm.weight", OF_LAYER "hnorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    SL_END_TENSORS,
+};
+
+static const struct sl_tensor_tmpl *const tensors[] = {
+    sl_arch_common_tensors, attention, sl_arch_dense_tensors, sl_arch_expert_tensors, nextn, NULL,
+};
+
+static const struct sl_field fields[] = {
+    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER - MTP_LAYERS, 0},
+    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
+    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
+    {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
+    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
+    {SL_N_HEAD_KV, "num_key_value_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
+    {SL_N_HEAD_KV_WINDOW, "swa_num_key_value_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
+    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
+    {SL_N_HEAD_DIM, "head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
+    {SL_N_V_DIM, "v_head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
+    {SL_N_WINDOW, "sliding_window", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
+    {SL_N_EXPERT, "n_routed_experts", SL_FIELD_INT, true, 1, 1 << 14, 0},
+    {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, true, 1, 1 << 14, 0},
+    {SL_N_MOE_FF, "moe_intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
+    {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 14, NAN},
+    {SL_N_GROUP_USED, "topk_group", SL_FIELD_INT, false, 1, 1 << 14, NAN},
+    {SL_N_RMS_EPS_LATE, "layernorm_epsilon", SL_FIELD_FLOAT, false, 0, 1, 1e-5},
+    {SL_N_VALUE_SCALE, "attention_value_scale", SL_FIELD_FLOAT, false, 1e-6, 1e6, NAN},
+    {SL_N_NEXTN, "num_nextn_predict_layers", SL_FIELD_INT, false, 0, MTP_LAYERS, MTP_LAYERS},
+    SL_END_FIELDS,
+};
+
+/* ---- where queries, keys and values lie ---- */
+
+/* Each part has rows of queries, of keys and of values; the output has all queries first. */
+static void part_view(const struct sl_params *p, enum sl_num k_rows, enum sl_num v_rows, uint64_t parts, struct sl_view *v)
+{
+    const uint64_t rows[3] = {p->num[SL_N_Q_ROWS].u, p->num[k_rows].u, p->num[v_rows].u}, cols = p->num[SL_N_EMBD].u;
+    const uint64_t whole = (rows[0] + rows[1] + rows[2]) / parts * cols;
+    uint64_t at = 0;
+
+    for (int i = 0; i < 3; i++) {
+        uint64_t run = rows[i] / parts * cols;
+
+        if (rows[i] % parts)
+            return;
+        v->part[i] = (struct sl_view_part){.elems = parts * run, .first = at, .run = run, .n = {parts, 1}, .step = {whole}};
+        at += run;
+    }
+    v->n_parts = 3;
+}
+
+static int derive_views(struct sl_params *p, struct sl_error *e)
+{
+    const struct sl_number *n = p->num;
+
+    SL_TRY(sl_num_mul(p, SL_N_Q_ROWS, n[SL_N_HEAD].u, n[SL_N_HEAD_DIM].u, e));
+    SL_TRY(sl_num_mul(p, SL_N_O_COLS, n[SL_N_HEAD].u, n[SL_N_V_DIM].u, e));
+    SL_TRY(sl_num_mul(p, SL_N_KV_ROWS, n[SL_N_HEAD_KV].u, n[SL_N_HEAD_DIM].u, e));
+    SL_TRY(sl_num_mul(p, SL_N_V_ROWS, n[SL_N_HEAD_KV].u, n[SL_N_V_DIM].u, e));
+    SL_TRY(sl_num_mul(p, SL_N_K_ROWS_WINDOW, n[SL_N_HEAD_KV_WINDOW].u, n[SL_N_HEAD_DIM].u, e));
+    SL_TRY(sl_num_mul(p, SL_N_V_ROWS_WINDOW, n[SL_N_HEAD_KV_WINDOW].u, n[SL_N_V_DIM].u, e));
+    sl_num_set(p, SL_N_QKV_ROWS, n[SL_N_Q_ROWS].u + n[SL_N_KV_ROWS].u + n[SL_N_V_ROWS].u);
+    sl_num_set(p, SL_N_QKV_ROWS_WINDOW, n[SL_N_Q_ROWS].u + n[SL_N_K_ROWS_WINDOW].u + n[SL_N_V_ROWS_WINDOW].u);
+    for (int k = 0; k < SL_SCALE_PARTS; k++) {
+        part_view(p, SL_N_KV_ROWS, SL_N_V_ROWS, sl_scale_parts[k], &p->views[k]);
+        part_view(p, SL_N_K_ROWS_WINDOW, SL_N_V_ROWS_WINDOW, sl_scale_parts[k], &p->views[SL_SCALE_PARTS + k]);
+    }
+    return 0;
+}
+
+static void arrange(const struct sl_params *p, const struct sl_tensor_tmpl *t, struct sl_arrangement *a)
+{
+    if (t->when & SL_W_FUSED)
+        a->of_parts = &p->views[t->when & SL_W_WINDOW ? SL_SCALE_PARTS : 0];
+}
+
+static bool drops(const struct sl_params *p, const char *name)
+{
+    return p->no_mtp && strncmp(name, "model.mtp.", 10) == 0;
+}
+
+/* ---- facts ---- */
+
+/* What the entry for windows must be as the one for all tokens is. */
+static int check_same(const struct sl_params *p, const char *name, const char *of_window, struct sl_error *e)
+{
+    const cJSON *a = cJSON_GetObjectItemCaseSensitive(p->config, name), *b = cJSON_GetObjectItemCaseSensitive(p->config, of_window);
+
+    if (cJSON_IsNumber(b) && b->valuedouble == a->valuedouble)
+        return 0;
+    return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"%s\" is not what \"%s\" is, and llama.cpp's %s has one for all layers", of_window, name,
+                   p->arch->name);
+}
+
+/* Entry i of a list of 0 and 1 for each layer, which is not taken for anything else. */
+static int read_list(const struct sl_params *p, const char *name, enum sl_layer_kind kind, bool when, uint8_t *kinds, struct sl_error *e)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(p->config, name), *x;
+    uint64_t n = p->num[SL_N_LAYER].u, i = 0;
+
+    if (!cJSON_IsArray(list) || (uint64_t)cJSON_GetArraySize(list) != n)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" is no list of %u entries, one for each layer", name, (unsigned)n);
+    cJSON_ArrayForEach(x, list) {
+        if (!cJSON_IsNumber(x) || (x->valuedouble != 0 && x->valuedouble != 1))
+            return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" has an entry for layer %u that is not 0 or 1", name, (unsigned)i);
+        if ((x->valuedouble != 0) == when)
+            kinds[i] |= (uint8_t)kind;
+        i++;
+    }
+    return 0;
+}
+
+static int derive_layers(struct sl_params *p, struct sl_error *e)
+{
+    bool full = sl_config_bool(p->config, "add_full_attention_sink_bias", false), near = sl_config_bool(p->config, "add_swa_attention_sink_bias", false);
+    uint64_t n = p->num[SL_N_LAYER].u, dense = 0;
+    bool any = false;
+
+    SL_TRY(read_list(p, "hybrid_layer_pattern", SL_LAYER_WINDOW, true, p->kinds, e));
+    SL_TRY(read_list(p, "moe_layer_freq", SL_LAYER_DENSE, false, p->kinds, e));
+    for (uint64_t i = 0; i < n; i++)
+        any = any || (p->kinds[i] & SL_LAYER_WINDOW);
+    if (!any)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"hybrid_layer_pattern\" tells of no layer with a window, without which llama.cpp's %s "
+                       "does not run", p->arch->name);
+    while (dense < n && (p->kinds[dense] & SL_LAYER_DENSE))
+        dense++;
+    sl_num_set(p, SL_N_DENSE, dense);
+    for (uint64_t i = n; i < n + MTP_LAYERS; i++)
+        p->kinds[i] = SL_LAYER_WINDOW | SL_LAYER_DENSE;
+    for (uint64_t i = 0; i < n + MTP_LAYERS; i++)
+        if (p->kinds[i] & SL_LAYER_WINDOW ? near : full)
+            p->kinds[i] |= SL_LAYER_SINKS;
+    p->has_kinds = true;
+    return 0;
+}
+
+/* What llama.cpp's text has, and no key says otherwise. */
+static int check_routing(struct sl_params *p, struct sl_error *e)
+{
+    const char *func = sl_config_str(p->config, "scoring_func"), *method = sl_config_str(p->config, "topk_method");
+    double scale = 1, shared = 0;
+
+    if (!method || strcmp(method, "noaux_tc") != 0)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"topk_method\" is '%.60s'; supported for %s: noaux_tc", method ? method : "(none)", p->hf_class);
+    if (func && strcmp(func, "sigmoid") != 0)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"scoring_func\" is '%.60s'; supported for %s: sigmoid", func, p->hf_class);
+    SL_TRY(sl_config_float(p->config, "", "routed_scaling_factor", &scale, e));
+    SL_TRY(sl_config_float(p->config, "", "n_shared_experts", &shared, e));
+    if (scale != 1 || shared != 0 || !sl_config_bool(p->config, "norm_topk_prob", true))
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"%s\" is %s, and llama.cpp's %s has %s",
+                       scale != 1 ? "routed_scaling_factor" : shared != 0 ? "n_shared_experts" : "norm_topk_prob",
+                       scale != 1 ? "not 1" : shared != 0 ? "not 0" : "false", p->arch->name,
+                       scale != 1 ? "1" : shared != 0 ? "none" : "weights of experts whose sum is 1");
+    if (func)
+        SL_TRY(sl_arch_gating(p, func, e));
+    p->when |= SL_W_CORR;
+    return sl_arch_check_experts(p, e);
+}
+
+/* The base for windows: the first of its names that is there, be it null, unless rope_parameters has a part for each kind of layer. */
+static int read_theta(struct sl_params *p, const cJSON *rope, struct sl_error *e)
+{
+    static const char *const names[] = {"local_rope_theta", "rope_local_theta", "rope_theta_local", "swa_rope_theta", "rope_local_base_freq"};
+    const cJSON *near = cJSON_GetObjectItemCaseSensitive(rope, "sliding_attention"), *from = p->config;
+    const char *name = "rope_theta";
+    double theta = NAN;
+
+    if (near || cJSON_GetObjectItemCaseSensitive(rope, "full_attention"))
+        from = near;
+    for (size_t i = 0; from == p->config && i < sizeof names / sizeof *names; i++)
+        if (cJSON_GetObjectItemCaseSensitive(from, name = names[i]))
+            break;
+    SL_TRY(sl_config_float(from, from == near ? "rope_parameters.sliding_attention." : "", name, &theta, e));
+    if (theta <= 0)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" is %g: expected a positive number", name, theta);
+    if (!isnan(theta))
+        sl_num_set_f(p, SL_N_ROPE_THETA_WINDOW, theta);
+    return 0;
+}
+
+static int derive_rope(struct sl_params *p, struct sl_error *e)
+{
+    const cJSON *rope = cJSON_GetObjectItemCaseSensitive(p->config, "rope_parameters");
+    uint64_t head = p->num[SL_N_HEAD_DIM].u, dim;
+    double part = NAN;
+
+    SL_TRY(sl_arch_no_llama3(p, e));
+    SL_TRY(sl_rope_float(p, "partial_rotary_factor", &part, e));
+    SL_TRY(sl_config_float(rope, "rope_parameters.", "partial_rotary_factor", &part, e));
+    if (isnan(part))
+        return sl_fail(e, SL_ESOURCE, "config.json has no \"partial_rotary_factor\", which %s needs", p->hf_class);
+    dim = part > 0 && part <= 1 ? (uint64_t)((double)head * part) : 0;
+    if (!dim || dim % 2)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"partial_rotary_factor\" is %g of heads of %u: an even number of "
+                       "their rows is needed", part, (unsigned)head);
+    sl_num_set(p, SL_N_ROPE_DIM, dim);
+    return read_theta(p, rope, e);
+}
+
+/* Older names of the same number come earlier among the keys. */
+static int derive_eps(struct sl_params *p, struct sl_error *e)
+{
+    const char *name = cJSON_GetObjectItemCaseSensitive(p->config, "rms_norm_eps") ? "rms_norm_eps" : "norm_eps";
+    double early = NAN;
+
+    SL_TRY(sl_config_float(p->config, "", name, &early, e));
+    if (isnan(early))
+        return 0;
+    p->num[SL_N_RMS_EPS] = p->num[SL_N_RMS_EPS_LATE];
+    p->num[SL_N_RMS_EPS_LATE] = (struct sl_number){0};
+    return 0;
+}
+
+static int derive(struct sl_params *p, struct sl_error *e)
+{
+    static const char *const same[][2] = {
+        {"head_dim", "swa_head_dim"}, {"v_head_dim", "swa_v_head_dim"}, {"num_attention_heads", "swa_num_attention_heads"},
+    };
+    const char *layout = sl_config_str(p->config, "attention_projection_layout");
+    const char *store = sl_config_str(cJSON_GetObjectItemCaseSensitive(p->config, "quantization_config"), "store_dtype");
+    struct sl_number *n = p->num;
+
+    if (store && strcmp(store, "mxfp4") == 0)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.store_dtype is 'mxfp4', which is not supported for %s: give an FP8 or "
+                       "BF16 checkpoint of the model", p->hf_class);
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++)
+        SL_TRY(check_same(p, same[i][0], same[i][1], e));
+    if (p->tied || sl_config_bool(p->config, "attention_bias", false))
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"%s\" is true, which llama.cpp's %s cannot have",
+                       p->tied ? "tie_word_embeddings" : "attention_bias", p->arch->name);
+    if (n[SL_N_HEAD].u % n[SL_N_HEAD_KV].u || n[SL_N_HEAD].u % n[SL_N_HEAD_KV_WINDOW].u)
+        return sl_fail(e, SL_ESOURCE, "config.json: %u heads cannot be divided among %u \"num_key_value_heads\" and %u \"swa_num_key_value_heads\"",
+                       (unsigned)n[SL_N_HEAD].u, (unsigned)n[SL_N_HEAD_KV].u, (unsigned)n[SL_N_HEAD_KV_WINDOW].u);
+    SL_TRY(derive_layers(p, e));
+    SL_TRY(check_routing(p, e));
+    SL_TRY(derive_rope(p, e));
+    SL_TRY(derive_eps(p, e));
+    SL_TRY(derive_views(p, e));
+    sl_num_set(p, SL_N_HEAD_DIM_K, n[SL_N_HEAD_DIM].u);
+    sl_num_set(p, SL_N_HEAD_DIM_V, n[SL_N_V_DIM].u);
+    p->joined = layout && strcmp(layout, "fused_qkv") == 0;
+    if (!n[SL_N_NEXTN].u) /* no key */
+        n[SL_N_NEXTN] = (struct sl_number){0};
+    else if (n[SL_N_NEXTN].u != MTP_LAYERS)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"num_nextn_predict_layers\" is %u; supported for %s: %d, or --no-mtp", (unsigned)n[SL_N_NEXTN].u,
+                       p->hf_class, MTP_LAYERS);
+    sl_arch_keep_mtp(p);
+    return 0;
+}
+
+static const struct sl_key_tmpl keys[] = {
+    {"attention.sliding_window", SL_KV_U32, SL_N_WINDOW, 0},
+    {"attention.sliding_window_pattern", SL_KV_I32, SL_N_WINDOW, SL_KEY_WINDOWS},
+    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
+    {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM, 0},
+    {"attention.layer_norm_rms_epsilon", SL_KV_F32, SL_N_RMS_EPS_LATE, 0},
+    {"attention.value_scale", SL_KV_F32, SL_N_VALUE_SCALE, 0},
+    {"nextn_predict_layers", SL_KV_U32, SL_N_NEXTN, 0},
+    SL_END_KEYS,
+};
+
+static const char *const classes[] = {"MiMoV2FlashForCausalLM", "MiMoV2ForCausalLM", NULL};
+
+const struct sl_arch sl_arch_mimo2 = {
+    .name = "mimo2",
+    .classes = classes,
+    .fields = fields,
+    .tensors = tensors,
+    .keys = keys,
+    .derive = derive,
+    .arrange = arrange,
+    .drops = drops,
+    .mtp_prefix = "model.mtp.layers.",
+    .mtp_sign = "model.mtp.layers.0.eh_proj.weight",
+    .joined = ATTN "qkv_proj.weight",
+};

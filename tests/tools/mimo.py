@@ -1,0 +1,252 @@
+#!/usr/bin/env python3
+"""Checkpoints in MiMo-V2's form, and their GGUF computed in numpy, sharing nothing with Sluice.
+
+  mimo.py make DIR [--parts 4|8] [--bf16] [--no-mtp] [--set NAME=VALUE...]
+      a small checkpoint in FP8, as MiMo-V2-Flash; --parts: as V2.5, its queries, keys and values in one matrix of so many
+      parts, within a model that sees and hears; --set: an entry of config.json
+  mimo.py keys DIR FILE.gguf [--no-mtp]     the architecture's keys and the tokenizer's, and their order
+  mimo.py compare DIR FILE.gguf... [--no-mtp]   each tensor's bytes: F32, or F16 or BF16 of it
+"""
+import argparse
+import json
+import os
+import sys
+
+import numpy as np
+
+from gguf_same import same_keys, same_tensors
+from model_keys import special_keys, tokenizer_keys
+from reference import E4M3, Checkpoint, to_bf16
+from shard_maker import ShardMaker
+
+RULES = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+CONFIG = {
+    "add_full_attention_sink_bias": False, "add_swa_attention_sink_bias": True, "attention_bias": False, "attention_chunk_size": 8,
+    "attention_value_scale": 0.707, "dtype": "bfloat16", "eos_token_id": 1, "head_dim": 96, "hidden_act": "silu", "hidden_size": 256,
+    "hybrid_block_size": None, "hybrid_layer_pattern": [0, 1, 1, 0], "intermediate_size": 512, "layernorm_epsilon": 1e-05,
+    "max_position_embeddings": 262144, "moe_intermediate_size": 256, "moe_layer_freq": [0, 1, 1, 1], "n_group": 1,
+    "n_routed_experts": 8, "n_shared_experts": None, "norm_topk_prob": True, "num_attention_heads": 8, "num_experts_per_tok": 2,
+    "num_hidden_layers": 4, "num_key_value_heads": 2, "partial_rotary_factor": 0.334, "rope_theta": 5000000,
+    "routed_scaling_factor": None, "scoring_func": "sigmoid", "sliding_window": 8, "sliding_window_size": 8, "swa_head_dim": 96,
+    "swa_num_attention_heads": 8, "swa_num_key_value_heads": 4, "swa_rope_theta": 10000, "swa_v_head_dim": 64,
+    "tie_word_embeddings": False, "topk_group": 1, "topk_method": "noaux_tc", "v_head_dim": 64, "vocab_size": 4200,
+}
+NAMES = {
+    "input_layernorm.weight": "attn_norm.weight", "post_attention_layernorm.weight": "ffn_norm.weight",
+    "pre_mlp_layernorm.weight": "ffn_norm.weight", "final_layernorm.weight": "layer_output_norm.weight",
+    "self_attn.qkv_proj.weight": "attn_qkv.weight", "self_attn.o_proj.weight": "attn_output.weight",
+    "self_attn.attention_sink_bias": "attn_sinks.weight", "mlp.gate.weight": "ffn_gate_inp.weight",
+    "mlp.gate.e_score_correction_bias": "exp_probs_b.bias",
+}
+NAMES.update({f"self_attn.{k}_proj.weight": f"attn_{k}.weight" for k in "qkv"})
+NAMES.update({f"mlp.{k}_proj.weight": f"ffn_{k}.weight" for k in ("gate", "up", "down")})
+NAMES.update({f"{k}.weight": f"nextn.{k}.weight" for k in ("eh_proj", "enorm", "hnorm")})
+ONCE = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight", "lm_head.weight": "output.weight"}
+MTP = "model.mtp.layers."
+
+
+def heads_of(c, window):
+    return c["swa_num_key_value_heads" if window else "num_key_value_heads"]
+
+
+def rows_of(c, window):
+    return [c["num_attention_heads"] * c["head_dim"], heads_of(c, window) * c["head_dim"], heads_of(c, window) * c["v_head_dim"]]
+
+
+class Maker(ShardMaker):
+    def __init__(self, c, fp8, parts):
+        super().__init__(2)
+        self.c, self.fp8, self.split = c, fp8, parts
+
+    def bf16(self, name, *shape, fan=None):
+        self.add_bf16(name, self.gauss(*shape) / np.float32((fan or shape[-1]) ** 0.5))
+
+    def add_bf16(self, name, x):
+        self.add(name, "BF16", to_bf16(x).reshape(x.shape))
+
+    def norm(self, name):
+        self.add_bf16(name, np.float32(1) + np.float32(0.1) * self.gauss(self.c["hidden_size"]))
+
+    def linear(self, name, rows, cols, parts=1):
+        if not self.fp8:
+            return self.bf16(name + ".weight", rows, cols)
+        self.e4m3(name + ".weight", rows, cols)
+        s = (0.75 + 0.5 * self.rng.random((parts * -(-(rows // parts) // 128), -(-cols // 128)))) / (60 * cols ** 0.5)
+        self.add(name + ".weight_scale_inv", "F32", s.astype(np.float32))
+
+    def network(self, p, ff):
+        n = self.c["hidden_size"]
+        self.linear(p + "down_proj", n, ff)
+        self.linear(p + "gate_proj", ff, n)
+        self.linear(p + "up_proj", ff, n)
+
+    def layer(self, p, window, dense, mtp=False):
+        c = self.c
+        n, rows = c["hidden_size"], rows_of(c, window)
+        self.norm(p + "input_layernorm.weight")
+        self.norm(p + ("pre_mlp_layernorm.weight" if mtp else "post_attention_layernorm.weight"))
+        if c["add_swa_attention_sink_bias" if window else "add_full_attention_sink_bias"]:
+            self.bf16(p + "self_attn.attention_sink_bias", c["num_attention_heads"], fan=1)
+        if self.split:
+            self.linear(p + "self_attn.qkv_proj", sum(rows), n, self.split)
+        else:
+            for k, r in zip("qkv", rows):
+                self.linear(f"{p}self_attn.{k}_proj", r, n)
+        self.bf16(p + "self_attn.o_proj.weight", n, c["num_attention_heads"] * c["v_head_dim"])
+        if dense:
+            return self.network(p + "mlp.", c["intermediate_size"])
+        self.bf16(p + "mlp.gate.weight", c["n_routed_experts"], n)
+        self.add(p + "mlp.gate.e_score_correction_bias", "F32", np.float32(0.02) * self.gauss(c["n_routed_experts"]))
+        for e in range(c["n_routed_experts"]):
+            self.network(f"{p}mlp.experts.{e}.", c["moe_intermediate_size"])
+
+
+def config(a):
+    c = json.loads(json.dumps(CONFIG))
+    for item in a.set:
+        name, value = item.split("=", 1)
+        c[name] = json.loads(value)
+    if a.parts:
+        c.update(architectures=["MiMoV2ForCausalLM"], model_type="mimo_v2", attention_projection_layout="fused_qkv",
+                 rope_scaling={"rope_type": "default", "type": "default"}, vision_config={"depth": 1, "hidden_size": 32},
+                 audio_config={"input_local_layers": 1})
+    else:
+        c.update(architectures=["MiMoV2FlashForCausalLM"], model_type="mimo_v2_flash")
+    if not a.bf16:
+        c["quantization_config"] = {
+            "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128],
+            "ignored_layers": [f"model.layers.{i}.self_attn.o_proj" for i in range(c["num_hidden_layers"])] + ["model.decoder.self_attn.o_proj"]}
+    return c
+
+
+def tokenizer(folder):
+    tiny = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tiny-v3")
+    text = open(os.path.join(tiny, "tokenizer.json"), encoding="utf-8").read()
+    t = json.loads(text.replace("<｜end▁of▁sentence｜>", "<|endoftext|>"))
+    t["normalizer"] = {"type": "NFC"}
+    for x in t["added_tokens"]:
+        x["special"] = True
+    t["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": RULES}, "behavior": "Isolated", "invert": False},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}]}
+    t["post_processor"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    json.dump(t, open(os.path.join(folder, "tokenizer.json"), "w"))
+    c = {"add_bos_token": False, "add_prefix_space": False, "bos_token": None, "chat_template": "{{ messages }}",
+         "clean_up_tokenization_spaces": False, "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
+         "tokenizer_class": "Qwen2Tokenizer", "unk_token": None}
+    json.dump(c, open(os.path.join(folder, "tokenizer_config.json"), "w"))
+
+
+def cmd_make(a):
+    c = config(a)
+    m, n = Maker(c, not a.bf16, a.parts), c["hidden_size"]
+    m.bf16("lm_head.weight", c["vocab_size"], n)
+    m.bf16("model.embed_tokens.weight", c["vocab_size"], n, fan=1)
+    for i in range(c["num_hidden_layers"]):
+        m.layer(f"model.layers.{i}.", c["hybrid_layer_pattern"][i] == 1, c["moe_layer_freq"][i] == 0)
+    m.norm("model.norm.weight")
+    for name in ("visual.blocks.0.norm1.weight", "audio_encoder.input_local_transformer.norm.weight", "speech_embeddings.0.weight") if a.parts else ():
+        m.bf16(name, 32)
+    files = {"model_pp0_ep0_shard0.safetensors": list(m.header)}
+    m.write(a.dir, "model_pp0_ep0_shard0.safetensors")
+    if not a.no_mtp:
+        m.begin()
+        for i in range(3):
+            p = f"{MTP}{i}."
+            m.layer(p, True, True, True)
+            m.bf16(p + "eh_proj.weight", n, 2 * n)
+            for name in ("enorm", "hnorm", "final_layernorm"):
+                m.norm(f"{p}{name}.weight")
+        files["model_mtp.safetensors"] = list(m.header)
+        m.write(a.dir, "model_mtp.safetensors")
+    index = {"metadata": {"tp_size": a.parts}, "weight_map": {name: file for file, names in files.items() for name in names}}
+    for name, content in {"config.json": c, "model.safetensors.index.json": index}.items():
+        json.dump(content, open(os.path.join(a.dir, name), "w"))
+    tokenizer(a.dir)
+
+
+def expected_keys(c, mtp):
+    n, extra = c["num_hidden_layers"], 3 if mtp else 0
+    windows = c["hybrid_layer_pattern"] + [1] * extra
+    keys = [("block_count", n + extra), ("context_length", c["max_position_embeddings"]), ("embedding_length", c["hidden_size"]),
+            ("feed_forward_length", c["intermediate_size"]), ("attention.head_count", c["num_attention_heads"]),
+            ("attention.head_count_kv", [heads_of(c, w) for w in windows]), ("rope.freq_base", float(c["rope_theta"])),
+            ("rope.freq_base_swa", float(c["swa_rope_theta"])), ("expert_count", c["n_routed_experts"]),
+            ("expert_used_count", c["num_experts_per_tok"]), ("expert_group_count", c["n_group"]),
+            ("expert_group_used_count", c["topk_group"]), ("expert_gating_func", 2), ("attention.key_length", c["head_dim"]),
+            ("attention.value_length", c["v_head_dim"]), ("attention.sliding_window", c["sliding_window"]),
+            ("attention.sliding_window_pattern", windows), ("expert_feed_forward_length", c["moe_intermediate_size"]),
+            ("rope.dimension_count", int(c["head_dim"] * c["partial_rotary_factor"])),
+            ("attention.layer_norm_rms_epsilon", c["layernorm_epsilon"]), ("attention.value_scale", c["attention_value_scale"])]
+    keys += [("nextn_predict_layers", extra)] if extra else []
+    return [("mimo2." + k, v) for k, v in keys]
+
+
+def cmd_keys(a):
+    c = json.load(open(os.path.join(a.dir, "config.json")))
+    return same_keys(a.files[0], ("mimo2.", "tokenizer."), expected_keys(c, not a.no_mtp)
+                     + tokenizer_keys(a.dir, "qwen2", c["vocab_size"]) + special_keys(a.dir))
+
+
+def joined(ck, c, name, window):
+    """Queries, keys and values of all parts, from a matrix of parts; the scales' blocks begin anew with each."""
+    if name + "_scale_inv" not in ck.where:
+        return ck.f32(name)
+    codes, scale = ck.raw(name)[1], ck.raw(name + "_scale_inv")[1]
+    parts = next(n for n in (8, 4) if n * -(-(codes.shape[0] // n) // 128) == scale.shape[0])
+    each = codes.shape[0] // parts
+    whole = []
+    for part, s in zip(np.split(codes, parts), np.split(scale, parts)):
+        s = np.repeat(np.repeat(s, 128, 0)[:each], 128, 1)[:, :codes.shape[1]]
+        whole.append(np.split(E4M3[part] * s, np.cumsum(rows_of(c, window))[:2] // parts))
+    return np.concatenate([x[i] for i in range(3) for x in whole])
+
+
+def wanted(ck, c, mtp):
+    """{GGUF name: a function that gives the values}"""
+    want, layers = {}, c["num_hidden_layers"]
+    for name in ck.where:
+        if name.endswith("_scale_inv") or name.startswith(("visual.", "audio_encoder.", "speech_embeddings.")):
+            continue
+        if name in ONCE:
+            want[ONCE[name]] = lambda name=name: ck.f32(name)
+            continue
+        extra = name.startswith(MTP)
+        if extra and not mtp:
+            continue
+        number, rest = name.split("layers.", 1)[1].split(".", 1)
+        i = int(number) + (layers if extra else 0)
+        if rest.startswith("mlp.experts."):
+            _, _, e, kind, _ = rest.split(".")
+            if e == "0":
+                want[f"blk.{i}.ffn_{kind[:-5]}_exps.weight"] = lambda name=name: np.stack(
+                    [ck.f32(name.replace("experts.0.", f"experts.{e}.")) for e in range(c["n_routed_experts"])])
+        elif rest == "self_attn.qkv_proj.weight":
+            want[f"blk.{i}.attn_qkv.weight"] = lambda name=name, w=extra or c["hybrid_layer_pattern"][int(number)] == 1: joined(ck, c, name, w)
+        else:
+            want[f"blk.{i}.{NAMES[rest]}"] = lambda name=name: ck.f32(name)
+    return want
+
+
+def cmd_compare(a):
+    ck = Checkpoint(a.dir)
+    as_type = {"F32": lambda x: np.ascontiguousarray(x, np.float32), "BF16": to_bf16, "F16": lambda x: x.astype(np.float16)}
+    return same_tensors(a.files, lambda: {name: lambda kind, values=values: as_type[kind](values())
+                                          for name, values in wanted(ck, ck.config, not a.no_mtp).items()})
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("verb", choices=["make", "keys", "compare"])
+    p.add_argument("dir")
+    p.add_argument("files", nargs="*")
+    p.add_argument("--parts", type=int, choices=[4, 8])
+    p.add_argument("--bf16", action="store_true")
+    p.add_argument("--no-mtp", action="store_true")
+    p.add_argument("--set", action="append", default=[])
+    a = p.parse_args()
+    return globals()["cmd_" + a.verb](a)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
