@@ -190,7 +190,7 @@ static int check_routing(struct sl_params *p, struct sl_error *e)
                        scale != 1 ? "not 1" : shared != 0 ? "not 0" : "false", p->arch->name,
                        scale != 1 ? "1" : shared != 0 ? "none" : "weights of experts whose sum is 1");
     if (func)
-        SL_TRY(sl_arch_gating(p, func, e));
+        SL_TRY(sl_arch_gating(p, "scoring_func", func, e));
     p->when |= SL_W_CORR;
     return sl_arch_check_experts(p, e);
 }

@@ -29,7 +29,7 @@ int getaddrinfo(const char *name, const char *port, const struct addrinfo *hints
         (int (*)(const char *, const char *, const struct addrinfo *, struct addrinfo **))dlsym(RTLD_NEXT, "getaddrinfo");
 
     if (name && strcmp(name, "localhost") == 0 && !(hints->ai_flags & AI_NUMERICHOST))
-        name = hints->ai_family != AF_INET ? "::1" : six_alone ? "255.255.255.255" : "127.0.0.1";
+        name = hints->ai_family == AF_INET6 ? "::1" : six_alone ? "255.255.255.255" : "127.0.0.1";
     return real(name, port, hints, out);
 }
 
