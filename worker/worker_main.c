@@ -2,6 +2,7 @@
 #include "proto/config_options.h"
 #include "proto/open_files.h"
 #include "proto/tensor_hash.h"
+#include "worker/io.h"
 #include "worker/worker_run.h"
 
 #include <stdio.h>
@@ -57,6 +58,19 @@ static void make_name(const char *host, const char *device, char name[65])
         snprintf(name, 65, "%.31s-%08x-%.23s", host, (unsigned)sl_xxh64(whole, strlen(whole)), device);
 }
 
+/* io_uring alone: where it is refused each task would fail, and so end its job. */
+static int check_io(enum sl_io_mode mode, struct sl_error *e)
+{
+    const struct sl_io_conf c = {.depth = 4};
+    struct sl_io *io;
+
+    if (mode != SL_IO_URING)
+        return 0;
+    SL_TRY(sl_io_open(mode, &c, &io, e));
+    sl_io_close(io);
+    return 0;
+}
+
 /* user: the name given, or NULL. */
 static int run(void *user, const struct sl_config *c, struct sl_error *e)
 {
@@ -71,6 +85,7 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
     int rc;
 
     SL_TRY(sl_devices_choose(sl_config_text(c, SL_CONFIG_DEVICE), &devices, e));
+    SL_TRY(check_io((enum sl_io_mode)sl_config_number(c, SL_CONFIG_IO), e));
     if (roots->n == 0)
         return sl_fail(e, SL_EUSAGE, "no root: --root DIR says below which folder this worker may read and write");
     SL_TRY(sl_config_there(c, SL_CONFIG_ROOT, e));

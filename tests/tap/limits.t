@@ -112,6 +112,8 @@ is_deeply(hashes("$dir/x.gguf"), golden("$TINY/golden/mla/Q4_K_M.xxh64"), 'with 
 $r = run(tool('confine'), '--no-uring', '--', $SLUICE, 'convert', $TINY, '-o', "$dir/u.gguf", '--recipe', 'q4_k_m', '--io', 'uring');
 ok($r->{rc} == 6 && $r->{err} =~ /io_uring/, '--io uring then says so') or diag("exit $r->{rc} $r->{err}");
 is_deeply([grep { /^u/ } ls($dir)], [], 'and leaves nothing');
+$r = run('timeout', 10, tool('confine'), '--no-uring', '--', "$BUILD/sluice-worker", '--connect', 'ipc:///nowhere/s', '--root', $dir, '--io', 'uring');
+ok($r->{rc} == 6 && $r->{err} =~ /^sluice-worker: io_uring is refused/, 'nor does a worker begin, whose tasks would fail') or diag("exit $r->{rc} $r->{err}");
 
 # ---- one processor
 $r = run(tool('confine'), '--cpus', '1', '--', $SLUICE, 'convert', $TINY, '-o', "$dir/c.gguf", '--recipe', 'q4_k_m');
