@@ -47,7 +47,7 @@ static const struct sl_config_info keys[SL_CONFIG_KEYS] = {
     [SL_CONFIG_THREADS] = {"worker", "threads", "SLUICE_THREADS", SL_CONFIG_IS_NUMBER, false,
         0, 1024, NULL, "0", "compute threads; 0: all processors"},
     [SL_CONFIG_MEM] = {"worker", "mem", "SLUICE_MEM", SL_CONFIG_IS_SIZE, false,
-        16777216, UINT64_C(1) << 48, NULL, "1Gi", "resident memory of a worker"},
+        64000000, UINT64_C(1) << 48, NULL, "1Gi", "resident memory of a worker"},
     [SL_CONFIG_IO] = {"worker", "io", "SLUICE_IO", SL_CONFIG_IS_CHOICE, false, 0, 0,
         "auto|uring|pread", "auto", "how files are read; auto: io_uring where it is allowed"},
     [SL_CONFIG_AHEAD] = {"worker", "ahead", "SLUICE_AHEAD", SL_CONFIG_IS_NUMBER, false, 0, 63,

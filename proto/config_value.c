@@ -96,11 +96,11 @@ static const char *limit_text(const struct sl_config_info *k, uint64_t v, char b
 {
     static const struct sl_size_unit times[] = {{"h", 3600000}, {"min", 60000}, {"s", 1000}, {"ms", 1}};
     static const struct sl_size_unit sizes[] = {{"Ti", UINT64_C(1) << 40}, {"Gi", 1073741824},
-                                        {"Mi", 1048576}, {"", 1}};
+                                        {"Mi", 1048576}, {"M", 1000000}, {"", 1}};
     const struct sl_size_unit *u = k->type == SL_CONFIG_IS_TIME ? times : sizes;
 
     if (k->type == SL_CONFIG_IS_NUMBER)
-        u += 3;
+        u += 4;
     while (v % u->factor)
         u++;
     snprintf(buf, 32, "%llu%s", (unsigned long long)(v / u->factor), u->name);

@@ -284,7 +284,7 @@ static void test_refusals(void **state)
     refuse("[daemon]\nstate_dir = here\n", "expected an absolute path");
     refuse("[daemon]\nstate_dir =\n", "expected an absolute path");
     refuse("[worker]\nmem = 4X\n", "expected a size");
-    refuse("[worker]\nmem = 1M\n", "expected 16Mi to 256Ti");
+    refuse("[worker]\nmem = 63M\n", "expected 64M to 256Ti");
     refuse("[worker]\nio = fast\n", "expected auto|uring|pread, not 'fast'");
     refuse("[sluice]\nendpoint = http://x:1\n", ":2: sluice.endpoint: expected ipc:///PATH or tcp://HOST:PORT");
     refuse("[sluice]\nendpoint = tcp://x:65536\n", "tcp://HOST:PORT (up to 65535), not");
