@@ -143,7 +143,7 @@ static int make_spec(const struct run *r, char **text, struct sl_error *e)
 
 static int begin_store(struct run *r, struct sl_error *e)
 {
-    char buf[PATH_MAX], *spec;
+    char buf[PATH_MAX], *spec = NULL;
     int rc;
 
     SL_TRY(make_spec(r, &spec, e));

@@ -35,6 +35,7 @@ our $QUICK     = $ENV{SLUICE_QUICK} // '';
 delete @ENV{qw(NO_COLOR CLICOLOR_FORCE FORCE_COLOR LANGUAGE),
     grep { /^SLUICE_/ && !/^SLUICE_(?:BUILD|SAN|QUICK|NETNS|PERPLEXITY|PTX_ALL)$/ } keys %ENV};
 $ENV{LC_ALL} = 'C.UTF-8';
+$ENV{PATH} .= ':/usr/sbin:/sbin'; # su leaves root a user's
 $ENV{SLUICE_CONFIG} = '/dev/null';
 make_path("$BUILD/check/tmp");
 my $scratch = tempdir('XXXXXX', DIR => "$BUILD/check/tmp", CLEANUP => 1);

@@ -137,8 +137,5 @@ chmod 0755, "$mini/tests/lib/run_tests.pl";
 rename $mini, "$mini it's here";
 run_ok('make unit below a name with a space and a quote', 'make', '-C', "$mini it's here", 'B=b', 'NVCC=', 'unit');
 run_ok('make help', @make, 'help');
-like(run(@make, '-n', @where, 'fuzz-kernels')->{out}, qr/kernels_differ --seconds 60 /, 'make fuzz: a minute');
-like(run(@make, '-n', @where, 'soak')->{out}, qr/ROUNDS=1000 SECONDS=3600 /, 'make soak: an hour');
-like(run(@make, '-n', @where, 'SECONDS=7', $_)->{out}, qr/(?:--seconds |SECONDS=)7 /, "make $_ SECONDS=7") for qw(fuzz-kernels soak);
 
 done_testing();
