@@ -211,7 +211,7 @@ V_FN void device_run_f4(const uint8_t *p, float scale, int n, vf *x)
     }
 }
 
-/* x[0..n) = output elements from `at` on, n a constant. Returns whether one is not finite. */
+/* x[0..n) = output elements from `at` on, n a constant. Returns whether one is not finite, as it is or rounded. */
 V_FN bool device_load(const struct sl_gpu_work *k, uint64_t at, int n, vf *x)
 {
     struct device_cursor c;
@@ -241,8 +241,10 @@ V_FN bool device_load(const struct sl_gpu_work *k, uint64_t at, int n, vf *x)
     }
     if (k->round) {
         V_UNROLL
-        for (int i = 0; i < n; i++)
+        for (int i = 0; i < n; i++) {
             x[i] = sl_f32_from_bf16(sl_bf16_from_f32(x[i]));
+            bad |= (sl_bits(x[i]) & 0x7f800000) == 0x7f800000;
+        }
     }
     return bad;
 }

@@ -357,9 +357,9 @@ static bool quantize_zeros(const struct job *j, uint64_t n, uint8_t *out)
     return true;
 }
 
-/* Finite weights from output element `at` on whose scale the type cannot hold (mxfp4: one of 2^-128):
- * the source is well, the choice of the type is not. */
-static int out_of_range(const struct job *j, uint64_t at)
+/* Finite weights from output element `at` on whose scale the type cannot hold (mxfp4: one of 2^-128), or a weight
+ * that BF16 cannot, when it is rounded: the source is well, the choice is not. */
+static int out_of_range(const struct job *j, uint64_t at, bool rounded)
 {
     const struct sl_plan *p = j->env->plan;
     const struct sl_checkpoint *ck = j->env->ck;
@@ -367,7 +367,7 @@ static int out_of_range(const struct job *j, uint64_t at)
     uint64_t row = j->t->ne[0], each = j->t->n_src ? j->t->elems / j->t->n_src : 0;
     char advice[SL_NAME_MAX + 64];
 
-    if (j->type == SL_TYPE_F32) /* rounded */
+    if (rounded)
         snprintf(advice, sizeof advice, "bf16; leave --round-through bf16 out");
     else
         snprintf(advice, sizeof advice, "%s; give it a wider type: --tensor-type %s=%s", type, j->t->name,
@@ -383,16 +383,16 @@ static int out_of_range(const struct job *j, uint64_t at)
                    "tensor '%s' (from '%s' in '%s'): the weights from row %llu, column %llu on are too "
                    "%s for %s", j->t->name, from, file,
                    (unsigned long long)(at / row), (unsigned long long)(at % row),
-                   j->type == SL_TYPE_MXFP4 ? "small" : "large", advice);
+                   j->type == SL_TYPE_MXFP4 && !rounded ? "small" : "large", advice);
 }
 
-/* F32 alone keeps what BF16 has no number for; other types refuse it. */
+/* What BF16 has no number for is refused here: not every type's scale would tell of it. BF16 itself does. */
 static int round_bf16(const struct job *j, uint64_t pos, uint64_t n)
 {
     sl_round_bf16(j->s->x, n);
-    for (uint64_t i = 0; i < n && j->type == SL_TYPE_F32; i++)
+    for (uint64_t i = 0; i < n && j->type != SL_TYPE_BF16; i++)
         if (!isfinite(j->s->x[i]))
-            return out_of_range(j, j->u->elem0 + pos + i);
+            return out_of_range(j, j->u->elem0 + pos + i, true);
     return 0;
 }
 
@@ -410,7 +410,7 @@ static int quantize(const struct job *j, uint64_t pos, uint64_t n, uint8_t *out)
     if (rc < 0)
         at += bad;
     if (rc == SL_ESOURCE)
-        return out_of_range(j, at);
+        return out_of_range(j, at, false);
     if (rc < 0)
         return sl_fail(j->e, rc, "tensor '%s': type %s cannot be written", j->t->name,
                        sl_type_info(j->type)->name);

@@ -116,8 +116,7 @@ static bool describe(const struct sl_unit_env *env, const struct sl_unit *u, str
                               .weighted = u->weighted && block > 1 && pt->type != SL_TYPE_Q8_0, .round = u->round,
                               .elems = u->elems, .elem0 = u->elem0, .row = t->ne[0],
                               .matrix = t->n_dims > 1 ? t->ne[0] * t->ne[1] : t->ne[0]};
-    if (!sl_gpu_takes(k->type, k->dtype) || (sl_needs_weights(k->type) && !k->weighted) ||
-        (u->round && k->type == SL_TYPE_F32)) /* it does not look at what was rounded, and F32 keeps it */
+    if (!sl_gpu_takes(k->type, k->dtype) || (sl_needs_weights(k->type) && !k->weighted))
         return false;
     for (uint32_t i = 0; i < u->n_runs; i++)
         if ((int)env->plan->model->src[u->run[i].src].dtype != k->dtype)

@@ -410,7 +410,7 @@ static void weights_below_zero(void **state)
     free(d);
 }
 
-/* A NaN code, an infinity, a product that overflows: one of them is enough. */
+/* A NaN code, an infinity, a product that overflows, what rounding makes infinite: one of them is enough. */
 static void not_finite_is_told(void **state)
 {
     struct data *d = make_data();
@@ -433,6 +433,13 @@ static void not_finite_is_told(void **state)
         k.run[0].scale_cols = k.run[0].block_rows = 1;
         k.run[0].block_rows = k.run[0].block_cols = ROW * 100;
         memcpy(d->bytes + n, &(float){1e37f}, 4);
+        launch(d, &k);
+        assert_int_equal(d->status, 1);
+        k = plain(d, types[i], sl_needs_weights(types[i]), n);
+        memcpy(d->bytes + 4 * at, &(float){-3.4e38f}, 4); /* BF16 has no such number */
+        launch(d, &k);
+        assert_int_equal(d->status, 0);
+        k.round = true;
         launch(d, &k);
         assert_int_equal(d->status, 1);
     }
