@@ -1,5 +1,6 @@
 #include "daemon/router.h"
 
+#include "daemon/accept_spare.h"
 #include "proto/endpoint.h"
 #include "proto/open_files.h"
 #include "proto/wire.h"
@@ -365,8 +366,10 @@ static int open_all(struct sl_router *r, const struct sl_router_opts *o, struct 
         SL_TRY(sl_allow_load(o->allow_path, &r->allow, e));
     r->own_context = o->context == NULL;
     r->context = o->context;
-    if (r->own_context)
+    if (r->own_context) {
         SL_TRY(sl_router_context_new(&r->context, e));
+        sl_accept_spare();
+    }
     r->zap = zmq_socket(r->context, ZMQ_REP);
     /* Before anything else is bound: without it libzmq lets everybody in. */
     if (!r->zap || !set_int(r->zap, ZMQ_LINGER, 0) || zmq_bind(r->zap, ZAP_ENDPOINT) != 0)

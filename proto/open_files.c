@@ -2,12 +2,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define ZMQ_THREADS 2
+#define DEFAULT_STACK (2u << 20) /* glibc's, where there is no limit */
+#define BESIDE_STACKS (4u << 20)
 
 void sl_open_files_allow(void)
 {
@@ -37,6 +41,20 @@ int sl_open_files_room(unsigned n, struct sl_error *e)
                                (unsigned long long)advice);
 }
 
+static int stack_room(struct sl_error *e)
+{
+    struct rlimit l;
+    bool told = getrlimit(RLIMIT_STACK, &l) == 0 && l.rlim_cur != RLIM_INFINITY;
+    size_t bytes = ZMQ_THREADS * (told ? (size_t)l.rlim_cur : DEFAULT_STACK) + BESIDE_STACKS;
+    void *p = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (p == MAP_FAILED)
+        return sl_fail(e, SL_EFAIL, "out of memory: %zu MiB of address space for threads are needed; raise the limit "
+                       "(ulimit -v)", bytes >> 20);
+    munmap(p, bytes);
+    return 0;
+}
+
 /* A process that has ended counts as much as a thread does, until it is waited for. */
 int sl_zmq_room(struct sl_error *e)
 {
@@ -44,6 +62,7 @@ int sl_zmq_room(struct sl_error *e)
     int err = 0;
 
     SL_TRY(sl_open_files_room(SL_ZMQ_FILES, e));
+    SL_TRY(stack_room(e));
     for (unsigned i = 0; i < ZMQ_THREADS && !err; i++) {
         child[i] = vfork();
         if (child[i] == 0)

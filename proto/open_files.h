@@ -15,7 +15,7 @@ void sl_open_files_allow(void);
 int sl_open_files_room(unsigned n, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: whether the first socket of a context of libzmq's can be made now: libzmq aborts without
- * its files and its two threads. Errors: SL_EFAIL. */
+ * its files and its two threads with their stacks. Errors: SL_EFAIL. */
 int sl_zmq_room(struct sl_error *e) SL_MUST_USE;
 
 #endif

@@ -449,6 +449,19 @@ is_state(wait_job($id, 60), 'succeeded', 'prepare is done again, and the rest');
 is_the_file('again', 'the same file');
 
 # ---- who is none of us
+step('too many connections');
+{
+    my $few = "ipc://$RUN/few/d";
+    start_one('few', cmd => ["$BUILD/sluiced"], before => ['prlimit', '--nofile=64'], args => ['--listen', $few, '--state', "$RUN/state-few"]);
+    ok(wait_log('few', qr/listening/), 'a daemon that may open a few files');
+    my @many = grep { $_ } map { IO::Socket::UNIX->new(Peer => "$RUN/few/d") } 1 .. 100;
+    sleep 0.5;
+    is(scalar @many, 100, 'more connections than that');
+    @many = ();
+    run_ok('it is there when they are gone', $SLUICE, 'queue', '--connect', $few, '--timeout', 20);
+    is(stop_one('few'), 0, 'and ends in order');
+}
+
 step('strangers');
 sub rss {
     my ($kib) = slurp("/proc/$ALIVE{daemon}{pid}/status") =~ /^VmHWM:\s+(\d+)/m;

@@ -185,6 +185,16 @@ for my $n (17 .. 30) { # as many as libzmq has need of, but not the rest
 }
 is_deeply(\@bad, [], 'a few open files: refused in a line');
 ok(!-e "$dir/n.gguf", 'nothing is made');
+# Nor without address space for its threads' stacks.
+SKIP: {
+    skip 'a sanitizer needs address space of its own', 1 if $SANITIZED;
+    for my $mib (map { 30 + 2 * $_ } 0 .. 20) {
+        my $r = run('prlimit', '--as=' . ($mib << 20), $SLUICE, 'queue', '--connect', "ipc://$dir/none");
+        push @bad, "$mib: $r->{rc} $r->{err}" unless $r->{rc} == 4 || ($r->{rc} == 1 && $r->{err} =~ /memory/) || $r->{err} =~ /shared libraries/;
+    }
+    is_deeply(\@bad, [], 'little address space: enough, or refused in a line');
+}
+
 # Nor without its threads: as few as a user may have, which root has without limit.
 SKIP: {
     my @user = $> ? () : qw(env HOME=/nonexistent setpriv --reuid 54321 --regid 54321 --clear-groups);
