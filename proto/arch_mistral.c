@@ -73,4 +73,5 @@ const struct sl_arch sl_arch_mistral_large3 = {
     .derive = derive,
     .tokens = SL_TOKENS_TEKKEN,
     .template_of = "Mistral",
+    .output_if_there = true,
 };

@@ -98,13 +98,19 @@ static int take_quantization(cJSON *to, const cJSON *from, struct sl_error *e)
     return q && cJSON_AddStringToObject(q, "quant_method", "fp8") ? 0 : no_memory(e);
 }
 
+static bool is_params(const cJSON *config)
+{
+    return !cJSON_GetObjectItemCaseSensitive(config, "architectures") &&
+           (cJSON_GetObjectItemCaseSensitive(config, "dim") || cJSON_GetObjectItemCaseSensitive(config, "n_layers"));
+}
+
 int sl_ck_take_params(struct sl_checkpoint *ck, struct sl_error *e)
 {
     const cJSON *from = ck->config, *moe = cJSON_GetObjectItemCaseSensitive(from, "moe");
     cJSON *to;
     int rc;
 
-    if (cJSON_GetObjectItemCaseSensitive(from, "architectures") || !cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(from, "dim")))
+    if (!is_params(from))
         return 0;
     to = cJSON_CreateObject();
     rc = to ? take_pairs(to, from, "", entries, sizeof entries / sizeof *entries, e) : no_memory(e);

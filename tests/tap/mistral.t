@@ -41,9 +41,10 @@ for my $form (sort keys %source) {
 {
     my $both = copy_checkpoint($source{bf16}, "$dir/both");
     spit("$both/config.json", '{}');
-    edit_json("$both/params.json", sub { delete @{ $_[0] }{qw(head_dim llama_4_scaling)} });
+    edit_json("$both/params.json", sub { delete @{ $_[0] }{qw(head_dim llama_4_scaling)}; $_[0]{tied_embeddings} = JSON::PP::true() });
     run_ok('both', $SLUICE, 'convert', $both, '-o', "$dir/both.gguf", '--recipe', 'f32', '--quiet');
     is(run(python('mistral.py', 'compare', $both, "$dir/both.gguf"))->{out}, "equal 45 keys\n", 'keys');
+    is_deeply(hashes("$dir/both.gguf"), hashes($f32{bf16}), 'the same tensors: the head is kept');
     my $r = run(python('mistral.py', 'compare', $source{bf16}, "$dir/both.gguf"));
     ok($r->{rc} == 1 && $r->{out} =~ /^keys /, 'a key fewer is noticed') or diag($r->{out});
 }
@@ -74,6 +75,7 @@ SKIP: {
 sub params { my ($change) = @_; return sub { edit_json("$_[0]/params.json", $change) } }
 sub tekken { my ($change) = @_; return sub { edit_json("$_[0]/tekken.json", $change) } }
 my $only = qr/of models in Mistral's own format those of Mistral-Large-3's form are supported; others come with a config\.json, too$/;
+refused($source{bf16}, 'no size', 6, qr/params\.json: no "dim": $only/, params(sub { delete $_[0]{dim} }));
 refused($source{bf16}, 'a dense model', 6, qr/params\.json: no "moe\.num_experts": $only/, params(sub { delete $_[0]{moe} }));
 refused($source{bf16}, 'plain heads', 6, qr/params\.json: no "q_lora_rank": $only/, params(sub { delete $_[0]{q_lora_rank} }));
 refused($source{bf16}, 'a scaled rope', 6, qr/params\.json: "yarn" without "apply_scale": false is not supported$/, params(sub { $_[0]{yarn}{apply_scale} = JSON::PP::true() }));
