@@ -85,9 +85,9 @@ static void print_notes(const struct plan_view *v)
     print_space(v);
     if (v->config_alone)
         line(FIELD, "Note    this is from config.json alone; convert will need the .safetensors files and the "
-                    "tokenizer (tokenizer.json or tiktoken.model) beside it");
+                    "tokenizer (tokenizer.json, tiktoken.model or tekken.json) beside it");
     else if (v->job->model->no_tokenizer)
-        line(FIELD, "Note    %s has no tokenizer (tokenizer.json or tiktoken.model); convert will need it, and "
+        line(FIELD, "Note    %s has no tokenizer (tokenizer.json, tiktoken.model or tekken.json); convert will need it, and "
                     "write its metadata besides", v->job->ck->dir);
     if (p->n_fallback)
         line(FIELD, "Note    %u tensor%s rows that the recipe's type does not divide; another type takes its place",

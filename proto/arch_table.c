@@ -134,7 +134,7 @@ static int set_keys(const struct sl_params *p, const struct sl_key_tmpl *k, stru
     for (; k->key; k++) {
         if (!p->num[k->num].have && k->form != SL_KEY_RATIOS)
             continue;
-        if (k->num == SL_N_ROPE_FACTOR) {
+        if (k->num == SL_N_ROPE_FACTOR || k->num == SL_N_ROPE_FACTOR_LATE) {
             snprintf(key, sizeof key, "%s.rope.scaling.type", p->arch->name);
             if (sl_kvs_set_str(kvs, key, p->rope_type) < 0)
                 return sl_fail(e, SL_EFAIL, "out of memory for the key %s", key);
@@ -247,7 +247,8 @@ bool sl_arch_drops(const struct sl_params *p, const char *name)
 bool sl_arch_sees(const struct sl_params *p, const char *name)
 {
     static const char *const parts[] = {"vision_tower.", "mm_projector.", "multi_modal_projector.", "patch_merge_mlp.",
-                                        "model.visual.", "visual.", "audio_encoder.", "speech_embeddings."};
+                                        "model.visual.", "visual.", "audio_encoder.", "speech_embeddings.",
+                                        "vision_encoder.", "vision_language_adapter.", "patch_merger.", "pre_mm_projector_norm."};
 
     for (size_t i = 0; i < sizeof parts / sizeof *parts && p->vision; i++)
         if (strncmp(name, parts[i], strlen(parts[i])) == 0)

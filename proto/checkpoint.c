@@ -31,7 +31,7 @@ int sl_ck_reserve_files(struct sl_checkpoint *ck, uint32_t n_files, struct sl_er
     struct sl_ck_priv *p = sl_ck_priv(ck);
 
     ck->files = calloc(n_files, sizeof *ck->files);
-    p->arenas = calloc((size_t)n_files + 1, sizeof *p->arenas);
+    p->arenas = calloc((size_t)n_files + 2, sizeof *p->arenas);
     if (!ck->files || !p->arenas)
         return sl_fail(e, SL_EFAIL, "out of memory for %" PRIu32 " files", n_files);
     return sl_name_table_init(&p->by_name, 1024, e);
@@ -204,7 +204,8 @@ static int take_config(struct sl_checkpoint *ck, int fd, const char *label, stru
         return rc;
     if (!cJSON_IsObject(ck->config))
         return sl_fail(e, SL_ESOURCE, "%s: expected a JSON object", label);
-    rc = sl_ck_read_text(ck, e);
+    rc = sl_ck_take_params(ck, e);
+    rc = rc < 0 ? rc : sl_ck_read_text(ck, e);
     if (rc == 0)
         rc = sl_ck_read_quantization(ck, e);
     return rc < 0 ? sl_fail_context(e, "%s", label) : 0;
@@ -213,13 +214,14 @@ static int take_config(struct sl_checkpoint *ck, int fd, const char *label, stru
 static int read_config(struct sl_checkpoint *ck, const char *dir, bool required, struct sl_error *e)
 {
     const struct sl_source_dir from = {dir, ck->roots};
+    const char *name = sl_ck_has_params(dir) ? "params.json" : "config.json";
     struct sl_source_stat st;
     int fd, rc;
 
-    if (!sl_source_exists(dir, "config.json"))
+    if (!sl_source_exists(dir, name))
         return required ? no_config(dir, e) : 0;
-    SL_TRY(sl_source_open(&from, "config.json", &fd, &st, e));
-    rc = take_config(ck, fd, "config.json", e);
+    SL_TRY(sl_source_open(&from, name, &fd, &st, e));
+    rc = take_config(ck, fd, name, e);
     close(fd);
     return rc;
 }
@@ -274,6 +276,16 @@ static int open_series(struct sl_checkpoint *ck, const char *dir, const struct s
     return 0;
 }
 
+static const char *index_of(const struct sl_checkpoint *ck)
+{
+    return sl_ck_priv(ck)->mistral ? "consolidated.safetensors.index.json" : index_name;
+}
+
+static const char *single_of(const struct sl_checkpoint *ck)
+{
+    return sl_ck_priv(ck)->mistral ? "consolidated.safetensors" : single_name;
+}
+
 static int open_unindexed(struct sl_checkpoint *ck, const char *dir, struct sl_error *e)
 {
     struct sl_shard_series s;
@@ -287,8 +299,8 @@ static int open_unindexed(struct sl_checkpoint *ck, const char *dir, struct sl_e
         return sl_fail(e, SL_EUNSUPPORTED, "%s: no .safetensors file; PyTorch pickles (.bin, .pth) "
                        "are not supported", dir);
     if (l.safetensors == 0)
-        return sl_fail(e, SL_ESOURCE, "%s: no %s, no %s and no other .safetensors file%s", dir, index_name,
-                       single_name, sl_source_exists(dir, "config.json") ? "; 'sluice plan' needs no weights when config.json itself is named" : "");
+        return sl_fail(e, SL_ESOURCE, "%s: no %s, no %s and no other .safetensors file%s", dir, index_of(ck),
+                       single_of(ck), sl_source_exists(dir, "config.json") ? "; 'sluice plan' needs no weights when config.json itself is named" : "");
     SL_TRY(sl_shard_series_read(dir, &s, e));
     if (s.n) {
         rc = open_series(ck, dir, &s, e);
@@ -298,18 +310,18 @@ static int open_unindexed(struct sl_checkpoint *ck, const char *dir, struct sl_e
     sl_shard_series_free(&s);
     if (l.safetensors > 1)
         return sl_fail(e, SL_ESOURCE, "%s: %s is missing, and %" PRIu32 " .safetensors files are "
-                       "there; download it beside them", dir, index_name, l.safetensors);
+                       "there; download it beside them", dir, index_of(ck), l.safetensors);
     SL_TRY(sl_ck_reserve_files(ck, 1, e));
     return add_safetensors(ck, dir, l.first, e);
 }
 
 static int open_folder(struct sl_checkpoint *ck, const char *dir, struct sl_error *e)
 {
-    if (sl_source_exists(dir, index_name))
-        return open_index(ck, dir, index_name, e);
-    if (sl_source_exists(dir, single_name)) {
+    if (sl_source_exists(dir, index_of(ck)))
+        return open_index(ck, dir, index_of(ck), e);
+    if (sl_source_exists(dir, single_of(ck))) {
         SL_TRY(sl_ck_reserve_files(ck, 1, e));
-        return add_safetensors(ck, dir, single_name, e);
+        return add_safetensors(ck, dir, single_of(ck), e);
     }
     return open_unindexed(ck, dir, e);
 }
@@ -401,6 +413,7 @@ static int open_any(struct sl_checkpoint *ck, const char *path, struct sl_error 
     }
     if (ck->n_tensors == 0)
         return sl_fail(e, SL_ESOURCE, "%s: holds no tensors", path);
+    SL_TRY(sl_ck_take_mistral(ck, e));
     SL_TRY(sl_ck_take_text(ck, e));
     SL_TRY(sl_ck_take_packed(ck, e));
     sl_ck_take_fp4(ck);

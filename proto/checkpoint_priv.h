@@ -19,11 +19,12 @@ enum sl_src_role {
 struct sl_ck_priv {
     struct sl_name_table by_name; /* tensor name -> index */
     char *label;                  /* the one file that was given; NULL: dir is what was */
-    char **arenas;                /* tensor names live here; one a file, and one of packed weights */
+    char **arenas;                /* tensor names live here; one a file, one of packed weights, and one of names of another form */
     uint32_t n_arenas;
     uint32_t cap_tensors;
     uint8_t *role;                /* enum sl_src_role of each tensor */
     const struct sl_header_watch *watch; /* while it is opened; NULL: none */
+    bool mistral;                 /* in Mistral's own format */
     struct cJSON *text;           /* config.json with the text model's entries; NULL: it has none apart */
 };
 
@@ -56,6 +57,13 @@ int sl_ck_name_anew(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
  * the prefix. Errors: SL_ESOURCE (checkpoint_text.c). */
 int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 int sl_ck_take_text(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
+
+/* Returns whether a folder's checkpoint is in Mistral's own format (checkpoint_mistral.c). */
+bool sl_ck_has_params(const char *dir);
+/* Effect: where ck->config is a params.json, makes it what a config.json would be, and the tensors' names those of such a
+ * model. Errors: SL_EUNSUPPORTED (of another form than Mistral-Large-3's) (checkpoint_mistral.c). */
+int sl_ck_take_params(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
+int sl_ck_take_mistral(struct sl_checkpoint *ck, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: ck->fp8_*, int8, i4_group, mxfp4 and nvfp4 = what config.json's quantization_config says. Errors: SL_ESOURCE (absurd blocks),
  * SL_EUNSUPPORTED (weights packed in another way) (checkpoint_quant.c). */

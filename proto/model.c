@@ -406,10 +406,10 @@ static int set_keys(struct sl_model *m, const struct sl_params *p, const struct 
     SL_TRY(sl_arch_keys(p, &m->kvs, e));
     m->no_tokenizer = ck->n_files == 0 || (o->tokenizer_optional && ck->dir &&
                                            !sl_source_exists(ck->dir, "tokenizer.json") &&
-                                           !sl_source_exists(ck->dir, "tiktoken.model"));
+                                           !sl_source_exists(ck->dir, "tiktoken.model") && !sl_source_exists(ck->dir, "tekken.json"));
     if (m->no_tokenizer)
         return 0;
-    m->no_tokenizer_config = !sl_source_exists(dir.path, "tokenizer_config.json");
+    m->no_tokenizer_config = p->arch->tokens != SL_TOKENS_TEKKEN && !sl_source_exists(dir.path, "tokenizer_config.json");
     SL_TRY(sl_tokenizer_keys(&dir, ck->config, p->arch, m->hp.n_vocab, &m->kvs, e));
     if (p->arch->config_eos)
         SL_TRY(sl_tokenizer_eos(p->config, &m->kvs, e));

@@ -493,6 +493,8 @@ int sl_tokenizer_keys(const struct sl_source_dir *dir, const cJSON *config,
 
     if (!dir->path)
         return sl_fail(e, SL_ESOURCE, "the checkpoint has no folder with a tokenizer.json");
+    if (arch->tokens == SL_TOKENS_TEKKEN)
+        return sl_tokenizer_tekken(dir, n_vocab, kvs, e);
     rc = sl_tokenizer_read_json(dir, "tokenizer.json", &tokenizer, e);
     if (rc == 0 && !tokenizer && !sl_source_exists(dir->path, "tiktoken.model"))
         rc = sl_fail(e, SL_ESOURCE, "%s: tokenizer.json is missing, and so is tiktoken.model, which Kimi-K2's "

@@ -64,6 +64,10 @@ int sl_tokenizer_tiktoken(const struct sl_source_dir *dir, const struct cJSON *t
                           const struct cJSON *tokenizer_config, const struct cJSON *config,
                           uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
+/* Effect: the same from tekken.json, as Mistral ships it, with the pairs that the converter makes of it. Errors: SL_ESOURCE (missing or
+ * damaged), SL_EUNSUPPORTED (texts are split by other rules; before version 11). */
+int sl_tokenizer_tekken(const struct sl_source_dir *dir, uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
+
 /* Returns whether dir has a tiktoken.model that the converter takes: where there is no
  * tokenizer.json, or tokenizer_config.json names Kimi-K2's own class. */
 bool sl_tokenizer_is_tiktoken(const struct sl_source_dir *dir, const struct cJSON *tokenizer,

@@ -1,0 +1,77 @@
+/* Mistral-Large-3, in Mistral's own format (checkpoint_mistral.c): DeepSeek-V3's form with routing by softmax, and a
+ * temperature that grows with the place of a token. */
+#include "proto/arch_table.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+
+static const struct sl_field yarn_fields[] = {
+    {SL_N_ROPE_FACTOR_LATE, "factor", SL_FIELD_FLOAT, true, 1e-6, 1e6, 0},
+    {SL_N_YARN_FAST_LATE, "beta", SL_FIELD_FLOAT, true, 0, 1e6, 0},
+    {SL_N_YARN_SLOW_LATE, "alpha", SL_FIELD_FLOAT, true, 0, 1e6, 0},
+    {SL_N_ROPE_ORIG_LATE, "original_max_position_embeddings", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
+    SL_END_FIELDS,
+};
+
+static const struct sl_field temperature_fields[] = {
+    {SL_N_TEMPERATURE, "beta", SL_FIELD_FLOAT, true, -1e6, 1e6, 0},
+    SL_END_FIELDS,
+};
+
+/* llama.cpp's multiplier is the same whatever apply_scale says: with it the model would be another. */
+static int derive(struct sl_params *p, struct sl_error *e)
+{
+    const cJSON *yarn = cJSON_GetObjectItemCaseSensitive(p->config, "yarn");
+    const cJSON *scaling = cJSON_GetObjectItemCaseSensitive(p->config, "llama_4_scaling");
+
+    if (!cJSON_IsObject(yarn) || !cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(yarn, "apply_scale")))
+        return sl_fail(e, SL_EUNSUPPORTED, "params.json: \"yarn\" without \"apply_scale\": false is not supported");
+    SL_TRY(sl_arch_read_fields(p, yarn, yarn_fields, e));
+    if (cJSON_IsObject(scaling))
+        SL_TRY(sl_arch_read_fields(p, scaling, temperature_fields, e));
+    SL_TRY(sl_arch_latent_derive(p, e));
+    p->rope_type = "yarn";
+    sl_num_set_f(p, SL_N_YARN_LOG, 0.1);
+    sl_num_set(p, SL_N_TEMPERATURE_LENGTH, p->num[SL_N_ROPE_ORIG_LATE].u);
+    return 0;
+}
+
+static const struct sl_key_tmpl keys[] = {
+    {"attention.key_length", SL_KV_U32, SL_N_KEY_LEN, 0},
+    {"attention.value_length", SL_KV_U32, SL_N_VALUE_LEN, 0},
+    {"leading_dense_block_count", SL_KV_U32, SL_N_DENSE, 0},
+    {"vocab_size", SL_KV_U32, SL_N_VOCAB_KEY, 0},
+    {"attention.q_lora_rank", SL_KV_U32, SL_N_Q_LORA, 0},
+    {"attention.kv_lora_rank", SL_KV_U32, SL_N_KV_LORA, 0},
+    {"attention.key_length", SL_KV_U32, SL_N_KEY_LEN_LATE, 0},
+    {"attention.value_length", SL_KV_U32, SL_N_VALUE_LEN_LATE, 0},
+    {"attention.key_length_mla", SL_KV_U32, SL_N_KEY_LEN_MLA, 0},
+    {"attention.value_length_mla", SL_KV_U32, SL_N_VALUE_LEN_MLA, 0},
+    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
+    {"expert_shared_count", SL_KV_U32, SL_N_SHARED, 0},
+    {"expert_weights_scale", SL_KV_F32, SL_N_EXPERT_SCALE, 0},
+    {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM, 0},
+    {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM, 0},
+    {"rope.scaling.factor", SL_KV_F32, SL_N_ROPE_FACTOR_LATE, 0},
+    {"rope.scaling.yarn_beta_fast", SL_KV_F32, SL_N_YARN_FAST_LATE, 0},
+    {"rope.scaling.yarn_beta_slow", SL_KV_F32, SL_N_YARN_SLOW_LATE, 0},
+    {"rope.scaling.yarn_log_multiplier", SL_KV_F32, SL_N_YARN_LOG, 0},
+    {"rope.scaling.original_context_length", SL_KV_U32, SL_N_ROPE_ORIG_LATE, 0},
+    {"attention.temperature_scale", SL_KV_F32, SL_N_TEMPERATURE, 0},
+    {"attention.temperature_length", SL_KV_U32, SL_N_TEMPERATURE_LENGTH, 0},
+    SL_END_KEYS,
+};
+
+static const char *const classes[] = {"MistralLarge3ForCausalLM", NULL};
+
+const struct sl_arch sl_arch_mistral_large3 = {
+    .name = "deepseek2",
+    .classes = classes,
+    .fields = sl_arch_latent_fields,
+    .tensors = sl_arch_latent_tensors,
+    .keys = keys,
+    .derive = derive,
+    .tokens = SL_TOKENS_TEKKEN,
+    .template_of = "Mistral",
+    .output_if_there = true,
+};
