@@ -280,7 +280,7 @@ static int derive(struct sl_params *p, struct sl_error *e)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"moe_router_activation\" is '%.60s'; supported for %s: sigmoid", func, p->hf_class);
     if (func)
         SL_TRY(sl_arch_gating(p, "moe_router_activation", func, e));
-    if (sl_config_bool(p->config, "use_moe_router_bias", false))
+    if (sl_config_bool(p->config, "use_moe_router_bias", true))
         p->when |= SL_W_CORR;
     SL_TRY(read_clamps(p, "swiglu_limits", SL_N_CLAMPS, p->clamps[0], all, e));
     SL_TRY(read_clamps(p, "swiglu_limits_shared", SL_N_CLAMPS_SHARED, p->clamps[1], all, e));
@@ -320,6 +320,7 @@ const struct sl_arch sl_arch_step35 = {
     .tensors = tensors,
     .keys = keys,
     .late = late,
+    .shares_embedding = true,
     .derive = derive,
     .arrange = arrange,
 };

@@ -201,6 +201,18 @@ static int32_t list_at(const uint8_t *list, uint64_t i)
     return v;
 }
 
+/* Layers for multi-token prediction, where they have no router. */
+static void set_dense_last(struct sl_model *m)
+{
+    struct sl_hparams *hp = &m->hp;
+    uint64_t layer;
+
+    hp->n_dense_last = hp->n_nextn < hp->n_layer ? hp->n_nextn : 0;
+    for (uint32_t i = 0; i < m->n_tensors; i++)
+        if (sl_arch_is_router(m->tensors[i].name) && sl_tensor_layer(m->tensors[i].name, &layer) && layer + hp->n_nextn >= hp->n_layer)
+            hp->n_dense_last = 0;
+}
+
 int sl_model_set_near(struct sl_model *m, struct sl_error *e)
 {
     bool step = strcmp(m->arch, sl_arch_step35.name) == 0;
@@ -214,7 +226,7 @@ int sl_model_set_near(struct sl_model *m, struct sl_error *e)
     if (!m->near)
         return sl_fail(e, SL_EFAIL, "out of memory for %" PRIu64 " layers", hp->n_layer);
     hp->near_window = number(m, "attention.sliding_window", 0);
-    hp->n_dense_last = hp->n_nextn < hp->n_layer ? hp->n_nextn : 0;
+    set_dense_last(m);
     for (uint64_t i = 0; i < hp->n_layer; i++) {
         int32_t n = list_at(heads, i);
 
@@ -264,7 +276,7 @@ static void set_hparams(struct sl_model *m)
 
     hp->n_layer = number(m, "block_count", 0);
     heads = hp->n_layer ? layer_list(m, "attention.head_count", SL_KV_I32) : NULL;
-    hp->n_head = number(m, "attention.head_count", heads ? (uint64_t)list_at(heads, 0) : 0);
+    hp->n_head = number(m, "attention.head_count", heads && list_at(heads, 0) > 0 ? (uint64_t)list_at(heads, 0) : 0);
     hp->n_head_kv = number(m, "attention.head_count_kv", hp->n_head);
     hp->n_expert = number(m, "expert_count", 0);
     hp->n_layer_dense = number(m, "leading_dense_block_count", strcmp(m->arch, sl_arch_mimo2.name) == 0 ? dense_layers(m) : 0);
