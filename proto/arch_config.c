@@ -280,7 +280,7 @@ static int read_rope(struct sl_params *p, struct sl_error *e)
     if (rope && !cJSON_IsObject(rope))
         return sl_fail(e, SL_ESOURCE, "config.json: rope_scaling is not an object");
     p->rope = rope;
-    if (!cJSON_IsArray(entry(p->config, "rope_theta"))) /* Step-3.5's are of layers */
+    if (!p->arch->layer_thetas)
         SL_TRY(sl_rope_float(p, "rope_theta", &theta, e));
     if (theta <= 0)
         return sl_fail(e, SL_ESOURCE, "config.json: \"rope_theta\" is %g: expected a positive number",

@@ -321,6 +321,7 @@ const struct sl_arch sl_arch_step35 = {
     .keys = keys,
     .late = late,
     .shares_embedding = true,
+    .layer_thetas = true,
     .derive = derive,
     .arrange = arrange,
 };

@@ -224,6 +224,7 @@ struct sl_arch {
     const char *joined;   /* the source that SL_W_FUSED asks for; NULL: a layer's experts */
     bool shares_heads;    /* layers for multi-token prediction ship without embedding and head */
     bool shares_embedding; /* without the former */
+    bool layer_thetas;    /* rope_theta is a list, of a number for each layer */
     bool output_if_there; /* a tied model's lm_head.weight is kept when it is there */
     bool sentencepiece;   /* the converter prefers tokenizer.model where it exists */
     bool space_prefix;    /* writes tokenizer.ggml.add_space_prefix */
