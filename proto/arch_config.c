@@ -280,7 +280,8 @@ static int read_rope(struct sl_params *p, struct sl_error *e)
     if (rope && !cJSON_IsObject(rope))
         return sl_fail(e, SL_ESOURCE, "config.json: rope_scaling is not an object");
     p->rope = rope;
-    SL_TRY(sl_rope_float(p, "rope_theta", &theta, e));
+    if (!p->arch->layer_thetas)
+        SL_TRY(sl_rope_float(p, "rope_theta", &theta, e));
     if (theta <= 0)
         return sl_fail(e, SL_ESOURCE, "config.json: \"rope_theta\" is %g: expected a positive number",
                        theta);
@@ -309,8 +310,8 @@ static int read_rope(struct sl_params *p, struct sl_error *e)
 static const struct sl_arch *const archs[] = {&sl_arch_deepseek2, &sl_arch_deepseek32, &sl_arch_deepseek4, &sl_arch_kimi_k3,
                                             &sl_arch_glm_dsa, &sl_arch_glm4_moe, &sl_arch_glm_flash, &sl_arch_mimo2,
                                             &sl_arch_minimax_m2, &sl_arch_minimax_m3, &sl_arch_qwen2, &sl_arch_qwen3, &sl_arch_qwen3moe,
-                                            &sl_arch_qwen3next, &sl_arch_qwen35, &sl_arch_qwen35moe, &sl_arch_llama,
-                                            &sl_arch_bailing2, &sl_arch_mistral_large3};
+                                            &sl_arch_qwen3next, &sl_arch_qwen35, &sl_arch_qwen35moe, &sl_arch_step35,
+                                            &sl_arch_llama, &sl_arch_bailing2, &sl_arch_mistral_large3};
 #define N_ARCHS (sizeof archs / sizeof *archs)
 
 static int unsupported(const char *class, struct sl_error *e)

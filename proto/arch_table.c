@@ -13,7 +13,7 @@ static const struct sl_key_tmpl common_keys[] = {
     {"context_length", SL_KV_U32, SL_N_CTX, 0},
     {"embedding_length", SL_KV_U32, SL_N_EMBD, 0},
     {"feed_forward_length", SL_KV_U32, SL_N_FF, 0},
-    {"attention.head_count", SL_KV_U32, SL_N_HEAD, 0},
+    {"attention.head_count", SL_KV_U32, SL_N_HEAD, SL_KEY_HEADS},
     {"attention.head_count_kv", SL_KV_U32, SL_N_HEAD_KV, SL_KEY_CACHED_LAYERS},
     {"attention.causal", SL_KV_BOOL, SL_N_CAUSAL, 0},
     {"rope.scaling.factor", SL_KV_F32, SL_N_ROPE_FACTOR, 0},
@@ -87,13 +87,26 @@ static int set_cached_layers(const struct sl_params *p, const char *key, uint64_
     return sl_kvs_set_arr(kvs, key, SL_KV_I32, values, n);
 }
 
-static int set_windows(const struct sl_params *p, const char *key, struct sl_kvs *kvs)
+static int set_windows(const struct sl_params *p, const char *key, enum sl_gguf_type type, struct sl_kvs *kvs)
+{
+    int32_t values[SL_MAX_LAYER];
+    uint8_t bools[SL_MAX_LAYER];
+    uint64_t n = p->num[SL_N_LAYER].u;
+
+    for (uint64_t i = 0; i < n; i++)
+        values[i] = bools[i] = (p->kinds[i] & SL_LAYER_WINDOW) != 0;
+    return sl_kvs_set_arr(kvs, key, type, type == SL_KV_BOOL ? (const void *)bools : values, n);
+}
+
+static int set_heads(const struct sl_params *p, const char *key, uint64_t v, struct sl_kvs *kvs)
 {
     int32_t values[SL_MAX_LAYER];
     uint64_t n = p->num[SL_N_LAYER].u;
 
+    if (!p->num[SL_N_HEAD_WINDOW].have)
+        return sl_kvs_set_u32(kvs, key, (uint32_t)v);
     for (uint64_t i = 0; i < n; i++)
-        values[i] = (p->kinds[i] & SL_LAYER_WINDOW) != 0;
+        values[i] = (int32_t)(p->kinds[i] & SL_LAYER_WINDOW ? p->num[SL_N_HEAD_WINDOW].u : v);
     return sl_kvs_set_arr(kvs, key, SL_KV_I32, values, n);
 }
 
@@ -114,7 +127,11 @@ static int set_key(const struct sl_params *p, const struct sl_key_tmpl *k, struc
     else if (k->form == SL_KEY_CACHED_LAYERS)
         rc = set_cached_layers(p, key, n->u, kvs);
     else if (k->form == SL_KEY_WINDOWS)
-        rc = set_windows(p, key, kvs);
+        rc = set_windows(p, key, k->type, kvs);
+    else if (k->form == SL_KEY_HEADS)
+        rc = set_heads(p, key, n->u, kvs);
+    else if (k->form == SL_KEY_CLAMPS)
+        rc = sl_kvs_set_arr(kvs, key, SL_KV_F32, p->clamps[k->num == SL_N_CLAMPS_SHARED], p->num[SL_N_LAYER].u);
     else if (k->type == SL_KV_F32)
         rc = sl_kvs_set_f32(kvs, key, (float)n->f);
     else if (k->type == SL_KV_BOOL)
@@ -127,12 +144,22 @@ static int set_key(const struct sl_params *p, const struct sl_key_tmpl *k, struc
     return rc < 0 ? sl_fail(e, rc, "out of memory for the key %s", key) : 0;
 }
 
+static bool is_late(const struct sl_params *p, const struct sl_key_tmpl *k)
+{
+    for (const enum sl_num *n = p->arch->late; n && *n != SL_N_NONE; n++)
+        if (*n == k->num)
+            return true;
+    return false;
+}
+
+/* Those of all are not the late ones. */
 static int set_keys(const struct sl_params *p, const struct sl_key_tmpl *k, struct sl_kvs *kvs, struct sl_error *e)
 {
+    bool common = k == common_keys;
     char key[128];
 
     for (; k->key; k++) {
-        if (!p->num[k->num].have && k->form != SL_KEY_RATIOS)
+        if ((!p->num[k->num].have && k->form != SL_KEY_RATIOS) || (common && is_late(p, k)))
             continue;
         if (k->num == SL_N_ROPE_FACTOR || k->num == SL_N_ROPE_FACTOR_LATE) {
             snprintf(key, sizeof key, "%s.rope.scaling.type", p->arch->name);
@@ -248,7 +275,8 @@ bool sl_arch_sees(const struct sl_params *p, const char *name)
 {
     static const char *const parts[] = {"vision_tower.", "mm_projector.", "multi_modal_projector.", "patch_merge_mlp.",
                                         "model.visual.", "visual.", "audio_encoder.", "speech_embeddings.",
-                                        "vision_encoder.", "vision_language_adapter.", "patch_merger.", "pre_mm_projector_norm."};
+                                        "vision_encoder.", "vision_language_adapter.", "patch_merger.", "pre_mm_projector_norm.",
+                                        "model.vision_model.", "vision_model.", "model.vit_large_projector.", "vit_large_projector."};
 
     for (size_t i = 0; i < sizeof parts / sizeof *parts && p->vision; i++)
         if (strncmp(name, parts[i], strlen(parts[i])) == 0)

@@ -35,7 +35,7 @@ enum sl_num {
     SL_N_HASHED, SL_N_EMBD_OUT, SL_N_GATING_LATE, SL_N_INDEX_BLOCK, SL_N_INDEX_LOCAL,
     SL_N_SECTIONS, SL_N_SECTIONS_LATE, SL_N_CONV, SL_N_LINEAR_DIM, SL_N_LINEAR_KEYS, SL_N_LINEAR_VALUES, SL_N_LINEAR_ROWS,
     SL_N_FULL_EVERY, SL_N_KDA_BOUND, SL_N_LATENT_KEY, SL_N_SITU_BETA, SL_N_SITU_LINEAR_BETA, SL_N_RES_BLOCK,
-    SL_N_ROPE_THETA_WINDOW, SL_N_RMS_EPS_LATE, SL_N_VALUE_SCALE,
+    SL_N_ROPE_THETA_WINDOW, SL_N_RMS_EPS_LATE, SL_N_VALUE_SCALE, SL_N_MOE_EVERY, SL_N_CLAMPS, SL_N_CLAMPS_SHARED,
     SL_N_ROPE_FACTOR_LATE, SL_N_ROPE_ORIG_LATE, SL_N_YARN_FAST_LATE, SL_N_YARN_SLOW_LATE, SL_N_TEMPERATURE, SL_N_TEMPERATURE_LENGTH,
     /* in no key */
     SL_N_HEAD_KV_SRC, /* num_key_value_heads; SL_N_HEAD_KV is what the GGUF says */
@@ -44,6 +44,7 @@ enum sl_num {
     SL_N_ONE, SL_N_THREE, SL_N_FINE, SL_N_COARSE, SL_N_TWO_HEAD_DIM, SL_N_TWO_INDEX_DIM, SL_N_HC_MIX, SL_N_HC_COLS,
     SL_N_OUT_A_ROWS, SL_N_OUT_A_COLS, SL_N_LINEAR_V_DIM, SL_N_GATED_ROWS, SL_N_LINEAR_QKV, SL_N_LINEAR_PAIRS,
     SL_N_LATENT, SL_N_HEAD_KV_WINDOW, SL_N_V_ROWS, SL_N_QKV_ROWS, SL_N_K_ROWS_WINDOW, SL_N_V_ROWS_WINDOW, SL_N_QKV_ROWS_WINDOW,
+    SL_N_HEAD_WINDOW, SL_N_Q_ROWS_WINDOW,
     SL_N_COUNT,
 };
 
@@ -112,8 +113,9 @@ struct sl_key_tmpl {
     enum sl_gguf_type type;
     enum sl_num num;
     /* a value, as many of it as layers, sl_params.ratios or sections, the value for layers with a cache and 0 for the
-     * others (where sl_params.kinds are known: of keys' heads, those of each layer), or 1 for layers of a window and 0 for the others */
-    enum { SL_KEY_ONE, SL_KEY_EACH_LAYER, SL_KEY_RATIOS, SL_KEY_SECTIONS, SL_KEY_CACHED_LAYERS, SL_KEY_WINDOWS } form;
+     * others (where sl_params.kinds are known: of keys' heads, those of each layer), 1 for layers of a window and 0 for the others, heads of
+     * each layer where SL_N_HEAD_WINDOW is known, or sl_params.clamps */
+    enum { SL_KEY_ONE, SL_KEY_EACH_LAYER, SL_KEY_RATIOS, SL_KEY_SECTIONS, SL_KEY_CACHED_LAYERS, SL_KEY_WINDOWS, SL_KEY_HEADS, SL_KEY_CLAMPS } form;
 };
 #define SL_END_KEYS {NULL, 0, 0, 0}
 
@@ -168,6 +170,7 @@ struct sl_params {
     uint8_t linear[SL_MAX_LAYER];
     bool has_kinds;         /* config.json tells of each layer what it is */
     uint8_t kinds[SL_MAX_LAYER]; /* enum sl_layer_kind */
+    float clamps[2][SL_MAX_LAYER]; /* bounds of activations, of experts and of shared ones; 0: none */
     bool joined;            /* config.json alone: sl_arch.joined is one tensor */
     float *values;          /* of SL_INLINE, malloc'ed; taken over by the model */
     struct sl_number num[SL_N_COUNT];
@@ -200,6 +203,7 @@ struct sl_arch {
     const char *const *classes;      /* of config.json's "architectures", NULL-terminated */
     const struct sl_field *fields, *more_fields; /* more_fields may be NULL */
     const struct sl_tensor_tmpl *const *tensors; /* tables, NULL-terminated */
+    const enum sl_num *late;         /* numbers whose keys stand among its own, SL_N_NONE at the end; NULL: none */
     const struct sl_key_tmpl *keys;  /* in place of arch_table.c's, behind those of all; NULL: those */
     /* Effect: fills derived numbers, facts, and values of inline tensors. */
     int (*derive)(struct sl_params *p, struct sl_error *e);
@@ -221,6 +225,8 @@ struct sl_arch {
     bool joins_experts;   /* where they are not FP8, it ships a layer's experts in one tensor */
     const char *joined;   /* the source that SL_W_FUSED asks for; NULL: a layer's experts */
     bool shares_heads;    /* layers for multi-token prediction ship without embedding and head */
+    bool shares_embedding; /* without the former */
+    bool layer_thetas;    /* rope_theta is a list, of a number for each layer */
     bool output_if_there; /* a tied model's lm_head.weight is kept when it is there */
     bool sentencepiece;   /* the converter prefers tokenizer.model where it exists */
     bool space_prefix;    /* writes tokenizer.ggml.add_space_prefix */
@@ -231,7 +237,7 @@ struct sl_arch {
 
 extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_kimi_k3, sl_arch_glm_dsa,
     sl_arch_glm4_moe, sl_arch_glm_flash, sl_arch_mimo2, sl_arch_minimax_m2, sl_arch_minimax_m3, sl_arch_qwen2, sl_arch_qwen3,
-    sl_arch_qwen3moe, sl_arch_qwen3next, sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_llama, sl_arch_bailing2,
+    sl_arch_qwen3moe, sl_arch_qwen3next, sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_step35, sl_arch_llama, sl_arch_bailing2,
     sl_arch_mistral_large3;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is

@@ -45,7 +45,7 @@ int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e)
     cJSON *all;
 
     if (strcmp(class, "KimiK25ForConditionalGeneration") != 0 && strcmp(class, "KimiK3ForConditionalGeneration") != 0 &&
-        strcmp(class, "MiniMaxM3SparseForConditionalGeneration") != 0 &&
+        strcmp(class, "MiniMaxM3SparseForConditionalGeneration") != 0 && strcmp(class, "Step3p7ForConditionalGeneration") != 0 &&
         !(strncmp(class, "Qwen3_5", 7) == 0 && text))
         return 0;
     if (!cJSON_IsObject(text))

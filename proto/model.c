@@ -75,7 +75,7 @@ static bool applies(const struct build *b, const struct sl_tensor_tmpl *t, uint3
     if ((t->when & ~facts & ~(uint32_t)(SL_W_OPTIONAL | SL_W_FUSED | SL_W_APART)) != 0 || !joined_alike(b, t, i))
         return false;
     if ((t->when & SL_W_OPTIONAL) && b->planned)
-        return !b->p->arch->shares_heads || t->rows != SL_N_VOCAB;
+        return t->rows != SL_N_VOCAB || !(b->p->arch->shares_heads || (b->p->arch->shares_embedding && sl_ends_with(t->src, ".embed_tokens.weight")));
     return !(t->when & SL_W_OPTIONAL) || !source_name(b, t, i, 0, name) ||
            sl_checkpoint_find(b->ck, name) != SL_NO_TENSOR;
 }
@@ -358,7 +358,7 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
 
     hp->mla_only = p->arch->mla_only;
     hp->n_layer = n[SL_N_LAYER].u;
-    hp->n_head = n[SL_N_HEAD].u;
+    hp->n_head = n[p->kinds[0] & SL_LAYER_WINDOW && n[SL_N_HEAD_WINDOW].have ? SL_N_HEAD_WINDOW : SL_N_HEAD].u;
     hp->n_head_kv = p->linear[0] ? 0 : n[p->kinds[0] & SL_LAYER_WINDOW ? SL_N_HEAD_KV_WINDOW : SL_N_HEAD_KV].u;
     hp->n_expert = n[SL_N_EXPERT].u;
     hp->n_layer_dense = n[SL_N_DENSE].u;

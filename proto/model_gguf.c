@@ -182,15 +182,15 @@ static void set_state(struct sl_model *m)
     hp->state = dim * inner + (conv - 1) * (inner + 2 * groups * dim);
 }
 
-/* The architecture's list of integers, one for each layer, or NULL. */
-static const uint8_t *layer_list(const struct sl_model *m, const char *name)
+/* The architecture's list of that type, one entry for each layer, or NULL. */
+static const uint8_t *layer_list(const struct sl_model *m, const char *name, enum sl_gguf_type type)
 {
     const struct sl_kv *kv;
     char key[160];
 
     snprintf(key, sizeof key, "%.80s.%s", m->arch, name);
     kv = sl_kvs_find(&m->kvs, key);
-    return kv && kv->type == SL_KV_ARR && kv->elem == SL_KV_I32 && kv->n >= m->hp.n_layer ? kv->data : NULL;
+    return kv && kv->type == SL_KV_ARR && kv->elem == type && kv->n >= m->hp.n_layer ? kv->data : NULL;
 }
 
 static int32_t list_at(const uint8_t *list, uint64_t i)
@@ -201,22 +201,36 @@ static int32_t list_at(const uint8_t *list, uint64_t i)
     return v;
 }
 
+/* Layers for multi-token prediction, where they have no router. */
+static void set_dense_last(struct sl_model *m)
+{
+    struct sl_hparams *hp = &m->hp;
+    uint64_t layer;
+
+    hp->n_dense_last = hp->n_nextn < hp->n_layer ? hp->n_nextn : 0;
+    for (uint32_t i = 0; i < m->n_tensors; i++)
+        if (sl_arch_is_router(m->tensors[i].name) && sl_tensor_layer(m->tensors[i].name, &layer) && layer + hp->n_nextn >= hp->n_layer)
+            hp->n_dense_last = 0;
+}
+
 int sl_model_set_near(struct sl_model *m, struct sl_error *e)
 {
-    const uint8_t *windows = layer_list(m, "attention.sliding_window_pattern"), *heads = layer_list(m, "attention.head_count_kv");
+    bool step = strcmp(m->arch, sl_arch_step35.name) == 0;
+    const uint8_t *windows = layer_list(m, "attention.sliding_window_pattern", step ? SL_KV_BOOL : SL_KV_I32);
+    const uint8_t *heads = layer_list(m, "attention.head_count_kv", SL_KV_I32);
     struct sl_hparams *hp = &m->hp;
 
-    if (strcmp(m->arch, sl_arch_mimo2.name) != 0 || !windows || !heads || !hp->n_layer)
+    if ((!step && strcmp(m->arch, sl_arch_mimo2.name) != 0) || !windows || !heads || !hp->n_layer)
         return 0;
     m->near = calloc(hp->n_layer, 1);
     if (!m->near)
         return sl_fail(e, SL_EFAIL, "out of memory for %" PRIu64 " layers", hp->n_layer);
     hp->near_window = number(m, "attention.sliding_window", 0);
-    hp->n_dense_last = hp->n_nextn < hp->n_layer ? hp->n_nextn : 0;
+    set_dense_last(m);
     for (uint64_t i = 0; i < hp->n_layer; i++) {
         int32_t n = list_at(heads, i);
 
-        m->near[i] = list_at(windows, i) != 0;
+        m->near[i] = (step ? windows[i] : list_at(windows, i)) != 0;
         if (n > 0)
             *(m->near[i] ? &hp->n_head_kv_near : &hp->n_head_kv_far) = (uint64_t)n;
     }
@@ -228,7 +242,7 @@ static void set_linear(struct sl_model *m)
 {
     struct sl_hparams *hp = &m->hp;
     uint64_t dim = number(m, "kda.head_dim", 0), conv = number(m, "ssm.conv_kernel", 0);
-    const uint8_t *list = layer_list(m, "attention.head_count_kv");
+    const uint8_t *list = layer_list(m, "attention.head_count_kv", SL_KV_I32);
 
     if (!list || dim > UINT16_MAX || conv > UINT16_MAX)
         return;
@@ -258,9 +272,11 @@ static void set_hparams(struct sl_model *m)
 {
     struct sl_hparams *hp = &m->hp;
     const struct sl_kv *tokens = sl_kvs_find(&m->kvs, "tokenizer.ggml.tokens");
+    const uint8_t *heads;
 
     hp->n_layer = number(m, "block_count", 0);
-    hp->n_head = number(m, "attention.head_count", 0);
+    heads = hp->n_layer ? layer_list(m, "attention.head_count", SL_KV_I32) : NULL;
+    hp->n_head = number(m, "attention.head_count", heads && list_at(heads, 0) > 0 ? (uint64_t)list_at(heads, 0) : 0);
     hp->n_head_kv = number(m, "attention.head_count_kv", hp->n_head);
     hp->n_expert = number(m, "expert_count", 0);
     hp->n_layer_dense = number(m, "leading_dense_block_count", strcmp(m->arch, sl_arch_mimo2.name) == 0 ? dense_layers(m) : 0);

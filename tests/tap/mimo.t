@@ -11,7 +11,7 @@ use Test::More;
 need_python();
 my $dir = scratch();
 my %source = map { $_ => "$dir/$_" } qw(flash four eight bare);
-my %options = (flash => [], four => [qw(--parts 4)], eight => [qw(--parts 8)], bare => [qw(--bf16 --no-mtp --set attention_value_scale=null --set hybrid_layer_pattern=[1,0,1,1] --set num_key_value_heads=8 --set swa_num_key_value_heads=2)]);
+my %options = (flash => [], four => [qw(--parts 4)], eight => [qw(--parts 8)], bare => [qw(--bf16 --no-mtp --set attention_value_scale=null --set), 'hybrid_layer_pattern=[1,0,1,1]', qw(--set num_key_value_heads=8 --set swa_num_key_value_heads=2)]);
 run_ok("made: $_", python('mimo.py', 'make', $source{$_}, @{ $options{$_} })) for sort keys %source;
 
 sub convert {

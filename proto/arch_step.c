@@ -1,0 +1,327 @@
+/* Step-3.5-Flash, and the text model of Step-3.7-Flash: layers that look at a window of tokens, with more heads, between those that
+ * look at all; a gate for each head of the attention's output; a layer's experts in three tensors, and a shared one; norms that
+ * are stored less one; activations that some layers bound; layers for multi-token prediction, kept behind the others. */
+#include "proto/arch_table.h"
+#include "proto/suffix.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define L SL_W_LAYER
+#define MOE (SL_W_LAYER | SL_W_MOE)
+#define FULL (SL_W_LAYER | SL_W_FULL)
+#define WINDOW (SL_W_LAYER | SL_W_WINDOW)
+#define NEXTN (SL_W_LAYER | SL_W_NEXTN)
+#define OF_LAYER "model.layers.{i}."
+#define ATTN OF_LAYER "self_attn."
+#define EXPERTS OF_LAYER "moe."
+#define SHARED OF_LAYER "share_expert."
+#define HEAD OF_LAYER "transformer.shared_head."
+
+static const struct sl_tensor_tmpl own[] = {
+    {"rope_freqs.weight", NULL, SL_W_FREQS, SL_N_NONE, SL_N_HALF_ROPE, SL_INLINE, SL_SHIP_F32, 0},
+    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", FULL, SL_N_Q_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_q.weight", ATTN "q_proj.weight", WINDOW, SL_N_Q_ROWS_WINDOW, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_q_norm.weight", ATTN "q_norm.weight", L, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", FULL, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_k.weight", ATTN "k_proj.weight", WINDOW, SL_N_K_ROWS_WINDOW, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_k_norm.weight", ATTN "k_norm.weight", L, SL_N_NONE, SL_N_HEAD_DIM, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", FULL, SL_N_KV_ROWS, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_v.weight", ATTN "v_proj.weight", WINDOW, SL_N_K_ROWS_WINDOW, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_gate.weight", ATTN "g_proj.weight", FULL | SL_W_OUT_GATE, SL_N_HEAD, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_gate.weight", ATTN "g_proj.weight", WINDOW | SL_W_OUT_GATE, SL_N_HEAD_WINDOW, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", FULL, SL_N_EMBD, SL_N_Q_ROWS, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.attn_output.weight", ATTN "o_proj.weight", WINDOW, SL_N_EMBD, SL_N_Q_ROWS_WINDOW, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_gate_inp.weight", EXPERTS "gate.weight", MOE, SL_N_EXPERT, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.exp_probs_b.bias", EXPERTS "router_bias", MOE | SL_W_CORR, SL_N_NONE, SL_N_EXPERT, 0, SL_SHIP_F32, 0},
+    {"blk.{i}.ffn_gate_exps.weight", EXPERTS "gate_proj.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_up_exps.weight", EXPERTS "up_proj.weight", MOE, SL_N_MOE_FF, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_down_exps.weight", EXPERTS "down_proj.weight", MOE, SL_N_EMBD, SL_N_MOE_FF, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_gate_shexp.weight", SHARED "gate_proj.weight", MOE, SL_N_SHARED_FF_KEY, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_up_shexp.weight", SHARED "up_proj.weight", MOE, SL_N_SHARED_FF_KEY, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.ffn_down_shexp.weight", SHARED "down_proj.weight", MOE, SL_N_EMBD, SL_N_SHARED_FF_KEY, 0, SL_SHIP_LINEAR, 0},
+    {"blk.{i}.nextn.eh_proj.weight", OF_LAYER "eh_proj.weight", NEXTN, SL_N_EMBD, SL_N_TWO_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.nextn.enorm.weight", OF_LAYER "enorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.nextn.hnorm.weight", OF_LAYER "hnorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.nextn.embed_tokens.weight", OF_LAYER "embed_tokens.weight", NEXTN | SL_W_OPTIONAL, SL_N_VOCAB, SL_N_EMBD, 0,
+     SL_SHIP_BASE, 0},
+    {"blk.{i}.nextn.shared_head_norm.weight", HEAD "norm.weight", NEXTN | SL_W_OPTIONAL, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.nextn.shared_head_head.weight", HEAD "output.weight", NEXTN | SL_W_OPTIONAL, SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    SL_END_TENSORS,
+};
+
+static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, sl_arch_norm_tensors, sl_arch_dense_tensors, own, NULL};
+
+static const struct sl_field fields[] = {
+    {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER / 2, 0},
+    {SL_N_CTX, "max_position_embeddings", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
+    {SL_N_EMBD, "hidden_size", SL_FIELD_INT, true, 1, 1 << 22, 0},
+    {SL_N_FF, "intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
+    {SL_N_HEAD, "num_attention_heads", SL_FIELD_INT, true, 1, 1 << 14, 0},
+    {SL_N_HEAD_KV, "num_attention_groups", SL_FIELD_INT, true, 1, 1 << 14, 0},
+    {SL_N_VOCAB, "vocab_size", SL_FIELD_INT, true, 1, SL_MAX_VOCAB, 0},
+    {SL_N_RMS_EPS, "rms_norm_eps", SL_FIELD_FLOAT, true, 0, 1, 0},
+    {SL_N_HEAD_DIM, "head_dim", SL_FIELD_INT, true, 1, 1 << 16, 0},
+    {SL_N_WINDOW, "sliding_window", SL_FIELD_INT, true, 1, UINT32_MAX, 0},
+    {SL_N_EXPERT, "moe_num_experts", SL_FIELD_INT, true, 1, 1 << 14, 0},
+    {SL_N_EXPERT_USED, "moe_top_k", SL_FIELD_INT, true, 1, 1 << 14, 0},
+    {SL_N_MOE_FF, "moe_intermediate_size", SL_FIELD_INT, true, 1, 1 << 24, 0},
+    {SL_N_SHARED_FF_KEY, "share_expert_dim", SL_FIELD_INT, true, 1, 1 << 24, 0},
+    {SL_N_EXPERT_SCALE, "moe_router_scaling_factor", SL_FIELD_FLOAT, false, -1e6, 1e6, NAN},
+    {SL_N_EXPERT_NORM, "norm_expert_weight", SL_FIELD_BOOL, false, 0, 1, NAN},
+    {SL_N_MOE_EVERY, "moe_every_n_layer", SL_FIELD_INT, false, 0, UINT32_MAX, 1},
+    {SL_N_NEXTN, "num_nextn_predict_layers", SL_FIELD_INT, false, 0, 64, 0},
+    SL_END_FIELDS,
+};
+
+/* Of "attention_other_setting". */
+static const struct sl_field window_fields[] = {
+    {SL_N_HEAD_WINDOW, "num_attention_heads", SL_FIELD_INT, false, 1, 1 << 14, NAN},
+    {SL_N_HEAD_KV_WINDOW, "num_attention_groups", SL_FIELD_INT, false, 1, 1 << 14, NAN},
+    SL_END_FIELDS,
+};
+
+static void arrange(const struct sl_params *p, const struct sl_tensor_tmpl *t, struct sl_arrangement *a)
+{
+    if (t->src && sl_ends_with(t->src, "norm.weight"))
+        a->change = SL_PLUS_ONE;
+    if (!sl_ends_with(t->out, "_exps.weight"))
+        return;
+    a->stack = true;
+    memcpy(a->shape, (uint64_t[3]){p->num[SL_N_EXPERT].u, p->num[t->rows].u, p->num[t->cols].u}, sizeof a->shape);
+}
+
+/* ---- facts of layers ---- */
+
+/* Lists may be of the layers for multi-token prediction, too; what is not told of looks at all tokens, through half a head. */
+static int read_kinds(struct sl_params *p, uint64_t n, struct sl_error *e)
+{
+    const cJSON *types = cJSON_GetObjectItemCaseSensitive(p->config, "layer_types");
+    const cJSON *parts = cJSON_GetObjectItemCaseSensitive(p->config, "partial_rotary_factors");
+    const cJSON *type = types ? types->child : NULL, *part = parts ? parts->child : NULL;
+    bool full = false, near = false;
+
+    for (uint64_t i = 0; i < n; i++) {
+        bool window = cJSON_IsString(type) && strcmp(type->valuestring, "sliding_attention") == 0;
+
+        if (type && !window && !(cJSON_IsString(type) && strcmp(type->valuestring, "full_attention") == 0))
+            return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"layer_types\" has another entry for layer %u than full_attention and "
+                           "sliding_attention", (unsigned)i);
+        if ((part && !cJSON_IsNumber(part)) || (part ? part->valuedouble : 0.5) != (window ? 1 : 0.5))
+            return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"partial_rotary_factors\" has another entry for layer %u than %s, which llama.cpp's "
+                           "%s has for %s_attention", (unsigned)i, window ? "1" : "0.5", p->arch->name, window ? "sliding" : "full");
+        p->kinds[i] = window ? SL_LAYER_WINDOW : 0;
+        near = near || window;
+        full = full || (!window && i < p->num[SL_N_LAYER].u);
+        type = type ? type->next : NULL;
+        part = part ? part->next : NULL;
+    }
+    p->has_kinds = true;
+    return near && full ? 0 : sl_fail(e, SL_EUNSUPPORTED, "config.json: \"layer_types\" tells of no layer of %s_attention, without which "
+                                      "llama.cpp's %s does not run", full ? "sliding" : "full", p->arch->name);
+}
+
+/* Layers with experts are told by their numbers, between commas. */
+static int read_experts(struct sl_params *p, uint64_t n, struct sl_error *e)
+{
+    const char *s = sl_config_str(p->config, "moe_layers_enum");
+    uint64_t first = n;
+
+    if (!s || !*s)
+        return sl_fail(e, SL_ESOURCE, "config.json has no \"moe_layers_enum\", which %s needs: the layers with experts, \"3,4,5\"", p->hf_class);
+    for (uint64_t i = 0; i < n; i++)
+        p->kinds[i] |= SL_LAYER_DENSE;
+    for (;; s++) {
+        char *end;
+        unsigned long i = strtoul(s, &end, 10);
+
+        if (end == s || i >= n || (*end && *end != ','))
+            return sl_fail(e, SL_ESOURCE, "config.json: \"moe_layers_enum\" is no list of layers below %u, as \"3,4,5\"", (unsigned)n);
+        p->kinds[i] &= (uint8_t)~SL_LAYER_DENSE;
+        first = i < first ? i : first;
+        if (!*(s = end))
+            break;
+    }
+    sl_num_set(p, SL_N_DENSE, first);
+    return 0;
+}
+
+/* Bounds of activations: null and what is not told of are 0, none. */
+static int read_clamps(struct sl_params *p, const char *name, enum sl_num num, float *to, uint64_t n, struct sl_error *e)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(p->config, name), *x = list ? list->child : NULL;
+
+    if (!list || cJSON_IsNull(list))
+        return 0;
+    if (!cJSON_IsArray(list))
+        return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" is no list", name);
+    for (uint64_t i = 0; i < n && x; i++, x = x->next) {
+        if (!cJSON_IsNull(x) && (!cJSON_IsNumber(x) || !isfinite((float)x->valuedouble)))
+            return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" has an entry for layer %u that is no number", name, (unsigned)i);
+        to[i] = cJSON_IsNull(x) ? 0 : (float)x->valuedouble;
+    }
+    sl_num_set(p, num, 0);
+    return 0;
+}
+
+/* ---- rotary embedding ---- */
+
+/* By the frequencies of layers that look at all tokens; the others turn unscaled. In doubles, from frequencies in float, as the
+ * converter has it. */
+static int derive_freqs(struct sl_params *p, double base, struct sl_error *e)
+{
+    uint64_t half = p->num[SL_N_HEAD_DIM].u / 2, dim = p->num[SL_N_HEAD_DIM].u / 2;
+    double factor = 8, low = 1, high = 4, old = 8192;
+
+    SL_TRY(sl_config_float(p->rope, "rope_scaling.", "factor", &factor, e));
+    SL_TRY(sl_config_float(p->rope, "rope_scaling.", "low_freq_factor", &low, e));
+    SL_TRY(sl_config_float(p->rope, "rope_scaling.", "high_freq_factor", &high, e));
+    SL_TRY(sl_config_float(p->config, "", "original_max_position_embeddings", &old, e));
+    SL_TRY(sl_config_float(p->rope, "rope_scaling.", "original_max_position_embeddings", &old, e));
+    if (factor <= 0 || low <= 0 || high <= low || old < 1)
+        return sl_fail(e, SL_ESOURCE, "config.json: rope_scaling of type llama3 has absurd values: factor %g, low_freq_factor %g, "
+                       "high_freq_factor %g, original context %g", factor, low, high, old);
+    old = floor(old);
+    sl_num_set(p, SL_N_HALF_ROPE, half);
+    p->values = calloc(half, sizeof *p->values);
+    if (!p->values)
+        return sl_fail(e, SL_EFAIL, "out of memory for rope_freqs");
+    for (uint64_t j = 0; j < half; j++) {
+        float exponent = (float)(2 * j) / (float)dim, freq = 1.0f / (float)pow((double)(float)base, (double)exponent);
+        double wavelen = 2 * M_PI / (double)freq, smooth = (old / wavelen - low) / (high - low);
+
+        if (2 * j >= dim || wavelen < old / high)
+            p->values[j] = 1;
+        else
+            p->values[j] = (float)(wavelen > old / low ? factor : 1.0 / ((1.0 - smooth) / factor + smooth));
+    }
+    p->when |= SL_W_FREQS;
+    return 0;
+}
+
+/* "rope_theta" may be a list, for each layer; llama.cpp has one number for layers of either kind, the converter the first two. */
+static int derive_rope(struct sl_params *p, struct sl_error *e)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(p->config, "rope_theta");
+    double theta = NAN, near = NAN;
+    uint64_t i = 0;
+    const cJSON *x;
+
+    if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) < 2)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"rope_theta\" is no list of a number for each layer, as supported for %s", p->hf_class);
+    cJSON_ArrayForEach(x, list) {
+        double *of = p->kinds[i < SL_MAX_LAYER ? i : 0] & SL_LAYER_WINDOW ? &near : &theta;
+
+        if (!cJSON_IsNumber(x) || !(x->valuedouble > 0) || !isfinite((float)x->valuedouble))
+            return sl_fail(e, SL_ESOURCE, "config.json: \"rope_theta\" has an entry for layer %u that is no positive number", (unsigned)i);
+        if (i < p->num[SL_N_LAYER].u && !isnan(*of) && *of != x->valuedouble)
+            return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"rope_theta\" has another number for layer %u than for those before it of its kind, and "
+                           "llama.cpp's %s has one for each kind", (unsigned)i, p->arch->name);
+        if (i < p->num[SL_N_LAYER].u)
+            *of = x->valuedouble;
+        i++;
+    }
+    if (list->child->valuedouble != theta || list->child->next->valuedouble != near)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: the first two layers are not one of full_attention and one of sliding_attention, by "
+                       "which the converter takes \"rope_theta\"");
+    sl_num_set_f(p, SL_N_ROPE_THETA, theta);
+    sl_num_set_f(p, SL_N_ROPE_THETA_WINDOW, near);
+    return p->rope_type && strcmp(p->rope_type, "llama3") == 0 ? derive_freqs(p, theta, e)
+           : !p->rope_type ? 0
+           : sl_fail(e, SL_EUNSUPPORTED, "config.json: rope_scaling of type %.60s is not supported for %s: llama3", p->rope_type, p->hf_class);
+}
+
+/* ---- the whole ---- */
+
+static int derive_attention(struct sl_params *p, struct sl_error *e)
+{
+    const cJSON *other = cJSON_GetObjectItemCaseSensitive(p->config, "attention_other_setting");
+    struct sl_number *n = p->num;
+    double dim = n[SL_N_HEAD_DIM].f;
+
+    SL_TRY(sl_arch_read_fields(p, other, window_fields, e));
+    if (!n[SL_N_HEAD_WINDOW].have)
+        n[SL_N_HEAD_WINDOW] = n[SL_N_HEAD];
+    if (!n[SL_N_HEAD_KV_WINDOW].have)
+        n[SL_N_HEAD_KV_WINDOW] = n[SL_N_HEAD_KV];
+    SL_TRY(sl_config_float(other, "attention_other_setting.", "head_dim", &dim, e));
+    if (dim != n[SL_N_HEAD_DIM].f || n[SL_N_HEAD_DIM].u % 4)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: heads of %u and of %g rows, and llama.cpp's %s has one number, a multiple of 4",
+                       (unsigned)n[SL_N_HEAD_DIM].u, dim, p->arch->name);
+    if (n[SL_N_HEAD].u % n[SL_N_HEAD_KV].u || n[SL_N_HEAD_WINDOW].u % n[SL_N_HEAD_KV_WINDOW].u)
+        return sl_fail(e, SL_ESOURCE, "config.json: %u and %u heads cannot be divided among %u and %u \"num_attention_groups\"", (unsigned)n[SL_N_HEAD].u,
+                       (unsigned)n[SL_N_HEAD_WINDOW].u, (unsigned)n[SL_N_HEAD_KV].u, (unsigned)n[SL_N_HEAD_KV_WINDOW].u);
+    SL_TRY(sl_num_mul(p, SL_N_Q_ROWS, n[SL_N_HEAD].u, n[SL_N_HEAD_DIM].u, e));
+    SL_TRY(sl_num_mul(p, SL_N_Q_ROWS_WINDOW, n[SL_N_HEAD_WINDOW].u, n[SL_N_HEAD_DIM].u, e));
+    SL_TRY(sl_num_mul(p, SL_N_KV_ROWS, n[SL_N_HEAD_KV].u, n[SL_N_HEAD_DIM].u, e));
+    SL_TRY(sl_num_mul(p, SL_N_K_ROWS_WINDOW, n[SL_N_HEAD_KV_WINDOW].u, n[SL_N_HEAD_DIM].u, e));
+    sl_num_set(p, SL_N_HEAD_DIM_K, n[SL_N_HEAD_DIM].u);
+    sl_num_set(p, SL_N_HEAD_DIM_V, n[SL_N_HEAD_DIM].u);
+    if (sl_config_bool(p->config, "use_head_wise_attn_gate", false))
+        p->when |= SL_W_OUT_GATE;
+    return 0;
+}
+
+static int derive(struct sl_params *p, struct sl_error *e)
+{
+    const char *func = sl_config_str(p->config, "moe_router_activation");
+    struct sl_number *n = p->num;
+    uint64_t all = n[SL_N_LAYER].u + n[SL_N_NEXTN].u;
+
+    if (p->tied)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"tie_word_embeddings\" is true, and llama.cpp's %s has a head of its own", p->arch->name);
+    SL_TRY(derive_attention(p, e));
+    SL_TRY(read_kinds(p, all, e));
+    SL_TRY(read_experts(p, all, e));
+    SL_TRY(sl_arch_check_experts(p, e));
+    if (func && strcmp(func, "sigmoid") != 0)
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"moe_router_activation\" is '%.60s'; supported for %s: sigmoid", func, p->hf_class);
+    if (func)
+        SL_TRY(sl_arch_gating(p, "moe_router_activation", func, e));
+    if (sl_config_bool(p->config, "use_moe_router_bias", true))
+        p->when |= SL_W_CORR;
+    SL_TRY(read_clamps(p, "swiglu_limits", SL_N_CLAMPS, p->clamps[0], all, e));
+    SL_TRY(read_clamps(p, "swiglu_limits_shared", SL_N_CLAMPS_SHARED, p->clamps[1], all, e));
+    SL_TRY(derive_rope(p, e));
+    if (!n[SL_N_NEXTN].u) /* no key */
+        n[SL_N_NEXTN] = (struct sl_number){0};
+    sl_arch_keep_mtp(p);
+    return 0;
+}
+
+static const enum sl_num late[] = {SL_N_HEAD_KV, SL_N_EXPERT, SL_N_EXPERT_USED, SL_N_NONE};
+
+static const struct sl_key_tmpl keys[] = {
+    {"attention.head_count_kv", SL_KV_U32, SL_N_HEAD_KV, SL_KEY_CACHED_LAYERS},
+    {"attention.sliding_window", SL_KV_U32, SL_N_WINDOW, 0},
+    {"attention.sliding_window_pattern", SL_KV_BOOL, SL_N_WINDOW, SL_KEY_WINDOWS},
+    {"expert_count", SL_KV_U32, SL_N_EXPERT, 0},
+    {"expert_used_count", SL_KV_U32, SL_N_EXPERT_USED, 0},
+    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
+    {"expert_shared_feed_forward_length", SL_KV_U32, SL_N_SHARED_FF_KEY, 0},
+    {"expert_weights_scale", SL_KV_F32, SL_N_EXPERT_SCALE, 0},
+    {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM, 0},
+    {"leading_dense_block_count", SL_KV_U32, SL_N_DENSE, 0},
+    {"moe_every_n_layers", SL_KV_U32, SL_N_MOE_EVERY, 0},
+    {"swiglu_clamp_exp", SL_KV_F32, SL_N_CLAMPS, SL_KEY_CLAMPS},
+    {"swiglu_clamp_shexp", SL_KV_F32, SL_N_CLAMPS_SHARED, SL_KEY_CLAMPS},
+    {"nextn_predict_layers", SL_KV_U32, SL_N_NEXTN, 0},
+    SL_END_KEYS,
+};
+
+static const char *const classes[] = {"Step3p5ForCausalLM", "Step3p7ForConditionalGeneration", NULL};
+
+const struct sl_arch sl_arch_step35 = {
+    .name = "step35",
+    .classes = classes,
+    .fields = fields,
+    .tensors = tensors,
+    .keys = keys,
+    .late = late,
+    .shares_embedding = true,
+    .layer_thetas = true,
+    .derive = derive,
+    .arrange = arrange,
+};

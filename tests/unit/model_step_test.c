@@ -1,0 +1,95 @@
+/* Step-3.5-Flash's config.json, and with other entries: which keys there are, with what values, in what order. */
+#include "tests/unit/model_fixture.h"
+
+/* The config with these entries behind its own, which then count. */
+static void open_with(const char *dir, const char *more, struct sl_checkpoint **ck, struct sl_model **m)
+{
+    char path[512], *text = fx_read("tests/data/step-3.5-flash-fp8-config.json"), *all = malloc(strlen(text) + strlen(more) + 8);
+    struct sl_error e;
+
+    assert_non_null(all);
+    *strrchr(text, '}') = '\0';
+    sprintf(all, "%s%s%s}", text, *more ? "," : "", more);
+    fx_text(dir, "config.json", all);
+    free(text);
+    free(all);
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    if (fx_open(path, SL_LAYOUT_MLA, ck, m, &e) < 0)
+        fail_msg("%s", e.text);
+}
+
+/* The order is that of the converter's file of a small checkpoint of this form. */
+static void test_keys(void **state)
+{
+    static const char *const want[][2] = {
+        {"step35.block_count", "u32 48"}, {"step35.context_length", "u32 262144"}, {"step35.embedding_length", "u32 4096"},
+        {"step35.feed_forward_length", "u32 11264"}, {"step35.attention.head_count", "arr[i32] n=48 64 96 96 96"},
+        {"step35.rope.freq_base", "f32 5000000"}, {"step35.rope.freq_base_swa", "f32 10000"},
+        {"step35.attention.layer_norm_rms_epsilon", "f32 9.99999975e-06"}, {"step35.expert_gating_func", "u32 2"},
+        {"step35.attention.key_length", "u32 128"}, {"step35.attention.value_length", "u32 128"},
+        {"step35.attention.head_count_kv", "arr[i32] n=48 8 8 8 8"}, {"step35.attention.sliding_window", "u32 512"},
+        {"step35.attention.sliding_window_pattern", "arr[bool] n=48 false true true true"}, {"step35.expert_count", "u32 288"},
+        {"step35.expert_used_count", "u32 8"}, {"step35.expert_feed_forward_length", "u32 1280"},
+        {"step35.expert_shared_feed_forward_length", "u32 1280"}, {"step35.expert_weights_scale", "f32 3"},
+        {"step35.expert_weights_norm", "bool true"}, {"step35.leading_dense_block_count", "u32 3"}, {"step35.moe_every_n_layers", "u32 1"},
+        {"step35.swiglu_clamp_exp", "arr[f32] n=48 0 0 0 0"}, {"step35.swiglu_clamp_shexp", "arr[f32] n=48 0 0 0 0"},
+        {"step35.nextn_predict_layers", "u32 3"},
+    };
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+    uint64_t first;
+    char buf[128];
+
+    open_with(*state, "", &ck, &m);
+    first = (uint64_t)(sl_kvs_find(&m->kvs, want[0][0]) - m->kvs.kv);
+    for (uint64_t i = 0; i < sizeof want / sizeof *want; i++) {
+        assert_string_equal(fx_value(&m->kvs, want[i][0], buf, sizeof buf), want[i][1]);
+        assert_int_equal(sl_kvs_find(&m->kvs, want[i][0]) - m->kvs.kv, first + i);
+    }
+    assert_int_equal(fx_tensor(m, "blk.1.attn_q.weight")->ne[1], 96 * 128);
+    assert_int_equal(fx_tensor(m, "blk.44.attn_gate.weight")->ne[1], 64);
+    assert_int_equal(fx_tensor(m, "blk.45.ffn_up.weight")->ne[1], 11264);
+    assert_int_equal(fx_tensor(m, "rope_freqs.weight")->ne[0], 64);
+    assert_true(m->hp.n_layer_dense == 3 && m->hp.n_dense_last == 3 && m->hp.n_head == 64);
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+}
+
+/* As the converter's files of such a config. */
+static void test_entries(void **state)
+{
+    static const struct { const char *more, *key, *value; } cases[] = {
+        {"\"moe_router_scaling_factor\":null", "step35.expert_weights_scale", "-"},
+        {"\"norm_expert_weight\":false", "step35.expert_weights_norm", "bool false"},
+        {"\"moe_every_n_layer\":2", "step35.moe_every_n_layers", "u32 2"},
+        {"\"swiglu_limits\":null", "step35.swiglu_clamp_exp", "-"},
+        {"\"swiglu_limits_shared\":[1.5,null]", "step35.swiglu_clamp_shexp", "arr[f32] n=48 1.5 0 0 0"},
+        {"\"moe_router_activation\":null", "step35.expert_gating_func", "-"},
+        {"\"num_nextn_predict_layers\":0", "step35.block_count", "u32 45"},
+        {"\"moe_layers_enum\":\"9,5,7\"", "step35.leading_dense_block_count", "u32 5"},
+    };
+    struct sl_checkpoint *ck;
+    struct sl_model *m;
+    char buf[128];
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        open_with(*state, cases[i].more, &ck, &m);
+        assert_string_equal(fx_value(&m->kvs, cases[i].key, buf, sizeof buf), cases[i].value);
+        sl_model_close(m);
+        sl_checkpoint_close(ck);
+    }
+    open_with(*state, "\"rope_scaling\":null", &ck, &m);
+    assert_null(fx_tensor(m, "rope_freqs.weight"));
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_keys, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_entries, fx_setup, fx_teardown),
+    };
+
+    return cmocka_run_group_tests_name("Step-3.5 from config.json", tests, NULL, NULL);
+}
