@@ -33,7 +33,7 @@ static const struct { int type; double floor[2], issued[2]; } counts[] = {
     {SL_TYPE_IQ2_XXS, {0, 1900}, {0, 1992}},
     {SL_TYPE_IQ2_XS, {0, 4700}, {0, 3425}},
     {SL_TYPE_IQ2_S, {0, 0}, {1909, 1478}},
-    {SL_TYPE_IQ3_XXS, {1600, 1600}, {2144, 1902}},
+    {SL_TYPE_IQ3_XXS, {1600, 1600}, {2145, 1902}},
     {SL_TYPE_IQ3_S, {1150, 1150}, {1509, 1418}},
     {SL_TYPE_F32, {0, 0}, {51, 0}},
     {SL_TYPE_F16, {0, 0}, {128, 0}},
