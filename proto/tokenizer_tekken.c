@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define FILE_NAME "tekken.json"
+#define HIDDEN_NUL "\xef\xbf\xbf" /* U+FFFF */
 #define MADE 40         /* bytes of a name that is made here */
 #define MAX_SPECIAL 65536u
 #define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
@@ -51,7 +52,7 @@ static int read_special(struct tekken *k, const cJSON *list, struct sl_error *e)
     for (const cJSON *x = list->child; x; x = x->next, i++) {
         const char *text = cJSON_GetStringValue(entry(x, "token_str"));
 
-        if (i >= k->n_special || !text || !sl_json_uint(entry(x, "rank"), UINT32_MAX, &rank) || rank != i)
+        if (i >= k->n_special || !text || strstr(text, HIDDEN_NUL) || !sl_json_uint(entry(x, "rank"), UINT32_MAX, &rank) || rank != i)
             return sl_fail(e, SL_ESOURCE, FILE_NAME ": special_tokens, entry %" PRIu64 ": expected a \"token_str\" of that rank, below "
                            "\"default_num_special_tokens\", %" PRIu64, i, k->n_special);
         k->text[i] = text;
@@ -266,15 +267,42 @@ static int read_sizes(struct tekken *k, const cJSON *file, uint64_t n_vocab, str
     return 0;
 }
 
+/* The text of the token of byte 0 is a NUL, which cJSON cuts a string at: U+FFFF, which is no character, stands for it. No text of
+ * an ordinary token is read. */
+static void hide_nuls(char *text, size_t len)
+{
+    for (size_t at = 0; at + 6 <= len; at++)
+        if (text[at] == '\\' && memcmp(text + at + 1, "u0000", 5) == 0)
+            memcpy(text + at + 2, "ffff", 4);
+        else
+            at += text[at] == '\\';
+}
+
+static int read_file(const struct sl_source_dir *dir, cJSON **file, struct sl_error *e)
+{
+    size_t len;
+    char *text;
+    int rc = sl_source_text(dir, FILE_NAME, &text, &len, e);
+
+    if (rc == 0)
+        return sl_fail(e, SL_ESOURCE, "%s: " FILE_NAME " is missing, the tokenizer; download it beside params.json", dir->path);
+    SL_TRY(rc);
+    hide_nuls(text, len);
+    rc = sl_json_parse_python(FILE_NAME, text, len, file, e);
+    free(text);
+    if (rc < 0 || cJSON_IsObject(*file))
+        return rc;
+    cJSON_Delete(*file);
+    return sl_fail(e, SL_ESOURCE, FILE_NAME ": expected a JSON object");
+}
+
 int sl_tokenizer_tekken(const struct sl_source_dir *dir, uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e)
 {
     struct tekken k = {.n = 0};
     cJSON *file;
     int rc;
 
-    SL_TRY(sl_tokenizer_read_json(dir, FILE_NAME, &file, e));
-    if (!file)
-        return sl_fail(e, SL_ESOURCE, "%s: " FILE_NAME " is missing, the tokenizer; download it beside params.json", dir->path);
+    SL_TRY(read_file(dir, &file, e));
     rc = read_sizes(&k, file, n_vocab, e);
     if (rc == 0) {
         k.text = calloc(k.n, sizeof *k.text);

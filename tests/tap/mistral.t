@@ -90,6 +90,7 @@ refused($source{bf16}, 'bytes in another order', 7, qr/tekken\.json: vocab, entr
     tekken(sub { @{ $_[0]{vocab} }[65, 66] = map { { %{ $_[0]{vocab}[$_] }, rank => 131 - $_ } } 66, 65 }));
 refused($source{bf16}, 'a token of no others', 7, qr/tekken\.json: no two tokens make the one of rank 599$/, tekken(sub { $_[0]{vocab}[599]{token_bytes} = 'AQIDBAU=' }));
 refused($source{bf16}, 'special tokens out of place', 7, qr/tekken\.json: special_tokens, entry 3: expected a "token_str" of that rank/, tekken(sub { $_[0]{special_tokens}[3]{rank} = 9 }));
+refused($source{bf16}, 'a NUL in a special token', 7, qr/tekken\.json: special_tokens, entry 3: expected a "token_str"/, tekken(sub { $_[0]{special_tokens}[3]{token_str} = "a\0" }));
 refused($source{bf16}, 'none', 6, qr/tekken\.json has no "special_tokens", as before Mistral's version 11$/, tekken(sub { delete $_[0]{special_tokens} }));
 refused($source{bf16}, 'no token to begin with', 7, qr/tekken\.json has no special token '<s>'$/, tekken(sub { $_[0]{special_tokens}[1]{token_str} = '<t>' }));
 

@@ -55,12 +55,19 @@ BLOCKS = {"config_groups": {"group_0": {
                "re:.*kv_a_proj_with_mqa$", "re:.*q_a_proj$", "re:.*gate$", "lm_head"]}
 
 
+def shown_as(token):
+    try:
+        return token.decode() # the first one's is a NUL
+    except UnicodeDecodeError:
+        return None
+
+
 def tekken(text):
     tokens = train(open(text, encoding="utf-8").read() + " ".join(TEXTS * 3), INNER + MORE + 1)[:-1]
     tokens = [bytes([b]) for b in range(256)] + [t for t in tokens if len(t) > 1]
     return {"config": {"pattern": PATTERN, "num_vocab_tokens": len(tokens), "default_vocab_size": VOCAB,
                        "default_num_special_tokens": VOCAB - INNER, "version": "v13"},
-            "vocab": [{"rank": i, "token_bytes": base64.b64encode(t).decode(), "token_str": None} for i, t in enumerate(tokens)],
+            "vocab": [{"rank": i, "token_bytes": base64.b64encode(t).decode(), "token_str": shown_as(t)} for i, t in enumerate(tokens)],
             "special_tokens": [{"rank": i, "token_str": s, "is_control": True} for i, s in enumerate(NAMED)],
             "image": {"image_patch_size": 14, "max_image_size": 1540, "spatial_merge_size": 2}}
 
