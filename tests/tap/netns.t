@@ -114,6 +114,13 @@ $r = run(@dead, $SLUICE, 'queue', @name, "$RUN/me.key");
 is($r->{rc}, 4, 'a client whose name server is dead ends');
 like($r->{err}, qr{^sluice: waiting for a name server to tell the address of daemon\.example\nsluice queue: tcp://daemon\.example:7117: no name server tells its address; [^\n]*\n$},
     'and says what it waits for, and what it waited for');
+spit("$RUN/resolv.conf", "nameserver 127.0.0.9\noptions timeout:30 attempts:1\n");
+start_one('asks', cmd => [@dead, $SLUICE, 'queue', @name, "$RUN/me.key"]);
+ok(wait_log('asks', qr/waiting for a name server/), 'one that waits long');
+signal_one('asks', 'INT');
+is(ended('asks', 5), 75, '... ends by Ctrl-C');
+like(log_of('asks'), qr/^sluice queue: interrupted$/m, '... and says so');
+spit("$RUN/resolv.conf", "nameserver 127.0.0.9\noptions timeout:3 attempts:1\n");
 spit("$RUN/hosts", "fd00::7 daemon.example\n");
 $r = run(@dead, 'sh', '-c', 'mount --bind "$0" /etc/hosts && exec "$@"', "$RUN/hosts", $SLUICE, 'queue', @name, "$RUN/me.key", '--timeout', 1);
 is($r->{rc}, 4, 'a name that /etc/hosts has with an IPv6 address alone');
