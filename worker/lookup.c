@@ -11,24 +11,19 @@
 #include <unistd.h>
 
 #define TICK_MS 100u
+#define GRACE_MS 500u /* for an IPv4 address when there is an IPv6 one */
+#define PENDING 1     /* getaddrinfo returns none above 0 */
 
-/* The resolver can be left alone, but not stopped: whoever of the two comes last frees it. */
+/* One of a name's families: asked for both at once, a resolver waits for a server that answers to one alone. It can be
+ * left, but not stopped: whoever of the two comes last frees it. */
 struct lookup {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    bool over, left;
-    int rc;
+    bool left;
+    int family, rc;
     struct addrinfo *found;
     char host[];
 };
-
-/* Of both families: a name that /etc/hosts has with IPv6's alone is no matter for a server. */
-static int resolve(const char *host, struct addrinfo **found)
-{
-    const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-
-    return getaddrinfo(host, NULL, &hints, found);
-}
 
 static void free_lookup(struct lookup *l)
 {
@@ -41,15 +36,15 @@ static void free_lookup(struct lookup *l)
 
 static void *resolver(void *arg)
 {
-    struct addrinfo *found = NULL;
     struct lookup *l = arg;
-    int rc = resolve(l->host, &found);
+    const struct addrinfo hints = {.ai_family = l->family, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *found = NULL;
+    int rc = getaddrinfo(l->host, NULL, &hints, &found);
     bool left;
 
     pthread_mutex_lock(&l->lock);
-    l->rc = rc;
     l->found = found;
-    l->over = true;
+    l->rc = rc;
     left = l->left;
     pthread_cond_signal(&l->changed);
     pthread_mutex_unlock(&l->lock);
@@ -59,7 +54,7 @@ static void *resolver(void *arg)
 }
 
 /* NULL where no thread can be had. */
-static struct lookup *begin(const char *host)
+static struct lookup *begin(const char *host, int family)
 {
     struct lookup *l = calloc(1, sizeof *l + strlen(host) + 1);
     sigset_t all, before;
@@ -68,6 +63,8 @@ static struct lookup *begin(const char *host)
 
     if (!l)
         return NULL;
+    l->family = family;
+    l->rc = PENDING;
     memcpy(l->host, host, strlen(host) + 1);
     pthread_mutex_init(&l->lock, NULL);
     sl_cond_init(&l->changed);
@@ -83,30 +80,34 @@ static struct lookup *begin(const char *host)
     return l;
 }
 
-/* What getaddrinfo returned; EAI_AGAIN when it is left alone. */
-static int end(struct lookup *l, const struct sl_lookup_watch *w, struct addrinfo **found)
+/* What getaddrinfo has returned, after ms at most, or PENDING. */
+static int answer(struct lookup *l, uint32_t ms)
 {
-    uint32_t ms = 0;
-    int rc = EAI_AGAIN;
-    bool left;
+    const struct timespec end = sl_deadline(ms);
+    int rc;
 
+    if (!l)
+        return EAI_AGAIN;
     pthread_mutex_lock(&l->lock);
-    while (!l->over && !(w->stop && w->stop(w->user))) {
-        const struct timespec tick = sl_deadline(TICK_MS);
-
-        if (pthread_cond_timedwait(&l->changed, &l->lock, &tick) == ETIMEDOUT && (ms += TICK_MS) == SL_LOOKUP_SLOW_MS && w->slow)
-            w->slow(w->user, l->host);
-    }
-    left = l->left = !l->over;
-    if (!left) {
-        rc = l->rc;
-        *found = l->found;
-        l->found = NULL;
-    }
+    while (l->rc == PENDING && pthread_cond_timedwait(&l->changed, &l->lock, &end) != ETIMEDOUT)
+        ;
+    rc = l->rc;
     pthread_mutex_unlock(&l->lock);
-    if (!left)
-        free_lookup(l);
     return rc;
+}
+
+static void leave(struct lookup *l)
+{
+    bool over;
+
+    if (!l)
+        return;
+    pthread_mutex_lock(&l->lock);
+    l->left = true;
+    over = l->rc != PENDING;
+    pthread_mutex_unlock(&l->lock);
+    if (over)
+        free_lookup(l);
 }
 
 /* This machine has a way to the address: of a machine with IPv6 alone there is none to IPv4's. Nothing is sent. */
@@ -122,15 +123,25 @@ static bool has_route(const struct addrinfo *a)
 
 enum sl_lookup sl_lookup_ipv4(const char *host, const struct sl_lookup_watch *w)
 {
-    struct addrinfo *found = NULL;
-    struct lookup *l = begin(host);
-    int rc = l ? end(l, w, &found) : resolve(host, &found);
+    struct lookup *l4 = begin(host, AF_INET), *l6 = NULL;
+    int four, six = PENDING;
     bool there = false;
 
-    if (rc != 0)
-        return rc == EAI_AGAIN ? SL_LOOKUP_UNANSWERED : SL_LOOKUP_NONE;
-    for (const struct addrinfo *a = found; a && !there; a = a->ai_next)
-        there = a->ai_family == AF_INET && has_route(a);
-    freeaddrinfo(found);
-    return there ? SL_LOOKUP_THERE : SL_LOOKUP_NONE;
+    if (!l4)
+        return SL_LOOKUP_THERE; /* libzmq has no thread either */
+    for (uint32_t ms = TICK_MS; ((four = answer(l4, TICK_MS)) == PENDING || four == EAI_AGAIN); ms += TICK_MS) {
+        l6 = l6 ? l6 : begin(host, AF_INET6);
+        six = answer(l6, four == PENDING ? 0 : TICK_MS);
+        if (four == PENDING ? six == 0 && ms >= GRACE_MS : six != PENDING)
+            break;
+        if (w->stop && w->stop(w->user))
+            break;
+        if (ms == SL_LOOKUP_SLOW_MS && w->slow)
+            w->slow(w->user, host);
+    }
+    for (const struct addrinfo *a = four == 0 ? l4->found : NULL; a && !there; a = a->ai_next)
+        there = has_route(a);
+    leave(l4);
+    leave(l6);
+    return there ? SL_LOOKUP_THERE : six != 0 && (four == PENDING || four == EAI_AGAIN) ? SL_LOOKUP_UNANSWERED : SL_LOOKUP_NONE;
 }

@@ -20,7 +20,8 @@ struct sl_lookup_watch {
 };
 
 /* Returns whether the host, a name or digits, has an IPv4 address to which there is a way; nothing is sent there.
- * SL_LOOKUP_UNANSWERED, too, when stop said so: the resolver's thread then ends by itself. */
+ * SL_LOOKUP_UNANSWERED, too, when stop said so: the resolver's thread then ends by itself. Without a thread
+ * SL_LOOKUP_THERE. */
 enum sl_lookup sl_lookup_ipv4(const char *host, const struct sl_lookup_watch *w);
 
 #endif
