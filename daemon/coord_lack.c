@@ -1,5 +1,6 @@
-/* Workers on whose machine the folder or the files of a job are not: a disk that is not mounted, a root
- * too few. While another worker may have them, such a one gets nothing of the job. */
+/* Workers on whose machine the folder or the files of a job are not (a disk that is not mounted, a root
+ * too few), or that may take too little memory for it. While another worker may have them, such a one gets
+ * nothing of the job. */
 #include "daemon/coord_priv.h"
 
 #define LACKS_MS 600000u

@@ -52,8 +52,8 @@ int coord_lose(struct sl_coord *c, struct worker *w, struct job *j, uint32_t tas
         return coord_return(c, j, task, e);
     describe(task, t, what, sizeof what);
     snprintf(text, sizeof text, "%s: %u workers in a row went away while they had it, %s the last; see its log and "
-             "whether its memory was enough, then 'sluice retry %llu' goes on", what, t->losses, w->name,
-             (unsigned long long)j->id);
+             "whether its memory was enough, then 'sluice %s %llu' goes on", what, t->losses, w->name,
+             task == SL_TASK_DISCARD ? "cancel --discard" : "retry", (unsigned long long)j->id);
     return coord_task_failed(c, w, j, task, -SL_EFAIL, LAST_ATTEMPT, text, e);
 }
 

@@ -56,7 +56,7 @@ int coord_task_failed(struct sl_coord *c, const struct worker *w, struct job *j,
     coord_move(j, task, state);
     if (counts != NO_ATTEMPT)
         backoff(c, t, w);
-    t->avoid_others = says_never(code);
+    t->avoid_others = says_never(code) && counts != NO_ATTEMPT;
     if (t->avoid_others) /* by its name it may be upgraded, or another's that begins beside it */
         t->avoid = 0;
     SL_TRY(coord_event(c, state == SL_TASK_READY ? "task_failed" : "quarantined", j, task, w->name, e,
@@ -264,12 +264,13 @@ static int on_fail(struct sl_coord *c, struct worker *w, struct job *j, uint32_t
     int code = (int)sl_get_uint(t, "code", 1);
     const char *text = sl_get_str(t, "text");
     bool lacks = code == -SL_ELACKS || code == -SL_ENOSOURCE, another = false;
+    bool weak = code == -SL_EUSAGE && task < SL_TASKS_MAX; /* the job was prepared: too little memory, here */
     char told[1024];
 
     snprintf(told, sizeof told, "%.800s (worker %s is of release %s, the daemon of %s: use one everywhere)", text, w->name,
              w->version, c->o.version);
     text = says_never(code) && coord_other_release(c, w) ? told : text;
-    if (lacks)
+    if (lacks || weak)
         SL_TRY(coord_note_lack(c, w, j, false, &another, e));
     if (lacks) /* as what it is told and kept */
         code = code == -SL_ENOSOURCE ? -SL_ESOURCE : -SL_EFAIL;
@@ -286,7 +287,7 @@ static int on_fail(struct sl_coord *c, struct worker *w, struct job *j, uint32_t
     else
         SL_TRY(coord_task_failed(c, w, j, task, code ? code : 1, another ? NO_ATTEMPT : ATTEMPT, text, e));
     if (another)
-        SL_TRY(coord_revoke_from(c, w, j, "this worker lacks the job's folder or files", e));
+        SL_TRY(coord_revoke_from(c, w, j, "this worker lacks the job's folder or files, or memory for it", e));
     return answer(c, w, t, NULL, 0, e);
 }
 

@@ -3,7 +3,6 @@
 #include "proto/endpoint.h"
 #include "proto/open_files.h"
 #include "proto/wire.h"
-#include "worker/lookup.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -90,7 +89,7 @@ static int choose_family(struct sl_dealer *d, const struct sl_dealer_opts *o, st
     host = strndup(d->endpoint + 6, (size_t)(colon - d->endpoint - 6));
     if (!host)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    found = sl_lookup_ipv4(host, o->slow_lookup, o->user);
+    found = sl_lookup_ipv4(host, &o->lookup);
     free(host);
     d->six = found == SL_LOOKUP_NONE;
     return found != SL_LOOKUP_UNANSWERED || o->patient

@@ -7,6 +7,7 @@
 
 #include "proto/error.h"
 #include "proto/keyring.h"
+#include "worker/lookup.h"
 
 #include <stdint.h>
 
@@ -17,9 +18,7 @@ struct sl_dealer_opts {
     bool plain_tcp;              /* tcp without keys, loopback only */
     void *context;               /* of sl_router_context_new for inproc; NULL: own */
     bool patient;                /* a name server that does not answer is no error: it is asked again with each attempt */
-    /* The endpoint's name is still being looked up; by another thread. May be NULL. */
-    void (*slow_lookup)(void *user, const char *host);
-    void *user;
+    struct sl_lookup_watch lookup; /* of the endpoint's name */
 };
 
 struct sl_dealer;

@@ -2,6 +2,8 @@
 #ifndef SLUICE_WORKER_LOOKUP_H
 #define SLUICE_WORKER_LOOKUP_H
 
+#include <stdbool.h>
+
 #define SL_LOOKUP_SLOW_MS 2000u
 
 enum sl_lookup {
@@ -10,8 +12,16 @@ enum sl_lookup {
     SL_LOOKUP_UNANSWERED, /* no server answered, or not now */
 };
 
-/* Returns whether the host, a name or digits, has an IPv4 address to which there is a way; nothing is sent there. slow (may be
- * NULL) is called once, by another thread, when that takes longer than SL_LOOKUP_SLOW_MS. */
-enum sl_lookup sl_lookup_ipv4(const char *host, void (*slow)(void *user, const char *host), void *user);
+/* Who waits for it; both functions are called by the caller's thread, and may be NULL. */
+struct sl_lookup_watch {
+    void (*slow)(void *user, const char *host); /* it has taken longer than SL_LOOKUP_SLOW_MS */
+    bool (*stop)(void *user);                   /* whether to wait no longer; asked ten times a second */
+    void *user;
+};
+
+/* Returns whether the host, a name or digits, has an IPv4 address to which there is a way; nothing is sent there.
+ * SL_LOOKUP_UNANSWERED, too, when stop said so: the resolver's thread then ends by itself. Without a thread
+ * SL_LOOKUP_THERE. */
+enum sl_lookup sl_lookup_ipv4(const char *host, const struct sl_lookup_watch *w);
 
 #endif

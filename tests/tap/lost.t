@@ -45,5 +45,19 @@ start_one('again');
 run_ok('retry', $SLUICE, 'retry', $id);
 is_state(wait_job($id, 60), 'succeeded', 'with a worker that stays it goes on');
 is(sha256("$OUT/lost.gguf"), sha256("$RUN/ref.gguf"), 'to the same file');
-stop_one($_) for qw(again daemon);
+
+# ---- one that may take too little memory for a job leaves it to others
+start_one('small', cmd => ["$BUILD/sluice-worker", '--name', 'small', '--threads', 512, '--mem', '64Mi']);
+ok(has_workers(qw(small again)), 'a worker with much memory, and one with little');
+$id = submit(demo_spec('memory'));
+is_state(wait_job($id, 60), 'succeeded', 'its job is done');
+is(sha256("$OUT/memory.gguf"), sha256("$RUN/ref.gguf"), 'by the other one');
+my @said = events($id, qr/^task_failed$/);
+ok(@said == 1 && $said[0]{worker} eq 'small' && $said[0]{text} =~ / and 512 threads: \d+ MiB are needed$/, 'the small one tried once')
+    or diag(explain(\@said));
+stop_one('again');
+$j = wait_job(submit(demo_spec('alone')), 20);
+ok($j->{state} eq 'failed' && $j->{code} == 2 && $j->{error} =~ / and 512 threads: \d+ MiB are needed$/, 'with nobody else the job fails')
+    or diag(explain($j));
+stop_one($_) for qw(small daemon);
 done_testing;

@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 use IO::Socket::INET;
+use POSIX ();
 use SluiceService;
 use SluiceTest;
 use Test::More;
@@ -114,10 +115,36 @@ $r = run(@dead, $SLUICE, 'queue', @name, "$RUN/me.key");
 is($r->{rc}, 4, 'a client whose name server is dead ends');
 like($r->{err}, qr{^sluice: waiting for a name server to tell the address of daemon\.example\nsluice queue: tcp://daemon\.example:7117: no name server tells its address; [^\n]*\n$},
     'and says what it waits for, and what it waited for');
+spit("$RUN/resolv.conf", "nameserver 127.0.0.9\noptions timeout:30 attempts:1\n");
+start_one('asks', cmd => [@dead, $SLUICE, 'queue', @name, "$RUN/me.key"]);
+ok(wait_log('asks', qr/waiting for a name server/), 'one that waits long');
+signal_one('asks', 'INT');
+is(ended('asks', 5), 75, '... ends by Ctrl-C');
+like(log_of('asks'), qr/^sluice queue: interrupted$/m, '... and says so');
+spit("$RUN/resolv.conf", "nameserver 127.0.0.9\noptions timeout:3 attempts:1\n");
 spit("$RUN/hosts", "fd00::7 daemon.example\n");
 $r = run(@dead, 'sh', '-c', 'mount --bind "$0" /etc/hosts && exec "$@"', "$RUN/hosts", $SLUICE, 'queue', @name, "$RUN/me.key", '--timeout', 1);
 is($r->{rc}, 4, 'a name that /etc/hosts has with an IPv6 address alone');
 unlike($r->{err}, qr/name server/, '... is asked of no server');
+# One that tells IPv4's addresses, and says nothing to who asks for IPv6's.
+my $half = IO::Socket::INET->new(LocalAddr => '127.0.0.10:53', Proto => 'udp') or die "$!";
+my $teller = fork // die "fork: $!";
+if (!$teller) {
+    while (my $from = recv $half, my $q, 512, 0) {
+        my ($name, $type) = unpack 'x12 Z* n', $q;
+        send $half, substr($q, 0, 2) . pack('n5', 0x8180, 1, 1, 0, 0) . substr($q, 12, length($name) + 5)
+            . pack('n3 N n C4', 0xc00c, 1, 1, 60, 4, 127, 0, 0, 1), 0, $from if $type == 1;
+    }
+    POSIX::_exit(0);
+}
+spit("$RUN/resolv.conf", "nameserver 127.0.0.10\noptions timeout:5 attempts:2\n");
+my $began = time;
+$r = run(@dead, $SLUICE, 'queue', @name, "$RUN/me.key", '--timeout', 1);
+like($r->{err}, qr/^sluice queue: no daemon at [^\n]*\n$/, 'a name server that tells one family alone is not waited for');
+cmp_ok(time - $began, '<', 8, '... for the other');
+kill 'KILL', $teller;
+waitpid $teller, 0;
+spit("$RUN/resolv.conf", "nameserver 127.0.0.9\noptions timeout:3 attempts:1\n");
 start_one('nameless', before => \@dead, args => [@name, "$RUN/w1.key"]);
 ok(wait_log('nameless', qr/ lookup: waiting for a name server to tell the address of daemon\.example/), 'so does a worker');
 ok(wait_log('nameless', qr/connection-lost/, 20), 'which goes on trying');

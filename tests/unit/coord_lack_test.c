@@ -109,6 +109,33 @@ static void without_the_source_the_job_fails(void **state)
     fails_without_others(*state, -SL_ENOSOURCE, 7);
 }
 
+/* One that may take too little memory for a prepared job, too; the last such one ends it, with what it says. */
+static void too_little_memory_is_another_workers_task(void **state)
+{
+    struct world *w = *state;
+    struct got g, two[2];
+    uint64_t id;
+
+    client(w, C);
+    worker(w, 1);
+    worker(w, 2);
+    id = ready_job(w, C, 2, "a", 6, 3);
+    pull(w, 1, 2);
+    assert_int_equal(granted(w, 1, two, 2), 2);
+    failed(w, 1, two[0], 2, "");
+    failed_late(w, 1, two[1]);
+    assert_int_equal(pulled(w, 1, &g, 1), 0);
+    assert_int_equal(pulled(w, 2, &g, 1), 1);
+    result(w, 2, g);
+    say(w, 2, "{\"v\":3,\"m\":\"bye\"}");
+    assert_int_equal(granted(w, 1, &g, 1), 1);
+    assert_int_equal(strncmp(state_of(w, C, id), "running", 7), 0);
+    failed(w, 1, g, 2, "");
+    assert_string_equal(state_of(w, C, id), "failed");
+    say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
+    assert_int_equal(sl_get_uint(sl_get(expect(w, C, SL_M_JOB), "job"), "code", 0), 2);
+}
+
 /* Two that lack it do not wait for each other: each fails once before it counts, then as often as a task may. The
  * daemon's restart forgets who lacked it. */
 static void all_that_lack_it_end_the_job(void **state)
@@ -315,6 +342,7 @@ int main(void)
         TEST(others_go_on_without_them),
         TEST(without_the_folder_the_job_fails),
         TEST(without_the_source_the_job_fails),
+        TEST(too_little_memory_is_another_workers_task),
         TEST(all_that_lack_it_end_the_job),
         TEST(a_sweep_goes_on_by_folders),
         TEST(who_finds_nothing_asks_another),

@@ -247,6 +247,44 @@ static void a_jobs_own_tasks_count_too(void **state)
                         "whether its memory was enough, then 'sluice retry 1' goes on");
 }
 
+static bool is_forgotten(struct world *w)
+{
+    say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[1]}");
+    return heard(w, C, SL_M_DONE) != NULL;
+}
+
+/* So does the removal of a cancelled job's files; it is asked for again, for as many workers. */
+static void a_removal_ends(void **state)
+{
+    struct world *w = *state;
+    const cJSON *events;
+    const char *text;
+    struct got g[8];
+
+    again(w);
+    worker(w, 8);
+    ready_job(w, C, 8, "a", 8, 8);
+    say(w, 8, "{\"v\":3,\"m\":\"bye\"}");
+    for (unsigned times = 0; times < 2; times++) {
+        say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
+        expect(w, C, SL_M_DONE);
+        for (unsigned p = 1; p <= LOSSES; p++) {
+            worker(w, p);
+            pull(w, p, 1);
+            assert_int_equal(granted(w, p, g, 8), 1);
+            assert_int_equal(g[0].task, SL_TASK_DISCARD);
+            assert_false(is_forgotten(w));
+            pass_lease(w);
+        }
+        say(w, C, "{\"v\":3,\"m\":\"logs\",\"job\":1}");
+        events = sl_get(expect(w, C, SL_M_LOG), "events");
+        text = sl_get_str(cJSON_GetArrayItem(events, cJSON_GetArraySize(events) - 1), "text");
+        if (!strstr(text, "then 'sluice cancel --discard 1' goes on"))
+            fail_msg("%s", text);
+    }
+    assert_true(is_forgotten(w));
+}
+
 static void without_a_limit_it_goes_round(void **state)
 {
     struct world *w = *state;
@@ -274,6 +312,7 @@ int main(void)
         TEST(a_restart_counts_nobody),
         TEST(nothing_goes_beside_it),
         TEST(a_jobs_own_tasks_count_too),
+        TEST(a_removal_ends),
         TEST(without_a_limit_it_goes_round),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
