@@ -65,7 +65,7 @@ int sl_tokenizer_tiktoken(const struct sl_source_dir *dir, const struct cJSON *t
                           uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: the same from tekken.json, as Mistral ships it, with the pairs that the converter makes of it. Errors: SL_ESOURCE (missing or
- * damaged), SL_EUNSUPPORTED (texts are split by other rules; before version 11). */
+ * damaged, absurdly many merges), SL_EUNSUPPORTED (texts are split by other rules; before version 11). */
 int sl_tokenizer_tekken(const struct sl_source_dir *dir, uint64_t n_vocab, struct sl_kvs *kvs, struct sl_error *e) SL_MUST_USE;
 
 /* Returns whether dir has a tiktoken.model that the converter takes: where there is no

@@ -16,6 +16,7 @@
 #define HIDDEN_NUL "\xef\xbf\xbf" /* U+FFFF */
 #define MADE 40         /* bytes of a name that is made here */
 #define MAX_SPECIAL 65536u
+#define MAX_MERGES (128u << 20) /* bytes that they take, about; those of a published file take 6 MB */
 #define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
 #define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
 #define BEFORE "[^\\r\\n\\p{L}\\p{N}]?"
@@ -159,13 +160,16 @@ static size_t cuts_of(const struct sl_tiktoken *t, const char *text, struct cut 
 
 struct merges {
     char **text;
-    uint64_t n, cap;
+    uint64_t n, cap, bytes;
 };
 
 static int add_merge(struct merges *m, const char *left, const char *right, struct sl_error *e)
 {
     size_t a = strlen(left), b = strlen(right);
 
+    m->bytes += a + b + 2 * sizeof m->text;
+    if (m->bytes > MAX_MERGES)
+        return sl_fail(e, SL_ESOURCE, FILE_NAME ": its tokens are made of each other in too many ways: more than %u MB of merges", MAX_MERGES >> 20);
     if (m->n == m->cap) {
         uint64_t cap = m->cap ? 2 * m->cap : 65536;
         char **grown = realloc(m->text, cap * sizeof *grown);

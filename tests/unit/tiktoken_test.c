@@ -332,6 +332,39 @@ static void test_refused(void **state)
     refused(*state, SL_ESOURCE, "tiktoken.model: the byte 0x00 has no token");
 }
 
+/* Of a tekken.json all cuts of a token are merges: a letter up to 1024 times in 0.7 MB would make 375 MB of them. */
+static void test_too_many_merges(void **state)
+{
+    const uint64_t n_vocab = 256 + 1023 + 1;
+    struct text t = {NULL, 0, 0, 0};
+    struct sl_kvs kvs = {0};
+    struct sl_error e;
+    char number[128], as[1024];
+    int rc;
+
+    memset(as, 'a', sizeof as);
+    put(&t, "{\"config\":{\"pattern\":\"[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+"
+            "|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*|\\\\p{N}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*"
+            "|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\",\"default_num_special_tokens\":1,");
+    snprintf(number, sizeof number, "\"default_vocab_size\":%" PRIu64 "},\"special_tokens\":[],\"vocab\":[", n_vocab);
+    put(&t, number);
+    for (uint32_t i = 0; i < 256 + 1023; i++) {
+        uint8_t byte = (uint8_t)i;
+
+        snprintf(number, sizeof number, "%s{\"rank\":%" PRIu32 ",\"token_bytes\":\"", i ? "," : "", i);
+        put(&t, number);
+        put64(&t, i < 256 ? (const void *)&byte : as, i < 256 ? 1 : i - 254);
+        put(&t, "\"}");
+    }
+    put(&t, "]}");
+    fx_text(*state, "tekken.json", t.s);
+    free(t.s);
+    rc = sl_tokenizer_tekken(&(struct sl_source_dir){*state, NULL}, n_vocab, &kvs, &e);
+    sl_kvs_free(&kvs);
+    assert_int_equal(rc, SL_ESOURCE);
+    assert_non_null(strstr(e.text, "tekken.json: its tokens are made of each other in too many ways"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -341,6 +374,7 @@ int main(void)
         cmocka_unit_test(test_quick),
         cmocka_unit_test_setup_teardown(test_keys, fx_setup, fx_teardown),
         cmocka_unit_test_setup_teardown(test_refused, fx_setup, fx_teardown),
+        cmocka_unit_test_setup_teardown(test_too_many_merges, fx_setup, fx_teardown),
     };
 
     return cmocka_run_group_tests_name("tiktoken", tests, NULL, NULL);
