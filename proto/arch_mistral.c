@@ -27,7 +27,7 @@ static int derive(struct sl_params *p, struct sl_error *e)
     if (!cJSON_IsObject(yarn) || !cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(yarn, "apply_scale")))
         return sl_fail(e, SL_EUNSUPPORTED, "params.json: \"yarn\" without \"apply_scale\": false is not supported");
     SL_TRY(sl_arch_read_fields(p, yarn, yarn_fields, e));
-    if (cJSON_IsObject(scaling))
+    if (scaling && !cJSON_IsNull(scaling))
         SL_TRY(sl_arch_read_fields(p, scaling, temperature_fields, e));
     SL_TRY(sl_arch_latent_derive(p, e));
     p->rope_type = "yarn";

@@ -2,6 +2,7 @@
  * what llama.cpp's converter makes of a model with latent attention and experts, Mistral-Large-3: entries and names are
  * DeepSeek-V3's from here on. */
 #include "proto/checkpoint_priv.h"
+#include "proto/shard_series.h"
 #include "proto/source_file.h"
 
 #include <cjson/cJSON.h>
@@ -13,13 +14,24 @@
 #define PARAMS "params.json"
 #define GROWTH 48 /* bytes that a name gains at most */
 
+/* Whether the folder has the shards of a config.json, be it without their index. */
+static bool has_usual(const char *dir)
+{
+    struct sl_shard_series s;
+    struct sl_error e;
+    bool damaged = sl_shard_series_read(dir, &s, &e) < 0, any = s.n || sl_source_exists(dir, "model.safetensors.index.json");
+
+    sl_shard_series_free(&s);
+    return any || damaged;
+}
+
 bool sl_ck_has_params(const char *dir)
 {
     bool own = sl_source_exists(dir, "consolidated.safetensors.index.json") || sl_source_exists(dir, "consolidated.safetensors");
-    bool usual = sl_source_exists(dir, "model.safetensors.index.json") || sl_source_exists(dir, "model.safetensors");
 
-    return sl_source_exists(dir, PARAMS) && !usual && (own || sl_source_exists(dir, "tekken.json")) &&
-           (own || !sl_source_exists(dir, "config.json"));
+    if (!sl_source_exists(dir, PARAMS))
+        return false;
+    return sl_source_exists(dir, "config.json") ? own && !has_usual(dir) : own || sl_source_exists(dir, "tekken.json");
 }
 
 /* ---- params.json ---- */
@@ -59,7 +71,7 @@ static int take_pairs(cJSON *to, const cJSON *from, const char *where, const str
 
         if (p[i].needed && (!item || cJSON_IsNull(item)))
             return sl_fail(e, SL_EUNSUPPORTED, "no \"%s%s\": of models in Mistral's own format those of Mistral-Large-3's form are "
-                           "supported; others come with a config.json, too", where, p[i].own);
+                           "supported", where, p[i].own);
         if (!item)
             continue;
         copy = cJSON_Duplicate(item, true);

@@ -45,6 +45,11 @@ for my $form (sort keys %source) {
     run_ok('both', $SLUICE, 'convert', $both, '-o', "$dir/both.gguf", '--recipe', 'f32', '--quiet');
     is(run(python('mistral.py', 'compare', $both, "$dir/both.gguf"))->{out}, "equal 45 keys\n", 'keys');
     is_deeply(hashes("$dir/both.gguf"), hashes($f32{bf16}), 'the same tensors: the head is kept');
+    # The usual shards are read with their config.json, an index or not.
+    my $usual = checkpoint("$dir/usual", qw(--arch qwen3 --layers 1));
+    my $others = copy_checkpoint($source{bf16}, "$dir/others");
+    rename "$usual/$_", "$others/$_" or die for grep { $_ ne 'model.safetensors.index.json' } ls($usual);
+    is(plan_of($others)->{model}{architecture}, 'qwen3', 'with the shards of a config.json');
     my $r = run(python('mistral.py', 'compare', $source{bf16}, "$dir/both.gguf"));
     ok($r->{rc} == 1 && $r->{out} =~ /^keys /, 'a key fewer is noticed') or diag($r->{out});
 }
@@ -74,11 +79,12 @@ SKIP: {
 # ---- refused in one line
 sub params { my ($change) = @_; return sub { edit_json("$_[0]/params.json", $change) } }
 sub tekken { my ($change) = @_; return sub { edit_json("$_[0]/tekken.json", $change) } }
-my $only = qr/of models in Mistral's own format those of Mistral-Large-3's form are supported; others come with a config\.json, too$/;
+my $only = qr/of models in Mistral's own format those of Mistral-Large-3's form are supported$/;
 refused($source{bf16}, 'no size', 6, qr/params\.json: no "dim": $only/, params(sub { delete $_[0]{dim} }));
 refused($source{bf16}, 'a dense model', 6, qr/params\.json: no "moe\.num_experts": $only/, params(sub { delete $_[0]{moe} }));
 refused($source{bf16}, 'plain heads', 6, qr/params\.json: no "q_lora_rank": $only/, params(sub { delete $_[0]{q_lora_rank} }));
 refused($source{bf16}, 'a scaled rope', 6, qr/params\.json: "yarn" without "apply_scale": false is not supported$/, params(sub { $_[0]{yarn}{apply_scale} = JSON::PP::true() }));
+refused($source{bf16}, 'a temperature that is none', 7, qr/has no "beta", which MistralLarge3ForCausalLM needs$/, params(sub { $_[0]{llama_4_scaling} = 'x' }));
 refused($source{tensor}, 'another FP8', 6, qr/quantization\.qformat_weight is 'fp8_e5m2'; supported: fp8_e4m3$/, params(sub { $_[0]{quantization}{qformat_weight} = 'fp8_e5m2' }));
 refused($source{bf16}, 'an expert fewer', 7, qr/tensor 'model\.layers\.1\.mlp\.gate\.weight': expected shape \[7, 256\] by config\.json, found \[8, 256\]$/, params(sub { $_[0]{moe}{num_experts} = 7 }));
 refused($source{bf16}, 'no tokenizer', 7, qr/tekken\.json is missing, the tokenizer; download it beside params\.json$/, sub { unlink "$_[0]/tekken.json" }, 'convert');
