@@ -96,10 +96,8 @@ static int derive_experts(struct sl_params *p, struct sl_error *e)
 /* Without a word for it llama.cpp does not load the model at all. */
 static int derive_routing(struct sl_params *p, struct sl_error *e)
 {
-    const char *name = "score_function", *func = sl_config_str(p->config, name);
+    const char *name, *func = sl_arch_scoring(p, &name);
 
-    if (!func)
-        func = sl_config_str(p->config, name = "scoring_func");
     return sl_arch_gating(p, name, func ? func : "sigmoid", e);
 }
 

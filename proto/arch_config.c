@@ -408,6 +408,18 @@ int sl_arch_own_head(const struct sl_params *p, struct sl_error *e)
                                   "of its own", p->arch->name);
 }
 
+const char *sl_arch_scoring(const struct sl_params *p, const char **name)
+{
+    static const char *const names[] = {"score_function", "scoring_func", "score_func", "moe_router_activation", "moe_router_activation_func",
+                                        "expert_selection_fn"};
+    size_t i = 0;
+
+    while (i + 1 < sizeof names / sizeof *names && !cJSON_GetObjectItemCaseSensitive(p->config, names[i]))
+        i++;
+    *name = names[i];
+    return sl_config_str(p->config, names[i]);
+}
+
 int sl_arch_gating(struct sl_params *p, const char *name, const char *func, struct sl_error *e)
 {
     bool sigmoid = strcmp(func, "sigmoid") == 0;

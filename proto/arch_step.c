@@ -266,7 +266,7 @@ static int derive_attention(struct sl_params *p, struct sl_error *e)
 
 static int derive(struct sl_params *p, struct sl_error *e)
 {
-    const char *func = sl_config_str(p->config, "moe_router_activation");
+    const char *name, *func = sl_arch_scoring(p, &name);
     struct sl_number *n = p->num;
     uint64_t all = n[SL_N_LAYER].u + n[SL_N_NEXTN].u;
 
@@ -277,9 +277,9 @@ static int derive(struct sl_params *p, struct sl_error *e)
     SL_TRY(read_experts(p, all, e));
     SL_TRY(sl_arch_check_experts(p, e));
     if (func && strcmp(func, "sigmoid") != 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"moe_router_activation\" is '%.60s'; supported for %s: sigmoid", func, p->hf_class);
+        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"%s\" is '%.60s'; supported for %s: sigmoid", name, func, p->hf_class);
     if (func)
-        SL_TRY(sl_arch_gating(p, "moe_router_activation", func, e));
+        SL_TRY(sl_arch_gating(p, name, func, e));
     if (sl_config_bool(p->config, "use_moe_router_bias", true))
         p->when |= SL_W_CORR;
     SL_TRY(read_clamps(p, "swiglu_limits", SL_N_CLAMPS, p->clamps[0], all, e));

@@ -331,6 +331,9 @@ void sl_arch_keep_mtp(struct sl_params *p);
  * tells of it (arch_llama.c). Errors: SL_ESOURCE when heads do not divide. */
 int sl_arch_plain_attention(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 
+/* Returns config.json's word for how experts are scored, NULL: none; *name = its entry, the first of the names that the converter knows. */
+const char *sl_arch_scoring(const struct sl_params *p, const char **name);
+
 /* Effect: how experts are scored, by config.json's word for it in the entry of that name. Errors: SL_EUNSUPPORTED (another
  * word). */
 int sl_arch_gating(struct sl_params *p, const char *name, const char *func, struct sl_error *e) SL_MUST_USE;

@@ -94,6 +94,7 @@ refused($step, 'two layers of a kind first', 6, qr/the first two layers are not 
 refused($step, 'other scaling', 6, qr/rope_scaling of type yarn is not supported for Step3p5ForCausalLM: llama3$/,
     config_edit(sub { $_[0]{rope_scaling} = { type => 'yarn', factor => 2, original_max_position_embeddings => 64 } }));
 refused($step, 'softmax', 6, qr/"moe_router_activation" is 'softmax'; supported for Step3p5ForCausalLM: sigmoid$/, config_edit(sub { $_[0]{moe_router_activation} = 'softmax' }));
+refused($step, 'softmax by another name', 6, qr/"scoring_func" is 'softmax'; supported for Step3p5ForCausalLM: sigmoid$/, config_edit(sub { $_[0]{scoring_func} = 'softmax' }));
 refused($step, 'heads of two lengths', 6, qr/heads of 64 and of 32 rows, and llama\.cpp's step35 has one number, a multiple of 4$/,
     config_edit(sub { $_[0]{attention_other_setting}{head_dim} = 32 }));
 refused($step, 'heads that do not divide', 7, qr/4 and 6 heads cannot be divided among 2 and 4 "num_attention_groups"$/,

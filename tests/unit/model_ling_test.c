@@ -80,6 +80,9 @@ static const struct { const char *more, *want[10][2]; } cases[] = {
      "\"num_shared_experts\":2,\"moe_shared_expert_intermediate_size\":32,\"num_nextn_predict_layers\":2,\"head_dim\":16",
      {{"expert_count", "u32 12"}, {"expert_gating_func", "u32 1"}, {"attention.key_length", "u32 16"}, {"rope.dimension_count", "u32 16"},
       {"block_count", "u32 6"}, {"expert_shared_feed_forward_length", "u32 32"}, {"nextn_predict_layers", "u32 2"}}},
+    {",\"num_experts\":8,\"num_shared_experts\":1,\"score_func\":\"softmax\"", {{"expert_gating_func", "u32 1"}}},
+    {",\"num_experts\":8,\"num_shared_experts\":1,\"moe_router_activation_func\":\"softmax\",\"expert_selection_fn\":\"sigmoid\"",
+     {{"expert_gating_func", "u32 1"}}},
 };
 
 static void test_absent_entries(void **state)
