@@ -456,11 +456,12 @@ static bool take_memory(struct check *c)
 
 int main(int argc, char **argv)
 {
-    struct check *c = calloc(1, sizeof *c);
+    static struct check *c; /* the process's, to its end */
     const char *absent;
     bool golden_only = false, random_only = false, small = false, look = false, left = false;
     int device = 0, opt;
 
+    c = calloc(1, sizeof *c);
     if (!c)
         return 1;
     c->golden = "tests/golden";
