@@ -15,6 +15,19 @@ static void alter(struct world *w, const char *sql)
     w->q = NULL;
 }
 
+/* What a client asks of job 1 is answered with what is wrong with it, and how it is taken out. */
+static void is_told_damaged(struct world *w, const char *ask)
+{
+    cJSON *m;
+
+    say(w, C, "{\"v\":3,\"m\":%s}", ask);
+    m = expect(w, C, SL_M_ERROR);
+    assert_int_equal(sl_get_uint(m, "code", 0), -SL_EFAIL);
+    if (!strstr(sl_get_str(m, "text"), "job 1 cannot be read, the queue is damaged: ") ||
+        !strstr(sl_get_str(m, "text"), "; 'sluice forget 1' takes it out"))
+        fail_msg("%s", sl_get_str(m, "text"));
+}
+
 static void a_damaged_queue_is_refused(void **state)
 {
     static const char *const damage[][2] = {
@@ -60,16 +73,8 @@ static void a_damaged_ended_job_is_told(void **state)
         alter(w, damage[i]);
         world_start(w);
         client(w, C);
-        for (unsigned k = 0; k < sizeof asks / sizeof asks[0]; k++) {
-            cJSON *m;
-
-            say(w, C, "{\"v\":3,\"m\":%s}", asks[k]);
-            m = expect(w, C, SL_M_ERROR);
-            assert_int_equal(sl_get_uint(m, "code", 0), -SL_EFAIL);
-            if (!strstr(sl_get_str(m, "text"), "job 1 cannot be read, the queue is damaged") ||
-                !strstr(sl_get_str(m, "text"), "; 'sluice forget 1' takes it out"))
-                fail_msg("%s", sl_get_str(m, "text"));
-        }
+        for (unsigned k = 0; k < sizeof asks / sizeof asks[0]; k++)
+            is_told_damaged(w, asks[k]);
     }
     say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[1]}");
     expect(w, C, SL_M_DONE);
@@ -133,16 +138,8 @@ static void a_job_with_damaged_tasks_is_told(void **state)
         alter(w, damage[i]);
         world_start(w);
         client(w, C);
-        for (unsigned k = 0; k < sizeof asks / sizeof asks[0]; k++) {
-            cJSON *m;
-
-            say(w, C, "{\"v\":3,\"m\":%s}", asks[k]);
-            m = expect(w, C, SL_M_ERROR);
-            assert_int_equal(sl_get_uint(m, "code", 0), -SL_EFAIL);
-            if (!strstr(sl_get_str(m, "text"), "job 1 cannot be read, the queue is damaged: ") ||
-                !strstr(sl_get_str(m, "text"), "; 'sluice forget 1' takes it out"))
-                fail_msg("%s", sl_get_str(m, "text"));
-        }
+        for (unsigned k = 0; k < sizeof asks / sizeof asks[0]; k++)
+            is_told_damaged(w, asks[k]);
     }
     say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[1]}");
     expect(w, C, SL_M_DONE);
