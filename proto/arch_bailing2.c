@@ -28,15 +28,12 @@ static const struct sl_tensor_tmpl own[] = {
 
 /* Embedding and head are the model's own, as published. */
 static const struct sl_tensor_tmpl nextn[] = {
-    {"blk.{i}.nextn.eh_proj.weight", OF_LAYER "eh_proj.weight", NEXTN, SL_N_EMBD, SL_N_TWO_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.enorm.weight", OF_LAYER "enorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.hnorm.weight", OF_LAYER "hnorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.layer_output_norm.weight", OF_LAYER "final_layernorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl *const tensors[] = {
-    own, sl_arch_norm_tensors, sl_arch_dense_tensors, sl_arch_expert_tensors, nextn, NULL,
+    own, sl_arch_norm_tensors, sl_arch_dense_tensors, sl_arch_expert_tensors, sl_arch_nextn_tensors, nextn, NULL,
 };
 
 /* Newer libraries call the experts "local"; where both entries are there, theirs counts. */

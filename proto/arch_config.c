@@ -420,6 +420,32 @@ const char *sl_arch_scoring(const struct sl_params *p, const char **name)
     return sl_config_str(p->config, names[i]);
 }
 
+int sl_arch_only(const struct sl_params *p, const char *name, const char *word, bool needed, struct sl_error *e)
+{
+    const char *v = sl_config_str(p->config, name);
+
+    if (v ? strcmp(v, word) == 0 : !needed)
+        return 0;
+    return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"%s\" is '%.60s'; supported for %s: %s", name, v ? v : "(none)", p->hf_class, word);
+}
+
+int sl_arch_layer_list(struct sl_params *p, const char *name, enum sl_layer_kind kind, int v, struct sl_error *e)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(p->config, name), *x;
+    uint64_t n = p->num[SL_N_LAYER].u, i = 0;
+
+    if (!cJSON_IsArray(list) || (uint64_t)cJSON_GetArraySize(list) != n)
+        return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" is no list of %u entries, one for each layer", name, (unsigned)n);
+    cJSON_ArrayForEach(x, list) {
+        if (!cJSON_IsNumber(x) || (x->valuedouble != 0 && x->valuedouble != 1))
+            return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" has an entry for layer %u that is not 0 or 1", name, (unsigned)i);
+        if (x->valuedouble == v)
+            p->kinds[i] |= (uint8_t)kind;
+        i++;
+    }
+    return 0;
+}
+
 int sl_arch_gating(struct sl_params *p, const char *name, const char *func, struct sl_error *e)
 {
     bool sigmoid = strcmp(func, "sigmoid") == 0;

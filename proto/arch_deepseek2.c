@@ -32,7 +32,7 @@ const struct sl_tensor_tmpl sl_arch_latent_attention_tensors[] = {
     SL_END_TENSORS,
 };
 
-static const struct sl_tensor_tmpl indexer_and_nextn[] = {
+static const struct sl_tensor_tmpl indexer[] = {
     {"blk.{i}.indexer.attn_q_b.weight", ATTN "indexer.wq_b.weight", INDEXER, SL_N_INDEX_ROWS,
      SL_N_Q_LORA, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.indexer.attn_k.weight", ATTN "indexer.wk.weight", INDEXER, SL_N_INDEX_DIM, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
@@ -40,10 +40,10 @@ static const struct sl_tensor_tmpl indexer_and_nextn[] = {
     {"blk.{i}.indexer.k_norm.bias", ATTN "indexer.k_norm.bias", INDEXER, SL_N_NONE, SL_N_INDEX_DIM, 0, SL_SHIP_F32, 0},
     {"blk.{i}.indexer.proj.weight", ATTN "indexer.weights_proj.weight", INDEXER, SL_N_INDEX_HEADS,
      SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    SL_END_TENSORS,
+};
 
-    {"blk.{i}.nextn.eh_proj.weight", OF_LAYER "eh_proj.weight", NEXTN, SL_N_EMBD, SL_N_TWO_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.enorm.weight", OF_LAYER "enorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.hnorm.weight", OF_LAYER "hnorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+static const struct sl_tensor_tmpl nextn[] = {
     {"blk.{i}.nextn.embed_tokens.weight", OF_LAYER "embed_tokens.weight", NEXTN | SL_W_OPTIONAL,
      SL_N_VOCAB, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.nextn.shared_head_head.weight", OF_LAYER "shared_head.head.weight",
@@ -55,7 +55,7 @@ static const struct sl_tensor_tmpl indexer_and_nextn[] = {
 
 const struct sl_tensor_tmpl *const sl_arch_latent_tensors[] = {
     sl_arch_common_tensors, sl_arch_norm_tensors, sl_arch_latent_attention_tensors, sl_arch_dense_tensors,
-    sl_arch_expert_tensors, indexer_and_nextn, NULL,
+    sl_arch_expert_tensors, indexer, sl_arch_nextn_tensors, nextn, NULL,
 };
 
 const struct sl_field sl_arch_latent_fields[] = {

@@ -167,11 +167,8 @@ static int read_ratios(struct sl_params *p, struct sl_error *e)
 static int check(const struct sl_params *p, struct sl_error *e)
 {
     const struct sl_number *n = p->num;
-    const char *func = sl_config_str(p->config, "scoring_func");
 
-    if (func && strcmp(func, "sqrtsoftplus") != 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"scoring_func\" is '%.60s'; supported for %s: sqrtsoftplus", func,
-                       p->hf_class);
+    SL_TRY(sl_arch_only(p, "scoring_func", "sqrtsoftplus", false, e));
     SL_TRY(sl_arch_no_llama3(p, e));
     SL_TRY(sl_arch_check_experts(p, e));
     if (n[SL_N_HEAD].u % n[SL_N_OUT_GROUP].u)

@@ -76,12 +76,8 @@ static int derive_experts(struct sl_params *p, struct sl_error *e)
 /* The key stands where the converter meets the entry, or comes later where there is none. */
 static int derive_routing(struct sl_params *p, struct sl_error *e)
 {
-    const char *func = sl_config_str(p->config, "scoring_func");
-
-    if (func && strcmp(func, "sigmoid") != 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"scoring_func\" is '%.60s'; supported for %s: sigmoid", func,
-                       p->hf_class);
-    sl_num_set(p, func ? SL_N_GATING : SL_N_GATING_LATE, 2);
+    SL_TRY(sl_arch_only(p, "scoring_func", "sigmoid", false, e));
+    sl_num_set(p, sl_config_str(p->config, "scoring_func") ? SL_N_GATING : SL_N_GATING_LATE, 2);
     return 0;
 }
 

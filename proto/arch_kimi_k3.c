@@ -185,17 +185,8 @@ static int read_linear(struct sl_params *p, struct sl_error *e)
 /* What llama.cpp takes for granted. */
 static int check(const struct sl_params *p, struct sl_error *e)
 {
-    static const struct { const char *name, *value; } words[] = {
-        {"moe_router_activation_func", "sigmoid"}, {"hidden_act", "situ"},
-    };
-
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-        const char *v = sl_config_str(p->config, words[i].name);
-
-        if (!v || strcmp(v, words[i].value) != 0)
-            return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"%s\" is '%.60s'; supported for %s: %s", words[i].name,
-                           v ? v : "(none)", p->hf_class, words[i].value);
-    }
+    SL_TRY(sl_arch_only(p, "moe_router_activation_func", "sigmoid", true, e));
+    SL_TRY(sl_arch_only(p, "hidden_act", "situ", true, e));
     if (!sl_config_bool(p->config, "mla_use_nope", false))
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"mla_use_nope\" is not true: llama.cpp runs %s without positions "
                        "alone", p->hf_class);

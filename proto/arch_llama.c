@@ -74,11 +74,11 @@ int sl_arch_plain_attention(struct sl_params *p, struct sl_error *e)
 /* The factors by which llama3 scaling divides each frequency. The converter
  * computes base^(2j/dim) and what follows on float32 tensors, and its limits on
  * Python's doubles; every operation below is rounded where it rounds. */
-static void fill_freqs(struct sl_params *p, double factor, double low, double high, double old)
+static void fill_freqs(struct sl_params *p, const struct sl_llama3 *s)
 {
     uint64_t dim = p->num[SL_N_HEAD_DIM].u;
     float base = (float)p->num[SL_N_ROPE_THETA].f;
-    double longest = old / low, shortest = old / high;
+    double longest = s->old / s->low, shortest = s->old / s->high;
 
     for (uint64_t j = 0; j < dim / 2; j++) {
         float exponent = (float)(2 * j) / (float)dim;
@@ -88,42 +88,42 @@ static void fill_freqs(struct sl_params *p, double factor, double low, double hi
         if ((double)wavelen < shortest) {
             p->values[j] = 1.0f;
         } else if ((double)wavelen > longest) {
-            p->values[j] = (float)factor;
+            p->values[j] = (float)s->factor;
         } else {
-            float turns = (1.0f / wavelen) * (float)old;
-            float smooth = (turns - (float)low) / (float)(high - low);
+            float turns = (1.0f / wavelen) * (float)s->old;
+            float smooth = (turns - (float)s->low) / (float)(s->high - s->low);
 
-            p->values[j] = 1.0f / ((1.0f - smooth) / (float)factor + smooth);
+            p->values[j] = 1.0f / ((1.0f - smooth) / (float)s->factor + smooth);
         }
     }
 }
 
 /* The context before scaling stands among the rope parameters; older converters
  * looked for it at the top level. */
-static int derive_freqs(struct sl_params *p, struct sl_error *e)
+int sl_arch_llama3(struct sl_params *p, struct sl_llama3 *s, struct sl_error *e)
 {
-    double factor = 8, low = 1, high = 4, old = 8192;
-
-    SL_TRY(sl_config_float(p->rope, "rope_scaling.", "factor", &factor, e));
-    SL_TRY(sl_config_float(p->rope, "rope_scaling.", "low_freq_factor", &low, e));
-    SL_TRY(sl_config_float(p->rope, "rope_scaling.", "high_freq_factor", &high, e));
-    SL_TRY(sl_config_float(p->config, "", "original_max_position_embeddings", &old, e));
-    SL_TRY(sl_config_float(p->rope, "rope_scaling.", "original_max_position_embeddings", &old, e));
-    if (factor <= 0 || low <= 0 || high <= low || old < 1)
+    *s = (struct sl_llama3){.factor = 8, .low = 1, .high = 4, .old = 8192};
+    SL_TRY(sl_config_float(p->rope, "rope_scaling.", "factor", &s->factor, e));
+    SL_TRY(sl_config_float(p->rope, "rope_scaling.", "low_freq_factor", &s->low, e));
+    SL_TRY(sl_config_float(p->rope, "rope_scaling.", "high_freq_factor", &s->high, e));
+    SL_TRY(sl_config_float(p->config, "", "original_max_position_embeddings", &s->old, e));
+    SL_TRY(sl_config_float(p->rope, "rope_scaling.", "original_max_position_embeddings", &s->old, e));
+    if (s->factor <= 0 || s->low <= 0 || s->high <= s->low || s->old < 1)
         return sl_fail(e, SL_ESOURCE, "config.json: rope_scaling of type llama3 has absurd values: "
                        "factor %g, low_freq_factor %g, high_freq_factor %g, original context %g",
-                       factor, low, high, old);
+                       s->factor, s->low, s->high, s->old);
     sl_num_set(p, SL_N_HALF_ROPE, p->num[SL_N_HEAD_DIM].u / 2);
     p->values = calloc(p->num[SL_N_HALF_ROPE].u, sizeof *p->values);
     if (!p->values)
         return sl_fail(e, SL_EFAIL, "out of memory for rope_freqs");
-    fill_freqs(p, factor, low, high, old);
     p->when |= SL_W_FREQS;
     return 0;
 }
 
 static int derive(struct sl_params *p, struct sl_error *e)
 {
+    struct sl_llama3 s;
+
     if (!p->num[SL_N_CTX].have)
         sl_num_set(p, SL_N_CTX, 2048); /* the configuration class's own */
     SL_TRY(sl_arch_plain_attention(p, e));
@@ -139,7 +139,11 @@ static int derive(struct sl_params *p, struct sl_error *e)
         p->when |= SL_W_BIAS | SL_W_OBIAS;
     if (sl_config_bool(p->config, "mlp_bias", false))
         p->when |= SL_W_FBIAS;
-    return p->rope_type && strcmp(p->rope_type, "llama3") == 0 ? derive_freqs(p, e) : 0;
+    if (!p->rope_type || strcmp(p->rope_type, "llama3") != 0)
+        return 0;
+    SL_TRY(sl_arch_llama3(p, &s, e));
+    fill_freqs(p, &s);
+    return 0;
 }
 
 static const char *const classes[] = {"LlamaForCausalLM", NULL};

@@ -33,14 +33,11 @@ static const struct sl_tensor_tmpl attention[] = {
 static const struct sl_tensor_tmpl nextn[] = {
     {"blk.{i}.ffn_norm.weight", OF_LAYER "pre_mlp_layernorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     {"blk.{i}.layer_output_norm.weight", OF_LAYER "final_layernorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.eh_proj.weight", OF_LAYER "eh_proj.weight", NEXTN, SL_N_EMBD, SL_N_TWO_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.enorm.weight", OF_LAYER "enorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.hnorm.weight", OF_LAYER "hnorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     SL_END_TENSORS,
 };
 
 static const struct sl_tensor_tmpl *const tensors[] = {
-    sl_arch_common_tensors, attention, sl_arch_dense_tensors, sl_arch_expert_tensors, nextn, NULL,
+    sl_arch_common_tensors, attention, sl_arch_dense_tensors, sl_arch_expert_tensors, nextn, sl_arch_nextn_tensors, NULL,
 };
 
 static const struct sl_field fields[] = {
@@ -129,32 +126,14 @@ static int check_same(const struct sl_params *p, const char *name, const char *o
                    p->arch->name);
 }
 
-/* Entry i of a list of 0 and 1 for each layer, which is not taken for anything else. */
-static int read_list(const struct sl_params *p, const char *name, enum sl_layer_kind kind, bool when, uint8_t *kinds, struct sl_error *e)
-{
-    const cJSON *list = cJSON_GetObjectItemCaseSensitive(p->config, name), *x;
-    uint64_t n = p->num[SL_N_LAYER].u, i = 0;
-
-    if (!cJSON_IsArray(list) || (uint64_t)cJSON_GetArraySize(list) != n)
-        return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" is no list of %u entries, one for each layer", name, (unsigned)n);
-    cJSON_ArrayForEach(x, list) {
-        if (!cJSON_IsNumber(x) || (x->valuedouble != 0 && x->valuedouble != 1))
-            return sl_fail(e, SL_ESOURCE, "config.json: \"%s\" has an entry for layer %u that is not 0 or 1", name, (unsigned)i);
-        if ((x->valuedouble != 0) == when)
-            kinds[i] |= (uint8_t)kind;
-        i++;
-    }
-    return 0;
-}
-
 static int derive_layers(struct sl_params *p, struct sl_error *e)
 {
     bool full = sl_config_bool(p->config, "add_full_attention_sink_bias", false), near = sl_config_bool(p->config, "add_swa_attention_sink_bias", false);
     uint64_t n = p->num[SL_N_LAYER].u, dense = 0;
     bool any = false;
 
-    SL_TRY(read_list(p, "hybrid_layer_pattern", SL_LAYER_WINDOW, true, p->kinds, e));
-    SL_TRY(read_list(p, "moe_layer_freq", SL_LAYER_DENSE, false, p->kinds, e));
+    SL_TRY(sl_arch_layer_list(p, "hybrid_layer_pattern", SL_LAYER_WINDOW, 1, e));
+    SL_TRY(sl_arch_layer_list(p, "moe_layer_freq", SL_LAYER_DENSE, 0, e));
     for (uint64_t i = 0; i < n; i++)
         any = any || (p->kinds[i] & SL_LAYER_WINDOW);
     if (!any)
@@ -175,13 +154,11 @@ static int derive_layers(struct sl_params *p, struct sl_error *e)
 /* What llama.cpp's text has, and no key says otherwise. */
 static int check_routing(struct sl_params *p, struct sl_error *e)
 {
-    const char *func = sl_config_str(p->config, "scoring_func"), *method = sl_config_str(p->config, "topk_method");
+    const char *func = sl_config_str(p->config, "scoring_func");
     double scale = 1, shared = 0;
 
-    if (!method || strcmp(method, "noaux_tc") != 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"topk_method\" is '%.60s'; supported for %s: noaux_tc", method ? method : "(none)", p->hf_class);
-    if (func && strcmp(func, "sigmoid") != 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"scoring_func\" is '%.60s'; supported for %s: sigmoid", func, p->hf_class);
+    SL_TRY(sl_arch_only(p, "topk_method", "noaux_tc", true, e));
+    SL_TRY(sl_arch_only(p, "scoring_func", "sigmoid", false, e));
     SL_TRY(sl_config_float(p->config, "", "routed_scaling_factor", &scale, e));
     SL_TRY(sl_config_float(p->config, "", "n_shared_experts", &shared, e));
     if (scale != 1 || shared != 0 || !sl_config_bool(p->config, "norm_topk_prob", true))

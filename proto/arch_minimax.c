@@ -152,20 +152,15 @@ static int check_constants(const struct sl_params *p, struct sl_error *e)
 /* The dense layers are the first ones. */
 static int count_dense(struct sl_params *p, struct sl_error *e)
 {
-    const cJSON *list = cJSON_GetObjectItemCaseSensitive(p->config, "moe_layer_freq"), *x;
-    uint64_t n = p->num[SL_N_LAYER].u, dense = 0, i = 0;
+    uint64_t n = p->num[SL_N_LAYER].u, dense = 0;
 
-    if (!cJSON_IsArray(list) || (uint64_t)cJSON_GetArraySize(list) != n)
-        return sl_fail(e, SL_ESOURCE, "config.json: \"moe_layer_freq\" is no list of %u entries, one for each layer", (unsigned)n);
-    cJSON_ArrayForEach(x, list) {
-        if (!cJSON_IsNumber(x) || (x->valuedouble != 0 && x->valuedouble != 1))
-            return sl_fail(e, SL_ESOURCE, "config.json: \"moe_layer_freq\" has an entry for layer %u that is not 0 or 1", (unsigned)i);
-        if (x->valuedouble == 0 && dense < i)
+    SL_TRY(sl_arch_layer_list(p, "moe_layer_freq", SL_LAYER_DENSE, 0, e));
+    while (dense < n && p->kinds[dense])
+        dense++;
+    for (uint64_t i = dense; i < n; i++)
+        if (p->kinds[i])
             return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"moe_layer_freq\" tells of a dense layer, %u, behind those with "
                            "experts, which llama.cpp cannot run", (unsigned)i);
-        dense += x->valuedouble == 0;
-        i++;
-    }
     sl_num_set(p, SL_N_DENSE, dense);
     return 0;
 }

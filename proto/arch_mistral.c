@@ -36,32 +36,6 @@ static int derive(struct sl_params *p, struct sl_error *e)
     return 0;
 }
 
-static const struct sl_key_tmpl keys[] = {
-    {"attention.key_length", SL_KV_U32, SL_N_KEY_LEN, 0},
-    {"attention.value_length", SL_KV_U32, SL_N_VALUE_LEN, 0},
-    {"leading_dense_block_count", SL_KV_U32, SL_N_DENSE, 0},
-    {"vocab_size", SL_KV_U32, SL_N_VOCAB_KEY, 0},
-    {"attention.q_lora_rank", SL_KV_U32, SL_N_Q_LORA, 0},
-    {"attention.kv_lora_rank", SL_KV_U32, SL_N_KV_LORA, 0},
-    {"attention.key_length", SL_KV_U32, SL_N_KEY_LEN_LATE, 0},
-    {"attention.value_length", SL_KV_U32, SL_N_VALUE_LEN_LATE, 0},
-    {"attention.key_length_mla", SL_KV_U32, SL_N_KEY_LEN_MLA, 0},
-    {"attention.value_length_mla", SL_KV_U32, SL_N_VALUE_LEN_MLA, 0},
-    {"expert_feed_forward_length", SL_KV_U32, SL_N_MOE_FF, 0},
-    {"expert_shared_count", SL_KV_U32, SL_N_SHARED, 0},
-    {"expert_weights_scale", SL_KV_F32, SL_N_EXPERT_SCALE, 0},
-    {"expert_weights_norm", SL_KV_BOOL, SL_N_EXPERT_NORM, 0},
-    {"rope.dimension_count", SL_KV_U32, SL_N_ROPE_DIM, 0},
-    {"rope.scaling.factor", SL_KV_F32, SL_N_ROPE_FACTOR_LATE, 0},
-    {"rope.scaling.yarn_beta_fast", SL_KV_F32, SL_N_YARN_FAST_LATE, 0},
-    {"rope.scaling.yarn_beta_slow", SL_KV_F32, SL_N_YARN_SLOW_LATE, 0},
-    {"rope.scaling.yarn_log_multiplier", SL_KV_F32, SL_N_YARN_LOG, 0},
-    {"rope.scaling.original_context_length", SL_KV_U32, SL_N_ROPE_ORIG_LATE, 0},
-    {"attention.temperature_scale", SL_KV_F32, SL_N_TEMPERATURE, 0},
-    {"attention.temperature_length", SL_KV_U32, SL_N_TEMPERATURE_LENGTH, 0},
-    SL_END_KEYS,
-};
-
 static const char *const classes[] = {"MistralLarge3ForCausalLM", NULL};
 
 const struct sl_arch sl_arch_mistral_large3 = {
@@ -69,7 +43,6 @@ const struct sl_arch sl_arch_mistral_large3 = {
     .classes = classes,
     .fields = sl_arch_latent_fields,
     .tensors = sl_arch_latent_tensors,
-    .keys = keys,
     .derive = derive,
     .tokens = SL_TOKENS_TEKKEN,
     .template_of = "Mistral",

@@ -42,9 +42,10 @@ static const struct sl_tensor_tmpl own[] = {
     {"blk.{i}.ffn_gate_shexp.weight", SHARED "gate_proj.weight", MOE, SL_N_SHARED_FF_KEY, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_up_shexp.weight", SHARED "up_proj.weight", MOE, SL_N_SHARED_FF_KEY, SL_N_EMBD, 0, SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_down_shexp.weight", SHARED "down_proj.weight", MOE, SL_N_EMBD, SL_N_SHARED_FF_KEY, 0, SL_SHIP_LINEAR, 0},
-    {"blk.{i}.nextn.eh_proj.weight", OF_LAYER "eh_proj.weight", NEXTN, SL_N_EMBD, SL_N_TWO_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.enorm.weight", OF_LAYER "enorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
-    {"blk.{i}.nextn.hnorm.weight", OF_LAYER "hnorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    SL_END_TENSORS,
+};
+
+static const struct sl_tensor_tmpl nextn[] = {
     {"blk.{i}.nextn.embed_tokens.weight", OF_LAYER "embed_tokens.weight", NEXTN | SL_W_OPTIONAL, SL_N_VOCAB, SL_N_EMBD, 0,
      SL_SHIP_BASE, 0},
     {"blk.{i}.nextn.shared_head_norm.weight", HEAD "norm.weight", NEXTN | SL_W_OPTIONAL, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
@@ -52,7 +53,9 @@ static const struct sl_tensor_tmpl own[] = {
     SL_END_TENSORS,
 };
 
-static const struct sl_tensor_tmpl *const tensors[] = {sl_arch_common_tensors, sl_arch_norm_tensors, sl_arch_dense_tensors, own, NULL};
+static const struct sl_tensor_tmpl *const tensors[] = {
+    sl_arch_common_tensors, sl_arch_norm_tensors, sl_arch_dense_tensors, own, sl_arch_nextn_tensors, nextn, NULL,
+};
 
 static const struct sl_field fields[] = {
     {SL_N_LAYER, "num_hidden_layers", SL_FIELD_INT, true, 1, SL_MAX_LAYER / 2, 0},
@@ -172,32 +175,20 @@ static int read_clamps(struct sl_params *p, const char *name, enum sl_num num, f
  * converter has it. */
 static int derive_freqs(struct sl_params *p, double base, struct sl_error *e)
 {
-    uint64_t half = p->num[SL_N_HEAD_DIM].u / 2, dim = p->num[SL_N_HEAD_DIM].u / 2;
-    double factor = 8, low = 1, high = 4, old = 8192;
+    uint64_t half = p->num[SL_N_HEAD_DIM].u / 2, dim = half;
+    struct sl_llama3 s;
 
-    SL_TRY(sl_config_float(p->rope, "rope_scaling.", "factor", &factor, e));
-    SL_TRY(sl_config_float(p->rope, "rope_scaling.", "low_freq_factor", &low, e));
-    SL_TRY(sl_config_float(p->rope, "rope_scaling.", "high_freq_factor", &high, e));
-    SL_TRY(sl_config_float(p->config, "", "original_max_position_embeddings", &old, e));
-    SL_TRY(sl_config_float(p->rope, "rope_scaling.", "original_max_position_embeddings", &old, e));
-    if (factor <= 0 || low <= 0 || high <= low || old < 1)
-        return sl_fail(e, SL_ESOURCE, "config.json: rope_scaling of type llama3 has absurd values: factor %g, low_freq_factor %g, "
-                       "high_freq_factor %g, original context %g", factor, low, high, old);
-    old = floor(old);
-    sl_num_set(p, SL_N_HALF_ROPE, half);
-    p->values = calloc(half, sizeof *p->values);
-    if (!p->values)
-        return sl_fail(e, SL_EFAIL, "out of memory for rope_freqs");
+    SL_TRY(sl_arch_llama3(p, &s, e));
+    s.old = floor(s.old);
     for (uint64_t j = 0; j < half; j++) {
         float exponent = (float)(2 * j) / (float)dim, freq = 1.0f / (float)pow((double)(float)base, (double)exponent);
-        double wavelen = 2 * M_PI / (double)freq, smooth = (old / wavelen - low) / (high - low);
+        double wavelen = 2 * M_PI / (double)freq, smooth = (s.old / wavelen - s.low) / (s.high - s.low);
 
-        if (2 * j >= dim || wavelen < old / high)
+        if (2 * j >= dim || wavelen < s.old / s.high)
             p->values[j] = 1;
         else
-            p->values[j] = (float)(wavelen > old / low ? factor : 1.0 / ((1.0 - smooth) / factor + smooth));
+            p->values[j] = (float)(wavelen > s.old / s.low ? s.factor : 1.0 / ((1.0 - smooth) / s.factor + smooth));
     }
-    p->when |= SL_W_FREQS;
     return 0;
 }
 
@@ -276,8 +267,7 @@ static int derive(struct sl_params *p, struct sl_error *e)
     SL_TRY(read_kinds(p, all, e));
     SL_TRY(read_experts(p, all, e));
     SL_TRY(sl_arch_check_experts(p, e));
-    if (func && strcmp(func, "sigmoid") != 0)
-        return sl_fail(e, SL_EUNSUPPORTED, "config.json: \"%s\" is '%.60s'; supported for %s: sigmoid", name, func, p->hf_class);
+    SL_TRY(sl_arch_only(p, name, "sigmoid", false, e));
     if (func)
         SL_TRY(sl_arch_gating(p, name, func, e));
     if (sl_config_bool(p->config, "use_moe_router_bias", true))

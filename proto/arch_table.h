@@ -300,9 +300,10 @@ void sl_field_default(struct sl_params *p, enum sl_num n, double v);
 extern const struct sl_field sl_arch_plain_fields[];
 
 /* Tensors that several architectures have (arch_tensors.c): those of every model; attention with plain heads; the norm
- * behind it by its usual name; feed-forward networks, dense and, as DeepSeek-V3 has them, of experts. */
+ * behind it by its usual name; feed-forward networks, dense and, as DeepSeek-V3 has them, of experts; what joins a layer for
+ * multi-token prediction to the layer before it, where nothing of it ships in FP8. */
 extern const struct sl_tensor_tmpl sl_arch_common_tensors[], sl_arch_attention_tensors[], sl_arch_norm_tensors[],
-    sl_arch_dense_tensors[], sl_arch_expert_tensors[];
+    sl_arch_dense_tensors[], sl_arch_expert_tensors[], sl_arch_nextn_tensors[];
 
 /* Latent attention: its tensors, and what follows from config.json. Errors: SL_ESOURCE (arch_deepseek2.c). */
 extern const struct sl_tensor_tmpl sl_arch_latent_attention_tensors[];
@@ -331,12 +332,26 @@ void sl_arch_keep_mtp(struct sl_params *p);
  * tells of it (arch_llama.c). Errors: SL_ESOURCE when heads do not divide. */
 int sl_arch_plain_attention(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 
+/* rope_scaling of type llama3; old: the context before scaling. */
+struct sl_llama3 {
+    double factor, low, high, old;
+};
+/* Effect: reads it, and makes room for a number for each two of a head's rows, which the caller fills. Errors: SL_ESOURCE
+ * (absurd values), SL_EFAIL (arch_llama.c). */
+int sl_arch_llama3(struct sl_params *p, struct sl_llama3 *s, struct sl_error *e) SL_MUST_USE;
+
 /* Returns config.json's word for how experts are scored, NULL: none; *name = its entry, the first of the names that the converter knows. */
 const char *sl_arch_scoring(const struct sl_params *p, const char **name);
 
 /* Effect: how experts are scored, by config.json's word for it in the entry of that name. Errors: SL_EUNSUPPORTED (another
  * word). */
 int sl_arch_gating(struct sl_params *p, const char *name, const char *func, struct sl_error *e) SL_MUST_USE;
+
+/* Errors: SL_EUNSUPPORTED when an entry is another word than this one; where it is needed, also when there is none. */
+int sl_arch_only(const struct sl_params *p, const char *name, const char *word, bool needed, struct sl_error *e) SL_MUST_USE;
+
+/* Effect: marks the layers for which a list of 0 and 1, an entry for each, has v. Errors: SL_ESOURCE (no such list). */
+int sl_arch_layer_list(struct sl_params *p, const char *name, enum sl_layer_kind kind, int v, struct sl_error *e) SL_MUST_USE;
 
 /* Effect: appends the architecture's keys ("deepseek2.block_count" ...) in the
  * converter's order. */

@@ -4,6 +4,7 @@
 
 #define L SL_W_LAYER
 #define MOE (SL_W_LAYER | SL_W_MOE)
+#define NEXTN (SL_W_LAYER | SL_W_NEXTN)
 #define OF_LAYER "model.layers.{i}."
 #define ATTN "model.layers.{i}.self_attn."
 #define MLP "model.layers.{i}.mlp."
@@ -56,5 +57,12 @@ const struct sl_tensor_tmpl sl_arch_expert_tensors[] = {
      SL_SHIP_LINEAR, 0},
     {"blk.{i}.ffn_down_shexp.weight", SHARED_EXPERTS "down_proj.weight", MOE | SL_W_SHARED, SL_N_EMBD, SL_N_SHARED_FF, 0,
      SL_SHIP_LINEAR, 0},
+    SL_END_TENSORS,
+};
+
+const struct sl_tensor_tmpl sl_arch_nextn_tensors[] = {
+    {"blk.{i}.nextn.eh_proj.weight", OF_LAYER "eh_proj.weight", NEXTN, SL_N_EMBD, SL_N_TWO_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.nextn.enorm.weight", OF_LAYER "enorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
+    {"blk.{i}.nextn.hnorm.weight", OF_LAYER "hnorm.weight", NEXTN, SL_N_NONE, SL_N_EMBD, 0, SL_SHIP_BASE, 0},
     SL_END_TENSORS,
 };
