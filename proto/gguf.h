@@ -73,8 +73,6 @@ int sl_kvs_borrow(struct sl_kvs *kvs, const struct sl_kv *from) SL_MUST_USE;
 void sl_kvs_move(struct sl_kvs *kvs, const char *key, uint64_t to);
 /* Effect: room for one key more behind the last. Errors: SL_EFAIL. */
 int sl_kvs_reserve(struct sl_kvs *kvs) SL_MUST_USE;
-/* Effect: removes the key, if it is there. */
-void sl_kvs_remove(struct sl_kvs *kvs, const char *key);
 /* Returns the kv or NULL. The typed getters return whether the key exists with
  * exactly that type. */
 const struct sl_kv *sl_kvs_find(const struct sl_kvs *kvs, const char *key);

@@ -57,7 +57,7 @@ const struct sl_kv *sl_kvs_find(const struct sl_kvs *kvs, const char *key)
     return NULL;
 }
 
-void sl_kvs_remove(struct sl_kvs *kvs, const char *key)
+static void remove_key(struct sl_kvs *kvs, const char *key)
 {
     const struct sl_kv *kv = sl_kvs_find(kvs, key);
 
@@ -106,7 +106,7 @@ static int kvs_append(struct sl_kvs *kvs, struct sl_kv *kv)
         kv_free(kv);
         return SL_EFAIL;
     }
-    sl_kvs_remove(kvs, kv->key);
+    remove_key(kvs, kv->key);
     kvs->kv[kvs->n++] = *kv;
     return 0;
 }

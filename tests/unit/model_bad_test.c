@@ -38,14 +38,6 @@ static void write_llama(const char *dir, const char *more, const struct fx_tenso
     fx_safetensors(dir, t, n);
 }
 
-static void assert_taken(const char *dir, struct sl_checkpoint **ck, struct sl_model **m)
-{
-    struct sl_error e;
-
-    if (fx_open(dir, SL_LAYOUT_MLA, ck, m, &e) < 0)
-        fail_msg("%s", e.text);
-}
-
 static void assert_refused(const char *path, int code, const char *words)
 {
     struct sl_checkpoint *ck;
@@ -54,8 +46,7 @@ static void assert_refused(const char *path, int code, const char *words)
     int rc = fx_open(path, SL_LAYOUT_MLA, &ck, &m, &e);
 
     if (rc == 0) {
-        sl_model_close(m);
-        sl_checkpoint_close(ck);
+        fx_close(ck, m);
         fail_msg("taken, but expected: %s", words);
     }
     if (rc != code || e.code != code || !strstr(e.text, words))
@@ -68,12 +59,11 @@ static void test_llama_is_taken(void **state)
     struct sl_model *m;
 
     write_llama(*state, "", llama, N_LLAMA);
-    assert_taken(*state, &ck, &m);
+    fx_must_open(*state, SL_LAYOUT_MLA, &ck, &m);
     assert_int_equal(m->n_tensors, 12);
     assert_string_equal(m->tensors[0].name, "output.weight");
     assert_int_equal(fx_tensor(m, "blk.0.attn_k.weight")->heads, 2);
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 static void test_tied(void **state)
@@ -82,10 +72,9 @@ static void test_tied(void **state)
     struct sl_model *m;
 
     write_llama(*state, ",\"tie_word_embeddings\":true", llama + 1, N_LLAMA - 1);
-    assert_taken(*state, &ck, &m);
+    fx_must_open(*state, SL_LAYOUT_MLA, &ck, &m);
     assert_null(fx_tensor(m, "output.weight"));
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
     write_llama(*state, "", llama + 1, N_LLAMA - 1);
     assert_refused(*state, SL_ESOURCE, "1 tensor missing from the checkpoint: lm_head.weight");
 }
@@ -104,15 +93,14 @@ static void test_biases(void **state)
     t[N_LLAMA + 2] = (struct fx_tensor){LAYER "self_attn.v_proj.bias", 8, 0};
     t[N_LLAMA + 3] = (struct fx_tensor){LAYER "self_attn.o_proj.bias", 16, 0};
     write_llama(*state, ",\"attention_bias\":true", t, N_LLAMA + 4);
-    assert_taken(*state, &ck, &m);
+    fx_must_open(*state, SL_LAYOUT_MLA, &ck, &m);
     assert_int_equal(fx_tensor(m, "blk.0.attn_k.bias")->transform, SL_PERMUTE);
     assert_int_equal(fx_tensor(m, "blk.0.attn_k.bias")->heads, 2);
     s = &m->src[fx_tensor(m, "blk.0.attn_k.bias")->first_src];
     assert_int_equal(s->rows, 8);
     assert_int_equal(s->cols, 1);
     assert_true(fx_tensor(m, "blk.0.attn_output.bias")->keep_f32);
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
     write_llama(*state, "", t, N_LLAMA + 4);
     assert_refused(*state, SL_EUNSUPPORTED, "4 tensors unknown for LlamaForCausalLM");
 }
@@ -126,10 +114,9 @@ static void test_dropped(void **state)
     memcpy(t, llama, sizeof llama);
     t[N_LLAMA] = (struct fx_tensor){LAYER "self_attn.rotary_emb.inv_freq", 2, 0};
     write_llama(*state, "", t, N_LLAMA + 1);
-    assert_taken(*state, &ck, &m);
+    fx_must_open(*state, SL_LAYOUT_MLA, &ck, &m);
     assert_int_equal(m->n_tensors, 12);
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 static void test_wrong_tensors(void **state)
@@ -491,7 +478,7 @@ static void test_gguf(void **state)
 
     snprintf(path, sizeof path, "%s/small.gguf", (char *)*state);
     write_gguf(path, true, 32);
-    assert_taken(path, &ck, &m);
+    fx_must_open(path, SL_LAYOUT_MLA, &ck, &m);
     assert_string_equal(m->arch, "qwen2");
     assert_int_equal(m->n_tensors, 4);
     for (int i = 0; i < 4; i++) {
@@ -513,13 +500,11 @@ static void test_gguf(void **state)
     assert_null(sl_kvs_find(&m->kvs, "general.file_type"));
     assert_null(sl_kvs_find(&m->kvs, "general.quantization_version"));
     assert_string_equal(m->base_name, "Small-One-1.0K");
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
     write_gguf(path, true, 64); /* the output will have 32 */
-    assert_taken(path, &ck, &m);
+    fx_must_open(path, SL_LAYOUT_MLA, &ck, &m);
     assert_null(sl_kvs_find(&m->kvs, "general.alignment"));
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
     write_gguf(path, false, 32);
     assert_refused(path, SL_ESOURCE, "general.architecture is missing");
 }

@@ -4,15 +4,6 @@
 
 #include <math.h>
 
-static void open_config(const char *path, enum sl_layout layout, struct sl_checkpoint **ck,
-                        struct sl_model **m)
-{
-    struct sl_error e;
-
-    if (fx_open(path, layout, ck, m, &e) < 0)
-        fail_msg("%s", e.text);
-}
-
 /* The keys have these values, and this order. Returns the last one's place. */
 static uint64_t in_order(const struct sl_model *m, const char *const (*want)[2], size_t n)
 {
@@ -69,7 +60,7 @@ static void test_r1(void **state)
     for (size_t i = 0; i < 2; i++) {
         uint32_t f32 = 0;
 
-        open_config("tests/data/deepseek-r1-config.json", cases[i].layout, &ck, &m);
+        fx_must_open("tests/data/deepseek-r1-config.json", cases[i].layout, &ck, &m);
         assert_int_equal(m->n_tensors, cases[i].n);
         assert_true(m->n_params == 671026419200);
         same_as_table(m, cases[i].prefix);
@@ -79,8 +70,7 @@ static void test_r1(void **state)
         assert_string_equal(fx_value(&m->kvs, "general.size_label", buf, sizeof buf),
                             "str '256x20B'");
         assert_string_equal(fx_value(&m->kvs, "tokenizer.ggml.model", buf, sizeof buf), "-");
-        sl_model_close(m);
-        sl_checkpoint_close(ck);
+        fx_close(ck, m);
     }
 }
 
@@ -92,7 +82,7 @@ static void test_r1_sources(void **state)
     const struct sl_model_src *s;
 
     (void)state;
-    open_config("tests/data/deepseek-r1-config.json", SL_LAYOUT_MLA, &ck, &m);
+    fx_must_open("tests/data/deepseek-r1-config.json", SL_LAYOUT_MLA, &ck, &m);
     s = &m->src[fx_tensor(m, "blk.0.attn_kv_a_mqa.weight")->first_src];
     assert_int_equal(s->tensor, SL_NO_TENSOR);
     assert_int_equal(s->dtype, SL_DTYPE_F8_E4M3);
@@ -105,8 +95,7 @@ static void test_r1_sources(void **state)
     s = &m->src[fx_tensor(m, "blk.3.exp_probs_b.bias")->first_src];
     assert_int_equal(s->dtype, SL_DTYPE_F32);
     assert_int_equal(fx_tensor(m, "blk.60.ffn_up_exps.weight")->n_src, 256);
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 /* Kimi-K2: one group of 384 experts. Its model_type has no configuration class, so that keys for
@@ -131,11 +120,10 @@ static void test_kimi_k2(void **state)
     char buf[128];
 
     (void)state;
-    open_config("tests/data/kimi-k2-instruct-config.json", SL_LAYOUT_LEGACY, &ck, &m);
+    fx_must_open("tests/data/kimi-k2-instruct-config.json", SL_LAYOUT_LEGACY, &ck, &m);
     assert_int_equal(m->n_tensors, 1096 - 61);
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
-    open_config("tests/data/kimi-k2-instruct-config.json", SL_LAYOUT_MLA, &ck, &m);
+    fx_close(ck, m);
+    fx_must_open("tests/data/kimi-k2-instruct-config.json", SL_LAYOUT_MLA, &ck, &m);
     assert_int_equal(m->n_tensors, 1096);
     assert_true(m->n_params == 1026408232448);
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
@@ -145,8 +133,7 @@ static void test_kimi_k2(void **state)
         assert_true(kv->key[0] == 'g' || (uint64_t)(kv - m->kvs.kv) > at);
         at = (uint64_t)(kv - m->kvs.kv);
     }
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 /* DeepSeek-V3.2: 61 layers and one for multi-token prediction, an indexer in each. */
@@ -174,7 +161,7 @@ static void test_v32(void **state)
     (void)state;
     assert_int_equal(fx_open(path, SL_LAYOUT_LEGACY, &ck, &m, &e), SL_EUSAGE);
     assert_string_equal(e.text, "--layout legacy: llama.cpp runs DeepseekV32ForCausalLM in the layout mla alone");
-    open_config(path, SL_LAYOUT_MLA, &ck, &m);
+    fx_must_open(path, SL_LAYOUT_MLA, &ck, &m);
     assert_int_equal(m->n_tensors, 1086 + 24 + 62 * 5);
     assert_true(m->n_params == 685355329792);
     assert_true(m->hp.n_layer == 62 && m->hp.n_nextn == 1 && m->hp.index_dim == 128);
@@ -189,8 +176,7 @@ static void test_v32(void **state)
     assert_null(fx_tensor(m, "blk.60.nextn.enorm.weight"));
     assert_int_equal(m->src[fx_tensor(m, shapes[1].name)->first_src].dtype, SL_DTYPE_F8_E4M3);
     assert_int_equal(m->src[fx_tensor(m, shapes[2].name)->first_src].dtype, SL_DTYPE_BF16);
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 /* GLM-5.2 in FP8: 78 layers and one for multi-token prediction, 22 of them with an indexer. Its config.json is
@@ -215,7 +201,7 @@ static void test_glm(void **state)
     uint64_t at;
 
     (void)state;
-    open_config("tests/data/glm-5.2-fp8-config.json", SL_LAYOUT_MLA, &ck, &m);
+    fx_must_open("tests/data/glm-5.2-fp8-config.json", SL_LAYOUT_MLA, &ck, &m);
     assert_int_equal(m->n_tensors, 3 + 79 * 10 + 3 * 3 + 76 * 8 + 22 * 5 + 4);
     assert_true(m->n_params == 753329940480);
     assert_true(m->hp.n_layer == 79 && m->hp.n_nextn == 1 && m->hp.index_dim == 128);
@@ -228,8 +214,7 @@ static void test_glm(void **state)
         assert_non_null(fx_tensor(m, indexed[i]));
     for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
         assert_null(fx_tensor(m, absent[i]));
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 /* llama.cpp knows the model by its size, and how it routes; of one of another size a key says it. */
@@ -247,7 +232,7 @@ static void test_glm_flash(void **state)
     char buf[128];
 
     (void)state;
-    open_config("tests/data/glm-4.7-flash-config.json", SL_LAYOUT_MLA, &ck, &m);
+    fx_must_open("tests/data/glm-4.7-flash-config.json", SL_LAYOUT_MLA, &ck, &m);
     assert_true(m->n_params == 31221488576);
     (void)in_order(m, want, sizeof want / sizeof *want);
     assert_null(sl_kvs_find(&m->kvs, "deepseek2.expert_gating_func"));
@@ -257,8 +242,7 @@ static void test_glm_flash(void **state)
     assert_string_equal(fx_value(&m->kvs, "deepseek2.block_count", buf, sizeof buf), "u32 47");
     assert_null(sl_kvs_find(&m->kvs, "deepseek2.nextn_predict_layers"));
     assert_null(sl_kvs_find(&m->kvs, "deepseek2.expert_gating_func"));
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 static void test_v2_lite(void **state)
@@ -268,7 +252,7 @@ static void test_v2_lite(void **state)
     char buf[128];
 
     (void)state;
-    open_config("tests/data/deepseek-v2-lite-config.json", SL_LAYOUT_MLA, &ck, &m);
+    fx_must_open("tests/data/deepseek-v2-lite-config.json", SL_LAYOUT_MLA, &ck, &m);
     assert_true(m->n_params == 15706484224);
     assert_non_null(fx_tensor(m, "blk.0.attn_q.weight"));
     assert_int_equal(fx_tensor(m, "blk.0.attn_q.weight")->ne[1], 3072);
@@ -281,8 +265,7 @@ static void test_v2_lite(void **state)
     assert_string_equal(fx_value(&m->kvs, "deepseek2.rope.scaling.yarn_log_multiplier", buf, 128),
                         "f32 0.0706999972");
     assert_string_equal(fx_value(&m->kvs, "general.size_label", buf, 128), "str '64x1.5B'");
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 static void test_qwen(void **state)
@@ -292,7 +275,7 @@ static void test_qwen(void **state)
     char buf[128];
 
     (void)state;
-    open_config("tests/data/r1-distill-qwen-32b-config.json", SL_LAYOUT_MLA, &ck, &m);
+    fx_must_open("tests/data/r1-distill-qwen-32b-config.json", SL_LAYOUT_MLA, &ck, &m);
     assert_string_equal(m->arch, "qwen2");
     assert_int_equal(m->n_tensors, 771);
     assert_true(m->n_params == 32763876352);
@@ -304,8 +287,7 @@ static void test_qwen(void **state)
     assert_string_equal(fx_value(&m->kvs, "qwen2.vocab_size", buf, 128), "-");
     assert_string_equal(fx_value(&m->kvs, "qwen2.attention.key_length", buf, 128), "-");
     assert_string_equal(fx_value(&m->kvs, "qwen2.rope.dimension_count", buf, 128), "-");
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 static void test_qwen3(void **state)
@@ -316,7 +298,7 @@ static void test_qwen3(void **state)
     char buf[128];
 
     (void)state;
-    open_config("tests/data/r1-0528-qwen3-8b-config.json", SL_LAYOUT_MLA, &ck, &m);
+    fx_must_open("tests/data/r1-0528-qwen3-8b-config.json", SL_LAYOUT_MLA, &ck, &m);
     assert_string_equal(m->arch, "qwen3");
     assert_int_equal(m->n_tensors, 399);
     assert_true(m->n_params == 8190735360);
@@ -325,10 +307,9 @@ static void test_qwen3(void **state)
     assert_string_equal(fx_value(&m->kvs, "qwen3.rope.scaling.yarn_attn_factor", buf, 128), "f32 0.87824887");
     assert_string_equal(fx_value(&m->kvs, "qwen3.rope.scaling.original_context_length", buf, 128), "u32 32768");
     assert_string_equal(fx_value(&m->kvs, "qwen3.attention.key_length", buf, 128), "u32 128");
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 
-    open_config("tests/data/qwen3-235b-a22b-2507-fp8-config.json", SL_LAYOUT_MLA, &ck, &m);
+    fx_must_open("tests/data/qwen3-235b-a22b-2507-fp8-config.json", SL_LAYOUT_MLA, &ck, &m);
     assert_string_equal(m->arch, "qwen3moe");
     assert_int_equal(m->n_tensors, 3 + 94 * 12);
     assert_true(m->n_params == 235093634560);
@@ -343,8 +324,7 @@ static void test_qwen3(void **state)
     assert_string_equal(fx_value(&m->kvs, "qwen3moe.expert_feed_forward_length", buf, 128), "u32 1536");
     assert_string_equal(fx_value(&m->kvs, "qwen3moe.expert_weights_norm", buf, 128), "-");
     assert_string_equal(fx_value(&m->kvs, "general.size_label", buf, 128), "str '128x10B'");
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 /* MiniMax-M2.5: 228,703,644,928 numbers were published, 13,880,064 of them scales; the keys are those that
@@ -367,7 +347,7 @@ static void test_minimax(void **state)
     uint64_t at;
 
     (void)state;
-    open_config("tests/data/minimax-m2.5-config.json", SL_LAYOUT_MLA, &ck, &m);
+    fx_must_open("tests/data/minimax-m2.5-config.json", SL_LAYOUT_MLA, &ck, &m);
     assert_int_equal(m->n_tensors, 3 + 62 * 13);
     assert_int_equal(m->n_src, 3 + 62 * (10 + 3 * 256));
     assert_true(m->n_params == 228689764864);
@@ -382,8 +362,7 @@ static void test_minimax(void **state)
     t = fx_tensor(m, "blk.0.ffn_gate_inp.weight");
     assert_true(t->keep_f32 && m->src[t->first_src].dtype == SL_DTYPE_F32);
     assert_true(fx_tensor(m, "blk.0.exp_probs_b.bias")->keep_f32);
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 /* Llama 3's scaling in the closed form of its publication, in long double: a
@@ -406,7 +385,7 @@ static void llama_is(const char *path, uint32_t tensors, uint64_t params, uint32
     char buf[128];
     int between = 0;
 
-    open_config(path, SL_LAYOUT_MLA, &ck, &m);
+    fx_must_open(path, SL_LAYOUT_MLA, &ck, &m);
     assert_int_equal(m->n_tensors, tensors);
     assert_true(m->n_params == params);
     t = fx_tensor(m, "rope_freqs.weight");
@@ -431,8 +410,7 @@ static void llama_is(const char *path, uint32_t tensors, uint64_t params, uint32
     assert_string_equal(fx_value(&m->kvs, "llama.rope.dimension_count", buf, 128), "u32 128");
     assert_string_equal(fx_value(&m->kvs, "llama.vocab_size", buf, 128), "u32 128256");
     assert_string_equal(fx_value(&m->kvs, "llama.rope.scaling.type", buf, 128), "-");
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 static void test_llama(void **state)
@@ -454,7 +432,7 @@ static void open_entries(const char *class, const char *more, struct sl_checkpoi
     fprintf(f, "{\"architectures\":[\"%s\"],\"num_hidden_layers\":4,\"hidden_size\":1024,\"intermediate_size\":512,"
             "\"num_attention_heads\":64,\"vocab_size\":300%s}", class, more);
     assert_int_equal(fclose(f), 0);
-    open_config(path, SL_LAYOUT_MLA, ck, m);
+    fx_must_open(path, SL_LAYOUT_MLA, ck, m);
     unlink(path);
 }
 
@@ -476,8 +454,7 @@ static void test_head_dim_moves_keys(void **state)
         open_entries("DeepseekV3ForCausalLM", more, &ck, &m);
         assert_int_equal(sl_kvs_find(&m->kvs, "deepseek2.attention.key_length") <
                          sl_kvs_find(&m->kvs, "deepseek2.leading_dense_block_count"), cases[i].early);
-        sl_model_close(m);
-        sl_checkpoint_close(ck);
+        fx_close(ck, m);
     }
 }
 
@@ -581,8 +558,7 @@ static void test_absent_entries(void **state)
         open_entries(absent_cases[i].class, absent_cases[i].more, &ck, &m);
         for (int k = 0; k < 12 && absent_cases[i].want[k][0]; k++)
             assert_string_equal(fx_value(&m->kvs, absent_cases[i].want[k][0], buf, 128), absent_cases[i].want[k][1]);
-        sl_model_close(m);
-        sl_checkpoint_close(ck);
+        fx_close(ck, m);
     }
 }
 

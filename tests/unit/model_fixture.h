@@ -132,6 +132,39 @@ static inline int fx_open(const char *path, enum sl_layout layout, struct sl_che
     return rc;
 }
 
+/* The same, which must succeed. */
+static inline void fx_must_open(const char *path, enum sl_layout layout, struct sl_checkpoint **ck, struct sl_model **m)
+{
+    struct sl_error e;
+
+    if (fx_open(path, layout, ck, m, &e) < 0)
+        fail_msg("%s", e.text);
+}
+
+/* The same of a published config of tests/data with these entries behind its own, which then count. */
+static inline void fx_open_with(const char *dir, const char *name, const char *more, struct sl_checkpoint **ck, struct sl_model **m)
+{
+    char path[512], *text, *all;
+
+    snprintf(path, sizeof path, "tests/data/%s", name);
+    text = fx_read(path);
+    all = malloc(strlen(text) + strlen(more) + 8);
+    assert_non_null(all);
+    *strrchr(text, '}') = '\0';
+    sprintf(all, "%s%s%s}", text, *more ? "," : "", more);
+    fx_text(dir, "config.json", all);
+    free(text);
+    free(all);
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    fx_must_open(path, SL_LAYOUT_MLA, ck, m);
+}
+
+static inline void fx_close(struct sl_checkpoint *ck, struct sl_model *m)
+{
+    sl_model_close(m);
+    sl_checkpoint_close(ck);
+}
+
 static inline const struct sl_out_tensor *fx_tensor(const struct sl_model *m, const char *name)
 {
     for (uint32_t i = 0; i < m->n_tensors; i++)
@@ -175,6 +208,18 @@ static inline const char *fx_value(const struct sl_kvs *kvs, const char *key, ch
     else
         snprintf(buf, cap, "-");
     return buf;
+}
+
+/* The keys have these values, and stand one behind the other. */
+static inline void fx_keys_are(const struct sl_model *m, const char *const (*want)[2], size_t n)
+{
+    const struct sl_kv *first = sl_kvs_find(&m->kvs, want[0][0]);
+    char buf[128];
+
+    for (size_t i = 0; i < n; i++) {
+        assert_string_equal(fx_value(&m->kvs, want[i][0], buf, sizeof buf), want[i][1]);
+        assert_ptr_equal(sl_kvs_find(&m->kvs, want[i][0]), first + i);
+    }
 }
 
 #endif

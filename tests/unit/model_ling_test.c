@@ -2,14 +2,6 @@
  * there. */
 #include "tests/unit/model_fixture.h"
 
-static void open_config(const char *path, struct sl_checkpoint **ck, struct sl_model **m)
-{
-    struct sl_error e;
-
-    if (fx_open(path, SL_LAYOUT_MLA, ck, m, &e) < 0)
-        fail_msg("%s", e.text);
-}
-
 /* The keys that llama.cpp's converter writes, one behind the other. */
 static void test_keys(void **state)
 {
@@ -30,7 +22,7 @@ static void test_keys(void **state)
     char buf[128];
 
     (void)state;
-    open_config("tests/data/ling-1t-fp8-config.json", &ck, &m);
+    fx_must_open("tests/data/ling-1t-fp8-config.json", SL_LAYOUT_MLA, &ck, &m);
     assert_string_equal(fx_value(&m->kvs, "general.size_label", buf, sizeof buf), "str '256x24B'");
     kv = sl_kvs_find(&m->kvs, "bailingmoe2.block_count");
     assert_non_null(kv);
@@ -39,8 +31,7 @@ static void test_keys(void **state)
         assert_string_equal(kv[i].key + strlen("bailingmoe2."), want[i][0]);
         assert_string_equal(fx_value(&m->kvs, kv[i].key, buf, sizeof buf), want[i][1]);
     }
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 static void test_tensors(void **state)
@@ -50,7 +41,7 @@ static void test_tensors(void **state)
     struct sl_model *m;
 
     (void)state;
-    open_config("tests/data/ling-1t-fp8-config.json", &ck, &m);
+    fx_must_open("tests/data/ling-1t-fp8-config.json", SL_LAYOUT_MLA, &ck, &m);
     assert_int_equal(m->n_tensors, 3 + 4 * 9 + 76 * 14);
     assert_true(m->n_params == 999705328640);
     t = fx_tensor(m, "blk.79.attn_qkv.weight");
@@ -62,8 +53,7 @@ static void test_tensors(void **state)
     t = fx_tensor(m, "blk.4.ffn_down_exps.weight");
     assert_true(t->ne[0] == 2048 && t->ne[1] == 8192 && t->ne[2] == 256);
     assert_int_equal(fx_tensor(m, "blk.3.ffn_down.weight")->ne[0], 18432);
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 #define LEAST "\"architectures\":[\"BailingMoeV2ForCausalLM\"],\"num_hidden_layers\":4,\"hidden_size\":1024,\"intermediate_size\":512," \
@@ -95,13 +85,12 @@ static void test_absent_entries(void **state)
         snprintf(text, sizeof text, "{" LEAST "%s}", cases[i].more);
         fx_text(*state, "config.json", text);
         snprintf(path, sizeof path, "%s/config.json", (char *)*state);
-        open_config(path, &ck, &m);
+        fx_must_open(path, SL_LAYOUT_MLA, &ck, &m);
         for (int k = 0; k < 10 && cases[i].want[k][0]; k++) {
             snprintf(key, sizeof key, "bailingmoe2.%s", cases[i].want[k][0]);
             assert_string_equal(fx_value(&m->kvs, key, buf, sizeof buf), cases[i].want[k][1]);
         }
-        sl_model_close(m);
-        sl_checkpoint_close(ck);
+        fx_close(ck, m);
     }
 }
 

@@ -1,23 +1,6 @@
 /* Step-3.5-Flash's config.json, and with other entries: which keys there are, with what values, in what order. */
 #include "tests/unit/model_fixture.h"
 
-/* The config with these entries behind its own, which then count. */
-static void open_with(const char *dir, const char *more, struct sl_checkpoint **ck, struct sl_model **m)
-{
-    char path[512], *text = fx_read("tests/data/step-3.5-flash-fp8-config.json"), *all = malloc(strlen(text) + strlen(more) + 8);
-    struct sl_error e;
-
-    assert_non_null(all);
-    *strrchr(text, '}') = '\0';
-    sprintf(all, "%s%s%s}", text, *more ? "," : "", more);
-    fx_text(dir, "config.json", all);
-    free(text);
-    free(all);
-    snprintf(path, sizeof path, "%s/config.json", dir);
-    if (fx_open(path, SL_LAYOUT_MLA, ck, m, &e) < 0)
-        fail_msg("%s", e.text);
-}
-
 /* The order is that of the converter's file of a small checkpoint of this form. */
 static void test_keys(void **state)
 {
@@ -37,22 +20,15 @@ static void test_keys(void **state)
     };
     struct sl_checkpoint *ck;
     struct sl_model *m;
-    uint64_t first;
-    char buf[128];
 
-    open_with(*state, "", &ck, &m);
-    first = (uint64_t)(sl_kvs_find(&m->kvs, want[0][0]) - m->kvs.kv);
-    for (uint64_t i = 0; i < sizeof want / sizeof *want; i++) {
-        assert_string_equal(fx_value(&m->kvs, want[i][0], buf, sizeof buf), want[i][1]);
-        assert_int_equal(sl_kvs_find(&m->kvs, want[i][0]) - m->kvs.kv, first + i);
-    }
+    fx_open_with(*state, "step-3.5-flash-fp8-config.json", "", &ck, &m);
+    fx_keys_are(m, want, sizeof want / sizeof *want);
     assert_int_equal(fx_tensor(m, "blk.1.attn_q.weight")->ne[1], 96 * 128);
     assert_int_equal(fx_tensor(m, "blk.44.attn_gate.weight")->ne[1], 64);
     assert_int_equal(fx_tensor(m, "blk.45.ffn_up.weight")->ne[1], 11264);
     assert_int_equal(fx_tensor(m, "rope_freqs.weight")->ne[0], 64);
     assert_true(m->hp.n_layer_dense == 3 && m->hp.n_dense_last == 3 && m->hp.n_head == 64);
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 /* As the converter's files of such a config. */
@@ -73,15 +49,13 @@ static void test_entries(void **state)
     char buf[128];
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        open_with(*state, cases[i].more, &ck, &m);
+        fx_open_with(*state, "step-3.5-flash-fp8-config.json", cases[i].more, &ck, &m);
         assert_string_equal(fx_value(&m->kvs, cases[i].key, buf, sizeof buf), cases[i].value);
-        sl_model_close(m);
-        sl_checkpoint_close(ck);
+        fx_close(ck, m);
     }
-    open_with(*state, "\"rope_scaling\":null", &ck, &m);
+    fx_open_with(*state, "step-3.5-flash-fp8-config.json", "\"rope_scaling\":null", &ck, &m);
     assert_null(fx_tensor(m, "rope_freqs.weight"));
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 int main(void)

@@ -6,14 +6,6 @@
 
 #define TINY "tests/tiny-v3"
 
-static void open_tiny(enum sl_layout layout, struct sl_checkpoint **ck, struct sl_model **m)
-{
-    struct sl_error e;
-
-    if (fx_open(TINY, layout, ck, m, &e) < 0)
-        fail_msg("%s", e.text);
-}
-
 static void names_are_golden(enum sl_layout layout, const char *path, uint32_t n)
 {
     struct sl_checkpoint *ck;
@@ -23,7 +15,7 @@ static void names_are_golden(enum sl_layout layout, const char *path, uint32_t n
     FILE *f = fopen(path, "r");
 
     assert_non_null(f);
-    open_tiny(layout, &ck, &m);
+    fx_must_open(TINY, layout, &ck, &m);
     while (fgets(line, sizeof line, f)) {
         line[strcspn(line, "\n")] = '\0';
         name = strchr(line, ':');
@@ -37,8 +29,7 @@ static void names_are_golden(enum sl_layout layout, const char *path, uint32_t n
     assert_int_equal(i, n);
     assert_int_equal(m->n_tensors, n);
     assert_true(m->n_params == 20400664);
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 static void test_names_legacy(void **state)
@@ -119,7 +110,7 @@ static void keys_are(enum sl_layout layout)
     char buf[4096];
     uint64_t at = 0;
 
-    open_tiny(layout, &ck, &m);
+    fx_must_open(TINY, layout, &ck, &m);
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const char *want = layout == SL_LAYOUT_LEGACY && keys[i].legacy ? keys[i].legacy : keys[i].mla;
 
@@ -136,8 +127,7 @@ static void keys_are(enum sl_layout layout)
     assert_int_equal(at, m->kvs.n);
     assert_string_equal(m->base_name, "tiny-8x12M-v3");
     assert_string_equal(m->model_name, "Tiny v3");
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 static void test_keys(void **state)
@@ -168,7 +158,7 @@ static void test_sources(void **state)
     char name[64];
 
     (void)state;
-    open_tiny(SL_LAYOUT_MLA, &ck, &m);
+    fx_must_open(TINY, SL_LAYOUT_MLA, &ck, &m);
     t = fx_tensor(m, "blk.1.ffn_down_exps.weight");
     assert_ne(t, 3, 256, 512, 8);
     assert_int_equal(t->transform, SL_COPY);
@@ -207,8 +197,7 @@ static void test_sources(void **state)
     assert_true(fx_tensor(m, "blk.1.ffn_gate_inp.weight")->keep_f32);
     assert_true(fx_tensor(m, "blk.1.attn_q_a_norm.weight")->keep_f32);
     assert_false(fx_tensor(m, "token_embd.weight")->keep_f32);
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 static void test_hparams(void **state)
@@ -217,7 +206,7 @@ static void test_hparams(void **state)
     struct sl_model *m;
 
     (void)state;
-    open_tiny(SL_LAYOUT_MLA, &ck, &m);
+    fx_must_open(TINY, SL_LAYOUT_MLA, &ck, &m);
     assert_string_equal(m->arch, "deepseek2");
     assert_int_equal(m->hp.n_layer, 4);
     assert_int_equal(m->hp.n_layer_dense, 1);
@@ -229,8 +218,7 @@ static void test_hparams(void **state)
     assert_int_equal(m->hp.head_k, 96);
     assert_int_equal(m->hp.head_v, 64);
     assert_int_equal(m->hp.n_vocab, 4096);
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 /* Added tokens that look special are control tokens though they are not marked. */
@@ -241,15 +229,14 @@ static void test_tokens(void **state)
     const struct sl_kv *tokens, *types;
 
     (void)state;
-    open_tiny(SL_LAYOUT_MLA, &ck, &m);
+    fx_must_open(TINY, SL_LAYOUT_MLA, &ck, &m);
     tokens = sl_kvs_find(&m->kvs, "tokenizer.ggml.tokens");
     types = sl_kvs_find(&m->kvs, "tokenizer.ggml.token_type");
     assert_string_equal(tokens->strs[4091], "<｜User｜>");
     assert_int_equal(((const int32_t *)types->data)[4091], SL_TOKEN_CONTROL);
     assert_int_equal(((const int32_t *)types->data)[4095], SL_TOKEN_CONTROL);
     assert_int_equal(((const int32_t *)types->data)[4090], SL_TOKEN_NORMAL);
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 static void test_order(void **state)
