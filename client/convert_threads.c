@@ -3,6 +3,7 @@
 #include "client/daemon_link.h"
 #include "client/interrupt.h"
 #include "daemon/serve.h"
+#include "proto/open_files.h"
 #include "worker/worker_run.h"
 
 #include <cjson/cJSON.h>
@@ -12,7 +13,6 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -132,22 +132,10 @@ static void end_side(struct side *s)
 
 /* ---- this thread */
 
-/* libzmq ends the process when it cannot start its threads: whether there is
- * address space for them is found out before. */
-static int check_memory(struct sl_error *e)
-{
-    void *p = mmap(NULL, THREADS_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-    if (p == MAP_FAILED)
-        return sl_fail(e, SL_EFAIL, "out of memory: %u MiB of address space for threads are needed; "
-                       "raise the limit (ulimit -v)", THREADS_BYTES >> 20);
-    munmap(p, THREADS_BYTES);
-    return 0;
-}
-
+/* libzmq ends the process when it cannot start its threads. */
 static int start_all(struct threads *r, struct sl_error *e)
 {
-    SL_TRY(check_memory(e));
+    SL_TRY(sl_address_room(THREADS_BYTES, e));
     SL_TRY(sl_router_context_new(&r->context, e));
     SL_TRY(start(r, &r->coordinator, coordinator_main, e));
     while (!atomic_load(&r->bound)) {

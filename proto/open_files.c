@@ -41,11 +41,8 @@ int sl_open_files_room(unsigned n, struct sl_error *e)
                                (unsigned long long)advice);
 }
 
-static int stack_room(struct sl_error *e)
+int sl_address_room(size_t bytes, struct sl_error *e)
 {
-    struct rlimit l;
-    bool told = getrlimit(RLIMIT_STACK, &l) == 0 && l.rlim_cur != RLIM_INFINITY;
-    size_t bytes = ZMQ_THREADS * (told ? (size_t)l.rlim_cur : DEFAULT_STACK) + BESIDE_STACKS;
     void *p = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (p == MAP_FAILED)
@@ -53,6 +50,14 @@ static int stack_room(struct sl_error *e)
                        "(ulimit -v)", bytes >> 20);
     munmap(p, bytes);
     return 0;
+}
+
+static int stack_room(struct sl_error *e)
+{
+    struct rlimit l;
+    bool told = getrlimit(RLIMIT_STACK, &l) == 0 && l.rlim_cur != RLIM_INFINITY;
+
+    return sl_address_room(ZMQ_THREADS * (told ? (size_t)l.rlim_cur : DEFAULT_STACK) + BESIDE_STACKS, e);
 }
 
 /* A process that has ended counts as much as a thread does, until it is waited for. */

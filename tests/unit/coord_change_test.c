@@ -389,8 +389,7 @@ static void a_list_names_the_files(void **state)
     for (unsigned i = 0; i < 3; i++) {
         id = submit(w, C, keys[i], "");
         assert_int_equal(sl_queue_set_files(w->q, id, i == 2 ? "[\"/out/m.gguf\"]" : names, &w->e), 0);
-        say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[%llu]}", (unsigned long long)id);
-        expect(w, C, SL_M_DONE);
+        changes(w, C, "cancel", id);
     }
     for (unsigned i = 0; i < 2; i++) {
         cJSON *t, *jobs;
@@ -424,8 +423,7 @@ static void cancelling_takes_tasks_back(void **state)
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &other, 1), 1);
     assert_int_equal(other.job, 2);
-    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1]}");
-    expect(w, C, SL_M_DONE);
+    changes(w, C, "cancel", 1);
     t = expect(w, 1, SL_M_REVOKE);
     assert_int_equal(sl_get_uint(t, "job", 0), 1);
     assert_int_equal(cJSON_GetArraySize(sl_get(t, "tasks")), 2);
@@ -500,8 +498,7 @@ static void what_was_cancelled_is_discarded_later(void **state)
     }
     pull(w, 1, 1);
     assert_int_equal(granted(w, 1, &g, 1), 0);
-    say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[1]}");
-    expect(w, C, SL_M_DONE);
+    changes(w, C, "retry", 1);
     assert_int_equal(granted(w, 1, &g, 1), 1);
     assert_true(g.task == SL_TASK_PREPARE); /* from the beginning */
     prepared(w, 1, g, 8, 4);

@@ -67,8 +67,7 @@ static void a_damaged_ended_job_is_told(void **state)
 
     client(w, C);
     assert_int_equal(submit(w, C, "a", ""), 1);
-    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1]}");
-    expect(w, C, SL_M_DONE);
+    changes(w, C, "cancel", 1);
     for (unsigned i = 0; i < sizeof damage / sizeof damage[0]; i++) {
         alter(w, damage[i]);
         world_start(w);
@@ -76,8 +75,7 @@ static void a_damaged_ended_job_is_told(void **state)
         for (unsigned k = 0; k < sizeof asks / sizeof asks[0]; k++)
             is_told_damaged(w, asks[k]);
     }
-    say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[1]}");
-    expect(w, C, SL_M_DONE);
+    changes(w, C, "forget", 1);
     say(w, C, "{\"v\":3,\"m\":\"history\"}");
     expect(w, C, SL_M_JOBS);
 }
@@ -141,10 +139,8 @@ static void a_job_with_damaged_tasks_is_told(void **state)
         for (unsigned k = 0; k < sizeof asks / sizeof asks[0]; k++)
             is_told_damaged(w, asks[k]);
     }
-    say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[1]}");
-    expect(w, C, SL_M_DONE);
-    say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[2]}");
-    expect(w, C, SL_M_DONE);
+    changes(w, C, "forget", 1);
+    changes(w, C, "retry", 2);
     worker(w, 1);
     run_all(w, 1);
     assert_string_equal(state_of(w, C, 2), "succeeded");

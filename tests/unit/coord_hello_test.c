@@ -22,8 +22,7 @@ static void a_lease_of_an_earlier_plan_is_dropped(void **state)
     assert_int_equal(granted(w, 2, &g, 1), 1);
     assert_int_equal(g.task, SL_TASK_DISCARD);
     result(w, 2, g);
-    say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[1]}");
-    expect(w, C, SL_M_DONE);
+    changes(w, C, "retry", 1);
     pull(w, 2, 1);
     assert_int_equal(granted(w, 2, &g, 1), 1);
     assert_int_equal(g.task, SL_TASK_PREPARE);

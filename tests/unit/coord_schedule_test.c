@@ -99,8 +99,7 @@ static void jobs_wait_for_others(void **state)
     assert_true(g.job == a && g.task == SL_TASK_DISCARD);
     result(w, 1, g);
     say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[%llu]}", (unsigned long long)c);
-    say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[1]}");
-    expect(w, C, SL_M_DONE);
+    changes(w, C, "retry", 1);
     run_all(w, 1);
     assert_string_equal(state_of(w, C, a), "succeeded");
     assert_string_equal(state_of(w, C, b), "succeeded");
@@ -205,17 +204,13 @@ static void a_line_stands_by_number(void **state)
     a = submit(w, C, "a", "");
     b = submit(w, C, "b", "");
     c = submit(w, C, "c", "");
-    say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[%llu]}", (unsigned long long)a);
-    expect(w, C, SL_M_DONE);
-    say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[%llu]}", (unsigned long long)a);
-    expect(w, C, SL_M_DONE);
+    changes(w, C, "cancel", a);
+    changes(w, C, "retry", a);
     assert_string_equal(state_of(w, C, c), "queued: waits for its turn behind job 1");
-    say(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)a);
-    expect(w, C, SL_M_DONE);
+    changes(w, C, "hold", a);
     p = prepares(w, 1, b);
     assert_string_equal(state_of(w, C, c), "queued: waits for its turn behind job 2");
-    say(w, C, "{\"v\":3,\"m\":\"release\",\"jobs\":[%llu]}", (unsigned long long)a);
-    expect(w, C, SL_M_DONE);
+    changes(w, C, "release", a);
     assert_string_equal(state_of(w, C, b), "running");
     assert_string_equal(state_of(w, C, a), "queued: waits for its turn behind job 2");
     failed(w, 1, p, 6, "");
@@ -242,8 +237,7 @@ static void who_cannot_begin_holds_up_nobody(void **state)
     say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[%llu,%llu],\"discard\":true}", (unsigned long long)a,
         (unsigned long long)c);
     expect(w, C, SL_M_DONE);
-    say(w, C, "{\"v\":3,\"m\":\"hold\",\"jobs\":[%llu]}", (unsigned long long)d);
-    expect(w, C, SL_M_DONE);
+    changes(w, C, "hold", d);
     say(w, C, "{\"v\":3,\"m\":\"submit\",\"id\":\"s\",\"key\":\"A\",\"specs\":[{\"source\":\"/src/m\",\"output\":"
         "\"/out\",\"prefix\":\"a\",\"recipe\":\"r\",\"recipe_text\":\"default q4_k\\n\"}]}");
     b = (uint64_t)cJSON_GetArrayItem(sl_get(expect(w, C, SL_M_SUBMITTED), "jobs"), 0)->valuedouble;

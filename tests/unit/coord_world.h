@@ -204,6 +204,13 @@ static inline uint64_t submit(struct world *w, unsigned p, const char *key, cons
     return (uint64_t)cJSON_GetArrayItem(sl_get(t, "jobs"), 0)->valuedouble;
 }
 
+/* A verb for one job, which is done. */
+static inline void changes(struct world *w, unsigned p, const char *verb, uint64_t id)
+{
+    say(w, p, "{\"v\":3,\"m\":\"%s\",\"jobs\":[%llu]}", verb, (unsigned long long)id);
+    expect(w, p, SL_M_DONE);
+}
+
 struct got {
     uint64_t job, task, epoch;
 };

@@ -38,8 +38,7 @@ static void a_job_runs_to_its_end(void **state)
     assert_true(cJSON_GetArraySize(t) >= 6);
     say(w, C, "{\"v\":3,\"m\":\"stitch\",\"job\":%llu}", (unsigned long long)id);
     assert_non_null(strstr(sl_get_str(expect(w, C, SL_M_ERROR), "text"), "has succeeded"));
-    say(w, C, "{\"v\":3,\"m\":\"forget\",\"jobs\":[%llu]}", (unsigned long long)id);
-    expect(w, C, SL_M_DONE);
+    changes(w, C, "forget", id);
     say(w, C, "{\"v\":3,\"m\":\"show\",\"job\":%llu}", (unsigned long long)id);
     assert_int_equal(sl_get_uint(expect(w, C, SL_M_ERROR), "code", 0), 5);
 }
@@ -322,8 +321,7 @@ static void failures_quarantine_and_retry_does_the_rest(void **state)
     assert_int_equal(sl_get_uint(sl_get(t, "job"), "code", 0), 7);
     assert_int_equal(cJSON_GetArraySize(sl_get(t, "failures")), 3);
     assert_string_equal(sl_get_str(t, "map"), "ddqdd");
-    say(w, C, "{\"v\":3,\"m\":\"retry\",\"jobs\":[%llu]}", (unsigned long long)id);
-    expect(w, C, SL_M_DONE);
+    changes(w, C, "retry", id);
     pull(w, 1, 8);
     assert_int_equal(granted(w, 1, g, 8), 1);
     assert_true(g[0].task == 2);
