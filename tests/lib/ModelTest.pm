@@ -8,7 +8,23 @@ use File::Basename qw(basename);
 use SluiceTest;
 use Test::More;
 
-our @EXPORT = qw(kv_of plan_of as_llama_quantize make_text refused header_edit tensor_edit);
+our @EXPORT = qw($dir converted same_by kv_of plan_of as_llama_quantize iq2_xs make_text refused header_edit tensor_edit);
+
+our $dir = scratch(); # where a test's files are
+
+# One test: a checkpoint is converted, to $dir/NAME.gguf.
+sub converted {
+    my ($from, $name, @options) = @_;
+    return run_ok($name, $SLUICE, 'convert', $from, '-o', "$dir/$name.gguf", @options);
+}
+
+# One test: a file has the tensors, or the keys, that a script computes; what it says.
+sub same_by {
+    my ($script, $name, @args) = @_;
+    my $r = run(python($script, @args));
+    like($r->{out}, qr/^equal( \d+ keys)?\n\z/, $name) or diag($r->{out}, $r->{err});
+    return $r->{out};
+}
 
 # A metadata value of a GGUF file, and a line's end.
 sub kv_of {
@@ -29,6 +45,16 @@ sub as_llama_quantize {
     run_ok("llama-quantize: $mixture", python('llama.py', 'quantize', $from, $theirs, $mixture, @options));
     is_deeply(hashes($ours), hashes($theirs), 'the same tensors');
     unlink $theirs;
+}
+
+# Four tests: $dir/iq2_xs.gguf, by an importance matrix that llama.cpp makes of the model's own file in F32, has llama-quantize's
+# tensors.
+sub iq2_xs {
+    my ($from, $f32, @options) = @_;
+    my @imatrix = ('--imatrix', "$dir/imatrix.gguf");
+    run_ok('imatrix', python('llama.py', 'imatrix', $f32, $imatrix[1], '--chunks', 1));
+    converted($from, 'iq2_xs', '--recipe', 'iq2_xs', '--quiet', @imatrix, @options);
+    as_llama_quantize("$dir/iq2_xs.gguf", $f32, 'IQ2_XS', @imatrix);
 }
 
 # One test: llama.cpp makes eight tokens with each file.

@@ -11,10 +11,10 @@ use File::Path qw(make_path);
 use File::Temp qw(tempdir);
 use POSIX qw(:sys_wait_h);
 use Test::More;
-use Time::HiRes qw(time sleep);
+use Time::HiRes qw(time);
 
 our @EXPORT = qw($TOP $BUILD $SLUICE $TINY $IN_CI $SANITIZED $QUICK scratch run run_ok fails start finish
-    tool python need_python need_llama absent slurp spit hashes golden whole_hash where json_lines
+    tool python need_python need_llama skip_without_llama absent slurp spit hashes golden whole_hash where json_lines
     checkpoint copy_checkpoint edit_json config_edit ls place flip_byte sha256 own_mounts);
 
 our $TOP = abs_path(dirname(__FILE__) . '/../..');
@@ -177,6 +177,12 @@ sub need_llama {
     need_python();
     my $r = run(python('llama.py', 'version'));
     absent("llama.cpp is not here: $r->{err}") if $r->{rc};
+}
+
+# In a SKIP block: so many tests are passed over.
+sub skip_without_llama {
+    my ($tests) = @_;
+    skip('llama.cpp is not here', $tests) if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
 }
 
 # name => XXH64 of a GGUF file's (or several parts') tensors, read independently.

@@ -9,7 +9,6 @@ use SluiceTest;
 use Test::More;
 
 need_python();
-my $dir = scratch();
 my @small = qw(--arch glm4moe --layers 3 --hidden 256 --inter 512 --moe-inter 256 --experts 16 --used 4 --heads 8 --kv-heads 2 --head-dim 64);
 my %source = (
     fp8  => checkpoint("$dir/fp8", @small),
@@ -77,7 +76,7 @@ for ([$big, 'q4_k_m', '216.2', '361.3'], [$big, 'dq3_k_m', '161.3', '361.3'], [$
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 17 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(17);
     for (['fp8', 'Q4_K_M'], ['fp8', 'Q2_K'], ['tied', 'Q3_K_M'], ['air', 'IQ4_XS'], ['air', 'MXFP4_MOE'], ['air', 'Q2_0']) {
         my ($form, $mixture) = @$_;
         run_ok("$form: $mixture", $SLUICE, 'convert', $source{$form}, '-o', "$dir/$form-$mixture.gguf", '--recipe', $mixture, '--quiet');
@@ -125,7 +124,7 @@ for (['q4_k_m', '18.9'], ['dq3_k_m', '14.6']) {
     is_deeply([map { @$_{qw(cache cache_bytes)} } @{ $p->{memory} }], ['compressed', 48 * 2 * (512 + 64) * 1000], 'cache');
 }
 SKIP: {
-    skip 'llama.cpp is not here', 8 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(8);
     for my $mixture (qw(Q4_K_M Q2_K)) {
         run_ok($mixture, $SLUICE, 'convert', $flash, '-o', "$dir/flash-$mixture.gguf", '--recipe', $mixture, '--quiet');
         as_llama_quantize("$dir/flash-$mixture.gguf", "$dir/flash-1.gguf", $mixture);

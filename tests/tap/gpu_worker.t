@@ -4,12 +4,11 @@
 # real one is: that the real ones behave so cannot be shown here.
 use strict;
 use warnings;
-use JSON::PP;
 use File::Temp ();
 use SluiceService;
 use SluiceTest;
 use Test::More;
-use Time::HiRes qw(time sleep);
+use Time::HiRes qw(sleep);
 
 my $libs = scratch();
 symlink "$BUILD/tools/nvml.so", "$libs/libnvidia-ml.so.1" or die $!;

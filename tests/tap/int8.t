@@ -7,7 +7,6 @@ use SluiceTest;
 use Test::More;
 
 need_python();
-my $dir = scratch();
 my @dense = qw(--int8 --scale-suffix weight_scale --layers 2 --hidden 256 --inter 512 --heads 4 --kv-heads 2);
 my %form = (
     qwen2    => [qw(--arch qwen2 --scales bf16-row --shards 1), @dense],
@@ -45,7 +44,7 @@ my $gpu = run_ok('beside a GPU, which leaves it to the processor', "$BUILD/tools
     qw(--recipe q4_k_m --device cuda:0 -q));
 is_deeply(hashes("$dir/gpu.gguf"), hashes($made{'llama q4_k_m'}), 'the same tensors');
 SKIP: {
-    skip 'llama.cpp is not here', 7 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(7);
     as_llama_quantize($made{"$_->[0] $_->[1]"}, $made{"$_->[0] $_->[2]"}, uc $_->[1])
         for ['qwen2', 'q8_0', 'f32'], ['llama', 'q4_k_m', 'f32'], ['deepseek', 'q5_k_m', 'bf16'];
     make_text(map { $made{$_} } 'qwen2 q8_0', 'llama q4_k_m', 'deepseek q5_k_m', 'tensor bf16');

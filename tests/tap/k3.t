@@ -9,20 +9,14 @@ use SluiceTest;
 use Test::More;
 
 need_python();
-my $dir = scratch();
 my $source = "$dir/Kimi-K3";
 run_ok('made', python('k3.py', 'make', $source));
 
-sub convert {
-    my ($from, $name, @options) = @_;
-    return run_ok($name, $SLUICE, 'convert', $from, '-o', "$dir/$name.gguf", @options);
-}
-
 # ---- metadata and tensors; by v4-mxfp4 the converter's own file
-my $r = convert($source, 'f32', '--recipe', 'f32');
+my $r = converted($source, 'f32', '--recipe', 'f32');
 like($r->{err}, qr/^sluice: note: the checkpoint has no chat template, .* with that of Kimi-K3 \(models\/templates .*chat_template\.jinja$/m, 'it has no chat template');
 like($r->{err}, qr/^sluice: note: the vision part \(2 tensors\) is left out: /m, 'what is left out is said');
-convert($source, 'own', '--recipe', 'v4-mxfp4', '--quiet');
+converted($source, 'own', '--recipe', 'v4-mxfp4', '--quiet');
 $r = run(python('k3.py', 'compare', $source, map { "$dir/$_.gguf" } qw(f32 own)));
 is($r->{out}, "equal\n", 'every bit of the tensors') or diag($r->{out}, $r->{err});
 $r = run(python('k3.py', 'keys', $source, "$dir/own.gguf"));
@@ -52,7 +46,7 @@ for my $name (qw(blk.1.attn_res_score.weight blk.0.ssm_a)) {
 # matrices, layer 1 of full attention.
 run_ok('made: odd', python('k3.py', 'make', "$dir/odd", '--bf16', '--odd'));
 for my $recipe (qw(f32 bf16)) {
-    convert("$dir/odd", "odd-$recipe", '--recipe', $recipe, '--quiet');
+    converted("$dir/odd", "odd-$recipe", '--recipe', $recipe, '--quiet');
     is(run(python('k3.py', 'compare', "$dir/odd", "$dir/odd-$recipe.gguf"))->{out}, "equal\n", "$recipe: every bit");
 }
 is(run(python('k3.py', 'keys', "$dir/odd", "$dir/odd-f32.gguf"))->{out}, "equal 38 keys\n", 'keys and their order');
@@ -74,14 +68,14 @@ is($k3->{source_bytes}, 1_559_945_231_488, 'bytes to read');
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 15 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(15);
     for my $case (['f32', 'Q4_K_M'], ['own', 'Q2_K', '--allow-requantize'], ['own', 'MXFP4_MOE', '--allow-requantize'], ['odd-f32', 'Q3_K_M'], ['odd-f32', 'TQ2_0']) {
         my ($from, $mixture, @options) = @$case;
         my $name = $from =~ /odd/ ? "odd-$mixture" : $mixture;
-        convert($from =~ /odd/ ? "$dir/odd" : $source, $name, '--recipe', $mixture, '--quiet');
+        converted($from =~ /odd/ ? "$dir/odd" : $source, $name, '--recipe', $mixture, '--quiet');
         as_llama_quantize("$dir/$name.gguf", "$dir/$from.gguf", $mixture, @options);
     }
-    convert($source, 'dq3_k_m', '--recipe', 'dq3_k_m', '--quiet');
+    converted($source, 'dq3_k_m', '--recipe', 'dq3_k_m', '--quiet');
     make_text(map { "$dir/$_.gguf" } qw(f32 own Q4_K_M Q2_K dq3_k_m odd-bf16));
     $r = run(python('kimi.py', 'tokenize', $source, "$dir/own.gguf"));
     is($r->{out}, "equal 12 texts\n", 'llama.cpp splits texts as BPE by ranks does') or diag($r->{err});

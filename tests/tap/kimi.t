@@ -4,13 +4,12 @@
 use strict;
 use warnings;
 use JSON::PP ();
-use ModelTest qw(as_llama_quantize make_text plan_of);
+use ModelTest qw($dir as_llama_quantize make_text plan_of);
 use SluiceService;
 use SluiceTest;
 use Test::More;
 
 need_python();
-my $dir = scratch();
 my $source = checkpoint("$dir/k2", qw(--layers 2 --dense 1 --hidden 256 --inter 512 --moe-inter 32 --experts 384 --used 8
     --groups 1 --groups-used 1 --heads 4 --kv-heads 4 --vocab 1200));
 run_ok('made', python('kimi.py', 'make', $source));
@@ -39,7 +38,7 @@ run_ok('verify', $SLUICE, 'verify', $f32, '--source', $source, '--sample', '5%')
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 5 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(5);
     $r = run(python('kimi.py', 'tokenize', $source, $f32));
     is($r->{out}, "equal 12 texts\n", 'llama.cpp splits texts as BPE by ranks does') or diag($r->{err});
     run_ok('q4_k_m', $SLUICE, 'convert', $source, '-o', "$dir/k2-q4.gguf", '--recipe', 'q4_k_m', '--quiet');
@@ -80,7 +79,7 @@ $r = run(python('kimi.py', 'compare', $k2t, $made{f32}));
 is($r->{out}, "equal 41 keys\n", 'keys and tokens') or diag($r->{err});
 run_ok('verify', $SLUICE, 'verify', $made{q4_k_m}, '--source', $k2t, '--sample', '100%');
 SKIP: {
-    skip 'llama.cpp is not here', 9 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(9);
     for my $to (['q4_k_m', 'f32'], ['q3_k_m', 'f32'], ['iq4_xs', 'f32'], ['q5_k_m', 'bf16']) {
         my ($recipe, $from) = @$to;
         as_llama_quantize($made{$recipe}, $made{$from}, uc $recipe);

@@ -9,7 +9,6 @@ use SluiceTest;
 use Test::More;
 
 need_python();
-my $dir = scratch();
 my @small = qw(--arch ling --layers 3 --hidden 256 --inter 512 --moe-inter 256 --experts 8 --used 2 --groups 4 --groups-used 2 --heads 4 --kv-heads 2);
 my %source = (
     block => checkpoint("$dir/block", @small),
@@ -69,15 +68,13 @@ for ([$one_t, 'q4_k_m', 604.3, 1002.7], [$one_t, 'dq3_k_m', 443.9, 1002.7], [$fl
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 18 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(18);
     for (['block', 'Q4_K_M'], ['block', 'Q2_K'], ['row', 'Q3_K_M'], ['bf16', 'IQ4_XS'], ['bf16', 'MXFP4_MOE']) {
         my ($form, $mixture) = @$_;
         run_ok("$form: $mixture", $SLUICE, 'convert', $source{$form}, '-o', "$dir/$form-$mixture.gguf", '--recipe', $mixture, '--quiet');
         as_llama_quantize("$dir/$form-$mixture.gguf", $f32{$form}, $mixture);
     }
-    run_ok('imatrix', python('llama.py', 'imatrix', $f32{bf16}, "$dir/imatrix.gguf", '--chunks', 1));
-    run_ok('iq2_xs', $SLUICE, 'convert', $source{bf16}, '-o', "$dir/iq2_xs.gguf", '--recipe', 'iq2_xs', '--imatrix', "$dir/imatrix.gguf", '--quiet');
-    as_llama_quantize("$dir/iq2_xs.gguf", $f32{bf16}, 'IQ2_XS', '--imatrix', "$dir/imatrix.gguf");
+    iq2_xs($source{bf16}, $f32{bf16});
     run_ok('dq3_k_m', $SLUICE, 'convert', $source{block}, '-o', "$dir/block-dq3.gguf", '--recipe', 'dq3_k_m', '--quiet');
     make_text(map { "$dir/$_.gguf" } qw(block-f32 block-Q4_K_M block-dq3 no row-Q3_K_M bf16-IQ4_XS iq2_xs said));
 }

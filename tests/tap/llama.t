@@ -85,7 +85,6 @@ for my $case (['f32', 1e-4, 'worst_logit', 1e-3], ['q8_0', 0.5, 'rms_logit', 0.1
 }
 
 # ---- perplexity of the licence texts
-my @more = $full ? (map { $file{mla}{$_} } @rest, reverse @k) : ();
 $r = llama('perplexity', $file{mla}{f32}, $full ? () : $file{mla}{q8_0}, '--reference', $ref);
 SKIP: {
     my $l = $r->{lines}[0] // {};

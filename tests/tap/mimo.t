@@ -9,25 +9,15 @@ use SluiceTest;
 use Test::More;
 
 need_python();
-my $dir = scratch();
 my %source = map { $_ => "$dir/$_" } qw(flash four eight bare);
 my %options = (flash => [], four => [qw(--parts 4)], eight => [qw(--parts 8)], bare => [qw(--bf16 --no-mtp --set attention_value_scale=null --set), 'hybrid_layer_pattern=[1,0,1,1]', qw(--set num_key_value_heads=8 --set swa_num_key_value_heads=2)]);
 run_ok("made: $_", python('mimo.py', 'make', $source{$_}, @{ $options{$_} })) for sort keys %source;
 
-sub convert {
-    my ($from, $name, @options) = @_;
-    return run_ok($name, $SLUICE, 'convert', $from, '-o', "$dir/$name.gguf", '--quiet', @options);
-}
-sub same {
-    my ($name, $verb, @args) = @_;
-    my $r = run(python('mimo.py', $verb, @args));
-    like($r->{out}, qr/^equal( \d+ keys)?\n\z/, $name) or diag($r->{out}, $r->{err});
-    return $r->{out};
-}
+sub same { return same_by('mimo.py', @_) }
 
 # ---- metadata and tensors
-convert($source{$_}, "$_-f32", '--recipe', 'f32') for qw(flash four eight);
-convert($source{flash}, 'flash-bf16', '--recipe', 'bf16');
+converted($source{$_}, "$_-f32", '--recipe', 'f32') for qw(flash four eight);
+converted($source{flash}, 'flash-bf16', '--recipe', 'bf16');
 same('every bit of the tensors', 'compare', $source{flash}, "$dir/flash-f32.gguf", "$dir/flash-bf16.gguf");
 same("$_: every bit of the tensors", 'compare', $source{$_}, "$dir/$_-f32.gguf") for qw(four eight);
 is(same("$_: keys and their order", 'keys', $source{$_}, "$dir/$_-f32.gguf"), "equal 31 keys\n", 'how many') for qw(flash four);
@@ -37,8 +27,8 @@ run_ok('diff', $SLUICE, 'diff', $source{four}, "$dir/four-f32.gguf");
 like(run($SLUICE, 'plan', $source{four}, '--recipe', 'q8_0')->{err}, qr/note: the vision part \(3 tensors\) is left out/, 'what sees and hears is left out');
 
 # Without layers for multi-token prediction, asked for or not there: the same keys, one less.
-convert($source{four}, 'short', '--recipe', 'f32', '--no-mtp');
-convert($source{bare}, 'bare-f32', '--recipe', 'f32');
+converted($source{four}, 'short', '--recipe', 'f32', '--no-mtp');
+converted($source{bare}, 'bare-f32', '--recipe', 'f32');
 for (['short', $source{four}], ['bare-f32', $source{bare}]) {
     same("$_->[0]: tensors", 'compare', $_->[1], "$dir/$_->[0].gguf", '--no-mtp');
 }
@@ -48,7 +38,7 @@ is(kv_of("$dir/bare-f32.gguf", $_->[0]), $_->[1], "without them: $_->[0]") for [
 # Parts on a GPU, and with importance weights made from the source.
 for my $case (['four', 'q4_k_m'], ['eight', 'q3_k_m', '--imatrix', 'synthetic']) {
     my ($form, $recipe, @weights) = @$case;
-    convert($source{$form}, "cpu-$recipe", '--recipe', $recipe, @weights);
+    converted($source{$form}, "cpu-$recipe", '--recipe', $recipe, @weights);
     my $r = run($BUILD . '/tools/emulated_gpu', 'convert', $source{$form}, '-o', "$dir/gpu.gguf", '--recipe', $recipe, @weights, '--device', 'cuda:0', '--quiet', '--force');
     is($r->{rc} ? $r->{err} : sha256("$dir/gpu.gguf"), sha256("$dir/cpu-$recipe.gguf"), "$recipe @weights: the same file of an emulated GPU");
     run_ok('verify', $SLUICE, 'verify', "$dir/cpu-$recipe.gguf", '--source', $source{$form}, '--sample', '20%');
@@ -56,7 +46,7 @@ for my $case (['four', 'q4_k_m'], ['eight', 'q3_k_m', '--imatrix', 'synthetic'])
 
 # A GGUF file gives what the checkpoint gives.
 for my $recipe (qw(dq3_k_m q4_k_m)) {
-    convert($source{flash}, "ours-$recipe", '--recipe', $recipe);
+    converted($source{flash}, "ours-$recipe", '--recipe', $recipe);
     run_ok('in two steps', $SLUICE, 'convert', "$dir/flash-f32.gguf", '-o', "$dir/steps.gguf", '--recipe', $recipe, '--quiet', '--force');
     is_deeply(hashes("$dir/steps.gguf"), hashes("$dir/ours-$recipe.gguf"), "$recipe: the same tensors");
 }
@@ -94,15 +84,13 @@ for my $model (sort keys %published) {
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 17 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(17);
     for my $case (['flash', 'Q4_K_M'], ['four', 'Q3_K_M'], ['bare', 'Q2_K'], ['flash', 'MXFP4_MOE']) { # of bare the first layer has a window: its heads count
         my ($form, $mixture) = @$case;
-        convert($source{$form}, "$form-$mixture", '--recipe', $mixture);
+        converted($source{$form}, "$form-$mixture", '--recipe', $mixture);
         as_llama_quantize("$dir/$form-$mixture.gguf", "$dir/$form-f32.gguf", $mixture);
     }
-    run_ok('imatrix', python('llama.py', 'imatrix', "$dir/short.gguf", "$dir/imatrix.gguf", '--chunks', 1));
-    convert($source{four}, 'iq2_xs', '--recipe', 'iq2_xs', '--no-mtp', '--imatrix', "$dir/imatrix.gguf");
-    as_llama_quantize("$dir/iq2_xs.gguf", "$dir/short.gguf", 'IQ2_XS', '--imatrix', "$dir/imatrix.gguf");
+    iq2_xs($source{four}, "$dir/short.gguf", '--no-mtp');
     make_text(map { "$dir/$_.gguf" } qw(flash-f32 four-f32 flash-Q4_K_M four-Q3_K_M bare-Q2_K ours-dq3_k_m iq2_xs));
 }
 

@@ -7,7 +7,6 @@ use SluiceTest;
 use Test::More;
 
 need_python();
-my $dir = scratch();
 my $source = checkpoint("$dir/src", qw(--arch minimax --layers 3 --hidden 256 --inter 256 --experts 8 --used 2 --heads 8 --kv-heads 2 --head-dim 64
     --rope 32));
 spit("$source/chat_template.jinja", "{% for m in messages %}{{ m.content }}{% endfor %}\n");
@@ -74,14 +73,12 @@ is(sprintf('%.1f', $plan->{tensor_bytes} / 1e9), '258.0', 'q4_k_m: as MODELS.md 
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 26 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(26);
     for my $mixture (qw(Q4_K_M Q2_K IQ4_XS)) {
         run_ok($mixture, $SLUICE, 'convert', $source, '-o', "$dir/$mixture.gguf", '--recipe', $mixture, '--quiet');
         as_llama_quantize("$dir/$mixture.gguf", $f32, $mixture);
     }
-    run_ok('imatrix', python('llama.py', 'imatrix', $f32, "$dir/imatrix.gguf", '--chunks', 1));
-    run_ok('iq2_xs', $SLUICE, 'convert', $source, '-o', "$dir/iq2_xs.gguf", '--recipe', 'iq2_xs', '--imatrix', "$dir/imatrix.gguf", '--quiet');
-    as_llama_quantize("$dir/iq2_xs.gguf", $f32, 'IQ2_XS', '--imatrix', "$dir/imatrix.gguf");
+    iq2_xs($source, $f32);
     run_ok('dq3_k_m', $SLUICE, 'convert', $source, '-o', "$dir/dq3_k_m.gguf", '--recipe', 'dq3_k_m', '--quiet');
     make_text(map { "$dir/$_.gguf" } qw(f32 Q4_K_M Q2_K dq3_k_m));
     for my $mixture (qw(Q4_K_M Q2_K MXFP4_MOE TQ1_0)) {

@@ -9,7 +9,6 @@ use SluiceTest;
 use Test::More;
 
 need_python();
-my $dir = scratch();
 my @small = qw(--layers 3 --dense 1 --hidden 256 --inter 512 --moe-inter 256 --experts 8 --used 2 --groups 1 --groups-used 1 --heads 4 --kv-heads 4
     --q-lora 128 --kv-lora 128 --nope 32 --rope 16 --v-dim 32 --vocab 640);
 my %source = (
@@ -63,15 +62,13 @@ for (['q4_k_m', 405.7], ['dq3_k_m', 302.3], ['q8_0', 715.7]) {
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 14 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(14);
     for (['block', 'Q4_K_M'], ['tensor', 'Q2_K'], ['bf16', 'IQ4_XS']) {
         my ($form, $mixture) = @$_;
         run_ok("$form: $mixture", $SLUICE, 'convert', $source{$form}, '-o', "$dir/$form-$mixture.gguf", '--recipe', $mixture, '--quiet');
         as_llama_quantize("$dir/$form-$mixture.gguf", $f32{$form}, $mixture);
     }
-    run_ok('imatrix', python('llama.py', 'imatrix', $f32{bf16}, "$dir/imatrix.gguf", '--chunks', 1));
-    run_ok('iq2_xs', $SLUICE, 'convert', $source{bf16}, '-o', "$dir/iq2_xs.gguf", '--recipe', 'iq2_xs', '--imatrix', "$dir/imatrix.gguf", '--quiet');
-    as_llama_quantize("$dir/iq2_xs.gguf", $f32{bf16}, 'IQ2_XS', '--imatrix', "$dir/imatrix.gguf");
+    iq2_xs($source{bf16}, $f32{bf16});
     run_ok('dq3_k_m', $SLUICE, 'convert', $source{block}, '-o', "$dir/block-dq3.gguf", '--recipe', 'dq3_k_m', '--quiet');
     make_text(map { "$dir/$_.gguf" } qw(block-f32 block-Q4_K_M block-dq3 tensor-Q2_K bf16-IQ4_XS iq2_xs both));
 }

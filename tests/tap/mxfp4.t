@@ -7,7 +7,6 @@ use SluiceTest;
 use Test::More;
 
 need_python();
-my $dir = scratch();
 my @shape = qw(--mxfp4 --layers 3 --dense 1 --hidden 256 --inter 512 --moe-inter 256 --experts 16 --used 4
     --groups 1 --groups-used 1 --heads 4 --kv-heads 4);
 my @legacy = qw(--layout legacy --rules 2026); # attn_k_b and attn_v_b have three dimensions too
@@ -74,7 +73,7 @@ is(kv_of($made{moe}, 'general.file_type'), "38\n", 'general.file_type');
 like(run($SLUICE, 'inspect', $made{moe})->{out}, qr/^mxfp4 +557\.1 kB +\[256, 256, 16\] +blk\.2\.ffn_up_exps/m, 'inspect');
 like(run($SLUICE, 'diff', $made{kept}, $made{f32})->{out}, qr/\S/, 'diff');
 SKIP: {
-    skip 'llama.cpp is not here', 7 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(7);
     for (['again', 'Q4_K_M', '--allow-requantize'], ['moe', 'MXFP4_MOE', '--allow-requantize'], ['q4_k_m', 'Q4_K_M']) {
         my ($name, $type, @more) = @$_;
         as_llama_quantize($made{$name}, $made{@more ? 'kept' : 'f32'}, $type, @more);
@@ -101,7 +100,7 @@ for my $gpu (["$BUILD/tools/emulated_gpu", '--device', 'cuda:0'], map { [$SLUICE
     is_deeply(hashes("$dir/gpu.gguf"), hashes($made{fp8}), 'the same tensors');
 }
 SKIP: {
-    skip 'llama.cpp is not here', 5 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(5);
     run_ok('llama-quantize: from BF16', python('llama.py', 'quantize', $made{bf16}, "$dir/theirs.gguf", 'MXFP4_MOE'));
     is_deeply(hashes("$dir/theirs.gguf"), hashes($made{rounded}), 'the same tensors');
     is_deeply([grep { /"key":/ && !/sluice\./ } split /\n/, run($SLUICE, 'diff', '--json', '-q', "$dir/theirs.gguf", "$dir/of-bf16.gguf")->{out}], [], 'and keys');

@@ -7,7 +7,6 @@ use SluiceTest;
 use Test::More;
 
 need_python();
-my $dir = scratch();
 my $bf16 = checkpoint("$dir/bf16", qw(--arch qwen3moe --scales none --layers 2 --hidden 256 --moe-inter 256 --experts 8 --used 2 --heads 4
     --kv-heads 2));
 run_ok('F32', $SLUICE, 'convert', $bf16, '-o', "$dir/f32.gguf", '--recipe', 'f32', '--quiet');
@@ -42,7 +41,7 @@ is_deeply(hashes("$dir/gpu.gguf"), hashes("$dir/q4_k_m.gguf"), 'the same tensors
 run_ok('a recipe by size', $SLUICE, 'plan', '-q', '--allow-requantize', '--target-bpw', 5, "$dir/nvfp4.gguf");
 
 SKIP: {
-    skip 'llama.cpp is not here', 19 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(19);
     as_llama_quantize("$dir/$_->[0].gguf", "$dir/$_->[1].gguf", $_->[2], '--allow-requantize', @$_[3 .. $#$_])
         for ['q4_k_m', 'nvfp4', 'Q4_K_M'], ['kept', 'nvfp4', 'Q2_K', @kept], ['mxfp4_moe', 'nvfp4', 'MXFP4_MOE'], ['f32-again', 'nvfp4', 'F32'],
             ['left', 'output', 'Q8_0', '--leave-output-tensor'];
@@ -95,7 +94,7 @@ run_ok('in NVFP4', python('nvfp4.py', 'make', "$dir/plain-qwen", $ck{qwen35} = "
 convert('qwen35', $_) for qw(f32 nvfp4-kept);
 is(scalar(() = run($SLUICE, 'inspect', $made{'qwen35 nvfp4-kept'})->{out} =~ /^nvfp4 .* blk\.1\.(?:ssm_(?:out|alpha|beta)|attn_(?:qkv|gate))\.weight$/mg), 5, 'linear attention');
 SKIP: {
-    skip 'llama.cpp is not here', 13 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(13);
     as_llama_quantize($made{"modelopt $_->[0]"}, $made{'modelopt nvfp4-kept'}, $_->[1], '--allow-requantize') for ['q4_k_m', 'Q4_K_M'], ['f32', 'F32'], ['mxfp4_moe', 'MXFP4_MOE'];
     as_llama_quantize($made{'qwen35 f32'}, $made{'qwen35 nvfp4-kept'}, 'F32', '--allow-requantize');
     for my $f32 (map { $made{"$_ f32"} } qw(modelopt llama)) {

@@ -2,7 +2,6 @@
 # Hugging Face tools leave them, for plan and convert alike.
 use strict;
 use warnings;
-use Cwd qw(getcwd);
 use JSON::PP;
 use SluiceTest;
 use Test::More;

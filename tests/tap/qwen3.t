@@ -9,7 +9,6 @@ use SluiceTest;
 use Test::More;
 
 need_python();
-my $dir = scratch();
 my @small = qw(--layers 3 --hidden 256 --inter 512 --heads 8 --kv-heads 2 --head-dim 64);
 my %source = (
     dense => checkpoint("$dir/dense", qw(--arch qwen3), @small),
@@ -83,7 +82,7 @@ is(kv_of("$dir/own.gguf", 'tokenizer.ggml.pre'), "qwen2\n", 'Qwen\'s own');
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 12 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(12);
     for my $how (map { ['moe', $_] } qw(Q4_K_M Q2_K IQ4_XS)) {
         my ($form, $mixture) = @$how;
         run_ok("$form: $mixture", $SLUICE, 'convert', $source{$form}, '-o', "$dir/$form-$mixture.gguf", '--recipe', $mixture, '--quiet');

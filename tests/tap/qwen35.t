@@ -9,28 +9,18 @@ use SluiceTest;
 use Test::More;
 
 need_python();
-my $dir = scratch();
 my %source = map { $_ => "$dir/$_" } qw(moe fp8 joined dense alike next);
 my %options = (moe => [], fp8 => ['--fp8'], joined => [qw(--fp8 --joined)], dense => [qw(--dense --fp8 --text)],
     next => [qw(--next --fp8)], alike => ['--apart', '--mtp', 0, '--set', 'linear_num_key_heads=6', '--set', 'num_hidden_layers=2', '--set', 'full_attention_interval=2']);
 my %keys = (moe => 22, fp8 => 22, joined => 22, dense => 19, alike => 21, next => 22);
 run_ok("made: $_", python('qwen35.py', 'make', $source{$_}, @{ $options{$_} })) for sort keys %source;
 
-sub convert {
-    my ($from, $name, @options) = @_;
-    return run_ok($name, $SLUICE, 'convert', $from, '-o', "$dir/$name.gguf", '--quiet', @options);
-}
-sub same {
-    my ($name, $verb, @args) = @_;
-    my $r = run(python('qwen35.py', $verb, @args));
-    like($r->{out}, qr/^equal( \d+ keys)?\n\z/, $name) or diag($r->{out}, $r->{err});
-    return $r->{out};
-}
+sub same { return same_by('qwen35.py', @_) }
 
 # ---- metadata and tensors
 for my $form (sort keys %source) {
     my @recipes = $form =~ /^(?:fp8|moe)$/ ? qw(f32 bf16) : 'f32';
-    convert($source{$form}, "$form-$_", '--recipe', $_) for @recipes;
+    converted($source{$form}, "$form-$_", '--recipe', $_) for @recipes;
     same("$form: every bit of the tensors", 'compare', $source{$form}, map { "$dir/$form-$_.gguf" } @recipes);
     is(same('keys and their order', 'keys', $source{$form}, "$dir/$form-f32.gguf"), "equal $keys{$form} keys\n", 'how many');
     run_ok('verify', $SLUICE, 'verify', "$dir/$form-f32.gguf", '--source', $source{$form});
@@ -43,26 +33,26 @@ like(run($SLUICE, 'plan', $source{moe}, '--recipe', 'q8_0')->{err}, qr/note: the
 # Frequencies of the rotary embedding, as older libraries stored them, are left out.
 my $old = copy_checkpoint($source{moe}, "$dir/old", 'model.safetensors');
 header_edit(sub { s/model\.visual\.patch_embed\.proj\.bias/model.layers.0.rotary_emb.inv_freq/ or die })->($old);
-convert($old, 'old', '--recipe', 'f32');
+converted($old, 'old', '--recipe', 'f32');
 is_deeply(hashes("$dir/old.gguf"), hashes("$dir/moe-f32.gguf"), 'stored frequencies');
 header_edit(sub { s/"\Kmtp\./model.mtp./g or die })->($old);
-convert($old, 'old', '--recipe', 'f32', '--force');
+converted($old, 'old', '--recipe', 'f32', '--force');
 is_deeply(hashes("$dir/old.gguf"), hashes("$dir/moe-f32.gguf"), 'multi-token prediction under the other name');
 
-convert($source{fp8}, 'short', '--recipe', 'f32', '--no-mtp');
+converted($source{fp8}, 'short', '--recipe', 'f32', '--no-mtp');
 same('--no-mtp: tensors', 'compare', $source{fp8}, "$dir/short.gguf", '--no-mtp');
 same('--no-mtp: keys', 'keys', $source{fp8}, "$dir/short.gguf", '--no-mtp');
 
 # The rotary embedding's sections as the converter has them where config.json has none, behind the other keys.
 my $plain = copy_checkpoint($source{dense}, "$dir/plain");
 edit_json("$plain/config.json", sub { delete $_[0]{rope_parameters}{mrope_section} });
-convert($plain, 'plain', '--recipe', 'bf16', '--no-mtp');
+converted($plain, 'plain', '--recipe', 'bf16', '--no-mtp');
 same('without sections', 'keys', $plain, "$dir/plain.gguf", '--no-mtp');
 
 # Every order on a GPU, and with importance weights made from the source.
 for my $case (['fp8', 'q4_k_m'], ['joined', 'q3_k_m', '--imatrix', 'synthetic'], ['next', 'q6_k']) {
     my ($form, $recipe, @weights) = @$case;
-    convert($source{$form}, "cpu-$recipe", '--recipe', $recipe, @weights);
+    converted($source{$form}, "cpu-$recipe", '--recipe', $recipe, @weights);
     my $r = run($BUILD . '/tools/emulated_gpu', 'convert', $source{$form}, '-o', "$dir/gpu.gguf", '--recipe', $recipe, @weights, '--device', 'cuda:0', '--quiet', '--force');
     is($r->{rc} ? $r->{err} : sha256("$dir/gpu.gguf"), sha256("$dir/cpu-$recipe.gguf"), "$recipe @weights: the same file of an emulated GPU");
     run_ok('verify', $SLUICE, 'verify', "$dir/cpu-$recipe.gguf", '--source', $source{$form}, '--sample', '20%');
@@ -110,13 +100,13 @@ for my $size (sort keys %small) {
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 18 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(18);
     for my $case (['fp8', 'Q4_K_M'], ['moe', 'Q2_K'], ['dense', 'IQ4_XS'], ['next', 'Q5_K_S'], ['next', 'MXFP4_MOE'], ['moe', 'Q1_0']) {
         my ($form, $mixture) = @$case;
-        convert($source{$form}, "$form-$mixture", '--recipe', $mixture);
+        converted($source{$form}, "$form-$mixture", '--recipe', $mixture);
         as_llama_quantize("$dir/$form-$mixture.gguf", "$dir/$form-f32.gguf", $mixture);
     }
-    convert($source{$_}, "$_-dq3", '--recipe', 'dq3_k_m') for qw(fp8 dense);
+    converted($source{$_}, "$_-dq3", '--recipe', 'dq3_k_m') for qw(fp8 dense);
     make_text(map { "$dir/$_.gguf" } qw(fp8-f32 fp8-Q4_K_M moe-Q2_K fp8-dq3 dense-dq3 next-Q5_K_S));
 }
 

@@ -16,7 +16,6 @@ sub compare {
     return $r;
 }
 
-my $dir = scratch();
 for my $recipe (qw(f32 f16 bf16)) {
     for my $layout (qw(mla legacy)) {
         my $file = "$dir/$layout-$recipe.gguf";

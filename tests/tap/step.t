@@ -2,32 +2,21 @@
 # converter's files were held against, too) and llama-quantize, files loaded by a real llama.cpp; and what is refused.
 use strict;
 use warnings;
-use JSON::PP ();
 use ModelTest;
 use SluiceTest;
 use Test::More;
 
 need_python();
-my $dir = scratch();
 my ($step, $sees) = ("$dir/step", "$dir/sees");
 run_ok('made', python('step.py', 'make', $step));
 run_ok('made: a text model within another', python('step.py', 'make', $sees, qw(--text --bf16 --mtp 0)));
 
-sub convert {
-    my ($from, $name, @options) = @_;
-    return run_ok($name, $SLUICE, 'convert', $from, '-o', "$dir/$name.gguf", '--quiet', @options);
-}
-sub same {
-    my ($name, $verb, @args) = @_;
-    my $r = run(python('step.py', $verb, @args));
-    like($r->{out}, qr/^equal( \d+ keys)?\n\z/, $name) or diag($r->{out}, $r->{err});
-    return $r->{out};
-}
+sub same { return same_by('step.py', @_) }
 
 # ---- metadata and tensors
-convert($step, "step-$_", '--recipe', $_) for qw(f32 bf16);
-convert($sees, 'sees-f32', '--recipe', 'f32');
-convert($step, 'short', '--recipe', 'f32', '--no-mtp');
+converted($step, "step-$_", '--recipe', $_) for qw(f32 bf16);
+converted($sees, 'sees-f32', '--recipe', 'f32');
+converted($step, 'short', '--recipe', 'f32', '--no-mtp');
 same('every bit of the tensors', 'compare', $step, "$dir/step-f32.gguf", "$dir/step-bf16.gguf");
 same('within another: every bit of the tensors', 'compare', $sees, "$dir/sees-f32.gguf");
 same('--no-mtp: every bit of the tensors', 'compare', $step, "$dir/short.gguf", '--no-mtp');
@@ -37,7 +26,7 @@ is(same('--no-mtp: keys and their order', 'keys', $step, "$dir/short.gguf", '--n
 run_ok('verify', $SLUICE, 'verify', "$dir/step-f32.gguf", '--source', $step);
 like(run($SLUICE, 'plan', $sees, '--recipe', 'q8_0')->{err}, qr/note: the vision part \(2 tensors\) is left out/, 'its vision');
 for my $recipe (qw(dq3_k_m q4_k_m)) { # a GGUF file gives what the checkpoint gives
-    convert($step, "ours-$recipe", '--recipe', $recipe);
+    converted($step, "ours-$recipe", '--recipe', $recipe);
     run_ok('in two steps', $SLUICE, 'convert', "$dir/step-f32.gguf", '-o', "$dir/steps.gguf", '--recipe', $recipe, '--quiet', '--force');
     is_deeply(hashes("$dir/steps.gguf"), hashes("$dir/ours-$recipe.gguf"), "$recipe: the same tensors");
 }
@@ -69,10 +58,10 @@ for (['q4_k_m', '119.6'], ['dq3_k_m', '90.2']) {
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 7 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(7);
     for my $case (['step', 'Q3_K_M'], ['sees', 'IQ4_XS']) {
         my ($form, $mixture) = @$case;
-        convert($form eq 'step' ? $step : $sees, "$form-$mixture", '--recipe', $mixture);
+        converted($form eq 'step' ? $step : $sees, "$form-$mixture", '--recipe', $mixture);
         as_llama_quantize("$dir/$form-$mixture.gguf", "$dir/$form-f32.gguf", $mixture);
     }
     make_text(map { "$dir/$_.gguf" } qw(step-f32 sees-f32 short step-Q3_K_M ours-dq3_k_m));

@@ -40,7 +40,7 @@ for my $r (@recipes) {
 
 # Each output is read once, by stitch; the rest is headers and tokenizers.
 my $before = bytes_read($worker);
-my $one = run_ok('one job', $SLUICE, 'submit', $source, '-r', $recipes[0], '-o', "$OUT/one.gguf", '--wait');
+run_ok('one job', $SLUICE, 'submit', $source, '-r', $recipes[0], '-o', "$OUT/one.gguf", '--wait');
 my $single = bytes_read($worker) - $before - -s "$OUT/one.gguf";
 is(sha256("$OUT/one.gguf"), sha256("$RUN/$recipes[0].gguf"), 'a job of its own: the file of convert');
 cmp_ok($single, '>=', $source_bytes * 0.9, 'the count sees the source being read');

@@ -84,7 +84,7 @@ END
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 21 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(21);
     isnt(run(python('llama.py', 'load', "$dir/over.gguf"))->{rc}, 0, 'it refuses what was warned of');
     for my $mixture (qw(Q4_K_M Q2_K IQ4_XS MXFP4_MOE Q2_0)) {
         run_ok($mixture, $SLUICE, 'convert', $source, '-o', "$dir/$mixture.gguf", '--recipe', $mixture, '--quiet');
@@ -167,7 +167,7 @@ like(run_ok('--prune-layers 3 alone', $SLUICE, 'quantize', "$dir/glm-f32.gguf", 
 is(run(python('model_keys.py', 'glm', $source, "$dir/glm-no.gguf"))->{rc}, 1, 'keys that are missing');
 like(run(python('reference.py', 'compare', $source, "$dir/glm-no.gguf"))->{out}, qr/^blk\.3\.nextn\.eh_proj\.weight: missing$/m, 'tensors that are missing');
 SKIP: {
-    skip 'llama.cpp is not here', 8 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(8);
     for my $mixture (qw(Q4_K_M Q2_K)) {
         run_ok($mixture, $SLUICE, 'convert', $source, '-o', "$dir/glm-$mixture.gguf", '--recipe', $mixture, '--quiet');
         as_llama_quantize("$dir/glm-$mixture.gguf", "$dir/glm-f32.gguf", $mixture);

@@ -9,22 +9,17 @@ use SluiceTest;
 use Test::More;
 
 need_python();
-my $dir = scratch();
 my $source = "$dir/DeepSeek-V4-Flash";
 run_ok('made', python('v4.py', 'make', $source));
 
-sub convert {
-    my ($from, $name, @options) = @_;
-    return run_ok($name, $SLUICE, 'convert', $from, '-o', "$dir/$name.gguf", @options);
-}
 sub keys_of {
     return join ' ', map { /^(\S+)/ } split /\n/, run(tool('gguf_hash'), '--keys', "$dir/$_[0].gguf")->{out};
 }
 
 # ---- metadata and tensors
 my $no_template = qr/^sluice: note: the checkpoint has no chat template, and llama\.cpp's converter would write its own: .*chat_template\.jinja$/m;
-like(convert($source, 'f32', '--recipe', 'f32')->{err}, $no_template, 'it has no chat template');
-convert($source, $_, '--recipe', $_, '--quiet') for qw(bf16 q8_0);
+like(converted($source, 'f32', '--recipe', 'f32')->{err}, $no_template, 'it has no chat template');
+converted($source, $_, '--recipe', $_, '--quiet') for qw(bf16 q8_0);
 my $r = run(python('v4.py', 'compare', $source, map { "$dir/$_.gguf" } qw(f32 bf16 q8_0)));
 is($r->{out}, "equal\n", 'every bit of the tensors') or diag($r->{out}, $r->{err});
 $r = run(python('v4.py', 'keys', $source, "$dir/f32.gguf"));
@@ -35,7 +30,7 @@ run_ok('verify', $SLUICE, 'verify', "$dir/q8_0.gguf", '--source', $source);
 run_ok('diff', $SLUICE, 'diff', $source, "$dir/f32.gguf");
 
 # What the converter itself writes: experts are moved, only FP8 is quantized.
-convert($source, 'own', '--recipe', 'v4-mxfp4', '--quiet');
+converted($source, 'own', '--recipe', 'v4-mxfp4', '--quiet');
 is(run(python('v4.py', 'compare', $source, "$dir/own.gguf"))->{out}, "equal\n", 'every bit');
 my %count;
 $count{$_}++ for run($SLUICE, 'inspect', '-t', "$dir/own.gguf")->{out} =~ /^(\w+) .*\]  +\S+$/mg;
@@ -69,7 +64,7 @@ spit("$chat/chat_template.jinja", "{{ messages }}\n");
 edit_json("$chat/tokenizer_config.json", sub { $_[0] = { %{ $_[0] }, add_bos_token => JSON::PP::true(), tokenizer_class => 'LlamaTokenizerFast' } });
 # rope_parameters by kinds, as transformers 5 has them, do not hide rope_scaling.
 edit_json("$chat/config.json", sub { $_[0]{rope_parameters} = { main => { rope_type => 'default', rope_theta => 10000 }, compress => { rope_type => 'yarn', factor => 4 } } });
-unlike(convert($chat, 'chat', '--recipe', 'q8_0')->{err}, $no_template, 'a template');
+unlike(converted($chat, 'chat', '--recipe', 'q8_0')->{err}, $no_template, 'a template');
 like(keys_of('chat'), qr/^general\.architecture tokenizer\.chat_template general\.type /, 'its place');
 is(kv_of("$dir/chat.gguf", 'tokenizer.ggml.pre'), "deepseek-v3\n", 'with a token before every text');
 is(kv_of("$dir/chat.gguf", 'deepseek4.rope.scaling.factor'), "16\n", 'YaRN');
@@ -80,7 +75,7 @@ my %types = (odd => qr/^q8_0 .* output\.weight\n.*^bf16 .* blk\.0\.attn_output_a
 for my $form (sort keys %other) {
     run_ok("made: $form", python('v4.py', 'make', "$dir/$form-src", @{ $other{$form} }));
     for my $recipe ('bf16', 'v4-mxfp4') {
-        convert("$dir/$form-src", $form, '--recipe', $recipe, '--quiet', '--force');
+        converted("$dir/$form-src", $form, '--recipe', $recipe, '--quiet', '--force');
         is(run(python('v4.py', 'compare', "$dir/$form-src", "$dir/$form.gguf"))->{out}, "equal\n", "$form by $recipe: every bit");
     }
     like(run($SLUICE, 'inspect', '-t', "$dir/$form.gguf")->{out}, $types{$form}, "$form: the checkpoint's types stay, FP8 becomes q8_0");
@@ -131,7 +126,7 @@ for my $case ([9_000_000, 0, qr/^\w+$/], [12_000_000, 0, qr/^mxfp4_moe$/], [14_0
     like($j->{target}{best_stock}, $best, "a rival: $j->{target}{best_stock}");
     is_deeply([grep { $_->{mean_error} < $j->{measure}{mean_error} } @{ $j->{target}{stock} }], [], 'none is better');
     is($j->{target}{from_stock} ? 1 : 0, $from_stock, 'whether types are its own');
-    convert($source, "t$size", '--recipe', $recipe, '--quiet');
+    converted($source, "t$size", '--recipe', $recipe, '--quiet');
     is(-s "$dir/t$size.gguf", $j->{file_bytes}, 'the file, as planned');
     cmp_ok($j->{file_bytes}, '<=', $size, 'fits');
     is(kv_of("$dir/t$size.gguf", 'general.file_type'), "38\n", 'file type');
@@ -148,9 +143,9 @@ run_ok('which keeps tables and blocks', $SLUICE, 'verify', "$dir/rounded.gguf", 
 
 # ---- a real llama.cpp
 SKIP: {
-    skip 'llama.cpp is not here', 20 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+    skip_without_llama(20);
     for my $mixture (qw(Q4_K_M Q2_K IQ4_XS)) {
-        convert($source, $mixture, '--recipe', $mixture, '--quiet');
+        converted($source, $mixture, '--recipe', $mixture, '--quiet');
         as_llama_quantize("$dir/$mixture.gguf", "$dir/f32.gguf", $mixture);
     }
     # Experts that are MXFP4 are kept; attn_output_a and others of three dimensions become that.
@@ -161,10 +156,10 @@ SKIP: {
     my @im = ('--imatrix', "$dir/imatrix.gguf");
     fails('data in groups', 2, qr/'blk\.0\.attn_output_a\.weight' has 512 values there, 256 are expected; .*--exclude-weights$/,
         $SLUICE, 'plan', $source, '--recipe', 'ud-iq1_s', @im);
-    convert($source, 'ud', '--recipe', 'ud-iq1_s', @im, '--exclude-weights', 'attn_output_a', '--quiet');
-    convert($source, 'im', '--recipe', 'q4_k_m', @im, '--exclude-weights', 'attn_output_a', '--quiet');
+    converted($source, 'ud', '--recipe', 'ud-iq1_s', @im, '--exclude-weights', 'attn_output_a', '--quiet');
+    converted($source, 'im', '--recipe', 'q4_k_m', @im, '--exclude-weights', 'attn_output_a', '--quiet');
     as_llama_quantize("$dir/im.gguf", "$dir/f32.gguf", 'Q4_K_M', @im, '--exclude-weights', 'attn_output_a');
-    convert($source, 'dq3_k_m', '--recipe', 'dq3_k_m', '--quiet');
+    converted($source, 'dq3_k_m', '--recipe', 'dq3_k_m', '--quiet');
     make_text(map { "$dir/$_.gguf" } qw(f32 own Q4_K_M Q2_K dq3_k_m ud t9000000));
 }
 

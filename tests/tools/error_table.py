@@ -145,12 +145,7 @@ def main():
     for name in ("imatrix", "layout", "readme", "svg", "work", "sizes"):
         p.add_argument("--" + name, required=True)
     p.add_argument("--chunks", type=int, default=0)
-    p.add_argument("--redraw", action="store_true", help="the picture alone, from the last run's figures")
     a = p.parse_args()
-    if a.redraw:
-        with open(a.svg, "w") as f:
-            f.write(picture(json.load(open(os.path.join(a.work, "rows.json")))))
-        return
     text = open(a.readme).read()
     if BEGIN not in text or END not in text:
         sys.exit(f"{a.readme}: the marks of the table are not there")
@@ -162,8 +157,6 @@ def main():
     for r in rows:
         if r["made"] and any(not o["made"] and o["bytes"] <= r["bytes"] and o["error"] < r["error"] for o in rows):
             sys.exit(f"{r['name']}: a stock recipe of that size is better")
-    with open(os.path.join(a.work, "rows.json"), "w") as f:
-        json.dump([{k: v for k, v in r.items() if k != "plan"} for r in rows], f)
     with open(a.svg, "w") as f:
         f.write(picture(rows))
     text = open(a.readme).read()

@@ -1,4 +1,7 @@
 """What differs between a GGUF file and what is expected of it."""
+import numpy as np
+
+from reference import to_bf16
 
 
 def same_tensors(files, wanted):
@@ -19,9 +22,14 @@ def same_tensors(files, wanted):
     return 1 if bad else 0
 
 
+def same_values(files, wanted):
+    """The same of wanted(): by name, a function that gives the values, of which each file has F32, BF16 or F16."""
+    as_type = {"F32": lambda x: np.ascontiguousarray(x, np.float32), "BF16": to_bf16, "F16": lambda x: x.astype(np.float16)}
+    return same_tensors(files, lambda: {name: lambda kind, values=values: as_type[kind](values()) for name, values in wanted().items()})
+
+
 def same_keys(file, prefix, want):
     import gguf
-    import numpy as np
     fields = gguf.GGUFReader(file).fields
     ours = [(k, f.contents()) for k, f in fields.items() if k.startswith(prefix)]
     bad = [] if [k for k, _ in ours] == [k for k, _ in want] else [f"keys {[k for k, _ in ours]}"]

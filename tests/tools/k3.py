@@ -9,7 +9,6 @@
 Layers 3 and 5 have full attention, the others delta attention; layer 1 is dense. Experts are MXFP4, as
 compressed-tensors packs them. Two tensors of a vision part are beside the text model.
 """
-import argparse
 import json
 import os
 import sys
@@ -17,8 +16,9 @@ import sys
 import numpy as np
 
 from gguf_same import same_keys, same_tensors
-from kimi import BASE, TEXT, VOCAB, make_tokenizer, tiktoken_keys
-from reference import Checkpoint, to_bf16
+from kimi import BASE, VOCAB, make_tokenizer, tiktoken_keys
+from reference import Checkpoint
+from shard_maker import arguments
 from v4 import FP4, Maker, bytes_of
 
 TEXT_CONFIG = {
@@ -164,7 +164,7 @@ def make(folder, c, bf16, odd):
     m.bf16("mm_projector.proj.0.bias", 24)
     m.write(folder)
     json.dump(dict(CONFIG, text_config=c), open(os.path.join(folder, "config.json"), "w"))
-    make_tokenizer(folder, TEXT)
+    make_tokenizer(folder)
     path = os.path.join(folder, "tokenizer_config.json")
     t = json.load(open(path))
     t.pop("chat_template")
@@ -272,12 +272,7 @@ def cmd_compare(a):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["make", "keys", "compare"])
-    p.add_argument("dir")
-    p.add_argument("files", nargs="*")
-    p.add_argument("--bf16", action="store_true")
-    p.add_argument("--odd", action="store_true")
+    p = arguments(__doc__, "bf16", "odd")
     a = p.parse_args()
     return globals()["cmd_" + a.verb](a)
 

@@ -2,8 +2,8 @@
 """Checkpoints in Kimi-K2's form, and what must become of their tokenizer: computed here from the
 format's rules, sharing nothing with Sluice.
 
-  kimi.py make DIR [--text FILE]   turns a generated DeepSeek checkpoint into one: a BPE trained on
-                                   FILE as tiktoken.model, config.json, tokenizer_config.json
+  kimi.py make DIR                 turns a generated DeepSeek checkpoint into one: a BPE trained on
+                                   READERS.md as tiktoken.model, config.json, tokenizer_config.json
   kimi.py compare DIR FILE.gguf    FILE's metadata are what the converter would write
   kimi.py tokenize DIR FILE.gguf   llama.cpp splits texts as BPE by ranks does
 """
@@ -218,8 +218,8 @@ def encode(ranks, special, text):
 
 # ---- the verbs
 
-def make_tokenizer(folder, text):
-    tokens = train(open(text, encoding="utf-8").read() + " ".join(TEXTS * 3), BASE)
+def make_tokenizer(folder):
+    tokens = train(open(TEXT, encoding="utf-8").read() + " ".join(TEXTS * 3), BASE)
     with open(os.path.join(folder, "tiktoken.model"), "wb") as f:
         for rank, t in enumerate(tokens):
             f.write(base64.b64encode(t) + b" %d\n" % rank)
@@ -234,7 +234,7 @@ def make_tokenizer(folder, text):
 
 
 def cmd_make(a):
-    make_tokenizer(a.dir, a.text)
+    make_tokenizer(a.dir)
     os.remove(os.path.join(a.dir, "tokenizer.json"))
     path = os.path.join(a.dir, "config.json")
     c = json.load(open(path))
@@ -298,7 +298,6 @@ def main():
     p.add_argument("verb", choices=["make", "compare", "tokenize"])
     p.add_argument("dir")
     p.add_argument("file", nargs="?")
-    p.add_argument("--text", default=TEXT)
     a = p.parse_args()
     return globals()["cmd_" + a.verb](a)
 

@@ -26,7 +26,7 @@ static void usage(FILE *f)
           "  --layers --dense --hidden --inter --moe-inter --experts --used --groups\n"
           "  --groups-used --heads --kv-heads --q-lora --kv-lora --nope --rope --v-dim\n"
           "  --vocab --shards --seed --head-dim   numbers\n"
-          "  --index-heads --index-dim --index-top   V3.2's form, by heads of the indexer (0, 64, 16)\n"
+          "  --index-heads N               V3.2's form, by heads of the indexer (0)\n"
           "  --scales block|bf16|e8m0|tensor|row|bf16-row|mxfp8|none   form of the FP8 scales (block); none: BF16 weights\n"
           "  --scale-suffix NAME           weight_scale_inv\n"
           "  --packed                      experts in 4-bit integers as Kimi-K2-Thinking's, the rest BF16\n"
@@ -136,8 +136,7 @@ static const struct { const char *name; size_t at; } numbers[] = {
     NUMBER("moe-inter", moe_inter), NUMBER("experts", experts), NUMBER("used", used), NUMBER("groups", groups),
     NUMBER("groups-used", groups_used), NUMBER("heads", heads), NUMBER("kv-heads", kv_heads), NUMBER("q-lora", q_lora),
     NUMBER("kv-lora", kv_lora), NUMBER("nope", nope), NUMBER("rope", rope), NUMBER("v-dim", v_dim), NUMBER("vocab", vocab),
-    NUMBER("shards", shards), NUMBER("seed", seed), NUMBER("index-heads", index_heads), NUMBER("index-dim", index_dim),
-    NUMBER("index-top", index_top), NUMBER("head-dim", head_dim),
+    NUMBER("shards", shards), NUMBER("seed", seed), NUMBER("index-heads", index_heads), NUMBER("head-dim", head_dim),
 };
 enum { N_NUMBERS = sizeof numbers / sizeof *numbers, NUMBER_0 = 256 };
 

@@ -2,7 +2,7 @@
 """Makes an importance matrix in GGUF for a GGUF model: sums and counts drawn from
 a fixed generator, for every matrix in blk.*. Some experts have no data at all.
 
-  make_imatrix.py MODEL.gguf OUT.gguf [--heads one|each] [--no-zero]
+  make_imatrix.py MODEL.gguf OUT.gguf [--heads one|each]
 
 --heads: one count for all heads of attn_k_b and attn_v_b, as llama-imatrix writes
 since August 2025, or one for each head, as in July 2025."""
@@ -23,7 +23,7 @@ def entries(a):
         mats = ne[2] if len(ne) > 2 else 1
         groups = 1 if a.heads == "one" and ("attn_k_b" in t.name or "attn_v_b" in t.name) else mats
         counts = rng.integers(1, 4000, (groups, 1)).astype(np.float32)
-        if "_exps" in t.name and not a.no_zero:
+        if "_exps" in t.name:
             counts[rng.integers(0, groups)] = 0
         yield t.name, rng.gamma(0.3, 1.0, (groups, ne[0] * mats // groups)).astype(np.float32) * counts, counts
 
@@ -33,7 +33,6 @@ def main():
     p.add_argument("model")
     p.add_argument("out")
     p.add_argument("--heads", choices=["one", "each"], default="one")
-    p.add_argument("--no-zero", action="store_true")
     a = p.parse_args()
     imatrix_gguf.write(a.out, "made.txt", 7, 512, entries(a))
 

@@ -7,17 +7,16 @@
   mimo.py keys DIR FILE.gguf [--no-mtp]     the architecture's keys and the tokenizer's, and their order
   mimo.py compare DIR FILE.gguf... [--no-mtp]   each tensor's bytes: F32, or F16 or BF16 of it
 """
-import argparse
 import json
 import os
 import sys
 
 import numpy as np
 
-from gguf_same import same_keys, same_tensors
+from gguf_same import same_keys, same_values
 from model_keys import special_keys, tokenizer_keys
-from reference import E4M3, Checkpoint, to_bf16
-from shard_maker import ShardMaker
+from reference import E4M3, Checkpoint
+from shard_maker import ShardMaker, arguments, qwen2_tokenizer, write_json
 
 RULES = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 CONFIG = {
@@ -58,21 +57,13 @@ class Maker(ShardMaker):
         super().__init__(2)
         self.c, self.fp8, self.split = c, fp8, parts
 
-    def bf16(self, name, *shape, fan=None):
-        self.add_bf16(name, self.gauss(*shape) / np.float32((fan or shape[-1]) ** 0.5))
-
-    def add_bf16(self, name, x):
-        self.add(name, "BF16", to_bf16(x).reshape(x.shape))
-
     def norm(self, name):
         self.add_bf16(name, np.float32(1) + np.float32(0.1) * self.gauss(self.c["hidden_size"]))
 
     def linear(self, name, rows, cols, parts=1):
         if not self.fp8:
             return self.bf16(name + ".weight", rows, cols)
-        self.e4m3(name + ".weight", rows, cols)
-        s = (0.75 + 0.5 * self.rng.random((parts * -(-(rows // parts) // 128), -(-cols // 128)))) / (60 * cols ** 0.5)
-        self.add(name + ".weight_scale_inv", "F32", s.astype(np.float32))
+        self.blocks(name + ".weight", rows, cols, parts=parts)
 
     def network(self, p, ff):
         n = self.c["hidden_size"]
@@ -119,24 +110,6 @@ def config(a):
     return c
 
 
-def tokenizer(folder):
-    tiny = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tiny-v3")
-    text = open(os.path.join(tiny, "tokenizer.json"), encoding="utf-8").read()
-    t = json.loads(text.replace("<｜end▁of▁sentence｜>", "<|endoftext|>"))
-    t["normalizer"] = {"type": "NFC"}
-    for x in t["added_tokens"]:
-        x["special"] = True
-    t["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
-        {"type": "Split", "pattern": {"Regex": RULES}, "behavior": "Isolated", "invert": False},
-        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}]}
-    t["post_processor"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    json.dump(t, open(os.path.join(folder, "tokenizer.json"), "w"))
-    c = {"add_bos_token": False, "add_prefix_space": False, "bos_token": None, "chat_template": "{{ messages }}",
-         "clean_up_tokenization_spaces": False, "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
-         "tokenizer_class": "Qwen2Tokenizer", "unk_token": None}
-    json.dump(c, open(os.path.join(folder, "tokenizer_config.json"), "w"))
-
-
 def cmd_make(a):
     c = config(a)
     m, n = Maker(c, not a.bf16, a.parts), c["hidden_size"]
@@ -160,9 +133,8 @@ def cmd_make(a):
         files["model_mtp.safetensors"] = list(m.header)
         m.write(a.dir, "model_mtp.safetensors")
     index = {"metadata": {"tp_size": a.parts}, "weight_map": {name: file for file, names in files.items() for name in names}}
-    for name, content in {"config.json": c, "model.safetensors.index.json": index}.items():
-        json.dump(content, open(os.path.join(a.dir, name), "w"))
-    tokenizer(a.dir)
+    write_json(a.dir, {"config.json": c, "model.safetensors.index.json": index})
+    qwen2_tokenizer(a.dir, RULES, True)
 
 
 def expected_keys(c, mtp):
@@ -230,19 +202,12 @@ def wanted(ck, c, mtp):
 
 def cmd_compare(a):
     ck = Checkpoint(a.dir)
-    as_type = {"F32": lambda x: np.ascontiguousarray(x, np.float32), "BF16": to_bf16, "F16": lambda x: x.astype(np.float16)}
-    return same_tensors(a.files, lambda: {name: lambda kind, values=values: as_type[kind](values())
-                                          for name, values in wanted(ck, ck.config, not a.no_mtp).items()})
+    return same_values(a.files, lambda: wanted(ck, ck.config, not a.no_mtp))
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["make", "keys", "compare"])
-    p.add_argument("dir")
-    p.add_argument("files", nargs="*")
+    p = arguments(__doc__, "bf16", "no-mtp")
     p.add_argument("--parts", type=int, choices=[4, 8])
-    p.add_argument("--bf16", action="store_true")
-    p.add_argument("--no-mtp", action="store_true")
     p.add_argument("--set", action="append", default=[])
     a = p.parse_args()
     return globals()["cmd_" + a.verb](a)

@@ -2,8 +2,8 @@
 """Checkpoints in Mistral's own format, in Mistral-Large-3's form, and what must become of their metadata: computed here from the
 format's rules, sharing nothing with Sluice.
 
-  mistral.py make DIR [--text FILE]   turns a generated checkpoint of DeepSeek-V3's form into one: params.json, tekken.json (a BPE
-                                      trained on FILE), consolidated shards with its names; a vision part beside the text model. With
+  mistral.py make DIR                 turns a generated checkpoint of DeepSeek-V3's form into one: params.json, tekken.json (a BPE
+                                      trained on READERS.md), consolidated shards with its names; a vision part beside the text model. With
                                       scales of blocks as it was published: some matrices stay BF16
   mistral.py compare DIR FILE.gguf    FILE's metadata are what the converter would write
   mistral.py back DIR OUT             the text model in DeepSeek's names and with its config.json, for reference.py
@@ -62,8 +62,8 @@ def shown_as(token):
         return None
 
 
-def tekken(text):
-    tokens = train(open(text, encoding="utf-8").read() + " ".join(TEXTS * 3), INNER + MORE + 1)[:-1]
+def tekken():
+    tokens = train(open(TEXT, encoding="utf-8").read() + " ".join(TEXTS * 3), INNER + MORE + 1)[:-1]
     tokens = [bytes([b]) for b in range(256)] + [t for t in tokens if len(t) > 1]
     return {"config": {"pattern": PATTERN, "num_vocab_tokens": len(tokens), "default_vocab_size": VOCAB,
                        "default_num_special_tokens": VOCAB - INNER, "version": "v13"},
@@ -118,7 +118,7 @@ def cmd_make(a):
     elif fp8:
         params["quantization"] = {"qformat_weight": "fp8_e4m3", "qscheme_act": "TENSOR"}
     json.dump(params, open(os.path.join(a.dir, "params.json"), "w"))
-    json.dump(tekken(a.text), open(os.path.join(a.dir, "tekken.json"), "w"))
+    json.dump(tekken(), open(os.path.join(a.dir, "tekken.json"), "w"))
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json", *names):
         if os.path.exists(os.path.join(a.dir, name)):
             os.remove(os.path.join(a.dir, name))
@@ -195,7 +195,6 @@ def main():
     p.add_argument("verb", choices=["make", "compare", "back"])
     p.add_argument("dir")
     p.add_argument("file", nargs="?")
-    p.add_argument("--text", default=TEXT)
     a = p.parse_args()
     a.out = a.file
     return globals()["cmd_" + a.verb](a)

@@ -7,16 +7,15 @@
   qwen35.py keys DIR FILE.gguf [--no-mtp]     the architecture's keys and their order
   qwen35.py compare DIR FILE.gguf...          each tensor's bytes: F32, or F16 or BF16 of it
 """
-import argparse
 import json
 import os
 import sys
 
 import numpy as np
 
-from gguf_same import same_keys, same_tensors
-from reference import Checkpoint, to_bf16
-from shard_maker import ShardMaker
+from gguf_same import same_keys, same_values
+from reference import Checkpoint
+from shard_maker import ShardMaker, arguments, qwen2_tokenizer
 
 RULES = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|"
          r"\s+(?!\S)|\s+")
@@ -54,25 +53,14 @@ class Maker(ShardMaker):
         super().__init__(35)
         self.fp8, self.apart, self.next = fp8, apart, following
 
-    def bf16(self, name, *shape, fan=None, scale=1.0):
-        self.add(name, "BF16", to_bf16(np.float32(scale) * self.gauss(*shape) / np.float32((fan or shape[-1]) ** 0.5)).reshape(shape))
-
-    def norm(self, name, n, mean=0.0):
-        self.add(name, "BF16", to_bf16(np.float32(mean) + np.float32(0.1) * self.gauss(n)))
+    def norm(self, name, n):
+        self.add_bf16(name, np.float32(0.1) * self.gauss(n))
 
     def linear(self, name, rows, cols):
-        if not self.fp8:
-            return self.bf16(name + ".weight", rows, cols)
-        self.e4m3(name + ".weight", rows, cols)
-        s = (0.75 + 0.5 * self.rng.random((-(-rows // 128), -(-cols // 128)))) / (60 * cols ** 0.5)
-        self.add(name + ".weight_scale_inv", "BF16", to_bf16(s.astype(np.float32)).reshape(s.shape))
+        self.stack(name + ".weight", rows, cols)
 
     def stack(self, name, *shape):
-        if not self.fp8:
-            return self.bf16(name, *shape)
-        self.e4m3(name, *shape)
-        s = (0.75 + 0.5 * self.rng.random((shape[0], -(-shape[1] // 128), -(-shape[2] // 128)))) / (60 * shape[2] ** 0.5)
-        self.add(name + "_scale_inv", "BF16", to_bf16(s.astype(np.float32)).reshape(s.shape))
+        self.blocks(name, *shape, scales="BF16") if self.fp8 else self.bf16(name, *shape)
 
     def delta(self, c, p):
         n, kh, vh, d = c["hidden_size"], c["linear_num_key_heads"], c["linear_num_value_heads"], c["linear_value_head_dim"]
@@ -159,22 +147,6 @@ def config(a):
     return c, whole
 
 
-def tokenizer(folder):
-    tiny = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tiny-v3")
-    text = open(os.path.join(tiny, "tokenizer.json"), encoding="utf-8").read()
-    t = json.loads(text.replace("<｜end▁of▁sentence｜>", "<|endoftext|>"))
-    t["normalizer"] = {"type": "NFC"}
-    t["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
-        {"type": "Split", "pattern": {"Regex": RULES}, "behavior": "Isolated", "invert": False},
-        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}]}
-    t["post_processor"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    json.dump(t, open(os.path.join(folder, "tokenizer.json"), "w"))
-    c = {"add_bos_token": False, "add_prefix_space": False, "bos_token": None, "chat_template": "{{ messages }}",
-         "clean_up_tokenization_spaces": False, "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
-         "tokenizer_class": "Qwen2Tokenizer", "unk_token": None}
-    json.dump(c, open(os.path.join(folder, "tokenizer_config.json"), "w"))
-
-
 def cmd_make(a):
     c, whole = config(a)
     m, n, p = Maker(a.fp8, (a.fp8 and not a.joined) or a.apart or a.next, a.next), c["hidden_size"], "model." if a.text or a.next else "model.language_model."
@@ -191,11 +163,8 @@ def cmd_make(a):
         m.layer(c, "mtp.layers.0.", True)
         for name in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden"):
             m.norm(f"mtp.{name}.weight", n)
-    m.write(a.dir)
-    for name, content in {"config.json": whole, "model.safetensors.index.json": {
-            "metadata": {"total_size": m.at}, "weight_map": dict.fromkeys(m.header, "model.safetensors")}}.items():
-        json.dump(content, open(os.path.join(a.dir, name), "w"))
-    tokenizer(a.dir)
+    m.write_model(a.dir, whole)
+    qwen2_tokenizer(a.dir, RULES, False)
 
 
 def text_config(folder):
@@ -321,19 +290,11 @@ def wanted(ck, c, mtp):
 
 def cmd_compare(a):
     ck, c = Checkpoint(a.dir), text_config(a.dir)
-    as_type = {"F32": lambda x: x, "BF16": to_bf16, "F16": lambda x: x.astype(np.float16)}
-    return same_tensors(a.files, lambda: {
-        name: lambda kind, values=values: as_type[kind](values())
-        for name, values in wanted(ck, c, c.get("mtp_num_hidden_layers") and not a.no_mtp).items()})
+    return same_values(a.files, lambda: wanted(ck, c, c.get("mtp_num_hidden_layers") and not a.no_mtp))
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["make", "keys", "compare"])
-    p.add_argument("dir")
-    p.add_argument("files", nargs="*")
-    for name in ("dense", "next", "fp8", "apart", "joined", "text", "no-mtp"):
-        p.add_argument("--" + name, action="store_true")
+    p = arguments(__doc__, "dense", "next", "fp8", "apart", "joined", "text", "no-mtp")
     p.add_argument("--mtp", type=int, default=1)
     p.add_argument("--set", action="append", default=[])
     a = p.parse_args()

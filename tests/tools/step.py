@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 """Checkpoints in Step-3.5-Flash's form, and their GGUF computed in numpy, sharing nothing with Sluice.
 
-  step.py make DIR [--bf16] [--text] [--mtp N] [--set NAME=VALUE...]
-      a small checkpoint in FP8; --text: within a model that sees, as Step-3.7; --set: an entry of config.json
+  step.py make DIR [--bf16] [--text] [--mtp N]
+      a small checkpoint in FP8; --text: within a model that sees, as Step-3.7
   step.py keys DIR FILE.gguf [--no-mtp]     the architecture's keys and the tokenizer's, and their order
   step.py compare DIR FILE.gguf... [--no-mtp]   each tensor's bytes: F32, or F16 or BF16 of it
 """
-import argparse
 import json
 import math
 import os
@@ -14,10 +13,10 @@ import sys
 
 import numpy as np
 
-from gguf_same import same_keys, same_tensors
+from gguf_same import same_keys, same_values
 from model_keys import special_keys, tokenizer_keys
-from reference import Checkpoint, to_bf16
-from shard_maker import ShardMaker
+from reference import Checkpoint
+from shard_maker import TINY, ShardMaker, arguments, write_json
 
 CONFIG = {
     "att_impl_type": "GQA", "attention_other_setting": {"attention_type": "sliding_attention", "head_dim": 64, "num_attention_groups": 2,
@@ -55,20 +54,13 @@ class Maker(ShardMaker):
         super().__init__(3)
         self.c, self.fp8 = c, fp8
 
-    def bf16(self, name, *shape, fan=None):
-        x = self.gauss(*shape) / np.float32((fan or shape[-1]) ** 0.5)
-        self.add(name, "BF16", to_bf16(x).reshape(x.shape))
-
     def norm(self, name, n=None):
-        x = np.float32(0.1) * self.gauss(n or self.c["hidden_size"])
-        self.add(name, "BF16", to_bf16(x))
+        self.add_bf16(name, np.float32(0.1) * self.gauss(n or self.c["hidden_size"]))
 
     def linear(self, name, *shape):
         if not self.fp8:
             return self.bf16(name + ".weight", *shape)
-        self.e4m3(name + ".weight", *shape)
-        s = (0.75 + 0.5 * self.rng.random((*shape[:-2], -(-shape[-2] // 128), -(-shape[-1] // 128)))) / (60 * shape[-1] ** 0.5)
-        self.add(name + ".weight_scale_inv", "F32", s.astype(np.float32))
+        self.blocks(name + ".weight", *shape)
 
     def network(self, p, ff, *stack):
         n = self.c["hidden_size"]
@@ -99,15 +91,12 @@ class Maker(ShardMaker):
 def config(a):
     c = json.loads(json.dumps(CONFIG))
     c["num_nextn_predict_layers"] = a.mtp
-    for item in a.set:
-        name, value = item.split("=", 1)
-        c[name] = json.loads(value)
     n = c["num_hidden_layers"] + a.mtp
-    c.setdefault("layer_types", ["sliding_attention" if i % 4 else "full_attention" for i in range(n)])
-    c.setdefault("partial_rotary_factors", [1.0 if t == "sliding_attention" else 0.5 for t in c["layer_types"]])
-    c.setdefault("rope_theta", [10000.0 if t == "sliding_attention" else 5000000.0 for t in c["layer_types"]])
-    c.setdefault("swiglu_limits", [0.0] * (n - a.mtp - 2) + [7, None] + [0.0] * a.mtp)
-    c.setdefault("swiglu_limits_shared", [0.0] * (n - a.mtp - 1) + [16.5])
+    c["layer_types"] = ["sliding_attention" if i % 4 else "full_attention" for i in range(n)]
+    c["partial_rotary_factors"] = [1.0 if t == "sliding_attention" else 0.5 for t in c["layer_types"]]
+    c["rope_theta"] = [10000.0 if t == "sliding_attention" else 5000000.0 for t in c["layer_types"]]
+    c["swiglu_limits"] = [0.0] * (n - a.mtp - 2) + [7, None] + [0.0] * a.mtp
+    c["swiglu_limits_shared"] = [0.0] * (n - a.mtp - 1) + [16.5]
     quant = {} if a.bf16 else {"quantization_config": {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
                                                        "weight_block_size": [128, 128]}}
     if a.text:
@@ -117,14 +106,11 @@ def config(a):
 
 
 def tokenizer(folder):
-    tiny = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tiny-v3")
-    t = json.load(open(os.path.join(tiny, "tokenizer.json"), encoding="utf-8"))
+    t, c = (json.load(open(os.path.join(TINY, name), encoding="utf-8")) for name in ("tokenizer.json", "tokenizer_config.json"))
     for x in t["added_tokens"]:
         x["special"] = True
-    json.dump(t, open(os.path.join(folder, "tokenizer.json"), "w"))
-    c = json.load(open(os.path.join(tiny, "tokenizer_config.json"), encoding="utf-8"))
     c["chat_template"] = "{{ messages }}"
-    json.dump(c, open(os.path.join(folder, "tokenizer_config.json"), "w"))
+    write_json(folder, {"tokenizer.json": t, "tokenizer_config.json": c})
 
 
 def cmd_make(a):
@@ -143,10 +129,7 @@ def cmd_make(a):
     m.norm(p + "norm.weight")
     for name in ("model.vision_model.conv1.weight", "model.vit_large_projector.weight") if a.text else ():
         m.bf16(name, 32, 32)
-    m.write(a.dir)
-    for name, content in {"config.json": whole, "model.safetensors.index.json": {
-            "weight_map": dict.fromkeys(m.header, "model.safetensors")}}.items():
-        json.dump(content, open(os.path.join(a.dir, name), "w"))
+    m.write_model(a.dir, whole)
     tokenizer(a.dir)
 
 
@@ -212,20 +195,12 @@ def wanted(ck, c, mtp):
 
 def cmd_compare(a):
     ck, c = Checkpoint(a.dir), text_config(a.dir)
-    as_type = {"F32": lambda x: np.ascontiguousarray(x, np.float32), "BF16": to_bf16, "F16": lambda x: x.astype(np.float16)}
-    return same_tensors(a.files, lambda: {name: lambda kind, values=values: as_type[kind](values())
-                                          for name, values in wanted(ck, c, not a.no_mtp).items()})
+    return same_values(a.files, lambda: wanted(ck, c, not a.no_mtp))
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["make", "keys", "compare"])
-    p.add_argument("dir")
-    p.add_argument("files", nargs="*")
-    for name in ("bf16", "text", "no-mtp"):
-        p.add_argument("--" + name, action="store_true")
+    p = arguments(__doc__, "bf16", "text", "no-mtp")
     p.add_argument("--mtp", type=int, default=3)
-    p.add_argument("--set", action="append", default=[])
     a = p.parse_args()
     return globals()["cmd_" + a.verb](a)
 

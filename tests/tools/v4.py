@@ -9,7 +9,6 @@
 Layers look at a window alone, or at tokens compressed 4 to one or 128 to one besides; in the first two a table chooses
 the experts. Linear layers are FP8 under E8M0 scales named .scale, experts 4-bit floats, two a byte.
 """
-import argparse
 import json
 import os
 import shutil
@@ -19,7 +18,7 @@ import numpy as np
 
 from gguf_same import same_keys, same_tensors
 from reference import DTYPES, E4M3, Checkpoint, to_bf16
-from shard_maker import ShardMaker
+from shard_maker import TINY, ShardMaker, arguments, write_json
 
 DTYPES.setdefault("I8", np.int8)
 RATIOS = [0, 0, 4, 128, 4]
@@ -63,11 +62,8 @@ class Maker(ShardMaker):
         super().__init__(4)
         self.experts, self.odd = experts, odd
 
-    def bf16(self, name, *shape):
-        self.add(name, "BF16", to_bf16(self.gauss(*shape) / np.float32(shape[-1] ** 0.5)).reshape(shape))
-
     def norm(self, name, n):
-        self.add(name, "BF16", to_bf16(1 + 0.1 * self.gauss(n)))
+        self.add_bf16(name, 1 + 0.1 * self.gauss(n))
 
     def f32(self, name, *shape, sigma=0.1, mean=0.0):
         self.add(name, "F32", mean + np.float32(sigma) * self.gauss(*shape))
@@ -152,16 +148,11 @@ def cmd_make(a):
     for k in ("e", "h"):
         m.fp8(f"mtp.0.{k}_proj", n, n)
         m.norm(f"mtp.0.{k}norm.weight", n)
-    m.write(a.dir)
-    files = {"config.json": c, "model.safetensors.index.json": {"metadata": {"total_size": m.at},
-                                                                "weight_map": dict.fromkeys(m.header, "model.safetensors")}}
-    tiny = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tiny-v3")
-    shutil.copy(os.path.join(tiny, "tokenizer.json"), a.dir)
-    t = json.load(open(os.path.join(tiny, "tokenizer_config.json")))
+    m.write_model(a.dir, c)
+    shutil.copy(os.path.join(TINY, "tokenizer.json"), a.dir)
+    t = json.load(open(os.path.join(TINY, "tokenizer_config.json")))
     t.pop("chat_template", None)
-    files["tokenizer_config.json"] = dict(t, add_bos_token=False, tokenizer_class="PreTrainedTokenizerFast")
-    for name, content in files.items():
-        json.dump(content, open(os.path.join(a.dir, name), "w"))
+    write_json(a.dir, {"tokenizer_config.json": dict(t, add_bos_token=False, tokenizer_class="PreTrainedTokenizerFast")})
 
 
 def expected_keys(folder):
@@ -253,12 +244,8 @@ def cmd_compare(a):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["make", "keys", "compare"])
-    p.add_argument("dir")
-    p.add_argument("files", nargs="*")
+    p = arguments(__doc__, "odd")
     p.add_argument("--experts", choices=["fp4", "fp8"], default="fp4")
-    p.add_argument("--odd", action="store_true")
     a = p.parse_args()
     return globals()["cmd_" + a.verb](a)
 
