@@ -22,6 +22,8 @@ VERSION := 0.1.0
 .SUFFIXES:
 .DEFAULT_GOAL := all
 Q := $(if $(V),,@)
+# How a recipe begins: the target's folder is made, and it is said what is done.
+begin = @mkdir -p $(@D)$(if $(V),,; printf '  %-7s %s\n' $(1) $(2))
 comma := ,
 empty :=
 
@@ -86,8 +88,7 @@ $(B)/gen/has_%:
 	@touch $@
 
 $(B)/%.o: %.c $(B)/gen/compiled_in
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  CC      $<")
+	$(call begin,CC,$<)
 	$(Q)$(CC) $(ALL_CFLAGS) $(FILE_CFLAGS) -MMD -MP -c $< -o $@
 
 # One text, several widths: a file name ends with the instruction set it is for.
@@ -120,8 +121,7 @@ $(B)/gen/nvcc_works: $(B)/gen/cuda_for
 	    echo "make: with another host compiler: make NVCC_CCBIN=g++-11; without CUDA: make NVCC=" >&2; exit 1; }
 	@touch $@
 $(B)/kernels/%.cu.o: kernels/%.cu $(B)/gen/nvcc_works
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  NVCC    $<")
+	$(call begin,NVCC,$<)
 	$(Q)$(NVCC) $(NVFLAGS) -I. -gencode '$(CUDA_FOR)' -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 
 # The stock recipes are installed as files and compiled in.
@@ -136,7 +136,7 @@ $(B)/proto/recipe_stock.o: $(B)/gen/stock_recipes.inc
 gpu_of = $(if $(filter-out sluiced,$(1)),$(CU_OBJS))
 define program
 $(B)/$(1): $(B)/$(MAIN_$(1)).o $(B)/libsluice.a $(call gpu_of,$(1))
-	$(if $(V),,@echo "  LINK    $$@")
+	$$(call begin,LINK,$$@)
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $$@ $(B)/$(MAIN_$(1)).o $(call gpu_of,$(1)) $(B)/libsluice.a $(LIBS) $(CUDA_LIBS)
 endef
 $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))

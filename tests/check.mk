@@ -19,55 +19,46 @@ HEADERS_cmocka := stdarg.h stddef.h setjmp.h stdint.h cmocka.h
 $(B)/tests/%_avx2_test: FILE_CFLAGS := $(FLAGS_avx2)
 $(B)/tests/%_avx512_test: FILE_CFLAGS := $(FLAGS_avx512)
 $(B)/tests/%: tests/unit/%.c $(B)/libsluice.a $(CU_OBJS)
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  TEST    $@")
+	$(call begin,TEST,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) $(FILE_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(CU_OBJS) $(B)/libsluice.a -lcmocka $(LIBS) $(CUDA_LIBS)
 
 # Without a library.
 GENERATOR := tests/tools/make_checkpoint.c $(wildcard tests/generator/*.c)
 $(B)/tools/make_checkpoint: $(GENERATOR) tests/generator/generator.h
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  TOOL    $@")
+	$(call begin,TOOL,$@)
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE -I. $(WARN) $(WERROR) -O2 -o $@ $(GENERATOR) -lm
 
 $(B)/tools/%: tests/tools/%.c
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  TOOL    $@")
+	$(call begin,TOOL,$@)
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(WERROR) -O2 -MMD -MP -MF $@.d -o $@ $< -lxxhash -lm
 
 # The program itself, its CUDA table replaced by one that computes on the CPU.
 $(B)/tools/emulated_gpu: tests/tools/emulated_gpu.c $(B)/client/sluice_main.o $(B)/libsluice.a
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  TOOL    $@")
+	$(call begin,TOOL,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -MMD -MP -MF $@.d -o $@ $< $(B)/client/sluice_main.o $(B)/libsluice.a $(LIBS)
 
 $(B)/tools/emulated_worker: tests/tools/emulated_gpu.c $(B)/worker/worker_main.o $(B)/libsluice.a
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  TOOL    $@")
+	$(call begin,TOOL,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -MMD -MP -MF $@.d -o $@ $< $(B)/worker/worker_main.o $(B)/libsluice.a $(LIBS)
 TOOL_BINS += $(B)/tools/emulated_worker
 
 # The GPU's check and benchmark, on the same.
 TOOL_BINS += $(addprefix $(B)/tools/emulated_,check bench cases)
 $(B)/tools/emulated_cases: tests/unit/kernels_device_test.c tests/tools/emulated_gpu.c $(B)/libsluice.a
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  TOOL    $@")
+	$(call begin,TOOL,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -MMD -MP -MF $@.d -o $@ $< tests/tools/emulated_gpu.c $(B)/libsluice.a -lcmocka $(LIBS)
 $(B)/tools/emulated_%: tests/gpu/gpu_%.c tests/tools/emulated_gpu.c $(B)/libsluice.a
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  TOOL    $@")
+	$(call begin,TOOL,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -Itests/gpu -MMD -MP -MF $@.d -o $@ $< tests/tools/emulated_gpu.c $(B)/libsluice.a $(LIBS)
 
 # Those that speak the protocol.
 $(B)/tools/wire_%: tests/tools/wire_%.c $(B)/libsluice.a
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  TOOL    $@")
+	$(call begin,TOOL,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(B)/libsluice.a $(LIBS)
 
 # Preloaded into real programs.
 $(B)/tools/%.so: tests/preload/%.c
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  TOOL    $@")
+	$(call begin,TOOL,$@)
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(WERROR) -O2 -fPIC -shared -MMD -MP -MF $@.d -o $@ $< -ldl
 
 # The kernels' own tests with nothing but the kernels and the C library, linked statically: for
@@ -77,12 +68,10 @@ BARE_BINS := $(addprefix $(B)/bare/,golden_test grids_test kernels_dequantize_te
              kernels_differ)
 $(filter-out $(BARE_OBJS),$(MODULE_OBJS)) $(foreach p,$(PROGRAMS),$(B)/$(MAIN_$(p)).o): | $(B)/gen/has_libraries
 $(B)/bare/%: tests/unit/%.c $(BARE_OBJS)
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  TEST    $@")
+	$(call begin,TEST,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -DXXH_INLINE_ALL -Itests/bare -static -MMD -MP -MF $@.d -o $@ $< $(BARE_OBJS) -lm
 $(B)/bare/kernels_differ: tests/fuzz/kernels_differ.c $(BARE_OBJS)
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  TEST    $@")
+	$(call begin,TEST,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -static -MMD -MP -MF $@.d -o $@ $< $(BARE_OBJS) -lm
 .PHONY: bare-tests
 bare-tests: $(BARE_BINS)
@@ -166,13 +155,11 @@ DIFFER    := $(B)/fuzz/kernels_differ
 GGML_LIB   = $(wildcard build/npm/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64/libggml-base.so)
 
 $(DIFFER): tests/fuzz/kernels_differ.c $(B)/libsluice.a
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  TOOL    $@")
+	$(call begin,TOOL,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(B)/libsluice.a $(LIBS) -ldl
 
 $(B)/fuzz/%_fuzz: tests/fuzz/%_fuzz.c $(B)/libsluice.a
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  FUZZ    $@")
+	$(call begin,FUZZ,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer -MMD -MP -MF $@.d -o $@ $< $(B)/libsluice.a $(LIBS)
 
 # What strangers can say to the daemon, alone: its own sources sanitized, the rest as it is.
@@ -180,8 +167,7 @@ $(B)/fuzz/%_fuzz: tests/fuzz/%_fuzz.c $(B)/libsluice.a
 WIRE_FUZZ_SRCS := $(wildcard daemon/coord*.c) $(wildcard daemon/queue*.c) daemon/committer.c \
                   proto/wire.c proto/wire_table.c proto/json_file.c
 $(B)/fuzz-wire: tests/fuzz/coordinator_fuzz.c $(WIRE_FUZZ_SRCS) $(B)/libsluice.a
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  FUZZ    $@")
+	$(call begin,FUZZ,$@)
 	$(Q)clang -std=c11 -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -I. -O1 -g $(FPFLAGS) -pthread \
 	    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $< $(WIRE_FUZZ_SRCS) $(B)/libsluice.a $(LIBS)
 .PHONY: fuzz-wire

@@ -8,8 +8,7 @@ BENCH_ARGS ?=
 OTHER_BENCHES := $(filter-out $(B)/bench/kernels_bench,$(BENCH_BINS))
 
 $(B)/bench/%: tests/bench/%.c $(B)/libsluice.a $(CU_OBJS)
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  BENCH   $@")
+	$(call begin,BENCH,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(CU_OBJS) $(B)/libsluice.a $(LIBS) $(CUDA_LIBS)
 
 # ggml from the packaged llama.cpp, where `make test-tools` could get it.

@@ -5,12 +5,10 @@ GPU_OBJS := $(call obj_of,kernels) $(B)/proto/types.o $(B)/proto/error.o $(B)/pr
 GPU_BINS := $(B)/gpu/gpu_check $(B)/gpu/gpu_bench
 
 $(B)/gpu/%: tests/gpu/%.c $(GPU_OBJS) $(CU_OBJS)
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  GPU     $@")
+	$(call begin,GPU,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests/gpu -MMD -MP -MF $@.d -o $@ $< $(GPU_OBJS) $(CU_OBJS) -lm $(CUDA_LIBS)
 $(B)/gpu/gpu_cases: tests/unit/kernels_device_test.c $(GPU_OBJS) $(CU_OBJS)
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  GPU     $@")
+	$(call begin,GPU,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(GPU_OBJS) $(CU_OBJS) -lcmocka -lm $(CUDA_LIBS)
 
 # A machine without a GPU, and parts that the time was too short for, are no failure here; both

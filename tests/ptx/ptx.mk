@@ -12,33 +12,31 @@ PTX_BINS  := $(addprefix $(B)/ptx/,ptx_check ptx_count ptx_sluice ptx_device_tes
 PTX_LIBS  := -lzstd -lm -ldl -lstdc++
 
 $(B)/ptx/%.o: tests/ptx/%.c $(B)/gen/compiled_in
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  PTX     $<")
+	$(call begin,PTX,$<)
 	$(Q)$(CC) $(ALL_CFLAGS) $(PTX_FLAGS) -MMD -MP -MF $@.d -c $< -o $@
 
 # gpu_check, what counts, and sluice itself.
 $(B)/ptx/ptx_check: tests/gpu/gpu_check.c $(PTX_OBJS) $(GPU_OBJS) $(CU_OBJS)
-	$(if $(V),,@echo "  PTX     $@")
+	$(call begin,PTX,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests/gpu -MMD -MP -MF $@.d -o $@ $< $(PTX_OBJS) $(GPU_OBJS) $(CU_OBJS) $(PTX_LIBS)
 $(B)/ptx/ptx_count: $(B)/ptx/ptx_count_main.o $(PTX_OBJS) $(GPU_OBJS) $(CU_OBJS)
-	$(if $(V),,@echo "  PTX     $@")
+	$(call begin,PTX,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $< $(PTX_OBJS) $(GPU_OBJS) $(CU_OBJS) $(PTX_LIBS)
 $(B)/ptx/ptx_sluice: $(B)/client/sluice_main.o $(PTX_OBJS) $(B)/libsluice.a $(CU_OBJS)
-	$(if $(V),,@echo "  PTX     $@")
+	$(call begin,PTX,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $< $(CU_OBJS) $(PTX_OBJS) $(B)/libsluice.a $(LIBS) $(PTX_LIBS)
 $(B)/ptx/ptx_device_test: tests/unit/kernels_device_test.c $(PTX_OBJS) $(GPU_OBJS) $(CU_OBJS)
-	$(if $(V),,@echo "  PTX     $@")
+	$(call begin,PTX,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(PTX_OBJS) $(GPU_OBJS) $(CU_OBJS) -lcmocka $(PTX_LIBS)
 
 # Kernels with planted faults, and single instructions beside their values: compiled as the product is.
 $(B)/ptx/%.cu.o: tests/ptx/%.cu $(B)/gen/nvcc_works
-	@mkdir -p $(@D)
-	$(if $(V),,@echo "  NVCC    $<")
+	$(call begin,NVCC,$<)
 	$(Q)$(NVCC) $(NVFLAGS) -I. -gencode arch=compute_80,code=compute_80 -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 PTX_OWN := $(addprefix $(B)/ptx/,ptx_faults ptx_values)
 .SECONDARY: $(PTX_OWN:=.cu.o)
 $(PTX_OWN): $(B)/ptx/ptx_%: $(B)/ptx/ptx_%.cu.o $(PTX_OBJS)
-	$(if $(V),,@echo "  PTX     $@")
+	$(call begin,PTX,$@)
 	$(Q)$(CC) $(ALL_CFLAGS) -o $@ $< $(PTX_OBJS) $(PTX_LIBS)
 
 # The modules' texts, once for all that look at them.
