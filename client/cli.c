@@ -300,12 +300,3 @@ int cli_print_json(cJSON *object, struct sl_error *e)
 {
     return json_print(object) ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
 }
-
-int cli_flush(struct sl_error *e)
-{
-    int err = fflush(stdout) != 0 ? errno : 0;
-
-    if (!err && !ferror(stdout))
-        return 0;
-    return sl_fail(e, SL_EFAIL, "standard output cannot be written%s%s", err ? ": " : "", err ? strerror(err) : "");
-}

@@ -155,7 +155,4 @@ void cli_each_warning(const struct sl_job_plan *j, void (*fn)(void *user, const 
 /* Effect: prints an object as one line on stdout. Takes it. Errors: SL_EFAIL. */
 int cli_print_json(struct cJSON *object, struct sl_error *e) SL_MUST_USE;
 
-/* Effect: writes out what stdout holds. Errors: SL_EFAIL, too where an earlier write had failed. */
-int cli_flush(struct sl_error *e) SL_MUST_USE;
-
 #endif

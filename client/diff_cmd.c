@@ -3,6 +3,7 @@
 #include "client/compare_side.h"
 #include "client/kv_print.h"
 #include "client/progress.h"
+#include "proto/standard_streams.h"
 #include "proto/text_line.h"
 
 #include <cjson/cJSON.h>
@@ -465,7 +466,7 @@ static int finish(struct diff *d)
         }
         print_totals(d);
     }
-    SL_TRY(cli_flush(d->e));
+    SL_TRY(sl_stdout_flush(d->e));
     return same ? 0 : sl_fail(d->e, SL_EFAIL, "%s and %s differ", d->a.arg, d->b.arg);
 }
 

@@ -3,13 +3,12 @@
 #include "client/progress.h"
 #include "client/term.h"
 #include "proto/option_help.h"
+#include "proto/standard_streams.h"
 #include "proto/suggest.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 static void print_usage(FILE *to)
 {
@@ -64,15 +63,6 @@ static int no_verb(const char *name)
     return -SL_EUSAGE;
 }
 
-/* A file opened later must not become a standard stream that was closed: a
- * message would then be written into it. */
-static void fill_standard_streams(void)
-{
-    for (int fd = 0; fd < 3; fd++)
-        if (fcntl(fd, F_GETFD) < 0)
-            (void)!open("/dev/null", fd == 0 ? O_RDONLY : O_WRONLY);
-}
-
 /* Ends as a program does that never ignored SIGPIPE: `sluice logs | head`. */
 static void end_without_reader(void)
 {
@@ -85,7 +75,7 @@ static int written(void)
 {
     struct sl_error e;
 
-    if (cli_flush(&e) == 0)
+    if (sl_stdout_flush(&e) == 0)
         return 0;
     if (term_reader_gone())
         end_without_reader();
@@ -107,7 +97,7 @@ static int run_verb(const struct cli_verb *verb, int argc, const char **argv)
 {
     struct sl_error e = {0}, out;
     int rc = verb->run(argc, argv, &e);
-    bool lost = cli_flush(&out) < 0;
+    bool lost = sl_stdout_flush(&out) < 0;
 
     /* A verb that goes on for long notices it itself, and has nothing to say. */
     if ((lost || (rc < 0 && !e.text[0])) && term_reader_gone())
@@ -131,7 +121,7 @@ int main(int argc, char **argv)
     const char *name = argc > 1 ? argv[1] : NULL;
     const struct cli_verb *verb;
 
-    fill_standard_streams();
+    sl_streams_fill();
     signal(SIGXFSZ, SIG_IGN); /* a file past the limit is an error like a full disk */
     json_note_memory();
     if (!name) {

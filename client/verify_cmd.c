@@ -4,6 +4,7 @@
 #include "client/progress.h"
 #include "client/verify_job.h"
 #include "proto/size_text.h"
+#include "proto/standard_streams.h"
 #include "proto/suffix.h"
 #include "worker/verify.h"
 
@@ -221,7 +222,7 @@ static int check(struct run *run, const struct verify_set *s, struct sl_hash_tot
         print_json(s, totals, r, &tally, a->source != NULL);
     else if (r->failures == 0)
         print_text(a, s, totals, &tally);
-    SL_TRY(cli_flush(e));
+    SL_TRY(sl_stdout_flush(e));
     if (r->failures)
         return failed(a, s->files[0].g.path, r->failures, r->first.text, e);
     return r->gaps ? sl_fail(e, SL_EWARN, "nothing wrong was found, but not all was checked; see above") : 0;
@@ -240,7 +241,7 @@ static int damaged(struct run *run, const char *path, struct sl_error *e)
         cJSON_AddNumberToObject(o, "failures", 1);
         json_line(o, "verify");
     }
-    SL_TRY(cli_flush(e));
+    SL_TRY(sl_stdout_flush(e));
     return failed(run->a, path, 1, first.text, e);
 }
 

@@ -1,9 +1,9 @@
 #include "proto/config_options.h"
 
 #include "proto/option_help.h"
+#include "proto/standard_streams.h"
 #include "proto/suggest.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -125,12 +125,14 @@ int sl_config_main(const struct sl_config_program *p, int argc, const char **arg
 {
     struct sl_config *c = NULL;
     struct sl_error e = {0};
-    int rc = parse(p, argc, argv, &c, &e);
+    int rc;
 
+    sl_streams_fill();
+    rc = parse(p, argc, argv, &c, &e);
     if (rc == 0)
         rc = p->run(p->user, c, &e);
     else if (rc > 0)
-        rc = fflush(stdout) == 0 ? 0 : sl_fail(&e, SL_EFAIL, "standard output cannot be written: %s", strerror(errno));
+        rc = sl_stdout_flush(&e);
     if (rc < 0 && e.text[0])
         fprintf(stderr, "%s: %s\n", p->name, e.text);
     sl_config_close(c);

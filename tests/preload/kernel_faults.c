@@ -3,7 +3,7 @@
  * KERNEL_FAULTS names a file that tests map into every such process and change
  * while it runs (tests/lib/KernelFaults.pm writes it):
  *   clock      seconds added to CLOCK_REALTIME
- *   read, write, sync   errno for pread, pwrite and write, fsync and fdatasync; 0: none
+ *   read, write, sync, shut   errno for pread, pwrite and write, fsync and fdatasync, close; 0: none
  *   left       how many calls fail; below 0: all
  *   delay_ms   pause before space is reserved (fallocate), and before a read of a file's beginning
  *   stop       the process stops itself (SIGSTOP) when such a folder is opened for the stop-th
@@ -30,7 +30,7 @@
 
 struct faults {
     _Atomic int64_t clock;
-    _Atomic int32_t read, write, sync, left, delay_ms, stop;
+    _Atomic int32_t read, write, sync, shut, left, delay_ms, stop;
     _Atomic int64_t from, slept;
     char path[256];
     _Atomic int32_t hold, held;
@@ -162,6 +162,16 @@ int fsync(int fd)
 int fdatasync(int fd)
 {
     return FAULT(sync, fd, -1) ? -1 : NEXT(sync_fn, "fdatasync")(fd);
+}
+
+int close(int fd)
+{
+    int err = FAULT(shut, fd, -1) ? errno : 0, rc = NEXT(sync_fn, "close")(fd);
+
+    if (!err)
+        return rc;
+    errno = err;
+    return -1;
 }
 
 int fallocate(int fd, int mode, off_t at, off_t n)

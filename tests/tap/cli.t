@@ -180,10 +180,15 @@ SKIP: {
 }
 
 # Standard output that cannot be written is an error.
+my @printing = ((map { "$SLUICE $_" } qw(types --help --version recipes doctor), 'completion bash', 'config show', 'types --json', 'plan --help',
+    "plan $TINY -r q4_k_m", "inspect $TINY --json", "diff $TINY $TINY"), map { ("$BUILD/$_ --help", "$BUILD/$_ --version") } qw(sluiced sluice-worker));
+my $lost = qr/^sluice[\w -]*: standard output cannot be written/;
+fails("$_ with a closed standard output", 1, qr/$lost: it is closed\n\z/, 'sh', '-c', "$_ >&-") for @printing;
+is(run('sh', '-c', "$SLUICE plan $TINY -r q4_k_m -q >&- 0<&- 2>&-")->{rc}, 1, 'nor with all of them closed');
 SKIP: {
-    skip 'no /dev/full', 3 unless -c '/dev/full';
-    fails("$_: a full standard output is noticed", 1, qr/^sluice(?: types)?: standard output cannot be written: No space left on device\n\z/,
-        'sh', '-c', "$SLUICE $_ >/dev/full") for qw(types --help --version);
+    skip 'no /dev/full', scalar @printing unless -c '/dev/full';
+    fails("$_: a full standard output is noticed", 1, qr/$lost(?:: No space left on device)?\n\z/, 'sh', '-c', "$_ >/dev/full") for @printing;
 }
+fails('two models that differ', 1, qr/$lost: it is closed\n\z/, 'sh', '-c', "$SLUICE diff $dir/x.gguf $TINY >&-");
 
 done_testing();

@@ -49,6 +49,15 @@ for my $c (['one.key', 'keys', "$RUN/one.key"], ['one.recipe', 'plan', $TINY, '-
 }
 no_fault();
 
+# ---- a filesystem that says at close what it could not store, as NFS does
+{
+    fault(shut => EDQUOT, path => 'listed$');
+    local %ENV = (%ENV, %{ faults_env() });
+    fails('no quota for standard output', 1, qr/^sluice types: standard output cannot be written: Disk quota exceeded$/, 'sh', '-c', "$SLUICE types >$RUN/listed");
+    unlink "$RUN/listed";
+}
+no_fault();
+
 # ---- no room for what is noted of finished tasks, while the conversion runs
 for ([EDQUOT, qr/Disk quota exceeded/], [ENOSPC, qr/disk is full/]) {
     my ($errno, $words) = @$_;

@@ -70,6 +70,7 @@ is_deeply([grep { /^x/ } ls($dir)], [], 'nothing is left');
 
 # Standard streams that are closed or full.
 my $r = run('sh', '-c', "@convert $dir/x 0<&- 1>&- 2>&-");
+is($r->{rc}, 1, 'no standard output for what was made');
 run_ok('closed streams: the file is whole', $SLUICE, 'verify', "$dir/x.gguf");
 $r = run('sh', '-c', "@convert $dir/x --force --json >/dev/full");
 isnt($r->{rc}, 0, '--json to a full device is noticed');

@@ -149,6 +149,21 @@ fails("a socket in another user's folder", 2, qr{\Q$theirs\E: the socket's folde
     $SLUICED, '--config', $conf, '--listen', 'ipc://' . $theirs =~ s{/?$}{/x.sock}r);
 fails('a socket in a folder that cannot be', 2, qr{/proc/none: cannot be created: .*; name one of your own with --listen},
     $SLUICED, '--config', $conf, '--listen', 'ipc:///proc/none/x.sock');
+
+# ---- started without standard streams: no socket and no file is taken for one
+for (['sluiced'], ['sluice-worker', '--connect', "ipc://$run/sock/d"]) {
+    my ($program, @more) = @$_;
+    unlink "$run/sock/d";
+    my $p = start('sh', '-c', "exec $BUILD/$program --config $conf @more 0<&- 1>&- 2>&-");
+    for (1 .. 500) {
+        last if (readlink "/proc/$p->{pid}/exe") =~ m{/\Q$program\E$} && grep { /^anon_inode:/ } map { readlink // '' } glob "/proc/$p->{pid}/fd/*";
+        sleep 0.02;
+    }
+    is_deeply([map { readlink "/proc/$p->{pid}/fd/$_" } 0 .. 2], [('/dev/null') x 3], "$program without standard streams");
+    kill 'TERM', $p->{pid};
+    is(finish($p)->{rc}, 0, 'and it ends in order');
+}
+
 $ENV{NOTIFY_SOCKET} = "$run/nobody";
 fails('systemd that does not listen', 1, qr/systemd cannot be told/, $SLUICED, '--config', $conf);
 
