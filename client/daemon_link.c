@@ -274,6 +274,8 @@ static int no_welcome(const struct daemon_link *l, struct sl_error *e)
 
     if (interrupt_asked())
         return sl_fail(e, SL_EINTERRUPTED, "interrupted");
+    if (sl_dealer_nowhere(l->dealer))
+        return sl_fail(e, SL_EUNREACHABLE, "%s: %s", l->endpoint, sl_dealer_nowhere(l->dealer));
     if (ipc ? error == 0 : l->ever) {
         bool listed = l->ever || geteuid() == 0 || (stat(l->endpoint + 6, &st) == 0 && st.st_uid == geteuid());
 
@@ -314,17 +316,11 @@ static void on_slow_lookup(void *user, const char *host)
     fprintf(stderr, "sluice: waiting for a name server to tell the address of %s\n", shown);
 }
 
-static bool is_stopped(void *user)
-{
-    (void)user;
-    return interrupt_asked();
-}
-
 static int begin(struct daemon_link *l, const struct sl_dealer_opts *o, bool patient,
                  struct sl_error *e)
 {
     const char *user = getenv("USER");
-    int error, rc;
+    int error;
 
     l->endpoint = o->endpoint;
     l->plain = o->plain_tcp;
@@ -333,9 +329,7 @@ static int begin(struct daemon_link *l, const struct sl_dealer_opts *o, bool pat
     copy(l->name, sizeof l->name, user && *user ? user : "sluice");
     if (gethostname(l->host, sizeof l->host - 1) != 0)
         copy(l->host, sizeof l->host, "localhost");
-    rc = sl_dealer_open(o, &l->dealer, e);
-    if (rc < 0)
-        return interrupt_asked() ? sl_fail(e, SL_EINTERRUPTED, "interrupted") : rc;
+    SL_TRY(sl_dealer_open(o, &l->dealer, e));
     l->last_connect = sl_boot_ms();
     if (!patient && (error = path_errno(l)) != 0)
         return unreachable(l, strerror(error), error, e);
@@ -368,7 +362,7 @@ int daemon_link_open(const struct sl_config *c, uint32_t timeout_ms, struct daem
         .key_path = sl_config_text_or_null(c, SL_CONFIG_KEY),
         .server_key_path = sl_config_text_or_null(c, SL_CONFIG_SERVER_KEY),
         .plain_tcp = sl_config_number(c, SL_CONFIG_PLAIN_TCP) != 0,
-        .lookup = {.slow = on_slow_lookup, .stop = is_stopped},
+        .patient = timeout_ms != 0, .slow = on_slow_lookup,
     };
 
     if (strncmp(o.endpoint, "tcp://", 6) != 0)

@@ -24,7 +24,7 @@ void service_table(struct service_args *a, struct poptOption table[SERVICE_TABLE
          "the daemon's public key file, for tcp", "FILE"},
         {"plain-tcp", 0, POPT_ARG_NONE, &a->plain_tcp, 0, "tcp on loopback without keys", NULL},
         {"timeout", 0, POPT_ARG_INT, &a->timeout, 0,
-         "how long to wait for the daemon (default 10; by ipc at once when nobody listens)", "SECONDS"},
+         "how long to wait for the daemon, and for its name's address (default 10; by ipc at once when nobody listens)", "SECONDS"},
         {"config", 0, POPT_ARG_STRING, &a->config, 0,
          "this configuration file in place of the user's and the system's", "FILE"},
         POPT_TABLEEND,

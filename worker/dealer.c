@@ -1,9 +1,12 @@
 #include "worker/dealer.h"
 
+#include "proto/clock.h"
 #include "proto/endpoint.h"
 #include "proto/open_files.h"
 #include "proto/wire.h"
+#include "worker/lookup.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,14 +14,24 @@
 #include <zmq.h>
 
 #define RECONNECT_MS 1000
+#define SLOW_MS 2000
+#define LOOK_MS 20 /* between looks at a name server's answer */
 #define RECONNECT_MAX_MS 2000 /* a lease is shorter than the pauses that would come of more */
 
 struct sl_dealer {
     void *context, *socket;
     bool own_context, curve;
-    bool six;                           /* of a name's addresses an IPv6 one is taken: libzmq tries one alone */
     bool heard;                         /* there somebody answered */
     char *endpoint;
+    char *host;                         /* of tcp, where it is a name: libzmq would ask for it in its own thread, and end
+                                         * no sooner than a name server answers */
+    struct sl_lookup *lookup;           /* without a socket */
+    enum sl_lookup_state last;          /* what the one before gave */
+    uint64_t again_ms;                  /* when the next one is due; sl_boot_ms */
+    unsigned turn;                      /* which of its addresses */
+    bool patient, said_slow;
+    void (*slow)(void *user, const char *host);
+    void *user;
     struct sl_key key;                  /* own */
     char server_key[SL_KEY_CHARS + 1];
 };
@@ -34,7 +47,7 @@ static int set_int(void *socket, int option, int v)
 }
 
 /* Bounds and keys; before connecting. */
-static int set_options(struct sl_dealer *d, struct sl_error *e)
+static int set_options(struct sl_dealer *d, bool six, struct sl_error *e)
 {
     static const struct {
         int option, value;
@@ -50,7 +63,7 @@ static int set_options(struct sl_dealer *d, struct sl_error *e)
 
     for (unsigned i = 0; i < sizeof ints / sizeof ints[0]; i++)
         bad |= set_int(d->socket, ints[i].option, ints[i].value) != 0;
-    bad |= set_int(d->socket, ZMQ_IPV6, d->six) != 0;
+    bad |= set_int(d->socket, ZMQ_IPV6, six) != 0;
     if (d->curve)
         bad |= zmq_setsockopt(d->socket, ZMQ_CURVE_SERVERKEY, d->server_key, SL_KEY_CHARS) != 0 ||
                zmq_setsockopt(d->socket, ZMQ_CURVE_PUBLICKEY, d->key.public_key, SL_KEY_CHARS) != 0 ||
@@ -58,13 +71,25 @@ static int set_options(struct sl_dealer *d, struct sl_error *e)
     return bad ? zmq_failed(e, "the socket cannot be set up", d->endpoint) : 0;
 }
 
-static int connect_socket(struct sl_dealer *d, struct sl_error *e)
+static bool begins(const char *text, const char *with)
 {
+    return strncmp(text, with, strlen(with)) == 0;
+}
+
+/* at: the endpoint, with digits in place of a name. */
+static int connect_socket(struct sl_dealer *d, const char *at, struct sl_error *e)
+{
+    if (!d->context) {
+        SL_TRY(sl_zmq_room(e));
+        d->context = zmq_ctx_new();
+        if (!d->context)
+            return zmq_failed(e, "no context", d->endpoint);
+    }
     d->socket = zmq_socket(d->context, ZMQ_DEALER);
     if (!d->socket)
         return zmq_failed(e, "no socket", d->endpoint);
-    SL_TRY(set_options(d, e));
-    if (zmq_connect(d->socket, d->endpoint) == 0)
+    SL_TRY(set_options(d, begins(at, "tcp://["), e));
+    if (zmq_connect(d->socket, at) == 0)
         return 0;
     if (zmq_errno() == EINVAL || zmq_errno() == ENAMETOOLONG || zmq_errno() == EPROTONOSUPPORT)
         return sl_fail(e, SL_EUSAGE, "%s: no possible endpoint: %s; expected ipc:///PATH or tcp://HOST:PORT",
@@ -72,29 +97,60 @@ static int connect_socket(struct sl_dealer *d, struct sl_error *e)
     return zmq_failed(e, "cannot connect", d->endpoint);
 }
 
-static bool begins(const char *text, const char *with)
-{
-    return strncmp(text, with, strlen(with)) == 0;
-}
-
-/* Which family of addresses is tried first: a tcp endpoint's IPv4, in digits or of its name, where there is a way to it. */
-static int choose_family(struct sl_dealer *d, const struct sl_dealer_opts *o, struct sl_error *e)
+/* The host of a tcp endpoint, where it is a name. */
+static int take_name(struct sl_dealer *d, struct sl_error *e)
 {
     const char *colon = strrchr(d->endpoint, ':');
-    enum sl_lookup found;
-    char *host;
+    struct in_addr four;
 
-    if (!begins(d->endpoint, "tcp://"))
+    if (!begins(d->endpoint, "tcp://") || d->endpoint[6] == '[')
         return 0;
-    host = strndup(d->endpoint + 6, (size_t)(colon - d->endpoint - 6));
-    if (!host)
+    d->host = strndup(d->endpoint + 6, (size_t)(colon - d->endpoint - 6));
+    if (!d->host)
         return sl_fail(e, SL_EFAIL, "out of memory");
-    found = sl_lookup_ipv4(host, &o->lookup);
-    free(host);
-    d->six = found == SL_LOOKUP_NONE;
-    return found != SL_LOOKUP_UNANSWERED || o->patient
-               ? 0 : sl_fail(e, SL_EUNREACHABLE, "%s: no name server tells its address; is there a network, and what does "
-                             "/etc/resolv.conf say?", d->endpoint);
+    if (inet_pton(AF_INET, d->host, &four) == 1) {
+        free(d->host);
+        d->host = NULL;
+    }
+    return 0;
+}
+
+const char *sl_dealer_nowhere(const struct sl_dealer *d)
+{
+    if (!d->host || d->socket)
+        return NULL;
+    return d->last == SL_LOOKUP_NONE ? "no host of this name is known; is it right?"
+                                     : "no name server tells its address; is there a network, and what does "
+                                       "/etc/resolv.conf say?";
+}
+
+/* A name's next step on the way to a socket. */
+static int look(struct sl_dealer *d, struct sl_error *e)
+{
+    char address[SL_ADDRESS_CHARS], at[SL_ADDRESS_CHARS + 24];
+    enum sl_lookup_state now;
+
+    if (!d->lookup && sl_boot_ms() < d->again_ms)
+        return 0;
+    if (!d->lookup && sl_lookup_begin(d->host, &d->lookup, e) < 0) {
+        d->again_ms = sl_boot_ms() + RECONNECT_MS;
+        return d->heard ? 0 : e->code;
+    }
+    now = sl_lookup_answer(d->lookup, d->turn, address);
+    if (now == SL_LOOKUP_PENDING && sl_lookup_ms(d->lookup) >= SLOW_MS && d->slow && !d->said_slow) {
+        d->said_slow = true;
+        d->slow(d->user, d->host);
+    }
+    if (now == SL_LOOKUP_PENDING)
+        return 0;
+    sl_lookup_leave(d->lookup);
+    d->lookup = NULL;
+    d->again_ms = sl_boot_ms() + RECONNECT_MS;
+    d->last = now;
+    if (now != SL_LOOKUP_FOUND)
+        return d->patient || d->heard ? 0 : sl_fail(e, SL_EUNREACHABLE, "%s: %s", d->endpoint, sl_dealer_nowhere(d));
+    snprintf(at, sizeof at, strchr(address, ':') ? "tcp://[%s]%s" : "tcp://%s%s", address, strrchr(d->endpoint, ':'));
+    return connect_socket(d, at, e);
 }
 
 /* tcp is encrypted, but for a loopback that somebody asked for in so many words. */
@@ -154,17 +210,16 @@ int sl_dealer_open(const struct sl_dealer_opts *o, struct sl_dealer **out, struc
         free(d);
         return sl_fail(e, SL_EFAIL, "out of memory");
     }
+    d->context = o->context;
+    d->own_context = o->context == NULL;
+    d->patient = o->patient;
+    d->slow = o->slow;
+    d->user = o->user;
     rc = take_keys(d, o, e);
-    if (rc == 0) {
-        d->own_context = o->context == NULL;
-        rc = choose_family(d, o, e);
-    }
-    if (rc == 0 && d->own_context)
-        rc = sl_zmq_room(e);
-    if (rc == 0) {
-        d->context = o->context ? o->context : zmq_ctx_new();
-        rc = d->context ? connect_socket(d, e) : zmq_failed(e, "no context", d->endpoint);
-    }
+    if (rc == 0)
+        rc = take_name(d, e);
+    if (rc == 0)
+        rc = d->host ? look(d, e) : connect_socket(d, d->endpoint, e);
     if (rc < 0)
         sl_dealer_close(d);
     else
@@ -176,12 +231,14 @@ void sl_dealer_close(struct sl_dealer *d)
 {
     if (!d)
         return;
+    sl_lookup_leave(d->lookup);
     if (d->socket)
         zmq_close(d->socket);
     if (d->own_context && d->context)
         zmq_ctx_term(d->context);
     explicit_bzero(&d->key, sizeof d->key);
     free(d->endpoint);
+    free(d->host);
     free(d);
 }
 
@@ -191,14 +248,16 @@ int sl_dealer_reconnect(struct sl_dealer *d, struct sl_error *e)
         set_int(d->socket, ZMQ_LINGER, 0);
         zmq_close(d->socket);
         d->socket = NULL;
+        d->again_ms = 0;
+        d->turn += !d->heard;
     }
-    if (!d->heard && begins(d->endpoint, "tcp://") && d->endpoint[6] != '[')
-        d->six = !d->six;
-    return connect_socket(d, e);
+    return d->host ? look(d, e) : connect_socket(d, d->endpoint, e);
 }
 
 int sl_dealer_send(struct sl_dealer *d, const uint8_t *bytes, size_t n, struct sl_error *e)
 {
+    if (d->host && !d->socket)
+        SL_TRY(look(d, e));
     if (d->socket && zmq_send(d->socket, bytes, n, ZMQ_DONTWAIT) >= 0)
         return 1;
     if (!d->socket || zmq_errno() == EAGAIN || zmq_errno() == EINTR || zmq_errno() == EHOSTUNREACH)
@@ -248,6 +307,11 @@ int sl_dealer_wait(struct sl_dealer *d, int fd, int timeout_ms, struct sl_error 
                                {.fd = fd, .events = ZMQ_POLLIN}};
     int rc;
 
+    if (d->host && !d->socket) {
+        SL_TRY(look(d, e));
+        items[0].socket = d->socket;
+        timeout_ms = d->socket || (timeout_ms >= 0 && timeout_ms < LOOK_MS) ? timeout_ms : LOOK_MS;
+    }
     rc = d->socket ? zmq_poll(items, fd >= 0 ? 2 : 1, timeout_ms)
                    : zmq_poll(items + 1, fd >= 0 ? 1 : 0, timeout_ms);
     if (rc < 0)

@@ -7,7 +7,6 @@
 
 #include "proto/error.h"
 #include "proto/keyring.h"
-#include "worker/lookup.h"
 
 #include <stdint.h>
 
@@ -17,21 +16,22 @@ struct sl_dealer_opts {
     const char *server_key_path; /* the daemon's public key file */
     bool plain_tcp;              /* tcp without keys, loopback only */
     void *context;               /* of sl_router_context_new for inproc; NULL: own */
-    bool patient;                /* a name server that does not answer is no error: it is asked again with each attempt */
-    struct sl_lookup_watch lookup; /* of the endpoint's name */
+    bool patient;                /* a name without an address is no error: it is asked for again */
+    void (*slow)(void *user, const char *host); /* a name server has not answered for 2 s; once, by the owner's thread; or NULL */
+    void *user;
 };
 
 struct sl_dealer;
 
 /* Effect: begins to connect. Errors: SL_EUSAGE (endpoint or keys not right),
- * SL_EUNSUPPORTED (libzmq older than 4.3.3), SL_EUNREACHABLE (unless patient), SL_EFAIL. */
+ * SL_EUNSUPPORTED (libzmq older than 4.3.3), SL_EFAIL. */
 int sl_dealer_open(const struct sl_dealer_opts *o, struct sl_dealer **out, struct sl_error *e)
     SL_MUST_USE;
 /* Effect: gives unsent messages SL_WIRE_LINGER_MS. */
 void sl_dealer_close(struct sl_dealer *d);
 
-/* Effect: drops the connection and what is queued, and connects anew; to an address of the other family, where the
- * endpoint's name may have one and nobody was heard yet. */
+/* Effect: drops the connection and what is queued, and connects anew: a name's address is asked for again, and where
+ * nobody was heard yet another one is taken. */
 int sl_dealer_reconnect(struct sl_dealer *d, struct sl_error *e) SL_MUST_USE;
 
 /* Returns 1 when handed over, 0 when there is no connection or its queue is
@@ -46,8 +46,12 @@ int sl_dealer_receive(struct sl_dealer *d, uint8_t **bytes, size_t *n, struct sl
 
 /* Effect: waits for a message, or for fd (-1: none; an eventfd of other threads)
  * to be readable, at most timeout_ms. Returns bits: 1 a message may be there,
- * 2 fd is readable; 0 on time-out or a signal. */
+ * 2 fd is readable; 0 on time-out or a signal. Errors: SL_EUNREACHABLE, when the endpoint's name has no address
+ * (unless patient or somebody was heard there), SL_EUSAGE, SL_EFAIL. */
 int sl_dealer_wait(struct sl_dealer *d, int fd, int timeout_ms, struct sl_error *e) SL_MUST_USE;
+
+/* Returns why there is no address to connect to, or NULL. */
+const char *sl_dealer_nowhere(const struct sl_dealer *d);
 
 /* Effect: a new CURVE key pair. Errors: SL_EUNSUPPORTED (libzmq without CURVE). */
 int sl_key_make(struct sl_key *k, struct sl_error *e) SL_MUST_USE;

@@ -1,113 +1,136 @@
 #include "worker/lookup.h"
 
-#include "worker/deadline.h"
+#include "proto/clock.h"
 
 #include <errno.h>
 #include <netdb.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define TICK_MS 100u
-#define GRACE_MS 500u /* for an IPv4 address when there is an IPv6 one */
+#define OTHER_MS 100u /* after which the other family is asked for too */
+#define GRACE_MS 500u /* for the first one when the other has an address */
 #define PENDING 1     /* getaddrinfo returns none above 0 */
 
 /* One of a name's families: asked for both at once, a resolver waits for a server that answers to one alone. It can be
  * left, but not stopped: whoever of the two comes last frees it. */
-struct lookup {
+struct question {
     pthread_mutex_t lock;
-    pthread_cond_t changed;
     bool left;
     int family, rc;
     struct addrinfo *found;
     char host[];
 };
 
-static void free_lookup(struct lookup *l)
+struct sl_lookup {
+    struct question *asked[2]; /* IPv4, IPv6; NULL: not yet */
+    uint64_t began_ms;
+    char host[];
+};
+
+static void free_question(struct question *q)
 {
-    if (l->found)
-        freeaddrinfo(l->found);
-    pthread_mutex_destroy(&l->lock);
-    pthread_cond_destroy(&l->changed);
-    free(l);
+    if (q->found)
+        freeaddrinfo(q->found);
+    pthread_mutex_destroy(&q->lock);
+    free(q);
 }
 
 static void *resolver(void *arg)
 {
-    struct lookup *l = arg;
-    const struct addrinfo hints = {.ai_family = l->family, .ai_socktype = SOCK_STREAM};
+    struct question *q = arg;
+    const struct addrinfo hints = {.ai_family = q->family, .ai_socktype = SOCK_STREAM};
     struct addrinfo *found = NULL;
-    int rc = getaddrinfo(l->host, NULL, &hints, &found);
+    int rc = getaddrinfo(q->host, NULL, &hints, &found);
     bool left;
 
-    pthread_mutex_lock(&l->lock);
-    l->found = found;
-    l->rc = rc;
-    left = l->left;
-    pthread_cond_signal(&l->changed);
-    pthread_mutex_unlock(&l->lock);
+    pthread_mutex_lock(&q->lock);
+    q->found = found;
+    q->rc = rc;
+    left = q->left;
+    pthread_mutex_unlock(&q->lock);
     if (left)
-        free_lookup(l);
+        free_question(q);
     return NULL;
 }
 
-/* NULL where no thread can be had. */
-static struct lookup *begin(const char *host, int family)
+static int ask(const char *host, int family, struct question **out, struct sl_error *e)
 {
-    struct lookup *l = calloc(1, sizeof *l + strlen(host) + 1);
+    struct question *q = calloc(1, sizeof *q + strlen(host) + 1);
     sigset_t all, before;
     pthread_t thread;
     int err;
 
-    if (!l)
-        return NULL;
-    l->family = family;
-    l->rc = PENDING;
-    memcpy(l->host, host, strlen(host) + 1);
-    pthread_mutex_init(&l->lock, NULL);
-    sl_cond_init(&l->changed);
+    if (!q)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    q->family = family;
+    q->rc = PENDING;
+    memcpy(q->host, host, strlen(host) + 1);
+    pthread_mutex_init(&q->lock, NULL);
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are the caller's */
-    err = pthread_create(&thread, NULL, resolver, l);
+    err = pthread_create(&thread, NULL, resolver, q);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (err) {
-        free_lookup(l);
-        return NULL;
+        free_question(q);
+        return sl_fail_thread(e, err);
     }
     pthread_detach(thread);
-    return l;
+    *out = q;
+    return 0;
 }
 
-/* What getaddrinfo has returned, after ms at most, or PENDING. */
-static int answer(struct lookup *l, uint32_t ms)
+/* What getaddrinfo has returned, or PENDING. */
+static int answer(struct question *q)
 {
-    const struct timespec end = sl_deadline(ms);
     int rc;
 
-    if (!l)
-        return EAI_AGAIN;
-    pthread_mutex_lock(&l->lock);
-    while (l->rc == PENDING && pthread_cond_timedwait(&l->changed, &l->lock, &end) != ETIMEDOUT)
-        ;
-    rc = l->rc;
-    pthread_mutex_unlock(&l->lock);
+    if (!q)
+        return PENDING;
+    pthread_mutex_lock(&q->lock);
+    rc = q->rc;
+    pthread_mutex_unlock(&q->lock);
     return rc;
 }
 
-static void leave(struct lookup *l)
+static void leave(struct question *q)
 {
     bool over;
 
-    if (!l)
+    if (!q)
         return;
-    pthread_mutex_lock(&l->lock);
-    l->left = true;
-    over = l->rc != PENDING;
-    pthread_mutex_unlock(&l->lock);
+    pthread_mutex_lock(&q->lock);
+    q->left = true;
+    over = q->rc != PENDING;
+    pthread_mutex_unlock(&q->lock);
     if (over)
-        free_lookup(l);
+        free_question(q);
+}
+
+int sl_lookup_begin(const char *host, struct sl_lookup **out, struct sl_error *e)
+{
+    struct sl_lookup *l = calloc(1, sizeof *l + strlen(host) + 1);
+    int rc;
+
+    if (!l)
+        return sl_fail(e, SL_EFAIL, "out of memory");
+    memcpy(l->host, host, strlen(host) + 1);
+    l->began_ms = sl_boot_ms();
+    rc = ask(host, AF_INET, &l->asked[0], e);
+    if (rc == 0)
+        *out = l;
+    else
+        free(l);
+    return rc;
+}
+
+uint64_t sl_lookup_ms(const struct sl_lookup *l)
+{
+    return sl_boot_ms() - l->began_ms;
 }
 
 /* This machine has a way to the address: of a machine with IPv6 alone there is none to IPv4's. Nothing is sent. */
@@ -121,27 +144,61 @@ static bool has_route(const struct addrinfo *a)
     return yes;
 }
 
-enum sl_lookup sl_lookup_ipv4(const char *host, const struct sl_lookup_watch *w)
+static unsigned count(const struct addrinfo *a, bool routed)
 {
-    struct lookup *l4 = begin(host, AF_INET), *l6 = NULL;
-    int four, six = PENDING;
-    bool there = false;
+    unsigned n = 0;
 
-    if (!l4)
-        return SL_LOOKUP_THERE; /* libzmq has no thread either */
-    for (uint32_t ms = TICK_MS; ((four = answer(l4, TICK_MS)) == PENDING || four == EAI_AGAIN); ms += TICK_MS) {
-        l6 = l6 ? l6 : begin(host, AF_INET6);
-        six = answer(l6, four == PENDING ? 0 : TICK_MS);
-        if (four == PENDING ? six == 0 && ms >= GRACE_MS : six != PENDING)
-            break;
-        if (w->stop && w->stop(w->user))
-            break;
-        if (ms == SL_LOOKUP_SLOW_MS && w->slow)
-            w->slow(w->user, host);
-    }
-    for (const struct addrinfo *a = four == 0 ? l4->found : NULL; a && !there; a = a->ai_next)
-        there = has_route(a);
-    leave(l4);
-    leave(l6);
-    return there ? SL_LOOKUP_THERE : six != 0 && (four == PENDING || four == EAI_AGAIN) ? SL_LOOKUP_UNANSWERED : SL_LOOKUP_NONE;
+    for (; a; a = a->ai_next)
+        n += !routed || has_route(a);
+    return n;
+}
+
+/* The nth of them in digits, counted round. */
+static bool take(const struct question *q, bool routed, unsigned nth, char address[SL_ADDRESS_CHARS])
+{
+    unsigned n = count(q->found, routed);
+
+    for (const struct addrinfo *a = n ? q->found : NULL; a; a = a->ai_next)
+        if ((!routed || has_route(a)) && nth-- % n == 0)
+            return getnameinfo(a->ai_addr, a->ai_addrlen, address, SL_ADDRESS_CHARS, NULL, 0, NI_NUMERICHOST) == 0;
+    return false;
+}
+
+static bool is_none(int rc)
+{
+    return rc == EAI_NONAME || rc == EAI_NODATA || rc == EAI_ADDRFAMILY;
+}
+
+enum sl_lookup_state sl_lookup_answer(struct sl_lookup *l, unsigned turn, char address[SL_ADDRESS_CHARS])
+{
+    struct question **first = &l->asked[turn % 2], **other = &l->asked[1 - turn % 2];
+    uint64_t ms = sl_lookup_ms(l);
+    unsigned nth = turn / 2;
+    struct sl_error none;
+    int a, b;
+
+    for (unsigned i = 0; i < 2; i++) /* without a thread: with the next call */
+        if (!l->asked[i] && (turn % 2 == 1 || answer(l->asked[1 - i]) != PENDING || ms >= OTHER_MS)
+            && ask(l->host, i ? AF_INET6 : AF_INET, &l->asked[i], &none) < 0)
+            return SL_LOOKUP_PENDING;
+    a = answer(*first);
+    b = answer(*other);
+    if (a == 0 && take(*first, true, nth, address))
+        return SL_LOOKUP_FOUND;
+    if (b == 0 && (a == 0 || a != PENDING || ms >= GRACE_MS) && take(*other, a == 0, nth, address))
+        return SL_LOOKUP_FOUND;
+    if (a == PENDING || b == PENDING)
+        return SL_LOOKUP_PENDING;
+    if (a == 0 && take(*first, false, nth, address))
+        return SL_LOOKUP_FOUND;
+    return is_none(a) && is_none(b) ? SL_LOOKUP_NONE : SL_LOOKUP_UNANSWERED;
+}
+
+void sl_lookup_leave(struct sl_lookup *l)
+{
+    if (!l)
+        return;
+    leave(l->asked[0]);
+    leave(l->asked[1]);
+    free(l);
 }

@@ -1,27 +1,33 @@
-/* A name's IPv4 address. A resolver whose server does not answer blocks for half a minute: somebody is told of it. */
+/* A name's addresses, asked for by threads of its own: a resolver whose server does not answer blocks for half a minute. */
 #ifndef SLUICE_WORKER_LOOKUP_H
 #define SLUICE_WORKER_LOOKUP_H
 
-#include <stdbool.h>
+#include "proto/error.h"
 
-#define SL_LOOKUP_SLOW_MS 2000u
+#include <stdint.h>
 
-enum sl_lookup {
-    SL_LOOKUP_NONE,       /* it has none, or this machine has no way to it */
-    SL_LOOKUP_THERE,
+#define SL_ADDRESS_CHARS 80 /* of IPv6 with a zone */
+
+enum sl_lookup_state {
+    SL_LOOKUP_PENDING,
+    SL_LOOKUP_FOUND,
+    SL_LOOKUP_NONE,       /* it has no address */
     SL_LOOKUP_UNANSWERED, /* no server answered, or not now */
 };
 
-/* Who waits for it; both functions are called by the caller's thread, and may be NULL. */
-struct sl_lookup_watch {
-    void (*slow)(void *user, const char *host); /* it has taken longer than SL_LOOKUP_SLOW_MS */
-    bool (*stop)(void *user);                   /* whether to wait no longer; asked ten times a second */
-    void *user;
-};
+struct sl_lookup;
 
-/* Returns whether the host, a name or digits, has an IPv4 address to which there is a way; nothing is sent there.
- * SL_LOOKUP_UNANSWERED, too, when stop said so: the resolver's thread then ends by itself. Without a thread
- * SL_LOOKUP_THERE. */
-enum sl_lookup sl_lookup_ipv4(const char *host, const struct sl_lookup_watch *w);
+/* Effect: begins to ask for a host's addresses. Errors: SL_EFAIL (memory, threads). */
+int sl_lookup_begin(const char *host, struct sl_lookup **out, struct sl_error *e) SL_MUST_USE;
+
+/* Returns for how long it has been asked. */
+uint64_t sl_lookup_ms(const struct sl_lookup *l);
+
+/* Effect: SL_LOOKUP_FOUND: writes an address in digits. One to which this machine has a way goes first, of those an
+ * IPv4 one; the next turn has one of the other family, the third the second of the first. Never blocks. */
+enum sl_lookup_state sl_lookup_answer(struct sl_lookup *l, unsigned turn, char address[SL_ADDRESS_CHARS]);
+
+/* Effect: frees it; what still waits for a server ends by itself. */
+void sl_lookup_leave(struct sl_lookup *l);
 
 #endif

@@ -105,7 +105,7 @@ static int run(void *user, const struct sl_config *c, struct sl_error *e)
         .key_path = tcp ? sl_config_text_or_null(c, SL_CONFIG_KEY) : NULL,
         .server_key_path = tcp ? sl_config_text_or_null(c, SL_CONFIG_SERVER_KEY) : NULL,
         .plain_tcp = sl_config_number(c, SL_CONFIG_PLAIN_TCP) != 0,
-        .patient = true, .lookup = {.slow = on_slow_lookup, .user = &log},
+        .patient = true, .slow = on_slow_lookup, .user = &log,
     };
     o.cache = (struct sl_job_cache_opts){
         .roots = r, .threads = (unsigned)sl_config_number(c, SL_CONFIG_THREADS),

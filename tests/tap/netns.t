@@ -121,27 +121,37 @@ ok(wait_log('asks', qr/waiting for a name server/), 'one that waits long');
 signal_one('asks', 'INT');
 is(ended('asks', 5), 75, '... ends by Ctrl-C');
 like(log_of('asks'), qr/^sluice queue: interrupted$/m, '... and says so');
+my $began = time;
+fails('--timeout is of that too', 4, qr{^sluice queue: tcp://daemon\.example:7117: no name server tells its address; }, @dead, $SLUICE, 'queue', @name, "$RUN/me.key", '--timeout', 1);
+cmp_ok(time - $began, '<', 8, '... and not of what comes after');
+start_one('ends', before => \@dead, args => [@name, "$RUN/w1.key"]);
+ok(wait_log('ends', qr/ lookup: waiting for a name server/), 'a worker that waits long');
+signal_one('ends', 'TERM');
+is(ended('ends', 2), 0, '... ends with SIGTERM');
 spit("$RUN/resolv.conf", "nameserver 127.0.0.9\noptions timeout:3 attempts:1\n");
 spit("$RUN/hosts", "fd00::7 daemon.example\n");
 $r = run(@dead, 'sh', '-c', 'mount --bind "$0" /etc/hosts && exec "$@"', "$RUN/hosts", $SLUICE, 'queue', @name, "$RUN/me.key", '--timeout', 1);
 is($r->{rc}, 4, 'a name that /etc/hosts has with an IPv6 address alone');
 unlike($r->{err}, qr/name server/, '... is asked of no server');
-# One that tells IPv4's addresses, and says nothing to who asks for IPv6's.
+# One that tells IPv4's addresses, and says nothing to who asks for IPv6's; another name it does not know.
 my $half = IO::Socket::INET->new(LocalAddr => '127.0.0.10:53', Proto => 'udp') or die "$!";
 my $teller = fork // die "fork: $!";
 if (!$teller) {
     while (my $from = recv $half, my $q, 512, 0) {
         my ($name, $type) = unpack 'x12 Z* n', $q;
+        send $half, substr($q, 0, 2) . pack('n5', 0x8183, 1, 0, 0, 0) . substr($q, 12, length($name) + 5), 0, $from if $name =~ /nobody/;
         send $half, substr($q, 0, 2) . pack('n5', 0x8180, 1, 1, 0, 0) . substr($q, 12, length($name) + 5)
-            . pack('n3 N n C4', 0xc00c, 1, 1, 60, 4, 127, 0, 0, 1), 0, $from if $type == 1;
+            . pack('n3 N n C4', 0xc00c, 1, 1, 60, 4, 127, 0, 0, 1), 0, $from if $type == 1 && $name !~ /nobody/;
     }
     POSIX::_exit(0);
 }
 spit("$RUN/resolv.conf", "nameserver 127.0.0.10\noptions timeout:5 attempts:2\n");
-my $began = time;
+$began = time;
 $r = run(@dead, $SLUICE, 'queue', @name, "$RUN/me.key", '--timeout', 1);
 like($r->{err}, qr/^sluice queue: no daemon at [^\n]*\n$/, 'a name server that tells one family alone is not waited for');
 cmp_ok(time - $began, '<', 8, '... for the other');
+fails('a name that nobody has', 4, qr{^sluice queue: tcp://nobody\.example:7117: no host of this name is known; is it right\?$},
+    @dead, $SLUICE, 'queue', '--connect', 'tcp://nobody.example:7117', @name[2 .. 4], "$RUN/me.key");
 kill 'KILL', $teller;
 waitpid $teller, 0;
 spit("$RUN/resolv.conf", "nameserver 127.0.0.9\noptions timeout:3 attempts:1\n");
