@@ -162,7 +162,7 @@ static void dry_run_json(const struct sl_plan *p, const struct output *out)
         cJSON_AddNumberToObject(item, "bytes", (double)p->tensors[i].bytes);
     }
     cJSON_AddNumberToObject(o, "source_bytes", (double)p->src_bytes);
-    cJSON_AddNumberToObject(o, "bytes", (double)p->file_bytes);
+    cJSON_AddNumberToObject(o, "file_bytes", (double)p->file_bytes);
     cJSON_AddNumberToObject(o, "tasks", p->n_tasks);
     json_line(o, "dry_run");
 }

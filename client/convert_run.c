@@ -444,7 +444,7 @@ static void print_summary(const struct run *r)
 
         for (uint32_t i = 0; i < n; i++)
             cJSON_AddItemToArray(files, json_text(r->out->final[i], strlen(r->out->final[i])));
-        cJSON_AddNumberToObject(o, "bytes", (double)r->plan->file_bytes);
+        cJSON_AddNumberToObject(o, "file_bytes", (double)r->plan->file_bytes);
         cJSON_AddNumberToObject(o, "source_bytes", (double)r->plan->src_bytes);
         cJSON_AddNumberToObject(o, "seconds", s);
         cJSON_AddNumberToObject(o, "peak_memory_bytes", (double)ru.ru_maxrss * 1024);

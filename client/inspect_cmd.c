@@ -325,7 +325,7 @@ static void json_checkpoint(const struct sl_checkpoint *ck, struct total *dtypes
         cJSON_AddItemToArray(files, f);
     }
     if (!tensors) {
-        cJSON_AddNumberToObject(o, "elements", (double)elems);
+        cJSON_AddNumberToObject(o, "weights", (double)elems);
         cJSON_AddNumberToObject(o, "tensor_bytes", (double)bytes);
         cJSON_AddItemToObject(o, "types", totals_json(dtypes, SL_DTYPE_COUNT));
     }

@@ -37,7 +37,7 @@ static void print_key(const struct keys_args *a, const char *path, const struct 
     if (a->json) {
         cJSON *o = cJSON_CreateObject();
 
-        cJSON_AddItemToObject(o, "file", json_text(path, strlen(path)));
+        cJSON_AddItemToObject(o, "path", json_text(path, strlen(path)));
         cJSON_AddStringToObject(o, "public", k->public_key);
         cJSON_AddStringToObject(o, "role", role);
         cJSON_AddStringToObject(o, "name", k->name);

@@ -63,13 +63,13 @@ static void put_time(char out[CELL_MAX], const cJSON *r, const char *field, bool
 TIME(submitted, "submitted")
 TIME(started, "started")
 TIME(ended, "ended")
-BYTES(src_bytes, "src_bytes", "")
+BYTES(source_bytes, "src_bytes", "")
 BYTES(done_bytes, "done_bytes", "")
-BYTES(size, "file_bytes", "")
+BYTES(file_bytes, "file_bytes", "")
 BYTES(rate, "rate", "/s")
 TIME(event_time, "time")
 BYTES(mem, "mem", "")
-BYTES(bytes, "bytes", "")
+BYTES(worker_bytes, "bytes", "")
 
 /* One of each GPU, "61,58"; nothing for a worker without. */
 static void put_gpus(char out[CELL_MAX], const cJSON *r, const char *field, bool raw)
@@ -209,14 +209,14 @@ const struct column job_columns[] = {
     {"group", true, NULL}, {"progress", true, progress}, {"rate", true, rate}, {"eta", true, eta},
     {"elapsed", true, elapsed}, {"submitted", false, submitted}, {"started", false, started}, {"ended", false, ended},
     {"tasks", true, NULL}, {"done", true, NULL}, {"leased", true, NULL}, {"quarantined", true, NULL},
-    {"src_bytes", true, src_bytes}, {"done_bytes", true, done_bytes}, {"size", true, size}, {"code", true, NULL},
+    {"source_bytes", true, source_bytes}, {"done_bytes", true, done_bytes}, {"file_bytes", true, file_bytes}, {"code", true, NULL},
     {"error", false, NULL}, {"files", false, NULL}, {NULL, false, NULL},
 };
 
 const struct column worker_columns[] = {
     {"name", false, NULL}, {"host", false, NULL}, {"device", false, NULL}, {"state", false, NULL},
     {"held", true, NULL}, {"job", true, NULL}, {"task", true, NULL}, {"tensor", false, NULL}, {"rate", true, rate},
-    {"done", true, NULL}, {"bytes", true, bytes}, {"seen", true, seen}, {"threads", true, NULL}, {"mem", true, mem},
+    {"done", true, NULL}, {"done_bytes", true, worker_bytes}, {"seen", true, seen}, {"threads", true, NULL}, {"mem", true, mem},
     {"gpu", false, gpu}, {"celsius", true, celsius}, {"watts", true, watts}, {"vram", true, vram},
     {"pid", true, NULL}, {"instance", false, NULL}, {NULL, false, NULL},
 };
@@ -247,12 +247,30 @@ static void times_as_text(cJSON *item)
     }
 }
 
+/* The wire's names of what JSON calls otherwise everywhere. */
+static void rename_fields(cJSON *item)
+{
+    cJSON *child, *next;
+
+    for (child = item->child; child; child = next) {
+        const char *name = !child->string ? NULL : strcmp(child->string, "src_bytes") == 0 ? "source_bytes"
+                           : strcmp(child->string, "bytes") == 0 ? "done_bytes" : NULL;
+
+        next = child->next;
+        rename_fields(child);
+        if (name)
+            cJSON_AddItemToObject(item, name, cJSON_DetachItemViaPointer(item, child));
+    }
+}
+
 cJSON *record_json(const struct cJSON *record)
 {
     cJSON *copy = cJSON_Duplicate(record, 1);
 
-    if (copy)
+    if (copy) {
         times_as_text(copy);
+        rename_fields(copy);
+    }
     return copy;
 }
 

@@ -7,20 +7,20 @@
 extern const struct column job_columns[], worker_columns[], event_columns[];
 
 #define JOB_COLUMNS_USUAL "id,state,priority,recipe,name,user,progress,rate,eta,reason"
-#define HISTORY_COLUMNS_USUAL "id,state,code,recipe,name,user,submitted,elapsed,size,reason"
-#define WORKER_COLUMNS_USUAL "name,host,device,state,held,job,rate,done,bytes,celsius,watts,seen,tensor"
+#define HISTORY_COLUMNS_USUAL "id,state,code,recipe,name,user,submitted,elapsed,file_bytes,reason"
+#define WORKER_COLUMNS_USUAL "name,host,device,state,held,job,rate,done,done_bytes,celsius,watts,seen,tensor"
 
 /* What a narrow terminal shows first without. */
-#define JOB_COLUMNS_DROP "priority,user,rate,elapsed,code,name,size,eta,submitted"
-#define WORKER_COLUMNS_DROP "host,bytes,held,done,seen,watts,celsius,rate"
+#define JOB_COLUMNS_DROP "priority,user,rate,elapsed,code,name,file_bytes,eta,submitted"
+#define WORKER_COLUMNS_DROP "host,done_bytes,held,done,seen,watts,celsius,rate"
 
 /* What a job's state may be; NULL ends them. */
 extern const char *const job_states[];
 
 struct cJSON;
 
-/* Effect: a copy of a record for JSON lines: its times, and those of records in
- * it, in RFC 3339. The caller's (cJSON_Delete); NULL when memory is out. */
+/* Effect: a copy of a record for JSON lines, with those in it: times in RFC 3339, names as other verbs' JSON and the
+ * columns have them (source_bytes, done_bytes). The caller's (cJSON_Delete); NULL when memory is out. */
 struct cJSON *record_json(const struct cJSON *record);
 
 /* Effect: buf = why a job is not further, and the verb that lets it go on when a user holds it;

@@ -77,7 +77,7 @@ static int add_specs(const struct submit_args *a, const char *source, bool remot
             cJSON_AddStringToObject(o, "prefix", sl_get_str(spec, "prefix"));
             cJSON_AddStringToObject(o, "recipe", sl_get_str(spec, "recipe"));
             cJSON_AddNumberToObject(o, "source_bytes", (double)src);
-            cJSON_AddNumberToObject(o, "bytes", (double)out);
+            cJSON_AddNumberToObject(o, "file_bytes", (double)out);
             json_line(o, "dry_run");
         } else if (a->dry_run)
             printf("%s/%s: %s, %s to read, %s to write\n", cli_shown(folder, sl_get_str(spec, "output")),

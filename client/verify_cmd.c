@@ -157,7 +157,7 @@ static void print_json(const struct verify_set *s, const struct sl_hash_total *t
     cJSON_AddNumberToObject(o, "failures", (double)r->failures);
     cJSON_AddBoolToObject(o, "complete", r->gaps == 0);
     cJSON_AddNumberToObject(o, "tensors", (double)s->n_tensors);
-    cJSON_AddNumberToObject(o, "bytes", (double)s->bytes);
+    cJSON_AddNumberToObject(o, "file_bytes", (double)s->bytes);
     cJSON_AddBoolToObject(o, "checksums", s->files[0].sluice);
     add_files(o, s, totals);
     if (source) {

@@ -112,7 +112,7 @@ is(scalar(grep { !$_->{message_type} || !$_->{time} || $_->{time} !~ /^\d{4}-\d\
     'each with a type and a time');
 my ($summary) = grep { $_->{message_type} eq 'summary' } @lines;
 is_deeply($summary->{files}, ["$dir/x.gguf"], 'the summary names the file');
-is($summary->{bytes}, -s "$dir/x.gguf", 'and its size');
+is($summary->{file_bytes}, -s "$dir/x.gguf", 'and its size');
 
 unlink glob "$dir/x*";
 $r = run_ok('--dry-run', @convert, '--recipe', 'q4_k_m', '--dry-run');

@@ -18,6 +18,13 @@ $ENV{XDG_CONFIG_HOME} = "$dir/config";
 $ENV{SLUICE_ENDPOINT} = "ipc://$private/d.sock";
 my @roots = ('--root', $dir, '--root', "$TOP/tests");
 
+# Fields of a list's JSON that are no column's.
+sub not_columns {
+    my ($verb) = @_;
+    my %column = map { $_ => 1 } run($SLUICE, $verb, '-o', 'nope')->{err} =~ /there are: (.*)/ ? split /, /, $1 : ();
+    return sort grep { !$column{$_} && !/^(?:message_type|schema|time|gpus)$/ } map { keys %$_ } json_lines(run($SLUICE, $verb, '--json')->{out});
+}
+
 sub text { return join "\n", @_, '' }
 
 # ---- without a daemon
@@ -110,7 +117,7 @@ is(run($SLUICE, 'keys', "$dir/$_", '--show')->{out}, $r->{out}, "$_ --show: the 
 like(run($SLUICE, 'keys', "$dir/k", '--show', '--role', 'admin', '--name', 'w2')->{out}, qr/^admin key \Q$public\E w2$/, 'another is asked for');
 spit("$dir/old.pub", "# allow-list: admin key " . 'x' x 40 . " other\npublic $public\n");
 like(run($SLUICE, 'keys', "$dir/old.pub", '--show')->{out}, qr/^submitter key \Q$public\E (?!other)\S+$/, 'a key without one');
-is((json_lines(run($SLUICE, 'keys', "$dir/k\xff", '--json')->{out}))[0]{file}, "$dir/k\x{fffd}", 'a path that is no UTF-8');
+is((json_lines(run($SLUICE, 'keys', "$dir/k\xff", '--json')->{out}))[0]{path}, "$dir/k\x{fffd}", 'a path that is no UTF-8');
 fails('never over a key', 13, qr/k\.pub: is there already; choose another name/, $SLUICE, 'keys', "$dir/k");
 fails('nor over a folder', 13, qr/\Q$dir\E: is there already; choose/, $SLUICE, 'keys', $dir);
 fails('nor in a folder that is not there', 2, qr{none/k: cannot be made: No such file}, $SLUICE, 'keys', "$dir/none/k");
@@ -215,6 +222,8 @@ is(run($SLUICE, 'queue', '--parsable', '-o', 'id,user')->{out}, "1|uid:$>\n2|uid
 like(run($SLUICE, 'show', 1)->{out}, qr/^user +\Q$me\E$/m, 'show too');
 my @json = json_lines(run($SLUICE, 'queue', '--json')->{out});
 is_deeply([map { [@$_{qw(id message_type schema)}] } @json], [[1, 'job', 1], [2, 'job', 1]], 'JSON lines');
+is_deeply([not_columns('queue')], [], 'a field of JSON has the column\'s name');
+ok(exists $json[0]{source_bytes} && exists $json[0]{file_bytes}, 'which is what other verbs call it');
 like($json[0]{submitted}, qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, 'with times of RFC 3339');
 like(run($SLUICE, 'queue', '-o', 'id,reason')->{out}, qr/^ *1 +held by .*; 'sluice release 1' lets it go on$/m, 'people see what to do');
 like(run($SLUICE, 'show', 2)->{out}, qr/^reason +held by .*; 'sluice release 2' lets it go on$/m, 'show too');
@@ -318,6 +327,7 @@ like(run($SLUICE, 'show', 1, '--tasks')->{out}, qr/^fingerprint +\Q$detail->{fin
 is(run($SLUICE, 'history', '--parsable', '-s', 'failed,succeeded,', '-o', 'id,state,code')->{out}, "3|succeeded|0\n2|succeeded|0\n1|succeeded|0\n", 'history');
 is((run($SLUICE, 'history', '--parsable', '-o', 'id,files')->{out} =~ /^2\|(.*)/m)[0], "$out/tiny-8x12M-v3-DQ3_K_M.gguf", 'with its files');
 is(run($SLUICE, 'workers', '--parsable', '-o', 'name,device')->{out}, "w1|cpu\n", 'workers');
+is_deeply([not_columns('workers')], [], 'JSON too, by the same names');
 
 $r = fails('an output that exists', 13, qr/exists already/, $SLUICE, 'submit', $TINY, '-o', $out, '-r', 'q8_0', '--wait');
 is(scalar(() = $r->{err} =~ /exists already/g), 1, 'is told once') or diag($r->{err});

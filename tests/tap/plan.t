@@ -120,7 +120,7 @@ for my $cmd (['convert', $TINY, '-o', "$dir/n.gguf", @recipe], ['quantize', "$di
         'one line');
 }
 my ($dry) = json_lines(run($SLUICE, 'submit', $TINY, @recipe, '-o', "$dir/n.gguf", '--dry-run', '--json')->{out});
-is("$dry->{message_type} $dry->{prefix} $dry->{bytes}", "dry_run n " . json($TINY, '-o', "$dir/n.gguf")->{file_bytes}, 'submit, too');
+is("$dry->{message_type} $dry->{prefix} $dry->{file_bytes}", "dry_run n " . json($TINY, '-o', "$dir/n.gguf")->{file_bytes}, 'submit, too');
 fails('threads with nothing to measure', 2, qr/^sluice plan: --threads is for measuring/m, @plan, $TINY, @recipe, '--threads', 2);
 
 # ---- rules that decide nothing are named: mostly a name mistyped
