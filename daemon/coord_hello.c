@@ -130,7 +130,7 @@ static int settle_held(struct sl_coord *c, struct worker *w, const cJSON *said, 
         SL_TRY(rc);
         if (rc == 1)
             continue;
-        coord_outlived(coord_job(c, job) ? coord_task(coord_job(c, job), (uint32_t)task) : NULL);
+        coord_outlived(coord_job(c, job), (uint32_t)task);
         if (!dropped)
             dropped = sl_put_array(welcome, "dropped");
         d = sl_add_object(dropped);

@@ -2,8 +2,13 @@
  * attempt, so such a task would go round for ever: these leases are counted apart, in a row. A lost task goes out after
  * the others of its job and alone, so that of those that a worker held no other is taken for the one that ended it.
  *
- * The count is this process's: a worker of which nothing was heard since the start is not counted, and a daemon that is
- * started anew begins anew, which is at most so many workers more. */
+ * Where many tasks of a job do so each would take that many workers. So losses are counted for the job as well, in a
+ * row, by one rule: a lease counts that was granted after the worker of the last one that counted was last heard.
+ * Workers that go away together are one then, however many they are. Until a worker tells of one of its tasks, such a
+ * job goes out apart from others, so that a job counts what it was beside another one once at most.
+ *
+ * The counts are this process's: a worker of which nothing was heard since the start is not counted, and a daemon that
+ * is started anew begins anew, which is at most so many workers more. */
 #include "daemon/coord_priv.h"
 
 #include "proto/tensor_hash.h"
@@ -36,53 +41,141 @@ static void describe(uint32_t task, const struct task *t, char *buf, size_t cap)
         snprintf(buf, cap, "task %u", task);
 }
 
-int coord_lose(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, struct sl_error *e)
+/* Whether this loss is one more in a row of the job's. */
+static bool count_for_job(const struct worker *w, struct job *j, const struct task *t, uint64_t until)
+{
+
+    j->doubted = true;
+    for (uint32_t i = 0; i < w->n_held; i++) {
+        const struct task *beside = coord_task(w->held[i].job, w->held[i].task);
+
+        if (beside->granted_ms > until)
+            until = beside->granted_ms;
+    }
+    if (t->granted_ms <= j->lost_ms)
+        return false;
+    j->lost_ms = until;
+    j->losses++;
+    return true;
+}
+
+/* why: what the worker told; NULL: it went away without a word. */
+static int lose(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, const char *why, struct sl_error *e)
 {
     struct task *t = coord_task(j, task);
     char what[200], text[1024];
+    bool plans = task < SL_TASKS_MAX, ends;
 
-    if (!is_gone(c, w))
-        return coord_return(c, j, task, e);
     note_tensor(t, w, j, task);
     t->losses++;
-    j->any_lost |= task < SL_TASKS_MAX;
+    j->any_lost |= plans;
+    /* A GPU that fails is told at once, and its worker is back in seconds: no sooner than when a lease ran out. */
+    ends = plans && count_for_job(w, j, t, why ? c->now.run_ms + c->o.lease_ms : w->seen_ms) && j->losses >= c->o.losses;
     t->avoid = sl_xxh64(w->name, strlen(w->name));
-    t->not_before_ms = c->now.run_ms;
-    if (c->o.losses == 0 || t->losses < c->o.losses)
+    t->not_before_ms = c->now.run_ms + (why ? coord_backoff_ms(t->losses) : 0);
+    coord_turns_changed(c);
+    ends &= t->losses < c->o.losses; /* else it is this task */
+    if (c->o.losses == 0 || (t->losses < c->o.losses && !ends)) {
+        c->stats.failures += why != NULL;
         return coord_return(c, j, task, e);
+    }
     describe(task, t, what, sizeof what);
-    snprintf(text, sizeof text, "%s: %u workers in a row went away while they had it, %s the last; see its log and "
-             "whether its memory was enough, then 'sluice %s %llu' goes on", what, t->losses, w->name,
-             task == SL_TASK_DISCARD ? "cancel --discard" : "retry", (unsigned long long)j->id);
-    return coord_task_failed(c, w, j, task, -SL_EFAIL, LAST_ATTEMPT, text, e);
+    snprintf(text, sizeof text, "%s: %u workers in a row %s while they had it%s, %s the last%s%.500s; see its log%s, then "
+             "'sluice %s %llu' goes on", what, ends ? j->losses : t->losses, why ? "went away or lost a GPU" : "went away",
+             ends ? " or others of the job's, none of which was done" : "", w->name, why ? ": " : "", why ? why : "",
+             why ? "" : " and whether its memory was enough", task == SL_TASK_DISCARD ? "cancel --discard" : "retry", (unsigned long long)j->id);
+    j->losses = 0; /* what ended them is known */
+    return coord_task_failed(c, w, j, task, why ? -SL_EDEVICE : -SL_EFAIL, ends ? ENDS_JOB : LAST_ATTEMPT, text, e);
 }
 
-void coord_outlived(struct task *t)
+int coord_lose(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, struct sl_error *e)
 {
-    if (t)
-        t->losses = 0;
+    return is_gone(c, w) ? lose(c, w, j, task, NULL, e) : coord_return(c, j, task, e);
 }
 
-bool coord_is_suspect(struct job *j, uint32_t task)
+int coord_lose_gpu(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, const char *text,
+                   struct sl_error *e)
 {
-    return coord_task(j, task)->losses > 0;
+    coord_task(j, task)->gpu_failed = true;
+    SL_TRY(coord_event(c, "task_failed", j, task, w->name, e, "%s", text));
+    return lose(c, w, j, task, text, e);
 }
 
-/* It came first, with its like of the sweep's other jobs. */
-bool coord_has_suspect(const struct worker *w)
+void coord_outlived(struct job *j, uint32_t task)
 {
-    return w->n_held > 0 && coord_is_suspect(w->held[0].job, w->held[0].task);
+    struct task *t = j ? coord_task(j, task) : NULL;
+
+    if (!t)
+        return;
+    t->losses = 0;
+    if (task < SL_TASKS_MAX) {
+        j->losses = 0;
+        j->doubted = false;
+    }
+}
+
+/* One of the job's own may take long, so the first loss is taken for chance. */
+static bool goes_alone(struct job *j, uint32_t task)
+{
+    return coord_task(j, task)->losses > (task < SL_TASKS_MAX ? 0 : 1);
+}
+
+bool coord_is_alone(const struct worker *w)
+{
+    for (uint32_t i = 0; i < w->n_held; i++)
+        if (goes_alone(w->held[i].job, w->held[i].task))
+            return true;
+    return false;
+}
+
+bool coord_waits_long(const struct worker *w, struct job *j, uint32_t task)
+{
+    bool special = false;
+
+    for (uint32_t i = 0; i < w->n_held; i++)
+        special |= w->held[i].task >= SL_TASKS_MAX;
+    return special && goes_alone(j, task);
+}
+
+bool coord_goes_beside(const struct worker *w, struct job *j, uint32_t task)
+{
+    bool alone = goes_alone(j, task);
+
+    if (task >= SL_TASKS_MAX)
+        return !alone || w->n_held == 0;
+    for (uint32_t i = 0; i < w->n_held; i++) {
+        const struct held *h = &w->held[i];
+
+        if (h->task < SL_TASKS_MAX &&
+            (alone || ((j->doubted || h->job->doubted) && !coord_same_stream(h->job, j))))
+            return false;
+    }
+    return true;
+}
+
+/* A worker without a GPU may be given the job's tasks. */
+static bool has_cpu_worker(const struct sl_coord *c, const struct job *j)
+{
+    for (uint32_t i = 0; i < c->n_workers; i++) {
+        const struct worker *w = c->workers[i];
+
+        if (w->peer && !w->draining && strcmp(w->device, "cpu") == 0 && !coord_lacks(c, w, j))
+            return true;
+    }
+    return false;
 }
 
 int64_t coord_least_lost(const struct sl_coord *c, const struct job *j, const struct worker *w)
 {
+    bool leaves = strcmp(w->device, "cpu") != 0 && has_cpu_worker(c, j);
     int64_t best = -1;
 
     for (uint32_t s = 0; s < j->n_shards; s++)
         for (uint32_t i = 0; j->shards[s].ready && i < j->shards[s].n; i++) {
             uint32_t t = j->shards[s].first + i;
 
-            if (coord_grantable(c, &j->tasks[t], w) && (best < 0 || j->tasks[t].losses < j->tasks[best].losses))
+            if (coord_grantable(c, &j->tasks[t], w) && !(leaves && j->tasks[t].gpu_failed) &&
+                (best < 0 || j->tasks[t].losses < j->tasks[best].losses))
                 best = t;
         }
     return best;

@@ -20,6 +20,7 @@ struct task {
     bool exists;
     uint32_t shard, attempts;
     uint32_t losses;        /* workers in a row that went away with it; since the queue was read */
+    bool gpu_failed;        /* one of those told that its GPU failed */
     uint64_t epoch, src, out, checksum;
     struct worker *holder;  /* while leased */
     uint64_t granted_ms, not_before_ms, bytes_done;
@@ -62,6 +63,9 @@ struct job {
     uint64_t src_bytes, done_bytes, file_bytes;
     uint32_t stitch_rounds;
     bool any_lost;          /* a task of the plan may have losses */
+    bool doubted;           /* one was lost, and none was told of since: they go apart from other jobs' */
+    uint32_t losses;        /* of the plan's tasks, in a row; since the queue was read */
+    uint64_t lost_ms;       /* leases granted until then are the last of these losses */
     bool begun, begun_before; /* a prepare may have made files (its epoch is not 0); one before the last granted */
     double pass;            /* of its stream, for fair shares */
 };
@@ -328,19 +332,28 @@ void coord_forget_lacks(struct sl_coord *c, const struct job *j);
 /* The job's tasks are not for w: it lacks them, and another may have them. */
 bool coord_lacks(const struct sl_coord *c, const struct worker *w, const struct job *j);
 /* ---- coord_lost.c */
-/* Effect: the lease of w's task has run out: it is ready again, or quarantined when w is the last of so many workers in
- * a row that went away with it. Errors: those of the queue. */
+/* Effect: the lease of w's task has run out: it is ready again. When w is the last of so many workers in a row that
+ * went away with it, it is quarantined, or the job fails, when they went away with any of its tasks. Errors: those of
+ * the queue. */
 int coord_lose(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, struct sl_error *e) SL_MUST_USE;
-/* A worker that had the task lives. NULL is allowed. */
-void coord_outlived(struct task *t);
-/* The task was lost with a worker: it goes out after others, and alone. */
-bool coord_is_suspect(struct job *j, uint32_t task);
-/* The worker has such a task, and gets nothing beside it. */
-bool coord_has_suspect(const struct worker *w);
-/* Returns the suspect task of the plan that may go to w and was lost least often, or -1. */
+/* Effect: the same for a task at which w's GPU failed: it ends, as its text says, and begins anew. */
+int coord_lose_gpu(struct sl_coord *c, struct worker *w, struct job *j, uint32_t task, const char *text,
+                   struct sl_error *e) SL_MUST_USE;
+/* A worker that had the task lives. j NULL, and a task that is not there: nothing happens. */
+void coord_outlived(struct job *j, uint32_t task);
+/* The task may go out beside what the worker holds: what was lost with a worker goes alone, and
+ * a job of which something was lost apart from others. */
+bool coord_goes_beside(const struct worker *w, struct job *j, uint32_t task);
+/* The job's own task goes alone, and the worker has another such, which may take hours: it gets something else. */
+bool coord_waits_long(const struct worker *w, struct job *j, uint32_t task);
+/* The worker has a task that goes alone. */
+bool coord_is_alone(const struct worker *w);
+/* Returns the lost task of the plan that may go to w and was lost least often, or -1. */
 int64_t coord_least_lost(const struct sl_coord *c, const struct job *j, const struct worker *w);
 
 /* ---- coord_schedule.c */
+/* One job, or two of a sweep. */
+bool coord_same_stream(const struct job *a, const struct job *b);
 /* Whether some worker could be granted a task of the job now. */
 bool coord_runnable(const struct sl_coord *c, const struct job *j);
 /* Effect: grants tasks to the workers that asked for some, one each in turn. Errors: those of the queue. */
@@ -351,10 +364,12 @@ int coord_schedule(struct sl_coord *c, struct sl_error *e) SL_MUST_USE;
 int coord_on_hello(struct sl_coord *c, const struct sl_peer *from, const struct sl_msg *m,
                    const char *re, struct sl_error *e) SL_MUST_USE;
 /* ---- coord_work.c, coord_client.c: one message each */
-enum counted { NO_ATTEMPT, ATTEMPT, LAST_ATTEMPT };
+enum counted { NO_ATTEMPT, ATTEMPT, LAST_ATTEMPT, ENDS_JOB };
 /* Effect: a failure of a task that the worker holds: it is ready again or quarantined, and the job may have failed. */
 int coord_task_failed(struct sl_coord *c, const struct worker *w, struct job *j, uint32_t task, int code,
                       enum counted counts, const char *text, struct sl_error *e) SL_MUST_USE;
+/* How long a task rests that failed so often. */
+uint64_t coord_backoff_ms(uint32_t times);
 /* A worker's message. */
 int coord_on_work(struct sl_coord *c, struct session *s, const struct sl_msg *m,
                   struct sl_error *e) SL_MUST_USE;

@@ -17,7 +17,7 @@
  * again for each job. The rest is for those whose answers are on the way. */
 #define HELD_ENOUGH (SL_HELD_MAX / 2)
 
-static bool same_stream(const struct job *a, const struct job *b)
+bool coord_same_stream(const struct job *a, const struct job *b)
 {
     return a == b || (a->group && a->group == b->group);
 }
@@ -142,7 +142,7 @@ static int64_t pick_task(const struct sl_coord *c, struct job *j, const struct w
 
     if (coord_lacks(c, w, j))
         return -1;
-    if (special)
+    if (special && !coord_waits_long(w, j, special))
         return special;
     if (!coord_has_work(c, j))
         return -1;
@@ -186,7 +186,7 @@ static void charge(struct sl_coord *c, struct job *j, uint32_t task)
     c->vtime = share(c, j);
     j->pass = c->vtime;
     for (uint32_t i = 0; i < c->n_jobs; i++)
-        if (same_stream(c->jobs[i], j))
+        if (coord_same_stream(c->jobs[i], j))
             c->jobs[i]->pass = c->vtime + step;
 }
 
@@ -345,9 +345,9 @@ int coord_schedule(struct sl_coord *c, struct sl_error *e)
             uint32_t task = 0;
 
             if (!w->peer || w->draining || w->want == 0 || w->n_held + SL_SWEEP_MAX > HELD_ENOUGH ||
-                coord_has_suspect(w) || !(j = pick(c, w, workers, &task)))
+                coord_is_alone(w) || !(j = pick(c, w, workers, &task)))
                 continue;
-            if (coord_is_suspect(j, task) && w->n_held > 0) /* when it holds nothing else */
+            if (!coord_goes_beside(w, j, task)) /* when what it holds is done */
                 continue;
             SL_TRY(lease_all(c, w, j, task, e));
             any = true;

@@ -23,11 +23,16 @@ static int answer(struct sl_coord *c, const struct worker *w, const cJSON *t, co
     return coord_send(c, w->peer, &m, e);
 }
 
+uint64_t coord_backoff_ms(uint32_t times)
+{
+    uint64_t wait = times < 7 ? 1000ull << (times ? times - 1 : 0) : BACKOFF_MAX_MS;
+
+    return wait < BACKOFF_MAX_MS ? wait : BACKOFF_MAX_MS;
+}
+
 static void backoff(struct sl_coord *c, struct task *t, const struct worker *w)
 {
-    uint64_t wait = t->attempts < 7 ? 1000ull << (t->attempts ? t->attempts - 1 : 0) : BACKOFF_MAX_MS;
-
-    t->not_before_ms = c->now.run_ms + (wait < BACKOFF_MAX_MS ? wait : BACKOFF_MAX_MS);
+    t->not_before_ms = c->now.run_ms + coord_backoff_ms(t->attempts);
     t->avoid = sl_xxh64(w->name, strlen(w->name));
     coord_turns_changed(c);
 }
@@ -47,7 +52,7 @@ int coord_task_failed(struct sl_coord *c, const struct worker *w, struct job *j,
     const struct sl_task_failure f = {
         .worker = w->name, .code = code, .text = text, .counts = counts != NO_ATTEMPT,
         .untouched = task == SL_TASK_PREPARE && !j->begun,
-        .max_attempts = final || counts == LAST_ATTEMPT ? 1 : j->attempts, .max_workers = c->o.quarantine_workers,
+        .max_attempts = final || counts >= LAST_ATTEMPT ? 1 : j->attempts, .max_workers = c->o.quarantine_workers,
         .now_ms = c->now.wall_ms};
     enum sl_task_state state = SL_TASK_READY;
 
@@ -64,7 +69,7 @@ int coord_task_failed(struct sl_coord *c, const struct worker *w, struct job *j,
     if (sl_job_ended(j->state) || j->state == SL_JOB_HELD || state == SL_TASK_READY)
         return 0;
     j->code = code;
-    if (task >= SL_TASKS_MAX || final) {
+    if (task >= SL_TASKS_MAX || final || counts == ENDS_JOB) {
         char why[1024];
 
         if (final || coord_advises(text))
@@ -300,8 +305,8 @@ static int on_task_message(struct sl_coord *c, struct worker *w, const struct sl
     struct job *j = coord_job(c, id);
     struct task *t = j ? coord_task(j, task) : NULL;
 
-    if (m->id != SL_M_GIVEBACK)
-        coord_outlived(t);
+    if (m->id == SL_M_RESULT || (m->id == SL_M_FAIL && sl_get_uint(m->tree, "code", 1) != -SL_EDEVICE))
+        coord_outlived(j, task);
     if (!t || t->state != SL_TASK_LEASED || t->holder != w ||
         t->epoch != sl_get_uint(m->tree, "epoch", 0)) {
         /* The acknowledgement of a result that was committed may have been lost. */
@@ -315,9 +320,12 @@ static int on_task_message(struct sl_coord *c, struct worker *w, const struct sl
     c->changes++;
     if (m->id == SL_M_RESULT)
         return on_result(c, w, j, task, m->tree, e);
-    if (m->id == SL_M_FAIL)
+    if (m->id == SL_M_FAIL && sl_get_uint(m->tree, "code", 1) != -SL_EDEVICE)
         return on_fail(c, w, j, task, m->tree, e);
-    SL_TRY(coord_return(c, j, task, e));
+    if (m->id == SL_M_FAIL)
+        SL_TRY(coord_lose_gpu(c, w, j, task, sl_get_str(m->tree, "text"), e));
+    else
+        SL_TRY(coord_return(c, j, task, e));
     return answer(c, w, m->tree, NULL, 0, e);
 }
 

@@ -23,7 +23,7 @@ struct sl_coord_opts {
     uint32_t lease_ms;           /* 0: 60000 */
     uint32_t attempts;           /* of a task, when the job says none; 0: 5 */
     uint32_t quarantine_workers; /* 0: 3 */
-    uint32_t losses;             /* workers in a row that go away with a task before it is set aside; 0: any number */
+    uint32_t losses;             /* workers in a row that go away with a task before it is set aside, or with tasks of a job before that fails; 0: any number */
     const char *version;         /* of the program */
     const char *bytes_version;   /* SL_BYTES_VERSION; NULL: workers of any are taken */
     const char *daemon_id;       /* 32 hex digits, random */

@@ -17,7 +17,7 @@ static const struct sl_config_option options[] = {
     {"heartbeat", 0, SL_CONFIG_HEARTBEAT, "TIME", "a peer silent for four times as long is lost (5s)"},
     {"attempts", 0, SL_CONFIG_ATTEMPTS, "N", "failures after which a task is set aside (5)"},
     {"quarantine-workers", 0, SL_CONFIG_QUARANTINE_WORKERS, "N", "workers on which a task fails before it is set aside (3)"},
-    {"losses", 0, SL_CONFIG_LOSSES, "N", "workers in a row that go away with a task before it is set aside (10); 0: any number"},
+    {"losses", 0, SL_CONFIG_LOSSES, "N", "workers in a row that go away with a task before it is set aside, or with tasks of a job before that fails (10); 0: any number"},
     {"metrics", 0, SL_CONFIG_METRICS, "ADDRESS:PORT", "/metrics, /healthz and /readyz, or off"},
     {"metrics-remote", 0, SL_CONFIG_METRICS_REMOTE, NULL, "metrics on an address other than loopback"},
 };

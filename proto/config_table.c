@@ -41,7 +41,8 @@ static const struct sl_config_info keys[SL_CONFIG_KEYS] = {
         SL_CONFIG_IS_NUMBER, false, 1, 1000, NULL, "3",
         "different workers on which a task fails before it is quarantined"},
     [SL_CONFIG_LOSSES] = {"daemon", "losses", "SLUICE_LOSSES", SL_CONFIG_IS_NUMBER, false, 0, 1000,
-        NULL, "10", "workers in a row that go away with a task before it is quarantined; 0: any number"},
+        NULL, "10", "workers in a row that go away with a task before it is quarantined, or with tasks of a job before that "
+        "fails; 0: any number"},
     [SL_CONFIG_DEVICE] = {"worker", "device", "SLUICE_DEVICE", SL_CONFIG_IS_DEVICE, false, 0, 0,
         NULL, "auto", "auto, cpu, or cuda:N"},
     [SL_CONFIG_THREADS] = {"worker", "threads", "SLUICE_THREADS", SL_CONFIG_IS_NUMBER, false,

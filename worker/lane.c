@@ -50,10 +50,8 @@ void lane_conclude(struct sl_lane *l, struct sl_work *w, enum sl_outcome_kind ki
 {
     struct sl_outcome *o = new_outcome(l);
 
-    if (kind == SL_OUTCOME_FAIL && why->code == SL_EDEVICE) { /* no fault of the task's */
+    if (kind == SL_OUTCOME_FAIL && why->code == SL_EDEVICE)
         lose(l, why);
-        kind = SL_OUTCOME_GIVEBACK;
-    }
     if (o) {
         *o = (struct sl_outcome){.job = w->job, .task = w->task, .epoch = w->epoch, .kind = kind,
                                  .bytes = bytes, .checksum = checksum,

@@ -18,7 +18,8 @@ spit($says, "312600 61 1500000000\n");
 
 my $source = File::Temp::tempdir('/tmp/sluice_XXXXXX', CLEANUP => 1) . '/src';
 checkpoint($source, qw(--preset demo --layers 3 --hidden 512 --inter 1024 --moe-inter 256 --experts 4 --groups 1 --groups-used 1 --used 2));
-service_setup(daemon => { metrics => '127.0.0.1:0' }, source => $source, sluice => { root => '/tmp' });
+my $LOSSES = 3;
+service_setup(daemon => { metrics => '127.0.0.1:0', losses => $LOSSES, lease => '1s' }, source => $source, sluice => { root => '/tmp' });
 start_one('daemon');
 ok(wait_daemon(), 'a daemon') or die('no daemon');
 
@@ -96,6 +97,25 @@ my %sums = map { sha256("$OUT/" . prefix_of($_->{id}) . ".gguf") => 1 } @made;
 is(scalar keys %sums, 1, 'whatever failed: the same bytes');
 run_ok('on the processor', $SLUICE, 'convert', $source, '-o', "$RUN/one.gguf", '--recipe', 'q4_k_m');
 is((keys %sums)[0], sha256("$RUN/one.gguf"), 'which are those of the processor');
+
+# One that fails whenever it is started ends the job, in the end.
+my $id = submit(demo_spec('always'));
+my $died = 0;
+while ($died < 10 * $LOSSES && !has_ended(job($id))) {
+    gpu_worker('w4', 'cuda:0', SLUICE_EMULATED => 'run=1');
+    is(ended('w4', 30), 10, 'one that fails each time') or last;
+    $died++;
+}
+my $j = wait_job($id, 10);
+is_state($j, 'failed', 'a GPU that fails each time ends the job');
+cmp_ok($died, '>=', $LOSSES, 'not before so many have failed');
+ok($j->{code} == 10 && $j->{error} =~ /: $LOSSES workers in a row went away or lost a GPU while they had it.*, w4 the last: .*uncorrectable ECC error.*'sluice retry $id' goes on/,
+    'with the reason') or diag(explain($j));
+gpu_worker('w4', 'cuda:0');
+run_ok('retry', $SLUICE, 'retry', $id);
+is_state(wait_job($id, 60), 'succeeded', 'with one that works it goes on');
+is(sha256("$OUT/always.gguf"), (keys %sums)[0], 'to the same file');
+is(stop_one('w4'), 0, 'which ends in order');
 
 # The unit starts such a worker again, but not one that was called wrongly.
 my $unit = slurp("$TOP/systemd/sluice-worker\@.service");

@@ -45,17 +45,45 @@ start_one('again');
 run_ok('retry', $SLUICE, 'retry', $id);
 is_state(wait_job($id, 60), 'succeeded', 'with a worker that stays it goes on');
 is(sha256("$OUT/lost.gguf"), sha256("$RUN/ref.gguf"), 'to the same file');
+stop_one('again');
+
+# ---- each of a job's tasks ends its worker: as many workers as one such task would take. Those that go together are one.
+fault(hold => 1, path => "$RUN/src/", from => 200_000);
+$id = submit(demo_spec('all'));
+my $until_held = sub { my @w = @_; start_one($_, env => faults_env(), args => ['--io', 'pread']) for @w; return has_workers(@w) && await_held(sub { has_ended(job($id)) }) };
+ok($until_held->(map { "t$_" } 1 .. 4), 'workers, of which each has some');
+until_job($id, 10, sub { $_[0]{leased} >= 8 });
+signal_one("t$_", 'KILL') for 1 .. 4;
+ended("t$_", 10) for 1 .. 4;
+fault(held => [0]);
+is(scalar(grep { $_->{state} eq 'running' } until_job($id, 20, sub { !$_[0]{leased} })), 1, 'four that die together do not end it');
+for my $n (2 .. $LOSSES) {
+    ok($until_held->("u$n"), "u$n is at it") or last;
+    sleep 0.5;
+    kill_one("u$n");
+    fault(held => [0]);
+}
+$j = wait_job($id, 20);
+is_state($j, 'failed', 'one after the other they do');
+like($j->{error}, qr/: $LOSSES workers in a row went away while they had it or others of the job's, none of which was done, u$LOSSES the last; /,
+    'and it says so');
+cmp_ok($j->{done}, '<', $j->{tasks} / 2, 'without most of its tasks being tried');
+no_fault();
+start_one('back');
+run_ok('retry', $SLUICE, 'retry', $id);
+is_state(wait_job($id, 60), 'succeeded', 'with a worker that stays it goes on');
+is(sha256("$OUT/all.gguf"), sha256("$RUN/ref.gguf"), 'to the same file');
 
 # ---- one that may take too little memory for a job leaves it to others
 start_one('small', cmd => ["$BUILD/sluice-worker", '--name', 'small', '--threads', 512, '--mem', '64Mi']);
-ok(has_workers(qw(small again)), 'a worker with much memory, and one with little');
+ok(has_workers(qw(small back)), 'a worker with much memory, and one with little');
 $id = submit(demo_spec('memory'));
 is_state(wait_job($id, 60), 'succeeded', 'its job is done');
 is(sha256("$OUT/memory.gguf"), sha256("$RUN/ref.gguf"), 'by the other one');
 my @said = events($id, qr/^task_failed$/);
 ok(@said == 1 && $said[0]{worker} eq 'small' && $said[0]{text} =~ / and 512 threads: \d+ MiB are needed$/, 'the small one tried once')
     or diag(explain(\@said));
-stop_one('again');
+stop_one('back');
 $j = wait_job(submit(demo_spec('alone')), 20);
 ok($j->{state} eq 'failed' && $j->{code} == 2 && $j->{error} =~ / and 512 threads: \d+ MiB are needed$/, 'with nobody else the job fails')
     or diag(explain($j));
