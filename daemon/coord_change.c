@@ -106,6 +106,8 @@ static int set_cancelled(struct ask *a, struct job *j, struct sl_error *e)
     char why[96];
 
     snprintf(why, sizeof why, "cancelled by %s", a->s->user);
+    if (j->state == SL_JOB_CANCELLED)
+        return coord_set_error(a->c, j, why, e);
     return coord_set_state(a->c, j, SL_JOB_CANCELLED, -SL_EFAIL, why, e);
 }
 
@@ -140,8 +142,7 @@ static int discard(struct ask *a, struct job *j, uint64_t id, bool *did, struct 
     SL_TRY(add_special(a, j, SL_TASK_DISCARD, e));
     a->c->changes++;
     SL_TRY(coord_event(a->c, "set", j, -1, NULL, e, "by %s discard", a->s->user));
-    return j->state == SL_JOB_CANCELLED
-           ? 0 : set_cancelled(a, j, e);
+    return set_cancelled(a, j, e);
 }
 
 static bool has_string(const cJSON *list, const char *text)

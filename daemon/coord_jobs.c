@@ -464,6 +464,15 @@ int coord_set_state(struct sl_coord *c, struct job *j, enum sl_job_state s, int 
     return sl_job_ended(s) ? coord_tell_waiters(c, j, e) : 0;
 }
 
+int coord_set_error(struct sl_coord *c, struct job *j, const char *error, struct sl_error *e)
+{
+    SL_TRY(sl_queue_set_state(c->q, j->id, j->state, j->code, error, j->ended_ms, e));
+    snprintf(j->error, sizeof j->error, "%s", error);
+    j->tx = c->tx;
+    c->changes++;
+    return 0;
+}
+
 int coord_revoke_from(struct sl_coord *c, struct worker *w, struct job *j, const char *why, struct sl_error *e)
 {
     uint64_t tasks[SL_HELD_MAX];

@@ -276,6 +276,8 @@ int coord_return(struct sl_coord *c, struct job *j, uint32_t task, struct sl_err
 /* Effect: the job's state, in memory and in the queue, with an event; code and error of a failed one. */
 int coord_set_state(struct sl_coord *c, struct job *j, enum sl_job_state s, int code,
                     const char *error, struct sl_error *e) SL_MUST_USE;
+/* Effect: another error of a job that has ended, as it ended and when. */
+int coord_set_error(struct sl_coord *c, struct job *j, const char *error, struct sl_error *e) SL_MUST_USE;
 /* The job is held: its error says by whom and since when, and is shown as its reason. */
 int coord_hold(struct sl_coord *c, struct job *j, const char *user, struct sl_error *e) SL_MUST_USE;
 /* Takes the leases of a job back, one worker's or all, and tells who had them. */

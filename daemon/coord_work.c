@@ -43,6 +43,18 @@ static bool says_never(int code)
     return code == -SL_EUSAGE || code == -SL_EUNSUPPORTED;
 }
 
+/* The job tells who cancelled it, and now that this left files. */
+static int give_up_discard(struct sl_coord *c, struct job *j, const char *text, struct sl_error *e)
+{
+    char why[1024];
+    int n = snprintf(why, sizeof why, "%.*s; its unfinished files are still there: %.700s", (int)strcspn(j->error, ";"), j->error,
+                     text);
+
+    if (!strstr(text, "cancel --discard"))
+        snprintf(why + n, sizeof why - (size_t)n, " ('sluice cancel --discard %llu' tries again)", (unsigned long long)j->id);
+    return coord_set_error(c, j, why, e);
+}
+
 int coord_task_failed(struct sl_coord *c, const struct worker *w, struct job *j, uint32_t task, int code,
                       enum counted counts, const char *text, struct sl_error *e)
 {
@@ -66,6 +78,8 @@ int coord_task_failed(struct sl_coord *c, const struct worker *w, struct job *j,
         t->avoid = 0;
     SL_TRY(coord_event(c, state == SL_TASK_READY ? "task_failed" : "quarantined", j, task, w->name, e,
                        "%s", text));
+    if (task == SL_TASK_DISCARD && state == SL_TASK_QUARANTINED)
+        return give_up_discard(c, j, text, e);
     if (sl_job_ended(j->state) || j->state == SL_JOB_HELD || state == SL_TASK_READY)
         return 0;
     j->code = code;

@@ -395,6 +395,23 @@ start_one('w1', %under);
 is_emptied($OUT, 'which the worker that lacks the folder leaves to another one');
 stop_one('w2');
 
+# Nobody has the folder: it is given up, which the job tells, and asked for again.
+$id = submit(demo_spec('given-up'), manual_stitch => JSON::PP::true, attempts => 2);
+is_state(until_job($id, 60, sub { $_[0]{state} eq 'stitching' }), 'stitching', 'all but the stitch');
+stop_one('w1');
+start_one('w2', args => ['--root', "$RUN/elsewhere"]);
+has_workers('w2') or die('no worker');
+run_ok('cancel --discard', $SLUICE, 'cancel', '--discard', $id);
+$j = until_job($id, 20, sub { $_[0]{quarantined} });
+like($j->{error}, qr{^cancelled by \S+; its unfinished files are still there: \Q$OUT\E: lies outside .* \('sluice cancel --discard $id' tries again\)$}, 'history tells that files are left');
+like(run($SLUICE, 'history', '-o', 'id,reason')->{out}, qr/^ *$id +cancelled by .*; its unfinished files are still there: /m, 'as its reason');
+start_one('w1', %under);
+has_workers(qw(w1 w2)) or die('no workers');
+run_ok('again', $SLUICE, 'cancel', '--discard', $id);
+is_emptied($OUT, 'with a worker that has it');
+like(job($id)->{error}, qr/^cancelled by \S+$/, 'nothing is left, and it says so');
+stop_one('w2');
+
 # ---- verify reads the source as the other tasks do: not from outside the roots
 $id = submit(demo_spec('outside'));
 is_state(wait_job($id, 60), 'succeeded', 'a job whose source lies where it may');

@@ -230,6 +230,7 @@ static void a_removal_ends(void **state)
     for (unsigned times = 0; times < 2; times++) {
         say(w, C, "{\"v\":3,\"m\":\"cancel\",\"jobs\":[1],\"discard\":true}");
         expect(w, C, SL_M_DONE);
+        assert_string_equal(error_of(w, 1), "cancelled by u");
         for (unsigned p = 1; p <= LOSSES; p++) {
             worker(w, p);
             pull(w, p, 1);
@@ -242,6 +243,10 @@ static void a_removal_ends(void **state)
         events = sl_get(expect(w, C, SL_M_LOG), "events");
         text = sl_get_str(cJSON_GetArrayItem(events, cJSON_GetArraySize(events) - 1), "text");
         if (!strstr(text, "then 'sluice cancel --discard 1' goes on"))
+            fail_msg("%s", text);
+        text = error_of(w, 1);
+        if (!strstr(text, "cancelled by u; its unfinished files are still there: discard: 3 workers in a row ") ||
+            strstr(strstr(text, "cancel --discard") + 1, "cancel --discard"))
             fail_msg("%s", text);
     }
     assert_true(is_forgotten(w));
