@@ -153,7 +153,8 @@ bool coord_goes_beside(const struct worker *w, struct job *j, uint32_t task)
     return true;
 }
 
-/* A worker without a GPU may be given the job's tasks. */
+/* A worker without a GPU may be given the job's tasks. It is slower by far, so one GPU that fails at whatever it gets
+ * sends nobody there: two have to fail in a row. */
 static bool has_cpu_worker(const struct sl_coord *c, const struct job *j)
 {
     for (uint32_t i = 0; i < c->n_workers; i++) {
@@ -174,7 +175,7 @@ int64_t coord_least_lost(const struct sl_coord *c, const struct job *j, const st
         for (uint32_t i = 0; j->shards[s].ready && i < j->shards[s].n; i++) {
             uint32_t t = j->shards[s].first + i;
 
-            if (coord_grantable(c, &j->tasks[t], w) && !(leaves && j->tasks[t].gpu_failed) &&
+            if (coord_grantable(c, &j->tasks[t], w) && !(leaves && j->tasks[t].gpu_failed && j->tasks[t].losses > 1) &&
                 (best < 0 || j->tasks[t].losses < j->tasks[best].losses))
                 best = t;
         }
