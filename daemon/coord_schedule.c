@@ -190,12 +190,14 @@ static void charge(struct sl_coord *c, struct job *j, uint32_t task)
             c->jobs[i]->pass = c->vtime + step;
 }
 
-/* The same place of the source for another recipe of the sweep. */
+/* The same place of the source for another recipe of the sweep; not what was lost beside what was not, which goes
+ * beside others. */
 static bool twin(const struct sl_coord *c, const struct worker *w, const struct job *j, const struct job *k,
                  uint32_t task)
 {
     return k != j && k->group == j->group && k->state == SL_JOB_RUNNING && k->n_tasks == j->n_tasks &&
-           k->tasks[task].src == j->tasks[task].src && coord_started(k) && coord_grantable(c, &k->tasks[task], w) &&
+           k->tasks[task].src == j->tasks[task].src && (k->tasks[task].losses == 0 || j->tasks[task].losses > 0) &&
+           coord_started(k) && coord_grantable(c, &k->tasks[task], w) &&
            !coord_lacks(c, w, k);
 }
 

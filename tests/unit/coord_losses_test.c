@@ -315,6 +315,37 @@ static void a_gpu_that_always_fails_ends_the_job(void **state)
                            "none of which was done, n1 the last: no luck; "));
 }
 
+/* Of a sweep's two tasks of one number one failed, which told of it, before its worker went away with the other. */
+static void what_was_lost_goes_alone_in_a_sweep(void **state)
+{
+    struct world *w = *state;
+    char spec[2][400];
+    struct got g[8];
+
+    again(w);
+    worker(w, 1);
+    for (unsigned i = 0; i < 2; i++)
+        snprintf(spec[i], sizeof spec[i], world_spec, "m", i ? "b" : "a");
+    say(w, C, "{\"v\":3,\"m\":\"submit\",\"key\":\"s\",\"specs\":[%s,%s]}", spec[0], spec[1]);
+    pull(w, 1, 2);
+    assert_int_equal(granted(w, 1, g, 8), 2);
+    prepared(w, 1, g[0], 2, 2);
+    prepared(w, 1, g[1], 2, 2);
+    pull(w, 1, 1);
+    assert_int_equal(granted(w, 1, g, 8), 2);
+    assert_true(g[0].task == g[1].task);
+    failed(w, 1, g[0], 1, "");
+    pass_lease(w);
+    worker(w, 2);
+    pull(w, 2, 4);
+    assert_int_equal(granted(w, 2, g, 8), 3);
+    for (unsigned i = 0; i < 3; i++)
+        result(w, 2, g[i]);
+    pull(w, 2, 4);
+    assert_int_equal(granted(w, 2, g, 8), 2); /* and the other's stitch */
+    assert_true((g[0].task < SL_TASKS_MAX) != (g[1].task < SL_TASKS_MAX));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -324,6 +355,7 @@ int main(void)
         TEST(what_is_done_clears_its_job),
         TEST(a_job_beside_it_is_not_taken_for_it),
         TEST(what_takes_long_stands_in_nobodys_way),
+        TEST(what_was_lost_goes_alone_in_a_sweep),
         TEST(a_gpu_that_fails_counts_too),
         TEST(a_gpu_that_always_fails_ends_the_job),
     };
