@@ -311,7 +311,7 @@ static const struct sl_arch *const archs[] = {&sl_arch_deepseek2, &sl_arch_deeps
                                             &sl_arch_glm_dsa, &sl_arch_glm4_moe, &sl_arch_glm_flash, &sl_arch_mimo2,
                                             &sl_arch_minimax_m2, &sl_arch_minimax_m3, &sl_arch_qwen2, &sl_arch_qwen3, &sl_arch_qwen3moe,
                                             &sl_arch_qwen3next, &sl_arch_qwen35, &sl_arch_qwen35moe, &sl_arch_step35,
-                                            &sl_arch_llama, &sl_arch_bailing2, &sl_arch_mistral_large3};
+                                            &sl_arch_llama, &sl_arch_bailing2, &sl_arch_mistral_large3, &sl_arch_llama4};
 #define N_ARCHS (sizeof archs / sizeof *archs)
 
 static int unsupported(const char *class, struct sl_error *e)
@@ -389,7 +389,7 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
         if (strcmp(dtype, dtypes[i].name) == 0)
             p->dtype = dtypes[i].dtype;
     p->mxfp8 = method && strcmp(method, "mxfp8") == 0;
-    p->fp8 = p->mxfp8 || (method && strcmp(method, "fp8") == 0) || (modelopt && algo && strncmp(algo, "FP8", 3) == 0);
+    p->fp8 = p->mxfp8 || (method && (strcmp(method, "fp8") == 0 || strcmp(method, "fbgemm_fp8") == 0)) || (modelopt && algo && strncmp(algo, "FP8", 3) == 0);
     if (packed && format && (strcmp(format, "float-quantized") == 0 || strcmp(format, "naive-quantized") == 0))
         p->fp8 = true;
     if (modelopt && !p->fp8 && !sl_arch_modelopt_nvfp4(q))
@@ -397,7 +397,7 @@ static int read_dtypes(struct sl_params *p, struct sl_error *e)
                        "supported of it: FP8, NVFP4", algo ? algo : "(none)");
     if (!none && !p->fp8 && !packed && !modelopt && !int8)
         return sl_fail(e, SL_EUNSUPPORTED, "config.json: quantization_config.quant_method '%.60s' is "
-                       "not supported; supported: fp8, mxfp8, blockwise_int8, w8a8_int8, modelopt, compressed-tensors, and checkpoints that are not quantized",
+                       "not supported; supported: fp8, fbgemm_fp8, mxfp8, blockwise_int8, w8a8_int8, modelopt, compressed-tensors, and checkpoints that are not quantized",
                        method ? method : "(none)");
     return 0;
 }

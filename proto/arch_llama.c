@@ -108,7 +108,7 @@ int sl_arch_llama3(struct sl_params *p, struct sl_llama3 *s, struct sl_error *e)
     SL_TRY(sl_config_float(p->rope, "rope_scaling.", "high_freq_factor", &s->high, e));
     SL_TRY(sl_config_float(p->config, "", "original_max_position_embeddings", &s->old, e));
     SL_TRY(sl_config_float(p->rope, "rope_scaling.", "original_max_position_embeddings", &s->old, e));
-    if (s->factor <= 0 || s->low <= 0 || s->high <= s->low || s->old < 1)
+    if (s->factor <= 0 || s->low <= 0 || s->high < s->low || s->old < 1)
         return sl_fail(e, SL_ESOURCE, "config.json: rope_scaling of type llama3 has absurd values: "
                        "factor %g, low_freq_factor %g, high_freq_factor %g, original context %g",
                        s->factor, s->low, s->high, s->old);
@@ -120,10 +120,19 @@ int sl_arch_llama3(struct sl_params *p, struct sl_llama3 *s, struct sl_error *e)
     return 0;
 }
 
-static int derive(struct sl_params *p, struct sl_error *e)
+int sl_arch_llama3_freqs(struct sl_params *p, struct sl_error *e)
 {
     struct sl_llama3 s;
 
+    if (!p->rope_type || strcmp(p->rope_type, "llama3") != 0)
+        return 0;
+    SL_TRY(sl_arch_llama3(p, &s, e));
+    fill_freqs(p, &s);
+    return 0;
+}
+
+static int derive(struct sl_params *p, struct sl_error *e)
+{
     if (!p->num[SL_N_CTX].have)
         sl_num_set(p, SL_N_CTX, 2048); /* the configuration class's own */
     SL_TRY(sl_arch_plain_attention(p, e));
@@ -139,11 +148,7 @@ static int derive(struct sl_params *p, struct sl_error *e)
         p->when |= SL_W_BIAS | SL_W_OBIAS;
     if (sl_config_bool(p->config, "mlp_bias", false))
         p->when |= SL_W_FBIAS;
-    if (!p->rope_type || strcmp(p->rope_type, "llama3") != 0)
-        return 0;
-    SL_TRY(sl_arch_llama3(p, &s, e));
-    fill_freqs(p, &s);
-    return 0;
+    return sl_arch_llama3_freqs(p, e);
 }
 
 static const char *const classes[] = {"LlamaForCausalLM", NULL};

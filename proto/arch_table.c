@@ -193,7 +193,8 @@ int sl_arch_keys(const struct sl_params *p, struct sl_kvs *kvs, struct sl_error 
 
 uint32_t sl_arch_layer_facts(const struct sl_params *p, uint64_t i)
 {
-    uint8_t kind = p->has_kinds ? p->kinds[i] : i < p->num[SL_N_DENSE].u ? SL_LAYER_DENSE : 0;
+    uint64_t step = p->num[SL_N_MOE_STEP].u;
+    uint8_t kind = p->has_kinds ? p->kinds[i] : i < p->num[SL_N_DENSE].u || (step && (i + 1) % step) ? SL_LAYER_DENSE : 0;
     bool dense = !p->num[SL_N_EXPERT].have || (kind & SL_LAYER_DENSE);
     bool shared = i < p->n_indexer_types && !p->indexer_full[i], hashed = i < p->num[SL_N_HASHED].u;
     int32_t ratio = i < p->n_ratios ? p->ratios[i] : 0;

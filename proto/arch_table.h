@@ -35,7 +35,7 @@ enum sl_num {
     SL_N_HASHED, SL_N_EMBD_OUT, SL_N_GATING_LATE, SL_N_INDEX_BLOCK, SL_N_INDEX_LOCAL,
     SL_N_SECTIONS, SL_N_SECTIONS_LATE, SL_N_CONV, SL_N_LINEAR_DIM, SL_N_LINEAR_KEYS, SL_N_LINEAR_VALUES, SL_N_LINEAR_ROWS,
     SL_N_FULL_EVERY, SL_N_KDA_BOUND, SL_N_LATENT_KEY, SL_N_SITU_BETA, SL_N_SITU_LINEAR_BETA, SL_N_RES_BLOCK,
-    SL_N_ROPE_THETA_WINDOW, SL_N_RMS_EPS_LATE, SL_N_VALUE_SCALE, SL_N_MOE_EVERY, SL_N_CLAMPS, SL_N_CLAMPS_SHARED,
+    SL_N_ROPE_THETA_WINDOW, SL_N_RMS_EPS_LATE, SL_N_VALUE_SCALE, SL_N_MOE_EVERY, SL_N_MOE_STEP, SL_N_CLAMPS, SL_N_CLAMPS_SHARED,
     SL_N_ROPE_FACTOR_LATE, SL_N_ROPE_ORIG_LATE, SL_N_YARN_FAST_LATE, SL_N_YARN_SLOW_LATE, SL_N_TEMPERATURE, SL_N_TEMPERATURE_LENGTH,
     /* in no key */
     SL_N_HEAD_KV_SRC, /* num_key_value_heads; SL_N_HEAD_KV is what the GGUF says */
@@ -183,6 +183,7 @@ enum sl_tokens {
     SL_TOKENS_MINIMAX, /* the one with MiniMax-M2's pre-tokenizer */
     SL_TOKENS_TEKKEN,  /* Mistral's own file */
     SL_TOKENS_LING,    /* Ling's pre-tokenizer has the name of Ling 2.0's */
+    SL_TOKENS_LLAMA4,  /* one with the same rules as MiniMax-M2's */
     SL_TOKENS_V4,      /* V3's pre-tokenizer has another name where no token stands before every text */
 };
 
@@ -195,6 +196,8 @@ struct sl_arrangement {
     const struct sl_view *of_parts; /* of a source whose scales begin anew with each part: one for each of sl_scale_parts; NULL: it
                                        has no such form */
     bool stack;                 /* the output is a stack of all experts, of which each has the template's rows */
+    bool columns;               /* with `stack`: each expert's matrix lies transposed, its rows are columns of the source from ... */
+    uint64_t col0;              /* ... this one on */
     bool convolution;           /* the output has a dimension of 1 between columns and rows, and the source may have it */
 };
 
@@ -238,7 +241,7 @@ struct sl_arch {
 extern const struct sl_arch sl_arch_deepseek2, sl_arch_deepseek32, sl_arch_deepseek4, sl_arch_kimi_k3, sl_arch_glm_dsa,
     sl_arch_glm4_moe, sl_arch_glm_flash, sl_arch_mimo2, sl_arch_minimax_m2, sl_arch_minimax_m3, sl_arch_qwen2, sl_arch_qwen3,
     sl_arch_qwen3moe, sl_arch_qwen3next, sl_arch_qwen35, sl_arch_qwen35moe, sl_arch_step35, sl_arch_llama, sl_arch_bailing2,
-    sl_arch_mistral_large3;
+    sl_arch_mistral_large3, sl_arch_llama4;
 
 /* Effect: finds the architecture of a config.json and reads it. p->values is
  * the caller's (free) also after an error. Errors: SL_EUNSUPPORTED
@@ -339,6 +342,8 @@ struct sl_llama3 {
 /* Effect: reads it, and makes room for a number for each two of a head's rows, which the caller fills. Errors: SL_ESOURCE
  * (absurd values), SL_EFAIL (arch_llama.c). */
 int sl_arch_llama3(struct sl_params *p, struct sl_llama3 *s, struct sl_error *e) SL_MUST_USE;
+/* Effect: where rope_scaling is of that type, rope_freqs as Llama has them (arch_llama.c). Errors: the same. */
+int sl_arch_llama3_freqs(struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 
 /* Returns config.json's word for how experts are scored, NULL: none; *name = its entry, the first of the names that the converter knows. */
 const char *sl_arch_scoring(const struct sl_params *p, const char **name);

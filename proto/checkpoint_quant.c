@@ -61,7 +61,8 @@ static int read_block_size(struct sl_checkpoint *ck, struct sl_error *e)
     const cJSON *rows = block ? block->child : NULL;
     const char *strategy = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(group_weights(q), "strategy"));
 
-    ck->fp8_by_row = (strategy && strcmp(strategy, "channel") == 0) || is_text(method_of(q), "w8a8_int8");
+    ck->fp8_by_row = (strategy && strcmp(strategy, "channel") == 0) || is_text(method_of(q), "w8a8_int8") ||
+                     is_text(method_of(q), "fbgemm_fp8");
     if (!block || cJSON_IsNull(block))
         return 0;
     if (!cJSON_IsArray(block) || !rows || !rows->next || rows->next->next ||

@@ -246,6 +246,7 @@ static bool is_activation_scale(const char *name)
 {
     static const char *const suffixes[] = {
         ".activation_scale", "_activation_scale", ".input_scale", "_input_scale", ".input_global_scale",
+        ".input_scale_ub",
         ".output_scale", "_output_scale", ".q_scale", ".k_scale", ".v_scale", ".kv_scale",
     };
 

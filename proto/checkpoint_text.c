@@ -1,4 +1,4 @@
-/* Models that see and have a text model inside (Kimi-K2.5, K3, MiniMax-M3, Qwen3.5): the text model's entries are config.json's
+/* Models that see and have a text model inside (Kimi-K2.5, K3, Llama-4, MiniMax-M3, Qwen3.5): the text model's entries are config.json's
  * "text_config", its tensors have names of their own. */
 #include "proto/checkpoint_priv.h"
 
@@ -46,6 +46,7 @@ int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e)
 
     if (strcmp(class, "KimiK25ForConditionalGeneration") != 0 && strcmp(class, "KimiK3ForConditionalGeneration") != 0 &&
         strcmp(class, "MiniMaxM3SparseForConditionalGeneration") != 0 && strcmp(class, "Step3p7ForConditionalGeneration") != 0 &&
+        strcmp(class, "Llama4ForConditionalGeneration") != 0 &&
         !(strncmp(class, "Qwen3_5", 7) == 0 && text))
         return 0;
     if (!cJSON_IsObject(text))

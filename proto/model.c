@@ -215,6 +215,13 @@ static void set_dims(const struct build *b, const struct sl_tensor_tmpl *t, stru
         ne[2] = n[SL_N_HEAD].u;
         o->n_dims = 3;
     }
+    if (b->how.columns) {
+        o->transform = SL_K_B;
+        o->nope = (uint32_t)ne[0];
+        o->lora = ne[1];
+        o->col0 = b->how.col0;
+        o->heads = (uint32_t)ne[2];
+    }
     memcpy(o->ne, ne, sizeof ne);
     if (t->heads != SL_N_NONE)
         o->heads = (uint32_t)n[t->heads].u;
@@ -362,6 +369,7 @@ static void set_hparams(struct sl_hparams *hp, const struct sl_params *p)
     hp->n_head_kv = p->linear[0] ? 0 : n[p->kinds[0] & SL_LAYER_WINDOW ? SL_N_HEAD_KV_WINDOW : SL_N_HEAD_KV].u;
     hp->n_expert = n[SL_N_EXPERT].u;
     hp->n_layer_dense = n[SL_N_DENSE].u;
+    hp->moe_step = n[SL_N_MOE_STEP].u;
     hp->n_embd = n[SL_N_EMBD].u;
     hp->n_vocab = n[SL_N_VOCAB].u;
     hp->n_nextn = n[SL_N_NEXTN].u;

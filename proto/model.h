@@ -8,6 +8,8 @@
 
 #define SL_FINE 4     /* DeepSeek-V4's two ways to compress: tokens to one */
 #define SL_COARSE 128
+#define SL_LLAMA4_PERIOD 4      /* of so many layers of Llama-4 the last looks at all tokens, ... */
+#define SL_LLAMA4_CHUNK 8192    /* ... the others at chunks of so many */
 #define SL_KEY_PRUNED "sluice.pruned_layers" /* u32s: those of the source that an output lacks */
 
 enum sl_layout { SL_LAYOUT_MLA = 0, SL_LAYOUT_LEGACY = 1 };
@@ -18,7 +20,7 @@ enum sl_transform {
     SL_COPY = 0,  /* source elements in order (a stack of experts when n_src > 1) */
     SL_PERMUTE,   /* llama Q/K: output row h*d + 2j + t = source row h*d + t*(d/2) + j,
                      d = rows / heads, t in {0, 1} */
-    SL_K_B,       /* from kv_b_proj [heads * (nope + v), lora]: out[h][c][r] = src[h*(nope+v) + r][c],
+    SL_K_B,       /* from kv_b_proj [heads * (nope + v), cols]: out[h][c][r] = src[h*(nope+v) + r][col0 + c],
                      c < lora, r < nope */
     SL_V_B,       /* likewise: out[h][r][c] = src[h*(nope+v) + nope + r][c], r < v */
     SL_INLINE,    /* no source: F32 values in `values` (rope_freqs) */
@@ -59,7 +61,7 @@ struct sl_out_tensor {
     uint32_t first_src;    /* into sl_model.src */
     uint32_t n_src;
     uint32_t heads, nope, v_dim; /* for SL_PERMUTE and SL_IDS (heads), SL_K_B, SL_V_B */
-    uint64_t lora;
+    uint64_t lora, col0;         /* col0: of SL_K_B alone, which then has not all columns */
     const struct sl_view *view; /* SL_VIEW: owned by the model */
     enum sl_change change; /* of the values, before they are rounded or quantized */
     const float *values;   /* SL_INLINE: elems values, owned by the model */
@@ -77,6 +79,7 @@ struct sl_model_src {
 struct sl_hparams {
     uint64_t n_layer, n_head, n_head_kv; /* n_head_kv as the GGUF says, of the first layer */
     uint64_t n_expert, n_layer_dense, n_dense_last; /* dense layers before those with experts, and behind them */
+    uint64_t moe_step;    /* layer i has experts where this divides i + 1; 0: in all of the others */
     uint64_t n_embd, n_vocab;
     uint64_t kv_lora, rope_dim, head_k, head_v; /* per head, not the MLA-compressed sizes */
     uint64_t window, n_fine, n_coarse; /* tokens looked at one by one, 0: all; layers that besides look at tokens

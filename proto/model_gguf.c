@@ -213,6 +213,23 @@ static void set_dense_last(struct sl_model *m)
             hp->n_dense_last = 0;
 }
 
+/* Llama-4's layers have no list; a key may say that all look at all tokens. */
+static int set_chunked(struct sl_model *m, struct sl_error *e)
+{
+    struct sl_hparams *hp = &m->hp;
+
+    if (!hp->n_layer || !number(m, "attention.sliding_window", SL_LLAMA4_CHUNK))
+        return 0;
+    m->near = calloc(hp->n_layer, 1);
+    if (!m->near)
+        return sl_fail(e, SL_EFAIL, "out of memory for %" PRIu64 " layers", hp->n_layer);
+    hp->near_window = SL_LLAMA4_CHUNK;
+    hp->n_head_kv_near = hp->n_head_kv_far = hp->n_head_kv;
+    for (uint64_t i = 0; i < hp->n_layer; i++)
+        m->near[i] = (i + 1) % SL_LLAMA4_PERIOD != 0;
+    return 0;
+}
+
 int sl_model_set_near(struct sl_model *m, struct sl_error *e)
 {
     bool step = strcmp(m->arch, sl_arch_step35.name) == 0;
@@ -220,6 +237,8 @@ int sl_model_set_near(struct sl_model *m, struct sl_error *e)
     const uint8_t *heads = layer_list(m, "attention.head_count_kv", SL_KV_I32);
     struct sl_hparams *hp = &m->hp;
 
+    if (strcmp(m->arch, sl_arch_llama4.name) == 0)
+        return set_chunked(m, e);
     if ((!step && strcmp(m->arch, sl_arch_mimo2.name) != 0) || !windows || !heads || !hp->n_layer)
         return 0;
     m->near = calloc(hp->n_layer, 1);
@@ -280,6 +299,7 @@ static void set_hparams(struct sl_model *m)
     hp->n_head_kv = number(m, "attention.head_count_kv", hp->n_head);
     hp->n_expert = number(m, "expert_count", 0);
     hp->n_layer_dense = number(m, "leading_dense_block_count", strcmp(m->arch, sl_arch_mimo2.name) == 0 ? dense_layers(m) : 0);
+    hp->moe_step = number(m, "interleave_moe_layer_step", 0);
     hp->n_embd = number(m, "embedding_length", 0);
     hp->kv_lora = number(m, "attention.kv_lora_rank", 0);
     hp->n_vocab = number(m, "vocab_size", tokens ? tokens->n : 0);

@@ -10,7 +10,7 @@ void sl_model_source_size(const struct sl_params *p, const struct sl_tensor_tmpl
                           uint64_t *rows, uint64_t *cols)
 {
     *rows = how->shape[0] ? how->shape[0] * how->shape[1] : how->rows ? how->rows : p->num[t->rows].u;
-    *cols = p->num[t->cols].u;
+    *cols = how->shape[0] ? how->shape[2] : p->num[t->cols].u;
 }
 
 /* ---- what the checkpoint has ---- */

@@ -123,6 +123,8 @@ static void put_tensors(struct sl_hash128 *d, const struct sl_plan_input *in, co
             put_view(d, t->view);
         if (t->change)
             put(d, t->change);
+        if (t->col0)
+            put(d, t->col0);
     }
     for (uint32_t i = 0; i < m->n_src; i++) {
         put_src_tensor(d, in->ck, m->src[i].tensor);

@@ -22,7 +22,8 @@ struct assign {
 static bool in_layers(const struct sl_layers *l, uint64_t i, const struct sl_hparams *hp)
 {
     uint64_t n = hp->n_layer;
-    bool dense = i < hp->n_layer_dense || (hp->n_dense_last && i + hp->n_dense_last >= n);
+    bool dense = i < hp->n_layer_dense || (hp->n_dense_last && i + hp->n_dense_last >= n) ||
+                 (hp->moe_step && (i + 1) % hp->moe_step);
 
     switch (l->kind) {
     case SL_LAYERS_RANGE: return i >= l->a && i <= l->b && (i - l->a) % l->step == 0;

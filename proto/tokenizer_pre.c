@@ -146,14 +146,16 @@ int sl_tokenizer_pre(const cJSON *tokenizer, const cJSON *config, const cJSON *m
     if (*pre && arch && arch->tokens == SL_TOKENS_V4 && strcmp(*pre, "deepseek-v3") == 0 &&
         !begins_texts(tokenizer, config, model))
         *pre = "joyai-llm";
+    if (*pre && arch && arch->tokens == SL_TOKENS_LLAMA4 && strcmp(*pre, "minimax-m2") == 0)
+        *pre = "llama4";
     if (*pre && arch && arch->tokens == SL_TOKENS_LING && strcmp(*pre, "bailingmoe") == 0)
         *pre = "bailingmoe2";
     if (*pre)
         return 0;
     if (r.odd)
         return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: pre_tokenizer with '%.80s' is not "
-                       "supported; supported: those of DeepSeek V2 to V4, R1, GLM, Kimi-K2, Ling, MiniMax-M2, Qwen and Llama 3", r.odd);
+                       "supported; supported: those of DeepSeek V2 to V4, R1, GLM, Kimi-K2, Ling, MiniMax-M2, Qwen, Llama 3 and 4", r.odd);
     return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: unknown pre_tokenizer of %d rule%s, first "
-                   "'%.200s'; supported: those of DeepSeek V2 to V4, R1, GLM, Kimi-K2, Ling, MiniMax-M2, Qwen and Llama 3", r.n,
+                   "'%.200s'; supported: those of DeepSeek V2 to V4, R1, GLM, Kimi-K2, Ling, MiniMax-M2, Qwen, Llama 3 and 4", r.n,
                    r.n == 1 ? "" : "s", r.n ? r.rule[0] : "");
 }

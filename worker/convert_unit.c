@@ -224,18 +224,18 @@ static int fill_columns(const struct job *j, uint64_t head, uint64_t c, uint64_t
                         uint64_t rows, float *x)
 {
     bool strided = j->u->mode == SL_UNIT_COLUMNS_K;
-    uint64_t lora = j->t->lora;
     struct sl_source s = j->src[head];
+    uint64_t cols = s.cols;
 
     for (uint64_t r = r0; r < r0 + rows; r++) {
-        uint64_t skip = r * lora + c;
+        uint64_t skip = r * cols + c;
 
         if (strided) {
             uint64_t row = j->u->n_cols / sl_dtype_info((int)s.dtype)->block *
                            sl_dtype_info((int)s.dtype)->bytes;
 
             s.data = (const uint8_t *)j->src[0].data + r * row;
-            s.first = j->src[0].first + r * lora;
+            s.first = j->src[0].first + r * cols;
             skip = c;
         }
         SL_TRY(load(j, (uint32_t)head, &s, skip, k, j->s->t));

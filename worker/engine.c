@@ -184,7 +184,7 @@ static bool same_sources(const struct sl_model *a, const struct sl_model *b)
 
         if (x->transform != y->transform || x->first_src != y->first_src || x->n_src != y->n_src ||
             x->elems != y->elems || x->ne[0] != y->ne[0] || x->heads != y->heads || x->nope != y->nope ||
-            x->v_dim != y->v_dim || x->lora != y->lora)
+            x->v_dim != y->v_dim || x->lora != y->lora || x->col0 != y->col0)
             return false;
     }
     return true;

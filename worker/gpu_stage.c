@@ -145,7 +145,7 @@ static bool describe(const struct sl_unit_env *env, const struct sl_unit *u, str
     default:
         k->order = SL_GPU_COLUMNS;
         k->height = t->nope;
-        k->source_width = t->lora;
+        k->source_width = env->plan->model->src[u->run[0].src].cols;
         k->width = u->mode == SL_UNIT_COLUMNS_K ? u->n_cols : t->lora;
         return t->nope % block == 0;
     }

@@ -275,7 +275,7 @@ static void source_place(const struct sl_out_tensor *t, const struct sl_model_sr
         head = j / (t->nope * t->lora);
         in = j % (t->nope * t->lora);
         *row = head * (t->nope + t->v_dim) + in % t->nope;
-        *col = in / t->nope;
+        *col = t->col0 + in / t->nope;
         return;
     case SL_V_B: /* [head][r][c] */
         head = j / (t->v_dim * t->lora);
@@ -339,7 +339,7 @@ static bool usable(const struct sl_out_tensor *t)
     if (t->transform == SL_PERMUTE)
         return t->heads && t->elems / t->n_src >= 2 * (uint64_t)t->heads;
     if (t->transform == SL_K_B || t->transform == SL_V_B)
-        return t->nope && t->v_dim && t->lora;
+        return t->lora && (t->transform == SL_K_B ? t->nope : t->v_dim);
     return true;
 }
 

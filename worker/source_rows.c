@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #define OPEN_FILES 8
+#define HEAD_KEPT ((uint64_t)1 << 20) /* weights */
 
 struct open_file {
     uint32_t file;
@@ -199,16 +200,22 @@ static int elements(struct source_rows *r, const struct sl_model_src *s, uint64_
     return 0;
 }
 
-/* Row [c] of a head's transposed K matrix; the head stays in memory for the next. */
+/* Row [c] of a head's transposed K matrix; the head stays in memory for the next, but for a large one, as an expert's. */
 static int k_row(struct source_rows *r, const struct sl_out_tensor *t, const struct sl_model_src *s,
                  uint64_t row, float *out, struct sl_error *e)
 {
     uint64_t head = row / t->lora, c = row % t->lora, n = t->nope * t->lora;
+    uint64_t first = head * (t->nope + t->v_dim) * s->cols + t->col0;
 
+    if (s->cols != t->lora || n > HEAD_KEPT) {
+        for (uint64_t i = 0; i < t->nope; i++)
+            SL_TRY(elements(r, s, first + i * s->cols + c, 1, out + i, e));
+        return 0;
+    }
     if (r->head_of != t || r->head_at != head) {
         r->head_of = NULL;
         SL_TRY(room((void **)&r->head, &r->head_room, n * sizeof *r->head, e));
-        SL_TRY(elements(r, s, head * (t->nope + t->v_dim) * t->lora, n, r->head, e));
+        SL_TRY(elements(r, s, first, n, r->head, e));
         r->head_of = t;
         r->head_at = head;
     }

@@ -334,14 +334,14 @@ static int cut_k(const struct sl_unit_env *env, const struct sl_out_tensor *t, u
 {
     struct source s = source_of(env, t->first_src);
     uint64_t head = t->nope * t->lora, h = u->elem0 / head, in = u->elem0 % head;
-    uint64_t rows = (uint64_t)t->nope + t->v_dim, lo = 0, hi, step = s.dt->block;
+    uint64_t rows = (uint64_t)t->nope + t->v_dim, lo = 0, hi, step = s.dt->block, cols = s.ms->cols;
     struct sl_unit_run r;
 
     if (s.narrow)
         return too_big(env, t, e);
     u->mode = SL_UNIT_HEADS_K;
-    while (!in && left && u->n_runs < SL_UNIT_RUNS) {
-        set_run(&s, t->first_src, h * rows * t->lora, head, &r);
+    while (!in && left && cols == t->lora && u->n_runs < SL_UNIT_RUNS) {
+        set_run(&s, t->first_src, h * rows * cols, head, &r);
         if (!fits(room, &s, &r))
             break;
         place(room, &s, &r, false);
@@ -355,7 +355,7 @@ static int cut_k(const struct sl_unit_env *env, const struct sl_out_tensor *t, u
     u->col0 = in / t->nope;
     hi = (t->lora - u->col0) / step;
     /* Scales of whole rows; elems only count the bytes of the columns. */
-    set_run(&s, t->first_src, h * rows * t->lora, head, &r);
+    set_run(&s, t->first_src, h * rows * cols, t->nope * cols, &r);
     while (lo < hi) {
         uint64_t mid = hi - (hi - lo) / 2;
 
@@ -369,7 +369,7 @@ static int cut_k(const struct sl_unit_env *env, const struct sl_out_tensor *t, u
         return too_big(env, t, e);
     u->n_cols = lo * step;
     r.elems = u->n_cols * t->nope;
-    r.first += u->col0;
+    r.first += t->col0 + u->col0;
     place(room, &s, &r, true);
     u->run[0] = r;
     u->n_runs = 1;

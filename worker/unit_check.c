@@ -103,7 +103,8 @@ static int check_shape(const struct sl_unit_env *env, const struct sl_out_tensor
         *head = t->elems / t->heads;
         return 0;
     }
-    if (ms->cols != t->lora || __builtin_mul_overflow(t->nope + (uint64_t)t->v_dim, t->heads, &n) ||
+    if (t->lora > ms->cols || t->col0 > ms->cols - t->lora || (t->transform == SL_V_B && ms->cols != t->lora) ||
+        __builtin_mul_overflow(t->nope + (uint64_t)t->v_dim, t->heads, &n) ||
         ms->rows != n || !part || __builtin_mul_overflow(part * t->heads, t->lora, &n) ||
         n != t->elems || t->ne[0] != (t->transform == SL_K_B ? t->nope : t->lora))
         return bad_plan(t, "key and value rows", e);
