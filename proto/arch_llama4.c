@@ -49,6 +49,8 @@ static const struct sl_field fields[] = {
     {SL_N_EXPERT, "num_local_experts", SL_FIELD_INT, false, 0, 1 << 14, NAN},
     {SL_N_EXPERT_USED, "num_experts_per_tok", SL_FIELD_INT, false, 1, 1 << 14, NAN},
     {SL_N_MOE_FF, "intermediate_size", SL_FIELD_INT, false, 1, 1 << 24, NAN},
+    {SL_N_GROUP, "n_group", SL_FIELD_INT, false, 1, 1 << 14, NAN},
+    {SL_N_GROUP_USED, "topk_group", SL_FIELD_INT, false, 1, 1 << 14, NAN},
     {SL_N_MOE_STEP, "interleave_moe_layer_step", SL_FIELD_INT, false, 0, SL_MAX_LAYER, NAN},
     SL_END_FIELDS,
 };
@@ -79,7 +81,7 @@ static int take_defaults(struct sl_params *p, struct sl_error *e)
             SL_TRY(sl_arch_need(p, class[i].num, e));
     }
     SL_TRY(sl_rope_float(p, "rope_theta", &theta, e));
-    if (isnan(theta))
+    if (isnan(theta) && !cJSON_GetObjectItemCaseSensitive(p->config, "rope_theta"))
         sl_num_set_f(p, SL_N_ROPE_THETA, 500000);
     return 0;
 }
@@ -156,11 +158,14 @@ static int check_experts(const struct sl_params *p, struct sl_error *e)
 static int derive(struct sl_params *p, struct sl_error *e)
 {
     const cJSON *quantization = cJSON_GetObjectItemCaseSensitive(p->config, "quantization_config");
+    const char *name, *func = sl_arch_scoring(p, &name);
 
     SL_TRY(take_defaults(p, e));
     SL_TRY(check_constants(p, e));
     SL_TRY(check_layers(p, e));
     SL_TRY(check_experts(p, e));
+    if (func) /* passed on; llama.cpp goes by sigmoid whatever it says */
+        SL_TRY(sl_arch_gating(p, name, func, e));
     SL_TRY(sl_arch_whole_rope(p, e));
     SL_TRY(sl_arch_plain_attention(p, e));
     if (p->num[SL_N_HEAD_DIM].u % 2)

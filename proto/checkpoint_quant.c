@@ -239,7 +239,9 @@ static size_t layer_names(const struct sl_checkpoint *ck, const char *weight, ch
 
 int sl_checkpoint_ignores(const struct sl_checkpoint *ck, const char *name, struct sl_error *e)
 {
-    const cJSON *entry = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(quantization(ck), "ignore"), 0);
+    const cJSON *q = quantization(ck);
+    const char *list = is_text(method_of(q), "fbgemm_fp8") ? "modules_to_not_convert" : "ignore";
+    const cJSON *entry = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(q, list), 0);
     char names[LAYER_NAMES][LAYER_BUF];
     size_t n = layer_names(ck, name, names);
     int hit = 0, n_patterns = 0;

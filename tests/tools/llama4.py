@@ -65,7 +65,7 @@ class Maker(ShardMaker):
     def row_scaled(self, name, rows, cols):
         self.e4m3(name + ".weight", rows, cols)
         s = (0.75 + 0.5 * self.rng.random((rows, 1))) / (60 * cols ** 0.5)
-        self.add(name + ".weight_scale", "BF16", to_bf16(s.astype(np.float32)).reshape(rows, 1))
+        self.add(name + ".weight_scale", "F32", s.astype(np.float32))
 
     def network(self, p, ff, linear):
         n = self.c["hidden_size"]
