@@ -219,6 +219,25 @@ static int fill_reordered(const struct job *j, uint64_t pos, uint64_t n, float *
     return 0;
 }
 
+/* Column c, rows [r0, r0 + rows), of a long one. Returns false where that is not so simple, or an element is not finite. */
+static bool fill_column(const struct job *j, uint64_t head, uint64_t c, uint64_t r0, uint64_t rows, float *x)
+{
+    const struct sl_source *s = &j->src[head];
+    uint64_t width = sl_dtype_info((int)s->dtype)->bytes, cols = j->u->mode == SL_UNIT_COLUMNS_K ? j->u->n_cols : s->cols, bad;
+    const uint8_t *from = (const uint8_t *)s->data + (r0 * cols + c) * width;
+    uint8_t *to = (uint8_t *)j->s->t;
+    const struct sl_source column = {.dtype = s->dtype, .data = to, .cols = rows, .block_rows = 1, .block_cols = 1};
+
+    if (s->scale || sl_dtype_info((int)s->dtype)->block != 1 || (width != 2 && width != 4))
+        return false;
+    for (uint64_t r = 0; r < rows; r++, from += cols * width, to += width)
+        if (width == 2)
+            memcpy(to, from, 2);
+        else
+            memcpy(to, from, 4);
+    return sl_load_f32(&column, 0, rows, x, &bad) == 0;
+}
+
 /* Columns [c, c + k), rows [r0, r0 + rows) of a head's matrix, transposed. */
 static int fill_columns(const struct job *j, uint64_t head, uint64_t c, uint64_t k, uint64_t r0,
                         uint64_t rows, float *x)
@@ -227,6 +246,8 @@ static int fill_columns(const struct job *j, uint64_t head, uint64_t c, uint64_t
     struct sl_source s = j->src[head];
     uint64_t cols = s.cols;
 
+    if (k == 1 && fill_column(j, head, c, r0, rows, x))
+        return 0;
     for (uint64_t r = r0; r < r0 + rows; r++) {
         uint64_t skip = r * cols + c;
 
