@@ -89,6 +89,19 @@ SKIP: {
     make_text(map { "$dir/$_.gguf" } qw(scout-f32 maverick-f32 alone-bf16 scout-Q3_K_M ours-dq3_k_m));
 }
 
+# ---- Llama-3.1-405B-Instruct-FP8
+{
+    my $llama = checkpoint("$dir/llama", qw(--arch llama --shards 1 --layers 4 --hidden 256 --heads 4 --inter 512 --scales row --scale-suffix weight_scale));
+    run_ok('made: as fbgemm_fp8', python('llama4.py', 'fbgemm', $llama));
+    convert($llama, "llama-$_", '--recipe', $_) for qw(f32 bf16);
+    is(run(python('reference.py', 'compare', $llama, "$dir/llama-$_.gguf"))->{out}, "equal\n", 'every bit of the tensors') for qw(f32 bf16);
+    run_ok('verify', $SLUICE, 'verify', "$dir/llama-f32.gguf", '--source', $llama);
+    is(plan_of("$llama/config.json")->{source_bytes}, plan_of($llama)->{source_bytes}, 'config.json alone: the bytes that are there');
+    my $file = 'tests/data/llama-3.1-405b-fp8-config.json';
+    is(join(' ', @{ plan_of($file)->{model} }{qw(weights tensors)}), '405853388864 1138', 'the published model: weights and tensors');
+    like(run($SLUICE, 'plan', $file, '--recipe', 'q4_k_m')->{out}, qr/^Size +243\.1 GB .*^Read +487\.2 GB/ms, 'its size');
+}
+
 # ---- refused in one line
 sub text_edit {
     my ($change) = @_;

@@ -4,6 +4,9 @@
   llama4.py make DIR [--fp8] [--alone] [--set NAME=VALUE...]
       a small checkpoint in BF16, as Scout: within a model that sees, a layer's experts in two tensors; --fp8: as Maverick in FP8,
       experts apart, in every second layer; --alone: no model around it; --set: an entry of the text model's config
+  llama4.py fbgemm DIR
+      makes a Llama 3 in FP8 with a scale for each row what Llama-3.1-405B-Instruct-FP8 is: attention, the first layer's network and
+      the last one's in BF16, bounds of activations beside the others
   llama4.py keys DIR FILE.gguf         the architecture's keys and the tokenizer's, and their order
   llama4.py compare DIR FILE.gguf...   each tensor's bytes: F32, or F16 or BF16 of it
 """
@@ -138,6 +141,25 @@ def cmd_make(a):
     tokenizer(a.dir)
 
 
+def cmd_fbgemm(a):
+    ck, m, path = Checkpoint(a.dir), ShardMaker(0), os.path.join(a.dir, "config.json")
+    layers = ck.config["num_hidden_layers"]
+    kept = [f"model.layers.{i}.self_attn.{k}_proj" for i in range(layers) for k in "qkvo"]
+    kept += [f"model.layers.{i}.mlp.{k}_proj" for i in (0, layers - 1) for k in ("gate", "up", "down")]
+    for name in sorted(ck.where):
+        layer, dtype = name.rsplit(".", 1)[0], ck.raw(name)[0]
+        if layer in kept and dtype == "F8_E4M3":
+            m.add(name, "BF16", to_bf16(ck.f32(name)).reshape(ck.raw(name)[1].shape))
+        elif layer not in kept or not name.endswith("_scale"):
+            m.add(name, dtype, ck.raw(name)[1])
+        if layer not in kept and dtype == "F8_E4M3":
+            m.add(layer + ".input_scale_ub", "F32", np.array([1200], np.float32))
+    m.write(a.dir)
+    ck.config["quantization_config"] = {"activation_scale_ub": 1200.0, "modules_to_not_convert": ["lm_head", *kept], "quant_method": "fbgemm_fp8"}
+    json.dump(ck.config, open(path, "w"))
+    json.dump({"weight_map": dict.fromkeys(m.header, "model.safetensors")}, open(os.path.join(a.dir, "model.safetensors.index.json"), "w"))
+
+
 def text_config(folder):
     c = json.load(open(os.path.join(folder, "config.json")))
     return {**c, **c.get("text_config", {})}
@@ -195,7 +217,7 @@ def cmd_compare(a):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["make", "keys", "compare"])
+    p.add_argument("verb", choices=["make", "fbgemm", "keys", "compare"])
     p.add_argument("dir")
     p.add_argument("files", nargs="*")
     for name in ("fp8", "alone"):
