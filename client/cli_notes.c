@@ -34,7 +34,7 @@ static const struct shape {
 } shapes[] = {
     {"block_count", false}, {"nextn_predict_layers", true}, {"leading_dense_block_count", true},
     {"embedding_length", false}, {"feed_forward_length", false}, {"expert_feed_forward_length", false},
-    {"expert_count", true}, {"expert_shared_count", true},
+    {"expert_count", true}, {"expert_shared_count", true}, {"interleave_moe_layer_step", true},
     {"attention.head_count", false}, {"attention.head_count_kv", false},
     {"attention.key_length", false}, {"attention.value_length", false},
     {"attention.key_length_mla", false}, {"attention.value_length_mla", false},
