@@ -41,7 +41,18 @@ for my $recipe (qw(dq3_k_m q4_k_m)) { # a GGUF file gives what the checkpoint gi
     convert($scout, 'cut', qw(--recipe q4_k_m --task-size 100k --mem 64M));
     convert($scout, 'whole', qw(--recipe q4_k_m));
     is_deeply(hashes("$dir/cut.gguf"), hashes("$dir/whole.gguf"), 'other tasks: the same tensors');
+    run_ok('on an emulated device', tool('emulated_gpu'), 'convert', $scout, '-o', "$dir/gpu.gguf", qw(--recipe q4_k_m --device cuda:0 --quiet));
+    is(sha256("$dir/gpu.gguf"), sha256("$dir/whole.gguf"), 'on a device: the same file');
+    my $long = "$dir/long"; # columns of more than half of what is converted at a time
+    run_ok('made: long columns', python('llama4.py', 'make', $long, '--alone', map { ('--set', $_) }
+        qw(intermediate_size=4352 num_local_experts=2 num_experts_per_tok=1 num_hidden_layers=1)));
+    convert($long, 'long', qw(--recipe f32));
+    same('long columns: every bit of the tensors', 'compare', $long, "$dir/long.gguf");
+    refused($long, 'NaN in one', 7, qr/experts\.down_proj' in '[^']*': row 4360, column 11 is NaN or infinite/,
+        tensor_edit('model.layers.0.feed_forward.experts.down_proj', 2 * (4360 * 256 + 11), "\xc0\x7f"), 'convert');
 }
+refused($scout, 'NaN', 7, qr/experts\.gate_up_proj' in '[^']*': row 259, column 300 is NaN or infinite/,
+    tensor_edit('language_model.model.layers.2.feed_forward.experts.gate_up_proj', 2 * (259 * 512 + 300), "\xc0\x7f"), 'convert');
 like(run($SLUICE, 'plan', $scout, qw(--target-size 4.2MB))->{out}, qr/^# 4\.\d+ MB of tensor data.*^\*\.ffn_up_exps\.weight += q/ms, 'rows of such matrices are measured');
 
 # The comparisons can fail: a weight of the other half; another key.
