@@ -218,7 +218,7 @@ static int set_chunked(struct sl_model *m, struct sl_error *e)
 {
     struct sl_hparams *hp = &m->hp;
 
-    if (!hp->n_layer || !number(m, "attention.sliding_window", SL_LLAMA4_CHUNK))
+    if (!hp->n_layer || hp->n_layer > SL_MAX_LAYER || !number(m, "attention.sliding_window", SL_LLAMA4_CHUNK))
         return 0;
     m->near = calloc(hp->n_layer, 1);
     if (!m->near)

@@ -231,10 +231,7 @@ static bool fill_column(const struct job *j, uint64_t head, uint64_t c, uint64_t
     if (s->scale || sl_dtype_info((int)s->dtype)->block != 1 || (width != 2 && width != 4))
         return false;
     for (uint64_t r = 0; r < rows; r++, from += cols * width, to += width)
-        if (width == 2)
-            memcpy(to, from, 2);
-        else
-            memcpy(to, from, 4);
+        width == 2 ? memcpy(to, from, 2) : memcpy(to, from, 4);
     return sl_load_f32(&column, 0, rows, x, &bad) == 0;
 }
 
