@@ -7,46 +7,37 @@ use SluiceTest;
 use Test::More;
 
 need_python();
-my $dir = scratch();
 my ($scout, $maverick, $alone) = map { "$dir/$_" } qw(scout maverick alone);
 run_ok('made', python('llama4.py', 'make', $scout));
 run_ok('made: in FP8, with experts apart', python('llama4.py', 'make', $maverick, '--fp8'));
 run_ok('made: alone', python('llama4.py', 'make', $alone, '--alone', '--set', 'no_rope_layers=[1, 1, 1, 0, 1]', '--set', 'rope_scaling=null'));
 
-sub convert {
-    my ($from, $name, @options) = @_;
-    return run_ok($name, $SLUICE, 'convert', $from, '-o', "$dir/$name.gguf", '--quiet', @options);
-}
-sub same {
-    my ($name, $verb, @args) = @_;
-    my $r = run(python('llama4.py', $verb, @args));
-    like($r->{out}, qr/^equal( 27 keys)?\n\z/, $name) or diag($r->{out}, $r->{err});
-}
+sub same { return same_by('llama4.py', @_) }
 
 # ---- metadata and tensors
 for (['scout', $scout], ['maverick', $maverick], ['alone', $alone]) {
     my ($name, $from) = @$_;
-    convert($from, "$name-$_", '--recipe', $_) for qw(f32 bf16);
+    converted($from, "$name-$_", '--recipe', $_) for qw(f32 bf16);
     same("$name: every bit of the tensors", 'compare', $from, "$dir/$name-f32.gguf", "$dir/$name-bf16.gguf");
     same("$name: keys and their order", 'keys', $from, "$dir/$name-f32.gguf");
     run_ok('verify', $SLUICE, 'verify', "$dir/$name-f32.gguf", '--source', $from, '--sample', '100%');
 }
 like(run($SLUICE, 'plan', $scout, '--recipe', 'q8_0')->{err}, qr/note: the vision part \(3 tensors\) is left out/, 'its vision');
 for my $recipe (qw(dq3_k_m q4_k_m)) { # a GGUF file gives what the checkpoint gives
-    convert($maverick, "ours-$recipe", '--recipe', $recipe);
+    converted($maverick, "ours-$recipe", '--recipe', $recipe);
     run_ok('in two steps', $SLUICE, 'convert', "$dir/maverick-f32.gguf", '-o', "$dir/steps.gguf", '--recipe', $recipe, '--quiet', '--force');
     is_deeply(hashes("$dir/steps.gguf"), hashes("$dir/ours-$recipe.gguf"), "$recipe: the same tensors");
 }
 { # matrices that lie transposed, cut in other places
-    convert($scout, 'cut', qw(--recipe q4_k_m --task-size 100k --mem 64M));
-    convert($scout, 'whole', qw(--recipe q4_k_m));
+    converted($scout, 'cut', qw(--recipe q4_k_m --task-size 100k --mem 64M));
+    converted($scout, 'whole', qw(--recipe q4_k_m));
     is_deeply(hashes("$dir/cut.gguf"), hashes("$dir/whole.gguf"), 'other tasks: the same tensors');
     run_ok('on an emulated device', tool('emulated_gpu'), 'convert', $scout, '-o', "$dir/gpu.gguf", qw(--recipe q4_k_m --device cuda:0 --quiet));
     is(sha256("$dir/gpu.gguf"), sha256("$dir/whole.gguf"), 'on a device: the same file');
     my $long = "$dir/long"; # columns of more than half of what is converted at a time
     run_ok('made: long columns', python('llama4.py', 'make', $long, '--alone', map { ('--set', $_) }
         qw(intermediate_size=4352 num_local_experts=2 num_experts_per_tok=1 num_hidden_layers=1)));
-    convert($long, 'long', qw(--recipe f32));
+    converted($long, 'long', qw(--recipe f32));
     same('long columns: every bit of the tensors', 'compare', $long, "$dir/long.gguf");
     refused($long, 'NaN in one', 7, qr/experts\.down_proj' in '[^']*': row 4360, column 11 is NaN or infinite/,
         tensor_edit('model.layers.0.feed_forward.experts.down_proj', 2 * (4360 * 256 + 11), "\xc0\x7f"), 'convert');
@@ -94,7 +85,7 @@ SKIP: {
     skip 'llama.cpp is not here', 5 if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
     for my $case (['scout', $scout, 'Q3_K_M'], ['maverick', $maverick, 'IQ4_XS']) {
         my ($form, $from, $mixture) = @$case;
-        convert($from, "$form-$mixture", '--recipe', $mixture);
+        converted($from, "$form-$mixture", '--recipe', $mixture);
         as_llama_quantize("$dir/$form-$mixture.gguf", "$dir/$form-f32.gguf", $mixture);
     }
     make_text(map { "$dir/$_.gguf" } qw(scout-f32 maverick-f32 alone-bf16 scout-Q3_K_M ours-dq3_k_m));
@@ -103,8 +94,8 @@ SKIP: {
 # ---- Llama-3.1-405B-Instruct-FP8
 {
     my $llama = checkpoint("$dir/llama", qw(--arch llama --shards 1 --layers 4 --hidden 256 --heads 4 --inter 512 --scales row --scale-suffix weight_scale));
-    run_ok('made: as fbgemm_fp8', python('llama4.py', 'fbgemm', $llama));
-    convert($llama, "llama-$_", '--recipe', $_) for qw(f32 bf16);
+    run_ok('made: as fbgemm_fp8', python('llama4.py', 'make', $llama, '--fbgemm'));
+    converted($llama, "llama-$_", '--recipe', $_) for qw(f32 bf16);
     is(run(python('reference.py', 'compare', $llama, "$dir/llama-$_.gguf"))->{out}, "equal\n", 'every bit of the tensors') for qw(f32 bf16);
     run_ok('verify', $SLUICE, 'verify', "$dir/llama-f32.gguf", '--source', $llama);
     is(plan_of("$llama/config.json")->{source_bytes}, plan_of($llama)->{source_bytes}, 'config.json alone: the bytes that are there');

@@ -4,23 +4,22 @@
   llama4.py make DIR [--fp8] [--alone] [--set NAME=VALUE...]
       a small checkpoint in BF16, as Scout: within a model that sees, a layer's experts in two tensors; --fp8: as Maverick in FP8,
       experts apart, in every second layer; --alone: no model around it; --set: an entry of the text model's config
-  llama4.py fbgemm DIR
+  llama4.py make DIR --fbgemm
       makes a Llama 3 in FP8 with a scale for each row what Llama-3.1-405B-Instruct-FP8 is: attention, the first layer's network and
       the last one's in BF16, bounds of activations beside the others
   llama4.py keys DIR FILE.gguf         the architecture's keys and the tokenizer's, and their order
   llama4.py compare DIR FILE.gguf...   each tensor's bytes: F32, or F16 or BF16 of it
 """
-import argparse
 import json
 import os
 import sys
 
 import numpy as np
 
-from gguf_same import same_keys, same_tensors
+from gguf_same import same_keys, same_values
 from model_keys import special_keys, tokenizer_keys
-from reference import Checkpoint, to_bf16
-from shard_maker import ShardMaker
+from reference import Checkpoint
+from shard_maker import TINY, ShardMaker, arguments, write_json
 
 WORD = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]%s[\p{Ll}\p{Lm}\p{Lo}\p{M}]%s(?i:'s|'t|'re|'ve|'m|'ll|'d)?|")
 RULES = WORD % ("*", "+") + WORD % ("+", "*") + r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -58,12 +57,8 @@ class Maker(ShardMaker):
         super().__init__(4)
         self.c, self.fp8 = c, fp8
 
-    def bf16(self, name, *shape, fan=None):
-        x = self.gauss(*shape) / np.float32((fan or shape[-1]) ** 0.5)
-        self.add(name, "BF16", to_bf16(x).reshape(x.shape))
-
     def norm(self, name):
-        self.add(name, "BF16", to_bf16(np.float32(1) + np.float32(0.1) * self.gauss(self.c["hidden_size"])))
+        self.add_bf16(name, np.float32(1) + np.float32(0.1) * self.gauss(self.c["hidden_size"]))
 
     def row_scaled(self, name, rows, cols):
         self.e4m3(name + ".weight", rows, cols)
@@ -110,20 +105,19 @@ def config(a):
 
 
 def tokenizer(folder):
-    tiny = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tiny-v3")
-    t = json.load(open(os.path.join(tiny, "tokenizer.json"), encoding="utf-8"))
+    t, c = (json.load(open(os.path.join(TINY, name), encoding="utf-8")) for name in ("tokenizer.json", "tokenizer_config.json"))
     for x in t["added_tokens"]:
         x["special"] = True
     t["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
         {"type": "Split", "pattern": {"Regex": RULES}, "behavior": "Removed", "invert": True},
         {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}]}
-    json.dump(t, open(os.path.join(folder, "tokenizer.json"), "w"))
-    c = json.load(open(os.path.join(tiny, "tokenizer_config.json"), encoding="utf-8"))
     c.update(chat_template="{{ messages }}", tokenizer_class="PreTrainedTokenizerFast")
-    json.dump(c, open(os.path.join(folder, "tokenizer_config.json"), "w"))
+    write_json(folder, {"tokenizer.json": t, "tokenizer_config.json": c})
 
 
 def cmd_make(a):
+    if a.fbgemm:
+        return fbgemm(a.dir)
     c, whole = config(a)
     m, p = Maker(c, a.fp8), "" if a.alone else OF_TEXT
     m.bf16(p + "lm_head.weight", c["vocab_size"], c["hidden_size"])
@@ -134,30 +128,25 @@ def cmd_make(a):
     for name in () if a.alone else ("vision_model.layernorm_pre.weight", "vision_model.model.layers.0.mlp.fc1.weight",
                                     "multi_modal_projector.linear_1.weight"):
         m.bf16(name, 32, 32)
-    m.write(a.dir)
-    for name, content in {"config.json": whole, "model.safetensors.index.json": {
-            "weight_map": dict.fromkeys(m.header, "model.safetensors")}}.items():
-        json.dump(content, open(os.path.join(a.dir, name), "w"))
+    m.write_model(a.dir, whole)
     tokenizer(a.dir)
 
 
-def cmd_fbgemm(a):
-    ck, m, path = Checkpoint(a.dir), ShardMaker(0), os.path.join(a.dir, "config.json")
+def fbgemm(folder):
+    ck, m = Checkpoint(folder), ShardMaker(0)
     layers = ck.config["num_hidden_layers"]
     kept = [f"model.layers.{i}.self_attn.{k}_proj" for i in range(layers) for k in "qkvo"]
     kept += [f"model.layers.{i}.mlp.{k}_proj" for i in (0, layers - 1) for k in ("gate", "up", "down")]
     for name in sorted(ck.where):
-        layer, dtype = name.rsplit(".", 1)[0], ck.raw(name)[0]
+        layer, (dtype, data) = name.rsplit(".", 1)[0], ck.raw(name)
         if layer in kept and dtype == "F8_E4M3":
-            m.add(name, "BF16", to_bf16(ck.f32(name)).reshape(ck.raw(name)[1].shape))
+            m.add_bf16(name, ck.f32(name))
         elif layer not in kept or not name.endswith("_scale"):
-            m.add(name, dtype, ck.raw(name)[1])
+            m.add(name, dtype, data)
         if layer not in kept and dtype == "F8_E4M3":
             m.add(layer + ".input_scale_ub", "F32", np.array([1200], np.float32))
-    m.write(a.dir)
-    ck.config["quantization_config"] = {"activation_scale_ub": 1200.0, "modules_to_not_convert": ["lm_head", *kept], "quant_method": "fbgemm_fp8"}
-    json.dump(ck.config, open(path, "w"))
-    json.dump({"weight_map": dict.fromkeys(m.header, "model.safetensors")}, open(os.path.join(a.dir, "model.safetensors.index.json"), "w"))
+    m.write_model(folder, dict(ck.config, quantization_config={
+        "activation_scale_ub": 1200.0, "modules_to_not_convert": ["lm_head", *kept], "quant_method": "fbgemm_fp8"}))
 
 
 def text_config(folder):
@@ -198,9 +187,10 @@ def wanted(ck, c):
                      ((f"{of}{hf}.weight", name) for hf, name in NAMES.items()) if hf in ck.where})
         e = of + "feed_forward.experts."
         if e + "gate_up_proj" in ck.where:
-            want[f"blk.{i}.ffn_gate_exps.weight"] = lambda e=e: ck.f32(e + "gate_up_proj")[:, :, :ff].swapaxes(1, 2)
-            want[f"blk.{i}.ffn_up_exps.weight"] = lambda e=e: ck.f32(e + "gate_up_proj")[:, :, ff:].swapaxes(1, 2)
-            want[f"blk.{i}.ffn_down_exps.weight"] = lambda e=e: ck.f32(e + "down_proj").swapaxes(1, 2)
+            turned = lambda name, part=slice(None), e=e: np.ascontiguousarray(ck.f32(e + name)[:, :, part].swapaxes(1, 2))
+            want[f"blk.{i}.ffn_gate_exps.weight"] = lambda turned=turned: turned("gate_up_proj", slice(ff))
+            want[f"blk.{i}.ffn_up_exps.weight"] = lambda turned=turned: turned("gate_up_proj", slice(ff, None))
+            want[f"blk.{i}.ffn_down_exps.weight"] = lambda turned=turned: turned("down_proj")
         elif e + "0.up_proj.weight" in ck.where:
             for part in ("gate", "up", "down"):
                 want[f"blk.{i}.ffn_{part}_exps.weight"] = lambda e=e, part=part: np.stack(
@@ -210,18 +200,11 @@ def wanted(ck, c):
 
 def cmd_compare(a):
     ck, c = Checkpoint(a.dir), text_config(a.dir)
-    as_type = {"F32": lambda x: np.ascontiguousarray(x, np.float32), "BF16": to_bf16, "F16": lambda x: x.astype(np.float16)}
-    return same_tensors(a.files, lambda: {name: lambda kind, values=values: as_type[kind](np.ascontiguousarray(values()))
-                                          for name, values in wanted(ck, c).items()})
+    return same_values(a.files, lambda: wanted(ck, c))
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("verb", choices=["make", "fbgemm", "keys", "compare"])
-    p.add_argument("dir")
-    p.add_argument("files", nargs="*")
-    for name in ("fp8", "alone"):
-        p.add_argument("--" + name, action="store_true")
+    p = arguments(__doc__, "fp8", "alone", "fbgemm")
     p.add_argument("--set", action="append", default=[])
     a = p.parse_args()
     return globals()["cmd_" + a.verb](a)

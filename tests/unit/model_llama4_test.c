@@ -37,22 +37,15 @@ static void test_keys(void **state)
     };
     struct sl_checkpoint *ck;
     struct sl_model *m;
-    uint64_t first;
-    char buf[128];
 
     open_with(*state, "maverick-fp8", "", &ck, &m);
-    first = (uint64_t)(sl_kvs_find(&m->kvs, want[0][0]) - m->kvs.kv);
-    for (uint64_t i = 0; i < sizeof want / sizeof *want; i++) {
-        assert_string_equal(fx_value(&m->kvs, want[i][0], buf, sizeof buf), want[i][1]);
-        assert_int_equal(sl_kvs_find(&m->kvs, want[i][0]) - m->kvs.kv, first + i);
-    }
+    fx_keys_are(m, want, sizeof want / sizeof *want);
     assert_int_equal(fx_tensor(m, "blk.0.ffn_up.weight")->ne[1], 16384);
     assert_null(fx_tensor(m, "blk.0.ffn_gate_inp.weight"));
     assert_int_equal(fx_tensor(m, "blk.47.ffn_up_exps.weight")->n_src, 128);
     assert_null(fx_tensor(m, "rope_freqs.weight"));
     assert_true(m->hp.moe_step == 2 && m->hp.near_window == 8192 && m->near[2] && !m->near[3] && !m->near[47]);
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 /* A layer's experts in two tensors: of the first the gates are the columns before those of `up`. */
@@ -69,8 +62,7 @@ static void test_joined(void **state)
     assert_true(m->src[up->first_src].rows == 16 * 5120 && m->src[up->first_src].cols == 16384);
     assert_true(down->transform == SL_K_B && down->nope == 8192 && down->lora == 5120 && down->col0 == 0);
     assert_int_equal(fx_tensor(m, "rope_freqs.weight")->ne[0], 64);
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 /* As the converter's files of such a config. */
@@ -95,8 +87,7 @@ static void test_entries(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         open_with(*state, "maverick-fp8", cases[i].more, &ck, &m);
         assert_string_equal(fx_value(&m->kvs, cases[i].key, buf, sizeof buf), cases[i].value);
-        sl_model_close(m);
-        sl_checkpoint_close(ck);
+        fx_close(ck, m);
     }
 }
 
@@ -122,8 +113,7 @@ static void test_defaults(void **state)
         fail_msg("%s", e.text);
     for (size_t i = 0; i < sizeof want / sizeof *want; i++)
         assert_string_equal(fx_value(&m->kvs, want[i][0], buf, sizeof buf), want[i][1]);
-    sl_model_close(m);
-    sl_checkpoint_close(ck);
+    fx_close(ck, m);
 }
 
 int main(void)
