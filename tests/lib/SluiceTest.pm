@@ -14,7 +14,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 our @EXPORT = qw($TOP $BUILD $SLUICE $TINY $IN_CI $SANITIZED $QUICK scratch run run_ok fails start finish
-    tool python need_python need_llama skip_without_llama absent slurp spit hashes golden whole_hash where json_lines
+    tool python need_python need_llama skip_without_llama promtool_or_skip absent slurp spit hashes golden whole_hash where json_lines
     checkpoint copy_checkpoint edit_json config_edit ls place flip_byte sha256 own_mounts);
 
 our $TOP = abs_path(dirname(__FILE__) . '/../..');
@@ -183,6 +183,16 @@ sub need_llama {
 sub skip_without_llama {
     my ($tests) = @_;
     skip('llama.cpp is not here', $tests) if run(python('llama.py', 'version'))->{rc} && !$IN_CI;
+}
+
+# Prometheus' checker. Where it is not here, so many tests of a SKIP block are passed over, and what is not checked is said.
+sub promtool_or_skip {
+    my ($tests, $what) = @_;
+    my $promtool = (grep { -x } '/usr/bin/promtool', "$TOP/build/prometheus/usr/bin/promtool")[0];
+    return $promtool if $promtool;
+    fail('CI must have promtool') if $IN_CI;
+    diag("promtool is not here: $what (make test-tools)");
+    skip('no promtool', $tests);
 }
 
 # name => XXH64 of a GGUF file's (or several parts') tensors, read independently.

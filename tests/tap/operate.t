@@ -75,13 +75,8 @@ for (1 .. 200) {
 cmp_ok($later, '>', $turns, 'the event loop turns');
 is((get($address, '/secret'))[0], 404, 'nothing else');
 
-my $promtool = (grep { -x } '/usr/bin/promtool', "$TOP/build/prometheus/usr/bin/promtool")[0];
 SKIP: {
-    if (!$promtool) {
-        fail('CI must have promtool') if $IN_CI;
-        diag('promtool is not here: /metrics is not linted (make test-tools)');
-        skip 'no promtool', 2;
-    }
+    my $promtool = promtool_or_skip(2, '/metrics is not linted');
     spit("$run/page", $page);
     my $r = run('sh', '-c', "$promtool check metrics <$run/page");
     ok($r->{rc} == 0 && $r->{err} . $r->{out} eq '', 'promtool check metrics') or diag($r->{err}, $r->{out});

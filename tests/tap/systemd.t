@@ -104,13 +104,8 @@ is_deeply([grep { $id{$_} > 1 } keys %id], [], 'each panel has an id of its own'
 is_deeply([map { $_->{title} } grep { !@{ $_->{targets} } || grep { !length $_->{expr} } @{ $_->{targets} } } @{ $dash->{panels} }], [],
     'each panel asks for something');
 
-my $promtool = (grep { -x } '/usr/bin/promtool', "$TOP/build/prometheus/usr/bin/promtool")[0];
 SKIP: {
-    if (!$promtool) {
-        fail('CI must have promtool') if $IN_CI;
-        diag('promtool is not here: rules and metrics are not checked (make test-tools)');
-        skip 'no promtool', 1;
-    }
+    my $promtool = promtool_or_skip(1, 'rules and metrics are not checked');
     my $rules = "$prefix/share/sluice/alerts.rules.yml";
     run_ok('promtool check rules', $promtool, 'check', 'rules', $rules);
     my $bad = scratch() . '/bad.yml';
