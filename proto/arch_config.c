@@ -224,19 +224,24 @@ int sl_arch_need_theta(const struct sl_params *p, struct sl_error *e)
     return isnan(theta) ? sl_fail(e, SL_ESOURCE, "config.json has no \"rope_theta\", which %s needs", p->hf_class) : 0;
 }
 
-int sl_arch_half_rope(struct sl_params *p, struct sl_error *e)
+int sl_arch_part_rope(struct sl_params *p, double part, struct sl_error *e)
 {
-    uint64_t head = p->num[SL_N_HEAD_DIM].u, dim;
-    double part = 0.5;
+    uint64_t head = p->num[SL_N_HEAD_DIM].u, dim = part > 0 && part <= 1 ? (uint64_t)((double)head * part) : 0;
 
-    SL_TRY(sl_arch_no_llama3(p, e));
-    SL_TRY(sl_rope_float(p, "partial_rotary_factor", &part, e));
-    dim = part > 0 && part <= 1 ? (uint64_t)((double)head * part) : 0;
     if (!dim || dim % 2)
         return sl_fail(e, SL_ESOURCE, "config.json: \"partial_rotary_factor\" is %g of heads of %u: an even number of "
                        "their rows is needed", part, (unsigned)head);
     sl_num_set(p, SL_N_ROPE_DIM, dim);
     return 0;
+}
+
+int sl_arch_half_rope(struct sl_params *p, struct sl_error *e)
+{
+    double part = 0.5;
+
+    SL_TRY(sl_arch_no_llama3(p, e));
+    SL_TRY(sl_rope_float(p, "partial_rotary_factor", &part, e));
+    return sl_arch_part_rope(p, part, e);
 }
 
 static int read_yarn(struct sl_params *p, struct sl_error *e)

@@ -196,7 +196,6 @@ static int read_theta(struct sl_params *p, const cJSON *rope, struct sl_error *e
 static int derive_rope(struct sl_params *p, struct sl_error *e)
 {
     const cJSON *rope = cJSON_GetObjectItemCaseSensitive(p->config, "rope_parameters");
-    uint64_t head = p->num[SL_N_HEAD_DIM].u, dim;
     double part = NAN;
 
     SL_TRY(sl_arch_no_llama3(p, e));
@@ -204,11 +203,7 @@ static int derive_rope(struct sl_params *p, struct sl_error *e)
     SL_TRY(sl_config_float(rope, "rope_parameters.", "partial_rotary_factor", &part, e));
     if (isnan(part))
         return sl_fail(e, SL_ESOURCE, "config.json has no \"partial_rotary_factor\", which %s needs", p->hf_class);
-    dim = part > 0 && part <= 1 ? (uint64_t)((double)head * part) : 0;
-    if (!dim || dim % 2)
-        return sl_fail(e, SL_ESOURCE, "config.json: \"partial_rotary_factor\" is %g of heads of %u: an even number of "
-                       "their rows is needed", part, (unsigned)head);
-    sl_num_set(p, SL_N_ROPE_DIM, dim);
+    SL_TRY(sl_arch_part_rope(p, part, e));
     return read_theta(p, rope, e);
 }
 

@@ -284,6 +284,8 @@ int sl_arch_no_llama3(const struct sl_params *p, struct sl_error *e) SL_MUST_USE
 int sl_arch_whole_rope(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
 /* Errors: SL_ESOURCE when config.json has no rope_theta. */
 int sl_arch_need_theta(const struct sl_params *p, struct sl_error *e) SL_MUST_USE;
+/* Effect: the rows of a head that are rotated, by their part of all. Errors: SL_ESOURCE (an odd number, or none). */
+int sl_arch_part_rope(struct sl_params *p, double part, struct sl_error *e) SL_MUST_USE;
 /* Effect: the rows of a head that are rotated, a half where partial_rotary_factor does not say. Errors: SL_EUNSUPPORTED (type
  * llama3), SL_ESOURCE (an odd number, or none). */
 int sl_arch_half_rope(struct sl_params *p, struct sl_error *e) SL_MUST_USE;

@@ -291,22 +291,30 @@ static int cut_in_order(const struct sl_unit_env *env, const struct sl_cut *c,
     return 0;
 }
 
+/* One run, of whole grains. */
+static bool cut_whole(const struct source *s, uint32_t src, uint64_t grain, uint64_t left, struct room *room, enum sl_unit_mode mode,
+                      struct sl_unit *u)
+{
+    uint64_t n = most(room, s, src, u->elem0, left, grain);
+
+    if (!n)
+        return false;
+    u->mode = mode;
+    set_run(s, src, u->elem0, n, &u->run[0]);
+    place(room, s, &u->run[0], false);
+    u->n_runs = 1;
+    return true;
+}
+
 static bool cut_permuted(const struct sl_unit_env *env, const struct sl_out_tensor *t,
                          uint64_t left, struct room *room, struct sl_unit *u)
 {
     struct source s = source_of(env, t->first_src);
-    uint64_t head = t->elems / t->heads, n;
+    uint64_t head = t->elems / t->heads;
 
     if (u->elem0 % head || s.narrow)
         return false;
-    n = most(room, &s, t->first_src, u->elem0, left, head);
-    if (!n)
-        return false;
-    u->mode = SL_UNIT_PERMUTED;
-    set_run(&s, t->first_src, u->elem0, n, &u->run[0]);
-    place(room, &s, &u->run[0], false);
-    u->n_runs = 1;
-    return true;
+    return cut_whole(&s, t->first_src, head, left, room, SL_UNIT_PERMUTED, u);
 }
 
 /* Runs that are large are read one by one. */
@@ -315,18 +323,10 @@ static bool cut_viewed(const struct sl_unit_env *env, const struct sl_out_tensor
 {
     struct source s = source_of(env, t->first_src);
     const struct sl_view *v = t->view;
-    uint64_t n;
 
     if (!v->period || u->elem0 % v->period || s.narrow || elem_bytes(s.dt, v->part[0].run) >= SL_UNIT_BIG)
         return false;
-    n = most(room, &s, t->first_src, u->elem0, left, v->period);
-    if (!n)
-        return false;
-    u->mode = SL_UNIT_VIEWED;
-    set_run(&s, t->first_src, u->elem0, n, &u->run[0]);
-    place(room, &s, &u->run[0], false);
-    u->n_runs = 1;
-    return true;
+    return cut_whole(&s, t->first_src, v->period, left, room, SL_UNIT_VIEWED, u);
 }
 
 static int cut_k(const struct sl_unit_env *env, const struct sl_out_tensor *t, uint64_t left,
