@@ -227,7 +227,7 @@ int cli_parse(struct cli_args *a, const struct cli_verb *verb, int argc, const c
     snprintf(name, sizeof name, "sluice %s", verb->name);
     a->ctx = poptGetContext(name, argc, argv, all, 0);
     if (!a->ctx)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     rc = next_options(a->ctx, verb, all, argc, argv, on_val, user, e);
     if (rc == 1)
         print_help(verb, all);
@@ -260,7 +260,7 @@ int words_add(struct words *w, const char *text, struct sl_error *e)
     if (p)
         w->word = p;
     if (!p || !(p[w->n] = strdup(text)))
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     w->n++;
     return 0;
 }
@@ -298,5 +298,5 @@ const char *cli_shown(char line[CLI_SHOWN_BYTES], const char *text)
 
 int cli_print_json(cJSON *object, struct sl_error *e)
 {
-    return json_print(object) ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    return json_print(object) ? 0 : sl_no_memory(e);
 }

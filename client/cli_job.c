@@ -21,7 +21,7 @@ static int add_tensor_type(struct sl_job_plan *j, const char *origin, const char
                        origin, text);
     pattern = strndup(text, (size_t)(eq - text));
     if (!pattern)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     rc = sl_job_add_override(j, origin, pattern, eq + 1, e);
     free(pattern);
     return rc;

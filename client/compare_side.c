@@ -50,7 +50,7 @@ static int fill(struct side *s, uint64_t n, struct sl_error *e)
     s->tensors = calloc(n + 1, sizeof *s->tensors);
     s->raw = malloc(SIDE_WEIGHTS * sizeof(double));
     if (!s->tensors || !s->raw)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     if (s->model)
         add_checkpoint(s);
     else

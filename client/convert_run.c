@@ -64,7 +64,7 @@ static int revoke_lost(struct run *r, const bool *kept, struct sl_error *e)
     int rc = 0;
 
     if (!lost)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     for (uint32_t t = 0; t < r->plan->n_tasks; t++) {
         const struct sl_plan_task *task = &r->plan->tasks[t];
         bool ok = true;
@@ -134,7 +134,7 @@ static int make_spec(const struct run *r, char **text, struct sl_error *e)
     rc = sl_record_check("spec", o, e);
     *text = rc == 0 ? cJSON_PrintUnformatted(o) : NULL;
     if (rc == 0 && !*text)
-        rc = sl_fail(e, SL_EFAIL, "out of memory");
+        rc = sl_no_memory(e);
     cJSON_Delete(o);
     free(source);
     free(dir);
@@ -190,7 +190,7 @@ static int open_store(struct run *r, struct sl_error *e)
 static int take_files(struct run *r, struct sl_error *e)
 {
     bool *kept = calloc(r->plan->n_segments, sizeof *kept);
-    int rc = kept ? output_is_free(r, e) : sl_fail(e, SL_EFAIL, "out of memory");
+    int rc = kept ? output_is_free(r, e) : sl_no_memory(e);
 
     if (rc == 0)
         rc = output_check_space(r->out, e);

@@ -25,7 +25,7 @@ int convert_store_open(const char *path, struct convert_store **out, struct sl_e
 {
     const struct sl_job_filter first = {.limit = 1};
     struct convert_store *s = calloc(1, sizeof *s);
-    int rc = s ? sl_queue_open(path, &s->q, e) : sl_fail(e, SL_EFAIL, "out of memory");
+    int rc = s ? sl_queue_open(path, &s->q, e) : sl_no_memory(e);
 
     *out = NULL;
     if (rc == 0)
@@ -158,7 +158,7 @@ int convert_store_begin(struct convert_store *s, const struct sl_plan *p, const 
     uint32_t *shard = calloc((size_t)p->n_tasks + 1, sizeof *shard);
     const struct sl_queue_plan qp = {p->fingerprint, source_id, recipe_id, p->options, p->parts.version,
                                      p->file_bytes, p->n_tasks, src, out, shard};
-    int rc = src && out && shard ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    int rc = src && out && shard ? 0 : sl_no_memory(e);
 
     if (rc == 0 && p->n_tasks > SL_TASKS_MAX)
         rc = sl_fail(e, SL_EUSAGE, "%u tasks, but a job has at most %u; give a larger --task-size",

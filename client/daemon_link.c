@@ -344,7 +344,7 @@ static int open_link(const struct sl_dealer_opts *o, uint32_t timeout_ms, struct
 
     *out = NULL;
     if (!l)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     l->timeout_ms = timeout_ms ? timeout_ms : DAEMON_LINK_TIMEOUT_MS;
     rc = begin(l, o, timeout_ms != 0, e);
     if (rc < 0)

@@ -238,7 +238,7 @@ static int same_values(struct diff *d, const struct side_tensor *a, const struct
         free(d->columns);
         d->columns = malloc(a->ne[0] * sizeof *d->columns);
         if (!d->columns)
-            return sl_fail(d->e, SL_EFAIL, "out of memory");
+            return sl_no_memory(d->e);
     }
     for (uint64_t at = 0; at < a->elems; at += SIDE_WEIGHTS) {
         uint64_t n = a->elems - at < SIDE_WEIGHTS ? a->elems - at : SIDE_WEIGHTS;
@@ -513,7 +513,7 @@ static int diff_paths(const char *a, const char *b, const struct diff_args *args
     d.x = malloc(SIDE_WEIGHTS * sizeof *d.x);
     d.y = malloc(SIDE_WEIGHTS * sizeof *d.y);
     if (rc == 0 && (!d.x || !d.y))
-        rc = sl_fail(e, SL_EFAIL, "out of memory");
+        rc = sl_no_memory(e);
     if (rc == 0)
         rc = choose_tensors(&d, &bytes);
     if (rc == 0) {

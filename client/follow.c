@@ -225,7 +225,7 @@ static int take_end(struct state *s, const cJSON *job, struct sl_error *e)
             continue;
         s->ended[i] = cJSON_Duplicate(job, 1);
         if (!s->ended[i])
-            return sl_fail(e, SL_EFAIL, "out of memory");
+            return sl_no_memory(e);
         s->n_ended++;
         if (s->f->json)
             json_line(record_json(job), "job_ended");
@@ -363,7 +363,7 @@ int follow_jobs(struct daemon_link *l, const struct follow *f, struct sl_error *
     int rc;
 
     if (!s)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     s->l = l;
     s->f = f;
     s->end_ms = f->limit_ms ? now_ms() + f->limit_ms : UINT64_MAX;
@@ -372,7 +372,7 @@ int follow_jobs(struct daemon_link *l, const struct follow *f, struct sl_error *
     while (rc == 0 && !interrupt_asked() && (f->ids->n == 0 || s->n_ended < f->ids->n)) {
         rc = one_event(s, e);
         if (rc == 0 && (f->json || (f->show && !s->draw && f->plain == stdout)))
-            rc = json_lost() ? sl_fail(e, SL_EFAIL, "out of memory") : output_alive(e);
+            rc = json_lost() ? sl_no_memory(e) : output_alive(e);
     }
     show_kept(s);
     erase(s);

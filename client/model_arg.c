@@ -38,7 +38,7 @@ static int in_folder(const char *dir, char **path, bool *shards, struct sl_error
             rc = sl_fail(e, SL_EUSAGE, "%s: holds several GGUF models, such as %s and %s; name one of them", dir,
                          strrchr(*path, '/') + 1, ent->d_name);
         else if (asprintf(path, "%s/%s", dir, ent->d_name) < 0)
-            *path = NULL, rc = sl_fail(e, SL_EFAIL, "out of memory");
+            *path = NULL, rc = sl_no_memory(e);
     }
     if (rc == 0 && errno)
         rc = sl_fail(e, SL_ESOURCE, "%s: %s", dir, strerror(errno));
@@ -74,7 +74,7 @@ static int find_gguf(const char *arg, char **path, bool *shards, struct sl_error
     if (model_arg_is_part(arg))
         return 0;
     *path = strdup(arg);
-    return *path ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    return *path ? 0 : sl_no_memory(e);
 }
 
 int model_arg_gguf(const char *arg, char **path, struct sl_error *e)
@@ -107,7 +107,7 @@ int gguf_set_open(const char *path, struct gguf_set *s, struct sl_error *e)
     SL_TRY(sl_gguf_split_count(path, &n, e));
     s->files = calloc(n, sizeof *s->files);
     if (!s->files)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     for (; s->n < n; s->n++) {
         struct sl_gguf *g;
 

@@ -156,7 +156,7 @@ static int recipe_place(const char *path, struct sl_error *e)
         return sl_fail(e, SL_EEXISTS, "%s exists already; choose another name", path);
     dir = !slash ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
     if (!dir)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     no = access(dir, W_OK | X_OK) != 0 ? errno : 0;
     free(dir);
     return no ? sl_fail(e, sl_make_code(no), "%s: cannot be made: %s", path, strerror(no)) : 0;

@@ -130,7 +130,7 @@ static int parse_list(char *rest, struct plan_devices *sets, uint32_t max, uint3
 int plan_devices_parse(const char *text, struct plan_devices *sets, uint32_t max, uint32_t *n, struct sl_error *e)
 {
     char *copy = strdup(text);
-    int rc = copy ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    int rc = copy ? 0 : sl_no_memory(e);
 
     *n = 0;
     if (rc == 0)

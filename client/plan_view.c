@@ -114,7 +114,7 @@ static int make_groups(struct plan_view *v, bool rules_2025, struct sl_error *e)
 
     v->groups = calloc((size_t)v->job->plan->n_tensors + 1, sizeof *v->groups);
     if (!v->groups)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     rc = sl_name_table_init(&names, 64, e);
     if (rc == 0)
         rc = fill_groups(v, rules_2025, &names, e);
@@ -157,7 +157,7 @@ static int find_longest_ctx(const struct plan_view *v, struct plan_device_set *s
     while (most - least > 1) {
         at = least + (most - least) / 2;
         if (sl_plan_offload(v->job->plan, &s->devices.m, at * CTX_STEP, v->ubatch, &lay) < 0)
-            return sl_fail(e, SL_EFAIL, "out of memory");
+            return sl_no_memory(e);
         *(lay.fits ? &least : &most) = at;
     }
     s->longest_ctx = least * CTX_STEP;
@@ -173,7 +173,7 @@ static int add_machine(struct plan_view *v, const struct plan_devices *d, struct
     s->whole_heads = !one_form(&m->hp) && m->layout == SL_LAYOUT_LEGACY;
     s->own_layout = true;
     if (sl_plan_offload(v->job->plan, &d->m, v->ctx, v->ubatch, &s->offload) < 0)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     s->fits = s->offload.fits;
     return find_longest_ctx(v, s, e);
 }

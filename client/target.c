@@ -60,7 +60,7 @@ static int problem_groups(const struct target *t, struct problem *p, struct sl_e
     p->start = calloc((size_t)t->n_free + 1, sizeof *p->start);
     p->choices = calloc(((size_t)t->n_free + 1) * p->width, sizeof *p->choices);
     if (!p->m || !p->first || !p->g || !p->start || !p->choices)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     for (uint32_t i = 0; i < t->probe.model->n_tensors; i++)
         if (t->free[i]) {
             target_fused_key(t->probe.model->tensors[i].name, p->m[n].key);

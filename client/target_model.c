@@ -13,15 +13,10 @@ static const int defaults[] = {
     SL_TYPE_Q6_K, SL_TYPE_Q8_0,
 };
 
-static int no_memory(struct sl_error *e)
-{
-    return sl_fail(e, SL_EFAIL, "out of memory");
-}
-
 static int parse_types(struct target *t, const char *text, struct sl_error *e)
 {
     char *copy = strdup(text), *rest = copy, *word;
-    int rc = copy ? 0 : no_memory(e);
+    int rc = copy ? 0 : sl_no_memory(e);
 
     while (rc == 0 && (word = strsep(&rest, ",")) != NULL) {
         int type = sl_type_by_name(word);
@@ -70,7 +65,7 @@ static int find_free(struct target *t, struct sl_error *e)
 {
     uint32_t n = t->probe.model->n_tensors;
     int *a = calloc((size_t)n + 1, sizeof *a);
-    int rc = a ? assign_text(t, "default f16\n", a, e) : no_memory(e);
+    int rc = a ? assign_text(t, "default f16\n", a, e) : sl_no_memory(e);
 
     if (rc == 0)
         rc = assign_text(t, "default f32\n", t->types, e);
@@ -150,7 +145,7 @@ int target_open(struct target *t, const char *source, const struct cli_plan_args
     t->share = calloc(n, sizeof *t->share);
     t->error = calloc(n * SL_TYPE_LIMIT, sizeof *t->error);
     if (!t->free || !t->types || !t->mask || !t->share || !t->error)
-        return no_memory(e);
+        return sl_no_memory(e);
     SL_TRY(find_free(t, e));
     choose_kept(t);
     set_shares(t);
@@ -225,7 +220,7 @@ int target_list_stock(struct target *t, uint64_t budget, struct sl_error *e)
         s->types = calloc((size_t)t->probe.model->n_tensors + 1, sizeof *s->types);
         if (!s->types) {
             sl_recipe_close(r);
-            return no_memory(e);
+            return sl_no_memory(e);
         }
         t->n_stock++;
         /* One that this source or the lack of an imatrix forbids is no rival, nor what NVFP4 is copied by. */

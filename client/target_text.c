@@ -62,7 +62,7 @@ static int list_tensors(struct text *x, struct sl_error *e)
 
     x->lines = calloc((size_t)m->n_tensors + 1, sizeof *x->lines);
     if (!x->lines)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     for (uint32_t i = 0; i < m->n_tensors; i++) {
         const struct sl_out_tensor *o = &m->tensors[i];
         struct line *l = &x->lines[x->n];
@@ -215,7 +215,7 @@ int target_write(struct target *t, const struct target_args *a, struct sl_error 
     t->text = NULL;
     x.f = open_memstream(&t->text, &size);
     if (!x.f)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     rc = list_tensors(&x, e);
     if (rc == 0) {
         put_head(&x, a);
@@ -227,7 +227,7 @@ int target_write(struct target *t, const struct target_args *a, struct sl_error 
         fprintf(x.f, "\n# What the model above does not have.\ndefault %s\n", sl_type_info(usual_type(&x, 0, x.n, true))->name);
     }
     if (sl_text_close(x.f, &t->text) < 0 && rc == 0)
-        rc = sl_fail(e, SL_EFAIL, "out of memory");
+        rc = sl_no_memory(e);
     free(x.lines);
     return rc;
 }

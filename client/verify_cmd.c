@@ -256,7 +256,7 @@ static int verify_path(const char *path, const struct verify_args *a,
 
     if (rc == 0) {
         totals = calloc(s.n, sizeof *totals);
-        rc = totals ? check(&run, &s, totals, &r, sample, e) : sl_fail(e, SL_EFAIL, "out of memory");
+        rc = totals ? check(&run, &s, totals, &r, sample, e) : sl_no_memory(e);
     } else if (rc == SL_EVERIFY) {
         rc = damaged(&run, path, e);
     }

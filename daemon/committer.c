@@ -52,7 +52,7 @@ int sl_committer_open(struct sl_queue *q, int wake_fd, struct sl_committer **out
 
     *out = NULL;
     if (!c)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     c->q = q;
     c->wake_fd = wake_fd;
     pthread_mutex_init(&c->lock, NULL);

@@ -211,7 +211,7 @@ static int set(struct ask *a, struct job *j, uint64_t id, struct sl_error *e)
         sl_line_add(&text, " +label %s", x->valuestring);
         if (!known) {
             if (!(copy = strdup(x->valuestring)))
-                return sl_fail(e, SL_EFAIL, "out of memory");
+                return sl_no_memory(e);
             j->labels[j->n_labels++] = copy;
         }
     }

@@ -82,7 +82,7 @@ static int list_ended(struct listing *l, const struct sl_job_row *r)
 {
     cJSON *job = cJSON_CreateObject();
     struct sl_error why = {0};
-    int rc = job ? put_job(l->a, job, r, l->e) : sl_fail(l->e, SL_EFAIL, "out of memory");
+    int rc = job ? put_job(l->a, job, r, l->e) : sl_no_memory(l->e);
 
     if (rc == 0) {
         rc = sl_record_check("job", job, &why);
@@ -102,7 +102,7 @@ static int list_ended(struct listing *l, const struct sl_job_row *r)
     if (rc < 0)
         cJSON_Delete(job);
     else if (!cJSON_AddItemToArray(l->jobs, job))
-        rc = sl_fail(l->e, SL_EFAIL, "out of memory");
+        rc = sl_no_memory(l->e);
     return rc;
 }
 
@@ -215,7 +215,7 @@ static int fill_show(struct ask *a, struct showing *s, uint64_t id, struct sl_er
         return 0;
     s->map = calloc(1, (size_t)s->n + 1);
     if (!s->map)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     memset(s->map, '.', s->n);
     rc = sl_queue_each_task(a->c->q, id, on_show_task, s, e);
     if (rc == 0)
@@ -322,7 +322,7 @@ static int on_past_event(void *user, const struct sl_event *ev)
         return 0;
     o = sl_add_object(p->array);
     coord_put_event(o, ev);
-    return o ? 0 : sl_fail(p->e, SL_EFAIL, "out of memory");
+    return o ? 0 : sl_no_memory(p->e);
 }
 
 static int on_watch(struct ask *a, struct sl_error *e)
@@ -333,13 +333,13 @@ static int on_watch(struct ask *a, struct sl_error *e)
     struct sl_msg m;
     cJSON *old = cJSON_CreateArray();
     struct past missed = {s, old, e};
-    int rc = old ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    int rc = old ? 0 : sl_no_memory(e);
 
     free(s->watch_jobs);
     s->watch_jobs = NULL;
     s->n_watch = 0;
     if (list && (s->watch_jobs = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof *s->watch_jobs)) == NULL)
-        rc = sl_fail(e, SL_EFAIL, "out of memory");
+        rc = sl_no_memory(e);
     cJSON_ArrayForEach(x, list)
         if (s->watch_jobs)
             s->watch_jobs[s->n_watch++] = (uint64_t)x->valuedouble;

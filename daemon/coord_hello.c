@@ -51,7 +51,7 @@ static int find_worker(struct sl_coord *c, const struct sl_peer *from, const cJS
         SL_TRY(coord_grow(&c->workers, c->n_workers, &c->cap_workers, sizeof *c->workers, e));
         w = calloc(1, sizeof *w);
         if (!w)
-            return sl_fail(e, SL_EFAIL, "out of memory");
+            return sl_no_memory(e);
         copy(w->instance, sizeof w->instance, sl_get_str(t, "instance"));
         c->workers[c->n_workers++] = w;
     }
@@ -158,7 +158,7 @@ int coord_on_hello(struct sl_coord *c, const struct sl_peer *from, const struct 
     SL_TRY(coord_grow(&c->sessions, c->n_sessions, &c->cap_sessions, sizeof *c->sessions, e));
     s = calloc(1, sizeof *s);
     if (!s)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     if (is_worker && find_worker(c, from, m->tree, &w, e) < 0) {
         free(s);
         return SL_EFAIL;

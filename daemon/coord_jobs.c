@@ -164,7 +164,7 @@ static int adopt_holder(struct loading *l, const char *instance, const char *own
         SL_TRY(coord_grow(&c->workers, c->n_workers, &c->cap_workers, sizeof *c->workers, l->e));
         w = calloc(1, sizeof *w);
         if (!w)
-            return sl_fail(l->e, SL_EFAIL, "out of memory");
+            return sl_no_memory(l->e);
         snprintf(w->instance, sizeof w->instance, "%s", instance);
         snprintf(w->name, sizeof w->name, "(not back yet)");
         snprintf(w->user, sizeof w->user, "%s", owner);
@@ -218,7 +218,7 @@ static int index_tasks(struct job *j, struct sl_error *e)
     free(j->shards);
     j->shards = calloc(j->n_tasks ? j->n_tasks : 1, sizeof *j->shards);
     if (!j->shards)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     j->n_ready = j->n_leased = j->n_done = j->n_quarantined = 0;
     j->done_bytes = 0;
     for (uint32_t i = 0; i < j->n_tasks; i++) {
@@ -238,7 +238,7 @@ int coord_set_tasks(struct job *j, const struct sl_queue_plan *p, struct sl_erro
     struct task *tasks = calloc(p->n_tasks ? p->n_tasks : 1, sizeof *tasks);
 
     if (!tasks)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     free_tasks(j);
     j->tx = j->c->tx;
     coord_turns_changed(j->c);
@@ -317,7 +317,7 @@ static int copy_row(struct job *j, const struct sl_job_row *r, struct sl_error *
         if (!(j->labels[j->n_labels] = strdup(r->labels[j->n_labels])))
             break;
     if (!j->user || !j->files || !j->tasks || j->n_labels != r->n_labels)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     SL_TRY(coord_read_spec(j->c, r, &j->spec, e));
     j->output_hash = coord_output_hash(j->spec);
     return 0;
@@ -359,7 +359,7 @@ static int on_job(void *user, const struct sl_job_row *r)
     SL_TRY(coord_turns_room(c, l->e));
     l->j = calloc(1, sizeof *l->j);
     if (!l->j)
-        return sl_fail(l->e, SL_EFAIL, "out of memory");
+        return sl_no_memory(l->e);
     l->j->c = c;
     c->jobs[c->n_jobs++] = l->j;
     rc = copy_row(l->j, r, l->e);

@@ -268,7 +268,7 @@ static int put_sums(cJSON *tree, const struct job *j, struct sl_error *e)
     char *s = malloc(16 * (size_t)j->n_tasks + 1), *p = s;
 
     if (!s)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     for (uint32_t i = 0; i < j->n_tasks; i++)
         for (int k = 60; k >= 0; k -= 4)
             *p++ = digits[j->tasks[i].checksum >> k & 15];

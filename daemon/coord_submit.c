@@ -169,7 +169,7 @@ static int insert_jobs(struct ask *a, uint64_t ids[SL_SWEEP_MAX], uint32_t *n, s
     *n = 0;
     cJSON_ArrayForEach(x, specs) {
         char *spec = cJSON_PrintUnformatted(x);
-        int rc = spec ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+        int rc = spec ? 0 : sl_no_memory(e);
 
         j.spec = spec;
         if (rc == 0)
@@ -192,7 +192,7 @@ static int digest_of(const cJSON *specs, uint64_t *digest, struct sl_error *e)
     char *text = specs ? cJSON_PrintUnformatted(specs) : NULL;
 
     if (!text)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     *digest = sl_xxh64(text, strlen(text));
     cJSON_free(text);
     return 0;

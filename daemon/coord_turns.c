@@ -113,7 +113,7 @@ int coord_turns_room(struct sl_coord *c, struct sl_error *e)
                             .discards = calloc(slots, sizeof *t->discards)};
     if (!t || !t->lines || !t->sweeps || !t->discards) {
         free_turns(t);
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     }
     free_turns(c->turns);
     c->turns = t;

@@ -140,7 +140,7 @@ static int numbers(const cJSON *a, uint64_t **out, uint32_t *n, struct sl_error 
     *n = (uint32_t)cJSON_GetArraySize(a);
     *out = calloc(*n ? *n : 1, sizeof **out);
     if (!*out)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     cJSON_ArrayForEach(x, a)
         (*out)[i++] = (uint64_t)x->valuedouble;
     return 0;
@@ -189,7 +189,7 @@ static int take_plan(struct sl_coord *c, struct job *j, const cJSON *plan, struc
     if (rc == 0 && check_plan(c, &p, n_out, n_shard, shard, why) == 0) {
         sh = calloc(p.n_tasks, sizeof *sh);
         if (!sh)
-            rc = sl_fail(e, SL_EFAIL, "out of memory");
+            rc = sl_no_memory(e);
         for (uint32_t i = 0; rc == 0 && i < p.n_tasks; i++)
             sh[i] = (uint32_t)shard[i];
         p.shard = sh;
@@ -238,12 +238,12 @@ static int finish(struct sl_coord *c, struct worker *w, struct job *j, uint32_t 
         char *files = cJSON_PrintUnformatted(sl_get(m, "files"));
 
         if (!files)
-            return sl_fail(e, SL_EFAIL, "out of memory");
+            return sl_no_memory(e);
         free(j->files);
         j->files = strdup(files);
         cJSON_free(files);
         if (!j->files)
-            return sl_fail(e, SL_EFAIL, "out of memory");
+            return sl_no_memory(e);
         SL_TRY(sl_queue_set_files(c->q, j->id, j->files, e));
     }
     if (task == SL_TASK_PREPARE)
@@ -412,7 +412,7 @@ static int on_gpus(struct sl_coord *c, struct worker *w, const cJSON *m, struct 
     cJSON *copied = cJSON_Duplicate(sl_get(m, "gpus"), true);
 
     if (!copied)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     cJSON_Delete(w->gpus);
     w->gpus = copied;
     c->changes++;

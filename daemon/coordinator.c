@@ -13,7 +13,7 @@ int coord_grow(void *array, uint32_t n, uint32_t *cap, size_t size, struct sl_er
         return 0;
     p = realloc(*a, want * size);
     if (!p)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     *a = p;
     *cap = want;
     return 0;
@@ -261,7 +261,7 @@ int sl_coord_open(struct sl_queue *q, const struct sl_coord_opts *o, struct sl_n
 
     *out = NULL;
     if (!c)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     c->q = q;
     c->o = *o;
     c->o.heartbeat_ms = o->heartbeat_ms ? o->heartbeat_ms : 5000;

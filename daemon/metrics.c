@@ -268,7 +268,7 @@ int sl_metrics_open(const struct sl_metrics_opts *o, struct sl_metrics **out, st
     *out = NULL;
     if (!m || pthread_mutex_init(&m->lock, NULL) != 0) {
         free(m);
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     }
     m->stale_ms = o->stale_ms ? o->stale_ms : 30000;
     m->start_seconds = (double)sl_wall_ms() / 1000;
@@ -276,7 +276,7 @@ int sl_metrics_open(const struct sl_metrics_opts *o, struct sl_metrics **out, st
     m->bytes_version = strdup(o->bytes_version);
     m->state_dir = o->state_dir ? strdup(o->state_dir) : NULL;
     fd = m->version && m->bytes_version && (m->state_dir || !o->state_dir)
-             ? listen_on(o, m->address, e) : sl_fail(e, SL_EFAIL, "out of memory");
+             ? listen_on(o, m->address, e) : sl_no_memory(e);
     if (fd < 0) {
         discard(m);
         return fd;

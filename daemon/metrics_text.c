@@ -158,12 +158,12 @@ int sl_metrics_text(const struct sl_metrics_figures *f, const struct sl_process_
     FILE *out = open_memstream(text, n);
 
     if (!out)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     process_part(out, f, p);
     queue_part(out, f);
     peer_part(out, f);
     gpu_part(out, &f->coord);
-    return sl_text_close(out, text) < 0 ? sl_fail(e, SL_EFAIL, "out of memory") : 0;
+    return sl_text_close(out, text) < 0 ? sl_no_memory(e) : 0;
 }
 
 void sl_event_count(struct sl_event_tally *t, const struct sl_event *ev)

@@ -316,7 +316,7 @@ static int check_whole(struct sl_queue *q, struct sl_error *e)
         const char *told = (const char *)sqlite3_column_text(st, 0), *line = told ? strchr(told, '\n') : NULL;
 
         if (!told)
-            rc = sl_fail(e, SL_EFAIL, "out of memory");
+            rc = sl_no_memory(e);
         else if (strcmp(told, "ok") != 0)
             rc = sl_fail(e, SL_EFAIL, "%s: %.200s%s", q->path, line ? line + 1 : told, DAMAGED);
     }
@@ -377,7 +377,7 @@ int sl_queue_open(const char *path, struct sl_queue **out, struct sl_error *e)
     *out = NULL;
     if (!q || !(q->path = strdup(path))) {
         free(q);
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     }
     if (sqlite3_open_v2(path, &q->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) != SQLITE_OK)
         rc = cannot_open(q, e);

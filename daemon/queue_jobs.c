@@ -122,7 +122,7 @@ static int fill_job(struct sl_queue *q, struct sl_job_row *r, char **labels, str
     while ((rc = db_next(q, st, e)) == 1) {
         if (!(labels[r->n_labels] = strdup(db_text(st, 0)))) {
             db_reset(st);
-            return sl_fail(e, SL_EFAIL, "out of memory");
+            return sl_no_memory(e);
         }
         r->labels[r->n_labels] = labels[r->n_labels];
         r->n_labels++;

@@ -256,7 +256,7 @@ static int lock_path(const struct sl_router *r, struct listener *l, struct sl_er
     l->path = strdup(l->endpoint + 6);
     if (!l->path || asprintf(&l->lock_path, "%s.lock", l->path) < 0) {
         l->lock_path = NULL; /* what asprintf leaves when it fails is not said */
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     }
     if (strlen(l->path) > 107 || l->path[0] != '/')
         return sl_fail(e, SL_EUSAGE, "%s: expected ipc:// with an absolute path of at most 107 bytes", l->endpoint);
@@ -327,7 +327,7 @@ static int bind_socket(struct sl_router *r, struct listener *l, struct sl_error 
         char *copy = strdup(bound);
 
         if (!copy)
-            return sl_fail(e, SL_EFAIL, "out of memory");
+            return sl_no_memory(e);
         free(l->endpoint);
         l->endpoint = copy;
     }
@@ -343,7 +343,7 @@ static int open_listener(struct sl_router *r, const struct sl_router_opts *o, un
     r->n = i + 1;
     l->endpoint = strdup(o->endpoints[i]);
     if (!l->endpoint)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     SL_TRY(classify(r, o, l, e));
     l->socket = zmq_socket(r->context, ZMQ_ROUTER);
     if (!l->socket)
@@ -386,7 +386,7 @@ int sl_router_open(const struct sl_router_opts *o, struct sl_router **out, struc
 
     *out = NULL;
     if (!r)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     rc = open_all(r, o, e);
     if (rc < 0)
         sl_router_close(r);
@@ -535,7 +535,7 @@ static int receive_from(struct sl_router *r, unsigned i, struct sl_received *out
         out->bytes = malloc(out->n ? out->n : 1);
         if (out->bytes && out->n)
             memcpy(out->bytes, zmq_msg_data(&part[1]), out->n);
-        rc = !out->bytes ? sl_fail(e, SL_EFAIL, "out of memory") : out->role ? 1 : 2;
+        rc = !out->bytes ? sl_no_memory(e) : out->role ? 1 : 2;
         if (rc == 2)
             free(out->bytes);
     }

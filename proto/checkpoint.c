@@ -429,7 +429,7 @@ static int new_checkpoint(struct sl_checkpoint **out, struct sl_error *e)
         ck->priv = calloc(1, sizeof(struct sl_ck_priv));
     if (!ck || !ck->priv) {
         free(ck);
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     }
     *out = ck;
     return 0;

@@ -58,11 +58,6 @@ static const struct pair experts[] = {
     {"num_expert_groups", "n_group", false}, {"num_expert_groups_per_tok", "topk_group", false},
 };
 
-static int no_memory(struct sl_error *e)
-{
-    return sl_fail(e, SL_EFAIL, "out of memory");
-}
-
 static int take_pairs(cJSON *to, const cJSON *from, const char *where, const struct pair *p, size_t n, struct sl_error *e)
 {
     for (size_t i = 0; i < n; i++) {
@@ -76,7 +71,7 @@ static int take_pairs(cJSON *to, const cJSON *from, const char *where, const str
             continue;
         copy = cJSON_Duplicate(item, true);
         if (!copy || !cJSON_AddItemToObject(to, p[i].name, copy))
-            return no_memory(e);
+            return sl_no_memory(e);
     }
     return 0;
 }
@@ -89,9 +84,9 @@ static int take_constants(cJSON *to, struct sl_error *e)
 
     if (!classes || !cJSON_AddItemToObject(to, "architectures", classes) || !cJSON_AddStringToObject(to, "scoring_func", "softmax") ||
         !cJSON_AddStringToObject(to, "topk_method", "greedy") || !cJSON_AddTrueToObject(to, "norm_topk_prob"))
-        return no_memory(e);
+        return sl_no_memory(e);
     if (!cJSON_GetObjectItemCaseSensitive(to, "max_position_embeddings") && !cJSON_AddNumberToObject(to, "max_position_embeddings", 128000))
-        return no_memory(e);
+        return sl_no_memory(e);
     return 0;
 }
 
@@ -107,7 +102,7 @@ static int take_quantization(cJSON *to, const cJSON *from, struct sl_error *e)
     if (!format || strcmp(format, "fp8_e4m3") != 0)
         return sl_fail(e, SL_EUNSUPPORTED, "quantization.qformat_weight is '%.40s'; supported: fp8_e4m3", format ? format : "(none)");
     q = cJSON_AddObjectToObject(to, "quantization_config");
-    return q && cJSON_AddStringToObject(q, "quant_method", "fp8") ? 0 : no_memory(e);
+    return q && cJSON_AddStringToObject(q, "quant_method", "fp8") ? 0 : sl_no_memory(e);
 }
 
 static bool is_params(const cJSON *config)
@@ -125,7 +120,7 @@ int sl_ck_take_params(struct sl_checkpoint *ck, struct sl_error *e)
     if (!is_params(from))
         return 0;
     to = cJSON_CreateObject();
-    rc = to ? take_pairs(to, from, "", entries, sizeof entries / sizeof *entries, e) : no_memory(e);
+    rc = to ? take_pairs(to, from, "", entries, sizeof entries / sizeof *entries, e) : sl_no_memory(e);
     rc = rc < 0 ? rc : take_pairs(to, moe, "moe.", experts, sizeof experts / sizeof *experts, e);
     rc = rc < 0 ? rc : take_constants(to, e);
     rc = rc < 0 ? rc : take_quantization(to, from, e);
@@ -215,7 +210,7 @@ int sl_ck_take_mistral(struct sl_checkpoint *ck, struct sl_error *e)
         bytes += strlen(ck->tensors[i].name) + GROWTH + 1;
     arena = at = malloc(bytes + 1);
     if (!arena)
-        return no_memory(e);
+        return sl_no_memory(e);
     p->arenas[p->n_arenas++] = arena;
     for (uint32_t i = 0; i < ck->n_tensors; i++) {
         rename_tensor(at, ck->tensors[i].name);

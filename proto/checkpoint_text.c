@@ -53,7 +53,7 @@ int sl_ck_read_text(struct sl_checkpoint *ck, struct sl_error *e)
         return sl_fail(e, SL_ESOURCE, "no \"text_config\", where %s has its text model", class);
     all = sl_ck_priv(ck)->text = cJSON_CreateObject();
     return all && append(all, text, "model_type") && append(all, ck->config, "text_config") ? 0
-               : sl_fail(e, SL_EFAIL, "out of memory");
+               : sl_no_memory(e);
 }
 
 /* "model.language_model.X" is "model.X", "language_model.X" is "X". The name lies in the reader's own memory. */

@@ -56,7 +56,7 @@ static int put(struct sl_config *c, enum sl_config_key k, enum sl_config_layer l
                        SL_CONFIG_ITEMS);
     copy = strdup(text);
     if (!copy)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     if (s->v.n == 0)
         snprintf(s->origin, sizeof s->origin, "%s", origin);
     s->items[s->v.n++] = copy;
@@ -282,11 +282,11 @@ static int choose_files(struct sl_config *c, const struct sl_config_opts *o, str
 
     if (only) {
         c->files[0] = strdup(only);
-        return c->files[0] ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+        return c->files[0] ? 0 : sl_no_memory(e);
     }
     c->files[0] = strdup(o->system_path ? o->system_path : SL_CONFIG_SYSTEM);
     if (!c->files[0])
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     if (!home || *home != '/') {
         home = env(c, "HOME");
         tail = "/.config/sluice/sluice.conf";
@@ -296,7 +296,7 @@ static int choose_files(struct sl_config *c, const struct sl_config_opts *o, str
     if ((size_t)snprintf(path, sizeof path, "%s%s", home, tail) >= sizeof path)
         return sl_fail(e, SL_EUSAGE, "HOME: too long");
     c->files[1] = strdup(path);
-    return c->files[1] ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    return c->files[1] ? 0 : sl_no_memory(e);
 }
 
 static int fill(struct sl_config *c, const struct sl_config_opts *o, struct sl_error *e)
@@ -322,7 +322,7 @@ int sl_config_open(const struct sl_config_opts *o, struct sl_config **out, struc
 
     *out = NULL;
     if (!c)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     if (!o)
         o = &none;
     c->env = o->env ? o->env : from_process;

@@ -92,7 +92,7 @@ static int parse(const struct sl_config_program *p, int argc, const char **argv,
     fill_table(p, table);
     ctx = poptGetContext(p->name, argc, argv, table, 0);
     if (!ctx)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     while (rc == 0 && (val = poptGetNextOpt(ctx)) > 0) {
         const struct sl_config_option *o = option_at(p, (unsigned)val - 1);
         char *arg = poptGetOptArg(ctx);

@@ -43,6 +43,11 @@ int sl_fail(struct sl_error *e, int code, const char *fmt, ...)
     return code;
 }
 
+int sl_no_memory(struct sl_error *e)
+{
+    return sl_fail(e, SL_EFAIL, "out of memory");
+}
+
 int sl_fail_context(struct sl_error *e, const char *fmt, ...)
 {
     char whole[WHOLE_BYTES];

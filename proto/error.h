@@ -42,7 +42,10 @@ struct sl_error {
 int sl_fail(struct sl_error *e, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* The same, with the arguments in ap. */
+/* The same of "out of memory", SL_EFAIL. */
+int sl_no_memory(struct sl_error *e);
+
+/* sl_fail with the arguments in ap. */
 int sl_vfail(struct sl_error *e, int code, const char *fmt, va_list ap)
     __attribute__((format(printf, 3, 0)));
 

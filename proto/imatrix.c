@@ -149,7 +149,7 @@ static int read_file(struct sl_imatrix *im, const char *path, const struct sl_ro
 
     im->path = strdup(path);
     if (!im->path)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     SL_TRY(sl_source_open_path(path, roots, &im->fd, &st, e));
     im->file_size = st.size;
     im->mtime_ns = st.mtime_ns;
@@ -179,7 +179,7 @@ int sl_imatrix_open_within(const char *path, const struct sl_roots *roots, struc
 
     *out = NULL;
     if (!im)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     im->fd = -1;
     rc = read_file(im, path, roots, e);
     if (rc < 0) {

@@ -73,7 +73,7 @@ static int entry(struct reader *r)
     x->offset = r->at;
     x->counts = malloc(sizeof *x->counts);
     if (!x->counts)
-        return sl_fail(r->e, SL_EFAIL, "out of memory");
+        return sl_no_memory(r->e);
     x->counts[0] = (float)ncall;
     r->at += x->n * sizeof(float);
     return 0;
@@ -96,7 +96,7 @@ static int dataset(struct reader *r)
         return 0;
     name = malloc((size_t)n);
     if (!name)
-        return sl_fail(r->e, SL_EFAIL, "out of memory");
+        return sl_no_memory(r->e);
     rc = sl_source_read(r->im->fd, r->im->path, name, (size_t)n, r->at, r->e);
     if (rc == 0)
         rc = sl_imatrix_add_dataset(r->im, name, strnlen(name, (size_t)n), r->e);

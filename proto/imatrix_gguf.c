@@ -46,7 +46,7 @@ static int read_counts(struct sl_imatrix *im, const struct sl_gguf *g,
     im->n_counts += x->n_counts;
     x->counts = malloc(t->bytes);
     if (!x->counts)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     SL_TRY(sl_source_read(im->fd, im->path, x->counts, t->bytes, g->header_bytes + t->offset, e));
     for (uint64_t i = 0; i < x->n_counts; i++) {
         if (!isfinite(x->counts[i]) || x->counts[i] < 0)

@@ -17,7 +17,7 @@ static int take_plan(struct sl_imatrix_use *u, const struct sl_plan *plan, struc
 {
     u->plan = plan;
     u->entry = malloc(((size_t)plan->n_tensors + 1) * sizeof *u->entry);
-    return u->entry ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    return u->entry ? 0 : sl_no_memory(e);
 }
 
 int sl_imatrix_use_make(struct sl_imatrix_use *u, const struct sl_imatrix *im,

@@ -72,7 +72,7 @@ static int put_all(const struct sl_imatrix *im, enum sl_imatrix_format format,
 
     s->buf = malloc(SINK_BYTES);
     if (!order || !s->buf)
-        rc = sl_fail(e, SL_EFAIL, "out of memory");
+        rc = sl_no_memory(e);
     else
         rc = format == SL_IMATRIX_DAT ? sl_imatrix_put_dat(im, order, s, e)
                                       : sl_imatrix_put_gguf(im, order, s, e);
@@ -147,7 +147,7 @@ int sl_imatrix_write(const struct sl_imatrix *im, enum sl_imatrix_format format,
     if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
         return exists(path, e);
     if (asprintf(&part, "%s.partial", path) < 0)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     rc = open_part(part, &s.fd, e);
     if (rc < 0) {
         free(part);

@@ -14,11 +14,6 @@ static const uint32_t mostly[SL_TYPE_LIMIT] = {
     [SL_TYPE_NVFP4] = 39, [SL_TYPE_TQ1_0] = 36, [SL_TYPE_TQ2_0] = 37, [SL_TYPE_Q1_0] = 40, [SL_TYPE_Q2_0] = 41,
 };
 
-static int no_memory(struct sl_error *e)
-{
-    return sl_fail(e, SL_EFAIL, "out of memory");
-}
-
 static int by_name(const void *a, const void *b)
 {
     const struct sl_src_tensor *const *x = a, *const *y = b;
@@ -34,7 +29,7 @@ static int guess(const struct sl_checkpoint *ck, uint32_t *file_type, struct sl_
     int best = SL_TYPE_F32;
 
     if (!sorted)
-        return no_memory(e);
+        return sl_no_memory(e);
     for (uint32_t i = 0; i < ck->n_tensors; i++)
         sorted[i] = &ck->tensors[i];
     qsort(sorted, ck->n_tensors, sizeof *sorted, by_name);
@@ -73,7 +68,7 @@ int sl_job_copy_file_type(struct sl_job_plan *j, struct sl_error *e)
         rc = sl_kvs_copy(&all, &j->extra_kvs.kv[i]);
     if (rc < 0) {
         sl_kvs_free(&all);
-        return no_memory(e);
+        return sl_no_memory(e);
     }
     sl_kvs_free(&j->extra_kvs);
     j->extra_kvs = all;

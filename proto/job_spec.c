@@ -20,11 +20,6 @@
 #define TABLE_BYTES 131072u /* config.json, files, the smallest tables */
 #define STRING_BYTES 26u  /* a token or merge: pointer, length, text */
 
-static int out_of_memory(struct sl_error *e)
-{
-    return sl_fail(e, SL_EFAIL, "out of memory");
-}
-
 /* ---- texts of options */
 
 int sl_no_type(const char *origin, const char *text, struct sl_error *e)
@@ -55,13 +50,13 @@ int sl_job_add_override(struct sl_job_plan *j, const char *origin, const char *p
     char *copy;
 
     if (!p)
-        return out_of_memory(e);
+        return sl_no_memory(e);
     j->overrides = p;
     p += j->n_overrides;
     SL_TRY(type_option(origin, type, &p->type, e));
     p->pattern = copy = strdup(pattern);
     if (!copy)
-        return out_of_memory(e);
+        return sl_no_memory(e);
     for (; *copy; copy++)
         *copy = (char)tolower((unsigned char)*copy);
     j->n_overrides++;
@@ -95,7 +90,7 @@ int sl_parse_override_kv(struct sl_kvs *kvs, const char *text, struct sl_error *
     value = colon + 1;
     key = strndup(text, (size_t)(eq - text));
     if (!key)
-        return out_of_memory(e);
+        return sl_no_memory(e);
     errno = 0;
     if (strncmp(type, "int:", 4) == 0) {
         long long v = strtoll(value, &end, 10);
@@ -117,7 +112,7 @@ int sl_parse_override_kv(struct sl_kvs *kvs, const char *text, struct sl_error *
     }
     free(key);
     if (rc == SL_EFAIL)
-        return out_of_memory(e);
+        return sl_no_memory(e);
     if (rc < 0)
         return sl_fail(e, rc, "--override-kv '%s': expected int:N (0 to 4294967295), float:X, "
                               "bool:true|false or str:TEXT (at most 127 bytes)", text);
@@ -216,7 +211,7 @@ static int take_imatrix(struct sl_job_plan *j, const struct sl_job_options *o, s
     if (o->imatrix)
         SL_TRY(sl_job_imatrix_open(o, j->roots, &j->imatrix, e));
     if ((j->imatrix || j->synthetic) && sl_imatrix_kvs(j->imatrix, &words, &j->extra_kvs) < 0)
-        return out_of_memory(e);
+        return sl_no_memory(e);
     return 0;
 }
 
@@ -248,7 +243,7 @@ static int name_source(struct sl_job_plan *j, const char *path, struct sl_error 
         n--;
     dir = strndup(path, n);
     if (!dir)
-        return out_of_memory(e);
+        return sl_no_memory(e);
     free(j->ck->dir);
     j->ck->dir = dir;
     return 0;
@@ -331,13 +326,13 @@ int sl_job_plan_make(struct sl_job_plan *j, const char *source, const struct sl_
     if (sl_recipe_is_copy(j->recipe))
         SL_TRY(sl_job_copy_file_type(j, e));
     if (o->n_prune && sl_kvs_set_arr(&j->extra_kvs, SL_KEY_PRUNED, SL_KV_U32, o->prune, o->n_prune) < 0)
-        return out_of_memory(e);
+        return sl_no_memory(e);
     if (o->prefix)
         j->prefix = strdup(o->prefix);
     else if (asprintf(&j->prefix, "%s-%s", j->model->base_name, sl_recipe_encoding(j->recipe)) < 0)
         j->prefix = NULL;
     if (!j->prefix)
-        return out_of_memory(e);
+        return sl_no_memory(e);
     po.prefix = j->prefix;
     SL_TRY(sl_plan_build(j->ck, j->model, j->recipe, &ro, &po, &j->plan, e));
     (void)malloc_trim(0); /* what reading the JSON took */
@@ -360,7 +355,7 @@ static int string_list(const cJSON *array, const char *const **list, uint32_t *n
     *list = p;
     *n = 0;
     if (!p)
-        return out_of_memory(e);
+        return sl_no_memory(e);
     cJSON_ArrayForEach(item, array)
         p[(*n)++] = cJSON_GetStringValue(item);
     return 0;
@@ -515,7 +510,7 @@ int sl_job_plan_record(const struct sl_job_plan *j, cJSON **out, struct sl_error
     o = v ? cJSON_CreateObject() : NULL;
     if (!o) {
         free(v);
-        return out_of_memory(e);
+        return sl_no_memory(e);
     }
     sl_kvs_get_str(&p->segments[0].kvs, SL_KEY_LAYOUT, &layout);
     sl_put_str(o, "fingerprint", p->fingerprint);

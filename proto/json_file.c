@@ -370,6 +370,11 @@ int sl_json_read_fd(int fd, const char *label, size_t max_bytes, struct cJSON **
     return rc;
 }
 
+cJSON *sl_get(const cJSON *object, const char *name)
+{
+    return cJSON_GetObjectItemCaseSensitive(object, name);
+}
+
 bool sl_json_uint(const struct cJSON *item, uint64_t max, uint64_t *v)
 {
     double d;

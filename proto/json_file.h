@@ -37,6 +37,9 @@ int sl_json_parse_python(const char *label, char *text, size_t len, struct cJSON
 int sl_json_read_fd(int fd, const char *label, size_t max_bytes, struct cJSON **out,
                     struct sl_error *e) SL_MUST_USE;
 
+/* Returns the value of an object's key; NULL: absent. */
+struct cJSON *sl_get(const struct cJSON *object, const char *name);
+
 /* Returns whether item is a number that is an integer from 0 to max (max is
  * at most SL_JSON_EXACT), in *v. item may be NULL. */
 bool sl_json_uint(const struct cJSON *item, uint64_t max, uint64_t *v);

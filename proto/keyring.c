@@ -214,7 +214,7 @@ int sl_key_save(const char *path, const struct sl_key *k, struct sl_error *e)
     if (!is_key(k->public_key) || !is_key(k->secret_key))
         return sl_fail(e, SL_EUSAGE, "%s: no key pair to be written", path);
     if (asprintf(&pub, "%s.pub", path) < 0)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     rc = access(pub, F_OK) == 0 ? is_there(pub, e) : 0;
     if (k->role != SL_ROLE_NONE)
         snprintf(allowed, sizeof allowed, "# allow-list: %s key %s %s\n", sl_role_name(k->role), k->public_key, k->name);
@@ -275,7 +275,7 @@ static int add_entry(struct lines *l, struct sl_allow_list *list, char *const wo
     snprintf(entry.name, sizeof entry.name, "%s", word[3]);
     grown = realloc(list->entries, (list->n + 1) * sizeof *grown);
     if (!grown)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     list->entries = grown;
     grown[list->n++] = entry;
     return 0;

@@ -65,11 +65,6 @@ static int no_memory(struct sl_error *e)
     return sl_fail(e, SL_EFAIL, "out of memory for metadata");
 }
 
-static const cJSON *entry(const cJSON *object, const char *name)
-{
-    return cJSON_GetObjectItemCaseSensitive(object, name);
-}
-
 /* gguf-py writes no empty strings. */
 static int set_text(struct sl_kvs *kvs, const char *key, const char *v)
 {
@@ -114,7 +109,7 @@ static int set_sampling(const cJSON *json, struct sl_kvs *kvs)
     int rc = 0;
 
     for (size_t i = 0; i < sizeof sampling / sizeof *sampling && rc == 0; i++) {
-        const cJSON *j = entry(json, sampling[i].name);
+        const cJSON *j = sl_get(json, sampling[i].name);
         double v = cJSON_IsNumber(j) ? j->valuedouble : NAN;
 
         if (sampling[i].type == SL_KV_STR)
@@ -156,7 +151,7 @@ static char *text_of(const cJSON *j)
 static int take_card(const cJSON *card, char *field[N_FIELDS])
 {
     for (size_t i = 0; i < sizeof card_names / sizeof *card_names; i++) {
-        const cJSON *j = entry(card, card_names[i].name);
+        const cJSON *j = sl_get(card, card_names[i].name);
         bool usable = cJSON_IsString(j) || (cJSON_IsArray(j) && card_names[i].field == LICENSE);
 
         if (!usable || field[card_names[i].field])
@@ -206,7 +201,7 @@ static int take_name(const char *id, uint64_t total, char *field[N_FIELDS])
 /* _name_or_path counts when it is a model's name and not a path. */
 static int take_config_name(const struct sl_metadata_in *in, char *field[N_FIELDS])
 {
-    const cJSON *j = entry(in->config, "_name_or_path");
+    const cJSON *j = sl_get(in->config, "_name_or_path");
     const char *slash = cJSON_IsString(j) ? strchr(j->valuestring, '/') : NULL;
 
     if (!cJSON_IsString(j) || (slash && strchr(slash + 1, '/')))
@@ -290,7 +285,7 @@ static int set_named_origin(struct sl_kvs *kvs, const char *what, unsigned n, co
 static int set_described_origin(struct sl_kvs *kvs, const char *what, unsigned n, const cJSON *j)
 {
     for (size_t i = 0; i < sizeof origin_keys / sizeof *origin_keys; i++) {
-        const cJSON *v = entry(j, origin_keys[i]);
+        const cJSON *v = sl_get(j, origin_keys[i]);
 
         if (cJSON_IsString(v))
             SL_TRY(set_origin(kvs, what, n, origin_keys[i], v->valuestring));
@@ -307,7 +302,7 @@ static int set_origins(const cJSON *card, const char *what, const char *const na
     char key[64];
 
     for (int i = 0; i < 3 && !j; i++)
-        j = entry(card, names[i]);
+        j = sl_get(card, names[i]);
     if (!j)
         return 0;
     snprintf(key, sizeof key, "general.%s.count", what);
@@ -331,7 +326,7 @@ static int set_origins(const cJSON *card, const char *what, const char *const na
 static int set_list(const cJSON *card, const char *key, const char *first, const char *second,
                     struct sl_kvs *kvs)
 {
-    const cJSON *from[2] = {entry(card, first), entry(card, second)};
+    const cJSON *from[2] = {sl_get(card, first), sl_get(card, second)};
     const char **list;
     size_t n = 0, cap = 1;
     int rc;

@@ -8,11 +8,6 @@
 
 #define GGML_QUANT_VERSION 2u /* of the block formats: general.quantization_version */
 
-static int no_memory(struct sl_error *e)
-{
-    return sl_fail(e, SL_EFAIL, "out of memory");
-}
-
 /* The types, and what there is to say of the rules. */
 static int assign_types(const struct sl_plan_input *in, struct sl_plan *p, int *types, struct sl_error *e)
 {
@@ -21,7 +16,7 @@ static int assign_types(const struct sl_plan_input *in, struct sl_plan *p, int *
 
     o.used = calloc((size_t)o.n_overrides + sl_recipe_rules(in->r) + 1, 1);
     if (!o.used)
-        return no_memory(e);
+        return sl_no_memory(e);
     rc = sl_recipe_assign(in->r, in->m, &o, types, &p->n_fallback, e);
     if (rc == 0)
         rc = sl_recipe_idle(in->r, in->m, &o, types, &p->idle, e);
@@ -38,7 +33,7 @@ static int type_tensors(const struct sl_plan_input *in, struct sl_plan *p, struc
     p->tensors = calloc((size_t)n + 1, sizeof *p->tensors);
     if (!types || !p->tensors) {
         free(types);
-        return no_memory(e);
+        return sl_no_memory(e);
     }
     rc = assign_types(in, p, types, e);
     p->n_tensors = n;
@@ -83,7 +78,7 @@ static int fill_segments(const struct sl_plan_input *in, struct sl_plan *p, stru
     struct sl_plan_segment *s = calloc((size_t)p->n_tensors + 2, sizeof *s);
 
     if (!s)
-        return no_memory(e);
+        return sl_no_memory(e);
     p->segments = s;
     p->n_segments = 1;
     if (p->n_tensors && (o->no_tensor_first_split || (keep_split && file_of(in, 0) > 0))) {
@@ -121,7 +116,7 @@ static int name_segments(const struct sl_plan_opts *o, struct sl_plan *p, struct
     for (uint32_t i = 0; i < p->n_segments; i++) {
         p->segments[i].name = malloc(cap);
         if (!p->segments[i].name)
-            return no_memory(e);
+            return sl_no_memory(e);
         if (sl_gguf_split_path(p->segments[i].name, cap, prefix, i, p->n_segments) < 0)
             return sl_fail(e, SL_EFAIL, "cannot name part %u of %u", i + 1, p->n_segments);
     }
@@ -256,7 +251,7 @@ static int place_headers(struct sl_plan *p, struct sl_error *e)
         struct sl_plan_segment *s = &p->segments[i];
 
         if (segment_kvs(p, i) < 0 || segment_header(p, s, NULL, &s->header_bytes) < 0)
-            return no_memory(e);
+            return sl_no_memory(e);
         /* What the reader does not take could never be verified. */
         if (s->kvs.n > SL_GGUF_MAX_KEYS || s->header_bytes > SL_GGUF_MAX_HEADER)
             return sl_fail(e, SL_EUNSUPPORTED, "%s would have %" PRIu64 " metadata keys in a header of %" PRIu64 " bytes; %u and %u "
@@ -278,7 +273,7 @@ static int build(const struct sl_plan_input *in, struct sl_plan *p, struct sl_er
     SL_TRY(name_segments(in->o, p, e));
     SL_TRY(sl_plan_make_tasks(in, p, e));
     if (model_kvs(in, p) < 0 || sl_plan_options(in, p) < 0)
-        return no_memory(e);
+        return sl_no_memory(e);
     SL_TRY(sl_plan_fingerprint(in, p, e));
     return place_headers(p, e);
 }
@@ -294,7 +289,7 @@ int sl_plan_build(const struct sl_checkpoint *ck, const struct sl_model *m,
 
     *out = NULL;
     if (!p)
-        return no_memory(e);
+        return sl_no_memory(e);
     rc = build(&in, p, e);
     if (rc < 0) {
         sl_plan_close(p);

@@ -200,5 +200,5 @@ int sl_plan_fingerprint(const struct sl_plan_input *in, struct sl_plan *p, struc
         join(d, &id, p->output_id);
     }
     sl_hash128_free(d);
-    return rc < 0 ? sl_fail(e, SL_EFAIL, "out of memory") : 0;
+    return rc < 0 ? sl_no_memory(e) : 0;
 }

@@ -224,5 +224,5 @@ int sl_plan_make_tasks(const struct sl_plan_input *in, struct sl_plan *p, struct
         }
     }
     free(c.pieces);
-    return rc < 0 ? sl_fail(e, SL_EFAIL, "out of memory") : 0;
+    return rc < 0 ? sl_no_memory(e) : 0;
 }

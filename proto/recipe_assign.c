@@ -368,7 +368,7 @@ static int compile_overrides(struct assign *a, struct sl_error *e)
 {
     a->overrides = calloc(a->o->n_overrides + 1, sizeof *a->overrides);
     if (!a->overrides)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     for (uint32_t i = 0; i < a->o->n_overrides; i++)
         if (sl_pattern_compile(a->o->overrides[i].pattern, true, true, &a->overrides[i], e) < 0)
             return sl_fail_context(e, "--tensor-type");
@@ -397,7 +397,7 @@ int sl_recipe_assign(const struct sl_recipe *r, const struct sl_model *m,
         a.mix.output_type = a.o->output_type;
     }
     a.missing = calloc((size_t)m->n_tensors + 1, sizeof *a.missing);
-    rc = a.missing ? compile_overrides(&a, e) : sl_fail(e, SL_EFAIL, "out of memory");
+    rc = a.missing ? compile_overrides(&a, e) : sl_no_memory(e);
     if (rc == 0)
         rc = assign_all(&a, types, n_fallback, e);
     for (uint32_t i = 0; a.overrides && i < a.o->n_overrides; i++)

@@ -113,7 +113,7 @@ int sl_recipe_idle(const struct sl_recipe *r, const struct sl_model *m, const st
     int rc = 0;
 
     if (!to)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     for (uint32_t i = 0; i < o->n_overrides && rc >= 0; i++)
         if (!o->used[i]) {
             rc = idle_override(to, &o->overrides[i], m, types, n);
@@ -125,10 +125,10 @@ int sl_recipe_idle(const struct sl_recipe *r, const struct sl_model *m, const st
     if (n > SAID)
         fprintf(to, "%u more rules decide nothing\n", n - SAID);
     if (sl_text_close(to, out) < 0)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     if (rc < 0 || n == 0) {
         free(*out);
         *out = NULL;
     }
-    return rc < 0 ? sl_fail(e, SL_EFAIL, "out of memory") : 0;
+    return rc < 0 ? sl_no_memory(e) : 0;
 }

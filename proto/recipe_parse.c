@@ -195,7 +195,7 @@ static int set_text(struct parser *p, char **slot, const char *value)
 {
     free(*slot);
     *slot = strdup(value);
-    return *slot ? 0 : sl_fail(p->e, SL_EFAIL, "out of memory");
+    return *slot ? 0 : sl_no_memory(p->e);
 }
 
 static bool encoding_ok(const char *s)
@@ -309,7 +309,7 @@ static int complete(struct parser *p)
 static int parse_text(struct parser *p)
 {
     char *copy = strdup(p->r->text), *rest = copy, *line;
-    int rc = copy ? 0 : sl_fail(p->e, SL_EFAIL, "out of memory");
+    int rc = copy ? 0 : sl_no_memory(p->e);
 
     while (rc >= 0 && (line = strsep(&rest, "\n")) != NULL) {
         p->line++;
@@ -335,7 +335,7 @@ int sl_recipe_parse(const char *name, const char *where, const char *text, struc
     if (!r || !(r->name = strdup(name)) || !(r->where = strdup(where))
         || !(r->text = strdup(text)) || !(r->rules = calloc(MAX_RULES, sizeof *r->rules))) {
         sl_recipe_close(r);
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     }
     r->default_type = -1;
     r->file_type = -1;

@@ -24,7 +24,7 @@ static int compile_regex(struct sl_pattern *p, bool ignore_case, struct sl_error
                             PCRE2_NEVER_BACKSLASH_C | (ignore_case ? PCRE2_CASELESS : 0), &code,
                             &at, NULL);
     if (!p->code && code == PCRE2_ERROR_HEAP_FAILED)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     if (!p->code) {
         PCRE2_UCHAR why[160] = "";
 
@@ -35,7 +35,7 @@ static int compile_regex(struct sl_pattern *p, bool ignore_case, struct sl_error
     p->limits = pcre2_match_context_create(NULL);
     p->data = pcre2_match_data_create(1, NULL);
     if (!p->limits || !p->data)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     pcre2_set_match_limit(p->limits, MATCH_STEPS);
     pcre2_set_depth_limit(p->limits, MATCH_STEPS);
     pcre2_set_heap_limit(p->limits, HEAP_KIB);
@@ -51,7 +51,7 @@ int sl_pattern_compile(const char *text, bool regex, bool ignore_case, struct sl
     *out = NULL;
     if (!p || !(p->text = strdup(text))) {
         free(p);
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     }
     if (regex)
         rc = compile_regex(p, ignore_case, e);
@@ -115,7 +115,7 @@ int sl_pattern_match(const struct sl_pattern *p, const char *name, struct sl_err
     if (rc == PCRE2_ERROR_NOMATCH)
         return 0;
     if (rc == PCRE2_ERROR_NOMEMORY)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     return sl_fail(e, SL_EUSAGE, "regular expression '%s' needs too many steps on '%s'; simplify it",
                    p->text, name);
 }

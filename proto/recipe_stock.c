@@ -150,7 +150,7 @@ static int load_file(const char *path, const char *name, struct sl_recipe **out,
     text = malloc(SL_RECIPE_MAX + 2);
     if (!text) {
         fclose(f);
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     }
     n = fread(text, 1, SL_RECIPE_MAX + 1, f);
     text[n] = '\0';

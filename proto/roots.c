@@ -72,7 +72,7 @@ int sl_roots_open(const char *const *paths, unsigned n, struct sl_roots **out, s
         return sl_fail(e, SL_EUSAGE, "%u roots; at most %d are possible", n, SL_ROOTS_MAX);
     r = calloc(1, sizeof *r);
     if (!r)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     for (unsigned i = 0; i < SL_ROOTS_MAX; i++)
         r->root[i].fd = -1;
     for (unsigned i = 0; i < n && rc == 0; i++) {

@@ -179,7 +179,7 @@ static int relax(struct solver *s, uint32_t *pick, struct sl_error *e)
     uint64_t bytes = 0;
 
     if (!steps)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     for (uint32_t i = 0; i < s->n; i++) {
         const struct group *g = &s->g[i];
         uint32_t from = 0;
@@ -299,7 +299,7 @@ static int search(struct solver *s, uint32_t *pick, struct sl_error *e)
     struct state **stage = calloc(s->n, sizeof *stage), root = {0, 0, 0, 0, 0}, *room = NULL;
     uint32_t count = 1, most = 1, i = 0;
     uint64_t rest = 0;
-    int rc = g && stage ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    int rc = g && stage ? 0 : sl_no_memory(e);
 
     for (uint32_t k = 0; rc == 0 && k < s->n; k++) {
         g[k] = s->g[k];
@@ -310,13 +310,13 @@ static int search(struct solver *s, uint32_t *pick, struct sl_error *e)
         qsort(g, s->n, sizeof *g, by_spread);
     room = malloc((size_t)STATES * most * sizeof *room);
     if (rc == 0 && !room)
-        rc = sl_fail(e, SL_EFAIL, "out of memory");
+        rc = sl_no_memory(e);
     for (; rc == 0 && i < s->n && count; i++) {
         rest -= g[i].o[0].bytes;
         count = extend(s, &g[i], i ? stage[i - 1] : &root, count, rest, room);
         stage[i] = malloc((count ? count : 1) * sizeof *room);
         if (!stage[i])
-            rc = sl_fail(e, SL_EFAIL, "out of memory");
+            rc = sl_no_memory(e);
         else
             memcpy(stage[i], room, count * sizeof *room);
     }
@@ -390,7 +390,7 @@ int sl_size_solve(const struct sl_choice_group *groups, uint32_t n, uint64_t bud
     s.options = calloc(s.n_options, sizeof *s.options);
     s.best = calloc((size_t)n + 1, sizeof *s.best);
     rc = out->pick && s.g && s.options && s.best ? solve(&s, groups, start, out, e)
-                                                 : sl_fail(e, SL_EFAIL, "out of memory");
+                                                 : sl_no_memory(e);
     free(s.g);
     free(s.options);
     free(s.best);

@@ -30,11 +30,6 @@ struct vocab {
     bool byte_decoder;  /* decoding turns the byte-level alphabet into bytes */
 };
 
-static const cJSON *entry(const cJSON *object, const char *name)
-{
-    return cJSON_GetObjectItemCaseSensitive(object, name);
-}
-
 static bool starts(const char *s, const char *with)
 {
     return strncmp(s, with, strlen(with)) == 0;
@@ -78,7 +73,7 @@ int sl_tokenizer_read_json(const struct sl_source_dir *dir, const char *name, cJ
 
 /* ---- tokens ---- */
 
-static int no_memory(struct sl_error *e)
+int sl_tokenizer_no_memory(struct sl_error *e)
 {
     return sl_fail(e, SL_EFAIL, "out of memory for the tokenizer");
 }
@@ -97,20 +92,20 @@ static int own(struct vocab *v, char *text, struct sl_error *e)
 
         if (!grown) {
             free(text);
-            return no_memory(e);
+            return sl_tokenizer_no_memory(e);
         }
         v->owned = grown;
         v->cap_owned = cap;
     }
     if (!text)
-        return no_memory(e);
+        return sl_tokenizer_no_memory(e);
     v->owned[v->n_owned++] = text;
     return 0;
 }
 
 static int take_base(struct vocab *v, const cJSON *tokenizer, struct sl_error *e)
 {
-    const cJSON *list = entry(entry(tokenizer, "model"), "vocab");
+    const cJSON *list = sl_get(sl_get(tokenizer, "model"), "vocab");
     uint64_t id;
 
     if (!cJSON_IsObject(list) || !list->child)
@@ -166,14 +161,14 @@ enum { SPECIAL = 1, NORMALIZED = 2, SINGLE_WORD = 4, LSTRIP = 8, RSTRIP = 16 };
 
 static uint32_t flags_of(const cJSON *item, bool special)
 {
-    const cJSON *normalized = entry(item, "normalized");
+    const cJSON *normalized = sl_get(item, "normalized");
     uint32_t flags = special ? SPECIAL : 0;
 
     if (cJSON_IsBool(normalized) ? cJSON_IsTrue(normalized) : !special)
         flags |= NORMALIZED;
-    flags |= cJSON_IsTrue(entry(item, "single_word")) ? SINGLE_WORD : 0;
-    flags |= cJSON_IsTrue(entry(item, "lstrip")) ? LSTRIP : 0;
-    return flags | (cJSON_IsTrue(entry(item, "rstrip")) ? RSTRIP : 0);
+    flags |= cJSON_IsTrue(sl_get(item, "single_word")) ? SINGLE_WORD : 0;
+    flags |= cJSON_IsTrue(sl_get(item, "lstrip")) ? LSTRIP : 0;
+    return flags | (cJSON_IsTrue(sl_get(item, "rstrip")) ? RSTRIP : 0);
 }
 
 /* A token that was added before is replaced, unless these flags were seen of it. */
@@ -245,7 +240,7 @@ static int push(struct added_list *l, const char *text, double id, uint32_t flag
         struct added_entry *grown = realloc(l->all, cap * sizeof *grown);
 
         if (!grown)
-            return no_memory(e);
+            return sl_tokenizer_no_memory(e);
         l->all = grown;
         l->cap = cap;
     }
@@ -270,16 +265,16 @@ static bool has_role(const struct vocab *v, const char *text)
 static int push_tokenizer(const struct vocab *v, const cJSON *tokenizer, bool roles,
                           struct added_list *l, struct sl_error *e)
 {
-    const cJSON *list = entry(tokenizer, "added_tokens");
+    const cJSON *list = sl_get(tokenizer, "added_tokens");
 
     for (const cJSON *x = cJSON_IsArray(list) ? list->child : NULL; x; x = x->next) {
         const char *text = sl_token_text(x);
-        bool special = cJSON_IsTrue(entry(x, "special"));
+        bool special = cJSON_IsTrue(sl_get(x, "special"));
         uint64_t id;
 
         if (!text || cJSON_IsString(x))
             return sl_fail(e, SL_ESOURCE, "tokenizer.json: an entry of added_tokens has no content");
-        if (!sl_json_uint(entry(x, "id"), SL_JSON_EXACT, &id))
+        if (!sl_json_uint(sl_get(x, "id"), SL_JSON_EXACT, &id))
             return bad_id(v, text, e);
         special = special || (roles && has_role(v, text));
         SL_TRY(push(l, text, (double)id, flags_of(x, special), e));
@@ -310,7 +305,7 @@ static int push_decoder(struct vocab *v, const cJSON *decoder, struct added_list
         if (!text)
             continue;
         SL_TRY(push(l, text, (double)strtoll(x->string, NULL, 10),
-                    flags_of(x, cJSON_IsTrue(entry(x, "special")) || has_role(v, text)), e));
+                    flags_of(x, cJSON_IsTrue(sl_get(x, "special")) || has_role(v, text)), e));
         SL_TRY(sl_name_table_add(&v->listed, text, 0, NULL, e));
     }
     return 0;
@@ -349,7 +344,7 @@ static int take_roles(struct vocab *v, struct sl_error *e)
 /* What transformers adds to the tokenizer that tokenizer.json holds, or changes in it. */
 static int take_more(struct vocab *v, const cJSON *tokenizer, const cJSON *config, struct sl_error *e)
 {
-    const cJSON *decoder = entry(config, "added_tokens_decoder");
+    const cJSON *decoder = sl_get(config, "added_tokens_decoder");
     struct added_list l = {NULL, 0, 0};
     int rc = decoder ? push_decoder(v, decoder, &l, e) : push_legacy(v, tokenizer, &l, e);
 
@@ -393,10 +388,10 @@ static void vocab_free(struct vocab *v)
 
 static bool has_byte_decoder(const cJSON *tokenizer)
 {
-    const cJSON *j = entry(tokenizer, "decoder"), *list = entry(j, "decoders");
+    const cJSON *j = sl_get(tokenizer, "decoder"), *list = sl_get(j, "decoders");
 
     for (const cJSON *x = cJSON_IsArray(list) ? list->child : j; x; x = x->next) {
-        const cJSON *type = entry(x, "type");
+        const cJSON *type = sl_get(x, "type");
 
         if (cJSON_IsString(type) && strcmp(type->valuestring, "ByteLevel") == 0)
             return true;
@@ -415,7 +410,7 @@ static int set_tokens(const struct sl_source_dir *dir, const cJSON *tokenizer, c
     v.text = calloc(n_vocab + 1, sizeof *v.text);
     v.type = calloc(n_vocab + 1, sizeof *v.type);
     v.seen = calloc(n_vocab + 1, sizeof *v.seen);
-    rc = v.text && v.type && v.seen ? sl_name_table_init(&v.added, 64, e) : no_memory(e);
+    rc = v.text && v.type && v.seen ? sl_name_table_init(&v.added, 64, e) : sl_tokenizer_no_memory(e);
     rc = rc < 0 ? rc : sl_name_table_init(&v.listed, 64, e);
     rc = rc < 0 ? rc : take_base(&v, tokenizer, e);
     rc = rc < 0 ? rc : sl_roles_read(dir, tokenizer, config, model, &v.roles, e);
@@ -424,7 +419,7 @@ static int set_tokens(const struct sl_source_dir *dir, const cJSON *tokenizer, c
     rc = rc < 0 ? rc : fill_gaps(&v, e);
     if (rc == 0 && (sl_kvs_set_strs(kvs, "tokenizer.ggml.tokens", v.text, n_vocab) < 0 ||
                     sl_kvs_set_arr(kvs, "tokenizer.ggml.token_type", SL_KV_I32, v.type, n_vocab) < 0))
-        rc = no_memory(e);
+        rc = sl_tokenizer_no_memory(e);
     vocab_free(&v);
     return rc;
 }
@@ -434,13 +429,13 @@ static int set_tokens(const struct sl_source_dir *dir, const cJSON *tokenizer, c
 static int check_kind(const struct sl_source_dir *dir, const cJSON *tokenizer,
                       const struct sl_arch *arch, struct sl_error *e)
 {
-    const cJSON *model = entry(tokenizer, "model"), *type = entry(model, "type");
+    const cJSON *model = sl_get(tokenizer, "model"), *type = sl_get(model, "type");
     const char *kind = cJSON_IsString(type) ? type->valuestring : "BPE";
 
     if (arch->sentencepiece && sl_source_exists(dir->path, "tokenizer.model"))
         return sl_fail(e, SL_EUNSUPPORTED, "the checkpoint has a SentencePiece tokenizer "
                        "(tokenizer.model); supported: byte-level BPE");
-    if (strcmp(kind, "BPE") != 0 || cJSON_IsTrue(entry(model, "byte_fallback")))
+    if (strcmp(kind, "BPE") != 0 || cJSON_IsTrue(sl_get(model, "byte_fallback")))
         return sl_fail(e, SL_EUNSUPPORTED, "tokenizer.json: a tokenizer of type %.40s%s is not "
                        "supported; supported: byte-level BPE", kind,
                        strcmp(kind, "BPE") == 0 ? " with byte_fallback" : "");
@@ -468,7 +463,7 @@ static int set_all(const struct sl_source_dir *dir, const cJSON *tokenizer,
                    const cJSON *tokenizer_config, const cJSON *config, const struct sl_arch *arch, uint64_t n_vocab,
                    struct sl_kvs *kvs, struct sl_error *e)
 {
-    const cJSON *space = entry(tokenizer_config, "add_prefix_space");
+    const cJSON *space = sl_get(tokenizer_config, "add_prefix_space");
     const char *pre;
 
     SL_TRY(check_kind(dir, tokenizer, arch, e));
@@ -476,10 +471,10 @@ static int set_all(const struct sl_source_dir *dir, const cJSON *tokenizer,
     SL_TRY(check_rules(config, arch, pre, e));
     if (arch->space_prefix && cJSON_IsBool(space) &&
         sl_kvs_set_bool(kvs, "tokenizer.ggml.add_space_prefix", cJSON_IsTrue(space)) < 0)
-        return no_memory(e);
+        return sl_tokenizer_no_memory(e);
     if (sl_kvs_set_str(kvs, "tokenizer.ggml.model", "gpt2") < 0 ||
         sl_kvs_set_str(kvs, "tokenizer.ggml.pre", pre) < 0)
-        return no_memory(e);
+        return sl_tokenizer_no_memory(e);
     SL_TRY(set_tokens(dir, tokenizer, tokenizer_config, config, n_vocab, kvs, e));
     SL_TRY(sl_tokenizer_merges(dir, tokenizer, kvs, e));
     return sl_tokenizer_special(dir, tokenizer, tokenizer_config, config, arch, kvs, e);

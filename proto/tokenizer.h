@@ -97,6 +97,9 @@ const char *sl_token_text(const struct cJSON *item);
 int sl_tokenizer_read_json(const struct sl_source_dir *dir, const char *name, struct cJSON **out,
                            struct sl_error *e) SL_MUST_USE;
 
+/* Returns SL_EFAIL: "out of memory for the tokenizer". */
+int sl_tokenizer_no_memory(struct sl_error *e);
+
 /* A token that is special because it has a role. */
 struct sl_role {
     const char *text;

@@ -16,11 +16,6 @@
 #define SUFFIX ".jinja"
 #define MAX_TEMPLATES 64 /* beside the default one */
 
-static const cJSON *entry(const cJSON *object, const char *name)
-{
-    return cJSON_GetObjectItemCaseSensitive(object, name);
-}
-
 static int set_text(struct sl_kvs *kvs, const char *key, const char *v)
 {
     return v && *v ? sl_kvs_set_str(kvs, key, v) : 0;
@@ -29,7 +24,7 @@ static int set_text(struct sl_kvs *kvs, const char *key, const char *v)
 /* The template's name with everything but letters and digits as '_'. */
 static bool clean_name(const cJSON *item, char buf[64])
 {
-    const cJSON *name = entry(item, "name");
+    const cJSON *name = sl_get(item, "name");
     size_t n = 0;
 
     if (!cJSON_IsString(name))
@@ -54,7 +49,7 @@ static int set_templates(const cJSON *list, struct sl_kvs *kvs)
     if (!names || !pointers)
         rc = SL_EFAIL;
     for (const cJSON *x = list->child; x && rc == 0; x = x->next) {
-        const cJSON *text = entry(x, "template");
+        const cJSON *text = sl_get(x, "template");
         char *name = names[n_named], key[96];
         bool again = false;
 
@@ -199,7 +194,7 @@ static int set_files(const struct sl_source_dir *dir, const char *text, struct s
 int sl_tokenizer_chat(const struct sl_source_dir *dir, const cJSON *config, struct sl_kvs *kvs,
                       struct sl_error *e)
 {
-    const cJSON *j = entry(config, "chat_template");
+    const cJSON *j = sl_get(config, "chat_template");
     cJSON *file = NULL;
     char *text;
     size_t len;
@@ -220,7 +215,7 @@ int sl_tokenizer_chat(const struct sl_source_dir *dir, const cJSON *config, stru
     rc = sl_json_parse_python("chat_template.json", text, len, &file, e);
     free(text);
     if (rc == 0)
-        rc = set_template(entry(file, "chat_template"), "chat_template.json", kvs, e);
+        rc = set_template(sl_get(file, "chat_template"), "chat_template.json", kvs, e);
     cJSON_Delete(file);
     return rc;
 }

@@ -1,21 +1,13 @@
 /* The merges of byte-level BPE: tokenizer.json's, else those of merges.txt. */
 #include "proto/tokenizer.h"
 
+#include "proto/json_file.h"
+
 #include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-
-static const cJSON *entry(const cJSON *object, const char *name)
-{
-    return cJSON_GetObjectItemCaseSensitive(object, name);
-}
-
-static int no_memory(struct sl_error *e)
-{
-    return sl_fail(e, SL_EFAIL, "out of memory for the tokenizer");
-}
 
 /* Copies one half of a pair; a space in it is written as byte-level BPE does. */
 static char *put_half(char *to, const char *from)
@@ -52,7 +44,7 @@ static int set_json_merges(const cJSON *list, struct sl_kvs *kvs, struct sl_erro
     merges = calloc(n + 1, sizeof *merges);
     arena = to = malloc(bytes);
     if (!merges || !arena)
-        rc = no_memory(e);
+        rc = sl_tokenizer_no_memory(e);
     n = 0;
     for (const cJSON *x = list->child; x && rc == 0; x = x->next, n++) {
         if (cJSON_IsString(x)) {
@@ -71,7 +63,7 @@ static int set_json_merges(const cJSON *list, struct sl_kvs *kvs, struct sl_erro
         *to++ = '\0';
     }
     if (rc == 0 && sl_kvs_set_strs(kvs, "tokenizer.ggml.merges", merges, n) < 0)
-        rc = no_memory(e);
+        rc = sl_tokenizer_no_memory(e);
     free(merges);
     free(arena);
     return rc;
@@ -90,7 +82,7 @@ static int set_text_merges(char *text, struct sl_kvs *kvs, struct sl_error *e)
         cap += *s == '\n';
     merges = calloc(cap, sizeof *merges);
     if (!merges)
-        return no_memory(e);
+        return sl_tokenizer_no_memory(e);
     for (bool first = true; line; line = next, first = false) {
         char *gap, *half;
 
@@ -111,7 +103,7 @@ static int set_text_merges(char *text, struct sl_kvs *kvs, struct sl_error *e)
         merges[n++] = line;
     }
     rc = n == 0 ? sl_fail(e, SL_ESOURCE, "merges.txt holds no merges")
-         : sl_kvs_set_strs(kvs, "tokenizer.ggml.merges", merges, n) < 0 ? no_memory(e) : 0;
+         : sl_kvs_set_strs(kvs, "tokenizer.ggml.merges", merges, n) < 0 ? sl_tokenizer_no_memory(e) : 0;
     free(merges);
     return rc;
 }
@@ -119,7 +111,7 @@ static int set_text_merges(char *text, struct sl_kvs *kvs, struct sl_error *e)
 int sl_tokenizer_merges(const struct sl_source_dir *dir, const cJSON *tokenizer, struct sl_kvs *kvs,
                         struct sl_error *e)
 {
-    const cJSON *list = entry(entry(tokenizer, "model"), "merges");
+    const cJSON *list = sl_get(sl_get(tokenizer, "model"), "merges");
     char *text;
     size_t len;
     int rc;

@@ -4,6 +4,7 @@
 #include "proto/tokenizer.h"
 
 #include "proto/arch_table.h"
+#include "proto/json_file.h"
 
 #include <cjson/cJSON.h>
 #include <stdlib.h>
@@ -26,11 +27,6 @@ static const struct tokenizer_class classes[] = {
     {"Qwen2Tokenizer", {[EOS] = "<|endoftext|>", [UNK] = "<|endoftext|>", [PAD] = "<|endoftext|>"}, true},
     {"GPT2Tokenizer", {[BOS] = "<|endoftext|>", [EOS] = "<|endoftext|>", [UNK] = "<|endoftext|>"}, false},
 };
-
-static const cJSON *entry(const cJSON *object, const char *name)
-{
-    return cJSON_GetObjectItemCaseSensitive(object, name);
-}
 
 /* Its own name, or the model's; without either, the one that the model's kind has. NULL: none of the table. */
 static const struct tokenizer_class *class_of(const cJSON *config, const cJSON *model)
@@ -105,11 +101,11 @@ static int add_extra(struct sl_roles *r, const cJSON *list, struct sl_error *e)
 static int collect(struct sl_roles *r, const cJSON *config, const char *const absent[N_KEYS], bool objects,
                    struct sl_error *e)
 {
-    const cJSON *more = entry(config, MORE), *mapped = entry(r->map, MORE);
-    const cJSON *extra = entry(config, "extra_special_tokens");
+    const cJSON *more = sl_get(config, MORE), *mapped = sl_get(r->map, MORE);
+    const cJSON *extra = sl_get(config, "extra_special_tokens");
 
     for (size_t i = 0; i < N_KEYS; i++) {
-        const cJSON *item = entry(entry(r->map, keys[i]) ? r->map : config, keys[i]);
+        const cJSON *item = sl_get(sl_get(r->map, keys[i]) ? r->map : config, keys[i]);
         bool object = (objects && (i == BOS || i == EOS || i == UNK || i == PAD)) || cJSON_IsObject(item);
 
         SL_TRY(add(r, (struct sl_role){item ? sl_token_text(item) : absent[i], item, true, object}, e));
@@ -133,10 +129,10 @@ int sl_roles_read(const struct sl_source_dir *dir, const cJSON *tokenizer, const
     if (class)
         memcpy(absent, class->token, sizeof absent);
     if (!absent[PAD])
-        absent[PAD] = sl_config_str(entry(tokenizer, "padding"), "pad_token");
+        absent[PAD] = sl_config_str(sl_get(tokenizer, "padding"), "pad_token");
 
     *r = (struct sl_roles){.map = NULL};
-    if (!entry(config, "added_tokens_decoder")) {
+    if (!sl_get(config, "added_tokens_decoder")) {
         rc = sl_tokenizer_read_json(dir, "special_tokens_map.json", &r->map, e);
         rc = rc < 0 ? rc : sl_tokenizer_read_json(dir, "added_tokens.json", &r->added, e);
     }

@@ -38,14 +38,9 @@ struct special {
     uint32_t id[N_TYPES];
 };
 
-static const cJSON *entry(const cJSON *object, const char *name)
-{
-    return cJSON_GetObjectItemCaseSensitive(object, name);
-}
-
 const char *sl_token_text(const cJSON *item)
 {
-    const cJSON *content = entry(item, "content");
+    const cJSON *content = sl_get(item, "content");
 
     if (cJSON_IsString(item))
         return item->valuestring;
@@ -92,14 +87,14 @@ static void set_id(struct special *s, int type, const cJSON *id)
 
 static const cJSON *special_id(const cJSON *piece)
 {
-    const cJSON *id = entry(entry(piece, "SpecialToken"), "id");
+    const cJSON *id = sl_get(sl_get(piece, "SpecialToken"), "id");
 
     return is_set(id) ? id : NULL;
 }
 
 static bool is_sequence(const cJSON *piece, const char *id)
 {
-    const cJSON *j = entry(entry(piece, "Sequence"), "id");
+    const cJSON *j = sl_get(sl_get(piece, "Sequence"), "id");
 
     return cJSON_IsString(j) && strcmp(j->valuestring, id) == 0;
 }
@@ -136,7 +131,7 @@ static void read_pair(struct special *s, const cJSON *pair, const cJSON *first, 
 
 static void read_template(struct special *s, const cJSON *processor, bool have_config)
 {
-    const cJSON *single = entry(processor, "single"), *first = NULL, *last = NULL;
+    const cJSON *single = sl_get(processor, "single"), *first = NULL, *last = NULL;
     int n = cJSON_IsArray(single) ? cJSON_GetArraySize(single) : 0;
 
     if (n > 1) {
@@ -162,20 +157,20 @@ static void read_template(struct special *s, const cJSON *processor, bool have_c
         s->token[EOS] = last;
         set_add(s, EOS, true);
     }
-    if (cJSON_IsArray(entry(processor, "pair")))
-        read_pair(s, entry(processor, "pair"), first, last, have_config);
+    if (cJSON_IsArray(sl_get(processor, "pair")))
+        read_pair(s, sl_get(processor, "pair"), first, last, have_config);
 }
 
 static void read_processor(struct special *s, const cJSON *processor, bool have_config)
 {
-    const cJSON *type = entry(processor, "type");
+    const cJSON *type = sl_get(processor, "type");
 
     if (!cJSON_IsString(type))
         return;
     if (strcmp(type->valuestring, "TemplateProcessing") == 0) {
         read_template(s, processor, have_config);
     } else if (strcmp(type->valuestring, "RobertaProcessing") == 0) {
-        const cJSON *cls = entry(processor, "cls"), *sep = entry(processor, "sep");
+        const cJSON *cls = sl_get(processor, "cls"), *sep = sl_get(processor, "sep");
 
         set_add(s, BOS, true);
         set_add(s, EOS, true);
@@ -189,8 +184,8 @@ static void read_processor(struct special *s, const cJSON *processor, bool have_
 
 static void read_processors(struct special *s, const cJSON *tokenizer, bool have_config)
 {
-    const cJSON *post = entry(tokenizer, "post_processor");
-    const cJSON *list = entry(post, "processors");
+    const cJSON *post = sl_get(tokenizer, "post_processor");
+    const cJSON *list = sl_get(post, "processors");
 
     if (!cJSON_IsArray(list)) {
         read_processor(s, post, have_config);
@@ -205,7 +200,7 @@ static void read_processors(struct special *s, const cJSON *tokenizer, bool have
 /* The added token of that text, or NULL. */
 static const cJSON *find_added(const cJSON *tokenizer, const char *text)
 {
-    const cJSON *added = entry(tokenizer, "added_tokens");
+    const cJSON *added = sl_get(tokenizer, "added_tokens");
     const cJSON *x = text && cJSON_IsArray(added) ? added->child : NULL;
 
     while (x && (!sl_token_text(x) || strcmp(sl_token_text(x), text) != 0))
@@ -223,11 +218,11 @@ static void read_tokens(struct special *s, const cJSON *tokenizer, const cJSON *
         if (!s->active[t])
             continue;
         snprintf(name, sizeof name, "add_%s_token", types[t].name);
-        add = entry(config, name);
+        add = sl_get(config, name);
         if (cJSON_IsBool(add))
             set_add(s, t, cJSON_IsTrue(add));
         if (x)
-            set_id(s, t, entry(x, "id"));
+            set_id(s, t, sl_get(x, "id"));
     }
 }
 
@@ -239,7 +234,7 @@ static void find_special(struct special *s, const cJSON *tokenizer, const cJSON 
     for (int t = 0; t < N_TYPES; t++) {
         snprintf(name, sizeof name, "%s_token", types[t].name);
         s->active[t] = t != EOT && t != EOM;
-        s->token[t] = entry(config, name);
+        s->token[t] = sl_get(config, name);
     }
     if (config && !is_set(s->token[BOS]) && is_set(s->token[CLS]))
         s->token[BOS] = s->token[CLS];
@@ -252,9 +247,9 @@ static void find_special(struct special *s, const cJSON *tokenizer, const cJSON 
         const cJSON *id;
 
         snprintf(name, sizeof name, "%s_token_id", types[t].name);
-        id = entry(model_config, name);
+        id = sl_get(model_config, name);
         if (s->active[t])
-            set_id(s, t, id && !cJSON_IsNull(id) ? id : entry(entry(model_config, "text_config"), name));
+            set_id(s, t, id && !cJSON_IsNull(id) ? id : sl_get(sl_get(model_config, "text_config"), name));
     }
 }
 
@@ -295,13 +290,13 @@ struct normalizer {
 
 static void read_normalizer(const cJSON *j, struct normalizer *n, int depth)
 {
-    const cJSON *type = entry(j, "type"), *list = entry(j, "normalizers");
+    const cJSON *type = sl_get(j, "type"), *list = sl_get(j, "normalizers");
 
     if (!cJSON_IsString(type) || depth > 4)
         return;
     if (strcmp(type->valuestring, "BertNormalizer") == 0) {
-        n->lowercase = entry(j, "lowercase");
-        n->strip_accents = entry(j, "strip_accents");
+        n->lowercase = sl_get(j, "lowercase");
+        n->strip_accents = sl_get(j, "strip_accents");
     } else if (strcmp(type->valuestring, "Lowercase") == 0) {
         n->lowercase = j;
     } else if (strcmp(type->valuestring, "StripAccents") == 0) {
@@ -317,7 +312,7 @@ static int set_normalizer(const cJSON *tokenizer, struct sl_kvs *kvs)
 {
     struct normalizer n = {NULL, NULL};
 
-    read_normalizer(entry(tokenizer, "normalizer"), &n, 0);
+    read_normalizer(sl_get(tokenizer, "normalizer"), &n, 0);
     if (cJSON_IsBool(n.lowercase) || cJSON_IsObject(n.lowercase))
         SL_TRY(sl_kvs_set_bool(kvs, "tokenizer.ggml.normalizer.lowercase", !cJSON_IsFalse(n.lowercase)));
     if (cJSON_IsBool(n.strip_accents) || cJSON_IsObject(n.strip_accents))

@@ -25,16 +25,6 @@
 static const char rules[] = BEFORE UPPER "*" LOWER "+|" BEFORE UPPER "+" LOWER "*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+"
                             "|\\s+(?!\\S)|\\s+";
 
-static const cJSON *entry(const cJSON *object, const char *name)
-{
-    return cJSON_GetObjectItemCaseSensitive(object, name);
-}
-
-static int no_memory(struct sl_error *e)
-{
-    return sl_fail(e, SL_EFAIL, "out of memory for the tokenizer");
-}
-
 struct tekken {
     uint64_t n, n_special;
     const char **text;   /* of each id */
@@ -51,9 +41,9 @@ static int read_special(struct tekken *k, const cJSON *list, struct sl_error *e)
     if (!cJSON_IsArray(list))
         return sl_fail(e, SL_EUNSUPPORTED, FILE_NAME " has no \"special_tokens\", as before Mistral's version 11");
     for (const cJSON *x = list->child; x; x = x->next, i++) {
-        const char *text = cJSON_GetStringValue(entry(x, "token_str"));
+        const char *text = cJSON_GetStringValue(sl_get(x, "token_str"));
 
-        if (i >= k->n_special || !text || strstr(text, HIDDEN_NUL) || !sl_json_uint(entry(x, "rank"), UINT32_MAX, &rank) || rank != i)
+        if (i >= k->n_special || !text || strstr(text, HIDDEN_NUL) || !sl_json_uint(sl_get(x, "rank"), UINT32_MAX, &rank) || rank != i)
             return sl_fail(e, SL_ESOURCE, FILE_NAME ": special_tokens, entry %" PRIu64 ": expected a \"token_str\" of that rank, below "
                            "\"default_num_special_tokens\", %" PRIu64, i, k->n_special);
         k->text[i] = text;
@@ -69,7 +59,7 @@ static int set_id(const struct tekken *k, struct sl_kvs *kvs, const char *key, c
 {
     for (uint64_t i = 0; i < k->n_special; i++)
         if (strcmp(k->text[i], text) == 0)
-            return sl_kvs_set_u32(kvs, key, (uint32_t)i) < 0 ? no_memory(e) : 0;
+            return sl_kvs_set_u32(kvs, key, (uint32_t)i) < 0 ? sl_tokenizer_no_memory(e) : 0;
     return sl_fail(e, SL_ESOURCE, FILE_NAME " has no special token '%s'", text);
 }
 
@@ -84,9 +74,9 @@ static int write_lines(const cJSON *list, uint64_t n, char **text, size_t *len, 
     char *at;
 
     for (const cJSON *y = x; y && i < n; y = y->next, i++) {
-        const char *token = cJSON_GetStringValue(entry(y, "token_bytes"));
+        const char *token = cJSON_GetStringValue(sl_get(y, "token_bytes"));
 
-        if (!token || strpbrk(token, " \t\v\f\r\n") || !sl_json_uint(entry(y, "rank"), UINT32_MAX, &rank) || rank != i)
+        if (!token || strpbrk(token, " \t\v\f\r\n") || !sl_json_uint(sl_get(y, "rank"), UINT32_MAX, &rank) || rank != i)
             return sl_fail(e, SL_ESOURCE, FILE_NAME ": vocab, entry %" PRIu64 ": expected \"token_bytes\" of that rank", i);
         bytes += strlen(token) + 24;
     }
@@ -94,10 +84,10 @@ static int write_lines(const cJSON *list, uint64_t n, char **text, size_t *len, 
         return sl_fail(e, SL_ESOURCE, FILE_NAME ": vocab has %" PRIu64 " tokens; expected at least %" PRIu64, i, n);
     *text = at = malloc(bytes);
     if (!at)
-        return no_memory(e);
+        return sl_tokenizer_no_memory(e);
     *at = '\0';
     for (i = 0; i < n; x = x->next, i++)
-        at += sprintf(at, "%s %" PRIu64 "\n", entry(x, "token_bytes")->valuestring, i);
+        at += sprintf(at, "%s %" PRIu64 "\n", sl_get(x, "token_bytes")->valuestring, i);
     *len = (size_t)(at - *text);
     return 0;
 }
@@ -175,13 +165,13 @@ static int add_merge(struct merges *m, const char *left, const char *right, stru
         char **grown = realloc(m->text, cap * sizeof *grown);
 
         if (!grown)
-            return no_memory(e);
+            return sl_tokenizer_no_memory(e);
         m->text = grown;
         m->cap = cap;
     }
     m->text[m->n] = malloc(a + b + 2);
     if (!m->text[m->n])
-        return no_memory(e);
+        return sl_tokenizer_no_memory(e);
     memcpy(m->text[m->n], left, a);
     m->text[m->n][a] = ' ';
     memcpy(m->text[m->n++] + a + 1, right, b + 1);
@@ -209,7 +199,7 @@ static int set_merges(const struct tekken *k, struct sl_kvs *kvs, struct sl_erro
     int rc = make_merges(&k->t, &m, e);
 
     if (rc == 0 && sl_kvs_set_strs(kvs, "tokenizer.ggml.merges", (const char *const *)m.text, m.n) < 0)
-        rc = no_memory(e);
+        rc = sl_tokenizer_no_memory(e);
     for (uint64_t i = 0; i < m.n; i++)
         free(m.text[i]);
     free(m.text);
@@ -222,7 +212,7 @@ static int set_tokens(const struct tekken *k, struct sl_kvs *kvs, struct sl_erro
 {
     float *scores = calloc(k->n, sizeof *scores);
     int32_t *types = calloc(k->n, sizeof *types);
-    int rc = scores && types ? 0 : no_memory(e);
+    int rc = scores && types ? 0 : sl_tokenizer_no_memory(e);
 
     for (uint64_t i = 0; rc == 0 && i < k->n; i++)
         types[i] = i < k->n_special ? SL_TOKEN_CONTROL : SL_TOKEN_NORMAL;
@@ -231,7 +221,7 @@ static int set_tokens(const struct tekken *k, struct sl_kvs *kvs, struct sl_erro
                     sl_kvs_set_arr(kvs, "tokenizer.ggml.token_type", SL_KV_I32, types, k->n) < 0 ||
                     sl_kvs_set_bool(kvs, "tokenizer.ggml.add_bos_token", true) < 0 ||
                     sl_kvs_set_bool(kvs, "tokenizer.ggml.add_eos_token", false) < 0))
-        rc = no_memory(e);
+        rc = sl_tokenizer_no_memory(e);
     free(scores);
     free(types);
     return rc;
@@ -244,10 +234,10 @@ static int set_all(struct tekken *k, const cJSON *file, const struct sl_source_d
         {"tokenizer.ggml.unknown_token_id", "<unk>"}, {"tokenizer.ggml.padding_token_id", "<pad>"},
     };
 
-    SL_TRY(read_special(k, entry(file, "special_tokens"), e));
-    SL_TRY(read_tokens(k, entry(file, "vocab"), e));
+    SL_TRY(read_special(k, sl_get(file, "special_tokens"), e));
+    SL_TRY(read_tokens(k, sl_get(file, "vocab"), e));
     if (sl_kvs_set_str(kvs, "tokenizer.ggml.model", "gpt2") < 0 || sl_kvs_set_str(kvs, "tokenizer.ggml.pre", "tekken") < 0)
-        return no_memory(e);
+        return sl_tokenizer_no_memory(e);
     SL_TRY(set_merges(k, kvs, e));
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
         SL_TRY(set_id(k, kvs, ids[i].key, ids[i].text, e));
@@ -257,15 +247,15 @@ static int set_all(struct tekken *k, const cJSON *file, const struct sl_source_d
 
 static int read_sizes(struct tekken *k, const cJSON *file, uint64_t n_vocab, struct sl_error *e)
 {
-    const cJSON *config = entry(file, "config");
-    const char *pattern = cJSON_GetStringValue(entry(config, "pattern"));
+    const cJSON *config = sl_get(file, "config");
+    const char *pattern = cJSON_GetStringValue(sl_get(config, "pattern"));
 
     if (!pattern || strcmp(pattern, rules) != 0)
         return sl_fail(e, SL_EUNSUPPORTED, FILE_NAME " splits texts by other rules than those that llama.cpp has for it: '%.200s'",
                        pattern ? pattern : "");
-    if (!sl_json_uint(entry(config, "default_vocab_size"), SL_MAX_VOCAB, &k->n) || k->n != n_vocab)
+    if (!sl_json_uint(sl_get(config, "default_vocab_size"), SL_MAX_VOCAB, &k->n) || k->n != n_vocab)
         return sl_fail(e, SL_ESOURCE, FILE_NAME ": \"default_vocab_size\" is not params.json's \"vocab_size\", %" PRIu64, n_vocab);
-    if (!sl_json_uint(entry(config, "default_num_special_tokens"), MAX_SPECIAL, &k->n_special) || k->n_special + 256 > k->n)
+    if (!sl_json_uint(sl_get(config, "default_num_special_tokens"), MAX_SPECIAL, &k->n_special) || k->n_special + 256 > k->n)
         return sl_fail(e, SL_ESOURCE, FILE_NAME ": \"default_num_special_tokens\" leaves no room for 256 bytes among %" PRIu64 " tokens",
                        k->n);
     return 0;
@@ -311,7 +301,7 @@ int sl_tokenizer_tekken(const struct sl_source_dir *dir, uint64_t n_vocab, struc
     if (rc == 0) {
         k.text = calloc(k.n, sizeof *k.text);
         k.made = calloc(k.n_special + 1, sizeof *k.made);
-        rc = k.text && k.made ? set_all(&k, file, dir, kvs, e) : no_memory(e);
+        rc = k.text && k.made ? set_all(&k, file, dir, kvs, e) : sl_tokenizer_no_memory(e);
     }
     sl_tiktoken_free(&k.t);
     free(k.text);

@@ -1,5 +1,6 @@
 /* Kimi-K2's tokenizer: ranks in tiktoken.model, special tokens in tokenizer_config.json, the rules
  * for splitting a text in a Python file. */
+#include "proto/json_file.h"
 #include "proto/tiktoken.h"
 #include "proto/tokenizer.h"
 
@@ -14,22 +15,12 @@
 #define N_SPECIAL 258u /* ids behind the ordinary tokens */
 #define MADE 40        /* bytes of a name that is made here */
 
-static const cJSON *entry(const cJSON *object, const char *name)
-{
-    return cJSON_GetObjectItemCaseSensitive(object, name);
-}
-
-static int no_memory(struct sl_error *e)
-{
-    return sl_fail(e, SL_EFAIL, "out of memory for the tokenizer");
-}
-
 /* ---- whose tokenizer it is ---- */
 
 /* The Python file that auto_map names: "tokenization_kimi.TikTokenTokenizer" -> that with ".py". */
 static bool module_file(const cJSON *config, char name[160])
 {
-    const cJSON *map = entry(entry(config, "auto_map"), "AutoTokenizer");
+    const cJSON *map = sl_get(sl_get(config, "auto_map"), "AutoTokenizer");
     const cJSON *first = cJSON_IsArray(map) ? map->child : map;
     const char *text = cJSON_IsString(first) ? first->valuestring : "tokenization_kimi." CLASS;
     size_t n = strcspn(text, ".");
@@ -40,7 +31,7 @@ static bool module_file(const cJSON *config, char name[160])
 
 static bool is_class(const cJSON *config)
 {
-    const cJSON *class = entry(config, "tokenizer_class");
+    const cJSON *class = sl_get(config, "tokenizer_class");
 
     return cJSON_IsString(class) && strcmp(class->valuestring, CLASS) == 0;
 }
@@ -55,7 +46,7 @@ bool sl_tokenizer_is_tiktoken(const struct sl_source_dir *dir, const cJSON *toke
  * code is there, two of its regular expressions. */
 static int check_rules(const struct sl_source_dir *dir, const cJSON *config, struct sl_error *e)
 {
-    const cJSON *class = entry(config, "tokenizer_class");
+    const cJSON *class = sl_get(config, "tokenizer_class");
     char file[160], *code;
     size_t len;
     bool known;
@@ -93,7 +84,7 @@ struct vocab {
 /* {"163584": {"content": "[BOS]", ...}, ...}; ids of other tokens are of no interest. */
 static int take_names(struct vocab *v, const cJSON *config, struct sl_error *e)
 {
-    const cJSON *list = entry(config, "added_tokens_decoder");
+    const cJSON *list = sl_get(config, "added_tokens_decoder");
 
     if (!cJSON_IsObject(list))
         return sl_fail(e, SL_ESOURCE, "tokenizer_config.json has no \"added_tokens_decoder\", which names the "
@@ -119,7 +110,7 @@ static int check_named(const struct vocab *v, const cJSON *config, struct sl_err
     static const char *const names[] = {"bos_token", "eos_token", "unk_token", "pad_token"};
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const char *text = sl_token_text(entry(config, names[i]));
+        const char *text = sl_token_text(sl_get(config, names[i]));
 
         if (text && sl_name_table_find(&v->special, text) == SL_NO_NAME)
             return sl_fail(e, SL_ESOURCE, "tokenizer_config.json: \"%s\" is '%.80s', which is no token of "
@@ -171,13 +162,13 @@ static int set_tokens(const struct sl_tiktoken *t, const cJSON *config, uint64_t
 
     v.text = calloc(n_vocab, sizeof *v.text);
     v.type = calloc(n_vocab, sizeof *v.type);
-    rc = made && v.text && v.type ? sl_name_table_init(&v.special, N_SPECIAL, e) : no_memory(e);
+    rc = made && v.text && v.type ? sl_name_table_init(&v.special, N_SPECIAL, e) : sl_tokenizer_no_memory(e);
     rc = rc < 0 ? rc : take_names(&v, config, e);
     rc = rc < 0 ? rc : name_ids(&v, made, e);
     rc = rc < 0 ? rc : check_named(&v, config, e);
     if (rc == 0 && (sl_kvs_set_strs(kvs, "tokenizer.ggml.tokens", v.text, n_vocab) < 0 ||
                     sl_kvs_set_arr(kvs, "tokenizer.ggml.token_type", SL_KV_I32, v.type, n_vocab) < 0))
-        rc = no_memory(e);
+        rc = sl_tokenizer_no_memory(e);
     sl_name_table_free(&v.special);
     free(v.text);
     free(v.type);
@@ -192,7 +183,7 @@ static int set_merges(const struct sl_tiktoken *t, struct sl_kvs *kvs, struct sl
     int rc;
 
     SL_TRY(sl_tiktoken_merges(t, MODEL, &merges, &n, e));
-    rc = sl_kvs_set_strs(kvs, "tokenizer.ggml.merges", merges, n) < 0 ? no_memory(e) : 0;
+    rc = sl_kvs_set_strs(kvs, "tokenizer.ggml.merges", merges, n) < 0 ? sl_tokenizer_no_memory(e) : 0;
     free(merges);
     return rc;
 }
@@ -214,7 +205,7 @@ int sl_tokenizer_tiktoken(const struct sl_source_dir *dir, const cJSON *tokenize
     free(text);
     if (rc == 0 && (sl_kvs_set_str(kvs, "tokenizer.ggml.model", "gpt2") < 0 ||
                     sl_kvs_set_str(kvs, "tokenizer.ggml.pre", "kimi-k2") < 0))
-        rc = no_memory(e);
+        rc = sl_tokenizer_no_memory(e);
     rc = rc < 0 ? rc : set_tokens(&t, tokenizer_config, n_vocab, kvs, e);
     rc = rc < 0 ? rc : set_merges(&t, kvs, e);
     sl_tiktoken_free(&t);

@@ -28,11 +28,6 @@ static const struct sl_field envelope[] = {
 
 /* ---- building */
 
-static int no_memory(struct sl_error *e)
-{
-    return sl_fail(e, SL_EFAIL, "out of memory");
-}
-
 int sl_msg_new(enum sl_message_id id, const char *re, struct sl_msg *m, struct sl_error *e)
 {
     const struct sl_message *kind = sl_message(id);
@@ -40,7 +35,7 @@ int sl_msg_new(enum sl_message_id id, const char *re, struct sl_msg *m, struct s
     m->id = id;
     m->tree = kind ? cJSON_CreateObject() : NULL;
     if (!m->tree)
-        return no_memory(e);
+        return sl_no_memory(e);
     sl_put_uint(m->tree, "v", SL_WIRE_VERSION);
     sl_put_str(m->tree, "m", kind->name);
     if (re && *re)
@@ -217,11 +212,6 @@ void sl_put_strs(cJSON *object, const char *field, const char *const *v, size_t 
 
 /* ---- reading */
 
-cJSON *sl_get(const cJSON *object, const char *field)
-{
-    return cJSON_GetObjectItemCaseSensitive(object, field);
-}
-
 uint64_t sl_get_uint(const cJSON *object, const char *field, uint64_t absent)
 {
     uint64_t v;
@@ -385,7 +375,7 @@ int sl_record_check(const char *record, const cJSON *object, struct sl_error *e)
         if (strcmp(r->name, record) == 0)
             break;
     if (!object || has_failed(object))
-        return no_memory(e);
+        return sl_no_memory(e);
     if (!r || !cJSON_IsObject(object))
         return sl_fail(e, SL_EUSAGE, "%s: an object is expected", record);
     return check_fields(r->name, r->fields, r->n_fields, object, false, e);
@@ -403,7 +393,7 @@ static int compress_text(char *text, size_t len, uint8_t **bytes, size_t *n, str
     cJSON_free(text);
     if (!out || ZSTD_isError(got)) {
         free(out);
-        return no_memory(e);
+        return sl_no_memory(e);
     }
     *bytes = out;
     *n = got;
@@ -420,12 +410,12 @@ int sl_wire_encode(const struct sl_msg *m, uint8_t **bytes, size_t *n, struct sl
     if (!kind)
         return sl_fail(e, SL_EUSAGE, "a message that does not exist was to be sent");
     if (!m->tree || has_failed(m->tree))
-        return no_memory(e);
+        return sl_no_memory(e);
     if (check_fields(kind->name, kind->fields, kind->n_fields, m->tree, true, e) < 0)
         return sl_fail_context(e, "cannot be sent");
     text = cJSON_PrintUnformatted(m->tree);
     if (!text)
-        return no_memory(e);
+        return sl_no_memory(e);
     len = strlen(text);
     if (len > SL_WIRE_MAX) {
         cJSON_free(text);
@@ -454,7 +444,7 @@ static int decompress(const uint8_t *bytes, size_t n, char **text, size_t *len, 
         return sl_fail(e, SL_EUSAGE, "message: exactly one zstd frame is expected");
     *text = malloc(size ? (size_t)size : 1);
     if (!*text)
-        return no_memory(e);
+        return sl_no_memory(e);
     got = ZSTD_decompress(*text, (size_t)size, bytes, n);
     if (got != size) {
         free(*text);

@@ -123,7 +123,6 @@ uint64_t sl_get_uint(const struct cJSON *object, const char *field, uint64_t abs
 const char *sl_get_str(const struct cJSON *object, const char *field); /* NULL: absent */
 bool sl_get_bool(const struct cJSON *object, const char *field);
 uint64_t sl_get_hex64(const struct cJSON *object, const char *field);
-struct cJSON *sl_get(const struct cJSON *object, const char *field);   /* NULL: absent */
 
 /* Setting fields. A failure (memory, a NULL item) is remembered in the tree, so that encode
  * and sl_record_check refuse it: a chain of sets needs no check of its own. A NULL string sets

@@ -107,7 +107,7 @@ static int take_name(struct sl_dealer *d, struct sl_error *e)
         return 0;
     d->host = strndup(d->endpoint + 6, (size_t)(colon - d->endpoint - 6));
     if (!d->host)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     if (inet_pton(AF_INET, d->host, &four) == 1) {
         free(d->host);
         d->host = NULL;
@@ -208,7 +208,7 @@ int sl_dealer_open(const struct sl_dealer_opts *o, struct sl_dealer **out, struc
     d = calloc(1, sizeof *d);
     if (!d || !(d->endpoint = strdup(o->endpoint))) {
         free(d);
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     }
     d->context = o->context;
     d->own_context = o->context == NULL;
@@ -294,7 +294,7 @@ int sl_dealer_receive(struct sl_dealer *d, uint8_t **bytes, size_t *n, struct sl
         zmq_msg_close(&m);
     } while (got);
     if (!*bytes)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     d->heard = true;
     if (parts > 1)
         *n = 0; /* no JSON: refused like anything else that cannot be read */

@@ -78,7 +78,7 @@ static int note(void *user, const char *path)
     char *copy = strdup(path);
 
     if (!copy)
-        return sl_fail(named->e, SL_EFAIL, "out of memory");
+        return sl_no_memory(named->e);
     named->n++;
     if (kept < NAMED_MAX) {
         named->path[kept++] = copy;

@@ -142,7 +142,7 @@ int sl_gpu_watch_open(const struct sl_devices *devices, uint32_t every_ms, struc
         return 0;
     w = calloc(1, sizeof *w);
     if (!w)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     w->every_ms = every_ms;
     w->n = devices->n;
     for (unsigned i = 0; i < w->n; i++) {

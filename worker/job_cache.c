@@ -23,7 +23,7 @@ int sl_job_cache_open(const struct sl_job_cache_opts *o, struct sl_job_cache **o
 
     *out = c;
     if (!c)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     c->o = *o;
     if (!c->o.mem_bytes)
         c->o.mem_bytes = SL_MEM_USUAL;
@@ -176,13 +176,13 @@ static int pin_source(struct sl_job_cache *c, struct sl_cached_job *j, struct sl
     sl_roots_pin(j->source_fd, j->source_pin);
     if (S_ISDIR(st.st_mode)) {
         j->source_path = strdup(j->source_pin);
-        return j->source_path ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+        return j->source_path ? 0 : sl_no_memory(e);
     }
     close(j->source_fd);
     j->source_fd = -1;
     dir = strndup(j->source, base == j->source ? 1 : (size_t)(base - j->source));
     if (!dir)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     j->source_fd = open_source(c, dir, O_PATH | O_DIRECTORY, e);
     if (j->source_fd >= 0)
         sl_roots_pin(j->source_fd, j->source_pin);
@@ -192,7 +192,7 @@ static int pin_source(struct sl_job_cache *c, struct sl_cached_job *j, struct sl
     free(j->source);
     j->source = dir;
     SL_TRY(j->source_fd);
-    return j->source_path ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    return j->source_path ? 0 : sl_no_memory(e);
 }
 
 /* ---- the output's folder */
@@ -231,7 +231,7 @@ static int pin_output(struct sl_job_cache *c, struct sl_cached_job *j, bool prep
                : sl_fail(e, SL_ELACKS, "%s: no such folder on %s; create it, or mount it there", j->output, this_host(host));
     sl_roots_pin(j->output_fd, j->output_pin);
     j->out.dir = strdup(j->output_pin);
-    return j->out.dir ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    return j->out.dir ? 0 : sl_no_memory(e);
 }
 
 static int take_given(const struct sl_given_job *g, struct sl_cached_job *j, struct sl_error *e)
@@ -240,7 +240,7 @@ static int take_given(const struct sl_given_job *g, struct sl_cached_job *j, str
     j->j = *g->j;
     j->out = *g->out;
     j->output = strdup(g->out->dir);
-    return j->output ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    return j->output ? 0 : sl_no_memory(e);
 }
 
 /* What a model depends on beside its files: as texts, and the folder itself. */
@@ -255,7 +255,7 @@ static int take_likeness(struct sl_cached_job *j, const struct cJSON *spec, stru
     cJSON_free(options);
     j->source_dev = st.st_dev;
     j->source_ino = st.st_ino;
-    return j->like ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    return j->like ? 0 : sl_no_memory(e);
 }
 
 /* Takes the model of a job that is like j, and its hold on the folder with it. */
@@ -271,7 +271,7 @@ static int share_model(struct sl_job_cache *c, struct sl_cached_job *j, struct s
     free(j->source_path);
     j->source_path = strdup(k->source_path);
     if (!j->source_path)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     close(j->source_fd);
     j->source_fd = k->source_fd;
     memcpy(j->source_pin, k->source_pin, sizeof j->source_pin);
@@ -294,7 +294,7 @@ static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct c
     j->source = strdup(sl_get_str(spec, "source"));
     j->output = strdup(sl_get_str(spec, "output"));
     if (!j->source || !j->output)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     if (imatrix) {
         SL_TRY(fd = open_source(c, imatrix, O_PATH, e));
         close(fd);
@@ -312,7 +312,7 @@ static int build(struct sl_job_cache *c, struct sl_cached_job *j, const struct c
     j->out.sparse = j->j.sparse;
     j->out.prefix = strdup(j->j.prefix);
     if (!j->out.prefix)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     return output_attach(&j->out, j->j.plan, e);
 }
 
@@ -342,7 +342,7 @@ static int make_job(struct sl_job_cache *c, uint64_t id, const struct cJSON *spe
     int rc;
 
     if (!j)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     j->id = id;
     j->source_fd = j->output_fd = -1;
     j->used_ms = now_ms;
@@ -461,5 +461,5 @@ int sl_job_cache_output(struct sl_job_cache *c, const struct cJSON *spec, struct
     sl_roots_pin(*fd, pin);
     out->dir = strdup(pin);
     out->prefix = strdup(prefix);
-    return out->dir && out->prefix ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    return out->dir && out->prefix ? 0 : sl_no_memory(e);
 }

@@ -57,7 +57,7 @@ static int restore_files(struct sl_cached_job *j, struct sl_error *e)
         return 0;
     kept = malloc(p->n_segments * sizeof *kept);
     if (!kept)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     memset(kept, true, p->n_segments * sizeof *kept); /* so are those that it does not get to */
     rc = output_reserve(&j->out, false, kept, NULL, e);
     for (uint32_t i = 0; i < p->n_segments && !is_claimed(j); i++)
@@ -75,7 +75,7 @@ static int take_file_ids(struct sl_cached_job *j, struct sl_error *e)
     free(j->files);
     j->files = calloc(p->n_segments, sizeof *j->files);
     if (!j->files)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     for (uint32_t i = 0; i < p->n_segments; i++) {
         struct stat st;
 

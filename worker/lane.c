@@ -225,7 +225,7 @@ int sl_lane_open(const struct sl_job_cache_opts *o, int eventfd, struct sl_lane 
 
     *out = NULL;
     if (!l)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     l->eventfd = eventfd;
     l->sync_ms = o->sync_ms ? o->sync_ms : SYNC_MS;
     l->outcomes_end = &l->outcomes;

@@ -93,7 +93,7 @@ static int begin_set(struct sl_lane *l, struct set *s)
         members |= UINT64_C(1) << s->j[i]->member;
         f[i] = calloc(1, sizeof *f[i]);
         if (!f[i])
-            rc = sl_fail(&e, SL_EFAIL, "out of memory");
+            rc = sl_no_memory(&e);
     }
     if (rc > 0) {
         rc = sl_engine_submit(s->j[0]->engine, s->w[0]->task, members, &e);

@@ -66,7 +66,7 @@ static int ask(const char *host, int family, struct question **out, struct sl_er
     int err;
 
     if (!q)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     q->family = family;
     q->rc = PENDING;
     memcpy(q->host, host, strlen(host) + 1);
@@ -117,7 +117,7 @@ int sl_lookup_begin(const char *host, struct sl_lookup **out, struct sl_error *e
     int rc;
 
     if (!l)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     memcpy(l->host, host, strlen(host) + 1);
     l->began_ms = sl_boot_ms();
     rc = ask(host, AF_INET, &l->asked[0], e);

@@ -111,7 +111,7 @@ static int room(struct worker *k, uint64_t n)
     k->y = malloc(n * sizeof *k->y);
     k->packed = malloc(n * sizeof *k->x);
     k->room = k->x && k->w && k->y && k->packed ? n : 0;
-    return k->room ? 0 : sl_fail(&k->e, SL_EFAIL, "out of memory");
+    return k->room ? 0 : sl_no_memory(&k->e);
 }
 
 /* Sampled rows first .. first + n of a tensor into x, and their weights into w. */
@@ -238,7 +238,7 @@ static int list_tensors(struct measure *m, struct sl_error *e)
 
     m->order = calloc((size_t)model->n_tensors + 1, sizeof *m->order);
     if (!m->order)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     for (uint32_t i = 0; i < model->n_tensors; i++) {
         const struct sl_out_tensor *t = &model->tensors[i];
         const struct sl_src_tensor *src;
@@ -299,7 +299,7 @@ static int run_threads(struct measure *m, struct sl_error *e)
     unsigned n = thread_count(m), opened = 0, started = 0;
     struct worker *k = calloc(n + 1, sizeof *k);
     pthread_t *id = calloc(n + 1, sizeof *id);
-    int rc = k && id ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    int rc = k && id ? 0 : sl_no_memory(e);
 
     for (; rc == 0 && opened < n; opened++) {
         k[opened].m = m;

@@ -59,7 +59,7 @@ static int take_name(struct output *o, const char *name, struct sl_error *e)
         return sl_fail(e, SL_EUSAGE, "%s: the output's name is missing before .gguf", name);
     o->prefix = strdup(name);
     if (!o->prefix)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     o->prefix[sl_gguf_stem(o->prefix)] = 0;
     if (!o->prefix[0] || strlen(o->prefix) > 200)
         return sl_fail(e, SL_EUSAGE, "%s: the output's name must have 1 to 200 bytes", name);
@@ -87,7 +87,7 @@ static int check_folder(struct output *o, bool may_make, struct sl_error *e)
         return 0;
     up = parent_of(o->dir);
     if (!up)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     if (may_make && is_dir(up) && lstat(o->dir, &st) != 0 && errno == ENOENT)
         o->new_dir = true;
     free(up);
@@ -127,7 +127,7 @@ int output_parse(struct output *o, const char *arg, struct sl_error *e)
         SL_TRY(take_name(o, slash ? slash + 1 : arg, e));
     }
     if (!o->dir)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     return check_folder(o, folder, e);
 }
 
@@ -140,7 +140,7 @@ int output_parse_far(struct output *o, const char *arg, struct sl_error *e)
         return sl_fail(e, SL_EUSAGE, "%s: for another machine give the absolute path", arg);
     o->dir = slash == arg ? strdup("/") : strndup(arg, (size_t)(slash - arg));
     if (!o->dir)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     return slash[1] ? take_name(o, slash + 1, e) : 0;
 }
 
@@ -185,7 +185,7 @@ int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error 
     o->final = calloc(plan->n_segments, sizeof *o->final);
     o->partial = calloc(plan->n_segments, sizeof *o->partial);
     if (!o->final || !o->partial)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     for (uint32_t i = 0; i < plan->n_segments; i++) {
         const char *name = plan->segments[i].name;
 
@@ -195,7 +195,7 @@ int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error 
         if (asprintf(&o->partial[i], "%s/%s.partial", o->dir, name) < 0)
             o->partial[i] = NULL;
         if (!o->final[i] || !o->partial[i])
-            return sl_fail(e, SL_EFAIL, "out of memory");
+            return sl_no_memory(e);
     }
     if (!o->prefix) {
         o->prefix = strdup(plan->segments[0].name);
@@ -203,7 +203,7 @@ int output_attach(struct output *o, const struct sl_plan *plan, struct sl_error 
             o->prefix[sl_gguf_stem(o->prefix)] = 0;
     }
     o->journal = o->prefix ? output_journal(o, o->prefix) : NULL;
-    return o->journal ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    return o->journal ? 0 : sl_no_memory(e);
 }
 
 void output_free(struct output *o)
@@ -393,7 +393,7 @@ int output_reserve(const struct output *o, bool fresh, bool *kept, const struct 
                    struct sl_error *e)
 {
     struct made *made = calloc(o->plan->n_segments, sizeof *made);
-    int rc = made ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    int rc = made ? 0 : sl_no_memory(e);
 
     for (uint32_t i = 0; rc == 0 && i < o->plan->n_segments; i++)
         rc = reserve_one(o, i, fresh, &kept[i], &made[i], watch, e);

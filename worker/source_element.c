@@ -75,7 +75,7 @@ int source_reader_open(const struct sl_checkpoint *ck, const struct sl_model *m,
         if (r)
             free(r->line), free(r->fds);
         free(r);
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     }
     for (uint32_t i = 0; i < ck->n_files; i++)
         r->fds[i] = -1;

@@ -40,7 +40,7 @@ int source_rows_open(const struct sl_checkpoint *ck, const struct sl_model *m,
 
     *out = r;
     if (!r)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     r->ck = ck;
     r->m = m;
     r->scale_tensor = SL_NO_TENSOR;
@@ -74,7 +74,7 @@ static int room(void **p, uint64_t *have, uint64_t bytes, struct sl_error *e)
     free(*p);
     *p = malloc(bytes);
     *have = *p ? bytes : 0;
-    return *p ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    return *p ? 0 : sl_no_memory(e);
 }
 
 static int file_of(struct source_rows *r, uint32_t file, int *fd, struct sl_error *e)

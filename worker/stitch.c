@@ -25,11 +25,6 @@ struct pass {
     struct sl_error *e;
 };
 
-static int out_of_memory(struct sl_error *e)
-{
-    return sl_fail(e, SL_EFAIL, "out of memory");
-}
-
 static int on_data(void *user, uint64_t index, uint64_t off, const uint8_t *bytes, uint64_t n)
 {
     struct pass *p = user;
@@ -37,7 +32,7 @@ static int on_data(void *user, uint64_t index, uint64_t off, const uint8_t *byte
     uint32_t tensor = p->seg->first_tensor + (uint32_t)index;
 
     if (sl_hash_update(p->tensor, bytes, n) < 0 || sl_hash_update(p->file, bytes, n) < 0)
-        return out_of_memory(p->e);
+        return sl_no_memory(p->e);
     while (n > 0) {
         const struct sl_plan_item *it =
             p->next < p->n_order ? &plan->items[p->order[p->next]] : NULL;
@@ -49,12 +44,12 @@ static int on_data(void *user, uint64_t index, uint64_t off, const uint8_t *byte
         end = sl_type_bytes(plan->tensors[tensor].type, it->elem0 + it->elems);
         take = end - off < n ? end - off : n;
         if (sl_hash_update(p->item, bytes, take) < 0)
-            return out_of_memory(p->e);
+            return sl_no_memory(p->e);
         bytes += take;
         off += take;
         n -= take;
         if (off == end && sl_hash_final(p->item, &p->item_sum[p->order[p->next++]], NULL) < 0)
-            return out_of_memory(p->e);
+            return sl_no_memory(p->e);
     }
     return 0;
 }
@@ -66,7 +61,7 @@ static int on_tensor(void *user, uint64_t index)
     const char *name = p->s->plan->tensors[p->seg->first_tensor + index].t->name;
 
     if (sl_hash_final(p->tensor, &p->sums[index], p->s->sha256 ? sha : NULL) < 0)
-        return out_of_memory(p->e);
+        return sl_no_memory(p->e);
     if (sl_manifest_tensor(p->manifest, p->name, name, p->sums[index],
                            p->s->sha256 ? sha : NULL) < 0)
         return sl_fail(p->e, SL_EFAIL, "%s: the manifest cannot be written: %s", p->name,
@@ -92,7 +87,7 @@ static int stand_in(const struct sl_plan *plan, const struct sl_plan_segment *se
     g->n_tensors = seg->n_tensors;
     g->tensors = calloc(seg->n_tensors ? seg->n_tensors : 1, sizeof *g->tensors);
     if (!g->tensors)
-        return out_of_memory(e);
+        return sl_no_memory(e);
     for (uint32_t i = 0; i < seg->n_tensors; i++) {
         const struct sl_plan_tensor *pt = &plan->tensors[seg->first_tensor + i];
         struct sl_gguf_tensor *t = &g->tensors[i];
@@ -192,7 +187,7 @@ static int stream_segment(struct pass *p, uint32_t i, struct sl_error *e)
     free(g.tensors);
     SL_TRY(rc);
     if (sl_hash_final(p->file, &total.xxh64, total.has_sha256 ? total.sha256 : NULL) < 0)
-        return out_of_memory(e);
+        return sl_no_memory(e);
     SL_TRY(close_manifest(p, p->s->out->final[i], &total, e));
     return write_header(p, p->s->out->partial[i], e);
 }
@@ -225,7 +220,7 @@ static int seal_segment(struct pass *p, uint32_t i, struct sl_error *e)
     snprintf(path, sizeof path, "%s.xxh64.partial", p->s->out->final[i]);
     p->manifest = open_new(path);
     if (!p->tensor || !p->file || !p->item || !p->sums)
-        rc = out_of_memory(e);
+        rc = sl_no_memory(e);
     else if (!p->manifest)
         rc = sl_fail(e, sl_write_code(errno), "%s: %s", path, strerror(errno));
     else
@@ -256,7 +251,7 @@ static int check_tasks(struct stitch *s, const uint64_t *item_sum, struct sl_err
 {
     s->bad = calloc(s->plan->n_tasks ? s->plan->n_tasks : 1, sizeof *s->bad);
     if (!s->bad)
-        return out_of_memory(e);
+        return sl_no_memory(e);
     s->n_bad = 0;
     for (uint32_t t = 0; t < s->plan->n_tasks; t++) {
         const struct sl_plan_task *task = &s->plan->tasks[t];
@@ -279,7 +274,7 @@ int stitch_seal(struct stitch *s, struct sl_error *e)
     uint32_t *order = calloc(n ? n : 1, sizeof *order);
     uint64_t *item_sum = calloc(n ? n : 1, sizeof *item_sum);
     struct pass p = {.s = s, .order = order, .n_order = n, .item_sum = item_sum};
-    int rc = order && item_sum ? 0 : out_of_memory(e);
+    int rc = order && item_sum ? 0 : sl_no_memory(e);
 
     for (uint32_t i = 0; rc == 0 && i < n; i++)
         order[i] = i;

@@ -33,7 +33,7 @@ int synthetic_open(const struct sl_checkpoint *ck, const struct sl_model *m, str
 
     *out = s;
     if (!s)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     pthread_mutex_init(&s->lock, NULL);
     return source_rows_open(ck, m, &s->rows, e);
 }
@@ -60,7 +60,7 @@ static int room(struct synthetic *s, uint64_t n, struct sl_error *e)
     s->row = malloc(n * sizeof *s->row);
     s->sum = malloc(n * sizeof *s->sum);
     s->room = s->row && s->sum ? n : 0;
-    return s->room ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    return s->room ? 0 : sl_no_memory(e);
 }
 
 /* The mean square of each column over rows spread evenly; 1 everywhere when all are zero. */

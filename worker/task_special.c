@@ -130,7 +130,7 @@ static int make_files(struct special *s)
 {
     const struct output_watch watch = {on_step, s};
     bool *kept = calloc(s->j->j.plan->n_segments, sizeof *kept);
-    int rc = kept ? on_step(s, 1) : sl_fail(s->e, SL_EFAIL, "out of memory");
+    int rc = kept ? on_step(s, 1) : sl_no_memory(s->e);
 
     if (rc == 0)
         rc = output_remove(&s->j->out, &watch, s->e);
@@ -182,7 +182,7 @@ static int parse_sums(const struct special *s, uint64_t **sums)
                        strlen(text) / 16, n);
     *sums = calloc(n ? n : 1, sizeof **sums);
     if (!*sums)
-        return sl_fail(s->e, SL_EFAIL, "out of memory");
+        return sl_no_memory(s->e);
     for (uint32_t i = 0; i < n; i++) {
         char digits[17];
 
@@ -219,7 +219,7 @@ static int restore_files(struct special *s)
         SL_TRY(claim_end(&s->claim, false, s->e));
     kept = calloc(p->n_segments, sizeof *kept);
     rc = kept ? output_reserve(o, false, kept, &watch, s->e)
-              : sl_fail(s->e, SL_EFAIL, "out of memory");
+              : sl_no_memory(s->e);
     free(kept);
     claim_release(&s->claim);
     return rc;
@@ -305,7 +305,7 @@ static int publish(struct special *s)
     for (uint32_t i = 0; i < p->n_segments && i < SL_FILES_MAX; i++) {
         snprintf(path, sizeof path, "%s/%s", s->j->output, p->segments[i].name);
         if (!cJSON_AddItemToArray(s->out->files, cJSON_CreateString(path)))
-            return sl_fail(s->e, SL_EFAIL, "out of memory");
+            return sl_no_memory(s->e);
     }
     s->out->bytes = p->file_bytes;
     return 0;
@@ -436,7 +436,7 @@ static int verify_files(struct special *s, const struct verify_set *set)
         return sl_fail(s->e, SL_EVERIFY, "%s: is not the file that this job makes", s->j->out.final[0]);
     totals = calloc(set->n, sizeof *totals);
     if (!totals)
-        return sl_fail(s->e, SL_EFAIL, "out of memory");
+        return sl_no_memory(s->e);
     rc = verify_data(set, false, totals, &r, on_progress, s, s->e);
     free(totals);
     SL_TRY(rc);

@@ -180,7 +180,7 @@ int verify_data(const struct verify_set *s, bool sha256, struct sl_hash_total *t
         if (p.tensor && p.total)
             rc = check_file(&p, sha256, totals ? &totals[i] : NULL, e);
         else
-            rc = sl_fail(e, SL_EFAIL, "out of memory");
+            rc = sl_no_memory(e);
         sl_hash_free(p.tensor);
         sl_hash_free(p.total);
     }

@@ -52,7 +52,7 @@ static int check_names(const struct verify_set *s, struct sl_error *e)
     int rc = 0;
 
     if (!all)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     for (uint32_t f = 0; f < s->n; f++)
         for (uint64_t i = 0; i < s->files[f].g.n_tensors; i++)
             all[n++] = (struct named){s->files[f].g.tensors[i].name, s->files[f].g.path};
@@ -107,7 +107,7 @@ int verify_set_open(const char *path, struct verify_set *s, struct sl_error *e)
     SL_TRY(sl_gguf_split_count(path, &n, e));
     s->files = calloc(n, sizeof *s->files);
     if (!s->files)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     for (; s->n < n; s->n++) {
         struct verify_file *f = &s->files[s->n];
 

@@ -162,7 +162,7 @@ static int room_for_row(struct checker *c, uint64_t n)
     c->row_weights = malloc(n * sizeof *c->row_weights);
     c->row_made = malloc(n * sizeof *c->row);
     c->row_len = c->row && c->row_weights && c->row_made ? n : 0;
-    return c->row_len ? 0 : sl_fail(c->e, SL_EFAIL, "out of memory");
+    return c->row_len ? 0 : sl_no_memory(c->e);
 }
 
 static int cannot(struct checker *c, const struct pair *p, int rc)
@@ -393,7 +393,7 @@ static int check_names_and_blocks(struct checker *c)
     c->made = malloc(RUN_BYTES);
     c->got = malloc(RUN_BYTES);
     if (!sorted || !seen || !c->x || !c->made || !c->got) {
-        rc = sl_fail(c->e, SL_EFAIL, "out of memory");
+        rc = sl_no_memory(c->e);
     } else {
         for (uint32_t i = 0; i < c->m->n_tensors; i++)
             sorted[i] = &c->m->tensors[i];

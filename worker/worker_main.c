@@ -38,7 +38,7 @@ static int take_name(void *user, const char *option, const char *arg, struct sl_
         return sl_fail(e, SL_EUSAGE, "--%s: 1 to 64 bytes are expected", option);
     free(*name);
     *name = strdup(arg);
-    return *name ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    return *name ? 0 : sl_no_memory(e);
 }
 
 static void on_slow_lookup(void *user, const char *host)

@@ -31,7 +31,7 @@ static int send_message(struct sl_worker *w, const struct sl_msg *m, uint64_t no
 {
     struct message *out = calloc(1, sizeof *out);
     struct sl_error e;
-    int rc = out ? sl_wire_encode(m, &out->bytes, &out->n, &e) : sl_fail(&e, SL_EFAIL, "out of memory");
+    int rc = out ? sl_wire_encode(m, &out->bytes, &out->n, &e) : sl_no_memory(&e);
 
     if (rc < 0) {
         sl_worker_log(w, SL_LOG_ERROR, "message-unsent", 0, -1, "%s", e.text);
@@ -48,7 +48,7 @@ static int send_message(struct sl_worker *w, const struct sl_msg *m, uint64_t no
 static void must_send(struct sl_worker *w, const struct sl_msg *m, uint64_t now_ms)
 {
     if (send_message(w, m, now_ms) == SL_EFAIL)
-        sl_fail(&w->refused, SL_EFAIL, "out of memory");
+        sl_no_memory(&w->refused);
 }
 
 static cJSON *begin_message(enum sl_message_id id, struct sl_msg *m)

@@ -16,7 +16,7 @@ int sl_worker_new(const struct sl_worker_opts *o, uint64_t now_ms, struct sl_wor
 
     *out = w;
     if (!w)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     w->o = *o;
     snprintf(w->instance, sizeof w->instance, "%s", o->instance);
     snprintf(w->name, sizeof w->name, "%s", o->name);
