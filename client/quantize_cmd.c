@@ -87,7 +87,7 @@ static int positions(struct args *a, const struct cli_args *args, char **out, st
             return sl_fail(e, SL_EUSAGE, "'%s' and --recipe %s: one recipe is expected", args->pos[args->n_pos > 2 ? 2 : 1],
                            a->plan.recipe);
         *out = args->n_pos == 2 ? strdup(args->pos[1]) : usual_output(args->pos[0], a->plan.recipe);
-        return *out ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+        return *out ? 0 : sl_no_memory(e);
     }
     if (args->n_pos == 1 || (args->n_pos == 2 && sl_stem(type, ".gguf") && !sl_recipe_known(type)))
         return sl_fail(e, SL_EUSAGE, "no recipe given: it stands last ('sluice recipes' lists them)");
@@ -98,7 +98,7 @@ static int positions(struct args *a, const struct cli_args *args, char **out, st
                        args->pos[1]);
     a->plan.recipe = strdup(type);
     *out = named ? strdup(args->pos[1]) : usual_output(args->pos[0], type);
-    return a->plan.recipe && *out ? 0 : sl_fail(e, SL_EFAIL, "out of memory");
+    return a->plan.recipe && *out ? 0 : sl_no_memory(e);
 }
 
 static int by_value(const void *a, const void *b)
@@ -143,7 +143,7 @@ static int set_mem(struct args *a, struct sl_error *e)
     if (a->run.mem)
         return sl_fail(e, SL_EUSAGE, "--max-buffer-size %d and --mem %s: one limit is expected", a->max_buffer, a->run.mem);
     if (asprintf(&mem, "%dMi", a->max_buffer) < 0)
-        return sl_fail(e, SL_EFAIL, "out of memory");
+        return sl_no_memory(e);
     a->run.mem = mem;
     return 0;
 }
