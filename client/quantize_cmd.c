@@ -269,13 +269,28 @@ static int quantize(struct args *a, const char *source, const char *target, stru
     return convert_run(j, out, &o, e);
 }
 
+static bool is_negative(const char *s)
+{
+    return s[0] == '-' && is_number(s + 1);
+}
+
+/* llama-quantize's -1 threads are all cores; behind an argument that is no option. The caller's (free), or NULL. */
+static const char **without_negatives(int argc, const char **argv)
+{
+    const char **copy = calloc((size_t)argc + 1, sizeof *copy);
+
+    for (int i = 0; copy && i < argc; i++)
+        copy[i] = i > 1 && is_negative(argv[i]) && argv[i - 1][0] != '-' ? "0" : argv[i];
+    return copy;
+}
+
 static int run(int argc, const char **argv, struct sl_error *e)
 {
     struct args a = {.max_buffer = UNSET};
     struct poptOption plan[CLI_PLAN_TABLE_MAX], conv[CONVERT_TABLE_MAX];
     const struct poptOption table[] = {
-        {"keep-split", 0, POPT_ARG_NONE, &a.plan.keep_split, 0, "split the output as the input is",
-         NULL},
+        {"keep-split", 0, POPT_ARG_NONE, &a.plan.keep_split, 0,
+         "split the output as the input is; of one file it is one, OUT.gguf (llama-quantize: OUT-00001-of-00001.gguf)", NULL},
         {"prune-layers", 0, POPT_ARG_STRING, &a.prune, 0,
          "leave these layers out and number the others anew", "L0,L1,..."},
         {"max-buffer-size", 0, POPT_ARG_INT, &a.max_buffer, 0, "--mem in MiB, as llama-quantize has it", "MIB"},
@@ -283,6 +298,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, conv, 0, "How it is made:", NULL},
         POPT_TABLEEND,
     };
+    const char **given = argc > 3 ? without_negatives(argc, argv) : NULL;
     struct cli_args args;
     struct sl_job_plan job = {0};
     struct output out = {0};
@@ -291,7 +307,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
 
     cli_plan_table(&a.plan, plan);
     convert_table(&a.run, conv);
-    rc = cli_parse(&args, &cli_quantize, argc, argv, table, 1, 4, cli_plan_on_val, &a.plan, e);
+    rc = cli_parse(&args, &cli_quantize, argc, given ? given : argv, table, 1, 4, cli_plan_on_val, &a.plan, e);
     if (rc == 0) {
         rc = positions(&a, &args, &target, e);
         if (rc == 0 && a.prune)
@@ -306,6 +322,7 @@ static int run(int argc, const char **argv, struct sl_error *e)
         free(target);
     }
     cli_plan_args_free(&a.plan);
+    free(given);
     return rc < 0 ? rc : 0;
 }
 

@@ -53,8 +53,23 @@ static bool other_kind(const char *name)
     return true;
 }
 
+/* Length of what such a name, or one of what stands beside an output, was made of, without .gguf; 0: it is neither. */
+static size_t stem_of_other(const char *name)
+{
+    static const char *const beside[] = {".partial", ".xxh64", ".sluice-journal", ".sluice-journal-wal", ".sluice-job"};
+    char stem[OUTPUT_PATH_BYTES];
+    size_t n = other_kind(name) ? (size_t)(strrchr(name, '.') - name) : 0;
+
+    for (unsigned i = 0; i < sizeof beside / sizeof *beside && !n; i++)
+        n = sl_stem(name, beside[i]);
+    snprintf(stem, sizeof stem, "%.*s", (int)n, name);
+    return sl_stem(stem, ".gguf") ? sl_stem(stem, ".gguf") : n;
+}
+
 static int take_name(struct output *o, const char *name, struct sl_error *e)
 {
+    size_t other = stem_of_other(name);
+
     if (strcmp(name, ".gguf") == 0)
         return sl_fail(e, SL_EUSAGE, "%s: the output's name is missing before .gguf", name);
     o->prefix = strdup(name);
@@ -63,9 +78,8 @@ static int take_name(struct output *o, const char *name, struct sl_error *e)
     o->prefix[sl_gguf_stem(o->prefix)] = 0;
     if (!o->prefix[0] || strlen(o->prefix) > 200)
         return sl_fail(e, SL_EUSAGE, "%s: the output's name must have 1 to 200 bytes", name);
-    if (strcmp(o->prefix, name) == 0 && other_kind(name))
-        return sl_fail(e, SL_EUSAGE, "%s: the output is a GGUF file; name it %.*s.gguf", name,
-                       (int)(strrchr(name, '.') - name), name);
+    if (strcmp(o->prefix, name) == 0 && other)
+        return sl_fail(e, SL_EUSAGE, "%s: the output is a GGUF file; name it %.*s.gguf", name, (int)other, name);
     return 0;
 }
 

@@ -27,6 +27,8 @@ for my $name (qw(x.bin x.safetensors x.GGUF)) {
     fails("-o $name", 2, qr/\Q$name\E: the output is a GGUF file; name it x\.gguf/, @convert, "$dir/$name");
     fails("plan -o $name", 2, qr/name it x\.gguf/, $SLUICE, 'plan', $TINY, '-r', 'q4_k_m', '-o', "$dir/$name");
 }
+fails("-o $_: what stands beside an output", 2, qr/\Q$_\E: the output is a GGUF file; name it x\.gguf$/, @convert, "$dir/$_")
+    for qw(x.gguf.partial x.partial x.gguf.xxh64 x.sluice-journal x.gguf.bak);
 fails('-o $NAME.gguf without a NAME', 2, qr/^sluice convert: \.gguf: the output's name is missing before \.gguf$/m, @convert, "$dir/.gguf");
 run_ok('a hidden name', @convert, "$dir/.hidden", '--dry-run');
 is_deeply([grep { /^x/ } ls($dir)], [], 'nothing is left');

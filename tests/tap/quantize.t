@@ -116,6 +116,15 @@ run_ok('IN OUT 7', $SLUICE, 'quantize', 'f32.gguf', 'seven.gguf', '7');
 is_deeply(hashes('seven.gguf'), hashes('q8.gguf'), 'a number in third place is a type');
 run_ok('IN OUT TYPE THREADS', $SLUICE, 'quantize', 'f32.gguf', 'seven.gguf', '7', '1', '-f');
 run_ok('0 threads are all', $SLUICE, 'quantize', 'f32.gguf', 'seven.gguf', '7', '0', '-f');
+for my $n (0, -1) {
+    run_ok("$n threads", $SLUICE, 'quantize', 'f32.gguf', 'seven.gguf', '7', $n, '-f');
+    run_ok("$n threads of a file that is named", $SLUICE, 'quantize', 'f32.gguf', '7', $n, '-f');
+}
+fails("$_ threads", 2, qr/^sluice quantize: threads '\Q$_\E': expected a number up to 1024; the order is/, $SLUICE, 'quantize', 'f32.gguf', 'seven.gguf', '7', $_)
+    for qw(8x +4 1.5 1025);
+fails('an option that is none', 2, qr/^sluice quantize: -1: unknown option/, $SLUICE, 'quantize', '-1', 'f32.gguf', 'seven.gguf', '7');
+run_ok('--keep-split of one file', $SLUICE, 'quantize', '--keep-split', 'f32.gguf', 'one.gguf', '7');
+is_deeply(hashes('one.gguf'), hashes('seven.gguf'), 'is one');
 fails('a mistyped type and threads', 2, qr/'Q9_K' is no recipe; .* write \.\/Q9_K/, $SLUICE, 'quantize', 'f32.gguf', 'Q9_K', '8');
 run_ok('IN OUT --recipe', $SLUICE, 'quantize', 'f32.gguf', 'option.gguf', '--recipe', 'q8_0');
 is_deeply(hashes('option.gguf'), hashes('seven.gguf'), '--recipe decides');
