@@ -12,7 +12,7 @@
 
 /* O_NONBLOCK: a FIFO with a good name must not hang the program. */
 #define OPEN_FLAGS (O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
-#define MAX_TEXT (256u << 20)
+#define MAX_TEXT (128u << 20) /* the largest tokenizer.json that is known has 35 MB */
 
 bool sl_source_plain_name(const char *name)
 {

@@ -79,7 +79,7 @@ int sl_source_head(const struct sl_source_dir *dir, const char *name, size_t mos
                    struct sl_error *e) SL_MUST_USE;
 
 /* Effect: the whole of dir/name as text (NUL-terminated, no NUL inside, *len bytes); the caller's. Returns 1, or 0 when
- * there is no such file. Errors: SL_ESOURCE (more than 256 MiB, no text, a Git LFS pointer), SL_EFAIL (memory). */
+ * there is no such file. Errors: SL_ESOURCE (more than 128 MiB, no text, a Git LFS pointer), SL_EFAIL (memory). */
 int sl_source_text(const struct sl_source_dir *dir, const char *name, char **text, size_t *len,
                    struct sl_error *e) SL_MUST_USE;
 

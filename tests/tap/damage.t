@@ -202,6 +202,7 @@ case('heads that do not divide', 7, qr/./, sub { edit_json("$_[0]/config.json", 
 case('a block size of zero', 7, qr/./, sub {
     edit_json("$_[0]/config.json", sub { $_[0]{quantization_config}{weight_block_size} = [0, 0] }) });
 case('another FP8 format', 6, qr/./, sub { edit_json("$_[0]/config.json", sub { $_[0]{quantization_config}{quant_method} = 'gptq' }) });
+case('a tokenizer as large as none is', 7, qr{/ck: tokenizer\.json has 134217729 bytes: expected at most 134217728$}m, sub { truncate "$_[0]/tokenizer.json", (128 << 20) + 1 });
 case('a tokenizer that is no JSON', 7, qr/tokenizer/, sub { spit("$_[0]/tokenizer.json", '{') });
 case('a token id past the vocabulary', 7, qr/token/, sub {
     edit_json("$_[0]/tokenizer.json", sub { $_[0]{model}{vocab}{"!"} = 4000000000 }) });
