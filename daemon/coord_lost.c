@@ -139,15 +139,12 @@ bool coord_waits_long(const struct worker *w, struct job *j, uint32_t task)
 
 bool coord_goes_beside(const struct worker *w, struct job *j, uint32_t task)
 {
-    bool alone = goes_alone(j, task);
-
-    if (task >= SL_TASKS_MAX)
-        return !alone || w->n_held == 0;
-    for (uint32_t i = 0; i < w->n_held; i++) {
+    if (goes_alone(j, task))
+        return w->n_held == 0;
+    for (uint32_t i = 0; i < w->n_held && task < SL_TASKS_MAX; i++) {
         const struct held *h = &w->held[i];
 
-        if (h->task < SL_TASKS_MAX &&
-            (alone || ((j->doubted || h->job->doubted) && !coord_same_stream(h->job, j))))
+        if (h->task < SL_TASKS_MAX && (j->doubted || h->job->doubted) && !coord_same_stream(h->job, j))
             return false;
     }
     return true;

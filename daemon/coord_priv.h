@@ -346,7 +346,7 @@ void coord_outlived(struct job *j, uint32_t task);
 /* The task may go out beside what the worker holds: what was lost with a worker goes alone, and
  * a job of which something was lost apart from others. */
 bool coord_goes_beside(const struct worker *w, struct job *j, uint32_t task);
-/* The job's own task goes alone, and the worker has another such, which may take hours: it gets something else. */
+/* The task goes alone, and the worker has one of a job's own, which may take hours: it gets something else. */
 bool coord_waits_long(const struct worker *w, struct job *j, uint32_t task);
 /* The worker has a task that goes alone. */
 bool coord_is_alone(const struct worker *w);

@@ -147,7 +147,10 @@ static int64_t pick_task(const struct sl_coord *c, struct job *j, const struct w
     if (!coord_has_work(c, j))
         return -1;
     t = pick_fresh(c, j, w, workers);
-    return t < 0 && j->any_lost ? coord_least_lost(c, j, w) : t;
+    if (t >= 0 || !j->any_lost)
+        return t;
+    t = coord_least_lost(c, j, w);
+    return t < 0 || coord_waits_long(w, j, (uint32_t)t) ? -1 : t;
 }
 
 /* A job that could not run for a while does not catch up. */
