@@ -41,10 +41,9 @@ static void describe(uint32_t task, const struct task *t, char *buf, size_t cap)
         snprintf(buf, cap, "task %u", task);
 }
 
-/* Whether this loss is one more in a row of the job's. */
+/* Whether this loss is one more in a row of the job's; leases granted until then are of this one. */
 static bool count_for_job(const struct worker *w, struct job *j, const struct task *t, uint64_t until)
 {
-
     j->doubted = true;
     for (uint32_t i = 0; i < w->n_held; i++) {
         const struct task *beside = coord_task(w->held[i].job, w->held[i].task);
@@ -83,7 +82,8 @@ static int lose(struct sl_coord *c, struct worker *w, struct job *j, uint32_t ta
     snprintf(text, sizeof text, "%s: %u workers in a row %s while they had it%s, %s the last%s%.500s; see its log%s, then "
              "'sluice %s %llu' goes on", what, ends ? j->losses : t->losses, why ? "went away or lost a GPU" : "went away",
              ends ? " or others of the job's, none of which was done" : "", w->name, why ? ": " : "", why ? why : "",
-             why ? "" : " and whether its memory was enough", task == SL_TASK_DISCARD ? "cancel --discard" : "retry", (unsigned long long)j->id);
+             why ? "" : " and whether its memory was enough", task == SL_TASK_DISCARD ? "cancel --discard" : "retry",
+             (unsigned long long)j->id);
     j->losses = 0; /* what ended them is known */
     return coord_task_failed(c, w, j, task, why ? -SL_EDEVICE : -SL_EFAIL, ends ? ENDS_JOB : LAST_ATTEMPT, text, e);
 }
@@ -108,6 +108,7 @@ void coord_outlived(struct job *j, uint32_t task)
     if (!t)
         return;
     t->losses = 0;
+    t->gpu_failed = false;
     if (task < SL_TASKS_MAX) {
         j->losses = 0;
         j->doubted = false;
